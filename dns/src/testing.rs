@@ -127,11 +127,11 @@ pub(crate) fn decoded(zones: &Zones, rules: &impl SteeredAnswers, packet: &[u8],
 
 /// Response code, AA and the three sections of the answer to a question, one line each.
 pub(crate) fn ask_with(zones: &Zones, rules: &impl SteeredAnswers, qname: &str, qtype: u16) -> Vec<String> {
-    told(&decoded(zones, rules, &query(qname, qtype, &[]), Transport::Tcp))
+    record_lines(&decoded(zones, rules, &query(qname, qtype, &[]), Transport::Tcp))
 }
 
 /// The same of a response.
-pub(crate) fn told(message: &Message) -> Vec<String> {
+pub(crate) fn record_lines(message: &Message) -> Vec<String> {
     let aa = if message.metadata.authoritative { " AA" } else { "" };
     let mut lines = vec![format!("{:?}{aa}", message.metadata.response_code)];
     for (sign, section) in [("", &message.answers), ("? ", &message.authorities), ("+ ", &message.additionals)] {

@@ -189,10 +189,10 @@ fn a_broken_start_tells_every_error_and_exits_1() {
     std::fs::write(path.join("api.token"), "two words\n").unwrap();
 
     let ended = bailiwick(path, &["serve"]);
-    let told = text(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(1), "{told}");
+    let reported = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{reported}");
     for part in [address.as_str(), "/regoins", "ai.example.com.zone:1", "api.token:1"] {
-        assert!(told.contains(part), "{part:?} is not in {told}");
+        assert!(reported.contains(part), "{part:?} is not in {reported}");
     }
     let checked = bailiwick(path, &["check"]);
     assert_eq!(checked.status.code(), Some(1));
@@ -205,10 +205,13 @@ fn a_broken_start_tells_every_error_and_exits_1() {
 #[test]
 fn output_has_no_colour_when_it_is_no_terminal() {
     let directory = tempfile::tempdir().unwrap();
-    let told = bailiwick(directory.path(), &["check"]);
-    assert!(text(&told.stderr).starts_with("error: bailiwick.toml: can't be read"), "{}", text(&told.stderr));
+    let reported = bailiwick(directory.path(), &["check"]);
+    assert!(text(&reported.stderr).starts_with("error: bailiwick.toml: can't be read"), "{}", text(&reported.stderr));
     for arguments in [&["--help"][..], &["serve", "--help"], &["completions", "bash"], &["man"], &["schema"]] {
-        let told = bailiwick(directory.path(), arguments);
-        assert!(told.status.success() && !told.stdout.is_empty() && !told.stdout.contains(&0x1b), "{arguments:?}");
+        let reported = bailiwick(directory.path(), arguments);
+        assert!(
+            reported.status.success() && !reported.stdout.is_empty() && !reported.stdout.contains(&0x1b),
+            "{arguments:?}"
+        );
     }
 }

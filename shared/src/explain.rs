@@ -254,7 +254,7 @@ mod tests {
         "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
                                 "residency": [ { "clients": ["eu"], "process_in": ["eu"] } ] } } }"#;
 
-    fn told(country: Option<&str>, down: &[usize]) -> Explanation {
+    fn reported(country: Option<&str>, down: &[usize]) -> Explanation {
         let table = Table::compile(RULES.as_bytes()).unwrap();
         let client = Client { country: country.and_then(CountryCode::parse), ..Client::default() };
         let service = table.service_named("chat").unwrap();
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn the_text_tells_each_step() {
         assert_eq!(
-            told(Some("DE"), &[0]).to_text(),
+            reported(Some("DE"), &[0]).to_text(),
             "service    chat, rules revision 7\n\
              client     DE, by geography; jurisdictions: eu\n\
              residency  rule 0 takes this client\n\
@@ -279,19 +279,19 @@ mod tests {
              answer     par\n\
              valid      until rules or health change\n"
         );
-        let mut moved = told(Some("DE"), &[]);
+        let mut moved = reported(Some("DE"), &[]);
         let table = Table::compile(RULES.as_bytes()).unwrap();
         moved.add_shed(&table, &[(table.region_named("par").unwrap(), Ratio(123_456))]);
         assert!(moved.to_text().contains("answer     fra\nload       12.3 % of these clients go from fra to par\n"));
         let json = serde_json::to_value(&moved).unwrap();
         assert_eq!(json["shed"], serde_json::json!([{ "from": "fra", "to": "par", "share": 0.123_456 }]));
-        assert!(told(None, &[]).to_text().contains("no rule takes this client: the fence is empty"));
-        assert!(told(Some("DE"), &[0, 1]).to_text().contains("revived    everything in the fence is down"));
+        assert!(reported(None, &[]).to_text().contains("no rule takes this client: the fence is empty"));
+        assert!(reported(Some("DE"), &[0, 1]).to_text().contains("revived    everything in the fence is down"));
     }
 
     #[test]
     fn the_json_has_the_documented_fields() {
-        let json = serde_json::to_string(&told(Some("DE"), &[0])).unwrap();
+        let json = serde_json::to_string(&reported(Some("DE"), &[0])).unwrap();
         assert_eq!(
             json,
             concat!(

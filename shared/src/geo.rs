@@ -8,7 +8,7 @@ use core::fmt;
 
 use centroids::CENTROIDS;
 use territory::{EEA_BEYOND_EU, EU_MEMBERS, EU_TERRITORIES};
-pub use territory::{NoCountry, Territory, is_like_code, no_country, territory};
+pub use territory::{NonCountry, Territory, is_like_code, non_country, territory};
 
 /// A country's ISO 3166-1 alpha-2 code, such as `DE`. Kosovo has none; it is `XK`, which is in common use.
 ///

@@ -124,34 +124,34 @@ pub fn aggregate(table: &Table, reports: &[Received], now: Timestamp) -> Vec<Reg
 
 fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: Timestamp) -> RegionHealth {
     let region = table.region(index);
-    let told = || {
+    let reported = || {
         let of_region =
             |received: &'_ Received| Some((received.at, received.report.regions.get(region.id.as_str())?.clone()));
         reports.iter().filter_map(of_region)
     };
-    let within = |age: u64, told: &RegionReport| age <= FRESH_INTERVALS.saturating_mul(told.interval_ms);
-    let fresh: Vec<RegionReport> = told()
-        .filter(|(at, told)| within(told.age_ms.saturating_add(now.since(*at).0), told))
-        .map(|(_, told)| told)
+    let within = |age: u64, reported: &RegionReport| age <= FRESH_INTERVALS.saturating_mul(reported.interval_ms);
+    let fresh: Vec<RegionReport> = reported()
+        .filter(|(at, reported)| within(reported.age_ms.saturating_add(now.since(*at).0), reported))
+        .map(|(_, reported)| reported)
         .collect();
     // An operator's word doesn't age with the probes, only with the node's silence.
     let heard: Vec<RegionReport> =
-        told().filter(|(at, told)| within(now.since(*at).0, told)).map(|(_, told)| told).collect();
-    let forced = binding(heard.iter().filter_map(|told| told.forced.as_ref()), now);
-    let is_forced = heard.iter().any(|told| told.endpoints.values().any(|endpoint| endpoint.forced.is_some()));
+        reported().filter(|(at, reported)| within(now.since(*at).0, reported)).map(|(_, reported)| reported).collect();
+    let forced = binding(heard.iter().filter_map(|reported| reported.forced.as_ref()), now);
+    let is_forced = heard.iter().any(|reported| reported.endpoints.values().any(|endpoint| endpoint.forced.is_some()));
     let forced_endpoint = |name: &EndpointId| {
-        let of_endpoint = heard.iter().filter_map(|told| told.endpoints.get(name.as_str())?.forced.as_ref());
+        let of_endpoint = heard.iter().filter_map(|reported| reported.endpoints.get(name.as_str())?.forced.as_ref());
         binding(of_endpoint, now)
     };
     let endpoint = |name: &EndpointId| {
-        let of_endpoint = fresh.iter().filter_map(|told| told.endpoints.get(name.as_str()));
+        let of_endpoint = fresh.iter().filter_map(|reported| reported.endpoints.get(name.as_str()));
         majority(of_endpoint.map(EndpointReport::by_probes))
     };
     let names = || region.endpoints.iter().map(|(name, _)| name);
     RegionHealth {
-        probed: majority(fresh.iter().map(|told| told.probed)),
+        probed: majority(fresh.iter().map(|reported| reported.probed)),
         forced,
-        stale: fresh.iter().any(|told| told.stale),
+        stale: fresh.iter().any(|reported| reported.stale),
         time_to_down: None,
         time_to_up: None,
         endpoints: names().map(endpoint).collect(),
@@ -160,8 +160,9 @@ fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: T
 }
 
 /// The override that binds, of those that nodes report: down beats up, then the one that lasts longest.
-fn binding<'a>(told: impl Iterator<Item = &'a OverrideReport>, now: Timestamp) -> Option<Forced> {
-    told.filter(|forced| forced.until > now && forced.status != Status::Unknown)
+fn binding<'a>(reported: impl Iterator<Item = &'a OverrideReport>, now: Timestamp) -> Option<Forced> {
+    reported
+        .filter(|forced| forced.until > now && forced.status != Status::Unknown)
         .min_by_key(|forced| (forced.status != Status::Down, core::cmp::Reverse(forced.until)))
         .map(|forced| Forced { status: forced.status, until: forced.until, reason: forced.reason.clone() })
 }
@@ -249,14 +250,14 @@ mod tests {
         let with = |status: &str, forced: Option<&str>| {
             let mut one = received(0, "up", None);
             let until = NOW.after(Millis(60_000)).to_string();
-            let told = match forced {
+            let reported = match forced {
                 None => serde_json::json!({ "status": status }),
                 Some(word) => serde_json::json!({ "status": word, "probed": status,
                     "override": { "status": word, "until": until, "reason": "drill" } }),
             };
             let endpoint = one.report.regions.get_mut("fra").unwrap().endpoints.get_mut("fra-1").unwrap();
-            *endpoint = serde_json::from_value(told.clone()).unwrap();
-            assert_eq!(serde_json::to_value(&endpoint).unwrap(), told, "told as it was read");
+            *endpoint = serde_json::from_value(reported.clone()).unwrap();
+            assert_eq!(serde_json::to_value(&endpoint).unwrap(), reported, "told as it was read");
             one
         };
         let seen = |reports: &[Received], now| {

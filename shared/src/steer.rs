@@ -381,9 +381,10 @@ fn judge(
         || model.is_some() && !no_model && able().all(endpoint_down);
     let (mut is_drained, mut drained_until) = (false, None);
     if forces_endpoints(table, index, conditions) {
-        let told = judge_forced_endpoints(table, index, able(), conditions);
-        probed_down = told.is_down.unwrap_or(probed_down) || health.is_some_and(|health| health.probed == Status::Down);
-        (is_drained, drained_until) = (told.is_drained, told.until);
+        let reported = judge_forced_endpoints(table, index, able(), conditions);
+        probed_down =
+            reported.is_down.unwrap_or(probed_down) || health.is_some_and(|health| health.probed == Status::Down);
+        (is_drained, drained_until) = (reported.is_drained, reported.until);
     }
     let cooling_until = |i: usize| {
         let name = &region.endpoints[i].0;

@@ -22,9 +22,10 @@ fn health_rules_metrics_and_explanations_can_be_read() {
     assert_eq!(health["regions"]["eu-frankfurt"]["interval_ms"], 200);
     assert_eq!(health["regions"]["eu-frankfurt"]["override"], Value::Null);
 
-    let told: Value = serde_json::from_str(&node.get(&format!("/v1/explain?service=chat&client={GERMAN}"))).unwrap();
-    assert_eq!(told["ordered"][0]["region"], "eu-frankfurt");
-    assert_eq!(told["fence"], json!(["eu-frankfurt", "eu-paris"]));
+    let reported: Value =
+        serde_json::from_str(&node.get(&format!("/v1/explain?service=chat&client={GERMAN}"))).unwrap();
+    assert_eq!(reported["ordered"][0]["region"], "eu-frankfurt");
+    assert_eq!(reported["fence"], json!(["eu-frankfurt", "eu-paris"]));
 
     let _ = question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns);
     wait::until_true("the query is counted", || {
@@ -78,10 +79,10 @@ fn a_bad_override_is_refused_with_a_sentence() {
         json!({ "region": "eu-paris", "status": "down", "until": "2001-01-01T00:00:00Z", "reason": "x" }),
         json!({ "region": "eu-paris", "status": "down", "until": "2099-01-01T00:00:00Z" }),
     ] {
-        let (status, told) = node.call("POST", "/v1/overrides", Some(TOKEN), Some(&body));
-        assert!((400..500).contains(&status), "{body}: {status} {told}");
-        let told: Value = serde_json::from_str(&told).unwrap();
-        assert!(told["error"]["message"].as_str().is_some_and(|message| message.len() > 10), "{told}");
+        let (status, reported) = node.call("POST", "/v1/overrides", Some(TOKEN), Some(&body));
+        assert!((400..500).contains(&status), "{body}: {status} {reported}");
+        let reported: Value = serde_json::from_str(&reported).unwrap();
+        assert!(reported["error"]["message"].as_str().is_some_and(|message| message.len() > 10), "{reported}");
     }
 }
 

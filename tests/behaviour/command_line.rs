@@ -38,12 +38,12 @@ fn check_tells_every_error_and_exits_with_1() {
     std::fs::write(folder.path().join("rules.json"), r#"{ "version": 2, "revision": 0, "servcies": {} }"#).unwrap();
     let output = bailiwick(["check", "--config", &config]);
     assert_eq!(output.status.code(), Some(1));
-    let told = out(&output) + &err(&output);
+    let reported = out(&output) + &err(&output);
     for place in ["/version", "/revision", "/servcies"] {
-        assert!(told.contains(place), "{told}");
+        assert!(reported.contains(place), "{reported}");
     }
-    assert!(told.contains("services"), "the nearest key is named: {told}");
-    assert!(!told.contains('\u{1b}'), "no colour where there is no terminal");
+    assert!(reported.contains("services"), "the nearest key is named: {reported}");
+    assert!(!reported.contains('\u{1b}'), "no colour where there is no terminal");
 }
 
 #[test]
@@ -75,8 +75,8 @@ fn explain_tells_four_clients() {
             "--json",
         ]);
         assert!(output.status.success(), "{}", err(&output));
-        let told: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
-        assert_eq!(told["client"]["country"].as_str().unwrap_or("null"), country);
+        let reported: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+        assert_eq!(reported["client"]["country"].as_str().unwrap_or("null"), country);
         let text =
             bailiwick(["explain", "--rules", &rules, "--geoip", &database, "--service", &service, "--client", client]);
         assert!(out(&text).contains("fence"), "{}", out(&text));
@@ -98,9 +98,9 @@ fn regions_may_be_supposed_down_one_by_one_or_in_a_list() {
         out(&bailiwick(ask.into_iter().chain(down.iter().copied())))
     };
     let one_by_one: Vec<&str> = regions.iter().flat_map(|region| ["--down", region]).collect();
-    let told = explain(&one_by_one);
-    assert!(told.contains("revived"), "{told}");
-    assert_eq!(explain(&["--down", &regions.join(",")]), told);
+    let reported = explain(&one_by_one);
+    assert!(reported.contains("revived"), "{reported}");
+    assert_eq!(explain(&["--down", &regions.join(",")]), reported);
 }
 
 #[test]

@@ -135,8 +135,8 @@ fn an_answer_cached_for_germans_never_reaches_americans(internet: &Internet) {
     // Existence is everybody's: the negative answer may be shared.
     for client in ["91.0.0.1", "12.0.0.1"] {
         let subnet = format!("+subnet={client}/32");
-        let told = internet.dig(RESOLVER, &[&subnet, "strict.ai.example.com", "SRV"]);
-        assert!(told.contains("status: NOERROR") && told.contains("ANSWER: 0"), "{told}");
+        let reported = internet.dig(RESOLVER, &[&subnet, "strict.ai.example.com", "SRV"]);
+        assert!(reported.contains("status: NOERROR") && reported.contains("ANSWER: 0"), "{reported}");
     }
 }
 

@@ -96,9 +96,9 @@ const SHAPES: [Shape; 32] = [
 ];
 
 /// What `delv` says: of a chain it tells each link.
-fn by_delv(told: &str) -> Verdict {
+fn by_delv(reported: &str) -> Verdict {
     let (mut secure, mut insecure) = (0_u32, 0_u32);
-    for line in told.lines() {
+    for line in reported.lines() {
         match line {
             "; fully validated" | "; negative response, fully validated" => secure += 1,
             "; unsigned answer" | "; negative response, unsigned answer" => insecure += 1,
@@ -116,10 +116,10 @@ fn by_delv(told: &str) -> Verdict {
 }
 
 /// What Unbound says by response code and AD.
-fn by_unbound(told: &str) -> Verdict {
-    let flags = told.lines().find(|line| line.contains("flags: qr")).unwrap_or_default();
+fn by_unbound(reported: &str) -> Verdict {
+    let flags = reported.lines().find(|line| line.contains("flags: qr")).unwrap_or_default();
     match () {
-        () if !told.contains("status: NOERROR") => Verdict::Bogus,
+        () if !reported.contains("status: NOERROR") => Verdict::Bogus,
         () if flags.contains(" ad") => Verdict::Secure,
         () => Verdict::Insecure,
     }
@@ -134,20 +134,20 @@ fn judge(internet: &Internet, shape: &Shape) -> (String, Vec<String>) {
     // delv tells the resolver of no subnet.
     let chained = (client == CLIENTS[0]).then(|| internet.delv(RESOLVER, "127.0.0.1", "example.com", name, rtype));
     let unbound = internet.dig(RESOLVER, &["+dnssec", &subnet, name, rtype]);
-    let resolved = |told: &str| shape.is_steered || told.contains(shape.holds);
+    let resolved = |reported: &str| shape.is_steered || reported.contains(shape.holds);
     let verdicts = [
-        ("delv", direct.as_deref().map(|told| (by_delv(told), told, told.contains(shape.holds)))),
-        ("delv, DS", chained.as_deref().map(|told| (by_delv(told), told, resolved(told)))),
+        ("delv", direct.as_deref().map(|reported| (by_delv(reported), reported, reported.contains(shape.holds)))),
+        ("delv, DS", chained.as_deref().map(|reported| (by_delv(reported), reported, resolved(reported)))),
         ("Unbound, DS", Some((by_unbound(&unbound), unbound.as_str(), unbound.contains(shape.holds)))),
     ];
     let (mut line, mut failures) = (format!("{:34}", shape.name), Vec::new());
     for (who, verdict) in verdicts {
         let shown = verdict.map_or_else(|| "-".to_owned(), |(verdict, ..)| format!("{verdict:?}"));
         line.push_str(&format!(" {shown:12}"));
-        if let Some((verdict, told, holds)) = verdict
+        if let Some((verdict, reported, holds)) = verdict
             && (verdict != shape.verdict || !holds)
         {
-            failures.push(format!("{} by {who}: {verdict:?}, \"{}\" wanted in\n{told}", shape.name, shape.holds));
+            failures.push(format!("{} by {who}: {verdict:?}, \"{}\" wanted in\n{reported}", shape.name, shape.holds));
         }
     }
     (line, failures)

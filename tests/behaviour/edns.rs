@@ -96,8 +96,11 @@ fn rfc5001_nsid_and_rfc4892_chaos_are_told_if_configured_and_only_then() {
         ("hostname.bind", "ns1.test"),
         ("id.server", "ns1.test"),
     ] {
-        let told = dig(&named, &format!("+norec ch txt {name}"));
-        assert!(told.contains(&format!("\t0\tCH\tTXT\t\"{text}\"")) && told.contains("flags: qr aa;"), "{told}");
+        let reported = dig(&named, &format!("+norec ch txt {name}"));
+        assert!(
+            reported.contains(&format!("\t0\tCH\tTXT\t\"{text}\"")) && reported.contains("flags: qr aa;"),
+            "{reported}"
+        );
         assert!(dig(&silent, &format!("+norec ch txt {name}")).contains("status: REFUSED"));
     }
     assert!(dig(&named, "+norec ch txt authors.bind").contains("status: REFUSED"));
@@ -122,8 +125,8 @@ fn rfc9018_nodes_that_share_a_secret_take_each_others_cookies() {
     assert_eq!(ask(first.dns, &packet(1, &[])).0, 0, "who knows no cookies is answered");
     // dig learns the cookie by BADCOOKIE and asks again with it.
     let (server, port) = (format!("@{}", first.dns.ip()), first.dns.port().to_string());
-    let told = text_of("dig", [server.as_str(), "-p", &port, "+cookie", "+badcookie", "www.ai.example.com", "A"]);
-    assert!(told.contains("192.0.2.80") && told.contains("(good)"), "{told}");
+    let reported = text_of("dig", [server.as_str(), "-p", &port, "+cookie", "+badcookie", "www.ai.example.com", "A"]);
+    assert!(reported.contains("192.0.2.80") && reported.contains("(good)"), "{reported}");
 }
 
 #[test]
@@ -206,16 +209,16 @@ fn scope_is_0_on_static_negative_and_referral_answers() {
 #[test]
 fn rfc8482_any_gets_one_rrset_and_transfers_are_refused() {
     let node = node_with("");
-    let told = dig(&node, "+norec any www.ai.example.com");
-    assert!(told.contains("status: NOERROR") && told.contains("ANSWER: 1,"), "{told}");
+    let reported = dig(&node, "+norec any www.ai.example.com");
+    assert!(reported.contains("status: NOERROR") && reported.contains("ANSWER: 1,"), "{reported}");
     assert!(dig(&node, "+norec any nothing.ai.example.com").contains("status: NXDOMAIN"));
     assert!(dig(&node, "+norec any deep.empty.ai.example.com").contains("ANSWER: 1,"));
     for transfer in ["axfr", "ixfr=1"] {
-        let told = dig(&node, &format!("+norec +tcp {transfer} ai.example.com"));
-        assert!(told.contains("Transfer failed") || told.contains("status: REFUSED"), "{told}");
+        let reported = dig(&node, &format!("+norec +tcp {transfer} ai.example.com"));
+        assert!(reported.contains("Transfer failed") || reported.contains("status: REFUSED"), "{reported}");
     }
     let (server, port) = (format!("@{}", node.dns.ip()), node.dns.port().to_string());
-    let told = run("kdig", [server.as_str(), "-p", &port, "+notcp", "ai.example.com", "IXFR=1"]);
-    let told = [told.stdout, told.stderr].concat();
-    assert!(String::from_utf8_lossy(&told).contains("error 'REFUSED'"), "kdig asks for IXFR by UDP");
+    let reported = run("kdig", [server.as_str(), "-p", &port, "+notcp", "ai.example.com", "IXFR=1"]);
+    let reported = [reported.stdout, reported.stderr].concat();
+    assert!(String::from_utf8_lossy(&reported).contains("error 'REFUSED'"), "kdig asks for IXFR by UDP");
 }

@@ -25,31 +25,31 @@ const CASES: usize = 3169;
 
 /// What of a response counts.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
+struct Compared {
     rcode: String,
     authoritative: bool,
     /// Answer, authority and additional, each sorted.
     sections: [Vec<String>; 3],
 }
 
-impl Told {
+impl Compared {
     /// An accepted response of a case.
     fn accepted(lines: &[Value]) -> Self {
-        let mut told = Self { rcode: String::new(), authoritative: false, sections: Default::default() };
+        let mut compared = Self { rcode: String::new(), authoritative: false, sections: Default::default() };
         let mut section = None;
         for line in lines.iter().filter_map(Value::as_str) {
             match line.split_once(' ') {
                 None => section = [";ANSWER", ";AUTHORITY", ";ADDITIONAL"].iter().position(|name| *name == line),
-                Some(("rcode", code)) => code.clone_into(&mut told.rcode),
-                Some(("flags", flags)) => told.authoritative = flags.split(' ').any(|flag| flag == "AA"),
+                Some(("rcode", code)) => code.clone_into(&mut compared.rcode),
+                Some(("flags", flags)) => compared.authoritative = flags.split(' ').any(|flag| flag == "AA"),
                 _ => {
                     if let Some(section) = section {
-                        told.sections[section].push(plain(line));
+                        compared.sections[section].push(plain(line));
                     }
                 }
             }
         }
-        told.sorted()
+        compared.sorted()
     }
 
     /// Our response.
@@ -106,13 +106,14 @@ fn shown(record: &Record) -> String {
 }
 
 /// Loads the zone, asks the question.
-fn ask(case: &Value, responses: Responses) -> Result<Told, String> {
+fn ask(case: &Value, responses: Responses) -> Result<Compared, String> {
     let text = case["zone"].as_str().expect("a zone");
     let soa = text.lines().find(|line| line.split_whitespace().nth(3) == Some("SOA")).expect("a SOA");
     let origin = soa.split_whitespace().next().and_then(|name| name.parse().ok()).expect("an origin");
-    let told = |errors: Vec<_>| format!("the zone doesn't load: {errors:?}");
-    let records = file::parse(text.as_bytes(), "zone", &origin, &mut |_| Err("no files".into())).map_err(told)?;
-    let zones = Zones::new([Arc::new(ServedZone::unsigned(Zone::compile(&origin, &records, &[]).map_err(told)?.zone))]);
+    let message = |errors: Vec<_>| format!("the zone doesn't load: {errors:?}");
+    let records = file::parse(text.as_bytes(), "zone", &origin, &mut |_| Err("no files".into())).map_err(message)?;
+    let zones =
+        Zones::new([Arc::new(ServedZone::unsigned(Zone::compile(&origin, &records, &[]).map_err(message)?.zone))]);
     let packet = question(case["qname"].as_str().expect("a name"), case["qtype"].as_str().expect("a type")).plain();
     let settings = Settings { responses, ..Settings::anonymous() };
     let context = Context { settings: &settings, limiter: None, now: 0 };
@@ -120,7 +121,7 @@ fn ask(case: &Value, responses: Responses) -> Result<Told, String> {
     let from = IpAddr::V4(Ipv4Addr::LOCALHOST);
     match respond(&context, &zones, &NoSteering, &packet.to_wire(), from, Transport::Tcp, &mut out) {
         Outcome::Dropped => Err("the query was dropped".to_owned()),
-        Outcome::Answered { .. } => Ok(Told::ours(&Message::from_vec(&out).map_err(|error| error.to_string())?)),
+        Outcome::Answered { .. } => Ok(Compared::ours(&Message::from_vec(&out).map_err(|error| error.to_string())?)),
     }
 }
 
@@ -141,9 +142,9 @@ fn compare(responses: Responses) {
     for line in text.lines() {
         let case: Value = serde_json::from_str(line).expect("a case");
         let accepted = case["accepted"].as_array().expect("accepted responses").iter();
-        let accepted: Vec<Told> =
-            accepted.map(|one| Told::accepted(one["response"].as_array().expect("a response"))).collect();
-        let is_accepted = |ours: &Told| {
+        let accepted: Vec<Compared> =
+            accepted.map(|one| Compared::accepted(one["response"].as_array().expect("a response"))).collect();
+        let is_accepted = |ours: &Compared| {
             let may_be_bare = responses == Responses::Minimal && ours.is_bare_answer();
             accepted.iter().any(|one| one == ours || (may_be_bare && one.minimal() == *ours))
         };

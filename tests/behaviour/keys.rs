@@ -51,8 +51,8 @@ fn once_allowed(setup: &Setup, words: &str) -> String {
         if output.status.success() {
             return Some(out(&output));
         }
-        let told = err(&output);
-        assert!(told.contains("too early") || told.contains("try again at"), "{words}: {told}");
+        let reported = err(&output);
+        assert!(reported.contains("too early") || reported.contains("try again at"), "{words}: {reported}");
         None
     })
 }
@@ -114,8 +114,8 @@ fn a_key_that_openssl_made_signs_too() {
     text_of("openssl", ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &path]);
     assert_eq!(fs::metadata(&pem).unwrap().permissions().mode() & 0o077, 0);
     // Its tag is another than the state's, and the message tells which.
-    let told = refused(&setup, "ds --early");
-    let tag = told.split("holds key ").nth(1).unwrap().split(' ').next().unwrap();
+    let reported = refused(&setup, "ds --early");
+    let tag = reported.split("holds key ").nth(1).unwrap().split(' ').next().unwrap();
     let state = fs::read_to_string(setup.path("keys/state.json")).unwrap();
     let old = listed_tag(&state);
     setup_state(&setup, &state.replace(&format!("\"tag\": {old}"), &format!("\"tag\": {tag}")));

@@ -29,17 +29,17 @@ fn rules() -> (TempDir, String) {
 #[test]
 fn the_page_shows_what_plan_prints_and_its_exit_code_is_for_scripts() {
     let (folder, rules) = rules();
-    let told = bailiwick(["plan", "--rules", &rules]);
-    assert_eq!(told.status.code(), Some(1), "Paris can't carry Frankfurt's");
-    assert!(page().contains(&out(&told)), "docs/load.md is to show:\n{}", out(&told));
+    let reported = bailiwick(["plan", "--rules", &rules]);
+    assert_eq!(reported.status.code(), Some(1), "Paris can't carry Frankfurt's");
+    assert!(page().contains(&out(&reported)), "docs/load.md is to show:\n{}", out(&reported));
 
     let kept = bailiwick(["plan", "--rules", &rules, "--lose", "eu-paris", "--max-load", "100%"]);
     assert_eq!(kept.status.code(), Some(1), "nor Frankfurt Paris's");
     let demand = folder.path().join("peak.json");
     std::fs::write(&demand, r#"{ "chat": { "DE": 40, "FR": 45, "unknown": 1 } }"#).unwrap();
-    let told = bailiwick(["plan", "--rules", &rules, "--demand", demand.to_str().unwrap(), "--json"]);
-    assert_eq!(told.status.code(), Some(0), "{told:?}");
-    let json: serde_json::Value = serde_json::from_str(&out(&told)).unwrap();
+    let reported = bailiwick(["plan", "--rules", &rules, "--demand", demand.to_str().unwrap(), "--json"]);
+    assert_eq!(reported.status.code(), Some(0), "{reported:?}");
+    let json: serde_json::Value = serde_json::from_str(&out(&reported)).unwrap();
     assert_eq!(
         (&json["ok"], &json["demand"], json["fences"].as_array().unwrap().len()),
         (&true.into(), &"file".into(), 3)
@@ -54,9 +54,9 @@ fn the_page_shows_what_plan_prints_and_its_exit_code_is_for_scripts() {
 #[test]
 fn check_warns_of_a_loss_that_is_not_carried() {
     let (_folder, rules) = rules();
-    let told = bailiwick(["check", "--rules", &rules]);
-    assert!(told.status.success(), "warnings are no errors: {told:?}");
-    let warnings = String::from_utf8_lossy(&told.stderr).into_owned();
+    let reported = bailiwick(["check", "--rules", &rules]);
+    assert!(reported.status.success(), "warnings are no errors: {reported:?}");
+    let warnings = String::from_utf8_lossy(&reported.stderr).into_owned();
     assert!(warnings.contains("without eu-frankfurt has a load of 140 %"), "{warnings}");
 }
 
@@ -65,9 +65,9 @@ fn the_page_shows_what_simulate_prints_and_draws() {
     let folder = TempDir::new().unwrap();
     let picture = folder.path().join("out.svg").display().to_string();
     let scenario = root().join("docs/scenarios/nearest-dies-at-peak.json").display().to_string();
-    let told = bailiwick(["simulate", &scenario, "--svg", &picture]);
-    assert!(told.status.success(), "{told:?}");
-    assert!(page().contains(&out(&told)), "docs/load.md is to show:\n{}", out(&told));
+    let reported = bailiwick(["simulate", &scenario, "--svg", &picture]);
+    assert!(reported.status.success(), "{reported:?}");
+    assert!(page().contains(&out(&reported)), "docs/load.md is to show:\n{}", out(&reported));
     let drawn = std::fs::read_to_string(&picture).unwrap();
     let shown = root().join("docs/nearest-dies-at-peak.svg");
     if std::env::var_os("BLESS").is_some() {

@@ -70,8 +70,8 @@ fn promtool_finds_the_alerts_good_and_the_metrics_readable() {
         println!("skipped: no promtool; scripts/setup packages installs it");
         return;
     };
-    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
+    let reported = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{reported}");
 
     let mut checker = Command::new("promtool")
         .args(["check", "metrics"])
@@ -82,8 +82,8 @@ fn promtool_finds_the_alerts_good_and_the_metrics_readable() {
         .expect("promtool");
     checker.stdin.take().expect("its input").write_all(metrics().as_bytes()).expect("metrics");
     let output = checker.wait_with_output().expect("promtool");
-    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
+    let reported = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{reported}");
 }
 
 #[test]

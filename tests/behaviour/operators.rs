@@ -44,14 +44,17 @@ fn a_region_is_drained_for_a_while_over_a_restart_and_put_back() {
 
     let node = node.stop().start();
     assert_eq!(german(&node), ["192.0.2.20"], "it was kept");
-    let (code, told, _) = run(&node.setup, &["overrides"]);
+    let (code, reported, _) = run(&node.setup, &["overrides"]);
     assert!(
-        code == 0 && told.contains("eu-frankfurt") && told.contains("new switches") && told.contains("1h59m"),
-        "{told}"
+        code == 0
+            && reported.contains("eu-frankfurt")
+            && reported.contains("new switches")
+            && reported.contains("1h59m"),
+        "{reported}"
     );
-    let (code, told, _) = run(&node.setup, &["overrides", "--json"]);
-    let told: Value = serde_json::from_str(&told).unwrap();
-    assert_eq!((code, &told[0]["of"], &told[0]["source"]), (0, &json!("eu-frankfurt"), &json!("api")));
+    let (code, reported, _) = run(&node.setup, &["overrides", "--json"]);
+    let reported: Value = serde_json::from_str(&reported).unwrap();
+    assert_eq!((code, &reported[0]["of"], &reported[0]["source"]), (0, &json!("eu-frankfurt"), &json!("api")));
 
     assert_eq!(run(&node.setup, &["undrain", "eu-frankfurt"]).0, 0);
     assert_eq!(german(&node), ["192.0.2.10"]);
@@ -86,12 +89,12 @@ fn an_endpoint_is_drained_by_itself() {
     assert_eq!(german(&node), ["192.0.2.10"], "another endpoint is left");
     assert_eq!(drain("eu-frankfurt/fra-2").0, 0);
     assert_eq!(german(&node), ["192.0.2.20"], "none is left");
-    let (code, told, _) = run(&node.setup, &["status"]);
+    let (code, reported, _) = run(&node.setup, &["status"]);
     assert!(
-        told.lines().any(|line| line.contains("fra-1") && line.contains("down") && line.contains("forced: driver")),
-        "{told}"
+        reported.lines().any(|line| line.contains("fra-1") && line.contains("down") && line.contains("forced: driver")),
+        "{reported}"
     );
-    assert_eq!(code, 0, "what is drained isn't wrong: {told}");
+    assert_eq!(code, 0, "what is drained isn't wrong: {reported}");
     assert_eq!(run(&node.setup, &["undrain", "eu-frankfurt/fra-2"]).0, 0);
     assert_eq!(german(&node), ["192.0.2.10"]);
 }
@@ -100,8 +103,8 @@ fn an_endpoint_is_drained_by_itself() {
 fn a_status_tells_who_goes_where_and_what_is_down_since_when_and_why() {
     let world = World::start();
     let node = setup(&world.rules(1)).encrypted(&["dot"]).signed().start();
-    let (code, told, errors) = run(&node.setup, &["status"]);
-    assert_eq!(code, 0, "{told}{errors}");
+    let (code, reported, errors) = run(&node.setup, &["status"]);
+    assert_eq!(code, 0, "{reported}{errors}");
     for expected in [
         "rules revision 1",
         "of eu: AT",
@@ -114,23 +117,27 @@ fn a_status_tells_who_goes_where_and_what_is_down_since_when_and_why() {
         "active",
         "expires in",
     ] {
-        assert!(told.contains(expected), "{expected:?} is not in\n{told}");
+        assert!(reported.contains(expected), "{expected:?} is not in\n{reported}");
     }
-    assert!(!told.contains('\u{1b}'), "colours are for terminals");
+    assert!(!reported.contains('\u{1b}'), "colours are for terminals");
     world.frankfurt.fall_ill();
     wait::until_true("Frankfurt is down", || german(&node) == ["192.0.2.20"]);
-    let (code, told, _) = run(&node.setup, &["status"]);
+    let (code, reported, _) = run(&node.setup, &["status"]);
     assert_eq!(code, 1, "something needs a look");
-    let line = told.lines().find(|line| line.starts_with("eu-frankfurt")).unwrap_or_default();
-    assert!(line.contains("down") && line.contains("probes fail") && line.contains("ago: "), "{told}");
-    let (_, told, _) = run(&node.setup, &["status", "--json"]);
-    let told: Value = serde_json::from_str(&told).unwrap();
+    let line = reported.lines().find(|line| line.starts_with("eu-frankfurt")).unwrap_or_default();
+    assert!(line.contains("down") && line.contains("probes fail") && line.contains("ago: "), "{reported}");
+    let (_, reported, _) = run(&node.setup, &["status", "--json"]);
+    let reported: Value = serde_json::from_str(&reported).unwrap();
     assert_eq!(
-        (&told["regions"][0]["region"], &told["regions"][0]["status"]),
+        (&reported["regions"][0]["region"], &reported["regions"][0]["status"]),
         (&json!("eu-frankfurt"), &json!("down"))
     );
-    let fence = &told["fences"][0];
-    assert_eq!((&fence["fence"], &fence["offered"]), (&json!("eu-frankfurt, eu-paris"), &json!("eu-paris")), "{told}");
+    let fence = &reported["fences"][0];
+    assert_eq!(
+        (&fence["fence"], &fence["offered"]),
+        (&json!("eu-frankfurt, eu-paris"), &json!("eu-paris")),
+        "{reported}"
+    );
 }
 
 #[test]

@@ -35,14 +35,14 @@ fn of_node(node: &Node, path: &str) -> Value {
 }
 
 /// What `/v1/status` says of the region.
-fn told(node: &Node) -> Value {
+fn reported(node: &Node) -> Value {
     let status = of_node(node, "/v1/status");
     let regions = status["regions"].as_array().expect("regions");
     regions.iter().find(|one| one["region"] == "eu-frankfurt").expect("the region").clone()
 }
 
 fn failure(node: &Node) -> String {
-    told(node)["failure"].as_str().unwrap_or_default().to_owned()
+    reported(node)["failure"].as_str().unwrap_or_default().to_owned()
 }
 
 fn status(node: &Node) -> Value {
@@ -64,7 +64,7 @@ fn an_address_is_asked_for_a_name_by_a_private_authority() {
     assert_eq!(status(&node), "up", "{}", node.log());
     let asked = AskedFor { sni: Some(NAME.into()), host: Some(NAME.into()) };
     assert!(!front.asked().is_empty() && front.asked().iter().all(|one| *one == asked), "{:?}", front.asked());
-    assert!(told(&node).get("families").is_none(), "nothing is told of what isn't told apart");
+    assert!(reported(&node).get("families").is_none(), "nothing is told of what isn't told apart");
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn a_dead_family_is_not_handed_out_and_the_other_one_is() {
     assert_eq!(region()["families"], json!({ "ipv4": "up", "ipv6": "down" }));
     let explained = of_node(&node, &format!("/v1/explain?service=chat&client={GERMAN}"));
     assert_eq!(explained["by_type"], json!({ "A": "eu-frankfurt", "AAAA": "eu-paris" }), "{explained}");
-    assert_eq!(told(&node)["why"], "IPv4: probes succeed, IPv6: probes fail");
+    assert_eq!(reported(&node)["why"], "IPv4: probes succeed, IPv6: probes fail");
     assert!(failure(&node).starts_with(&format!("IPv6: [::1]:{port}: ")), "{}", failure(&node));
     let metrics = node.get("/metrics");
     let labels = "region=\"eu-frankfurt\",endpoint=\"\",family";

@@ -18,8 +18,8 @@ fn seen(cases: &str, lines: &str) -> Option<Value> {
     let query: String = query.iter().map(|octet| format!("{octet:02x}")).collect();
     let port = node.doq.expect("an address").port().to_string();
     let script = root().join("tests/behaviour/quic_client.py").display().to_string();
-    let told = text_of(&python.display().to_string(), [script, port, query, cases.to_owned()]);
-    let lines = told.lines().map(|line| serde_json::from_str::<Map<_, _>>(line).expect("an object"));
+    let reported = text_of(&python.display().to_string(), [script, port, query, cases.to_owned()]);
+    let lines = reported.lines().map(|line| serde_json::from_str::<Map<_, _>>(line).expect("an object"));
     Some(Value::Object(lines.flatten().collect()))
 }
 

@@ -30,9 +30,9 @@ fn shell(namespace: &Namespace, folder: &Path, script: &str) -> Command {
 
 fn run(namespace: &Namespace, folder: &Path, script: &str) -> String {
     let output = shell(namespace, folder, script).output().expect("bash runs");
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{script}\n{told}{}", String::from_utf8_lossy(&output.stderr));
-    told
+    let reported = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{script}\n{reported}{}", String::from_utf8_lossy(&output.stderr));
+    reported
 }
 
 /// What the three blocks of a shape print: what is written and checked, and what is asked of the server.
@@ -52,30 +52,33 @@ fn follow(heading: &str) -> Option<(String, String)> {
         assert!(server.ended().is_none(), "it ended");
         shell(&namespace, &inside, "bailiwick overrides").output().is_ok_and(|output| output.status.success())
     });
-    let told = run(&namespace, &inside, &then);
+    let reported = run(&namespace, &inside, &then);
     drop(server);
-    Some((written, told))
+    Some((written, reported))
 }
 
 #[test]
 fn dns_alone_as_printed() {
-    let Some((written, told)) = follow("DNS alone") else { return };
+    let Some((written, reported)) = follow("DNS alone") else { return };
     assert!(written.contains("no errors, no warnings") && written.contains("nobody enforces residency"), "{written}");
-    let answers: Vec<&str> = told.lines().filter(|line| line.starts_with("192.0.2.")).collect();
-    assert_eq!(answers, ["192.0.2.10", "192.0.2.20", "192.0.2.10"], "{told}");
+    let answers: Vec<&str> = reported.lines().filter(|line| line.starts_with("192.0.2.")).collect();
+    assert_eq!(answers, ["192.0.2.10", "192.0.2.20", "192.0.2.10"], "{reported}");
 }
 
 #[test]
 fn gateways_as_printed() {
-    let Some((written, told)) = follow("Gateways of your own") else { return };
+    let Some((written, reported)) = follow("Gateways of your own") else { return };
     assert!(written.contains("gateway.env"), "{written}");
-    assert!(told.starts_with("192.0.2.10\n") && told.contains("\"services\""), "{told}");
+    assert!(reported.starts_with("192.0.2.10\n") && reported.contains("\"services\""), "{reported}");
 }
 
 #[test]
 fn a_worker_on_cloudflare_as_printed() {
-    let Some((written, told)) = follow("A Worker on Cloudflare") else { return };
+    let Some((written, reported)) = follow("A Worker on Cloudflare") else { return };
     assert!(written.contains("worker.secrets.json"), "{written}");
-    assert!(told.starts_with("eu-frankfurt.edge.example.net.\n") && told.contains("rules_sha256"), "{told}");
-    assert!(!told.contains("192.0.2."), "no address of a region is told: {told}");
+    assert!(
+        reported.starts_with("eu-frankfurt.edge.example.net.\n") && reported.contains("rules_sha256"),
+        "{reported}"
+    );
+    assert!(!reported.contains("192.0.2."), "no address of a region is told: {reported}");
 }

@@ -73,14 +73,14 @@ fn a_valid_server_cookie_is_never_limited() {
     let node = node("[rate_limit]\nper_second = 1\nslip = 0\n");
     // dig asks with a client cookie, and sends the server's back on the same connection's next queries by +cookie=.
     let port = node.dns.port().to_string();
-    let told = text_of("dig", ["@127.0.0.1", "-p", &port, "+cookie", "www.ai.example.com"]);
-    let cookie = told.lines().find_map(|line| line.strip_prefix("; COOKIE: ")).expect("a cookie");
+    let reported = text_of("dig", ["@127.0.0.1", "-p", &port, "+cookie", "www.ai.example.com"]);
+    let cookie = reported.lines().find_map(|line| line.strip_prefix("; COOKIE: ")).expect("a cookie");
     let cookie = cookie.split(' ').next().unwrap().to_owned();
     let _ = flood(&node, 50, |_| "www.ai.example.com".to_owned());
     for _ in 0..10 {
         let with = format!("+cookie={cookie}");
-        let told = text_of("dig", ["@127.0.0.1", "-p", &port, "+short", "+tries=1", &with, "www.ai.example.com"]);
-        assert_eq!(told.trim(), "192.0.2.80");
+        let reported = text_of("dig", ["@127.0.0.1", "-p", &port, "+short", "+tries=1", &with, "www.ai.example.com"]);
+        assert_eq!(reported.trim(), "192.0.2.80");
     }
 }
 

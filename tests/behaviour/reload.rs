@@ -89,8 +89,8 @@ fn a_pipe_in_place_of_a_file_is_told_and_keeps_no_other_from_being_reloaded() {
         let (path, aside) = (node.setup.path(file), node.setup.path("aside"));
         std::fs::rename(&path, &aside).unwrap();
         assert!(run("mkfifo", [&path]).status.success());
-        let told = format!("{file}: is no file but a pipe");
-        node.tells(&told);
+        let reported = format!("{file}: is no file but a pipe");
+        node.tells(&reported);
         // What is served stays, and what changes elsewhere is taken.
         let edited = if file == "rules.json" { "ai.example.com.zone" } else { "rules.json" };
         revision += 1;

@@ -86,13 +86,13 @@ fn ask(node: &Node, case: &Case, by_tcp: bool) -> Result<(), String> {
     if !case.dig.contains("header-only") {
         arguments.push(name);
     }
-    let told = text_of("dig", &arguments);
-    let missing = case.expect.iter().find(|part| !told.contains(**part));
-    let wrong = case.forbid.iter().find(|part| told.contains(**part));
+    let reported = text_of("dig", &arguments);
+    let missing = case.expect.iter().find(|part| !reported.contains(**part));
+    let wrong = case.forbid.iter().find(|part| reported.contains(**part));
     match (missing, wrong) {
         (None, None) => Ok(()),
-        (Some(part), _) => Err(format!("{}: {part:?} is missing in\n{told}", case.section)),
-        (None, Some(part)) => Err(format!("{}: {part:?} is in\n{told}", case.section)),
+        (Some(part), _) => Err(format!("{}: {part:?} is missing in\n{reported}", case.section)),
+        (None, Some(part)) => Err(format!("{}: {part:?} is in\n{reported}", case.section)),
     }
 }
 

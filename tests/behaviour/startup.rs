@@ -20,17 +20,17 @@ fn a_broken_rules_file_without_a_last_good_one_ends_the_start_with_every_error()
     let mut rules = world.rules(1);
     rules["regions"]["eu-paris"]["countries"] = serde_json::json!(["UK"]);
     rules["services"]["chat"]["regions"][0] = "eu-frankfort".into();
-    let told = refusal(&Setup::new(&rules, ZONE));
-    assert!(told.contains("/regions/eu-paris/countries/0") && told.contains("\"GB\""), "{told}");
-    assert!(told.contains("/services/chat/regions/0") && told.contains("eu-frankfurt"), "{told}");
+    let reported = refusal(&Setup::new(&rules, ZONE));
+    assert!(reported.contains("/regions/eu-paris/countries/0") && reported.contains("\"GB\""), "{reported}");
+    assert!(reported.contains("/services/chat/regions/0") && reported.contains("eu-frankfurt"), "{reported}");
 }
 
 #[test]
 fn a_broken_zone_file_ends_the_start_with_every_line() {
     let world = World::start();
     let zone = ZONE.replace("www     IN A    192.0.2.80", "www IN A 192.0.2.800\nwww2 IN AAAA nonsense");
-    let told = refusal(&Setup::new(&world.rules(1), &zone));
-    assert!(told.contains("ai.example.com.zone:6") && told.contains("ai.example.com.zone:7"), "{told}");
+    let reported = refusal(&Setup::new(&world.rules(1), &zone));
+    assert!(reported.contains("ai.example.com.zone:6") && reported.contains("ai.example.com.zone:7"), "{reported}");
 }
 
 #[test]
@@ -41,8 +41,8 @@ fn a_broken_database_ends_the_start() {
     let config = config.lines().map(|line| if line.starts_with("geoip") { "geoip = \"broken.mmdb\"" } else { line });
     setup.write("bailiwick.toml", &config.collect::<Vec<_>>().join("\n"));
     setup.write("broken.mmdb", "this is no database");
-    let told = refusal(&setup);
-    assert!(told.contains("broken.mmdb"), "{told}");
+    let reported = refusal(&setup);
+    assert!(reported.contains("broken.mmdb"), "{reported}");
 }
 
 #[test]

@@ -28,12 +28,12 @@ fn dig_and_kdig_see_the_same_with_their_subnet_options() {
     for (client, address) in [(GERMAN, "192.0.2.10"), (BRITISH, "192.0.2.30"), (AMERICAN, "192.0.2.40")] {
         let subnet = format!("+subnet={client}/24");
         for tool in ["dig", "kdig"] {
-            let told = text_of(tool, [server.as_str(), "-p", &port, &subnet, "+short", "chat.ai.example.com", "A"]);
-            assert_eq!(told.trim(), address, "{tool} for {client}");
+            let reported = text_of(tool, [server.as_str(), "-p", &port, &subnet, "+short", "chat.ai.example.com", "A"]);
+            assert_eq!(reported.trim(), address, "{tool} for {client}");
         }
-        let told = text_of("dig", [server.as_str(), "-p", &port, &subnet, "chat.ai.example.com", "A"]);
-        assert!(told.contains(&format!("CLIENT-SUBNET: {}0/24/", client.trim_end_matches('1'))), "{told}");
-        assert!(told.contains("flags: qr aa rd;"), "{told}");
+        let reported = text_of("dig", [server.as_str(), "-p", &port, &subnet, "chat.ai.example.com", "A"]);
+        assert!(reported.contains(&format!("CLIENT-SUBNET: {}0/24/", client.trim_end_matches('1'))), "{reported}");
+        assert!(reported.contains("flags: qr aa rd;"), "{reported}");
     }
 }
 
@@ -71,8 +71,8 @@ fn the_extended_error_says_why() {
     let world = World::start();
     let node = Setup::new(&world.rules(1), ZONE).start();
     let (server, port) = (format!("@{}", node.dns.ip()), node.dns.port().to_string());
-    let told = text_of("dig", [server.as_str(), "-p", &port, "+subnet=192.0.2.0/24", "chat.ai.example.com", "A"]);
-    assert!(told.contains("EDE: 18"), "{told}");
+    let reported = text_of("dig", [server.as_str(), "-p", &port, "+subnet=192.0.2.0/24", "chat.ai.example.com", "A"]);
+    assert!(reported.contains("EDE: 18"), "{reported}");
 }
 
 #[test]
@@ -128,9 +128,9 @@ fn rfc_9460_service_bindings_are_steered_with_hints_that_follow_the_addresses() 
         let subnet = format!("+subnet={client}/24");
         for tool in ["dig", "kdig"] {
             let short = |kind: &str| {
-                let told =
+                let reported =
                     text_of(tool, [server.as_str(), "-p", &port, &subnet, "+short", "strict.ai.example.com", kind]);
-                let mut lines: Vec<String> = told.replace('"', "").lines().map(str::to_owned).collect();
+                let mut lines: Vec<String> = reported.replace('"', "").lines().map(str::to_owned).collect();
                 lines.sort();
                 lines
             };

@@ -62,11 +62,11 @@ fn encrypted_transports_go_over_too() {
     node.take_over();
     assert_eq!((node.dot, node.doq, node.doh), before);
     let at = node.dot.unwrap();
-    let told = run("kdig", ["+tls", "-p", &at.port().to_string(), "@127.0.0.1", "www.ai.example.com"]);
-    assert!(String::from_utf8_lossy(&told.stdout).contains("NOERROR"), "{told:?}");
+    let reported = run("kdig", ["+tls", "-p", &at.port().to_string(), "@127.0.0.1", "www.ai.example.com"]);
+    assert!(String::from_utf8_lossy(&reported.stdout).contains("NOERROR"), "{reported:?}");
     let at = node.doq.unwrap();
-    let told = run("kdig", ["+quic", "-p", &at.port().to_string(), "@127.0.0.1", "www.ai.example.com"]);
-    assert!(String::from_utf8_lossy(&told.stdout).contains("NOERROR"), "{told:?}");
+    let reported = run("kdig", ["+quic", "-p", &at.port().to_string(), "@127.0.0.1", "www.ai.example.com"]);
+    assert!(String::from_utf8_lossy(&reported.stdout).contains("NOERROR"), "{reported:?}");
 }
 
 #[test]
@@ -81,8 +81,9 @@ fn sigusr2_starts_the_new_process_and_sighup_reads_the_configuration() {
     let old = node.process.id();
     node.process.signal("USR2");
     let new = wait::until("another process serves", || {
-        let told: Value = serde_json::from_str(&std::fs::read_to_string(node.setup.path("ready.json")).ok()?).ok()?;
-        told["pid"].as_u64().filter(|pid| *pid != u64::from(old))
+        let reported: Value =
+            serde_json::from_str(&std::fs::read_to_string(node.setup.path("ready.json")).ok()?).ok()?;
+        reported["pid"].as_u64().filter(|pid| *pid != u64::from(old))
     });
     assert!(node.process.wait().success());
     assert_eq!(question("www.ai.example.com", "A").ask(node.dns).rcode(), ResponseCode::NoError);

@@ -24,9 +24,9 @@ fn kdig(server: Option<SocketAddr>, arguments: &[&str]) -> String {
 /// The SHA-256 digest of the public key that the server shows (what `+tls-pin` pins), by a TLS client that trusts
 /// anybody.
 fn shown(server: SocketAddr) -> String {
-    let told = kdig(Some(server), &["-d", "+tls", "www.ai.example.com"]);
-    let pin = told.lines().find_map(|line| line.split_once("SHA-256 PIN: ")).map(|(_, pin)| pin.to_owned());
-    pin.unwrap_or_else(|| panic!("no certificate in {told}"))
+    let reported = kdig(Some(server), &["-d", "+tls", "www.ai.example.com"]);
+    let pin = reported.lines().find_map(|line| line.split_once("SHA-256 PIN: ")).map(|(_, pin)| pin.to_owned());
+    pin.unwrap_or_else(|| panic!("no certificate in {reported}"))
 }
 
 fn pin(node: &Node) -> String {
@@ -36,8 +36,8 @@ fn pin(node: &Node) -> String {
 #[test]
 fn rfc_7858_by_tls_the_answers_are_those_of_udp() {
     let node = setup().start();
-    let told = kdig(node.dot, &["+tls", "+short", "www.ai.example.com", "A"]);
-    assert_eq!(told.trim(), "192.0.2.80");
+    let reported = kdig(node.dot, &["+tls", "+short", "www.ai.example.com", "A"]);
+    assert_eq!(reported.trim(), "192.0.2.80");
     let both = kdig(node.dot, &["+tls", "+keepopen", "+short", "www.ai.example.com", "A", "big.ai.example.com", "TXT"]);
     assert_eq!(both.lines().count(), 8, "{both}");
 }
@@ -45,18 +45,18 @@ fn rfc_7858_by_tls_the_answers_are_those_of_udp() {
 #[test]
 fn rfc_9250_by_quic_the_answers_are_those_of_udp() {
     let node = setup().start();
-    let told = kdig(node.doq, &["+quic", "+short", "www.ai.example.com", "A"]);
-    assert_eq!(told.trim(), "192.0.2.80");
-    let told = kdig(node.doq, &["+quic", "nothing.ai.example.com", "A"]);
-    assert!(told.contains("NXDOMAIN") && told.contains("SOA"), "{told}");
+    let reported = kdig(node.doq, &["+quic", "+short", "www.ai.example.com", "A"]);
+    assert_eq!(reported.trim(), "192.0.2.80");
+    let reported = kdig(node.doq, &["+quic", "nothing.ai.example.com", "A"]);
+    assert!(reported.contains("NXDOMAIN") && reported.contains("SOA"), "{reported}");
 }
 
 #[test]
 fn rfc_8484_by_https_post_and_get_are_answered() {
     let node = setup().start();
     for method in ["+https", "+https-get"] {
-        let told = kdig(node.doh, &["+https", method, "+short", "www.ai.example.com", "A"]);
-        assert_eq!(told.trim(), "192.0.2.80", "{method}");
+        let reported = kdig(node.doh, &["+https", method, "+short", "www.ai.example.com", "A"]);
+        assert_eq!(reported.trim(), "192.0.2.80", "{method}");
     }
 }
 
@@ -64,10 +64,11 @@ fn rfc_8484_by_https_post_and_get_are_answered() {
 fn rfc_8467_encrypted_answers_are_padded_to_whole_blocks_if_the_query_was() {
     let node = setup().start();
     for (server, by) in [(node.dot, "+tls"), (node.doh, "+https"), (node.doq, "+quic")] {
-        let told = kdig(server, &[by, "+padding=128", "www.ai.example.com", "A"]);
-        let size =
-            told.lines().find_map(|line| line.strip_prefix(";; Received ")?.split(' ').next()?.parse::<usize>().ok());
-        assert_eq!(size.map(|size| size % 468), Some(0), "{by}: {told}");
+        let reported = kdig(server, &[by, "+padding=128", "www.ai.example.com", "A"]);
+        let size = reported
+            .lines()
+            .find_map(|line| line.strip_prefix(";; Received ")?.split(' ').next()?.parse::<usize>().ok());
+        assert_eq!(size.map(|size| size % 468), Some(0), "{by}: {reported}");
     }
 }
 
@@ -100,8 +101,8 @@ fn rfc_8484_http_is_as_it_should_be() {
         ("404", vec![format!("https://127.0.0.1:{port}/other")]),
     ] {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let told = curl(&arguments);
-        assert!(told.lines().next().is_some_and(|line| line.contains(status)), "{arguments:?}: {told}");
+        let reported = curl(&arguments);
+        assert!(reported.lines().next().is_some_and(|line| line.contains(status)), "{arguments:?}: {reported}");
     }
 }
 
@@ -110,19 +111,19 @@ fn rfc_9113_5_requests_that_share_a_connection_at_once_are_all_answered() {
     let node = setup().start();
     let port = node.doh.expect("an address").port();
     let url = format!("https://127.0.0.1:{port}/dns-query?dns=AAABAAABAAAAAAAAA3d3dwJhaQdleGFtcGxlA2NvbQAAAQAB");
-    let told = "%{http_code} %{num_connects} %{size_download}\n";
-    let mut arguments = vec!["--insecure", "--silent", "--parallel", "--parallel-max", "50", "--write-out", told];
+    let reported = "%{http_code} %{num_connects} %{size_download}\n";
+    let mut arguments = vec!["--insecure", "--silent", "--parallel", "--parallel-max", "50", "--write-out", reported];
     for _ in 0..200 {
         arguments.extend(["--output", "/dev/null", &url]);
     }
     let output = run("curl", arguments);
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let reported = String::from_utf8_lossy(&output.stdout).into_owned();
     let answered: Vec<Vec<u32>> =
-        told.lines().map(|line| line.split(' ').filter_map(|part| part.parse().ok()).collect()).collect();
-    assert_eq!(answered.len(), 200, "{told}");
-    let [_, _, size] = answered[0][..] else { panic!("{told}") };
-    assert!(size > 12 && answered.iter().all(|one| (one[0], one[2]) == (200, size)), "{told}");
-    assert_eq!(answered.iter().map(|one| one[1]).sum::<u32>(), 1, "connections: {told}");
+        reported.lines().map(|line| line.split(' ').filter_map(|part| part.parse().ok()).collect()).collect();
+    assert_eq!(answered.len(), 200, "{reported}");
+    let [_, _, size] = answered[0][..] else { panic!("{reported}") };
+    assert!(size > 12 && answered.iter().all(|one| (one[0], one[2]) == (200, size)), "{reported}");
+    assert_eq!(answered.iter().map(|one| one[1]).sum::<u32>(), 1, "connections: {reported}");
 }
 
 #[test]

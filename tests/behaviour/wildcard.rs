@@ -43,8 +43,8 @@ fn wildcard_sockets_answer_from_the_address_asked_by_every_transport() {
                 "dig" => asked.to_vec(),
                 _ => vec![&at, by[1], "+short", "+timeout=5", "+retry=0", "www.ai.example.com", "A"],
             };
-            let told = namespace.text_of(by[0], &asked);
-            assert_eq!(told.trim(), "192.0.2.80", "{by:?} at {address}: {}", node.log());
+            let reported = namespace.text_of(by[0], &asked);
+            assert_eq!(reported.trim(), "192.0.2.80", "{by:?} at {address}: {}", node.log());
         }
     }
 }

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use generate::{INCLUDED, ORIGIN, ZoneText};
 
 /// Owner in lower case, type, TTL and data of a record.
-type Told = (String, u16, u32, Vec<u8>);
+type PlainRecord = (String, u16, u32, Vec<u8>);
 
 #[test]
 fn what_bind_and_nsd_read_is_read_alike() {
@@ -80,7 +80,7 @@ fn compare(seed: u64, texts: usize) {
     assert!(both * 2 > texts, "too few texts are read by both to mean much");
 }
 
-fn by_us(text: &ZoneText) -> Result<BTreeSet<Told>, String> {
+fn by_us(text: &ZoneText) -> Result<BTreeSet<PlainRecord>, String> {
     let origin: Name = ORIGIN.parse().unwrap();
     let open = &mut |path: &Path| match path.to_str() {
         Some(INCLUDED) => Ok(text.included.clone()),
@@ -88,21 +88,21 @@ fn by_us(text: &ZoneText) -> Result<BTreeSet<Told>, String> {
     };
     let records = file::parse(&text.main, "zone", &origin, open);
     let records = records.map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect::<String>())?;
-    let told = records
+    let reported = records
         .iter()
         .map(|record| (record.owner.to_string().to_lowercase(), record.rtype, record.ttl, record.rdata.to_vec()));
-    Ok(told.collect())
+    Ok(reported.collect())
 }
 
 fn by_nsd(nsd: &Path, folder: &Path) -> Result<(), String> {
     let mut command = Command::new(nsd);
     let output = command.current_dir(folder).args([ORIGIN, "zone"]).stdin(Stdio::null()).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(()) } else { Err(told.into_owned()) }
+    let reported = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(reported.into_owned()) }
 }
 
 /// BIND's records in its raw format: a header, then RRsets of wire data.
-fn by_bind(bind: &Path, folder: &Path) -> Result<BTreeSet<Told>, String> {
+fn by_bind(bind: &Path, folder: &Path) -> Result<BTreeSet<PlainRecord>, String> {
     let mut command = Command::new(bind);
     let checks =
         ["-i", "none", "-k", "ignore", "-m", "ignore", "-n", "ignore", "-M", "ignore", "-S", "ignore", "-T", "ignore"];
@@ -113,17 +113,17 @@ fn by_bind(bind: &Path, folder: &Path) -> Result<BTreeSet<Told>, String> {
     }
     let raw = std::fs::read(folder.join("raw")).unwrap();
     let mut reader = Raw { octets: &raw[24..] };
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     while !reader.octets.is_empty() {
         let [_, _, _, _] = reader.take::<4>();
         let (_class, rtype, _covers) = (reader.u16(), reader.u16(), reader.u16());
         let (ttl, count) = (u32::from_be_bytes(reader.take()), u32::from_be_bytes(reader.take()));
         let owner = NameRef::from_wire(reader.counted()).unwrap().to_string().to_lowercase();
         for _ in 0..count {
-            told.insert((owner.clone(), rtype, ttl, reader.counted().to_vec()));
+            reported.insert((owner.clone(), rtype, ttl, reader.counted().to_vec()));
         }
     }
-    Ok(told)
+    Ok(reported)
 }
 
 struct Raw<'r> {

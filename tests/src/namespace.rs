@@ -30,8 +30,8 @@ impl Namespace {
             .stderr(Stdio::null());
         let mut keeper = command.spawn().ok()?;
         let mut line = String::new();
-        let told = keeper.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
-        if !matches!(told, Some(Ok(1..))) {
+        let reported = keeper.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
+        if !matches!(reported, Some(Ok(1..))) {
             let _ = keeper.wait();
             return None;
         }

@@ -190,7 +190,7 @@ impl Setup {
         command.arg("serve").arg("--config").arg(self.path("bailiwick.toml")).arg("--ready-file").arg(&ready);
         command.stdout(Stdio::null()).stderr(log);
         let mut process = Process::start(&mut command);
-        let told: Value = wait::until("the server is ready", || {
+        let reported: Value = wait::until("the server is ready", || {
             if let Some(status) = process.ended() {
                 panic!("it ended with {status}: {}", std::fs::read_to_string(self.path("log")).unwrap_or_default());
             }
@@ -198,11 +198,11 @@ impl Setup {
         });
         let address = |value: &Value| value.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
         Node {
-            dns: address(&told["dns"][0]).expect("a DNS address"),
-            api: address(&told["api"]).expect("an API address"),
-            dot: address(&told["dot"][0]),
-            doq: address(&told["doq"][0]),
-            doh: address(&told["doh"][0]),
+            dns: address(&reported["dns"][0]).expect("a DNS address"),
+            api: address(&reported["api"]).expect("an API address"),
+            dot: address(&reported["dot"][0]),
+            doq: address(&reported["doq"][0]),
+            doh: address(&reported["doh"][0]),
             process,
             setup: self,
         }
@@ -295,8 +295,8 @@ impl Node {
             if let Some(status) = process.ended() {
                 panic!("it ended with {status}: {}", self.log());
             }
-            let told: Value = serde_json::from_str(&std::fs::read_to_string(&ready).ok()?).ok()?;
-            (told["pid"] == process.id()).then_some(())
+            let reported: Value = serde_json::from_str(&std::fs::read_to_string(&ready).ok()?).ok()?;
+            (reported["pid"] == process.id()).then_some(())
         });
         let status = std::mem::replace(&mut self.process, process).wait();
         assert!(status.success(), "{status}: {}", self.log());

@@ -90,8 +90,8 @@ fn start(
     let last = zones.last().map(|(origin, _)| question(origin, "SOA").to_wire())?;
     wait::until_true("the other server answers", || {
         if let Some(status) = process.ended() {
-            let told = |file: &str| std::fs::read_to_string(folder.path().join(file)).unwrap_or_default();
-            panic!("{name} ended with {status}: {}{}", told("out"), told("log"));
+            let reported = |file: &str| std::fs::read_to_string(folder.path().join(file)).unwrap_or_default();
+            panic!("{name} ended with {status}: {}{}", reported("out"), reported("log"));
         }
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");

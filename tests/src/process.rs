@@ -67,9 +67,9 @@ pub fn run<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S
 /// If it failed.
 pub fn text_of<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) -> String {
     let output = run(program, arguments);
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{program} failed: {told}{}", String::from_utf8_lossy(&output.stderr));
-    told
+    let reported = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{program} failed: {reported}{}", String::from_utf8_lossy(&output.stderr));
+    reported
 }
 
 /// The Python that has the clients from PyPI (`scripts/setup python`); where it is missing, this says so.

@@ -270,9 +270,10 @@ pub(crate) fn key_state(bytes: &[u8]) {
     let key = KEY.get_or_init(|| Arc::new(SigningKey::generate(Algorithm::Ed25519).expect("randomness")));
     let (policy, day) = (Policy::default(), Millis(86_400_000));
     let keys = ZoneKeys::new(&state, policy, |_| Some(Arc::clone(key)));
-    let told = state.keys.iter().flat_map(|key| [key.published, key.ready]);
-    for now in
-        [Timestamp(i64::MIN), Timestamp(0), Timestamp(1_800_000_000_000), Timestamp(i64::MAX)].into_iter().chain(told)
+    let reported = state.keys.iter().flat_map(|key| [key.published, key.ready]);
+    for now in [Timestamp(i64::MIN), Timestamp(0), Timestamp(1_800_000_000_000), Timestamp(i64::MAX)]
+        .into_iter()
+        .chain(reported)
     {
         let key_set = keys.key_set(now);
         assert_eq!(key_set.signers().count(), 1, "one key signs at any time");

@@ -27,8 +27,8 @@ const RULES: &str = r#"{ "version": 1, "revision": 1, "jurisdictions": {}, "regi
 
 /// What this process has in memory, in MiB.
 fn resident() -> f64 {
-    let told = std::fs::read_to_string("/proc/self/statm").unwrap();
-    told.split(' ').nth(1).unwrap().parse::<f64>().unwrap() * 4096.0 / f64::from(1 << 20)
+    let reported = std::fs::read_to_string("/proc/self/statm").unwrap();
+    reported.split(' ').nth(1).unwrap().parse::<f64>().unwrap() * 4096.0 / f64::from(1 << 20)
 }
 
 fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {

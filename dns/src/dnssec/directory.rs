@@ -359,14 +359,14 @@ mod tests {
                 bytes.splice(at..end, octets);
             }
             std::fs::write(&files[which], &bytes).unwrap();
-            let told = faults_of(&keys);
+            let reported = faults_of(&keys);
             std::fs::write(&files[which], &good[which]).unwrap();
             let name = files[which].display().to_string();
             // A state may name another file, or say that the key is another.
             let other = keys.zone.directory.display().to_string();
             let is_named = |line: &str| line.starts_with(&name) || line.starts_with(&other);
-            prop_assert!(told.is_empty() || told.lines().all(is_named), "{}", told);
-            prop_assert!(!whole || told.len() > name.len() + 2, "what is neither is refused with words: {:?}", bytes);
+            prop_assert!(reported.is_empty() || reported.lines().all(is_named), "{}", reported);
+            prop_assert!(!whole || reported.len() > name.len() + 2, "refused without words: {:?}", bytes);
         });
         assert_eq!(faults_of(&keys), "");
     }

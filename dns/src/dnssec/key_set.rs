@@ -68,7 +68,7 @@ pub struct KeySet {
     keys: Vec<Member>,
     /// Whether the parent is told of them, and which by their place in `keys`.
     cds: Cds,
-    told: Option<usize>,
+    reported: Option<usize>,
     dnskey_ttl: u32,
     changes: Vec<Timestamp>,
     digest: String,
@@ -115,7 +115,7 @@ impl ZoneKeys {
         // §3.1 has the first key of a zone told as soon as the parent may hold its DS.
         let is_ready = |held: &&Held| held.state.ready <= now;
         let place = |wanted: Role| live.iter().position(|held| role(held) == wanted && is_ready(held));
-        let told = place(Role::Published).or_else(|| place(Role::Active));
+        let reported = place(Role::Published).or_else(|| place(Role::Active));
         let changes = self.held.iter().flat_map(|held| {
             let remove = match held.state.stage {
                 Stage::Retired { remove, .. } => Some(remove),
@@ -127,7 +127,7 @@ impl ZoneKeys {
             origin: self.origin.clone(),
             keys: live.iter().map(|held| (role(held), Arc::clone(&held.key))).collect(),
             cds: self.policy.cds,
-            told,
+            reported,
             dnskey_ttl: self.policy.dnskey_ttl_seconds(),
             changes: changes.flatten().filter(|&change| change > now).collect(),
             digest: digest(&self.origin, &live),
@@ -186,7 +186,7 @@ impl KeySet {
         match self.cds {
             Cds::Off => CdsPolicy::Off,
             Cds::Delete => CdsPolicy::Delete,
-            Cds::Publish => match self.told.and_then(|place| self.keys.get(place)) {
+            Cds::Publish => match self.reported.and_then(|place| self.keys.get(place)) {
                 Some((_, key)) => CdsPolicy::Publish(vec![key]),
                 None => CdsPolicy::Off,
             },
@@ -211,7 +211,7 @@ impl KeySet {
     pub fn signs_like(&self, other: &Self) -> bool {
         let same = |(one, other): (&Member, &Member)| one.0 == other.0 && one.1.dnskey() == other.1.dnskey();
         self.origin == other.origin
-            && (self.cds, self.told, self.dnskey_ttl) == (other.cds, other.told, other.dnskey_ttl)
+            && (self.cds, self.reported, self.dnskey_ttl) == (other.cds, other.reported, other.dnskey_ttl)
             && self.keys.len() == other.keys.len()
             && self.keys.iter().zip(&other.keys).all(same)
     }

@@ -310,8 +310,8 @@ mod tests {
         ];
         for (good, bad, wanted) in cases {
             assert!(GOOD.contains(good), "{good}");
-            let told = errors_of(&GOOD.replacen(good, bad, 1));
-            assert!(told.len() == 1 && told[0].starts_with(wanted), "{wanted:?}: {told:?}");
+            let reported = errors_of(&GOOD.replacen(good, bad, 1));
+            assert!(reported.len() == 1 && reported[0].starts_with(wanted), "{wanted:?}: {reported:?}");
         }
         let published = r#""state": "active", "published": "2026-05-01T00:00:00Z",
             "ready": "2026-05-02T00:00:00Z",

@@ -33,14 +33,14 @@ pub(crate) struct Places {
     v6: Ranges<u128>,
     /// By the ranges' values; the first is nowhere.
     places: Vec<Place>,
-    no_countries: Vec<NoCountries>,
+    unknown_codes: Vec<UnknownCode>,
     /// When it was built.
     built: Option<Timestamp>,
 }
 
 /// A code that a database has instead of a country's, such as `ZZ`. Clients in its networks are unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NoCountries {
+pub(crate) struct UnknownCode {
     /// The code, shortened.
     pub code: String,
     /// How many networks have it.
@@ -86,7 +86,7 @@ impl Places {
             v4: Builder::new(NOWHERE).finish(),
             v6: Builder::new(NOWHERE).finish(),
             places: vec![Place::default()],
-            no_countries: Vec::new(),
+            unknown_codes: Vec::new(),
             built: None,
         }
     }
@@ -115,8 +115,8 @@ impl Places {
                 Some(&entry) => entry,
                 None => interned.enter(network.offset(), record_of(&network, registered).map_err(broken)?),
             };
-            if let Some(told) = code.and_then(|code| interned.no_countries.get_mut(code)) {
-                told.networks += 1;
+            if let Some(reported) = code.and_then(|code| interned.unknown_codes.get_mut(code)) {
+                reported.networks += 1;
             }
             let prefix = network.network().map_err(broken)?;
             match prefix.ip() {
@@ -127,10 +127,10 @@ impl Places {
         if interned.places.iter().all(|place| place.country.is_none()) {
             return Err(GeoError::Foreign(reader.metadata().database_type.clone()));
         }
-        let mut no_countries = interned.no_countries;
-        no_countries.sort_by(|a, b| b.networks.cmp(&a.networks).then_with(|| a.code.cmp(&b.code)));
+        let mut unknown_codes = interned.unknown_codes;
+        unknown_codes.sort_by(|a, b| b.networks.cmp(&a.networks).then_with(|| a.code.cmp(&b.code)));
         let built = i64::try_from(reader.metadata().build_epoch).ok().map(|at| Timestamp(at.saturating_mul(1000)));
-        Ok(Self { v4: v4.built.finish(), v6: v6.built.finish(), places: interned.places, no_countries, built })
+        Ok(Self { v4: v4.built.finish(), v6: v6.built.finish(), places: interned.places, unknown_codes, built })
     }
 
     /// When the database was built, as it says itself.
@@ -141,8 +141,8 @@ impl Places {
 
     /// The codes that aren't a country's, the most frequent first.
     #[must_use]
-    pub(crate) fn no_countries(&self) -> &[NoCountries] {
-        &self.no_countries
+    pub(crate) fn unknown_codes(&self) -> &[UnknownCode] {
+        &self.unknown_codes
     }
 
     /// What is known of an address. An IPv4 address inside an IPv6 address isn't looked for.
@@ -194,7 +194,7 @@ struct Entry {
 struct Interned {
     places: Vec<Place>,
     by_place: HashMap<Place, u32>,
-    no_countries: Vec<NoCountries>,
+    unknown_codes: Vec<UnknownCode>,
     /// Many networks share a record, and decoding is the slow part.
     by_offset: HashMap<usize, Entry>,
 }
@@ -205,7 +205,7 @@ impl Default for Interned {
         Self {
             places: vec![nowhere],
             by_place: HashMap::from([(nowhere, NOWHERE)]),
-            no_countries: Vec::new(),
+            unknown_codes: Vec::new(),
             by_offset: HashMap::new(),
         }
     }
@@ -229,11 +229,11 @@ impl Interned {
     /// The position of a code that isn't a country's. A new one is added. When there are too many, the rest count
     /// as `others`.
     fn enter_code(&mut self, code: String) -> usize {
-        let code = if self.no_countries.len() < MAX_CODES { code } else { "others".to_owned() };
-        let known = self.no_countries.iter().position(|one| one.code == code);
+        let code = if self.unknown_codes.len() < MAX_CODES { code } else { "others".to_owned() };
+        let known = self.unknown_codes.iter().position(|one| one.code == code);
         known.unwrap_or_else(|| {
-            self.no_countries.push(NoCountries { code, networks: 0 });
-            self.no_countries.len() - 1
+            self.unknown_codes.push(UnknownCode { code, networks: 0 });
+            self.unknown_codes.len() - 1
         })
     }
 }
@@ -356,8 +356,8 @@ mod tests {
             assert_eq!(at(&places, unknown).0, "-", "{unknown}");
         }
         assert_eq!(at(&places, "10.0.6.1").0, "XK");
-        let told: Vec<_> = places.no_countries().iter().map(|one| (one.code.as_str(), one.networks)).collect();
-        assert_eq!(told, [("ZZ", 2), ("EU", 1), ("UK", 1)]);
+        let reported: Vec<_> = places.unknown_codes().iter().map(|one| (one.code.as_str(), one.networks)).collect();
+        assert_eq!(reported, [("ZZ", 2), ("EU", 1), ("UK", 1)]);
         let places = Places::read_with(&made.bytes(), Registered::Counts).unwrap();
         assert_eq!((at(&places, "10.0.5.1").0, at(&places, "10.0.0.1").0), ("DE".to_owned(), "-".to_owned()));
     }
@@ -370,8 +370,8 @@ mod tests {
             made = made.add(format!("10.0.{}.0/24", number * 2).parse().unwrap(), &flat(code, None));
         }
         let places = Places::read(&made.bytes()).unwrap();
-        let told = places.no_countries();
-        assert_eq!((told.len(), &told[0].code[..], told[0].networks), (MAX_CODES + 1, "others", 8));
+        let reported = places.unknown_codes();
+        assert_eq!((reported.len(), &reported[0].code[..], reported[0].networks), (MAX_CODES + 1, "others", 8));
     }
 
     #[test]

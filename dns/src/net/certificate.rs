@@ -157,26 +157,26 @@ mod tests {
     fn unusable_files_are_reported() {
         let directory = tempfile::tempdir().unwrap();
         let (files, _) = write(directory.path());
-        let told = |files: &TlsFiles| match Certificate::read(files) {
+        let reported = |files: &TlsFiles| match Certificate::read(files) {
             Ok(_) => Vec::new(),
             Err(faults) => faults.iter().map(ToString::to_string).collect::<Vec<_>>(),
         };
-        assert!(told(&files).is_empty());
+        assert!(reported(&files).is_empty());
         let missing = TlsFiles { cert: directory.path().join("no.pem"), key: directory.path().join("no.key") };
-        let both = told(&missing);
+        let both = reported(&missing);
         assert!(both.len() == 2 && both[0].contains("no.pem") && both[1].contains("no.key"), "{both:?}");
 
         let empty = directory.path().join("empty.pem");
         std::fs::write(&empty, "").unwrap();
-        assert!(told(&TlsFiles { cert: empty, ..files.clone() })[0].contains("holds no certificate"));
+        assert!(reported(&TlsFiles { cert: empty, ..files.clone() })[0].contains("holds no certificate"));
         let pipe = directory.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         for piped in [TlsFiles { cert: pipe.clone(), ..files.clone() }, TlsFiles { key: pipe, ..files.clone() }] {
-            assert!(told(&piped)[0].contains("is no file but a pipe"), "{:?}", told(&piped));
+            assert!(reported(&piped)[0].contains("is no file but a pipe"), "{:?}", reported(&piped));
         }
         let other = tempfile::tempdir().unwrap();
         let (others, _) = write(other.path());
-        assert!(told(&TlsFiles { key: others.key, ..files })[0].contains("belong together"));
+        assert!(reported(&TlsFiles { key: others.key, ..files })[0].contains("belong together"));
     }
 
     #[test]
@@ -191,11 +191,11 @@ mod tests {
         std::fs::write(&files.cert, parameters.self_signed(&key).unwrap().pem()).unwrap();
         std::fs::write(&files.key, key.serialize_pem()).unwrap();
         let certificate = Certificate::read(&files).unwrap();
-        let told = |at: &str| certificate.warning(Timestamp::parse(at).unwrap());
-        assert_eq!(told("2026-02-03T00:00:00Z"), None);
-        assert_eq!(told("2051-04-04T23:59:59Z"), None);
-        assert!(told("2026-02-02T23:59:59Z").unwrap().contains("c.pem: is not valid before 2026-02-03T00:00:00Z"));
-        assert!(told("2051-04-05T00:00:01Z").unwrap().contains("c.pem: expired at 2051-04-05T00:00:00Z"));
+        let reported = |at: &str| certificate.warning(Timestamp::parse(at).unwrap());
+        assert_eq!(reported("2026-02-03T00:00:00Z"), None);
+        assert_eq!(reported("2051-04-04T23:59:59Z"), None);
+        assert!(reported("2026-02-02T23:59:59Z").unwrap().contains("c.pem: is not valid before 2026-02-03T00:00:00Z"));
+        assert!(reported("2051-04-05T00:00:01Z").unwrap().contains("c.pem: expired at 2051-04-05T00:00:00Z"));
         let der = certificate.current.load().cert[0].to_vec();
         (0..der.len()).for_each(|length| _ = expiry::validity(&der[..length]));
     }

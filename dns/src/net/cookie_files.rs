@@ -57,9 +57,9 @@ mod tests {
         let secret_files =
             vec![good.clone(), file("short", "e5e9"), file("sign", "+5e973e5a6b2a43f48e7dc849e37bfcf"), none];
         let faults = read(&CookieFiles { secret_files, required }).unwrap_err();
-        let told: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
-        assert_eq!(told.len(), 3, "{told:?}");
-        assert!(told[0].starts_with("must hold 32") && told[2].starts_with("can't be read"), "{told:?}");
+        let reported: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
+        assert_eq!(reported.len(), 3, "{reported:?}");
+        assert!(reported[0].starts_with("must hold 32") && reported[2].starts_with("can't be read"), "{reported:?}");
         let cookies = read(&CookieFiles { secret_files: vec![good], required }).unwrap();
         assert_eq!(format!("{cookies:?}"), "Cookies(1 secrets)", "secrets are never shown");
     }

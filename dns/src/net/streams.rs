@@ -30,9 +30,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
-/// What is spoken on the connections of a listener.
+/// The protocol on the connections of a listener.
 #[derive(Clone)]
-pub(crate) enum Speech {
+pub(crate) enum StreamProtocol {
     /// DNS over TCP (RFC 7766).
     Tcp,
     /// DNS over TLS (RFC 7858).
@@ -68,7 +68,7 @@ impl<R> Clone for Shared<R> {
 /// system is short of files the loop pauses instead of spinning.
 pub(crate) async fn accept<R: Respond>(
     listener: io::Result<std::net::TcpListener>,
-    speech: Speech,
+    protocol: StreamProtocol,
     shared: Shared<R>,
 ) -> Ended {
     let listener = match listener.and_then(TcpListener::from_std) {
@@ -91,7 +91,7 @@ pub(crate) async fn accept<R: Respond>(
                 short = false;
                 // Refused connections are closed at once, so that their clients know.
                 if let Some(pass) = shared.gate.admit(client.ip()) {
-                    tokio::spawn(serve_connection(stream, client, speech.clone(), shared.clone(), pass));
+                    tokio::spawn(serve_connection(stream, client, protocol.clone(), shared.clone(), pass));
                 }
             }
             // Reset by its client before it was accepted: the next one may be fine.
@@ -118,20 +118,20 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 async fn serve_connection<R: Respond>(
     stream: TcpStream,
     client: SocketAddr,
-    speech: Speech,
+    protocol: StreamProtocol,
     shared: Shared<R>,
     pass: Pass,
 ) {
     // Without it the second of two small responses would wait for the first one's acknowledgement.
     let _ = stream.set_nodelay(true);
-    match speech {
-        Speech::Tcp => connection::serve(stream, client, Transport::Tcp, &shared).await,
-        Speech::Tls(acceptor) => match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    match protocol {
+        StreamProtocol::Tcp => connection::serve(stream, client, Transport::Tcp, &shared).await,
+        StreamProtocol::Tls(acceptor) => match timeout(HANDSHAKE, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => connection::serve(stream, client, Transport::Tls, &shared).await,
             Ok(Err(error)) => debug!(%client, %error, "a TLS handshake failed"),
             Err(_) => debug!(%client, "a TLS handshake took too long"),
         },
-        Speech::Https(acceptor) => match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        StreamProtocol::Https(acceptor) => match timeout(HANDSHAKE, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => https::serve(stream, client, &shared).await,
             Ok(Err(error)) => debug!(%client, %error, "a TLS handshake failed"),
             Err(_) => debug!(%client, "a TLS handshake took too long"),

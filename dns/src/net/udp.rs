@@ -246,7 +246,7 @@ mod tests {
         });
         for round in 1..=3 {
             client.send_to(&[0], server).unwrap();
-            while tasks.fare()[0].panics < round {
+            while tasks.health()[0].panics < round {
                 std::thread::yield_now();
             }
             client.send_to(&[7], server).unwrap();

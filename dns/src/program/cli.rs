@@ -173,7 +173,7 @@ enum Command {
 /// Runs the command that the program's arguments name.
 #[must_use]
 pub fn run() -> ExitCode {
-    let told = match Cli::parse().command {
+    let reported = match Cli::parse().command {
         Command::Init(args) => init::run(&args),
         Command::Serve(args) => return serve::run(&args),
         Command::Check(args) => check::run(&args, &mut std::io::stdin()),
@@ -196,7 +196,7 @@ pub fn run() -> ExitCode {
         Command::Names(args) => completions::names(&args),
         Command::Man { command } => manual(command.as_deref()),
     };
-    told.print()
+    reported.print()
 }
 
 fn manual(command: Option<&str>) -> Report {

@@ -21,7 +21,7 @@ use crate::protocol::rdata::rtype;
 use crate::response::answer::Rcode;
 use crate::response::wire::{Outcome, Transport};
 use crate::state::owner::Handle;
-use crate::system::file_reload::Fares;
+use crate::system::file_reload::FileHealth;
 pub(crate) use latency::{EVERY, Latency};
 pub(crate) use plain::plain;
 pub(crate) use thread::{SteeredCounters, ThreadCounters};
@@ -77,7 +77,7 @@ pub(crate) struct Metrics {
     threads: Mutex<Vec<Arc<ThreadCounters>>>,
     gate: Option<Arc<Gate>>,
     limiter: Option<Arc<Limiter>>,
-    files: Vec<Arc<Fares>>,
+    files: Vec<Arc<FileHealth>>,
 }
 
 /// Answers by response code and type.
@@ -107,7 +107,7 @@ impl Default for Metrics {
 impl Metrics {
     /// Counters that also tell of connections, limited rates, and files that are read again.
     #[must_use]
-    pub(crate) fn of(gate: Arc<Gate>, limiter: Option<Arc<Limiter>>, files: Vec<Arc<Fares>>) -> Self {
+    pub(crate) fn of(gate: Arc<Gate>, limiter: Option<Arc<Limiter>>, files: Vec<Arc<FileHealth>>) -> Self {
         Self { gate: Some(gate), limiter, files, ..Self::default() }
     }
 
@@ -145,8 +145,8 @@ impl Metrics {
     }
 
     /// The files that are read again, and how they fare.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &Fares> {
-        self.files.iter().map(|fares| &**fares)
+    pub(crate) fn files(&self) -> impl Iterator<Item = &FileHealth> {
+        self.files.iter().map(|file| &**file)
     }
 
     fn steered(&self) -> MutexGuard<'_, BTreeMap<Steering, u64>> {

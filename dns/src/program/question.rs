@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use bailiwick_rules::geo::{CountryCode, is_like_code, no_country};
+use bailiwick_rules::geo::{CountryCode, is_like_code, non_country};
 use bailiwick_rules::overview::{Overview, overview};
 use bailiwick_rules::steer::{Ask, Client, PathClass};
 use bailiwick_rules::table::{ServiceIndex, Table, Tenant, TenantIndex};
@@ -194,7 +194,7 @@ impl Question {
             _ => {}
         }
         if let Some(code) = self.country.as_deref().filter(|_| ask.client.country.is_none()) {
-            let about = no_country(&code.to_ascii_uppercase());
+            let about = non_country(&code.to_ascii_uppercase());
             let meant = about.and_then(|one| one.meant).map(|meant| format!("; the country is {meant}"));
             let about = about.map_or("is no country's code", |one| one.about);
             notes.push(format!(

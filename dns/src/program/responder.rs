@@ -166,9 +166,9 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
-    struct Nobody;
+    struct NoProbes;
 
-    impl Prober for Nobody {
+    impl Prober for NoProbes {
         async fn probe(&self, _: &Monitor, _: crate::state::probe::Targets) -> Result<(), String> {
             Ok(())
         }
@@ -212,11 +212,11 @@ mod tests {
             store: None,
             overrides: std::collections::BTreeMap::default(),
             faults: std::collections::BTreeMap::default(),
-            misfits: std::collections::BTreeMap::default(),
+            rejected: std::collections::BTreeMap::default(),
             set_aside: Vec::new(),
         };
         let clock = Clock::of_runtime(NOW);
-        let handle = spawn(beginning, Nobody, clock.clone()).await;
+        let handle = spawn(beginning, NoProbes, clock.clone()).await;
         let live = Responder::new(handle.clone(), Arc::default(), Settings::anonymous(), None, clock);
         (Arc::new(live), handle)
     }

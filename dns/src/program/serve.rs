@@ -75,11 +75,11 @@ fn run_to_end(args: &ServeArgs) -> Result<(), Vec<String>> {
 
 /// Prints what there is to say and gives the exit code; a reader that stalls keeps the end waiting for [`LAST_WORK`]
 /// only.
-fn say(told: Report) -> ExitCode {
-    let code = told.code();
+fn say(reported: Report) -> ExitCode {
+    let code = reported.code();
     let (done, printed) = mpsc::channel();
     let print = move || {
-        told.print();
+        reported.print();
         let _ = done.send(());
     };
     if std::thread::Builder::new().spawn(print).is_ok() {

@@ -189,9 +189,9 @@ mod tests {
         let origin = Name::parse(b"example.com.", None).unwrap();
         let zones = |file: &Path| read_zones(&[(origin.clone(), file.to_owned())], &mut |_| ()).err();
         // Were one of them read, this would never end.
-        let told =
+        let reported =
             [read_rules(&pipe).err(), zones(&pipe), zones(&zone), read_geoip(Some(&pipe), Registered::Ignored).err()];
-        for faults in told {
+        for faults in reported {
             let faults = faults.expect("a fault");
             assert!(faults[0].to_string().contains("is no file but a pipe, a socket or a device"), "{faults:?}");
         }

@@ -35,7 +35,7 @@ use crate::zone::ServiceIndex;
 use crate::zones::Zones;
 
 pub(crate) use loads::{LoadView, endpoints_up};
-pub(crate) use world::{Misfit, Rules, World, ZoneSource};
+pub(crate) use world::{RejectedZone, Rules, World, ZoneSource};
 
 /// No EDNS scope: the answer doesn't depend on the client's address.
 const NO_SCOPE: u8 = 0;

@@ -17,7 +17,7 @@ use crate::state::load::Shrink;
 use crate::state::load::{Fault, Sources};
 use crate::state::owner::{self, Faults, Handle, InitialState, Offer, Source, SourceStatus, Status};
 use crate::state::probe::{NetworkProber, Prober, Secrets};
-use crate::state::snapshot::{Misfit, Rules, World, ZoneSource};
+use crate::state::snapshot::{RejectedZone, Rules, World, ZoneSource};
 use crate::state::store::{Kind, Store};
 use crate::state::watch::{self, Feed, Part, Parts, Reading};
 use crate::system::clock::Clock;
@@ -78,8 +78,8 @@ pub(crate) fn check(sources: &Sources, now: Timestamp) -> Result<Vec<String>, Ve
         return Err(loaded.all_faults());
     }
     let begun = loaded.beginning(&configured, now)?;
-    let misfits: Vec<Fault> = begun.beginning.misfits.into_values().flatten().map(whole).collect();
-    if misfits.is_empty() { Ok(begun.beginning.status.warnings.to_vec()) } else { Err(misfits) }
+    let rejected: Vec<Fault> = begun.beginning.rejected.into_values().flatten().map(whole).collect();
+    if rejected.is_empty() { Ok(begun.beginning.status.warnings.to_vec()) } else { Err(rejected) }
 }
 
 fn whole(message: String) -> Fault {
@@ -220,11 +220,11 @@ impl Loaded {
         }
         // No document fits all zones: the first one that fits some begins with these.
         for candidate in &candidates {
-            let misfits = World::misfits(&candidate.rules, &zones, &self.parts.zone_keys());
-            let fitting = self.fitting(&zones, &misfits, &candidate.rules);
+            let rejected = World::rejected(&candidate.rules, &zones, &self.parts.zone_keys());
+            let fitting = self.fitting(&zones, &rejected, &candidate.rules);
             let are_any = fitting.iter().any(|zone| !zone.is_missing());
             if are_any && let Ok(world) = build(&candidate.rules, &fitting, &self.parts, &places, now) {
-                return Ok(self.begun(world, candidate, None, note, &misfits, now));
+                return Ok(self.begun(world, candidate, None, note, &rejected, now));
             }
         }
         self.faults.append(&mut self.rules_faults);
@@ -232,12 +232,12 @@ impl Loaded {
         Err(self.faults)
     }
 
-    /// The zones, but for misfits their last good versions, if those fit.
-    fn fitting(&self, zones: &[ZoneSource], misfits: &[Misfit], rules: &Rules) -> Arc<[ZoneSource]> {
+    /// The zones; in place of rejected ones their last good versions, if those fit.
+    fn fitting(&self, zones: &[ZoneSource], rejected: &[RejectedZone], rules: &Rules) -> Arc<[ZoneSource]> {
         let keys = self.parts.zone_keys();
-        let fits = |zone: &&ZoneSource| World::misfits(rules, std::slice::from_ref(*zone), &keys).is_empty();
+        let fits = |zone: &&ZoneSource| World::rejected(rules, std::slice::from_ref(*zone), &keys).is_empty();
         let kept = |origin: &Name| self.kept_zones.iter().find(|kept| kept.origin == *origin).filter(fits).cloned();
-        let fitting = zones.iter().map(|zone| match misfits.iter().any(|(origin, _)| *origin == zone.origin) {
+        let fitting = zones.iter().map(|zone| match rejected.iter().any(|(origin, _)| *origin == zone.origin) {
             true => kept(&zone.origin).unwrap_or_else(|| ZoneSource::missing(zone.origin.clone())),
             false => zone.clone(),
         });
@@ -250,7 +250,7 @@ impl Loaded {
         candidate: &Candidate,
         refused: Option<Vec<Fault>>,
         note: Option<String>,
-        misfits: &[Misfit],
+        rejected: &[RejectedZone],
         now: Timestamp,
     ) -> Begun {
         let why = Some(self.rules_faults).filter(|faults| !faults.is_empty()).or(refused);
@@ -269,11 +269,11 @@ impl Loaded {
         {
             set_aside.push(Offer::Rules(rules));
         }
-        if !misfits.is_empty() {
+        if !rejected.is_empty() {
             set_aside.push(Offer::Zones(self.parts.zone_sources()));
         }
         let beginning =
-            InitialState { set_aside, ..beginning(world, self.store, faults, owner::faults_of(misfits), now) };
+            InitialState { set_aside, ..beginning(world, self.store, faults, owner::faults_of(rejected), now) };
         Begun { beginning, parts: self.parts, geoip: self.geoip }
     }
 }
@@ -299,18 +299,18 @@ fn beginning(
     world: World,
     store: Option<Store>,
     faults: BTreeMap<Source, Faults>,
-    misfits: Faults,
+    rejected: Faults,
     now: Timestamp,
 ) -> InitialState {
-    let fares = |source: Source| {
+    let status_of = |source: Source| {
         let refused = faults.get(&source).map_or(0, Faults::len) as u64;
         SourceStatus { accepted: 1, accepted_at: Some(now), refused, ..SourceStatus::default() }
     };
     let mut status = Status {
-        rules: fares(Source::Rules),
-        zones: fares(Source::Zones),
-        keys: fares(Source::Keys),
-        geoip: fares(Source::Geoip),
+        rules: status_of(Source::Rules),
+        zones: status_of(Source::Zones),
+        keys: status_of(Source::Keys),
+        geoip: status_of(Source::Geoip),
         ..Status::default()
     };
     for (source, faults) in &faults {
@@ -320,7 +320,7 @@ fn beginning(
             );
         }
     }
-    for (zone, errors) in &misfits {
+    for (zone, errors) in &rejected {
         tracing::error!(
             ?errors,
             "the zone {zone} doesn't fit the rules; its last good version is served, if there is any"
@@ -347,7 +347,7 @@ fn beginning(
         store,
         overrides: overrides.unwrap_or_default(),
         faults,
-        misfits,
+        rejected,
         set_aside: Vec::new(),
     }
 }

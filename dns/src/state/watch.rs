@@ -92,8 +92,8 @@ impl Feed {
     pub(crate) fn start(sources: Sources, parts: Parts, handle: Handle) -> io::Result<Self> {
         let (reload, reloads) = mpsc::sync_channel(1);
         let pulse = handle.tasks().beating("files", false, PATIENCE);
-        let (panics, untidy) = (handle.status().panics, Untidy::default());
-        let watching = Watching { sources, parts, handle, moves: Moves::new(), begun: Instant::now(), panics, untidy };
+        let (panics, release) = (handle.status().panics, MemoryRelease::default());
+        let watching = Watching { sources, parts, handle, moves: Moves::new(), begun: Instant::now(), panics, release };
         std::thread::Builder::new().name("files".to_owned()).spawn(move || watching.run(&reloads, &pulse))?;
         Ok(Self { reload })
     }
@@ -113,19 +113,19 @@ struct Watching {
     begun: Instant,
     /// How often the owner had panicked when it was last looked: it may have lost what it was offered.
     panics: u64,
-    untidy: Untidy,
+    release: MemoryRelease,
 }
 
 /// When memory is to be given back that a version took to read and to compile.
 #[derive(Debug, Default)]
-struct Untidy {
+struct MemoryRelease {
     /// How many versions were accepted when it was last looked.
     accepted: Option<u64>,
     /// When it is due, the soonest last: at once, and again when nobody uses the version before any more.
     due: Vec<Instant>,
 }
 
-impl Untidy {
+impl MemoryRelease {
     /// How long some may use the version before.
     const LINGER: Duration = Duration::from_secs(10);
 
@@ -169,7 +169,7 @@ impl Watching {
     fn tidy_up(&mut self) {
         let status = self.handle.status();
         let accepted = Source::ALL.iter().map(|source| status.of(*source).accepted).sum();
-        if self.untidy.is_due(accepted, Instant::now()) {
+        if self.release.is_due(accepted, Instant::now()) {
             give_back_memory();
         }
     }
@@ -296,7 +296,7 @@ fn compare(old: Option<&ZoneSource>, new: &ZoneSource) -> (Judged, String) {
         let left = now.partition_point(|entry| *entry <= same[0]) - now.partition_point(|entry| *entry < same[0]);
         left < same.len()
     };
-    let told = format!(
+    let reported = format!(
         "{gone} of the zone's {names} names are missing in the new version, so it waits for {} seconds without a \
          change; a SIGHUP \
          takes it now, and shrink = \"take\" in the configuration takes such versions at once",
@@ -304,7 +304,7 @@ fn compare(old: Option<&ZoneSource>, new: &ZoneSource) -> (Judged, String) {
     );
     match before.chunk_by(|one, next| one == next).any(lacks) {
         false => (Judged::Whole, String::new()),
-        true if gone > FEW && gone * 3 > names => (Judged::Shrunk, told),
+        true if gone > FEW && gone * 3 > names => (Judged::Shrunk, reported),
         true => (Judged::Lossy, String::new()),
     }
 }
@@ -320,8 +320,8 @@ mod tests {
 
     #[test]
     fn memory_is_given_back_after_each_version_and_once_more() {
-        let (mut untidy, start) = (Untidy::default(), Instant::now());
-        let mut due = |accepted, seconds| untidy.is_due(accepted, start + Duration::from_secs(seconds));
+        let (mut release, start) = (MemoryRelease::default(), Instant::now());
+        let mut due = |accepted, seconds| release.is_due(accepted, start + Duration::from_secs(seconds));
         assert!(due(1, 0) && !due(1, 9) && due(1, 10) && !due(1, 100), "after the start");
         assert!(due(2, 101) && due(3, 105), "the next version begins anew");
         assert!(!due(3, 114) && due(3, 115) && !due(3, 1_000));

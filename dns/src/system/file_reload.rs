@@ -45,12 +45,12 @@ pub(crate) trait Renew: Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Renewal {
     now: SyncSender<()>,
-    fares: Vec<Arc<Fares>>,
+    files: Vec<Arc<FileHealth>>,
 }
 
-/// How one of those fares that are looked after.
+/// Whether the files that make one thing are good, and until when.
 #[derive(Debug)]
-pub(crate) struct Fares {
+pub(crate) struct FileHealth {
     /// Its files, with commas between.
     pub files: String,
     failing: AtomicBool,
@@ -61,7 +61,7 @@ pub(crate) struct Fares {
 /// No time at which it expires.
 const NEVER: i64 = i64::MAX;
 
-impl Fares {
+impl FileHealth {
     /// Whether its files were no good when they were last read, and what was made before is in service.
     #[must_use]
     pub(crate) fn is_failing(&self) -> bool {
@@ -87,19 +87,19 @@ impl Renewal {
     pub(crate) fn start(all: Vec<Arc<dyn Renew>>, tasks: &Tasks) -> io::Result<Self> {
         let (now, asked) = mpsc::sync_channel(1);
         let watched: Vec<Watched> = all.into_iter().map(Watched::new).collect();
-        let fares = watched.iter().map(|one| Arc::clone(&one.fares)).collect();
+        let files = watched.iter().map(|one| Arc::clone(&one.files)).collect();
         if !watched.is_empty() {
             let pulse = tasks.beating("certificates", false, PATIENCE);
             let thread = std::thread::Builder::new().name("certificates".to_owned());
             thread.spawn(move || look_after(watched, &asked, &pulse))?;
         }
-        Ok(Self { now, fares })
+        Ok(Self { now, files })
     }
 
-    /// How each of them fares, for as long as the server runs.
+    /// The state of each of them. It changes as long as the server runs.
     #[must_use]
-    pub(crate) fn fares(&self) -> Vec<Arc<Fares>> {
-        self.fares.clone()
+    pub(crate) fn files(&self) -> Vec<Arc<FileHealth>> {
+        self.files.clone()
     }
 
     /// Reads everything again, changed or not.
@@ -121,7 +121,7 @@ fn look_after(mut watched: Vec<Watched>, asked: &Receiver<()>, pulse: &Pulse) {
         for one in &mut watched {
             if catch_unwind(AssertUnwindSafe(|| one.look(everything))).is_err() {
                 pulse.panicked();
-                one.fares.failing.store(true, Ordering::Relaxed);
+                one.files.failing.store(true, Ordering::Relaxed);
             }
         }
         pulse.beat();
@@ -130,7 +130,7 @@ fn look_after(mut watched: Vec<Watched>, asked: &Receiver<()>, pulse: &Pulse) {
 
 struct Watched {
     what: Arc<dyn Renew>,
-    fares: Arc<Fares>,
+    files: Arc<FileHealth>,
     /// How the files looked when they were last read.
     read: Vec<Stamp>,
     /// How they looked last time.
@@ -142,9 +142,9 @@ impl Watched {
         let files = what.files();
         let seen = stamps(&files);
         let files = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(",");
-        let fares = Fares { files, failing: AtomicBool::new(false), expires: AtomicI64::new(NEVER) };
-        fares.note_expiry(what.expires());
-        Self { what, fares: Arc::new(fares), read: seen.clone(), seen }
+        let files = FileHealth { files, failing: AtomicBool::new(false), expires: AtomicI64::new(NEVER) };
+        files.note_expiry(what.expires());
+        Self { what, files: Arc::new(files), read: seen.clone(), seen }
     }
 
     /// Reads the files if they have changed and then stayed the same, or in any case.
@@ -157,10 +157,10 @@ impl Watched {
         }
         self.read = now;
         let renewed = self.what.renew();
-        self.fares.failing.store(renewed.is_err(), Ordering::Relaxed);
-        self.fares.note_expiry(self.what.expires());
+        self.files.failing.store(renewed.is_err(), Ordering::Relaxed);
+        self.files.note_expiry(self.what.expires());
         match renewed {
-            Ok(()) => info!(files = self.fares.files, "read again"),
+            Ok(()) => info!(files = self.files.files, "read again"),
             Err(faults) => {
                 for fault in faults {
                     error!("{fault}; the version before it stays in service");
@@ -201,8 +201,8 @@ mod tests {
         std::fs::write(&file, "one").unwrap();
         let counted = Arc::new(Counted(file.clone(), AtomicUsize::new(0)));
         let mut watched = Watched::new(Arc::clone(&counted) as _);
-        let fares = Arc::clone(&watched.fares);
-        assert_eq!(fares.files, file.display().to_string());
+        let files = Arc::clone(&watched.files);
+        assert_eq!(files.files, file.display().to_string());
         let mut after_looking = |times: usize, in_any_case| {
             (0..times).for_each(|_| watched.look(in_any_case));
             counted.1.load(Ordering::Relaxed)
@@ -215,9 +215,9 @@ mod tests {
         assert_eq!(after_looking(1, true), 2, "SIGHUP");
         std::fs::rename(&file, directory.path().join("away")).unwrap();
         assert_eq!(after_looking(2, false), 3);
-        assert!(fares.is_failing());
+        assert!(files.is_failing());
         std::fs::rename(directory.path().join("away"), &file).unwrap();
         assert_eq!(after_looking(2, false), 4);
-        assert!(!fares.is_failing());
+        assert!(!files.is_failing());
     }
 }

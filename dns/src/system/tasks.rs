@@ -64,9 +64,9 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// How one task fares, for metrics.
+/// The state of one task, for metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fares {
+pub struct TaskHealth {
     /// The task.
     pub task: String,
     /// Whether it is late or down.
@@ -123,16 +123,16 @@ impl Tasks {
         self.all().iter().filter_map(|task| task.trouble(passed)).collect()
     }
 
-    /// How every task fares.
+    /// The state of every task.
     #[must_use]
-    pub fn fare(&self) -> Vec<Fares> {
+    pub fn health(&self) -> Vec<TaskHealth> {
         let passed = self.begun.elapsed();
-        let fares = |task: &Arc<Task>| Fares {
+        let health = |task: &Arc<Task>| TaskHealth {
             task: task.name.clone(),
             is_in_trouble: task.trouble(passed).is_some(),
             panics: task.panics.load(Ordering::Relaxed),
         };
-        self.all().iter().map(fares).collect()
+        self.all().iter().map(health).collect()
     }
 
     fn all(&self) -> MutexGuard<'_, Vec<Arc<Task>>> {

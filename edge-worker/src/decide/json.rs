@@ -4,10 +4,16 @@
 //! Numbers are never converted, so `1e400` and 2^70 survive. Skipped values cost no allocation. What RFC 8259 doesn't
 //! allow is an error, because a text that two readers understand differently would evade inspection.
 
+mod keys;
+mod numbers;
+#[cfg(test)]
+mod tests;
+
 use core::ops::Range;
 use std::borrow::Cow;
 
-use memchr::memchr2_iter;
+pub(crate) use keys::{ends_in_words, known_as, letters, reads_as, reads_as_words};
+pub(crate) use numbers::{has_odd_numbers, odd_number, with_nulls};
 
 /// How deep arrays and objects may nest, as in serde_json.
 const DEEPEST: u8 = 128;
@@ -346,48 +352,6 @@ fn plain(text: &[u8]) -> usize {
     8 * eights.iter().position(means).unwrap_or(eights.len())
 }
 
-/// Numbers that Python writes and JSON doesn't have.
-const ODD_NUMBERS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
-
-/// The length of such a number at the beginning of a text.
-#[must_use]
-pub(crate) fn odd_number(text: &[u8]) -> Option<usize> {
-    // Most numbers are recognised by their first byte.
-    if !matches!(text.first(), Some(b'N' | b'I' | b'-')) {
-        return None;
-    }
-    ODD_NUMBERS.iter().find(|odd| text.starts_with(odd)).map(|odd| odd.len())
-}
-
-/// Replaces such numbers in an answer by `null`.
-#[must_use]
-pub(crate) fn with_nulls(answer: &str) -> Cow<'_, str> {
-    if !has_odd_numbers(answer.as_bytes()) {
-        return Cow::Borrowed(answer);
-    }
-    let mut out = String::with_capacity(answer.len());
-    let mut rest = answer;
-    while let Some(at) = rest.find(['"', 'N', 'I', '-']) {
-        let (before, from) = rest.split_at(at);
-        out.push_str(before);
-        let odd = odd_number(from.as_bytes());
-        let length = odd.or_else(|| string_end(from.as_bytes(), 0)).unwrap_or(1);
-        let (piece, after) = from.split_at_checked(length).unwrap_or((from, ""));
-        out.push_str(if odd.is_some() { "null" } else { piece });
-        rest = after;
-    }
-    out.push_str(rest);
-    Cow::Owned(out)
-}
-
-/// Whether an answer may hold such numbers. The check is quick, and says yes too often, because it looks into strings
-/// too.
-#[must_use]
-pub(crate) fn has_odd_numbers(answer: &[u8]) -> bool {
-    // Both letters are rare. To look after each of them costs less than to prepare a search for a word.
-    memchr2_iter(b'N', b'I', answer).any(|at| answer[at..].starts_with(b"NaN") || answer[at..].starts_with(b"Infinity"))
-}
-
 /// Where a string ends that begins at a position of a text: after its closing quotation mark. The string may not be
 /// UTF-8.
 #[must_use]
@@ -450,65 +414,6 @@ pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Whether a server that ignores case could take a key for a known one in ASCII. Some fold case as Unicode does: Go's
-/// `encoding/json` takes the long s (`ſ`) for an s and the Kelvin sign for a k, and Java's `equalsIgnoreCase` takes the
-/// Turkish i's for an i.
-#[must_use]
-pub(crate) fn reads_as(key: &str, known: &str) -> bool {
-    if key.is_ascii() { key.eq_ignore_ascii_case(known) } else { folded(key).eq(folded(known)) }
-}
-
-/// The same, however the words are joined: `inferenceGeo`, `inference-geo` and `inferencegeo` read as `inference_geo`.
-#[must_use]
-pub(crate) fn reads_as_words(key: &str, known: &str) -> bool {
-    letters(key).eq(letters(known))
-}
-
-/// The letters and digits of a name, as such a server reads them.
-pub(crate) fn letters(text: &str) -> impl Iterator<Item = char> {
-    folded(text).filter(|c| c.is_alphanumeric())
-}
-
-/// Whether a key ends in these words, however they are joined: `image_file_id` and `imageFileId` end in `file_id`, but
-/// `profile_id` doesn't.
-#[must_use]
-pub(crate) fn ends_in_words(key: &str, known: &str) -> bool {
-    let is_seam = |c: char| matches!(c, '-' | '_');
-    let mut letters = key.char_indices().rev().filter(|(_, c)| !is_seam(*c));
-    let mut first = None;
-    for word in known.chars().rev().filter(|c| !is_seam(*c)) {
-        first = letters.next().filter(|(_, c)| fold(*c) == word);
-        if first.is_none() {
-            return false;
-        }
-    }
-    let begins = |(at, c): (usize, char)| {
-        let before = key.get(..at).and_then(|before| before.chars().next_back());
-        c.is_ascii_uppercase() || before.is_none_or(|before| !before.is_alphanumeric())
-    };
-    first.is_some_and(begins)
-}
-
-fn folded(text: &str) -> impl Iterator<Item = char> {
-    text.chars().map(fold)
-}
-
-fn fold(c: char) -> char {
-    match c {
-        '\u{17f}' => 's',
-        '\u{212a}' => 'k',
-        '\u{130}' | '\u{131}' => 'i',
-        other => other.to_ascii_lowercase(),
-    }
-}
-
-/// The known key that such a server could take a key for.
-#[must_use]
-pub(crate) fn known_as<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
-    let ascii = key.is_ascii();
-    known.iter().copied().find(|known| (!ascii || known.len() == key.len()) && reads_as(key, known))
-}
-
 /// Whether a text is exactly one JSON value.
 #[must_use]
 pub(crate) fn is_json(text: &str) -> bool {
@@ -529,148 +434,4 @@ pub(crate) fn may_begin_json(bytes: &[u8]) -> bool {
     let mut scan = Scan::of_answer(text);
     // If a word is cut, such as `-Infinit`, the error is at its beginning.
     scan.skip().and_then(|_| scan.end()).map_or_else(|broken| broken.at + 8 >= text.len(), |()| true)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn a_beginning_of_json_is_told_from_what_is_none() {
-        let text = r#" {"a": [1.5e3, -0, -Infinity, NaN, false, null, "\u00e9\"é😀\n", {"b": {}}], "c": true} "#;
-        for end in 0..=text.len() {
-            assert!(may_begin_json(&text.as_bytes()[..end]), "{end}");
-        }
-        for bad in [
-            &b"\x28\xb5\x2f\xfd{\"choices\":[]}"[..],
-            b"{\"a\":\"\xff........\"}",
-            b"<html><body></body>",
-            b"{} {\"a\":12345678}",
-            b"[1,2}..........",
-        ] {
-            assert!(!may_begin_json(bad), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn keys_read_alike_where_a_server_that_ignores_case_reads_them_so() {
-        for key in
-            ["tasks_id", "TASKS_ID", "ta\u{17f}k\u{17f}_id", "tas\u{212a}s_\u{131}d", "\u{17f}".repeat(8).as_str()]
-        {
-            assert_eq!(reads_as(key, "tasks_id"), key.chars().count() == 8 && key.starts_with(['t', 'T']), "{key}");
-        }
-        for key in ["", "tasks_i", "tasks_id ", "tasks_idé", "täsks_id"] {
-            assert!(!reads_as(key, "tasks_id"), "{key}");
-        }
-    }
-
-    #[test]
-    fn keys_end_in_words_however_these_are_joined() {
-        for key in
-            ["file_id", "fileId", "FILE-ID", "image_file_id", "imageFileID", "image-fileid", "f\u{131}le_\u{130}d"]
-        {
-            assert!(ends_in_words(key, "file_id"), "{key}");
-        }
-        for key in ["", "id", "profile_id", "profileid", "file_ids", "file_idx", "éfile_id", "file"] {
-            assert!(!ends_in_words(key, "file_id"), "{key}");
-        }
-    }
-
-    #[test]
-    fn takes_what_rfc_8259_takes_and_nothing_else() {
-        for good in [
-            "{}",
-            " [1, -0, 1e400, 1180591620717411303424, 1.5E-3]\n",
-            r#"{"a": {"b": [true, false, null, "\u00e9\n\ud83d\ude00"]}}"#,
-            "\"x\"",
-            "0",
-        ] {
-            assert!(is_json(good), "{good}");
-        }
-        for bad in [
-            "",
-            "{",
-            "[1,]",
-            "{\"a\":1,}",
-            "{a: 1}",
-            "01",
-            "1.",
-            "+1",
-            ".5",
-            "1e",
-            "NaN",
-            "nul",
-            "'x'",
-            "\"\\x\"",
-            "\"\\u12\"",
-            "\"a\nb\"",
-            "{} {}",
-            "[1 2]",
-            "\u{feff}{}",
-            "/**/{}",
-            "{\"a\" 1}",
-        ] {
-            assert!(!is_json(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn an_answer_may_have_pythons_numbers() {
-        let read = |text: &str| {
-            let mut scan = Scan::of_answer(text);
-            scan.skip().and_then(|_| scan.end()).is_ok()
-        };
-        for good in ["NaN", "[NaN,-Infinity , Infinity]", "{\"a\":NaN,\"b\":[-1,1e400]}"] {
-            assert!(read(good) && !is_json(good), "{good}");
-        }
-        for bad in ["Nan", "-NaN", "Inf", "+Infinity", "NaNs", "[NaN", "{NaN:1}", "Infinity1", "--Infinity"] {
-            assert!(!read(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn pythons_numbers_become_null_outside_of_strings() {
-        assert_eq!(
-            with_nulls(r#"{"NaN":NaN,"a":[-Infinity,Infinity,-1,"NaN \" Infinity"],"é":"N"}"#),
-            r#"{"NaN":null,"a":[null,null,-1,"NaN \" Infinity"],"é":"N"}"#
-        );
-        for same in ["", "{\"a\":-1}", "\"NaN\"", "{\"a\":\"-Infinity\",\"b\":1e400}"] {
-            assert_eq!(with_nulls(same), same);
-        }
-    }
-
-    #[test]
-    fn depth_is_bounded() {
-        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        assert!(is_json(&nested(128)));
-        assert!(!is_json(&nested(129)));
-        assert!(!is_json(&"[".repeat(1_000_000)));
-    }
-
-    #[test]
-    fn strings_are_unescaped() {
-        let read = |text: &str| Scan::new(text).string().map(Cow::into_owned);
-        assert_eq!(read(r#""\ud83d\ude00 \"\\\/\b\f\n\r\t é""#).unwrap(), "😀 \"\\/\u{8}\u{c}\n\r\t é");
-        assert_eq!(read(r#""\ud800x""#).unwrap(), "\u{fffd}x");
-        assert_eq!(read("1"), Err(InvalidJson { at: 0 }));
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-
-        /// On every text serde_json and the scanner agree (numbers that serde_json can't hold aside).
-        #[test]
-        fn agrees_with_serde_json(text in r#"[\[\]{}:,"a\\u01e.+ntrfalsue -]{0,24}"#) {
-            let theirs: Result<serde::de::IgnoredAny, _> = serde_json::from_str(&text);
-            prop_assert_eq!(is_json(&text), theirs.is_ok(), "{}", text);
-        }
-
-        #[test]
-        fn a_string_comes_back(text in any::<String>()) {
-            let json = quoted(&text);
-            prop_assert_eq!(Scan::new(&json).string().unwrap(), text);
-        }
-    }
 }

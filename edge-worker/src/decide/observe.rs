@@ -311,8 +311,9 @@ mod tests {
         let all_failed = Record { attempts: vec![attempt("fra-1", Outcome::Network, 5)], ..Record::default() };
         collector.ran(&base(), |nth| keys[nth].clone(), &all_failed, "endpoints_failed", 9);
         let batch = collector.take(1, after(9_000)).unwrap();
-        let told: Vec<_> = batch.counts.iter().map(|one| (one.key == base(), one.counts.first_token.len())).collect();
-        assert_eq!(told, [(true, 0), (false, 0)], "a request that nobody served is at no endpoint");
+        let reported: Vec<_> =
+            batch.counts.iter().map(|one| (one.key == base(), one.counts.first_token.len())).collect();
+        assert_eq!(reported, [(true, 0), (false, 0)], "a request that nobody served is at no endpoint");
     }
 
     #[test]
@@ -400,8 +401,8 @@ mod tests {
                 }
             }
             prop_assert_eq!(sums.totals().map(|(_, counts)| counts.busy_ms).sum::<u64>(), expected);
-            let told = sums.in_flight(now).values().sum::<u64>();
-            prop_assert_eq!(told, under_way.iter().sum::<u64>());
+            let reported = sums.in_flight(now).values().sum::<u64>();
+            prop_assert_eq!(reported, under_way.iter().sum::<u64>());
         }
     }
 }

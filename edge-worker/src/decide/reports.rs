@@ -99,7 +99,7 @@ fn loads(table: &Table, received: &[Received], now: Timestamp) -> Rc<[Option<Rat
     let fresh = received.iter().filter(|one| now.since(one.at) <= LOADS_COUNT_FOR && !one.report.loads.is_empty());
     let Some(newest) = fresh.max_by_key(|one| one.at) else { return Rc::from([]) };
     let loads = &newest.report.loads;
-    table.regions().iter().map(|region| loads.get(&region.id).and_then(|told| told.load)).collect()
+    table.regions().iter().map(|region| loads.get(&region.id).and_then(|reported| reported.load)).collect()
 }
 
 #[cfg(test)]

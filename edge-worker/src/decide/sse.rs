@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn an_endless_event_is_the_last_one_if_it_begins_as_such() {
         let long = "A".repeat(2_000_000);
-        let told = |text: String| {
+        let reported = |text: String| {
             let mut framer = Framer::default();
             let pieces = text.as_bytes().chunks(50_000).flat_map(|chunk| framer.push(chunk.to_vec()).events);
             let meanings: Vec<Meaning> = pieces.map(|(_, meaning)| meaning).collect();
@@ -288,12 +288,12 @@ mod tests {
                 format!("\u{feff}data:{{\"type\":\"{kind}\",\"b64_json\":\"{long}\"}}\r\n\r\n"),
                 format!("event: {kind}\ndata: {{\"b64_json\":\"{long}\",\"type\":\"{kind}\"}}\n\n"),
             ] {
-                assert_eq!(told(text), [expected], "{kind}");
+                assert_eq!(reported(text), [expected], "{kind}");
             }
         }
         let inner =
             format!("data: {{\"item\":{{\"type\":\"response.completed\"}},\"x\":\"{long}\"}}\n\ndata: [DONE]\n\n");
-        assert_eq!(told(inner), [Meaning::Content, Meaning::Done]);
+        assert_eq!(reported(inner), [Meaning::Content, Meaning::Done]);
     }
 
     /// Events, of which the test makes others.
@@ -379,9 +379,9 @@ mod tests {
                 for chunk in cut(&text, &sizes) {
                     let Framed { bytes, events } = framer.push(chunk.to_vec());
                     let mut start = 0;
-                    for (end, told) in events {
+                    for (end, reported) in events {
                         prop_assert_eq!(
-                            told,
+                            reported,
                             meaning(&bytes[start..end]),
                             "{}",
                             String::from_utf8_lossy(&bytes[start..end])

@@ -135,7 +135,7 @@ pub fn territory(country: CountryCode) -> Option<&'static Territory> {
 
 /// What stands where a country's code is expected and is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NoCountry {
+pub struct NonCountry {
     /// What stands there.
     pub code: &'static str,
     /// What it is about; the end of a sentence that begins with it.
@@ -144,16 +144,16 @@ pub struct NoCountry {
     pub meant: Option<&'static str>,
 }
 
-const fn of_nobody(code: &'static str, about: &'static str) -> NoCountry {
-    NoCountry { code, about, meant: None }
+const fn of_nobody(code: &'static str, about: &'static str) -> NonCountry {
+    NonCountry { code, about, meant: None }
 }
 
-const fn meant(code: &'static str, about: &'static str, meant: &'static str) -> NoCountry {
-    NoCountry { code, about, meant: Some(meant) }
+const fn meant(code: &'static str, about: &'static str, meant: &'static str) -> NonCountry {
+    NonCountry { code, about, meant: Some(meant) }
 }
 
 /// The codes of nobody that databases, fronts and people write, by code.
-const NO_COUNTRIES: [NoCountry; 21] = [
+const NON_COUNTRIES: [NonCountry; 21] = [
     of_nobody("A1", "is what old databases write for an anonymous proxy"),
     of_nobody("A2", "is what old databases write for a satellite provider"),
     of_nobody("AN", "was the Netherlands Antilles, which are AW, BQ, CW and SX now"),
@@ -180,14 +180,14 @@ const NO_COUNTRIES: [NoCountry; 21] = [
 /// What a code that is no country's is about; `None` for countries, and for what nobody writes.
 ///
 /// ```
-/// use bailiwick_rules::geo::no_country;
-/// assert_eq!(no_country("UK").unwrap().meant, Some("GB"));
-/// assert_eq!(no_country("GB"), None);
+/// use bailiwick_rules::geo::non_country;
+/// assert_eq!(non_country("UK").unwrap().meant, Some("GB"));
+/// assert_eq!(non_country("GB"), None);
 /// ```
 #[must_use]
-pub fn no_country(code: &str) -> Option<&'static NoCountry> {
-    let index = NO_COUNTRIES.binary_search_by(|one| one.code.cmp(code)).ok()?;
-    NO_COUNTRIES.get(index)
+pub fn non_country(code: &str) -> Option<&'static NonCountry> {
+    let index = NON_COUNTRIES.binary_search_by(|one| one.code.cmp(code)).ok()?;
+    NON_COUNTRIES.get(index)
 }
 
 /// Whether a text has the shape of a country's code as databases and fronts write it, such as `ZZ` and `A1`: one that
@@ -211,12 +211,12 @@ mod tests {
     #[test]
     fn tables_are_sorted_and_hold_countries_only_where_they_should() {
         assert!(TERRITORIES.is_sorted_by(|a, b| a.code < b.code));
-        assert!(NO_COUNTRIES.is_sorted_by(|a, b| a.code < b.code));
+        assert!(NON_COUNTRIES.is_sorted_by(|a, b| a.code < b.code));
         for one in TERRITORIES {
             assert_eq!(territory(country(one.code)), Some(&one));
             assert!(one.of.is_none_or(|state| territory(country(state)).is_none()), "{}", one.code);
         }
-        for one in NO_COUNTRIES {
+        for one in NON_COUNTRIES {
             assert_eq!(CountryCode::parse(one.code), None, "{}", one.code);
             assert!(one.meant.is_none_or(|code| CountryCode::parse(code).is_some()), "{}", one.code);
         }

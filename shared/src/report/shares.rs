@@ -86,10 +86,10 @@ impl SharesReport {
     /// Of the plans that nodes report the newest, if it isn't so old that nothing is left of its shares.
     #[must_use]
     pub fn newest(reports: &[Received], now: Timestamp) -> Option<&Self> {
-        let told = reports.iter().filter_map(|received| received.report.shares.as_ref());
+        let reported = reports.iter().filter_map(|received| received.report.shares.as_ref());
         // A plan from the future comes from a wrong clock, and would hide all others.
         let is_fresh = |one: &&Self| one.at <= now.after(Millis(one.interval_ms)) && one.left(now) > Ratio(0);
-        told.filter(is_fresh).max_by_key(|one| one.at)
+        reported.filter(is_fresh).max_by_key(|one| one.at)
     }
 
     /// How much of its shares still holds: all of them for three intervals, then less and less for twelve more. Without
@@ -220,7 +220,7 @@ mod tests {
     }
 
     /// What a node tells while Frankfurt is dead.
-    fn told(table: &Table) -> SharesReport {
+    fn reported(table: &Table) -> SharesReport {
         let classes = Classes::stated(table);
         let seen = |is_up, used| RegionSeen {
             is_up,
@@ -243,15 +243,15 @@ mod tests {
     #[test]
     fn what_a_plan_moves_is_told_and_read_again() {
         let table = table();
-        let told = told(&table);
-        let json = serde_json::to_value(&told).unwrap();
+        let reported = reported(&table);
+        let json = serde_json::to_value(&reported).unwrap();
         let class = &json["services"]["chat"][0];
         assert_eq!((&class["order"], &class["moves"][0]["to"]), (&json!(["fra", "par"]), &json!("par")));
         let share = class["moves"][0]["share"].as_f64().unwrap();
         assert!((0.5..0.56).contains(&share), "{json}: 50 of 90 fit below the low mark of Paris");
-        assert_eq!(serde_json::from_value::<SharesReport>(json).unwrap(), told, "to the bit");
+        assert_eq!(serde_json::from_value::<SharesReport>(json).unwrap(), reported, "to the bit");
 
-        let shares = Shares::read(&table, &told, NOW);
+        let shares = Shares::read(&table, &reported, NOW);
         let chat = ServiceIndex(0);
         let of = |country: &str| {
             let place = place_of_country(&table, crate::geo::CountryCode::parse(country));
@@ -295,11 +295,11 @@ mod tests {
     fn without_news_shares_hold_for_three_intervals_and_fade_in_twelve() {
         let table = table();
         let class = json!({ "order": ["fra", "par"], "moves": [{ "to": "par", "share": 0.8 }] });
-        let told = report(&json!({ "chat": [class] }));
+        let reported = report(&json!({ "chat": [class] }));
         let place = place_of_country(&table, crate::geo::CountryCode::parse("DE"));
         let ranking = rank(&table, ServiceIndex(0), &place, PathClass::Inference);
         let share =
-            |age: u64| Shares::read(&table, &told, NOW.after(Millis(age))).moves(ServiceIndex(0), &ranking)[0].1;
+            |age: u64| Shares::read(&table, &reported, NOW.after(Millis(age))).moves(ServiceIndex(0), &ranking)[0].1;
         let shares = [0, 15_000, 30_000, 45_000, 74_999, 75_000, u64::MAX].map(|age| share(age).0);
         assert_eq!(shares, [800_000, 800_000, 600_000, 400_000, 12, 0, 0]);
     }

@@ -136,8 +136,8 @@ mod tests {
             ("[::1", "is no host name"),
             ("[gpu.example.net]", "is no host name"),
         ] {
-            let told = Authority::parse(bad).unwrap_err();
-            assert!(told.contains(said), "{bad:?}: {told}");
+            let reported = Authority::parse(bad).unwrap_err();
+            assert!(reported.contains(said), "{bad:?}: {reported}");
         }
     }
 

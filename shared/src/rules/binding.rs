@@ -317,13 +317,13 @@ mod tests {
 
     #[test]
     fn parameters_are_ordered_by_key() {
-        let told = params(
+        let reported = params(
             "16 foo.example.org. port=443 alpn=h2,h3-19 mandatory=port,alpn ech=AEX+ key9=\"a b\" no-default-alpn",
         );
-        assert_eq!(told[0], (0, vec![0, 1, 0, 3]));
-        assert_eq!(told[1], (1, b"\x02h2\x05h3-19".to_vec()));
-        assert_eq!(told[2..4], [(2, vec![]), (3, vec![1, 187])]);
-        assert_eq!(told[4..], [(5, vec![0, 0x45, 0xfe]), (9, b"a b".to_vec())]);
+        assert_eq!(reported[0], (0, vec![0, 1, 0, 3]));
+        assert_eq!(reported[1], (1, b"\x02h2\x05h3-19".to_vec()));
+        assert_eq!(reported[2..4], [(2, vec![]), (3, vec![1, 187])]);
+        assert_eq!(reported[4..], [(5, vec![0, 0x45, 0xfe]), (9, b"a b".to_vec())]);
         assert_eq!(
             params("1 . alpn=h2 dohpath=/dns-query{?dns} ohttp")[1..],
             [(7, b"/dns-query{?dns}".to_vec()), (8, vec![])]

@@ -210,7 +210,8 @@ mod tests {
         let text =
             br#"{ "lengths": "1h", "step": "0s", "night": 2, "events": [{ "region": "fro", "at": "1x", "fro": "2h" }],
                          "collapse": { "load": 0.5, "after": "1m" }, "demand": { "chta": {} } }"#;
-        let told: Vec<String> = read_scenario(&table(), text).unwrap_err().iter().map(ToString::to_string).collect();
+        let reported: Vec<String> =
+            read_scenario(&table(), text).unwrap_err().iter().map(ToString::to_string).collect();
         for expected in [
             "/lengths: is not a known key here; did you mean \"length\"",
             "/step: is \"0s\"; write a duration from \"1s\" to \"1h\"",
@@ -223,7 +224,7 @@ mod tests {
             "/collapse/for: is missing",
             "/demand/chta: is no service",
         ] {
-            assert!(told.iter().any(|one| one.starts_with(expected)), "{expected}: {told:#?}");
+            assert!(reported.iter().any(|one| one.starts_with(expected)), "{expected}: {reported:#?}");
         }
         let endless = br#"{ "length": "168h", "step": "1s", "demand": {} }"#;
         assert!(read_scenario(&table(), endless).unwrap_err()[0].message.contains("200000 steps"));

@@ -28,7 +28,7 @@ impl Case {
     fn steering(&self) -> Steering {
         steer(&self.table, &self.ask, &self.conditions())
     }
-    fn told(&self) -> Explanation {
+    fn reported(&self) -> Explanation {
         explain(&self.table, &self.ask, &self.conditions())
     }
 }
@@ -151,7 +151,7 @@ fn the_fence_is_what_the_rules_say_and_nothing_is_ever_ordered_from_outside() {
 fn equal_inputs_give_equal_steerings() {
     for_all("determinism", CASES, |case| {
         let again = Table::compile(case.document.to_string().as_bytes()).unwrap();
-        case.told() == explain(&again, &case.ask, &case.conditions())
+        case.reported() == explain(&again, &case.ask, &case.conditions())
     });
 }
 
@@ -172,7 +172,7 @@ fn healing_a_region_removes_none_unless_regions_had_been_revived() {
 #[test]
 fn what_is_unrelated_changes_nothing() {
     for_all("unrelated", CASES, |mut case| {
-        let before = case.told();
+        let before = case.reported();
         let (client, service) = (case.ask.client, case.table.service(case.ask.service).id.to_string());
         let tenant = client.tenant.map(|tenant| case.table.tenant(tenant).id.to_string());
         // `a…` sorts before everything, so every index moves.

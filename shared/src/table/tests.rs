@@ -1,12 +1,15 @@
 //! Documents that are refused, told by every mistake; and that no text, however broken, panics.
 
+mod loads;
+mod names;
 mod quotas;
 
 use serde_json::{Value, json};
 
 use super::*;
+use crate::geo;
 use crate::testing::{Random, document};
-use crate::turns::at_once;
+use crate::turns::{Turns, at_once};
 
 fn sound() -> Value {
     json!({
@@ -318,8 +321,9 @@ fn an_override_may_be_of_one_endpoint_which_has_to_be_there() {
     let name = document["regions"]["fra"]["endpoints"].as_object().unwrap().keys().next().unwrap().clone();
     document["overrides"].as_array_mut().unwrap().push(forced(&name));
     let table = Table::compile(document.to_string().as_bytes()).unwrap();
-    let told: Vec<_> = table.endpoint_overrides().map(|(_, position, one)| (position, one.of().to_string())).collect();
-    assert_eq!(told, [(0, format!("fra/{name}"))]);
+    let reported: Vec<_> =
+        table.endpoint_overrides().map(|(_, position, one)| (position, one.of().to_string())).collect();
+    assert_eq!(reported, [(0, format!("fra/{name}"))]);
     assert!(table.override_of(table.region_named("fra").unwrap()).is_none(), "the region isn't");
     let late = Timestamp::parse("2027-01-01T00:00:00Z").unwrap();
     assert!(table.warnings(late).iter().any(|one| one.pointer == "/overrides/1" && one.message.contains("fra/")));
@@ -334,88 +338,6 @@ fn an_override_may_be_of_one_endpoint_which_has_to_be_there() {
         "/overrides/2/endpoint",
         "/overrides/1 too",
     );
-}
-
-/// The warnings of a document with one change, by place.
-fn warned(change: impl FnOnce(&mut Value)) -> Vec<(String, String)> {
-    let mut document = sound();
-    change(&mut document);
-    let warnings = compile(&document).unwrap().warnings(Timestamp(0));
-    warnings.into_iter().map(|one| (one.pointer, one.message)).collect()
-}
-
-#[test]
-fn monitors_and_endpoints_at_steered_names_are_told() {
-    let told = |host: &str| {
-        let warnings = warned(|d| {
-            d["services"]["chat"]["hosts"] = json!(["chat.example", "*.gpu.example", "a.gpu.example"]);
-            d["regions"]["lon"]["monitor"] = json!({ "type": "tcp", "address": format!("{host}:443") });
-            let fra = &mut d["regions"]["fra"]["endpoints"]["fra-1"];
-            fra["url"] = json!(format!("https://{host}/v1"));
-            fra["monitor"] = json!({ "type": "http", "url": format!("https://{host}/health") });
-        });
-        let is_one = |(_, message): &&(String, String)| message.contains("which the service chat steers");
-        warnings.iter().filter(is_one).map(|(place, _)| place.clone()).collect::<Vec<_>>()
-    };
-    let everywhere = [
-        "/regions/fra/endpoints/fra-1/monitor/url",
-        "/regions/fra/endpoints/fra-1/url",
-        "/regions/lon/monitor/address",
-    ];
-    for host in ["chat.example", "CHAT.example", "x.gpu.example", "z.y.x.gpu.example", "a.gpu.example"] {
-        assert_eq!(told(host), everywhere, "{host}");
-    }
-    for host in ["fra1.example", "gpu.example", "x.a.gpu.example", "192.0.2.1"] {
-        assert!(told(host).is_empty(), "{host}");
-    }
-}
-
-#[test]
-fn a_monitor_by_name_of_a_region_of_two_families_is_told() {
-    let told = |answers: Value, monitor: Value| {
-        let warnings = warned(|d| {
-            d["services"]["chat"]["regions"] = json!(["fra"]);
-            d["regions"]["fra"]["answers"] = answers;
-            d["regions"]["fra"]["monitor"] = monitor;
-        });
-        let is_one = |(place, message): &&(String, String)| {
-            place == "/regions/fra/monitor" && message.contains("add \"family\": \"both\"")
-        };
-        warnings.iter().any(|one| is_one(&one))
-    };
-    let both = json!({ "A": ["192.0.2.10"], "AAAA": ["2001:db8::10"] });
-    let tcp = json!({ "type": "tcp", "address": "gpu.example:1" });
-    assert!(told(both.clone(), tcp.clone()));
-    assert!(told(both.clone(), json!({ "type": "http", "url": "https://gpu.example/" })));
-    assert!(!told(json!({ "A": ["192.0.2.10"] }), tcp));
-    for monitor in [
-        json!({ "type": "tcp", "address": "gpu.example:1", "family": "any" }),
-        json!({ "type": "tcp", "address": "gpu.example:1", "family": "both" }),
-        json!({ "type": "tcp", "address": "192.0.2.10:1" }),
-        json!({ "type": "http", "url": "https://[2001:db8::10]/" }),
-    ] {
-        assert!(!told(both.clone(), monitor.clone()), "{monitor}");
-    }
-}
-
-#[test]
-fn services_whose_aliases_lead_in_a_circle_are_told() {
-    let circle = |back: &str| {
-        let warnings = warned(|d| {
-            d["tenants"] = json!({});
-            d["regions"]["fra"]["answers"] = json!({ "CNAME": ["b.example"] });
-            d["regions"]["lon"]["answers"] = json!({ "CNAME": [back] });
-            let service = |host: &str, region: &str| {
-                json!({ "hosts": [host], "pattern": "active-active", "regions": [region],
-                        "residency": [ { "clients": ["*", "unknown"], "process_in": ["*"] } ] })
-            };
-            d["services"] = json!({ "chat": service("a.example", "fra"), "other": service("b.example", "lon") });
-        });
-        let is_one = |(_, message): &&(String, String)| message.contains("goes in a circle");
-        warnings.iter().filter(is_one).map(|(place, _)| place.clone()).collect::<Vec<_>>()
-    };
-    assert_eq!(circle("a.example"), ["/services/chat/hosts", "/services/other/hosts"]);
-    assert!(circle("c.example").is_empty());
 }
 
 #[test]
@@ -556,7 +478,7 @@ fn what_cannot_be_read_is_no_residency_that_falls_to_anybody() {
 #[test]
 fn broken_documents_never_panic() {
     const CASES: u64 = 5_000;
-    let mut told = 0;
+    let mut reported = 0;
     for seed in 0..CASES {
         let mut random = Random::new(seed);
         let mut document = document(&mut random);
@@ -569,13 +491,13 @@ fn broken_documents_never_panic() {
             assert!(
                 violations.iter().all(|violation| violation.pointer.is_empty() || violation.pointer.starts_with('/'))
             );
-            told += 1;
+            reported += 1;
         }
         let cut = random.below(text.len());
         assert!(Table::compile(&text.as_bytes()[..cut]).is_err());
     }
-    println!("broken documents: {CASES} random cases, {told} refused");
-    assert!(told > CASES / 2);
+    println!("broken documents: {CASES} random cases, {reported} refused");
+    assert!(reported > CASES / 2);
 }
 
 fn break_something(random: &mut Random, value: &mut Value) {
@@ -618,93 +540,4 @@ fn a_document_says_how_long_it_may_be_used_unconfirmed() {
     assert_refused(|d| d["rules"] = json!({ "stale_for": "9999h" }), "/rules/stale_for", "from \"0s\" to \"8760h\"");
     assert_refused(|d| d["rules"] = json!({ "stale": "1h" }), "/rules/stale", "stale_for");
     assert_refused(|d| d["rules"] = json!("1h"), "/rules", "an object");
-}
-
-/// The sound document with loads, as DNS and the edge would plan by them.
-fn loaded() -> Value {
-    let mut document = sound();
-    document["regions"]["fra"]["load"] = json!({ "low": 0.6, "high": 0.8, "demand": 300, "warmup": "2m" });
-    document["regions"]["fra"]["endpoints"]["fra-1"]["capacity"] = json!(120);
-    document["regions"]["fra"]["endpoints"]["fra-2"] = json!({ "url": "https://fra2.example/v1", "capacity": 80 });
-    document["regions"]["lon"]["load"] = json!({ "capacity": 50 });
-    document["services"]["chat"]["shed_at"] = json!("dns");
-    document["services"]["chat"]["slew"] = json!("10%/1m");
-    document
-}
-
-#[test]
-fn loads_are_compiled_with_the_capacities_of_endpoints_added_up() {
-    let table = compile(&loaded()).unwrap();
-    let load = |name: &str| *table.region(table.region_named(name).unwrap()).load.clone().unwrap();
-    let fra = load("fra");
-    assert_eq!((fra.low, fra.high, fra.warmup), (rules::Ratio(600_000), rules::Ratio(800_000), Millis(120_000)));
-    assert_eq!((fra.capacity, fra.demand), (Some(200), Some(300)));
-    assert_eq!(load("lon"), rules::RegionLoad { capacity: Some(50), ..rules::RegionLoad::default() });
-    let shedding = table.service(table.service_named("chat").unwrap()).shedding;
-    assert_eq!((shedding.moves, shedding.at, shedding.slew.to_string()), (true, rules::ShedAt::Dns, "10%/1m".into()));
-
-    let plain = compile(&sound()).unwrap();
-    assert!(plain.regions().iter().all(|region| region.load.is_none()), "nothing is said of load");
-    let shedding = plain.services()[0].shedding;
-    assert_eq!((shedding.moves, shedding.at), (true, rules::ShedAt::Edge), "fra has an endpoint");
-}
-
-#[test]
-fn one_mark_alone_moves_the_default_of_the_other() {
-    for (given, low, high) in [
-        (json!({ "low": 0.95 }), 950_000, 975_000),
-        (json!({ "high": 0.5 }), 250_000, 500_000),
-        (json!({}), 700_000, 900_000),
-    ] {
-        let mut document = loaded();
-        document["regions"]["lon"]["load"] = given;
-        let table = compile(&document).unwrap();
-        let load = table.region(table.region_named("lon").unwrap()).load.clone().unwrap();
-        assert_eq!((load.low.0, load.high.0), (low, high));
-    }
-}
-
-#[test]
-fn regional_sharding_never_sheds() {
-    let mut document = loaded();
-    document["services"]["chat"]["pattern"] = json!("regional-sharding");
-    assert!(!compile(&document).unwrap().services()[0].shedding.moves);
-    document["services"]["chat"]["shed"] = json!("spill");
-    let violations = compile(&document).unwrap_err();
-    assert_eq!(violations[0].pointer, "/services/chat/shed");
-    assert!(violations[0].message.contains("regional-sharding"), "{violations:?}");
-}
-
-#[test]
-fn loads_that_make_no_sense_are_refused() {
-    let fra = |key: &'static str, value: Value| move |d: &mut Value| d["regions"]["fra"]["load"][key] = value;
-    for bad in [json!(0), json!(-0.5), json!(1.5), json!(70), json!("0.7"), Value::Null] {
-        assert_refused(fra("low", bad), "/regions/fra/load/low", "write a");
-    }
-    assert_refused(
-        |d| d["regions"]["fra"]["load"] = json!({ "low": 0.9, "high": 0.7 }),
-        "/regions/fra/load",
-        "isn't below",
-    );
-    assert_refused(|d| d["regions"]["fra"]["load"] = json!({ "low": 1 }), "/regions/fra/load", "isn't below");
-    assert_refused(fra("capacity", json!(0)), "/regions/fra/load/capacity", "whole number from 1");
-    assert_refused(fra("demand", json!(-1)), "/regions/fra/load/demand", "whole number from 0");
-    assert_refused(fra("warmup", json!("2h")), "/regions/fra/load/warmup", "from \"0s\" to \"1h\"");
-    assert_refused(fra("lwo", json!(0.5)), "/regions/fra/load/lwo", "did you mean \"low\"");
-    let endpoint = |value: Value| move |d: &mut Value| d["regions"]["fra"]["endpoints"]["fra-1"]["capacity"] = value;
-    assert_refused(endpoint(json!(1.5)), "/regions/fra/endpoints/fra-1/capacity", "whole number");
-    let twice = |d: &mut Value| {
-        d["regions"]["fra"]["load"] = json!({ "capacity": 5 });
-        d["regions"]["fra"]["endpoints"]["fra-1"]["capacity"] = json!(5);
-    };
-    assert_refused(twice, "/regions/fra", "leave it to the endpoints");
-    let chat = |key: &'static str, value: Value| move |d: &mut Value| d["services"]["chat"][key] = value;
-    assert_refused(chat("slew", json!("5%")), "/services/chat/slew", "\"5%/10s\"");
-    assert_refused(chat("shed", json!("always")), "/services/chat/shed", "\"never\"");
-    assert_refused(chat("shed_at", json!("both")), "/services/chat/shed_at", "\"edge\"");
-    let bare = |d: &mut Value| {
-        d["regions"]["fra"]["endpoints"] = json!({});
-        d["services"]["chat"]["shed_at"] = json!("edge");
-    };
-    assert_refused(bare, "/services/chat/shed_at", "write \"dns\"");
 }

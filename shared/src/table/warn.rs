@@ -1,14 +1,16 @@
 //! Finds what is allowed but probably not meant. Takes a document without violations, returns warnings with their place
-//! and how to mend it. Called by [`super::Table::build`].
+//! and how to mend it. Called by `build`.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod names;
+
+use std::collections::BTreeSet;
 
 use super::hosts::Hosts;
 use super::{Region, Territories};
 use crate::geo::{self, CountryCode, CountrySet};
 use crate::id::{JurisdictionId, RegionId, ServiceId};
 use crate::json::Violation;
-use crate::rules::{ClientMatch, Endpoint, Monitor, Place, Probe, ResidencyRule, Rules, Service, Style, Tenant, Tier};
+use crate::rules::{ClientMatch, Endpoint, Place, ResidencyRule, Rules, Service, Style, Tenant, Tier};
 
 /// How many names a warning lists before it counts the rest.
 const MAX_NAMED: usize = 8;
@@ -102,7 +104,7 @@ impl Warner<'_> {
             .filter(|one| first_tier(one).is_none())
             .filter_map(|one| self.nearly(one, &rule.process_in))
             .collect();
-        let mut told: Vec<(String, String)> = outside
+        let mut reported: Vec<(String, String)> = outside
             .iter()
             .map(|(region, name, lacking)| {
                 let lacking = listed(&lacking.iter().collect::<Vec<_>>());
@@ -117,17 +119,17 @@ impl Warner<'_> {
         if held.is_empty() && !rule.process_in.is_empty() {
             let message =
                 "holds no region of the service: these clients are always denied; list a region that lies there";
-            told.insert(0, (place, message.to_owned()));
+            reported.insert(0, (place, message.to_owned()));
         } else {
             for (tier, process_in) in rule.process_in.iter().enumerate() {
                 if matches!(process_in, Tier::In(_)) && !held.contains(&tier) {
                     let message =
                         "adds no region of the service; a region lies in a jurisdiction only if all its countries do";
-                    told.push((format!("{place}/{tier}"), message.to_owned()));
+                    reported.push((format!("{place}/{tier}"), message.to_owned()));
                 }
             }
         }
-        for (place, message) in told {
+        for (place, message) in reported {
             self.warn(place, message);
         }
     }
@@ -207,7 +209,7 @@ impl Warner<'_> {
     fn fence_of_tenant(&mut self, place: &str, tenant: &Tenant, process_in: &[Tier]) {
         let place = format!("{place}/process_in");
         let services = tenant.services.iter().filter_map(|id| Some((id, self.rules.services.get(id)?)));
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         let mut held = BTreeSet::new();
         for (id, service) in services {
             let first_tier = |region: &Region| process_in.iter().position(|tier| self.lies_in(region, tier));
@@ -217,7 +219,7 @@ impl Warner<'_> {
                     "holds no region of the service {id}: this tenant is always denied there; add a region that lies \
                      there, or leave the service out of its \"services\""
                 );
-                told.push((place.clone(), message));
+                reported.push((place.clone(), message));
             }
             held.extend(tiers);
         }
@@ -225,10 +227,10 @@ impl Warner<'_> {
             if !held.contains(&tier) && !held.is_empty() {
                 let message =
                     "adds no region of its services; a region lies in a jurisdiction only if all its countries do";
-                told.push((format!("{place}/{tier}"), message.to_owned()));
+                reported.push((format!("{place}/{tier}"), message.to_owned()));
             }
         }
-        for (place, message) in told {
+        for (place, message) in reported {
             self.warn(place, message);
         }
     }
@@ -293,114 +295,9 @@ impl Warner<'_> {
         }
     }
 
-    /// Whoever asks a steered name gets whichever region is chosen just then: a monitor by it says nothing of its own
-    /// region, and the edge would send requests to itself.
-    fn steered_names(&mut self) {
-        let (rules, hosts) = (self.rules, self.hosts);
-        let steers = |name: &str| {
-            let name = name.trim_end_matches('.').to_ascii_lowercase();
-            let service = hosts.service_of(&name)?;
-            Some((name, rules.services.keys().nth(service.get())?))
-        };
-        let host_of = |monitor: &Monitor| match &monitor.probe {
-            Probe::Tcp { address } => address.rsplit_once(':').map(|(host, _)| host.to_owned()),
-            Probe::Http(probe) => probe.url.as_url().host_str().map(str::to_owned),
-        };
-        let field = |monitor: &Monitor| if matches!(monitor.probe, Probe::Tcp { .. }) { "address" } else { "url" };
-        let mut told = Vec::new();
-        for region in self.regions {
-            for (place, monitor) in region.monitors() {
-                if let Some((name, service)) = host_of(monitor).and_then(|host| steers(&host)) {
-                    let message = format!(
-                        "asks {name}, which the service {service} steers: the probe reaches whichever region is \
-                         chosen, not this one; \
-                         name the region's own address or a name of its own"
-                    );
-                    told.push((format!("{place}/{}", field(monitor)), message));
-                }
-            }
-            for (place, source) in region.load_sources() {
-                if let Some((name, service)) = source.http.url.as_url().host_str().and_then(steers) {
-                    let message = format!(
-                        "asks {name}, which the service {service} steers: the load is that of whichever region is \
-                         chosen, not of this one; name the endpoint's own address or a name of its own"
-                    );
-                    told.push((format!("{place}/url"), message));
-                }
-            }
-            for (id, endpoint) in &region.endpoints {
-                if let Some((name, service)) = endpoint.url.as_url().host_str().and_then(steers) {
-                    let message = format!(
-                        "goes to {name}, which the service {service} steers: the edge would send requests to itself, \
-                         or to whichever \
-                         region is chosen; name the endpoint's own address or a name of its own"
-                    );
-                    told.push((format!("/regions/{}/endpoints/{id}/url", region.id), message));
-                }
-            }
-        }
-        for (place, message) in told {
-            self.warn(place, message);
-        }
-    }
-
-    /// A name is up while any of its addresses answers, which says nothing of each family that a region publishes.
-    fn unseen_families(&mut self) {
-        let told = self.regions.iter().filter_map(|region| {
-            let publishes_both = region.answers.as_ref().is_some_and(|one| !one.a.is_empty() && !one.aaaa.is_empty());
-            let monitor = region.monitor.as_ref().filter(|monitor| publishes_both && monitor.family.is_none())?;
-            let is_name = monitor.probe.address_family().is_none();
-            is_name.then(|| format!("/regions/{}/monitor", region.id))
-        });
-        for place in told.collect::<Vec<_>>() {
-            self.warn(
-                place,
-                "is content while any address of its name answers, but the region publishes A and AAAA: while one \
-                 family is \
-                 dead its records are given out all the same; add \"family\": \"both\", or \"any\" if that is meant",
-            );
-        }
-    }
-
-    /// Aliases that lead from service to service and back lead nowhere.
-    fn alias_loops(&mut self) {
-        let leads_to = |id: &ServiceId| -> BTreeSet<&ServiceId> {
-            let Some(service) = self.rules.services.get(id) else { return BTreeSet::new() };
-            let answers =
-                self.members(service).filter_map(|region| region.answers.as_ref()).chain(&service.denied_answers);
-            let owners =
-                answers.flat_map(super::check::aliases).filter_map(|target| self.hosts.owner_of(target.as_str()));
-            owners.filter_map(|owner| self.rules.services.keys().nth(owner.get())).collect()
-        };
-        let edges: BTreeMap<&ServiceId, BTreeSet<&ServiceId>> =
-            self.rules.services.keys().map(|id| (id, leads_to(id))).collect();
-        let mut told = Vec::new();
-        for (id, next) in &edges {
-            let (mut reached, mut open) = (BTreeSet::new(), next.iter().copied().collect::<Vec<_>>());
-            while let Some(one) = open.pop() {
-                if reached.insert(one) {
-                    open.extend(edges.get(one).into_iter().flatten().copied());
-                }
-            }
-            if reached.contains(id) {
-                let through: Vec<String> = reached.iter().filter(|one| *one != id).map(ToString::to_string).collect();
-                let message = format!(
-                    "are reached again by the aliases of this service's regions, through {}: whoever follows them goes \
-                     in a circle; let \
-                     one of these publish addresses",
-                    through.join(", ")
-                );
-                told.push((format!("/services/{id}/hosts"), message));
-            }
-        }
-        for (place, message) in told {
-            self.warn(place, message);
-        }
-    }
-
     /// An engine serves adapters by name to whoever knows the name, and nothing in a name says whose adapter it is.
     fn shared_engines(&mut self) {
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for region in self.regions {
             let services = &self.rules.services;
             let serves = |id: &ServiceId| services.get(id).is_some_and(|one| one.regions.contains(&region.id));
@@ -413,10 +310,10 @@ impl Warner<'_> {
                      there by its name, whoever it was made for; list under \"models\" what they may use, and give a \
                      tenant's own adapters an endpoint of its own"
                 );
-                told.push((format!("/regions/{}/endpoints/{id}", region.id), message));
+                reported.push((format!("/regions/{}/endpoints/{id}", region.id), message));
             }
         }
-        for (place, message) in told {
+        for (place, message) in reported {
             self.warn(place, message);
         }
     }

@@ -326,8 +326,8 @@ pub fn digest_of_steerings(seed: u64, cases: u32) -> String {
         let table = Table::compile(document(&mut random).to_string().as_bytes()).expect("random documents are valid");
         let ask = ask(&mut random, &table);
         let (health, local, now) = conditions(&mut random, &table);
-        let told = explain(&table, &ask, &Conditions { health: &health, local: &local, now });
-        hasher.update(serde_json::to_vec(&told).unwrap_or_default());
+        let reported = explain(&table, &ask, &Conditions { health: &health, local: &local, now });
+        hasher.update(serde_json::to_vec(&reported).unwrap_or_default());
     }
     crate::rules::KeyDigest(hasher.finalize().into()).to_string()
 }

@@ -63,8 +63,8 @@ fn explained(table: &Table, case: &Value) -> Result<Value, String> {
     let now = case["now"].as_str().and_then(Timestamp::parse).ok_or("\"now\" is no time")?;
     let health = health_of(table, &case["health"]["regions"])?;
     let local = local_of(table, &case["cooling"])?;
-    let told = explain(table, &ask, &Conditions { health: &health, local: &local, now });
-    serde_json::to_value(told).map_err(|error| error.to_string())
+    let reported = explain(table, &ask, &Conditions { health: &health, local: &local, now });
+    serde_json::to_value(reported).map_err(|error| error.to_string())
 }
 
 fn ask_of<'a>(table: &Table, ask: &'a Value) -> Result<Ask<'a>, String> {
@@ -103,8 +103,8 @@ fn health_of(table: &Table, regions: &Value) -> Result<Vec<RegionHealth>, String
         other => serde_json::from_value(other.clone()).map_err(|error| error.to_string()),
     };
     let one = |region: &crate::table::Region| {
-        let told = &regions[region.id.as_str()];
-        let forced = |told: &Value| match told {
+        let reported = &regions[region.id.as_str()];
+        let forced = |reported: &Value| match reported {
             Value::Null => Ok(None),
             forced => Ok::<_, String>(Some(Forced {
                 status: status(&forced["status"])?,
@@ -112,12 +112,12 @@ fn health_of(table: &Table, regions: &Value) -> Result<Vec<RegionHealth>, String
                 reason: "vector".to_owned(),
             })),
         };
-        let of_endpoints = &told["endpoint_overrides"];
+        let of_endpoints = &reported["endpoint_overrides"];
         let forced_endpoints = region.endpoints.iter().map(|(name, _)| forced(&of_endpoints[name.as_str()]));
-        let endpoints = region.endpoints.iter().map(|(name, _)| status(&told["endpoints"][name.as_str()]));
+        let endpoints = region.endpoints.iter().map(|(name, _)| status(&reported["endpoints"][name.as_str()]));
         Ok::<_, String>(RegionHealth {
-            probed: status(&told["probed"])?,
-            forced: forced(&told["override"])?,
+            probed: status(&reported["probed"])?,
+            forced: forced(&reported["override"])?,
             forced_endpoints: match of_endpoints {
                 Value::Null => Vec::new(),
                 _ => forced_endpoints.collect::<Result<_, _>>()?,

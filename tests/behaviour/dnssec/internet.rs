@@ -141,8 +141,8 @@ impl Internet {
         let internet =
             Self { _resolver: start("unbound", &unbound), _parent: start("nsd", &nsd), _node: node, folder, namespace };
         wait::until_true("the parent answers through the resolver", || {
-            let told = internet.dig(RESOLVER, &["+tries=1", "+time=1", "example.com", "SOA"]);
-            told.contains("status: NOERROR") && told.contains("ANSWER: 1")
+            let reported = internet.dig(RESOLVER, &["+tries=1", "+time=1", "example.com", "SOA"]);
+            reported.contains("status: NOERROR") && reported.contains("ANSWER: 1")
         });
         internet.write_anchors();
         Some(internet)

@@ -49,7 +49,7 @@ fn circles<'m>(edges: &Edges<'m>) -> BTreeSet<BTreeSet<&'m str>> {
 }
 
 /// A circle as a person needs it to open it: each use within it, by one example.
-fn told(parent: &[String], group: &BTreeSet<&str>, edges: &Edges<'_>) -> String {
+fn reported(parent: &[String], group: &BTreeSet<&str>, edges: &Edges<'_>) -> String {
     let within = edges.iter().filter(|((from, to), _)| group.contains(from) && group.contains(to));
     let uses = within.map(|(_, (user, used))| format!("\n  {} uses {}", user.join("::"), used.join("::")));
     format!("between modules of `{}`:{}", parent.join("::"), uses.collect::<String>())
@@ -64,7 +64,7 @@ fn no_modules_use_each_other_in_a_circle() {
         assert!(modules.uses().len() > 2 * least, "only {} uses in {folder} were read", modules.uses().len());
         for (parent, edges) in levels(&modules) {
             let circles = circles(&edges).into_iter();
-            found.extend(circles.map(|group| format!("{folder}, {}", told(parent, &group, &edges))));
+            found.extend(circles.map(|group| format!("{folder}, {}", reported(parent, &group, &edges))));
         }
     }
     assert!(found.is_empty(), "{} circles:\n{}", found.len(), found.join("\n"));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use bailiwick_dns::program::config::keys::{Otherwise, SECTIONS};
+use bailiwick_dns::program::config::keys::{SECTIONS, WhenMissing};
 
 use super::Table;
 
@@ -12,11 +12,11 @@ pub(super) fn section() -> String {
     for section in SECTIONS {
         let mut table = Table::default();
         for key in section.keys {
-            let otherwise = match key.otherwise {
-                Otherwise::Required => "required".to_owned(),
-                Otherwise::Nothing => "–".to_owned(),
-                Otherwise::Value(value) => format!("`{value}`"),
-                Otherwise::Words(words) => words.to_owned(),
+            let otherwise = match key.when_missing {
+                WhenMissing::Required => "required".to_owned(),
+                WhenMissing::Nothing => "–".to_owned(),
+                WhenMissing::Value(value) => format!("`{value}`"),
+                WhenMissing::Words(words) => words.to_owned(),
             };
             table.row(key.name, key.kind, &otherwise, key.meaning);
         }

@@ -104,9 +104,10 @@ impl Reader<'_> {
                 table.row(key, "string", "–", "The address of the schema, for editors. Not read.");
                 continue;
             }
-            let (meaning, told) = default_in(&words(property), name == "Monitor" && !required.contains(&key.as_str()));
+            let (meaning, reported) =
+                default_in(&words(property), name == "Monitor" && !required.contains(&key.as_str()));
             let meaning = if property["const"].is_string() { "What is tried.".to_owned() } else { meaning };
-            let default = match told.or_else(|| self.default(name, key, property)) {
+            let default = match reported.or_else(|| self.default(name, key, property)) {
                 _ if required.contains(&key.as_str()) => "required".to_owned(),
                 default => default.unwrap_or_else(|| "–".to_owned()),
             };

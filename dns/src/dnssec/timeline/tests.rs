@@ -335,6 +335,6 @@ fn steps_out_of_turn_are_refused() {
     let other = NewKey { algorithm: Algorithm::EcdsaP256Sha256, ..new_key(1) };
     let refused = begin(&state, other, &policy, state.keys[0].ready);
     assert!(matches!(refused, Err(StepError::OtherAlgorithm { .. })), "{refused:?}");
-    let told = begin(&state, new_key(1), &policy, START).unwrap_err().to_string();
-    assert!(told.ends_with("; try again at 2027-01-15T10:00:00Z or later"), "{told}");
+    let reported = begin(&state, new_key(1), &policy, START).unwrap_err().to_string();
+    assert!(reported.ends_with("; try again at 2027-01-15T10:00:00Z or later"), "{reported}");
 }

@@ -33,15 +33,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     R: Respond,
 {
-    let mut talk = Talk { client, transport, arrived: Vec::new(), waiting: Vec::new(), response: Vec::new() };
-    if let Err(error) = talk.run(&mut stream, shared).await {
+    let mut session = Session { client, transport, arrived: Vec::new(), waiting: Vec::new(), response: Vec::new() };
+    if let Err(error) = session.run(&mut stream, shared).await {
         debug!(%client, %error, "a connection ended");
     }
     // TLS ends with a close_notify; a client that takes nothing is left.
     let _ = timeout(LAST, stream.shutdown()).await;
 }
 
-struct Talk {
+struct Session {
     client: SocketAddr,
     transport: Transport,
     /// What was read and isn't answered: at most one message that is under way when nothing more is to be done.
@@ -51,7 +51,7 @@ struct Talk {
     response: Vec<u8>,
 }
 
-impl Talk {
+impl Session {
     async fn run<S, R>(&mut self, stream: &mut S, shared: &Shared<R>) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,

@@ -48,7 +48,7 @@ pub(super) struct List {
 /// All overrides that have not ended, the API's first.
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<List> {
     let snapshot = api.handle.snapshot_owned();
-    let told = all(&snapshot, api.handle.now()).map(|(of, forced, source)| OverrideStatus {
+    let reported = all(&snapshot, api.handle.now()).map(|(of, forced, source)| OverrideStatus {
         region: of.region,
         endpoint: of.endpoint,
         status: forced.status,
@@ -57,19 +57,19 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<List> {
         source,
         kept: None,
     });
-    Json(List { overrides: told.collect() })
+    Json(List { overrides: reported.collect() })
 }
 
 /// The same for `/v1/status`.
 pub(super) fn in_force(snapshot: &Snapshot, now: Timestamp) -> Vec<OverrideNow> {
-    let told = all(snapshot, now).map(|(of, forced, source)| OverrideNow {
+    let reported = all(snapshot, now).map(|(of, forced, source)| OverrideNow {
         of: of.to_string(),
         status: forced.status,
         until: forced.until,
         reason: forced.reason,
         source: source.to_owned(),
     });
-    told.collect()
+    reported.collect()
 }
 
 fn all(snapshot: &Snapshot, now: Timestamp) -> impl Iterator<Item = (Overridden, Forced, &'static str)> {

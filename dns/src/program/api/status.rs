@@ -39,7 +39,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<NodeStatus> {
         files: api
             .metrics
             .files()
-            .map(|fares| FilesNow { files: fares.files.clone(), expires: fares.expires(), failing: fares.is_failing() })
+            .map(|file| FilesNow { files: file.files.clone(), expires: file.expires(), failing: file.is_failing() })
             .collect(),
         troubles: troubles(&api, &status),
         warnings: status.warnings.to_vec(),
@@ -50,7 +50,7 @@ fn fences(snapshot: &Snapshot, now: Timestamp) -> Vec<FenceNow> {
     let (table, local) = (snapshot.table(), Local::default());
     let conditions = snapshot.conditions(&local, now);
     let rows = overview(table, None, None).fences;
-    let told = rows.iter().map(|row| FenceNow {
+    let reported = rows.iter().map(|row| FenceNow {
         service: row.service.to_string(),
         tenant: row.tenant.as_ref().map(ToString::to_string),
         clients: row.clients.sentence(),
@@ -58,14 +58,14 @@ fn fences(snapshot: &Snapshot, now: Timestamp) -> Vec<FenceNow> {
         fence: row.fence_sentence(),
         offered: row.offered_sentence(table, &conditions),
     });
-    told.collect()
+    reported.collect()
 }
 
 /// Every region, each followed by its endpoints.
 fn regions(snapshot: &Snapshot, node: &str, now: Timestamp) -> Vec<RegionNow> {
     let (table, health) = (snapshot.table(), snapshot.health());
     let report = snapshot.health_report(node, now);
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for (index, region) in (0..).map(RegionIndex).zip(table.regions()) {
         let Some(one) = report.regions.get(region.id.as_str()) else { continue };
         let monitors = |endpoint: Option<usize>| -> Vec<&MonitorView> {
@@ -73,7 +73,7 @@ fn regions(snapshot: &Snapshot, node: &str, now: Timestamp) -> Vec<RegionNow> {
             health.monitors.iter().filter(is_it).collect()
         };
         let own = &monitors(None)[..];
-        told.push(RegionNow {
+        reported.push(RegionNow {
             region: region.id.to_string(),
             status: one.status,
             probed: one.probed,
@@ -86,7 +86,7 @@ fn regions(snapshot: &Snapshot, node: &str, now: Timestamp) -> Vec<RegionNow> {
         for (position, (id, _)) in region.endpoints.iter().enumerate() {
             let (watched, endpoint) = (&monitors(Some(position))[..], one.endpoints.get(id.as_str()));
             let forced = endpoint.and_then(|endpoint| endpoint.forced.as_ref());
-            told.push(RegionNow {
+            reported.push(RegionNow {
                 region: region.id.to_string(),
                 endpoint: Some(id.to_string()),
                 status: endpoint.map_or(Status::Unknown, |endpoint| endpoint.status),
@@ -99,12 +99,12 @@ fn regions(snapshot: &Snapshot, node: &str, now: Timestamp) -> Vec<RegionNow> {
             });
         }
     }
-    told
+    reported
 }
 
 /// The endpoints whose load is read.
 fn loads(snapshot: &Snapshot, now: Timestamp) -> Vec<LoadNow> {
-    let told = snapshot.health().loads.iter().filter_map(|one| {
+    let reported = snapshot.health().loads.iter().filter_map(|one| {
         let region = snapshot.table().region(one.region);
         let (endpoint, _) = region.endpoints.get(one.endpoint)?;
         let failure = match (one.failure.as_deref(), one.reading) {
@@ -120,7 +120,7 @@ fn loads(snapshot: &Snapshot, now: Timestamp) -> Vec<LoadNow> {
             failure,
         })
     });
-    told.collect()
+    reported.collect()
 }
 
 /// What a load was made of.
@@ -190,13 +190,13 @@ fn sources(snapshot: &Snapshot, status: &owner::Status) -> Vec<SourceNow> {
     let built = world.places().built().map_or("none".to_owned(), |built| format!("built {built}"));
     let signed = world.key_sets().count();
     let one = |source: Source, name: &str, what: String| {
-        let fares = status.of(source);
+        let state = status.of(source);
         SourceNow {
             source: name.to_owned(),
             what,
-            accepted_at: fares.accepted_at,
-            refused_at: fares.last_error.as_ref().map(|failure| failure.at),
-            errors: fares.last_error.as_ref().map(|failure| failure.errors.clone()).unwrap_or_default(),
+            accepted_at: state.accepted_at,
+            refused_at: state.last_error.as_ref().map(|failure| failure.at),
+            errors: state.last_error.as_ref().map(|failure| failure.errors.clone()).unwrap_or_default(),
         }
     };
     vec![
@@ -211,7 +211,7 @@ fn keys(snapshot: &Snapshot, now: Timestamp) -> Vec<KeyNow> {
     let until: Vec<(String, Timestamp)> =
         snapshot.world().signed_until(now).map(|(zone, until)| (zone.origin().to_string(), until)).collect();
     let key_sets = snapshot.world().key_sets();
-    let told = key_sets.flat_map(|key_set| {
+    let reported = key_sets.flat_map(|key_set| {
         let zone = key_set.zone_name();
         let signed_until = until.iter().find(|(origin, _)| *origin == zone).map(|(_, until)| *until);
         key_set.roles().map(move |(role, key)| KeyNow {
@@ -227,7 +227,7 @@ fn keys(snapshot: &Snapshot, now: Timestamp) -> Vec<KeyNow> {
             signed_until,
         })
     });
-    told.collect()
+    reported.collect()
 }
 
 fn troubles(api: &Api, status: &owner::Status) -> Vec<String> {

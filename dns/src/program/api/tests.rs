@@ -240,13 +240,13 @@ async fn overrides_need_the_token_a_known_region_an_end_and_a_reason() {
         (with("reason", json!("x".repeat(5000))), 413, "length limit exceeded"),
     ];
     for (body, status, expected) in wrong {
-        let (answered, told) = fixture.force(body).await;
-        assert!(answered == status && message(&told).contains(expected), "{answered} {told}");
+        let (answered, reported) = fixture.force(body).await;
+        assert!(answered == status && message(&reported).contains(expected), "{answered} {reported}");
     }
     assert!(fixture.api.handle.snapshot().health().overrides.is_empty());
 
-    let (status, told) = fixture.force(fine).await;
-    assert_eq!((status, &told["kept"]), (200, &json!("in the state directory")));
+    let (status, reported) = fixture.force(fine).await;
+    assert_eq!((status, &reported["kept"]), (200, &json!("in the state directory")));
     let (_, list) = read(fixture.get("/v1/overrides").await).await;
     assert_eq!(list["overrides"][0]["region"], "fra");
     let (_, health) = read(fixture.get("/v1/health").await).await;
@@ -272,8 +272,8 @@ async fn a_token_that_may_read_reads_from_other_machines_and_changes_nothing() {
         assert_eq!(fixture.send(Method::GET, path, Some(READER), None).await.status(), 200, "{path}");
     }
     let body = json!({ "region": "fra", "status": "down", "until": tomorrow(&fixture), "reason": "drill" });
-    let (status, told) = read(fixture.send(Method::POST, "/v1/overrides", Some(READER), Some(body)).await).await;
-    assert!(status == 403 && message(&told).contains("this token may not change anything"), "{status} {told}");
+    let (status, reported) = read(fixture.send(Method::POST, "/v1/overrides", Some(READER), Some(body)).await).await;
+    assert!(status == 403 && message(&reported).contains("this token may not change anything"), "{status} {reported}");
     assert_eq!(fixture.send(Method::DELETE, "/v1/overrides/fra", Some(READER), None).await.status(), 403);
     assert!(fixture.api.handle.snapshot().health().overrides.is_empty());
     assert_eq!(fixture.send(Method::GET, "/v1/health", Some(TOKEN), None).await.status(), 200);
@@ -286,10 +286,13 @@ async fn an_endpoint_is_forced_by_itself_and_takes_its_region_along_if_it_is_the
         json!({ "region": "fra", "endpoint": endpoint, "status": "down",
         "until": tomorrow(&fixture), "reason": "new driver" })
     };
-    let (status, told) = fixture.force(body("fra-2")).await;
-    assert!(status == 404 && message(&told).contains("no endpoint \"fra-2\"; did you mean \"fra-1\"?"), "{told}");
-    let (status, told) = fixture.force(body("fra-1")).await;
-    assert_eq!((status, &told["endpoint"]), (200, &json!("fra-1")), "{told}");
+    let (status, reported) = fixture.force(body("fra-2")).await;
+    assert!(
+        status == 404 && message(&reported).contains("no endpoint \"fra-2\"; did you mean \"fra-1\"?"),
+        "{reported}"
+    );
+    let (status, reported) = fixture.force(body("fra-1")).await;
+    assert_eq!((status, &reported["endpoint"]), (200, &json!("fra-1")), "{reported}");
     let (_, list) = read(fixture.get("/v1/overrides").await).await;
     assert_eq!((&list["overrides"][0]["region"], &list["overrides"][0]["endpoint"]), (&json!("fra"), &json!("fra-1")));
     let (_, health) = read(fixture.get("/v1/health").await).await;
@@ -313,8 +316,8 @@ async fn an_endpoint_is_forced_by_itself_and_takes_its_region_along_if_it_is_the
 async fn without_a_token_nothing_can_be_changed() {
     let fixture = Fixture::new(None, true).await;
     let body = json!({ "region": "fra", "status": "down", "until": tomorrow(&fixture), "reason": "drill" });
-    let (status, told) = fixture.force(body).await;
-    assert!(status == 403 && message(&told).contains("token_file"), "{status} {told}");
+    let (status, reported) = fixture.force(body).await;
+    assert!(status == 403 && message(&reported).contains("token_file"), "{status} {reported}");
     assert_eq!(fixture.get("/v1/health").await.status(), 200);
 }
 
@@ -333,22 +336,29 @@ async fn beyond_loopback_reading_needs_the_token_too() {
 async fn questions_are_explained_by_the_health_in_service() {
     let fixture = Fixture::open().await;
     let ask = async |query: &str| read(fixture.get(&format!("/v1/explain?{query}")).await).await;
-    let (status, told) = ask("service=chat&country=de").await;
-    assert_eq!((status, &told["ordered"][0]["region"], &told["revision"]), (200, &json!("fra"), &json!(7)));
-    let (_, told) = ask("service=chat&country=DE&down=fra").await;
-    assert_eq!((&told["ordered"][0]["region"], &told["withheld"][0]["reason"]), (&json!("par"), &json!("down")));
-    let (_, told) = ask("service=chat&country=DE&down=fra,par").await;
-    assert_eq!(told["revived"], true);
-    let (_, told) = ask("service=chat&client=unknown").await;
-    assert_eq!(told["fence"], json!([]));
-    let (status, told) = ask("all=true").await;
-    assert_eq!((status, &told["revision"], &told["fences"][0]["service"]), (200, &json!(7), &json!("chat")), "{told}");
+    let (status, reported) = ask("service=chat&country=de").await;
+    assert_eq!((status, &reported["ordered"][0]["region"], &reported["revision"]), (200, &json!("fra"), &json!(7)));
+    let (_, reported) = ask("service=chat&country=DE&down=fra").await;
+    assert_eq!(
+        (&reported["ordered"][0]["region"], &reported["withheld"][0]["reason"]),
+        (&json!("par"), &json!("down"))
+    );
+    let (_, reported) = ask("service=chat&country=DE&down=fra,par").await;
+    assert_eq!(reported["revived"], true);
+    let (_, reported) = ask("service=chat&client=unknown").await;
+    assert_eq!(reported["fence"], json!([]));
+    let (status, reported) = ask("all=true").await;
+    assert_eq!(
+        (status, &reported["revision"], &reported["fences"][0]["service"]),
+        (200, &json!(7), &json!("chat")),
+        "{reported}"
+    );
 
-    let (status, told) = ask("service=caht&client=nobody&down=far").await;
-    assert_eq!((status, told["error"]["messages"].as_array().unwrap().len()), (400, 3), "{told}");
+    let (status, reported) = ask("service=caht&client=nobody&down=far").await;
+    assert_eq!((status, reported["error"]["messages"].as_array().unwrap().len()), (400, 3), "{reported}");
     for query in ["", "service=chat&contry=DE"] {
-        let (status, told) = ask(query).await;
-        assert!(status == 400 && message(&told).contains("ask as /v1/explain?service=chat"), "{told}");
+        let (status, reported) = ask(query).await;
+        assert!(status == 400 && message(&reported).contains("ask as /v1/explain?service=chat"), "{reported}");
     }
 }
 
@@ -411,10 +421,10 @@ async fn metrics_are_openmetrics_for_whoever_asks_for_it() {
 #[tokio::test]
 async fn whatever_else_is_asked_is_told_in_json() {
     let fixture = Fixture::open().await;
-    let (status, told) = read(fixture.get("/v2").await).await;
-    assert!(status == 404 && message(&told).contains("/v1/explain"), "{told}");
-    let (status, told) = read(fixture.send(Method::PUT, "/v1/rules", Some(TOKEN), None).await).await;
-    assert!(status == 405 && message(&told).contains("PUT"), "{told}");
+    let (status, reported) = read(fixture.get("/v2").await).await;
+    assert!(status == 404 && message(&reported).contains("/v1/explain"), "{reported}");
+    let (status, reported) = read(fixture.send(Method::PUT, "/v1/rules", Some(TOKEN), None).await).await;
+    assert!(status == 405 && message(&reported).contains("PUT"), "{reported}");
     fixture.api.draining.store(true, Ordering::Relaxed);
     assert_eq!(fixture.get("/healthz").await.status(), 503);
 }
@@ -425,18 +435,18 @@ async fn observations_need_a_workers_token_and_are_added_up_once() {
     let post = |token, body| fixture.send(Method::POST, "/v1/observations", token, Some(body));
     assert!(!fixture.get("/metrics").await.text().await.unwrap().contains("observation_batches"), "nothing was posted");
     assert_eq!(read(post(None, batch(&fixture, 1)).await).await.0, 401);
-    let (status, told) = read(post(Some(READER), batch(&fixture, 1)).await).await;
-    assert!(status == 403 && message(&told).contains("worker_token_files"), "{status} {told}");
-    let (status, told) = read(post(Some(WORKER), batch(&fixture, 1)).await).await;
-    assert_eq!((status, told), (200, json!({ "added": 2, "dropped": 1, "missed": 0 })));
-    let (status, told) = read(post(Some(TOKEN), batch(&fixture, 1)).await).await;
-    assert!(status == 409 && message(&told).contains("number 1 was added"), "{status} {told}");
-    let (status, told) = read(post(Some(WORKER), batch(&fixture, 4)).await).await;
-    assert_eq!((status, told), (200, json!({ "added": 2, "dropped": 1, "missed": 2 })));
+    let (status, reported) = read(post(Some(READER), batch(&fixture, 1)).await).await;
+    assert!(status == 403 && message(&reported).contains("worker_token_files"), "{status} {reported}");
+    let (status, reported) = read(post(Some(WORKER), batch(&fixture, 1)).await).await;
+    assert_eq!((status, reported), (200, json!({ "added": 2, "dropped": 1, "missed": 0 })));
+    let (status, reported) = read(post(Some(TOKEN), batch(&fixture, 1)).await).await;
+    assert!(status == 409 && message(&reported).contains("number 1 was added"), "{status} {reported}");
+    let (status, reported) = read(post(Some(WORKER), batch(&fixture, 4)).await).await;
+    assert_eq!((status, reported), (200, json!({ "added": 2, "dropped": 1, "missed": 2 })));
 
     let body = json!({ "region": "eu-frankfurt", "status": "down", "until": tomorrow(&fixture), "reason": "drill" });
-    let (status, told) = read(fixture.send(Method::POST, "/v1/overrides", Some(WORKER), Some(body)).await).await;
-    assert!(status == 403 && message(&told).contains("may not change anything"), "{status} {told}");
+    let (status, reported) = read(fixture.send(Method::POST, "/v1/overrides", Some(WORKER), Some(body)).await).await;
+    assert!(status == 403 && message(&reported).contains("may not change anything"), "{status} {reported}");
 
     let text = fixture.get("/metrics").await.text().await.unwrap();
     let key = "service=\"chat\",clients=\"none\",region=\"\",endpoint=\"\",model=\"\"";
@@ -472,8 +482,9 @@ async fn observations_that_are_wrong_are_refused_with_their_fault() {
         (json!({ "x": "y".repeat(1 << 20) }), 413, "length limit exceeded"),
     ];
     for (body, expected, words) in cases {
-        let (status, told) = read(fixture.send(Method::POST, "/v1/observations", Some(WORKER), Some(body)).await).await;
-        assert!(status == expected && message(&told).contains(words), "{status} {told}");
+        let (status, reported) =
+            read(fixture.send(Method::POST, "/v1/observations", Some(WORKER), Some(body)).await).await;
+        assert!(status == expected && message(&reported).contains(words), "{status} {reported}");
     }
     let text = fixture.get("/metrics").await.text().await.unwrap();
     for (why, count) in [("malformed", 2), ("time", 1), ("too_large", 1)] {

@@ -157,11 +157,11 @@ pub(crate) fn warnings(file: &Path) -> impl Iterator<Item = String> {
     let readable = std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
     let text = read_text(file).unwrap_or_default();
     let short = text.lines().next().is_some_and(|token| token.trim().len() < STRONG);
-    let told = [
+    let reported = [
         readable.then_some("others than its owner can read the token; `chmod 600` it"),
         short.then_some("so short a token can be guessed; `openssl rand -hex 32` makes a better one"),
     ];
-    told.into_iter().flatten().map(move |message| format!("{}: {message}", file.display()))
+    reported.into_iter().flatten().map(move |message| format!("{}: {message}", file.display()))
 }
 
 #[cfg(test)]

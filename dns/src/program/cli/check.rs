@@ -1,13 +1,16 @@
 //! `bailiwick check`: takes a configuration, reads and compiles everything it names as `serve` would, and returns every
 //! error and warning with its place and how to mend it.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bailiwick_rules::geo::{self, NoCountry};
+use bailiwick_rules::geo::{self, NonCountry};
 use bailiwick_rules::json::Violation;
 use bailiwick_rules::rules::Probe;
 use bailiwick_rules::table::{Succession, Table};
@@ -16,7 +19,7 @@ use serde::Serialize;
 
 use crate::dnssec::directory::read_keys;
 use crate::dnssec::key_set::ZoneKeys;
-use crate::locate::geoip::{NoCountries, Places, Registered};
+use crate::locate::geoip::{Places, Registered, UnknownCode};
 use crate::net::certificate::Certificate;
 use crate::net::cookie_files;
 use crate::program::api::token::{Token, warnings};
@@ -64,7 +67,7 @@ pub(crate) fn run(args: &CheckArgs, stdin: &mut dyn Read) -> Report {
         }
         None => configured(&args.config),
     };
-    findings.told(args.json)
+    findings.report(args.json)
 }
 
 /// Checks a configuration and all it names.
@@ -124,9 +127,9 @@ fn rules(file: &Path, read: Result<Arc<Rules>, Vec<Fault>>, findings: &mut Findi
             let name = file.display();
             let warnings = rules.table.warnings(Clock::system().now());
             let name = name.to_string();
-            let told = |warning: &Violation| format!("{}: {warning}", place_in(&rules.bytes, &name, warning));
+            let reported = |warning: &Violation| format!("{}: {warning}", place_in(&rules.bytes, &name, warning));
             let of_load = bailiwick_rules::load::warnings(&rules.table);
-            findings.warnings.extend(warnings.iter().chain(&of_load).map(told));
+            findings.warnings.extend(warnings.iter().chain(&of_load).map(reported));
             let table = &rules.table;
             let counts = (table.services().len(), table.regions().len(), table.tenants().len());
             findings.summary.push(format!(
@@ -166,9 +169,9 @@ fn keys(zones: &[SignedZone], findings: &mut Findings) -> Vec<ZoneKeys> {
         match read_keys(std::slice::from_ref(zone), now, &mut |_| ()) {
             Ok(keys) => {
                 let count_of = |keys: &ZoneKeys| keys.key_set(now).dnskeys().count();
-                let told =
+                let reported =
                     keys.iter().map(|keys| format!("signed {}: {}", keys.origin(), count(count_of(keys), "key")));
-                findings.summary.extend(told);
+                findings.summary.extend(reported);
                 read.extend_from_slice(&keys);
             }
             Err(faults) => findings.errors.extend(faults),
@@ -180,9 +183,9 @@ fn keys(zones: &[SignedZone], findings: &mut Findings) -> Vec<ZoneKeys> {
 fn places(file: &Path, registered: Registered, findings: &mut Findings) -> Option<Arc<Places>> {
     match read_geoip(Some(file), registered) {
         Ok(places) => {
-            findings.summary.push(format!("GeoIP {}{}", file.display(), no_countries(places.no_countries())));
-            let slips = places.no_countries().iter().filter_map(|one| slip(file, one));
-            findings.warnings.extend(slips);
+            findings.summary.push(format!("GeoIP {}{}", file.display(), unknown_codes(places.unknown_codes())));
+            let warnings = places.unknown_codes().iter().filter_map(|one| code_warning(file, one));
+            findings.warnings.extend(warnings);
             Some(places)
         }
         Err(faults) => {
@@ -193,20 +196,20 @@ fn places(file: &Path, registered: Registered, findings: &mut Findings) -> Optio
 }
 
 /// What a database says instead of a country, counted; nothing if it always says one.
-fn no_countries(told: &[NoCountries]) -> String {
-    if told.is_empty() {
+fn unknown_codes(codes: &[UnknownCode]) -> String {
+    if codes.is_empty() {
         return String::new();
     }
     let counts: Vec<String> =
-        told.iter().map(|one| format!("\"{}\" of {}", one.code, count_of(one.networks, "network"))).collect();
+        codes.iter().map(|one| format!("\"{}\" of {}", one.code, count_of(one.networks, "network"))).collect();
     format!(": says {}: no country, so these clients are unknown", counts.join(", "))
 }
 
 /// A code that isn't one of those by which databases say that they don't know: somebody meant a country.
-fn slip(file: &Path, told: &NoCountries) -> Option<String> {
-    let about = geo::no_country(&told.code);
+fn code_warning(file: &Path, code: &UnknownCode) -> Option<String> {
+    let about = geo::non_country(&code.code);
     let meant = match about {
-        Some(NoCountry { meant: Some(code), .. }) => format!(" ({code} is meant)"),
+        Some(NonCountry { meant: Some(code), .. }) => format!(" ({code} is meant)"),
         Some(_) => return None,
         None => String::new(),
     };
@@ -215,8 +218,8 @@ fn slip(file: &Path, told: &NoCountries) -> Option<String> {
          place them by \
          \"networks\" in the rules",
         file.display(),
-        told.code,
-        count_of(told.networks, "network")
+        code.code,
+        count_of(code.networks, "network")
     ))
 }
 
@@ -347,7 +350,7 @@ impl From<ConfigError> for Fault {
 }
 
 impl Findings {
-    fn told(self, json: bool) -> Report {
+    fn report(self, json: bool) -> Report {
         let output = if json { self.json() } else { self.text() };
         // As JSON the findings are the output; as text they go to standard error, before it.
         Report {
@@ -405,153 +408,4 @@ fn count(number: usize, of: &str) -> String {
 
 fn count_of(number: u64, of: &str) -> String {
     format!("{number} {of}{}", if number == 1 { "" } else { "s" })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::locate::geoip::made::{Made, flat};
-
-    fn check_in(directory: &Path, files: &[(&str, &str)]) -> Findings {
-        for (name, text) in files {
-            std::fs::write(directory.join(name), text).unwrap();
-        }
-        configured(&directory.join("bailiwick.toml"))
-    }
-
-    const CONFIG: &str = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\ngeoip = 'geo.mmdb'\n[zones]\n\
-        'a.example' = 'a.zone'\n\
-        'b.example' = 'b.zone'\n[api]\nlisten = '127.0.0.1:0'\ntoken_file = 'api.token'\n";
-
-    #[test]
-    fn errors_of_all_parts_are_told_at_once() {
-        let directory = tempfile::tempdir().unwrap();
-        let findings = check_in(
-            directory.path(),
-            &[
-                ("bailiwick.toml", CONFIG),
-                ("rules.json", r#"{"version": 1, "revision": 0, "regoins": {}}"#),
-                ("geo.mmdb", "no database"),
-                ("a.zone", "@ 300 A 192.0.2.1\n"),
-                ("b.zone", "x A nonsense\ny A 1.2.3\n"),
-                ("api.token", "two words"),
-            ],
-        );
-        let expected = [
-            "rules.json:1:16: /revision: ",
-            "rules.json:1:31: /regoins: ",
-            "b.zone:1: ",
-            "b.zone:2: ",
-            "geo.mmdb: is not a usable MMDB file",
-            "a.zone", // no SOA
-            "api.token:1: a token is letters",
-        ];
-        for part in expected {
-            assert!(
-                findings.errors.iter().any(|error| error.to_string().contains(part)),
-                "{part:?} is not in {:#?}",
-                findings.errors
-            );
-        }
-        let json: serde_json::Value = serde_json::from_str(&findings.json()).unwrap();
-        assert_eq!(json["ok"], false);
-        assert!(json["errors"][0]["place"].as_str().unwrap().ends_with("rules.json:1:16"), "{json}");
-        assert!(!findings.told(false).errors.is_empty());
-    }
-
-    #[test]
-    fn a_steered_host_that_clashes_with_its_zone_is_an_error() {
-        let directory = tempfile::tempdir().unwrap();
-        let rules = r#"{"version": 1, "revision": 1, "jurisdictions": {"eu": {"include": ["EU"]}},
-            "regions": {"fra": {"countries": ["DE"], "answers": {"A": ["192.0.2.1"]}}},
-            "services": {"chat": {"hosts": ["chat.a.example", "chat.elsewhere.example"], "pattern": "active-active",
-                "regions": ["fra"],
-                                  "residency": [{"clients": ["*"], "process_in": ["eu"]}]}}}"#;
-        let zone = "@ 300 SOA ns.x. h.x. 1 2 3 4 5\n@ 300 NS ns.x.\n";
-        let config = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\n[zones]\n'a.example' = 'a.zone'\n";
-        let files = [("bailiwick.toml", config), ("rules.json", rules), ("a.zone", zone)];
-        let fine = check_in(directory.path(), &files);
-        assert_eq!(fine.errors, []);
-        assert!(fine.warnings.iter().any(|warning| warning.contains("chat.elsewhere.example")), "{:#?}", fine.warnings);
-
-        let clash = format!("{zone}chat 300 A 192.0.2.9\n");
-        let findings = check_in(directory.path(), &[("a.zone", &clash)]);
-        assert!(findings.errors.iter().any(|error| error.to_string().contains("a.zone:3")), "{:#?}", findings.errors);
-    }
-
-    #[test]
-    fn what_the_node_will_not_do_is_told() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir(directory.path().join("state")).unwrap();
-        let kept = r#"{"version": 1, "revision": 9}"#;
-        std::fs::write(directory.path().join("state/rules.last-good.json"), kept).unwrap();
-        let config =
-            "listen = ['127.0.0.1:0']\nrules = 'rules.json'\nstate_dir = 'state'\n[tcp]\nconnections = 1000000\n";
-        let files = [("bailiwick.toml", config), ("rules.json", r#"{"version": 1, "revision": 8}"#)];
-        let told = check_in(directory.path(), &files).warnings;
-        assert!(told.iter().any(|one| one.contains("would go on with the rules that it keeps")), "{told:#?}");
-        let told = check_in(directory.path(), &[("rules.json", kept)]).warnings;
-        assert!(!told.iter().any(|one| one.contains("that it keeps")), "{told:#?}");
-        let config = Config::read(&directory.path().join("bailiwick.toml")).unwrap();
-        assert!(too_many_connections(&config, 524_288).unwrap().contains("lower connections to 524032"));
-        assert_eq!(too_many_connections(&config, 1_000_256), None);
-    }
-
-    #[test]
-    fn a_database_is_told_by_what_it_says_instead_of_a_country() {
-        let directory = tempfile::tempdir().unwrap();
-        let made = Made::new(4)
-            .add("10.0.0.0/24".parse().unwrap(), &flat("ZZ", None))
-            .add("10.0.2.0/24".parse().unwrap(), &flat("ZZ", None))
-            .add("10.0.4.0/24".parse().unwrap(), &flat("UK", None))
-            .add("10.0.6.0/24".parse().unwrap(), &flat("DE", None));
-        std::fs::write(directory.path().join("geo.mmdb"), made.bytes()).unwrap();
-        let config = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\ngeoip = 'geo.mmdb'\n";
-        let rules = r#"{"version": 1, "revision": 1}"#;
-        let findings = check_in(directory.path(), &[("bailiwick.toml", config), ("rules.json", rules)]);
-        let told = "geo.mmdb: says \"ZZ\" of 2 networks, \"UK\" of 1 network: no country, so these clients are unknown";
-        assert!(findings.summary.iter().any(|line| line.ends_with(told)), "{:#?}", findings.summary);
-        assert!(
-            findings.warnings.len() == 1 && findings.warnings[0].contains("(GB is meant)"),
-            "{:#?}",
-            findings.warnings
-        );
-    }
-
-    #[test]
-    fn an_empty_zone_file_is_told_by_its_name() {
-        let directory = tempfile::tempdir().unwrap();
-        let config = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\n[zones]\n'a.example' = 'a.zone'\n";
-        let rules = r#"{"version": 1, "revision": 1}"#;
-        let files = [("bailiwick.toml", config), ("rules.json", rules), ("a.zone", "; nothing yet\n")];
-        let findings = check_in(directory.path(), &files);
-        assert_eq!(findings.errors.len(), 1, "{:#?}", findings.errors);
-        assert!(findings.errors[0].to_string().contains("a.zone: holds no records"), "{:#?}", findings.errors);
-    }
-
-    #[test]
-    fn rules_alone_may_come_by_standard_input() {
-        let args = CheckArgs { config: PathBuf::new(), rules: Some("-".into()), json: false };
-        let told = run(&args, &mut &br#"{"version": 1, "revision": 3}"#[..]);
-        assert!(told.errors.is_empty() && told.output.starts_with("rules revision 3 (sha256 "), "{told:?}");
-        let told = run(&args, &mut &b"{"[..]);
-        assert!(told.errors[0].starts_with("standard input: (document): is not JSON"), "{told:?}");
-    }
-
-    #[test]
-    fn rules_alone_may_come_by_a_pipe_and_those_that_are_served_may_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let pipe = directory.path().join("rules.json");
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let config = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\n";
-        let findings = check_in(directory.path(), &[("bailiwick.toml", config)]);
-        let told: Vec<String> = findings.errors.iter().map(Fault::to_string).collect();
-        assert!(told.len() == 1 && told[0].contains("rules.json: is no file but a pipe"), "{told:?}");
-        let into = pipe.clone();
-        let writer = std::thread::spawn(move || std::fs::write(into, r#"{"version": 1, "revision": 3}"#));
-        let args = CheckArgs { config: PathBuf::new(), rules: Some(pipe), json: false };
-        let told = run(&args, &mut std::io::empty());
-        assert!(told.errors.is_empty() && told.output.starts_with("rules revision 3 (sha256 "), "{told:?}");
-        writer.join().unwrap().unwrap();
-    }
 }

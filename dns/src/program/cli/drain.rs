@@ -51,7 +51,7 @@ pub(crate) struct UndrainArgs {
 pub(super) fn drain(args: &DrainArgs, now: Timestamp) -> Report {
     let of = match parse(&args.of) {
         Ok(of) => of,
-        Err(told) => return told,
+        Err(reported) => return reported,
     };
     let until = match (args.span, args.until.as_deref().map(|text| parse_moment(text, now)).transpose()) {
         (_, Err(error)) => return Report::misuse(format!("--until: {error}")),
@@ -77,7 +77,7 @@ pub(super) fn drain(args: &DrainArgs, now: Timestamp) -> Report {
 pub(super) fn undrain(args: &UndrainArgs) -> Report {
     let of = match parse(&args.of) {
         Ok(of) => of,
-        Err(told) => return told,
+        Err(reported) => return reported,
     };
     let path = format!("/v1/overrides/{of}");
     match Node::find(&args.node, Power::Write).and_then(|node| node.ask(Method::DELETE, &path, None)) {

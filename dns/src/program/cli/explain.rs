@@ -79,11 +79,11 @@ fn every_fence(args: &ExplainArgs, table: &Table) -> Report {
     }
 }
 
-fn written<T: serde::Serialize>(json: bool, told: &T, text: impl Fn(&T) -> String) -> Result<String, String> {
+fn written<T: serde::Serialize>(json: bool, reported: &T, text: impl Fn(&T) -> String) -> Result<String, String> {
     if !json {
-        return Ok(text(told));
+        return Ok(text(reported));
     }
-    let json = serde_json::to_string_pretty(told).map(|json| json + "\n");
+    let json = serde_json::to_string_pretty(reported).map(|json| json + "\n");
     json.map_err(|error| format!("the explanation can't be written as JSON: {error}"))
 }
 
@@ -115,8 +115,8 @@ mod tests {
         Question { service: Some("chat".into()), client: Some(client.into()), ..Question::default() }
     }
 
-    fn ordered(told: &Report) -> Vec<String> {
-        let json: serde_json::Value = serde_json::from_str(&told.output).unwrap_or_else(|_| panic!("{told:?}"));
+    fn ordered(reported: &Report) -> Vec<String> {
+        let json: serde_json::Value = serde_json::from_str(&reported.output).unwrap_or_else(|_| panic!("{reported:?}"));
         let regions = json["ordered"].as_array().unwrap();
         regions.iter().map(|one| one["region"].as_str().unwrap().to_owned()).collect()
     }
@@ -144,7 +144,7 @@ mod tests {
             at: Some("tomorrow".into()),
             ..Question::default()
         };
-        let told = ask(wrong, false);
+        let reported = ask(wrong, false);
         let expected = [
             "tenant: the rules have no tenant \"acne\"; did you mean \"acme\"?",
             "service: the rules have no service \"chta\"; did you mean \"chat\"?",
@@ -152,11 +152,11 @@ mod tests {
             "at: \"tomorrow\" is not a time",
             "region: the rules have no region \"lno\"; did you mean \"lon\"?",
         ];
-        for (error, expected) in told.errors.iter().zip(expected) {
+        for (error, expected) in reported.errors.iter().zip(expected) {
             assert!(error.starts_with(expected), "{error}");
         }
-        assert_eq!(told.errors.len(), expected.len());
-        assert!(told.output.is_empty());
+        assert_eq!(reported.errors.len(), expected.len());
+        assert!(reported.output.is_empty());
         let nowhere = ask(Question { client: None, country: Some("Germany".into()), ..question("") }, false);
         assert!(nowhere.errors[0].starts_with("country: \"Germany\" is no ISO 3166-1 code"));
     }
@@ -166,35 +166,38 @@ mod tests {
         for (code, hint) in
             [("zz", "isn't known"), ("A1", "proxy"), ("UK", "the country is GB"), ("QQ", "no country's")]
         {
-            let told = ask(Question { client: None, country: Some(code.into()), ..question("") }, false);
-            assert!(told.output.contains("client     unknown"), "{told:?}");
-            assert!(told.warnings.iter().any(|note| note.starts_with("country: ") && note.contains(hint)), "{told:?}");
+            let reported = ask(Question { client: None, country: Some(code.into()), ..question("") }, false);
+            assert!(reported.output.contains("client     unknown"), "{reported:?}");
+            assert!(
+                reported.warnings.iter().any(|note| note.starts_with("country: ") && note.contains(hint)),
+                "{reported:?}"
+            );
         }
     }
 
     #[test]
     fn a_tenant_that_says_where_it_belongs_needs_no_client() {
         let of = |tenant: &str| Question { tenant: Some(tenant.into()), ..Question::default() };
-        let told = ask(of("acme"), true);
-        assert_eq!((ordered(&told), told.warnings.len()), (vec!["fra".to_owned()], 0));
-        let told = ask(of("clinic"), false);
-        assert!(told.output.contains("its tenant's own process_in is the fence"), "{told:?}");
-        assert!(told.output.contains("fence      lon\n"), "{told:?}");
+        let reported = ask(of("acme"), true);
+        assert_eq!((ordered(&reported), reported.warnings.len()), (vec!["fra".to_owned()], 0));
+        let reported = ask(of("clinic"), false);
+        assert!(reported.output.contains("its tenant's own process_in is the fence"), "{reported:?}");
+        assert!(reported.output.contains("fence      lon\n"), "{reported:?}");
         assert!(ask(of("globe"), true).warnings[0].contains("where it asks from decides"));
     }
 
     #[test]
     fn every_fence_is_told_at_once_or_some() {
-        let told = ask(Question { all: true, ..Question::default() }, false);
+        let reported = ask(Question { all: true, ..Question::default() }, false);
         for row in [
             "chat     acme    all, as it declares eu",
             "chat     clinic  all, wherever they are",
             "chat     globe   unknown",
         ] {
-            assert!(told.output.contains(row), "{}", told.output);
+            assert!(reported.output.contains(row), "{}", reported.output);
         }
-        let told = ask(Question { all: true, tenant: Some("clinic".into()), ..Question::default() }, true);
-        let json: serde_json::Value = serde_json::from_str(&told.output).unwrap();
+        let reported = ask(Question { all: true, tenant: Some("clinic".into()), ..Question::default() }, true);
+        let json: serde_json::Value = serde_json::from_str(&reported.output).unwrap();
         assert_eq!(
             (json["fences"].as_array().unwrap().len(), &json["fences"][0]["fence"][0]["region"]),
             (1, &"lon".into())
@@ -206,8 +209,8 @@ mod tests {
 
     #[test]
     fn a_service_of_tenants_is_noted() {
-        let told = ask(question("198.51.100.7"), false);
-        assert!(told.errors.is_empty() && told.warnings[0].contains("belongs to tenants"), "{told:?}");
-        assert!(told.output.contains("service    chat, rules revision 4"));
+        let reported = ask(question("198.51.100.7"), false);
+        assert!(reported.errors.is_empty() && reported.warnings[0].contains("belongs to tenants"), "{reported:?}");
+        assert!(reported.output.contains("service    chat, rules revision 4"));
     }
 }

@@ -55,9 +55,9 @@ pub(crate) enum KeysCommand {
     Ds(DsArgs),
 }
 
-/// Which zone.
+/// Which zone the command is about.
 #[derive(Debug, Args)]
-pub(crate) struct Which {
+pub(crate) struct ZoneArgs {
     /// The zone; may be left out where the configuration has one signed zone alone.
     #[arg(long, value_name = "NAME", value_parser = zone_name)]
     zone: Option<Name>,
@@ -70,7 +70,7 @@ pub(crate) struct Which {
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
-    which: Which,
+    zone: ZoneArgs,
     /// What it signs by. All later keys of the zone have the same.
     #[arg(long, value_enum, default_value_t)]
     algorithm: AlgorithmArg,
@@ -95,7 +95,7 @@ pub(crate) struct ListArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RollArgs {
     #[command(flatten)]
-    which: Which,
+    zone: ZoneArgs,
     /// The second step: all of the parent's servers have the new key's DS, and you have looked.
     #[arg(long)]
     ds_seen: bool,
@@ -105,7 +105,7 @@ pub(crate) struct RollArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DsArgs {
     #[command(flatten)]
-    which: Which,
+    zone: ZoneArgs,
     /// How the DS names the key.
     #[arg(long, value_enum, default_value_t)]
     digest: DigestArg,
@@ -158,15 +158,15 @@ impl From<DigestArg> for DigestType {
 pub(crate) fn run(command: &KeysCommand, now: Timestamp) -> Report {
     let done = match command {
         KeysCommand::Generate(args) => {
-            args.which.find().and_then(|found| steps::generate(&found, args.algorithm.into(), now))
+            args.zone.find().and_then(|found| steps::generate(&found, args.algorithm.into(), now))
         }
         KeysCommand::List(args) => list::list(args, now),
-        KeysCommand::Roll(args) => args.which.find().and_then(|found| match args.ds_seen {
+        KeysCommand::Roll(args) => args.zone.find().and_then(|found| match args.ds_seen {
             false => steps::begin(&found, now),
             true => steps::finish(&found, now),
         }),
         KeysCommand::Ds(args) => {
-            args.which.find().and_then(|found| steps::ds(&found, args.digest.into(), args.early, now))
+            args.zone.find().and_then(|found| steps::ds(&found, args.digest.into(), args.early, now))
         }
     };
     done.unwrap_or_else(Report::failed)
@@ -180,7 +180,7 @@ struct Found {
     args: String,
 }
 
-impl Which {
+impl ZoneArgs {
     fn find(&self) -> Result<Found, Vec<Fault>> {
         let config = read_config(&self.config)?;
         let zone = self.choose(&config).map_err(|message| vec![Fault::of_file(&self.config, message)])?;

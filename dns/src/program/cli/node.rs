@@ -136,10 +136,10 @@ impl Node {
             return serde_json::from_str(&text)
                 .map_err(|_| vec![format!("{url} answered no JSON; is it bailiwick's API?")]);
         }
-        let told = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let told = match &told["error"]["messages"] {
+        let reported = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let reported = match &reported["error"]["messages"] {
             Value::Array(messages) => messages.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-            _ => told["error"]["message"].as_str().map(|message| vec![message.to_owned()]).unwrap_or_default(),
+            _ => reported["error"]["message"].as_str().map(|message| vec![message.to_owned()]).unwrap_or_default(),
         };
         Err(match status {
             StatusCode::UNAUTHORIZED if self.token.is_none() => {
@@ -150,10 +150,10 @@ impl Node {
                  another node's?",
                 self.url
             )],
-            _ if told.is_empty() => {
+            _ if reported.is_empty() => {
                 vec![format!("{url} answered {status}; is it bailiwick's API, and of this version?")]
             }
-            _ => told,
+            _ => reported,
         })
     }
 

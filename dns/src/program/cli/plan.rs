@@ -94,7 +94,7 @@ pub(crate) fn run(args: &PlanArgs, stdin: &mut dyn Read) -> Report {
         Err(faults) => return Report::failed(faults),
     };
     match (classes(args, table), lost(args, table)) {
-        (Ok(classes), Ok(lost)) => told(args, table, &classes, &lost),
+        (Ok(classes), Ok(lost)) => report(args, table, &classes, &lost),
         (classes, lost) => Report::failed([classes.err(), lost.err()].into_iter().flatten().flatten()),
     }
 }
@@ -138,7 +138,7 @@ fn lost(args: &PlanArgs, table: &Table) -> Result<Vec<RegionIndex>, Vec<String>>
     if errors.is_empty() { Ok(found) } else { Err(errors) }
 }
 
-fn told(args: &PlanArgs, table: &Table, classes: &Classes, lost: &[RegionIndex]) -> Report {
+fn report(args: &PlanArgs, table: &Table, classes: &Classes, lost: &[RegionIndex]) -> Report {
     let losses = losses(table, classes, lost);
     let mut after: Vec<(Option<RegionIndex>, Vec<Amount>)> = vec![(None, settled(table, classes, None))];
     after.extend(lost.iter().map(|region| (Some(*region), settled(table, classes, Some(*region)))));
@@ -265,16 +265,17 @@ mod tests {
 
     #[test]
     fn a_fence_that_cannot_lose_a_region_makes_the_exit_code_1() {
-        let told = ask(&args(), 100);
-        assert_eq!((told.code(), told.errors.len()), (1, 0), "{told:?}");
-        let (_, of_two) = told.output.split_once("fence of fra, par\n").unwrap_or_else(|| panic!("{}", told.output));
+        let reported = ask(&args(), 100);
+        assert_eq!((reported.code(), reported.errors.len()), (1, 0), "{reported:?}");
+        let (_, of_two) =
+            reported.output.split_once("fence of fra, par\n").unwrap_or_else(|| panic!("{}", reported.output));
         let line = of_two.lines().find(|line| line.trim_start().starts_with("fra ")).expect("a line");
         assert!(line.contains(" 140.0 % ") && line.contains("par 140.0 %"), "{line}");
         assert!(line.contains("28.5 %") || line.contains("28.6 %"), "{line}");
         assert!(line.ends_with("← not carried"), "{line}");
-        let told = ask(&PlanArgs { lose: vec!["lon".into()], ..args() }, 100);
-        assert_eq!(told.code(), 0, "{told:?}");
-        assert!(told.output.contains("Every fence carries every loss"), "{}", told.output);
+        let reported = ask(&PlanArgs { lose: vec!["lon".into()], ..args() }, 100);
+        assert_eq!(reported.code(), 0, "{reported:?}");
+        assert!(reported.output.contains("Every fence carries every loss"), "{}", reported.output);
     }
 
     #[test]
@@ -286,8 +287,8 @@ mod tests {
 
     #[test]
     fn json_holds_the_same() {
-        let told = ask(&PlanArgs { json: true, ..args() }, 100);
-        let json: serde_json::Value = serde_json::from_str(&told.output).unwrap();
+        let reported = ask(&PlanArgs { json: true, ..args() }, 100);
+        let json: serde_json::Value = serde_json::from_str(&reported.output).unwrap();
         let fences = json["fences"].as_array().unwrap();
         let lost: Vec<_> = fences.iter().filter(|one| one["carried"] == false).map(|one| &one["lost"]).collect();
         assert_eq!((json["ok"].as_bool(), lost.len()), (Some(false), 4), "{json:#}");
@@ -306,8 +307,8 @@ mod tests {
         let file = folder.path().join("peak.json");
         let by_file = PlanArgs { demand: Some(file.clone()), ..args() };
         std::fs::write(&file, r#"{"chat": {"DE": 40, "GB": 5}}"#).unwrap();
-        let told = ask(&by_file, 100);
-        assert_eq!(told.code(), 0, "{told:?}");
+        let reported = ask(&by_file, 100);
+        assert_eq!(reported.code(), 0, "{reported:?}");
         std::fs::write(&file, r#"{"chta": {"DE": 40}}"#).unwrap();
         assert!(ask(&by_file, 100).errors[0].contains("peak.json: /chta: is no service"));
         std::fs::write(&file, r#"{"chat": {"US": 40}}"#).unwrap();
@@ -317,12 +318,12 @@ mod tests {
 
     #[test]
     fn wrong_names_and_rules_without_demand_are_told() {
-        let told = ask(&PlanArgs { lose: vec!["fro".into()], ..args() }, 100);
+        let reported = ask(&PlanArgs { lose: vec!["fro".into()], ..args() }, 100);
         assert!(
-            told.errors[0].starts_with("lose: the rules have no region \"fro\"; did you mean \"fra\"?"),
-            "{told:?}"
+            reported.errors[0].starts_with("lose: the rules have no region \"fro\"; did you mean \"fra\"?"),
+            "{reported:?}"
         );
-        let told = run(&args(), &mut &br#"{"version": 1, "revision": 1}"#[..]);
-        assert!(told.errors[0].contains("state no demand"), "{told:?}");
+        let reported = run(&args(), &mut &br#"{"version": 1, "revision": 1}"#[..]);
+        assert!(reported.errors[0].contains("state no demand"), "{reported:?}");
     }
 }

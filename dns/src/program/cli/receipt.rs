@@ -189,7 +189,7 @@ mod tests {
         VerifyArgs { receipt, file: None, jwks: jwks.to_owned(), max_age: None, tenant: None, json: false }
     }
 
-    fn told(args: VerifyArgs, stdin: &str) -> Report {
+    fn verify_text(args: VerifyArgs, stdin: &str) -> Report {
         run(&ReceiptCommand::Verify(args), &mut stdin.as_bytes(), NOW)
     }
 
@@ -228,17 +228,19 @@ mod tests {
         std::fs::write(&file, format!("{receipt}\n")).unwrap();
         let headers = format!("HTTP/1.1 200 OK\r\nX-Bailiwick-Receipt: {receipt}\r\nserver: x\r\n\r\n");
         let by_file = VerifyArgs { file: Some(file), ..args(None, &keys) };
-        for told in [
-            told(args(Some(receipt.clone()), &keys), ""),
-            told(args(Some(receipt.clone()), Path::new("-")), &jwk),
-            told(args(None, &keys), &headers),
-            told(by_file, ""),
+        for reported in [
+            verify_text(args(Some(receipt.clone()), &keys), ""),
+            verify_text(args(Some(receipt.clone()), Path::new("-")), &jwk),
+            verify_text(args(None, &keys), &headers),
+            verify_text(by_file, ""),
         ] {
-            assert_eq!(told.errors, Vec::<String>::new());
-            assert!(told.output.contains("fence      fra and 2 more\nsent    1  fra, fra-1: timeout after 15000 ms\n"));
-            assert!(told.output.contains("answer     an error of the gateway's own\n"), "{}", told.output);
+            assert_eq!(reported.errors, Vec::<String>::new());
+            assert!(
+                reported.output.contains("fence      fra and 2 more\nsent    1  fra, fra-1: timeout after 15000 ms\n")
+            );
+            assert!(reported.output.contains("answer     an error of the gateway's own\n"), "{}", reported.output);
         }
-        let json = told(VerifyArgs { json: true, ..args(Some(receipt), &keys) }, "");
+        let json = verify_text(VerifyArgs { json: true, ..args(Some(receipt), &keys) }, "");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&json.output).unwrap()["service"], "chat");
     }
 
@@ -246,17 +248,17 @@ mod tests {
     fn the_exit_code_tells_a_doubt_from_wrong_usage() {
         let (jwk, receipt) = made();
         let stdin = Path::new("-");
-        assert_eq!(told(args(Some(receipt.clone()), stdin), &jwk).code(), 0);
-        assert_eq!(told(args(Some("bearer".into()), stdin), &jwk).code(), 1);
-        assert_eq!(told(args(Some(receipt), Path::new("/nowhere/jwks")), "").code(), 1);
-        assert_eq!(told(args(None, stdin), &jwk).code(), 2);
-        assert_eq!(told(VerifyArgs { file: Some("-".into()), ..args(None, stdin) }, &jwk).code(), 2);
+        assert_eq!(verify_text(args(Some(receipt.clone()), stdin), &jwk).code(), 0);
+        assert_eq!(verify_text(args(Some("bearer".into()), stdin), &jwk).code(), 1);
+        assert_eq!(verify_text(args(Some(receipt), Path::new("/nowhere/jwks")), "").code(), 1);
+        assert_eq!(verify_text(args(None, stdin), &jwk).code(), 2);
+        assert_eq!(verify_text(VerifyArgs { file: Some("-".into()), ..args(None, stdin) }, &jwk).code(), 2);
     }
 
     #[test]
     fn what_is_wrong_is_told_by_place() {
         let (jwk, receipt) = made();
-        let error = |args: VerifyArgs, stdin: &str| told(args, stdin).errors.remove(0);
+        let error = |args: VerifyArgs, stdin: &str| verify_text(args, stdin).errors.remove(0);
         let stdin = Path::new("-");
         let some = Some(receipt.clone());
         assert!(error(args(None, stdin), &jwk).contains("can't hold both"));

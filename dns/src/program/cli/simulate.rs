@@ -56,7 +56,7 @@ impl From<By> for Way {
 
 /// One outcome, as printed by `--json`.
 #[derive(Serialize)]
-struct Told {
+struct OutcomeReport {
     by: &'static str,
     /// The highest load that a region was offered while it was up, 1 being full.
     peak: f64,
@@ -94,12 +94,12 @@ fn simulated(args: &SimulateArgs, stdin: &mut dyn Read) -> Result<Report, Vec<St
         let written = std::fs::write(file, svg(&table, &scenario, &outcomes));
         written.map_err(|error| vec![format!("{}: can't be written: {error}", file.display())])?;
     }
-    let told: Vec<Told> = outcomes.iter().map(|outcome| told(&table, outcome)).collect();
+    let reports: Vec<OutcomeReport> = outcomes.iter().map(|outcome| outcome_report(&table, outcome)).collect();
     if args.json {
-        let json = serde_json::to_string_pretty(&told).map(|json| json + "\n");
+        let json = serde_json::to_string_pretty(&reports).map(|json| json + "\n");
         return json.map(Report::fine).map_err(|error| vec![format!("the outcomes can't be written as JSON: {error}")]);
     }
-    Ok(Report::fine(text(&scenario, &told)))
+    Ok(Report::fine(text(&scenario, &reports)))
 }
 
 fn read(file: &Path, stdin: &mut dyn Read) -> std::io::Result<Vec<u8>> {
@@ -112,9 +112,10 @@ fn read(file: &Path, stdin: &mut dyn Read) -> std::io::Result<Vec<u8>> {
 
 /// The rules that the command line names, or those within the scenario.
 fn table(args: &SimulateArgs, scenario: &[u8], name: &str, stdin: &mut dyn Read) -> Result<Table, Vec<String>> {
-    let told = |faults: Vec<String>| faults;
+    let reported = |faults: Vec<String>| faults;
     if let Some(file) = &args.rules {
-        let rules = read_rules(file, stdin).map_err(|faults| told(faults.iter().map(ToString::to_string).collect()))?;
+        let rules =
+            read_rules(file, stdin).map_err(|faults| reported(faults.iter().map(ToString::to_string).collect()))?;
         let compiled = Table::compile(&rules.bytes);
         return compiled.map_err(|violations| violations.iter().map(ToString::to_string).collect());
     }
@@ -128,9 +129,9 @@ fn table(args: &SimulateArgs, scenario: &[u8], name: &str, stdin: &mut dyn Read)
     })
 }
 
-fn told(table: &Table, outcome: &Outcome) -> Told {
+fn outcome_report(table: &Table, outcome: &Outcome) -> OutcomeReport {
     let (peak, region, at) = outcome.peak;
-    Told {
+    OutcomeReport {
         by: outcome.way.as_str(),
         peak,
         peak_region: region.map(|region| table.region(region).id.to_string()),
@@ -143,7 +144,7 @@ fn told(table: &Table, outcome: &Outcome) -> Told {
     }
 }
 
-fn text(scenario: &Scenario, told: &[Told]) -> String {
+fn text(scenario: &Scenario, reports: &[OutcomeReport]) -> String {
     let mut out = String::new();
     if !scenario.title.is_empty() {
         out += &format!("{}\n\n", scenario.title);
@@ -152,7 +153,7 @@ fn text(scenario: &Scenario, told: &[Told]) -> String {
         "{:<8}  {:>8}  {:>10}  {:>9}  {:>9}  {:>12}  {:>5}  peak of\n",
         "by", "refused", "worst step", "peak load", "collapses", "client moves", "turns"
     );
-    for one in told {
+    for one in reports {
         let region = one.peak_region.as_deref().unwrap_or("–");
         let (hour, minute) = (one.peak_at / 3_600, one.peak_at / 60 % 60);
         out += &format!(
@@ -185,14 +186,15 @@ mod tests {
 
     #[test]
     fn the_nearest_dies_and_only_the_plan_keeps_the_others_alive() {
-        let told = ask(&args(), SCENARIO);
-        let told: serde_json::Value = serde_json::from_str(&told.output).unwrap_or_else(|_| panic!("{told:?}"));
-        let of = |by: usize, key: &str| told[by][key].as_f64().unwrap();
-        assert_eq!(told.as_array().unwrap().len(), 3);
-        assert!(of(1, "collapses") > 0.0, "by health alone the next region topples: {told:#}");
-        assert_eq!(of(2, "collapses"), 0.0, "{told:#}");
-        assert!(of(2, "refused") < of(1, "refused") / 4.0, "{told:#}");
-        assert!(of(2, "refused") < of(0, "refused"), "{told:#}");
+        let reported = ask(&args(), SCENARIO);
+        let reported: serde_json::Value =
+            serde_json::from_str(&reported.output).unwrap_or_else(|_| panic!("{reported:?}"));
+        let of = |by: usize, key: &str| reported[by][key].as_f64().unwrap();
+        assert_eq!(reported.as_array().unwrap().len(), 3);
+        assert!(of(1, "collapses") > 0.0, "by health alone the next region topples: {reported:#}");
+        assert_eq!(of(2, "collapses"), 0.0, "{reported:#}");
+        assert!(of(2, "refused") < of(1, "refused") / 4.0, "{reported:#}");
+        assert!(of(2, "refused") < of(0, "refused"), "{reported:#}");
     }
 
     #[test]
@@ -200,8 +202,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("out.svg");
         let one = SimulateArgs { by: Some(By::Load), svg: Some(file.clone()), json: false, ..args() };
-        let told = ask(&one, SCENARIO);
-        assert!(told.output.contains("\nload ") && !told.output.contains("\nhealth "), "{told:?}");
+        let reported = ask(&one, SCENARIO);
+        assert!(reported.output.contains("\nload ") && !reported.output.contains("\nhealth "), "{reported:?}");
         let picture = std::fs::read_to_string(&file).unwrap();
         assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
         let nowhere = SimulateArgs { svg: Some("/nowhere/out.svg".into()), ..args() };
@@ -212,10 +214,13 @@ mod tests {
     fn mistakes_are_told_with_their_place() {
         assert!(ask(&args(), "{}").errors[0].contains("standard input: /rules: is missing"));
         assert!(ask(&args(), "{").errors[0].contains("standard input: is not JSON"));
-        let told = ask(&args(), r#"{"rules": {"version": 1, "revision": 1, "servcies": {}}}"#);
-        assert!(told.errors[0].starts_with("standard input: /rules/servcies: is not a known key"), "{told:?}");
-        let told = ask(&args(), &SCENARIO.replace("\"eu-frankfurt\", \"at\"", "\"eu-frankfrut\", \"at\""));
-        assert!(told.errors[0].contains("/events/0/region: ") && told.errors[0].contains("eu-frankfurt"), "{told:?}");
+        let reported = ask(&args(), r#"{"rules": {"version": 1, "revision": 1, "servcies": {}}}"#);
+        assert!(reported.errors[0].starts_with("standard input: /rules/servcies: is not a known key"), "{reported:?}");
+        let reported = ask(&args(), &SCENARIO.replace("\"eu-frankfurt\", \"at\"", "\"eu-frankfrut\", \"at\""));
+        assert!(
+            reported.errors[0].contains("/events/0/region: ") && reported.errors[0].contains("eu-frankfurt"),
+            "{reported:?}"
+        );
         let gone = SimulateArgs { scenario: "/nowhere.json".into(), ..args() };
         assert!(ask(&gone, "").errors[0].starts_with("/nowhere.json: can't be read"));
     }

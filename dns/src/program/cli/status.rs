@@ -23,9 +23,9 @@ pub(crate) struct StatusArgs {
     json: bool,
 }
 
-/// Tells how the node fares; the exit code is 1 if something needs a look.
+/// Shows the state of the node. The exit code is 1 if something needs a look.
 pub(super) fn status(args: &StatusArgs) -> Report {
-    told(args, |json, status| {
+    shown(args, |json, status| {
         let output = match json {
             Some(json) => json,
             None => status.to_text(&paint(is_terminal())),
@@ -34,9 +34,9 @@ pub(super) fn status(args: &StatusArgs) -> Report {
     })
 }
 
-/// Tells the overrides in force.
+/// Shows the overrides in force.
 pub(super) fn overrides(args: &StatusArgs) -> Report {
-    told(args, |json, status| match (json, status.overrides.is_empty()) {
+    shown(args, |json, status| match (json, status.overrides.is_empty()) {
         (Some(_), _) => match serde_json::to_string_pretty(&status.overrides) {
             Ok(json) => Report::fine(json + "\n"),
             Err(error) => Report::error(error),
@@ -46,7 +46,7 @@ pub(super) fn overrides(args: &StatusArgs) -> Report {
     })
 }
 
-fn told(args: &StatusArgs, tell: impl Fn(Option<String>, &NodeStatus) -> Report) -> Report {
+fn shown(args: &StatusArgs, tell: impl Fn(Option<String>, &NodeStatus) -> Report) -> Report {
     let node = match Node::find(&args.node, Power::Read) {
         Ok(node) => node,
         Err(errors) => return Report::failed(errors),

@@ -1,11 +1,11 @@
 //! Every key of `bailiwick.toml` with its meaning. The reader takes the names of known keys from here, and
 //! `docs/reference.md` is generated from it.
 
-use Otherwise::{Nothing, Required, Value, Words};
+use WhenMissing::{Nothing, Required, Value, Words};
 
-/// What holds where a key is left out.
+/// What holds if a key is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Otherwise {
+pub enum WhenMissing {
     /// It may not be left out.
     Required,
     /// Nothing: what the key is for is off.
@@ -37,13 +37,13 @@ pub struct Key {
     /// What its value looks like, with its unit and range.
     pub kind: &'static str,
     /// What holds without it.
-    pub otherwise: Otherwise,
+    pub when_missing: WhenMissing,
     /// What it says.
     pub meaning: &'static str,
 }
 
-const fn key(name: &'static str, kind: &'static str, otherwise: Otherwise, meaning: &'static str) -> Key {
-    Key { name, kind, otherwise, meaning }
+const fn key(name: &'static str, kind: &'static str, when_missing: WhenMissing, meaning: &'static str) -> Key {
+    Key { name, kind, when_missing, meaning }
 }
 
 /// Where an encrypted transport listens, and with which certificate.
@@ -315,7 +315,7 @@ mod tests {
     fn every_default_is_what_the_reader_takes_without_the_key() {
         for section in SECTIONS {
             for key in section.keys {
-                let Value(value) = key.otherwise else { continue };
+                let Value(value) = key.when_missing else { continue };
                 let written = read(&with(section, &format!("{} = {value}", key.name)));
                 assert_eq!(written, read(&with(section, "")), "{} {}", section.heading, key.name);
             }
@@ -327,8 +327,8 @@ mod tests {
         for section in SECTIONS.iter().filter(|section| section.name != "zones") {
             for key in section.keys {
                 let odd = Config::parse(&with(section, &format!("{} = 1979-05-27", key.name)), "b", Path::new("/"));
-                let told = format!("{odd:?}");
-                assert!(!told.contains("unknown key"), "{} {}: {told}", section.heading, key.name);
+                let reported = format!("{odd:?}");
+                assert!(!reported.contains("unknown key"), "{} {}: {reported}", section.heading, key.name);
             }
         }
         for section in SECTIONS.iter().filter(|section| !["", "zones", "dnssec"].contains(&section.name)) {
@@ -337,7 +337,7 @@ mod tests {
             for key in section.keys {
                 let wanted = format!("\"{}.{}\" is missing", section.name, key.name);
                 let is_missing = errors.iter().any(|error| error.message.starts_with(&wanted));
-                assert_eq!(is_missing, key.otherwise == Required, "{} {}: {errors:?}", section.heading, key.name);
+                assert_eq!(is_missing, key.when_missing == Required, "{} {}: {errors:?}", section.heading, key.name);
             }
         }
     }

@@ -2,16 +2,18 @@
 //! by [`super::Config::parse`].
 
 mod dnssec;
+mod listen;
 mod transports;
+mod values;
 
-use std::net::SocketAddr;
 use std::num::NonZero;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use self::values::kind;
 use super::keys::names;
 use super::{Api, Config, ConfigError, CookieFiles, Shrink, TlsFiles, ZoneFile};
 use crate::dnssec::budget::SigningLimit;
@@ -19,7 +21,7 @@ use crate::locate::geoip::Registered;
 use crate::net::streams::Limits;
 use crate::protocol::name::Name;
 use crate::response::answer::Responses;
-use crate::response::answer::identity::{Identity, LONGEST};
+use crate::response::answer::identity::Identity;
 use crate::text::nearest::suggestion;
 
 /// More threads than any machine has cores would only cost memory.
@@ -159,74 +161,6 @@ impl Reader<'_> {
         }
     }
 
-    fn listen(&mut self, key: &str, value: &Value<'_>) -> Vec<SocketAddr> {
-        let mut addresses = Vec::new();
-        let Some(items) = value.get_ref().as_array() else {
-            let kind = kind(value);
-            self.note(
-                value.span(),
-                format!("\"{key}\" is {kind}; write a list, such as listen = [\"127.0.0.1:5300\"]"),
-            );
-            return addresses;
-        };
-        for item in items {
-            let Some(text) = item.get_ref().as_str() else {
-                let kind = kind(item);
-                self.note(item.span(), format!("\"{key}\" holds {kind}; write addresses as \"127.0.0.1:5300\""));
-                continue;
-            };
-            let Some(address) = self.address(text, item) else { continue };
-            if address.port() != 0 && addresses.contains(&address) {
-                self.note(item.span(), format!("\"{address}\" is listed twice; remove one"));
-                continue;
-            }
-            addresses.push(address);
-        }
-        if items.is_empty() {
-            self.note(value.span(), format!("\"{key}\" is empty; write where DNS is served"));
-        }
-        addresses
-    }
-
-    /// Addresses of which one holds another: the system lets only one of them be bound.
-    fn overlaps(&mut self, document: &DeTable<'_>, ipv6_only: Option<bool>) {
-        type Listed = (SocketAddr, Range<usize>, &'static str);
-        let of = |name: &'static str, section: Option<&Value<'_>>| -> Vec<Listed> {
-            let items: Vec<&Value<'_>> = match section.map(Value::get_ref) {
-                Some(DeValue::Array(items)) => items.iter().collect(),
-                _ => section.into_iter().collect(),
-            };
-            let read = |item: &&Value<'_>| Some((item.get_ref().as_str()?.parse().ok()?, item.span(), name));
-            items.iter().filter_map(read).collect()
-        };
-        let nested =
-            |name: &'static str| of(name, document.get(name).and_then(|one| one.get_ref().as_table()?.get("listen")));
-        let dns = of("", document.get("listen"));
-        let by_tcp = [&dns[..], &nested("dot"), &nested("doh"), &nested("api")].concat();
-        let by_udp = [&dns[..], &nested("doq")].concat();
-        let mut told: Vec<(Range<usize>, String)> = Vec::new();
-        for transport in [by_tcp, by_udp] {
-            for (at, (one, place, section)) in transport.iter().enumerate() {
-                // Equal ones of one list have been told of.
-                let clashes =
-                    |(other, _, its): &&Listed| overlap(*one, *other, ipv6_only) && (one != other || section != its);
-                let Some((other, ..)) = transport[..at].iter().find(clashes) else { continue };
-                let message = match one == other {
-                    true => format!("\"{one}\" is listened on already, by another section; choose another port here"),
-                    false => {
-                        format!("\"{one}\" and \"{other}\" overlap, so that only one can be bound; remove one of them")
-                    }
-                };
-                if !told.iter().any(|(its, _)| its == place) {
-                    told.push((place.clone(), message));
-                }
-            }
-        }
-        for (place, message) in told {
-            self.note(place, message);
-        }
-    }
-
     fn zones(&mut self, value: &Value<'_>) -> Vec<ZoneFile> {
         let mut zones: Vec<ZoneFile> = Vec::new();
         let Some(table) = value.get_ref().as_table() else {
@@ -349,62 +283,6 @@ impl Reader<'_> {
         Identity::new(version, hostname, nsid)
     }
 
-    /// A text that fits into one character-string.
-    fn short<'v>(&mut self, key: &str, value: &'v Value<'_>) -> Option<&'v str> {
-        let text = self.string(key, value)?;
-        match text.len() {
-            0 => self.fail(value.span(), format!("\"{key}\" is empty; write what shall be told or remove the key")),
-            1..=LONGEST => Some(text),
-            length => self.fail(value.span(), format!("\"{key}\" has {length} octets; shorten it to {LONGEST}")),
-        }
-    }
-
-    fn boolean(&mut self, key: &str, value: &Value<'_>) -> Option<bool> {
-        let kind = kind(value);
-        let told = value.get_ref().as_bool();
-        told.or_else(|| self.fail(value.span(), format!("\"{key}\" is {kind}; write true or false")))
-    }
-
-    fn paths(&mut self, key: &str, value: &Value<'_>) -> Vec<PathBuf> {
-        let mut paths = Vec::new();
-        let Some(items) = value.get_ref().as_array() else {
-            let kind = kind(value);
-            self.note(value.span(), format!("\"{key}\" is {kind}; write a list of files"));
-            return paths;
-        };
-        for item in items {
-            let Some(path) = self.path(key, item) else { continue };
-            if paths.contains(&path) {
-                self.note(item.span(), format!("\"{}\" is listed twice; remove one", path.display()));
-                continue;
-            }
-            paths.push(path);
-        }
-        paths
-    }
-
-    fn address(&mut self, text: &str, place: &Value<'_>) -> Option<SocketAddr> {
-        text.parse().ok().or_else(|| {
-            self.fail(
-                place.span(),
-                format!("\"{text}\" is not an address and port; write \"127.0.0.1:5300\" or \"[::1]:5300\""),
-            )
-        })
-    }
-
-    fn path(&mut self, key: &str, value: &Value<'_>) -> Option<PathBuf> {
-        match self.string(key, value)? {
-            "" => self.fail(value.span(), format!("\"{key}\" is empty; name a file")),
-            path => Some(self.directory.join(path)),
-        }
-    }
-
-    fn string<'v>(&mut self, key: &str, value: &'v Value<'_>) -> Option<&'v str> {
-        let kind = kind(value);
-        let text = value.get_ref().as_str();
-        text.or_else(|| self.fail(value.span(), format!("\"{key}\" is {kind}; write a string in quotes")))
-    }
-
     fn no_key(&mut self, section: &str, key: &Key<'_>, known: &[&str], later: &[&str]) {
         let name = key.get_ref();
         let message = if later.contains(&name.as_ref()) {
@@ -463,29 +341,4 @@ pub(crate) fn zone_name(text: &str) -> Result<Name, String> {
 /// A name in Punycode (RFC 5891, UTS 46).
 fn domain_to_ascii(text: &str) -> Option<String> {
     idna::domain_to_ascii_strict(text).ok()
-}
-
-/// Whether the system refuses one of these beside the other.
-fn overlap(one: SocketAddr, other: SocketAddr, ipv6_only: Option<bool>) -> bool {
-    if one.port() == 0 || one.port() != other.port() {
-        return false;
-    }
-    let (one, other) = (one.ip(), other.ip());
-    match one.is_ipv4() == other.is_ipv4() {
-        true => one == other || one.is_unspecified() || other.is_unspecified(),
-        // Where both are listened on, `[::]` takes no IPv4 unless told to.
-        false => ipv6_only == Some(false) && [one, other].iter().any(|ip| ip.is_ipv6() && ip.is_unspecified()),
-    }
-}
-
-fn kind(value: &Value<'_>) -> &'static str {
-    match value.get_ref() {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "an integer",
-        DeValue::Float(_) => "a number",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a section",
-    }
 }

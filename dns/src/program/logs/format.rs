@@ -182,14 +182,14 @@ mod tests {
         let lines = Lines::default();
         let log = tracing_subscriber::fmt().event_format(JsonLines).with_writer(lines.clone());
         tracing::subscriber::with_default(log.finish(), tell);
-        let told: Vec<Value> = lines.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let first = &told[0];
+        let reported: Vec<Value> = lines.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let first = &reported[0];
         assert_eq!(
             (&first["event"], &first["region"], &first["count"]),
             (&"region_down".into(), &"fra".into(), &3.into())
         );
         assert_eq!((&first["failure"], &first["message"]), (&"re\"fused".into(), &"fra is down".into()));
-        assert_eq!((&first["level"], &told[1]["message"]), (&"WARN".into(), &"plain".into()));
+        assert_eq!((&first["level"], &reported[1]["message"]), (&"WARN".into(), &"plain".into()));
         assert!(first["timestamp"].as_str().unwrap().ends_with('Z'), "{first}");
         assert!(first["target"].as_str().unwrap().starts_with("bailiwick_dns"), "{first}");
     }

@@ -3,6 +3,7 @@
 
 mod loads;
 mod observed;
+mod zones;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use prometheus_client::registry::Registry;
 use super::{Metrics, QTYPES, RCODES, TRANSPORTS, ThreadCounters, latency};
 use crate::program::logs::queue;
 use crate::response::wire::Transport;
-use crate::state::owner::{self, Handle, Source};
+use crate::state::owner::{Handle, Source};
 use crate::state::snapshot::MonitorView;
 
 /// The sources with their names in labels.
@@ -185,8 +186,8 @@ impl Exposition {
             "Versions of rules, zones, keys and GeoIP database, by what became of them; the first at start included";
         let mut reloads = counter(encoder, "reloads", help)?;
         for (source, name) in SOURCES {
-            let fares = status.of(source);
-            let results = [("accepted", fares.accepted), ("refused", fares.refused), ("ignored", fares.ignored)];
+            let counts = status.of(source);
+            let results = [("accepted", counts.accepted), ("refused", counts.refused), ("ignored", counts.ignored)];
             for (result, count) in results {
                 sample(&mut reloads, &[("source", name), ("result", result)], count)?;
             }
@@ -201,15 +202,15 @@ impl Exposition {
         if !self.metrics.files.is_empty() {
             let help = "1 while certificate or token files last offered were refused and those before are in service";
             let mut failing = gauge(encoder, "files_failing", help)?;
-            for fares in &self.metrics.files {
-                let failed = u64::from(fares.is_failing());
-                failing.encode_family(&[("files", fares.files.as_str())])?.encode_gauge(&failed)?;
+            for file in &self.metrics.files {
+                let failed = u64::from(file.is_failing());
+                failing.encode_family(&[("files", file.files.as_str())])?.encode_gauge(&failed)?;
             }
             let help = "When the certificate in service expires, in seconds since 1970";
             let mut expires = gauge(encoder, "certificate_expires_seconds", help)?;
-            for fares in &self.metrics.files {
-                if let Some(at) = fares.expires() {
-                    expires.encode_family(&[("files", fares.files.as_str())])?.encode_gauge(&(at.0 / 1000))?;
+            for file in &self.metrics.files {
+                if let Some(at) = file.expires() {
+                    expires.encode_family(&[("files", file.files.as_str())])?.encode_gauge(&(at.0 / 1000))?;
                 }
             }
         }
@@ -217,95 +218,31 @@ impl Exposition {
         gauge(encoder, "persist_failing", "1 while the state directory can't be written")?.encode_gauge(&failed)
     }
 
-    fn zones(&self, encoder: &mut DescriptorEncoder<'_>, status: &owner::Status) -> fmt::Result {
-        let snapshot = self.handle.snapshot_owned();
-        let sources = snapshot.world().zone_sources();
-        let zones: Vec<(String, bool)> =
-            sources.iter().map(|zone| (zone.origin.to_string(), zone.is_missing())).collect();
-        let help = "1 while a zone is not served: no version of it could be used yet";
-        let mut missing = gauge(encoder, "zone_missing", help)?;
-        for (zone, is_missing) in &zones {
-            missing.encode_family(&[("zone", zone.as_str())])?.encode_gauge(&u64::from(*is_missing))?;
-        }
-        let help = "1 while a zone is not served as its files say";
-        let mut failing = gauge(encoder, "zone_failing", help)?;
-        for (zone, is_missing) in &zones {
-            let failed = u64::from(*is_missing || status.zones_failing.contains_key(zone));
-            failing.encode_family(&[("zone", zone.as_str())])?.encode_gauge(&failed)?;
-        }
-        Ok(())
-    }
-
-    fn keys(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let snapshot = self.handle.snapshot_owned();
-        if snapshot.world().key_sets().next().is_none() {
-            return Ok(());
-        }
-        let help = "Keys in a signed zone's DNSKEY RRset, with the digest by which nodes that hold different keys can \
-            be told apart";
-        let mut metric = gauge(encoder, "zone_keys", help)?;
-        for key_set in snapshot.world().key_sets() {
-            let (zone, keys) = (key_set.zone_name(), u64::try_from(key_set.dnskeys().count()).unwrap_or(u64::MAX));
-            metric.encode_family(&[("zone", zone.as_str()), ("sha256", key_set.digest())])?.encode_gauge(&keys)?;
-        }
-        Ok(())
-    }
-
-    fn signatures(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let (snapshot, status) = (self.handle.snapshot_owned(), self.handle.status());
-        let world = snapshot.world();
-        if world.key_sets().next().is_none() {
-            return Ok(());
-        }
-        let help = "When a signed zone's first signature is no longer served unless it is renewed before, in seconds \
-            since 1970";
-        let mut until = gauge(encoder, "signed_until_seconds", help)?;
-        for (zone, time) in world.signed_until(self.handle.now()) {
-            let zone = zone.origin().to_string();
-            until.encode_family(&[("zone", zone.as_str())])?.encode_gauge(&(time.0 / 1000))?;
-        }
-        let mut renewals = counter(encoder, "signature_renewals", "Times that signatures were renewed")?;
-        sample(&mut renewals, &[], status.renewals)?;
-        let failing = u64::from(status.not_renewed.is_some());
-        gauge(encoder, "signature_renewal_failing", "1 while signatures can't be renewed")?.encode_gauge(&failing)?;
-        let help = "Signatures that answers needed at once, by what became of them: made, found in memory, or refused \
-            for the budget";
-        let mut signatures = counter(encoder, "signatures_on_demand", help)?;
-        for (outcome, count) in [
-            ("made", world.online_signer().made()),
-            ("found", world.online_signer().found()),
-            ("refused", world.online_signer().refused()),
-        ] {
-            sample(&mut signatures, &[("outcome", outcome)], count)?;
-        }
-        Ok(())
-    }
-
     fn regions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.handle.snapshot_owned();
         let report = snapshot.health_report("", self.handle.now());
         let mut metric = gauge(encoder, "region_status", "1 for the status a region has, overrides included")?;
-        for (region, told) in &report.regions {
+        for (region, reported) in &report.regions {
             for status in STATUSES {
                 let labels = [("region", region.as_str()), ("status", word(status))];
-                metric.encode_family(&labels)?.encode_gauge(&u64::from(told.status == status))?;
+                metric.encode_family(&labels)?.encode_gauge(&u64::from(reported.status == status))?;
             }
         }
         let mut metric = gauge(encoder, "region_forced", "1 while an override forces a region's status")?;
-        for (region, told) in &report.regions {
-            let forced = u64::from(told.forced.is_some());
+        for (region, reported) in &report.regions {
+            let forced = u64::from(reported.forced.is_some());
             metric.encode_family(&[("region", region.as_str())])?.encode_gauge(&forced)?;
         }
         let mut metric = gauge(encoder, "endpoint_forced", "1 while an override forces an endpoint's status")?;
-        for (region, told) in &report.regions {
-            for (endpoint, one) in &told.endpoints {
+        for (region, reported) in &report.regions {
+            for (endpoint, one) in &reported.endpoints {
                 let labels = [("region", region.as_str()), ("endpoint", endpoint.as_str())];
                 metric.encode_family(&labels)?.encode_gauge(&u64::from(one.forced.is_some()))?;
             }
         }
         let mut metric = gauge(encoder, "endpoint_status", "1 for the status an endpoint has, overrides included")?;
-        for (region, told) in &report.regions {
-            for (endpoint, one) in &told.endpoints {
+        for (region, reported) in &report.regions {
+            for (endpoint, one) in &reported.endpoints {
                 for status in STATUSES {
                     let labels =
                         [("region", region.as_str()), ("endpoint", endpoint.as_str()), ("status", word(status))];
@@ -364,16 +301,16 @@ impl Exposition {
     }
 
     fn tasks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let fares = self.handle.tasks().fare();
+        let tasks = self.handle.tasks().health();
         let mut failing = gauge(encoder, "task_failing", "1 while a long-lived task is down or makes no turn")?;
-        for one in &fares {
+        for one in &tasks {
             let is_failing = u64::from(one.is_in_trouble);
             failing.encode_family(&[("task", one.task.as_str())])?.encode_gauge(&is_failing)?;
         }
         let help =
             "Times that a long-lived task panicked or ended and went on: a fault of the program, please report it";
         let mut panics = counter(encoder, "task_panics", help)?;
-        for one in &fares {
+        for one in &tasks {
             sample(&mut panics, &[("task", one.task.as_str())], one.panics)?;
         }
         let help = "Lines of log that were lost: the queue was full, or they could not be written";

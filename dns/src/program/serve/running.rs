@@ -64,7 +64,7 @@ impl Running {
         let renewed = certificates.all().map(|certificate| certificate as Arc<dyn Renew>);
         let renewal = Renewal::start(renewed.chain(http.iter().flat_map(Http::renewed)).collect(), handle.tasks())
             .map_err(|error| vec![format!("the system gives no thread: {error}")])?;
-        let metrics = Arc::new(Metrics::of(Arc::clone(&gate), limiter.clone(), renewal.fares()));
+        let metrics = Arc::new(Metrics::of(Arc::clone(&gate), limiter.clone(), renewal.files()));
         let mut addresses = sockets.addresses();
         let copies = sockets.copies().and_then(|copies| {
             let of_api = http.as_ref().map(Http::copy).transpose()?;

@@ -130,10 +130,10 @@ mod tests {
         assert_eq!(heard().unwrap(), "WATCHDOG=1");
         // The owner makes no turn any more: what was told before is heard, then nothing.
         socket.set_read_timeout(Some(Duration::from_millis(600))).unwrap();
-        let mut told = 0;
+        let mut reported = 0;
         while heard().is_ok() {
-            told += 1;
-            assert!(told < 1000, "the watchdog is told on and on");
+            reported += 1;
+            assert!(reported < 1000, "the watchdog is told on and on");
         }
         assert!(!tasks.vital_troubles().is_empty());
         owner.beat();

@@ -207,8 +207,8 @@ mod tests {
             let cookies = Cookies::random();
             let (_, cookie) = check(&cookies, "0102030405060708", "192.0.2.1", issued);
             for (later, proven) in [(0, true), (1800, true), (3600, true), (3601, false), (100_000, false)] {
-                let (told, reply) = check(&cookies, &cookie, "192.0.2.1", issued.wrapping_add(later));
-                assert_eq!(told, proven, "{later}");
+                let (reported, reply) = check(&cookies, &cookie, "192.0.2.1", issued.wrapping_add(later));
+                assert_eq!(reported, proven, "{later}");
                 assert_eq!(reply == cookie, later <= 1800, "{later}");
             }
             assert!(check(&cookies, &cookie, "192.0.2.1", issued.wrapping_sub(300)).0);

@@ -15,7 +15,7 @@ fn store() -> (tempfile::TempDir, Store) {
 #[test]
 fn what_can_not_be_written_is_told_and_tried_again_by_itself() {
     let (_directory, store) = store();
-    let (attempts, mut told) = unbounded_channel();
+    let (attempts, mut reported) = unbounded_channel();
     let keeper = Keeper::start(store, attempts).unwrap();
     let tries = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&tries);
@@ -26,14 +26,14 @@ fn what_can_not_be_written_is_told_and_tried_again_by_itself() {
     let outcome = keeper.keep(Kind::Rules, Box::new(write));
     assert!(outcome.recv_timeout(LONG).unwrap().is_err());
     let outcomes =
-        [told.blocking_recv().unwrap(), told.blocking_recv().unwrap()].map(|attempt| attempt.outcome.is_ok());
+        [reported.blocking_recv().unwrap(), reported.blocking_recv().unwrap()].map(|attempt| attempt.outcome.is_ok());
     assert_eq!((outcomes, tries.load(Ordering::SeqCst)), ([false, true], 2));
 }
 
 #[test]
 fn a_write_that_hangs_holds_up_nobody_and_only_the_latest_version_follows_it() {
     let (_directory, store) = store();
-    let (attempts, mut told) = unbounded_channel();
+    let (attempts, mut reported) = unbounded_channel();
     let keeper = Keeper::start(store, attempts).unwrap();
     let (release, hangs) = mpsc::channel::<()>();
     let hangs = Mutex::new(hangs);
@@ -53,7 +53,7 @@ fn a_write_that_hangs_holds_up_nobody_and_only_the_latest_version_follows_it() {
     release.send(()).unwrap();
     assert_eq!(latest.recv_timeout(LONG), Ok(Ok(())));
     assert!(superseded.recv().is_err(), "it was never tried");
-    assert!(told.blocking_recv().unwrap().outcome.is_ok() && told.blocking_recv().unwrap().outcome.is_ok());
+    assert!(reported.blocking_recv().unwrap().outcome.is_ok() && reported.blocking_recv().unwrap().outcome.is_ok());
 }
 
 #[test]
@@ -70,10 +70,10 @@ fn a_panic_while_writing_ends_nothing() {
 #[test]
 fn what_is_due_is_written_before_the_end() {
     let (_directory, store) = store();
-    let (attempts, mut told) = unbounded_channel();
+    let (attempts, mut reported) = unbounded_channel();
     let keeper = Keeper::start(store, attempts).unwrap();
     keeper.keep(Kind::Rules, Box::new(|_| Ok(())));
     drop(keeper);
-    assert!(told.blocking_recv().unwrap().outcome.is_ok());
-    assert!(told.blocking_recv().is_none(), "the thread ends");
+    assert!(reported.blocking_recv().unwrap().outcome.is_ok());
+    assert!(reported.blocking_recv().is_none(), "the thread ends");
 }

@@ -102,7 +102,7 @@ fn beginning(rules: Arc<Rules>, zone: &str) -> InitialState {
         store: None,
         overrides: Default::default(),
         faults: Default::default(),
-        misfits: Default::default(),
+        rejected: Default::default(),
         set_aside: Vec::new(),
     }
 }
@@ -223,8 +223,11 @@ async fn rules_that_do_not_fit_the_zones_are_refused_until_they_do() {
     let handle = begin(beginning(rules(1, "chat.example.com", &["a:1"]), "sub NS ns.example.net.\n"), &prober).await;
     handle.offer(Offer::Rules(rules(2, "chat.sub.example.com", &["a:1"]))).await;
     assert!(handle.wait_until(|_, status| status.rules.refused == 1).await);
-    let told = handle.status().rules.last_error.clone().unwrap().errors;
-    assert!(told[0].contains("chat.sub.example.com. lies at or below a delegation (example.zone:4)"), "{told:?}");
+    let reported = handle.status().rules.last_error.clone().unwrap().errors;
+    assert!(
+        reported[0].contains("chat.sub.example.com. lies at or below a delegation (example.zone:4)"),
+        "{reported:?}"
+    );
     assert_eq!(revision(&handle.snapshot()), 1);
 
     let broken = Faults::from([("example.com.".into(), vec!["example.zone:4: broken".into()])]);
@@ -366,7 +369,7 @@ async fn a_panic_of_the_owner_costs_what_it_was_about_and_nothing_else() {
         handle.changes.send(Change::Panic).await.unwrap();
         assert!(handle.wait_until(|_, status| status.panics == panics).await);
     }
-    assert_eq!(handle.tasks().fare()[0].panics, 3);
+    assert_eq!(handle.tasks().health()[0].panics, 3);
     prober.set("a:1", false);
     assert!(handle.wait_until(|snapshot, _| probed(snapshot, 0) == HealthStatus::Down).await, "health goes on");
     handle.offer(Offer::Rules(rules(2, "chat.example.com", &["a:1"]))).await;
@@ -438,7 +441,7 @@ fn signed() -> InitialState {
         store: None,
         overrides: Default::default(),
         faults: Default::default(),
-        misfits: Default::default(),
+        rejected: Default::default(),
         set_aside: Vec::new(),
     }
 }

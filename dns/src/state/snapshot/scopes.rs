@@ -85,13 +85,13 @@ fn prefixes(random: &mut Random) -> Vec<IpNet> {
     prefixes
 }
 
-struct Sight {
+struct TestWorld {
     snapshot: Snapshot,
     /// Prefixes whose edges are worth a look.
     edges: Vec<IpNet>,
 }
 
-impl Sight {
+impl TestWorld {
     fn new(random: &mut Random) -> Self {
         let mut rules = document(random);
         for (number, region) in (1..).zip(rules["regions"].as_object_mut().expect("regions").values_mut()) {
@@ -130,7 +130,7 @@ impl Sight {
     }
 
     /// The address that a whole response gives a subnet, and the scope.
-    fn told(&self, service: usize, address: IpAddr, source: u8) -> (Option<Ipv4Addr>, u8) {
+    fn reported(&self, service: usize, address: IpAddr, source: u8) -> (Option<Ipv4Addr>, u8) {
         let host = self.table().services()[service].hosts[0].as_str();
         let octets: Vec<u8> = match block(address, source).network() {
             IpAddr::V4(address) => address.octets().to_vec(),
@@ -187,22 +187,22 @@ fn rfc7871_7_2_1_whoever_is_inside_a_scope_gets_the_same_answer() {
     let mut compared = 0_u64;
     for seed in 0..WORLDS {
         let random = &mut Random::new(seed);
-        let sight = Sight::new(random);
+        let world = TestWorld::new(random);
         let mut probes: Vec<IpAddr> = (0..PROBES).map(|_| address(random)).collect();
-        probes.extend(sight.edges.iter().flat_map(|prefix| [prefix.network(), prefix.broadcast()]));
-        for service in 0..sight.table().services().len() {
+        probes.extend(world.edges.iter().flat_map(|prefix| [prefix.network(), prefix.broadcast()]));
+        for service in 0..world.table().services().len() {
             for &probe in &probes {
                 let whole = if probe.is_ipv4() { 32 } else { 128 };
                 // An IPv6 source may hide part of the IPv4 address inside; who reveals more is then told more.
                 let source = if probe.is_ipv4() { u8::try_from(1 + random.below(32)).expect("small") } else { whole };
-                let (answer, scope) = sight.told(service, probe, source);
+                let (answer, scope) = world.reported(service, probe, source);
                 let seen = block(probe, source).network();
-                assert_eq!(answer, sight.expected(service, seen), "seed {seed}, {seen}/{source}");
+                assert_eq!(answer, world.expected(service, seen), "seed {seed}, {seen}/{source}");
                 let promised = block(seen, scope);
                 for other in inside(promised, random) {
                     compared += 1;
-                    assert_eq!(sight.expected(service, other), answer, "seed {seed}, {other} in {promised}");
-                    let (theirs, their_scope) = sight.told(service, other, whole);
+                    assert_eq!(world.expected(service, other), answer, "seed {seed}, {other} in {promised}");
+                    let (theirs, their_scope) = world.reported(service, other, whole);
                     assert_eq!(
                         (theirs, their_scope),
                         (answer, scope),

@@ -350,7 +350,7 @@ fn an_alias_that_a_wildcard_of_its_own_service_stands_for_is_warned_of() {
 #[test]
 fn records_that_another_zone_of_the_node_hides_are_told() {
     let rules = compile_rules(RULES.replace(", \"elsewhere.example.org\"", "").into_bytes(), "rules.json").unwrap();
-    let told = |delegation: &str| {
+    let reported = |delegation: &str| {
         let below = crate::protocol::name::Name::parse(b"sub.ai.example.com.", None).unwrap();
         let text = "$TTL 1h\n@ SOA ns.test. h.test. 1 2 3 4 60\n@ NS ns.sub.ai.example.com.\nns A 192.0.2.1\n";
         let records =
@@ -361,11 +361,11 @@ fn records_that_another_zone_of_the_node_hides_are_told() {
         world.warnings().to_vec()
     };
     let delegated = "sub NS ns.sub\nns.sub A 192.0.2.1\n";
-    assert_eq!(told(delegated), [""; 0], "what delegates the zone belongs there");
-    let hidden = told(&format!("{delegated}sub MX 10 mail\nwww.sub A 192.0.2.2\n"));
+    assert_eq!(reported(delegated), [""; 0], "what delegates the zone belongs there");
+    let hidden = reported(&format!("{delegated}sub MX 10 mail\nwww.sub A 192.0.2.2\n"));
     let [one] = &hidden[..] else { panic!("{hidden:?}") };
     assert!(one.contains("sub.ai.example.com. and 1 more records of ai.example.com. are never served"), "{one}");
-    let apart = told("");
+    let apart = reported("");
     assert!(apart.len() == 1 && apart[0].contains("isn't delegated by ai.example.com."), "{apart:?}");
 }
 

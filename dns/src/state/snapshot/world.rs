@@ -55,8 +55,8 @@ impl ZoneSource {
     }
 }
 
-/// A zone that can't be served with the rules and keys that there are, and why.
-pub(crate) type Misfit = (Name, Vec<ZoneError>);
+/// A zone that can't be served with the present rules and keys, and why.
+pub(crate) type RejectedZone = (Name, Vec<ZoneError>);
 
 /// Rules, zones, keys and geography, compiled together, with the zones' signatures. Cheap to copy.
 #[derive(Debug, Clone)]
@@ -105,7 +105,8 @@ impl World {
         let mut warnings: Vec<String> = Vec::new();
         let owners = steered_owners(table, &answers);
         let zones = compile_zones(&sources, &owners, &mut warnings);
-        let zones = zones.map_err(|misfits| misfits.into_iter().flat_map(|(_, errors)| errors).collect::<Vec<_>>())?;
+        let zones =
+            zones.map_err(|rejected| rejected.into_iter().flat_map(|(_, errors)| errors).collect::<Vec<_>>())?;
         warn_of_foreign_hosts(table, &owners, &sources, &mut warnings);
         warn_of_undelegated(&zones, &keys, &mut warnings);
         warn_of_loops(table, &zones, &answers, &denied, &mut warnings);
@@ -142,15 +143,15 @@ impl World {
 
     /// The zones that can't be served with these rules and keys.
     #[must_use]
-    pub(crate) fn misfits(rules: &Rules, sources: &[ZoneSource], keys: &[ZoneKeys]) -> Vec<Misfit> {
+    pub(crate) fn rejected(rules: &Rules, sources: &[ZoneSource], keys: &[ZoneKeys]) -> Vec<RejectedZone> {
         let table = &rules.table;
         let answers: Vec<_> = table.services().iter().map(|service| published(table, service)).collect();
         let owners = steered_owners(table, &answers);
-        let mut misfits = compile_zones(sources, &owners, &mut Vec::new()).err().unwrap_or_default();
+        let mut rejected = compile_zones(sources, &owners, &mut Vec::new()).err().unwrap_or_default();
         let signed = keys.iter().map(ZoneKeys::origin);
         let unsignable = signed.map(|origin| (origin.to_name(), unsignable_in(sources, origin)));
-        misfits.extend(unsignable.filter(|(_, errors)| !errors.is_empty()));
-        misfits
+        rejected.extend(unsignable.filter(|(_, errors)| !errors.is_empty()));
+        rejected
     }
 
     /// The rules.
@@ -304,8 +305,8 @@ fn compile_zones(
     sources: &[ZoneSource],
     owners: &[SteeredOwner],
     warnings: &mut Vec<String>,
-) -> Result<Zones, Vec<Misfit>> {
-    let (mut zones, mut misfits) = (Vec::new(), Vec::new());
+) -> Result<Zones, Vec<RejectedZone>> {
+    let (mut zones, mut rejected) = (Vec::new(), Vec::new());
     for source in sources.iter().filter(|source| !source.is_missing()) {
         let here =
             |owner: &&SteeredOwner| zone_of(&owner.name, sources).is_some_and(|zone| zone.origin == source.origin);
@@ -315,11 +316,11 @@ fn compile_zones(
                 warnings.extend(compiled.warnings.iter().map(ToString::to_string));
                 zones.push(Arc::new(ServedZone::unsigned(compiled.zone)));
             }
-            Err(found) => misfits.push((source.origin.clone(), found)),
+            Err(found) => rejected.push((source.origin.clone(), found)),
         }
     }
     let missing = sources.iter().filter(|source| source.is_missing()).map(|source| source.origin.clone());
-    if misfits.is_empty() { Ok(Zones::new(zones).with_missing(missing)) } else { Err(misfits) }
+    if rejected.is_empty() { Ok(Zones::new(zones).with_missing(missing)) } else { Err(rejected) }
 }
 
 /// A host outside this node's zones may be another node's to serve.

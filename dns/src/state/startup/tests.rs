@@ -78,11 +78,11 @@ impl Node {
 
     async fn start(&self) -> Result<Started, Vec<String>> {
         let started = start_with(self.sources(), Healthy, Clock::system()).await;
-        started.map_err(|faults| self.told(&faults))
+        started.map_err(|faults| self.reported(&faults))
     }
 
     /// Faults as text, without the directory's name.
-    fn told(&self, faults: &[Fault]) -> Vec<String> {
+    fn reported(&self, faults: &[Fault]) -> Vec<String> {
         let directory = format!("{}/", self.directory.path().display());
         faults.iter().map(|fault| fault.to_string().replace(&directory, "")).collect()
     }
@@ -122,28 +122,28 @@ async fn every_error_of_every_file_is_told_at_once() {
     node.write("rules.json", r#"{ "version": 1, "revison": 1 }"#);
     node.write("example.zone", format!("{HEAD}a A 192.0.2\nb AAAA ::g\n"));
     node.write("geo.mmdb", "not an MMDB");
-    let told = node.start().await.unwrap_err();
-    for (place, told) in
+    let reported = node.start().await.unwrap_err();
+    for (place, reported) in
         ["example.zone:4: ", "example.zone:5: ", "geo.mmdb: ", "rules.json:1:1: /revision", "rules.json:1:17: /revison"]
             .iter()
-            .zip(&told)
+            .zip(&reported)
     {
-        assert!(told.starts_with(place), "{told} should start with {place}");
+        assert!(reported.starts_with(place), "{reported} should start with {place}");
     }
-    assert_eq!(told.len(), 5, "{told:?}");
-    assert_eq!(check(&node.sources(), Timestamp(0)).map_err(|faults| node.told(&faults)), Err(told));
+    assert_eq!(reported.len(), 5, "{reported:?}");
+    assert_eq!(check(&node.sources(), Timestamp(0)).map_err(|faults| node.reported(&faults)), Err(reported));
 }
 
 #[tokio::test]
 async fn without_any_valid_rules_there_is_no_start() {
     let node = Node::new();
     fs::remove_file(node.path("rules.json")).unwrap();
-    let told = node.start().await.unwrap_err();
-    assert!(told.len() == 1 && told[0].starts_with("rules.json: can't be read"), "{told:?}");
+    let reported = node.start().await.unwrap_err();
+    assert!(reported.len() == 1 && reported[0].starts_with("rules.json: can't be read"), "{reported:?}");
     // A zone that parses but doesn't compile is told beside it.
     node.write("example.zone", "$TTL 1h\n@ NS ns.example.net.\n");
-    let told = node.start().await.unwrap_err();
-    assert!(told.len() == 2 && told[1].contains("no SOA"), "{told:?}");
+    let reported = node.start().await.unwrap_err();
+    assert!(reported.len() == 2 && reported[1].contains("no SOA"), "{reported:?}");
 }
 
 #[tokio::test]
@@ -308,7 +308,7 @@ async fn keys_are_taken_up_when_they_change_and_the_last_good_stay() {
         SignedZone { origin: "example.com".parse().unwrap(), directory: node.path("keys"), policy: Policy::default() };
     let sources = Sources { dnssec: vec![zone.clone()], ..node.sources() };
     let start = async || start_with(sources.clone(), Healthy, Clock::system()).await;
-    let refused = node.told(&start().await.unwrap_err());
+    let refused = node.reported(&start().await.unwrap_err());
     assert!(refused[0].starts_with("keys/state.json: is missing; make the zone's first key"), "{refused:?}");
 
     let now = Clock::system().now();

@@ -235,12 +235,12 @@ mod tests {
         std::fs::rename(&file, folder.path().join("away")).unwrap();
         std::fs::write(&file, "xy").unwrap();
         let moves = Moves::default();
-        let (mut told, mut now) = (0, 0);
+        let (mut reported, mut now) = (0, 0);
         while now < 20_000 {
-            told += u32::from(matches!(part.step(now, &moves, short, alone), Check::Faults));
+            reported += u32::from(matches!(part.step(now, &moves, short, alone), Check::Faults));
             now += 100;
         }
-        assert_eq!(told, 1, "it is told once");
+        assert_eq!(reported, 1, "it is told once");
         assert!(part.faults().unwrap()[0].contains("can't be read"));
         while !matches!(part.step(now, &moves, fine, alone), Check::Version(1)) {
             now += 100;

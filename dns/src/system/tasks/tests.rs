@@ -21,8 +21,8 @@ fn a_task_that_is_down_is_named_until_it_is_back() {
     pulse.panicked();
     pulse.set_down(true);
     assert_eq!(tasks.vital_troubles()[0].to_string(), "api: is down");
-    let fares = tasks.fare();
-    assert_eq!((fares[0].is_in_trouble, fares[0].panics), (true, 1));
+    let health = tasks.health();
+    assert_eq!((health[0].is_in_trouble, health[0].panics), (true, 1));
     pulse.set_down(false);
     assert_eq!(tasks.troubles(), []);
 }
@@ -49,6 +49,6 @@ async fn a_task_that_panics_or_fails_is_made_again_until_it_ends_as_told() {
         }
     })
     .await;
-    assert_eq!((made.get(), tasks.fare()[0].panics), (3, 2));
+    assert_eq!((made.get(), tasks.health()[0].panics), (3, 2));
     assert_eq!(tasks.troubles(), []);
 }

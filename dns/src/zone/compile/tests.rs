@@ -13,7 +13,7 @@ fn warnings(text: &str) -> Vec<String> {
 
 #[test]
 fn all_errors_of_a_zone_are_told_at_once() {
-    let told = errors(
+    let reported = errors(
         "@ SOA a. b. 9 2 3 4 5\nsub SOA a. b. 9 2 3 4 5\na CNAME b.\na A 192.0.2.1\nc CNAME a.\nc CNAME b.\n\
          d DNAME a.\nd DNAME b.\nx.d A 192.0.2.1\nother.test. A 192.0.2.1\ncut NS ns.\ncut DNAME a.\n",
         &[],
@@ -28,17 +28,17 @@ fn all_errors_of_a_zone_are_told_at_once() {
         (13, "outside the zone"),
         (15, "both NS and DNAME"),
     ];
-    assert_eq!(told.len(), expected.len(), "{told:#?}");
-    for ((line, words), told) in expected.iter().zip(&told) {
-        assert!(told.starts_with(&format!("test.zone:{line}: ")) && told.contains(words), "{told}");
+    assert_eq!(reported.len(), expected.len(), "{reported:#?}");
+    for ((line, words), reported) in expected.iter().zip(&reported) {
+        assert!(reported.starts_with(&format!("test.zone:{line}: ")) && reported.contains(words), "{reported}");
     }
 }
 
 #[test]
 fn an_apex_without_soa_and_ns_is_an_error() {
-    let told = crate::zone::Zone::compile(&name("example.com"), &Records::default(), &[]).expect_err("empty");
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].message.contains("no NS") && told[1].message.contains("no SOA"));
+    let reported = crate::zone::Zone::compile(&name("example.com"), &Records::default(), &[]).expect_err("empty");
+    assert_eq!(reported.len(), 2, "{reported:?}");
+    assert!(reported[0].message.contains("no NS") && reported[1].message.contains("no SOA"));
 }
 
 #[test]
@@ -58,8 +58,8 @@ fn oddities_are_warnings() {
         ("sub NS ns.other.test.\na.sub TXT x\n", "never served"),
         ("d DNAME x.d\n", "never ends"),
     ] {
-        let told = warnings(text);
-        assert!(told.len() == 1 && told[0].contains(words), "{text}: {told:?}");
+        let reported = warnings(text);
+        assert!(reported.len() == 1 && reported[0].contains(words), "{text}: {reported:?}");
     }
     assert_eq!(warnings("sub NS ns.sub\nns.sub A 192.0.2.1\n").len(), 0);
 }
@@ -81,7 +81,7 @@ fn a_steered_owner_keeps_its_types_to_itself() {
         ("", vec![steered("chat.test", 0, &[a])], "outside"),
         ("", vec![steered("x.example.com", 0, &[a]), steered("X.example.com", 1, &[a])], "two services"),
     ] {
-        let told = errors(text, &owners);
-        assert!(told.len() == 1 && told[0].contains(words), "{text}: {told:?}");
+        let reported = errors(text, &owners);
+        assert!(reported.len() == 1 && reported[0].contains(words), "{text}: {reported:?}");
     }
 }

@@ -31,8 +31,8 @@ pub(super) struct Lexer<'t> {
     swallowed: u32,
 }
 
-/// What keeps an entry from being cut, and its line.
-pub(super) type Broken = (u32, String);
+/// The line and the message of a mistake in an entry.
+pub(super) type LexError = (u32, String);
 
 /// After so many parentheses without an end, the rest of the file is not looked at.
 const MAX_SWALLOWED: u32 = 16;
@@ -53,7 +53,7 @@ impl<'t> Lexer<'t> {
     }
 
     /// Cuts the entry at the current position; `None` for an empty one.
-    fn entry(&mut self) -> Result<Option<Entry<'t>>, Broken> {
+    fn entry(&mut self) -> Result<Option<Entry<'t>>, LexError> {
         let mut entry = Entry {
             line: self.line,
             indented: matches!(self.text.get(self.at), Some(b' ' | b'\t')),
@@ -113,7 +113,7 @@ impl<'t> Lexer<'t> {
     }
 
     /// A quoted string, quotes included.
-    fn quoted(&mut self) -> Result<&'t [u8], Broken> {
+    fn quoted(&mut self) -> Result<&'t [u8], LexError> {
         let start = self.at;
         self.at += 1;
         loop {
@@ -146,7 +146,7 @@ impl<'t> Lexer<'t> {
 }
 
 impl<'t> Iterator for Lexer<'t> {
-    type Item = Result<Entry<'t>, Broken>;
+    type Item = Result<Entry<'t>, LexError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.at < self.text.len() {

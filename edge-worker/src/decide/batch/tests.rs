@@ -328,8 +328,8 @@ fn lines_are_utf_8_whatever_they_begin_with() {
     ] {
         let mut out = Vec::new();
         let mut lines = named_lines();
-        let told = lines.pass(&bytes, &mut out).and_then(|()| lines.finish(&mut out));
-        assert_eq!(told, Err(Failure::BatchLine { line: 1 }), "{bytes:?}");
+        let reported = lines.pass(&bytes, &mut out).and_then(|()| lines.finish(&mut out));
+        assert_eq!(reported, Err(Failure::BatchLine { line: 1 }), "{bytes:?}");
     }
 }
 

@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_tenants_importance_is_told_as_the_endpoint_reads_it() {
-        let told = |path: &str, fields: &str, priority: Priority| {
+        let reported = |path: &str, fields: &str, priority: Priority| {
             let text = format!(r#"{{"model":"m",{fields}"messages":[],"input":"x","prompt":"x"}}"#);
             let field = if path.ends_with("chat/completions") { r#""input":"x","prompt":"x"}"# } else { "" };
             let text = match path {
@@ -187,15 +187,15 @@ mod tests {
         for fields in
             ["", r#""priority":0,"#, r#""service_tier":"priority","#, r#""priority" : 0 , "service_tier":"auto","#]
         {
-            assert_eq!(told(chat, fields, Priority::Vllm(7)), (Some(7.into()), None), "{fields}");
-            assert_eq!(told(chat, fields, Priority::OpenAi(0)), (None, Some("priority".into())), "{fields}");
-            assert_eq!(told(chat, fields, Priority::OpenAi(3)), (None, Some("default".into())), "{fields}");
-            assert_eq!(told(chat, fields, Priority::OpenAi(9)), (None, Some("flex".into())), "{fields}");
-            assert_eq!(told(chat, fields, Priority::Untold), (None, None), "{fields}");
+            assert_eq!(reported(chat, fields, Priority::Vllm(7)), (Some(7.into()), None), "{fields}");
+            assert_eq!(reported(chat, fields, Priority::OpenAi(0)), (None, Some("priority".into())), "{fields}");
+            assert_eq!(reported(chat, fields, Priority::OpenAi(3)), (None, Some("default".into())), "{fields}");
+            assert_eq!(reported(chat, fields, Priority::OpenAi(9)), (None, Some("flex".into())), "{fields}");
+            assert_eq!(reported(chat, fields, Priority::Untold), (None, None), "{fields}");
         }
-        assert_eq!(told(completion, "", Priority::Vllm(7)), (Some(7.into()), None));
-        assert_eq!(told(completion, "", Priority::OpenAi(0)), (None, None), "it has no such field");
-        assert_eq!(told(response, "", Priority::OpenAi(0)), (None, Some("priority".into())));
+        assert_eq!(reported(completion, "", Priority::Vllm(7)), (Some(7.into()), None));
+        assert_eq!(reported(completion, "", Priority::OpenAi(0)), (None, None), "it has no such field");
+        assert_eq!(reported(response, "", Priority::OpenAi(0)), (None, Some("priority".into())));
         let last = r#"{"model":"m","messages":[] , "service_tier": "priority" }"#;
         let body = inspect(chat, last, &[]).unwrap();
         let additions = Additions { usage: false, priority: Some(Priority::Untold) };

@@ -5,10 +5,11 @@ use core::ops::Range;
 
 use bailiwick_rules::rules::Allowance;
 
+use super::entries::{duplicates, entries, string};
 use super::shape::Fields;
 use super::shape::Shape::{Free, Label, Word};
 use super::walk::Walk;
-use super::{Needs, duplicates, entries, fault, field, string};
+use super::{Needs, fault, field};
 use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Kind, Scan};
 use crate::decide::route::{BodyForm, Class, Route};

@@ -6,7 +6,7 @@
 
 use core::ops::Range;
 
-use super::LONGEST_MODEL;
+use super::entries::LONGEST_MODEL;
 use super::place::Certainty;
 use super::pointer::pointer;
 use super::walk::{BodyFault, Walk};

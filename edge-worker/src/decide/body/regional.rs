@@ -5,7 +5,7 @@
 //! `projects/…/locations/…` and `@us-central1`, Azure's regions (`swedencentral`), and the forms in which LiteLLM and
 //! others write them (`bedrock/eu-central-1/…`, `azure/eu/…`).
 
-use super::LONGEST_MODEL;
+use super::entries::LONGEST_MODEL;
 use super::place::{is_plain, lenient};
 
 /// Groups of regions. A name begins with one (`us.`), or one is a part of it (`azure/eu/gpt-4o`, `gemini@global`).

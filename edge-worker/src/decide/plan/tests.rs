@@ -414,15 +414,15 @@ fn a_service_tier_is_told_to_each_endpoint_in_its_own_form() {
     assert!(plan.targets().iter().all(|target| target.priority().is_none()), "no tiers: as the client says");
     let (name, tier) = (TierId::parse("batch").unwrap(), ServiceTier { rank: 9, refuse_at: None });
     plan.tell_tier(Some((&name, &tier)));
-    let told: std::collections::BTreeMap<_, _> = plan
+    let reported: std::collections::BTreeMap<_, _> = plan
         .targets()
         .iter()
         .map(|target| (target.id().as_str(), (target.priority(), target.objective().map(TierId::as_str))))
         .collect();
-    assert_eq!(told["fra-1"], (Some(Priority::Vllm(9)), None));
-    assert_eq!(told["fra-2"], (Some(Priority::Untold), None));
-    assert_eq!(told["fra-3"], (Some(Priority::Untold), Some("batch")));
-    assert_eq!(told["azure"], (Some(Priority::OpenAi(9)), None));
+    assert_eq!(reported["fra-1"], (Some(Priority::Vllm(9)), None));
+    assert_eq!(reported["fra-2"], (Some(Priority::Untold), None));
+    assert_eq!(reported["fra-3"], (Some(Priority::Untold), Some("batch")));
+    assert_eq!(reported["azure"], (Some(Priority::OpenAi(9)), None));
     plan.tell_tier(None);
     assert!(plan.targets().iter().all(|target| target.priority() == Some(Priority::Untold)));
 }

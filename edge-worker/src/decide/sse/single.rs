@@ -158,14 +158,14 @@ fn response(scan: &mut Scan<'_>) -> Result<Option<String>, InvalidJson> {
     if !has_output {
         return Ok(None);
     }
-    let mut told = ResponseEvents::default();
-    told.tell("response.created", &format!("\"response\":{begun}"));
+    let mut reported = ResponseEvents::default();
+    reported.tell("response.created", &format!("\"response\":{begun}"));
     for (position, item) in items.iter().enumerate() {
-        told.item(position, item)?;
+        reported.item(position, item)?;
     }
     let whole = scan.since(start);
-    told.tell(last, &format!("\"response\":{whole}"));
-    Ok(Some(told.events))
+    reported.tell(last, &format!("\"response\":{whole}"));
+    Ok(Some(reported.events))
 }
 
 /// The events of a response that were written so far.

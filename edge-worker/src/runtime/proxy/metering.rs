@@ -199,22 +199,22 @@ fn settlement(metering: &Metering, record: &Record, position: usize) -> Settleme
 /// Tells a tenant with a budget what is left of it.
 pub(crate) fn tell_budget(whose: &Identity, headers: &mut Headers) {
     if let Some(budget) = budget_of(&whose.table, whose.tenant) {
-        let told = memory::with(|memory| memory.quotas.left_of(budget, clock::now()));
-        write_limits(told, headers);
+        let reported = memory::with(|memory| memory.quotas.left_of(budget, clock::now()));
+        write_limits(reported, headers);
     }
 }
 
 /// Writes what is left of requests and of tokens, as OpenAI does.
 fn write_limits([requests, tokens]: [Option<Dimension>; 2], headers: &mut Headers) {
-    for (kind, told) in [("requests", requests), ("tokens", tokens)] {
-        let Some(told) = told else { continue };
+    for (kind, reported) in [("requests", requests), ("tokens", tokens)] {
+        let Some(reported) = reported else { continue };
         let mut write = |what: &str, value: Option<String>| {
             if let Some(value) = value {
                 headers.set(&format!("x-ratelimit-{what}-{kind}"), &value);
             }
         };
-        write("limit", told.limit.map(|limit| limit.to_string()));
-        write("remaining", told.remaining.map(|remaining| remaining.to_string()));
-        write("reset", told.reset.map(write_span));
+        write("limit", reported.limit.map(|limit| limit.to_string()));
+        write("remaining", reported.remaining.map(|remaining| remaining.to_string()));
+        write("reset", reported.reset.map(write_span));
     }
 }

@@ -154,8 +154,8 @@ mod tests {
         );
         let table = Table::compile(json.as_bytes());
         let table = table.map_err(|errors| {
-            let told = errors.iter().map(ToString::to_string);
-            told.map(|line| line.replace("/regions/r/monitor/", "")).collect::<Vec<_>>()
+            let reported = errors.iter().map(ToString::to_string);
+            reported.map(|line| line.replace("/regions/r/monitor/", "")).collect::<Vec<_>>()
         })?;
         Ok(table.regions()[0].monitor.clone().unwrap())
     }

@@ -105,8 +105,8 @@ mod tests {
                 "url": "https://e.example/v1", "load": {{ {fields} }} }} }} }} }} }}"#
         );
         let table = Table::compile(json.as_bytes()).map_err(|errors| {
-            let told = errors.iter().map(ToString::to_string);
-            told.map(|line| line.replace("/regions/r/endpoints/e/load", "")).collect::<Vec<_>>()
+            let reported = errors.iter().map(ToString::to_string);
+            reported.map(|line| line.replace("/regions/r/endpoints/e/load", "")).collect::<Vec<_>>()
         })?;
         Ok(table.regions()[0].endpoints[0].1.load.as_deref().cloned().expect("a source"))
     }
@@ -149,8 +149,8 @@ mod tests {
                 "/sni: belongs to an https",
             ),
         ] {
-            let told = read(&fields).unwrap_err();
-            assert!(told.len() == 1 && told[0].starts_with(said), "{fields}: {told:?}");
+            let reported = read(&fields).unwrap_err();
+            assert!(reported.len() == 1 && reported[0].starts_with(said), "{fields}: {reported:?}");
         }
         let running = read(&format!(r#""type": "prometheus", {url}, "running": {{ "name": "a" }}"#)).unwrap_err();
         assert!(running[0].starts_with("/regions/r/endpoints/e: reads its load by \"running\" alone"), "{running:?}");

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use crate::geo::{self, Coordinates, CountryCode, NoCountry};
+use crate::geo::{self, Coordinates, CountryCode, NonCountry};
 use crate::json::{Node, Reader, nearest};
 use crate::rules::{HostName, HttpUrl, SecretName, SteeredHost};
 use crate::time::Millis;
@@ -33,9 +33,9 @@ fn not_a_country(text: &str) -> String {
     if CountryCode::parse(&upper).is_some() {
         return format!("; write the code in upper case: \"{upper}\"");
     }
-    match geo::no_country(&upper) {
-        Some(NoCountry { about, meant: Some(code), .. }) => format!(", which {about}; write {code:?}"),
-        Some(NoCountry { about, .. }) => {
+    match geo::non_country(&upper) {
+        Some(NonCountry { about, meant: Some(code), .. }) => format!(", which {about}; write {code:?}"),
+        Some(NonCountry { about, .. }) => {
             format!(", which {about}; write a country's ISO 3166-1 code, or leave it out: who has none is \"unknown\"")
         }
         None => "; write an ISO 3166-1 alpha-2 code such as \"DE\"".to_owned(),

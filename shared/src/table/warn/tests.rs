@@ -36,7 +36,7 @@ fn tenant(rest: &Value) -> Value {
 }
 
 /// The warnings about a quiet document with one change.
-fn told(change: impl FnOnce(&mut Value)) -> Vec<String> {
+fn reported(change: impl FnOnce(&mut Value)) -> Vec<String> {
     let mut document = quiet();
     change(&mut document);
     let table = Table::compile(document.to_string().as_bytes()).unwrap_or_else(|violations| panic!("{violations:#?}"));
@@ -45,7 +45,7 @@ fn told(change: impl FnOnce(&mut Value)) -> Vec<String> {
 
 #[track_caller]
 fn assert_told(change: impl FnOnce(&mut Value), pointer: &str, hint: &str) {
-    let lines = told(change);
+    let lines = reported(change);
     let [line] = &lines[..] else { panic!("one warning expected: {lines:#?}") };
     assert!(line.starts_with(&format!("{pointer}: ")), "{line}");
     assert!(line.contains(hint), "{line}");
@@ -53,9 +53,9 @@ fn assert_told(change: impl FnOnce(&mut Value), pointer: &str, hint: &str) {
 
 #[test]
 fn nothing_is_told_of_a_quiet_document() {
-    assert_eq!(told(|_| ()), [""; 0]);
-    assert_eq!(told(|d| d["tenants"]["acme"] = tenant(&json!({ "residency": "eu" }))), [""; 0]);
-    assert_eq!(told(|d| d["tenants"]["acme"] = tenant(&json!({ "process_in": ["uk", ["eu"]] }))), [""; 0]);
+    assert_eq!(reported(|_| ()), [""; 0]);
+    assert_eq!(reported(|d| d["tenants"]["acme"] = tenant(&json!({ "residency": "eu" }))), [""; 0]);
+    assert_eq!(reported(|d| d["tenants"]["acme"] = tenant(&json!({ "process_in": ["uk", ["eu"]] }))), [""; 0]);
 }
 
 #[test]
@@ -69,8 +69,8 @@ fn clients_that_no_rule_takes_are_told() {
     assert_told(without(2), place, "no rule for \"unknown\"");
     assert_told(without(1), place, "takes no clients of 216 countries (AD, AE, AF, AG, AI, AL, AM, AO and 208 more)");
     let denied = |rule: usize| move |d: &mut Value| d["services"]["chat"]["residency"][rule]["process_in"] = json!([]);
-    assert_eq!(told(denied(2)), [""; 0], "denied on purpose");
-    assert_eq!(told(denied(1)), [""; 0], "denied on purpose");
+    assert_eq!(reported(denied(2)), [""; 0], "denied on purpose");
+    assert_eq!(reported(denied(1)), [""; 0], "denied on purpose");
 }
 
 #[test]
@@ -88,10 +88,10 @@ fn nobody_is_left_over_where_only_tenants_that_say_where_they_belong_ask() {
     };
     let left_over =
         |lines: Vec<String>| lines.iter().filter(|line| line.starts_with("/services/chat/residency: ")).count();
-    assert_eq!(left_over(told(closed(false, json!({ "residency": "eu" })))), 0);
-    assert_eq!(left_over(told(closed(false, json!({ "process_in": ["eu"] })))), 0);
-    assert_eq!(left_over(told(closed(false, json!({})))), 2, "by geography");
-    assert_eq!(left_over(told(closed(true, json!({ "residency": "eu" })))), 2, "DNS knows no tenants");
+    assert_eq!(left_over(reported(closed(false, json!({ "residency": "eu" })))), 0);
+    assert_eq!(left_over(reported(closed(false, json!({ "process_in": ["eu"] })))), 0);
+    assert_eq!(left_over(reported(closed(false, json!({})))), 2, "by geography");
+    assert_eq!(left_over(reported(closed(true, json!({ "residency": "eu" })))), 2, "DNS knows no tenants");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_declared_residency_that_nothing_takes_is_told() {
         d["services"]["chat"]["residency"].as_array_mut().unwrap().remove(1);
         d["tenants"]["acme"] = tenant(&json!({ "residency": "uk" }));
     };
-    let lines = told(change);
+    let lines = reported(change);
     let line =
         lines.iter().find(|line| line.starts_with("/tenants/acme/residency: ")).unwrap_or_else(|| panic!("{lines:#?}"));
     assert!(line.contains("no rule of the service chat"), "{line}");
@@ -135,7 +135,7 @@ fn a_list_of_members_by_hand_is_told() {
         d["regions"]["fra"]["countries"] = json!(["eu"]);
         d["services"]["chat"]["residency"][0]["process_in"] = json!(["hand", "uk"]);
     };
-    let lines = told(by_hand);
+    let lines = reported(by_hand);
     let expected = [
         ("/services/chat/residency/0/process_in: leaves out fra", "but for AX, GF, GP, MF, MQ, RE, YT"),
         ("/services/chat/residency/0/process_in/0: ", "adds no region"),
@@ -162,15 +162,15 @@ fn endpoints_that_the_edge_cannot_use_are_told() {
             region["endpoints"] = json!({});
         }
     };
-    assert_eq!(told(dns_only), [""; 0]);
+    assert_eq!(reported(dns_only), [""; 0]);
     let url = |url: &'static str| move |d: &mut Value| d["regions"]["fra"]["endpoints"]["fra-1"]["url"] = json!(url);
     assert_told(url("https://fra.example"), "/regions/fra/endpoints/fra-1/url", "no /v1");
     assert_told(url("https://fra.example/api/"), "/regions/fra/endpoints/fra-1/url", "no /v1");
     for fine in ["https://fra.example/v1/", "https://fra.example/v1beta/openai", "https://fra.example/api/v2"] {
-        assert_eq!(told(url(fine)), [""; 0], "{fine}");
+        assert_eq!(reported(url(fine)), [""; 0], "{fine}");
     }
     let azure = json!({ "url": "https://a.example", "style": "azure", "api_version": "2024-10-21" });
-    assert_eq!(told(|d| d["regions"]["fra"]["endpoints"]["fra-1"] = azure), [""; 0]);
+    assert_eq!(reported(|d| d["regions"]["fra"]["endpoints"]["fra-1"] = azure), [""; 0]);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn an_engine_that_tenants_share_is_told_while_any_name_may_be_used_there() {
     for engine in ["vllm", "sglang"] {
         assert_told(shared(2, json!({ "engine": engine })), place, "2 tenants share this engine");
     }
-    assert_eq!(told(shared(1, json!({ "engine": "vllm" }))), [""; 0], "it is one tenant's alone");
-    assert_eq!(told(shared(2, json!({ "engine": "vllm", "models": { "a": "b" } }))), [""; 0]);
-    assert_eq!(told(shared(2, json!({}))), [""; 0], "it is no engine");
+    assert_eq!(reported(shared(1, json!({ "engine": "vllm" }))), [""; 0], "it is one tenant's alone");
+    assert_eq!(reported(shared(2, json!({ "engine": "vllm", "models": { "a": "b" } }))), [""; 0]);
+    assert_eq!(reported(shared(2, json!({}))), [""; 0], "it is no engine");
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::batch;
-use crate::load::{Flight, Pace, Stream, Timed, Told};
+use crate::load::{Flight, Pace, Stream, Tally, Timed};
 use crate::rounds::{Plan, spread_out, stream};
 use crate::server::{Server, named};
 use crate::stats::Spread;
@@ -118,22 +118,22 @@ fn collect(
     asked: &Stream<'_>,
     (began, outstanding): (Instant, Instant),
     sent: usize,
-    told: &mut Told,
+    tally: &mut Tally,
 ) -> std::io::Result<u64> {
-    let (already, mut last) = (told.answered, 0);
+    let (already, mut last) = (tally.answered, 0);
     loop {
         for flight in &mut *flights {
-            flight.receive(began, asked, told)?;
+            flight.receive(began, asked, tally)?;
             last = last.max(flight.latest());
         }
-        let answered = usize::try_from(told.answered - already).unwrap_or(usize::MAX);
+        let answered = usize::try_from(tally.answered - already).unwrap_or(usize::MAX);
         if answered >= sent || outstanding.elapsed() > PATIENCE {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));
     }
     for flight in flights {
-        told.lost += flight.sweep(Duration::MAX);
+        tally.lost += flight.sweep(Duration::MAX);
     }
     Ok(last)
 }
@@ -157,7 +157,7 @@ fn one(
     server.cores.on_generator()?;
     server.settle();
     let began = Instant::now();
-    let mut told = Told::default();
+    let mut tally = Tally::default();
     let (mut worked, mut spent) = (0, 0);
     // The first tells how long to sleep, and counts for nothing.
     let mut expected = None;
@@ -165,36 +165,36 @@ fn one(
         let halted = server.halt()?;
         let mut sent = 0;
         for flight in &mut flights {
-            sent += flight.send(&asked, draw, began, u64::MAX, &mut told).map_err(fault)?;
+            sent += flight.send(&asked, draw, began, u64::MAX, &mut tally).map_err(fault)?;
         }
         let (before, released) = (server.cpu(), batch::now());
         drop(halted);
         let outstanding = Instant::now();
         std::thread::sleep(expected.unwrap_or(Duration::from_millis(20)));
-        let last = collect(&mut flights, &asked, (began, outstanding), sent, &mut told).map_err(fault)?.max(released);
+        let last = collect(&mut flights, &asked, (began, outstanding), sent, &mut tally).map_err(fault)?.max(released);
         let took = last.saturating_sub(released);
         if expected.is_some() {
             worked += took;
             spent += server.cpu().since(&before).nanoseconds;
         } else {
-            (told.answered, told.sent) = (0, 0);
+            (tally.answered, tally.sent) = (0, 0);
         }
         // With something to spare: looking too early disturbs.
         expected = Some(Duration::from_nanos(took + took / 4));
-        if began.elapsed() >= length && told.answered > 0 {
+        if began.elapsed() >= length && tally.answered > 0 {
             break;
         }
-        if told.answered == 0 && began.elapsed() > length + PATIENCE * 4 {
+        if tally.answered == 0 && began.elapsed() > length + PATIENCE * 4 {
             return Err(format!("{} answered nothing", server.name()));
         }
     }
-    let answered = told.answered as f64;
+    let answered = tally.answered as f64;
     Ok(Bursts {
         turn: Turn::new(server, workload, round),
         burst: sockets * EACH,
         cpu: spent as f64 / 1e3 / answered,
         rate: answered * 1e9 / (worked as f64).max(1.0),
-        faults: [told.lost, told.wrong, told.stray],
+        faults: [tally.lost, tally.wrong, tally.stray],
     })
 }
 

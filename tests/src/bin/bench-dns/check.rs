@@ -80,10 +80,10 @@ mod tests {
                 socket.send_to(&message.to_vec().unwrap(), from).unwrap();
             }
         });
-        let told = check(server, &Workload::of_static(1), &mut Draw::new(1));
+        let reported = check(server, &Workload::of_static(1), &mut Draw::new(1));
         UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[0], server).unwrap();
         answering.join().unwrap();
-        told
+        reported
     }
 
     #[test]
@@ -98,8 +98,8 @@ mod tests {
             |message| message.answers.clear(),
         ];
         for lie in lies {
-            let told = checked(lie).expect_err("a lie");
-            assert!(told.starts_with("answer 1 of static is wrong: wanted [\"10.0.0.0\"]"), "{told}");
+            let reported = checked(lie).expect_err("a lie");
+            assert!(reported.starts_with("answer 1 of static is wrong: wanted [\"10.0.0.0\"]"), "{reported}");
         }
     }
 }

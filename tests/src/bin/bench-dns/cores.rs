@@ -75,7 +75,7 @@ impl Cores {
     }
 
     /// In words.
-    pub(crate) fn told(&self) -> String {
+    pub(crate) fn description(&self) -> String {
         let [servers, generator] = [&self.servers, &self.generator].map(|cores| match &cores[..] {
             [core] => format!("core {core}"),
             cores => format!("cores {}", cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
@@ -107,16 +107,16 @@ mod tests {
 
     #[test]
     fn the_generator_has_a_core_of_its_own_where_there_is_one() {
-        let told = |all: &[usize], threads| {
+        let description = |all: &[usize], threads| {
             let cores = Cores::among(all, threads);
             (cores.servers.clone(), cores.generator.clone(), cores.shared())
         };
-        assert_eq!(told(&[0, 1], 1), (vec![0], vec![1], false));
-        assert_eq!(told(&[2, 3, 5], 2), (vec![2, 3], vec![5], false));
-        assert_eq!(told(&[0, 1], 2), (vec![0, 1], vec![0, 1], true));
-        assert_eq!(told(&[0], 1), (vec![0], vec![0], true));
-        assert_eq!(told(&[0], 4), (vec![0], vec![0], true));
-        assert_eq!(Cores::among(&[0, 1], 2).told(), "servers and the generator share cores 0, 1");
-        assert_eq!(Cores::among(&[0, 1], 1).told(), "servers on core 0, the generator on core 1");
+        assert_eq!(description(&[0, 1], 1), (vec![0], vec![1], false));
+        assert_eq!(description(&[2, 3, 5], 2), (vec![2, 3], vec![5], false));
+        assert_eq!(description(&[0, 1], 2), (vec![0, 1], vec![0, 1], true));
+        assert_eq!(description(&[0], 1), (vec![0], vec![0], true));
+        assert_eq!(description(&[0], 4), (vec![0], vec![0], true));
+        assert_eq!(Cores::among(&[0, 1], 2).description(), "servers and the generator share cores 0, 1");
+        assert_eq!(Cores::among(&[0, 1], 1).description(), "servers on core 0, the generator on core 1");
     }
 }

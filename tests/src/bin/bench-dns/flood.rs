@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::load::{Pace, Timed, Told};
+use crate::load::{Pace, Tally, Timed};
 use crate::rounds::{Plan, shoot, stream};
 use crate::server::Server;
 use crate::stats::{Spread, percentile};
@@ -27,7 +27,7 @@ const CAPACITY: Duration = Duration::from_millis(500);
 
 /// What known names are asked beside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Beside {
+pub(crate) enum Background {
     /// Nothing else.
     Nothing,
     /// Known names, by so many hundredths of what the server takes of missing ones.
@@ -36,7 +36,7 @@ pub(crate) enum Beside {
     Missing(u32),
 }
 
-impl Beside {
+impl Background {
     /// All there are: first each alone, then floods of both kinds by their rate.
     fn all() -> impl Iterator<Item = Self> {
         [Self::Nothing]
@@ -44,7 +44,7 @@ impl Beside {
             .chain(SHARES.into_iter().flat_map(|share| [Self::Known(share), Self::Missing(share)]))
     }
 
-    fn told(self) -> String {
+    fn label(self) -> String {
         match self {
             Self::Nothing => "nothing".to_owned(),
             Self::Known(share) => format!("known, {share} %"),
@@ -61,7 +61,7 @@ pub(crate) struct Flooded {
     /// In which round, from 0.
     pub(crate) round: usize,
     /// Beside what.
-    pub(crate) beside: Beside,
+    pub(crate) beside: Background,
     /// Answers to the flood per second.
     pub(crate) rate: f64,
     /// Microseconds of known names in a typical piece: half of the answers came sooner, 99 of 100; and in all pieces,
@@ -85,9 +85,9 @@ impl Flooded {
     /// For programs.
     pub(crate) fn json(&self) -> Value {
         let (beside, share) = match self.beside {
-            Beside::Nothing => ("nothing", 0),
-            Beside::Known(share) => ("known", share),
-            Beside::Missing(share) => ("missing", share),
+            Background::Nothing => ("nothing", 0),
+            Background::Known(share) => ("known", share),
+            Background::Missing(share) => ("missing", share),
         };
         let [half, most, rare] = self.took;
         json!({
@@ -111,7 +111,7 @@ fn pieces(plan: &Plan) -> u32 {
 
 /// About how long all of it takes: before each piece a server is let settle.
 pub(crate) fn takes(plan: &Plan, servers: &[Server]) -> Duration {
-    let all = u32::try_from(Beside::all().count()).unwrap_or(u32::MAX);
+    let all = u32::try_from(Background::all().count()).unwrap_or(u32::MAX);
     let once = CAPACITY.min(plan.length) + (PIECE + PIECE / 2) * pieces(plan) * all;
     once * u32::try_from(plan.rounds * measured(servers).count()).unwrap_or(u32::MAX)
 }
@@ -138,30 +138,30 @@ pub(crate) fn measure(
         for server in measured(servers) {
             // What it takes of missing names just now; by the way, it gets warm.
             let asked = stream(server, &missing, Pace::Window(plan.window), Timed::No);
-            let told = shoot(server, &[asked], CAPACITY.min(plan.length), draw)?.told.remove(0);
-            let takes = told.answered as f64 / told.took.as_secs_f64().max(1e-9);
-            for beside in Beside::all() {
+            let tally = shoot(server, &[asked], CAPACITY.min(plan.length), draw)?.tallies.remove(0);
+            let takes = tally.answered as f64 / tally.took.as_secs_f64().max(1e-9);
+            for beside in Background::all() {
                 let timed = stream(server, &known, Pace::Steady(plan.rate), Timed::OnTheWay);
                 let flood = |workload, share: u32| {
                     let rate = (takes * f64::from(share) / 100.0) as u32;
                     stream(server, workload, Pace::Steady(rate), Timed::No)
                 };
                 let streams = match beside {
-                    Beside::Nothing => vec![timed],
-                    Beside::Known(share) => vec![timed, flood(&known, share)],
-                    Beside::Missing(share) => vec![timed, flood(&missing, share)],
+                    Background::Nothing => vec![timed],
+                    Background::Known(share) => vec![timed, flood(&known, share)],
+                    Background::Missing(share) => vec![timed, flood(&missing, share)],
                 };
                 let before = server.memory();
-                let pieces = (0..pieces(plan)).map(|_| Ok(shoot(server, &streams, PIECE, draw)?.told));
+                let pieces = (0..pieces(plan)).map(|_| Ok(shoot(server, &streams, PIECE, draw)?.tallies));
                 let pieces = pieces.collect::<Result<Vec<_>, String>>()?;
                 let memory = [before, server.memory()];
-                let one = told_of(server.peer.name(), round, beside, &pieces, memory);
+                let one = summary_of(server.peer.name(), round, beside, &pieces, memory);
                 tell(format!(
                     "round {} of {}: {} beside {}: p50 {:.0} µs, p99 {:.0} µs; memory {:+.0} KiB",
                     round + 1,
                     plan.rounds,
                     one.server,
-                    beside.told().replace('*', ""),
+                    beside.label().replace('*', ""),
                     one.took[0],
                     one.took[1],
                     one.grown()
@@ -175,7 +175,7 @@ pub(crate) fn measure(
 
 /// One measurement of its pieces, each with what became of the known names and of the flood.
 #[allow(clippy::cast_precision_loss)] // counts of seconds
-fn told_of(server: &str, round: usize, beside: Beside, pieces: &[Vec<Told>], memory: [u64; 2]) -> Flooded {
+fn summary_of(server: &str, round: usize, beside: Background, pieces: &[Vec<Tally>], memory: [u64; 2]) -> Flooded {
     let typical = |share| {
         let figures = pieces.iter().filter_map(|piece| percentile(&piece[0].latencies, share));
         Spread::of(figures.map(f64::from)).map_or(f64::INFINITY, |spread| spread.median)
@@ -183,15 +183,15 @@ fn told_of(server: &str, round: usize, beside: Beside, pieces: &[Vec<Told>], mem
     let mut all: Vec<u32> = pieces.iter().flat_map(|piece| piece[0].latencies.iter().copied()).collect();
     all.sort_unstable();
     let floods = || pieces.iter().filter_map(|piece| piece.get(1));
-    let seconds: f64 = floods().map(|told| told.took.as_secs_f64()).sum();
+    let seconds: f64 = floods().map(|tally| tally.took.as_secs_f64()).sum();
     Flooded {
         server: server.to_owned(),
         round,
         beside,
-        rate: floods().map(|told| told.answered).sum::<u64>() as f64 / seconds.max(1e-9),
+        rate: floods().map(|tally| tally.answered).sum::<u64>() as f64 / seconds.max(1e-9),
         took: [typical(0.5), typical(0.99), percentile(&all, 0.999).map_or(f64::INFINITY, f64::from)],
-        lost: [pieces.iter().map(|piece| piece[0].lost).sum(), floods().map(|told| told.lost).sum()],
-        wrong: pieces.iter().flatten().map(|told| told.wrong).sum(),
+        lost: [pieces.iter().map(|piece| piece[0].lost).sum(), floods().map(|tally| tally.lost).sum()],
+        wrong: pieces.iter().flatten().map(|tally| tally.wrong).sum(),
         memory,
     }
 }
@@ -215,7 +215,7 @@ pub(crate) fn table(all: &[Flooded], text: &mut String) {
             names.push(&one.server);
         }
     }
-    for (server, beside) in names.iter().flat_map(|name| Beside::all().map(move |beside| (name, beside))) {
+    for (server, beside) in names.iter().flat_map(|name| Background::all().map(move |beside| (name, beside))) {
         let rounds: Vec<&Flooded> = all.iter().filter(|one| one.server == **server && one.beside == beside).collect();
         let of = |figure: &dyn Fn(&Flooded) -> f64| Spread::of(rounds.iter().map(|one| figure(one)));
         let took = |rank: usize| of(&move |one: &Flooded| one.took[rank]);
@@ -233,7 +233,7 @@ pub(crate) fn table(all: &[Flooded], text: &mut String) {
         let _ = writeln!(
             text,
             "| {server} | {} | {:.0} | {half:.0} | {most:.0} | {rare:.0} | {} / {} | {:.1} | {grown:.0} |",
-            beside.told(),
+            beside.label(),
             rate.median,
             lost[0],
             lost[1],
@@ -262,7 +262,7 @@ mod tests {
         let all: Vec<Flooded> = [("echo", 20), ("bailiwick", 30)]
             .into_iter()
             .flat_map(|(server, most)| {
-                let rounds = (0..3).flat_map(move |round| Beside::all().map(move |beside| (round, beside)));
+                let rounds = (0..3).flat_map(move |round| Background::all().map(move |beside| (round, beside)));
                 rounds.map(move |(round, beside)| one(server, round, beside, most + u32::try_from(round).unwrap()))
             })
             .collect();
@@ -280,9 +280,12 @@ mod tests {
         // One piece of three was disturbed: it shows in the rare ones alone.
         let piece = |late: u32| {
             let latencies = (0..1000).map(|number| if number < 950 { 10 } else { late }).collect();
-            vec![Told { latencies, lost: 1, ..Told::default() }, Told { answered: 500, took: PIECE, ..Told::default() }]
+            vec![
+                Tally { latencies, lost: 1, ..Tally::default() },
+                Tally { answered: 500, took: PIECE, ..Tally::default() },
+            ]
         };
-        let typical = told_of("echo", 0, Beside::Missing(25), &[piece(20), piece(5000), piece(30)], [0, 0]);
+        let typical = summary_of("echo", 0, Background::Missing(25), &[piece(20), piece(5000), piece(30)], [0, 0]);
         assert_eq!((typical.took, typical.lost), ([10.0, 30.0, 5000.0], [3, 0]));
         assert!((typical.rate - 5000.0).abs() < 1e-6, "{}", typical.rate);
         let mut none = String::new();

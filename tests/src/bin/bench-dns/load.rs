@@ -1,6 +1,9 @@
 //! The generator: a server's address and a workload enter, how much was answered and how leave. It runs on the calling
 //! thread and looks at every answer; the runner reads the server's CPU time around it.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -30,7 +33,7 @@ pub(crate) enum Pace {
 
 /// What became of the queries.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Told {
+pub(crate) struct Tally {
     /// How many were sent.
     pub(crate) sent: u64,
     /// How many of a steady rate never were.
@@ -94,7 +97,7 @@ pub(crate) fn run(
     streams: &[Stream<'_>],
     length: Duration,
     draw: &mut Draw,
-) -> Result<Vec<Told>, String> {
+) -> Result<Vec<Tally>, String> {
     let fault = |error: std::io::Error| format!("{server} can't be asked any more: {error}");
     let mut flights = Vec::new();
     for (number, stream) in streams.iter().enumerate() {
@@ -102,15 +105,15 @@ pub(crate) fn run(
             flights.push((number, Flight::new(server, stream).map_err(fault)?));
         }
     }
-    let mut told = vec![Told::default(); streams.len()];
+    let mut tally = vec![Tally::default(); streams.len()];
     let began = Instant::now();
     let mut swept = began;
     let mut last = began;
     loop {
         let mut idle = true;
         for (number, flight) in &mut flights {
-            let (stream, told) = (&streams[*number], &mut told[*number]);
-            let received = flight.receive(began, stream, told).map_err(fault)?;
+            let (stream, tally) = (&streams[*number], &mut tally[*number]);
+            let received = flight.receive(began, stream, tally).map_err(fault)?;
             if received > 0 {
                 (idle, last) = (false, Instant::now());
             }
@@ -120,22 +123,22 @@ pub(crate) fn run(
             }
             let due = match stream.pace {
                 Pace::Window(_) => u64::MAX,
-                Pace::Rate(rate) => due(elapsed, rate).saturating_sub(told.sent),
+                Pace::Rate(rate) => due(elapsed, rate).saturating_sub(tally.sent),
                 Pace::Steady(rate) => {
                     let (behind, most) =
-                        (due(elapsed, rate).saturating_sub(told.sent + told.skipped), due(STEADY, rate));
-                    told.skipped += behind.saturating_sub(most);
+                        (due(elapsed, rate).saturating_sub(tally.sent + tally.skipped), due(STEADY, rate));
+                    tally.skipped += behind.saturating_sub(most);
                     behind.min(most)
                 }
             };
-            let sent = flight.send(stream, draw, began, due, told).map_err(fault)?;
+            let sent = flight.send(stream, draw, began, due, tally).map_err(fault)?;
             idle &= sent == 0;
         }
         let now = Instant::now();
         if now - swept > PATIENCE / 4 {
             swept = now;
             for (number, flight) in &mut flights {
-                told[*number].lost += flight.sweep(now - began);
+                tally[*number].lost += flight.sweep(now - began);
             }
         }
         if now - began >= length && flights.iter().all(|(_, flight)| flight.free.len() == flight.slots.len()) {
@@ -146,11 +149,11 @@ pub(crate) fn run(
             std::thread::yield_now();
         }
     }
-    for told in &mut told {
-        told.took = last - began;
-        told.latencies.sort_unstable();
+    for tally in &mut tally {
+        tally.took = last - began;
+        tally.latencies.sort_unstable();
     }
-    Ok(told)
+    Ok(tally)
 }
 
 /// How many queries of a fixed rate are due after so long.
@@ -223,7 +226,7 @@ impl Flight {
         draw: &mut Draw,
         began: Instant,
         due: u64,
-        told: &mut Told,
+        tally: &mut Tally,
     ) -> std::io::Result<usize> {
         let count = SIZE.min(self.free.len()).min(usize::try_from(due).unwrap_or(SIZE));
         if count == 0 {
@@ -235,7 +238,7 @@ impl Flight {
             place.id = place.id.wrapping_add(1 << self.bits);
             place.at = match stream.pace {
                 Pace::Window(_) | Pace::Steady(_) => now,
-                Pace::Rate(rate) => scheduled(told.sent + number as u64, rate),
+                Pace::Rate(rate) => scheduled(tally.sent + number as u64, rate),
             };
             stream.workload.write(place.id, draw, self.batch.query(number));
         }
@@ -250,18 +253,18 @@ impl Flight {
         for slot in self.free.drain(..sent) {
             self.slots[usize::from(slot)].outstanding = true;
         }
-        told.sent += sent as u64;
+        tally.sent += sent as u64;
         Ok(sent)
     }
 
     /// Receives what has arrived, without waiting; returns how many datagrams that were.
-    pub(crate) fn receive(&mut self, began: Instant, stream: &Stream<'_>, told: &mut Told) -> std::io::Result<usize> {
+    pub(crate) fn receive(&mut self, began: Instant, stream: &Stream<'_>, tally: &mut Tally) -> std::io::Result<usize> {
         let received = self.batch.receive(&self.socket)?;
         let now = if stream.timed == Timed::FromDue { nanoseconds(began.elapsed()) } else { 0 };
         let mask = (1_u16 << self.bits) - 1;
         for (answer, stamp) in self.batch.answers(received) {
             let Some(&[high, low, flags, code, _, _, many, few]) = answer.first_chunk() else {
-                told.wrong += 1;
+                tally.wrong += 1;
                 continue;
             };
             let id = u16::from_be_bytes([high, low]);
@@ -275,19 +278,19 @@ impl Flight {
                         Timed::FromDue => Some(now.saturating_sub(place.at)),
                         Timed::OnTheWay => Some(stamp.saturating_sub(place.stamp)),
                     };
-                    told.latencies.extend(took.map(|took| u32::try_from(took / 1000).unwrap_or(u32::MAX)));
+                    tally.latencies.extend(took.map(|took| u32::try_from(took / 1000).unwrap_or(u32::MAX)));
                 }
                 _ => {
-                    told.stray += 1;
+                    tally.stray += 1;
                     continue;
                 }
             }
             self.free.push_back(slot);
-            told.answered += 1;
-            told.octets += answer.len() as u64;
+            tally.answered += 1;
+            tally.octets += answer.len() as u64;
             let Expected { rcode, records } = stream.expected;
             let right = flags & 0x80 != 0 && code & 15 == rcode && u16::from_be_bytes([many, few]) == records;
-            told.wrong += u64::from(!right);
+            tally.wrong += u64::from(!right);
         }
         Ok(received)
     }
@@ -309,149 +312,4 @@ impl Flight {
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use super::*;
-
-    /// Answers every query by `answer`, which may change it, refuse it (false) or leave it, until dropped.
-    struct Answering {
-        address: SocketAddr,
-        ended: Arc<AtomicBool>,
-    }
-
-    impl Answering {
-        fn start(mut answer: impl FnMut(u64, &mut [u8]) -> bool + Send + 'static) -> Self {
-            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-            socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-            let (address, ended) = (socket.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
-            let stop = Arc::clone(&ended);
-            std::thread::spawn(move || {
-                let (mut buffer, mut number) = ([0; 512], 0);
-                while !stop.load(Ordering::Relaxed) {
-                    let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
-                    buffer[2] |= 0x80;
-                    if answer(number, &mut buffer[..length]) {
-                        let _ = socket.send_to(&buffer[..length], from);
-                    }
-                    number += 1;
-                }
-            });
-            Self { address, ended }
-        }
-
-        fn ask(&self, pace: Pace) -> Told {
-            let timed = if matches!(pace, Pace::Rate(_)) { Timed::FromDue } else { Timed::No };
-            self.ask_all(&[(pace, timed)]).remove(0)
-        }
-
-        fn ask_all(&self, streams: &[(Pace, Timed)]) -> Vec<Told> {
-            let (workload, expected) = (&Workload::of_missing(), Expected { rcode: 0, records: 0 });
-            let stream = |&(pace, timed)| Stream { workload, expected, pace, timed, sockets: 2 };
-            let streams: Vec<Stream<'_>> = streams.iter().map(stream).collect();
-            run(self.address, &streams, Duration::from_millis(100), &mut Draw::new(1)).unwrap()
-        }
-    }
-
-    impl Drop for Answering {
-        fn drop(&mut self) {
-            self.ended.store(true, Ordering::Relaxed);
-        }
-    }
-
-    #[test]
-    fn all_that_is_answered_is_counted() {
-        let told = Answering::start(|_, _| true).ask(Pace::Window(16));
-        assert!(told.answered > 0);
-        assert_eq!((told.sent, told.wrong), (told.answered + told.lost, 0));
-        assert!(told.stray <= told.lost, "what came too late isn't an answer any more");
-        assert_eq!(told.octets, told.answered * Workload::of_missing().length() as u64);
-    }
-
-    #[test]
-    fn wrong_answers_are_told_from_right_ones() {
-        let told = Answering::start(|number, answer| {
-            match number % 4 {
-                0 => answer[2] &= 0x7f,
-                1 => answer[3] |= 2,
-                2 => answer[7] = 1,
-                _ => {}
-            }
-            true
-        })
-        .ask(Pace::Window(16));
-        assert!(told.wrong * 4 >= told.answered * 2, "{} of {}", told.wrong, told.answered);
-        assert!(told.wrong < told.answered);
-    }
-
-    #[test]
-    fn answers_nobody_waits_for_are_strays_and_what_they_answered_is_lost() {
-        let told = Answering::start(|number, answer| {
-            if number == 0 {
-                answer[0] ^= 0x80;
-            }
-            number != 1
-        })
-        .ask(Pace::Window(8));
-        assert!(told.stray >= 1 && told.lost >= 2, "{told:?}");
-        assert_eq!(told.sent, told.answered + told.lost);
-    }
-
-    #[test]
-    fn a_rate_is_kept_and_timed() {
-        let told = Answering::start(|_, _| true).ask(Pace::Rate(5000));
-        assert!((1..=500).contains(&told.sent), "{}", told.sent);
-        assert_eq!(told.latencies.len() as u64, told.answered);
-        assert!(told.latencies.is_sorted());
-    }
-
-    #[test]
-    fn streams_beside_each_other_are_told_apart() {
-        let answering = Answering::start(|_, _| true);
-        let told = answering.ask_all(&[(Pace::Rate(2000), Timed::OnTheWay), (Pace::Rate(6000), Timed::No)]);
-        assert!((1..=200).contains(&told[0].sent), "{}", told[0].sent);
-        assert!((1..=600).contains(&told[1].sent) && told[1].sent > told[0].sent, "{}", told[1].sent);
-        assert_eq!([told[0].wrong, told[1].wrong], [0, 0]);
-        assert_eq!(told[0].latencies.len() as u64, told[0].answered);
-        assert!(told[1].latencies.is_empty());
-    }
-
-    #[test]
-    fn time_on_the_way_is_the_servers_not_the_generators() {
-        // It takes a moment over each fourth, which those behind it wait for.
-        let told = Answering::start(|number, _| {
-            let began = Instant::now();
-            while number % 4 == 0 && began.elapsed() < Duration::from_millis(2) {}
-            true
-        })
-        .ask_all(&[(Pace::Rate(500), Timed::OnTheWay)])
-        .remove(0);
-        let slow = told.latencies.iter().filter(|&&took| took >= 2000).count();
-        assert!(slow as u64 >= told.answered / 5 && slow > 0, "{told:?}");
-        assert!(told.latencies.iter().all(|&took| took < 10_000_000), "the clocks are the same: {told:?}");
-    }
-
-    #[test]
-    fn a_steady_rate_makes_up_for_a_millisecond_at_most() {
-        // What is sent as answers come, by a generator on a machine that may have one core: never more than is due.
-        let told = Answering::start(|_, _| true).ask_all(&[(Pace::Steady(5000), Timed::No)]).remove(0);
-        assert!((1..=500).contains(&(told.sent + told.skipped)), "{} and {}", told.sent, told.skipped);
-        assert!(told.sent > 0);
-        // Nothing can be outstanding that isn't due within a millisecond: five of five thousand.
-        let held = Answering::start(|number, _| number % 2 == 0).ask_all(&[(Pace::Steady(1), Timed::No)]).remove(0);
-        assert!(held.sent <= 1, "{held:?}");
-    }
-
-    #[test]
-    fn a_schedule_and_what_is_due_by_it_agree() {
-        for number in [0, 1, 19_999, 20_000] {
-            let at = Duration::from_nanos(scheduled(number, 20_000));
-            assert_eq!(due(at, 20_000), number + 1);
-            assert_eq!(due(at - Duration::from_nanos(1), 20_000), number);
-        }
-    }
 }

@@ -77,8 +77,8 @@ fn bench(options: &Options) -> Result<bool, String> {
     let folder = TempDir::with_prefix("bailiwick-bench-").map_err(|error| format!("no temporary folder: {error}"))?;
     end_by_signal(folder.path().to_owned())?;
     let began_with = proc::machine();
-    let told = cores.iter().map(|cores| server::named(&cores.told(), cores.threads)).collect::<Vec<_>>().join("; ");
-    say(&told);
+    let placement = placement(&cores);
+    say(&placement);
 
     let peers = chosen(options)?;
     let flat = mmdb::open(&geo::database())?;
@@ -116,7 +116,7 @@ fn bench(options: &Options) -> Result<bool, String> {
     let about = about(servers, options, &common)?;
 
     let circumstances = json!({
-        "processor": began_with.0, "cores": told, "load_before": began_with.1, "load_after": proc::machine().1,
+        "processor": began_with.0, "cores": placement, "load_before": began_with.1, "load_after": proc::machine().1,
         "rounds": plan.rounds, "seconds": options.secs.as_secs_f64(), "window": window, "rate": options.rate,
         "names": options.names, "threads": counts, "networks": networks,
     });
@@ -128,7 +128,7 @@ fn bench(options: &Options) -> Result<bool, String> {
         options.names,
         report.table()
     );
-    println!("{}; {told}; load {:.1} before, {:.1} after", began_with.0, began_with.1, proc::machine().1);
+    println!("{}; {placement}; load {:.1} before, {:.1} after", began_with.0, began_with.1, proc::machine().1);
     write(&report, &options.out)?;
     if report.wrong() {
         say("error: there were wrong answers: see the table");
@@ -164,6 +164,11 @@ fn duration(options: &Options, plan: &Plan, servers: &[Server], workloads: &[Wor
 fn introduce(workload: &Workload) {
     let questions = workload.questions().map_or("without end".to_owned(), |count| count.to_string());
     say(&format!("{}: queries of {} octets, {questions}", workload.kind.name(), workload.length()));
+}
+
+/// Which cores serve and which ask, in words.
+fn placement(cores: &[Cores]) -> String {
+    cores.iter().map(|cores| server::named(&cores.description(), cores.threads)).collect::<Vec<_>>().join("; ")
 }
 
 /// A line of progress.

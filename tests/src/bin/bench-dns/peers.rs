@@ -130,9 +130,9 @@ impl Peer {
         let Ok(output) = Command::new(&program).arg(argument).stdin(Stdio::null()).output() else {
             return String::new();
         };
-        let told = [output.stdout, output.stderr].concat();
-        let told = String::from_utf8_lossy(&told);
-        let line = told.lines().find(|line| line.contains("ersion")).or(told.lines().next());
+        let reported = [output.stdout, output.stderr].concat();
+        let reported = String::from_utf8_lossy(&reported);
+        let line = reported.lines().find(|line| line.contains("ersion")).or(reported.lines().next());
         line.unwrap_or_default().trim().to_owned()
     }
 
@@ -157,8 +157,8 @@ impl Peer {
             }
             Self::Other { command, .. } => {
                 bailiwick(place)?;
-                let told = command.replace("{port}", &port.to_string()).replace("{folder}", &folder.to_string());
-                return Ok(words(["sh", "-c", &format!("exec {told}")]));
+                let reported = command.replace("{port}", &port.to_string()).replace("{folder}", &folder.to_string());
+                return Ok(words(["sh", "-c", &format!("exec {reported}")]));
             }
             Self::Gdnsd => {
                 for sub in ["zones", "run", "state"] {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::load::{Expected, Pace, Stream, Timed, Told, run};
+use crate::load::{Expected, Pace, Stream, Tally, Timed, run};
 use crate::peers::Peer;
 use crate::proc::own;
 use crate::server::Server;
@@ -138,11 +138,11 @@ fn one(
     let latency = if plan.rate == 0 {
         None
     } else {
-        let told = shoot(server, Pace::Rate(plan.rate), Timed::FromDue, plan.length, draw)?.told.remove(0);
-        let at = |share| percentile(&told.latencies, share);
-        at(0.5).zip(at(0.99)).map(|(half, most)| (half, most, told.lost))
+        let tally = shoot(server, Pace::Rate(plan.rate), Timed::FromDue, plan.length, draw)?.tallies.remove(0);
+        let at = |share| percentile(&tally.latencies, share);
+        at(0.5).zip(at(0.99)).map(|(half, most)| (half, most, tally.lost))
     };
-    let Told { answered, lost, wrong, stray, octets, took, .. } = shot.told[0];
+    let Tally { answered, lost, wrong, stray, octets, took, .. } = shot.tallies[0];
     Ok(Sample {
         turn: Turn::new(server, workload, round),
         cores: server.cores.count(),
@@ -187,7 +187,7 @@ pub(crate) fn stream<'w>(server: &Server, workload: &'w Workload, pace: Pace, ti
 /// What asking came to.
 pub(crate) struct Shot {
     /// What became of the queries of each stream.
-    pub(crate) told: Vec<Told>,
+    pub(crate) tallies: Vec<Tally>,
     /// The server's CPU time per answer in µs.
     pub(crate) cpu: f64,
     /// Of that, outside the kernel.
@@ -212,16 +212,16 @@ pub(crate) fn shoot(
     server.cores.on_generator()?;
     server.settle();
     let (before, mine, began) = (server.cpu(), own(), Instant::now());
-    let told = run(server.address, streams, length, draw).map_err(|error| format!("{}: {error}", server.name()))?;
+    let tallies = run(server.address, streams, length, draw).map_err(|error| format!("{}: {error}", server.name()))?;
     let (mine, spent) = (own().since(&mine), server.cpu().since(&before));
     let elapsed = began.elapsed().as_secs_f64();
-    let answered: u64 = told.iter().map(|told| told.answered).sum();
+    let answered: u64 = tallies.iter().map(|tally| tally.answered).sum();
     if answered == 0 {
         return Err(format!("{} answered nothing", server.name()));
     }
     let answered = answered as f64;
     Ok(Shot {
-        told,
+        tallies,
         cpu: spent.nanoseconds as f64 / 1e3 / answered,
         user: spent.user_nanoseconds() / 1e3 / answered,
         busy: spent.nanoseconds as f64 / 1e9 / elapsed,

@@ -98,8 +98,8 @@ impl Server {
         let (peer, cores, loaded) = (peer.clone(), cores.clone(), Duration::ZERO);
         let mut server = Self { peer, address, encrypted, https, quic, folder, loaded, cores, group, process };
         server.wait_until_it_answers(began).map_err(|error| {
-            let told = |file: &str| fs::read_to_string(server.folder.join(file)).unwrap_or_default();
-            format!("{name} {error}: {}{}", told("out").trim(), told("log").trim())
+            let reported = |file: &str| fs::read_to_string(server.folder.join(file)).unwrap_or_default();
+            format!("{name} {error}: {}{}", reported("out").trim(), reported("log").trim())
         })?;
         server.loaded = began.elapsed();
         Ok(server)
@@ -239,8 +239,8 @@ fn end(groups: &[i32]) {
         for &group in groups {
             let _ = killpg(Pid::from_raw(group), signal);
         }
-        let told = Instant::now();
-        while told.elapsed() < patience && groups.iter().any(|&group| runs(group)) {
+        let reported = Instant::now();
+        while reported.elapsed() < patience && groups.iter().any(|&group| runs(group)) {
             std::thread::sleep(Duration::from_millis(5));
         }
     }

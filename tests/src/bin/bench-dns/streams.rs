@@ -112,10 +112,10 @@ pub(crate) fn measure(
 fn generate(transport: &str, mut command: Command) -> Result<Counted, String> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("{}: {error}", command.get_program().display()))?;
-    let told = String::from_utf8_lossy(&output.stdout);
+    let reported = String::from_utf8_lossy(&output.stdout);
     let counted = match transport {
-        "doh" => told_by_h2load(&told),
-        _ => told_by_dnsperf(&told),
+        "doh" => counted_by_h2load(&reported),
+        _ => counted_by_dnsperf(&reported),
     };
     counted.ok_or_else(|| failed(transport, &output))
 }
@@ -161,16 +161,20 @@ pub(crate) struct Counted {
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count
-fn told_by_dnsperf(told: &str) -> Option<Counted> {
-    let lost = figure(told, "Queries lost:").unwrap_or(0.0) as u64;
-    Some(Counted { rate: figure(told, "Queries per second:")?, completed: figure(told, "Queries completed:")?, lost })
+fn counted_by_dnsperf(reported: &str) -> Option<Counted> {
+    let lost = figure(reported, "Queries lost:").unwrap_or(0.0) as u64;
+    Some(Counted {
+        rate: figure(reported, "Queries per second:")?,
+        completed: figure(reported, "Queries completed:")?,
+        lost,
+    })
 }
 
 /// What is under way when it stops isn't lost; whatever isn't a success (2xx) is.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // counts
-fn told_by_h2load(told: &str) -> Option<Counted> {
+fn counted_by_h2load(reported: &str) -> Option<Counted> {
     let before = |line: &str, word: &str| {
-        let line = told.lines().find_map(|one| one.strip_prefix(line))?;
+        let line = reported.lines().find_map(|one| one.strip_prefix(line))?;
         let part = line.split(',').map(str::trim).find_map(|part| part.strip_suffix(word))?;
         part.trim().parse::<f64>().ok()
     };
@@ -178,18 +182,18 @@ fn told_by_h2load(told: &str) -> Option<Counted> {
     let lost =
         before("requests:", "done")? - succeeded + before("requests:", "errored")? + before("requests:", "timeout")?;
     let rate =
-        told.lines().find_map(|line| line.strip_prefix("finished in")?.split(", ").nth(1)?.strip_suffix(" req/s"));
+        reported.lines().find_map(|line| line.strip_prefix("finished in")?.split(", ").nth(1)?.strip_suffix(" req/s"));
     Some(Counted { rate: rate?.parse().ok()?, completed: succeeded, lost: lost.max(0.0) as u64 })
 }
 
 fn failed(transport: &str, output: &Output) -> String {
-    let [told, errors] = [&output.stdout, &output.stderr].map(|octets| String::from_utf8_lossy(octets));
-    format!("measuring over {transport} failed: {}{}", told.trim(), errors.trim())
+    let [reported, errors] = [&output.stdout, &output.stderr].map(|octets| String::from_utf8_lossy(octets));
+    format!("measuring over {transport} failed: {}{}", reported.trim(), errors.trim())
 }
 
 /// The figure behind a label of dnsperf's report.
-fn figure(told: &str, label: &str) -> Option<f64> {
-    let line = told.lines().find_map(|line| line.trim().strip_prefix(label))?;
+fn figure(reported: &str, label: &str) -> Option<f64> {
+    let line = reported.lines().find_map(|line| line.trim().strip_prefix(label))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
@@ -199,21 +203,21 @@ mod tests {
 
     #[test]
     fn dnsperfs_report_is_read() {
-        let told = "Statistics:\n\n  Queries sent:         2000\n  Queries completed:    1999 (99.95%)\n  Queries \
+        let reported = "Statistics:\n\n  Queries sent:         2000\n  Queries completed:    1999 (99.95%)\n  Queries \
             lost:         1 (0.05%)\n\n  \
                     Queries per second:   66543.25\n";
-        assert_eq!(told_by_dnsperf(told), Some(Counted { rate: 66543.25, completed: 1999.0, lost: 1 }));
-        assert_eq!(told_by_dnsperf(""), None);
+        assert_eq!(counted_by_dnsperf(reported), Some(Counted { rate: 66543.25, completed: 1999.0, lost: 1 }));
+        assert_eq!(counted_by_dnsperf(""), None);
     }
 
     #[test]
     fn h2loads_report_is_read() {
-        let told = "progress: 100% of clients started\n\nfinished in 2.00s, 51234.50 req/s, 9.04MB/s\n\
+        let reported = "progress: 100% of clients started\n\nfinished in 2.00s, 51234.50 req/s, 9.04MB/s\n\
                     requests: 102570 total, 102570 started, 102469 done, 102460 succeeded, 9 failed, 2 errored, 1 \
                     timeout\n\
                     status codes: 102460 2xx, 0 3xx, 9 4xx, 0 5xx\n";
-        assert_eq!(told_by_h2load(told), Some(Counted { rate: 51234.5, completed: 102_460.0, lost: 12 }));
-        assert_eq!(told_by_h2load("finished in 2.00s, 51234.50 req/s, 9.04MB/s\n"), None);
+        assert_eq!(counted_by_h2load(reported), Some(Counted { rate: 51234.5, completed: 102_460.0, lost: 12 }));
+        assert_eq!(counted_by_h2load("finished in 2.00s, 51234.50 req/s, 9.04MB/s\n"), None);
     }
 
     #[test]

@@ -46,8 +46,9 @@ fn main() -> ExitCode {
     }
     let counts = load.stop();
     let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
-    let told = json!({ "takeovers": takeovers, "udp": of(&counts.udp), "tcp": of(&counts.tcp), "lost": of(&counts.lost),
+    let lost = of(&counts.lost);
+    let report = json!({ "takeovers": takeovers, "udp": of(&counts.udp), "tcp": of(&counts.tcp), "lost": lost,
                        "seconds": begun.elapsed().as_secs_f64() });
-    println!("{told}");
-    if of(&counts.lost) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!("{report}");
+    if lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -46,13 +46,14 @@ impl Closed {
 
 /// Answers until the client leaves, is idle or breaks the protocol, or the server drains.
 pub(super) async fn serve<R: Respond>(connection: Connection, shared: &Shared<R>) {
-    let talk = Talk { connection: &connection, shared, held: AtomicUsize::new(0), writing: Semaphore::new(WRITING) };
-    let Closed(code, reason) = talk.run().await;
+    let session =
+        Session { connection: &connection, shared, held: AtomicUsize::new(0), writing: Semaphore::new(WRITING) };
+    let Closed(code, reason) = session.run().await;
     debug!(client = %connection.remote_address(), reason, "a QUIC connection ended");
     connection.close(code.into(), reason.as_bytes());
 }
 
-struct Talk<'c, R> {
+struct Session<'c, R> {
     connection: &'c Connection,
     shared: &'c Shared<R>,
     /// Octets of queries that have arrived and aren't answered.
@@ -61,7 +62,7 @@ struct Talk<'c, R> {
     writing: Semaphore,
 }
 
-impl<R: Respond> Talk<'_, R> {
+impl<R: Respond> Session<'_, R> {
     async fn run(&self) -> Closed {
         let mut yielded = self.shared.yielded.clone();
         let mut streams = FuturesUnordered::new();

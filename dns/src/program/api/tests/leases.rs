@@ -9,10 +9,10 @@ fn ask(isolate: &str, spent: u64, want: u64) -> Value {
 }
 
 async fn granted(fixture: &Fixture, body: Value) -> Value {
-    let (status, told) = read(fixture.send(Method::POST, "/v1/leases", Some(WORKER), Some(body)).await).await;
-    assert_eq!(status, 200, "{told}");
-    assert!(told["quotas"].get("unknown").is_none(), "the rules don't have it");
-    told["quotas"]["swc"].clone()
+    let (status, reported) = read(fixture.send(Method::POST, "/v1/leases", Some(WORKER), Some(body)).await).await;
+    assert_eq!(status, 200, "{reported}");
+    assert!(reported["quotas"].get("unknown").is_none(), "the rules don't have it");
+    reported["quotas"]["swc"].clone()
 }
 
 #[tokio::test]
@@ -31,11 +31,11 @@ async fn isolates_together_are_granted_what_the_quota_allows() {
     assert!(requests(&again) >= 3, "{again}");
     let text = fixture.get("/metrics").await.text().await.unwrap();
     assert!(text.contains("bailiwick_quota_isolates{quota=\"swc\"} 3\n"), "{text}");
-    let told = text
+    let reported = text
         .lines()
         .find_map(|line| line.strip_prefix("bailiwick_quota_granted_total{quota=\"swc\",unit=\"requests\"} "));
     let all = [&first, &second, &third, &again].map(requests).iter().sum::<u64>();
-    assert_eq!(told, Some(all.to_string().as_str()));
+    assert_eq!(reported, Some(all.to_string().as_str()));
 }
 
 #[tokio::test]
@@ -47,9 +47,9 @@ async fn a_tenants_budget_is_divided_by_the_same_rules_alone() {
             "7": {} } })
     };
     let granted = async |body| {
-        let (status, told) = read(fixture.send(Method::POST, "/v1/leases", Some(WORKER), Some(body)).await).await;
-        assert_eq!(status, 200, "{told}");
-        told["budgets"]["0"]["granted"]["requests"].as_u64()
+        let (status, reported) = read(fixture.send(Method::POST, "/v1/leases", Some(WORKER), Some(body)).await).await;
+        assert_eq!(status, 200, "{reported}");
+        reported["budgets"]["0"]["granted"]["requests"].as_u64()
     };
     assert_eq!(granted(ask("a", 6, 0)).await, None, "by other rules the position may be another tenant's");
     assert_eq!(granted(ask("a", 7, 0)).await, Some(50), "half of what is left");
@@ -67,8 +67,8 @@ async fn who_may_not_ask_or_asks_wrongly_is_told_so() {
     let fixture = Fixture::open().await;
     let post = |token, body| fixture.send(Method::POST, "/v1/leases", token, Some(body));
     assert_eq!(read(post(None, ask("a", 0, 1)).await).await.0, 401);
-    let (status, told) = read(post(Some(READER), ask("a", 0, 1)).await).await;
-    assert!(status == 403 && message(&told).contains("worker_token_files"), "{status} {told}");
+    let (status, reported) = read(post(Some(READER), ask("a", 0, 1)).await).await;
+    assert!(status == 403 && message(&reported).contains("worker_token_files"), "{status} {reported}");
     let many: Value = (0..300).map(|n| (format!("q{n}"), json!({}))).collect::<serde_json::Map<_, _>>().into();
     for (body, words) in [
         (json!([]), "invalid length"),
@@ -79,14 +79,14 @@ async fn who_may_not_ask_or_asks_wrongly_is_told_so() {
         (json!({ "isolate": "+1", "quotas": {} }), "hexadecimal"),
         (json!({ "isolate": "a", "quotas": many }), "quotas: are 300; ask for 256"),
     ] {
-        let (status, told) = read(post(Some(WORKER), body).await).await;
-        assert!(status == 400 && message(&told).contains(words), "{words}: {status} {told}");
+        let (status, reported) = read(post(Some(WORKER), body).await).await;
+        assert!(status == 400 && message(&reported).contains(words), "{words}: {status} {reported}");
     }
     let large = json!({ "isolate": "a".repeat(1 << 18), "quotas": {} });
     assert_eq!(post(Some(WORKER), large).await.status().as_u16(), 413);
     let lies = json!({ "isolate": "f", "quotas": { "swc": {
         "spent": { "requests": u64::MAX }, "returned": { "requests": u64::MAX }, "want": { "requests": u64::MAX },
         "least": { "requests": u64::MAX }, "closed_ms": u64::MAX } } });
-    let (status, told) = read(post(Some(WORKER), lies).await).await;
-    assert_eq!((status, &told["quotas"]["swc"]["granted"]["requests"]), (200, &json!(0)), "{told}");
+    let (status, reported) = read(post(Some(WORKER), lies).await).await;
+    assert_eq!((status, &reported["quotas"]["swc"]["granted"]["requests"]), (200, &json!(0)), "{reported}");
 }

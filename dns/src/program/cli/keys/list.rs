@@ -3,7 +3,7 @@
 use bailiwick_rules::time::Timestamp;
 use serde::Serialize;
 
-use super::{ListArgs, Which, read_config};
+use super::{ListArgs, ZoneArgs, read_config};
 use crate::dnssec::directory::{read_keys, read_state};
 use crate::dnssec::state::{KeyState, Stage, State};
 use crate::program::config::SignedZone;
@@ -34,10 +34,10 @@ struct Key {
 
 pub(super) fn list(args: &ListArgs, now: Timestamp) -> Result<Report, Vec<Fault>> {
     let config = read_config(&args.config)?;
-    let which = Which { zone: args.zone.clone(), config: args.config.clone() };
-    let zones = match which.zone {
+    let one = ZoneArgs { zone: args.zone.clone(), config: args.config.clone() };
+    let zones = match one.zone {
         None if config.dnssec.len() > 1 => config.dnssec,
-        _ => vec![which.choose(&config).map_err(|message| vec![Fault::of_file(&args.config, message)])?],
+        _ => vec![one.choose(&config).map_err(|message| vec![Fault::of_file(&args.config, message)])?],
     };
     let (mut listed, mut errors) = (Vec::new(), Vec::new());
     for zone in &zones {

@@ -97,21 +97,21 @@ pub(super) fn finish(found: &Found, now: Timestamp) -> Result<Report, Vec<Fault>
 pub(super) fn ds(found: &Found, digest: DigestType, early: bool, now: Timestamp) -> Result<Report, Vec<Fault>> {
     let zone = &found.zone;
     let state = stated(found)?;
-    let Some(told) = state.successor().or_else(|| state.active()) else { return Err(none_active(zone)) };
-    if told.ready > now && !early {
-        let why = match told.stage {
-            Stage::Published => format!("resolvers may hold the zone's keys without key {}", told.tag),
+    let Some(reported) = state.successor().or_else(|| state.active()) else { return Err(none_active(zone)) };
+    if reported.ready > now && !early {
+        let why = match reported.stage {
+            Stage::Published => format!("resolvers may hold the zone's keys without key {}", reported.tag),
             Stage::Active { .. } | Stage::Retired { .. } => "resolvers may hold the zone unsigned".to_owned(),
         };
         let message = format!(
             "too early for the parent: {why}; bring the DS there from {} on, or print it now with --early",
-            told.ready
+            reported.ready
         );
         return Err(vec![Fault { place: zone.origin.to_string(), message }]);
     }
-    let rdata = read_key(zone, told).map_err(one)?.ds_by(zone.origin.as_ref(), digest);
+    let rdata = read_key(zone, reported).map_err(one)?.ds_by(zone.origin.as_ref(), digest);
     let hex: String = rdata[4..].iter().map(|byte| format!("{byte:02X}")).collect();
-    let (tag, algorithm, number) = (told.tag, rdata[2], rdata[3]);
+    let (tag, algorithm, number) = (reported.tag, rdata[2], rdata[3]);
     Ok(Report::fine(format!("{} IN DS {tag} {algorithm} {number} {hex}\n", zone.origin)))
 }
 

@@ -42,15 +42,15 @@ impl Node {
     }
 
     fn fine(&self, words: &str, hours: u64) -> String {
-        let told = self.keys(words, hours);
-        assert!(told.errors.is_empty(), "{words} after {hours} h: {told:?}");
-        told.output
+        let reported = self.keys(words, hours);
+        assert!(reported.errors.is_empty(), "{words} after {hours} h: {reported:?}");
+        reported.output
     }
 
     fn refused(&self, words: &str, hours: u64) -> String {
-        let told = self.keys(words, hours);
-        assert!(told.errors.len() == 1 && told.output.is_empty(), "{words} after {hours} h: {told:?}");
-        told.errors[0].clone()
+        let reported = self.keys(words, hours);
+        assert!(reported.errors.len() == 1 && reported.output.is_empty(), "{words} after {hours} h: {reported:?}");
+        reported.errors[0].clone()
     }
 }
 
@@ -152,8 +152,11 @@ fn a_zone_has_to_be_signed_and_named_where_several_are() {
     node.write("bailiwick.toml", &format!("{two}[dnssec.'b.example']\nkeys = 'keys/b'\n"));
     assert!(node.refused("generate", 0).contains("name one with --zone: a.example., b.example."));
     node.fine("generate --zone A.example.", 0);
-    let told = node.keys("list", 0);
-    assert!(told.output.contains("a.example.") && told.errors[0].contains("keys/b/state.json: is missing"), "{told:?}");
+    let reported = node.keys("list", 0);
+    assert!(
+        reported.output.contains("a.example.") && reported.errors[0].contains("keys/b/state.json: is missing"),
+        "{reported:?}"
+    );
     node.write("bailiwick.toml", CONFIG.split("[dnssec").next().unwrap());
     assert!(node.refused("list", 0).contains("no zone is signed; add a section [dnssec.\"a.example.\"]"));
     assert!(Line::try_parse_from(["keys", "ds", "--zone", "a..b"]).is_err());
@@ -174,8 +177,8 @@ fn rules_count_for_the_longest_ttl_even_those_last_in_service() {
     node.write("a.zone", "$TTL 1h\n@ SOA ns.x. h.x. 1 2 3 4 5\n@ NS ns.x.\n");
     node.write("bailiwick.toml", &CONFIG.replace("[zones]", "state_dir = 'state'\n[zones]"));
     let longest = |node: &Node| {
-        let which = Which { zone: None, config: node.path("bailiwick.toml") };
-        which.find().unwrap().longest_ttl().unwrap()
+        let zone = ZoneArgs { zone: None, config: node.path("bailiwick.toml") };
+        zone.find().unwrap().longest_ttl().unwrap()
     };
     assert_eq!(longest(&node), Millis(HOUR));
     node.write("rules.json", &rules(7200));

@@ -99,9 +99,9 @@ fn what_can_not_be_written_is_counted_and_told_once_it_can_be() {
     let text = sink.text();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!((lines.len(), lines[0], lines[1], lines[3]), (4, "first", "seco", "fourth"));
-    let told: serde_json::Value = serde_json::from_str(lines[2]).unwrap();
-    assert_eq!(told["missing"], 2);
-    assert_eq!(told["level"], "WARN");
+    let reported: serde_json::Value = serde_json::from_str(lines[2]).unwrap();
+    assert_eq!(reported["missing"], 2);
+    assert_eq!(reported["level"], "WARN");
 }
 
 #[test]

@@ -389,7 +389,7 @@ fn ask_minimal(zones: &Zones, qname: &str, qtype: u16) -> Vec<String> {
     let packet = crate::testing::query(qname, qtype, &[]);
     let mut out = Vec::new();
     crate::response::wire::respond(&context, zones, &Fixed::new(), &packet, CLIENT, Transport::Tcp, &mut out);
-    crate::testing::told(&hickory_proto::op::Message::from_vec(&out).expect("a response"))
+    crate::testing::record_lines(&hickory_proto::op::Message::from_vec(&out).expect("a response"))
 }
 
 #[test]

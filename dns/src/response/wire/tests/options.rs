@@ -47,7 +47,7 @@ fn rfc8467_4_1_responses_are_padded_to_468_where_nobody_can_read_them_and_the_cl
 #[test]
 fn rfc7828_3_keepalive_is_told_on_tcp_and_tls_only() {
     let settings = Settings { idle: std::time::Duration::from_secs(12), ..Settings::anonymous() };
-    for (transport, told) in [
+    for (transport, reported) in [
         (Transport::Udp, false),
         (Transport::Tcp, true),
         (Transport::Tls, true),
@@ -55,7 +55,7 @@ fn rfc7828_3_keepalive_is_told_on_tcp_and_tls_only() {
         (Transport::Https, false),
     ] {
         let (out, _) = ask_in(&context(&settings), transport, &[(KEEPALIVE, b"")]);
-        assert_eq!(option(&out, KEEPALIVE), told.then(|| vec![0, 120]), "{transport:?}");
+        assert_eq!(option(&out, KEEPALIVE), reported.then(|| vec![0, 120]), "{transport:?}");
     }
     let (out, _) = ask_in(&context(&settings), Transport::Tcp, &[]);
     assert_eq!(option(&out, KEEPALIVE), None);

@@ -9,7 +9,7 @@ use bailiwick_rules::time::Timestamp;
 use super::{Built, Owner};
 use crate::state::owner::{Failure, Faults, Offer, Source};
 use crate::state::probe::Prober;
-use crate::state::snapshot::{Misfit, World, ZoneSource};
+use crate::state::snapshot::{RejectedZone, World, ZoneSource};
 use crate::state::store::Kind;
 
 impl<P: Prober> Owner<P> {
@@ -27,14 +27,14 @@ impl<P: Prober> Owner<P> {
 
     /// Notes that the version in service is the source's newest.
     pub(super) fn fits(&mut self, source: Source) {
-        self.misfits.remove(&source);
+        self.rejected.remove(&source);
         self.sum_up(source);
     }
 
     /// Notes that a version isn't accepted.
     pub(super) fn refuse(&mut self, source: Source, faults: Faults) {
         self.log_refused(source, &faults);
-        self.misfits.insert(source, faults);
+        self.rejected.insert(source, faults);
         self.sum_up(source);
     }
 
@@ -60,7 +60,7 @@ impl<P: Prober> Owner<P> {
 
     /// Updates a source's status from what is wrong with its files and with its version.
     pub(super) fn sum_up(&mut self, source: Source) {
-        let all = [self.faults.get(&source), self.misfits.get(&source)];
+        let all = [self.faults.get(&source), self.rejected.get(&source)];
         let errors: Vec<String> = all.iter().flatten().flat_map(|faults| faults.values().flatten().cloned()).collect();
         if source == Source::Zones {
             let parts = all.iter().flatten().flat_map(|faults| faults.iter());
@@ -100,9 +100,9 @@ impl<P: Prober> Owner<P> {
 }
 
 /// What is wrong with zones, by zone.
-pub(crate) fn faults_of(misfits: &[Misfit]) -> Faults {
+pub(crate) fn faults_of(rejected: &[RejectedZone]) -> Faults {
     let mut faults = Faults::new();
-    for (origin, errors) in misfits {
+    for (origin, errors) in rejected {
         faults.entry(origin.to_string()).or_default().extend(errors.iter().map(ToString::to_string));
     }
     faults
@@ -112,18 +112,18 @@ pub(crate) fn faults_of(misfits: &[Misfit]) -> Faults {
 /// `None` if something else is wrong, or if no new zone fits.
 pub(super) fn without_misfits(base: &World, version: &Offer, now: Timestamp) -> Option<Built> {
     let Offer::Zones(zones) = version else { return None };
-    let misfits = World::misfits(base.rules(), zones, base.keys());
-    let is_misfit = |zone: &ZoneSource| misfits.iter().any(|(origin, _)| *origin == zone.origin);
+    let rejected = World::rejected(base.rules(), zones, base.keys());
+    let is_rejected = |zone: &ZoneSource| rejected.iter().any(|(origin, _)| *origin == zone.origin);
     let stays = |zone: &ZoneSource| {
         let in_service = base.zone_sources().iter().find(|other| other.origin == zone.origin);
         in_service.cloned().unwrap_or_else(|| ZoneSource::missing(zone.origin.clone()))
     };
     let fitting: Arc<[ZoneSource]> =
-        zones.iter().map(|zone| if is_misfit(zone) { stays(zone) } else { zone.clone() }).collect();
-    if misfits.is_empty() || *fitting == **base.zone_sources() {
+        zones.iter().map(|zone| if is_rejected(zone) { stays(zone) } else { zone.clone() }).collect();
+    if rejected.is_empty() || *fitting == **base.zone_sources() {
         return None;
     }
     let (rules, keys, places) = (Arc::clone(base.rules()), Arc::clone(base.keys()), Arc::clone(base.places()));
     let world = World::build(rules, fitting, keys, places, now, Some(base)).ok()?;
-    Some(Built { world, misfits })
+    Some(Built { world, rejected })
 }

@@ -21,7 +21,7 @@ fn loaded(revision: u64, hosts: [&str; 2]) -> Arc<Rules> {
     compile_rules(json.into_bytes(), "rules.json").unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 
-fn told(handle: &Handle) -> LoadReport {
+fn reported(handle: &Handle) -> LoadReport {
     handle.snapshot_owned().health_report("ns1", handle.now()).loads["fra"].clone()
 }
 
@@ -33,13 +33,13 @@ async fn the_load_of_a_region_is_the_mean_of_its_endpoints_and_what_is_missing_i
     let is_read =
         |snapshot: &Snapshot, _: &Status| snapshot.health().loads.iter().all(|one| one.readings != Default::default());
     assert!(handle.wait_until(is_read).await);
-    let report = told(&handle);
+    let report = reported(&handle);
     assert_eq!((report.load, report.read, report.missing), (Some(Ratio(800_000)), 1, 1), "{report:?}");
     assert_eq!((report.endpoints["fra-2"].load, report.endpoints["fra-2"].age_ms), (None, None));
 
     prober.waiting.lock().unwrap().insert("b.example".to_owned(), 2_000);
     assert!(handle.wait_until(|snapshot, _| snapshot.health().loads[1].failure.is_none()).await);
-    assert_eq!(told(&handle).load, Some(Ratio(700_000)), "30 at 0.8 and 10 at 0.4");
+    assert_eq!(reported(&handle).load, Some(Ratio(700_000)), "30 at 0.8 and 10 at 0.4");
     let readings = handle.snapshot_owned().health().loads[1].readings;
     assert!(readings.passed == 1 && readings.failed >= 1, "{readings:?}");
 }
@@ -52,13 +52,13 @@ async fn a_load_that_can_no_longer_be_read_is_neither_idle_nor_full() {
     }
     let handle = begin(beginning(loaded(1, ["a.example", "b.example"]), ""), &prober).await;
     assert!(handle.wait_until(|snapshot, _| snapshot.health().loads.iter().all(|one| one.reading.is_some())).await);
-    assert_eq!(told(&handle).load, Some(Ratio(0)));
+    assert_eq!(reported(&handle).load, Some(Ratio(0)));
     prober.waiting.lock().unwrap().clear();
     let begun = Instant::now();
-    assert!(handle.wait_until(|_, _| told(&handle).load.is_none()).await);
+    assert!(handle.wait_until(|_, _| reported(&handle).load.is_none()).await);
     let patience = Duration::from_secs(8);
     assert!((patience..patience * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
-    let report = told(&handle);
+    let report = reported(&handle);
     assert_eq!((report.read, report.missing), (0, 2));
     assert!(report.endpoints["fra-1"].age_ms > Some(8_000), "{report:?}");
 }

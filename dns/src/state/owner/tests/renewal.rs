@@ -62,7 +62,8 @@ async fn a_renewal_that_fails_leaves_the_old_signatures_is_told_and_tried_again(
     set_failing(&handle, true);
     let within_days = |done| tokio::time::timeout(Duration::from_secs(5 * 86_400), done);
     let failed_after = async |at: Timestamp| {
-        let failed = move |_: &Snapshot, status: &Status| status.not_renewed.as_ref().is_some_and(|told| told.at > at);
+        let failed =
+            move |_: &Snapshot, status: &Status| status.not_renewed.as_ref().is_some_and(|reported| reported.at > at);
         assert_eq!(within_days(handle.wait_until(failed)).await, Ok(true), "after {at} nothing failed");
         handle.status().not_renewed.clone().unwrap()
     };
@@ -81,10 +82,10 @@ async fn a_renewal_that_fails_leaves_the_old_signatures_is_told_and_tried_again(
     let message = ask(snapshot.zones(), &*snapshot, "example.com", rtype::SOA, DO);
     let now = u32::try_from(handle.now().0 / 1000).unwrap();
     assert_eq!(verify(&message, snapshot.world().key_sets().next().unwrap(), now, &[]), Ok(1), "and holds");
-    let told = log.lines("signatures can't be renewed");
-    assert_eq!(told.len(), 3, "{told:?}");
+    let reported = log.lines("signatures can't be renewed");
+    assert_eq!(reported.len(), 3, "{reported:?}");
     let until = before.world().signed_until(NOW).map(|(_, until)| until).min().unwrap();
-    assert!(told.iter().all(|line| line.contains("ERROR") && line.contains(&until.to_string())), "{told:?}");
+    assert!(reported.iter().all(|line| line.contains("ERROR") && line.contains(&until.to_string())), "{reported:?}");
 
     set_failing(&handle, false);
     assert!(handle.wait_until(|_, status| status.renewals == 1 && status.awaited_revision.is_none()).await);

@@ -114,9 +114,9 @@ async fn what_workers_observe_moves_clients_where_no_engine_tells_its_load() {
             "slew": "100%/1s", "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } } }"#;
     let rules = compile_rules(json.as_bytes().to_vec(), "rules.json").unwrap_or_else(|faults| panic!("{faults:?}"));
     let handle = begin(beginning(rules, ""), &Scripted::default()).await;
-    let told = |handle: &Handle| handle.snapshot_owned().health().shares.clone();
+    let reported = |handle: &Handle| handle.snapshot_owned().health().shares.clone();
     assert!(handle.wait_until(|snapshot, _| snapshot.health().shares.is_some()).await);
-    assert!(told(&handle).unwrap().services.is_empty(), "no news is neither idle nor full");
+    assert!(reported(&handle).unwrap().services.is_empty(), "no news is neither idle nor full");
     for sequence in 1..=8 {
         let away = u64::from(moved(&handle.snapshot_owned())) * 90 / 1_000_000;
         observe(&handle, sequence, [90 - away, 10 + away]);

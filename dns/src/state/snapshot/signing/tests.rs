@@ -152,14 +152,14 @@ fn health_and_clients_choose_among_signatures_and_none_is_made() {
                 let message = ask(&snapshot, qname, qtype, DO, client, NOW);
                 verify(&message, &key_set, seconds(NOW), &[]).unwrap_or_else(|error| panic!("{qname}: {error}"));
             }
-            let told = ask(&snapshot, "chat.example.com", A, DO, client, NOW).answers[0].data.to_string();
+            let reported = ask(&snapshot, "chat.example.com", A, DO, client, NOW).answers[0].data.to_string();
             let up = |region: usize| !down[region];
             let expected = match region {
                 0 if up(0) => "192.0.2.10",
                 1 if up(1) => "192.0.2.30",
                 _ => "192.0.2.99",
             };
-            assert_eq!(told, expected, "{client} {down:?}");
+            assert_eq!(reported, expected, "{client} {down:?}");
         }
         assert_eq!(snapshot.generation(), 1, "not even another generation");
         before = Some(snapshot);
@@ -248,11 +248,11 @@ fn a_clock_that_leaps_is_refused_and_then_signed_for() {
         for flags in [DO, DO | CO] {
             for (qname, qtype) in QUESTIONS.into_iter().filter(|_| leap > 7 * 24) {
                 let message = ask(&stale, qname, qtype, flags, GERMAN, now);
-                let told = (message.metadata.response_code, message.answers.len() + message.authorities.len());
+                let reported = (message.metadata.response_code, message.answers.len() + message.authorities.len());
                 // What is made when it is asked for stands alone in the answer of a wildcard, fresh as it is.
                 match verify(&message, &key_set, seconds(now), &[]) {
                     Ok(1) => assert_eq!(qname, "x.wild.example.com"),
-                    Ok(0) => assert_eq!(told, (ResponseCode::ServFail, 0), "{qname}"),
+                    Ok(0) => assert_eq!(reported, (ResponseCode::ServFail, 0), "{qname}"),
                     other => assert!(qname == "long.example.com" && leap < 20 * 24, "{qname}: {other:?}"),
                 }
             }
@@ -274,13 +274,13 @@ fn a_clock_that_leaps_is_refused_and_then_signed_for() {
 fn records_that_signing_makes_and_endless_ttls_are_refused_with_their_lines() {
     let text = format!("{ZONE}a NSEC b A\n@ DNSKEY 257 3 13 AAAA\n@ CDS 0 0 0 00\nb 31d A 192.0.2.1\n");
     let errors = build(RULES, &text, &keys(), NOW, None).unwrap_err();
-    let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let reported: Vec<String> = errors.iter().map(ToString::to_string).collect();
     for (line, word) in
         [(9, "the NSEC of a"), (10, "the DNSKEY of example.com."), (11, "the CDS of"), (12, "a TTL of 2678400 s")]
     {
-        assert!(told.iter().any(|one| one.starts_with(&format!("example.zone:{line}: {word}"))), "{told:#?}");
+        assert!(reported.iter().any(|one| one.starts_with(&format!("example.zone:{line}: {word}"))), "{reported:#?}");
     }
-    assert_eq!(told.len(), 4);
+    assert_eq!(reported.len(), 4);
     assert!(build(RULES, &text, &Arc::default(), NOW, None).is_ok(), "unsigned, they are data as any");
 }
 
@@ -379,8 +379,10 @@ fn a_zone_that_its_parent_does_not_delegate_is_told() {
     };
     let fine = warnings(["sub.example.com", "example.org"], &keys);
     assert!(fine.is_empty(), "{fine:?}");
-    let told = warnings(["other.example.com", "a.sub.example.com"], &keys);
-    assert!(told.len() == 1 && told[0].starts_with("the zone other.example.com. isn't delegated by example.com."));
+    let reported = warnings(["other.example.com", "a.sub.example.com"], &keys);
+    assert!(
+        reported.len() == 1 && reported[0].starts_with("the zone other.example.com. isn't delegated by example.com.")
+    );
     let unsigned = warnings(["other.example.com", "example.org"], &Arc::default());
     assert!(unsigned.len() == 1 && unsigned[0].contains("other.example.com."), "{unsigned:?}");
 }

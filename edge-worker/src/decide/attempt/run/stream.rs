@@ -1,7 +1,8 @@
 //! Event streams in the attempt machine. Takes the events of an answer; commits, extends or ends the stream, or fails
 //! the attempt. Called by `run`, its parent module.
 
-use super::{MAX_HELD, State, Step, unexplained};
+use super::fail::unexplained;
+use super::{MAX_HELD, State, Step};
 use crate::decide::attempt::words::Words;
 use crate::decide::attempt::{End, Outcome};
 use crate::decide::sse::{Framed, Meaning};

@@ -1,0 +1,80 @@
+//! Single values of the configuration: texts, switches, paths and addresses. Takes a value of TOML, returns it with its
+//! type or notes an error with its line. Called by the readers of sections.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use toml::de::DeValue;
+
+use super::{Reader, Value};
+use crate::response::answer::identity::LONGEST;
+
+impl Reader<'_> {
+    /// A text that fits into one character-string.
+    pub(super) fn short<'v>(&mut self, key: &str, value: &'v Value<'_>) -> Option<&'v str> {
+        let text = self.string(key, value)?;
+        match text.len() {
+            0 => self.fail(value.span(), format!("\"{key}\" is empty; write what shall be told or remove the key")),
+            1..=LONGEST => Some(text),
+            length => self.fail(value.span(), format!("\"{key}\" has {length} octets; shorten it to {LONGEST}")),
+        }
+    }
+
+    pub(super) fn boolean(&mut self, key: &str, value: &Value<'_>) -> Option<bool> {
+        let kind = kind(value);
+        let reported = value.get_ref().as_bool();
+        reported.or_else(|| self.fail(value.span(), format!("\"{key}\" is {kind}; write true or false")))
+    }
+
+    pub(super) fn paths(&mut self, key: &str, value: &Value<'_>) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        let Some(items) = value.get_ref().as_array() else {
+            let kind = kind(value);
+            self.note(value.span(), format!("\"{key}\" is {kind}; write a list of files"));
+            return paths;
+        };
+        for item in items {
+            let Some(path) = self.path(key, item) else { continue };
+            if paths.contains(&path) {
+                self.note(item.span(), format!("\"{}\" is listed twice; remove one", path.display()));
+                continue;
+            }
+            paths.push(path);
+        }
+        paths
+    }
+
+    pub(super) fn address(&mut self, text: &str, place: &Value<'_>) -> Option<SocketAddr> {
+        text.parse().ok().or_else(|| {
+            self.fail(
+                place.span(),
+                format!("\"{text}\" is not an address and port; write \"127.0.0.1:5300\" or \"[::1]:5300\""),
+            )
+        })
+    }
+
+    pub(super) fn path(&mut self, key: &str, value: &Value<'_>) -> Option<PathBuf> {
+        match self.string(key, value)? {
+            "" => self.fail(value.span(), format!("\"{key}\" is empty; name a file")),
+            path => Some(self.directory.join(path)),
+        }
+    }
+
+    pub(super) fn string<'v>(&mut self, key: &str, value: &'v Value<'_>) -> Option<&'v str> {
+        let kind = kind(value);
+        let text = value.get_ref().as_str();
+        text.or_else(|| self.fail(value.span(), format!("\"{key}\" is {kind}; write a string in quotes")))
+    }
+}
+
+pub(super) fn kind(value: &Value<'_>) -> &'static str {
+    match value.get_ref() {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a section",
+    }
+}

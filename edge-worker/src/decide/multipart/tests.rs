@@ -1,0 +1,161 @@
+//! Bodies in any chunks, and bodies that two readers could read differently.
+
+use std::cell::Cell;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+use super::*;
+use crate::decide::testing::cut;
+
+pub(crate) const TYPE: &str = "multipart/form-data; boundary=XX";
+
+/// A form of fields (`name`) and files (`name:filename`).
+pub(crate) fn body(parts: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (position, (name, data)) in parts.iter().enumerate() {
+        let (name, filename) = name.split_once(':').map_or((*name, None), |(name, file)| (name, Some(file.to_owned())));
+        write_head(&mut out, "XX", &Head { name: name.into(), filename, content_type: None }, position == 0);
+        out.extend_from_slice(data);
+    }
+    write_end(&mut out, "XX");
+    out
+}
+
+fn split(text: &[u8]) -> Result<Vec<Piece>, Failure> {
+    let mut splitter = Splitter::new(TYPE)?;
+    let pieces = splitter.push(text)?;
+    splitter.end()?;
+    Ok(pieces)
+}
+
+#[test]
+fn parts_are_cut_at_their_boundaries() {
+    let text = b"--XX\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nassistants\r\n--XX\r\n\
+        Content-Disposition: form-data; filename=\"a\\\"b/c.txt\"; name=file\r\n\
+        Content-Type: text/plain; charset=utf-8\r\nX-Y: z\r\n\r\n\
+        \r\n--X\r\n--XX--\r\n";
+    let head = |name: &str, filename: Option<&str>, kind: Option<&str>| {
+        Piece::Begin(Head { name: name.into(), filename: filename.map(Into::into), content_type: kind.map(Into::into) })
+    };
+    assert_eq!(
+        split(text).unwrap(),
+        [
+            head("purpose", None, None),
+            Piece::Data(b"assistants".to_vec()),
+            Piece::End,
+            head("file", Some("a_b_c.txt"), Some("text/plain; charset=utf-8")),
+            Piece::Data(b"\r\n--X".to_vec()),
+            Piece::End,
+        ]
+    );
+    assert_eq!(split(b"--XX--").unwrap(), []);
+    assert!(Splitter::new("multipart/form-data;charset=utf-8; boundary=\"a:b\"").is_ok());
+}
+
+#[test]
+fn a_form_is_what_says_so_and_nothing_else() {
+    for form in ["multipart/form-data; boundary=a", "Multipart/Form-Data", " multipart/form-data ;x"] {
+        assert!(is_form(form), "{form}");
+    }
+    for other in
+        ["", "application/json", "application/json, multipart/form-data; boundary=a", "multipart/mixed; boundary=a"]
+    {
+        assert!(!is_form(other), "{other}");
+    }
+}
+
+#[test]
+fn what_two_readers_could_read_differently_is_refused() {
+    for kind in [
+        "",
+        "application/json",
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/form-data; boundary=a;boundary=b",
+        "multipart/form-data; boundary=\"a b\"",
+        "multipart/mixed; boundary=a",
+    ] {
+        assert!(Splitter::new(kind).is_err(), "{kind}");
+    }
+    let part = |head: &str| format!("--XX\r\n{head}\r\n\r\nx\r\n--XX--\r\n");
+    for text in [
+        String::new(),
+        "--XX".into(),
+        "preamble\r\n--XX--".into(),
+        "--XXY\r\n".into(),
+        "--XX \r\n".into(),
+        "--XX\r\nContent-Disposition: form-data; name=a\r\n\r\nx".into(),
+        body(&[("a", b"x")]).iter().map(|byte| char::from(*byte)).collect::<String>() + "epilogue",
+        part("Content-Disposition: form-data; name=\"a\"; name=\"b\""),
+        part("Content-Disposition: form-data; name=\"a\"\r\nContent-Disposition: form-data; name=\"b\""),
+        part("Content-Disposition: form-data; name=\"a"),
+        part("Content-Disposition: form-data; name=\"a\" x"),
+        part("Content-Disposition: form-data; name=\"a b\""),
+        part("Content-Disposition: form-data"),
+        part("Content-Disposition: attachment; name=a"),
+        part("Content-Disposition: form-data;\r\n name=a"),
+        part("Content-Disposition: form-data; name=a\r\nContent-Transfer-Encoding: base64"),
+        part("Content-Disposition: form-data; name=a\n\nx"),
+        part(&format!("Content-Disposition: form-data; name=a\r\nX: {}", "y".repeat(9_000))),
+    ] {
+        assert!(matches!(split(text.as_bytes()), Err(Failure::BadForm { .. })), "{text}");
+    }
+}
+
+#[test]
+fn any_chunking_gives_the_same_parts() {
+    let data = || {
+        prop_oneof![Just(b"\r\n--X".to_vec()), Just(b"\r\n-".to_vec()), proptest::collection::vec(any::<u8>(), 0..40)]
+    };
+    let strategy = (
+        proptest::collection::vec(("[a-z]{1,4}(:[a-z]{1,4})?", data()), 1..5),
+        proptest::collection::vec(1..9usize, 1..60),
+    );
+    let cases = Cell::new(0);
+    TestRunner::new(ProptestConfig::with_cases(3_000))
+        .run(&strategy, |(parts, sizes)| {
+            cases.set(cases.get() + 1);
+            let borrowed: Vec<(&str, &[u8])> =
+                parts.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
+            let text = body(&borrowed);
+            let mut splitter = Splitter::new(TYPE).unwrap();
+            let mut got: Vec<(String, Vec<u8>)> = Vec::new();
+            for chunk in cut(&text, &sizes) {
+                for piece in splitter.push(chunk).unwrap() {
+                    match piece {
+                        Piece::Begin(head) => got.push((
+                            head.filename.map_or(head.name.clone(), |file| format!("{}:{file}", head.name)),
+                            Vec::new(),
+                        )),
+                        Piece::Data(bytes) => got.last_mut().unwrap().1.extend(bytes),
+                        Piece::End => {}
+                    }
+                }
+            }
+            splitter.end().unwrap();
+            prop_assert_eq!(got, parts);
+            Ok(())
+        })
+        .unwrap();
+    println!("forms cut: {}", cases.get());
+}
+
+#[test]
+fn no_bytes_make_it_panic() {
+    let strategy = proptest::collection::vec(
+        prop_oneof![
+            Just("--XX".to_owned()),
+            Just("\r\n".to_owned()),
+            Just("Content-Disposition: form-data; name=".to_owned()),
+            "[\"a;=\\\\-]{0,5}"
+        ],
+        0..20,
+    );
+    TestRunner::new(ProptestConfig::with_cases(3_000))
+        .run(&strategy, |pieces| {
+            let _ = split(pieces.concat().as_bytes());
+            Ok(())
+        })
+        .unwrap();
+}

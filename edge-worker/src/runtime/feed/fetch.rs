@@ -1,0 +1,233 @@
+//! Fetches rules and health once. Asks the sources, and takes their answers into the state of [`super`]. Called by the
+//! task that holds the lease on a feed.
+
+use core::future::Future;
+use std::rc::Rc;
+
+use bailiwick_rules::report::HealthReport;
+use bailiwick_rules::table::{Revision, Table};
+use bailiwick_rules::time::Millis;
+use bailiwick_rules::turns::Turns;
+use futures_util::future::{self, Either};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, pin_mut};
+use serde_json::{Value, json};
+use worker::{Delay, Env};
+
+use super::ask::{self, Read};
+use super::settings::Settings;
+use super::{FetchSignal, GRACE_FOR_OTHERS, HEALTH_TIMEOUT, PAUSE, RULES_TIMEOUT, STATE};
+use crate::decide::rules_state::{OfferOutcome, ReadError, Refused};
+use crate::decide::secrets;
+use crate::runtime::clock;
+use crate::runtime::env;
+use crate::runtime::log;
+use crate::runtime::metrics::{self, FeedKind};
+
+/// Asks every URL at the same time. If none has rules, asks KV.
+pub(super) async fn fetch_rules(env: &Env, settings: &Settings, signal: &FetchSignal) {
+    let token = env::text(env, "RULES_TOKEN");
+    let mut reads = FuturesUnordered::new();
+    for (position, source) in settings.rules.iter().enumerate() {
+        let etag = STATE.with_borrow(|state| state.rules_state.etag(position).map(str::to_owned));
+        let token = token.as_deref();
+        reads.push(async move { (position, ask::get(&source.url, token, etag.as_deref(), RULES_TIMEOUT).await) });
+    }
+    let mut take =
+        async |(position, read): (usize, Result<Read, ReadError>)| take_rules(env, settings, position, read).await;
+    let mut is_answered = first_good(&mut reads, &mut take).await;
+    if !is_answered && settings.has_kv {
+        is_answered = take((settings.rules.len(), ask::kv(env, RULES_TIMEOUT).await)).await;
+    }
+    // What was confirmed by then is as old as the look.
+    let answered = clock::now();
+    if is_answered {
+        all_within(GRACE_FOR_OTHERS, &mut reads, &mut take).await;
+    }
+    STATE.with_borrow_mut(|state| state.rules.done(answered));
+    signal.notify();
+    while let Some(read) = reads.next().await {
+        take(read).await;
+    }
+    free_replaced().await;
+}
+
+/// Takes what a source of rules answered. True if the source has no newer rules than those that are current now.
+async fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read, ReadError>) -> bool {
+    let was_unread = STATE.with_borrow(|state| state.rules_state.is_unread(position));
+    let source = settings.rules_source(position);
+    let mut taken = None;
+    let (good, result, line) = match read {
+        Err(why) => STATE.with_borrow_mut(|state| {
+            let steady = state.steady();
+            let rules_state = &mut state.rules_state;
+            let good = rules_state.is_answer(position, why);
+            let line = || json!({ "event": "rules_unreachable", "source": source, "reason": why.to_string() });
+            (good, why.label(), rules_state.note_unread(position, why, steady).then(|| (true, line())))
+        }),
+        Ok(Read::Unmodified) => STATE.with_borrow_mut(|state| {
+            let steady = state.steady();
+            state.rules_state.note_unmodified(position, steady);
+            (true, "unmodified", None)
+        }),
+        Ok(Read::Document { bytes, etag }) => {
+            let offer = take_document(position, bytes, etag).await;
+            if matches!(offer, OfferOutcome::Taken(_)) {
+                taken = STATE.with_borrow(|state| state.rules_state.table().cloned());
+            }
+            (offer.is_good(), offer.label(), line_of(source, &offer))
+        }
+    };
+    let is_again = was_unread && STATE.with_borrow(|state| !state.rules_state.is_unread(position));
+    let again = is_again.then(|| (false, json!({ "event": "rules_reachable", "source": source })));
+    metrics::fetch(FeedKind::Rules, source, result);
+    for (is_warning, line) in [again, line].into_iter().flatten() {
+        if is_warning { log::warn(&line) } else { log::info(&line) }
+    }
+    if let Some(table) = taken {
+        log_missing_secrets(env, &table);
+    }
+    good
+}
+
+/// Takes a source's document. It is compiled in turns, so that a large one holds up no request for long. Without rules
+/// every request waits for it, so then it is compiled at once.
+async fn take_document(position: usize, bytes: Vec<u8>, etag: Option<String>) -> OfferOutcome {
+    // The document is as old as the source's answer, however long it takes to compile.
+    let (steady, has_rules) = STATE.with_borrow_mut(|state| (state.steady(), state.rules_state.table().is_some()));
+    let mut turns = if has_rules { Turns::new(PAUSE) } else { Turns::unbroken() };
+    let sha256 = Revision::digest_in_turns(&bytes, &mut turns).await;
+    let known = STATE.with_borrow_mut(|state| state.rules_state.look_at(position, sha256, etag.as_deref(), steady));
+    if let Some(known) = known {
+        return known;
+    }
+    let compiled = Table::compile_in_turns(&bytes, sha256, &mut turns).await;
+    drop(bytes);
+    STATE.with_borrow_mut(|state| {
+        let before = state.rules_state.table().cloned();
+        let offer = state.rules_state.offer(position, sha256, compiled, etag, steady);
+        if matches!(offer, OfferOutcome::Taken(_)) {
+            state.replaced.extend(before);
+        }
+        offer
+    })
+}
+
+/// Frees, in turns, tables that were replaced and that no request uses any more.
+async fn free_replaced() {
+    let unused = STATE.with_borrow_mut(|state| {
+        let all = core::mem::take(&mut state.replaced);
+        let (unused, used) = all.into_iter().partition::<Vec<_>, _>(|table| Rc::strong_count(table) == 1);
+        state.replaced = used;
+        unused
+    });
+    let mut turns = Turns::new(PAUSE);
+    for table in unused.into_iter().filter_map(Rc::into_inner) {
+        table.free(&mut turns).await;
+    }
+}
+
+/// Logs the endpoints that will be skipped because they lack a credential. Otherwise only a 503 would show it.
+fn log_missing_secrets(env: &Env, table: &Table) {
+    let missing = secrets::missing(table, |_| true, |name| env::has(env, name));
+    if !missing.is_empty() {
+        let (revision, endpoints) = (table.revision().number, secrets::to_json(&missing));
+        log::warn(&json!({ "event": "no_secret", "revision": revision, "endpoints": endpoints }));
+    }
+}
+
+/// The log line for the result of an offered document, and whether it is a warning.
+fn line_of(source: &str, offer: &OfferOutcome) -> Option<(bool, Value)> {
+    match offer {
+        OfferOutcome::Known | OfferOutcome::RefusedBefore => None,
+        OfferOutcome::Taken(revision) => {
+            let (number, sha256) = (revision.number, revision.sha256_hex());
+            let line = json!({ "event": "rules_taken", "source": source, "revision": number, "sha256": sha256 });
+            Some((false, line))
+        }
+        OfferOutcome::Refused(why, violations) => {
+            let mut line = json!({ "event": "rules_refused", "source": source, "reason": why.as_str() });
+            if *why == Refused::Invalid {
+                // The document is the operator's own, so its mistakes may be logged. A line holds the first few.
+                let first: Vec<String> = violations.iter().take(5).map(ToString::to_string).collect();
+                (line["violations"], line["first"]) = (violations.len().into(), first.into());
+            }
+            Some((true, line))
+        }
+    }
+}
+
+/// Asks every node at the same time.
+pub(super) async fn fetch_health(env: &Env, settings: &Settings, signal: &FetchSignal) {
+    let token = env::text(env, "HEALTH_TOKEN");
+    let mut reads = FuturesUnordered::new();
+    for (position, source) in settings.health.iter().enumerate() {
+        let token = token.as_deref();
+        reads.push(async move { (position, ask::get(&source.url, token, None, HEALTH_TIMEOUT).await) });
+    }
+    let mut take = async |(position, read): (usize, Result<Read, ReadError>)| take_health(settings, position, read);
+    let is_answered = first_good(&mut reads, &mut take).await;
+    let answered = clock::now();
+    if is_answered {
+        all_within(GRACE_FOR_OTHERS, &mut reads, &mut take).await;
+    }
+    STATE.with_borrow_mut(|state| state.health.done(answered));
+    signal.notify();
+    while let Some(read) = reads.next().await {
+        take(read).await;
+    }
+}
+
+/// Takes what a node answered. True if it is a report. If a node doesn't answer, its last report ages until it no
+/// longer counts.
+fn take_health(settings: &Settings, position: usize, read: Result<Read, ReadError>) -> bool {
+    let report = read.and_then(|read| match read {
+        Read::Document { bytes, .. } => {
+            serde_json::from_slice::<HealthReport>(&bytes).map_err(|_| ReadError::Unreadable)
+        }
+        Read::Unmodified => Err(ReadError::Unreadable),
+    });
+    let why = report.as_ref().err().copied();
+    let before = STATE.with_borrow_mut(|state| {
+        if let Ok(report) = report {
+            state.reports.receive(position, clock::now(), report);
+        }
+        state.unread.get_mut(position).and_then(|known| core::mem::replace(known, why))
+    });
+    let source = settings.health.get(position).map_or("", |source| source.host.as_str());
+    metrics::fetch(FeedKind::Health, source, why.map_or("reported", ReadError::label));
+    match why {
+        Some(why) if before != Some(why) => {
+            log::warn(&json!({ "event": "health_unreachable", "source": source, "reason": why.to_string() }));
+        }
+        None if before.is_some() => log::info(&json!({ "event": "health_reachable", "source": source })),
+        _ => {}
+    }
+    why.is_none()
+}
+
+/// Takes answers as they arrive, until one is good.
+async fn first_good<F: Future>(reads: &mut FuturesUnordered<F>, take: &mut impl AsyncFnMut(F::Output) -> bool) -> bool {
+    while let Some(read) = reads.next().await {
+        if take(read).await {
+            return true;
+        }
+    }
+    false
+}
+
+/// Takes the answers that arrive within a time.
+async fn all_within<F: Future>(
+    time: Millis,
+    reads: &mut FuturesUnordered<F>,
+    take: &mut impl AsyncFnMut(F::Output) -> bool,
+) {
+    if reads.is_empty() {
+        return;
+    }
+    let delay = Delay::from(time.to_std());
+    pin_mut!(delay);
+    while let Either::Left((Some(read), _)) = future::select(reads.next(), delay.as_mut()).await {
+        take(read).await;
+    }
+}

@@ -1,0 +1,147 @@
+//! Does what the attempt machine says. Takes an [`Action`], changes the driver and its exchange, and adds what the
+//! client gets to the outputs. Called by [`Driver::advance`].
+
+use std::collections::VecDeque;
+
+use super::{Driver, FetchState, Job, Output};
+use crate::decide::attempt::{Action, AttemptNumber};
+use crate::decide::breaker::Verdict;
+use crate::decide::envelope::Failure;
+use crate::decide::inflight::Reservation;
+use crate::decide::rewrite;
+use crate::decide::splice::Splice;
+use crate::runtime::clock;
+use crate::runtime::env;
+use crate::runtime::held::Writing;
+use crate::runtime::memory;
+
+impl Driver {
+    /// Performs one action. `whole`: no more of the body follows this step's actions.
+    pub(super) fn perform(&mut self, action: Action, whole: bool, outputs: &mut VecDeque<Output>) {
+        match action {
+            Action::Send { attempt, target } => {
+                self.held_reservation = Reservation::default();
+                self.note_sent(target);
+                if self.job.metering.is_some() {
+                    self.charge(target);
+                }
+                match self.send(attempt, target) {
+                    Ok(()) => self.fetch = FetchState::Sending,
+                    Err(failure) => outputs.push_back(Output::Reply(failure)),
+                }
+            }
+            Action::Arm { attempt, after_ms } => {
+                self.timer = Some(attempt);
+                self.exchange.arm(clock::now().0, after_ms);
+            }
+            Action::Disarm { .. } => self.timer = None,
+            Action::Abort { .. } => {
+                self.fetch = FetchState::Idle;
+                self.writing = Writing::default();
+                self.exchange.abort();
+            }
+            Action::Commit { status, body, as_events, .. } => {
+                let body = self.commit(body, as_events, whole);
+                outputs.extend([Output::Commit { status }, Output::Emit(body)]);
+            }
+            Action::Emit { bytes } => {
+                let bytes = if self.job.metering.is_some() { self.pass_events(bytes) } else { bytes };
+                outputs.push_back(Output::Emit(self.spliced(bytes)));
+            }
+            Action::EmitTail { bytes } => outputs.extend([Output::Emit(bytes), Output::Finish]),
+            Action::CutStream => outputs.push_back(Output::CutStream),
+            Action::Finish => {
+                self.exchange.leave();
+                self.note_verdict(Verdict::Whole);
+                if let Some(rest) = self.splice.as_mut().map(Splice::finish).filter(|rest| !rest.is_empty()) {
+                    outputs.push_back(Output::Emit(rest));
+                }
+                outputs.push_back(Output::Finish);
+            }
+            Action::CoolDown { .. } => {
+                memory::with(|memory| memory.cool_down(&action, &self.job.attribution(), clock::now()));
+            }
+            Action::Reply { failure } => {
+                // An endpoint that refuses a request is alive.
+                if matches!(failure, Failure::Refused { .. }) {
+                    self.note_verdict(Verdict::Answered);
+                }
+                outputs.push_back(Output::Reply(failure));
+            }
+        }
+    }
+
+    /// Takes what is known of a committed answer from its headers. Returns the first bytes of its body as the client
+    /// gets them. `whole`: they are all.
+    fn commit(&mut self, body: Vec<u8>, as_events: bool, whole: bool) -> Vec<u8> {
+        if let FetchState::Reading { headers, .. } = &mut self.fetch
+            && as_events
+        {
+            headers.set("content-type", "text/event-stream; charset=utf-8");
+        }
+        self.find_splice();
+        if let FetchState::Reading { headers, .. } = &mut self.fetch {
+            self.upstream_headers = Some(core::mem::take(headers));
+        }
+        self.note_verdict(Verdict::Answered);
+        let body = if self.job.metering.is_some() {
+            self.begin_events();
+            self.pass_events(body)
+        } else {
+            body
+        };
+        match &mut self.splice {
+            Some(splice) if whole => splice.whole(&body),
+            _ => self.spliced(body),
+        }
+    }
+
+    /// Notes that the request is sent to an endpoint.
+    #[inline(never)]
+    fn note_sent(&mut self, target: usize) {
+        let Some(target) = self.run.target(target) else { return };
+        memory::with(|memory| memory.sent(target, self.job.source, clock::now()));
+        if let Some(observation) = &mut self.job.observation {
+            observation.sent(target, self.job.model.as_deref());
+        }
+    }
+
+    /// Notes how the current endpoint did.
+    #[inline(never)]
+    pub(super) fn note_verdict(&self, verdict: Verdict) {
+        let last = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));
+        if let Some(target) = last {
+            memory::with(|memory| memory.note(target, &self.job.attribution(), verdict, clock::now()));
+        }
+    }
+
+    /// Sends the request to an endpoint.
+    #[inline(never)]
+    fn send(&mut self, attempt: AttemptNumber, target: usize) -> Result<(), Failure> {
+        let target = self.run.target(target).ok_or(Failure::Internal)?;
+        let secret = target.secret().and_then(|name| env::text(&self.job.env, name));
+        let Job { route, query, headers, body, .. } = &self.job;
+        let mut out = rewrite::outgoing(target, route, query, headers, body.as_deref(), secret.as_deref())?;
+        let written = match (out.written, body) {
+            (Some(length), Some(body)) => {
+                let (writing, stream) = Writing::begin(body, self.job.reservation.as_ref(), target, length)?;
+                self.writing = writing;
+                Some(stream)
+            }
+            _ => None,
+        };
+        let uploaded = self.job.upload.as_ref().and_then(|upload| {
+            out.headers.push("content-type", upload.content_type());
+            upload.body()
+        });
+        self.exchange.send(
+            attempt,
+            out.method,
+            out.url.as_str(),
+            &out.headers,
+            out.body.as_deref(),
+            written.or(uploaded),
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,285 @@
+//! Takes the bytes of a rules document, returns the compiled [`Table`] or every violation. Called by whoever loads
+//! rules: the DNS server at once, the Worker in turns between its requests.
+
+use core::pin::Pin;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::hosts::Hosts;
+use super::networks::Networks;
+use super::quotas::{self, TenantLimits, Tiers};
+use super::territories::{Territories, position};
+use super::{
+    BUILD, Fenced, Region, RegionIndex, ResidencyRule, Revision, Service, ServiceIndex, Shedding, Table, Tenant,
+    TenantIndex, check, warn,
+};
+use crate::geo::{self, CountrySet};
+use crate::id::{JurisdictionId, RegionId, ServiceId, TenantId};
+use crate::json::{Node, Reader, Violation};
+use crate::rules::{self, ClientMatch, KeyDigest, Pattern, Place, Rules, Tier};
+use crate::turns::{self, Turns};
+
+/// The table of a document while it is compiled. It is boxed so that the compiler's code stands once in the Worker,
+/// however many places ask for it.
+pub type Compiling<'a> = Pin<Box<dyn Future<Output = Result<Table, Vec<Violation>>> + 'a>>;
+
+/// Makes the warnings of a document whose regions are compiled: [`warn::warnings`], or none.
+type Warnings = fn(&Rules, &[Region], &BTreeSet<JurisdictionId>, &Territories, &Hosts) -> Vec<Violation>;
+
+impl Table {
+    /// Reads, checks and compiles a rules document.
+    ///
+    /// # Errors
+    /// Every violation in the document, not only the first.
+    ///
+    /// ```
+    /// use bailiwick_rules::table::Table;
+    /// let violations = Table::compile(br#"{"version": 2, "regoins": {}}"#).unwrap_err();
+    /// let places: Vec<_> = violations.iter().map(|violation| violation.pointer.as_str()).collect();
+    /// assert_eq!(places, ["/version", "/revision", "/regoins"]);
+    /// ```
+    pub fn compile(bytes: &[u8]) -> Result<Self, Vec<Violation>> {
+        Self::compile_at_once(bytes, warn::warnings)
+    }
+
+    /// [`Table::compile`] without [`Table::warnings`], for a program that shows them to nobody: the Worker then carries
+    /// none of their code.
+    ///
+    /// # Errors
+    /// Every violation in the document, not only the first.
+    pub fn compile_quietly(bytes: &[u8]) -> Result<Self, Vec<Violation>> {
+        Self::compile_at_once(bytes, |_, _, _, _, _| Vec::new())
+    }
+
+    /// [`Table::compile_quietly`] in turns, for a program that serves others between two of them. `sha256` is that of
+    /// the bytes, by [`Revision::digest_in_turns`].
+    ///
+    /// Two things are read in one turn, however large they are: a text that isn't JSON, up to its mistake, and a single
+    /// member of `tenants`, `services` and the like.
+    ///
+    /// # Errors
+    /// Every violation in the document, not only the first.
+    pub fn compile_in_turns<'a, 'p: 'a>(bytes: &'a [u8], sha256: [u8; 32], turns: &'a mut Turns<'p>) -> Compiling<'a> {
+        Self::compile_by(bytes, sha256, |_, _, _, _, _| Vec::new(), turns)
+    }
+
+    fn compile_at_once(bytes: &[u8], warnings: Warnings) -> Result<Self, Vec<Violation>> {
+        let turns = &mut Turns::unbroken();
+        turns::at_once(async {
+            let sha256 = Revision::digest_in_turns(bytes, turns).await;
+            Self::compile_by(bytes, sha256, warnings, turns).await
+        })
+    }
+
+    fn compile_by<'a, 'p: 'a>(
+        bytes: &'a [u8],
+        sha256: [u8; 32],
+        warnings: Warnings,
+        turns: &'a mut Turns<'p>,
+    ) -> Compiling<'a> {
+        Box::pin(async move {
+            let node = Node::parse_in_turns(bytes, turns).await.map_err(|violation| vec![violation])?;
+            let mut violations = Vec::new();
+            let rules = rules::read::rules(&mut Reader::new(&mut violations), &node, turns).await;
+            node.free(turns).await;
+            let Some(rules) = rules else { return Err(violations) };
+            check::services(&rules, &mut violations);
+            check::cors(&rules, &mut violations);
+            check::shedding(&rules, &mut violations);
+            check::quotas(&rules, &mut violations);
+            check::tenants(&rules, &mut violations, turns).await;
+            if !violations.is_empty() {
+                return Err(violations);
+            }
+            let revision = Revision { number: rules.revision, sha256 };
+            Ok(Self::build(rules, revision, warnings, turns).await)
+        })
+    }
+
+    async fn build(mut rules: Rules, revision: Revision, warnings: Warnings, turns: &mut Turns<'_>) -> Self {
+        let territories = Territories::new(&rules);
+        let named_by_regions = warn::named_by_regions(&rules);
+        let regions: Vec<Region> = core::mem::take(&mut rules.regions)
+            .into_iter()
+            .map(|(id, region)| build_region(id, region, &territories))
+            .collect();
+        let hosts = Hosts::new(rules.services.values().map(|service| service.hosts.as_slice()));
+        let warnings = warnings(&rules, &regions, &named_by_regions, &territories, &hosts);
+        let region = |id: &RegionId| position(&regions, |region| region.id == *id).map(RegionIndex::new);
+
+        let mut services = Vec::with_capacity(rules.services.len());
+        for (id, service) in rules.services {
+            turns.spend(BUILD * service.regions.len() * (1 + service.residency.len())).await;
+            let members: Vec<RegionIndex> = service.regions.iter().filter_map(region).collect();
+            services.push(build_service(id, service, members, &regions, &territories));
+        }
+        let quotas = quotas::build(core::mem::take(&mut rules.quotas), &rules.tenants);
+        let tiers = Tiers::new(core::mem::take(&mut rules.tiers));
+        let (tenants, keys) = build_tenants(rules.tenants, &mut services, &tiers, &regions, &territories, turns).await;
+
+        let mut overrides = vec![None; regions.len()];
+        let mut endpoint_overrides = Vec::new();
+        for (place, forced) in rules.overrides.into_iter().enumerate() {
+            let Some(index) = region(&forced.region) else { continue };
+            match &forced.endpoint {
+                None => overrides[index.get()] = Some((place, forced)),
+                Some(endpoint) => {
+                    let at = position(&regions[index.get()].endpoints, |(id, _)| id == endpoint);
+                    endpoint_overrides.extend(at.map(|at| (index, at, place, forced)));
+                }
+            }
+        }
+        Self {
+            revision,
+            networks: Networks::new(&rules.networks, turns).await,
+            stale_for: rules.rules.stale_for,
+            jurisdictions: territories.0,
+            descriptions: rules.jurisdictions.into_values().map(|one| one.description).collect(),
+            regions,
+            services,
+            tenants,
+            quotas,
+            tiers,
+            keys,
+            hosts,
+            overrides,
+            endpoint_overrides,
+            warnings,
+        }
+    }
+
+    /// Frees its memory in turns.
+    pub async fn free(self, turns: &mut Turns<'_>) {
+        for tenant in self.tenants {
+            turns.spend(BUILD).await;
+            drop(tenant);
+        }
+        for service in self.services {
+            turns.spend(BUILD * (1 + service.residency.len())).await;
+            drop(service);
+        }
+        for region in self.regions {
+            turns.spend(BUILD * (1 + region.endpoints.len())).await;
+            drop(region);
+        }
+    }
+}
+
+fn build_region(id: RegionId, region: rules::Region, territories: &Territories) -> Region {
+    let set_of = |place: &Place| match place {
+        Place::Anywhere => CountrySet::EVERYWHERE,
+        Place::Country(country) => CountrySet::from_iter([*country]),
+        Place::Jurisdiction(name) => territories.of(name),
+    };
+    let mut countries = CountrySet::default();
+    for place in &region.countries {
+        countries.extend(&set_of(place));
+    }
+    let first = region.countries.first().and_then(|place| set_of(place).iter().next());
+    let load = build_load(&region);
+    Region {
+        id,
+        countries,
+        location: region.location.or_else(|| geo::centroid(first?)),
+        standby: region.standby,
+        answers: region.answers,
+        endpoints: region.endpoints.into_iter().collect(),
+        monitor: region.monitor,
+        load,
+    }
+}
+
+/// The load of a region that says anything of it, with the capacities of its endpoints added up.
+fn build_load(region: &rules::Region) -> Option<Box<rules::RegionLoad>> {
+    let of_endpoints = region.endpoints.values().filter_map(|one| one.capacity).reduce(u32::saturating_add);
+    let said = region.load.or(of_endpoints.map(|_| rules::RegionLoad::default()))?;
+    Some(Box::new(rules::RegionLoad { capacity: said.capacity.or(of_endpoints), ..said }))
+}
+
+fn build_service(
+    id: ServiceId,
+    service: rules::Service,
+    members: Vec<RegionIndex>,
+    regions: &[Region],
+    territories: &Territories,
+) -> Service {
+    let residency = service.residency.iter().map(|rule| build_rule(rule, &members, regions, territories)).collect();
+    let has_endpoints = members.iter().any(|region| !regions[region.get()].endpoints.is_empty());
+    let by_default = if has_endpoints { rules::ShedAt::Edge } else { rules::ShedAt::Dns };
+    Service {
+        id,
+        hosts: service.hosts,
+        pattern: service.pattern,
+        regions: members,
+        residency,
+        when_all_down: service.when_all_down,
+        ttl: service.ttl,
+        denied_answers: service.denied_answers,
+        hub: service.hub,
+        limits: service.limits,
+        allow: service.allow,
+        receipts: service.receipts,
+        cors: service.cors,
+        keepalive: service.keepalive,
+        streams: service.streams,
+        shedding: Shedding {
+            moves: service.shed == rules::Shed::Spill && service.pattern != Pattern::RegionalSharding,
+            at: service.shed_at.unwrap_or(by_default),
+            slew: service.slew,
+        },
+        requires_key: false,
+    }
+}
+
+fn build_rule(
+    rule: &rules::ResidencyRule,
+    members: &[RegionIndex],
+    regions: &[Region],
+    territories: &Territories,
+) -> ResidencyRule {
+    let takes = |client: &ClientMatch| rule.clients.contains(client);
+    let named = |client: &ClientMatch| match client {
+        ClientMatch::Jurisdiction(name) => territories.index(name),
+        ClientMatch::Known | ClientMatch::Unknown => None,
+    };
+    ResidencyRule {
+        known: takes(&ClientMatch::Known),
+        unknown: takes(&ClientMatch::Unknown),
+        jurisdictions: rule.clients.iter().filter_map(named).collect(),
+        fence: territories.fence(&rule.process_in, members, regions),
+    }
+}
+
+/// Compiles the tenants, and notes of each service whether one names it.
+async fn build_tenants(
+    tenants: BTreeMap<TenantId, rules::Tenant>,
+    services: &mut [Service],
+    tiers: &Tiers,
+    regions: &[Region],
+    territories: &Territories,
+    turns: &mut Turns<'_>,
+) -> (Vec<Tenant>, Vec<(KeyDigest, TenantIndex)>) {
+    let (mut built, mut keys) = (Vec::with_capacity(tenants.len()), Vec::new());
+    // Many customers say the same, so their fences are shared.
+    let mut known: HashMap<(ServiceIndex, Vec<Tier>), Arc<[Fenced]>> = HashMap::new();
+    for (id, tenant) in tenants {
+        turns.spend(BUILD * (1 + tenant.services.len())).await;
+        let index = TenantIndex::new(built.len());
+        keys.extend(tenant.key_sha256.iter().map(|digest| (*digest, index)));
+        let named = |id: &ServiceId| position(services, |service| service.id == *id).map(ServiceIndex::new);
+        let allowed: Vec<ServiceIndex> = tenant.services.iter().filter_map(named).collect();
+        for service in &allowed {
+            services[service.get()].requires_key = true;
+        }
+        let mut fence = |service: &ServiceIndex, process_in: &[Tier]| {
+            let fence = || territories.fence(process_in, &services[service.get()].regions, regions).into();
+            Arc::clone(known.entry((*service, process_in.to_vec())).or_insert_with(fence))
+        };
+        let fences =
+            tenant.process_in.map(|process_in| allowed.iter().map(|service| fence(service, &process_in)).collect());
+        let residency = tenant.residency.iter().filter_map(|name| territories.index(name)).collect();
+        let limits = TenantLimits::new(&tenant.limits, tiers);
+        built.push(Tenant { id, residency, services: allowed, limits, fences });
+    }
+    (built, keys)
+}

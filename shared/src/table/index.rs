@@ -1,0 +1,49 @@
+//! Positions in a [`super::Table`]. Each kind has a type of its own, so that a region's position is never taken for a
+//! service's.
+
+macro_rules! index {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            /// The position as an array index.
+            #[must_use]
+            pub fn get(self) -> usize {
+                self.0 as usize
+            }
+
+            // A document of four thousand million names doesn't fit in memory.
+            #[allow(clippy::cast_possible_truncation)]
+            pub(crate) fn new(position: usize) -> Self {
+                Self(position as u32)
+            }
+        }
+    };
+}
+
+index!(
+    /// A region's position in its table. It means nothing in another table.
+    RegionIndex
+);
+index!(
+    /// A service's position in its table.
+    ServiceIndex
+);
+index!(
+    /// A tenant's position in its table.
+    TenantIndex
+);
+index!(
+    /// A quota's position in its table.
+    QuotaIndex
+);
+index!(
+    /// A service tier's position in its table.
+    TierIndex
+);
+index!(
+    /// A jurisdiction's position in its table.
+    JurisdictionIndex
+);

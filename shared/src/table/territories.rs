@@ -1,0 +1,46 @@
+//! Every jurisdiction of a document with its countries. Takes a name, returns its position, its countries, or the
+//! regions that lie in it. Used by `build` and `warn`.
+
+use super::{Fenced, JurisdictionIndex, Region, RegionIndex};
+use crate::geo::CountrySet;
+use crate::id::JurisdictionId;
+use crate::rules::{Rules, Tier};
+
+/// Every jurisdiction with its countries, by index.
+pub(super) struct Territories(pub(super) Vec<(JurisdictionId, CountrySet)>);
+
+impl Territories {
+    pub(super) fn new(rules: &Rules) -> Self {
+        Self(rules.jurisdictions.iter().map(|(id, one)| (id.clone(), one.territory())).collect())
+    }
+
+    pub(super) fn index(&self, name: &JurisdictionId) -> Option<JurisdictionIndex> {
+        position(&self.0, |(id, _)| id == name).map(JurisdictionIndex::new)
+    }
+
+    /// The countries of a jurisdiction; none for a name that isn't declared.
+    pub(super) fn of(&self, name: &JurisdictionId) -> CountrySet {
+        self.index(name).map(|index| self.0[index.get()].1).unwrap_or_default()
+    }
+
+    /// Those of `members` that lie in a tier: each by the first that holds it, and the jurisdiction by which it does.
+    pub(super) fn fence(&self, process_in: &[Tier], members: &[RegionIndex], regions: &[Region]) -> Vec<Fenced> {
+        let lies_in = |region: RegionIndex, set: &JurisdictionIndex| {
+            regions[region.get()].countries.is_subset(&self.0[set.get()].1)
+        };
+        let fenced = |&region: &RegionIndex| {
+            process_in.iter().enumerate().find_map(|(tier, process_in)| match process_in {
+                Tier::Anywhere => Some(Fenced { region, tier, jurisdiction: None }),
+                Tier::In(names) => {
+                    let found = names.iter().filter_map(|name| self.index(name)).find(|set| lies_in(region, set))?;
+                    Some(Fenced { region, tier, jurisdiction: Some(found) })
+                }
+            })
+        };
+        members.iter().filter_map(fenced).collect()
+    }
+}
+
+pub(super) fn position<T>(items: &[T], matches: impl Fn(&T) -> bool) -> Option<usize> {
+    items.iter().position(matches)
+}
