@@ -1,10 +1,10 @@
-//! A network of its own on this machine: a Linux network namespace whose only interface is its loopback, so that name
-//! servers may have the well-known port there and nothing leaves.
+//! A private network on this machine: a Linux network namespace whose only interface is its loopback. Name servers can
+//! use port 53 there, and no packet leaves. Used by tests of whole delegations.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-/// A namespace, kept by a process that does nothing; gone when dropped.
+/// A namespace. It lives as long as the process `keeper`, which does nothing, and ends when this is dropped.
 #[derive(Debug)]
 pub struct Namespace {
     keeper: Child,
@@ -19,7 +19,7 @@ impl Namespace {
     }
 
     fn with(options: &[&str]) -> Option<Self> {
-        // The bound on its life is for a test that is killed and drops nothing.
+        // The process ends after ten minutes, in case the test is killed and nothing is dropped.
         let script = "ip link set lo up && echo ready && exec sleep 600";
         let mut command = Command::new("unshare");
         command
@@ -30,8 +30,8 @@ impl Namespace {
             .stderr(Stdio::null());
         let mut keeper = command.spawn().ok()?;
         let mut line = String::new();
-        let reported = keeper.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
-        if !matches!(reported, Some(Ok(1..))) {
+        let ready = keeper.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
+        if !matches!(ready, Some(Ok(1..))) {
             let _ = keeper.wait();
             return None;
         }

@@ -29,7 +29,7 @@ pub const CDS_DELETE: [u8; 5] = [0, 0, 0, 0, 0];
 /// The RDATA of the CDNSKEY that asks for the same: `0 3 0 AA==` (RFC 8078 §4).
 pub const CDNSKEY_DELETE: [u8; 5] = [0, 0, PROTOCOL, 0, 0];
 
-/// What a key signs by.
+/// The algorithm of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub enum Algorithm {
@@ -93,7 +93,7 @@ pub enum KeyError {
          it, or make another with `bailiwick keys generate`"
     )]
     NotUsable,
-    /// No algorithm of ours.
+    /// An algorithm that isn't supported.
     #[error("algorithm {0} is not signed with here; use 13 (ECDSA on P-256 with SHA-256) or 15 (Ed25519)")]
     Algorithm(u8),
     /// The system gave no random bytes.
@@ -226,7 +226,7 @@ impl SigningKey {
         self.algorithm.number()
     }
 
-    /// What it signs by.
+    /// Its algorithm.
     #[must_use]
     pub fn kind(&self) -> Algorithm {
         self.algorithm
@@ -258,7 +258,7 @@ impl SigningKey {
             DigestType::Sha384 => (4, &SHA384),
         };
         let mut context = Context::new(hash);
-        // The lengths before labels are below any letter.
+        // The octets that hold lengths are below 64, so this changes letters alone.
         context.update(&origin.as_wire().to_ascii_lowercase());
         context.update(&self.dnskey);
         let mut rdata = self.tag.to_be_bytes().to_vec();

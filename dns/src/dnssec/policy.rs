@@ -1,9 +1,9 @@
-//! What the operator decides about a zone's keys. `bailiwick.toml` says it; [`super::key_set`] and [`super::timeline`]
-//! follow it.
+//! The operator's settings for a zone's keys. Read from `bailiwick.toml`; followed by [`super::key_set`] and
+//! [`super::timeline`].
 
 use bailiwick_rules::time::Millis;
 
-/// What the operator says of a zone's keys beside where they are.
+/// The operator's settings for a zone's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// What the parent is told by CDS and CDNSKEY.
@@ -12,8 +12,7 @@ pub struct Policy {
     pub dnskey_ttl: Millis,
     /// The TTL of the DS RRset, which the parent chooses.
     pub ds_ttl: Millis,
-    /// Within what time all nodes have taken up the same files and signed by them, and all of the parent's servers have
-    /// the same zone.
+    /// The longest time until all nodes use the same files, and all of the parent's servers have the same zone.
     pub propagation: Millis,
 }
 

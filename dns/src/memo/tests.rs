@@ -1,3 +1,5 @@
+//! Kept answers, compared byte for byte with answers that are made; what keeping them may cost.
+
 use std::sync::{Arc, Mutex};
 
 use bailiwick_rules::testing::{Random, conditions, document};

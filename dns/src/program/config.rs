@@ -175,8 +175,8 @@ impl Config {
     /// use bailiwick_dns::program::config::Config;
     /// let text = "lisen = ['127.0.0.1:5300']\nrules = 'rules.json'\n[zones]\n";
     /// let errors = Config::parse(text, "bailiwick.toml", "/etc/bailiwick".as_ref()).unwrap_err();
-    /// let told: Vec<_> = errors.iter().map(ToString::to_string).collect();
-    /// assert_eq!(told, [
+    /// let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    /// assert_eq!(lines, [
     ///     "bailiwick.toml: \"listen\" is missing; write where DNS is served, such as listen = [\"127.0.0.1:5300\"]",
     ///     "bailiwick.toml:1: unknown key \"lisen\"; did you mean \"listen\"?",
     /// ]);

@@ -144,7 +144,7 @@ impl Metrics {
         counters
     }
 
-    /// The files that are read again, and how they fare.
+    /// The files that are read again when they change, each with its state.
     pub(crate) fn files(&self) -> impl Iterator<Item = &FileHealth> {
         self.files.iter().map(|file| &**file)
     }

@@ -89,7 +89,7 @@ pub(crate) struct RegionNow {
     pub why: String,
     /// When a probe of it failed last.
     pub failed_at: Option<Timestamp>,
-    /// What that probe failed of.
+    /// Why that probe failed.
     pub failure: Option<String>,
 }
 
@@ -107,7 +107,7 @@ pub(crate) struct LoadNow {
     pub of: String,
     /// When it was last read.
     pub read_at: Option<Timestamp>,
-    /// What the last reading failed of, if it did.
+    /// Why the last reading failed, if it did.
     pub failure: Option<String>,
 }
 

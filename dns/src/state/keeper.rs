@@ -21,10 +21,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How one attempt to keep something went.
+/// The result of one attempt to write something.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    /// What.
+    /// What was written.
     pub(crate) kind: Kind,
     /// What the system said, if it failed.
     pub(crate) outcome: Result<(), String>,
@@ -33,7 +33,7 @@ pub(crate) struct Attempt {
 /// Writes something to the state directory; called again if it fails.
 pub(crate) type Write = Box<dyn Fn(&Store) -> io::Result<()> + Send>;
 
-/// The way to the thread that writes; it ends when this is dropped, after what is due has been tried once.
+/// Hands the thread what it has to write. When this is dropped, everything due is tried once, and the thread ends.
 #[derive(Debug)]
 pub(crate) struct Keeper(Arc<Shared>);
 
@@ -60,7 +60,7 @@ impl std::fmt::Debug for State {
 /// Something that is to be written.
 struct Due {
     write: Write,
-    /// Told after the first attempt.
+    /// Gets the outcome of the first attempt.
     reply: Option<mpsc::Sender<Result<(), String>>>,
     /// When it is tried again, after it failed so many times.
     again: Option<(Instant, u32)>,
@@ -74,7 +74,7 @@ impl Drop for Keeper {
 }
 
 impl Keeper {
-    /// Starts the thread; what comes of its attempts is sent to `attempts`.
+    /// Starts the thread. The result of each attempt is sent to `attempts`.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -94,13 +94,13 @@ impl Keeper {
         outcome
     }
 
-    /// A way to the thread that doesn't keep it alive.
+    /// A handle that doesn't keep the thread alive.
     pub(crate) fn handle(&self) -> KeeperHandle {
         KeeperHandle(Arc::clone(&self.0))
     }
 }
 
-/// A way to the thread, for others than its owner.
+/// Hands the thread what it has to write, but doesn't keep it alive.
 #[derive(Debug, Clone)]
 pub(crate) struct KeeperHandle(Arc<Shared>);
 

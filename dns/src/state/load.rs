@@ -100,7 +100,7 @@ pub(crate) fn place_in(bytes: &[u8], name: &str, violation: &Violation) -> Strin
     format!("{name}:{line}:{column}")
 }
 
-/// Reads all zones. `opening` is told of every file before it is opened, included ones too.
+/// Reads all zones. `opening` is called for every file before it is opened, included files too.
 ///
 /// # Errors
 /// That files can't be read, and every line that can't be understood.
@@ -188,7 +188,7 @@ mod tests {
         std::fs::write(&zone, "@ 60 IN SOA ns hm 1 2 3 4 5\n$INCLUDE pipe\n").unwrap();
         let origin = Name::parse(b"example.com.", None).unwrap();
         let zones = |file: &Path| read_zones(&[(origin.clone(), file.to_owned())], &mut |_| ()).err();
-        // Were one of them read, this would never end.
+        // To read one of them would never end.
         let reported =
             [read_rules(&pipe).err(), zones(&pipe), zones(&zone), read_geoip(Some(&pipe), Registered::Ignored).err()];
         for faults in reported {

@@ -98,9 +98,9 @@ pub(crate) struct MonitorView {
     pub endpoint: Option<usize>,
     /// The family of addresses whose health it is, where the monitor tells them apart.
     pub family: Option<AddressFamily>,
-    /// Its machine, its pace and when it last heard.
+    /// Its state machine, its interval, and when it last had a result.
     pub monitored: Monitored,
-    /// What the last probe failed of; `None` after a success.
+    /// Why the last probe failed; `None` after a success.
     pub failure: Option<Arc<str>>,
     /// Since when it has its status; at most since this program began.
     pub since: Timestamp,

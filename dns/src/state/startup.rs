@@ -26,19 +26,19 @@ use crate::zone::{Zone, ZoneError, file};
 /// A node whose state is in service.
 #[derive(Debug)]
 pub(crate) struct Started {
-    /// The way to its state.
+    /// Reads and changes its state.
     pub handle: Handle,
-    /// What watches its files.
+    /// Watches its files.
     pub feed: Feed,
 }
 
 /// Loads everything, awaits the first round of probes, and watches the files from then on.
 ///
-/// Of whatever can't be used, what was last good begins. A zone, or one that is to be signed and has no keys, of which
-/// there is nothing is missing: the others are served.
+/// In place of whatever can't be used, its last good version is used. A zone without any version, or without the keys
+/// to sign it, is left out, and the others are served.
 ///
 /// # Errors
-/// Everything wrong, if no version of the rules or of the GeoIP database is to be had, or of no zone.
+/// Everything that is wrong, if there is no usable version of the rules, of the GeoIP database, or of any zone.
 pub(crate) async fn start(sources: Sources, secrets: Secrets, clock: Clock) -> Result<Started, Vec<Fault>> {
     let prober = NetworkProber::new(secrets, &sources.directory);
     let prober = prober.map_err(|message| vec![Fault { place: String::new(), message }])?;
@@ -67,7 +67,7 @@ pub(crate) async fn start_with<P: Prober>(sources: Sources, prober: P, clock: Cl
     Ok(Started { handle, feed })
 }
 
-/// Validates the files as they are configured, whatever was last good left aside; what is returned is worth a warning.
+/// Validates the files as they are configured, without their last good versions. Returns warnings.
 ///
 /// # Errors
 /// Everything wrong with them.
@@ -154,13 +154,13 @@ fn load(sources: &Sources, now: Timestamp) -> Loaded {
     Loaded { parts, places, geoip, configured, store, kept_zones, faults, rules_faults, geoip_faults }
 }
 
-/// Whether what was read is done with: one that couldn't be read is tried again.
+/// Whether a version was decided about. A file that couldn't be read is tried again.
 fn is_done<T>(reading: &Reading<T>) -> bool {
     reading.outcome.as_ref().map_or_else(|unusable| !unusable.may_pass, |_| true)
 }
 
-/// What a zone begins with: its file, or the last good version if that can't be used or lost much. The feed goes on
-/// from there.
+/// The version of a zone to begin with: its file, or its last good version if the file can't be used or lost much. The
+/// feed goes on from that version.
 fn zone_part(reading: &Reading<ZoneSource>, kept: Option<&ZoneSource>, sources: &Sources) -> Part<ZoneSource> {
     let is_held =
         |zone: &ZoneSource| sources.shrink == Shrink::Hold && kept.is_some_and(|kept| watch::is_shrunk(kept, zone));
@@ -196,7 +196,7 @@ impl Loaded {
         self.faults.into_iter().chain(self.rules_faults).collect()
     }
 
-    /// Compiles what was read, with what was last good where that doesn't fit.
+    /// Compiles what was read. Where it doesn't fit, the last good version is used.
     fn beginning(mut self, sources: &Sources, now: Timestamp) -> Result<Begun, Vec<Fault>> {
         let zones = self.parts.zone_sources();
         let are_any = zones.is_empty() || zones.iter().any(|zone| !zone.is_missing());
@@ -211,14 +211,14 @@ impl Loaded {
             let built = build(&candidate.rules, &zones, &self.parts, &places, now);
             match built {
                 Ok(world) => return Ok(self.begun(world, candidate, refused, note, &[], now)),
-                // Told are those of the configured document, if they are to be had.
+                // If both fail, the errors of the configured document are the ones to report.
                 Err(refusals) if refused.is_none() || !candidate.is_last_good => {
                     refused = Some(refusals.into_iter().map(Fault::from).collect());
                 }
                 Err(_) => {}
             }
         }
-        // No document fits all zones: the first one that fits some begins with these.
+        // No document fits all zones, so the first one that fits some of them is used with these.
         for candidate in &candidates {
             let rejected = World::rejected(&candidate.rules, &zones, &self.parts.zone_keys());
             let fitting = self.fitting(&zones, &rejected, &candidate.rules);
@@ -288,7 +288,7 @@ fn build(
     World::build(Arc::clone(rules), Arc::clone(zones), parts.zone_keys(), Arc::clone(places), now, None)
 }
 
-/// What is wrong with the zones even without steered names, where no rules are to be had to compile them with.
+/// The errors of the zones by themselves, for when there are no rules to compile them with.
 fn zone_faults(zones: &[ZoneSource]) -> Vec<Fault> {
     let there = zones.iter().filter(|zone| !zone.is_missing());
     let errors = there.filter_map(|zone| Zone::compile(&zone.origin, &zone.records, &[]).err());
@@ -386,13 +386,13 @@ fn last_good(store: &Store) -> Option<Arc<Rules>> {
     crate::state::load::compile_rules(bytes, &path.display().to_string()).map_err(aside).ok()
 }
 
-/// A document that may begin.
+/// A document that may be used at the start.
 struct Candidate {
     rules: Arc<Rules>,
     is_last_good: bool,
 }
 
-/// The documents that may begin, the better one first; and why the configured one has to stand back, if it has to.
+/// The documents that may be used at the start, the better one first; and why the configured one isn't used, if so.
 fn in_order(configured: Option<Arc<Rules>>, kept: Option<Arc<Rules>>) -> (Vec<Candidate>, Option<String>) {
     let configured = configured.map(|rules| Candidate { rules, is_last_good: false });
     let kept = kept.map(|rules| Candidate { rules, is_last_good: true });

@@ -232,7 +232,7 @@ fn text_of(zone: &ZoneSource) -> String {
     text
 }
 
-/// Replaces a file unless it holds just that.
+/// Replaces a file, unless it has these very contents.
 fn replace_if_other(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match std::fs::read(path) {
         Ok(there) if there == bytes => Ok(()),

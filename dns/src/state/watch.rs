@@ -33,9 +33,9 @@ use settle::{Judged, Millis};
 
 /// How often files are looked at. Rarer, if a look takes longer than a twentieth of that.
 const LOOK: Duration = Duration::from_millis(100);
-/// However long that takes.
+/// The longest time between two looks.
 const RAREST_LOOK: Duration = Duration::from_secs(1);
-/// So many names may vanish from however small a zone.
+/// How many names a version may lack, however small the zone is, without counting as one that lost much.
 const FEW: usize = 2;
 /// A look, with all that it brings to be read, that takes longer than that is stuck: a disk or a share hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -116,17 +116,17 @@ struct Watching {
     release: MemoryRelease,
 }
 
-/// When memory is to be given back that a version took to read and to compile.
+/// When to give back the memory that reading and compiling a version took.
 #[derive(Debug, Default)]
 struct MemoryRelease {
     /// How many versions were accepted when it was last looked.
     accepted: Option<u64>,
-    /// When it is due, the soonest last: at once, and again when nobody uses the version before any more.
+    /// When it is due, the soonest last: at once, and again when nobody uses the previous version any more.
     due: Vec<Instant>,
 }
 
 impl MemoryRelease {
-    /// How long some may use the version before.
+    /// How long the previous version may be in use.
     const LINGER: Duration = Duration::from_secs(10);
 
     /// Whether it is due now.

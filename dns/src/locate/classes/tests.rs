@@ -1,3 +1,5 @@
+//! Classes of clients, compared with what `steer` decides for each address by itself.
+
 use ipnet::IpNet;
 use proptest::prelude::*;
 

@@ -41,6 +41,7 @@ where
     let _ = timeout(LAST, stream.shutdown()).await;
 }
 
+/// The state of one connection.
 struct Session {
     client: SocketAddr,
     transport: Transport,
@@ -63,7 +64,7 @@ impl Session {
             if self.answer(stream, shared).await? {
                 (answered, begun) = (Instant::now(), Instant::now());
             }
-            // A message's time counts from its first octet, and what is no message prolongs nothing.
+            // A message's time counts from its first octet, and octets that make no message don't extend it.
             let mut deadline = match self.arrived.is_empty() {
                 true => answered + shared.gate.idle(),
                 false => begun + shared.gate.patience(),

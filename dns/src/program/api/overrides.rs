@@ -1,5 +1,5 @@
-//! The API's writing half. Takes requests that force a region or one of its endpoints up or down until a time, for a
-//! reason; returns the overrides.
+//! `/v1/overrides`. Takes requests that force a region or one of its endpoints up or down until a time, for a reason;
+//! returns the overrides in force.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::text::nearest::suggestion;
 /// The longest reason, in characters.
 const LONGEST_REASON: usize = 500;
 
-/// An override as it is told.
+/// An override, as the API returns it.
 #[derive(Debug, Serialize)]
 pub(super) struct OverrideStatus {
     region: RegionId,
@@ -48,7 +48,7 @@ pub(super) struct List {
 /// All overrides that have not ended, the API's first.
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<List> {
     let snapshot = api.handle.snapshot_owned();
-    let reported = all(&snapshot, api.handle.now()).map(|(of, forced, source)| OverrideStatus {
+    let overrides = all(&snapshot, api.handle.now()).map(|(of, forced, source)| OverrideStatus {
         region: of.region,
         endpoint: of.endpoint,
         status: forced.status,
@@ -57,19 +57,19 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<List> {
         source,
         kept: None,
     });
-    Json(List { overrides: reported.collect() })
+    Json(List { overrides: overrides.collect() })
 }
 
 /// The same for `/v1/status`.
 pub(super) fn in_force(snapshot: &Snapshot, now: Timestamp) -> Vec<OverrideNow> {
-    let reported = all(snapshot, now).map(|(of, forced, source)| OverrideNow {
+    let overrides = all(snapshot, now).map(|(of, forced, source)| OverrideNow {
         of: of.to_string(),
         status: forced.status,
         until: forced.until,
         reason: forced.reason,
         source: source.to_owned(),
     });
-    reported.collect()
+    overrides.collect()
 }
 
 fn all(snapshot: &Snapshot, now: Timestamp) -> impl Iterator<Item = (Overridden, Forced, &'static str)> {

@@ -1,5 +1,5 @@
-//! The API's reading half. Takes requests, returns metrics, health, the rules, what was last wrong with them, and
-//! explanations. Each answer reads one snapshot.
+//! The paths of the API that only read. Take requests, return metrics, health, the rules with the errors of the last
+//! version, and explanations. Each answer reads one snapshot.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ pub(super) async fn rules(State(api): State<Arc<Api>>, request: HeaderMap) -> Re
     if let Ok(value) = HeaderValue::from_str(&tag) {
         headers.insert(ETAG, value);
     }
-    if let Some(reason) = api.handle.status().rules.last_error.as_ref().and_then(told_in_header) {
+    if let Some(reason) = api.handle.status().rules.last_error.as_ref().and_then(header_of) {
         headers.insert(RULES_ERROR, reason);
     }
     let known = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
@@ -78,13 +78,14 @@ fn matches(candidate: &str, tag: &str) -> bool {
     candidate == "*" || candidate.strip_prefix("W/").unwrap_or(candidate) == tag
 }
 
-fn told_in_header(failure: &Failure) -> Option<HeaderValue> {
+/// The first error of a failure, as a header can carry it.
+fn header_of(failure: &Failure) -> Option<HeaderValue> {
     let fits = |c: &char| c.is_ascii_graphic() || *c == ' ';
     let reason: String = failure.errors.first()?.chars().filter(fits).take(MAX_REASON).collect();
     HeaderValue::from_str(&reason).ok()
 }
 
-/// How rules, zones and GeoIP database fare, with every error of the versions last refused.
+/// The state of each source, with every error of the version that was refused last.
 #[derive(Debug, Serialize)]
 pub(super) struct Sources {
     revision: u64,

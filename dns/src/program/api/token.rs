@@ -103,7 +103,7 @@ impl Tokens {
     /// Reads every file that a configuration names.
     ///
     /// # Errors
-    /// Each that [`Token::read`] has something against.
+    /// Every error of [`Token::read`].
     pub(crate) fn of(config: &config::Api) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
         let mut read = |file: &Path| match TokenFile::read(file) {

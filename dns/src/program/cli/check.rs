@@ -195,7 +195,7 @@ fn places(file: &Path, registered: Registered, findings: &mut Findings) -> Optio
     }
 }
 
-/// What a database says instead of a country, counted; nothing if it always says one.
+/// A sentence about the codes that a database has instead of countries, with their counts; empty if it has none.
 fn unknown_codes(codes: &[UnknownCode]) -> String {
     if codes.is_empty() {
         return String::new();
@@ -205,7 +205,8 @@ fn unknown_codes(codes: &[UnknownCode]) -> String {
     format!(": says {}: no country, so these clients are unknown", counts.join(", "))
 }
 
-/// A code that isn't one of those by which databases say that they don't know: somebody meant a country.
+/// A warning about a code with which somebody seems to have meant a country. Databases also have codes for places that
+/// they don't know; these are fine.
 fn code_warning(file: &Path, code: &UnknownCode) -> Option<String> {
     let about = geo::non_country(&code.code);
     let meant = match about {

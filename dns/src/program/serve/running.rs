@@ -45,7 +45,7 @@ pub(super) struct Running {
     certificates: Certificates,
     pub(super) addresses: Addresses,
     pub(super) node: String,
-    /// What another process would be given.
+    /// What a process that takes over is given.
     handover: Option<Handover>,
     /// The process that is to be replaced by this one, and what can be served only after that.
     old: Option<(OldProcess, QuicSockets)>,
@@ -171,7 +171,7 @@ impl Running {
         }
     }
 
-    /// Takes the way to this process away, unless the state directory is another's.
+    /// Removes the socket by which others find this process, unless the state directory is another's.
     pub(super) fn forget(&self, config: &Config) {
         if let Some(state_dir) = config.state_dir.as_deref().filter(|_| self.is_found) {
             takeover::forget(state_dir);

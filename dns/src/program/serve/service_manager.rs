@@ -16,7 +16,7 @@ use crate::system::tasks::Tasks;
 /// How many times the watchdog is told within its patience, so that a lost message does no harm.
 const TIMES: u32 = 3;
 
-/// The way to the service manager.
+/// The socket of the service manager.
 #[derive(Debug)]
 pub(super) struct ServiceManager {
     socket: Option<(UnixDatagram, SocketAddr)>,

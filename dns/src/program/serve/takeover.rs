@@ -65,7 +65,7 @@ pub(super) struct Taken {
     pub(super) inherited: Inherited,
     /// The lock of the state directory, which both share from now on.
     pub(super) lock: Option<Arc<File>>,
-    /// The way to tell it to stop.
+    /// Tells it to stop.
     pub(super) way: OldProcess,
 }
 
@@ -117,7 +117,7 @@ pub(super) fn take(state_dir: &Path) -> io::Result<Option<Taken>> {
 pub(super) struct Successor {
     /// Its id.
     pub(super) pid: i32,
-    /// Report once nothing is read here any more.
+    /// Where to report that nothing is read here any more.
     pub(super) yielded: mpsc::Sender<()>,
 }
 

@@ -1,3 +1,5 @@
+//! Packets in, packets out: headers, EDNS, truncation, compression; and any octets at all.
+
 mod options;
 mod signed;
 

@@ -1,3 +1,5 @@
+//! The thread that writes state to disk, beside disks that fail or hang.
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc::unbounded_channel;

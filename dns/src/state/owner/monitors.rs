@@ -48,7 +48,7 @@ struct Entry {
 /// addresses.
 type MonitorIds = Vec<MonitorId>;
 
-/// Which monitors ids what of one table.
+/// Which running monitors watch which regions and endpoints of one table.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Assignment {
     /// By region: its own and its endpoints'.
@@ -142,7 +142,7 @@ impl<P: Prober> Monitors<P> {
     }
 
     /// Takes a probe's result, unless its monitor has been stopped meanwhile.
-    /// `places` are the rules in service and what their monitors ids, for the log.
+    /// `places` are the rules in service and what their monitors watch, for the log.
     pub(super) fn record(&mut self, result: ProbeResult, now: Timestamp, places: (&Table, &Assignment)) {
         let Some(entry) = self.entries.get_mut(&result.monitor) else { return };
         let before = entry.monitored.machine.status();

@@ -1,3 +1,5 @@
+//! The owner of the state: reloads, probes, overrides, panics. Time is simulated.
+
 mod loads;
 mod renewal;
 mod shares;

@@ -28,9 +28,9 @@ pub(crate) struct LoadView {
     pub patience: Millis,
     /// The last good reading, and when it was taken.
     pub reading: Option<(Timestamp, EngineReading)>,
-    /// What the last reading failed of; `None` after a good one.
+    /// Why the last reading failed; `None` after a good one.
     pub failure: Option<Arc<str>>,
-    /// Readings that were good and that failed.
+    /// How many readings were good, and how many failed.
     pub readings: Probes,
 }
 

@@ -1,3 +1,5 @@
+//! Which records a snapshot gives to which client, with which TTL and scope.
+
 use std::net::IpAddr;
 
 use bailiwick_rules::health::{AntiFlap, Reading, Status, Thresholds};

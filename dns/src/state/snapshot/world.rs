@@ -82,8 +82,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Compiles rules, zones, keys and places together and signs the zones that have keys; what of `before` has the
-    /// same inputs is taken from it.
+    /// Compiles rules, zones, keys and places together, and signs the zones that have keys. Parts of `before` that had
+    /// the same inputs are used again.
     ///
     /// # Errors
     /// Everything that keeps them from being served.
@@ -172,7 +172,7 @@ impl World {
         &self.sources
     }
 
-    /// The keys of the zones that are signed; a zone without is not.
+    /// The keys of the zones that are signed.
     #[must_use]
     pub(crate) fn keys(&self) -> &Arc<[ZoneKeys]> {
         &self.keys

@@ -1,3 +1,5 @@
+//! Starts and reloads over real files: valid ones, broken ones, and the last good ones.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

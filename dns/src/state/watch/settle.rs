@@ -57,11 +57,11 @@ pub(super) enum Next {
 pub(super) enum Verdict {
     /// Put it in service.
     Take,
-    /// Tell what is wrong with it.
+    /// Report what is wrong with it.
     Refuse,
     /// It isn't still for long enough yet.
     Wait,
-    /// It lost much: tell that it waits for a confirmation, or for the time to pass.
+    /// It lost much: report that it waits for a confirmation, or for the time to pass.
     Hold,
 }
 

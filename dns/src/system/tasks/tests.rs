@@ -1,3 +1,5 @@
+//! Tasks that stall, panic and come back.
+
 use std::cell::Cell;
 
 use super::*;

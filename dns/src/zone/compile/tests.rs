@@ -1,3 +1,5 @@
+//! Errors and warnings of whole zones.
+
 use crate::protocol::rdata::rtype;
 use crate::testing::{compile, name, steered};
 use crate::zone::{Records, SteeredOwner};

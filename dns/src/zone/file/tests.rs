@@ -1,3 +1,5 @@
+//! Master files by their RFCs, mistakes with their lines, and any text at all.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -53,6 +53,7 @@ pub(super) async fn serve<R: Respond>(connection: Connection, shared: &Shared<R>
     connection.close(code.into(), reason.as_bytes());
 }
 
+/// The state of one connection.
 struct Session<'c, R> {
     connection: &'c Connection,
     shared: &'c Shared<R>,

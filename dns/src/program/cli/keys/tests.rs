@@ -1,3 +1,5 @@
+//! The commands for keys over a folder of files: a rollover step by step, and steps that come too early.
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 

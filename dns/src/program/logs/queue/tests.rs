@@ -1,3 +1,5 @@
+//! The queue of log lines beside a reader that stalls or fails.
+
 use super::*;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);

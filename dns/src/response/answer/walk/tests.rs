@@ -1,3 +1,5 @@
+//! Lookups in zones: wildcards, referrals, aliases, steered names; and a comparison with a naive lookup.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

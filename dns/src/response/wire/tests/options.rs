@@ -1,3 +1,5 @@
+//! Options of responses: padding, keepalive, cookies and the limit of answers.
+
 use std::sync::Mutex;
 
 use super::*;

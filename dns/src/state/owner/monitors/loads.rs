@@ -24,7 +24,7 @@ struct Entry {
     source: LoadSource,
     /// The last good reading.
     reading: Option<(Timestamp, EngineReading)>,
-    /// What the last reading failed of.
+    /// Why the last reading failed.
     failure: Option<Arc<str>>,
     readings: Probes,
     /// Reads until this is dropped.

@@ -8,7 +8,7 @@ use bailiwick_rules::table::Succession;
 use bailiwick_rules::time::Millis;
 use tokio::time::{Instant, sleep};
 
-use super::faults::without_misfits;
+use super::faults::without_rejected;
 use super::overrides::written_to;
 use super::{Arranged, Built, FIRST_RELEASE_CHECK, GRACE, Job, LONGEST_SLEEP, Owner, Waiting, Work};
 use super::{conflicting, faults_of, older, warnings_of};
@@ -75,7 +75,7 @@ impl<P: Prober> Owner<P> {
                 }
                 match World::build(rules, zones, keys, places, now, Some(&base)) {
                     Ok(world) => Ok(world.into()),
-                    Err(errors) => without_misfits(&base, &version, now).ok_or(errors),
+                    Err(errors) => without_rejected(&base, &version, now).ok_or(errors),
                 }
             });
             self.job = Some(Job { work: Work::Version(offer), compiled });

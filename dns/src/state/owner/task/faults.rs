@@ -110,7 +110,7 @@ pub(crate) fn faults_of(rejected: &[RejectedZone]) -> Faults {
 
 /// Builds the world with those offered zones that fit the rules and keys. The others stay as they are in service.
 /// `None` if something else is wrong, or if no new zone fits.
-pub(super) fn without_misfits(base: &World, version: &Offer, now: Timestamp) -> Option<Built> {
+pub(super) fn without_rejected(base: &World, version: &Offer, now: Timestamp) -> Option<Built> {
     let Offer::Zones(zones) = version else { return None };
     let rejected = World::rejected(base.rules(), zones, base.keys());
     let is_rejected = |zone: &ZoneSource| rejected.iter().any(|(origin, _)| *origin == zone.origin);

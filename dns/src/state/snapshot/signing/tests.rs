@@ -1,3 +1,5 @@
+//! Signatures of snapshots: what a reload, health and time sign again, and that nothing stale is served.
+
 use std::net::IpAddr;
 
 use bailiwick_rules::health::{Forced, RegionHealth, Status};

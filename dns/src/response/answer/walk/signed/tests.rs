@@ -1,3 +1,5 @@
+//! Answers of signed zones: signatures that verify, denials, referrals, budgets.
+
 use hickory_proto::op::{Message, ResponseCode};
 
 use crate::dnssec::key::Algorithm;

@@ -1,0 +1,211 @@
+//! Random events in random order, and what the machine promises whatever happens.
+
+use super::*;
+
+/// One random happening, with how long it took.
+#[derive(Clone, Debug)]
+enum Happening {
+    Headers(u16, Option<&'static str>, Option<u64>),
+    Chunk(Vec<u8>),
+    Eof,
+    BodyError,
+    FetchError,
+    Timer,
+    ClientGone,
+    Resting(u8),
+}
+
+fn happening() -> impl Strategy<Value = (Happening, i64, i8)> {
+    let status = prop_oneof![9 => Just(200u16), 1 => Just(204), 4 => 300..600u16, 1 => any::<u16>()];
+    let kind = prop_oneof![
+        6 => Just(Some("text/event-stream")),
+        6 => Just(Some("application/json")),
+        1 => Just(Some("text/html")),
+        1 => Just(None),
+    ];
+    let text = prop_oneof![
+        Just(ROLE.as_bytes().to_vec()),
+        Just(CONTENT.as_bytes().to_vec()),
+        Just(CONTENT.as_bytes().to_vec()),
+        Just(CONTENT.as_bytes().to_vec()),
+        Just(ERROR.as_bytes().to_vec()),
+        Just(DONE.as_bytes().to_vec()),
+        Just(b"{\"id\":1}".to_vec()),
+        Just(b"data: {".to_vec()),
+        Just(b": ping\n".to_vec()),
+        Just(b"data: ping\n\n".to_vec()),
+        Just(vec![b'x'; 70_000]),
+        Just([b"{\"a\":\"", &[b'x'; 70_000][..]].concat()),
+        proptest::collection::vec(any::<u8>(), 0..20),
+    ];
+    let what = prop_oneof![
+        12 => (status, kind, proptest::option::of(any::<u64>())).prop_map(|(s, k, r)| Happening::Headers(s, k, r)),
+        16 => text.prop_map(Happening::Chunk),
+        3 => Just(Happening::Eof),
+        1 => Just(Happening::BodyError),
+        1 => Just(Happening::FetchError),
+        2 => Just(Happening::Timer),
+        1 => Just(Happening::ClientGone),
+        1 => any::<u8>().prop_map(Happening::Resting),
+    ];
+    // Mostly of the attempt in hand, sometimes stale or from the future.
+    let skew = prop_oneof![8 => Just(0i8), 1 => -2..3i8];
+    (what, prop_oneof![20 => 0..100i64, 1 => 0..400_000i64], skew)
+}
+
+#[test]
+fn whatever_happens_the_machine_keeps_its_promises() {
+    let expect = prop_oneof![Just(Expect::Stream), Just(Expect::Json), Just(Expect::Any)];
+    let limits = (1..=3u8, 50..200_000u64, 50..300_000u64, 500..700_000u64, 50..100_000u64);
+    let strategy = (
+        expect,
+        (proptest::bool::weighted(0.2), any::<bool>(), 0..12u8),
+        limits,
+        proptest::collection::vec(happening(), 0..40),
+    );
+    let plan = german_plan();
+    let (cases, sends, commits) = (Cell::new(0u32), Cell::new(0usize), Cell::new(0u32));
+    TestRunner::new(ProptestConfig::with_cases(10_000))
+        .run(
+            &strategy,
+            |(expect, (stateful, reads_only, drained), (most, headers, first_token, total, idle), happenings)| {
+                cases.set(cases.get() + 1);
+                let limits = limits_of(most, headers, first_token, total, idle);
+                let fence: Vec<_> = plan.targets().iter().map(|target| target.id().clone()).collect();
+                let task = chat_task(plan.clone(), expect, limits);
+                let mut run = Run::new(Task { stateful, reads_only, ..task });
+                let (mut budget, mut now) = (Budget::new(0), 0);
+                for _ in 0..drained {
+                    let _ = budget.take(now);
+                }
+                let mut watch = Watch::default();
+                watch.see(&step(&mut run, &mut budget, now, Event::Start))?;
+                for (happening, after, skew) in happenings {
+                    now += after;
+                    let attempt = u8::try_from(watch.sent.len()).unwrap().saturating_add_signed(skew);
+                    if let Happening::Resting(mask) = happening {
+                        run.skip_resting(|target| mask >> (target.id().as_str().as_bytes()[4] % 8) & 1 == 1);
+                    }
+                    let Some(event) = event_of(happening, attempt, after % 7 == 3) else { continue };
+                    if matches!(event, Event::Timer { .. }) && skew == 0 {
+                        // A driver has no timer but those that `Arm` started.
+                        if !watch.armed {
+                            continue;
+                        }
+                        watch.armed = false;
+                    }
+                    watch.see(&step(&mut run, &mut budget, now, event))?;
+                    prop_assert_eq!(run.is_done(), watch.ended, "done without telling, or told without being done");
+                    prop_assert!(run.is_done() || watch.armed, "a run that waits has a timer");
+                }
+                // Everything ends: with the client's leave at the latest.
+                watch.see(&step(&mut run, &mut budget, now, Event::ClientGone))?;
+                prop_assert!(run.is_done() && !watch.armed);
+                let most = if stateful { 1 } else { usize::from(most) };
+                let again = usize::from(stateful && reads_only);
+                prop_assert!(watch.sent.len() <= (most + again).min(3));
+                check_record(run.record(), &watch, &fence)?;
+                sends.set(sends.get() + watch.sent.len());
+                commits.set(commits.get() + u32::from(watch.committed));
+                Ok(())
+            },
+        )
+        .unwrap();
+    println!("runs: {}, sends: {}, commits: {}", cases.get(), sends.get(), commits.get());
+    assert!(commits.get() > 500);
+}
+
+/// The event of an attempt; `None` for what isn't one.
+fn event_of(happening: Happening, attempt: AttemptNumber, packed: bool) -> Option<Event> {
+    Some(match happening {
+        Happening::Headers(status, kind, retry_after_ms) => {
+            Event::Headers { attempt, status, content_type: kind.map(str::to_owned), packed, retry_after_ms }
+        }
+        Happening::Chunk(bytes) => Event::Chunk { attempt, bytes },
+        Happening::Eof => Event::Eof { attempt },
+        Happening::BodyError => Event::BodyError { attempt },
+        Happening::FetchError => Event::FetchError { attempt },
+        Happening::Timer => Event::Timer { attempt },
+        Happening::ClientGone => Event::ClientGone,
+        Happening::Resting(_) => return None,
+    })
+}
+
+/// Compares a run's record with what its driver saw.
+fn check_record(record: &Record, watch: &Watch, fence: &[EndpointId]) -> Result<(), TestCaseError> {
+    for (attempt, target) in record.attempts.iter().zip(&watch.sent) {
+        prop_assert_eq!(attempt.target, *target);
+        prop_assert_eq!(&attempt.endpoint, &fence[*target], "sent outside the fence");
+        prop_assert!(attempt.outcome.is_some(), "the record knows how each attempt went");
+    }
+    prop_assert_eq!(record.committed().is_some(), watch.committed);
+    let blameless = |outcome| matches!(outcome, Outcome::Committed | Outcome::Refused(_) | Outcome::ClientGone);
+    let failed = record.attempts.iter().filter_map(|attempt| attempt.outcome);
+    let failed = failed.filter(|outcome| !blameless(*outcome)).count();
+    let broke = matches!(record.end, Some(End::Interrupted | End::ErrorEvent | End::Idle));
+    prop_assert_eq!(watch.rests, failed + usize::from(broke), "every failure is remembered, and nothing else");
+    Ok(())
+}
+
+/// What a driver would see, checked action by action.
+#[derive(Default)]
+struct Watch {
+    sent: Vec<usize>,
+    /// Whether an endpoint was sent the request twice.
+    repeated: bool,
+    committed: bool,
+    ended: bool,
+    armed: bool,
+    rests: usize,
+}
+
+impl Watch {
+    fn see(&mut self, actions: &[Action]) -> Result<(), TestCaseError> {
+        for action in actions {
+            prop_assert!(!self.ended, "{action:?} after the end");
+            match action {
+                Action::Send { attempt, target } => {
+                    prop_assert!(!self.committed, "a send after the commit");
+                    let is_again = self.sent.contains(target);
+                    prop_assert!(!is_again || self.sent.last() == Some(target) && !self.repeated, "an endpoint twice");
+                    self.repeated |= is_again;
+                    prop_assert!(!self.armed, "a send while a timer runs");
+                    self.sent.push(*target);
+                    prop_assert_eq!(usize::from(*attempt), self.sent.len());
+                }
+                Action::Arm { .. } => self.armed = true,
+                Action::Disarm { .. } => {
+                    prop_assert!(self.armed, "a timer disarmed that doesn't run");
+                    self.armed = false;
+                }
+                Action::Abort { attempt } => {
+                    prop_assert_eq!(usize::from(*attempt), self.sent.len());
+                    self.ended = self.sent.is_empty();
+                }
+                Action::Commit { status, .. } => {
+                    prop_assert!(!self.committed, "two commits");
+                    prop_assert!((200..=299).contains(status));
+                    self.committed = true;
+                }
+                Action::Emit { .. } => prop_assert!(self.committed, "bytes before the commit"),
+                Action::EmitTail { .. } | Action::CutStream | Action::Finish => {
+                    prop_assert!(self.committed && !self.armed);
+                    self.ended = true;
+                }
+                Action::Reply { .. } => {
+                    prop_assert!(!self.committed && !self.armed);
+                    self.ended = true;
+                }
+                Action::CoolDown { .. } => {
+                    self.rests += 1;
+                    prop_assert!(self.rests <= self.sent.len(), "an endpoint rests twice for one attempt");
+                }
+            }
+        }
+        // A client that goes is the one end without a word to it.
+        if let [.., Action::Abort { .. }] = actions {
+            self.ended = true;
+        }
+        Ok(())
+    }
+}
