@@ -1,9 +1,10 @@
 //! Answers that one UDP thread keeps for queries that ask the same. Takes a batch of datagrams and the snapshot,
 //! returns the bytes that [`respond`] would make of them. Called by the responder. Threads share nothing.
 //!
-//! A kept answer depends only on the name, the type, the class of clients, and whether the query has EDNS and DO. It is
-//! used until rules, zones, geography or health change it. The rest differs from query to query and is patched: the id,
-//! RD, CD, the case of the question, the client subnet with its scope, and truncation to the client's payload.
+//! A kept answer depends only on the name, the type, the class of clients and the part of it, and whether the query has
+//! EDNS and DO. It is used until rules, zones, geography or health change it. The rest differs from query to query and
+//! is patched: the id, RD, CD, the case of the question, the client subnet with its scope, and truncation to the
+//! client's payload.
 //!
 //! Answers that differ between names only in the names' own records share one [`pattern`]. Answers that were signed
 //! when asked for aren't kept, because the same answer would get another signature. Everything that isn't kept is
@@ -241,10 +242,10 @@ impl Memo {
             return Some(Hit { source: Source::Entry(entry), scope: 0 });
         };
         // The name is steered, so the answer depends on the client.
-        let (class, scope) = snapshot.class_of(service, &Asking { transport: from, ecs: query.ecs })?;
-        let entry = self.table.find(&key.of_class(class), query.name)?;
+        let seat = snapshot.seat_of(service, &Asking { transport: from, ecs: query.ecs })?;
+        let entry = self.table.find(&key.of_seat(&seat), query.name)?;
         let holds = entry.decided == snapshot.service_generation(service);
-        holds.then_some(Hit { source: Source::Entry(entry), scope })
+        holds.then_some(Hit { source: Source::Entry(entry), scope: seat.scope })
     }
 
     /// The pattern that answers this query, and the records to fill in.
@@ -287,15 +288,13 @@ impl Memo {
         }
         let (mut key, mut decided) = (Key::new(query), 0);
         if let Some(service) = service {
-            let Some((class, _)) = snapshot.class_of(service, &Asking { transport: from, ecs: query.ecs }) else {
-                return;
-            };
+            let Some(seat) = snapshot.seat_of(service, &Asking { transport: from, ecs: query.ecs }) else { return };
             self.steered[steered_place(query.hash)] = (query.hash, service);
             self.table.put(&key, query.name, |mut wire| {
                 wire.set(&bare[..HEADER + query.name.as_wire().len()]);
                 Entry { asks: Some(service), wire, ..Entry::empty() }
             });
-            key = key.of_class(class);
+            key = key.of_seat(&seat);
             decided = snapshot.service_generation(service);
         }
         self.table.put(&key, query.name, |mut wire| {

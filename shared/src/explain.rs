@@ -42,6 +42,9 @@ pub struct Explanation {
     /// Where clients of this fence are moved because of load, and which part of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shed: Vec<ExplainedShare>,
+    /// The region whose addresses DNS answers this very client, if that is because of load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moved_to: Option<RegionId>,
     #[serde(skip)]
     given_by: Option<FenceBy>,
     #[serde(skip)]
@@ -130,6 +133,7 @@ fn of(table: &Table, ask: &Ask<'_>, standing: &Standing, ranking: &Ranking, stee
         valid_until: steering.valid_until,
         by_type: BTreeMap::new(),
         shed: Vec::new(),
+        moved_to: None,
         given_by: ranking.fence_by,
         hub_outside: ranking.only == Some(None) && !ranking.order.is_empty(),
     }
@@ -198,6 +202,9 @@ impl Explanation {
         for share in &self.shed {
             let percent = share.share * 100.0;
             writeln!(out, "load       {percent:.1} % of these clients go from {} to {}", share.from, share.to)?;
+        }
+        if let Some(to) = &self.moved_to {
+            writeln!(out, "moved      this client is one of them: DNS answers {to}")?;
         }
         match self.valid_until {
             Some(until) => writeln!(out, "valid      until {until}"),
@@ -285,6 +292,9 @@ mod tests {
         assert!(moved.to_text().contains("answer     fra\nload       12.3 % of these clients go from fra to par\n"));
         let json = serde_json::to_value(&moved).unwrap();
         assert_eq!(json["shed"], serde_json::json!([{ "from": "fra", "to": "par", "share": 0.123_456 }]));
+        moved.moved_to = Some(table.region(table.region_named("par").unwrap()).id.clone());
+        assert!(moved.to_text().contains("to par\nmoved      this client is one of them: DNS answers par\n"));
+        assert_eq!(serde_json::to_value(&moved).unwrap()["moved_to"], "par");
         assert!(reported(None, &[]).to_text().contains("no rule takes this client: the fence is empty"));
         assert!(reported(Some("DE"), &[0, 1]).to_text().contains("revived    everything in the fence is down"));
     }

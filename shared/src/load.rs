@@ -1,5 +1,5 @@
 //! Load steering. Takes what is known of regions' loads and clients' demand, returns the shares of clients to move.
-//! Called by `bailiwick plan`, `bailiwick simulate` and the warnings of `bailiwick check`.
+//! Called by DNS nodes, `bailiwick plan`, `bailiwick simulate` and the warnings of `bailiwick check`.
 //!
 //! Two types matter. [`Classes`] are the clients of all services, grouped by the order of their fence, so that a plan
 //! can't name a region outside of it. A [`Plan`] is what [`plan`] decides from them and the last plan: for each class
@@ -8,14 +8,16 @@
 //! Everything is a whole number: amounts are [`Amount`]s, loads and shares [`Ratio`]s in millionths. So equal inputs
 //! give equal plans to the bit, natively and in Wasm.
 //!
-//! A half that acts on a plan asks it per client: it ranks the client as for [`crate::steer`], finds the class by
-//! [`Classes::find`], and the region by [`Plan::choose`] with the client's [`Point`]. DNS takes the point from the
-//! client's /24 or /48, cut to one of [`BUCKETS`], so that an answer can be remembered per bucket. The edge takes it
-//! from tenant and session. `None` means: as distance and health say.
+//! A half that acts on a plan ranks the client as for [`crate::steer`] and asks for its class and its [`Point`]. DNS
+//! takes the point from the client's /24 or /48, cut to one of [`BUCKETS`]: [`BucketShares`] says where each bucket of
+//! a class goes. The edge takes it from tenant and session, and asks the shares that nodes report. `None` means: as
+//! distance and health say.
 
+mod buckets;
 mod classes;
 mod demand;
 mod engine;
+mod estimate;
 mod exposition;
 mod fill;
 mod lost;
@@ -25,14 +27,16 @@ mod planning;
 mod readings;
 mod warnings;
 
+pub use buckets::{BucketShares, Buckets};
 pub use classes::{Class, ClassIndex, Classes, Demand, place_of_country};
 pub(crate) use demand::demand_in;
 pub use demand::read_demand;
 pub use engine::{EnginePage, EngineReading};
+pub use estimate::estimate;
 pub use exposition::{MAX_PAGE, Page, PageError, Sample};
 pub use lost::{FenceLoss, losses, settled};
 pub use mean::{EndpointLoad, MeanLoad, capacity_of};
-pub use place::{BUCKETS, Point};
+pub use place::{BUCKETS, Home, Point};
 pub use planning::{Move, Plan, Seen, plan};
 pub use readings::{HOLD, Reading, RegionSeen, RegionState, Standing};
 pub use warnings::warnings;

@@ -153,7 +153,7 @@ pub struct Region {
     /// A health check of the region as a whole.
     #[schemars(default)]
     pub monitor: Option<Monitor>,
-    /// How full it may get. The edge moves clients by it; DNS doesn't yet.
+    /// How full it may get. Clients are moved by it.
     #[schemars(default)]
     pub load: Option<RegionLoad>,
 }
@@ -225,7 +225,7 @@ pub struct Endpoint {
     /// Its health check.
     #[schemars(default)]
     pub monitor: Option<Monitor>,
-    /// How many requests it serves at once. The edge moves clients by it; DNS doesn't yet.
+    /// How many requests it serves at once. Clients are moved by it.
     #[schemars(default, range(min = 1, max = 1_000_000_000))]
     pub capacity: Option<u32>,
     /// The quota that its requests are counted against.

@@ -93,6 +93,35 @@ pub(crate) fn carried(address: IpAddr) -> Option<Ipv4Addr> {
     Carrier::of(outer).map(|carrier| Ipv4Addr::from_bits(carrier.inside(outer)))
 }
 
+/// The network of a client, which moves as a whole when clients are moved because of load: the /24 of an IPv4 address,
+/// the /48 of an IPv6 address. An address that carries an IPv4 one is in the network of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Network {
+    /// The bits of the prefix.
+    pub prefix: u64,
+    /// How many they are.
+    pub length: u8,
+    /// How many bits of the address they are: an answer by network applies to no shorter prefix around it.
+    pub scope: u8,
+}
+
+impl Network {
+    /// How many bits of an IPv6 address are those of its network.
+    const V6: u8 = 48;
+
+    fn v6(address: u128) -> Self {
+        #[allow(clippy::cast_possible_truncation)] // 48 bits are left
+        let prefix = (address >> (128 - Self::V6)) as u64;
+        Self { prefix, length: Self::V6, scope: Self::V6 }
+    }
+
+    /// The network of an IPv4 address that begins after so many bits.
+    fn v4(address: u32, before: u8) -> Self {
+        let prefix = u64::from(address >> (32 - ENOUGH_BITS));
+        Self { prefix, length: ENOUGH_BITS, scope: before + ENOUGH_BITS }
+    }
+}
+
 /// The client at an address, as `steer` takes it. Has what the GeoIP database says of the address, or of the IPv4
 /// address that it carries.
 #[must_use]
@@ -319,6 +348,32 @@ impl Classes {
     #[must_use]
     pub(crate) fn rankings(&self) -> &[Ranking] {
         &self.rankings
+    }
+
+    /// The network of a client at an address whose unknown bits are zero.
+    #[must_use]
+    pub(crate) fn network(&self, address: IpAddr) -> Network {
+        let address = match address {
+            IpAddr::V4(address) => return Network::v4(address.to_bits(), 0),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        match Carrier::of_value(self.standings.v6.value(address)) {
+            Some(carrier) => Network::v4(carrier.inside(address), carrier.at),
+            None => Network::v6(address),
+        }
+    }
+
+    /// How many IPv4 addresses are of each class. Those that nobody can place don't count.
+    #[must_use]
+    pub(crate) fn addresses(&self) -> Vec<u64> {
+        let mut addresses = vec![0; self.rankings.len()];
+        for (standing, count) in self.standings.v4.sizes() {
+            let class = self.classes.get(standing as usize).filter(|_| standing as usize != UNKNOWN);
+            if let Some(of_class) = class.and_then(|class| addresses.get_mut(class.get())) {
+                *of_class += count;
+            }
+        }
+        addresses
     }
 
     /// How many ranges of IPv4 and of IPv6 addresses the classes make.

@@ -153,6 +153,14 @@ impl<A: Bits> Builder<A> {
     }
 }
 
+impl Ranges<u32> {
+    /// Each range's value and how many addresses it has.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = (u32, u64)> {
+        let ends = self.starts.iter().skip(1).map(|start| u64::from(*start)).chain([1 << u32::BITS]);
+        self.iter().zip(ends).map(|((start, value), end)| (value, end - u64::from(start)))
+    }
+}
+
 /// The most bits by which the space is divided: 256 KiB of parts, which stay in a core's cache.
 const MAX_BITS: u8 = 16;
 

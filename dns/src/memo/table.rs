@@ -7,6 +7,7 @@ use crate::locate::classes::ClassId;
 use crate::protocol::name::{NameRef, case};
 use crate::response::answer::Rcode;
 use crate::response::wire::{Class, HEADER};
+use crate::state::snapshot::Seat;
 use crate::zone::ServiceIndex;
 
 use super::query::Query;
@@ -34,19 +35,22 @@ pub(super) struct Key {
     pub(super) form: u8,
     /// The class of clients of a steered name.
     pub(super) class: Option<ClassId>,
+    /// The part of the class.
+    pub(super) part: u8,
 }
 
 impl Key {
     /// The key of a query that doesn't depend on the client.
     pub(super) fn new(query: &Query<'_>) -> Self {
-        Self { hash: query.hash, qtype: query.qtype, form: query.form, class: None }
+        Self { hash: query.hash, qtype: query.qtype, form: query.form, class: None, part: 0 }
     }
 
-    /// The key for clients of this class.
-    pub(super) fn of_class(self, class: ClassId) -> Self {
+    /// The key for clients at this seat.
+    pub(super) fn of_seat(self, seat: &Seat) -> Self {
         const STIR: u64 = 0xd6e8_feb8_6659_fd93;
-        let hash = (self.hash ^ (u64::from(class.0) + 1)).wrapping_mul(STIR);
-        Self { hash: hash ^ hash >> 32, class: Some(class), ..self }
+        let part = seat.part.number();
+        let hash = (self.hash ^ (u64::from(seat.class.0) + 1) ^ u64::from(part) << 32).wrapping_mul(STIR);
+        Self { hash: hash ^ hash >> 32, class: Some(seat.class), part, ..self }
     }
 }
 
@@ -144,7 +148,7 @@ impl Table {
     }
 
     fn of(sets: usize) -> Self {
-        let free = |_| Slot { key: Key { hash: 0, qtype: 0, form: 0, class: None }, entry: Entry::empty() };
+        let free = |_| Slot { key: Key { hash: 0, qtype: 0, form: 0, class: None, part: 0 }, entry: Entry::empty() };
         let mut slots = if sets == MAX_SETS { with_huge_pages(sets * WAYS) } else { Vec::with_capacity(sets * WAYS) };
         slots.extend((0..sets * WAYS).map(free));
         Self { tags: vec![[FREE; WAYS]; sets].into(), slots, turn: 0 }
@@ -279,7 +283,7 @@ mod tests {
         let mut hash = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Key { hash: hash ^ hash >> 31, qtype: 1, form: 0, class: None }
+        Key { hash: hash ^ hash >> 31, qtype: 1, form: 0, class: None, part: 0 }
     }
 
     fn put(table: &mut Table, number: u64) {

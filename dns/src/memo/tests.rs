@@ -17,6 +17,7 @@ use crate::response::answer::Rcode;
 use crate::response::answer::Responses;
 use crate::response::wire::Settings;
 use crate::state::load::compile_rules;
+use crate::state::snapshot::scopes::random_shares;
 use crate::state::snapshot::{Health, World, ZoneSource};
 use crate::testing::{NOW, opt, query};
 use crate::zone::file;
@@ -98,7 +99,8 @@ fn world(random: &mut Random, before: Option<&World>) -> Arc<World> {
 
 fn snapshot(random: &mut Random, world: Arc<World>, before: Option<&Snapshot>) -> Snapshot {
     let (regions, _, now) = conditions(random, &world.rules().table);
-    Snapshot::new(world, Health { regions, ..Health::default() }, now, before)
+    let shares = random_shares(&mut Random::new(random.bits()), &world);
+    Snapshot::new(world, Health { regions, shares, ..Health::default() }, now, before)
 }
 
 /// Names worth asking for.

@@ -5,11 +5,13 @@
 //! one moment's health, with every decision made: a query looks up its class and reads. Nothing in either changes; an
 //! update is another snapshot.
 
+mod decide;
 mod loads;
 mod records;
 mod report;
 #[cfg(test)]
-mod scopes;
+pub(crate) mod scopes;
+mod shed;
 pub(crate) mod signing;
 #[cfg(test)]
 mod testing;
@@ -22,20 +24,21 @@ use std::sync::Arc;
 
 use bailiwick_rules::health::{AddressFamily, Forced, Monitored, RegionHealth};
 use bailiwick_rules::id::Overridden;
-use bailiwick_rules::report::SharesReport;
 use bailiwick_rules::steer::{Conditions, Local};
 use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::dnssec::lifetime::is_before;
-use crate::locate::classes::ClassId;
 use crate::protocol::rdata::{Rdatas, rtype};
 use crate::response::answer::{Asking, Steered, SteeredAnswers};
 use crate::zone::ServiceIndex;
 use crate::zones::Zones;
 
 pub(crate) use loads::{LoadView, endpoints_up};
+pub(crate) use shed::{Part, Seat, Shares};
 pub(crate) use world::{RejectedZone, Rules, World, ZoneSource};
+
+use shed::Spread;
 
 /// No EDNS scope: the answer doesn't depend on the client's address.
 const NO_SCOPE: u8 = 0;
@@ -70,8 +73,8 @@ pub(crate) struct Health {
     pub monitors: Vec<MonitorView>,
     /// The endpoints whose load is read, by region and position.
     pub loads: Vec<LoadView>,
-    /// Which parts of clients are to be moved because of load; `None` where no load is read.
-    pub shares: Option<Arc<SharesReport>>,
+    /// Which parts of clients are to be moved because of load; `None` where nothing is planned.
+    pub shares: Option<Shares>,
     /// Overrides that came by the API, ended ones left out.
     pub overrides: BTreeMap<Overridden, Forced>,
     /// Since when each region has the status that counts, by region index; at most since this program began.
@@ -119,28 +122,47 @@ pub(crate) struct Probes {
     pub failed: u64,
 }
 
-/// What one service answers now, class by class.
-#[derive(Debug, PartialEq, Eq)]
+/// What one service answers now.
+#[derive(Debug)]
 struct Decided {
-    /// By class.
-    choices: Box<[Choice]>,
+    choices: Choices,
     /// The same for those types of records for which they differ.
     by_family: Option<Box<ChoicesByFamily>>,
+    /// Which of its clients are moved because of load.
+    spread: Option<Spread>,
     /// Changes whenever an answer of the service does.
     generation: u64,
 }
 
-/// What one service answers, class by class, where the families of some region's addresses differ in health.
+/// What one service answers, class by class.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Choices {
+    /// By class, for those that aren't moved.
+    classes: Box<[Choice]>,
+    /// By move.
+    moved: Box<[Choice]>,
+}
+
+/// What one service answers where the families of some region's addresses differ in health.
 #[derive(Debug, PartialEq, Eq)]
 struct ChoicesByFamily {
-    ipv4: Box<[Choice]>,
-    ipv6: Box<[Choice]>,
-    whole: Box<[Choice]>,
+    ipv4: Choices,
+    ipv6: Choices,
+    whole: Choices,
 }
 
 impl Decided {
-    /// By class, for records of this type.
-    fn choices_for(&self, rtype: u16) -> &[Choice] {
+    /// What clients at this seat get for records of this type.
+    fn choice(&self, seat: &Seat, rtype: u16) -> Option<Choice> {
+        let choices = self.choices_for(rtype);
+        match self.spread.as_ref().and_then(|spread| spread.moved(seat)) {
+            Some(moved) => choices.moved.get(moved),
+            None => choices.classes.get(seat.class.get()),
+        }
+        .copied()
+    }
+
+    fn choices_for(&self, rtype: u16) -> &Choices {
         let Some(by_family) = &self.by_family else { return &self.choices };
         match rtype {
             rtype::A => &by_family.ipv4,
@@ -151,7 +173,7 @@ impl Decided {
     }
 }
 
-/// What the clients of one class get.
+/// What the clients of one class, or of one move, get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Choice {
     offer: Offer,
@@ -176,7 +198,10 @@ impl Snapshot {
         let same_world = before.filter(|before| Arc::ptr_eq(&before.world, &world));
         let generation = before.map_or(1, |before| before.generation + u64::from(same_world.is_none()));
         // Decisions that rest on nothing passing hold for as long as health does.
-        let is_same = |before: &Health| before.regions == health.regions && before.by_family == health.by_family;
+        let is_same = |before: &Health| {
+            let moves = |health: &Health| health.shares.as_ref().map(|shares| Arc::clone(&shares.dns));
+            before.regions == health.regions && before.by_family == health.by_family && moves(before) == moves(&health)
+        };
         let unchanged = |before: &&Self| before.until.is_none() && is_same(&before.health);
         if let Some(before) = same_world.filter(unchanged) {
             return Self {
@@ -192,16 +217,14 @@ impl Snapshot {
         let conditions = Conditions { health: &health.regions, local: &Local::default(), now: at };
         let next = before.map_or(1, |before| before.decided.iter().map(|one| one.generation).max().unwrap_or(0) + 1);
         let (mut decided, mut until) = (Vec::new(), None);
-        for service in 0..world.rules().table.services().len() {
-            let (choices, ends) = world.choices(service, &conditions);
-            let by_family = health.by_family.as_deref();
-            let by_family =
-                by_family.and_then(|health| world.choices_by_family(service, health, &conditions, &choices));
-            until = until.into_iter().chain(ends).min();
-            let kept = same_world.and_then(|before| before.decided.get(service));
-            decided.push(match kept.filter(|kept| kept.choices == choices && kept.by_family == by_family) {
+        for (service, _) in (0..).map(ServiceIndex).zip(world.rules().table.services()) {
+            let shares = health.shares.as_ref().map(|shares| &*shares.dns);
+            let decision = world.decide(service, &conditions, health.by_family.as_deref(), shares);
+            until = until.into_iter().chain(decision.until).min();
+            let kept = same_world.and_then(|before| before.decided.get(service.get()));
+            decided.push(match kept.filter(|kept| decision.is(kept)) {
                 Some(kept) => Arc::clone(kept),
-                None => Arc::new(Decided { choices, by_family, generation: next }),
+                None => Arc::new(decision.of_generation(next)),
             });
         }
         Self {
@@ -271,15 +294,21 @@ impl Snapshot {
         self.decided.get(service.get()).map_or(0, |decided| decided.generation)
     }
 
-    /// The class of a client of `service` and the scope for which it holds; `None` for a service that isn't in the
-    /// rules.
+    /// The seat of a client of `service`; `None` for a service that isn't in the rules.
     #[must_use]
-    pub(crate) fn class_of(&self, service: ServiceIndex, client: &Asking) -> Option<(ClassId, u8)> {
+    #[inline]
+    pub(crate) fn seat_of(&self, service: ServiceIndex, client: &Asking) -> Option<Seat> {
         let ranges = self.world.classes_of(service)?;
-        Some(match client.ecs {
-            Some(ecs) if ecs.source > 0 => ranges.class(ecs.address, ecs.source),
-            _ => (ranges.class(client.transport, u8::MAX).0, NO_SCOPE),
-        })
+        let (address, known, is_told) = match client.ecs {
+            Some(ecs) if ecs.source > 0 => (ecs.address, ecs.source, true),
+            _ => (client.transport, u8::MAX, false),
+        };
+        let (class, scope) = ranges.class(address, known);
+        let seat = match self.decided.get(service.get()).and_then(|decided| decided.spread.as_ref()) {
+            None => Seat { class, part: Part::STAYS, scope },
+            Some(spread) => spread.seat(class, scope, address, ranges),
+        };
+        Some(if is_told { seat } else { Seat { scope: NO_SCOPE, ..seat } })
     }
 
     /// The conditions of this snapshot as of `now`.
@@ -291,9 +320,9 @@ impl Snapshot {
 
 impl SteeredAnswers for Snapshot {
     fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_> {
-        let found = self.class_of(service, client).and_then(|(class, scope)| {
-            Some((*self.decided.get(service.get())?.choices_for(rtype).get(class.get())?, scope))
-        });
+        let found = self
+            .seat_of(service, client)
+            .and_then(|seat| Some((self.decided.get(service.get())?.choice(&seat, rtype)?, seat.scope)));
         // A service that isn't in the rules steers no name of this snapshot's zones.
         let Some((choice, scope)) = found else {
             return Steered::Nothing { scope: NO_SCOPE, ede: NOT_READY };

@@ -25,16 +25,29 @@ impl Point {
     /// assert_ne!(Point::of(b"198.51.100.0/24", "eu-frankfurt"), Point::of(b"198.51.100.0/24", "eu-paris"));
     /// ```
     #[must_use]
-    #[allow(clippy::cast_possible_truncation)] // below a million
     pub fn of(client: &[u8], home: &str) -> Self {
-        // FNV-1a, and SplitMix64's last step: FNV alone leaves the high bits of short names alike.
-        let bytes = client.iter().chain(&[0xff]).chain(home.as_bytes());
-        let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        hash ^= hash >> 31;
+        // FNV alone leaves the high bits of short names alike.
+        Self::at(mix(fnv(client.iter().chain(&[0xff]).chain(home.as_bytes()))))
+    }
+
+    /// The point of the clients of a network: the bits of its prefix, and how many they are. DNS asks this for each
+    /// query, so it takes only a few instructions.
+    ///
+    /// ```
+    /// use bailiwick_rules::load::{Home, Point};
+    /// let frankfurt = Home::named("eu-frankfurt");
+    /// assert_eq!(Point::of_network(0x00c6_3364, 24, frankfurt), Point::of_network(0x00c6_3364, 24, frankfurt));
+    /// assert_ne!(Point::of_network(0x00c6_3364, 24, frankfurt), Point::of_network(0x00c6_3365, 24, frankfurt));
+    /// ```
+    #[must_use]
+    pub fn of_network(prefix: u64, length: u8, home: Home) -> Self {
+        // Prefixes of different lengths differ in the bits above.
+        Self::at(mix(mix(prefix ^ u64::from(length) << 56).wrapping_add(home.0)))
+    }
+
+    /// The point of a hash.
+    #[allow(clippy::cast_possible_truncation)] // below a million
+    fn at(hash: u64) -> Self {
         Self(((u128::from(hash) * u128::from(LINE)) >> 64) as u32)
     }
 
@@ -61,6 +74,31 @@ impl Point {
     }
 }
 
+/// The region that networks are at home in. Points at different homes differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Home(u64);
+
+impl Home {
+    /// The home of this name.
+    #[must_use]
+    pub fn named(region: &str) -> Self {
+        Self(mix(fnv(region.as_bytes())))
+    }
+}
+
+/// FNV-1a.
+fn fnv<'b>(bytes: impl IntoIterator<Item = &'b u8>) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+/// The last step of SplitMix64: every bit of the result depends on every bit of the number.
+fn mix(mut number: u64) -> u64 {
+    number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +119,23 @@ mod tests {
         }
         // 312 are expected in each; the limits are over five standard deviations away.
         assert!(counts.iter().all(|count| (220..410).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn neighbouring_networks_are_spread_evenly_and_differently_at_each_home() {
+        let (fra, par) = (Home::named("eu-frankfurt"), Home::named("eu-paris"));
+        for (first, length) in [(0x00c6_3300_u64, 24), (0x2001_0db8_0000, 48)] {
+            let mut counts = [0_u32; BUCKETS as usize];
+            let mut alike = 0;
+            for network in (0..20_000).map(|n| first + n) {
+                let point = Point::of_network(network, length, fra);
+                counts[point.bucket() as usize] += 1;
+                alike += u32::from(point.bucket() == Point::of_network(network, length, par).bucket());
+            }
+            assert!(counts.iter().all(|count| (220..410).contains(count)), "{counts:?}");
+            assert!((220..410).contains(&alike), "{alike} of 20,000 by chance");
+        }
+        assert_ne!(Point::of_network(0x00c6_3364, 24, fra), Point::of_network(0x00c6_3364, 48, fra));
     }
 
     #[test]
@@ -115,6 +170,10 @@ mod tests {
         let known = [("acme/session-1", "fra", 600751), ("", "", 309291)];
         for (client, home, expected) in known {
             assert_eq!(Point::of(client.as_bytes(), home).0, expected, "{client}");
+        }
+        let known = [(0x00c6_3364, 24, "fra", 812719), (0x2001_0db8_0001, 48, "fra", 541399), (0, 24, "", 492874)];
+        for (prefix, length, home, expected) in known {
+            assert_eq!(Point::of_network(prefix, length, Home::named(home)).0, expected, "{prefix:x}/{length}");
         }
     }
 }

@@ -201,6 +201,31 @@ fn nothing_leaves_the_fence() {
 }
 
 #[test]
+fn no_bucket_leaves_the_fence() {
+    let mut moved = 0_u64;
+    for_all("fence of buckets", 30_000, |fleet| {
+        let (_, _, plan, _) = fleet.history();
+        let shares = BucketShares::new(&fleet.classes, &plan, |_| true);
+        for class in fleet.classes.list() {
+            // Some other order of the same home, and a part of it.
+            let mut order = class.order.clone();
+            let rest = order.len() - 1;
+            for place in 1..rest {
+                order.swap(place, place + fleet.random.below(rest - place + 1));
+            }
+            order.truncate(1 + fleet.random.below(order.len()));
+            for (order, is_planned) in [(&class.order, true), (&order, false)] {
+                let Some(buckets) = shares.of(class.service, order) else { continue };
+                assert!(class.moves, "who may not be moved isn't");
+                assert!(buckets.iter().flatten().all(|region| order[1..].contains(region)));
+                moved += u64::from(is_planned);
+            }
+        }
+    });
+    assert!(moved > 5_000, "{moved} classes of which somebody is moved");
+}
+
+#[test]
 fn no_region_takes_more_than_it_has_room_for_and_none_takes_blindly() {
     for_all("room", 30_000, |fleet| {
         let (seen, before, plan, _) = fleet.history();

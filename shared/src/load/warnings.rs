@@ -1,4 +1,4 @@
-//! Takes a table, returns warnings about its fields for load that are probably not meant, or have no effect yet.
+//! Takes a table, returns warnings about its fields for load that are probably not meant, or have no effect.
 //! Called by `bailiwick check`.
 
 use super::{Classes, FenceLoss, losses};
@@ -12,7 +12,7 @@ const MAX_TOLD: usize = 5;
 /// All warnings about load. None for a document that says nothing of it.
 #[must_use]
 pub fn warnings(table: &Table) -> Vec<Violation> {
-    let mut warnings: Vec<Violation> = not_acted_on(table).into_iter().collect();
+    let mut warnings: Vec<Violation> = unread(table).into_iter().collect();
     for region in table.regions() {
         warnings.extend(partly_known(region));
         warnings.extend(without_capacity(region));
@@ -25,15 +25,18 @@ fn warning(pointer: String, message: impl Into<String>) -> Violation {
     Violation { pointer, message: message.into() }
 }
 
-/// A service whose clients DNS would move, beside regions that say something of load: DNS doesn't move any yet.
-fn not_acted_on(table: &Table) -> Option<Violation> {
+/// A service whose clients DNS moves, beside regions that say something of load: without a reading nobody is moved
+/// before a region dies, and nobody to a region then.
+fn unread(table: &Table) -> Option<Violation> {
     let says = table.regions().iter().any(|region| region.load.is_some());
     let by_dns = |service: &&Service| service.shedding.moves && service.shedding.at == ShedAt::Dns;
-    let service = table.services().iter().find(by_dns).filter(|_| says)?;
+    let is_read = |region: &RegionIndex| table.region(*region).endpoints.iter().any(|(_, one)| one.load.is_some());
+    let is_unread = |service: &&Service| by_dns(service) && !service.regions.iter().any(is_read);
+    let service = table.services().iter().find(is_unread).filter(|_| says)?;
     Some(warning(
         format!("/services/{}", service.id),
-        "is steered by DNS, which doesn't move clients because of load yet; the edge does, for services whose regions \
-         have endpoints",
+        "is steered by DNS, and the load of none of its regions is read, so its clients are moved by health alone; \
+         give the endpoints of its regions a \"load\"",
     ))
 }
 
@@ -119,13 +122,17 @@ mod tests {
     }
 
     #[test]
-    fn that_dns_moves_nobody_yet_is_told_where_load_is_said() {
+    fn that_dns_knows_no_load_is_told_where_a_capacity_is_said() {
         let pair = |capacity| format!(r#", "load": {{ "capacity": {capacity}, "demand": 10 }}"#);
         let found = told(&pair(100), &pair(100), r#", "slew": "1%/1m""#);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].starts_with("/services/chat: is steered by DNS, which doesn't move"), "{found:?}");
+        assert!(found[0].starts_with("/services/chat: is steered by DNS, and the load of none"), "{found:?}");
         let endpoint = r#", "endpoints": { "p-1": { "url": "https://p.example/v1", "capacity": 50 } }"#;
-        assert_eq!(told(endpoint, endpoint, ""), [""; 0], "the edge does");
+        assert_eq!(told(endpoint, endpoint, ""), [""; 0], "the edge knows it");
+        let read = r#", "endpoints": { "p-1": { "url": "https://p.example/v1", "capacity": 50,
+                                               "load": { "type": "vllm", "url": "https://p.example/metrics" } } }"#;
+        assert_eq!(told(endpoint, read, r#", "shed_at": "dns""#), [""; 0]);
+        assert_eq!(told(endpoint, endpoint, r#", "shed_at": "dns""#).len(), 1);
         assert_eq!(told("", "", r#", "slew": "1%/1m""#), [""; 0]);
         assert_eq!(told(&pair(100), &pair(100), r#", "shed": "never""#), [""; 0]);
     }

@@ -69,8 +69,7 @@ impl fmt::Display for Ratio {
     }
 }
 
-/// How full a region may get before its clients are moved, and how many it has. The edge moves clients by it; DNS
-/// doesn't yet.
+/// How full a region may get before its clients are moved, and how many it has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct RegionLoad {
@@ -114,7 +113,7 @@ pub enum Shed {
 pub enum ShedAt {
     /// The edge, within seconds. DNS keeps to distance and health.
     Edge,
-    /// DNS, as TTLs run out.
+    /// DNS, as TTLs run out, by networks: a /24 or a /48 moves as a whole.
     Dns,
 }
 

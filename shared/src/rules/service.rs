@@ -54,11 +54,10 @@ pub struct Service {
     /// How the edge passes streams of events on once they have begun.
     #[schemars(default)]
     pub streams: Streams,
-    /// Whether its clients may be moved because of load; never with `regional-sharding`. The edge moves them; DNS
-    /// doesn't yet.
+    /// Whether its clients may be moved because of load; never with `regional-sharding`.
     #[schemars(default)]
     pub shed: Shed,
-    /// Which half moves them; by default the edge where a region has endpoints, else DNS, which doesn't move any yet.
+    /// Which half moves them; by default the edge where a region has endpoints, else DNS.
     #[schemars(default)]
     pub shed_at: Option<ShedAt>,
     /// How fast a region's share of moved clients may change.

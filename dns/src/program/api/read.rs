@@ -159,7 +159,7 @@ fn how_to_ask(wrong: &str) -> Problem {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum Explained {
-    One(Explanation),
+    One(Box<Explanation>),
     All(Overview),
 }
 
@@ -183,5 +183,6 @@ pub(super) async fn explain(
     let conditions = Conditions { health: &health, local: &Local::default(), now: understood.at };
     let mut explained = explain_steering(snapshot.table(), &understood.ask, &conditions);
     explained.by_type = snapshot.by_type(&understood.ask, &understood.down, understood.at);
-    Ok(Json(Explained::One(explained)))
+    snapshot.explain_shed(&mut explained, &understood.ask, understood.at);
+    Ok(Json(Explained::One(Box::new(explained))))
 }

@@ -1,23 +1,33 @@
 //! The plan of who is moved because of load. Takes health, loads and what Workers observed, returns the shares that are
 //! in force. Held by the owner, which asks at every snapshot.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bailiwick_rules::health::Status;
 use bailiwick_rules::id::{RegionId, ServiceId};
-use bailiwick_rules::load::{Amount, Classes, MeanLoad, Plan, Reading, RegionSeen, Seen, capacity_of, plan, requests};
+use bailiwick_rules::load::{
+    Amount, BucketShares, Class, Classes, MeanLoad, Plan, Reading, RegionSeen, Seen, capacity_of, estimate, plan,
+    requests,
+};
 use bailiwick_rules::observe::Sums;
 use bailiwick_rules::report::SharesReport;
 use bailiwick_rules::rules::ShedAt;
-use bailiwick_rules::steer::{Conditions, Local, effective_status};
+use bailiwick_rules::steer::{Conditions, Local, Ranking, effective_status};
 use bailiwick_rules::table::{Region, RegionIndex, ServiceIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
+use crate::locate::geoip::Places;
 use crate::state::observed::Observed;
-use crate::state::snapshot::{Health, Rules, endpoints_up};
+use crate::state::snapshot::{Health, Rules, Shares, World, endpoints_up};
 
 /// Time between two plans. A change of health has one made at once.
 const INTERVAL: Millis = Millis(5_000);
+
+/// The most orders of fences for which the demand of services that DNS moves is estimated, all services together, and
+/// the least for each. A plan's work grows with them.
+const MOST_ORDERS: usize = 4_096;
+const LEAST_ORDERS: usize = 16;
 
 /// Makes plans, one from the other.
 #[derive(Debug)]
@@ -29,15 +39,21 @@ pub(super) struct Planner {
 #[derive(Debug)]
 struct Planned {
     rules: Arc<Rules>,
+    places: Arc<Places>,
     classes: Classes,
     /// Whether the demand of the classes was counted. Otherwise it is what the rules state.
     is_counted: bool,
     plan: Plan,
+    /// What the demand of services is taken for that nobody counts: those that DNS moves.
+    estimated: Arc<[Origin]>,
     /// Which regions were up.
     up: Vec<bool>,
     due: Timestamp,
-    told: Arc<SharesReport>,
+    shares: Shares,
 }
+
+/// Clients of a service whose fence has one order, and their demand.
+type Origin = (ServiceIndex, Vec<RegionIndex>, Amount);
 
 impl Planner {
     /// A planner that has made no plan yet.
@@ -46,46 +62,49 @@ impl Planner {
     }
 
     /// The shares in force: of a new plan if one is due, or if the rules or the health of a region changed. `None`
-    /// where the rules know no capacity, or the edge moves nobody.
-    pub(super) fn shares(&mut self, rules: &Arc<Rules>, health: &Health, now: Timestamp) -> Option<Arc<SharesReport>> {
-        let table = &rules.table;
+    /// where the rules know no capacity, or nobody may be moved.
+    pub(super) fn shares(&mut self, world: &World, health: &Health, now: Timestamp) -> Option<Shares> {
+        let table = &world.rules().table;
         if !is_planned(table) {
             self.last = None;
             return None;
         }
         let (up, regions) = seen(table, health, &self.observed, now);
         let last = self.last.take();
-        let same = |last: &Planned| Arc::ptr_eq(&last.rules, rules);
         // A clock that was set back makes no plan wait.
-        let waits = |last: &Planned| same(last) && last.up == up && now < last.due && last.due <= now.after(INTERVAL);
+        let waits =
+            |last: &Planned| last.is_of(world) && last.up == up && now < last.due && last.due <= now.after(INTERVAL);
         let planned = match last {
             Some(last) if waits(&last) => last,
+            last => self.plan(world, last, Seen { regions: &regions, interval: between_readings(health) }, up, now),
+        };
+        let shares = planned.shares.clone();
+        self.last = Some(planned);
+        Some(shares)
+    }
+
+    fn plan(&self, world: &World, last: Option<Planned>, seen: Seen<'_>, up: Vec<bool>, now: Timestamp) -> Planned {
+        let table = &world.rules().table;
+        let was_counted = last.as_ref().is_some_and(|last| last.is_counted);
+        let (mut classes, before, estimated) = match last {
+            Some(last) if last.is_of(world) => (last.classes, Some(last.plan), last.estimated),
             last => {
-                let was_counted = last.as_ref().is_some_and(|last| last.is_counted);
-                let (mut classes, before) = match last {
-                    Some(last) if same(&last) => (last.classes, Some(last.plan)),
-                    last => {
-                        let mut classes = Classes::stated(table);
-                        if let Some(last) = last.as_ref().filter(|last| last.is_counted) {
-                            observe(table, &mut classes, last.counted());
-                        }
-                        let carried =
-                            last.map(|last| last.plan.carried((&last.rules.table, &last.classes), (table, &classes)));
-                        (classes, carried)
-                    }
-                };
-                let is_counted = self.observed.with(|sums| count_demand(table, &mut classes, sums, now)) || was_counted;
-                // DNS moves nobody yet. A plan that counted on it would misjudge what regions carry.
-                classes.move_only(|service| table.service(service).shedding.at == ShedAt::Edge);
-                let seen = Seen { regions: &regions, interval: between_readings(health) };
-                let plan = plan(table, &classes, &seen, before.as_ref(), now);
-                let told = Arc::new(SharesReport::new(table, &classes, &plan, INTERVAL));
-                Planned { rules: Arc::clone(rules), classes, is_counted, plan, up, due: now.after(INTERVAL), told }
+                let estimated = estimates(world);
+                let counted = last.as_ref().filter(|last| last.is_counted).map(|last| by_index(table, last.counted()));
+                let classes = beginning(table, counted, &estimated);
+                let carried = last.map(|last| last.plan.carried((&last.rules.table, &last.classes), (table, &classes)));
+                (classes, carried, estimated)
             }
         };
-        let told = Arc::clone(&planned.told);
-        self.last = Some(planned);
-        Some(told)
+        let is_counted =
+            self.observed.with(|sums| count_demand(table, &mut classes, &estimated, sums, now)) || was_counted;
+        let plan = plan(table, &classes, &seen, before.as_ref(), now);
+        let shares = Shares {
+            report: Arc::new(SharesReport::new(table, &classes, &plan, INTERVAL)),
+            dns: Arc::new(BucketShares::new(&classes, &plan, |service| is_moved_by_dns(table, service))),
+        };
+        let (rules, places) = (Arc::clone(world.rules()), Arc::clone(world.places()));
+        Planned { rules, places, classes, is_counted, plan, estimated, up, due: now.after(INTERVAL), shares }
     }
 
     /// When the next plan is due.
@@ -95,41 +114,94 @@ impl Planner {
 }
 
 impl Planned {
-    /// The demand of each class, by names.
+    /// Whether rules and places are those of this world.
+    fn is_of(&self, world: &World) -> bool {
+        Arc::ptr_eq(&self.rules, world.rules()) && Arc::ptr_eq(&self.places, world.places())
+    }
+
+    /// The demand of each class, by names, but for services whose demand is estimated.
     fn counted(&self) -> impl Iterator<Item = (&ServiceId, Vec<&RegionId>, Amount)> {
         let table = &self.rules.table;
-        self.classes.list().iter().map(|class| {
+        let is_estimated = |class: &&Class| self.estimated.iter().any(|(service, ..)| *service == class.service);
+        self.classes.list().iter().filter(move |class| !is_estimated(class)).map(|class| {
             let order = class.order.iter().map(|region| &table.region(*region).id);
             (&table.service(class.service).id, order.collect(), class.demand)
         })
     }
 }
 
-/// Whether the edge may move clients of any service, and the capacity of a region is known.
+/// Whether clients of any service may be moved, and the capacity of a region is known.
 fn is_planned(table: &Table) -> bool {
-    table.services().iter().any(|service| service.shedding.moves && service.shedding.at == ShedAt::Edge)
-        && table.regions().iter().any(|region| region.load.as_ref().is_some_and(|load| load.capacity.is_some()))
+    let knows_capacity = |region: &Region| {
+        region.load.as_ref().is_some_and(|load| load.capacity.is_some())
+            || region.endpoints.iter().any(|(_, endpoint)| endpoint.capacity.is_some())
+    };
+    table.services().iter().any(|service| service.shedding.moves) && table.regions().iter().any(knows_capacity)
+}
+
+fn is_moved_by_dns(table: &Table, service: ServiceIndex) -> bool {
+    let shedding = &table.service(service).shedding;
+    shedding.moves && shedding.at == ShedAt::Dns
+}
+
+/// The demand of services that DNS moves, by how many addresses have each order of their fence.
+fn estimates(world: &World) -> Arc<[Origin]> {
+    let table = &world.rules().table;
+    let all = || (0..).map(ServiceIndex).zip(table.services()).map(|(index, _)| index);
+    let services = || all().filter(|one| is_moved_by_dns(table, *one));
+    let most = (MOST_ORDERS / services().count().max(1)).max(LEAST_ORDERS);
+    let of_service = |service: ServiceIndex| {
+        let classes = world.classes_of(service)?;
+        let regions = |ranking: &Ranking| ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+        let orders = classes.rankings().iter().map(regions).zip(classes.addresses());
+        // An order that no IPv4 address has may have clients all the same.
+        let orders = orders.map(|(order, addresses)| (order, addresses + 1));
+        Some(estimate(table, service, orders, most).into_iter().map(move |(order, demand)| (service, order, demand)))
+    };
+    services().filter_map(of_service).flatten().collect()
+}
+
+/// The first classes by these rules: what was counted before, otherwise what the rules state, and what is estimated.
+fn beginning(table: &Table, counted: Option<Vec<Origin>>, estimated: &[Origin]) -> Classes {
+    let mut classes = Classes::stated(table);
+    if let Some(counted) = counted {
+        classes.observe(table, with_estimates(counted, estimated));
+    } else if !estimated.is_empty() {
+        let stated = |class: &Class| (class.service, class.order.clone(), class.demand);
+        let stated: Vec<Origin> = classes.list().iter().map(stated).collect();
+        let is_estimated = |origin: &Origin| estimated.iter().any(|(service, ..)| *service == origin.0);
+        let stated: Vec<Origin> = stated.into_iter().filter(|origin| !is_estimated(origin)).collect();
+        classes.observe(table, with_estimates(stated, estimated));
+    }
+    classes
+}
+
+/// Adds the estimates for services of which nothing was counted.
+fn with_estimates(counted: Vec<Origin>, estimated: &[Origin]) -> Vec<Origin> {
+    let services: BTreeSet<ServiceIndex> = counted.iter().map(|(service, ..)| *service).collect();
+    let missing = estimated.iter().filter(|(service, ..)| !services.contains(service)).cloned();
+    counted.into_iter().chain(missing).collect()
 }
 
 /// Sets the demand of classes as it was counted. False if nothing was counted lately: then it stays as it was.
-fn count_demand(table: &Table, classes: &mut Classes, sums: &Sums, now: Timestamp) -> bool {
+fn count_demand(table: &Table, classes: &mut Classes, estimated: &[Origin], sums: &Sums, now: Timestamp) -> bool {
     let Some(counted) = sums.demand(now).filter(|counted| !counted.is_empty()) else { return false };
-    observe(table, classes, counted.into_iter().map(|(service, order, amount)| (service, order.iter(), amount)));
+    let counted = counted.into_iter().map(|(service, order, amount)| (service, order.iter(), amount));
+    classes.observe(table, with_estimates(by_index(table, counted), estimated));
     true
 }
 
-/// Sets the demand of classes by names. What the rules lack is left out.
-fn observe<'n>(
+/// Demand by names, by the table's indexes. What the rules lack is left out.
+fn by_index<'n>(
     table: &Table,
-    classes: &mut Classes,
     counted: impl Iterator<Item = (&'n ServiceId, impl IntoIterator<Item = &'n RegionId>, Amount)>,
-) {
+) -> Vec<Origin> {
     let by_index = counted.filter_map(|(service, order, amount)| {
         let service: ServiceIndex = table.service_named(service.as_str())?;
         let order = order.into_iter().map(|region| table.region_named(region.as_str()));
         Some((service, order.collect::<Option<Vec<RegionIndex>>>()?, amount))
     });
-    classes.observe(table, by_index);
+    by_index.collect()
 }
 
 /// The time between two readings, for the source that is read least often: a plan trusts a reading for twice as long.

@@ -336,7 +336,7 @@ impl<P: Prober> Owner<P> {
         let (now, before) = (self.clock.now(), self.live.load_full());
         let rules = self.current.world.rules();
         let mut health = self.monitors.health(&rules.table, &self.current.assignment, &self.overrides, now);
-        health.shares = self.planner.shares(rules, &health, now);
+        health.shares = self.planner.shares(&self.current.world, &health, now);
         self.live.store(Arc::new(Snapshot::new(Arc::clone(&self.current.world), health, now, Some(&before))));
         self.publish_status();
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use bailiwick_rules::health::{AddressFamily, RegionHealth, Status, supposing_down};
 use bailiwick_rules::id::RegionId;
-use bailiwick_rules::report::{DEFAULT_INTERVAL, EndpointReport, HealthReport, OverrideReport, RegionReport};
+use bailiwick_rules::report::{
+    DEFAULT_INTERVAL, EndpointReport, HealthReport, OverrideReport, RegionReport, SharesReport,
+};
 use bailiwick_rules::steer::{Ask, Conditions, InForce, Local, effective_status, forced, forced_endpoint, steer};
 use bailiwick_rules::table::RegionIndex;
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -28,7 +30,7 @@ impl Snapshot {
                 .collect(),
             regions: regions.map(|(index, region)| (region.id.clone(), self.region_report(index, now))).collect(),
             loads: self.load_reports(now),
-            shares: self.health.shares.as_deref().cloned(),
+            shares: self.health.shares.as_ref().map(|shares| SharesReport::clone(&shares.report)),
         }
     }
 

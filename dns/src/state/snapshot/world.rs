@@ -4,14 +4,11 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::rules::SteeredHost;
-use bailiwick_rules::steer::{Conditions, Ranking, Steering, decide};
 use bailiwick_rules::table::{RegionIndex, Service, Table};
 use bailiwick_rules::time::Timestamp;
 
 use super::records::{RecordSets, name_of_host};
-use super::{ByFamily, Choice, ChoicesByFamily, NOT_READY, Offer, PROHIBITED};
 use crate::dnssec::key_set::ZoneKeys;
 use crate::dnssec::online_signer::OnlineSigner;
 use crate::dnssec::unsignable::unsignable;
@@ -203,70 +200,6 @@ impl World {
 
     pub(super) fn denied_records(&self, service: ServiceIndex) -> Option<&RecordSets> {
         self.denied.get(service.get())?.as_ref()
-    }
-
-    /// What each class of a service's clients gets under these conditions, and when the first passing thing that
-    /// counted ends.
-    pub(super) fn choices(&self, service: usize, conditions: &Conditions<'_>) -> (Box<[Choice]>, Option<Timestamp>) {
-        let Some(classes) = self.classes.get(service).and_then(Option::as_deref) else { return (Box::default(), None) };
-        let mut until = None;
-        let choose = |ranking: &Ranking| {
-            let (choice, steering) = self.choose(service, ranking, conditions);
-            until = until.into_iter().chain(steering.valid_until).min();
-            choice
-        };
-        (classes.rankings().iter().map(choose).collect(), until)
-    }
-
-    /// The same for records by which a client uses one family of addresses or both. A region whose family is dead is
-    /// left for the next; where no region has that family up, `usual` is answered: what exists never depends on health.
-    /// `None` if nothing differs.
-    pub(super) fn choices_by_family(
-        &self,
-        service: usize,
-        health: &ByFamily,
-        conditions: &Conditions<'_>,
-        usual: &[Choice],
-    ) -> Option<Box<ChoicesByFamily>> {
-        let classes = self.classes.get(service).and_then(Option::as_deref)?;
-        let choices = |health: &[RegionHealth]| -> Box<[Choice]> {
-            let conditions = Conditions { health, ..*conditions };
-            let choose = |(ranking, usual): (&Ranking, &Choice)| {
-                let (choice, steering) = self.choose(service, ranking, &conditions);
-                match (choice.offer, usual.offer) {
-                    (Offer::Region(_), _) if !steering.revived => choice,
-                    // Until a region's family comes back.
-                    (_, Offer::Region(_)) => {
-                        let table = &self.rules.table;
-                        let back = steering.ttl(table, &table.services()[service], ranking, &conditions);
-                        Choice { offer: usual.offer, ttl: usual.ttl.min(back) }
-                    }
-                    (_, Offer::Denied | Offer::Nothing(_)) => *usual,
-                }
-            };
-            classes.rankings().iter().zip(usual).map(choose).collect()
-        };
-        let (ipv4, ipv6, whole) = (choices(&health.ipv4), choices(&health.ipv6), choices(&health.whole));
-        let differs = [&ipv4, &ipv6, &whole].into_iter().any(|choices| **choices != *usual);
-        differs.then(|| Box::new(ChoicesByFamily { ipv4, ipv6, whole }))
-    }
-
-    fn choose(&self, service: usize, ranking: &Ranking, conditions: &Conditions<'_>) -> (Choice, Steering) {
-        let table = &self.rules.table;
-        let steering = decide(table, ranking, None, conditions);
-        let offer = match steering.ordered.first() {
-            Some(first) => Offer::Region(first.fenced.region),
-            None if self.denied[service].is_some() => Offer::Denied,
-            None if ranking.order.is_empty() => Offer::Nothing(PROHIBITED),
-            None => Offer::Nothing(NOT_READY),
-        };
-        let ttl = match offer {
-            Offer::Denied => table.services()[service].ttl.max,
-            Offer::Region(_) | Offer::Nothing(_) => {
-                steering.ttl(table, &table.services()[service], ranking, conditions)
-            }
-        };
-        (Choice { offer, ttl }, steering)
     }
 }
 

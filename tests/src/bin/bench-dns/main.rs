@@ -21,6 +21,7 @@ mod quic;
 mod report;
 mod rounds;
 mod server;
+mod shedding;
 mod stats;
 mod streams;
 mod turn;
@@ -180,6 +181,9 @@ fn say(line: &str) {
 fn chosen(options: &Options) -> Result<Vec<Peer>, String> {
     let own = Peer::Bailiwick(options.bailiwick.clone());
     let mut all = vec![Peer::Echo, own, Peer::Gdnsd, Peer::Nsd, Peer::Knot];
+    if options.shedding {
+        all.push(Peer::Shedding(options.bailiwick.clone(), shedding::engine()?));
+    }
     if options.streams {
         all.push(Peer::Bind);
         match &options.knot_quic {
@@ -219,6 +223,11 @@ fn started(
     for (peer, cores) in peers.iter().flat_map(|peer| cores.iter().map(move |cores| (peer, cores))) {
         let server = Server::start(peer, names, cores, common)?;
         let mut checked = Vec::new();
+        let steered = workloads.iter().find(|workload| workload.kind == Kind::Steered);
+        if let (Peer::Shedding(..), Some(steered)) = (peer, steered) {
+            let took = shedding::wait(server.address, steered, draw).map_err(|error| format!("shedding: {error}"))?;
+            say(&format!("clients of every site are moved after {:.1} s", took.as_secs_f64()));
+        }
         if !matches!(peer, Peer::Echo) {
             for workload in workloads.iter().filter(|workload| peer.answers(workload.kind)) {
                 check::check(server.address, workload, draw).map_err(|error| format!("{}: {error}", peer.name()))?;

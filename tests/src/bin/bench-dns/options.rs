@@ -43,6 +43,7 @@ Examples:
   scripts/bench/dns --also 'before=/old/bailiwick serve --config {folder}/bailiwick.toml'
   scripts/bench/dns --threads 2                      two threads beside one
   scripts/bench/dns --flood --workloads missing      whether a flood disturbs known names
+  scripts/bench/dns --shedding --workloads steered   while clients are moved because of load
   scripts/bench/dns --streams                        TCP, TLS, HTTPS and QUIC, too
 
 Writes target/bench/dns.json (every sample) and target/bench/dns.svg (a bar chart).
@@ -58,8 +59,8 @@ pub(crate) struct Options {
     /// Two rounds of 0.3 seconds: whether it works, not what it costs.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Leave out all other servers. Of: bailiwick, gdnsd, nsd, knot, with --streams bind and knot-quic, and the names
-    /// of --also; the echo is always there.
+    /// Leave out all other servers. Of: bailiwick, gdnsd, nsd, knot, with --streams bind and knot-quic, with --shedding
+    /// shedding, and the names of --also; the echo is always there.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Which workloads.
@@ -90,6 +91,9 @@ pub(crate) struct Options {
     /// known names; and what memory that costs.
     #[arg(long)]
     pub(crate) flood: bool,
+    /// Measure this server, too, while it moves clients of every site because of load: it is called shedding.
+    #[arg(long)]
+    pub(crate) shedding: bool,
     /// Measure requests by TCP and TLS (dnsperf), HTTPS (h2load) and QUIC (this program) too, of whoever speaks them,
     /// and of BIND.
     #[arg(long)]

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::shedding;
 use crate::workload::Kind;
 use crate::world::{Country, ELSEWHERE, ORIGIN, SITES, STEERED, STEERED_TTL, rules, zone};
 
@@ -18,6 +19,8 @@ pub(crate) enum Peer {
     Echo,
     /// This project's server.
     Bailiwick(PathBuf),
+    /// The same while it moves clients because of load, as the engine at this address tells.
+    Shedding(PathBuf, SocketAddr),
     /// gdnsd with its geoip plugin.
     Gdnsd,
     /// NSD: static zones only.
@@ -66,6 +69,7 @@ impl Peer {
         match self {
             Self::Echo => "echo",
             Self::Bailiwick(_) => "bailiwick",
+            Self::Shedding(..) => "shedding",
             Self::Gdnsd => "gdnsd",
             Self::Nsd => "nsd",
             Self::Knot => "knot",
@@ -83,7 +87,7 @@ impl Peer {
     /// The transports besides UDP that it is asked over: TCP, TLS, HTTPS, QUIC.
     pub(crate) fn speaks(&self) -> &'static [&'static str] {
         match self {
-            Self::Echo => &[],
+            Self::Echo | Self::Shedding(..) => &[],
             Self::Gdnsd | Self::Knot => &["tcp"],
             Self::Nsd => &["tcp", "dot"],
             Self::Bind => &["tcp", "dot", "doh"],
@@ -96,8 +100,8 @@ impl Peer {
     pub(crate) fn missing(&self) -> Option<String> {
         let program = match self {
             Self::Echo | Self::Other { .. } => return None,
-            Self::Bailiwick(path) if path.exists() => return None,
-            Self::Bailiwick(path) => {
+            Self::Bailiwick(path) | Self::Shedding(path, _) if path.exists() => return None,
+            Self::Bailiwick(path) | Self::Shedding(path, _) => {
                 return Some(format!("{} is missing; cargo build --release --package bailiwick-dns", path.display()));
             }
             Self::KnotQuic(path) if path.exists() => return None,
@@ -118,7 +122,7 @@ impl Peer {
         let (program, argument) = match self {
             Self::Echo => return concat!("recvmmsg and sendmmsg of bailiwick ", env!("CARGO_PKG_VERSION")).to_owned(),
             Self::Other { command, .. } => return command.clone(),
-            Self::Bailiwick(path) => (path.clone(), "--version"),
+            Self::Bailiwick(path) | Self::Shedding(path, _) => (path.clone(), "--version"),
             // It knows no argument for this, and tells it whenever it is misused.
             Self::Gdnsd => (PathBuf::from("gdnsd"), "-?"),
             Self::Nsd => (PathBuf::from("nsd"), "-v"),
@@ -150,8 +154,11 @@ impl Peer {
                 let (address, threads) = (place.address.to_string(), place.threads.to_string());
                 return Ok(words([&*own.to_string_lossy(), "--echo", &address, "--threads", &threads]));
             }
-            Self::Bailiwick(path) => {
+            Self::Bailiwick(path) | Self::Shedding(path, _) => {
                 bailiwick(place)?;
+                if let Self::Shedding(_, engine) = self {
+                    write(place, "rules.json", &shedding::rules(rules(place.countries), *engine).to_string())?;
+                }
                 let (path, config) = (path.to_string_lossy(), format!("{folder}/bailiwick.toml"));
                 return Ok(words([&*path, "serve", "--log", "warn", "--config", &config]));
             }

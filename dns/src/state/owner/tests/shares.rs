@@ -2,8 +2,13 @@
 
 use bailiwick_rules::observe::Batch;
 use bailiwick_rules::report::SharesReport;
+use bailiwick_rules::steer::{Ask, PathClass};
+use ipnet::IpNet;
 
 use super::*;
+use crate::protocol::rdata::rtype;
+use crate::response::answer::{Asking, Ecs, Steered, SteeredAnswers};
+use crate::zone::ServiceIndex;
 
 /// Two regions of one fence, with loads that are read. `more` are further regions, `service` fields of the service.
 fn loaded(revision: u64, more: &str, service: &str) -> Arc<Rules> {
@@ -41,7 +46,7 @@ fn prober(fra: u64) -> Scripted {
 /// The part of Frankfurt's clients that is moved to Paris, in millionths.
 fn moved(snapshot: &Snapshot) -> u32 {
     let Some(shares) = &snapshot.health().shares else { return 0 };
-    let SharesReport { services, .. } = &**shares;
+    let SharesReport { services, .. } = &*shares.report;
     let classes = services.values().flatten();
     let mut of_fra = classes.filter(|class| class.order[0].as_str() == "fra").flat_map(|class| &class.moves);
     of_fra.next().map_or(0, |one| one.share.0)
@@ -75,13 +80,111 @@ async fn a_full_region_gives_slowly_and_a_reload_takes_nothing_back() {
     assert!(after + 1_000 >= before, "{after} after {before}: more than rounding");
 }
 
+/// Rules of a service that DNS moves. Frankfurt has address 192.0.2.1, Paris .2. Germans are in 198.51.0.0/16.
+fn by_dns(service: &str) -> Arc<Rules> {
+    let rules = loaded(1, "", &format!(r#", "shed_at": "dns", "ttl": {{ "min": 7, "max": 90 }} {service}"#));
+    let mut rules: serde_json::Value = serde_json::from_slice(&rules.bytes).unwrap();
+    rules["networks"] = serde_json::json!([{ "prefix": "198.51.0.0/16", "country": "DE" },
+                                           { "prefix": "2001:db8::/32", "country": "DE" },
+                                           { "prefix": "203.0.113.0/24", "country": "FR" }]);
+    for (region, address) in [("fra", "192.0.2.1"), ("par", "192.0.2.2")] {
+        rules["regions"][region]["answers"] = serde_json::json!({ "A": [address] });
+        // So slow that it shortens no TTL.
+        rules["regions"][region]["monitor"]["interval"] = "5m".into();
+    }
+    compile_rules(rules.to_string().into_bytes(), "rules.json").unwrap_or_else(|faults| panic!("{faults:?}"))
+}
+
+/// The last octet of the address that a client gets, the TTL and the scope.
+fn answered(snapshot: &Snapshot, client: &str) -> (u8, u32, u8) {
+    let subnet: IpNet = client.parse().unwrap();
+    let ecs = Some(Ecs { address: subnet.network(), source: subnet.prefix_len() });
+    let asking = Asking { transport: [9, 9, 9, 9].into(), ecs };
+    match snapshot.resolve(ServiceIndex(0), rtype::A, &asking) {
+        Steered::Records { ttl, rdatas, scope, .. } => (rdatas.iter().next().unwrap()[3], ttl, scope),
+        nothing @ Steered::Nothing { .. } => panic!("{nothing:?}"),
+    }
+}
+
+/// How many of 256 German networks DNS sends to Paris.
+fn sent_to_paris(snapshot: &Snapshot) -> usize {
+    (0..256).filter(|network| answered(snapshot, &format!("198.51.{network}.0/24")).0 == 2).count()
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_service_that_dns_would_move_is_not_planned_for() {
+async fn dns_moves_networks_of_a_full_region_slowly_and_none_twice() {
     let prober = prober(5_000);
-    let handle = begin(beginning(loaded(1, "", r#", "shed_at": "dns""#), ""), &prober).await;
+    let handle = begin(beginning(by_dns(""), ""), &prober).await;
+    assert_eq!(answered(&handle.snapshot_owned(), "198.51.7.0/24"), (1, 90, 16), "nobody is moved yet");
+    let (mut before, mut steps) = (Vec::new(), 0);
+    while steps < 3 {
+        let of = |snapshot: &Snapshot| -> Vec<usize> {
+            let moved = |network: &usize| answered(snapshot, &format!("198.51.{network}.0/24")).0 == 2;
+            (0..256).filter(moved).collect()
+        };
+        assert!(handle.wait_until(|snapshot, _| of(snapshot).len() > before.len()).await);
+        let now = of(&handle.snapshot_owned());
+        assert!(before.iter().all(|network| now.contains(network)), "who was moved stays where it is");
+        // 5 % in ten seconds are 13 networks of 256; buckets hold four, more or less.
+        assert!(now.len() - before.len() <= 20, "{} after {}", now.len(), before.len());
+        (before, steps) = (now, steps + 1);
+    }
+    let snapshot = handle.snapshot_owned();
+    for network in 0..256 {
+        let (_, ttl, scope) = answered(&snapshot, &format!("198.51.{network}.77/32"));
+        assert_eq!((ttl, scope), (7, 24), "the next plan may move it, and its neighbour may be elsewhere");
+    }
+    assert_eq!(answered(&snapshot, "203.0.113.0/24"), (2, 90, 24), "clients of Paris stay, for as long as before");
+    assert_eq!(answered(&snapshot, "2001:db8:7::/48").2, 48);
+    let told = serde_json::to_value(snapshot.health_report("ns1", handle.now())).unwrap();
+    assert_eq!(told["shares"]["services"]["chat"][0]["moves"][0]["to"], "par");
+    for network in 0..256 {
+        let address = format!("198.51.{network}.9");
+        let ask = Ask {
+            service: ServiceIndex(0),
+            client: snapshot.client_at(address.parse().unwrap()),
+            model: None,
+            path_class: PathClass::Inference,
+        };
+        let mut explained = snapshot.explain(&ask, handle.now());
+        snapshot.explain_shed(&mut explained, &ask, handle.now());
+        let is_moved = answered(&snapshot, &format!("198.51.{network}.0/24")).0 == 2;
+        assert_eq!((explained.moved_to.is_some(), explained.shed.len()), (is_moved, 1), "{}", explained.to_text());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_region_dies_dns_sends_its_clients_where_room_is_planned_and_the_rest_by_health() {
+    let prober = prober(4_000);
+    let handle = begin(beginning(by_dns(""), ""), &prober).await;
+    assert!(handle.wait_until(|snapshot, _| snapshot.health().loads.iter().all(|one| one.reading.is_some())).await);
+    prober.set("fra:1", false);
+    assert!(handle.wait_until(|snapshot, _| probed(snapshot, 0) == HealthStatus::Down).await);
+    assert_eq!(sent_to_paris(&handle.snapshot_owned()), 256, "of two regions one is left");
+    let generation = handle.snapshot_owned().service_generation(ServiceIndex(0));
     let begun = Instant::now();
     assert!(handle.wait_until(|_, _| begun.elapsed() > Duration::from_secs(30)).await);
-    assert!(handle.snapshot_owned().health().shares.is_none());
+    let later = handle.snapshot_owned().service_generation(ServiceIndex(0));
+    assert_eq!(later, generation, "plans that change no bucket make no kept answer useless");
+    prober.set("par:1", false);
+    assert!(handle.wait_until(|snapshot, _| probed(snapshot, 1) == HealthStatus::Down).await);
+    let both_down = answered(&handle.snapshot_owned(), "198.51.7.0/24");
+    assert_eq!(both_down.0, 1, "when all are down, the order is that of the fence");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dns_moves_nobody_of_a_service_that_the_edge_moves_or_that_stays() {
+    for service in [r#", "shed_at": "edge""#, r#", "shed": "never""#] {
+        let prober = prober(5_000);
+        let rules = by_dns("");
+        let text = String::from_utf8(rules.bytes.to_vec()).unwrap().replace(r#""shed_at":"dns""#, &service[2..]);
+        let rules = compile_rules(text.into_bytes(), "rules.json").unwrap();
+        let handle = begin(beginning(rules, ""), &prober).await;
+        let begun = Instant::now();
+        assert!(handle.wait_until(|_, _| begun.elapsed() > Duration::from_secs(60)).await);
+        let snapshot = handle.snapshot_owned();
+        assert_eq!((sent_to_paris(&snapshot), answered(&snapshot, "198.51.7.0/24")), (0, (1, 90, 16)), "{service}");
+    }
 }
 
 /// Tells what one isolate counted in five seconds, of `busy` requests at each region and of the demand of Germans.
@@ -116,7 +219,7 @@ async fn what_workers_observe_moves_clients_where_no_engine_tells_its_load() {
     let handle = begin(beginning(rules, ""), &Scripted::default()).await;
     let reported = |handle: &Handle| handle.snapshot_owned().health().shares.clone();
     assert!(handle.wait_until(|snapshot, _| snapshot.health().shares.is_some()).await);
-    assert!(reported(&handle).unwrap().services.is_empty(), "no news is neither idle nor full");
+    assert!(reported(&handle).unwrap().report.services.is_empty(), "no news is neither idle nor full");
     for sequence in 1..=8 {
         let away = u64::from(moved(&handle.snapshot_owned())) * 90 / 1_000_000;
         observe(&handle, sequence, [90 - away, 10 + away]);

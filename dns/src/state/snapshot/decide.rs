@@ -1,0 +1,152 @@
+//! What each class of a service's clients gets. Takes a world, the health of a moment and the shares of a plan, returns
+//! a decision per class and per part that is moved. Called for each new snapshot; a query only looks the decision up.
+
+use bailiwick_rules::health::RegionHealth;
+use bailiwick_rules::load::BucketShares;
+use bailiwick_rules::steer::{Conditions, Ranking, Steering, decide};
+use bailiwick_rules::table::RegionIndex;
+use bailiwick_rules::time::Timestamp;
+
+use super::shed::Spread;
+use super::{ByFamily, Choice, Choices, ChoicesByFamily, Decided, NOT_READY, Offer, PROHIBITED, World};
+use crate::locate::classes::{ClassId, Classes};
+use crate::zone::ServiceIndex;
+
+/// What was decided for one service.
+#[derive(Default)]
+pub(super) struct Decision {
+    choices: Choices,
+    by_family: Option<Box<ChoicesByFamily>>,
+    spread: Option<Spread>,
+    /// When the first passing thing that counted ends.
+    pub(super) until: Option<Timestamp>,
+}
+
+impl Decision {
+    /// Whether this was decided before.
+    pub(super) fn is(&self, before: &Decided) -> bool {
+        before.choices == self.choices && before.by_family == self.by_family && before.spread == self.spread
+    }
+
+    /// The decision as a snapshot holds it.
+    pub(super) fn of_generation(self, generation: u64) -> Decided {
+        let Self { choices, by_family, spread, until: _ } = self;
+        Decided { choices, by_family, spread, generation }
+    }
+}
+
+/// One service that is decided for.
+struct Deciding<'a> {
+    world: &'a World,
+    service: ServiceIndex,
+    /// By class.
+    rankings: &'a [Ranking],
+    spread: Option<Spread>,
+    /// The clients that are moved, with the region they go to.
+    moves: Vec<(ClassId, RegionIndex)>,
+}
+
+impl World {
+    /// Decides for all clients of a service.
+    pub(super) fn decide(
+        &self,
+        service: ServiceIndex,
+        conditions: &Conditions<'_>,
+        by_family: Option<&ByFamily>,
+        shares: Option<&BucketShares>,
+    ) -> Decision {
+        let Some(rankings) = self.classes_of(service).map(Classes::rankings) else {
+            return Decision::default();
+        };
+        let spread = shares.and_then(|shares| Spread::new(&self.rules().table, service, rankings, shares));
+        let (spread, moves) = spread.map_or((None, Vec::new()), |(spread, moves)| (Some(spread), moves));
+        let deciding = Deciding { world: self, service, rankings, spread, moves };
+        let (choices, until) = deciding.choices(conditions);
+        let by_family = by_family.and_then(|health| deciding.choices_by_family(health, conditions, &choices));
+        Decision { choices, by_family, spread: deciding.spread, until }
+    }
+}
+
+impl Deciding<'_> {
+    /// What all clients get, and when the first passing thing that counted ends.
+    fn choices(&self, conditions: &Conditions<'_>) -> (Choices, Option<Timestamp>) {
+        let mut until = None;
+        let choose = |(class, ranking): (u32, &Ranking)| {
+            let (choice, steering) = self.choose(ranking, conditions);
+            until = until.into_iter().chain(steering.valid_until).min();
+            self.shortened(ClassId(class), choice)
+        };
+        let classes: Box<[Choice]> = (0..).zip(self.rankings).map(choose).collect();
+        (self.with_moved(classes, conditions), until)
+    }
+
+    /// The same for records by which a client uses one family of addresses or both. A region whose family is dead is
+    /// left for the next; where no region has that family up, `usual` is answered: what exists never depends on health.
+    /// `None` if nothing differs.
+    fn choices_by_family(
+        &self,
+        health: &ByFamily,
+        conditions: &Conditions<'_>,
+        usual: &Choices,
+    ) -> Option<Box<ChoicesByFamily>> {
+        let choices = |health: &[RegionHealth]| -> Choices {
+            let conditions = Conditions { health, ..*conditions };
+            let choose = |((class, ranking), usual): ((u32, &Ranking), &Choice)| {
+                let (choice, steering) = self.choose(ranking, &conditions);
+                let choice = match (choice.offer, usual.offer) {
+                    (Offer::Region(_), _) if !steering.revived => choice,
+                    // Until a region's family comes back.
+                    (_, Offer::Region(_)) => {
+                        let table = &self.world.rules().table;
+                        let back = steering.ttl(table, table.service(self.service), ranking, &conditions);
+                        Choice { offer: usual.offer, ttl: usual.ttl.min(back) }
+                    }
+                    (_, Offer::Denied | Offer::Nothing(_)) => *usual,
+                };
+                self.shortened(ClassId(class), choice)
+            };
+            self.with_moved((0..).zip(self.rankings).zip(&usual.classes).map(choose).collect(), &conditions)
+        };
+        let (ipv4, ipv6, whole) = (choices(&health.ipv4), choices(&health.ipv6), choices(&health.whole));
+        let differs = [&ipv4, &ipv6, &whole].into_iter().any(|choices| choices != usual);
+        differs.then(|| Box::new(ChoicesByFamily { ipv4, ipv6, whole }))
+    }
+
+    /// With the shortest TTL if clients of the class are moved, since the next plan may change who.
+    fn shortened(&self, class: ClassId, choice: Choice) -> Choice {
+        let moves = self.spread.as_ref().is_some_and(|spread| spread.moves(class));
+        let ttl = if moves { self.world.rules().table.service(self.service).ttl.min } else { choice.ttl };
+        Choice { ttl, ..choice }
+    }
+
+    /// Adds what moved clients get: the records of their region if it is offered, otherwise what the others of their
+    /// class get.
+    fn with_moved(&self, classes: Box<[Choice]>, conditions: &Conditions<'_>) -> Choices {
+        let choose = |&(class, to): &(ClassId, RegionIndex)| {
+            let (ranking, stays) = (&self.rankings[class.get()], classes[class.get()]);
+            let (_, steering) = self.choose(ranking, conditions);
+            let is_offered = steering.ordered.iter().any(|ranked| ranked.fenced.region == to) && !steering.revived;
+            if is_offered { Choice { offer: Offer::Region(to), ..stays } } else { stays }
+        };
+        let moved = self.moves.iter().map(choose).collect();
+        Choices { classes, moved }
+    }
+
+    fn choose(&self, ranking: &Ranking, conditions: &Conditions<'_>) -> (Choice, Steering) {
+        let table = &self.world.rules().table;
+        let steering = decide(table, ranking, None, conditions);
+        let offer = match steering.ordered.first() {
+            Some(first) => Offer::Region(first.fenced.region),
+            None if self.world.denied_records(self.service).is_some() => Offer::Denied,
+            None if ranking.order.is_empty() => Offer::Nothing(PROHIBITED),
+            None => Offer::Nothing(NOT_READY),
+        };
+        let ttl = match offer {
+            Offer::Denied => table.service(self.service).ttl.max,
+            Offer::Region(_) | Offer::Nothing(_) => {
+                steering.ttl(table, table.service(self.service), ranking, conditions)
+            }
+        };
+        (Choice { offer, ttl }, steering)
+    }
+}

@@ -1,0 +1,158 @@
+//! Clients that DNS moves because of load. Takes the shares of a plan, returns for a client's network which part of its
+//! class it is in. The snapshot asks it at each query of a service of which clients are moved.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bailiwick_rules::explain::Explanation;
+use bailiwick_rules::load::{BUCKETS, BucketShares, Buckets, Home, Point};
+use bailiwick_rules::report::{Shares as SharesByNames, SharesReport};
+use bailiwick_rules::rules::ShedAt;
+use bailiwick_rules::steer::{Ask, PathClass, Ranking, rank, stand};
+use bailiwick_rules::table::{RegionIndex, ServiceIndex, Table};
+use bailiwick_rules::time::Timestamp;
+
+use super::{Decided, Offer, Snapshot};
+use crate::locate::classes::{ClassId, Classes};
+use crate::response::answer::Asking;
+
+/// What a plan moves.
+#[derive(Debug, Clone)]
+pub(crate) struct Shares {
+    /// As Workers and operators read it.
+    pub report: Arc<SharesReport>,
+    /// As DNS follows it.
+    pub dns: Arc<BucketShares>,
+}
+
+/// A part of a class: those of its clients that are moved to one region, or those that stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part(u8);
+
+impl Part {
+    /// Those that stay, or all of a class of which nobody is moved.
+    pub(crate) const STAYS: Self = Self(0);
+
+    /// The number by which answers to clients of one class are told apart.
+    #[must_use]
+    pub(crate) fn number(self) -> u8 {
+        self.0
+    }
+}
+
+/// The client of a query, as far as its answer depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seat {
+    /// Its class.
+    pub class: ClassId,
+    /// The part of the class that it is in.
+    pub part: Part,
+    /// The length of the prefix around it for which this holds.
+    pub scope: u8,
+}
+
+/// The parts of one service's classes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Spread(Box<[Option<Box<OfClass>>]>);
+
+/// The parts of one class.
+#[derive(Debug, PartialEq, Eq)]
+struct OfClass {
+    home: Home,
+    /// The position among all moves of the service at which those of this class begin.
+    first: usize,
+    /// By bucket: 0 for those that stay, otherwise the number of the move.
+    parts: [u8; BUCKETS as usize],
+}
+
+impl Spread {
+    /// The parts of a service's classes, and the region of each move. `None` if nobody is moved.
+    pub(super) fn new(
+        table: &Table,
+        service: ServiceIndex,
+        rankings: &[Ranking],
+        shares: &BucketShares,
+    ) -> Option<(Self, Vec<(ClassId, RegionIndex)>)> {
+        if !shares.moves(service) {
+            return None;
+        }
+        let mut moves: Vec<(ClassId, RegionIndex)> = Vec::new();
+        let of_class = |(class, ranking): (u32, &Ranking)| {
+            let order: Vec<RegionIndex> = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+            let buckets = shares.of(service, &order)?;
+            let home = Home::named(table.region(*order.first()?).id.as_str());
+            let first = moves.len();
+            let (parts, regions) = parts(buckets);
+            moves.extend(regions.into_iter().map(|region| (ClassId(class), region)));
+            Some(Box::new(OfClass { home, first, parts }))
+        };
+        let classes: Box<[_]> = (0..).zip(rankings).map(of_class).collect();
+        (!moves.is_empty()).then_some((Self(classes), moves))
+    }
+
+    /// Whether clients of a class are moved.
+    pub(super) fn moves(&self, class: ClassId) -> bool {
+        self.0.get(class.get()).is_some_and(Option::is_some)
+    }
+
+    /// The part of its class that a client at an address is in.
+    #[inline]
+    pub(super) fn seat(&self, class: ClassId, scope: u8, address: IpAddr, classes: &Classes) -> Seat {
+        let Some(Some(of_class)) = self.0.get(class.get()) else { return Seat { class, part: Part::STAYS, scope } };
+        let network = classes.network(address);
+        let point = Point::of_network(network.prefix, network.length, of_class.home);
+        let part = of_class.parts.get(point.bucket() as usize).copied().unwrap_or(0);
+        Seat { class, part: Part(part), scope: scope.max(network.scope) }
+    }
+
+    /// The position of a client's move among all moves of the service; `None` if it stays.
+    pub(super) fn moved(&self, seat: &Seat) -> Option<usize> {
+        let number = usize::from(seat.part.0).checked_sub(1)?;
+        Some(self.0.get(seat.class.get())?.as_deref()?.first + number)
+    }
+}
+
+impl Snapshot {
+    /// Adds to an explanation where DNS moves clients because of load, and whether it moves this one.
+    pub(crate) fn explain_shed(&self, explanation: &mut Explanation, ask: &Ask<'_>, now: Timestamp) {
+        let (table, shedding) = (self.table(), &self.table().service(ask.service).shedding);
+        let Some(shares) = &self.health.shares else { return };
+        if !shedding.moves || shedding.at != ShedAt::Dns || ask.path_class != PathClass::Inference {
+            return;
+        }
+        let ranking = rank(table, ask.service, &stand(table, &ask.client), ask.path_class);
+        explanation.add_shed(table, SharesByNames::read(table, &shares.report, now).moves(ask.service, &ranking));
+        let Some(address) = ask.client.address.filter(|_| ask.client.tenant.is_none()) else { return };
+        let seat = self.seat_of(ask.service, &Asking { transport: address, ecs: None });
+        let moved = seat.and_then(|seat| self.decided.get(ask.service.get())?.region_of_move(&seat));
+        let name = moved.map(|region| &table.region(region).id);
+        explanation.moved_to = name.filter(|name| explanation.ordered.iter().any(|one| one.region == **name)).cloned();
+    }
+}
+
+impl Decided {
+    /// The region that a client is moved to.
+    fn region_of_move(&self, seat: &Seat) -> Option<RegionIndex> {
+        match self.choices.moved.get(self.spread.as_ref()?.moved(seat)?)?.offer {
+            Offer::Region(region) => Some(region),
+            Offer::Denied | Offer::Nothing(_) => None,
+        }
+    }
+}
+
+/// The number of each bucket's move, and the regions of the moves.
+fn parts(buckets: &Buckets) -> ([u8; BUCKETS as usize], Vec<RegionIndex>) {
+    let mut regions = Vec::new();
+    let mut parts = [0; BUCKETS as usize];
+    for (part, region) in parts.iter_mut().zip(buckets) {
+        let Some(region) = region else { continue };
+        let known = regions.iter().position(|one| one == region);
+        let position = known.unwrap_or_else(|| {
+            regions.push(*region);
+            regions.len() - 1
+        });
+        // There are at most as many as buckets.
+        *part = u8::try_from(position + 1).unwrap_or(0);
+    }
+    (parts, regions)
+}

@@ -1,0 +1,158 @@
+//! Shares as DNS follows them. Takes a plan, returns for each class of a service the region of each of its
+//! [`BUCKETS`] of clients. Called by the DNS node once per plan; its snapshot asks it once per class.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{BUCKETS, ClassIndex, Classes, Plan, Point};
+use crate::table::{RegionIndex, ServiceIndex};
+
+/// The region of each bucket of a class; `None`: where distance and health send it.
+pub type Buckets = [Option<RegionIndex>; BUCKETS as usize];
+
+/// Where the clients of those services go that DNS moves. Equal as long as no bucket changes, however shares do.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BucketShares(BTreeMap<ServiceIndex, OfService>);
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct OfService {
+    by_order: HashMap<Vec<RegionIndex>, Box<Buckets>>,
+    /// By home, and the fence in any order.
+    by_fence: HashMap<(RegionIndex, Vec<RegionIndex>), Box<Buckets>>,
+}
+
+impl BucketShares {
+    /// The buckets of a plan, for those services that `moved` names. Classes of which no bucket moves aren't kept.
+    #[must_use]
+    pub fn new(classes: &Classes, plan: &Plan, moved: impl Fn(ServiceIndex) -> bool) -> Self {
+        let mut shares = Self::default();
+        for (index, class) in classes.list().iter().enumerate().filter(|(_, class)| moved(class.service)) {
+            let region_of = |bucket| plan.choose(ClassIndex(index), Point::of_bucket(bucket));
+            let mut buckets: Buckets = [None; BUCKETS as usize];
+            for (bucket, region) in (0..BUCKETS).zip(&mut buckets) {
+                *region = region_of(bucket);
+            }
+            shares.insert(class.service, &class.order, buckets);
+        }
+        shares
+    }
+
+    /// Sets the buckets of clients of a service whose fence has this order. Regions that aren't in it are left out.
+    pub fn insert(&mut self, service: ServiceIndex, order: &[RegionIndex], mut buckets: Buckets) {
+        let Some(home) = order.first() else { return };
+        buckets.iter_mut().for_each(|bucket| *bucket = bucket.filter(|region| order.contains(region)));
+        if buckets.iter().any(Option::is_some) {
+            let of_service = self.0.entry(service).or_default();
+            of_service.by_order.insert(order.to_vec(), Box::new(buckets));
+            of_service.by_fence.entry((*home, sorted(order))).or_insert_with(|| Box::new(buckets));
+        }
+    }
+
+    /// The buckets of clients whose fence has this order. An order that isn't in the plan is moved like one with the
+    /// same home and the same regions. `None`: nobody is moved.
+    #[must_use]
+    pub fn of(&self, service: ServiceIndex, order: &[RegionIndex]) -> Option<&Buckets> {
+        let service = self.0.get(&service)?;
+        let alike = || service.by_fence.get(&(*order.first()?, sorted(order)));
+        service.by_order.get(order).or_else(alike).map(|buckets| &**buckets)
+    }
+
+    /// Whether any client of a service is moved.
+    #[must_use]
+    pub fn moves(&self, service: ServiceIndex) -> bool {
+        self.0.contains_key(&service)
+    }
+}
+
+/// A fence without its order.
+pub(super) fn sorted(order: &[RegionIndex]) -> Vec<RegionIndex> {
+    let mut fence = order.to_vec();
+    fence.sort_unstable();
+    fence
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::{Reading, RegionSeen, Seen, plan, requests};
+    use crate::table::Table;
+    use crate::time::{Millis, Timestamp};
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    /// Frankfurt is dead. Paris has room for 50 of its 90, Warsaw for 10.
+    fn dead(table: &Table) -> (Classes, Plan) {
+        let classes = Classes::stated(table);
+        let seen = |region: &str, used| {
+            let load = |capacity| Some(Reading { used: requests(used), at: NOW }).filter(|_| capacity > 0);
+            let capacity = table.region(table.region_named(region).unwrap()).load.as_ref()?.capacity?;
+            Some(RegionSeen { is_up: region != "fra", capacity: Some(requests(capacity)), reading: load(capacity) })
+        };
+        let names = table.regions().iter().map(|region| region.id.as_str());
+        let regions: Vec<_> = names.map(|name| seen(name, if name == "waw" { 60 } else { 20 }).unwrap()).collect();
+        let seen = Seen { regions: &regions, interval: Millis(5_000) };
+        let plan = plan(table, &classes, &seen, None, NOW);
+        (classes, plan)
+    }
+
+    fn table(chat: &str) -> Table {
+        let region = |country: &str, demand| {
+            format!(r#"{{ "countries": ["{country}"], "load": {{ "capacity": 100, "demand": {demand} }} }}"#)
+        };
+        let document = format!(
+            r#"{{ "version": 1, "revision": 1, "jurisdictions": {{ "eu": {{ "include": ["EU"] }} }},
+            "regions": {{ "fra": {}, "par": {}, "waw": {} }},
+            "services": {{ "chat": {{ "hosts": ["chat.example"], "pattern": "active-active",
+                "regions": ["fra", "par", "waw"] {chat},
+                "residency": [{{ "clients": ["eu"], "process_in": ["eu"] }}] }} }} }}"#,
+            region("DE", 90),
+            region("FR", 20),
+            region("PL", 60)
+        );
+        Table::compile(document.as_bytes()).unwrap_or_else(|violations| panic!("{violations:?}"))
+    }
+
+    #[test]
+    fn buckets_follow_the_shares_to_half_a_bucket() {
+        let table = table("");
+        let (classes, plan) = dead(&table);
+        let shares = BucketShares::new(&classes, &plan, |_| true);
+        assert!(shares.moves(ServiceIndex(0)) && !shares.moves(ServiceIndex(1)));
+        let mut moved = 0;
+        for (index, class) in classes.list().iter().enumerate() {
+            let buckets = shares.of(ServiceIndex(0), &class.order);
+            for one in plan.moves(ClassIndex(index)) {
+                let count = buckets.map_or(0, |all| all.iter().filter(|to| **to == Some(one.to)).count());
+                let wanted = f64::from(one.share.0) / 1e6 * f64::from(BUCKETS);
+                assert!((count as f64 - wanted).abs() <= 1.0, "{count} for {wanted}: both ends are rounded");
+                moved += count;
+            }
+            for to in buckets.into_iter().flatten().flatten() {
+                assert!(class.order[1..].contains(to), "inside the fence");
+            }
+        }
+        assert!(moved > 64, "{moved}");
+    }
+
+    #[test]
+    fn an_order_that_is_not_planned_goes_where_its_like_does() {
+        let table = table("");
+        let (classes, plan) = dead(&table);
+        let shares = BucketShares::new(&classes, &plan, |_| true);
+        let home = table.region_named("fra").unwrap();
+        let planned = classes.list().iter().find(|class| class.home() == home).unwrap();
+        let turned = [planned.order[0], planned.order[2], planned.order[1]];
+        assert!(shares.of(ServiceIndex(0), &turned).is_some());
+        assert_eq!(shares.of(ServiceIndex(0), &planned.order[..2]), None, "a narrower fence is another");
+        assert_eq!(shares.of(ServiceIndex(0), &[]), None);
+    }
+
+    #[test]
+    fn services_that_are_not_named_and_that_stay_have_none() {
+        let table = table("");
+        let (classes, plan) = dead(&table);
+        assert_eq!(BucketShares::new(&classes, &plan, |_| false), BucketShares::default());
+        let table = self::table(r#", "shed": "never""#);
+        let (classes, plan) = dead(&table);
+        assert_eq!(BucketShares::new(&classes, &plan, |_| true), BucketShares::default());
+    }
+}
