@@ -15,7 +15,7 @@ let url: string,
   fra: StandIn,
   flooded = 0;
 
-/** More than is held until its end is believed. */
+/** An answer that is larger than what the Worker holds back before it passes an answer on. */
 const large = JSON.stringify({
   object: "list",
   data: [{ object: "embedding", index: 0, embedding: Array.from({ length: 700_000 }, (_, i) => i / 7) }],

@@ -13,8 +13,8 @@ pub(crate) struct Place {
     pub(crate) column: usize,
 }
 
-/// Where the value that a pointer names stands: at its key if it has one. If it isn't there, where the innermost one
-/// around it that is there stands. Of a key that stands twice, the last one is meant.
+/// The place of the value that a pointer names: the place of its key if it has one. If there is no such value, the
+/// place of the innermost object or list around it. If a key stands twice, the last one counts.
 pub(crate) fn find(text: &[u8], pointer: &str) -> Place {
     let start = if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
     let mut scanner = Scanner { text, at: start };
@@ -49,8 +49,8 @@ struct Scanner<'t> {
 }
 
 impl Scanner<'_> {
-    /// The member of that name, or the element of that index, of the value at hand: where it is told, and where its
-    /// value begins.
+    /// Finds the member of that name, or the element of that index, in the value that begins here. Returns where its
+    /// key begins (of an element: its value), and where its value begins.
     fn member(&mut self, token: &str) -> Option<(usize, usize)> {
         let (mut found, mut index) = (None, 0_usize);
         match self.peek()? {
@@ -95,7 +95,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Goes to the end of the value at hand, however deep it is.
+    /// Goes to the end of the value that begins here, however deep it is.
     fn value(&mut self) -> Option<()> {
         let mut depth = 0_usize;
         loop {
@@ -123,7 +123,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Goes behind the string at hand.
+    /// Goes to the end of the string that begins here.
     fn string(&mut self) -> Option<()> {
         self.at += 1;
         loop {

@@ -66,7 +66,7 @@ pub struct MoveReport {
 }
 
 impl SharesReport {
-    /// What is told of a plan.
+    /// The report of a plan.
     #[must_use]
     pub fn new(table: &Table, classes: &Classes, plan: &Plan, interval: Millis) -> Self {
         let name = |region: RegionIndex| table.region(region).id.clone();

@@ -77,7 +77,7 @@ pub(crate) async fn accept<R: Respond>(
 fn admit<R: Respond>(incoming: Incoming, handshakes: &Arc<()>, shared: &Shared<R>) {
     let client = incoming.remote_address();
     if !incoming.remote_address_validated() && Arc::strong_count(handshakes) > UNPROVEN {
-        // It can't be refused: only a client whose address is proven has had its Retry.
+        // This can't fail. It fails only for a client that has had a Retry, and such a client has proven its address.
         let _ = incoming.retry();
         return;
     }

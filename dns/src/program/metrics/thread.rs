@@ -22,8 +22,8 @@ pub(crate) struct ThreadCounters {
     pub(super) memo_hits: AtomicU64,
     pub(super) memo_mismatches: AtomicU64,
     pub(crate) latency: Latency,
-    /// By service and region of the rules in service, and what was counted under rules before those. The thread takes
-    /// the lock when rules change, and else whoever reads.
+    /// The counters under the rules in service, and the sums under all earlier rules. The lock is taken when the rules
+    /// change and when somebody reads, but not to count.
     steered: Mutex<(Arc<SteeredCounters>, BTreeMap<Steering, u64>)>,
 }
 

@@ -22,8 +22,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
     /// Take the place of the process that serves with the same `state_dir`: its sockets are taken over, it ends once
-    /// this one answers, and no query is lost. If this one can't begin, the other goes on. Where none serves, this
-    /// begins as ever.
+    /// this one answers, and no query is lost. If this one can't start, the other goes on. If there is none, this one
+    /// starts as usual.
     #[arg(long)]
     pub(crate) takeover: bool,
 }

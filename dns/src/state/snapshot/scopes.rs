@@ -37,7 +37,7 @@ fn number(random: &mut Random) -> u128 {
     u128::from(random.bits()) << 64 | u128::from(random.bits())
 }
 
-/// Crowded corners, blocks that carry IPv4 addresses, and anything.
+/// A random address: in a small range where many prefixes lie, in a block of IPv6 that carries IPv4, or anywhere.
 fn address(random: &mut Random) -> IpAddr {
     #[allow(clippy::cast_possible_truncation)] // random bits
     let v4 = match random.below(3) {

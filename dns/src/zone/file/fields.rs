@@ -31,7 +31,7 @@ impl<'t> Fields<'t> {
         self.tokens.is_empty()
     }
 
-    /// Whether the next item is this one, which is then behind us.
+    /// Takes the next item if it is this one. Returns whether it was.
     pub(super) fn takes(&mut self, text: &[u8]) -> bool {
         let rest = self.tokens.split_first().filter(|(token, _)| token.text == text).map(|(_, rest)| rest);
         self.tokens = rest.unwrap_or(self.tokens);

@@ -1,5 +1,5 @@
-//! Datagrams in batches over one connected socket: queries enter, answers leave; `load` drives it. The calls are nix's
-//! safe ones.
+//! Sends and receives datagrams in batches over one connected socket. Takes queries, returns answers. Called by `load`.
+//! The system calls are nix's safe ones.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::UdpSocket;

@@ -1,10 +1,10 @@
-//! Threads at work at the same time: running servers enter, what an answer costs them and how fast they come leave,
-//! while nobody else works.
+//! Measures several threads that work at the same time. Takes running servers, returns what an answer costs them and
+//! how fast they answer, while the generator sleeps. Called by `main`.
 //!
-//! A generator needs about as much of a machine as a server. On two cores, two threads of a server would have one of
-//! them between them, and never meet. So the server is stopped (SIGSTOP) until a burst of queries lies in its sockets,
-//! and the generator sleeps while it answers them. The kernel's stamps tell when the last answer was there. Its threads
-//! are given a core each beforehand: woken together they would often share one.
+//! A generator needs about as much of a machine as a server. On two cores, two threads of a server would share one of
+//! them, and never run at the same time. So the server is stopped (SIGSTOP) until a burst of queries lies in its
+//! sockets, and the generator sleeps while the server answers. The kernel's timestamps say when the last answer was
+//! there. Each thread is given a core of its own beforehand, because threads that are woken together often share one.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// One measurement: bursts for as long as a round has.
 #[derive(Debug, Clone)]
 pub(crate) struct Bursts {
-    /// Of what.
+    /// What was measured.
     pub(crate) turn: Turn,
     /// How many queries a burst has.
     pub(crate) burst: usize,

@@ -1,5 +1,5 @@
-//! Whether a server's answers are right: a workload enters, some of its queries are asked one by one, and the first
-//! fault leaves. Done before anything is measured: a wrong answer may well be a cheap one.
+//! Checks a server's answers. Takes a workload, asks some of its queries one by one, returns the first wrong answer.
+//! Called by `main` before anything is measured, because a wrong answer may well be a cheap one.
 
 use std::net::SocketAddr;
 

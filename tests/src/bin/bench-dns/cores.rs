@@ -1,4 +1,5 @@
-//! Which core does what: the cores this process may use enter, those of servers and of the generator leave.
+//! Divides the cores. Takes those that this process may use, returns those of the servers and those of the generator.
+//! Called by `main`.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;

@@ -1,6 +1,6 @@
-//! The limit: datagrams enter this project's own batched loop and leave as they came, with the QR bit set. No server
-//! that has to find an answer can cost less over the same calls. Runs as a process of its own (`bench-dns --echo`), so
-//! that it is measured as the others are.
+//! The limit of what is possible: sends every datagram back with the QR bit set, by this project's own batched loop. No
+//! server that has to find an answer can cost less over the same calls. It runs as a process of its own (`bench-dns
+//! --echo`), so that it is measured as the others are.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;

@@ -1,11 +1,11 @@
-//! Whether a flood disturbs others: running servers enter, how soon they answer known names beside a flood of unknown
-//! ones, and what it does to their memory, leave; `report` tells it.
+//! Measures whether a flood disturbs others. Takes running servers, returns how fast they answer known names beside a
+//! flood of unknown ones, and how their memory grows. Called by `main`; `report` prints it.
 //!
-//! Known names are asked at a fixed rate and timed by the kernel's clock, from just before they are sent to when their
-//! answer is there, so that a generator busy with the flood adds nothing. On a virtual machine whole milliseconds are
-//! missing now and then, whatever is measured: so each tenth of a second is measured by itself, and told is a typical
-//! one, that is, the median of all. A flood costs whoever shares a core with it some waiting, whatever it asks for:
-//! beside each one of names that aren't there stands one of as many known names.
+//! Known names are asked at a fixed rate. The kernel's clock times them from just before they are sent until their
+//! answer is there, so a generator that is busy with the flood adds nothing. On a virtual machine whole milliseconds
+//! are missing now and then, whatever is measured. So each tenth of a second is measured by itself, and the median of
+//! all is reported. Any flood makes whoever shares a core with it wait. So each flood of missing names is compared with
+//! one of as many known names.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -22,10 +22,10 @@ use crate::workload::{Draw, Workload};
 const PIECE: Duration = Duration::from_millis(100);
 /// The rates of floods, in hundredths of what a server takes of missing names.
 const SHARES: [u32; 3] = [25, 50, 75];
-/// How long that is looked for each time, at most.
+/// The longest measurement of what a server takes of missing names.
 const CAPACITY: Duration = Duration::from_millis(500);
 
-/// What known names are asked beside.
+/// The flood beside which known names are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Background {
     /// Nothing else.
@@ -56,11 +56,11 @@ impl Background {
 /// One measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Flooded {
-    /// Of whom.
+    /// The server.
     pub(crate) server: String,
     /// In which round, from 0.
     pub(crate) round: usize,
-    /// Beside what.
+    /// The flood.
     pub(crate) beside: Background,
     /// Answers to the flood per second.
     pub(crate) rate: f64,

@@ -1,5 +1,6 @@
-//! The generator: a server's address and a workload enter, how much was answered and how leave. It runs on the calling
-//! thread and looks at every answer; the runner reads the server's CPU time around it.
+//! The generator. Takes a server's address and a workload, returns how many queries were answered and how fast. Called
+//! by `rounds`, which reads the server's CPU time before and after. It runs on the calling thread and looks at every
+//! answer.
 
 #[cfg(test)]
 mod tests;
@@ -14,12 +15,12 @@ use crate::workload::{Draw, Workload};
 
 /// A query unanswered for so long is lost.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// What a steady rate makes up for at most.
+/// The most that a steady rate sends later than it was due.
 const STEADY: Duration = Duration::from_millis(1);
 /// The socket's receive buffer in octets; the system gives as much as it allows.
 const BUFFER: usize = 4 << 20;
 
-/// How fast is asked.
+/// How fast queries are sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
     /// Always so many queries are outstanding.
@@ -36,11 +37,11 @@ pub(crate) enum Pace {
 pub(crate) struct Tally {
     /// How many were sent.
     pub(crate) sent: u64,
-    /// How many of a steady rate never were.
+    /// How many queries of a steady rate were never sent.
     pub(crate) skipped: u64,
     /// How many were answered, rightly or not.
     pub(crate) answered: u64,
-    /// How many weren't.
+    /// How many were not answered.
     pub(crate) lost: u64,
     /// Answers with another response code, number of records or no QR bit.
     pub(crate) wrong: u64,
@@ -54,10 +55,10 @@ pub(crate) struct Tally {
     pub(crate) latencies: Vec<u32>,
 }
 
-/// From when to when an answer takes its time.
+/// How the time of an answer is measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Timed {
-    /// Nobody wants to know.
+    /// Not at all.
     No,
     /// From when the query was due to when the generator looked: what kept the generator counts too.
     FromDue,
@@ -70,11 +71,11 @@ pub(crate) enum Timed {
 pub(crate) struct Stream<'w> {
     /// What is asked.
     pub(crate) workload: &'w Workload,
-    /// What is to come back.
+    /// What the answers should be.
     pub(crate) expected: Expected,
     /// How fast.
     pub(crate) pace: Pace,
-    /// What of it is timed.
+    /// How its answers are timed.
     pub(crate) timed: Timed,
     /// Over how many sockets: a server's threads divide clients by their ports.
     pub(crate) sockets: usize,

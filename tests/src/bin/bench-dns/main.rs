@@ -1,9 +1,9 @@
-//! What an answer by UDP costs this server beside others: a command line enters, a table, JSON and a chart leave.
+//! Measures what an answer costs this server beside others. Takes a command line, writes a table, JSON and a chart.
 //! `scripts/bench/dns` builds and runs it.
 //!
-//! [`world`] is what is served and [`workload`] what is asked; [`peers`] says it in each server's words and [`server`]
-//! keeps them running; [`load`] asks, [`rounds`], [`bursts`] and [`flood`] measure, each in its [`turn`], [`report`]
-//! and [`chart`] tell.
+//! [`world`] holds what is served, and [`workload`] what is asked. [`peers`] writes the configurations of the servers,
+//! and [`server`] runs them. [`load`] sends the queries. [`rounds`], [`bursts`] and [`flood`] measure, each in its
+//! [`turn`]. [`report`] and [`chart`] show the results.
 
 mod batch;
 mod bursts;

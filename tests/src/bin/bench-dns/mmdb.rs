@@ -1,6 +1,6 @@
-//! The country database in GeoIP2's layout: the flat one that `scripts/setup` installs enters, a file that gdnsd and
-//! Knot can read leaves. All servers of the benchmark read that one. Written after the MaxMind DB format's
-//! specification, version 2.0.
+//! Converts the country database. Takes the flat file that `scripts/setup` installs, returns a file in GeoIP2's layout,
+//! which gdnsd and Knot can read. All servers of the benchmark use that one. It is written after version 2.0 of the
+//! MaxMind DB format's specification. Called by `main`.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,6 +1,6 @@
-//! The servers: where one is to answer enters, its configuration is written and the command that runs it in the
-//! foreground leaves. Each is set up to do no more than the others: no logs, no statistics, no transfers, and as many
-//! threads as are asked for.
+//! The servers that are compared. Takes the addresses where one has to answer, writes its configuration, returns the
+//! command that runs it in the foreground. Called by `server`. Each is set up to do no more than the others: no logs,
+//! no statistics, no transfers, and as many threads as the command line says.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,10 +12,10 @@ use crate::shedding;
 use crate::workload::Kind;
 use crate::world::{Country, ELSEWHERE, ORIGIN, SITES, STEERED, STEERED_TTL, rules, zone};
 
-/// Somebody to be measured.
+/// A server to be measured.
 #[derive(Debug, Clone)]
 pub(crate) enum Peer {
-    /// The limit.
+    /// The echo, which is the limit of what is possible.
     Echo,
     /// This project's server.
     Bailiwick(PathBuf),
@@ -33,14 +33,14 @@ pub(crate) enum Peer {
     KnotQuic(PathBuf),
     /// Whatever the user named.
     Other {
-        /// As it is called.
+        /// Its name.
         name: String,
-        /// What starts it.
+        /// The command that starts it.
         command: String,
     },
 }
 
-/// Where and with what a server runs.
+/// Where a server runs, and what it serves.
 #[derive(Debug)]
 pub(crate) struct Place<'p> {
     /// A folder of its own.
@@ -64,7 +64,7 @@ pub(crate) struct Place<'p> {
 }
 
 impl Peer {
-    /// As it is called on the command line.
+    /// Its name on the command line.
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Echo => "echo",
@@ -96,7 +96,7 @@ impl Peer {
         }
     }
 
-    /// Why it can't be measured here, with the mend; `None` if it can.
+    /// Why it can't be measured here, and how to mend that; `None` if it can.
     pub(crate) fn missing(&self) -> Option<String> {
         let program = match self {
             Self::Echo | Self::Other { .. } => return None,

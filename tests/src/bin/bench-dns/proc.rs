@@ -1,5 +1,5 @@
-//! What processes have cost: a process group enters, CPU time and memory of all its processes leave, as `/proc` tells
-//! them.
+//! What processes have cost. Takes a process group, returns the CPU time and the memory of all its processes, as
+//! `/proc` has them. Called by `server`.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! What is told at the end: samples enter, rows of medians leave, as a Markdown table and as JSON; `chart` draws the
-//! same rows.
+//! The report. Takes samples, returns rows of medians as a Markdown table and as JSON. Called by `main`; `chart` draws
+//! the same rows.
 
 #[cfg(test)]
 mod tests;
@@ -18,13 +18,13 @@ use crate::streams::{CONNECTIONS, OUTSTANDING, Streamed, TRANSPORTS};
 use crate::turn::{self, Turn};
 use crate::workload::Kind;
 
-/// Below this share of its cores a server wasn't what was waited for.
+/// A server that used less than this share of its cores wasn't the bottleneck.
 const BUSY: f64 = 0.9;
 
 /// What is known of a server besides its answers.
 #[derive(Debug, Clone)]
 pub(crate) struct About {
-    /// Who it is.
+    /// The server.
     pub(crate) server: String,
     /// How many threads it had.
     pub(crate) threads: usize,

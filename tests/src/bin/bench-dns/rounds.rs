@@ -1,5 +1,6 @@
-//! The measuring: running servers and workloads enter, samples leave. Rounds are interleaved and their order turns, so
-//! that what drifts on the machine meets everybody; the echo is measured just before and just after each.
+//! Measures round by round. Takes running servers and workloads, returns samples. Called by `main`. Each server is
+//! measured in each round, and the order changes with the round, so that a machine that gets slower doesn't favour one
+//! of them. The echo is measured just before and just after each server.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ const WARM: Duration = Duration::from_millis(150);
 /// How it is measured.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// How often.
+    /// How many rounds.
     pub(crate) rounds: usize,
     /// How long each time.
     pub(crate) length: Duration,
@@ -41,7 +42,7 @@ impl Plan {
 /// One measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
-    /// Of what.
+    /// What was measured.
     pub(crate) turn: Turn,
     /// On how many cores.
     pub(crate) cores: usize,
@@ -184,7 +185,7 @@ pub(crate) fn stream<'w>(server: &Server, workload: &'w Workload, pace: Pace, ti
     Stream { workload, expected, pace, timed, sockets }
 }
 
-/// What asking came to.
+/// The result of asking one server.
 pub(crate) struct Shot {
     /// What became of the queries of each stream.
     pub(crate) tallies: Vec<Tally>,

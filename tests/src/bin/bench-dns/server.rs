@@ -1,5 +1,5 @@
-//! Running servers: a peer enters, a process that has answered leaves; dropped, or when this program is told to end,
-//! its whole group ends.
+//! Runs a server. Takes a peer, returns a process that has answered. The whole process group ends when this is dropped,
+//! or when this program is told to end. Called by `main`.
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -44,7 +44,7 @@ pub(crate) struct Common {
 /// A running server.
 #[derive(Debug)]
 pub(crate) struct Server {
-    /// Who it is.
+    /// What it is.
     pub(crate) peer: Peer,
     /// Where it answers by UDP and TCP.
     pub(crate) address: SocketAddr,

@@ -1,26 +1,26 @@
-//! Whose turn it is: servers and workloads enter, turns leave, and of what was measured in them one server's own,
-//! beside its own by one thread. [`rounds`](crate::rounds), [`bursts`](crate::bursts) and [`report`](crate::report)
-//! call it.
+//! Who is measured when, and what belongs together afterwards. Takes servers and workloads, returns the turns in their
+//! order. Takes measurements, returns those of one server, or their ratios to those of the same server with one thread.
+//! Called by [`rounds`](crate::rounds), [`bursts`](crate::bursts) and [`report`](crate::report).
 
 use crate::server::Server;
 use crate::stats::Spread;
 use crate::workload::{Kind, Workload};
 
-/// Of what a measurement is.
+/// What a measurement is about.
 #[derive(Debug, Clone)]
 pub(crate) struct Turn {
-    /// Of whom.
+    /// The server.
     pub(crate) server: String,
     /// How many threads it had.
     pub(crate) threads: usize,
-    /// Asked what.
+    /// What it was asked.
     pub(crate) kind: Kind,
     /// In which round, from 0.
     pub(crate) round: usize,
 }
 
 impl Turn {
-    /// A server's, asked this in that round.
+    /// The turn of a server with a workload in a round.
     pub(crate) fn new(server: &Server, workload: &Workload, round: usize) -> Self {
         let (name, threads) = (server.peer.name().to_owned(), server.cores.threads);
         Self { server: name, threads, kind: workload.kind, round }
@@ -29,11 +29,11 @@ impl Turn {
 
 /// What was measured in a turn.
 pub(crate) trait Measured {
-    /// Whose it was.
+    /// The turn it was measured in.
     fn turn(&self) -> &Turn;
 }
 
-/// Each server with each workload that it answers, in so many rounds; whose turn comes first turns with them.
+/// Each server with each workload that it answers, round by round. In each round another server comes first.
 pub(crate) fn all<'a>(
     rounds: usize,
     servers: &'a [Server],
@@ -46,7 +46,7 @@ pub(crate) fn all<'a>(
     (0..rounds).flat_map(move |round| workloads.iter().flat_map(move |workload| each(round, workload)))
 }
 
-/// What was measured of one server with so many threads, asked one thing.
+/// The measurements of one server with so many threads and one kind of question.
 pub(crate) fn of<'a, M: Measured>(
     all: &'a [M],
     kind: Kind,
@@ -59,7 +59,7 @@ pub(crate) fn of<'a, M: Measured>(
     })
 }
 
-/// A figure of several threads over the same server's by one, round by round; `None` of one thread.
+/// The ratios of a figure with several threads to the same with one thread, round by round. `None` for one thread.
 pub(crate) fn over_one<M: Measured>(
     all: &[M],
     kind: Kind,
