@@ -161,7 +161,7 @@ async fn begin(config: &Config, is_takeover: bool, clock: &Clock) -> Result<Begu
     let (mut lock, mut old) = (None, None);
     if is_takeover && let Some(taken) = take_over(config).await? {
         inherited.append(taken.inherited);
-        (lock, old) = (taken.lock, Some(taken.way));
+        (lock, old) = (taken.lock, Some(taken.old_process));
     }
     let lock = lock.or_else(|| config.state_dir.as_deref().and_then(takeover::lock));
     let settings = settings(config).map_err(|failed| errors.extend(failed)).ok();

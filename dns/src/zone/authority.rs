@@ -66,8 +66,8 @@ impl Zone {
         })
     }
 
-    /// The types of a name that answers are given from, whatever health says. At a delegation only NS and DS (RFC 4034
-    /// §4.1.2). What a signed zone adds to them, `dnssec` knows.
+    /// The types of a name's records, steered ones included, whatever health says. At a delegation only NS and DS (RFC
+    /// 4034 §4.1.2). `dnssec` knows the types that signing adds.
     pub(crate) fn types(&self, node: NodeId) -> impl Iterator<Item = u16> {
         let is_cut = self.tree.value(node.0).is_cut;
         let of_sets = self.sets(node).iter().map(|set| set.rtype);

@@ -1,4 +1,5 @@
-//! Documents that are refused, told by every mistake; and that no text, however broken, panics.
+//! Documents that compile, and documents that are refused, with the place of each mistake. No text, however broken,
+//! makes the compiler panic.
 
 mod loads;
 mod names;

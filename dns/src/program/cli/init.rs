@@ -43,7 +43,7 @@ enum Shape {
 }
 
 impl Shape {
-    /// What stands between clients and endpoints, and so what an answer of DNS may be.
+    /// A sentence about where clients arrive, and what to replace in the files.
     fn about(self) -> &'static str {
         match self {
             Self::Cloudflare => {

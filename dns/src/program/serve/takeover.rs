@@ -33,7 +33,7 @@ use crate::system::batch::receive_file;
 
 /// The socket's name in the state directory.
 const NAME: &str = "takeover.sock";
-/// What the new process begins with: what both speak, and its version.
+/// The first message of the new process: the protocol and its version.
 const HELLO: &[u8; 22] = b"bailiwick takeover v1\n";
 /// One socket was taken, the next may come.
 const NEXT: u8 = b'+';
@@ -66,7 +66,7 @@ pub(super) struct Taken {
     /// The lock of the state directory, which both share from now on.
     pub(super) lock: Option<Arc<File>>,
     /// Tells it to stop.
-    pub(super) way: OldProcess,
+    pub(super) old_process: OldProcess,
 }
 
 /// The process that is taken over; it serves until [`OldProcess::replace`].
@@ -110,7 +110,7 @@ pub(super) fn take(state_dir: &Path) -> io::Result<Option<Taken>> {
         }
         stream.write_all(&[NEXT])?;
     }
-    Ok(Some(Taken { inherited, lock, way: OldProcess(stream) }))
+    Ok(Some(Taken { inherited, lock, old_process: OldProcess(stream) }))
 }
 
 /// A process that answers on our sockets and waits for us to stop.
@@ -287,7 +287,7 @@ mod tests {
         assert!(taken.lock.is_some() && ready.try_recv().is_err());
         let taken_socket = taken.inherited.take_udp(Role::Dns, address).pop().unwrap();
         assert_eq!(taken_socket.local_addr().unwrap(), address);
-        let replacing = std::thread::spawn(move || taken.way.replace());
+        let replacing = std::thread::spawn(move || taken.old_process.replace());
         let successor = ready.blocking_recv().unwrap();
         assert_eq!(successor.pid, i32::try_from(std::process::id()).unwrap());
         successor.yielded.send(()).unwrap();

@@ -28,6 +28,7 @@ pub(super) struct Encoder<'o> {
     out: &'o mut Vec<u8>,
     /// Where labels stand that later names may point at.
     places: [u16; PLACES],
+    /// How many of these places are in use.
     known: usize,
     /// Where the question's name ends. Within it case is ignored, so that owners point at the question however it was
     /// written; elsewhere only equal octets are shared, so that a zone's case is kept.

@@ -24,7 +24,7 @@ use crate::world::{Country, ORIGIN};
 /// How long a server may take to read its zone: a million names take some seconds.
 const LOADING: Duration = Duration::from_secs(180);
 /// How long servers may take to end.
-const PARTING: Duration = Duration::from_secs(1);
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// A server that spends less of a core than this has settled.
 const QUIET: f64 = 0.02;
 
@@ -235,7 +235,7 @@ pub(crate) fn end_all() -> impl Drop {
 
 /// Tells groups to end, which lets those of several processes clear up among themselves, and makes them soon after.
 fn end(groups: &[i32]) {
-    for (signal, patience) in [(Signal::SIGTERM, PARTING), (Signal::SIGKILL, Duration::ZERO)] {
+    for (signal, patience) in [(Signal::SIGTERM, END_TIMEOUT), (Signal::SIGKILL, Duration::ZERO)] {
         for &group in groups {
             let _ = killpg(Pid::from_raw(group), signal);
         }
