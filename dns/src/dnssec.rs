@@ -1,13 +1,13 @@
-//! Signed zones: keys and their state file enter from the operator; what a zone signs with and shows of its keys at a
-//! given time leaves, and what it is signed with.
+//! Signed zones. Takes the operator's keys and their state file, returns signed zones: the keys that a zone publishes
+//! and signs with at a given time, and the signatures of its records.
 //!
 //! A [`key::SigningKey`] signs. A [`key_set::KeySet`] says which keys a zone serves and signs with at one moment; it is
 //! a pure function of the state file, the keys and the time. [`timeline`] holds the only steps by which a state file
 //! may change, so that no validator that cached anything is ever left without a chain of trust; `directory` reads and
 //! writes the files.
 //!
-//! All that can be signed before it is asked for, `presigned` signs off the query path. The rest is signed by
-//! `online_signer` when it is asked for: the NSEC of compact denial, and what wildcards stand for.
+//! `presign` signs everything that is known before a query. `online_signer` signs the rest when it is asked for: the
+//! NSEC of compact denial, and the records that a wildcard stands for.
 
 pub(crate) mod budget;
 pub(crate) mod canonical;

@@ -9,7 +9,7 @@
 //! 4. [`dnssec`]: keys and signatures.
 //! 5. [`zones`]: the zones of a server, each with its signatures if it is signed.
 //! 6. `locate`: where a client is.
-//! 7. [`response`]: a packet enters, its response leaves. Pure.
+//! 7. [`response`]: takes a packet, returns its response. Pure.
 //! 8. [`net`]: the sockets that call it.
 //! 9. `state`: rules, zones, places and health of one moment, and the one task that changes them.
 //! 10. `memo`: answers that were given before, for datagrams that ask the same.

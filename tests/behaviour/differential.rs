@@ -61,7 +61,7 @@ fn compare(seed: u64, zones: usize, queries: usize) {
         return;
     }
     let node = serve(&zones);
-    let mut reported = Tally::default();
+    let mut tally = Tally::default();
     let us = Asker::new(node.dns);
     let them: Vec<_> = peers.iter().map(|peer| (peer.name, Asker::new(peer.address))).collect();
     for number in 0..queries {
@@ -71,11 +71,11 @@ fn compare(seed: u64, zones: usize, queries: usize) {
         let ours = Answer::read(&us.ask(&packet));
         for (name, asker) in &them {
             let theirs = Answer::read(&asker.ask(&packet));
-            reported.note(name, &question, text, &ours, &theirs);
+            tally.note(name, &question, text, &ours, &theirs);
         }
     }
-    reported.print(seed, zones.len(), queries);
-    assert!(reported.faults.is_empty(), "{} questions were answered otherwise", reported.faults.len());
+    tally.print(seed, zones.len(), queries);
+    assert!(tally.faults.is_empty(), "{} questions were answered otherwise", tally.faults.len());
 }
 
 fn serve(zones: &[(String, String)]) -> Node {

@@ -62,7 +62,7 @@ test.each([
 ])("nothing is sent of %s", async (_, begin, drip) => {
   const { ms, ...answer } = await ask(begin, drip);
   expect(answer).toEqual({ status: 408, code: "request_timeout", attempts: undefined });
-  // Not before its time, which is that of the whole where something came.
+  // A client that falls silent has the idle limit; one that goes on sending has the limit of the whole request.
   expect(ms).toBeGreaterThan(drip ? 2_500 : IDLE - 50);
   expect(await fra.requests()).toEqual([]);
 });

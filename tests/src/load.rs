@@ -1,4 +1,5 @@
-//! Queries without a pause: a server's address enters, how many were asked and how many of them got no answer leaves.
+//! Asks queries without a pause. Takes a server's address, returns how many were asked and how many of them got no
+//! answer. Used by tests and `bench-takeover`.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};

@@ -1,4 +1,4 @@
-//! libFuzzer's bytes enter `checks::ecs`.
+//! Hands the bytes of libFuzzer to `checks::ecs`.
 #![no_main]
 
 #[path = "../src/checks.rs"]

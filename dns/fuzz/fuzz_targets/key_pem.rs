@@ -1,4 +1,4 @@
-//! libFuzzer's bytes enter `checks::key_pem`.
+//! Hands the bytes of libFuzzer to `checks::key_pem`.
 #![no_main]
 
 #[path = "../src/checks.rs"]

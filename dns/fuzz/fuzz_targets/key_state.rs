@@ -1,4 +1,4 @@
-//! libFuzzer's bytes enter `checks::key_state`.
+//! Hands the bytes of libFuzzer to `checks::key_state`.
 #![no_main]
 
 #[path = "../src/checks.rs"]

@@ -1,4 +1,4 @@
-//! libFuzzer's bytes enter `checks::metrics_page`.
+//! Hands the bytes of libFuzzer to `checks::metrics_page`.
 #![no_main]
 
 #[path = "../src/checks.rs"]

@@ -1,4 +1,4 @@
-//! libFuzzer's bytes enter `checks::packet`.
+//! Hands the bytes of libFuzzer to `checks::packet`.
 #![no_main]
 
 #[path = "../src/checks.rs"]

@@ -1,4 +1,4 @@
-//! libFuzzer's bytes enter `checks::quota_headers`.
+//! Hands the bytes of libFuzzer to `checks::quota_headers`.
 #![no_main]
 
 #[path = "../src/checks.rs"]

@@ -1,4 +1,4 @@
-//! libFuzzer's bytes enter `checks::rules`.
+//! Hands the bytes of libFuzzer to `checks::rules`.
 #![no_main]
 
 #[path = "../src/checks.rs"]

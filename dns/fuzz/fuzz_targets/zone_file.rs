@@ -1,4 +1,4 @@
-//! libFuzzer's bytes enter `checks::zone_file`.
+//! Hands the bytes of libFuzzer to `checks::zone_file`.
 #![no_main]
 
 #[path = "../src/checks.rs"]

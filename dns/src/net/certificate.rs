@@ -62,7 +62,7 @@ impl Certificate {
     /// An acceptor of TLS connections, for the protocols named (ALPN).
     ///
     /// # Errors
-    /// When rustls lacks what every build of it has.
+    /// When rustls lacks a protocol version or a cipher suite, which no build of this program does.
     pub fn acceptor(self: &Arc<Self>, protocols: &[&[u8]]) -> Result<TlsAcceptor, rustls::Error> {
         Ok(TlsAcceptor::from(self.tls(protocols)?))
     }

@@ -1,5 +1,5 @@
-//! Domain names: text or packet bytes enter, compact wire-format names leave; every other file of the protocol core
-//! uses them.
+//! Domain names. Takes text or the bytes of a packet, returns compact names in wire format. Used by everything that
+//! handles names.
 //!
 //! [`Name`] owns its bytes, [`NameRef`] borrows them from a packet, a zone or a `Name`. Both keep the case they were
 //! written in and compare, hash and sort without regard to it (RFC 4343; order of RFC 4034 §6.1).

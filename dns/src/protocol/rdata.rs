@@ -1,5 +1,5 @@
-//! Record data as wire bytes: single rdatas enter, the packed set of an RRset leaves; zone, answer and wire share the
-//! type numbers and the places of names inside rdata that stand here.
+//! Record data in wire format. Takes single rdatas, returns the packed set of an RRset. Also holds the numbers of
+//! record types, and where names stand inside rdata. Used by zones, answers and the encoder.
 
 use std::borrow::Cow;
 

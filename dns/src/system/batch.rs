@@ -1,7 +1,7 @@
-//! What the kernel and the processor offer that has no safe wrapper, which makes this the one file with `unsafe`.
+//! What the kernel and the processor offer without a safe wrapper. So this is the one file with `unsafe`.
 //!
-//! - [`Batch`]: many datagrams by one system call. A socket enters, packets with their senders leave, and responses go
-//!   back the way they came; [`crate::net::udp`] calls it. `recvmmsg` and `sendmmsg` have safe wrappers, but those copy
+//! - [`Batch`]: many datagrams by one system call. Takes a socket, returns packets with their senders, and sends the
+//!   responses back. Called by [`crate::net::udp`]. `recvmmsg` and `sendmmsg` have safe wrappers, but those copy
 //!   the senders' addresses out and in again, which costs more than a server has for an answer. Every header that is
 //!   handed to the kernel is built for that one call from slices this module owns, so no pointer outlives a borrow.
 //! - [`receive_file`] and [`passed_files`]: files that another process opened, which are this one's to close from then

@@ -1,4 +1,5 @@
-//! Signed zones in tests: a zone and a key enter, answers and whether another library believes them leave.
+//! Signed zones in tests. Takes a zone and a key, returns answers, and whether another library accepts their
+//! signatures.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
-//! The names of a zone as a tree in one hash table: names with what is kept of each enter at load, `zone` walks down it
-//! label by label per query, without allocating.
+//! The names of a zone as a tree in one hash table. Takes each name with its data when a zone is loaded. For each query
+//! `zone` walks down the tree label by label, without allocating.
 //!
 //! A name's key is its parent's number and its first label in lower case. Ancestors are entered with their descendants,
 //! so empty non-terminals exist (RFC 4592 §2.2.2).
 //!
-//! Of a large zone hardly anything is in a core's cache, so a name with all that a lookup wants of it is one cache
-//! line, and what leads there can be loaded beforehand, step by step for many names at once: [`NameTree::expect`], then
+//! Hardly anything of a large zone is in a core's cache. So a name and all that a lookup needs of it fit into one cache
+//! line. What leads there can be loaded beforehand, step by step for many names at once: [`NameTree::expect`], then
 //! [`NameTree::approach`].
 
 use crate::protocol::name::{MAX_LABELS, NameRef, case, label_at, label_starts};

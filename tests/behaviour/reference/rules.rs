@@ -1,4 +1,4 @@
-//! The rules' part of the reference: the JSON Schema enters, a table for each of its objects leaves.
+//! The rules' part of the reference. Takes the JSON Schema, returns a table for each of its objects.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Random zone files: a source of randomness enters, the text of a zone leaves, most of it sound.
+//! Makes random zone files. Takes a source of randomness, returns the text of a zone, which is valid in most cases.
 
 use bailiwick_rules::testing::Random;
 

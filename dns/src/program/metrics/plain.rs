@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-/// Rewrites what the two formats write otherwise: a counter's family has its samples' name, `_total` included, and
-/// there is neither an end nor a unit.
+/// Rewrites the lines in which the two formats differ. Here a counter's family has the name of its samples, with
+/// `_total`, and there is neither a line for the end nor one for a unit.
 pub(crate) fn plain(openmetrics: &str) -> String {
     let kinds: HashMap<&str, &str> =
         openmetrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();

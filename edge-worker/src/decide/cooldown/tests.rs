@@ -11,7 +11,7 @@ use crate::decide::plan::tests::{NOW, RULES};
 const CHAT: Path = &["chat", "completions"];
 const RESPONSES: Path = &["responses"];
 const ACME: Source = Source(1);
-const EMCA: Source = Source(2);
+const GLOBE: Source = Source(2);
 
 fn key(model: Option<&str>, path: Option<Path>) -> Key {
     let (region, endpoint) = (RegionId::parse("fra").unwrap(), EndpointId::parse("fra-1").unwrap());
@@ -47,20 +47,20 @@ fn one_source_rests_for_itself_and_several_for_everybody() {
     let others = Source(3);
     let is = |rests: &CoolDowns, source, after: i64| rests.is_resting(&target, source, Timestamp(NOW.0 + after));
     for failure in 0..50 {
-        rests.rest(key(Some("m"), None), EMCA, None, Timestamp(NOW.0 + failure));
+        rests.rest(key(Some("m"), None), GLOBE, None, Timestamp(NOW.0 + failure));
     }
-    assert!(is(&rests, EMCA, 59_000) && !is(&rests, ACME, 50));
+    assert!(is(&rests, GLOBE, 59_000) && !is(&rests, ACME, 50));
     rests.recovered(&target, ACME);
     rests.rest(key(Some("m"), None), ACME, None, Timestamp(NOW.0 + 100));
     assert!(is(&rests, ACME, 100) && !is(&rests, others, 100), "somebody was served between the two");
-    rests.rest(key(Some("m"), None), EMCA, None, Timestamp(NOW.0 + 200));
+    rests.rest(key(Some("m"), None), GLOBE, None, Timestamp(NOW.0 + 200));
     assert!(is(&rests, others, 200), "two of them failed and nobody was served since");
     rests.recovered(&target, others);
-    assert!(!is(&rests, others, 201) && is(&rests, EMCA, 201), "one who was served says nothing of another's prompt");
+    assert!(!is(&rests, others, 201) && is(&rests, GLOBE, 201), "one who was served says nothing of another's prompt");
     rests.recovered(&target, ACME);
     rests.rest(key(Some("m"), None), ACME, None, NOW);
-    rests.recovered(&target, EMCA);
-    rests.rest(key(Some("m"), None), EMCA, None, Timestamp(NOW.0 + 60_000));
+    rests.recovered(&target, GLOBE);
+    rests.rest(key(Some("m"), None), GLOBE, None, Timestamp(NOW.0 + 60_000));
     assert!(!is(&rests, others, 60_000), "a failure of a minute ago is over");
 }
 
@@ -68,7 +68,7 @@ fn one_source_rests_for_itself_and_several_for_everybody() {
 fn a_path_rests_alone() {
     let mut rests = CoolDowns::default();
     rests.rest(key(Some("m"), Some(RESPONSES)), ACME, None, NOW);
-    rests.rest(key(Some("m"), Some(RESPONSES)), EMCA, None, NOW);
+    rests.rest(key(Some("m"), Some(RESPONSES)), GLOBE, None, NOW);
     assert!(rests.is_resting(&key(Some("m"), Some(RESPONSES)), Source(3), NOW));
     assert!(!rests.is_resting(&key(Some("m"), Some(CHAT)), ACME, NOW));
     assert!(!rests.is_resting(&key(Some("n"), Some(RESPONSES)), ACME, NOW));
@@ -87,15 +87,15 @@ fn a_wish_is_honoured_up_to_a_minute_and_reaches_steering() {
     assert_eq!(local.cooling.len(), 1, "a region the rules no longer know is left out");
     assert_eq!(local.cooling[0].until, Timestamp(NOW.0 + 60_000));
     assert!(rests.is_resting(&key(Some("any"), Some(CHAT)), ACME, NOW));
-    assert!(rests.local(&table, None, Some(EMCA), NOW).cooling.is_empty());
+    assert!(rests.local(&table, None, Some(GLOBE), NOW).cooling.is_empty());
     assert!(rests.local(&table, None, Some(ACME), Timestamp(NOW.0 + 60_000)).cooling.is_empty());
 }
 
 #[test]
 fn what_is_remembered_is_bounded_and_a_flood_pushes_out_its_own() {
     let mut rests = CoolDowns::default();
-    rests.rest(key(Some("theirs"), None), EMCA, None, NOW);
-    for source in [EMCA, Source(3)] {
+    rests.rest(key(Some("theirs"), None), GLOBE, None, NOW);
+    for source in [GLOBE, Source(3)] {
         rests.rest(key(Some("all"), None), source, None, NOW);
     }
     for model in 0..5_000 {
@@ -103,7 +103,7 @@ fn what_is_remembered_is_bounded_and_a_flood_pushes_out_its_own() {
     }
     assert!(rests.rests.len() <= MAX);
     assert!(rests.is_resting(&key(Some("all"), None), ACME, NOW));
-    assert!(rests.is_resting(&key(Some("theirs"), None), EMCA, NOW));
+    assert!(rests.is_resting(&key(Some("theirs"), None), GLOBE, NOW));
     for source in 0..1_000 {
         rests.rest(key(Some("all"), None), Source(source), None, NOW);
     }
@@ -123,12 +123,12 @@ fn a_noisy_source_changes_nothing_for_others() {
                 now = Timestamp(now.0 + after);
                 let key = key(Some(["a", "b", "c"][model]), by_path.then_some(CHAT));
                 if fails {
-                    rests.rest(key.clone(), EMCA, rest, now);
+                    rests.rest(key.clone(), GLOBE, rest, now);
                 } else {
                     rests.recovered(&key, ACME);
                 }
                 prop_assert!(!rests.is_resting(&key, ACME, now) && !rests.is_resting(&key, Source(9), now));
-                own.set(own.get() + u32::from(rests.is_resting(&key, EMCA, now)));
+                own.set(own.get() + u32::from(rests.is_resting(&key, GLOBE, now)));
             }
             Ok(())
         })

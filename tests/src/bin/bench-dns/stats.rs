@@ -1,4 +1,4 @@
-//! Figures of several rounds: samples enter, the median with least and most leave.
+//! Figures of several rounds. Takes samples, returns the median with the least and the most.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! What is asked: the world enters, queries in wire format and what has to be answered leave; `load` writes them by the
-//! million, `check` asks a few and looks closely.
+//! What is asked. Takes what is served, returns queries in wire format and what their answers have to be. Called by
+//! `load`, which writes millions of them, and by `check`, which asks a few and looks closely.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -1,5 +1,5 @@
-//! What all servers serve: a number of names enters, the zone, the map from countries to sites and the addresses leave;
-//! `peers` writes them in each server's own words, `workload` expects them in answers.
+//! What all servers serve. Takes a number of names, returns the zone, the sites to which countries are steered, and
+//! their addresses. `peers` writes them as each server's configuration, and `workload` expects them in answers.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;

@@ -1,4 +1,4 @@
-//! How many queries takeovers lose: a number of queries and of takeovers enters, a line of JSON leaves.
+//! Counts the queries that takeovers lose. Takes a number of queries and of takeovers, prints a line of JSON.
 //! `scripts/bench/takeover` runs it.
 
 use std::process::ExitCode;
