@@ -60,8 +60,8 @@ const as = (name: string) => ({ authorization: `Bearer sk-${name}` });
 async function upload(parts: Part[], { host = "chat.example", tenant = "acme" } = {}) {
   sent.clear();
   const headers = { ...as(tenant), "content-type": "multipart/form-data; boundary=B" };
-  const told = await read(await edge.ask({ path: "/v1/files", method: "POST", body: form(parts), headers, host }));
-  return { ...told, sent: sent.get("/v1/files") };
+  const reported = await read(await edge.ask({ path: "/v1/files", method: "POST", body: form(parts), headers, host }));
+  return { ...reported, sent: sent.get("/v1/files") };
 }
 
 const purpose: Part = ["purpose", "batch"];
@@ -110,10 +110,10 @@ test.each(refused)("%s is refused in a line, wherever the purpose stands", async
     [purpose, file],
     [file, purpose],
   ]) {
-    const told = await upload(parts);
-    expect(told).toMatchObject({ code, sent: undefined, ...(param && { json: { error: { param } } }) });
-    expect(told.json.error.message).toContain("Line 2 of the batch");
-    expect(told.text).not.toContain("collector.example");
+    const reported = await upload(parts);
+    expect(reported).toMatchObject({ code, sent: undefined, ...(param && { json: { error: { param } } }) });
+    expect(reported.json.error.message).toContain("Line 2 of the batch");
+    expect(reported.text).not.toContain("collector.example");
   }
   // Somebody's file that isn't a batch's is nobody's business.
   expect(await upload([["purpose", "user_data"], file])).toMatchObject({ status: 200 });
@@ -121,9 +121,9 @@ test.each(refused)("%s is refused in a line, wherever the purpose stands", async
 
 test("a line gets what a request gets", async () => {
   const body = chat({ store: true, prompt_cache_key: "k", cache_salt: "emca" });
-  const told = await upload([["file", line(body)], purpose]);
-  expect(told).toMatchObject({ status: 200 });
-  const [, text] = told.sent!.match(/^(\{.*\})\r?$/m)!;
+  const reported = await upload([["file", line(body)], purpose]);
+  expect(reported).toMatchObject({ status: 200 });
+  const [, text] = reported.sent!.match(/^(\{.*\})\r?$/m)!;
   const asked = JSON.parse(text).body;
   expect(asked).toMatchObject({
     model: "m",
@@ -153,16 +153,16 @@ test("a line names what its tenant was handed", async () => {
 
 test("an account of one tenant's alone has its raw names, as for a request", async () => {
   const tuned = line(chat({ model: "ft:gpt-4o:acme::1" }));
-  const told = await upload([purpose, ["file", tuned]], { host: "own.example" });
-  expect(told).toMatchObject({ status: 200 });
-  expect(told.sent).toContain(tuned);
+  const reported = await upload([purpose, ["file", tuned]], { host: "own.example" });
+  expect(reported).toMatchObject({ status: 200 });
+  expect(reported.sent).toContain(tuned);
 });
 
 test("an upload in parts is no batch's", async () => {
   const begin = { filename: "a", bytes: 1, mime_type: "application/jsonl", purpose: "batch" };
-  const told = await read(await edge.ask({ path: "/v1/uploads", json: begin, headers: as("acme") }));
-  expect(told).toMatchObject({ status: 400, code: "invalid_field", json: { error: { param: "purpose" } } });
-  expect(told.json.error.message).toContain("/files");
+  const reported = await read(await edge.ask({ path: "/v1/uploads", json: begin, headers: as("acme") }));
+  expect(reported).toMatchObject({ status: 400, code: "invalid_field", json: { error: { param: "purpose" } } });
+  expect(reported.json.error.message).toContain("/files");
 });
 
 test("what came of a batch is called by the client's ids", async () => {

@@ -92,7 +92,7 @@ afterAll(() => {
   return stopAll();
 });
 
-interface Told {
+interface Reported {
   status: number;
   code: string | null;
   param: string | null;
@@ -102,7 +102,11 @@ interface Told {
 }
 
 /** Asks, and tells what came to an endpoint. */
-function ask(path: string, body: Json | string, { host = "chat.example", headers = {} as Json } = {}): Promise<Told> {
+function ask(
+  path: string,
+  body: Json | string,
+  { host = "chat.example", headers = {} as Json } = {},
+): Promise<Reported> {
   const trace = (++asked).toString(16).padStart(32, "0");
   const bytes = typeof body === "string" ? body : JSON.stringify(body);
   return new Promise((resolve, reject) => {
@@ -253,9 +257,9 @@ const reachesOut: [string, string, Json, string, string?][] = [
 ];
 
 test.each(reachesOut)("%s is refused, and nothing is sent", async (_, path, body, code, param) => {
-  const told = await ask(`/v1/${path}`, body);
-  expect(told).toMatchObject({ status: 400, code, sent: null, ...(param && { param }) });
-  expect(told.text).not.toContain("collector.example");
+  const reported = await ask(`/v1/${path}`, body);
+  expect(reported).toMatchObject({ status: 400, code, sent: null, ...(param && { param }) });
+  expect(reported.text).not.toContain("collector.example");
 });
 
 test("fields of forms are looked at likewise", async () => {
@@ -274,13 +278,13 @@ test("fields of forms are looked at likewise", async () => {
       sent: null,
     });
   }
-  const told = await ask(
+  const reported = await ask(
     "/v1/audio/transcriptions",
     form([model, ["prompt", PLACE], ["language", "de"], ["temperature", "0"], ["seed", "7"]]),
     asForm,
   );
-  expect(told).toMatchObject({ status: 200 });
-  expect(told.sent).toContain(PLACE);
+  expect(reported).toMatchObject({ status: 200 });
+  expect(reported.sent).toContain(PLACE);
 });
 
 test("a model that names a route is asked for only where the rules know it", async () => {
@@ -327,8 +331,8 @@ test("what an engine keeps for everybody is kept apart by tenant", async () => {
   const media = part({ type: "image_url", image_url: null, uuid: "passport-1" });
   const as = (name: string, body: Json) =>
     ask("/v1/chat/completions", body, { host: "tenants.example", headers: { authorization: `Bearer sk-${name}` } });
-  const names = (told: Told) => {
-    const body = JSON.parse(told.sent!);
+  const names = (reported: Reported) => {
+    const body = JSON.parse(reported.sent!);
     return [body.messages[0].content[0].uuid, body.cache_salt, body.prompt_cache_key, body.request_id];
   };
   const body = { ...media, prompt_cache_key: "k", cache_salt: "acme", request_id: "1" };
@@ -365,7 +369,7 @@ interface Case {
   path: string;
   planted: string;
   why: string | null;
-  told: Told;
+  reported: Reported;
   asked: string;
   isRight: boolean;
 }
@@ -375,13 +379,15 @@ async function bodyCase(chance: Chance): Promise<Case> {
   const known = !engine && chance.is(0.3) ? Object.keys(MAPPED) : null;
   const { path, body, planted } = make(chance, engine);
   const [asked, why] = [JSON.stringify(body), verdict(path, body, engine, known)];
-  const told = await ask(path, asked, { host: engine ? "vllm.example" : known ? "mapped.example" : "chat.example" });
-  const sent = undone(told.sent ?? "", engine);
+  const reported = await ask(path, asked, {
+    host: engine ? "vllm.example" : known ? "mapped.example" : "chat.example",
+  });
+  const sent = undone(reported.sent ?? "", engine);
   return {
     path,
     planted,
     why,
-    told,
+    reported,
     asked,
     isRight: (known ? sent.replaceAll('"theirs"', '"alias"') : sent) === asked,
   };
@@ -390,8 +396,8 @@ async function bodyCase(chance: Chance): Promise<Case> {
 async function formCase(chance: Chance): Promise<Case> {
   const form = makeForm(chance);
   const [asked, why] = [written(form), formVerdict(form)];
-  const told = await ask(form.path, asked, asForm);
-  return { ...form, why, told, asked, isRight: isSame(form, told.sent ?? "") };
+  const reported = await ask(form.path, asked, asForm);
+  return { ...form, why, reported, asked, isRight: isSame(form, reported.sent ?? "") };
 }
 
 async function batchCase(chance: Chance): Promise<Case> {
@@ -400,10 +406,10 @@ async function batchCase(chance: Chance): Promise<Case> {
   const file: Part = { name: "file", value: lines.map((line) => `${line}\n`).join(""), filename: "in.jsonl" };
   const purpose: Part = { name: "purpose", value: "batch" };
   const asked = written({ path: "", planted, parts: chance.is(0.5) ? [purpose, file] : [file, purpose] });
-  const told = await ask("/v1/files", asked, { ...asForm, host: engine ? "vllm-batch.example" : "batch.example" });
-  const sent = told.sent === null ? undefined : parsed(told.sent).find((part) => part.name === "file");
+  const reported = await ask("/v1/files", asked, { ...asForm, host: engine ? "vllm-batch.example" : "batch.example" });
+  const sent = reported.sent === null ? undefined : parsed(reported.sent).find((part) => part.name === "file");
   const undoneLines = sent?.value.replace(/"body":\{"cache_salt":"bw-[0-9a-f]{32}",/g, '"body":{');
-  return { path: "a batch", planted, why, told, asked, isRight: undoneLines === file.value };
+  return { path: "a batch", planted, why, reported, asked, isRight: undoneLines === file.value };
 }
 
 /** What was asked, by a word: how often it was to be refused, and to pass. */
@@ -428,7 +434,7 @@ test(
     const work = async () => {
       while (left-- > 0) {
         const one = await chance.of([bodyCase, bodyCase, bodyCase, formCase, batchCase])(chance);
-        const { path, planted, why, told, asked } = one;
+        const { path, planted, why, reported, asked } = one;
         [
           [paths, path],
           [plants, planted],
@@ -436,10 +442,13 @@ test(
         ].forEach(([counts, key]) => count(counts as Counts, key as string, why));
         const isRight =
           why === null
-            ? told.status === 200 && one.isRight
-            : told.status >= 400 && told.status < 500 && told.sent === null;
+            ? reported.status === 200 && one.isRight
+            : reported.status >= 400 && reported.status < 500 && reported.sent === null;
         if (!isRight && ++disagreed <= 40)
-          disagreements.push({ ...one, told: { ...told, sent: told.sent === asked ? "as it was" : told.sent } });
+          disagreements.push({
+            ...one,
+            reported: { ...reported, sent: reported.sent === asked ? "as it was" : reported.sent },
+          });
         if (Date.now() - noticed > 20_000) {
           noticed = Date.now();
           tell(`${CASES - left} of ${CASES} cases`);

@@ -61,10 +61,10 @@ test("by the document: to the other endpoint, to the other region, and back", as
 });
 
 /** A node that reports each endpoint as up, but for what `told` says of some. */
-async function node(): Promise<{ url: string; told: Json; families: Json }> {
-  const self = { url: "", told: {} as Json, families: {} as Json };
+async function node(): Promise<{ url: string; reported: Json; families: Json }> {
+  const self = { url: "", reported: {} as Json, families: {} as Json };
   self.url = await serve((_, response) => {
-    const endpoint = (name: string) => [name, self.told[name] ?? { status: "up" }];
+    const endpoint = (name: string) => [name, self.reported[name] ?? { status: "up" }];
     const of = (name: string, endpoints: string[]) => {
       const status = self.families[name] ? (Object.values(self.families[name]).includes("up") ? "up" : "down") : "up";
       const more = self.families[name] ? { families: self.families[name] } : {};
@@ -100,14 +100,14 @@ test("by a node's API: to the other endpoint, to the other region, and back", as
   const edge = await Edge.start(document(1), { HEALTH_URLS: ns1.url });
   await to(edge, "eu-frankfurt-1");
   const drained = { status: "down", probed: "up", override: { status: "down", until: soon(), reason: "new driver" } };
-  ns1.told = { "eu-frankfurt-1": drained };
+  ns1.reported = { "eu-frankfurt-1": drained };
   await to(edge, "eu-frankfurt-2");
-  ns1.told = { "eu-frankfurt-1": drained, "eu-frankfurt-2": drained };
+  ns1.reported = { "eu-frankfurt-1": drained, "eu-frankfurt-2": drained };
   await to(edge, "eu-paris-1");
   await Promise.all([first, second].map((standIn) => standIn.reset()));
   expect(await seen(edge)).toMatchObject({ status: 200, endpoint: "eu-paris-1" });
   for (const standIn of [first, second]) expect(await standIn.requests()).toEqual([]);
-  ns1.told = {};
+  ns1.reported = {};
   await to(edge, "eu-frankfurt-1");
 });
 

@@ -9,9 +9,9 @@
 //   closes both ways      with the first write after it: a FIN alone could be half of it  at once
 //   closes its half       never: it still listens, and gets its whole answer              never, likewise
 //
-// It tells by the request's signal, be the answer unary or streamed, and before a write fails; without the flag for
-// that signal it ends the request's fetches all the same. What Cloudflare's own front makes of a closed connection
-// can't be seen here.
+// workerd aborts the request's signal, for unary and for streamed answers, before a write fails. Without the flag for
+// that signal it still ends the fetches of the request. How Cloudflare's own front handles a closed connection can't be
+// tested here.
 import { once } from "node:events";
 import { type Socket, connect } from "node:net";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";

@@ -65,7 +65,7 @@ test("a budget of tokens pays what was used, of streams too", async () => {
   const edge = await start(rules(1, region("DE", "eu-frankfurt", [fra.url]), {}, { tenants }));
   for (const stream of [false, true, true]) {
     const { status, text } = await read(await chat(edge, "acme", { stream }));
-    expect({ status, told: text.includes('"usage":{') }).toEqual({ status: 200, told: !stream });
+    expect({ status, reported: text.includes('"usage":{') }).toEqual({ status: 200, reported: !stream });
   }
   const reply = await chat(edge, "acme", { max_tokens: 950 });
   expect((await read(reply)).status).toBe(200);
@@ -115,7 +115,7 @@ test("endpoints are told the tier of a tenant, and nothing that the client says 
   const tiers = { gold: { rank: 0, refuse_at: 1.2 }, batch: { rank: 9, refuse_at: 0.85 } };
   const tenants = { ...tenant("acme", { tier: "batch" }), ...tenant("beta", { tier: "gold" }), ...tenant("none", {}) };
   const edge = await start(rules(1, regions, { pattern: "active-passive" }, { tenants, tiers }));
-  const told = async (name: string, standIns: StandIn[]) => {
+  const reported = async (name: string, standIns: StandIn[]) => {
     for (const standIn of [fra, par, mil, mad]) await standIn.reset();
     for (const standIn of [fra, par, mil, mad].filter((one) => !standIns.includes(one)))
       await standIn.fail({ mode: "status", status: 503 });
@@ -128,12 +128,12 @@ test("endpoints are told the tier of a tenant, and nothing that the client says 
     return { priority, service_tier, objective: sent["x-gateway-inference-objective"] };
   };
   const nothing = { priority: undefined, service_tier: undefined, objective: undefined };
-  expect(await told("acme", [fra])).toEqual({ ...nothing, priority: 9 });
-  expect(await told("beta", [fra])).toEqual({ ...nothing, priority: 0 });
-  expect(await told("none", [fra])).toEqual(nothing);
-  expect(await told("acme", [par])).toEqual({ ...nothing, service_tier: "flex" });
-  expect(await told("beta", [par])).toEqual({ ...nothing, service_tier: "priority" });
-  expect(await told("acme", [mil])).toEqual({ ...nothing, objective: "batch" });
+  expect(await reported("acme", [fra])).toEqual({ ...nothing, priority: 9 });
+  expect(await reported("beta", [fra])).toEqual({ ...nothing, priority: 0 });
+  expect(await reported("none", [fra])).toEqual(nothing);
+  expect(await reported("acme", [par])).toEqual({ ...nothing, service_tier: "flex" });
+  expect(await reported("beta", [par])).toEqual({ ...nothing, service_tier: "priority" });
+  expect(await reported("acme", [mil])).toEqual({ ...nothing, objective: "batch" });
 });
 
 test("a budget holds over several isolates, by the leases of a node", async () => {

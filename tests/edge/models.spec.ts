@@ -74,8 +74,8 @@ const drawing = (model: unknown) => ({
 const tuning = (grader: Json) => ({ model: "chat", method: { type: "reinforcement", reinforcement: { grader } } });
 
 test("a map that is closed is so for every model, and names each as the endpoint does", async () => {
-  const told = await ask("responses", drawing("draw"), "mapped.example");
-  expect(told).toMatchObject({
+  const reported = await ask("responses", drawing("draw"), "mapped.example");
+  expect(reported).toMatchObject({
     status: 200,
     sent: [{ at: "large", body: { model: "gpt-5", tools: [{ model: "gpt-image-1" }] } }],
   });
@@ -153,9 +153,9 @@ const named: [string, string, Json, string][] = [
 test.each(named)("%s is one of the map or refused", async (_, path, body, param) => {
   expect(await ask(path, body, "small.example")).toMatchObject(notFound(param));
   const written = (model: string) => JSON.parse(JSON.stringify(body).replace(/"(other|chat)"/g, `"${model}"`));
-  const told = await ask(path, written("chat"), "small.example");
-  expect(told).toMatchObject({ status: 200 });
-  expect(told.sent[0].body).toEqual({ ...written("llama"), ...(path === "responses" && { store: false }) });
+  const reported = await ask(path, written("chat"), "small.example");
+  expect(reported).toMatchObject({ status: 200 });
+  expect(reported.sent[0].body).toEqual({ ...written("llama"), ...(path === "responses" && { store: false }) });
 });
 
 test("at an open map any model passes that says nothing of where it runs, or whose it is", async () => {

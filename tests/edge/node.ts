@@ -51,15 +51,15 @@ export class DnsNode {
       await once(server, "exit");
     };
     onStop(stop);
-    const told = await until(
+    const reported = await until(
       async () => {
         if (server.exitCode !== null) throw new Error(readFileSync(join(folder, "log"), "utf8"));
         return existsSync(ready) ? JSON.parse(readFileSync(ready, "utf8")) : null;
       },
       (value) => value !== null,
     );
-    const [host, port] = told.dns[0].split(":");
-    return new DnsNode(folder, { host, port }, `http://${told.api}`, stop);
+    const [host, port] = reported.dns[0].split(":");
+    return new DnsNode(folder, { host, port }, `http://${reported.api}`, stop);
   }
 
   /** Replaces its rules by a document, or by any text, in one step. */

@@ -73,7 +73,7 @@ test("a real node adds up what a Worker counts, and tells it in its metrics", as
     `service="chat",clients="eu",region="${name}",endpoint="${endpoint}",model="${model}"`;
   const nowhere = `service="chat",clients="unknown",region="",endpoint="",model=""`;
   const frankfurt = at("eu-frankfurt", "eu-frankfurt-1", "m");
-  const told = await until(
+  const reported = await until(
     async () => {
       await edge.ask({ path: "/.well-known/bailiwick/healthz" });
       return node.samples("bailiwick_obser");
@@ -82,7 +82,7 @@ test("a real node adds up what a Worker counts, and tells it in its metrics", as
       samples[`bailiwick_observed_requests_total{${nowhere},code="residency_denied"}`] === 1 &&
       samples[`bailiwick_observed_requests_total{${frankfurt},code="ok"}`] === 4,
   );
-  expect(told).toMatchObject({
+  expect(reported).toMatchObject({
     [`bailiwick_observed_attempts_total{${frankfurt},outcome="committed"}`]: 4,
     [`bailiwick_observed_attempts_total{${at("eu-frankfurt", "eu-frankfurt-1", "n")},outcome="http_5xx"}`]: 1,
     // Paris lists no models, so that the client's word is no label.

@@ -199,9 +199,9 @@ test("bailiwick receipt verify believes it, and nothing that was changed", async
   const receipt = reply.headers.get("x-bailiwick-receipt")!;
   const verify = (receipt: string, ...more: string[]) =>
     spawnSync(binary, ["receipt", "verify", "--jwks", jwks, receipt, ...more], { encoding: "utf8" });
-  const told = verify(receipt, "--tenant", "acme-canary-tenant", "--max-age", "10m");
-  expect([told.status, told.stderr]).toEqual([0, ""]);
-  expect(told.stdout).toContain("client     eu, as its tenant declares\n");
+  const reported = verify(receipt, "--tenant", "acme-canary-tenant", "--max-age", "10m");
+  expect([reported.status, reported.stderr]).toEqual([0, ""]);
+  expect(reported.stdout).toContain("client     eu, as its tenant declares\n");
   expect(JSON.parse(verify(receipt, "--json").stdout)).toEqual(await claims(reply));
   expect(verify(receipt, "--tenant", "globe").status).toBe(1);
   // Not the very last letter: two of its bits say nothing, and jose doesn't mind them.

@@ -142,8 +142,8 @@ test("endpoints without their secret are named to the operator alone", async () 
   expect((await read(await ours("explain?service=chat&country=DE", operator))).json.no_secret).toEqual(missing);
   expect((await read(await ours("explain?service=chat&country=US", operator))).json.no_secret).toBeUndefined();
   expect((await read(await ours("healthz", operator))).json).toMatchObject({ status: "ok", no_secret: missing });
-  const told = await (await ours("explain?all", { ...operator, accept: "text/plain" })).text();
-  expect(told).toContain("no secret  eu-frankfurt/unkeyed: CANARY_KEY has no value here");
+  const reported = await (await ours("explain?all", { ...operator, accept: "text/plain" })).text();
+  expect(reported).toContain("no secret  eu-frankfurt/unkeyed: CANARY_KEY has no value here");
   for (const headers of [{}, bearer("sk-tiered"), bearer("nobody")]) {
     expect(await (await ours("healthz", headers)).text()).not.toContain("CANARY_KEY");
     expect(await (await ours("explain", headers)).text()).not.toContain("CANARY_KEY");

@@ -34,35 +34,35 @@ const paris = () => region("FR", "eu-paris", [par.url]);
 const both = () => ({ ...frankfurt(), ...paris() });
 
 /** What a source of rules or of health does: answer with this, or whatever the function does. */
-type Doing = Json | string | ((request: IncomingMessage, response: ServerResponse) => void);
+type Behaviour = Json | string | ((request: IncomingMessage, response: ServerResponse) => void);
 
 /** A source that counts how often it is asked. */
 class Source {
   asked: (string | undefined)[] = [];
   private constructor(
-    public doing: Doing,
+    public behaviour: Behaviour,
     readonly url: string,
   ) {}
 
-  static async start(doing: Doing): Promise<Source> {
+  static async start(behaviour: Behaviour): Promise<Source> {
     let source: Source;
     const url = await serve((request, response) => {
       source.asked.push(request.headers["if-none-match"]);
-      const { doing } = source;
-      if (typeof doing === "function") return doing(request, response);
-      const text = typeof doing === "string" ? doing : JSON.stringify(doing);
+      const { behaviour } = source;
+      if (typeof behaviour === "function") return behaviour(request, response);
+      const text = typeof behaviour === "string" ? behaviour : JSON.stringify(behaviour);
       const etag = `"${keyDigest(text)}"`;
       const known = request.headers["if-none-match"] === etag;
       response.writeHead(known ? 304 : 200, { etag }).end(known ? undefined : text);
     });
-    source = new Source(doing, `${url}/v1`);
+    source = new Source(behaviour, `${url}/v1`);
     return source;
   }
 }
 
-const hang: Doing = () => {};
-const gone: Doing = (_, response) => void response.destroy();
-const broken: Doing = (_, response) => void response.writeHead(500).end();
+const hang: Behaviour = () => {};
+const gone: Behaviour = (_, response) => void response.destroy();
+const broken: Behaviour = (_, response) => void response.writeHead(500).end();
 
 /** Starts the Worker over these sources, looked at as seldom as by default. */
 async function start(
@@ -94,11 +94,11 @@ test("an idle isolate's next request is served by the rules of now", async () =>
   const source = await Source.start(rules(1, frankfurt()));
   await start([source]);
   expect(await seen()).toEqual(fresh("1"));
-  source.doing = rules(2, paris());
+  source.behaviour = rules(2, paris());
   expect(await seen(), "it is young enough").toEqual(fresh("1"));
   await forward(15_000);
   expect(await seen()).toEqual(fresh("2", "eu-paris"));
-  source.doing = rules(
+  source.behaviour = rules(
     3,
     { ...paris() },
     {},
@@ -119,7 +119,7 @@ test("a hundred requests that wake an isolate together send one look, and all se
   const before = source.asked.length;
   const document = rules(2, paris());
   // It takes its time, so that all are there before it answers.
-  source.doing = (_, response) => void setTimeout(() => response.end(JSON.stringify(document)), 400);
+  source.behaviour = (_, response) => void setTimeout(() => response.end(JSON.stringify(document)), 400);
   await forward(HOUR);
   const all = await Promise.all(Array.from({ length: 100 }, seen));
   expect(all).toEqual(Array.from({ length: 100 }, () => fresh("2", "eu-paris")));
@@ -128,7 +128,7 @@ test("a hundred requests that wake an isolate together send one look, and all se
 
 test("the first requests of an isolate send one look, too", async () => {
   const source = await Source.start(() => {});
-  source.doing = (_, response) => void setTimeout(() => response.end(JSON.stringify(rules(1, frankfurt()))), 400);
+  source.behaviour = (_, response) => void setTimeout(() => response.end(JSON.stringify(rules(1, frankfurt()))), 400);
   await start([source]);
   expect(await Promise.all(Array.from({ length: 20 }, seen))).toEqual(Array.from({ length: 20 }, () => fresh("1")));
   expect(source.asked).toHaveLength(1);
@@ -141,7 +141,7 @@ test("who waits for a look doesn't wait in vain when the client that began it ha
   await forward(HOUR);
   const before = source.asked.length;
   let answer = () => {};
-  source.doing = (_, response) => void (answer = () => response.end(JSON.stringify(rules(2, paris()))));
+  source.behaviour = (_, response) => void (answer = () => response.end(JSON.stringify(rules(2, paris()))));
   const { hostname, port } = await edge.miniflare.ready;
   const first = connect(Number(port), hostname);
   first.write("POST /v1/chat/completions HTTP/1.1\r\nhost: chat.example\r\ncontent-length: 2\r\n\r\n{}");
@@ -156,7 +156,7 @@ test("who waits for a look doesn't wait in vain when the client that began it ha
   expect(source.asked.length - before).toBe(1);
 });
 
-test.each<[string, Doing]>([
+test.each<[string, Behaviour]>([
   ["is gone", gone],
   ["hangs", hang],
   ["answers 500", broken],
@@ -165,11 +165,11 @@ test.each<[string, Doing]>([
   ["answers with other rules of the same revision", rules(1, { nowhere: { countries: ["DE"] } })],
 ])(
   "while its source %s, rules serve for as long as they say, and every answer says how old they are",
-  async (_, doing) => {
+  async (_, behaviour) => {
     const source = await Source.start(rules(1, frankfurt()));
     await start([source]);
     expect(await seen()).toEqual(fresh("1"));
-    source.doing = doing;
+    source.behaviour = behaviour;
     await forward(MINUTE);
     const stale = await seen();
     expect(stale).toMatchObject({ status: 200, region: "eu-frankfurt" });
@@ -186,7 +186,7 @@ test.each<[string, Doing]>([
     const health = await read(await edge.ask({ path: "/.well-known/bailiwick/healthz" }));
     expect(health).toMatchObject({ status: 503, json: { status: "rules too old", revision: 1 } });
 
-    source.doing = rules(2, paris());
+    source.behaviour = rules(2, paris());
     await forward(5_000);
     expect(await seen(), "the very next request finds that it is back").toEqual(fresh("2", "eu-paris"));
   },
@@ -196,7 +196,7 @@ test("a document may forbid to be used unconfirmed", async () => {
   const source = await Source.start(rules(1, frankfurt(), {}, { rules: { stale_for: "0s" } }));
   await start([source]);
   expect(await seen()).toEqual(fresh("1"));
-  source.doing = gone;
+  source.behaviour = gone;
   await forward(14_000);
   expect(await seen()).toEqual(fresh("1"));
   await forward(15_000);
@@ -207,11 +207,11 @@ test("RULES_MAX_AGE is the greatest age", async () => {
   const source = await Source.start(rules(1, frankfurt()));
   await start([source], { RULES_MAX_AGE: "2m" });
   expect(await seen()).toEqual(fresh("1"));
-  source.doing = rules(2, paris());
+  source.behaviour = rules(2, paris());
   await forward(2 * MINUTE - 2_000);
   expect(await seen(), "it looks, and isn't waited for").toEqual(fresh("1"));
   await until(seen, ({ revision }) => revision === "2");
-  source.doing = rules(3, frankfurt());
+  source.behaviour = rules(3, frankfurt());
   await forward(2 * MINUTE);
   expect(await seen()).toEqual(fresh("3"));
 });
@@ -220,10 +220,10 @@ test("a clock that is set back makes nobody believe that rules are young", async
   const source = await Source.start(rules(1, frankfurt()));
   await start([source]);
   await seen();
-  source.doing = rules(2, paris());
+  source.behaviour = rules(2, paris());
   await forward(-HOUR);
   expect(await seen()).toEqual(fresh("2", "eu-paris"));
-  source.doing = gone;
+  source.behaviour = gone;
   await forward(MINUTE);
   await forward(-3 * HOUR);
   expect(await seen(), "they are as old as they were").toMatchObject({ status: 200, revision: "2;feed=unreachable" });
@@ -235,7 +235,7 @@ test("a stream under way isn't cut when its rules grow old", async () => {
   await fra.fail({ mode: "slow", delay_ms: 300, times: 1 });
   const reply = await edge.chat("DE", { stream: true });
   expect(reply.status).toBe(200);
-  source.doing = gone;
+  source.behaviour = gone;
   await forward(20_000);
   expect(await seen()).toMatchObject({ status: 503, code: "rules_too_old" });
   expect(await reply.text()).toContain("[DONE]");
@@ -252,20 +252,20 @@ test("of several sources the highest revision wins, whichever is first", async (
   expect(
     [a, b, c].map(({ asked }) => asked[1]),
     "each has an entity tag of its own",
-  ).toEqual([a, b, c].map(({ doing }) => `"${keyDigest(JSON.stringify(doing))}"`));
+  ).toEqual([a, b, c].map(({ behaviour }) => `"${keyDigest(JSON.stringify(behaviour))}"`));
 });
 
-test.each<[string, Doing]>([
+test.each<[string, Behaviour]>([
   ["hangs", hang],
   ["is gone", gone],
   ["answers with something else", "<html>"],
-])("one of two sources that %s holds nobody up", async (_, doing) => {
-  const [dead, well] = [await Source.start(doing), await Source.start(rules(1, frankfurt()))];
+])("one of two sources that %s holds nobody up", async (_, behaviour) => {
+  const [dead, well] = [await Source.start(behaviour), await Source.start(rules(1, frankfurt()))];
   await start([dead, well]);
   const began = performance.now();
   expect(await seen()).toMatchObject({ status: 200, region: "eu-frankfurt", age: null });
   for (const revision of [2, 3, 4]) {
-    well.doing = rules(revision, paris());
+    well.behaviour = rules(revision, paris());
     await forward(MINUTE);
     expect(await seen()).toMatchObject({ status: 200, region: "eu-paris", age: null });
   }
@@ -283,10 +283,10 @@ test("the same revision with other bytes is a conflict, and what is in service s
   const [a, b] = [await Source.start(rules(1, frankfurt())), await Source.start(gone)];
   await start([a, b]);
   expect(await seen()).toEqual(fresh("1"));
-  b.doing = rules(1, paris());
+  b.behaviour = rules(1, paris());
   await forward(MINUTE);
   expect(await seen()).toEqual(fresh("1;feed=conflict"));
-  b.doing = rules(2, paris());
+  b.behaviour = rules(2, paris());
   await forward(MINUTE);
   expect(await seen()).toEqual(fresh("2", "eu-paris"));
 });
@@ -295,7 +295,7 @@ test("KV stands in where no URL answers, and is not asked where one does", async
   const source = await Source.start(rules(1, frankfurt()));
   await start([source], {}, rules(9, paris()));
   expect(await seen(), "KV has more, and isn't asked").toEqual(fresh("1"));
-  source.doing = gone;
+  source.behaviour = gone;
   await forward(MINUTE);
   expect(await seen()).toMatchObject({ status: 200, region: "eu-paris", revision: "9;feed=unreachable", age: null });
 });
@@ -328,7 +328,7 @@ test("an idle isolate's next request is steered by the health of now", async () 
     [1, 2, 3].map(() => fresh("1", "eu-paris")),
   );
   expect(node.asked.length - before).toBe(1);
-  node.doing = report(["eu-paris"]);
+  node.behaviour = report(["eu-paris"]);
   await forward(HOUR);
   expect(await seen()).toEqual(fresh("1", "eu-frankfurt"));
 });
@@ -337,7 +337,7 @@ test("health that nobody can tell is waited for once, and then it is unknown", a
   const [source, node] = [await Source.start(rules(1, both())), await Source.start(report(["eu-frankfurt"]))];
   await start([source], { HEALTH_URLS: node.url });
   expect(await seen()).toEqual(fresh("1", "eu-paris"));
-  node.doing = hang;
+  node.behaviour = hang;
   await forward(HOUR);
   const began = performance.now();
   for (let i = 0; i < 5; i += 1) expect(await seen()).toEqual(fresh("1", "eu-frankfurt"));

@@ -34,9 +34,9 @@ beforeAll(async () => {
   const child = spawn(binary, args, { env, stdio: ["ignore", "inherit", "inherit", "pipe"] });
   onStop(() => child.kill());
   for await (const line of createInterface({ input: child.stdio[3] as NodeJS.ReadableStream })) {
-    const told = JSON.parse(line);
-    if (told.event === "listen") {
-      url = `http://127.0.0.1:${told.port}`;
+    const reported = JSON.parse(line);
+    if (reported.event === "listen") {
+      url = `http://127.0.0.1:${reported.port}`;
       return;
     }
   }
@@ -151,14 +151,14 @@ test("every variable that a page names is read by the code, and bound where the 
       `${page} names what workerd.capnp doesn't bind`,
     ).toEqual([]);
   }
-  const told = named(
+  const reported = named(
     pages
       .slice(0, 2)
       .map((page) => readFileSync(`${root}${page}`, "utf8"))
       .join("\n"),
   );
   expect(
-    bindings.filter((name) => !told.includes(name)),
+    bindings.filter((name) => !reported.includes(name)),
     "bound and told nowhere",
   ).toEqual([]);
   expect(

@@ -6,7 +6,7 @@ import { Edge, type Json, StandIn, keyDigest, read, region, rules, serve, stopAl
 const OPERATOR = "operator-token-0123456789";
 let fra: StandIn, par: StandIn, lon: StandIn;
 /** What the node tells: the classes of `chat`, the age of the plan, and which regions are down. */
-let told: { classes: Json[]; age: number; down: string[]; loads: Record<string, number | null> };
+let reported: { classes: Json[]; age: number; down: string[]; loads: Record<string, number | null> };
 let node: string;
 
 beforeAll(async () => {
@@ -14,19 +14,19 @@ beforeAll(async () => {
   [fra, par, lon] = await Promise.all(names.map((name) => StandIn.start(name)));
   node = await serve((_, response) => {
     const status = (name: string) => {
-      const word = told.down.includes(name) ? "down" : "up";
+      const word = reported.down.includes(name) ? "down" : "up";
       return { status: word, probed: word, stale: false, override: null, age_ms: 0, interval_ms: 5000, endpoints: {} };
     };
-    const at = new Date(Date.now() - told.age).toISOString();
-    const shares = { at, interval_ms: 1000, services: { chat: told.classes } };
+    const at = new Date(Date.now() - reported.age).toISOString();
+    const shares = { at, interval_ms: 1000, services: { chat: reported.classes } };
     const regions = Object.fromEntries(names.map((name) => [name, status(name)]));
     const load = ([name, load]: [string, number | null]) => [name, { load, read: 1, missing: 0, endpoints: {} }];
-    const loads = Object.fromEntries(Object.entries(told.loads).map(load));
+    const loads = Object.fromEntries(Object.entries(reported.loads).map(load));
     response.end(JSON.stringify({ node: "ns1", revision: 1, rules_sha256: "", regions, loads, shares }));
   });
 });
 beforeEach(() => {
-  told = { classes: [], age: 0, down: [], loads: {} };
+  reported = { classes: [], age: 0, down: [], loads: {} };
 });
 afterAll(stopAll);
 
@@ -64,22 +64,22 @@ async function settled(edge: Edge, fits: (moved: number[]) => boolean): Promise<
 test("a share moves the same sessions each time, and a growing share only adds some", async () => {
   const edge = await start();
   expect(await inParis(edge)).toEqual([]);
-  told.classes = share(0.3);
+  reported.classes = share(0.3);
   const some = await settled(edge, (moved) => moved.length > 0);
   expect(some.length).toBeGreaterThan(6);
   expect(some.length).toBeLessThan(32);
   expect(await inParis(edge)).toEqual(some);
-  told.classes = share(0.7);
+  reported.classes = share(0.7);
   const more = await settled(edge, (moved) => moved.length > some.length);
   expect(more.length).toBeGreaterThan(30);
   expect(more).toEqual(expect.arrayContaining(some));
-  told.classes = [];
+  reported.classes = [];
   await settled(edge, (moved) => moved.length === 0);
 });
 
 test("explain shows the shares with their numbers", async () => {
   const edge = await start();
-  told.classes = share(0.25);
+  reported.classes = share(0.25);
   const headers = { authorization: `Bearer ${OPERATOR}` };
   const path = "/.well-known/bailiwick/explain?service=chat&country=DE";
   const explained = await until(
@@ -94,7 +94,7 @@ test("explain shows the shares with their numbers", async () => {
 test("a plan never leads out of a fence, whatever a node tells", async () => {
   const edge = await start();
   await lon.reset();
-  told.classes = [
+  reported.classes = [
     { order, moves: [{ to: "uk-london", share: 0.9 }] },
     { order: ["eu-frankfurt", "eu-paris", "uk-london"], moves: [{ to: "uk-london", share: 1 }] },
     { order: ["eu-frankfurt", "uk-london"], moves: [{ to: "uk-london", share: 1 }] },
@@ -106,23 +106,23 @@ test("a plan never leads out of a fence, whatever a node tells", async () => {
 
 test("nobody is moved to a region that is down, or by a plan that is old", async () => {
   const edge = await start();
-  told = { classes: share(0.6), age: 0, down: ["eu-paris"], loads: {} };
+  reported = { classes: share(0.6), age: 0, down: ["eu-paris"], loads: {} };
   for (let i = 0; i < 3; i++) expect(await inParis(edge)).toEqual([]);
-  told.down = [];
+  reported.down = [];
   const all = await settled(edge, (moved) => moved.length > 0);
   // Three intervals it holds; in twelve more it fades.
-  told.age = 9_000;
+  reported.age = 9_000;
   const half = await settled(edge, (moved) => moved.length < all.length);
   expect(half.length).toBeGreaterThan(0);
   expect(all).toEqual(expect.arrayContaining(half));
-  told.age = 60_000;
+  reported.age = 60_000;
   await settled(edge, (moved) => moved.length === 0);
 });
 
 test("a service whose clients may not be moved, or that DNS moves, is left alone", async () => {
   for (const service of [{ shed: "never" }, { shed_at: "dns" }, { pattern: "regional-sharding" }]) {
     const edge = await start(service);
-    told.classes = share(1);
+    reported.classes = share(1);
     for (let i = 0; i < 3; i++) expect(await inParis(edge)).toEqual([]);
     await edge.stop();
   }
@@ -146,7 +146,7 @@ test("a tier is refused while all of its fence is too full for it, and an unknow
     const { status, code } = await read(reply);
     return { status, code, wait: reply.headers.get("retry-after") };
   };
-  told.loads = { "eu-frankfurt": 0.9, "eu-paris": 0.86 };
+  reported.loads = { "eu-frankfurt": 0.9, "eu-paris": 0.86 };
   const refused = await until(
     () => ask("batch"),
     ({ status }) => status === 429,
@@ -155,12 +155,12 @@ test("a tier is refused while all of its fence is too full for it, and an unknow
   expect(Number(refused.wait)).toBeGreaterThan(0);
   expect((await ask("enterprise")).status).toBe(200);
   for (const paris of [0.84, null]) {
-    told.loads = { "eu-frankfurt": 2, "eu-paris": paris };
+    reported.loads = { "eu-frankfurt": 2, "eu-paris": paris };
     await until(
       () => ask("batch"),
       ({ status }) => status === 200,
     );
-    told.loads = { "eu-frankfurt": 2, "eu-paris": 2 };
+    reported.loads = { "eu-frankfurt": 2, "eu-paris": 2 };
     await until(
       () => ask("enterprise"),
       ({ status }) => status === 429,

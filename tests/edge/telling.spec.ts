@@ -135,8 +135,8 @@ test.each<[string, () => ReturnType<typeof ask>, Json]>([
   ],
 ])("a request refused for %s has one line that says why", async (_, send, expected) => {
   const { id, status } = await send();
-  const told = await line(id);
-  expect(told).toMatchObject({ event: "answer", revision: "7", ...expected });
+  const reported = await line(id);
+  expect(reported).toMatchObject({ event: "answer", revision: "7", ...expected });
   expect(status).toBe(expected.status);
 });
 
@@ -172,8 +172,8 @@ test("a smooth answer is told with LOG=all only", async () => {
 });
 
 test("a source that can't be read is told by its host and in a word", () => {
-  const told = lines(edge.log()).filter(({ event }) => event === "rules_unreachable");
-  expect(told).toEqual([
+  const reported = lines(edge.log()).filter(({ event }) => event === "rules_unreachable");
+  expect(reported).toEqual([
     {
       event: "rules_unreachable",
       source: expect.stringMatching(/^127\.0\.0\.1:\d+$/),

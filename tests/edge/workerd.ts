@@ -61,9 +61,9 @@ const edge :Workerd.Worker = (
   }
   // It writes the port of each socket as a line of JSON to the control descriptor.
   for await (const line of createInterface({ input: child.stdio[3] as NodeJS.ReadableStream })) {
-    const told = JSON.parse(line);
-    if (told.event === "listen" && told.socket === "http")
-      return { url: `http://127.0.0.1:${told.port}`, path, log: () => log };
+    const reported = JSON.parse(line);
+    if (reported.event === "listen" && reported.socket === "http")
+      return { url: `http://127.0.0.1:${reported.port}`, path, log: () => log };
   }
   throw new Error(`workerd ended: ${await once(child, "exit")}`);
 }

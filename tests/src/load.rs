@@ -17,7 +17,7 @@ const PER_CONNECTION: usize = 4;
 /// A query without an answer within that is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What came of it.
+/// How many queries were asked, and how many were lost.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// Queries by UDP.
@@ -39,7 +39,7 @@ impl Counts {
 /// Clients that ask until they are stopped.
 #[derive(Debug)]
 pub struct Load {
-    /// What came of it so far.
+    /// The counts so far.
     pub counts: Arc<Counts>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,

@@ -8,7 +8,7 @@
 const BACKDATE: u32 = 3_600;
 /// A signature is renewed when this much is left of it, or more where its TTL asks for it.
 const LEFT: u32 = 3 * DAY;
-/// What a renewal has to fail for before anything is refused, beside the TTL.
+/// How long renewals may fail, beyond the TTL, before signatures are too old to be served.
 const MARGIN: u32 = DAY;
 /// How long a signature lasts before it is renewed.
 const SERVED: u32 = 4 * DAY;

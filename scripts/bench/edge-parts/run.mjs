@@ -503,11 +503,11 @@ if (crowds) {
     `${rounds} rounds of ${seconds} s, medians (least–most); an event each ${pace} ms, ${EVENTS} of a stream\n`,
   );
   console.log(table(rows));
-  const told = rows.map(({ streams, gateway, samples }) => ({ streams, gateway: gateway.title, samples }));
+  const reported = rows.map(({ streams, gateway, samples }) => ({ streams, gateway: gateway.title, samples }));
   mkdirSync(out, { recursive: true });
   writeFileSync(
     `${out}/edge-streams.json`,
-    `${JSON.stringify({ began, rounds, seconds, pace, machine: machine(), rows: told }, null, 2)}\n`,
+    `${JSON.stringify({ began, rounds, seconds, pace, machine: machine(), rows: reported }, null, 2)}\n`,
   );
   console.log("\ntarget/bench/edge-streams.json holds it too");
   stop();

@@ -1,4 +1,5 @@
-//! Says which document is in service, and whether another may replace it.
+//! Says which document is in service. Takes another document's number and digest, returns whether it may replace the
+//! first. Called by whoever is offered rules.
 
 use core::fmt;
 
@@ -7,7 +8,7 @@ use sha2::Digest;
 use crate::rules::KeyDigest;
 use crate::turns::Turns;
 
-/// How much is hashed between two looks at the turn, in bytes.
+/// How many bytes are hashed before the turn may end.
 const HASHED: usize = 16 << 10;
 
 /// Which document this is: its number and what its bytes hash to.
@@ -19,7 +20,7 @@ pub struct Revision {
     pub sha256: [u8; 32],
 }
 
-/// How a candidate document stands to the one in service.
+/// How a candidate document compares with the one in service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Succession {
     /// A higher revision: to be taken.
@@ -43,7 +44,7 @@ impl Revision {
         sha256.finalize().into()
     }
 
-    /// How `candidate` stands to this document. Rolling back is old content under a new number.
+    /// How `candidate` compares with this document. Rolling back is old content under a new number.
     ///
     /// ```
     /// use bailiwick_rules::table::{Revision, Succession};

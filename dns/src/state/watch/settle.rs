@@ -15,12 +15,12 @@ pub(super) type Millis = u64;
 pub(super) const SHORT: Millis = 500;
 /// How long it has to be still if what was read lacks something or makes no sense.
 pub(super) const LONG: Millis = 3_000;
-/// The longest stillness that a writer's pauses bring about.
+/// The longest time that a file has to be still because its writer made pauses.
 pub(super) const LONGEST: Millis = 30_000;
-/// How long a version that lost much has to be still, however it came, unless an operator confirms it.
+/// How long a version that lost much has to be still, however it was written, unless an operator confirms it.
 pub(super) const HELD: Millis = 60_000;
 /// A file that isn't still for so long is read all the same, and taken if it lacks nothing.
-pub(super) const UNREST: Millis = 10_000;
+pub(super) const MAX_WAIT: Millis = 10_000;
 /// How long a file may be unreadable before that is told: in the middle of a swap it is for a moment.
 pub(super) const ABSENT: Millis = 1_000;
 /// The first pause before a file that can't be read is tried again; it doubles each time.
@@ -148,7 +148,7 @@ impl<P: PartialEq + Clone> Settling<P> {
         let due = match self.judged {
             Some(Judged::Unreadable) => self.again,
             Some(Judged::Shrunk) if !self.is_told => self.changed + self.patience().min(self.patience_if_lossy()),
-            None => (self.changed + self.patience()).min(self.begun + UNREST),
+            None => (self.changed + self.patience()).min(self.begun + MAX_WAIT),
             Some(_) => self.changed + self.patience(),
         };
         if now >= due { Next::Read } else { Next::Wait(due) }
@@ -182,7 +182,7 @@ impl<P: PartialEq + Clone> Settling<P> {
             self.tries += 1;
             return if now >= self.changed + ABSENT { Verdict::Refuse } else { Verdict::Wait };
         }
-        let is_restless = now >= self.begun + UNREST;
+        let is_restless = now >= self.begun + MAX_WAIT;
         if now < self.changed + self.patience() && !(is_restless && judged == Judged::Whole) {
             self.begun = if is_restless { now } else { self.begun };
             let is_held = judged == Judged::Shrunk && self.holds && now >= self.changed + self.patience_if_lossy();
@@ -373,7 +373,7 @@ mod tests {
                 now += pause;
                 let next = settling.look(now, &print, Change::InPlace);
                 if next == Next::Read {
-                    prop_assert!(now - begun >= UNREST - 3_000);
+                    prop_assert!(now - begun >= MAX_WAIT - 3_000);
                     settling.judge(now, print, Judged::Broken);
                     begun = now;
                 }

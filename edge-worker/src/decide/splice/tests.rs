@@ -1,4 +1,4 @@
-//! Streams with other names put in, cut into any chunks.
+//! Answers and streams in which names are replaced, cut into any chunks.
 
 use std::cell::Cell;
 

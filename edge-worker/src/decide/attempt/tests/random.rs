@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// One random happening, with how long it took.
+/// A random event.
 #[derive(Clone, Debug)]
-enum Happening {
+enum RandomEvent {
     Headers(u16, Option<&'static str>, Option<u64>),
     Chunk(Vec<u8>),
     Eof,
@@ -15,7 +15,7 @@ enum Happening {
     Resting(u8),
 }
 
-fn happening() -> impl Strategy<Value = (Happening, i64, i8)> {
+fn random_event() -> impl Strategy<Value = (RandomEvent, i64, i8)> {
     let status = prop_oneof![9 => Just(200u16), 1 => Just(204), 4 => 300..600u16, 1 => any::<u16>()];
     let kind = prop_oneof![
         6 => Just(Some("text/event-stream")),
@@ -39,14 +39,14 @@ fn happening() -> impl Strategy<Value = (Happening, i64, i8)> {
         proptest::collection::vec(any::<u8>(), 0..20),
     ];
     let what = prop_oneof![
-        12 => (status, kind, proptest::option::of(any::<u64>())).prop_map(|(s, k, r)| Happening::Headers(s, k, r)),
-        16 => text.prop_map(Happening::Chunk),
-        3 => Just(Happening::Eof),
-        1 => Just(Happening::BodyError),
-        1 => Just(Happening::FetchError),
-        2 => Just(Happening::Timer),
-        1 => Just(Happening::ClientGone),
-        1 => any::<u8>().prop_map(Happening::Resting),
+        12 => (status, kind, proptest::option::of(any::<u64>())).prop_map(|(s, k, r)| RandomEvent::Headers(s, k, r)),
+        16 => text.prop_map(RandomEvent::Chunk),
+        3 => Just(RandomEvent::Eof),
+        1 => Just(RandomEvent::BodyError),
+        1 => Just(RandomEvent::FetchError),
+        2 => Just(RandomEvent::Timer),
+        1 => Just(RandomEvent::ClientGone),
+        1 => any::<u8>().prop_map(RandomEvent::Resting),
     ];
     // Mostly of the attempt in hand, sometimes stale or from the future.
     let skew = prop_oneof![8 => Just(0i8), 1 => -2..3i8];
@@ -61,14 +61,14 @@ fn whatever_happens_the_machine_keeps_its_promises() {
         expect,
         (proptest::bool::weighted(0.2), any::<bool>(), 0..12u8),
         limits,
-        proptest::collection::vec(happening(), 0..40),
+        proptest::collection::vec(random_event(), 0..40),
     );
     let plan = german_plan();
     let (cases, sends, commits) = (Cell::new(0u32), Cell::new(0usize), Cell::new(0u32));
     TestRunner::new(ProptestConfig::with_cases(10_000))
         .run(
             &strategy,
-            |(expect, (stateful, reads_only, drained), (most, headers, first_token, total, idle), happenings)| {
+            |(expect, (stateful, reads_only, drained), (most, headers, first_token, total, idle), random_events)| {
                 cases.set(cases.get() + 1);
                 let limits = limits_of(most, headers, first_token, total, idle);
                 let fence: Vec<_> = plan.targets().iter().map(|target| target.id().clone()).collect();
@@ -80,13 +80,13 @@ fn whatever_happens_the_machine_keeps_its_promises() {
                 }
                 let mut watch = Watch::default();
                 watch.see(&step(&mut run, &mut budget, now, Event::Start))?;
-                for (happening, after, skew) in happenings {
+                for (random_event, after, skew) in random_events {
                     now += after;
                     let attempt = u8::try_from(watch.sent.len()).unwrap().saturating_add_signed(skew);
-                    if let Happening::Resting(mask) = happening {
+                    if let RandomEvent::Resting(mask) = random_event {
                         run.skip_resting(|target| mask >> (target.id().as_str().as_bytes()[4] % 8) & 1 == 1);
                     }
-                    let Some(event) = event_of(happening, attempt, after % 7 == 3) else { continue };
+                    let Some(event) = event_of(random_event, attempt, after % 7 == 3) else { continue };
                     if matches!(event, Event::Timer { .. }) && skew == 0 {
                         // A driver has no timer but those that `Arm` started.
                         if !watch.armed {
@@ -116,18 +116,18 @@ fn whatever_happens_the_machine_keeps_its_promises() {
 }
 
 /// The event of an attempt; `None` for what isn't one.
-fn event_of(happening: Happening, attempt: AttemptNumber, packed: bool) -> Option<Event> {
-    Some(match happening {
-        Happening::Headers(status, kind, retry_after_ms) => {
+fn event_of(random_event: RandomEvent, attempt: AttemptNumber, packed: bool) -> Option<Event> {
+    Some(match random_event {
+        RandomEvent::Headers(status, kind, retry_after_ms) => {
             Event::Headers { attempt, status, content_type: kind.map(str::to_owned), packed, retry_after_ms }
         }
-        Happening::Chunk(bytes) => Event::Chunk { attempt, bytes },
-        Happening::Eof => Event::Eof { attempt },
-        Happening::BodyError => Event::BodyError { attempt },
-        Happening::FetchError => Event::FetchError { attempt },
-        Happening::Timer => Event::Timer { attempt },
-        Happening::ClientGone => Event::ClientGone,
-        Happening::Resting(_) => return None,
+        RandomEvent::Chunk(bytes) => Event::Chunk { attempt, bytes },
+        RandomEvent::Eof => Event::Eof { attempt },
+        RandomEvent::BodyError => Event::BodyError { attempt },
+        RandomEvent::FetchError => Event::FetchError { attempt },
+        RandomEvent::Timer => Event::Timer { attempt },
+        RandomEvent::ClientGone => Event::ClientGone,
+        RandomEvent::Resting(_) => return None,
     })
 }
 
