@@ -6,6 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bailiwick_rules::load::BucketShares;
+use bailiwick_rules::report::SharesReport;
+use bailiwick_rules::table::RegionIndex;
 use bailiwick_rules::testing::Random;
 use bailiwick_rules::time::Timestamp;
 use smallvec::SmallVec;
@@ -15,7 +18,7 @@ use crate::locate::geoip::Places;
 use crate::response::respond::Datagram;
 use crate::response::wire::{Context, Settings};
 use crate::state::load::compile_rules;
-use crate::state::snapshot::{Health, Snapshot, World, ZoneSource};
+use crate::state::snapshot::{Health, Shares, Snapshot, World, ZoneSource};
 use crate::system::batch::SIZE;
 use crate::testing::{opt, query};
 use crate::zone::{ServiceIndex, file};
@@ -67,6 +70,19 @@ fn snapshot(names: usize) -> Snapshot {
         ..Health::default()
     };
     Snapshot::new(Arc::new(world), health, NOW, None)
+}
+
+/// The same while half of each class's clients are moved because of load.
+fn shedding(snapshot: &Snapshot) -> Snapshot {
+    let (service, world) = (ServiceIndex(0), snapshot.world());
+    let mut dns = BucketShares::default();
+    for ranking in world.classes_of(service).unwrap().rankings() {
+        let order: Vec<RegionIndex> = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+        dns.insert(service, &order, std::array::from_fn(|bucket| order.get(1 + bucket / 8).copied()));
+    }
+    let report = SharesReport { at: NOW, interval_ms: 5_000, services: std::collections::BTreeMap::new() };
+    let shares = Some(Shares { report: Arc::new(report), dns: Arc::new(dns) });
+    Snapshot::new(Arc::clone(world), Health { shares, ..snapshot.health().clone() }, NOW, None)
 }
 
 fn label(number: usize) -> String {
@@ -198,6 +214,7 @@ fn cost() {
             })
             .collect();
         measure("steered", &snapshot, &steered);
+        measure("steered, while clients are moved", &shedding(&snapshot), &steered);
         let classes = snapshot.world().classes_of(ServiceIndex(0)).unwrap();
         let v4: Vec<IpAddr> = (0..1 << 20)
             .map(|_| Ipv4Addr::from(*random.bits().to_be_bytes().first_chunk::<4>().unwrap()).into())

@@ -183,6 +183,6 @@ pub(super) async fn explain(
     let conditions = Conditions { health: &health, local: &Local::default(), now: understood.at };
     let mut explained = explain_steering(snapshot.table(), &understood.ask, &conditions);
     explained.by_type = snapshot.by_type(&understood.ask, &understood.down, understood.at);
-    snapshot.explain_shed(&mut explained, &understood.ask, understood.at);
+    snapshot.explain_shed(&mut explained, &understood.ask);
     Ok(Json(Explained::One(Box::new(explained))))
 }

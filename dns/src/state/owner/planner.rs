@@ -29,6 +29,9 @@ const INTERVAL: Millis = Millis(5_000);
 const MOST_ORDERS: usize = 4_096;
 const LEAST_ORDERS: usize = 16;
 
+/// Of how many fences of a service that DNS moves the shares are reported.
+const MOST_REPORTED: usize = 32;
+
 /// Makes plans, one from the other.
 #[derive(Debug)]
 pub(super) struct Planner {
@@ -100,7 +103,7 @@ impl Planner {
             self.observed.with(|sums| count_demand(table, &mut classes, &estimated, sums, now)) || was_counted;
         let plan = plan(table, &classes, &seen, before.as_ref(), now);
         let shares = Shares {
-            report: Arc::new(SharesReport::new(table, &classes, &plan, INTERVAL)),
+            report: Arc::new(reported(table, SharesReport::new(table, &classes, &plan, INTERVAL))),
             dns: Arc::new(BucketShares::new(&classes, &plan, |service| is_moved_by_dns(table, service))),
         };
         let (rules, places) = (Arc::clone(world.rules()), Arc::clone(world.places()));
@@ -128,6 +131,18 @@ impl Planned {
             (&table.service(class.service).id, order.collect(), class.demand)
         })
     }
+}
+
+/// A report that is no longer than it has to be. Workers need the shares of those services only that the edge moves; of
+/// the others the fences with most clients are told, for people.
+fn reported(table: &Table, mut report: SharesReport) -> SharesReport {
+    for (service, classes) in &mut report.services {
+        let index = table.service_named(service.as_str());
+        if index.is_some_and(|index| is_moved_by_dns(table, index)) {
+            classes.truncate(MOST_REPORTED);
+        }
+    }
+    report
 }
 
 /// Whether clients of any service may be moved, and the capacity of a region is known.

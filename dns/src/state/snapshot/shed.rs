@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use bailiwick_rules::explain::Explanation;
 use bailiwick_rules::load::{BUCKETS, BucketShares, Buckets, Home, Point};
-use bailiwick_rules::report::{Shares as SharesByNames, SharesReport};
-use bailiwick_rules::rules::ShedAt;
+use bailiwick_rules::report::SharesReport;
+use bailiwick_rules::rules::{Ratio, ShedAt};
 use bailiwick_rules::steer::{Ask, PathClass, Ranking, rank, stand};
 use bailiwick_rules::table::{RegionIndex, ServiceIndex, Table};
-use bailiwick_rules::time::Timestamp;
 
 use super::{Decided, Offer, Snapshot};
 use crate::locate::classes::{ClassId, Classes};
@@ -114,14 +113,18 @@ impl Spread {
 
 impl Snapshot {
     /// Adds to an explanation where DNS moves clients because of load, and whether it moves this one.
-    pub(crate) fn explain_shed(&self, explanation: &mut Explanation, ask: &Ask<'_>, now: Timestamp) {
+    pub(crate) fn explain_shed(&self, explanation: &mut Explanation, ask: &Ask<'_>) {
         let (table, shedding) = (self.table(), &self.table().service(ask.service).shedding);
         let Some(shares) = &self.health.shares else { return };
         if !shedding.moves || shedding.at != ShedAt::Dns || ask.path_class != PathClass::Inference {
             return;
         }
         let ranking = rank(table, ask.service, &stand(table, &ask.client), ask.path_class);
-        explanation.add_shed(table, SharesByNames::read(table, &shares.report, now).moves(ask.service, &ranking));
+        let order: Vec<RegionIndex> = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+        let buckets = shares.dns.of(ask.service, &order).map_or(&[][..], |buckets| &buckets[..]);
+        let moves = order.iter().map(|to| (*to, buckets.iter().filter(|one| **one == Some(*to)).count() as u64));
+        let moves: Vec<_> = moves.map(|(to, count)| (to, Ratio::between(count, u64::from(BUCKETS)))).collect();
+        explanation.add_shed(table, &moves);
         let Some(address) = ask.client.address.filter(|_| ask.client.tenant.is_none()) else { return };
         let seat = self.seat_of(ask.service, &Asking { transport: address, ecs: None });
         let moved = seat.and_then(|seat| self.decided.get(ask.service.get())?.region_of_move(&seat));

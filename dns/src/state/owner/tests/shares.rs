@@ -147,7 +147,7 @@ async fn dns_moves_networks_of_a_full_region_slowly_and_none_twice() {
             path_class: PathClass::Inference,
         };
         let mut explained = snapshot.explain(&ask, handle.now());
-        snapshot.explain_shed(&mut explained, &ask, handle.now());
+        snapshot.explain_shed(&mut explained, &ask);
         let is_moved = answered(&snapshot, &format!("198.51.{network}.0/24")).0 == 2;
         assert_eq!((explained.moved_to.is_some(), explained.shed.len()), (is_moved, 1), "{}", explained.to_text());
     }
