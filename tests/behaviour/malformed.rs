@@ -1,4 +1,4 @@
-//! What is no query is dropped or refused in form; nothing panics, and nothing is logged above debug.
+//! Packets that aren't queries are dropped or answered by an error. Nothing panics, and nothing is logged above debug.
 
 use std::time::Duration;
 

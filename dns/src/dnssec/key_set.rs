@@ -21,6 +21,7 @@ pub struct ZoneKeys {
     held: Arc<[Held]>,
 }
 
+/// A key with its state.
 #[derive(Debug)]
 struct Held {
     state: KeyState,

@@ -5,7 +5,7 @@
 //! (`country_code`, `latitude`, `longitude`). Every network is read once at load, and the file's bytes aren't kept.
 
 #[cfg(test)]
-pub(crate) mod made;
+pub(crate) mod testing;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -304,7 +304,7 @@ fn tolerant<T>(field: Result<Option<T>, MaxMindDbError>) -> Result<Option<T>, Ma
 mod tests {
     use proptest::prelude::*;
 
-    use super::made::{Made, Value, flat, geoip2, real_database};
+    use super::testing::{DatabaseBuilder, Value, flat, geoip2, real_database};
     use super::*;
 
     fn at(places: &Places, address: &str) -> (String, Option<(f64, f64)>) {
@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn both_layouts_give_country_and_coordinates() {
         for record in [flat, geoip2] {
-            let made = Made::new(6)
+            let made = DatabaseBuilder::new(6)
                 .add("192.0.2.0/24".parse().unwrap(), &record("DE", Some((50.11, 8.68))))
                 .add("2001:db8::/32".parse().unwrap(), &record("GB", None));
             let places = Places::read(&made.bytes()).unwrap();
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn invalid_countries_and_coordinates_are_unknown() {
-        let made = Made::new(4)
+        let made = DatabaseBuilder::new(4)
             .add("0.0.0.0/1".parse().unwrap(), &flat("XX", Some((91.0, 0.0))))
             .add("128.0.0.0/2".parse().unwrap(), &flat("FR", Some((48.86, 2.35))))
             .add("224.0.0.0/3".parse().unwrap(), &Value::Map(vec![("country", Value::Text("IT"))]));
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn codes_that_are_not_countries_are_unknown_and_counted() {
         let registered = Value::Map(vec![("registered_country", Value::Map(vec![("iso_code", Value::Text("DE"))]))]);
-        let made = Made::new(4)
+        let made = DatabaseBuilder::new(4)
             .add("10.0.0.0/24".parse().unwrap(), &geoip2("ZZ", None))
             .add("10.0.1.0/24".parse().unwrap(), &flat("EU", None))
             .add("10.0.2.0/24".parse().unwrap(), &flat("UK", None))
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn beyond_a_limit_codes_that_are_not_countries_are_counted_together() {
-        let mut made = Made::new(4).add("11.0.0.0/8".parse().unwrap(), &flat("DE", None));
+        let mut made = DatabaseBuilder::new(4).add("11.0.0.0/8".parse().unwrap(), &flat("DE", None));
         for number in 0..40_u8 {
             let code: &'static str = Box::leak(format!("Q{number}").into_boxed_str());
             made = made.add(format!("10.0.{}.0/24", number * 2).parse().unwrap(), &flat(code, None));
@@ -376,7 +376,8 @@ mod tests {
 
     #[test]
     fn files_without_countries_and_damaged_files_give_different_errors() {
-        let asn = Made::new(4).add("1.0.0.0/8".parse().unwrap(), &Value::Map(vec![("asn", Value::Text("13335"))]));
+        let asn =
+            DatabaseBuilder::new(4).add("1.0.0.0/8".parse().unwrap(), &Value::Map(vec![("asn", Value::Text("13335"))]));
         assert_eq!(Places::read(&asn.bytes()).unwrap_err(), GeoError::Foreign("Test".to_owned()));
         for broken in [&b""[..], b"country,network\nDE,192.0.2.0/24\n", &asn.bytes()[..100]] {
             let error = Places::read(broken).unwrap_err();
@@ -389,7 +390,7 @@ mod tests {
         #[test]
         fn damage_never_panics(at in any::<proptest::sample::Index>(), byte in any::<u8>(),
             cut in any::<proptest::sample::Index>()) {
-            let made = Made::new(6)
+            let made = DatabaseBuilder::new(6)
                 .add("192.0.2.0/24".parse().unwrap(), &geoip2("DE", Some((50.11, 8.68))))
                 .add("2001:db8::/32".parse().unwrap(), &flat("GB", None));
             let mut bytes = made.bytes();

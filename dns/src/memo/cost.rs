@@ -159,7 +159,7 @@ fn crowded() -> Snapshot {
         ..Health::default()
     };
     let database = maxminddb::Reader::open_readfile(DATABASE).unwrap();
-    let mut made = crate::locate::geoip::made::Made::new(6);
+    let mut made = crate::locate::geoip::testing::DatabaseBuilder::new(6);
     for network in database.networks(maxminddb::WithinOptions::default()).unwrap() {
         let network = network.unwrap();
         let place = random.bits().to_le_bytes();
@@ -167,7 +167,7 @@ fn crowded() -> Snapshot {
         let coordinates = (f64::from(place[0]) / 255.0 * 140.0 - 70.0, f64::from(place[1]) / 255.0 * 340.0 - 170.0);
         made = made.add(
             network.network().unwrap().to_string().parse().unwrap(),
-            &crate::locate::geoip::made::flat(random.pick::<&str>(&countries), Some(coordinates)),
+            &crate::locate::geoip::testing::flat(random.pick::<&str>(&countries), Some(coordinates)),
         );
     }
     let bytes = made.bytes();

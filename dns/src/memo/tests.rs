@@ -11,7 +11,7 @@ use super::*;
 use crate::dnssec::key::{Algorithm, SigningKey};
 use crate::dnssec::key_set::ZoneKeys;
 use crate::locate::geoip::Places;
-use crate::locate::geoip::made::{Made, flat};
+use crate::locate::geoip::testing::{DatabaseBuilder, flat};
 use crate::protocol::rdata::rtype;
 use crate::response::answer::Rcode;
 use crate::response::answer::Responses;
@@ -86,7 +86,7 @@ fn world(random: &mut Random, before: Option<&World>) -> Arc<World> {
     let service = rules["services"].as_object_mut().unwrap().values_mut().next().unwrap();
     service["hosts"].as_array_mut().unwrap().extend([json!("*.any.example"), json!("deep.below.any.example")]);
     let rules = compile_rules(rules.to_string().into_bytes(), "rules.json").unwrap();
-    let made = (0..12).fold(Made::new(6), |made, block| {
+    let made = (0..12).fold(DatabaseBuilder::new(6), |made, block| {
         made.add(format!("198.51.{block}.0/24").parse().unwrap(), &flat(random.pick::<&str>(&COUNTRIES), None))
     });
     let made = made.add("2001:db8::/33".parse().unwrap(), &flat(random.pick::<&str>(&COUNTRIES), None));

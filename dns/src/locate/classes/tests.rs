@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use bailiwick_rules::steer::rank;
 
 use super::*;
-use crate::locate::geoip::made::{Made, flat, geoip2, real_database};
+use crate::locate::geoip::testing::{DatabaseBuilder, flat, geoip2, real_database};
 
 const COUNTRIES: [&str; 6] = ["DE", "FR", "GB", "US", "JP", "BR"];
 
@@ -125,7 +125,7 @@ fn ranges_give_the_class_of_steer_and_each_scope_has_one_class() {
     let compared = std::cell::Cell::new(0_u64);
     proptest!(ProptestConfig::with_cases(CASES), |(recorded in networks(), named in networks(), probes in probes,
         both in any::<bool>())| {
-        let mut made = Made::new(6);
+        let mut made = DatabaseBuilder::new(6);
         for (prefix, country) in recorded.iter().filter(|(prefix, _)| carried(prefix.network()).is_none()) {
             let location = (country % 3 == 0).then_some((35.68, 139.69));
             let record = if both { flat(COUNTRIES[*country], location) } else { geoip2(COUNTRIES[*country], location) };
@@ -153,7 +153,7 @@ fn ranges_give_the_class_of_steer_and_each_scope_has_one_class() {
 }
 
 fn places() -> Places {
-    let made = Made::new(6)
+    let made = DatabaseBuilder::new(6)
         .add("192.0.2.0/24".parse().unwrap(), &flat("DE", None))
         .add("198.51.100.0/25".parse().unwrap(), &flat("GB", None))
         .add("2001:db8::/32".parse().unwrap(), &flat("US", None));

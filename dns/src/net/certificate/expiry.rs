@@ -1,7 +1,7 @@
 //! Takes a certificate in DER, returns when it expires (`notAfter`, RFC 5280 §4.1.2.5). Called by
 //! [`super::Certificate`].
 //!
-//! rustls checks what it serves but tells no times, so the way to this one field is walked here.
+//! rustls doesn't return these times, so this file finds the field in the certificate itself.
 
 use bailiwick_rules::time::Timestamp;
 

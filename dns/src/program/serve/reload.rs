@@ -12,13 +12,13 @@ use crate::program::config::Config;
 use crate::program::responder::Responder;
 use crate::state::owner::Handle;
 
-/// What of a running server the configuration changes.
+/// The parts of a running server that a reload can change.
 pub(super) struct Changeable {
-    /// Answers by the settings.
+    /// Has the settings of responses.
     pub(super) responder: Arc<Responder>,
-    /// Bounds connections.
+    /// Has the limits of connections.
     pub(super) gate: Arc<Gate>,
-    /// Bounds signatures.
+    /// Leads to the limit of signatures.
     pub(super) handle: Handle,
 }
 

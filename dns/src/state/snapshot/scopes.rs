@@ -19,7 +19,7 @@ use serde_json::json;
 use super::*;
 use crate::locate::classes::{Classes, carried};
 use crate::locate::geoip::Places;
-use crate::locate::geoip::made::{Made, flat, geoip2};
+use crate::locate::geoip::testing::{DatabaseBuilder, flat, geoip2};
 use crate::response::wire::{Context, Settings, Transport, respond};
 use crate::state::load::compile_rules;
 use crate::testing;
@@ -132,7 +132,7 @@ impl TestWorld {
             }
         }
         let rules = compile_rules(rules.to_string().into_bytes(), "rules.json").expect("sound rules");
-        let mut made = Made::new(6);
+        let mut made = DatabaseBuilder::new(6);
         let recorded = prefixes(random);
         for prefix in recorded.iter().filter(|prefix| crate::locate::classes::carried(prefix.network()).is_none()) {
             let location = random.chance(30).then_some((35.68, 139.69));

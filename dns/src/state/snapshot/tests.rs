@@ -6,7 +6,7 @@ use bailiwick_rules::health::{AntiFlap, Reading, Status, Thresholds};
 
 use super::*;
 use crate::locate::geoip::Places;
-use crate::locate::geoip::made::{Made, flat};
+use crate::locate::geoip::testing::{DatabaseBuilder, flat};
 use crate::protocol::rdata::rtype;
 use crate::response::answer::Ecs;
 use crate::state::load::compile_rules;
@@ -46,7 +46,7 @@ fn sources(zone: &str) -> Arc<[ZoneSource]> {
 }
 
 fn places() -> Arc<Places> {
-    let made = Made::new(6)
+    let made = DatabaseBuilder::new(6)
         .add("198.51.100.0/24".parse().unwrap(), &flat("DE", None))
         .add("203.0.113.0/24".parse().unwrap(), &flat("US", None))
         .add("2001:db8::/32".parse().unwrap(), &flat("FR", None));

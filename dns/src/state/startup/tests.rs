@@ -14,7 +14,7 @@ use crate::dnssec::key::{Algorithm, SigningKey};
 use crate::dnssec::policy::Policy;
 use crate::dnssec::state::State;
 use crate::dnssec::timeline::{self, NewKey};
-use crate::locate::geoip::made::{Made, flat};
+use crate::locate::geoip::testing::{DatabaseBuilder, flat};
 use crate::program::config::SignedZone;
 use crate::state::probe::Targets;
 
@@ -46,7 +46,7 @@ impl Node {
         let node = Self { directory: tempfile::tempdir().unwrap() };
         node.write("rules.json", rules(1, "chat.example.com"));
         node.write("example.zone", HEAD);
-        node.write("geo.mmdb", Made::new(4).add("192.0.2.0/24".parse().unwrap(), &flat("DE", None)).bytes());
+        node.write("geo.mmdb", DatabaseBuilder::new(4).add("192.0.2.0/24".parse().unwrap(), &flat("DE", None)).bytes());
         node
     }
 
@@ -271,7 +271,7 @@ async fn changed_files_come_into_service_by_themselves() {
     assert!(begun.elapsed() < std::time::Duration::from_secs(20), "not by the look that comes every half minute");
 
     let country = |snapshot: &crate::state::snapshot::Snapshot| snapshot.client_at([192, 0, 2, 1].into()).country;
-    node.replace("geo.mmdb", Made::new(4).add("192.0.2.0/24".parse().unwrap(), &flat("FR", None)).bytes());
+    node.replace("geo.mmdb", DatabaseBuilder::new(4).add("192.0.2.0/24".parse().unwrap(), &flat("FR", None)).bytes());
     assert!(handle.wait_until(|snapshot, _| country(snapshot).is_some_and(|country| country.as_str() == "FR")).await);
     node.replace("geo.mmdb", "");
     assert!(handle.wait_until(|_, status| status.geoip.last_error.is_some()).await);

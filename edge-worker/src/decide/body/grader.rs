@@ -11,7 +11,7 @@ use crate::decide::json::{InvalidJson, Kind, Scan, reads_as};
 const PLAIN: &[&str] = &["string_check", "text_similarity", "score_model", "label_model", "multi"];
 
 impl Walk {
-    /// Reads a grader, or an object of `several` under names of the client's.
+    /// Reads a grader. With `several`, reads an object of graders whose names are the client's own.
     pub(super) fn grader(&mut self, several: bool, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             let kind = value.kind()?;

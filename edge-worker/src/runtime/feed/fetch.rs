@@ -39,7 +39,7 @@ pub(super) async fn fetch_rules(env: &Env, settings: &Settings, signal: &FetchSi
     if !is_answered && settings.has_kv {
         is_answered = take((settings.rules.len(), ask::kv(env, RULES_TIMEOUT).await)).await;
     }
-    // What was confirmed by then is as old as the look.
+    // The rules count as confirmed at the first answer, although other sources may answer later.
     let answered = clock::now();
     if is_answered {
         all_within(GRACE_FOR_OTHERS, &mut reads, &mut take).await;

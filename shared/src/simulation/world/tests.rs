@@ -44,7 +44,7 @@ fn nothing_is_lost_while_all_is_up_and_nobody_moves_but_by_load() {
 }
 
 #[test]
-fn a_death_is_lost_on_who_does_not_look_and_too_much_for_who_looks_at_health_alone() {
+fn a_dead_region_loses_requests_without_probes_and_overloads_others_without_loads() {
     let (nearest, health, load) = (
         outcome("", FRANKFURT_DIES, Way::Nearest),
         outcome("", FRANKFURT_DIES, Way::Health),

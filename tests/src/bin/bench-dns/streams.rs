@@ -34,7 +34,7 @@ pub(crate) const OUTSTANDING: usize = 100;
 /// What was measured of one server over one transport.
 #[derive(Debug, Clone)]
 pub(crate) struct Streamed {
-    /// Of whom.
+    /// The server.
     pub(crate) server: String,
     /// One of [`TRANSPORTS`].
     pub(crate) transport: &'static str,

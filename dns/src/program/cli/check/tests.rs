@@ -1,7 +1,7 @@
 //! `bailiwick check` over files in a temporary folder: what it finds and how it says so.
 
 use super::*;
-use crate::locate::geoip::made::{Made, flat};
+use crate::locate::geoip::testing::{DatabaseBuilder, flat};
 
 fn check_in(directory: &Path, files: &[(&str, &str)]) -> Findings {
     for (name, text) in files {
@@ -90,7 +90,7 @@ fn what_the_node_will_not_do_is_told() {
 #[test]
 fn a_database_is_told_by_what_it_says_instead_of_a_country() {
     let directory = tempfile::tempdir().unwrap();
-    let made = Made::new(4)
+    let made = DatabaseBuilder::new(4)
         .add("10.0.0.0/24".parse().unwrap(), &flat("ZZ", None))
         .add("10.0.2.0/24".parse().unwrap(), &flat("ZZ", None))
         .add("10.0.4.0/24".parse().unwrap(), &flat("UK", None))

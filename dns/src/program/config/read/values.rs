@@ -22,8 +22,8 @@ impl Reader<'_> {
 
     pub(super) fn boolean(&mut self, key: &str, value: &Value<'_>) -> Option<bool> {
         let kind = kind(value);
-        let reported = value.get_ref().as_bool();
-        reported.or_else(|| self.fail(value.span(), format!("\"{key}\" is {kind}; write true or false")))
+        let read = value.get_ref().as_bool();
+        read.or_else(|| self.fail(value.span(), format!("\"{key}\" is {kind}; write true or false")))
     }
 
     pub(super) fn paths(&mut self, key: &str, value: &Value<'_>) -> Vec<PathBuf> {

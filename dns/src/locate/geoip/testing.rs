@@ -14,7 +14,7 @@ pub(crate) enum Value {
 
 /// Builds a database. Where two prefixes overlap, the later one counts.
 #[derive(Debug)]
-pub(crate) struct Made {
+pub(crate) struct DatabaseBuilder {
     nodes: Vec<[Slot; 2]>,
     data: Vec<u8>,
     ip_version: u16,
@@ -27,7 +27,7 @@ enum Slot {
     Data(usize),
 }
 
-impl Made {
+impl DatabaseBuilder {
     /// An empty database of IPv4 (4) or of both (6).
     pub(crate) fn new(ip_version: u16) -> Self {
         Self { nodes: vec![[Slot::Empty; 2]], data: Vec::new(), ip_version }
