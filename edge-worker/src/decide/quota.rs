@@ -247,9 +247,9 @@ impl Quotas {
     pub(crate) fn standings(&self, table: &Table, now: Timestamp) -> Vec<Standing> {
         let mut standings = Vec::new();
         for quota in table.quotas() {
-            if let Some(Known { limits, pool, .. }) = self.pools.get(&PoolKey::Quota(quota.id.clone())) {
+            if let Some(Known { limits, pool, share }) = self.pools.get(&PoolKey::Quota(quota.id.clone())) {
                 let (requests, tokens) = pool.left(limits, now);
-                let (quota, closed) = (quota.id.to_string(), pool.closed(now));
+                let (quota, closed) = (quota.id.to_string(), pool.closed(now).max(share.closed(now)));
                 standings.push(Standing { quota, requests, tokens, closed });
             }
         }

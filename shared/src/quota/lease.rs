@@ -112,6 +112,8 @@ pub struct Grant {
     pub lasts_ms: u64,
     /// If nothing was granted: how long until its largest waiting request may fit, in milliseconds.
     pub wait_ms: u64,
+    /// For how many more milliseconds the provider wants no requests, as any isolate was told.
+    pub closed_ms: u64,
 }
 
 /// What a node knows of one pool.
@@ -216,7 +218,7 @@ impl Ledger {
             Err(Refusal::Wait(wait)) => (Amounts::default(), wait.0),
             Err(Refusal::TooLarge) => (Amounts::default(), LEASE.0),
         };
-        Grant { granted, share, lasts_ms: LEASE.0, wait_ms }
+        Grant { granted, share, lasts_ms: LEASE.0, wait_ms, closed_ms: self.pool.closed(now).0 }
     }
 
     /// One isolate's part of one dimension: what it wants, but no more than its share and what others leave of theirs.

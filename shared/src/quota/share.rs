@@ -5,7 +5,7 @@
 //! alone. One that never had a grant goes by these too. What it sends meanwhile is told in the next ask.
 
 use super::lease::{Amounts, Ask, Grant, LEASE};
-use super::{Bucket, Cost, Limits, Rate};
+use super::{Bucket, Cost, LONGEST_WAIT, Limits, Rate};
 use crate::time::{Millis, Timestamp};
 
 /// How long an isolate uses half of its last share after its last grant ended.
@@ -32,6 +32,9 @@ pub struct Share {
     lacked: Amounts,
     asked: Option<Timestamp>,
     failed: bool,
+    /// Until when the provider wants no requests, as another isolate told the node. An ask never tells it again: that
+    /// would add the time on the way to it each time.
+    closed_until: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,9 +72,21 @@ impl Share {
         }
     }
 
+    /// For how much longer the provider wants no requests, as the node said; zero if it serves. It counts beyond the end
+    /// of the lease.
+    #[must_use]
+    pub fn closed(&self, now: Timestamp) -> Millis {
+        let until = self.closed_until.filter(|until| until.lasts(now, LONGEST_WAIT));
+        until.map_or(Millis(0), |until| until.since(now))
+    }
+
     /// How long a request has to wait until it fits; zero if it does now.
     #[must_use]
     pub fn wait(&self, limits: &Limits, cost: Cost, now: Timestamp) -> Millis {
+        self.wait_by_lease(limits, cost, now).max(self.closed(now))
+    }
+
+    fn wait_by_lease(&self, limits: &Limits, cost: Cost, now: Timestamp) -> Millis {
         let (basis, Some(lease)) = (self.basis(now), &self.lease) else { return Millis(0) };
         match basis {
             Basis::Lease if cost.requests <= lease.left.requests && cost.tokens <= lease.left.tokens => Millis(0),
@@ -160,6 +175,7 @@ impl Share {
     pub fn answered(&mut self, grant: &Grant) {
         let (Some(_), Some(asked)) = (self.telling.take(), self.asked) else { return };
         self.failed = false;
+        self.closed_until = (grant.closed_ms > 0).then(|| asked.after(Millis(grant.closed_ms).min(LONGEST_WAIT)));
         // What was spent while the ask was under way is taken from the grant.
         let left = grant.granted.minus(self.spent.minus(self.returned));
         self.lease = Some(Lease {

@@ -170,6 +170,23 @@ fn one_isolates_refusal_stops_all() {
     assert!(run.within(28_000, 35_000).0 > 100);
 }
 
+/// Its leases end long before the provider serves again, and half of its last share would be enough.
+#[test]
+fn one_isolates_refusal_stops_one_that_sends_rarely_too() {
+    let mut run = Run::new(2, 60_000, 1_000_000_000);
+    run.load(3_000, |_| 10, 0, 9_001);
+    let told = Reading { retry_after: Some(Millis(30_000)), ..Reading::default() };
+    run.isolates[0].0.refused(&told, Timestamp(NOW + 9_001));
+    run.load(3_000, |_| 10, 9_001, 16_000);
+    run.sent.clear();
+    run.load(3_000, |_| 10, 16_000, 39_000);
+    assert_eq!(run.within(16_000, 39_000), (0, 0));
+    let left = run.isolates[1].1.closed(Timestamp(NOW + 38_000));
+    assert!((900..=1_001).contains(&left.0), "what is told again and again grows no longer: {left:?}");
+    run.load(3_000, |_| 10, 39_000, 60_000);
+    assert!(run.within(39_100, 60_000).0 >= 12);
+}
+
 #[test]
 fn a_large_request_gets_a_lease_that_is_large_enough() {
     let mut run = Run::new(8, 60_000, 100_000);
@@ -185,12 +202,9 @@ fn lies_are_bounded() {
     let amounts = move || (number(), number()).prop_map(|(requests, tokens)| Amounts { requests, tokens });
     let ask = (amounts(), amounts(), amounts(), amounts(), number())
         .prop_map(|(spent, returned, want, least, ms)| Ask { spent, returned, want, least, closed_ms: ms });
-    let grant = (amounts(), amounts(), number(), number()).prop_map(|(granted, share, lasts_ms, wait_ms)| Grant {
-        granted,
-        share,
-        lasts_ms,
-        wait_ms,
-    });
+    let grant = (amounts(), amounts(), number(), number(), number()).prop_map(
+        |(granted, share, lasts_ms, wait_ms, closed_ms)| Grant { granted, share, lasts_ms, wait_ms, closed_ms },
+    );
     let steps = proptest::collection::vec((ask, grant, 0..5_000i64, any::<u64>()), 1..40);
     TestRunner::new(ProptestConfig::with_cases(2_000))
         .run(&steps, |steps| {
