@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use crate::geo::{self, CountryCode};
 use crate::id::{JurisdictionId, RegionId, ServiceId};
 use crate::rules::Ratio;
+use crate::steer::first_token::{self, Expected, FirstTokens};
 use crate::steer::{
     Ask, Conditions, FenceBy, Ranked, Ranking, Reason, Source, Standing, Steering, decide, rank, stand,
 };
@@ -75,6 +76,12 @@ pub struct ExplainedRegion {
     pub tier: usize,
     /// Kilometres to the client.
     pub km: Option<u32>,
+    /// The expected time of the way in milliseconds, where regions are ordered by the first token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way_ms: Option<u32>,
+    /// The median time to the first token that was observed in the region likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<u32>,
 }
 
 /// A part of the clients that is moved because of load.
@@ -106,6 +113,29 @@ pub fn explain(table: &Table, ask: &Ask<'_>, conditions: &Conditions<'_>) -> Exp
     of(table, ask, &standing, &ranking, &steering)
 }
 
+/// Explains what the edge does, which may order regions by the first token.
+#[must_use]
+pub fn explain_at_edge(
+    table: &Table,
+    ask: &Ask<'_>,
+    conditions: &Conditions<'_>,
+    observed: &FirstTokens,
+) -> Explanation {
+    let standing = stand(table, &ask.client);
+    let ranking = rank(table, ask.service, &standing, ask.path_class);
+    let mut steering = decide(table, &ranking, ask.model, conditions);
+    observed.order(table, ask, &ranking, &mut steering);
+    let mut explanation = of(table, ask, &standing, &ranking, &steering);
+    if first_token::applies(table, ask, &ranking) {
+        for (region, ranked) in explanation.ordered.iter_mut().zip(&steering.ordered) {
+            let expected = observed.expected(ask.service, ranked);
+            region.way_ms = expected.map(Expected::way_ms);
+            region.first_token_ms = expected.map(|expected| expected.median_ms);
+        }
+    }
+    explanation
+}
+
 fn of(table: &Table, ask: &Ask<'_>, standing: &Standing, ranking: &Ranking, steering: &Steering) -> Explanation {
     let name = |ranked: &Ranked| table.region(ranked.fenced.region).id.clone();
     Explanation {
@@ -122,7 +152,13 @@ fn of(table: &Table, ask: &Ask<'_>, standing: &Standing, ranking: &Ranking, stee
         ordered: steering
             .ordered
             .iter()
-            .map(|ranked| ExplainedRegion { region: name(ranked), tier: ranked.fenced.tier, km: ranked.km })
+            .map(|ranked| ExplainedRegion {
+                region: name(ranked),
+                tier: ranked.fenced.tier,
+                km: ranked.km,
+                way_ms: None,
+                first_token_ms: None,
+            })
             .collect(),
         withheld: steering
             .withheld
@@ -185,7 +221,10 @@ impl Explanation {
         }
         for (position, region) in self.ordered.iter().enumerate() {
             let km = region.km.map(|km| format!(", {km} km away")).unwrap_or_default();
-            writeln!(out, "order {:>3}  {} (tier {}{km})", position + 1, region.region, region.tier)?;
+            let expected = region.way_ms.zip(region.first_token_ms);
+            let ms = expected.map(|(way, first)| format!(", {way} ms + {first} ms to the first token"));
+            let ms = ms.unwrap_or_default();
+            writeln!(out, "order {:>3}  {} (tier {}{km}{ms})", position + 1, region.region, region.tier)?;
         }
         if self.ordered.is_empty() {
             let why = if self.hub_outside {

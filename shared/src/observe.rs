@@ -7,6 +7,7 @@
 
 mod batch;
 mod histogram;
+mod recent;
 mod slots;
 mod sums;
 

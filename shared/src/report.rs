@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::health::{AddressFamily, Forced, RegionHealth, Status};
 use crate::id::{EndpointId, RegionId};
+use crate::steer::first_token::Medians;
 use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
 
@@ -44,6 +45,10 @@ pub struct HealthReport {
     /// Which parts of clients are to be moved because of load; absent where the rules name no source of loads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shares: Option<SharesReport>,
+    /// The median time to the first token that Workers observed, in milliseconds, by service and region; empty where no
+    /// service is ordered by it.
+    #[serde(default, skip_serializing_if = "Medians::is_empty")]
+    pub first_token_ms: Medians,
 }
 
 /// What one node sees of a region.

@@ -26,7 +26,7 @@ pub use authority::Authority;
 pub use binding::ServiceBinding;
 pub use cors::{Cors, WebOrigin};
 pub use host::SteeredHost;
-pub use load::{Ratio, RegionLoad, Shed, ShedAt, Slew};
+pub use load::{Order, Ratio, RegionLoad, Shed, ShedAt, Slew};
 pub use monitor::{Family, HttpProbe, Monitor, Probe};
 pub use quota::{Budget, PriorityForm, Quota, ServiceTier, TenantLimits};
 pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};

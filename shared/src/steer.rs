@@ -5,6 +5,7 @@
 //! make of it ([`rank`], free of health), what is withheld, what if that is everything ([`decide`]). DNS ranks once per
 //! class of clients and decides on every change of health; the edge does both at once by [`steer`].
 
+pub mod first_token;
 mod forced;
 
 use core::net::IpAddr;

@@ -26,7 +26,7 @@ pub use revision::{Revision, Succession};
 use territories::{Territories, position};
 
 use crate::geo::{Coordinates, CountryCode, CountrySet};
-use crate::id::{EndpointId, JurisdictionId, Overridden, RegionId, ServiceId, TenantId};
+use crate::id::{EndpointId, JurisdictionId, Overridden, RegionId, ServiceId, TenantId, TierId};
 use crate::json::Violation;
 use crate::rules::{
     self, Allowance, Answers, Endpoint, Hub, KeyDigest, Limits, Monitor, Override, Pattern, Receipts, TtlBounds,
@@ -134,6 +134,8 @@ pub struct Service {
     pub streams: rules::Streams,
     /// How its clients may be moved because of load.
     pub shedding: Shedding,
+    /// By what the edge orders regions of one tier.
+    pub order: rules::Order,
     /// Whether any tenant names it: then only known keys may use it.
     pub requires_key: bool,
 }
@@ -264,6 +266,13 @@ impl Table {
     #[must_use]
     pub fn quota_named(&self, name: &str) -> Option<QuotaIndex> {
         position(&self.quotas, |quota| quota.id.as_str() == name).map(QuotaIndex::new)
+    }
+
+    /// Whether regions of a service are ordered by the first token, for some tenant or for all.
+    #[must_use]
+    pub fn orders_by_first_token(&self, service: ServiceIndex) -> bool {
+        let is_wanted = |(_, tier): &(TierId, rules::ServiceTier)| tier.order == Some(rules::Order::FirstToken);
+        self.service(service).order == rules::Order::FirstToken || self.tiers.all().iter().any(is_wanted)
     }
 
     /// All service tiers.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::report::{FRESH_INTERVALS, HealthReport, Received, Shares, SharesReport, aggregate};
 use bailiwick_rules::rules::Ratio;
+use bailiwick_rules::steer::first_token::{FirstTokens, Medians, hold};
 use bailiwick_rules::table::{Revision, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
@@ -28,11 +29,13 @@ pub(crate) struct Seen {
     pub(crate) shares: Rc<Shares>,
     /// Load by region; `None` or missing if it isn't known.
     pub(crate) loads: Rc<[Option<Ratio>]>,
+    /// The observed times to the first token.
+    pub(crate) first_tokens: Rc<FirstTokens>,
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { health: Rc::from([]), shares: Rc::default(), loads: Rc::from([]) }
+        Self { health: Rc::from([]), shares: Rc::default(), loads: Rc::from([]), first_tokens: Rc::default() }
     }
 }
 
@@ -41,6 +44,8 @@ impl Default for Seen {
 pub(crate) struct Reports {
     by_node: Vec<Option<Received>>,
     aggregate: Option<(Revision, Timestamp, Seen)>,
+    /// The times to the first token that regions are ordered by.
+    medians: Medians,
 }
 
 impl Reports {
@@ -69,7 +74,14 @@ impl Reports {
             self.by_node.iter().flatten().filter(|report| report.at <= now).cloned().collect();
         let shares = SharesReport::newest(&received, now).map(|report| Shares::read(table, report, now));
         let health = aggregate(table, &received, now).into();
-        let seen = Seen { health, shares: Rc::new(shares.unwrap_or_default()), loads: loads(table, &received, now) };
+        let told = newest(&received, now, |report| !report.first_token_ms.is_empty());
+        self.medians = told.map(|report| hold(&self.medians, &report.first_token_ms)).unwrap_or_default();
+        let seen = Seen {
+            health,
+            shares: Rc::new(shares.unwrap_or_default()),
+            loads: loads(table, &received, now),
+            first_tokens: Rc::new(FirstTokens::read(table, &self.medians)),
+        };
         self.aggregate = Some((table.revision(), now, seen.clone()));
         seen
     }
@@ -96,10 +108,14 @@ impl Reports {
 /// The load of each region as the newest report tells it. A report that is old says nothing: no news is neither idle
 /// nor full.
 fn loads(table: &Table, received: &[Received], now: Timestamp) -> Rc<[Option<Ratio>]> {
-    let fresh = received.iter().filter(|one| now.since(one.at) <= LOADS_COUNT_FOR && !one.report.loads.is_empty());
-    let Some(newest) = fresh.max_by_key(|one| one.at) else { return Rc::from([]) };
-    let loads = &newest.report.loads;
-    table.regions().iter().map(|region| loads.get(&region.id).and_then(|reported| reported.load)).collect()
+    let Some(newest) = newest(received, now, |report| !report.loads.is_empty()) else { return Rc::from([]) };
+    table.regions().iter().map(|region| newest.loads.get(&region.id).and_then(|reported| reported.load)).collect()
+}
+
+/// The newest report that tells something, if it is fresh.
+fn newest(received: &[Received], now: Timestamp, tells: impl Fn(&HealthReport) -> bool) -> Option<&HealthReport> {
+    let fresh = received.iter().filter(|one| now.since(one.at) <= LOADS_COUNT_FOR && tells(&one.report));
+    fresh.max_by_key(|one| one.at).map(|one| &one.report)
 }
 
 #[cfg(test)]
@@ -152,6 +168,32 @@ mod tests {
         assert_eq!(reports.counts_for(), Millis(14_000), "the second was too old when it came");
         reports.receive(1, Timestamp(0), report("up", 2_900, 1_000));
         assert_eq!(reports.counts_for(), LEAST);
+    }
+
+    #[test]
+    fn times_to_the_first_token_are_held_until_they_differ_by_a_fifth() {
+        let rules = serde_json::json!({
+            "version": 1, "revision": 1,
+            "regions": { "fra": { "countries": ["DE"] } },
+            "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra"],
+                                    "residency": [{ "clients": ["*"], "process_in": ["*"] }] } },
+        });
+        let table = Table::compile(rules.to_string().as_bytes()).unwrap();
+        let report = |ms: u32| {
+            let json = serde_json::json!({ "node": "ns", "revision": 1, "rules_sha256": "", "regions": {},
+                                           "first_token_ms": { "chat": { "fra": ms } } });
+            serde_json::from_value(json).unwrap()
+        };
+        let mut reports = Reports::default();
+        let mut told = |at: i64, ms: u32| {
+            reports.receive(0, Timestamp(at), report(ms));
+            (*reports.seen(&table, Timestamp(at)).first_tokens).clone()
+        };
+        let first = told(1_000, 500);
+        assert_ne!(first, FirstTokens::default());
+        assert_eq!(told(2_000, 590), first);
+        assert_ne!(told(3_000, 601), first);
+        assert_eq!(*reports.seen(&table, Timestamp(18_001)).first_tokens, FirstTokens::default(), "no news");
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod tests;
 use core::net::IpAddr;
 use std::collections::BTreeSet;
 
-use bailiwick_rules::explain::explain;
+use bailiwick_rules::explain::explain_at_edge;
 use bailiwick_rules::geo::{CountryCode, is_like_code};
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::overview::overview;
@@ -76,7 +76,7 @@ pub(crate) fn answer(
             let source = is_known.then(|| Source::of(tenant, one.client.address, ""));
             let local = memory::with(|memory| memory.local(table, None, source, now));
             let conditions = Conditions { health: &snapshot.health, local: &local, now };
-            let mut explanation = explain(table, &one.ask(), &conditions);
+            let mut explanation = explain_at_edge(table, &one.ask(), &conditions, &snapshot.first_tokens);
             if sheds(table.service(one.ask().service), one.ask().path_class) {
                 let ask = one.ask();
                 let ranking = rank(table, ask.service, &stand(table, &ask.client), ask.path_class);

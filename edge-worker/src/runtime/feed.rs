@@ -24,6 +24,7 @@ use core::time::Duration;
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::report::Shares;
 use bailiwick_rules::rules::Ratio;
+use bailiwick_rules::steer::first_token::FirstTokens;
 use bailiwick_rules::table::{RegionIndex, ServiceIndex, Table, TenantIndex};
 use bailiwick_rules::time::{Millis, Timestamp};
 use bailiwick_rules::turns::Pause;
@@ -78,6 +79,8 @@ pub(crate) struct Snapshot {
     pub(crate) loads: Rc<[Option<Ratio>]>,
     /// The shares of clients that are moved because of load.
     pub(crate) shares: Rc<Shares>,
+    /// The observed times to the first token.
+    pub(crate) first_tokens: Rc<FirstTokens>,
     /// What is wrong with the rules' feed, in one word.
     pub(crate) trouble: Option<&'static str>,
     /// How many sources of rules answered when they were last asked, and how many there are.
@@ -240,8 +243,10 @@ pub(crate) fn snapshot() -> Snapshot {
         let (rules_state, nodes) = (&state.rules_state, state.reports.nodes());
         let (confirmed, trouble, sources) =
             (rules_state.since_confirmed(steady), rules_state.trouble(), rules_state.answering());
-        let Seen { health, shares, loads } = seen;
-        (Snapshot { table, age, confirmed, health, loads, shares, trouble, sources, nodes, now }, should_log_age)
+        let Seen { health, shares, loads, first_tokens } = seen;
+        let snapshot =
+            Snapshot { table, age, confirmed, health, loads, shares, first_tokens, trouble, sources, nodes, now };
+        (snapshot, should_log_age)
     });
     if should_log_age {
         log_age(&snapshot);

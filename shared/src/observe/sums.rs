@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::batch::{Batch, InFlight, Observation, OrderDemand};
+use super::recent::Recent;
 use super::slots::Slots;
 use super::{Counts, INTERVAL_MS, Key, OTHER};
 use crate::id::{EndpointId, RegionId, ServiceId};
 use crate::load::Amount;
 use crate::rules::Endpoint;
+use crate::steer::first_token::Medians;
 use crate::table::{Revision, Table};
 use crate::time::{Millis, Timestamp};
 
@@ -40,6 +42,9 @@ pub struct Sums {
     busy: BTreeMap<Place, Slots>,
     served: BTreeMap<Place, Timestamp>,
     demand: BTreeMap<Order, Slots>,
+    first_tokens: BTreeMap<(ServiceId, RegionId), Recent>,
+    /// The medians of these, and when they were made.
+    medians: Option<(Timestamp, Medians)>,
     isolates: HashMap<String, Isolate>,
     first: Option<Timestamp>,
     newest: Option<Timestamp>,
@@ -159,6 +164,7 @@ impl Sums {
             }
             self.busy.entry(place).or_default().add(counts.busy_ms, span, now);
         }
+        self.add_first_tokens(&key, &counts, table, now);
         if !self.totals.contains_key(&key) && self.totals.len() >= MAX_KEYS {
             key.model = key.model.map(|_| OTHER.to_owned());
             OTHER.clone_into(&mut key.clients);
@@ -168,6 +174,16 @@ impl Sums {
         }
         self.totals.entry(key).or_default().add(&counts);
         true
+    }
+
+    /// Adds the times to the first token, where regions are ordered by them.
+    fn add_first_tokens(&mut self, key: &Key, counts: &Counts, table: &Table, now: Timestamp) {
+        let Some(region) = key.region.clone().filter(|_| !counts.first_token.is_empty()) else { return };
+        let is_wanted = table.service_named(key.service.as_str()).is_some_and(|one| table.orders_by_first_token(one));
+        let place = (key.service.clone(), region);
+        if is_wanted && (self.first_tokens.len() < MAX_KEYS || self.first_tokens.contains_key(&place)) {
+            self.first_tokens.entry(place).or_default().add(&counts.first_token, now);
+        }
     }
 
     fn add_demand(&mut self, one: OrderDemand, table: &Table, span: Millis, now: Timestamp) -> bool {
@@ -189,6 +205,11 @@ impl Sums {
         self.totals.retain(|key, _| is_of_rules(table, &mut key.clone()));
         let is_there = |(region, endpoint): &Place| endpoint_of(table, region, endpoint).is_some();
         self.busy.retain(|place, _| is_there(place));
+        self.first_tokens.retain(|(service, region), _| {
+            let service = table.service_named(service.as_str());
+            table.region_named(region.as_str()).is_some() && service.is_some_and(|one| table.orders_by_first_token(one))
+        });
+        self.medians = None;
         self.served.retain(|place, _| is_there(place));
         self.demand.retain(|(service, order), _| {
             table.service_named(service.as_str()).is_some()
@@ -222,6 +243,25 @@ impl Sums {
             });
             means.filter(|(_, _, amount)| *amount > 0).collect()
         })
+    }
+
+    /// The median time to the first token of each region in the last minutes, for services that are ordered by it. A
+    /// region with few requests has none. Made anew each [`INTERVAL_MS`], however often it is asked for.
+    pub fn first_tokens(&mut self, now: Timestamp) -> &Medians {
+        let is_new = |(at, _): &(Timestamp, Medians)| *at <= now && now.since(*at).0 < INTERVAL_MS;
+        let medians = match self.medians.take().filter(is_new) {
+            Some(kept) => kept,
+            None => {
+                let mut medians = Medians::new();
+                for ((service, region), times) in &self.first_tokens {
+                    if let Some(ms) = times.median_ms(now) {
+                        medians.entry(service.clone()).or_default().insert(region.clone(), ms);
+                    }
+                }
+                (now, medians)
+            }
+        };
+        &self.medians.insert(medians).1
     }
 
     /// Of how many complete slots a mean is made. Slots before the first batch say nothing, and aren't taken for idle.

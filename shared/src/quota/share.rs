@@ -72,8 +72,8 @@ impl Share {
         }
     }
 
-    /// For how much longer the provider wants no requests, as the node said; zero if it serves. It counts beyond the end
-    /// of the lease.
+    /// For how much longer the provider wants no requests, as the node said; zero if it serves. It counts beyond the
+    /// end of the lease.
     #[must_use]
     pub fn closed(&self, now: Timestamp) -> Millis {
         let until = self.closed_until.filter(|until| until.lasts(now, LONGEST_WAIT));

@@ -117,6 +117,19 @@ pub enum ShedAt {
     Dns,
 }
 
+/// By what the regions of one residency tier are ordered, for clients that the edge steers. DNS orders by distance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+pub enum Order {
+    /// By distance to the client.
+    #[default]
+    Distance,
+    /// By the expected time to the first token: 1 ms for each 100 km, and the median that Workers observed in the
+    /// region in the last minutes. A region comes before a nearer one if that is a fifth shorter at least. One of which
+    /// nothing is known keeps its place by distance. With `active-active` and `hub-and-spoke` only.
+    FirstToken,
+}
+
 /// How fast shares of clients may change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Slew {

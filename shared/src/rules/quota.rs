@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
-use super::Ratio;
+use super::{Order, Ratio};
 use crate::id::{QuotaId, TierId};
 use crate::time::Millis;
 
@@ -49,6 +49,9 @@ pub struct ServiceTier {
     /// tell the loads, of regions whose endpoints name a source of them.
     #[schemars(default, with = "Option<f64>", range(min = 0.01, max = 100))]
     pub refuse_at: Option<Ratio>,
+    /// By what the edge orders regions of one residency tier for these tenants. Absent: as the service says.
+    #[schemars(default)]
+    pub order: Option<Order>,
 }
 
 /// What a tenant may use in a span. It may be used at once, and comes back continuously.

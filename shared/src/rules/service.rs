@@ -3,7 +3,7 @@
 
 use schemars::JsonSchema;
 
-use super::{Answers, Cors, Shed, ShedAt, Slew, SteeredHost, schema};
+use super::{Answers, Cors, Order, Shed, ShedAt, Slew, SteeredHost, schema};
 use crate::id::{JurisdictionId, RegionId};
 use crate::time::Millis;
 
@@ -63,6 +63,9 @@ pub struct Service {
     /// How fast a region's share of moved clients may change.
     #[schemars(default)]
     pub slew: Slew,
+    /// By what the edge orders regions of one residency tier.
+    #[schemars(default)]
+    pub order: Order,
 }
 
 /// How regions inside the fence are ordered, and whether a request crosses regions.

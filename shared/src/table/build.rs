@@ -227,6 +227,7 @@ fn build_service(
             at: service.shed_at.unwrap_or(by_default),
             slew: service.slew,
         },
+        order: service.order,
         requires_key: false,
     }
 }

@@ -52,6 +52,12 @@ impl Tiers {
         self.0.get(index.get()).map(|(id, tier)| (id, tier))
     }
 
+    /// All of them, by name.
+    #[must_use]
+    pub fn all(&self) -> &[(TierId, ServiceTier)] {
+        &self.0
+    }
+
     /// Whether a document has none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

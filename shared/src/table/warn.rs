@@ -10,7 +10,7 @@ use super::{Region, Territories};
 use crate::geo::{self, CountryCode, CountrySet};
 use crate::id::{JurisdictionId, RegionId, ServiceId};
 use crate::json::Violation;
-use crate::rules::{ClientMatch, Endpoint, Place, ResidencyRule, Rules, Service, Style, Tenant, Tier};
+use crate::rules::{ClientMatch, Endpoint, Order, Pattern, Place, ResidencyRule, Rules, Service, Style, Tenant, Tier};
 
 /// How many names a warning lists before it counts the rest.
 const MAX_NAMED: usize = 8;
@@ -33,6 +33,7 @@ pub(super) fn warnings(
             warner.left_over(id, service);
         }
         warner.without_endpoints(id, service);
+        warner.order(id, service);
     }
     for (name, tenant) in &rules.tenants {
         let place = format!("/tenants/{name}");
@@ -203,6 +204,23 @@ impl Warner<'_> {
                  \"endpoints\" to the region, or leave it out"
             );
             self.warn(format!("/services/{id}/regions/{index}"), message);
+        }
+    }
+
+    /// Only the edge orders by the first token, and only where the pattern doesn't give an order of its own.
+    fn order(&mut self, id: &ServiceId, service: &Service) {
+        if service.order == Order::Distance {
+            return;
+        }
+        let place = format!("/services/{id}/order");
+        if self.members(service).all(|region| region.endpoints.is_empty()) {
+            let message = "is \"first-token\" for a service without endpoints, which DNS alone steers, by distance; \
+                           leave it out, or add \"endpoints\" to its regions";
+            self.warn(place, message);
+        } else if matches!(service.pattern, Pattern::ActivePassive | Pattern::RegionalSharding) {
+            let message = "is \"first-token\", but the pattern says already which region comes first; leave it out, or \
+                           choose \"pattern\": \"active-active\"";
+            self.warn(place, message);
         }
     }
 

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use bailiwick_rules::rules::{
-    Cors, Family, Keeping, Limits, Receipts, RegionLoad, Shed, Slew, Streams, Style, WhenAllDown, json_schema_text,
+    Cors, Family, Keeping, Limits, Order, Receipts, RegionLoad, Shed, Slew, Streams, Style, WhenAllDown,
+    json_schema_text,
 };
 use serde_json::{Map, Value};
 
@@ -183,6 +184,7 @@ impl Reader<'_> {
             ("RegionLoad", "high") => number(load.high.0),
             ("RegionLoad", "warmup") => shown(&load.warmup),
             ("Service", "slew") => shown(&Slew::default()),
+            ("Service", "order") => self.chosen("Order", &Order::default()),
             ("Service", "shed") => self.chosen("Shed", &Shed::default()),
             ("Keeping", "stale_for") => shown(&Keeping::default().stale_for),
             ("Cors", "max_age") => shown(&Cors::MAX_AGE),

@@ -46,7 +46,10 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
 }
 
 pub(super) async fn health(State(api): State<Arc<Api>>) -> Json<HealthReport> {
-    Json(api.handle.snapshot_owned().health_report(&api.node, api.handle.now()))
+    let now = api.handle.now();
+    let mut report = api.handle.snapshot_owned().health_report(&api.node, now);
+    report.first_token_ms = api.handle.observed().with(|sums| sums.first_tokens(now).clone());
+    Json(report)
 }
 
 /// The document in service, byte for byte, under a strong entity tag.

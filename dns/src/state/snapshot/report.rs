@@ -7,6 +7,7 @@ use bailiwick_rules::id::RegionId;
 use bailiwick_rules::report::{
     DEFAULT_INTERVAL, EndpointReport, HealthReport, OverrideReport, RegionReport, SharesReport,
 };
+use bailiwick_rules::steer::first_token::Medians;
 use bailiwick_rules::steer::{Ask, Conditions, InForce, Local, effective_status, forced, forced_endpoint, steer};
 use bailiwick_rules::table::RegionIndex;
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -31,6 +32,7 @@ impl Snapshot {
             regions: regions.map(|(index, region)| (region.id.clone(), self.region_report(index, now))).collect(),
             loads: self.load_reports(now),
             shares: self.health.shares.as_ref().map(|shares| SharesReport::clone(&shares.report)),
+            first_token_ms: Medians::new(),
         }
     }
 

@@ -412,7 +412,7 @@ fn a_service_tier_is_told_to_each_endpoint_in_its_own_form() {
         .replace("\"style\": \"azure\",", "\"style\": \"azure\", \"priority_as\": \"openai\",");
     let mut plan = plan_by(&rules, &Case::default(), &Needs::default()).unwrap();
     assert!(plan.targets().iter().all(|target| target.priority().is_none()), "no tiers: as the client says");
-    let (name, tier) = (TierId::parse("batch").unwrap(), ServiceTier { rank: 9, refuse_at: None });
+    let (name, tier) = (TierId::parse("batch").unwrap(), ServiceTier { rank: 9, refuse_at: None, order: None });
     plan.tell_tier(Some((&name, &tier)));
     let reported: std::collections::BTreeMap<_, _> = plan
         .targets()

@@ -171,7 +171,10 @@ fn planned(
     let standing = stand(table, &ask.client);
     let ranking = rank(table, ask.service, &standing, ask.path_class);
     let mut steering = decide(table, &ranking, ask.model, &conditions);
-    if place.is_none() && !opened.claimed.is_stateful && sheds(service, path_class) {
+    let may_move = place.is_none() && !opened.claimed.is_stateful;
+    // Whose first region is another by the time to the first token, isn't at home where shares would move it from.
+    let is_elsewhere = may_move && snapshot.first_tokens.order(table, &ask, &ranking, &mut steering);
+    if may_move && !is_elsewhere && sheds(service, path_class) {
         let moved = snapshot.shares.shed(table, ask.service, &ranking, way.affinity.as_bytes(), &mut steering);
         info.shed = moved.map(|moved| shed::header(table, &moved));
     }

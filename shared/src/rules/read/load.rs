@@ -3,7 +3,7 @@
 
 use super::value::{duration, number, one_of};
 use crate::json::{Fields, Node, Reader};
-use crate::rules::{Pattern, Ratio, RegionLoad, Shed, ShedAt, Slew};
+use crate::rules::{Order, Pattern, Ratio, RegionLoad, Shed, ShedAt, Slew};
 use crate::time::Millis;
 
 /// The most requests at once that may be told of a region or an endpoint.
@@ -41,6 +41,12 @@ fn ratio(reader: &mut Reader<'_>, node: &Node) -> Option<Ratio> {
     let value = number(reader, node)?;
     let ratio = Ratio::from_number(value).filter(|ratio| *ratio > Ratio(0));
     ratio.or_else(|| reader.fail(format!("is {value}; write a load above 0 and up to 1, such as 0.7")))
+}
+
+/// `order` of a service or a service tier.
+pub(super) fn order(fields: &mut Fields<'_, '_, '_>) -> Option<Order> {
+    let choices = [("distance", Order::Distance), ("first-token", Order::FirstToken)];
+    fields.optional("order", |reader, node| one_of(reader, node, &choices))
 }
 
 /// `shed`, `shed_at` and `slew` of a service.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Context;
+use super::load::order;
 use super::value::{distinct, duration, number, one_of, reference};
 use crate::id::{QuotaId, TierId};
 use crate::json::{Fields, Node, Reader};
@@ -74,8 +75,9 @@ pub(super) fn service_tier(reader: &mut Reader<'_>, node: &Node, _: &mut Context
         let ratio = Ratio::from_load(value).filter(|ratio| *ratio >= Ratio(10_000));
         ratio.or_else(|| reader.fail(format!("is {value}; write a load from 0.01 to 100, such as 0.85")))
     });
+    let order = order(&mut fields);
     fields.finish();
-    Some(ServiceTier { rank: u16::try_from(rank?).ok()?, refuse_at })
+    Some(ServiceTier { rank: u16::try_from(rank?).ok()?, refuse_at, order })
 }
 
 /// `tier`, `concurrency`, `budget` and `reserve` of a tenant.

@@ -1,7 +1,7 @@
 //! Reads services: hosts, pattern, regions, residency, and limits.
 
 use super::Context;
-use super::load::shedding;
+use super::load::{order, shedding};
 use super::region::answers;
 use super::value::{distinct, duration, once, one_of, reference, steered_host};
 use crate::id::{JurisdictionId, RegionId};
@@ -73,6 +73,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         fields.optional("keepalive", |reader, node| duration(reader, node, Millis(1_000)..=Millis(3_600_000)));
     let streams = fields.optional("streams", |reader, node| one_of(reader, node, &STREAMS));
     let (shed, shed_at, slew) = shedding(&mut fields, pattern);
+    let order = order(&mut fields).unwrap_or_default();
     fields.finish();
     Some(Service {
         hosts: hosts.unwrap_or_default(),
@@ -92,6 +93,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         shed,
         shed_at,
         slew,
+        order,
     })
 }
 

@@ -42,7 +42,10 @@ fn quotas_and_limits_are_compiled_with_their_defaults() {
     assert_eq!((limits.tier, limits.concurrency), (Some(TierIndex(1)), Some(50)));
     assert_eq!(limits.budget.unwrap().per, Millis(86_400_000));
     let (name, tier) = table.tiers().get(TierIndex(1)).unwrap();
-    assert_eq!((name.as_str(), *tier), ("gold", ServiceTier { rank: 0, refuse_at: Some(Ratio(1_200_000)) }));
+    assert_eq!(
+        (name.as_str(), *tier),
+        ("gold", ServiceTier { rank: 0, refuse_at: Some(Ratio(1_200_000)), order: None })
+    );
     document["quotas"]["swc"]["per"] = json!("2s");
     assert_eq!(compile(&document).unwrap().quotas()[0].rule.burst, Millis(200));
     assert!(compile(&sound()).unwrap().tenant(TenantIndex(0)).limits.is_none());
