@@ -20,6 +20,7 @@ pub(crate) mod headers;
 pub(crate) mod inflight;
 pub(crate) mod json;
 pub(crate) mod keepalive;
+pub(crate) mod limits_told;
 pub(crate) mod multipart;
 pub(crate) mod observe;
 pub(crate) mod payload;

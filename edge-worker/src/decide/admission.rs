@@ -43,6 +43,11 @@ impl Slot {
     }
 }
 
+/// How many requests of a tenant with such a limit are under way in this isolate.
+pub(crate) fn under_way(tenant: &TenantId) -> u32 {
+    UNDER_WAY.with_borrow(|under_way| under_way.get(tenant).copied().unwrap_or(0))
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         UNDER_WAY.with_borrow_mut(|under_way| {

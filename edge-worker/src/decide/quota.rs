@@ -256,6 +256,20 @@ impl Quotas {
         standings
     }
 
+    /// What this isolate knows of one quota, used or not, and how long even the smallest request has to wait.
+    pub(crate) fn standing(&mut self, quota: &Quota, now: Timestamp) -> (Standing, Option<Millis>) {
+        let unused = Known { limits: Limits::of(quota, Millis(0)), ..Known::default() };
+        let known = self.pools.get(&PoolKey::Quota(quota.id.clone())).unwrap_or(&unused);
+        let (requests, tokens) = known.pool.left(&known.limits, now);
+        let closed = known.pool.closed(now).max(known.share.closed(now));
+        let least = Cost { requests: 1, tokens: 1 };
+        let wait = match known.check(None, least, now) {
+            Err(Refusal::Wait(wait)) => Some(wait),
+            Ok(()) | Err(Refusal::TooLarge) => None,
+        };
+        (Standing { quota: quota.id.to_string(), requests, tokens, closed }, wait)
+    }
+
     /// Whether a node should be asked for a part of some pool now.
     #[must_use]
     pub(crate) fn is_due(&self, now: Timestamp) -> bool {

@@ -22,6 +22,7 @@ use worker::Env;
 
 use crate::decide::envelope::{Failure, quote};
 use crate::decide::inflight;
+use crate::decide::limits_told::{Asked, LimitsTold};
 use crate::decide::route::query::Query;
 use crate::decide::secrets::{self, Missing};
 use crate::decide::shed::sheds;
@@ -66,7 +67,7 @@ pub(crate) fn answer(
         Question::All { service, tenant } => {
             let all = overview(table, *service, *tenant);
             let missing = missing_secrets(table, env, |_| true);
-            Explained::of(serde_json::to_string(&all), all.to_text(), &missing)?
+            Explained::of(serde_json::to_string(&all), all.to_text(), &missing, &LimitsTold::default())?
         }
         Question::ClientQuestion(one) => {
             let now = clock::now();
@@ -84,7 +85,14 @@ pub(crate) fn answer(
             }
             let in_fence = |region: &RegionId| one.by_operator && explanation.fence.contains(region);
             let missing = missing_secrets(table, env, in_fence);
-            Explained::of(serde_json::to_string(&explanation), explanation.to_text(), &missing)?
+            let region = |name: &RegionId| table.region_named(name.as_str());
+            let fence: Vec<_> = explanation.fence.iter().filter_map(region).collect();
+            let offered: Vec<_> = explanation.ordered.iter().filter_map(|one| region(&one.region)).collect();
+            let (tenant, by_operator) = (one.client.tenant, one.by_operator);
+            let asked = Asked { fence: &fence, offered: &offered, tenant, by_operator };
+            let load = |region| snapshot.load_of(region);
+            let limits = memory::with(|memory| LimitsTold::of(table, &asked, &mut memory.quotas, load, now));
+            Explained::of(serde_json::to_string(&explanation), explanation.to_text(), &missing, &limits)?
         }
     };
     let accepted = request.header("accept").unwrap_or_default();
@@ -127,13 +135,21 @@ struct Explained {
 
 impl Explained {
     /// Makes one. `json` is an object.
-    fn of(json: serde_json::Result<String>, text: String, missing: &[Missing]) -> Result<Self, Failure> {
+    fn of(
+        json: serde_json::Result<String>,
+        text: String,
+        missing: &[Missing],
+        limits: &LimitsTold,
+    ) -> Result<Self, Failure> {
         let mut json = json.map_err(|_| Failure::Internal)?;
         // The fields of the explanation keep their order.
+        if json.pop() == Some('}') {
+            json += &format!("{}}}", limits.to_fields());
+        }
         if !missing.is_empty() && json.pop() == Some('}') {
             json += &format!(",\"no_secret\":{}}}", secrets::to_json(missing));
         }
-        Ok(Self { json, text: text + &secrets::to_text(missing) })
+        Ok(Self { json, text: text + &limits.to_text() + &secrets::to_text(missing) })
     }
 }
 

@@ -1,0 +1,314 @@
+//! What `explain` tells of quotas and limits. Takes what this isolate knows of pools, budgets and loads; returns it as
+//! JSON and as text. Called by `explain`.
+//!
+//! A tenant is told its own limits. What is left of a provider's quota is the operator's to know.
+
+use core::fmt::Write;
+
+use bailiwick_rules::quota::{Dimension, write_span};
+use bailiwick_rules::rules::Ratio;
+use bailiwick_rules::table::{RegionIndex, Table, TenantIndex};
+use bailiwick_rules::time::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::decide::admission;
+use crate::decide::quota::{Quotas, Standing};
+
+/// All that is told. What doesn't apply is left out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct LimitsTold {
+    /// The quotas of the endpoints in the fence.
+    quotas: Vec<QuotaTold>,
+    /// The limits of the tenant.
+    limits: Option<TenantTold>,
+}
+
+/// What this isolate knows of one quota.
+#[derive(Clone, Debug, PartialEq)]
+struct QuotaTold {
+    quota: String,
+    /// The endpoints of the fence that share it: `eu-sweden/azure`.
+    endpoints: Vec<String>,
+    /// What may be sent at once; `null`: not limited.
+    requests: Option<u64>,
+    tokens: Option<u64>,
+    /// Until when not even a small request fits, so that its endpoints are withheld.
+    withheld_until: Option<Timestamp>,
+}
+
+/// What is told of a tenant.
+#[derive(Clone, Debug, PartialEq)]
+struct TenantTold {
+    tier: Option<TierTold>,
+    concurrency: Option<ConcurrencyTold>,
+    budget: Option<BudgetTold>,
+}
+
+/// The service tier of a tenant.
+#[derive(Clone, Debug, PartialEq)]
+struct TierTold {
+    name: String,
+    rank: u16,
+    /// The load at which a region refuses it; `null`: never.
+    refuse_at: Option<f64>,
+    /// Whether every region that is offered refuses it now.
+    refused: bool,
+}
+
+/// Requests under way.
+#[derive(Clone, Debug, PartialEq)]
+struct ConcurrencyTold {
+    under_way: u32,
+    most: u32,
+}
+
+/// What is left of a budget.
+#[derive(Clone, Debug, PartialEq)]
+struct BudgetTold {
+    requests: Option<AmountTold>,
+    tokens: Option<AmountTold>,
+}
+
+/// One dimension of a budget.
+#[derive(Clone, Debug, PartialEq)]
+struct AmountTold {
+    limit: u64,
+    remaining: u64,
+    /// After how many milliseconds all of it is there again, if nothing is used.
+    full_after_ms: u64,
+}
+
+/// What is explained.
+pub(crate) struct Asked<'a> {
+    /// The regions of the fence.
+    pub(crate) fence: &'a [RegionIndex],
+    /// Those that are offered.
+    pub(crate) offered: &'a [RegionIndex],
+    /// The tenant, if the service has any.
+    pub(crate) tenant: Option<TenantIndex>,
+    /// Whether the operator asks.
+    pub(crate) by_operator: bool,
+}
+
+impl LimitsTold {
+    /// What is to be told; nothing for rules without quotas and limits.
+    pub(crate) fn of(
+        table: &Table,
+        asked: &Asked<'_>,
+        quotas: &mut Quotas,
+        load: impl Fn(RegionIndex) -> Option<Ratio>,
+        now: Timestamp,
+    ) -> Self {
+        let told = |(id, endpoints): (&str, Vec<String>)| {
+            let quota = table.quotas().get(table.quota_named(id)?.get())?;
+            let (Standing { requests, tokens, .. }, wait) = quotas.standing(quota, now);
+            let withheld_until = wait.map(|wait| now.after(wait));
+            Some(QuotaTold { quota: id.to_owned(), endpoints, requests, tokens, withheld_until })
+        };
+        let by_quota = if asked.by_operator { endpoints_by_quota(table, asked.fence) } else { Vec::new() };
+        let told_quotas = by_quota.into_iter().filter_map(told).collect();
+        Self { quotas: told_quotas, limits: tenant_told(table, asked, quotas, load, now) }
+    }
+
+    /// The fields to add to a JSON object, each with a comma before it.
+    pub(crate) fn to_fields(&self) -> String {
+        let quotas: Vec<Value> = self.quotas.iter().map(QuotaTold::to_json).collect();
+        let fields = [
+            ("quotas", (!quotas.is_empty()).then(|| Value::from(quotas))),
+            ("limits", self.limits.as_ref().map(TenantTold::to_json)),
+        ];
+        let field = |(name, value): (&str, Option<Value>)| Some(format!(",\"{name}\":{}", value?));
+        fields.into_iter().filter_map(field).collect()
+    }
+
+    /// The lines to add to a text.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write_text(&mut text);
+        text
+    }
+
+    fn write_text(&self, out: &mut String) -> core::fmt::Result {
+        for one in &self.quotas {
+            let left = [(one.requests, "requests"), (one.tokens, "tokens")];
+            let left = left.into_iter().filter_map(|(left, what)| Some(format!("{} {what}", left?)));
+            let left = left.collect::<Vec<_>>().join(" and ");
+            let at = one.endpoints.join(", ");
+            write!(out, "quota      {}: {left} may be sent at once, by this isolate to {at}", one.quota)?;
+            match one.withheld_until {
+                Some(until) => writeln!(out, "; withheld until {until}")?,
+                None => writeln!(out)?,
+            }
+        }
+        let Some(TenantTold { tier, concurrency, budget }) = &self.limits else { return Ok(()) };
+        if let Some(TierTold { name, rank, refuse_at, refused }) = tier {
+            let mark = refuse_at.map(|mark| format!("refused where every region's load is {} % or more", mark * 100.0));
+            let now = if *refused { ": now" } else { "" };
+            writeln!(out, "tier       {name} (rank {rank}), {}{now}", mark.as_deref().unwrap_or("never refused"))?;
+        }
+        if let Some(ConcurrencyTold { under_way, most }) = concurrency {
+            writeln!(out, "at once    {under_way} of {most} requests are under way in this isolate")?;
+        }
+        let amounts = budget.iter().flat_map(|budget| [(&budget.requests, "requests"), (&budget.tokens, "tokens")]);
+        for (amount, what) in amounts {
+            let Some(AmountTold { limit, remaining, full_after_ms }) = amount else { continue };
+            let span = write_span(bailiwick_rules::time::Millis(*full_after_ms));
+            writeln!(out, "budget     {remaining} of {limit} {what} are left; all of them again after {span}")?;
+        }
+        Ok(())
+    }
+}
+
+impl QuotaTold {
+    fn to_json(&self) -> Value {
+        json!({ "quota": self.quota, "endpoints": self.endpoints, "requests": self.requests, "tokens": self.tokens,
+                "withheld_until": self.withheld_until.map(|until| until.to_string()) })
+    }
+}
+
+impl TenantTold {
+    fn to_json(&self) -> Value {
+        let tier = self.tier.as_ref().map(|TierTold { name, rank, refuse_at, refused }| {
+            json!({ "name": name, "rank": rank, "refuse_at": refuse_at, "refused": refused })
+        });
+        let concurrency = self.concurrency.as_ref();
+        let concurrency = concurrency.map(|one| json!({ "under_way": one.under_way, "most": one.most }));
+        let amount = |amount: &AmountTold| {
+            let AmountTold { limit, remaining, full_after_ms } = amount;
+            json!({ "limit": limit, "remaining": remaining, "full_after_ms": full_after_ms })
+        };
+        let budget = self.budget.as_ref().map(|BudgetTold { requests, tokens }| {
+            let amounts = [("requests", requests), ("tokens", tokens)];
+            present(amounts.map(|(name, one)| (name, one.as_ref().map(amount))))
+        });
+        present([("tier", tier), ("concurrency", concurrency), ("budget", budget)])
+    }
+}
+
+/// An object of those fields that are there.
+fn present<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
+    let there = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Value::Object(there.collect::<Map<_, _>>())
+}
+
+/// The quotas of a fence's endpoints in the order of their names, with these endpoints.
+fn endpoints_by_quota<'t>(table: &'t Table, fence: &[RegionIndex]) -> Vec<(&'t str, Vec<String>)> {
+    let mut by_quota: std::collections::BTreeMap<&str, Vec<String>> = std::collections::BTreeMap::new();
+    for region in fence.iter().map(|region| table.region(*region)) {
+        for (id, endpoint) in &region.endpoints {
+            if let Some(quota) = &endpoint.quota {
+                by_quota.entry(quota.as_str()).or_default().push(format!("{}/{id}", region.id));
+            }
+        }
+    }
+    by_quota.into_iter().collect()
+}
+
+fn tenant_told(
+    table: &Table,
+    asked: &Asked<'_>,
+    quotas: &mut Quotas,
+    load: impl Fn(RegionIndex) -> Option<Ratio>,
+    now: Timestamp,
+) -> Option<TenantTold> {
+    let tenant = table.tenant(asked.tenant?);
+    let limits = tenant.limits.as_ref()?;
+    let tier = limits.tier.and_then(|tier| table.tiers().get(tier)).map(|(name, tier)| TierTold {
+        name: name.to_string(),
+        rank: tier.rank,
+        refuse_at: tier.refuse_at.map(|mark| f64::from(mark.0) / f64::from(Ratio::ONE.0)),
+        refused: admission::check_tier(table, tenant, asked.offered.iter().copied(), load).is_err(),
+    });
+    let concurrency =
+        limits.concurrency.map(|most| ConcurrencyTold { under_way: admission::under_way(&tenant.id), most });
+    let amount = |told: Option<Dimension>| {
+        let told = told?;
+        let full_after_ms = told.reset.unwrap_or_default().0;
+        Some(AmountTold { limit: told.limit?, remaining: told.remaining?, full_after_ms })
+    };
+    let budget = limits.budget.as_ref().map(|budget| {
+        let [requests, tokens] = quotas.left_of((tenant, budget), now);
+        BudgetTold { requests: amount(requests), tokens: amount(tokens) }
+    });
+    Some(TenantTold { tier, concurrency, budget })
+}
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_rules::quota::Reading;
+    use bailiwick_rules::time::Millis;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::decide::quota::{Demand, Output};
+
+    const NOW: Timestamp = Timestamp(1_796_104_800_000);
+
+    fn table() -> Table {
+        let region = |country: &str, endpoint: Value| json!({ "countries": [country], "endpoints": { "e": endpoint } });
+        let rules = json!({
+            "version": 1, "revision": 1,
+            "regions": { "fra": region("DE", json!({ "url": "https://a.example/v1", "quota": "q" })),
+                         "par": region("FR", json!({ "url": "https://b.example/v1" })) },
+            "quotas": { "q": { "requests": 600, "burst": "1s", "headroom": 0 } },
+            "tiers": { "batch": { "rank": 9, "refuse_at": 0.85 } },
+            "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
+                                    "residency": [{ "clients": ["*"], "process_in": ["*"] }] } },
+            "tenants": { "acme": { "key_sha256": ["a".repeat(64)], "services": ["chat"], "tier": "batch",
+                                   "concurrency": 2, "budget": { "tokens": 1000, "per": "1d" } } },
+        });
+        Table::compile(rules.to_string().as_bytes()).unwrap()
+    }
+
+    fn told(quotas: &mut Quotas, tenant: bool, by_operator: bool, load: u32) -> LimitsTold {
+        let (table, both) = (table(), [RegionIndex(0), RegionIndex(1)]);
+        let asked = Asked { fence: &both, offered: &both, tenant: tenant.then_some(TenantIndex(0)), by_operator };
+        LimitsTold::of(&table, &asked, quotas, |_| Some(Ratio(load)), NOW)
+    }
+
+    fn read(told: &LimitsTold) -> Value {
+        serde_json::from_str(&format!("{{\"a\":1{}}}", told.to_fields())).unwrap()
+    }
+
+    #[test]
+    fn the_operator_is_told_what_is_left_and_until_when_a_quota_is_withheld() {
+        let (table, mut quotas) = (table(), Quotas::default());
+        let full = json!([{ "quota": "q", "endpoints": ["fra/e"], "requests": 10, "tokens": null,
+                            "withheld_until": null }]);
+        assert_eq!(read(&told(&mut quotas, false, true, 0))["quotas"], full, "a quota that wasn't used is full");
+        let demand = Demand { tenant: None, model: "m".into(), bytes: 0, choices: 1, output: Output::Nothing };
+        let charge = quotas.charge(&table.quotas()[0], &demand, NOW);
+        quotas.heard(&charge, 429, &Reading { retry_after: Some(Millis(7_000)), ..Reading::default() }, NOW);
+        let text = told(&mut quotas, false, true, 0).to_text();
+        let until = NOW.after(Millis(7_000));
+        let line = "quota      q: 9 requests may be sent at once, by this isolate to fra/e; withheld until";
+        assert_eq!(text, format!("{line} {until}\n"));
+    }
+
+    #[test]
+    fn a_tenant_is_told_its_own_limits_only() {
+        let mut quotas = Quotas::default();
+        let json = read(&told(&mut quotas, true, false, 850_000));
+        assert_eq!(json["quotas"], Value::Null);
+        assert_eq!(
+            json["limits"],
+            json!({ "tier": { "name": "batch", "rank": 9, "refuse_at": 0.85, "refused": true },
+                    "concurrency": { "under_way": 0, "most": 2 },
+                    "budget": { "tokens": { "limit": 1000, "remaining": 1000, "full_after_ms": 0 } } })
+        );
+        let text = told(&mut quotas, true, false, 849_999).to_text();
+        assert_eq!(
+            text,
+            "tier       batch (rank 9), refused where every region's load is 85 % or more\n\
+             at once    0 of 2 requests are under way in this isolate\n\
+             budget     1000 of 1000 tokens are left; all of them again after 0s\n"
+        );
+    }
+
+    #[test]
+    fn without_quotas_and_limits_nothing_is_added() {
+        let none = told(&mut Quotas::default(), false, false, 0);
+        assert_eq!((none.to_fields(), none.to_text()), (String::new(), String::new()));
+    }
+}
