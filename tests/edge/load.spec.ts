@@ -43,6 +43,17 @@ test("as load rises in Frankfurt a share of its sessions moves within the fence"
   const [shares] = health.shares.services.chat;
   expect(shares.order).toEqual(["eu-frankfurt", "eu-paris"]);
   expect(shares.moves.map((move: { to: string }) => move.to)).toEqual(["eu-paris"]);
+
+  const plan = await node.samples("bailiwick_plan_");
+  expect(plan['bailiwick_plan_share_ratio{from="eu-frankfurt",to="eu-paris"}']).toBeGreaterThan(0);
+  expect(plan['bailiwick_plan_region_load_ratio{region="eu-frankfurt"}']).toBeGreaterThan(0.9);
+  expect(plan['bailiwick_plan_region_mark_ratio{region="eu-frankfurt",mark="high"}']).toBe(0.9);
+  const without = await node.samples("bailiwick_fence_load_without_region_");
+  const fence = (lost: string) =>
+    without[`bailiwick_fence_load_without_region_ratio{fence="eu-frankfurt+eu-paris",lost="${lost}"}`];
+  expect(fence("eu-paris")).toBeGreaterThan(1);
+  expect(fence("eu-frankfurt")).toBeLessThan(0.5);
+  expect(without["bailiwick_fence_load_without_region_left_out"]).toBe(0);
 }, 90_000);
 
 // The measurement of docs/load.md: SETTLE_SECONDS=300 runs it for as long. Regions of the EU have room for 20, 40 and

@@ -7,6 +7,7 @@
 
 mod decide;
 mod loads;
+mod planned;
 mod records;
 mod report;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use crate::zone::ServiceIndex;
 use crate::zones::Zones;
 
 pub(crate) use loads::{LoadView, endpoints_up};
+pub(crate) use planned::Planned;
 pub(crate) use shed::{Part, Seat, Shares};
 pub(crate) use world::{RejectedZone, Rules, World, ZoneSource};
 
@@ -75,6 +77,8 @@ pub(crate) struct Health {
     pub loads: Vec<LoadView>,
     /// Which parts of clients are to be moved because of load; `None` where nothing is planned.
     pub shares: Option<Shares>,
+    /// What the same plan comes to, for metrics.
+    pub planned: Option<Arc<Planned>>,
     /// Overrides that came by the API, ended ones left out.
     pub overrides: BTreeMap<Overridden, Forced>,
     /// Since when each region has the status that counts, by region index; at most since this program began.

@@ -3,6 +3,7 @@
 
 mod loads;
 mod observed;
+mod planned;
 mod zones;
 
 use std::fmt;
@@ -60,6 +61,7 @@ impl Collector for Exposition {
         self.observed(&mut encoder)?;
         self.leases(&mut encoder)?;
         loads::encode(&self.handle, &mut encoder)?;
+        planned::encode(&self.handle, &mut encoder)?;
         self.tasks(&mut encoder)
     }
 }

@@ -233,7 +233,16 @@ impl<P: Prober> Monitors<P> {
         let since = self.note_statuses(table, &regions, now);
         let loads = self.loads.views(table, &assignment.loads);
         let overrides = overrides.clone();
-        Health { regions, by_family: by_family.map(Arc::new), monitors, loads, shares: None, overrides, since }
+        Health {
+            regions,
+            by_family: by_family.map(Arc::new),
+            monitors,
+            loads,
+            shares: None,
+            planned: None,
+            overrides,
+            since,
+        }
     }
 
     /// Whether any of these monitors distinguishes the families of addresses.

@@ -19,7 +19,7 @@ use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::locate::geoip::Places;
 use crate::state::observed::Observed;
-use crate::state::snapshot::{Health, Rules, Shares, World, endpoints_up};
+use crate::state::snapshot::{self, Health, Rules, Shares, World, endpoints_up};
 
 /// Time between two plans. A change of health has one made at once.
 const INTERVAL: Millis = Millis(5_000);
@@ -53,6 +53,7 @@ struct Planned {
     up: Vec<bool>,
     due: Timestamp,
     shares: Shares,
+    numbers: Arc<snapshot::Planned>,
 }
 
 /// Clients of a service whose fence has one order, and their demand.
@@ -107,7 +108,14 @@ impl Planner {
             dns: Arc::new(BucketShares::new(&classes, &plan, |service| is_moved_by_dns(table, service))),
         };
         let (rules, places) = (Arc::clone(world.rules()), Arc::clone(world.places()));
-        Planned { rules, places, classes, is_counted, plan, estimated, up, due: now.after(INTERVAL), shares }
+        let numbers = Arc::new(snapshot::Planned::new(table, &classes, &plan, seen.regions));
+        let due = now.after(INTERVAL);
+        Planned { rules, places, classes, is_counted, plan, estimated, up, due, shares, numbers }
+    }
+
+    /// What the plan in force comes to.
+    pub(super) fn numbers(&self) -> Option<Arc<snapshot::Planned>> {
+        self.last.as_ref().map(|planned| Arc::clone(&planned.numbers))
     }
 
     /// When the next plan is due.

@@ -337,6 +337,7 @@ impl<P: Prober> Owner<P> {
         let rules = self.current.world.rules();
         let mut health = self.monitors.health(&rules.table, &self.current.assignment, &self.overrides, now);
         health.shares = self.planner.shares(&self.current.world, &health, now);
+        health.planned = self.planner.numbers();
         self.live.store(Arc::new(Snapshot::new(Arc::clone(&self.current.world), health, now, Some(&before))));
         self.publish_status();
     }

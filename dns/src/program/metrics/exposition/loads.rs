@@ -9,7 +9,7 @@ use super::{counter, gauge, sample};
 use crate::state::owner::Handle;
 
 /// A ratio as a metric, with 1 for the whole.
-fn number(ratio: Ratio) -> f64 {
+pub(super) fn number(ratio: Ratio) -> f64 {
     f64::from(ratio.0) / f64::from(Ratio::ONE.0)
 }
 

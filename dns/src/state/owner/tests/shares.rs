@@ -63,6 +63,16 @@ async fn a_region_that_dies_gives_what_the_rest_has_room_for_at_once() {
     assert!((500_000..700_000).contains(&share), "{share}: Paris takes 50 more, of the 80 that Frankfurt carried");
     let report = serde_json::to_value(handle.snapshot_owned().health_report("ns1", handle.now())).unwrap();
     assert_eq!(report["shares"]["services"]["chat"][0]["moves"][0]["to"], "par");
+    let snapshot = handle.snapshot_owned();
+    let numbers = snapshot.health().planned.clone().unwrap();
+    let told: Vec<_> = numbers.moves.iter().map(|one| (one.from.0, one.to.0)).collect();
+    assert_eq!(told, [(0, 1)]);
+    assert!(numbers.moves[0].share.0.abs_diff(share) <= share / 100, "all at home in Frankfurt are of one service");
+    let regions: Vec<_> = numbers.regions.iter().map(|one| (one.region.0, one.low.0, one.high.0)).collect();
+    assert_eq!(regions, [(1, 700_000, 900_000)], "a region that is down carries nothing");
+    let worst = &numbers.margins.worst[0];
+    assert_eq!((worst.lost.0, worst.load.0), (1, u32::MAX), "without Paris nothing is left");
+    assert_eq!((numbers.margins.worst[1].lost.0, numbers.margins.worst[1].load.0), (0, 1_100_000));
 }
 
 #[tokio::test(start_paused = true)]
