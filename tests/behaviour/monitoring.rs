@@ -5,9 +5,13 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use bailiwick_rules::time::Timestamp;
 use bailiwick_tests::dns::question;
 use bailiwick_tests::geo::{GERMAN, root};
+use bailiwick_tests::net::free_port;
 use bailiwick_tests::node::{Setup, TOKEN};
+use bailiwick_tests::process::Process;
+use bailiwick_tests::wait;
 use serde_json::json;
 
 use crate::fixture::{World, ZONE};
@@ -84,6 +88,63 @@ fn promtool_finds_the_alerts_good_and_the_metrics_readable() {
     let output = checker.wait_with_output().expect("promtool");
     let reported = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{reported}");
+}
+
+/// Counts that a Worker would post: two requests of 0.53 s and 1.5 s, in buckets of a scale of 3.
+fn observed() -> serde_json::Value {
+    let times = json!({ "sum_us": 2_030_000, "buckets": [[-8, 1], [4, 1]] });
+    let counts = json!([{ "service": "chat", "clients": "none", "requests": { "ok": 2 }, "total": times }]);
+    json!({ "version": 1, "isolate": "00112233445566aa", "sequence": 1, "at": now(), "span_ms": 5000, "revision": 1,
+            "counts": counts })
+}
+
+/// The time in the form of the rules.
+fn now() -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    Timestamp(i64::try_from(since.as_millis()).expect("a time")).to_string()
+}
+
+#[test]
+fn prometheus_reads_native_histograms() {
+    if Command::new("prometheus").arg("--version").output().is_err() {
+        println!("skipped: no prometheus; scripts/setup packages installs it");
+        return;
+    }
+    let world = World::start();
+    let node = Setup::new(&world.rules(1), ZONE).start();
+    let (status, told) = node.call("POST", "/v1/observations", Some(TOKEN), Some(&observed()));
+    assert_eq!(status, 200, "{told}");
+
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let config = folder.path().join("prometheus.yml");
+    let targets = format!("targets: [\"{}\"]", node.api);
+    let text = format!(
+        "scrape_configs:\n  - job_name: node\n    scrape_interval: 200ms\n    scrape_timeout: 200ms\n    \
+         static_configs: [{{ {targets} }}]\n"
+    );
+    std::fs::write(&config, text).expect("its configuration");
+    let address = free_port();
+    let mut command = Command::new("prometheus");
+    command.arg("--config.file").arg(&config).arg("--storage.tsdb.path").arg(folder.path().join("data"));
+    command.arg(format!("--web.listen-address={address}")).arg("--enable-feature=native-histograms");
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let _process = Process::start(&mut command);
+
+    let value = |query: &str| {
+        let url = format!("http://{address}/api/v1/query?query={query}");
+        let text = ureq::get(&url).call().ok()?.body_mut().read_to_string().ok()?;
+        let answer: serde_json::Value = serde_json::from_str(&text).ok()?;
+        answer["data"]["result"][0]["value"][1].as_str()?.parse::<f64>().ok()
+    };
+    let count = "histogram_count(bailiwick_observed_request_seconds)";
+    assert_eq!(wait::until("it has scraped a native histogram", || value(count)), 2.0);
+    assert_eq!(value("histogram_sum(bailiwick_observed_request_seconds)"), Some(2.03));
+    let highest = value("histogram_quantile(1,bailiwick_observed_request_seconds)").expect("a quantile");
+    assert!((highest - 2_f64.powf(5.0 / 8.0)).abs() < 1e-9, "{highest}: the upper bound of the highest bucket");
+    let lowest = value("histogram_quantile(0,bailiwick_observed_request_seconds)").expect("a quantile");
+    assert!((lowest - 0.5).abs() < 1e-9, "{lowest}: the lower bound of the lowest");
+    assert_eq!(value("bailiwick_rules_info"), Some(1.0), "the other families come by protobuf, too");
+    assert!(value("bailiwick_observed_requests_total").is_some_and(|count| count >= 2.0));
 }
 
 #[test]

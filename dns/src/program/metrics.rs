@@ -3,9 +3,11 @@
 //! Packets over streams add to counters that all share. The threads that answer datagrams have counters of their own,
 //! which are summed when somebody reads them.
 
+mod accept;
 mod exposition;
 mod latency;
 mod plain;
+mod protobuf;
 mod thread;
 
 use std::collections::BTreeMap;
@@ -22,8 +24,10 @@ use crate::response::answer::Rcode;
 use crate::response::wire::{Outcome, Transport};
 use crate::state::owner::Handle;
 use crate::system::file_reload::FileHealth;
+pub(crate) use accept::Format;
 pub(crate) use latency::{EVERY, Latency};
 pub(crate) use plain::plain;
+pub(crate) use protobuf::protobuf;
 pub(crate) use thread::{SteeredCounters, ThreadCounters};
 
 /// The transports, with their names in labels.

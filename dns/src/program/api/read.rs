@@ -20,29 +20,27 @@ use serde::Serialize;
 
 use super::Api;
 use super::reply::Problem;
-use crate::program::metrics::plain;
+use crate::program::metrics::{Format, plain, protobuf};
 use crate::program::question::Question;
 use crate::state::owner::{Failure, SourceStatus};
 
-/// The media types of both formats of metrics.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const PLAIN_METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Tells that the document last offered isn't the one in service, and the first reason.
 const RULES_ERROR: HeaderName = HeaderName::from_static("x-bailiwick-rules-error");
 /// The longest reason a header carries; all of it stands in `/v1/rules/status`.
 const MAX_REASON: usize = 500;
 
-/// OpenMetrics for whoever asks for it, as Prometheus does; the older format for all others, such as
-/// `curl … | promtool check metrics`.
+/// OpenMetrics for whoever asks for it, as Prometheus does, or protobuf with native histograms; the older format for
+/// all others, such as `curl … | promtool check metrics`.
 pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
-    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = Format::of(headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()));
     let text = api.metrics.text(&api.handle);
-    let (kind, text) = if accepted.any(|value| value.contains("application/openmetrics-text")) {
-        (OPENMETRICS, text)
-    } else {
-        (PLAIN_METRICS, plain(&text))
+    let body = match format {
+        Format::OpenMetrics => text.into_bytes(),
+        Format::Plain => plain(&text).into_bytes(),
+        Format::Protobuf => api.handle.observed().with(|sums| protobuf(&plain(&text), sums)),
     };
-    ([(CONTENT_TYPE, HeaderValue::from_static(kind)), (VARY, HeaderValue::from_static("accept"))], text).into_response()
+    let kind = HeaderValue::from_static(format.content_type());
+    ([(CONTENT_TYPE, kind), (VARY, HeaderValue::from_static("accept"))], body).into_response()
 }
 
 pub(super) async fn health(State(api): State<Arc<Api>>) -> Json<HealthReport> {

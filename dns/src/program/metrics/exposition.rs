@@ -17,6 +17,8 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+pub(super) use observed::{HISTOGRAMS, labels, seconds};
+
 use super::{Metrics, QTYPES, RCODES, TRANSPORTS, ThreadCounters, latency};
 use crate::program::logs::queue;
 use crate::response::wire::Transport;

@@ -48,10 +48,10 @@ pub(super) fn write(encoder: &mut DescriptorEncoder<'_>, sums: &Sums, now: Times
 }
 
 /// A family of histograms: its name, what it tells, and where it is counted.
-pub(super) type Family = (&'static str, &'static str, fn(&Counts) -> &Histogram);
+pub(in crate::program::metrics) type Family = (&'static str, &'static str, fn(&Counts) -> &Histogram);
 
 /// The families of histograms.
-pub(super) const HISTOGRAMS: [Family; 3] = [
+pub(in crate::program::metrics) const HISTOGRAMS: [Family; 3] = [
     ("observed_first_token_seconds", "From sending a request to the first content of its stream", |one| {
         &one.first_token
     }),
@@ -118,12 +118,12 @@ fn histogram(metric: &mut MetricEncoder<'_>, labels: &Labels<'_>, times: &Histog
 
 /// All times together, in seconds.
 #[expect(clippy::cast_precision_loss, reason = "a sum of seconds may be rounded")]
-pub(super) fn seconds(times: &Histogram) -> f64 {
+pub(in crate::program::metrics) fn seconds(times: &Histogram) -> f64 {
     times.sum_us() as f64 / 1e6
 }
 
 /// The labels of a key. Prometheus takes an empty label for one that is absent.
-pub(super) fn labels(key: &Key) -> Labels<'_> {
+pub(in crate::program::metrics) fn labels(key: &Key) -> Labels<'_> {
     let mut labels = vec![
         ("service", key.service.as_str()),
         ("clients", key.clients.as_str()),
