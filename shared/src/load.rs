@@ -72,4 +72,6 @@ fn staying(natural: Amount, capacity: Amount, low: Ratio, high: Ratio) -> Amount
 }
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod properties;

@@ -402,4 +402,6 @@ fn reason_to_wait(
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 pub(crate) mod tests;

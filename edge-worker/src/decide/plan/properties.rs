@@ -1,0 +1,113 @@
+//! The fence at the edge, over random documents with quotas, service tiers and orders, and random loads, shares, times
+//! to the first token, health and cool-downs: whatever they are, no endpoint outside of a client's fence is asked.
+
+use bailiwick_rules::report::{Shares, SharesReport};
+use bailiwick_rules::rules::Ratio;
+use bailiwick_rules::steer::first_token::{FirstTokens, Medians};
+use bailiwick_rules::steer::{Ask, Ranking, Steering, decide, rank, stand};
+use bailiwick_rules::table::{RegionIndex, Table};
+use bailiwick_rules::testing::{Random, ask, conditions, document, limit};
+use bailiwick_rules::time::Timestamp;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::decide::admission::check_tier;
+
+/// Documents, and the requests of each.
+const DOCUMENTS: u64 = 4_000;
+const REQUESTS: u32 = 30;
+
+/// A random valid document with quotas, tiers and orders. Some of its fences are wide.
+fn table(random: &mut Random) -> Table {
+    let mut document = document(random);
+    limit(random, &mut document);
+    for service in document["services"].as_object_mut().unwrap().values_mut() {
+        service["order"] = json!(random.pick(&["distance", "first-token"]));
+        for rule in service["residency"].as_array_mut().unwrap().iter_mut().filter(|_| random.chance(30)) {
+            rule["process_in"] = json!(["*"]);
+        }
+    }
+    Table::compile(document.to_string().as_bytes()).unwrap_or_else(|faults| panic!("{faults:#?}"))
+}
+
+/// What a node may say of shares: of this client's fence or of another order, to any region.
+fn shares(random: &mut Random, table: &Table, ask: &Ask<'_>, ranking: &Ranking, at: Timestamp) -> Shares {
+    let name = |region: RegionIndex| table.region(region).id.to_string();
+    let all: Vec<String> = table.regions().iter().map(|region| region.id.to_string()).collect();
+    let own: Vec<String> = ranking.order.iter().map(|ranked| name(ranked.fenced.region)).collect();
+    let order = if random.chance(80) { own } else { random.some(&all, 0) };
+    let moves: Vec<Value> = (0..random.below(3))
+        .map(|_| json!({ "to": random.pick(&all), "share": random.below(11) as f64 / 10.0 }))
+        .collect();
+    let service = table.service(ask.service).id.to_string();
+    let report = json!({ "at": at.to_string(), "interval_ms": 5000,
+                         "services": { service: [{ "order": order, "moves": moves }] } });
+    let report: SharesReport = serde_json::from_value(report).unwrap();
+    Shares::read(table, &report, at)
+}
+
+fn first_tokens(random: &mut Random, table: &Table) -> FirstTokens {
+    let mut medians = Medians::new();
+    for service in table.services() {
+        for region in table.regions() {
+            if random.chance(80) {
+                medians.entry(service.id.clone()).or_default().insert(region.id.clone(), 1 << random.below(31));
+            }
+        }
+    }
+    FirstTokens::read(table, &medians)
+}
+
+#[test]
+fn whatever_loads_quotas_and_tiers_say_nothing_outside_the_fence_is_asked() {
+    let (mut cases, mut planned, mut moved, mut refused) = (0_u32, 0_u32, 0_u32, 0_u32);
+    for seed in 0..DOCUMENTS {
+        let mut random = Random::new(seed);
+        let table = table(&mut random);
+        for nth in 0..REQUESTS {
+            let ask = ask(&mut random, &table);
+            let (health, local, now) = conditions(&mut random, &table);
+            let conditions = Conditions { health: &health, local: &local, now };
+            let ranking = rank(&table, ask.service, &stand(&table, &ask.client), ask.path_class);
+            let mut steering = decide(&table, &ranking, ask.model, &conditions);
+            let by_distance = steering.ordered.clone();
+            // As `prepare` does.
+            let is_elsewhere = first_tokens(&mut random, &table).order(&table, &ask, &ranking, &mut steering);
+            if !is_elsewhere {
+                let shares = shares(&mut random, &table, &ask, &ranking, now);
+                let _ = shares.shed(&table, ask.service, &ranking, &nth.to_be_bytes(), &mut steering);
+            }
+            cases += 1;
+            moved += u32::from(by_distance != steering.ordered);
+            let needs = Needs::default();
+            let wanted = PlanRequest { model: ask.model, needs: &needs, conditions, affinity: "session" };
+            let Ok(mut plan) = Plan::from_steering(&table, ask.service, &steering, &wanted, |_| true) else { continue };
+            let tenant = ask.client.tenant.map(|tenant| table.tenant(tenant));
+            plan.tell_tier(tenant.and_then(|tenant| table.tiers().get(tenant.limits.as_ref()?.tier?)));
+            planned += 1;
+            check(&table, &ranking, &steering, &plan, seed);
+            let loads: Vec<Option<Ratio>> =
+                table.regions().iter().map(|_| random.chance(80).then(|| Ratio(1 << random.below(22)))).collect();
+            let regions = || plan.targets().iter().map(Target::region);
+            let load = |region: RegionIndex| loads[region.get()];
+            if let Some(failure) = tenant.and_then(|tenant| check_tier(&table, tenant, regions(), load).err()) {
+                assert_eq!(failure.status(), 429, "it can only refuse");
+                refused += 1;
+            }
+        }
+    }
+    println!(
+        "outside the fence: 0 in {cases} random cases; {planned} plans, {moved} in another order, {refused} refused"
+    );
+    assert!(cases >= 100_000 && planned > 20_000 && moved > 1_000 && refused > 100);
+}
+
+/// Every target lies in the fence that residency gives, and only the regions that steering offers are asked.
+fn check(table: &Table, ranking: &Ranking, steering: &Steering, plan: &Plan, seed: u64) {
+    for target in plan.targets() {
+        let region = target.region();
+        let is_there = |ranked: &Ranked| ranked.fenced.region == region;
+        assert!(ranking.order.iter().any(is_there), "seed {seed}: {} is outside", table.region(region).id);
+        assert!(steering.ordered.iter().any(is_there), "seed {seed}: {} isn't offered", table.region(region).id);
+    }
+}

@@ -1,0 +1,114 @@
+//! Cases from the field, each a test named after what it proves.
+
+use super::*;
+use crate::table::{RegionIndex, Table};
+use crate::time::{Millis, Timestamp};
+
+const INTERVAL: Millis = Millis(10_000);
+
+/// Regions of one fence that carry 100 each at most, with these demands of their own.
+fn table(demands: &[u32]) -> Table {
+    let countries = ["DE", "FR", "SE", "ES"];
+    let region = |(nth, demand): (usize, &u32)| {
+        let load = format!(r#"{{ "low": 0.7, "high": 0.9, "demand": {demand} }}"#);
+        let endpoints = r#"{ "one": { "url": "https://gpu.example/v1", "capacity": 100 } }"#;
+        format!(r#""r{nth}": {{ "countries": ["{}"], "load": {load}, "endpoints": {endpoints} }}"#, countries[nth])
+    };
+    let names: Vec<String> = (0..demands.len()).map(|nth| format!(r#""r{nth}""#)).collect();
+    let regions: Vec<String> = demands.iter().enumerate().map(region).collect();
+    let document = format!(
+        r#"{{ "version": 1, "revision": 1, "jurisdictions": {{ "eu": {{ "include": ["EU"] }} }},
+            "regions": {{ {} }}, "services": {{ "chat": {{ "hosts": ["chat.example"], "pattern": "active-active",
+            "regions": [{}], "shed_at": "edge", "slew": "100%/1s",
+            "residency": [{{ "clients": ["eu"], "process_in": ["eu"] }}] }} }} }}"#,
+        regions.join(", "),
+        names.join(", ")
+    );
+    Table::compile(document.as_bytes()).unwrap_or_else(|faults| panic!("{faults:?}"))
+}
+
+fn seen(used: Amount, at: i64) -> RegionSeen {
+    let reading = Reading { used, at: Timestamp(at) };
+    RegionSeen { is_up: true, capacity: Some(requests(100)), reading: Some(reading) }
+}
+
+fn planned(table: &Table, classes: &Classes, regions: &[RegionSeen], before: Option<&Plan>, at: i64) -> Plan {
+    plan(table, classes, &Seen { regions, interval: INTERVAL }, before, Timestamp(at))
+}
+
+/// What the plan sends to a region.
+fn given(classes: &Classes, plan: &Plan, to: usize) -> Amount {
+    let moves = (0..classes.list().len()).flat_map(|class| plan.moves(ClassIndex(class)));
+    moves.filter(|one| one.to == RegionIndex::new(to)).map(|one| one.amount).sum()
+}
+
+#[test]
+fn one_of_four_full_regions_killed_lifts_no_second_above_its_mark() {
+    // At 65 of 100 three regions have room for 15 of 65; at 90 for nothing.
+    for (load, room) in [(65, 15), (90, 0)] {
+        let table = table(&[load; 4]);
+        let classes = Classes::stated(&table);
+        for killed in 0..4 {
+            let mut regions = vec![seen(requests(load), 0); 4];
+            regions[killed].is_up = false;
+            let plan = planned(&table, &classes, &regions, None, 0);
+            let others = (0..4).filter(|nth| *nth != killed);
+            let taken: Vec<Amount> = others.map(|nth| given(&classes, &plan, nth)).collect();
+            let most = requests(load).max(requests(70));
+            assert!(taken.iter().all(|one| requests(load) + one <= most), "{killed}: {taken:?}");
+            let all: Amount = taken.iter().sum();
+            let least = requests(room) * 4 / 5;
+            assert!((least..=requests(room)).contains(&all), "what fits is moved: {taken:?}");
+        }
+    }
+}
+
+/// Frankfurt, which is full, gives to Paris, which has room. The plan in force 40 s after the start, with readings to
+/// then.
+fn two_regions() -> (Table, Classes, Plan) {
+    let table = table(&[95, 20]);
+    let classes = Classes::stated(&table);
+    let mut before: Option<Plan> = None;
+    for at in (0..=40_000).step_by(10_000) {
+        let moved = before.as_ref().map_or(0, |plan| given(&classes, plan, 1));
+        let regions = [seen(requests(95) - moved, at), seen(requests(20) + moved, at)];
+        before = Some(planned(&table, &classes, &regions, before.as_ref(), at));
+    }
+    (table, classes, before.unwrap())
+}
+
+#[test]
+fn with_all_readings_stale_the_plan_holds_for_a_while_and_then_everybody_goes_home() {
+    let (table, classes, mut plan) = two_regions();
+    let share = given(&classes, &plan, 1);
+    assert!(share > requests(3), "{share}");
+    let stale = [seen(requests(95) - share, 40_000), seen(requests(20) + share, 40_000)];
+    let mut shares = Vec::new();
+    for at in (50_000..1_200_000).step_by(10_000) {
+        plan = planned(&table, &classes, &stale, Some(&plan), at);
+        shares.push(given(&classes, &plan, 1));
+    }
+    assert!(shares[..2].iter().all(|one| one.abs_diff(share) <= 100), "it holds: {shares:?}");
+    assert!(shares.is_sorted_by(|one, next| next <= one), "it only shrinks: {shares:?}");
+    assert_eq!(shares.last(), Some(&0), "{shares:?}");
+    assert!((0..classes.list().len()).all(|class| plan.left(ClassIndex(class)) == 0), "nobody is without a region");
+}
+
+#[test]
+fn a_stale_idle_region_gets_no_extra_traffic() {
+    let (table, classes, mut plan) = two_regions();
+    // What Paris told last is never read as idle again, however full Frankfurt becomes.
+    let idle = seen(requests(1), 40_000);
+    let mut most = Amount::MAX;
+    for (nth, at) in (50_000..1_200_000).step_by(10_000).enumerate() {
+        let full = seen(requests(90 + 5 * u32::try_from(nth).unwrap()), at);
+        plan = planned(&table, &classes, &[full, idle], Some(&plan), at);
+        // For two intervals the reading is fresh.
+        if at > 60_000 {
+            let share = given(&classes, &plan, 1);
+            assert!(share <= most, "at {at}: {share} after {most}");
+            most = share;
+        }
+    }
+    assert_eq!(most, 0);
+}
