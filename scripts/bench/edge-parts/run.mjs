@@ -27,6 +27,7 @@ const { values: options } = parseArgs({
     streams: { type: "string" },
     reloads: { type: "boolean", default: false },
     steps: { type: "boolean", default: false },
+    observe: { type: "boolean", default: false },
     also: { type: "string", multiple: true, default: [] },
     only: { type: "string" },
     portkey: { type: "string" },
@@ -273,10 +274,19 @@ const rules = {
 };
 /** The documents by revision, from 1. They are made beforehand, as that takes longer than what is measured. */
 const documents = options.reloads
-  ? Array.from({ length: 1 + rounds * (1 + options.also.length) }, (_, i) => enlarged(rules, 1 + i))
+  ? Array.from({ length: 1 + rounds * (1 + Number(options.observe) + options.also.length) }, (_, i) =>
+      enlarged(rules, 1 + i),
+    )
   : [JSON.stringify(rules)];
 let revision = 1;
+/** How many batches of observations came. */
+let batches = 0;
 const node = createServer((request, response) => {
+  if (request.method === "POST") {
+    batches += 1;
+    request.resume().on("end", () => response.end('{"added":1,"dropped":0,"missed":0}'));
+    return;
+  }
   const etag = `"${revision}"`;
   if (request.headers["if-none-match"] === etag) response.writeHead(304).end();
   else response.setHeader("etag", etag).end(documents[revision - 1]);
@@ -287,6 +297,11 @@ const ours = {
   RULES_URL: `http://127.0.0.1:${/** @type {AddressInfo} */ (node.address()).port}/v1/rules`,
   FRA_KEY: "endpoint-key",
   ...(options.reloads ? { RULES_REFRESH_SECONDS: "1" } : {}),
+};
+/** What has a Worker post what it counts, as often as it does by itself. */
+const observing = {
+  OBSERVATIONS_URLS: ours.RULES_URL.replace("rules", "observations"),
+  HEALTH_TOKEN: "worker-token",
 };
 const client = {
   host: HOST,
@@ -362,6 +377,18 @@ const all = [
   ...(crowds ? [nginx] : []),
   ...steps,
   { name: "bailiwick", title: "this Worker on workerd", worker: build, headers: client },
+  ...(options.observe
+    ? [
+        {
+          name: "observed",
+          title: "this Worker, with OBSERVATIONS_URLS",
+          worker: build,
+          headers: client,
+          bindings: observing,
+          other: true,
+        },
+      ]
+    : []),
   ...options.also.map((path) => ({
     name: basename(path).replace(/\.js$/, ""),
     title: path,
@@ -624,6 +651,10 @@ const others = cells.filter(
 if (others.length > 0) console.log("\nThis Worker's CPU over that of the other, median (95 % sure):");
 for (const cell of others)
   console.log(`${cell.gateway.title}: ${cell.kind}, ${cell.connections}: ${written(overOther(cell), 3)}`);
+if (options.observe) {
+  if (batches === 0) stop("no batch of observations came, so nothing was compared");
+  console.log(`${batches} batches of observations came`);
+}
 const wasm = readFileSync(`${build}/index_bg.wasm`);
 const size = { wasm: wasm.length, wasm_gzipped: gzipSync(wasm, { level: 9 }).length };
 const starts = gateways
