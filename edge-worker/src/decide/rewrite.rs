@@ -6,8 +6,8 @@ pub(crate) mod headers;
 
 use core::fmt;
 
-use bailiwick_rules::rules::Style;
-use url::{Position, Url};
+use bailiwick_rules::rules::{NoUrl, RequestPath, credential};
+use url::Url;
 
 use crate::decide::body::{Additions, Inspected, Needs};
 use crate::decide::envelope::Failure;
@@ -154,10 +154,9 @@ pub(crate) fn outgoing(
     }
     // Events are read here, so a compressed stream would have to be decompressed.
     headers.push("accept-encoding", "identity");
-    match (target.style(), secret) {
-        (_, None) => {}
-        (Style::OpenAi, Some(secret)) => headers.push("authorization", &["Bearer ", secret.trim()].concat()),
-        (Style::Azure, Some(secret)) => headers.push("api-key", secret.trim()),
+    if let Some(secret) = secret {
+        let (name, value) = credential(target.style(), secret);
+        headers.push(name, &value);
     }
     Ok(Outgoing { method: route.method(), url, headers, body: bytes, written })
 }
@@ -167,48 +166,26 @@ pub(crate) fn outgoing(
 /// # Errors
 /// 404 for a model whose name can't be part of a path.
 pub(crate) fn url(target: &Target, route: &Route, query: &Query) -> Result<Url, Failure> {
-    let base = target.url().as_url();
-    let mut segments: Vec<&str> = Vec::new();
-    if target.style() == Style::Azure {
-        segments.push("openai");
-        if let Some(deployment) = target.model().filter(|_| route.is_deployed()) {
-            segments.extend(["deployments", deployment]);
-        }
-    }
-    match (route.model(), target.model()) {
-        (Some(_), Some(model)) => segments.extend(["models", model]),
-        _ => segments.extend(route.segments().iter().map(String::as_str)),
-    }
-    // The URL standard drops dot segments, also encoded ones, and removes tabs and line breaks first. A model with such
-    // a name would change the path, here or at a reader that decodes its slashes.
-    let is_part = |part: &str| !part.bytes().all(|byte| byte == b'.');
-    let plain = |segment: &&str| {
-        !segment.contains(|c: char| c.is_control() || matches!(c, '\\' | '%')) && segment.split('/').all(is_part)
+    let own = |model| ["models", model];
+    let named = route.model().and(target.model()).map(own);
+    let written: Vec<&str> = route.segments().iter().map(String::as_str).collect();
+    let path = RequestPath {
+        style: target.style(),
+        api_version: target.api_version(),
+        deployment: target.model().filter(|_| route.is_deployed()),
+        segments: named.as_ref().map_or(&written[..], |named| &named[..]),
     };
-    if !segments.iter().all(plain) {
-        return Err(Failure::ModelNotFound { model: target.model().unwrap_or_default().to_owned() });
-    }
-    let mut url = base.clone();
-    match url.path_segments_mut() {
-        Ok(mut path) => path.pop_if_empty().extend(segments),
-        Err(()) => return Err(Failure::Internal),
-    };
-    let version = target.api_version().filter(|_| target.style() == Style::Azure);
-    if version.is_some() || !query.pairs().is_empty() {
-        let mut pairs = url.query_pairs_mut();
-        pairs.extend_pairs(query.pairs());
-        pairs.extend_pairs(version.map(|version| ("api-version", version)));
-    }
-    let base_path = base.path().trim_end_matches('/');
-    let inside = url.path().strip_prefix(base_path).is_some_and(|rest| rest.starts_with('/'));
-    let same = url[..Position::BeforePath] == base[..Position::BeforePath];
-    if same && inside { Ok(url) } else { Err(Failure::Internal) }
+    path.url(target.url(), query.pairs()).map_err(|error| match error {
+        NoUrl::Segment => Failure::ModelNotFound { model: target.model().unwrap_or_default().to_owned() },
+        NoUrl::Base => Failure::Internal,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
 
+    use bailiwick_rules::rules::Style;
     use proptest::prelude::*;
     use proptest::test_runner::TestRunner;
 
