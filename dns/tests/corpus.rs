@@ -59,6 +59,13 @@ fn metrics_pages_are_read_alike_in_pieces_or_refused() {
 }
 
 #[test]
+fn answers_of_models_are_read_alike_in_pieces() {
+    all("model_answer", checks::model_answer);
+    let bytes = prop_oneof![damaged(inputs("model_answer")), prop::collection::vec(any::<u8>(), 0..200)];
+    proptest!(ProptestConfig::with_cases(2_000), |(bytes in bytes)| checks::model_answer(&bytes));
+}
+
+#[test]
 fn client_subnets_are_echoed_or_refused() {
     all("ecs", checks::ecs);
 }

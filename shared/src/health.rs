@@ -110,6 +110,18 @@ impl AntiFlap {
         }
     }
 
+    /// Takes a failure that may be the fault of whoever probes. As the first result it doesn't decide: it takes as many
+    /// of them to bring down a monitor that never succeeded as one that is up.
+    pub fn record_doubtful_failure(&mut self) {
+        if self.status != Status::Unknown {
+            return self.record(false);
+        }
+        self.failures = self.failures.saturating_add(1);
+        if self.failures >= self.thresholds.down {
+            self.become_(Status::Down);
+        }
+    }
+
     /// The least number of further results that would make the status `wanted`: 0 if it is that already.
     #[must_use]
     pub fn missing(&self, wanted: Status) -> u32 {

@@ -8,7 +8,7 @@
 //! rules, client and conditions give equal decisions, natively and in Wasm.
 //!
 //! Each module imports only those before it: `turns`, `json`, `id`, `time`, `geo`, `health`, `rules`, `table`, `steer`,
-//! `load`, `observe`, `quota`, `simulation`, `explain`, `overview`, `report`, `receipt`.
+//! `load`, `probe`, `observe`, `quota`, `simulation`, `explain`, `overview`, `report`, `receipt`.
 #![forbid(unsafe_code)]
 
 pub mod explain;
@@ -19,6 +19,7 @@ pub mod json;
 pub mod load;
 pub mod observe;
 pub mod overview;
+pub mod probe;
 pub mod quota;
 pub mod receipt;
 pub mod report;

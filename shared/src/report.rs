@@ -2,6 +2,7 @@
 //! reports of several nodes, and gets one status for each region.
 
 mod loads;
+mod probe;
 mod ratio;
 mod shares;
 
@@ -16,6 +17,7 @@ use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
 
 pub use loads::{EndpointLoadReport, LoadReport};
+pub use probe::ProbeReport;
 pub use shares::{ClassShares, MoveReport, Shares, SharesReport, Shed};
 
 /// How many intervals a report stays fresh.
@@ -71,6 +73,9 @@ pub struct RegionReport {
     /// count a monitor as up while either of its families is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub families: BTreeMap<AddressFamily, Status>,
+    /// What its own monitor says, if that asks a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeReport>,
     /// Every endpoint.
     #[serde(default)]
     pub endpoints: BTreeMap<EndpointId, EndpointReport>,
@@ -101,6 +106,9 @@ pub struct EndpointReport {
     /// What its probes say of each family of addresses, where its monitor tells them apart.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub families: BTreeMap<AddressFamily, Status>,
+    /// What its monitor says, if that asks a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeReport>,
 }
 
 impl EndpointReport {

@@ -28,7 +28,7 @@ pub use binding::ServiceBinding;
 pub use cors::{Cors, WebOrigin};
 pub use host::SteeredHost;
 pub use load::{Order, Ratio, RegionLoad, Shed, ShedAt, Slew};
-pub use monitor::{Family, HttpProbe, Monitor, Probe};
+pub use monitor::{Family, HttpProbe, ModelProbe, Monitor, PROBE_TOKENS, Probe, ProbeBudget};
 pub use quota::{Budget, PriorityForm, Quota, ServiceTier, TenantLimits};
 pub use request::{NoUrl, RequestPath, credential};
 pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};

@@ -31,7 +31,9 @@ fn metrics() -> String {
     let port = world.frankfurt.address().port();
     let by_family = json!({ "type": "tcp", "address": format!("localhost:{port}"), "family": "both" });
     let second = json!({ "url": endpoint["url"], "monitor": by_family });
-    rules["regions"]["eu-frankfurt"]["endpoints"] = json!({ "fra-1": endpoint, "fra-2": second });
+    let model = json!({ "type": "openai", "model": "m" });
+    let third = json!({ "url": endpoint["url"], "monitor": model });
+    rules["regions"]["eu-frankfurt"]["endpoints"] = json!({ "fra-1": endpoint, "fra-2": second, "fra-3": third });
     let setup = Setup::new(&rules, ZONE).encrypted(&["dot", "doq", "doh"]).signed();
     let node = setup.with("[rate_limit]\nper_second = 1000\n").start();
     let forced = json!({ "region": "eu-paris", "status": "down", "until": "2099-01-01T00:00:00Z", "reason": "drill" });

@@ -16,6 +16,7 @@ use bailiwick_dns::zone::{ServiceIndex, SteeredOwner, Zone, file};
 use bailiwick_dns::zones::{ServedZone, Zones};
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::load::{EnginePage, EngineReading};
+use bailiwick_rules::probe::{Answer, Refused, Seen, TokenLimit, refused};
 use bailiwick_rules::quota::{Cost, LONGEST_WAIT, Limit, Limits, Pool, Reading};
 use bailiwick_rules::rules::MetricsOf;
 use bailiwick_rules::rules::Ratio;
@@ -326,6 +327,40 @@ pub(crate) fn quota_headers(bytes: &[u8]) {
     pool.refused(&reading, now);
     assert!(pool.check(&limits, None, one, now).is_err(), "never a hot retry");
     assert!(pool.check(&limits, None, one, now.after(LONGEST_WAIT)).is_ok(), "nor closed for ever");
+}
+
+/// An answer to a probe is read alike however it is cut into pieces, and none without a whole event proves a token.
+/// What is refused is asked for again at most twice.
+///
+/// # Panics
+/// When that isn't so.
+pub(crate) fn model_answer(bytes: &[u8]) {
+    let read = |kind: &str, length: usize| {
+        let mut answer = Answer::new(Some(kind), None)?;
+        for piece in bytes.chunks(length) {
+            if answer.push(piece)? == Seen::Token {
+                return Ok(());
+            }
+        }
+        answer.finish()
+    };
+    for kind in ["text/event-stream", "application/json"] {
+        let whole = read(kind, bytes.len().max(1));
+        assert_eq!(read(kind, 1), whole, "byte by byte");
+        assert_eq!(read(kind, 7), whole, "in pieces");
+        let has = |word: &str| bytes.windows(word.len()).any(|window| window == word.as_bytes());
+        match whole {
+            // Names may be written with escapes, and prove as much.
+            Ok(()) => assert!(has("choices") || has("usage") || has("\\u"), "a token out of nothing"),
+            Err(why) => assert!(!why.to_string().is_empty(), "refused without a word"),
+        }
+    }
+    let mut limit = TokenLimit::default();
+    let mut raises = 0;
+    while let Refused::Raise(next) = refused(400, bytes, limit) {
+        (limit, raises) = (next, raises + 1);
+        assert!(raises <= 2, "asked again and again");
+    }
 }
 
 /// A metrics page is read or refused, alike however it is cut into pieces, and its load is never below what it shows.

@@ -25,6 +25,7 @@ pub use crate::dnssec::directory::SignedZone;
 pub use crate::net::certificate::TlsFiles;
 pub use crate::net::cookie_files::CookieFiles;
 pub use crate::state::load::Shrink;
+pub use crate::state::probe::SecretFiles;
 pub(crate) use read::zone_name;
 
 /// A configuration that was read and is free of errors. Paths are relative to where the program runs.
@@ -74,6 +75,8 @@ pub struct Config {
     pub rate_limit: Option<RateLimit>,
     /// How many signatures are made because somebody asks.
     pub signing: SigningLimit,
+    /// The files of secrets that monitors and sources of loads name. Others are environment variables.
+    pub secrets: SecretFiles,
 }
 
 /// `[dot]`, `[doq]` or `[doh]`.

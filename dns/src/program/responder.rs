@@ -159,7 +159,7 @@ mod tests {
     use crate::locate::geoip::Places;
     use crate::state::load::compile_rules;
     use crate::state::owner::{InitialState, Offer, spawn};
-    use crate::state::probe::Prober;
+    use crate::state::probe::{Passed, ProbeFailure, Prober, Targets};
     use crate::state::snapshot::{Rules, World, ZoneSource};
     use crate::testing::{CLIENT, query};
     use crate::zone::file;
@@ -169,8 +169,8 @@ mod tests {
     struct NoProbes;
 
     impl Prober for NoProbes {
-        async fn probe(&self, _: &Monitor, _: crate::state::probe::Targets) -> Result<(), String> {
-            Ok(())
+        async fn probe(&self, _: &Monitor, _: Targets) -> Result<Passed, ProbeFailure> {
+            Ok(Passed::default())
         }
 
         async fn read_load(
@@ -207,6 +207,7 @@ mod tests {
         let world = World::build(rules(1), zones("192.0.2.80"), Arc::default(), Arc::new(Places::none()), NOW, None);
         let world = world.unwrap();
         let beginning = InitialState {
+            node: String::new(),
             world,
             status: crate::state::owner::Status::default(),
             store: None,

@@ -146,6 +146,7 @@ struct Begun {
     certificates: Certificates,
     http: Option<Http>,
     started: Started,
+    secrets: Secrets,
     settings: Settings,
     /// The lock of the state directory; without it, it is another process's.
     lock: Option<Arc<File>>,
@@ -180,9 +181,10 @@ async fn begin(config: &Config, is_takeover: bool, clock: &Clock) -> Result<Begu
         errors.extend(check(&sources, clock.now()).err().map(strings).unwrap_or_default());
         return Err(errors);
     };
-    let started = start(sources, Secrets::default(), clock.clone()).await.map_err(strings)?;
+    let secrets = Secrets::in_files(config.secrets.clone());
+    let started = start(sources, secrets.clone(), clock.clone()).await.map_err(strings)?;
     started.handle.snapshot().world().online_signer().limit(config.signing);
-    Ok(Begun { sockets, certificates, http, started, settings, lock, old })
+    Ok(Begun { sockets, certificates, http, started, secrets, settings, lock, old })
 }
 
 /// Asks the process that serves for its sockets.
@@ -205,6 +207,7 @@ async fn take_over(config: &Config) -> Result<Option<Taken>, Vec<String>> {
 
 fn sources(config: &Config, lock: Option<Arc<File>>) -> Sources {
     Sources {
+        node: running::node_name(config),
         rules: config.rules.clone(),
         geoip: config.geoip.clone(),
         registered: config.registered,

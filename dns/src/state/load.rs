@@ -32,6 +32,8 @@ pub enum Shrink {
 /// Where the files are.
 #[derive(Debug, Clone)]
 pub(crate) struct Sources {
+    /// The node's name.
+    pub node: String,
     /// The rules document.
     pub rules: PathBuf,
     /// The GeoIP database.

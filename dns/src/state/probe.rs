@@ -5,25 +5,32 @@ pub(crate) mod authorities;
 mod failure;
 mod loads;
 mod lookups;
+mod model;
 mod network;
+mod outcome;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_rules::health::AddressFamily;
 use bailiwick_rules::load::EngineReading;
 use bailiwick_rules::rules::{Family, LoadSource, Monitor};
+use bailiwick_rules::time::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::system::clock::Clock;
 use crate::system::tasks::unwinding;
 pub(crate) use loads::{LoadResult, SourceId};
+pub(crate) use model::{Places, Surroundings};
 pub(crate) use network::NetworkProber;
+pub(crate) use outcome::{Outcome, Passed, ProbeFailure};
+pub use secrets::SecretFiles;
+pub(crate) use secrets::{Secrets, read as read_secret};
 
 /// How many probes of endpoints that answer may run at the same time.
 const MAX_AT_ONCE: usize = 256;
@@ -35,35 +42,11 @@ const SLOW: Duration = Duration::from_millis(500);
 
 /// Carries out one probe or reading.
 pub(crate) trait Prober: Send + Sync + 'static {
-    /// Probes the monitor's endpoint at `targets`. The error says what failed. The caller applies the timeout.
-    fn probe(&self, monitor: &Monitor, targets: Targets) -> impl Future<Output = Result<(), String>> + Send;
+    /// Probes the monitor's endpoint at `targets`. The caller applies the timeout.
+    fn probe(&self, monitor: &Monitor, targets: Targets) -> impl Future<Output = Result<Passed, ProbeFailure>> + Send;
 
     /// Reads what the page of a source says; the error says what failed. The caller watches over the time.
     fn read_load(&self, source: &LoadSource) -> impl Future<Output = Result<EngineReading, String>> + Send;
-}
-
-/// Values of the secrets that monitors name.
-#[derive(Clone, Default)]
-pub(crate) struct Secrets(BTreeMap<String, String>);
-
-impl Secrets {
-    /// Secrets by name; names that aren't here are looked up in the environment.
-    #[must_use]
-    #[cfg(test)]
-    pub(crate) fn new(values: BTreeMap<String, String>) -> Self {
-        Self(values)
-    }
-
-    /// The value of a secret.
-    fn get(&self, name: &str) -> Option<String> {
-        self.0.get(name).cloned().or_else(|| std::env::var(name).ok())
-    }
-}
-
-impl fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
 }
 
 /// Which addresses of a name one probe tries, and how many of them have to answer.
@@ -105,8 +88,10 @@ pub(crate) struct MonitorId(pub u64);
 pub(crate) struct ProbeResult {
     /// The monitor that it belongs to.
     pub monitor: MonitorId,
-    /// What failed, if it did.
-    pub outcome: Result<(), String>,
+    /// When it began.
+    pub begun: Timestamp,
+    /// What came of it.
+    pub outcome: Outcome,
 }
 
 /// Starts monitors, and reads sources of loads.
@@ -116,6 +101,7 @@ pub(crate) struct Probing<P> {
     slots: Arc<Slots>,
     results: mpsc::Sender<ProbeResult>,
     loads: mpsc::Sender<LoadResult>,
+    surroundings: Surroundings,
 }
 
 /// A monitor or source that runs until this is dropped.
@@ -130,14 +116,29 @@ impl Drop for Running {
 
 impl<P: Prober> Probing<P> {
     /// Sends every result of a probe to `results`, and of a reading to `loads`.
-    pub(crate) fn new(prober: P, results: mpsc::Sender<ProbeResult>, loads: mpsc::Sender<LoadResult>) -> Self {
-        Self { prober: Arc::new(prober), slots: Arc::default(), results, loads }
+    pub(crate) fn new(
+        prober: P,
+        results: mpsc::Sender<ProbeResult>,
+        loads: mpsc::Sender<LoadResult>,
+        surroundings: Surroundings,
+    ) -> Self {
+        Self { prober: Arc::new(prober), slots: Arc::default(), results, loads, surroundings }
     }
 
-    /// Probes at once and then at every interval.
-    pub(crate) fn start(&self, id: MonitorId, monitor: Monitor, targets: Targets) -> Running {
-        let (prober, slots, results) = (Arc::clone(&self.prober), Arc::clone(&self.slots), self.results.clone());
-        Running(tokio::spawn(run(id, (monitor, targets), prober, slots, results)))
+    /// Probes at once and then at every interval. `places` are the endpoints that it watches.
+    pub(crate) fn start(&self, id: MonitorId, monitor: Monitor, targets: Targets, places: &Places) -> Running {
+        let probes = Probes {
+            id,
+            monitor,
+            targets,
+            prober: Arc::clone(&self.prober),
+            slots: Arc::clone(&self.slots),
+            results: self.results.clone(),
+        };
+        Running(match probes.monitor.probe.model().is_some() {
+            true => tokio::spawn(model::run(probes, self.surroundings.clone(), places.clone())),
+            false => tokio::spawn(run(probes, self.surroundings.clock.clone())),
+        })
     }
 
     /// Reads at once and then at every interval.
@@ -178,33 +179,49 @@ impl Slots {
     }
 }
 
-/// Probes one monitor until its task is aborted or nobody takes the results.
-async fn run<P: Prober>(
+/// What the task of one monitor probes, and by what.
+struct Probes<P> {
     id: MonitorId,
-    (monitor, targets): (Monitor, Targets),
+    monitor: Monitor,
+    targets: Targets,
     prober: Arc<P>,
     slots: Arc<Slots>,
     results: mpsc::Sender<ProbeResult>,
-) {
-    let interval = monitor.interval.to_std();
+}
+
+impl<P: Prober> Probes<P> {
+    /// Probes once, in its slot. `None` if nobody asks any more.
+    async fn once(&self, was_slow: &mut bool, begun: Timestamp) -> Option<()> {
+        let probe = async {
+            let began = Instant::now();
+            let limit = self.monitor.timeout.to_std();
+            let outcome = unwinding(timeout(limit, self.prober.probe(&self.monitor, self.targets))).await;
+            (outcome, began.elapsed() >= SLOW)
+        };
+        let (outcome, is_slow) = self.slots.run(*was_slow, probe).await?;
+        *was_slow = is_slow || matches!(outcome, Ok(Err(_)));
+        // A panic says nothing about the endpoint. The next probe may.
+        let Ok(outcome) = outcome else { return Some(()) };
+        let outcome = outcome.unwrap_or_else(|_| Err(ProbeFailure::late(&self.monitor)));
+        self.tell(begun, outcome.map_or_else(Outcome::Failed, Outcome::Passed)).await
+    }
+
+    /// Sends what came of a round. `None` if nobody takes it.
+    async fn tell(&self, begun: Timestamp, outcome: Outcome) -> Option<()> {
+        self.results.send(ProbeResult { monitor: self.id, begun, outcome }).await.ok()
+    }
+}
+
+/// Probes one monitor until its task is aborted or nobody takes the results.
+async fn run<P: Prober>(probes: Probes<P>, clock: Clock) {
+    let interval = probes.monitor.interval.to_std();
     let mut due = Instant::now();
-    let mut pause = first_pause(id.0, interval);
+    let mut pause = first_pause(probes.id.0, interval);
     let mut was_slow = false;
     loop {
         sleep_until(due).await;
-        let probe = async {
-            let begun = Instant::now();
-            let outcome = unwinding(timeout(monitor.timeout.to_std(), prober.probe(&monitor, targets))).await;
-            (outcome, begun.elapsed() >= SLOW)
-        };
-        let Some((outcome, is_slow)) = slots.run(was_slow, probe).await else { return };
-        was_slow = is_slow || matches!(outcome, Ok(Err(_)));
-        // A panic says nothing about the endpoint. The next probe may.
-        if let Ok(outcome) = outcome {
-            let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {}", monitor.timeout)));
-            if results.send(ProbeResult { monitor: id, outcome }).await.is_err() {
-                return;
-            }
+        if probes.once(&mut was_slow, clock.now()).await.is_none() {
+            return;
         }
         // Missed rounds aren't made up for.
         due = (due + pause).max(Instant::now());

@@ -7,6 +7,7 @@
 
 mod decide;
 mod loads;
+mod models;
 mod planned;
 mod records;
 mod report;
@@ -36,6 +37,7 @@ use crate::zone::ServiceIndex;
 use crate::zones::Zones;
 
 pub(crate) use loads::{LoadView, endpoints_up};
+pub(crate) use models::{ModelView, VerdictCounts};
 pub(crate) use planned::Planned;
 pub(crate) use shed::{Part, Seat, Shares};
 pub(crate) use world::{RejectedZone, Rules, World, ZoneSource};
@@ -115,6 +117,8 @@ pub(crate) struct MonitorView {
     pub probes: Probes,
     /// The last failure, whatever came after it.
     pub last_failure: Option<(Timestamp, Arc<str>)>,
+    /// What its probes of a model say, if it asks one.
+    pub model: Option<ModelView>,
 }
 
 /// Probes of one monitor, or readings of one source, since it runs.

@@ -56,7 +56,8 @@ pub(crate) async fn start_with<P: Prober>(sources: Sources, prober: P, clock: Cl
         let loaded = load(&to_load, now);
         loaded.beginning(&to_load, now)
     });
-    let Begun { beginning, parts, geoip } = loading.await.unwrap_or_else(|panic| Err(vec![internal(&panic)]))?;
+    let Begun { mut beginning, parts, geoip } = loading.await.unwrap_or_else(|panic| Err(vec![internal(&panic)]))?;
+    beginning.node.clone_from(&sources.node);
     let handle = owner::spawn(beginning, prober, clock).await;
     if let Some(bytes) = geoip {
         handle.keep(Kind::Geoip, Box::new(move |store| store.keep_geoip(&bytes)));
@@ -342,6 +343,7 @@ fn beginning(
     });
     status.warnings = owner::warnings_of(&world, now);
     InitialState {
+        node: String::new(),
         world,
         status,
         store,

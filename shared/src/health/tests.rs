@@ -29,6 +29,20 @@ fn the_first_result_decides() {
 }
 
 #[test]
+fn a_doubtful_failure_never_decides_alone() {
+    let mut machine = after(&[]);
+    machine.record_doubtful_failure();
+    machine.record_doubtful_failure();
+    assert_eq!(machine.status(), Status::Unknown);
+    let mut well = machine.clone();
+    well.record(true);
+    well.record_doubtful_failure();
+    assert_eq!((well.status(), well.missing(Status::Down)), (Status::Up, 2), "what was doubted is forgotten");
+    machine.record_doubtful_failure();
+    assert_eq!(machine.status(), Status::Down);
+}
+
+#[test]
 fn down_needs_successes_in_a_row() {
     assert_eq!(after(&[false, true, true, false, true, true]).status(), Status::Down);
     assert_eq!(after(&[false, true, true, false, true, true, true]).status(), Status::Up);

@@ -159,7 +159,7 @@ impl Sums {
             // More can't have been under way than a node may be told of.
             counts.busy_ms = counts.busy_ms.min(MAX_BUSY_MS);
             let place = (region.clone(), endpoint.clone());
-            if counts.attempts.contains_key("committed") {
+            if counts.attempts.contains_key("committed") && is_generated(&counts) {
                 self.served.insert(place.clone(), now);
             }
             self.busy.entry(place).or_default().add(counts.busy_ms, span, now);
@@ -275,7 +275,7 @@ impl Sums {
         self.newest.is_some_and(|newest| now.since(newest) <= FRESH)
     }
 
-    /// When an isolate last told of a request that an endpoint answered.
+    /// When an isolate last told of a request that a model of an endpoint answered.
     #[must_use]
     pub fn served_at(&self, region: &RegionId, endpoint: &EndpointId) -> Option<Timestamp> {
         self.served.get(&(region.clone(), endpoint.clone())).copied()
@@ -325,6 +325,11 @@ impl Sums {
 
 /// The longest busy time of one entry: a million requests at once, for ten minutes.
 const MAX_BUSY_MS: u64 = 600_000_000_000;
+
+/// Whether a model made something: lists of models and other answers need none.
+fn is_generated(counts: &Counts) -> bool {
+    counts.tokens_out > 0 || !counts.first_token.is_empty() || !counts.finish.is_empty()
+}
 
 /// Whether the rules have the names of a key. A model that they don't name becomes [`OTHER`].
 fn is_of_rules(table: &Table, key: &mut Key) -> bool {
@@ -399,7 +404,8 @@ mod tests {
 
     fn one(change: impl Fn(&mut Value)) -> Value {
         let mut one = json!({ "service": "chat", "clients": "eu", "region": "fra", "endpoint": "fra-1", "model": "chat",
-                              "requests": { "ok": 2 }, "attempts": { "committed": 2 }, "busy_ms": 10_000 });
+                              "requests": { "ok": 2 }, "attempts": { "committed": 2 }, "tokens_out": 8,
+                              "busy_ms": 10_000 });
         change(&mut one);
         json!([one])
     }
@@ -431,6 +437,20 @@ mod tests {
         let late = now.after(Millis(15_001));
         assert_eq!((sums.at_endpoint(&region, &endpoint, late), sums.demand(late)), (None, None));
         assert_eq!((sums.isolates(late), sums.in_flight(late).len()), (0, 0));
+    }
+
+    #[test]
+    fn only_what_a_model_made_is_an_answer_of_it() {
+        let (table, (region, endpoint)) = (table("fra"), names("fra-1"));
+        let served = |change: &dyn Fn(&mut Value)| {
+            let mut sums = Sums::default();
+            sums.take(batch(1, NOW, &one(change)), &table, NOW).unwrap();
+            sums.served_at(&region, &endpoint).is_some()
+        };
+        assert!(served(&|_| {}));
+        assert!(served(&|one| (one["tokens_out"], one["finish"]) = (json!(0), json!({ "stop": 1 }))));
+        assert!(!served(&|one| one["tokens_out"] = json!(0)), "a list of models, say");
+        assert!(!served(&|one| one["attempts"] = json!({ "failed": 1 })));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use schemars::JsonSchema;
 
-use super::{Authority, HostName, HttpUrl, SecretName};
+use super::{Authority, HostName, HttpUrl, SecretName, Style};
 use crate::health::{AddressFamily, Thresholds};
 use crate::time::Millis;
 
@@ -47,15 +47,33 @@ pub enum Probe {
     },
     /// An HTTP GET. The response's status and body are checked. A redirect counts as a failure.
     Http(HttpProbe),
+    /// One token of a model. Its [`Monitor::timeout`] is how long the token is awaited.
+    OpenAi(Box<ModelProbe>),
 }
 
 impl Probe {
+    /// The HTTP request that it sends, if it sends one.
+    #[must_use]
+    pub fn http(&self) -> Option<&HttpProbe> {
+        match self {
+            Self::Tcp { .. } => None,
+            Self::Http(http) => Some(http),
+            Self::OpenAi(model) => Some(&model.http),
+        }
+    }
+
+    /// What it asks of a model, if it asks one.
+    #[must_use]
+    pub fn model(&self) -> Option<&ModelProbe> {
+        if let Self::OpenAi(model) = self { Some(model) } else { None }
+    }
+
     /// The family of the probe's address; `None` if the probe names a host.
     #[must_use]
     pub fn address_family(&self) -> Option<AddressFamily> {
         let is_ipv4 = match self {
             Self::Tcp { address } => address.parse::<core::net::SocketAddr>().ok()?.is_ipv4(),
-            Self::Http(probe) => match probe.url.as_url().host()? {
+            Self::Http(_) | Self::OpenAi(_) => match self.http()?.url.as_url().host()? {
                 url::Host::Domain(_) => return None,
                 url::Host::Ipv4(_) => true,
                 url::Host::Ipv6(_) => false,
@@ -90,4 +108,30 @@ impl HttpProbe {
     pub fn server_name(&self) -> Option<&HostName> {
         self.sni.as_ref().or_else(|| self.host.as_ref()?.name())
     }
+}
+
+/// How many tokens one probe counts as in its budget: 48 of a prompt within a usual chat template, and the 16 that a
+/// reasoning model may need.
+pub const PROBE_TOKENS: u64 = 64;
+
+/// What a monitor of type `openai` asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelProbe {
+    /// Where chat completions are asked for, by which names and authorities, and the name of the credential.
+    pub http: HttpProbe,
+    /// How the credential is sent.
+    pub style: Style,
+    /// The model, by the name that the endpoint knows.
+    pub model: String,
+    /// How many tokens its probes may use. Absent: as many as they need.
+    pub budget: Option<ProbeBudget>,
+}
+
+/// How many tokens the probes of one monitor may use on one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeBudget {
+    /// Tokens of prompts and answers together; at least [`PROBE_TOKENS`].
+    pub tokens: u64,
+    /// The span that they are for.
+    pub per: Millis,
 }

@@ -5,7 +5,9 @@
 //! similar name that exists. What can't be read is left out or replaced by a default. Such a `Rules` is used to find
 //! further violations, and never to steer.
 
+mod http;
 mod load;
+mod model_probe;
 mod monitor;
 mod quota;
 mod region;

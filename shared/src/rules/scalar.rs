@@ -70,6 +70,11 @@ impl HttpUrl {
         Ok(Self(url))
     }
 
+    /// The URL of a request below such a URL; it may have a query.
+    pub(super) fn of_request(url: url::Url) -> Self {
+        Self(url)
+    }
+
     /// What keeps this URL from being an endpoint's base, if anything.
     pub(super) fn unfit_for_endpoint(&self) -> Option<&'static str> {
         if self.0.query().is_some() {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{Budget, Family, LoadSource, Monitor, Rules, Series, Slew, WebOrigin};
+use super::{Budget, Family, LoadSource, Monitor, Rules, Series, Slew, Style, WebOrigin};
 use crate::geo::{Coordinates, CountryCode};
 use crate::time::{Millis, Timestamp};
 
@@ -158,6 +158,60 @@ enum MonitorAsWritten {
         #[schemars(range(min = 1, max = 1000))]
         down_thresh: Option<u32>,
     },
+    /// A token of a model, streamed: proof that the endpoint generates.
+    Openai {
+        /// The model to ask, by the client's name for it.
+        model: String,
+        /// How long the token is awaited, less than `interval`; 5s.
+        first_token: Option<Millis>,
+        /// How many tokens probes may use on one node.
+        budget: Option<ProbeBudgetAsWritten>,
+        /// The name of the secret with the credential. It is sent as the style demands.
+        secret: Option<String>,
+        /// The base URL to ask; the endpoint's own. A region's monitor has to name one.
+        url: Option<String>,
+        /// How it is spoken to, of a region's monitor only: an endpoint says it itself; openai.
+        style: Option<Style>,
+        /// The `api-version` of Azure, of a region's monitor only.
+        api_version: Option<String>,
+        /// The `Host` that is asked for, with a port if need be; the URL's.
+        host: Option<String>,
+        /// The server name of TLS, for which the certificate has to be; `host`, else the URL's. `https` only.
+        sni: Option<String>,
+        /// A PEM file of the DNS node with the authorities that are trusted instead of the system's. A relative path
+        /// starts at the folder of bailiwick.toml. `https` only.
+        ca_file: Option<String>,
+        /// By which addresses of a name, `both` excepted; `any`.
+        family: Option<Family>,
+        /// Time between the starts of two probes; 30s.
+        interval: Option<Millis>,
+        /// Successes in a row that bring DOWN to UP; 3.
+        #[schemars(range(min = 1, max = 1000))]
+        up_thresh: Option<u32>,
+        /// Successes in a row that forget failures; 5.
+        #[schemars(range(min = 1, max = 1000))]
+        ok_thresh: Option<u32>,
+        /// Failures that bring UP to DOWN; 3.
+        #[schemars(range(min = 1, max = 1000))]
+        down_thresh: Option<u32>,
+    },
+}
+
+/// How many tokens the probes of a monitor may use, as written.
+#[derive(JsonSchema)]
+#[schemars(rename = "ProbeBudget", deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct ProbeBudgetAsWritten {
+    /// Tokens of prompts and answers together. A probe counts as 64.
+    #[schemars(range(min = 64, max = 1_000_000_000_000u64))]
+    tokens: u64,
+    /// The span that they are for, from 1m to 31d; 1d.
+    #[schemars(default = "day")]
+    per: Millis,
+}
+
+fn day() -> Millis {
+    Millis(86_400_000)
 }
 
 impl JsonSchema for Monitor {

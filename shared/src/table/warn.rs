@@ -2,6 +2,7 @@
 //! and how to mend it. Called by `build`.
 
 mod names;
+mod probes;
 
 use std::collections::BTreeSet;
 
@@ -47,6 +48,7 @@ pub(super) fn warnings(
     warner.shared_engines();
     warner.steered_names();
     warner.unseen_families();
+    warner.model_probes();
     warner.alias_loops();
     warner.warnings
 }

@@ -8,6 +8,7 @@ use axum::extract::State;
 use bailiwick_rules::health::{AddressFamily, Status};
 use bailiwick_rules::load::{Amount, EngineReading};
 use bailiwick_rules::overview::overview;
+use bailiwick_rules::probe::{Effect, Verdict};
 use bailiwick_rules::report::{EndpointReport, RegionReport};
 use bailiwick_rules::steer::Local;
 use bailiwick_rules::table::RegionIndex;
@@ -171,7 +172,11 @@ fn why(halves: &[&MonitorView]) -> String {
         return "not watched".to_owned();
     }
     let sentence = |monitor: &&MonitorView| {
-        let why = match (monitor.monitored.machine.status(), &monitor.failure) {
+        let status = monitor.monitored.machine.status();
+        if let Some(verdict) = monitor.model.as_ref().and_then(|model| model.verdict) {
+            return why_model(status, verdict.0, monitor);
+        }
+        let why = match (status, &monitor.failure) {
             (Status::Unknown, _) => "no probe has answered yet",
             (Status::Up, None) => "probes succeed",
             (Status::Up, Some(_)) => "the last probe failed; too few have so far",
@@ -181,6 +186,20 @@ fn why(halves: &[&MonitorView]) -> String {
         by_family(monitor.family, why)
     };
     halves.iter().map(sentence).collect::<Vec<_>>().join(", ")
+}
+
+/// Why a monitor that asks a model has its status.
+fn why_model(status: Status, verdict: Verdict, monitor: &MonitorView) -> String {
+    let mut why = format!("{verdict}: {}", verdict.meaning());
+    match (status, verdict.effect()) {
+        (Status::Up, Effect::Failure | Effect::Doubt) => why += "; too few failed so far",
+        (Status::Down, Effect::Success) => why += "; too few succeeded so far",
+        _ => {}
+    }
+    if let Some(until) = monitor.model.as_ref().and_then(|model| model.unpaid_until) {
+        why += &format!("; the budget is spent until {until}");
+    }
+    by_family(monitor.family, &why)
 }
 
 fn sources(snapshot: &Snapshot, status: &owner::Status) -> Vec<SourceNow> {

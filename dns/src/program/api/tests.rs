@@ -54,6 +54,7 @@ impl Fixture {
         let at = |name: &str| directory.path().join(name);
         std::fs::write(at("rules.json"), rules(7)).unwrap();
         let sources = Sources {
+            node: "ns1".to_owned(),
             rules: at("rules.json"),
             geoip: None,
             registered: crate::locate::geoip::Registered::Ignored,

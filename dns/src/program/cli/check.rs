@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use bailiwick_rules::geo::{self, NonCountry};
 use bailiwick_rules::json::Violation;
-use bailiwick_rules::rules::Probe;
-use bailiwick_rules::table::{Succession, Table};
+use bailiwick_rules::rules::SecretName;
+use bailiwick_rules::table::{Region, Succession, Table};
 use clap::Args;
 use serde::Serialize;
 
@@ -27,7 +27,7 @@ use crate::program::config::{Api, Config, ConfigError, SignedZone, TlsFiles, Zon
 use crate::program::report::Report;
 use crate::state::load::{self, Fault, compile_rules, place_in, read_geoip, read_zones};
 use crate::state::owner;
-use crate::state::probe::authorities;
+use crate::state::probe::{SecretFiles, authorities, read_secret};
 use crate::state::snapshot::{Rules, World, ZoneSource};
 use crate::state::store::Store;
 use crate::system::clock::Clock;
@@ -87,6 +87,7 @@ fn named(config: &Config, findings: &mut Findings) {
     let places = config.geoip.as_deref().and_then(|file| places(file, config.registered, findings));
     if let Some(rules) = &rules {
         certificate_authorities(&config.directory, &rules.table, findings);
+        credentials(&config.secrets, &rules.table, |name| std::env::var_os(name).is_some(), findings);
     }
     match rules {
         Some(rules) => together(rules, sources, keys, places, findings),
@@ -255,10 +256,7 @@ fn alone(sources: &[ZoneSource], findings: &mut Findings) {
 fn certificate_authorities(directory: &Path, table: &Table, findings: &mut Findings) {
     let mut read = BTreeSet::new();
     for region in table.regions() {
-        let of_monitors = region.monitors().filter_map(|(place, monitor)| match &monitor.probe {
-            Probe::Http(probe) => Some((place, probe)),
-            Probe::Tcp { .. } => None,
-        });
+        let of_monitors = region.monitors().filter_map(|(place, monitor)| Some((place, monitor.probe.http()?)));
         let of_loads = region.load_sources().map(|(place, source)| (place, &source.http));
         for (place, probe) in of_monitors.chain(of_loads) {
             let Some(file) = &probe.ca_file else { continue };
@@ -268,6 +266,26 @@ fn certificate_authorities(directory: &Path, table: &Table, findings: &mut Findi
                 fault.message += &format!(" (named by {place}/ca_file)");
                 findings.errors.push(fault);
             }
+        }
+    }
+}
+
+/// Reads the files of secrets, and looks whether monitors that ask a model have theirs. `is_set` tells which variables
+/// the environment has.
+fn credentials(files: &SecretFiles, table: &Table, is_set: impl Fn(&str) -> bool, findings: &mut Findings) {
+    for (name, file) in files {
+        if let Err(mut fault) = read_secret(file) {
+            fault.message += &format!(" (named by [secrets] {name})");
+            findings.errors.push(fault);
+        }
+    }
+    for (place, monitor) in table.regions().iter().flat_map(Region::monitors) {
+        let secret = monitor.probe.model().and_then(|probe| probe.http.secret.as_ref());
+        if let Some(name) = secret.map(SecretName::as_str).filter(|name| !files.contains_key(*name) && !is_set(name)) {
+            findings.warnings.push(format!(
+                "{place}/secret: {name} has no value here, so that the model can't be asked; write {name} = \"FILE\" \
+                 in [secrets], or set it in the environment of the node"
+            ));
         }
     }
 }

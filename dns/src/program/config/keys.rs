@@ -273,6 +273,18 @@ pub const SECTIONS: &[Section] = &[
             key("ipv6_prefix", "integer from 1 to 128", Value("56"), "The same for IPv6."),
         ],
     },
+    Section {
+        name: "secrets",
+        heading: "`[secrets]`",
+        meaning: "The files of secrets that monitors and sources of loads name. Others are environment variables.",
+        keys: &[key(
+            "NAME",
+            "path",
+            Nothing,
+            "The name as the rules write it, and a file whose first line is the value. It is read again when it \
+             changes.",
+        )],
+    },
 ];
 
 /// The names of a section's keys; those above all sections, and the sections themselves, for an empty name.

@@ -10,12 +10,13 @@ use std::num::NonZero;
 use std::ops::Range;
 use std::path::Path;
 
+use bailiwick_rules::rules::SecretName;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use self::values::kind;
 use super::keys::names;
-use super::{Api, Config, ConfigError, CookieFiles, Shrink, TlsFiles, ZoneFile};
+use super::{Api, Config, ConfigError, CookieFiles, SecretFiles, Shrink, TlsFiles, ZoneFile};
 use crate::dnssec::budget::SigningLimit;
 use crate::locate::geoip::Registered;
 use crate::net::streams::Limits;
@@ -26,8 +27,6 @@ use crate::text::nearest::suggestion;
 
 /// More threads than any machine has cores would only cost memory.
 const MAX_THREADS: u64 = 1024;
-/// Keys that are planned: whoever writes one should learn that it does nothing here.
-const LATER: [&str; 1] = ["secrets"];
 
 type Key<'i> = Spanned<DeString<'i>>;
 type Value<'i> = Spanned<DeValue<'i>>;
@@ -64,6 +63,7 @@ impl Reader<'_> {
         let (mut dot, mut doq, mut doh) = (None, None, None);
         let (mut shrink, mut responses, mut ipv6_only) = (Shrink::default(), Responses::default(), None);
         let (mut tcp, mut rate_limit, mut signing) = (Limits::default(), None, SigningLimit::default());
+        let mut secrets = SecretFiles::new();
         for (key, value) in document {
             match key.get_ref().as_ref() {
                 "node" => node = self.node(value),
@@ -87,7 +87,8 @@ impl Reader<'_> {
                 "tcp" => tcp = self.tcp(value),
                 "rate_limit" => rate_limit = self.rate_limit(key, value),
                 "signing" => signing = self.signing(value),
-                _ => self.no_key("", key, &names(""), &LATER),
+                "secrets" => secrets = self.secrets(value),
+                _ => self.no_key("", key, &names("")),
             }
         }
         self.overlaps(document, ipv6_only);
@@ -121,6 +122,7 @@ impl Reader<'_> {
             tcp,
             rate_limit,
             signing,
+            secrets,
         })
     }
 
@@ -220,7 +222,7 @@ impl Reader<'_> {
                 "token_file" => token_file = self.path("api.token_file", value),
                 "cert" => cert = Some(self.path("api.cert", value)),
                 "key" => secret = Some(self.path("api.key", value)),
-                _ => self.no_key("api.", key, &names("api"), &[]),
+                _ => self.no_key("api.", key, &names("api")),
             }
         }
         if listen.is_none() {
@@ -259,10 +261,34 @@ impl Reader<'_> {
             match key.get_ref().as_ref() {
                 "secret_files" => cookies.secret_files = self.paths("cookies.secret_files", value),
                 "required" => cookies.required = self.boolean("cookies.required", value).unwrap_or_default(),
-                _ => self.no_key("cookies.", key, &names("cookies"), &[]),
+                _ => self.no_key("cookies.", key, &names("cookies")),
             }
         }
         cookies
+    }
+
+    fn secrets(&mut self, value: &Value<'_>) -> SecretFiles {
+        let mut files = SecretFiles::new();
+        let Some(table) = value.get_ref().as_table() else {
+            let kind = kind(value);
+            self.note(
+                value.span(),
+                format!("\"secrets\" is {kind}; write a section [secrets] of lines FRA_PROBE = \"fra-probe.secret\""),
+            );
+            return files;
+        };
+        for (key, value) in table {
+            let name = key.get_ref();
+            if SecretName::parse(name).is_none() {
+                let message = format!(
+                    "\"{name}\" is not the name of a secret; write it as the rules do, in letters, digits and \"_\""
+                );
+                self.note(key.span(), message);
+                continue;
+            }
+            files.extend(self.path(&format!("secrets.{name}"), value).map(|path| (name.to_string(), path)));
+        }
+        files
     }
 
     fn identity(&mut self, value: &Value<'_>) -> Identity {
@@ -277,19 +303,15 @@ impl Reader<'_> {
                 "version" => version = self.short("identity.version", value),
                 "hostname" => hostname = self.short("identity.hostname", value),
                 "nsid" => nsid = self.short("identity.nsid", value),
-                _ => self.no_key("identity.", key, &names("identity"), &[]),
+                _ => self.no_key("identity.", key, &names("identity")),
             }
         }
         Identity::new(version, hostname, nsid)
     }
 
-    fn no_key(&mut self, section: &str, key: &Key<'_>, known: &[&str], later: &[&str]) {
+    fn no_key(&mut self, section: &str, key: &Key<'_>, known: &[&str]) {
         let name = key.get_ref();
-        let message = if later.contains(&name.as_ref()) {
-            format!("\"{section}{name}\" is not built yet; remove it")
-        } else {
-            format!("unknown key \"{section}{name}\"; {}", suggestion(name, known.iter().copied()))
-        };
+        let message = format!("unknown key \"{section}{name}\"; {}", suggestion(name, known.iter().copied()));
         self.note(key.span(), message);
     }
 

@@ -118,7 +118,7 @@ fn every_error_is_told_at_once_with_its_line() {
     let text = "node = ''\nlisten = ['127.0.0.1', 5300, '127.0.0.1:53', '127.0.0.1:53']\nrules = 7\ngeiop = 'x'\n\
                 threads = 0\n\
                 [zones]\n'a..b' = 'z'\n'ok.example' = 3\n'OK.example.' = 'again'\n[api]\ncert = 'c.pem'\n\
-                cretificate = 'x'\n[secrets]\nlisten = 'x'\n";
+                cretificate = 'x'\n[secrets]\n'FRA-1' = 'x'\n";
     let errors = parse(text).unwrap_err();
     let expect = [
         "b.toml:1: \"node\" is empty",
@@ -134,7 +134,7 @@ fn every_error_is_told_at_once_with_its_line() {
         "b.toml:10: \"api.listen\" is missing",
         "b.toml:10: \"api.cert\" and \"api.key\" belong together; add the other",
         "b.toml:12: unknown key \"api.cretificate\"",
-        "b.toml:13: \"secrets\" is not built yet",
+        "b.toml:14: \"FRA-1\" is not the name of a secret; write it as the rules do",
     ];
     for expected in expect {
         assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");

@@ -347,6 +347,17 @@ impl Exposition {
                 sample(&mut probes, &labels, count)?;
             }
         }
+        if health.monitors.iter().any(|monitor| monitor.model.is_some()) {
+            let help = "Verdicts of monitors that ask a model for a token, since it is watched by this monitor";
+            let mut verdicts = counter(encoder, "monitor_verdicts", help)?;
+            for monitor in &health.monitors {
+                for (verdict, count) in monitor.model.iter().flat_map(|model| model.counts.iter()) {
+                    let mut labels = labels_of(table, monitor);
+                    labels.push(("verdict", verdict.as_str()));
+                    sample(&mut verdicts, &labels, count)?;
+                }
+            }
+        }
         let help = "Since when a monitor has its status, in seconds since 1970; at most since this process began";
         let mut since = gauge(encoder, "monitor_since_seconds", help)?;
         for monitor in &health.monitors {

@@ -11,6 +11,7 @@ use crate::net::streams::Gate;
 use crate::program::config::Config;
 use crate::program::responder::Responder;
 use crate::state::owner::Handle;
+use crate::state::probe::Secrets;
 
 /// The parts of a running server that a reload can change.
 pub(super) struct Changeable {
@@ -20,6 +21,8 @@ pub(super) struct Changeable {
     pub(super) gate: Arc<Gate>,
     /// Leads to the limit of signatures.
     pub(super) handle: Handle,
+    /// Values that probes send.
+    pub(super) secrets: Secrets,
 }
 
 impl Changeable {
@@ -46,14 +49,15 @@ impl Changeable {
         self.renew_settings(&new, is_other || !new.cookies.secret_files.is_empty());
         self.gate.limit(new.tcp);
         self.handle.snapshot().world().online_signer().limit(new.signing);
-        if is_other || new.signing != current.signing {
+        self.secrets.set_files(new.secrets.clone());
+        if is_other || new.signing != current.signing || new.secrets != current.secrets {
             info!(
-                "the configuration has changed: identity, cookies, responses, [tcp] and [signing] are in service as it \
-                 says"
+                "the configuration has changed: identity, cookies, responses, [tcp], [signing] and [secrets] are in \
+                 service as it says"
             );
         }
-        let Config { identity, cookies, responses, tcp, signing, .. } = new;
-        Config { identity, cookies, responses, tcp, signing, ..current }
+        let Config { identity, cookies, responses, tcp, signing, secrets, .. } = new;
+        Config { identity, cookies, responses, tcp, signing, secrets, ..current }
     }
 
     /// A random cookie secret stays as long as nothing else has changed, and old ones stay if a new file can't be used.

@@ -58,7 +58,8 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) fn start(config: &Config, begun: Begun, clock: Clock) -> Result<Self, Vec<String>> {
-        let Begun { mut sockets, certificates, http, started: Started { handle, feed }, settings, lock, old } = begun;
+        let Begun { mut sockets, certificates, http, started, secrets, settings, lock, old } = begun;
+        let Started { handle, feed } = started;
         let gate = Gate::new(config.tcp);
         let limiter = config.rate_limit.clone().map(|limit| Arc::new(Limiter::new(limit)));
         let renewed = certificates.all().map(|certificate| certificate as Arc<dyn Renew>);
@@ -78,7 +79,7 @@ impl Running {
         let listeners = sockets
             .serve(&responder, &gate, &certificates, handle.tasks())
             .map_err(|error| vec![format!("the sockets can't be served: {error}")])?;
-        let node = config.node.clone().unwrap_or_else(host_name);
+        let node = node_name(config);
         let is_handing_over = Arc::new(AtomicBool::new(false));
         let absent = Absent::watch(addresses.all().chain(http.as_ref().map(Http::address)));
         let served = |http: Http| {
@@ -86,7 +87,7 @@ impl Running {
             http.serve(handle.clone(), metrics, node.clone(), flag, absent)
         };
         let http = http.map(served);
-        let changeable = Changeable { responder, gate, handle };
+        let changeable = Changeable { responder, gate, handle, secrets };
         Ok(Self {
             changeable,
             feed,
@@ -218,6 +219,11 @@ impl Ready<'_> {
         let text = serde_json::to_string(self).map_err(|error| fail(error.to_string()))?;
         replace(file, (text + "\n").as_bytes(), Mode::Public).map_err(|error| fail(error.to_string()))
     }
+}
+
+/// The node's name: as configured, else the machine's.
+pub(super) fn node_name(config: &Config) -> String {
+    config.node.clone().unwrap_or_else(host_name)
 }
 
 fn host_name() -> String {

@@ -2,20 +2,23 @@
 //! owner holds the one instance. The sources of loads run beside them ([`loads`]).
 
 mod loads;
+mod models;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bailiwick_rules::health::{AddressFamily, AntiFlap, Forced, Monitored, Reading, RegionHealth, Status};
 use bailiwick_rules::id::{EndpointId, Overridden, RegionId};
+use bailiwick_rules::probe::{Effect, Verdict};
 use bailiwick_rules::rules::{Monitor, Probe};
 use bailiwick_rules::steer::{Conditions, Local, effective_status, endpoint_in_force};
 use bailiwick_rules::table::{Region, RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use crate::state::probe::{LoadResult, MonitorId, ProbeResult, Prober, Probing, Running, Targets};
+use crate::state::probe::{LoadResult, MonitorId, Outcome, Places, ProbeResult, Prober, Probing, Running, Targets};
 use crate::state::snapshot::{ByFamily, Health, MonitorView, Probes};
 use loads::{Loads, Read};
+use models::{Meaning, ModelState};
 
 /// All monitors that run. Equal monitors of several endpoints run once.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ struct Entry {
     since: Option<Timestamp>,
     probes: Probes,
     last_failure: Option<(Timestamp, Arc<str>)>,
+    /// What else is known of one that asks a model.
+    model: Option<Box<ModelState>>,
     /// Its probes run until this is dropped.
     _running: Running,
 }
@@ -79,6 +84,45 @@ impl Assignment {
     }
 }
 
+impl Entry {
+    /// What a round means for the status.
+    fn meaning(&mut self, outcome: Outcome, loads: &Loads, begun: Timestamp, now: Timestamp) -> Meaning {
+        if let Some(model) = &mut self.model {
+            let sources = model.sources.clone();
+            return model.take(&outcome, || loads.motion(&sources, begun, now), now);
+        }
+        let failure = if let Outcome::Failed(failure) = outcome { Some(Arc::from(failure.message)) } else { None };
+        let effect = if failure.is_some() { Effect::Failure } else { Effect::Success };
+        Meaning { effect, verdict: None, failure }
+    }
+
+    /// Counts a round. Returns whether it succeeded; `None` if it says nothing of that.
+    fn count(&mut self, meaning: &Meaning, now: Timestamp) -> Option<bool> {
+        if meaning.effect == Effect::None && meaning.verdict.is_none() {
+            return None; // nothing was asked, so that the last failure stands
+        }
+        self.failure.clone_from(&meaning.failure);
+        match (meaning.effect, &meaning.failure) {
+            (Effect::Success, _) => {
+                self.probes.passed += 1;
+                Some(true)
+            }
+            (Effect::None, _) => None,
+            (Effect::Doubt | Effect::Failure, failure) => {
+                self.probes.failed += 1;
+                self.last_failure = failure.clone().map(|failure| (now, failure));
+                Some(false)
+            }
+        }
+    }
+
+    /// Whether its last verdict is that the engine is full, and isn't stale.
+    fn is_busy(&self, now: Timestamp) -> bool {
+        let verdict = self.model.as_ref().and_then(|model| model.verdict());
+        verdict == Some(Verdict::Busy) && !self.monitored.is_stale(now)
+    }
+}
+
 impl<P: Prober> Monitors<P> {
     /// No monitors yet. `probing` starts them.
     pub(super) fn new(probing: Probing<P>) -> Self {
@@ -99,7 +143,19 @@ impl<P: Prober> Monitors<P> {
             (own, region.endpoints.iter().map(|(_, endpoint)| assign(&endpoint.monitor)).collect())
         });
         let regions = regions.collect();
-        Assignment { regions, loads: self.loads.assign(table, &self.probing) }
+        let assignment = Assignment { regions, loads: self.loads.assign(table, &self.probing) };
+        for (id, entry) in &mut self.entries {
+            if let Some(model) = &mut entry.model {
+                let (places, sources) = models::watched(table, &assignment, *id);
+                // One that these rules no longer have goes on as it was, until it is stopped.
+                if !places.is_empty() {
+                    model.name = models::name_of(assignment.watched_by(table, *id));
+                    model.places.set(places);
+                    model.sources = sources;
+                }
+            }
+        }
+        assignment
     }
 
     /// The running monitor with this content. Starts it if there is none.
@@ -110,6 +166,8 @@ impl<P: Prober> Monitors<P> {
         }
         let id = MonitorId(self.next);
         self.next += 1;
+        let model = monitor.probe.model().map(|_| Box::<ModelState>::default());
+        let places = model.as_ref().map_or_else(Places::default, |model| model.places.clone());
         let entry = Entry {
             monitored: Monitored {
                 machine: AntiFlap::new(monitor.thresholds),
@@ -120,7 +178,8 @@ impl<P: Prober> Monitors<P> {
             since: None,
             probes: Probes::default(),
             last_failure: None,
-            _running: self.probing.start(id, monitor.clone(), targets),
+            model,
+            _running: self.probing.start(id, monitor.clone(), targets, &places),
             monitor: monitor.clone(),
             targets,
         };
@@ -141,20 +200,33 @@ impl<P: Prober> Monitors<P> {
         assigned.filter(|entry| entry.monitored.heard.is_none()).map(|entry| entry.monitor.timeout).max()
     }
 
-    /// Takes a probe's result, unless its monitor has been stopped meanwhile.
+    /// Takes a probe's result, unless its monitor has been stopped meanwhile. Returns whether it succeeded; `None` if
+    /// it counts as neither.
     /// `places` are the rules in service and what their monitors watch, for the log.
-    pub(super) fn record(&mut self, result: ProbeResult, now: Timestamp, places: (&Table, &Assignment)) {
-        let Some(entry) = self.entries.get_mut(&result.monitor) else { return };
+    pub(super) fn record(
+        &mut self,
+        result: ProbeResult,
+        now: Timestamp,
+        places: (&Table, &Assignment),
+    ) -> Option<bool> {
+        let Some(entry) = self.entries.get_mut(&result.monitor) else {
+            return Some(matches!(result.outcome, Outcome::Passed(_)));
+        };
         let before = entry.monitored.machine.status();
-        entry.monitored.machine.record(result.outcome.is_ok());
+        let verdict = entry.model.as_ref().and_then(|model| model.verdict());
+        let meaning = entry.meaning(result.outcome, &self.loads, result.begun, now);
+        let machine = &mut entry.monitored.machine;
+        match meaning.effect {
+            Effect::Success => machine.record(true),
+            Effect::Failure => machine.record(false),
+            Effect::Doubt => machine.record_doubtful_failure(),
+            Effect::None => {}
+        }
         entry.monitored.heard = Some(now);
-        entry.failure = result.outcome.err().map(Arc::from);
-        match &entry.failure {
-            None => entry.probes.passed += 1,
-            Some(failure) => {
-                entry.probes.failed += 1;
-                entry.last_failure = Some((now, Arc::clone(failure)));
-            }
+        let passed = entry.count(&meaning, now);
+        if let Some(after) = meaning.verdict.filter(|after| verdict != Some(*after)) {
+            let name = entry.model.as_ref().map(|model| model.name.as_str()).unwrap_or_default();
+            models::log_change(name, (verdict, after), entry.failure.as_deref());
         }
         let after = entry.monitored.machine.status();
         if before != after || entry.since.is_none() {
@@ -178,6 +250,7 @@ impl<P: Prober> Monitors<P> {
         } else if let Some(failure) = failure {
             tracing::debug!(monitor = target, failure, "probe failed; the monitor stays {after}");
         }
+        passed
     }
 
     /// Takes what a reading brought. Returns whether that is news: a first reading, or one that fails after one that
@@ -231,7 +304,11 @@ impl<P: Prober> Monitors<P> {
             }
         }
         let since = self.note_statuses(table, &regions, now);
-        let loads = self.loads.views(table, &assignment.loads);
+        let loads = self.loads.views(table, &assignment.loads, |region, endpoint| {
+            let of_endpoint = assignment.regions.get(region.get()).and_then(|(_, endpoints)| endpoints.get(endpoint));
+            let entries = of_endpoint.into_iter().flatten().filter_map(|id| self.entries.get(id));
+            entries.into_iter().any(|entry| entry.is_busy(now))
+        });
         let overrides = overrides.clone();
         Health {
             regions,
@@ -275,6 +352,7 @@ impl<P: Prober> Monitors<P> {
             since: entry.since.unwrap_or(now),
             probes: entry.probes,
             last_failure: entry.last_failure.clone(),
+            model: entry.model.as_ref().map(|model| model.view()),
         })
     }
 
@@ -326,6 +404,7 @@ fn target(monitor: &Monitor, targets: Targets) -> String {
     let target = match &monitor.probe {
         Probe::Tcp { address } => address.clone(),
         Probe::Http(probe) => probe.url.to_string(),
+        Probe::OpenAi(probe) => probe.http.url.to_string(),
     };
     match targets {
         Targets::Any => target,

@@ -31,7 +31,7 @@ use super::{Change, Faults, Handle, Offer, Source, Status};
 use crate::state::keeper::{Attempt, Keeper};
 use crate::state::leases::Leases;
 use crate::state::observed::Observed;
-use crate::state::probe::{LoadResult, ProbeResult, Prober, Probing};
+use crate::state::probe::{LoadResult, ProbeResult, Prober, Probing, Surroundings};
 use crate::state::snapshot::{RejectedZone, Snapshot, World, ZoneSource};
 use crate::state::store::{Kind, Store};
 use crate::system::clock::Clock;
@@ -57,6 +57,8 @@ const STALLED_AFTER: Duration = Duration::from_secs(20);
 /// The state that the owner starts with.
 #[derive(Debug)]
 pub(crate) struct InitialState {
+    /// The node's name.
+    pub(crate) node: String,
     /// Rules, zones and geography.
     pub(crate) world: World,
     /// The status of their sources.
@@ -89,7 +91,8 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
     let (ready, is_ready) = oneshot::channel();
     let observed = Observed::default();
     let world = Arc::new(initial.world);
-    let mut monitors = Monitors::new(Probing::new(prober, results, loads));
+    let surroundings = Surroundings { clock: clock.clone(), node: initial.node.into(), observed: observed.clone() };
+    let mut monitors = Monitors::new(Probing::new(prober, results, loads, surroundings));
     let assignment = monitors.assign(&world.rules().table);
     let snapshot = Snapshot::new(
         Arc::clone(&world),
@@ -285,11 +288,10 @@ impl<P: Prober> Owner<P> {
 
     /// Takes a probe's result.
     fn record(&mut self, result: ProbeResult) {
-        let passed = result.outcome.is_ok();
-        self.status.probes_passed += u64::from(passed);
-        self.status.probes_failed += u64::from(!passed);
         let places = (&self.current.world.rules().table, &self.current.assignment);
-        self.monitors.record(result, self.clock.now(), places);
+        let passed = self.monitors.record(result, self.clock.now(), places);
+        self.status.probes_passed += u64::from(passed == Some(true));
+        self.status.probes_failed += u64::from(passed == Some(false));
     }
 
     /// Takes what a reading brought. Many come each second, so they are published together, unless they are news.

@@ -16,7 +16,7 @@ use tokio::time::{Duration, Instant, sleep};
 use super::*;
 use crate::protocol::name::Name;
 use crate::state::load::compile_rules;
-use crate::state::probe::{Prober, Targets};
+use crate::state::probe::{Passed, ProbeFailure, Prober, Targets};
 use crate::state::snapshot::World;
 use crate::state::store::Store;
 use crate::zone::file;
@@ -43,7 +43,7 @@ impl Scripted {
 }
 
 impl Prober for Scripted {
-    async fn probe(&self, monitor: &Monitor, targets: Targets) -> Result<(), String> {
+    async fn probe(&self, monitor: &Monitor, targets: Targets) -> Result<Passed, ProbeFailure> {
         let Probe::Tcp { address } = &monitor.probe else { panic!("only tcp here") };
         // The halves of a monitor that tells the families apart are asked by the names of their own.
         let address =
@@ -53,8 +53,8 @@ impl Prober for Scripted {
         assert!(address != "stumbles:1" || self.count("stumbles:1") != 2, "a probe that dies once, for the test");
         let answer = self.answers.lock().unwrap().get(address).copied();
         match answer {
-            Some(true) => Ok(()),
-            Some(false) => Err("refused".to_owned()),
+            Some(true) => Ok(Passed::default()),
+            Some(false) => Err("refused".to_owned().into()),
             None => std::future::pending().await,
         }
     }
@@ -99,6 +99,7 @@ fn zones(text: &str) -> Arc<[ZoneSource]> {
 fn beginning(rules: Arc<Rules>, zone: &str) -> InitialState {
     let world = World::build(rules, zones(zone), Arc::default(), Arc::new(Places::none()), NOW, None).unwrap();
     InitialState {
+        node: String::new(),
         world,
         status: Status::default(),
         store: None,
@@ -438,6 +439,7 @@ fn signed() -> InitialState {
     let rules = compile_rules(unwatched.to_string().into_bytes(), "rules.json").unwrap();
     let world = World::build(rules, zones(""), [keys].into(), Arc::new(Places::none()), NOW, None).unwrap();
     InitialState {
+        node: String::new(),
         world,
         status: Status::default(),
         store: None,

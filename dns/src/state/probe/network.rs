@@ -5,11 +5,13 @@
 //! connections that are kept. Proxies from the environment are ignored, so that the named host is reached. No redirect
 //! is followed: secrets and certificates are for the named endpoint only.
 
+mod model;
 mod page;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bailiwick_rules::health::AddressFamily;
 use bailiwick_rules::load::EngineReading;
@@ -23,7 +25,8 @@ use tokio::net::TcpStream;
 use super::authorities::Authorities;
 use super::failure::{Asked, by_address, chain, describe};
 use super::lookups::Lookups;
-use super::{Prober, Secrets, Targets};
+use super::{Passed, ProbeFailure, Prober, Secrets, Targets};
+use model::{CONNECT, Raised};
 
 /// How much of a response's body is searched, in bytes.
 pub(super) const MAX_BODY: usize = 64 << 10;
@@ -35,11 +38,14 @@ const MAX_ADDRESSES: usize = 16;
 pub(crate) struct NetworkProber {
     /// For plain monitors: they trust the system's authorities, use the URL's host name and accept any address.
     client: Client,
+    /// For plain monitors that ask a model: as the first, but a connection has to come about sooner.
+    asking: Client,
     /// For plain sources of loads. They are asked too often for a new connection each time.
     keeping: Client,
     lookups: Lookups,
     authorities: Arc<Authorities>,
     secrets: Secrets,
+    raised: Raised,
 }
 
 impl NetworkProber {
@@ -55,8 +61,10 @@ impl NetworkProber {
         let (lookups, authorities) = (Lookups::default(), Authorities::new(directory).map_err(|error| failed(&error))?);
         let plain = || builder(authorities.of_system().clone()).dns_resolver(Arc::new(lookups.clone()));
         let client = plain().build().map_err(|error| failed(&error))?;
+        let asking = plain().connect_timeout(CONNECT).build().map_err(|error| failed(&error))?;
         let keeping = plain().pool_max_idle_per_host(1).build().map_err(|error| failed(&error))?;
-        Ok(Self { client, keeping, lookups, authorities: Arc::new(authorities), secrets })
+        let (authorities, raised) = (Arc::new(authorities), Raised::default());
+        Ok(Self { client, asking, keeping, lookups, authorities, secrets, raised })
     }
 
     /// Connects by TCP.
@@ -79,7 +87,7 @@ impl NetworkProber {
         }
         let (groups, tls) = self.ways(probe, targets).await?;
         let ask = async |some: &Vec<SocketAddr>| {
-            let (client, url) = client_for(probe, tls.clone(), some)?;
+            let (client, url) = client_for(probe, tls.clone(), some, None)?;
             self.ask(probe, client, url, targets, some).await
         };
         try_join_all(groups.iter().map(ask)).await.map(drop)
@@ -96,17 +104,22 @@ impl NetworkProber {
     }
 
     /// A GET with what the probe adds to it.
-    fn request(&self, probe: &HttpProbe, client: &Client, url: Url) -> Result<RequestBuilder, String> {
+    async fn request(&self, probe: &HttpProbe, client: &Client, url: Url) -> Result<RequestBuilder, String> {
         let mut request = client.get(url);
         if let Some(host) = host_of(probe) {
             request = request.header(HOST, host);
         }
         if let Some(name) = &probe.secret {
-            let name = name.as_str();
-            let value = self.secrets.get(name).ok_or_else(|| format!("the secret {name} has no value on this node"))?;
-            request = request.bearer_auth(value);
+            request = request.bearer_auth(self.secret(name.as_str()).await?);
         }
         Ok(request)
+    }
+
+    /// The value of a secret. A disk may hang, so its file is looked at on a blocking thread.
+    async fn secret(&self, name: &str) -> Result<String, String> {
+        let (secrets, name) = (self.secrets.clone(), name.to_owned());
+        let read = tokio::task::spawn_blocking(move || secrets.get(&name)).await;
+        read.unwrap_or_else(|error| Err(format!("the secret isn't read, by a fault of this program ({error})")))
     }
 
     /// The TLS settings for `ca_file`, or the system's. A disk may hang, so the file is read on a blocking thread.
@@ -133,7 +146,7 @@ impl NetworkProber {
             let error = error.without_url();
             describe_by_address(targets, by, describe(&error, asked), &error)
         };
-        let request = self.request(probe, &client, url)?;
+        let request = self.request(probe, &client, url).await?;
         let mut response = request.send().await.map_err(failed)?;
         let failed_at = |text: String| if targets.tested_family().is_some() { prefixed(by, &text) } else { text };
         let answered = response.status().as_u16();
@@ -155,11 +168,13 @@ impl NetworkProber {
 }
 
 impl Prober for NetworkProber {
-    async fn probe(&self, monitor: &Monitor, targets: Targets) -> Result<(), String> {
+    async fn probe(&self, monitor: &Monitor, targets: Targets) -> Result<Passed, ProbeFailure> {
         match &monitor.probe {
-            Probe::Tcp { address } => self.connect(address, targets).await,
-            Probe::Http(probe) => self.get(probe, targets).await,
+            Probe::Tcp { address } => self.connect(address, targets).await?,
+            Probe::Http(probe) => self.get(probe, targets).await?,
+            Probe::OpenAi(probe) => return self.ask_model(probe, targets).await,
         }
+        Ok(Passed::default())
     }
 
     async fn read_load(&self, source: &LoadSource) -> Result<EngineReading, String> {
@@ -204,14 +219,22 @@ fn prefixed(by: &[SocketAddr], failure: &str) -> String {
     by.first().map_or_else(|| failure.to_owned(), |address| format!("{address}: {failure}"))
 }
 
-/// A client that connects only to these addresses, and the URL to give it.
-fn client_for(probe: &HttpProbe, tls: ClientConfig, addresses: &[SocketAddr]) -> Result<(Client, Url), String> {
+/// A client that connects only to these addresses, within `connect` if that is given, and the URL to give it.
+fn client_for(
+    probe: &HttpProbe,
+    tls: ClientConfig,
+    addresses: &[SocketAddr],
+    connect: Option<Duration>,
+) -> Result<(Client, Url), String> {
     let mut url = probe.url.as_url().clone();
     // The client takes the TLS server name from the URL, so it is set there. The addresses are set below.
     if let Some(name) = probe.server_name().filter(|_| url.scheme() == "https") {
         url.set_host(Some(name.as_str())).map_err(|error| format!("{name} can't stand in a URL: {error}"))?;
     }
     let mut building = builder(tls);
+    if let Some(connect) = connect {
+        building = building.connect_timeout(connect);
+    }
     if let Some(name) = url.domain() {
         building = building.resolve_to_addrs(name, addresses);
     }

@@ -1,7 +1,9 @@
 //! Tests of probes, against servers on 127.0.0.1 and with a prober that only notes times.
 
 mod loads;
+mod models;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -11,6 +13,7 @@ use tokio::net::TcpListener;
 
 use super::network::MAX_BODY;
 use super::*;
+use crate::state::observed::Observed;
 
 /// An HTTP server of one answer that remembers what it was asked; ends when dropped.
 struct Server {
@@ -42,6 +45,11 @@ impl Server {
                         Err(_) => break,
                     }
                 }
+                let head = String::from_utf8_lossy(&request).into_owned();
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+                let mut body = vec![0; length.unwrap_or(0)];
+                let _ = stream.read_exact(&mut body).await;
+                request.extend(body);
                 asked.lock().unwrap().push(String::from_utf8_lossy(&request).into_owned());
                 let _ = stream.write_all(&answer).await;
                 if hold {
@@ -72,6 +80,12 @@ fn prober() -> NetworkProber {
     NetworkProber::new(Secrets::new(secrets), Path::new("")).unwrap()
 }
 
+/// A node that no Worker tells anything.
+fn alone() -> Surroundings {
+    let clock = Clock::of_runtime(Timestamp(1_800_000_000_000));
+    Surroundings { clock, node: "ns1".into(), observed: Observed::default() }
+}
+
 fn answer(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
 }
@@ -81,20 +95,24 @@ async fn tcp_succeeds_where_something_listens() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let monitor = monitor(&format!(r#""type": "tcp", "address": "{address}""#));
-    assert_eq!(prober().probe(&monitor, Targets::Any).await, Ok(()));
+    assert_eq!(prober().probe(&monitor, Targets::Any).await, Ok(Passed::default()));
     drop(listener);
-    let error = prober().probe(&monitor, Targets::Any).await.unwrap_err();
+    let error = prober().probe(&monitor, Targets::Any).await.unwrap_err().message;
     assert!(error.contains("refused"), "{error}");
 }
 
 #[tokio::test]
 async fn http_succeeds_by_status_and_body() {
     let server = Server::start(answer("200 OK", "", "all is ready here"), false).await;
-    assert_eq!(prober().probe(&http(&server, ""), Targets::Any).await, Ok(()));
-    assert_eq!(prober().probe(&http(&server, r#", "body_contains": "ready""#), Targets::Any).await, Ok(()));
-    let error = prober().probe(&http(&server, r#", "body_contains": "steady""#), Targets::Any).await.unwrap_err();
+    assert_eq!(prober().probe(&http(&server, ""), Targets::Any).await, Ok(Passed::default()));
+    assert_eq!(
+        prober().probe(&http(&server, r#", "body_contains": "ready""#), Targets::Any).await,
+        Ok(Passed::default())
+    );
+    let error =
+        prober().probe(&http(&server, r#", "body_contains": "steady""#), Targets::Any).await.unwrap_err().message;
     assert_eq!(error, "the body doesn't contain \"steady\"");
-    let error = prober().probe(&http(&server, r#", "status": [204, 503]"#), Targets::Any).await.unwrap_err();
+    let error = prober().probe(&http(&server, r#", "status": [204, 503]"#), Targets::Any).await.unwrap_err().message;
     assert_eq!(error, "answered 200, expected 204 or 503");
     assert!(server.requests.lock().unwrap()[0].starts_with("GET /health HTTP/1.1\r\n"));
     assert_eq!(server.requests.lock().unwrap().len(), 4, "a connection each");
@@ -105,7 +123,7 @@ async fn a_redirect_fails_and_is_not_followed() {
     let other = Server::start(answer("200 OK", "", ""), false).await;
     let location = format!("location: http://{}/\r\n", other.address);
     let server = Server::start(answer("302 Found", &location, ""), false).await;
-    let error = prober().probe(&http(&server, ""), Targets::Any).await.unwrap_err();
+    let error = prober().probe(&http(&server, ""), Targets::Any).await.unwrap_err().message;
     assert_eq!(error, "answered 302, expected 200");
     assert!(other.requests.lock().unwrap().is_empty());
 }
@@ -113,11 +131,14 @@ async fn a_redirect_fails_and_is_not_followed() {
 #[tokio::test]
 async fn a_secret_goes_as_a_bearer_token_and_a_missing_one_fails() {
     let server = Server::start(answer("200 OK", "", ""), false).await;
-    assert_eq!(prober().probe(&http(&server, r#", "secret": "HEALTH_KEY""#), Targets::Any).await, Ok(()));
+    assert_eq!(
+        prober().probe(&http(&server, r#", "secret": "HEALTH_KEY""#), Targets::Any).await,
+        Ok(Passed::default())
+    );
     assert!(server.requests.lock().unwrap()[0].contains("authorization: Bearer s3cret\r\n"));
     let error =
         prober().probe(&http(&server, r#", "secret": "BAILIWICK_NO_SUCH_KEY""#), Targets::Any).await.unwrap_err();
-    assert_eq!(error, "the secret BAILIWICK_NO_SUCH_KEY has no value on this node");
+    assert_eq!(error.message, "the secret BAILIWICK_NO_SUCH_KEY has no value on this node");
     assert_eq!(server.requests.lock().unwrap().len(), 1, "nothing was sent without it");
     assert!(!format!("{:?}", prober()).contains("s3cret"));
 }
@@ -126,12 +147,16 @@ async fn a_secret_goes_as_a_bearer_token_and_a_missing_one_fails() {
 async fn no_more_of_a_body_is_read_than_its_beginning() {
     let body = format!("{}ready", "x".repeat(MAX_BODY));
     let server = Server::start(answer("200 OK", "", &body), false).await;
-    let error = prober().probe(&http(&server, r#", "body_contains": "ready""#), Targets::Any).await.unwrap_err();
+    let error =
+        prober().probe(&http(&server, r#", "body_contains": "ready""#), Targets::Any).await.unwrap_err().message;
     assert_eq!(error, "the first 65536 bytes of the body don't contain \"ready\"");
 
     // What was looked for stands in a body that never ends.
     let server = Server::start("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nready\r\n", true).await;
-    assert_eq!(prober().probe(&http(&server, r#", "body_contains": "ready""#), Targets::Any).await, Ok(()));
+    assert_eq!(
+        prober().probe(&http(&server, r#", "body_contains": "ready""#), Targets::Any).await,
+        Ok(Passed::default())
+    );
 }
 
 #[tokio::test]
@@ -152,20 +177,22 @@ async fn tls_is_spoken_to_https() {
 async fn a_probe_that_takes_too_long_fails() {
     let server = Server::start("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nre", true).await;
     let (results, mut recorded) = mpsc::channel(8);
-    let probing = Probing::new(prober(), results, mpsc::channel(1).0);
+    let probing = Probing::new(prober(), results, mpsc::channel(1).0, alone());
     let monitor = http(&server, r#", "body_contains": "ready", "timeout": "150ms", "interval": "1s""#);
-    let _running = probing.start(MonitorId(3), monitor, Targets::Any);
+    let _running = probing.start(MonitorId(3), monitor, Targets::Any, &Places::default());
     let result = recorded.recv().await.unwrap();
     assert_eq!(result.monitor, MonitorId(3));
-    assert_eq!(result.outcome, Err("no answer within 150ms".to_owned()), "although a part of the body came");
+    let late = ProbeFailure::from("no answer within 150ms".to_owned());
+    assert_eq!(result.outcome, Outcome::Failed(late), "although a part of the body came");
 }
 
 /// Succeeds at once and tells when.
 struct Instants(mpsc::UnboundedSender<Instant>);
 
 impl Prober for Instants {
-    async fn probe(&self, _: &Monitor, _: Targets) -> Result<(), String> {
-        self.0.send(Instant::now()).map_err(|error| error.to_string())
+    async fn probe(&self, _: &Monitor, _: Targets) -> Result<Passed, ProbeFailure> {
+        self.0.send(Instant::now()).map_err(|error| error.to_string())?;
+        Ok(Passed::default())
     }
 
     async fn read_load(
@@ -180,7 +207,7 @@ impl Prober for Instants {
 async fn probes_begin_at_once_and_then_keep_their_interval_apart_from_each_other() {
     let (instants, mut probed) = mpsc::unbounded_channel();
     let (results, mut recorded) = mpsc::channel(64);
-    let probing = Probing::new(Instants(instants), results, mpsc::channel(1).0);
+    let probing = Probing::new(Instants(instants), results, mpsc::channel(1).0, alone());
     let begun = Instant::now();
     let mut seconds = Vec::new();
     for number in 0..4 {
@@ -188,6 +215,7 @@ async fn probes_begin_at_once_and_then_keep_their_interval_apart_from_each_other
             MonitorId(number),
             monitor(r#""type": "tcp", "address": "a:1", "interval": "8s""#),
             Targets::Any,
+            &Places::default(),
         );
         let mut at = Vec::new();
         for _ in 0..4 {
@@ -225,21 +253,25 @@ async fn endpoints_that_hang_keep_no_other_from_its_interval() {
     });
     let live = Server::start("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", false).await;
     let (results, mut told) = mpsc::channel(4096);
-    let probing =
-        Probing::new(NetworkProber::new(Secrets::default(), Path::new("")).unwrap(), results, mpsc::channel(1).0);
+    let probing = Probing::new(
+        NetworkProber::new(Secrets::default(), Path::new("")).unwrap(),
+        results,
+        mpsc::channel(1).0,
+        alone(),
+    );
     let timing = r#", "interval": "1s", "timeout": "4s""#;
     let hang = |number: u64| {
         let monitor = monitor(&format!(r#""type": "http", "url": "http://{address}/{number}"{timing}"#));
-        probing.start(MonitorId(number), monitor, Targets::Any)
+        probing.start(MonitorId(number), monitor, Targets::Any, &Places::default())
     };
     let mut running: Vec<Running> = (1..=600).map(hang).collect();
     let begun = Instant::now();
-    running.push(probing.start(MonitorId(0), http(&live, timing), Targets::Any));
+    running.push(probing.start(MonitorId(0), http(&live, timing), Targets::Any, &Places::default()));
     let mut heard = Vec::new();
     while heard.len() < 8 {
         let result = timeout(Duration::from_secs(60), told.recv()).await.unwrap().unwrap();
         if result.monitor == MonitorId(0) {
-            result.outcome.unwrap();
+            assert_eq!(result.outcome, Outcome::Passed(Passed::default()));
             heard.push(begun.elapsed());
         }
     }

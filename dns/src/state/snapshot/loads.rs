@@ -32,6 +32,8 @@ pub(crate) struct LoadView {
     pub failure: Option<Arc<str>>,
     /// How many readings were good, and how many failed.
     pub readings: Probes,
+    /// Whether a probe found the engine full, whatever the reading says.
+    pub is_full: bool,
 }
 
 impl LoadView {
@@ -39,7 +41,8 @@ impl LoadView {
     #[must_use]
     pub(crate) fn load(&self, now: Timestamp) -> Option<Ratio> {
         let (at, reading) = self.reading?;
-        reading.load(self.capacity).filter(|_| now.since(at) <= self.patience)
+        let load = reading.load(self.capacity).filter(|_| now.since(at) <= self.patience)?;
+        Some(if self.is_full { load.max(Ratio::ONE) } else { load })
     }
 
     fn report(&self, now: Timestamp) -> EndpointLoadReport {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bailiwick_rules::health::{AddressFamily, RegionHealth, Status, supposing_down};
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::report::{
-    DEFAULT_INTERVAL, EndpointReport, HealthReport, OverrideReport, RegionReport, SharesReport,
+    DEFAULT_INTERVAL, EndpointReport, HealthReport, OverrideReport, ProbeReport, RegionReport, SharesReport,
 };
 use bailiwick_rules::steer::first_token::Medians;
 use bailiwick_rules::steer::{Ask, Conditions, InForce, Local, effective_status, forced, forced_endpoint, steer};
@@ -53,6 +53,7 @@ impl Snapshot {
             age_ms: age.unwrap_or(Millis(0)).0,
             interval_ms: interval.0,
             families: self.families(index, None),
+            probe: self.probe_report(index, None),
             endpoints: endpoints
                 .map(|(position, (id, _))| (id.clone(), self.endpoint_report(index, position, &conditions)))
                 .collect(),
@@ -62,14 +63,33 @@ impl Snapshot {
     fn endpoint_report(&self, region: RegionIndex, position: usize, conditions: &Conditions<'_>) -> EndpointReport {
         let health = self.health.regions.get(region.get());
         let probed = health.and_then(|health| health.endpoints.get(position).copied()).unwrap_or_default();
-        let families = self.families(region, Some(position));
+        let (families, probe) = (self.families(region, Some(position)), self.probe_report(region, Some(position)));
         match forced_endpoint(self.table(), region, position, conditions) {
-            None => EndpointReport { status: probed, probed: None, forced: None, families },
+            None => EndpointReport { status: probed, probed: None, forced: None, families, probe },
             Some(forced) => {
                 let status = forced.status;
-                EndpointReport { status, probed: Some(probed), forced: Some(override_report(forced)), families }
+                EndpointReport { status, probed: Some(probed), forced: Some(override_report(forced)), families, probe }
             }
         }
+    }
+
+    /// What the probes of a model say, if a region's own monitor or an endpoint's asks one.
+    fn probe_report(&self, region: RegionIndex, endpoint: Option<usize>) -> Option<ProbeReport> {
+        let is_it = |one: &&MonitorView| (one.region, one.endpoint) == (region, endpoint);
+        let monitor = self.health.monitors.iter().find(is_it)?;
+        let model = monitor.model.as_ref()?;
+        let (verdict, says, since) = match model.verdict {
+            Some((verdict, since)) => (verdict.as_str(), verdict.meaning(), Some(since)),
+            None => ("none", "no probe has ended yet", None),
+        };
+        Some(ProbeReport {
+            verdict: verdict.to_owned(),
+            says: says.to_owned(),
+            since,
+            failure: monitor.failure.as_deref().map(str::to_owned),
+            raised: model.raised.map(|limit| limit.to_string()),
+            unpaid_until: model.unpaid_until,
+        })
     }
 
     /// What the probes say of each family of a region's addresses, or of an endpoint's; empty where its monitors don't

@@ -77,6 +77,7 @@ fn health(fra: &Monitored) -> Health {
         since: NOW,
         probes: crate::state::snapshot::Probes::default(),
         last_failure: None,
+        model: None,
     }];
     // Regions are in the order of their names: fra, nyc, par.
     Health { regions, monitors, ..Health::default() }

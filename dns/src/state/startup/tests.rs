@@ -16,14 +16,14 @@ use crate::dnssec::state::State;
 use crate::dnssec::timeline::{self, NewKey};
 use crate::locate::geoip::testing::{DatabaseBuilder, flat};
 use crate::program::config::SignedZone;
-use crate::state::probe::Targets;
+use crate::state::probe::{Passed, ProbeFailure, Targets};
 
 /// Every probe succeeds.
 struct Healthy;
 
 impl Prober for Healthy {
-    async fn probe(&self, _: &Monitor, _: Targets) -> Result<(), String> {
-        Ok(())
+    async fn probe(&self, _: &Monitor, _: Targets) -> Result<Passed, ProbeFailure> {
+        Ok(Passed::default())
     }
 
     async fn read_load(
@@ -66,6 +66,7 @@ impl Node {
 
     fn sources(&self) -> Sources {
         Sources {
+            node: "ns1".to_owned(),
             rules: self.path("rules.json"),
             geoip: Some(self.path("geo.mmdb")),
             registered: crate::locate::geoip::Registered::Ignored,

@@ -1,10 +1,11 @@
 //! Reads monitors. Takes the JSON of a health check, returns a [`Monitor`]. Called by the reader of regions.
 
+use super::http::tls_fields;
+use super::model_probe::{self, Watched, model_probe};
 use super::value::{duration, http_url, one_of, secret_name};
 use crate::health::{AddressFamily, Thresholds};
 use crate::json::{Fields, Node, Reader};
-use crate::rules::authority::{Authority, server_name};
-use crate::rules::{Family, HostName, HttpProbe, HttpUrl, Monitor, Probe};
+use crate::rules::{Family, HostName, HttpProbe, Monitor, Probe};
 use crate::time::Millis;
 
 /// The fields that monitors of one type have.
@@ -13,31 +14,57 @@ const OF_HTTP: [&str; 7] = ["url", "status", "body_contains", "secret", "host", 
 /// Those of HTTP that are likely to be asked of TCP, too.
 const HTTP_ONLY: [&str; 3] = ["host", "sni", "ca_file"];
 
-pub(super) fn monitor(reader: &mut Reader<'_>, node: &Node) -> Option<Monitor> {
+/// `watched` is what the monitor stands at.
+pub(super) fn monitor(reader: &mut Reader<'_>, node: &Node, watched: Watched<'_>) -> Option<Monitor> {
     let mut fields = reader.object(node)?;
-    let kind = fields.required("type", "\"tcp\" or \"http\"", |reader, node| match reader.string(node)? {
-        kind @ ("tcp" | "http") => Some(kind),
-        kind @ ("openai" | "vllm") => {
-            reader.fail(format!("is {kind:?}, a monitor this version doesn't have yet; use \"http\" or \"tcp\""))
-        }
-        kind => reader.fail(format!("is {kind:?}; write \"http\" or \"tcp\"")),
-    });
+    let kind =
+        fields.required("type", "\"tcp\", \"http\" or \"openai\"", |reader, node| match reader.string(node)? {
+            kind @ ("tcp" | "http" | "openai") => Some(kind),
+            kind @ ("vllm" | "sglang") => reader.fail(format!(
+                "is {kind:?}; write \"openai\", which asks such an engine for a token, or \"http\" or \"tcp\""
+            )),
+            kind => reader.fail(format!("is {kind:?}; write \"http\", \"tcp\" or \"openai\"")),
+        });
+    let is_model = kind == Some("openai");
+    let span = |low, high| move |reader: &mut Reader<'_>, node: &Node| duration(reader, node, low..=high);
+    let interval = fields.optional("interval", span(Millis(100), Millis(3_600_000)));
+    let interval = interval.unwrap_or(if is_model { model_probe::INTERVAL } else { Millis(10_000) });
+    let mut first_token = None;
     let probe = match kind {
         Some("tcp") => tcp_probe(&mut fields),
-        Some(_) => http_probe(&mut fields),
+        Some("http") => http_probe(&mut fields),
+        Some(_) => model_probe(&mut fields, watched, interval).map(|(probe, within)| {
+            first_token = Some(within);
+            Probe::OpenAi(Box::new(probe))
+        }),
         None => {
             // Without its type nobody knows which fields belong: say only what is certain.
-            for key in OF_TCP.into_iter().chain(OF_HTTP) {
+            for key in OF_TCP.into_iter().chain(OF_HTTP).chain(model_probe::FIELDS) {
                 fields.optional(key, |_, _| Some(()));
             }
             None
         }
     };
+    if !is_model && kind.is_some() {
+        for key in model_probe::FIELDS {
+            if fields.has(key) {
+                let said = "belongs to \"type\": \"openai\" only; leave it out, or change the type";
+                fields.optional(key, |reader, _| reader.fail::<()>(said));
+            }
+        }
+    }
     let address = probe.as_ref().and_then(Probe::address_family);
-    let family = fields.optional("family", |reader, node| family(reader, node, address));
-    let span = |low, high| move |reader: &mut Reader<'_>, node: &Node| duration(reader, node, low..=high);
-    let interval = fields.optional("interval", span(Millis(100), Millis(3_600_000)));
-    let timeout = fields.optional("timeout", span(Millis(10), Millis(300_000)));
+    let family = fields.optional("family", |reader, node| match family(reader, node, address)? {
+        Family::Both if is_model => reader.fail(
+            "is \"both\", which would have every address of both families make a token each time; write \"any\", \
+             \"ipv4\" or \"ipv6\"",
+        ),
+        family => Some(family),
+    });
+    let timeout = match is_model {
+        true => first_token,
+        false => fields.optional("timeout", span(Millis(10), Millis(300_000))),
+    };
     let count =
         |reader: &mut Reader<'_>, node: &Node| reader.integer(node, 1..=1000).and_then(|n| u32::try_from(n).ok());
     let thresholds = Thresholds {
@@ -46,13 +73,7 @@ pub(super) fn monitor(reader: &mut Reader<'_>, node: &Node) -> Option<Monitor> {
         down: fields.optional("down_thresh", count).unwrap_or(3),
     };
     fields.finish();
-    Some(Monitor {
-        probe: probe?,
-        family,
-        interval: interval.unwrap_or(Millis(10_000)),
-        timeout: timeout.unwrap_or(Millis(3_000)),
-        thresholds,
-    })
+    Some(Monitor { probe: probe?, family, interval, timeout: timeout.unwrap_or(Millis(3_000)), thresholds })
 }
 
 fn tcp_probe(fields: &mut Fields<'_, '_, '_>) -> Option<Probe> {
@@ -92,38 +113,6 @@ fn http_probe(fields: &mut Fields<'_, '_, '_>) -> Option<Probe> {
     let (host, sni, ca_file) = tls_fields(fields, url.as_ref());
     let status = status.unwrap_or_else(|| vec![200]);
     Some(Probe::Http(HttpProbe { url: url?, status, body_contains, secret, host, sni, ca_file }))
-}
-
-/// Whom an HTTP request asks for beyond its URL: `host`, `sni` and `ca_file`.
-pub(super) fn tls_fields(
-    fields: &mut Fields<'_, '_, '_>,
-    url: Option<&HttpUrl>,
-) -> (Option<Authority>, Option<HostName>, Option<String>) {
-    let host = fields.optional("host", |reader, node| {
-        let text = reader.string(node)?;
-        Authority::parse(text).map_or_else(|problem| reader.fail(format!("is {text:?}, which {problem}")), Some)
-    });
-    let is_plain = url.is_some_and(|url| url.as_url().scheme() == "http");
-    let sni = fields.optional("sni", |reader, node| {
-        let text = of_tls(reader, node, is_plain)?;
-        server_name(text).map_or_else(|problem| reader.fail(format!("is {text:?}, which {problem}")), Some)
-    });
-    let ca_file = fields.optional("ca_file", |reader, node| match of_tls(reader, node, is_plain)? {
-        "" => reader.fail("is empty; name a PEM file, or leave it out to trust the system's authorities"),
-        path if path.chars().any(char::is_control) => {
-            reader.fail("holds a control character; write the path of a PEM file")
-        }
-        path => Some(path.to_owned()),
-    });
-    (host, sni, ca_file)
-}
-
-/// The text of a field that only TLS has a use for.
-fn of_tls<'n>(reader: &mut Reader<'_>, node: &'n Node, is_plain: bool) -> Option<&'n str> {
-    if is_plain {
-        return reader.fail("belongs to an https \"url\" only; leave it out, or write the url with https");
-    }
-    reader.string(node)
 }
 
 /// `address` is the family of the address that the monitor names, if it names no host.
@@ -174,7 +163,7 @@ mod tests {
     fn names_and_authorities_of_http_are_read() {
         let of = |more: &str| match https(more).unwrap().probe {
             Probe::Http(probe) => probe,
-            Probe::Tcp { .. } => panic!("http was asked for"),
+            other => panic!("http was asked for: {other:?}"),
         };
         let server_name = |probe: &HttpProbe| probe.server_name().map(|name| name.as_str().to_owned());
         let named = of(r#""host": "gpu.example.net:8443", "ca_file": "/etc/ca.pem""#);

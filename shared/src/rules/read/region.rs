@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::http::{api_version, base_url};
 use super::load::{MAX_REQUESTS, region_load};
+use super::model_probe::Watched;
 use super::monitor::monitor;
 use super::quota;
 use super::source::load_source;
-use super::value::{boolean, country, declared, host_name, http_url, location, one_of, parsed, secret_name};
+use super::value::{boolean, country, declared, host_name, location, one_of, parsed, secret_name};
 use super::{Context, map};
 use crate::geo::CountryCode;
 use crate::id::{EndpointId, JurisdictionId};
@@ -26,7 +28,7 @@ pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context
         standby: fields.optional("standby", boolean).unwrap_or(false),
         answers: fields.optional("answers", answers),
         endpoints: at_once(map(&mut fields, "endpoints", context, &mut Turns::unbroken(), EndpointId::parse, endpoint)),
-        monitor: fields.optional("monitor", monitor),
+        monitor: fields.optional("monitor", |reader, node| monitor(reader, node, Watched::Region)),
         load: fields.optional("load", region_load),
     };
     let says = |endpoint: &Endpoint| endpoint.capacity.is_some();
@@ -125,35 +127,21 @@ fn cname(reader: &mut Reader<'_>, node: &Node) -> Option<HostName> {
 
 fn endpoint(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Endpoint> {
     let mut fields = reader.object(node)?;
-    let url = fields.required("url", "its base URL, such as https://gpu.example.net/v1", |reader, node| {
-        let url = http_url(reader, node)?;
-        match url.unfit_for_endpoint() {
-            Some(message) => reader.fail(message),
-            None => Some(url),
-        }
-    });
+    let url = fields.required("url", "its base URL, such as https://gpu.example.net/v1", base_url);
     let style = fields
         .optional("style", |reader, node| one_of(reader, node, &[("openai", Style::OpenAi), ("azure", Style::Azure)]));
     let style = style.unwrap_or_default();
     let engines = [("vllm", Engine::Vllm), ("sglang", Engine::Sglang)];
     let engine = fields.optional("engine", |reader, node| one_of(reader, node, &engines));
-    let read_version = |reader: &mut Reader<'_>, node: &Node| {
-        let text = reader.string(node)?;
-        let fits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
-        if fits { Some(text.to_owned()) } else { reader.fail("is no version; write one such as \"2024-10-21\"") }
-    };
-    let api_version = match style {
-        Style::Azure => fields.required("api_version", "the Azure API's version, such as \"2024-10-21\"", read_version),
-        Style::OpenAi if fields.has("api_version") => fields
-            .optional("api_version", |reader, _| reader.fail("belongs to \"style\": \"azure\" only; leave it out")),
-        Style::OpenAi => None,
-    };
+    let api_version = api_version(&mut fields, style);
     let secret = fields.optional("secret", secret_name);
     let models = fields.optional("models", models);
     let small = u64::from(u16::MAX);
     let priority = fields.optional("priority", |reader, node| reader.integer(node, 0..=small));
     let weight = fields.optional("weight", |reader, node| reader.integer(node, 1..=small));
-    let monitor = fields.optional("monitor", monitor);
+    let (base, version, named) = (url.as_ref(), api_version.as_deref(), models.as_ref());
+    let watched = Watched::Endpoint { url: base, style, api_version: version, models: named };
+    let monitor = fields.optional("monitor", |reader, node| monitor(reader, node, watched));
     let capacity = fields.optional("capacity", |reader, node| reader.integer(node, 1..=MAX_REQUESTS));
     let (quota, priority_as) = quota::of_endpoint(&mut fields, context);
     let load = fields.optional("load", load_source);

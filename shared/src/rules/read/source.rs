@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::monitor::tls_fields;
+use super::http::tls_fields;
 use super::value::{duration, http_url, one_of, secret_name};
 use crate::json::{Fields, Node, Reader};
 use crate::rules::{HttpProbe, LoadSource, MetricsOf, NamedSeries, Series};

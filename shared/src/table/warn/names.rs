@@ -19,7 +19,7 @@ impl Warner<'_> {
         };
         let host_of = |monitor: &Monitor| match &monitor.probe {
             Probe::Tcp { address } => address.rsplit_once(':').map(|(host, _)| host.to_owned()),
-            Probe::Http(probe) => probe.url.as_url().host_str().map(str::to_owned),
+            other => other.http()?.url.as_url().host_str().map(str::to_owned),
         };
         let field = |monitor: &Monitor| if matches!(monitor.probe, Probe::Tcp { .. }) { "address" } else { "url" };
         let mut reported = Vec::new();

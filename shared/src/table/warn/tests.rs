@@ -174,6 +174,36 @@ fn endpoints_that_the_edge_cannot_use_are_told() {
 }
 
 #[test]
+fn probes_of_models_that_lack_something_are_told() {
+    let watched = |monitor: Value, endpoint: Value| {
+        move |d: &mut Value| {
+            let one = &mut d["regions"]["fra"]["endpoints"]["fra-1"];
+            one["monitor"] = json!({ "type": "openai", "model": "m" });
+            for (key, value) in monitor.as_object().unwrap() {
+                one["monitor"][key] = value.clone();
+            }
+            for (key, value) in endpoint.as_object().unwrap() {
+                one[key] = value.clone();
+            }
+        }
+    };
+    let place = "/regions/fra/endpoints/fra-1/monitor";
+    let secret = json!({ "secret": "KEY" });
+    assert_told(watched(json!({}), secret.clone()), place, "asks without a credential");
+    assert_eq!(reported(watched(secret.clone(), secret)), [""; 0]);
+    assert_told(watched(json!({}), json!({ "engine": "vllm" })), place, "add \"load\" to the endpoint");
+    let load = json!({ "engine": "vllm", "load": { "type": "vllm", "url": "https://fra.example.net/metrics" } });
+    assert_eq!(reported(watched(json!({}), load)), [""; 0]);
+    let spent = watched(json!({ "budget": { "tokens": 64_000 } }), json!({}));
+    assert_told(
+        spent,
+        &format!("{place}/budget"),
+        "pays for 1000 probes of m in 24h, where \"interval\" asks for 2880",
+    );
+    assert_eq!(reported(watched(json!({ "budget": { "tokens": 2_880 * 64 } }), json!({}))), [""; 0]);
+}
+
+#[test]
 fn an_engine_that_tenants_share_is_told_while_any_name_may_be_used_there() {
     let shared = |tenants: usize, endpoint: Value| {
         move |d: &mut Value| {

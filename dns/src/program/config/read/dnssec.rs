@@ -83,7 +83,7 @@ impl Reader<'_> {
                 "dnskey_ttl" => self.span(&name, value, 1, 24, "1h", &mut policy.dnskey_ttl),
                 "ds_ttl" => self.span(&name, value, 0, 14 * 24, "48h", &mut policy.ds_ttl),
                 "propagation" => self.span(&name, value, 0, 14 * 24, "1h", &mut policy.propagation),
-                _ => self.no_key(&format!("{section}."), key, &names("dnssec"), &[]),
+                _ => self.no_key(&format!("{section}."), key, &names("dnssec")),
             }
         }
         if directory.is_none() {

@@ -31,7 +31,7 @@ impl Reader<'_> {
                 "listen" => listen = Some(self.addresses(&name, value)),
                 "cert" => cert = Some(self.path(&name, value)),
                 "key" => secret = Some(self.path(&name, value)),
-                _ => self.no_key(&format!("{section}."), key, &names(section), &[]),
+                _ => self.no_key(&format!("{section}."), key, &names(section)),
             }
         }
         for (name, there) in [("listen", listen.is_some()), ("cert", cert.is_some()), ("key", secret.is_some())] {
@@ -55,7 +55,7 @@ impl Reader<'_> {
                 "connections" => self.size("tcp.connections", value, 1, 1_000_000, &mut limits.connections),
                 "per_client" => self.size("tcp.per_client", value, 1, 1_000_000, &mut limits.per_client),
                 "idle" => limits.idle = self.idle(value).unwrap_or(limits.idle),
-                _ => self.no_key("tcp.", key, &names("tcp"), &[]),
+                _ => self.no_key("tcp.", key, &names("tcp")),
             }
         }
         limits
@@ -83,7 +83,7 @@ impl Reader<'_> {
                 "ipv4_prefix" => self.size("rate_limit.ipv4_prefix", value, 1, 32, &mut v4),
                 "ipv6_prefix" => self.size("rate_limit.ipv6_prefix", value, 1, 128, &mut v6),
                 "exempt" => limit.exempt = self.networks("rate_limit.exempt", value),
-                _ => self.no_key("rate_limit.", key, &names("rate_limit"), &[]),
+                _ => self.no_key("rate_limit.", key, &names("rate_limit")),
             }
         }
         (limit.ipv4_prefix, limit.ipv6_prefix) = (v4, v6);
@@ -105,7 +105,7 @@ impl Reader<'_> {
                 "in_all" => self.size("signing.in_all", value, 1, MAX_SIGNATURES, &mut limit.in_all),
                 "ipv4_prefix" => self.size("signing.ipv4_prefix", value, 1, 32, &mut v4),
                 "ipv6_prefix" => self.size("signing.ipv6_prefix", value, 1, 128, &mut v6),
-                _ => self.no_key("signing.", key, &names("signing"), &[]),
+                _ => self.no_key("signing.", key, &names("signing")),
             }
         }
         (limit.ipv4_prefix, limit.ipv6_prefix) = (v4, v6);

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bailiwick_rules::load::EngineReading;
+use bailiwick_rules::probe::{EngineWatch, Motion};
 use bailiwick_rules::rules::LoadSource;
-use bailiwick_rules::table::{RegionIndex, Table};
+use bailiwick_rules::table::{Region, RegionIndex, Table};
 use bailiwick_rules::time::Timestamp;
 
 use crate::state::probe::{LoadResult, Prober, Probing, Running, SourceId};
@@ -24,6 +25,8 @@ struct Entry {
     source: LoadSource,
     /// The last good reading.
     reading: Option<(Timestamp, EngineReading)>,
+    /// Whether the engine makes tokens.
+    watch: EngineWatch,
     /// Why the last reading failed.
     failure: Option<Arc<str>>,
     readings: Probes,
@@ -37,6 +40,18 @@ pub(super) struct Read {
     region: RegionIndex,
     endpoint: usize,
     source: SourceId,
+}
+
+impl Read {
+    /// Whether it is of this endpoint of a region.
+    pub(super) fn is_of(&self, table: &Table, region: &Region, endpoint: usize) -> bool {
+        self.endpoint == endpoint && table.region(self.region).id == region.id
+    }
+
+    /// By which source.
+    pub(super) fn source(&self) -> SourceId {
+        self.source
+    }
 }
 
 impl Loads {
@@ -62,6 +77,7 @@ impl Loads {
         let entry = Entry {
             source: source.clone(),
             reading: None,
+            watch: EngineWatch::default(),
             failure: None,
             readings: Probes::default(),
             _running: probing.start_reading(id, source.clone()),
@@ -86,6 +102,7 @@ impl Loads {
             Ok(reading) => {
                 entry.readings.passed += 1;
                 entry.reading = Some((now, reading));
+                entry.watch.take(now, reading);
                 entry.failure = None;
             }
             Err(failure) => {
@@ -113,8 +130,27 @@ impl Loads {
         is_news
     }
 
-    /// The last reading of each endpoint.
-    pub(super) fn views(&self, table: &Table, reads: &[Read]) -> Vec<LoadView> {
+    /// Whether one of these engines made tokens since `begun`; else whether one stood still with work, then whatever is
+    /// known. `None` without any.
+    pub(super) fn motion(&self, sources: &[SourceId], begun: Timestamp, now: Timestamp) -> Option<Motion> {
+        let entries = sources.iter().filter_map(|source| self.entries.get(source));
+        let motions = entries.map(|entry| entry.watch.since(begun, now, entry.source.patience()));
+        let rank = |motion: &Motion| match motion {
+            Motion::Advancing => 3,
+            Motion::Still { has_work: true } => 2,
+            Motion::Still { has_work: false } => 1,
+            Motion::Unknown => 0,
+        };
+        motions.max_by_key(rank)
+    }
+
+    /// The last reading of each endpoint. `is_full` says which are known to be full, whatever was read.
+    pub(super) fn views(
+        &self,
+        table: &Table,
+        reads: &[Read],
+        is_full: impl Fn(RegionIndex, usize) -> bool,
+    ) -> Vec<LoadView> {
         let view = |read: &Read| {
             let entry = self.entries.get(&read.source)?;
             let (_, endpoint) = table.region(read.region).endpoints.get(read.endpoint)?;
@@ -126,6 +162,7 @@ impl Loads {
                 reading: entry.reading,
                 failure: entry.failure.clone(),
                 readings: entry.readings,
+                is_full: is_full(read.region, read.endpoint),
             })
         };
         reads.iter().filter_map(view).collect()

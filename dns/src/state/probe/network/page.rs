@@ -25,9 +25,9 @@ impl NetworkProber {
             (self.keeping.clone(), url.clone())
         } else {
             let (groups, tls) = self.ways(probe, Targets::Any).await?;
-            super::client_for(probe, tls, &groups.concat())?
+            super::client_for(probe, tls, &groups.concat(), None)?
         };
-        let request = self.request(probe, &client, url)?.header(reqwest::header::ACCEPT, ACCEPT);
+        let request = self.request(probe, &client, url).await?.header(reqwest::header::ACCEPT, ACCEPT);
         let mut response = request.send().await.map_err(failed)?;
         let mut page = sound_page(source, &response)?;
         while let Some(piece) = response.chunk().await.map_err(failed)? {

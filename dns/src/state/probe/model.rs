@@ -1,0 +1,79 @@
+//! The task of a monitor that asks a model. Takes the monitor and what Workers observed, probes when a token is needed
+//! and paid for, and sends back what came of each round.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bailiwick_rules::id::{EndpointId, RegionId};
+use bailiwick_rules::probe::{Purse, next_round, phase};
+use bailiwick_rules::time::{Millis, Timestamp};
+use tokio::time::{Instant, sleep_until};
+
+use super::{Outcome, Prober, Probes};
+use crate::state::observed::Observed;
+use crate::system::clock::Clock;
+
+/// What tasks of monitors know of the node that they run on.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
+    /// The time.
+    pub clock: Clock,
+    /// The node's name. Nodes of different names ask at different times.
+    pub node: Arc<str>,
+    /// What Workers observed.
+    pub observed: Observed,
+}
+
+/// The endpoints that a monitor watches. The owner sets them whenever the rules change.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Places(Arc<Mutex<Vec<(RegionId, EndpointId)>>>);
+
+impl Places {
+    /// From now on it watches these.
+    pub(crate) fn set(&self, places: Vec<(RegionId, EndpointId)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = places;
+    }
+
+    /// When one of them last answered a client, as far as Workers told.
+    fn served_at(&self, observed: &Observed) -> Option<Timestamp> {
+        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        observed.with(|sums| places.iter().filter_map(|(region, endpoint)| sums.served_at(region, endpoint)).max())
+    }
+}
+
+/// Probes until the task is aborted or nobody takes the results.
+pub(super) async fn run<P: Prober>(probes: Probes<P>, around: Surroundings, places: Places) {
+    let Some(model) = probes.monitor.probe.model() else { return };
+    let interval = probes.monitor.interval;
+    let watched = format!("{} {}", model.http.url, model.model);
+    let phase = phase(&around.node, &watched, interval);
+    let mut purse = model.budget.map(|budget| Purse::new(budget, around.clock.now()));
+    let mut was_slow = false;
+    loop {
+        let (begun, began) = (around.clock.now(), Instant::now());
+        let served = places.served_at(&around.observed).filter(|at| is_within(*at, begun, interval));
+        let unpaid = purse.as_mut().filter(|_| served.is_none()).and_then(|purse| purse.take(begun).err());
+        let told = match (served, unpaid) {
+            (Some(at), _) => probes.tell(begun, Outcome::Served(at)).await,
+            (None, Some(until)) => probes.tell(begun, Outcome::Unpaid(until)).await,
+            (None, None) => probes.once(&mut was_slow, begun).await,
+        };
+        if told.is_none() {
+            return;
+        }
+        let next = next_round(begun, phase, interval, random());
+        // Missed rounds aren't made up for.
+        sleep_until((began + next.since(begun).to_std()).max(Instant::now())).await;
+    }
+}
+
+/// Whether an answer is no older than an interval.
+fn is_within(at: Timestamp, now: Timestamp, interval: Millis) -> bool {
+    now.since(at) <= interval
+}
+
+/// A number that nobody knows beforehand. If the system gives none, nodes are spread by their phases alone.
+pub(super) fn random() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_be_bytes(bytes)
+}

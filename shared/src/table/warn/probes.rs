@@ -1,0 +1,47 @@
+//! Warnings of monitors that ask a model: what they lack to tell what they should.
+
+use super::Warner;
+use crate::rules::PROBE_TOKENS;
+
+impl Warner<'_> {
+    /// Monitors that ask a model: without a credential where there is one, more seldom than they say, or without the
+    /// metrics by which a full engine differs from a dead one.
+    pub(super) fn model_probes(&mut self) {
+        let mut told = Vec::new();
+        for region in self.regions {
+            for (place, monitor) in region.monitors() {
+                let Some((probe, budget)) = monitor.probe.model().and_then(|one| Some((one, one.budget?))) else {
+                    continue;
+                };
+                let (wanted, paid) = (budget.per.0 / monitor.interval.0.max(1), budget.tokens / PROBE_TOKENS);
+                if paid < wanted {
+                    let message = format!(
+                        "pays for {paid} probes of {} in {}, where \"interval\" asks for {wanted}: while it is spent \
+                         the last state stands; write {} tokens, or a longer interval",
+                        probe.model,
+                        budget.per,
+                        wanted.saturating_mul(PROBE_TOKENS)
+                    );
+                    told.push((format!("{place}/budget"), message));
+                }
+            }
+            for (id, endpoint) in &region.endpoints {
+                let place = format!("/regions/{}/endpoints/{id}/monitor", region.id);
+                let Some(probe) = endpoint.monitor.as_ref().and_then(|monitor| monitor.probe.model()) else { continue };
+                if probe.http.secret.is_none() && endpoint.secret.is_some() {
+                    let message = "asks without a credential an endpoint that has a \"secret\"; name one in \"secret\" \
+                        here, whose value the DNS nodes have";
+                    told.push((place.clone(), message.to_owned()));
+                }
+                if endpoint.load.is_none() && endpoint.engine.is_some() {
+                    let message = "asks an engine whose metrics aren't read: while it is full it can't be told from \
+                        one that is down; add \"load\" to the endpoint";
+                    told.push((place, message.to_owned()));
+                }
+            }
+        }
+        for (place, message) in told {
+            self.warn(place, message);
+        }
+    }
+}
