@@ -167,3 +167,35 @@ test("a tier is refused while all of its fence is too full for it, and an unknow
     );
   }
 });
+
+test("while most of a fence is down a lower tier is refused rather than spilled, but served at home", async () => {
+  const tenant = (tier: string) => ({ key_sha256: [keyDigest(tier)], services: ["chat"], tier });
+  const regions = {
+    ...region("DE", "eu-frankfurt", [fra.url], { capacity: 60 }),
+    ...region("FR", "eu-paris", [par.url], { capacity: 50 }),
+  };
+  const tiers = { enterprise: { rank: 0, refuse_at: 1.2 }, batch: { rank: 9, refuse_at: 0.85 } };
+  const tenants = { acme: tenant("enterprise"), bulk: tenant("batch") };
+  const edge = await Edge.start(rules(1, regions, {}, { tiers, tenants }), { HEALTH_URLS: node });
+  const ask = async (tier: string, country: string) => {
+    const { status, code, region } = await read(
+      await edge.chat(country, {}, { headers: { authorization: `Bearer ${tier}` } }),
+    );
+    return { status, code, region };
+  };
+  expect(await ask("batch", "DE")).toMatchObject({ status: 200, region: "eu-frankfurt" });
+  reported.down = ["eu-frankfurt"];
+  const refused = await until(
+    () => ask("batch", "DE"),
+    ({ status }) => status !== 200,
+  );
+  expect(refused).toMatchObject({ status: 429, code: "capacity_refused" });
+  expect(await ask("enterprise", "DE")).toMatchObject({ status: 200, region: "eu-paris" });
+  expect(await ask("batch", "FR")).toMatchObject({ status: 200, region: "eu-paris" });
+  // Frankfurt has more than half of what the fence has, so without Paris nobody is refused.
+  reported.down = ["eu-paris"];
+  await until(
+    () => ask("batch", "FR"),
+    ({ status, region }) => status === 200 && region === "eu-frankfurt",
+  );
+});

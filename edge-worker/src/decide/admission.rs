@@ -82,11 +82,46 @@ pub(crate) fn check_tier(
     Ok(())
 }
 
+/// Refuses a tenant of a lower service tier whose request would be served away from home while less than half of its
+/// fence's capacity is up: what is left is for those who are at home there, and for the highest tier. `fence` is best
+/// first, and `first` the region that would be asked first. A region whose capacity the rules don't say doesn't count.
+///
+/// # Errors
+/// 429 with a wait.
+pub(crate) fn check_scarcity(
+    table: &Table,
+    tenant: &Tenant,
+    fence: &[RegionIndex],
+    first: Option<RegionIndex>,
+    is_up: impl Fn(RegionIndex) -> bool,
+) -> Result<(), Failure> {
+    let tier = tenant.limits.as_ref().and_then(|limits| table.tiers().get(limits.tier?));
+    let Some((_, tier)) = tier.filter(|(_, tier)| tier.refuse_at.is_some()) else { return Ok(()) };
+    if !table.tiers().is_lower(tier) || first.is_none() || first == fence.first().copied() {
+        return Ok(());
+    }
+    let capacity = |region: RegionIndex| table.region(region).load.as_ref().and_then(|load| load.capacity);
+    let sum = |regions: &mut dyn Iterator<Item = RegionIndex>| -> u64 {
+        regions.filter_map(capacity).map(u64::from).fold(0, u64::saturating_add)
+    };
+    let whole = sum(&mut fence.iter().copied());
+    let up = sum(&mut fence.iter().copied().filter(|region| is_up(*region)));
+    // Not of a fence of which nothing is known, or of which all is down: another failure tells of that.
+    if up > 0 && up < whole - up {
+        return Err(Failure::Limited(Limited::Capacity { wait_ms: CAPACITY_WAIT_MS }));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn table() -> Table {
+        Table::compile(rules().as_bytes()).unwrap()
+    }
+
+    fn rules() -> String {
         let tenant = |key: &str, more: serde_json::Value| {
             let mut tenant = serde_json::json!({ "key_sha256": [key.repeat(64)], "services": ["chat"] });
             tenant.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -106,7 +141,7 @@ mod tests {
                 "d-none": tenant("d", serde_json::json!({})),
             },
         });
-        Table::compile(rules.to_string().as_bytes()).unwrap()
+        rules.to_string()
     }
 
     const FRA: RegionIndex = RegionIndex(0);
@@ -132,6 +167,29 @@ mod tests {
             "another failure tells of it"
         );
         assert_eq!(check_tier(&table, batch, [PAR], |_| Some(Ratio(900_000))).unwrap_err().status(), 429);
+    }
+
+    #[test]
+    fn while_most_of_a_fence_is_down_lower_tiers_are_refused_rather_than_spilled() {
+        let mut rules: serde_json::Value = serde_json::from_str(&rules()).unwrap();
+        for (region, capacity) in [("fra", 60), ("par", 50)] {
+            rules["regions"][region]["load"] = serde_json::json!({ "capacity": capacity });
+        }
+        let with = |rules: &serde_json::Value| Table::compile(rules.to_string().as_bytes()).unwrap();
+        let refused = |table: &Table, first: Option<RegionIndex>, down: &[RegionIndex]| -> Vec<String> {
+            let is_up = |region| !down.contains(&region);
+            let is_refused = |tenant: &&Tenant| check_scarcity(table, tenant, &[FRA, PAR], first, is_up).is_err();
+            table.tenants().iter().filter(is_refused).map(|tenant| tenant.id.to_string()).collect()
+        };
+        let (table, nobody) = (with(&rules), [""; 0]);
+        assert_eq!(refused(&table, Some(PAR), &[FRA]), ["b-batch"], "50 of 110 are up");
+        assert_eq!(refused(&table, Some(FRA), &[PAR]), nobody, "at home");
+        assert_eq!(refused(&table, Some(PAR), &[]), nobody, "moved, but all is up");
+        assert_eq!(refused(&table, None, &[FRA, PAR]), nobody, "nothing is offered: another failure tells of it");
+        rules["regions"]["par"]["load"]["capacity"] = 60.into();
+        assert_eq!(refused(&with(&rules), Some(PAR), &[FRA]), nobody, "half is enough");
+        rules["regions"]["fra"].as_object_mut().unwrap().remove("load");
+        assert_eq!(refused(&with(&rules), Some(PAR), &[FRA]), nobody, "nobody knows what Frankfurt had");
     }
 
     #[test]

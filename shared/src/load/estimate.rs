@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::buckets::sorted;
 use super::{Amount, proportion, requests};
-use crate::table::{Region, RegionIndex, ServiceIndex, Table};
+use crate::table::{RegionIndex, ServiceIndex, Table};
 
 /// Splits the demand of each home over the orders that begin with it, by their weights. The demand of a home is what
 /// the rules state, otherwise its capacity; it is shared by the services that the region serves. Only proportions
@@ -64,18 +64,12 @@ fn heaviest(orders: impl IntoIterator<Item = (Vec<RegionIndex>, u64)>, most: usi
 fn demand_at(table: &Table, service: ServiceIndex, home: RegionIndex) -> Amount {
     let region = table.region(home);
     let stated = region.load.as_ref().and_then(|load| load.demand).map(requests);
-    let whole = stated.or_else(|| capacity(region)).unwrap_or(requests(1));
+    let capacity = region.load.as_ref().and_then(|load| load.capacity).map(requests);
+    let whole = stated.or(capacity).unwrap_or(requests(1));
     let serves = |of: &crate::table::Service| of.regions.contains(&home);
     debug_assert!(serves(table.service(service)), "an order holds regions of its service");
     let services = table.services().iter().filter(|one| serves(one)).count().max(1);
     (whole / services as u64).max(1)
-}
-
-/// The capacity that the rules state.
-fn capacity(region: &Region) -> Option<Amount> {
-    let of_endpoints = region.endpoints.iter().filter_map(|(_, endpoint)| endpoint.capacity).map(requests);
-    let stated = region.load.as_ref().and_then(|load| load.capacity).map(requests);
-    stated.or_else(|| of_endpoints.reduce(Amount::saturating_add))
 }
 
 #[cfg(test)]

@@ -58,6 +58,12 @@ impl Tiers {
         &self.0
     }
 
+    /// Whether another tier ranks before this one.
+    #[must_use]
+    pub fn is_lower(&self, tier: &ServiceTier) -> bool {
+        self.0.iter().any(|(_, other)| other.rank < tier.rank)
+    }
+
     /// Whether a document has none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

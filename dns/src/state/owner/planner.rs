@@ -155,11 +155,8 @@ fn reported(table: &Table, mut report: SharesReport) -> SharesReport {
 
 /// Whether clients of any service may be moved, and the capacity of a region is known.
 fn is_planned(table: &Table) -> bool {
-    let knows_capacity = |region: &Region| {
-        region.load.as_ref().is_some_and(|load| load.capacity.is_some())
-            || region.endpoints.iter().any(|(_, endpoint)| endpoint.capacity.is_some())
-    };
-    table.services().iter().any(|service| service.shedding.moves) && table.regions().iter().any(knows_capacity)
+    table.services().iter().any(|service| service.shedding.moves)
+        && table.regions().iter().any(|region| region.load.as_ref().is_some_and(|load| load.capacity.is_some()))
 }
 
 fn is_moved_by_dns(table: &Table, service: ServiceIndex) -> bool {

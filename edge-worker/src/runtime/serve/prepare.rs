@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use bailiwick_rules::quota::Refusal;
 use bailiwick_rules::rules::{Allowance, Receipts, Streams};
-use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, Steering, decide, rank, stand};
-use bailiwick_rules::table::{Service, Table};
+use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, Ranking, Reason, Steering, decide, rank, stand};
+use bailiwick_rules::table::{RegionIndex, Service, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 use serde_json::json;
 use worker::Env;
@@ -193,6 +193,9 @@ fn planned(
         None => Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?,
         Some(place) => Plan::pinned(table, &steering, &wanted, has_secret, place)?,
     };
+    if place.is_none() && !opened.claimed.is_stateful && route.class() == Class::Inference {
+        check_spill(known, &ranking, &steering, &plan)?;
+    }
     if let Some(place) = place
         && route.is_collection()
         && !state::is_sole(table, caller.tenant, &place)
@@ -212,6 +215,20 @@ fn planned(
     }
     opened.observation = observation;
     Ok(Planned::Sendable(plan, steering))
+}
+
+/// Refuses a lower service tier that would be served away from home while most of its fence is down.
+///
+/// # Errors
+/// 429 with a wait.
+fn check_spill(known: &Recognized<'_>, ranking: &Ranking, steering: &Steering, plan: &Plan) -> Result<(), Failure> {
+    let Some(tenant) = known.caller.tenant.map(|tenant| known.table.tenant(tenant)) else { return Ok(()) };
+    let fence: Vec<RegionIndex> = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+    let is_up = |region: RegionIndex| {
+        let is_down = |reason: Reason| matches!(reason, Reason::Down | Reason::Forced);
+        !steering.withheld.iter().any(|one| one.ranked.fenced.region == region && is_down(one.reason))
+    };
+    admission::check_scarcity(known.table, tenant, &fence, plan.targets().first().map(Target::region), is_up)
 }
 
 /// Answers a request about models from the rules, if every endpoint of the fence has a closed list of models. `None` if
