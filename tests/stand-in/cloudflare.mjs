@@ -3,7 +3,8 @@
 //   node tests/stand-in/cloudflare.mjs --dns-api http://127.0.0.1:8053 --host chat.ai.example.com [--port 0]
 //
 // The client is the address in the header `x-client`. Cloudflare would know its country; here the DNS node is asked,
-// which has the GeoIP database. Rules and health come from that node too. Ends when its standard input does.
+// which has the GeoIP database. Rules and health come from that node too. The header `x-host` names another host. The
+// operator's token of `explain` is `operator`. Ends when its standard input does.
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { Readable } from "node:stream";
@@ -39,6 +40,7 @@ const miniflare = new Miniflare({
     // As often as anybody could wish, so that a demo need not wait.
     RULES_REFRESH_SECONDS: "0",
     HEALTH_REFRESH_SECONDS: "0",
+    EXPLAIN_TOKEN: "operator",
   },
 });
 await miniflare.ready;
@@ -54,18 +56,23 @@ async function countryOf(client) {
 
 const server = createServer(async (request, response) => {
   try {
-    const { "x-client": client, ...headers } = request.headers;
+    const { "x-client": client, "x-host": host = values.host, ...headers } = request.headers;
     for (const name of ["host", "connection", "content-length", "transfer-encoding", "expect"]) delete headers[name];
     if (client) headers["cf-connecting-ip"] = client;
     const body = ["GET", "HEAD"].includes(request.method ?? "") ? undefined : Buffer.concat(await request.toArray());
     const country = await countryOf(client);
-    const reply = await miniflare.dispatchFetch(`http://${values.host}${request.url}`, {
+    const reply = await miniflare.dispatchFetch(`http://${host}${request.url}`, {
       method: request.method,
       headers: /** @type {Record<string, string>} */ (headers),
       body,
       redirect: "manual",
-      // XX is what Cloudflare writes for an address that it can't place.
-      cf: /** @type {import("miniflare").RequestInit["cf"]} */ ({ country: country ?? "XX" }),
+      // XX is what Cloudflare writes for an address that it can't place. Without a place of its own a client would be
+      // where the runtime takes itself to be.
+      cf: /** @type {import("miniflare").RequestInit["cf"]} */ ({
+        country: country ?? "XX",
+        latitude: "",
+        longitude: "",
+      }),
     });
     response.writeHead(reply.status, Object.fromEntries(reply.headers));
     if (reply.body) await pipeline(Readable.fromWeb(reply.body), response);

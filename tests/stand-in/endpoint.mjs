@@ -22,14 +22,15 @@ A stand-in model endpoint, for demos and tests: no model behind it.
 
 Once it listens it prints one line of JSON: {"message":"listening on http://127.0.0.1:PORT","url":…,"region":…,"pid":…}
 
-Serves GET /health, GET /v1/models, and POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses
-and a form to /v1/audio/transcriptions (also below /openai/deployments/NAME, as Azure has them). It remembers
-/v1/files, /v1/uploads, /v1/batches, /v1/fine_tuning/jobs, /v1/vector_stores, and /v1/responses/ID and
+Serves GET /health, GET /metrics, GET /v1/models, and POST /v1/chat/completions, /v1/completions, /v1/embeddings,
+/v1/responses and a form to /v1/audio/transcriptions (also below /openai/deployments/NAME, as Azure has them). It
+remembers /v1/files, /v1/uploads, /v1/batches, /v1/fine_tuning/jobs, /v1/vector_stores, and /v1/responses/ID and
 /v1/chat/completions/ID where they were stored.
 
 Control:
   GET    /_stand-in/           region, health, failure, connections, how many requests, how many of them open
   PUT    /_stand-in/health     {"status":"up"} or {"status":"down"}
+  PUT    /_stand-in/engine     {"running":N, "waiting":N, "kv":X}: what GET /metrics tells, as vLLM would
   PUT    /_stand-in/failure    {"mode":…, "times":N, …}; without times: until DELETE
   DELETE /_stand-in/failure
   GET    /_stand-in/requests   every request to the API: method, path, headers, body. Health probes are only counted
@@ -95,6 +96,7 @@ const greeting = `Hello from ${options.region}${options.country ? ` (${options.c
 
 const state = {
   healthy: true,
+  engine: { running: 0, waiting: 0, kv: 0 },
   failure: /** @type {Failure | null} */ (null),
   requests: /** @type {Recorded[]} */ ([]),
   count: 0,
@@ -154,7 +156,8 @@ if (options["exit-with-parent"]) {
 
 async function answer(request, response) {
   const url = new URL(request.url, "http://stand-in");
-  const kind = url.pathname.startsWith("/_stand-in/") ? "control" : url.pathname === "/health" ? "health" : "model";
+  const looks = ["/health", "/metrics"].includes(url.pathname);
+  const kind = url.pathname.startsWith("/_stand-in/") ? "control" : looks ? "health" : "model";
   // A kept-alive connection from before the counts were forgotten is counted again when it is used again.
   const { socket } = request;
   if (socket.kind === "silent" || socket.counting !== state.counting) {
@@ -164,6 +167,7 @@ async function answer(request, response) {
   }
   const body = await readBody(request);
   if (kind === "control") return control(request.method, url.pathname.slice("/_stand-in/".length), body, response);
+  if (url.pathname === "/metrics") return void response.end(enginePage());
   if (kind === "health") {
     state.probes += 1;
     return json(response, state.healthy ? 200 : 503, { status: state.healthy ? "ok" : "down", region: options.region });
@@ -189,6 +193,19 @@ async function answer(request, response) {
     );
   }
   await api(request, url, body, response, failure);
+}
+
+/** The gauges of an engine, as vLLM writes them. */
+function enginePage() {
+  const gauges = {
+    num_requests_running: state.engine.running,
+    num_requests_waiting: state.engine.waiting,
+    kv_cache_usage_perc: state.engine.kv,
+  };
+  const lines = Object.entries(gauges).map(
+    ([name, value]) => `# TYPE vllm:${name} gauge\nvllm:${name}{engine="0",model_name="stand-in"} ${value}\n`,
+  );
+  return lines.join("");
 }
 
 async function readBody(request) {
@@ -466,6 +483,9 @@ function control(method, name, body, response) {
       state.healthy = status === "up";
       return json(response, 200, { health: status });
     }
+    case "PUT engine":
+      state.engine = { ...state.engine, ...JSON.parse(body.toString()) };
+      return json(response, 200, { engine: state.engine });
     case "PUT failure":
       state.failure = checkedFailure(JSON.parse(body.toString()));
       return json(response, 200, { failure: state.failure });
