@@ -50,7 +50,7 @@ async fn run<P: Prober>(
 ) {
     let interval = source.interval.to_std();
     let mut due = Instant::now();
-    let mut pause = first_pause(id.0, interval);
+    let mut first = Some(first_pause(id.0, interval));
     let (mut was_slow, mut failures) = (false, 0);
     loop {
         sleep_until(due).await;
@@ -70,8 +70,8 @@ async fn run<P: Prober>(
         {
             return;
         }
+        let pause = first.take().unwrap_or_else(|| pause_after(interval, failures));
         due = (due + pause).max(Instant::now());
-        pause = pause_after(interval, failures);
     }
 }
 
