@@ -158,6 +158,14 @@ pub struct Ranking {
     pub revivable: bool,
 }
 
+impl Ranking {
+    /// The regions of the fence, best first.
+    #[must_use]
+    pub fn regions(&self) -> Vec<RegionIndex> {
+        self.order.iter().map(|ranked| ranked.fenced.region).collect()
+    }
+}
+
 /// Why a region of the fence isn't offered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -82,6 +82,12 @@ pub struct Region {
 }
 
 impl Region {
+    /// How many requests it serves at once with all its endpoints, if the rules say it.
+    #[must_use]
+    pub fn capacity(&self) -> Option<u32> {
+        self.load.as_ref()?.capacity
+    }
+
     /// Its own health check and those of its endpoints, each with its place in the rules.
     pub fn monitors(&self) -> impl Iterator<Item = (String, &Monitor)> {
         let of_endpoints = self.endpoints.iter().filter_map(|(id, endpoint)| {
@@ -279,6 +285,12 @@ impl Table {
     #[must_use]
     pub fn tiers(&self) -> &Tiers {
         &self.tiers
+    }
+
+    /// The service tier of a tenant, and its name.
+    #[must_use]
+    pub fn tier_of(&self, tenant: &Tenant) -> Option<(&TierId, &rules::ServiceTier)> {
+        self.tiers.get(tenant.limits.as_ref()?.tier?)
     }
 
     /// One region.

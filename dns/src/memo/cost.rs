@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use bailiwick_rules::load::BucketShares;
 use bailiwick_rules::report::SharesReport;
-use bailiwick_rules::table::RegionIndex;
 use bailiwick_rules::testing::Random;
 use bailiwick_rules::time::Timestamp;
 use smallvec::SmallVec;
@@ -77,7 +76,7 @@ fn shedding(snapshot: &Snapshot) -> Snapshot {
     let (service, world) = (ServiceIndex(0), snapshot.world());
     let mut dns = BucketShares::default();
     for ranking in world.classes_of(service).unwrap().rankings() {
-        let order: Vec<RegionIndex> = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+        let order = ranking.regions();
         dns.insert(service, &order, std::array::from_fn(|bucket| order.get(1 + bucket / 8).copied()));
     }
     let report = SharesReport { at: NOW, interval_ms: 5_000, services: std::collections::BTreeMap::new() };

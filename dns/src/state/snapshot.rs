@@ -207,8 +207,8 @@ impl Snapshot {
         let generation = before.map_or(1, |before| before.generation + u64::from(same_world.is_none()));
         // Decisions that rest on nothing passing hold for as long as health does.
         let is_same = |before: &Health| {
-            let moves = |health: &Health| health.shares.as_ref().map(|shares| Arc::clone(&shares.dns));
-            before.regions == health.regions && before.by_family == health.by_family && moves(before) == moves(&health)
+            let moves = [before, &health].map(|health| health.shares.as_ref().map(|shares| &shares.dns));
+            before.regions == health.regions && before.by_family == health.by_family && moves[0] == moves[1]
         };
         let unchanged = |before: &&Self| before.until.is_none() && is_same(&before.health);
         if let Some(before) = same_world.filter(unchanged) {

@@ -72,8 +72,7 @@ pub(crate) fn check_tier(
     regions: impl IntoIterator<Item = RegionIndex>,
     load: impl Fn(RegionIndex) -> Option<Ratio>,
 ) -> Result<(), Failure> {
-    let tier = tenant.limits.as_ref().and_then(|limits| table.tiers().get(limits.tier?));
-    let Some(mark) = tier.and_then(|(_, tier)| tier.refuse_at) else { return Ok(()) };
+    let Some(mark) = table.tier_of(tenant).and_then(|(_, tier)| tier.refuse_at) else { return Ok(()) };
     let mut regions = regions.into_iter().peekable();
     let is_full = |region: RegionIndex| load(region).is_some_and(|load| load >= mark);
     if regions.peek().is_some() && regions.all(is_full) {
@@ -95,12 +94,11 @@ pub(crate) fn check_scarcity(
     first: Option<RegionIndex>,
     is_up: impl Fn(RegionIndex) -> bool,
 ) -> Result<(), Failure> {
-    let tier = tenant.limits.as_ref().and_then(|limits| table.tiers().get(limits.tier?));
-    let Some((_, tier)) = tier.filter(|(_, tier)| tier.refuse_at.is_some()) else { return Ok(()) };
+    let Some((_, tier)) = table.tier_of(tenant).filter(|(_, tier)| tier.refuse_at.is_some()) else { return Ok(()) };
     if !table.tiers().is_lower(tier) || first.is_none() || first == fence.first().copied() {
         return Ok(());
     }
-    let capacity = |region: RegionIndex| table.region(region).load.as_ref().and_then(|load| load.capacity);
+    let capacity = |region: RegionIndex| table.region(region).capacity();
     let sum = |regions: &mut dyn Iterator<Item = RegionIndex>| -> u64 {
         regions.filter_map(capacity).map(u64::from).fold(0, u64::saturating_add)
     };

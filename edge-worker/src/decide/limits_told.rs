@@ -214,7 +214,7 @@ fn tenant_told(
 ) -> Option<TenantTold> {
     let tenant = table.tenant(asked.tenant?);
     let limits = tenant.limits.as_ref()?;
-    let tier = limits.tier.and_then(|tier| table.tiers().get(tier)).map(|(name, tier)| TierTold {
+    let tier = table.tier_of(tenant).map(|(name, tier)| TierTold {
         name: name.to_string(),
         rank: tier.rank,
         refuse_at: tier.refuse_at.map(|mark| f64::from(mark.0) / f64::from(Ratio::ONE.0)),

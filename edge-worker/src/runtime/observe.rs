@@ -138,7 +138,7 @@ pub(crate) fn refused(info: &ResponseInfo, code: &str) {
 
 /// The name of the service tier of a tenant, if it has one.
 fn tier_of(table: &Table, whose: &Identity) -> Option<String> {
-    let (name, _) = table.tiers().get(table.tenant(whose.tenant?).limits.as_ref()?.tier?)?;
+    let (name, _) = table.tier_of(table.tenant(whose.tenant?))?;
     Some(name.to_string())
 }
 

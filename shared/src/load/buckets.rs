@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::classes::as_set;
 use super::{BUCKETS, ClassIndex, Classes, Plan, Point};
 use crate::table::{RegionIndex, ServiceIndex};
 
@@ -43,7 +44,7 @@ impl BucketShares {
         if buckets.iter().any(Option::is_some) {
             let of_service = self.0.entry(service).or_default();
             of_service.by_order.insert(order.to_vec(), Box::new(buckets));
-            of_service.by_fence.entry((*home, sorted(order))).or_insert_with(|| Box::new(buckets));
+            of_service.by_fence.entry((*home, as_set(order))).or_insert_with(|| Box::new(buckets));
         }
     }
 
@@ -52,7 +53,7 @@ impl BucketShares {
     #[must_use]
     pub fn of(&self, service: ServiceIndex, order: &[RegionIndex]) -> Option<&Buckets> {
         let service = self.0.get(&service)?;
-        let alike = || service.by_fence.get(&(*order.first()?, sorted(order)));
+        let alike = || service.by_fence.get(&(*order.first()?, as_set(order)));
         service.by_order.get(order).or_else(alike).map(|buckets| &**buckets)
     }
 
@@ -61,13 +62,6 @@ impl BucketShares {
     pub fn moves(&self, service: ServiceIndex) -> bool {
         self.0.contains_key(&service)
     }
-}
-
-/// A fence without its order.
-pub(super) fn sorted(order: &[RegionIndex]) -> Vec<RegionIndex> {
-    let mut fence = order.to_vec();
-    fence.sort_unstable();
-    fence
 }
 
 #[cfg(test)]

@@ -46,6 +46,13 @@ pub struct Classes {
     by_order: HashMap<(ServiceIndex, Vec<RegionIndex>), ClassIndex>,
 }
 
+/// A fence without its order.
+pub(super) fn as_set(order: &[RegionIndex]) -> Vec<RegionIndex> {
+    let mut set = order.to_vec();
+    set.sort_unstable();
+    set
+}
+
 /// The place of a client of which only the country is known.
 #[must_use]
 pub fn place_of_country(table: &Table, country: Option<CountryCode>) -> Standing {
@@ -96,8 +103,7 @@ impl Classes {
     }
 
     fn add(&mut self, table: &Table, service: ServiceIndex, ranking: &Ranking, amount: Amount) {
-        let order = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
-        self.add_order(table, service, order, ranking.only.is_none(), amount);
+        self.add_order(table, service, ranking.regions(), ranking.only.is_none(), amount);
     }
 
     fn add_order(
@@ -131,7 +137,7 @@ impl Classes {
     /// The class of clients of a service whose fence was ranked; `None` if none of its clients was counted.
     #[must_use]
     pub fn find(&self, service: ServiceIndex, ranking: &Ranking) -> Option<ClassIndex> {
-        self.of_order(service, ranking.order.iter().map(|ranked| ranked.fenced.region).collect())
+        self.of_order(service, ranking.regions())
     }
 
     /// The class of a service whose fence has this order.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::buckets::sorted;
+use super::classes::as_set;
 use super::{Amount, proportion, requests};
 use crate::table::{RegionIndex, ServiceIndex, Table};
 
@@ -50,10 +50,10 @@ fn heaviest(orders: impl IntoIterator<Item = (Vec<RegionIndex>, u64)>, most: usi
     let rest = kept.split_off(most.min(kept.len()));
     let mut first_alike: HashMap<(RegionIndex, Vec<RegionIndex>), usize> = HashMap::new();
     for (position, (order, _)) in kept.iter().enumerate() {
-        first_alike.entry((order[0], sorted(order))).or_insert(position);
+        first_alike.entry((order[0], as_set(order))).or_insert(position);
     }
     for (order, weight) in rest {
-        if let Some(position) = first_alike.get(&(order[0], sorted(&order))) {
+        if let Some(position) = first_alike.get(&(order[0], as_set(&order))) {
             kept[*position].1 = kept[*position].1.saturating_add(weight);
         }
     }
@@ -64,7 +64,7 @@ fn heaviest(orders: impl IntoIterator<Item = (Vec<RegionIndex>, u64)>, most: usi
 fn demand_at(table: &Table, service: ServiceIndex, home: RegionIndex) -> Amount {
     let region = table.region(home);
     let stated = region.load.as_ref().and_then(|load| load.demand).map(requests);
-    let capacity = region.load.as_ref().and_then(|load| load.capacity).map(requests);
+    let capacity = region.capacity().map(requests);
     let whole = stated.or(capacity).unwrap_or(requests(1));
     let serves = |of: &crate::table::Service| of.regions.contains(&home);
     debug_assert!(serves(table.service(service)), "an order holds regions of its service");

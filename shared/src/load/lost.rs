@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::classes::Classes;
+use super::classes::{Classes, as_set};
 use super::fill::{Ask, fill};
 use super::planning::arrived;
 use super::{Amount, Plan, Reading, RegionSeen, Seen, plan, requests};
@@ -60,12 +60,6 @@ pub fn losses(table: &Table, classes: &Classes, lost: &[RegionIndex]) -> Vec<Fen
     told
 }
 
-fn as_set(order: &[RegionIndex]) -> Vec<RegionIndex> {
-    let mut set = order.to_vec();
-    set.sort_unstable();
-    set
-}
-
 fn loss(
     table: &Table,
     classes: &Classes,
@@ -87,7 +81,7 @@ fn loss(
 }
 
 fn capacity(table: &Table, region: RegionIndex) -> Option<Amount> {
-    table.region(region).load.as_ref().and_then(|load| load.capacity).map(requests)
+    table.region(region).capacity().map(requests)
 }
 
 /// By class: the demand that fits nowhere if a region is lost. A region of unknown capacity counts as large enough.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::classes::as_set;
 use super::{Amount, Classes};
 use crate::rules::Ratio;
 use crate::table::RegionIndex;
@@ -39,9 +40,7 @@ pub struct Margins {
 pub fn margins(classes: &Classes, capacity: impl Fn(RegionIndex) -> Option<Amount>) -> Margins {
     let mut fences: BTreeMap<Vec<RegionIndex>, Amount> = BTreeMap::new();
     for class in classes.list() {
-        let mut fence = class.order.clone();
-        fence.sort_unstable();
-        let demand = fences.entry(fence).or_default();
+        let demand = fences.entry(as_set(&class.order)).or_default();
         *demand = demand.saturating_add(class.demand);
     }
     let mut largest: Vec<(&Vec<RegionIndex>, Amount)> = fences.iter().map(|(fence, demand)| (fence, *demand)).collect();

@@ -249,8 +249,7 @@ impl RegionSeen {
     /// A region as the rules state it, with what it was measured to carry.
     #[must_use]
     pub fn stated(table: &Table, region: RegionIndex, is_up: bool, reading: Option<super::Reading>) -> Self {
-        let capacity = table.region(region).load.as_ref().and_then(|load| load.capacity);
-        Self { is_up, capacity: capacity.map(requests), reading }
+        Self { is_up, capacity: table.region(region).capacity().map(requests), reading }
     }
 }
 

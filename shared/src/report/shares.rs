@@ -153,8 +153,7 @@ impl Shares {
         if self.0.is_empty() {
             return &[];
         }
-        let order = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
-        self.0.get(&(service, order)).map_or(&[], Vec::as_slice)
+        self.0.get(&(service, ranking.regions())).map_or(&[], Vec::as_slice)
     }
 
     /// The region for a client of a service whose fence was ranked; `None`: where distance and health send it.

@@ -97,8 +97,7 @@ impl FirstTokens {
 /// By what the regions of a client are ordered: as its tenant's service tier says, else as the service does.
 #[must_use]
 pub fn order_of(table: &Table, service: ServiceIndex, tenant: Option<TenantIndex>) -> Order {
-    let limits = tenant.and_then(|tenant| table.tenant(tenant).limits.as_ref());
-    let tier = limits.and_then(|limits| table.tiers().get(limits.tier?));
+    let tier = tenant.and_then(|tenant| table.tier_of(table.tenant(tenant)));
     tier.and_then(|(_, tier)| tier.order).unwrap_or(table.service(service).order)
 }
 

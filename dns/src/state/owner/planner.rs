@@ -7,8 +7,7 @@ use std::sync::Arc;
 use bailiwick_rules::health::Status;
 use bailiwick_rules::id::{RegionId, ServiceId};
 use bailiwick_rules::load::{
-    Amount, BucketShares, Class, Classes, MeanLoad, Plan, Reading, RegionSeen, Seen, capacity_of, estimate, plan,
-    requests,
+    Amount, BucketShares, Classes, MeanLoad, Plan, Reading, RegionSeen, Seen, capacity_of, estimate, plan, requests,
 };
 use bailiwick_rules::observe::Sums;
 use bailiwick_rules::report::SharesReport;
@@ -73,22 +72,26 @@ impl Planner {
             self.last = None;
             return None;
         }
-        let (up, regions) = seen(table, health, &self.observed, now);
+        let conditions = Conditions { health: &health.regions, local: &Local::default(), now };
+        let regions = (0..).map(RegionIndex).zip(table.regions());
+        let up = regions.map(|(region, _)| effective_status(table, region, &conditions) != Status::Down).collect();
         let last = self.last.take();
         // A clock that was set back makes no plan wait.
         let waits =
             |last: &Planned| last.is_of(world) && last.up == up && now < last.due && last.due <= now.after(INTERVAL);
         let planned = match last {
             Some(last) if waits(&last) => last,
-            last => self.plan(world, last, Seen { regions: &regions, interval: between_readings(health) }, up, now),
+            last => self.plan(world, last, health, up, now),
         };
         let shares = planned.shares.clone();
         self.last = Some(planned);
         Some(shares)
     }
 
-    fn plan(&self, world: &World, last: Option<Planned>, seen: Seen<'_>, up: Vec<bool>, now: Timestamp) -> Planned {
+    fn plan(&self, world: &World, last: Option<Planned>, health: &Health, up: Vec<bool>, now: Timestamp) -> Planned {
         let table = &world.rules().table;
+        let regions = seen(table, health, &up, &self.observed, now);
+        let seen = Seen { regions: &regions, interval: between_readings(health) };
         let was_counted = last.as_ref().is_some_and(|last| last.is_counted);
         let (mut classes, before, estimated) = match last {
             Some(last) if last.is_of(world) => (last.classes, Some(last.plan), last.estimated),
@@ -133,8 +136,8 @@ impl Planned {
     /// The demand of each class, by names, but for services whose demand is estimated.
     fn counted(&self) -> impl Iterator<Item = (&ServiceId, Vec<&RegionId>, Amount)> {
         let table = &self.rules.table;
-        let is_estimated = |class: &&Class| self.estimated.iter().any(|(service, ..)| *service == class.service);
-        self.classes.list().iter().filter(move |class| !is_estimated(class)).map(|class| {
+        let estimated = services_of(&self.estimated);
+        self.classes.list().iter().filter(move |class| !estimated.contains(&class.service)).map(|class| {
             let order = class.order.iter().map(|region| &table.region(*region).id);
             (&table.service(class.service).id, order.collect(), class.demand)
         })
@@ -156,7 +159,7 @@ fn reported(table: &Table, mut report: SharesReport) -> SharesReport {
 /// Whether clients of any service may be moved, and the capacity of a region is known.
 fn is_planned(table: &Table) -> bool {
     table.services().iter().any(|service| service.shedding.moves)
-        && table.regions().iter().any(|region| region.load.as_ref().is_some_and(|load| load.capacity.is_some()))
+        && table.regions().iter().any(|region| region.capacity().is_some())
 }
 
 fn is_moved_by_dns(table: &Table, service: ServiceIndex) -> bool {
@@ -172,8 +175,7 @@ fn estimates(world: &World) -> Arc<[Origin]> {
     let most = (MOST_ORDERS / services().count().max(1)).max(LEAST_ORDERS);
     let of_service = |service: ServiceIndex| {
         let classes = world.classes_of(service)?;
-        let regions = |ranking: &Ranking| ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
-        let orders = classes.rankings().iter().map(regions).zip(classes.addresses());
+        let orders = classes.rankings().iter().map(Ranking::regions).zip(classes.addresses());
         // An order that no IPv4 address has may have clients all the same.
         let orders = orders.map(|(order, addresses)| (order, addresses + 1));
         Some(estimate(table, service, orders, most).into_iter().map(move |(order, demand)| (service, order, demand)))
@@ -184,23 +186,25 @@ fn estimates(world: &World) -> Arc<[Origin]> {
 /// The first classes by these rules: what was counted before, otherwise what the rules state, and what is estimated.
 fn beginning(table: &Table, counted: Option<Vec<Origin>>, estimated: &[Origin]) -> Classes {
     let mut classes = Classes::stated(table);
-    if let Some(counted) = counted {
-        classes.observe(table, with_estimates(counted, estimated));
-    } else if !estimated.is_empty() {
-        let stated = |class: &Class| (class.service, class.order.clone(), class.demand);
-        let stated: Vec<Origin> = classes.list().iter().map(stated).collect();
-        let is_estimated = |origin: &Origin| estimated.iter().any(|(service, ..)| *service == origin.0);
-        let stated: Vec<Origin> = stated.into_iter().filter(|origin| !is_estimated(origin)).collect();
-        classes.observe(table, with_estimates(stated, estimated));
-    }
+    let services = services_of(estimated);
+    let stated = || {
+        let others = classes.list().iter().filter(|class| !services.contains(&class.service));
+        others.map(|class| (class.service, class.order.clone(), class.demand)).collect()
+    };
+    let known = counted.unwrap_or_else(stated);
+    classes.observe(table, with_estimates(known, estimated));
     classes
 }
 
 /// Adds the estimates for services of which nothing was counted.
 fn with_estimates(counted: Vec<Origin>, estimated: &[Origin]) -> Vec<Origin> {
-    let services: BTreeSet<ServiceIndex> = counted.iter().map(|(service, ..)| *service).collect();
+    let services = services_of(&counted);
     let missing = estimated.iter().filter(|(service, ..)| !services.contains(service)).cloned();
     counted.into_iter().chain(missing).collect()
+}
+
+fn services_of(origins: &[Origin]) -> BTreeSet<ServiceIndex> {
+    origins.iter().map(|(service, ..)| *service).collect()
 }
 
 /// Sets the demand of classes as it was counted. False if nothing was counted lately: then it stays as it was.
@@ -230,13 +234,12 @@ fn between_readings(health: &Health) -> Millis {
     Millis(longest).max(INTERVAL)
 }
 
-/// Which regions are up, and what is known of each.
-fn seen(table: &Table, health: &Health, observed: &Observed, now: Timestamp) -> (Vec<bool>, Vec<RegionSeen>) {
+/// What is known of each region. `up` says which are up.
+fn seen(table: &Table, health: &Health, up: &[bool], observed: &Observed, now: Timestamp) -> Vec<RegionSeen> {
     let conditions = Conditions { health: &health.regions, local: &Local::default(), now };
-    let of_region = |(index, region): (RegionIndex, &Region)| {
-        let is_up = effective_status(table, index, &conditions) != Status::Down;
+    let of_region = |((index, region), is_up): ((RegionIndex, &Region), &bool)| {
         let endpoints = endpoints_up(table, index, &health.loads, &conditions);
-        let stated = region.load.as_ref().and_then(|load| load.capacity).map(requests);
+        let stated = region.capacity().map(requests);
         let says = region.endpoints.iter().any(|(_, endpoint)| endpoint.capacity.is_some());
         let capacity = if says { capacity_of(&endpoints) } else { stated };
         let fresh = health.loads.iter().filter(|one| one.region == index && one.load(now).is_some());
@@ -247,9 +250,9 @@ fn seen(table: &Table, health: &Health, observed: &Observed, now: Timestamp) -> 
         let by_workers = at_endpoints(region, observed, now).map(|used| Reading { used, at: now });
         // The higher counts: a queue or a full cache may be full before all places are taken, and the other way round.
         let reading = [by_engines, by_workers].into_iter().flatten().max_by_key(|reading| reading.used);
-        (is_up, RegionSeen { is_up, capacity, reading })
+        RegionSeen { is_up: *is_up, capacity, reading }
     };
-    (0..).map(RegionIndex).zip(table.regions()).map(of_region).unzip()
+    (0..).map(RegionIndex).zip(table.regions()).zip(up).map(of_region).collect()
 }
 
 /// How many requests Workers have at a region's endpoints. `None` if they told nothing lately.

@@ -42,7 +42,7 @@ struct Deciding<'a> {
     /// By class.
     rankings: &'a [Ranking],
     spread: Option<Spread>,
-    /// The clients that are moved, with the region they go to.
+    /// The clients that are moved, with the region they go to, by class.
     moves: Vec<(ClassId, RegionIndex)>,
 }
 
@@ -70,14 +70,14 @@ impl World {
 impl Deciding<'_> {
     /// What all clients get, and when the first passing thing that counted ends.
     fn choices(&self, conditions: &Conditions<'_>) -> (Choices, Option<Timestamp>) {
-        let mut until = None;
+        let (mut until, mut moved) = (None, Vec::new());
         let choose = |(class, ranking): (u32, &Ranking)| {
             let (choice, steering) = self.choose(ranking, conditions);
             until = until.into_iter().chain(steering.valid_until).min();
-            self.shortened(ClassId(class), choice)
+            self.with_moved(ClassId(class), choice, &steering, &mut moved)
         };
-        let classes: Box<[Choice]> = (0..).zip(self.rankings).map(choose).collect();
-        (self.with_moved(classes, conditions), until)
+        let classes = (0..).zip(self.rankings).map(choose).collect();
+        (Choices { classes, moved: moved.into() }, until)
     }
 
     /// The same for records by which a client uses one family of addresses or both. A region whose family is dead is
@@ -91,6 +91,7 @@ impl Deciding<'_> {
     ) -> Option<Box<ChoicesByFamily>> {
         let choices = |health: &[RegionHealth]| -> Choices {
             let conditions = Conditions { health, ..*conditions };
+            let mut moved = Vec::new();
             let choose = |((class, ranking), usual): ((u32, &Ranking), &Choice)| {
                 let (choice, steering) = self.choose(ranking, &conditions);
                 let choice = match (choice.offer, usual.offer) {
@@ -103,33 +104,31 @@ impl Deciding<'_> {
                     }
                     (_, Offer::Denied | Offer::Nothing(_)) => *usual,
                 };
-                self.shortened(ClassId(class), choice)
+                self.with_moved(ClassId(class), choice, &steering, &mut moved)
             };
-            self.with_moved((0..).zip(self.rankings).zip(&usual.classes).map(choose).collect(), &conditions)
+            let classes = (0..).zip(self.rankings).zip(&usual.classes).map(choose).collect();
+            Choices { classes, moved: moved.into() }
         };
         let (ipv4, ipv6, whole) = (choices(&health.ipv4), choices(&health.ipv6), choices(&health.whole));
         let differs = [&ipv4, &ipv6, &whole].into_iter().any(|choices| choices != usual);
         differs.then(|| Box::new(ChoicesByFamily { ipv4, ipv6, whole }))
     }
 
-    /// With the shortest TTL if clients of the class are moved, since the next plan may change who.
-    fn shortened(&self, class: ClassId, choice: Choice) -> Choice {
-        let moves = self.spread.as_ref().is_some_and(|spread| spread.moves(class));
-        let ttl = if moves { self.world.rules().table.service(self.service).ttl.min } else { choice.ttl };
-        Choice { ttl, ..choice }
-    }
-
-    /// Adds what moved clients get: the records of their region if it is offered, otherwise what the others of their
-    /// class get.
-    fn with_moved(&self, classes: Box<[Choice]>, conditions: &Conditions<'_>) -> Choices {
-        let choose = |&(class, to): &(ClassId, RegionIndex)| {
-            let (ranking, stays) = (&self.rankings[class.get()], classes[class.get()]);
-            let (_, steering) = self.choose(ranking, conditions);
-            let is_offered = steering.ordered.iter().any(|ranked| ranked.fenced.region == to) && !steering.revived;
-            if is_offered { Choice { offer: Offer::Region(to), ..stays } } else { stays }
-        };
-        let moved = self.moves.iter().map(choose).collect();
-        Choices { classes, moved }
+    /// What the clients of a class get that stay, and by `moved` what those get that are moved: the records of their
+    /// region if it is offered, otherwise what the others get. All have the shortest TTL, since the next plan may
+    /// change who is moved.
+    fn with_moved(&self, class: ClassId, choice: Choice, steering: &Steering, moved: &mut Vec<Choice>) -> Choice {
+        let first = self.moves.partition_point(|(one, _)| *one < class);
+        let mut of_class = self.moves[first..].iter().take_while(|(one, _)| *one == class).peekable();
+        if of_class.peek().is_none() {
+            return choice;
+        }
+        let stays = Choice { ttl: self.world.rules().table.service(self.service).ttl.min, ..choice };
+        let offers = |to| !steering.revived && steering.ordered.iter().any(|ranked| ranked.fenced.region == to);
+        moved.extend(
+            of_class.map(|&(_, to)| if offers(to) { Choice { offer: Offer::Region(to), ..stays } } else { stays }),
+        );
+        stays
     }
 
     fn choose(&self, ranking: &Ranking, conditions: &Conditions<'_>) -> (Choice, Steering) {

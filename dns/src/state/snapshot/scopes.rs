@@ -104,7 +104,7 @@ pub(crate) fn random_shares(random: &mut Random, world: &World) -> Option<Shares
     for service in services.filter(|_| is_any) {
         let rankings = world.classes_of(service).map_or(&[][..], Classes::rankings);
         for ranking in rankings {
-            let order: Vec<RegionIndex> = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+            let order = ranking.regions();
             if order.is_empty() || random.chance(30) {
                 continue;
             }
@@ -206,7 +206,7 @@ impl TestWorld {
         let local = Local::default();
         let steering = decide(self.table(), &ranking, None, &self.snapshot.conditions(&local, self.snapshot.at()));
         let Some(first) = steering.ordered.first() else { return (None, false) };
-        let order: Vec<RegionIndex> = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+        let order = ranking.regions();
         let buckets = self.shares.as_ref().and_then(|shares| shares.of(service, &order));
         let offered = |to: &RegionIndex| steering.ordered.iter().any(|ranked| ranked.fenced.region == *to);
         let moved = buckets.and_then(|buckets| buckets[self.bucket(address, order[0])]).filter(offered);

@@ -77,7 +77,7 @@ impl Spread {
         }
         let mut moves: Vec<(ClassId, RegionIndex)> = Vec::new();
         let of_class = |(class, ranking): (u32, &Ranking)| {
-            let order: Vec<RegionIndex> = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+            let order = ranking.regions();
             let buckets = shares.of(service, &order)?;
             let home = Home::named(table.region(*order.first()?).id.as_str());
             let first = moves.len();
@@ -87,11 +87,6 @@ impl Spread {
         };
         let classes: Box<[_]> = (0..).zip(rankings).map(of_class).collect();
         (!moves.is_empty()).then_some((Self(classes), moves))
-    }
-
-    /// Whether clients of a class are moved.
-    pub(super) fn moves(&self, class: ClassId) -> bool {
-        self.0.get(class.get()).is_some_and(Option::is_some)
     }
 
     /// The part of its class that a client at an address is in.
@@ -120,7 +115,7 @@ impl Snapshot {
             return;
         }
         let ranking = rank(table, ask.service, &stand(table, &ask.client), ask.path_class);
-        let order: Vec<RegionIndex> = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+        let order = ranking.regions();
         let buckets = shares.dns.of(ask.service, &order).map_or(&[][..], |buckets| &buckets[..]);
         let moves = order.iter().map(|to| (*to, buckets.iter().filter(|one| **one == Some(*to)).count() as u64));
         let moves: Vec<_> = moves.map(|(to, count)| (to, Ratio::between(count, u64::from(BUCKETS)))).collect();

@@ -223,12 +223,17 @@ fn planned(
 /// 429 with a wait.
 fn check_spill(known: &Recognized<'_>, ranking: &Ranking, steering: &Steering, plan: &Plan) -> Result<(), Failure> {
     let Some(tenant) = known.caller.tenant.map(|tenant| known.table.tenant(tenant)) else { return Ok(()) };
-    let fence: Vec<RegionIndex> = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
     let is_up = |region: RegionIndex| {
         let is_down = |reason: Reason| matches!(reason, Reason::Down | Reason::Forced);
         !steering.withheld.iter().any(|one| one.ranked.fenced.region == region && is_down(one.reason))
     };
-    admission::check_scarcity(known.table, tenant, &fence, plan.targets().first().map(Target::region), is_up)
+    admission::check_scarcity(
+        known.table,
+        tenant,
+        &ranking.regions(),
+        plan.targets().first().map(Target::region),
+        is_up,
+    )
 }
 
 /// Answers a request about models from the rules, if every endpoint of the fence has a closed list of models. `None` if
@@ -319,7 +324,7 @@ fn admit(
 ) -> Result<Option<Slot>, Failure> {
     let Recognized { table, caller, route, .. } = known;
     let tenant = caller.tenant.map(|tenant| table.tenant(tenant)).filter(|_| route.class() == Class::Inference);
-    let tier = tenant.and_then(|tenant| table.tiers().get(tenant.limits.as_ref()?.tier?));
+    let tier = tenant.and_then(|tenant| table.tier_of(tenant));
     if !table.tiers().is_empty() {
         plan.tell_tier(tier);
     }
