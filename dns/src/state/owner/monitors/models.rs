@@ -137,3 +137,25 @@ pub(super) fn watched(
 fn name(region: &Region, position: usize) -> Option<(RegionId, EndpointId)> {
     region.endpoints.get(position).map(|(id, _)| (region.id.clone(), id.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_rules::probe::Finding;
+
+    use super::*;
+    use crate::state::probe::ProbeFailure;
+
+    #[test]
+    fn a_late_token_decides_nothing_at_the_start_while_metrics_cannot_be_compared() {
+        let late = Outcome::Failed(ProbeFailure { finding: Finding::Late, message: "no token".to_owned() });
+        let taken = |motion| {
+            let meaning = ModelState::default().take(&late, || motion, Timestamp(0));
+            (meaning.verdict, meaning.effect)
+        };
+        assert_eq!(taken(Some(Motion::Unknown)), (Some(Verdict::Down), Effect::Doubt));
+        assert_eq!(taken(None), (Some(Verdict::Down), Effect::Failure), "no metrics are read");
+        assert_eq!(taken(Some(Motion::Still { has_work: false })), (Some(Verdict::Down), Effect::Failure));
+        assert_eq!(taken(Some(Motion::Still { has_work: true })), (Some(Verdict::Frozen), Effect::Failure));
+        assert_eq!(taken(Some(Motion::Advancing)), (Some(Verdict::Busy), Effect::None));
+    }
+}
