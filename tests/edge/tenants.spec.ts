@@ -99,6 +99,8 @@ test("the endpoint gets its own credential and nothing that is the client's", as
   expect(body).toBe('{"model":"m","messages":[{"role":"user","content":"Say hello."}]}');
   const all = JSON.stringify(sent);
   for (const canary of ["sk-acme", "canary", "198.51.100.7", "x-bailiwick"]) expect(all).not.toContain(canary);
+  // A header of one connection (RFC 9110 §7.6.1) goes no further.
+  expect(sent.te).toBeUndefined();
   // `cf-worker` is the runtime's own: it names the zone of the Worker, and is written after we have let go of the
   // request.
   for (const name of Object.keys(sent))

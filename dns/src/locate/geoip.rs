@@ -229,9 +229,12 @@ impl Interned {
     /// The position of a code that isn't a country's. A new one is added. When there are too many, the rest count
     /// as `others`.
     fn enter_code(&mut self, code: String) -> usize {
+        let position = |codes: &[UnknownCode], code: &str| codes.iter().position(|known| known.code == code);
+        if let Some(known) = position(&self.unknown_codes, &code) {
+            return known;
+        }
         let code = if self.unknown_codes.len() < MAX_CODES { code } else { "others".to_owned() };
-        let known = self.unknown_codes.iter().position(|one| one.code == code);
-        known.unwrap_or_else(|| {
+        position(&self.unknown_codes, &code).unwrap_or_else(|| {
             self.unknown_codes.push(UnknownCode { code, networks: 0 });
             self.unknown_codes.len() - 1
         })
@@ -369,8 +372,11 @@ mod tests {
             let code: &'static str = Box::leak(format!("Q{number}").into_boxed_str());
             made = made.add(format!("10.0.{}.0/24", number * 2).parse().unwrap(), &flat(code, None));
         }
+        let made = made.add("10.1.0.0/24".parse().unwrap(), &geoip2("Q3", None));
         let places = Places::read(&made.bytes()).unwrap();
         let reported = places.unknown_codes();
+        let known = reported.iter().find(|one| one.code == "Q3").map(|one| one.networks);
+        assert_eq!(known, Some(2), "a code that is listed already is still counted by itself");
         assert_eq!((reported.len(), &reported[0].code[..], reported[0].networks), (MAX_CODES + 1, "others", 8));
     }
 

@@ -258,10 +258,13 @@ fn head(bytes: &[u8]) -> Result<Head, Failure> {
     let text = String::from_utf8_lossy(bytes);
     let (mut disposition, mut content_type) = (None, None);
     for line in text.split("\r\n") {
-        let (name, value) = line.split_once(':').ok_or(bad("a part has a header without a colon"))?;
-        if line.starts_with([' ', '\t']) || line.contains(['\r', '\n', '\0']) {
+        if line.starts_with([' ', '\t']) || line.contains(['\r', '\n']) {
             return Err(bad("a part has a header that goes over several lines"));
         }
+        if line.contains('\0') {
+            return Err(bad("a part has a header with a NUL byte"));
+        }
+        let (name, value) = line.split_once(':').ok_or(bad("a part has a header without a colon"))?;
         let value = value.trim();
         if name.eq_ignore_ascii_case("content-disposition") {
             if disposition.replace(value).is_some() {

@@ -54,6 +54,23 @@ fn parts_are_cut_at_their_boundaries() {
 }
 
 #[test]
+fn a_header_that_readers_could_read_differently_is_refused_by_name() {
+    let disposition = "Content-Disposition: form-data; name=\"a\"";
+    for (header, reason) in [
+        ("X-Y: z\r\n folded", "over several lines"),
+        ("X-Y: z\r\n\tfolded: with a colon", "over several lines"),
+        ("X-Y: z\nX-Z: z", "over several lines"),
+        ("X-Y: z\0", "NUL byte"),
+        ("X\0", "NUL byte"),
+        ("X-Y", "without a colon"),
+    ] {
+        let text = format!("--XX\r\n{disposition}\r\n{header}\r\n\r\ndata\r\n--XX--\r\n");
+        let refused = format!("{:?}", split(text.as_bytes()).unwrap_err());
+        assert!(refused.contains(reason), "{header:?}: {refused}");
+    }
+}
+
+#[test]
 fn a_form_is_what_says_so_and_nothing_else() {
     for form in ["multipart/form-data; boundary=a", "Multipart/Form-Data", " multipart/form-data ;x"] {
         assert!(is_form(form), "{form}");
