@@ -8,10 +8,11 @@
 //! rules, client and conditions give equal decisions, natively and in Wasm.
 //!
 //! Each module imports only those before it: `turns`, `json`, `id`, `time`, `geo`, `health`, `rules`, `table`, `steer`,
-//! `load`, `probe`, `observe`, `quota`, `simulation`, `explain`, `overview`, `report`, `receipt`.
+//! `load`, `probe`, `observe`, `quota`, `simulation`, `explain`, `overview`, `report`, `receipt`, `fleet`.
 #![forbid(unsafe_code)]
 
 pub mod explain;
+pub mod fleet;
 pub mod geo;
 pub mod health;
 pub mod id;

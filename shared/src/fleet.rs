@@ -1,0 +1,9 @@
+//! Many nodes that follow one rules document. Takes what other nodes, a store or a person offer, returns what this node
+//! does about it. Called by the transports of the DNS half and by its command line.
+//!
+//! A document has a total order already: its revision, then its digest. To spread the highest valid revision needs no
+//! agreement. Only publishing does, and that is one compare-and-set of the [`head`]. So whatever spreads documents may
+//! be slow, cut off, restored from an old backup or lying: a node goes on with the last good document it has.
+
+pub mod follow;
+pub mod head;

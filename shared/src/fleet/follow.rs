@@ -1,0 +1,221 @@
+//! What a node does about a head or a document that it is offered. Takes the revision it has and the bytes offered,
+//! returns whether to keep what it has, to fetch the document, to take it, or to refuse it. Called by every transport.
+//!
+//! Nothing that is missing is an instruction. An absent head, an empty store, a lower revision, bytes whose digest,
+//! signature or rules don't hold: each leaves the last good document in service.
+
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+
+use sha2::Digest;
+
+use super::head::{Head, HeadError, Stage, Verify};
+use crate::json::Violation;
+use crate::receipt::PublicKey;
+use crate::table::{Revision, Succession, Table};
+
+/// The largest rules document that is taken from others, in bytes. The edge reads no larger one either.
+pub const LARGEST_DOCUMENT: usize = 8 << 20;
+
+/// Whom a node believes.
+#[derive(Clone, Copy, Debug)]
+pub struct Trust<'a> {
+    /// The keys of those who may publish. If there are none, heads need no signature.
+    pub publishers: &'a [PublicKey],
+    /// Verifies Ed25519.
+    pub verify: Verify,
+}
+
+/// What to do about a head.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HeadStep {
+    /// Nothing.
+    Keep(Kept),
+    /// Fetch the document that it names, and ask [`document`] about it.
+    Fetch(Box<Head>),
+    /// Nothing, and tell an operator.
+    Refuse(Refusal),
+}
+
+/// What to do about a document.
+#[derive(Debug)]
+pub enum DocumentStep {
+    /// Nothing.
+    Keep(Kept),
+    /// Serve it.
+    Take(Box<Table>),
+    /// Nothing, and tell an operator.
+    Refuse(Refusal),
+}
+
+/// Why an offer changes nothing although nothing is wrong with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kept {
+    /// There was none.
+    Absent,
+    /// It is in service already.
+    Same,
+    /// Its revision is lower: the store was restored from a backup, or another node is behind.
+    Older(u64),
+    /// This node's stage comes later.
+    Later(u64),
+}
+
+/// Why an offer is refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The head isn't believed.
+    Head(HeadError),
+    /// It has the revision in service, but other bytes.
+    Conflict(u64),
+    /// The document is larger than [`LARGEST_DOCUMENT`].
+    TooLarge,
+    /// The document isn't the one that the head names.
+    Digest(u64),
+    /// The document says another revision than the head.
+    Revision {
+        /// The head's.
+        head: u64,
+        /// The document's.
+        document: u64,
+    },
+    /// The document has mistakes.
+    Rules(Vec<Violation>),
+}
+
+impl Refusal {
+    /// The words for metrics, one for each kind.
+    pub const LABELS: [&'static str; 6] = ["signature", "conflict", "size", "digest", "revision", "rules"];
+
+    /// The word for metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Head(_) => "signature",
+            Self::Conflict(_) => "conflict",
+            Self::TooLarge => "size",
+            Self::Digest(_) => "digest",
+            Self::Revision { .. } => "revision",
+            Self::Rules(_) => "rules",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Head(error) => write!(f, "the head is refused: {error}"),
+            Self::Conflict(number) => write!(
+                f,
+                "another document with revision {number} is in service; publish this one under a higher number"
+            ),
+            Self::TooLarge => write!(f, "the document is larger than {} MiB", LARGEST_DOCUMENT >> 20),
+            Self::Digest(number) => write!(
+                f,
+                "the document offered as revision {number} doesn't have the digest that its head names; it was cut or \
+                 changed"
+            ),
+            Self::Revision { head, document } => {
+                write!(f, "the head names revision {head}, but its document says {document}; publish it again")
+            }
+            Self::Rules(violations) => {
+                let more = violations.len().saturating_sub(1);
+                match violations.first() {
+                    Some(first) if more > 0 => write!(f, "the document has mistakes: {first} (and {more} more)"),
+                    Some(first) => write!(f, "the document has a mistake: {first}"),
+                    None => f.write_str("the document has mistakes"),
+                }
+            }
+        }
+    }
+}
+
+/// What to do about the head that a store or a peer offers; `None` if it has none. `own` is the revision that this node
+/// has, served or kept.
+#[must_use]
+pub fn head(own: Option<Revision>, offered: Option<&[u8]>, stage: Stage, trust: Trust<'_>) -> HeadStep {
+    let Some(bytes) = offered else { return HeadStep::Keep(Kept::Absent) };
+    let believed = Head::parse(bytes).and_then(|head| match trust.publishers {
+        [] => Ok(head),
+        publishers => head.verify(publishers, trust.verify).map(|()| head),
+    });
+    let head = match believed {
+        Ok(head) => head,
+        Err(error) => return HeadStep::Refuse(Refusal::Head(error)),
+    };
+    let Some(named) = head.names() else {
+        return HeadStep::Refuse(Refusal::Head(HeadError::Form("its sha256 is none".to_owned())));
+    };
+    match own.map_or(Succession::Newer, |own| own.succession(&named)) {
+        Succession::Same => HeadStep::Keep(Kept::Same),
+        Succession::Older => HeadStep::Keep(Kept::Older(named.number)),
+        Succession::Conflict => HeadStep::Refuse(Refusal::Conflict(named.number)),
+        Succession::Newer if stage > head.stage => HeadStep::Keep(Kept::Later(named.number)),
+        Succession::Newer => HeadStep::Fetch(Box::new(head)),
+    }
+}
+
+/// What to do about a document. `by` is the head that named it; without one the document speaks for itself.
+#[must_use]
+pub fn document(own: Option<Revision>, by: Option<&Head>, bytes: &[u8]) -> DocumentStep {
+    if bytes.len() > LARGEST_DOCUMENT {
+        return DocumentStep::Refuse(Refusal::TooLarge);
+    }
+    if let (Some(own), true) = (own, by.is_none())
+        && own.sha256 == <[u8; 32]>::from(sha2::Sha256::digest(bytes))
+    {
+        return DocumentStep::Keep(Kept::Same);
+    }
+    // To read a document costs far more than to hash it.
+    if let Some(head) = by
+        && head.sha256 != super::head::sha256_hex(bytes)
+    {
+        return DocumentStep::Refuse(Refusal::Digest(head.revision));
+    }
+    let table = match Table::compile(bytes) {
+        Ok(table) => table,
+        Err(violations) => return DocumentStep::Refuse(Refusal::Rules(violations)),
+    };
+    let found = table.revision();
+    if let Some(head) = by
+        && head.revision != found.number
+    {
+        return DocumentStep::Refuse(Refusal::Revision { head: head.revision, document: found.number });
+    }
+    // The node may have taken another one while this was fetched.
+    match own.map_or(Succession::Newer, |own| own.succession(&found)) {
+        Succession::Newer => DocumentStep::Take(Box::new(table)),
+        Succession::Same => DocumentStep::Keep(Kept::Same),
+        Succession::Older => DocumentStep::Keep(Kept::Older(found.number)),
+        Succession::Conflict => DocumentStep::Refuse(Refusal::Conflict(found.number)),
+    }
+}
+
+/// Where a node without a document of its own gets its first one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum First {
+    /// From the store.
+    Store,
+    /// From this peer, because it has a higher revision: the store is older than the fleet.
+    Peer(usize),
+    /// From nobody yet.
+    Nobody,
+}
+
+/// Where a node without a document of its own gets its first one: from whoever has the highest revision. `peers` are
+/// the revisions of all peers that answered. The store wins a tie.
+#[must_use]
+pub fn first(store: Option<u64>, peers: &[Option<u64>]) -> First {
+    let known = peers.iter().enumerate().filter_map(|(place, revision)| Some((place, (*revision)?)));
+    let highest = known.max_by_key(|(place, revision)| (*revision, core::cmp::Reverse(*place)));
+    match (store, highest) {
+        (Some(store), Some((place, peer))) if peer > store => First::Peer(place),
+        (Some(_), _) => First::Store,
+        (None, Some((place, _))) => First::Peer(place),
+        (None, None) => First::Nobody,
+    }
+}
