@@ -6,6 +6,7 @@
 pub mod dns;
 pub mod geo;
 pub mod gpu_stand_in;
+pub mod link;
 pub mod load;
 pub mod namespace;
 pub mod net;
