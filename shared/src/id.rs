@@ -91,6 +91,15 @@ id!(
     TierId
 );
 
+id!(
+    /// The name of a node that votes on health, such as `ns1`.
+    VoterId
+);
+id!(
+    /// The name of a site, where voters stand, such as `london`.
+    SiteId
+);
+
 /// What an override is of: a region as a whole, or one of its endpoints. As text `eu-frankfurt` or
 /// `eu-frankfurt/fra-1`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -6,6 +6,7 @@
 mod authority;
 mod binding;
 mod cors;
+mod fleet;
 mod host;
 mod load;
 mod monitor;
@@ -26,6 +27,7 @@ use schemars::JsonSchema;
 pub use authority::Authority;
 pub use binding::ServiceBinding;
 pub use cors::{Cors, WebOrigin};
+pub use fleet::{Fleet, Guard, Voter};
 pub use host::SteeredHost;
 pub use load::{Order, Ratio, RegionLoad, Shed, ShedAt, Slew};
 pub use monitor::{Family, HttpProbe, ModelProbe, Monitor, PROBE_TOKENS, Probe, ProbeBudget};
@@ -34,6 +36,7 @@ pub use request::{NoUrl, RequestPath, credential};
 pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};
 pub use schema::json_schema_text;
 pub(crate) use schema::output_default as default_output;
+pub(crate) use schema::{five_minutes, half_minute};
 pub use service::{
     Allowance, ClientMatch, Hub, Limits, Pattern, Receipts, ResidencyRule, Service, Streams, Tier, TtlBounds,
     WhenAllDown,
@@ -73,6 +76,9 @@ pub struct Rules {
     /// How important tenants are when regions are full.
     #[schemars(default, with = "BTreeMap<String, ServiceTier>")]
     pub tiers: BTreeMap<TierId, ServiceTier>,
+    /// How several nodes agree on health. Absent: each goes by its own probes, and the edge by those it hears.
+    #[schemars(default)]
+    pub fleet: Option<Fleet>,
     /// Address prefixes whose place is known better than a GeoIP database knows it.
     #[schemars(default)]
     pub networks: Vec<Network>,

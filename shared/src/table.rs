@@ -2,6 +2,7 @@
 
 mod build;
 mod check;
+mod fleet;
 mod hosts;
 mod index;
 mod networks;
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 use subtle::ConstantTimeEq;
 
 pub use build::Compiling;
+pub use fleet::{Fleet, Voter};
 use hosts::Hosts;
 pub use index::{JurisdictionIndex, QuotaIndex, RegionIndex, ServiceIndex, TenantIndex, TierIndex};
 pub use networks::NetworkPlace;
@@ -49,6 +51,8 @@ pub struct Table {
     tenants: Vec<Tenant>,
     quotas: Vec<Quota>,
     tiers: Tiers,
+    /// Boxed, as most documents have none.
+    fleet: Option<Box<Fleet>>,
     keys: Vec<(KeyDigest, TenantIndex)>,
     hosts: Hosts,
     networks: Networks,
@@ -142,6 +146,8 @@ pub struct Service {
     pub shedding: Shedding,
     /// By what the edge orders regions of one tier.
     pub order: rules::Order,
+    /// How much of each of its fences health may take away at once.
+    pub guard: Option<rules::Guard>,
     /// Whether any tenant names it: then only known keys may use it.
     pub requires_key: bool,
 }
@@ -266,6 +272,12 @@ impl Table {
     #[must_use]
     pub fn quotas(&self) -> &[Quota] {
         &self.quotas
+    }
+
+    /// Who votes on health; `None`: nobody, so that each node goes by its own probes.
+    #[must_use]
+    pub fn fleet(&self) -> Option<&Fleet> {
+        self.fleet.as_deref()
     }
 
     /// The quota of that name.

@@ -5,6 +5,7 @@
 //! similar name that exists. What can't be read is left out or replaced by a default. Such a `Rules` is used to find
 //! further violations, and never to steer.
 
+mod fleet;
 mod http;
 mod load;
 mod model_probe;
@@ -93,6 +94,7 @@ pub(crate) async fn rules(reader: &mut Reader<'_>, node: &Node, turns: &mut Turn
         tenants: map(&mut fields, "tenants", context, turns, TenantId::parse, tenant).await,
         quotas: map(&mut fields, "quotas", context, turns, QuotaId::parse, quota::quota).await,
         tiers: map(&mut fields, "tiers", context, turns, TierId::parse, quota::service_tier).await,
+        fleet: fields.optional("fleet", |reader, node| fleet::fleet(reader, node, context)),
         networks: list(&mut fields, "networks", context, turns, network).await,
         overrides: list(&mut fields, "overrides", context, turns, an_override).await,
         rules: fields.optional("rules", keeping).unwrap_or_default(),

@@ -33,6 +33,14 @@ pub(super) fn minute() -> Millis {
     Millis(60_000)
 }
 
+pub(crate) fn half_minute() -> Millis {
+    Millis(30_000)
+}
+
+pub(crate) fn five_minutes() -> Millis {
+    Millis(300_000)
+}
+
 pub(crate) fn output_default() -> u64 {
     800
 }
@@ -311,6 +319,9 @@ pub(super) enum OneOrMore {
     One(String),
     More(#[schemars(length(min = 1))] Vec<String>),
 }
+
+pub(super) struct Percent;
+string_schema!(Percent, "Percent", { "type": "string", "pattern": "^[0-9]+%$", "description": "Whole per cent: 50%." });
 
 pub(super) struct HexDigest;
 string_schema!(HexDigest, "HexDigest", { "type": "string", "pattern": "^[0-9a-f]{64}$" });

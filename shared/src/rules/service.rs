@@ -3,7 +3,7 @@
 
 use schemars::JsonSchema;
 
-use super::{Answers, Cors, Order, Shed, ShedAt, Slew, SteeredHost, schema};
+use super::{Answers, Cors, Guard, Order, Shed, ShedAt, Slew, SteeredHost, schema};
 use crate::id::{JurisdictionId, RegionId};
 use crate::time::Millis;
 
@@ -66,6 +66,10 @@ pub struct Service {
     /// By what the edge orders regions of one residency tier.
     #[schemars(default)]
     pub order: Order,
+    /// How much of each of its fences health may take away at once. Absent: all of it. Counts where `fleet` names
+    /// voters.
+    #[schemars(default)]
+    pub guard: Option<Guard>,
 }
 
 /// How regions inside the fence are ordered, and whether a request crosses regions.

@@ -5,6 +5,7 @@ use core::pin::Pin;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::fleet::Fleet;
 use super::hosts::Hosts;
 use super::networks::Networks;
 use super::quotas::{self, TenantLimits, Tiers};
@@ -107,6 +108,7 @@ impl Table {
         let warnings = warnings(&rules, &regions, &named_by_regions, &territories, &hosts);
         let region = |id: &RegionId| position(&regions, |region| region.id == *id).map(RegionIndex::new);
 
+        let fleet = rules.fleet.as_ref().map(|fleet| Box::new(Fleet::new(fleet, region)));
         let mut services = Vec::with_capacity(rules.services.len());
         for (id, service) in rules.services {
             turns.spend(BUILD * service.regions.len() * (1 + service.residency.len())).await;
@@ -140,6 +142,7 @@ impl Table {
             tenants,
             quotas,
             tiers,
+            fleet,
             keys,
             hosts,
             overrides,
@@ -228,6 +231,7 @@ fn build_service(
             slew: service.slew,
         },
         order: service.order,
+        guard: service.guard,
         requires_key: false,
     }
 }

@@ -1,6 +1,7 @@
 //! Finds what is allowed but probably not meant. Takes a document without violations, returns warnings with their place
 //! and how to mend it. Called by `build`.
 
+mod fleet;
 mod names;
 mod probes;
 
@@ -35,6 +36,7 @@ pub(super) fn warnings(
         }
         warner.without_endpoints(id, service);
         warner.order(id, service);
+        warner.guard(id, service);
     }
     for (name, tenant) in &rules.tenants {
         let place = format!("/tenants/{name}");
@@ -49,6 +51,7 @@ pub(super) fn warnings(
     warner.steered_names();
     warner.unseen_families();
     warner.model_probes();
+    warner.voters();
     warner.alias_loops();
     warner.warnings
 }

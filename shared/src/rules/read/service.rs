@@ -1,6 +1,7 @@
 //! Reads services: hosts, pattern, regions, residency, and limits.
 
 use super::Context;
+use super::fleet::guard;
 use super::load::{order, shedding};
 use super::region::answers;
 use super::value::{distinct, duration, once, one_of, reference, steered_host};
@@ -12,6 +13,10 @@ use crate::rules::{
 };
 use crate::time::Millis;
 
+/// The values of `keepalive`.
+const KEEPALIVE: core::ops::RangeInclusive<Millis> = Millis(1_000)..=Millis(3_600_000);
+/// The values of `when_all_down`.
+const WHEN_ALL_DOWN: [(&str, WhenAllDown); 2] = [("serve-fence", WhenAllDown::ServeFence), ("fail", WhenAllDown::Fail)];
 /// The values of `receipts`.
 const RECEIPTS: [(&str, Receipts); 3] =
     [("off", Receipts::Off), ("optional", Receipts::Optional), ("required", Receipts::Required)];
@@ -50,8 +55,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         "at least one rule such as {\"clients\": [\"eu\"], \"process_in\": [\"eu\"]}",
         |reader, node| residency(reader, node, context),
     );
-    let choices = [("serve-fence", WhenAllDown::ServeFence), ("fail", WhenAllDown::Fail)];
-    let when_all_down = fields.optional("when_all_down", |reader, node| one_of(reader, node, &choices));
+    let when_all_down = fields.optional("when_all_down", |reader, node| one_of(reader, node, &WHEN_ALL_DOWN));
     let ttl = fields.optional("ttl", ttl);
     let denied_answers = fields.optional("denied_answers", answers);
     let hub = match pattern {
@@ -69,11 +73,11 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         fields.optional("allow", |reader, node| reader.list(node, |reader, node| one_of(reader, node, &ALLOWANCES)));
     let receipts = fields.optional("receipts", |reader, node| one_of(reader, node, &RECEIPTS));
     let cors = fields.optional("cors", cors);
-    let keepalive =
-        fields.optional("keepalive", |reader, node| duration(reader, node, Millis(1_000)..=Millis(3_600_000)));
+    let keepalive = fields.optional("keepalive", |reader, node| duration(reader, node, KEEPALIVE));
     let streams = fields.optional("streams", |reader, node| one_of(reader, node, &STREAMS));
     let (shed, shed_at, slew) = shedding(&mut fields, pattern);
     let order = order(&mut fields).unwrap_or_default();
+    let guard = fields.optional("guard", guard);
     fields.finish();
     Some(Service {
         hosts: hosts.unwrap_or_default(),
@@ -94,6 +98,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         shed_at,
         slew,
         order,
+        guard,
     })
 }
 

@@ -224,3 +224,28 @@ fn an_engine_that_tenants_share_is_told_while_any_name_may_be_used_there() {
     assert_eq!(reported(shared(2, json!({ "engine": "vllm", "models": { "a": "b" } }))), [""; 0]);
     assert_eq!(reported(shared(2, json!({}))), [""; 0], "it is no engine");
 }
+
+#[test]
+fn voters_that_cannot_decide_and_guards_that_hold_nothing_are_told() {
+    let voters = |voters: Value| move |d: &mut Value| d["fleet"] = json!({ "voters": voters });
+    let at = |site: &str| json!({ "site": site });
+    assert_eq!(reported(voters(json!({ "a": at("x"), "b": at("y"), "c": at("z") }))), [""; 0]);
+    assert_eq!(reported(voters(json!({ "a": at("x") }))), [""; 0], "one node decides alone");
+    assert_told(voters(json!({ "a": at("x"), "b": at("y") })), "/fleet/voters", "are of two sites");
+    let inside = |site: &str| json!({ "site": site, "region": "fra" });
+    let biased = json!({ "a": at("x"), "b": inside("y"), "c": inside("z") });
+    assert_told(voters(biased), "/fleet/voters", "can't call fra down");
+    assert_eq!(reported(voters(json!({ "a": at("x"), "b": at("y"), "c": inside("z") }))), [""; 0]);
+
+    let guard = |keep: u32, has_voters: bool| {
+        move |d: &mut Value| {
+            d["services"]["chat"]["guard"] = json!({ "keep": keep });
+            if has_voters {
+                voters(json!({ "a": at("x"), "b": at("y"), "c": at("z") }))(d);
+            }
+        }
+    };
+    assert_told(guard(1, false), "/services/chat/guard", "no voters are declared");
+    assert_eq!(reported(guard(1, true)), [""; 0]);
+    assert_told(guard(2, true), "/services/chat/guard/keep", "the fence of rule 0 has 1 in all");
+}
