@@ -10,6 +10,7 @@ pub mod link;
 pub mod load;
 pub mod namespace;
 pub mod net;
+pub mod network;
 pub mod node;
 pub mod peer;
 pub mod process;

@@ -18,10 +18,33 @@ impl Namespace {
         [&["--net"][..], &["--map-root-user", "--net"]].into_iter().find_map(Self::with)
     }
 
+    /// Makes another one, with the rights of this one.
+    #[must_use]
+    pub fn another(&self) -> Option<Self> {
+        let (keeper, mut enter) = Self::keep(self.command("unshare"), &["--net"])?;
+        let own = self.enter.iter().filter(|word| ["--user", "--preserve-credentials"].contains(&word.as_str()));
+        enter.extend(own.cloned());
+        Some(Self { keeper, enter })
+    }
+
+    /// The process that keeps the namespace alive.
+    #[must_use]
+    pub fn keeper(&self) -> u32 {
+        self.keeper.id()
+    }
+
     fn with(options: &[&str]) -> Option<Self> {
+        let (keeper, mut enter) = Self::keep(Command::new("unshare"), options)?;
+        if options.contains(&"--map-root-user") {
+            enter.extend(["--user".to_owned(), "--preserve-credentials".to_owned()]);
+        }
+        Some(Self { keeper, enter })
+    }
+
+    /// Starts the process that keeps a namespace alive, and says how to enter it.
+    fn keep(mut command: Command, options: &[&str]) -> Option<(Child, Vec<String>)> {
         // The process ends after ten minutes, in case the test is killed and nothing is dropped.
         let script = "ip link set lo up && echo ready && exec sleep 600";
-        let mut command = Command::new("unshare");
         command
             .args(options)
             .args(["sh", "-c", script])
@@ -35,11 +58,8 @@ impl Namespace {
             let _ = keeper.wait();
             return None;
         }
-        let mut enter = vec!["--target".to_owned(), keeper.id().to_string(), "--net".to_owned()];
-        if options.contains(&"--map-root-user") {
-            enter.extend(["--user".to_owned(), "--preserve-credentials".to_owned()]);
-        }
-        Some(Self { keeper, enter })
+        let enter = vec!["--target".to_owned(), keeper.id().to_string(), "--net".to_owned()];
+        Some((keeper, enter))
     }
 
     /// A command that will run inside.
