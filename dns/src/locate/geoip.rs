@@ -1,7 +1,7 @@
-//! The GeoIP database. Takes the bytes of an MMDB file, returns the places of all address ranges. Called by the feed of
-//! files; `classes` looks addresses up.
+//! The GeoIP database. Takes the bytes of an MMDB file, returns the places of all address ranges. Called at startup and
+//! by the watcher when the file has changed; `classes` looks addresses up.
 //!
-//! Two layouts are understood: GeoIP2 (`country.iso_code`, `location.latitude`, `location.longitude`) and flat
+//! The reader understands two layouts: GeoIP2 (`country.iso_code`, `location.latitude`, `location.longitude`) and flat
 //! (`country_code`, `latitude`, `longitude`). Every network is read once at load, and the file's bytes aren't kept.
 
 #[cfg(test)]
@@ -17,7 +17,7 @@ use maxminddb::{LookupResult, MaxMindDbError, Reader, WithinOptions};
 
 use crate::locate::ranges::{Bits, Builder, Ranges};
 
-/// What a database knows of an address.
+/// What a database knows about an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Place {
     /// The country.
@@ -29,41 +29,45 @@ pub(crate) struct Place {
 /// The places of all addresses.
 #[derive(Debug)]
 pub(crate) struct Places {
+    /// The index in `places` of each IPv4 address.
     v4: Ranges<u32>,
+    /// The index in `places` of each IPv6 address.
     v6: Ranges<u128>,
-    /// By the ranges' values; the first is nowhere.
+    /// The different places. The first ([`NOWHERE`]) is the place of addresses that the database doesn't list.
     places: Vec<Place>,
     unknown_codes: Vec<UnknownCode>,
-    /// When it was built.
+    /// When the database was built.
     built: Option<Timestamp>,
 }
 
-/// A code that a database has instead of a country's, such as `ZZ`. Clients in its networks are unknown.
+/// A code that stands in the country field of a database and names no country, such as `ZZ`. Clients in a network with
+/// such a code have no country.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UnknownCode {
     /// The code, shortened.
     pub code: String,
-    /// How many networks have it.
+    /// How many networks have the code.
     pub networks: u64,
 }
 
-/// Whether a network counts as being in the country where it is registered, if the database doesn't know its country.
+/// Whether a network whose country is unknown counts as being in the country where the network is registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Registered {
-    /// It doesn't. An address is registered where its owner has an office, but may be used anywhere.
+    /// The country of registration is ignored: an address is registered where its owner has an office, but may be used
+    /// anywhere.
     #[default]
     Ignored,
-    /// It does, because the operator says so.
+    /// The country of registration counts, because the operator configured so.
     Counts,
 }
 
-/// Why a file is of no use as a GeoIP database.
+/// Why a file can't be used as a GeoIP database.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum GeoError {
-    /// No MMDB at all, or a damaged one.
+    /// The file is no MMDB, or a damaged MMDB.
     #[error("is not a usable MMDB file ({0}); download it again and check that it was unpacked")]
     Broken(String),
-    /// An MMDB about something else.
+    /// The file is an MMDB without countries, such as a database of AS numbers.
     #[error(
         "is an MMDB of type {0:?} in which no record has a country (neither country.iso_code nor country_code); use a \
          country or city database"
@@ -71,15 +75,15 @@ pub(crate) enum GeoError {
     Foreign(String),
 }
 
-/// The value of ranges of which nothing is known.
+/// The index in `Places::places` of addresses that the database doesn't list.
 const NOWHERE: u32 = 0;
-/// How many codes that aren't a country's are counted separately. A database has a handful.
+/// How many unknown codes are counted separately. A database has a handful.
 const MAX_CODES: usize = 32;
-/// How many characters of such a code are kept.
+/// How many characters of an unknown code are kept.
 const LONGEST_CODE: usize = 12;
 
 impl Places {
-    /// No database: nothing is known of any address.
+    /// The places without a database: nothing is known about any address.
     #[must_use]
     pub(crate) fn none() -> Self {
         Self {
@@ -94,7 +98,7 @@ impl Places {
     /// Reads a database, and ignores where networks are registered.
     ///
     /// # Errors
-    /// When the bytes are no MMDB, a damaged one, or one without countries.
+    /// When the bytes are no MMDB, a damaged MMDB, or an MMDB without countries.
     #[cfg(test)]
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, GeoError> {
         Self::read_with(bytes, Registered::Ignored)
@@ -103,11 +107,11 @@ impl Places {
     /// Reads a database.
     ///
     /// # Errors
-    /// When the bytes are no MMDB, a damaged one, or one without countries.
+    /// When the bytes are no MMDB, a damaged MMDB, or an MMDB without countries.
     pub(crate) fn read_with(bytes: &[u8], registered: Registered) -> Result<Self, GeoError> {
         let broken = |error: MaxMindDbError| GeoError::Broken(error.to_string());
         let reader = Reader::from_source(bytes).map_err(broken)?;
-        let (mut v4, mut v6) = (Run::<u32>::new(), Run::<u128>::new());
+        let (mut v4, mut v6) = (RangesInOrder::<u32>::new(), RangesInOrder::<u128>::new());
         let mut interned = Interned::default();
         for network in reader.networks(WithinOptions::default()).map_err(broken)? {
             let network = network.map_err(broken)?;
@@ -115,8 +119,8 @@ impl Places {
                 Some(&entry) => entry,
                 None => interned.enter(network.offset(), record_of(&network, registered).map_err(broken)?),
             };
-            if let Some(reported) = code.and_then(|code| interned.unknown_codes.get_mut(code)) {
-                reported.networks += 1;
+            if let Some(unknown) = code.and_then(|code| interned.unknown_codes.get_mut(code)) {
+                unknown.networks += 1;
             }
             let prefix = network.network().map_err(broken)?;
             match prefix.ip() {
@@ -130,72 +134,73 @@ impl Places {
         let mut unknown_codes = interned.unknown_codes;
         unknown_codes.sort_by(|a, b| b.networks.cmp(&a.networks).then_with(|| a.code.cmp(&b.code)));
         let built = i64::try_from(reader.metadata().build_epoch).ok().map(|at| Timestamp(at.saturating_mul(1000)));
-        Ok(Self { v4: v4.built.finish(), v6: v6.built.finish(), places: interned.places, unknown_codes, built })
+        Ok(Self { v4: v4.builder.finish(), v6: v6.builder.finish(), places: interned.places, unknown_codes, built })
     }
 
-    /// When the database was built, as it says itself.
+    /// When the database was built, by its own metadata.
     #[must_use]
     pub(crate) fn built(&self) -> Option<Timestamp> {
         self.built
     }
 
-    /// The codes that aren't a country's, the most frequent first.
+    /// The codes that name no country, the most frequent first.
     #[must_use]
     pub(crate) fn unknown_codes(&self) -> &[UnknownCode] {
         &self.unknown_codes
     }
 
-    /// What is known of an address. An IPv4 address inside an IPv6 address isn't looked for.
+    /// What is known about an address. An IPv6 address that carries an IPv4 address is looked up as IPv6.
     #[must_use]
     pub(crate) fn at(&self, address: IpAddr) -> Place {
-        let number = match address {
+        let index = match address {
             IpAddr::V4(address) => self.v4.value(address.to_bits()),
             IpAddr::V6(address) => self.v6.value(address.to_bits()),
         };
-        self.places[number as usize]
+        self.places[index as usize]
     }
 
-    /// All places by number; number 0 is nowhere.
+    /// All places; the first is the place of addresses that the database doesn't list.
     #[must_use]
     pub(crate) fn all(&self) -> &[Place] {
         &self.places
     }
 
-    /// The numbers of places by IPv4 address.
+    /// The index of the place of each IPv4 address.
     #[must_use]
     pub(crate) fn v4(&self) -> &Ranges<u32> {
         &self.v4
     }
 
-    /// The numbers of places by IPv6 address.
+    /// The index of the place of each IPv6 address.
     #[must_use]
     pub(crate) fn v6(&self) -> &Ranges<u128> {
         &self.v6
     }
 }
 
-/// What one record says.
+/// One record of the database, decoded.
 struct Record {
     place: Place,
-    /// What it has in the place of its country's code, if it isn't one.
+    /// The content of the record's country field, if it names no country.
     code: Option<String>,
 }
 
-/// What is kept of a record.
+/// A record as it is kept while the database is read.
 #[derive(Clone, Copy)]
 struct Entry {
-    /// The number of its place.
+    /// The index of the record's place in `places`.
     place: u32,
-    /// The position of its code among those that aren't a country's.
+    /// The index of the record's code in `unknown_codes`, if its code names no country.
     code: Option<usize>,
 }
 
-/// The different places, by number, and the records that have been read.
+/// The different places and unknown codes that were found so far, and the records that were decoded.
 struct Interned {
     places: Vec<Place>,
+    /// The index of each place in `places`.
     by_place: HashMap<Place, u32>,
     unknown_codes: Vec<UnknownCode>,
-    /// Many networks share a record, and decoding is the slow part.
+    /// The decoded records by their offset in the file. Many networks share a record, and decoding is the slow part.
     by_offset: HashMap<usize, Entry>,
 }
 
@@ -212,22 +217,22 @@ impl Default for Interned {
 }
 
 impl Interned {
+    /// Adds a record that was found at an offset of the file.
     fn enter(&mut self, offset: Option<usize>, record: Record) -> Entry {
         let Record { place, code } = record;
         let next = u32::try_from(self.places.len()).unwrap_or(NOWHERE);
-        let number = *self.by_place.entry(place).or_insert_with(|| {
+        let index = *self.by_place.entry(place).or_insert_with(|| {
             self.places.push(place);
             next
         });
-        let entry = Entry { place: number, code: code.map(|code| self.enter_code(code)) };
+        let entry = Entry { place: index, code: code.map(|code| self.enter_code(code)) };
         if let Some(offset) = offset {
             self.by_offset.insert(offset, entry);
         }
         entry
     }
 
-    /// The position of a code that isn't a country's. A new one is added. When there are too many, the rest count
-    /// as `others`.
+    /// The index of an unknown code. A new code is added; beyond [`MAX_CODES`], new codes count together as `others`.
     fn enter_code(&mut self, code: String) -> usize {
         let position = |codes: &[UnknownCode], code: &str| codes.iter().position(|known| known.code == code);
         if let Some(known) = position(&self.unknown_codes, &code) {
@@ -241,37 +246,38 @@ impl Interned {
     }
 }
 
-/// Builds ranges from networks in ascending order with gaps between them.
-struct Run<A> {
-    built: Builder<A>,
-    /// Where the next network may begin; `None` past the last address.
+/// Builds ranges from networks that come in ascending order. Addresses between two networks get [`NOWHERE`].
+struct RangesInOrder<A> {
+    builder: Builder<A>,
+    /// The lowest address at which the next network may begin; `None` past the last address.
     next: Option<A>,
 }
 
-impl<A: Bits> Run<A> {
+impl<A: Bits> RangesInOrder<A> {
     fn new() -> Self {
-        Self { built: Builder::new(NOWHERE), next: Some(A::ZERO) }
+        Self { builder: Builder::new(NOWHERE), next: Some(A::ZERO) }
     }
 
-    fn add(&mut self, network: A, length: u8, place: u32) {
-        // Networks come in order. Only in a damaged file can one begin before the end of the last.
-        if self.next.is_some_and(|next| network >= next) {
-            self.built.begin(network, place);
-            self.next = network.last(length).after();
+    /// Adds the network that begins at an address and has a prefix of this length. A network that overlaps the one
+    /// before it is left out; this happens only in a damaged file.
+    fn add(&mut self, first: A, prefix_length: u8, place: u32) {
+        if self.next.is_some_and(|next| first >= next) {
+            self.builder.begin(first, place);
+            self.next = first.last(prefix_length).after();
             if let Some(next) = self.next {
-                self.built.begin(next, NOWHERE);
+                self.builder.begin(next, NOWHERE);
             }
         }
     }
 }
 
-/// What a record says in either layout. A field of another type than expected counts as missing.
+/// Decodes a record of either layout. A field of another type than expected counts as missing.
 fn record_of(record: &LookupResult<'_, &[u8]>, registered: Registered) -> Result<Record, MaxMindDbError> {
-    let said = match text(record, &[Key("country"), Key("iso_code")])? {
+    let country_field = match text(record, &[Key("country"), Key("iso_code")])? {
         Some(code) => Some(code),
         None => text(record, &[Key("country_code")])?,
     };
-    let mut country = said.and_then(CountryCode::parse);
+    let mut country = country_field.and_then(CountryCode::parse);
     if country.is_none() && registered == Registered::Counts {
         country = text(record, &[Key("registered_country"), Key("iso_code")])?.and_then(CountryCode::parse);
     }
@@ -283,20 +289,23 @@ fn record_of(record: &LookupResult<'_, &[u8]>, registered: Registered) -> Result
         (Some(latitude), Some(longitude)) => Coordinates::from_degrees(latitude, longitude),
         _ => None,
     };
-    let code = said.filter(|code| country.is_none() && !code.is_empty());
+    let code = country_field.filter(|code| country.is_none() && !code.is_empty());
     let code = code.map(|code| code.chars().take(LONGEST_CODE).collect());
     Ok(Record { place: Place { country, location }, code })
 }
 
+/// A text field of a record.
 fn text<'a>(record: &LookupResult<'a, &'a [u8]>, path: &[PathElement<'_>]) -> Result<Option<&'a str>, MaxMindDbError> {
-    tolerant(record.decode_path(path))
+    without_wrong_type(record.decode_path(path))
 }
 
+/// A number field of a record.
 fn number(record: &LookupResult<'_, &[u8]>, path: &[PathElement<'_>]) -> Result<Option<f64>, MaxMindDbError> {
-    tolerant(record.decode_path(path))
+    without_wrong_type(record.decode_path(path))
 }
 
-fn tolerant<T>(field: Result<Option<T>, MaxMindDbError>) -> Result<Option<T>, MaxMindDbError> {
+/// Makes a field of an unexpected type a missing field.
+fn without_wrong_type<T>(field: Result<Option<T>, MaxMindDbError>) -> Result<Option<T>, MaxMindDbError> {
     match field {
         Err(MaxMindDbError::Decoding { .. }) => Ok(None),
         other => other,
@@ -340,8 +349,8 @@ mod tests {
         let places = Places::read(&made.bytes()).unwrap();
         assert_eq!(at(&places, "1.2.3.4"), ("-".to_owned(), None));
         assert_eq!(at(&places, "128.2.3.4"), ("FR".to_owned(), Some((48.86, 2.35))));
-        assert_eq!(at(&places, "255.255.255.255"), ("-".to_owned(), None), "a field of another type is a missing one");
-        assert_eq!(at(&places, "::1"), ("-".to_owned(), None), "an IPv4 database says nothing of IPv6");
+        assert_eq!(at(&places, "255.255.255.255"), ("-".to_owned(), None), "a map where a text belongs is ignored");
+        assert_eq!(at(&places, "::1"), ("-".to_owned(), None), "an IPv4 database has no places of IPv6 addresses");
     }
 
     #[test]
@@ -359,7 +368,7 @@ mod tests {
             assert_eq!(at(&places, unknown).0, "-", "{unknown}");
         }
         assert_eq!(at(&places, "10.0.6.1").0, "XK");
-        let reported: Vec<_> = places.unknown_codes().iter().map(|one| (one.code.as_str(), one.networks)).collect();
+        let reported: Vec<_> = places.unknown_codes().iter().map(|code| (code.code.as_str(), code.networks)).collect();
         assert_eq!(reported, [("ZZ", 2), ("EU", 1), ("UK", 1)]);
         let places = Places::read_with(&made.bytes(), Registered::Counts).unwrap();
         assert_eq!((at(&places, "10.0.5.1").0, at(&places, "10.0.0.1").0), ("DE".to_owned(), "-".to_owned()));
@@ -375,8 +384,8 @@ mod tests {
         let made = made.add("10.1.0.0/24".parse().unwrap(), &geoip2("Q3", None));
         let places = Places::read(&made.bytes()).unwrap();
         let reported = places.unknown_codes();
-        let known = reported.iter().find(|one| one.code == "Q3").map(|one| one.networks);
-        assert_eq!(known, Some(2), "a code that is listed already is still counted by itself");
+        let networks = reported.iter().find(|unknown| unknown.code == "Q3").map(|unknown| unknown.networks);
+        assert_eq!(networks, Some(2), "a code that was listed before the limit still has its own count");
         assert_eq!((reported.len(), &reported[0].code[..], reported[0].networks), (MAX_CODES + 1, "others", 8));
     }
 
@@ -408,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn the_real_database_gives_what_the_maxminddb_crate_reads() {
+    fn countries_of_the_real_database_equal_those_the_maxminddb_crate_looks_up() {
         let Some(path) = real_database() else { return };
         let bytes = std::fs::read(path).unwrap();
         let begun = std::time::Instant::now();
@@ -428,7 +437,8 @@ mod tests {
             let v6 = IpAddr::from((0x2_u128 << 124 | u128::from(number) << 92 | 1).to_be_bytes());
             for address in [v4, v6] {
                 let read: Option<&str> = reader.lookup(address).unwrap().decode_path(&[Key("country_code")]).unwrap();
-                // Its reader follows the IPv4 aliases inside IPv6; this one leaves them to `locate`.
+                // The crate's `Reader` looks an IPv6 address that carries an IPv4 address up as IPv4. Here
+                // `locate::classes` does that, so such addresses aren't compared.
                 if crate::locate::classes::carried(address).is_none() {
                     assert_eq!(places.at(address).country, read.and_then(CountryCode::parse), "{address}");
                 }

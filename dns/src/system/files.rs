@@ -1,5 +1,5 @@
-//! Reads whole files that the operator named, replaces files at once, and sees whether a file has changed. Called by
-//! everything that touches such files.
+//! Reads whole files that the operator configured, replaces files atomically, and detects that a file has changed.
+//! Called by all code that reads or writes such files.
 
 mod replace;
 mod stamp;
@@ -11,10 +11,10 @@ use std::path::Path;
 pub(crate) use replace::{Mode, replace};
 pub(crate) use stamp::{Found, Stamp};
 
-/// What is told of a pipe, a socket or a device.
+/// The error message for a pipe, a socket or a device.
 pub(crate) const NO_FILE: &str = "is no file but a pipe, a socket or a device";
 
-/// One thing wrong with a file: where, what, and how to mend it.
+/// One mistake in a file: its place, what is wrong, and how to mend it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Fault {
     /// The file with a line or a JSON pointer; empty where the message names the place.
@@ -30,12 +30,13 @@ impl fmt::Display for Fault {
 }
 
 impl Fault {
+    /// A mistake in a file as a whole.
     pub(crate) fn of_file(path: &Path, message: impl Into<String>) -> Self {
         Self { place: path.display().to_string(), message: message.into() }
     }
 }
 
-/// Reads a whole file, and refuses what [`is_special`].
+/// Reads a whole file. Special files ([`is_special`]) are refused.
 pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     match is_special(path) {
         true => Err(io::Error::new(io::ErrorKind::InvalidInput, NO_FILE)),
@@ -43,13 +44,13 @@ pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Reads a whole file as text, as [`read_file`] does.
+/// Reads a whole file as UTF-8 text. Special files ([`is_special`]) are refused.
 pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read_file(path)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
 }
 
-/// Whether something is there to be read that may never end, or never begin: a pipe, a socket or a device. Whoever read
-/// it would take up no change of any source from then on.
+/// Whether the path names a pipe, a socket or a device. Reading one may block for ever, and the thread that watches the
+/// files would then notice no change of any file.
 pub(crate) fn is_special(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }

@@ -1,8 +1,9 @@
 //! Multipart forms (RFC 7578). Takes a client's bytes, returns checked parts. Called by `serve` and `batch`.
 //!
-//! [`Splitter`] cuts a body into parts, chunk by chunk. It is stricter than RFC 2046, and what is sent on is written
-//! again with a boundary of ours (`write_head`). So no two readers can differ on where a part ends, which would evade
-//! inspection. [`form::Form`] is a form that is held completely, and [`upload::Upload`] one whose `file` is streamed.
+//! [`Splitter`] cuts a body into parts, chunk by chunk. It accepts less than RFC 2046 does. The form that goes to the
+//! endpoint is written again with a boundary of our own ([`write_head`]). So this Worker and the endpoint always agree
+//! where a part ends; otherwise a client could hide a field from inspection. [`form::Form`] is a form that is held in
+//! memory as a whole, [`upload::Upload`] a form whose `file` is streamed.
 
 mod filename;
 pub(crate) mod form;
@@ -12,47 +13,48 @@ pub(crate) mod upload;
 
 use crate::decide::envelope::Failure;
 
-/// The longest head of a part, in bytes.
+/// The longest header section of a part, in bytes.
 const LONGEST_HEAD: usize = 8 << 10;
 /// The most parts of a form.
 const MAX_PARTS: usize = 64;
 /// The longest boundary (RFC 2046 §5.1.1).
 const LONGEST_BOUNDARY: usize = 70;
 
-/// The error for a field, or for a batch's lines, whose charset would make a reader see another text.
+/// The error for a part that declares another charset than UTF-8: the endpoint might read another text than was judged.
 const OTHER_CHARSET: &str = "a part is said to be of another charset than UTF-8";
 
-/// The bytes that are put before a body.
+/// The bytes that the splitter puts before a body, so that the first boundary looks like the others.
 const PREFIX: &[u8] = b"\r\n";
 
-/// The head of a part.
+/// The headers of a part, as far as they are used.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Head {
     /// The field's name.
     pub(crate) name: String,
     /// A file's name, in plain characters.
     pub(crate) filename: Option<String>,
-    /// Its type, if it is plain.
+    /// The part's `Content-Type`, if [`is_plain_type`].
     pub(crate) content_type: Option<String>,
 }
 
 impl Head {
-    /// Whether its type names another charset than UTF-8. A reader that goes by it would see another text than was
-    /// judged here.
+    /// Whether the `Content-Type` names another charset than UTF-8. An endpoint that decodes the part by that charset
+    /// would read another text than was judged here.
     fn is_of_another_charset(&self) -> bool {
         let parameters = self.content_type.iter().flat_map(|kind| kind.split(';').skip(1));
         let is_other = |parameter: &str| {
             let (name, charset) = parameter.split_once('=').unwrap_or((parameter, ""));
             let is_charset = name.trim().eq_ignore_ascii_case("charset");
-            is_charset && !["utf-8", "utf8", "us-ascii"].iter().any(|one| charset.trim().eq_ignore_ascii_case(one))
+            is_charset && !["utf-8", "utf8", "us-ascii"].iter().any(|utf8| charset.trim().eq_ignore_ascii_case(utf8))
         };
         parameters.into_iter().any(is_other)
     }
 
-    /// Refuses a field in another charset, or one that sets the charset of others (RFC 7578 §4.6).
+    /// Refuses a part in another charset than UTF-8, and the field `_charset_`, which sets the charset of all parts
+    /// (RFC 7578 §4.6).
     fn check_charset(&self) -> Result<(), Failure> {
-        let is_odd = self.is_of_another_charset() || self.name.eq_ignore_ascii_case("_charset_");
-        if is_odd { Err(bad(OTHER_CHARSET)) } else { Ok(()) }
+        let is_refused = self.is_of_another_charset() || self.name.eq_ignore_ascii_case("_charset_");
+        if is_refused { Err(bad(OTHER_CHARSET)) } else { Ok(()) }
     }
 }
 
@@ -72,45 +74,49 @@ pub(crate) enum Piece {
 pub(crate) struct Splitter {
     /// CRLF, two hyphens and the boundary.
     delimiter: Vec<u8>,
+    /// The bytes that were received and not yet returned in a piece.
     pending: Vec<u8>,
-    /// How many bytes were removed from the front, [`PREFIX`] included.
+    /// How many bytes were removed from the front of `pending`, [`PREFIX`] included.
     taken: usize,
     state: State,
+    /// How many parts have begun.
     parts: usize,
 }
 
+/// What `pending` begins with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// Directly after a boundary.
+    /// The two bytes directly after a boundary.
     Boundary,
+    /// The headers of a part.
     Head,
+    /// The content of a part, or [`PREFIX`] and the first boundary.
     Body,
-    /// After the last boundary.
+    /// Bytes after the last boundary.
     Closed,
 }
 
+/// The error for an invalid form.
 fn bad(what: &'static str) -> Failure {
     Failure::BadForm { what }
 }
 
 impl Splitter {
-    /// Starts a body of this `Content-Type`.
+    /// Starts to read a body with this `Content-Type`.
     ///
     /// # Errors
     /// 400 if it isn't `multipart/form-data` with a boundary.
     pub(crate) fn new(content_type: &str) -> Result<Self, Failure> {
         let boundary =
             boundary(content_type).ok_or(bad("the Content-Type isn't multipart/form-data with a boundary"))?;
-        // A line break is put in front, so that the first boundary looks like the others. So the state isn't `Boundary`
-        // yet.
         let delimiter = format!("\r\n--{boundary}").into_bytes();
         Ok(Self { delimiter, pending: PREFIX.to_vec(), taken: 0, state: State::Body, parts: 0 })
     }
 
-    /// Takes a chunk.
+    /// Takes the next chunk of the body, returns the pieces that it completes.
     ///
     /// # Errors
-    /// 400 if it isn't a form, or has too many parts.
+    /// 400 if the body isn't a form, or has too many parts.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Result<Vec<Piece>, Failure> {
         self.feed(chunk);
         let mut pieces = Vec::new();
@@ -120,29 +126,30 @@ impl Splitter {
         Ok(pieces)
     }
 
-    /// Takes a chunk, for [`Splitter::next`].
+    /// Takes the next chunk of the body; [`Splitter::next`] then returns its pieces.
     fn feed(&mut self, chunk: &[u8]) {
         self.pending.extend_from_slice(chunk);
     }
 
-    /// The position in the body where the next piece begins: after a head, this is where the bytes of its part begin.
+    /// The offset in the body where the next piece begins. After [`Piece::Begin`], that is where the part's content
+    /// begins.
     fn position(&self) -> usize {
         self.taken.saturating_sub(PREFIX.len())
     }
 
-    /// Removes bytes from the front.
+    /// Removes bytes from the front of `pending`.
     fn take(&mut self, length: usize) -> Vec<u8> {
         self.taken += length;
         self.pending.drain(..length).collect()
     }
 
-    /// Returns the next piece; `None` if it needs more of the body.
+    /// Returns the next piece; `None` if the next piece needs more of the body.
     fn next(&mut self) -> Result<Option<Piece>, Failure> {
         loop {
             match self.state {
                 State::Boundary => {
-                    let Some(two) = self.pending.get(..2) else { return Ok(None) };
-                    self.state = match two {
+                    let Some(after_boundary) = self.pending.get(..2) else { return Ok(None) };
+                    self.state = match after_boundary {
                         b"\r\n" => State::Head,
                         b"--" => State::Closed,
                         _ => return Err(bad("a boundary is followed by something else than the end of its line")),
@@ -152,7 +159,8 @@ impl Splitter {
                 State::Head => return self.next_head(),
                 State::Body => {
                     let found = find(&self.pending, &self.delimiter);
-                    let sure = found.unwrap_or(self.pending.len().saturating_sub(self.delimiter.len() - 1));
+                    // The last bytes of `pending` may be the start of a delimiter. All bytes before them are content.
+                    let content = found.unwrap_or(self.pending.len().saturating_sub(self.delimiter.len() - 1));
                     if self.parts == 0 {
                         if found.is_none() && self.pending.len() < self.delimiter.len() {
                             return Ok(None);
@@ -160,8 +168,8 @@ impl Splitter {
                         if found != Some(0) {
                             return Err(bad("the body doesn't begin with the boundary of its Content-Type"));
                         }
-                    } else if sure > 0 {
-                        return Ok(Some(Piece::Data(self.take(sure))));
+                    } else if content > 0 {
+                        return Ok(Some(Piece::Data(self.take(content))));
                     }
                     if found.is_none() {
                         return Ok(None);
@@ -183,6 +191,7 @@ impl Splitter {
         }
     }
 
+    /// Returns the headers of a part as a piece; `None` if `pending` doesn't hold all of them yet.
     fn next_head(&mut self) -> Result<Option<Piece>, Failure> {
         let end = find(&self.pending, b"\r\n\r\n");
         if end.unwrap_or(self.pending.len()) > LONGEST_HEAD {
@@ -208,7 +217,7 @@ impl Splitter {
     }
 }
 
-/// Writes the head of a part with the boundary before it. Before the `first` boundary there is no line break.
+/// Writes a boundary and the headers of the part after it. The `first` boundary of a body has no line break before it.
 pub(crate) fn write_head(out: &mut Vec<u8>, boundary: &str, head: &Head, first: bool) {
     let mut text = format!(
         "{}--{boundary}\r\nContent-Disposition: form-data; name=\"{}\"",
@@ -230,31 +239,32 @@ pub(crate) fn write_end(out: &mut Vec<u8>, boundary: &str) {
     out.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
 }
 
-/// Whether a `Content-Type` names this type, whatever its parameters are.
+/// Whether a `Content-Type` is `multipart/form-data`, with any parameters.
 #[must_use]
 pub(crate) fn is_form(content_type: &str) -> bool {
     let kind = content_type.split(';').next().unwrap_or_default();
     kind.trim().eq_ignore_ascii_case("multipart/form-data")
 }
 
+/// The boundary that a `Content-Type` names; `None` for other types, an invalid boundary or several boundaries.
 fn boundary(content_type: &str) -> Option<&str> {
     if !is_form(content_type) {
         return None;
     }
-    let mut named = content_type.split(';').skip(1).filter_map(|parameter| {
+    let mut boundaries = content_type.split(';').skip(1).filter_map(|parameter| {
         let (name, value) = parameter.trim().split_once('=')?;
         name.trim().eq_ignore_ascii_case("boundary").then(|| value.trim())
     });
-    let value = named.next()?;
+    let value = boundaries.next()?;
     let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=?".contains(&byte);
-    ((1..=LONGEST_BOUNDARY).contains(&value.len()) && value.bytes().all(fits) && named.next().is_none())
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=?".contains(&byte);
+    ((1..=LONGEST_BOUNDARY).contains(&value.len()) && value.bytes().all(is_allowed) && boundaries.next().is_none())
         .then_some(value)
 }
 
 /// Reads the header lines of a part.
 fn head(bytes: &[u8]) -> Result<Head, Failure> {
-    // Only a file's name may be in another charset. Everything else has to be ASCII.
+    // A file's name may hold bytes that aren't UTF-8. All other values are checked to be ASCII below.
     let text = String::from_utf8_lossy(bytes);
     let (mut disposition, mut content_type) = (None, None);
     for line in text.split("\r\n") {
@@ -289,8 +299,8 @@ fn head(bytes: &[u8]) -> Result<Head, Failure> {
             "name" => &mut name,
             "filename" => &mut filename,
             "filename*" => &mut extended,
-            // RFC 2231 §3. A reader that doesn't know it sees a field where others see a file.
-            cut if cut.starts_with("filename*") => {
+            // The continuations of RFC 2231 §3. Software that doesn't know them takes the file for a plain field.
+            continued if continued.starts_with("filename*") => {
                 return Err(bad("a file's name comes in pieces (filename*0); send it whole"));
             }
             _ => &mut None,
@@ -304,8 +314,8 @@ fn head(bytes: &[u8]) -> Result<Head, Failure> {
         return Err(bad("a part's Content-Disposition can't be read"));
     }
     let is_name = |name: &String| {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte);
-        (1..=64).contains(&name.len()) && name.bytes().all(fits)
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte);
+        (1..=64).contains(&name.len()) && name.bytes().all(is_allowed)
     };
     let name = name.filter(is_name).ok_or(bad("a part has no name, or one that no field of the model API has"))?;
     Ok(Head {
@@ -315,7 +325,7 @@ fn head(bytes: &[u8]) -> Result<Head, Failure> {
     })
 }
 
-/// Reads `; key="value"` or `; key=value`. Returns both, and the rest of the text.
+/// Reads `; key="value"` or `; key=value`. Returns the key, the value, and the rest of the text.
 fn parameter(text: &str) -> Option<(&str, String, &str)> {
     let text = text.trim_start().strip_prefix(';')?.trim_start();
     let (key, rest) = text.split_once('=')?;
@@ -329,7 +339,7 @@ fn parameter(text: &str) -> Option<(&str, String, &str)> {
     while let Some((at, character)) = characters.next() {
         match character {
             '"' => return Some((key.trim(), value, &quoted[at + 1..])),
-            // Old clients write escapes like this. Others send a lone backslash in a Windows path.
+            // Old clients escape `"` and `\` by a backslash. Before other characters it belongs to a Windows path.
             '\\' if quoted[at + 1..].starts_with(['"', '\\']) => value.extend(characters.next().map(|(_, next)| next)),
             other => value.push(other),
         }
@@ -337,11 +347,14 @@ fn parameter(text: &str) -> Option<(&str, String, &str)> {
     None
 }
 
+/// Whether a `Content-Type` can be written into a header as it is, and isn't a form within the form.
 fn is_plain_type(kind: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&^_.+-/;= ".contains(&byte);
-    (3..=100).contains(&kind.len()) && kind.bytes().all(fits) && !kind.to_ascii_lowercase().starts_with("multipart/")
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&^_.+-/;= ".contains(&byte);
+    let is_plain = (3..=100).contains(&kind.len()) && kind.bytes().all(is_allowed);
+    is_plain && !kind.to_ascii_lowercase().starts_with("multipart/")
 }
 
+/// The offset of the first occurrence of `word`.
 fn find(bytes: &[u8], word: &[u8]) -> Option<usize> {
     let (first, _) = word.split_first()?;
     let mut from = 0;

@@ -1,8 +1,9 @@
-//! Makes a reading of an endpoint from its metrics page. Takes the page in pieces, returns how much waits and runs, how
-//! full the cache is, and the load that follows. Called by the DNS node's scraper.
+//! Reads the load of an inference engine from its metrics page. Takes the page in pieces, returns how many requests
+//! wait and run, how full the KV cache is, and the load that follows. Called by the DNS node's scraper.
 //!
-//! Engines write one series for each of their processes, with labels such as `engine` and `model_name`. Counts are
-//! added up, of parts the mean is taken. A series that isn't there is unknown, never 0.
+//! Engines write one series for each of their processes, with labels such as `engine` and `model_name`. Numbers of
+//! requests are added up over the processes; for the use of the cache, the mean is taken. A missing series means that
+//! the value is unknown, never 0.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,36 +13,36 @@ use crate::rules::{MetricsOf, Ratio, Series};
 
 /// How many waiting requests make one engine full.
 const WAITING_WHEN_FULL: Amount = 5_000;
-/// The use of the cache at which an engine is full, in hundredths. Beyond it engines begin to preempt.
+/// The use of the KV cache at which an engine is full, in hundredths. Beyond that, engines begin to preempt requests.
 const KV_WHEN_FULL: u64 = 80;
 
-/// What a metrics page says of an endpoint. What it doesn't say is `None`.
+/// What a metrics page reports about an endpoint. Values that the page doesn't report are `None`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct EngineReading {
     /// Requests that wait.
     pub waiting: Option<Amount>,
     /// Requests that are being served.
     pub running: Option<Amount>,
-    /// The used part of the cache of keys and values, on average.
+    /// The used part of the KV cache, the mean of all engines.
     pub kv: Option<Ratio>,
-    /// How many engines the page is about; at least 1.
+    /// How many engines the page describes; at least 1.
     pub engines: u32,
-    /// Counts something that rises while tokens are made, and begins anew when an engine starts.
+    /// A counter that rises while the engine makes tokens, and restarts at 0 with the engine.
     pub progress: Option<u64>,
-    /// Whether `running` holds those that wait, too.
+    /// Whether `running` also counts the requests that wait.
     pub running_has_waiting: bool,
 }
 
 impl EngineReading {
-    /// The load: the highest of what waits, what the cache holds, and what is in flight by the endpoint's capacity.
-    /// `None` if the page says none of these.
+    /// The load: the highest of three ratios, each 1 when the endpoint is full: waiting requests, use of the KV cache,
+    /// and requests in flight per capacity. `None` if the page reports none of them.
     ///
     /// ```
     /// use bailiwick_rules::load::EngineReading;
     /// use bailiwick_rules::rules::Ratio;
     /// let (waiting, kv) = (Some(2_000), Some(Ratio(600_000)));
     /// let reading = EngineReading { waiting, kv, engines: 1, ..Default::default() };
-    /// assert_eq!(reading.load(None), Some(Ratio(750_000)), "2 of 5 wait, and 0.6 of 0.8 are used");
+    /// assert_eq!(reading.load(None), Some(Ratio(750_000)), "0.6 of 0.8 (cache) is more than 2 of 5 (waiting)");
     /// ```
     #[must_use]
     pub fn load(&self, capacity: Option<u32>) -> Option<Ratio> {
@@ -53,7 +54,7 @@ impl EngineReading {
         by_waiting.max(by_kv).max(by_capacity)
     }
 
-    /// Requests that are waiting or being served; `None` if it isn't known how many are being served.
+    /// Requests that are waiting or being served; `None` if the page doesn't report how many are being served.
     #[must_use]
     pub fn in_flight(&self) -> Option<Amount> {
         let waiting = self.waiting.unwrap_or(0);
@@ -64,7 +65,7 @@ impl EngineReading {
     }
 }
 
-/// A metrics page of an endpoint that is being read.
+/// Reads the metrics page of one endpoint, piece by piece.
 #[derive(Clone, Debug)]
 pub struct EnginePage {
     roles: Roles,
@@ -72,7 +73,7 @@ pub struct EnginePage {
 }
 
 impl EnginePage {
-    /// The page of an engine.
+    /// Starts to read a page of this kind of engine.
     #[must_use]
     pub fn new(of: &MetricsOf) -> Self {
         let roles = Roles::of(of);
@@ -80,18 +81,18 @@ impl EnginePage {
         Self { roles, page: Page::new(names.into_iter().collect()) }
     }
 
-    /// Takes the next piece.
+    /// Takes the next piece of the page.
     ///
     /// # Errors
-    /// When the page can't be used. No more of it has to be read then.
+    /// When the page can't be used. The caller needn't read the rest of the page then.
     pub fn push(&mut self, piece: &[u8]) -> Result<(), PageError> {
         self.page.push(piece)
     }
 
-    /// Ends the page, which says by its type whether it is OpenMetrics.
+    /// Ends the page and returns the reading. The page's `Content-Type` decides whether it `is_open_metrics`.
     ///
     /// # Errors
-    /// When the page was cut.
+    /// When the end of the page is missing.
     pub fn finish(self, is_open_metrics: bool) -> Result<EngineReading, PageError> {
         let names: Vec<String> = self.page.names().to_vec();
         let samples = self.page.finish(is_open_metrics)?;
@@ -99,8 +100,8 @@ impl EnginePage {
     }
 }
 
-/// The series of an engine by what they say. Of several the first that is there counts: engines rename them, and for a
-/// while write both.
+/// The series of an engine by their meaning. If several are listed, the first that the page has counts: engines rename
+/// series, and write the old and the new name for some versions.
 #[derive(Clone, Debug, Default)]
 struct Roles {
     waiting: Vec<Series>,
@@ -108,16 +109,17 @@ struct Roles {
     kv: Vec<Series>,
     progress: Vec<Series>,
     running_has_waiting: bool,
-    /// Whether processes that serve one request together each count it.
+    /// Whether several processes ([`RANKS`]) serve one request together and each of them counts the request.
     counts_ranks: bool,
 }
 
 impl Roles {
+    /// The series that a kind of engine writes.
     fn of(of: &MetricsOf) -> Self {
         let names = |names: &[&str]| names.iter().map(|name| plain(name)).collect();
         match of {
             MetricsOf::Vllm => Self {
-                // Requests that are deferred wait for something else than room.
+                // Requests with the reason `deferred` don't wait for room, but for something else.
                 waiting: vec![
                     Series {
                         labels: [("reason".to_owned(), "capacity".to_owned())].into(),
@@ -126,7 +128,7 @@ impl Roles {
                     plain("vllm:num_requests_waiting"),
                 ],
                 running: names(&["vllm:num_requests_running"]),
-                // The second is the name before vLLM 0.9.
+                // The second name is that of versions before vLLM 0.9.
                 kv: names(&["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"]),
                 progress: names(&["vllm:iteration_tokens_total_count", "vllm:generation_tokens_total"]),
                 ..Self::default()
@@ -135,7 +137,7 @@ impl Roles {
                 waiting: names(&["sglang:num_queue_reqs"]),
                 running: names(&["sglang:num_running_reqs"]),
                 kv: names(&["sglang:token_usage"]),
-                // The second rises only when a request ends.
+                // The second series rises only when a request ends.
                 progress: names(&["sglang:realtime_tokens_total", "sglang:generation_tokens_total"]),
                 counts_ranks: true,
                 ..Self::default()
@@ -165,28 +167,32 @@ impl Roles {
                 ..Self::default()
             },
             MetricsOf::Prometheus(named) => {
-                let one = |series: &Option<Series>| series.iter().cloned().collect();
+                let to_vec = |series: &Option<Series>| series.iter().cloned().collect();
                 Self {
-                    waiting: one(&named.waiting),
-                    running: one(&named.running),
-                    kv: one(&named.kv),
-                    progress: one(&named.progress),
+                    waiting: to_vec(&named.waiting),
+                    running: to_vec(&named.running),
+                    kv: to_vec(&named.kv),
+                    progress: to_vec(&named.progress),
                     ..Self::default()
                 }
             }
         }
     }
 
+    /// All series that are read.
     fn all(&self) -> impl Iterator<Item = &Series> {
         self.waiting.iter().chain(&self.running).chain(&self.kv).chain(&self.progress)
     }
 
+    /// Makes the reading from the samples of a page. `names` are the series' names, by [`Sample::name`].
     fn reading(&self, names: &[String], samples: &[Sample]) -> EngineReading {
-        let found = |role: &[Series]| {
-            let found = role.iter().map(|series| self.values(series, names, samples));
-            found.filter(|values| !values.is_empty()).find(|values| values.iter().all(|value| is_amount(*value)))
+        // The values of the first series of a role that the page has, if all of them are amounts.
+        let first_of = |role: &[Series]| {
+            let values_of_each = role.iter().map(|series| self.values(series, names, samples));
+            let mut present = values_of_each.filter(|values| !values.is_empty());
+            present.find(|values| values.iter().all(|value| is_amount(*value)))
         };
-        let (waiting, running, kv) = (found(&self.waiting), found(&self.running), found(&self.kv));
+        let (waiting, running, kv) = (first_of(&self.waiting), first_of(&self.running), first_of(&self.kv));
         let kv = kv.filter(|values| values.iter().all(|value| *value <= 1.0));
         let engines = [&waiting, &running, &kv].into_iter().flatten().map(Vec::len).max().unwrap_or(1);
         #[allow(clippy::cast_precision_loss)] // at most some thousands
@@ -196,25 +202,26 @@ impl Roles {
             running: running.map(|values| thousandths(&values)),
             kv: kv.as_ref().map(mean).and_then(Ratio::from_number),
             engines: u32::try_from(engines).unwrap_or(u32::MAX),
-            progress: found(&self.progress).map(|values| thousandths(&values) / 1_000),
+            progress: first_of(&self.progress).map(|values| thousandths(&values) / 1_000),
             running_has_waiting: self.running_has_waiting,
         }
     }
 
-    /// The values of a series: one for each process that counts for itself.
+    /// The values of a series. Processes that count the same requests ([`RANKS`]) give one value: their highest.
     fn values(&self, series: &Series, names: &[String], samples: &[Sample]) -> Vec<f64> {
-        let has = |sample: &&Sample, (label, value): (&String, &String)| sample.label(label) == Some(value);
-        let is_it = |sample: &&Sample| {
+        let has_label = |sample: &&Sample, (label, value): (&String, &String)| sample.label(label) == Some(value);
+        // SGLang writes the total with an empty label `priority`, and beside it the requests of each priority.
+        let is_of_series = |sample: &&Sample| {
             names.get(sample.name).is_some_and(|name| *name == series.name)
-                && series.labels.iter().all(|label| has(sample, label))
+                && series.labels.iter().all(|label| has_label(sample, label))
                 && !(self.counts_ranks && sample.label("priority").is_some_and(|priority| !priority.is_empty()))
         };
         let mut by_process: BTreeMap<Vec<(&str, &str)>, f64> = BTreeMap::new();
-        for sample in samples.iter().filter(is_it) {
+        for sample in samples.iter().filter(is_of_series) {
             let labels = sample.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
             let labels = labels.filter(|(name, _)| !(self.counts_ranks && RANKS.contains(name))).collect();
             let value = by_process.entry(labels).or_insert(sample.value);
-            // What isn't a number stays in sight: `f64::max` would hide it.
+            // A NaN has to be kept, so that the series is rejected; `f64::max` would drop it.
             if sample.value.is_nan() || sample.value > *value {
                 *value = sample.value;
             }
@@ -223,18 +230,21 @@ impl Roles {
     }
 }
 
-/// Labels of processes that serve each request together, so that each counts all of them.
+/// Labels that tell processes of one engine apart. These processes serve every request together, so each of them counts
+/// all requests.
 const RANKS: [&str; 6] = ["tp_rank", "pp_rank", "moe_ep_rank", "moe_dp_rank", "attn_cp_rank", "attn_tp_rank"];
 
+/// A series that is chosen by its name alone.
 fn plain(name: &str) -> Series {
     Series { name: name.to_owned(), labels: BTreeMap::new() }
 }
 
+/// Whether a value can be a number of requests or a ratio.
 fn is_amount(value: f64) -> bool {
     value.is_finite() && value >= 0.0
 }
 
-/// The sum of counts, in thousandths. One that is beyond all measure is the largest.
+/// The sum of the values, in thousandths. A sum that is too large for [`Amount`] becomes the largest amount.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a cast of floats saturates
 fn thousandths(values: &[f64]) -> Amount {
     libm::round(values.iter().sum::<f64>() * 1_000.0) as Amount

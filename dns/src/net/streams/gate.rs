@@ -1,5 +1,5 @@
-//! Limits the number of connections. Takes an address, returns a pass for one connection or a refusal. Called by the
-//! accept loops.
+//! Limits the number of connections. Takes a client's address, returns a [`Pass`] for one connection or refuses it.
+//! Called by the accept loops of TCP, TLS, QUIC and HTTPS.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,19 +7,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The share of connections in use, in percent, above which idle ones are closed sooner.
-const BUSY: usize = 75;
-/// By how much the idle timeout is then divided (RFC 7766 §6.2.3 lets a busy server shorten it).
-const SOONER: u32 = 5;
+/// The share of allowed connections, in percent. If more are open, the idle timeout is shorter.
+const BUSY_PERCENT: usize = 75;
+/// The idle timeout is divided by this number when many connections are open (RFC 7766 §6.2.3 allows that).
+const BUSY_DIVISOR: u32 = 5;
 
 /// The limits of streams: `[tcp]` in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections in all, over TCP, TLS and HTTPS together.
+    /// How many connections may be open in all, over TCP, TLS and HTTPS together.
     pub connections: usize,
-    /// Connections of one client: an IPv4 address, or an IPv6 /64, as a host may choose any address of that.
+    /// How many connections one client may have open. A client is an IPv4 address, or an IPv6 /64, because a host may
+    /// use any address of its /64.
     pub per_client: usize,
-    /// How long a connection may be silent, a message be under way, or a client be slow to take its responses.
+    /// How long a connection may be idle, how long a message may take to arrive, and how long a client may take to
+    /// accept its responses.
     pub idle: Duration,
 }
 
@@ -29,16 +31,17 @@ impl Default for Limits {
     }
 }
 
-/// Counts the connections there are.
+/// Counts the open connections and enforces the limits.
 #[derive(Debug)]
 pub struct Gate {
     open: Mutex<Open>,
-    /// How many were refused.
+    /// How many connections were refused.
     refused: AtomicU64,
-    /// How many messages came over streams: by this a drain sees when it has become quiet.
+    /// How many messages arrived over streams. While the node drains, it waits until this number stops rising.
     messages: AtomicU64,
 }
 
+/// The open connections and the limits that apply to them.
 #[derive(Debug, Default)]
 struct Open {
     limits: Limits,
@@ -47,19 +50,19 @@ struct Open {
 }
 
 impl Gate {
-    /// A gate that lets in as many as `limits` say.
+    /// A gate that admits connections within the `limits`.
     #[must_use]
     pub fn new(limits: Limits) -> Arc<Self> {
         let open = Mutex::new(Open { limits, ..Open::default() });
         Arc::new(Self { open, refused: AtomicU64::new(0), messages: AtomicU64::new(0) })
     }
 
-    /// Puts other limits in service; connections that are open stay.
+    /// Replaces the limits. Open connections stay open, even if they are more than the new limits allow.
     pub fn limit(&self, limits: Limits) {
         self.open().limits = limits;
     }
 
-    /// Lets a connection in, or refuses it.
+    /// Admits a connection of a client; `None` refuses the connection.
     pub(super) fn admit(self: &Arc<Self>, client: IpAddr) -> Option<Pass> {
         let client = client_of(client);
         let mut open = self.open();
@@ -79,7 +82,7 @@ impl Gate {
         self.open().total
     }
 
-    /// How many may be open, in all and of one client.
+    /// How many connections may be open in all, and how many of one client.
     #[must_use]
     pub fn limits(&self) -> (usize, usize) {
         let Limits { connections, per_client, .. } = self.open().limits;
@@ -92,7 +95,7 @@ impl Gate {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// How many messages came.
+    /// How many messages have arrived.
     pub(crate) fn messages(&self) -> u64 {
         self.messages.load(Ordering::Relaxed)
     }
@@ -105,22 +108,23 @@ impl Gate {
     /// How long a connection may be idle now.
     pub(crate) fn idle(&self) -> Duration {
         let open = self.open();
-        let busy = open.total * 100 > open.limits.connections.saturating_mul(BUSY);
-        if busy { open.limits.idle / SOONER } else { open.limits.idle }
+        let is_busy = open.total * 100 > open.limits.connections.saturating_mul(BUSY_PERCENT);
+        if is_busy { open.limits.idle / BUSY_DIVISOR } else { open.limits.idle }
     }
 
-    /// How long a message may be under way, and a client take to accept its responses.
+    /// How long a message may take to arrive, and how long a client may take to accept its responses.
     pub(crate) fn patience(&self) -> Duration {
         self.open().limits.idle
     }
 
+    /// Locks the counts. A poisoned lock is used all the same: no code that holds the lock can panic halfway, so the
+    /// counts are right.
     fn open(&self) -> MutexGuard<'_, Open> {
-        // Counting doesn't panic, and a count stays true if somebody else's thread did.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The right to one connection; given back when dropped.
+/// The permission for one connection. The connection counts as open until the pass is dropped.
 #[derive(Debug)]
 pub(super) struct Pass {
     gate: Arc<Gate>,
@@ -163,14 +167,14 @@ mod tests {
     #[test]
     fn one_client_can_not_take_the_connections_of_others() {
         let gate = gate(4, 2);
-        let mut first = vec![admit(&gate, "192.0.2.1").unwrap(), admit(&gate, "::ffff:192.0.2.1").unwrap()];
-        assert!(admit(&gate, "192.0.2.1").is_none());
-        let _sixth = [admit(&gate, "2001:db8::1").unwrap(), admit(&gate, "2001:db8::2").unwrap()];
-        assert!(admit(&gate, "192.0.2.2").is_none(), "all are taken");
+        let mut passes_v4 = vec![admit(&gate, "192.0.2.1").unwrap(), admit(&gate, "::ffff:192.0.2.1").unwrap()];
+        assert!(admit(&gate, "192.0.2.1").is_none(), "the client has its 2 connections already");
+        let _passes_v6 = [admit(&gate, "2001:db8::1").unwrap(), admit(&gate, "2001:db8::2").unwrap()];
+        assert!(admit(&gate, "192.0.2.2").is_none(), "4 connections are open, so no client gets another");
         assert_eq!((gate.count(), gate.refused()), (4, 2));
-        first.pop();
+        passes_v4.pop();
         assert!(admit(&gate, "2001:db8::3").is_none(), "a /64 is one client");
-        assert!(admit(&gate, "2001:db8:0:1::3").is_some(), "another /64 is another");
+        assert!(admit(&gate, "2001:db8:0:1::3").is_some(), "another /64 is another client");
     }
 
     #[test]
@@ -184,9 +188,9 @@ mod tests {
     #[test]
     fn idle_connections_are_closed_sooner_when_many_are_open() {
         let gate = gate(4, 4);
-        let mut held: Vec<_> = (0..3).map(|_| admit(&gate, "192.0.2.1").unwrap()).collect();
+        let mut passes: Vec<_> = (0..3).map(|_| admit(&gate, "192.0.2.1").unwrap()).collect();
         assert_eq!(gate.idle(), Duration::from_secs(10));
-        held.push(admit(&gate, "192.0.2.1").unwrap());
+        passes.push(admit(&gate, "192.0.2.1").unwrap());
         assert_eq!((gate.idle(), gate.patience()), (Duration::from_secs(2), Duration::from_secs(10)));
     }
 }

@@ -1,5 +1,5 @@
-//! The certificate authorities that probes trust: the system's, or those of a monitor's `ca_file`. Takes the path of a
-//! file, returns a TLS configuration. Called before each probe, and once for each file by `bailiwick check`.
+//! The certificate authorities that health checks trust: those of the system, or those of a monitor's `ca_file`. Takes
+//! the path of a file, returns a TLS configuration. Called before each probe, and once per file by `bailiwick check`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,32 +14,34 @@ use crate::net::certificate::provider;
 use crate::state::load::{Fault, read_file};
 use crate::system::files::Stamp;
 
-/// What begins and ends a certificate in PEM (RFC 7468 §5.1).
+/// The line before a certificate in PEM (RFC 7468 §5.1).
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+/// The line after a certificate in PEM.
 const END: &str = "-----END CERTIFICATE-----";
 
 /// The authorities of all monitors.
 #[derive(Debug)]
 pub(super) struct Authorities {
+    /// Trusts the system's authorities.
     system: ClientConfig,
-    /// Where relative paths start.
+    /// The directory that relative paths start from.
     directory: PathBuf,
     files: Mutex<HashMap<PathBuf, CachedFile>>,
 }
 
-/// A file as it was last read.
+/// A `ca_file` as it was last read.
 #[derive(Debug)]
 struct CachedFile {
-    /// Its size and times when it was read.
+    /// The file's size and times when it was last read.
     stamp: Option<Stamp>,
-    /// Its last valid version.
-    good: Option<ClientConfig>,
-    /// What is wrong with it now.
+    /// The configuration that trusts the last valid version of the file.
+    last_valid: Option<ClientConfig>,
+    /// The mistake in the file's current version.
     fault: Option<Fault>,
 }
 
 impl Authorities {
-    /// Trusts the system's authorities. The files of monitors are read when they are needed.
+    /// Loads the system's authorities. Each monitor's `ca_file` is read when a probe first needs it.
     ///
     /// # Errors
     /// When TLS can't be set up; the text says why.
@@ -55,7 +57,7 @@ impl Authorities {
                 builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
             }
         };
-        let (system, directory) = (speaking_http(system), directory.to_owned());
+        let (system, directory) = (with_http_alpn(system), directory.to_owned());
         Ok(Self { system, directory, files: Mutex::default() })
     }
 
@@ -64,44 +66,44 @@ impl Authorities {
         &self.system
     }
 
-    /// A configuration that trusts only the authorities of a file. A changed file is read again. If it is invalid, its
-    /// last valid version is trusted.
+    /// A configuration that trusts only the authorities of a file. A changed file is read again. If the new version is
+    /// invalid, the last valid version stays in use.
     ///
     /// # Errors
-    /// If no version of it was valid.
+    /// If no version of the file was valid.
     pub(super) fn of_file(&self, path: &str) -> Result<ClientConfig, Fault> {
         let path = self.directory.join(path);
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = files.entry(path.clone()).or_insert(CachedFile { stamp: None, good: None, fault: None });
-        let now = Some(Stamp::of(&path));
-        let is_read = kept.good.is_some() || kept.fault.is_some();
-        if !is_read || now != kept.stamp {
-            kept.stamp = now;
+        let file = files.entry(path.clone()).or_insert(CachedFile { stamp: None, last_valid: None, fault: None });
+        let stamp = Some(Stamp::of(&path));
+        let was_read = file.last_valid.is_some() || file.fault.is_some();
+        if !was_read || stamp != file.stamp {
+            file.stamp = stamp;
             match read(&path) {
-                Ok(good) => {
-                    kept.good = Some(good);
-                    kept.fault = None;
+                Ok(valid) => {
+                    file.last_valid = Some(valid);
+                    file.fault = None;
                 }
                 Err(fault) => {
-                    if kept.good.is_some() && kept.fault.as_ref() != Some(&fault) {
+                    if file.last_valid.is_some() && file.fault.as_ref() != Some(&fault) {
                         tracing::error!("{fault}; the version before it stays in service");
                     }
-                    kept.fault = Some(fault);
+                    file.fault = Some(fault);
                 }
             }
         }
-        match (&kept.good, &kept.fault) {
-            (Some(good), _) => Ok(good.clone()),
+        match (&file.last_valid, &file.fault) {
+            (Some(config), _) => Ok(config.clone()),
             (None, Some(fault)) => Err(fault.clone()),
             (None, None) => Err(Fault::of_file(&path, "wasn't read, by a fault of this program")),
         }
     }
 }
 
-/// Reads a file of authorities.
+/// Reads a file of authorities into a configuration that trusts only them.
 ///
 /// # Errors
-/// What is wrong with it, with the line.
+/// The mistake in the file, with its line.
 pub(crate) fn read(path: &Path) -> Result<ClientConfig, Fault> {
     let pem = read_file(path).map_err(|error| {
         Fault::of_file(
@@ -115,14 +117,16 @@ pub(crate) fn read(path: &Path) -> Result<ClientConfig, Fault> {
     })?;
     let failed = |error: rustls::Error| Fault::of_file(path, format!("can't be used for TLS ({error})"));
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-    Ok(speaking_http(builder.map_err(failed)?.with_root_certificates(roots).with_no_client_auth()))
+    Ok(with_http_alpn(builder.map_err(failed)?.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// The certificates in a PEM text; what stands between them is left out, as in the bundles of distributions. The error
-/// is the line of a certificate, if it is about one, and what is wrong with it.
+/// The certificates in a PEM text. Text between the certificates is ignored, because the bundles of distributions have
+/// comments there. An error is the line where the faulty certificate begins (`None` if there is no certificate at all)
+/// and a message.
 fn parse(pem: &[u8]) -> Result<RootCertStore, (Option<usize>, String)> {
     let mut roots = RootCertStore::empty();
     let text = String::from_utf8_lossy(pem);
+    // The certificate that is being read: the number of its first line, and its text so far.
     let mut begun: Option<(usize, String)> = None;
     for (number, line) in (1..).zip(text.lines().map(str::trim)) {
         match (&mut begun, line) {
@@ -160,11 +164,13 @@ fn parse(pem: &[u8]) -> Result<RootCertStore, (Option<usize>, String)> {
     }
 }
 
+/// The error for a certificate that begins in this line and has no end.
 fn unended(line: usize) -> (Option<usize>, String) {
     (Some(line), "begins a certificate that doesn't end; the file was cut, copy it anew".to_owned())
 }
 
-fn speaking_http(mut config: ClientConfig) -> ClientConfig {
+/// Adds HTTP/1.1 as the protocol to negotiate (ALPN, RFC 7301).
+fn with_http_alpn(mut config: ClientConfig) -> ClientConfig {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config
 }
@@ -175,35 +181,36 @@ mod tests {
 
     use super::*;
 
-    fn made() -> String {
+    /// A self-signed certificate in PEM.
+    fn certificate() -> String {
         rcgen::generate_simple_self_signed(["gpu.example.net".to_owned()]).unwrap().cert.pem()
     }
 
     #[test]
-    fn a_bundle_is_read_whatever_stands_between() {
-        let bundle = format!("# ours\n{}\n\nsubject=theirs\r\n{}", made(), made().replace('\n', "\r\n"));
+    fn a_bundle_is_read_with_any_text_between_its_certificates() {
+        let bundle = format!("# ours\n{}\n\nsubject=theirs\r\n{}", certificate(), certificate().replace('\n', "\r\n"));
         assert_eq!(parse(bundle.as_bytes()).unwrap().len(), 2);
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
-        let good = made();
+    fn an_error_names_the_line_of_the_faulty_certificate() {
+        let good = certificate();
         let lines = good.lines().count();
-        let told = |text: &str| {
+        let error_of = |text: &str| {
             let (line, message) = parse(text.as_bytes()).unwrap_err();
             (line, message.split([';', '(']).next().unwrap().trim().to_owned())
         };
-        let none = (None, "holds no certificate".to_owned());
-        assert_eq!(told(""), none);
-        assert_eq!(told("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n"), none);
+        let no_certificate = (None, "holds no certificate".to_owned());
+        assert_eq!(error_of(""), no_certificate);
+        assert_eq!(error_of("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n"), no_certificate);
         let unended = "begins a certificate that doesn't end";
         let cut = good.lines().take(lines - 1).collect::<Vec<_>>().join("\n");
-        assert_eq!(told(&format!("{good}{cut}")), (Some(lines + 1), unended.to_owned()));
-        assert_eq!(told(&format!("\n{cut}\n{good}")), (Some(2), unended.to_owned()));
+        assert_eq!(error_of(&format!("{good}{cut}")), (Some(lines + 1), unended.to_owned()));
+        assert_eq!(error_of(&format!("\n{cut}\n{good}")), (Some(2), unended.to_owned()));
         let garbled = format!("{good}{BEGIN}\n!!!\n{END}\n");
-        assert_eq!(told(&garbled), (Some(lines + 1), "holds no readable PEM here".to_owned()));
+        assert_eq!(error_of(&garbled), (Some(lines + 1), "holds no readable PEM here".to_owned()));
         let empty = format!("{good}{BEGIN}\nAAAA\n{END}\n");
-        assert_eq!(told(&empty), (Some(lines + 1), "holds what is no certificate here".to_owned()));
+        assert_eq!(error_of(&empty), (Some(lines + 1), "holds what is no certificate here".to_owned()));
     }
 
     #[test]
@@ -215,21 +222,29 @@ mod tests {
             std::fs::rename(directory.path().join("new"), directory.path().join(name)).unwrap();
         };
         let path = directory.path().join("ca.pem");
-        // Each reading makes one of its own.
-        let made_of = |config: &ClientConfig| Arc::as_ptr(config.crypto_provider());
+        // Every time a file is read, a new crypto provider is made. So its address tells whether the file was read.
+        let provider_of = |config: &ClientConfig| Arc::as_ptr(config.crypto_provider());
         let missing = authorities.of_file("ca.pem").unwrap_err().to_string();
         assert!(missing.starts_with(&format!("{}: can't be read (", path.display())), "{missing}");
-        write("ca.pem", &made());
+        write("ca.pem", &certificate());
         let first = authorities.of_file("ca.pem").unwrap();
-        assert_eq!(made_of(&authorities.of_file("ca.pem").unwrap()), made_of(&first), "not read again");
-        write("ca.pem", &made());
+        assert_eq!(
+            provider_of(&authorities.of_file("ca.pem").unwrap()),
+            provider_of(&first),
+            "an unchanged file isn't read again"
+        );
+        write("ca.pem", &certificate());
         let second = authorities.of_file("ca.pem").unwrap();
-        assert_ne!(made_of(&second), made_of(&first), "read again");
+        assert_ne!(provider_of(&second), provider_of(&first), "a changed file is read again");
         write("ca.pem", "garbage");
-        assert_eq!(made_of(&authorities.of_file("ca.pem").unwrap()), made_of(&second), "the last good one stays");
+        assert_eq!(
+            provider_of(&authorities.of_file("ca.pem").unwrap()),
+            provider_of(&second),
+            "the last valid version stays"
+        );
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(made_of(&authorities.of_file("ca.pem").unwrap()), made_of(&second));
-        write("ca.pem", &made());
-        assert_ne!(made_of(&authorities.of_file("ca.pem").unwrap()), made_of(&second));
+        assert_eq!(provider_of(&authorities.of_file("ca.pem").unwrap()), provider_of(&second));
+        write("ca.pem", &certificate());
+        assert_ne!(provider_of(&authorities.of_file("ca.pem").unwrap()), provider_of(&second));
     }
 }

@@ -1,5 +1,4 @@
-//! Replaces a file at once: a reader, or a restart after a crash, finds the old or the new one and never half of
-//! either.
+//! Replaces a file atomically: a reader, or a restart after a crash, finds the whole old file or the whole new file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -12,22 +11,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) enum Mode {
     /// The owner alone: 0600.
     Private,
-    /// Whoever the umask allows.
+    /// Everybody whom the umask allows.
     Public,
 }
 
-/// Writes the bytes to another file in the same directory, then renames it to `path`. If that fails, the old file
-/// stays.
+/// Writes the bytes to a temporary file in the same directory, then renames that file to `path`. If anything fails, the
+/// old file stays.
 pub(crate) fn replace(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
-    // Each has another name, so that two processes that share a directory don't write to the same one.
+    // Each temporary file has its own name, so that two processes or calls never write to the same file.
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}-{number}.new", std::process::id()));
-    let beside = path.with_file_name(name);
-    let written = write(&beside, bytes, mode).and_then(|()| std::fs::rename(&beside, path));
+    let temporary = path.with_file_name(name);
+    let written = write(&temporary, bytes, mode).and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
-        let _ = std::fs::remove_file(&beside); // it would only fill the disk
+        let _ = std::fs::remove_file(&temporary);
         return written;
     }
     match path.parent().map(File::open) {
@@ -36,6 +35,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
     }
 }
 
+/// Creates a file and writes the bytes to disk.
 fn write(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
     let bits = match mode {
         Mode::Private => 0o600,
@@ -43,7 +43,7 @@ fn write(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
     };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(bits).open(path)?;
     file.write_all(bytes)?;
-    // If it were renamed before its bytes are on disk, the file could be empty after a power cut.
+    // If the file were renamed before its bytes are on disk, the new file could be empty after a power cut.
     file.sync_all()
 }
 
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+    fn a_file_is_replaced_as_a_whole_and_no_temporary_file_is_left() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;

@@ -1,5 +1,5 @@
-//! Takes a path, returns a [`Stamp`]: what the file system says of the file there. Two stamps differ if the file has
-//! changed. Called every second or more often for each file that is watched.
+//! Takes a path, returns a [`Stamp`]: the metadata of the file there. Two stamps of a path differ if the file has
+//! changed. Called every second or more often for each watched file.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,25 +8,26 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) path: PathBuf,
-    /// `None` for a file that isn't there or can't be examined.
+    /// The file's metadata; `None` if the file doesn't exist or its metadata can't be read.
     pub(crate) found: Option<Found>,
 }
 
-/// A file that is there.
+/// The metadata of a file that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Where it really is, all links followed.
+    /// The canonical path, with all symbolic links followed.
     pub(crate) real: PathBuf,
     pub(crate) device: u64,
     pub(crate) inode: u64,
     pub(crate) length: u64,
-    /// When it was last written to, in seconds and nanoseconds.
+    /// The modification time (`st_mtim`), in seconds and nanoseconds.
     pub(crate) written: (i64, i64),
-    /// When that or its inode last changed: its name, mode or owner.
+    /// The status change time (`st_ctim`): the last change of the content, name, mode or owner.
     pub(crate) changed: (i64, i64),
 }
 
 impl Stamp {
+    /// The stamp of the file that is at the path now.
     pub(crate) fn of(path: &Path) -> Self {
         let found = std::fs::metadata(path).ok().map(|found| Found {
             real: std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),

@@ -1,5 +1,5 @@
-//! A target: one endpoint of a plan, with what its attempt needs to know. `plan` makes targets; whoever sends a request
-//! or reads an answer asks them.
+//! A target: one endpoint of a plan, with all that an attempt at this endpoint needs to know. Made by `plan`; read by
+//! the code that writes the request for the endpoint and by the code that reads the endpoint's answer.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::decide::plan::endpoint::{lacks, model_at};
 use crate::decide::state::Place;
 use crate::decide::state::tuned::is_tuned;
 
-/// An endpoint that may be sent the request.
+/// An endpoint that the request may be sent to. The accessors below describe the fields.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(super) region: RegionIndex,
@@ -29,61 +29,62 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The name of its region.
+    /// The name of the endpoint's region.
     #[must_use]
     pub(crate) fn region_id(&self) -> &RegionId {
         &self.region_id
     }
 
-    /// Its name.
+    /// The name of the endpoint.
     #[must_use]
     pub(crate) fn id(&self) -> &EndpointId {
         &self.id
     }
 
-    /// The position of its region in the rules.
+    /// The index of the endpoint's region in the rules.
     #[must_use]
     pub(crate) fn region(&self) -> RegionIndex {
         self.region
     }
 
-    /// The quota that its requests are counted against.
+    /// The quota that requests to this endpoint are counted against.
     #[must_use]
     pub(crate) fn quota(&self) -> Option<QuotaIndex> {
         self.quota
     }
 
-    /// Whether its quota or the tenant's budget limits tokens, so that every answer has to tell how many it used.
+    /// Whether the quota or the tenant's budget limits tokens, so that every answer has to report the tokens it used.
     #[must_use]
     pub(crate) fn counts_tokens(&self) -> bool {
         self.counts_tokens
     }
 
-    /// How its body tells the importance of the tenant; `None`: as the client says.
+    /// The priority to write into the request's body, from the tenant's service tier. With `None` the body keeps the
+    /// priority that the client wrote.
     #[must_use]
     pub(crate) fn priority(&self) -> Option<Priority> {
         self.priority
     }
 
-    /// The service tier to name in a header, for llm-d.
+    /// The service tier to name in a header of the request; only for llm-d.
     #[must_use]
     pub(crate) fn objective(&self) -> Option<&TierId> {
         self.objective.as_ref()
     }
 
-    /// Its base URL.
+    /// The endpoint's base URL.
     #[must_use]
     pub(crate) fn url(&self) -> &HttpUrl {
         &self.endpoint.url
     }
 
-    /// The dialect of the API that it speaks.
+    /// The dialect of the model API that the endpoint speaks.
     #[must_use]
     pub(crate) fn style(&self) -> Style {
         self.endpoint.style
     }
 
-    /// The engine that runs there, if the rules name it.
+    /// The inference engine behind the endpoint, if the rules name one.
     #[must_use]
     pub(crate) fn engine(&self) -> Option<Engine> {
         self.endpoint.engine
@@ -113,17 +114,17 @@ impl Target {
         model_at(&self.endpoint, Some(model)).flatten()
     }
 
-    /// Whether a name may belong to a model that was made of another tenant's data. It may if the rules don't name the
-    /// model and several tenants use the endpoint's account. At SGLang the part after a colon names an adapter, which
-    /// belongs to some tenant if there are tenants.
+    /// Whether a model's name may name a model that was fine-tuned with another tenant's data. That is possible if the
+    /// endpoint has no map of models and several tenants use its account (`is_sole` is false). In SGLang, the part of a
+    /// name after a colon names a LoRA adapter, which is assumed to belong to one of the tenants.
     pub(crate) fn is_somebodys(&self, model: &str, has_tenant: bool, is_sole: impl FnOnce() -> bool) -> bool {
         let has_adapter = has_tenant && self.engine() == Some(Engine::Sglang) && model.contains(':');
-        let is_marked = is_tuned(model) || has_adapter;
-        is_marked && self.endpoint.models.is_none() && !is_sole()
+        let is_custom = is_tuned(model) || has_adapter;
+        is_custom && self.endpoint.models.is_none() && !is_sole()
     }
 
-    /// The first model, of those named below the top level of a body, that this request may not use here. Each is
-    /// judged like the request's own model.
+    /// The first model in [`Needs::models`] (models named below the top level of the body) that this request may not
+    /// use at this endpoint. The same rules apply as to the request's own model.
     pub(crate) fn lacks<'n>(
         &self,
         needs: &'n Needs,
@@ -134,27 +135,29 @@ impl Target {
         lacks(&self.endpoint, needs).or_else(|| needs.models.iter().find(is_somebodys))
     }
 
-    /// Pairs of an endpoint's name and the client's name for the same model, if any differ. If clients have two names
-    /// for one model, the first name comes last.
+    /// Pairs of the endpoint's name and the client's name for the same model; `None` if all names are equal. If clients
+    /// have two names for one model, the alphabetically first name comes last.
     #[must_use]
     pub(crate) fn renamed(&self) -> Option<impl DoubleEndedIterator<Item = (&String, &String)>> {
-        let models = self.models().filter(|models| models.iter().any(|(ours, theirs)| ours != theirs))?;
-        Some(models.iter().rev().map(|(ours, theirs)| (theirs, ours)))
+        let is_renamed = |(client_name, endpoint_name): (&String, &String)| client_name != endpoint_name;
+        let models = self.models().filter(|models| models.iter().any(is_renamed))?;
+        Some(models.iter().rev().map(|(client_name, endpoint_name)| (endpoint_name, client_name)))
     }
 
-    /// The name of the secret that holds its credential.
+    /// The name of the secret that holds the endpoint's credential.
     #[must_use]
     pub(crate) fn secret(&self) -> Option<&str> {
         self.endpoint.secret.as_ref().map(SecretName::as_str)
     }
 
-    /// The endpoint as a [`Place`].
+    /// The [`Place`] of the endpoint: its region and name.
     #[must_use]
     pub(crate) fn place(&self) -> Place {
         Place { region: self.region, endpoint: self.id.clone() }
     }
 
-    /// The jurisdiction that puts its region into the fence; `*` if the rule takes any region.
+    /// The jurisdiction because of which the endpoint's region is in the fence; `*` if the residency rule allows any
+    /// region.
     #[must_use]
     pub(crate) fn jurisdiction(&self) -> &str {
         self.jurisdiction.as_ref().map_or("*", JurisdictionId::as_str)
