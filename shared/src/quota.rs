@@ -9,6 +9,7 @@
 
 mod bucket;
 mod estimate;
+mod fleet;
 mod headers;
 mod lease;
 mod pool;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use bucket::{Bucket, Limit, Rate};
 pub use estimate::{Ratios, estimated_tokens};
+pub use fleet::{Allowance, HELD_FOR, Stamps, Turn, part};
 pub use headers::{Dimension, LONGEST_WAIT, Reading, read_span, write_span};
 pub use lease::{Amounts, Ask, Asks, Grant, Grants, LEASE, Ledger, MAX_HOLDERS};
 pub use pool::{Cost, Limits, Pool, Refusal};

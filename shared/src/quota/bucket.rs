@@ -210,6 +210,21 @@ impl Bucket {
         self.full_at = rate.at(now) + self.missing(rate, now).max(most);
     }
 
+    /// When it will be full again, in microseconds, rounded up: what programs tell each other, whatever their rates.
+    #[must_use]
+    pub fn stamp(self, rate: Rate) -> i64 {
+        let refill = i128::from(rate.refill.max(1));
+        let stamp = self.full_at.saturating_mul(1_000).saturating_add(refill - 1).div_euclid(refill);
+        i64::try_from(stamp).unwrap_or(if stamp < 0 { i64::MIN } else { i64::MAX })
+    }
+
+    /// The bucket that will be full again at a [`Bucket::stamp`].
+    #[must_use]
+    pub fn of_stamp(stamp: i64, rate: Rate) -> Self {
+        let ticks = i128::from(stamp) * i128::from(rate.refill);
+        Self { full_at: (ticks + 999).div_euclid(1_000) }
+    }
+
     /// The same bucket by another rate: what is missing of it stays missing.
     #[must_use]
     pub fn at_rate(self, old: Rate, new: Rate, now: Timestamp) -> Self {
@@ -251,6 +266,28 @@ mod tests {
             let (most, first) = greedy(Rate::new(limit(amount, burst)), 1, 4);
             assert_eq!((most, first), (amount, amount), "{amount} with a burst of {burst} ms");
         }
+    }
+
+    #[test]
+    fn a_stamp_gives_no_bucket_more_than_it_had() {
+        let mut runner = TestRunner::new(ProptestConfig::with_cases(20_000));
+        let cases = (1_u64..1_000_000, 1_u64..60_000, 0_u64..2_000_000, 0_i64..100_000);
+        let checked = runner.run(&cases, |(amount, burst, taken, later)| {
+            let (rate, mut bucket) = (Rate::new(limit(amount, burst)), Bucket::default());
+            bucket.charge(rate, taken, Timestamp(NOW));
+            let read = Bucket::of_stamp(bucket.stamp(rate), rate);
+            let now = Timestamp(NOW + later);
+            let (before, after) = (bucket.left(rate, now), read.left(rate, now));
+            let lost = before.saturating_sub(after);
+            prop_assert!(after <= before && lost <= 1 + rate.refill / 60_000_000, "{before}, {after}");
+            Ok(())
+        });
+        checked.unwrap();
+        let rate = Rate::new(limit(60, 1_000));
+        for stamp in [i64::MIN, 0, i64::MAX] {
+            assert!(Bucket::of_stamp(stamp, rate).left(rate, Timestamp(NOW)) <= rate.burst());
+        }
+        assert_eq!(Bucket::default().stamp(rate), i64::MIN, "a full bucket stays full");
     }
 
     #[test]

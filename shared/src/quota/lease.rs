@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::fleet::Allowance;
 use super::{Cost, Limits, Pool, Rate, Refusal};
 use crate::id::QuotaId;
 use crate::time::{Millis, Timestamp};
@@ -178,6 +179,18 @@ impl Ledger {
     /// Settles an isolate's last grant and makes the next. `limits` are those of the pool, made with a lag of
     /// [`LEASE`].
     pub fn ask(&mut self, limits: &Limits, holder: u64, ask: &Ask, now: Timestamp) -> Grant {
+        self.ask_within(limits, None, holder, ask, now)
+    }
+
+    /// [`Ledger::ask`] of a node that grants no more than its allowance of a pool that several nodes share.
+    pub fn ask_within(
+        &mut self,
+        limits: &Limits,
+        mut allowance: Option<&mut Allowance>,
+        holder: u64,
+        ask: &Ask,
+        now: Timestamp,
+    ) -> Grant {
         if self.limits != *limits {
             self.pool = core::mem::take(&mut self.pool).at_limits(&self.limits, limits, now);
             self.limits = limits.clone();
@@ -188,12 +201,16 @@ impl Ledger {
         let back = ask.returned.minus(ask.spent);
         self.pool.true_up(limits, None, before.into(), used.into(), now);
         self.pool.refund(limits, None, back.into(), now);
+        if let Some(allowance) = &mut allowance {
+            allowance.settle(before.minus(used).plus(back), used.minus(before));
+        }
         if ask.closed_ms > 0 {
             self.pool.close(Millis(ask.closed_ms), now);
         }
         self.make_room(holder);
         self.holders.insert(holder, Holder { seen: now, granted: Amounts::default(), want: ask.want });
         let grant = self.grant(limits, holder, ask, now);
+        let grant = allowance.map_or(grant, |allowance| allowance.bound(grant, ask));
         self.pool.charge(limits, None, grant.granted.into(), now);
         self.granted = self.granted.plus(grant.granted);
         if let Some(kept) = self.holders.get_mut(&holder) {
