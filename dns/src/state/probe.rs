@@ -1,5 +1,5 @@
-//! Health checks and readings of loads. Takes the rules' monitors and sources of loads from the owner, runs one task
-//! for each, and sends the result of each probe or reading back.
+//! Health checks and load readings. Takes the monitors and load sources of the rules from the owner, runs one task for
+//! each of them, and sends every result back to the owner.
 
 pub(crate) mod authorities;
 mod failure;
@@ -32,12 +32,12 @@ pub(crate) use outcome::{Outcome, Passed, ProbeFailure};
 pub use secrets::SecretFiles;
 pub(crate) use secrets::{Secrets, read as read_secret};
 
-/// How many probes of endpoints that answer may run at the same time.
+/// How many probes may run at the same time, without those of slow endpoints.
 const MAX_AT_ONCE: usize = 256;
 /// How many probes of slow endpoints may run in addition. An endpoint counts as slow if its last probe was slow or
 /// failed.
 const MAX_SLOW: usize = 1024;
-/// A probe that takes longer is slow.
+/// A probe counts as slow if it takes at least this long.
 const SLOW: Duration = Duration::from_millis(500);
 
 /// Carries out one probe or reading.
@@ -45,11 +45,11 @@ pub(crate) trait Prober: Send + Sync + 'static {
     /// Probes the monitor's endpoint at `targets`. The caller applies the timeout.
     fn probe(&self, monitor: &Monitor, targets: Targets) -> impl Future<Output = Result<Passed, ProbeFailure>> + Send;
 
-    /// Reads what the page of a source says; the error says what failed. The caller watches over the time.
+    /// Fetches and reads the metrics page of a source; the error says what failed. The caller applies the timeout.
     fn read_load(&self, source: &LoadSource) -> impl Future<Output = Result<EngineReading, String>> + Send;
 }
 
-/// Which addresses of a name one probe tries, and how many of them have to answer.
+/// Which addresses of a host name one probe tries, and how many of them have to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Targets {
     /// One address has to answer.
@@ -79,22 +79,22 @@ impl Targets {
     }
 }
 
-/// A monitor's number, given by the owner and never given again.
+/// A monitor's number. The owner assigns it, and never assigns a number twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct MonitorId(pub u64);
 
 /// The result of one probe.
 #[derive(Debug)]
 pub(crate) struct ProbeResult {
-    /// The monitor that it belongs to.
+    /// The monitor that ran the probe.
     pub monitor: MonitorId,
-    /// When it began.
+    /// When the probe began.
     pub begun: Timestamp,
-    /// What came of it.
+    /// The outcome of the probe.
     pub outcome: Outcome,
 }
 
-/// Starts monitors, and reads sources of loads.
+/// Starts the tasks of monitors and load sources.
 #[derive(Debug)]
 pub(crate) struct Probing<P> {
     prober: Arc<P>,
@@ -104,7 +104,7 @@ pub(crate) struct Probing<P> {
     surroundings: Surroundings,
 }
 
-/// A monitor or source that runs until this is dropped.
+/// The running task of a monitor or load source. Dropping it stops the task.
 #[derive(Debug)]
 pub(crate) struct Running(JoinHandle<()>);
 
@@ -115,7 +115,7 @@ impl Drop for Running {
 }
 
 impl<P: Prober> Probing<P> {
-    /// Sends every result of a probe to `results`, and of a reading to `loads`.
+    /// Makes a starter of tasks that send probe results to `results` and load readings to `loads`.
     pub(crate) fn new(
         prober: P,
         results: mpsc::Sender<ProbeResult>,
@@ -125,7 +125,7 @@ impl<P: Prober> Probing<P> {
         Self { prober: Arc::new(prober), slots: Arc::default(), results, loads, surroundings }
     }
 
-    /// Probes at once and then at every interval. `places` are the endpoints that it watches.
+    /// Starts a monitor, which probes at once and then at every interval. `places` are the endpoints that it watches.
     pub(crate) fn start(&self, id: MonitorId, monitor: Monitor, targets: Targets, places: &Places) -> Running {
         let probes = Probes {
             id,
@@ -141,14 +141,14 @@ impl<P: Prober> Probing<P> {
         })
     }
 
-    /// Reads at once and then at every interval.
+    /// Starts to read a load source, at once and then at every interval.
     pub(crate) fn start_reading(&self, id: SourceId, source: LoadSource) -> Running {
         loads::start(id, source, Arc::clone(&self.prober), Arc::clone(&self.slots), self.loads.clone())
     }
 }
 
-/// Limits how many probes run at once, and so sockets and memory. Slow endpoints have their own slots, so that they
-/// delay no others.
+/// Limits how many probes run at once, and with them the sockets and memory in use. Slow endpoints have slots of their
+/// own, so that they don't delay the probes of other endpoints.
 #[derive(Debug)]
 struct Slots {
     quick: Semaphore,
@@ -179,7 +179,7 @@ impl Slots {
     }
 }
 
-/// What the task of one monitor probes, and by what.
+/// Everything that the task of one monitor needs.
 struct Probes<P> {
     id: MonitorId,
     monitor: Monitor,
@@ -190,7 +190,7 @@ struct Probes<P> {
 }
 
 impl<P: Prober> Probes<P> {
-    /// Probes once, in its slot. `None` if nobody asks any more.
+    /// Probes once, as soon as a slot is free. `None` if the owner no longer receives results.
     async fn once(&self, was_slow: &mut bool, begun: Timestamp) -> Option<()> {
         let probe = async {
             let began = Instant::now();
@@ -200,19 +200,19 @@ impl<P: Prober> Probes<P> {
         };
         let (outcome, is_slow) = self.slots.run(*was_slow, probe).await?;
         *was_slow = is_slow || matches!(outcome, Ok(Err(_)));
-        // A panic says nothing about the endpoint. The next probe may.
+        // A probe that panicked is a fault of this program and says nothing about the endpoint, so no result is sent.
         let Ok(outcome) = outcome else { return Some(()) };
         let outcome = outcome.unwrap_or_else(|_| Err(ProbeFailure::late(&self.monitor)));
-        self.tell(begun, outcome.map_or_else(Outcome::Failed, Outcome::Passed)).await
+        self.send(begun, outcome.map_or_else(Outcome::Failed, Outcome::Passed)).await
     }
 
-    /// Sends what came of a round. `None` if nobody takes it.
-    async fn tell(&self, begun: Timestamp, outcome: Outcome) -> Option<()> {
+    /// Sends the outcome of a round to the owner. `None` if the owner no longer receives results.
+    async fn send(&self, begun: Timestamp, outcome: Outcome) -> Option<()> {
         self.results.send(ProbeResult { monitor: self.id, begun, outcome }).await.ok()
     }
 }
 
-/// Probes one monitor until its task is aborted or nobody takes the results.
+/// Probes one monitor until its task is aborted or the owner no longer receives results.
 async fn run<P: Prober>(probes: Probes<P>, clock: Clock) {
     let interval = probes.monitor.interval.to_std();
     let mut due = Instant::now();
@@ -223,16 +223,16 @@ async fn run<P: Prober>(probes: Probes<P>, clock: Clock) {
         if probes.once(&mut was_slow, clock.now()).await.is_none() {
             return;
         }
-        // Missed rounds aren't made up for.
+        // If a probe takes longer than the interval, the missed rounds are skipped.
         due = (due + pause).max(Instant::now());
         pause = interval;
     }
 }
 
-/// The pause after the first round: from half an interval to a whole one, spread evenly by number. All begin at
-/// the same time, and this keeps later rounds apart.
+/// The pause after the first round: between half an interval and a whole interval, depending on the task's number. All
+/// tasks begin at the same time; different first pauses keep their later rounds apart.
 fn first_pause(number: u64, interval: Duration) -> Duration {
-    // Multiples of the golden ratio's fraction spread evenly.
+    // The fractional parts of multiples of the golden ratio are spread evenly between 0 and 1.
     #[allow(clippy::cast_precision_loss)]
     let spread = (number as f64 * 0.618_033_988_749_895).fract();
     interval.mul_f64(0.5 + 0.5 * spread)

@@ -1,4 +1,4 @@
-//! Takes an error of a connection or of TLS, returns a sentence that an operator can act on. Called by the prober.
+//! Takes a connection error or TLS error, returns a sentence that an operator can act on. Called by the prober.
 
 use std::error::Error;
 use std::io;
@@ -8,22 +8,22 @@ use bailiwick_rules::time::Timestamp;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError};
 
-/// What was requested, as far as a message mentions it.
+/// The TLS settings of a request, as far as an error message mentions them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
-    /// The server name of TLS.
+pub(super) struct TlsSettings<'a> {
+    /// The server name (SNI) that was requested.
     pub(super) name: &'a str,
-    /// The file whose authorities were trusted; `None`: the system's.
+    /// The file with the trusted authorities. With `None`, the system's authorities were trusted.
     pub(super) ca_file: Option<&'a str>,
 }
 
-/// An error with its causes. The outermost alone says little more than "error sending request". An error about
-/// certificates says what to mend.
-pub(super) fn describe(error: &(dyn Error + 'static), asked: Asked<'_>) -> String {
-    tls_error(error).and_then(|error| of_tls(error, asked)).unwrap_or_else(|| chain(error))
+/// Describes an error. An error about certificates says what to mend. Other errors are written with all their causes,
+/// because the outermost error says little more than "error sending request".
+pub(super) fn describe(error: &(dyn Error + 'static), tls: TlsSettings<'_>) -> String {
+    tls_error(error).and_then(|error| describe_tls(error, tls)).unwrap_or_else(|| chain(error))
 }
 
-/// An error with its causes.
+/// The texts of an error and its causes, joined by colons.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -34,7 +34,8 @@ pub(super) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// The message if one address failed of those that all have to answer.
+/// The message for a failed address, if all addresses of a family have to answer. It says so if this node itself has no
+/// route for the family.
 pub(super) fn by_address(failure: &str, error: &(dyn Error + 'static), family: AddressFamily) -> String {
     let no_route = |error: &io::Error| error.kind() == io::ErrorKind::NetworkUnreachable;
     match io_error(error).is_some_and(no_route) {
@@ -43,7 +44,7 @@ pub(super) fn by_address(failure: &str, error: &(dyn Error + 'static), family: A
     }
 }
 
-/// The TLS error among the causes. The sources of an [`io::Error`] don't include the error that it wraps.
+/// The TLS error among the causes. An [`io::Error`] has to be unwrapped, because its `source` skips the wrapped error.
 fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
     let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     let inside: Option<&'e (dyn Error + 'static)> = inside.map(|inside| inside as _);
@@ -56,9 +57,9 @@ fn io_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
     error.downcast_ref().or_else(|| io_error(error.source()?))
 }
 
-/// The message for a TLS error, if there is something to mend.
-fn of_tls(error: &rustls::Error, asked: Asked<'_>) -> Option<String> {
-    let name = asked.name;
+/// The message for a TLS error that an operator can mend; `None` for other TLS errors.
+fn describe_tls(error: &rustls::Error, tls: TlsSettings<'_>) -> Option<String> {
+    let name = tls.name;
     let certificate = match error {
         rustls::Error::InvalidCertificate(certificate) => certificate,
         rustls::Error::AlertReceived(AlertDescription::UnrecognisedName) => {
@@ -77,8 +78,8 @@ fn of_tls(error: &rustls::Error, asked: Asked<'_>) -> Option<String> {
         }
         CertificateError::NotValidForName => wrong_name(name, "another name"),
         CertificateError::NotValidForNameContext { presented, .. } => wrong_name(name, &names(presented)),
-        // The signature is bad if an authority of the same name has another key.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => match asked.ca_file {
+        // A trusted authority with the issuer's name but another key gives `BadSignature`, not `UnknownIssuer`.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => match tls.ca_file {
             Some(file) => format!(
                 "the certificate for {name} is issued by no authority in {file}; add its authority there, or have the \
                  endpoint send its intermediate certificates"
@@ -105,17 +106,17 @@ fn wrong_name(name: &str, presented: &str) -> String {
     )
 }
 
-/// The names of a certificate. rustls writes them as `DnsName("gpu.example.net")`.
+/// The names of a certificate, joined by commas. rustls writes each name as `DnsName("gpu.example.net")`.
 fn names(presented: &[String]) -> String {
-    let bare = |name: &String| match name.split_once("(\"") {
+    let unwrapped = |name: &String| match name.split_once("(\"") {
         Some((_, rest)) => rest.trim_end_matches("\")").to_owned(),
         None => name.clone(),
     };
-    let names: Vec<String> = presented.iter().map(bare).collect();
+    let names: Vec<String> = presented.iter().map(unwrapped).collect();
     if names.is_empty() { "no name".to_owned() } else { names.join(", ") }
 }
 
-/// The time as a timestamp.
+/// A time of rustls as a [`Timestamp`].
 fn timestamp(time: UnixTime) -> Timestamp {
     Timestamp(i64::try_from(time.as_secs()).unwrap_or(i64::MAX / 1000).saturating_mul(1000))
 }
@@ -128,44 +129,45 @@ mod tests {
 
     use super::*;
 
-    const OURS: Asked<'static> = Asked { name: "gpu.example.net", ca_file: Some("/etc/ca.pem") };
+    const WITH_CA_FILE: TlsSettings<'static> = TlsSettings { name: "gpu.example.net", ca_file: Some("/etc/ca.pem") };
 
-    fn said(error: CertificateError, asked: Asked<'_>) -> String {
+    /// The message for a certificate error.
+    fn message(error: CertificateError, tls: TlsSettings<'_>) -> String {
         let error = rustls::Error::InvalidCertificate(error);
         // tokio-rustls wraps the error, and hyper wraps that.
         let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error));
-        describe(&wrapped, asked)
+        describe(&wrapped, tls)
     }
 
     #[test]
-    fn errors_of_certificates_say_which_name_and_what_to_mend() {
+    fn messages_about_certificates_name_the_server_and_say_what_to_mend() {
         let time = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
         let not_after = UnixTime::since_unix_epoch(Duration::from_secs(1_700_000_000));
         assert_eq!(
-            said(CertificateError::ExpiredContext { time, not_after }, OURS),
+            message(CertificateError::ExpiredContext { time, not_after }, WITH_CA_FILE),
             "the certificate for gpu.example.net expired at 2023-11-14T22:13:20Z; renew it at the endpoint"
         );
         let expected = ServerName::try_from("gpu.example.net").unwrap();
         let presented = vec!["DnsName(\"other.example\")".to_owned(), "*.example.org".to_owned()];
-        let told = said(CertificateError::NotValidForNameContext { expected, presented }, OURS);
-        assert!(told.starts_with(
+        let text = message(CertificateError::NotValidForNameContext { expected, presented }, WITH_CA_FILE);
+        assert!(text.starts_with(
             "the endpoint's certificate is for other.example, *.example.org, not for gpu.example.net; set \"sni\""
         ));
-        let told = said(CertificateError::UnknownIssuer, OURS);
-        assert!(told.contains("no authority in /etc/ca.pem"), "{told}");
-        let told = said(CertificateError::UnknownIssuer, Asked { ca_file: None, ..OURS });
-        assert!(told.contains("\"ca_file\""), "{told}");
-        let told = said(CertificateError::NotValidYetContext { time: not_after, not_before: time }, OURS);
-        assert!(told.contains("isn't valid before 2027-01-15T08:00:00Z yet"), "{told}");
+        let text = message(CertificateError::UnknownIssuer, WITH_CA_FILE);
+        assert!(text.contains("no authority in /etc/ca.pem"), "{text}");
+        let text = message(CertificateError::UnknownIssuer, TlsSettings { ca_file: None, ..WITH_CA_FILE });
+        assert!(text.contains("\"ca_file\""), "{text}");
+        let text = message(CertificateError::NotValidYetContext { time: not_after, not_before: time }, WITH_CA_FILE);
+        assert!(text.contains("isn't valid before 2027-01-15T08:00:00Z yet"), "{text}");
     }
 
     #[test]
-    fn other_errors_are_told_with_their_causes() {
+    fn other_errors_are_described_with_their_causes() {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        assert_eq!(describe(&refused, OURS), "connection refused");
-        let none = io::Error::from(io::ErrorKind::NetworkUnreachable);
-        let told = by_address("[2001:db8::10]:443: network unreachable", &none, AddressFamily::Ipv6);
-        assert!(told.contains("this node has no way by IPv6"), "{told}");
+        assert_eq!(describe(&refused, WITH_CA_FILE), "connection refused");
+        let no_route = io::Error::from(io::ErrorKind::NetworkUnreachable);
+        let text = by_address("[2001:db8::10]:443: network unreachable", &no_route, AddressFamily::Ipv6);
+        assert!(text.contains("this node has no way by IPv6"), "{text}");
         assert_eq!(by_address("refused", &refused, AddressFamily::Ipv6), "refused");
     }
 }

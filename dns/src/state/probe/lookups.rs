@@ -1,8 +1,8 @@
-//! Takes a host that a probe names, returns its addresses from the system's resolver.
+//! Takes the host name of a probe's endpoint, returns its addresses from the system's resolver. Called by the prober.
 //!
 //! The system's resolver can't be interrupted and may hang for half a minute. So each name is looked up on a thread of
-//! its own, at most once at a time, and the number of lookups is bounded. So names whose servers are silent block no
-//! other work.
+//! its own, at most once at a time, and the number of lookups is bounded. So names whose servers don't answer block
+//! nothing else.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -14,22 +14,23 @@ use tokio::sync::watch;
 /// How many names may be looked up at the same time.
 const MAX_AT_ONCE: usize = 256;
 
+/// The addresses of a host, or an error message.
 type Outcome = Result<Arc<[SocketAddr]>, String>;
-/// The lookups that run, by host. Each receiver gets the outcome.
+/// The running lookups by host. Each receiver gets the outcome of its lookup.
 type Running = Arc<Mutex<HashMap<String, watch::Receiver<Option<Outcome>>>>>;
-/// Asks the system's resolver. Tests replace it.
-type Ask = Arc<dyn Fn(&str) -> Outcome + Send + Sync>;
+/// The blocking function that looks a host up. Tests replace the system's resolver by their own function.
+type Resolver = Arc<dyn Fn(&str) -> Outcome + Send + Sync>;
 
-/// Looks names up.
+/// Looks host names up.
 #[derive(Clone)]
 pub(super) struct Lookups {
     running: Running,
-    ask: Ask,
+    resolver: Resolver,
 }
 
 impl Default for Lookups {
     fn default() -> Self {
-        Self::asking(Arc::new(|host| {
+        Self::with_resolver(Arc::new(|host| {
             let found = (host, 0).to_socket_addrs();
             found.map(Iterator::collect).map_err(|error| format!("{host} can't be looked up: {error}"))
         }))
@@ -43,12 +44,12 @@ impl std::fmt::Debug for Lookups {
 }
 
 impl Lookups {
-    /// Lookups that call `ask`.
-    fn asking(ask: Ask) -> Self {
-        Self { running: Running::default(), ask }
+    /// Lookups that call this resolver.
+    fn with_resolver(resolver: Resolver) -> Self {
+        Self { running: Running::default(), resolver }
     }
 
-    /// The addresses that `host:port` names.
+    /// The addresses of `host:port`.
     pub(super) async fn of_address(&self, address: &str) -> Outcome {
         if let Ok(address) = address.parse::<SocketAddr>() {
             return Ok([address].into());
@@ -56,7 +57,7 @@ impl Lookups {
         let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
         let (host, port) = parts.ok_or_else(|| format!("{address} is no host and port"))?;
         let found = self.of_host(host).await?;
-        Ok(found.iter().map(|one| SocketAddr::new(one.ip(), port)).collect())
+        Ok(found.iter().map(|address| SocketAddr::new(address.ip(), port)).collect())
     }
 
     /// The addresses of a host, with port 0.
@@ -66,7 +67,8 @@ impl Lookups {
         outcome.unwrap_or_else(|| Err(format!("{host} can't be looked up, by a fault of this program")))
     }
 
-    /// Begins to look a host up. If a lookup of it runs already, returns that one's receiver.
+    /// Begins to look a host up, returns the receiver of the outcome. If a lookup of the host runs already, both
+    /// callers get its outcome.
     fn begin(&self, host: &str) -> Result<watch::Receiver<Option<Outcome>>, String> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(outcome) = running.get(host) {
@@ -75,16 +77,16 @@ impl Lookups {
         if running.len() >= MAX_AT_ONCE {
             return Err(format!("{MAX_AT_ONCE} names are being looked up; this machine's resolver doesn't answer"));
         }
-        let (tell, outcome) = watch::channel(None);
-        let ending = Ending { running: Arc::clone(&self.running), host: host.to_owned() };
-        let ask = Arc::clone(&self.ask);
+        let (sender, outcome) = watch::channel(None);
+        let entry = RunningEntry { running: Arc::clone(&self.running), host: host.to_owned() };
+        let resolver = Arc::clone(&self.resolver);
         let look_up = move || {
-            let found = ask(&ending.host);
-            drop(ending);
-            let _ = tell.send(Some(found)); // whoever asked may have given up
+            let found = resolver(&entry.host);
+            drop(entry);
+            let _ = sender.send(Some(found)); // fails if no caller waits any more
         };
         running.insert(host.to_owned(), outcome.clone());
-        // Dropping `Ending` removes the lookup again, even if no thread can be started.
+        // If no thread can be started, `look_up` is dropped, and `RunningEntry` with it.
         drop(running);
         let started = std::thread::Builder::new().name("lookup".to_owned()).spawn(look_up);
         started
@@ -93,13 +95,13 @@ impl Lookups {
     }
 }
 
-/// Removes a lookup from the list when it is dropped, even by a panic.
-struct Ending {
+/// The entry of a lookup in [`Running`]. The entry is removed when this is dropped, even by a panic.
+struct RunningEntry {
     running: Running,
     host: String,
 }
 
-impl Drop for Ending {
+impl Drop for RunningEntry {
     fn drop(&mut self) {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.host);
     }
@@ -125,19 +127,20 @@ mod tests {
 
     use super::*;
 
-    /// A resolver that says nothing until it is released.
+    /// A resolver that hangs until it is released. It answers the host `quick` at once, and panics for `panics`.
     #[derive(Default)]
     struct Hanging {
         released: Mutex<bool>,
         changed: Condvar,
-        asked: AtomicUsize,
+        /// How many times the resolver was called.
+        calls: AtomicUsize,
     }
 
     impl Hanging {
         fn lookups(self: &Arc<Self>) -> Lookups {
             let hanging = Arc::clone(self);
-            Lookups::asking(Arc::new(move |host| {
-                hanging.asked.fetch_add(1, Ordering::SeqCst);
+            Lookups::with_resolver(Arc::new(move |host| {
+                hanging.calls.fetch_add(1, Ordering::SeqCst);
                 assert!(host != "panics", "a panic, for the test");
                 let released = hanging.released.lock().unwrap();
                 drop(hanging.changed.wait_while(released, |released| !*released && host != "quick").unwrap());
@@ -151,29 +154,30 @@ mod tests {
         }
     }
 
+    /// The time after which a test gives up on a lookup that hangs.
     const MOMENT: Duration = Duration::from_millis(10);
 
     #[tokio::test]
-    async fn a_name_that_hangs_is_asked_for_once_and_keeps_no_other_waiting() {
+    async fn a_hanging_name_is_looked_up_once_and_delays_no_other_name() {
         let hanging = Arc::new(Hanging::default());
         let lookups = hanging.lookups();
         for _ in 0..20 {
             assert!(timeout(MOMENT, lookups.of_host("slow")).await.is_err());
         }
         assert_eq!(lookups.of_address("quick:443").await.unwrap()[0], "192.0.2.1:443".parse().unwrap());
-        assert_eq!(hanging.asked.load(Ordering::SeqCst), 2);
+        assert_eq!(hanging.calls.load(Ordering::SeqCst), 2);
         let waiting = tokio::spawn({
             let lookups = lookups.clone();
             async move { lookups.of_host("slow").await }
         });
         hanging.release();
         assert!(waiting.await.unwrap().is_ok());
-        assert!(lookups.of_host("slow").await.is_ok(), "asked for again");
+        assert!(lookups.of_host("slow").await.is_ok(), "the name is looked up again");
         assert!(lookups.running.lock().unwrap().is_empty());
     }
 
     #[tokio::test]
-    async fn so_many_lookups_hang_and_no_more() {
+    async fn when_all_lookups_hang_another_one_fails_at_once() {
         let hanging = Arc::new(Hanging::default());
         let lookups = hanging.lookups();
         for number in 0..MAX_AT_ONCE {
@@ -192,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_system_is_asked() {
+    async fn the_default_resolver_is_that_of_the_system() {
         let found = Lookups::default().of_address("localhost:80").await.unwrap();
         assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 80), "{found:?}");
         assert!(Lookups::default().of_address("no-port").await.is_err());

@@ -1,5 +1,5 @@
-//! The task of a monitor that asks a model. Takes the monitor and what Workers observed, probes when a token is needed
-//! and paid for, and sends back what came of each round.
+//! The task of a monitor that asks a model for a token. Takes the monitor and the observations of Workers, sends the
+//! outcome of each round to the owner. A round is skipped if a client was served lately, or if the budget is spent.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,14 +12,14 @@ use super::{Outcome, Prober, Probes};
 use crate::state::observed::Observed;
 use crate::system::clock::Clock;
 
-/// What tasks of monitors know of the node that they run on.
+/// What tasks of monitors know about the node that they run on.
 #[derive(Debug, Clone)]
 pub(crate) struct Surroundings {
-    /// The time.
+    /// The node's clock.
     pub clock: Clock,
-    /// The node's name. Nodes of different names ask at different times.
+    /// The node's name. Nodes with different names probe at different times.
     pub node: Arc<str>,
-    /// What Workers observed.
+    /// The observations that Workers reported.
     pub observed: Observed,
 }
 
@@ -28,19 +28,19 @@ pub(crate) struct Surroundings {
 pub(crate) struct Places(Arc<Mutex<Vec<(RegionId, EndpointId)>>>);
 
 impl Places {
-    /// From now on it watches these.
+    /// Replaces the endpoints that the monitor watches.
     pub(crate) fn set(&self, places: Vec<(RegionId, EndpointId)>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = places;
     }
 
-    /// When one of them last answered a client, as far as Workers told.
+    /// When one of the endpoints last answered a client, as far as Workers reported.
     fn served_at(&self, observed: &Observed) -> Option<Timestamp> {
         let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         observed.with(|sums| places.iter().filter_map(|(region, endpoint)| sums.served_at(region, endpoint)).max())
     }
 }
 
-/// Probes until the task is aborted or nobody takes the results.
+/// Probes until the task is aborted or the owner no longer receives results.
 pub(super) async fn run<P: Prober>(probes: Probes<P>, around: Surroundings, places: Places) {
     let Some(model) = probes.monitor.probe.model() else { return };
     let interval = probes.monitor.interval;
@@ -52,16 +52,16 @@ pub(super) async fn run<P: Prober>(probes: Probes<P>, around: Surroundings, plac
         let (begun, began) = (around.clock.now(), Instant::now());
         let served = places.served_at(&around.observed).filter(|at| is_within(*at, begun, interval));
         let unpaid = purse.as_mut().filter(|_| served.is_none()).and_then(|purse| purse.take(begun).err());
-        let told = match (served, unpaid) {
-            (Some(at), _) => probes.tell(begun, Outcome::Served(at)).await,
-            (None, Some(until)) => probes.tell(begun, Outcome::Unpaid(until)).await,
+        let sent = match (served, unpaid) {
+            (Some(at), _) => probes.send(begun, Outcome::Served(at)).await,
+            (None, Some(until)) => probes.send(begun, Outcome::Unpaid(until)).await,
             (None, None) => probes.once(&mut was_slow, begun).await,
         };
-        if told.is_none() {
+        if sent.is_none() {
             return;
         }
         let next = next_round(begun, phase, interval, random());
-        // Missed rounds aren't made up for.
+        // If a probe takes longer than the interval, the missed rounds are skipped.
         sleep_until((began + next.since(begun).to_std()).max(Instant::now())).await;
     }
 }
@@ -71,7 +71,7 @@ fn is_within(at: Timestamp, now: Timestamp, interval: Millis) -> bool {
     now.since(at) <= interval
 }
 
-/// A number that nobody knows beforehand. If the system gives none, nodes are spread by their phases alone.
+/// An unpredictable number; 0 if the system provides no randomness. Nodes are then spread by their phases alone.
 pub(super) fn random() -> u64 {
     let mut bytes = [0; 8];
     let _ = getrandom::fill(&mut bytes);

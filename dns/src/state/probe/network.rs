@@ -1,9 +1,9 @@
-//! Takes a monitor and the addresses to try, returns success or a sentence that says what failed. Called by the task
-//! of each monitor in [`super`].
+//! Probes over the network. Takes a monitor and the addresses to try, returns success or a sentence that says what
+//! failed. Called by the task of each monitor in [`super`].
 //!
-//! Each probe opens a new connection, so that it notices a listener that died. Pages with loads are read over
-//! connections that are kept. Proxies from the environment are ignored, so that the named host is reached. No redirect
-//! is followed: secrets and certificates are for the named endpoint only.
+//! Each probe opens a new connection, so that it notices a listener that died. Metrics pages are read over connections
+//! that stay open. Proxies from the environment are ignored, so that the probe reaches the host of the URL. Redirects
+//! aren't followed, because a monitor's secret and authorities are for the endpoint of its URL only.
 
 mod model;
 mod page;
@@ -23,56 +23,57 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 
 use super::authorities::Authorities;
-use super::failure::{Asked, by_address, chain, describe};
+use super::failure::{TlsSettings, by_address, chain, describe};
 use super::lookups::Lookups;
 use super::{Passed, ProbeFailure, Prober, Secrets, Targets};
-use model::{CONNECT, Raised};
+use model::{CONNECT, RaisedLimits};
 
 /// How much of a response's body is searched, in bytes.
 pub(super) const MAX_BODY: usize = 64 << 10;
-/// The most addresses of a name that one probe tries if all of them have to answer.
+/// The most addresses that one probe tries if all addresses of a name have to answer.
 const MAX_ADDRESSES: usize = 16;
 
-/// Probes over the network.
+/// Probes over the network. Its three clients serve probes that trust the system's authorities, use the URL's host name
+/// and need an answer of any address only. Other probes get a client of their own ([`client_for`]).
 #[derive(Debug)]
 pub(crate) struct NetworkProber {
-    /// For plain monitors: they trust the system's authorities, use the URL's host name and accept any address.
+    /// For HTTP monitors.
     client: Client,
-    /// For plain monitors that ask a model: as the first, but a connection has to come about sooner.
-    asking: Client,
-    /// For plain sources of loads. They are asked too often for a new connection each time.
-    keeping: Client,
+    /// For monitors that ask a model. Its timeout for connecting is [`CONNECT`].
+    model_client: Client,
+    /// For metrics pages. It keeps connections open, because pages are fetched often.
+    page_client: Client,
     lookups: Lookups,
     authorities: Arc<Authorities>,
     secrets: Secrets,
-    raised: Raised,
+    raised: RaisedLimits,
 }
 
 impl NetworkProber {
-    /// A prober that verifies TLS with the system's authorities, or with the file that a monitor names. A relative path
-    /// starts at `directory`.
+    /// A prober that verifies TLS with the system's authorities, or with those in a monitor's `ca_file`. Relative paths
+    /// of such files start at `directory`.
     ///
     /// # Errors
     /// When TLS can't be set up; the text says why.
     pub(crate) fn new(secrets: Secrets, directory: &Path) -> Result<Self, String> {
-        // This fails if a provider is already installed, which does no harm.
+        // This returns an error if a provider was installed before. That provider serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let failed = |error: &dyn std::error::Error| format!("probes can't use TLS: {}", chain(error));
         let (lookups, authorities) = (Lookups::default(), Authorities::new(directory).map_err(|error| failed(&error))?);
         let plain = || builder(authorities.of_system().clone()).dns_resolver(Arc::new(lookups.clone()));
         let client = plain().build().map_err(|error| failed(&error))?;
-        let asking = plain().connect_timeout(CONNECT).build().map_err(|error| failed(&error))?;
-        let keeping = plain().pool_max_idle_per_host(1).build().map_err(|error| failed(&error))?;
-        let (authorities, raised) = (Arc::new(authorities), Raised::default());
-        Ok(Self { client, asking, keeping, lookups, authorities, secrets, raised })
+        let model_client = plain().connect_timeout(CONNECT).build().map_err(|error| failed(&error))?;
+        let page_client = plain().pool_max_idle_per_host(1).build().map_err(|error| failed(&error))?;
+        let (authorities, raised) = (Arc::new(authorities), RaisedLimits::default());
+        Ok(Self { client, model_client, page_client, lookups, authorities, secrets, raised })
     }
 
-    /// Connects by TCP.
+    /// Connects over TCP to each group of addresses.
     async fn connect(&self, address: &str, targets: Targets) -> Result<(), String> {
         let groups = groups(targets, &self.lookups.of_address(address).await?)?;
-        let connect = async |some: &Vec<SocketAddr>| match TcpStream::connect(&some[..]).await {
+        let connect = async |group: &Vec<SocketAddr>| match TcpStream::connect(&group[..]).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(describe_by_address(targets, some, error.to_string(), &error)),
+            Err(error) => Err(describe_by_address(targets, group, error.to_string(), &error)),
         };
         try_join_all(groups.iter().map(connect)).await.map(drop)
     }
@@ -85,25 +86,29 @@ impl NetworkProber {
             let client = self.client.clone();
             return self.ask(probe, client, url.clone(), targets, &[]).await;
         }
-        let (groups, tls) = self.ways(probe, targets).await?;
-        let ask = async |some: &Vec<SocketAddr>| {
-            let (client, url) = client_for(probe, tls.clone(), some, None)?;
-            self.ask(probe, client, url, targets, some).await
+        let (groups, tls) = self.addresses_and_tls(probe, targets).await?;
+        let ask = async |group: &Vec<SocketAddr>| {
+            let (client, url) = client_for(probe, tls.clone(), group, None)?;
+            self.ask(probe, client, url, targets, group).await
         };
         try_join_all(groups.iter().map(ask)).await.map(drop)
     }
 
     /// The addresses to try, in groups, and the TLS settings to use.
-    async fn ways(&self, probe: &HttpProbe, targets: Targets) -> Result<(Vec<Vec<SocketAddr>>, ClientConfig), String> {
+    async fn addresses_and_tls(
+        &self,
+        probe: &HttpProbe,
+        targets: Targets,
+    ) -> Result<(Vec<Vec<SocketAddr>>, ClientConfig), String> {
         let url = probe.url.as_url();
         let tls = self.tls(probe.ca_file.clone()).await?;
-        // The probe has to know which address answers, so the name is looked up here.
+        // The name is looked up here, because the probe has to know which address answers.
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or_default();
         Ok((groups(targets, &self.lookups.of_address(&format!("{host}:{port}")).await?)?, tls))
     }
 
-    /// A GET with what the probe adds to it.
+    /// A GET with the probe's `Host` header and secret.
     async fn request(&self, probe: &HttpProbe, client: &Client, url: Url) -> Result<RequestBuilder, String> {
         let mut request = client.get(url);
         if let Some(host) = host_of(probe) {
@@ -115,14 +120,15 @@ impl NetworkProber {
         Ok(request)
     }
 
-    /// The value of a secret. A disk may hang, so its file is looked at on a blocking thread.
+    /// The value of a secret. A disk may hang, so the secret's file is read on a blocking thread.
     async fn secret(&self, name: &str) -> Result<String, String> {
         let (secrets, name) = (self.secrets.clone(), name.to_owned());
         let read = tokio::task::spawn_blocking(move || secrets.get(&name)).await;
         read.unwrap_or_else(|error| Err(format!("the secret isn't read, by a fault of this program ({error})")))
     }
 
-    /// The TLS settings for `ca_file`, or the system's. A disk may hang, so the file is read on a blocking thread.
+    /// A TLS configuration that trusts the authorities in `ca_file`, or the system's. A disk may hang, so the file is
+    /// read on a blocking thread.
     async fn tls(&self, ca_file: Option<String>) -> Result<ClientConfig, String> {
         let Some(path) = ca_file else { return Ok(self.authorities.of_system().clone()) };
         let authorities = Arc::clone(&self.authorities);
@@ -131,27 +137,30 @@ impl NetworkProber {
         read.map_err(|fault| fault.to_string())
     }
 
-    /// Sends a GET and checks status and body.
+    /// Sends a GET and checks status and body. `addresses` are those that the client connects to, for error messages.
     async fn ask(
         &self,
         probe: &HttpProbe,
         client: Client,
         url: Url,
         targets: Targets,
-        by: &[SocketAddr],
+        addresses: &[SocketAddr],
     ) -> Result<(), String> {
         let name = url.host_str().unwrap_or_default().to_owned();
-        let asked = Asked { name: &name, ca_file: probe.ca_file.as_deref() };
+        let tls_settings = TlsSettings { name: &name, ca_file: probe.ca_file.as_deref() };
         let failed = |error: reqwest::Error| {
             let error = error.without_url();
-            describe_by_address(targets, by, describe(&error, asked), &error)
+            describe_by_address(targets, addresses, describe(&error, tls_settings), &error)
         };
         let request = self.request(probe, &client, url).await?;
         let mut response = request.send().await.map_err(failed)?;
-        let failed_at = |text: String| if targets.tested_family().is_some() { prefixed(by, &text) } else { text };
-        let answered = response.status().as_u16();
-        if !probe.status.contains(&answered) {
-            return Err(failed_at(format!("answered {answered}, expected {}", list(&probe.status))));
+        let failed_at = |text: String| match targets.tested_family() {
+            Some(_) => prefixed(addresses, &text),
+            None => text,
+        };
+        let status = response.status().as_u16();
+        if !probe.status.contains(&status) {
+            return Err(failed_at(format!("answered {status}, expected {}", list(&probe.status))));
         }
         let Some(wanted) = &probe.body_contains else { return Ok(()) };
         let mut body = Vec::new();
@@ -182,44 +191,45 @@ impl Prober for NetworkProber {
     }
 }
 
-/// Divides a name's addresses into groups. One address of each group has to answer.
+/// Divides a name's addresses into groups. In each group, at least one address has to answer.
 fn groups(targets: Targets, addresses: &[SocketAddr]) -> Result<Vec<Vec<SocketAddr>>, String> {
-    let of = |family: AddressFamily| -> Result<Vec<SocketAddr>, String> {
-        let is_of = |address: &&SocketAddr| address.is_ipv4() == (family == AddressFamily::Ipv4);
-        let found: Vec<SocketAddr> = addresses.iter().filter(is_of).copied().collect();
+    let of_family = |family: AddressFamily| -> Result<Vec<SocketAddr>, String> {
+        let is_of_family = |address: &&SocketAddr| address.is_ipv4() == (family == AddressFamily::Ipv4);
+        let found: Vec<SocketAddr> = addresses.iter().filter(is_of_family).copied().collect();
         if found.is_empty() { Err(format!("the name has no {family} address")) } else { Ok(found) }
     };
     Ok(match targets {
         Targets::Any => vec![addresses.to_vec()],
-        Targets::AnyOf(family) => vec![of(family)?],
+        Targets::AnyOf(family) => vec![of_family(family)?],
         Targets::AllOf(family) => {
-            let mut found = of(family)?;
+            let mut found = of_family(family)?;
             found.sort_unstable();
             found.dedup();
-            found.into_iter().take(MAX_ADDRESSES).map(|one| vec![one]).collect()
+            found.into_iter().take(MAX_ADDRESSES).map(|address| vec![address]).collect()
         }
     })
 }
 
-/// The text of a failure. It names the address if all addresses have to answer.
+/// The text of a failure. The text names the address if all addresses have to answer.
 fn describe_by_address(
     targets: Targets,
-    by: &[SocketAddr],
+    addresses: &[SocketAddr],
     failure: String,
     error: &(dyn std::error::Error + 'static),
 ) -> String {
     match targets.tested_family() {
-        Some(family) => by_address(&prefixed(by, &failure), error, family),
+        Some(family) => by_address(&prefixed(addresses, &failure), error, family),
         None => failure,
     }
 }
 
-/// A failure's text with the address before it.
-fn prefixed(by: &[SocketAddr], failure: &str) -> String {
-    by.first().map_or_else(|| failure.to_owned(), |address| format!("{address}: {failure}"))
+/// A failure's text, with the first of the addresses before it.
+fn prefixed(addresses: &[SocketAddr], failure: &str) -> String {
+    addresses.first().map_or_else(|| failure.to_owned(), |address| format!("{address}: {failure}"))
 }
 
-/// A client that connects only to these addresses, within `connect` if that is given, and the URL to give it.
+/// A client that connects only to these addresses, and the URL for its requests. `connect` is the timeout for
+/// connecting.
 fn client_for(
     probe: &HttpProbe,
     tls: ClientConfig,
@@ -227,7 +237,8 @@ fn client_for(
     connect: Option<Duration>,
 ) -> Result<(Client, Url), String> {
     let mut url = probe.url.as_url().clone();
-    // The client takes the TLS server name from the URL, so it is set there. The addresses are set below.
+    // The client takes the TLS server name from the URL, so the URL gets the probe's server name. The addresses are set
+    // below.
     if let Some(name) = probe.server_name().filter(|_| url.scheme() == "https") {
         url.set_host(Some(name.as_str())).map_err(|error| format!("{name} can't stand in a URL: {error}"))?;
     }
@@ -242,7 +253,7 @@ fn client_for(
     Ok((client, url))
 }
 
-/// The `Host` header, if it differs from the host of the URL that the client gets.
+/// The `Host` header, if it may differ from the host of the URL that [`client_for`] returns.
 fn host_of(probe: &HttpProbe) -> Option<HeaderValue> {
     let text = match (&probe.host, &probe.sni) {
         (Some(host), _) => host.to_string(),
@@ -252,7 +263,7 @@ fn host_of(probe: &HttpProbe) -> Option<HeaderValue> {
     HeaderValue::try_from(text).ok()
 }
 
-/// What all clients have in common.
+/// The settings that all clients have in common.
 fn builder(tls: ClientConfig) -> ClientBuilder {
     Client::builder()
         .tls_backend_preconfigured(tls)
@@ -267,7 +278,7 @@ fn contains(body: &[u8], wanted: &[u8]) -> bool {
     wanted.is_empty() || body.windows(wanted.len()).any(|window| window == wanted)
 }
 
-/// The statuses, joined by "or".
+/// The status codes, joined by "or".
 fn list(status: &[u16]) -> String {
     status.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ")
 }
@@ -279,20 +290,20 @@ mod tests {
     #[test]
     fn one_address_of_each_group_has_to_answer() {
         let addresses: Vec<SocketAddr> =
-            ["192.0.2.2:1", "[2001:db8::1]:1", "192.0.2.1:1", "192.0.2.2:1"].map(|one| one.parse().unwrap()).to_vec();
-        let told = |targets, addresses: &[SocketAddr]| {
-            let told = groups(targets, addresses)?;
+            ["192.0.2.2:1", "[2001:db8::1]:1", "192.0.2.1:1", "192.0.2.2:1"].map(|text| text.parse().unwrap()).to_vec();
+        let grouped = |targets, addresses: &[SocketAddr]| {
+            let groups = groups(targets, addresses)?;
             Ok::<_, String>(
-                told.iter().map(|group| group.iter().map(ToString::to_string).collect()).collect::<Vec<Vec<_>>>(),
+                groups.iter().map(|group| group.iter().map(ToString::to_string).collect()).collect::<Vec<Vec<_>>>(),
             )
         };
         let (v4, v6) = (AddressFamily::Ipv4, AddressFamily::Ipv6);
-        assert_eq!(told(Targets::Any, &addresses).unwrap().concat().len(), 4);
-        assert_eq!(told(Targets::AnyOf(v4), &addresses).unwrap(), [["192.0.2.2:1", "192.0.2.1:1", "192.0.2.2:1"]]);
-        assert_eq!(told(Targets::AllOf(v4), &addresses).unwrap(), [["192.0.2.1:1"], ["192.0.2.2:1"]]);
-        assert_eq!(told(Targets::AllOf(v6), &addresses).unwrap(), [["[2001:db8::1]:1"]]);
+        assert_eq!(grouped(Targets::Any, &addresses).unwrap().concat().len(), 4);
+        assert_eq!(grouped(Targets::AnyOf(v4), &addresses).unwrap(), [["192.0.2.2:1", "192.0.2.1:1", "192.0.2.2:1"]]);
+        assert_eq!(grouped(Targets::AllOf(v4), &addresses).unwrap(), [["192.0.2.1:1"], ["192.0.2.2:1"]]);
+        assert_eq!(grouped(Targets::AllOf(v6), &addresses).unwrap(), [["[2001:db8::1]:1"]]);
         for targets in [Targets::AnyOf(v6), Targets::AllOf(v6)] {
-            assert_eq!(told(targets, &addresses[..1]).unwrap_err(), "the name has no IPv6 address");
+            assert_eq!(grouped(targets, &addresses[..1]).unwrap_err(), "the name has no IPv6 address");
         }
         let many: Vec<SocketAddr> = (1..=99).map(|n| SocketAddr::from(([192, 0, 2, n], 1))).collect();
         assert_eq!(groups(Targets::AllOf(v4), &many).unwrap().len(), MAX_ADDRESSES);

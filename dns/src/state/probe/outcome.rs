@@ -1,5 +1,5 @@
-//! What comes of a round of a monitor: success, a failure with what it says of the endpoint, or that nothing was asked.
-//! Made by the probers and the tasks of monitors, taken by the owner.
+//! The outcome of one round of a monitor: the probe passed, failed, or wasn't sent. Made by the probers and the
+//! monitors' tasks, read by the owner.
 
 use bailiwick_rules::probe::{Finding, TokenLimit};
 use bailiwick_rules::rules::Monitor;
@@ -8,16 +8,16 @@ use bailiwick_rules::time::Timestamp;
 /// A probe that succeeded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Passed {
-    /// How many tokens a model had to be allowed, if it refused a single one.
+    /// The number of tokens that the model accepted as a limit, if it refused a limit of one token.
     pub raised: Option<TokenLimit>,
 }
 
 /// A probe that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProbeFailure {
-    /// What that says of a model's endpoint. Of other probes it is always [`Finding::Down`].
+    /// What the failure means for the endpoint. Always [`Finding::Down`] for probes that don't ask a model.
     pub finding: Finding,
-    /// What failed, for people.
+    /// What failed, as a text for operators.
     pub message: String,
 }
 
@@ -28,7 +28,7 @@ impl From<String> for ProbeFailure {
 }
 
 impl ProbeFailure {
-    /// A probe that took too long.
+    /// The failure of a probe that took too long.
     pub(super) fn late(monitor: &Monitor) -> Self {
         match monitor.probe.model().is_some() {
             true => Self { finding: Finding::Late, message: format!("no token within {}", monitor.timeout) },
@@ -37,15 +37,15 @@ impl ProbeFailure {
     }
 }
 
-/// What came of a round.
+/// The outcome of one round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The probe succeeded.
     Passed(Passed),
-    /// It failed.
+    /// The probe failed.
     Failed(ProbeFailure),
-    /// Nothing was asked: the endpoint answered a client at this time.
+    /// No probe was sent, because the endpoint answered a client at this time.
     Served(Timestamp),
-    /// Nothing was asked: the budget is spent until this time.
+    /// No probe was sent, because the budget is spent until this time.
     Unpaid(Timestamp),
 }

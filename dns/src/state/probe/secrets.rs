@@ -1,5 +1,6 @@
-//! The values of the secrets that monitors and sources of loads name. Takes a name, returns the value: of a file that
-//! `bailiwick.toml` names, else of an environment variable. Called before each request that needs one.
+//! The values of the secrets that monitors and load sources name. Takes a secret's name, returns its value: from the
+//! file that `bailiwick.toml` names for the secret, or else from the environment variable of that name. Called before
+//! each request that needs a secret.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -8,62 +9,65 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::system::files::{Fault, Stamp, read_text};
 
-/// The longest value.
+/// The longest value of a secret, in bytes.
 const LONGEST: usize = 16 << 10;
 
 /// The `[secrets]` section: the file of each secret, by its name in the rules.
 pub type SecretFiles = BTreeMap<String, PathBuf>;
 
-/// Where values are found. Cheap to clone.
+/// Finds the values of secrets. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Secrets {
-    /// Values that tests give.
+    /// Values that a test sets. They count before files and the environment.
     given: BTreeMap<String, String>,
     files: Arc<Mutex<Files>>,
 }
 
+/// The files of secrets and their content.
 #[derive(Default)]
 struct Files {
+    /// The file of each secret.
     named: SecretFiles,
+    /// The files that were read.
     read: HashMap<PathBuf, CachedValue>,
 }
 
 /// A file as it was last read.
 struct CachedValue {
     stamp: Stamp,
-    /// Its last good value.
-    good: Option<String>,
-    /// What is wrong with it now.
+    /// The last valid value that the file held.
+    last_valid: Option<String>,
+    /// The mistake in the file's current version.
     fault: Option<Fault>,
 }
 
 impl Secrets {
-    /// Secrets by name; others are looked up as ever.
+    /// Secrets with these values. Other names are looked up in the environment.
     #[must_use]
     #[cfg(test)]
     pub(crate) fn new(given: BTreeMap<String, String>) -> Self {
         Self { given, files: Arc::default() }
     }
 
-    /// Secrets in these files; names without one are looked up in the environment.
+    /// Secrets in these files. Names without a file are looked up in the environment.
     #[must_use]
     pub(crate) fn in_files(named: SecretFiles) -> Self {
         let files = Files { named, read: HashMap::new() };
         Self { given: BTreeMap::new(), files: Arc::new(Mutex::new(files)) }
     }
 
-    /// From now on these files count.
+    /// Replaces the files of secrets.
     pub(crate) fn set_files(&self, named: SecretFiles) {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.read.retain(|path, _| named.values().any(|one| one == path));
+        files.read.retain(|path, _| named.values().any(|still_named| still_named == path));
         files.named = named;
     }
 
-    /// The value of a secret. A file that changed is read again; while it is bad its last good value counts. May wait
-    /// for a disk.
+    /// The value of a secret. A changed file is read again. While the file is invalid, its last valid value counts.
+    /// Reading may block on a disk.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The reason why the secret has no value.
     pub(crate) fn get(&self, name: &str) -> Result<String, String> {
         if let Some(value) = self.given.get(name) {
             return Ok(value.clone());
@@ -77,24 +81,25 @@ impl Secrets {
 }
 
 impl Files {
+    /// The value in a file, which is read again if it has changed.
     fn value(&mut self, path: &Path) -> Result<String, Fault> {
         let stamp = Stamp::of(path);
-        if self.read.get(path).is_none_or(|kept| kept.stamp != stamp) {
+        if self.read.get(path).is_none_or(|cached| cached.stamp != stamp) {
             let before = self.read.remove(path);
-            let (good, fault) = match read(path) {
+            let (last_valid, fault) = match read(path) {
                 Ok(value) => (Some(value), None),
-                Err(fault) => (before.as_ref().and_then(|kept| kept.good.clone()), Some(fault)),
+                Err(fault) => (before.as_ref().and_then(|cached| cached.last_valid.clone()), Some(fault)),
             };
-            if let Some(fault) = fault.as_ref().filter(|_| good.is_some()) {
-                let is_new = before.and_then(|kept| kept.fault).as_ref() != Some(fault);
+            if let Some(fault) = fault.as_ref().filter(|_| last_valid.is_some()) {
+                let is_new = before.and_then(|cached| cached.fault).as_ref() != Some(fault);
                 if is_new {
                     tracing::error!("{fault}; the value before it stays in use");
                 }
             }
-            self.read.insert(path.to_owned(), CachedValue { stamp, good, fault });
+            self.read.insert(path.to_owned(), CachedValue { stamp, last_valid, fault });
         }
-        let kept = self.read.get(path);
-        match kept.map(|kept| (&kept.good, &kept.fault)) {
+        let cached = self.read.get(path);
+        match cached.map(|cached| (&cached.last_valid, &cached.fault)) {
             Some((Some(value), _)) => Ok(value.clone()),
             Some((None, Some(fault))) => Err(fault.clone()),
             _ => Err(Fault::of_file(path, "wasn't read, by a fault of this program")),
@@ -105,7 +110,7 @@ impl Files {
 /// Reads a secret: the first line of a file.
 ///
 /// # Errors
-/// When the file can't be read, or can't be sent in a header. The value isn't told.
+/// When the file can't be read, or its value can't be sent in a header. The error never holds the value.
 pub(crate) fn read(path: &Path) -> Result<String, Fault> {
     let text = read_text(path).map_err(|error| {
         Fault::of_file(path, format!("can't be read ({error}); write the secret's value there, on one line"))
@@ -142,7 +147,7 @@ mod tests {
             std::fs::write(&fresh, text).unwrap();
             std::fs::rename(&fresh, &path).unwrap();
         };
-        // A variable that is there wherever tests run.
+        // The variable PATH is set wherever tests run.
         let secrets = Secrets::in_files([("PATH".to_owned(), path.clone())].into());
         assert!(secrets.get("PATH").unwrap_err().starts_with("the secret PATH has no value: "));
         write("first\nsecond line\n");
@@ -150,24 +155,24 @@ mod tests {
         write("third-one");
         assert_eq!(secrets.get("PATH").as_deref(), Ok("third-one"));
         write("\u{1}");
-        assert_eq!(secrets.get("PATH").as_deref(), Ok("third-one"), "the last good one stays");
+        assert_eq!(secrets.get("PATH").as_deref(), Ok("third-one"), "the last valid value stays");
         secrets.set_files(SecretFiles::new());
         assert_eq!(secrets.get("PATH").ok(), std::env::var("PATH").ok());
-        let none = secrets.get("BAILIWICK_NO_SUCH_KEY").unwrap_err();
-        assert_eq!(none, "the secret BAILIWICK_NO_SUCH_KEY has no value on this node");
+        let error = secrets.get("BAILIWICK_NO_SUCH_KEY").unwrap_err();
+        assert_eq!(error, "the secret BAILIWICK_NO_SUCH_KEY has no value on this node");
     }
 
     #[test]
-    fn a_file_without_a_value_says_what_to_write_and_no_value_is_ever_told() {
+    fn the_error_for_an_invalid_file_says_what_to_write_and_never_holds_the_value() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let long = "s3cret".repeat(10_000);
-        for (text, said) in
+        for (text, expected) in
             [("\nx", "holds no value"), ("s3cr\u{e9}t", "can't be sent in a header"), (&long, "is longer than any")]
         {
             std::fs::write(&path, text).unwrap();
             let fault = read(&path).unwrap_err().to_string();
-            assert!(fault.contains(said) && !fault.contains("s3cr"), "{fault}");
+            assert!(fault.contains(expected) && !fault.contains("s3cr"), "{fault}");
         }
         std::fs::write(&path, "s3cret").unwrap();
         let secrets = Secrets::in_files([("KEY".to_owned(), path)].into());

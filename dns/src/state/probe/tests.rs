@@ -1,4 +1,4 @@
-//! Tests of probes, against servers on 127.0.0.1 and with a prober that only notes times.
+//! Tests of probes, against servers on 127.0.0.1 and with a prober that only records when it is called.
 
 mod loads;
 mod models;
@@ -15,7 +15,7 @@ use super::network::MAX_BODY;
 use super::*;
 use crate::state::observed::Observed;
 
-/// An HTTP server of one answer that remembers what it was asked; ends when dropped.
+/// An HTTP server that gives the same answer to every request and records the requests. It stops when dropped.
 struct Server {
     address: String,
     requests: Arc<Mutex<Vec<String>>>,
@@ -29,12 +29,13 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Answers every connection's first request with this text, then closes, or holds the connection open.
+    /// Starts a server that answers the first request of every connection with these bytes. Then it closes the
+    /// connection, or keeps it open if `hold` is set.
     async fn start(answer: impl Into<Vec<u8>>, hold: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (answer, requests) = (answer.into(), Arc::new(Mutex::new(Vec::new())));
-        let asked = Arc::clone(&requests);
+        let recorded = Arc::clone(&requests);
         let task = tokio::spawn(async move {
             let mut held = Vec::new();
             while let Ok((mut stream, _)) = listener.accept().await {
@@ -50,7 +51,7 @@ impl Server {
                 let mut body = vec![0; length.unwrap_or(0)];
                 let _ = stream.read_exact(&mut body).await;
                 request.extend(body);
-                asked.lock().unwrap().push(String::from_utf8_lossy(&request).into_owned());
+                recorded.lock().unwrap().push(String::from_utf8_lossy(&request).into_owned());
                 let _ = stream.write_all(&answer).await;
                 if hold {
                     held.push(stream);
@@ -61,7 +62,7 @@ impl Server {
     }
 }
 
-/// A monitor as the rules write it.
+/// A monitor with these JSON fields, as the rules have it.
 fn monitor(fields: &str) -> Monitor {
     let json = format!(
         r#"{{ "version": 1, "revision": 1, "regions": {{ "r": {{ "countries": ["DE"],
@@ -71,27 +72,30 @@ fn monitor(fields: &str) -> Monitor {
     table.regions()[0].monitor.clone().unwrap()
 }
 
+/// An HTTP monitor of a server, with more JSON fields.
 fn http(server: &Server, more: &str) -> Monitor {
     monitor(&format!(r#""type": "http", "url": "http://{}/health"{more}"#, server.address))
 }
 
+/// A prober that knows the secret `HEALTH_KEY`.
 fn prober() -> NetworkProber {
     let secrets = BTreeMap::from([("HEALTH_KEY".to_owned(), "s3cret".to_owned())]);
     NetworkProber::new(Secrets::new(secrets), Path::new("")).unwrap()
 }
 
-/// A node that no Worker tells anything.
+/// The surroundings of a node to which no Worker reports observations.
 fn alone() -> Surroundings {
     let clock = Clock::of_runtime(Timestamp(1_800_000_000_000));
     Surroundings { clock, node: "ns1".into(), observed: Observed::default() }
 }
 
+/// An HTTP response.
 fn answer(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
 }
 
 #[tokio::test]
-async fn tcp_succeeds_where_something_listens() {
+async fn a_tcp_probe_passes_only_if_the_port_is_open() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let monitor = monitor(&format!(r#""type": "tcp", "address": "{address}""#));
@@ -102,7 +106,7 @@ async fn tcp_succeeds_where_something_listens() {
 }
 
 #[tokio::test]
-async fn http_succeeds_by_status_and_body() {
+async fn an_http_probe_passes_only_with_the_expected_status_and_body() {
     let server = Server::start(answer("200 OK", "", "all is ready here"), false).await;
     assert_eq!(prober().probe(&http(&server, ""), Targets::Any).await, Ok(Passed::default()));
     assert_eq!(
@@ -115,7 +119,7 @@ async fn http_succeeds_by_status_and_body() {
     let error = prober().probe(&http(&server, r#", "status": [204, 503]"#), Targets::Any).await.unwrap_err().message;
     assert_eq!(error, "answered 200, expected 204 or 503");
     assert!(server.requests.lock().unwrap()[0].starts_with("GET /health HTTP/1.1\r\n"));
-    assert_eq!(server.requests.lock().unwrap().len(), 4, "a connection each");
+    assert_eq!(server.requests.lock().unwrap().len(), 4, "each probe opens a new connection");
 }
 
 #[tokio::test]
@@ -129,7 +133,7 @@ async fn a_redirect_fails_and_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_secret_goes_as_a_bearer_token_and_a_missing_one_fails() {
+async fn a_secret_is_sent_as_a_bearer_token_and_a_missing_secret_fails_the_probe() {
     let server = Server::start(answer("200 OK", "", ""), false).await;
     assert_eq!(
         prober().probe(&http(&server, r#", "secret": "HEALTH_KEY""#), Targets::Any).await,
@@ -139,19 +143,19 @@ async fn a_secret_goes_as_a_bearer_token_and_a_missing_one_fails() {
     let error =
         prober().probe(&http(&server, r#", "secret": "BAILIWICK_NO_SUCH_KEY""#), Targets::Any).await.unwrap_err();
     assert_eq!(error.message, "the secret BAILIWICK_NO_SUCH_KEY has no value on this node");
-    assert_eq!(server.requests.lock().unwrap().len(), 1, "nothing was sent without it");
+    assert_eq!(server.requests.lock().unwrap().len(), 1, "without its secret a probe sends nothing");
     assert!(!format!("{:?}", prober()).contains("s3cret"));
 }
 
 #[tokio::test]
-async fn no_more_of_a_body_is_read_than_its_beginning() {
+async fn only_the_beginning_of_a_body_is_read() {
     let body = format!("{}ready", "x".repeat(MAX_BODY));
     let server = Server::start(answer("200 OK", "", &body), false).await;
     let error =
         prober().probe(&http(&server, r#", "body_contains": "ready""#), Targets::Any).await.unwrap_err().message;
     assert_eq!(error, "the first 65536 bytes of the body don't contain \"ready\"");
 
-    // What was looked for stands in a body that never ends.
+    // This body never ends, and contains the expected text.
     let server = Server::start("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nready\r\n", true).await;
     assert_eq!(
         prober().probe(&http(&server, r#", "body_contains": "ready""#), Targets::Any).await,
@@ -160,7 +164,7 @@ async fn no_more_of_a_body_is_read_than_its_beginning() {
 }
 
 #[tokio::test]
-async fn tls_is_spoken_to_https() {
+async fn a_probe_of_an_https_url_begins_a_tls_handshake() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let monitor = monitor(&format!(r#""type": "http", "url": "https://{}/health""#, listener.local_addr().unwrap()));
     let server = tokio::spawn(async move {
@@ -169,7 +173,7 @@ async fn tls_is_spoken_to_https() {
         stream.write_all(answer("200 OK", "", "").as_bytes()).await.unwrap();
         kind
     });
-    assert!(prober().probe(&monitor, Targets::Any).await.is_err(), "a plain answer is no success");
+    assert!(prober().probe(&monitor, Targets::Any).await.is_err(), "an answer without TLS fails the probe");
     assert_eq!(server.await.unwrap(), 22, "a TLS handshake record (RFC 8446 §5.1)");
 }
 
@@ -183,10 +187,10 @@ async fn a_probe_that_takes_too_long_fails() {
     let result = recorded.recv().await.unwrap();
     assert_eq!(result.monitor, MonitorId(3));
     let late = ProbeFailure::from("no answer within 150ms".to_owned());
-    assert_eq!(result.outcome, Outcome::Failed(late), "although a part of the body came");
+    assert_eq!(result.outcome, Outcome::Failed(late), "the probe fails though part of the body arrived");
 }
 
-/// Succeeds at once and tells when.
+/// A prober that passes at once and sends the time of each probe.
 struct Instants(mpsc::UnboundedSender<Instant>);
 
 impl Prober for Instants {
@@ -199,12 +203,12 @@ impl Prober for Instants {
         &self,
         _: &bailiwick_rules::rules::LoadSource,
     ) -> Result<bailiwick_rules::load::EngineReading, String> {
-        Err("nothing is read here".to_owned())
+        Err("this prober reads no pages".to_owned())
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn probes_begin_at_once_and_then_keep_their_interval_apart_from_each_other() {
+async fn monitors_probe_at_once_and_then_at_every_interval_but_not_at_the_same_time() {
     let (instants, mut probed) = mpsc::unbounded_channel();
     let (results, mut recorded) = mpsc::channel(64);
     let probing = Probing::new(Instants(instants), results, mpsc::channel(1).0, alone());
@@ -229,10 +233,10 @@ async fn probes_begin_at_once_and_then_keep_their_interval_apart_from_each_other
     }
     seconds.sort_unstable();
     seconds.dedup();
-    assert_eq!(seconds.len(), 4, "their later rounds don't coincide");
+    assert_eq!(seconds.len(), 4, "the later rounds of two monitors never coincide");
 }
 
-/// Lets this process open as many files as it may.
+/// Raises this process's limit of open files to the maximum that the system allows.
 fn raise_limit_of_files() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
@@ -240,9 +244,9 @@ fn raise_limit_of_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn endpoints_that_hang_keep_no_other_from_its_interval() {
+async fn hanging_endpoints_do_not_delay_the_probes_of_others() {
     raise_limit_of_files();
-    // Takes every connection and never answers.
+    // This server accepts every connection and never answers.
     let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = hung.local_addr().unwrap();
     let holding = tokio::spawn(async move {
@@ -252,7 +256,7 @@ async fn endpoints_that_hang_keep_no_other_from_its_interval() {
         }
     });
     let live = Server::start("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", false).await;
-    let (results, mut told) = mpsc::channel(4096);
+    let (results, mut recorded) = mpsc::channel(4096);
     let probing = Probing::new(
         NetworkProber::new(Secrets::default(), Path::new("")).unwrap(),
         results,
@@ -267,17 +271,18 @@ async fn endpoints_that_hang_keep_no_other_from_its_interval() {
     let mut running: Vec<Running> = (1..=600).map(hang).collect();
     let begun = Instant::now();
     running.push(probing.start(MonitorId(0), http(&live, timing), Targets::Any, &Places::default()));
-    let mut heard = Vec::new();
-    while heard.len() < 8 {
-        let result = timeout(Duration::from_secs(60), told.recv()).await.unwrap().unwrap();
+    let mut passed_at = Vec::new();
+    while passed_at.len() < 8 {
+        let result = timeout(Duration::from_secs(60), recorded.recv()).await.unwrap().unwrap();
         if result.monitor == MonitorId(0) {
             assert_eq!(result.outcome, Outcome::Passed(Passed::default()));
-            heard.push(begun.elapsed());
+            passed_at.push(begun.elapsed());
         }
     }
-    // Of 256 places for 600 that hang for 4 seconds, the live one would get one every 9 seconds or so.
-    let longest = heard.windows(2).map(|two| two[1] - two[0]).max().unwrap();
-    assert!(longest < Duration::from_millis(2500), "{heard:?}");
+    // If the 600 hanging endpoints, each for 4 seconds, shared the 256 quick slots with the live endpoint, it would be
+    // probed only every 9 seconds or so.
+    let longest = passed_at.windows(2).map(|two| two[1] - two[0]).max().unwrap();
+    assert!(longest < Duration::from_millis(2500), "{passed_at:?}");
     drop(running);
     holding.abort();
 }

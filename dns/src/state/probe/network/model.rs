@@ -1,5 +1,5 @@
-//! Asks a model for a token. Takes what the rules say of it, sends the request, and reads as much of the answer as it
-//! takes to see a token. Called by the prober.
+//! Asks a model for a token. Takes the model probe of the rules, sends the request, and reads the answer until a token
+//! appears. Returns success or the failure. Called by the prober.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,26 +13,28 @@ use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, H
 use reqwest::{Client, Response, Url};
 
 use super::{NetworkProber, client_for, describe_by_address, host_of, prefixed};
-use crate::state::probe::failure::{Asked, describe};
+use crate::state::probe::failure::{TlsSettings, describe};
 use crate::state::probe::model::random;
 use crate::state::probe::{Passed, ProbeFailure, Targets};
 
-/// How long a connection may take. One that takes longer is no sign of a full engine, as a late token may be.
+/// How long connecting may take. This limit is short because a slow connection means that the endpoint is down, while a
+/// late token may only mean that the engine is full.
 pub(super) const CONNECT: Duration = Duration::from_secs(3);
-/// How many models' limits are remembered.
+/// For how many models a raised limit is remembered.
 const MAX_RAISED: usize = 4_096;
 
-/// What models refused, by URL and model: they are asked for more tokens from then on.
+/// The token limits of models that refused a limit of one token, by URL and model.
 #[derive(Debug, Default)]
-pub(super) struct Raised(Mutex<HashMap<(String, String), TokenLimit>>);
+pub(super) struct RaisedLimits(Mutex<HashMap<(String, String), TokenLimit>>);
 
-impl Raised {
+impl RaisedLimits {
+    /// The limit to ask a model with.
     fn of(&self, probe: &ModelProbe) -> TokenLimit {
         let raised = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         raised.get(&key(probe)).copied().unwrap_or_default()
     }
 
-    /// Remembers a limit. The first one is remembered by forgetting another.
+    /// Remembers the limit of a model. The default limit of one token isn't stored; it removes the model's entry.
     fn set(&self, probe: &ModelProbe, limit: TokenLimit) {
         let mut raised = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !limit.is_raised() {
@@ -43,16 +45,18 @@ impl Raised {
     }
 }
 
+/// The URL and the model of a probe.
 fn key(probe: &ModelProbe) -> (String, String) {
     (probe.http.url.to_string(), probe.model.clone())
 }
 
-/// Whom a request goes to, and what its failures are called by.
-struct Way<'a> {
+/// Where a request is sent.
+struct Destination<'a> {
     client: Client,
     url: Url,
     targets: Targets,
-    by: &'a [SocketAddr],
+    /// The addresses that the client connects to. Failure messages name the first one.
+    addresses: &'a [SocketAddr],
 }
 
 impl NetworkProber {
@@ -65,42 +69,43 @@ impl NetworkProber {
         };
         let is_plain = targets == Targets::Any && http.server_name().is_none() && http.ca_file.is_none();
         if is_plain {
-            let way = Way { client: self.asking.clone(), url: url.clone(), targets, by: &[] };
-            return self.ask_until_taken(probe, &way, secret.as_deref()).await;
+            let destination =
+                Destination { client: self.model_client.clone(), url: url.clone(), targets, addresses: &[] };
+            return self.ask_until_accepted(probe, &destination, secret.as_deref()).await;
         }
-        let (groups, tls) = self.ways(http, targets).await?;
-        let ask = async |some: &Vec<SocketAddr>| {
-            let (client, url) = client_for(http, tls.clone(), some, Some(CONNECT))?;
-            self.ask_until_taken(probe, &Way { client, url, targets, by: some }, secret.as_deref()).await
+        let (groups, tls) = self.addresses_and_tls(http, targets).await?;
+        let ask = async |addresses: &Vec<SocketAddr>| {
+            let (client, url) = client_for(http, tls.clone(), addresses, Some(CONNECT))?;
+            self.ask_until_accepted(probe, &Destination { client, url, targets, addresses }, secret.as_deref()).await
         };
         let passed = try_join_all(groups.iter().map(ask)).await?;
-        Ok(passed.into_iter().find(|one| one.raised.is_some()).unwrap_or_default())
+        Ok(passed.into_iter().find(|passed| passed.raised.is_some()).unwrap_or_default())
     }
 
-    /// Asks for one token, or for as many as the model wants at least. What it wants is remembered.
-    async fn ask_until_taken(
+    /// Asks for one token. If the model refuses so low a limit, asks again with a higher limit and remembers it.
+    async fn ask_until_accepted(
         &self,
         probe: &ModelProbe,
-        way: &Way<'_>,
+        destination: &Destination<'_>,
         secret: Option<&str>,
     ) -> Result<Passed, ProbeFailure> {
         let mut limit = self.raised.of(probe);
-        // A limit is raised twice at most, and one that was remembered may have to be forgotten first.
+        // A limit can be raised twice, so there are three requests at most.
         for _ in 0..3 {
-            let response = self.send(probe, way, secret, limit).await?;
+            let response = self.send(probe, destination, secret, limit).await?;
             let status = response.status().as_u16();
             let passed = Passed { raised: Some(limit).filter(|limit| limit.is_raised()) };
             if response.status().is_success() {
-                return self.read(way, probe, response).await.map(|()| passed);
+                return self.read(destination, probe, response).await.map(|()| passed);
             }
-            let words = if matches!(status, 400 | 422) { beginning(response).await } else { Vec::new() };
-            match refused(status, &words, limit) {
+            let body = if matches!(status, 400 | 422) { beginning(response).await } else { Vec::new() };
+            match refused(status, &body, limit) {
                 Refused::Generated => return Ok(passed),
                 Refused::Raise(raised) => {
                     limit = raised;
                     self.raised.set(probe, limit);
                     tracing::info!(
-                        json.event = "probe_raised", json.limit = %limit, model = probe.model, url = %way.url,
+                        json.event = "probe_raised", json.limit = %limit, model = probe.model, url = %destination.url,
                         "the model refuses a single token; it is asked with {limit} from now on"
                     );
                 }
@@ -108,21 +113,22 @@ impl NetworkProber {
                     if finding == Finding::Misconfigured && limit.is_raised() {
                         self.raised.set(probe, TokenLimit::default());
                     }
-                    return Err(way.failed(finding, format!("answered {status}, expected a token")));
+                    return Err(destination.failed(finding, format!("answered {status}, expected a token")));
                 }
             }
         }
-        Err(way.failed(Finding::Misconfigured, "refused every number of tokens that was asked for".to_owned()))
+        Err(destination.failed(Finding::Misconfigured, "refused every number of tokens that was asked for".to_owned()))
     }
 
+    /// Sends the request and returns the response's head.
     async fn send(
         &self,
         probe: &ModelProbe,
-        way: &Way<'_>,
+        destination: &Destination<'_>,
         secret: Option<&str>,
         limit: TokenLimit,
     ) -> Result<Response, ProbeFailure> {
-        let mut request = way.client.post(way.url.clone());
+        let mut request = destination.client.post(destination.url.clone());
         if let Some(host) = host_of(&probe.http) {
             request = request.header(HOST, host);
         }
@@ -137,46 +143,54 @@ impl NetworkProber {
             .header(ACCEPT, HeaderValue::from_static("text/event-stream, application/json"))
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
             .body(body(&probe.model, limit, random()));
-        request.send().await.map_err(|error| way.broken(error, probe))
+        request.send().await.map_err(|error| destination.broken(error, probe))
     }
 
-    /// Reads an answer until it shows a token.
-    async fn read(&self, way: &Way<'_>, probe: &ModelProbe, mut response: Response) -> Result<(), ProbeFailure> {
+    /// Reads an answer until a token appears.
+    async fn read(
+        &self,
+        destination: &Destination<'_>,
+        probe: &ModelProbe,
+        mut response: Response,
+    ) -> Result<(), ProbeFailure> {
         let mut answer = {
             let header = |name| response.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
             Answer::new(header(CONTENT_TYPE), header(CONTENT_ENCODING))
         }
-        .map_err(|error| way.failed(error.finding(), error.to_string()))?;
-        while let Some(piece) = response.chunk().await.map_err(|error| way.broken(error, probe))? {
+        .map_err(|error| destination.failed(error.finding(), error.to_string()))?;
+        while let Some(piece) = response.chunk().await.map_err(|error| destination.broken(error, probe))? {
             match answer.push(&piece) {
                 Ok(Seen::Token) => return Ok(()),
                 Ok(Seen::Nothing) => {}
-                Err(error) => return Err(way.failed(error.finding(), error.to_string())),
+                Err(error) => return Err(destination.failed(error.finding(), error.to_string())),
             }
         }
-        answer.finish().map_err(|error| way.failed(error.finding(), error.to_string()))
+        answer.finish().map_err(|error| destination.failed(error.finding(), error.to_string()))
     }
 }
 
-impl Way<'_> {
+impl Destination<'_> {
+    /// The failure if an answer arrived and proves no token.
     fn failed(&self, finding: Finding, message: String) -> ProbeFailure {
-        let message = if self.targets.tested_family().is_some() { prefixed(self.by, &message) } else { message };
+        let message = if self.targets.tested_family().is_some() { prefixed(self.addresses, &message) } else { message };
         ProbeFailure { finding, message }
     }
 
+    /// The failure if the connection failed.
     fn broken(&self, error: reqwest::Error, probe: &ModelProbe) -> ProbeFailure {
         let name = self.url.host_str().unwrap_or_default();
-        let asked = Asked { name, ca_file: probe.http.ca_file.as_deref() };
+        let tls_settings = TlsSettings { name, ca_file: probe.http.ca_file.as_deref() };
         let error = error.without_url();
-        describe_by_address(self.targets, self.by, describe(&error, asked), &error).into()
+        describe_by_address(self.targets, self.addresses, describe(&error, tls_settings), &error).into()
     }
 }
 
+/// The failure if the operator has to mend the configuration.
 fn misconfigured(message: String) -> ProbeFailure {
     ProbeFailure { finding: Finding::Misconfigured, message }
 }
 
-/// The beginning of a refusal's body, as far as it can be read.
+/// The first [`MAX_REFUSAL`] bytes of a response's body; fewer if the connection breaks.
 async fn beginning(mut response: Response) -> Vec<u8> {
     let mut read = Vec::new();
     while read.len() < MAX_REFUSAL

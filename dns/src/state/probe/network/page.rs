@@ -1,4 +1,5 @@
-//! Takes the response to a request for a metrics page, returns the reading. Called by the prober.
+//! Fetches a metrics page. Takes a load source, returns the reading of its page or an error message. Called by the
+//! prober.
 
 use bailiwick_rules::load::{EnginePage, EngineReading};
 use bailiwick_rules::rules::LoadSource;
@@ -7,29 +8,30 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 
 use super::NetworkProber;
 use crate::state::probe::Targets;
-use crate::state::probe::failure::{Asked, describe};
+use crate::state::probe::failure::{TlsSettings, describe};
 
-/// The formats that are understood.
+/// The formats that the reader of pages understands.
 pub(super) const ACCEPT: HeaderValue =
     HeaderValue::from_static("text/plain;version=0.0.4,application/openmetrics-text;version=1.0.0;q=0.5");
 
 impl NetworkProber {
-    /// Fetches the page of a source, no more of it than can be one.
+    /// Fetches and reads the page of a source. The download stops as soon as the page is found to be invalid or too
+    /// long.
     pub(super) async fn page(&self, source: &LoadSource) -> Result<EngineReading, String> {
         let probe = &source.http;
         let url = probe.url.as_url();
         let name = url.host_str().unwrap_or_default();
-        let asked = Asked { name, ca_file: probe.ca_file.as_deref() };
-        let failed = |error: reqwest::Error| describe(&error.without_url(), asked);
+        let tls_settings = TlsSettings { name, ca_file: probe.ca_file.as_deref() };
+        let failed = |error: reqwest::Error| describe(&error.without_url(), tls_settings);
         let (client, url) = if probe.server_name().is_none() && probe.ca_file.is_none() {
-            (self.keeping.clone(), url.clone())
+            (self.page_client.clone(), url.clone())
         } else {
-            let (groups, tls) = self.ways(probe, Targets::Any).await?;
+            let (groups, tls) = self.addresses_and_tls(probe, Targets::Any).await?;
             super::client_for(probe, tls, &groups.concat(), None)?
         };
         let request = self.request(probe, &client, url).await?.header(reqwest::header::ACCEPT, ACCEPT);
         let mut response = request.send().await.map_err(failed)?;
-        let mut page = sound_page(source, &response)?;
+        let mut page = page_for(source, &response)?;
         while let Some(piece) = response.chunk().await.map_err(failed)? {
             page.push(&piece).map_err(|error| error.to_string())?;
         }
@@ -44,11 +46,11 @@ impl NetworkProber {
     }
 }
 
-/// An empty page for a response that may hold one.
-fn sound_page(source: &LoadSource, response: &Response) -> Result<EnginePage, String> {
-    let answered = response.status().as_u16();
-    if answered != 200 {
-        return Err(format!("answered {answered}, expected 200"));
+/// A reader for the page in a response, whose status and headers are checked.
+fn page_for(source: &LoadSource, response: &Response) -> Result<EnginePage, String> {
+    let status = response.status().as_u16();
+    if status != 200 {
+        return Err(format!("answered {status}, expected 200"));
     }
     match header(response, &CONTENT_ENCODING) {
         None | Some("identity") => Ok(EnginePage::new(&source.engine)),
@@ -56,10 +58,12 @@ fn sound_page(source: &LoadSource, response: &Response) -> Result<EnginePage, St
     }
 }
 
+/// Whether the response declares OpenMetrics.
 fn is_open_metrics(response: &Response) -> bool {
     header(response, &CONTENT_TYPE).is_some_and(|kind| kind.trim_start().starts_with("application/openmetrics-text"))
 }
 
+/// The value of a header, if it is text.
 fn header<'r>(response: &'r Response, name: &reqwest::header::HeaderName) -> Option<&'r str> {
     response.headers().get(name)?.to_str().ok()
 }

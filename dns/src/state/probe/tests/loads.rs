@@ -1,8 +1,8 @@
-//! Metrics pages over real sockets: sound ones of each engine, and those that nobody should believe.
+//! Tests of metrics pages over real sockets: valid pages of each engine, and answers that must not count as readings.
 
 use super::*;
 
-/// A source as the rules write it.
+/// A load source with the server's URL and more JSON fields, as the rules have it.
 fn source(server: &Server, kind: &str, more: &str) -> LoadSource {
     let json = format!(
         r#"{{ "version": 1, "revision": 1, "regions": {{ "r": {{ "countries": ["DE"], "endpoints": {{ "e": {{
@@ -14,6 +14,7 @@ fn source(server: &Server, kind: &str, more: &str) -> LoadSource {
     *table.regions()[0].endpoints[0].1.load.clone().unwrap()
 }
 
+/// Reads the server's page.
 async fn read(server: &Server, kind: &str) -> Result<EngineReading, String> {
     prober().read_load(&source(server, kind, "")).await
 }
@@ -32,10 +33,10 @@ async fn pages_of_every_engine_are_read_over_http() {
     for (kind, page, waiting) in pages {
         let server = Server::start(answer("200 OK", PLAIN, page), false).await;
         assert_eq!(read(&server, kind).await.unwrap().waiting, Some(waiting), "{kind}");
-        let asked = server.requests.lock().unwrap()[0].clone();
+        let request = server.requests.lock().unwrap()[0].clone();
         assert!(
-            asked.starts_with("GET /metrics HTTP/1.1\r\n") && asked.contains("text/plain;version=0.0.4"),
-            "{asked}"
+            request.starts_with("GET /metrics HTTP/1.1\r\n") && request.contains("text/plain;version=0.0.4"),
+            "{request}"
         );
         let other = if kind == "tgi" { "vllm" } else { "tgi" };
         let error = read(&server, other).await.unwrap_err();
@@ -44,7 +45,7 @@ async fn pages_of_every_engine_are_read_over_http() {
 }
 
 #[tokio::test]
-async fn a_secret_goes_to_the_page_and_a_missing_one_fails() {
+async fn the_request_for_a_page_carries_the_secret_and_fails_if_the_secret_is_missing() {
     let server = Server::start(answer("200 OK", PLAIN, "tgi_queue_size 0\n"), false).await;
     let ask = |secret: &str| source(&server, "tgi", &format!(r#", "secret": "{secret}""#));
     assert!(prober().read_load(&ask("HEALTH_KEY")).await.is_ok());
@@ -54,7 +55,7 @@ async fn a_secret_goes_to_the_page_and_a_missing_one_fails() {
 }
 
 #[tokio::test]
-async fn pages_that_nobody_should_believe_are_no_readings() {
+async fn invalid_answers_give_an_error_and_no_reading() {
     let page = "tgi_queue_size 0\n";
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
     let huge = format!("{page}{}", "x 1\n".repeat(13 << 20));
@@ -86,7 +87,7 @@ async fn pages_that_nobody_should_believe_are_no_readings() {
 }
 
 #[tokio::test]
-async fn an_endless_page_is_given_up_in_time() {
+async fn an_endless_page_is_given_up_after_the_timeout() {
     let chunk = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n10\r\ntgi_queue_size 0\r\n";
     let server = Server::start(chunk, true).await;
     let (results, mut recorded) = mpsc::channel(8);

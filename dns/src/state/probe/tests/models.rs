@@ -1,10 +1,10 @@
-//! Answers of models over real sockets: those that prove a token, and those that nobody should believe.
+//! Tests of model probes over real sockets: answers that prove a token, and answers that must not count as proof.
 
 use bailiwick_rules::probe::Finding;
 
 use super::*;
 
-/// A monitor that asks the server's model.
+/// A monitor that asks the server's model, with more JSON fields.
 fn model(server: &Server, more: &str) -> Monitor {
     let json = format!(
         r#"{{ "version": 1, "revision": 1, "regions": {{ "r": {{ "countries": ["DE"], "endpoints": {{ "e": {{
@@ -16,7 +16,7 @@ fn model(server: &Server, more: &str) -> Monitor {
     table.regions()[0].endpoints[0].1.monitor.clone().unwrap()
 }
 
-/// What comes of a probe that may take so long.
+/// The outcome of a probe with this timeout.
 async fn probed(server: &Server, limit: &str) -> Result<Passed, ProbeFailure> {
     let (results, mut recorded) = mpsc::channel(8);
     let probing = Probing::new(prober(), results, mpsc::channel(1).0, alone());
@@ -35,13 +35,13 @@ const TOKEN: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
 #[tokio::test]
-async fn a_token_is_proof_as_soon_as_it_comes() {
+async fn a_probe_passes_as_soon_as_a_token_arrives() {
     let server = Server::start(answer("200 OK", EVENTS, TOKEN), false).await;
     assert_eq!(probed(&server, "5s").await, Ok(Passed::default()));
     let request = server.requests.lock().unwrap()[0].clone();
     assert!(request.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{request}");
     assert!(request.contains("accept-encoding: identity\r\n") && request.contains("\"max_tokens\":1"), "{request}");
-    // The rest of a stream that never ends isn't waited for.
+    // The probe doesn't wait for the end of a stream.
     let endless = format!("{CHUNKED}{:x}\r\n{TOKEN}\r\n", TOKEN.len());
     let server = Server::start(endless, true).await;
     assert_eq!(probed(&server, "40s").await, Ok(Passed::default()));
@@ -51,7 +51,7 @@ async fn a_token_is_proof_as_soon_as_it_comes() {
 }
 
 #[tokio::test]
-async fn answers_that_nobody_should_believe_make_no_endpoint_healthy() {
+async fn invalid_answers_fail_the_probe() {
     let huge = format!(": {}\n\n{TOKEN}", "x".repeat(50 << 20));
     let alive = ": alive\n\n".repeat(6 << 20);
     let half = TOKEN.trim_end();
@@ -88,17 +88,17 @@ async fn answers_that_nobody_should_believe_make_no_endpoint_healthy() {
         (format!("HTTP/1.1 200 OK\r\n{EVENTS}content-length: 99\r\n\r\ndata: ").into(), down, "error decoding"),
         (b"SSH-2.0-OpenSSH_9.6\r\n".to_vec(), down, "error sending request"),
     ];
-    for (answer, finding, said) in cases {
+    for (answer, finding, expected) in cases {
         let beginning = String::from_utf8_lossy(&answer[..answer.len().min(160)]).into_owned();
         let server = Server::start(answer, false).await;
         let failure = probed(&server, "40s").await.unwrap_err();
         assert_eq!(failure.finding, finding, "{beginning}: {failure:?}");
-        assert!(failure.message.starts_with(said), "{beginning}: {failure:?}");
+        assert!(failure.message.starts_with(expected), "{beginning}: {failure:?}");
     }
 }
 
 #[tokio::test]
-async fn what_drips_or_says_nothing_is_late_and_not_waited_for() {
+async fn an_answer_that_drips_or_stays_silent_is_late_after_the_timeout() {
     let drip = format!("{CHUNKED}8\r\n: ping\n\n\r\n4\r\ndata");
     for answer in [drip.as_str(), CHUNKED, "", "HTTP/1.1 200 OK\r\ncontent-le"] {
         let server = Server::start(answer, true).await;
@@ -108,7 +108,7 @@ async fn what_drips_or_says_nothing_is_late_and_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_model_that_refuses_whatever_is_asked_is_asked_three_times_at_most() {
+async fn a_model_that_refuses_every_limit_is_not_asked_for_ever() {
     let words = r#"{"error":{"message":"use max_completion_tokens, max_tokens is too small","code":null}}"#;
     let server = Server::start(answer("400 Bad Request", &format!("{JSON}connection: close\r\n"), words), false).await;
     let failure = probed(&server, "20s").await.unwrap_err();
@@ -128,7 +128,7 @@ async fn a_credential_that_no_header_can_carry_is_never_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nodes_ask_at_different_times_of_the_interval() {
+async fn nodes_probe_at_different_times_of_the_interval() {
     let mut phases = Vec::new();
     for node in ["ns1", "ns2", "ns3", "ns4"] {
         let (instants, mut probed) = mpsc::unbounded_channel();
@@ -146,10 +146,11 @@ async fn nodes_ask_at_different_times_of_the_interval() {
             at.push(i64::try_from(probed.recv().await.unwrap().duration_since(begun).as_millis()).unwrap());
             recorded.recv().await.unwrap();
         }
-        assert_eq!(at[0], 0, "the first is at once");
+        assert_eq!(at[0], 0, "the first probe is sent at once");
         let phase: Vec<i64> = at[1..].iter().map(|at| (start.0 + at).rem_euclid(30_000)).collect();
-        let spread = phase.iter().map(|one| (one - phase[0] + 15_000).rem_euclid(30_000) - 15_000);
-        assert!(spread.clone().all(|one| one.abs() <= 3_001), "{at:?}");
+        let spread =
+            phase.iter().map(|phase_of_round| (phase_of_round - phase[0] + 15_000).rem_euclid(30_000) - 15_000);
+        assert!(spread.clone().all(|deviation| deviation.abs() <= 3_001), "{at:?}");
         phases.push(phase[0] / 3_000);
     }
     phases.sort_unstable();
