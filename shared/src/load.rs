@@ -1,17 +1,17 @@
-//! Load steering. Takes what is known of regions' loads and clients' demand, returns the shares of clients to move.
-//! Called by DNS nodes, `bailiwick plan`, `bailiwick simulate` and the warnings of `bailiwick check`.
+//! Load steering. Takes the loads of regions and the demand of clients, returns the shares of clients to move to other
+//! regions. Called by DNS nodes, `bailiwick plan`, `bailiwick simulate` and the warnings of `bailiwick check`.
 //!
 //! Two types matter. [`Classes`] are the clients of all services, grouped by the order of their fence, so that a plan
-//! can't name a region outside of it. A [`Plan`] is what [`plan`] decides from them and the last plan: for each class
-//! which part of its clients goes where.
+//! can't name a region outside of the fence. A [`Plan`] says for each class which part of its clients goes to which
+//! region; [`plan`] makes it from the classes, the loads and the last plan.
 //!
-//! Everything is a whole number: amounts are [`Amount`]s, loads and shares [`Ratio`]s in millionths. So equal inputs
-//! give equal plans to the bit, natively and in Wasm.
+//! All numbers are integers: amounts are [`Amount`]s, loads and shares are [`Ratio`]s in millionths. So equal inputs
+//! give plans that are equal to the bit, natively and in Wasm.
 //!
-//! A half that acts on a plan ranks the client as for [`crate::steer`] and asks for its class and its [`Point`]. DNS
-//! takes the point from the client's /24 or /48, cut to one of [`BUCKETS`]: [`BucketShares`] says where each bucket of
-//! a class goes. The edge takes it from tenant and session, and asks the shares that nodes report. `None` means: as
-//! distance and health say.
+//! To follow a plan, DNS server and Worker rank a client as [`crate::steer`] does, and look its class and its [`Point`]
+//! up. The DNS server makes the point from the client's /24 or /48 and rounds it to one of [`BUCKETS`] buckets;
+//! [`BucketShares`] has the region of each bucket. The Worker makes the point from tenant and session, and uses the
+//! shares that nodes report. `None` means that the client isn't moved: distance and health decide its region.
 
 mod buckets;
 mod classes;
@@ -45,28 +45,30 @@ pub use warnings::warnings;
 
 use crate::rules::Ratio;
 
-/// Thousandths of a request in flight: what capacity and demand are measured in.
+/// A number of requests in flight, in thousandths. Capacity and demand are such amounts.
 pub type Amount = u64;
 
-/// The amount of whole requests.
+/// The amount of this many requests.
 #[must_use]
 pub fn requests(count: u32) -> Amount {
     u64::from(count) * 1_000
 }
 
-/// An amount's part, in proportion: `amount × part ÷ whole`, rounded down; nothing of a whole of nothing.
+/// A proportional part of an amount: `amount × part ÷ whole`, rounded down; 0 if `whole` is 0.
 fn proportion(amount: Amount, part: Amount, whole: Amount) -> Amount {
     let product = u128::from(amount) * u128::from(part);
     product.checked_div(u128::from(whole)).and_then(|share| u64::try_from(share).ok()).unwrap_or(0)
 }
 
-/// The part of an amount that stays at a donor: all below the low mark, and never more than the high mark.
+/// The part of a region's natural load that stays at the region. Below the low mark everything stays; never does more
+/// stay than the high mark allows.
 fn staying(natural: Amount, capacity: Amount, low: Ratio, high: Ratio) -> Amount {
     let (low, high) = (low.of(capacity), high.of(capacity));
     if natural <= low {
         return natural;
     }
-    // Between the low mark and a full region it rises from the low to the high mark, so that shares begin gently.
+    // As the natural load rises from the low mark to the capacity, the staying part rises from the low to the high
+    // mark. So shares begin small.
     let above = proportion(natural - low, high.saturating_sub(low), capacity.saturating_sub(low));
     low.saturating_add(above).min(high).min(natural)
 }

@@ -1,5 +1,5 @@
-//! Shares as DNS follows them. Takes a plan, returns for each class of a service the region of each of its
-//! [`BUCKETS`] of clients. Called by the DNS node once per plan; its snapshot asks it once per class.
+//! Shares in the form that DNS uses. Takes a plan, returns a region for each bucket of each class; a class has
+//! [`BUCKETS`] buckets of clients. Made by the DNS node once per plan, and read by its snapshot once per class.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,26 +7,29 @@ use super::classes::as_set;
 use super::{BUCKETS, ClassIndex, Classes, Plan, Point};
 use crate::table::{RegionIndex, ServiceIndex};
 
-/// The region of each bucket of a class; `None`: where distance and health send it.
+/// The region that each bucket of a class is moved to; `None` if the bucket isn't moved.
 pub type Buckets = [Option<RegionIndex>; BUCKETS as usize];
 
-/// Where the clients of those services go that DNS moves. Equal as long as no bucket changes, however shares do.
+/// The buckets of all services whose clients DNS moves. Two values are equal if all buckets are, even if the shares
+/// that they were made from differ a little.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BucketShares(BTreeMap<ServiceIndex, OfService>);
 
+/// The buckets of one service.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct OfService {
+    /// By the order of the fence.
     by_order: HashMap<Vec<RegionIndex>, Box<Buckets>>,
-    /// By home, and the fence in any order.
+    /// By home and the sorted regions of the fence.
     by_fence: HashMap<(RegionIndex, Vec<RegionIndex>), Box<Buckets>>,
 }
 
 impl BucketShares {
-    /// The buckets of a plan, for those services that `moved` names. Classes of which no bucket moves aren't kept.
+    /// The buckets of a plan, for services of which `is_moved` is true. Classes without a moved bucket are left out.
     #[must_use]
-    pub fn new(classes: &Classes, plan: &Plan, moved: impl Fn(ServiceIndex) -> bool) -> Self {
+    pub fn new(classes: &Classes, plan: &Plan, is_moved: impl Fn(ServiceIndex) -> bool) -> Self {
         let mut shares = Self::default();
-        for (index, class) in classes.list().iter().enumerate().filter(|(_, class)| moved(class.service)) {
+        for (index, class) in classes.list().iter().enumerate().filter(|(_, class)| is_moved(class.service)) {
             let region_of = |bucket| plan.choose(ClassIndex(index), Point::of_bucket(bucket));
             let mut buckets: Buckets = [None; BUCKETS as usize];
             for (bucket, region) in (0..BUCKETS).zip(&mut buckets) {
@@ -37,7 +40,8 @@ impl BucketShares {
         shares
     }
 
-    /// Sets the buckets of clients of a service whose fence has this order. Regions that aren't in it are left out.
+    /// Sets the buckets of a service's clients whose fence has this order. A bucket that names a region outside of the
+    /// fence isn't moved.
     pub fn insert(&mut self, service: ServiceIndex, order: &[RegionIndex], mut buckets: Buckets) {
         let Some(home) = order.first() else { return };
         buckets.iter_mut().for_each(|bucket| *bucket = bucket.filter(|region| order.contains(region)));
@@ -48,13 +52,13 @@ impl BucketShares {
         }
     }
 
-    /// The buckets of clients whose fence has this order. An order that isn't in the plan is moved like one with the
-    /// same home and the same regions. `None`: nobody is moved.
+    /// The buckets of clients whose fence has this order. If the plan has no such order, the buckets of an order with
+    /// the same home and the same regions. `None` if no client is moved.
     #[must_use]
     pub fn of(&self, service: ServiceIndex, order: &[RegionIndex]) -> Option<&Buckets> {
         let service = self.0.get(&service)?;
-        let alike = || service.by_fence.get(&(*order.first()?, as_set(order)));
-        service.by_order.get(order).or_else(alike).map(|buckets| &**buckets)
+        let same_fence = || service.by_fence.get(&(*order.first()?, as_set(order)));
+        service.by_order.get(order).or_else(same_fence).map(|buckets| &**buckets)
     }
 
     /// Whether any client of a service is moved.
@@ -73,7 +77,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
-    /// Frankfurt is dead. Paris has room for 50 of its 90, Warsaw for 10.
+    /// The plan when Frankfurt is down. Of Frankfurt's 90 requests, Paris has room for 50 and Warsaw for 10.
     fn dead(table: &Table) -> (Classes, Plan) {
         let classes = Classes::stated(table);
         let seen = |region: &str, used| {
@@ -106,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_follow_the_shares_to_half_a_bucket() {
+    fn the_number_of_buckets_equals_the_share_within_one_bucket() {
         let table = table("");
         let (classes, plan) = dead(&table);
         let shares = BucketShares::new(&classes, &plan, |_| true);
@@ -114,34 +118,34 @@ mod tests {
         let mut moved = 0;
         for (index, class) in classes.list().iter().enumerate() {
             let buckets = shares.of(ServiceIndex(0), &class.order);
-            for one in plan.moves(ClassIndex(index)) {
-                let count = buckets.map_or(0, |all| all.iter().filter(|to| **to == Some(one.to)).count());
-                let wanted = f64::from(one.share.0) / 1e6 * f64::from(BUCKETS);
-                assert!((count as f64 - wanted).abs() <= 1.0, "{count} for {wanted}: both ends are rounded");
+            for planned in plan.moves(ClassIndex(index)) {
+                let count = buckets.map_or(0, |all| all.iter().filter(|to| **to == Some(planned.to)).count());
+                let expected = f64::from(planned.share.0) / 1e6 * f64::from(BUCKETS);
+                assert!((count as f64 - expected).abs() <= 1.0, "{count} buckets instead of {expected}");
                 moved += count;
             }
             for to in buckets.into_iter().flatten().flatten() {
-                assert!(class.order[1..].contains(to), "inside the fence");
+                assert!(class.order[1..].contains(to), "a bucket goes outside of the fence");
             }
         }
         assert!(moved > 64, "{moved}");
     }
 
     #[test]
-    fn an_order_that_is_not_planned_goes_where_its_like_does() {
+    fn an_order_outside_of_the_plan_is_moved_like_one_with_the_same_home_and_fence() {
         let table = table("");
         let (classes, plan) = dead(&table);
         let shares = BucketShares::new(&classes, &plan, |_| true);
         let home = table.region_named("fra").unwrap();
         let planned = classes.list().iter().find(|class| class.home() == home).unwrap();
-        let turned = [planned.order[0], planned.order[2], planned.order[1]];
-        assert!(shares.of(ServiceIndex(0), &turned).is_some());
-        assert_eq!(shares.of(ServiceIndex(0), &planned.order[..2]), None, "a narrower fence is another");
+        let other_order = [planned.order[0], planned.order[2], planned.order[1]];
+        assert!(shares.of(ServiceIndex(0), &other_order).is_some());
+        assert_eq!(shares.of(ServiceIndex(0), &planned.order[..2]), None, "a narrower fence has no buckets");
         assert_eq!(shares.of(ServiceIndex(0), &[]), None);
     }
 
     #[test]
-    fn services_that_are_not_named_and_that_stay_have_none() {
+    fn services_whose_clients_dns_does_not_move_have_no_buckets() {
         let table = table("");
         let (classes, plan) = dead(&table);
         assert_eq!(BucketShares::new(&classes, &plan, |_| false), BucketShares::default());

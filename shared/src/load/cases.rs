@@ -1,4 +1,4 @@
-//! Cases from the field, each a test named after what it proves.
+//! Tests of plans in situations that operators meet: a region dies, readings become stale.
 
 use super::*;
 use crate::table::{RegionIndex, Table};
@@ -6,7 +6,7 @@ use crate::time::{Millis, Timestamp};
 
 const INTERVAL: Millis = Millis(10_000);
 
-/// Regions of one fence that carry 100 each at most, with these demands of their own.
+/// Regions of one fence, each with a capacity of 100. `demands` are the regions' demands.
 fn table(demands: &[u32]) -> Table {
     let countries = ["DE", "FR", "SE", "ES"];
     let region = |(nth, demand): (usize, &u32)| {
@@ -27,6 +27,7 @@ fn table(demands: &[u32]) -> Table {
     Table::compile(document.as_bytes()).unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 
+/// A region that is up and carried `used` at a time.
 fn seen(used: Amount, at: i64) -> RegionSeen {
     let reading = Reading { used, at: Timestamp(at) };
     RegionSeen { is_up: true, capacity: Some(requests(100)), reading: Some(reading) }
@@ -36,15 +37,15 @@ fn planned(table: &Table, classes: &Classes, regions: &[RegionSeen], before: Opt
     plan(table, classes, &Seen { regions, interval: INTERVAL }, before, Timestamp(at))
 }
 
-/// What the plan sends to a region.
-fn given(classes: &Classes, plan: &Plan, to: usize) -> Amount {
+/// The amount that the plan moves to a region.
+fn moved_to(classes: &Classes, plan: &Plan, to: usize) -> Amount {
     let moves = (0..classes.list().len()).flat_map(|class| plan.moves(ClassIndex(class)));
-    moves.filter(|one| one.to == RegionIndex::new(to)).map(|one| one.amount).sum()
+    moves.filter(|planned| planned.to == RegionIndex::new(to)).map(|planned| planned.amount).sum()
 }
 
 #[test]
-fn one_of_four_full_regions_killed_lifts_no_second_above_its_mark() {
-    // At 65 of 100 three regions have room for 15 of 65; at 90 for nothing.
+fn when_one_of_four_regions_dies_no_other_rises_above_its_low_mark() {
+    // The low mark is 70 of 100. At a load of 65 three regions have room for 15 together, at a load of 90 for nothing.
     for (load, room) in [(65, 15), (90, 0)] {
         let table = table(&[load; 4]);
         let classes = Classes::stated(&table);
@@ -53,24 +54,23 @@ fn one_of_four_full_regions_killed_lifts_no_second_above_its_mark() {
             regions[killed].is_up = false;
             let plan = planned(&table, &classes, &regions, None, 0);
             let others = (0..4).filter(|nth| *nth != killed);
-            let taken: Vec<Amount> = others.map(|nth| given(&classes, &plan, nth)).collect();
+            let taken: Vec<Amount> = others.map(|nth| moved_to(&classes, &plan, nth)).collect();
             let most = requests(load).max(requests(70));
-            assert!(taken.iter().all(|one| requests(load) + one <= most), "{killed}: {taken:?}");
-            let all: Amount = taken.iter().sum();
+            assert!(taken.iter().all(|amount| requests(load) + amount <= most), "{killed}: {taken:?}");
+            let total: Amount = taken.iter().sum();
             let least = requests(room) * 4 / 5;
-            assert!((least..=requests(room)).contains(&all), "what fits is moved: {taken:?}");
+            assert!((least..=requests(room)).contains(&total), "the room isn't used: {taken:?}");
         }
     }
 }
 
-/// Frankfurt, which is full, gives to Paris, which has room. The plan in force 40 s after the start, with readings to
-/// then.
+/// A full region (`r0`) and one with room (`r1`), and the plan after 40 s, made with fresh readings every 10 s.
 fn two_regions() -> (Table, Classes, Plan) {
     let table = table(&[95, 20]);
     let classes = Classes::stated(&table);
     let mut before: Option<Plan> = None;
     for at in (0..=40_000).step_by(10_000) {
-        let moved = before.as_ref().map_or(0, |plan| given(&classes, plan, 1));
+        let moved = before.as_ref().map_or(0, |plan| moved_to(&classes, plan, 1));
         let regions = [seen(requests(95) - moved, at), seen(requests(20) + moved, at)];
         before = Some(planned(&table, &classes, &regions, before.as_ref(), at));
     }
@@ -78,34 +78,35 @@ fn two_regions() -> (Table, Classes, Plan) {
 }
 
 #[test]
-fn with_all_readings_stale_the_plan_holds_for_a_while_and_then_everybody_goes_home() {
+fn when_all_readings_are_stale_the_shares_stay_for_a_while_and_then_shrink_to_nothing() {
     let (table, classes, mut plan) = two_regions();
-    let share = given(&classes, &plan, 1);
+    let share = moved_to(&classes, &plan, 1);
     assert!(share > requests(3), "{share}");
     let stale = [seen(requests(95) - share, 40_000), seen(requests(20) + share, 40_000)];
     let mut shares = Vec::new();
     for at in (50_000..1_200_000).step_by(10_000) {
         plan = planned(&table, &classes, &stale, Some(&plan), at);
-        shares.push(given(&classes, &plan, 1));
+        shares.push(moved_to(&classes, &plan, 1));
     }
-    assert!(shares[..2].iter().all(|one| one.abs_diff(share) <= 100), "it holds: {shares:?}");
-    assert!(shares.is_sorted_by(|one, next| next <= one), "it only shrinks: {shares:?}");
+    assert!(shares[..2].iter().all(|held| held.abs_diff(share) <= 100), "the share stays at first: {shares:?}");
+    assert!(shares.is_sorted_by(|earlier, later| later <= earlier), "the share never grows: {shares:?}");
     assert_eq!(shares.last(), Some(&0), "{shares:?}");
-    assert!((0..classes.list().len()).all(|class| plan.left(ClassIndex(class)) == 0), "nobody is without a region");
+    assert!((0..classes.list().len()).all(|class| plan.left(ClassIndex(class)) == 0), "every client has a region");
 }
 
 #[test]
 fn a_stale_idle_region_gets_no_extra_traffic() {
     let (table, classes, mut plan) = two_regions();
-    // What Paris told last is never read as idle again, however full Frankfurt becomes.
+    // The last reading of r1 says that it is idle. As soon as that reading is stale, r1 gets no more clients, however
+    // full r0 becomes.
     let idle = seen(requests(1), 40_000);
     let mut most = Amount::MAX;
     for (nth, at) in (50_000..1_200_000).step_by(10_000).enumerate() {
         let full = seen(requests(90 + 5 * u32::try_from(nth).unwrap()), at);
         plan = planned(&table, &classes, &[full, idle], Some(&plan), at);
-        // For two intervals the reading is fresh.
+        // The reading is fresh for two intervals.
         if at > 60_000 {
-            let share = given(&classes, &plan, 1);
+            let share = moved_to(&classes, &plan, 1);
             assert!(share <= most, "at {at}: {share} after {most}");
             most = share;
         }

@@ -1,5 +1,5 @@
-//! Takes a table and the demand by service and country, returns classes of clients: all whose fence has the same order.
-//! Called before [`super::plan`], once per table.
+//! Groups clients into classes. Takes a table and the demand by service and country, returns [`Classes`]: the clients
+//! of a service whose fence has the same order are one class. Called before [`super::plan`], once per table.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,23 +16,23 @@ pub struct ClassIndex(pub usize);
 /// Requests in flight by service and country; `None` for clients whose country isn't known.
 pub type Demand = BTreeMap<(ServiceIndex, Option<CountryCode>), Amount>;
 
-/// Clients of one service whose fence has one order.
+/// The clients of one service whose fence has the same regions in the same order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Class {
     /// The service.
     pub service: ServiceIndex,
-    /// The fence, best first. The first is the home. Never empty.
+    /// The regions of the fence, best first, never empty. The first region is the home of the class.
     pub order: Vec<RegionIndex>,
-    /// Whether its clients may be moved because of load.
+    /// Whether the clients may be moved because of load.
     pub moves: bool,
-    /// Whether its clients may be served elsewhere at all, such as when their home is down.
+    /// Whether the clients may ever be served outside of their home, such as when it is down.
     pub leaves_home: bool,
-    /// The requests that its clients have in flight.
+    /// The requests that the clients have in flight.
     pub demand: Amount,
 }
 
 impl Class {
-    /// The region of its clients while nothing is moved and every region is up.
+    /// The home: the region of the clients while nothing is moved and every region is up.
     #[must_use]
     pub fn home(&self) -> RegionIndex {
         self.order.first().copied().unwrap_or(RegionIndex(u32::MAX))
@@ -46,21 +46,21 @@ pub struct Classes {
     by_order: HashMap<(ServiceIndex, Vec<RegionIndex>), ClassIndex>,
 }
 
-/// A fence without its order.
+/// The regions of a fence, sorted by index.
 pub(super) fn as_set(order: &[RegionIndex]) -> Vec<RegionIndex> {
     let mut set = order.to_vec();
     set.sort_unstable();
     set
 }
 
-/// The place of a client of which only the country is known.
+/// The place of a client whose country alone is known.
 #[must_use]
 pub fn place_of_country(table: &Table, country: Option<CountryCode>) -> Standing {
     stand(table, &Client { country, ..Client::default() })
 }
 
 impl Classes {
-    /// The classes of a demand that was counted or is expected.
+    /// The classes of a demand that was counted or estimated.
     #[must_use]
     pub fn new(table: &Table, demand: &Demand) -> Self {
         let mut classes = Self::default();
@@ -71,8 +71,8 @@ impl Classes {
         classes
     }
 
-    /// The classes of the demand that the rules state: `load.demand` of each region, in equal parts from every service
-    /// and country whose nearest region it is.
+    /// The classes of the demand that the rules state. The `load.demand` of a region is split into equal parts: one
+    /// for every service and country whose nearest region this is.
     #[must_use]
     pub fn stated(table: &Table) -> Self {
         let countries = || geo::countries().map(Some).chain([None]);
@@ -92,7 +92,7 @@ impl Classes {
             let stated = table.region(region).load.as_ref().and_then(|load| load.demand).map_or(0, requests);
             let count = origins.len() as u64;
             for (nth, origin) in (0..count).zip(origins) {
-                // The parts have to add up to the whole.
+                // The difference of two rounded sums, so that the parts add up to `stated`.
                 let part = super::proportion(stated, nth + 1, count) - super::proportion(stated, nth, count);
                 if part > 0 {
                     demand.insert(origin, part);
@@ -102,10 +102,12 @@ impl Classes {
         Self::new(table, &demand)
     }
 
+    /// Adds demand of the clients that were ranked like this.
     fn add(&mut self, table: &Table, service: ServiceIndex, ranking: &Ranking, amount: Amount) {
         self.add_order(table, service, ranking.regions(), ranking.only.is_none(), amount);
     }
 
+    /// Adds demand of the clients whose fence has this order.
     fn add_order(
         &mut self,
         table: &Table,
@@ -134,7 +136,7 @@ impl Classes {
         &self.list
     }
 
-    /// The class of clients of a service whose fence was ranked; `None` if none of its clients was counted.
+    /// The class of a client that was ranked; `None` if the class had no demand.
     #[must_use]
     pub fn find(&self, service: ServiceIndex, ranking: &Ranking) -> Option<ClassIndex> {
         self.of_order(service, ranking.regions())
@@ -145,8 +147,8 @@ impl Classes {
         self.by_order.get(&(service, order)).copied()
     }
 
-    /// Takes the demand that was counted, by service and order of the fence. Classes that weren't counted have none.
-    /// Orders that no country has, such as those of tenants with a residency of their own, become classes.
+    /// Replaces the demand of all classes by counts per service and order of the fence. Classes without a count get
+    /// demand 0. Orders without a class, such as those of tenants with a residency of their own, become new classes.
     pub fn observe(
         &mut self,
         table: &Table,
@@ -159,7 +161,7 @@ impl Classes {
         }
     }
 
-    /// Lets only the clients of these services be moved.
+    /// Forbids to move the clients of all services of which `may_move` is false.
     pub fn move_only(&mut self, may_move: impl Fn(ServiceIndex) -> bool) {
         self.list.iter_mut().for_each(|class| class.moves &= may_move(class.service));
     }
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_of_one_order_are_one_class() {
+    fn clients_whose_fence_has_the_same_order_are_one_class() {
         let table = table();
         let (chat, home) = (ServiceIndex(0), ServiceIndex(1));
         let of = |code: &str| CountryCode::parse(code);
@@ -206,14 +208,14 @@ mod tests {
             ((home, of("DE")), 3),
         ];
         let classes = Classes::new(&table, &demand.into_iter().collect());
-        let told: Vec<_> = classes.list().iter().map(|one| (one.order.len(), one.demand, one.moves)).collect();
-        assert_eq!(told, [(2, 12, true), (3, 1, true), (1, 3, false)], "nobody of the US is in a fence");
+        let found: Vec<_> = classes.list().iter().map(|class| (class.order.len(), class.demand, class.moves)).collect();
+        assert_eq!(found, [(2, 12, true), (3, 1, true), (1, 3, false)], "clients from the US have no fence");
         let ranking = rank(&table, chat, &place_of_country(&table, of("PL")), PathClass::Inference);
-        assert_eq!(classes.find(chat, &ranking), Some(ClassIndex(0)), "from Poland the order is that from Austria");
+        assert_eq!(classes.find(chat, &ranking), Some(ClassIndex(0)), "Poland has the same order as Austria");
     }
 
     #[test]
-    fn counted_demand_replaces_the_stated_and_keeps_the_positions_of_classes() {
+    fn counted_demand_replaces_stated_demand_and_classes_keep_their_indexes() {
         let table = table();
         let mut classes = Classes::stated(&table);
         let stated: Vec<_> = classes.list().iter().map(|class| class.order.clone()).collect();
@@ -222,7 +224,7 @@ mod tests {
         classes.observe(&table, [(ServiceIndex(0), known, 7), (ServiceIndex(0), own.clone(), 5)]);
         let demand: Vec<_> = classes.list().iter().map(|class| class.demand).collect();
         assert_eq!((demand[0], demand.iter().sum::<u64>()), (7, 12));
-        assert_eq!(classes.list().len(), stated.len() + 1, "a tenant's own fence");
+        assert_eq!(classes.list().len(), stated.len() + 1, "a tenant's own fence is a new class");
         assert!(stated.iter().zip(classes.list()).all(|(order, class)| *order == class.order));
         assert_eq!((&classes.list()[stated.len()].order, classes.list()[stated.len()].moves), (&own, true));
         classes.observe(&table, [(ServiceIndex(0), own, 1)]);
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn stated_demand_adds_up_at_each_home() {
+    fn the_parts_of_stated_demand_add_up_to_that_of_the_region() {
         let table = table();
         let classes = Classes::stated(&table);
         let mut at_home = BTreeMap::new();

@@ -1,12 +1,12 @@
-//! Takes a JSON object of requests at once by service and country, returns [`Demand`] or every mistake in it. Called by
-//! `bailiwick plan --demand` and by the reader of scenarios.
+//! Takes a JSON object of requests in flight by service and country, returns [`Demand`] or every mistake in the object.
+//! Called by `bailiwick plan --demand` and by the reader of scenarios.
 
 use super::{Amount, Demand};
 use crate::geo::CountryCode;
 use crate::json::{Node, Reader, Violation, nearest};
 use crate::table::Table;
 
-/// The most requests at once from one country.
+/// The most requests in flight from one country.
 const MAX: f64 = 1e9;
 
 /// Reads `{"chat": {"DE": 120, "FR": 80.5, "unknown": 3}}`.
@@ -28,6 +28,7 @@ pub fn read_demand(table: &Table, bytes: &[u8]) -> Result<Demand, Vec<Violation>
     if violations.is_empty() { Ok(demand) } else { Err(violations) }
 }
 
+/// Reads the demand from a node of a larger document.
 pub(crate) fn demand_in(reader: &mut Reader<'_>, node: &Node, table: &Table) -> Option<Demand> {
     let mut demand = Demand::new();
     for (name, node) in reader.entries(node)? {
@@ -56,7 +57,7 @@ pub(crate) fn demand_in(reader: &mut Reader<'_>, node: &Node, table: &Table) -> 
     Some(demand)
 }
 
-/// A number of requests at once; a part of one is fine for a small country.
+/// Reads a number of requests in flight. The mean of a small country may be less than 1.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the range was checked
 fn amount(reader: &mut Reader<'_>, node: &Node) -> Option<Amount> {
     let number = reader.number(node)?;
@@ -81,15 +82,15 @@ mod tests {
 
     #[test]
     fn requests_are_read_by_service_and_country() {
-        let told = read_demand(&table(), br#"{ "chat": { "DE": 120, "unknown": 0.5 } }"#).unwrap();
-        let told: Vec<_> = told.into_iter().map(|((_, country), amount)| (country, amount)).collect();
-        assert_eq!(told, [(None, 500), (CountryCode::parse("DE"), 120_000)]);
+        let demand = read_demand(&table(), br#"{ "chat": { "DE": 120, "unknown": 0.5 } }"#).unwrap();
+        let amounts: Vec<_> = demand.into_iter().map(|((_, country), amount)| (country, amount)).collect();
+        assert_eq!(amounts, [(None, 500), (CountryCode::parse("DE"), 120_000)]);
     }
 
     #[test]
-    fn every_mistake_is_told_with_its_place() {
+    fn every_mistake_is_returned_with_its_json_pointer() {
         let text = br#"{ "chta": {}, "chat": { "UK": 1, "DE": -1, "FR": "many", "GB": 1e300, "IT": 1, "IT": 2 } }"#;
-        let told: Vec<String> = read_demand(&table(), text).unwrap_err().iter().map(ToString::to_string).collect();
+        let mistakes: Vec<String> = read_demand(&table(), text).unwrap_err().iter().map(ToString::to_string).collect();
         let expected = [
             "/chta: is no service of the rules; did you mean \"chat\"?",
             "/chat/IT: stands twice",
@@ -98,10 +99,10 @@ mod tests {
             "/chat/FR: is a string; write a number",
             "/chat/GB: is 1",
         ];
-        for (told, expected) in told.iter().zip(expected) {
-            assert!(told.starts_with(expected), "{told}");
+        for (mistake, expected) in mistakes.iter().zip(expected) {
+            assert!(mistake.starts_with(expected), "{mistake}");
         }
-        assert_eq!(told.len(), expected.len(), "{told:?}");
+        assert_eq!(mistakes.len(), expected.len(), "{mistakes:?}");
         for broken in [&b"["[..], b"[]", b"7", b"{\"chat\": []}", b"\xff"] {
             assert!(read_demand(&table(), broken).is_err());
         }

@@ -1,6 +1,6 @@
-//! The demand of a service's clients where nobody counts it, as with services that DNS alone steers. Takes the orders
-//! of their fences, each with a weight such as how many addresses have it; returns the demand by order. Called by the
-//! DNS node.
+//! Estimates demand that isn't counted, because DNS alone steers the service. Takes the orders of the fences of a
+//! service's clients, each with a weight, such as the number of addresses with this order; returns the demand by order.
+//! Called by the DNS node.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,12 +8,13 @@ use super::classes::as_set;
 use super::{Amount, proportion, requests};
 use crate::table::{RegionIndex, ServiceIndex, Table};
 
-/// Splits the demand of each home over the orders that begin with it, by their weights. The demand of a home is what
-/// the rules state, otherwise its capacity; it is shared by the services that the region serves. Only proportions
-/// matter where the home's load is measured, since a plan scales demand to it.
+/// Splits the demand of each home region over the orders that begin with this region, by their weights. The demand of a
+/// region is its `demand` in the rules, or else its capacity, divided by the number of services that the region serves.
+/// If the region's load is measured, only the proportions matter, because a plan scales demand to the measured load.
 ///
-/// Of more than `most` orders the heaviest are kept. The others count with the heaviest that has the same home and the
-/// same regions. So the work of a plan is bounded, and no region outside of a fence is ever named.
+/// If there are more than `most` orders, the heaviest are kept. The weight of each other order is added to the heaviest
+/// kept order with the same home and the same regions, or dropped. So the work of a plan is bounded, and clients are
+/// never moved out of their fence.
 #[must_use]
 pub fn estimate(
     table: &Table,
@@ -37,7 +38,7 @@ pub fn estimate(
     orders.into_iter().filter_map(share).collect()
 }
 
-/// The heaviest orders, with the weights of those that count with them, heaviest first.
+/// The heaviest orders, heaviest first, with the weights of other orders added to them.
 fn heaviest(orders: impl IntoIterator<Item = (Vec<RegionIndex>, u64)>, most: usize) -> Vec<(Vec<RegionIndex>, u64)> {
     let mut by_order: BTreeMap<Vec<RegionIndex>, u64> = BTreeMap::new();
     for (order, weight) in orders.into_iter().filter(|(order, _)| !order.is_empty()) {
@@ -48,27 +49,27 @@ fn heaviest(orders: impl IntoIterator<Item = (Vec<RegionIndex>, u64)>, most: usi
     // A stable sort, so that equal inputs give equal results.
     kept.sort_by_key(|(_, weight)| core::cmp::Reverse(*weight));
     let rest = kept.split_off(most.min(kept.len()));
-    let mut first_alike: HashMap<(RegionIndex, Vec<RegionIndex>), usize> = HashMap::new();
+    let mut heaviest_of_fence: HashMap<(RegionIndex, Vec<RegionIndex>), usize> = HashMap::new();
     for (position, (order, _)) in kept.iter().enumerate() {
-        first_alike.entry((order[0], as_set(order))).or_insert(position);
+        heaviest_of_fence.entry((order[0], as_set(order))).or_insert(position);
     }
     for (order, weight) in rest {
-        if let Some(position) = first_alike.get(&(order[0], as_set(&order))) {
+        if let Some(position) = heaviest_of_fence.get(&(order[0], as_set(&order))) {
             kept[*position].1 = kept[*position].1.saturating_add(weight);
         }
     }
     kept
 }
 
-/// A service's part of the demand of a region's own clients.
+/// The demand of a service's clients whose home is this region.
 fn demand_at(table: &Table, service: ServiceIndex, home: RegionIndex) -> Amount {
     let region = table.region(home);
     let stated = region.load.as_ref().and_then(|load| load.demand).map(requests);
     let capacity = region.capacity().map(requests);
     let whole = stated.or(capacity).unwrap_or(requests(1));
-    let serves = |of: &crate::table::Service| of.regions.contains(&home);
-    debug_assert!(serves(table.service(service)), "an order holds regions of its service");
-    let services = table.services().iter().filter(|one| serves(one)).count().max(1);
+    let is_served = |service: &crate::table::Service| service.regions.contains(&home);
+    debug_assert!(is_served(table.service(service)), "an order holds regions of its service");
+    let services = table.services().iter().filter(|service| is_served(service)).count().max(1);
     (whole / services as u64).max(1)
 }
 
@@ -104,18 +105,18 @@ mod tests {
             (of(&["waw", "fra", "par"]), 1),
             (Vec::new(), 1_000),
         ];
-        let told: BTreeMap<_, _> = estimate(&table, ServiceIndex(0), orders, 10).into_iter().collect();
+        let demand: BTreeMap<_, _> = estimate(&table, ServiceIndex(0), orders, 10).into_iter().collect();
         let expected = [
             (of(&["fra", "par", "waw"]), 60_000),
             (of(&["fra", "waw", "par"]), 30_000),
             (of(&["par", "fra", "waw"]), 40_000),
             (of(&["waw", "fra", "par"]), 1_000),
         ];
-        assert_eq!(told, expected.into_iter().collect(), "what is stated, else the capacity, else a request");
+        assert_eq!(demand, expected.into_iter().collect(), "fra states a demand, par only a capacity, waw neither");
     }
 
     #[test]
-    fn rare_orders_count_with_the_heaviest_of_the_same_fence() {
+    fn rare_orders_count_as_the_heaviest_order_with_the_same_home_and_regions() {
         let table = table();
         let of = |names: &[&str]| order(&table, names);
         let orders = [
@@ -125,10 +126,10 @@ mod tests {
             (of(&["fra", "par"]), 30),
             (of(&["waw", "fra", "par"]), 5),
         ];
-        let told = estimate(&table, ServiceIndex(0), orders.clone(), 3);
+        let demand = estimate(&table, ServiceIndex(0), orders.clone(), 3);
         let expected =
             [(of(&["fra", "par", "waw"]), 60_000), (of(&["par", "fra", "waw"]), 40_000), (of(&["fra", "par"]), 30_000)];
-        assert_eq!(told, expected, "Warsaw's own order has no like, and is left out");
+        assert_eq!(demand, expected, "the order from Warsaw is dropped: no kept order has its home");
         assert_eq!(estimate(&table, ServiceIndex(0), orders, 0), []);
     }
 }

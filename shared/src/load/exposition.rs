@@ -1,27 +1,27 @@
-//! Reads metrics pages. Takes the bytes of a page in pieces, as they come; returns the samples of the series that were
-//! asked for. Called by [`super::engine`].
+//! Parses metrics pages. Takes the names of the wanted series and the bytes of a page in pieces; returns the samples of
+//! these series. Called by [`super::engine`].
 //!
-//! It reads Prometheus's text format 0.0.4 and OpenMetrics 1.0. A page comes from a foreign program and may be
-//! anything: every length is bounded, and whatever is wrong with a line that was asked for is wrong with the page.
-//! Other lines aren't looked at.
+//! The parser understands Prometheus's text format 0.0.4 and OpenMetrics 1.0. A page comes from another program and may
+//! hold any bytes. So every length is bounded. An invalid line of a wanted series makes the whole page invalid; other
+//! lines are skipped without a check.
 
 use core::fmt;
 
 /// The most bytes of a page that are read.
 pub const MAX_PAGE: usize = 4 << 20;
-/// The longest line.
+/// The longest line, in bytes.
 const MAX_LINE: usize = 64 << 10;
-/// The most samples of the series that were asked for.
+/// The most samples of wanted series.
 const MAX_SAMPLES: usize = 4_096;
 
 /// One sample of a page.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Sample {
-    /// Which of the names that were asked for.
+    /// The index of the sample's series in the wanted names.
     pub name: usize,
-    /// Its labels, by name. The order of the page doesn't matter.
+    /// The labels, sorted by name.
     pub labels: Vec<(String, String)>,
-    /// Its value, which may be no number, infinite or negative.
+    /// The value, which may be NaN, infinite or negative.
     pub value: f64,
 }
 
@@ -29,22 +29,22 @@ impl Sample {
     /// The value of a label.
     #[must_use]
     pub fn label(&self, name: &str) -> Option<&str> {
-        self.labels.iter().find(|(one, _)| one == name).map(|(_, value)| value.as_str())
+        self.labels.iter().find(|(label, _)| label == name).map(|(_, value)| value.as_str())
     }
 }
 
 /// Why a page isn't used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PageError {
-    /// More than [`MAX_PAGE`] bytes.
+    /// The page has more than [`MAX_PAGE`] bytes.
     TooLong,
-    /// A line of more bytes than any metric has.
+    /// A line is longer than the limit of 64 KiB.
     LongLine,
-    /// More samples of the series than are taken.
+    /// The page has more samples of the wanted series than the limit of 4,096.
     TooMany,
-    /// The line of this number, from 1, holds a series that was asked for, and isn't as the format demands.
+    /// The line with this number, counted from 1, holds a wanted series and is invalid.
     Line(usize),
-    /// The page doesn't end as the format demands, so that the rest of it is missing.
+    /// The page has no valid end, so a part of it is missing.
     Cut,
 }
 
@@ -60,7 +60,7 @@ impl fmt::Display for PageError {
     }
 }
 
-/// A page that is being read.
+/// Parses one page, piece by piece.
 ///
 /// ```
 /// use bailiwick_rules::load::Page;
@@ -74,30 +74,32 @@ impl fmt::Display for PageError {
 pub struct Page {
     names: Vec<String>,
     samples: Vec<Sample>,
-    /// The line that hasn't ended yet.
+    /// The beginning of a line whose end hasn't arrived yet.
     line: Vec<u8>,
+    /// How many lines have ended.
     lines: usize,
+    /// How many bytes were taken.
     bytes: usize,
     /// Whether the last line was OpenMetrics' `# EOF`.
     ended: bool,
 }
 
 impl Page {
-    /// A page of which the series of these exact names are asked for.
+    /// Starts to parse a page. The series with exactly these names are wanted.
     #[must_use]
     pub fn new(names: Vec<String>) -> Self {
         Self { names, samples: Vec::new(), line: Vec::new(), lines: 0, bytes: 0, ended: false }
     }
 
-    /// The names that are asked for.
+    /// The names of the wanted series.
     pub(super) fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Takes the next piece.
+    /// Takes the next piece of the page.
     ///
     /// # Errors
-    /// When the page can't be used. No more of it has to be read then.
+    /// When the page can't be used. The caller needn't read the rest of the page then.
     pub fn push(&mut self, mut piece: &[u8]) -> Result<(), PageError> {
         self.bytes = self.bytes.saturating_add(piece.len());
         if self.bytes > MAX_PAGE {
@@ -124,16 +126,18 @@ impl Page {
         Ok(())
     }
 
-    /// Ends the page. One of OpenMetrics has to end with `# EOF`, and any with a whole line.
+    /// Ends the page and returns the samples. An OpenMetrics page has to end with `# EOF`, every other page with a
+    /// complete line.
     ///
     /// # Errors
-    /// When the page was cut.
+    /// When the end of the page is missing.
     pub fn finish(self, is_open_metrics: bool) -> Result<Vec<Sample>, PageError> {
-        // OpenMetrics allows its last line to end without a line feed.
-        let ends = if self.line.is_empty() { self.ended || !is_open_metrics } else { self.line == b"# EOF" };
-        if ends { Ok(self.samples) } else { Err(PageError::Cut) }
+        // In OpenMetrics the last line needs no line feed.
+        let is_complete = if self.line.is_empty() { self.ended || !is_open_metrics } else { self.line == b"# EOF" };
+        if is_complete { Ok(self.samples) } else { Err(PageError::Cut) }
     }
 
+    /// Parses a complete line.
     fn end_line(&mut self, line: &[u8]) -> Result<(), PageError> {
         self.lines += 1;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -151,25 +155,26 @@ impl Page {
         Ok(())
     }
 
-    /// Which of the names a line begins with, as a whole.
+    /// The index of the wanted name that the line's series has; `None` for other series.
     fn wanted(&self, line: &[u8]) -> Option<usize> {
         let line = line.trim_ascii_start();
         let (rest, ends): (&[u8], &[u8]) = match line.strip_prefix(b"{") {
-            // Prometheus 3 writes names of other letters in quotes: {"a name", label="value"} 1
+            // Prometheus 3 writes a name with unusual characters in quotes: {"a name", label="value"} 1
             Some(quoted) => (quoted.trim_ascii_start().strip_prefix(b"\"")?, b"\""),
             None => (line, b"{ \t"),
         };
-        let is_it = |name: &String| {
+        let is_name = |name: &String| {
             rest.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first().is_none_or(|byte| ends.contains(byte)))
         };
-        self.names.iter().position(is_it)
+        self.names.iter().position(is_name)
     }
 }
 
-/// What is left of a line that holds a sample.
+/// The part of a line that isn't parsed yet.
 struct Line<'l>(&'l str);
 
 impl Line<'_> {
+    /// Parses the line as a sample of the wanted series with this index; `None` if the line is invalid.
     fn sample(mut self, name: usize) -> Option<Sample> {
         self.blanks();
         let is_quoted = self.0.starts_with('{');
@@ -184,16 +189,16 @@ impl Line<'_> {
             return None;
         }
         let value = number(self.word()?)?;
-        // A time stamp may follow, and in OpenMetrics an exemplar.
-        let sound = match self.word() {
+        // A timestamp may follow, and in OpenMetrics an exemplar.
+        let is_valid_end = match self.word() {
             None => true,
             Some(word) if word.starts_with('#') => true,
             Some(word) => number(word).is_some() && self.word().is_none_or(|word| word.starts_with('#')),
         };
-        sound.then_some(Sample { name, labels, value })
+        is_valid_end.then_some(Sample { name, labels, value })
     }
 
-    /// The labels up to the closing brace. The first item is the series' name if that stands inside.
+    /// Parses the labels up to the closing brace. With `name_first` the series' name is the first item in the braces.
     fn labels(&mut self, name_first: bool) -> Option<Vec<(String, String)>> {
         let mut labels = Vec::new();
         self.blanks();
@@ -215,7 +220,7 @@ impl Line<'_> {
             self.takes('"').then_some(())?;
             labels.push((name, self.quoted()?));
             self.blanks();
-            // A comma may stand after the last label too.
+            // The formats allow a comma after the last label.
             if !self.takes(',') {
                 return self.takes('}').then_some(labels);
             }
@@ -224,6 +229,7 @@ impl Line<'_> {
         Some(labels)
     }
 
+    /// Parses a label's name that isn't in quotes.
     fn label_name(&mut self) -> Option<String> {
         let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':' || c == '.';
         let end = self.0.find(|c| !is_part(c)).filter(|end| *end > 0)?;
@@ -232,7 +238,7 @@ impl Line<'_> {
         Some(name.to_owned())
     }
 
-    /// The rest of a text in quotes, in which a backslash escapes itself, quotes and line feeds.
+    /// Parses a quoted text after its opening quote. The escapes are `\\`, `\"` and `\n`.
     fn quoted(&mut self) -> Option<String> {
         let mut text = String::new();
         let mut chars = self.0.char_indices();
@@ -253,10 +259,12 @@ impl Line<'_> {
         None
     }
 
+    /// Skips blanks.
     fn blanks(&mut self) {
         self.0 = self.0.trim_start_matches([' ', '\t']);
     }
 
+    /// Skips this character; false if the next character is another one.
     fn takes(&mut self, c: char) -> bool {
         match self.0.strip_prefix(c) {
             Some(rest) => {
@@ -267,7 +275,7 @@ impl Line<'_> {
         }
     }
 
-    /// The next word, without the blanks around it; `None` at the end.
+    /// The next word, without the blanks around the word; `None` at the end of the line.
     fn word(&mut self) -> Option<&str> {
         self.blanks();
         let end = self.0.find([' ', '\t']).unwrap_or(self.0.len());
@@ -277,7 +285,7 @@ impl Line<'_> {
     }
 }
 
-/// A number as Go and C write it: also `+Inf` and `NaN`.
+/// Parses a number as Go and C write numbers, including `+Inf` and `NaN`.
 fn number(word: &str) -> Option<f64> {
     word.parse().ok()
 }
@@ -294,11 +302,11 @@ mod tests {
         page.finish(false)
     }
 
-    /// Value and labels of the one sample of a line.
-    fn one(line: &str) -> Option<(f64, Vec<(String, String)>)> {
+    /// Value and labels of the sample in a line; `None` without a valid sample of a wanted series.
+    fn sample(line: &str) -> Option<(f64, Vec<(String, String)>)> {
         let mut samples = read(format!("{line}\n").as_bytes()).ok()?;
         assert!(samples.len() < 2, "{line}");
-        samples.pop().map(|sample| (sample.value, sample.labels))
+        samples.pop().map(|found| (found.value, found.labels))
     }
 
     fn labels(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -310,8 +318,8 @@ mod tests {
         let page = "# HELP queue Requests\n# TYPE queue gauge\n\nqueue 1\nqueue_total 2\nqueue:x 3\nqueu 4\n\
                     my_queue 5\nkv:use{a=\"b\"} 0.5\n# queue 6\nqueue_created 1.7e9\n";
         let samples = read(page.as_bytes()).unwrap();
-        let told: Vec<_> = samples.iter().map(|sample| (sample.name, sample.value)).collect();
-        assert_eq!(told, [(0, 1.0), (1, 0.5)]);
+        let found: Vec<_> = samples.iter().map(|sample| (sample.name, sample.value)).collect();
+        assert_eq!(found, [(0, 1.0), (1, 0.5)]);
     }
 
     #[test]
@@ -319,11 +327,11 @@ mod tests {
         let line = r#"queue{a="say \"hi\"",b="one\ntwo",c="x} 9",d="a,b=c",e="back\\slash",f="\d",} 7"#;
         let expected =
             [("a", "say \"hi\""), ("b", "one\ntwo"), ("c", "x} 9"), ("d", "a,b=c"), ("e", "back\\slash"), ("f", "\\d")];
-        assert_eq!(one(line), Some((7.0, labels(&expected))));
-        assert_eq!(one("queue { b = \"2\" , a=\"1\" }\t7"), Some((7.0, labels(&[("a", "1"), ("b", "2")]))));
-        assert_eq!(one(r#"{"queue", "a b"="1"} 7"#), Some((7.0, labels(&[("a b", "1")]))));
-        assert_eq!(one(r#"{ "kv:use" } 7"#), Some((7.0, Vec::new())));
-        assert_eq!(one(r#"{"other"} 7"#), None);
+        assert_eq!(sample(line), Some((7.0, labels(&expected))));
+        assert_eq!(sample("queue { b = \"2\" , a=\"1\" }\t7"), Some((7.0, labels(&[("a", "1"), ("b", "2")]))));
+        assert_eq!(sample(r#"{"queue", "a b"="1"} 7"#), Some((7.0, labels(&[("a b", "1")]))));
+        assert_eq!(sample(r#"{ "kv:use" } 7"#), Some((7.0, Vec::new())));
+        assert_eq!(sample(r#"{"other"} 7"#), None);
     }
 
     #[test]
@@ -335,16 +343,16 @@ mod tests {
             ("-3.5e-2", -0.035),
             ("2 1700000000000", 2.0),
         ] {
-            assert_eq!(one(&format!("queue {text}")), Some((value, Vec::new())), "{text}");
+            assert_eq!(sample(&format!("queue {text}")), Some((value, Vec::new())), "{text}");
         }
-        assert!(one("queue NaN").unwrap().0.is_nan());
-        assert_eq!(one("queue{} 5 # {trace=\"a b\"} 0.67 1.5").unwrap().0, 5.0);
-        assert_eq!(one("queue 5 1.5 # {} 1").unwrap().0, 5.0);
-        assert_eq!(one("queue 5\r").unwrap().0, 5.0);
+        assert!(sample("queue NaN").unwrap().0.is_nan());
+        assert_eq!(sample("queue{} 5 # {trace=\"a b\"} 0.67 1.5").unwrap().0, 5.0);
+        assert_eq!(sample("queue 5 1.5 # {} 1").unwrap().0, 5.0);
+        assert_eq!(sample("queue 5\r").unwrap().0, 5.0);
     }
 
     #[test]
-    fn a_line_that_was_asked_for_and_is_broken_breaks_the_page() {
+    fn an_invalid_line_of_a_wanted_series_makes_the_page_invalid() {
         for bad in [
             "queue",
             "queue{a=\"1\"}",
@@ -366,21 +374,24 @@ mod tests {
             assert_eq!(read(page.as_bytes()), Err(PageError::Line(2)), "{bad}");
         }
         assert_eq!(read(b"queue{a=\"\xff\"} 1\n"), Err(PageError::Line(1)));
-        assert_eq!(read(b"\xff\xfe other\n{ 3\n{\"\n").unwrap(), [], "nobody asked for these");
+        assert_eq!(read(b"\xff\xfe other\n{ 3\n{\"\n").unwrap(), [], "invalid lines of other series are skipped");
     }
 
     #[test]
-    fn a_page_that_is_cut_is_noticed() {
+    fn a_page_without_a_valid_end_is_an_error() {
         assert_eq!(read(b"queue 1\nqueue 1"), Err(PageError::Cut));
         assert_eq!(read(b""), Ok(Vec::new()));
-        let open = |text: &[u8]| {
+        let samples_of_open_metrics = |text: &[u8]| {
             let mut page = Page::new(vec!["queue".to_owned()]);
             page.push(text)?;
             page.finish(true).map(|samples| samples.len())
         };
-        assert_eq!(open(b"queue 1\n"), Err(PageError::Cut));
-        assert_eq!((open(b"queue 1\n# EOF\n"), open(b"queue 1\n# EOF")), (Ok(1), Ok(1)));
-        assert_eq!(open(b"# EOF\nqueue 1\n"), Err(PageError::Cut));
+        assert_eq!(samples_of_open_metrics(b"queue 1\n"), Err(PageError::Cut));
+        assert_eq!(
+            (samples_of_open_metrics(b"queue 1\n# EOF\n"), samples_of_open_metrics(b"queue 1\n# EOF")),
+            (Ok(1), Ok(1))
+        );
+        assert_eq!(samples_of_open_metrics(b"# EOF\nqueue 1\n"), Err(PageError::Cut));
     }
 
     #[test]
@@ -407,7 +418,7 @@ mod tests {
         ) {
             let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             let written: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
-            let read = one(&format!("queue{{{}}} {value:e}", written.join(","))).expect("a sound line");
+            let read = sample(&format!("queue{{{}}} {value:e}", written.join(","))).expect("a valid line");
             prop_assert_eq!(read.1, pairs.into_iter().collect::<Vec<_>>());
             prop_assert_eq!(read.0.to_bits(), value.to_bits());
         }

@@ -1,9 +1,11 @@
-//! Takes amounts to move and rooms to move them to, returns who goes where: nearest first, and as much as fits at all.
-//! Called by [`super::planning`] and [`super::lost`].
+//! Assigns clients to regions with room. Takes the amounts to move and the free room of each region, returns how much
+//! goes where: to the nearest region if possible, and in total as much as fits. Called by [`super::planning`] and
+//! [`super::lost`].
 //!
-//! It is a flow through a graph of asks and regions. First every ask takes its nearest room. Then asks without room get
-//! it by paths of exchanges (Ford and Fulkerson 1956; the shortest path first, as Edmonds and Karp do). So an ask that
-//! has only one region isn't displaced by an ask that has a choice.
+//! This is a maximum flow through a graph of asks and regions. First every ask takes room in its nearest regions. Then
+//! asks without room get some by augmenting paths: other asks move on to further regions of theirs (Ford and Fulkerson
+//! 1956; shortest path first, as Edmonds and Karp do). So an ask with only one region isn't displaced by an ask that
+//! has a choice.
 
 use std::collections::VecDeque;
 
@@ -13,42 +15,44 @@ use crate::table::RegionIndex;
 /// Clients that look for room.
 #[derive(Clone, Debug)]
 pub(super) struct Ask<'c> {
-    /// Where they may go, nearest first.
+    /// The regions where the clients may go, nearest first.
     pub(super) choices: &'c [RegionIndex],
-    /// How much isn't placed yet.
+    /// The amount that isn't placed yet.
     pub(super) wanted: Amount,
-    /// How much is placed, by position among the choices.
+    /// The placed amounts, each with the index of its region in `choices`.
     pub(super) placed: Vec<(usize, Amount)>,
 }
 
 impl Ask<'_> {
+    /// Places an amount at a choice.
     fn put(&mut self, choice: usize, amount: Amount) {
-        match self.placed.iter_mut().find(|(one, _)| *one == choice) {
+        match self.placed.iter_mut().find(|(placed_at, _)| *placed_at == choice) {
             Some((_, placed)) => *placed += amount,
             None => self.placed.push((choice, amount)),
         }
         self.wanted -= amount;
     }
 
+    /// Takes a placed amount back from a choice.
     fn take(&mut self, choice: usize, amount: Amount) {
-        if let Some((_, placed)) = self.placed.iter_mut().find(|(one, _)| *one == choice) {
+        if let Some((_, placed)) = self.placed.iter_mut().find(|(placed_at, _)| *placed_at == choice) {
             *placed -= amount;
         }
         self.placed.retain(|(_, placed)| *placed > 0);
         self.wanted += amount;
     }
 
-    /// How much is placed, in total.
+    /// The placed amount in total.
     pub(super) fn total(&self) -> Amount {
         self.placed.iter().map(|(_, amount)| amount).sum()
     }
 }
 
-/// Places as much of what the asks want as fits.
+/// Places as much of the wanted amounts as fits.
 pub(super) fn fill(asks: &mut [Ask<'_>], rooms: &mut [Amount]) {
     nearest_first(asks, rooms);
     let mut search = Search { closed: vec![false; rooms.len()], reached_by: vec![None; rooms.len()] };
-    // There are few paths. The limit is for the worst graphs, where the rest stays unplaced.
+    // Usually few paths are needed. The limit bounds the work in the worst graphs, where the rest stays unplaced.
     let mut paths_left = 64 + 8 * (asks.len() + rooms.len());
     for ask in 0..asks.len() {
         while asks[ask].wanted > 0 && paths_left > 0 && rooms.iter().any(|room| *room > 0) {
@@ -80,23 +84,23 @@ fn nearest_first(asks: &mut [Ask<'_>], rooms: &mut [Amount]) {
     }
 }
 
-/// A search for a path of exchanges to a region with room.
+/// Searches an augmenting path: a chain of asks that each move to another region, up to a region with room.
 struct Search {
     /// Regions from which no room can be reached any more.
     closed: Vec<bool>,
-    /// By region: the ask and its choice that leads here, and the region from which that ask would move away.
+    /// By region: the ask that would move here, its choice, and the region that this ask would leave.
     reached_by: Vec<Option<(usize, usize, Option<RegionIndex>)>>,
 }
 
 impl Search {
-    /// The region with room at the end of a shortest path from an ask. If there is none, closes all regions that the
+    /// The region with room at the end of a shortest path from an ask. If there is no path, closes all regions that the
     /// search reached.
     fn path(&mut self, asks: &[Ask<'_>], rooms: &[Amount], from: usize) -> Option<RegionIndex> {
         let holders = holders(asks, rooms.len());
         self.reached_by.fill(None);
-        let mut asked = vec![false; asks.len()];
+        let mut visited = vec![false; asks.len()];
         let mut queue: VecDeque<(usize, Option<RegionIndex>)> = VecDeque::from([(from, None)]);
-        asked[from] = true;
+        visited[from] = true;
         while let Some((ask, leaving)) = queue.pop_front() {
             for (choice, region) in asks[ask].choices.iter().enumerate() {
                 let at = region.get();
@@ -108,8 +112,8 @@ impl Search {
                     return Some(*region);
                 }
                 for &holder in &holders[at] {
-                    if !asked[holder] {
-                        asked[holder] = true;
+                    if !visited[holder] {
+                        visited[holder] = true;
                         queue.push_back((holder, Some(*region)));
                     }
                 }
@@ -121,14 +125,14 @@ impl Search {
         None
     }
 
-    /// Moves as much as the path allows.
+    /// Moves amounts along the path, as much as it allows.
     fn follow(&self, asks: &mut [Ask<'_>], rooms: &mut [Amount], from: usize, end: RegionIndex) {
         let mut amount = asks[from].wanted.min(rooms[end.get()]);
         let mut steps = Vec::new();
         let mut at = end;
         while let Some((ask, choice, leaving)) = self.reached_by[at.get()] {
-            let left = leaving.and_then(|region| asks[ask].choices.iter().position(|one| *one == region));
-            let held = left.and_then(|left| asks[ask].placed.iter().find(|(one, _)| *one == left));
+            let left = leaving.and_then(|region| asks[ask].choices.iter().position(|choice| *choice == region));
+            let held = left.and_then(|left| asks[ask].placed.iter().find(|(placed_at, _)| *placed_at == left));
             amount = held.map_or(amount, |(_, held)| amount.min(*held));
             steps.push((ask, choice, left));
             match leaving {
@@ -146,7 +150,7 @@ impl Search {
     }
 }
 
-/// The asks that have something placed at each region.
+/// By region: the asks that have placed an amount there.
 fn holders(asks: &[Ask<'_>], regions: usize) -> Vec<Vec<usize>> {
     let mut holders = vec![Vec::new(); regions];
     for (index, ask) in asks.iter().enumerate() {
@@ -164,6 +168,7 @@ mod tests {
     use super::*;
     use crate::testing::Random;
 
+    /// Fills the rooms. Returns the placed amounts of each ask by region, and the rooms that are left.
     fn placed(asks: &[(&[u32], Amount)], rooms: &[Amount]) -> (Vec<Vec<(u32, Amount)>>, Vec<Amount>) {
         let choices: Vec<Vec<RegionIndex>> =
             asks.iter().map(|(choices, _)| choices.iter().map(|one| RegionIndex(*one)).collect()).collect();
@@ -174,28 +179,28 @@ mod tests {
             .collect();
         let mut rooms = rooms.to_vec();
         fill(&mut asks, &mut rooms);
-        let told = asks.iter().map(|ask| {
-            let mut told: Vec<_> =
+        let by_region = asks.iter().map(|ask| {
+            let mut amounts: Vec<_> =
                 ask.placed.iter().map(|(choice, amount)| (ask.choices[*choice].0, *amount)).collect();
-            told.sort_unstable();
-            told
+            amounts.sort_unstable();
+            amounts
         });
-        (told.collect(), rooms)
+        (by_region.collect(), rooms)
     }
 
     #[test]
     fn the_nearest_room_is_taken_first_and_then_the_next() {
-        let (told, rooms) = placed(&[(&[2, 0, 1], 10)], &[4, 100, 3]);
-        assert_eq!((told, rooms), (vec![vec![(0, 4), (1, 3), (2, 3)]], vec![0, 97, 0]));
+        let (result, rooms) = placed(&[(&[2, 0, 1], 10)], &[4, 100, 3]);
+        assert_eq!((result, rooms), (vec![vec![(0, 4), (1, 3), (2, 3)]], vec![0, 97, 0]));
     }
 
     #[test]
-    fn who_has_no_choice_is_not_crowded_out() {
-        let (told, rooms) = placed(&[(&[0, 1], 5), (&[0], 5)], &[5, 5]);
-        assert_eq!((told, rooms), (vec![vec![(1, 5)], vec![(0, 5)]], vec![0, 0]));
-        // Over two exchanges.
-        let (told, _) = placed(&[(&[0, 1], 5), (&[1, 2], 5), (&[0], 5)], &[5, 5, 5]);
-        assert_eq!(told, [vec![(1, 5)], vec![(2, 5)], vec![(0, 5)]]);
+    fn an_ask_with_one_region_is_not_displaced_by_an_ask_with_a_choice() {
+        let (result, rooms) = placed(&[(&[0, 1], 5), (&[0], 5)], &[5, 5]);
+        assert_eq!((result, rooms), (vec![vec![(1, 5)], vec![(0, 5)]], vec![0, 0]));
+        // The last ask gets its room if both other asks move on.
+        let (result, _) = placed(&[(&[0, 1], 5), (&[1, 2], 5), (&[0], 5)], &[5, 5, 5]);
+        assert_eq!(result, [vec![(1, 5)], vec![(2, 5)], vec![(0, 5)]]);
     }
 
     #[test]
@@ -204,8 +209,8 @@ mod tests {
         assert_eq!(placed(&[], &[]), (Vec::new(), Vec::new()));
     }
 
-    /// The most that fits, by trying every cut: as much as the smallest cut lets through (Ford and Fulkerson 1956).
-    fn least_cut(asks: &[(Vec<u32>, Amount)], rooms: &[Amount]) -> Amount {
+    /// The most that fits, by trying every cut: the maximum flow equals the minimum cut (Ford and Fulkerson 1956).
+    fn minimum_cut(asks: &[(Vec<u32>, Amount)], rooms: &[Amount]) -> Amount {
         (0..1_u32 << asks.len())
             .map(|kept| {
                 let is_kept = |ask: &usize| kept >> ask & 1 == 1;
@@ -220,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn as_much_is_placed_as_fits_at_all() {
+    fn the_placed_amount_is_the_most_that_fits() {
         let cases = 20_000;
         for seed in 0..cases {
             let mut random = Random::new(seed);
@@ -229,19 +234,19 @@ mod tests {
             let asks: Vec<(Vec<u32>, Amount)> =
                 (0..random.below(7)).map(|_| (random.some(&regions, 1), random.below(30) as Amount)).collect();
             let borrowed: Vec<(&[u32], Amount)> = asks.iter().map(|(list, wanted)| (&list[..], *wanted)).collect();
-            let (told, left) = placed(&borrowed, &rooms);
-            let total: Amount = told.iter().flatten().map(|(_, amount)| amount).sum();
-            assert_eq!(total, least_cut(&asks, &rooms), "seed {seed}: {asks:?} into {rooms:?}");
+            let (result, left) = placed(&borrowed, &rooms);
+            let total: Amount = result.iter().flatten().map(|(_, amount)| amount).sum();
+            assert_eq!(total, minimum_cut(&asks, &rooms), "seed {seed}: {asks:?} into {rooms:?}");
             for (region, room) in rooms.iter().enumerate() {
                 let here: Amount =
-                    told.iter().flatten().filter(|(one, _)| *one as usize == region).map(|(_, amount)| amount).sum();
+                    result.iter().flatten().filter(|(one, _)| *one as usize == region).map(|(_, amount)| amount).sum();
                 assert_eq!(here + left[region], *room, "seed {seed}");
             }
-            for (ask, told) in asks.iter().zip(&told) {
-                assert!(told.iter().map(|(_, amount)| amount).sum::<Amount>() <= ask.1, "seed {seed}");
-                assert!(told.iter().all(|(region, _)| ask.0.contains(region)), "seed {seed}");
+            for (ask, result) in asks.iter().zip(&result) {
+                assert!(result.iter().map(|(_, amount)| amount).sum::<Amount>() <= ask.1, "seed {seed}");
+                assert!(result.iter().all(|(region, _)| ask.0.contains(region)), "seed {seed}");
             }
         }
-        println!("as much is placed as fits at all: {cases} random cases");
+        println!("the placed amount is the most that fits: {cases} random cases");
     }
 }

@@ -1,5 +1,5 @@
-//! Takes classes with their demand, returns for every fence what it has to carry when a region of it is lost. Called by
-//! `bailiwick plan` and by [`super::warnings`].
+//! Computes what happens when a region is lost. Takes classes with their demand, returns for every fence the demand and
+//! the capacity without one of its regions. Called by `bailiwick plan` and by [`super::warnings`].
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,14 @@ use crate::rules::Ratio;
 use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
 
-/// What a fence has to carry without one of its regions.
+/// The demand and capacity of a fence without one of its regions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FenceLoss {
     /// The regions of the fence, by index.
     pub fence: Vec<RegionIndex>,
-    /// The region that is lost; `None`: all are there.
+    /// The region that is lost; `None` if no region is lost.
     pub lost: Option<RegionIndex>,
-    /// The demand of all clients that may be served within this fence only.
+    /// The demand of all clients who may not be served outside of this fence.
     pub demand: Amount,
     /// The capacity of the rest of the fence. `None` if the capacity of one of its regions isn't known.
     pub capacity: Option<Amount>,
@@ -27,20 +27,21 @@ pub struct FenceLoss {
 }
 
 impl FenceLoss {
-    /// Demand over capacity; `None` if the capacity isn't known.
+    /// Demand divided by capacity; `None` if the capacity isn't known.
     #[must_use]
     pub fn load(&self) -> Option<Ratio> {
         Some(Ratio::between(self.demand, self.capacity?))
     }
 
-    /// Whether the rest carries it: nothing is refused, and its load isn't above `most`. `None` if that isn't known.
+    /// Whether the other regions can carry the demand: nothing is refused, and their load isn't above `most`. `None` if
+    /// the capacity isn't known.
     #[must_use]
     pub fn is_carried(&self, most: Ratio) -> Option<bool> {
         Some(self.load()? <= most && self.refused == 0)
     }
 }
 
-/// Every fence with all its regions and without each of `lost` that is in it, in the order of the fences' regions.
+/// The losses of every fence: first with all its regions, then without each of its regions that is in `lost`.
 #[must_use]
 pub fn losses(table: &Table, classes: &Classes, lost: &[RegionIndex]) -> Vec<FenceLoss> {
     let mut fences: BTreeMap<Vec<RegionIndex>, ()> = BTreeMap::new();
@@ -50,16 +51,17 @@ pub fn losses(table: &Table, classes: &Classes, lost: &[RegionIndex]) -> Vec<Fen
     let all_there = refused(table, classes, None);
     let refused_without: BTreeMap<RegionIndex, Vec<Amount>> =
         lost.iter().map(|region| (*region, refused(table, classes, Some(*region)))).collect();
-    let mut told = Vec::new();
+    let mut fence_losses = Vec::new();
     for fence in fences.into_keys() {
-        told.push(loss(table, classes, &fence, None, &all_there));
+        fence_losses.push(loss(table, classes, &fence, None, &all_there));
         for region in fence.iter().filter(|region| refused_without.contains_key(region)) {
-            told.push(loss(table, classes, &fence, Some(*region), &refused_without[region]));
+            fence_losses.push(loss(table, classes, &fence, Some(*region), &refused_without[region]));
         }
     }
-    told
+    fence_losses
 }
 
+/// The loss of one fence. `refused` is the refused demand of each class.
 fn loss(
     table: &Table,
     classes: &Classes,
@@ -67,7 +69,7 @@ fn loss(
     lost: Option<RegionIndex>,
     refused: &[Amount],
 ) -> FenceLoss {
-    // Clients of a narrower fence compete for the same regions, and have nowhere else to go.
+    // Clients with a narrower fence count too: they compete for the same regions and have no other region.
     let within = |order: &[RegionIndex]| order.iter().all(|region| fence.binary_search(region).is_ok());
     let inside = || classes.list().iter().zip(refused).filter(|(class, _)| within(&class.order));
     let left = || fence.iter().filter(|region| Some(**region) != lost);
@@ -80,11 +82,12 @@ fn loss(
     }
 }
 
+/// The capacity of a region, if it is known.
 fn capacity(table: &Table, region: RegionIndex) -> Option<Amount> {
     table.region(region).capacity().map(requests)
 }
 
-/// By class: the demand that fits nowhere if a region is lost. A region of unknown capacity counts as large enough.
+/// By class: the demand that fits nowhere if a region is lost. A region of unknown capacity has room for everything.
 fn refused(table: &Table, classes: &Classes, lost: Option<RegionIndex>) -> Vec<Amount> {
     let room = |index| {
         let region = RegionIndex::new(index);
@@ -106,11 +109,11 @@ fn refused(table: &Table, classes: &Classes, lost: Option<RegionIndex>) -> Vec<A
     asks.iter().map(|ask| ask.wanted).collect()
 }
 
-/// What each region carries once the plan has settled without one of them. What the plan can't place goes to the first
-/// region of its fence that is up, as health alone sends it.
+/// The amount that each region carries when a region is lost and the plan no longer changes. Clients that the plan
+/// can't place go to the first region of their fence that is up, as without a plan.
 #[must_use]
 pub fn settled(table: &Table, classes: &Classes, lost: Option<RegionIndex>) -> Vec<Amount> {
-    /// A time so long that no slew and no delay matters.
+    /// A time so long that neither the slew nor delays limit the plan.
     const DAY: Millis = Millis(86_400_000);
     let mut plan_made: Option<Plan> = None;
     let mut now = Timestamp(0);
@@ -129,7 +132,7 @@ pub fn settled(table: &Table, classes: &Classes, lost: Option<RegionIndex>) -> V
     carried(table, classes, plan_made.as_ref(), lost, DAY)
 }
 
-/// What each region carries a while after a plan was made.
+/// The amount that each region carries some time after a plan was made.
 fn carried(
     table: &Table,
     classes: &Classes,
@@ -141,10 +144,10 @@ fn carried(
     let arrived = arrived(table, classes, plan, elapsed);
     for (index, class) in classes.list().iter().enumerate() {
         let mut stays = class.demand;
-        for one in arrived.get(index).into_iter().flatten() {
-            let moved = one.reached.min(stays);
+        for planned in arrived.get(index).into_iter().flatten() {
+            let moved = planned.reached.min(stays);
             stays -= moved;
-            carried[one.to.get()] += moved;
+            carried[planned.to.get()] += moved;
         }
         let is_up = |region: &&RegionIndex| Some(**region) != lost;
         let first = class.order.iter().find(is_up).filter(|_| class.leaves_home || Some(class.home()) != lost);
@@ -171,37 +174,44 @@ mod tests {
         Table::compile(document.replace("CHAT", chat).as_bytes()).unwrap()
     }
 
-    /// Fence size, lost region, load in per cent, refused requests.
-    fn told(chat: &str) -> Vec<(usize, String, Option<u32>, Amount)> {
+    /// The losses: number of regions in the fence, lost region, load in percent, refused requests.
+    fn fence_losses(chat: &str) -> Vec<(usize, String, Option<u32>, Amount)> {
         let table = table(chat);
         let all: Vec<RegionIndex> = (0..3).map(RegionIndex).collect();
         let name = |lost: Option<RegionIndex>| lost.map_or("-".into(), |one| table.region(one).id.to_string());
         losses(&table, &Classes::stated(&table), &all)
             .iter()
-            .map(|one| (one.fence.len(), name(one.lost), one.load().map(|load| load.0 / 10_000), one.refused / 1_000))
+            .map(|loss| {
+                let percent = loss.load().map(|load| load.0 / 10_000);
+                (loss.fence.len(), name(loss.lost), percent, loss.refused / 1_000)
+            })
             .collect()
     }
 
     #[test]
-    fn a_fence_is_measured_by_the_clients_that_have_nowhere_else_to_go() {
+    fn the_demand_of_a_fence_is_that_of_clients_who_may_not_leave_it() {
         let expected = [
             (3, "-".into(), Some(74), 0),
-            (3, "fra".into(), Some(123), 40), // London can't take the EU's
+            (3, "fra".into(), Some(123), 40), // London isn't in the fence of clients from the EU
             (3, "lon".into(), Some(92), 0),
             (3, "par".into(), Some(123), 40),
             (2, "-".into(), Some(70), 0),
             (2, "fra".into(), Some(140), 40),
             (2, "par".into(), Some(140), 40),
         ];
-        assert_eq!(told(r#""pattern": "active-active""#), expected);
+        assert_eq!(fence_losses(r#""pattern": "active-active""#), expected);
     }
 
     #[test]
-    fn who_may_not_move_is_refused_where_it_goes() {
-        let sharded = told(r#""pattern": "regional-sharding""#);
-        assert_eq!(sharded[1], (3, "fra".into(), Some(123), 80), "regional sharding has one home");
-        let never = told(r#""pattern": "active-active", "shed": "never""#);
-        assert_eq!(never[2], (3, "lon".into(), Some(92), 5), "all of London's 45 go to Paris, which has 60 of 100");
+    fn clients_who_may_not_be_moved_are_refused_when_their_region_is_full() {
+        let sharded = fence_losses(r#""pattern": "regional-sharding""#);
+        assert_eq!(
+            sharded[1],
+            (3, "fra".into(), Some(123), 80),
+            "with regional sharding clients never leave their home"
+        );
+        let never = fence_losses(r#""pattern": "active-active", "shed": "never""#);
+        assert_eq!(never[2], (3, "lon".into(), Some(92), 5), "all 45 from London go to Paris, which has room for 40");
     }
 
     #[test]
@@ -212,21 +222,24 @@ mod tests {
             "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
                 "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } } }"#;
         let table = Table::compile(document.as_bytes()).unwrap();
-        let told = losses(&table, &Classes::stated(&table), &[RegionIndex(1)]);
-        assert_eq!((told[0].load(), told[0].is_carried(Ratio::ONE)), (None, None));
-        assert_eq!(told[1].is_carried(Ratio::ONE), Some(false), "without Paris it is known");
+        let fence_losses = losses(&table, &Classes::stated(&table), &[RegionIndex(1)]);
+        assert_eq!((fence_losses[0].load(), fence_losses[0].is_carried(Ratio::ONE)), (None, None));
+        assert_eq!(fence_losses[1].is_carried(Ratio::ONE), Some(false), "without Paris all capacities are known");
     }
 
     #[test]
-    fn the_plan_settles_at_the_marks_and_the_rest_goes_where_health_sends_it() {
+    fn the_plan_fills_regions_up_to_their_marks_and_other_clients_go_where_health_sends_them() {
         let table = table(r#""pattern": "active-active""#);
         let classes = Classes::stated(&table);
         let at = |lost: Option<u32>| -> Vec<u64> {
             settled(&table, &classes, lost.map(RegionIndex)).iter().map(|amount| (amount + 500) / 1_000).collect()
         };
         let all_there = at(None);
-        assert!((184..=186).contains(&all_there.iter().sum::<u64>()), "each is rounded: {all_there:?}");
-        assert!((76..=77).contains(&all_there[0]) && all_there[2] >= 63, "Frankfurt gives to Paris: {all_there:?}");
-        assert_eq!(at(Some(0)), [0, 45, 140], "Paris has no room below its mark but for 10, and is the only one left");
+        assert!((184..=186).contains(&all_there.iter().sum::<u64>()), "the sum of rounded amounts: {all_there:?}");
+        assert!(
+            (76..=77).contains(&all_there[0]) && all_there[2] >= 63,
+            "Frankfurt's clients move to Paris: {all_there:?}"
+        );
+        assert_eq!(at(Some(0)), [0, 45, 140], "Paris has room for 10 below its mark, but no other region is up");
     }
 }

@@ -1,6 +1,6 @@
-//! What every fence would have to carry without one of its regions, by the demand of the moment. Takes classes and the
-//! capacities of regions that are up, returns loads, the highest first. Called by the node with each plan, for its
-//! metrics; so its cost is bounded. `bailiwick plan` tells more ([`super::losses`]).
+//! The load that every fence would have without one of its regions, at the present demand. Takes classes and the
+//! present capacities of regions, returns loads, the highest first. Called by the node with each plan, for its metrics.
+//! So the work is bounded; `bailiwick plan` computes more ([`super::losses`]).
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use super::{Amount, Classes};
 use crate::rules::Ratio;
 use crate::table::RegionIndex;
 
-/// The most fences that are looked at: those with the highest demand.
+/// The most fences whose margins are computed: those with the highest demand.
 const MAX_FENCES: usize = 64;
-/// The most losses that are told.
-const MAX_TOLD: usize = 256;
+/// The most margins that are returned.
+const MAX_MARGINS: usize = 256;
 
 /// The load of a fence without one of its regions.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,21 +21,21 @@ pub struct Margin {
     pub fence: Vec<RegionIndex>,
     /// The region that is lost.
     pub lost: RegionIndex,
-    /// The demand of clients that may be served in this fence only, over what the rest can carry.
+    /// The demand of clients who may not be served outside of this fence, divided by the capacity of the other regions.
     pub load: Ratio,
 }
 
-/// What is known of all fences.
+/// The margins of all fences.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Margins {
-    /// The losses with the highest loads.
+    /// The margins with the highest loads.
     pub worst: Vec<Margin>,
-    /// How many further losses were left out.
+    /// How many margins were left out.
     pub left_out: usize,
 }
 
-/// The loads of all fences without each of their regions. `capacity` is that of a region now: nothing if it is down.
-/// A fence with a region of unknown capacity, or of one region only, has none.
+/// The margins of all fences without each of their regions. `capacity` returns the present capacity of a region, 0 if
+/// the region is down. A fence with only one region, or with a region of unknown capacity, has no margins.
 #[must_use]
 pub fn margins(classes: &Classes, capacity: impl Fn(RegionIndex) -> Option<Amount>) -> Margins {
     let mut fences: BTreeMap<Vec<RegionIndex>, Amount> = BTreeMap::new();
@@ -48,21 +48,21 @@ pub fn margins(classes: &Classes, capacity: impl Fn(RegionIndex) -> Option<Amoun
     let mut left_out: usize = largest.iter().skip(MAX_FENCES).map(|(fence, _)| fence.len()).sum();
     let mut worst = Vec::new();
     for (fence, _) in largest.into_iter().take(MAX_FENCES).filter(|(fence, _)| fence.len() > 1) {
-        // Clients of a narrower fence compete for the same regions, and have nowhere else to go.
+        // Clients with a narrower fence count too: they compete for the same regions and have no other region.
         let is_within = |narrower: &[RegionIndex]| narrower.iter().all(|region| fence.binary_search(region).is_ok());
         let inside = fences.iter().filter(|(narrower, _)| is_within(narrower));
         let demand = inside.fold(0, |sum: Amount, (_, demand)| sum.saturating_add(*demand));
         let capacities = fence.iter().map(|region| capacity(*region)).collect::<Option<Vec<Amount>>>();
         let Some(capacities) = capacities else { continue };
-        let all = capacities.iter().fold(0, |sum: Amount, one| sum.saturating_add(*one));
+        let total = capacities.iter().fold(0, |sum: Amount, capacity| sum.saturating_add(*capacity));
         for (lost, own) in fence.iter().zip(capacities) {
-            let load = Ratio::between(demand, all.saturating_sub(own));
+            let load = Ratio::between(demand, total.saturating_sub(own));
             worst.push(Margin { fence: fence.clone(), lost: *lost, load });
         }
     }
     worst.sort_by(|a, b| (b.load, &a.fence, a.lost).cmp(&(a.load, &b.fence, b.lost)));
-    left_out += worst.len().saturating_sub(MAX_TOLD);
-    worst.truncate(MAX_TOLD);
+    left_out += worst.len().saturating_sub(MAX_MARGINS);
+    worst.truncate(MAX_MARGINS);
     Margins { worst, left_out }
 }
 
@@ -72,7 +72,8 @@ mod tests {
     use crate::load::{losses, requests};
     use crate::table::Table;
 
-    /// Three regions of 100 each. Germans may be served in all of them, the British in London only.
+    /// Three regions of capacity 100. Clients from the UK may be served in all regions, clients from the EU not in
+    /// London.
     fn table() -> Table {
         Table::compile(
             br#"{ "version": 1, "revision": 1,
@@ -88,18 +89,19 @@ mod tests {
         .unwrap()
     }
 
-    fn told(table: &Table, capacity: impl Fn(RegionIndex) -> Option<Amount>) -> Vec<(String, String, u32)> {
+    /// The margins: fence, lost region, load in millionths.
+    fn named(table: &Table, capacity: impl Fn(RegionIndex) -> Option<Amount>) -> Vec<(String, String, u32)> {
         let name = |region: &RegionIndex| table.region(*region).id.to_string();
         let all = margins(&Classes::stated(table), capacity).worst;
-        let one = |one: &Margin| {
-            let fence: Vec<_> = one.fence.iter().map(name).collect();
-            (fence.join("+"), name(&one.lost), one.load.0)
+        let with_names = |margin: &Margin| {
+            let fence: Vec<_> = margin.fence.iter().map(name).collect();
+            (fence.join("+"), name(&margin.lost), margin.load.0)
         };
-        all.iter().map(one).collect()
+        all.iter().map(with_names).collect()
     }
 
     #[test]
-    fn the_load_without_a_region_is_that_of_the_plan_command() {
+    fn the_margins_equal_the_loads_that_the_plan_command_prints() {
         let table = table();
         let classes = Classes::stated(&table);
         let all: Vec<RegionIndex> = (0..3).map(RegionIndex).collect();
@@ -107,26 +109,30 @@ mod tests {
         let by_command = losses(&table, &classes, &all);
         let margins = margins(&classes, stated);
         assert_eq!(margins.left_out, 0);
-        for one in &margins.worst {
-            let same = |loss: &&crate::load::FenceLoss| loss.fence == one.fence && loss.lost == Some(one.lost);
-            assert_eq!(by_command.iter().find(same).unwrap().load(), Some(one.load));
+        for margin in &margins.worst {
+            let same = |loss: &&crate::load::FenceLoss| loss.fence == margin.fence && loss.lost == Some(margin.lost);
+            assert_eq!(by_command.iter().find(same).unwrap().load(), Some(margin.load));
         }
         assert_eq!(margins.worst.len(), 5, "two fences, of two regions and of three");
-        let (fence, lost, load) = &told(&table, stated)[0];
+        let (fence, lost, load) = &named(&table, stated)[0];
         assert_eq!((fence.as_str(), lost.as_str(), *load), ("fra+par", "fra", 1_400_000));
     }
 
     #[test]
-    fn a_region_that_is_down_carries_nothing_and_one_that_is_not_known_tells_nothing() {
+    fn a_down_region_has_capacity_0_and_an_unknown_capacity_gives_no_margins() {
         let table = table();
         let with = |fra| move |region: RegionIndex| if region == RegionIndex(0) { fra } else { Some(requests(100)) };
-        let down = told(&table, with(Some(0)));
-        assert_eq!((down[0].1.as_str(), down[0].2), ("par", u32::MAX), "nothing is left of it");
-        assert_eq!(told(&table, with(None)), []);
+        let down = named(&table, with(Some(0)));
+        assert_eq!(
+            (down[0].1.as_str(), down[0].2),
+            ("par", u32::MAX),
+            "without Paris, the fence fra+par has no capacity"
+        );
+        assert_eq!(named(&table, with(None)), []);
     }
 
     #[test]
-    fn what_is_told_is_bounded_whatever_the_rules_have() {
+    fn the_number_of_margins_is_bounded_for_any_rules() {
         let regions: serde_json::Map<_, _> = (0..200)
             .map(|n| (format!("r{n:03}"), serde_json::json!({ "countries": ["DE"], "load": { "capacity": 1 } })))
             .collect();
@@ -147,7 +153,7 @@ mod tests {
         let mut classes = Classes::stated(&table);
         classes.observe(&table, orders);
         let margins = margins(&classes, |_| Some(1_000));
-        assert_eq!((margins.worst.len(), margins.left_out), (MAX_TOLD, 100 * 100 - MAX_TOLD));
+        assert_eq!((margins.worst.len(), margins.left_out), (MAX_MARGINS, 100 * 100 - MAX_MARGINS));
         assert!(margins.worst.is_sorted_by(|a, b| a.load >= b.load));
     }
 }

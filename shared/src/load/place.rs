@@ -1,14 +1,14 @@
-//! Takes a client's name, returns its [`Point`]: a number that decides in which share the client is. Called before a
-//! plan is asked for one client.
+//! Takes the name or network of a client, returns its [`Point`]: a number that decides which share of a plan the client
+//! belongs to. Called before a client's region is looked up in a plan.
 
 use crate::rules::Ratio;
 use crate::table::RegionIndex;
 
-/// How many points DNS tells apart, so that an answer can be remembered for each.
+/// The number of buckets that DNS divides all points into. DNS keeps one answer per bucket.
 pub const BUCKETS: u32 = 64;
 
-/// Where a client stands on the line from 0 to 1, in millionths. It doesn't change with shares, so a share that grows
-/// moves clients that stayed, and none of those it moved before.
+/// The position of a client on a line from 0 to 1, in millionths. The position doesn't depend on the shares. So when a
+/// share grows, more clients are moved, and all clients that were moved before stay where they are.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Point(u32);
 
@@ -16,8 +16,8 @@ pub struct Point(u32);
 const LINE: u32 = Ratio::ONE.0;
 
 impl Point {
-    /// The point of a client by whatever names it, such as its prefix, or its tenant and session. `home` makes the
-    /// points at different homes differ, so that the same clients aren't moved from everywhere.
+    /// The point of a client. `client` is any name of the client, such as its prefix, or its tenant and session. `home`
+    /// is its home region: points at different homes differ, so that not the same clients are moved everywhere.
     ///
     /// ```
     /// use bailiwick_rules::load::Point;
@@ -26,12 +26,12 @@ impl Point {
     /// ```
     #[must_use]
     pub fn of(client: &[u8], home: &str) -> Self {
-        // FNV alone leaves the high bits of short names alike.
+        // FNV alone gives short names similar high bits.
         Self::at(mix(fnv(client.iter().chain(&[0xff]).chain(home.as_bytes()))))
     }
 
-    /// The point of the clients of a network: the bits of its prefix, and how many they are. DNS asks this for each
-    /// query, so it takes only a few instructions.
+    /// The point of a network's clients, by the bits of its prefix and their number. DNS calls this for each query, so
+    /// the function takes only a few instructions.
     ///
     /// ```
     /// use bailiwick_rules::load::{Home, Point};
@@ -41,7 +41,7 @@ impl Point {
     /// ```
     #[must_use]
     pub fn of_network(prefix: u64, length: u8, home: Home) -> Self {
-        // Prefixes of different lengths differ in the bits above.
+        // The length is stored in the highest bits, which no prefix uses.
         Self::at(mix(mix(prefix ^ u64::from(length) << 56).wrapping_add(home.0)))
     }
 
@@ -64,7 +64,7 @@ impl Point {
         Self(bucket.min(BUCKETS - 1) * width + width / 2)
     }
 
-    /// The region that a class's shares give this point; `None`: it stays.
+    /// The region that the shares of a class give this point; `None` if the client isn't moved.
     pub(crate) fn on(self, shares: impl IntoIterator<Item = (RegionIndex, Ratio)>) -> Option<RegionIndex> {
         let mut end = 0_u32;
         shares.into_iter().find_map(|(to, share)| {
@@ -74,7 +74,7 @@ impl Point {
     }
 }
 
-/// The region that networks are at home in. Points at different homes differ.
+/// The hashed name of a home region, for [`Point::of_network`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Home(u64);
 
@@ -86,7 +86,7 @@ impl Home {
     }
 }
 
-/// FNV-1a.
+/// The 64-bit FNV-1a hash.
 fn fnv<'b>(bytes: impl IntoIterator<Item = &'b u8>) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, step)
@@ -117,7 +117,7 @@ mod tests {
         for point in points() {
             counts[point.bucket() as usize] += 1;
         }
-        // 312 are expected in each; the limits are over five standard deviations away.
+        // 312 points are expected in each bucket; the limits are over five standard deviations away.
         assert!(counts.iter().all(|count| (220..410).contains(count)), "{counts:?}");
     }
 
@@ -133,7 +133,7 @@ mod tests {
                 alike += u32::from(point.bucket() == Point::of_network(network, length, par).bucket());
             }
             assert!(counts.iter().all(|count| (220..410).contains(count)), "{counts:?}");
-            assert!((220..410).contains(&alike), "{alike} of 20,000 by chance");
+            assert!((220..410).contains(&alike), "{alike} of 20,000 networks have the same bucket at both homes");
         }
         assert_ne!(Point::of_network(0x00c6_3364, 24, fra), Point::of_network(0x00c6_3364, 48, fra));
     }
@@ -144,14 +144,14 @@ mod tests {
         let changed = points().filter(|point| point.on(before.clone()) != point.on(after.clone()));
         let mut added = 0;
         for point in changed {
-            assert_eq!(point.on(before.clone()), None, "who was moved stays where it is");
+            assert_eq!(point.on(before.clone()), None, "a client that was moved before has another region now");
             added += 1;
         }
         assert!((3_900..4_500).contains(&added), "{added} of 20,000 for a share of 21 %");
     }
 
     #[test]
-    fn a_changed_boundary_moves_no_more_than_the_boundaries_do() {
+    fn changed_shares_move_only_the_clients_between_old_and_new_boundaries() {
         let (before, after) = (shares(&[100_000, 300_000]), shares(&[160_000, 200_000]));
         let changed = points().filter(|point| point.on(before.clone()) != point.on(after.clone())).count();
         assert!((1_800..2_200).contains(&changed), "{changed} of 20,000: 6 % at the first boundary, 4 % at the second");

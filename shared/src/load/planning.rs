@@ -1,13 +1,13 @@
 //! Makes the plan. Takes loads, demand, the last plan and the time; returns the shares of clients to move. Called once
-//! per interval, and on every change of health.
+//! per interval, and whenever the health of a region changes.
 //!
 //! The steps are:
 //! 1. find each region's natural load and how much it may take ([`super::readings`]);
 //! 2. decide how much each class has to move;
-//! 3. decide who goes where ([`super::fill`]). Clients whose home is down come first.
+//! 3. decide how much goes to which region ([`super::fill`]). Clients whose home is down are placed first.
 //!
-//! What receivers may take is limited before donors are served. So the plan itself never lifts a region above its low
-//! mark.
+//! The room of each receiving region is computed before any client is placed. So the plan itself never raises the load
+//! of a region above its low mark.
 
 use super::classes::{ClassIndex, Classes};
 use super::fill::{Ask, fill};
@@ -18,16 +18,16 @@ use crate::rules::{Ratio, RegionLoad, ShedAt, Slew};
 use crate::table::{RegionIndex, Service, Table};
 use crate::time::{Millis, Timestamp};
 
-/// How long the edge takes to follow a share: the time until its next reading of the plan.
+/// How long the edge takes to follow a share: the time until the edge reads the plan again.
 const EDGE_LAG: Millis = Millis(5_000);
 
 /// About how long resolvers keep an answer beyond its TTL.
 const RESOLVER_LAG: Millis = Millis(10_000);
 
-/// What is seen of all regions at one moment.
+/// What is known about all regions at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
-    /// By region index. A region beyond its end is unknown, and up.
+    /// By region index. Regions beyond the end of the list count as up, with unknown load.
     pub regions: &'a [RegionSeen],
     /// The interval between readings.
     pub interval: Millis,
@@ -36,25 +36,25 @@ pub struct Seen<'a> {
 /// A part of a class's clients that is moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Move {
-    /// Where they go: a region of their fence.
+    /// The region where these clients go, inside their fence.
     pub to: RegionIndex,
-    /// Which part of the class.
+    /// The share of the class that is moved to this region.
     pub share: Ratio,
     /// The demand that is moved.
     pub amount: Amount,
-    /// About how much of it has arrived. Caches and edges follow with a delay.
+    /// The estimated part of `amount` that has already moved. DNS caches and the edge follow a plan with a delay.
     pub(super) reached: Amount,
 }
 
-/// Who is moved where. Equal inputs give an equal plan.
+/// A plan: the clients to move, and where they go. Equal inputs give an equal plan.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
     at: Timestamp,
     regions: Vec<RegionState>,
-    /// By class.
+    /// By class: the planned moves.
     moves: Vec<Vec<Move>>,
-    /// By class: the demand that has to leave a region that is down, and that the plan doesn't place. Health alone
-    /// decides where it goes. It has no share.
+    /// By class: the demand that has to leave a down region and for which the plan found no room. This demand goes to
+    /// the next region that is up. These moves have share 0.
     left: Vec<Vec<Move>>,
 }
 
@@ -65,23 +65,23 @@ impl Plan {
         self.at
     }
 
-    /// The same plan for the next rules. Regions and classes are found by the names of services and regions; a class
-    /// whose fence isn't the same begins without moves.
+    /// The same plan after the rules changed. Regions and classes are matched by the names of services and regions. A
+    /// class whose fence has changed begins without moves.
     #[must_use]
     pub fn carried(&self, (old, old_classes): (&Table, &Classes), (new, new_classes): (&Table, &Classes)) -> Self {
         let before = |region: RegionIndex| old.region_named(new.region(region).id.as_str());
         let state = |region| before(region).map(|before| self.region(before)).unwrap_or_default();
         let class_before = |class: &super::Class| {
             let service = old.service_named(new.service(class.service).id.as_str())?;
-            let order: Vec<RegionIndex> = class.order.iter().map(|one| before(*one)).collect::<Option<_>>()?;
+            let order: Vec<RegionIndex> = class.order.iter().map(|region| before(*region)).collect::<Option<_>>()?;
             old_classes.of_order(service, order)
         };
         let carry = |lists: &[Vec<Move>]| {
             let of_class = |class: &super::Class| {
                 let moves = class_before(class).and_then(|index| lists.get(index.0));
-                let carried = |one: &Move| {
-                    let to = new.region_named(old.region(one.to).id.as_str())?;
-                    Some(Move { to, ..*one })
+                let carried = |planned: &Move| {
+                    let to = new.region_named(old.region(planned.to).id.as_str())?;
+                    Some(Move { to, ..*planned })
                 };
                 moves.into_iter().flatten().filter_map(carried).collect()
             };
@@ -95,39 +95,41 @@ impl Plan {
         }
     }
 
-    /// What is remembered of a region.
+    /// The state of a region.
     #[must_use]
     pub fn region(&self, region: RegionIndex) -> RegionState {
         self.regions.get(region.get()).copied().unwrap_or_default()
     }
 
-    /// The moves of a class, in the order of its fence. They cut the line of its clients in this order.
+    /// The moves of a class, in the order of its fence. The first share is the beginning of the line of [`Point`]s, the
+    /// second share follows, and so on.
     #[must_use]
     pub fn moves(&self, class: ClassIndex) -> &[Move] {
         self.moves.get(class.0).map_or(&[], Vec::as_slice)
     }
 
-    /// The region for a client of a class; `None`: where distance and health send it.
+    /// The region that a client of a class is moved to; `None` if the client isn't moved.
     #[must_use]
     pub fn choose(&self, class: ClassIndex, point: Point) -> Option<RegionIndex> {
-        point.on(self.moves(class).iter().map(|one| (one.to, one.share)))
+        point.on(self.moves(class).iter().map(|planned| (planned.to, planned.share)))
     }
 
     /// The part of a class that is moved.
     #[must_use]
     pub fn share(&self, class: ClassIndex) -> Ratio {
-        Ratio(self.moves(class).iter().map(|one| one.share.0).sum())
+        Ratio(self.moves(class).iter().map(|planned| planned.share.0).sum())
     }
 
-    /// The part of a class that has to leave a region that is down, and for which the plan has no room. Health alone
-    /// decides where it goes.
+    /// The demand of a class that has to leave a down region and for which the plan found no room. This demand goes to
+    /// the next region that is up.
     #[must_use]
     pub fn left(&self, class: ClassIndex) -> Amount {
-        self.left.get(class.0).map_or(0, |left| left.iter().map(|one| one.amount).sum())
+        self.left.get(class.0).map_or(0, |left| left.iter().map(|unplaced| unplaced.amount).sum())
     }
 }
 
-/// Plans for one moment. `previous` is the last plan of the same table and classes; without it nothing was moved.
+/// Makes the plan for one moment. `previous` is the last plan for the same table and classes; without a previous plan,
+/// nothing has been moved yet.
 ///
 /// ```
 /// use bailiwick_rules::load::{Classes, ClassIndex, Plan, Reading, RegionSeen, Seen, plan};
@@ -148,11 +150,11 @@ impl Plan {
 ///     RegionSeen { is_up, capacity: Some(100_000), reading: Some(Reading { used, at: now }) }
 /// };
 ///
-/// // Frankfurt is dead. Paris takes what it can below its low mark of 70: 50 of 90.
+/// // Frankfurt is down. Paris carries 20 and has a low mark of 70, so it gets 50 of Frankfurt's 90.
 /// let regions = [seen(false, 0), seen(true, 20_000)];
 /// let plan = plan(&table, &classes, &Seen { regions: &regions, interval: Millis(10_000) }, None, now);
 /// let moves = (0..classes.list().len()).flat_map(|class| plan.moves(ClassIndex(class)));
-/// let moved: u64 = moves.map(|one| one.amount).sum();
+/// let moved: u64 = moves.map(|planned| planned.amount).sum();
 /// assert!((49_990..=50_000).contains(&moved), "{moved}");
 /// ```
 #[must_use]
@@ -165,15 +167,17 @@ pub fn plan(table: &Table, classes: &Classes, seen: &Seen<'_>, previous: Option<
     Planner { table, classes, regions, previous, elapsed }.plan(&moves, &left, fade, now)
 }
 
-/// The moves of the last plan, with what has arrived since.
+/// The moves of the last plan, with `reached` brought up to date.
 pub(super) fn arrived(table: &Table, classes: &Classes, previous: Option<&Plan>, elapsed: Millis) -> Vec<Vec<Move>> {
     following(table, classes, previous.map_or(&[], |previous| &previous.moves), elapsed)
 }
 
+/// Moves of an earlier time, with `reached` brought up to date.
 fn following(table: &Table, classes: &Classes, lists: &[Vec<Move>], elapsed: Millis) -> Vec<Vec<Move>> {
     let follow = |(index, class): (usize, &super::Class)| {
         let lag = lag(table.service(class.service));
-        let arrive = |one: &Move| Move { reached: follow(one.reached, one.amount, elapsed, lag), ..*one };
+        let arrive =
+            |earlier: &Move| Move { reached: follow(earlier.reached, earlier.amount, elapsed, lag), ..*earlier };
         lists.get(index).into_iter().flatten().map(arrive).collect()
     };
     classes.list().iter().enumerate().map(follow).collect()
@@ -187,11 +191,12 @@ fn lag(service: &Service) -> Millis {
     }
 }
 
-/// How much of a move has arrived after a span. The rest shrinks by the same part in each lag.
+/// How much has reached its region after a time. The difference to the goal shrinks exponentially, with the lag as time
+/// constant.
 fn follow(reached: Amount, goal: Amount, elapsed: Millis, lag: Millis) -> Amount {
     let step = |rest: Amount| {
         let whole = elapsed.0.saturating_add(lag.0).max(1);
-        // Rounded up, so that the whole arrives in the end.
+        // Rounded up, so that the goal is reached in the end.
         proportion(rest, elapsed.0, whole).saturating_add(u64::from(elapsed.0 > 0)).min(rest)
     };
     match goal.checked_sub(reached) {
@@ -200,7 +205,7 @@ fn follow(reached: Amount, goal: Amount, elapsed: Millis, lag: Millis) -> Amount
     }
 }
 
-/// The state of every region, but for its room.
+/// The state of every region, from its last state and what is known about it now.
 fn assess(
     table: &Table,
     classes: &Classes,
@@ -215,16 +220,16 @@ fn assess(
             home.counted = home.counted.saturating_add(class.demand);
         }
     }
-    // Clients that health alone moved away from a region that is down go back when it returns, like planned moves.
+    // Clients that left a down region without a plan go home when the region is up again, as planned moves do.
     for (lists, is_planned) in moved.iter().zip([true, false]) {
         for (class, moves) in classes.list().iter().zip(*lists) {
-            for one in moves {
+            for moved in moves {
                 if let Some(home) = effects.get_mut(class.home().get()) {
-                    home.given = home.given.saturating_add(one.reached);
+                    home.given = home.given.saturating_add(moved.reached);
                 }
-                if let Some(receiver) = effects.get_mut(one.to.get()) {
-                    receiver.taken = receiver.taken.saturating_add(one.reached);
-                    receiver.planned = receiver.planned.saturating_add(if is_planned { one.amount } else { 0 });
+                if let Some(receiver) = effects.get_mut(moved.to.get()) {
+                    receiver.taken = receiver.taken.saturating_add(moved.reached);
+                    receiver.planned = receiver.planned.saturating_add(if is_planned { moved.amount } else { 0 });
                 }
             }
         }
@@ -241,12 +246,13 @@ fn assess(
     effects.iter().enumerate().map(state).collect()
 }
 
+/// The low and high mark of a region, with the defaults if the rules have none.
 fn marks(table: &Table, region: usize) -> RegionLoad {
     table.regions().get(region).and_then(|region| region.load.as_deref().copied()).unwrap_or_default()
 }
 
 impl RegionSeen {
-    /// A region as the rules state it, with what it was measured to carry.
+    /// A region with the capacity that the rules state and a measured load.
     #[must_use]
     pub fn stated(table: &Table, region: RegionIndex, is_up: bool, reading: Option<super::Reading>) -> Self {
         Self { is_up, capacity: table.region(region).capacity().map(requests), reading }
@@ -256,16 +262,17 @@ impl RegionSeen {
 /// How much of a class has to be moved.
 #[derive(Clone, Copy, Default)]
 struct Wish {
-    /// The requests that its clients have in flight, estimated by the measured load of its home.
+    /// The requests that its clients have in flight, scaled to the measured load of the home region.
     demand: Amount,
-    /// How much it moves if all classes of its home move the same part.
+    /// The amount to move if all classes of the home region move the same part.
     least: Amount,
-    /// How much it may move in place of other classes of its home that can't move.
+    /// The most that may be moved, if other classes of the home region find no room.
     most: Amount,
-    /// Whether its home can't serve them, so that they go first.
+    /// Whether the home region can't serve these clients. Then they are placed before other clients.
     must: bool,
 }
 
+/// The inputs of one plan.
 struct Planner<'a> {
     table: &'a Table,
     classes: &'a Classes,
@@ -275,6 +282,7 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    /// Makes the plan. `arrived` and `left` are the last plan's moves, brought up to date.
     fn plan(self, arrived: &[Vec<Move>], left: &[Vec<Move>], fade: Ratio, now: Timestamp) -> Plan {
         let needs = self.needs();
         let wanted = self.wanted(&needs);
@@ -287,7 +295,8 @@ impl Planner<'_> {
             .map(|class| Ask { choices: class.order.get(1..).unwrap_or(&[]), wanted: 0, placed: Vec::new() })
             .collect();
 
-        // Clients that have to move are placed first. Later asks may exchange places with them, but take none away.
+        // Clients that have to move are placed first. Later asks may move them to another region, but never take their
+        // room away.
         for must in [true, false] {
             for (ask, wish) in asks.iter_mut().zip(&wishes).filter(|(_, wish)| wish.must == must) {
                 ask.wanted = wish.least;
@@ -304,20 +313,20 @@ impl Planner<'_> {
         Plan { at: now, regions: self.regions, moves, left }
     }
 
-    /// Where health alone sends the part of a class that isn't placed, if its home is down.
+    /// If the home of a class is down: the region where its clients go that the plan didn't place.
     fn left(&self, class: &super::Class, placed: Amount, before: &[Move]) -> Vec<Move> {
         let is_down =
-            |region: RegionIndex| self.regions.get(region.get()).is_some_and(|one| one.standing == Standing::Down);
-        let mut left: Vec<Move> = before.iter().map(|one| Move { amount: 0, ..*one }).collect();
+            |region: RegionIndex| self.regions.get(region.get()).is_some_and(|state| state.standing == Standing::Down);
+        let mut left: Vec<Move> = before.iter().map(|earlier| Move { amount: 0, ..*earlier }).collect();
         let first_up = class.order.iter().copied().find(|region| !is_down(*region));
         let amount = self.demand(class).saturating_sub(placed);
         if let Some(to) = first_up.filter(|_| is_down(class.home()) && class.leaves_home) {
-            match left.iter_mut().find(|one| one.to == to) {
-                Some(one) => one.amount = amount,
+            match left.iter_mut().find(|unplaced| unplaced.to == to) {
+                Some(unplaced) => unplaced.amount = amount,
                 None => left.push(Move { to, share: Ratio(0), amount, reached: 0 }),
             }
         }
-        left.retain(|one| one.amount > 0 || one.reached > 0);
+        left.retain(|unplaced| unplaced.amount > 0 || unplaced.reached > 0);
         left
     }
 
@@ -333,7 +342,8 @@ impl Planner<'_> {
         self.regions.iter().enumerate().map(need).collect()
     }
 
-    /// The demand of a class. If its home's natural load is known, the counts are scaled so that they add up to it.
+    /// The demand of a class. If the natural load of its home is known, the counted demands of all classes of this home
+    /// are scaled so that they add up to the natural load.
     fn demand(&self, class: &super::Class) -> Amount {
         match self.regions.get(class.home().get()) {
             Some(home) if home.counted > 0 => proportion(class.demand, home.natural, home.counted),
@@ -341,6 +351,7 @@ impl Planner<'_> {
         }
     }
 
+    /// How much of a class has to be moved. `wanted` is the part to move, by home region.
     fn wish(&self, index: usize, wanted: &[Ratio], fade: Ratio) -> Wish {
         let class = &self.classes.list()[index];
         if !class.moves {
@@ -369,7 +380,7 @@ impl Planner<'_> {
         }
     }
 
-    /// By home: the part that each of its movable classes has to move, so that its marks allow the rest.
+    /// By home region: the part that each of its movable classes has to move, so that the marks allow the rest to stay.
     fn wanted(&self, needs: &[Amount]) -> Vec<Ratio> {
         let mut movable = vec![0; needs.len()];
         for class in self.classes.list().iter().filter(|class| class.moves) {
@@ -377,7 +388,7 @@ impl Planner<'_> {
                 *movable += self.demand(class);
             }
         }
-        // Rounded up, so that the rest never exceeds the mark.
+        // Rounded up, so that the staying part never exceeds the mark.
         let part = |need: Amount, movable| Ratio(Ratio::between(need, movable).0.saturating_add(1).min(Ratio::ONE.0));
         needs
             .iter()
@@ -386,7 +397,8 @@ impl Planner<'_> {
             .collect()
     }
 
-    /// If some classes of a home found no room, its other classes move more, as far as their slew allows.
+    /// If some classes of a home region found no room, the other classes of this home move more, as far as their slew
+    /// allows.
     fn rest(&self, asks: &mut [Ask<'_>], wishes: &[Wish], needs: &[Amount], rooms: &mut [Amount]) {
         let mut missing: Vec<Amount> = needs.to_vec();
         let homes = || self.classes.list().iter().map(|class| class.home().get());
@@ -405,19 +417,20 @@ impl Planner<'_> {
     }
 }
 
-/// The moves of a class: what is placed now, in the order of the fence, and what is still on its way back.
+/// The moves of a class, in the order of the fence: the amounts placed now, and earlier moves whose clients haven't all
+/// gone home yet.
 fn moves(ask: &Ask<'_>, wish: &Wish, before: &[Move]) -> Vec<Move> {
-    let position = |region: RegionIndex| ask.choices.iter().position(|one| *one == region);
-    let on_the_way = before.iter().filter(|one| one.reached > 0).filter_map(|one| position(one.to));
-    let mut choices: Vec<usize> = ask.placed.iter().map(|(choice, _)| *choice).chain(on_the_way).collect();
+    let position = |region: RegionIndex| ask.choices.iter().position(|choice| *choice == region);
+    let still_away = before.iter().filter(|earlier| earlier.reached > 0).filter_map(|earlier| position(earlier.to));
+    let mut choices: Vec<usize> = ask.placed.iter().map(|(choice, _)| *choice).chain(still_away).collect();
     choices.sort_unstable();
     choices.dedup();
-    let made = |choice: usize| {
+    let to_move = |choice: usize| {
         let to = ask.choices[choice];
-        let placed = ask.placed.iter().find(|(one, _)| *one == choice).map_or(0, |(_, amount)| *amount);
-        let reached = before.iter().find(|one| one.to == to).map_or(0, |one| one.reached);
+        let placed = ask.placed.iter().find(|(placed_at, _)| *placed_at == choice).map_or(0, |(_, amount)| *amount);
+        let reached = before.iter().find(|earlier| earlier.to == to).map_or(0, |earlier| earlier.reached);
         let share = Ratio::between(placed, wish.demand.max(1)).min(Ratio::ONE);
         Move { to, share, amount: share.of(wish.demand), reached }
     };
-    choices.into_iter().map(made).collect()
+    choices.into_iter().map(to_move).collect()
 }

@@ -1,6 +1,6 @@
-//! The invariants of plans, over random fleets: capacities, demand, health and readings of random fences.
+//! Tests of the invariants of plans, over random fleets: random fences, capacities, demand, health and readings.
 //!
-//! Each fleet is a seed. `LOAD_FLEETS=10` runs ten times as many.
+//! Each fleet is made from a seed. `LOAD_FLEETS=10` tests ten times as many fleets.
 
 use super::*;
 use crate::geo::CountryCode;
@@ -12,7 +12,7 @@ use crate::time::{Millis, Timestamp};
 const INTERVAL: Millis = Millis(10_000);
 const COUNTRIES: [&str; 10] = ["DE", "FR", "AT", "IE", "GB", "US", "CA", "JP", "SG", "BR"];
 
-/// A random fleet: its table, who asks, and what its regions can carry.
+/// A random fleet: its rules, the classes of its clients, and the capacities of its regions.
 struct Fleet {
     random: Random,
     table: Table,
@@ -20,6 +20,7 @@ struct Fleet {
     capacities: Vec<Option<Amount>>,
 }
 
+/// A random rules document.
 fn document(random: &mut Random) -> String {
     let regions: Vec<String> = (0..2 + random.below(6))
         .map(|n| {
@@ -55,7 +56,7 @@ fn document(random: &mut Random) -> String {
     )
 }
 
-/// Runs a check over random fleets: many of each set of fences, as those are what takes long to compile.
+/// Runs a check over random fleets. Many fleets share a rules document, because compiling documents takes most time.
 fn for_all(property: &str, fleets: u64, mut check: impl FnMut(&mut Fleet)) {
     const OF_EACH: u64 = 25;
     let times = std::env::var("LOAD_FLEETS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
@@ -83,7 +84,7 @@ fn for_all(property: &str, fleets: u64, mut check: impl FnMut(&mut Fleet)) {
 }
 
 impl Fleet {
-    /// New capacities and demand. Some regions' capacities aren't known.
+    /// Sets random capacities and demands. The capacity of some regions isn't known.
     fn shuffle(&mut self) {
         let random = &mut self.random;
         let amount = |random: &mut Random| random.below(1_000) as Amount * if random.chance(50) { 1_000 } else { 7 };
@@ -93,7 +94,7 @@ impl Fleet {
         }
     }
 
-    /// What each region carries of its own clients.
+    /// The demand of each region's own clients.
     fn own(&self) -> Vec<Amount> {
         let mut own = vec![0; self.capacities.len()];
         for class in self.classes.list() {
@@ -102,18 +103,19 @@ impl Fleet {
         own
     }
 
-    /// What each region carries as far as moves have arrived.
+    /// The load of each region, by the moves that have arrived.
     fn carried(&self, moves: &[Vec<Move>]) -> Vec<Amount> {
         let mut carried = self.own();
         for (class, moves) in self.classes.list().iter().zip(moves) {
-            for one in moves {
-                carried[class.home().get()] -= one.reached;
-                carried[one.to.get()] += one.reached;
+            for planned in moves {
+                carried[class.home().get()] -= planned.reached;
+                carried[planned.to.get()] += planned.reached;
             }
         }
         carried
     }
 
+    /// Regions that are up, with fresh readings of these loads.
     fn seen(&self, used: &[Amount], at: Timestamp) -> Vec<RegionSeen> {
         let seen = |(used, capacity): (&Amount, &Option<Amount>)| RegionSeen {
             is_up: true,
@@ -127,7 +129,7 @@ impl Fleet {
         plan(&self.table, &self.classes, &Seen { regions, interval: INTERVAL }, previous, now)
     }
 
-    /// Regions as anything may be seen: down, stale, unread, full or idle.
+    /// Regions in random states: down, or with a stale, missing or random reading.
     fn any(&mut self, now: Timestamp) -> Vec<RegionSeen> {
         let own = self.own();
         let mut seen = self.seen(&own, now);
@@ -145,7 +147,7 @@ impl Fleet {
         seen
     }
 
-    /// A plan after some turns in which anything happened, and what was seen last.
+    /// Makes some plans with random states of the regions. Returns the last states, the last two plans and the time.
     fn history(&mut self) -> (Vec<RegionSeen>, Plan, Plan, Timestamp) {
         let mut now = Timestamp(1_000_000);
         let first = self.any(now);
@@ -161,6 +163,7 @@ impl Fleet {
         (seen, before, plan, now)
     }
 
+    /// The amount of a region's low mark.
     fn low(&self, region: usize) -> Amount {
         self.marks(region).low.of(self.capacities[region].unwrap_or(0))
     }
@@ -169,12 +172,12 @@ impl Fleet {
         *self.table.regions()[region].load.clone().unwrap()
     }
 
-    /// What a plan gives each region of others.
+    /// The amount that a plan moves to each region.
     fn given(&self, plan: &Plan) -> Vec<Amount> {
         let mut given = vec![0; self.capacities.len()];
         for index in 0..self.classes.list().len() {
-            for one in plan.moves(ClassIndex(index)) {
-                given[one.to.get()] += one.amount;
+            for planned in plan.moves(ClassIndex(index)) {
+                given[planned.to.get()] += planned.amount;
             }
         }
         given
@@ -182,7 +185,7 @@ impl Fleet {
 }
 
 #[test]
-fn nothing_leaves_the_fence() {
+fn no_client_is_moved_out_of_its_fence() {
     for_all("fence", 100_000, |fleet| {
         let (_, _, plan, _) = fleet.history();
         for country in COUNTRIES {
@@ -201,13 +204,13 @@ fn nothing_leaves_the_fence() {
 }
 
 #[test]
-fn no_bucket_leaves_the_fence() {
+fn no_bucket_is_moved_out_of_its_fence() {
     let mut moved = 0_u64;
     for_all("fence of buckets", 100_000, |fleet| {
         let (_, _, plan, _) = fleet.history();
         let shares = BucketShares::new(&fleet.classes, &plan, |_| true);
         for class in fleet.classes.list() {
-            // Some other order of the same home, and a part of it.
+            // Another order with the same home, possibly with fewer regions.
             let mut order = class.order.clone();
             let rest = order.len() - 1;
             for place in 1..rest {
@@ -216,17 +219,17 @@ fn no_bucket_leaves_the_fence() {
             order.truncate(1 + fleet.random.below(order.len()));
             for (order, is_planned) in [(&class.order, true), (&order, false)] {
                 let Some(buckets) = shares.of(class.service, order) else { continue };
-                assert!(class.moves, "who may not be moved isn't");
+                assert!(class.moves, "a class that may not be moved has buckets");
                 assert!(buckets.iter().flatten().all(|region| order[1..].contains(region)));
                 moved += u64::from(is_planned);
             }
         }
     });
-    assert!(moved > 15_000, "{moved} classes of which somebody is moved");
+    assert!(moved > 15_000, "only {moved} classes have moved clients");
 }
 
 #[test]
-fn no_region_takes_more_than_it_has_room_for_and_none_takes_blindly() {
+fn no_region_takes_more_than_its_room_and_none_takes_clients_without_a_reading() {
     for_all("room", 100_000, |fleet| {
         let (seen, before, plan, _) = fleet.history();
         let (given, given_before) = (fleet.given(&plan), fleet.given(&before));
@@ -237,7 +240,7 @@ fn no_region_takes_more_than_it_has_room_for_and_none_takes_blindly() {
                 Standing::Known | Standing::Warming(_) => {
                     assert!(given[index] == 0 || given[index] + state.natural <= fleet.low(index));
                 }
-                // Stale is never read as idle.
+                // A stale reading never counts as idle.
                 Standing::Held | Standing::Fading => assert!(given[index] <= given_before[index]),
                 Standing::Down | Standing::Unknown => assert_eq!(given[index], 0),
             }
@@ -247,7 +250,7 @@ fn no_region_takes_more_than_it_has_room_for_and_none_takes_blindly() {
 }
 
 #[test]
-fn a_receiver_is_no_donor() {
+fn no_region_both_gives_and_takes_clients() {
     for_all("one way", 100_000, |fleet| {
         let (_, _, plan, _) = fleet.history();
         let given = fleet.given(&plan);
@@ -257,7 +260,7 @@ fn a_receiver_is_no_donor() {
             if standing == Standing::Known && plan.region(home).natural > fleet.low(home.get()) {
                 assert!(given[home.get()] == 0, "class {index}");
             }
-            assert!(plan.moves(ClassIndex(index)).iter().all(|one| one.to != home));
+            assert!(plan.moves(ClassIndex(index)).iter().all(|planned| planned.to != home));
         }
     });
 }
@@ -270,8 +273,9 @@ fn no_more_is_moved_than_is_needed_and_no_faster_than_the_slew() {
         let plan = fleet.plan(&seen, None, now);
         let mut moved = vec![0; fleet.capacities.len()];
         for (index, class) in fleet.classes.list().iter().enumerate() {
-            assert!(plan.share(ClassIndex(index)).0 <= 50_000, "one step of 5 % from nothing");
-            moved[class.home().get()] += plan.moves(ClassIndex(index)).iter().map(|one| one.amount).sum::<Amount>();
+            assert!(plan.share(ClassIndex(index)).0 <= 50_000, "a first step may be 5 % at most");
+            moved[class.home().get()] +=
+                plan.moves(ClassIndex(index)).iter().map(|planned| planned.amount).sum::<Amount>();
         }
         for (index, own) in fleet.own().into_iter().enumerate() {
             let Some(capacity) = fleet.capacities[index] else {
@@ -301,9 +305,9 @@ fn with_constant_demand_the_plan_settles_and_never_swings() {
         }
         let last = totals.last().unwrap();
         for class in 0..last.len() {
-            let of_class: Vec<i64> = totals.iter().map(|one| i64::from(one[class])).collect();
-            assert!(of_class[40..].iter().all(|one| (one - of_class[59]).abs() <= 2), "{of_class:?}");
-            // It may overshoot nowhere: what once shrank never grows again.
+            let of_class: Vec<i64> = totals.iter().map(|shares| i64::from(shares[class])).collect();
+            assert!(of_class[40..].iter().all(|share| (share - of_class[59]).abs() <= 2), "{of_class:?}");
+            // A share never swings: once it has shrunk, it doesn't grow again.
             let shrank = of_class.windows(2).position(|pair| pair[1] < pair[0] - 2);
             let grows = |at: usize| of_class[at..].windows(2).any(|pair| pair[1] > pair[0] + 2);
             assert!(!shrank.is_some_and(grows), "{of_class:?}");
@@ -311,7 +315,7 @@ fn with_constant_demand_the_plan_settles_and_never_swings() {
     });
 }
 
-/// What fits of what must move, by trying every cut.
+/// The most of a dead region's demand that fits into the rooms, by trying every cut of the flow.
 fn fits(fleet: &Fleet, rooms: &[Amount], dead: RegionIndex) -> Amount {
     let moving: Vec<&Class> = fleet.classes.list().iter().filter(|class| class.moves && class.home() == dead).collect();
     (0..1_u32 << moving.len())
@@ -331,7 +335,7 @@ fn fits(fleet: &Fleet, rooms: &[Amount], dead: RegionIndex) -> Amount {
 }
 
 #[test]
-fn one_death_lifts_no_other_above_its_mark_while_the_fence_has_room() {
+fn when_a_region_dies_no_other_rises_above_its_low_mark_and_all_that_fits_is_moved() {
     for_all("death", 100_000, |fleet| {
         let now = Timestamp(0);
         let own = fleet.own();
@@ -342,11 +346,11 @@ fn one_death_lifts_no_other_above_its_mark_while_the_fence_has_room() {
         let rooms: Vec<Amount> = (0..own.len()).map(|index| plan.region(RegionIndex::new(index)).room).collect();
         let of_dead = |class: &&(usize, &Class)| class.1.moves && class.1.home() == dead;
         let classes: Vec<(usize, &Class)> = fleet.classes.list().iter().enumerate().collect();
-        // Who has no other region in its fence has nowhere to go.
+        // Clients with only one region in their fence can't be moved.
         let elsewhere = |class: &&(usize, &Class)| class.1.order.len() > 1;
         let wanted: Amount = classes.iter().filter(of_dead).filter(elsewhere).map(|(_, class)| class.demand).sum();
         let left: Amount = classes.iter().filter(of_dead).map(|(index, _)| plan.left(ClassIndex(*index))).sum();
-        assert_eq!(wanted - left, fits(fleet, &rooms, dead), "all that fits is moved");
+        assert_eq!(wanted - left, fits(fleet, &rooms, dead), "some of the demand that fits isn't moved");
         for (index, given) in fleet.given(&plan).into_iter().enumerate() {
             let before = own[index];
             assert!(before + given <= before.max(fleet.low(index)), "region {index}: {before} and {given}");
@@ -355,12 +359,12 @@ fn one_death_lifts_no_other_above_its_mark_while_the_fence_has_room() {
 }
 
 #[test]
-fn a_larger_share_moves_everybody_that_a_smaller_one_does() {
+fn a_larger_share_moves_all_clients_that_a_smaller_share_moves() {
     for_all("monotone", 10_000, |fleet| {
         let later = Timestamp(86_400_000); // a day after nothing was moved: the slew allows everything
         let own = fleet.own();
         let more = fleet.random.below(500_000) as Amount;
-        // Others' clients compete for the same room, so one class alone is looked at.
+        // Classes compete for the same room. So only fleets with a single movable class are tested.
         let movable: Vec<usize> =
             (0..fleet.classes.list().len()).filter(|class| fleet.classes.list()[*class].moves).collect();
         let [class] = movable[..] else { return };
@@ -371,7 +375,7 @@ fn a_larger_share_moves_everybody_that_a_smaller_one_does() {
             fleet.plan(&fleet.seen(&used_by_all, later), Some(&Plan::default()), later)
         };
         let (small, large) = (settled(own[donor]), settled(own[donor] + more));
-        let moved = |plan: &Plan| plan.moves(ClassIndex(class)).iter().map(|one| one.amount).sum::<Amount>();
+        let moved = |plan: &Plan| plan.moves(ClassIndex(class)).iter().map(|planned| planned.amount).sum::<Amount>();
         let (before, after) = (small.share(ClassIndex(class)), large.share(ClassIndex(class)));
         // All rooms may be full: then the same amount is a smaller share of more clients.
         assert!(after >= before || moved(&large) + 10 >= moved(&small), "{before} {after}");
@@ -392,9 +396,9 @@ fn equal_inputs_give_equal_plans() {
             capacities: fleet.capacities.clone(),
         };
         core::mem::swap(&mut other.table, &mut fleet.table);
-        let one = other.history();
+        let first = other.history();
         core::mem::swap(&mut other.table, &mut fleet.table);
-        let two = fleet.history();
-        assert_eq!((one.0, one.1, one.2), (two.0, two.1, two.2));
+        let second = fleet.history();
+        assert_eq!((first.0, first.1, first.2), (second.0, second.1, second.2));
     });
 }

@@ -1,93 +1,94 @@
-//! Takes what was seen of a region, returns how far that can be trusted, and the region's natural load: what it would
-//! carry if nothing were moved. Called by [`super::planning`].
+//! The state of a region. Takes what is known about a region now, returns how far that can be trusted, and the region's
+//! natural load: the load that it would carry if no client were moved. Called by [`super::planning`].
 
 use super::Amount;
 use crate::rules::Ratio;
 use crate::time::{Millis, Timestamp};
 
-/// How long a natural load has to be lower before shares shrink. It may take up to twice as long.
+/// How long a natural load has to be lower before shares shrink. The delay may be up to twice this time.
 pub const HOLD: Millis = Millis(60_000);
 
-/// After how many intervals without a new reading the last one is stale. One reading may be late.
+/// The age, in intervals, at which a reading becomes stale. A reading that is one interval late isn't stale.
 const FRESH: u64 = 2;
-/// How many intervals longer the last shares are kept.
+/// For how many more intervals the last shares are kept.
 const HELD: u64 = 3;
 
 /// The measured load of a region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reading {
-    /// Requests in flight: its load times its capacity.
+    /// The requests in flight: the region's load times its capacity.
     pub used: Amount,
-    /// When it was measured.
+    /// When the load was measured.
     pub at: Timestamp,
 }
 
-/// What is seen of a region at one moment.
+/// What is known about a region at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RegionSeen {
-    /// Whether probes and overrides allow requests to it.
+    /// Whether probes and overrides allow requests to the region.
     pub is_up: bool,
-    /// Its present capacity. `None` if it isn't known.
+    /// The present capacity; `None` if the capacity isn't known.
     pub capacity: Option<Amount>,
     /// The newest reading.
     pub reading: Option<Reading>,
 }
 
-/// How far what is known of a region can be trusted.
+/// How far the state of a region can be trusted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Standing {
-    /// It serves nobody: all of its clients are moved.
+    /// The region is down: all of its clients are moved.
     Down,
-    /// It has come back, and gets this part of its clients until it is warm.
+    /// The region was down and is up again. Until it is warm, it gets this part of its clients.
     Warming(Ratio),
-    /// Its load and capacity are known.
+    /// The load and capacity are known.
     Known,
-    /// Its last reading is stale. The planned shares are kept.
+    /// The last reading is stale. The planned shares are kept.
     Held,
-    /// Its last reading is very old. The planned shares are taken back step by step.
+    /// The last reading is very old. The planned shares shrink step by step.
     Fading,
-    /// Its load or its capacity was never known. It neither gives nor takes.
+    /// The load or capacity was never known. No clients are moved from or to this region.
     #[default]
     Unknown,
 }
 
-/// What a plan remembers of a region.
+/// The state of a region that a plan keeps for the next plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RegionState {
-    /// How far the rest can be trusted.
+    /// How far the other fields can be trusted.
     pub standing: Standing,
-    /// Its capacity.
+    /// The capacity; 0 if it isn't known.
     pub capacity: Amount,
-    /// What it would carry if nothing were moved. This is the highest value of at least the last [`HOLD`] and at most
-    /// twice that time, so that shares don't shrink at once.
+    /// The load that the region would carry if no client were moved. This is the highest value of the last [`HOLD`], or
+    /// of up to twice that time, so that shares don't shrink at once.
     pub natural: Amount,
-    /// How much it may take from other regions, in total.
+    /// How much the region may take from other regions, in total.
     pub room: Amount,
-    /// The demand of its own clients when `natural` was measured.
+    /// The demand of the region's own clients when `natural` was measured.
     pub(super) counted: Amount,
-    /// When the newest reading that was used was taken.
+    /// The time of the newest reading that was used.
     reading_at: Option<Timestamp>,
-    /// When it came back. `None` once it is warm.
+    /// When the region was up again after an outage; `None` as soon as it is warm.
     returned_at: Option<Timestamp>,
-    /// The highest natural loads of this window of [`HOLD`] and of the one before, and which window this is.
+    /// The highest natural loads of the present window and of the window before. A window lasts [`HOLD`].
     peaks: (Amount, Amount),
+    /// The number of the present window.
     window: i64,
 }
 
 /// The planned moves of a region that have taken effect.
 #[derive(Clone, Copy, Default)]
 pub(super) struct InEffect {
-    /// Its own clients that are served elsewhere.
+    /// The demand of the region's own clients that are served elsewhere.
     pub(super) given: Amount,
-    /// Clients of other regions that are served here.
+    /// The demand of other regions' clients that are served here.
     pub(super) taken: Amount,
-    /// How much the last plan sends to it, arrived or not.
+    /// The demand that the last plan moves here, whether it has arrived or not.
     pub(super) planned: Amount,
-    /// The demand of its own clients.
+    /// The demand of the region's own clients.
     pub(super) counted: Amount,
 }
 
-/// How a region is warmed up and when readings are due.
+/// The time, the interval between readings, and how long a region is warmed up.
 #[derive(Clone, Copy)]
 pub(super) struct Times {
     pub(super) now: Timestamp,
@@ -96,7 +97,7 @@ pub(super) struct Times {
 }
 
 impl RegionState {
-    /// The state after this moment, but for the room.
+    /// The state at this moment, with the room of the last state.
     pub(super) fn next(self, seen: &RegionSeen, effect: InEffect, times: Times) -> Self {
         let mut next = self;
         next.capacity = seen.capacity.unwrap_or(0);
@@ -124,14 +125,15 @@ impl RegionState {
         next
     }
 
-    /// Takes over a reading that is new. Returns the age of the newest; `None` if there never was one.
+    /// Uses the reading if it is new. Returns the age of the newest used reading; `None` if there never was one.
     fn read(&mut self, seen: &RegionSeen, effect: InEffect, times: Times) -> Option<Millis> {
         // A reading from the future comes from a wrong clock, and would hide all later readings.
-        let usable = |reading: &Reading| reading.at <= times.now.after(times.interval);
-        let newer = |reading: &Reading| self.reading_at.is_none_or(|last| reading.at > last);
-        if let Some(reading) = seen.reading.filter(|one| usable(one) && newer(one) && seen.is_up) {
+        let is_usable = |reading: &Reading| reading.at <= times.now.after(times.interval);
+        let is_newer = |reading: &Reading| self.reading_at.is_none_or(|last| reading.at > last);
+        if let Some(reading) = seen.reading.filter(|reading| is_usable(reading) && is_newer(reading) && seen.is_up) {
             self.reading_at = Some(reading.at);
-            // If the plan used the measured load alone, it would react to its own effect.
+            // The measured load includes the effect of earlier plans, which is taken out here. Otherwise a plan would
+            // react to its own effect.
             let natural = reading.used.saturating_add(effect.given).saturating_sub(effect.taken);
             self.hold(natural, times.now);
             self.counted = effect.counted;
@@ -139,8 +141,8 @@ impl RegionState {
         self.reading_at.map(|at| times.now.since(at))
     }
 
-    /// Keeps the highest natural load of this window and the last. Windows begin at whole multiples of [`HOLD`], so
-    /// that all nodes agree on them.
+    /// Keeps the highest natural load of this window and the last window. Windows begin at whole multiples of [`HOLD`],
+    /// so that all nodes have the same windows.
     fn hold(&mut self, natural: Amount, now: Timestamp) {
         let window = now.0.div_euclid(i64::try_from(HOLD.0).unwrap_or(1).max(1));
         self.peaks = match window.saturating_sub(self.window) {
@@ -152,8 +154,8 @@ impl RegionState {
         self.natural = self.peaks.0.max(self.peaks.1);
     }
 
-    /// How much it may take from other regions in total, given its low mark's amount and how fast trust in an old
-    /// reading fades.
+    /// How much the region may take from other regions in total. `low` is the amount of its low mark, `planned` what
+    /// the last plan moves here, `fade` how much of the capacity is taken back per plan when the reading is very old.
     pub(super) fn room(&self, low: Amount, planned: Amount, fade: Ratio) -> Amount {
         let free = low.saturating_sub(self.natural);
         match self.standing {
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_ages_from_known_over_held_to_fading_and_is_never_idle() {
+    fn a_region_without_new_readings_is_held_and_then_fades_but_never_counts_as_idle() {
         let seen = up(Some((100, 0)));
         let mut state = RegionState::default();
         let mut standings = Vec::new();
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_of_which_nothing_is_known_takes_nothing() {
+    fn a_region_with_unknown_load_or_capacity_has_no_room() {
         let state = RegionState::default().next(&up(None), InEffect::default(), times(0));
         assert_eq!((state.standing, state.room(700, 0, Ratio(1))), (Standing::Unknown, 0));
         let no_capacity = RegionSeen { capacity: None, ..up(Some((1, 0))) };
@@ -204,14 +206,14 @@ mod tests {
     }
 
     #[test]
-    fn the_natural_load_counts_what_was_moved_and_is_held_at_its_peak() {
+    fn the_natural_load_excludes_moved_clients_and_is_held_at_its_peak() {
         let effect = InEffect { given: 300, taken: 50, ..InEffect::default() };
         let mut state = RegionState::default().next(&up(Some((500, 0))), effect, times(0));
         assert_eq!(state.natural, 750);
         state = state.next(&up(Some((100, 10_000))), effect, times(10_000));
-        assert_eq!(state.natural, 750, "it has to be lower for a while");
+        assert_eq!(state.natural, 750, "a lower load counts only after HOLD");
         state = state.next(&up(Some((900, 15_000))), effect, times(15_000));
-        assert_eq!(state.natural, 1_150, "higher counts at once");
+        assert_eq!(state.natural, 1_150, "a higher load counts at once");
         let held = i64::try_from(HOLD.0).unwrap();
         state = state.next(&up(Some((100, held))), effect, times(held));
         assert_eq!(state.natural, 1_150);
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn readings_of_a_wrong_clock_are_left_out() {
+    fn readings_from_the_future_and_old_readings_are_ignored() {
         let state = RegionState::default().next(&up(Some((5, 60_000))), InEffect::default(), times(0));
         assert_eq!(state.standing, Standing::Unknown);
         let state = state.next(&up(Some((5, 0))), InEffect::default(), times(0));
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_that_comes_back_is_warmed_up() {
+    fn a_region_that_is_up_again_is_warmed_up() {
         let seen = up(Some((0, 0)));
         let down = RegionSeen { is_up: false, ..seen };
         let at =
@@ -241,6 +243,6 @@ mod tests {
         assert_eq!(at(back, &seen, 16_000), Standing::Warming(Ratio(250_000)));
         assert_eq!(at(back, &up(Some((0, 61_000))), 61_000), Standing::Known);
         assert_eq!(at(back, &down, 16_000), Standing::Down);
-        assert_eq!(at(RegionState::default(), &seen, 0), Standing::Known, "what was never seen down is warm");
+        assert_eq!(at(RegionState::default(), &seen, 0), Standing::Known, "a region that was never down is warm");
     }
 }

@@ -1,15 +1,15 @@
-//! Takes a table, returns warnings about its fields for load that are probably not meant, or have no effect.
-//! Called by `bailiwick check`.
+//! Takes a table, returns warnings about settings for load that have no effect or are probably a mistake. Called by
+//! `bailiwick check`.
 
 use super::{Classes, FenceLoss, losses};
 use crate::json::Violation;
 use crate::rules::{Ratio, ShedAt};
 use crate::table::{Region, RegionIndex, Service, Table};
 
-/// How many lost regions are named. The rest is only counted.
-const MAX_TOLD: usize = 5;
+/// How many losses are described, and how many regions of a fence are named. Further ones are only counted.
+const MAX_NAMED: usize = 5;
 
-/// All warnings about load. None for a document that says nothing of it.
+/// All warnings about load. A document without settings for load gets no warnings.
 #[must_use]
 pub fn warnings(table: &Table) -> Vec<Violation> {
     let mut warnings: Vec<Violation> = unread(table).into_iter().collect();
@@ -25,14 +25,15 @@ fn warning(pointer: String, message: impl Into<String>) -> Violation {
     Violation { pointer, message: message.into() }
 }
 
-/// A service whose clients DNS moves, beside regions that say something of load: without a reading nobody is moved
-/// before a region dies, and nobody to a region then.
+/// Warns of a service whose clients DNS would move by load, if no endpoint of its regions has a load source: then no
+/// client is ever moved because of load.
 fn unread(table: &Table) -> Option<Violation> {
-    let says = table.regions().iter().any(|region| region.load.is_some());
-    let by_dns = |service: &&Service| service.shedding.moves && service.shedding.at == ShedAt::Dns;
-    let is_read = |region: &RegionIndex| table.region(*region).endpoints.iter().any(|(_, one)| one.load.is_some());
-    let is_unread = |service: &&Service| by_dns(service) && !service.regions.iter().any(is_read);
-    let service = table.services().iter().find(is_unread).filter(|_| says)?;
+    let has_settings = table.regions().iter().any(|region| region.load.is_some());
+    let is_moved_by_dns = |service: &&Service| service.shedding.moves && service.shedding.at == ShedAt::Dns;
+    let has_source =
+        |region: &RegionIndex| table.region(*region).endpoints.iter().any(|(_, endpoint)| endpoint.load.is_some());
+    let is_unread = |service: &&Service| is_moved_by_dns(service) && !service.regions.iter().any(has_source);
+    let service = table.services().iter().find(is_unread).filter(|_| has_settings)?;
     Some(warning(
         format!("/services/{}", service.id),
         "is steered by DNS, and the load of none of its regions is read, so its clients are moved by health alone; \
@@ -40,17 +41,18 @@ fn unread(table: &Table) -> Option<Violation> {
     ))
 }
 
-/// Endpoints that say nothing count as nothing beside others that do.
+/// Warns of an endpoint without a capacity in a region where other endpoints have one: its capacity counts as 0.
 fn partly_known(region: &Region) -> Option<Violation> {
-    let silent = region.endpoints.iter().find(|(_, endpoint)| endpoint.capacity.is_none());
-    let says = region.endpoints.iter().any(|(_, endpoint)| endpoint.capacity.is_some());
-    let (id, _) = silent.filter(|_| says)?;
+    let without = region.endpoints.iter().find(|(_, endpoint)| endpoint.capacity.is_none());
+    let has_capacity = region.endpoints.iter().any(|(_, endpoint)| endpoint.capacity.is_some());
+    let (id, _) = without.filter(|_| has_capacity)?;
     Some(warning(
         format!("/regions/{}/endpoints/{id}", region.id),
         "has no \"capacity\", where others of its region have one: it counts as if it could serve nothing; add it",
     ))
 }
 
+/// Warns of a region with settings for load but without a capacity.
 fn without_capacity(region: &Region) -> Option<Violation> {
     let load = region.load.as_deref().filter(|load| load.capacity.is_none())?;
     let what = if load.demand.is_some() { "its \"demand\" is compared with nothing" } else { "its marks mean nothing" };
@@ -63,27 +65,28 @@ fn without_capacity(region: &Region) -> Option<Violation> {
     ))
 }
 
-/// Fences that can't carry the stated demand, or not without one of their regions.
+/// Warns of fences that can't carry the stated demand, with all their regions or without one of them.
 fn overloaded(table: &Table) -> Vec<Violation> {
-    let states = |region: &Region| region.load.as_ref().is_some_and(|load| load.demand.is_some());
-    if !table.regions().iter().any(states) {
+    let states_demand = |region: &Region| region.load.as_ref().is_some_and(|load| load.demand.is_some());
+    if !table.regions().iter().any(states_demand) {
         return Vec::new();
     }
     let all: Vec<RegionIndex> = (0..table.regions().len()).map(RegionIndex::new).collect();
-    let told = losses(table, &Classes::stated(table), &all);
-    let too_much: Vec<&FenceLoss> = told.iter().filter(|one| one.is_carried(Ratio::ONE) == Some(false)).collect();
-    let mut warnings: Vec<Violation> = too_much.iter().take(MAX_TOLD).map(|one| not_carried(table, one)).collect();
-    if let Some(more) = too_much.len().checked_sub(MAX_TOLD).filter(|more| *more > 0) {
+    let losses = losses(table, &Classes::stated(table), &all);
+    let too_much: Vec<&FenceLoss> = losses.iter().filter(|loss| loss.is_carried(Ratio::ONE) == Some(false)).collect();
+    let mut warnings: Vec<Violation> = too_much.iter().take(MAX_NAMED).map(|loss| not_carried(table, loss)).collect();
+    if let Some(more) = too_much.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
         let message = format!("can't carry {more} more losses of a region; `bailiwick plan` lists them all");
         warnings.push(warning("/regions".to_owned(), message));
     }
     warnings
 }
 
+/// The warning about one loss.
 fn not_carried(table: &Table, loss: &FenceLoss) -> Violation {
     let name = |region: &RegionIndex| table.region(*region).id.as_str();
-    let fence: Vec<&str> = loss.fence.iter().take(MAX_TOLD).map(name).collect();
-    let more = match loss.fence.len().saturating_sub(MAX_TOLD) {
+    let fence: Vec<&str> = loss.fence.iter().take(MAX_NAMED).map(name).collect();
+    let more = match loss.fence.len().saturating_sub(MAX_NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
@@ -105,7 +108,8 @@ fn not_carried(table: &Table, loss: &FenceLoss) -> Violation {
 mod tests {
     use super::*;
 
-    fn told(fra: &str, par: &str, chat: &str) -> Vec<String> {
+    /// The warnings for a document with these fields of two regions and a service.
+    fn warned(fra: &str, par: &str, chat: &str) -> Vec<String> {
         let document = format!(
             r#"{{ "version": 1, "revision": 1, "jurisdictions": {{ "eu": {{ "include": ["EU"] }} }},
             "regions": {{ "fra": {{ "countries": ["DE"] {fra} }}, "par": {{ "countries": ["FR"] {par} }} }},
@@ -117,30 +121,33 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_of_a_document_without_load() {
-        assert_eq!(told("", "", ""), [""; 0]);
+    fn a_document_without_settings_for_load_gets_no_warnings() {
+        assert_eq!(warned("", "", ""), [""; 0]);
     }
 
     #[test]
-    fn that_dns_knows_no_load_is_told_where_a_capacity_is_said() {
+    fn a_service_moved_by_dns_without_any_load_source_gives_a_warning() {
         let pair = |capacity| format!(r#", "load": {{ "capacity": {capacity}, "demand": 10 }}"#);
-        let found = told(&pair(100), &pair(100), r#", "slew": "1%/1m""#);
+        let found = warned(&pair(100), &pair(100), r#", "slew": "1%/1m""#);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].starts_with("/services/chat: is steered by DNS, and the load of none"), "{found:?}");
         let endpoint = r#", "endpoints": { "p-1": { "url": "https://p.example/v1", "capacity": 50 } }"#;
-        assert_eq!(told(endpoint, endpoint, ""), [""; 0], "the edge knows it");
+        assert_eq!(warned(endpoint, endpoint, ""), [""; 0], "the edge moves these clients");
         let read = r#", "endpoints": { "p-1": { "url": "https://p.example/v1", "capacity": 50,
                                                "load": { "type": "vllm", "url": "https://p.example/metrics" } } }"#;
-        assert_eq!(told(endpoint, read, r#", "shed_at": "dns""#), [""; 0]);
-        assert_eq!(told(endpoint, endpoint, r#", "shed_at": "dns""#).len(), 1);
-        assert_eq!(told("", "", r#", "slew": "1%/1m""#), [""; 0]);
-        assert_eq!(told(&pair(100), &pair(100), r#", "shed": "never""#), [""; 0]);
+        assert_eq!(warned(endpoint, read, r#", "shed_at": "dns""#), [""; 0]);
+        assert_eq!(warned(endpoint, endpoint, r#", "shed_at": "dns""#).len(), 1);
+        assert_eq!(warned("", "", r#", "slew": "1%/1m""#), [""; 0]);
+        assert_eq!(warned(&pair(100), &pair(100), r#", "shed": "never""#), [""; 0]);
     }
 
     #[test]
-    fn a_loss_that_the_rest_cannot_carry_is_told() {
-        let found =
-            told(r#", "load": { "capacity": 100, "demand": 80 }"#, r#", "load": { "capacity": 60, "demand": 4 }"#, "");
+    fn a_loss_that_the_other_regions_cannot_carry_gives_a_warning() {
+        let found = warned(
+            r#", "load": { "capacity": 100, "demand": 80 }"#,
+            r#", "load": { "capacity": 60, "demand": 4 }"#,
+            "",
+        );
         assert_eq!(found.len(), 2, "{found:?}");
         let expected =
             "/regions/fra/load: the fence of fra, par without fra has a load of 140 % at its peak, and 28.6 % of it";
@@ -148,12 +155,12 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_capacity_is_told() {
-        let found = told(r#", "load": { "demand": 80 }"#, r#", "load": { "low": 0.5 }"#, "");
+    fn a_region_or_endpoint_without_capacity_gives_a_warning() {
+        let found = warned(r#", "load": { "demand": 80 }"#, r#", "load": { "low": 0.5 }"#, "");
         assert!(found[1].starts_with("/regions/fra/load: has no \"capacity\", so its \"demand\""), "{found:?}");
         assert!(found[2].starts_with("/regions/par/load: has no \"capacity\", so its marks"), "{found:?}");
         let two = r#", "endpoints": { "p-1": { "url": "https://p.example/v1", "capacity": 5 },
                                       "p-2": { "url": "https://q.example/v1" } }"#;
-        assert!(told("", two, "")[0].starts_with("/regions/par/endpoints/p-2: has no \"capacity\""));
+        assert!(warned("", two, "")[0].starts_with("/regions/par/endpoints/p-2: has no \"capacity\""));
     }
 }
