@@ -2,4 +2,5 @@
 
 pub(crate) mod classes;
 pub(crate) mod geoip;
+pub(crate) mod population;
 pub(crate) mod ranges;

@@ -7,3 +7,4 @@
 
 pub mod follow;
 pub mod head;
+pub mod impact;

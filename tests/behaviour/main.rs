@@ -13,6 +13,7 @@ mod fixture;
 mod generates;
 mod half_written;
 mod health;
+mod impact;
 mod keys;
 mod last_good;
 mod layers;

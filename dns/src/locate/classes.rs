@@ -192,8 +192,7 @@ impl Networks<'_> {
             IpNet::V6(prefix) => Some((prefix.network().to_bits(), prefix.prefix_len())),
             IpNet::V4(_) => None,
         });
-        let carriers = CARRIERS.iter().map(|carrier| (carrier.first, carrier.length));
-        ranges(edges(prefixes.chain(carriers)), |start| {
+        ranges(edges(prefixes.chain(carriers())), |start| {
             let carrier = CARRIERS.iter().position(|carrier| carrier.holds(start));
             let named = match carrier {
                 // `steer` takes a v4-mapped address as its IPv4 address, so `networks` can't name it as an
@@ -217,8 +216,13 @@ impl Networks<'_> {
     }
 }
 
+/// The blocks of IPv6 addresses that carry IPv4 ones: the first address of each, and its length.
+pub(super) fn carriers() -> impl Iterator<Item = (u128, u8)> {
+    CARRIERS.iter().map(|carrier| (carrier.first, carrier.length))
+}
+
 /// The addresses at which the value can change: the first address of each prefix, and the one after its last.
-fn edges<A: Bits>(prefixes: impl Iterator<Item = (A, u8)>) -> Vec<A> {
+pub(super) fn edges<A: Bits>(prefixes: impl Iterator<Item = (A, u8)>) -> Vec<A> {
     let mut edges = vec![A::ZERO];
     for (first, length) in prefixes {
         edges.push(first);

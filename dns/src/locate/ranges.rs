@@ -161,6 +161,15 @@ impl Ranges<u32> {
     }
 }
 
+impl Ranges<u128> {
+    /// Each range's value and how many addresses it has. One that is the whole space has one less than it has.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = (u32, u128)> {
+        let starts = self.starts.iter().skip(1).copied();
+        let lasts = starts.map(|next| next - 1).chain([u128::MAX]);
+        self.iter().zip(lasts).map(|((start, value), last)| (value, (last - start).saturating_add(1)))
+    }
+}
+
 /// The most bits by which the space is divided: 256 KiB of parts, which stay in a core's cache.
 const MAX_BITS: u8 = 16;
 

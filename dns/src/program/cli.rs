@@ -12,6 +12,7 @@ mod keys;
 mod node;
 mod plan;
 mod receipt;
+mod rules;
 mod simulate;
 mod status;
 
@@ -108,6 +109,9 @@ enum Command {
   bailiwick simulate peak.json --rules rules.json --svg peak.svg
   bailiwick simulate peak.json --by load --json | jq '.[0].refused'")]
     Simulate(simulate::SimulateArgs),
+    /// Compare rules documents before one is published.
+    #[command(subcommand)]
+    Rules(rules::RulesCommand),
     /// Tell how a running node fares: who goes where, regions, overrides, sources, keys, certificates.
     ///
     /// It asks the node's API. The exit code is 1 if something needs a look: a region, or one family of its addresses,
@@ -182,6 +186,9 @@ pub fn run() -> ExitCode {
         }
         Command::Plan(args) => plan::run(&args, &mut std::io::stdin()),
         Command::Simulate(args) => simulate::run(&args, &mut std::io::stdin()),
+        Command::Rules(command) => {
+            rules::run(&command, &mut std::io::stdin(), crate::system::clock::Clock::system().now())
+        }
         Command::Status(args) => status::status(&args),
         Command::Drain(args) => drain::drain(&args, crate::system::clock::Clock::system().now()),
         Command::Undrain(args) => drain::undrain(&args),

@@ -120,7 +120,23 @@ impl Node {
         runtime.block_on(self.send(method, path, body))
     }
 
+    /// Reads what stands at a path, as it is.
+    ///
+    /// # Errors
+    /// A sentence for whoever typed the command.
+    pub(crate) fn read(&self, path: &str) -> Result<String, Vec<String>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| vec![format!("the system gives no event queue: {error}")])?;
+        runtime.block_on(self.text(Method::GET, path, None))
+    }
+
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Vec<String>> {
+        let text = self.text(method, path, body).await?;
+        let no_json = |_| vec![format!("{}{path} answered no JSON; is it bailiwick's API?", self.url)];
+        serde_json::from_str(&text).map_err(no_json)
+    }
+
+    async fn text(&self, method: Method, path: &str, body: Option<&Value>) -> Result<String, Vec<String>> {
         let url = format!("{}{path}", self.url);
         let mut request = self.client()?.request(method, &url);
         if let Some(token) = &self.token {
@@ -133,8 +149,7 @@ impl Node {
         let status = response.status();
         let text = response.text().await.map_err(|error| vec![self.unreachable(&error)])?;
         if status.is_success() {
-            return serde_json::from_str(&text)
-                .map_err(|_| vec![format!("{url} answered no JSON; is it bailiwick's API?")]);
+            return Ok(text);
         }
         let reported = serde_json::from_str(&text).unwrap_or(Value::Null);
         let reported = match &reported["error"]["messages"] {

@@ -1,0 +1,105 @@
+//! Compares two rules documents on all cores. Takes their tables, the places of a GeoIP database and counted queries,
+//! returns the [`Impact`]. Called by `rules diff`, and before a document is published.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use bailiwick_rules::fleet::impact::{Comparison, Impact, Queries, ServiceImpact};
+use bailiwick_rules::table::Table;
+use bailiwick_rules::time::Timestamp;
+
+use crate::locate::geoip::Places;
+use crate::locate::population::population;
+
+/// What a new document changes for all clients. `progress` learns how many services are compared, of how many.
+#[must_use]
+pub(crate) fn impact(
+    old: &Table,
+    new: &Table,
+    places: &Places,
+    queries: Option<&Queries>,
+    now: Timestamp,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Impact {
+    let groups = population(old, new, places);
+    let comparison = Comparison::new(old, new, &groups, queries, now);
+    let all = comparison.len();
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(all);
+    let next = AtomicUsize::new(0);
+    let services = std::thread::scope(|scope| {
+        let (found, finds) = mpsc::channel();
+        for _ in 0..threads {
+            let (found, next, comparison) = (found.clone(), &next, &comparison);
+            scope.spawn(move || {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    if at >= all || found.send(comparison.service(at)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(found);
+        let mut services: Vec<ServiceImpact> = Vec::with_capacity(all);
+        for service in finds {
+            services.push(service);
+            progress(services.len(), all);
+        }
+        services
+    });
+    comparison.finish(services)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::locate::geoip::testing::real_database;
+
+    /// How many services the figure is for.
+    const SERVICES: usize = 100;
+    /// How many regions they share.
+    const REGIONS: usize = 40;
+
+    /// A document in which every service has another order of regions, so that no two are alike.
+    fn document(revision: u64, skipped: usize) -> Table {
+        let countries: Vec<&str> =
+            "DE FR NL IE SE PL IT ES AT BE CZ DK FI PT RO HU GB US CA BR MX JP SG KR IN AU NZ ZA KE EG NG AE SA TR IL \
+             CL CO AR PE TH"
+                .split(' ')
+                .collect();
+        let regions: serde_json::Map<String, Value> = (0..REGIONS)
+            .map(|n| (format!("r{n}"), json!({ "countries": [countries[n]], "answers": { "A": ["192.0.2.1"] } })))
+            .collect();
+        let services: serde_json::Map<String, Value> = (0..SERVICES)
+            .map(|n| {
+                let own = (0..REGIONS).filter(|region| (region + n) % 7 != skipped).map(|region| format!("r{region}"));
+                let service = json!({ "hosts": [format!("s{n}.example")], "pattern": "active-active",
+                    "regions": own.collect::<Vec<_>>(),
+                    "residency": [{ "clients": ["eu"], "process_in": ["eu"] },
+                                  { "clients": ["*"], "process_in": ["*"] }] });
+                (format!("s{n}"), service)
+            })
+            .collect();
+        let rules = json!({ "version": 1, "revision": revision, "jurisdictions": { "eu": { "include": ["EU"] } },
+            "regions": regions, "services": services });
+        Table::compile(rules.to_string().as_bytes()).unwrap_or_else(|errors| panic!("{errors:?}"))
+    }
+
+    /// The bound is for a release build on a quiet machine; a test build on a busy one gets more.
+    #[test]
+    fn a_hundred_services_are_compared_over_the_whole_country_database() {
+        let Some(database) = real_database() else { return };
+        let places = Places::read(&std::fs::read(database).unwrap()).unwrap();
+        let (old, new) = (document(1, 0), document(2, 3));
+        let (mut told, begun) = (Vec::new(), std::time::Instant::now());
+        let impact = impact(&old, &new, &places, None, Timestamp(0), &mut |done, all| told.push((done, all)));
+        let took = begun.elapsed();
+        println!("impact: {} services over {} places took {took:?}", impact.compared, places.all().len());
+        assert_eq!((impact.compared, impact.services.len()), (SERVICES, SERVICES));
+        assert_eq!((told.len(), told.last()), (SERVICES, Some(&(SERVICES, SERVICES))));
+        let bound = if cfg!(debug_assertions) { 100 } else { 10 };
+        assert!(took.as_secs() < bound, "{took:?}");
+    }
+}

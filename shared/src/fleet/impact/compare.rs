@@ -1,0 +1,338 @@
+//! Steers every group of clients by two documents. Takes tables, groups and counted queries, returns a
+//! [`ServiceImpact`] for each pair of services. Called by whoever wants an [`Impact`], on as many threads as it likes.
+//!
+//! Groups that both documents rank alike are of one class, and only classes are decided. With all regions up and with
+//! one region down, an answer differs only if that region is the one chosen. So a class is decided for all regions up,
+//! and for each region that either document chooses.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::fence::{Difference, Fence};
+use super::subjects::{Subject, subjects};
+use super::weights::{Division, Gathered, Group, Queries, Weight};
+use super::{Alone, FenceChange, Impact, Move, MoveWhenDown, Presence, ServiceImpact};
+use crate::geo::CountryCode;
+use crate::health::{RegionHealth, supposing_down};
+use crate::id::RegionId;
+use crate::steer::{Client, Conditions, Local, PathClass, Ranking, Standing, decide, rank, stand};
+use crate::table::{RegionIndex, ServiceIndex, Table, TenantIndex};
+use crate::time::Timestamp;
+
+/// A document, and what its regions are called in both.
+struct Side<'a> {
+    table: &'a Table,
+    /// By region index: the region's number among the names of both documents.
+    numbers: Vec<usize>,
+    /// By number: the region's index, if it is in this document.
+    indexes: Vec<Option<RegionIndex>>,
+    /// Where the clients of each group stand who have no tenant.
+    standings: Vec<Standing>,
+}
+
+/// Two documents, and everything by which they are compared.
+pub struct Comparison<'a> {
+    old: Side<'a>,
+    new: Side<'a>,
+    /// The names of all regions, by number.
+    names: Vec<&'a RegionId>,
+    groups: &'a [Group],
+    queries: Option<&'a Queries>,
+    division: Division,
+    subjects: Vec<Subject>,
+    now: Timestamp,
+}
+
+/// What a document answers a class of clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Chosen {
+    /// The region, by number.
+    region: Option<usize>,
+    /// Whether it is offered only because everything is down.
+    is_revived: bool,
+}
+
+/// What changes for one class of clients.
+#[derive(Debug, Default)]
+struct Outcome {
+    from: Option<usize>,
+    to: Option<usize>,
+    /// The region that is down, and where clients go then.
+    when_down: Vec<(usize, Option<usize>, Option<usize>)>,
+    wider: Option<Difference>,
+    tighter: Option<Difference>,
+    /// The region without which there is none.
+    alone: Option<usize>,
+    /// How many regions the new fence has.
+    regions: usize,
+}
+
+/// By what rankings of one service differ: the order with its tiers, and the only region that may serve.
+type Key = (Vec<(RegionIndex, usize)>, Option<Option<RegionIndex>>);
+
+impl<'a> Side<'a> {
+    fn new(table: &'a Table, names: &[&RegionId], groups: &[Group]) -> Self {
+        let number = |id: &RegionId| names.binary_search(&id).unwrap_or_default();
+        Self {
+            table,
+            numbers: table.regions().iter().map(|region| number(&region.id)).collect(),
+            indexes: names.iter().map(|name| table.region_named(name.as_str())).collect(),
+            standings: groups.iter().map(|group| stand(table, &group.client)).collect(),
+        }
+    }
+
+    /// How the clients of a group are ranked; `None` without the service.
+    fn ranking(
+        &self,
+        at: usize,
+        client: Client,
+        service: Option<ServiceIndex>,
+        tenant: Option<TenantIndex>,
+    ) -> Option<Ranking> {
+        let service = service?;
+        let standing = match tenant {
+            None => return Some(rank(self.table, service, &self.standings[at], PathClass::Inference)),
+            Some(tenant) => stand(self.table, &Client { tenant: Some(tenant), ..client }),
+        };
+        Some(rank(self.table, service, &standing, PathClass::Inference))
+    }
+
+    /// What is answered if one region is down, or none.
+    fn chosen(&self, ranking: Option<&Ranking>, down: Option<usize>, now: Timestamp) -> Chosen {
+        let Some(ranking) = ranking else { return Chosen::default() };
+        let down = down.and_then(|number| self.indexes[number]);
+        let health: Vec<RegionHealth> = down.map(|down| supposing_down(&[], &[down.get()])).unwrap_or_default();
+        let local = Local::default();
+        let steering = decide(self.table, ranking, None, &Conditions { health: &health, local: &local, now });
+        let region = steering.ordered.first().map(|first| self.numbers[first.fenced.region.get()]);
+        Chosen { region, is_revived: steering.revived }
+    }
+
+    /// The region without which a class has none, if it has one now.
+    fn alone(&self, ranking: Option<&Ranking>, chosen: Chosen, now: Timestamp) -> Option<usize> {
+        let region = chosen.region?;
+        let left = self.chosen(ranking, Some(region), now);
+        (left.region.is_none() || left.is_revived).then_some(region)
+    }
+
+    fn fence(&self, ranking: Option<&Ranking>) -> Fence {
+        let regions = ranking.iter().flat_map(|ranking| ranking.order.iter().map(|ranked| ranked.fenced.region));
+        Fence::new(self.table, &self.numbers, regions)
+    }
+}
+
+impl<'a> Comparison<'a> {
+    /// Of a document in service with a new one. `groups` are all clients; `queries` were counted under the document in
+    /// service; overrides in the documents count as of `now`.
+    #[must_use]
+    pub fn new(
+        old: &'a Table,
+        new: &'a Table,
+        groups: &'a [Group],
+        queries: Option<&'a Queries>,
+        now: Timestamp,
+    ) -> Self {
+        let mut names: Vec<&RegionId> = old.regions().iter().chain(new.regions()).map(|region| &region.id).collect();
+        names.sort_unstable();
+        names.dedup();
+        let (before, after) = (Side::new(old, &names, groups), Side::new(new, &names, groups));
+        let countries = before.standings.iter().map(|standing| standing.country).collect();
+        let division = Division::new(groups, countries);
+        let subjects = subjects(old, new);
+        Self { old: before, new: after, names, groups, queries, division, subjects, now }
+    }
+
+    /// How many pairs of services there are to compare.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.subjects.len()
+    }
+
+    /// Whether there is nothing to compare.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.subjects.is_empty()
+    }
+
+    /// Compares the pair of services at this position.
+    ///
+    /// # Panics
+    /// If there is no such pair.
+    #[must_use]
+    pub fn service(&self, at: usize) -> ServiceImpact {
+        let subject = &self.subjects[at];
+        let (before, after) = subject.services;
+        let tenant = subject.tenant.unwrap_or_default();
+        let counted = before.filter(|_| subject.tenant.is_none()).map(|one| self.old.table.service(one).id.as_str());
+        let counted = self.queries.zip(counted).and_then(|(queries, service)| queries.get(service));
+        let mut found = Findings::default();
+        let mut classes: HashMap<(Option<Key>, Option<Key>), usize> = HashMap::new();
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        for (at, group) in self.groups.iter().enumerate() {
+            let rankings = [
+                self.old.ranking(at, group.client, before, tenant.0),
+                self.new.ranking(at, group.client, after, tenant.1),
+            ];
+            let keys = (rankings[0].as_ref().map(key), rankings[1].as_ref().map(key));
+            let class = *classes.entry(keys).or_insert_with(|| {
+                outcomes.push(self.outcome(rankings[0].as_ref(), rankings[1].as_ref()));
+                outcomes.len() - 1
+            });
+            let weight = self.division.weight(at, group, counted);
+            found.add(&outcomes[class], (self.division.country(at), group), weight);
+        }
+        let all: u64 = counted.map_or(0, |counted| counted.values().sum());
+        found.total.queries = found.total.queries.max(all);
+        self.reported(subject, found)
+    }
+
+    /// All of them together.
+    #[must_use]
+    pub fn finish(&self, mut services: Vec<ServiceImpact>) -> Impact {
+        services.retain(ServiceImpact::is_changed);
+        services.sort_by(|a, b| {
+            (&a.tenants, &a.service, &a.was, &a.hosts).cmp(&(&b.tenants, &b.service, &b.was, &b.hosts))
+        });
+        let answers = |side: &Side<'_>, number: usize| {
+            side.indexes[number].map(|region| side.table.region(region).answers.clone())
+        };
+        let differs = |number: &usize| match (answers(&self.old, *number), answers(&self.new, *number)) {
+            (Some(before), Some(after)) => before != after,
+            _ => false,
+        };
+        let other_answers = (0..self.names.len()).filter(differs).map(|number| self.names[number].clone());
+        Impact {
+            from: self.old.table.revision().number,
+            to: self.new.table.revision().number,
+            has_queries: self.queries.is_some(),
+            services,
+            compared: self.len(),
+            other_answers: other_answers.collect(),
+        }
+    }
+
+    /// What changes for the clients of one class.
+    fn outcome(&self, before: Option<&Ranking>, after: Option<&Ranking>) -> Outcome {
+        let (old, new) = (self.old.chosen(before, None, self.now), self.new.chosen(after, None, self.now));
+        let mut down: Vec<usize> = old.region.into_iter().chain(new.region).collect();
+        down.dedup();
+        let of = |down: usize| {
+            let from = self.old.chosen(before, Some(down), self.now).region;
+            (down, from, self.new.chosen(after, Some(down), self.now).region)
+        };
+        let is_other = |(_, from, to): &(usize, _, _)| from != to && (*from, *to) != (old.region, new.region);
+        let (fence, wanted) = (self.old.fence(before), self.new.fence(after));
+        let is_both = before.is_some() && after.is_some();
+        let was_alone = self.old.alone(before, old, self.now).is_some();
+        Outcome {
+            from: old.region,
+            to: new.region,
+            when_down: down.into_iter().map(of).filter(is_other).collect(),
+            wider: wanted.wider_than(&fence).filter(|_| is_both),
+            tighter: wanted.smaller_than(&fence).filter(|_| is_both),
+            alone: self.new.alone(after, new, self.now).filter(|_| !was_alone),
+            regions: wanted.len(),
+        }
+    }
+
+    fn reported(&self, subject: &Subject, found: Findings) -> ServiceImpact {
+        let (before, after) = subject.services;
+        let presence = match (before, after) {
+            (Some(_), Some(_)) => Presence::Both,
+            (None, _) => Presence::New,
+            (_, None) => Presence::Gone,
+        };
+        let old = before.map(|index| self.old.table.service(index));
+        let new = after.map(|index| self.new.table.service(index));
+        let id = |one: &crate::table::Service| one.id.clone();
+        let service = new.or(old).map(id).expect("one of both is there");
+        let was = old.map(id).filter(|old| *old != service);
+        let name = |number: usize| self.names[number].clone();
+        let moved = |((from, to), who): (_, Gathered)| Move { from, to, who: who.finish() };
+        let fence = |(difference, who): (Difference, Gathered)| FenceChange {
+            regions: difference.regions.into_iter().map(name).collect(),
+            countries: difference.countries,
+            anywhere: difference.anywhere,
+            who: who.finish(),
+        };
+        let named = |(from, to): (Option<usize>, Option<usize>)| (from.map(name), to.map(name));
+        let mut impact = ServiceImpact {
+            service,
+            was,
+            hosts: subject.hosts.clone(),
+            tenants: subject.tenants.clone(),
+            presence,
+            total: found.total,
+            moved: found.moved,
+            denied: found.denied,
+            admitted: found.admitted,
+            leave_fence: found.leave_fence,
+            moves: found.moves.into_iter().map(|(way, who)| moved((named(way), who))).collect(),
+            moves_when_down: Vec::new(),
+            wider: found.wider.into_iter().map(fence).collect(),
+            tighter: found.tighter.into_iter().map(fence).collect(),
+            alone: Vec::new(),
+            fewest_regions: found.fewest_regions,
+            ttl: old.or(new).map_or(0, |service| service.ttl.max),
+        };
+        let when_down = found.when_down.into_iter();
+        impact.moves_when_down = when_down
+            .map(|((down, from, to), who)| (down, moved((named((from, to)), who))))
+            .map(|(down, moves)| MoveWhenDown { down: name(down), moves })
+            .collect();
+        impact.alone =
+            found.alone.into_iter().map(|(region, who)| Alone { region: name(region), who: who.finish() }).collect();
+        impact.moves.sort_by_key(|one| core::cmp::Reverse((one.who.weight.queries, one.who.weight.ipv4)));
+        impact
+    }
+}
+
+/// What was found for the clients of a service.
+#[derive(Default)]
+struct Findings {
+    total: Weight,
+    moved: Weight,
+    denied: Weight,
+    admitted: Weight,
+    leave_fence: Weight,
+    moves: BTreeMap<(Option<usize>, Option<usize>), Gathered>,
+    when_down: BTreeMap<(usize, Option<usize>, Option<usize>), Gathered>,
+    wider: BTreeMap<Difference, Gathered>,
+    tighter: BTreeMap<Difference, Gathered>,
+    alone: BTreeMap<usize, Gathered>,
+    fewest_regions: Option<usize>,
+}
+
+impl Findings {
+    fn add(&mut self, outcome: &Outcome, (country, group): (Option<CountryCode>, &Group), weight: Weight) {
+        self.total += weight;
+        let counted = match (outcome.from, outcome.to) {
+            (from, to) if from == to => None,
+            (Some(_), Some(_)) => Some(&mut self.moved),
+            (Some(_), None) => Some(&mut self.denied),
+            (None, _) => Some(&mut self.admitted),
+        };
+        if let Some(counted) = counted {
+            *counted += weight;
+            self.moves.entry((outcome.from, outcome.to)).or_default().add(country, group.network, weight);
+        }
+        for way in &outcome.when_down {
+            self.when_down.entry(*way).or_default().add(country, group.network, weight);
+        }
+        if let Some(wider) = &outcome.wider {
+            self.leave_fence += weight;
+            self.wider.entry(wider.clone()).or_default().add(country, group.network, weight);
+        }
+        if let Some(tighter) = &outcome.tighter {
+            self.tighter.entry(tighter.clone()).or_default().add(country, group.network, weight);
+            let fewest = self.fewest_regions.into_iter().chain([outcome.regions]).filter(|regions| *regions > 0);
+            self.fewest_regions = fewest.min();
+        }
+        if let Some(alone) = outcome.alone {
+            self.alone.entry(alone).or_default().add(country, group.network, weight);
+        }
+    }
+}
+
+fn key(ranking: &Ranking) -> Key {
+    (ranking.order.iter().map(|ranked| (ranked.fenced.region, ranked.fenced.tier)).collect(), ranking.only)
+}

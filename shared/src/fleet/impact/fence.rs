@@ -1,0 +1,64 @@
+//! How one fence differs from another. Takes the regions of both, returns what was added and what was taken away.
+//! Called by `compare`.
+//!
+//! Regions are told apart by name. A fence is wider if its regions process in a country in which none of the old ones
+//! may; a further region in the same countries doesn't make it wider. It is smaller if a region or a country is
+//! missing.
+
+use crate::geo::{CountryCode, CountrySet};
+use crate::table::{RegionIndex, Table};
+
+/// A fence of one document: its regions by number, and where they may process.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Fence {
+    /// By ascending number; numbers are the same in both documents.
+    regions: Vec<usize>,
+    countries: CountrySet,
+}
+
+/// What one fence has that another hasn't.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Difference {
+    /// Regions by number.
+    pub(super) regions: Vec<usize>,
+    /// Countries.
+    pub(super) countries: Vec<CountryCode>,
+    /// Whether it may process anywhere, and the other may not.
+    pub(super) anywhere: bool,
+}
+
+impl Fence {
+    /// The fence of these regions of a table, which have these numbers by index.
+    pub(super) fn new(table: &Table, numbers: &[usize], of: impl Iterator<Item = RegionIndex>) -> Self {
+        let mut fence = Self::default();
+        for region in of {
+            fence.regions.push(numbers[region.get()]);
+            fence.countries.extend(&table.region(region).countries);
+        }
+        fence.regions.sort_unstable();
+        fence
+    }
+
+    /// How many regions it has.
+    pub(super) fn len(&self) -> usize {
+        self.regions.len()
+    }
+
+    fn beyond(&self, other: &Self) -> Difference {
+        let regions = self.regions.iter().filter(|one| !other.regions.contains(one)).copied().collect();
+        let countries = self.countries.iter().filter(|one| !other.countries.contains(*one)).collect();
+        let is_everywhere = |fence: &Self| CountrySet::EVERYWHERE.is_subset(&fence.countries);
+        Difference { regions, countries, anywhere: is_everywhere(self) && !is_everywhere(other) }
+    }
+
+    /// What makes it wider than another, if it is.
+    pub(super) fn wider_than(&self, other: &Self) -> Option<Difference> {
+        (!self.countries.is_subset(&other.countries)).then(|| self.beyond(other))
+    }
+
+    /// What it lacks of another, if it lacks anything.
+    pub(super) fn smaller_than(&self, other: &Self) -> Option<Difference> {
+        let lost = other.beyond(self);
+        (!lost.regions.is_empty() || !other.countries.is_subset(&self.countries)).then_some(lost)
+    }
+}

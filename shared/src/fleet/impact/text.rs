@@ -1,0 +1,229 @@
+//! An impact in words. Takes an [`Impact`], returns lines for a terminal, or Markdown for a review. Called by
+//! `bailiwick rules diff`.
+
+use core::fmt::Write;
+
+use super::{FenceChange, Impact, Move, Presence, ServiceImpact, Weight, Who};
+use crate::id::RegionId;
+
+/// How many countries or networks a line names before it counts the rest.
+const MAX_NAMED: usize = 6;
+/// How many lines of one kind a service gets before the rest is counted.
+const MAX_LINES: usize = 12;
+/// What stands in the place of a region for clients that have none.
+const NOWHERE: &str = "no region";
+
+/// A part of a whole as a person writes it.
+#[must_use]
+pub(super) fn percentage(part: u64, whole: u64) -> String {
+    if part == 0 {
+        return "0 %".to_owned();
+    }
+    let per_mille = (u128::from(part) * 1000 + u128::from(whole) / 2) / u128::from(whole.max(1));
+    match per_mille {
+        0 => "< 0.1 %".to_owned(),
+        _ => format!("{}.{} %", per_mille / 10, per_mille % 10),
+    }
+}
+
+impl Impact {
+    /// For a terminal.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut out = format!("rules {} → {}\n", self.from, self.to);
+        let of = |one: &ServiceImpact| self.widened(one);
+        let widened: String = self.services.iter().map(of).collect();
+        if !widened.is_empty() {
+            let _ = write!(out, "\nWIDER FENCES: clients may be processed where they might not be before\n{widened}");
+        }
+        for service in &self.services {
+            out.push('\n');
+            for (at, line) in self.lines(service).iter().enumerate() {
+                let lead = if at == 0 { format!("{}: ", service.title()) } else { "  ".to_owned() };
+                let _ = writeln!(out, "{lead}{line}");
+            }
+        }
+        let _ = write!(out, "\n{}", self.summary());
+        out
+    }
+
+    /// For a review, such as the comment of a pull request.
+    #[must_use]
+    pub fn to_markdown(&self) -> String {
+        let mut out = format!("### Rules {} → {}\n", self.from, self.to);
+        let widened: String = self.services.iter().map(|one| self.widened(one)).collect();
+        if !widened.is_empty() {
+            out += "\n> **Wider fences:** clients may be processed where they might not be before\n";
+            widened.lines().for_each(|line| out += &format!("> - {}\n", line.trim()));
+        }
+        let moves = || self.services.iter().flat_map(|service| service.moves.iter().map(move |one| (service, one)));
+        if moves().next().is_some() {
+            out += "\n| service | clients | from | to | queries | IPv4 | IPv6 /48s |\n";
+            out += "| --- | --- | --- | --- | --- | --- | --- |\n";
+        }
+        for (service, one) in moves() {
+            let [queries, ipv4, ipv6] = self.columns(&one.who.weight, &service.total);
+            let (from, to) = (place(one.from.as_ref()), place(one.to.as_ref()));
+            let (title, clients) = (service.title(), clients(&one.who));
+            out += &format!("| {title} | {clients} | {from} | {to} | {queries} | {ipv4} | {ipv6} |\n");
+        }
+        out.push('\n');
+        for service in &self.services {
+            let moves = service.moves.len().min(MAX_LINES + 1);
+            for line in self.lines(service).iter().skip(moves) {
+                out += &format!("- {}: {line}\n", service.title());
+            }
+        }
+        self.summary().lines().for_each(|line| out += &format!("- {line}\n"));
+        out
+    }
+
+    /// What the whole comes to.
+    fn summary(&self) -> String {
+        let changed = self.services.len();
+        let mut out = match changed {
+            0 => format!("Nobody goes elsewhere and no fence differs: {} compared.\n", services(self.compared)),
+            _ => format!("{changed} of {} differ.", services(self.compared)),
+        };
+        if changed > 0 {
+            let leave = if self.is_widened() { "Fences get wider, see above." } else { "0 clients leave their fence." };
+            out += &format!(" {leave}");
+            if let Some(ttl) = self.converges_within() {
+                out += &format!(" Converges within {ttl} s (TTL).");
+            }
+            out.push('\n');
+        }
+        if self.is_tightened() {
+            out += "Some fences get smaller: publish with --tighten, so that all nodes take it at once.\n";
+        }
+        if !self.other_answers.is_empty() {
+            out += &format!("Other DNS answers for: {}.\n", names(&self.other_answers));
+        }
+        if !self.has_queries {
+            out += "No queries were counted, so addresses alone weigh.\n";
+        }
+        out
+    }
+
+    fn widened(&self, service: &ServiceImpact) -> String {
+        let line = |one: &FenceChange| {
+            format!("  {}: {}: also {}\n", service.title(), self.weighed(&one.who, service), reach(one))
+        };
+        service.wider.iter().map(line).collect()
+    }
+
+    /// What is to be said of one service, moves first.
+    fn lines(&self, service: &ServiceImpact) -> Vec<String> {
+        let mut lines = Vec::new();
+        let way = |one: &Move| format!("{} → {}", place(one.from.as_ref()), place(one.to.as_ref()));
+        listed(&mut lines, &service.moves, |one| format!("{}, {}", self.weighed(&one.who, service), way(one)));
+        match service.presence {
+            Presence::Both => {}
+            Presence::New => lines.push("is new".to_owned()),
+            Presence::Gone if service.tenants.is_empty() => lines.push("is gone: its names no longer exist".to_owned()),
+            Presence::Gone => lines.push("may no longer use it".to_owned()),
+        }
+        if let Some(was) = &service.was {
+            lines.push(format!("takes the place of the service {was}"));
+        }
+        listed(&mut lines, &service.tighter, |one| {
+            format!("{}: smaller fence, no longer {}", self.weighed(&one.who, service), reach(one))
+        });
+        listed(&mut lines, &service.alone, |one| {
+            format!("{}: no region left if {} fails", self.weighed(&one.who, service), one.region)
+        });
+        listed(&mut lines, &service.moves_when_down, |one| {
+            format!("if {} fails: {}, {}", one.down, self.weighed(&one.moves.who, service), way(&one.moves))
+        });
+        if lines.is_empty() {
+            lines.push("wider fence, see above".to_owned());
+        }
+        lines
+    }
+
+    /// Who, with their part of the service's clients.
+    fn weighed(&self, who: &Who, service: &ServiceImpact) -> String {
+        let [queries, ipv4, ipv6] = self.columns(&who.weight, &service.total);
+        let clients = clients(who);
+        match self.has_queries && service.tenants.is_empty() {
+            true => format!("{clients}, {queries} of queries (IPv4 {ipv4}, IPv6 {ipv6})"),
+            false => format!("{clients}, {ipv4} of IPv4 addresses (IPv6 {ipv6})"),
+        }
+    }
+
+    /// Queries, IPv4 addresses and IPv6 /48s as parts of all.
+    fn columns(&self, weight: &Weight, total: &Weight) -> [String; 3] {
+        let part = |part: u64, whole: u64| if whole == 0 { "–".to_owned() } else { percentage(part, whole) };
+        let queries = if self.has_queries { part(weight.queries, total.queries) } else { "–".to_owned() };
+        [queries, part(weight.ipv4, total.ipv4), part(weight.ipv6, total.ipv6)]
+    }
+}
+
+impl ServiceImpact {
+    /// The service with what is special about it.
+    fn title(&self) -> String {
+        let mut title = self.service.to_string();
+        if !self.hosts.is_empty() {
+            title += &format!(" ({})", some(&self.hosts));
+        }
+        match self.tenants.len() {
+            0 => {}
+            1 => title += &format!(" for tenant {}", self.tenants[0]),
+            _ => title += &format!(" for tenants {}", some(&self.tenants)),
+        }
+        title
+    }
+}
+
+/// Adds a line for each item, or for the first ones and a count of the rest.
+fn listed<T>(lines: &mut Vec<String>, items: &[T], line: impl Fn(&T) -> String) {
+    lines.extend(items.iter().take(MAX_LINES).map(line));
+    if items.len() > MAX_LINES {
+        lines.push(format!("and {} more like this, see --json", items.len() - MAX_LINES));
+    }
+}
+
+fn place(region: Option<&RegionId>) -> &str {
+    region.map_or(NOWHERE, RegionId::as_str)
+}
+
+fn services(count: usize) -> String {
+    if count == 1 { "1 service".to_owned() } else { format!("{count} services") }
+}
+
+/// The first few names, and how many there are more.
+fn some<T: ToString>(names: &[T]) -> String {
+    let first = names.iter().take(MAX_NAMED).map(T::to_string).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MAX_NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+fn names(regions: &[RegionId]) -> String {
+    some(regions)
+}
+
+/// The countries and networks of some clients.
+fn clients(who: &Who) -> String {
+    let name = |one: &super::Clients| match (one.network, one.country) {
+        (Some(network), _) => network.to_string(),
+        (None, Some(country)) => country.to_string(),
+        (None, None) => "unknown clients".to_owned(),
+    };
+    some(&who.clients.iter().map(name).collect::<Vec<_>>())
+}
+
+/// Where a fence reaches that another doesn't.
+fn reach(change: &FenceChange) -> String {
+    let countries = match (change.anywhere, change.countries.is_empty()) {
+        (true, _) => "anywhere".to_owned(),
+        (false, true) => String::new(),
+        (false, false) => format!("in {}", some(&change.countries)),
+    };
+    match (countries.is_empty(), change.regions.is_empty()) {
+        (true, _) => names(&change.regions),
+        (false, true) => countries,
+        (false, false) => format!("{countries} ({})", names(&change.regions)),
+    }
+}
