@@ -1,11 +1,11 @@
 //! Quotas of providers. Takes the limits of a pool and what was sent, returns whether one more request fits and, if
 //! not, how long to wait. Called by the edge before it sends a request, and by the nodes that grant leases.
 //!
-//! Two types matter. A [`Pool`] is a quota with what was taken of it: its whole state is one time stamp for each
-//! dimension (requests and tokens) and each reserve. A [`Reading`] is what a provider's headers say.
+//! Two types matter. A [`Pool`] counts what was taken of a quota; its whole state is one timestamp for each dimension
+//! (requests and tokens) and each reserve. A [`Reading`] holds the limits that a provider's headers report.
 //!
-//! A pool refills continuously, never by calendar minute. All of it is whole numbers, so native code and Wasm agree to
-//! the bit. The time is an argument.
+//! A pool refills continuously, not once per calendar minute. All numbers are integers, so native code and Wasm give
+//! results that are equal to the bit. The time is an argument.
 
 mod bucket;
 mod estimate;

@@ -1,10 +1,10 @@
 //! One dimension of a pool as a bucket that refills continuously: the generic cell rate algorithm (ITU-T I.371). Takes
-//! a [`Rate`] and the time; says whether an amount fits, and how long to wait if it doesn't. Called by
-//! [`super::pool`] and [`super::lease`].
+//! a [`Rate`] and the time; returns whether an amount fits, and if not, how long to wait. Called by [`super::pool`] and
+//! [`super::lease`].
 //!
-//! The whole state is one time stamp: when the bucket will be full again. It is kept in ticks. A millisecond has as
-//! many ticks as the rate refills units in its `per`, and a unit has as many ticks as `per` has milliseconds. So no
-//! division rounds anything away.
+//! The whole state is one timestamp: the time at which the bucket will be full again. The timestamp is in ticks. A
+//! millisecond has as many ticks as the rate refills units in its `per`, and a unit has as many ticks as `per` has
+//! milliseconds. So no division loses anything by rounding.
 
 use crate::rules::Ratio;
 use crate::time::{Millis, Timestamp};
@@ -16,11 +16,11 @@ pub struct Limit {
     pub amount: u64,
     /// The span of the limit.
     pub per: Millis,
-    /// How much may be taken at once, told as the time in which the limit allows it.
+    /// The units that may be taken at once, expressed as the time in which the limit allows them.
     pub burst: Millis,
     /// The part of the limit that is never used.
     pub headroom: Ratio,
-    /// How much later than they are taken units may be sent: the length of a lease.
+    /// The longest time between taking units and sending the request: the length of a lease.
     pub lag: Millis,
 }
 
@@ -33,7 +33,7 @@ pub struct Rate {
     burst: u64,
     /// The units that come back in `per`.
     refill: u64,
-    /// In milliseconds.
+    /// The span of the limit, in milliseconds.
     per: u64,
 }
 
@@ -43,8 +43,8 @@ const MAX_LIMIT: u64 = 1_000_000_000_000_000;
 const MAX_PER: u64 = 31 * 24 * 3_600_000;
 
 impl Rate {
-    /// The fastest rate that keeps the limit in every span of `per`, wherever the span begins: what a full bucket holds
-    /// and what comes back meanwhile add up to the limit at most.
+    /// The fastest rate that keeps the limit in every span of `per`, wherever the span begins. The units of a full
+    /// bucket and the units that come back during the span add up to the limit at most.
     ///
     /// ```
     /// use bailiwick_rules::quota::{Bucket, Limit, Rate};
@@ -62,7 +62,7 @@ impl Rate {
         let per = limit.per.0.clamp(1, MAX_PER);
         let amount = limit.amount.clamp(1, MAX_LIMIT);
         let burst = part(amount, limit.burst.0.min(per), per).max(1);
-        // A span of `per` ends just before what came back at its end could be taken: hence the one unit more.
+        // `+ 1`: a span of `per` excludes its end, so the unit that comes back at its end belongs to the next span.
         let steady = part(amount - burst + 1, per, per.saturating_add(limit.lag.0));
         let refill = steady.min(amount - limit.headroom.of(amount).min(amount)).max(1);
         Self { limit: amount, burst, refill, per }
@@ -75,14 +75,14 @@ impl Rate {
         Self { limit: amount, burst: amount, refill: amount, per: per.0.clamp(1, MAX_PER) }
     }
 
-    /// The part of a rate: of a tenant's reserve, or of an isolate. It holds and refills one unit at least.
+    /// A part of this rate, for a tenant's reserve or an isolate. The bucket holds and refills at least one unit.
     #[must_use]
     pub fn share(self, ratio: Ratio) -> Self {
-        let of = |amount: u64| ratio.of(amount).max(1);
-        Self { limit: of(self.limit), burst: of(self.burst), refill: of(self.refill), per: self.per }
+        let part_of = |amount: u64| ratio.of(amount).max(1);
+        Self { limit: part_of(self.limit), burst: part_of(self.burst), refill: part_of(self.refill), per: self.per }
     }
 
-    /// The same limit, refilled by so many units in a span alone, and holding as many.
+    /// The same limit with a slower refill: `units` per `span`. The bucket holds at most `units`.
     #[must_use]
     pub fn slowed(self, units: u64, span: Millis) -> Self {
         let refill = part(units, self.per, span.0.max(1)).clamp(1, self.refill.max(1));
@@ -107,20 +107,23 @@ impl Rate {
         part(self.refill, span.0, self.per)
     }
 
-    /// The span in which so many units come back, rounded up.
+    /// The span in which this many units come back, rounded up.
     #[must_use]
     pub fn time_for(self, units: u64) -> Millis {
         self.span(self.ticks(units))
     }
 
+    /// Units as ticks.
     fn ticks(self, units: u64) -> i128 {
         i128::from(units) * i128::from(self.per)
     }
 
+    /// Ticks as units, rounded down.
     fn units(self, ticks: i128) -> u64 {
         u64::try_from(ticks / i128::from(self.per)).unwrap_or(0)
     }
 
+    /// A time in ticks.
     fn at(self, now: Timestamp) -> i128 {
         i128::from(now.0) * i128::from(self.refill)
     }
@@ -138,10 +141,10 @@ fn part(amount: u64, part: u64, whole: u64) -> u64 {
     product.checked_div(u128::from(whole)).and_then(|share| u64::try_from(share).ok()).unwrap_or(u64::MAX)
 }
 
-/// What was taken of one dimension. A bucket that nobody used is full.
+/// A bucket of units. An unused bucket is full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bucket {
-    /// When it will be full again, in ticks of its rate.
+    /// The time at which the bucket will be full again, in ticks of its rate.
     full_at: i128,
 }
 
@@ -152,8 +155,8 @@ impl Default for Bucket {
 }
 
 impl Bucket {
-    /// The ticks that are missing until the bucket is full: negative for none. At most the whole limit: a bucket that
-    /// lacks more was filled by a clock that has been set back, or by an absurd usage.
+    /// The ticks that are missing until the bucket is full; 0 if the bucket is full. At most the whole limit counts as
+    /// missing: more can only be missing if the clock was set back, or after an absurdly large charge.
     fn missing(self, rate: Rate, now: Timestamp) -> i128 {
         self.full_at.saturating_sub(rate.at(now)).clamp(0, rate.ticks(rate.limit))
     }
@@ -164,10 +167,10 @@ impl Bucket {
         rate.units((rate.ticks(rate.burst) - self.missing(rate, now)).max(0))
     }
 
-    /// How long until so many units fit: zero if they do now. `None` if they never fit. More than a full bucket fits
-    /// once the bucket is full, and is paid off afterwards.
+    /// How long until this many units fit: 0 if they fit now, `None` if they never fit. An amount larger than a full
+    /// bucket fits as soon as the bucket is full. It overdraws the bucket, which then takes longer to refill.
     ///
-    /// `held` units are kept for others; a bucket with these alone counts as empty.
+    /// `held` units are kept for others: a bucket that has only these units counts as empty.
     #[must_use]
     pub fn wait(self, rate: Rate, units: u64, held: u64, now: Timestamp) -> Option<Millis> {
         if units > rate.limit {
@@ -198,19 +201,20 @@ impl Bucket {
         fits
     }
 
-    /// Gives units back. What a full bucket can't hold is lost.
+    /// Gives units back. Units beyond a full bucket are lost.
     pub fn refund(&mut self, rate: Rate, units: u64, now: Timestamp) {
         let missing = self.missing(rate, now) - rate.ticks(units.min(MAX_LIMIT));
         self.full_at = rate.at(now) + missing.max(0);
     }
 
-    /// Lowers what may be taken now to so many units. Never lifts it.
+    /// Lowers the units that may be taken now to this number. Never raises them.
     pub fn lower_to(&mut self, rate: Rate, units: u64, now: Timestamp) {
         let most = rate.ticks(rate.burst.saturating_sub(units));
         self.full_at = rate.at(now) + self.missing(rate, now).max(most);
     }
 
-    /// When it will be full again, in microseconds, rounded up: what programs tell each other, whatever their rates.
+    /// The time at which the bucket will be full again, in microseconds, rounded up. Programs exchange this number,
+    /// because it doesn't depend on the ticks of a rate.
     #[must_use]
     pub fn stamp(self, rate: Rate) -> i64 {
         let refill = i128::from(rate.refill.max(1));
@@ -225,7 +229,7 @@ impl Bucket {
         Self { full_at: (ticks + 999).div_euclid(1_000) }
     }
 
-    /// The same bucket by another rate: what is missing of it stays missing.
+    /// The same bucket with another rate. The same number of units is missing.
     #[must_use]
     pub fn at_rate(self, old: Rate, new: Rate, now: Timestamp) -> Self {
         let missing = self.missing(old, now) + i128::from(old.per) - 1;
@@ -246,8 +250,8 @@ mod tests {
         Limit { amount, per: Millis(60_000), burst: Millis(burst), headroom: Ratio(0), lag: Millis(0) }
     }
 
-    /// How many of the units asked for every millisecond are taken in each half-open span of a minute, at most, and
-    /// how many in the first.
+    /// Takes as much as fits in every millisecond. Returns the most units that were taken in any half-open span of a
+    /// minute, and the units that were taken in the first minute.
     fn greedy(rate: Rate, cost: u64, minutes: i64) -> (u64, u64) {
         let mut bucket = Bucket::default();
         let mut taken: Vec<i64> = Vec::new();
@@ -261,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_n_of_n_pass_and_nothing_is_carried_over_a_windows_edge() {
+    fn exactly_the_limit_is_taken_in_a_minute_wherever_the_minute_begins() {
         for (amount, burst) in [(1, 1_000), (6, 1_000), (7, 20_000), (60, 30_000), (600, 1_000), (599, 60_000)] {
             let (most, first) = greedy(Rate::new(limit(amount, burst)), 1, 4);
             assert_eq!((most, first), (amount, amount), "{amount} with a burst of {burst} ms");
@@ -269,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_gives_no_bucket_more_than_it_had() {
+    fn a_bucket_read_from_its_stamp_never_holds_more_than_before() {
         let mut runner = TestRunner::new(ProptestConfig::with_cases(20_000));
         let cases = (1_u64..1_000_000, 1_u64..60_000, 0_u64..2_000_000, 0_i64..100_000);
         let checked = runner.run(&cases, |(amount, burst, taken, later)| {
@@ -297,15 +301,15 @@ mod tests {
         let now = Timestamp(NOW);
         assert_eq!((0..100).filter(|_| bucket.take(rate, 1, now)).count(), 10);
         let wait = bucket.wait(rate, 1, 0, now).unwrap();
-        assert_eq!(wait, Millis(106), "570 a minute");
+        assert_eq!(wait, Millis(106), "570 requests a minute come back");
         assert!(!bucket.take(rate, 1, Timestamp(NOW + 105)) && bucket.take(rate, 1, now.after(wait)));
     }
 
     #[test]
-    fn more_than_a_burst_waits_for_a_full_bucket_and_is_paid_off() {
+    fn an_amount_larger_than_a_burst_waits_for_a_full_bucket_and_overdraws_it() {
         let rate = Rate::new(limit(100_000, 1_000));
         let mut bucket = Bucket::default();
-        assert_eq!(bucket.wait(rate, 100_001, 0, Timestamp(NOW)), None, "never");
+        assert_eq!(bucket.wait(rate, 100_001, 0, Timestamp(NOW)), None, "an amount above the limit never fits");
         assert!(bucket.take(rate, 5_000, Timestamp(NOW)));
         let wait = bucket.wait(rate, 5_000, 0, Timestamp(NOW)).unwrap();
         assert!((3_000..3_100).contains(&wait.0), "{wait}");
@@ -315,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allowance_may_be_used_at_once_and_comes_back() {
+    fn an_allowance_may_be_used_at_once_and_comes_back_continuously() {
         let rate = Rate::allowance(2_000_000, Millis(86_400_000));
         let mut bucket = Bucket::default();
         assert!(bucket.take(rate, 2_000_000, Timestamp(NOW)) && !bucket.take(rate, 1, Timestamp(NOW)));
@@ -350,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_stays_missing_when_the_rules_change() {
+    fn missing_units_stay_missing_when_the_rate_changes() {
         let (old, new) = (Rate::new(limit(600, 1_000)), Rate::new(limit(60_000, 1_000)));
         let mut bucket = Bucket::default();
         bucket.charge(old, 7, Timestamp(NOW));

@@ -1,10 +1,10 @@
-//! How one pool is divided among the nodes of a fleet. The fleet's store keeps the [`Stamps`] of each pool, and a node
-//! changes them by compare-and-set only. A node takes an [`Allowance`] ahead of what isolates ask for, and its
-//! [`Ledger`](super::Ledger) grants leases of it.
+//! Divides a pool among the nodes of a fleet. The fleet's store keeps the [`Stamps`] of each pool, and nodes change
+//! them by compare-and-set only. A node takes an [`Allowance`] from the store before isolates ask for it, and its
+//! [`Ledger`](super::Ledger) grants leases from the allowance.
 //!
-//! The stamps are times by the store's clock, so nodes' clocks are never compared. A node that hears nothing of the
-//! store grants a part of the pool as large as itself in the fleet: while `c` of `n` nodes are cut off, all together
-//! grant at most `1 + c / n` of the pool.
+//! The stamps are times of the store's clock, so the clocks of nodes are never compared. A node that can't reach the
+//! store grants one n-th of the pool, where n is the number of nodes. While `c` of `n` nodes are cut off, all nodes
+//! together grant at most `1 + c / n` times the pool.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,16 +13,16 @@ use super::{Bucket, Limits, Rate};
 use crate::rules::Ratio;
 use crate::time::{Millis, Timestamp};
 
-/// How long units may lie at a node between store and lease: a part of the pool's lag.
+/// How long a node may hold units that it took from the store before it grants them. This is a part of the pool's lag.
 pub const HELD_FOR: Millis = Millis(3_000);
 /// How often a node asks the store.
 const TURN: Millis = Millis(500);
-/// For how long a node uses what it holds while the store doesn't answer.
+/// For how long a node grants the units that it holds while the store doesn't answer.
 const BELIEVED_FOR: Millis = Millis(3_000);
-/// The wait that an isolate is told while the allowance is short: the next turn may bring more.
+/// The wait in a grant while the allowance is too small: the next turn may bring more units.
 const SHORT_WAIT: Millis = Millis(200);
 
-/// What the store keeps of one pool: when each dimension will be full again, in microseconds of the store's clock.
+/// The state of one pool in the store: when each dimension will be full again, in microseconds of the store's clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stamps {
@@ -30,26 +30,26 @@ pub struct Stamps {
     tokens_full_at_us: i64,
 }
 
-/// A pool that nobody used.
+/// The stamps of an unused pool.
 impl Default for Stamps {
     fn default() -> Self {
         Self { requests_full_at_us: i64::MIN, tokens_full_at_us: i64::MIN }
     }
 }
 
-/// What a node does with a pool of the store in one turn.
+/// The change that a node makes to a pool of the store in one turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Turn {
-    /// What it gives back, because it has no use for it.
+    /// The units that the node gives back, because it doesn't need them.
     pub back: Amounts,
-    /// What isolates spent beyond what was granted. It is charged, whether it fits or not.
+    /// The units that isolates spent beyond their grants. They are charged, whether they fit or not.
     pub owed: Amounts,
-    /// What it wants.
+    /// The units that the node wants.
     pub want: Amounts,
 }
 
 impl Turn {
-    /// Whether the store needn't be asked.
+    /// Whether the turn changes nothing, so that the store needn't be asked.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -57,21 +57,21 @@ impl Turn {
 }
 
 impl Stamps {
-    /// Reads what the store keeps.
+    /// Reads the state of a pool in the store.
     ///
     /// # Errors
-    /// What is wrong with it. Whoever finds this leaves the pool alone, and grants its part.
+    /// What is wrong with the state. The node then leaves the store's state alone, and grants its [`part`].
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(bytes).map_err(|error| format!("isn't the state of a quota: {error}"))
     }
 
-    /// What the store is to keep.
+    /// Writes the state for the store.
     #[must_use]
     pub fn write(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// The stamps after a turn, and how much of what was wanted the pool gave. `now` is the store's time.
+    /// The stamps after a turn, and the units that the node gets of those it wants. `now` is the store's time.
     ///
     /// ```
     /// use bailiwick_rules::quota::{Amounts, Limit, Limits, Stamps, Turn};
@@ -104,33 +104,36 @@ impl Stamps {
     }
 }
 
-/// What a node may grant of a pool, and what it learned of the demand for it.
+/// The units of a pool that a node may grant, and the demand that it observed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allowance {
+    /// The units that the node took from the store and hasn't granted.
     held: Amounts,
+    /// The units that isolates spent beyond their grants, and that the store hasn't charged yet.
     owed: Amounts,
-    /// What isolates were granted since the last turn.
+    /// The units that isolates were granted since the last turn.
     granted: Amounts,
-    /// What isolates could have used since then, beyond what there was.
+    /// The units that isolates asked for since the last turn and didn't get.
     lacking: Amounts,
-    /// The demand of the turn before.
+    /// The demand in the last turn, per second.
     demand: Amounts,
     turn_began: Option<Timestamp>,
-    /// When the store last answered or was given up. Turns are counted from there, so that nodes whose changes collide
-    /// drift apart.
+    /// When the store last answered or failed. The next turn begins a fixed time after that, so that nodes whose
+    /// changes collide don't collide again.
     turn_ended: Option<Timestamp>,
+    /// Whether the store has ever answered.
     has_answered: bool,
-    /// Since when the store hasn't answered.
+    /// The time of the first failure since the store last answered.
     failing_since: Option<Timestamp>,
 }
 
 impl Allowance {
-    /// What an isolate is granted: nothing if there isn't enough for its largest waiting request.
+    /// Limits a grant to the units that the node holds. Grants nothing if they aren't enough for the isolate's largest
+    /// waiting request.
     pub(super) fn bound(&mut self, grant: Grant, ask: &Ask) -> Grant {
-        let has = |held: u64, wanted: u64| wanted.min(held);
         let granted = Amounts {
-            requests: has(self.held.requests, grant.granted.requests),
-            tokens: has(self.held.tokens, grant.granted.tokens),
+            requests: self.held.requests.min(grant.granted.requests),
+            tokens: self.held.tokens.min(grant.granted.tokens),
         };
         let lacks = |of: fn(&Amounts) -> u64| of(&ask.want).max(of(&ask.least)).saturating_sub(of(&granted));
         let lacking = Amounts { requests: lacks(|amounts| amounts.requests), tokens: lacks(|amounts| amounts.tokens) };
@@ -144,7 +147,7 @@ impl Allowance {
         Grant { granted, ..grant }
     }
 
-    /// Takes back what an isolate didn't use of a grant, and notes what it used beyond it.
+    /// Takes back the unused units of a grant, and records the units that were spent beyond the grant.
     pub(super) fn settle(&mut self, unused: Amounts, over: Amounts) {
         self.held = self.held.plus(unused);
         let short = over.minus(self.held);
@@ -152,7 +155,7 @@ impl Allowance {
         self.owed = self.owed.plus(short);
     }
 
-    /// Whether the store should be asked: a turn is over, and there is something to ask for, give back or charge.
+    /// Whether the store should be asked: the last turn is over, and there are units to get, give back or charge.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
         let is_over = self.turn_ended.is_none_or(|at| !at.after(TURN).lasts(now, TURN));
@@ -160,32 +163,35 @@ impl Allowance {
         is_over && amounts.iter().any(|amounts| *amounts != Amounts::default())
     }
 
-    /// Begins a turn: says what to do with the pool of the store. What is given back can't be granted any more.
+    /// Begins a turn: returns the change to make to the store's pool. Units that are given back can't be granted any
+    /// more.
     pub fn begin_turn(&mut self, now: Timestamp) -> Turn {
         let span = self.turn_began.map_or(TURN, |at| now.since(at)).0.clamp(100, 10_000);
-        // For a second.
-        let scaled = |units: u64| units.saturating_mul(1_000) / span;
-        let seen = Amounts {
-            requests: scaled(self.granted.requests).saturating_add(self.lacking.requests),
-            tokens: scaled(self.granted.tokens).saturating_add(self.lacking.tokens),
+        let per_second = |units: u64| units.saturating_mul(1_000) / span;
+        let new_demand = Amounts {
+            requests: per_second(self.granted.requests).saturating_add(self.lacking.requests),
+            tokens: per_second(self.granted.tokens).saturating_add(self.lacking.tokens),
         };
-        let demand =
-            Amounts { requests: seen.requests.max(self.demand.requests), tokens: seen.tokens.max(self.demand.tokens) };
-        (self.demand, self.granted, self.lacking) = (seen, Amounts::default(), Amounts::default());
+        // The higher demand of the last two turns counts.
+        let demand = Amounts {
+            requests: new_demand.requests.max(self.demand.requests),
+            tokens: new_demand.tokens.max(self.demand.tokens),
+        };
+        (self.demand, self.granted, self.lacking) = (new_demand, Amounts::default(), Amounts::default());
         self.turn_began = Some(now);
         let back = self.held.minus(demand.plus(demand));
         self.held = self.held.minus(back);
         Turn { back, owed: core::mem::take(&mut self.owed), want: demand.minus(self.held) }
     }
 
-    /// Notes what the pool gave.
+    /// Ends a turn with the units that the store gave.
     pub fn receive(&mut self, got: Amounts, now: Timestamp) {
         self.held = self.held.plus(got);
         (self.has_answered, self.failing_since, self.turn_ended) = (true, None, Some(now));
     }
 
-    /// Notes that the store didn't answer. What was to be given back is lost: the store may have taken the turn after
-    /// all. So is what is held, once the node is taken to be cut off.
+    /// Ends a turn without an answer of the store. The units to give back are lost, because the store may have applied
+    /// the turn nevertheless. As soon as the node counts as cut off, the units that it holds are lost too.
     pub fn fail(&mut self, turn: &Turn, now: Timestamp) {
         self.owed = self.owed.plus(turn.owed);
         self.failing_since.get_or_insert(now);
@@ -195,21 +201,21 @@ impl Allowance {
         }
     }
 
-    /// Whether the store has been silent for so long that the node grants its [`part`] of the pool instead.
+    /// Whether the store hasn't answered for so long that the node grants its [`part`] of the pool instead.
     #[must_use]
     pub fn is_cut_off(&self, now: Timestamp) -> bool {
         let is_long = |since: Timestamp| !since.after(BELIEVED_FOR).lasts(now, BELIEVED_FOR);
         self.failing_since.is_some_and(|since| !self.has_answered || is_long(since))
     }
 
-    /// What may be granted now.
+    /// The units that may be granted now.
     #[must_use]
     pub fn held(&self) -> Amounts {
         self.held
     }
 }
 
-/// The limits of one of so many nodes that can't reach the store.
+/// The limits of one node that can't reach the store, in a fleet with this many nodes.
 #[must_use]
 pub fn part(limits: &Limits, nodes: u32) -> Limits {
     let ratio = Ratio(1_000_000 / nodes.max(1));

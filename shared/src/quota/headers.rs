@@ -1,39 +1,39 @@
-//! What a provider's headers say of its quota. Takes a function that looks a header up, and the time; returns a
+//! Reads the rate limit headers of a provider. Takes a function that looks a header up, and the time; returns a
 //! [`Reading`]. Called by the edge for every answer of an endpoint.
 //!
-//! Headers are outside bytes. What can't be read is no reading, and nothing here panics.
+//! Headers may hold any bytes. Values that can't be parsed are ignored, and nothing here panics.
 //!
-//! Understood are `retry-after` (seconds or a date, RFC 9110 §10.2.3), `retry-after-ms` and `x-ms-retry-after-ms`,
-//! `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` of OpenAI and those who speak like it, and
+//! These headers are read: `retry-after` (seconds or a date, RFC 9110 §10.2.3), `retry-after-ms` and
+//! `x-ms-retry-after-ms`, `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` of OpenAI and compatible APIs, and
 //! `anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}`.
 
 use crate::time::{Millis, Timestamp};
 
-/// The longest wait that is believed: an hour. What is closed for longer is tried again then.
+/// The longest wait that is obeyed: an hour. If a provider asks for a longer wait, it is tried again after an hour.
 pub const LONGEST_WAIT: Millis = Millis(3_600_000);
 
-/// From here on a reset in seconds is a time since 1970, not a span: it would be over thirty years.
+/// A reset of at least this many seconds is a Unix time; as a span it would be over thirty years.
 const SECONDS_SINCE_1970: u64 = 1_000_000_000;
 
-/// What is said of one dimension.
+/// The limit of one dimension: requests or tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Dimension {
-    /// How much may be used in a span that the provider knows.
+    /// How many units may be used in a span that the headers don't name.
     pub limit: Option<u64>,
-    /// How much of it is left.
+    /// How many of these units are left.
     pub remaining: Option<u64>,
-    /// How long until the limit is there again.
+    /// The time until all units are available again.
     pub reset: Option<Millis>,
 }
 
-/// What an answer's headers say.
+/// The rate limit headers of an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Reading {
     /// How long the provider asks to wait.
     pub retry_after: Option<Millis>,
-    /// Its requests.
+    /// The limit of requests.
     pub requests: Option<Dimension>,
-    /// Its tokens: of several kinds, the one with the least left.
+    /// The limit of tokens. If there are several kinds of tokens, the kind with the least remaining.
     pub tokens: Option<Dimension>,
 }
 
@@ -68,25 +68,27 @@ impl Reading {
         }
     }
 
-    /// How long to wait after a refusal: as the provider asks; else until the dimension that has nothing left is there
-    /// again; if none says so, until both are.
+    /// How long to wait after a refusal: the time that the provider asks for; else the reset of the dimension with
+    /// nothing remaining; if no dimension reports that, the longest reset.
     #[must_use]
     pub fn wait(&self) -> Option<Millis> {
-        let resets = |is_meant: fn(&Dimension) -> bool| {
+        let longest_reset = |is_meant: fn(&Dimension) -> bool| {
             let dimensions = [self.requests, self.tokens].into_iter().flatten();
             dimensions.filter(is_meant).filter_map(|dimension| dimension.reset).max()
         };
-        let exhausted = || resets(|dimension| dimension.remaining == Some(0));
+        let exhausted = || longest_reset(|dimension| dimension.remaining == Some(0));
         let unclear = || {
-            let tells = |dimension: &Option<Dimension>| dimension.is_some_and(|one| one.remaining == Some(0));
-            let is_clear = tells(&self.requests) || tells(&self.tokens);
-            if is_clear { None } else { resets(|_| true) }
+            let is_exhausted =
+                |dimension: &Option<Dimension>| dimension.is_some_and(|dimension| dimension.remaining == Some(0));
+            let is_clear = is_exhausted(&self.requests) || is_exhausted(&self.tokens);
+            if is_clear { None } else { longest_reset(|_| true) }
         };
         self.retry_after.or_else(exhausted).or_else(unclear).map(|wait| wait.min(LONGEST_WAIT))
     }
 }
 
-/// One dimension. `-1` is how gateways say that they know nothing, and so is 0 left of a limit that isn't told.
+/// Reads one dimension. Gateways write `-1` for unknown values. A remaining number of 0 without a limit means unknown
+/// too.
 fn dimension(limit: Option<&str>, remaining: Option<&str>, reset: Option<&str>, now: Timestamp) -> Option<Dimension> {
     let limit = limit.and_then(whole).filter(|limit| *limit > 0);
     let remaining = remaining.and_then(whole).filter(|remaining| *remaining > 0 || limit.is_some());
@@ -95,6 +97,7 @@ fn dimension(limit: Option<&str>, remaining: Option<&str>, reset: Option<&str>, 
     is_reading.then_some(Dimension { limit, remaining, reset })
 }
 
+/// Reads the wait that the provider asks for.
 fn retry_after<'h>(get: &impl Fn(&str) -> Option<&'h str>, now: Timestamp) -> Option<Millis> {
     let millis = |name: &str| get(name).and_then(|text| decimal(text.trim(), 1)).map(Millis);
     let plain = || {
@@ -106,7 +109,7 @@ fn retry_after<'h>(get: &impl Fn(&str) -> Option<&'h str>, now: Timestamp) -> Op
     wait.map(|wait| wait.min(LONGEST_WAIT))
 }
 
-/// A reset: a span, plain seconds, seconds since 1970, or a time (RFC 3339).
+/// Reads a reset: a span, a number of seconds, a Unix time, or a time of RFC 3339.
 fn reset_in(text: &str, now: Timestamp) -> Option<Millis> {
     let text = text.trim();
     let span = match whole(text).filter(|seconds| *seconds >= SECONDS_SINCE_1970) {
@@ -116,12 +119,13 @@ fn reset_in(text: &str, now: Timestamp) -> Option<Millis> {
     span.or_else(|| Timestamp::parse(text).map(|at| at.since(now))).map(|span| span.min(LONGEST_WAIT))
 }
 
+/// A Unix time in seconds.
 fn instant(seconds: u64) -> Option<Timestamp> {
     i64::try_from(seconds).ok()?.checked_mul(1_000).map(Timestamp)
 }
 
-/// Reads a span as Go writes durations (`6m0s`, `1.5s`, `120ms`, `1h2m`), or plain seconds. Parts of a millisecond
-/// count as one.
+/// Reads a span as Go writes durations (`6m0s`, `1.5s`, `120ms`, `1h2m`), or a number of seconds. Fractions of a
+/// millisecond are rounded up.
 ///
 /// ```
 /// use bailiwick_rules::quota::read_span;
@@ -143,7 +147,7 @@ pub fn read_span(text: &str) -> Option<Millis> {
         let letters = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
         let (unit, left) = after.split_at(letters);
         let span = match unit {
-            // A span shorter than a millisecond is still a wait.
+            // Rounded up, because a wait shorter than a millisecond is still a wait.
             "ns" => decimal(number, 1)?.div_ceil(1_000_000),
             "us" | "µs" | "μs" => decimal(number, 1)?.div_ceil(1_000),
             "ms" => decimal(number, 1)?,
@@ -181,12 +185,12 @@ pub fn write_span(span: Millis) -> String {
     }
 }
 
-/// A whole number that isn't negative, whatever its length: one that doesn't fit is the largest that does.
+/// Reads a whole number that isn't negative. A number that is too large becomes the largest one.
 fn whole(text: &str) -> Option<u64> {
     decimal(text.trim(), 1)
 }
 
-/// A decimal number that isn't negative, times a scale, rounded up.
+/// Reads a decimal number that isn't negative, multiplies it by a scale, and rounds up.
 fn decimal(text: &str, scale: u64) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -195,7 +199,7 @@ fn decimal(text: &str, scale: u64) -> Option<u64> {
     }
     let number =
         |text: &str| text.bytes().fold(0u64, |sum, byte| sum.saturating_mul(10).saturating_add(u64::from(byte - b'0')));
-    // Nine digits say a thousand-millionth. Those behind them count as one more of these.
+    // Nine digits of the fraction are exact. If further digits aren't all 0, the ninth digit is rounded up.
     let (near, far) = fraction.split_at(fraction.len().min(9));
     let unit = near.bytes().fold(1u64, |unit, _| unit * 10);
     let parts = number(near) + u64::from(far.bytes().any(|byte| byte != b'0'));
@@ -223,11 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_says_how_long_to_wait_in_many_forms() {
+    fn all_forms_of_retry_after_are_read() {
         assert_eq!(wait(&[("retry-after", "7")]), Some(7_000));
         assert_eq!(wait(&[("retry-after", " 1.2 ")]), Some(1_200));
         assert_eq!(wait(&[("retry-after", "Tue, 01 Dec 2026 06:01:30 GMT")]), Some(90_000));
-        assert_eq!(wait(&[("retry-after", "Tue, 01 Dec 2026 05:00:00 GMT")]), Some(0), "it is over");
+        assert_eq!(wait(&[("retry-after", "Tue, 01 Dec 2026 05:00:00 GMT")]), Some(0), "a date in the past is no wait");
         assert_eq!(wait(&[("retry-after", "7"), ("retry-after-ms", "6543")]), Some(6_543));
         assert_eq!(wait(&[("retry-after", "7"), ("x-ms-retry-after-ms", "6544")]), Some(6_544));
         assert_eq!(wait(&[("retry-after", "99999999999999999999999")]), Some(LONGEST_WAIT.0));
@@ -237,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_is_that_of_the_exhausted_dimension_and_if_unclear_the_longest() {
+    fn the_wait_is_the_reset_of_the_exhausted_dimension_or_else_the_longest_reset() {
         let limits = [("x-ratelimit-limit-requests", "60"), ("x-ratelimit-limit-tokens", "1000")];
         let resets = [("x-ratelimit-reset-requests", "120ms"), ("x-ratelimit-reset-tokens", "6m0s")];
         let with = |left: &[(&'static str, &'static str)]| wait(&[&limits[..], &resets, left].concat());
@@ -245,13 +249,13 @@ mod tests {
         assert_eq!(with(&[no_requests, ("x-ratelimit-remaining-tokens", "9")]), Some(120));
         assert_eq!(with(&[no_tokens, ("x-ratelimit-remaining-requests", "9")]), Some(360_000));
         assert_eq!(with(&[no_requests, no_tokens]), Some(360_000));
-        assert_eq!(with(&[]), Some(360_000), "unclear");
+        assert_eq!(with(&[]), Some(360_000), "without remaining numbers the longest reset counts");
         assert_eq!(wait(&[("x-ratelimit-reset-requests", "59.70")]), Some(59_700));
         assert_eq!(wait(&[("x-ratelimit-reset-requests", "1796104830")]), Some(30_000), "seconds since 1970");
     }
 
     #[test]
-    fn anthropics_headers_tell_times() {
+    fn the_times_in_headers_of_anthropic_are_read() {
         let reading = read(&[
             ("anthropic-ratelimit-requests-limit", "50"),
             ("anthropic-ratelimit-requests-remaining", "49"),
@@ -268,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_numbers_are_no_reading() {
+    fn unknown_numbers_are_ignored() {
         let unknown = [
             ("x-ratelimit-limit-requests", "-1"),
             ("x-ratelimit-remaining-requests", "-1"),
@@ -277,7 +281,7 @@ mod tests {
         assert_eq!(read(&unknown), Reading::default());
         assert_eq!(read(&[("x-ratelimit-remaining-tokens", "0")]), Reading::default(), "0 without a limit");
         let zero = [("x-ratelimit-limit-tokens", "0"), ("x-ratelimit-remaining-tokens", "0")];
-        assert_eq!(read(&zero), Reading::default(), "0 of nothing");
+        assert_eq!(read(&zero), Reading::default(), "0 remaining of a limit of 0");
         let some = read(&[("x-ratelimit-limit-tokens", "9"), ("x-ratelimit-remaining-tokens", "0")]);
         assert_eq!(some.tokens.unwrap().remaining, Some(0));
     }
@@ -302,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_from_hell_never_panic_nor_close_for_long() {
+    fn random_headers_never_panic_nor_give_a_wait_of_more_than_an_hour() {
         let values = prop_oneof![
             "[0-9.:+-]{0,40}(ns|us|µs|ms|s|m|h|d)?",
             "([0-9]{1,25}(\\.[0-9]{0,25})?(ms|s|m|h)){0,4}",

@@ -1,8 +1,10 @@
-//! How one pool is divided among isolates. A [`Ledger`] stands on a DNS node: it takes an [`Ask`] of an isolate, and
-//! returns a [`Grant`] for the next two seconds. The edge's side is [`super::share`].
+//! Divides a pool among the isolates of the edge. A DNS node holds one [`Ledger`] per pool: the ledger takes an [`Ask`]
+//! of an isolate, and returns a [`Grant`] for the next two seconds. The edge's part of the protocol is
+//! [`super::share`].
 //!
-//! An isolate tells what it spent, what it could use, and what the provider said. It tells nothing of anybody. What
-//! wasn't spent of its last grant goes back to the pool; what it spent beyond it is taken from the next grants.
+//! An isolate reports how much it spent, how much it could use, and whether the provider refuses requests. A report
+//! holds nothing about clients. Unspent units of the isolate's last grant go back to the pool. Units that it spent
+//! beyond the grant are taken from its next grants.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,15 +17,16 @@ use crate::time::{Millis, Timestamp};
 
 /// How long a grant may be spent.
 pub const LEASE: Millis = Millis(2_000);
-/// How long after its last ask an isolate counts when a pool is divided.
+/// An isolate gets a part of the pool until this long after its last ask.
 const ACTIVE: Millis = Millis(5_000);
-/// The most isolates that are remembered for each pool. Beyond them, the one that has been silent longest is forgotten.
+/// The most isolates that are remembered for each pool. If there are more, the isolate with the oldest ask is
+/// forgotten.
 pub const MAX_HOLDERS: usize = 4_096;
 
-/// What is granted of a dimension that isn't limited.
+/// The grant for a dimension without a limit.
 const UNLIMITED: u64 = u32::MAX as u64;
 
-/// Amounts of both dimensions.
+/// A number of requests and a number of tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Amounts {
@@ -33,39 +36,39 @@ pub struct Amounts {
     pub tokens: u64,
 }
 
-/// What an isolate posts to a node: what it tells of each quota, and asks for.
+/// The body that an isolate posts to a node: one [`Ask`] per quota and per budget.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asks {
-    /// The isolate: a random number in hexadecimal digits. It says nothing of anybody.
+    /// The isolate: a random number in hexadecimal digits, from which nothing about clients can be learned.
     pub isolate: String,
-    /// By quota.
+    /// The asks by quota.
     #[serde(default)]
     pub quotas: BTreeMap<QuotaId, Ask>,
-    /// The revision of the rules by which tenants are counted.
+    /// The revision of the rules that the indexes of tenants refer to.
     #[serde(default)]
     pub revision: u64,
-    /// The budgets of tenants, by their positions among those of the rules: no names.
+    /// The asks for tenants' budgets, by the tenant's index in the rules, so that no names are sent.
     #[serde(default)]
     pub budgets: BTreeMap<u32, Ask>,
 }
 
-/// What a node answers.
+/// The body of a node's answer.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Grants {
-    /// By quota. Those that the node's rules don't have are left out.
+    /// The grants by quota. Quotas that the node's rules don't have are left out.
     #[serde(default)]
     pub quotas: BTreeMap<QuotaId, Grant>,
-    /// By tenant. Empty if the node has another revision of the rules.
+    /// The grants by tenant. Empty if the node has another revision of the rules.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub budgets: BTreeMap<u32, Grant>,
 }
 
 impl Asks {
-    /// The most quotas, and the most budgets, that are asked for at once.
+    /// The most quotas, and the most budgets, in one body.
     pub const MAX: usize = 256;
 
-    /// Reads what an isolate posted, and the isolate's number.
+    /// Reads the body that an isolate posted. Returns the isolate's number too.
     ///
     /// # Errors
     /// What is wrong, and how to mend it.
@@ -85,57 +88,61 @@ impl Asks {
     }
 }
 
-/// What an isolate tells of one pool, and asks for.
+/// What an isolate reports about one pool, and the amounts that it asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ask {
-    /// What it spent since its last ask that was answered.
+    /// The amounts that the isolate spent since its last answered ask.
     pub spent: Amounts,
-    /// What it got back since then: estimates that were too high.
+    /// The amounts that came back since then, because estimates were too high.
     pub returned: Amounts,
-    /// What it could spend in the next seconds.
+    /// The amounts that the isolate could spend in the next seconds.
     pub want: Amounts,
-    /// What its largest waiting request needs: less is of no use to it.
+    /// The cost of the largest waiting request. A smaller grant would be useless.
     pub least: Amounts,
-    /// For how many more milliseconds the provider wants no requests.
+    /// For how many more milliseconds the provider refuses requests.
     pub closed_ms: u64,
 }
 
-/// What an isolate may spend.
+/// The node's answer to one [`Ask`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Grant {
-    /// This much, in the next `lasts_ms`.
+    /// The amounts that the isolate may spend in the next `lasts_ms`.
     pub granted: Amounts,
-    /// Its part of the pool in that time: what it gets while all others want theirs.
+    /// The isolate's equal share of the pool in that time. It gets this much even if all other isolates want theirs.
     pub share: Amounts,
-    /// How long it may be spent, in milliseconds.
+    /// How long the grant may be spent, in milliseconds.
     pub lasts_ms: u64,
-    /// If nothing was granted: how long until its largest waiting request may fit, in milliseconds.
+    /// If nothing was granted: the time until the largest waiting request may fit, in milliseconds.
     pub wait_ms: u64,
-    /// For how many more milliseconds the provider wants no requests, as any isolate was told.
+    /// For how many more milliseconds the provider refuses requests, as any isolate reported.
     pub closed_ms: u64,
 }
 
-/// What a node knows of one pool.
+/// The state of one pool at a node.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     limits: Limits,
     pool: Pool,
+    /// The sum of all grants.
     granted: Amounts,
     holders: HashMap<u64, Holder>,
 }
 
-/// What a node knows of one isolate.
+/// The state of one isolate at a node.
 #[derive(Clone, Copy, Debug)]
 struct Holder {
+    /// The time of the isolate's last ask.
     seen: Timestamp,
-    /// What it was granted and hasn't settled.
+    /// The isolate's last grant. Its next ask reports how much of it was spent.
     granted: Amounts,
+    /// The amounts that the isolate last asked for.
     want: Amounts,
 }
 
 impl Holder {
+    /// Whether the isolate gets a part of the pool.
     fn is_active(&self, now: Timestamp) -> bool {
         self.seen.after(ACTIVE).lasts(now, ACTIVE)
     }
@@ -160,6 +167,7 @@ impl From<Amounts> for Cost {
 }
 
 impl Amounts {
+    /// The difference; 0 where `other` is larger.
     pub(super) fn minus(self, other: Self) -> Self {
         Self {
             requests: self.requests.saturating_sub(other.requests),
@@ -167,6 +175,7 @@ impl Amounts {
         }
     }
 
+    /// The sum.
     pub(super) fn plus(self, other: Self) -> Self {
         Self {
             requests: self.requests.saturating_add(other.requests),
@@ -176,13 +185,13 @@ impl Amounts {
 }
 
 impl Ledger {
-    /// Settles an isolate's last grant and makes the next. `limits` are those of the pool, made with a lag of
-    /// [`LEASE`].
+    /// Settles an isolate's last grant and returns its next grant. `limits` are the limits of the pool, made with a lag
+    /// of [`LEASE`].
     pub fn ask(&mut self, limits: &Limits, holder: u64, ask: &Ask, now: Timestamp) -> Grant {
         self.ask_within(limits, None, holder, ask, now)
     }
 
-    /// [`Ledger::ask`] of a node that grants no more than its allowance of a pool that several nodes share.
+    /// As [`Ledger::ask`], for a pool that several nodes share: the node grants no more than its allowance.
     pub fn ask_within(
         &mut self,
         limits: &Limits,
@@ -197,7 +206,7 @@ impl Ledger {
         }
         let before = self.holders.get(&holder).map_or_else(Amounts::default, |holder| holder.granted);
         let used = ask.spent.minus(ask.returned);
-        // Only what was spent later than it was returned is given back beyond the last grant.
+        // If more came back than was spent, the difference belongs to earlier grants.
         let back = ask.returned.minus(ask.spent);
         self.pool.true_up(limits, None, before.into(), used.into(), now);
         self.pool.refund(limits, None, back.into(), now);
@@ -213,12 +222,13 @@ impl Ledger {
         let grant = allowance.map_or(grant, |allowance| allowance.bound(grant, ask));
         self.pool.charge(limits, None, grant.granted.into(), now);
         self.granted = self.granted.plus(grant.granted);
-        if let Some(kept) = self.holders.get_mut(&holder) {
-            kept.granted = grant.granted;
+        if let Some(holder) = self.holders.get_mut(&holder) {
+            holder.granted = grant.granted;
         }
         grant
     }
 
+    /// The grant for an ask, before it is charged.
     fn grant(&self, limits: &Limits, holder: u64, ask: &Ask, now: Timestamp) -> Grant {
         let (left_requests, left_tokens) = self.pool.left(limits, now);
         let part = |rate: Option<Rate>, left: Option<u64>, of: fn(&Amounts) -> u64| match (rate, left) {
@@ -231,16 +241,17 @@ impl Ledger {
         let granted = Amounts { requests: requests.granted, tokens: tokens.granted };
         let (granted, wait_ms) = match self.pool.check(limits, None, ask.least.into(), now) {
             Ok(()) => (granted, 0),
-            // One dimension alone is of no use.
+            // If requests or tokens don't fit, the other dimension alone would be useless.
             Err(Refusal::Wait(wait)) => (Amounts::default(), wait.0),
             Err(Refusal::TooLarge) => (Amounts::default(), LEASE.0),
         };
         Grant { granted, share, lasts_ms: LEASE.0, wait_ms, closed_ms: self.pool.closed(now).0 }
     }
 
-    /// One isolate's part of one dimension: what it wants, but no more than its share and what others leave of theirs.
+    /// One isolate's part of one dimension: the wanted amount, but at most its share and what other isolates leave of
+    /// their shares.
     fn part(&self, rate: Rate, left: u64, (holder, ask): (u64, &Ask), now: Timestamp, of: fn(&Amounts) -> u64) -> Part {
-        // Of a budget, which holds far more than comes back in a lease, half of what is left is divided.
+        // A budget holds far more units than come back in the time of a lease. So half of the units left are divided.
         let worth = rate.refilled(LEASE).max(left / 2).max(1);
         let others = self.holders.iter().filter(|(id, other)| **id != holder && other.is_active(now));
         let wants: Vec<u64> = others.map(|(_, other)| of(&other.want)).collect();
@@ -250,13 +261,13 @@ impl Ledger {
         Part { share, granted: of(&ask.want).min(most).max(of(&ask.least)) }
     }
 
-    /// All that was granted.
+    /// The sum of all grants.
     #[must_use]
     pub fn granted(&self) -> Amounts {
         self.granted
     }
 
-    /// How many isolates asked within the last seconds.
+    /// How many isolates asked within the last 5 seconds.
     #[must_use]
     pub fn active(&self, now: Timestamp) -> usize {
         self.holders.values().filter(|holder| holder.is_active(now)).count()
@@ -268,7 +279,7 @@ impl Ledger {
         self.holders.len()
     }
 
-    /// Forgets the isolate that has been silent longest, if there are too many.
+    /// If there are too many isolates, forgets the isolate with the oldest ask.
     fn make_room(&mut self, holder: u64) {
         if self.holders.len() < MAX_HOLDERS || self.holders.contains_key(&holder) {
             return;

@@ -1,33 +1,34 @@
-//! A pool: the quota of a provider's account, and what was taken of it. Takes a [`Cost`] and whose reserve it may use;
-//! says whether it fits. Called by the edge for each attempt.
+//! A pool: the quota of a provider's account, and how much of it was taken. Takes the [`Cost`] of a request and the
+//! reserve of its tenant; returns whether the request fits. Called by the edge for each attempt.
 //!
-//! **Reserves are floors.** Each tenant with a reserve has a bucket of its own, with its part of the pool. What lies in
-//! it is kept for that tenant, so a tenant that was idle gets its part at once. What comes back beyond a full bucket is
-//! anybody's, so an idle tenant's part is lent, and a tenant alone gets everything.
+//! **Reserves are guaranteed minimums.** Each tenant with a reserve has a bucket of its own, with its part of the pool.
+//! The units in this bucket are kept for the tenant, so a tenant that was idle gets its part at once. Units that come
+//! back while the bucket is full are free for all tenants. So the part of an idle tenant is lent to others, and a
+//! single active tenant gets the whole pool.
 
 use super::{Bucket, Dimension, LONGEST_WAIT, Limit, Rate, Reading};
 use crate::rules::{Budget, Ratio};
 use crate::table::Quota;
 use crate::time::{Millis, Timestamp};
 
-/// The first wait after a refusal that tells none.
+/// The wait after the first refusal, if the provider names no wait.
 const SHORTEST_BACKOFF: Millis = Millis(1_000);
-/// How often the wait doubles with each further refusal: up to 64 s.
+/// How many times the wait doubles with further refusals: up to 64 s.
 const MOST_DOUBLINGS: u8 = 6;
 
 /// How much a pool allows. A dimension that is absent isn't limited.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Limits {
-    /// Requests.
+    /// The rate of requests.
     pub requests: Option<Rate>,
-    /// Tokens, of prompts and answers together.
+    /// The rate of tokens, of prompts and answers together.
     pub tokens: Option<Rate>,
-    /// The parts that are kept for tenants.
+    /// The parts of the pool that are kept for tenants.
     pub reserves: Vec<Ratio>,
 }
 
 impl Limits {
-    /// The limits of a quota of the rules. `lag` is how much later than they are taken units may be sent.
+    /// The limits of a quota in the rules. `lag` is the longest time between taking units and sending the request.
     #[must_use]
     pub fn of(quota: &Quota, lag: Millis) -> Self {
         let rule = &quota.rule;
@@ -50,39 +51,41 @@ impl Limits {
     }
 }
 
-/// What one request takes.
+/// The units that one request takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Cost {
-    /// Requests: 1, or 0 of one that nobody saw.
+    /// The number of requests: 1, or 0 if the request never reached the provider.
     pub requests: u64,
-    /// Tokens.
+    /// The number of tokens.
     pub tokens: u64,
 }
 
 /// Why a request doesn't fit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
-    /// It fits later, at the earliest after this time.
+    /// The request fits later, at the earliest after this time.
     Wait(Millis),
-    /// It is larger than the whole limit.
+    /// The request costs more than the whole limit.
     TooLarge,
 }
 
-/// What was taken of one dimension, in all and of each reserve.
+/// The buckets of one dimension: requests or tokens.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Taken {
+    /// The bucket of the whole pool.
     all: Bucket,
+    /// The bucket of each reserve.
     floors: Vec<Bucket>,
 }
 
-/// What was taken of a pool. One that nobody used is full.
+/// How much was taken of a pool. An unused pool is full.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pool {
     requests: Taken,
     tokens: Taken,
-    /// Until when the provider said that nothing is left.
+    /// The end of the time for which the provider refuses requests.
     closed_until: Timestamp,
-    /// Refusals since the provider last served.
+    /// How many times in a row the provider refused.
     refusals: u8,
 }
 
@@ -93,7 +96,7 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// The same pool by other limits: what was taken of it stays taken. Reserves begin full.
+    /// The same pool with new limits. Units that were taken stay taken. Reserves begin full.
     #[must_use]
     pub fn at_limits(self, old: &Limits, new: &Limits, now: Timestamp) -> Self {
         let taken = |taken: Taken, old: Option<Rate>, new: Option<Rate>| Taken {
@@ -107,10 +110,10 @@ impl Pool {
         }
     }
 
-    /// Whether a request fits now. `reserve` is the position of its tenant's reserve.
+    /// Whether a request fits now. `reserve` is the index of its tenant's reserve.
     ///
     /// # Errors
-    /// How long it has to wait, or that it never fits.
+    /// How long the request has to wait, or that it never fits.
     pub fn check(&self, limits: &Limits, reserve: Option<usize>, cost: Cost, now: Timestamp) -> Result<(), Refusal> {
         let mut wait = self.closed(now);
         for (taken, rate, units) in self.dimensions(limits, cost) {
@@ -119,17 +122,17 @@ impl Pool {
         if wait == Millis(0) { Ok(()) } else { Err(Refusal::Wait(wait)) }
     }
 
-    /// Takes what a request costs, whether it fits or not.
+    /// Takes the cost of a request, whether it fits or not.
     pub fn charge(&mut self, limits: &Limits, reserve: Option<usize>, cost: Cost, now: Timestamp) {
         self.each(limits, cost, |taken, rate, units| taken.charge(rate, &limits.reserves, reserve, units, now));
     }
 
-    /// Gives back what wasn't used after all.
+    /// Gives back units that weren't used after all.
     pub fn refund(&mut self, limits: &Limits, reserve: Option<usize>, cost: Cost, now: Timestamp) {
         self.each(limits, cost, |taken, rate, units| taken.refund(rate, &limits.reserves, reserve, units, now));
     }
 
-    /// Replaces what was charged for a request by what it used.
+    /// Replaces the estimated cost that was charged for a request by its real cost.
     pub fn true_up(&mut self, limits: &Limits, reserve: Option<usize>, charged: Cost, used: Cost, now: Timestamp) {
         let over = |used: u64, charged: u64| used.saturating_sub(charged);
         let more = Cost { requests: over(used.requests, charged.requests), tokens: over(used.tokens, charged.tokens) };
@@ -138,56 +141,58 @@ impl Pool {
         self.refund(limits, reserve, less, now);
     }
 
-    /// Believes a provider that served: what it says is left lowers what may be taken, and never lifts it.
+    /// Applies the headers of an answer. If the provider reports less remaining units than the pool has, the pool is
+    /// lowered to them. It is never raised.
     pub fn served(&mut self, limits: &Limits, reading: &Reading, now: Timestamp) {
         self.refusals = 0;
-        let told = [reading.requests, reading.tokens].map(Option::unwrap_or_default);
-        for (taken, rate, told) in
-            [(&mut self.requests, limits.requests, told[0]), (&mut self.tokens, limits.tokens, told[1])]
+        let reported = [reading.requests, reading.tokens].map(Option::unwrap_or_default);
+        for (taken, rate, reported) in
+            [(&mut self.requests, limits.requests, reported[0]), (&mut self.tokens, limits.tokens, reported[1])]
         {
-            if let (Some(rate), Some(remaining)) = (rate, told.remaining) {
+            if let (Some(rate), Some(remaining)) = (rate, reported.remaining) {
                 taken.all.lower_to(rate, remaining, now);
             }
         }
-        for reset in told.iter().filter(|told| told.remaining == Some(0)).filter_map(|told| told.reset) {
+        let exhausted = reported.iter().filter(|dimension| dimension.remaining == Some(0));
+        for reset in exhausted.filter_map(|dimension| dimension.reset) {
             self.close(reset, now);
         }
     }
 
-    /// Believes a provider that refused: nothing fits until it said, else for a time that doubles with each refusal in
-    /// a row.
+    /// Applies a refusal: nothing fits for the time that the provider names. If it names none, the time doubles with
+    /// each refusal in a row.
     pub fn refused(&mut self, reading: &Reading, now: Timestamp) {
         let backoff = Millis(SHORTEST_BACKOFF.0 << self.refusals.min(MOST_DOUBLINGS));
         self.refusals = self.refusals.saturating_add(1);
-        // A wait of nothing would be a hot retry.
+        // A wait of 0 is ignored, because it would make the edge retry without a pause.
         self.close(reading.wait().filter(|wait| *wait > Millis(0)).unwrap_or(backoff), now);
     }
 
-    /// What is left of each dimension that is limited, as headers tell it.
+    /// The state of each limited dimension, requests first, for the rate limit headers of an answer.
     #[must_use]
     pub fn told(&self, limits: &Limits, now: Timestamp) -> [Option<Dimension>; 2] {
-        let told = |taken: &Taken, rate: Option<Rate>| {
+        let dimension = |taken: &Taken, rate: Option<Rate>| {
             let rate = rate?;
             let (remaining, reset) = (taken.all.left(rate, now), taken.all.time_to_full(rate, now));
             Some(Dimension { limit: Some(rate.limit()), remaining: Some(remaining), reset: Some(reset) })
         };
-        [told(&self.requests, limits.requests), told(&self.tokens, limits.tokens)]
+        [dimension(&self.requests, limits.requests), dimension(&self.tokens, limits.tokens)]
     }
 
-    /// For how much longer the provider wants no requests; zero if it serves.
+    /// For how much longer the provider refuses requests; 0 if it serves.
     #[must_use]
     pub fn closed(&self, now: Timestamp) -> Millis {
         if self.closed_until.lasts(now, LONGEST_WAIT) { self.closed_until.since(now) } else { Millis(0) }
     }
 
-    /// What may be taken now without a reserve, of each dimension that is limited.
+    /// How many requests and tokens may be taken now without a reserve; `None` for a dimension without a limit.
     #[must_use]
     pub fn left(&self, limits: &Limits, now: Timestamp) -> (Option<u64>, Option<u64>) {
         let left = |taken: &Taken, rate: Option<Rate>| rate.map(|rate| taken.all.left(rate, now));
         (left(&self.requests, limits.requests), left(&self.tokens, limits.tokens))
     }
 
-    /// Lets nothing fit for a time, an hour at most. Never shortens what was said before.
+    /// Closes the pool for a time, at most for an hour. An earlier, longer closure stays.
     pub fn close(&mut self, wait: Millis, now: Timestamp) {
         let until = now.after(wait.min(LONGEST_WAIT));
         let is_longer = !self.closed_until.lasts(now, LONGEST_WAIT) || until > self.closed_until;
@@ -196,11 +201,13 @@ impl Pool {
         }
     }
 
+    /// The limited dimensions, each with the units that a request costs.
     fn dimensions(&self, limits: &Limits, cost: Cost) -> impl Iterator<Item = (&Taken, Rate, u64)> {
         let both = [(&self.requests, limits.requests, cost.requests), (&self.tokens, limits.tokens, cost.tokens)];
         both.into_iter().filter_map(|(taken, rate, units)| Some((taken, rate?, units)))
     }
 
+    /// Changes each limited dimension that a request costs units of.
     fn each(&mut self, limits: &Limits, cost: Cost, mut change: impl FnMut(&mut Taken, Rate, u64)) {
         if let Some(rate) = limits.requests.filter(|_| cost.requests > 0) {
             change(&mut self.requests, rate, cost.requests);
@@ -212,7 +219,7 @@ impl Pool {
 }
 
 impl Taken {
-    /// How long until units fit, by the pool's common part or by a tenant's own.
+    /// How long until the units fit, either into the common part of the pool or into the tenant's own reserve.
     fn wait(
         &self,
         rate: Rate,
@@ -232,7 +239,7 @@ impl Taken {
     fn charge(&mut self, rate: Rate, reserves: &[Ratio], reserve: Option<usize>, units: u64, now: Timestamp) {
         self.all.charge(rate, units, now);
         let Some((floor, share)) = self.own(rate, reserves, reserve) else { return };
-        // Beyond its own part a tenant uses what was lent to it: that isn't held against its part.
+        // A tenant that takes more than its reserve uses common units, which aren't charged to the reserve.
         let is_own = floor.wait(share, units, 0, now) == Some(Millis(0));
         let units = if is_own { units } else { units.min(floor.left(share, now)) };
         floor.charge(share, units, now);
@@ -245,10 +252,12 @@ impl Taken {
         }
     }
 
+    /// The bucket of a reserve.
     fn floor(&self, position: usize) -> Bucket {
         self.floors.get(position).copied().unwrap_or_default()
     }
 
+    /// The bucket and the rate of a tenant's own reserve.
     fn own(&mut self, rate: Rate, reserves: &[Ratio], reserve: Option<usize>) -> Option<(&mut Bucket, Rate)> {
         let position = reserve?;
         let part = *reserves.get(position)?;
@@ -277,7 +286,7 @@ mod tests {
         Limits::new(Some(limit(amount, burst)), None, reserves.iter().copied().map(Ratio).collect())
     }
 
-    /// Each asker asks in turn, every 10 ms, in `[from, to)`; what each got.
+    /// Every 10 ms of `[from, to)` each asker takes as many requests as fit. Returns how many each asker took.
     fn race(pool: &mut Pool, limits: &Limits, askers: &[Option<usize>], from: i64, to: i64) -> Vec<u64> {
         let mut got = vec![0; askers.len()];
         for ms in (from..to).step_by(10) {
@@ -293,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn of_five_parallel_calls_only_what_fits_is_sent() {
+    fn of_five_parallel_requests_only_those_that_fit_are_sent() {
         let limits = Limits::new(None, Some(limit(100, 60_000)), Vec::new());
         let (mut pool, cost) = (Pool::default(), Cost { requests: 1, tokens: 40 });
         let now = Timestamp(NOW);
@@ -364,35 +373,35 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_that_refuses_closes_the_pool_for_as_long_as_it_says() {
+    fn a_refusal_closes_the_pool_for_the_time_that_the_provider_names() {
         let limits = requests(600, 1_000, &[]);
         let now = Timestamp(NOW);
         let wait = |pool: &Pool, now| match pool.check(&limits, None, ONE, now) {
             Err(Refusal::Wait(wait)) => wait.0,
             Ok(()) => 0,
-            Err(Refusal::TooLarge) => panic!("it isn't"),
+            Err(Refusal::TooLarge) => panic!("one request is never too large"),
         };
         let mut pool = Pool::default();
         pool.refused(&Reading { retry_after: Some(Millis(7_000)), ..Reading::default() }, now);
         assert_eq!(wait(&pool, now), 7_000);
         pool.refused(&Reading { retry_after: Some(Millis(2_000)), ..Reading::default() }, now);
-        assert_eq!(wait(&pool, now), 7_000, "a shorter wait of another answer doesn't shorten it");
+        assert_eq!(wait(&pool, now), 7_000, "a shorter wait of another answer doesn't shorten the closure");
         assert_eq!(wait(&pool, Timestamp(NOW - 7_200_000)), 0, "the clock was set back");
         pool.served(&limits, &Reading::default(), Timestamp(NOW + 7_000));
         for expected in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000] {
             let mut fresh = Pool { closed_until: Timestamp(i64::MIN), ..pool.clone() };
             fresh.refused(&Reading { retry_after: Some(Millis(0)), ..Reading::default() }, now);
-            assert_eq!(wait(&fresh, now), expected, "never a hot retry");
+            assert_eq!(wait(&fresh, now), expected, "the wait doubles with each refusal");
             pool.refusals = fresh.refusals;
         }
         let mut pool = Pool::default();
-        let told = Dimension { remaining: Some(0), reset: Some(Millis(u64::MAX)), limit: None };
-        pool.served(&limits, &Reading { tokens: Some(told), ..Reading::default() }, now);
+        let exhausted = Dimension { remaining: Some(0), reset: Some(Millis(u64::MAX)), limit: None };
+        pool.served(&limits, &Reading { tokens: Some(exhausted), ..Reading::default() }, now);
         assert_eq!(wait(&pool, now), LONGEST_WAIT.0, "a dimension that the rules don't limit counts too");
     }
 
-    /// Whatever tenants and costs come: in no span of a minute more passes than the limit, but for what one request of
-    /// each reserve may overdraw.
+    /// With random tenants and costs, no minute has more requests than the limit. Each reserve may be overdrawn by one
+    /// request.
     #[test]
     fn reserves_never_add_to_the_pool() {
         let shares = proptest::collection::vec(1..333_000u32, 0..3);

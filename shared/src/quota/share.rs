@@ -1,8 +1,10 @@
-//! An isolate's part of a pool. Takes what it sends and the [`Grant`]s of a node; says whether one more request fits,
-//! and what to ask the node for. Called by the edge. The node's side is [`super::lease`].
+//! An isolate's part of a pool. Takes the costs of sent requests and the [`Grant`]s of a node; returns whether one more
+//! request fits, and the next [`Ask`] for the node. Called by the edge. The node's part of the protocol is
+//! [`super::lease`].
 //!
-//! While nodes are silent, an isolate goes on with half of its last share for a minute, then by the provider's headers
-//! alone. One that never had a grant goes by these too. What it sends meanwhile is told in the next ask.
+//! If no node answers, an isolate spends half of its last share for a minute. After that it is limited by the
+//! provider's headers alone, and so is an isolate that never had a grant. The next ask reports everything that was
+//! spent meanwhile.
 
 use super::lease::{Amounts, Ask, Grant, LEASE};
 use super::{Bucket, Cost, LONGEST_WAIT, Limits, Rate};
@@ -12,57 +14,63 @@ use crate::time::{Millis, Timestamp};
 const HALF_FOR: Millis = Millis(60_000);
 /// The shortest time between two asks.
 const PAUSE: Millis = Millis(250);
-/// After a failure: the time between two asks.
+/// The shortest time between two asks after a failed ask.
 const PAUSE_AFTER_FAILURE: Millis = Millis(1_000);
-/// How long an ask may be under way before it counts as failed.
+/// After this time an unanswered ask counts as failed.
 const UNANSWERED: Millis = Millis(5_000);
 
-/// What an isolate may spend of a pool.
+/// The part of a pool that an isolate may spend.
 #[derive(Clone, Debug, Default)]
 pub struct Share {
     lease: Option<Lease>,
-    /// Spent and returned since the last ask that was answered, without what the ask under way tells.
+    /// The amounts spent since the last answered ask, without those in `reporting`.
     spent: Amounts,
+    /// The amounts that came back since the last answered ask, without those in `reporting`.
     returned: Amounts,
-    /// What the ask under way tells.
-    telling: Option<(Amounts, Amounts)>,
-    /// What requests needed since the last ask, sent or not.
+    /// The spent and returned amounts in the ask that is under way.
+    reporting: Option<(Amounts, Amounts)>,
+    /// The cost of all requests since the last ask, whether they were sent or not.
     demand: Amounts,
-    /// What the largest request that didn't fit needed.
+    /// The cost of the largest request that didn't fit since the last ask.
     lacked: Amounts,
+    /// The time of the last ask.
     asked: Option<Timestamp>,
+    /// Whether the last ask failed.
     failed: bool,
-    /// Until when the provider wants no requests, as another isolate told the node. An ask never tells it again: that
-    /// would add the time on the way to it each time.
+    /// The end of the time for which the provider refuses requests, as another isolate reported to the node. An ask
+    /// never reports this time back, because each report would prolong it by its own delay.
     closed_until: Option<Timestamp>,
 }
 
+/// A grant that was received.
 #[derive(Clone, Copy, Debug)]
 struct Lease {
     granted: Amounts,
-    /// What is left of it.
+    /// The part of `granted` that isn't spent.
     left: Amounts,
-    /// The isolate's part of the pool in the time of a lease.
+    /// The isolate's share of the pool in the time of a lease.
     share: Amounts,
+    /// The time until a request may fit, if nothing was granted.
     wait: Millis,
+    /// The end of the lease.
     until: Timestamp,
-    /// What was taken of half of the share, after it ended.
+    /// After the lease ended: how much was taken of half of the share, for requests and tokens.
     half: [Bucket; 2],
 }
 
-/// By what an isolate goes.
+/// The limit that an isolate follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Basis {
     /// A node's grant.
     Lease,
-    /// Half of the last share, because nodes are silent.
+    /// Half of the last share, because no node answers.
     Half,
     /// The pool's own limits and the provider's headers.
     Alone,
 }
 
 impl Share {
-    /// By what the isolate goes now.
+    /// The limit that the isolate follows now.
     #[must_use]
     pub fn basis(&self, now: Timestamp) -> Basis {
         match &self.lease {
@@ -72,25 +80,26 @@ impl Share {
         }
     }
 
-    /// For how much longer the provider wants no requests, as the node said; zero if it serves. It counts beyond the
-    /// end of the lease.
+    /// For how much longer the provider refuses requests, as the node reported; 0 if it serves. This may be longer than
+    /// the lease.
     #[must_use]
     pub fn closed(&self, now: Timestamp) -> Millis {
         let until = self.closed_until.filter(|until| until.lasts(now, LONGEST_WAIT));
         until.map_or(Millis(0), |until| until.since(now))
     }
 
-    /// How long a request has to wait until it fits; zero if it does now.
+    /// How long a request has to wait until it fits; 0 if it fits now.
     #[must_use]
     pub fn wait(&self, limits: &Limits, cost: Cost, now: Timestamp) -> Millis {
         self.wait_by_lease(limits, cost, now).max(self.closed(now))
     }
 
+    /// How long a request has to wait, by the lease or by half of the last share.
     fn wait_by_lease(&self, limits: &Limits, cost: Cost, now: Timestamp) -> Millis {
         let (basis, Some(lease)) = (self.basis(now), &self.lease) else { return Millis(0) };
         match basis {
             Basis::Lease if cost.requests <= lease.left.requests && cost.tokens <= lease.left.tokens => Millis(0),
-            // The next grant comes with the next ask.
+            // The next ask may bring a new grant.
             Basis::Lease => lease.wait.max(PAUSE),
             Basis::Half => {
                 let waits = lease.halves(limits).map(|(at, rate)| {
@@ -103,7 +112,7 @@ impl Share {
         }
     }
 
-    /// Notes a request that didn't fit, so that the next ask tells of it.
+    /// Records a request that didn't fit, so that the next ask asks for enough.
     pub fn lacked(&mut self, cost: Cost) {
         let cost = Amounts::from(cost);
         self.demand = self.demand.plus(cost);
@@ -111,7 +120,7 @@ impl Share {
             Amounts { requests: self.lacked.requests.max(cost.requests), tokens: self.lacked.tokens.max(cost.tokens) };
     }
 
-    /// Takes what a request costs.
+    /// Takes the cost of a request.
     pub fn charge(&mut self, limits: &Limits, cost: Cost, now: Timestamp) {
         let basis = self.basis(now);
         let amounts = Amounts::from(cost);
@@ -126,7 +135,7 @@ impl Share {
         }
     }
 
-    /// Gives back what wasn't used after all.
+    /// Gives back units that weren't used after all.
     pub fn refund(&mut self, cost: Cost) {
         let amounts = Amounts::from(cost);
         self.returned = self.returned.plus(amounts);
@@ -137,11 +146,12 @@ impl Share {
         }
     }
 
-    /// Whether a node should be asked now: early in a lease's second half, or when it is nearly spent.
+    /// Whether a node should be asked now: when half of the lease's time is over, half of its units are spent, or a
+    /// request didn't fit.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
         let since = |span: Millis| self.asked.is_none_or(|asked| !asked.after(span).lasts(now, span));
-        if self.telling.is_some() {
+        if self.reporting.is_some() {
             return since(UNANSWERED);
         }
         let pause = if self.failed { PAUSE_AFTER_FAILURE } else { PAUSE };
@@ -153,30 +163,30 @@ impl Share {
         since(pause) && (is_old || self.lacked != Amounts::default() || self.lease.as_ref().is_none_or(is_low))
     }
 
-    /// What to ask a node for. Then [`Share::answered`] or [`Share::failed`] has to be called.
+    /// The ask for a node. The caller has to call [`Share::answered`] or [`Share::failed`] afterwards.
     pub fn ask(&mut self, closed: Millis, now: Timestamp) -> Ask {
-        if self.telling.is_some() {
+        if self.reporting.is_some() {
             self.failed();
         }
         let spent = core::mem::take(&mut self.spent);
         let returned = core::mem::take(&mut self.returned);
         let demand = core::mem::take(&mut self.demand);
         let lacked = core::mem::take(&mut self.lacked);
-        self.telling = Some((spent, returned));
+        self.reporting = Some((spent, returned));
         self.asked = Some(now);
-        // An ask covers about half of a lease. A quarter more lets a growing demand grow.
+        // The demand was measured during half a lease, so it is doubled. A quarter more lets the grant grow.
         let grown = |units: u64| units.saturating_mul(2).saturating_add(units / 4);
         let want = Amounts { requests: grown(demand.requests).max(1), tokens: grown(demand.tokens) };
         let least = Amounts { requests: lacked.requests.max(1), tokens: lacked.tokens };
         Ask { spent, returned, want, least, closed_ms: closed.0 }
     }
 
-    /// Notes a node's answer. It counts from when it was asked for.
+    /// Applies a node's answer. The lease begins at the time of the ask.
     pub fn answered(&mut self, grant: &Grant) {
-        let (Some(_), Some(asked)) = (self.telling.take(), self.asked) else { return };
+        let (Some(_), Some(asked)) = (self.reporting.take(), self.asked) else { return };
         self.failed = false;
         self.closed_until = (grant.closed_ms > 0).then(|| asked.after(Millis(grant.closed_ms).min(LONGEST_WAIT)));
-        // What was spent while the ask was under way is taken from the grant.
+        // Units that were spent while the ask was under way are taken from the grant.
         let left = grant.granted.minus(self.spent.minus(self.returned));
         self.lease = Some(Lease {
             granted: grant.granted,
@@ -188,10 +198,10 @@ impl Share {
         });
     }
 
-    /// Notes that a node didn't answer. The next ask tells what this one would have told.
+    /// Records that a node didn't answer. The next ask reports the amounts of this ask again.
     pub fn failed(&mut self) {
         self.failed = true;
-        if let Some((spent, returned)) = self.telling.take() {
+        if let Some((spent, returned)) = self.reporting.take() {
             self.spent = self.spent.plus(spent);
             self.returned = self.returned.plus(returned);
         }
@@ -199,7 +209,7 @@ impl Share {
 }
 
 impl Lease {
-    /// Half of the share, for each dimension that is limited.
+    /// The rate of half the share, for each limited dimension.
     fn halves(&self, limits: &Limits) -> impl Iterator<Item = (usize, Rate)> + use<> {
         let halves = [(limits.requests, self.share.requests / 2), (limits.tokens, self.share.tokens / 2)];
         let slowed = |(at, (rate, units)): (usize, (Option<Rate>, u64))| Some((at, rate?.slowed(units, LEASE)));
