@@ -1,9 +1,9 @@
-//! Observations: what Workers count, and DNS nodes add up. Takes counts of requests, attempts, tokens and times;
-//! returns their sums, the requests in flight and the demand. Used by the Worker, which makes a [`Batch`], and by
-//! the node's API, which adds it to its [`Sums`].
+//! Observations: counts that Workers make and DNS nodes add up. Takes counts of requests, attempts, tokens and times;
+//! returns their sums, the requests in flight and the demand. Used by the Worker, which makes a [`Batch`], and by the
+//! node's API, which adds the batch to its [`Sums`].
 //!
-//! Counts only: no key, address, id or text of a request. Labels are names of the rules and fixed words, so their
-//! number is bounded by the rules.
+//! Observations hold no key, address, id or text of a request, only counts. Labels are names of the rules and fixed
+//! words, so their number is bounded by the rules.
 
 mod batch;
 mod histogram;
@@ -24,29 +24,30 @@ pub use sums::{Refusal, Sums, Taken};
 /// The longest interval between two batches of one isolate while it has traffic, in milliseconds.
 pub const INTERVAL_MS: u64 = 5_000;
 
-/// The label of what the rules don't name, and of what is more than may be told apart.
+/// The label for names that the rules don't have, and for everything beyond the allowed number of labels.
 pub const OTHER: &str = "other";
 
-/// What was counted together.
+/// The labels of one set of [`Counts`].
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Key {
     /// The service.
     pub service: ServiceId,
     /// The jurisdictions of the clients, joined by `+`; `none` for a country of no jurisdiction, `unknown` without one.
     pub clients: String,
-    /// The region. Absent for a request that was sent to none.
+    /// The region. Absent for a request that was sent to no region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<RegionId>,
-    /// The endpoint. Absent for a request that was sent to none.
+    /// The endpoint. Absent for a request that was sent to no endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<EndpointId>,
-    /// The model, by the client's name if the rules have it, else [`OTHER`]. Absent for a request that names none.
+    /// The model, by the client's name if the rules have this name, else [`OTHER`]. Absent if the request names no
+    /// model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The tier of the tenant, if it has one.
+    /// The service tier of the tenant, if the tenant has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<String>,
-    /// The arm of a rollout, if there is one.
+    /// The arm of a rollout, if there is a rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arm: Option<String>,
 }
@@ -57,31 +58,31 @@ pub type ByWord = BTreeMap<String, u64>;
 /// The counts of one key.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Counts {
-    /// Requests, by how they ended.
+    /// Requests, by outcome.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub requests: ByWord,
-    /// Attempts, by how they ended.
+    /// Attempts, by outcome.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attempts: ByWord,
-    /// Answers, by why the model stopped.
+    /// Answers, by the reason why the model stopped.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub finish: ByWord,
-    /// Tokens of prompts, as endpoints told them.
+    /// Tokens of prompts, as endpoints reported them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub tokens_in: u64,
-    /// Tokens of answers, as endpoints told them.
+    /// Tokens of answers, as endpoints reported them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub tokens_out: u64,
-    /// Milliseconds that attempts were in flight, added up over all of them.
+    /// The sum of the times that attempts were in flight, in milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub busy_ms: u64,
-    /// Times from the sending of a request to the first content of its answer, if that was a stream.
+    /// For each streamed answer: the time from sending the request to the first content.
     #[serde(default, skip_serializing_if = "Histogram::is_empty")]
     pub first_token: Histogram,
-    /// For each stream: the mean time between two pieces of content.
+    /// For each streamed answer: the mean time between two pieces of content.
     #[serde(default, skip_serializing_if = "Histogram::is_empty")]
     pub between_tokens: Histogram,
-    /// Times from the arrival of a request to the end of its answer.
+    /// For each request: the time from its arrival to the end of its answer.
     #[serde(default, skip_serializing_if = "Histogram::is_empty")]
     pub total: Histogram,
 }
@@ -116,9 +117,10 @@ impl Counts {
     }
 }
 
-/// How many words of one kind are told apart.
+/// How many different words of one kind are counted. Further words count as [`OTHER`].
 const MAX_WORDS: usize = 64;
 
+/// Adds a count to that of a word.
 fn add_word(words: &mut ByWord, word: &str, count: u64) {
     let word = if words.contains_key(word) || words.len() < MAX_WORDS { word } else { OTHER };
     match words.get_mut(word) {

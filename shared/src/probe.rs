@@ -1,10 +1,11 @@
-//! Proof that an endpoint's GPU generates. Takes a model's name and a nonce, returns the request that asks for one
-//! token; takes the answer in pieces and what the engine's metrics say, returns a [`Verdict`]. Called by the DNS node
-//! for monitors of type `openai`.
+//! Checks whether an endpoint's GPU generates tokens. Takes a model's name and a nonce, returns the request for one
+//! token. Takes the pieces of the answer and readings of the engine's metrics, returns a [`Verdict`]. Called by the DNS
+//! node for monitors of type `openai`.
 //!
-//! A listener that accepts, a `/health` that says 200, even an answer of 200 prove nothing: they come from the web
-//! server before the engine. Only a token does, or what can't be said without one. And a missing token proves less than
-//! it seems: an engine that is full makes tokens for others first. So its metrics are asked whether it goes on.
+//! An accepted connection, a `/health` with status 200, or even an answer with status 200 don't prove that the GPU
+//! works, because the web server in front of the engine can send them alone. Only a token, or a result that needs one,
+//! is proof. A missing token doesn't prove that the engine is down: a full engine serves other requests first. So its
+//! metrics are read to see whether it makes tokens for others.
 
 mod answer;
 mod ask;

@@ -1,9 +1,9 @@
-//! The one function that decides: a compiled rule book, who asks for what, and the conditions of the moment in; a
-//! [`Steering`] out.
+//! The function that decides. Takes the compiled rules, a client with its request, and the conditions of the moment;
+//! returns a [`Steering`]. Called by the DNS node's snapshot, the edge and `bailiwick explain`.
 //!
-//! The steps stand in the order in which they are taken: who is the client, what is the fence, what does the pattern
-//! make of it ([`rank`], free of health), what is withheld, what if that is everything ([`decide`]). DNS ranks once per
-//! class of clients and decides on every change of health; the edge does both at once by [`steer`].
+//! The steps, in their order: find the client's jurisdictions ([`stand`]); find the fence and sort it by the service's
+//! pattern, regardless of health ([`rank`]); withhold regions, and revive some if no region is left ([`decide`]). DNS
+//! ranks once per class of clients and decides whenever health changes; the edge does both at once by [`steer`].
 
 pub mod first_token;
 mod forced;
@@ -20,7 +20,7 @@ use crate::time::{Millis, Timestamp};
 use forced::judge_forced_endpoints;
 pub use forced::{InForce, effective_status, endpoint_in_force, forced, forced_endpoint, forces_endpoints};
 
-/// Who asks, as far as anybody could tell. DNS knows no tenant.
+/// The client, as far as it is known. In DNS the tenant is never known.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Client {
     /// The customer, if one was recognised.
@@ -43,66 +43,67 @@ pub enum PathClass {
     Hub,
 }
 
-/// What is asked. DNS leaves `model` and `path_class` empty.
+/// The request of a client. DNS leaves `model` and `path_class` empty.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
     /// The service.
     pub service: ServiceIndex,
-    /// Who asks.
+    /// The client.
     pub client: Client,
-    /// The model asked for, by the client's name for it.
+    /// The requested model, by the client's name for it.
     pub model: Option<&'a str>,
-    /// What kind of path it is.
+    /// The class of the request's path.
     pub path_class: PathClass,
 }
 
 /// The conditions of one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Conditions<'a> {
-    /// Health by region index; a region beyond its end is unknown.
+    /// Health by region index. The health of regions beyond the end of the list is unknown.
     pub health: &'a [RegionHealth],
-    /// What one edge isolate knows; empty in DNS.
+    /// The state of one edge isolate; empty in DNS.
     pub local: &'a Local,
     /// The time.
     pub now: Timestamp,
 }
 
-/// What one edge isolate knows of endpoints.
+/// What one edge isolate knows about endpoints.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Local {
-    /// Endpoints that asked for a rest.
+    /// Endpoints that get no requests for a while, because they asked for a pause.
     pub cooling: Vec<Cooling>,
 }
 
-/// An endpoint at rest, for one model or all.
+/// An endpoint that gets no requests for a while, for one model or all models.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cooling {
-    /// Its region.
+    /// The endpoint's region.
     pub region: RegionIndex,
     /// The endpoint.
     pub endpoint: EndpointId,
-    /// The model, by the client's name; `None`: all.
+    /// The model, by the client's name; `None` for all models.
     pub model: Option<String>,
-    /// When it may be tried again.
+    /// The time from which the endpoint may be tried again.
     pub until: Timestamp,
 }
 
-/// Where a client stands: step 1.
+/// The legal and geographic position of a client: the result of step 1.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Standing {
-    /// Its country.
+    /// The client's country.
     pub country: Option<CountryCode>,
-    /// Its jurisdictions, by name. Empty for a country that lies in none.
+    /// The client's jurisdictions, by name. Empty for a country that lies in no jurisdiction.
     pub jurisdictions: Vec<JurisdictionIndex>,
-    /// How they were learnt.
+    /// How the jurisdictions were found.
     pub source: Source,
-    /// Where it is, for distances.
+    /// The client's location, for distances.
     pub location: Option<Coordinates>,
-    /// The tenant whose own `process_in` is the fence, whatever the rest says.
+    /// The client's tenant, if the tenant's own `process_in` is the fence. The other fields don't matter for the fence
+    /// then.
     pub fenced: Option<TenantIndex>,
 }
 
-/// How a client's jurisdictions were learnt.
+/// How a client's jurisdictions were found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
@@ -110,32 +111,32 @@ pub enum Source {
     Tenant,
     /// An entry of `networks`.
     Network,
-    /// The country of its address.
+    /// The country of the client's address.
     Geography,
-    /// Not at all.
+    /// The jurisdictions aren't known.
     Unknown,
 }
 
 /// A region of the fence with its place in the order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ranked {
-    /// The region, its tier and the jurisdiction by which it is in the fence.
+    /// The region, its tier, and the jurisdiction because of which it is in the fence.
     pub fenced: Fenced,
-    /// Whole kilometres to the client, where both places are known.
+    /// The distance to the client in whole kilometres, if both locations are known.
     pub km: Option<u32>,
 }
 
-/// What gives a client its fence.
+/// The rule that defines a client's fence.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum FenceBy {
-    /// The service's residency rule that took the client, by position.
+    /// The first residency rule of the service that matches the client, by its index.
     Rule(usize),
-    /// The `process_in` of its tenant.
+    /// The `process_in` of the client's tenant.
     Tenant,
 }
 
 impl FenceBy {
-    /// The word for it in JSON.
+    /// The word in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -145,16 +146,16 @@ impl FenceBy {
     }
 }
 
-/// The fence in base order, before anything is withheld: steps 1 and 2, and what the pattern makes of it.
+/// The fence in base order, before any region is withheld: the result of steps 1 and 2 and of the service's pattern.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ranking {
-    /// What gave the client its fence; `None`: nothing did, and it is empty.
+    /// The rule that defines the fence; `None` if no rule matches the client. The fence is empty then.
     pub fence_by: Option<FenceBy>,
     /// The fence, best first.
     pub order: Vec<Ranked>,
-    /// The only region that may serve, where the pattern says so. `Some(None)`: the hub lies outside the fence.
+    /// The only region that may serve, if the pattern allows only one. `Some(None)` if the hub lies outside the fence.
     pub only: Option<Option<RegionIndex>>,
-    /// Whether an all-withheld fence may be offered again.
+    /// Whether regions may be offered nevertheless if all regions of the fence are withheld.
     pub revivable: bool,
 }
 
@@ -170,11 +171,11 @@ impl Ranking {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// The pattern keeps the client at another region.
+    /// The pattern allows only another region.
     NotHome,
-    /// An operator forced it down.
+    /// An operator forced the region down.
     Forced,
-    /// Its monitors say so, or those of every endpoint that has the model.
+    /// The monitors of the region report it down, or the monitors of every endpoint that has the model.
     Down,
     /// No endpoint has the model.
     NoModel,
@@ -183,7 +184,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The word for it in JSON, logs and explanations.
+    /// The word in JSON, logs and explanations.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -201,11 +202,11 @@ impl Reason {
 pub struct Withheld {
     /// The region.
     pub ranked: Ranked,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
 }
 
-/// What was decided. `ordered` and `withheld` partition the fence.
+/// The decision for one client. Each region of the fence is either in `ordered` or in `withheld`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Steering {
     /// The regions offered, best first.
@@ -214,7 +215,7 @@ pub struct Steering {
     pub withheld: Vec<Withheld>,
     /// Whether `ordered` was revived because all of the fence was withheld.
     pub revived: bool,
-    /// When an override or cool-down that played a part ends.
+    /// The earliest end of an override or cool-down that influenced the decision.
     pub valid_until: Option<Timestamp>,
 }
 
@@ -240,7 +241,7 @@ pub struct Steering {
 /// let steering = steer(&table, &ask, &conditions);
 /// let first = steering.ordered[0].fenced.region;
 /// assert_eq!(table.region(first).id.as_str(), "fra");
-/// assert_eq!(steering.fence().count(), 1, "New York is no part of the fence");
+/// assert_eq!(steering.fence().count(), 1, "New York is outside the fence");
 /// ```
 #[must_use]
 pub fn steer(table: &Table, ask: &Ask<'_>, conditions: &Conditions<'_>) -> Steering {
@@ -249,8 +250,9 @@ pub fn steer(table: &Table, ask: &Ask<'_>, conditions: &Conditions<'_>) -> Steer
     decide(table, &ranking, ask.model, conditions)
 }
 
-/// Step 1: the tenant's declared residency; else `networks`; else the country; else unknown. A declared residency
-/// leaves the location to geography, and so does a tenant's own fence.
+/// Step 1: finds the client's jurisdictions, by the first of these that is known: the tenant's declared residency, an
+/// entry of `networks`, the country. The location always comes from `networks` or geography, even if the tenant
+/// declares a residency or has its own fence.
 #[must_use]
 pub fn stand(table: &Table, client: &Client) -> Standing {
     let network = client.address.and_then(|address| table.network_of(address));
@@ -270,34 +272,35 @@ pub fn stand(table: &Table, client: &Client) -> Standing {
     Standing { country, jurisdictions, source, location, fenced }
 }
 
-/// Step 2: what the tenant's own `process_in` allows, or the fence of the first rule that takes the client.
+/// Step 2: the fence by the tenant's own `process_in`, or by the first residency rule that matches the client.
 fn fence<'t>(table: &'t Table, index: ServiceIndex, standing: &Standing) -> (Option<FenceBy>, &'t [Fenced]) {
     if let Some(fence) = standing.fenced.and_then(|tenant| table.tenant(tenant).fence(index)) {
         return (Some(FenceBy::Tenant), fence);
     }
-    let takes = |rule: &crate::table::ResidencyRule| match standing.source {
+    let matches_client = |rule: &crate::table::ResidencyRule| match standing.source {
         Source::Unknown => rule.unknown,
-        _ => rule.known || rule.jurisdictions.iter().any(|one| standing.jurisdictions.contains(one)),
+        _ => rule.known || rule.jurisdictions.iter().any(|listed| standing.jurisdictions.contains(listed)),
     };
     let rules = &table.service(index).residency;
-    let rule = rules.iter().position(takes);
+    let rule = rules.iter().position(matches_client);
     (rule.map(FenceBy::Rule), rule.and_then(|rule| rules.get(rule)).map_or(&[], |rule| &rule.fence))
 }
 
-/// Step 2 and the base order of step 4: the fence, sorted standby last, then by tier,
-/// then by the pattern, then by region id. Free of health, so it can be computed once for all clients that stand alike.
+/// Step 2 and the base order of step 4: the fence, sorted by standby (last), then by tier, then by the pattern, then by
+/// region id. The ranking doesn't depend on health, so it can be computed once for all clients with the same
+/// [`Standing`].
 #[must_use]
 pub fn rank(table: &Table, service: ServiceIndex, standing: &Standing, path_class: PathClass) -> Ranking {
     rank_by(table, service, standing, path_class, |region| distance(table, standing, region))
 }
 
-/// How far a region is from where a client stands, in kilometres, if both places are known.
+/// The distance between a client and a region in kilometres, if both locations are known.
 #[must_use]
 pub fn distance(table: &Table, standing: &Standing, region: RegionIndex) -> Option<u32> {
     Some(standing.location?.km_to(table.region(region).location?))
 }
 
-/// [`rank`] for whoever ranks many services for one client, and so has the [`distance`]s already.
+/// As [`rank`], for callers that rank many services for one client and have computed each [`distance`] already.
 pub fn rank_by(
     table: &Table,
     service: ServiceIndex,
@@ -310,10 +313,10 @@ pub fn rank_by(
 
     let mut order: Vec<Ranked> = fence.iter().map(|&fenced| Ranked { fenced, km: km(fenced.region) }).collect();
     let hub = service.hub.as_ref().filter(|_| path_class == PathClass::Hub);
-    // The sort is stable and the fence is in the order written, which thus decides for `active-passive` and for clients
-    // without a location.
+    // The sort is stable, and the fence has the order of the rules. So this order decides for `active-passive` and for
+    // clients without a location.
     let by_distance = service.pattern != Pattern::ActivePassive && standing.location.is_some();
-    // Regions stand in the table in the order of their names.
+    // In the table, regions are sorted by their names, so sorting by index sorts by name.
     order.sort_by_key(|ranked| {
         let distance = by_distance.then(|| (ranked.km.unwrap_or(u32::MAX), ranked.fenced.region));
         (table.region(ranked.fenced.region).standby, ranked.fenced.tier, distance)
@@ -331,12 +334,12 @@ pub fn rank_by(
         fence_by,
         order,
         only,
-        // Work at a hub has its state there: a hub that is down is down.
+        // The hub holds state, which no other region has, so a hub that is down isn't revived.
         revivable: hub.is_none() && service.when_all_down == WhenAllDown::ServeFence,
     }
 }
 
-/// Steps 3, 4 and 6: what is withheld, what remains, and what is revived if nothing does.
+/// Steps 3, 4 and 6: withholds regions, offers the others, and revives some if no region is left to offer.
 #[must_use]
 pub fn decide(table: &Table, ranking: &Ranking, model: Option<&str>, conditions: &Conditions<'_>) -> Steering {
     let mut ordered = Vec::with_capacity(ranking.order.len());
@@ -352,22 +355,23 @@ pub fn decide(table: &Table, ranking: &Ranking, model: Option<&str>, conditions:
     }
     let revived = ordered.is_empty() && ranking.revivable && withheld.iter().any(|(_, passing)| *passing);
     if revived {
-        ordered.extend(withheld.iter().filter(|(_, passing)| *passing).map(|(one, _)| one.ranked));
+        ordered.extend(withheld.iter().filter(|(_, passing)| *passing).map(|(withheld, _)| withheld.ranked));
         withheld.retain(|(_, passing)| !passing);
     }
-    Steering { ordered, withheld: withheld.into_iter().map(|(one, _)| one).collect(), revived, valid_until }
+    Steering { ordered, withheld: withheld.into_iter().map(|(withheld, _)| withheld).collect(), revived, valid_until }
 }
 
-/// What speaks against one region.
+/// Whether a region is withheld, and why.
 struct Judgement {
-    /// The first reason, in the order of [`Reason`].
+    /// The first reason to withhold the region, in the order of [`Reason`].
     reason: Option<Reason>,
-    /// Whether nothing but `down` and `cooling` speaks against it, so that it may be revived.
+    /// Whether the region may be revived, because the only reasons are `down` and `cooling`.
     passing: bool,
-    /// When an override or cool-down that was looked at ends.
+    /// The earliest end of an override or cool-down that was considered.
     until: Option<Timestamp>,
 }
 
+/// Finds the reasons to withhold one region.
 fn judge(
     table: &Table,
     ranking: &Ranking,
@@ -403,7 +407,7 @@ fn judge(
         };
         conditions.local.cooling.iter().filter(mine).map(|cooling| cooling.until).max()
     };
-    // `None` sorts first: one endpoint that isn't cooling is enough.
+    // An endpoint that isn't cooling gives `None`, which is the minimum: then the region isn't withheld.
     let rested = able().map(cooling_until).min().flatten();
 
     let not_home = ranking.only.is_some_and(|only| only != Some(index));
@@ -423,6 +427,7 @@ fn judge(
     }
 }
 
+/// The earlier of two times; a time counts as earlier than `None`.
 fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
     a.into_iter().chain(b).min()
 }
@@ -433,22 +438,24 @@ impl Steering {
         self.ordered.iter().copied().chain(self.withheld.iter().map(|withheld| withheld.ranked))
     }
 
-    /// The DNS TTL in seconds of what this steering of `ranking` answers: no longer than the least time in which probes
-    /// could take the chosen region away or bring a better one back, nor than the steering is valid; within the
+    /// The DNS TTL in seconds of an answer by this steering of `ranking`. The TTL ends before probes could declare the
+    /// chosen region down or a better region up, and before the steering is no longer valid. It stays within the
     /// service's bounds.
     #[must_use]
     pub fn ttl(&self, table: &Table, service: &Service, ranking: &Ranking, conditions: &Conditions<'_>) -> u32 {
         let health = |region: RegionIndex| conditions.health.get(region.get());
         let probed = |region: RegionIndex| forced(table, region, conditions).is_none();
         let chosen = self.ordered.first().map(|first| first.fenced.region);
-        // Whoever comes back behind the chosen region changes nothing.
-        let better = ranking.order.iter().map(|ranked| ranked.fenced.region).take_while(|&one| Some(one) != chosen);
+        // A region after the chosen one in the order changes nothing when it is up again.
+        let regions = ranking.order.iter().map(|ranked| ranked.fenced.region);
+        let better = regions.take_while(|&region| Some(region) != chosen);
         let is_down = |&region: &RegionIndex| {
-            self.withheld.iter().any(|one| one.ranked.fenced.region == region && one.reason == Reason::Down)
+            let is_of_region = |withheld: &&Withheld| withheld.ranked.fenced.region == region;
+            self.withheld.iter().filter(is_of_region).any(|withheld| withheld.reason == Reason::Down)
         };
         let returning = better.filter(is_down);
-        // When the fence was revived every probed recovery in it matters, the chosen region's own included.
-        let revived = self.ordered.iter().filter(|_| self.revived).map(|one| one.fenced.region);
+        // If the fence was revived, each of its regions changes the answer when it is up again, even the chosen region.
+        let revived = self.ordered.iter().filter(|_| self.revived).map(|ranked| ranked.fenced.region);
         let to_up = returning.chain(revived).filter_map(|region| health(region)?.time_to_up);
         let to_down =
             chosen.filter(|&region| !self.revived && probed(region)).and_then(|region| health(region)?.time_to_down);

@@ -1,4 +1,4 @@
-//! What one isolate posts: the counts since its last batch. Written by the Worker, read by the node's
+//! A batch: the counts of one isolate since its last batch, as JSON. Written by the Worker, read by the node's
 //! `POST /v1/observations`.
 
 use serde::{Deserialize, Serialize};
@@ -7,37 +7,39 @@ use super::{ByWord, Counts, Key};
 use crate::id::{EndpointId, RegionId, ServiceId};
 use crate::time::Timestamp;
 
-/// The only version of the form.
+/// The only version of the format.
 const VERSION: u8 = 1;
 /// The most regions of one order.
 const MAX_REGIONS: usize = 1_024;
-/// The longest word of an outcome, and the longest name of a model.
+/// The longest word of an outcome, in bytes.
 const MAX_WORD: usize = 40;
+/// The longest label, such as a model's name, in bytes.
 const MAX_LABEL: usize = 256;
-/// The longest span of a batch.
+/// The longest span of a batch, in milliseconds.
 const MAX_SPAN_MS: u64 = 600_000;
 
 /// The counts of one isolate since its last batch.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Batch {
     version: u8,
-    /// A random name of the isolate, in hex. It says nothing of anybody, and lets a node see what it missed.
+    /// A random name of the isolate, in hexadecimal digits. With it a node notices lost batches; nothing about clients
+    /// can be learned from it.
     pub isolate: String,
     /// Increases by one with each batch of an isolate.
     pub sequence: u64,
     /// When the batch was made.
     pub at: Timestamp,
-    /// The time that it covers, in milliseconds.
+    /// The time that the batch covers, in milliseconds.
     pub span_ms: u64,
     /// The revision of the rules that the isolate follows.
     pub revision: u64,
-    /// Requests that were counted under no key, because there were too many keys.
+    /// The number of requests without counts, because there were too many keys.
     #[serde(default)]
     pub uncounted: u64,
     /// The counts.
     #[serde(default)]
     pub counts: Vec<Observation>,
-    /// The requests under way when the batch was made.
+    /// The requests in flight when the batch was made.
     #[serde(default)]
     pub in_flight: Vec<InFlight>,
     /// The demand of clients, by the order of their fences.
@@ -48,7 +50,7 @@ pub struct Batch {
 /// The counts of one key.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Observation {
-    /// What was counted together.
+    /// The labels.
     #[serde(flatten)]
     pub key: Key,
     /// The counts.
@@ -56,29 +58,29 @@ pub struct Observation {
     pub counts: Counts,
 }
 
-/// How many requests are at an endpoint.
+/// The requests in flight at an endpoint.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct InFlight {
     /// The region.
     pub region: RegionId,
     /// The endpoint.
     pub endpoint: EndpointId,
-    /// How many.
+    /// The number of requests.
     pub count: u32,
 }
 
-/// The demand of clients whose fence has one order.
+/// The demand of the clients whose fence has the same order.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct OrderDemand {
     /// The service.
     pub service: ServiceId,
-    /// The fence in base order, whatever is down or full.
+    /// The fence in base order, which doesn't depend on health or load.
     pub order: Vec<RegionId>,
-    /// Milliseconds that their requests were under way, added up over all of them.
+    /// The sum of the times that the clients' requests were in flight, in milliseconds.
     pub busy_ms: u64,
 }
 
-/// Why a text is no batch.
+/// Why a text isn't a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Malformed(String);
 
@@ -91,12 +93,12 @@ impl core::fmt::Display for Malformed {
 impl core::error::Error for Malformed {}
 
 impl Batch {
-    /// The most keys of a batch. What goes beyond is counted under fewer keys, or not at all.
+    /// The most keys of a batch. Further requests are counted under coarser keys, or not at all.
     pub const MAX_KEYS: usize = 512;
-    /// The most orders of regions whose demand a batch tells.
+    /// The most orders of regions whose demand is in a batch.
     pub const MAX_ORDERS: usize = 256;
 
-    /// Makes an empty batch. A span longer than a batch may cover is told as the longest.
+    /// Makes an empty batch. A span that is too long is cut to the longest that a batch may cover.
     ///
     /// ```
     /// use bailiwick_rules::observe::Batch;
@@ -122,16 +124,16 @@ impl Batch {
         }
     }
 
-    /// Whether it tells nothing.
+    /// Whether the batch has no counts.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.counts.is_empty() && self.demand.is_empty() && self.in_flight.is_empty() && self.uncounted == 0
     }
 
-    /// Reads a batch, and checks that all of it is bounded.
+    /// Reads a batch, and checks that all its lengths are within bounds.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the batch.
     pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
         let batch: Self = serde_json::from_slice(bytes).map_err(|error| Malformed(error.to_string()))?;
         match batch.fault() {
@@ -140,6 +142,7 @@ impl Batch {
         }
     }
 
+    /// What is wrong with the batch, if anything.
     fn fault(&self) -> Option<String> {
         let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if self.version != VERSION {
@@ -163,14 +166,16 @@ impl Batch {
                 return Some(format!("{name}: has {len} entries; a batch has at most {most}"));
             }
         }
-        if self.demand.iter().any(|one| one.order.len() > MAX_REGIONS || one.order.is_empty()) {
+        if self.demand.iter().any(|demand| demand.order.len() > MAX_REGIONS || demand.order.is_empty()) {
             return Some(format!("demand: an order has 1 to {MAX_REGIONS} regions"));
         }
-        self.counts.iter().enumerate().find_map(|(at, one)| Some(format!("counts/{at}: {}", one.fault()?)))
+        let mut observations = self.counts.iter().enumerate();
+        observations.find_map(|(at, observation)| Some(format!("counts/{at}: {}", observation.fault()?)))
     }
 }
 
 impl Observation {
+    /// What is wrong with the words and labels, if anything.
     fn fault(&self) -> Option<&'static str> {
         let is_word = |word: &String| {
             let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
@@ -193,7 +198,8 @@ mod tests {
 
     use super::*;
 
-    fn sound() -> Value {
+    /// A valid batch.
+    fn valid() -> Value {
         json!({
             "version": 1, "isolate": "00112233445566aa", "sequence": 3, "at": "2026-12-01T06:00:00Z", "span_ms": 5000,
             "revision": 7,
@@ -207,20 +213,20 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_read_and_written_alike_and_unknown_fields_are_passed_over() {
-        let mut value = sound();
+    fn a_batch_is_written_as_it_was_read_and_unknown_fields_are_ignored() {
+        let mut value = valid();
         value["later"] = json!("field");
         let batch = Batch::read(value.to_string().as_bytes()).unwrap();
         assert_eq!(batch.counts[0].counts.tokens_out, 20);
         let written = serde_json::to_value(&batch).unwrap();
-        let mut expected = sound();
+        let mut expected = valid();
         expected["uncounted"] = json!(0);
         expected["counts"][0]["first_token"]["zero"] = json!(0);
         assert_eq!(written, expected);
     }
 
     #[test]
-    fn what_is_unbounded_or_unreadable_is_refused_with_its_place() {
+    fn an_invalid_batch_is_refused_with_the_name_of_the_faulty_field() {
         let many = |value: &Value, count| Value::Array(vec![value.clone(); count]);
         let cases: Vec<(&str, Value, &str)> = vec![
             ("version", json!(2), "version: is 2"),
@@ -232,9 +238,9 @@ mod tests {
             ("span_ms", json!(600_001), "span_ms: is 600001"),
             ("at", json!("yesterday"), "yesterday"),
             ("revision", json!(1.5), "invalid type"),
-            ("counts", many(&sound()["counts"][0], 513), "counts: has 513"),
-            ("in_flight", many(&sound()["in_flight"][0], 513), "in_flight: has 513"),
-            ("demand", many(&sound()["demand"][0], 257), "demand: has 257"),
+            ("counts", many(&valid()["counts"][0], 513), "counts: has 513"),
+            ("in_flight", many(&valid()["in_flight"][0], 513), "in_flight: has 513"),
+            ("demand", many(&valid()["demand"][0], 257), "demand: has 257"),
             ("demand", json!([{ "service": "chat", "order": [], "busy_ms": 1 }]), "demand: an order has"),
             ("counts", json!([{ "service": "chat", "clients": "eu", "requests": { "a b": 1 } }]), "counts/0: a word"),
             ("counts", json!([{ "service": "chat", "clients": "eu", "requests": { "": 1 } }]), "counts/0: a word"),
@@ -244,10 +250,10 @@ mod tests {
             ("counts", json!([{ "service": "chat", "clients": "eu", "tokens_in": -5 }]), "invalid value"),
         ];
         for (field, bad, expected) in cases {
-            let mut value = sound();
+            let mut value = valid();
             value[field] = bad;
-            let told = Batch::read(value.to_string().as_bytes()).unwrap_err().to_string();
-            assert!(told.contains(expected), "{field}: {told}");
+            let error = Batch::read(value.to_string().as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{field}: {error}");
         }
         for text in ["", "[]", "null", "{\"version\":1", "\u{0}", &"[".repeat(100_000)] {
             assert!(Batch::read(text.as_bytes()).is_err());

@@ -16,7 +16,7 @@ pub const MIN_INDEX: i16 = -160;
 /// The index of the highest bucket. It ends at 8,192 seconds, and holds all longer times too.
 pub const MAX_INDEX: i16 = 103;
 
-/// The most that is counted at once.
+/// The most times in a histogram that is read from JSON.
 const MAX_COUNT: u64 = 1_000_000_000_000;
 
 /// 2^(k/8) seconds in microseconds, times 2^24.
@@ -88,7 +88,7 @@ impl Histogram {
         self.buckets.values().fold(self.zero, |sum, count| sum.saturating_add(*count))
     }
 
-    /// How many of them were zero.
+    /// How many of the times were zero.
     #[must_use]
     pub fn zero(&self) -> u64 {
         self.zero
@@ -112,8 +112,8 @@ impl Histogram {
         self.buckets.range(..above).fold(self.zero, |sum, (_, count)| sum.saturating_add(*count))
     }
 
-    /// The time below which a part of all times lies, in microseconds: the upper bound of its bucket. `None` if nothing
-    /// was counted. `part` is in thousandths.
+    /// A quantile in microseconds, rounded up to the upper bound of its bucket: `part` thousandths of all times are at
+    /// most this long. `None` if nothing was counted.
     #[must_use]
     pub fn quantile_us(&self, part: u64) -> Option<u64> {
         let rank = (u128::from(self.len()) * u128::from(part.min(1_000))).div_ceil(1_000);
@@ -131,7 +131,7 @@ impl Histogram {
 
 /// The index of a time's bucket.
 fn index(us: u64) -> i16 {
-    // The first whose upper bound isn't below the time.
+    // A binary search for the first bucket whose upper bound isn't below the time.
     let (mut low, mut high) = (MIN_INDEX, MAX_INDEX);
     while low < high {
         let middle = low + (high - low) / 2;
@@ -144,7 +144,7 @@ fn index(us: u64) -> i16 {
 fn is_at_most(us: u64, power: i16) -> bool {
     let (exponent, step) = parts(power);
     let time = u128::from(us) << 24;
-    // A time of any length, and 2^20 at most, fit into 128 bits.
+    // The shifted numbers fit into 128 bits: the time has 64, and the exponent is at least -20.
     if exponent < 0 { time << exponent.unsigned_abs() <= step } else { time <= step << exponent.unsigned_abs() }
 }
 
@@ -160,7 +160,7 @@ fn parts(power: i16) -> (i16, u128) {
     (power.div_euclid(8), step.copied().unwrap_or(STEPS[0]))
 }
 
-/// As it stands in JSON.
+/// The histogram in JSON.
 #[derive(Serialize, Deserialize)]
 struct Form {
     #[serde(default)]
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn classic_buckets_and_quantiles_are_read_from_it() {
+    fn classic_buckets_and_quantiles_are_computed() {
         let times = of(&[0, 500, 1_000_000, 1_000_001, 3_000_000, 9_000_000]);
         assert_eq!([-11, -10, 0, 1, 2, 12].map(|exponent| times.up_to(exponent)), [1, 2, 3, 4, 5, 6]);
         assert_eq!((times.len(), times.zero(), times.sum_us()), (6, 1, 14_000_501));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_histogram_is_refused() {
+    fn invalid_histograms_are_refused() {
         for bad in [
             "{}",
             r#"{"sum_us":1,"buckets":[[-161,1]]}"#,

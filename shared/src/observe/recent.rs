@@ -1,24 +1,25 @@
-//! Times of the last five minutes. Takes histograms as they are told, returns their median. Used by [`super::Sums`].
+//! Times of the last five minutes. Takes histograms as they are reported, returns their median. Used by
+//! [`super::Sums`].
 
 use super::Histogram;
 use crate::time::Timestamp;
 
 /// The length of a slot, in milliseconds.
 const SLOT_MS: i64 = 60_000;
-/// How many slots count: the one under way, and the five before it.
+/// How many slots count: the present slot, and the five slots before it.
 const SLOTS: usize = 6;
-/// The fewest times that make a median.
+/// A median is computed from at least this many times.
 const FEWEST: u64 = 20;
 
-/// The times of the last five minutes and of the minute under way.
+/// The times of the last five minutes and of the present minute.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Recent {
-    /// Each slot by its number, oldest first.
+    /// The slots, each with its number, oldest first.
     slots: Vec<(i64, Histogram)>,
 }
 
 impl Recent {
-    /// Adds times that were told now.
+    /// Adds times that were reported now.
     pub(super) fn add(&mut self, times: &Histogram, now: Timestamp) {
         let number = number(now);
         self.slots.retain(|(slot, _)| counts(*slot, number));
@@ -28,7 +29,7 @@ impl Recent {
         }
     }
 
-    /// The median in milliseconds; `None` if too few times were told to have one.
+    /// The median in milliseconds; `None` if there are too few times.
     pub(super) fn median_ms(&self, now: Timestamp) -> Option<u32> {
         let mut all = Histogram::default();
         for (_, times) in self.slots.iter().filter(|(slot, _)| counts(*slot, number(now))) {
@@ -39,11 +40,12 @@ impl Recent {
     }
 }
 
+/// The number of the slot at a time.
 fn number(now: Timestamp) -> i64 {
     now.0.div_euclid(SLOT_MS)
 }
 
-/// Whether a slot still counts. One that lies ahead was filled before the clock was set back.
+/// Whether a slot still counts. A slot in the future doesn't; it was filled before the clock was set back.
 fn counts(slot: i64, current: i64) -> bool {
     slot <= current && current.saturating_sub(slot) < SLOTS as i64
 }

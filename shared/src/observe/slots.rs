@@ -1,11 +1,11 @@
-//! Means over time. Takes amounts of busy time as they are told, returns how many requests were under way in the mean.
-//! Used by [`super::Sums`].
+//! Means over time. Takes busy times as they are reported, returns the mean number of requests in flight. Used by
+//! [`super::Sums`].
 
 use super::INTERVAL_MS;
 use crate::load::Amount;
 use crate::time::{Millis, Timestamp};
 
-/// How many slots of [`INTERVAL_MS`] are kept: five minutes, and the slot under way.
+/// How many slots of [`INTERVAL_MS`] are kept: five minutes, and the present slot.
 const SLOTS: usize = 61;
 
 /// The busy time of the last five minutes.
@@ -24,13 +24,13 @@ impl Default for Slots {
 }
 
 impl Slots {
-    /// Adds a time that was spent during `span` until now, in equal parts.
+    /// Adds a busy time, in equal parts to the slots of the `span` that ends now.
     pub(super) fn add(&mut self, busy_ms: u64, span: Millis, now: Timestamp) {
         let newest = number(now);
         self.advance(newest);
         let slots = (span.0 / INTERVAL_MS).clamp(1, SLOTS as u64 - 1);
         for nth in 0..slots {
-            // The parts add up to the whole.
+            // The difference of two rounded sums, so that the parts add up to `busy_ms`.
             let part = busy_ms * (nth + 1) / slots - busy_ms * nth / slots;
             let slot = newest.saturating_sub(i64::try_from(nth).unwrap_or(0));
             if let Some(sum) = self.busy_ms.get_mut(place(slot)) {
@@ -39,7 +39,7 @@ impl Slots {
         }
     }
 
-    /// How many requests were under way in the mean of the last `slots` slots that are complete.
+    /// The mean number of requests in flight in the last `slots` complete slots.
     pub(super) fn mean(&self, slots: u32, now: Timestamp) -> Amount {
         let current = number(now);
         let numbers = (1..=i64::from(slots)).map(|back| current.saturating_sub(back));
@@ -50,7 +50,7 @@ impl Slots {
         busy_ms.saturating_mul(1_000) / (u64::from(slots.max(1)) * INTERVAL_MS)
     }
 
-    /// Makes room for newer slots. A clock that was set back changes nothing.
+    /// Clears the slots between the newest slot and a newer one. If the clock was set back a little, nothing changes.
     fn advance(&mut self, newest: i64) {
         let steps = newest.saturating_sub(self.newest);
         if steps >= SLOTS as i64 || steps <= -(SLOTS as i64) {
@@ -66,10 +66,12 @@ impl Slots {
     }
 }
 
+/// The number of the slot at a time.
 fn number(now: Timestamp) -> i64 {
     now.0.div_euclid(INTERVAL_MS as i64)
 }
 
+/// The index of a slot in `busy_ms`.
 fn place(slot: i64) -> usize {
     usize::try_from(slot.rem_euclid(SLOTS as i64)).unwrap_or(0)
 }
@@ -81,10 +83,10 @@ mod tests {
     const SLOT: i64 = 5_000;
 
     #[test]
-    fn the_mean_is_that_of_complete_slots() {
+    fn only_complete_slots_count_in_a_mean() {
         let mut slots = Slots::default();
         slots.add(10_000, Millis(5_000), Timestamp(100 * SLOT));
-        assert_eq!(slots.mean(1, Timestamp(100 * SLOT)), 0, "the slot is under way");
+        assert_eq!(slots.mean(1, Timestamp(100 * SLOT)), 0, "the slot isn't complete");
         assert_eq!(slots.mean(1, Timestamp(101 * SLOT)), 2_000);
         assert_eq!(slots.mean(2, Timestamp(101 * SLOT)), 1_000);
         assert_eq!(slots.mean(1, Timestamp(102 * SLOT)), 0);
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_jumps_neither_panics_nor_keeps_what_is_old() {
+    fn a_jump_of_the_clock_neither_panics_nor_keeps_old_slots() {
         let mut slots = Slots::default();
         slots.add(10_000, Millis(5_000), Timestamp(100 * SLOT));
         for jump in [i64::MAX, i64::MIN, 0, 1_000_000 * SLOT] {

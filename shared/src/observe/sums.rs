@@ -1,5 +1,5 @@
-//! What a node knows from all isolates. Takes batches; returns sums by key, the requests in flight at each endpoint,
-//! and the demand of clients. Held by the node: its API adds batches, `/metrics` and the plan read the sums.
+//! The sums of the observations of all isolates. Takes batches; returns sums by key, the requests in flight at each
+//! endpoint, and the demand of clients. Held by the node: its API adds batches; `/metrics` and the plan read the sums.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,10 +14,12 @@ use crate::steer::first_token::Medians;
 use crate::table::{Revision, Table};
 use crate::time::{Millis, Timestamp};
 
-/// The most keys whose sums are kept. More are counted without their model, and then not at all.
+/// The most keys whose sums are kept. Beyond that, counts are added without model and clients; beyond twice the number,
+/// they are dropped.
 const MAX_KEYS: usize = 2_048;
-/// The most isolates, and the most orders of fences.
+/// The most isolates that are remembered.
 const MAX_ISOLATES: usize = 20_000;
+/// The most orders of fences whose demand is kept.
 const MAX_ORDERS: usize = 4_096;
 /// How far the clocks of an isolate and a node may differ.
 const MAX_SKEW: Millis = Millis(300_000);
@@ -25,9 +27,9 @@ const MAX_SKEW: Millis = Millis(300_000);
 const FORGET_ISOLATE: Millis = Millis(2 * MAX_SKEW.0);
 /// How long the requests in flight of an isolate count after its last batch.
 const FRESH: Millis = Millis(3 * INTERVAL_MS);
-/// How many complete slots the load of an endpoint is the mean of: 15 s.
+/// The load of an endpoint is the mean over this many complete slots: 15 s.
 const LOAD_SLOTS: u32 = 3;
-/// The same for the demand of clients: five minutes.
+/// The demand of clients is the mean over this many complete slots: five minutes.
 const DEMAND_SLOTS: u32 = 60;
 
 /// An endpoint by its names.
@@ -43,12 +45,14 @@ pub struct Sums {
     served: BTreeMap<Place, Timestamp>,
     demand: BTreeMap<Order, Slots>,
     first_tokens: BTreeMap<(ServiceId, RegionId), Recent>,
-    /// The medians of these, and when they were made.
+    /// The medians of `first_tokens`, and when they were computed.
     medians: Option<(Timestamp, Medians)>,
     isolates: HashMap<String, Isolate>,
+    /// When the first batch arrived.
     first: Option<Timestamp>,
+    /// When the newest batch arrived.
     newest: Option<Timestamp>,
-    /// The rules whose names are kept.
+    /// The revision of the rules whose names are kept.
     revision: Option<Revision>,
     taken: u64,
     missed: u64,
@@ -56,33 +60,34 @@ pub struct Sums {
     refused: BTreeMap<&'static str, u64>,
 }
 
-/// What is kept of an isolate.
+/// The last batch of an isolate.
 #[derive(Debug)]
 struct Isolate {
     sequence: u64,
-    heard: Timestamp,
+    /// When the batch arrived.
+    received: Timestamp,
     in_flight: Vec<(Place, u32)>,
 }
 
-/// What became of a batch.
+/// The result of adding a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Taken {
     /// Entries that were added.
     pub added: usize,
-    /// Entries that were dropped: the rules don't have their names, or there is no room.
+    /// Entries that were dropped, because the rules don't have their names or there is no room.
     pub dropped: usize,
-    /// How many batches of this isolate didn't arrive since its last.
+    /// How many batches of this isolate got lost between its last batch and this one.
     pub missed: u64,
 }
 
 /// Why a batch wasn't added.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
-    /// It was added before, or a later one was. The number is that of the last.
+    /// This batch or a later batch of the isolate was added before. The number is that of the isolate's last batch.
     Replayed(u64),
-    /// Its time is too far from the node's.
+    /// The batch's time differs too much from the node's time.
     Time,
-    /// The node hears of too many isolates.
+    /// Too many isolates send batches to the node.
     Full,
 }
 
@@ -99,7 +104,7 @@ impl Refusal {
 }
 
 impl Sums {
-    /// Adds a batch. Names that the rules don't have are dropped, so that nobody who posts can make labels.
+    /// Adds a batch. Entries with names that the rules don't have are dropped, so that a sender can't make up labels.
     ///
     /// # Errors
     /// If the batch must not be added.
@@ -109,15 +114,16 @@ impl Sums {
         let span = Millis(batch.span_ms.max(1));
         let (mut added, mut dropped) = (0, 0);
         let mut note = |is_added: bool| if is_added { added += 1 } else { dropped += 1 };
-        for one in batch.counts {
-            note(self.add_counts(one, table, span, now));
+        for observation in batch.counts {
+            note(self.add_counts(observation, table, span, now));
         }
-        for one in batch.demand {
-            note(self.add_demand(one, table, span, now));
+        for demand in batch.demand {
+            note(self.add_demand(demand, table, span, now));
         }
-        let known = |one: &InFlight| endpoint_of(table, &one.region, &one.endpoint).is_some();
-        let in_flight = batch.in_flight.into_iter().filter(known).map(|one| ((one.region, one.endpoint), one.count));
-        let isolate = Isolate { sequence: batch.sequence, heard: now, in_flight: in_flight.collect() };
+        let is_known = |entry: &InFlight| endpoint_of(table, &entry.region, &entry.endpoint).is_some();
+        let by_place = |entry: InFlight| ((entry.region, entry.endpoint), entry.count);
+        let in_flight = batch.in_flight.into_iter().filter(is_known).map(by_place);
+        let isolate = Isolate { sequence: batch.sequence, received: now, in_flight: in_flight.collect() };
         self.isolates.insert(batch.isolate, isolate);
         self.first.get_or_insert(now);
         self.newest = Some(now);
@@ -127,13 +133,13 @@ impl Sums {
         Ok(Taken { added, dropped, missed })
     }
 
-    /// Counts a batch that was refused before it was read.
+    /// Counts a refused batch.
     pub fn note_refused(&mut self, why: &'static str) {
         let count = self.refused.entry(why).or_default();
         *count = count.saturating_add(1);
     }
 
-    /// How many batches of its isolate didn't arrive, or why it is refused.
+    /// How many batches of the isolate got lost before this one, or why this batch is refused.
     fn admit(&mut self, batch: &Batch, now: Timestamp) -> Result<u64, Refusal> {
         if now.since(batch.at) > MAX_SKEW || batch.at.since(now) > MAX_SKEW {
             return Err(Refusal::Time);
@@ -143,20 +149,21 @@ impl Sums {
             Some(isolate) => Ok(batch.sequence - isolate.sequence - 1),
             None => {
                 if self.isolates.len() >= MAX_ISOLATES {
-                    self.isolates.retain(|_, isolate| now.since(isolate.heard) <= FORGET_ISOLATE);
+                    self.isolates.retain(|_, isolate| now.since(isolate.received) <= FORGET_ISOLATE);
                 }
                 if self.isolates.len() >= MAX_ISOLATES { Err(Refusal::Full) } else { Ok(0) }
             }
         }
     }
 
-    fn add_counts(&mut self, one: Observation, table: &Table, span: Millis, now: Timestamp) -> bool {
-        let Observation { mut key, mut counts } = one;
+    /// Adds the counts of one key. False if they are dropped.
+    fn add_counts(&mut self, observation: Observation, table: &Table, span: Millis, now: Timestamp) -> bool {
+        let Observation { mut key, mut counts } = observation;
         if !is_of_rules(table, &mut key) {
             return false;
         }
         if let (Some(region), Some(endpoint)) = (&key.region, &key.endpoint) {
-            // More can't have been under way than a node may be told of.
+            // Bounded, so that a sender can't give a load without limit.
             counts.busy_ms = counts.busy_ms.min(MAX_BUSY_MS);
             let place = (region.clone(), endpoint.clone());
             if counts.attempts.contains_key("committed") && is_generated(&counts) {
@@ -176,28 +183,30 @@ impl Sums {
         true
     }
 
-    /// Adds the times to the first token, where regions are ordered by them.
+    /// Adds the times to the first token, if the service's regions are ordered by them.
     fn add_first_tokens(&mut self, key: &Key, counts: &Counts, table: &Table, now: Timestamp) {
         let Some(region) = key.region.clone().filter(|_| !counts.first_token.is_empty()) else { return };
-        let is_wanted = table.service_named(key.service.as_str()).is_some_and(|one| table.orders_by_first_token(one));
+        let service = table.service_named(key.service.as_str());
+        let is_wanted = service.is_some_and(|service| table.orders_by_first_token(service));
         let place = (key.service.clone(), region);
         if is_wanted && (self.first_tokens.len() < MAX_KEYS || self.first_tokens.contains_key(&place)) {
             self.first_tokens.entry(place).or_default().add(&counts.first_token, now);
         }
     }
 
-    fn add_demand(&mut self, one: OrderDemand, table: &Table, span: Millis, now: Timestamp) -> bool {
-        let is_known = table.service_named(one.service.as_str()).is_some()
-            && one.order.iter().all(|region| table.region_named(region.as_str()).is_some());
-        let order = (one.service, one.order);
+    /// Adds the demand of one order. False if it is dropped.
+    fn add_demand(&mut self, demand: OrderDemand, table: &Table, span: Millis, now: Timestamp) -> bool {
+        let is_known = table.service_named(demand.service.as_str()).is_some()
+            && demand.order.iter().all(|region| table.region_named(region.as_str()).is_some());
+        let order = (demand.service, demand.order);
         if !is_known || (!self.demand.contains_key(&order) && self.demand.len() >= MAX_ORDERS) {
             return false;
         }
-        self.demand.entry(order).or_default().add(one.busy_ms.min(MAX_BUSY_MS), span, now);
+        self.demand.entry(order).or_default().add(demand.busy_ms.min(MAX_BUSY_MS), span, now);
         true
     }
 
-    /// Forgets what the rules no longer have, if they have changed.
+    /// Follows the rules: if they have changed, sums with names that the rules no longer have are dropped.
     pub fn follow(&mut self, table: &Table) {
         if self.revision.replace(table.revision()) == Some(table.revision()) {
             return;
@@ -207,7 +216,8 @@ impl Sums {
         self.busy.retain(|place, _| is_there(place));
         self.first_tokens.retain(|(service, region), _| {
             let service = table.service_named(service.as_str());
-            table.region_named(region.as_str()).is_some() && service.is_some_and(|one| table.orders_by_first_token(one))
+            let is_ordered = service.is_some_and(|service| table.orders_by_first_token(service));
+            is_ordered && table.region_named(region.as_str()).is_some()
         });
         self.medians = None;
         self.served.retain(|place, _| is_there(place));
@@ -222,8 +232,8 @@ impl Sums {
         self.totals.iter()
     }
 
-    /// How many requests were at an endpoint in the mean of the last 15 s; `None` if no isolate has told anything for
-    /// so long. No news is neither idle nor full.
+    /// The mean number of requests at an endpoint in the last 15 s. `None` if no isolate has sent a batch for so long:
+    /// then the endpoint counts neither as idle nor as full.
     #[must_use]
     pub fn at_endpoint(&self, region: &RegionId, endpoint: &EndpointId, now: Timestamp) -> Option<Amount> {
         self.is_fresh(now).then(|| {
@@ -232,8 +242,8 @@ impl Sums {
         })
     }
 
-    /// The demand of clients by service and order of their fence: the requests under way in the mean of five minutes.
-    /// `None` if no isolate has told anything for 15 s.
+    /// The demand of clients by service and order of their fence: the mean number of requests in flight in the last
+    /// five minutes. `None` if no isolate has sent a batch for 15 s.
     #[must_use]
     pub fn demand(&self, now: Timestamp) -> Option<Vec<(&ServiceId, &[RegionId], Amount)>> {
         self.is_fresh(now).then(|| {
@@ -245,8 +255,8 @@ impl Sums {
         })
     }
 
-    /// The median time to the first token of each region in the last minutes, for services that are ordered by it. A
-    /// region with few requests has none. Made anew each [`INTERVAL_MS`], however often it is asked for.
+    /// The median time to the first token of each region in the last minutes, for services whose regions are ordered by
+    /// it. Regions with few requests are left out. The medians are computed at most once per [`INTERVAL_MS`].
     pub fn first_tokens(&mut self, now: Timestamp) -> &Medians {
         let is_new = |(at, _): &(Timestamp, Medians)| *at <= now && now.since(*at).0 < INTERVAL_MS;
         let medians = match self.medians.take().filter(is_new) {
@@ -264,28 +274,28 @@ impl Sums {
         &self.medians.insert(medians).1
     }
 
-    /// Of how many complete slots a mean is made. Slots before the first batch say nothing, and aren't taken for idle.
+    /// The number of complete slots for a mean. Slots before the first batch don't count: their load is unknown.
     fn slots(&self, wanted: u32, now: Timestamp) -> u32 {
         let known = self.first.map_or(0, |first| now.since(first).0 / INTERVAL_MS);
         u32::try_from(known).unwrap_or(u32::MAX).clamp(1, wanted)
     }
 
-    /// Whether any isolate has told something within 15 s.
+    /// Whether any isolate has sent a batch within 15 s.
     fn is_fresh(&self, now: Timestamp) -> bool {
         self.newest.is_some_and(|newest| now.since(newest) <= FRESH)
     }
 
-    /// When an isolate last told of a request that a model of an endpoint answered.
+    /// When an isolate last reported a request that a model of the endpoint answered.
     #[must_use]
     pub fn served_at(&self, region: &RegionId, endpoint: &EndpointId) -> Option<Timestamp> {
         self.served.get(&(region.clone(), endpoint.clone())).copied()
     }
 
-    /// The requests in flight at each endpoint, as isolates last told.
+    /// The requests in flight at each endpoint, by the last batch of each isolate.
     #[must_use]
     pub fn in_flight(&self, now: Timestamp) -> BTreeMap<(&RegionId, &EndpointId), u64> {
         let mut sums = BTreeMap::new();
-        for isolate in self.isolates.values().filter(|isolate| now.since(isolate.heard) <= FRESH) {
+        for isolate in self.isolates.values().filter(|isolate| now.since(isolate.received) <= FRESH) {
             for ((region, endpoint), count) in &isolate.in_flight {
                 *sums.entry((region, endpoint)).or_default() += u64::from(*count);
             }
@@ -293,31 +303,31 @@ impl Sums {
         sums
     }
 
-    /// How many isolates told something within 15 s.
+    /// How many isolates sent a batch within 15 s.
     #[must_use]
     pub fn isolates(&self, now: Timestamp) -> usize {
-        self.isolates.values().filter(|isolate| now.since(isolate.heard) <= FRESH).count()
+        self.isolates.values().filter(|isolate| now.since(isolate.received) <= FRESH).count()
     }
 
-    /// Batches that were added.
+    /// The number of batches that were added.
     #[must_use]
     pub fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// Batches that didn't arrive, by the gaps in their numbers.
+    /// The number of lost batches, by the gaps in the batches' numbers.
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.missed
     }
 
-    /// Entries and requests that were told but not counted.
+    /// The number of reported entries and requests that weren't counted.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Batches that were refused, by reason.
+    /// The number of refused batches, by reason.
     pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.refused.iter().map(|(why, count)| (*why, *count))
     }
@@ -326,12 +336,12 @@ impl Sums {
 /// The longest busy time of one entry: a million requests at once, for ten minutes.
 const MAX_BUSY_MS: u64 = 600_000_000_000;
 
-/// Whether a model made something: lists of models and other answers need none.
+/// Whether a model generated an answer. A list of models, for example, needs no model.
 fn is_generated(counts: &Counts) -> bool {
     counts.tokens_out > 0 || !counts.first_token.is_empty() || !counts.finish.is_empty()
 }
 
-/// Whether the rules have the names of a key. A model that they don't name becomes [`OTHER`].
+/// Whether the rules have all names of a key. A model that the rules don't name becomes [`OTHER`].
 fn is_of_rules(table: &Table, key: &mut Key) -> bool {
     if table.service_named(key.service.as_str()).is_none() {
         return false;
@@ -362,6 +372,7 @@ fn is_of_rules(table: &Table, key: &mut Key) -> bool {
     true
 }
 
+/// The endpoint with these names, if the rules have it.
 fn endpoint_of<'t>(table: &'t Table, region: &RegionId, endpoint: &EndpointId) -> Option<&'t Endpoint> {
     let region = table.region(table.region_named(region.as_str())?);
     region.endpoints.iter().find(|(name, _)| name == endpoint).map(|(_, endpoint)| endpoint)
@@ -402,12 +413,14 @@ mod tests {
         Batch::read(value.to_string().as_bytes()).unwrap()
     }
 
-    fn one(change: impl Fn(&mut Value)) -> Value {
-        let mut one = json!({ "service": "chat", "clients": "eu", "region": "fra", "endpoint": "fra-1", "model": "chat",
+    /// The counts of one key, with a change.
+    fn counts(change: impl Fn(&mut Value)) -> Value {
+        let mut entry = json!({ "service": "chat", "clients": "eu", "region": "fra", "endpoint": "fra-1",
+                                "model": "chat",
                               "requests": { "ok": 2 }, "attempts": { "committed": 2 }, "tokens_out": 8,
                               "busy_ms": 10_000 });
-        change(&mut one);
-        json!([one])
+        change(&mut entry);
+        json!([entry])
     }
 
     fn names(fra: &str) -> (RegionId, EndpointId) {
@@ -415,14 +428,14 @@ mod tests {
     }
 
     #[test]
-    fn batches_add_up_and_tell_load_and_demand() {
+    fn load_and_demand_are_computed_from_the_sum_of_batches() {
         let (table, mut sums) = (table("fra"), Sums::default());
         let (region, endpoint) = names("fra-1");
-        assert_eq!(sums.at_endpoint(&region, &endpoint, NOW), None, "no news is not idle");
+        assert_eq!(sums.at_endpoint(&region, &endpoint, NOW), None, "without batches the load isn't known");
         for nth in 0..3 {
             let now = NOW.after(Millis(5_000 * nth));
-            let taken = sums.take(batch(nth + 1, now, &one(|_| {})), &table, now).unwrap();
-            assert_eq!(taken, Taken { added: 2, dropped: 1, missed: 0 }, "an unknown region makes no demand");
+            let taken = sums.take(batch(nth + 1, now, &counts(|_| {})), &table, now).unwrap();
+            assert_eq!(taken, Taken { added: 2, dropped: 1, missed: 0 }, "demand for an unknown region is dropped");
         }
         let now = NOW.after(Millis(15_000));
         assert_eq!(sums.at_endpoint(&region, &endpoint, now), Some(2_000));
@@ -440,25 +453,25 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_model_made_is_an_answer_of_it() {
+    fn an_endpoint_counts_as_serving_only_if_a_model_generated_an_answer() {
         let (table, (region, endpoint)) = (table("fra"), names("fra-1"));
         let served = |change: &dyn Fn(&mut Value)| {
             let mut sums = Sums::default();
-            sums.take(batch(1, NOW, &one(change)), &table, NOW).unwrap();
+            sums.take(batch(1, NOW, &counts(change)), &table, NOW).unwrap();
             sums.served_at(&region, &endpoint).is_some()
         };
         assert!(served(&|_| {}));
-        assert!(served(&|one| (one["tokens_out"], one["finish"]) = (json!(0), json!({ "stop": 1 }))));
-        assert!(!served(&|one| one["tokens_out"] = json!(0)), "a list of models, say");
-        assert!(!served(&|one| one["attempts"] = json!({ "failed": 1 })));
+        assert!(served(&|entry| (entry["tokens_out"], entry["finish"]) = (json!(0), json!({ "stop": 1 }))));
+        assert!(!served(&|entry| entry["tokens_out"] = json!(0)), "without tokens it may be a list of models");
+        assert!(!served(&|entry| entry["attempts"] = json!({ "failed": 1 })));
     }
 
     #[test]
     fn replayed_late_and_early_batches_are_refused_and_gaps_are_counted() {
         let (table, mut sums) = (table("fra"), Sums::default());
         let mut take =
-            |sequence, at| sums.take(batch(sequence, at, &one(|_| {})), &table, NOW).map(|taken| taken.missed);
-        assert_eq!(take(4, NOW), Ok(0), "a node that was started later missed nothing");
+            |sequence, at| sums.take(batch(sequence, at, &counts(|_| {})), &table, NOW).map(|taken| taken.missed);
+        assert_eq!(take(4, NOW), Ok(0), "the first batch that a node gets may have any number");
         assert_eq!((take(4, NOW), take(1, NOW)), (Err(Refusal::Replayed(4)), Err(Refusal::Replayed(4))));
         assert_eq!(take(7, NOW), Ok(2));
         for off in [-300_001, 300_001] {
@@ -470,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_the_rules_lack_make_no_labels() {
+    fn names_that_the_rules_do_not_have_never_become_labels() {
         let (table, mut sums) = (table("fra"), Sums::default());
         let cases: [(&str, Value); 6] = [
             ("service", json!("other")),
@@ -481,23 +494,23 @@ mod tests {
             ("endpoint", Value::Null),
         ];
         for (nth, (field, value)) in (1..).zip(cases) {
-            let counts = one(|one| one[field] = value.clone());
-            let taken = sums.take(batch(nth, NOW, &counts), &table, NOW).unwrap();
+            let unknown = counts(|entry| entry[field] = value.clone());
+            let taken = sums.take(batch(nth, NOW, &unknown), &table, NOW).unwrap();
             assert_eq!((taken.added, taken.dropped), (1, 2), "{field}: {value}");
         }
         assert_eq!(sums.totals().count(), 0);
         for (nth, model) in (10..).zip(["chat", "made up", "llama"]) {
-            sums.take(batch(nth, NOW, &one(|one| one["model"] = json!(model))), &table, NOW).unwrap();
+            sums.take(batch(nth, NOW, &counts(|entry| entry["model"] = json!(model))), &table, NOW).unwrap();
         }
-        sums.take(batch(20, NOW, &one(|one| one["endpoint"] = json!("open"))), &table, NOW).unwrap();
-        let told: Vec<_> = sums.totals().map(|(key, counts)| (key.model.as_deref(), counts.requests["ok"])).collect();
-        assert_eq!(told, [(Some("chat"), 2), (Some("other"), 4), (Some("other"), 2)]);
+        sums.take(batch(20, NOW, &counts(|entry| entry["endpoint"] = json!("open"))), &table, NOW).unwrap();
+        let found: Vec<_> = sums.totals().map(|(key, counts)| (key.model.as_deref(), counts.requests["ok"])).collect();
+        assert_eq!(found, [(Some("chat"), 2), (Some("other"), 4), (Some("other"), 2)]);
     }
 
     #[test]
-    fn what_the_rules_lose_is_forgotten() {
+    fn sums_with_names_that_the_rules_no_longer_have_are_dropped() {
         let mut sums = Sums::default();
-        sums.take(batch(1, NOW, &one(|_| {})), &table("fra"), NOW).unwrap();
+        sums.take(batch(1, NOW, &counts(|_| {})), &table("fra"), NOW).unwrap();
         sums.follow(&table("fra"));
         assert_eq!((sums.totals().count(), sums.busy.len(), sums.demand.len()), (1, 1, 1));
         sums.follow(&table("ber"));
@@ -505,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded_whoever_posts() {
+    fn the_number_of_sums_and_isolates_is_bounded() {
         let mut rules = rules("fra");
         let endpoint = rules["regions"]["fra"]["endpoints"]["open"].clone();
         for nth in 0..5_000 {
@@ -513,8 +526,8 @@ mod tests {
         }
         let (table, mut sums) = (Table::compile(rules.to_string().as_bytes()).unwrap(), Sums::default());
         for nth in 0..5_000 {
-            let counts = one(|one| one["endpoint"] = json!(format!("e{nth}")));
-            let mut batch = batch(1, NOW, &counts);
+            let of_endpoint = counts(|entry| entry["endpoint"] = json!(format!("e{nth}")));
+            let mut batch = batch(1, NOW, &of_endpoint);
             batch.isolate = format!("{nth:016x}");
             sums.take(batch, &table, NOW).unwrap();
         }

@@ -1,8 +1,8 @@
-//! Reads the answer to a probe. Takes its bytes in pieces, as they come; returns whether they prove that a token was
+//! Reads the answer to a probe. Takes the bytes of the answer in pieces; returns whether they prove that a token was
 //! made. Called by the DNS node.
 //!
-//! The answer comes from a foreign program and may be anything. Every length is bounded, only whole events count, and
-//! what can't be read proves nothing.
+//! The answer comes from another program and may hold any bytes. So every length is bounded, only complete events
+//! count, and invalid events prove nothing.
 
 use core::fmt;
 
@@ -12,39 +12,39 @@ use super::verdict::Finding;
 
 /// The most bytes of an answer that are read.
 pub const MAX_ANSWER: usize = 256 << 10;
-/// The longest event, and the longest line.
+/// The longest event and the longest line, in bytes.
 const MAX_EVENT: usize = 64 << 10;
 
-/// What was seen so far.
+/// Whether the answer has proved a token so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Seen {
-    /// Nothing that proves anything.
+    /// No token yet.
     Nothing,
-    /// A token. No more has to be read.
+    /// A token. The rest of the answer needn't be read.
     Token,
 }
 
-/// Why an answer proves nothing, and no more of it has to be read.
+/// Why an answer proves no token. The rest of the answer needn't be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoToken {
-    /// It isn't a stream of events, nor JSON, by its type.
+    /// The content type is neither an event stream nor JSON.
     Type,
-    /// It is compressed.
+    /// The answer is compressed.
     Compressed,
-    /// More than [`MAX_ANSWER`] bytes.
+    /// The first [`MAX_ANSWER`] bytes have no token.
     TooLong,
-    /// An event of more bytes than a token needs.
+    /// An event is longer than any event with a token.
     LongEvent,
-    /// It tells an error, with a status if it says one.
+    /// The answer reports an error, possibly with a status.
     Error(Option<u16>),
-    /// It ended, whole or cut, and no event had a token.
+    /// The answer ended or was cut, and no event had a token.
     Ended,
-    /// It ended, and isn't JSON as it says.
+    /// The content type is JSON, but the answer isn't valid JSON.
     NotJson,
 }
 
 impl NoToken {
-    /// What it says of the endpoint.
+    /// The finding about the endpoint.
     #[must_use]
     pub fn finding(self) -> Finding {
         match self {
@@ -69,7 +69,7 @@ impl fmt::Display for NoToken {
     }
 }
 
-/// The answer of status 2xx to a probe, while it is read.
+/// Reads an answer with status 2xx, piece by piece.
 ///
 /// ```
 /// use bailiwick_rules::probe::{Answer, Seen};
@@ -83,18 +83,19 @@ impl fmt::Display for NoToken {
 #[derive(Clone, Debug)]
 pub struct Answer {
     form: Form,
-    /// The bytes that came.
+    /// The number of bytes received.
     bytes: usize,
-    /// The line that hasn't ended, or the JSON as far as it came.
+    /// The beginning of a line whose end hasn't arrived, or the JSON received so far.
     rest: Vec<u8>,
-    /// The `data` of the event that hasn't ended.
+    /// The `data` of the event whose end hasn't arrived.
     data: Vec<u8>,
-    /// Whether that event calls itself an error.
+    /// Whether this event has the type `error`.
     is_error: bool,
-    /// Whether the last byte was a carriage return, which a line feed may belong to.
+    /// Whether the last byte was a carriage return. A line feed after it belongs to the same line end.
     after_return: bool,
 }
 
+/// The format of an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Form {
     Events,
@@ -102,10 +103,10 @@ enum Form {
 }
 
 impl Answer {
-    /// An answer with these headers: `content-type` and `content-encoding`.
+    /// Starts to read an answer with these headers: `content-type` and `content-encoding`.
     ///
     /// # Errors
-    /// If no token can be in it.
+    /// If an answer with these headers can't be read.
     pub fn new(content_type: Option<&str>, content_encoding: Option<&str>) -> Result<Self, NoToken> {
         if content_encoding.is_some_and(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
             return Err(NoToken::Compressed);
@@ -119,10 +120,10 @@ impl Answer {
         Ok(Self { form, bytes: 0, rest: Vec::new(), data: Vec::new(), is_error: false, after_return: false })
     }
 
-    /// Takes the next piece.
+    /// Takes the next piece of the answer.
     ///
     /// # Errors
-    /// When no more of it has to be read.
+    /// When the answer proves no token, whatever follows.
     pub fn push(&mut self, piece: &[u8]) -> Result<Seen, NoToken> {
         let room = MAX_ANSWER.saturating_sub(self.bytes);
         self.bytes = self.bytes.saturating_add(piece.len());
@@ -137,10 +138,10 @@ impl Answer {
         if is_cut && seen == Seen::Nothing { Err(NoToken::TooLong) } else { Ok(seen) }
     }
 
-    /// Ends the answer. An event that hasn't ended by then is none (WHATWG, *Server-sent events* §9.2.6).
+    /// Ends the answer. An incomplete event doesn't count (WHATWG, *Server-sent events* §9.2.6).
     ///
     /// # Errors
-    /// When there was no token in it.
+    /// When the answer had no token.
     pub fn finish(self) -> Result<(), NoToken> {
         match self.form {
             Form::Events => Err(NoToken::Ended),
@@ -154,7 +155,7 @@ impl Answer {
         }
     }
 
-    /// Lines end by a line feed, a carriage return, or both.
+    /// Reads lines. A line ends with a line feed, a carriage return, or both.
     fn lines(&mut self, mut piece: &[u8]) -> Result<Seen, NoToken> {
         if core::mem::take(&mut self.after_return) {
             piece = piece.strip_prefix(b"\n").unwrap_or(piece);
@@ -177,6 +178,7 @@ impl Answer {
         Ok(Seen::Nothing)
     }
 
+    /// Adds a piece to the line that hasn't ended.
     fn extend(&mut self, piece: &[u8]) -> Result<(), NoToken> {
         if self.rest.len() + self.data.len() + piece.len() > MAX_EVENT {
             return Err(NoToken::LongEvent);
@@ -185,6 +187,7 @@ impl Answer {
         Ok(())
     }
 
+    /// Reads a complete line.
     fn line(&mut self, line: &[u8]) -> Result<Seen, NoToken> {
         if line.is_empty() {
             return self.end_event();
@@ -207,12 +210,13 @@ impl Answer {
         Ok(Seen::Nothing)
     }
 
+    /// Reads a complete event.
     fn end_event(&mut self) -> Result<Seen, NoToken> {
         let (data, is_error) = (core::mem::take(&mut self.data), core::mem::take(&mut self.is_error));
         if data.is_empty() {
             return Ok(Seen::Nothing);
         }
-        // Words in place of JSON, such as `[DONE]` and heartbeats, and numbers that JSON doesn't have prove nothing.
+        // Events that aren't JSON prove nothing: `[DONE]`, heartbeats, or numbers such as NaN.
         let value = serde_json::from_slice(&data).unwrap_or(Value::Null);
         if is_error {
             return Err(NoToken::Error(status_of(value.get("error").unwrap_or(&value))));
@@ -221,8 +225,8 @@ impl Answer {
     }
 }
 
-/// Whether an event, or a whole answer, holds a token: content, reasoning or a tool call; or a count of tokens; or the
-/// word that its length was the end. A role alone is said before the engine is asked.
+/// Whether an event or a JSON answer proves a token: by content, reasoning, a tool call, a token count of at least 1,
+/// or the finish reason `length`. A role alone is no proof, because servers send it before the engine has made a token.
 fn token_in(value: &Value) -> Result<Seen, NoToken> {
     if let Some(error) = value.get("error").filter(|error| !error.is_null()) {
         return Err(NoToken::Error(status_of(error)));
@@ -233,7 +237,7 @@ fn token_in(value: &Value) -> Result<Seen, NoToken> {
     Ok(if is_token { Seen::Token } else { Seen::Nothing })
 }
 
-/// Whether a choice holds something that the model made.
+/// Whether a choice holds output of the model.
 fn is_token(choice: &Value) -> bool {
     let parts = ["delta", "message"].into_iter().filter_map(|key| choice.get(key));
     let is_filled = |part: &Value, key: &str| match part.get(key) {
@@ -247,22 +251,22 @@ fn is_token(choice: &Value) -> bool {
         || parts.into_iter().any(|part| keys.into_iter().any(|key| is_filled(part, key)))
 }
 
-/// The status that an error tells, as a number or in digits.
+/// The status in an error object, as a number or a string of digits.
 fn status_of(error: &Value) -> Option<u16> {
     let number = |value: &Value| match value {
         Value::Number(number) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
         Value::String(text) => text.parse().ok(),
         _ => None,
     };
-    let told = ["code", "status", "status_code"].into_iter().filter_map(|key| error.get(key)).find_map(number);
-    told.filter(|status| (400..=599).contains(status))
+    let status = ["code", "status", "status_code"].into_iter().filter_map(|key| error.get(key)).find_map(number);
+    status.filter(|status| (400..=599).contains(status))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What comes of a stream that is pushed in pieces of this length and then ends.
+    /// Reads a stream in pieces of this length.
     fn stream_in(length: usize, text: &str) -> Result<(), NoToken> {
         let mut answer = Answer::new(Some("text/event-stream"), None)?;
         for piece in text.as_bytes().chunks(length.max(1)) {
@@ -288,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_model_made_is_proof() {
+    fn output_of_a_model_is_proof() {
         for event in [
             r#"{"choices":[{"index":0,"delta":{"content":" "},"finish_reason":null}]}"#,
             r#"{"choices":[{"delta":{"reasoning":"Hm"}}]}"#,
@@ -301,12 +305,12 @@ mod tests {
             assert_eq!(stream(&format!("data: {event}\n\n")), Ok(()), "{event}");
         }
         let message = r#"{"choices":[{"message":{"role":"assistant","content":"OK"},"finish_reason":"stop"}]}"#;
-        assert_eq!(json(message), Ok(()), "although a stream was asked for");
+        assert_eq!(json(message), Ok(()), "an answer that isn't streamed counts too");
         assert_eq!(json(r#"{"choices":[{"message":{"content":""},"finish_reason":"length"}]}"#), Ok(()));
     }
 
     #[test]
-    fn what_a_web_server_says_alone_is_no_proof() {
+    fn events_that_a_web_server_can_send_without_an_engine_are_no_proof() {
         for text in [
             "",
             ": ping\n\n: ping\n\n",
@@ -333,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn azures_first_event_is_passed_over() {
+    fn the_first_event_of_azure_is_no_proof() {
         let text = "data: {\"choices\":[],\"created\":0,\"id\":\"\",\"prompt_filter_results\":[{\"prompt_index\":0,\
             \"content_filter_results\":{}}]}\r\n\r\ndata: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\
             \"content\":\"\"}}]}\r\n\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"Yes\"}}]}\r\n\r\n";
@@ -344,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_within_an_answer_are_told_by_their_status() {
+    fn an_error_within_an_answer_is_returned_with_its_status() {
         let at_once = "data: {\"error\":{\"message\":\"slow down\",\"code\":\"429\"}}\n\n";
         assert_eq!(stream(at_once), Err(NoToken::Error(Some(429))));
         assert_eq!(NoToken::Error(Some(429)).finding(), Finding::Throttled);

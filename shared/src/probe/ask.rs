@@ -1,9 +1,10 @@
-//! The request of a probe. Takes a model, a nonce and how many tokens may be made, returns the body to send. Called by
-//! the DNS node.
+//! The request of a probe. Takes a model, a nonce and a token limit, returns the request's body. Called by the DNS
+//! node.
 
 use core::fmt;
 
-/// The field that limits an answer. Reasoning models of OpenAI know the second alone, older engines the first alone.
+/// The field that limits the tokens of an answer. OpenAI's reasoning models accept only `max_completion_tokens`, older
+/// engines only `max_tokens`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Field {
     /// `max_tokens`.
@@ -14,7 +15,7 @@ pub enum Field {
 }
 
 impl Field {
-    /// Its name in the request.
+    /// The field's name in the request.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -24,10 +25,10 @@ impl Field {
     }
 }
 
-/// How many tokens an answer may have: one, unless the model refused that.
+/// How many tokens an answer may have: one, unless the model refused a limit of one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TokenLimit {
-    /// The field that says so.
+    /// The field that holds the limit.
     pub field: Field,
     /// 1, or [`TokenLimit::RAISED`].
     pub tokens: u32,
@@ -40,10 +41,10 @@ impl Default for TokenLimit {
 }
 
 impl TokenLimit {
-    /// What reasoning models want at least.
+    /// The lowest limit that reasoning models accept.
     pub const RAISED: u32 = 16;
 
-    /// Whether the model refused what is asked first.
+    /// Whether this isn't the default limit, because the model refused the default.
     #[must_use]
     pub fn is_raised(self) -> bool {
         self != Self::default()
@@ -56,11 +57,11 @@ impl fmt::Display for TokenLimit {
     }
 }
 
-/// The body of the request, as JSON. The nonce stands first in the prompt, so that no cache of prefixes or answers
-/// knows it; it should be random.
+/// The body of the request, as JSON. The prompt begins with the nonce, which should be random, so that no cache of
+/// prefixes or answers can answer the request.
 ///
-/// No other field is sent. What an engine or a provider doesn't know it would refuse, and a refusal says nothing of its
-/// GPU.
+/// No other fields are sent: an engine or provider may refuse fields that it doesn't know, and a refusal tells nothing
+/// about the GPU.
 ///
 /// ```
 /// use bailiwick_rules::probe::{TokenLimit, body};
@@ -85,13 +86,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_body_asks_for_a_stream_of_as_few_tokens_as_are_allowed_and_differs_by_its_nonce() {
+    fn the_body_asks_for_a_stream_with_the_token_limit_and_differs_by_its_nonce() {
         let limit = TokenLimit { field: Field::MaxCompletionTokens, tokens: TokenLimit::RAISED };
         let read = |nonce| serde_json::from_str::<serde_json::Value>(&body("a \"b\"", limit, nonce)).unwrap();
-        let (one, other) = (read(1), read(u64::MAX));
-        assert_eq!((&one["model"], &one["max_completion_tokens"]), (&"a \"b\"".into(), &16.into()));
-        assert_eq!((&one["stream"], one.get("max_tokens")), (&true.into(), None));
+        let (first, second) = (read(1), read(u64::MAX));
+        assert_eq!((&first["model"], &first["max_completion_tokens"]), (&"a \"b\"".into(), &16.into()));
+        assert_eq!((&first["stream"], first.get("max_tokens")), (&true.into(), None));
         let prompt = |value: &serde_json::Value| value["messages"][0]["content"].as_str().unwrap().to_owned();
-        assert_ne!(prompt(&one)[..16], prompt(&other)[..16], "they differ from the first token on");
+        assert_ne!(prompt(&first)[..16], prompt(&second)[..16], "prompts differ from the first token on");
     }
 }

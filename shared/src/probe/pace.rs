@@ -1,13 +1,13 @@
-//! When a model is asked. Takes times, names, a budget and a random number, returns how long to wait. Called by the
-//! task of each monitor that asks a model.
+//! Decides when a model is probed. Takes times, names, a budget and a random number, returns the time of the next
+//! probe. Called by the task of each monitor that asks a model.
 
 use sha2::{Digest, Sha256};
 
 use crate::rules::{PROBE_TOKENS, ProbeBudget};
 use crate::time::{Millis, Timestamp};
 
-/// Where in each interval this node asks what it watches. Nodes of different names come to different times, so that an
-/// endpoint isn't asked by all of them at once; so do endpoints at one node.
+/// The time within each interval at which a node probes an endpoint. The time depends on both names: so neither do all
+/// nodes probe an endpoint at once, nor does a node probe all its endpoints at once.
 #[must_use]
 pub fn phase(node: &str, watched: &str, interval: Millis) -> Millis {
     let mut hash = Sha256::new();
@@ -20,8 +20,8 @@ pub fn phase(node: &str, watched: &str, interval: Millis) -> Millis {
     Millis(number % interval.0.max(1))
 }
 
-/// When the round after one that began at `begun` begins: at the phase of an interval, and up to a tenth of it later by
-/// `jitter`, which should be random. That is more than 0.4 and at most 1.6 intervals after `begun`.
+/// The time of the next round after a round that began at `begun`: the phase of an interval, plus up to a tenth of the
+/// interval by `jitter`, which should be random. That is more than 0.4 and at most 1.6 intervals after `begun`.
 #[must_use]
 pub fn next_round(begun: Timestamp, phase: Millis, interval: Millis, jitter: u64) -> Timestamp {
     let span = i128::from(interval.0.max(1));
@@ -31,15 +31,15 @@ pub fn next_round(begun: Timestamp, phase: Millis, interval: Millis, jitter: u64
     Timestamp(i64::try_from(first + late).unwrap_or(i64::MAX))
 }
 
-/// What is left of a budget. It refills continuously, and begins with what refills in a twenty-fourth of its span. In
-/// no span that is as long as the budget's are more tokens spent than it has.
+/// The tokens left of a probe budget. A purse refills continuously. A full purse holds a twenty-fourth of the budget,
+/// or the tokens of one probe. In every span as long as the budget's, at most the tokens of the budget are spent.
 #[derive(Clone, Copy, Debug)]
 pub struct Purse {
-    /// The milliseconds that one probe's tokens need to come back.
+    /// The milliseconds in which the tokens of one probe come back.
     each: u64,
-    /// The milliseconds in which an empty purse is full.
+    /// The milliseconds in which an empty purse becomes full.
     whole: u64,
-    /// When it is full if nothing more is spent.
+    /// The time at which the purse is full if nothing more is spent.
     full_at: Timestamp,
 }
 
@@ -49,12 +49,12 @@ impl Purse {
     pub fn new(budget: ProbeBudget, now: Timestamp) -> Self {
         let (tokens, per) = (u128::from(budget.tokens), u128::from(budget.per.0));
         let cost = u128::from(PROBE_TOKENS);
-        // What is there at once and what comes back in the span are the budget together.
+        // The tokens of a full purse and those that come back in the span add up to the budget.
         let at_once = (tokens / 24).max(cost);
         let refill = tokens.saturating_sub(at_once);
         let millis = |millis: u128| u64::try_from(millis).unwrap_or(u64::MAX).min(i64::MAX as u64 / 4);
         let (each, whole) = match refill < cost {
-            // One probe in each span is all there is.
+            // The budget is enough for one probe in each span.
             true => (millis(per), millis(per)),
             false => (millis((cost * per).div_ceil(refill)), millis(at_once * per / refill)),
         };
@@ -64,9 +64,9 @@ impl Purse {
     /// Takes the tokens of one probe.
     ///
     /// # Errors
-    /// When there aren't enough: when there will be.
+    /// If there aren't enough tokens: the time at which there will be enough.
     pub fn take(&mut self, now: Timestamp) -> Result<(), Timestamp> {
-        // A clock that was set back doesn't keep it empty for longer than it takes to fill.
+        // If the clock was set back, the purse counts as empty, and is full again after `whole`.
         let full_at = self.full_at.clamp(now, now.after(Millis(self.whole)));
         let after = full_at.after(Millis(self.each));
         let opens = Timestamp(after.0.saturating_sub(i64::try_from(self.whole).unwrap_or(i64::MAX)));
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_and_endpoints_are_asked_at_different_times_of_the_interval() {
+    fn the_phase_differs_between_nodes_and_between_endpoints() {
         let interval = Millis(30_000);
         let phases = |of: &dyn Fn(u32) -> Millis| {
             let mut tenths: Vec<u64> = (0..200).map(|number| of(number).0 * 10 / interval.0).collect();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_of_one_probe_lets_one_a_day_pass() {
+    fn a_budget_of_one_probe_allows_one_probe_a_day() {
         for tokens in [PROBE_TOKENS, 2 * PROBE_TOKENS - 1] {
             let mut purse = purse(tokens);
             assert_eq!(purse.take(Timestamp(5)), Ok(()));
@@ -129,13 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn an_ample_budget_never_waits_and_a_spent_one_says_until_when() {
+    fn an_ample_budget_never_waits_and_a_spent_budget_names_the_time_of_the_next_probe() {
         let mut ample = purse(2_880 * PROBE_TOKENS * 25 / 24);
         assert!((0..10_000).all(|round| ample.take(Timestamp(round * 30_000)).is_ok()));
         let mut small = purse(100 * PROBE_TOKENS);
         let mut now = Timestamp(0);
         let at_once = std::iter::repeat_with(|| small.take(now)).take_while(Result::is_ok).count();
-        assert_eq!(at_once, 4, "a twenty-fourth");
+        assert_eq!(at_once, 4, "a twenty-fourth of 100 probes");
         now = small.take(now).unwrap_err();
         assert_eq!(small.take(now), Ok(()));
         assert!(small.take(now).is_err());

@@ -1,30 +1,29 @@
-//! Reads answers that aren't 2xx. Takes a status, the beginning of the body and how many tokens were asked for, returns
-//! what that says of the endpoint. Called by the DNS node.
+//! Reads answers whose status isn't 2xx. Takes the status, the beginning of the body and the token limit of the
+//! request; returns what the refusal means. Called by the DNS node.
 
 use super::ask::{Field, TokenLimit};
 use super::verdict::Finding;
 
-/// How much of the body of a refusal is read, in bytes.
+/// How many bytes of a refusal's body are read.
 pub const MAX_REFUSAL: usize = 16 << 10;
 
 /// What a refusal means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
-    /// The model doesn't take so few tokens, or not by this field: to be asked again with this limit, at once.
+    /// The model refused the token limit or its field. The probe should be repeated with this limit at once.
     Raise(TokenLimit),
-    /// The model made as many tokens as it was allowed, and that is what it complains of. No GPU says that which
-    /// doesn't generate.
+    /// The model complains that the token limit was reached. So it generated tokens, and the probe passes.
     Generated,
-    /// What was found.
+    /// The probe failed with this finding.
     Found(Finding),
 }
 
-/// What a status that isn't 2xx says, with the body's beginning.
+/// The meaning of a refusal, by its status and the beginning of its body.
 ///
-/// Of a 400 or 422 the words count, for that is where models say what they want: those of OpenAI's reasoning models
+/// The body matters only with status 400 and 422. It is searched for the messages of OpenAI's reasoning models
 /// (`Unsupported parameter: 'max_tokens' … Use 'max_completion_tokens' instead.`, `integer below minimum value`,
-/// `Could not finish the message because max_tokens or model output limit was reached`), and those of engines that name
-/// the field they don't like.
+/// `Could not finish the message because max_tokens or model output limit was reached`), and for the names of the
+/// fields, which engines write when they refuse a field.
 #[must_use]
 pub fn refused(status: u16, body: &[u8], limit: TokenLimit) -> Refused {
     if matches!(status, 400 | 422) {
@@ -39,14 +38,15 @@ pub fn refused(status: u16, body: &[u8], limit: TokenLimit) -> Refused {
     Refused::Found(Finding::of_status(status))
 }
 
-/// The limit that a refusal asks for, if it asks for another. Each step goes up, so that there are two at most.
+/// The other limit that a refusal asks for, if any. Each step changes the field or raises the limit, so there are at
+/// most two steps.
 fn raised(text: &str, limit: TokenLimit) -> Option<TokenLimit> {
     let names = |name: &str| text.contains(name);
     if limit.field == Field::MaxTokens && names("max_completion_tokens") {
         return Some(TokenLimit { field: Field::MaxCompletionTokens, tokens: TokenLimit::RAISED });
     }
-    let is_about_it = ["max_tokens", "max_completion_tokens", "max_output_tokens"].into_iter().any(names);
-    (limit.tokens < TokenLimit::RAISED && is_about_it).then_some(TokenLimit { tokens: TokenLimit::RAISED, ..limit })
+    let names_a_field = ["max_tokens", "max_completion_tokens", "max_output_tokens"].into_iter().any(names);
+    (limit.tokens < TokenLimit::RAISED && names_a_field).then_some(TokenLimit { tokens: TokenLimit::RAISED, ..limit })
 }
 
 #[cfg(test)]
@@ -68,15 +68,15 @@ mod tests {
     }
 
     #[test]
-    fn what_reasoning_models_want_is_understood() {
+    fn the_messages_of_reasoning_models_are_understood() {
         let first = TokenLimit::default();
-        let by_other = TokenLimit { field: Field::MaxCompletionTokens, tokens: 16 };
+        let other_field = TokenLimit { field: Field::MaxCompletionTokens, tokens: 16 };
         let more = TokenLimit { field: Field::MaxTokens, tokens: 16 };
-        assert_eq!(read(UNSUPPORTED, first), Refused::Raise(by_other));
+        assert_eq!(read(UNSUPPORTED, first), Refused::Raise(other_field));
         assert_eq!(read(TOO_FEW, first), Refused::Raise(more));
-        assert_eq!(read(UNSUPPORTED, more), Refused::Raise(by_other));
-        assert_eq!(read(REACHED, first), Refused::Raise(more), "one token may be too few to say that");
-        assert_eq!(read(REACHED, by_other), Refused::Generated);
+        assert_eq!(read(UNSUPPORTED, more), Refused::Raise(other_field));
+        assert_eq!(read(REACHED, first), Refused::Raise(more), "with a limit of 1 this message is no proof");
+        assert_eq!(read(REACHED, other_field), Refused::Generated);
     }
 
     #[test]
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_say_whose_fault_it_is() {
+    fn each_status_gives_the_right_finding() {
         let found = |status| refused(status, b"max_tokens", TokenLimit::default());
         for status in [401, 403, 404, 405, 413, 415] {
             assert_eq!(found(status), Refused::Found(Finding::Misconfigured), "{status}");

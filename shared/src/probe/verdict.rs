@@ -1,30 +1,30 @@
-//! What a probe says of an endpoint. Takes what was found and whether the engine moves, returns a [`Verdict`] and its
-//! effect on health. Called by the owner of health in the DNS node.
+//! The verdict of a probe about an endpoint. Takes a [`Finding`] and the engine's [`Motion`], returns a [`Verdict`] and
+//! its effect on health. Called by the owner of health in the DNS node.
 
 use core::fmt;
 
 use super::motion::Motion;
 
-/// What one probe found, before the engine's metrics are asked.
+/// The reason why one probe failed, regardless of the engine's metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Finding {
-    /// No token in time, from an endpoint that took the request or at least the connection.
+    /// The endpoint accepted the request or at least the connection, but sent no token in time.
     Late,
-    /// 429.
+    /// The endpoint answered with status 429.
     Throttled,
-    /// The request was refused for what it is: 401, 403, 404 and other 4xx. Or the node lacks the credential.
+    /// The endpoint refused the request with status 401, 403, 404 or another 4xx; or the node has no credential.
     Misconfigured,
-    /// Anything else that isn't a token.
+    /// Any other failure.
     Down,
 }
 
 impl Finding {
-    /// What a status says that isn't one of success.
+    /// The finding for a status that isn't 2xx.
     #[must_use]
     pub fn of_status(status: u16) -> Self {
         match status {
             429 => Self::Throttled,
-            // The server gave up waiting, or wants it later: its fault, not that of the request.
+            // Request Timeout and Too Early are no fault of the request.
             408 | 425 => Self::Down,
             400..=499 => Self::Misconfigured,
             _ => Self::Down,
@@ -32,35 +32,36 @@ impl Finding {
     }
 }
 
-/// What is said of an endpoint.
+/// The verdict about an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Verdict {
-    /// It made a token.
+    /// The endpoint made a token.
     Answered,
-    /// It answered a client within the interval, and wasn't asked.
+    /// No probe was sent, because the endpoint answered a client within the interval.
     Served,
-    /// No token in time, but its engine makes tokens for others: it is full.
+    /// The endpoint sent no token in time, but its engine makes tokens for others: the engine is full.
     Busy,
-    /// It refused by quota.
+    /// The endpoint refused because of a quota.
     Throttled,
-    /// No token in time, and its engine has work and makes none.
+    /// The endpoint sent no token in time, and its engine has work but makes no tokens.
     Frozen,
-    /// The request or the credential is wrong, or the model's name.
+    /// The request, the credential or the model's name is wrong.
     Misconfigured,
-    /// It made no token.
+    /// The endpoint made no token.
     Down,
 }
 
-/// What a verdict does to the status of a monitor.
+/// The effect of a verdict on the status of a monitor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// It counts as a success.
+    /// The verdict counts as a success.
     Success,
-    /// It counts as neither.
+    /// The verdict counts as neither success nor failure.
     None,
-    /// It counts as a failure, but never as the one that decides at the start: it may be the fault of the rules.
+    /// The verdict counts as a failure, except for a first verdict, which decides the status at the start: the mistake
+    /// may be in the rules.
     Doubt,
-    /// It counts as a failure.
+    /// The verdict counts as a failure.
     Failure,
 }
 
@@ -69,7 +70,7 @@ impl Verdict {
     pub const ALL: [Self; 7] =
         [Self::Answered, Self::Served, Self::Busy, Self::Throttled, Self::Frozen, Self::Misconfigured, Self::Down];
 
-    /// Its word in metrics, logs and reports.
+    /// The word in metrics, logs and reports.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -83,7 +84,7 @@ impl Verdict {
         }
     }
 
-    /// What it means, in a sentence's part.
+    /// The meaning, as a part of a sentence.
     #[must_use]
     pub fn meaning(self) -> &'static str {
         match self {
@@ -99,7 +100,7 @@ impl Verdict {
         }
     }
 
-    /// What it does to the status.
+    /// The effect on the status.
     #[must_use]
     pub fn effect(self) -> Effect {
         match self {
@@ -143,7 +144,8 @@ mod tests {
 
     #[test]
     fn only_proof_is_a_success_and_neither_load_nor_quota_is_a_failure() {
-        let by_effect = |effect| Verdict::ALL.into_iter().filter(|one| one.effect() == effect).collect::<Vec<_>>();
+        let by_effect =
+            |effect| Verdict::ALL.into_iter().filter(|verdict| verdict.effect() == effect).collect::<Vec<_>>();
         assert_eq!(by_effect(Effect::Success), [Verdict::Answered, Verdict::Served]);
         assert_eq!(by_effect(Effect::None), [Verdict::Busy, Verdict::Throttled]);
         assert_eq!(by_effect(Effect::Doubt), [Verdict::Misconfigured]);

@@ -1,9 +1,9 @@
-//! Orders regions by the expected time to the first token. Takes a steering and what nodes observed; changes the order
-//! of the regions that it offers, within each tier of residency. Called by the edge; DNS keeps to distance.
+//! Orders regions by the expected time to the first token. Takes a steering and the medians that nodes observed;
+//! changes the order of the offered regions within each tier of residency. Called by the edge; DNS orders by distance.
 //!
-//! The expected time is that of the way, 1 ms for each 100 km, and the median that was observed in the region. A region
-//! of which one of the two isn't known keeps the place that distance gives it. The order only changes places among
-//! regions that are offered already, so it can't lead out of a fence.
+//! The expected time is the sum of the network time, 1 ms for each 100 km, and the median observed in the region. A
+//! region whose distance or median isn't known keeps its place in the order by distance. Only regions that are offered
+//! already change places, so no request can leave its fence.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,7 +12,7 @@ use crate::id::{RegionId, ServiceId};
 use crate::rules::{Order, Pattern};
 use crate::table::{RegionIndex, ServiceIndex, Table, TenantIndex};
 
-/// The median time to the first token in milliseconds, by service and region, as nodes tell it.
+/// The median time to the first token in milliseconds, by service and region, as nodes report it.
 pub type Medians = BTreeMap<ServiceId, BTreeMap<RegionId, u32>>;
 
 /// The observed medians of a table's services and regions, in milliseconds.
@@ -22,32 +22,32 @@ pub struct FirstTokens(HashMap<(ServiceIndex, RegionIndex), u32>);
 /// The two parts of the expected time to the first token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// Whole kilometres to the client.
+    /// The distance to the client in whole kilometres.
     pub km: u32,
     /// The observed median of the region, in milliseconds.
     pub median_ms: u32,
 }
 
 impl Expected {
-    /// The time of the way in milliseconds, rounded.
+    /// The estimated network time in milliseconds, rounded: 1 ms for each 100 km.
     #[must_use]
     pub fn way_ms(self) -> u32 {
         self.km.saturating_add(50) / 100
     }
 
-    /// All of it, in hundredths of a millisecond: a kilometre is one.
+    /// The sum of both parts, in hundredths of a millisecond. A kilometre is one hundredth.
     fn total(self) -> u64 {
         u64::from(self.km) + 100 * u64::from(self.median_ms)
     }
 
-    /// Whether it is so much shorter than that of a nearer region that it comes before it: by a fifth at least.
+    /// Whether this time is shorter than that of a nearer region by at least a fifth, so that this region comes first.
     fn overtakes(self, nearer: Self) -> bool {
         5 * self.total() <= 4 * nearer.total()
     }
 }
 
 impl FirstTokens {
-    /// Takes medians by name. Names that the table lacks are left out.
+    /// Reads medians by name. Names that the table doesn't have are left out.
     #[must_use]
     pub fn read(table: &Table, medians: &Medians) -> Self {
         let of_service = |(service, regions): (&ServiceId, &BTreeMap<RegionId, u32>)| {
@@ -58,13 +58,13 @@ impl FirstTokens {
         Self(medians.iter().filter_map(of_service).flatten().collect())
     }
 
-    /// The expected time of a client of a service at a region; `None` if one part of it isn't known.
+    /// The expected time of a service's client at a region; `None` if one part of the time isn't known.
     #[must_use]
     pub fn expected(&self, service: ServiceIndex, ranked: &Ranked) -> Option<Expected> {
         Some(Expected { km: ranked.km?, median_ms: *self.0.get(&(service, ranked.fenced.region))? })
     }
 
-    /// Orders what a steering offers, if the client is ordered so. Returns whether another region is first now.
+    /// Orders the offered regions of a steering, if [`applies`]. Returns whether another region is first now.
     pub fn order(&self, table: &Table, ask: &Ask<'_>, ranking: &Ranking, steering: &mut Steering) -> bool {
         if self.0.is_empty() || !applies(table, ask, ranking) {
             return false;
@@ -72,20 +72,20 @@ impl FirstTokens {
         let first = |steering: &Steering| steering.ordered.first().map(|ranked| ranked.fenced.region);
         let before = first(steering);
         let rank = |ranked: &Ranked| (table.region(ranked.fenced.region).standby, ranked.fenced.tier);
-        for alike in steering.ordered.chunk_by_mut(|one, next| rank(one) == rank(next)) {
-            self.order_alike(ask.service, alike);
+        for same_rank in steering.ordered.chunk_by_mut(|ranked, next| rank(ranked) == rank(next)) {
+            self.order_same_rank(ask.service, same_rank);
         }
         first(steering) != before
     }
 
-    /// Orders regions of one tier. Each that is known overtakes those before it that are slower by enough.
-    fn order_alike(&self, service: ServiceIndex, regions: &mut [Ranked]) {
+    /// Orders regions of one tier. A region with a known time moves before all regions that it [`Expected::overtakes`].
+    fn order_same_rank(&self, service: ServiceIndex, regions: &mut [Ranked]) {
         let mut sorted: Vec<(Expected, Ranked)> = Vec::new();
         let mut places = Vec::new();
         for (place, ranked) in regions.iter().enumerate() {
             let Some(expected) = self.expected(service, ranked) else { continue };
-            let behind = sorted.iter().rposition(|(other, _)| !expected.overtakes(*other));
-            sorted.insert(behind.map_or(0, |place| place + 1), (expected, *ranked));
+            let not_overtaken = sorted.iter().rposition(|(nearer, _)| !expected.overtakes(*nearer));
+            sorted.insert(not_overtaken.map_or(0, |place| place + 1), (expected, *ranked));
             places.push(place);
         }
         for (place, (_, ranked)) in places.into_iter().zip(sorted) {
@@ -94,25 +94,25 @@ impl FirstTokens {
     }
 }
 
-/// By what the regions of a client are ordered: as its tenant's service tier says, else as the service does.
+/// The order of a client's regions: that of its tenant's service tier, or else that of the service.
 #[must_use]
 pub fn order_of(table: &Table, service: ServiceIndex, tenant: Option<TenantIndex>) -> Order {
     let tier = tenant.and_then(|tenant| table.tier_of(table.tenant(tenant)));
     tier.and_then(|(_, tier)| tier.order).unwrap_or(table.service(service).order)
 }
 
-/// Whether a client is ordered by the first token. Where the pattern gives it one region, or an order as written, it
-/// isn't.
+/// Whether a client's regions are ordered by the time to the first token. They aren't if the pattern allows only one
+/// region, or uses the order of the rules.
 #[must_use]
 pub fn applies(table: &Table, ask: &Ask<'_>, ranking: &Ranking) -> bool {
     let is_by_distance = matches!(table.service(ask.service).pattern, Pattern::ActiveActive | Pattern::HubAndSpoke);
     is_by_distance && ranking.only.is_none() && order_of(table, ask.service, ask.client.tenant) == Order::FirstToken
 }
 
-/// The medians to go by: those that were gone by before, until they differ by a fifth from what nodes tell now. So an
-/// order doesn't go back and forth with every reading. What nodes no longer tell is no longer known.
+/// The medians to use. A median that was used before stays until the reported median differs from it by a fifth, so
+/// that an order doesn't change back and forth with every report. Medians that nodes no longer report are dropped.
 #[must_use]
-pub fn hold(before: &Medians, told: &Medians) -> Medians {
+pub fn hold(before: &Medians, reported: &Medians) -> Medians {
     let held = |service: &ServiceId, region: &RegionId, now: u32| {
         let before = before.get(service).and_then(|regions| regions.get(region)).copied();
         let is_close = |before: &u32| 5 * u64::from(before.abs_diff(now)) < u64::from(*before);
@@ -122,7 +122,7 @@ pub fn hold(before: &Medians, told: &Medians) -> Medians {
         let regions = regions.iter().map(|(region, ms)| (region.clone(), held(service, region, *ms)));
         (service.clone(), regions.collect())
     };
-    told.iter().map(of_service).collect()
+    reported.iter().map(of_service).collect()
 }
 
 #[cfg(test)]
@@ -136,8 +136,8 @@ mod tests {
     use crate::testing::{Random, ask, conditions, document, limit};
     use crate::time::Timestamp;
 
-    /// Frankfurt, Paris and Stockholm, of which a German is nearest to the first and farthest from the last; Madrid is
-    /// of the second tier.
+    /// Rules with four regions. For a client in Germany, Frankfurt, Paris and Stockholm are in the first tier, nearest
+    /// first; Madrid is in the second tier.
     fn table(change: impl Fn(&mut Value)) -> Table {
         let tenant = |key: &str, tier: &str| {
             let digest = KeyDigest::of_key(key).to_string();
@@ -173,29 +173,37 @@ mod tests {
         let before = steering.clone();
         let is_other = FirstTokens::read(table, &medians(of)).order(table, &ask, &ranking, &mut steering);
         assert_eq!(is_other, steering.ordered[0] != before.ordered[0]);
-        steering.ordered.iter().map(|one| table.region(one.fenced.region).id.to_string()).collect()
+        steering.ordered.iter().map(|ranked| table.region(ranked.fenced.region).id.to_string()).collect()
     }
 
     #[test]
     fn the_region_with_the_shortest_expected_time_comes_first_within_its_tier() {
         let table = table(|_| {});
         let by = |of: &[(&str, u32)]| ordered(&table, None, of);
-        assert_eq!(by(&[]), ["fra", "par", "sto", "mad"], "without observations by distance");
+        assert_eq!(by(&[]), ["fra", "par", "sto", "mad"], "without medians distance decides");
         assert_eq!(by(&[("fra", 900), ("par", 500), ("sto", 200), ("mad", 1)]), ["sto", "par", "fra", "mad"]);
-        assert_eq!(by(&[("fra", 500), ("par", 420), ("sto", 2_000)]), ["fra", "par", "sto", "mad"], "16 % are not 20");
+        assert_eq!(
+            by(&[("fra", 500), ("par", 420), ("sto", 2_000)]),
+            ["fra", "par", "sto", "mad"],
+            "16 % shorter isn't enough"
+        );
         assert_eq!(by(&[("fra", 500), ("par", 380), ("sto", 2_000)]), ["par", "fra", "sto", "mad"]);
-        assert_eq!(by(&[("fra", 10), ("par", 5)]), ["fra", "par", "sto", "mad"], "the way is longer than that");
+        assert_eq!(
+            by(&[("fra", 10), ("par", 5)]),
+            ["fra", "par", "sto", "mad"],
+            "the network time outweighs the medians"
+        );
     }
 
     #[test]
-    fn a_region_that_is_not_known_keeps_its_place() {
+    fn a_region_without_a_median_keeps_its_place() {
         let table = table(|_| {});
         assert_eq!(ordered(&table, None, &[("fra", 5_000), ("sto", 100)]), ["sto", "par", "fra", "mad"]);
         assert_eq!(ordered(&table, None, &[("fra", 5_000)]), ["fra", "par", "sto", "mad"]);
     }
 
     #[test]
-    fn the_tier_of_a_tenant_decides_before_its_service() {
+    fn the_order_of_a_tenants_tier_counts_more_than_that_of_the_service() {
         let fast_paris = [("fra", 5_000), ("par", 100)];
         let first = |table: &Table, tenant| ordered(table, tenant, &fast_paris).remove(0);
         let by_token = table(|_| {});
@@ -222,12 +230,12 @@ mod tests {
         {
             assert_eq!(held(before, now), medians(&[("fra", expected)]), "{before}, {now}");
         }
-        assert_eq!(hold(&medians(&[("fra", 100)]), &Medians::new()), Medians::new(), "no longer told");
+        assert_eq!(hold(&medians(&[("fra", 100)]), &Medians::new()), Medians::new(), "fra is no longer reported");
         assert_eq!(hold(&Medians::new(), &medians(&[("par", 3)])), medians(&[("par", 3)]));
     }
 
-    /// Over random documents, orders, loads, medians and conditions: the same regions are offered, none of a later tier
-    /// comes before one of an earlier, and who isn't ordered so is steered as before.
+    /// With random documents, orders, medians and conditions: the same regions are offered as without medians, tiers
+    /// stay in order, and clients whose regions are ordered by distance are steered as without medians.
     #[test]
     fn no_order_leads_out_of_a_fence_nor_of_its_tier() {
         let (mut cases, mut moved) = (0_u32, 0_u32);
@@ -271,15 +279,15 @@ mod tests {
 
     fn check(table: &Table, ask: &Ask<'_>, (ranking, before, after): (&Ranking, &Steering, &Steering), seed: u64) {
         let sorted = |steering: &Steering| {
-            let mut regions: Vec<RegionIndex> = steering.ordered.iter().map(|one| one.fenced.region).collect();
+            let mut regions: Vec<RegionIndex> = steering.ordered.iter().map(|ranked| ranked.fenced.region).collect();
             regions.sort();
             regions
         };
         assert_eq!(sorted(before), sorted(after), "seed {seed}");
         assert_eq!((&before.withheld, before.revived), (&after.withheld, after.revived), "seed {seed}");
-        let rank = |one: &Ranked| (table.region(one.fenced.region).standby, one.fenced.tier);
+        let rank = |ranked: &Ranked| (table.region(ranked.fenced.region).standby, ranked.fenced.tier);
         assert!(after.ordered.is_sorted_by_key(rank), "seed {seed}");
-        assert!(after.ordered.iter().all(|one| ranking.order.contains(one)), "seed {seed}");
+        assert!(after.ordered.iter().all(|ranked| ranking.order.contains(ranked)), "seed {seed}");
         if order_of(table, ask.service, ask.client.tenant) == Order::Distance {
             assert_eq!(before, after, "seed {seed}");
         }

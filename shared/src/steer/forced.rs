@@ -1,5 +1,5 @@
-//! Takes overrides of the API and of the document, returns the status that counts for a region or an endpoint. Called
-//! by `steer`, the edge's plan and the nodes' reports.
+//! Overrides. Takes the overrides of the node's API and of the rules document, returns the status that counts for a
+//! region or an endpoint. Called by `steer`, the edge's plan and the nodes' reports.
 
 use super::{Conditions, earliest};
 use crate::health::{Forced, Status};
@@ -12,13 +12,13 @@ use crate::time::Timestamp;
 pub struct InForce<'a> {
     /// The status that it forces.
     pub status: Status,
-    /// When it ends.
+    /// The end of the override.
     pub until: Timestamp,
-    /// Why it is there.
+    /// The reason that the operator gave.
     pub reason: &'a str,
 }
 
-/// Of two overrides of one thing, the one in force: one that came by the API beats the document's.
+/// The override in force. An override of the API counts more than an override of the document.
 fn in_force<'a>(
     by_api: Option<&'a Forced>,
     by_rules: impl IntoIterator<Item = &'a Override>,
@@ -30,7 +30,7 @@ fn in_force<'a>(
         until: *until,
         reason,
     });
-    by_api.into_iter().chain(by_rules).find(|one| one.until > now)
+    by_api.into_iter().chain(by_rules).find(|in_force| in_force.until > now)
 }
 
 /// A region's override in force.
@@ -40,21 +40,21 @@ pub fn forced<'a>(table: &'a Table, region: RegionIndex, conditions: &Conditions
     in_force(by_api, table.override_of(region), conditions.now)
 }
 
-/// The status that counts: forced, else probed.
+/// The status that counts: the forced status, or else the probed status.
 #[must_use]
 pub fn effective_status(table: &Table, region: RegionIndex, conditions: &Conditions<'_>) -> Status {
     let probed = || conditions.health.get(region.get()).map_or(Status::Unknown, |health| health.probed);
     forced(table, region, conditions).map_or_else(probed, |forced| forced.status)
 }
 
-/// Whether any endpoint of the region may be forced. It costs two looks at lengths, and is `false` nearly always.
+/// Whether any endpoint of the region may be forced. This check is cheap, and nearly always `false`.
 #[must_use]
 pub fn forces_endpoints(table: &Table, region: RegionIndex, conditions: &Conditions<'_>) -> bool {
     table.endpoint_overrides().len() > 0
         || conditions.health.get(region.get()).is_some_and(|health| !health.forced_endpoints.is_empty())
 }
 
-/// The override in force of an endpoint, by its position.
+/// The override in force of an endpoint, by the endpoint's index in its region.
 #[must_use]
 #[inline(never)]
 pub fn forced_endpoint<'a>(
@@ -68,7 +68,7 @@ pub fn forced_endpoint<'a>(
     endpoint_in_force(table, region, position, by_api, conditions.now)
 }
 
-/// The same where what came by the API is at hand.
+/// As [`forced_endpoint`], for callers that have the override of the API already.
 #[must_use]
 pub fn endpoint_in_force<'a>(
     table: &'a Table,
@@ -81,17 +81,17 @@ pub fn endpoint_in_force<'a>(
     in_force(by_api, by_rules.map(|(_, _, forced)| forced), now)
 }
 
-/// What overrides of its endpoints make of a region.
+/// The effect of the overrides of a region's endpoints on the region.
 pub(super) struct ForcedEndpoints {
-    /// Whether all endpoints that could serve are down, forced or by their probes. `None`: no override has a say.
+    /// Whether all endpoints that could serve are down, forced or by their probes. `None` if no endpoint is forced.
     pub(super) is_down: Option<bool>,
-    /// Whether all of them are forced down, so that nothing revives the region.
+    /// Whether all of these endpoints are forced down, so that the region may not be revived.
     pub(super) is_drained: bool,
-    /// When the first of the overrides ends.
+    /// The earliest end of these overrides.
     pub(super) until: Option<Timestamp>,
 }
 
-/// Looks at the endpoints `able` to serve, by position.
+/// The effect of overrides of the endpoints that are `able` to serve; these are given by index.
 #[inline(never)]
 pub(super) fn judge_forced_endpoints(
     table: &Table,
