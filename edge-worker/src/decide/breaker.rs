@@ -1,13 +1,13 @@
-//! The circuit breakers of one isolate. Takes how endpoints did; returns which of them get no requests for now, and
-//! which request may try one again. Called by `memory`.
+//! The circuit breakers of one isolate. Takes the results of requests; returns which endpoints get no requests for now,
+//! and which request may try such an endpoint again. Called by `memory`.
 //!
 //! A cool-down follows every failure and concerns one model. A breaker watches an endpoint as a whole. Each [`Source`]
-//! of requests has a breaker for each endpoint, and there is one for everybody. [`FAULTS`] faults without a complete
-//! answer in between open a breaker. Streams that broke off after their first bytes count as faults. One source alone
-//! can't open the breaker for everybody, because its own requests may be the cause. An open breaker rests, and then
-//! lets one request through: the probe. If the probe is answered, the breaker closes. Until a complete answer comes,
-//! fewer faults open it again, and for a longer time. A rate limit or a missing model is no fault, because the endpoint
-//! is alive.
+//! of requests has a breaker for each endpoint; in addition each endpoint has a shared breaker, which concerns all
+//! sources. [`FAULTS`] faults without a complete answer in between open a breaker. Streams that broke off after their
+//! first bytes count as faults. Fixture source alone can't open a shared breaker, because its own requests may be the
+//! cause. An open breaker rests for a time, and then lets one request through: the probe. If the probe is answered, the
+//! breaker closes. Until a complete answer arrives, fewer faults open the breaker again, and it rests longer. A rate
+//! limit or a missing model is no fault, because the endpoint is alive.
 
 use std::collections::HashMap;
 
@@ -20,28 +20,28 @@ use crate::decide::source::Source;
 
 /// Faults in a row that open a breaker.
 pub(crate) const FAULTS: u32 = 5;
-/// How many faults one source may add to the breaker for everybody.
-const BY_ONE: u32 = FAULTS - 2;
+/// How many faults one source may add to a shared breaker.
+const MAX_PER_SOURCE: u32 = FAULTS - 2;
 /// The first rest of an open breaker, in milliseconds. Each further rest is twice as long.
 const SHORTEST_MS: u64 = 10_000;
 /// The longest rest of an open breaker, in milliseconds.
 const LONGEST_MS: u64 = 60_000;
-/// If a probe has no result after this time, in milliseconds, it is forgotten, and another may go.
+/// If a probe has no result after this time, in milliseconds, another probe may be sent.
 const PROBE_MS: u64 = 10_000;
 /// The most breakers that are remembered.
 const MAX: usize = 1_024;
 
-/// What a request shows about the endpoint that it was sent to.
+/// The result of a request, as far as it concerns the endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
-    /// It failed: no connection, a timeout, a 5xx, a refused credential, an answer of the wrong form, or a body that
-    /// broke off.
+    /// The endpoint failed: no connection, a timeout, a 5xx, a refused credential, an answer of the wrong form, or a
+    /// body that broke off.
     Fault,
-    /// It has begun to answer.
+    /// The endpoint has begun to answer.
     Answered,
-    /// Its answer was complete.
+    /// The endpoint's answer was complete.
     Whole,
-    /// Nothing, because the client went away.
+    /// No result, because the client went away.
     Nothing,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Breakers {
     breakers: HashMap<Key, Breaker>,
 }
 
-/// The key of a breaker. `source` is `None` for the one of everybody.
+/// The key of a breaker. `source` is `None` for a shared breaker.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Key {
     region: RegionId,
@@ -59,29 +59,30 @@ struct Key {
     source: Option<Source>,
 }
 
+/// The state of one breaker.
 #[derive(Clone, Debug, Default)]
 struct Breaker {
     /// Faults since the last complete answer, while the breaker is closed.
     faults: u32,
-    /// In the breaker for everybody: how many of the faults each source added.
-    by: Vec<(Source, u32)>,
-    /// How often the breaker has opened since the last complete answer.
+    /// In a shared breaker: how many of the faults each source added.
+    by_source: Vec<(Source, u32)>,
+    /// How many times the breaker has opened since the last complete answer.
     opened: u32,
-    /// `Some` if the breaker is open: until when it rests.
+    /// The end of the rest; `None` if the breaker is closed.
     until: Option<Timestamp>,
-    /// Until when the result of a probe is awaited.
+    /// The time until which the result of a probe is awaited.
     probe_until: Option<Timestamp>,
 }
 
 impl Breakers {
-    /// Whether this source should not ask the endpoint, as long as there are others.
+    /// Whether requests of this source should go to other endpoints, if there are any.
     #[must_use]
     pub(crate) fn is_open(&self, region: &RegionId, endpoint: &EndpointId, source: Source, now: Timestamp) -> bool {
         let is_open = |key: Key| self.breakers.get(&key).is_some_and(|breaker| breaker.closed_from(now).is_some());
         !self.breakers.is_empty() && keys(region, endpoint, source).into_iter().any(is_open)
     }
 
-    /// Notes that a request goes to the endpoint. If the breaker's rest is over, this request is the probe.
+    /// Records that a request is sent to the endpoint. If the breaker's rest is over, this request is the probe.
     pub(crate) fn sent(&mut self, region: &RegionId, endpoint: &EndpointId, source: Source, now: Timestamp) {
         if self.breakers.is_empty() {
             return;
@@ -95,7 +96,7 @@ impl Breakers {
         }
     }
 
-    /// Notes how an endpoint did.
+    /// Records the result of a request.
     pub(crate) fn note(
         &mut self,
         region: &RegionId,
@@ -104,7 +105,7 @@ impl Breakers {
         verdict: Verdict,
         now: Timestamp,
     ) {
-        // Usually there are no breakers.
+        // A shortcut for the usual case: no endpoint has a fault.
         if self.breakers.is_empty() && verdict != Verdict::Fault {
             return;
         }
@@ -116,7 +117,7 @@ impl Breakers {
             if verdict == Verdict::Fault && self.breakers.len() >= MAX && !self.breakers.contains_key(&key) {
                 self.make_room(now);
             }
-            let everybody = key.source.is_none();
+            let is_shared = key.source.is_none();
             let breaker = match verdict {
                 Verdict::Fault => self.breakers.entry(key).or_default(),
                 _ => match self.breakers.get_mut(&key) {
@@ -125,16 +126,16 @@ impl Breakers {
                 },
             };
             match verdict {
-                Verdict::Fault if everybody => breaker.fault_of(source, now),
+                Verdict::Fault if is_shared => breaker.fault_of(source, now),
                 Verdict::Fault => breaker.fault(now),
-                Verdict::Answered if breaker.until.is_some() => breaker.close(everybody),
+                Verdict::Answered if breaker.until.is_some() => breaker.close(is_shared),
                 Verdict::Nothing => breaker.probe_until = None,
                 Verdict::Answered | Verdict::Whole => {}
             }
         }
     }
 
-    /// The open breakers, as steering needs them for a request of `source`; without a source, those for everybody.
+    /// The open breakers as cool-downs, for steering a request of `source`; without a source, only the shared breakers.
     /// Endpoints of regions that the rules no longer have are left out.
     pub(crate) fn resting<'a>(
         &'a self,
@@ -152,7 +153,7 @@ impl Breakers {
         })
     }
 
-    /// Frees room for one more. The breakers for everybody are removed last.
+    /// Makes room for one more breaker. Shared breakers are removed last.
     fn make_room(&mut self, now: Timestamp) {
         self.breakers.retain(|_, breaker| breaker.closed_from(now).is_some());
         if self.breakers.len() >= MAX {
@@ -163,24 +164,26 @@ impl Breakers {
     }
 }
 
+/// The keys of the source's own breaker and of the shared breaker.
 fn keys(region: &RegionId, endpoint: &EndpointId, source: Source) -> [Key; 2] {
     [Some(source), None].map(|source| Key { region: region.clone(), endpoint: endpoint.clone(), source })
 }
 
+/// Whether a time is still ahead. A time that is too far ahead doesn't count: the clock was set back.
 fn lasts(until: Timestamp, now: Timestamp) -> bool {
     until.lasts(now, Millis(LONGEST_MS))
 }
 
 impl Breaker {
-    /// When a request may go; `None` if one may already.
+    /// The time from which a request may be sent; `None` if it may be sent now.
     fn closed_from(&self, now: Timestamp) -> Option<Timestamp> {
         [self.until, self.probe_until].into_iter().flatten().filter(|&until| lasts(until, now)).max()
     }
 
-    /// Counts a fault in a source's own breaker. The probe's fault opens it again.
+    /// Counts a fault in a source's own breaker. A fault of the probe opens the breaker again.
     fn fault(&mut self, now: Timestamp) {
         match self.until {
-            // A request that was sent before the breaker opened says nothing new.
+            // This request was sent before the breaker opened, so its fault doesn't count again.
             Some(until) if lasts(until, now) => {}
             Some(_) => self.open(now),
             None => {
@@ -192,7 +195,7 @@ impl Breaker {
         }
     }
 
-    /// Counts a fault of one source in the breaker for everybody. After a rest, one fault each of two sources opens it
+    /// Counts a fault of one source in a shared breaker. After a rest, one fault each of two sources opens the breaker
     /// again.
     fn fault_of(&mut self, source: Source, now: Timestamp) {
         match self.until {
@@ -200,11 +203,11 @@ impl Breaker {
             Some(_) => self.close(true),
             None => {}
         }
-        let most = if self.opened > 0 { 1 } else { BY_ONE };
-        match self.by.iter_mut().find(|(by, _)| *by == source) {
+        let most = if self.opened > 0 { 1 } else { MAX_PER_SOURCE };
+        match self.by_source.iter_mut().find(|(counted, _)| *counted == source) {
             Some((_, faults)) if *faults >= most => return,
             Some((_, faults)) => *faults += 1,
-            None => self.by.push((source, 1)),
+            None => self.by_source.push((source, 1)),
         }
         self.faults = self.faults.saturating_add(1);
         if self.faults >= FAULTS {
@@ -212,12 +215,13 @@ impl Breaker {
         }
     }
 
-    /// Closes an open breaker, so that requests may go again.
-    fn close(&mut self, everybody: bool) {
-        let faults = if everybody { BY_ONE } else { FAULTS - 1 };
+    /// Closes an open breaker, so that requests may be sent again.
+    fn close(&mut self, is_shared: bool) {
+        let faults = if is_shared { MAX_PER_SOURCE } else { FAULTS - 1 };
         *self = Self { faults, opened: self.opened, ..Self::default() };
     }
 
+    /// Opens the breaker for its next rest.
     fn open(&mut self, now: Timestamp) {
         let rest = (SHORTEST_MS << self.opened.min(3)).min(LONGEST_MS);
         *self = Self { opened: self.opened.saturating_add(1), until: Some(now.after(Millis(rest))), ..Self::default() };
@@ -233,8 +237,8 @@ mod tests {
 
     use super::*;
 
-    /// One endpoint's breaker with a clock.
-    struct One {
+    /// The breakers of one endpoint, the source that the next call is for, and a clock.
+    struct Fixture {
         all: Breakers,
         region: RegionId,
         endpoint: EndpointId,
@@ -242,7 +246,7 @@ mod tests {
         now: Timestamp,
     }
 
-    impl One {
+    impl Fixture {
         fn new() -> Self {
             let (region, endpoint) = (RegionId::parse("fra").unwrap(), EndpointId::parse("fra-1").unwrap());
             Self { all: Breakers::default(), region, endpoint, source: Source(1), now: Timestamp(0) }
@@ -253,6 +257,7 @@ mod tests {
             self
         }
 
+        /// Sets the source of the following calls.
         fn by(&mut self, source: u64) -> &mut Self {
             self.source = Source(source);
             self
@@ -282,98 +287,107 @@ mod tests {
 
     #[test]
     fn a_breaker_opens_for_the_source_that_met_the_faults() {
-        let mut one = One::new();
+        let mut fixture = Fixture::new();
         for _ in 0..FAULTS {
-            assert!(!one.open());
-            one.note(Verdict::Fault);
+            assert!(!fixture.open());
+            fixture.note(Verdict::Fault);
         }
-        assert!(one.pass(9_999).open());
-        assert!(!one.by(2).open(), "nothing was wrong with it for others");
-        assert!(!one.by(1).pass(1).open());
-        assert!(one.sent().open(), "the probe is under way");
+        assert!(fixture.pass(9_999).open());
+        assert!(!fixture.by(2).open(), "the faults of source 1 don't concern source 2");
+        assert!(!fixture.by(1).pass(1).open());
+        assert!(fixture.sent().open(), "the probe is under way");
     }
 
     #[test]
-    fn five_faults_in_a_row_open_it_and_a_whole_answer_between_them_does_not() {
-        let mut one = One::new();
-        assert!(!one.faults(FAULTS - 1).note(Verdict::Whole).faults(FAULTS - 1).open());
-        assert!(!one.note(Verdict::Answered).open(), "an answer that may yet break off clears nothing");
-        assert!(one.faults(1).open());
+    fn a_complete_answer_resets_the_count_of_faults() {
+        let mut fixture = Fixture::new();
+        assert!(!fixture.faults(FAULTS - 1).note(Verdict::Whole).faults(FAULTS - 1).open());
+        assert!(!fixture.note(Verdict::Answered).open(), "the beginning of an answer doesn't reset the count");
+        assert!(fixture.faults(1).open());
     }
 
     #[test]
-    fn one_probe_goes_after_the_rest_and_its_word_decides() {
-        let mut one = One::new();
-        assert!(one.faults(FAULTS).sent().pass(9_999).open());
-        assert!(!one.pass(1).open());
-        assert!(one.sent().open(), "the second waits for the result of the first");
-        assert!(one.faults(1).pass(19_999).open(), "twice as long");
-        assert!(!one.pass(1).open());
-        assert!(!one.sent().note(Verdict::Answered).open());
-        assert!(one.faults(1).pass(39_999).open(), "after a probe one fault is enough");
-        assert!(!one.pass(1).sent().note(Verdict::Answered).note(Verdict::Whole).faults(FAULTS - 1).open());
-        assert!(!one.faults(1).pass(10_000).open(), "after a complete answer the first rest is used again");
+    fn after_the_rest_one_probe_is_sent_and_its_result_decides() {
+        let mut fixture = Fixture::new();
+        assert!(fixture.faults(FAULTS).sent().pass(9_999).open());
+        assert!(!fixture.pass(1).open());
+        assert!(fixture.sent().open(), "no second probe is sent before the first has a result");
+        assert!(fixture.faults(1).pass(19_999).open(), "the second rest is twice as long");
+        assert!(!fixture.pass(1).open());
+        assert!(!fixture.sent().note(Verdict::Answered).open());
+        assert!(fixture.faults(1).pass(39_999).open(), "after a probe one fault is enough");
+        assert!(!fixture.pass(1).sent().note(Verdict::Answered).note(Verdict::Whole).faults(FAULTS - 1).open());
+        assert!(
+            !fixture.faults(1).pass(10_000).open(),
+            "after a complete answer the first rest has its first length again"
+        );
     }
 
     #[test]
-    fn a_probe_that_is_lost_or_given_up_makes_way_for_another() {
-        let mut lost = One::new();
+    fn after_a_lost_or_abandoned_probe_another_probe_is_sent() {
+        let mut lost = Fixture::new();
         lost.faults(FAULTS).pass(10_000).sent();
         assert!(lost.pass(9_999).open());
         assert!(!lost.pass(1).open());
-        let mut given_up = One::new();
+        let mut given_up = Fixture::new();
         given_up.faults(FAULTS).pass(10_000).sent();
         assert!(given_up.open() && !given_up.note(Verdict::Nothing).open());
     }
 
     #[test]
-    fn requests_under_way_when_it_opens_neither_lengthen_nor_end_the_rest() {
-        let mut one = One::new();
-        assert!(one.faults(FAULTS + 20).open());
-        assert!(!one.pass(10_000).open());
+    fn faults_of_requests_sent_before_the_breaker_opened_do_not_change_the_rest() {
+        let mut fixture = Fixture::new();
+        assert!(fixture.faults(FAULTS + 20).open());
+        assert!(!fixture.pass(10_000).open());
     }
 
     #[test]
     fn rests_grow_to_a_minute() {
-        let mut one = One::new();
-        one.faults(FAULTS);
+        let mut fixture = Fixture::new();
+        fixture.faults(FAULTS);
         for rest in [10_000, 20_000, 40_000, 60_000, 60_000] {
-            assert!(one.pass(rest - 1).open(), "{rest}");
-            assert!(!one.pass(1).open(), "{rest}");
-            one.sent().faults(1);
+            assert!(fixture.pass(rest - 1).open(), "{rest}");
+            assert!(!fixture.pass(1).open(), "{rest}");
+            fixture.sent().faults(1);
         }
     }
 
     #[test]
-    fn no_source_opens_everybodys_alone() {
-        let mut one = One::new();
-        one.faults(100);
-        assert!(one.open() && !one.by(9).open(), "everybody else goes on");
-        assert!(!one.by(2).faults(1).by(9).open());
-        assert!(one.by(2).faults(1).by(9).open(), "three of one and two of another");
-        assert!(!one.pass(10_000).open());
-        assert!(one.sent().open(), "one probe for all");
-        assert!(!one.by(2).faults(50).by(9).open(), "nor does one source open it anew");
-        assert!(one.by(3).faults(1).by(9).pass(19_999).open(), "two do, for longer");
-        assert!(!one.pass(1).by(3).note(Verdict::Whole).by(2).faults(4).by(9).open(), "a whole answer clears it");
+    fn one_source_alone_never_opens_the_shared_breaker() {
+        let mut fixture = Fixture::new();
+        fixture.faults(100);
+        assert!(fixture.open() && !fixture.by(9).open(), "other sources aren't concerned");
+        assert!(!fixture.by(2).faults(1).by(9).open());
+        assert!(
+            fixture.by(2).faults(1).by(9).open(),
+            "3 faults of one source and 2 of another open the shared breaker"
+        );
+        assert!(!fixture.pass(10_000).open());
+        assert!(fixture.sent().open(), "one probe is sent for all sources");
+        assert!(!fixture.by(2).faults(50).by(9).open(), "one source alone doesn't open it again");
+        assert!(fixture.by(3).faults(1).by(9).pass(19_999).open(), "two sources open it again, for longer");
+        assert!(
+            !fixture.pass(1).by(3).note(Verdict::Whole).by(2).faults(4).by(9).open(),
+            "a complete answer resets everything"
+        );
     }
 
     #[test]
-    fn whatever_one_source_meets_others_go_on() {
+    fn random_results_of_one_source_never_concern_other_sources() {
         let cases = Cell::new(0u32);
         let event = (0..6u8, 0..30_000i64);
         TestRunner::new(ProptestConfig::with_cases(2_000))
             .run(&proptest::collection::vec(event, 1..80), |events| {
                 cases.set(cases.get() + 1);
-                let mut one = One::new();
+                let mut fixture = Fixture::new();
                 for (what, after) in events {
                     match what {
-                        0..=2 => one.pass(after).by(1).sent().note(Verdict::Fault),
-                        3 => one.by(1).note(Verdict::Answered),
-                        4 => one.by(1).note(Verdict::Nothing),
-                        _ => one.by(2).sent().note(Verdict::Answered).note(Verdict::Whole),
+                        0..=2 => fixture.pass(after).by(1).sent().note(Verdict::Fault),
+                        3 => fixture.by(1).note(Verdict::Answered),
+                        4 => fixture.by(1).note(Verdict::Nothing),
+                        _ => fixture.by(2).sent().note(Verdict::Answered).note(Verdict::Whole),
                     };
-                    prop_assert!(!one.by(2).open() && !one.by(3).open());
+                    prop_assert!(!fixture.by(2).open() && !fixture.by(3).open());
                 }
                 Ok(())
             })
@@ -382,25 +396,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_open_reaches_steering() {
+    fn open_breakers_are_given_to_steering_as_cool_downs() {
         let table = Table::compile(crate::decide::plan::tests::RULES.as_bytes()).unwrap();
-        let mut one = One::new();
-        one.faults(FAULTS);
+        let mut fixture = Fixture::new();
+        fixture.faults(FAULTS);
         let gone = RegionId::parse("gone").unwrap();
-        (0..FAULTS).for_each(|_| one.all.note(&gone, &one.endpoint, one.source, Verdict::Fault, one.now));
-        let resting = |one: &One| one.all.resting(&table, Some(one.source), one.now).collect::<Vec<_>>();
-        let [cooling] = &resting(&one)[..] else { panic!("{:?}", resting(&one)) };
+        (0..FAULTS)
+            .for_each(|_| fixture.all.note(&gone, &fixture.endpoint, fixture.source, Verdict::Fault, fixture.now));
+        let resting =
+            |fixture: &Fixture| fixture.all.resting(&table, Some(fixture.source), fixture.now).collect::<Vec<_>>();
+        let [cooling] = &resting(&fixture)[..] else { panic!("{:?}", resting(&fixture)) };
         assert_eq!((cooling.endpoint.as_str(), &cooling.model, cooling.until), ("fra-1", &None, Timestamp(10_000)));
-        assert!(resting(one.pass(10_000)).is_empty());
+        assert!(resting(fixture.pass(10_000)).is_empty());
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
-        let mut one = One::new();
+    fn the_number_of_breakers_is_bounded() {
+        let mut fixture = Fixture::new();
         for number in 0..1_500 {
             let endpoint = EndpointId::parse(&format!("e-{number}")).unwrap();
-            (0..FAULTS).for_each(|_| one.all.note(&one.region, &endpoint, one.source, Verdict::Fault, one.now));
+            (0..FAULTS).for_each(|_| {
+                fixture.all.note(&fixture.region, &endpoint, fixture.source, Verdict::Fault, fixture.now)
+            });
         }
-        assert!(one.all.breakers.len() <= MAX);
+        assert!(fixture.all.breakers.len() <= MAX);
     }
 }

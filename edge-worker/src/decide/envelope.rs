@@ -1,5 +1,5 @@
-//! Everything that can be refused or can fail: a variant of [`Failure`] for each. Returns the OpenAI error envelope
-//! with its status and headers. Used by whatever answers a client.
+//! All refusals and failures: each is a variant of [`Failure`]. Returns its OpenAI error envelope, status and headers.
+//! Used by all code that answers a client.
 //!
 //! No message quotes an endpoint's text, a prompt or a key. Messages quote only names that the client wrote in a path
 //! or as a field name, shortened.
@@ -17,10 +17,10 @@ pub(crate) use limited::Limited;
 pub(crate) use message::quote;
 use mistake::Mistake;
 
-/// Codes of errors that a repetition doesn't mend.
+/// Codes of errors that a retry can't mend.
 const LASTING: &[&str] = &["context_length_exceeded", "content_filter", "insufficient_quota"];
 
-/// Why a request got no answer of a model.
+/// Why a request gets an error instead of a model's answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Failure {
     /// 404: no service is steered under this host name.
@@ -29,7 +29,7 @@ pub(crate) enum Failure {
     UnknownPath,
     /// 404: a part of the model API that is deliberately not offered.
     NotOffered {
-        /// What, in words: `Evals`.
+        /// The name of this part, such as `Evals`.
         what: &'static str,
     },
     /// 400 or 404: a path that is nearly right.
@@ -38,7 +38,7 @@ pub(crate) enum Failure {
     OriginNotAllowed,
     /// 405: a known path with another method.
     WrongMethod {
-        /// The methods it knows, such as `GET, DELETE`.
+        /// The methods of the path, such as `GET, DELETE`.
         allowed: &'static str,
     },
     /// 400: a path with empty or dot segments, backslashes, or encodings of them.
@@ -49,9 +49,9 @@ pub(crate) enum Failure {
     BadQuery,
     /// 401: the service needs a key, and the request has none.
     MissingKey,
-    /// 401: nobody has this key.
+    /// 401: the key belongs to no tenant.
     UnknownKey,
-    /// 401: two headers carry two keys.
+    /// 401: two headers carry different keys.
     ConflictingKeys,
     /// 403: the key's tenant may not use this service.
     NotYourService,
@@ -67,7 +67,7 @@ pub(crate) enum Failure {
         /// Its JSON pointer.
         field: String,
     },
-    /// 415: a `Content-Encoding`.
+    /// 415: the body has a `Content-Encoding`.
     EncodedBody,
     /// 413: a body over the limit.
     BodyTooLarge {
@@ -76,21 +76,21 @@ pub(crate) enum Failure {
     },
     /// 408: the client stopped in the middle of its body.
     SlowBody,
-    /// 400: no body where one is needed.
+    /// 400: the request has no body, but needs one.
     MissingBody,
     /// 400: the body isn't JSON.
     NotJson {
-        /// The byte at which it stops being JSON.
+        /// The offset of the first byte that isn't valid JSON.
         at: usize,
     },
-    /// 400: the body is JSON, but no object.
+    /// 400: the body is JSON, but not an object.
     NotAnObject,
-    /// 400: a top-level key stands twice.
+    /// 400: a top-level key occurs twice.
     DuplicateKey {
         /// The key.
         key: String,
     },
-    /// 400: a top-level key differs from a known one in its letters' case only.
+    /// 400: a top-level key differs from a known key only in upper and lower case.
     MiscasedKey {
         /// The known key.
         key: &'static str,
@@ -99,19 +99,19 @@ pub(crate) enum Failure {
     BadField {
         /// The field.
         field: &'static str,
-        /// What belongs there, such as `a string`.
+        /// The expected value, such as `a string`.
         expected: &'static str,
     },
-    /// 400: a value names a place from which the model host would fetch, or to which it would connect.
+    /// 400: a value is a URL or an address that the model host would fetch from or connect to.
     RemoteUrl {
-        /// Its JSON pointer, or the field of a form.
+        /// The value's JSON pointer, or the field of a form.
         field: String,
     },
     /// 400: a field that may make a model host do something that the rules don't allow.
     UnknownField {
-        /// Its JSON pointer, or the field of a form.
+        /// The field's JSON pointer, or its name in a form.
         field: String,
-        /// What is wrong with it.
+        /// Why the field is refused.
         odd: FieldFault,
     },
     /// 400: a tool that the model host runs.
@@ -123,14 +123,14 @@ pub(crate) enum Failure {
     Background,
     /// 400: the service doesn't allow batches.
     Batch,
-    /// 404: a line of a batch names a model that the endpoint lacks.
+    /// 404: a line of a batch names a model that the endpoint doesn't have.
     BatchModel {
         /// The line, from 1.
         line: u64,
         /// The client's name of the model.
         model: String,
     },
-    /// 400: a line of a batch that is no JSON object.
+    /// 400: a line of a batch isn't a JSON object.
     BatchLine {
         /// The line, from 1.
         line: u64,
@@ -142,14 +142,15 @@ pub(crate) enum Failure {
         /// What is wrong with the request.
         failure: Box<Failure>,
     },
-    /// 503: no endpoint that was asked can read the encrypted reasoning, and the one that may have made it rests.
+    /// 503: no endpoint that was asked can read the encrypted reasoning, and the endpoint that may have made it can't
+    /// be asked now.
     EncryptedElsewhere,
-    /// 400: a body that isn't a form, or that two readers could read differently.
+    /// 400: the body isn't a form, or two programs could read it differently.
     BadForm {
-        /// What is wrong with it.
+        /// The mistake in the form.
         what: &'static str,
     },
-    /// 404: the client owns no object with this id. Objects of others count as missing.
+    /// 404: the client owns no object with this id. Objects of other clients count as missing.
     UnknownId,
     /// 400: a reference to a stored item, in a service that stores no answers.
     ItemReference,
@@ -159,27 +160,27 @@ pub(crate) enum Failure {
     SharedList,
     /// 503: the secret for sealing ids is missing.
     NoStateKey,
-    /// 503: so many bodies are held that another one might exceed the isolate's memory.
+    /// 503: the isolate holds so many bodies that one more might exceed its memory.
     Busy,
-    /// 501: part of the model API that isn't carried yet.
+    /// 501: a part of the model API that isn't supported yet.
     NotCarried {
-        /// What, in words: `Realtime`, `multipart bodies`.
+        /// The name of this part, such as `Realtime` or `multipart bodies`.
         what: &'static str,
     },
     /// 451: no region may process this client's request.
     ResidencyDenied,
-    /// 503: every allowed region is withheld because it is down or an override says so.
+    /// 503: every allowed region is withheld, because it is down or forced down.
     RegionUnavailable,
     /// 503: every endpoint that was asked failed.
     EndpointsFailed {
-        /// The least wait that any endpoint asked for, in seconds.
+        /// The shortest wait that any endpoint asked for, in seconds.
         retry_after: Option<u32>,
         /// Whether a retry can't help, so that the operator has to act.
         needs_operator: bool,
     },
     /// 404: no endpoint that was asked has the path.
     PathNotServed,
-    /// 429: the account that is used at the endpoints has used up its quota. Waiting doesn't help.
+    /// 429: the provider's account has used up its quota. Waiting doesn't help.
     OutOfQuota,
     /// 504: every attempt ran out of time.
     UpstreamTimeout,
@@ -187,56 +188,57 @@ pub(crate) enum Failure {
     Limited(Limited),
     /// 429: every endpoint that was asked is at its limit.
     RateLimited {
-        /// The least wait that any endpoint asked for, in seconds.
+        /// The shortest wait that any endpoint asked for, in seconds.
         retry_after: Option<u32>,
     },
     /// The endpoint refuses the client's request. Holds its status, type, code and parameter, but never its text.
     Refused {
         /// The endpoint's status.
         status: u16,
-        /// Its error's `type`, if it is a plain word.
+        /// The error's `type`, if it is a plain word.
         kind: Option<String>,
-        /// Its `code`, if it is a plain word.
+        /// The error's `code`, if it is a plain word.
         code: Option<String>,
-        /// Its `param`, if it looks like a field's name.
+        /// The error's `param`, if it looks like a field's name.
         param: Option<String>,
-        /// How many tokens the model takes, if the prompt is too long.
+        /// How many tokens the model accepts, if the prompt is too long.
         limit: Option<u64>,
-        /// How many were sent.
+        /// How many tokens were sent, if the prompt is too long.
         sent: Option<u64>,
     },
-    /// The endpoint failed after it had begun to answer; told inside the stream, where no status is left to set.
+    /// The endpoint failed after it had begun to answer. The error is an event of the stream, because the status was
+    /// sent before.
     Interrupted {
-        /// Its error's `type`, if it is a plain word.
+        /// The error's `type`, if it is a plain word.
         kind: Option<String>,
-        /// Its `code`, if it is a plain word.
+        /// The error's `code`, if it is a plain word.
         code: Option<String>,
-        /// Its `param`, if it looks like a field's name.
+        /// The error's `param`, if it looks like a field's name.
         param: Option<String>,
     },
-    /// 503: the service answers only with a receipt, and there is no key to sign one with.
+    /// 503: the service answers only with a receipt, and the key to sign receipts is missing.
     NoReceiptKey,
     /// 401: an explanation is for the tenant itself or the operator.
     ExplainUnauthorised,
     /// 401: metrics are for the operator.
     MetricsUnauthorised,
-    /// 403: a tenant asks for the explanation of somebody else.
+    /// 403: a tenant asks for the explanation of another tenant.
     ExplainOthers,
-    /// 400: a question nobody can answer, with what is wrong with it.
+    /// 400: the request for an explanation is invalid.
     BadQuestion {
-        /// What is wrong, each with how to mend it.
+        /// The mistakes, each with how to mend it.
         errors: Vec<String>,
     },
-    /// 503: no rules are loaded, or another state that is ours to mend.
+    /// 503: no rules are loaded, or the operator has to mend another state of the Worker.
     Unready,
-    /// 503: no source of rules answers, and those in service were confirmed too long ago.
+    /// 503: no source of rules answers, and the current rules were confirmed too long ago.
     RulesTooOld {
-        /// How long ago, in seconds.
+        /// The time since the rules were confirmed, in seconds.
         age: u64,
-        /// What the rules allow.
+        /// The longest time that the rules allow.
         stale_for: String,
     },
-    /// 500: our own mistake.
+    /// 500: a fault of this program.
     Internal,
 }
 
@@ -245,17 +247,17 @@ pub(crate) enum Failure {
 pub(crate) enum FieldFault {
     /// The path's documentation doesn't have it.
     Undocumented,
-    /// It says where, or by what, a request is processed.
+    /// The field decides where, or by which model, a request is processed.
     Routes,
-    /// It puts a request before those of others.
+    /// The field raises the priority of the request above that of other clients.
     Priority,
-    /// It is the type of a part or an item, and nobody documents it.
+    /// The field is the type of a part or an item, and this type is undocumented.
     Kind,
-    /// It is an engine's own, and no endpoint that may be asked has that engine.
+    /// The field belongs to an engine, and no endpoint that may be asked has that engine.
     Engine,
-    /// An engine compiles it, unpickles it, or obeys it when it reads media.
+    /// An engine compiles or unpickles the field, or uses it as a setting when it reads media.
     EngineInput,
-    /// It is a list or an object where a text of the client's own belongs.
+    /// The field is a list or an object, but should be a text.
     NoText,
 }
 
@@ -269,12 +271,13 @@ impl Failure {
         .to_string()
     }
 
-    /// Headers beside the `content-type: application/json` and `cache-control: no-store` of every error.
+    /// The headers of this error, besides `content-type: application/json` and `cache-control: no-store`, which every
+    /// error has.
     #[must_use]
     pub(crate) fn headers(&self) -> Vec<(&'static str, String)> {
         match self {
-            // The official clients retry by themselves unless told that it won't help. An override or a region that is
-            // down outlasts their few seconds.
+            // The official clients retry unless this header tells them that a retry won't help. An override or an
+            // outage lasts longer than the few seconds of their retries.
             Self::ResidencyDenied
             | Self::RegionUnavailable
             | Self::EndpointsFailed { needs_operator: true, .. }
@@ -293,7 +296,7 @@ impl Failure {
         }
     }
 
-    /// The failure as an SSE event, for a stream that already began. No `[DONE]` follows it.
+    /// The failure as an SSE event, for a stream that has begun already. No `[DONE]` follows the event.
     #[must_use]
     pub(crate) fn event(&self) -> Vec<u8> {
         format!("data: {}\n\n", self.body()).into_bytes()

@@ -1,7 +1,7 @@
-//! What `explain` tells of quotas and limits. Takes what this isolate knows of pools, budgets and loads; returns it as
-//! JSON and as text. Called by `explain`.
+//! The quotas and limits in an explanation. Takes this isolate's state of pools, budgets and loads; returns JSON and
+//! text. Called by `explain`.
 //!
-//! A tenant is told its own limits. What is left of a provider's quota is the operator's to know.
+//! A tenant sees only its own limits. Only the operator sees the state of a provider's quota.
 
 use core::fmt::Write;
 
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::decide::admission;
 use crate::decide::quota::{Quotas, Standing};
 
-/// All that is told. What doesn't apply is left out.
+/// The quotas and limits of one explanation. Parts that don't apply are left out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct LimitsTold {
     /// The quotas of the endpoints in the fence.
@@ -23,20 +23,21 @@ pub(crate) struct LimitsTold {
     limits: Option<TenantTold>,
 }
 
-/// What this isolate knows of one quota.
+/// The state of one quota in this isolate.
 #[derive(Clone, Debug, PartialEq)]
 struct QuotaTold {
     quota: String,
-    /// The endpoints of the fence that share it: `eu-sweden/azure`.
+    /// The endpoints of the fence that share the quota, such as `eu-sweden/azure`.
     endpoints: Vec<String>,
-    /// What may be sent at once; `null`: not limited.
+    /// The requests that may be sent at once; `null` if requests aren't limited.
     requests: Option<u64>,
+    /// The tokens that may be sent at once; `null` if tokens aren't limited.
     tokens: Option<u64>,
-    /// Until when not even a small request fits, so that its endpoints are withheld.
+    /// The time until which not even a small request fits, so that the endpoints are withheld.
     withheld_until: Option<Timestamp>,
 }
 
-/// What is told of a tenant.
+/// The limits of a tenant.
 #[derive(Clone, Debug, PartialEq)]
 struct TenantTold {
     tier: Option<TierTold>,
@@ -49,20 +50,20 @@ struct TenantTold {
 struct TierTold {
     name: String,
     rank: u16,
-    /// The load at which a region refuses it; `null`: never.
+    /// The load from which a region refuses the tier; `null` for never.
     refuse_at: Option<f64>,
-    /// Whether every region that is offered refuses it now.
+    /// Whether every offered region refuses the tier now.
     refused: bool,
 }
 
-/// Requests under way.
+/// The tenant's requests in flight, and the most that are allowed.
 #[derive(Clone, Debug, PartialEq)]
 struct ConcurrencyTold {
     under_way: u32,
     most: u32,
 }
 
-/// What is left of a budget.
+/// The state of a budget.
 #[derive(Clone, Debug, PartialEq)]
 struct BudgetTold {
     requests: Option<AmountTold>,
@@ -74,15 +75,15 @@ struct BudgetTold {
 struct AmountTold {
     limit: u64,
     remaining: u64,
-    /// After how many milliseconds all of it is there again, if nothing is used.
+    /// The milliseconds until the budget is full again, if nothing is used.
     full_after_ms: u64,
 }
 
-/// What is explained.
+/// The client and the regions that are explained.
 pub(crate) struct Asked<'a> {
     /// The regions of the fence.
     pub(crate) fence: &'a [RegionIndex],
-    /// Those that are offered.
+    /// The offered regions.
     pub(crate) offered: &'a [RegionIndex],
     /// The tenant, if the service has any.
     pub(crate) tenant: Option<TenantIndex>,
@@ -91,7 +92,7 @@ pub(crate) struct Asked<'a> {
 }
 
 impl LimitsTold {
-    /// What is to be told; nothing for rules without quotas and limits.
+    /// The quotas and limits; empty for rules without quotas and limits.
     pub(crate) fn of(
         table: &Table,
         asked: &Asked<'_>,
@@ -99,15 +100,15 @@ impl LimitsTold {
         load: impl Fn(RegionIndex) -> Option<Ratio>,
         now: Timestamp,
     ) -> Self {
-        let told = |(id, endpoints): (&str, Vec<String>)| {
+        let state_of = |(id, endpoints): (&str, Vec<String>)| {
             let quota = table.quotas().get(table.quota_named(id)?.get())?;
             let (Standing { requests, tokens, .. }, wait) = quotas.standing(quota, now);
             let withheld_until = wait.map(|wait| now.after(wait));
             Some(QuotaTold { quota: id.to_owned(), endpoints, requests, tokens, withheld_until })
         };
         let by_quota = if asked.by_operator { endpoints_by_quota(table, asked.fence) } else { Vec::new() };
-        let told_quotas = by_quota.into_iter().filter_map(told).collect();
-        Self { quotas: told_quotas, limits: tenant_told(table, asked, quotas, load, now) }
+        let quota_states = by_quota.into_iter().filter_map(state_of).collect();
+        Self { quotas: quota_states, limits: limits_of_tenant(table, asked, quotas, load, now) }
     }
 
     /// The fields to add to a JSON object, each with a comma before it.
@@ -129,14 +130,15 @@ impl LimitsTold {
         text
     }
 
+    /// Writes one line for each limit.
     fn write_text(&self, out: &mut String) -> core::fmt::Result {
-        for one in &self.quotas {
-            let left = [(one.requests, "requests"), (one.tokens, "tokens")];
+        for state in &self.quotas {
+            let left = [(state.requests, "requests"), (state.tokens, "tokens")];
             let left = left.into_iter().filter_map(|(left, what)| Some(format!("{} {what}", left?)));
             let left = left.collect::<Vec<_>>().join(" and ");
-            let at = one.endpoints.join(", ");
-            write!(out, "quota      {}: {left} may be sent at once, by this isolate to {at}", one.quota)?;
-            match one.withheld_until {
+            let at = state.endpoints.join(", ");
+            write!(out, "quota      {}: {left} may be sent at once, by this isolate to {at}", state.quota)?;
+            match state.withheld_until {
                 Some(until) => writeln!(out, "; withheld until {until}")?,
                 None => writeln!(out)?,
             }
@@ -173,26 +175,27 @@ impl TenantTold {
             json!({ "name": name, "rank": rank, "refuse_at": refuse_at, "refused": refused })
         });
         let concurrency = self.concurrency.as_ref();
-        let concurrency = concurrency.map(|one| json!({ "under_way": one.under_way, "most": one.most }));
+        let concurrency =
+            concurrency.map(|ConcurrencyTold { under_way, most }| json!({ "under_way": under_way, "most": most }));
         let amount = |amount: &AmountTold| {
             let AmountTold { limit, remaining, full_after_ms } = amount;
             json!({ "limit": limit, "remaining": remaining, "full_after_ms": full_after_ms })
         };
         let budget = self.budget.as_ref().map(|BudgetTold { requests, tokens }| {
             let amounts = [("requests", requests), ("tokens", tokens)];
-            present(amounts.map(|(name, one)| (name, one.as_ref().map(amount))))
+            present(amounts.map(|(name, told)| (name, told.as_ref().map(amount))))
         });
         present([("tier", tier), ("concurrency", concurrency), ("budget", budget)])
     }
 }
 
-/// An object of those fields that are there.
+/// A JSON object of the fields that have a value.
 fn present<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
-    let there = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    Value::Object(there.collect::<Map<_, _>>())
+    let present = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Value::Object(present.collect::<Map<_, _>>())
 }
 
-/// The quotas of a fence's endpoints in the order of their names, with these endpoints.
+/// The quotas of a fence's endpoints in the order of their names, each with its endpoints.
 fn endpoints_by_quota<'t>(table: &'t Table, fence: &[RegionIndex]) -> Vec<(&'t str, Vec<String>)> {
     let mut by_quota: std::collections::BTreeMap<&str, Vec<String>> = std::collections::BTreeMap::new();
     for region in fence.iter().map(|region| table.region(*region)) {
@@ -205,7 +208,8 @@ fn endpoints_by_quota<'t>(table: &'t Table, fence: &[RegionIndex]) -> Vec<(&'t s
     by_quota.into_iter().collect()
 }
 
-fn tenant_told(
+/// The limits of the tenant, if it has any.
+fn limits_of_tenant(
     table: &Table,
     asked: &Asked<'_>,
     quotas: &mut Quotas,
@@ -222,10 +226,10 @@ fn tenant_told(
     });
     let concurrency =
         limits.concurrency.map(|most| ConcurrencyTold { under_way: admission::under_way(&tenant.id), most });
-    let amount = |told: Option<Dimension>| {
-        let told = told?;
-        let full_after_ms = told.reset.unwrap_or_default().0;
-        Some(AmountTold { limit: told.limit?, remaining: told.remaining?, full_after_ms })
+    let amount = |dimension: Option<Dimension>| {
+        let dimension = dimension?;
+        let full_after_ms = dimension.reset.unwrap_or_default().0;
+        Some(AmountTold { limit: dimension.limit?, remaining: dimension.remaining?, full_after_ms })
     };
     let budget = limits.budget.as_ref().map(|budget| {
         let [requests, tokens] = quotas.left_of((tenant, budget), now);
@@ -261,35 +265,37 @@ mod tests {
         Table::compile(rules.to_string().as_bytes()).unwrap()
     }
 
-    fn told(quotas: &mut Quotas, tenant: bool, by_operator: bool, load: u32) -> LimitsTold {
+    /// The quotas and limits in an explanation. The tenant may be missing.
+    fn explained(quotas: &mut Quotas, tenant: bool, by_operator: bool, load: u32) -> LimitsTold {
         let (table, both) = (table(), [RegionIndex(0), RegionIndex(1)]);
         let asked = Asked { fence: &both, offered: &both, tenant: tenant.then_some(TenantIndex(0)), by_operator };
         LimitsTold::of(&table, &asked, quotas, |_| Some(Ratio(load)), NOW)
     }
 
-    fn read(told: &LimitsTold) -> Value {
-        serde_json::from_str(&format!("{{\"a\":1{}}}", told.to_fields())).unwrap()
+    /// The JSON fields.
+    fn read(limits: &LimitsTold) -> Value {
+        serde_json::from_str(&format!("{{\"a\":1{}}}", limits.to_fields())).unwrap()
     }
 
     #[test]
-    fn the_operator_is_told_what_is_left_and_until_when_a_quota_is_withheld() {
+    fn the_operator_sees_the_state_of_quotas_and_until_when_their_endpoints_are_withheld() {
         let (table, mut quotas) = (table(), Quotas::default());
         let full = json!([{ "quota": "q", "endpoints": ["fra/e"], "requests": 10, "tokens": null,
                             "withheld_until": null }]);
-        assert_eq!(read(&told(&mut quotas, false, true, 0))["quotas"], full, "a quota that wasn't used is full");
+        assert_eq!(read(&explained(&mut quotas, false, true, 0))["quotas"], full, "a quota that wasn't used is full");
         let demand = Demand { tenant: None, model: "m".into(), bytes: 0, choices: 1, output: Output::Nothing };
         let charge = quotas.charge(&table.quotas()[0], &demand, NOW);
         quotas.heard(&charge, 429, &Reading { retry_after: Some(Millis(7_000)), ..Reading::default() }, NOW);
-        let text = told(&mut quotas, false, true, 0).to_text();
+        let text = explained(&mut quotas, false, true, 0).to_text();
         let until = NOW.after(Millis(7_000));
         let line = "quota      q: 9 requests may be sent at once, by this isolate to fra/e; withheld until";
         assert_eq!(text, format!("{line} {until}\n"));
     }
 
     #[test]
-    fn a_tenant_is_told_its_own_limits_only() {
+    fn a_tenant_sees_only_its_own_limits() {
         let mut quotas = Quotas::default();
-        let json = read(&told(&mut quotas, true, false, 850_000));
+        let json = read(&explained(&mut quotas, true, false, 850_000));
         assert_eq!(json["quotas"], Value::Null);
         assert_eq!(
             json["limits"],
@@ -297,7 +303,7 @@ mod tests {
                     "concurrency": { "under_way": 0, "most": 2 },
                     "budget": { "tokens": { "limit": 1000, "remaining": 1000, "full_after_ms": 0 } } })
         );
-        let text = told(&mut quotas, true, false, 849_999).to_text();
+        let text = explained(&mut quotas, true, false, 849_999).to_text();
         assert_eq!(
             text,
             "tier       batch (rank 9), refused where every region's load is 85 % or more\n\
@@ -308,7 +314,7 @@ mod tests {
 
     #[test]
     fn without_quotas_and_limits_nothing_is_added() {
-        let none = told(&mut Quotas::default(), false, false, 0);
+        let none = explained(&mut Quotas::default(), false, false, 0);
         assert_eq!((none.to_fields(), none.to_text()), (String::new(), String::new()));
     }
 }

@@ -1,6 +1,6 @@
-//! What one isolate knows of providers' quotas and tenants' budgets. Takes what requests may need, what they used, and
-//! what providers say; says which endpoints may be asked now. Called by `memory`. The counting itself is
-//! [`bailiwick_rules::quota`], which DNS nodes share.
+//! The providers' quotas and tenants' budgets in one isolate. Takes the estimated and real costs of requests, and the
+//! rate limit headers of providers; returns which endpoints may be asked now. Called by `memory`. The counting itself
+//! is in [`bailiwick_rules::quota`], which DNS nodes use too.
 
 pub(crate) mod place;
 #[cfg(test)]
@@ -19,7 +19,7 @@ use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::decide::usage::Usage;
 
-/// How many tokens an answer is expected to have if neither the request nor a quota says it.
+/// The expected number of tokens of an answer, if neither the request nor the quota has a number.
 const OUTPUT_DEFAULT: u64 = 800;
 
 /// The pools of all quotas and budgets, by name, so that they survive a change of the rules.
@@ -29,7 +29,7 @@ pub(crate) struct Quotas {
     ratios: Ratios,
 }
 
-/// Whose pool it is.
+/// The quota or budget that a pool belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum PoolKey {
     Quota(QuotaId),
@@ -44,7 +44,7 @@ struct Known {
     share: Share,
 }
 
-/// What a request may need of a quota.
+/// What is known about the cost of a request before it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Demand {
     /// The tenant, if the service has any.
@@ -53,7 +53,7 @@ pub(crate) struct Demand {
     pub(crate) model: String,
     /// The bytes of the body that hold the prompt.
     pub(crate) bytes: u64,
-    /// How many answers it asks for.
+    /// How many answers the request asks for.
     pub(crate) choices: u64,
     /// How many tokens each answer may have.
     pub(crate) output: Output,
@@ -62,15 +62,15 @@ pub(crate) struct Demand {
 /// How many tokens an answer may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// None: it isn't made of tokens.
+    /// No tokens: the answer isn't generated text.
     Nothing,
-    /// As many as the quota says of such requests.
+    /// The request names no number, so the quota's `output_default` counts.
     Untold,
-    /// At most so many.
+    /// At most this many tokens.
     AtMost(u64),
 }
 
-/// What was taken for an attempt, until it is settled.
+/// The cost that was taken for an attempt. [`Quotas::settle`] replaces it by the real cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Charge {
     pool: PoolKey,
@@ -78,64 +78,66 @@ pub(crate) struct Charge {
     cost: Cost,
 }
 
-/// What an isolate knows of a quota.
+/// The state of a quota in an isolate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     /// The quota.
     pub(crate) quota: String,
-    /// The requests that it may send at once; `None` if they aren't limited.
+    /// The requests that the isolate may send at once; `None` if requests aren't limited.
     pub(crate) requests: Option<u64>,
-    /// The tokens likewise.
+    /// The tokens that the isolate may send at once; `None` if tokens aren't limited.
     pub(crate) tokens: Option<u64>,
-    /// For how much longer the provider wants none.
+    /// For how much longer the provider refuses requests.
     pub(crate) closed: Millis,
 }
 
-/// The tokens that an answer says it used.
+/// The used tokens that an answer reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Tokens {
-    /// Of the prompt.
+    /// The tokens of the prompt.
     pub(crate) prompt: u64,
-    /// Of the answer.
+    /// The tokens of the answer.
     pub(crate) answer: u64,
 }
 
 impl Tokens {
-    /// What an answer says; `None` if it says nothing.
+    /// The tokens in an answer's usage; `None` if the answer reports no usage.
     #[must_use]
     pub(crate) fn of(usage: &Usage) -> Option<Self> {
-        let is_told = usage.tokens_in.is_some() || usage.tokens_out.is_some();
-        is_told.then(|| Self { prompt: usage.tokens_in.unwrap_or(0), answer: usage.tokens_out.unwrap_or(0) })
+        let is_reported = usage.tokens_in.is_some() || usage.tokens_out.is_some();
+        is_reported.then(|| Self { prompt: usage.tokens_in.unwrap_or(0), answer: usage.tokens_out.unwrap_or(0) })
     }
 }
 
 /// How an attempt ended, as far as its quota is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Settlement {
-    /// The endpoint refused it or failed: the request counts, its tokens don't.
+    /// The endpoint refused the request or failed: the request counts, its tokens don't.
     Refused,
-    /// It was served, or may have been: the tokens that are known. What isn't known stays as it was estimated.
+    /// The request was served, or may have been served. If the tokens aren't known, the estimate stays.
     Used(Option<Tokens>),
-    /// It broke off: what was seen until then, if that is more than was estimated.
+    /// The answer broke off. The larger of the estimate and the tokens received so far counts.
     Left {
-        /// The tokens of the answer that were seen.
+        /// The tokens of the answer that were received.
         seen: u64,
     },
 }
 
 impl Demand {
+    /// The tenant as a number; 0 without a tenant.
     fn tenant(&self) -> u32 {
         self.tenant.map_or(0, |tenant| tenant.0.saturating_add(1))
     }
 }
 
 impl Quotas {
-    /// What a request takes of a quota, as far as can be told before it is sent.
+    /// The estimated cost of a request.
     #[must_use]
     pub(crate) fn cost(&self, quota: &Quota, demand: &Demand) -> Cost {
         self.cost_by(quota.rule.output_default, demand)
     }
 
+    /// The estimated cost, with this default for the tokens of an answer.
     fn cost_by(&self, output_default: u64, demand: &Demand) -> Cost {
         let each = match demand.output {
             Output::Nothing => 0,
@@ -149,16 +151,17 @@ impl Quotas {
     /// Whether a request fits a quota now.
     ///
     /// # Errors
-    /// How long it has to wait, or that it never fits.
+    /// How long the request has to wait, or that it never fits.
     pub(crate) fn check(&mut self, quota: &Quota, demand: &Demand, now: Timestamp) -> Result<(), Refusal> {
         let (cost, reserve) = (self.cost(quota, demand), reserve_of(quota, demand));
         self.of_quota(quota, now).check(reserve, cost, now)
     }
 
-    /// Whether a request fits the budget of its tenant now. One that doesn't is told to nodes.
+    /// Whether a request fits the budget of its tenant now. A request that doesn't fit is recorded for the next ask to
+    /// a node.
     ///
     /// # Errors
-    /// How long it has to wait, or that it never fits.
+    /// How long the request has to wait, or that it never fits.
     pub(crate) fn check_budget(
         &mut self,
         (tenant, budget): (&Tenant, &Budget),
@@ -170,7 +173,7 @@ impl Quotas {
         known.check(None, cost, now).inspect_err(|_| known.share.lacked(cost))
     }
 
-    /// Takes what a request may need of the budget of its tenant.
+    /// Takes the estimated cost of a request from the budget of its tenant.
     pub(crate) fn charge_budget(
         &mut self,
         (tenant, budget): (&Tenant, &Budget),
@@ -182,26 +185,26 @@ impl Quotas {
         Charge { pool: PoolKey::Budget(tenant.id.clone()), reserve: None, cost }
     }
 
-    /// What is left of the budget of a tenant: of its requests, and of its tokens.
+    /// The state of a tenant's budget: its requests and its tokens.
     pub(crate) fn left_of(&mut self, (tenant, budget): (&Tenant, &Budget), now: Timestamp) -> [Option<Dimension>; 2] {
         let known = self.of_budget(tenant, budget, now);
         known.pool.told(&known.limits, now)
     }
 
-    /// Notes a request that didn't fit, so that nodes are told of it.
+    /// Records a request that didn't fit, for the next ask to a node.
     pub(crate) fn lacked(&mut self, quota: &Quota, demand: &Demand, now: Timestamp) {
         let cost = self.cost(quota, demand);
         self.of_quota(quota, now).share.lacked(cost);
     }
 
-    /// Takes what an attempt may need.
+    /// Takes the estimated cost of an attempt from a quota.
     pub(crate) fn charge(&mut self, quota: &Quota, demand: &Demand, now: Timestamp) -> Charge {
         let (cost, reserve) = (self.cost(quota, demand), reserve_of(quota, demand));
         self.of_quota(quota, now).charge(reserve, cost, now);
         Charge { pool: PoolKey::Quota(quota.id.clone()), reserve, cost }
     }
 
-    /// Replaces what was taken for an attempt by what it used.
+    /// Replaces the estimated cost of an attempt by its real cost.
     pub(crate) fn settle(&mut self, charge: &Charge, demand: &Demand, end: Settlement, now: Timestamp) {
         let used = match end {
             Settlement::Refused => Cost { tokens: 0, ..charge.cost },
@@ -214,7 +217,7 @@ impl Quotas {
                 Cost { tokens: charge.cost.tokens.max(prompt.saturating_add(seen)), ..charge.cost }
             }
         };
-        // The rules may have lost the quota meanwhile.
+        // The pool is missing if the rules no longer have the quota.
         let Some(Known { limits, pool, share }) = self.pools.get_mut(&charge.pool) else { return };
         pool.true_up(limits, charge.reserve, charge.cost, used, now);
         let more = used.tokens.saturating_sub(charge.cost.tokens);
@@ -227,12 +230,12 @@ impl Quotas {
         }
     }
 
-    /// Learns from the usage of a request how many tokens such prompts have.
+    /// Learns the ratio of tokens to bytes from the reported usage of a request.
     pub(crate) fn learn(&mut self, demand: &Demand, tokens: Tokens) {
         self.ratios.learn(&demand.model, demand.tenant(), demand.bytes, tokens.prompt);
     }
 
-    /// Believes what a provider's headers say of the quota that an attempt was charged to.
+    /// Applies a provider's rate limit headers to the quota that an attempt was charged to.
     pub(crate) fn heard(&mut self, charge: &Charge, status: u16, reading: &Reading, now: Timestamp) {
         let Some(Known { limits, pool, .. }) = self.pools.get_mut(&charge.pool) else { return };
         match status {
@@ -242,7 +245,7 @@ impl Quotas {
         }
     }
 
-    /// What this isolate knows of the quotas of the rules that it has used.
+    /// The state of all quotas that this isolate has used and that the rules still have.
     #[must_use]
     pub(crate) fn standings(&self, table: &Table, now: Timestamp) -> Vec<Standing> {
         let mut standings = Vec::new();
@@ -256,7 +259,7 @@ impl Quotas {
         standings
     }
 
-    /// What this isolate knows of one quota, used or not, and how long even the smallest request has to wait.
+    /// The state of one quota, used or not, and how long even the smallest request has to wait.
     pub(crate) fn standing(&mut self, quota: &Quota, now: Timestamp) -> (Standing, Option<Millis>) {
         let unused = Known { limits: Limits::of(quota, Millis(0)), ..Known::default() };
         let known = self.pools.get(&PoolKey::Quota(quota.id.clone())).unwrap_or(&unused);
@@ -270,13 +273,13 @@ impl Quotas {
         (Standing { quota: quota.id.to_string(), requests, tokens, closed }, wait)
     }
 
-    /// Whether a node should be asked for a part of some pool now.
+    /// Whether a node should be asked for a part of a pool now.
     #[must_use]
     pub(crate) fn is_due(&self, now: Timestamp) -> bool {
         self.pools.is_empty() || self.pools.values().any(|known| known.share.is_due(now))
     }
 
-    /// What to ask a node for, of all quotas and budgets that this isolate uses. The answer is for
+    /// The asks for a node, for all quotas and budgets that this isolate uses. The caller passes the node's answer to
     /// [`Quotas::answered`].
     pub(crate) fn asks(&mut self, table: &Table, isolate: String, now: Timestamp) -> Asks {
         let (mut quotas, mut budgets) = (BTreeMap::new(), BTreeMap::new());
@@ -297,7 +300,7 @@ impl Quotas {
         Asks { isolate, quotas, revision, budgets }
     }
 
-    /// Takes what a node answered; `None` if none did. `table` is that of the asks.
+    /// Takes a node's answer; `None` if no node answered. `table` holds the rules that the asks were made with.
     pub(crate) fn answered(&mut self, table: &Table, asks: &Asks, grants: Option<&Grants>) {
         for id in asks.quotas.keys() {
             let grant = grants.and_then(|grants| grants.quotas.get(id));
@@ -315,15 +318,17 @@ impl Quotas {
         }
     }
 
+    /// The pool of a quota.
     fn of_quota(&mut self, quota: &Quota, now: Timestamp) -> &mut Known {
         self.known(PoolKey::Quota(quota.id.clone()), Limits::of(quota, Millis(0)), now)
     }
 
+    /// The pool of a tenant's budget.
     fn of_budget(&mut self, tenant: &Tenant, budget: &Budget, now: Timestamp) -> &mut Known {
         self.known(PoolKey::Budget(tenant.id.clone()), Limits::of_budget(budget), now)
     }
 
-    /// A pool by the limits of the rules at hand. They may have changed since it was last used.
+    /// A pool with its current limits, which may have changed since the pool was last used.
     fn known(&mut self, key: PoolKey, limits: Limits, now: Timestamp) -> &mut Known {
         let known = self.pools.entry(key).or_default();
         if known.limits != limits {
@@ -362,6 +367,7 @@ impl Known {
     }
 }
 
+/// The index of the reserve that a request may use.
 fn reserve_of(quota: &Quota, demand: &Demand) -> Option<usize> {
     demand.tenant.and_then(|tenant| quota.reserve_of(tenant))
 }

@@ -1,58 +1,61 @@
-//! What the edge itself adds to a body for some endpoints. Takes where things stand in the body; returns what to write
-//! there. Called by the parent module when it makes the bytes for an endpoint.
+//! Fields that the edge adds to a body for some endpoints: the option to report usage, and a priority. Takes the
+//! offsets of fields in the body; returns the edits to make. Called by the parent module when it makes the bytes for an
+//! endpoint.
 
 use core::ops::Range;
 use std::borrow::Cow;
 
 use crate::decide::json::{InvalidJson, Kind, Scan};
 
-/// What an endpoint gets beside what the client sent.
+/// The fields to add for an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Additions {
-    /// A stream ends with an event that tells its usage.
+    /// Whether a stream has to end with an event that reports its usage.
     pub(crate) usage: bool,
-    /// The importance of its tenant in place of what the client says of it; `None`: as the client says.
+    /// The priority of the tenant, which replaces that of the client. With `None` the client's priority stays.
     pub(crate) priority: Option<Priority>,
 }
 
-/// How a body tells the importance of its tenant. What a client says of it is left out.
+/// The form in which a body states the tenant's priority, with the rank of the tenant's service tier. Priorities that
+/// the client wrote are removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Priority {
-    /// Not at all.
+    /// The body states no priority.
     Untold,
-    /// As vLLM's `priority`.
+    /// vLLM's `priority`.
     Vllm(u16),
-    /// As the `service_tier` of the OpenAI API.
+    /// The `service_tier` of the OpenAI API.
     OpenAi(u16),
 }
 
-/// From this rank on, requests are `flex` at the OpenAI API.
+/// From this rank on, requests have the service tier `flex` in the OpenAI API.
 const FLEX_FROM: u16 = 9;
 
-/// The fields by which a body says how important it is, and where more can be written.
+/// The fields of a body that state its priority.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct PriorityFields {
-    /// Where another field can be inserted. Others follow.
+    /// The offset at which another field can be inserted before the others.
     inside: usize,
-    /// Whether the path has vLLM's `priority`, and `service_tier`.
+    /// Whether the path has the field `priority`, and whether it has the field `service_tier`.
     takes: (bool, bool),
-    /// Each field that is there: its name, its value, and all of it with one comma.
+    /// The fields that the client wrote: the name, the range of the value, and the range of the whole field with one
+    /// comma.
     given: Vec<(&'static str, Range<usize>, Range<usize>)>,
 }
 
 impl PriorityFields {
-    /// The fields of a body whose object begins at `brace`, on a path that takes some of them.
+    /// The fields of a body whose object begins at `brace`. `takes` says which of them the path has.
     pub(super) fn new(brace: usize, takes: (bool, bool)) -> Self {
         Self { inside: brace + 1, takes, given: Vec::new() }
     }
 
-    /// Notes a field that is there, by the range of its value.
+    /// Records a field that the client wrote, with the range of its value.
     pub(super) fn note(&mut self, text: &str, key: &'static str, value: Range<usize>) {
         let whole = member(text, key, value.clone()).unwrap_or_else(|| value.clone());
         self.given.push((key, value, whole));
     }
 
-    /// What to write, and where.
+    /// The edits that state this priority: ranges of the body with their new text.
     pub(super) fn edits(&self, priority: Priority) -> Vec<(Range<usize>, Cow<'static, str>)> {
         let wanted = match priority {
             Priority::Vllm(rank) if self.takes.0 => Some(("priority", rank.to_string())),
@@ -80,8 +83,8 @@ impl PriorityFields {
     }
 }
 
-/// All of a member of an object, by its key and the range of its value, with the comma behind it, or else the one
-/// before it.
+/// The range of a whole member of an object, found by its key and the range of its value. The range includes the comma
+/// after the member, or else the comma before it.
 fn member(text: &str, key: &str, value: Range<usize>) -> Option<Range<usize>> {
     let start = text.get(..value.start)?.rfind(&format!("\"{key}\""))?;
     let after = text.get(value.end..)?;
@@ -92,33 +95,33 @@ fn member(text: &str, key: &str, value: Range<usize>) -> Option<Range<usize>> {
     Some(before.strip_suffix(',').map_or(start, str::len)..value.end)
 }
 
-/// Where a body says whether its stream tells its usage.
+/// Whether a body asks for a stream that reports its usage (`stream_options.include_usage`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum UsageOption {
-    /// It says that it does.
+    /// The client asks for usage.
     Asked,
-    /// It doesn't: what to write, and where.
+    /// The client doesn't. Writing the text to the range makes the body ask for usage.
     Unasked(Range<usize>, &'static str),
 }
 
 impl UsageOption {
-    /// Reads the value of `stream_options`, which stands at `range` of the body.
+    /// Reads the value of `stream_options`, which is at `range` of the body. `None` for an invalid value.
     pub(super) fn read(text: &str, kind: Kind, range: Range<usize>) -> Option<Self> {
         let value = text.get(range.clone())?;
         match kind {
             Kind::Null => Some(Self::Unasked(range, "{\"include_usage\":true}")),
             Kind::Object => within(value, range.start).ok(),
-            // The endpoint refuses it.
+            // The endpoint refuses other values.
             _ => None,
         }
     }
 
-    /// What to write into a body without `stream_options`, whose object begins at `brace`. Other fields follow.
+    /// The option for a body without `stream_options`, whose object begins at `brace` and has other fields.
     pub(super) fn absent(brace: usize) -> Self {
         Self::Unasked(brace + 1..brace + 1, "\"stream_options\":{\"include_usage\":true},")
     }
 
-    /// What to write, and where, so that the stream tells its usage.
+    /// The edit that makes the stream report its usage, if an edit is needed.
     pub(super) fn edit(&self) -> Option<(Range<usize>, Cow<'static, str>)> {
         match self {
             Self::Asked => None,
@@ -127,6 +130,7 @@ impl UsageOption {
     }
 }
 
+/// Reads `include_usage` in an object that begins at the offset `start` of the body.
 fn within(value: &str, start: usize) -> Result<UsageOption, InvalidJson> {
     let mut scan = Scan::new(value);
     scan.kind()?;
@@ -165,8 +169,8 @@ mod tests {
     }
 
     #[test]
-    fn a_tenants_importance_is_told_as_the_endpoint_reads_it() {
-        let reported = |path: &str, fields: &str, priority: Priority| {
+    fn the_tenants_priority_replaces_that_of_the_client_in_the_endpoints_form() {
+        let sent_fields = |path: &str, fields: &str, priority: Priority| {
             let text = format!(r#"{{"model":"m",{fields}"messages":[],"input":"x","prompt":"x"}}"#);
             let field = if path.ends_with("chat/completions") { r#""input":"x","prompt":"x"}"# } else { "" };
             let text = match path {
@@ -187,15 +191,15 @@ mod tests {
         for fields in
             ["", r#""priority":0,"#, r#""service_tier":"priority","#, r#""priority" : 0 , "service_tier":"auto","#]
         {
-            assert_eq!(reported(chat, fields, Priority::Vllm(7)), (Some(7.into()), None), "{fields}");
-            assert_eq!(reported(chat, fields, Priority::OpenAi(0)), (None, Some("priority".into())), "{fields}");
-            assert_eq!(reported(chat, fields, Priority::OpenAi(3)), (None, Some("default".into())), "{fields}");
-            assert_eq!(reported(chat, fields, Priority::OpenAi(9)), (None, Some("flex".into())), "{fields}");
-            assert_eq!(reported(chat, fields, Priority::Untold), (None, None), "{fields}");
+            assert_eq!(sent_fields(chat, fields, Priority::Vllm(7)), (Some(7.into()), None), "{fields}");
+            assert_eq!(sent_fields(chat, fields, Priority::OpenAi(0)), (None, Some("priority".into())), "{fields}");
+            assert_eq!(sent_fields(chat, fields, Priority::OpenAi(3)), (None, Some("default".into())), "{fields}");
+            assert_eq!(sent_fields(chat, fields, Priority::OpenAi(9)), (None, Some("flex".into())), "{fields}");
+            assert_eq!(sent_fields(chat, fields, Priority::Untold), (None, None), "{fields}");
         }
-        assert_eq!(reported(completion, "", Priority::Vllm(7)), (Some(7.into()), None));
-        assert_eq!(reported(completion, "", Priority::OpenAi(0)), (None, None), "it has no such field");
-        assert_eq!(reported(response, "", Priority::OpenAi(0)), (None, Some("priority".into())));
+        assert_eq!(sent_fields(completion, "", Priority::Vllm(7)), (Some(7.into()), None));
+        assert_eq!(sent_fields(completion, "", Priority::OpenAi(0)), (None, None), "completions have no service_tier");
+        assert_eq!(sent_fields(response, "", Priority::OpenAi(0)), (None, Some("priority".into())));
         let last = r#"{"model":"m","messages":[] , "service_tier": "priority" }"#;
         let body = inspect(chat, last, &[]).unwrap();
         let additions = Additions { usage: false, priority: Some(Priority::Untold) };
@@ -222,10 +226,10 @@ mod tests {
         let asked = r#"{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#;
         assert_eq!(sent("/v1/chat/completions", asked, true), asked);
         let plain = r#"{"model":"m","stream":true,"messages":[]}"#;
-        assert_eq!(sent("/v1/chat/completions", plain, false), plain, "an endpoint without a quota");
+        assert_eq!(sent("/v1/chat/completions", plain, false), plain, "no usage is needed without a quota");
         let unary = r#"{"model":"m","messages":[]}"#;
         assert_eq!(sent("/v1/chat/completions", unary, true), unary);
         let response = r#"{"store":false,"model":"m","stream":true,"input":"x"}"#;
-        assert_eq!(sent("/v1/responses", response, true), response, "these tell it anyway");
+        assert_eq!(sent("/v1/responses", response, true), response, "streams of the Responses API always report usage");
     }
 }
