@@ -4,7 +4,23 @@
 //! A document has a total order already: its revision, then its digest. To spread the highest valid revision needs no
 //! agreement. Only publishing does, and that is one compare-and-set of the [`head`]. So whatever spreads documents may
 //! be slow, cut off, restored from an old backup or lying: a node goes on with the last good document it has.
+//!
+//! Health is agreed on by [`verdicts`]: the nodes and the edge make the same of the same reports.
 
+mod agreed;
+mod ballot;
+pub mod blind;
+mod combined;
 pub mod follow;
+pub mod guard;
 pub mod head;
 pub mod impact;
+#[cfg(test)]
+mod properties;
+mod verdict;
+mod votes;
+
+pub use agreed::Agreed;
+pub use ballot::{Ballot, OwnSight};
+pub use combined::{combined, fold};
+pub use verdict::{Hearing, Verdict, verdicts};

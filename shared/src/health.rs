@@ -7,7 +7,7 @@ mod tests;
 use crate::time::{Millis, Timestamp};
 
 /// What a monitor, or a region by its monitors, is believed to be. `Unknown` counts as up.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// It serves.

@@ -1,6 +1,7 @@
 //! Health that programs tell each other. Holds the JSON that a DNS node reports at `/v1/health`. The edge takes the
 //! reports of several nodes, and gets one status for each region.
 
+mod fleet;
 mod loads;
 mod probe;
 mod ratio;
@@ -16,6 +17,7 @@ use crate::steer::first_token::Medians;
 use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
 
+pub use fleet::{FleetReport, HeldBy, Votes};
 pub use loads::{EndpointLoadReport, LoadReport};
 pub use probe::ProbeReport;
 pub use shares::{ClassShares, MoveReport, Shares, SharesReport, Shed};
@@ -39,8 +41,15 @@ pub struct HealthReport {
     /// different keys.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub keys_sha256: BTreeMap<String, String>,
+    /// Whether the node's own line seems to be down, so that what it sees counts for nothing.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub blind: bool,
     /// Every region of the rules.
     pub regions: BTreeMap<RegionId, RegionReport>,
+    /// What the voters agree on, of every region; empty where the rules name no voters. `regions` is what this node
+    /// sees itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fleet: BTreeMap<RegionId, FleetReport>,
     /// How full regions are; empty where the rules name no source of loads.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub loads: BTreeMap<RegionId, LoadReport>,

@@ -7,6 +7,7 @@ mod planner;
 mod task;
 #[cfg(test)]
 mod tests;
+mod voting;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +18,7 @@ use arc_swap::cache::Cache;
 use arc_swap::{ArcSwap, Guard};
 use bailiwick_rules::health::Forced;
 use bailiwick_rules::id::Overridden;
+use bailiwick_rules::report::HealthReport;
 use bailiwick_rules::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -58,6 +60,8 @@ pub(crate) enum Change {
     SetOverride { of: Overridden, forced: Forced, reply: Reply },
     /// End an override.
     DeleteOverride { of: Overridden, reply: Reply },
+    /// What another node sees.
+    PeerReport(Box<HealthReport>),
     /// Panic, for tests of what then goes on.
     #[cfg(test)]
     Panic,
@@ -316,6 +320,13 @@ impl Handle {
     /// the owner is gone.
     pub(crate) fn report_faults_from_thread(&self, source: Source, faults: Faults) -> bool {
         self.changes.blocking_send(Change::Faults(source, faults)).is_ok()
+    }
+
+    /// Gives the owner what another node reports. It arrived at this moment.
+    #[cfg_attr(not(test), expect(dead_code, reason = "called by the transport between nodes"))]
+    pub(crate) async fn hear(&self, report: Box<HealthReport>) {
+        // The owner ends only with the program.
+        let _ = self.changes.send(Change::PeerReport(report)).await;
     }
 
     /// Has `write` called for the state directory, if there is one.

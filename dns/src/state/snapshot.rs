@@ -6,6 +6,7 @@
 //! update is another snapshot.
 
 mod decide;
+mod fleet;
 mod loads;
 mod models;
 mod planned;
@@ -36,6 +37,7 @@ use crate::response::answer::{Asking, Steered, SteeredAnswers};
 use crate::zone::ServiceIndex;
 use crate::zones::Zones;
 
+pub(crate) use fleet::FleetHealth;
 pub(crate) use loads::{LoadView, endpoints_up};
 pub(crate) use models::{ModelView, VerdictCounts};
 pub(crate) use planned::Planned;
@@ -69,7 +71,8 @@ pub(crate) struct Snapshot {
 /// Health as the owner knows it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Health {
-    /// By region index. A monitor that tells the families of addresses apart counts as up while either is.
+    /// By region index: what the voters agree on, or without voters what this node's probes say. A monitor that tells
+    /// the families of addresses apart counts as up while either is.
     pub regions: Vec<RegionHealth>,
     /// The same by family of addresses; `None` where no monitor tells them apart.
     pub by_family: Option<Arc<ByFamily>>,
@@ -85,6 +88,8 @@ pub(crate) struct Health {
     pub overrides: BTreeMap<Overridden, Forced>,
     /// Since when each region has the status that counts, by region index; at most since this program began.
     pub since: Vec<Timestamp>,
+    /// What the voters agree on, and what this node sees itself; `None` where the rules name no voters.
+    pub fleet: Option<Arc<FleetHealth>>,
 }
 
 /// The health of regions, by region index, as it counts for records of different types.

@@ -4,8 +4,9 @@
 
 use std::rc::Rc;
 
+use bailiwick_rules::fleet::{Agreed, combined};
 use bailiwick_rules::health::RegionHealth;
-use bailiwick_rules::report::{FRESH_INTERVALS, HealthReport, Received, Shares, SharesReport, aggregate};
+use bailiwick_rules::report::{FRESH_INTERVALS, HealthReport, Received, Shares, SharesReport};
 use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::steer::first_token::{FirstTokens, Medians, hold};
 use bailiwick_rules::table::{Revision, Table};
@@ -23,7 +24,7 @@ const LEAST: Millis = Millis(1_000);
 /// What the fresh reports say together.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// The health of each region, as the majority says.
+    /// The health of each region, as the voters of the rules agree, or as most of those say that are heard.
     pub(crate) health: Rc<[RegionHealth]>,
     /// The shares of clients that are moved because of load, by the newest plan.
     pub(crate) shares: Rc<Shares>,
@@ -44,6 +45,9 @@ impl Default for Seen {
 pub(crate) struct Reports {
     by_node: Vec<Option<Received>>,
     aggregate: Option<(Revision, Timestamp, Seen)>,
+    /// What the voters agreed on. An isolate begins without: everything counts as up until most sites say something, or
+    /// tell what they took for agreed.
+    agreed: Agreed,
     /// The times to the first token that regions are ordered by.
     medians: Medians,
 }
@@ -73,7 +77,7 @@ impl Reports {
         let received: Vec<Received> =
             self.by_node.iter().flatten().filter(|report| report.at <= now).cloned().collect();
         let shares = SharesReport::newest(&received, now).map(|report| Shares::read(table, report, now));
-        let health = aggregate(table, &received, now).into();
+        let health = combined(table, &received, &mut self.agreed, now).into();
         let told = newest(&received, now, |report| !report.first_token_ms.is_empty());
         self.medians = told.map(|report| hold(&self.medians, &report.first_token_ms)).unwrap_or_default();
         let seen = Seen {
@@ -159,6 +163,29 @@ mod tests {
         assert_eq!(probed(&mut reports, 9000), Status::Down);
         assert_eq!(probed(&mut reports, 8000), Status::Unknown, "the clock was set back");
     }
+
+    #[test]
+    fn voters_decide_where_there_are_some_and_silence_changes_nothing() {
+        let rules = serde_json::json!({
+            "version": 1, "revision": 1,
+            "regions": { "fra": { "countries": ["DE"] } },
+            "fleet": { "voters": { "a": { "site": "x" }, "b": { "site": "y" }, "c": { "site": "z" } } },
+        });
+        let table = Table::compile(rules.to_string().as_bytes()).unwrap();
+        let mut reports = Reports::default();
+        let mut probed = |at: i64, said: &[(usize, &str)]| {
+            for (position, status) in said {
+                let node = ["a", "b", "c"][*position].to_owned();
+                reports.receive(*position, Timestamp(at), HealthReport { node, ..report(status, 0, 1_000) });
+            }
+            reports.seen(&table, Timestamp(at)).health[0].probed
+        };
+        assert_eq!(probed(0, &[(0, "down")]), Status::Unknown, "one alone");
+        assert_eq!(probed(1_000, &[(0, "down"), (1, "down"), (2, "up")]), Status::Down);
+        assert_eq!(probed(90_000, &[(2, "up")]), Status::Down, "the others have gone silent");
+        assert_eq!(probed(90_500, &[(1, "up"), (2, "up")]), Status::Up);
+    }
+
     #[test]
     fn reports_count_as_long_as_the_shortest_of_them() {
         let mut reports = Reports::default();

@@ -1,6 +1,7 @@
 //! The paths of the API that only read. Take requests, return metrics, health, the rules with the errors of the last
 //! version, and explanations. Each answer reads one snapshot.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -11,8 +12,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bailiwick_rules::explain::{Explanation, explain as explain_steering};
 use bailiwick_rules::health::supposing_down;
+use bailiwick_rules::id::RegionId;
 use bailiwick_rules::overview::Overview;
-use bailiwick_rules::report::HealthReport;
+use bailiwick_rules::report::{FleetReport, HealthReport};
 use bailiwick_rules::steer::{Conditions, Local};
 use bailiwick_rules::table::Revision;
 use bailiwick_rules::time::Timestamp;
@@ -160,8 +162,18 @@ fn how_to_ask(wrong: &str) -> Problem {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum Explained {
-    One(Box<Explanation>),
+    One(Box<OneExplained>),
     All(Overview),
+}
+
+/// One decision, and who holds the statuses it rests on.
+#[derive(Debug, Serialize)]
+pub(super) struct OneExplained {
+    #[serde(flatten)]
+    explanation: Explanation,
+    /// What the voters agree on of the fence's regions; absent where the rules name no voters.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    fleet: BTreeMap<RegionId, FleetReport>,
 }
 
 /// What the snapshot in service decides for a client, by its health and what is supposed to be down.
@@ -185,5 +197,7 @@ pub(super) async fn explain(
     let mut explained = explain_steering(snapshot.table(), &understood.ask, &conditions);
     explained.by_type = snapshot.by_type(&understood.ask, &understood.down, understood.at);
     snapshot.explain_shed(&mut explained, &understood.ask);
-    Ok(Json(Explained::One(Box::new(explained))))
+    let mut fleet = snapshot.fleet_report(understood.at);
+    fleet.retain(|region, _| explained.fence.contains(region));
+    Ok(Json(Explained::One(Box::new(OneExplained { explanation: explained, fleet }))))
 }

@@ -9,7 +9,7 @@ use bailiwick_rules::health::{AddressFamily, Status};
 use bailiwick_rules::load::{Amount, EngineReading};
 use bailiwick_rules::overview::overview;
 use bailiwick_rules::probe::{Effect, Verdict};
-use bailiwick_rules::report::{EndpointReport, RegionReport};
+use bailiwick_rules::report::{EndpointReport, FleetReport, HeldBy, RegionReport, Votes};
 use bailiwick_rules::steer::Local;
 use bailiwick_rules::table::RegionIndex;
 use bailiwick_rules::time::Timestamp;
@@ -73,15 +73,16 @@ fn regions(snapshot: &Snapshot, node: &str, now: Timestamp) -> Vec<RegionNow> {
             let is_it = |monitor: &&MonitorView| (monitor.region, monitor.endpoint) == (index, endpoint);
             health.monitors.iter().filter(is_it).collect()
         };
-        let own = &monitors(None)[..];
+        let (own, agreed) = (&monitors(None)[..], report.fleet.get(region.id.as_str()).copied());
         reported.push(RegionNow {
             region: region.id.to_string(),
-            status: one.status,
+            status: agreed.map_or(one.status, |agreed| agreed.verdict),
             probed: one.probed,
+            fleet: agreed,
             families: one.families.clone(),
             since: health.since.get(index.get()).copied(),
             forced: one.forced.is_some() || is_drained(one),
-            why: why_region(one, own),
+            why: agreed.and_then(why_agreed).unwrap_or_else(|| why_region(one, own)),
             ..last_failure(own)
         });
         for (position, (id, _)) in region.endpoints.iter().enumerate() {
@@ -151,6 +152,23 @@ fn is_drained(report: &RegionReport) -> bool {
     let forced_down =
         |endpoint: &EndpointReport| endpoint.forced.as_ref().is_some_and(|forced| forced.status == Status::Down);
     !report.endpoints.is_empty() && report.endpoints.values().all(forced_down)
+}
+
+/// Who holds a region's status where voters decide, and how the sites vote; `None` for an operator.
+fn why_agreed(agreed: FleetReport) -> Option<String> {
+    let Votes { up, down, unknown, silent } = agreed.votes;
+    let votes: Vec<String> = [(up, "up"), (down, "down"), (unknown, "unknown"), (silent, "silent")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} {word}"))
+        .collect();
+    let held = match agreed.held_by {
+        HeldBy::Override => return None,
+        HeldBy::Quorum => "most sites say so",
+        HeldBy::Guard => "held by the guard although most sites say down",
+        HeldBy::None => "what was agreed on last",
+    };
+    Some(format!("{held} (sites: {})", votes.join(", ")))
 }
 
 fn why_region(report: &RegionReport, own: &[&MonitorView]) -> String {

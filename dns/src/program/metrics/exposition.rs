@@ -1,6 +1,7 @@
 //! The text of `/metrics`. Takes counters and the state of rules, regions and sources, returns OpenMetrics text. Called
 //! by [`super::Metrics::text`].
 
+mod fleet;
 mod loads;
 mod observed;
 mod planned;
@@ -64,6 +65,7 @@ impl Collector for Exposition {
         self.leases(&mut encoder)?;
         loads::encode(&self.handle, &mut encoder)?;
         planned::encode(&self.handle, &mut encoder)?;
+        fleet::encode(&self.handle, &mut encoder)?;
         self.tasks(&mut encoder)
     }
 }

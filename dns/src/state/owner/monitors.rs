@@ -7,6 +7,7 @@ mod models;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bailiwick_rules::fleet::blind::Sight;
 use bailiwick_rules::health::{AddressFamily, AntiFlap, Forced, Monitored, Reading, RegionHealth, Status};
 use bailiwick_rules::id::{EndpointId, Overridden, RegionId};
 use bailiwick_rules::probe::{Effect, Verdict};
@@ -27,6 +28,8 @@ pub(super) struct Monitors<P> {
     entries: BTreeMap<MonitorId, Entry>,
     next: u64,
     loads: Loads,
+    /// Whether the node's own line seems to be down.
+    sight: Sight<MonitorId>,
     /// The effective status of each region, and since when it has it.
     since: BTreeMap<RegionId, (Status, Timestamp)>,
 }
@@ -66,6 +69,14 @@ impl Assignment {
     /// All monitors.
     fn ids(&self) -> impl Iterator<Item = MonitorId> {
         self.regions.iter().flat_map(|(own, endpoints)| own.iter().chain(endpoints.iter().flatten()).copied())
+    }
+
+    /// The position of the first region that a monitor watches, by itself or by an endpoint.
+    fn region_of(&self, monitor: MonitorId) -> Option<usize> {
+        let is_watched = |(own, endpoints): &(MonitorIds, Vec<MonitorIds>)| {
+            own.contains(&monitor) || endpoints.iter().any(|one| one.contains(&monitor))
+        };
+        self.regions.iter().position(is_watched)
     }
 
     /// The first region, and the endpoint if it is one, that a monitor watches.
@@ -126,7 +137,8 @@ impl Entry {
 impl<P: Prober> Monitors<P> {
     /// No monitors yet. `probing` starts them.
     pub(super) fn new(probing: Probing<P>) -> Self {
-        Self { probing, entries: BTreeMap::new(), next: 0, loads: Loads::default(), since: BTreeMap::new() }
+        let (loads, sight) = (Loads::default(), Sight::default());
+        Self { probing, entries: BTreeMap::new(), next: 0, loads, sight, since: BTreeMap::new() }
     }
 
     /// Starts every monitor of `table` that doesn't run yet. One that runs with equal content keeps its state.
@@ -192,6 +204,7 @@ impl<P: Prober> Monitors<P> {
         self.loads.keep_only(assignments.clone().into_iter().flat_map(|one| &one.loads));
         let kept: BTreeSet<MonitorId> = assignments.into_iter().flat_map(Assignment::ids).collect();
         self.entries.retain(|id, _| kept.contains(id));
+        self.sight.keep_only(|id| kept.contains(id));
     }
 
     /// The longest timeout among monitors without a first result; `None` when all have one.
@@ -223,6 +236,12 @@ impl<P: Prober> Monitors<P> {
             Effect::None => {}
         }
         entry.monitored.heard = Some(now);
+        if let Some(region) = places.1.region_of(result.monitor)
+            && meaning.effect != Effect::None
+        {
+            let success = meaning.effect == Effect::Success;
+            self.sight.record(result.monitor, region, entry.monitored.interval, success, now);
+        }
         let passed = entry.count(&meaning, now);
         if let Some(after) = meaning.verdict.filter(|after| verdict != Some(*after)) {
             let name = entry.model.as_ref().map(|model| model.name.as_str()).unwrap_or_default();
@@ -259,9 +278,9 @@ impl<P: Prober> Monitors<P> {
         self.loads.record(result, now, (places.0, &places.1.loads))
     }
 
-    /// Health as of `now`.
+    /// Health as of `now`, as this node's probes see it. [`Monitors::note_statuses`] tells since when it is so.
     pub(super) fn health(
-        &mut self,
+        &self,
         table: &Table,
         assignment: &Assignment,
         overrides: &BTreeMap<Overridden, Forced>,
@@ -303,7 +322,6 @@ impl<P: Prober> Monitors<P> {
                 monitors.extend(ids.iter().filter_map(|id| self.view(*id, index, endpoint, now)));
             }
         }
-        let since = self.note_statuses(table, &regions, now);
         let loads = self.loads.views(table, &assignment.loads, |region, endpoint| {
             let of_endpoint = assignment.regions.get(region.get()).and_then(|(_, endpoints)| endpoints.get(endpoint));
             let entries = of_endpoint.into_iter().flatten().filter_map(|id| self.entries.get(id));
@@ -318,8 +336,14 @@ impl<P: Prober> Monitors<P> {
             shares: None,
             planned: None,
             overrides,
-            since,
+            since: Vec::new(),
+            fleet: None,
         }
+    }
+
+    /// Whether the node's own line seems to be down.
+    pub(super) fn is_blind(&self) -> bool {
+        self.sight.is_blind()
     }
 
     /// Whether any of these monitors distinguishes the families of addresses.
@@ -357,7 +381,7 @@ impl<P: Prober> Monitors<P> {
     }
 
     /// Since when each region has its effective status. Notes changes.
-    fn note_statuses(&mut self, table: &Table, health: &[RegionHealth], now: Timestamp) -> Vec<Timestamp> {
+    pub(super) fn note_statuses(&mut self, table: &Table, health: &[RegionHealth], now: Timestamp) -> Vec<Timestamp> {
         let conditions = Conditions { health, local: &Local::default(), now };
         let before = std::mem::take(&mut self.since);
         let mut since = Vec::with_capacity(table.regions().len());
@@ -390,7 +414,7 @@ fn statuses(table: &Table, region: RegionIndex, by_api: &[Option<Forced>], now: 
 }
 
 /// The family of the addresses that a region publishes, if it publishes those of one alone.
-fn published(region: &Region) -> Option<AddressFamily> {
+pub(super) fn published(region: &Region) -> Option<AddressFamily> {
     let answers = region.answers.as_ref()?;
     match (answers.a.is_empty(), answers.aaaa.is_empty()) {
         (false, true) => Some(AddressFamily::Ipv4),

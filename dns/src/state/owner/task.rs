@@ -27,12 +27,13 @@ pub(crate) use faults::faults_of;
 
 use super::monitors::{Assignment, Monitors};
 use super::planner::Planner;
+use super::voting::{self, Voting};
 use super::{Change, Faults, Handle, Offer, Source, Status};
 use crate::state::keeper::{Attempt, Keeper};
 use crate::state::leases::Leases;
 use crate::state::observed::Observed;
 use crate::state::probe::{LoadResult, ProbeResult, Prober, Probing, Surroundings};
-use crate::state::snapshot::{RejectedZone, Snapshot, World, ZoneSource};
+use crate::state::snapshot::{Health, RejectedZone, Snapshot, World, ZoneSource};
 use crate::state::store::{Kind, Store};
 use crate::system::clock::Clock;
 use crate::system::tasks::{Backoff, Panicked, Pulse, Tasks, unwinding};
@@ -91,15 +92,13 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
     let (ready, is_ready) = oneshot::channel();
     let observed = Observed::default();
     let world = Arc::new(initial.world);
-    let surroundings = Surroundings { clock: clock.clone(), node: initial.node.into(), observed: observed.clone() };
+    let node: Arc<str> = initial.node.into();
+    let surroundings = Surroundings { clock: clock.clone(), node: Arc::clone(&node), observed: observed.clone() };
     let mut monitors = Monitors::new(Probing::new(prober, results, loads, surroundings));
     let assignment = monitors.assign(&world.rules().table);
-    let snapshot = Snapshot::new(
-        Arc::clone(&world),
-        monitors.health(&world.rules().table, &assignment, &initial.overrides, clock.now()),
-        clock.now(),
-        None,
-    );
+    let mut voting = Voting::new(node);
+    let health = see_all((&mut monitors, &mut voting), &world, &assignment, &initial.overrides, clock.now());
+    let snapshot = Snapshot::new(Arc::clone(&world), health, clock.now(), None);
     let live = Arc::new(ArcSwap::from_pointee(snapshot));
     let (status, watched) = watch::channel(Arc::new(initial.status.clone()));
     let tasks = Arc::new(Tasks::default());
@@ -116,6 +115,7 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
         not_kept: BTreeMap::new(),
         overrides: initial.overrides,
         monitors,
+        voting,
         current: Arranged { world: Arc::clone(&world), assignment: Assignment::default() },
         waiting: None,
         queue: VecDeque::new(),
@@ -204,6 +204,7 @@ struct Owner<P> {
     not_kept: BTreeMap<Kind, String>,
     overrides: BTreeMap<Overridden, Forced>,
     monitors: Monitors<P>,
+    voting: Voting,
     current: Arranged,
     waiting: Option<Waiting>,
     queue: VecDeque<Offer>,
@@ -322,6 +323,11 @@ impl<P: Prober> Owner<P> {
                 Ok(()) => self.keep_overrides(Some(reply)),
                 Err(error) => _ = reply.send(Err(error)),
             },
+            Change::PeerReport(report) => {
+                let now = self.clock.now();
+                self.voting.hear(report, &self.current.world.rules().table, now);
+                self.publish();
+            }
             #[cfg(test)]
             Change::Panic => panic!("for the test"),
         }
@@ -336,8 +342,8 @@ impl<P: Prober> Owner<P> {
     fn publish(&mut self) {
         self.loads_due = None;
         let (now, before) = (self.clock.now(), self.live.load_full());
-        let rules = self.current.world.rules();
-        let mut health = self.monitors.health(&rules.table, &self.current.assignment, &self.overrides, now);
+        let see = (&mut self.monitors, &mut self.voting);
+        let mut health = see_all(see, &self.current.world, &self.current.assignment, &self.overrides, now);
         health.shares = self.planner.shares(&self.current.world, &health, now);
         health.planned = self.planner.numbers();
         self.live.store(Arc::new(Snapshot::new(Arc::clone(&self.current.world), health, now, Some(&before))));
@@ -371,10 +377,27 @@ impl<P: Prober> Owner<P> {
     fn next_wake(&self) -> Millis {
         let (now, snapshot) = (self.clock.now(), self.live.load());
         let end = self.overrides.values().map(|forced| forced.until).min();
+        let voted = self.current.world.rules().table.fleet().map(|_| now.after(voting::TURN));
         let times = snapshot.next_change(now).into_iter().chain(end).chain(self.monitors.next_stale(now));
-        let next = times.chain(self.next_renewal(now)).chain(self.loads_due).chain(self.planner.due()).min();
+        let next =
+            times.chain(self.next_renewal(now)).chain(self.loads_due).chain(self.planner.due()).chain(voted).min();
         next.map_or(LONGEST_SLEEP, |next| next.since(now).max(Millis(1)).min(LONGEST_SLEEP))
     }
+}
+
+/// Health of all regions: what this node's probes say, and where there are voters what they agree on.
+fn see_all<P: Prober>(
+    (monitors, voting): (&mut Monitors<P>, &mut Voting),
+    world: &World,
+    assignment: &Assignment,
+    overrides: &BTreeMap<Overridden, Forced>,
+    now: Timestamp,
+) -> Health {
+    let table = &world.rules().table;
+    let mut health = monitors.health(table, assignment, overrides, now);
+    voting.fold(table, &mut health, monitors.is_blind(), now);
+    health.since = monitors.note_statuses(table, &health.regions, now);
+    health
 }
 
 /// Waits until `at`. Never returns if it is `None`.

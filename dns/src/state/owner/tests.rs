@@ -3,6 +3,7 @@
 mod loads;
 mod renewal;
 mod shares;
+mod voting;
 
 use std::collections::HashMap;
 use std::sync::Mutex;

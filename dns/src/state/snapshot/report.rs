@@ -15,7 +15,8 @@ use bailiwick_rules::time::{Millis, Timestamp};
 use super::{MonitorView, Snapshot};
 
 impl Snapshot {
-    /// What `/v1/health` reports.
+    /// What `/v1/health` reports: of regions what this node sees itself, so that votes don't echo, and beside it what
+    /// the voters agree on.
     #[must_use]
     pub(crate) fn health_report(&self, node: &str, now: Timestamp) -> HealthReport {
         let table = self.table();
@@ -29,7 +30,9 @@ impl Snapshot {
                 .key_sets()
                 .map(|key_set| (key_set.zone_name(), key_set.digest().to_owned()))
                 .collect(),
+            blind: self.health.fleet.as_ref().is_some_and(|fleet| fleet.is_blind),
             regions: regions.map(|(index, region)| (region.id.clone(), self.region_report(index, now))).collect(),
+            fleet: self.fleet_report(now),
             loads: self.load_reports(now),
             shares: self.health.shares.as_ref().map(|shares| SharesReport::clone(&shares.report)),
             first_token_ms: Medians::new(),
@@ -38,8 +41,9 @@ impl Snapshot {
 
     fn region_report(&self, index: RegionIndex, now: Timestamp) -> RegionReport {
         let (table, local) = (self.table(), Local::default());
-        let conditions = self.conditions(&local, now);
-        let health = self.health.regions.get(index.get());
+        let own = self.health.own_regions();
+        let conditions = Conditions { health: own, local: &local, now };
+        let health = own.get(index.get());
         let monitors = || self.health.monitors.iter().filter(|monitor| monitor.region == index);
         // The report is as fresh as the oldest result that a region's status is made of, at the slowest pace.
         let age = monitors().filter_map(|monitor| monitor.monitored.heard).map(|heard| now.since(heard)).max();
@@ -61,7 +65,7 @@ impl Snapshot {
     }
 
     fn endpoint_report(&self, region: RegionIndex, position: usize, conditions: &Conditions<'_>) -> EndpointReport {
-        let health = self.health.regions.get(region.get());
+        let health = self.health.own_regions().get(region.get());
         let probed = health.and_then(|health| health.endpoints.get(position).copied()).unwrap_or_default();
         let (families, probe) = (self.families(region, Some(position)), self.probe_report(region, Some(position)));
         match forced_endpoint(self.table(), region, position, conditions) {
@@ -95,7 +99,7 @@ impl Snapshot {
     /// What the probes say of each family of a region's addresses, or of an endpoint's; empty where its monitors don't
     /// tell them apart.
     fn families(&self, region: RegionIndex, endpoint: Option<usize>) -> BTreeMap<AddressFamily, Status> {
-        let Some(by_family) = &self.health.by_family else { return BTreeMap::new() };
+        let Some(by_family) = self.health.own_by_family() else { return BTreeMap::new() };
         let is_half = |one: &MonitorView| {
             one.family.is_some() && one.region == region && (endpoint.is_none() || one.endpoint == endpoint)
         };

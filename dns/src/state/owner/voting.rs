@@ -1,0 +1,178 @@
+//! Votes on health. Takes the reports of other nodes and what this node sees itself, puts what the voters agree on into
+//! the health that answers go by. Held by the owner. Where the rules name no voters it changes nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bailiwick_rules::fleet::{Agreed, Ballot, OwnSight, Verdict, fold};
+use bailiwick_rules::health::{AddressFamily, RegionHealth, Status};
+use bailiwick_rules::report::{DEFAULT_INTERVAL, HealthReport, HeldBy};
+use bailiwick_rules::table::{Fleet, Region, Revision, Table};
+use bailiwick_rules::time::{Millis, Timestamp};
+
+use super::monitors::published;
+use crate::state::snapshot::{ByFamily, FleetHealth, Health, MonitorView};
+
+/// How often verdicts are made anew although nothing is heard: reports grow old, and holds end.
+pub(super) const TURN: Millis = Millis(1_000);
+
+/// The votes that are known, and what was agreed on.
+#[derive(Debug)]
+pub(super) struct Voting {
+    /// This node's name.
+    node: Arc<str>,
+    /// The last report of each voter but this one, by the voter's name.
+    heard: BTreeMap<String, Heard>,
+    /// The rules that the ballots were read by.
+    revision: Option<Revision>,
+    agreed: Agreed,
+    last: Option<Arc<FleetHealth>>,
+}
+
+/// A report as it arrived.
+#[derive(Debug)]
+struct Heard {
+    at: Timestamp,
+    report: Box<HealthReport>,
+    ballot: Ballot,
+}
+
+impl Voting {
+    /// Nothing heard and nothing agreed yet.
+    pub(super) fn new(node: Arc<str>) -> Self {
+        Self { node, heard: BTreeMap::new(), revision: None, agreed: Agreed::default(), last: None }
+    }
+
+    /// Takes the report of another node. Whoever isn't a voter of the rules has no vote, so no more are kept than
+    /// voters are named. Another node by this one's name has none either.
+    pub(super) fn hear(&mut self, report: Box<HealthReport>, table: &Table, now: Timestamp) {
+        if *report.node == *self.node {
+            tracing::debug!("another node reports health by the name of this one, {}; it has no vote", self.node);
+            return;
+        }
+        if let Some(ballot) = Ballot::read(table, &report, now) {
+            self.heard.insert(report.node.clone(), Heard { at: now, report, ballot });
+        }
+    }
+
+    /// Puts what the voters agree on into `health`, which is what this node sees itself.
+    pub(super) fn fold(&mut self, table: &Table, health: &mut Health, is_blind: bool, now: Timestamp) {
+        let Some(fleet) = table.fleet() else {
+            (self.last, self.revision) = (None, None);
+            self.heard.clear();
+            return;
+        };
+        self.read_again(table);
+        let (own, own_by_family) = (health.regions.clone(), health.by_family.clone());
+        let ages = ages(table, &health.monitors, now);
+        let families =
+            [AddressFamily::Ipv4, AddressFamily::Ipv6].map(|family| Some(of(own_by_family.as_ref()?, family)));
+        let voter = fleet.voter_named(&self.node);
+        let sight = OwnSight { regions: &own, families, ages: &ages, is_blind };
+        let own_ballot = voter.map(|voter| Ballot::own(table, voter, &sight, now));
+        let ballots: Vec<Ballot> = self.heard.values().map(|one| one.ballot.clone()).chain(own_ballot).collect();
+        let verdicts = fold(table, &ballots, voter, &mut health.regions, &mut self.agreed, now);
+        health.by_family = own_by_family.as_deref().map(|own| Arc::new(by_family(table, own, &verdicts)));
+        let fresh = ballots.iter().filter(|ballot| ballot.is_fresh(now)).count();
+        let fleet_health = Arc::new(FleetHealth { own, own_by_family, verdicts, fresh, is_blind });
+        self.log(table, fleet, &fleet_health);
+        self.last = Some(Arc::clone(&fleet_health));
+        health.fleet = Some(fleet_health);
+    }
+
+    /// Reads what was heard by other rules, once they have changed.
+    fn read_again(&mut self, table: &Table) {
+        if self.revision.replace(table.revision()) == Some(table.revision()) {
+            return;
+        }
+        self.heard.retain(|_, heard| match Ballot::read(table, &heard.report, heard.at) {
+            Some(ballot) => {
+                heard.ballot = ballot;
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// Logs what has changed.
+    fn log(&self, table: &Table, fleet: &Fleet, now: &FleetHealth) {
+        let before = self.last.as_deref();
+        if before.is_some_and(|before| before.is_blind) != now.is_blind {
+            match now.is_blind {
+                true => tracing::warn!(json.event = "blind", "most probes fail at once: this node votes unknown"),
+                false => tracing::info!(json.event = "sees_again", "a probe succeeds: this node votes again"),
+            }
+        }
+        for (index, (region, verdict)) in table.regions().iter().zip(&now.verdicts).enumerate() {
+            let was = before.filter(|_| self.revision == Some(table.revision()));
+            let was = was.and_then(|before| before.verdicts.get(index)).cloned().unwrap_or_default();
+            if was.status != verdict.status || (was.held_by == HeldBy::Guard) != (verdict.held_by == HeldBy::Guard) {
+                log_verdict(region, verdict, was.status, fleet);
+            }
+        }
+    }
+}
+
+/// Logs what is agreed on of a region.
+fn log_verdict(region: &Region, verdict: &Verdict, before: Status, fleet: &Fleet) {
+    let (region, status, held_by) = (region.id.as_str(), verdict.status, verdict.held_by.as_str());
+    let (up, down, sites) = (verdict.votes.up, verdict.votes.down, fleet.sites.len());
+    if verdict.held_by == HeldBy::Guard || status == Status::Down {
+        tracing::warn!(
+            json.event = "verdict_changed", json.region = region, json.status = %status, json.before = %before,
+            json.held_by = held_by, up, down, sites,
+            "{region} is {status} for the fleet, held by {held_by}"
+        );
+    } else {
+        tracing::info!(
+            json.event = "verdict_changed", json.region = region, json.status = %status, json.before = %before,
+            json.held_by = held_by, up, down, sites,
+            "{region} is {status} for the fleet, held by {held_by}"
+        );
+    }
+}
+
+/// How old the oldest result of each region is, and the interval of its slowest monitor: what its report tells.
+fn ages(table: &Table, monitors: &[MonitorView], now: Timestamp) -> Vec<(Millis, Millis)> {
+    let mut ages = vec![(Millis(0), Millis(0)); table.regions().len()];
+    for monitor in monitors {
+        let Some((age, interval)) = ages.get_mut(monitor.region.get()) else { continue };
+        *age = monitor.monitored.heard.map_or(*age, |heard| now.since(heard).max(*age));
+        *interval = monitor.monitored.interval.max(*interval);
+    }
+    for (_, interval) in &mut ages {
+        if *interval == Millis(0) {
+            *interval = DEFAULT_INTERVAL;
+        }
+    }
+    ages
+}
+
+/// The health of regions by one family of addresses.
+fn of(by_family: &ByFamily, family: AddressFamily) -> &[RegionHealth] {
+    match family {
+        AddressFamily::Ipv4 => &by_family.ipv4,
+        AddressFamily::Ipv6 => &by_family.ipv6,
+    }
+}
+
+/// Health by family of addresses as the voters see it.
+fn by_family(table: &Table, own: &ByFamily, verdicts: &[Verdict]) -> ByFamily {
+    let mut agreed = own.clone();
+    for ((index, verdict), region) in verdicts.iter().enumerate().zip(table.regions()) {
+        let [ipv4, ipv6] = verdict.families;
+        let whole = match published(region) {
+            Some(AddressFamily::Ipv4) => ipv4,
+            Some(AddressFamily::Ipv6) => ipv6,
+            None if verdict.families.contains(&Status::Down) => Status::Down,
+            None if verdict.families.contains(&Status::Unknown) => Status::Unknown,
+            None => Status::Up,
+        };
+        for (health, status) in [(&mut agreed.ipv4, ipv4), (&mut agreed.ipv6, ipv6), (&mut agreed.whole, whole)] {
+            if let Some(health) = health.get_mut(index) {
+                health.probed = status;
+            }
+        }
+    }
+    agreed
+}

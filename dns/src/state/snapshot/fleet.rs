@@ -1,0 +1,66 @@
+//! What the voters agree on, beside what this node sees itself. Made by the owner; read by the reports, the API and the
+//! metrics. Queries read neither: what is agreed stands in the health that decisions are made of.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bailiwick_rules::fleet::Verdict;
+use bailiwick_rules::health::RegionHealth;
+use bailiwick_rules::id::RegionId;
+use bailiwick_rules::report::FleetReport;
+use bailiwick_rules::steer::{Conditions, Local, forced};
+use bailiwick_rules::table::{RegionIndex, ServiceIndex};
+use bailiwick_rules::time::Timestamp;
+
+use super::{ByFamily, Health, Snapshot};
+
+/// What the voters agree on, and what this node sees itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FleetHealth {
+    /// What this node's probes say, by region index.
+    pub own: Vec<RegionHealth>,
+    /// The same by family of addresses.
+    pub own_by_family: Option<Arc<ByFamily>>,
+    /// What is agreed on, by region index.
+    pub verdicts: Vec<Verdict>,
+    /// How many voters are heard, this node included if it votes.
+    pub fresh: usize,
+    /// Whether this node's own line seems to be down.
+    pub is_blind: bool,
+}
+
+impl FleetHealth {
+    /// How many regions the guard of a service has offered that the voters call down.
+    #[must_use]
+    pub(crate) fn guarded(&self, service: ServiceIndex) -> usize {
+        self.verdicts.iter().filter(|verdict| verdict.guarded_by.contains(&service)).count()
+    }
+}
+
+impl Health {
+    /// What this node's probes say, by region index, whatever the voters agree on.
+    #[must_use]
+    pub(crate) fn own_regions(&self) -> &[RegionHealth] {
+        self.fleet.as_ref().map_or(&self.regions, |fleet| &fleet.own)
+    }
+
+    /// The same by family of addresses.
+    #[must_use]
+    pub(super) fn own_by_family(&self) -> Option<&Arc<ByFamily>> {
+        self.fleet.as_ref().map_or(self.by_family.as_ref(), |fleet| fleet.own_by_family.as_ref())
+    }
+}
+
+impl Snapshot {
+    /// What the voters agree on, of every region; empty where the rules name none.
+    #[must_use]
+    pub(crate) fn fleet_report(&self, now: Timestamp) -> BTreeMap<RegionId, FleetReport> {
+        let Some(fleet) = &self.health.fleet else { return BTreeMap::new() };
+        let conditions = Conditions { health: &self.health.regions, local: &Local::default(), now };
+        let report = |(index, verdict): (RegionIndex, &Verdict)| {
+            let forced = forced(self.table(), index, &conditions).map(|forced| forced.status);
+            (self.table().region(index).id.clone(), verdict.report(forced))
+        };
+        (0..).map(RegionIndex).zip(&fleet.verdicts).map(report).collect()
+    }
+}

@@ -1,0 +1,92 @@
+//! What was agreed on, as far as the next verdict rests on it. Whoever judges keeps one [`Agreed`]: a node for as long
+//! as it runs, the edge in each isolate.
+
+use super::guard::{GuardedFence, guarded_fences};
+use crate::health::Status;
+use crate::id::{EndpointId, RegionId};
+use crate::table::{Revision, Table};
+use crate::time::Timestamp;
+
+/// What was agreed on of all regions of one document. It begins empty: everything is unknown, which counts as up, until
+/// most sites say something, or tell what they took for agreed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Agreed {
+    revision: Option<Revision>,
+    /// By region index.
+    pub(super) regions: Vec<RegionAgreed>,
+    pub(super) fences: Vec<GuardedFence>,
+}
+
+/// What was agreed on of one region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RegionAgreed {
+    id: RegionId,
+    pub(super) whole: Held,
+    /// Since when a majority calls it down that a guard is against.
+    pub(super) falling_since: Option<Timestamp>,
+    pub(super) families: [Held; 2],
+    names: Vec<EndpointId>,
+    /// By position.
+    pub(super) endpoints: Vec<Held>,
+}
+
+/// A status that was agreed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    /// `Unknown`: nothing was agreed on yet.
+    pub(super) status: Status,
+    /// Since when it has this status.
+    pub(super) since: Timestamp,
+    /// Since when the sites that know are too few.
+    pub(super) alone_since: Option<Timestamp>,
+}
+
+impl Held {
+    /// Sets the status. A time that lies ahead was noted before the clock was set back.
+    pub(super) fn set(&mut self, status: Status, now: Timestamp) {
+        self.since = if status == self.status { self.since.min(now) } else { now };
+        self.status = status;
+    }
+
+    /// Notes whether enough sites know.
+    pub(super) fn note_quorum(&mut self, is_quorum: bool, now: Timestamp) {
+        self.alone_since = match self.alone_since {
+            _ if is_quorum => None,
+            Some(since) => Some(since.min(now)),
+            None => Some(now),
+        };
+    }
+}
+
+impl Agreed {
+    /// Goes over to another document. What it has of the same name keeps what was agreed on.
+    pub(super) fn carry_over(&mut self, table: &Table) {
+        if self.revision == Some(table.revision()) {
+            return;
+        }
+        self.revision = Some(table.revision());
+        self.fences = guarded_fences(table);
+        let mut before = std::mem::take(&mut self.regions);
+        let carried = table.regions().iter().map(|region| {
+            let kept = before.iter().position(|one| one.id == region.id).map(|at| before.swap_remove(at));
+            let names: Vec<EndpointId> = region.endpoints.iter().map(|(id, _)| id.clone()).collect();
+            let endpoints = |before: &RegionAgreed| {
+                let of = |id: &EndpointId| before.names.iter().position(|name| name == id);
+                let held = |id| of(id).and_then(|at| before.endpoints.get(at).copied()).unwrap_or_default();
+                names.iter().map(held).collect()
+            };
+            match kept {
+                Some(kept) => RegionAgreed { endpoints: endpoints(&kept), names, ..kept },
+                None => RegionAgreed {
+                    id: region.id.clone(),
+                    whole: Held::default(),
+                    falling_since: None,
+                    families: [Held::default(); 2],
+                    endpoints: vec![Held::default(); names.len()],
+                    names,
+                },
+            }
+        });
+        self.regions = carried.collect();
+    }
+}

@@ -1,0 +1,153 @@
+//! Tells whether a node is blind: whether it is its own line that is down. Takes the results of its monitors as they
+//! come. A blind node votes `unknown`.
+//!
+//! The node decides, not whoever counts its votes: it alone knows when each probe failed. A report tells statuses,
+//! which change only after several failures.
+
+use std::collections::BTreeMap;
+
+use crate::time::{Millis, Timestamp};
+
+/// The monitors of a node, by a key, and whether the node is blind.
+///
+/// ```
+/// use bailiwick_rules::fleet::blind::Sight;
+/// use bailiwick_rules::time::{Millis, Timestamp};
+///
+/// let mut sight = Sight::default();
+/// for (monitor, region) in [(1, 0), (2, 1), (3, 2)] {
+///     sight.record(monitor, region, Millis(10_000), true, Timestamp(0));
+/// }
+/// sight.record(1, 0, Millis(10_000), false, Timestamp(1_000));
+/// assert!(!sight.is_blind(), "one region of three may be down");
+/// sight.record(2, 1, Millis(10_000), false, Timestamp(9_000));
+/// assert!(sight.is_blind(), "two regions at once: it is rather the node's own line");
+/// sight.record(3, 2, Millis(10_000), true, Timestamp(9_500));
+/// assert!(!sight.is_blind(), "the line works");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Sight<K> {
+    monitors: BTreeMap<K, Watched>,
+    is_blind: bool,
+    /// When any monitor last succeeded.
+    succeeded: Option<Timestamp>,
+}
+
+impl<K> Default for Sight<K> {
+    fn default() -> Self {
+        Self { monitors: BTreeMap::new(), is_blind: false, succeeded: None }
+    }
+}
+
+/// One monitor.
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    /// The position of its region.
+    region: usize,
+    interval: Millis,
+    /// When the failures since its last success began; `None` if the last result was a success.
+    failing: Option<Timestamp>,
+}
+
+impl<K: Ord + Copy> Sight<K> {
+    /// Takes the result of a monitor of a region.
+    pub fn record(&mut self, monitor: K, region: usize, interval: Millis, success: bool, now: Timestamp) {
+        let before = self.monitors.get(&monitor).and_then(|one| one.failing);
+        let failing = if success { None } else { Some(before.map_or(now, |since| since.min(now))) };
+        self.monitors.insert(monitor, Watched { region, interval, failing });
+        if success {
+            self.succeeded = Some(now);
+            self.is_blind = false;
+        } else if !self.is_blind {
+            self.is_blind = self.fails_at_once(before.is_none(), now);
+        }
+    }
+
+    /// Forgets monitors that don't run any more.
+    pub fn keep_only(&mut self, mut kept: impl FnMut(&K) -> bool) {
+        self.monitors.retain(|monitor, _| kept(monitor));
+    }
+
+    /// Whether more than half of all monitors, of at least two regions, began to fail within one interval, and none has
+    /// succeeded since.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.is_blind
+    }
+
+    /// Whether most monitors fail together. They do if they began to within one interval, which is looked at when a
+    /// monitor begins to: regions that were down before don't blind a node again and again. They do as well if no
+    /// monitor at all has succeeded for an interval: a line that flickers lets one probe through now and then.
+    fn fails_at_once(&self, begins: bool, now: Timestamp) -> bool {
+        let longest = self.monitors.values().map(|one| one.interval).max().unwrap_or_default();
+        let is_dark = self.succeeded.is_none_or(|at| now.since(at) >= longest);
+        let is_failing = |one: &&Watched| {
+            let within = |since: Timestamp| is_dark || begins && now.since(since) <= one.interval;
+            one.failing.is_some_and(within)
+        };
+        let (mut count, mut first, mut several) = (0, None, false);
+        for one in self.monitors.values().filter(is_failing) {
+            count += 1;
+            several |= *first.get_or_insert(one.region) != one.region;
+        }
+        several && count * 2 > self.monitors.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Millis = Millis(10_000);
+
+    /// Five regions, probed each ten seconds one after the other, from 0 to 8 s; `up` tells which succeed at a time.
+    fn blind_at(seconds: i64, up: impl Fn(usize, i64) -> bool) -> Vec<i64> {
+        let mut sight = Sight::default();
+        let mut blind = Vec::new();
+        for second in 0..seconds {
+            let region = usize::try_from(second % 10 / 2).unwrap();
+            if second % 2 == 0 {
+                let now = Timestamp(second * 1_000);
+                sight.record(region, region, INTERVAL, up(region, second), now);
+            }
+            if sight.is_blind() {
+                blind.push(second);
+            }
+        }
+        blind
+    }
+
+    #[test]
+    fn a_line_that_is_cut_is_noticed_within_an_interval_and_ends_with_the_first_success() {
+        let blind = blind_at(100, |_, second| !(30..60).contains(&second));
+        assert_eq!(blind, (34..60).collect::<Vec<_>>(), "at the third of five");
+    }
+
+    #[test]
+    fn regions_that_are_down_do_not_blind() {
+        assert_eq!(blind_at(100, |region, second| region > 1 || second < 30), [0; 0], "two of five");
+        let blind = blind_at(200, |region, second| region > 2 || second < 30);
+        assert_eq!(blind, [34, 35], "three of five at once look like a line, until the fourth succeeds");
+    }
+
+    #[test]
+    fn a_line_that_flickers_stays_suspect() {
+        // One probe passes at 40 s; the others have failed since 30 s and begin nothing.
+        let blind = blind_at(70, |_, second| second < 30 || second == 40);
+        let expected: Vec<i64> = (34..40).chain(50..70).collect();
+        assert_eq!(blind, expected);
+    }
+
+    #[test]
+    fn one_region_alone_never_blinds_however_many_monitors_it_has() {
+        let mut sight = Sight::default();
+        for monitor in 0..10 {
+            sight.record(monitor, 0, INTERVAL, false, Timestamp(0));
+        }
+        assert!(!sight.is_blind());
+        sight.record(10, 1, INTERVAL, false, Timestamp(0));
+        assert!(sight.is_blind(), "a node that begins without a line");
+        sight.keep_only(|monitor| *monitor != 10);
+        assert!(sight.is_blind(), "until one succeeds");
+    }
+}

@@ -1,0 +1,112 @@
+//! The guards of services: how much of each fence health may take away at once. Takes a table, returns its guarded
+//! fences; takes what is down and what is to go down, returns which guards are against it. Called by
+//! [`super::verdict`], and by the API before an operator takes a region away.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::health::Status;
+use crate::rules::Guard;
+use crate::table::{Fenced, RegionIndex, Service, ServiceIndex, Table};
+use crate::time::Timestamp;
+
+/// A fence of a service that has a guard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardedFence {
+    /// The service.
+    pub service: ServiceIndex,
+    /// Its guard.
+    pub guard: Guard,
+    /// The regions of the fence.
+    pub regions: BTreeSet<RegionIndex>,
+    /// Whose fence it is, for people: the end of a sentence.
+    pub whose: String,
+}
+
+/// What a guard looks at of one region.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Whether health took it away, and when.
+    pub(super) down_since: Option<Timestamp>,
+    /// What an operator forces it to be.
+    pub(super) forced: Option<Status>,
+}
+
+impl Standing {
+    /// Whether it is offered: neither an operator nor health took it away.
+    fn is_left(self) -> bool {
+        self.forced.map_or(self.down_since.is_none(), |forced| forced == Status::Up)
+    }
+}
+
+/// Every fence that the rules of guarded services and their tenants can give, equal ones of a service once.
+#[must_use]
+pub fn guarded_fences(table: &Table) -> Vec<GuardedFence> {
+    let mut fences: Vec<GuardedFence> = Vec::new();
+    let mut known: BTreeMap<(ServiceIndex, BTreeSet<RegionIndex>), ()> = BTreeMap::new();
+    for (index, service) in (0..).map(ServiceIndex).zip(table.services()) {
+        let Some(guard) = service.guard else { continue };
+        for (whose, fence) in fences_of(table, index, service) {
+            let regions: BTreeSet<RegionIndex> = fence.iter().map(|fenced| fenced.region).collect();
+            if !regions.is_empty() && known.insert((index, regions.clone()), ()).is_none() {
+                let whose = format!("{} of the service {}", whose(), service.id);
+                fences.push(GuardedFence { service: index, guard, regions, whose });
+            }
+        }
+    }
+    fences
+}
+
+/// Names a fence, if it has to be.
+type Whose<'t> = Box<dyn Fn() -> String + 't>;
+
+fn fences_of<'t>(
+    table: &'t Table,
+    index: ServiceIndex,
+    service: &'t Service,
+) -> impl Iterator<Item = (Whose<'t>, &'t [Fenced])> {
+    let of_rules = service.residency.iter().enumerate().map(|(number, rule)| {
+        let whose: Whose<'t> = Box::new(move || format!("the clients of rule {number}"));
+        (whose, &rule.fence[..])
+    });
+    let of_tenants = table.tenants().iter().filter_map(move |tenant| {
+        let whose: Whose<'t> = Box::new(|| format!("the tenant {}", tenant.id));
+        Some((whose, tenant.fence(index)?))
+    });
+    of_rules.chain(of_tenants)
+}
+
+impl GuardedFence {
+    /// Whether its guard is against taking `region` away now, which the voters have called down since `wanted`.
+    pub(super) fn is_against(
+        &self,
+        region: RegionIndex,
+        wanted: Timestamp,
+        standing: impl Fn(RegionIndex) -> Standing,
+        now: Timestamp,
+    ) -> bool {
+        if !self.regions.contains(&region) || now.since(wanted) >= self.guard.window {
+            return false;
+        }
+        let others = || self.regions.iter().filter(|other| **other != region).map(|other| standing(*other));
+        let is_recent = |one: &Standing| one.down_since.is_some_and(|since| now.since(since) < self.guard.window);
+        let taken = 1 + others().filter(is_recent).count() as u64;
+        let left = others().filter(|one| one.is_left()).count();
+        taken > self.guard.max_down.of(self.regions.len() as u64) || left < self.guard.keep as usize
+    }
+}
+
+/// The guarded fences that keep fewer regions than they have to if an operator takes `region` away. Those from which
+/// nothing is taken, because the region is down already, aren't among them.
+#[must_use]
+pub fn left_short<'f>(
+    fences: &'f [GuardedFence],
+    region: RegionIndex,
+    is_left: impl Fn(RegionIndex) -> bool,
+) -> Vec<(&'f GuardedFence, usize)> {
+    let short = |fence: &'f GuardedFence| {
+        let left = fence.regions.iter().filter(|one| **one != region && is_left(**one)).count();
+        let loses = fence.regions.contains(&region) && is_left(region);
+        (loses && left < fence.guard.keep as usize).then_some((fence, left))
+    };
+    fences.iter().filter_map(short).collect()
+}

@@ -1,0 +1,246 @@
+//! What the voters agree on, step by step.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::fleet::blind::Sight;
+use crate::report::HealthReport;
+use crate::time::Millis;
+
+const T0: Timestamp = Timestamp(1_800_000_000_000);
+const UP: Status = Status::Up;
+const DOWN: Status = Status::Down;
+const UNKNOWN: Status = Status::Unknown;
+
+/// Four regions of one service, whose clients may be served in all of them; `sites` has one voter each, `v0`, `v1` …
+fn table(sites: usize, guard: &Value) -> Table {
+    let region = || json!({ "countries": ["DE"], "endpoints": { "one": { "url": "https://a.example/v1" } } });
+    let voters: serde_json::Map<String, Value> =
+        (0..sites).map(|n| (format!("v{n}"), json!({ "site": format!("s{n}") }))).collect();
+    let mut document = json!({
+        "version": 1, "revision": 1,
+        "regions": { "r0": region(), "r1": region(), "r2": region(), "r3": region() },
+        "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active",
+            "regions": ["r0", "r1", "r2", "r3"], "residency": [{ "clients": ["*"], "process_in": ["*"] }] } },
+        "fleet": { "voters": voters },
+    });
+    if !guard.is_null() {
+        document["services"]["chat"]["guard"] = guard.clone();
+    }
+    Table::compile(document.to_string().as_bytes()).unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
+/// Three sites, and no guard.
+fn three() -> Table {
+    table(3, &Value::Null)
+}
+
+/// A report that says the same of `down` regions and their endpoints, sent with its results 1 s old.
+fn report(voter: &str, down: &[&str]) -> HealthReport {
+    let regions = ["r0", "r1", "r2", "r3"].map(|region| {
+        let status = if down.contains(&region) { "down" } else { "up" };
+        let said = json!({ "status": status, "probed": status, "stale": false, "override": null, "age_ms": 1_000,
+            "interval_ms": 5_000, "endpoints": { "one": { "status": status } } });
+        (region.to_owned(), said)
+    });
+    let regions: serde_json::Map<String, Value> = regions.into_iter().collect();
+    let report = json!({ "node": voter, "revision": 1, "rules_sha256": "", "regions": regions });
+    serde_json::from_value(report).unwrap()
+}
+
+/// A fleet whose voters report again and again.
+struct Play {
+    table: Table,
+    agreed: Agreed,
+    now: Timestamp,
+    own: Option<usize>,
+    verdicts: Vec<Verdict>,
+}
+
+impl Play {
+    fn new(table: Table) -> Self {
+        Self { table, agreed: Agreed::default(), now: T0, own: None, verdicts: Vec::new() }
+    }
+
+    /// `seconds` go by, and then these voters say that these regions are down.
+    fn hear(&mut self, seconds: u64, said: &[(&str, &[&str])]) -> Vec<Status> {
+        let reports: Vec<HealthReport> = said.iter().map(|(voter, down)| report(voter, down)).collect();
+        self.hear_reports(seconds, &reports)
+    }
+
+    fn hear_reports(&mut self, seconds: u64, reports: &[HealthReport]) -> Vec<Status> {
+        self.now = self.now.after(Millis(seconds * 1_000));
+        let ballots: Vec<Ballot> =
+            reports.iter().filter_map(|report| Ballot::read(&self.table, report, self.now)).collect();
+        let hearing =
+            Hearing { table: &self.table, ballots: &ballots, own: self.own, forced: &|_| None, now: self.now };
+        self.verdicts = verdicts(&hearing, &mut self.agreed);
+        self.verdicts.iter().map(|verdict| verdict.status).collect()
+    }
+
+    fn held_by(&self) -> HeldBy {
+        self.verdicts[0].held_by
+    }
+}
+
+#[test]
+fn a_majority_decides_and_a_tie_or_silence_leaves_what_was() {
+    let mut play = Play::new(three());
+    assert_eq!(play.hear(0, &[]), [UNKNOWN; 4]);
+    assert_eq!(play.hear(1, &[("v0", &["r0"]), ("v1", &["r0"]), ("v2", &[])]), [DOWN, UP, UP, UP]);
+    assert_eq!(play.held_by(), HeldBy::Quorum);
+    assert_eq!(play.verdicts[0].votes, Votes { up: 1, down: 2, unknown: 0, silent: 0 });
+    assert_eq!(play.hear(60, &[("v0", &["r0"]), ("v1", &[])]), [DOWN, UP, UP, UP], "a tie");
+    assert_eq!(play.held_by(), HeldBy::None);
+    assert_eq!(play.hear(1, &[("v0", &["r0", "r1", "r2", "r3"])]), [DOWN, UP, UP, UP], "one alone");
+    assert_eq!(play.hear(1, &[("v1", &[]), ("v2", &[])]), [UP; 4]);
+    assert_eq!(play.verdicts[0].endpoints, [UP]);
+}
+
+#[test]
+fn a_report_counts_for_three_intervals_by_its_own_age_and_the_time_since_it_arrived() {
+    let mut play = Play::new(three());
+    let said = ["v0", "v1"].map(|voter| report(voter, &["r0"]));
+    let arrived = play.now;
+    let judge = |play: &mut Play, at: Timestamp| {
+        let ballots: Vec<Ballot> = said.iter().filter_map(|one| Ballot::read(&play.table, one, arrived)).collect();
+        let hearing = Hearing { table: &play.table, ballots: &ballots, own: None, forced: &|_| None, now: at };
+        verdicts(&hearing, &mut Agreed::default())[0].status
+    };
+    assert_eq!(judge(&mut play, arrived.after(Millis(14_000))), DOWN);
+    assert_eq!(judge(&mut play, arrived.after(Millis(14_001))), UNKNOWN);
+    assert_eq!(judge(&mut play, Timestamp(arrived.0 - 1)), UNKNOWN, "the clock was set back");
+}
+
+#[test]
+fn what_went_down_stays_down_for_min_hold() {
+    let mut play = Play::new(three());
+    let (down, up): (&[_], &[_]) = (&[("v0", &["r0"][..]), ("v1", &["r0"])], &[("v0", &[][..]), ("v1", &[])]);
+    assert_eq!(play.hear(0, up)[0], UP);
+    assert_eq!(play.hear(1, down)[0], DOWN, "nothing holds it up");
+    assert_eq!(play.hear(29, up)[0], DOWN);
+    assert_eq!((play.held_by(), play.verdicts[0].votes.up), (HeldBy::None, 2));
+    assert_eq!(play.hear(1, up)[0], UP);
+    assert_eq!(play.held_by(), HeldBy::Quorum);
+}
+
+#[test]
+fn without_a_quorum_for_long_a_node_goes_by_its_own_probes_with_care() {
+    let all: &[&str] = &["r0", "r1", "r2", "r3"];
+    let mut play = Play::new(three());
+    play.own = Some(0);
+    assert_eq!(play.hear(0, &[("v0", &[]), ("v1", &[]), ("v2", &[])]), [UP; 4]);
+    assert_eq!(play.hear(1, &[("v0", all)]), [UP; 4]);
+    assert_eq!(play.hear(299, &[("v0", all)]), [UP; 4]);
+    assert_eq!(play.hear(10_000, &[("v0", all)]), [UP; 4], "never alone where there are three sites");
+
+    // Five sites, of which two are heard.
+    let mut play = Play::new(table(5, &Value::Null));
+    play.own = Some(0);
+    assert_eq!(play.hear(0, &[("v0", &[]), ("v1", &[]), ("v2", &[])]), [UP; 4]);
+    let (both, one): (&[_], &[_]) = (&[("v0", all), ("v1", &["r0"][..])], &[("v0", &["r0"][..]), ("v1", &["r1"])]);
+    assert_eq!(play.hear(1, both), [UP; 4]);
+    assert_eq!(play.hear(299, both), [UP; 4], "not yet");
+    assert_eq!(play.hear(1, both), [DOWN, UP, UP, UP], "where every peer says so");
+    assert_eq!(play.held_by(), HeldBy::None);
+    assert_eq!(play.hear(60, one), [DOWN, UP, UP, UP]);
+    assert_eq!(play.hear(1, &[("v0", &[]), ("v1", all)]), [UP; 4], "up by its own");
+    assert_eq!(play.hear(1, &[("v0", &[]), ("v1", &[]), ("v2", &[])]), [UP; 4]);
+    assert_eq!(play.hear(1, both), [UP; 4], "it begins anew");
+}
+
+#[test]
+fn one_node_of_one_or_two_sites_goes_by_its_own_probes() {
+    let mut play = Play::new(table(1, &Value::Null));
+    play.own = Some(0);
+    assert_eq!(play.hear(0, &[("v0", &["r0"])])[0], DOWN, "its own is the majority");
+    let mut play = Play::new(table(2, &Value::Null));
+    play.own = Some(0);
+    assert_eq!(play.hear(0, &[("v0", &["r0"])])[0], UNKNOWN);
+    assert_eq!(play.hear(300, &[("v0", &["r0"])])[0], DOWN);
+}
+
+#[test]
+fn a_voter_whose_own_line_is_down_votes_unknown() {
+    let mut sight = Sight::default();
+    for region in 0..4 {
+        sight.record(region, region, Millis(5_000), false, T0);
+    }
+    let mut blind = report("v0", &["r0", "r1", "r2", "r3"]);
+    blind.blind = sight.is_blind();
+    let mut play = Play::new(three());
+    assert_eq!(play.hear(0, &[("v0", &[]), ("v1", &[]), ("v2", &[])]), [UP; 4]);
+    assert_eq!(play.hear_reports(1, &[blind.clone(), report("v1", &["r0"])]), [UP; 4]);
+    assert_eq!(play.verdicts[0].votes, Votes { up: 0, down: 1, unknown: 1, silent: 1 });
+    assert_eq!(play.verdicts[0].endpoints, [UP]);
+    blind.blind = false;
+    assert_eq!(play.hear_reports(1, &[blind, report("v1", &["r0"])]), [DOWN, UP, UP, UP]);
+}
+
+#[test]
+fn a_guard_holds_what_would_go_beyond_it_and_believes_the_voters_in_the_end() {
+    let guard = json!({ "keep": 1, "max_down": "50%", "window": "10m" });
+    let mut play = Play::new(table(3, &guard));
+    let say = |play: &mut Play, seconds, down: &[&str]| play.hear(seconds, &[("v0", down), ("v1", down)]);
+    assert_eq!(say(&mut play, 0, &[]), [UP; 4]);
+    assert_eq!(say(&mut play, 1, &["r3"]), [UP, UP, UP, DOWN]);
+    assert_eq!(say(&mut play, 10, &["r3", "r2", "r0", "r1"]), [DOWN, UP, UP, DOWN], "half of four, by name");
+    assert_eq!(play.verdicts[1].held_by, HeldBy::Guard);
+    assert_eq!(play.verdicts[1].guarded_by, [ServiceIndex(0)]);
+    assert_eq!(play.verdicts[1].endpoints, [UP], "offered whole");
+    assert_eq!(play.verdicts[1].report(None).held_by, HeldBy::Guard);
+    assert_eq!(play.verdicts[1].report(Some(DOWN)).held_by, HeldBy::Override);
+    assert_eq!(say(&mut play, 599, &["r3", "r2", "r0", "r1"]), [DOWN, DOWN, UP, DOWN]);
+    assert_eq!(play.verdicts[2].held_by, HeldBy::Guard, "r3 fell long ago, so that r1 may follow r0");
+}
+
+#[test]
+fn the_last_region_is_held_for_the_whole_window() {
+    let guard = json!({ "keep": 1, "max_down": "100%", "window": "10m" });
+    let mut play = Play::new(table(3, &guard));
+    let say = |play: &mut Play, seconds, down: &[&str]| play.hear(seconds, &[("v0", down), ("v1", down)]);
+    let all: &[&str] = &["r0", "r1", "r2", "r3"];
+    assert_eq!(say(&mut play, 0, &[]), [UP; 4]);
+    assert_eq!(say(&mut play, 1, all), [DOWN, DOWN, DOWN, UP]);
+    assert_eq!(say(&mut play, 599, all), [DOWN, DOWN, DOWN, UP]);
+    assert_eq!(say(&mut play, 0, &["r0", "r1", "r2"]), [DOWN, DOWN, DOWN, UP], "the voters see it again");
+    assert_eq!(say(&mut play, 300, all), [DOWN, DOWN, DOWN, UP], "it begins anew");
+    assert_eq!(say(&mut play, 599, all), [DOWN, DOWN, DOWN, UP]);
+    assert_eq!(say(&mut play, 1, all), [DOWN; 4], "believed");
+    assert_eq!(play.verdicts[3].held_by, HeldBy::Quorum);
+}
+
+#[test]
+fn who_has_just_begun_takes_over_what_most_sites_took_for_agreed() {
+    let mut play = Play::new(three());
+    let told = |voter: &str, down: &[&str], agreed: Status, held_by: HeldBy| {
+        let mut report = report(voter, down);
+        let agreed = FleetReport { verdict: agreed, votes: Votes::default(), held_by };
+        report.fleet = [(crate::id::RegionId::parse("r0").unwrap(), agreed)].into();
+        report
+    };
+    let tie = [told("v0", &["r0"], DOWN, HeldBy::None), told("v1", &[], DOWN, HeldBy::Quorum)];
+    assert_eq!(play.hear_reports(0, &tie[..1])[0], UNKNOWN, "one alone is no proof");
+    assert_eq!(play.hear_reports(0, &tie)[0], DOWN);
+    let forced = [told("v0", &["r0"], DOWN, HeldBy::Override), told("v1", &[], DOWN, HeldBy::Override)];
+    assert_eq!(Play::new(three()).hear_reports(0, &forced)[0], UNKNOWN, "an override isn't what probes say");
+}
+
+#[test]
+fn what_was_agreed_on_survives_an_edit_of_the_rules() {
+    let mut play = Play::new(three());
+    assert_eq!(play.hear(0, &[("v0", &["r1"]), ("v1", &["r1"])]), [UP, DOWN, UP, UP]);
+    let mut document: Value = json!({
+        "version": 1, "revision": 2,
+        "regions": { "r00": { "countries": ["DE"] }, "r1": { "countries": ["DE"], "endpoints": {
+            "a": { "url": "https://a.example/v1" }, "one": { "url": "https://b.example/v1" } } } },
+    });
+    document["fleet"] = json!({ "voters": { "v0": { "site": "a" }, "v1": { "site": "b" } } });
+    play.table = Table::compile(document.to_string().as_bytes()).unwrap();
+    assert_eq!(play.hear(1, &[]), [UNKNOWN, DOWN]);
+    assert_eq!(play.verdicts[1].endpoints, [UNKNOWN, DOWN]);
+    document["revision"] = json!(3);
+    document.as_object_mut().unwrap().remove("fleet");
+    play.table = Table::compile(document.to_string().as_bytes()).unwrap();
+    assert_eq!(play.hear(1, &[("v0", &[])]), [UP; 0], "nobody votes");
+}
