@@ -8,7 +8,8 @@
 //! rules, client and conditions give equal decisions, natively and in Wasm.
 //!
 //! Each module imports only those before it: `turns`, `json`, `id`, `time`, `geo`, `health`, `rules`, `table`, `steer`,
-//! `load`, `probe`, `observe`, `quota`, `simulation`, `explain`, `overview`, `report`, `receipt`, `fleet`.
+//! `load`, `probe`, `observe`, `quota`, `simulation`, `explain`, `overview`, `report`, `receipt`, `fleet`,
+//! `rollout`.
 #![forbid(unsafe_code)]
 
 pub mod explain;
@@ -24,6 +25,7 @@ pub mod probe;
 pub mod quota;
 pub mod receipt;
 pub mod report;
+pub mod rollout;
 pub mod rules;
 pub mod simulation;
 pub mod steer;

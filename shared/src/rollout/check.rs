@@ -1,0 +1,199 @@
+//! The checks of a rollout. Takes what was counted of two arms, returns a verdict for each check and for all of them.
+
+use super::proportion::{self, Events, Interval};
+use super::quantile::{self, Times};
+use crate::observe::{ByWord, Counts};
+
+/// The quantile of times that is compared.
+const PART: f64 = 0.95;
+/// How attempts end that an endpoint isn't to blame for.
+const BLAMELESS: [&str; 4] = ["committed", "client_gone", "no_quota", "pending"];
+/// Why a model stopped when it refused.
+const REFUSALS: [&str; 1] = ["content_filter"];
+
+/// What is compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Measure {
+    /// The share of attempts that failed. Attempts, so that a retry that succeeds hides nothing.
+    Errors,
+    /// The 95th percentile of the time to the first token.
+    FirstToken,
+    /// The 95th percentile of the mean time between tokens.
+    BetweenTokens,
+    /// The share of answers that ended because they were too long.
+    Length,
+    /// The share of answers that a filter ended.
+    Refusals,
+}
+
+/// How much worse the new arm may be.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Margin {
+    /// Its share may be so much greater. For shares.
+    Difference(f64),
+    /// Its time may be so many times as long. For times.
+    Ratio(f64),
+}
+
+/// One check.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Check {
+    /// What is compared.
+    pub measure: Measure,
+    /// How much worse the new arm may be.
+    pub margin: Margin,
+    /// Whether it may fail before there are enough samples.
+    pub is_critical: bool,
+}
+
+/// How sure a verdict has to be.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Level {
+    /// The chance that an arm that is as good ever fails, over all checks and all looks.
+    pub alpha: f64,
+    /// The samples that each arm needs.
+    pub min_samples: u64,
+}
+
+/// What a check says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The new arm isn't worse by more than the margin.
+    Pass,
+    /// It is worse by more than the margin.
+    Fail,
+    /// Neither is certain.
+    Inconclusive(Inconclusive),
+}
+
+/// Why neither is certain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Inconclusive {
+    /// An arm has fewer samples than are asked for.
+    FewSamples,
+    /// What remains possible lies on both sides of the margin.
+    Wide,
+    /// The margin is none for this measure.
+    Unfit,
+}
+
+/// One check with its verdict.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Judged {
+    /// The check.
+    pub check: Check,
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// The p-value of "the new arm is worse by the margin at most".
+    pub p_within: f64,
+    /// The p-value of "the new arm is worse by the margin at least".
+    pub p_beyond: f64,
+    /// The samples of the old and the new arm.
+    pub samples: [u64; 2],
+}
+
+/// All checks with their verdicts.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Judgement {
+    /// Each check.
+    pub checks: Vec<Judged>,
+    /// [`Verdict::Fail`] if one fails, [`Verdict::Pass`] if all pass.
+    pub verdict: Verdict,
+}
+
+/// Judges the new arm by the old one. May be asked at every moment: the level holds for all looks together.
+#[must_use]
+pub fn judge(checks: &[Check], old: &Counts, new: &Counts, level: Level) -> Judgement {
+    let mut judged: Vec<Judged> = checks.iter().map(|check| check.measured(old, new)).collect();
+    let failed = refuted(&judged, level.alpha);
+    for (position, one) in judged.iter_mut().enumerate() {
+        let has_samples = one.samples.iter().all(|samples| *samples >= level.min_samples.max(1));
+        one.verdict = match one.verdict {
+            Verdict::Inconclusive(Inconclusive::Unfit) => continue,
+            _ if failed.contains(&position) && (has_samples || one.check.is_critical) => Verdict::Fail,
+            _ if !has_samples => Verdict::Inconclusive(Inconclusive::FewSamples),
+            _ if one.p_beyond <= level.alpha => Verdict::Pass,
+            _ => Verdict::Inconclusive(Inconclusive::Wide),
+        };
+    }
+    let first_other = || judged.iter().map(|one| one.verdict).find(|verdict| *verdict != Verdict::Pass);
+    let verdict = match judged.iter().any(|one| one.verdict == Verdict::Fail) {
+        true => Verdict::Fail,
+        // Nothing that is checked proves nothing.
+        false if judged.is_empty() => Verdict::Inconclusive(Inconclusive::FewSamples),
+        false => first_other().unwrap_or(Verdict::Pass),
+    };
+    Judgement { checks: judged, verdict }
+}
+
+/// The checks whose claims are refuted, at a level for all of them together (S. Holm, *A simple sequentially rejective
+/// multiple test procedure*, 1979).
+fn refuted(judged: &[Judged], alpha: f64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..judged.len()).collect();
+    order.sort_by(|a, b| judged[*a].p_within.total_cmp(&judged[*b].p_within));
+    let left = |rank: usize| u32::try_from(judged.len() - rank).map_or(f64::INFINITY, f64::from);
+    let rejected =
+        order.iter().enumerate().take_while(|(rank, place)| judged[**place].p_within * left(*rank) <= alpha).count();
+    order.truncate(rejected);
+    order
+}
+
+impl Check {
+    fn measured(self, old: &Counts, new: &Counts) -> Judged {
+        let shares = self.share(old).zip(self.share(new));
+        let times = self.times(old).zip(self.times(new));
+        let (p_within, p_beyond, samples) = match (shares, times, self.margin) {
+            (Some((old, new)), _, Margin::Difference(most)) => (
+                proportion::p_of_at_most(old, new, most),
+                proportion::p_of_at_least(old, new, most),
+                [old.trials, new.trials],
+            ),
+            (_, Some((old, new)), Margin::Ratio(most)) => (
+                quantile::p_of_at_most(&old, &new, PART, most),
+                quantile::p_of_at_least(&old, &new, PART, most),
+                [old.len(), new.len()],
+            ),
+            _ => {
+                let verdict = Verdict::Inconclusive(Inconclusive::Unfit);
+                return Judged { check: self, verdict, p_within: 1.0, p_beyond: 1.0, samples: [0, 0] };
+            }
+        };
+        Judged { check: self, verdict: Verdict::Inconclusive(Inconclusive::Wide), p_within, p_beyond, samples }
+    }
+
+    /// The differences or ratios, new arm to old, that aren't refuted at level `alpha`.
+    #[must_use]
+    pub fn possible(self, old: &Counts, new: &Counts, alpha: f64) -> Option<Interval> {
+        if let (Some(old), Some(new)) = (self.share(old), self.share(new)) {
+            return Some(proportion::interval(old, new, alpha));
+        }
+        Some(quantile::interval(&self.times(old)?, &self.times(new)?, PART, alpha))
+    }
+
+    fn share(self, counts: &Counts) -> Option<Events> {
+        let all = |words: &ByWord| words.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        let of = |words: &ByWord, named: &[&str]| {
+            let counts = named.iter().filter_map(|word| words.get(*word));
+            counts.fold(0_u64, |sum, count| sum.saturating_add(*count))
+        };
+        let (attempts, finish) = (&counts.attempts, &counts.finish);
+        match self.measure {
+            Measure::Errors => {
+                let failed = all(attempts).saturating_sub(of(attempts, &BLAMELESS));
+                let trials = failed.saturating_add(of(attempts, &["committed"]));
+                Some(Events { happened: failed, trials })
+            }
+            Measure::Length => Some(Events { happened: of(finish, &["length", "incomplete"]), trials: all(finish) }),
+            Measure::Refusals => Some(Events { happened: of(finish, &REFUSALS), trials: all(finish) }),
+            Measure::FirstToken | Measure::BetweenTokens => None,
+        }
+    }
+
+    fn times(self, counts: &Counts) -> Option<Times> {
+        match self.measure {
+            Measure::FirstToken => Some(Times::of(&counts.first_token)),
+            Measure::BetweenTokens => Some(Times::of(&counts.between_tokens)),
+            Measure::Errors | Measure::Length | Measure::Refusals => None,
+        }
+    }
+}

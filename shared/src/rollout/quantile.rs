@@ -1,0 +1,131 @@
+//! A test of two quantiles of times that may be looked at as often as one likes. Takes the times of two arms as
+//! histograms; returns how strongly they speak against "the quantile of the second is at most so many times that of the
+//! first", and which ratios remain possible.
+//!
+//! **How.** The second quantile exceeds `r` times the first if and only if there is a time `x` such that at least the
+//! quantile's part of the first arm lies at or below `x`, and less than that part of the second at or below `r · x`.
+//! For one `x` both are statements about a proportion, with evidence as in [`super::proportion`]; the weaker one
+//! counts. Which `x` it is isn't known beforehand, so the evidence is averaged over all bounds of the histogram.
+//!
+//! A histogram knows a time to 9 %. A ratio between two bounds is rounded to the safe side, so that no claim is refuted
+//! too early.
+
+use libm::{ceil, exp, exp2, floor, log, log2};
+
+use super::proportion::{Events, Interval, evidence_above, evidence_below};
+use crate::observe::{Histogram, MAX_INDEX, MIN_INDEX};
+
+/// The buckets in which a time doubles.
+const PER_DOUBLING: f64 = 8.0;
+/// The bounds of buckets.
+const BOUNDS: core::ops::RangeInclusive<i16> = MIN_INDEX + 1..=MAX_INDEX;
+/// The widest ratio that is looked at: 2^8.
+const WIDEST: i16 = 64;
+
+/// How many times lie at or below each bound of a histogram.
+#[derive(Clone, Debug)]
+pub struct Times {
+    /// Bounds with a count, ascending.
+    at_or_below: Vec<(i16, u64)>,
+    zero: u64,
+    total: u64,
+}
+
+impl Times {
+    /// The times of a histogram.
+    #[must_use]
+    pub fn of(histogram: &Histogram) -> Self {
+        let mut total = histogram.zero();
+        let at_or_below = histogram.buckets().map(|(index, count)| {
+            total = total.saturating_add(count);
+            (index.saturating_add(1), total)
+        });
+        Self { at_or_below: at_or_below.collect(), zero: histogram.zero(), total }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.total
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    fn up_to(&self, bound: i16) -> Events {
+        let place = self.at_or_below.partition_point(|(at, _)| *at <= bound);
+        let last = place.checked_sub(1).and_then(|place| self.at_or_below.get(place));
+        Events { happened: last.map_or(self.zero, |(_, count)| *count), trials: self.total }
+    }
+}
+
+/// The logarithm of the evidence against "the quantile of the second is at most 2^(`steps`/8) times that of the first".
+fn evidence_beyond(first: &Times, second: &Times, part: f64, steps: i16) -> f64 {
+    let at = |bound: i16| {
+        let (of_first, of_second) = (first.up_to(bound), second.up_to(bound.saturating_add(steps)));
+        let speaks = of_first.rate() > part && of_second.rate() < part;
+        speaks.then(|| evidence_above(of_first, part).min(evidence_below(of_second, part)))
+    };
+    // The logarithm of a mean of exponentials, without overflow.
+    let (mut greatest, mut sum) = (f64::NEG_INFINITY, 0.0);
+    for evidence in BOUNDS.filter_map(at) {
+        if evidence > greatest {
+            (sum, greatest) = (sum * exp(greatest - evidence) + 1.0, evidence);
+        } else {
+            sum += exp(evidence - greatest);
+        }
+    }
+    if sum > 0.0 { greatest + log(sum) - log(f64::from(MAX_INDEX - MIN_INDEX)) } else { f64::NEG_INFINITY }
+}
+
+/// A p-value, valid at every look, of "the quantile of the second is at most `ratio` times that of the first". `part`
+/// says which quantile: 0.95 is the 95th percentile. If the statement is true, the chance that the value ever falls to
+/// α is at most α.
+///
+/// ```
+/// use bailiwick_rules::observe::Histogram;
+/// use bailiwick_rules::rollout::quantile::{Times, p_of_at_most};
+/// let (mut old, mut new) = (Histogram::default(), Histogram::default());
+/// for nth in 0..1_000 {
+///     old.count(200_000 + nth * 100);
+///     new.count(400_000 + nth * 200);
+/// }
+/// let (old, new) = (Times::of(&old), Times::of(&new));
+/// assert!(p_of_at_most(&old, &new, 0.95, 1.5) < 0.001);
+/// assert!(p_of_at_most(&old, &new, 0.95, 2.2) >= 1.0);
+/// ```
+#[must_use]
+pub fn p_of_at_most(first: &Times, second: &Times, part: f64, ratio: f64) -> f64 {
+    // A little less, because the logarithm of an exact power may be rounded up.
+    let steps = whole(ceil(log2(ratio) * PER_DOUBLING - 1e-9));
+    steps.map_or(1.0, |steps| exp(-evidence_beyond(first, second, part, steps)).min(1.0))
+}
+
+/// A p-value, valid at every look, of "the quantile of the second is at least `ratio` times that of the first".
+#[must_use]
+pub fn p_of_at_least(first: &Times, second: &Times, part: f64, ratio: f64) -> f64 {
+    let steps = whole(floor(log2(ratio) * PER_DOUBLING + 1e-9));
+    steps.map_or(1.0, |steps| exp(-evidence_beyond(second, first, part, -steps)).min(1.0))
+}
+
+/// A number of bounds; `None` of what is no number.
+#[expect(clippy::cast_possible_truncation, reason = "clamped before")]
+fn whole(steps: f64) -> Option<i16> {
+    (!steps.is_nan()).then(|| steps.clamp(-f64::from(WIDEST), f64::from(WIDEST)) as i16)
+}
+
+/// The ratios, second quantile to first, that aren't refuted at level `alpha`, to the bounds of the histogram.
+#[must_use]
+pub fn interval(first: &Times, second: &Times, part: f64, alpha: f64) -> Interval {
+    let limit = -log(alpha / 2.0);
+    let ratio = |steps: i16| exp2(f64::from(steps) / PER_DOUBLING);
+    let is_beyond = |steps: &i16| evidence_beyond(first, second, part, *steps) >= limit;
+    let is_short = |steps: &i16| evidence_beyond(second, first, part, -*steps) >= limit;
+    Interval {
+        low: (-WIDEST..=WIDEST).rev().find(is_beyond).map_or(0.0, ratio),
+        high: (-WIDEST..=WIDEST).find(is_short).map_or(f64::INFINITY, ratio),
+    }
+}
