@@ -1,5 +1,5 @@
 //! One key of a zone. Takes a private key in PKCS#8, returns signatures and the RDATA of DNSKEY and DS.
-//! [`super::key_set`] decides when it is used.
+//! [`super::key_set`] decides when a key is used.
 
 use std::fmt;
 
@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::name::NameRef;
 
-/// Zone key and secure entry point: the one key of a zone signs all of it (RFC 4034 §2.1.1).
+/// The flags of DNSKEY: zone key and secure entry point, because one key signs the whole zone (RFC 4034 §2.1.1).
 const FLAGS: u16 = 257;
-/// The only protocol there is (RFC 4034 §2.1.2).
+/// The protocol field of DNSKEY, which is always 3 (RFC 4034 §2.1.2).
 const PROTOCOL: u8 = 3;
-/// What stands before the seed in the PKCS#8 of an Ed25519 key (RFC 8410 §7). With the public key behind it, as ring
-/// writes it, OpenSSL can't read it.
+/// The octets before the seed in the PKCS#8 of an Ed25519 key (RFC 8410 §7). ring would append the public key, and
+/// OpenSSL can't read a key in that form.
 const ED25519_HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 /// How many characters a line of PEM has (RFC 7468 §2).
 const PEM_LINE: usize = 64;
@@ -33,14 +33,14 @@ pub const CDNSKEY_DELETE: [u8; 5] = [0, 0, PROTOCOL, 0, 0];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub enum Algorithm {
-    /// ECDSA on P-256 with SHA-256, number 13 (RFC 6605): what every validator knows.
+    /// ECDSA on P-256 with SHA-256, number 13 (RFC 6605), which every validator knows.
     EcdsaP256Sha256,
     /// Ed25519, number 15 (RFC 8080).
     Ed25519,
 }
 
 impl Algorithm {
-    /// Its number in the registry of DNS security algorithms.
+    /// The algorithm's number in the registry of DNS security algorithms.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
@@ -68,32 +68,32 @@ impl TryFrom<u8> for Algorithm {
     }
 }
 
-/// How a DS names a key.
+/// The digest algorithm of a DS.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DigestType {
-    /// SHA-256, number 2 (RFC 4509): what every parent takes.
+    /// SHA-256, number 2 (RFC 4509), which every parent accepts.
     #[default]
     Sha256,
     /// SHA-384, number 4 (RFC 6605).
     Sha384,
 }
 
-/// Why there is no key, or no signature.
+/// Why a key can't be read or made, or why it can't sign.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Not PEM, or PEM of something else.
+    /// The text isn't PEM, or holds no private key in PKCS#8.
     #[error(
         "holds no private key in PKCS#8 PEM (BEGIN PRIVATE KEY); convert one with `openssl pkcs8 -topk8 -nocrypt -in \
          FILE`"
     )]
     NotPkcs8,
-    /// A key of another kind, or a damaged one.
+    /// The key is damaged or of another kind.
     #[error(
         "holds a private key, but none for ECDSA on P-256 (algorithm 13) or Ed25519 (15), or a damaged one; restore \
          it, or make another with `bailiwick keys generate`"
     )]
     NotUsable,
-    /// An algorithm that isn't supported.
+    /// The algorithm isn't supported.
     #[error("algorithm {0} is not signed with here; use 13 (ECDSA on P-256 with SHA-256) or 15 (Ed25519)")]
     Algorithm(u8),
     /// The system gave no random bytes.
@@ -101,15 +101,15 @@ pub enum KeyError {
     NoRandomness,
 }
 
-/// A zone's private key with what others see of it.
+/// A zone's private key, with its public parts.
 pub struct SigningKey {
     secret: Secret,
-    /// As it was made or read; what a file holds.
+    /// The key in PKCS#8, as it was made or read.
     pkcs8: Box<[u8]>,
     algorithm: Algorithm,
     tag: u16,
     dnskey: Box<[u8]>,
-    /// In tests: whether the system has no random bytes to sign with.
+    /// In tests: whether signing fails as if the system gave no random bytes.
     #[cfg(test)]
     fails: std::sync::atomic::AtomicBool,
 }
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_told_and_no_secret_is_shown() {
+    fn invalid_keys_give_an_error_and_the_debug_output_shows_no_secret() {
         assert_eq!(SigningKey::from_pem("").unwrap_err(), KeyError::NotPkcs8);
         let other = "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
         assert_eq!(SigningKey::from_pem(other).unwrap_err(), KeyError::NotPkcs8);

@@ -1,5 +1,5 @@
-//! Takes the state file, the keys and the time, returns a [`KeySet`]: the keys that sign a zone at that time, and those
-//! that its DNSKEY, CDS and CDNSKEY records show. Called by the snapshot.
+//! Takes the state file, the keys and the time, returns a [`KeySet`]: the keys that sign a zone at that time, and the
+//! keys in its DNSKEY, CDS and CDNSKEY records. Called by the snapshot.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use super::policy::{Cds, Policy};
 use super::state::{KeyState, Stage, State};
 use crate::protocol::name::{Name, NameRef};
 
-/// What a zone's keys are, as read: independent of the time.
+/// The keys of a zone as they were read from disk. They don't depend on the time.
 #[derive(Debug, Clone)]
 pub struct ZoneKeys {
     origin: Name,
     policy: Policy,
-    /// Every key but those removed before they were read.
+    /// All keys, except those that were removed before the files were read.
     held: Arc<[Held]>,
 }
 
@@ -30,7 +30,7 @@ struct Held {
 
 impl PartialEq for ZoneKeys {
     fn eq(&self, other: &Self) -> bool {
-        let same = |(one, other): (&Held, &Held)| one.state == other.state && one.key.dnskey() == other.key.dnskey();
+        let same = |(a, b): (&Held, &Held)| a.state == b.state && a.key.dnskey() == b.key.dnskey();
         (&self.origin, &self.policy, self.held.len()) == (&other.origin, &other.policy, other.held.len())
             && self.held.iter().zip(&*other.held).all(same)
     }
@@ -38,51 +38,53 @@ impl PartialEq for ZoneKeys {
 
 impl Eq for ZoneKeys {}
 
-/// What the apex's CDS and CDNSKEY RRsets hold now (RFC 7344, RFC 8078).
+/// The content of the CDS and CDNSKEY RRsets at the apex (RFC 7344, RFC 8078).
 #[derive(Debug, Clone)]
 pub enum CdsPolicy<'r> {
-    /// Neither exists.
+    /// Neither RRset exists.
     Off,
-    /// These keys' DS, never none: [`SigningKey::ds`] as CDS, [`SigningKey::dnskey`] as CDNSKEY.
+    /// One CDS ([`SigningKey::ds`]) and one CDNSKEY ([`SigningKey::dnskey`]) for each of these keys; never empty.
     Publish(Vec<&'r SigningKey>),
     /// [`super::key::CDS_DELETE`] and [`super::key::CDNSKEY_DELETE`].
     Delete,
 }
 
-/// What a key of a [`KeySet`] does.
+/// The role of a key in a [`KeySet`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// It signs the DNSKEY RRset alone and waits for its turn.
+    /// The key will replace the active key. It signs only the DNSKEY RRset.
     Published,
-    /// It signs the zone.
+    /// The key signs the whole zone.
     Active,
-    /// It signs the DNSKEY RRset alone, for those who cached its signatures or its DS.
+    /// The key signs only the DNSKEY RRset, for validators that cached its signatures or its DS.
     Retired,
 }
 
 type Member = (Role, Arc<SigningKey>);
 
-/// What a zone serves of its keys and signs with at one moment.
+/// The keys that a zone publishes and signs with at one moment.
 #[derive(Clone)]
 pub struct KeySet {
     origin: Name,
     keys: Vec<Member>,
-    /// Whether the parent is told of them, and which by their place in `keys`.
+    /// Whether CDS and CDNSKEY are published.
     cds: Cds,
+    /// The index in `keys` of the key whose CDS is published.
     reported: Option<usize>,
     dnskey_ttl: u32,
+    /// The times at which a key becomes ready or is removed.
     changes: Vec<Timestamp>,
     digest: String,
 }
 
 impl ZoneKeys {
-    /// Puts the keys to their states. `key_of` gives each key that isn't removed; a key that it hasn't is left out.
+    /// Pairs the states with their keys. `key_of` returns the key of a state; states without a key are left out.
     pub fn new(state: &State, policy: Policy, mut key_of: impl FnMut(&KeyState) -> Option<Arc<SigningKey>>) -> Self {
-        let held = state.keys.iter().filter_map(|one| Some(Held { state: one.clone(), key: key_of(one)? }));
+        let held = state.keys.iter().filter_map(|state| Some(Held { state: state.clone(), key: key_of(state)? }));
         Self { origin: state.zone.clone(), policy, held: held.collect() }
     }
 
-    /// One key that signs everything and always has: what tests of signing need of a state file.
+    /// The keys of a zone with a single key, which has always been active. For tests of signing.
     #[must_use]
     pub fn of_one(origin: Name, key: SigningKey) -> Self {
         let begun = Timestamp(0);
@@ -103,7 +105,7 @@ impl ZoneKeys {
         self.origin.as_ref()
     }
 
-    /// What the zone does with its keys at `now`.
+    /// The zone's key set at `now`.
     #[must_use]
     pub fn key_set(&self, now: Timestamp) -> KeySet {
         let live: Vec<&Held> = self.held.iter().filter(|held| !held.state.is_removed(now)).collect();
@@ -112,8 +114,8 @@ impl ZoneKeys {
             Stage::Active { .. } => Role::Active,
             Stage::Retired { .. } => Role::Retired,
         };
-        // The successor, as soon as nobody can have cached the keys without it; before that the active one. RFC 8078
-        // §3.1 has the first key of a zone told as soon as the parent may hold its DS.
+        // The CDS is that of the successor as soon as no cache can hold the keys without it, and before that of the
+        // active key. RFC 8078 §3.1: the CDS of a zone's first key is published as soon as the parent may hold its DS.
         let is_ready = |held: &&Held| held.state.ready <= now;
         let place = |wanted: Role| live.iter().position(|held| role(held) == wanted && is_ready(held));
         let reported = place(Role::Published).or_else(|| place(Role::Active));
@@ -137,7 +139,7 @@ impl ZoneKeys {
 }
 
 impl KeySet {
-    /// One key that signs everything and always has.
+    /// The key set of a zone with a single key, which has always been active.
     #[must_use]
     pub fn of_one(origin: Name, key: SigningKey) -> Self {
         ZoneKeys::of_one(origin, key).key_set(Timestamp(0))
@@ -149,13 +151,13 @@ impl KeySet {
         self.origin.as_ref()
     }
 
-    /// The zone's name as nodes tell it to one another: in small letters, however each of them writes it.
+    /// The zone's name as nodes write it to one another: always in lower case.
     #[must_use]
     pub fn zone_name(&self) -> String {
         self.origin.to_string().to_ascii_lowercase()
     }
 
-    /// The keys of the DNSKEY RRset: published, active, and retired ones until they are removed.
+    /// The keys of the DNSKEY RRset: published, active and retired keys, but not removed ones.
     pub fn dnskeys(&self) -> impl Iterator<Item = &SigningKey> {
         self.keys.iter().map(|(_, key)| &**key)
     }
@@ -170,18 +172,18 @@ impl KeySet {
         self.roles().filter(|(role, _)| *role == Role::Active).map(|(_, key)| key)
     }
 
-    /// The keys that sign the DNSKEY RRset: all of it, so that it can be believed by the DS of any.
+    /// The keys that sign the DNSKEY RRset: all keys in it, so that it validates by the DS of any key.
     pub fn dnskey_signers(&self) -> impl Iterator<Item = &SigningKey> {
         self.dnskeys()
     }
 
-    /// The TTL of the DNSKEY, CDS and CDNSKEY RRsets, in seconds: what the timeline waits out.
+    /// The TTL of the DNSKEY, CDS and CDNSKEY RRsets, in seconds. The timeline waits for this time to pass.
     #[must_use]
     pub fn dnskey_ttl(&self) -> u32 {
         self.dnskey_ttl
     }
 
-    /// What the parent is told.
+    /// The content of the CDS and CDNSKEY RRsets.
     #[must_use]
     pub fn cds(&self) -> CdsPolicy<'_> {
         match self.cds {
@@ -194,23 +196,24 @@ impl KeySet {
         }
     }
 
-    /// SHA-256 in hex over the zone, its keys' public halves, stages and times: equal on nodes that serve the same, and
-    /// nothing in it is secret.
+    /// A SHA-256 in hexadecimal digits over the zone's name and its keys' public parts, stages and times. Nodes that
+    /// serve the same keys have the same digest. It doesn't depend on secrets.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// When the passing of time alone next makes another key set of the same keys.
+    /// The next time at which the same keys give another key set.
     #[must_use]
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         self.changes.iter().copied().filter(|&change| change > now).min()
     }
 
-    /// Whether both serve and sign the same; what was signed by one needs no other signature under the other.
+    /// Whether both key sets publish the same records and sign with the same keys. Then signatures made with one key
+    /// set are valid with the other.
     #[must_use]
     pub fn signs_like(&self, other: &Self) -> bool {
-        let same = |(one, other): (&Member, &Member)| one.0 == other.0 && one.1.dnskey() == other.1.dnskey();
+        let same = |(a, b): (&Member, &Member)| a.0 == b.0 && a.1.dnskey() == b.1.dnskey();
         self.origin == other.origin
             && (self.cds, self.reported, self.dnskey_ttl) == (other.cds, other.reported, other.dnskey_ttl)
             && self.keys.len() == other.keys.len()
@@ -224,6 +227,7 @@ impl fmt::Debug for KeySet {
     }
 }
 
+/// The digest of a key set.
 fn digest(origin: &Name, live: &[&Held]) -> String {
     let mut hash = Context::new(&SHA256);
     let mut feed = |field: &[u8]| {

@@ -28,42 +28,42 @@ pub struct KeyState {
     pub file: String,
     /// The key tag.
     pub tag: u16,
-    /// The algorithm it signs with.
+    /// The key's algorithm.
     pub algorithm: Algorithm,
-    /// When it was added to the DNSKEY RRset.
+    /// When the key was added to the DNSKEY RRset.
     pub published: Timestamp,
-    /// The time from which the parent may have a DS of it. By then, no cache holds what was served before `published`.
+    /// The time from which the parent may have a DS of the key. By then, no cache holds a DNSKEY RRset without the key.
     pub ready: Timestamp,
-    /// What it does.
+    /// The key's stage.
     pub stage: Stage,
 }
 
-/// What a key does.
+/// The stage of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// It is in the DNSKEY RRset, and signs only that.
+    /// The key is in the DNSKEY RRset, and signs only this RRset.
     Published,
-    /// It signs the whole zone.
+    /// The key signs the whole zone.
     Active {
-        /// When it began to sign the zone.
+        /// When the key began to sign the zone.
         since: Timestamp,
     },
-    /// It is in the DNSKEY RRset, and signs only that, for validators that cached its signatures or its DS.
+    /// The key is in the DNSKEY RRset, and signs only this RRset, for validators that cached its signatures or its DS.
     Retired {
-        /// When it began to sign the zone.
+        /// When the key began to sign the zone.
         active: Timestamp,
-        /// When it stopped.
+        /// When the key stopped signing the zone.
         since: Timestamp,
-        /// When it is removed from the DNSKEY RRset.
+        /// When the key is removed from the DNSKEY RRset.
         remove: Timestamp,
     },
 }
 
-/// One thing wrong with a state file.
+/// One mistake in a state file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{pointer}: {message}")]
 pub struct StateError {
-    /// Where, as a JSON pointer.
+    /// The place, as a JSON pointer.
     pub pointer: String,
     /// What is wrong and how to mend it.
     pub message: String,
@@ -73,7 +73,7 @@ impl State {
     /// Reads a state file.
     ///
     /// # Errors
-    /// Everything wrong with it.
+    /// All mistakes in the file.
     pub fn parse(bytes: &[u8]) -> Result<Self, Vec<StateError>> {
         let file: StateFile =
             serde_json::from_slice(bytes).map_err(|error| vec![wrong("(document)", format!("{error}; {RESTORE}"))])?;
@@ -139,7 +139,7 @@ impl State {
     pub fn to_json(&self) -> String {
         let keys = self.keys.iter().map(Entry::from).collect();
         let file = StateFile { version: VERSION, zone: self.zone.to_string(), keys };
-        // Every value in it can be written as JSON.
+        // This can't fail: every value of a state file can be written as JSON.
         serde_json::to_string_pretty(&file).unwrap_or_default() + "\n"
     }
 
@@ -157,20 +157,22 @@ impl State {
 }
 
 impl KeyState {
-    /// Whether it has left the DNSKEY RRset for good.
+    /// Whether the key was removed from the DNSKEY RRset.
     #[must_use]
     pub fn is_removed(&self, now: Timestamp) -> bool {
         matches!(self.stage, Stage::Retired { remove, .. } if remove <= now)
     }
 }
 
+/// The advice in messages about a damaged state file.
 const RESTORE: &str = "restore the file from the node where `bailiwick keys` was last run";
 
+/// A mistake at a place of the file.
 fn wrong(pointer: impl Into<String>, message: impl Into<String>) -> StateError {
     StateError { pointer: pointer.into(), message: message.into() }
 }
 
-/// The file as it is written.
+/// The state file in JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StateFile {
@@ -179,6 +181,7 @@ struct StateFile {
     keys: Vec<Entry>,
 }
 
+/// A key in JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -196,6 +199,7 @@ struct Entry {
     remove: Option<Timestamp>,
 }
 
+/// The stage of a key in JSON.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Word {
@@ -275,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_round_trips() {
+    fn a_state_is_read_as_it_was_written() {
         let state = State::parse(GOOD.as_bytes()).unwrap();
         assert_eq!(State::parse(state.to_json().as_bytes()).unwrap(), state);
         assert_eq!(state.active().map(|key| key.tag), Some(2));

@@ -1,13 +1,14 @@
-//! What the kernel and the processor offer without a safe wrapper. So this is the one file with `unsafe`.
+//! System calls and processor instructions that have no safe wrapper. This is the only file with `unsafe`.
 //!
-//! - [`Batch`]: many datagrams by one system call. Takes a socket, returns packets with their senders, and sends the
-//!   responses back. Called by [`crate::net::udp`]. `recvmmsg` and `sendmmsg` have safe wrappers, but those copy
-//!   the senders' addresses out and in again, which costs more than a server has for an answer. Every header that is
-//!   handed to the kernel is built for that one call from slices this module owns, so no pointer outlives a borrow.
-//! - [`receive_file`] and [`passed_files`]: files that another process opened, which are this one's to close from then
-//!   on.
-//! - [`prefetch`] and [`with_huge_pages`]: hints about memory, which change no value. The memo and what it looks names
-//!   and addresses up in give them.
+//! - [`Batch`]: many datagrams with one system call. Takes a socket, returns packets with their senders, and sends the
+//!   responses. Called by [`crate::net::udp`]. `recvmmsg` and `sendmmsg` have safe wrappers, but these copy the
+//!   addresses of senders twice, which takes too much time per answer. All headers for the kernel are built for one
+//!   call from slices that this module owns, so no pointer outlives a borrow.
+//! - [`receive_file`] and [`passed_files`]: files that another process opened and handed over. This process closes
+//!   them.
+//! - [`prefetch`] and [`with_huge_pages`]: hints about memory, which change no value. Used by the memo and by the
+//!   tables
+//!   of names and addresses.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -22,16 +23,16 @@ use nix::libc::{
     socklen_t,
 };
 
-/// The most datagrams of one call. Between 32 and 128 it makes no difference.
+/// The most datagrams of one call. Numbers between 32 and 128 are equally fast.
 pub(crate) const SIZE: usize = 64;
-/// The same as the kernel wants it.
+/// [`SIZE`] in the type that the kernel takes.
 const COUNT: u32 = 64;
-/// The largest datagram.
+/// The largest datagram, in bytes.
 const LARGEST: usize = 65_535;
-/// From one packet's buffer to the next: three cache lines off a power of two, so that their beginnings don't fall on
-/// each other in the cache.
+/// The distance between the buffers of two packets: a power of two and three cache lines. With a power of two alone,
+/// the beginnings of all buffers would share the same lines of the cache.
 const STRIDE: usize = LARGEST + 1 + 3 * 64;
-/// What most responses fit into.
+/// The initial capacity of a response's buffer; most responses fit.
 const RESPONSE: usize = 2048;
 
 /// A sender's address as the kernel writes and reads it.
@@ -43,29 +44,30 @@ union Name {
     v6: sockaddr_in6,
 }
 
-/// The room of one control message with packet info.
+/// The buffer for one control message with packet info.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; 64]);
 
-/// One datagram besides its bytes.
+/// The lengths of one datagram's parts.
 #[derive(Clone, Copy)]
 struct Envelope {
+    /// The length of the packet.
     length: usize,
-    /// How much of the name the kernel wrote.
+    /// The length of the sender's address, as the kernel wrote it.
     name: socklen_t,
-    /// How much of the control message goes back with the response; 0: routing alone finds the source.
+    /// The length of the control message to send with the response. With 0 the kernel chooses the source address.
     control: usize,
 }
 
 /// A datagram of a batch.
 #[derive(Debug)]
 pub struct Datagram<'b> {
-    /// Its octets.
+    /// The datagram's octets.
     pub packet: &'b [u8],
-    /// Who sent it.
+    /// The sender's address.
     pub from: IpAddr,
-    /// What is sent back: nothing, if it stays empty.
+    /// The response. If it stays empty, nothing is sent.
     pub response: &'b mut Vec<u8>,
 }
 
@@ -76,13 +78,14 @@ pub(crate) struct Batch {
     controls: Box<[Control; SIZE]>,
     envelopes: [Envelope; SIZE],
     responses: Vec<Vec<u8>>,
-    /// How many datagrams the last call brought.
+    /// How many datagrams the last call received.
     received: usize,
 }
 
 impl Batch {
+    /// Empty buffers.
     pub(crate) fn new() -> Self {
-        // SAFETY: all bits zero is a value of each of the union's members.
+        // SAFETY: all bits zero are a valid value of each member of the union.
         let name: Name = unsafe { zeroed() };
         Self {
             packets: buffers(SIZE * STRIDE),
@@ -94,8 +97,8 @@ impl Batch {
         }
     }
 
-    /// Receives what has arrived, at most [`SIZE`] datagrams; with `wait` at least one, for as long as the socket's
-    /// timeout lets it.
+    /// Receives the datagrams that have arrived, at most [`SIZE`]. With `wait`, waits for the first one until the
+    /// socket's timeout.
     pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
         self.received = 0;
         let mut parts = [iovec { iov_base: null_mut(), iov_len: LARGEST }; SIZE];
@@ -123,16 +126,16 @@ impl Batch {
             *envelope = Envelope {
                 length: head.msg_len as usize,
                 name: head.msg_hdr.msg_namelen,
-                control: way_back(head.msg_hdr.msg_controllen as _, control),
+                control: info_for_response(head.msg_hdr.msg_controllen as _, control),
             };
         }
-        // What was sent last time isn't sent again.
+        // The responses of the last batch are cleared.
         self.responses[..count].iter_mut().for_each(Vec::clear);
         self.received = count;
         Ok(count)
     }
 
-    /// The datagrams that were received from whoever can be answered.
+    /// The received datagrams whose senders can be answered.
     pub(crate) fn datagrams(&mut self) -> impl Iterator<Item = Datagram<'_>> {
         let datagrams = self.packets.chunks_exact(STRIDE).zip(self.names.iter()).zip(&self.envelopes);
         datagrams.zip(&mut self.responses).take(self.received).filter_map(|(((packet, name), envelope), response)| {
@@ -141,8 +144,8 @@ impl Batch {
         })
     }
 
-    /// Sends the responses that aren't empty. What can't be sent is skipped; the number of those and the last error are
-    /// returned.
+    /// Sends the responses that aren't empty. Responses that can't be sent are skipped. Returns their number and the
+    /// last error.
     pub(crate) fn send(&mut self, socket: BorrowedFd<'_>) -> (usize, Option<io::Error>) {
         let mut parts = [iovec { iov_base: null_mut(), iov_len: 0 }; SIZE];
         let mut heads = heads();
@@ -174,7 +177,7 @@ impl Batch {
                 Err(_) => {
                     let error = io::Error::last_os_error();
                     if error.kind() != io::ErrorKind::Interrupted {
-                        // It is the first one's error: the others are tried without it.
+                        // The error is that of the first response, which is skipped.
                         (at, failed, last) = (at + 1, failed + 1, Some(error));
                     }
                 }
@@ -185,27 +188,30 @@ impl Batch {
     }
 }
 
-/// Zeroed octets that take memory only as far as they are written to: most datagrams are short, most batches too.
+/// Zeroed octets. Without huge pages, only pages that were written to take memory. Most datagrams and batches are
+/// short.
 fn buffers(length: usize) -> Vec<u8> {
     let buffers = vec![0; length];
     advise(&buffers, libc::MADV_NOHUGEPAGE);
     buffers
 }
 
+/// Empty headers.
 fn heads() -> [mmsghdr; SIZE] {
     // SAFETY: null pointers, zero lengths and no flags are a header.
     unsafe { zeroed() }
 }
 
+/// The size of a type, for the kernel.
 #[allow(clippy::cast_possible_truncation)] // at most 28
 const fn length_of<T>() -> socklen_t {
     size_of::<T>() as socklen_t
 }
 
-/// The sender; `None` if nobody could answer it, as it has no port.
+/// The sender's address; `None` if its port is 0, so that it can't be answered.
 fn address_of(name: &Name, length: socklen_t) -> Option<IpAddr> {
-    // SAFETY: the name was zeroed at first and is only ever written by the kernel; all bits are a value of each member.
-    // Which of them was written is told by the family, that all begin with, and the length.
+    // SAFETY: the name was zeroed and then written only by the kernel, and any bits are a valid value of each member.
+    // All members begin with the family. Family and length tell which member was written.
     unsafe {
         match i32::from(name.family) {
             AF_INET if length >= length_of::<sockaddr_in>() && name.v4.sin_port != 0 => {
@@ -219,12 +225,12 @@ fn address_of(name: &Name, length: socklen_t) -> Option<IpAddr> {
     }
 }
 
-/// Makes of the packet info that came with a datagram, in the first `length` octets of `control`, what goes back with
-/// its response, and returns its length: the source is the local address that was asked (RFC 3542 §6.1 for IPv6,
-/// Linux's `IP_PKTINFO` for IPv4).
-fn way_back(length: usize, control: &mut Control) -> usize {
+/// Turns the packet info that was received with a datagram into the packet info for its response, so that the response
+/// is sent from the address that the datagram was sent to (RFC 3542 §6.1 for IPv6, Linux's `IP_PKTINFO` for IPv4). The
+/// packet info is in the first `length` octets of `control`. Returns its length.
+fn info_for_response(length: usize, control: &mut Control) -> usize {
     let [mut head, ..] = heads();
-    // Made of the borrow itself, as nothing else may write to what is borrowed.
+    // The pointer is made from the exclusive borrow, so that writing through it is allowed.
     head.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
     head.msg_hdr.msg_controllen = length.min(control.0.len()) as _;
     // SAFETY: the kernel wrote `length` octets of well-formed control messages to `control`, which `head` points at;
@@ -239,13 +245,13 @@ fn way_back(length: usize, control: &mut Control) -> usize {
         match ((*first).cmsg_level, (*first).cmsg_type) {
             (IPPROTO_IP, IP_PKTINFO) => {
                 let info = data.cast::<in_pktinfo>();
-                // Routing finds the interface; the source is the address the datagram reached.
+                // The kernel's routing chooses the interface; only the source address is set.
                 (*info).ipi_ifindex = 0;
                 space::<in_pktinfo>()
             }
             (IPPROTO_IPV6, IPV6_PKTINFO) => {
                 let info = data.cast::<in6_pktinfo>();
-                // Routing does here, too, but for an address that means something on its link alone.
+                // The same, except for a link-local address, which is valid on its own interface only.
                 if !Ipv6Addr::from((*info).ipi6_addr.s6_addr).is_unicast_link_local() {
                     (*info).ipi6_ifindex = 0;
                 }
@@ -256,15 +262,14 @@ fn way_back(length: usize, control: &mut Control) -> usize {
     }
 }
 
-/// The length of a control message of this data, with what aligns it.
+/// The length of a control message with this data and its padding.
 #[allow(clippy::cast_possible_truncation)] // at most 20
 fn space<T>() -> usize {
-    // SAFETY: it only counts.
+    // SAFETY: the macro only computes a length.
     unsafe { libc::CMSG_SPACE(size_of::<T>() as u32) as usize }
 }
 
-/// Has the cache lines of a value loaded without waiting for them. Where the processor has no such instruction this
-/// does nothing.
+/// Starts to load the cache lines of a value, without waiting. Does nothing on processors without such an instruction.
 #[inline]
 pub(crate) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
@@ -278,25 +283,25 @@ pub(crate) fn prefetch<T>(value: &T) {
     let _ = value;
 }
 
-/// A vector with room for `count` values in huge pages, where the system has them to give: a table that is read all
-/// over would else wait for the translation of addresses more than for the memory.
+/// A vector with room for `count` values, in huge pages if the system has some. A large table that is read at random
+/// places would otherwise wait longer for the translation of addresses than for the memory.
 pub(crate) fn with_huge_pages<T>(count: usize) -> Vec<T> {
     let values = Vec::with_capacity(count);
     advise(&values, libc::MADV_HUGEPAGE);
     values
 }
 
-/// Tells the system how the whole pages of a vector's allocation are used. It may refuse.
+/// Tells the system how the pages of a vector's allocation are used. The system may ignore that.
 fn advise<T>(values: &Vec<T>, advice: i32) {
     /// The size and alignment of a page.
     const PAGE: usize = 4096;
     let start = values.as_ptr().addr().next_multiple_of(PAGE);
     let length = (values.as_ptr().addr() + values.capacity() * size_of::<T>()).saturating_sub(start) / PAGE * PAGE;
-    // SAFETY: whole pages within the vector's own allocation, about which either is but advice: no value changes.
+    // SAFETY: these are whole pages within the vector's own allocation, and both kinds of advice change no value.
     unsafe { libc::madvise(std::ptr::without_provenance_mut(start), length, advice) };
 }
 
-/// The same values in huge pages, if there are enough of them to matter.
+/// Moves values to huge pages, if they are large enough for that to matter.
 pub(crate) fn in_huge_pages<T>(values: Vec<T>) -> Vec<T> {
     /// Half a huge page.
     const ENOUGH: usize = 1 << 20;
@@ -308,11 +313,11 @@ pub(crate) fn in_huge_pages<T>(values: Vec<T>) -> Vec<T> {
     moved
 }
 
-/// Gives freed memory back to the system that the allocator keeps for later: what reading and compiling a large zone
-/// took, in small pieces between those that stay, isn't given back by itself.
+/// Returns freed memory to the system that the allocator keeps. Reading and compiling a large zone frees many small
+/// pieces between others that stay, which the allocator doesn't return by itself.
 pub(crate) fn give_back_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: it only looks through the allocator's own free lists, under its own locks.
+    // SAFETY: the function only works on the allocator's own free lists, under the allocator's locks.
     unsafe {
         libc::malloc_trim(0);
     }
@@ -321,7 +326,7 @@ pub(crate) fn give_back_memory() {
 /// The first file that systemd passes (`sd_listen_fds(3)`).
 const FIRST_PASSED: i32 = 3;
 
-/// The files that systemd passes. Called once, before anything else is opened that could have their numbers.
+/// The files that systemd passes. Called once, before this process opens files, which could get the same numbers.
 pub(crate) fn passed_files(count: u16) -> impl Iterator<Item = io::Result<OwnedFd>> {
     (FIRST_PASSED..FIRST_PASSED + i32::from(count)).map(|number| {
         // SAFETY: asking for a number's flags and setting them touches nothing else; it fails where no file has the
@@ -345,7 +350,7 @@ pub(crate) fn receive_file(socket: BorrowedFd<'_>) -> io::Result<(u8, Option<Own
     for message in received.cmsgs()? {
         if let ControlMessageOwned::ScmRights(numbers) = message {
             for number in numbers {
-                // SAFETY: the kernel has just opened this number for the message's receiver, who is nobody else.
+                // SAFETY: the kernel has just opened this file for the receiver of the message, which is this process.
                 file = Some(unsafe { OwnedFd::from_raw_fd(number) });
             }
         }
@@ -370,21 +375,21 @@ mod tests {
     }
 
     #[test]
-    fn the_source_goes_back_and_the_interface_only_with_an_address_of_one_link() {
+    fn the_response_gets_the_local_address_and_only_link_local_addresses_keep_their_interface() {
         let head = size_of::<libc::cmsghdr>();
         let interface = 7_u32.to_ne_bytes();
         let v4 = [&interface[..], &[192, 0, 2, 1], &[192, 0, 2, 2]].concat();
         let (length, mut info) = control(IPPROTO_IP, IP_PKTINFO, &v4);
-        assert_eq!(way_back(length, &mut info), length);
+        assert_eq!(info_for_response(length, &mut info), length);
         assert_eq!(info.0[head..head + 12], *[&[0; 4][..], &v4[4..]].concat());
 
         for (address, kept) in [("2001:db8::1", [0; 4]), ("::ffff:192.0.2.1", [0; 4]), ("fe80::1", interface)] {
             let address = address.parse::<Ipv6Addr>().unwrap().octets();
             let (length, mut info) = control(IPPROTO_IPV6, IPV6_PKTINFO, &[&address[..], &interface].concat());
-            assert_eq!(way_back(length, &mut info), length);
+            assert_eq!(info_for_response(length, &mut info), length);
             assert_eq!(info.0[head..head + 20], *[&address[..], &kept].concat());
         }
         let (length, mut other) = control(libc::SOL_SOCKET, 1, &[1; 8]);
-        assert_eq!((way_back(length, &mut other), way_back(0, &mut other)), (0, 0));
+        assert_eq!((info_for_response(length, &mut other), info_for_response(0, &mut other)), (0, 0));
     }
 }

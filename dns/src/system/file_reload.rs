@@ -1,9 +1,9 @@
 //! Reloads files that may be replaced while the server runs and aren't part of a snapshot: certificates, keys and
-//! tokens. Takes changes on disk or a SIGHUP, calls [`Renew::renew`] and raises alarms. Started by `serve`.
+//! tokens. When a file changes on disk or a SIGHUP arrives, calls [`Renew::renew`] and logs errors. Started by `serve`.
 //!
-//! There are few such files, and they change a few times a year. So they are checked every second instead of being
-//! watched, which notices every way to replace them on every file system. They are read once they haven't changed
-//! between two checks, because certificate and key are two files.
+//! There are few such files, and they change a few times a year. So they are checked every second; this notices all
+//! ways of replacing a file, on every file system. Changed files are read after two checks have found the same state,
+//! because a certificate and its key are two files that change one after the other.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,56 +19,56 @@ use tracing::{error, info};
 use crate::system::files::{Fault, Stamp};
 use crate::system::tasks::{Pulse, Tasks};
 
-/// How often files are looked at.
-const LOOK: Duration = Duration::from_secs(1);
-/// A look that takes longer than that is stuck.
+/// The time between two checks.
+const CHECK: Duration = Duration::from_secs(1);
+/// A check that takes longer counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Something made from files that can be made anew.
+/// A value that is made from files and can be made again.
 pub(crate) trait Renew: Send + Sync {
     /// The files.
     fn files(&self) -> Vec<PathBuf>;
 
-    /// Reads them again. What was made before stays in service when they are no good.
+    /// Reads the files and makes the value again. If the files are invalid, the last value stays in service.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The mistakes in the files.
     fn renew(&self) -> Result<(), Vec<Fault>>;
 
-    /// When what is in service expires, if it does.
+    /// When the value in service expires, if it does.
     fn expires(&self) -> Option<Timestamp> {
         None
     }
 }
 
-/// The thread that looks; it stops when this is dropped.
+/// The thread that checks the files. It stops when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Renewal {
     now: SyncSender<()>,
     files: Vec<Arc<FileHealth>>,
 }
 
-/// Whether the files that make one thing are good, and until when.
+/// Whether the files of one value are valid, and when the value expires.
 #[derive(Debug)]
 pub(crate) struct FileHealth {
-    /// Its files, with commas between.
+    /// The files, joined by commas.
     pub files: String,
     failing: AtomicBool,
-    /// In milliseconds; [`NEVER`] for what doesn't expire.
+    /// When the value in service expires, in milliseconds; [`NEVER`] if it doesn't expire.
     expires: AtomicI64,
 }
 
-/// No time at which it expires.
+/// The time for values that don't expire.
 const NEVER: i64 = i64::MAX;
 
 impl FileHealth {
-    /// Whether its files were no good when they were last read, and what was made before is in service.
+    /// Whether the files were invalid when they were last read, so that an older value is in service.
     #[must_use]
     pub(crate) fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
     }
 
-    /// When what is in service expires, if it does.
+    /// When the value in service expires, if it does.
     #[must_use]
     pub(crate) fn expires(&self) -> Option<Timestamp> {
         Some(self.expires.load(Ordering::Relaxed)).filter(|at| *at != NEVER).map(Timestamp)
@@ -80,85 +80,87 @@ impl FileHealth {
 }
 
 impl Renewal {
-    /// Looks after `all`; `tasks` learns of it.
+    /// Starts the thread that checks the files of all these values. `tasks` watches over the thread.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system can't start a thread.
     pub(crate) fn start(all: Vec<Arc<dyn Renew>>, tasks: &Tasks) -> io::Result<Self> {
-        let (now, asked) = mpsc::sync_channel(1);
+        let (now, reload_requests) = mpsc::sync_channel(1);
         let watched: Vec<Watched> = all.into_iter().map(Watched::new).collect();
-        let files = watched.iter().map(|one| Arc::clone(&one.files)).collect();
+        let files = watched.iter().map(|watched| Arc::clone(&watched.files)).collect();
         if !watched.is_empty() {
             let pulse = tasks.beating("certificates", false, PATIENCE);
             let thread = std::thread::Builder::new().name("certificates".to_owned());
-            thread.spawn(move || look_after(watched, &asked, &pulse))?;
+            thread.spawn(move || check_all(watched, &reload_requests, &pulse))?;
         }
         Ok(Self { now, files })
     }
 
-    /// The state of each of them. It changes as long as the server runs.
+    /// The state of each value's files. The states change while the server runs.
     #[must_use]
     pub(crate) fn files(&self) -> Vec<Arc<FileHealth>> {
         self.files.clone()
     }
 
-    /// Reads everything again, changed or not.
+    /// Reads all files again, whether they have changed or not.
     pub(crate) fn reload(&self) {
-        // Full means that it is about to.
+        // If the channel is full, a reload is requested already.
         let _ = self.now.try_send(());
     }
 }
 
-/// Looks until nobody wants it any more. Files may lie on a disk that hangs, so this is a thread of its own, and one
-/// fault ends nothing.
-fn look_after(mut watched: Vec<Watched>, asked: &Receiver<()>, pulse: &Pulse) {
+/// Checks the files until the [`Renewal`] is dropped. This is a thread of its own, because a disk may hang. A panic in
+/// one check doesn't end the thread.
+fn check_all(mut watched: Vec<Watched>, reload_requests: &Receiver<()>, pulse: &Pulse) {
     loop {
-        let everything = match asked.recv_timeout(LOOK) {
+        let is_reload = match reload_requests.recv_timeout(CHECK) {
             Ok(()) => true,
             Err(RecvTimeoutError::Timeout) => false,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        for one in &mut watched {
-            if catch_unwind(AssertUnwindSafe(|| one.look(everything))).is_err() {
+        for value in &mut watched {
+            if catch_unwind(AssertUnwindSafe(|| value.check(is_reload))).is_err() {
                 pulse.panicked();
-                one.files.failing.store(true, Ordering::Relaxed);
+                value.files.failing.store(true, Ordering::Relaxed);
             }
         }
         pulse.beat();
     }
 }
 
+/// A value with the state of its files.
 struct Watched {
-    what: Arc<dyn Renew>,
+    value: Arc<dyn Renew>,
     files: Arc<FileHealth>,
-    /// How the files looked when they were last read.
+    /// The stamps of the files when they were last read.
     read: Vec<Stamp>,
-    /// How they looked last time.
+    /// The stamps of the files at the last check.
     seen: Vec<Stamp>,
 }
 
 impl Watched {
-    fn new(what: Arc<dyn Renew>) -> Self {
-        let files = what.files();
+    fn new(value: Arc<dyn Renew>) -> Self {
+        let files = value.files();
         let seen = stamps(&files);
         let files = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(",");
         let files = FileHealth { files, failing: AtomicBool::new(false), expires: AtomicI64::new(NEVER) };
-        files.note_expiry(what.expires());
-        Self { what, files: Arc::new(files), read: seen.clone(), seen }
+        files.note_expiry(value.expires());
+        Self { value, files: Arc::new(files), read: seen.clone(), seen }
     }
 
-    /// Reads the files if they have changed and then stayed the same, or in any case.
-    fn look(&mut self, in_any_case: bool) {
-        let now = stamps(&self.what.files());
-        let settled = now == self.seen && now != self.read;
+    /// Reads the files if they have changed since they were read, but not since the last check. With `is_reload` the
+    /// files are read in any case.
+    fn check(&mut self, is_reload: bool) {
+        let now = stamps(&self.value.files());
+        let has_settled = now == self.seen && now != self.read;
         self.seen.clone_from(&now);
-        if !settled && !in_any_case {
+        if !has_settled && !is_reload {
             return;
         }
         self.read = now;
-        let renewed = self.what.renew();
+        let renewed = self.value.renew();
         self.files.failing.store(renewed.is_err(), Ordering::Relaxed);
-        self.files.note_expiry(self.what.expires());
+        self.files.note_expiry(self.value.expires());
         match renewed {
             Ok(()) => info!(files = self.files.files, "read again"),
             Err(faults) => {
@@ -170,6 +172,7 @@ impl Watched {
     }
 }
 
+/// The stamps of the files now.
 fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
     files.iter().map(|file| Stamp::of(file)).collect()
 }
@@ -180,6 +183,7 @@ mod tests {
 
     use super::*;
 
+    /// A value made from one file, which counts how many times it was renewed.
     struct Counted(PathBuf, AtomicUsize);
 
     impl Renew for Counted {
@@ -195,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_read_once_it_has_settled() {
+    fn a_changed_file_is_read_once_after_two_checks_found_the_same_state() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         std::fs::write(&file, "one").unwrap();
@@ -203,21 +207,21 @@ mod tests {
         let mut watched = Watched::new(Arc::clone(&counted) as _);
         let files = Arc::clone(&watched.files);
         assert_eq!(files.files, file.display().to_string());
-        let mut after_looking = |times: usize, in_any_case| {
-            (0..times).for_each(|_| watched.look(in_any_case));
+        let mut renewals_after = |checks: usize, is_reload| {
+            (0..checks).for_each(|_| watched.check(is_reload));
             counted.1.load(Ordering::Relaxed)
         };
-        assert_eq!(after_looking(3, false), 0);
+        assert_eq!(renewals_after(3, false), 0);
         std::fs::write(&file, "another").unwrap();
-        assert_eq!(after_looking(1, false), 0, "it may still be written to");
-        assert_eq!(after_looking(1, false), 1);
-        assert_eq!(after_looking(3, false), 1, "once");
-        assert_eq!(after_looking(1, true), 2, "SIGHUP");
+        assert_eq!(renewals_after(1, false), 0, "the file may still be written to");
+        assert_eq!(renewals_after(1, false), 1);
+        assert_eq!(renewals_after(3, false), 1, "an unchanged file isn't read again");
+        assert_eq!(renewals_after(1, true), 2, "a reload reads unchanged files too");
         std::fs::rename(&file, directory.path().join("away")).unwrap();
-        assert_eq!(after_looking(2, false), 3);
+        assert_eq!(renewals_after(2, false), 3);
         assert!(files.is_failing());
         std::fs::rename(directory.path().join("away"), &file).unwrap();
-        assert_eq!(after_looking(2, false), 4);
+        assert_eq!(renewals_after(2, false), 4);
         assert!(!files.is_failing());
     }
 }

@@ -1,8 +1,8 @@
-//! The program's long-lived tasks. Takes their heartbeats and panics, returns which of them is late or down. Read by
-//! `/healthz`, `/metrics` and the service manager's watchdog.
+//! Watches over the program's long-lived tasks. Takes their heartbeats and panics, returns the tasks that are late or
+//! down. Read by `/healthz`, `/metrics` and the service manager's watchdog.
 //!
-//! No task may end or stall in silence. One that panics goes on or is started again after a pause; one that
-//! makes no turn for longer than its patience, or waits for its restart, is named by [`Tasks::troubles`].
+//! No task may end or stall unnoticed. A task that panics continues or is started again after a pause. A task that
+//! makes no turn for longer than its patience, or waits for its restart, is returned by [`Tasks::troubles`].
 
 #[cfg(test)]
 mod tests;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tracing::error;
 
-/// The pause before a task that panicked goes on; it doubles with every panic in a row.
+/// The pause before a task that panicked is started again. The pause doubles with every panic in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -30,28 +30,29 @@ pub struct Tasks {
     all: Mutex<Vec<Arc<Task>>>,
 }
 
+/// The state of one task.
 #[derive(Debug)]
 struct Task {
     name: String,
-    /// Whether the server is of no use without it.
+    /// Whether the server can't serve without this task.
     is_vital: bool,
-    /// How long it may make no turn; `None` for one that waits for clients and may do so for ever.
+    /// The longest time between two turns; `None` for a task that may wait for clients for ever.
     patience: Option<Duration>,
-    /// Its last turn, in milliseconds since `begun`.
+    /// The time of the last turn, in milliseconds since `begun`.
     last: AtomicU64,
     is_down: AtomicBool,
     panics: AtomicU64,
     begun: Instant,
 }
 
-/// A task that isn't as it should be.
+/// A task that is late or down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     /// The task.
     pub task: String,
-    /// Whether the server is of no use without it.
+    /// Whether the server can't serve without this task.
     pub is_vital: bool,
-    /// For how long it has made no turn; `None`: it is down and waits for its restart.
+    /// The time since the task's last turn; `None` if the task is down and waits for its restart.
     pub silent: Option<Duration>,
 }
 
@@ -69,9 +70,9 @@ impl fmt::Display for Trouble {
 pub struct TaskHealth {
     /// The task.
     pub task: String,
-    /// Whether it is late or down.
+    /// Whether the task is late or down.
     pub is_in_trouble: bool,
-    /// How many times it panicked or ended, and went on.
+    /// How many times the task panicked or failed, and was started again.
     pub panics: u64,
 }
 
@@ -82,7 +83,7 @@ impl Default for Tasks {
 }
 
 impl Tasks {
-    /// Adds a task that makes a turn at least every `patience`. The server is of no use without a vital one.
+    /// Adds a task that makes a turn at least every `patience`. A task is vital if the server can't serve without it.
     pub fn beating(&self, name: impl Into<String>, is_vital: bool, patience: Duration) -> Pulse {
         self.add(name.into(), is_vital, Some(patience))
     }
@@ -112,13 +113,13 @@ impl Tasks {
         self.troubles_after(self.begun.elapsed())
     }
 
-    /// The vital ones of them.
+    /// The vital tasks that are late or down.
     #[must_use]
     pub fn vital_troubles(&self) -> Vec<Trouble> {
         self.troubles().into_iter().filter(|trouble| trouble.is_vital).collect()
     }
 
-    /// The tasks that are late or down when that much time has passed since the start.
+    /// The tasks that are late or down at a time since the start.
     fn troubles_after(&self, passed: Duration) -> Vec<Trouble> {
         self.all().iter().filter_map(|task| task.trouble(passed)).collect()
     }
@@ -154,22 +155,22 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A task's way to tell that it lives.
+/// Held by a task, to report that it is alive.
 #[derive(Debug, Clone)]
 pub struct Pulse(Arc<Task>);
 
 impl Pulse {
-    /// A turn was made.
+    /// Reports a turn.
     pub fn beat(&self) {
         self.0.last.store(millis(self.0.begun.elapsed()), Ordering::Relaxed);
     }
 
-    /// The task panicked, or ended when it shouldn't have.
+    /// Reports that the task panicked or failed.
     pub fn panicked(&self) {
         self.0.panics.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether it is down: it ended and waits for its restart.
+    /// Reports that the task is down and waits for its restart, or is running again.
     pub fn set_down(&self, is_down: bool) {
         self.0.is_down.store(is_down, Ordering::Relaxed);
     }
@@ -187,17 +188,17 @@ impl Backoff {
         pause
     }
 
-    /// All is well again.
+    /// Begins with the first pause again.
     pub(crate) fn reset(&mut self) {
         self.0 = 0;
     }
 }
 
-/// What a future that panicked gives. What went wrong was logged by the panic hook.
+/// The error of a future that panicked. The panic hook has logged the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Panicked;
 
-/// Runs a future whose panics end nothing but itself.
+/// Runs a future. If it panics, only this future ends.
 pub(crate) async fn unwinding<F: Future>(future: F) -> Result<F::Output, Panicked> {
     let mut future = pin!(future);
     poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
@@ -207,17 +208,16 @@ pub(crate) async fn unwinding<F: Future>(future: F) -> Result<F::Output, Panicke
     .await
 }
 
-/// Whether a task that returned was to end.
+/// Why a task returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// It was told to.
+    /// The task was asked to end.
     AsTold,
-    /// Something failed, which it has logged.
+    /// The task failed, and has logged the reason.
     Failed,
 }
 
-/// Runs a task that is to go on until it is told to end: after a panic or a failure it is made again, after a pause
-/// that grows.
+/// Runs a task until it is asked to end. After a panic or a failure the task is started again, after a growing pause.
 pub(crate) async fn supervise<F: Future<Output = Ended>>(pulse: Pulse, mut make: impl FnMut() -> F) {
     let mut backoff = Backoff::default();
     loop {
@@ -227,7 +227,7 @@ pub(crate) async fn supervise<F: Future<Output = Ended>>(pulse: Pulse, mut make:
         }
         pulse.panicked();
         pulse.set_down(true);
-        // One that ran for long failed for another reason.
+        // If the task ran for a long time, this isn't a failure in a row.
         if begun.elapsed() > LONGEST_PAUSE {
             backoff.reset();
         }
