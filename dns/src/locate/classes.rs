@@ -2,9 +2,9 @@
 //! service the ranges of addresses by [`ClassId`], with exact scopes. `snapshot` builds them at load, and looks them up
 //! for each query.
 //!
-//! Two clients are of one class of a service if `steer` ranks its regions alike for them, whatever the health. An IPv6
-//! address that carries an IPv4 address (v4-mapped, NAT64, 6to4, Teredo) is located by that IPv4 address, unless
-//! `networks` has a prefix with the IPv6 address.
+//! Two clients are in the same class of a service if `steer` ranks its regions in the same way for both. Health doesn't
+//! matter. An IPv6 address that carries an IPv4 address (v4-mapped, NAT64, 6to4, Teredo) is located by that IPv4
+//! address, unless a prefix of `networks` contains the IPv6 address.
 
 #[cfg(test)]
 mod tests;
@@ -21,25 +21,27 @@ use ipnet::IpNet;
 use crate::locate::geoip::{Place, Places};
 use crate::locate::ranges::{Bits, Borders, Builder, Ranges};
 
-/// A class of clients of one service: its position among that service's rankings.
+/// A class of one service's clients: the index of its ranking among the service's rankings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ClassId(pub u32);
 
 impl ClassId {
-    /// The position as an array index.
+    /// The index as a `usize`.
     #[must_use]
     pub(crate) fn get(self) -> usize {
         self.0 as usize
     }
 }
 
-/// How many bits of a carried IPv4 address have to be known, so that a client is located by it.
+/// A client is located by a carried IPv4 address only if at least this many bits of that address are known.
 const ENOUGH_BITS: u8 = 24;
 
-/// A block of IPv6 addresses that carry IPv4 ones.
+/// A block of IPv6 addresses that carry IPv4 addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Carrier {
+    /// The first address of the block.
     first: u128,
+    /// The length of the block's prefix.
     length: u8,
     /// The bit of the IPv6 address at which the IPv4 address begins.
     at: u8,
@@ -56,10 +58,10 @@ const CARRIERS: [Carrier; 4] = [
     Carrier { first: 0x2002 << 112, length: 16, at: 16, flipped: false },
 ];
 
-/// The position of v4-mapped addresses among [`CARRIERS`].
+/// The index of v4-mapped addresses in [`CARRIERS`].
 const MAPPED: usize = 0;
 
-/// Values from here on stand for [`CARRIERS`] in ranges of IPv6 addresses.
+/// In ranges of IPv6 addresses, values from this one on mean [`CARRIERS`].
 #[allow(clippy::cast_possible_truncation)] // 4
 const FIRST_CARRIER: u32 = u32::MAX - CARRIERS.len() as u32;
 
@@ -76,7 +78,7 @@ impl Carrier {
         CARRIERS.get(value.checked_sub(FIRST_CARRIER)? as usize).copied()
     }
 
-    /// The IPv4 address inside.
+    /// The IPv4 address that an address of the block carries.
     #[allow(clippy::cast_possible_truncation)] // the low 32 bits are meant
     fn inside(self, address: u128) -> u32 {
         let bits = (address >> (128 - 32 - self.at)) as u32;
@@ -93,20 +95,20 @@ pub(crate) fn carried(address: IpAddr) -> Option<Ipv4Addr> {
     Carrier::of(outer).map(|carrier| Ipv4Addr::from_bits(carrier.inside(outer)))
 }
 
-/// The network of a client, which moves as a whole when clients are moved because of load: the /24 of an IPv4 address,
-/// the /48 of an IPv6 address. An address that carries an IPv4 one is in the network of that.
+/// The network of a client: the /24 of an IPv4 address, the /48 of an IPv6 address. An address that carries an IPv4
+/// address is in the network of that IPv4 address. All clients of a network are moved together because of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Network {
     /// The bits of the prefix.
     pub prefix: u64,
-    /// How many they are.
+    /// The number of bits of the prefix.
     pub length: u8,
-    /// How many bits of the address they are: an answer by network applies to no shorter prefix around it.
+    /// How many bits of the client's address decide the network. An answer applies to no shorter prefix.
     pub scope: u8,
 }
 
 impl Network {
-    /// How many bits of an IPv6 address are those of its network.
+    /// The length of the prefix of an IPv6 network.
     const V6: u8 = 48;
 
     fn v6(address: u128) -> Self {
@@ -115,15 +117,15 @@ impl Network {
         Self { prefix, length: Self::V6, scope: Self::V6 }
     }
 
-    /// The network of an IPv4 address that begins after so many bits.
+    /// The network of an IPv4 address that begins after `before` bits of the client's address.
     fn v4(address: u32, before: u8) -> Self {
         let prefix = u64::from(address >> (32 - ENOUGH_BITS));
         Self { prefix, length: ENOUGH_BITS, scope: before + ENOUGH_BITS }
     }
 }
 
-/// The client at an address, as `steer` takes it. Has what the GeoIP database says of the address, or of the IPv4
-/// address that it carries.
+/// The client at an address, for `steer`. Its country and location are those in the GeoIP database for the address, or
+/// for the IPv4 address that it carries.
 #[must_use]
 pub(crate) fn client_at(table: &Table, places: &Places, address: IpAddr) -> Client {
     let named = |address: &IpAddr| table.network_of(*address).is_some();
@@ -138,14 +140,15 @@ pub(crate) fn client_at(table: &Table, places: &Places, address: IpAddr) -> Clie
     Client { tenant: None, address: Some(address), country, location }
 }
 
-/// The standing of the client at each address, for all services of one table. Where the table's `networks` and the
-/// GeoIP database differ, `networks` count.
+/// The standing of the client at each address, for all services of one table. If the table's `networks` and the GeoIP
+/// database differ, `networks` count.
 #[derive(Debug)]
 pub(crate) struct Standings {
+    /// The index in `standings` of each IPv4 address.
     v4: Ranges<u32>,
-    /// Values from [`FIRST_CARRIER`] on stand for blocks whose addresses carry IPv4 ones.
+    /// The same for IPv6 addresses. Values from [`FIRST_CARRIER`] on mean blocks whose addresses carry IPv4 addresses.
     v6: Ranges<u128>,
-    /// By the ranges' values; the first is that of a client nobody can place.
+    /// The different standings. The first is that of a client whose place isn't known.
     standings: Vec<Standing>,
 }
 
@@ -165,10 +168,10 @@ impl Standings {
     }
 }
 
-/// The standing of a client nobody can place: that of the database's place number 0.
+/// The index of the standing of a client whose place isn't known.
 const UNKNOWN: usize = 0;
 
-/// The value of addresses that `networks` says nothing of.
+/// The value of addresses that aren't in `networks`.
 const TRANSPARENT: u32 = u32::MAX;
 
 /// Makes ranges of standings from the table's `networks`.
@@ -205,7 +208,7 @@ impl Networks<'_> {
         })
     }
 
-    /// The number of the standing that `networks` gives an address.
+    /// The index of the standing of an address in `networks`; `None` for other addresses.
     fn standing_at(&mut self, address: IpAddr) -> Option<u32> {
         let place = self.table.network_of(address)?;
         let next = u32::try_from(self.standings.len()).ok()?;
@@ -216,12 +219,12 @@ impl Networks<'_> {
     }
 }
 
-/// The blocks of IPv6 addresses that carry IPv4 ones: the first address of each, and its length.
+/// The blocks of IPv6 addresses that carry IPv4 addresses: the first address and the prefix length of each.
 pub(super) fn carriers() -> impl Iterator<Item = (u128, u8)> {
     CARRIERS.iter().map(|carrier| (carrier.first, carrier.length))
 }
 
-/// The addresses at which the value can change: the first address of each prefix, and the one after its last.
+/// The addresses at which the value can change: the first address of each prefix, and the first address after it.
 pub(super) fn edges<A: Bits>(prefixes: impl Iterator<Item = (A, u8)>) -> Vec<A> {
     let mut edges = vec![A::ZERO];
     for (first, length) in prefixes {
@@ -233,6 +236,7 @@ pub(super) fn edges<A: Bits>(prefixes: impl Iterator<Item = (A, u8)>) -> Vec<A> 
     edges
 }
 
+/// The ranges between edges, each with the value of its first address.
 fn ranges<A: Bits>(edges: Vec<A>, mut value: impl FnMut(A) -> Option<u32>) -> Ranges<A> {
     let mut built = Builder::new(TRANSPARENT);
     for start in edges {
@@ -244,7 +248,7 @@ fn ranges<A: Bits>(edges: Vec<A>, mut value: impl FnMut(A) -> Option<u32>) -> Ra
 /// The classes of one service's clients, by address.
 #[derive(Debug)]
 pub(crate) struct Classes {
-    /// Shared by all services. A service has only borders of its own.
+    /// The standings, which all services share. Each service has its own borders between them.
     standings: Arc<Standings>,
     /// The class of each standing.
     classes: Box<[ClassId]>,
@@ -265,7 +269,7 @@ struct Classing {
 }
 
 impl Classing {
-    /// Adds the ranking that the next standing gives the service's regions.
+    /// Adds the ranking of the service's regions for the next standing.
     fn push(&mut self, ranking: Ranking) {
         let next = ClassId(u32::try_from(self.rankings.len()).unwrap_or(u32::MAX));
         let class = *self.known.entry(key(&ranking)).or_insert(next);
@@ -277,7 +281,7 @@ impl Classing {
 
     fn finish(self, standings: &Arc<Standings>) -> Classes {
         let classes: Box<[ClassId]> = self.classes.into();
-        // The value of a carrier has no standing, and is kept.
+        // A value that means a carrier has no standing, so it stays as it is.
         let class_or_mark = |value: u32| classes.get(value as usize).map_or(value, |class| class.0);
         let (v4, v6) = (standings.v4.borders(class_or_mark), standings.v6.borders(class_or_mark));
         Classes { standings: Arc::clone(standings), classes, v4, v6, rankings: self.rankings }
@@ -285,7 +289,7 @@ impl Classing {
 }
 
 impl Classes {
-    /// Ranks each service's regions for every standing. Uses all cores, as there may be a hundred services and a
+    /// Ranks each service's regions for every standing. Uses all cores, because there may be a hundred services and a
     /// hundred thousand standings.
     #[must_use]
     pub(crate) fn of_services(table: &Table, services: &[ServiceIndex], standings: &Arc<Standings>) -> Vec<Self> {
@@ -299,8 +303,8 @@ impl Classes {
         })
     }
 
-    /// Does the same on one core. Takes each standing in turn for all services, so that its distances are
-    /// computed once.
+    /// As [`Classes::of_services`], on one core. The outer loop is over the standings, so that the distances of each
+    /// standing are computed only once.
     fn one_by_one(table: &Table, services: &[ServiceIndex], standings: &Arc<Standings>) -> Vec<Self> {
         let mut found: Vec<Classing> = services.iter().map(|_| Classing::default()).collect();
         let mut distances: Vec<Option<u32>> = Vec::with_capacity(table.regions().len());
@@ -316,8 +320,8 @@ impl Classes {
         found.into_iter().map(|classing| classing.finish(standings)).collect()
     }
 
-    /// The class of an address of which the first `known` bits are known (255: all), and the length of the prefix
-    /// around it to which the class applies.
+    /// The class of an address whose first `known` bits are known (255 for all bits), and the length of the prefix to
+    /// which the class applies.
     #[must_use]
     pub(crate) fn class(&self, address: IpAddr, known: u8) -> (ClassId, u8) {
         let address = match address {

@@ -26,7 +26,7 @@ const SHORT: usize = 151;
 /// The tag of a free slot.
 const FREE: u8 = 0;
 
-/// What identifies an entry, besides the name.
+/// The fields that identify an entry, together with the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
     /// The hash of all fields and the name.
@@ -57,17 +57,17 @@ impl Key {
 /// A kept answer, or a mark that says that the answers for a name depend on the client.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// The generation of the service's decisions for which it is valid. 0 without a service.
+    /// The generation of the service's decisions for which the entry is valid; 0 without a service.
     pub(super) decided: u64,
-    /// In a mark: the service whose classes of clients decide.
+    /// In a mark: the service whose classes of clients the answers depend on.
     pub(super) asks: Option<ServiceIndex>,
-    /// The service that answered.
+    /// The service that the answer belongs to.
     pub(super) service: Option<ServiceIndex>,
-    /// The region whose records they are.
+    /// The region whose records the answer holds.
     pub(super) region: Option<RegionIndex>,
     pub(super) rcode: Rcode,
     pub(super) kind: Class,
-    /// The response without what is patched in. In a mark only the name matters.
+    /// The response, without the fields that are patched in later. In a mark only the name matters.
     pub(super) wire: Wire,
 }
 
@@ -87,7 +87,7 @@ impl Default for Wire {
 }
 
 impl Wire {
-    /// Writes other octets in place of these.
+    /// Replaces the octets.
     pub(super) fn set(&mut self, octets: &[u8]) {
         self.long.clear();
         match (u8::try_from(octets.len()), self.short.get_mut(..octets.len())) {
@@ -99,6 +99,7 @@ impl Wire {
         }
     }
 
+    /// The octets.
     pub(super) fn bytes(&self) -> &[u8] {
         if self.long.is_empty() { &self.short[..usize::from(self.length)] } else { &self.long }
     }
@@ -133,12 +134,13 @@ struct Slot {
 
 const _: () = assert!(size_of::<Slot>() == 256);
 
+/// The hash table: sets of [`WAYS`] slots.
 pub(super) struct Table {
-    /// One octet of each entry's hash, by set. It is read before anything else, and is small enough to stay in a core's
-    /// cache. Their number is a power of two.
+    /// One octet of each entry's hash, by set. The tags are read first, and are small enough to stay in a core's cache.
+    /// The number of sets is a power of two.
     tags: Box<[[u8; WAYS]]>,
     slots: Vec<Slot>,
-    /// Which entry of a set is replaced next.
+    /// Decides which entry of a full set is replaced next, and whether.
     turn: usize,
 }
 
@@ -154,9 +156,9 @@ impl Table {
         Self { tags: vec![[FREE; WAYS]; sets].into(), slots, turn: 0 }
     }
 
-    /// Forgets everything. Gives most of the memory back if little of it was used.
+    /// Removes all entries. If few slots were used, most of the memory is freed too.
     pub(super) fn clear(&mut self) {
-        /// Less than one place in so many is little.
+        /// Few slots are used if it is less than one in this many.
         const LITTLE: usize = 16;
         let sets = self.tags.len();
         if sets > MIN_SETS && self.kept() < sets * WAYS / LITTLE {
@@ -188,7 +190,7 @@ impl Table {
         self.way(set, key, name).map(|way| &self.slots[set * WAYS + way].entry)
     }
 
-    /// Adds the entry that `make` makes. `make` gets the buffer of the entry that is replaced.
+    /// Adds the entry that `make` returns. `make` gets the buffer of the replaced entry, to use it again.
     pub(super) fn put(&mut self, key: &Key, name: NameRef<'_>, make: impl FnOnce(Wire) -> Entry) {
         let Some((set, way)) = self.place(key, name) else { return };
         let slot = &mut self.slots[set * WAYS + way];
@@ -197,7 +199,7 @@ impl Table {
         self.tags[set][way] = tag(key.hash);
     }
 
-    /// The place of this key, or the one for it; `None` if it isn't to be kept.
+    /// The place of this key, or a place to add it; `None` if it isn't added.
     fn place(&mut self, key: &Key, name: NameRef<'_>) -> Option<(usize, usize)> {
         loop {
             let set = self.set_of(key.hash);
@@ -205,8 +207,8 @@ impl Table {
                 return Some((set, way));
             }
             if self.tags.len() == MAX_SETS {
-                // Where more is asked for than there is room for, most of it would be gone before it is asked for
-                // again.
+                // If clients ask for more names than fit, most new entries would be replaced before they are used. So
+                // only one in RELUCTANCE new entries replaces an old one.
                 self.turn = (self.turn + 1) % (WAYS * RELUCTANCE);
                 return self.turn.is_multiple_of(RELUCTANCE).then_some((set, self.turn / RELUCTANCE));
             }
@@ -214,23 +216,24 @@ impl Table {
         }
     }
 
+    /// A free slot of a set.
     fn free(&self, set: usize) -> Option<usize> {
         self.tags[set].iter().position(|tag| *tag == FREE)
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub(super) fn kept(&self) -> usize {
         self.tags.iter().flatten().filter(|tag| **tag != FREE).count()
     }
 
-    /// Prefetches what `find` will read. `false` if there is surely nothing.
+    /// Prefetches the slot that `find` will read. `false` if the table surely has no such entry.
     pub(super) fn expect(&self, key: &Key) -> bool {
         let set = self.set_of(key.hash);
-        let alike = alike(self.tags[set], tag(key.hash));
-        if alike != 0 {
-            prefetch(&self.slots[set * WAYS + alike.trailing_zeros() as usize / 8]);
+        let matches = matching_tags(self.tags[set], tag(key.hash));
+        if matches != 0 {
+            prefetch(&self.slots[set * WAYS + matches.trailing_zeros() as usize / 8]);
         }
-        alike != 0
+        matches != 0
     }
 
     #[allow(clippy::cast_possible_truncation)] // only the lower bits are wanted
@@ -239,9 +242,10 @@ impl Table {
         hash as usize & (self.tags.len() - 1)
     }
 
+    /// The slot of a set that has this key and name.
     fn way(&self, set: usize, key: &Key, name: NameRef<'_>) -> Option<usize> {
         let name = name.as_wire();
-        let mut left = alike(self.tags[set], tag(key.hash));
+        let mut left = matching_tags(self.tags[set], tag(key.hash));
         while left != 0 {
             let way = left.trailing_zeros() as usize / 8;
             let slot = &self.slots[set * WAYS + way];
@@ -255,9 +259,9 @@ impl Table {
     }
 }
 
-/// Sets the high bit of every octet that equals `tag`. It may set it in an octet above one, too, so matches have to be
-/// compared.
-fn alike(tags: [u8; WAYS], tag: u8) -> u64 {
+/// Sets the high bit of every octet that equals `tag`. The octet after an equal octet may get its high bit set too, so
+/// the caller has to compare each match.
+fn matching_tags(tags: [u8; WAYS], tag: u8) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let differ = u64::from_le_bytes(tags) ^ (u64::from(tag) * ONES);
     differ.wrapping_sub(ONES) & !differ & (ONES << 7)

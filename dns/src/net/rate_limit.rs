@@ -2,12 +2,12 @@
 //! sent whole, truncated or not at all. [`crate::response::wire::respond`] calls it before it makes an answer and again
 //! before it encodes it.
 //!
-//! A source address without proof may be forged, and then the answers hit somebody else. So a client's prefix gets only
-//! a number of answers per second of each class. Of the others, one in `slip` is sent truncated, so that a real client
-//! comes back by TCP. TCP proves its address and is never limited. A client with a valid server cookie isn't limited
-//! either (RFC 7873).
+//! The source address of a datagram may be forged, and then the answer floods a victim. So each client prefix gets only
+//! a limited number of answers per second of each class. Of the answers beyond the limit, one in `slip` is sent
+//! truncated, so that a real client asks again over TCP. TCP proves the client's address and is never limited. A client
+//! with a valid server cookie isn't limited either (RFC 7873).
 //!
-//! The table has a fixed size whatever happens, and every decision is a function of the table and the time given.
+//! The table has a fixed size, and every decision is a function of the table and the time.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,23 +19,24 @@ use ipnet::IpNet;
 
 use crate::response::wire::{Class, Verdict};
 
-/// How many sets of cells there are; with [`WAYS`] and the size of a cell this makes 1.5 MiB.
+/// How many sets of cells there are. With [`WAYS`] and the size of a cell, the table takes 1.5 MiB.
 const SETS: usize = 1 << 14;
-/// How many cells a key may be in.
+/// How many cells a set has.
 const WAYS: usize = 4;
-/// Sets that share a lock.
+/// How many locks there are. Each protects an equal number of sets.
 const SHARDS: usize = 64;
-/// Queries of one prefix in a second, in multiples of the answers allowed, above which they are not even looked at.
+/// A prefix may send this many times more queries per second than it gets answers. Further queries are dropped unread.
 const FLOOD: u32 = 16;
-/// Tokens are counted in thousandths, so that a millisecond's worth is a whole number.
+/// A token, in the unit of the buckets: thousandths. So the tokens of one millisecond are a whole number.
 const WHOLE: u32 = 1000;
 
 /// `[rate_limit]` in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Answers of one class to one prefix in a second.
+    /// How many answers of one class a prefix gets per second.
     pub per_second: u32,
-    /// Each such answer over the limit is sent truncated, the others not at all; 0: none is, 1: all are.
+    /// Of the answers over the limit, one in `slip` is sent truncated and the others aren't sent. With 0 none is sent,
+    /// with 1 all are sent truncated.
     pub slip: u32,
     /// The bits of an IPv4 address that make a prefix.
     pub ipv4_prefix: u8,
@@ -53,10 +54,10 @@ impl RateLimit {
     }
 }
 
-/// What a bucket counts of a prefix.
+/// What a bucket of a prefix counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Counted {
-    /// Anything at all: what is counted before a query is looked at.
+    /// All queries, before they are parsed.
     Queries,
     /// Answers of one class.
     Answers(Class),
@@ -67,14 +68,14 @@ enum Counted {
 pub(crate) struct Limiter {
     table: Table,
     began: Instant,
-    /// How many answers went out truncated.
+    /// How many answers were sent truncated.
     slipped: AtomicU64,
-    /// How many didn't go out.
+    /// How many answers weren't sent.
     dropped: AtomicU64,
 }
 
 impl Limiter {
-    /// Nobody has asked yet.
+    /// A limiter with an empty table.
     #[must_use]
     pub(crate) fn new(limit: RateLimit) -> Self {
         Self { table: Table::new(limit), began: Instant::now(), slipped: AtomicU64::new(0), dropped: AtomicU64::new(0) }
@@ -86,18 +87,19 @@ impl Limiter {
         self.table.limit.per_second
     }
 
-    /// How many answers went out truncated.
+    /// How many answers were sent truncated.
     #[must_use]
     pub(crate) fn slipped(&self) -> u64 {
         self.slipped.load(Ordering::Relaxed)
     }
 
-    /// How many answers didn't go out.
+    /// How many answers weren't sent.
     #[must_use]
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Judges an answer or a query now, and counts the verdict.
     fn count(&self, from: IpAddr, what: Counted) -> Verdict {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let verdict = self.table.judge(from, what, now);
@@ -130,21 +132,22 @@ struct Table {
 
 type Set = [Cell; WAYS];
 
-/// The bucket of one prefix and what it counts.
+/// The bucket of one prefix for one [`Counted`].
 #[derive(Debug, Clone, Copy, Default)]
 struct Cell {
-    /// A digest of both under a random key; nobody can aim at another's. 0: free.
+    /// A hash of the prefix and the [`Counted`] with a random key, so that nobody can choose prefixes that share a cell
+    /// with a victim. 0 for a free cell.
     key: u64,
     /// When tokens were last added, in milliseconds.
     at: u64,
-    /// What is spent, in thousandths of a token: 0 is a full bucket.
+    /// The spent tokens, in thousandths; 0 for a full bucket.
     spent: u32,
-    /// How many answers were over the limit since the last one that slipped.
+    /// How many answers were over the limit since the last truncated answer.
     over: u32,
 }
 
 impl Cell {
-    /// What is still spent at `now`, when `rate` tokens come back in a second.
+    /// The tokens that are still spent at `now`, if `rate` tokens come back per second.
     fn spent_at(&self, now: u64, rate: u32) -> u32 {
         let back = now.saturating_sub(self.at).saturating_mul(u64::from(rate));
         self.spent.saturating_sub(u32::try_from(back).unwrap_or(u32::MAX))
@@ -157,7 +160,7 @@ impl Table {
         Self { limit, hasher: RandomState::new(), shards: (0..SHARDS).map(shard).collect() }
     }
 
-    /// Takes a token of `from` for what is counted at `now`, in milliseconds.
+    /// Takes a token from the bucket of a client's prefix. `now` is in milliseconds.
     fn judge(&self, from: IpAddr, what: Counted, now: u64) -> Verdict {
         if self.limit.exempt.iter().any(|network| network.contains(&from)) {
             return Verdict::Answer;
@@ -168,11 +171,12 @@ impl Table {
         };
         let key = self.hasher.hash_one((self.prefix(from), what)).max(1);
         let (shard, set) = place(key);
-        // A panic elsewhere can't leave a bucket half filled.
+        // A poisoned lock is used all the same: no code that holds it can leave a bucket in a wrong state.
         let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
         take(cell(&mut shard[set], key, now, rate), now, rate, self.limit.slip)
     }
 
+    /// The first address of the client's prefix.
     fn prefix(&self, from: IpAddr) -> IpAddr {
         match from {
             IpAddr::V4(address) => {
@@ -187,15 +191,15 @@ impl Table {
     }
 }
 
-/// The shard and the set in it where a key belongs.
+/// The indexes of a key's shard and of its set within the shard.
 #[allow(clippy::cast_possible_truncation, reason = "only some bits are meant")]
 fn place(key: u64) -> (usize, usize) {
     let set = key as usize % SETS;
     (set % SHARDS, set / SHARDS)
 }
 
-/// The key's cell; if it has none, that of whoever has spent least: a forger of many addresses can't wash away what a
-/// victim's has counted.
+/// The key's cell. If the key has none, it gets a free cell, or the cell with the fewest spent tokens. So an attacker
+/// who forges many addresses can't remove the cell of a victim, which has spent more.
 fn cell(set: &mut Set, key: u64, now: u64, rate: u32) -> &mut Cell {
     let known = set.iter().position(|cell| cell.key == key);
     let chosen = known.unwrap_or_else(|| {
@@ -208,7 +212,7 @@ fn cell(set: &mut Set, key: u64, now: u64, rate: u32) -> &mut Cell {
     &mut set[chosen]
 }
 
-/// Takes a token out of a bucket that holds a second's worth.
+/// Takes a token from a bucket, which holds the tokens of one second.
 fn take(cell: &mut Cell, now: u64, rate: u32, slip: u32) -> Verdict {
     cell.spent = cell.spent_at(now, rate);
     cell.at = cell.at.max(now);
@@ -235,6 +239,7 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// How many of a number of answers are sent whole, sent truncated and not sent.
     fn judged(table: &Table, from: &str, class: Class, now: u64, times: usize) -> [usize; 3] {
         let mut counts = [0; 3];
         for _ in 0..times {
@@ -249,20 +254,24 @@ mod tests {
     }
 
     #[test]
-    fn a_second_holds_so_many_answers_and_every_other_one_beyond_slips() {
+    fn beyond_the_limit_of_a_second_every_other_answer_is_sent_truncated() {
         let table = Table::new(RateLimit::at(10));
         assert_eq!(judged(&table, "192.0.2.1", Class::Positive, 0, 30), [10, 10, 10]);
         assert_eq!(
             judged(&table, "192.0.2.200", Class::Positive, 100, 4),
             [1, 1, 2],
-            "its neighbour shares the prefix"
+            "an address of the same prefix shares the bucket"
         );
-        assert_eq!(judged(&table, "192.0.3.1", Class::Positive, 100, 4), [4, 0, 0], "another prefix has its own");
-        assert_eq!(judged(&table, "192.0.2.1", Class::Negative, 100, 4), [4, 0, 0], "another class too");
+        assert_eq!(
+            judged(&table, "192.0.3.1", Class::Positive, 100, 4),
+            [4, 0, 0],
+            "another prefix has its own bucket"
+        );
+        assert_eq!(judged(&table, "192.0.2.1", Class::Negative, 100, 4), [4, 0, 0], "another class has its own bucket");
         assert_eq!(
             judged(&table, "192.0.2.1", Class::Positive, 5_000, 11),
             [10, 0, 1],
-            "nothing beyond a second is saved"
+            "a bucket never holds more than the tokens of a second"
         );
     }
 
@@ -276,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn slip_may_be_all_or_none() {
+    fn slip_may_truncate_all_or_none_of_the_answers() {
         for (slip, expected) in [(0, [1, 0, 9]), (1, [1, 9, 0]), (3, [1, 3, 6])] {
             let table = Table::new(RateLimit { slip, ..RateLimit::at(1) });
             assert_eq!(judged(&table, "192.0.2.1", Class::Positive, 0, 10), expected, "slip {slip}");
@@ -284,22 +293,22 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_from_forged_addresses_frees_no_victim_and_takes_no_memory() {
+    fn a_flood_from_forged_addresses_removes_no_bucket_of_a_victim_and_takes_no_memory() {
         let table = Table::new(RateLimit::at(5));
         assert_eq!(judged(&table, "192.0.2.1", Class::Negative, 0, 100)[0], 5);
-        // A prefix each. Those that have spent as much as the victim could take its place, and it would begin anew.
+        // Each forged address has its own prefix and spends one token. The victim has spent more, so its cell stays.
         for forged in 0..400_000_u32 {
             let forged = Ipv4Addr::from_bits(0x0a00_0000 + (forged << 8));
             table.judge(forged.into(), Counted::Answers(Class::Negative), 1);
         }
-        assert_eq!(judged(&table, "192.0.2.1", Class::Negative, 1, 100)[0], 0, "the victim is still covered");
+        assert_eq!(judged(&table, "192.0.2.1", Class::Negative, 1, 100)[0], 0, "the victim's bucket is still empty");
         let cells: usize = table.shards.iter().map(|shard| shard.lock().unwrap().len() * WAYS).sum();
         assert_eq!(cells, SETS * WAYS);
     }
 
     proptest! {
         #[test]
-        fn no_window_sees_more_than_the_burst_and_the_rate(
+        fn no_period_has_more_answers_than_the_burst_and_the_rate(
             rate in 1_u32..200,
             slip in 0_u32..5,
             steps in prop::collection::vec((0_u16..300, 1_usize..40), 1..60),
@@ -325,7 +334,7 @@ mod tests {
         }
 
         #[test]
-        fn who_stays_below_the_rate_is_never_limited(rate in 1_u32..500, start in 0_u64..1 << 40) {
+        fn a_client_below_the_rate_is_never_limited(rate in 1_u32..500, start in 0_u64..1 << 40) {
             let table = Table::new(RateLimit::at(rate));
             let between = u64::from(1000_u32.div_ceil(rate));
             for number in 0..200 {
@@ -335,7 +344,7 @@ mod tests {
         }
 
         #[test]
-        fn time_that_goes_back_limits_but_never_panics(times in prop::collection::vec(any::<u64>(), 1..100),
+        fn a_clock_that_goes_back_never_causes_a_panic(times in prop::collection::vec(any::<u64>(), 1..100),
             rate in any::<u32>()) {
             let table = Table::new(RateLimit::at(rate));
             for now in times {

@@ -1,8 +1,8 @@
-//! DNS over UDP. Takes datagrams, sends their responses from the address that was asked. `listeners` starts one thread
-//! for each socket and core.
+//! DNS over UDP. Takes datagrams, sends each response from the address that its query was sent to. `listeners` starts
+//! one thread for each socket and core.
 //!
-//! Datagrams come and go in batches, one system call each way ([`Batch`]): at a high rate the calls would otherwise
-//! cost more than the answers. The loop knows no DNS.
+//! Datagrams are received and sent in batches, each with one system call ([`Batch`]). With one call per datagram, the
+//! calls would take more time than the answers. This module doesn't interpret the datagrams.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -19,12 +19,12 @@ use crate::response::respond::Datagrams;
 use crate::system::batch::{Batch, SIZE};
 use crate::system::tasks::Pulse;
 
-/// How often an idle loop looks whether it should stop.
+/// How often an idle loop checks whether it should stop.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// The most datagrams that are still answered after the word to stop: more than a receive buffer usually holds.
+/// The most datagrams that are answered after `stop`: more than a receive buffer usually holds.
 const LAST: usize = 4096;
-/// The receive buffer that is asked for, in octets: some ten thousand queries, what comes while the thread isn't
-/// running.
+/// The size of the receive buffer to ask for, in octets. It holds some ten thousand queries, which arrive while the
+/// thread isn't running.
 const BUFFER: usize = 4 << 20;
 
 /// One bound socket with its buffers.
@@ -37,14 +37,14 @@ impl UdpLoop {
     /// Prepares a bound socket.
     pub(crate) fn new(socket: UdpSocket) -> io::Result<Self> {
         socket.set_read_timeout(Some(PATIENCE))?;
-        // A device that takes nothing costs one datagram at a time, and not for long.
+        // If the network device accepts nothing, each send waits no longer than this, and loses one datagram.
         socket.set_write_timeout(Some(PATIENCE))?;
         match socket.local_addr()?.ip() {
             IpAddr::V4(address) if address.is_unspecified() => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
             IpAddr::V6(address) if address.is_unspecified() => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
             _ => {}
         }
-        // The system gives as much as it allows; a larger default of its own stays.
+        // The system may allow less. A larger default of the system stays.
         if getsockopt(&socket, sockopt::RcvBuf)? < BUFFER {
             setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
                 .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER))?;
@@ -52,16 +52,17 @@ impl UdpLoop {
         Ok(Self { socket, batch: Batch::new() })
     }
 
-    /// Answers until `stop`, then what has already arrived, and returns. A panic costs the datagrams of its batch,
-    /// never the loop; it is told to `pulse`.
+    /// Answers until `stop` is set, then answers the datagrams that have already arrived, and returns. A panic loses
+    /// the datagrams of its batch, but doesn't end the loop; it is reported to `pulse`.
     pub(crate) fn run(mut self, mut datagrams: Box<dyn Datagrams>, stop: &AtomicBool, pulse: &Pulse) {
-        // Caught out here, it costs nothing as long as there is none.
+        // Panics are caught outside of the loop, so that catching costs no time per batch.
         while catch_unwind(AssertUnwindSafe(|| self.answer(&mut *datagrams, stop))).is_err() {
             pulse.panicked();
             datagrams.recover();
         }
     }
 
+    /// Answers until `stop` is set, then the datagrams that have already arrived.
     fn answer(&mut self, datagrams: &mut dyn Datagrams, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             self.round(datagrams, true);
@@ -73,7 +74,8 @@ impl UdpLoop {
         }
     }
 
-    /// Receives a batch and answers it; how many datagrams it had. Errors cost one datagram, never the loop.
+    /// Receives a batch and answers it. Returns the number of its datagrams. An error loses one datagram, but doesn't
+    /// end the loop.
     fn round(&mut self, datagrams: &mut dyn Datagrams, wait: bool) -> usize {
         let received = self.batch.receive(self.socket.as_fd(), wait);
         datagrams.begin();
@@ -86,7 +88,7 @@ impl UdpLoop {
                 return 0;
             }
         };
-        // Filled where it is, as it is large.
+        // The batch is large, so it is filled in place instead of being collected and moved.
         let mut batch = SmallVec::<[_; SIZE]>::new();
         batch.extend(self.batch.datagrams());
         datagrams.respond(&mut batch);
@@ -108,8 +110,8 @@ mod tests {
     use crate::response::respond::{Datagram, Respond};
     use crate::response::wire::{Class, Outcome, Transport};
 
-    /// Echoes packets; drops those that begin with 0, and answers those that begin with 1 by more than a datagram
-    /// holds.
+    /// Echoes packets. Packets that begin with 0 are dropped. The response to a packet that begins with 1 is too long
+    /// for a datagram.
     struct Echo;
 
     impl Respond for Echo {
@@ -138,7 +140,8 @@ mod tests {
         crate::system::tasks::Tasks::default().waiting("udp")
     }
 
-    /// Runs a loop bound to `bind`, asks it at each of `asked`, and checks who answers.
+    /// Runs a loop bound to `bind`, sends queries to each address of `asked`, and checks the responses' source
+    /// addresses.
     fn ask(bind: &str, asked: &[&str]) {
         let socket = UdpSocket::bind(bind).unwrap();
         let port = socket.local_addr().unwrap().port();
@@ -157,7 +160,7 @@ mod tests {
             let mut buffer = [0; 2000];
             for expected in [&[7; 3][..], &[9; 1400]] {
                 let (length, from) = client.recv_from(&mut buffer).unwrap();
-                assert_eq!(&buffer[..length], expected, "the dropped packet is answered by nothing");
+                assert_eq!(&buffer[..length], expected, "the dropped packet gets no response");
                 assert_eq!(from, SocketAddr::from((address, port)), "the answer comes from the address that was asked");
             }
         }
@@ -173,26 +176,26 @@ mod tests {
 
     #[test]
     fn a_wildcard_socket_answers_from_the_address_that_was_asked() {
-        // All of 127/8 is local; the kernel would choose 127.0.0.1 by itself.
+        // All of 127/8 is local. Without packet info the kernel would send from 127.0.0.1.
         ask("0.0.0.0:0", &["127.0.0.1", "127.0.0.2", "127.9.9.9"]);
         ask("[::]:0", &["::1"]);
     }
 
-    /// Answers packets as they came but for those that begin with 0, whose responses it doesn't touch.
+    /// Echoes packets, except the packet `[0]`, which gets no response.
     struct Choosy;
 
     impl Datagrams for Choosy {
         fn begin(&mut self) {}
 
         fn respond(&mut self, batch: &mut [Datagram<'_>]) {
-            for Datagram { packet, response, .. } in batch.iter_mut().filter(|one| one.packet != [0]) {
+            for Datagram { packet, response, .. } in batch.iter_mut().filter(|datagram| datagram.packet != [0]) {
                 response.extend_from_slice(packet);
             }
         }
     }
 
     #[test]
-    fn what_was_sent_is_not_sent_again_to_who_gets_nothing() {
+    fn the_response_of_an_earlier_batch_is_not_sent_to_a_client_that_gets_no_response() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let server = socket.local_addr().unwrap();
         let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

@@ -1,8 +1,8 @@
-//! Counts what became of requests, for the DNS nodes. Takes what was sent and how it ended; returns the [`Batch`] of
-//! this isolate for a span of time. Called by `runtime::observe`.
+//! Counts requests and their outcomes for the DNS nodes. Takes the begin and end of requests and attempts; returns the
+//! [`Batch`] of this isolate for a span of time. Called by `runtime::observe`.
 //!
-//! Everything is bounded, and labels are names of the rules and fixed words. Nothing that a client or an endpoint sends
-//! becomes a label.
+//! The number of counts is bounded. Labels are names of the rules and fixed words, never text from a client or an
+//! endpoint.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use bailiwick_rules::time::Timestamp;
 
 use super::attempt::{Outcome, Record};
 
-/// A fence of more regions is too long to tell its order.
+/// The most regions of an order. The demand of clients with a longer fence isn't counted.
 const LONGEST_ORDER: usize = 64;
 
-/// The clients of a service whose fence has one order.
+/// A service, and the order of the fence of some of its clients.
 pub(crate) type Order = (ServiceId, Vec<RegionId>);
 
 /// What one isolate has counted since its last batch.
@@ -28,14 +28,14 @@ pub(crate) struct Collector {
     /// When the last batch was taken.
     since: Timestamp,
     counts: BTreeMap<Key, Counts>,
-    in_flight: UnderWay<Key>,
-    demand: UnderWay<Order>,
+    in_flight: InProgress<Key>,
+    demand: InProgress<Order>,
     uncounted: u64,
-    /// Whether the last batch told of requests under way.
-    has_told: bool,
+    /// Whether the last batch reported requests in flight.
+    has_reported: bool,
 }
 
-/// Requests under way, and the time that they took in this span.
+/// The requests in progress under one key, and the time that they took in this span.
 #[derive(Debug)]
 struct Busy {
     count: u32,
@@ -48,7 +48,7 @@ impl Busy {
         Self { count: 0, since: now, busy_ms: 0 }
     }
 
-    /// Adds the time until now. A clock that was set back adds nothing.
+    /// Adds the time until now. If the clock was set back, nothing is added.
     fn accrue(&mut self, now: Timestamp) {
         let span = now.since(self.since).0.saturating_mul(u64::from(self.count));
         self.busy_ms = self.busy_ms.saturating_add(span);
@@ -71,16 +71,16 @@ impl Busy {
     }
 }
 
-/// Requests under way, by what they are counted under.
+/// The requests in progress, by key.
 #[derive(Debug)]
-struct UnderWay<K>(BTreeMap<K, Busy>);
+struct InProgress<K>(BTreeMap<K, Busy>);
 
-impl<K: Ord + Clone> UnderWay<K> {
+impl<K: Ord + Clone> InProgress<K> {
     fn new() -> Self {
         Self(BTreeMap::new())
     }
 
-    /// Begins a request. With `most` keys, those under further ones aren't counted.
+    /// Begins a request. If there are `most` keys already, requests under new keys aren't counted.
     fn begin(&mut self, key: &K, most: usize, now: Timestamp) {
         if let Some(busy) = self.0.get_mut(key) {
             busy.begin(now);
@@ -95,7 +95,8 @@ impl<K: Ord + Clone> UnderWay<K> {
         }
     }
 
-    /// Calls `each` with the time that was taken until now, where there was any. Forgets keys without a request.
+    /// Calls `each` with every key and its busy time until now, if there is any. Then removes keys without a request in
+    /// progress.
     fn take(&mut self, now: Timestamp, mut each: impl FnMut(&K, u64)) {
         for (key, busy) in &mut self.0 {
             let busy_ms = busy.take(now);
@@ -116,31 +117,31 @@ impl Collector {
             sequence: 0,
             since: now,
             counts: BTreeMap::new(),
-            in_flight: UnderWay::new(),
-            demand: UnderWay::new(),
+            in_flight: InProgress::new(),
+            demand: InProgress::new(),
             uncounted: 0,
-            has_told: false,
+            has_reported: false,
         }
     }
 
-    /// Notes that a request was steered: it is demand of clients whose fence has this order.
+    /// Records that a request was steered. The request counts as demand of clients whose fence has this order.
     pub(crate) fn steered(&mut self, order: &Order, now: Timestamp) {
         if (1..=LONGEST_ORDER).contains(&order.1.len()) {
             self.demand.begin(order, Batch::MAX_ORDERS, now);
         }
     }
 
-    /// Notes that a steered request has ended.
+    /// Records that a steered request has ended.
     pub(crate) fn ended(&mut self, order: &Order, now: Timestamp) {
         self.demand.end(order, now);
     }
 
-    /// Notes that a request was sent to the endpoint of a key.
+    /// Records that a request was sent to the endpoint of a key.
     pub(crate) fn sent(&mut self, key: &Key, now: Timestamp) {
         self.in_flight.begin(key, Batch::MAX_KEYS, now);
     }
 
-    /// Notes that a request is no longer at the endpoint of a key.
+    /// Records that a request is no longer at the endpoint of a key.
     pub(crate) fn left(&mut self, key: &Key, now: Timestamp) {
         self.in_flight.end(key, now);
     }
@@ -153,18 +154,18 @@ impl Collector {
         });
     }
 
-    /// Counts a request that was sent to endpoints, and its attempts. `base` says whose it is; `key` makes of it the
-    /// key of an attempt, by the attempt's position.
+    /// Counts a request that was sent to endpoints, and its attempts. `base` is the key of the request without an
+    /// endpoint; `key` returns the key of an attempt, by the attempt's index.
     pub(crate) fn ran(&mut self, base: &Key, key: impl Fn(usize) -> Key, record: &Record, code: &str, total_ms: u64) {
         for (nth, attempt) in record.attempts.iter().enumerate() {
             let outcome = attempt.outcome.map_or("pending", Outcome::label);
             self.with(key(nth), |counts| Counts::bump(&mut counts.attempts, outcome));
         }
         let is_committed =
-            |nth: &usize| record.attempts.get(*nth).is_some_and(|one| one.outcome == Some(Outcome::Committed));
+            |nth: &usize| record.attempts.get(*nth).is_some_and(|attempt| attempt.outcome == Some(Outcome::Committed));
         let committed = (0..record.attempts.len()).find(is_committed);
         let (first_token_us, usage) = match committed.and_then(|nth| record.attempts.get(nth)) {
-            // A stream is committed by its first content.
+            // A stream is committed when its first content arrives, so the attempt's time is that to the first content.
             Some(attempt) if record.contents.count > 0 => (Some(attempt.ms.saturating_mul(1_000)), Some(record.usage)),
             Some(_) => (None, Some(record.usage)),
             None => (None, None),
@@ -182,6 +183,8 @@ impl Collector {
         });
     }
 
+    /// Changes the counts of a key. If there are too many keys, the model is replaced by [`OTHER`], or the request
+    /// isn't counted.
     fn with(&mut self, mut key: Key, change: impl FnOnce(&mut Counts)) {
         if self.counts.len() >= Batch::MAX_KEYS && !self.counts.contains_key(&key) {
             key.model = key.model.map(|_| OTHER.to_owned());
@@ -193,7 +196,7 @@ impl Collector {
         change(self.counts.entry(key).or_default());
     }
 
-    /// Takes what was counted until now. `None` if there is nothing to tell. `revision` is that of the rules.
+    /// Takes all counts until now as a batch. `None` if there is nothing to report. `revision` is that of the rules.
     pub(crate) fn take(&mut self, revision: u64, now: Timestamp) -> Option<Batch> {
         let span_ms = now.since(core::mem::replace(&mut self.since, now)).0;
         let mut batch = Batch::new(self.isolate.clone(), self.sequence + 1, now, span_ms, revision);
@@ -222,9 +225,9 @@ impl Collector {
         batch.uncounted = core::mem::take(&mut self.uncounted);
         batch.counts =
             core::mem::take(&mut self.counts).into_iter().map(|(key, counts)| Observation { key, counts }).collect();
-        // A node has to learn that requests have ended, too.
-        let has_told = core::mem::replace(&mut self.has_told, !batch.in_flight.is_empty());
-        if batch.is_empty() && !has_told {
+        // After a batch with requests in flight, an empty batch tells nodes that these requests have ended.
+        let has_reported = core::mem::replace(&mut self.has_reported, !batch.in_flight.is_empty());
+        if batch.is_empty() && !has_reported {
             return None;
         }
         self.sequence += 1;
@@ -274,14 +277,14 @@ mod tests {
     }
 
     #[test]
-    fn an_isolate_without_traffic_tells_nothing() {
+    fn an_isolate_without_traffic_sends_no_batch() {
         let mut collector = collector();
         assert_eq!(collector.take(7, after(5_000)), None);
         collector.refused(base(), "model_not_found", 3);
         let batch = collector.take(7, after(10_000)).unwrap();
         assert_eq!((batch.sequence, batch.span_ms, batch.revision), (1, 5_000, 7));
         assert_eq!(batch.counts[0].counts.requests["model_not_found"], 1);
-        assert_eq!(collector.take(7, after(15_000)), None, "the difference, not the sum");
+        assert_eq!(collector.take(7, after(15_000)), None, "a batch holds only new counts");
     }
 
     #[test]
@@ -299,7 +302,8 @@ mod tests {
         let keys = [at("fra-1"), at("fra-2")];
         collector.ran(&base(), |nth| keys[nth].clone(), &record, "ok", 1_200);
         let batch = collector.take(1, after(5_000)).unwrap();
-        let counts: BTreeMap<_, _> = batch.counts.into_iter().map(|one| (one.key, one.counts)).collect();
+        let counts: BTreeMap<_, _> =
+            batch.counts.into_iter().map(|observation| (observation.key, observation.counts)).collect();
         assert_eq!(counts.len(), 2);
         let (failed, served) = (&counts[&keys[0]], &counts[&keys[1]]);
         assert_eq!((failed.attempts["timeout"], failed.requests.len(), failed.total.len()), (1, 0, 0));
@@ -311,13 +315,18 @@ mod tests {
         let all_failed = Record { attempts: vec![attempt("fra-1", Outcome::Network, 5)], ..Record::default() };
         collector.ran(&base(), |nth| keys[nth].clone(), &all_failed, "endpoints_failed", 9);
         let batch = collector.take(1, after(9_000)).unwrap();
+        let first_tokens = |observation: &Observation| observation.counts.first_token.len();
         let reported: Vec<_> =
-            batch.counts.iter().map(|one| (one.key == base(), one.counts.first_token.len())).collect();
-        assert_eq!(reported, [(true, 0), (false, 0)], "a request that nobody served is at no endpoint");
+            batch.counts.iter().map(|observation| (observation.key == base(), first_tokens(observation))).collect();
+        assert_eq!(
+            reported,
+            [(true, 0), (false, 0)],
+            "a request that no endpoint served is counted without an endpoint"
+        );
     }
 
     #[test]
-    fn requests_under_way_are_told_in_each_span() {
+    fn requests_in_progress_are_reported_in_each_span() {
         let mut collector = collector();
         collector.steered(&order(), after(1_000));
         collector.sent(&at("fra-1"), after(1_000));
@@ -332,11 +341,14 @@ mod tests {
         assert_eq!((second.counts[0].counts.busy_ms, second.in_flight.len()), (1_000 + 2_000, 0));
         assert_eq!((second.demand[0].busy_ms, second.sequence), (2_000, 2));
         assert_eq!(collector.take(1, after(15_000)), None);
-        assert!(collector.in_flight.0.is_empty() && collector.demand.0.is_empty(), "nothing is kept of what has ended");
+        assert!(
+            collector.in_flight.0.is_empty() && collector.demand.0.is_empty(),
+            "requests that have ended are removed"
+        );
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn the_size_of_a_batch_is_bounded() {
         let mut collector = collector();
         for nth in 0..2_000 {
             let model = Some(format!("model-{nth}"));
@@ -348,7 +360,7 @@ mod tests {
         let batch = collector.take(1, after(1_000)).unwrap();
         let bytes = serde_json::to_vec(&batch).unwrap();
         assert!(bytes.len() < 1 << 20, "{} bytes", bytes.len());
-        assert!(Batch::read(&bytes).is_ok(), "a node takes it");
+        assert!(Batch::read(&bytes).is_ok(), "a node refuses the batch");
         assert_eq!(batch.counts.len(), Batch::MAX_KEYS);
         assert!(batch.uncounted > 1_000);
     }

@@ -1,9 +1,9 @@
 //! Answers `/.well-known/bailiwick/explain`. Takes a question; returns what a client would get and why, in the words of
 //! `bailiwick explain`. Called by `serve`.
 //!
-//! A tenant's key explains that tenant's own requests, from the place that it asks from. The operator's token
-//! (`EXPLAIN_TOKEN`) explains any request, or with `all` every fence, and shows which endpoints lack their secret. The
-//! answer uses this isolate's health and cool-downs. Those of another isolate may differ.
+//! With a tenant's key, the answer explains this tenant's own requests from its present location. With the operator's
+//! token (`EXPLAIN_TOKEN`), it explains any request, or every fence with `all`, and names the endpoints without a
+//! secret. The answer uses the health and cool-downs of this isolate, which may differ from those of other isolates.
 
 #[cfg(test)]
 mod tests;
@@ -42,9 +42,9 @@ const TOKEN: &str = "EXPLAIN_TOKEN";
 /// The parameters that a tenant may use.
 const OWN: &[&str] = &["model", "path"];
 /// The further parameters that the operator may use.
-const ANYBODYS: &[&str] = &["service", "client", "country", "tenant", "all"];
+const OPERATORS: &[&str] = &["service", "client", "country", "tenant", "all"];
 /// The parameters that the operator may use with `all`.
-const CHOICE: &[&str] = &["all", "service", "tenant"];
+const WITH_ALL: &[&str] = &["all", "service", "tenant"];
 
 /// Answers a request with JSON, or with text if it accepts `text/plain`.
 pub(crate) fn answer(
@@ -69,26 +69,27 @@ pub(crate) fn answer(
             let missing = missing_secrets(table, env, |_| true);
             Explained::of(serde_json::to_string(&all), all.to_text(), &missing, &LimitsTold::default())?
         }
-        Question::ClientQuestion(one) => {
+        Question::ClientQuestion(question) => {
             let now = clock::now();
-            let tenant = one.client.tenant.map(|tenant| table.tenant(tenant).id.as_str());
-            // Rests for one client count if the client is known.
-            let is_known = tenant.is_some() || one.client.address.is_some();
-            let source = is_known.then(|| Source::of(tenant, one.client.address, ""));
+            let tenant = question.client.tenant.map(|tenant| table.tenant(tenant).id.as_str());
+            // The breakers of a single source count only if the client is known.
+            let is_known = tenant.is_some() || question.client.address.is_some();
+            let source = is_known.then(|| Source::of(tenant, question.client.address, ""));
             let local = memory::with(|memory| memory.local(table, None, source, now));
             let conditions = Conditions { health: &snapshot.health, local: &local, now };
-            let mut explanation = explain_at_edge(table, &one.ask(), &conditions, &snapshot.first_tokens);
-            if sheds(table.service(one.ask().service), one.ask().path_class) {
-                let ask = one.ask();
+            let mut explanation = explain_at_edge(table, &question.ask(), &conditions, &snapshot.first_tokens);
+            if sheds(table.service(question.ask().service), question.ask().path_class) {
+                let ask = question.ask();
                 let ranking = rank(table, ask.service, &stand(table, &ask.client), ask.path_class);
                 explanation.add_shed(table, snapshot.shares.moves(ask.service, &ranking));
             }
-            let in_fence = |region: &RegionId| one.by_operator && explanation.fence.contains(region);
+            let in_fence = |region: &RegionId| question.by_operator && explanation.fence.contains(region);
             let missing = missing_secrets(table, env, in_fence);
             let region = |name: &RegionId| table.region_named(name.as_str());
             let fence: Vec<_> = explanation.fence.iter().filter_map(region).collect();
-            let offered: Vec<_> = explanation.ordered.iter().filter_map(|one| region(&one.region)).collect();
-            let (tenant, by_operator) = (one.client.tenant, one.by_operator);
+            let offered: Vec<_> =
+                explanation.ordered.iter().filter_map(|explained| region(&explained.region)).collect();
+            let (tenant, by_operator) = (question.client.tenant, question.by_operator);
             let asked = Asked { fence: &fence, offered: &offered, tenant, by_operator };
             let load = |region| snapshot.load_of(region);
             let limits = memory::with(|memory| LimitsTold::of(table, &asked, &mut memory.quotas, load, now));
@@ -107,13 +108,13 @@ fn missing_secrets(table: &Table, env: &Env, is_wanted: impl Fn(&RegionId) -> bo
     secrets::missing(table, is_wanted, |name| env::has(env, name))
 }
 
-/// What the health page shows the operator only; `None` for anybody else.
+/// The part of the health page that only the operator sees: the missing secrets. `None` for other requesters.
 pub(crate) fn operators_health(request: &ClientRequest, env: &Env, snapshot: &Snapshot) -> Option<Vec<Missing>> {
     let table = snapshot.table.as_deref()?;
     is_operators(request, env).then(|| missing_secrets(table, env, |_| true))
 }
 
-/// The operator's token, if there is one. An empty one doesn't count.
+/// The operator's token, if it is set and not empty.
 fn operators_token(env: &Env) -> Option<String> {
     env::text(env, TOKEN).filter(|token| !token.is_empty())
 }
@@ -123,6 +124,7 @@ fn is_operators(request: &ClientRequest, env: &Env) -> bool {
     operators_token(env).is_some_and(|token| Credentials::of(request).are(&token))
 }
 
+/// Refuses methods other than GET.
 fn only_get(request: &ClientRequest) -> Result<(), Failure> {
     if request.method == "GET" { Ok(()) } else { Err(Failure::WrongMethod { allowed: "GET" }) }
 }
@@ -134,7 +136,7 @@ struct Explained {
 }
 
 impl Explained {
-    /// Makes one. `json` is an object.
+    /// Adds limits and missing secrets to an explanation. `json` is an object.
     fn of(
         json: serde_json::Result<String>,
         text: String,
@@ -142,7 +144,7 @@ impl Explained {
         limits: &LimitsTold,
     ) -> Result<Self, Failure> {
         let mut json = json.map_err(|_| Failure::Internal)?;
-        // The fields of the explanation keep their order.
+        // The fields are appended to the text, so that the fields of the explanation keep their order.
         if json.pop() == Some('}') {
             json += &format!("{}}}", limits.to_fields());
         }
@@ -153,7 +155,7 @@ impl Explained {
     }
 }
 
-/// What this isolate has counted, for the operator.
+/// The metrics of this isolate, for the operator.
 pub(crate) fn metrics(
     request: &ClientRequest,
     env: &Env,
@@ -167,7 +169,7 @@ pub(crate) fn metrics(
     let table = snapshot.table.as_deref();
     let resting = table.map(|table| {
         let local = memory::with(|memory| memory.local(table, None, None, clock::now()));
-        let name = |one: &Cooling| (table.region(one.region).id.to_string(), one.endpoint.to_string());
+        let name = |cooling: &Cooling| (table.region(cooling.region).id.to_string(), cooling.endpoint.to_string());
         local.cooling.iter().map(name).collect::<BTreeSet<_>>().into_iter().collect()
     });
     let gauges = Gauges {
@@ -186,7 +188,7 @@ pub(crate) fn metrics(
     Ok(info.of_type(format.content_type(), &metrics::write(format, &gauges, table)))
 }
 
-/// Who asks.
+/// The sender of a request for an explanation.
 struct Requester<'a> {
     host: &'a str,
     credentials: Credentials,
@@ -195,7 +197,7 @@ struct Requester<'a> {
     token: Option<&'a str>,
 }
 
-/// A question that was read, and that the requester may ask.
+/// A request for an explanation that was read, and that the requester may send.
 #[derive(Debug, PartialEq)]
 enum Question {
     /// One client's request.
@@ -216,14 +218,16 @@ struct ClientQuestion {
 }
 
 impl ClientQuestion {
+    /// The request to steer.
     fn ask(&self) -> Ask<'_> {
         Ask { service: self.service, client: self.client, model: self.model.as_deref(), path_class: self.path_class }
     }
 }
 
 impl Requester<'_> {
+    /// Reads the request for an explanation from a query string.
     fn question(&self, table: &Table, query: &str) -> Result<Question, Failure> {
-        // A key in the query is refused here too.
+        // As on all paths, a key in the query is refused.
         Query::parse(query)?;
         let mut reader =
             QueryReader { pairs: form_urlencoded::parse(query.as_bytes()).into_owned().collect(), errors: Vec::new() };
@@ -232,20 +236,20 @@ impl Requester<'_> {
             return all(table, &mut reader);
         }
         let (service, client) = if by_operator {
-            reader.anything_but(&[OWN, ANYBODYS]);
-            self.anybodys(table, &mut reader)
+            reader.refuse_all_but(&[OWN, OPERATORS]);
+            self.any_client(table, &mut reader)
         } else {
             let (service, client) = self.own(table)?;
-            if reader.pairs.iter().any(|(name, _)| ANYBODYS.contains(&name.as_str())) {
+            if reader.pairs.iter().any(|(name, _)| OPERATORS.contains(&name.as_str())) {
                 return Err(Failure::ExplainOthers);
             }
-            reader.anything_but(&[OWN]);
+            reader.refuse_all_but(&[OWN]);
             (Some(service), client)
         };
-        if by_operator && reader.one("all").is_some() {
+        if by_operator && reader.value("all").is_some() {
             reader.errors.push("all: takes no other value than true; leave it out to ask for one client.".to_owned());
         }
-        let (model, path) = (reader.one("model"), reader.one("path").unwrap_or_default());
+        let (model, path) = (reader.value("model"), reader.value("path").unwrap_or_default());
         match service {
             Some(service) if reader.errors.is_empty() => {
                 let path_class = path_class(table, service, &path);
@@ -255,7 +259,7 @@ impl Requester<'_> {
         }
     }
 
-    /// The tenant's own request. In a service without tenants there is nobody to ask for.
+    /// The tenant's own request. In a service without tenants there is no such request.
     fn own(&self, table: &Table) -> Result<(ServiceIndex, Client), Failure> {
         match client::recognise(table, self.host, &self.credentials, &self.origin) {
             Ok(caller) if caller.tenant.is_some() => Ok((caller.service, caller.client)),
@@ -264,9 +268,9 @@ impl Requester<'_> {
         }
     }
 
-    /// The request of any client, by default one from the place that the operator asks from.
-    fn anybodys(&self, table: &Table, reader: &mut QueryReader) -> (Option<ServiceIndex>, Client) {
-        let service = match reader.one("service") {
+    /// The request of any client, which only the operator may ask for. By default, a client at the operator's location.
+    fn any_client(&self, table: &Table, reader: &mut QueryReader) -> (Option<ServiceIndex>, Client) {
+        let service = match reader.value("service") {
             Some(name) => reader.known("service", &name, table.service_named(&name)),
             None => {
                 let here = client::service_of(table, self.host);
@@ -276,7 +280,7 @@ impl Requester<'_> {
                 here
             }
         };
-        let mut client = match (reader.one("client"), reader.one("country")) {
+        let mut client = match (reader.value("client"), reader.value("country")) {
             (None, None) => self.origin.client(),
             (client, country) => Client {
                 address: client.as_deref().and_then(|text| reader.address(text, country.is_some())),
@@ -284,7 +288,7 @@ impl Requester<'_> {
                 ..Client::default()
             },
         };
-        if let Some(name) = reader.one("tenant") {
+        if let Some(name) = reader.value("tenant") {
             client.tenant = reader.known("tenant", &name, table.tenant_named(&name));
             if let (Some(tenant), Some(service)) = (client.tenant, service)
                 && !table.tenant(tenant).services.contains(&service)
@@ -299,10 +303,10 @@ impl Requester<'_> {
 
 /// Every fence, or those of the service and the tenant that the operator names.
 fn all(table: &Table, reader: &mut QueryReader) -> Result<Question, Failure> {
-    reader.anything_but(&[CHOICE]);
-    reader.one("all");
-    let service = reader.one("service").and_then(|name| reader.known("service", &name, table.service_named(&name)));
-    let tenant = reader.one("tenant").and_then(|name| reader.known("tenant", &name, table.tenant_named(&name)));
+    reader.refuse_all_but(&[WITH_ALL]);
+    reader.value("all");
+    let service = reader.value("service").and_then(|name| reader.known("service", &name, table.service_named(&name)));
+    let tenant = reader.value("tenant").and_then(|name| reader.known("tenant", &name, table.tenant_named(&name)));
     if reader.errors.is_empty() {
         return Ok(Question::All { service, tenant });
     }
@@ -316,20 +320,22 @@ struct QueryReader {
 }
 
 impl QueryReader {
-    fn anything_but(&mut self, known: &[&[&str]]) {
+    /// Records a mistake for every parameter that isn't one of these.
+    fn refuse_all_but(&mut self, known: &[&[&str]]) {
         let known = known.concat();
         for (name, _) in self.pairs.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
             self.errors.push(format!("{}: is not a part of the question; ask with {}.", quote(name), known.join(", ")));
         }
     }
 
-    /// Whether every fence is asked for: `all`, `all=true` or `all=1`.
+    /// Whether the query asks for every fence: `all`, `all=true` or `all=1`.
     fn wants_all(&self) -> bool {
         self.pairs.iter().any(|(name, value)| name == "all" && matches!(value.as_str(), "" | "1" | "true"))
     }
 
-    fn one(&mut self, name: &str) -> Option<String> {
-        let mut values = self.pairs.iter().filter(|(other, _)| other == name).map(|(_, value)| value.clone());
+    /// The value of a parameter.
+    fn value(&mut self, name: &str) -> Option<String> {
+        let mut values = self.pairs.iter().filter(|(parameter, _)| parameter == name).map(|(_, value)| value.clone());
         let value = values.next();
         if values.next().is_some() {
             self.errors.push(format!("{name}: stands twice; give one."));
@@ -337,6 +343,7 @@ impl QueryReader {
         value
     }
 
+    /// Records a mistake if the rules don't have a name.
     fn known<T>(&mut self, what: &str, name: &str, found: Option<T>) -> Option<T> {
         if found.is_none() {
             self.errors.push(format!("{what}: the rules have no {what} {}.", quote(name)));
@@ -344,7 +351,7 @@ impl QueryReader {
         found
     }
 
-    /// Reads an address, by which `networks` may place the client. `unknown` means one that can't be placed.
+    /// Reads the client's address. `unknown` means a client whose place isn't known.
     fn address(&mut self, text: &str, has_country: bool) -> Option<IpAddr> {
         match text.parse() {
             Ok(address) => return Some(address),
@@ -361,6 +368,7 @@ impl QueryReader {
         None
     }
 
+    /// Reads the client's country.
     fn country(&mut self, text: &str) -> Option<CountryCode> {
         let code = CountryCode::parse(&text.to_ascii_uppercase());
         // A code for an unknown place, such as XX, is treated as in a request: the country is unknown.
@@ -372,6 +380,7 @@ impl QueryReader {
     }
 }
 
+/// The class of a path, with or without `/v1`.
 fn path_class(table: &Table, service: ServiceIndex, path: &str) -> PathClass {
     let path = path.split('?').next().unwrap_or_default();
     let within = path.strip_prefix("/v1").filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);

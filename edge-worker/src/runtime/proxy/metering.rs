@@ -1,5 +1,5 @@
-//! Charges attempts to quotas. Takes the events of a run; withholds endpoints whose quotas are used up, and tells the
-//! isolate's memory what was taken and used. Called by `proxy`. Requests to which no quota applies pass it by.
+//! Charges attempts to quotas. Takes the events of a run; withholds endpoints whose quotas are used up, and records in
+//! the isolate's memory how much was taken and used. Called by `proxy`. Requests without a quota have no [`Metering`].
 
 use bailiwick_rules::quota::{Dimension, Reading, write_span};
 use bailiwick_rules::rules::Budget;
@@ -19,27 +19,27 @@ use crate::runtime::memory;
 use crate::runtime::metrics;
 use crate::runtime::reply::Identity;
 
-/// What one request takes of quotas and of its tenant's budget.
+/// The charges of one request to quotas and to its tenant's budget.
 #[derive(Debug)]
 pub(crate) struct Metering {
     demand: Demand,
-    /// Whether the client of a stream didn't ask for its usage.
+    /// Whether only the edge asked for the usage of a stream, so that the client doesn't get it.
     hides_usage: bool,
-    /// What was taken for the current attempt, and its position among all.
+    /// The charge of the current attempt, and the attempt's index.
     charge: Option<(Charge, usize)>,
-    /// What was taken of the tenant's budget: once, however many endpoints are asked.
+    /// The charge to the tenant's budget. A request is charged to the budget once, however many endpoints are asked.
     budget: Option<Charge>,
-    /// Follows the events of a stream that tells its usage.
+    /// Reads the events of a stream that reports its usage.
     events: Option<UsageEvents>,
 }
 
 impl Metering {
-    /// Begins to meter a request. `hides_usage`: its client doesn't get the event that only tells its usage.
+    /// Begins to meter a request. With `hides_usage`, its client doesn't get the event that only reports the usage.
     pub(crate) fn new(demand: Demand, hides_usage: bool) -> Self {
         Self { demand, hides_usage, charge: None, budget: None, events: None }
     }
 
-    /// What the request may need.
+    /// The known part of the request's cost.
     pub(crate) fn demand(&self) -> &Demand {
         &self.demand
     }
@@ -52,7 +52,7 @@ pub(crate) fn budget_of(table: &Table, tenant: Option<TenantIndex>) -> Option<(&
 }
 
 impl Driver {
-    /// Withholds endpoints whose quotas don't allow the request now. `is_new`: it hasn't been counted as waiting yet.
+    /// Withholds endpoints whose quotas don't allow the request now. With `is_new` the request is counted as waiting.
     #[inline(never)]
     pub(super) fn withhold(&mut self, is_new: bool) {
         let (Some(metering), Some(Identity { table, .. })) = (&self.job.metering, &self.info.whose) else { return };
@@ -69,7 +69,7 @@ impl Driver {
         });
     }
 
-    /// Charges the attempt that is sent to an endpoint, and settles the one before it.
+    /// Charges the attempt that is sent to an endpoint, and settles the attempt before it.
     #[inline(never)]
     pub(super) fn charge(&mut self, target: usize) {
         self.settle();
@@ -86,7 +86,7 @@ impl Driver {
         metering.events = None;
     }
 
-    /// Replaces what was taken for the last attempt by what it used.
+    /// Replaces the estimated cost of the last attempt by its real cost.
     #[inline(never)]
     pub(super) fn settle(&mut self) {
         let Some(metering) = &mut self.job.metering else { return };
@@ -95,7 +95,7 @@ impl Driver {
         memory::with(|memory| memory.quotas.settle(&charge, &metering.demand, end, clock::now()));
     }
 
-    /// Settles all that is still open, at the end.
+    /// Settles all open charges at the end of the request.
     #[inline(never)]
     pub(super) fn settle_all(&mut self) {
         self.settle();
@@ -109,7 +109,7 @@ impl Driver {
         memory::with(|memory| memory.quotas.settle(&charge, &metering.demand, end, clock::now()));
     }
 
-    /// Tells a tenant with a budget what is left of it.
+    /// Writes the state of the tenant's budget, if it has one, to the headers of the answer.
     #[inline(never)]
     pub(super) fn tell_limits(&self, headers: &mut Headers) {
         if let (Some(_), Some(whose)) = (&self.job.metering, &self.info.whose) {
@@ -117,7 +117,7 @@ impl Driver {
         }
     }
 
-    /// Believes what the headers of an answer say of the quota that it was charged to.
+    /// Applies the rate limit headers of an answer to the quota that the attempt was charged to.
     #[inline(never)]
     pub(super) fn hear_quota(&mut self, status: u16, headers: &Headers) {
         let Some((charge, _)) = self.job.metering.as_ref().and_then(|metering| metering.charge.as_ref()) else {
@@ -128,13 +128,14 @@ impl Driver {
         memory::with(|memory| memory.quotas.heard(charge, status, &reading, now));
     }
 
-    /// Whether the stream that begins has to be read for its usage, so that the runtime can't pass it.
+    /// Whether the usage of the stream has to be read, so that the stream can't be handed to the runtime's own pipe.
     pub(super) fn reads_usage(&self) -> bool {
         let current = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));
         self.job.metering.is_some() && current.is_some_and(Target::counts_tokens)
     }
 
-    /// Begins to follow a committed stream, so that its client doesn't get what only the edge asked for.
+    /// Begins to read the events of a committed stream, so that its client doesn't get usage that only the edge asked
+    /// for.
     #[inline(never)]
     pub(super) fn begin_events(&mut self) {
         if !self.reads_usage() {
@@ -147,7 +148,7 @@ impl Driver {
         }
     }
 
-    /// Takes bytes of a committed answer. Returns those that the client gets.
+    /// Takes bytes of a committed answer, returns the bytes for the client.
     pub(super) fn pass_events(&mut self, bytes: Vec<u8>) -> Vec<u8> {
         match self.job.metering.as_mut().and_then(|metering| metering.events.as_mut()) {
             Some(events) => events.pass(bytes),
@@ -155,7 +156,7 @@ impl Driver {
         }
     }
 
-    /// Raises an alarm if an answer says that it was made outside of its region's countries.
+    /// Logs a warning if the headers of an answer name a country outside of the region's countries.
     #[inline(never)]
     pub(super) fn check_place(&self, headers: &Headers) {
         let Some(country) = headers.get("x-ms-region").and_then(country_of) else { return };
@@ -174,6 +175,7 @@ impl Driver {
     }
 }
 
+/// The quota of an endpoint.
 fn quota_of<'q>(
     quotas: &'q [bailiwick_rules::table::Quota],
     target: &Target,
@@ -181,14 +183,14 @@ fn quota_of<'q>(
     target.quota().and_then(|QuotaIndex(index)| quotas.get(index as usize))
 }
 
-/// How an attempt ended, as far as its charge is concerned.
+/// The end of an attempt, as far as its charge is concerned.
 fn settlement(metering: &Metering, record: &Record, position: usize) -> Settlement {
     let outcome = record.attempts.get(position).and_then(|attempt| attempt.outcome);
     let tokens = Tokens::of(&record.usage);
     match (outcome, record.end) {
         (Some(Outcome::Committed), _) if tokens.is_some() => Settlement::Used(tokens),
         (Some(Outcome::Committed), Some(End::Whole | End::Piped)) => Settlement::Used(None),
-        // The endpoint may have worked until now.
+        // The endpoint may have generated tokens until now.
         (None | Some(Outcome::Committed | Outcome::ClientGone | Outcome::Timeout), _) => {
             Settlement::Left { seen: metering.events.as_ref().map_or(0, UsageEvents::seen) }
         }
@@ -196,7 +198,7 @@ fn settlement(metering: &Metering, record: &Record, position: usize) -> Settleme
     }
 }
 
-/// Tells a tenant with a budget what is left of it.
+/// Writes the state of a tenant's budget, if it has one, to the headers of an answer.
 pub(crate) fn tell_budget(whose: &Identity, headers: &mut Headers) {
     if let Some(budget) = budget_of(&whose.table, whose.tenant) {
         let reported = memory::with(|memory| memory.quotas.left_of(budget, clock::now()));
@@ -204,7 +206,7 @@ pub(crate) fn tell_budget(whose: &Identity, headers: &mut Headers) {
     }
 }
 
-/// Writes what is left of requests and of tokens, as OpenAI does.
+/// Writes the limits of requests and tokens to headers, as OpenAI does.
 fn write_limits([requests, tokens]: [Option<Dimension>; 2], headers: &mut Headers) {
     for (kind, reported) in [("requests", requests), ("tokens", tokens)] {
         let Some(reported) = reported else { continue };
