@@ -12,13 +12,17 @@ mod ballot;
 pub mod blind;
 mod combined;
 pub mod follow;
+pub mod gates;
 pub mod guard;
 pub mod head;
 pub mod impact;
 #[cfg(test)]
 mod properties;
+pub mod stages;
 mod verdict;
 mod votes;
+#[cfg(test)]
+mod week;
 
 pub use agreed::Agreed;
 pub use ballot::{Ballot, OwnSight};

@@ -230,7 +230,7 @@ fn the_node_is_asked_for_the_document_in_service_and_wrong_use_is_told() {
     node.setup.write("new.json", &changed().to_string());
     let path = |name: &str| node.setup.path(name).display().to_string();
     let api = format!("http://{}", node.api);
-    let (new, config) = (path("new.json"), path("bailiwick.toml"));
+    let (new, old, config) = (path("new.json"), path("rules.json"), path("bailiwick.toml"));
     let diff = |more: &[&str]| {
         let words = ["rules", "diff", &new, "--config", &config, "--api", &api];
         bailiwick(words.into_iter().chain(more.iter().copied()))
@@ -246,6 +246,16 @@ fn the_node_is_asked_for_the_document_in_service_and_wrong_use_is_told() {
     assert!(markdown.contains("| service | clients | from | to | queries | IPv4 | IPv6 /48s |"), "{markdown}");
     let nothing = diff(&["--against", &new]);
     assert!(String::from_utf8_lossy(&nothing.stdout).contains("Nobody goes elsewhere"), "{nothing:?}");
+
+    let gated = |more: &[&str]| diff(&[&["--against", &old, "--max-moved", "5%", "--min-regions", "2"], more].concat());
+    let shut = gated(&[]);
+    let text = String::from_utf8_lossy(&shut.stdout).into_owned();
+    assert_eq!(shut.status.code(), Some(1), "{text}");
+    assert!(text.contains("Gate shut: near: ") && text.contains("or type --accept-moved "), "{text}");
+    let open = gated(&["--accept-moved", "100%", "--accept-regions", "1"]);
+    assert_eq!(open.status.code(), Some(0), "{open:?}");
+    let json: Value = serde_json::from_slice(&gated(&["--json"]).stdout).expect("JSON");
+    assert_eq!((&json["widens"], &json["shut"][0]["gate"]), (&true.into(), &"max_moved".into()), "{json:#}");
 
     assert_eq!(diff(&["--json", "--markdown"]).status.code(), Some(2));
     assert_eq!(bailiwick(["rules", "diff", "-", "--against", "-"]).status.code(), Some(2));

@@ -22,12 +22,16 @@ pub(crate) enum RulesCommand {
     /// A fence that gets wider is said first: from then on clients may be processed where they might not be before. One
     /// that gets smaller is said too: then all nodes should take the document at once.
     ///
-    /// Without --against it asks the node's API for the document in service. The exit code is 0 if the documents could
-    /// be compared, whatever differs, 1 if not.
+    /// Without --against it asks the node's API for the document in service.
+    ///
+    /// Gates say what a change may come to: --max-moved, --max-denied, --min-regions. One that stays shut names the
+    /// number to type, such as --accept-moved 34%. The exit code is 0 if all gates are open, whatever differs, 1 if one
+    /// is shut or the documents can't be compared.
     #[command(after_help = "Examples:
   bailiwick rules diff rules.json                      with what this node serves by
   bailiwick rules diff new.json --against old.json --geoip country.mmdb
   git show main:rules.json | bailiwick rules diff rules.json --against - --markdown
+  bailiwick rules diff rules.json --max-moved 20% --max-denied 1%
   bailiwick rules diff rules.json --json | jq '.services[] | {service, moved, denied}'")]
     Diff(diff::DiffArgs),
 }

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bailiwick_rules::fleet::gates::{Accepted, Gates, Shut, shut};
 use bailiwick_rules::fleet::impact::Impact;
+use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
+use serde::Serialize;
 
 use crate::locate::geoip::{Places, Registered};
 use crate::program::cli::check::read_rules;
@@ -36,12 +39,68 @@ pub(crate) struct DiffArgs {
     /// Find clients in this GeoIP database instead of the configuration's.
     #[arg(long, value_name = "FILE")]
     geoip: Option<PathBuf>,
+    #[command(flatten)]
+    gates: GateArgs,
     /// Print everything as JSON.
     #[arg(long)]
     json: bool,
     /// Print Markdown, for a review.
     #[arg(long, conflicts_with = "json")]
     markdown: bool,
+}
+
+/// What a change may come to.
+#[derive(Debug, Args)]
+struct GateArgs {
+    /// Which part of a service's clients may go to another region: `20%`.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    max_moved: Option<Ratio>,
+    /// Which part of a service's clients may lose their region: `1%`.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    max_denied: Option<Ratio>,
+    /// How many regions a fence has to keep that gets smaller.
+    #[arg(long, value_name = "COUNT")]
+    min_regions: Option<u32>,
+    /// Accept that so many move, whatever --max-moved says.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    accept_moved: Option<Ratio>,
+    /// Accept that so many lose their region, whatever --max-denied says.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    accept_denied: Option<Ratio>,
+    /// Accept that a fence keeps so few regions, whatever --min-regions says.
+    #[arg(long, value_name = "COUNT")]
+    accept_regions: Option<u32>,
+}
+
+fn percent(text: &str) -> Result<Ratio, String> {
+    Ratio::parse_percent(text).ok_or_else(|| "write whole per cent from 1% to 100%".to_owned())
+}
+
+impl GateArgs {
+    /// The gates that stay shut.
+    fn shut(&self, impact: &Impact) -> Vec<Shut> {
+        let Self { max_moved, max_denied, min_regions, .. } = *self;
+        let accepted = Accepted {
+            moved: self.accept_moved,
+            denied: self.accept_denied,
+            regions: self.accept_regions,
+            is_approved: false,
+        };
+        shut(impact, &Gates { max_moved, max_denied, min_regions }, &accepted)
+    }
+}
+
+/// What is printed by `--json`.
+#[derive(Serialize)]
+struct Written<'a> {
+    /// Whether clients may be processed where they might not be before.
+    widens: bool,
+    /// Whether a fence gets smaller.
+    tightens: bool,
+    /// The gates that stay shut.
+    shut: &'a [Shut],
+    #[serde(flatten)]
+    impact: &'a Impact,
 }
 
 /// Runs it.
@@ -65,10 +124,10 @@ pub(super) fn run(args: &DiffArgs, stdin: &mut dyn Read, now: Timestamp) -> Repo
     if places.all().len() == 1 {
         warnings.push("no GeoIP database is named, so only networks of the rules are compared; name one by --geoip");
     }
-    match written(args, &impact) {
-        Ok(output) => {
-            Report { output, warnings: warnings.into_iter().map(str::to_owned).collect(), ..Report::default() }
-        }
+    let shut = args.gates.shut(&impact);
+    let warnings = warnings.into_iter().map(str::to_owned).collect();
+    match written(args, &impact, &shut) {
+        Ok(output) => Report { output, warnings, is_unwell: !shut.is_empty(), ..Report::default() },
         Err(error) => Report::error(error),
     }
 }
@@ -98,14 +157,16 @@ fn places(args: &DiffArgs) -> Result<Arc<Places>, Vec<String>> {
     read_geoip(file.as_deref(), registered).map_err(said)
 }
 
-fn written(args: &DiffArgs, impact: &Impact) -> Result<String, String> {
+fn written(args: &DiffArgs, impact: &Impact, shut: &[Shut]) -> Result<String, String> {
+    let gates = |bullet: &str| shut.iter().map(|one| format!("{bullet}Gate shut: {one}\n")).collect::<String>();
     match (args.json, args.markdown) {
-        (true, _) => match serde_json::to_string_pretty(impact) {
-            Ok(json) => Ok(json + "\n"),
-            Err(error) => Err(format!("the comparison can't be written as JSON: {error}")),
-        },
-        (false, true) => Ok(impact.to_markdown()),
-        (false, false) => Ok(impact.to_text()),
+        (true, _) => {
+            let written = Written { widens: impact.is_widened(), tightens: impact.is_tightened(), shut, impact };
+            let json = serde_json::to_string_pretty(&written).map(|json| json + "\n");
+            json.map_err(|error| format!("the comparison can't be written as JSON: {error}"))
+        }
+        (false, true) => Ok(impact.to_markdown() + &gates("- ")),
+        (false, false) => Ok(impact.to_text() + &gates("")),
     }
 }
 

@@ -1,0 +1,215 @@
+//! Whether a change is small enough to be published without a second thought. Takes an impact, the fleet's gates and
+//! what a person accepts, returns each gate that stays shut and what opens it. Called by `bailiwick rules diff`, which
+//! tells, and by whoever publishes, which obeys.
+//!
+//! A gate is opened by an approval with a second key, or by typing the number: `--accept-moved 34%`. Clients are
+//! weighed by queries where they were counted, else by IPv4 addresses or by IPv6 /48s, whichever part is larger.
+
+use core::fmt;
+
+use serde::Serialize;
+
+use super::impact::{Impact, Presence, ServiceImpact, Weight};
+use crate::id::ServiceId;
+use crate::rules::Ratio;
+
+/// So many queries of a service have to be counted before they weigh instead of addresses.
+const ENOUGH_QUERIES: u64 = 100;
+
+/// What a change may come to. Without a gate anything may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gates {
+    /// Which part of a service's clients may go to another region.
+    pub max_moved: Option<Ratio>,
+    /// Which part of a service's clients may lose their region.
+    pub max_denied: Option<Ratio>,
+    /// How many regions a fence has to keep that gets smaller.
+    pub min_regions: Option<u32>,
+}
+
+/// What a person accepts by typing it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// `--accept-moved`.
+    pub moved: Option<Ratio>,
+    /// `--accept-denied`.
+    pub denied: Option<Ratio>,
+    /// `--accept-regions`.
+    pub regions: Option<u32>,
+    /// Whether another key than the publisher's approved the very document.
+    pub is_approved: bool,
+}
+
+/// A gate that stays shut for a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Shut {
+    /// The service.
+    pub service: ServiceId,
+    /// The gate.
+    pub gate: Gate,
+    /// What the change comes to: millionths, or regions.
+    pub found: u32,
+    /// What is allowed.
+    pub allowed: u32,
+    /// What to type.
+    pub accept: String,
+}
+
+/// A gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// Clients that go to another region.
+    MaxMoved,
+    /// Clients that lose their region.
+    MaxDenied,
+    /// Regions of a fence that gets smaller.
+    MinRegions,
+}
+
+/// The gates that stay shut.
+#[must_use]
+pub fn shut(impact: &Impact, gates: &Gates, accepted: &Accepted) -> Vec<Shut> {
+    if accepted.is_approved {
+        return Vec::new();
+    }
+    // Who may use a service at all is no matter of steering.
+    let counts = |one: &&ServiceImpact| one.tenants.is_empty() || one.presence == Presence::Both;
+    let of = |service: &ServiceImpact| {
+        let part = |part: &Weight| part_of(part, &service.total);
+        let moved = above(Gate::MaxMoved, part(&service.moved), gates.max_moved, accepted.moved, service);
+        let denied = above(Gate::MaxDenied, part(&service.denied), gates.max_denied, accepted.denied, service);
+        let regions = service.fewest_regions.and_then(|regions| u32::try_from(regions).ok());
+        let few = regions
+            .zip(gates.min_regions)
+            .filter(|(found, allowed)| found < allowed && accepted.regions.is_none_or(|accepted| found < &accepted));
+        let few = few.map(|(found, allowed)| Shut {
+            service: service.service.clone(),
+            gate: Gate::MinRegions,
+            found,
+            allowed,
+            accept: format!("--accept-regions {found}"),
+        });
+        [moved, denied, few]
+    };
+    impact.services.iter().filter(counts).flat_map(of).flatten().collect()
+}
+
+fn above(
+    gate: Gate,
+    found: Ratio,
+    allowed: Option<Ratio>,
+    accepted: Option<Ratio>,
+    service: &ServiceImpact,
+) -> Option<Shut> {
+    let allowed = allowed.filter(|allowed| found > *allowed && accepted.is_none_or(|accepted| found > accepted))?;
+    let option = if gate == Gate::MaxMoved { "--accept-moved" } else { "--accept-denied" };
+    // Rounded up, so that what is typed covers it.
+    let accept = format!("{option} {}%", found.0.div_ceil(10_000).clamp(1, 100));
+    Some(Shut { service: service.service.clone(), gate, found: found.0, allowed: allowed.0, accept })
+}
+
+/// Which part of a service's clients these are.
+#[must_use]
+pub fn part_of(part: &Weight, total: &Weight) -> Ratio {
+    let ratio = |part: u64, total: u64| if total == 0 { Ratio(0) } else { Ratio::between(part, total).min(Ratio::ONE) };
+    match total.queries >= ENOUGH_QUERIES {
+        true => ratio(part.queries, total.queries),
+        false => ratio(part.ipv4, total.ipv4).max(ratio(part.ipv6, total.ipv6)),
+    }
+}
+
+impl fmt::Display for Shut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, found, allowed, accept, .. } = self;
+        match self.gate {
+            Gate::MaxMoved => {
+                let (found, allowed) = (Ratio(*found), Ratio(*allowed));
+                write!(f, "{service}: {found} of clients move, max_moved is {allowed}")?;
+            }
+            Gate::MaxDenied => {
+                let (found, allowed) = (Ratio(*found), Ratio(*allowed));
+                write!(f, "{service}: {found} of clients lose their region, max_denied is {allowed}")?;
+            }
+            Gate::MinRegions => {
+                write!(f, "{service}: a fence gets smaller and keeps {found} regions, min_regions is {allowed}")?;
+            }
+        }
+        write!(f, "; another key approves it, or type {accept}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn impact(moved: Weight, denied: Weight, total: Weight, fewest: Option<usize>) -> Impact {
+        let service = ServiceImpact {
+            service: ServiceId::parse("chat").unwrap(),
+            was: None,
+            hosts: Vec::new(),
+            tenants: Vec::new(),
+            presence: Presence::Both,
+            total,
+            moved,
+            denied,
+            admitted: Weight::default(),
+            leave_fence: Weight::default(),
+            moves: Vec::new(),
+            moves_when_down: Vec::new(),
+            wider: Vec::new(),
+            tighter: Vec::new(),
+            alone: Vec::new(),
+            fewest_regions: fewest,
+            ttl: 60,
+        };
+        Impact { from: 1, to: 2, has_queries: true, services: vec![service], compared: 1, other_answers: Vec::new() }
+    }
+
+    fn weight(queries: u64, ipv4: u64, ipv6: u64) -> Weight {
+        Weight { queries, ipv4, ipv6 }
+    }
+
+    const GATES: Gates =
+        Gates { max_moved: Some(Ratio(200_000)), max_denied: Some(Ratio(10_000)), min_regions: Some(2) };
+
+    #[test]
+    fn a_gate_is_opened_by_the_number_typed_in_and_by_no_smaller_one() {
+        let found = impact(weight(335, 0, 0), weight(0, 0, 0), weight(1000, 10, 10), None);
+        let shut = shut(&found, &GATES, &Accepted::default());
+        assert_eq!(shut.len(), 1);
+        assert_eq!(
+            shut[0].to_string(),
+            "chat: 33.5 % of clients move, max_moved is 20 %; another key approves it, or type --accept-moved 34%"
+        );
+        let typed = |text: &str| Accepted { moved: Ratio::parse_percent(text), ..Accepted::default() };
+        assert!(super::shut(&found, &GATES, &typed("34%")).is_empty());
+        assert_eq!(super::shut(&found, &GATES, &typed("33%")).len(), 1, "less than what it comes to");
+        assert!(super::shut(&found, &GATES, &Accepted { is_approved: true, ..Accepted::default() }).is_empty());
+        assert!(super::shut(&found, &Gates::default(), &Accepted::default()).is_empty(), "no gates");
+        let few = impact(weight(200, 0, 0), weight(0, 0, 0), weight(1000, 10, 10), None);
+        assert!(super::shut(&few, &GATES, &Accepted::default()).is_empty(), "exactly what is allowed");
+    }
+
+    #[test]
+    fn each_gate_is_its_own_and_addresses_weigh_where_few_queries_were_counted() {
+        let found = impact(weight(0, 50, 1), weight(0, 1, 2), weight(50, 100, 100), Some(1));
+        let gates: Vec<_> = shut(&found, &GATES, &Accepted::default()).iter().map(|one| one.gate).collect();
+        assert_eq!(gates, [Gate::MaxMoved, Gate::MaxDenied, Gate::MinRegions]);
+        let moved_alone = Accepted { moved: Some(Ratio::ONE), ..Accepted::default() };
+        assert_eq!(shut(&found, &GATES, &moved_alone).len(), 2);
+        let regions = Accepted { regions: Some(1), denied: Some(Ratio(20_000)), ..moved_alone };
+        assert!(shut(&found, &GATES, &regions).is_empty());
+        assert_eq!(part_of(&weight(0, 50, 1), &weight(50, 100, 100)), Ratio(500_000), "the larger part");
+        assert_eq!(part_of(&weight(0, 50, 1), &weight(100, 100, 100)), Ratio(0), "queries alone");
+    }
+
+    #[test]
+    fn a_tenant_that_leaves_shuts_no_gate() {
+        let mut found = impact(weight(0, 0, 0), weight(0, 100, 100), weight(0, 100, 100), None);
+        found.services[0].tenants.push(crate::id::TenantId::parse("acme").unwrap());
+        assert_eq!(shut(&found, &GATES, &Accepted::default()).len(), 1, "one that stays and is denied does");
+        found.services[0].presence = Presence::Gone;
+        assert!(shut(&found, &GATES, &Accepted::default()).is_empty());
+    }
+}

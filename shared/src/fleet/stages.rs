@@ -1,0 +1,308 @@
+//! Which nodes get a new document next. Takes the head, what every node says of itself and what the change was
+//! predicted to do, returns whether to wait, to go on to the next stage, or to give up and why. Called by whoever
+//! drives a rollout.
+//!
+//! Every span is measured by the node that tells it. No two nodes' clocks are compared, and nothing here reads a time
+//! of day. A document that makes a fence smaller skips the stages: [`begin`] says so.
+
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+use std::collections::BTreeMap;
+
+use super::head::{Head, Stage};
+use super::impact::Impact;
+use crate::rules::Ratio;
+use crate::table::Revision;
+use crate::time::Millis;
+
+/// How carefully a document goes through the stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Care {
+    /// For how long every node of a stage serves it before the next stage begins.
+    pub bake: Millis,
+    /// By how much the share of SERVFAIL may rise on a node.
+    pub servfail: Ratio,
+    /// By how much the share of answers without a region may rise beyond the predicted one.
+    pub denied: Ratio,
+    /// How far the share of a region may be from the predicted one.
+    pub shift: Ratio,
+    /// How many answers of a service are needed, before and after, to judge its shares.
+    pub enough: u64,
+}
+
+impl Default for Care {
+    fn default() -> Self {
+        Self {
+            bake: Millis(600_000),
+            servfail: Ratio(10_000),
+            denied: Ratio(10_000),
+            shift: Ratio(50_000),
+            enough: 500,
+        }
+    }
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeReport {
+    /// Its name.
+    pub node: String,
+    /// The part of the fleet that it belongs to.
+    pub stage: Stage,
+    /// Whether it was heard lately.
+    pub is_live: bool,
+    /// The document that it serves.
+    pub serves: Revision,
+    /// For how long it has served that, by its own clock.
+    pub serves_for: Millis,
+    /// What it answered before it took that.
+    pub before: Answers,
+    /// What it has answered since.
+    pub since: Answers,
+}
+
+/// Answers of one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// All of them.
+    pub all: u64,
+    /// Those with SERVFAIL.
+    pub servfail: u64,
+    /// Steered ones by service and by region; `None`: without a region.
+    pub steered: BTreeMap<String, BTreeMap<Option<String>, u64>>,
+}
+
+/// By how much the share of each region is predicted to change, in millionths, by service; `None`: without a region.
+/// A service of which no queries were counted isn't here.
+pub type Prediction = BTreeMap<String, BTreeMap<Option<String>, i64>>;
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing yet.
+    Wait(Waiting),
+    /// Publish the same head for this stage.
+    Advance(Stage),
+    /// Nothing more: all nodes have it, and it baked.
+    Done,
+    /// Publish the old content under a new revision.
+    Abort(Fault),
+}
+
+/// What is waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Nobody of the stage was heard lately.
+    Silence(Stage),
+    /// These live nodes haven't taken it.
+    Nodes(Vec<String>),
+    /// It has to be served for so much longer.
+    Bake(Millis),
+}
+
+/// Why a document isn't brought to more nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A node answers SERVFAIL more often than before.
+    Servfail {
+        /// The node.
+        node: String,
+        /// Its share before.
+        before: Ratio,
+        /// Its share now.
+        since: Ratio,
+    },
+    /// More clients of a service get no region than was predicted.
+    Denied {
+        /// The service.
+        service: String,
+        /// By how many millionths more was predicted.
+        predicted: i64,
+        /// By how many millionths more it is.
+        observed: i64,
+    },
+    /// The share of a region isn't what was predicted.
+    Shift {
+        /// The service.
+        service: String,
+        /// The region.
+        region: String,
+        /// By how many millionths it was to change.
+        predicted: i64,
+        /// By how many it did.
+        observed: i64,
+    },
+}
+
+/// Why a document can't begin at the stage that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unstaged {
+    /// It makes a fence smaller, and `--tighten` wasn't said.
+    Tightens,
+    /// `--tighten` was said together with a stage.
+    Both,
+}
+
+/// The stage at which a document begins: the one asked for, or all nodes at once if it tightens. Without a wish all
+/// nodes get it.
+///
+/// # Errors
+/// When it has to go to all nodes at once and nobody said so, or both were said.
+pub fn begin(impact: &Impact, asked: Option<Stage>, tighten: bool) -> Result<Stage, Unstaged> {
+    match (asked, tighten) {
+        (Some(stage), true) if stage != Stage::Rest => Err(Unstaged::Both),
+        (_, true) => Ok(Stage::Rest),
+        (Some(stage), false) if stage != Stage::Rest && impact.is_tightened() => Err(Unstaged::Tightens),
+        (asked, false) => Ok(asked.unwrap_or_default()),
+    }
+}
+
+/// What to do about the document of a head, as the nodes stand.
+#[must_use]
+pub fn next(head: &Head, nodes: &[NodeReport], predicted: &Prediction, care: &Care) -> Step {
+    let has_it = |node: &NodeReport| head.names() == Some(node.serves);
+    let reached = || nodes.iter().filter(|node| node.stage <= head.stage && node.is_live);
+    let taken: Vec<&NodeReport> = reached().filter(|node| has_it(node)).collect();
+    if let Some(fault) = fault(&taken, predicted, care) {
+        return Step::Abort(fault);
+    }
+    let late: Vec<String> = reached().filter(|node| !has_it(node)).map(|node| node.node.clone()).collect();
+    if !late.is_empty() {
+        return Step::Wait(Waiting::Nodes(late));
+    }
+    // A stage that no node belongs to is skipped; one whose nodes are all silent isn't.
+    let of_stage = |stage: Stage| nodes.iter().any(|node| node.stage == stage);
+    let silent = |stage: &Stage| of_stage(*stage) && !reached().any(|node| node.stage == *stage);
+    if let Some(stage) = Stage::ALL.into_iter().map(|(stage, _)| stage).filter(|one| *one <= head.stage).find(silent) {
+        return Step::Wait(Waiting::Silence(stage));
+    }
+    let least = taken.iter().map(|node| node.serves_for).min();
+    if let Some(least) = least.filter(|least| *least < care.bake) {
+        return Step::Wait(Waiting::Bake(Millis(care.bake.0 - least.0)));
+    }
+    let mut later = Stage::ALL.into_iter().map(|(stage, _)| stage).filter(|stage| *stage > head.stage);
+    match later.clone().find(|stage| of_stage(*stage)).or(later.next_back()) {
+        Some(stage) => Step::Advance(stage),
+        None => Step::Done,
+    }
+}
+
+/// The first thing that is wrong on nodes that have the document.
+fn fault(taken: &[&NodeReport], predicted: &Prediction, care: &Care) -> Option<Fault> {
+    servfail(taken, care).or_else(|| shares(taken, predicted, care))
+}
+
+fn servfail(taken: &[&NodeReport], care: &Care) -> Option<Fault> {
+    let share = |answers: &Answers| Ratio::between(answers.servfail, answers.all);
+    let enough = |node: &&&NodeReport| node.since.all >= care.enough;
+    taken.iter().filter(enough).find_map(|node| {
+        let before = if node.before.all == 0 { Ratio(0) } else { share(&node.before) };
+        let since = share(&node.since);
+        let is_worse = since.0 > before.0.saturating_add(care.servfail.0);
+        is_worse.then(|| Fault::Servfail { node: node.node.clone(), before, since })
+    })
+}
+
+/// Compares the shares of regions, before and since, over all nodes that have the document.
+fn shares(taken: &[&NodeReport], predicted: &Prediction, care: &Care) -> Option<Fault> {
+    let sum = |of: fn(&NodeReport) -> &Answers, service: &str| {
+        let mut sum: BTreeMap<Option<&str>, u64> = BTreeMap::new();
+        for (region, count) in taken.iter().filter_map(|node| of(node).steered.get(service)).flatten() {
+            *sum.entry(region.as_deref()).or_default() += count;
+        }
+        sum
+    };
+    predicted.iter().find_map(|(service, predicted)| {
+        let (before, since) = (sum(|node| &node.before, service), sum(|node| &node.since, service));
+        let totals: [u64; 2] = [before.values().sum(), since.values().sum()];
+        if totals.iter().any(|total| *total < care.enough) {
+            return None;
+        }
+        let share = |counts: &BTreeMap<Option<&str>, u64>, region: Option<&str>, total: u64| {
+            i64::from(Ratio::between(counts.get(&region).copied().unwrap_or(0), total).0)
+        };
+        let regions = before.keys().chain(since.keys()).copied().chain(predicted.keys().map(Option::as_deref));
+        regions.into_iter().find_map(|region| {
+            let observed = share(&since, region, totals[1]) - share(&before, region, totals[0]);
+            let predicted = predicted.get(&region.map(str::to_owned)).copied().unwrap_or(0);
+            match region {
+                None => (observed - predicted > i64::from(care.denied.0)).then(|| Fault::Denied {
+                    service: service.clone(),
+                    predicted,
+                    observed,
+                }),
+                Some(region) => ((observed - predicted).unsigned_abs() > u64::from(care.shift.0))
+                    .then(|| Fault::Shift { service: service.clone(), region: region.to_owned(), predicted, observed }),
+            }
+        })
+    })
+}
+
+impl Impact {
+    /// By how much the shares of regions will change, for services of which queries were counted.
+    #[must_use]
+    pub fn prediction(&self) -> Prediction {
+        let mut predicted = Prediction::new();
+        let plain = self.services.iter().filter(|one| one.tenants.is_empty() && one.total.queries > 0);
+        for service in plain {
+            let shares = predicted.entry(service.service.to_string()).or_default();
+            for way in &service.moves {
+                let part = i64::from(Ratio::between(way.who.weight.queries, service.total.queries).0);
+                *shares.entry(way.from.as_ref().map(ToString::to_string)).or_default() -= part;
+                *shares.entry(way.to.as_ref().map(ToString::to_string)).or_default() += part;
+            }
+        }
+        predicted
+    }
+}
+
+/// A change of a share in points, such as `+12.5`.
+fn points(change: i64) -> String {
+    let tenths = (change.abs() + 500) / 1_000;
+    format!("{}{}.{}", if change < 0 { "-" } else { "+" }, tenths / 10, tenths % 10)
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silence(stage) => write!(f, "no node of stage {stage} was heard lately"),
+            Self::Nodes(nodes) => write!(f, "not taken yet by {}", nodes.join(", ")),
+            Self::Bake(left) => write!(f, "served for another {left} before the next stage"),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Servfail { node, before, since } => {
+                write!(f, "{node} answers SERVFAIL to {since} of its queries, before it was {before}")
+            }
+            Self::Denied { service, predicted, observed } => {
+                let (predicted, observed) = (points(*predicted), points(*observed));
+                write!(
+                    f,
+                    "{service}: answers without a region changed by {observed} points, {predicted} were predicted"
+                )
+            }
+            Self::Shift { service, region, predicted, observed } => {
+                let (predicted, observed) = (points(*predicted), points(*observed));
+                write!(f, "{service}: the share of {region} changed by {observed} points, {predicted} were predicted")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Unstaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tightens => {
+                "it makes a fence smaller, and name servers of one zone must not disagree on what is allowed; publish \
+                 it with --tighten, to all nodes at once"
+            }
+            Self::Both => "--tighten brings it to all nodes at once; leave --stage out",
+        })
+    }
+}
