@@ -69,7 +69,7 @@ test.each([
     line("chat-large", "x".repeat(3 * MIB)).repeat(2),
     line("llama-3.3-70b", "x".repeat(3 * MIB)).repeat(2),
   ],
-])("the lines of a batch name models as the endpoint does: %s", async (_, ours, theirs) => {
+])("the lines of a batch are sent with the endpoint's names of models: %s", async (_, ours, theirs) => {
   answers.set("/v1/files", json({ id: "file-1", object: "file", bytes: 9, purpose: "batch" }));
   for (const parts of [
     [batch, ["file", ours]],
@@ -81,7 +81,7 @@ test.each([
   }
 });
 
-test("a line that names a model which isn't in the map is refused, wherever it stands", async () => {
+test("a line that names a model outside of the map is refused at any position", async () => {
   sent.clear();
   for (const parts of [
     [batch, ["file", line("embed") + line("llama-3.3-70b")]],
@@ -100,7 +100,7 @@ test("a line that names a model which isn't in the map is refused, wherever it s
   });
 });
 
-test("what isn't a batch's keeps every byte", async () => {
+test("a file for another purpose than batches keeps every byte", async () => {
   answers.set("/v1/files", json({ id: "file-1", object: "file", bytes: 9, purpose: "user_data" }));
   expect(
     await upload([
@@ -138,7 +138,7 @@ const result = (model: string) => {
   return `${JSON.stringify({ id: "batch_req_1", custom_id: "1", response, error: null })}\n`;
 };
 
-test("what came of a batch has the client's names, and what a client stored stays as it is", async () => {
+test("the output of a batch has the client's names, and files that a client stored stay as they are", async () => {
   expect((await content("batch_output", result("llama-3.3-70b") + result("bge-m3"))).text).toBe(
     result("chat-large") + result("embed"),
   );
@@ -146,7 +146,7 @@ test("what came of a batch has the client's names, and what a client stored stay
   expect((await content("user_data", result("llama-3.3-70b"))).text).toBe(result("llama-3.3-70b"));
 });
 
-test("a long file whose length nobody tells has that of its object", async () => {
+test("a long file without a content-length gets the length in its file object", async () => {
   const long = "0123456789abcdef".repeat((9 * MIB) / 16);
   const got = await content("user_data", long);
   expect([got.status, got.length, got.text === long]).toEqual([200, String(long.length), true]);
@@ -160,7 +160,7 @@ test.each([
     { object: "fine_tuning.job", id: "ftjob-1", model: "llama-3.3-70b", error: null },
   ],
   ["a batch", "GET", "/v1/batches/batch-1", { object: "batch", id: "batch-1", model: "bge-m3" }],
-])("%s that is asked for by its id names the client's model", async (_, method, path, object) => {
+])("%s, retrieved by its id, names the client's model", async (_, method, path, object) => {
   const made = path.includes("batches")
     ? ["/v1/batches", { input_file_id: "" }]
     : ["/v1/fine_tuning/jobs", { model: "chat-large" }];
@@ -186,7 +186,7 @@ test.each([
   expect(got.json.model).toBe(path.includes("batches") ? "embed" : "chat-large");
 });
 
-test("models that an endpoint tells of are called by the client's names", async () => {
+test("an endpoint's list of models has the client's names", async () => {
   answers.set(
     "/v1/models",
     json({
@@ -207,7 +207,7 @@ test("models that an endpoint tells of are called by the client's names", async 
   expect(one).toMatchObject({ status: 200, json: { id: "chat-large" } });
 });
 
-test("headers name the client's model, and nothing of whose account it is", async () => {
+test("headers name the client's model, and nothing about the provider's account", async () => {
   answers.set(
     "/v1/chat/completions",
     json(
@@ -232,7 +232,7 @@ test("headers name the client's model, and nothing of whose account it is", asyn
   expect(((await reply.json()) as any).model).toBe("chat-large");
 });
 
-test("numbers that JSON hasn't got are null where a name is replaced", async () => {
+test("where a name is replaced, numbers that JSON doesn't have become null", async () => {
   answers.set("/v1/chat/completions", (response) =>
     response
       .writeHead(200, { "content-type": "application/json" })

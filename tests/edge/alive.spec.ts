@@ -1,5 +1,5 @@
-// Endpoints that are slow with their first content. One that shows that it is alive gets more time, and a silent one
-// doesn't.
+// Endpoints that are slow with their first content. An endpoint that sends signs of life gets more time, a silent
+// endpoint doesn't.
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, type Json, read, region, rules, serve, stopAll } from "./harness.js";
@@ -62,7 +62,7 @@ test.each([
   ["events without a choice", `data: ${JSON.stringify({ choices: [], prompt_filter_results: [] })}\n\n`],
   ["heartbeats that are no JSON", "data: ping\n\n"],
   ["named heartbeats", "event: heartbeat\ndata: 12:00:01\n\n"],
-])("an endpoint that sends %s for longer than headers may take is waited for", async (_, sign) => {
+])("an endpoint that sends %s after the limit for headers is still waited for", async (_, sign) => {
   const edge = await start({});
   play = after(900, sign);
   const began = performance.now();
@@ -74,7 +74,7 @@ test.each([
   await edge.stop();
 });
 
-test("progress of a response is a sign of life too", async () => {
+test("progress events of a response are a sign of life too", async () => {
   const edge = await start({});
   const done =
     event("response.output_text.delta", { delta: "42" }) + event("response.completed", { response: { id: "resp_1" } });
@@ -107,7 +107,7 @@ test.each([
   await edge.stop();
 });
 
-test("what ends in words that are no heartbeat is a failed attempt at once", async () => {
+test("an event that is neither content nor a heartbeat is a failed attempt at once", async () => {
   const edge = await start({});
   play = (response) => (events(response), response.write(": ping\n\ndata: upstream connect error\n\n"));
   const { attempts } = await read(await chat(edge));

@@ -1,4 +1,4 @@
-// What a client gets of an answer: all of it, or a visible break where the endpoint broke off, and each chunk without
+// A client gets the whole answer, or a visible error where the endpoint broke off, and each chunk arrives without
 // delay.
 //
 // These tests run against workerd without Miniflare, because only a real socket shows how a body ended.
@@ -148,17 +148,20 @@ test.each([
     { path: "/v1/completions" },
   ],
   ["two choices", hello + chunk({ content: "Hi" }, null, 1) + stop + chunk({}, "stop", 1), { body: { n: 2 } }],
-] as [string, string, object][])("%s that ends without [DONE] is whole, and ends with it", async (_, text, more) => {
-  const { body: asks, ...rest } = more as { body?: object };
-  const got = await play(events(text), { ...rest, body: { stream: true, ...asks } });
-  expect([got.status, got.body.toString(), got.whole]).toEqual([200, text + DONE, true]);
-});
+] as [string, string, object][])(
+  "%s that ends without [DONE] is complete, and the client gets [DONE]",
+  async (_, text, more) => {
+    const { body: asks, ...rest } = more as { body?: object };
+    const got = await play(events(text), { ...rest, body: { stream: true, ...asks } });
+    expect([got.status, got.body.toString(), got.whole]).toEqual([200, text + DONE, true]);
+  },
+);
 
 test.each([
   ["nothing says why it finished", hello, {}],
   ["one choice of two says so", hello + chunk({ content: "Hi" }, null, 1) + stop, { n: 2 }],
   ["the second choice never came", hello + stop, { n: 2 }],
-] as [string, string, object][])("a stream that ends cleanly is none if %s", async (_, text, more) => {
+] as [string, string, object][])("a stream that ends cleanly is still incomplete if %s", async (_, text, more) => {
   const got = await play(events(text), { body: { stream: true, ...more } });
   expect(got.body.toString().startsWith(text)).toBe(true);
   expect(JSON.parse(got.body.toString().slice(text.length).replace("data: ", "")).error.code).toBe(
@@ -166,7 +169,7 @@ test.each([
   );
 });
 
-test("a last event without its empty line counts, and is ended", async () => {
+test("a last event without an empty line after it counts, and the client gets the empty line", async () => {
   const got = await play(events(hello + stop.trimEnd()), { body: { stream: true } });
   expect(got.body.toString()).toBe(hello + stop + DONE);
 });
@@ -191,7 +194,7 @@ const completion = {
   usage: { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2 },
 };
 
-test("JSON in place of a stream is one event, which the official client reads", async () => {
+test("JSON instead of a stream becomes one event, which the official client reads", async () => {
   plays.set("whole-chat", (response) => json(response, JSON.stringify(completion, null, 2)));
   const client = new OpenAI({
     baseURL: `${url.replace("127.0.0.1", "localhost")}/v1`,
@@ -211,7 +214,7 @@ test("JSON in place of a stream is one event, which the official client reads", 
   });
 });
 
-test("a response in JSON in place of its events is told by events, which the official client reads", async () => {
+test("a JSON response instead of a stream becomes a series of events, which the official client reads", async () => {
   const response = {
     id: "resp_1",
     object: "response",
@@ -242,7 +245,7 @@ test("a response in JSON in place of its events is told by events, which the off
   expect([text, (await stream.finalResponse()).output_text]).toEqual(["Hello", "Hello"]);
 });
 
-test("what Python writes for numbers that JSON hasn't got passes byte for byte", async () => {
+test("NaN and Infinity, as Python writes them, pass byte for byte", async () => {
   const text = '{"object":"list","data":[{"score":NaN},{"score":-Infinity}]}';
   const unary = await play((response) => json(response, text), { path: "/v1/embeddings" });
   expect([unary.status, unary.body.toString()]).toEqual([200, text]);
@@ -266,7 +269,7 @@ test.each([
   ["JSON with a length", 1, "application/json", "/v1/embeddings", { "content-length": 900_000 }],
   ["a transcript as text", 2, "text/plain; charset=utf-8", "/v1/audio/speech"],
 ] as [string, number, string, string, object?][])(
-  "%s that is cut within 8 MiB is had of the next endpoint",
+  "%s that is cut within 8 MiB is served by the next endpoint",
   async (_, pair, kind, path, headers) => {
     const got = await play(cut(kind, 300_000, headers), { path, host: `pair${pair}.example` });
     expect([got.status, got.body.toString(), asked]).toEqual([200, '{"object":"list","data":[]}', ["first", "second"]]);
@@ -282,7 +285,7 @@ test.each([
   ["long JSON", "application/json", "/v1/embeddings", 9 * MIB],
   ["a long text", "text/plain", "/v1/audio/speech", 9 * MIB],
 ] as [string, string, string, number, object?][])(
-  "%s that is cut is broken off for its client",
+  "%s that is cut is broken off for the client too",
   async (_, kind, path, bytes, headers) => {
     const got = await play(cut(kind, bytes, headers), { path });
     expect([got.status, got.whole, asked]).toEqual([200, false, ["first"]]);
@@ -290,7 +293,7 @@ test.each([
   },
 );
 
-test("an answer that breaks off while its client is behind is broken off for it too", async () => {
+test("an answer that breaks off while a slow client still reads is broken off for this client too", async () => {
   // Whether the gateway holds bytes of its own at the break is a matter of luck, so it is tried often.
   for (let i = 0; i < 40; i++) {
     const broken: Play = (response) => {
@@ -302,7 +305,7 @@ test("an answer that breaks off while its client is behind is broken off for it 
   }
 });
 
-test("an event that was partly sent is broken off", async () => {
+test("an event that was sent partly is not completed when the endpoint breaks off", async () => {
   const got = await play(events(`${hello}data: {"choices":[{"index":0,"delta":{"content":"${"x".repeat(2 * MIB)}`), {
     body: { stream: true },
   });
@@ -322,7 +325,7 @@ async function file(): Promise<string> {
   return JSON.parse(got.body.toString()).id;
 }
 
-test("a file whose length nobody told is held, and has one", async () => {
+test("a file without a content-length is held, and gets one", async () => {
   const content = async (play: Play) => {
     plays.set("file", play);
     return ask({ path: `/v1/files/${await file()}/content` });
@@ -347,7 +350,7 @@ test.each([
   ["pcm", "audio/pcm", {}],
   ["bytes", "application/octet-stream", {}],
 ] as [string, string, object][])(
-  "the first of a sound is heard before the endpoint has the rest: %s",
+  "the beginning of an audio answer arrives before the endpoint has sent the rest: %s",
   async (_, kind, headers) => {
     let heard!: () => void;
     const first = new Promise<void>((resolve) => (heard = resolve));
@@ -363,7 +366,7 @@ test.each([
   },
 );
 
-test("sound in events is heard event by event, and ends by its own last one", async () => {
+test("audio in events arrives event by event, and ends with the last event of its own format", async () => {
   let heard!: () => void;
   const first = new Promise<void>((resolve) => (heard = resolve));
   const [delta, last] = [

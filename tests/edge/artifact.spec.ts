@@ -17,7 +17,7 @@ test("workerd starts it with the date and flags of wrangler.toml", async () => {
   });
 });
 
-test("what only tests may call is not in it", async () => {
+test("functions that only tests may call are not in the released Wasm", async () => {
   const edge = await Edge.start(null);
   const path = "/.well-known/bailiwick/test/vectors";
   expect(await read(await edge.ask({ path, method: "POST", body: "{}" }))).toMatchObject({

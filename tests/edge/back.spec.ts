@@ -17,16 +17,16 @@ beforeAll(async () => {
 beforeEach(() => Promise.all([fra, par].map((standIn) => standIn.reset())));
 afterAll(stopAll);
 
-test("an endpoint that rests for a minute doesn't for an hour", async () => {
+test("after the clock is set back by an hour, a rest of a minute doesn't last an hour", async () => {
   await fra.fail({ mode: "status", status: 429, headers: { "retry-after": "30" } });
   expect(await read(await edge.chat("DE", { model: "a" }))).toMatchObject({ status: 200, region: "eu-paris" });
   await fra.reset();
-  expect(await read(await edge.chat("DE", { model: "a" })), "it rests").toMatchObject({ region: "eu-paris" });
+  expect(await read(await edge.chat("DE", { model: "a" })), "the endpoint rests").toMatchObject({ region: "eu-paris" });
   await forward(-HOUR);
   expect(await read(await edge.chat("DE", { model: "a" }))).toMatchObject({ status: 200, region: "eu-frankfurt" });
 });
 
-test("newer rules are taken", async () => {
+test("newer rules are taken after the clock is set back", async () => {
   await forward(-HOUR);
   await edge.put(document(2));
   await until(
@@ -35,7 +35,7 @@ test("newer rules are taken", async () => {
   );
 });
 
-test("an endpoint that is silent is given up in its time, and a client too", async () => {
+test("timeouts of silent endpoints and clients keep their length after the clock is set back", async () => {
   for (const standIn of [fra, par]) await standIn.fail({ mode: "hang-headers" });
   const reply = edge.chat("DE", { model: "c" });
   await until(

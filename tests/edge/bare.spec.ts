@@ -98,7 +98,7 @@ test("a client without request.cf is unknown: denied, unless the service takes u
   expect(await chat("anyone.example")).toMatchObject({ status: 200, region: "eu-frankfurt" });
 });
 
-test("networks place it by the address that the front reports", async () => {
+test("networks place a client by the address that the front reports", async () => {
   expect(await chat("chat.example", { "cf-connecting-ip": "198.51.100.9" })).toMatchObject({
     status: 200,
     region: "eu-frankfurt",
@@ -144,7 +144,7 @@ test.each(["announced", "chunked"])(
 
 const event = (content: string) => `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content } }] })}\n\n`;
 
-test("a client slower than the endpoint's idle limit gets all: its silence isn't the endpoint's", async () => {
+test("a client slower than the endpoint's idle limit gets the whole answer", async () => {
   const { port } = new URL(url);
   const body = JSON.stringify({ model: "m", stream: true, messages: [] });
   const socket = connect(Number(port), "127.0.0.1").on("error", () => {});
@@ -176,7 +176,7 @@ test("a client slower than the endpoint's idle limit gets all: its silence isn't
 test.each([
   ["with a length", "cut"],
   ["chunked", "chunked-cut"],
-])("one that is cut is broken off, not ended: %s", async (_, model) => {
+])("an answer that is cut is broken off, not ended: %s", async (_, model) => {
   const outcome = await chat("giant.example", {}, undefined, model).then(
     ({ status }) => `whole, ${status}`,
     (error) => error.code,

@@ -1,5 +1,5 @@
-// Batches. Each line of the input is judged and rewritten like the same request alone, in whatever order the form has
-// its fields. The output is named by the client's ids.
+// Batches. Each line of the input is judged and rewritten like the same request alone. The order of the form's fields
+// doesn't matter. The output has the client's ids.
 import { type ServerResponse } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Edge, type Json, formPart, keyDigest, read, region, rules, serve, stopAll } from "./harness.js";
@@ -102,7 +102,7 @@ const refused: [string, string, string, string?][] = [
   ["another engine's field", line(chat({ ebnf: "root ::= x" })), "unknown_field", "ebnf"],
 ];
 
-test.each(refused)("%s is refused in a line, wherever the purpose stands", async (_, bad, code, param) => {
+test.each(refused)("%s is refused in a line, at any position of the field purpose", async (_, bad, code, param) => {
   // All lines of a file ask one path.
   const good = bad.includes('"/v1/responses"') ? line({ model: "m", input: "x" }, "/v1/responses") : line(chat());
   const file: Part = ["file", good + bad];
@@ -115,11 +115,11 @@ test.each(refused)("%s is refused in a line, wherever the purpose stands", async
     expect(reported.json.error.message).toContain("Line 2 of the batch");
     expect(reported.text).not.toContain("collector.example");
   }
-  // Somebody's file that isn't a batch's is nobody's business.
+  // A file for another purpose is passed unread.
   expect(await upload([["purpose", "user_data"], file])).toMatchObject({ status: 200 });
 });
 
-test("a line gets what a request gets", async () => {
+test("a line is rewritten like the same request", async () => {
   const body = chat({ store: true, prompt_cache_key: "k", cache_salt: "emca" });
   const reported = await upload([["file", line(body)], purpose]);
   expect(reported).toMatchObject({ status: 200 });
@@ -141,7 +141,7 @@ test("a line gets what a request gets", async () => {
   expect((await alone("emca")).cache_salt).not.toBe(asked.cache_salt);
 });
 
-test("a line names what its tenant was handed", async () => {
+test("a line may name ids that its tenant got", async () => {
   const file = await upload([
     ["purpose", "user_data"],
     ["file", "x"],
@@ -151,21 +151,21 @@ test("a line names what its tenant was handed", async () => {
   expect(await upload([purpose, ["file", mine]], { tenant: "emca" })).toMatchObject({ status: 404, code: "not_found" });
 });
 
-test("an account of one tenant's alone has its raw names, as for a request", async () => {
+test("in the account of a single tenant, raw names of models are allowed, as in a request", async () => {
   const tuned = line(chat({ model: "ft:gpt-4o:acme::1" }));
   const reported = await upload([purpose, ["file", tuned]], { host: "own.example" });
   expect(reported).toMatchObject({ status: 200 });
   expect(reported.sent).toContain(tuned);
 });
 
-test("an upload in parts is no batch's", async () => {
+test("an upload in parts can't be the input of a batch", async () => {
   const begin = { filename: "a", bytes: 1, mime_type: "application/jsonl", purpose: "batch" };
   const reported = await read(await edge.ask({ path: "/v1/uploads", json: begin, headers: as("acme") }));
   expect(reported).toMatchObject({ status: 400, code: "invalid_field", json: { error: { param: "purpose" } } });
   expect(reported.json.error.message).toContain("/files");
 });
 
-test("what came of a batch is called by the client's ids", async () => {
+test("the results of a batch have the client's ids", async () => {
   const batch = "batch_68af4030baa48193b0b43b4c2a176a1a";
   answers.set("/v1/files/file-1/content", (response) =>
     response

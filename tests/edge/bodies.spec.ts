@@ -1,6 +1,6 @@
-// What a model host may fetch, share or route by: each kind alone, what real clients send, and random bodies, forms and
-// files of batches against an independent judge (judge.ts, forms.ts). BODIES_CASES and BODIES_SEED set how many and
-// which.
+// Values in bodies that a model host would fetch, share or route by. Each kind is tested alone. Bodies of real clients
+// have to pass. Random bodies, forms and batch files are compared with an independent judge (judge.ts, forms.ts);
+// BODIES_CASES sets their number, BODIES_SEED the seed.
 import { Agent, request } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Chance } from "./bodies.js";
@@ -262,7 +262,7 @@ test.each(reachesOut)("%s is refused, and nothing is sent", async (_, path, body
   expect(reported.text).not.toContain("collector.example");
 });
 
-test("fields of forms are looked at likewise", async () => {
+test("fields of forms are judged like those of JSON", async () => {
   const model: [string, string] = ["model", "m"];
   for (const [name, value, code] of [
     ["url", PLACE, "remote_url_not_allowed"],
@@ -287,7 +287,7 @@ test("fields of forms are looked at likewise", async () => {
   expect(reported.sent).toContain(PLACE);
 });
 
-test("a model that names a route is asked for only where the rules know it", async () => {
+test("a model's name that contains a route is allowed only if the rules list it", async () => {
   for (const model of ["gpt-4o:online", "a/b:nitro", "gpt-oss:120b-cloud", "@preset/x"]) {
     expect(await asking({ model }), model).toMatchObject({ status: 404, code: "model_not_found", sent: null });
   }
@@ -298,7 +298,7 @@ test("a model that names a route is asked for only where the rules know it", asy
   expect(await asking({ model: "llama3:8b" })).toMatchObject({ status: 200 });
 });
 
-test("what a service allows passes, and no more", async () => {
+test("what a service allows passes, and nothing else", async () => {
   expect(await asking({ mystery: { a: ["b"] } }, "odd.example")).toMatchObject({ status: 200 });
   expect(await asking({ mystery: { a: [PLACE] } }, "odd.example")).toMatchObject({
     status: 400,
@@ -327,7 +327,7 @@ test("an engine's own field goes to an endpoint of that engine, and to no other"
   });
 });
 
-test("what an engine keeps for everybody is kept apart by tenant", async () => {
+test("names in caches that an engine shares among all clients are separated by tenant", async () => {
   const media = part({ type: "image_url", image_url: null, uuid: "passport-1" });
   const as = (name: string, body: Json) =>
     ask("/v1/chat/completions", body, { host: "tenants.example", headers: { authorization: `Bearer sk-${name}` } });

@@ -45,7 +45,7 @@ function hold(): (give: (response: ServerResponse) => void) => void {
   };
 }
 
-test("one request tries it after the rest, the others pass it by, and its answer closes it", async () => {
+test("after the rest one request tries the endpoint, and its answer closes the breaker", async () => {
   await forward(REST - A_WHILE);
   expect([await ask(), asked]).toEqual([passed, FAULTS]);
   await forward(A_WHILE);
@@ -55,7 +55,7 @@ test("one request tries it after the rest, the others pass it by, and its answer
     async () => asked,
     (asked) => asked === FAULTS + 1,
   );
-  expect(await Promise.all(Array.from({ length: 8 }, ask)), "while nothing is heard of it").toEqual(
+  expect(await Promise.all(Array.from({ length: 8 }, ask)), "while the probe has no result").toEqual(
     Array(8).fill(passed),
   );
   expect(asked).toBe(FAULTS + 1);
@@ -64,7 +64,7 @@ test("one request tries it after the rest, the others pass it by, and its answer
   expect(new Set(await Promise.all(Array.from({ length: 8 }, ask)))).toEqual(new Set(["fra-1;outcome=committed"]));
 });
 
-test("of many that come at once when the rest is over, one tries it", async () => {
+test("of many requests that arrive at once when the rest is over, one tries the endpoint", async () => {
   await forward(REST);
   const release = hold();
   const all = Array.from({ length: 8 }, ask);
@@ -84,7 +84,7 @@ test("of many that come at once when the rest is over, one tries it", async () =
   expect((await Promise.all(all)).sort()).toEqual(["fra-1;outcome=committed", ...Array(7).fill(passed)]);
 });
 
-test("a try that fails is served elsewhere, and the rest is twice as long", async () => {
+test("a probe that fails is served elsewhere, and the next rest is twice as long", async () => {
   await forward(REST);
   expect([await ask(), asked]).toEqual([failed, FAULTS + 1]);
   await forward(2 * REST - A_WHILE);
@@ -93,7 +93,7 @@ test("a try that fails is served elsewhere, and the rest is twice as long", asyn
   expect([await ask(), asked]).toEqual([failed, FAULTS + 2]);
 });
 
-test("a try of which nothing is heard for as long makes way for another", async () => {
+test("after a probe without a result, another probe is sent", async () => {
   await forward(REST);
   const release = hold();
   const lost = ask();
@@ -106,5 +106,5 @@ test("a try of which nothing is heard for as long makes way for another", async 
   answer = serveWell;
   expect([await ask(), asked]).toEqual(["fra-1;outcome=committed", FAULTS + 2]);
   release(serveWell);
-  expect(await lost, "late, but whole").toBe("fra-1;outcome=committed");
+  expect(await lost, "the late answer is complete").toBe("fra-1;outcome=committed");
 });

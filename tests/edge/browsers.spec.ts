@@ -45,7 +45,7 @@ const chat = { model: "m", messages: [{ role: "user", content: "Say hello." }] }
 const ask = (of: Edge, json: Json = chat, headers: Json = {}, path = "/v1/chat/completions") =>
   of.ask({ path, json, headers: { origin: ORIGIN, authorization: `Bearer ${KEY}`, ...headers } });
 
-test("a preflight of a listed origin needs no key, and says what may be sent", async () => {
+test("a preflight of a listed origin needs no key, and its answer lists what may be sent", async () => {
   const reply = await preflight(edge);
   const allowed = (name: string) => reply.headers.get(`access-control-${name}`);
   expect([reply.status, allowed("allow-origin"), allowed("allow-methods"), allowed("max-age")]).toEqual([
@@ -79,7 +79,7 @@ test.each([
   },
 );
 
-test("without cors a preflight says that pages aren't served, and everything else is as ever", async () => {
+test("without cors a preflight is refused, and all other requests are served as before", async () => {
   expect(await read(await preflight(closed))).toMatchObject({ status: 403, code: "origin_not_allowed" });
   const reply = await ask(closed);
   expect([reply.status, reply.headers.get("access-control-allow-origin"), reply.headers.get("vary")]).toEqual([
@@ -91,7 +91,7 @@ test("without cors a preflight says that pages aren't served, and everything els
   expect((await closed.ask({ method: "OPTIONS", headers: { origin: ORIGIN } })).status).toBe(401);
 });
 
-test("answers and errors can be read by a script, headers and all", async () => {
+test("a script can read answers, errors and their headers", async () => {
   const open = (reply: { headers: { get(name: string): string | null } }) =>
     reply.headers.get("access-control-allow-origin");
   const good = await ask(edge);
@@ -123,7 +123,7 @@ test("answers and errors can be read by a script, headers and all", async () => 
   expect([failed.status, open(failed)]).toEqual([503, ORIGIN]);
 });
 
-test("a page that isn't listed is sent nowhere, though its browser asks without a preflight", async () => {
+test("a request of an unlisted page reaches no endpoint, even if the browser sends no preflight", async () => {
   const reply = await ask(edge, chat, { origin: "https://evil.example", "content-type": "text/plain" });
   expect([reply.headers.get("access-control-allow-origin"), await read(reply)]).toMatchObject([
     null,
@@ -133,7 +133,7 @@ test("a page that isn't listed is sent nowhere, though its browser asks without 
   expect(await fra.requests()).toEqual([]);
 });
 
-test("whatever keeps an answer to nobody's page asks again for a page", async () => {
+test("a cached answer to a request without an origin is not used for a page", async () => {
   for (const headers of [{}, { origin: "" }] as Json[]) {
     const reply = await edge.ask({
       path: "/v1/chat/completions",
@@ -156,7 +156,7 @@ test("whatever keeps an answer to nobody's page asks again for a page", async ()
   expect([without.status, without.headers.get("vary")]).toEqual([200, null]);
 });
 
-test("any origin may be allowed where every request has a key", async () => {
+test("any origin may be allowed if every request needs a key", async () => {
   const any = await Edge.start(document({ origins: ["*"] }));
   const reply = await ask(any, chat, { origin: "null" });
   expect([reply.status, reply.headers.get("access-control-allow-origin"), reply.headers.get("vary")]).toEqual([
@@ -177,12 +177,12 @@ const script = () => {
     const { base, key } = Object.fromEntries(new URLSearchParams(location.search));
     const client = new OpenAI({ baseURL: base, apiKey: key, dangerouslyAllowBrowser: true, maxRetries: 0 });
     const chat = { model: "m", messages: [{ role: "user", content: "Say hello." }] };
-    const said = {};
+    const results = {};
     const note = async (name, ask) => {
       try {
-        said[name] = await ask();
+        results[name] = await ask();
       } catch (error) {
-        said[name] = { error: error.constructor.name, status: error.status, code: error.code };
+        results[name] = { error: error.constructor.name, status: error.status, code: error.code };
       }
     };
     await note("whole", async () => {
@@ -196,8 +196,8 @@ const script = () => {
       return { text };
     });
     await note("refused", () => client.chat.completions.create({ ...chat, tools: [{ type: "web_search" }] }));
-    document.body.textContent = JSON.stringify(said);
-    await fetch("/said", { method: "POST", body: JSON.stringify(said) });`;
+    document.body.textContent = JSON.stringify(results);
+    await fetch("/results", { method: "POST", body: JSON.stringify(results) });`;
   const built = buildSync({
     stdin: { contents: source, resolveDir: root, loader: "js" },
     bundle: true,
@@ -212,15 +212,15 @@ const script = () => {
 /** What a page says that asks from an origin of its own. */
 async function page(of: (origin: string) => Promise<string>): Promise<Json> {
   const code = script();
-  let tell: (said: Json) => void;
-  const said = new Promise<Json>((resolve) => (tell = resolve));
+  let resolveResults: (results: Json) => void;
+  const results = new Promise<Json>((resolve) => (resolveResults = resolve));
   const site = await serve((request, response) => {
     if (request.method === "POST") {
       let body = "";
       request.on("data", (chunk) => (body += chunk));
       request.on("end", () => {
         response.end();
-        tell(JSON.parse(body));
+        resolveResults(JSON.parse(body));
       });
     } else if (request.url === "/page.js") {
       response.setHeader("content-type", "text/javascript");
@@ -243,7 +243,7 @@ async function page(of: (origin: string) => Promise<string>): Promise<Json> {
   const browser = spawn(CHROMIUM!, [...flags, url], { stdio: "ignore", detached: true });
   const ended = new Promise((resolve) => browser.once("exit", resolve));
   try {
-    return await said;
+    return await results;
   } finally {
     process.kill(-browser.pid!, "SIGKILL");
     await ended;
@@ -272,16 +272,16 @@ test.skipIf(!CHROMIUM)(
   "the official client works in a page of a listed origin, and sees errors",
   { timeout: 60_000 },
   async () => {
-    const said = await page((origin) => gateway([origin]));
-    expect(said.whole).toMatchObject({ text: expect.any(String), region: "fra" });
-    expect(said.streamed.text.length).toBeGreaterThan(0);
-    expect(said.refused).toMatchObject({ status: 400, code: "hosted_tool_not_allowed" });
+    const results = await page((origin) => gateway([origin]));
+    expect(results.whole).toMatchObject({ text: expect.any(String), region: "fra" });
+    expect(results.streamed.text.length).toBeGreaterThan(0);
+    expect(results.refused).toMatchObject({ status: 400, code: "hosted_tool_not_allowed" });
   },
 );
 
 test.skipIf(!CHROMIUM)("a page of another origin is kept out by its browser", { timeout: 60_000 }, async () => {
-  const said = await page(() => gateway(["https://app.example.com"]));
-  expect(said.whole).toMatchObject({ error: "APIConnectionError" });
-  expect(said.streamed).toMatchObject({ error: "APIConnectionError" });
+  const results = await page(() => gateway(["https://app.example.com"]));
+  expect(results.whole).toMatchObject({ error: "APIConnectionError" });
+  expect(results.streamed).toMatchObject({ error: "APIConnectionError" });
   expect(await fra.requests()).toEqual([]);
 });

@@ -61,7 +61,7 @@ test("fifty tenants interleaved during rules refreshes never see each other", as
     const { status, region, endpoint, json } = await read(reply);
     expect({ status, region, endpoint }).toEqual({ status: 200, region: name, endpoint: `${name}-1` });
     const echo = JSON.parse(json.choices[0].message.content);
-    expect(echo.path, "the endpoint of the revision it was steered by").toBe(
+    expect(echo.path, "the endpoint doesn't belong to the revision that steered the request").toBe(
       `/echo/${revision}/${name}/v1/chat/completions`,
     );
     expect(echo.credential).toBe(`Bearer secret-${country}`);
@@ -77,5 +77,5 @@ test("fifty tenants interleaved during rules refreshes never see each other", as
     await Promise.all(crowd);
   }
   expect(asked).toBe(50 * REVISIONS);
-  expect(revisions.size, "the rules did change under them").toBeGreaterThan(2);
+  expect(revisions.size, "the rules didn't change during the requests").toBeGreaterThan(2);
 });

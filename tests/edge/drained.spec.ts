@@ -1,5 +1,5 @@
-// Overrides that drain an endpoint or a region, set in the document or reported by nodes. Traffic leaves, nothing is
-// sent there meanwhile, and traffic comes back. Also the two families of addresses in nodes' reports.
+// Overrides that drain an endpoint or a region, set in the document or reported by nodes. No request is sent there
+// while the override lasts, and requests come back afterwards. Also the two address families in nodes' reports.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, type Json, StandIn, read, region, rules, serve, stopAll, until } from "./harness.js";
 
@@ -36,7 +36,7 @@ async function seen(edge: Edge): Promise<{ status: number; endpoint: string | nu
   return { status, endpoint, revision };
 }
 
-test("by the document: to the other endpoint, to the other region, and back", async () => {
+test("overrides in the document move requests to the other endpoint, to the other region, and back", async () => {
   const edge = await Edge.start(document(1));
   const at = async (revision: string) =>
     await until(
@@ -95,7 +95,7 @@ const to = async (edge: Edge, endpoint: string) =>
     (now) => now.endpoint === endpoint,
   );
 
-test("by a node's API: to the other endpoint, to the other region, and back", async () => {
+test("overrides by a node's API move requests to the other endpoint, to the other region, and back", async () => {
   const ns1 = await node();
   const edge = await Edge.start(document(1), { HEALTH_URLS: ns1.url });
   await to(edge, "eu-frankfurt-1");

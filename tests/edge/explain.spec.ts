@@ -1,5 +1,5 @@
-// /.well-known/bailiwick/explain: who may ask, and that it says what a request then gets, in the words of `bailiwick
-// explain`.
+// /.well-known/bailiwick/explain: who may use it, and that it describes what a request really gets, in the words of
+// `bailiwick explain`.
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
@@ -33,7 +33,7 @@ function explain(query: string, headers: Record<string, string>, host = "keyed.e
   return edge.ask({ path: `/.well-known/bailiwick/explain?${query}`, headers, host, cf: { country } });
 }
 
-test("a tenant is told what its own request gets", async () => {
+test("a tenant gets the explanation of its own request", async () => {
   const { json } = await read(await explain("model=m&path=/v1/chat/completions", bearer("sk-acme")));
   expect(json).toMatchObject({
     revision: 3,
@@ -68,7 +68,7 @@ test.each<[string, string, Record<string, string>, string, number, string]>([
   ["of another country", "country=DE", bearer("sk-acme"), "keyed.example", 403, "explain_not_allowed"],
   ["with a token in the query", "token=operators-token", {}, "keyed.example", 400, "key_in_query"],
   ["with words that mean nothing", "modle=m", bearer("sk-acme"), "keyed.example", 400, "invalid_question"],
-])("%s nobody is told anything", async (_, query, headers, host, status, code) => {
+])("a request %s gets no explanation", async (_, query, headers, host, status, code) => {
   const reply = await read(await explain(query, headers, host));
   expect(reply).toMatchObject({ status, code });
   expect(reply.text).not.toMatch(/canary|frankfurt|operators-token/);
@@ -85,7 +85,7 @@ test("without EXPLAIN_TOKEN there is no operator", async () => {
   }
 });
 
-test("the operator is told of anybody, in the words of the command line", async () => {
+test("the operator gets the explanation of any client's request, in the words of the command line", async () => {
   const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick`;
   if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-dns`);
   for (const [query, ...more] of [
@@ -117,7 +117,7 @@ test("the operator is told of anybody, in the words of the command line", async 
   }
 });
 
-test("an endpoint that rests in this isolate is told", async () => {
+test("the explanation names an endpoint that rests in this isolate", async () => {
   await fra.fail({ mode: "status", status: 429, headers: { "retry-after": "30" } });
   // Two clients of whom none was served: it rests for everybody.
   for (const at of ["198.51.100.1", "203.0.113.1"])
@@ -127,7 +127,7 @@ test("an endpoint that rests in this isolate is told", async () => {
   expect(Date.parse(json.valid_until)).toBeGreaterThan(Date.now());
 });
 
-test("questions are GETs, and mistakes are told all at once", async () => {
+test("other methods than GET are refused, and all mistakes of a query are reported at once", async () => {
   const headers = bearer("operators-token");
   const posted = await edge.ask({
     path: "/.well-known/bailiwick/explain",

@@ -80,7 +80,7 @@ test("a redirect out of the fence is not followed", async () => {
   expect(await nyc.connections()).toBe(0);
 });
 
-test("all at their limit: 429 with the least wait", async () => {
+test("if all endpoints are at their limit, the answer is 429 with the shortest wait", async () => {
   await fra.fail({ mode: "status", status: 429, headers: { "retry-after": "7" } });
   await par.fail({ mode: "status", status: 429, headers: { "retry-after": "3" } });
   const reply = await edge.chat("DE");
@@ -89,21 +89,21 @@ test("all at their limit: 429 with the least wait", async () => {
   expect(await read(reply)).toMatchObject({ status: 429, code: "rate_limit_exceeded" });
 });
 
-test("all too slow: 504", async () => {
+test("if all endpoints are too slow, the answer is 504", async () => {
   for (const standIn of [fra, par]) await standIn.fail({ mode: "hang-headers" });
   const reply = await edge.chat("DE");
   expect(reply.headers.get("x-should-retry")).toBeNull();
   expect(await read(reply)).toMatchObject({ status: 504, code: "upstream_timeout" });
 });
 
-test("an endpoint that failed is left alone, and both rest in the end: the fence is served all the same", async () => {
+test("an endpoint that failed rests, but if all endpoints of the fence rest, they are asked", async () => {
   await fra.fail({ mode: "status", status: 429, headers: { "retry-after": "30" } });
   await servedByParis(false);
   expect((await read(await edge.chat("DE"))).attempts).toMatch(/^eu-paris-1;outcome=committed/);
   expect(await fra.requests()).toHaveLength(1);
 });
 
-test("what the endpoint refuses is the client's to mend: one attempt, no word of the endpoint's", async () => {
+test("a request that the endpoint refuses is not retried, and the error has none of the endpoint's text", async () => {
   const body = {
     error: {
       message: "canary of the endpoint",

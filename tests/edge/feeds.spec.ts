@@ -80,14 +80,14 @@ class Node {
   }
 }
 
-test("an edit in KV is taken up without a restart", async () => {
+test("an edit in KV takes effect without a restart", async () => {
   edge = await Edge.start(rules(1, frankfurt()));
   expect(await seen()).toEqual({ status: 200, region: "eu-frankfurt", revision: "1" });
   await edge.put(rules(2, paris()));
   expect(await until(seen, ({ revision }) => revision === "2")).toMatchObject({ region: "eu-paris" });
 });
 
-test("bad documents keep the last good one, and every answer says so", async () => {
+test("with invalid documents the last valid one stays in use, and every answer reports that", async () => {
   edge = await Edge.start(rules(5, frankfurt()));
   expect(await seen()).toMatchObject({ revision: "5" });
   const bad: [string, Json | string, string][] = [
@@ -109,7 +109,7 @@ test("bad documents keep the last good one, and every answer says so", async () 
   expect(await until(seen, ({ revision }) => revision === "6")).toMatchObject({ region: "eu-paris" });
 });
 
-test("with no rules anywhere it says that it has none", async () => {
+test("without any rules every request gets 503", async () => {
   edge = await Edge.start(null);
   expect(await read(await edge.chat("DE"))).toMatchObject({ status: 503, code: "not_ready" });
   const health = await read(await edge.ask({ path: "/.well-known/bailiwick/healthz" }));
@@ -120,11 +120,11 @@ test("with no rules anywhere it says that it has none", async () => {
   expect(ready).toMatchObject({ status: 200, json: { status: "ok", revision: 1, rules_feed: "ok" } });
 });
 
-test("RULES_URL is polled by ETag, with its token, and an edit there is taken up", async () => {
+test("RULES_URL is polled by ETag, with its token, and an edit takes effect", async () => {
   const node = await new Node().start();
   node.document = JSON.stringify(rules(1, frankfurt()));
   edge = await Edge.start(rules(99, paris()), { RULES_URL: `${node.url}/v1/rules`, RULES_TOKEN: "rules-token" });
-  expect(await seen(), "the very first request is steered by the feed").toEqual({
+  expect(await seen(), "the first request isn't steered by the feed").toEqual({
     status: 200,
     region: "eu-frankfurt",
     revision: "1",
@@ -138,12 +138,12 @@ test("RULES_URL is polled by ETag, with its token, and an edit there is taken up
   expect(await until(seen, ({ revision }) => revision === "2")).toMatchObject({ region: "eu-paris" });
 });
 
-test("a feed that is gone keeps the rules and says so", async () => {
+test("without the feed the rules stay in use, and answers report that", async () => {
   edge = await Edge.start(null, { RULES_URL: `${await refusingUrl()}/v1/rules` });
   expect(await read(await edge.chat("DE"))).toMatchObject({ status: 503, code: "not_ready" });
 });
 
-test("health moves traffic, and the first request knows it already", async () => {
+test("health moves traffic, even for the first request", async () => {
   const node = await new Node().start();
   node.reports(["eu-frankfurt"]);
   edge = await Edge.start(rules(1, { ...frankfurt(), ...paris() }), {
@@ -158,7 +158,7 @@ test("health moves traffic, and the first request knows it already", async () =>
   await until(seen, ({ region }) => region === "eu-paris");
 });
 
-test("a majority of the nodes decides; those that fail or talk nonsense are not counted", async () => {
+test("the majority of nodes decides, and nodes that fail or send invalid reports don't count", async () => {
   const nodes = await Promise.all([0, 1, 2, 3, 4].map(() => new Node().start()));
   for (const node of nodes.slice(0, 2)) node.reports(["eu-frankfurt"]);
   nodes[2].reports([]);
@@ -170,7 +170,7 @@ test("a majority of the nodes decides; those that fail or talk nonsense are not 
   await until(seen, ({ region }) => region === "eu-frankfurt");
 });
 
-test("an all-down fence is served all the same, or fails where the service says so", async () => {
+test("if all regions of a fence are down, they are asked all the same, unless the service forbids it", async () => {
   const node = await new Node().start();
   node.reports(["eu-frankfurt"]);
   edge = await Edge.start(rules(1, frankfurt()), { HEALTH_URLS: `${node.url}/v1/health` });
@@ -184,7 +184,7 @@ test("an all-down fence is served all the same, or fails where the service says 
   expect(await fra.requests()).toHaveLength(before.length);
 });
 
-test("feeds that accept and say nothing hold the first request up for a while, and no other", async () => {
+test("feeds that accept and don't answer delay only the first request", async () => {
   const silent = await serve(() => {});
   edge = await Edge.start(null, { RULES_URL: `${silent}/v1/rules`, HEALTH_URLS: `${silent}/v1/health` });
   const began = Date.now();

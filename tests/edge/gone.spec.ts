@@ -1,5 +1,5 @@
-// If a client goes away, the endpoint's work ends too, whatever the request is waiting for. No GPU generates for
-// nobody.
+// If a client goes away, the endpoint's work ends too, in every state of the request. So no GPU generates an answer
+// that no client receives.
 //
 // The limits are long here, so only the client's leaving ends these requests. What workerd notices of it depends on the
 // socket:
@@ -83,7 +83,7 @@ test.each([
     (now) => now === closed + 1,
     10_000,
   );
-  expect(next.asked, "nobody else is asked for a client that has gone").toEqual([]);
+  expect(next.asked, "no other endpoint is asked after the client has gone").toEqual([]);
 });
 
 test.each([
@@ -91,14 +91,17 @@ test.each([
   ["a Unix socket", true, "late-slow"],
   ["a port, piped", false, "piped-late-slow"],
   ["a Unix socket, piped", true, "piped-late-slow"],
-] as const)("who only closes its half, on %s, still gets all of it", async (_, local, service) => {
-  const socket = ask(service, true, local);
-  let text = "";
-  socket.on("data", (chunk) => (text += chunk));
-  socket.end();
-  await once(socket, "end");
-  expect(text).toContain("data: [DONE]\n\n");
-});
+] as const)(
+  "a client that closes only its sending half, on %s, still gets the whole answer",
+  async (_, local, service) => {
+    const socket = ask(service, true, local);
+    let text = "";
+    socket.on("data", (chunk) => (text += chunk));
+    socket.end();
+    await once(socket, "end");
+    expect(text).toContain("data: [DONE]\n\n");
+  },
+);
 
 /** Sends a request over a connection of its own. */
 function ask(service: string, stream: boolean, local: boolean): Socket {

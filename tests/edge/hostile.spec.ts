@@ -66,7 +66,7 @@ test.each(hostile)("%s", async (_, ask, status) => {
   expect(reply.text).not.toContain("canary");
 });
 
-test("odd headers pass or are dropped, and harm nobody", async () => {
+test("unusual headers pass or are dropped, and the isolate still serves", async () => {
   const headers = {
     authorization: "\u00ff",
     "api-key": ",,,",
@@ -82,14 +82,14 @@ test("odd headers pass or are dropped, and harm nobody", async () => {
   expect(status).toBe(200);
 });
 
-test("a lone surrogate's escape is nobody's model, but harmless", async () => {
+test("a model's name with a lone surrogate is unknown, and harmless", async () => {
   expect(await read(await edge.ask(post('{"model":"\\ud800"}')))).toMatchObject({ status: 200 });
 });
 
-test("after all of that the same isolate still serves", async () => {
+test("after all these requests the same isolate still serves", async () => {
   expect(await read(await edge.chat("DE"))).toMatchObject({ status: 200, region: "eu-frankfurt" });
 });
 
-test("none of it reached an endpoint", async () => {
+test("none of these requests reached an endpoint", async () => {
   for (const { path, method } of await fra.requests()) expect([method, path]).toEqual(["POST", "/v1/chat/completions"]);
 });

@@ -1,5 +1,5 @@
-// What an isolate learns from requests and uses for later ones: rests, breakers, the retry budget, and which endpoint
-// is asked again.
+// State that an isolate keeps from earlier requests: cool-downs, breakers, the retry budget, and the endpoint of
+// related requests.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Faulty } from "./faulty.js";
 import { type Ask, Edge, type Json, read, region, rules, stopAll, until } from "./harness.js";
@@ -25,18 +25,18 @@ const by = async (body: Json = {}, more: Ask = {}) => (await read(await edge.cha
 const tried = expect.stringMatching(/^fra-1;.*, par-1;outcome=committed$/);
 const passed = "par-1;outcome=committed";
 
-describe("an endpoint that names its rest gets it", () => {
-  test.each(["429", "429-reset"])("%s: asked once, and no request waits", async (fault) => {
+describe("an endpoint that asks for a pause gets it", () => {
+  test.each(["429", "429-reset"])("with %s the endpoint is asked once, and no request waits", async (fault) => {
     await failing(fault);
     const began = Date.now();
     expect(await by()).toEqual(tried);
     for (let i = 0; i < 5; i += 1) expect(await by()).toBe(passed);
     expect(first.asked).toHaveLength(1);
-    expect(await by({ model: "another" }), "a limit is a model's").toEqual(tried);
+    expect(await by({ model: "another" }), "a rate limit concerns one model only").toEqual(tried);
     expect(Date.now() - began).toBeLessThan(10_000);
   });
 
-  test("retry-after-ms goes before retry-after", async () => {
+  test("retry-after-ms counts more than retry-after", async () => {
     await failing("429-ms");
     const began = Date.now();
     expect(await by()).toEqual(tried);
@@ -46,24 +46,24 @@ describe("an endpoint that names its rest gets it", () => {
     );
     const rested = Date.now() - began;
     expect(rested).toBeGreaterThanOrEqual(290);
-    expect(rested, "not the 30 s of the other header").toBeLessThan(15_000);
+    expect(rested, "the 30 s of retry-after were used").toBeLessThan(15_000);
   });
 });
 
-test("a refused credential says something of every model", async () => {
+test("a refused credential concerns all models of the endpoint", async () => {
   await failing("401");
   expect(await by()).toEqual(tried);
   expect(await by({ model: "another" })).toBe(passed);
 });
 
-test("five faults in a row open the breaker, whatever the model", async () => {
+test("five faults in a row open the breaker, even with different models", async () => {
   await failing("500");
   for (let i = 0; i < 5; i += 1) expect(await by({ model: `m${i}` })).toEqual(tried);
   for (let i = 5; i < 10; i += 1) expect(await by({ model: `m${i}` })).toBe(passed);
   expect(first.asked).toHaveLength(5);
 });
 
-test("streams that die after their first content count, though nobody can take over", async () => {
+test("streams that break off after their first content count as faults, though they can't be retried", async () => {
   await failing("late-reset");
   for (let i = 0; i < 5; i += 1) {
     const { attempts, text } = await read(await edge.chat("DE", { model: `m${i}`, stream: true }));
@@ -73,14 +73,14 @@ test("streams that die after their first content count, though nobody can take o
   expect(await by({ model: "m5", stream: true })).toBe(passed);
 });
 
-test("rate limits open no breaker; the budget bounds retries: ten, and a fifth for each request", async () => {
+test("rate limits open no breaker; the budget is ten retries and a fifth of a retry per request", async () => {
   await failing("429-bare");
   const replies = [];
   for (let i = 0; i < 16; i += 1) replies.push(await read(await edge.chat("DE", { model: `m${i}` })));
   const served = replies.filter(({ status }) => status === 200).length;
   expect(first.asked).toHaveLength(16);
   expect(served).toBeGreaterThanOrEqual(12);
-  expect(served, "a token comes back every ten seconds, too").toBeLessThan(16);
+  expect(served, "a retry comes back every ten seconds").toBeLessThan(16);
   const poor = replies.filter(({ status }) => status !== 200);
   for (const { status, code, attempts } of poor)
     expect([status, code, attempts]).toEqual([
@@ -91,7 +91,7 @@ test("rate limits open no breaker; the budget bounds retries: ten, and a fifth f
   expect(second.asked).toHaveLength(served);
 });
 
-test("a rest is withheld as cooling, but a fence at rest as a whole is served all the same", async () => {
+test("an endpoint that rests is withheld, but if all of the fence rests, it is asked all the same", async () => {
   await failing("well");
   await edge.put(rules(2, region("DE", "fra", [`${first.url}/500`])));
   await until(
@@ -101,7 +101,7 @@ test("a rest is withheld as cooling, but a fence at rest as a whole is served al
   const before = first.asked.length;
   for (let i = 0; i < 8; i += 1)
     expect(await read(await edge.chat("DE"))).toMatchObject({ status: 503, code: "region_unavailable" });
-  expect(first.asked.length - before, "each at least once").toBeGreaterThanOrEqual(8);
+  expect(first.asked.length - before, "an endpoint was never asked").toBeGreaterThanOrEqual(8);
 });
 
 describe("requests that belong together go to one endpoint", () => {
@@ -125,14 +125,14 @@ describe("requests that belong together go to one endpoint", () => {
         { headers: { "x-session-id": `${Math.random()}` } },
       ],
     ],
-  ])("by %s", async (_, hint) => {
+  ])("requests with the same %s go to one endpoint", async (_, hint) => {
     const names = Array.from({ length: 24 }, (_, i) => `conversation ${i}`);
     const chosen = await Promise.all(names.map((name) => of(hint, name)));
-    expect(new Set(chosen).size, "different ones spread").toBe(2);
+    expect(new Set(chosen).size, "different values don't spread over the endpoints").toBe(2);
     expect(await Promise.all(names.map((name) => of(hint, name)))).toEqual(chosen);
   });
 
-  test("those without a hint spread, though they come from one address", async () => {
+  test("requests without such a value spread over the endpoints, even from one address", async () => {
     const headers = { "cf-connecting-ip": "203.0.113.9" };
     const said = (name: string): [Json, Ask] => [{ messages: [{ role: "user", content: name }] }, { headers }];
     const chosen = await Promise.all(Array.from({ length: 24 }, (_, i) => of(said, `question ${i}`)));

@@ -1,5 +1,5 @@
-// Things that a client got go back to where they were made, and only for its tenant: items of answers, fine-tuned
-// models, reasoning.
+// Items of answers, fine-tuned models and encrypted reasoning: a client may send them again, they reach only the
+// endpoint where they were made, and only the client's own tenant can use them.
 import type { IncomingMessage, ServerResponse } from "node:http";
 import OpenAI from "openai";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
@@ -9,7 +9,7 @@ const STATE_KEY = "a-secret-of-more-than-thirty-two-characters";
 const key = (name: string) => ({ authorization: `Bearer sk-${name}` });
 const tuned = "ft:gpt-4o-2024-08-06:acme:merger-plans:abc";
 
-/** A host that stores items, and puts what it stored in the place of whatever names it. */
+/** A model host that stores items. Where a request refers to a stored item, the host uses its stored content. */
 class Host {
   readonly stored = new Map<string, string>();
   readonly asked: { method: string; path: string; json: Json }[] = [];
@@ -181,7 +181,7 @@ beforeEach(() => {
 });
 afterAll(stopAll);
 
-/** Two hosts of one region, of equal rank. `own` has another account, which is of one tenant alone. */
+/** Rules with two hosts of equal rank in one region. The service `own` uses another account, of a single tenant. */
 function document(service: Json = {}, keys = true): Json {
   const endpoints = { "fra-1": { url: `${a.url}/v1` }, "fra-2": { url: `${b.url}/v1` } };
   const own = { "par-1": { url: `${b.url}/own/v1`, secret: "OWN_KEY" } };
@@ -202,7 +202,7 @@ describe("where answers are stored", () => {
     edge = await Edge.start(document({ allow: ["store", "hosted_tools"] }), { STATE_KEY }, { cf: { country: "DE" } });
   });
 
-  test("items go back to the host that has them, by the ids it knows, however they are sent", async () => {
+  test("items go to the host that stores them, with its own ids, in every form that a client may send", async () => {
     const used = new Set<string | null>();
     for (let i = 0; i < 12; i += 1) {
       const one = await respond(edge, { input: [user(`q${i}`)] });
@@ -221,7 +221,7 @@ describe("where answers are stored", () => {
     expect([...used].sort()).toEqual(["fra-1", "fra-2"]);
   });
 
-  test("another tenant's are absent, sealed or raw, and its own are untouched", async () => {
+  test("items of another tenant count as missing, by sealed and raw ids", async () => {
     const secret = await respond(edge, { input: [user("CANARY")] });
     const [reasoning, image, message] = secret.json.output;
     const raw = [...a.stored]
@@ -243,7 +243,7 @@ describe("where answers are stored", () => {
     ];
     for (const item of bare) expect(await theft(item)).toMatchObject({ status: 404, code: "not_found" });
     expect([...a.asked, ...b.asked]).toEqual([]);
-    // What holds all that a model needs passes, and its id names nothing any more.
+    // An item with all its content passes, but its id no longer refers to the stored item.
     const whole = [
       { type: "message", role: "assistant", id: raw[3], content: "c" },
       { type: "function_call", id: raw[2], call_id: "call_1", name: "f", arguments: "{}" },
@@ -263,7 +263,7 @@ describe("where answers are stored", () => {
     expect(sent).toContain("call_1");
   });
 
-  test("items of two hosts: what needs its host goes there, what doesn't goes along", async () => {
+  test("an item that only its host can read decides the host, and such items of two hosts are refused", async () => {
     const made = new Map<string | null, Json[]>();
     for (let i = 0; made.size < 2; i += 1) {
       const { endpoint, json } = await respond(edge, { input: [user(`two ${i}`)] });
@@ -280,15 +280,15 @@ describe("where answers are stored", () => {
     });
   });
 
-  test("an id of an answer that wasn't stored comes back without harm", async () => {
+  test("the id of an item that wasn't stored may be sent again", async () => {
     const one = await respond(edge, { store: false, include: ["reasoning.encrypted_content"], input: [user("q")] });
     expect(one.json.output[0].id).toMatch(/^rs_[AB]/);
     const [reasoning, , message] = one.json.output;
     const two = await respond(edge, { store: false, input: [user("q"), reasoning, message, user("more")] });
     expect([two.status, two.endpoint]).toEqual([200, one.endpoint]);
-    const [, sent, said] = inputs().at(-1)!;
+    const [, sent, sentMessage] = inputs().at(-1)!;
     expect(sent).toEqual({ type: "reasoning", summary: [], encrypted_content: reasoning.encrypted_content });
-    expect(said.id).toMatch(/^msg_[0-9a-f]{48}$/);
+    expect(sentMessage.id).toMatch(/^msg_[0-9a-f]{48}$/);
   });
 
   test.each([false, true])("the official client calls a tool over two turns (stream: %s)", async (stream) => {
@@ -329,7 +329,7 @@ describe("where answers are stored", () => {
 });
 
 describe("where nothing is stored", () => {
-  test("a reference to an item is refused once, with the way out", async () => {
+  test("a reference to an item is refused without a retry, and the error says what to do instead", async () => {
     const edge = await Edge.start(document({}, false), {}, { cf: { country: "DE" } });
     const { port } = await edge.miniflare.ready;
     const client = new OpenAI({ apiKey: "x", baseURL: `http://localhost:${port}/v1` });
@@ -344,7 +344,7 @@ describe("where nothing is stored", () => {
     await edge.stop();
   });
 
-  test("items pass as they are, without any key for ids", async () => {
+  test("items pass unchanged without a STATE_KEY", async () => {
     const edge = await Edge.start(document({}, false));
     const items = [
       user("q"),
@@ -358,7 +358,7 @@ describe("where nothing is stored", () => {
     await edge.stop();
   });
 
-  test("nothing that another service stores at the same account can be named", async () => {
+  test("items that another service stores in the same account can't be referred to", async () => {
     const shared = document();
     shared.services.stores = { ...shared.services.chat, hosts: ["stores.example"], allow: ["store"] };
     shared.tenants.acme.services = ["stores"];
@@ -375,7 +375,7 @@ describe("where nothing is stored", () => {
     await edge.stop();
   });
 
-  test("a second turn goes where the first was made, and reasoning can be read", async () => {
+  test("the second turn goes to the endpoint of the first, which can read its reasoning", async () => {
     const edge = await Edge.start(document({}, false));
     const used = new Set<string | null>();
     for (let i = 0; i < 20; i += 1) {
@@ -394,7 +394,7 @@ describe("where nothing is stored", () => {
   });
 });
 
-describe("models made of a tenant's data", () => {
+describe("models fine-tuned with a tenant's data", () => {
   let edge: Edge;
   beforeAll(async () => {
     edge = await Edge.start(document(), { STATE_KEY, OWN_KEY: "k" });
@@ -404,7 +404,7 @@ describe("models made of a tenant's data", () => {
   const chat = (model: string, name = "acme", more: Ask = {}) =>
     edge.ask({ headers: key(name), json: { model, messages: [user("hi")] }, ...more }).then(read);
 
-  test("are not listed and not used by their raw names where tenants share the account", async () => {
+  test("are neither listed nor usable by their raw names if tenants share the account", async () => {
     for (const name of ["acme", "emca"]) {
       expect((await get("/v1/models", name)).json.data.map((model: Json) => model.id)).toEqual(["gpt-4o"]);
       for (const model of [tuned, tuned.toUpperCase(), "gpt-4o.ft-0123"]) {
@@ -415,7 +415,7 @@ describe("models made of a tenant's data", () => {
     expect([...a.asked, ...b.asked].filter((one) => one.path !== "/models")).toEqual([]);
   });
 
-  test("go by a sealed name, to where they were made, for their tenant", async () => {
+  test("have a sealed name, which only their tenant can use, at the endpoint where they were made", async () => {
     const job = await edge
       .ask({ path: "/v1/fine_tuning/jobs", headers: key("acme"), json: { model: "gpt-4o", training_file: null } })
       .then(read);
@@ -452,13 +452,13 @@ describe("models made of a tenant's data", () => {
     expect(host.asked).toMatchObject([{ method: "DELETE", path: `/models/${tuned}` }]);
   });
 
-  test("are listed and used as they are where the account is one tenant's alone", async () => {
+  test("are listed and usable by their raw names if the account belongs to one tenant alone", async () => {
     const french = { host: "own.example", cf: { country: "FR" } };
     expect((await get("/v1/models", "solo", french)).json.data).toHaveLength(3);
     expect(await chat(tuned, "solo", french)).toMatchObject({ status: 200, endpoint: "par-1", json: { model: tuned } });
   });
 
-  test("are used by the name that the operator's map gives them", async () => {
+  test("are usable by their names in the operator's map", async () => {
     const mapped = document();
     for (const endpoint of Object.values<Json>(mapped.regions.fra.endpoints))
       endpoint.models = { plans: tuned, [tuned]: tuned };

@@ -1,5 +1,5 @@
-// Content that would be acted on without being judged as a request: a batch of a file that was uploaded for another
-// purpose, and a playlist in place of media.
+// Content that a model host would act on though it wasn't judged as a request: a batch from a file that was uploaded
+// for another purpose, and a playlist instead of media.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, type Json, type Recorded, read, region, rules, serve, stopAll } from "./harness.js";
 
@@ -55,14 +55,14 @@ const batch = async (input_file_id: unknown, more: Json = {}) =>
   );
 const made = () => sent.filter(({ method, path }) => method === "POST" && path === "/v1/batches").length;
 
-test("a batch is made of a file that was uploaded as one", async () => {
+test("a batch may be made from a file that was uploaded for batches", async () => {
   const id = await uploaded("batch");
   files.set("file-1", { status: 200, object: { id: "file-1", purpose: "batch" } });
   expect(await batch(id)).toMatchObject({ status: 200, json: { object: "batch" } });
   expect(made()).toBe(1);
 });
 
-test("of no other file a batch is made, as nobody has judged its lines", async () => {
+test("a batch can't be made from any other file, because its lines weren't judged", async () => {
   const id = await uploaded("user_data");
   for (const purpose of ["user_data", "fine-tune", "assistants", "batch_output", "Batch", "batch "]) {
     files.set("file-1", { status: 200, object: { id: "file-1", purpose } });
@@ -82,7 +82,7 @@ test("of no other file a batch is made, as nobody has judged its lines", async (
   expect(made()).toBe(0);
 });
 
-test("an endpoint without a word on the file decides itself; if it fails, no batch is made", async () => {
+test("if the endpoint reports no purpose of a file, a batch is made; if it fails, no batch is made", async () => {
   const id = await uploaded("batch");
   expect(await batch(id)).toMatchObject({ status: 200 });
   files.set("file-1", { status: 200, object: { id: "file-1" } });
@@ -102,7 +102,7 @@ const playlists: [string, string][] = [
   ["a session description", "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\nc=IN IP4 192.0.2.1\r\nm=audio 5004 RTP/AVP 0\r\n"],
 ];
 
-test.each(playlists)("%s is no media: a decoder would follow it", async (_, list) => {
+test.each(playlists)("%s is refused as media, because a decoder would open its links", async (_, list) => {
   const refused = { status: 400, code: "remote_url_not_allowed" };
   const base64 = Buffer.from(list).toString("base64");
   for (const part of [

@@ -1,4 +1,4 @@
-// A client that asked for a stream gets comments of the edge while endpoints take long, or fail, behind it.
+// A client that asked for a stream gets comments from the edge while endpoints are slow or fail.
 import { generateKeyPairSync } from "node:crypto";
 import type { ServerResponse } from "node:http";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
@@ -46,11 +46,11 @@ afterAll(stopAll);
 const chat = (of = edge, body: Json = {}, more: Json = {}) =>
   of.chat("DE", { stream: true, model: `m${models++}`, ...body }, { headers: { origin: ORIGIN }, ...more });
 
-test("comments come first, then the second endpoint's content, and whose it is", async () => {
+test("comments come first, then the second endpoint's content and its region", async () => {
   plays = [silent, later(1_000, (response) => (events(response, `\ufeff${delta("42")}`), response.end(DONE)))];
   const began = performance.now();
   const reply = await chat();
-  expect(performance.now() - began, "an endpoint is silent for 1.5 s").toBeLessThan(1_450);
+  expect(performance.now() - began, "no comments came during the silence of 1.5 s").toBeLessThan(1_450);
   const header = (name: string) => reply.headers.get(name);
   expect([reply.status, header("content-type"), header("cache-control")]).toEqual([
     200,
@@ -68,14 +68,14 @@ test("comments come first, then the second endpoint's content, and whose it is",
   expect([asked, gone]).toEqual([[1, 1], 1]);
 });
 
-test("what answers in time is as without", async () => {
+test("an answer in time is the same as without comments", async () => {
   plays = [(response) => (events(response, delta("42")), response.end(DONE)), silent];
   const reply = await chat();
   expect(reply.headers.get("x-bailiwick-attempts")).toBe("fra-1;outcome=committed");
   expect(await reply.text()).toBe(delta("42") + DONE);
 });
 
-test("when all fail, one error event ends the stream", async () => {
+test("when all endpoints fail, one error event ends the stream", async () => {
   plays = [silent, broken];
   const text = await (await chat()).text();
   expect(text).toMatch(/^(: keep-alive\n\n)+data: \{"error":\{.*\}\}\n\n$/);
@@ -86,7 +86,7 @@ test("when all fail, one error event ends the stream", async () => {
   });
 });
 
-test("of a response the error is an event as its API has it", async () => {
+test("in a stream of the Responses API, the error event has the form of that API", async () => {
   plays = [silent, broken];
   const reply = await edge.ask({ path: "/v1/responses", json: { model: `r${models++}`, input: "hi", stream: true } });
   const text = await reply.text();
@@ -97,7 +97,7 @@ test("of a response the error is an event as its API has it", async () => {
   });
 });
 
-test("a client that goes during comments takes the attempt with it", async () => {
+test("the attempt ends when its client goes away during comments", async () => {
   plays = [(response) => (events(response, ": thinking\n\n"), silent(response)), silent];
   const reader = (await chat()).body!.getReader();
   expect(new TextDecoder().decode((await reader.read()).value)).toBe(COMMENT);
@@ -110,7 +110,7 @@ test("a client that goes during comments takes the attempt with it", async () =>
   expect(asked).toEqual([1, 0]);
 });
 
-test("an answer in one piece is never begun so", async () => {
+test("an answer that isn't streamed never begins with comments", async () => {
   plays = [
     later(1_300, (response) =>
       response.writeHead(200, { "content-type": "application/json" }).end('{"id":"c","choices":[]}'),
@@ -125,7 +125,7 @@ test("an answer in one piece is never begun so", async () => {
 test.each([
   ["without keepalive", { keepalive: undefined }],
   ["where receipts are required", { receipts: "required" }],
-] as [string, Json][])("%s nothing comes before the answer", async (_, service) => {
+] as [string, Json][])("%s no comments come before the answer", async (_, service) => {
   const { d, x, kty, crv } = generateKeyPairSync("ed25519").privateKey.export({ format: "jwk" });
   const other = await Edge.start(document(service), { RECEIPT_KEY: JSON.stringify({ kty, crv, d, x }) });
   plays = [later(1_300, (response) => (events(response, delta("42")), response.end(DONE))), silent];

@@ -1,5 +1,5 @@
-// Things that a host stores for a while under an id: the audio of an answer, and the container that ran code. Both go
-// back to where they were made, and only for their tenant.
+// Objects that a host stores for a while under an id: the audio of an answer, and the container that ran code. Requests
+// that refer to one reach the endpoint where it was made, and only its own tenant can refer to it.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Edge, type Json, keyDigest, read, region, rules, serve, stopAll } from "./harness.js";
 
@@ -85,7 +85,7 @@ const said = (audio?: Json, more: Json = {}) => ({
   ...more,
 });
 
-test("the sound of an answer is referred to by its tenant alone", async () => {
+test("only its own tenant can refer to the audio of an answer", async () => {
   const first = await ask("/v1/chat/completions", said());
   const { id } = first.json.choices[0].message.audio;
   expect(id).toMatch(/^audio_bw1/);
@@ -104,13 +104,13 @@ test("the sound of an answer is referred to by its tenant alone", async () => {
   }
 });
 
-test("so is that of a stream", async () => {
+test("only its own tenant can refer to the audio of a streamed answer", async () => {
   const { text } = await ask("/v1/chat/completions", said(undefined, { stream: true }));
   expect(text).toMatch(/"audio":\{"id":"audio_bw1/);
   expect(text).not.toContain("audio_raw");
 });
 
-test("without a key for ids there is an answer, whose sound can't be referred to", async () => {
+test("without a STATE_KEY there is an answer, but its audio can't be referred to", async () => {
   expect(await ask("/v1/chat/completions", said(), { at: keyless })).toMatchObject({ status: 200 });
   expect(await ask("/v1/chat/completions", said({ id: "audio_raw" }), { at: keyless })).toMatchObject({
     status: 503,
@@ -126,7 +126,7 @@ const running = (container: unknown, input: unknown = "1+1") => ({
   tools: [{ type: "code_interpreter", container }],
 });
 
-test("a container is used again by its tenant alone", async () => {
+test("only its own tenant can use a container again", async () => {
   const first = await ask("/v1/responses", running({ type: "auto" }));
   expect(first).toMatchObject({ status: 200, sent: { tools: [{ container: { type: "auto" } }] } });
   const { container_id: id } = first.json.output[0];

@@ -1,5 +1,5 @@
-// Clients that send their bodies slowly. Each is told so after its service's limits, and it doesn't count against an
-// endpoint.
+// Clients that send their bodies slowly. Each gets an error after the limits of its service, and the delay doesn't
+// count against an endpoint.
 import { type Socket, connect } from "node:net";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { StandIn, region, rules, serve, stopAll } from "./harness.js";
@@ -59,7 +59,7 @@ test.each([
   ["JSON that comes in drips", head("/v1/chat/completions", "transfer-encoding: chunked") + chunk("{"), chunk(" ")],
   ["an upload that has hardly begun", upload(""), ""],
   ["an upload that comes in drips", upload(""), "x"],
-])("nothing is sent of %s", async (_, begin, drip) => {
+])("nothing of %s reaches an endpoint", async (_, begin, drip) => {
   const { ms, ...answer } = await ask(begin, drip);
   expect(answer).toEqual({ status: 408, code: "request_timeout", attempts: undefined });
   // A client that falls silent has the idle limit; one that goes on sending has the limit of the whole request.
@@ -67,7 +67,7 @@ test.each([
   expect(await fra.requests()).toEqual([]);
 });
 
-test("a refusal isn't kept back for a body that never ends", async () => {
+test("a refusal doesn't wait for the end of the body", async () => {
   const { ms, ...answer } = await ask(head("/v1/nothing", "transfer-encoding: chunked") + chunk("{"), chunk(" "));
   expect(answer).toEqual({ status: 404, code: "unknown_path", attempts: undefined });
   expect(ms).toBeLessThan(20_000);
@@ -76,15 +76,15 @@ test("a refusal isn't kept back for a body that never ends", async () => {
 test.each([
   ["falls silent", "", IDLE],
   ["takes longer than the endpoint may", "x".repeat(100), 1_500],
-])("an upload that %s in the middle is the client's fault", async (_, drip, least) => {
+])("an upload that %s in the middle doesn't count against the endpoint", async (_, drip, least) => {
   const { ms, attempts, ...answer } = await ask(upload("x".repeat(500_000)), drip);
   expect(answer).toEqual({ status: 408, code: "request_timeout" });
   expect(attempts).toMatch(/^eu-frankfurt-1;outcome=client_gone;ms=\d+$/);
   expect(ms).toBeGreaterThan(least - 50);
-  expect(await fra.requests(), "it never became whole").toEqual([]);
+  expect(await fra.requests(), "the endpoint got a complete body").toEqual([]);
 });
 
-test("the endpoint of all of these is still the first one asked", async () => {
+test("after all these requests the first endpoint is still asked first", async () => {
   const body = JSON.stringify({ model: "m", messages: [] });
   const socket = connect(Number(new URL(url).port), "127.0.0.1");
   socket.write(head("/v1/chat/completions", `content-length: ${body.length}`) + body);

@@ -1,4 +1,5 @@
-// Several isolates share a quota by the leases of a real DNS node; and what happens if nodes are silent, stall or lie.
+// Several isolates share a quota by the leases of a real DNS node. Nodes that are silent, stall or send wrong numbers
+// do no harm.
 import { type ServerResponse } from "node:http";
 import { afterAll, expect, test } from "vitest";
 import { Edge, type Json, StandIn, read, refusingUrl, region, rules, serve, stopAll, until } from "./harness.js";
@@ -52,7 +53,7 @@ async function load(edges: Edge[], until: number): Promise<{ sent: number; refus
   return { sent: sum("sent"), refused: sum("refused") };
 }
 
-test("isolates together send what the quota allows, and go on when the node ends", async () => {
+test("all isolates together send what the quota allows, and go on when the node ends", async () => {
   const fra = await StandIn.start("eu-frankfurt");
   // 20 at once and 19 in a second.
   const shared = document(fra.url, { requests: 1200 });
@@ -163,7 +164,7 @@ test.each<[string, string, () => Promise<string>]>([
     "granted",
     () => serve((_, response) => void response.end(JSON.stringify({ quotas: { swc: absurd } }))),
   ],
-])("a node that %s holds up no request, and lifts no limit (%s)", async (_, outcome, start) => {
+])("a node that %s delays no request, and raises no limit (%s)", async (_, outcome, start) => {
   const fra = await StandIn.start("eu-frankfurt");
   const [edge] = await isolates(1, document(fra.url, { requests: 600 }), [await start()]);
   const began = Date.now();
@@ -191,7 +192,7 @@ function endless(response: ServerResponse): void {
   write();
 }
 
-test("the next node is asked while the first is gone", async () => {
+test("while the first node is gone, the next node is asked", async () => {
   const fra = await StandIn.start("eu-frankfurt");
   const shared = document(fra.url, { requests: 600 });
   const node = await DnsNode.start(shared);

@@ -1,4 +1,4 @@
-// What a tenant may use: budgets, requests under way, and how its service tier is told to endpoints.
+// The limits of a tenant: budgets, requests in flight, and the service tier that endpoints get as priority.
 import { afterAll, afterEach, expect, test } from "vitest";
 import { Edge, type Json, StandIn, keyDigest, read, region, rules, stopAll, until } from "./harness.js";
 import { DnsNode, WORKER_TOKEN } from "./node.js";
@@ -32,7 +32,7 @@ const limits = (reply: { headers: { get(name: string): string | null } }) =>
     ),
   );
 
-test("a budget is told with every answer, and when it is used up with when it opens", async () => {
+test("every answer has the state of the budget, and a refusal says when the budget has room again", async () => {
   const fra = await StandIn.start("eu-frankfurt");
   const budget = { requests: 3, tokens: 10_000, per: "1h" };
   const tenants = { ...tenant("acme", { budget }), ...tenant("beta", {}) };
@@ -53,13 +53,13 @@ test("a budget is told with every answer, and when it is used up with when it op
   expect(reply.headers.get("x-should-retry")).toBe("false");
   expect(limits(reply)["remaining-requests"]).toBe("0");
   expect(await fra.requests()).toHaveLength(3);
-  // Nobody else pays for it, and nobody without a budget is told of one.
+  // Other tenants aren't charged, and answers to tenants without a budget have no limits in their headers.
   const other = await chat(edge, "beta");
   expect((await read(other)).status).toBe(200);
   expect(Object.values(limits(other)).filter(Boolean)).toEqual([]);
 });
 
-test("a budget of tokens pays what was used, of streams too", async () => {
+test("a token budget is charged with the used tokens, for streams too", async () => {
   const fra = await StandIn.start("eu-frankfurt");
   const tenants = tenant("acme", { budget: { tokens: 1000, per: "1h" } });
   const edge = await start(rules(1, region("DE", "eu-frankfurt", [fra.url]), {}, { tenants }));
@@ -73,7 +73,7 @@ test("a budget of tokens pays what was used, of streams too", async () => {
   expect((await read(await chat(edge, "acme", { max_tokens: 2000 }))).code).toMatch("larger_than_quota");
 });
 
-test("as many requests are under way as a tenant may have, and one that ends or is left frees its place", async () => {
+test("a tenant's requests in flight are limited, and a finished or abandoned request frees its place", async () => {
   const fra = await StandIn.start("eu-frankfurt");
   const tenants = { ...tenant("acme", { concurrency: 2 }), ...tenant("beta", {}) };
   const edge = await start(rules(1, region("DE", "eu-frankfurt", [fra.url]), {}, { tenants }));
@@ -103,7 +103,7 @@ test("as many requests are under way as a tenant may have, and one that ends or 
   );
 });
 
-test("endpoints are told the tier of a tenant, and nothing that the client says of its importance", async () => {
+test("endpoints get the tenant's tier as priority, and never the priority that the client wrote", async () => {
   const names = ["eu-frankfurt", "eu-paris", "eu-milan", "eu-madrid"];
   const [fra, par, mil, mad] = await Promise.all(names.map((name) => StandIn.start(name)));
   const regions = {
@@ -136,7 +136,7 @@ test("endpoints are told the tier of a tenant, and nothing that the client says 
   expect(await reported("acme", [mil])).toEqual({ ...nothing, objective: "batch" });
 });
 
-test("a budget holds over several isolates, by the leases of a node", async () => {
+test("the leases of a node keep a budget over several isolates", async () => {
   const fra = await StandIn.start("eu-frankfurt");
   const tenants = tenant("acme", { budget: { requests: 60, per: "24h" } });
   const document = rules(1, region("DE", "eu-frankfurt", [fra.url]), {}, { tenants });

@@ -1,12 +1,12 @@
-// Load, with all its parts: the Worker counts, a real node adds up and plans, and the Worker moves a share of sessions.
-// Only the endpoints are stand-ins.
+// Load steering with all its parts: the Worker counts requests, a real node adds them up and makes a plan, and the
+// Worker moves a share of sessions. Only the endpoints are stand-ins.
 import { afterAll, expect, test } from "vitest";
 import { Edge, StandIn, read, region, rules, stopAll } from "./harness.js";
 import { DnsNode, WORKER_TOKEN } from "./node.js";
 
 afterAll(stopAll);
 
-test("as load rises in Frankfurt a share of its sessions moves within the fence", async () => {
+test("when the load of Frankfurt rises, a share of its sessions moves within the fence", async () => {
   const names = ["eu-frankfurt", "eu-paris", "uk-london"];
   const [fra, par, lon] = await Promise.all(names.map((name) => StandIn.start(name)));
   const regions = {
@@ -60,7 +60,7 @@ test("as load rises in Frankfurt a share of its sessions moves within the fence"
 // 40 requests at once. From the start 30 clients in Germany and 8 in France and Sweden each always have one under way.
 const seconds = Number(process.env.SETTLE_SECONDS ?? 0);
 test.skipIf(seconds === 0)(
-  "how soon shares settle, and how far a receiver is lifted above its mark",
+  "measures how soon shares settle, and how far the load of a receiving region exceeds its mark",
   async () => {
     const capacity: Record<string, number> = {
       "eu-frankfurt": 20,
@@ -119,8 +119,8 @@ test.skipIf(seconds === 0)(
     const settled = above.lastIndexOf(true) + 1;
     const receivers = loads.map((one) => Math.max(one["eu-paris"], one["eu-stockholm"]));
     for (const [at, one] of loads.entries()) {
-      const told = Object.entries(one).map(([name, load]) => `${name} ${(load * 100).toFixed(0)} %`);
-      console.log(`${(at + 1) * 5} s: ${told.join(", ")}`);
+      const loads = Object.entries(one).map(([name, load]) => `${name} ${(load * 100).toFixed(0)} %`);
+      console.log(`${(at + 1) * 5} s: ${loads.join(", ")}`);
     }
     console.log(`settled after ${settled * 5} s; receivers at most ${(Math.max(...receivers) * 100).toFixed(0)} %`);
     expect(settled * 5).toBeLessThan(seconds - 30);

@@ -1,4 +1,4 @@
-// Requests whose client or whose Wasm instance goes away. What they hold is freed, and nobody waits for ever.
+// Requests whose client or Wasm instance goes away. Their memory is freed, and no client waits for ever.
 import { once } from "node:events";
 import { type Socket, connect } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -47,7 +47,7 @@ function ask(url: string, host: string, body: string, announced = body.length, p
     text += more;
     const [head, ...rest] = text.split("\r\n\r\n");
     const length = head.match(/\r\ncontent-length: (\d+)/i)?.[1];
-    // workerd keeps connections, whatever is asked.
+    // workerd keeps connections open, even with `connection: close`.
     if (length ? rest.join("\r\n\r\n").length >= Number(length) : text.endsWith("\r\n0\r\n\r\n")) socket.destroy();
   });
   return { socket, text: () => text, ended: once(socket, "close").then(() => text) };
@@ -60,7 +60,7 @@ test.each([
   ["JSON", "/v1/chat/completions"],
   ["an upload", "/v1/files"],
 ])(
-  "the room of clients that reset in the middle of %s is given back",
+  "the memory for clients that reset the connection in the middle of %s is freed",
   async (_, path) => {
     const { url } = await workerd({ RULES_URL: `${node}/v1/rules`, STATE_KEY: "k".repeat(32) });
     const probe = async () => Number((await ask(url, "well", large).ended).split(" ")[1]);
@@ -81,7 +81,7 @@ test.each([
   60_000,
 );
 
-test("whoever was served by a Wasm that panicked is answered", async () => {
+test("all clients of a Wasm instance that panicked get an answer", async () => {
   const { url, log } = await workerd(
     { RULES_URL: `${node}/v1/rules`, STATE_KEY: "k".repeat(32) },
     `${root}edge-worker/build-vectors`,

@@ -1,6 +1,6 @@
-// Models that a request names below its top level, which a host runs beside the request's own: to make an image, to
-// grade, to moderate. And names that say where a model runs or who owns it. Each is judged like the request's own
-// model.
+// Models that a request names below its top level, because the host runs them in addition to the request's own model:
+// to make an image, to grade, to moderate. Also names that contain a model's region or owner. Each is judged like the
+// request's own model.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Edge, type Json, formPart, keyDigest, read, region, rules, serve, stopAll } from "./harness.js";
 
@@ -73,7 +73,7 @@ const drawing = (model: unknown) => ({
 });
 const tuning = (grader: Json) => ({ model: "chat", method: { type: "reinforcement", reinforcement: { grader } } });
 
-test("a map that is closed is so for every model, and names each as the endpoint does", async () => {
+test("a closed map applies to all models of a request, and each is sent by the endpoint's name", async () => {
   const reported = await ask("responses", drawing("draw"), "mapped.example");
   expect(reported).toMatchObject({
     status: 200,
@@ -90,7 +90,7 @@ test("a map that is closed is so for every model, and names each as the endpoint
   }
   expect(
     await ask("responses", drawing("draw"), "small.example"),
-    "the fence has it, but no endpoint with the other",
+    "each model is in the fence, but no endpoint has both",
   ).toMatchObject(notFound("/tools/0/model"));
 });
 
@@ -150,7 +150,7 @@ const named: [string, string, Json, string][] = [
     "/method/reinforcement/grader/graders/a/model",
   ],
 ];
-test.each(named)("%s is one of the map or refused", async (_, path, body, param) => {
+test.each(named)("%s has to be in the map, or is refused", async (_, path, body, param) => {
   expect(await ask(path, body, "small.example")).toMatchObject(notFound(param));
   const written = (model: string) => JSON.parse(JSON.stringify(body).replace(/"(other|chat)"/g, `"${model}"`));
   const reported = await ask(path, written("chat"), "small.example");
@@ -158,7 +158,7 @@ test.each(named)("%s is one of the map or refused", async (_, path, body, param)
   expect(reported.sent[0].body).toEqual({ ...written("llama"), ...(path === "responses" && { store: false }) });
 });
 
-test("at an open map any model passes that says nothing of where it runs, or whose it is", async () => {
+test("with an open map every model passes whose name contains neither a region nor an owner", async () => {
   expect(await ask("responses", drawing("gpt-image-1"))).toMatchObject({
     status: 200,
     sent: [{ body: { tools: [{ model: "gpt-image-1" }] } }],
@@ -179,7 +179,7 @@ test("at an open map any model passes that says nothing of where it runs, or who
   expect(await ask("responses", drawing({ id: "x" }))).toMatchObject({ status: 400, code: "unknown_field", sent: [] });
 });
 
-test("a name that says its region is one for a map that has it", async () => {
+test("a model's name that contains a region is allowed only if the map lists it", async () => {
   for (const model of [
     "eu.anthropic.claude-sonnet-4",
     "azure/eu/gpt-4o",
@@ -193,16 +193,16 @@ test("a name that says its region is one for a map that has it", async () => {
   });
 });
 
-test("an adapter behind a colon is somebody's at an engine that tenants share", async () => {
+test("a LoRA adapter after a colon is refused at an engine that tenants share", async () => {
   const asked = (model: string, host: string, headers = {}) =>
     ask("chat/completions", { model, messages: [] }, host, headers);
   const acme = { authorization: "Bearer sk-acme" };
   expect(await asked("llama:emca-lora", "tenants.example", acme)).toMatchObject(notFound("model"));
   expect(await asked("llama", "tenants.example", acme)).toMatchObject({ status: 200 });
-  expect(await asked("llama:lora", "sglang.example"), "nobody is a tenant there").toMatchObject({ status: 200 });
+  expect(await asked("llama:lora", "sglang.example"), "the service has no tenants").toMatchObject({ status: 200 });
 });
 
-test("a grader that runs code at the host is a tool of the host's", async () => {
+test("a grader that runs code at the host counts as a hosted tool", async () => {
   const graders: Json[] = [
     { type: "python", name: "g", source: "import os" },
     { type: "multi", graders: { a: { type: "string_check", name: "a" }, b: { type: "python", source: "import os" } } },
@@ -220,7 +220,7 @@ test("a grader that runs code at the host is a tool of the host's", async () => 
   expect(await ask("fine_tuning/jobs", check, "plain.example")).toMatchObject({ status: 200, sent: [{ body: check }] });
 });
 
-test("metadata is a map of texts", async () => {
+test("metadata has to be a map of texts", async () => {
   const asked = (metadata: unknown) => ask("chat/completions", { model: "m", messages: [], metadata });
   for (const [metadata, param] of [
     [{ tags: ["eu"] }, "/metadata/tags"],
@@ -239,7 +239,7 @@ test("metadata is a map of texts", async () => {
   expect(await asked(own)).toMatchObject({ status: 200, sent: [{ body: { metadata: own } }] });
 });
 
-test("what a host would look up is what was handed out", async () => {
+test("ids that a host would look up have to be ids that the client got", async () => {
   for (const [path, fields] of [
     ["responses", { previous_response_id: { id: "resp_raw" } }],
     ["responses", { previous_response_id: 7 }],
@@ -268,7 +268,7 @@ test("what a host would look up is what was handed out", async () => {
   }
 });
 
-test("what holds nothing under a name that nobody knows is refused as what holds something", async () => {
+test("an unknown field is refused even if it is empty", async () => {
   for (const value of [[], {}, "", ["x"]]) {
     expect(await ask("chat/completions", { model: "m", messages: [], foo: value })).toMatchObject({
       status: 400,
@@ -295,7 +295,7 @@ async function upload(parts: [string, string, string?][]) {
   };
 }
 
-test("all lines of a batch ask one path, in UTF-8, and the batch asks one that is carried", async () => {
+test("all lines of a batch have the same path, are UTF-8, and the path is supported", async () => {
   const line = (url: string) =>
     `${JSON.stringify({ custom_id: "1", method: "POST", url, body: { model: "m", input: "x" } })}\n`;
   const [embed, respond] = ["/v1/embeddings", "/v1/responses"].map(line);

@@ -1,4 +1,5 @@
-// What the Worker counts, and what DNS nodes make of it: a real node, and nodes that refuse, stall or are gone.
+// Observations: counts that the Worker makes and DNS nodes add up. With a real node, and with nodes that refuse, stall
+// or are gone.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import {
   Edge,
@@ -39,7 +40,7 @@ const posting = (...urls: string[]) => ({
   OBSERVATIONS_SECONDS: "0.1",
 });
 
-/** A node's API in place of a real one. It takes batches, and answers as it is told. */
+/** A stand-in for a node's API. It records batches, and answers as the test says. */
 async function stubNode(
   answer: () => number | null = () => 200,
 ): Promise<{ url: string; batches: Json[]; texts: string[] }> {
@@ -59,7 +60,7 @@ async function stubNode(
 const sum = (batches: Json[], of: (count: Json) => number | undefined) =>
   batches.flatMap((batch) => batch.counts).reduce((total, count) => total + (of(count) ?? 0), 0);
 
-test("a real node adds up what a Worker counts, and tells it in its metrics", async () => {
+test("a real node adds up the counts of a Worker, and has them in its metrics", async () => {
   const node = await DnsNode.start(document());
   const edge = await Edge.start(document(), posting(node.url));
   for (let i = 0; i < 3; i++) expect((await read(await edge.chat("DE"))).status).toBe(200);
@@ -127,7 +128,7 @@ test("a batch holds counts only: nothing of a key, an address, a prompt, an answ
   }
 });
 
-test("requests under way are told while they last, and their end as well", async () => {
+test("requests in flight are reported while they last, and their end is reported too", async () => {
   const { url, batches } = await stubNode();
   const edge = await Edge.start(document(), posting(url));
   await fra.fail({ mode: "slow", delay_ms: 300, times: 1 });
@@ -149,7 +150,7 @@ test("requests under way are told while they last, and their end as well", async
   expect(numbers).toEqual(numbers.map((_, i) => i + 1));
 });
 
-test("nodes that refuse, stall or are gone cost no request anything, and the others get each batch", async () => {
+test("nodes that refuse, stall or are gone delay no request, and the other nodes get every batch", async () => {
   const good = await stubNode();
   const refusing = await stubNode(() => 403);
   const stalling = await stubNode(() => null);
@@ -172,7 +173,7 @@ test("nodes that refuse, stall or are gone cost no request anything, and the oth
   expect(refusing.batches.length).toBeGreaterThan(0);
 });
 
-test("without OBSERVATIONS_URLS nothing is counted or told", async () => {
+test("without OBSERVATIONS_URLS nothing is counted or sent", async () => {
   const edge = await Edge.start(document(), { EXPLAIN_TOKEN: "operator-token-0123456789" });
   expect((await read(await edge.chat("DE"))).status).toBe(200);
   const headers = { authorization: "Bearer operator-token-0123456789" };

@@ -66,7 +66,7 @@ test("the models of the fence, by the client's names, without asking an endpoint
   expect(await fra.requests()).toEqual([]);
 });
 
-test("errors are the client's own classes, and it tries again what that may mend", async () => {
+test("errors are of the client's own classes, and the client retries those that a retry may mend", async () => {
   await expect(client.chat.completions.create({ model: "chat-huge", messages })).rejects.toMatchObject({
     status: 404,
     code: "model_not_found",
@@ -125,7 +125,7 @@ test("every refusal is the client's own class of error, with a code", async () =
   expect(await fra.requests()).toEqual([]);
 });
 
-test("all at their limit is a RateLimitError, and says when to come back", async () => {
+test("if all endpoints are at their limit, the client gets a RateLimitError with the wait", async () => {
   for (const standIn of [fra, par])
     await standIn.fail({ mode: "status", status: 429, headers: { "retry-after": "7" }, path: "/v1/embeddings" });
   const error = await client.embeddings

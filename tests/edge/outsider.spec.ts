@@ -136,16 +136,11 @@ const refused: [string, Probe, number, string][] = [
   // Hosts and places.
   ["a host nobody has", { host: "example" }, 404, "unknown_host"],
   ["a host with a name in front", { host: "x.open.example" }, 404, "unknown_host"],
-  [
-    "an address in the body's place",
-    { headers: { "cf-connecting-ip": "::ffff:203.0.113.9" } },
-    451,
-    "residency_denied",
-  ],
+  ["an address instead of a body", { headers: { "cf-connecting-ip": "::ffff:203.0.113.9" } }, 451, "residency_denied"],
   ["a client from elsewhere", { headers: { "cf-connecting-ip": "2001:db8::1" } }, 451, "residency_denied"],
   ["addresses in a list", { headers: { "cf-connecting-ip": "198.51.100.7, 198.51.100.8" } }, 451, "residency_denied"],
   [
-    "a place that only a header claims",
+    "a country that only a header claims",
     {
       headers: {
         "cf-connecting-ip": "",
@@ -203,7 +198,7 @@ const refused: [string, Probe, number, string][] = [
     "miscased_key",
   ],
   [
-    "a search of the host's own",
+    "a search at the model host",
     { body: '{"model":"m","search_parameters":{"mode":"on"}}' },
     400,
     "hosted_tool_not_allowed",
@@ -279,7 +274,7 @@ describe("served", () => {
     expect(sent.authorization ?? "Bearer upstream").toBe("Bearer upstream");
   });
 
-  test("nothing of the client's that isn't named passes", async () => {
+  test("only headers on the allow-list pass", async () => {
     const headers = {
       connection: "close, x-hop",
       "x-hop": "canary",
@@ -350,7 +345,7 @@ function raw(text: string, end: string): Promise<string> {
   });
 }
 
-describe("bytes that are hardly HTTP", () => {
+describe("bytes that are nearly HTTP", () => {
   const after = (headers: string) =>
     `POST /v1/chat/completions HTTP/1.1\r\nHost: open.example\r\nCF-Connecting-IP: 198.51.100.7\r\n${headers}`;
   test.each([
@@ -376,11 +371,11 @@ describe("bytes that are hardly HTTP", () => {
       expect(JSON.stringify(headers)).not.toContain("evil");
     }
     expect(fra.asked.length).toBeLessThan(2);
-    expect((await ask({})).status, "and the next one is served").toBe(200);
+    expect((await ask({})).status, "the next request isn't served").toBe(200);
   });
 });
 
-test("large bodies beyond 64 MiB at a time are turned away, until there is room again", async () => {
+test("large bodies beyond 64 MiB at a time are refused, until there is room again", async () => {
   const sockets = Array.from({ length: 12 }, () =>
     connect(Number(new URL(url).port), "127.0.0.1").on("error", () => {}),
   );

@@ -37,7 +37,7 @@ test.each(["/v1/models/" + NAME, "/v1/models/" + NAME.replace("/", "%2F"), "/mod
     expect(await get(closed, path)).toMatchObject({ status: 200, json: { id: NAME, object: "model" } });
     expect(seen).toEqual([]);
     expect(await get(open, path)).toMatchObject({ status: 200, json: { id: NAME } });
-    // One segment, as the official clients send it: whoever takes slashes in a path decodes it to the same.
+    // The official clients send the name as one segment with encoded slashes; decoding the path gives the same name.
     expect(seen.map((one) => one.url)).toEqual(["/v1/models/" + NAME.replace("/", "%2F")]);
   },
 );
@@ -45,7 +45,7 @@ test.each(["/v1/models/" + NAME, "/v1/models/" + NAME.replace("/", "%2F"), "/mod
 test("the official client retrieves what it lists", async () => {
   const base = await closed.miniflare.ready;
   const client = new OpenAI({ baseURL: `http://localhost:${base.port}/v1`, apiKey: "none", maxRetries: 0 });
-  // A client of miniflare's own port has no country, so the rules place nobody: a service for all.
+  // A client of miniflare's own port has no country, so this service takes clients whose place isn't known.
   const anyone = rules(2, region("DE", "fra", [url], { models: { [NAME]: "llama" } }), {
     residency: [{ clients: ["*", "unknown"], process_in: ["*"] }],
   });
@@ -62,7 +62,7 @@ test.each([
   "/v1/models/a%5c..",
   "/v1/models/a%252Fb",
   "/v1/models/a%2F%2Fb",
-])("%s is 400 and asks nobody", async (path) => {
+])("%s gets 400 and reaches no endpoint", async (path) => {
   expect(await get(open, path)).toMatchObject({ status: 400, code: "invalid_path" });
   expect(seen).toEqual([]);
 });
@@ -78,7 +78,7 @@ test("HEAD is GET without the content, for models", async () => {
 });
 
 test.each(["/v1/responses/compact", "/v1/responses/input_tokens"])(
-  "%s asks a model, and is looked through",
+  "%s asks a model, so its body is judged",
   async (path) => {
     expect(await post(open, path, { model: "m", input: "x" })).toMatchObject({ status: 200, region: "fra" });
     // Nothing is forced into it: it knows no "store".
@@ -113,12 +113,15 @@ test.each([
   ["/v1/realtime/client_secrets", 404, "not_offered", "client secrets"],
   ["/v1/fine_tuning/alpha/graders/run", 404, "not_offered", "Graders"],
   ["/v1/nothing", 404, "unknown_path", "/v1"],
-] as [string, number, string, string][])("%s says what to write instead", async (path, status, code, words) => {
-  const reply = await post(open, path);
-  expect(reply).toMatchObject({ status, code });
-  expect(reply.json.error.message).toContain(words);
-  expect(seen).toEqual([]);
-});
+] as [string, number, string, string][])(
+  "the error for %s says what to write instead",
+  async (path, status, code, words) => {
+    const reply = await post(open, path);
+    expect(reply).toMatchObject({ status, code });
+    expect(reply.json.error.message).toContain(words);
+    expect(seen).toEqual([]);
+  },
+);
 
 const JSON_BODY = JSON.stringify({ model: "m", prompt: "x", images: [{ image_url: "data:image/png;base64,AAAA" }] });
 const part = (name: string, value: string, file = "") =>
@@ -134,7 +137,7 @@ const edits = async (body: string, type?: string) =>
     }),
   );
 
-test("images to edit are taken as JSON and as a form, each sent on as what it was read as", async () => {
+test("images to edit may come as JSON or as a form, and are sent in the form in which they were read", async () => {
   for (const type of [
     "application/json",
     undefined,
@@ -156,12 +159,12 @@ test.each([
   ["a form that is called JSON first", FORM_BODY, "application/json, multipart/form-data; boundary=B"],
   ["a remote image", JSON_BODY.replace("data:image/png;base64,AAAA", "https://example.com/a.png"), "application/json"],
   ["a remote mask", JSON_BODY.replace("}]}", '}],"mask":{"image_url":"https://example.com/a.png"}}'), undefined],
-] as [string, string, string | undefined][])("%s is no way around inspection", async (_, body, type) => {
+] as [string, string, string | undefined][])("%s doesn't avoid inspection", async (_, body, type) => {
   expect(await edits(body, type)).toMatchObject({ status: 400 });
   expect(seen).toEqual([]);
 });
 
-test("a file to edit is somebody's own", async () => {
+test("a file to edit has to belong to the tenant", async () => {
   const body = JSON_BODY.replace('"image_url":"data:image/png;base64,AAAA"', '"file_id":"file-of-another"');
   expect(await edits(body, "application/json")).toMatchObject({ status: 404, code: "not_found" });
   expect(seen).toEqual([]);

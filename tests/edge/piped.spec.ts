@@ -1,5 +1,6 @@
-// Streams that the runtime's own pipe passes on (`"streams": "pipe"`). The same bytes reach the client as by
-// inspection, but nobody looks at them. faults.spec.ts and gone.spec.ts have the faults and the clients that go.
+// Streams that the runtime's own pipe passes on (`"streams": "pipe"`). The client gets the same bytes as with
+// inspection, but the Worker doesn't read them. Faults of such streams and clients that go away are tested in
+// faults.spec.ts and gone.spec.ts.
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { connect } from "node:net";
@@ -47,7 +48,7 @@ test.each([
   ["/v1/chat/completions", { messages: [{ role: "user", content: "hi" }], stream_options: { include_usage: true } }],
   ["/v1/completions", { prompt: "hi" }],
   ["/v1/responses", { input: "hi", store: false }],
-])("%s passes byte by byte, and with the same headers as by inspection", async (path, more) => {
+])("%s passes byte by byte, with the same headers as an inspected stream", async (path, more) => {
   const json = { model: "m", stream: true, ...more };
   const direct = await (await fetch(`${fra.url}${path}`, { method: "POST", body: JSON.stringify(json) })).text();
   const names: string[][] = [];
@@ -60,14 +61,14 @@ test.each([
   expect(names[1]).toEqual(names[0]);
 });
 
-test("a stream in which the model's name has to be replaced is inspected all the same", async () => {
+test("a stream whose model's name has to be replaced is inspected all the same", async () => {
   const reply = await edge.chat("DE", { model: "chat-large", stream: true }, { host: "renamed.pipe.example" });
   const text = await reply.text();
   expect(text).toContain('"model":"chat-large"');
   expect(text).not.toContain("llama");
 });
 
-test("a pipe has no limit of silence, and an inspected stream has", async () => {
+test("a piped stream may be silent without limit, an inspected stream may not", async () => {
   const ask = (streams: string) => edge.chat("DE", { stream: true }, { host: `slow.${streams}.example` });
   expect(await (await ask("pipe")).text()).toMatch(/data: \[DONE\]\n\n$/);
   expect(await (await ask("inspect")).text()).toContain("upstream_interrupted");
@@ -78,7 +79,7 @@ test("an answer in one piece isn't piped", async () => {
   expect((await read(reply)).json.object).toBe("chat.completion");
 });
 
-test("a client that doesn't read stops its endpoint, and nothing piles up in between", async () => {
+test("a client that doesn't read stops its endpoint, and nothing is buffered in between", async () => {
   const event = `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: "x".repeat(60_000) } }] })}\n\n`;
   let sent = 0;
   const server = createServer((request, response) => {

@@ -1,9 +1,10 @@
-// Puts something forbidden, or nothing, into random bodies of the model API. Takes a generator of random numbers;
-// returns a path, a body, and what was put into it. Called by bodies.spec.ts and forms.ts. judge.ts says what must be
-// refused.
+// Makes random bodies of the model API and puts a forbidden value into some of them. Takes a generator of random
+// numbers; returns a path, a body, and a name for the forbidden value. Called by bodies.spec.ts and forms.ts. judge.ts
+// decides which bodies have to be refused.
 import { type Chance, makers, media, paths, vllm } from "./bodies.js";
 import type { Json } from "./harness.js";
 
+/** Addresses that a model host could fetch from or connect to, in many spellings. */
 export const places = [
   "https://collector.example/x",
   "HTTPS://COLLECTOR.EXAMPLE",
@@ -38,6 +39,7 @@ export const places = [
   "localhost:8080",
   "\nhttps://collector.example",
 ];
+/** Undocumented keys. */
 export const strangeKeys = [
   "foo",
   "x_url",
@@ -54,6 +56,7 @@ export const strangeKeys = [
   "ref_audio",
   "seeds",
 ];
+/** Keys that decide where a request is processed. */
 export const routing = [
   "fallbacks",
   "models",
@@ -88,7 +91,7 @@ export const routingLike = [
   "regionHint",
   "conversation_ref",
 ];
-/** Fields that engines compile, unpickle, or obey when they read media. */
+/** Fields that engines compile, unpickle, or use as settings when they read media. */
 export const engineInputs = [
   "chat_template",
   "prompt_embeds",
@@ -98,6 +101,7 @@ export const engineInputs = [
   "media_io_kwargs",
   "chatTemplate",
 ];
+/** Keys that make the host search or run a tool. */
 export const hosting = [
   "webSearch",
   "web_search",
@@ -110,7 +114,7 @@ export const hosting = [
   "data_sources",
 ];
 
-/** Models: plain ones, and ones whose names say where to go or who owns them. */
+/** Names of models: plain names, and names that contain a route or an owner. */
 export const innerModels = [
   "m",
   "omni",
@@ -144,14 +148,14 @@ function containers(value: any, found: any[] = []): any[] {
   return found;
 }
 
-/** Puts something forbidden into a body, and says what. */
+/** Puts a forbidden value into a body, and returns a name for it. */
 function plant(c: Chance, body: Json): string {
   const all = containers(body);
-  const objects = all.filter((one) => !Array.isArray(one));
-  const leaves = all.flatMap((one) =>
-    Object.entries(one)
+  const objects = all.filter((container) => !Array.isArray(container));
+  const leaves = all.flatMap((container) =>
+    Object.entries(container)
       .filter(([, value]) => typeof value !== "object")
-      .map(([key]) => [one, key]),
+      .map(([key]) => [container, key]),
   );
   const odd = () =>
     c.of<any>([
@@ -171,11 +175,11 @@ function plant(c: Chance, body: Json): string {
     case 0:
     case 1: {
       const strings = leaves.filter(
-        ([one, key]) => typeof one[key] === "string" && !(one === body && key === "purpose"),
+        ([container, key]) => typeof container[key] === "string" && !(container === body && key === "purpose"),
       );
       if (strings.length === 0) return "nothing";
-      const [one, key] = c.of(strings);
-      one[key] = c.of(places);
+      const [container, key] = c.of(strings);
+      container[key] = c.of(places);
       return "a place for a string";
     }
     case 2:
@@ -189,10 +193,12 @@ function plant(c: Chance, body: Json): string {
       body[c.of(hosting)] = c.of<any>([true, false, null, {}, { a: "b" }, 1]);
       return "a key that hosts";
     case 6: {
-      const plain = leaves.filter(([one, key]) => typeof one[key] !== "string" && key !== "store" && key !== "stream");
+      const plain = leaves.filter(
+        ([container, key]) => typeof container[key] !== "string" && key !== "store" && key !== "stream",
+      );
       if (plain.length === 0) return "nothing";
-      const [one, key] = c.of(plain);
-      one[key] = c.of(places);
+      const [container, key] = c.of(plain);
+      container[key] = c.of(places);
       return "a place for a number or switch";
     }
     case 7:
@@ -205,15 +211,15 @@ function plant(c: Chance, body: Json): string {
       ]);
       return "a hosted tool";
     case 8: {
-      const strings = leaves.filter(([one, key]) => media.includes(one[key]));
+      const strings = leaves.filter(([container, key]) => media.includes(container[key]));
       if (strings.length === 0) return "nothing";
-      const [one, key] = c.of(strings);
-      one[key] = c.of(paths);
+      const [container, key] = c.of(strings);
+      container[key] = c.of(paths);
       return "a path for media";
     }
     case 9: {
       const parts = objects.filter(
-        (one) => /image|audio|file|screenshot/.test(one.type) || one.url || one.data || one.file_data,
+        (object) => /image|audio|file|screenshot/.test(object.type) || object.url || object.data || object.file_data,
       );
       c.of(parts.length > 0 ? parts : objects)[c.of([...strangeKeys, "path", "image_path", "base64", "location"])] =
         c.of<any>([
@@ -242,7 +248,7 @@ function plant(c: Chance, body: Json): string {
       ]);
       return "an engine's input";
     case 12: {
-      const inner = objects.filter((one) => one !== body);
+      const inner = objects.filter((object) => object !== body);
       if (inner.length === 0) return "nothing";
       c.of(inner)[c.of(modelKeys)] = c.of<any>([
         c.of(innerModels),
@@ -274,7 +280,7 @@ function plant(c: Chance, body: Json): string {
       ]);
       return "odd metadata";
     case 15: {
-      const graders = objects.filter((one) => typeof one.type === "string" && "name" in one && body.method);
+      const graders = objects.filter((object) => typeof object.type === "string" && "name" in object && body.method);
       if (graders.length === 0) return "nothing";
       Object.assign(
         c.of(graders),
@@ -288,7 +294,9 @@ function plant(c: Chance, body: Json): string {
       return "code of the client's";
     }
     default: {
-      const parts = objects.filter((one) => typeof one.type === "string" && Array.isArray(body.messages ?? body.input));
+      const parts = objects.filter(
+        (object) => typeof object.type === "string" && Array.isArray(body.messages ?? body.input),
+      );
       if (parts.length === 0) return "nothing";
       c.of(parts).type = c.of(["teleport", "web_fetch", "url"]);
       return "an unknown kind";

@@ -89,11 +89,11 @@ describe.skipIf(missing)("PyPI's openai", () => {
     ["rate limit", "RateLimitError", 429, "rate_limit_exceeded"],
     ["all down", "InternalServerError", 503, "region_unavailable"],
     ["stream that dies", "APIError", null, "upstream_interrupted"],
-  ])("%s is its own class of error: %s", (step, error, status, code) =>
+  ])("%s gives its own class of error: %s", (step, error, status, code) =>
     expect(steps[step]).toEqual({ error, status, code }),
   );
 
-  test("it tries again what that may mend, and nothing else", () => {
+  test("the client retries only errors that a retry may mend", () => {
     const calls = Object.fromEntries(["429", "500", "late-reset"].map((fault) => [fault, faulty.calls(`/${fault}/`)]));
     // Two tries here, as there is one endpoint only, for each of the client's three.
     expect(calls).toEqual({ 429: 1, 500: 6, "late-reset": 1 });

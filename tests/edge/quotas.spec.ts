@@ -61,7 +61,7 @@ test("of five parallel calls against a quota of tokens only what fits is sent", 
   expect(held).toHaveLength(2);
 });
 
-test("a refusal tells the least wait, in seconds and milliseconds", async () => {
+test("a refusal has the shortest wait, in seconds and milliseconds", async () => {
   const fra = await StandIn.start("eu-frankfurt");
   await start({ requests: 60, burst: "1s" }, [fra.url]);
   expect((await read(await edge.chat("DE"))).status).toBe(200);
@@ -85,7 +85,7 @@ test("a refusal tells the least wait, in seconds and milliseconds", async () => 
   );
 });
 
-test("while a quota is used up the next endpoint of the same fence serves, and nobody outside", async () => {
+test("while a quota is used up, the next endpoint of the same fence serves, and none outside of it", async () => {
   const [fra, par, nyc] = await Promise.all(
     ["eu-frankfurt", "eu-paris", "us-virginia"].map((one) => StandIn.start(one)),
   );
@@ -99,7 +99,7 @@ test("while a quota is used up the next endpoint of the same fence serves, and n
   expect((await read(await edge.chat("US"))).region).toBe("us-virginia");
 });
 
-test("what was estimated is replaced by what was used, of streams too", async () => {
+test("the estimated tokens are replaced by the used tokens, for streams too", async () => {
   const fra = await StandIn.start("eu-frankfurt");
   await start({ tokens: 1000, burst: "30s", output_default: 400 }, [fra.url]);
   for (const stream of [false, true, false, true]) {
@@ -130,7 +130,7 @@ test("a stream is asked for its usage, and a client that didn't ask doesn't get 
   expect(JSON.parse((await par.requests())[0].body).stream_options).toBeUndefined();
 });
 
-test("a client that leaves pays at least what was estimated", async () => {
+test("a client that goes away is charged at least the estimate", async () => {
   const fra = await StandIn.start("eu-frankfurt");
   await start({ tokens: 1000, burst: "30s", output_default: 400 }, [fra.url], {}, acme);
   await fra.fail({ mode: "slow", delay_ms: 100 });
@@ -152,7 +152,7 @@ test("a client that leaves pays at least what was estimated", async () => {
   expect((await read(await edge.chat("DE", {}, { headers }))).code).toBe("quota_exhausted");
 });
 
-test("a failed attempt gets back the tokens that nobody used", async () => {
+test("the tokens of a failed attempt are given back", async () => {
   const [fra, par] = await Promise.all(["eu-frankfurt", "eu-paris"].map((name) => StandIn.start(name)));
   await start({ tokens: 1000, burst: "30s", output_default: 400 }, [fra.url], region("FR", "eu-paris", [par.url]));
   await fra.fail({ mode: "status", status: 400, body: '{"error":{"message":"no"}}', times: 3 });
@@ -160,7 +160,7 @@ test("a failed attempt gets back the tokens that nobody used", async () => {
   expect((await read(await edge.chat("DE"))).region).toBe("eu-frankfurt");
 });
 
-test("what a provider says is left closes its quota, and isn't passed on", async () => {
+test("a provider's remaining number closes its quota, and isn't sent to the client", async () => {
   let left: Json = {};
   const url = await provider((_, response) => completion(response, left));
   const par = await StandIn.start("eu-paris");
@@ -185,7 +185,7 @@ test("what a provider says is left closes its quota, and isn't passed on", async
   expect((await read(await edge.chat("DE"))).region).toBe("eu-paris");
 });
 
-test("a 429 closes the quota for all endpoints that share it, for as long as it says", async () => {
+test("a 429 closes the quota for all endpoints that share it, for the time that the answer names", async () => {
   const [first, second] = await Promise.all(["eu-frankfurt", "eu-frankfurt"].map((name) => StandIn.start(name)));
   await start({ requests: 600, burst: "30s" }, [first.url, second.url]);
   await first.fail({ mode: "status", status: 429, headers: { "x-ms-retry-after-ms": "1500" }, times: 1 });
@@ -222,7 +222,7 @@ test("the official client doesn't multiply a refusal that lasts", async () => {
   expect(await fra.requests()).toHaveLength(1);
 });
 
-test("an answer that was made elsewhere than the rules say raises an alarm", async () => {
+test("an answer from another country than the rules say is logged as a warning", async () => {
   let place = "Germany West Central";
   const url = await provider((_, response) => completion(response, { "x-ms-region": place }));
   await start({ requests: 600 }, [url]);

@@ -1,5 +1,5 @@
-// What a model host may open, fetch, route by, compile or unpickle, depending on what a service allows: paths for
-// media, URLs into the host's own network, names made of routing words, and inputs of engines.
+// Values that a model host would open, fetch, route by, compile or unpickle: paths for media, URLs into the host's own
+// network, field names made of routing words, and inputs of engines. Some are allowed if the service allows them.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, type Json, StandIn, formPart, read, region, rules, stopAll } from "./harness.js";
 
@@ -68,7 +68,7 @@ test.each<[string, Json]>([
   }
 });
 
-test("paths beside messages' content, and under unknown fields, are refused", async () => {
+test("paths outside of messages' content and under unknown fields are refused", async () => {
   const images = { messages: [{ role: "user", content: "x", images: ["/mnt/a"] }] };
   expect(await ask("chat", images)).toMatchObject(refused("remote_url_not_allowed", "/messages/0/images/0"));
   expect(await ask("odd", { ref_audio: "cats" })).toMatchObject(refused("remote_url_not_allowed", "/ref_audio"));
@@ -139,7 +139,7 @@ test.each([
   "guardrailConfig",
   "a.provider",
   "fallbacks[0]",
-])("%s routes, whatever is allowed", async (key) => {
+])("%s counts as routing and is never allowed", async (key) => {
   for (const value of ["x", { a: "b" }, true]) {
     expect(await ask("odd", { [key]: value })).toMatchObject(refused("unknown_field", `/${key}`));
     expect(await ask("odd", { options: { [key]: value } })).toMatchObject(refused("unknown_field", `/options/${key}`));
@@ -164,7 +164,7 @@ test("what an engine compiles or unpickles passes only where a service allows it
   expect(await ask("vllm", { chat_template_kwargs: { enable_thinking: true } })).toMatchObject(passes);
 });
 
-test("servers of hosted tools are public, and words are no paths", async () => {
+test("servers of hosted tools have to be public, and plain words aren't taken for paths", async () => {
   const mcp = (server_url: string) => ({ tools: [{ type: "mcp", server_label: "x", server_url }] });
   expect(await ask("hosted", mcp("https://mcp.example/sse"))).toMatchObject(passes);
   for (const url of ["http://169.254.169.254/", "http://localhost:8000/", "http://[::1]/"]) {

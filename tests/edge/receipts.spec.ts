@@ -1,5 +1,5 @@
-// Receipts: what they say; that the npm package `jose` and `bailiwick receipt verify` accept them and nothing else; and
-// that nothing is sent without a key if they are required.
+// Receipts: their content; that the npm package `jose` and `bailiwick receipt verify` accept them and no others; and
+// that nothing is sent without a signing key if receipts are required.
 import { execFileSync, spawnSync } from "node:child_process";
 import { generateKeyPairSync } from "node:crypto";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -61,7 +61,7 @@ async function claims(reply: { headers: { get(name: string): string | null } }):
   return (await jwtVerify(receipt, createLocalJWKSet(await keySet()), options)).payload;
 }
 
-test("the public keys are listed: the one that signs first, then those that did, and nothing private", async () => {
+test("the public keys are listed, the signing key first, then earlier keys, without private parts", async () => {
   const { keys } = await keySet();
   const { x } = pair.publicKey.export({ format: "jwk" });
   expect(keys.map((key: Json) => key.x)).toEqual([x, retired.x]);
@@ -80,7 +80,7 @@ test("the public keys are listed: the one that signs first, then those that did,
 test.each([
   ["unary", false],
   ["streamed", true],
-])("a %s answer says where the request went, and jose believes it", async (_, stream) => {
+])("the receipt of a %s answer names the request's endpoint, and jose verifies it", async (_, stream) => {
   const reply = await edge.chat("DE", { stream, model: `plain-${stream}` });
   const health = await read(await edge.ask({ path: "/.well-known/bailiwick/healthz" }));
   await reply.text();
@@ -107,7 +107,7 @@ test.each([
   });
 });
 
-test("every endpoint that may have got the body is named, in an error too", async () => {
+test("a receipt names every endpoint that may have got the body, with an error too", async () => {
   await fra.fail({ mode: "status", status: 500 });
   const moved = await claims(await edge.chat("DE", { model: "moved" }));
   expect(moved.attempts.map(({ endpoint, outcome }: Json) => [endpoint, outcome])).toEqual([
@@ -143,16 +143,16 @@ test("no canary of prompt, key or upstream error shows in a receipt or a log, no
     async () => logged,
     (text) => text.includes("http_500"),
   ); // so what is logged is seen here
-  // The tenant's name in the rules is told: it names who may ask, and nobody else.
+  // The log may hold the tenant's name in the rules, which identifies no person.
   expect(logged.replaceAll("acme-canary-tenant", "")).not.toMatch(/canary|PRIVATE/);
 });
 
-test("none where it is off, none where nothing was steered", async () => {
+test("there is no receipt if receipts are off or nothing was steered", async () => {
   expect((await edge.chat("DE", {}, { host: "off.example" })).headers.has("x-bailiwick-receipt")).toBe(false);
   expect((await edge.ask({ path: "/v1/nowhere" })).headers.has("x-bailiwick-receipt")).toBe(false);
 });
 
-test("a receipt of a huge fence is short, and counts what it leaves out", async () => {
+test("the receipt of a huge fence is short, and counts the regions that it leaves out", async () => {
   const many: Json = {};
   for (let i = 0; i < 300; i++) many[`region-with-quite-a-name-${i}`] = { countries: ["DE"] };
   const huge = rules(1, { ...region("DE", "eu-frankfurt", [fra.url]), ...many });
@@ -174,7 +174,7 @@ test.each<[string, Record<string, string>]>([
     { RECEIPT_KEY: generateKeyPairSync("x25519").privateKey.export({ type: "pkcs8", format: "pem" }) as string },
   ],
   ["a pair that doesn't belong together", { RECEIPT_KEY: mismatched }],
-])("with %s: where receipts are required nothing is sent, elsewhere there are none", async (_, bindings) => {
+])("with %s nothing is sent if receipts are required, and otherwise there are no receipts", async (_, bindings) => {
   const other = await Edge.start(document, bindings, logging);
   const required = await other.chat("DE", {}, { host: "required.example" });
   expect(await read(required)).toMatchObject({ status: 503, code: "receipt_unavailable" });
@@ -186,7 +186,7 @@ test.each<[string, Record<string, string>]>([
   await other.stop();
 });
 
-test("bailiwick receipt verify believes it, and nothing that was changed", async () => {
+test("bailiwick receipt verify accepts a receipt, and no changed receipt", async () => {
   const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick`;
   if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-dns`);
   const folder = mkdtempSync(join(tmpdir(), "bailiwick-receipt-"));

@@ -77,7 +77,7 @@ function ask(url: string, key: string, host: string, more: Json = {}): Promise<R
   });
 }
 
-test("a large document that is taken or refused holds up nobody while it is compiled", async () => {
+test("a large document, valid or invalid, delays no request while it is compiled", async () => {
   const endpoint = await serve((request, response) => {
     request.resume().on("end", () => response.writeHead(200, { "content-type": "application/json" }).end(completion));
   });
@@ -112,7 +112,7 @@ test("a large document that is taken or refused holds up nobody while it is comp
 }, 60_000);
 
 test.each(["inspect", "pipe"])(
-  "a stream that is under way goes on when the rules change: %s",
+  "a stream in progress goes on when the rules change: %s",
   async (streams) => {
     let finish = () => {};
     const answer = (response: ServerResponse) =>

@@ -65,7 +65,7 @@ test.each(["GB", "US", "DE", "XX"])("a tenant is processed in its own fence when
   expect(await read(reply)).toMatchObject({ status: 200, region: "uk-london" });
 });
 
-test("nothing outside a tenant's own fence is tried, which the service's rule would allow", async () => {
+test("nothing outside a tenant's own fence is tried, even if the service's rule would allow it", async () => {
   await lon.fail({ mode: "status", status: 500 });
   expect(await read(await keyed("sk-hospital", "GB", { model: "failing" }))).toMatchObject({ status: 503 });
   expect([...(await fra.requests()), ...(await nyc.requests())]).toEqual([]);
@@ -96,11 +96,11 @@ test.each<[string, string]>([
   ["A1", "eu-frankfurt"],
   ["UK", "eu-frankfurt"],
   ["T1", "eu-frankfurt"],
-])("a client of which cf says %s is processed in %s", async (country, expected) => {
+])("a client with the cf country %s is processed in %s", async (country, expected) => {
   expect(await read(await edge.chat(country))).toMatchObject({ status: 200, region: expected });
 });
 
-test("every fence is told to the operator alone", async () => {
+test("only the operator sees all fences", async () => {
   const { json } = await read(await ours("explain?all", operator));
   const of = (tenant: string) => json.fences.find((row: Json) => row.tenant === tenant);
   expect(of("hospital")).toEqual({
@@ -122,7 +122,7 @@ test("every fence is told to the operator alone", async () => {
   expect((await ours("explain?all")).status).toBe(401);
 });
 
-test("a tenant's explanation says what gives its fence", async () => {
+test("a tenant's explanation names the rule that defines its fence", async () => {
   const { json } = await read(await ours("explain", bearer("sk-hospital")));
   expect(json).toMatchObject({
     fence: ["uk-london"],
@@ -137,7 +137,7 @@ test("a tenant's explanation says what gives its fence", async () => {
   });
 });
 
-test("endpoints without their secret are named to the operator alone", async () => {
+test("only the operator sees which endpoints lack their secret", async () => {
   const missing = [{ region: "eu-frankfurt", endpoint: "unkeyed", secret: "CANARY_KEY" }];
   expect((await read(await ours("explain?service=chat&country=DE", operator))).json.no_secret).toEqual(missing);
   expect((await read(await ours("explain?service=chat&country=US", operator))).json.no_secret).toBeUndefined();
@@ -152,7 +152,7 @@ test("endpoints without their secret are named to the operator alone", async () 
   expect(await until(async () => line(), Boolean)).toContain('"secret":"CANARY_KEY"');
 });
 
-test("a request that fails for want of a secret is logged with the endpoint, and its answer names none", async () => {
+test("if a secret is missing, the log names the endpoint, and the answer doesn't", async () => {
   await fra.fail({ mode: "status", status: 500 });
   const reply = await read(await edge.chat("DE", { model: "unkeyed" }));
   expect(reply.status).toBe(503);

@@ -1,5 +1,5 @@
-// Buffers of large bodies in one isolate. Whatever sizes came before, a body that fits beside those that are held
-// passes.
+// Buffers of large bodies in one isolate. A body passes if it fits into memory together with the bodies that are held
+// now; the sizes of earlier bodies don't matter.
 import { request as httpRequest } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { region, rules, serve, stopAll, until } from "./harness.js";
@@ -80,7 +80,7 @@ function size(random: () => number): number {
   return Math.floor(1e4 * (MAX / 1e4) ** random());
 }
 
-test("one after the other, announced or not, bodies of all sizes pass", async () => {
+test("bodies of all sizes pass one after the other, with and without content-length", async () => {
   const random = numbers(SEED);
   const refused: string[] = [];
   for (let asked = 0; asked < BODIES; asked++) {
@@ -93,7 +93,7 @@ test("one after the other, announced or not, bodies of all sizes pass", async ()
 });
 
 // Each client begins as soon as its body fits beside the others'.
-test("bodies that come and go beside each other pass", async () => {
+test("concurrent bodies of all sizes pass", async () => {
   const random = numbers(SEED);
   const refused: string[] = [];
   const waiting: (() => void)[] = [];

@@ -90,12 +90,12 @@ async function seen(): Promise<{
 
 const fresh = (revision: string, region = "eu-frankfurt") => ({ status: 200, code: null, region, revision, age: null });
 
-test("an idle isolate's next request is served by the rules of now", async () => {
+test("the next request of an idle isolate is served by the current rules", async () => {
   const source = await Source.start(rules(1, frankfurt()));
   await start([source]);
   expect(await seen()).toEqual(fresh("1"));
   source.behaviour = rules(2, paris());
-  expect(await seen(), "it is young enough").toEqual(fresh("1"));
+  expect(await seen(), "the rules are young enough").toEqual(fresh("1"));
   await forward(15_000);
   expect(await seen()).toEqual(fresh("2", "eu-paris"));
   source.behaviour = rules(
@@ -105,14 +105,14 @@ test("an idle isolate's next request is served by the rules of now", async () =>
     { tenants: { acme: { key_sha256: [keyDigest("sk")], services: ["chat"] } } },
   );
   await forward(20 * MINUTE);
-  expect(await seen(), "what was anybody's is nobody's now").toMatchObject({
+  expect(await seen(), "a client that was served before is denied now").toMatchObject({
     status: 401,
     code: "missing_api_key",
     revision: "3",
   });
 });
 
-test("a hundred requests that wake an isolate together send one look, and all see what it finds", async () => {
+test("a hundred concurrent first requests fetch the rules once, and all use the result", async () => {
   const source = await Source.start(rules(1, frankfurt()));
   await start([source]);
   await seen();
@@ -126,7 +126,7 @@ test("a hundred requests that wake an isolate together send one look, and all se
   expect(source.asked.length - before).toBe(1);
 });
 
-test("the first requests of an isolate send one look, too", async () => {
+test("the first requests of a new isolate fetch the rules once, too", async () => {
   const source = await Source.start(() => {});
   source.behaviour = (_, response) => void setTimeout(() => response.end(JSON.stringify(rules(1, frankfurt()))), 400);
   await start([source]);
@@ -134,7 +134,7 @@ test("the first requests of an isolate send one look, too", async () => {
   expect(source.asked).toHaveLength(1);
 });
 
-test("who waits for a look doesn't wait in vain when the client that began it has gone", async () => {
+test("a request that waits for a fetch gets its result even if the client that began the fetch has gone", async () => {
   const source = await Source.start(rules(1, frankfurt()));
   await start([source]);
   await seen();
@@ -164,7 +164,7 @@ test.each<[string, Behaviour]>([
   ["answers with nothing", ""],
   ["answers with other rules of the same revision", rules(1, { nowhere: { countries: ["DE"] } })],
 ])(
-  "while its source %s, rules serve for as long as they say, and every answer says how old they are",
+  "while their source %s, rules are used for the time that they allow, and every answer has their age",
   async (_, behaviour) => {
     const source = await Source.start(rules(1, frankfurt()));
     await start([source]);
@@ -188,11 +188,11 @@ test.each<[string, Behaviour]>([
 
     source.behaviour = rules(2, paris());
     await forward(5_000);
-    expect(await seen(), "the very next request finds that it is back").toEqual(fresh("2", "eu-paris"));
+    expect(await seen(), "the next request doesn't notice that the source is back").toEqual(fresh("2", "eu-paris"));
   },
 );
 
-test("a document may forbid to be used unconfirmed", async () => {
+test("a document may forbid its use without confirmation", async () => {
   const source = await Source.start(rules(1, frankfurt(), {}, { rules: { stale_for: "0s" } }));
   await start([source]);
   expect(await seen()).toEqual(fresh("1"));
@@ -209,14 +209,14 @@ test("RULES_MAX_AGE is the greatest age", async () => {
   expect(await seen()).toEqual(fresh("1"));
   source.behaviour = rules(2, paris());
   await forward(2 * MINUTE - 2_000);
-  expect(await seen(), "it looks, and isn't waited for").toEqual(fresh("1"));
+  expect(await seen(), "the fetch delays the request").toEqual(fresh("1"));
   await until(seen, ({ revision }) => revision === "2");
   source.behaviour = rules(3, frankfurt());
   await forward(2 * MINUTE);
   expect(await seen()).toEqual(fresh("3"));
 });
 
-test("a clock that is set back makes nobody believe that rules are young", async () => {
+test("a clock that is set back doesn't make old rules count as young", async () => {
   const source = await Source.start(rules(1, frankfurt()));
   await start([source]);
   await seen();
@@ -226,10 +226,13 @@ test("a clock that is set back makes nobody believe that rules are young", async
   source.behaviour = gone;
   await forward(MINUTE);
   await forward(-3 * HOUR);
-  expect(await seen(), "they are as old as they were").toMatchObject({ status: 200, revision: "2;feed=unreachable" });
+  expect(await seen(), "the rules have another age than before").toMatchObject({
+    status: 200,
+    revision: "2;feed=unreachable",
+  });
 });
 
-test("a stream under way isn't cut when its rules grow old", async () => {
+test("a stream in progress isn't cut when its rules become too old", async () => {
   const source = await Source.start(rules(1, frankfurt(), {}, { rules: { stale_for: "0s" } }));
   await start([source]);
   await fra.fail({ mode: "slow", delay_ms: 300, times: 1 });
@@ -241,7 +244,7 @@ test("a stream under way isn't cut when its rules grow old", async () => {
   expect(await reply.text()).toContain("[DONE]");
 });
 
-test("of several sources the highest revision wins, whichever is first", async () => {
+test("of several sources the highest revision wins, in any order", async () => {
   const [a, b, c] = await Promise.all(
     [rules(3, frankfurt()), rules(7, paris()), rules(5, frankfurt())].map(Source.start),
   );
@@ -251,7 +254,7 @@ test("of several sources the highest revision wins, whichever is first", async (
   expect(await seen()).toEqual(fresh("7", "eu-paris"));
   expect(
     [a, b, c].map(({ asked }) => asked[1]),
-    "each has an entity tag of its own",
+    "each source has its own entity tag",
   ).toEqual([a, b, c].map(({ behaviour }) => `"${keyDigest(JSON.stringify(behaviour))}"`));
 });
 
@@ -259,7 +262,7 @@ test.each<[string, Behaviour]>([
   ["hangs", hang],
   ["is gone", gone],
   ["answers with something else", "<html>"],
-])("one of two sources that %s holds nobody up", async (_, behaviour) => {
+])("one of two sources that %s delays no request", async (_, behaviour) => {
   const [dead, well] = [await Source.start(behaviour), await Source.start(rules(1, frankfurt()))];
   await start([dead, well]);
   const began = performance.now();
@@ -273,13 +276,13 @@ test.each<[string, Behaviour]>([
   expect(performance.now() - began).toBeLessThan(6_000);
 });
 
-test("RULES_URL is one of them, and a refused address is passed over", async () => {
+test("RULES_URL is one of the sources, and an unreachable source is skipped", async () => {
   const well = await Source.start(rules(4, frankfurt()));
   await start([well], { RULES_URL: `${await refusingUrl()}/v1/rules` });
   expect(await seen()).toEqual(fresh("4"));
 });
 
-test("the same revision with other bytes is a conflict, and what is in service stays", async () => {
+test("the same revision with other bytes is a conflict, and the current rules stay", async () => {
   const [a, b] = [await Source.start(rules(1, frankfurt())), await Source.start(gone)];
   await start([a, b]);
   expect(await seen()).toEqual(fresh("1"));
@@ -291,10 +294,10 @@ test("the same revision with other bytes is a conflict, and what is in service s
   expect(await seen()).toEqual(fresh("2", "eu-paris"));
 });
 
-test("KV stands in where no URL answers, and is not asked where one does", async () => {
+test("KV is read only if no URL answers", async () => {
   const source = await Source.start(rules(1, frankfurt()));
   await start([source], {}, rules(9, paris()));
-  expect(await seen(), "KV has more, and isn't asked").toEqual(fresh("1"));
+  expect(await seen(), "KV was read though a URL answers").toEqual(fresh("1"));
   source.behaviour = gone;
   await forward(MINUTE);
   expect(await seen()).toMatchObject({ status: 200, region: "eu-paris", revision: "9;feed=unreachable", age: null });
@@ -317,14 +320,14 @@ function report(down: string[]): Json {
   };
 }
 
-test("an idle isolate's next request is steered by the health of now", async () => {
+test("the next request of an idle isolate is steered by the current health", async () => {
   const [source, node] = [await Source.start(rules(1, both())), await Source.start(report(["eu-frankfurt"]))];
   const silent = await Source.start(hang);
   await start([source], { HEALTH_URLS: `${node.url},${silent.url}` });
   expect(await seen()).toEqual(fresh("1", "eu-paris"));
   await forward(HOUR);
   const before = node.asked.length;
-  expect(await Promise.all([seen(), seen(), seen()]), "a region that is down isn't unknown after an hour").toEqual(
+  expect(await Promise.all([seen(), seen(), seen()]), "a region that is down became unknown after an hour").toEqual(
     [1, 2, 3].map(() => fresh("1", "eu-paris")),
   );
   expect(node.asked.length - before).toBe(1);
@@ -333,7 +336,7 @@ test("an idle isolate's next request is steered by the health of now", async () 
   expect(await seen()).toEqual(fresh("1", "eu-frankfurt"));
 });
 
-test("health that nobody can tell is waited for once, and then it is unknown", async () => {
+test("if no node answers, requests wait for health once, and then it is unknown", async () => {
   const [source, node] = [await Source.start(rules(1, both())), await Source.start(report(["eu-frankfurt"]))];
   await start([source], { HEALTH_URLS: node.url });
   expect(await seen()).toEqual(fresh("1", "eu-paris"));

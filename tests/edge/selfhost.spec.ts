@@ -64,7 +64,7 @@ async function chat(headers: Record<string, string>, to = url, path = "/v1/chat/
   return read(reply as never);
 }
 
-test("the front's word places a client", async () => {
+test("a client is placed by the headers of the front", async () => {
   expect(await chat({ "bailiwick-cf": '{"country":"DE"}' })).toMatchObject({ status: 200, region: "eu-frankfurt" });
   expect(await chat({ "bailiwick-cf": '{"country":"US"}' })).toMatchObject({ status: 200, region: "us-virginia" });
   expect(await chat({ "bailiwick-cf": '{"country":"DE"}', "cf-connecting-ip": "198.51.100.9" })).toMatchObject({
@@ -82,12 +82,12 @@ test.each<[string, Record<string, string>]>([
   ["no country", { "bailiwick-cf": "{}" }],
   ["XX", { "bailiwick-cf": '{"country":"XX"}' }],
   ["a header that only Cloudflare would set", { "cf-ipcountry": "DE" }],
-])("who comes with %s is unknown, and denied", async (_, headers) => {
+])("a client with %s is unknown, and denied", async (_, headers) => {
   expect(await chat(headers)).toMatchObject({ status: 451, code: "residency_denied" });
   expect([...(await fra.requests()), ...(await nyc.requests())]).toEqual([]);
 });
 
-test("behind a front that overwrites both headers, nobody chooses where it comes from", async () => {
+test("behind a front that overwrites both headers, a client can't choose its country", async () => {
   const front = await serve((incoming, response) => {
     // As `proxy_set_header` does.
     const headers = { ...incoming.headers, "cf-connecting-ip": "203.0.113.7", "bailiwick-cf": '{"country":"DE"}' };
@@ -103,7 +103,7 @@ test("behind a front that overwrites both headers, nobody chooses where it comes
   expect(await nyc.requests()).toEqual([]);
 });
 
-test("the file and wrangler.toml ask for the same runtime", () => {
+test("workerd.capnp and wrangler.toml have the same compatibility date and flags", () => {
   const text = readFileSync(file, "utf8");
   expect(text).toContain(`compatibilityDate = "${setting("compatibility_date")[0]}"`);
   expect(text).toContain(
@@ -114,7 +114,7 @@ test("the file and wrangler.toml ask for the same runtime", () => {
   expect(text).toMatch(/address = "127\.0\.0\.1:8787"/);
 });
 
-test("the page tells to set the header that the file reads", () => {
+test("the page names the header that workerd.capnp reads", () => {
   const [, header] = readFileSync(file, "utf8").match(/cfBlobHeader = "([^"]+)"/)!;
   const page = readFileSync(`${root}docs/self-hosting.md`, "utf8");
   expect(page).toMatch(new RegExp(`proxy_set_header +${header} `));
@@ -123,14 +123,14 @@ test("the page tells to set the header that the file reads", () => {
 
 test("STATE_KEY reaches the Worker from the environment", async () => {
   const one = await chat({ "bailiwick-cf": '{"country":"DE"}' }, url, "/v1/files/file-1", "GET");
-  expect(one, "it is set: that id is nobody's").toMatchObject({ status: 404, code: "not_found" });
+  expect(one, "STATE_KEY is set, so the id is only unknown").toMatchObject({ status: 404, code: "not_found" });
 });
 
 /** Names of variables and secrets, as they stand in a text. */
 const NAMES = /\b(?:RULES|HEALTH|LEASES|OBSERVATIONS|STATE|RECEIPT|EXPLAIN)_[A-Z_]+\b|\bLOG\b(?==|`| =)/g;
 const named = (text: string) => [...new Set(text.match(NAMES))].sort();
 
-test("every variable that a page names is read by the code, and bound where the Worker is self-hosted", () => {
+test("every variable that a page names is read by the code, and bound in workerd.capnp", () => {
   const folder = `${root}edge-worker/src`;
   const files = readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".rs"));
   const code = files.map((name) => readFileSync(`${folder}/${name}`, "utf8")).join("\n");
@@ -159,10 +159,10 @@ test("every variable that a page names is read by the code, and bound where the 
   );
   expect(
     bindings.filter((name) => !reported.includes(name)),
-    "bound and told nowhere",
+    "bound but documented nowhere",
   ).toEqual([]);
   expect(
     bindings.filter((name) => !read.includes(name)),
-    "bound and read nowhere",
+    "bound but read nowhere",
   ).toEqual([]);
 });

@@ -27,7 +27,7 @@ afterAll(stopAll);
 
 const messages = [{ role: "user", content: "Say hello." }];
 
-test("the model is the endpoint's on the way there and the client's on the way back", async () => {
+test("the endpoint gets its own name of the model, and the client gets its own name back", async () => {
   const unary = await read(await edge.chat("DE", { model: "chat-large" }));
   expect(unary.json.model).toBe("chat-large");
   expect(JSON.parse((await fra.requests())[0].body).model).toBe("org/llama-3.3");
@@ -64,7 +64,7 @@ test.each(["/v1/chat/completions", "/v1/completions", "/v1/responses"])(
   },
 );
 
-test("Azure's endpoints are asked by deployment, version and api-key header", async () => {
+test("requests to Azure have the deployment, the version and the api-key header", async () => {
   const reply = await read(
     await edge.chat("DE", { model: "chat-azure" }, { path: "/v1/chat/completions?api-version=1" }),
   );
@@ -72,7 +72,7 @@ test("Azure's endpoints are asked by deployment, version and api-key header", as
   expect((await azure.requests())[0].path).toBe("/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21");
 });
 
-test("an idempotency key is one customer's", async () => {
+test("idempotency keys of different tenants don't collide", async () => {
   for (const key of ["sk-acme", "sk-acme", "sk-emca"]) {
     const headers = { authorization: `Bearer ${key}`, "idempotency-key": "same" };
     expect((await edge.chat("DE", { model: "same" }, { host: "keyed.example", headers })).status).toBe(200);
@@ -95,7 +95,7 @@ test.each([
   expect(await fra.requests()).toEqual([]);
 });
 
-test("bodies that don't fit together are refused, and served again when there is room", async () => {
+test("bodies that together exceed the memory are refused, and served when there is room again", async () => {
   const roomy = await Edge.start(rules(1, region("DE", "eu-frankfurt", [fra.url])));
   await fra.fail({ mode: "slow", delay_ms: 1_500 });
   const pad = "x".repeat(7_900_000);

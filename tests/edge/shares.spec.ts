@@ -1,5 +1,5 @@
-// The Worker moves shares of clients because of load, as a node's plan says: inside their fence, the same clients each
-// time, and never to a region that is down. The node here is a stand-in that tells the plans of the test.
+// The Worker moves shares of clients because of load, by the plan of a node: inside their fence, the same clients each
+// time, and never to a region that is down. The node is a stand-in that reports the plans of the test.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, type Json, StandIn, keyDigest, read, region, rules, serve, stopAll, until } from "./harness.js";
 
@@ -91,7 +91,7 @@ test("explain shows the shares with their numbers", async () => {
   expect(text).toContain("load       25.0 % of these clients go from eu-frankfurt to eu-paris\n");
 });
 
-test("a plan never leads out of a fence, whatever a node tells", async () => {
+test("no client leaves its fence, even if a node reports an invalid plan", async () => {
   const edge = await start();
   await lon.reset();
   reported.classes = [
@@ -104,7 +104,7 @@ test("a plan never leads out of a fence, whatever a node tells", async () => {
   expect(await lon.requests()).toEqual([]);
 });
 
-test("nobody is moved to a region that is down, or by a plan that is old", async () => {
+test("no client is moved to a region that is down, or by an old plan", async () => {
   const edge = await start();
   reported = { classes: share(0.6), age: 0, down: ["eu-paris"], loads: {} };
   for (let i = 0; i < 3; i++) expect(await inParis(edge)).toEqual([]);
@@ -119,7 +119,7 @@ test("nobody is moved to a region that is down, or by a plan that is old", async
   await settled(edge, (moved) => moved.length === 0);
 });
 
-test("a service whose clients may not be moved, or that DNS moves, is left alone", async () => {
+test("clients of a service without moves, or whose clients DNS moves, aren't moved", async () => {
   for (const service of [{ shed: "never" }, { shed_at: "dns" }, { pattern: "regional-sharding" }]) {
     const edge = await start(service);
     reported.classes = share(1);
@@ -128,7 +128,7 @@ test("a service whose clients may not be moved, or that DNS moves, is left alone
   }
 });
 
-test("a tier is refused while all of its fence is too full for it, and an unknown load refuses nobody", async () => {
+test("a tier is refused while all regions of its fence are too full, and never by unknown load", async () => {
   const tenant = (tier: string) => ({ key_sha256: [keyDigest(tier)], residency: "eu", services: ["chat"], tier });
   const regions = { ...region("DE", "eu-frankfurt", [fra.url]), ...region("FR", "eu-paris", [par.url]) };
   const document = rules(
@@ -168,7 +168,7 @@ test("a tier is refused while all of its fence is too full for it, and an unknow
   }
 });
 
-test("while most of a fence is down a lower tier is refused rather than spilled, but served at home", async () => {
+test("while most of a fence is down, a lower tier is refused instead of moved, but served at home", async () => {
   const tenant = (tier: string) => ({ key_sha256: [keyDigest(tier)], services: ["chat"], tier });
   const regions = {
     ...region("DE", "eu-frankfurt", [fra.url], { capacity: 60 }),
@@ -192,7 +192,7 @@ test("while most of a fence is down a lower tier is refused rather than spilled,
   expect(refused).toMatchObject({ status: 429, code: "capacity_refused" });
   expect(await ask("enterprise", "DE")).toMatchObject({ status: 200, region: "eu-paris" });
   expect(await ask("batch", "FR")).toMatchObject({ status: 200, region: "eu-paris" });
-  // Frankfurt has more than half of what the fence has, so without Paris nobody is refused.
+  // Frankfurt has more than half of the capacity of the fence, so without Paris no client is refused.
   reported.down = ["eu-paris"];
   await until(
     () => ask("batch", "FR"),

@@ -120,7 +120,7 @@ test.each([2, 7, 20])("an image of %d MB in a chat passes as it is, with its len
   ]);
 });
 
-test("audio of 25 MB passes, announced or not, and is sent again whole when an endpoint fails", async () => {
+test("audio of 25 MB passes, with and without content-length, and is sent again when an endpoint fails", async () => {
   for (const chunked of [false, true]) {
     seen.splice(0);
     failures = 1;
@@ -134,7 +134,7 @@ test("audio of 25 MB passes, announced or not, and is sent again whole when an e
   }
 });
 
-test("what is over the service's limit is told it", async () => {
+test("a body over the service's limit gets an error with the limit", async () => {
   for (const chunked of [false, true]) {
     const reply = await post(small, "/v1/audio/transcriptions", FORM, audio(2), chunked);
     expect(reply).toMatchObject({
@@ -146,7 +146,7 @@ test("what is over the service's limit is told it", async () => {
 });
 
 test(
-  "of many large bodies at once those that fit pass, the others are told to come back, and small ones go on",
+  "of many large bodies at once those that fit pass, the others get 503 with a wait, and small bodies pass",
   { timeout: 120_000 },
   async () => {
     let open = () => {};

@@ -68,7 +68,7 @@ function expectSealed(text: string) {
   for (const rest of shown) expect(rest).toMatch(/^bw1/);
 }
 
-test("a file lives where it was made: read, downloaded with its type, deleted", async () => {
+test("a file is read, downloaded with its type and deleted at the endpoint where it was made", async () => {
   const id = await upload();
   const about = await read(await get(`/v1/files/${id}`));
   expect(about).toMatchObject({
@@ -130,7 +130,7 @@ test("an upload in parts becomes a file of the endpoint that got its parts", asy
   ).toBe("cancelled");
 });
 
-test("another tenant's id, an endpoint's own and an altered one are all the same: absent", async () => {
+test("ids of another tenant, an endpoint's raw ids and altered ids all count as missing", async () => {
   const id = await upload();
   await fra.reset();
   const altered = [...id].map((letter, i) => (i === id.length - 20 ? (letter === "A" ? "B" : "A") : letter)).join("");
@@ -157,7 +157,7 @@ test("another tenant's id, an endpoint's own and an altered one are all the same
   expect(await fra.requests()).toEqual([]);
 });
 
-test("the fence is checked at every use", async () => {
+test("the fence is checked with every use of an id", async () => {
   const id = await upload();
   await fra.reset();
   const reply = await read(await get(`/v1/files/${id}`, { cf: { country: "US" } }));
@@ -172,20 +172,21 @@ test("the fence is checked at every use", async () => {
   expect(JSON.parse(body).messages[0].content[0].file.file_id).toMatch(/^file-eu-frankfurt-/);
 });
 
-test("never elsewhere", async () => {
+test("the request reached another endpoint", async () => {
   const id = await upload();
   await Promise.all([fra.reset(), iad.reset()]);
   await fra.fail({ mode: "status", status: 500, path: "/v1/files" });
   expect(await read(await get(`/v1/files/${id}`))).toMatchObject({ status: 503, code: "region_unavailable" });
-  expect([(await fra.requests()).length, (await iad.requests()).length], "what only looks is tried twice").toEqual([
-    2, 0,
-  ]);
+  expect(
+    [(await fra.requests()).length, (await iad.requests()).length],
+    "a request that only reads is tried twice",
+  ).toEqual([2, 0]);
   await fra.reset();
   // What rests is asked all the same: there is no other.
   expect((await read(await get(`/v1/files/${id}`))).status).toBe(200);
 });
 
-test("batches and fine-tuning jobs: every id is ours, both ways", async () => {
+test("all ids of batches and fine-tuning jobs are sealed for the client and raw for the endpoint", async () => {
   const input = await upload("batch");
   const made = await read(
     await post("/v1/batches", {
@@ -230,7 +231,7 @@ test("vector stores", async () => {
   expect((await read(await get(path, { method: "DELETE" }))).json).toMatchObject({ id: store.json.id, deleted: true });
 });
 
-test("a stored response goes on where it is, streamed or not", async () => {
+test("a stored response is continued at its endpoint, streamed or not", async () => {
   const first = await read(await post("/v1/responses", { model: "large", input: "hi" }));
   expect(first.json).toMatchObject({ id: expect.stringMatching(/^resp_bw1/), model: "large" });
   const stream = await post("/v1/responses", {
@@ -276,7 +277,7 @@ test("a stored chat completion", async () => {
   expect(plain.json.id).toMatch(/^chatcmpl-stand-in/);
 });
 
-test("a list shows only what is one's own, or nothing", async () => {
+test("a list shows only the tenant's own objects, or nothing", async () => {
   await upload();
   for (const headers of [acme, emca]) {
     for (const path of ["/v1/files", "/v1/batches", "/v1/vector_stores", "/v1/fine_tuning/jobs"]) {
@@ -289,7 +290,7 @@ test("a list shows only what is one's own, or nothing", async () => {
   expect((await read(await get(`/v1/files?after=${id}`, { host: "own.example" }))).json.data).toEqual([]);
 });
 
-test("without a key for ids: 503, and nothing is sent", async () => {
+test("without a STATE_KEY requests that need one get 503, and nothing is sent", async () => {
   await fra.reset();
   for (const bindings of [{}, { STATE_KEY: "short" }] as Record<string, string>[]) {
     const keyless = await Edge.start(document, bindings);
@@ -314,7 +315,7 @@ test("without a key for ids: 503, and nothing is sent", async () => {
   expect((await fra.requests()).length).toBe(2);
 });
 
-test("hub paths go to the hub: outside the fence 451, down 503", async () => {
+test("hub paths go to the hub, or get 451 if it is outside the fence, 503 if it is down", async () => {
   const service = { pattern: "hub-and-spoke", hub: { region: "us-virginia", paths: ["/files", "/batches"] } };
   const residency = [
     { clients: ["eu"], process_in: ["eu"] },

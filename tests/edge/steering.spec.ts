@@ -23,7 +23,7 @@ describe("a client is served inside its fence", () => {
     ["FR", "eu-frankfurt", "eu"],
     ["GB", "uk-london", "uk"],
     ["US", "us-virginia", "us"],
-  ])("from %s by %s", async (country, expected, jurisdiction) => {
+  ])("from %s, placed by %s", async (country, expected, jurisdiction) => {
     const reply = await edge.chat(country);
     expect(reply.headers.get("x-bailiwick-jurisdiction")).toBe(jurisdiction);
     expect(reply.headers.get("x-bailiwick-revision")).toBe("7");
@@ -36,13 +36,13 @@ describe("a client is served inside its fence", () => {
     expect(json.choices[0].message.content).toContain(`Hello from ${expected}`);
   });
 
-  test("whatever else request.cf says, or in which case the host is written", async () => {
+  test("regardless of other fields of request.cf and of the host's upper and lower case", async () => {
     const cf = { country: "GB", latitude: "50.11", longitude: "8.68", city: "Frankfurt" };
     expect((await read(await edge.chat("", {}, { cf, host: "CHAT.example:8080" }))).region).toBe("uk-london");
   });
 });
 
-describe("a client nobody can place is denied, and nothing is sent", () => {
+describe("a client whose place isn't known is denied, and nothing is sent", () => {
   test.each<[string, unknown]>([
     ["a country that no rule takes", { country: "JP" }],
     ["no country", {}],
@@ -63,7 +63,7 @@ describe("a client nobody can place is denied, and nothing is sent", () => {
   });
 });
 
-test("while all of the fence fails, nothing outside it sees a connection", async () => {
+test("while all endpoints of the fence fail, none outside of it sees a connection", async () => {
   await fra.fail({ mode: "status", status: 500 });
   for (const body of [{ model: "fence-unary" }, { model: "fence-stream", stream: true }]) {
     const reply = await edge.chat("DE", body);
@@ -90,14 +90,14 @@ test("a host that no service has is 404", async () => {
   });
 });
 
-test("models that nobody lists are asked of an endpoint inside the fence", async () => {
+test("the list of models comes from an endpoint inside the fence if the rules have no map", async () => {
   const { status, region, json } = await read(await edge.ask({ path: "/v1/models", cf: { country: "GB" } }));
   expect({ status, region }).toEqual({ status: 200, region: "uk-london" });
   expect(json.data[0]).toMatchObject({ id: "stand-in", owned_by: "uk-london" });
   expect(await read(await edge.ask({ path: "/v1/models", cf: { country: "JP" } }))).toMatchObject({ status: 451 });
 });
 
-test("an Azure endpoint is spoken to as Azure wants it", async () => {
+test("a request to an Azure endpoint has Azure's form", async () => {
   const azure = region("US", "us-azure", [nyc.url], {
     url: nyc.url,
     style: "azure",
@@ -116,7 +116,7 @@ test("an Azure endpoint is spoken to as Azure wants it", async () => {
   expect(JSON.parse(body).messages).toHaveLength(1);
 });
 
-test("an endpoint whose secret has no value here is left out", async () => {
+test("an endpoint whose secret has no value in this Worker is left out", async () => {
   const regions = {
     ...region("DE", "eu-frankfurt", [fra.url], { secret: "MISSING" }),
     ...region("GB", "uk-london", [lon.url]),

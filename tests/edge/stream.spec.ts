@@ -13,7 +13,7 @@ beforeEach(() => fra.reset());
 afterAll(stopAll);
 
 let models = 0;
-/** A model nobody else uses: endpoints that fail rest for the model they failed with. */
+/** A model that no other test uses, because an endpoint that fails rests for the model of the failed request. */
 const model = () => `stream-${(models += 1)}`;
 
 /** The lines of a stream that the stand-in sends to anybody who asks it directly. */
@@ -47,17 +47,20 @@ test("events arrive as they are made, not at the end", async () => {
 });
 
 describe("a stream that dies after its first content", () => {
-  test.each([["reset"], ["end"], ["hang"]])("by %s ends with an error event and no [DONE]", async (mode) => {
-    await fra.fail({ mode, after: 2 });
-    const reply = await edge.chat("DE", { model: model(), stream: true });
-    expect(reply.status).toBe(200);
-    const events = (await reply.text()).split("\n\n").filter(Boolean);
-    const last = JSON.parse(events.at(-1)!.replace(/^data: /, ""));
-    expect(last.error).toMatchObject({ type: "server_error" });
-    expect(events.join("")).toContain("Hello ");
-    expect(events.join("")).not.toContain("[DONE]");
-    for (const event of events.filter((event) => event.startsWith("data:"))) JSON.parse(event.replace(/^data: /, ""));
-  });
+  test.each([["reset"], ["end"], ["hang"]])(
+    "by %s ends for the client with an error event and no [DONE]",
+    async (mode) => {
+      await fra.fail({ mode, after: 2 });
+      const reply = await edge.chat("DE", { model: model(), stream: true });
+      expect(reply.status).toBe(200);
+      const events = (await reply.text()).split("\n\n").filter(Boolean);
+      const last = JSON.parse(events.at(-1)!.replace(/^data: /, ""));
+      expect(last.error).toMatchObject({ type: "server_error" });
+      expect(events.join("")).toContain("Hello ");
+      expect(events.join("")).not.toContain("[DONE]");
+      for (const event of events.filter((event) => event.startsWith("data:"))) JSON.parse(event.replace(/^data: /, ""));
+    },
+  );
 });
 
 describe("an event longer than is held", () => {
@@ -79,7 +82,7 @@ describe("an event longer than is held", () => {
       "/v1/responses",
       `${delta}data: {"type":"response.completed","response":{"output":[{"text":"${long}"}]}}\n\n`,
     ],
-  ])("ends a stream as any other would: %s", async (_, path, text) => {
+  ])("doesn't change how a stream ends: %s", async (_, path, text) => {
     const url = await serve((request, response) => {
       request.resume().on("end", () => response.writeHead(200, { "content-type": "text/event-stream" }).end(text));
     });
@@ -89,7 +92,7 @@ describe("an event longer than is held", () => {
     expect(passed === text).toBe(true);
   });
 
-  test("not as one that is whole, if it isn't", async () => {
+  test("isn't taken for a complete event if it breaks off", async () => {
     const url = await serve((request, response) => {
       const half = `data: {"type":"image_generation.completed","b64_json":"${long}`;
       request.resume().on("end", () => response.writeHead(200, { "content-type": "text/event-stream" }).end(half));
@@ -117,13 +120,13 @@ describe("after the last event", () => {
     return { sockets, edge: await Edge.start(rules(1, region("DE", "eu-frankfurt", [url]))) };
   }
 
-  test("an endpoint that ends is asked again over the same connection", async () => {
+  test("the connection to an endpoint that ends its stream is used again", async () => {
     const { sockets, edge } = await watched((response) => response.end());
     for (let i = 0; i < 5; i++) expect(await (await edge.chat("DE", { stream: true })).text()).toBe(text);
     expect(sockets.size).toBe(1);
   });
 
-  test("one that doesn't is let go of", async () => {
+  test("the connection to an endpoint that doesn't end its stream is closed", async () => {
     const { sockets, edge } = await watched(() => {});
     expect(await (await edge.chat("DE", { stream: true })).text()).toBe(text);
     await until(async () => [...sockets].every((socket) => socket.destroyed), Boolean);

@@ -1,4 +1,4 @@
-// What the edge reports of requests: a log line with fixed fields for each that failed, and counters.
+// Logs and metrics of the edge: a log line with fixed fields for each failed request, and counters.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { request } from "node:http";
 import { type Json, StandIn, keyDigest, refusingUrl, region, rules, serve, stopAll, until } from "./harness.js";
@@ -101,7 +101,7 @@ test.each<[string, () => ReturnType<typeof ask>, Json]>([
     { status: 401, code: "missing_api_key", service: "chat", tenant: null },
   ],
   [
-    "a host nobody serves",
+    "a host of no service",
     () => chat({ host: "nobody.example" }),
     { status: 404, code: "unknown_host", service: null },
   ],
@@ -123,7 +123,7 @@ test.each<[string, () => ReturnType<typeof ask>, Json]>([
     },
   ],
   [
-    "a model nobody has",
+    "a model of no endpoint",
     () => chat({}, { model: "other" }),
     {
       status: 404,
@@ -133,14 +133,14 @@ test.each<[string, () => ReturnType<typeof ask>, Json]>([
       withheld: { "eu-frankfurt": "no_model", "eu-paris": "no_model" },
     },
   ],
-])("a request refused for %s has one line that says why", async (_, send, expected) => {
+])("a request refused for %s has one log line with the reason", async (_, send, expected) => {
   const { id, status } = await send();
   const reported = await line(id);
   expect(reported).toMatchObject({ event: "answer", revision: "7", ...expected });
   expect(status).toBe(expected.status);
 });
 
-test("failed attempts are told in words of ours", async () => {
+test("failed attempts are logged in the Worker's own words", async () => {
   await fra.fail({ mode: "status", status: 500, body: CANARY });
   const retried = await line((await chat()).id);
   expect(retried).toMatchObject({
@@ -156,7 +156,7 @@ test("failed attempts are told in words of ours", async () => {
   expect(retried.attempts).toMatch(/^eu-frankfurt-1;outcome=http_500;ms=\d+, eu-paris-1;outcome=committed$/);
 });
 
-test("a smooth answer is told with LOG=all only", async () => {
+test("a request without failures is logged only with LOG=all", async () => {
   const all = await start({ LOG: "all" });
   const { id } = await chat({}, {}, all);
   expect(await line(id, all)).toMatchObject({
@@ -171,7 +171,7 @@ test("a smooth answer is told with LOG=all only", async () => {
   expect(lines(edge.log()).filter((one) => one.request_id === smooth.id)).toEqual([]);
 });
 
-test("a source that can't be read is told by its host and in a word", () => {
+test("a source that can't be read is logged with its host and a word for the reason", () => {
   const reported = lines(edge.log()).filter(({ event }) => event === "rules_unreachable");
   expect(reported).toEqual([
     {
@@ -182,7 +182,7 @@ test("a source that can't be read is told by its host and in a word", () => {
   ]);
 });
 
-test("metrics are the operator's", async () => {
+test("only the operator gets metrics", async () => {
   for (const authorization of ["", `Bearer ${KEY}`, "Bearer nobody"]) {
     const { status, text } = await ask("/.well-known/bailiwick/metrics", { authorization });
     expect([status, JSON.parse(text).error.code]).toEqual([401, "metrics_unauthorized"]);
@@ -193,7 +193,7 @@ test("metrics are the operator's", async () => {
   );
 });
 
-test("metrics count requests, attempts and looks, in both formats", async () => {
+test("metrics count requests, attempts and fetches of rules, in both formats", async () => {
   const own = await start();
   await fra.fail({ mode: "status", status: 500, times: 1 });
   await chat({}, {}, own);
@@ -220,7 +220,7 @@ test("metrics count requests, attempts and looks, in both formats", async () => 
     expect(samples).toContain(sample);
   expect(
     samples.filter((one) => one.startsWith("bailiwick_edge_endpoint_resting")),
-    "it rests for one tenant alone",
+    "the endpoint rests for one tenant alone",
   ).toEqual([]);
   expect(
     samples.some((one) => /^bailiwick_edge_rules_looks_total\{source="127.0.0.1:\d+",outcome="taken"\} 1$/.test(one)),
@@ -234,7 +234,7 @@ test("metrics count requests, attempts and looks, in both formats", async () => 
   expect(open.text).toMatch(/# TYPE bailiwick_edge_requests counter\n[^]*# EOF\n$/);
 });
 
-test("nothing of a client's is in the log", () => {
+test("the log holds nothing of a client", () => {
   for (const word of [CANARY, KEY, OPERATOR, "198.51.100.7", "completions", "Some(", '"End'])
     expect(edge.log()).not.toContain(word);
 });

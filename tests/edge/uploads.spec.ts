@@ -75,7 +75,7 @@ test("batch input is 400 unless allowed, also when its purpose comes after the f
   expect((await send([["file", "x", "a"], purpose])).status).toBe(200);
 });
 
-test("a part of an upload streams, whatever its size; what the whole is for is judged at the beginning", async () => {
+test("a part of an upload of any size streams; the purpose of the upload is judged at its beginning", async () => {
   const begin = { filename: "a", bytes: large.length, mime_type: "application/octet-stream", purpose: "user_data" };
   const upload = await read(await edge.ask({ path: "/v1/uploads", json: begin }));
   const part = await send([["data", large, "blob"]], `/v1/uploads/${upload.json.id}/parts`);
@@ -146,7 +146,7 @@ test.each([
     413,
   ],
   [
-    "a model nobody has",
+    "a model of no endpoint",
     form(
       [
         ["model", "other"],
@@ -157,7 +157,7 @@ test.each([
     404,
   ],
   [
-    "a remote image where a file belongs",
+    "a remote image instead of a file",
     form(
       [
         ["model", "whisper"],
@@ -185,7 +185,7 @@ test.each([
   expect([...(await fra.requests()), ...(await par.requests())]).toEqual([]);
 });
 
-test("a transcription is sent with each endpoint's own name of the model, and retried", async () => {
+test("a transcription has each endpoint's own name of the model, and is retried", async () => {
   const parts: Part[] = [
     ["file", "\0RIFF", "a.wav"],
     ["model", "whisper"],

@@ -1,5 +1,5 @@
-// Tests that need the build for tests. The shared vectors run in the Worker's Wasm, from the same files as the native
-// tests, so both halves decide alike. And a panic, which nothing in the released Worker is known to cause.
+// Tests that need the test build of the Worker. The shared vectors run in its Wasm, from the same files as the native
+// tests, so that DNS server and Worker decide alike. And a panic, which the test build can cause on purpose.
 import { readFileSync, readdirSync } from "node:fs";
 import type { Readable } from "node:stream";
 import { Miniflare } from "miniflare";

@@ -1,5 +1,6 @@
-// Both halves with one rule book. The real `bailiwick` answers dig, and the Worker on workerd answers HTTP. An endpoint
-// dies and comes back, and the document changes. A stand-in outside the fence records no connection.
+// DNS server and Worker with the same rules document. The real `bailiwick` answers dig, and the Worker on workerd
+// answers HTTP. An endpoint dies and is up again, and the document changes. A stand-in outside the fence records
+// connections; there must be none.
 import { execFileSync } from "node:child_process";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Edge, type Json, StandIn, read, region, rules, stopAll, until } from "./harness.js";
@@ -23,7 +24,7 @@ function document(revision: number, change: (rules: Json) => void = () => {}): J
   for (const [name, standIn] of Object.entries(standIns)) {
     Object.assign(regions, region(country[name], name, [standIn.url]));
     regions[name].answers = { A: [address[name]] };
-    // The region outside the fence has no monitor, so that whatever it records came from steering.
+    // The region outside the fence has no monitor, so that each recorded connection comes from a steered request.
     if (name !== "us-virginia") {
       regions[name].monitor = {
         type: "http",
@@ -123,7 +124,7 @@ test("one edit of the document changes both halves", async () => {
   for (let i = 0; i < 10; i++) expect(await seen("DE")).toEqual(both("eu-paris"));
 });
 
-test("an American client is served in America, so the recorder does record", async () => {
+test("an American client is served in America, which proves that the recorder works", async () => {
   expect(await seen("US")).toEqual(both("us-virginia"));
   expect(await standIns["us-virginia"].connections()).toBeGreaterThan(0);
 });

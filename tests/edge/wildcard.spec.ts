@@ -23,14 +23,14 @@ afterAll(stopAll);
 const chat = async (host: string) => await read(await edge.chat("DE", {}, { host }));
 
 test.each(["a.chat.example.com", "A.Chat.EXAMPLE.com", "a.chat.example.com:8443", "c.b.a.chat.example.com"])(
-  "%s is a name that the wildcard stands for",
+  "%s matches the wildcard",
   async (host) => {
     expect(await chat(host)).toMatchObject({ status: 200, region: "eu-frankfurt" });
     expect(await fra.requests()).toHaveLength(1);
   },
 );
 
-test("a host that is written down is served by its own service", async () => {
+test("a host that the rules name is served by its own service", async () => {
   expect(await chat("paris.eu.chat.example.com")).toMatchObject({ status: 200, region: "eu-paris" });
   expect(await fra.requests()).toEqual([]);
 });
@@ -41,12 +41,12 @@ test.each([
   ["a name that exists as one below it is written down", "eu.chat.example.com"],
   ["a name below such a one", "x.eu.chat.example.com"],
   ["a name below a host that is written down", "x.paris.eu.chat.example.com"],
-])("%s is nobody's: %s", async (_, host) => {
+])("%s belongs to no service: %s", async (_, host) => {
   expect(await chat(host)).toMatchObject({ status: 404, code: "unknown_host" });
   for (const standIn of [fra, par]) expect(await standIn.requests()).toEqual([]);
 });
 
-test("the fence holds behind a wildcard, too", async () => {
+test("the fence holds for hosts of a wildcard, too", async () => {
   expect(await read(await edge.chat("US", {}, { host: "a.chat.example.com" }))).toMatchObject({
     status: 451,
     code: "residency_denied",
