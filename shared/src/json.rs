@@ -1,5 +1,5 @@
-//! Takes a JSON text, returns a tree that keeps duplicate keys. Has the means to read that tree and to collect every
-//! violation.
+//! Takes a JSON text, returns a tree of [`Node`]s that keeps duplicate keys. A [`Reader`] reads such a tree and
+//! collects every violation.
 
 mod pieces;
 
@@ -10,7 +10,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::turns::Turns;
 
-/// One thing wrong with a document: where, and a sentence that says how to mend it.
+/// One mistake in a document: its place, and a sentence that says how to mend it.
 ///
 /// ```
 /// use bailiwick_rules::json::Violation;
@@ -45,7 +45,7 @@ pub(crate) enum Node {
 }
 
 impl Node {
-    /// Parses UTF-8 JSON text; a byte-order mark is tolerated, as some editors leave one.
+    /// Parses a JSON text in UTF-8. A byte-order mark is skipped, because some editors write one.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Violation> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         serde_json::from_slice(bytes).map_err(|error| Violation {
@@ -63,9 +63,9 @@ impl Node {
         }
     }
 
-    /// How much work it is to read it, in units of [`Turns`].
+    /// The work of reading this value, in units of [`Turns`].
     pub(crate) fn weight(&self) -> usize {
-        /// Finding a value costs about as much as reading so many bytes.
+        /// Finding a value takes about as long as reading this many bytes.
         const VALUE: usize = 24;
         VALUE
             + match self {
@@ -76,7 +76,7 @@ impl Node {
             }
     }
 
-    /// Frees its memory in turns.
+    /// Frees the memory of this value in turns.
     pub(crate) async fn free(self, turns: &mut Turns<'_>) {
         let Self::Object(sections) = self else { return };
         for (_, section) in sections {
@@ -96,6 +96,7 @@ impl Node {
         }
     }
 
+    /// The kind of the value, for messages.
     fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -159,7 +160,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 }
 
-/// Where a reader stands in the document, and the violations found so far.
+/// A place in the document, and the violations found so far.
 pub(crate) struct Reader<'v> {
     pointer: String,
     violations: &'v mut Vec<Violation>,
@@ -181,13 +182,14 @@ impl<'v> Reader<'v> {
         &self.pointer
     }
 
-    /// Notes a violation here. Returns `None`, so that a reading function can end with it.
+    /// Records a violation at this place. Returns `None`, so that a reading function can return the result of this
+    /// call.
     pub(crate) fn fail<T>(&mut self, message: impl Into<String>) -> Option<T> {
         self.violations.push(Violation { pointer: self.pointer.clone(), message: message.into() });
         None
     }
 
-    /// Notes that `node` should have been something else.
+    /// Records that `node` has the wrong kind. `what` is the expected kind.
     pub(crate) fn expected<T>(&mut self, what: &str, node: &Node) -> Option<T> {
         self.fail(format!("is {}; write {what}", node.kind()))
     }

@@ -1,34 +1,34 @@
-//! Compact denial of existence (RFC 9824). Takes a name and the types that it has, returns the data of the one NSEC
-//! that denies all others. Called for each query that needs it; the caller has it signed.
+//! Compact denial of existence (RFC 9824). Takes a name and its types, returns the RDATA of the NSEC that denies all
+//! other types. Called for each query that needs a denial; the caller signs the NSEC.
 //!
-//! Each NSEC here matches exactly the name that was asked for and ends directly after it, so it denies nothing else.
-//! Nobody learns of another name from it. A resolver that synthesises answers from it (RFC 8198) gives the answers that
-//! this server would give.
+//! Each NSEC matches exactly the queried name and ends directly after it, so it denies nothing else and reveals no
+//! other name. A resolver that synthesises answers from the NSEC (RFC 8198) gives the answers that this server would
+//! give.
 
 use crate::protocol::name::{MAX_LABEL, MAX_NAME, NameRef};
 use crate::protocol::rdata::rtype;
 use crate::protocol::type_bitmap;
 use crate::zone::{NodeId, Zone};
 
-/// Where the NSEC of a name ends.
+/// The next domain name of a name's NSEC (RFC 4034 §4.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Right behind the name, before whatever could lie below it (RFC 9824 §3.1).
+    /// The first name after the queried name, so that the NSEC covers no name below it (RFC 9824 §3.1).
     Below,
-    /// Right behind the name's first label, after all that lies below it: a delegation's, whose names below belong to
+    /// The first name after all names below the queried name. For a delegation, because the names below it belong to
     /// another zone (RFC 9824 §3.4).
     Beside,
 }
 
 impl Next {
-    /// Where the NSEC of a name that exists ends.
+    /// The next domain name for the NSEC of an existing name.
     pub(crate) fn of(zone: &Zone, node: NodeId) -> Self {
         if zone.is_cut(node) { Self::Beside } else { Self::Below }
     }
 }
 
-/// The data of the NSEC of `owner`, a name of the zone of `origin`, with these types. RRSIG and NSEC are added, as
-/// every NSEC is there and signed.
+/// The RDATA of the NSEC of `owner`, a name of the zone `origin`, with these types. The types RRSIG and NSEC are added,
+/// because the name has a signed NSEC.
 pub(crate) fn nsec(
     owner: NameRef<'_>,
     origin: NameRef<'_>,
@@ -43,18 +43,19 @@ pub(crate) fn nsec(
     rdata.into()
 }
 
-/// The first name below `owner` in canonical order: a label of one zero octet before it. `None` where that is longer
-/// than a name may be, and so nothing lies below.
+/// The first name below `owner` in canonical order: `owner` with a label of one zero octet before it. `None` if that is
+/// too long for a name; then no name can be below `owner`.
 fn below(owner: NameRef<'_>) -> Option<Vec<u8>> {
     let wire = owner.as_wire();
-    // In lower case: a signature covers this name as it is written (RFC 6840 §5.1), and should hold however the
-    // question was.
+    // In lower case, because a signature covers this name as it is written (RFC 6840 §5.1), and the signature should
+    // hold for all spellings of the question.
     (wire.len() + 2 <= MAX_NAME).then(|| [1, 0].iter().chain(wire).map(u8::to_ascii_lowercase).collect())
 }
 
-/// The first name of the zone behind `owner` and all below it: the first label with a zero octet behind it or, where
-/// there is no room, counted up by one in its last octet. Where nothing in the zone lies behind, the zone's apex, with
-/// which the order begins anew (RFC 4034 §4.1.1); a name outside would make the NSEC bogus.
+/// The first possible name of the zone after `owner` and all names below it: the first label with a zero octet
+/// appended, or, if the label is full, with its last octet increased by one. If no name of the zone can follow, the
+/// apex, because the last NSEC of a zone points there (RFC 4034 §4.1.1). A name outside of the zone would make the NSEC
+/// bogus.
 fn beside(owner: NameRef<'_>, origin: NameRef<'_>) -> Vec<u8> {
     let wire: Vec<u8> = owner.as_wire().iter().map(u8::to_ascii_lowercase).collect();
     let Some(parent) = owner.parent().filter(|_| owner != origin) else { return wire };
@@ -63,12 +64,12 @@ fn beside(owner: NameRef<'_>, origin: NameRef<'_>) -> Vec<u8> {
     if label.len() < MAX_LABEL && wire.len() < MAX_NAME {
         label.push(0);
     } else {
-        // Octets that can't be counted up are left off (RFC 4471 §3.1.2).
+        // Octets that can't be increased are removed (RFC 4471 §3.1.2).
         while label.last() == Some(&u8::MAX) {
             label.pop();
         }
         match label.last_mut() {
-            // Upper-case letters sort as lower-case ones.
+            // Upper-case letters are skipped, because they sort as lower-case letters.
             Some(last @ b'@') => *last = b'[',
             Some(last) => *last += 1,
             None => return beside(parent, origin),
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc9824_3_1_and_3_4_where_an_nsec_ends() {
+    fn rfc9824_3_1_and_3_4_the_next_domain_name() {
         assert_eq!(next("A.Example", Next::Below), "\\000.a.example.");
         assert_eq!(next("Sub.Example", Next::Beside), "sub\\000.example.");
         assert_eq!(next(".", Next::Below), "\\000.");
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc4034_4_1_1_behind_the_last_name_comes_the_apex() {
+    fn rfc4034_4_1_1_the_apex_follows_the_last_name() {
         let full = "\\255".repeat(63);
         assert_eq!(next_in("example", &format!("{full}.example"), Next::Beside), "example.");
         assert_eq!(next_in("example", &format!("{full}.a.example"), Next::Beside), "a\\000.example.");
@@ -129,7 +130,7 @@ mod tests {
         assert_eq!(next_in(".", &full, Next::Beside), ".");
         let long = "a".repeat(63);
         let apex = format!("{long}.{long}.{long}.{}", "c".repeat(60));
-        assert_eq!(next_in(&apex, &apex, Next::Below), format!("{apex}."), "below which no name fits");
+        assert_eq!(next_in(&apex, &apex, Next::Below), format!("{apex}."), "no name can be below the longest one");
     }
 
     /// Labels of every length, most with octets that are hard to count up.

@@ -1,5 +1,6 @@
-//! Takes the RRsets of a zone, one after another, and the zone as it was signed before. Returns a signature for each.
-//! It reuses earlier signatures where it can and makes the others on several cores. Called by [`super::presign`].
+//! Signs the RRsets of a zone. Takes the RRsets one after another, and the zone's previous version with its signatures;
+//! returns signatures for each RRset. Earlier signatures are used again if possible; the others are made on several
+//! cores. Called by [`super::presign`].
 
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -17,13 +18,14 @@ use crate::protocol::name::{Name, NameRef};
 use crate::protocol::rdata::{RdataSet, Rdatas, rtype};
 use crate::zone::{RrSet, ServiceIndex, Zone};
 
-/// In seconds. A signature that is due this soon is renewed with those due now, so that renewals come in batches.
+/// Signatures that are due within this time, in seconds, are renewed now, so that renewals happen in batches.
 const BATCH: u32 = 3_600;
-/// A zone of at most this many names has every NSEC signed in advance. In a larger zone most are never asked for.
+/// If a zone has at most this many names, all its NSECs are signed in advance. In a larger zone most NSECs are never
+/// needed.
 const ALL_NSECS: usize = 10_000;
-/// Fewer RRsets than this aren't worth a thread.
+/// A thread is started only for at least this many RRsets.
 const WORTH_A_THREAD: usize = 64;
-/// How often a long signing logs its progress.
+/// The time between two log lines about the progress of a long signing.
 const TELL: Duration = Duration::from_secs(1);
 
 /// The RRsets of one zone that need a signature, and the signatures found so far.
@@ -31,27 +33,28 @@ pub(super) struct Plan<'a> {
     zone: &'a Zone,
     /// The zone's previous version and its signatures, if it was signed.
     before: Option<(&'a Zone, &'a SignedZone)>,
-    /// Whether the same keys made the previous signatures: first those over data, then those over the key RRsets.
+    /// Whether the previous signatures were made by the same keys: first for data, then for the key RRsets.
     same_keys: [bool; 2],
     now: u32,
-    /// The signatures at each place: reused ones, or `None` if a job will make them.
+    /// The signatures at each place: earlier ones, or `None` if a job will make them.
     found: Vec<Option<Signatures>>,
     jobs: Vec<Job>,
 }
 
 /// One RRset to be signed.
 struct Job {
-    /// Its place in the plan.
+    /// The RRset's place in the plan.
     place: usize,
     owner: Name,
     rtype: u16,
     ttl: u32,
     rdatas: RdataSet,
-    /// Whether the keys that sign the DNSKEY RRset sign it, and not those that sign data.
+    /// Whether this is a key RRset, which the keys of the DNSKEY RRset sign.
     of_keys: bool,
 }
 
 impl<'a> Plan<'a> {
+    /// An empty plan.
     pub(super) fn new(zone: &'a Zone, key_set: &KeySet, before: Option<(&'a Zone, &'a SignedZone)>, now: u32) -> Self {
         let same_keys = before.map_or([false; 2], |(_, signed)| {
             let data = key_set.signers().map(SigningKey::dnskey).eq(signed.key_set().signers().map(SigningKey::dnskey));
@@ -61,7 +64,7 @@ impl<'a> Plan<'a> {
         Self { zone, before, same_keys, now, found: Vec::new(), jobs: Vec::new() }
     }
 
-    /// Plans one RRset and returns its place. `old` is its previous signatures, if they cover equal data.
+    /// Plans one RRset and returns its place. `old` are the RRset's previous signatures, if its data is the same.
     fn plan(&mut self, old: Option<&Signatures>, owner: Name, set: (u16, u32, Rdatas<'_>), of_keys: bool) -> usize {
         let ((rtype, ttl, rdatas), place) = (set, self.found.len());
         let horizon = self.now.wrapping_add(BATCH);

@@ -16,7 +16,7 @@ use super::sign::Signatures;
 use crate::protocol::rdata::RdataSet;
 use crate::zone::{NodeId, RrSet, Zone};
 
-/// The signatures of a zone, its keys, and the RRsets that these make. Nothing in it changes.
+/// The signatures of a zone, its keys, and the RRsets that are made from the keys. It never changes.
 #[derive(Debug)]
 pub struct SignedZone {
     pub(super) key_set: KeySet,
@@ -24,14 +24,14 @@ pub struct SignedZone {
     pub(super) sets: Box<[Option<Signatures>]>,
     /// The signatures of each name's NSEC, by number of the name; `None` if they are made online.
     pub(super) nsecs: Box<[Option<Signatures>]>,
-    /// What may be answered at steered names, by the number of what steers them.
+    /// The RRsets that may be answered at steered names, by the number of the steered owner.
     pub(super) steered: Box<[Box<[Variant]>]>,
-    /// The RRsets that the keys make: DNSKEY, CDS and CDNSKEY.
+    /// The RRsets that are made from the keys: DNSKEY, CDS and CDNSKEY.
     pub(super) apex: Box<[(RrSet, Signatures)]>,
     pub(super) online_signer: Arc<OnlineSigner>,
     /// When the first signature is due to be renewed.
     pub(super) due: u32,
-    /// When the first signature isn't served any more.
+    /// When the first signature may no longer be served.
     pub(super) until: u32,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Variant {
 /// An RRset that a service publishes at its hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Published {
-    /// The region whose records they are; `None`: the service's `denied_answers`.
+    /// The region that publishes the RRset; `None` for the service's `denied_answers`.
     pub(crate) region: Option<RegionIndex>,
     /// The longest TTL that health allows, in seconds.
     pub(crate) ttl: u32,
@@ -56,7 +56,7 @@ pub(crate) struct Published {
 }
 
 impl SignedZone {
-    /// The keys it is signed with.
+    /// The keys that sign the zone.
     pub fn key_set(&self) -> &KeySet {
         &self.key_set
     }
@@ -66,7 +66,7 @@ impl SignedZone {
         self.nsecs.get(number)?.as_ref()
     }
 
-    /// What may be answered at a steered name, by the number of what steers it, each with its signatures.
+    /// The RRsets that may be answered at a steered name, with their signatures, by the number of the steered owner.
     pub(super) fn variants(&self, number: usize) -> &[Variant] {
         self.steered.get(number).map_or(&[], |variants| variants)
     }
@@ -76,20 +76,20 @@ impl SignedZone {
         self.sets.get(number)?.as_ref()
     }
 
-    /// The signatures of what a region publishes (`None`: of `denied_answers`) at a steered name, by the number of what
-    /// steers it.
+    /// The signatures of an RRset at a steered name, by the number of the steered owner. `region` is the region that
+    /// publishes the RRset, `None` for `denied_answers`.
     pub(crate) fn of_steered(&self, number: usize, region: Option<RegionIndex>, rtype: u16) -> Option<&Signatures> {
-        let found =
-            self.variants(number).iter().find(|one| one.published.region == region && one.published.rtype == rtype)?;
+        let is_wanted = |published: &Published| published.region == region && published.rtype == rtype;
+        let found = self.variants(number).iter().find(|variant| is_wanted(&variant.published))?;
         Some(&found.signatures)
     }
 
-    /// An RRset that the keys make at the apex.
+    /// An RRset at the apex that is made from the keys.
     pub(crate) fn apex_set(&self, rtype: u16) -> Option<(&RrSet, &Signatures)> {
         self.apex.iter().find(|(set, _)| set.rtype == rtype).map(|(set, signatures)| (set, signatures))
     }
 
-    /// The types of the RRsets that the keys make at the apex.
+    /// The types of the RRsets at the apex that are made from the keys.
     pub(crate) fn apex_types(&self) -> impl Iterator<Item = u16> {
         self.apex.iter().map(|(set, _)| set.rtype)
     }

@@ -1,5 +1,5 @@
-//! Address space cut into ranges, each with a value. Takes sorted runs from `geoip` and `classes`, returns the value at
-//! an address with its exact scope.
+//! Divides the address space into ranges, each with a value. Takes sorted ranges from `geoip` and `classes`, returns
+//! the value at an address and the exact scope of this value.
 
 use std::fmt::Debug;
 
@@ -17,7 +17,8 @@ pub(crate) trait Bits: Copy + Ord + Debug {
     fn after(self) -> Option<Self>;
     /// The last address of the prefix of this length that begins here.
     fn last(self, length: u8) -> Self;
-    /// The part of the space that an address is in. There are 2^`bits` + 2 parts, in order and about equally full.
+    /// The index of the part of the address space that contains the address. There are 2^`bits` + 2 parts, in order,
+    /// with about equally many ranges each.
     fn part(self, bits: u8) -> usize;
 }
 
@@ -43,7 +44,7 @@ macro_rules! common {
 impl Bits for u32 {
     common!(u32);
 
-    /// By the leading bits.
+    /// The leading bits of the address.
     #[allow(clippy::cast_possible_truncation)] // at most 16 bits are left
     fn part(self, bits: u8) -> usize {
         (u64::from(self) >> (32 - bits)) as usize
@@ -72,23 +73,24 @@ impl Bits for u128 {
 /// Starts and values are in separate arrays, so that the search reads only starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ranges<A> {
-    /// Where each range begins; the first at zero.
+    /// The first address of each range; that of the first range is zero.
     starts: Box<[A]>,
+    /// The value of each range.
     values: Box<[u32]>,
-    /// For each part of the space, the range that holds the part's first address; at the end, the last range. So a
-    /// search has to look only at the few ranges of one part.
+    /// The index of the range that contains the first address of each part ([`Bits::part`]), and at the end the last
+    /// range. So a search reads only the few ranges of one part.
     parts: Box<[u32]>,
-    /// The parts' `bits`.
+    /// The argument `bits` of [`Bits::part`].
     bits: u8,
 }
 
-/// Some of the places where the ranges of one [`Ranges`] begin, always with the first. Each range has a bit, which is
-/// set if it begins at a border. Ranges of their own would take up to twenty bytes each.
+/// Borders between ranges: a subset of the starts of one [`Ranges`], always with the first. Each range has one bit,
+/// which is set if the range begins at a border. Storing the borders as ranges would take up to twenty bytes for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Borders(Box<[u64]>);
 
 impl Borders {
-    /// The last border up to and including the range at this position.
+    /// The index of the last range up to `at` that begins at a border.
     fn at_or_before(&self, at: usize) -> usize {
         let (mut word, mut bits) = (at / 64, self.0[at / 64] & up_to(at));
         // The first range begins with a border.
@@ -99,7 +101,7 @@ impl Borders {
         word * 64 + 63_usize.saturating_sub(bits.leading_zeros() as usize)
     }
 
-    /// The first border after the range at this position.
+    /// The index of the first range after `at` that begins at a border.
     fn after(&self, at: usize) -> Option<usize> {
         let rest = self.0[at / 64] & !up_to(at);
         let words = std::iter::once(rest).chain(self.0[at / 64 + 1..].iter().copied());
@@ -114,12 +116,12 @@ impl Borders {
     }
 }
 
-/// The bits of a word up to and including that of a position.
+/// A mask of the bits of a word up to and including the bit of range `at`.
 fn up_to(at: usize) -> u64 {
     u64::MAX >> (63 - at % 64)
 }
 
-/// Builds [`Ranges`] from runs in ascending order.
+/// Builds [`Ranges`] from ranges in ascending order.
 #[derive(Debug)]
 pub(crate) struct Builder<A> {
     starts: Vec<A>,
@@ -127,13 +129,13 @@ pub(crate) struct Builder<A> {
 }
 
 impl<A: Bits> Builder<A> {
-    /// Begins with `value` for every address.
+    /// A builder that gives `value` to every address.
     #[must_use]
     pub(crate) fn new(value: u32) -> Self {
         Self { starts: vec![A::ZERO], values: vec![value] }
     }
 
-    /// Sets the value from `start` on. `start` must not be before the last one given.
+    /// Sets the value from `start` on. `start` must not be lower than in the last call.
     pub(crate) fn begin(&mut self, start: A, value: u32) {
         debug_assert!(self.starts.last().is_none_or(|last| *last <= start), "runs come in ascending order");
         while self.starts.last().is_some_and(|last| *last >= start) {

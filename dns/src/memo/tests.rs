@@ -1,4 +1,4 @@
-//! Kept answers, compared byte for byte with answers that are made; what keeping them may cost.
+//! Tests of the memo: kept answers are compared byte for byte with newly made answers, in random worlds.
 
 use std::sync::{Arc, Mutex};
 
@@ -28,8 +28,8 @@ const DATAGRAMS: usize = 2_000;
 const COUNTRIES: [&str; 5] = ["DE", "FR", "GB", "US", "JP"];
 const ECS: u16 = 8;
 
-/// The zones of a world; `{host}` stands for a steered name. The SOA of the first names hosts of its own, one of which
-/// isn't there.
+/// The zones of a world; `{host}` is replaced by a steered name. The SOA of the first zone names hosts inside the zone,
+/// one of which doesn't exist.
 const ZONES: [(&str, &str); 3] = [
     (
         "example",
@@ -49,7 +49,7 @@ const ZONES: [(&str, &str); 3] = [
     ("test", "@ SOA ns.outside.net. h.outside.net. 1 2 3 4 90\n@ NS ns.outside.net.\na.b.c TXT x\n"),
 ];
 
-/// The zones of one world: sometimes all of them, with TXT sets of any size.
+/// The zones of one world, one or all of them, with TXT RRsets of random sizes.
 fn sources(random: &mut Random, host: &str) -> Arc<[ZoneSource]> {
     let count = if random.chance(30) { 1 } else { ZONES.len() };
     let source = |(origin, text): &(&str, &str)| {
@@ -66,7 +66,7 @@ fn sources(random: &mut Random, host: &str) -> Arc<[ZoneSource]> {
     ZONES[..count].iter().map(source).collect()
 }
 
-/// Keys for some of the zones: those of before, or new ones.
+/// Keys for some of the zones: the keys of the world before, or new keys.
 fn keys(random: &mut Random, before: Option<&World>) -> Arc<[ZoneKeys]> {
     if let Some(before) = before.filter(|_| random.chance(70)) {
         return Arc::clone(before.keys());
@@ -92,7 +92,7 @@ fn world(random: &mut Random, before: Option<&World>) -> Arc<World> {
     let made = made.add("2001:db8::/33".parse().unwrap(), &flat(random.pick::<&str>(&COUNTRIES), None));
     let places = Arc::new(Places::read(&made.bytes()).unwrap());
     let sources = sources(random, &host);
-    // By a chance of its own, so that all else is as it would be without keys.
+    // The keys use a random generator of their own, so that the rest of the world doesn't depend on them.
     let keys = keys(&mut Random::new(rules.bytes.len() as u64), before);
     Arc::new(World::build(rules, sources, keys, places, Timestamp(i64::from(NOW) * 1000), before).unwrap())
 }
@@ -103,7 +103,7 @@ fn snapshot(random: &mut Random, world: Arc<World>, before: Option<&Snapshot>) -
     Snapshot::new(world, Health { regions, shares, ..Health::default() }, now, before)
 }
 
-/// Names worth asking for.
+/// The names that are queried.
 fn names(snapshot: &Snapshot) -> Vec<String> {
     let hosts = snapshot
         .table()

@@ -1,8 +1,8 @@
-//! Checks and rewrites the input of a batch. Takes a file's chunks; returns the same lines in the form that their
-//! endpoint may get. Called by `multipart::upload`.
+//! Checks and rewrites the input file of a batch. Takes the file's chunks; returns its lines as they are sent to the
+//! endpoint. Called by `multipart::upload`.
 //!
-//! Each line is a request. It is refused for the same reasons as the same request alone, and rewritten in the same way.
-//! So one line at a time is held completely.
+//! Each line is a request. A line is refused for the same reasons as the same request alone, and rewritten in the same
+//! way. So one line at a time is held as a whole.
 
 use core::fmt;
 use std::borrow::Cow;
@@ -23,23 +23,23 @@ use crate::decide::state::sealed_id::{Keyring, Owner};
 /// The longest line, in bytes. Some images fit into it.
 const LONGEST: usize = 8 << 20;
 
-/// What the URL of a line must be. The path is named again when the batch is made, and some hosts go by that.
+/// The expected URL of a line, for error messages. The path is named again when the batch is made, and some hosts use
+/// that path for all lines.
 const ONE_PATH: &str = "the same path in every line of the file";
 
-/// What some readers take for the end of a line besides `\n` (Python's `splitlines`), and how it is written in a JSON
-/// text instead. If readers didn't agree on where a line ends, the text between two ends would be a request that nobody
-/// judged.
+/// Characters besides `\n` that some programs take for the end of a line (Python's `splitlines`), and how they are
+/// written in JSON instead. If programs didn't agree where a line ends, a host could read a request that wasn't judged.
 const ENDS: &[(&str, &str)] = &[("\r", " "), ("\u{85}", "\\u0085"), ("\u{2028}", "\\u2028"), ("\u{2029}", "\\u2029")];
 
-/// Who owns a batch, and where it will run.
+/// The owner of a batch, and the endpoint where it will run.
 pub(crate) struct BatchPolicy {
     /// The rules.
     pub(crate) table: Rc<Table>,
-    /// The service that was asked.
+    /// The service of the upload's host.
     pub(crate) service: ServiceIndex,
     /// The owner of the batch.
     pub(crate) owner: Owner,
-    /// The keys by which ids are sealed.
+    /// The keys for sealing ids.
     pub(crate) keys: Keyring,
     /// The endpoint that gets the file.
     pub(crate) target: Target,
@@ -50,8 +50,8 @@ pub(crate) struct BatchPolicy {
 }
 
 impl BatchPolicy {
-    /// Returns what is sent instead of a line; `None` if the line stays as it is. All lines of a file must ask for the
-    /// same path, and the first one decides which.
+    /// Returns the rewritten line; `None` if the line stays as it is. All lines of a file must have the path of the
+    /// first line.
     fn line(&self, number: u64, text: &str, first_path: &mut Option<String>) -> Result<Option<Vec<u8>>, Failure> {
         let allow = &self.table.service(self.service).allow;
         let Some(line::Line { mut route, body: at }) = line::read(text, allow)? else { return Ok(None) };
@@ -60,7 +60,7 @@ impl BatchPolicy {
             return Err(Failure::BadField { field: "url", expected: ONE_PATH });
         }
         let Owner { service, tenant } = self.owner.clone();
-        // Each line is a request of its own.
+        // Each line has a request id of its own.
         let scope = Scope { service, tenant, request: format!("{}/{number}", self.request) };
         let bytes = text.get(at.clone()).unwrap_or_default().as_bytes().to_vec();
         let mut body = Inspected::json(bytes, &route, &Terms { allow, scope })?;
@@ -88,7 +88,7 @@ impl BatchPolicy {
         Ok((whole != text.as_bytes()).then_some(whole))
     }
 
-    /// The endpoint's name for a model, by the same rules as for a request that comes alone.
+    /// The endpoint's name for a model, by the same rules as for a single request.
     fn model(&self, claimed: &Claimed, model: String) -> Result<String, Failure> {
         if let Some(theirs) = &claimed.model {
             return Ok(theirs.clone());
@@ -100,7 +100,7 @@ impl BatchPolicy {
     }
 }
 
-/// Passes the lines of a file on.
+/// Checks and rewrites one file, line by line.
 pub(crate) struct BatchInput {
     judge: BatchPolicy,
     /// The number of the current line, from 1.
@@ -113,7 +113,7 @@ pub(crate) struct BatchInput {
     has_changed: bool,
 }
 
-/// Leaves out the bytes that pass.
+/// Doesn't show the lines.
 impl fmt::Debug for BatchInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchInput").field("number", &self.number).finish_non_exhaustive()

@@ -1,12 +1,13 @@
-//! Which endpoints rest in one isolate. Takes failures; returns what [`steer`](bailiwick_rules::steer::steer())
-//! withholds as `cooling`. Called by `memory`.
+//! The cool-downs (rests) of endpoints in one isolate. Takes failures; returns the endpoints that
+//! [`steer`](bailiwick_rules::steer::steer()) withholds as `cooling`. Called by `memory`.
 //!
-//! After a failure an endpoint rests for the [`Source`] whose request failed. The next requests of that source go
-//! elsewhere, and those of others don't change. An endpoint rests for everybody once requests of several sources failed
-//! there and nobody was served in between. So one tenant's odd prompt, missing path or spent quota never moves another
-//! tenant's requests. And a dead endpoint gets no more requests after its second source at the latest.
+//! After a failure an endpoint rests for the [`Source`] whose request failed: the next requests of this source go to
+//! other endpoints, and requests of other sources don't change. An endpoint rests for all sources if requests of
+//! several sources failed there and no request was served in between. So an unusual prompt, a missing path or a spent
+//! quota of one tenant never moves requests of another tenant, and a dead endpoint gets no more requests after failures
+//! of two sources.
 //!
-//! A rest doubles with every failure in a row. It holds for an endpoint and a model, and for one path if only the path
+//! A rest doubles with every failure in a row. A rest concerns an endpoint and a model, and only one path if the path
 //! may be at fault. [`crate::decide::breaker`] watches the endpoint as a whole.
 
 #[cfg(test)]
@@ -24,15 +25,15 @@ use crate::decide::source::Source;
 
 /// The first rest in milliseconds, if the endpoint asks for none.
 const SHORTEST_MS: u64 = 1_000;
-/// The longest rest in milliseconds, whatever the endpoint asks for.
+/// The longest rest in milliseconds, even if the endpoint asks for a longer one.
 const LONGEST_MS: u64 = 60_000;
-/// If several sources fail within this time, in milliseconds, and nobody is served in between, the endpoint rests for
-/// everybody.
+/// If requests of several sources fail within this time, in milliseconds, and none is served in between, the endpoint
+/// rests for all sources.
 const TOGETHER_MS: u64 = 60_000;
-/// How many sources must fail for that.
+/// An endpoint rests for all sources after failures of this many sources.
 const SEVERAL: usize = 2;
-/// The most pairs of endpoint and model that are remembered. Where an endpoint takes any model, clients can name any
-/// number of them.
+/// The most pairs of endpoint and model that are remembered. If an endpoint takes any model, clients can name any
+/// number of models.
 const MAX: usize = 1_024;
 /// The most sources that are remembered for each pair.
 const MAX_SOURCES: usize = 16;
@@ -49,7 +50,7 @@ pub(crate) struct CoolDowns {
 /// The part of an endpoint that rests.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Key {
-    /// Its region.
+    /// The endpoint's region.
     pub(crate) region: RegionId,
     /// The endpoint.
     pub(crate) endpoint: EndpointId,
@@ -59,22 +60,25 @@ pub(crate) struct Key {
     pub(crate) path: Option<Path>,
 }
 
-/// For whom it rests.
+/// The rests of one part of an endpoint.
 #[derive(Clone, Debug, Default)]
 struct Rests {
-    /// The rest of each source whose requests failed there.
-    by: Vec<(Source, Rest)>,
-    /// The rest for everybody.
+    /// The rest for each source whose requests failed.
+    by_source: Vec<(Source, Rest)>,
+    /// The rest for all sources.
     all: Option<Rest>,
 }
 
+/// One rest.
 #[derive(Clone, Copy, Debug)]
 struct Rest {
+    /// The end of the rest.
     until: Timestamp,
+    /// The time of the last failure.
     failed: Timestamp,
     /// Failures since the endpoint last served this source.
     failures: u32,
-    /// Whether anybody was served since the last failure.
+    /// Whether a request of any source was served since the last failure.
     served: bool,
 }
 
@@ -87,6 +91,7 @@ impl Rest {
         self.until.lasts(now, Millis(LONGEST_MS))
     }
 
+    /// Begins or prolongs the rest after a failure.
     fn fail(&mut self, retry_after_ms: Option<u64>, now: Timestamp) {
         let backoff = SHORTEST_MS << self.failures.min(6);
         let until = now.after(Millis(retry_after_ms.unwrap_or(backoff).min(LONGEST_MS)));
@@ -95,43 +100,45 @@ impl Rest {
         *self = Self { until, failed: now, failures: self.failures.saturating_add(1), served: false };
     }
 
-    /// Whether the failure counts towards a rest for everybody.
+    /// Whether the failure counts towards a rest for all sources.
     fn counts(&self, now: Timestamp) -> bool {
         !self.served && self.failed.after(Millis(TOGETHER_MS)).lasts(now, Millis(TOGETHER_MS))
     }
 }
 
 impl Rests {
+    /// The rest for a source.
     fn of(&self, source: Source) -> Option<&Rest> {
-        self.by.iter().find(|(by, _)| *by == source).map(|(_, rest)| rest)
+        self.by_source.iter().find(|(failed, _)| *failed == source).map(|(_, rest)| rest)
     }
 
+    /// Records a failure of a source's request.
     fn fail(&mut self, source: Source, retry_after_ms: Option<u64>, now: Timestamp) {
-        match self.by.iter_mut().find(|(by, _)| *by == source) {
+        match self.by_source.iter_mut().find(|(failed, _)| *failed == source) {
             Some((_, rest)) => rest.fail(retry_after_ms, now),
             None => {
-                if self.by.len() >= MAX_SOURCES {
-                    let first = (0..self.by.len()).min_by_key(|&at| self.by[at].1.until);
-                    first.map(|at| self.by.swap_remove(at));
+                if self.by_source.len() >= MAX_SOURCES {
+                    let first = (0..self.by_source.len()).min_by_key(|&at| self.by_source[at].1.until);
+                    first.map(|at| self.by_source.swap_remove(at));
                 }
                 let mut rest = Rest::new(now);
                 rest.fail(retry_after_ms, now);
-                self.by.push((source, rest));
+                self.by_source.push((source, rest));
             }
         }
-        if self.by.iter().filter(|(_, rest)| rest.counts(now)).count() >= SEVERAL {
+        if self.by_source.iter().filter(|(_, rest)| rest.counts(now)).count() >= SEVERAL {
             self.all.get_or_insert(Rest::new(now)).fail(retry_after_ms, now);
         }
     }
 
-    /// Until when it rests for a source, if it does. Without a source, until when it rests for everybody.
+    /// The end of the rest for a source; without a source, of the rest for all sources. `None` if there is no rest.
     fn until(&self, source: Option<Source>, now: Timestamp) -> Option<Timestamp> {
         let own = source.and_then(|source| self.of(source));
         own.into_iter().chain(&self.all).filter(|rest| rest.lasts(now)).map(|rest| rest.until).max()
     }
 
     fn lasts(&self, now: Timestamp) -> bool {
-        self.by.iter().map(|(_, rest)| rest).chain(&self.all).any(|rest| rest.lasts(now))
+        self.by_source.iter().map(|(_, rest)| rest).chain(&self.all).any(|rest| rest.lasts(now))
     }
 }
 
@@ -154,9 +161,9 @@ impl CoolDowns {
         for key in key.covering() {
             let Some(rests) = self.rests.get_mut(&key) else { continue };
             rests.all = None;
-            rests.by.retain(|(by, _)| *by != source);
-            rests.by.iter_mut().for_each(|(_, rest)| rest.served = true);
-            if rests.by.is_empty() {
+            rests.by_source.retain(|(failed, _)| *failed != source);
+            rests.by_source.iter_mut().for_each(|(_, rest)| rest.served = true);
+            if rests.by_source.is_empty() {
                 self.rests.remove(&key);
             }
         }
@@ -201,8 +208,8 @@ impl CoolDowns {
             return;
         }
         let order = |rests: &Rests| {
-            let own = rests.by.iter().all(|(by, _)| *by == source);
-            let until = rests.by.iter().map(|(_, rest)| rest).chain(&rests.all).map(|rest| rest.until).max();
+            let own = rests.by_source.iter().all(|(failed, _)| *failed == source);
+            let until = rests.by_source.iter().map(|(_, rest)| rest).chain(&rests.all).map(|rest| rest.until).max();
             (rests.all.is_some(), !own, until)
         };
         let first = self.rests.iter().min_by_key(|(_, rests)| order(rests)).map(|(key, _)| key.clone());

@@ -1,8 +1,8 @@
 //! Makes the plan of a request. Takes a steering and the endpoints of its regions; returns a [`Plan`]: every endpoint
 //! that the request may be sent to, in order. Called by `prepare` and `explain`.
 //!
-//! A [`Target`] can only be made here, and only from a [`Steering`]. Whatever sends a request needs a `Target`. So code
-//! that sends outside the fence doesn't compile.
+//! A [`Target`] can only be made here, and only from a [`Steering`]. All code that sends a request needs a `Target`. So
+//! code that sends a request outside of the fence doesn't compile.
 
 mod endpoint;
 mod home;
@@ -30,9 +30,9 @@ pub(crate) use target::Target;
 /// An endpoint of an offered region that isn't tried, and why.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Skipped {
-    /// Its region.
+    /// The endpoint's region.
     pub(crate) region: RegionId,
-    /// Its name.
+    /// The endpoint's name.
     pub(crate) endpoint: EndpointId,
     /// The reason.
     pub(crate) why: Skip,
@@ -41,19 +41,20 @@ pub(crate) struct Skipped {
 /// Why an endpoint isn't tried.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Skip {
-    /// The Worker has no value for its secret.
+    /// The Worker has no value for the endpoint's secret.
     NoSecret,
-    /// Its map of models lacks the model. Or it has no map, and the model's name would choose where the request goes.
+    /// The endpoint's map of models doesn't have the model. Or the endpoint has no map, and the model's name would
+    /// decide where the request is processed.
     NoModel,
-    /// Its engine doesn't know all fields of the request.
+    /// The endpoint's engine doesn't know all fields of the request.
     Engine,
-    /// It rests after a failure, and other endpoints can be asked.
+    /// The endpoint rests after a failure, and other endpoints can be asked.
     Cooling,
-    /// Its monitor reports that it is down, and other endpoints of the region are up.
+    /// The endpoint's monitor reports it down, and other endpoints of the region are up.
     Down,
-    /// An operator forced it down.
+    /// An operator forced the endpoint down.
     Forced,
-    /// Its quota doesn't allow the request now.
+    /// The endpoint's quota doesn't allow the request now.
     Quota,
 }
 
@@ -73,12 +74,12 @@ impl Skip {
     }
 }
 
-/// What a plan is made for.
+/// The request that a plan is made for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlanRequest<'a> {
     /// The client's name of the model.
     pub(crate) model: Option<&'a str>,
-    /// What an endpoint must know: the request's fields, and the models that it names below its top level.
+    /// The fields that an endpoint's engine has to know, and the models that the body names below its top level.
     pub(crate) needs: &'a Needs,
     /// The conditions that the steering was made under.
     pub(crate) conditions: Conditions<'a>,
@@ -86,7 +87,7 @@ pub(crate) struct PlanRequest<'a> {
     pub(crate) affinity: &'a str,
 }
 
-/// The endpoints that one request may be sent to, the best first. None occurs twice.
+/// The endpoints that one request may be sent to, best first, each once.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     targets: Vec<Target>,
@@ -116,12 +117,12 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Makes the plan for a request about something that one endpoint has. The plan holds this endpoint alone, if it
-    /// may be asked now. It is asked even while it rests, because no other endpoint can answer.
+    /// Makes the plan for a request about an object that only one endpoint has. The plan holds only this endpoint, if
+    /// it may be asked now. The endpoint is asked even while it rests, because no other endpoint can answer.
     ///
     /// # Errors
-    /// 451 if the endpoint is outside the fence. 404 if the pattern keeps the client elsewhere, or if the endpoint
-    /// lacks the model. 503 if the endpoint is down.
+    /// 451 if the endpoint is outside the fence. 404 if the pattern allows only another region, or if the endpoint
+    /// doesn't have the model. 503 if the endpoint is down.
     pub(crate) fn pinned(
         table: &Table,
         steering: &Steering,
@@ -160,7 +161,7 @@ impl Plan {
         }
     }
 
-    /// Adds the endpoints of a region that may be asked, in order, and those that are skipped.
+    /// Adds the endpoints of a region: those that may be asked, in order, to the targets; the others to the skipped.
     fn add_region(
         &mut self,
         table: &Table,
@@ -193,7 +194,7 @@ impl Plan {
             }
         }
         // An endpoint that is down or at rest is left out if the region has a better one. `None` sorts first.
-        let best = able.iter().map(|one| one.0).min().flatten();
+        let best = able.iter().map(|(reason, ..)| *reason).min().flatten();
         if able.len() > 1 {
             able.sort_by_cached_key(|(_, id, endpoint, _)| {
                 (endpoint.priority, score(wanted.affinity, &region.id, id, endpoint), *id)
@@ -220,13 +221,13 @@ impl Plan {
         }
     }
 
-    /// Sets the name by which every target is asked for the model.
+    /// Sets the name of the model that is sent to every target.
     pub(crate) fn call_model(&mut self, name: &str) {
         self.targets.iter_mut().for_each(|target| target.model = Some(name.to_owned()));
     }
 
-    /// Has every endpoint be told the service tier of the tenant in its own form, and nothing that the client says of
-    /// its importance.
+    /// Sets the priority for every endpoint: the tenant's service tier, in the endpoint's own form. The priority that
+    /// the client wrote is never sent.
     pub(crate) fn tell_tier(&mut self, tier: Option<(&TierId, &ServiceTier)>) {
         for target in &mut self.targets {
             let (priority, objective) = match (tier, target.endpoint.priority_as) {
@@ -239,13 +240,13 @@ impl Plan {
         }
     }
 
-    /// Has every endpoint tell how many tokens an answer used, because they are counted for the tenant.
+    /// Makes every endpoint report the tokens that an answer used, because they count for the tenant's budget.
     pub(crate) fn count_tokens(&mut self) {
         self.targets.iter_mut().for_each(|target| target.counts_tokens = true);
     }
 
-    /// Leaves out endpoints that take any model, if the model may be another tenant's. An endpoint stays if `is_sole`
-    /// says that this tenant alone uses its account.
+    /// Leaves out endpoints that take any model, if the model may be fine-tuned with another tenant's data. An endpoint
+    /// stays if only this tenant uses its account (`is_sole`).
     ///
     /// # Errors
     /// 404 if no endpoint is left.
@@ -259,7 +260,8 @@ impl Plan {
         if self.targets.is_empty() { Err(Failure::ModelNotFound { model: model.to_owned() }) } else { Ok(()) }
     }
 
-    /// Leaves out endpoints where a model named below the body's top level may be another tenant's.
+    /// Leaves out endpoints where a model named below the body's top level may be fine-tuned with another tenant's
+    /// data.
     ///
     /// # Errors
     /// 404 if no endpoint is left.
@@ -282,7 +284,7 @@ impl Plan {
         }
     }
 
-    /// Leaves out endpoints that lack a model for this client.
+    /// Leaves out endpoints that don't have a model for this client.
     fn leave_out(&mut self, mut lacks: impl FnMut(&Target) -> bool) {
         let skipped = &mut self.skipped;
         self.targets.retain(|target| {
@@ -308,8 +310,8 @@ impl Plan {
     }
 }
 
-/// The clients' names of all models in the fence. `None` if some endpoint takes any model: then an endpoint has to be
-/// asked.
+/// The clients' names of all models in the fence. `None` if an endpoint takes any model; then the list has to come from
+/// an endpoint.
 #[must_use]
 pub(crate) fn models(table: &Table, steering: &Steering) -> Option<Vec<String>> {
     let mut names = BTreeSet::new();

@@ -1,7 +1,7 @@
-//! DNS over QUIC (RFC 9250): takes a bound UDP socket, accepts connections within the gate's limits and answers each
-//! in a task of its own. Called by `listeners`, one loop for each address.
+//! DNS over QUIC (RFC 9250). Takes a bound UDP socket, accepts connections within the gate's limits and answers each
+//! connection in its own task. Called by `listeners`, one loop for each address.
 //!
-//! 0-RTT stays off: rustls gives out no tickets for it unless told to, so a query is never replayed (RFC 9250 §4.5).
+//! 0-RTT is off, which is the default of rustls, so that a query can't be replayed (RFC 9250 §4.5).
 
 mod connection;
 
@@ -23,24 +23,25 @@ use crate::system::tasks::Ended;
 
 /// The protocol's name in the TLS handshake (RFC 9250 §4.1.1).
 const ALPN: &[u8] = b"doq";
-/// How many streams of a connection may be open at once. RFC 9250 asks for no number; resolvers use about a hundred.
+/// How many streams of a connection may be open at once. RFC 9250 requires no number; resolvers use about a hundred.
 const STREAMS: u32 = 256;
-/// The longest query with its length before it, in octets: what may arrive on a stream before it is read.
+/// How many octets may arrive on a stream before they are read: the longest query with its length prefix.
 const STREAM_WINDOW: u32 = 2 + 65_535;
 /// How many octets may arrive on a connection before they are read.
 const RECEIVE_WINDOW: u32 = 4 * STREAM_WINDOW;
 /// How many octets of responses may wait on a connection until its client has acknowledged them.
 const SEND_WINDOW: u64 = 256 * 1024;
-/// With more handshakes under way than this, a client has to prove its address first (Retry, RFC 9000 §8.1.2), so that
-/// forged addresses can't take the connections of those they belong to. Half of what one client may have by default.
+/// If more handshakes than this are in progress, a client has to prove its address first (Retry, RFC 9000 §8.1.2). So
+/// an attacker who forges addresses can't use up the connections of their owners. This is half of the default limit per
+/// client.
 const UNPROVEN: usize = 32;
-/// How long connections may still answer what has arrived once nothing new is accepted.
+/// How long connections may still answer received queries after the server has stopped accepting.
 const LAST: Duration = Duration::from_millis(500);
-/// How long connections may take to close after that, so that their clients learn of it.
+/// How long connections may take to close after that, so that clients receive the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Accepts until told to stop, then ends its connections: their state lies in this process, and another one may read
-/// the same socket.
+/// Accepts connections until `shared.yielded` is set. Then all connections are closed, because their state is in this
+/// process, and another process may read from the same socket.
 pub(crate) async fn accept<R: Respond>(
     udp: io::Result<UdpSocket>,
     certificate: Arc<Certificate>,
@@ -73,7 +74,7 @@ pub(crate) async fn accept<R: Respond>(
     Ended::AsTold
 }
 
-/// Lets a connection in and answers it in a task, or tells its client that it is refused.
+/// Admits a connection and answers it in a task, or refuses it.
 fn admit<R: Respond>(incoming: Incoming, handshakes: &Arc<()>, shared: &Shared<R>) {
     let client = incoming.remote_address();
     if !incoming.remote_address_validated() && Arc::strong_count(handshakes) > UNPROVEN {

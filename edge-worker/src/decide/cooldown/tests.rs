@@ -107,7 +107,7 @@ fn what_is_remembered_is_bounded_and_a_flood_pushes_out_its_own() {
     for source in 0..1_000 {
         rests.rest(key(Some("all"), None), Source(source), None, NOW);
     }
-    assert!(rests.rests.values().all(|rests| rests.by.len() <= MAX_SOURCES));
+    assert!(rests.rests.values().all(|rests| rests.by_source.len() <= MAX_SOURCES));
 }
 
 /// Whatever one source meets, for as long as the others are served or ask nothing, it changes nothing for them.

@@ -1,8 +1,7 @@
 //! Prepares a request to be sent. Takes a request whose body was judged; returns the endpoints that it may be sent to,
 //! and all that the [`Driver`](crate::runtime::proxy::Driver) needs to send it. Called by `serve`.
 //!
-//! There are four steps. Sealed ids are opened; the request is steered; its endpoints are planned; the driver's task
-//! and job are put together.
+//! There are four steps: open sealed ids, steer the request, plan its endpoints, and make the driver's task and job.
 
 use std::rc::Rc;
 
@@ -45,11 +44,11 @@ use crate::runtime::receipt::{ReceiptPolicy, ReceiptSigner};
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::request::ClientRequest;
 
-/// What to do with a request that was prepared.
+/// The result of preparing a request.
 pub(super) enum Preparation {
-    /// It is answered by the Worker itself.
+    /// The Worker answers the request itself.
     Answered(Reply),
-    /// It can be sent to an endpoint.
+    /// The request can be sent to an endpoint.
     Sendable(Box<Prepared>),
 }
 
@@ -78,8 +77,8 @@ pub(super) fn prepare(
     let json = body.as_ref().and_then(Content::json);
     let affinity = affinity(known.table, &known.caller, json, request, &info.request_id);
     let source = Source::of(opened.owner.tenant.as_deref(), known.caller.client.address, &affinity);
-    let way = SteeringInput { affinity, source, now: clock::now() };
-    let (mut plan, steering) = match planned(&env, snapshot, info, &known, body.as_ref(), &mut opened, &way)? {
+    let input = SteeringInput { affinity, source, now: clock::now() };
+    let (mut plan, steering) = match planned(&env, snapshot, info, &known, body.as_ref(), &mut opened, &input)? {
         Planned::Listed(reply) => return Ok(Preparation::Answered(reply)),
         Planned::Sendable(plan, steering) => (plan, steering),
     };
@@ -91,12 +90,12 @@ pub(super) fn prepare(
     Ok(Preparation::Sendable(Box::new(prepared)))
 }
 
-/// What a request names, after its sealed ids were opened.
+/// The model and the ids of a request, after sealed ids were opened.
 struct OpenedRequest {
     /// The client's name of the model.
     model: Option<String>,
     owner: Owner,
-    /// The keys, if there are ids to open or to seal.
+    /// The keys for sealing ids, if there are ids to open or to seal.
     keys: Option<Keyring>,
     claimed: Claimed,
     /// Counts the request from its steering on.
@@ -104,7 +103,7 @@ struct OpenedRequest {
 }
 
 impl OpenedRequest {
-    /// The model to steer by. `None` for a fine-tuned model: it exists only at the endpoint that made it.
+    /// The model to steer by. `None` for a fine-tuned model, which exists only at the endpoint that made it.
     fn steered_model(&self) -> Option<&str> {
         self.model.as_deref().filter(|_| self.claimed.model.is_none())
     }
@@ -121,7 +120,7 @@ fn open(env: &Env, known: &mut Recognized<'_>, body: &mut Option<Content>) -> Re
     let named = NamedIds { route, query, body: json_of(body), model: model.as_deref() };
     let keys = match keys {
         None if stores || needs_keys(table, service, &named) => Some(state_keys(env)?),
-        // Without keys the client can't use the answer's id again. The answer itself is still useful.
+        // The request is served even without keys. Then the client can't use an id in the answer again.
         None if named.body.as_deref().is_some_and(Inspected::keeps) => state_keys(env).ok(),
         keys => keys,
     };
@@ -129,11 +128,11 @@ fn open(env: &Env, known: &mut Recognized<'_>, body: &mut Option<Content>) -> Re
     Ok(OpenedRequest { model, owner, keys, claimed, observation: None })
 }
 
-/// What steering depends on besides the rules.
+/// The inputs of steering besides the rules.
 struct SteeringInput {
     affinity: String,
     source: Source,
-    /// The time after the body has arrived. Conditions are those of this time.
+    /// The time at which the body has arrived. The conditions of this time count.
     now: Timestamp,
 }
 
@@ -141,7 +140,7 @@ struct SteeringInput {
 enum Planned {
     /// The request asks for models, and the rules list them.
     Listed(Reply),
-    /// It can be sent to an endpoint.
+    /// The request can be sent to an endpoint.
     Sendable(Plan, Steering),
 }
 
@@ -153,13 +152,13 @@ fn planned(
     known: &Recognized<'_>,
     body: Option<&Content>,
     opened: &mut OpenedRequest,
-    way: &SteeringInput,
+    input: &SteeringInput,
 ) -> Result<Planned, Failure> {
     let Recognized { table, caller, route, .. } = known;
     let service = table.service(caller.service);
-    let local = || memory::with(|memory| memory.local(table, Some(route.pattern()), Some(way.source), way.now));
+    let local = || memory::with(|memory| memory.local(table, Some(route.pattern()), Some(input.source), input.now));
     let local = if opened.claimed.is_stateful { Local::default() } else { local() };
-    let conditions = Conditions { health: &snapshot.health, local: &local, now: way.now };
+    let conditions = Conditions { health: &snapshot.health, local: &local, now: input.now };
     let path_class = if service.is_hub_path(&route.path()) { PathClass::Hub } else { PathClass::Inference };
     let has_secret = |name: &str| env::has(env, name);
     let mut place = opened.claimed.place.take();
@@ -175,10 +174,10 @@ fn planned(
     // Whose first region is another by the time to the first token, isn't at home where shares would move it from.
     let is_elsewhere = may_move && snapshot.first_tokens.order(table, &ask, &ranking, &mut steering);
     if may_move && !is_elsewhere && sheds(service, path_class) {
-        let moved = snapshot.shares.shed(table, ask.service, &ranking, way.affinity.as_bytes(), &mut steering);
+        let moved = snapshot.shares.shed(table, ask.service, &ranking, input.affinity.as_bytes(), &mut steering);
         info.shed = moved.map(|moved| shed::header(table, &moved));
     }
-    info.steered = Some(way.now);
+    info.steered = Some(input.now);
     let observation = info.whose.as_ref().and_then(|whose| Observation::begin(table, whose, &standing, &ranking));
     if let Some(listed) = listed(known, opened, &steering, info) {
         return listed.map(Planned::Listed);
@@ -188,7 +187,7 @@ fn planned(
     }
     let no_needs = Needs::default();
     let needs = body.map_or(&no_needs, Content::needs);
-    let wanted = PlanRequest { model: ask.model, needs, conditions, affinity: &way.affinity };
+    let wanted = PlanRequest { model: ask.model, needs, conditions, affinity: &input.affinity };
     let mut plan = match &place {
         None => Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?,
         Some(place) => Plan::pinned(table, &steering, &wanted, has_secret, place)?,
@@ -311,8 +310,8 @@ fn prepared(
     Prepared { task, job, load }
 }
 
-/// Admits a request of a tenant with limits: by its service tier, by how many of its requests are under way, and by its
-/// budget. It can only refuse.
+/// Admits a request of a tenant with limits: by its service tier, by how many of its requests are under input, and by
+/// its budget. It can only refuse.
 ///
 /// # Errors
 /// 429 with a wait.

@@ -1,4 +1,4 @@
-//! Answers of signed zones: signatures that verify, denials, referrals, budgets.
+//! Tests of answers from signed zones: valid signatures, denials, referrals, budgets.
 
 use hickory_proto::op::{Message, ResponseCode};
 
@@ -35,8 +35,9 @@ fn world(algorithm: Algorithm) -> World {
     World { zones: Zones::new([std::sync::Arc::new(signed), zone("example.org", "b A 192.0.2.9\n", &[])]), key_set }
 }
 
-/// One line for each RRset of answer and authority, `*` behind those that are signed; all of them have to verify.
-fn told(world: &World, qname: &str, qtype: u16, flags: u8) -> Vec<String> {
+/// Sends a query. Returns the response code and one line for each RRset of the answer and authority sections: the line
+/// ends with `*` if the RRset is signed. All signatures have to be valid.
+fn answered(world: &World, qname: &str, qtype: u16, flags: u8) -> Vec<String> {
     let message = ask(&world.zones, &Fixed::new(), qname, qtype, flags);
     let unsigned: &[(&str, u16)] = &[
         ("insecure.example.com.", NS),
@@ -52,7 +53,7 @@ fn told(world: &World, qname: &str, qtype: u16, flags: u8) -> Vec<String> {
     for (sign, section) in [("", &message.answers), ("? ", &message.authorities)] {
         for ((owner, rtype), (records, rrsigs)) in sets(section) {
             let mark = if rrsigs.is_empty() { "" } else { " *" };
-            // The other library has no name for NXNAME.
+            // hickory has no name for NXNAME.
             let nsec = records.iter().filter(|_| rtype == NSEC).map(|record| format!(" -> {}", record.data));
             let bitmap: String = nsec.map(|nsec| nsec.replace("Unknown", "NXNAME")).collect();
             let kind = hickory_proto::rr::RecordType::from(rtype);
@@ -65,99 +66,102 @@ fn told(world: &World, qname: &str, qtype: u16, flags: u8) -> Vec<String> {
 const SOA_LINE: &str = "? example.com. SOA *";
 
 #[test]
-fn every_shape_of_answer_is_signed_and_verifies() {
+fn all_kinds_of_answers_have_valid_signatures() {
     for algorithm in [Algorithm::EcdsaP256Sha256, Algorithm::Ed25519] {
         let world = world(algorithm);
-        let told = |qname: &str, qtype| told(&world, qname, qtype, DO);
-        assert_eq!(told("a.example.com", A), ["NoError", "a.example.com. A *"]);
-        assert_eq!(told("A.eXample.com", MX), ["NoError", "a.example.com. MX *"]);
-        assert_eq!(told("example.com", NS), ["NoError", "example.com. NS *"]);
-        assert_eq!(told("example.com", DNSKEY), ["NoError", "example.com. DNSKEY *"]);
-        assert_eq!(told("chat.example.com", A), ["NoError", "chat.example.com. A *"]);
-        assert_eq!(told("alias.example.com", A), ["NoError", "a.example.com. A *", "alias.example.com. CNAME *"]);
+        let answered = |qname: &str, qtype| answered(&world, qname, qtype, DO);
+        assert_eq!(answered("a.example.com", A), ["NoError", "a.example.com. A *"]);
+        assert_eq!(answered("A.eXample.com", MX), ["NoError", "a.example.com. MX *"]);
+        assert_eq!(answered("example.com", NS), ["NoError", "example.com. NS *"]);
+        assert_eq!(answered("example.com", DNSKEY), ["NoError", "example.com. DNSKEY *"]);
+        assert_eq!(answered("chat.example.com", A), ["NoError", "chat.example.com. A *"]);
+        assert_eq!(answered("alias.example.com", A), ["NoError", "a.example.com. A *", "alias.example.com. CNAME *"]);
         assert_eq!(
-            told("one.example.com", A),
+            answered("one.example.com", A),
             ["NoError", "a.example.com. A *", "one.example.com. CNAME *", "two.example.com. CNAME *"]
         );
         assert_eq!(
-            told("out.example.com", A),
+            answered("out.example.com", A),
             ["NoError", "b.example.org. A", "out.example.com. CNAME *", "? example.org. NS"]
         );
-        assert_eq!(told("x.wild.example.com", TXT), ["NoError", "x.wild.example.com. TXT *"]);
-        assert_eq!(told("*.wild.example.com", TXT), ["NoError", "*.wild.example.com. TXT *"]);
+        assert_eq!(answered("x.wild.example.com", TXT), ["NoError", "x.wild.example.com. TXT *"]);
+        assert_eq!(answered("*.wild.example.com", TXT), ["NoError", "*.wild.example.com. TXT *"]);
         for name in ["x.gpu.example.com", "z.y.x.gpu.example.com", "*.gpu.example.com"] {
-            assert_eq!(told(name, A), ["NoError".to_owned(), format!("{name}. A *")]);
+            assert_eq!(answered(name, A), ["NoError".to_owned(), format!("{name}. A *")]);
         }
         assert_eq!(
-            told("x.alias.gpu.example.com", A),
+            answered("x.alias.gpu.example.com", A),
             ["NoError", "a.example.com. A *", "x.alias.gpu.example.com. CNAME *"]
         );
-        assert_eq!(told("x.y.gpu.example.com", ANY), ["NoError", "x.y.gpu.example.com. A *"]);
-        assert_eq!(told("wc.example.com", TXT), ["NoError", "wc.example.com. CNAME *", "x.wild.example.com. TXT *"]);
-        assert_eq!(told("x.d.example.com", A)[..2], ["NoError", "d.example.com. DNAME *"],);
-        assert_eq!(told("a.example.com", ANY), ["NoError", "a.example.com. A *"]);
+        assert_eq!(answered("x.y.gpu.example.com", ANY), ["NoError", "x.y.gpu.example.com. A *"]);
+        assert_eq!(
+            answered("wc.example.com", TXT),
+            ["NoError", "wc.example.com. CNAME *", "x.wild.example.com. TXT *"]
+        );
+        assert_eq!(answered("x.d.example.com", A)[..2], ["NoError", "d.example.com. DNAME *"],);
+        assert_eq!(answered("a.example.com", ANY), ["NoError", "a.example.com. A *"]);
     }
 }
 
 #[test]
-fn rfc9824_what_is_not_there_is_denied_by_one_nsec_that_matches_the_name() {
+fn rfc9824_missing_names_and_types_are_denied_by_one_nsec_that_matches_the_name() {
     let world = world(Algorithm::EcdsaP256Sha256);
-    let told = |qname: &str, qtype, flags| told(&world, qname, qtype, flags);
+    let answered = |qname: &str, qtype, flags| answered(&world, qname, qtype, flags);
     let sorted = |mut lines: Vec<String>| {
         lines[1..].sort();
         lines
     };
-    let told_sorted = |qname: &str, qtype, flags| sorted(told(qname, qtype, flags));
+    let answered_sorted = |qname: &str, qtype, flags| sorted(answered(qname, qtype, flags));
     let expect = |nsec: &str| sorted(vec!["NoError".to_owned(), SOA_LINE.to_owned(), format!("? {nsec} *")]);
     assert_eq!(
-        told_sorted("nope.example.com", A, DO),
+        answered_sorted("nope.example.com", A, DO),
         expect("nope.example.com. NSEC -> \\000.nope.example.com. RRSIG NSEC NXNAME")
     );
     assert_eq!(
-        told_sorted("x.gpu.example.com", AAAA, DO),
+        answered_sorted("x.gpu.example.com", AAAA, DO),
         expect("x.gpu.example.com. NSEC -> \\000.x.gpu.example.com. A RRSIG NSEC")
     );
     assert_eq!(
-        told_sorted("gpu.example.com", A, DO),
+        answered_sorted("gpu.example.com", A, DO),
         expect("gpu.example.com. NSEC -> \\000.gpu.example.com. RRSIG NSEC")
     );
     assert_eq!(
-        told_sorted("x.*.gpu.example.com", A, DO),
+        answered_sorted("x.*.gpu.example.com", A, DO),
         expect("x.*.gpu.example.com. NSEC -> \\000.x.*.gpu.example.com. RRSIG NSEC NXNAME")
     );
-    // With CO the response code says it, too (§5.1).
-    assert_eq!(told("nope.example.com", A, DO | CO)[0], "NXDomain");
-    assert_eq!(told("nope.example.com", A, 0)[..], ["NXDomain", "? example.com. SOA"].map(String::from));
+    // With CO the response code says too that the name doesn't exist (§5.1).
+    assert_eq!(answered("nope.example.com", A, DO | CO)[0], "NXDomain");
+    assert_eq!(answered("nope.example.com", A, 0)[..], ["NXDomain", "? example.com. SOA"].map(String::from));
     assert_eq!(
-        told_sorted("a.example.com", AAAA, DO),
+        answered_sorted("a.example.com", AAAA, DO),
         expect("a.example.com. NSEC -> \\000.a.example.com. A MX RRSIG NSEC")
     );
-    assert_eq!(told("a.example.com", AAAA, DO | CO)[0], "NoError");
+    assert_eq!(answered("a.example.com", AAAA, DO | CO)[0], "NoError");
     assert_eq!(
-        told_sorted("ent.example.com", A, DO),
+        answered_sorted("ent.example.com", A, DO),
         expect("ent.example.com. NSEC -> \\000.ent.example.com. RRSIG NSEC")
     );
     assert_eq!(
-        told_sorted("ent.example.com", ANY, DO),
+        answered_sorted("ent.example.com", ANY, DO),
         expect("ent.example.com. NSEC -> \\000.ent.example.com. RRSIG NSEC")
     );
-    // A wildcard's types, at the name that was asked for (§3.3).
+    // The NSEC of a queried name that matches a wildcard has the wildcard's types (§3.3).
     assert_eq!(
-        told_sorted("x.wild.example.com", A, DO),
+        answered_sorted("x.wild.example.com", A, DO),
         expect("x.wild.example.com. NSEC -> \\000.x.wild.example.com. TXT RRSIG NSEC")
     );
     assert_eq!(
-        told_sorted("chat.example.com", AAAA, DO),
+        answered_sorted("chat.example.com", AAAA, DO),
         expect("chat.example.com. NSEC -> \\000.chat.example.com. A RRSIG NSEC")
     );
     assert_eq!(
-        told_sorted("example.com", A, DO),
+        answered_sorted("example.com", A, DO),
         expect("example.com. NSEC -> \\000.example.com. NS SOA RRSIG NSEC DNSKEY")
     );
-    assert_eq!(told("gone.example.com", A, DO)[..2], ["NoError", "gone.example.com. CNAME *"].map(String::from));
+    assert_eq!(answered("gone.example.com", A, DO)[..2], ["NoError", "gone.example.com. CNAME *"].map(String::from));
     // DS at a delegation is the parent's to deny; what lies below is left to the child (§3.4).
     assert_eq!(
-        told_sorted("insecure.example.com", DS, DO),
+        answered_sorted("insecure.example.com", DS, DO),
         expect("insecure.example.com. NSEC -> insecure\\000.example.com. NS RRSIG NSEC")
     );
 }
@@ -166,7 +170,7 @@ fn rfc9824_what_is_not_there_is_denied_by_one_nsec_that_matches_the_name() {
 fn rfc4035_3_1_4_referrals_prove_whether_the_child_is_signed() {
     let world = world(Algorithm::EcdsaP256Sha256);
     assert_eq!(
-        told(&world, "x.insecure.example.com", A, DO),
+        answered(&world, "x.insecure.example.com", A, DO),
         [
             "NoError",
             "? insecure.example.com. NS",
@@ -174,10 +178,10 @@ fn rfc4035_3_1_4_referrals_prove_whether_the_child_is_signed() {
         ]
     );
     assert_eq!(
-        told(&world, "x.secure.example.com", A, DO),
+        answered(&world, "x.secure.example.com", A, DO),
         ["NoError", "? secure.example.com. NS", "? secure.example.com. DS *"]
     );
-    assert_eq!(told(&world, "x.secure.example.com", A, 0), ["NoError", "? secure.example.com. NS"]);
+    assert_eq!(answered(&world, "x.secure.example.com", A, 0), ["NoError", "? secure.example.com. NS"]);
     let message = ask(&world.zones, &Fixed::new(), "x.secure.example.com", A, DO);
     assert_eq!(message.additionals.len(), 1, "glue, unsigned");
 }
@@ -242,7 +246,7 @@ fn rfc8482_signatures_and_nsec_themselves_are_told_sparingly() {
     assert_eq!(covered("ent.example.com", DO), ["47x1"]);
     assert!(covered("ent.example.com", 0).is_empty());
     assert!(covered("nope.example.com", 0).is_empty());
-    let nsec = |qname: &str, flags| told(&world, qname, NSEC, flags);
+    let nsec = |qname: &str, flags| answered(&world, qname, NSEC, flags);
     assert_eq!(nsec("a.example.com", DO), ["NoError", "a.example.com. NSEC -> \\000.a.example.com. A MX RRSIG NSEC *"]);
     assert_eq!(nsec("nope.example.com", 0)[0], "NXDomain");
 }
@@ -314,5 +318,5 @@ fn a_spent_budget_is_told_by_tc_and_on_streams_by_servfail() {
     // What was signed before costs nothing.
     assert_eq!(answers(Transport::Udp, 0)[..200], by_udp[..200]);
     // Nor does what was signed beforehand.
-    assert_eq!(told(&world, "a.example.com", A, DO), ["NoError", "a.example.com. A *"]);
+    assert_eq!(answered(&world, "a.example.com", A, DO), ["NoError", "a.example.com. A *"]);
 }
