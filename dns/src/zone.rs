@@ -28,7 +28,7 @@ pub(crate) use seek::Key;
 pub struct SteeredOwner {
     /// The host name.
     pub name: Name,
-    /// The service that answers for it.
+    /// The service of this host name.
     pub service: ServiceIndex,
     /// The record types that the service's regions publish.
     pub types: Vec<u16>,
@@ -52,11 +52,11 @@ impl fmt::Display for Location {
     }
 }
 
-/// An error or a warning about a zone: where, what, and how to mend it. An error keeps the zone from loading.
+/// An error or a warning about a zone: the place, the mistake, and how to mend it. A zone with an error isn't loaded.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("{place}: {message}")]
 pub struct ZoneError {
-    /// Where it stands.
+    /// The place of the mistake.
     pub place: Location,
     /// What is wrong and how to mend it.
     pub message: String,
@@ -67,7 +67,7 @@ pub struct ZoneError {
 pub struct Compiled {
     /// The zone.
     pub zone: Zone,
-    /// What its owner may want to mend.
+    /// Probable mistakes that don't keep the zone from loading.
     pub warnings: Vec<ZoneError>,
 }
 
@@ -89,15 +89,15 @@ pub struct NodeId(u32);
 /// A name that exists in a zone. It may be an empty non-terminal: only names below it have records.
 #[derive(Debug, Clone, Copy, Default)]
 struct Node {
-    /// The index of its first static RRset, and how many it has.
+    /// The index of the name's first static RRset, and the number of its static RRsets.
     sets: (u32, u32),
-    /// Its place in [`Zone::steered`], if a service steers it.
+    /// The name's index in [`Zone::steered`], if a service steers it.
     steered: Option<CompactIndex>,
-    /// The `*` child.
+    /// The child `*`.
     wildcard: Option<CompactIndex>,
-    /// It is a delegation (NS below the apex): the zone has no authority from here down.
+    /// Whether the name is a delegation (NS below the apex). The zone has no authority for it and the names below.
     is_cut: bool,
-    /// It has a DNAME: names below it are redirected.
+    /// Whether the name has a DNAME, which redirects the names below it.
     is_dname: bool,
 }
 
@@ -106,7 +106,7 @@ struct Node {
 struct CompactIndex(NonZero<u32>);
 
 impl CompactIndex {
-    /// `None` for the highest `u32`, which no node and no steered owner has.
+    /// Stores a number. `None` for the highest `u32`, which is no index of a node or a steered owner.
     fn new(number: u32) -> Option<Self> {
         NonZero::new(!number).map(Self)
     }
@@ -123,7 +123,7 @@ pub struct Zone {
     /// How many labels the origin has.
     depth: usize,
     tree: Arc<NameTree<Node>>,
-    /// By node number, then type.
+    /// The static RRsets, sorted by node number and type.
     sets: Arc<Box<[RrSet]>>,
     steered: Arc<[SteeredOwner]>,
     negative_ttl: u32,

@@ -1,8 +1,8 @@
-//! Domain names. Takes text or the bytes of a packet, returns compact names in wire format. Used by everything that
+//! Domain names. Takes text or the bytes of a packet, returns compact names in wire format. Used by all code that
 //! handles names.
 //!
-//! [`Name`] owns its bytes, [`NameRef`] borrows them from a packet, a zone or a `Name`. Both keep the case they were
-//! written in and compare, hash and sort without regard to it (RFC 4343; order of RFC 4034 §6.1).
+//! [`Name`] owns its bytes, [`NameRef`] borrows them from a packet, a zone or a `Name`. Both keep upper and lower case,
+//! but ignore it when they are compared, hashed and sorted (RFC 4343; order of RFC 4034 §6.1).
 
 pub(crate) mod case;
 #[cfg(test)]
@@ -17,7 +17,7 @@ use std::str::FromStr;
 pub const MAX_NAME: usize = 255;
 /// The longest label (RFC 1035 §2.3.4).
 pub const MAX_LABEL: usize = 63;
-/// The most labels a name of 255 octets can have, the root label not counted.
+/// The most labels that a name of 255 octets can have, without the root label.
 pub const MAX_LABELS: usize = 127;
 
 /// Why a name could not be read.
@@ -67,7 +67,7 @@ impl Name {
         &self.0
     }
 
-    /// Reads text in master-file form (RFC 1035 §5.1); a name without a final dot is completed by `origin`, `@` is the
+    /// Reads text in master-file form (RFC 1035 §5.1). A name without a final dot is relative to `origin`; `@` is the
     /// origin itself.
     pub fn parse(text: &[u8], origin: Option<NameRef<'_>>) -> Result<Self, NameError> {
         if text == b"@" {
@@ -78,7 +78,7 @@ impl Name {
         }
         let mut wire = Vec::with_capacity(text.len() + 2);
         wire.push(0);
-        let mut label = 0; // where the open label's length octet stands
+        let mut label = 0; // the offset of the current label's length octet
         let mut rest = text.iter().copied();
         let mut absolute = false;
         while let Some(byte) = rest.next() {
@@ -95,7 +95,7 @@ impl Name {
             }
         }
         if absolute {
-            // The open label is empty: it is the root.
+            // The last label is empty, which makes it the root label.
         } else {
             close_label(&mut wire, label)?;
             wire.extend_from_slice(origin.ok_or(NameError::NoOrigin)?.0);
@@ -126,7 +126,7 @@ fn close_label(wire: &mut [u8], label: usize) -> Result<(), NameError> {
     }
 }
 
-/// Reads what follows a backslash: `DDD` or any one character (RFC 1035 §5.1).
+/// Reads the text after a backslash: `DDD` or a single character (RFC 1035 §5.1).
 pub(crate) fn unescape(rest: &mut impl Iterator<Item = u8>) -> Result<u8, NameError> {
     let first = rest.next().ok_or(NameError::BadEscape)?;
     if !first.is_ascii_digit() {

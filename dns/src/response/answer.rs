@@ -1,7 +1,7 @@
-//! All DNS semantics. Takes zones, steering and one parsed query, returns the records and flags of the answer. Called
-//! by `wire`, which writes the bytes.
+//! The semantics of DNS. Takes zones, steering and one parsed query, returns the records and flags of the answer.
+//! Called by `wire`, which writes the bytes.
 //!
-//! Nothing here knows a socket, a clock or a packet. See [`answer`].
+//! This module uses no socket, no clock and no packet. See [`answer`].
 
 mod dnssec;
 pub mod identity;
@@ -19,7 +19,7 @@ use crate::protocol::rdata::{Rdatas, rtype};
 use crate::zone::ServiceIndex;
 use crate::zones::Zones;
 
-/// Who asks.
+/// The client of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asking {
     /// The source address of the packet or connection.
@@ -33,12 +33,12 @@ pub struct Asking {
 pub struct Ecs {
     /// The address; the bits after the prefix are zero.
     pub address: IpAddr,
-    /// How many leading bits of the address are known. 0: the client wants to be located by nothing but the transport
-    /// address.
+    /// How many leading bits of the address are known. With 0 the client wants to be located by the transport address
+    /// only.
     pub source: u8,
 }
 
-/// What the rules answer at a steered name.
+/// The answer of the rules at a steered name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Steered<'a> {
     /// The chosen region's RRset.
@@ -47,27 +47,27 @@ pub enum Steered<'a> {
         ttl: u32,
         /// The data.
         rdatas: Rdatas<'a>,
-        /// For which prefix length around the client this holds.
+        /// The length of the client's prefix to which this answer applies.
         scope: u8,
-        /// Whose records they are; `None`: the service's `denied_answers`.
+        /// The region that publishes the records; `None` for the service's `denied_answers`.
         region: Option<RegionIndex>,
     },
-    /// Nothing may be answered: SERVFAIL.
+    /// No records may be answered, so the response is SERVFAIL.
     Nothing {
-        /// For which prefix length around the client this holds.
+        /// The length of the client's prefix to which this answer applies.
         scope: u8,
         /// The extended error (RFC 8914): 18 for an empty fence, 14 when every region is withheld.
         ede: u16,
     },
 }
 
-/// The rules as `answer` sees them.
+/// The source of answers at steered names.
 pub trait SteeredAnswers {
-    /// What this client gets for a steered name of `service` and one of its types.
+    /// The answer for this client at a steered name of `service`, for one of its types.
     fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_>;
 }
 
-/// No rules: for servers of static zones and for tests.
+/// Answers without rules, for servers of static zones and for tests.
 #[derive(Debug, Clone, Copy)]
 pub struct NoSteering;
 
@@ -77,31 +77,32 @@ impl SteeredAnswers for NoSteering {
     }
 }
 
-/// The question and who asks it.
+/// A query: the question and its client.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'a> {
-    /// The name asked for, in the case it was asked.
+    /// The queried name, as the client spelled it.
     pub qname: NameRef<'a>,
-    /// The type asked for.
+    /// The queried type.
     pub qtype: u16,
-    /// The class asked for.
+    /// The queried class.
     pub qclass: u16,
     /// The client.
     pub client: Asking,
-    /// What it wants of DNSSEC.
+    /// The DNSSEC flags of the query.
     pub dnssec: Dnssec,
-    /// How much is told beside what was asked for.
+    /// Whether the response has authority and additional sections.
     pub responses: Responses,
 }
 
-/// How much positive answers tell beside what was asked for. Referrals, negative answers and proofs are whole either
-/// way.
+/// Whether positive answers have more than the answer section. Referrals, negative answers and proofs are complete in
+/// both cases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Responses {
-    /// Nothing: neither authority nor additional section.
+    /// Neither an authority nor an additional section.
     #[default]
     Minimal,
-    /// The zone's servers, and addresses of what the answer names (RFC 1034 §4.3.2 step 6).
+    /// The zone's servers in the authority section, and addresses of the hosts that the answer names in the additional
+    /// section (RFC 1034 §4.3.2 step 6).
     Full,
 }
 

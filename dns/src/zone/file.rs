@@ -25,11 +25,11 @@ const MAX_INCLUDES: usize = 8;
 /// The longest time to live (RFC 2181 §8).
 const MAX_TTL: u32 = (1 << 31) - 1;
 
-/// Reads the text of a master file; `open` gives the text of included files, whose paths are relative to the including
+/// Reads the text of a master file. `open` returns the text of an included file; its path is relative to the including
 /// file.
 ///
 /// # Errors
-/// Every line that can't be understood, and what is wrong with the others as a zone.
+/// Every line that can't be parsed, and the mistakes of the zone that the other lines make.
 ///
 /// ```
 /// use bailiwick_dns::{protocol::name::Name, zone::file};
@@ -58,8 +58,8 @@ pub fn parse(
         found.records.settle();
         return Ok(found.records);
     }
-    // What could be read may be wrong as a zone, too: tell it now. What is missing may stand in the lines that couldn't
-    // be read.
+    // The lines that could be parsed are checked as a zone, so that all errors are reported at once. Errors without a
+    // line are left out: missing records may be in the lines that couldn't be parsed.
     if let Err(errors) = Zone::compile(origin, &found.records, &[]) {
         found.errors.extend(errors.into_iter().filter(|error| error.place.line > 0));
     }
@@ -67,31 +67,31 @@ pub fn parse(
     Err(found.errors)
 }
 
-/// What reading brought to light.
+/// The records and errors found so far.
 #[derive(Default)]
 struct Findings {
     records: Records,
     errors: Vec<ZoneError>,
 }
 
-/// The owner that an indented entry takes over.
+/// The owner of an indented entry, which is that of the entry before it.
 enum Owner {
-    /// No entry came before.
+    /// There is no entry before.
     None,
-    /// The last entry's.
+    /// The owner of the last entry.
     Known(Name),
-    /// The last entry's owner couldn't be read: that was told, and isn't told again.
+    /// The owner of the last entry couldn't be parsed. This error was reported already.
     Bad,
 }
 
-/// What one file's entries inherit from those before them.
+/// The values that an entry of a file inherits from earlier entries.
 struct Scope {
     file: Arc<str>,
     origin: Name,
     owner: Owner,
     /// `$TTL` (RFC 2308 §4).
     default_ttl: Option<u32>,
-    /// The last TTL written on a record (RFC 1035 §5.1).
+    /// The TTL of the last record that has one (RFC 1035 §5.1).
     last_ttl: Option<u32>,
     depth: usize,
 }
@@ -100,7 +100,7 @@ struct Scope {
 type Open<'o> = &'o mut dyn FnMut(&Path) -> Result<Vec<u8>, String>;
 
 impl Scope {
-    /// Reads the whole text; what its entries left behind comes back.
+    /// Reads the whole text. Returns the scope after its last entry.
     fn read(mut self, text: &[u8], open: Open<'_>, found: &mut Findings) -> Self {
         for entry in Lexer::new(text) {
             let (line, result) = match entry {
@@ -114,10 +114,12 @@ impl Scope {
         self
     }
 
+    /// A line of this file.
     fn place(&self, line: u32) -> Location {
         Location { file: Arc::clone(&self.file), line }
     }
 
+    /// Reads an entry: a directive or a record.
     fn entry(&mut self, entry: &Entry<'_>, open: Open<'_>, found: &mut Findings) -> Result<(), String> {
         match entry.tokens[0].text {
             [b'$', directive @ ..] if !entry.indented => self.directive(directive, &entry.tokens[1..], open, found),

@@ -1,49 +1,49 @@
 //! The names of a zone as a tree in one hash table. Takes each name with its data when a zone is loaded. For each query
 //! `zone` walks down the tree label by label, without allocating.
 //!
-//! A name's key is its parent's number and its first label in lower case. Ancestors are entered with their descendants,
-//! so empty non-terminals exist (RFC 4592 §2.2.2).
+//! A name's key is its parent's number and its first label in lower case. Ancestors are inserted with their
+//! descendants, so empty non-terminals exist (RFC 4592 §2.2.2).
 //!
-//! Hardly anything of a large zone is in a core's cache. So a name and all that a lookup needs of it fit into one cache
-//! line. What leads there can be loaded beforehand, step by step for many names at once: [`NameTree::expect`], then
-//! [`NameTree::approach`].
+//! Most of a large zone isn't in a core's cache. So a name and everything that a lookup reads about it fit into one
+//! cache line. The memory that a lookup reads can be prefetched, step by step for many names at once: with
+//! [`NameTree::expect`], then [`NameTree::approach`].
 
 use crate::protocol::name::{MAX_LABELS, NameRef, case, label_at, label_starts};
 use crate::system::batch::{in_huge_pages, prefetch};
 
 /// The number of the top of the tree.
 pub(crate) const TOP: u32 = 0;
-/// No node.
+/// The number that means no node.
 const NONE: u32 = u32::MAX;
 
 /// The tag of a free place.
 const FREE: u8 = 0;
 
-/// So many octets of a label stand in its node.
+/// The longest label that is stored in its node, in octets.
 const SHORT: usize = 31;
 
-/// A name, by its first label and its parent, and what is kept of it.
+/// A name: its parent, its first label and its value.
 #[derive(Debug)]
 #[repr(align(64))] // a cache line, if `value` has at most 20 octets
 struct Node<T> {
     hash: u64,
     parent: u32,
     length: u8,
-    /// The label, or where it stands in `labels`, if it is longer.
+    /// The label; for a label longer than [`SHORT`], its offset in `labels`.
     label: [u8; SHORT],
     value: T,
 }
 
-/// Names below one top, numbered from [`TOP`] in the order they were entered.
+/// Names below one top, numbered from [`TOP`] in the order of their insertion.
 #[derive(Debug)]
 pub(crate) struct NameTree<T> {
     nodes: Vec<Node<T>>,
-    /// Labels that don't stand in their nodes.
+    /// Labels that are too long to be stored in their nodes.
     labels: Vec<u8>,
-    /// The hash table: by place the upper octet of the key's hash, which is looked at before anything else. They stand
-    /// apart from the numbers, so that a name that isn't there is found missing in little memory.
+    /// The upper octet of the key's hash at each place of the hash table. The tags are read first. They are separate
+    /// from the numbers, so that looking up a missing name reads little memory.
     tags: Vec<u8>,
-    /// By place, the node's number.
+    /// The node's number at each place of the hash table.
     numbers: Vec<u32>,
 }
 
@@ -55,13 +55,13 @@ pub(crate) struct Descent<'n> {
 }
 
 impl<'n> Descent<'n> {
-    /// Prepares to walk `name`, whose last `skip` labels are the top's.
+    /// The labels of `name`, without its last `skip` labels, which are those of the top.
     pub(crate) fn new(name: NameRef<'n>, skip: usize) -> Self {
         let (starts, count) = label_starts(name);
         Self { wire: name.as_wire(), starts, left: count.saturating_sub(skip) }
     }
 
-    /// Prepares to walk the labels below a top, which stand without a root label.
+    /// The labels in `labels`, which are below a top and have no root label.
     pub(crate) fn of_labels(labels: &'n [u8]) -> Self {
         let mut descent = Self { wire: labels, starts: [0; MAX_LABELS], left: 0 };
         let mut at = 0_u8;
@@ -90,13 +90,13 @@ impl<'n> Iterator for Descent<'n> {
 impl ExactSizeIterator for Descent<'_> {}
 
 impl<T: Default> NameTree<T> {
-    /// A tree of the top alone.
+    /// A tree that has only the top.
     pub(crate) fn new() -> Self {
         let top = Node { hash: 0, parent: NONE, length: 0, label: [0; SHORT], value: T::default() };
         Self { nodes: vec![top], labels: Vec::new(), tags: vec![FREE; 16], numbers: vec![NONE; 16] }
     }
 
-    /// Enters a name with all its ancestors and returns its node.
+    /// Inserts a name with all its ancestors and returns its node.
     pub(crate) fn insert(&mut self, descent: Descent<'_>) -> u32 {
         let mut node = TOP;
         for label in descent {
@@ -109,7 +109,7 @@ impl<T: Default> NameTree<T> {
         node
     }
 
-    /// Makes it ready for many lookups, after which it doesn't grow: gives back the memory that only growing needs.
+    /// Prepares the tree for many lookups, after the last insertion: moves it to huge pages and frees unused capacity.
     pub(crate) fn settle(&mut self) {
         self.nodes = in_huge_pages(std::mem::take(&mut self.nodes));
         self.tags = in_huge_pages(std::mem::take(&mut self.tags));

@@ -1,6 +1,6 @@
-//! One request's exchange with its endpoints and its client. Takes what to send; returns what happens, one [`Arrival`]
-//! at a time. Called by `proxy`; `incoming` and `uploads` read the client's body through it. The JavaScript side is
-//! exchange.js.
+//! One request's exchange with its endpoints and its client. Takes requests, answers and chunks to send; returns what
+//! arrives, one [`Arrival`] at a time. Called by `proxy`; `incoming` and `uploads` read the client's body through it.
+//! The JavaScript side is exchange.js.
 
 #[cfg(test)]
 mod tests;
@@ -70,18 +70,18 @@ extern "C" {
     pub(crate) fn abandon(this: &JsExchange);
 }
 
-/// What an exchange waits for: the next thing that happened to the endpoint's answer or to its client.
+/// The next thing that happened to the endpoint's answer or to the client.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// An endpoint's status and headers.
     Headers { attempt: AttemptNumber, status: u16, headers: Headers },
     /// The timer ran out. The exchange doesn't know for which attempt it was set.
     Timer,
-    /// Anything else, as the attempt machine takes it.
+    /// Any other event, in the form of the attempt machine.
     Event(Event),
 }
 
-/// What has happened and wasn't taken yet. Whoever puts something into the inbox then polls the task.
+/// Arrivals that the task hasn't taken yet. Code that puts something into the inbox polls the task afterwards.
 #[derive(Default)]
 pub(crate) struct Inbox {
     arrived: VecDeque<Arrival>,
@@ -93,7 +93,7 @@ pub(crate) struct Inbox {
     reading: bool,
     /// Whether the client's body has begun. From then on exchange.js reports each chunk without being asked.
     body_begun: bool,
-    /// Whether each chunk is asked for all the same, because the rest may be piped.
+    /// Whether each chunk has to be asked for nevertheless, because the rest may be piped.
     on_demand: bool,
     /// Whether the client has taken everything that was written.
     written: bool,
@@ -103,7 +103,8 @@ pub(crate) struct Inbox {
     piece: Option<Piece>,
     /// The result of a `fetch_document`; the inner value is `None` if its fetch failed.
     document: Option<Option<Vec<u8>>>,
-    /// Whether the task no longer waits for feeds. A task that does must not be dropped when its request has ended.
+    /// Whether the task no longer waits for feeds. A task that waits for feeds must not be dropped when its request has
+    /// ended.
     pub(crate) feeds_done: bool,
 }
 

@@ -77,15 +77,16 @@ pub(crate) struct Job {
     pub(crate) answer_kind: Option<AnswerKind>,
     /// Whether the runtime passes the rest of a committed stream, if nothing in it has to be changed.
     pub(crate) pipes: bool,
-    /// What it takes of quotas, if the rules have any.
+    /// The request's charges to quotas, if the rules have any.
     pub(crate) metering: Option<Box<Metering>>,
     /// Counts the request, if counts are wanted.
     pub(crate) observation: Option<Observation>,
-    /// Counts it as under way until it is dropped, if its tenant may have so many only.
+    /// Counts the request as in flight until it is dropped, if the number of the tenant's requests is limited.
     pub(crate) slot: Option<Slot>,
 }
 
 impl Job {
+    /// The client, model and path that a failure is attributed to.
     fn attribution(&self) -> Attribution<'_> {
         Attribution { source: self.source, model: self.model.as_deref(), path: self.route.pattern() }
     }
@@ -105,13 +106,14 @@ pub(crate) struct Driver {
     timer: Option<AttemptNumber>,
     /// The machine's time.
     clock: Clock,
-    /// What is being written to the current endpoint.
+    /// The body that is being written to the current endpoint.
     writing: Writing,
     /// Puts the client's names into a committed answer, if it needs them.
     splice: Option<Splice>,
     /// The properties of a stored file, as its endpoint reports them.
     file: Option<StoredFile>,
-    /// Whether the client can't see if the answer is complete: it has no length, and isn't a stream of events.
+    /// Whether the client can't notice that the answer is incomplete, because it has no length and isn't an event
+    /// stream.
     is_unmeasured: bool,
     /// The memory that is reserved for a held answer, beyond what each answer may take.
     held_reservation: Reservation,

@@ -1,5 +1,5 @@
-//! Sockets that another process bound. Takes files with their roles from a server that is taken over, or from systemd,
-//! and gives each to the code that would otherwise bind its address. Sockets that nobody takes are closed.
+//! Sockets that another process bound. Takes sockets with their roles from a running server that this process replaces,
+//! or from systemd, and gives each socket to the code that would otherwise bind its address. Unused sockets are closed.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use tracing::warn;
 
-/// What a socket is for.
+/// The purpose of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// DNS over UDP or TCP.
@@ -24,24 +24,24 @@ pub enum Role {
 }
 
 impl Role {
-    /// Every role with the name it has in `FileDescriptorName=` of systemd and in a takeover.
+    /// Every role with its name in `FileDescriptorName=` of systemd and in a takeover.
     const NAMES: [(Self, &str); 5] =
         [(Self::Dns, "dns"), (Self::Dot, "dot"), (Self::Doq, "doq"), (Self::Doh, "doh"), (Self::Api, "api")];
 
-    /// The role of that name.
+    /// The role with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(_, known)| *known == name).map(|(role, _)| *role)
     }
 
-    /// Its name.
+    /// The role's name.
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(role, _)| *role == self).map_or("", |(_, name)| name)
     }
 }
 
-/// A bound socket and what it is for, as far as that is known.
+/// A bound socket, and its role if it is known.
 #[derive(Debug)]
 struct Bound {
     role: Option<Role>,
@@ -55,13 +55,13 @@ struct Bound {
 pub struct Inherited(Vec<Bound>);
 
 impl Inherited {
-    /// Adds a socket; one whose role isn't known is used for any role at its address.
+    /// Adds a socket. A socket without a role may be used for any role at its address.
     ///
     /// # Errors
-    /// When it is no bound socket of UDP or no listening one of TCP.
+    /// When the file is neither a bound UDP socket nor a listening TCP socket.
     pub fn add(&mut self, role: Option<Role>, file: OwnedFd) -> io::Result<()> {
         let kind = getsockopt(&file, sockopt::SockType)?;
-        // Both types ask the system in the same way.
+        // This works for TCP sockets too: both types ask the system for the address in the same way.
         let address = UdpSocket::from(file.try_clone()?).local_addr()?;
         let is_usable = match kind {
             SockType::Datagram => true,
@@ -75,7 +75,7 @@ impl Inherited {
         Ok(())
     }
 
-    /// Whether there is none.
+    /// Whether there are no sockets.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,5 +1,5 @@
-//! What a response depends on besides zones, rules and the packet: the node's own settings, the time and whoever limits
-//! rates. `serve` makes it, every transport hands it to [`super::respond`].
+//! The [`Context`] of a response: the node's settings, the time and the rate limiter. A response depends on them
+//! besides zones, rules and the packet. Made by `serve`; every transport passes it to [`super::respond`].
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use super::cookies::Cookies;
 use crate::response::answer::identity::Identity;
 use crate::response::answer::{Answer, Rcode, Responses};
 
-/// How the packet came: it bounds the size of the response and decides which options may be in it.
+/// The transport of a packet. It limits the size of the response and decides which options may be in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
-    /// A datagram: at most what the client offers between 512 and 1,232 octets.
+    /// A datagram. The response has at most the octets that the client offers, between 512 and 1,232.
     Udp,
-    /// TCP: at most 65,535 octets, as every other stream.
+    /// TCP. The response has at most 65,535 octets, as on every other stream.
     Tcp,
     /// TLS over TCP (RFC 7858).
     Tls,
@@ -24,7 +24,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Whether nobody between can read it, so that padding has a point (RFC 8467).
+    /// Whether the transport is encrypted, so that padding is useful (RFC 8467).
     #[must_use]
     pub fn is_encrypted(self) -> bool {
         matches!(self, Self::Tls | Self::Quic | Self::Https)
@@ -36,29 +36,29 @@ impl Transport {
         self != Self::Udp
     }
 
-    /// Whether the connection itself is DNS's to keep: neither datagrams (RFC 7828 §3.2.1), nor QUIC (RFC 9250 §5.5.2),
-    /// nor HTTP.
+    /// Whether the response may have the option edns-tcp-keepalive: not over UDP (RFC 7828 §3.2.1), QUIC (RFC 9250
+    /// §5.5.2) or HTTP.
     pub(super) fn has_keepalive(self) -> bool {
         matches!(self, Self::Tcp | Self::Tls)
     }
 }
 
-/// The node's own facts that show in responses.
+/// The node's settings that show in responses.
 #[derive(Debug)]
 pub struct Settings {
-    /// What the server says of itself, if asked.
+    /// The answers to queries for the server's identity.
     pub identity: Identity,
     /// The secrets of server cookies.
     pub cookies: Cookies,
-    /// How long a stream may be idle: what keepalive announces (RFC 7828).
+    /// How long a stream may be idle. The option edns-tcp-keepalive announces this time (RFC 7828).
     pub idle: Duration,
-    /// How much positive answers tell.
+    /// Whether positive answers have authority and additional sections.
     pub responses: Responses,
 }
 
 impl Settings {
-    /// Settings that tell nothing of the node and share nothing: a random cookie secret, no identity, ten seconds of
-    /// idleness, full responses.
+    /// Settings without anything that identifies the node: a random cookie secret, no identity, an idle timeout of ten
+    /// seconds, full responses.
     #[must_use]
     pub fn anonymous() -> Self {
         Self {
@@ -70,23 +70,23 @@ impl Settings {
     }
 }
 
-/// What one packet is answered with besides zones and rules.
+/// The inputs of a response besides the packet, zones and rules.
 #[derive(Clone, Copy)]
 pub struct Context<'s> {
     /// The node's settings.
     pub settings: &'s Settings,
-    /// Whoever limits rates, if anyone does.
+    /// The rate limiter, if rates are limited.
     pub limiter: Option<&'s dyn Limiter>,
     /// Seconds since 1970; cookies carry the lower 32 bits.
     pub now: u32,
 }
 
-/// Decides whether an answer may go out. It is asked only for datagrams whose source address is proven by no valid
-/// server cookie.
+/// Decides whether an answer may be sent. Called only for datagrams without a valid server cookie, because their source
+/// address isn't proven.
 pub trait Limiter: Send + Sync {
-    /// Counts a query of `from` before anything is spent on its answer, and judges.
+    /// Counts a query before it is parsed, and decides whether it is answered.
     fn admit(&self, from: IpAddr) -> Verdict;
-    /// Counts an answer of this class and judges.
+    /// Counts an answer of this class, and decides whether it is sent.
     fn judge(&self, from: IpAddr, class: Class) -> Verdict;
 }
 

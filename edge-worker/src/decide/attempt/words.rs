@@ -1,9 +1,9 @@
-//! Reads an endpoint's error. Takes its body; returns what it means in OpenAI's codes, and the words and numbers that
-//! may be passed on. Called by `refusal` and `run`.
+//! Reads an endpoint's error. Takes the body of the error; returns its meaning in OpenAI's codes, and the words and
+//! numbers that may be sent to the client. Called by `refusal` and `run`.
 //!
-//! The meaning is known from the structure, and from a few fixed phrases of the servers that are in use: vLLM, SGLang,
-//! llama.cpp, TGI, LiteLLM, Ollama, Azure, OpenAI. The text is searched but never passed on, because it may quote a
-//! prompt.
+//! The meaning follows from the structure, and from a few fixed phrases of common servers: vLLM, SGLang, llama.cpp,
+//! TGI, LiteLLM, Ollama, Azure, OpenAI. The error's text is searched but never sent to the client, because it may quote
+//! a prompt.
 
 #[cfg(test)]
 mod tests;
@@ -18,19 +18,19 @@ const MAX_TEXT: usize = 2_000;
 /// The known meanings of errors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ErrorMeaning {
-    /// The prompt is longer than the model takes.
+    /// The prompt is longer than the model accepts.
     ContextLength,
     /// A filter refused the prompt or the answer.
     ContentFilter,
     /// The endpoint's account has used up its quota. Waiting doesn't help.
     Quota,
-    /// Encrypted reasoning that this endpoint can't read.
+    /// The endpoint can't read the encrypted reasoning.
     EncryptedContent,
-    /// The endpoint lacks the model.
+    /// The endpoint doesn't have the model.
     Model,
 }
 
-/// What an error's JSON says, in words that may be passed on.
+/// The parts of an error that may be sent to the client, and its meaning.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Words {
     /// `type`.
@@ -39,7 +39,7 @@ pub(super) struct Words {
     pub(super) code: Option<String>,
     /// `param`.
     pub(super) param: Option<String>,
-    /// What it means.
+    /// The meaning, if it is known.
     pub(super) known: Option<ErrorMeaning>,
     /// The model's context length in tokens.
     pub(super) limit: Option<u64>,
@@ -54,8 +54,8 @@ impl Words {
     /// `{"error": "…"}` and `{"detail": "…"}`; of an error event, and of a failed response. Text that isn't JSON has
     /// none.
     pub(super) fn read(body: &[u8]) -> Self {
-        let mut said = ErrorText::default();
-        // A body that was cut at the limit may end within a letter. The text before the cut still counts.
+        let mut parsed = ErrorText::default();
+        // A body that was cut at the limit may end within a character. The text before the cut still counts.
         let text = match core::str::from_utf8(body) {
             Ok(text) => text,
             Err(error) if error.error_len().is_none() => {
@@ -63,8 +63,8 @@ impl Words {
             }
             Err(_) => "",
         };
-        let _ = said.read_object(&mut Scan::new(text), 2);
-        said.words()
+        let _ = parsed.read_object(&mut Scan::new(text), 2);
+        parsed.words()
     }
 
     /// Reads the words in the data lines of an event.
@@ -73,8 +73,8 @@ impl Words {
         data.map(Self::read).unwrap_or_default()
     }
 
-    /// Whether the error concerns what the client sent, whatever the status says. Then every other endpoint would
-    /// answer the same.
+    /// Whether the client's request is at fault, regardless of the status. Then every other endpoint would give the
+    /// same error.
     pub(super) fn is_clients(&self) -> bool {
         matches!(
             self.known,
@@ -95,7 +95,7 @@ impl Words {
     }
 }
 
-/// What an error says, before it is decided what may be passed on.
+/// The parsed error, before it is decided which parts may be sent to the client.
 #[derive(Default)]
 struct ErrorText {
     kind: Option<String>,

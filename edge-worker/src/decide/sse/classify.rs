@@ -1,5 +1,5 @@
-//! Classifies an event. Takes one complete event; says whether it carries content, ends the stream, or is an error. It
-//! is one pass over the bytes, without a state. Called by `sse`.
+//! Classifies an event. Takes one complete event; returns whether it carries content, ends the stream, or is an error.
+//! The event's bytes are read once, and no state is kept between events. Called by `sse`.
 
 use std::borrow::Cow;
 
@@ -12,11 +12,11 @@ use crate::decide::usage::Usage;
 /// The meaning of an event for the attempt machine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Meaning {
-    /// It carries something of the answer.
+    /// The event carries a part of the answer.
     Content,
-    /// Comments, roles and announcements: no content of the model yet.
+    /// The event is a comment, a role or an announcement, without content of the model.
     Nothing,
-    /// A word in place of JSON that only says that the endpoint is alive.
+    /// The event is a word instead of JSON, which only shows that the endpoint is alive.
     Heartbeat,
     /// The endpoint reports a failure.
     Error,
@@ -26,7 +26,7 @@ pub(crate) enum Meaning {
     Done,
     /// `response.completed` or `response.incomplete`: the end, with the complete answer in it.
     Completed,
-    /// The end of one transcript, sound or image. It is content, and the stream may end after it.
+    /// The end of one transcript, sound or image. The event carries content, and the stream may end after it.
     Final,
 }
 
@@ -36,8 +36,8 @@ pub(super) fn meaning(event: &[u8]) -> Meaning {
     read_event(event, &mut FreeValues::default(), &mut Choices::default(), &mut Usage::default())
 }
 
-/// The meaning of an event of which only the beginning is known. It is an end if the beginning says so, as in the last
-/// image of a stream with megabytes to come. Else it is content.
+/// The meaning of an event whose beginning alone is known. If the beginning names the type of a last event, as in a
+/// stream's last image, which may have megabytes, the event is an end. Otherwise it is content.
 pub(super) fn beginning(event: &[u8]) -> Meaning {
     let event = match core::str::from_utf8(event) {
         Ok(event) => event,
@@ -50,7 +50,7 @@ pub(super) fn beginning(event: &[u8]) -> Meaning {
             Some(("event", value)) => name = value.strip_prefix(' ').unwrap_or(value),
             Some(("data", data)) => {
                 let data = data.strip_prefix(' ').unwrap_or(data);
-                // The text is invalid where it is cut. What comes before counts.
+                // The JSON is invalid where it is cut. The part before the cut counts.
                 let _ = Scan::of_answer(data).object(|key, value| {
                     if key == "type" && value.kind()? == Kind::String {
                         kind = Some(value.string()?);
@@ -69,7 +69,7 @@ pub(super) fn beginning(event: &[u8]) -> Meaning {
     }
 }
 
-/// Reads an event's meaning, which of its values don't matter, which choices it holds, and what it says of the answer.
+/// Returns an event's meaning. Also records which of its values don't matter (`free`), its choices, and its usage.
 pub(super) fn read_event(event: &[u8], free: &mut FreeValues, choices: &mut Choices, usage: &mut Usage) -> Meaning {
     let Ok(event) = core::str::from_utf8(event) else { return Meaning::Error };
     let mut name = "";
@@ -104,7 +104,7 @@ pub(super) fn read_event(event: &[u8], free: &mut FreeValues, choices: &mut Choi
         return if heartbeat::is_one(name, &data) { Meaning::Heartbeat } else { Meaning::Error };
     };
     if matches!(data, Cow::Owned(_)) {
-        free.begin(0); // of another text than the event's
+        free.begin(0); // the positions belong to the joined data, not to the event
     }
     if payload.error || name == "error" {
         return Meaning::Error;

@@ -1,8 +1,9 @@
-//! One connection of DNS over QUIC: takes it after its handshake and answers one query on each of its streams, many
-//! at a time, until its client leaves, is idle or breaks the protocol. Called by the accept loop in `quic`.
+//! One connection of DNS over QUIC. Takes the connection after its handshake and answers one query on each of its
+//! streams, many at a time, until the client closes it, is idle or breaks the protocol. Called by the accept loop in
+//! `quic`.
 //!
-//! Its memory is bounded: unfinished queries together have at most [`HELD`] octets, and [`WRITING`] responses wait for
-//! their client at once.
+//! The memory of a connection is bounded: its unanswered queries have at most [`HELD`] octets together, and at most
+//! [`WRITING`] responses wait for the client at once.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,19 +27,19 @@ use crate::response::wire::{HEADER, Outcome, Transport};
 
 /// The octets of the length before a message (RFC 9250 §4.2).
 const LENGTH: usize = 2;
-/// How many octets of queries that aren't answered a connection may hold: two of the longest.
+/// How many octets of unanswered queries a connection may hold: two queries of the longest length.
 const HELD: usize = 128 * 1024;
 /// How many responses of a connection may wait at once for room in its send window.
 const WRITING: usize = 8;
-/// DOQ_UNSPECIFIED_ERROR (RFC 9250 §4.3), which hickory has no name for: a message that is never answered.
+/// The code for a message that is never answered: DOQ_UNSPECIFIED_ERROR (RFC 9250 §4.3), for which hickory has no name.
 const UNANSWERED: DoqErrorCode = DoqErrorCode::Unknown(0x5);
 
-/// Why a connection is closed: the code that its client is told, and the reason in words.
+/// Why a connection is closed: the error code for the client, and the reason as text.
 #[derive(Clone, Copy)]
 struct Closed(DoqErrorCode, &'static str);
 
 impl Closed {
-    /// What RFC 9250 §4.3.3 calls a fatal error.
+    /// A protocol error, which is fatal for the connection (RFC 9250 §4.3.3).
     fn protocol(reason: &'static str) -> Self {
         Self(DoqErrorCode::ProtocolError, reason)
     }
@@ -57,9 +58,9 @@ pub(super) async fn serve<R: Respond>(connection: Connection, shared: &Shared<R>
 struct Session<'c, R> {
     connection: &'c Connection,
     shared: &'c Shared<R>,
-    /// Octets of queries that have arrived and aren't answered.
+    /// The octets of received queries that aren't answered yet.
     held: AtomicUsize,
-    /// Permits to make a response and send it.
+    /// Permits to make and send a response.
     writing: Semaphore,
 }
 
