@@ -16,6 +16,8 @@ pub mod gates;
 pub mod guard;
 pub mod head;
 pub mod impact;
+mod overrides;
+pub mod pace;
 #[cfg(test)]
 mod properties;
 pub mod stages;
@@ -27,4 +29,5 @@ mod week;
 pub use agreed::Agreed;
 pub use ballot::{Ballot, OwnSight};
 pub use combined::{combined, fold};
+pub use overrides::Overrides;
 pub use verdict::{Hearing, Verdict, verdicts};

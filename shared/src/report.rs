@@ -3,6 +3,7 @@
 
 mod fleet;
 mod loads;
+mod overrides;
 mod probe;
 mod ratio;
 mod shares;
@@ -19,6 +20,7 @@ use crate::time::{Millis, Timestamp};
 
 pub use fleet::{FleetReport, HeldBy, Votes};
 pub use loads::{EndpointLoadReport, LoadReport};
+pub use overrides::OverrideRecord;
 pub use probe::ProbeReport;
 pub use shares::{ClassShares, MoveReport, Shares, SharesReport, Shed};
 
@@ -50,6 +52,10 @@ pub struct HealthReport {
     /// sees itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fleet: BTreeMap<RegionId, FleetReport>,
+    /// The overrides that operators made or ended by the API of any node and that haven't run out, as nodes of a fleet
+    /// tell each other. Which are in force stands in `regions`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<OverrideRecord>,
     /// How full regions are; empty where the rules name no source of loads.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub loads: BTreeMap<RegionId, LoadReport>,

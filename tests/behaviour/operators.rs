@@ -199,3 +199,44 @@ fn tokens_are_rotated_without_a_gap() {
     wait::until_true("the old token is taken back", || set(bailiwick_tests::node::TOKEN) == 401);
     assert_eq!([set(&"3".repeat(32)), set(&next)], [200, 200]);
 }
+
+#[test]
+fn clients_are_shifted_away_unless_a_guard_is_against_it_and_back() {
+    let world = World::start();
+    let mut rules = world.rules(1);
+    rules["fleet"] = json!({ "voters": { "ns1": { "site": "here" } } });
+    rules["services"]["chat"]["guard"] = json!({ "keep": 1 });
+    let setup = setup(&rules);
+    let config = std::fs::read_to_string(setup.path("bailiwick.toml")).unwrap();
+    setup.write("bailiwick.toml", &format!("node = \"ns1\"\n{config}"));
+    let node = setup.start();
+    let shift = |words: &[&str]| run(&node.setup, &[&["shift"], words].concat());
+    let away = |region, more: &[&str]| shift(&[&["away", region, "--for", "2h", "--reason", "drill"], more].concat());
+
+    let (code, said, errors) = away("eu-frankfurt", &[]);
+    assert_eq!(code, 0, "{errors}");
+    assert!(said.starts_with("clients of eu-frankfurt are shifted away for 2h, until 20"), "{said}");
+    assert!(said.contains("bailiwick shift back eu-frankfurt"), "{said}");
+    assert_eq!(german(&node), ["192.0.2.20"]);
+
+    let (code, said, errors) = away("eu-paris", &[]);
+    assert_eq!((code, said.as_str()), (1, ""));
+    let expected = "eu-paris can't be taken away: it would leave 0 of 2 regions to the clients of rule 0 of the \
+        service chat, and the guard keeps 1";
+    assert!(errors.contains(expected) && errors.contains("--force"), "{errors}");
+    assert_eq!(german(&node), ["192.0.2.20"]);
+    assert_eq!(away("eu-paris", &["--force"]).0, 0);
+    let status: Value = serde_json::from_str(&run(&node.setup, &["status", "--json"]).1).unwrap();
+    let paris = status["regions"].as_array().unwrap().iter().find(|one| one["region"] == "eu-paris").unwrap();
+    assert_eq!((&paris["status"], &paris["fleet"]["held_by"]), (&json!("down"), &json!("override")), "{paris}");
+
+    for region in ["eu-frankfurt", "eu-paris"] {
+        assert_eq!(shift(&["back", region]).0, 0);
+    }
+    assert_eq!(german(&node), ["192.0.2.10"]);
+    let (code, _, errors) = shift(&["back", "eu-paris"]);
+    assert!(code == 1 && errors.contains("has no override"), "{errors}");
+    assert_eq!(shift(&["away", "eu/paris", "--for", "2h", "--reason", "drill"]).0, 2);
+    let (code, plain, _) = run(&node.setup, &["status"]);
+    assert!(code == 0 && plain.contains("most sites say so (sites: 1 up)"), "{plain}");
+}

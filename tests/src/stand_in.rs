@@ -3,8 +3,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A listener on loopback with a thread of its own; ends when dropped.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct StandIn {
 #[derive(Debug, Default)]
 struct Shared {
     ill: AtomicBool,
+    /// Requests with any of these in them are answered 503.
+    refused: Mutex<Vec<String>>,
     ended: AtomicBool,
     connections: AtomicUsize,
 }
@@ -37,9 +39,10 @@ impl StandIn {
                     return;
                 }
                 seen.connections.fetch_add(1, Ordering::SeqCst);
-                let status = if seen.ill.load(Ordering::SeqCst) { "503 Service Unavailable" } else { "200 OK" };
                 let mut request = [0; 2048];
-                let _ = stream.read(&mut request);
+                let length = stream.read(&mut request).unwrap_or(0);
+                let is_ill = seen.ill.load(Ordering::SeqCst) || seen.refuses(&request[..length]);
+                let status = if is_ill { "503 Service Unavailable" } else { "200 OK" };
                 let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
             }
         });
@@ -68,10 +71,23 @@ impl StandIn {
         self.shared.ill.store(false, Ordering::SeqCst);
     }
 
+    /// From now on it answers 503 to requests that hold one of these, such as the token of one node, and to no others.
+    pub fn refuse(&self, tokens: impl IntoIterator<Item = String>) {
+        *self.shared.refused.lock().unwrap_or_else(PoisonError::into_inner) = tokens.into_iter().collect();
+    }
+
     /// How many connections it has accepted.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    fn refuses(&self, request: &[u8]) -> bool {
+        let request = String::from_utf8_lossy(request);
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.iter().any(|token| request.contains(token.as_str()))
     }
 }
 

@@ -13,6 +13,7 @@ mod node;
 mod plan;
 mod receipt;
 mod rules;
+mod shift;
 mod simulate;
 mod status;
 
@@ -126,8 +127,9 @@ enum Command {
     /// Take a region or an endpoint out of service for a while.
     ///
     /// DNS answers other regions, and the edge sends nothing there, not even if all others are down. It ends by itself,
-    /// and a restart keeps it where the node has a state_dir. It is this node's own: tell each node, or put it into the
-    /// rules' \"overrides\". The edge follows a drain that any node tells of.
+    /// and a restart keeps it where the node has a state_dir. In a fleet it spreads to all nodes. Otherwise it is this
+    /// node's own: tell each node, or put it into the rules' \"overrides\". The edge follows a drain that any node
+    /// tells of.
     #[command(after_help = "Examples:
   bailiwick drain eu-frankfurt --for 2h --reason 'new switches'
   bailiwick drain eu-frankfurt/fra-1 --until 18:00Z --reason 'new driver'")]
@@ -136,6 +138,9 @@ enum Command {
     #[command(after_help = "Example:
   bailiwick undrain eu-frankfurt/fra-1")]
     Undrain(drain::UndrainArgs),
+    /// Move the clients of a region away for a while, on all nodes of a fleet, or back.
+    #[command(subcommand)]
+    Shift(shift::ShiftCommand),
     /// List the overrides in force, of this node and of the rules.
     Overrides(status::StatusArgs),
     /// Turn an API key into the digest that stands in the rules.
@@ -192,6 +197,7 @@ pub fn run() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Drain(args) => drain::drain(&args, crate::system::clock::Clock::system().now()),
         Command::Undrain(args) => drain::undrain(&args),
+        Command::Shift(command) => shift::run(&command, crate::system::clock::Clock::system().now()),
         Command::Overrides(args) => status::overrides(&args),
         Command::HashKey(args) => hash_key::run(&args),
         Command::Keys(command) => keys::run(&command, crate::system::clock::Clock::system().now()),

@@ -212,6 +212,7 @@ mod tests {
             status: crate::state::owner::Status::default(),
             store: None,
             overrides: std::collections::BTreeMap::default(),
+            fleet_overrides: Vec::new(),
             faults: std::collections::BTreeMap::default(),
             rejected: std::collections::BTreeMap::default(),
             set_aside: Vec::new(),

@@ -57,7 +57,7 @@ pub(crate) enum Change {
     /// Everything that is wrong with the files of a source now.
     Faults(Source, Faults),
     /// Force the status of a region or an endpoint.
-    SetOverride { of: Overridden, forced: Forced, reply: Reply },
+    SetOverride { of: Overridden, forced: Forced, insists: bool, reply: Reply },
     /// End an override.
     DeleteOverride { of: Overridden, reply: Reply },
     /// What another node sees.
@@ -226,6 +226,9 @@ pub(crate) enum OverrideError {
     /// Its end has passed already.
     #[error("until ({0}) lies in the past; name a time to come")]
     Ended(Timestamp),
+    /// Fences would be left with fewer regions than their guards keep.
+    #[error("{}", .0.join("; "))]
+    LeavesTooFew(Vec<String>),
     /// Nothing to delete.
     #[error("{0} has no override that came by the API; one that stands in the rules document is ended there")]
     NotForced(Overridden),
@@ -339,9 +342,17 @@ impl Handle {
     /// Forces the status of a region or an endpoint. Queries see it when this returns.
     ///
     /// # Errors
-    /// When it isn't in the rules, the status is unknown, or the end has passed.
+    /// When it isn't in the rules, the status is unknown, the end has passed, or guards are against it.
     pub(crate) async fn set_override(&self, of: Overridden, forced: Forced) -> Result<Durability, OverrideError> {
-        self.ask(|reply| Change::SetOverride { of, forced, reply }).await
+        self.ask(|reply| Change::SetOverride { of, forced, insists: false, reply }).await
+    }
+
+    /// The same, whatever guards are against it.
+    ///
+    /// # Errors
+    /// When it isn't in the rules, the status is unknown, or the end has passed.
+    pub(crate) async fn insist_on_override(&self, of: Overridden, forced: Forced) -> Result<Durability, OverrideError> {
+        self.ask(|reply| Change::SetOverride { of, forced, insists: true, reply }).await
     }
 
     /// Ends an override that came by the API. Queries see it when this returns.

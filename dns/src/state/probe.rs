@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use bailiwick_rules::health::AddressFamily;
 use bailiwick_rules::load::EngineReading;
+use bailiwick_rules::probe::{next_round, phase};
 use bailiwick_rules::rules::{Family, LoadSource, Monitor};
 use bailiwick_rules::time::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::system::clock::Clock;
 use crate::system::tasks::unwinding;
 pub(crate) use loads::{LoadResult, SourceId};
 pub(crate) use model::{Places, Surroundings};
@@ -126,7 +126,15 @@ impl<P: Prober> Probing<P> {
     }
 
     /// Starts a monitor, which probes at once and then at every interval. `places` are the endpoints that it watches.
-    pub(crate) fn start(&self, id: MonitorId, monitor: Monitor, targets: Targets, places: &Places) -> Running {
+    /// If it `is_spread`, later rounds begin at a time within the interval at which nodes of other names don't probe.
+    pub(crate) fn start(
+        &self,
+        id: MonitorId,
+        monitor: Monitor,
+        targets: Targets,
+        places: &Places,
+        is_spread: bool,
+    ) -> Running {
         let probes = Probes {
             id,
             monitor,
@@ -137,7 +145,7 @@ impl<P: Prober> Probing<P> {
         };
         Running(match probes.monitor.probe.model().is_some() {
             true => tokio::spawn(model::run(probes, self.surroundings.clone(), places.clone())),
-            false => tokio::spawn(run(probes, self.surroundings.clock.clone())),
+            false => tokio::spawn(run(probes, self.surroundings.clone(), is_spread)),
         })
     }
 
@@ -213,18 +221,22 @@ impl<P: Prober> Probes<P> {
 }
 
 /// Probes one monitor until its task is aborted or the owner no longer receives results.
-async fn run<P: Prober>(probes: Probes<P>, clock: Clock) {
+async fn run<P: Prober>(probes: Probes<P>, around: Surroundings, is_spread: bool) {
     let interval = probes.monitor.interval.to_std();
+    let watched = format!("{:?} {:?}", probes.monitor.probe, probes.targets);
+    let phase = is_spread.then(|| phase(&around.node, &watched, probes.monitor.interval));
     let mut due = Instant::now();
     let mut pause = first_pause(probes.id.0, interval);
     let mut was_slow = false;
     loop {
         sleep_until(due).await;
-        if probes.once(&mut was_slow, clock.now()).await.is_none() {
+        let (begun, began) = (around.clock.now(), Instant::now());
+        if probes.once(&mut was_slow, begun).await.is_none() {
             return;
         }
+        let round = |phase| next_round(begun, phase, probes.monitor.interval, 0).since(begun).to_std();
         // If a probe takes longer than the interval, the missed rounds are skipped.
-        due = (due + pause).max(Instant::now());
+        due = phase.map_or(due + pause, |phase| began + round(phase)).max(Instant::now());
         pause = interval;
     }
 }

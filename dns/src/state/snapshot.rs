@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use bailiwick_rules::health::{AddressFamily, Forced, Monitored, RegionHealth};
 use bailiwick_rules::id::Overridden;
+use bailiwick_rules::report::OverrideRecord;
 use bailiwick_rules::steer::{Conditions, Local};
 use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -90,6 +91,8 @@ pub(crate) struct Health {
     pub since: Vec<Timestamp>,
     /// What the voters agree on, and what this node sees itself; `None` where the rules name no voters.
     pub fleet: Option<Arc<FleetHealth>>,
+    /// What is told of overrides to the other nodes of a fleet; empty without one.
+    pub override_records: Vec<OverrideRecord>,
 }
 
 /// The health of regions, by region index, as it counts for records of different types.

@@ -341,6 +341,10 @@ fn beginning(
         );
         None
     });
+    let fleet_overrides = store.as_ref().map(Store::fleet_overrides).transpose().unwrap_or_else(|error| {
+        tracing::error!("the kept overrides of the fleet can't be read ({error}); the other nodes tell them again");
+        None
+    });
     status.warnings = owner::warnings_of(&world, now);
     InitialState {
         node: String::new(),
@@ -348,6 +352,7 @@ fn beginning(
         status,
         store,
         overrides: overrides.unwrap_or_default(),
+        fleet_overrides: fleet_overrides.unwrap_or_default(),
         faults,
         rejected,
         set_aside: Vec::new(),

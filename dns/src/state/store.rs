@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bailiwick_rules::health::{Forced, Status};
 use bailiwick_rules::id::Overridden;
+use bailiwick_rules::report::OverrideRecord;
 use bailiwick_rules::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,8 @@ use crate::system::files::{Mode, replace};
 const RULES: &str = "rules.last-good.json";
 /// The API's overrides.
 const OVERRIDES: &str = "overrides.json";
+/// Overrides of all nodes of a fleet, ended ones included, with what keeps them apart.
+const FLEET_OVERRIDES: &str = "overrides.fleet.json";
 /// The GeoIP database last in service, byte for byte.
 const GEOIP: &str = "geoip.last-good.mmdb";
 /// The directory of the zones last in service.
@@ -168,6 +171,23 @@ impl Store {
             None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name:?} is no region or endpoint"))),
         };
         kept.into_iter().map(read).collect()
+    }
+
+    /// What is known of the overrides of all nodes of a fleet; nothing where there never was one.
+    ///
+    /// # Errors
+    /// When the file is there and can't be read or understood.
+    pub(crate) fn fleet_overrides(&self) -> io::Result<Vec<OverrideRecord>> {
+        let bytes = read(&self.directory.join(FLEET_OVERRIDES))?;
+        bytes.map_or(Ok(Vec::new()), |bytes| Ok(serde_json::from_slice(&bytes)?))
+    }
+
+    /// Keeps what is known of the overrides of all nodes of a fleet.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(crate) fn keep_fleet_overrides(&self, records: &[OverrideRecord]) -> io::Result<()> {
+        replace(&self.directory.join(FLEET_OVERRIDES), &serde_json::to_vec_pretty(records)?, Mode::Private)
     }
 
     /// Keeps these overrides and no others.

@@ -83,6 +83,7 @@ fn report(random: &mut Random, truth: &[Status; 4]) -> HealthReport {
         blind: random.chance(5),
         regions,
         fleet,
+        overrides: Vec::new(),
         loads: BTreeMap::new(),
         shares: None,
         first_token_ms: BTreeMap::new(),

@@ -23,6 +23,10 @@ pub struct Fleet {
     /// After how long without enough votes a node goes by what it sees itself, from 10s to 1d: `5m`.
     #[schemars(default = "schema::five_minutes")]
     pub hold: Millis,
+    /// How often one target may be probed per second by all voters together, from 0.01 to 100. Where their monitors
+    /// would probe it more often, their intervals are stretched.
+    #[schemars(default, with = "Option<f64>", range(min = 0.01, max = 100))]
+    pub max_probes_per_second: Option<Ratio>,
 }
 
 /// A node that votes on health.

@@ -3,7 +3,7 @@
 
 use super::RegionIndex;
 use crate::id::{RegionId, SiteId, VoterId};
-use crate::rules;
+use crate::rules::{self, Ratio};
 use crate::time::Millis;
 
 /// Who votes on health, compiled.
@@ -17,6 +17,8 @@ pub struct Fleet {
     pub min_hold: Millis,
     /// After how long without enough votes a node goes by what it sees itself.
     pub hold: Millis,
+    /// How often one target may be probed per second by all voters together.
+    pub max_probes_per_second: Option<Ratio>,
 }
 
 /// A voter, compiled.
@@ -41,7 +43,13 @@ impl Fleet {
             site: sites.binary_search(&voter.site).unwrap_or_default(),
             region: voter.region.as_ref().and_then(&region),
         });
-        Self { voters: voters.collect(), sites, min_hold: fleet.min_hold, hold: fleet.hold }
+        Self {
+            voters: voters.collect(),
+            sites,
+            min_hold: fleet.min_hold,
+            hold: fleet.hold,
+            max_probes_per_second: fleet.max_probes_per_second,
+        }
     }
 
     /// The position of the voter of that name.

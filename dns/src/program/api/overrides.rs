@@ -93,6 +93,9 @@ pub(super) struct Wanted {
     status: Status,
     until: Timestamp,
     reason: String,
+    /// Whether guards that are against it don't count.
+    #[serde(default)]
+    force: bool,
 }
 
 /// Forces the status of a region or an endpoint. Queries see it when the response leaves.
@@ -114,7 +117,11 @@ pub(super) async fn set(
         return Err(Problem::all(StatusCode::BAD_REQUEST, errors));
     }
     let forced = Forced { status: wanted.status, until: wanted.until, reason: wanted.reason };
-    let kept = api.handle.set_override(of.clone(), forced.clone()).await.map_err(|error| refused(&error))?;
+    let kept = match wanted.force {
+        true => api.handle.insist_on_override(of.clone(), forced.clone()).await,
+        false => api.handle.set_override(of.clone(), forced.clone()).await,
+    };
+    let kept = kept.map_err(|error| refused(&error))?;
     let Forced { status, until, reason } = forced;
     let Overridden { region, endpoint } = of;
     Ok(Json(OverrideStatus { region, endpoint, status, until, reason, source: "api", kept: Some(sentence(&kept)) }))
@@ -193,6 +200,7 @@ fn refused(error: &OverrideError) -> Problem {
     let status = match error {
         OverrideError::Unknown(_) | OverrideError::NotForced(_) => StatusCode::NOT_FOUND,
         OverrideError::NoStatus | OverrideError::Ended(_) => StatusCode::BAD_REQUEST,
+        OverrideError::LeavesTooFew(fences) => return Problem::all(StatusCode::CONFLICT, fences.clone()),
         OverrideError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
     };
     Problem::new(status, error.to_string())

@@ -15,6 +15,8 @@ use crate::state::load;
 const OPTIONS: [(&str, Kind); 3] = [("service", Kind::Services), ("tenant", Kind::Tenants), ("down", Kind::Regions)];
 /// Commands whose argument is a region or an endpoint.
 const PLACES: [&str; 2] = ["drain", "undrain"];
+/// Commands of `bailiwick shift`, whose argument is a region.
+const SHIFTS: [&str; 2] = ["away", "back"];
 
 /// Options of `bailiwick names`, which scripts ask.
 #[derive(Debug, Args)]
@@ -111,6 +113,10 @@ fn bash(mut script: String) -> String {
         let from = format!("bailiwick__subcmd__{command})\n            opts=\"");
         script = script.replace(&from, &format!("{from}{} ", ask(Kind::Places)));
     }
+    for command in SHIFTS {
+        let from = format!("bailiwick__subcmd__shift__subcmd__{command})\n            opts=\"");
+        script = script.replace(&from, &format!("{from}{} ", ask(Kind::Regions)));
+    }
     script
 }
 
@@ -121,6 +127,7 @@ fn zsh(script: &str) -> String {
         let option = OPTIONS.iter().find(|(option, _)| line.contains(&format!("--{option}=[")));
         let kind = match option {
             Some((_, kind)) => Some(*kind),
+            None if line.trim_start().starts_with("':region -- ") => Some(Kind::Regions),
             None => line.trim_start().starts_with("':of -- ").then_some(Kind::Places),
         };
         let line = match kind {
@@ -143,6 +150,10 @@ fn fish() -> String {
         let when = format!("__fish_bailiwick_using_subcommand {command}");
         lines += &format!("complete -c bailiwick -n \"{when}\" {}\n", ask(Kind::Places));
     }
+    for command in SHIFTS {
+        let when = format!("__fish_bailiwick_using_subcommand shift; and __fish_seen_subcommand_from {command}");
+        lines += &format!("complete -c bailiwick -n \"{when}\" {}\n", ask(Kind::Regions));
+    }
     lines
 }
 
@@ -159,7 +170,9 @@ mod tests {
             let script = script(shell, Cli::command());
             for kind in ["services", "tenants", "regions"] {
                 let count = script.matches(&format!("bailiwick names {kind} -- ")).count();
-                assert!(count >= 1, "{shell}: {kind}"); // tenants are named by receipts, too
+                // Tenants are named by receipts, too.
+                let least = if kind == "regions" { 1 + SHIFTS.len() } else { 1 };
+                assert!(count >= least, "{shell}: {kind}");
             }
             assert_eq!(script.matches("bailiwick names places -- ").count(), PLACES.len(), "{shell}");
         }

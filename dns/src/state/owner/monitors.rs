@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bailiwick_rules::fleet::blind::Sight;
+use bailiwick_rules::fleet::pace::interval;
 use bailiwick_rules::health::{AddressFamily, AntiFlap, Forced, Monitored, Reading, RegionHealth, Status};
 use bailiwick_rules::id::{EndpointId, Overridden, RegionId};
 use bailiwick_rules::probe::{Effect, Verdict};
@@ -145,9 +146,10 @@ impl<P: Prober> Monitors<P> {
     pub(super) fn assign(&mut self, table: &Table) -> Assignment {
         let mut assign = |monitor: &Option<Monitor>| {
             let Some(monitor) = monitor else { return MonitorIds::new() };
+            let monitor = &Monitor { interval: interval(monitor.interval, table.fleet()), ..monitor.clone() };
             Targets::of(monitor.family.unwrap_or_default())
                 .iter()
-                .map(|targets| self.running(monitor, *targets))
+                .map(|targets| self.running(monitor, *targets, table.fleet().is_some()))
                 .collect()
         };
         let regions = table.regions().iter().map(|region| {
@@ -170,8 +172,8 @@ impl<P: Prober> Monitors<P> {
         assignment
     }
 
-    /// The running monitor with this content. Starts it if there is none.
-    fn running(&mut self, monitor: &Monitor, targets: Targets) -> MonitorId {
+    /// The running monitor with this content. Starts it if there is none; beside other voters `is_spread`.
+    fn running(&mut self, monitor: &Monitor, targets: Targets, is_spread: bool) -> MonitorId {
         let is_it = |entry: &Entry| entry.targets == targets && entry.monitor == *monitor;
         if let Some((id, _)) = self.entries.iter().find(|(_, entry)| is_it(entry)) {
             return *id;
@@ -191,7 +193,7 @@ impl<P: Prober> Monitors<P> {
             probes: Probes::default(),
             last_failure: None,
             model,
-            _running: self.probing.start(id, monitor.clone(), targets, &places),
+            _running: self.probing.start(id, monitor.clone(), targets, &places, is_spread),
             monitor: monitor.clone(),
             targets,
         };
@@ -338,6 +340,7 @@ impl<P: Prober> Monitors<P> {
             overrides,
             since: Vec::new(),
             fleet: None,
+            override_records: Vec::new(),
         }
     }
 

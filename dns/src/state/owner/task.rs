@@ -14,8 +14,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bailiwick_rules::fleet::Overrides;
 use bailiwick_rules::health::Forced;
 use bailiwick_rules::id::Overridden;
+use bailiwick_rules::report::OverrideRecord;
 use bailiwick_rules::table::Revision;
 use bailiwick_rules::time::{Millis, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -68,6 +70,8 @@ pub(crate) struct InitialState {
     pub(crate) store: Option<Store>,
     /// Overrides read from the state directory.
     pub(crate) overrides: BTreeMap<Overridden, Forced>,
+    /// What was known of the overrides of a fleet.
+    pub(crate) fleet_overrides: Vec<OverrideRecord>,
     /// What is wrong with the files.
     pub(crate) faults: BTreeMap<Source, Faults>,
     /// Zones that don't fit the rules or keys in service, and why.
@@ -96,8 +100,10 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
     let surroundings = Surroundings { clock: clock.clone(), node: Arc::clone(&node), observed: observed.clone() };
     let mut monitors = Monitors::new(Probing::new(prober, results, loads, surroundings));
     let assignment = monitors.assign(&world.rules().table);
-    let mut voting = Voting::new(node);
-    let health = see_all((&mut monitors, &mut voting), &world, &assignment, &initial.overrides, clock.now());
+    let all_overrides = Overrides::restored(initial.fleet_overrides, initial.overrides, &node);
+    let overrides = all_overrides.in_force();
+    let mut voting = Voting::new(Arc::clone(&node));
+    let health = see_all((&mut monitors, &mut voting), &world, &assignment, &overrides, clock.now());
     let snapshot = Snapshot::new(Arc::clone(&world), health, clock.now(), None);
     let live = Arc::new(ArcSwap::from_pointee(snapshot));
     let (status, watched) = watch::channel(Arc::new(initial.status.clone()));
@@ -113,7 +119,9 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
         pulse: tasks.beating("owner", true, STALLED_AFTER),
         keeper,
         not_kept: BTreeMap::new(),
-        overrides: initial.overrides,
+        node,
+        overrides,
+        all_overrides,
         monitors,
         voting,
         current: Arranged { world: Arc::clone(&world), assignment: Assignment::default() },
@@ -202,7 +210,12 @@ struct Owner<P> {
     keeper: Option<Keeper>,
     /// What couldn't be written there yet, and why.
     not_kept: BTreeMap<Kind, String>,
+    /// This node's name.
+    node: Arc<str>,
+    /// The overrides in force that came by the API of any node.
     overrides: BTreeMap<Overridden, Forced>,
+    /// What they are made of: this node's, other nodes', and those that were ended.
+    all_overrides: Overrides,
     monitors: Monitors<P>,
     voting: Voting,
     current: Arranged,
@@ -315,7 +328,7 @@ impl<P: Prober> Owner<P> {
                 self.compile_next();
             }
             Change::Faults(source, faults) => self.note_faults(source, faults),
-            Change::SetOverride { of, forced, reply } => match self.set_override(of, forced) {
+            Change::SetOverride { of, forced, insists, reply } => match self.set_override(of, forced, insists) {
                 Ok(()) => self.keep_overrides(Some(reply)),
                 Err(error) => _ = reply.send(Err(error)), // whoever asked may have gone
             },
@@ -323,11 +336,7 @@ impl<P: Prober> Owner<P> {
                 Ok(()) => self.keep_overrides(Some(reply)),
                 Err(error) => _ = reply.send(Err(error)),
             },
-            Change::PeerReport(report) => {
-                let now = self.clock.now();
-                self.voting.hear(report, &self.current.world.rules().table, now);
-                self.publish();
-            }
+            Change::PeerReport(report) => self.hear(report),
             #[cfg(test)]
             Change::Panic => panic!("for the test"),
         }
@@ -346,6 +355,9 @@ impl<P: Prober> Owner<P> {
         let mut health = see_all(see, &self.current.world, &self.current.assignment, &self.overrides, now);
         health.shares = self.planner.shares(&self.current.world, &health, now);
         health.planned = self.planner.numbers();
+        if self.is_in_fleet() {
+            health.override_records = self.all_overrides.records();
+        }
         self.live.store(Arc::new(Snapshot::new(Arc::clone(&self.current.world), health, now, Some(&before))));
         self.publish_status();
     }
@@ -357,18 +369,15 @@ impl<P: Prober> Owner<P> {
 
     /// Applies what time alone changes: overrides end, TTLs shrink before an end, silent monitors go stale.
     fn tick(&mut self) {
-        let (now, before) = (self.clock.now(), self.overrides.len());
-        self.overrides.retain(|of, forced| {
-            let lasts = forced.until > now;
-            if !lasts {
-                let (region, endpoint) = (&of.region, of.endpoint_name());
-                tracing::info!(json.event = "override_ended", %region, endpoint, json.reason = forced.reason,
-                    "override ended");
-            }
-            lasts
-        });
+        let over = self.all_overrides.run_out(self.clock.now());
+        for (of, forced) in &over {
+            let (region, endpoint) = (&of.region, of.endpoint_name());
+            tracing::info!(json.event = "override_ended", %region, endpoint, json.reason = forced.reason,
+                "override ended");
+        }
+        self.overrides = self.all_overrides.in_force();
         self.publish();
-        if self.overrides.len() != before {
+        if !over.is_empty() {
             self.keep_overrides(None);
         }
     }

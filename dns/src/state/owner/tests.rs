@@ -1,5 +1,6 @@
 //! The owner of the state: reloads, probes, overrides, panics. Time is simulated.
 
+mod fleet_overrides;
 mod loads;
 mod renewal;
 mod shares;
@@ -105,6 +106,7 @@ fn beginning(rules: Arc<Rules>, zone: &str) -> InitialState {
         status: Status::default(),
         store: None,
         overrides: Default::default(),
+        fleet_overrides: Vec::new(),
         faults: Default::default(),
         rejected: Default::default(),
         set_aside: Vec::new(),
@@ -445,6 +447,7 @@ fn signed() -> InitialState {
         status: Status::default(),
         store: None,
         overrides: Default::default(),
+        fleet_overrides: Vec::new(),
         faults: Default::default(),
         rejected: Default::default(),
         set_aside: Vec::new(),

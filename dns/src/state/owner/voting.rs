@@ -26,6 +26,8 @@ pub(super) struct Voting {
     /// The rules that the ballots were read by.
     revision: Option<Revision>,
     agreed: Agreed,
+    /// Whether any other node has reported.
+    has_heard: bool,
     last: Option<Arc<FleetHealth>>,
 }
 
@@ -40,12 +42,13 @@ struct Heard {
 impl Voting {
     /// Nothing heard and nothing agreed yet.
     pub(super) fn new(node: Arc<str>) -> Self {
-        Self { node, heard: BTreeMap::new(), revision: None, agreed: Agreed::default(), last: None }
+        Self { node, heard: BTreeMap::new(), revision: None, agreed: Agreed::default(), has_heard: false, last: None }
     }
 
     /// Takes the report of another node. Whoever isn't a voter of the rules has no vote, so no more are kept than
     /// voters are named. Another node by this one's name has none either.
     pub(super) fn hear(&mut self, report: Box<HealthReport>, table: &Table, now: Timestamp) {
+        self.has_heard = true;
         if *report.node == *self.node {
             tracing::debug!("another node reports health by the name of this one, {}; it has no vote", self.node);
             return;
@@ -53,6 +56,11 @@ impl Voting {
         if let Some(ballot) = Ballot::read(table, &report, now) {
             self.heard.insert(report.node.clone(), Heard { at: now, report, ballot });
         }
+    }
+
+    /// Whether any other node has reported, voter or not.
+    pub(super) fn has_heard(&self) -> bool {
+        self.has_heard
     }
 
     /// Puts what the voters agree on into `health`, which is what this node sees itself.

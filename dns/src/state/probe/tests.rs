@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use super::network::MAX_BODY;
 use super::*;
 use crate::state::observed::Observed;
+use crate::system::clock::Clock;
 
 /// An HTTP server that gives the same answer to every request and records the requests. It stops when dropped.
 struct Server {
@@ -183,7 +184,7 @@ async fn a_probe_that_takes_too_long_fails() {
     let (results, mut recorded) = mpsc::channel(8);
     let probing = Probing::new(prober(), results, mpsc::channel(1).0, alone());
     let monitor = http(&server, r#", "body_contains": "ready", "timeout": "150ms", "interval": "1s""#);
-    let _running = probing.start(MonitorId(3), monitor, Targets::Any, &Places::default());
+    let _running = probing.start(MonitorId(3), monitor, Targets::Any, &Places::default(), false);
     let result = recorded.recv().await.unwrap();
     assert_eq!(result.monitor, MonitorId(3));
     let late = ProbeFailure::from("no answer within 150ms".to_owned());
@@ -220,6 +221,7 @@ async fn monitors_probe_at_once_and_then_at_every_interval_but_not_at_the_same_t
             monitor(r#""type": "tcp", "address": "a:1", "interval": "8s""#),
             Targets::Any,
             &Places::default(),
+            false,
         );
         let mut at = Vec::new();
         for _ in 0..4 {
@@ -266,11 +268,11 @@ async fn hanging_endpoints_do_not_delay_the_probes_of_others() {
     let timing = r#", "interval": "1s", "timeout": "4s""#;
     let hang = |number: u64| {
         let monitor = monitor(&format!(r#""type": "http", "url": "http://{address}/{number}"{timing}"#));
-        probing.start(MonitorId(number), monitor, Targets::Any, &Places::default())
+        probing.start(MonitorId(number), monitor, Targets::Any, &Places::default(), false)
     };
     let mut running: Vec<Running> = (1..=600).map(hang).collect();
     let begun = Instant::now();
-    running.push(probing.start(MonitorId(0), http(&live, timing), Targets::Any, &Places::default()));
+    running.push(probing.start(MonitorId(0), http(&live, timing), Targets::Any, &Places::default(), false));
     let mut passed_at = Vec::new();
     while passed_at.len() < 8 {
         let result = timeout(Duration::from_secs(60), recorded.recv()).await.unwrap().unwrap();

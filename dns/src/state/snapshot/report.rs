@@ -33,6 +33,7 @@ impl Snapshot {
             blind: self.health.fleet.as_ref().is_some_and(|fleet| fleet.is_blind),
             regions: regions.map(|(index, region)| (region.id.clone(), self.region_report(index, now))).collect(),
             fleet: self.fleet_report(now),
+            overrides: self.health.override_records.clone(),
             loads: self.load_reports(now),
             shares: self.health.shares.as_ref().map(|shares| SharesReport::clone(&shares.report)),
             first_token_ms: Medians::new(),

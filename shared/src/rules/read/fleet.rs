@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Context;
-use super::value::{duration, reference};
+use super::value::{duration, number, reference};
 use crate::id::{NOT_A_NAME, RegionId, SiteId, VoterId};
 use crate::json::{Node, Reader};
 use crate::rules::{Fleet, Guard, Ratio, Voter};
@@ -24,11 +24,17 @@ pub(super) fn fleet(reader: &mut Reader<'_>, node: &Node, context: &Context) -> 
     let span = |low, high| move |reader: &mut Reader<'_>, node: &Node| duration(reader, node, low..=high);
     let min_hold = fields.optional("min_hold", span(Millis(0), Millis(3_600_000)));
     let hold = fields.optional("hold", span(Millis(10_000), LONGEST));
+    let most = fields.optional("max_probes_per_second", |reader, node| {
+        let value = number(reader, node)?;
+        let ratio = Ratio::from_load(value).filter(|ratio| *ratio >= Ratio(10_000));
+        ratio.or_else(|| reader.fail(format!("is {value}; write a number from 0.01 to 100, such as 2")))
+    });
     fields.finish();
     Some(Fleet {
         voters: voters?,
         min_hold: min_hold.unwrap_or_else(crate::rules::half_minute),
         hold: hold.unwrap_or_else(crate::rules::five_minutes),
+        max_probes_per_second: most,
     })
 }
 

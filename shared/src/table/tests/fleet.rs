@@ -62,6 +62,9 @@ fn spans_that_cannot_be_kept_are_refused() {
     let fleet = |field: &'static str, value: Value| move |d: &mut Value| d["fleet"][field] = value;
     refuses(fleet("min_hold", json!("2h")), "/fleet/min_hold", "from \"0s\" to \"1h\"");
     refuses(fleet("hold", json!("9s")), "/fleet/hold", "from \"10s\" to \"24h\"");
+    for bad in [json!(0), json!(0.001), json!(101), json!("2")] {
+        refuses(fleet("max_probes_per_second", bad), "/fleet/max_probes_per_second", "");
+    }
     refuses(fleet("holds", json!("1m")), "/fleet/holds", "did you mean \"hold\"?");
     let guard = |field: &'static str, value: Value| move |d: &mut Value| d["services"]["chat"]["guard"][field] = value;
     refuses(guard("window", json!("0s")), "/services/chat/guard/window", "from \"1s\" to \"24h\"");

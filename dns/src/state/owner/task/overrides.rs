@@ -1,11 +1,16 @@
 //! Overrides that come by the API. Takes requests from the owner's loop, has them written to the state directory, and
 //! replies with the outcome.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use bailiwick_rules::fleet::guard::{GuardedFence, guarded_fences, left_short};
 use bailiwick_rules::health::{Forced, Status};
 use bailiwick_rules::id::Overridden;
+use bailiwick_rules::report::HealthReport;
+use bailiwick_rules::steer::{Conditions, Local, effective_status};
+use bailiwick_rules::table::RegionIndex;
 
 use super::Owner;
 use crate::state::keeper::Attempt;
@@ -20,8 +25,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 type Outcome = Option<Receiver<Result<(), String>>>;
 
 impl<P: Prober> Owner<P> {
-    /// Forces a status until a time.
-    pub(super) fn set_override(&mut self, of: Overridden, forced: Forced) -> Result<(), OverrideError> {
+    /// Forces a status until a time. `insists`: whatever guards are against it.
+    pub(super) fn set_override(&mut self, of: Overridden, forced: Forced, insists: bool) -> Result<(), OverrideError> {
         if self.current.world.rules().table.place_of(&of).is_none() {
             return Err(OverrideError::Unknown(of));
         }
@@ -31,32 +36,101 @@ impl<P: Prober> Owner<P> {
         if forced.until <= self.clock.now() {
             return Err(OverrideError::Ended(forced.until));
         }
+        if forced.status == Status::Down && !insists {
+            let left_short = self.left_short(&of);
+            if !left_short.is_empty() {
+                return Err(OverrideError::LeavesTooFew(left_short));
+            }
+        }
         let (region, endpoint) = (&of.region, of.endpoint_name());
         let Forced { status, until, reason } = &forced;
         tracing::warn!(
             json.event = "override_set", json.status = %status, %region, endpoint, %until, reason, "override set: \
                 {status}"
         );
-        self.overrides.insert(of, forced);
+        self.all_overrides.set(of, &self.node, forced, self.clock.now());
+        self.overrides = self.all_overrides.in_force();
         self.publish();
         Ok(())
     }
 
     /// Ends an override.
     pub(super) fn delete_override(&mut self, of: &Overridden) -> Result<(), OverrideError> {
-        if self.overrides.remove(of).is_none() {
+        if !self.all_overrides.end(of) {
             return Err(OverrideError::NotForced(of.clone()));
         }
         let (region, endpoint) = (&of.region, of.endpoint_name());
         tracing::warn!(json.event = "override_deleted", %region, endpoint, "override deleted");
+        self.overrides = self.all_overrides.in_force();
         self.publish();
         Ok(())
+    }
+
+    /// Takes what another node reports: its vote, and the overrides that it knows.
+    pub(super) fn hear(&mut self, report: Box<HealthReport>) {
+        let now = self.clock.now();
+        let table = &self.current.world.rules().table;
+        let any = self.all_overrides.merge(table, &report.overrides, now);
+        self.voting.hear(report, table, now);
+        if any {
+            let before = std::mem::replace(&mut self.overrides, self.all_overrides.in_force());
+            self.log_merged(&before);
+        }
+        self.publish();
+        if any {
+            self.keep_overrides(None);
+        }
+    }
+
+    /// Logs what other nodes' overrides have changed.
+    fn log_merged(&self, before: &BTreeMap<Overridden, Forced>) {
+        for (of, forced) in self.overrides.iter().filter(|(of, forced)| before.get(of) != Some(forced)) {
+            let (region, endpoint) = (&of.region, of.endpoint_name());
+            let Forced { status, until, reason } = forced;
+            tracing::warn!(
+                json.event = "override_set", json.status = %status, %region, endpoint, %until, reason,
+                "override of another node: {status}"
+            );
+        }
+        for of in before.keys().filter(|of| !self.overrides.contains_key(of)) {
+            let (region, endpoint) = (&of.region, of.endpoint_name());
+            tracing::warn!(json.event = "override_deleted", %region, endpoint, "override deleted at another node");
+        }
+    }
+
+    /// Whether other nodes want to know the overrides of this one.
+    pub(super) fn is_in_fleet(&self) -> bool {
+        self.voting.has_heard() || self.current.world.rules().table.fleet().is_some()
+    }
+
+    /// The fences that would be left with fewer regions than their guards keep, in words.
+    fn left_short(&self, of: &Overridden) -> Vec<String> {
+        let table = &self.current.world.rules().table;
+        let Some((region, None)) = table.place_of(of).filter(|_| table.fleet().is_some()) else { return Vec::new() };
+        let (snapshot, local) = (self.live.load(), Local::default());
+        let conditions = Conditions { health: &snapshot.health().regions, local: &local, now: self.clock.now() };
+        let is_left = |region: RegionIndex| effective_status(table, region, &conditions) != Status::Down;
+        let fences = guarded_fences(table);
+        let sentence = |(fence, left): (&GuardedFence, usize)| {
+            format!(
+                "{of} can't be taken away: it would leave {left} of {} regions to {}, and the guard keeps {}; give \
+                 another one back first, or insist (\"force\": true, --force)",
+                fence.regions.len(),
+                fence.whose,
+                fence.guard.keep
+            )
+        };
+        left_short(&fences, region, is_left).into_iter().map(sentence).collect()
     }
 
     /// Has the current overrides written. Another task replies with the outcome, so the owner doesn't wait for a disk.
     pub(super) fn keep_overrides(&mut self, reply: Option<Reply>) {
         let overrides = self.overrides.clone();
-        let outcome = self.keep(Kind::Overrides, move |store| store.keep_overrides(&overrides));
+        let records = self.is_in_fleet().then(|| self.all_overrides.records());
+        let outcome = self.keep(Kind::Overrides, move |store| {
+            store.keep_overrides(&overrides)?;
+            records.as_ref().map_or(Ok(()), |records| store.keep_fleet_overrides(records))
+        });
         let Some(reply) = reply else { return };
         if outcome.is_none() {
             let _ = reply.send(Ok(Durability::UntilRestart("no state_dir is configured".to_owned())));

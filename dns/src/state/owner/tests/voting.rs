@@ -8,7 +8,7 @@ use super::*;
 const ADDRESSES: [&str; 3] = ["a:1", "b:1", "c:1"];
 
 /// The rules of three regions with three voters at three sites, and these fields of the service.
-fn voted(revision: u64, guard: &Value) -> Arc<Rules> {
+pub(super) fn voted(revision: u64, guard: &Value) -> Arc<Rules> {
     let rules = rules(revision, "chat.example.com", &ADDRESSES);
     let mut document: Value = serde_json::from_slice(&rules.bytes).unwrap();
     document["fleet"] = json!({ "voters": {
@@ -20,7 +20,7 @@ fn voted(revision: u64, guard: &Value) -> Arc<Rules> {
 }
 
 /// The node `ns1`, whose probes of the addresses succeed.
-async fn ns1(rules: Arc<Rules>, prober: &Scripted) -> Handle {
+pub(super) async fn ns1(rules: Arc<Rules>, prober: &Scripted) -> Handle {
     for address in ADDRESSES {
         prober.set(address, true);
     }
@@ -28,7 +28,7 @@ async fn ns1(rules: Arc<Rules>, prober: &Scripted) -> Handle {
 }
 
 /// What another node reports: these regions are down. It counts for hours, so that a test needn't repeat it.
-fn report(node: &str, down: &[&str]) -> Box<HealthReport> {
+pub(super) fn report(node: &str, down: &[&str]) -> Box<HealthReport> {
     let region = |name: &str| {
         let status = if down.contains(&name) { "down" } else { "up" };
         json!({ "status": status, "probed": status, "stale": false, "override": null, "age_ms": 0,
@@ -150,4 +150,21 @@ async fn without_voters_nothing_is_heard_and_nothing_more_is_told() {
     assert!(handle.wait_until(|snapshot, _| statuses(snapshot) == [DOWN, UP, UP]).await, "its own probes alone");
     let told = serde_json::to_value(handle.snapshot().health_report("ns1", handle.now())).unwrap();
     assert!(told.get("fleet").is_none() && told.get("blind").is_none(), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn voters_probe_one_target_no_more_often_together_than_they_may_and_at_times_of_their_own() {
+    let prober = Scripted::default();
+    let rules = voted(1, &Value::Null);
+    let mut document: Value = serde_json::from_slice(&rules.bytes).unwrap();
+    document["fleet"]["max_probes_per_second"] = json!(0.25);
+    let rules = compile_rules(document.to_string().into_bytes(), "rules.json").unwrap();
+    let handle = ns1(rules, &prober).await;
+    assert!(handle.wait_until(|_, _| prober.count("a:1") == 2).await);
+    let begun = handle.now();
+    assert!(handle.wait_until(|_, _| prober.count("a:1") == 12).await);
+    let each = handle.now().since(begun).0 / 10;
+    assert!((11_800..=12_200).contains(&each), "three voters, a quarter of a probe each second: {each} ms");
+    let interval = handle.snapshot().health_report("ns1", handle.now()).regions["r0"].interval_ms;
+    assert_eq!(interval, 12_000, "others know how long it counts");
 }

@@ -21,7 +21,7 @@ async fn probed(server: &Server, limit: &str) -> Result<Passed, ProbeFailure> {
     let (results, mut recorded) = mpsc::channel(8);
     let probing = Probing::new(prober(), results, mpsc::channel(1).0, alone());
     let monitor = model(server, &format!(r#", "first_token": "{limit}", "interval": "50s""#));
-    let _running = probing.start(MonitorId(1), monitor, Targets::Any, &Places::default());
+    let _running = probing.start(MonitorId(1), monitor, Targets::Any, &Places::default(), false);
     match recorded.recv().await.unwrap().outcome {
         Outcome::Passed(passed) => Ok(passed),
         Outcome::Failed(failure) => Err(failure),
@@ -140,7 +140,7 @@ async fn nodes_probe_at_different_times_of_the_interval() {
         let json = r#"{ "version": 1, "revision": 1, "regions": { "r": { "countries": ["DE"], "monitor": {
             "type": "openai", "model": "m", "url": "https://a.example/v1", "interval": "30s" } } } }"#;
         let monitor = Table::compile(json.as_bytes()).unwrap().regions()[0].monitor.clone().unwrap();
-        let _running = probing.start(MonitorId(0), monitor, Targets::Any, &Places::default());
+        let _running = probing.start(MonitorId(0), monitor, Targets::Any, &Places::default(), false);
         let mut at = Vec::new();
         for _ in 0..4 {
             at.push(i64::try_from(probed.recv().await.unwrap().duration_since(begun).as_millis()).unwrap());

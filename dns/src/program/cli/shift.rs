@@ -1,0 +1,117 @@
+//! `bailiwick shift`: takes a region and a span, and has the whole fleet move its clients away from there, or back, by
+//! the API of any of its nodes.
+
+use bailiwick_rules::health::Status;
+use bailiwick_rules::id::RegionId;
+use bailiwick_rules::time::{Millis, Timestamp};
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::node::{Node, NodeArgs, Power};
+use crate::program::report::Report;
+use crate::text::span::{parse_span, words};
+
+/// What is shifted, and which way.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShiftCommand {
+    /// Move the clients of a region to the others of their fences, for a while.
+    ///
+    /// It is refused if it would leave a fence with fewer regions than the guard of its service keeps. The answer names
+    /// the fences; --force does it all the same. It ends by itself.
+    #[command(after_help = "Examples:
+  bailiwick shift away eu-frankfurt --for 2h --reason 'new switches'
+  bailiwick shift away eu-frankfurt --for 30m --reason 'fire alarm' --force")]
+    Away(AwayArgs),
+    /// Let the voters decide again about a region that was shifted away, whichever node was told so.
+    #[command(after_help = "Example:
+  bailiwick shift back eu-frankfurt")]
+    Back(BackArgs),
+}
+
+/// Options of `bailiwick shift away`.
+#[derive(Debug, Args)]
+pub(crate) struct AwayArgs {
+    /// The region.
+    #[arg(value_name = "REGION")]
+    region: String,
+    /// For how long: 2h, 90m, 1d, 1h30m. Then the voters decide again.
+    #[arg(long = "for", value_name = "SPAN", value_parser = parse_span)]
+    span: Millis,
+    /// Why, for whoever wonders at three in the morning.
+    #[arg(long)]
+    reason: String,
+    /// Even if a fence is left with fewer regions than its guard keeps.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Print what the node answered as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Options of `bailiwick shift back`.
+#[derive(Debug, Args)]
+pub(crate) struct BackArgs {
+    /// The region.
+    #[arg(value_name = "REGION")]
+    region: String,
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Print what the node answered as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(command: &ShiftCommand, now: Timestamp) -> Report {
+    match command {
+        ShiftCommand::Away(args) => away(args, now),
+        ShiftCommand::Back(args) => back(args),
+    }
+}
+
+fn away(args: &AwayArgs, now: Timestamp) -> Report {
+    let region = match parse(&args.region) {
+        Ok(region) => region,
+        Err(reported) => return reported,
+    };
+    let until = now.after(args.span);
+    let mut body = json!({ "region": region, "status": Status::Down, "until": until, "reason": args.reason });
+    if args.force {
+        body["force"] = json!(true);
+    }
+    match ask(&args.node, Method::POST, "/v1/overrides", Some(&body)) {
+        Err(errors) => Report::failed(errors),
+        Ok(answer) if args.json => Report::fine(format!("{answer:#}\n")),
+        Ok(answer) => Report::fine(format!(
+            "clients of {region} are shifted away for {}, until {until}; kept {}\nThe other nodes follow as they hear \
+             of it. End it with: bailiwick shift back {region}\n",
+            words(args.span),
+            answer["kept"].as_str().unwrap_or("nowhere")
+        )),
+    }
+}
+
+fn back(args: &BackArgs) -> Report {
+    let region = match parse(&args.region) {
+        Ok(region) => region,
+        Err(reported) => return reported,
+    };
+    match ask(&args.node, Method::DELETE, &format!("/v1/overrides/{region}"), None) {
+        Err(errors) => Report::failed(errors),
+        Ok(answer) if args.json => Report::fine(format!("{answer:#}\n")),
+        Ok(_) => Report::fine(format!(
+            "{region} is shifted away no longer; its probes decide again, on the other nodes as they hear of it\n"
+        )),
+    }
+}
+
+fn ask(node: &NodeArgs, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Vec<String>> {
+    Node::find(node, Power::Write)?.ask(method, path, body)
+}
+
+fn parse(region: &str) -> Result<RegionId, Report> {
+    RegionId::parse(region)
+        .ok_or_else(|| Report::misuse(format!("{region:?} is no region; write its name, such as eu-frankfurt")))
+}

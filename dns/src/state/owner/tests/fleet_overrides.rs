@@ -1,0 +1,98 @@
+//! Overrides of a fleet: what other nodes tell is merged, what is ended stays ended, and guards refuse what takes too
+//! much away.
+
+use bailiwick_rules::report::{HealthReport, OverrideRecord};
+use serde_json::{Value, json};
+
+use super::voting::{ns1, report, voted};
+use super::*;
+
+/// A report with overrides beside its votes.
+fn telling(node: &str, overrides: Vec<OverrideRecord>) -> Box<HealthReport> {
+    Box::new(HealthReport { overrides, ..*report(node, &[]) })
+}
+
+fn record(of: &str, origin: &str, number: u64) -> OverrideRecord {
+    let of = id(of);
+    OverrideRecord {
+        region: of.region,
+        endpoint: of.endpoint,
+        origin: origin.into(),
+        number,
+        status: HealthStatus::Down,
+        until: NOW.after(Millis(600_000)),
+        reason: "at ns2".into(),
+        ended: false,
+    }
+}
+
+fn forced(snapshot: &Snapshot, region: usize) -> Option<String> {
+    snapshot.health().regions[region].forced.as_ref().map(|forced| forced.reason.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn overrides_of_other_nodes_bind_here_and_are_told_on_until_they_are_ended() {
+    let prober = Scripted::default();
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    for address in ["a:1", "b:1", "c:1"] {
+        prober.set(address, true);
+    }
+    let beginning =
+        InitialState { node: "ns1".into(), store: Some(store.clone()), ..beginning(voted(1, &Value::Null), "") };
+    let handle = begin(beginning, &prober).await;
+    let made = record("r1", "ns2", 7);
+    handle.hear(telling("ns2", vec![made.clone(), record("mars", "ns2", 1)])).await;
+    assert!(handle.wait_until(|snapshot, _| forced(snapshot, 1).as_deref() == Some("at ns2")).await);
+    let told = |handle: &Handle| handle.snapshot().health_report("ns1", handle.now());
+    assert_eq!(told(&handle).overrides, std::slice::from_ref(&made));
+    assert_eq!(told(&handle).fleet["r1"].held_by.as_str(), "override");
+
+    // An operator ends it at this node, while ns2 goes on telling it for a while.
+    handle.delete_override(id("r1")).await.unwrap();
+    handle.hear(telling("ns2", vec![made.clone()])).await;
+    handle.hear(telling("ns3", Vec::new())).await;
+    assert!(handle.wait_until(|snapshot, _| snapshot.health().fleet.as_ref().is_some_and(|f| f.fresh == 3)).await);
+    assert_eq!(forced(&handle.snapshot(), 1), None);
+    let ended = OverrideRecord { ended: true, ..made };
+    assert_eq!(told(&handle).overrides, std::slice::from_ref(&ended));
+    handle.finish_keeping(Duration::from_secs(5));
+    assert_eq!(store.fleet_overrides().unwrap(), [ended], "a restart brings it back no more than an echo does");
+    assert!(store.overrides().unwrap().is_empty());
+
+    // One that is made anew binds again, and one that was made here is ended elsewhere.
+    handle.hear(telling("ns2", vec![record("r1", "ns2", 8)])).await;
+    assert!(handle.wait_until(|snapshot, _| forced(snapshot, 1).is_some()).await);
+    handle.set_override(id("r0"), down_for(600_000)).await.unwrap();
+    let own = told(&handle).overrides.into_iter().find(|one| one.origin == "ns1").unwrap();
+    handle.hear(telling("ns3", vec![OverrideRecord { ended: true, ..own }])).await;
+    assert!(handle.wait_until(|snapshot, _| forced(snapshot, 0).is_none()).await);
+    assert!(handle.wait_until(|snapshot, _| forced(snapshot, 1).is_none()).await, "it ends by itself");
+    assert!(handle.now() >= NOW.after(Millis(600_000)));
+    assert!(told(&handle).overrides.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_override_that_leaves_a_fence_too_little_is_refused_unless_somebody_insists() {
+    let prober = Scripted::default();
+    let handle = ns1(voted(1, &json!({ "keep": 2 })), &prober).await;
+    for node in ["ns2", "ns3"] {
+        handle.hear(report(node, &[])).await;
+    }
+    handle.set_override(id("r0"), down_for(60_000)).await.unwrap();
+    let refused = handle.set_override(id("r1"), down_for(60_000)).await;
+    let Err(OverrideError::LeavesTooFew(fences)) = refused else { panic!("{refused:?}") };
+    let expected = "r1 can't be taken away: it would leave 1 of 3 regions to the clients of rule 0 of the service \
+        chat, and the guard keeps 2";
+    assert!(fences.len() == 1 && fences[0].starts_with(expected), "{fences:?}");
+    let up = Forced { status: HealthStatus::Up, ..down_for(60_000) };
+    handle.set_override(id("r1"), up).await.unwrap();
+    handle.insist_on_override(id("r1"), down_for(60_000)).await.unwrap();
+    assert!(forced(&handle.snapshot(), 1).is_some());
+    // Without voters nobody guards anything.
+    let handle = ns1(rules(1, "chat.example.com", &["a:1", "b:1", "c:1"]), &prober).await;
+    for region in ["r0", "r1", "r2"] {
+        handle.set_override(id(region), down_for(60_000)).await.unwrap();
+    }
+    assert!(handle.snapshot().health_report("ns1", handle.now()).overrides.is_empty(), "nobody wants to know");
+}

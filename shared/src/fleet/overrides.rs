@@ -1,0 +1,317 @@
+//! Overrides of a whole fleet. Takes what operators force and end at this node and what other nodes tell, returns what
+//! is in force. Called by the owner of the DNS half.
+//!
+//! Each override has an origin, the node where it was made, and a number that grows there. Of the same thing from the
+//! same origin the highest number stands, and one that was ended stays ended, so that no echo brings it back. Of
+//! overrides that were made apart down wins, then the longest.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use crate::health::{Forced, Status};
+use crate::id::Overridden;
+use crate::report::OverrideRecord;
+use crate::table::Table;
+use crate::time::Timestamp;
+
+/// The most that are kept. Beyond it other nodes' are passed over.
+const MOST: usize = 1_024;
+/// The longest reason of another node's override, in characters.
+const LONGEST_REASON: usize = 500;
+/// The longest name of a node, in characters.
+const LONGEST_ORIGIN: usize = 253;
+
+/// Every override that is known and hasn't run out, ended ones included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    records: BTreeMap<(Overridden, String), Kept>,
+}
+
+/// One override.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Kept {
+    number: u64,
+    forced: Forced,
+    /// Whether an operator ended it before its time.
+    ended: bool,
+}
+
+impl Overrides {
+    /// Forces a status. It takes the place of all that this node knows of the same thing, whoever made it.
+    pub fn set(&mut self, of: Overridden, origin: &str, forced: Forced, now: Timestamp) {
+        self.end(&of);
+        let key = (of, origin.to_owned());
+        // After a start without its state a node still numbers higher than before.
+        let by_clock = u64::try_from(now.0).unwrap_or(0);
+        let number = self.records.get(&key).map_or(by_clock, |kept| kept.number.saturating_add(1).max(by_clock));
+        self.records.insert(key, Kept { number, forced, ended: false });
+    }
+
+    /// Ends whatever is in force of something, whoever made it. Returns whether anything was.
+    pub fn end(&mut self, of: &Overridden) -> bool {
+        let mut any = false;
+        for (_, kept) in self.records.iter_mut().filter(|((other, _), kept)| other == of && !kept.ended) {
+            kept.ended = true;
+            any = true;
+        }
+        any
+    }
+
+    /// Takes what another node knows. Returns whether that changed anything. What the rules don't have, what has run
+    /// out, and what no operator could have said is passed over.
+    pub fn merge(&mut self, table: &Table, told: &[OverrideRecord], now: Timestamp) -> bool {
+        let mut any = false;
+        for record in told.iter().filter(|record| is_sound(record, table, now)) {
+            let key = (record.of(), record.origin.clone());
+            let forced = Forced { status: record.status, until: record.until, reason: record.reason.clone() };
+            let told = Kept { number: record.number, forced, ended: record.ended };
+            let is_full = self.records.len() >= MOST;
+            match self.records.get_mut(&key) {
+                None if is_full => continue,
+                None => _ = self.records.insert(key, told),
+                Some(kept) if told.number > kept.number => *kept = told,
+                Some(kept) if told.number == kept.number && told.ended && !kept.ended => kept.ended = true,
+                Some(_) => continue,
+            }
+            any = true;
+        }
+        any
+    }
+
+    /// Forgets what has run out. Returns what was in force of it.
+    pub fn run_out(&mut self, now: Timestamp) -> Vec<(Overridden, Forced)> {
+        let mut over = Vec::new();
+        self.records.retain(|(of, _), kept| {
+            let lasts = kept.forced.until > now;
+            if !lasts && !kept.ended {
+                over.push((of.clone(), kept.forced.clone()));
+            }
+            lasts
+        });
+        over
+    }
+
+    /// What is in force: of each thing the one that binds.
+    #[must_use]
+    pub fn in_force(&self) -> BTreeMap<Overridden, Forced> {
+        let mut binding: BTreeMap<Overridden, Forced> = BTreeMap::new();
+        let order = |forced: &Forced| (forced.status != Status::Down, Reverse(forced.until));
+        for ((of, _), kept) in self.records.iter().filter(|(_, kept)| !kept.ended) {
+            match binding.get_mut(of) {
+                Some(other) if order(other) <= order(&kept.forced) => {}
+                Some(other) => *other = kept.forced.clone(),
+                None => _ = binding.insert(of.clone(), kept.forced.clone()),
+            }
+        }
+        binding
+    }
+
+    /// All of them, as nodes tell each other and as they are kept over a restart.
+    #[must_use]
+    pub fn records(&self) -> Vec<OverrideRecord> {
+        let record = |((of, origin), kept): (&(Overridden, String), &Kept)| OverrideRecord {
+            region: of.region.clone(),
+            endpoint: of.endpoint.clone(),
+            origin: origin.clone(),
+            number: kept.number,
+            status: kept.forced.status,
+            until: kept.forced.until,
+            reason: kept.forced.reason.clone(),
+            ended: kept.ended,
+        };
+        self.records.iter().map(record).collect()
+    }
+
+    /// What was kept over a restart: all that was known, and what was in force. What is in force without more being
+    /// known of it was made by this node, `origin`, before it was part of a fleet.
+    #[must_use]
+    pub fn restored(
+        records: impl IntoIterator<Item = OverrideRecord>,
+        in_force: BTreeMap<Overridden, Forced>,
+        origin: &str,
+    ) -> Self {
+        let kept = |record: OverrideRecord| {
+            let of = record.of();
+            let forced = Forced { status: record.status, until: record.until, reason: record.reason };
+            ((of, record.origin), Kept { number: record.number, forced, ended: record.ended })
+        };
+        let mut restored = Self { records: records.into_iter().map(kept).collect() };
+        for (of, forced) in in_force {
+            if !restored.records.keys().any(|(other, _)| *other == of) {
+                // Always the same number, so that it stays ended where another node ended it meanwhile.
+                restored.records.insert((of, origin.to_owned()), Kept { number: 0, forced, ended: false });
+            }
+        }
+        restored
+    }
+}
+
+/// Whether an operator can have said this of something that the rules have, and it hasn't run out.
+fn is_sound(record: &OverrideRecord, table: &Table, now: Timestamp) -> bool {
+    let is_text = |text: &str, longest: usize| {
+        !text.trim().is_empty() && text.chars().count() <= longest && !text.chars().any(char::is_control)
+    };
+    record.status != Status::Unknown
+        && record.until > now
+        && is_text(&record.reason, LONGEST_REASON)
+        && is_text(&record.origin, LONGEST_ORIGIN)
+        && table.place_of(&record.of()).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Random;
+    use crate::time::Millis;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+    /// Random sequences of what operators do at three nodes that hear each other now and then.
+    const SEQUENCES: u64 = 20_000;
+
+    fn table() -> Table {
+        let document = br#"{ "version": 1, "revision": 1, "regions": {
+            "fra": { "countries": ["DE"], "endpoints": { "one": { "url": "https://a.example/v1" } } },
+            "par": { "countries": ["FR"] } } }"#;
+        Table::compile(document).unwrap()
+    }
+
+    fn id(text: &str) -> Overridden {
+        Overridden::parse(text).unwrap()
+    }
+
+    fn forced(status: Status, seconds: u64) -> Forced {
+        Forced { status, until: NOW.after(Millis(seconds * 1_000)), reason: "drill".to_owned() }
+    }
+
+    fn status(overrides: &Overrides, of: &str) -> Option<Status> {
+        overrides.in_force().get(&id(of)).map(|forced| forced.status)
+    }
+
+    #[test]
+    fn what_was_made_apart_is_merged_and_down_wins_then_the_longest() {
+        let (table, mut one, mut other) = (table(), Overrides::default(), Overrides::default());
+        one.set(id("fra"), "ns1", forced(Status::Up, 900), NOW);
+        other.set(id("fra"), "ns2", forced(Status::Down, 60), NOW);
+        other.set(id("fra/one"), "ns2", forced(Status::Down, 60), NOW);
+        assert!(one.merge(&table, &other.records(), NOW) && other.merge(&table, &one.records(), NOW));
+        assert_eq!((status(&one, "fra"), status(&one, "fra/one")), (Some(Status::Down), Some(Status::Down)));
+        assert_eq!(one, other);
+        assert!(!one.merge(&table, &other.records(), NOW), "nothing new");
+        let mut third = Overrides::default();
+        third.set(id("fra"), "ns3", forced(Status::Down, 600), NOW);
+        one.merge(&table, &third.records(), NOW);
+        assert_eq!(one.in_force()[&id("fra")].until, forced(Status::Down, 600).until);
+    }
+
+    #[test]
+    fn one_that_was_ended_is_not_brought_back_by_an_echo_and_may_be_made_again() {
+        let (table, mut origin, mut peer) = (table(), Overrides::default(), Overrides::default());
+        origin.set(id("fra"), "ns1", forced(Status::Down, 600), NOW);
+        peer.merge(&table, &origin.records(), NOW);
+        let echo = peer.records();
+        assert!(origin.end(&id("fra")) && !origin.end(&id("fra")));
+        assert!(!origin.merge(&table, &echo, NOW));
+        assert_eq!(status(&origin, "fra"), None);
+        assert!(peer.merge(&table, &origin.records(), NOW));
+        assert_eq!(status(&peer, "fra"), None);
+        // Ended at another node than where it was made.
+        origin.set(id("fra"), "ns1", forced(Status::Down, 600), NOW);
+        peer.merge(&table, &origin.records(), NOW);
+        assert_eq!(status(&peer, "fra"), Some(Status::Down), "a new one");
+        assert!(peer.end(&id("fra")));
+        origin.merge(&table, &peer.records(), NOW);
+        assert_eq!(status(&origin, "fra"), None);
+        assert_eq!(Overrides::restored(origin.records(), origin.in_force(), "ns1"), origin, "kept over a restart");
+        let alone = [(id("fra"), forced(Status::Down, 60))].into();
+        let mut alone = Overrides::restored([], alone, "ns9");
+        assert_eq!((status(&alone, "fra"), alone.records()[0].number), (Some(Status::Down), 0));
+        assert!(alone.merge(&table, &[OverrideRecord { ended: true, ..alone.records()[0].clone() }], NOW));
+        assert_eq!(status(&alone, "fra"), None);
+    }
+
+    #[test]
+    fn a_node_that_lost_its_state_numbers_on() {
+        let (table, mut origin, mut peer) = (table(), Overrides::default(), Overrides::default());
+        origin.set(id("fra"), "ns1", forced(Status::Down, 600), NOW);
+        peer.merge(&table, &origin.records(), NOW);
+        peer.end(&id("fra"));
+        let mut origin = Overrides::default();
+        origin.set(id("fra"), "ns1", forced(Status::Down, 600), NOW.after(Millis(1)));
+        peer.merge(&table, &origin.records(), NOW);
+        assert_eq!(status(&peer, "fra"), Some(Status::Down));
+    }
+
+    #[test]
+    fn what_no_operator_can_have_said_is_passed_over() {
+        let table = table();
+        let good = OverrideRecord {
+            region: crate::id::RegionId::parse("fra").unwrap(),
+            endpoint: None,
+            origin: "ns2".to_owned(),
+            number: u64::MAX,
+            status: Status::Down,
+            until: NOW.after(Millis(1)),
+            reason: "drill".to_owned(),
+            ended: false,
+        };
+        assert!(Overrides::default().merge(&table, core::slice::from_ref(&good), NOW));
+        let bad = [
+            OverrideRecord { region: crate::id::RegionId::parse("mars").unwrap(), ..good.clone() },
+            OverrideRecord { endpoint: crate::id::EndpointId::parse("two"), ..good.clone() },
+            OverrideRecord { until: NOW, ..good.clone() },
+            OverrideRecord { status: Status::Unknown, ..good.clone() },
+            OverrideRecord { reason: "two\nlines".to_owned(), ..good.clone() },
+            OverrideRecord { reason: "x".repeat(501), ..good.clone() },
+            OverrideRecord { origin: String::new(), ..good.clone() },
+        ];
+        assert!(!Overrides::default().merge(&table, &bad, NOW));
+        let many = (0..5_000).map(|n| OverrideRecord { origin: format!("ns{n}"), ..good.clone() });
+        let mut overrides = Overrides::default();
+        overrides.merge(&table, &many.collect::<Vec<_>>(), NOW);
+        assert_eq!(overrides.records().len(), MOST);
+        assert_eq!(overrides.run_out(NOW.after(Millis(1))).len(), MOST);
+        assert_eq!(overrides, Overrides::default());
+    }
+
+    #[test]
+    fn whatever_operators_do_all_nodes_end_alike_once_they_have_heard_each_other() {
+        let table = table();
+        let (mut forced_in_the_end, things) = (0, ["fra", "fra/one", "par"]);
+        for seed in 0..SEQUENCES {
+            let mut random = Random::new(seed);
+            let mut nodes = [const { Overrides { records: BTreeMap::new() } }; 3];
+            let mut now = NOW;
+            for _ in 0..12 {
+                now = now.after(Millis(random.bits() % 3));
+                let (at, other) = (random.below(3), random.below(3));
+                let of = id(things[random.below(things.len())]);
+                match random.below(4) {
+                    0 => {
+                        let status = *random.pick(&[Status::Up, Status::Down]);
+                        let forced = forced(status, 100 + random.bits() % 900);
+                        nodes[at].set(of.clone(), &format!("ns{at}"), forced.clone(), now);
+                        assert_eq!(nodes[at].in_force()[&of], forced, "at once, here");
+                    }
+                    1 => {
+                        nodes[at].end(&of);
+                        assert!(!nodes[at].in_force().contains_key(&of));
+                    }
+                    _ => {
+                        let told = nodes[other].records();
+                        nodes[at].merge(&table, &told, now);
+                    }
+                }
+            }
+            for _ in 0..2 {
+                for (at, other) in [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)] {
+                    let told = nodes[other].records();
+                    nodes[at].merge(&table, &told, now);
+                }
+            }
+            assert!(nodes[0] == nodes[1] && nodes[1] == nodes[2], "seed {seed}: {nodes:#?}");
+            forced_in_the_end += nodes[0].in_force().len();
+        }
+        assert!(forced_in_the_end > 1_000);
+        println!("overrides of a fleet: {SEQUENCES} random cases, {forced_in_the_end} in force at their ends");
+    }
+}
