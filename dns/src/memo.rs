@@ -23,7 +23,7 @@ use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
-use crate::response::answer::Asking;
+use crate::response::answer::{Asking, Origin};
 use crate::response::respond::Datagram;
 use crate::response::wire::{Class, Context, HEADER, Limiter, Outcome, Transport, Verdict, respond};
 use crate::state::snapshot::Snapshot;
@@ -239,13 +239,13 @@ impl Memo {
         let key = Key::new(query);
         let entry = self.table.find(&key, query.name)?;
         let Some(service) = entry.asks else {
-            return Some(Hit { source: Source::Entry(entry), scope: 0 });
+            return Some(Hit { source: Source::Entry(entry), scope: 0, origin: Origin::default() });
         };
         // The name is steered, so the answer depends on the client.
         let seat = snapshot.seat_of(service, &Asking { transport: from, ecs: query.ecs })?;
         let entry = self.table.find(&key.of_seat(&seat), query.name)?;
         let holds = entry.decided == snapshot.service_generation(service);
-        holds.then_some(Hit { source: Source::Entry(entry), scope: seat.scope })
+        holds.then_some(Hit { source: Source::Entry(entry), scope: seat.scope, origin: seat.origin })
     }
 
     /// The pattern that answers this query, and the records to fill in.
@@ -253,7 +253,7 @@ impl Memo {
     fn of_pattern<'k>(&'k self, query: &Query<'_>, seek: Seek<'k>, stands: Stands) -> Option<Hit<'k>> {
         let answers = Answers::of(query, seek.zone(), stands)?;
         let pattern = self.patterns.find(query, &seek, answers)?;
-        Some(Hit { source: Source::Pattern(pattern, answers), scope: 0 })
+        Some(Hit { source: Source::Pattern(pattern, answers), scope: 0, origin: Origin::default() })
     }
 
     /// Makes the same answer without the memo. If they differ, sends that one and forgets everything.

@@ -21,6 +21,7 @@ pub mod pace;
 #[cfg(test)]
 mod properties;
 pub mod stages;
+pub mod traffic;
 mod verdict;
 mod votes;
 #[cfg(test)]

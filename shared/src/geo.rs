@@ -43,6 +43,24 @@ impl CountryCode {
         core::str::from_utf8(&self.0).unwrap_or("??")
     }
 
+    /// Its number among all countries by code, from 1. There are fewer than 256.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        NUMBERS[self.bit()]
+    }
+
+    /// The country of this number; `None` for 0 and for what is no number.
+    ///
+    /// ```
+    /// use bailiwick_rules::geo::{CountryCode, countries};
+    /// assert!(countries().all(|country| CountryCode::numbered(country.number()) == Some(country)));
+    /// assert_eq!((CountryCode::numbered(0), CountryCode::numbered(255)), (None, None));
+    /// ```
+    #[must_use]
+    pub fn numbered(number: u8) -> Option<Self> {
+        CENTROIDS.get(usize::from(number).checked_sub(1)?).and_then(|(code, ..)| Self::parse(code))
+    }
+
     fn bit(self) -> usize {
         bit(self.0[0], self.0[1])
     }
@@ -64,6 +82,19 @@ const ASSIGNED: [u64; 11] = {
         row += 1;
     }
     bits
+};
+
+/// The number of each country by the position of its bit.
+#[allow(clippy::cast_possible_truncation)] // fewer than 256
+static NUMBERS: [u8; 26 * 26] = {
+    let mut numbers = [0; 26 * 26];
+    let mut row = 0;
+    while row < CENTROIDS.len() {
+        let code = CENTROIDS[row].0.as_bytes();
+        numbers[bit(code[0], code[1])] = row as u8 + 1;
+        row += 1;
+    }
+    numbers
 };
 
 impl fmt::Display for CountryCode {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bailiwick_rules::testing::Random;
 use bailiwick_tests::dns::{Reply, question};
-use bailiwick_tests::geo::database;
+use bailiwick_tests::geo::{BRITISH, GERMAN, NOWHERE, database};
 use bailiwick_tests::node::{Node, Setup, TOKEN, bailiwick};
 use hickory_proto::op::ResponseCode;
 use maxminddb::{PathElement, Reader};
@@ -262,4 +262,50 @@ fn the_node_is_asked_for_the_document_in_service_and_wrong_use_is_told() {
     let absent = diff(&["--against", "/nowhere.json"]);
     assert_eq!(absent.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&absent.stderr).contains("/nowhere.json: can't be read"), "{absent:?}");
+}
+
+#[test]
+fn queries_are_counted_by_country_region_and_source_and_weigh_what_changes() {
+    let node = Setup::new(&rules(1), ZONE).start();
+    node.setup.write("new.json", &changed().to_string());
+    let ask = |client: &str, times: usize| {
+        (0..times).for_each(|_| _ = question("near.ai.example.com", "A").from(client).ask(node.dns));
+    };
+    ask(GERMAN, 60); // all but the first from the memo
+    ask(BRITISH, 30);
+    ask(NOWHERE, 5);
+    (0..3).for_each(|_| _ = question("near.ai.example.com", "A").ask(node.dns));
+    (0..2).for_each(|_| _ = question("near.ai.example.com", "A").from(GERMAN).ask_by_tcp(node.dns));
+    let _ = question("home.ai.example.com", "A").from(GERMAN).ask(node.dns);
+    let told =
+        |query: &str| -> Value { serde_json::from_str(&node.get(&format!("/v1/traffic{query}"))).expect("JSON") };
+    let rows = |told: &Value| -> Vec<String> {
+        let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+        let row = |one: &Value| {
+            let [service, country, region, source] =
+                ["service", "country", "region", "source"].map(|key| text(&one[key]));
+            format!("{service} {country} {region} {source} {}", one["queries"])
+        };
+        let mut rows: Vec<String> = told["counts"].as_array().expect("counts").iter().map(row).collect();
+        rows.sort();
+        rows
+    };
+    let near = ["near - - ecs 5", "near - - resolver 3", "near DE de ecs 62", "near GB gb ecs 30"];
+    assert_eq!(rows(&told("?service=near&since=1h")), near);
+    assert_eq!(rows(&told("")), [&["home DE de ecs 1"][..], &near].concat());
+    let apart = told("?buckets=true");
+    assert!(apart["counts"][0]["seconds"] == 300 && apart["counts"][0]["from"].is_string(), "{apart}");
+    for (wrong, message) in
+        [("?since=1y", "no duration"), ("?service=nera", "did you mean"), ("?when=now", "since=24h")]
+    {
+        let (status, body) = node.call("GET", &format!("/v1/traffic{wrong}"), None, None);
+        assert!(status == 400 && body.contains(message), "{wrong}: {status} {body}");
+    }
+
+    let path = |name: &str| node.setup.path(name).display().to_string();
+    let (new, config, api) = (path("new.json"), path("bailiwick.toml"), format!("http://{}", node.api));
+    let output = bailiwick(["rules", "diff", &new, "--config", &config, "--api", &api]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("62.0 % of queries (IPv4 ") && text.contains("de → fr"), "{text}");
+    assert!(!text.contains("No queries were counted"), "{text}");
 }

@@ -250,12 +250,20 @@ fn ranges<A: Bits>(edges: Vec<A>, mut value: impl FnMut(A) -> Option<u32>) -> Ra
 pub(crate) struct Classes {
     /// The standings, which all services share. Each service has its own borders between them.
     standings: Arc<Standings>,
-    /// The class of each standing.
-    classes: Box<[ClassId]>,
+    /// The class of each standing, beside its country.
+    classes: Box<[Member]>,
     v4: Borders,
     v6: Borders,
     /// The ranking of each class.
     rankings: Vec<Ranking>,
+}
+
+/// What is looked up for each query: the class of a standing, and its country, by which the query is counted.
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    class: ClassId,
+    /// The country's number; 0: nobody can place the client.
+    country: u8,
 }
 
 /// Collects the classes of one service's clients.
@@ -280,9 +288,12 @@ impl Classing {
     }
 
     fn finish(self, standings: &Arc<Standings>) -> Classes {
-        let classes: Box<[ClassId]> = self.classes.into();
+        let country = |standing: &Standing| standing.country.map_or(0, CountryCode::number);
+        let members = self.classes.into_iter().zip(&standings.standings);
+        let classes: Box<[Member]> =
+            members.map(|(class, standing)| Member { class, country: country(standing) }).collect();
         // A value that means a carrier has no standing, so it stays as it is.
-        let class_or_mark = |value: u32| classes.get(value as usize).map_or(value, |class| class.0);
+        let class_or_mark = |value: u32| classes.get(value as usize).map_or(value, |member| member.class.0);
         let (v4, v6) = (standings.v4.borders(class_or_mark), standings.v6.borders(class_or_mark));
         Classes { standings: Arc::clone(standings), classes, v4, v6, rankings: self.rankings }
     }
@@ -323,9 +334,22 @@ impl Classes {
     /// The class of an address whose first `known` bits are known (255 for all bits), and the length of the prefix to
     /// which the class applies.
     #[must_use]
+    #[cfg(test)]
     pub(crate) fn class(&self, address: IpAddr, known: u8) -> (ClassId, u8) {
+        let (class, scope, _) = self.class_and_country(address, known);
+        (class, scope)
+    }
+
+    /// The same, with the number of the client's country; 0: nobody can place it.
+    #[must_use]
+    pub(crate) fn class_and_country(&self, address: IpAddr, known: u8) -> (ClassId, u8, u8) {
+        let (Member { class, country }, scope) = self.member(address, known);
+        (class, scope, country)
+    }
+
+    fn member(&self, address: IpAddr, known: u8) -> (Member, u8) {
         let address = match address {
-            IpAddr::V4(address) => return self.class_v4(address.to_bits()),
+            IpAddr::V4(address) => return self.member_v4(address.to_bits()),
             IpAddr::V6(address) => address.to_bits(),
         };
         let (standing, scope) = self.standings.v6.value_and_scope(address, &self.v6);
@@ -335,8 +359,8 @@ impl Classes {
             // those bits.
             return (self.classes[UNKNOWN], scope.max(carrier.at + ENOUGH_BITS));
         }
-        let (class, inner) = self.class_v4(carrier.inside(address));
-        (class, scope.max(carrier.at + inner))
+        let (member, inner) = self.member_v4(carrier.inside(address));
+        (member, scope.max(carrier.at + inner))
     }
 
     /// Prefetches what [`Self::class`] will read, without waiting for it.
@@ -347,7 +371,7 @@ impl Classes {
         }
     }
 
-    fn class_v4(&self, address: u32) -> (ClassId, u8) {
+    fn member_v4(&self, address: u32) -> (Member, u8) {
         let (standing, scope) = self.standings.v4.value_and_scope(address, &self.v4);
         (self.classes[standing as usize], scope)
     }
@@ -377,7 +401,7 @@ impl Classes {
         let mut addresses = vec![0; self.rankings.len()];
         for (standing, count) in self.standings.v4.sizes() {
             let class = self.classes.get(standing as usize).filter(|_| standing as usize != UNKNOWN);
-            if let Some(of_class) = class.and_then(|class| addresses.get_mut(class.get())) {
+            if let Some(of_class) = class.and_then(|member| addresses.get_mut(member.class.get())) {
                 *of_class += count;
             }
         }

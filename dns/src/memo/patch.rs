@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::pattern::{Answers, Pattern};
 use super::query::{self, Query};
 use super::table::Entry;
+use crate::response::answer::Origin;
 use crate::response::wire::{Class, HEADER, Outcome, TC};
 
 /// A kept answer that fits a query.
@@ -14,6 +15,8 @@ pub(super) struct Hit<'k> {
     pub(super) source: Source<'k>,
     /// The prefix length around the client for which it is valid: the SCOPE PREFIX-LENGTH of RFC 7871 §6.
     pub(super) scope: u8,
+    /// By what a steered answer is counted.
+    pub(super) origin: Origin,
 }
 
 /// Where a kept answer comes from.
@@ -87,6 +90,7 @@ impl Hit<'_> {
             truncated,
             service,
             region,
+            origin: self.origin,
             class: self.class(),
             keepable: keepable && !truncated,
         }

@@ -130,6 +130,7 @@ mod tests {
                 truncated: false,
                 service: None,
                 region: None,
+                origin: crate::response::answer::Origin::default(),
                 class: Class::Positive,
                 keepable: false,
             }

@@ -12,12 +12,14 @@ mod reply;
 mod status;
 pub(crate) mod tls;
 pub(crate) mod token;
+mod traffic;
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -27,6 +29,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::serve::Listener;
+use bailiwick_rules::fleet::traffic::BUCKET;
 use bailiwick_rules::time::Timestamp;
 
 use crate::program::metrics::Metrics;
@@ -73,7 +76,17 @@ impl Api {
         listener: impl Listener<Addr = SocketAddr>,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
-        axum::serve(listener, router(self)).with_graceful_shutdown(stop).await
+        let recorded = Arc::clone(&self);
+        let record = async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(BUCKET.0)).await;
+                recorded.metrics.record_traffic(recorded.handle.now());
+            }
+        };
+        tokio::select! {
+            served = axum::serve(listener, router(self)).with_graceful_shutdown(stop) => served,
+            () = record => Ok(()),
+        }
     }
 }
 
@@ -92,6 +105,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/rules/status", get(read::rules_status))
         .route("/v1/explain", get(read::explain))
         .route("/v1/status", get(status::status))
+        .route("/v1/traffic", get(traffic::traffic))
         .route("/v1/overrides", get(overrides::list).post(overrides::set))
         .route("/v1/leases", post(leases::ask).layer(DefaultBodyLimit::max(leases::MAX_ASKS)))
         .route("/v1/observations", post(observations::add).layer(DefaultBodyLimit::max(observations::MAX_BATCH)))

@@ -9,6 +9,7 @@ mod latency;
 mod plain;
 mod protobuf;
 mod thread;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,7 @@ use bailiwick_rules::id::{RegionId, ServiceId};
 use crate::net::rate_limit::Limiter;
 use crate::net::streams::Gate;
 use crate::protocol::rdata::rtype;
-use crate::response::answer::Rcode;
+use crate::response::answer::{Origin, Rcode};
 use crate::response::wire::{Outcome, Transport};
 use crate::state::owner::Handle;
 use crate::system::file_reload::FileHealth;
@@ -29,6 +30,7 @@ pub(crate) use latency::{EVERY, Latency};
 pub(crate) use plain::plain;
 pub(crate) use protobuf::protobuf;
 pub(crate) use thread::{SteeredCounters, ThreadCounters};
+pub(crate) use traffic::Wanted;
 
 /// The transports, with their names in labels.
 const TRANSPORTS: [(Transport, &str); 5] = [
@@ -78,6 +80,7 @@ pub(crate) struct Metrics {
     truncated: [AtomicU64; TRANSPORTS.len()],
     latency: [Latency; TRANSPORTS.len()],
     steered: Mutex<BTreeMap<Steering, u64>>,
+    traffic: Mutex<traffic::Recorder>,
     threads: Mutex<Vec<Arc<ThreadCounters>>>,
     gate: Option<Arc<Gate>>,
     limiter: Option<Arc<Limiter>>,
@@ -87,8 +90,8 @@ pub(crate) struct Metrics {
 /// Answers by response code and type.
 type Answered = [[AtomicU64; QTYPES.len() + 1]; RCODES.len() + 1];
 
-/// A service and the region that answered; no region: `denied_answers` or nothing.
-type Steering = (ServiceId, Option<RegionId>);
+/// A service, the region that answered, and by what the answer is counted; no region: `denied_answers` or nothing.
+type Steering = (ServiceId, Option<RegionId>, Origin);
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -100,6 +103,7 @@ impl Default for Metrics {
             truncated: std::array::from_fn(|_| zero()),
             latency: std::array::from_fn(|_| Latency::default()),
             steered: Mutex::default(),
+            traffic: Mutex::default(),
             threads: Mutex::default(),
             gate: None,
             limiter: None,
@@ -137,8 +141,17 @@ impl Metrics {
     }
 
     /// Counts one steered answer.
-    pub(crate) fn count_steered(&self, service: &ServiceId, region: Option<&RegionId>) {
-        *self.steered().entry((service.clone(), region.cloned())).or_default() += 1;
+    pub(crate) fn count_steered(&self, service: &ServiceId, region: Option<&RegionId>, origin: Origin) {
+        *self.steered().entry((service.clone(), region.cloned(), origin)).or_default() += 1;
+    }
+
+    /// All steered answers since this process began.
+    fn all_steered(&self) -> BTreeMap<Steering, u64> {
+        let mut sums = self.steered().clone();
+        for thread in self.threads().iter() {
+            thread.sum_steered_into(&mut sums);
+        }
+        sums
     }
 
     /// Counters for a thread that answers datagrams.

@@ -58,11 +58,11 @@ impl Respond for Responder {
         let outcome = respond(&context, snapshot.zones(), &**snapshot, packet, from, transport, out);
         self.metrics.took(transport, begun.elapsed());
         self.metrics.count(transport, &outcome);
-        if let Outcome::Answered { service: Some(service), region, .. } = outcome
+        if let Outcome::Answered { service: Some(service), region, origin, .. } = outcome
             && let Some(service) = snapshot.table().services().get(service.get())
         {
             let region = region.map(|region| &snapshot.table().region(region).id);
-            self.metrics.count_steered(&service.id, region);
+            self.metrics.count_steered(&service.id, region, origin);
         }
         outcome
     }
@@ -141,8 +141,8 @@ impl Thread {
         let (counters, steered) = (&self.counters, &self.steered);
         self.memo.respond(&context, &self.snapshot, batch, |outcome| {
             counters.count(&outcome);
-            if let Outcome::Answered { service: Some(service), region, .. } = outcome {
-                steered.add(service, region);
+            if let Outcome::Answered { service: Some(service), region, origin, .. } = outcome {
+                steered.add(service, region, origin);
             }
         });
     }

@@ -38,6 +38,44 @@ pub struct Ecs {
     pub source: u8,
 }
 
+/// By what a steered answer is counted: the client's country, and whether its resolver told its subnet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Origin(u16);
+
+impl Origin {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 512;
+
+    /// Of a client in the country of this number; 0: nobody can place it.
+    #[must_use]
+    pub(crate) fn new(country: u8, is_told: bool) -> Self {
+        Self(u16::from(country) << 1 | u16::from(is_told))
+    }
+
+    /// All of them, in order.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..=u8::MAX).flat_map(|country| [false, true].map(|is_told| Self::new(country, is_told)))
+    }
+
+    /// As an array index below [`Origin::COUNT`].
+    #[must_use]
+    pub(crate) fn get(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// The country's number.
+    #[must_use]
+    pub(crate) fn country(self) -> u8 {
+        (self.0 >> 1).to_le_bytes()[0]
+    }
+
+    /// Whether the client's resolver told its subnet.
+    #[must_use]
+    pub(crate) fn is_told(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
 /// The answer of the rules at a steered name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Steered<'a> {
@@ -65,6 +103,11 @@ pub enum Steered<'a> {
 pub trait SteeredAnswers {
     /// The answer for this client at a steered name of `service`, for one of its types.
     fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_>;
+
+    /// By what the answer is counted.
+    fn origin_of(&self, _service: ServiceIndex, _client: &Asking) -> Origin {
+        Origin::default()
+    }
 }
 
 /// Answers without rules, for servers of static zones and for tests.
@@ -234,6 +277,8 @@ pub struct Answer<'a> {
     pub service: Option<ServiceIndex>,
     /// The region whose records the last steered service chose; `None` for `denied_answers`, and for nothing.
     pub region: Option<RegionIndex>,
+    /// By what a steered answer is counted.
+    pub origin: Origin,
     /// The first second, since 1970, at which a signature in it isn't to be served any more; `None` for an answer
     /// without any.
     pub until: Option<u32>,
@@ -265,6 +310,7 @@ impl<'a> Answer<'a> {
             ede: None,
             service: None,
             region: None,
+            origin: Origin::default(),
             until: None,
             compact_ok: false,
             truncated: false,

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use bailiwick_rules::table::RegionIndex;
 
 use crate::response::answer::identity::CHAOS;
-use crate::response::answer::{Answer, Asking, Dnssec, Query, Rcode, SteeredAnswers, answer};
+use crate::response::answer::{Answer, Asking, Dnssec, Origin, Query, Rcode, SteeredAnswers, answer};
 use crate::zone::ServiceIndex;
 use crate::zones::Zones;
 pub use context::{Class, Context, Limiter, Settings, Transport, Verdict};
@@ -43,6 +43,8 @@ pub enum Outcome {
         service: Option<ServiceIndex>,
         /// The region whose records it answered with.
         region: Option<RegionIndex>,
+        /// By what a steered answer is counted.
+        origin: Origin,
         /// What a limiter counts it by.
         class: Class,
         /// Whether the next client of the same class that asks the same may be told the same records: the response is
@@ -105,6 +107,7 @@ pub fn respond(
         truncated,
         service: reply.service,
         region: reply.region,
+        origin: reply.origin,
         class,
         keepable: reply.keepable && reply.ede.is_none() && !truncated,
     }

@@ -34,7 +34,7 @@ use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::dnssec::lifetime::is_before;
 use crate::protocol::rdata::{Rdatas, rtype};
-use crate::response::answer::{Asking, Steered, SteeredAnswers};
+use crate::response::answer::{Asking, Origin, Steered, SteeredAnswers};
 use crate::zone::ServiceIndex;
 use crate::zones::Zones;
 
@@ -319,10 +319,11 @@ impl Snapshot {
             Some(ecs) if ecs.source > 0 => (ecs.address, ecs.source, true),
             _ => (client.transport, u8::MAX, false),
         };
-        let (class, scope) = ranges.class(address, known);
+        let (class, scope, country) = ranges.class_and_country(address, known);
+        let whole = Seat { class, part: Part::STAYS, scope, origin: Origin::new(country, is_told) };
         let seat = match self.decided.get(service.get()).and_then(|decided| decided.spread.as_ref()) {
-            None => Seat { class, part: Part::STAYS, scope },
-            Some(spread) => spread.seat(class, scope, address, ranges),
+            None => whole,
+            Some(spread) => spread.seat(whole, address, ranges),
         };
         Some(if is_told { seat } else { Seat { scope: NO_SCOPE, ..seat } })
     }
@@ -350,5 +351,9 @@ impl SteeredAnswers for Snapshot {
         };
         let rdatas = records.and_then(|records| records.of_type(rtype)).unwrap_or(Rdatas::EMPTY);
         Steered::Records { ttl: choice.ttl, rdatas, scope, region }
+    }
+
+    fn origin_of(&self, service: ServiceIndex, client: &Asking) -> Origin {
+        self.seat_of(service, client).map_or(Origin::default(), |seat| seat.origin)
     }
 }

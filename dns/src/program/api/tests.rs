@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::token::TokenFile;
 use super::*;
-use crate::response::answer::Rcode;
+use crate::response::answer::{Origin, Rcode};
 use crate::response::wire::{Class, Outcome, Transport};
 use crate::state::load::Sources;
 use crate::state::probe::Secrets;
@@ -372,6 +372,7 @@ async fn answers_are_counted_by_transport_code_type_and_region() {
         truncated: true,
         service: None,
         region: None,
+        origin: Origin::default(),
         class: Class::Positive,
         keepable: false,
     };
@@ -383,9 +384,9 @@ async fn answers_are_counted_by_transport_code_type_and_region() {
     metrics.count(Transport::Udp, &Outcome::Dropped);
     let service = fixture.api.handle.snapshot().table().services()[0].id.clone();
     let region = fixture.api.handle.snapshot().table().regions()[1].id.clone();
-    metrics.count_steered(&service, Some(&region));
-    metrics.count_steered(&service, Some(&region));
-    metrics.count_steered(&service, None);
+    metrics.count_steered(&service, Some(&region), Origin::default());
+    metrics.count_steered(&service, Some(&region), Origin::default());
+    metrics.count_steered(&service, None, Origin::default());
 
     let response = fixture.get("/metrics").await;
     assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));

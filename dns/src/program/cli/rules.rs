@@ -16,8 +16,8 @@ pub(crate) enum RulesCommand {
     ///
     /// It steers the clients of every place of the GeoIP database, and of every tenant and network of the rules, by
     /// both documents: with all regions up, and with each region down. It tells who goes to another region, whose fence
-    /// gets wider or smaller, and who has no region left if one fails. Clients are weighed by IPv4 addresses and by
-    /// IPv6 /48s.
+    /// gets wider or smaller, and who has no region left if one fails. Clients are weighed by IPv4 addresses, by
+    /// IPv6 /48s, and by the queries that the node counted.
     ///
     /// A fence that gets wider is said first: from then on clients may be processed where they might not be before. One
     /// that gets smaller is said too: then all nodes should take the document at once.

@@ -7,11 +7,13 @@ mod observed;
 mod planned;
 mod zones;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bailiwick_rules::health::Status;
+use bailiwick_rules::id::{RegionId, ServiceId};
 use bailiwick_rules::table::Table;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text::encode};
@@ -156,9 +158,9 @@ impl Exposition {
             "steered_answers",
             "Answers at steered names, by service and region; without a region: denied_answers or nothing",
         )?;
-        let mut steered = self.metrics.steered().clone();
-        for thread in self.metrics.threads().iter() {
-            thread.sum_steered_into(&mut steered);
+        let mut steered: BTreeMap<(ServiceId, Option<RegionId>), u64> = BTreeMap::new();
+        for ((service, region, _), count) in self.metrics.all_steered() {
+            *steered.entry((service, region)).or_default() += count;
         }
         for ((service, region), count) in steered {
             let region = region.as_ref().map_or("", |region| region.as_str());

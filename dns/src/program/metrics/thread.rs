@@ -2,13 +2,13 @@
 //! a lock nor a cache line that another core writes to. Summed when somebody reads the metrics.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use bailiwick_rules::id::{RegionId, ServiceId};
 use bailiwick_rules::table::RegionIndex;
 
 use super::{Answered, Latency, Steering, place};
+use crate::response::answer::Origin;
 use crate::response::wire::Outcome;
 use crate::state::snapshot::Rules;
 use crate::zone::ServiceIndex;
@@ -31,34 +31,56 @@ pub(crate) struct ThreadCounters {
 #[derive(Debug, Default)]
 pub(crate) struct SteeredCounters {
     rules: Option<Arc<Rules>>,
-    /// By service, then by region; the last of each service's is for answers from no region.
-    counts: Box<[AtomicU64]>,
+    /// By service, then by origin: a row of counters by region, the last for answers from no region. A row is made for
+    /// the first answer that it counts, so that only places that ask take memory.
+    rows: Box<[OnceLock<Box<[AtomicU64]>>]>,
+    /// How many counters may still be made.
+    left: AtomicUsize,
 }
+
+/// How many counters a thread makes under one document: 16 MiB. Beyond them answers are counted without their origin,
+/// as those of clients that nobody can place.
+const MOST_COUNTERS: usize = 2 << 20;
 
 impl SteeredCounters {
     fn new(rules: &Arc<Rules>) -> Self {
-        let count = rules.table.services().len() * (rules.table.regions().len() + 1);
-        Self { rules: Some(Arc::clone(rules)), counts: (0..count).map(|_| AtomicU64::new(0)).collect() }
+        let count = rules.table.services().len() * Origin::COUNT;
+        let rows = (0..count).map(|_| OnceLock::new()).collect();
+        Self { rules: Some(Arc::clone(rules)), rows, left: AtomicUsize::new(MOST_COUNTERS) }
     }
 
     /// Counts an answer. Only the thread whose counters these are may call it.
-    pub(crate) fn add(&self, service: ServiceIndex, region: Option<RegionIndex>) {
-        let Some(rules) = &self.rules else { return };
-        let regions = rules.table.regions().len();
-        let at = service.get() * (regions + 1) + region.map_or(regions, RegionIndex::get);
-        if let Some(counter) = self.counts.get(at) {
+    pub(crate) fn add(&self, service: ServiceIndex, region: Option<RegionIndex>, origin: Origin) {
+        let Some(row) = self.rows.get(service.get() * Origin::COUNT + origin.get()) else { return };
+        let Some(row) = row.get().map(|row| &**row).or_else(|| self.new_row(service, row)) else { return };
+        // Answers from no region are counted at the end.
+        let at = region.map_or(row.len().wrapping_sub(1), RegionIndex::get);
+        if let Some(counter) = row.get(at) {
             add(counter);
         }
     }
 
+    /// Makes a row, or gives the one for clients that nobody can place when there are too many.
+    #[cold]
+    fn new_row<'r>(&'r self, service: ServiceIndex, row: &'r OnceLock<Box<[AtomicU64]>>) -> Option<&'r [AtomicU64]> {
+        let length = self.rules.as_ref()?.table.regions().len() + 1;
+        let left = self.left.load(Ordering::Relaxed);
+        let row = if left >= length { row } else { self.rows.get(service.get() * Origin::COUNT)? };
+        self.left.store(left.saturating_sub(length), Ordering::Relaxed);
+        Some(row.get_or_init(|| (0..length).map(|_| AtomicU64::new(0)).collect()))
+    }
+
     fn sum_into(&self, sums: &mut BTreeMap<Steering, u64>) {
         let Some(rules) = &self.rules else { return };
-        let by_service = self.counts.chunks_exact(rules.table.regions().len() + 1);
-        for (service, counts) in rules.table.services().iter().zip(by_service) {
-            let regions = rules.table.regions().iter().map(|region| Some(&region.id)).chain([None]);
-            for (region, count) in regions.zip(counts).filter(|(_, count)| count.load(Ordering::Relaxed) > 0) {
-                let key: (ServiceId, Option<RegionId>) = (service.id.clone(), region.cloned());
-                *sums.entry(key).or_default() += count.load(Ordering::Relaxed);
+        let by_service = self.rows.chunks_exact(Origin::COUNT);
+        for (service, rows) in rules.table.services().iter().zip(by_service) {
+            let made = Origin::all().zip(rows).filter_map(|(origin, row)| Some((origin, row.get()?)));
+            for (origin, counts) in made {
+                let regions = rules.table.regions().iter().map(|region| Some(&region.id)).chain([None]);
+                for (region, count) in regions.zip(counts).filter(|(_, count)| count.load(Ordering::Relaxed) > 0) {
+                    let key: Steering = (service.id.clone(), region.cloned(), origin);
+                    *sums.entry(key).or_default() += count.load(Ordering::Relaxed);
+                }
             }
         }
     }

@@ -169,6 +169,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         if *self.answer.service.get_or_insert(service) != service {
             self.answer.keepable = false;
         }
+        self.answer.origin = steering.origin_of(service, &self.query.client);
         match steering.resolve(service, rtype, &self.query.client) {
             Steered::Records { ttl, rdatas, scope, region } => {
                 // A chain holds where all of its links hold: their prefixes all contain the client, so the longest is
@@ -188,8 +189,9 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
 
     /// Makes the answer SERVFAIL, for this reason (RFC 8914).
     fn fail(&mut self, ede: u16) {
-        let Answer { scope, service, region, compact_ok, .. } = self.answer;
-        self.answer = Answer { scope, ede: Some(ede), service, region, compact_ok, ..Answer::bare(Rcode::SERVFAIL) };
+        let Answer { scope, service, region, origin, compact_ok, .. } = self.answer;
+        let bare = Answer::bare(Rcode::SERVFAIL);
+        self.answer = Answer { scope, ede: Some(ede), service, region, origin, compact_ok, ..bare };
     }
 
     /// Adds what a resolver would ask next: the zone's servers, and addresses of what the answer names (RFC 1034 §4.3.2

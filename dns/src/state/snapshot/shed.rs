@@ -13,7 +13,7 @@ use bailiwick_rules::table::{RegionIndex, ServiceIndex, Table};
 
 use super::{Decided, Offer, Snapshot};
 use crate::locate::classes::{ClassId, Classes};
-use crate::response::answer::Asking;
+use crate::response::answer::{Asking, Origin};
 
 /// What a plan moves.
 #[derive(Debug, Clone)]
@@ -48,6 +48,8 @@ pub(crate) struct Seat {
     pub part: Part,
     /// The length of the prefix around it for which this holds.
     pub scope: u8,
+    /// By what its queries are counted.
+    pub origin: Origin,
 }
 
 /// The parts of one service's classes.
@@ -91,12 +93,12 @@ impl Spread {
 
     /// The part of its class that a client at an address is in.
     #[inline]
-    pub(super) fn seat(&self, class: ClassId, scope: u8, address: IpAddr, classes: &Classes) -> Seat {
-        let Some(Some(of_class)) = self.0.get(class.get()) else { return Seat { class, part: Part::STAYS, scope } };
+    pub(super) fn seat(&self, whole: Seat, address: IpAddr, classes: &Classes) -> Seat {
+        let Some(Some(of_class)) = self.0.get(whole.class.get()) else { return whole };
         let network = classes.network(address);
         let point = Point::of_network(network.prefix, network.length, of_class.home);
         let part = of_class.parts.get(point.bucket() as usize).copied().unwrap_or(0);
-        Seat { class, part: Part(part), scope: scope.max(network.scope) }
+        Seat { part: Part(part), scope: whole.scope.max(network.scope), ..whole }
     }
 
     /// The position of a client's move among all moves of the service; `None` if it stays.

@@ -145,7 +145,7 @@ impl Impact {
     fn weighed(&self, who: &Who, service: &ServiceImpact) -> String {
         let [queries, ipv4, ipv6] = self.columns(&who.weight, &service.total);
         let clients = clients(who);
-        match self.has_queries && service.tenants.is_empty() {
+        match self.has_queries && service.total.queries > 0 {
             true => format!("{clients}, {queries} of queries (IPv4 {ipv4}, IPv6 {ipv6})"),
             false => format!("{clients}, {ipv4} of IPv4 addresses (IPv6 {ipv6})"),
         }

@@ -83,7 +83,11 @@ impl Division {
         let (ipv4, groups) = self.sums.get(&country).copied().unwrap_or_default();
         let queries = match ipv4 {
             0 => counted / groups.max(1),
-            _ => u64::try_from(u128::from(counted) * u128::from(group.ipv4) / u128::from(ipv4)).unwrap_or(u64::MAX),
+            _ => {
+                // To the nearest, so that few queries aren't lost to a small network of a large country.
+                let part = u128::from(counted) * u128::from(group.ipv4) + u128::from(ipv4) / 2;
+                u64::try_from(part / u128::from(ipv4)).unwrap_or(u64::MAX)
+            }
         };
         Weight { queries, ipv4: group.ipv4, ipv6: group.ipv6 }
     }

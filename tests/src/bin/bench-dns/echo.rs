@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bailiwick_dns::net::listeners::{Addresses, Certificates, Sockets};
 use bailiwick_dns::net::streams::{Gate, Limits};
-use bailiwick_dns::response::answer::Rcode;
+use bailiwick_dns::response::answer::{Origin, Rcode};
 use bailiwick_dns::response::respond::{Datagram, Datagrams, Respond};
 use bailiwick_dns::response::wire::{Class, Outcome, Transport};
 use bailiwick_dns::system::tasks::Tasks;
@@ -22,7 +22,16 @@ impl Respond for Echo {
             return Outcome::Dropped;
         }
         let (rcode, class) = (Rcode::NOERROR, Class::Positive);
-        Outcome::Answered { rcode, qtype: None, truncated: false, service: None, region: None, class, keepable: false }
+        Outcome::Answered {
+            rcode,
+            qtype: None,
+            truncated: false,
+            service: None,
+            region: None,
+            origin: Origin::default(),
+            class,
+            keepable: false,
+        }
     }
 
     fn datagrams(self: Arc<Self>) -> Box<dyn Datagrams> {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bailiwick_rules::fleet::gates::{Accepted, Gates, Shut, shut};
-use bailiwick_rules::fleet::impact::Impact;
+use bailiwick_rules::fleet::impact::{Impact, Queries};
+use bailiwick_rules::fleet::traffic::TrafficReport;
 use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
@@ -19,7 +20,7 @@ use crate::program::cli::node::{Node, NodeArgs, Power};
 use crate::program::config::Config;
 use crate::program::impact::impact;
 use crate::program::report::Report;
-use crate::state::load::{compile_rules, read_geoip};
+use crate::state::load::{compile_rules, read_geoip, read_text};
 use crate::state::snapshot::Rules;
 
 /// After how long progress is told.
@@ -39,6 +40,9 @@ pub(crate) struct DiffArgs {
     /// Find clients in this GeoIP database instead of the configuration's.
     #[arg(long, value_name = "FILE")]
     geoip: Option<PathBuf>,
+    /// Weigh clients by the queries of this file, an answer of /v1/traffic. Against `head`, the node is asked for it.
+    #[arg(long, value_name = "FILE")]
+    traffic: Option<PathBuf>,
     #[command(flatten)]
     gates: GateArgs,
     /// Print everything as JSON.
@@ -117,15 +121,24 @@ pub(super) fn run(args: &DiffArgs, stdin: &mut dyn Read, now: Timestamp) -> Repo
             return Report::failed([new.err(), old.err(), places.err()].into_iter().flatten().flatten());
         }
     };
-    let mut progress = Progress::new();
-    let impact = impact(&old.table, &new.table, &places, None, now, &mut |done, all| progress.tell(done, all));
-    progress.finish();
     let mut warnings = Vec::new();
+    let queries = match queries(args) {
+        Ok(queries) => queries,
+        Err(errors) if args.traffic.is_some() => return Report::failed(errors),
+        Err(errors) => {
+            warnings.extend(errors.iter().map(|error| format!("no queries weigh: {error}")));
+            None
+        }
+    };
+    let mut progress = Progress::new();
+    let mut tell = |done, all| progress.tell(done, all);
+    let impact = impact(&old.table, &new.table, &places, queries.as_ref(), now, &mut tell);
+    progress.finish();
     if places.all().len() == 1 {
-        warnings.push("no GeoIP database is named, so only networks of the rules are compared; name one by --geoip");
+        let warning = "no GeoIP database is named, so only networks of the rules are compared; name one by --geoip";
+        warnings.push(warning.to_owned());
     }
     let shut = args.gates.shut(&impact);
-    let warnings = warnings.into_iter().map(str::to_owned).collect();
     match written(args, &impact, &shut) {
         Ok(output) => Report { output, warnings, is_unwell: !shut.is_empty(), ..Report::default() },
         Err(error) => Report::error(error),
@@ -143,6 +156,20 @@ fn against(args: &DiffArgs, stdin: &mut dyn Read) -> Result<Arc<Rules>, Vec<Stri
     }
     let text = Node::find(&args.node, Power::Read)?.read("/v1/rules")?;
     compile_rules(text.into_bytes(), "the node's rules").map_err(said)
+}
+
+/// The queries of the last week, if a file has them, or a node is asked anyway. None if none were counted.
+fn queries(args: &DiffArgs) -> Result<Option<Queries>, Vec<String>> {
+    let (text, place) = match &args.traffic {
+        Some(file) => (read_text(file).map_err(|error| vec![format!("{}: {error}", file.display())])?, file.display()),
+        None if args.against == Path::new("head") => {
+            (Node::find(&args.node, Power::Read)?.read("/v1/traffic")?, Path::new("/v1/traffic").display())
+        }
+        None => return Ok(None),
+    };
+    let report: TrafficReport =
+        serde_json::from_str(&text).map_err(|error| vec![format!("{place}: is no answer of /v1/traffic: {error}")])?;
+    Ok(Some(report.queries()).filter(|queries| !queries.is_empty()))
 }
 
 /// The GeoIP database that the options name, or the configuration.

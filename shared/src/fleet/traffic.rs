@@ -1,0 +1,321 @@
+//! Queries of the last week, by service, country, region and source. Takes counts as they are added up every few
+//! minutes, returns a [`TrafficReport`]. Kept by each node; whoever compares rules weighs clients by it.
+//!
+//! Counts stand in buckets of five minutes. Memory is bounded by [`MOST_ENTRIES`]: beyond it the oldest buckets are
+//! merged, up to a day each, and then dropped. So the newest are always told apart.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::impact::Queries;
+use crate::geo::CountryCode;
+use crate::time::{Millis, Timestamp};
+
+/// How long a bucket is.
+pub const BUCKET: Millis = Millis(5 * 60_000);
+/// For how long counts are kept.
+pub const KEPT: Millis = Millis(7 * 86_400_000);
+/// The longest bucket that is made of several.
+const LONGEST: Millis = Millis(86_400_000);
+/// How many counts are kept, 16 bytes each.
+const MOST_ENTRIES: usize = 500_000;
+/// How many names of services, and of regions, are told apart. Names of all documents of the week count.
+const MOST_NAMES: usize = 8_192;
+/// The name of all beyond them.
+const OTHERS: &str = "(others)";
+
+/// What a query was counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted<'a> {
+    /// The service.
+    pub service: &'a str,
+    /// The client's country; `None`: nobody could place it.
+    pub country: Option<CountryCode>,
+    /// The region that answered; `None`: none did.
+    pub region: Option<&'a str>,
+    /// How the client's place was learnt.
+    pub source: Source,
+}
+
+/// How a client's place was learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// By the subnet that its resolver told.
+    Ecs,
+    /// By its resolver's address.
+    Resolver,
+}
+
+/// A name's number, a country's letters and the source, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    service: u16,
+    /// 0 for none, otherwise the number of the name and one.
+    region: u16,
+    country: Option<CountryCode>,
+    source: Source,
+}
+
+/// The counts of some minutes.
+#[derive(Debug)]
+struct Bucket {
+    from: Timestamp,
+    span: Millis,
+    /// By key, ascending.
+    counts: Vec<(Key, u64)>,
+}
+
+/// Queries of the last week.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    services: Names,
+    regions: Names,
+    /// The oldest first.
+    buckets: VecDeque<Bucket>,
+}
+
+/// Names by number.
+#[derive(Debug, Default)]
+struct Names {
+    all: Vec<String>,
+    known: BTreeMap<String, u16>,
+}
+
+/// Queries since a time, as told by `/v1/traffic`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrafficReport {
+    /// When the first of the buckets begins.
+    pub from: Option<Timestamp>,
+    /// Until when queries were counted.
+    pub until: Timestamp,
+    /// The counts: all together, or bucket by bucket.
+    pub counts: Vec<Count>,
+}
+
+/// One count.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Count {
+    /// When its bucket begins, where buckets are told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Timestamp>,
+    /// How many seconds the bucket has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+    /// The service.
+    pub service: String,
+    /// The client's country; null: nobody could place it.
+    pub country: Option<String>,
+    /// The region that answered; null: none did.
+    pub region: Option<String>,
+    /// How the client's place was learnt.
+    pub source: Source,
+    /// How many queries.
+    pub queries: u64,
+}
+
+impl Names {
+    /// The number of a name; a new one is added.
+    fn number(&mut self, name: &str) -> u16 {
+        if let Some(number) = self.known.get(name) {
+            return *number;
+        }
+        if self.all.len() >= MOST_NAMES && name != OTHERS {
+            return self.number(OTHERS);
+        }
+        let number = u16::try_from(self.all.len()).unwrap_or(u16::MAX);
+        self.all.push(name.to_owned());
+        self.known.insert(name.to_owned(), number);
+        number
+    }
+
+    fn name(&self, number: u16) -> &str {
+        self.all.get(usize::from(number)).map_or(OTHERS, String::as_str)
+    }
+}
+
+impl Traffic {
+    /// Adds queries that were counted until `now`. They belong to the bucket of that moment.
+    pub fn add<'a>(&mut self, now: Timestamp, counted: impl IntoIterator<Item = (Counted<'a>, u64)>) {
+        let mut counts: BTreeMap<Key, u64> = BTreeMap::new();
+        for (one, queries) in counted {
+            let service = self.services.number(one.service);
+            let region = one.region.map_or(0, |region| self.regions.number(region).saturating_add(1));
+            let key = Key { service, region, country: one.country, source: one.source };
+            *counts.entry(key).or_default() += queries;
+        }
+        self.forget(now);
+        if counts.is_empty() {
+            return;
+        }
+        let from = Timestamp(now.0 - now.0.rem_euclid(i64::try_from(BUCKET.0).unwrap_or(1)));
+        let new = Bucket { from, span: BUCKET, counts: counts.into_iter().collect() };
+        match self.buckets.back_mut() {
+            // A clock that was set back adds to the newest bucket.
+            Some(last) if last.from >= from => last.counts = merged(std::mem::take(&mut last.counts), new.counts),
+            _ => self.buckets.push_back(new),
+        }
+        while self.entries() > MOST_ENTRIES && self.buckets.len() > 1 {
+            self.shrink();
+        }
+    }
+
+    /// The queries since a time, of one service or of all, all together or bucket by bucket.
+    #[must_use]
+    pub fn report(&self, now: Timestamp, since: Timestamp, service: Option<&str>, apart: bool) -> TrafficReport {
+        let buckets = || self.buckets.iter().filter(|bucket| bucket.end() > since);
+        let wanted = |(key, _): &&(Key, u64)| service.is_none_or(|name| self.services.name(key.service) == name);
+        let count = |bucket: Option<&Bucket>, (key, queries): (Key, u64)| Count {
+            from: bucket.map(|bucket| bucket.from),
+            seconds: bucket.map(|bucket| bucket.span.0 / 1_000),
+            service: self.services.name(key.service).to_owned(),
+            country: key.country.map(|country| country.to_string()),
+            region: key.region.checked_sub(1).map(|region| self.regions.name(region).to_owned()),
+            source: key.source,
+            queries,
+        };
+        let counts = match apart {
+            true => buckets()
+                .flat_map(|bucket| bucket.counts.iter().filter(wanted).map(move |one| count(Some(bucket), *one)))
+                .collect(),
+            false => {
+                let mut sums: BTreeMap<Key, u64> = BTreeMap::new();
+                for (key, queries) in buckets().flat_map(|bucket| bucket.counts.iter().filter(wanted)) {
+                    *sums.entry(*key).or_default() += queries;
+                }
+                sums.into_iter().map(|one| count(None, one)).collect()
+            }
+        };
+        TrafficReport { from: buckets().next().map(|bucket| bucket.from), until: now, counts }
+    }
+
+    fn entries(&self) -> usize {
+        self.buckets.iter().map(|bucket| bucket.counts.len()).sum()
+    }
+
+    /// Drops what is older than a week.
+    fn forget(&mut self, now: Timestamp) {
+        let least = Timestamp(now.0.saturating_sub(i64::try_from(KEPT.0).unwrap_or(i64::MAX)));
+        while self.buckets.front().is_some_and(|bucket| bucket.end() <= least) {
+            self.buckets.pop_front();
+        }
+    }
+
+    /// Merges the two oldest neighbours that may be merged, or drops the oldest bucket. The newest stays as it is.
+    fn shrink(&mut self) {
+        let fits = |at: &usize| {
+            let (one, next) = (&self.buckets[*at], &self.buckets[at + 1]);
+            next.end().since(one.from) <= LONGEST
+        };
+        match (0..self.buckets.len().saturating_sub(2)).find(fits) {
+            None => _ = self.buckets.pop_front(),
+            Some(at) => {
+                let Some(next) = self.buckets.remove(at + 1) else { return };
+                let one = &mut self.buckets[at];
+                one.span = next.end().since(one.from);
+                one.counts = merged(std::mem::take(&mut one.counts), next.counts);
+            }
+        }
+    }
+}
+
+impl Bucket {
+    fn end(&self) -> Timestamp {
+        self.from.after(self.span)
+    }
+}
+
+/// The sums of two lists that are both in order.
+fn merged(one: Vec<(Key, u64)>, other: Vec<(Key, u64)>) -> Vec<(Key, u64)> {
+    let mut sums: BTreeMap<Key, u64> = one.into_iter().collect();
+    for (key, queries) in other {
+        *sums.entry(key).or_default() += queries;
+    }
+    sums.into_iter().collect()
+}
+
+impl TrafficReport {
+    /// The queries by service and country, by which the clients of a comparison are weighed.
+    #[must_use]
+    pub fn queries(&self) -> Queries {
+        let mut queries = Queries::new();
+        for count in &self.counts {
+            let country = count.country.as_deref().and_then(CountryCode::parse);
+            let of_service = queries.entry(count.service.clone()).or_default();
+            *of_service.entry(country).or_default() += count.queries;
+        }
+        queries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn de() -> Option<CountryCode> {
+        CountryCode::parse("DE")
+    }
+
+    fn counted(service: &str, country: Option<CountryCode>) -> Counted<'_> {
+        Counted { service, country, region: Some("fra"), source: Source::Ecs }
+    }
+
+    fn sum(report: &TrafficReport) -> u64 {
+        report.counts.iter().map(|count| count.queries).sum()
+    }
+
+    #[test]
+    fn counts_are_told_since_a_time_by_service_and_bucket_for_a_week() {
+        let mut traffic = Traffic::default();
+        for minutes in [0, 2, 6, 60] {
+            let nobody = Counted { region: None, source: Source::Resolver, ..counted("embed", None) };
+            traffic.add(NOW.after(Millis(minutes * 60_000)), [(counted("chat", de()), 10), (nobody, 1)]);
+        }
+        let now = NOW.after(Millis(3_600_000));
+        let all = traffic.report(now, Timestamp(0), None, false);
+        assert_eq!((sum(&all), all.counts.len()), (44, 2));
+        let queries = Queries::from([
+            ("chat".to_owned(), BTreeMap::from([(de(), 40)])),
+            ("embed".to_owned(), BTreeMap::from([(None, 4)])),
+        ]);
+        assert_eq!(all.queries(), queries);
+        let apart = traffic.report(now, Timestamp(0), Some("chat"), true);
+        let buckets: Vec<_> = apart.counts.iter().map(|count| (count.seconds.unwrap(), count.queries)).collect();
+        assert_eq!(buckets, [(300, 20), (300, 10), (300, 10)], "two of the same five minutes");
+        assert_eq!(sum(&traffic.report(now, NOW.after(Millis(1_800_000)), Some("chat"), false)), 10);
+        let text = serde_json::to_string(&all).unwrap();
+        assert!(text.contains(r#"{"service":"embed","country":null,"region":null,"source":"resolver","queries":4}"#));
+        assert_eq!(serde_json::from_str::<TrafficReport>(&text).unwrap(), all);
+        traffic.add(now.after(KEPT), []);
+        assert_eq!(sum(&traffic.report(now, Timestamp(0), None, false)), 11, "only what is older than a week is gone");
+        traffic.add(now.after(KEPT).after(BUCKET), []);
+        assert!(traffic.report(now, Timestamp(0), None, false).counts.is_empty());
+    }
+
+    #[test]
+    fn memory_is_bounded_by_merging_the_oldest_and_nothing_of_a_day_is_lost_before_a_week_is() {
+        let services: Vec<String> = (0..5_000).map(|n| format!("s{n}")).collect();
+        let mut traffic = Traffic::default();
+        for bucket in 0..288 {
+            let now = NOW.after(Millis(bucket * BUCKET.0));
+            traffic.add(now, services.iter().map(|service| (counted(service, de()), 1)));
+            assert!(traffic.entries() <= MOST_ENTRIES, "{}", traffic.entries());
+        }
+        let now = NOW.after(Millis(287 * BUCKET.0));
+        assert_eq!(sum(&traffic.report(now, Timestamp(0), None, false)), 288 * 5_000);
+        let apart = traffic.report(now, Timestamp(0), Some("s7"), true);
+        assert!(apart.counts[0].seconds > Some(300) && apart.counts.last().unwrap().seconds == Some(300));
+    }
+
+    #[test]
+    fn names_are_bounded_too() {
+        let mut traffic = Traffic::default();
+        let names: Vec<String> = (0..MOST_NAMES + 50).map(|n| format!("s{n}")).collect();
+        traffic.add(NOW, names.iter().map(|name| (counted(name, None), 1)));
+        let others = traffic.report(NOW, Timestamp(0), Some(OTHERS), false);
+        assert_eq!((sum(&others), traffic.services.all.len()), (50, MOST_NAMES + 1));
+    }
+}
