@@ -4,6 +4,7 @@
 pub(crate) mod api;
 pub mod cli;
 pub mod config;
+pub(crate) mod fleet_report;
 pub(crate) mod impact;
 pub(crate) mod logs;
 pub(crate) mod metrics;

@@ -10,6 +10,7 @@ mod documents;
 mod edns;
 mod ferret;
 mod fixture;
+mod fleet;
 mod generates;
 mod half_written;
 mod health;

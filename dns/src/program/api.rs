@@ -4,9 +4,12 @@
 //! On a loopback address everybody may read. On other addresses reading needs a bearer token too, except for
 //! `/healthz`. Writing needs a token that may write, and is forbidden if none is configured.
 
+pub(crate) mod failed_tokens;
+mod fleet;
 mod leases;
 mod observations;
 mod overrides;
+pub(crate) mod publish;
 mod read;
 mod reply;
 mod status;
@@ -22,19 +25,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use axum::serve::Listener;
+use axum::serve::{IncomingStream, Listener};
+use bailiwick_rules::fleet::follow::LARGEST_DOCUMENT;
 use bailiwick_rules::fleet::traffic::BUCKET;
 use bailiwick_rules::time::Timestamp;
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 
+use crate::program::config::Fleet;
 use crate::program::metrics::Metrics;
 use crate::state::owner::Handle;
+use failed_tokens::FailedTokens;
 use reply::Problem;
+use tls::TlsListener;
 use token::{Access, Tokens};
 
 /// The largest request body, in bytes.
@@ -52,10 +62,16 @@ pub(crate) struct Api {
     pub metrics: Arc<Metrics>,
     /// This node's name.
     pub node: String,
+    /// How it follows its fleet.
+    pub fleet: Arc<Fleet>,
     /// The bearer tokens; without one that may write nothing can be changed.
     pub tokens: Tokens,
     /// When this process began.
     pub begun: Timestamp,
+    /// Held by the request that publishes.
+    pub publishing: Mutex<()>,
+    /// Who sent wrong tokens.
+    pub failed_tokens: FailedTokens,
     /// Whether only this machine can reach the API.
     pub loopback: bool,
     /// Whether the server is going down: `/healthz` says so.
@@ -71,11 +87,14 @@ impl Api {
     ///
     /// # Errors
     /// When the listener fails.
-    pub(crate) async fn serve(
+    pub(crate) async fn serve<L: Listener<Addr = SocketAddr>>(
         self: Arc<Self>,
-        listener: impl Listener<Addr = SocketAddr>,
+        listener: L,
         stop: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
+    ) -> io::Result<()>
+    where
+        Remote: for<'a> Connected<IncomingStream<'a, L>>,
+    {
         let recorded = Arc::clone(&self);
         let record = async move {
             loop {
@@ -83,10 +102,27 @@ impl Api {
                 recorded.metrics.record_traffic(recorded.handle.now());
             }
         };
+        let service = router(self).into_make_service_with_connect_info::<Remote>();
         tokio::select! {
-            served = axum::serve(listener, router(self)).with_graceful_shutdown(stop) => served,
+            served = axum::serve(listener, service).with_graceful_shutdown(stop) => served,
             () = record => Ok(()),
         }
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Remote(SocketAddr);
+
+impl Connected<IncomingStream<'_, TcpListener>> for Remote {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
+impl Connected<IncomingStream<'_, TlsListener>> for Remote {
+    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
+        Self(*stream.remote_addr())
     }
 }
 
@@ -101,9 +137,12 @@ fn router(api: Arc<Api>) -> Router {
         .route("/healthz", get(healthz))
         .route("/metrics", get(read::metrics))
         .route("/v1/health", get(read::health))
-        .route("/v1/rules", get(read::rules))
+        .route("/v1/rules", get(read::rules).put(publish::put).layer(DefaultBodyLimit::max(LARGEST_DOCUMENT)))
+        .route("/v1/rules/history", get(publish::history))
+        .route("/v1/rules/history/{revision}", get(publish::of_history))
         .route("/v1/rules/status", get(read::rules_status))
         .route("/v1/explain", get(read::explain))
+        .route("/v1/fleet", get(fleet::fleet))
         .route("/v1/status", get(status::status))
         .route("/v1/traffic", get(traffic::traffic))
         .route("/v1/overrides", get(overrides::list).post(overrides::set))
@@ -145,6 +184,14 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
         return Problem::new(StatusCode::FORBIDDEN, message).into_response();
     }
     let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let remote = request.extensions().get::<ConnectInfo<Remote>>().map(|ConnectInfo(Remote(remote))| remote.ip());
+    let is_limited = !reads && !of_worker;
+    if let Some(remote) = remote.filter(|_| is_limited)
+        && !api.failed_tokens.admits(remote, api.handle.now())
+    {
+        let message = "too many wrong tokens came from this address; try again in a minute";
+        return Problem::new(StatusCode::TOO_MANY_REQUESTS, message).into_response();
+    }
     match api.tokens.admit(authorization) {
         Access::Write => return next.run(request).await,
         Access::Worker if reads || of_worker => return next.run(request).await,
@@ -158,6 +205,9 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
             return Problem::new(StatusCode::FORBIDDEN, message).into_response();
         }
         Access::Nothing => {}
+    }
+    if let Some(remote) = remote.filter(|_| is_limited) {
+        api.failed_tokens.failed(remote, api.handle.now());
     }
     let message = "send the token of this node's [api] token_file as \"Authorization: Bearer …\"";
     let mut response = Problem::new(StatusCode::UNAUTHORIZED, message).into_response();
@@ -191,8 +241,8 @@ fn of_zones(handle: &Handle) -> Vec<String> {
 
 async fn not_found(request: Request) -> Problem {
     let message = format!(
-        "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/status, /v1/explain, \
-         /v1/status, /v1/leases, /v1/observations and /v1/overrides",
+        "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/history, /v1/rules/status, \
+         /v1/explain, /v1/fleet, /v1/status, /v1/leases, /v1/observations and /v1/overrides",
         request.uri().path()
     );
     Problem::new(StatusCode::NOT_FOUND, message)

@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod drain;
 mod explain;
+mod fleet;
 mod hash_key;
 mod init;
 mod keys;
@@ -110,7 +111,7 @@ enum Command {
   bailiwick simulate peak.json --rules rules.json --svg peak.svg
   bailiwick simulate peak.json --by load --json | jq '.[0].refused'")]
     Simulate(simulate::SimulateArgs),
-    /// Compare rules documents before one is published.
+    /// Compare rules documents, publish one for a fleet, and show, roll back or archive what was published.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
     /// Tell how a running node fares: who goes where, regions, overrides, sources, keys, certificates.
@@ -155,6 +156,9 @@ enum Command {
     /// Make, list and roll the keys of signed zones, and print the DS for the parent.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Tell how the nodes of a fleet fare, and make keys for those who publish rules.
+    #[command(subcommand)]
+    Fleet(fleet::FleetCommand),
     /// Verify receipts of the edge, or make a key for it to sign them with.
     #[command(subcommand)]
     Receipt(receipt::ReceiptCommand),
@@ -201,6 +205,7 @@ pub fn run() -> ExitCode {
         Command::Overrides(args) => status::overrides(&args),
         Command::HashKey(args) => hash_key::run(&args),
         Command::Keys(command) => keys::run(&command, crate::system::clock::Clock::system().now()),
+        Command::Fleet(command) => fleet::run(&command),
         Command::Receipt(command) => {
             receipt::run(&command, &mut std::io::stdin(), crate::system::clock::Clock::system().now())
         }

@@ -24,6 +24,7 @@ use crate::response::answer::identity::Identity;
 pub use crate::dnssec::directory::SignedZone;
 pub use crate::net::certificate::TlsFiles;
 pub use crate::net::cookie_files::CookieFiles;
+pub use crate::state::fleet::{Mode, Settings as Fleet};
 pub use crate::state::load::Shrink;
 pub use crate::state::probe::SecretFiles;
 pub(crate) use read::zone_name;
@@ -41,7 +42,7 @@ pub struct Config {
     pub ipv6_only: Option<bool>,
     /// How many threads answer UDP at each address; `None`: as many as there are cores this process may run on.
     pub threads: Option<NonZero<usize>>,
-    /// The rules document.
+    /// The rules document: of a node that follows others, the last good one in its state directory.
     pub rules: PathBuf,
     /// The GeoIP database (MMDB). Without one every client is unknown but for the rules' `networks`.
     pub geoip: Option<PathBuf>,
@@ -75,6 +76,8 @@ pub struct Config {
     pub rate_limit: Option<RateLimit>,
     /// How many signatures are made because somebody asks.
     pub signing: SigningLimit,
+    /// Where rules come from, if not from this node's files.
+    pub fleet: Fleet,
     /// The files of secrets that monitors and sources of loads name. Others are environment variables.
     pub secrets: SecretFiles,
 }
@@ -166,6 +169,15 @@ impl Config {
                 file,
                 line: 0,
             }]),
+        }
+    }
+
+    /// The rules document as a command reads it: before a node that follows others has one, the one it begins with.
+    #[must_use]
+    pub fn rules_file(&self) -> &Path {
+        match &self.fleet.seed {
+            Some(seed) if !self.rules.exists() => seed,
+            _ => &self.rules,
         }
     }
 

@@ -26,6 +26,7 @@ use crate::program::config::{Config, Encrypted};
 use crate::program::logs;
 use crate::program::report::Report;
 use crate::response::wire::Settings;
+use crate::state::fleet;
 use crate::state::load::Sources;
 use crate::state::owner::Handle;
 use crate::state::probe::Secrets;
@@ -181,6 +182,7 @@ async fn begin(config: &Config, is_takeover: bool, clock: &Clock) -> Result<Begu
         errors.extend(check(&sources, clock.now()).err().map(strings).unwrap_or_default());
         return Err(errors);
     };
+    fleet::begin(&config.fleet).await?;
     let secrets = Secrets::in_files(config.secrets.clone());
     let started = start(sources, secrets.clone(), clock.clone()).await.map_err(strings)?;
     started.handle.snapshot().world().online_signer().limit(config.signing);

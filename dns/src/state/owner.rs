@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::dnssec::key_set::ZoneKeys;
 use crate::locate::geoip::Places;
+use crate::state::fleet_status::FleetStatus;
 use crate::state::keeper::{KeeperHandle, Write};
 use crate::state::leases::Leases;
 use crate::state::observed::Observed;
@@ -45,6 +46,7 @@ pub(crate) struct Handle {
     tasks: Arc<Tasks>,
     observed: Observed,
     leases: Leases,
+    fleet: FleetStatus,
     /// Writes to the state directory, if there is one.
     keeper: Option<KeeperHandle>,
 }
@@ -274,6 +276,16 @@ impl Handle {
         &self.leases
     }
 
+    /// What is known of the fleet.
+    pub(crate) fn fleet(&self) -> &FleetStatus {
+        &self.fleet
+    }
+
+    /// Gives every change of the status from now on.
+    pub(crate) fn follow_status(&self) -> watch::Receiver<Arc<Status>> {
+        self.status.clone()
+    }
+
     /// What Workers observed.
     pub(crate) fn observed(&self) -> &Observed {
         &self.observed
@@ -308,7 +320,6 @@ impl Handle {
     }
 
     /// Offers a new version of a source. The owner accepts, refuses or ignores it; the status tells which.
-    #[cfg(test)]
     pub(crate) async fn offer(&self, offer: Offer) {
         // The owner ends only with the program.
         let _ = self.changes.send(Change::Offer(offer)).await;
@@ -326,7 +337,6 @@ impl Handle {
     }
 
     /// Gives the owner what another node reports. It arrived at this moment.
-    #[cfg_attr(not(test), expect(dead_code, reason = "called by the transport between nodes"))]
     pub(crate) async fn hear(&self, report: Box<HealthReport>) {
         // The owner ends only with the program.
         let _ = self.changes.send(Change::PeerReport(report)).await;

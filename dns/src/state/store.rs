@@ -3,6 +3,8 @@
 //!
 //! Each file is replaced at once, so that a reader, or a restart after a crash, finds the old or the new one.
 
+mod history;
+
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -30,6 +32,8 @@ const FLEET_OVERRIDES: &str = "overrides.fleet.json";
 const GEOIP: &str = "geoip.last-good.mmdb";
 /// The directory of the zones last in service.
 const ZONES: &str = "zones";
+/// The directory of the rules that were in service, by revision.
+const HISTORY: &str = "history";
 /// A zone whose file name would be longer than that is named by its digest.
 const LONGEST_NAME: usize = 200;
 
@@ -44,6 +48,8 @@ pub(crate) enum Kind {
     Geoip,
     /// A zone last in service.
     Zone(Name),
+    /// The rules of a revision, in the history.
+    History(u64),
 }
 
 /// The state directory.

@@ -3,6 +3,8 @@
 //! The text was parsed before, so this scanner only follows it. If it can't follow, it returns no place, or that of the
 //! last thing that it could follow.
 
+use std::ops::Range;
+
 /// A place in a text, both counted from 1. A column is one character: a tab counts as one, and a byte-order mark as
 /// none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,21 @@ pub(crate) fn find(text: &[u8], pointer: &str) -> Place {
         }
     }
     place_of(text, start, found)
+}
+
+/// The bytes of the value that a pointer names, without white space around it.
+pub(crate) fn value_at(text: &[u8], pointer: &str) -> Option<Range<usize>> {
+    let mut scanner = Scanner { text, at: if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 } };
+    scanner.space();
+    for token in pointer.split('/').skip(1) {
+        let token = token.replace("~1", "/").replace("~0", "~");
+        scanner.at = scanner.member(&token)?.1;
+    }
+    let start = scanner.at;
+    scanner.peek()?;
+    scanner.value()?;
+    let end = text.get(start..scanner.at)?.iter().rposition(|byte| !byte.is_ascii_whitespace())?;
+    Some(start..start + end + 1)
 }
 
 fn place_of(text: &[u8], start: usize, at: usize) -> Place {
@@ -166,6 +183,18 @@ mod tests {
         assert_eq!((at(text, "/é/d"), at(text, "/é/e")), ((3, 8), (3, 19)));
         // What isn't there is told where it would belong.
         assert_eq!((at(text, "/é/missing/deeper"), at(text, "/a/7"), at(text, "/none")), ((3, 2), (2, 3), (1, 1)));
+    }
+
+    #[test]
+    fn a_pointer_leads_to_its_value() {
+        let text = r#"{ "a" : 17 , "b": {"c": "x,y" }}"#;
+        let value = |pointer: &str| value_at(text.as_bytes(), pointer).map(|range| &text[range]);
+        assert_eq!((value("/a"), value("/b"), value("/b/c")), (Some("17"), Some(r#"{"c": "x,y" }"#), Some(r#""x,y""#)));
+        assert_eq!((value("/d"), value("/a/b"), value("")), (None, None, Some(text)));
+        for length in 0..text.len() {
+            let _ = value_at(&text.as_bytes()[..length], "/b/c");
+            let _ = value_at(&text.as_bytes()[length..], "/b/c");
+        }
     }
 
     #[test]

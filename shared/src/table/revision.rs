@@ -62,6 +62,12 @@ impl Revision {
         }
     }
 
+    /// The entity tag (RFC 9110 §8.8.3) by which a document is named over HTTP.
+    #[must_use]
+    pub fn entity_tag(&self) -> String {
+        format!("\"{}-{}\"", self.number, self.sha256_hex())
+    }
+
     /// The digest in lower-case hex.
     #[must_use]
     pub fn sha256_hex(&self) -> String {

@@ -16,14 +16,15 @@ use bailiwick_rules::id::RegionId;
 use bailiwick_rules::overview::Overview;
 use bailiwick_rules::report::{FleetReport, HealthReport};
 use bailiwick_rules::steer::{Conditions, Local};
-use bailiwick_rules::table::Revision;
 use bailiwick_rules::time::Timestamp;
 use serde::Serialize;
 
 use super::Api;
+use super::publish::head_header;
 use super::reply::Problem;
 use crate::program::metrics::{Format, plain, protobuf};
 use crate::program::question::Question;
+use crate::state::fleet::HEAD;
 use crate::state::owner::{Failure, SourceStatus};
 
 /// Tells that the document last offered isn't the one in service, and the first reason.
@@ -55,12 +56,15 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Json<HealthReport> {
 /// The document in service, byte for byte, under a strong entity tag.
 pub(super) async fn rules(State(api): State<Arc<Api>>, request: HeaderMap) -> Response {
     let snapshot = api.handle.snapshot_owned();
-    let tag = entity_tag(&snapshot.table().revision());
+    let tag = snapshot.table().revision().entity_tag();
     let mut headers = HeaderMap::new();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if let Ok(value) = HeaderValue::from_str(&tag) {
         headers.insert(ETAG, value);
     }
+    let revision = snapshot.table().revision();
+    let head = api.handle.fleet().with(|known| known.head.clone()).filter(|head| head.names() == Some(revision));
+    headers.extend(head.as_ref().and_then(head_header).map(|value| (HEAD, value)));
     if let Some(reason) = api.handle.status().rules.last_error.as_ref().and_then(header_of) {
         headers.insert(RULES_ERROR, reason);
     }
@@ -70,10 +74,6 @@ pub(super) async fn rules(State(api): State<Arc<Api>>, request: HeaderMap) -> Re
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     (headers, snapshot.rules_bytes().to_vec()).into_response()
-}
-
-fn entity_tag(revision: &Revision) -> String {
-    format!("\"{}-{}\"", revision.number, revision.sha256_hex())
 }
 
 /// The weak comparison that `If-None-Match` asks for (RFC 9110 §13.1.2).

@@ -74,6 +74,9 @@ impl Fixture {
         let tokens = Tokens { read, worker, write: write.map(token).into_iter().collect() };
         let tokens = if write.is_some() { tokens } else { Tokens::default() };
         let api = Arc::new(Api {
+            fleet: Arc::default(),
+            publishing: Mutex::default(),
+            failed_tokens: FailedTokens::default(),
             handle: started.handle.clone(),
             metrics: Arc::default(),
             node: "ns1".to_owned(),

@@ -23,7 +23,7 @@ use crate::locate::geoip::{Places, Registered, UnknownCode};
 use crate::net::certificate::Certificate;
 use crate::net::cookie_files;
 use crate::program::api::token::{Token, warnings};
-use crate::program::config::{Api, Config, ConfigError, SignedZone, TlsFiles, ZoneFile};
+use crate::program::config::{Api, Config, ConfigError, Fleet, SignedZone, TlsFiles, ZoneFile};
 use crate::program::report::Report;
 use crate::state::load::{self, Fault, compile_rules, place_in, read_geoip, read_zones};
 use crate::state::owner;
@@ -81,7 +81,7 @@ pub(super) fn configured(file: &Path) -> Findings {
 }
 
 fn named(config: &Config, findings: &mut Findings) {
-    let rules = rules(&config.rules, load::read_rules(&config.rules), findings);
+    let rules = configured_rules(config, findings);
     let sources = zones(&config.zones, findings);
     let keys = keys(&config.dnssec, findings);
     let places = config.geoip.as_deref().and_then(|file| places(file, config.registered, findings));
@@ -98,11 +98,29 @@ fn named(config: &Config, findings: &mut Findings) {
     for section in encrypted {
         certificate(&section.tls, findings);
     }
+    fleet(&config.fleet, findings);
     findings.warnings.extend(older_than_kept(config));
     findings.warnings.extend(too_many_connections(config, most_files()));
     if let Some(api) = &config.api {
         secrets(api, findings);
     }
+}
+
+/// The rules of the configuration. A node that follows others may have none before its first start.
+fn configured_rules(config: &Config, findings: &mut Findings) -> Option<Arc<Rules>> {
+    let file = config.rules_file();
+    if config.fleet.follows() && !file.exists() {
+        findings.warnings.push("this node has no rules yet: it takes them from its peers when it starts".to_owned());
+        return None;
+    }
+    rules(file, load::read_rules(file), findings)
+}
+
+/// The files that asking peers needs.
+fn fleet(config: &Fleet, findings: &mut Findings) {
+    let authorities = config.peers_ca_file.as_deref().map(authorities::read);
+    findings.errors.extend(authorities.and_then(Result::err));
+    findings.errors.extend(config.peers_token_file.as_deref().and_then(|file| Token::read(file).err()));
 }
 
 /// Reads and compiles a rules document that the command line names; `-` is standard input. It may be a pipe, which a

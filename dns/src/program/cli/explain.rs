@@ -43,7 +43,7 @@ pub(crate) fn run(args: &ExplainArgs, stdin: &mut dyn Read, now: Timestamp) -> R
     let (rules, geoip, registered) = match &args.rules {
         Some(rules) => (read_rules(rules, stdin), None, Registered::Ignored),
         None => match Config::read(&args.config) {
-            Ok(config) => (load::read_rules(&config.rules), config.geoip, config.registered),
+            Ok(config) => (load::read_rules(config.rules_file()), config.geoip, config.registered),
             Err(errors) => return Report::failed(errors),
         },
     };

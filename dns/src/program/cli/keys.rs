@@ -225,7 +225,7 @@ impl Found {
         let sources = read_zones(&[(zone.origin.clone(), file.unwrap_or_default())], &mut |_| ())?;
         let of_records = sources.iter().flat_map(|source| source.records.iter()).map(|record| record.ttl);
         // Any service's, as hosts move between zones.
-        let configured = read_rules(&config.rules)?;
+        let configured = read_rules(config.rules_file())?;
         let last_good = config.state_dir.as_deref().and_then(|directory| read_rules(&Store::rules_in(directory)).ok());
         let rules = [Some(configured), last_good].into_iter().flatten();
         let of_rules: Vec<u32> =

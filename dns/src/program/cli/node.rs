@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use reqwest::{Method, StatusCode};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -47,6 +48,49 @@ pub(crate) struct Node {
     /// Why there is no token.
     no_token: String,
     certificate: Option<PathBuf>,
+}
+
+/// What a node answered.
+pub(crate) struct Exchanged {
+    /// The status.
+    pub(crate) status: StatusCode,
+    /// The headers.
+    pub(crate) headers: HeaderMap,
+    /// The body.
+    pub(crate) body: Vec<u8>,
+    url: String,
+    path: String,
+    /// Why no token was sent, if none was.
+    no_token: Option<String>,
+}
+
+impl Exchanged {
+    /// The answer, if it is a success.
+    ///
+    /// # Errors
+    /// What the node says, or a sentence for whoever typed the command.
+    pub(crate) fn success(self) -> Result<Self, Vec<String>> {
+        let Self { status, url, path, .. } = &self;
+        if status.is_success() {
+            return Ok(self);
+        }
+        let reported = serde_json::from_slice(&self.body).unwrap_or(Value::Null);
+        let reported = match &reported["error"]["messages"] {
+            Value::Array(messages) => messages.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            _ => reported["error"]["message"].as_str().map(|message| vec![message.to_owned()]).unwrap_or_default(),
+        };
+        Err(match (*status, &self.no_token) {
+            (StatusCode::UNAUTHORIZED, Some(no_token)) => vec![format!("{url} wants a token; {no_token}")],
+            (StatusCode::UNAUTHORIZED, None) => vec![format!(
+                "{url} doesn't accept the token that was sent; was it changed after the server read it, or is this \
+                 another node's?"
+            )],
+            _ if reported.is_empty() => {
+                vec![format!("{url}{path} answered {status}; is it bailiwick's API, and of this version?")]
+            }
+            _ => reported,
+        })
+    }
 }
 
 /// Whether what is asked changes something.
@@ -125,51 +169,57 @@ impl Node {
     /// # Errors
     /// A sentence for whoever typed the command.
     pub(crate) fn read(&self, path: &str) -> Result<String, Vec<String>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| vec![format!("the system gives no event queue: {error}")])?;
-        runtime.block_on(self.text(Method::GET, path, None))
+        let answer = self.exchange(&Method::GET, path, &[], Vec::new())?.success()?;
+        Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Vec<String>> {
-        let text = self.text(method, path, body).await?;
-        let no_json = |_| vec![format!("{}{path} answered no JSON; is it bailiwick's API?", self.url)];
-        serde_json::from_str(&text).map_err(no_json)
+        let headers = body.map(|_| (CONTENT_TYPE, "application/json".to_owned()));
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let answer = self.call(&method, path, headers.as_slice(), body.into_bytes()).await?.success()?;
+        serde_json::from_slice(&answer.body)
+            .map_err(|_| vec![format!("{}{path} answered no JSON; is it bailiwick's API?", self.url)])
     }
 
-    async fn text(&self, method: Method, path: &str, body: Option<&Value>) -> Result<String, Vec<String>> {
+    /// Sends a request with these headers and this body, and gives whatever was answered.
+    ///
+    /// # Errors
+    /// That the node can't be reached.
+    pub(crate) fn exchange(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &[(HeaderName, String)],
+        body: Vec<u8>,
+    ) -> Result<Exchanged, Vec<String>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| vec![format!("the system gives no event queue: {error}")])?;
+        runtime.block_on(self.call(method, path, headers, body))
+    }
+
+    async fn call(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &[(HeaderName, String)],
+        body: Vec<u8>,
+    ) -> Result<Exchanged, Vec<String>> {
         let url = format!("{}{path}", self.url);
-        let mut request = self.client()?.request(method, &url);
+        let mut request = self.client()?.request(method.clone(), &url);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body.to_string());
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        if !body.is_empty() {
+            request = request.body(body);
         }
         let response = request.send().await.map_err(|error| vec![self.unreachable(&error)])?;
-        let status = response.status();
-        let text = response.text().await.map_err(|error| vec![self.unreachable(&error)])?;
-        if status.is_success() {
-            return Ok(text);
-        }
-        let reported = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let reported = match &reported["error"]["messages"] {
-            Value::Array(messages) => messages.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-            _ => reported["error"]["message"].as_str().map(|message| vec![message.to_owned()]).unwrap_or_default(),
-        };
-        Err(match status {
-            StatusCode::UNAUTHORIZED if self.token.is_none() => {
-                vec![format!("{} wants a token; {}", self.url, self.no_token)]
-            }
-            StatusCode::UNAUTHORIZED => vec![format!(
-                "{} doesn't accept the token that was sent; was it changed after the server read it, or is this \
-                 another node's?",
-                self.url
-            )],
-            _ if reported.is_empty() => {
-                vec![format!("{url} answered {status}; is it bailiwick's API, and of this version?")]
-            }
-            _ => reported,
-        })
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.bytes().await.map_err(|error| vec![self.unreachable(&error)])?.to_vec();
+        let no_token = self.token.is_none().then(|| self.no_token.clone());
+        Ok(Exchanged { status, headers, body, url: self.url.clone(), path: path.to_owned(), no_token })
     }
 
     fn client(&self) -> Result<reqwest::Client, Vec<String>> {

@@ -85,7 +85,7 @@ pub(crate) fn run(args: &PlanArgs, stdin: &mut dyn Read) -> Report {
     let rules = match &args.rules {
         Some(rules) => read_rules(rules, stdin),
         None => match Config::read(&args.config) {
-            Ok(config) => load::read_rules(&config.rules),
+            Ok(config) => load::read_rules(config.rules_file()),
             Err(errors) => return Report::failed(errors),
         },
     };

@@ -1,6 +1,9 @@
-//! `bailiwick rules`: takes rules documents, and compares them.
+//! `bailiwick rules`: takes rules documents, compares them, publishes them for a fleet, and shows what was published.
 
 mod diff;
+mod document;
+mod history;
+mod publish;
 
 use std::io::Read;
 
@@ -34,11 +37,34 @@ pub(crate) enum RulesCommand {
   bailiwick rules diff rules.json --max-moved 20% --max-denied 1%
   bailiwick rules diff rules.json --json | jq '.services[] | {service, moved, denied}'")]
     Diff(diff::DiffArgs),
+    /// Publish a rules document for all nodes, on the node that is the writer.
+    ///
+    /// It gets the next revision, or its own if that is higher. It is refused if somebody else has published since.
+    #[command(after_help = "Examples:
+  bailiwick rules publish rules.json --reason 'more room in Paris'
+  bailiwick rules publish rules.json --reason 'new fence' --based-on 7 --key publisher.key")]
+    Publish(publish::PublishArgs),
+    /// List what was published: revision, when, by whom, why.
+    History(history::HistoryArgs),
+    /// Print the document of a revision, byte for byte.
+    Show(history::ShowArgs),
+    /// Publish the content of an earlier revision under a new one.
+    #[command(after_help = "Example:
+  bailiwick rules rollback 7 --reason 'revision 8 sent Malta nowhere'")]
+    Rollback(publish::RollbackArgs),
+    /// Write every revision of the history into a folder, for a backup.
+    Archive(history::ArchiveArgs),
 }
 
-/// Runs it.
+/// Runs any of them.
 pub(super) fn run(command: &RulesCommand, stdin: &mut dyn Read, now: Timestamp) -> Report {
-    match command {
-        RulesCommand::Diff(args) => diff::run(args, stdin, now),
-    }
+    let done = match command {
+        RulesCommand::Diff(args) => return diff::run(args, stdin, now),
+        RulesCommand::Publish(args) => publish::publish(args, now),
+        RulesCommand::History(args) => history::list(args),
+        RulesCommand::Show(args) => history::show(args),
+        RulesCommand::Rollback(args) => publish::rollback(args, now),
+        RulesCommand::Archive(args) => history::archive(args),
+    };
+    done.unwrap_or_else(Report::failed)
 }

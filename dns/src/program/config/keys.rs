@@ -1,6 +1,8 @@
 //! Every key of `bailiwick.toml` with its meaning. The reader takes the names of known keys from here, and
 //! `docs/reference.md` is generated from it.
 
+mod fleet;
+
 use WhenMissing::{Nothing, Required, Value, Words};
 
 /// What holds if a key is missing.
@@ -284,6 +286,12 @@ pub const SECTIONS: &[Section] = &[
             "The name as the rules write it, and a file whose first line is the value. It is read again when it \
              changes.",
         )],
+    },
+    Section {
+        name: "fleet",
+        heading: "`[fleet]`",
+        meaning: "Other nodes that serve the same rules.",
+        keys: fleet::KEYS,
     },
 ];
 

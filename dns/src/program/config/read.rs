@@ -2,13 +2,14 @@
 //! by [`super::Config::parse`].
 
 mod dnssec;
+mod fleet;
 mod listen;
 mod transports;
 mod values;
 
 use std::num::NonZero;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bailiwick_rules::rules::SecretName;
 use toml::Spanned;
@@ -16,7 +17,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use self::values::kind;
 use super::keys::names;
-use super::{Api, Config, ConfigError, CookieFiles, SecretFiles, Shrink, TlsFiles, ZoneFile};
+use super::{Api, Config, ConfigError, CookieFiles, Fleet, SecretFiles, Shrink, TlsFiles, ZoneFile};
 use crate::dnssec::budget::SigningLimit;
 use crate::locate::geoip::Registered;
 use crate::net::streams::Limits;
@@ -63,7 +64,7 @@ impl Reader<'_> {
         let (mut dot, mut doq, mut doh) = (None, None, None);
         let (mut shrink, mut responses, mut ipv6_only) = (Shrink::default(), Responses::default(), None);
         let (mut tcp, mut rate_limit, mut signing) = (Limits::default(), None, SigningLimit::default());
-        let mut secrets = SecretFiles::new();
+        let (mut secrets, mut fleet) = (SecretFiles::new(), Fleet::default());
         for (key, value) in document {
             match key.get_ref().as_ref() {
                 "node" => node = self.node(value),
@@ -88,6 +89,7 @@ impl Reader<'_> {
                 "rate_limit" => rate_limit = self.rate_limit(key, value),
                 "signing" => signing = self.signing(value),
                 "secrets" => secrets = self.secrets(value),
+                "fleet" => fleet = self.fleet(key, value),
                 _ => self.no_key("", key, &names("")),
             }
         }
@@ -96,6 +98,7 @@ impl Reader<'_> {
         if listen.is_none() {
             self.missing("\"listen\" is missing; write where DNS is served, such as listen = [\"127.0.0.1:5300\"]");
         }
+        let rules = self.rules(rules, state_dir.as_deref(), &mut fleet);
         if rules.is_none() {
             self.missing("\"rules\" is missing; name the rules document, such as rules = \"rules.json\"");
         }
@@ -122,8 +125,31 @@ impl Reader<'_> {
             tcp,
             rate_limit,
             signing,
+            fleet,
             secrets,
         })
+    }
+
+    /// Where the rules are read from. A node that follows others reads what was last good, and begins with the
+    /// configured document only if it has nothing else.
+    fn rules(
+        &mut self,
+        configured: Option<Option<PathBuf>>,
+        state_dir: Option<&Path>,
+        fleet: &mut Fleet,
+    ) -> Option<Option<PathBuf>> {
+        if !fleet.follows() {
+            return configured;
+        }
+        fleet.seed = configured.flatten();
+        fleet.state_dir = state_dir.map(Path::to_owned);
+        if state_dir.is_none() {
+            self.missing(
+                "\"state_dir\" is missing; a node that takes its rules from others keeps them there, so that it can \
+                 start without them",
+            );
+        }
+        Some(state_dir.map(Fleet::rules_in))
     }
 
     fn registered(&mut self, value: &Value<'_>) -> Registered {

@@ -4,6 +4,7 @@
 mod fleet;
 mod loads;
 mod observed;
+mod peers;
 mod planned;
 mod zones;
 
@@ -68,6 +69,7 @@ impl Collector for Exposition {
         loads::encode(&self.handle, &mut encoder)?;
         planned::encode(&self.handle, &mut encoder)?;
         fleet::encode(&self.handle, &mut encoder)?;
+        peers::encode(&self.handle, &mut encoder)?;
         self.tasks(&mut encoder)
     }
 }

@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
 use super::strings;
 use crate::net::certificate::Certificate;
 use crate::net::listeners::{Absent, Handed, Inherited, Role, bind_api};
+use crate::program::api::failed_tokens::FailedTokens;
 use crate::program::api::tls::{PROTOCOLS, TlsListener};
 use crate::program::api::token::{Tokens, warnings};
 use crate::program::api::{self, Api};
+use crate::program::config::Fleet;
 use crate::program::metrics::Metrics;
 use crate::state::owner::Handle;
 use crate::system::file_reload::Renew;
@@ -83,6 +85,7 @@ impl Http {
         handle: Handle,
         metrics: Arc<Metrics>,
         node: String,
+        fleet: Arc<Fleet>,
         is_handing_over: Arc<AtomicBool>,
         absent: Arc<Absent>,
     ) -> ServedHttp {
@@ -90,7 +93,20 @@ impl Http {
         let draining = AtomicBool::new(false);
         let pulse = handle.tasks().waiting("api");
         let (begun, tokens) = (handle.now(), self.tokens);
-        let api = Arc::new(Api { handle, metrics, node, tokens, begun, loopback, draining, is_handing_over, absent });
+        let api = Arc::new(Api {
+            handle,
+            metrics,
+            node,
+            fleet,
+            tokens,
+            begun,
+            publishing: Mutex::default(),
+            failed_tokens: FailedTokens::default(),
+            loopback,
+            draining,
+            is_handing_over,
+            absent,
+        });
         let (stop, stopped) = watch::channel(false);
         let (served, listener, tls) = (Arc::clone(&api), self.listener, self.tls);
         let task = tokio::spawn(supervise(pulse, move || {

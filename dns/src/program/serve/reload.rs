@@ -91,6 +91,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[doq]", old.doq != new.doq),
         ("[doh]", old.doh != new.doh),
         ("[rate_limit]", old.rate_limit != new.rate_limit),
+        ("[fleet]", old.fleet != new.fleet),
     ];
     differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

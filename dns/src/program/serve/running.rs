@@ -22,6 +22,7 @@ use crate::net::streams::Gate;
 use crate::program::config::Config;
 use crate::program::metrics::Metrics;
 use crate::program::responder::Responder;
+use crate::state::fleet;
 use crate::state::startup::Started;
 use crate::state::watch::Feed;
 use crate::system::clock::Clock;
@@ -84,9 +85,10 @@ impl Running {
         let absent = Absent::watch(addresses.all().chain(http.as_ref().map(Http::address)));
         let served = |http: Http| {
             let (flag, absent) = (Arc::clone(&is_handing_over), Arc::clone(&absent));
-            http.serve(handle.clone(), metrics, node.clone(), flag, absent)
+            http.serve(handle.clone(), metrics, node.clone(), Arc::new(config.fleet.clone()), flag, absent)
         };
         let http = http.map(served);
+        fleet::start(&config.fleet, &handle)?;
         let changeable = Changeable { responder, gate, handle, secrets };
         Ok(Self {
             changeable,

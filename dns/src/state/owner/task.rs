@@ -31,6 +31,7 @@ use super::monitors::{Assignment, Monitors};
 use super::planner::Planner;
 use super::voting::{self, Voting};
 use super::{Change, Faults, Handle, Offer, Source, Status};
+use crate::state::fleet_status::FleetStatus;
 use crate::state::keeper::{Attempt, Keeper};
 use crate::state::leases::Leases;
 use crate::state::observed::Observed;
@@ -141,7 +142,8 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
     tokio::spawn(owner.run(Arranged { world, assignment }, inbox));
     // An owner that ended is noticed by whoever next asks something of it.
     let _ = is_ready.await;
-    Handle { live, status: watched, changes, clock, tasks, observed, leases: Leases::default(), keeper: handle }
+    let (leases, fleet) = (Leases::default(), FleetStatus::default());
+    Handle { live, status: watched, changes, clock, tasks, observed, leases, fleet, keeper: handle }
 }
 
 /// A world with the monitors that its rules name.

@@ -46,18 +46,7 @@ impl Authorities {
     /// # Errors
     /// When TLS can't be set up; the text says why.
     pub(super) fn new(directory: &Path) -> Result<Self, rustls::Error> {
-        let builder = || ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-        let system = match builder()?.with_platform_verifier() {
-            Ok(system) => system.with_no_client_auth(),
-            Err(error) => {
-                tracing::warn!(
-                    "this system has no certificate authorities ({error}): https monitors without a ca_file fail; \
-                     install them (ca-certificates), or name a ca_file"
-                );
-                builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
-            }
-        };
-        let (system, directory) = (with_http_alpn(system), directory.to_owned());
+        let (system, directory) = (system()?, directory.to_owned());
         Ok(Self { system, directory, files: Mutex::default() })
     }
 
@@ -98,6 +87,25 @@ impl Authorities {
             (None, None) => Err(Fault::of_file(&path, "wasn't read, by a fault of this program")),
         }
     }
+}
+
+/// A configuration that trusts the system's authorities; none if the system has none.
+///
+/// # Errors
+/// When TLS can't be set up.
+pub(crate) fn system() -> Result<ClientConfig, rustls::Error> {
+    let builder = || ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let system = match builder()?.with_platform_verifier() {
+        Ok(system) => system.with_no_client_auth(),
+        Err(error) => {
+            tracing::warn!(
+                "this system has no certificate authorities ({error}): https monitors and peers without a ca_file \
+                 fail; install them (ca-certificates), or name a ca_file"
+            );
+            builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
+        }
+    };
+    Ok(with_http_alpn(system))
 }
 
 /// Reads a file of authorities into a configuration that trusts only them.

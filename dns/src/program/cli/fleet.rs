@@ -1,0 +1,137 @@
+//! `bailiwick fleet`: asks a node for what it knows of its fleet, and makes keys for publishers.
+
+use std::path::{Path, PathBuf};
+
+use bailiwick_rules::receipt::PublicKey;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use ring::signature::{Ed25519KeyPair, KeyPair};
+
+use super::node::{Node, NodeArgs, Power};
+use crate::program::fleet_report::FleetReport;
+use crate::program::report::Report;
+use crate::state::load::read_text;
+use crate::system::files::{Mode, replace};
+
+/// What to do with a fleet.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FleetCommand {
+    /// Tell what a node knows of its fleet: other nodes, revisions, who is missing, what was refused.
+    ///
+    /// The exit code is 1 if something needs a look.
+    #[command(after_help = "Examples:
+  bailiwick fleet status
+  bailiwick fleet status --json | jq -r '.peers[] | select(.trouble) | .node'")]
+    Status(StatusArgs),
+    /// Make a publisher's key. The private half goes into a file, the public half is printed.
+    ///
+    /// Nodes that have the public half among their trusted_publishers believe only rules that such a key signed.
+    #[command(after_help = "Example:
+  bailiwick fleet keygen publisher.key      then trusted_publishers = [\"…\"] on every node")]
+    Keygen(KeygenArgs),
+}
+
+/// Options of `bailiwick fleet status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Options of `bailiwick fleet keygen`.
+#[derive(Debug, Args)]
+pub(crate) struct KeygenArgs {
+    /// The file for the private key. It must not exist.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// Runs either.
+pub(crate) fn run(command: &FleetCommand) -> Report {
+    match command {
+        FleetCommand::Status(args) => status(args).unwrap_or_else(Report::failed),
+        FleetCommand::Keygen(args) => keygen(&args.file).unwrap_or_else(Report::error),
+    }
+}
+
+fn status(args: &StatusArgs) -> Result<Report, Vec<String>> {
+    let answer = Node::find(&args.node, Power::Read)?.ask(Method::GET, "/v1/fleet", None)?;
+    let json = args.json.then(|| format!("{answer:#}\n"));
+    let report: FleetReport = serde_json::from_value(answer).map_err(|error| {
+        vec![format!("what the node says of its fleet can't be understood ({error}); is it of another version?")]
+    })?;
+    let is_unwell = !report.troubles().is_empty();
+    Ok(Report { output: json.unwrap_or_else(|| report.to_text()), is_unwell, ..Report::default() })
+}
+
+fn keygen(file: &Path) -> Result<Report, String> {
+    if file.exists() {
+        return Err(format!("{}: is there already; name another file, or remove it", file.display()));
+    }
+    let mut seed = [0_u8; 32];
+    getrandom::fill(&mut seed).map_err(|error| format!("the system gives no random bytes: {error}"))?;
+    let key = Publisher::of_seed(&seed)?;
+    let mut jwk = key.public.to_jwk();
+    jwk["d"] = URL_SAFE_NO_PAD.encode(seed).into();
+    replace(file, format!("{jwk}\n").as_bytes(), Mode::Private)
+        .map_err(|error| format!("{}: can't be written ({error})", file.display()))?;
+    Ok(Report::fine(format!("{}\n", URL_SAFE_NO_PAD.encode(key.public.0))))
+}
+
+/// A publisher's key pair.
+pub(crate) struct Publisher {
+    pair: Ed25519KeyPair,
+    /// The public half.
+    pub(crate) public: PublicKey,
+}
+
+impl Publisher {
+    /// Reads the file that `bailiwick fleet keygen` wrote.
+    ///
+    /// # Errors
+    /// When it can't be read or is no key.
+    pub(crate) fn read(file: &Path) -> Result<Self, String> {
+        let text = read_text(file).map_err(|error| format!("{}: can't be read ({error})", file.display()))?;
+        let jwk: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let seed = jwk["d"].as_str().and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+        let seed: Option<[u8; 32]> = seed.and_then(|bytes| bytes.try_into().ok());
+        let key = seed.map(|seed| Self::of_seed(&seed)).transpose()?;
+        key.filter(|key| PublicKey::from_jwk(&jwk) == Some(key.public))
+            .ok_or_else(|| format!("{}: is no publisher's key; `bailiwick fleet keygen` makes one", file.display()))
+    }
+
+    fn of_seed(seed: &[u8; 32]) -> Result<Self, String> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| "the key can't be made".to_owned())?;
+        let public = pair.public_key().as_ref().try_into().map_err(|_| "the key can't be made".to_owned())?;
+        Ok(Self { pair, public: PublicKey(public) })
+    }
+
+    /// Signs a head.
+    pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.pair.sign(message).as_ref().to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_key_signs_what_its_public_half_verifies() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("publisher.key");
+        let printed = keygen(&file).unwrap().output;
+        let key = Publisher::read(&file).unwrap();
+        assert_eq!(printed.trim(), URL_SAFE_NO_PAD.encode(key.public.0));
+        assert!(crate::state::fleet::verify(&key.public, b"head", &key.sign(b"head")));
+        assert!(!crate::state::fleet::verify(&key.public, b"other", &key.sign(b"head")));
+        assert!(keygen(&file).unwrap_err().contains("is there already"), "a key is never overwritten");
+        std::fs::write(&file, "{}").unwrap();
+        assert!(Publisher::read(&file).err().unwrap().contains("is no publisher's key"));
+    }
+}

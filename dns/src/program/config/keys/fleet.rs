@@ -1,0 +1,44 @@
+//! The keys of `[fleet]`. Read by [`super::SECTIONS`].
+
+use super::WhenMissing::{Nothing, Value};
+use super::{Key, key};
+
+/// The keys of `[fleet]`.
+pub(super) const KEYS: &[Key] = &[
+    key(
+        "mode",
+        "`\"files\"` or `\"peers\"`",
+        Value("\"files\""),
+        "Where rules come from: `files` is this node's own file; `peers` is the highest valid revision of all peers. \
+         With `peers`, `rules` is only the document to begin with, and may be left out.",
+    ),
+    key(
+        "peers",
+        "list of URLs",
+        Value("[]"),
+        "The APIs of the other nodes. With `files` they are asked for their health alone.",
+    ),
+    key("peers_token_file", "path", Nothing, "A file whose first line is the token that is sent to peers."),
+    key("peers_ca_file", "path", Nothing, "The certificate authorities of the peers in PEM. Without it, the system's."),
+    key("poll", "duration from 100ms to 10m", Value("\"2s\""), "How often each peer is asked, give or take a fifth."),
+    key(
+        "writer",
+        "boolean",
+        Value("false"),
+        "Whether rules may be published here, by `bailiwick rules publish`. One node of a fleet is the writer.",
+    ),
+    key(
+        "trusted_publishers",
+        "list of public keys",
+        Value("[]"),
+        "Whose signatures are believed: keys as `bailiwick fleet keygen` prints them. Without any, rules need no \
+         signature.",
+    ),
+    key(
+        "stage",
+        "`\"canary\"`, `\"early\"` or `\"rest\"`",
+        Value("\"rest\""),
+        "The part of the fleet that this node belongs to. A revision that is published for a stage is served by that \
+         stage and those before it.",
+    ),
+];

@@ -1,0 +1,148 @@
+//! `[fleet]`: where this node's rules come from, and whom it believes. Called by the reader of the whole file.
+
+use bailiwick_rules::fleet::head::Stage;
+use bailiwick_rules::receipt::PublicKey;
+use bailiwick_rules::time::Millis;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::Url;
+
+use super::values::kind;
+use super::{Key, Reader, Value};
+use crate::program::config::Fleet;
+use crate::program::config::keys::names;
+use crate::state::fleet::{Mode, POLL};
+
+/// How often peers may be asked.
+const POLLS: std::ops::RangeInclusive<u64> = 100..=600_000;
+
+impl Reader<'_> {
+    pub(super) fn fleet(&mut self, section: &Key<'_>, value: &Value<'_>) -> Fleet {
+        let mut fleet = Fleet::default();
+        let Some(table) = self.section("fleet", "mode = \"peers\"", value) else { return fleet };
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "mode" => fleet.mode = self.mode(value),
+                "peers" => fleet.peers = self.peers(value),
+                "peers_token_file" => fleet.peers_token_file = self.path("fleet.peers_token_file", value),
+                "peers_ca_file" => fleet.peers_ca_file = self.path("fleet.peers_ca_file", value),
+                "poll" => fleet.poll = self.poll(value),
+                "writer" => fleet.writer = self.boolean("fleet.writer", value).unwrap_or_default(),
+                "trusted_publishers" => fleet.trusted_publishers = self.publishers(value),
+                "stage" => fleet.stage = self.stage(value),
+                "voter" => self.note(
+                    key.span(),
+                    "voters stand in the rules document, as \"fleet\": {\"voters\": {…}}, so that DNS and edge agree; \
+                     remove them here"
+                        .to_owned(),
+                ),
+                _ => self.no_key("fleet.", key, &names("fleet")),
+            }
+        }
+        if fleet.mode == Mode::Peers && fleet.peers.is_empty() && !fleet.writer {
+            let message = "\"fleet.peers\" is missing; list the other nodes' APIs, such as \
+                [\"https://ns2.example.com:8053\"], or set writer = true";
+            self.note(section.span(), message.to_owned());
+        }
+        if fleet.writer && fleet.mode != Mode::Peers {
+            let message = "\"fleet.writer\" is for mode = \"peers\": elsewhere rules are published by the file or by \
+                NATS; remove it";
+            self.note(section.span(), message.to_owned());
+        }
+        fleet
+    }
+
+    fn mode(&mut self, value: &Value<'_>) -> Mode {
+        match self.string("fleet.mode", value) {
+            Some("peers") => Mode::Peers,
+            Some("files") | None => Mode::Files,
+            Some(other) => {
+                self.note(value.span(), format!("\"fleet.mode\" is \"{other}\"; write \"files\" or \"peers\""));
+                Mode::Files
+            }
+        }
+    }
+
+    fn stage(&mut self, value: &Value<'_>) -> Stage {
+        let Some(text) = self.string("fleet.stage", value) else { return Stage::Rest };
+        Stage::parse(text).unwrap_or_else(|| {
+            let message = format!("\"fleet.stage\" is \"{text}\"; write \"canary\", \"early\" or \"rest\"");
+            self.note(value.span(), message);
+            Stage::Rest
+        })
+    }
+
+    fn poll(&mut self, value: &Value<'_>) -> Millis {
+        let Some(text) = self.string("fleet.poll", value) else { return POLL };
+        match Millis::parse(text) {
+            Some(poll) if POLLS.contains(&poll.0) => poll,
+            _ => {
+                let message =
+                    format!("\"fleet.poll\" is \"{text}\"; write a duration from \"100ms\" to \"10m\", such as \"2s\"");
+                self.note(value.span(), message);
+                POLL
+            }
+        }
+    }
+
+    /// The texts of a list, each with its place.
+    fn texts<'v>(&mut self, key: &str, example: &str, value: &'v Value<'v>) -> Vec<(&'v str, &'v Value<'v>)> {
+        let Some(items) = value.get_ref().as_array() else {
+            let kind = kind(value);
+            self.note(value.span(), format!("\"{key}\" is {kind}; write a list, such as [{example}]"));
+            return Vec::new();
+        };
+        items.iter().filter_map(|item| Some((self.string(key, item)?, item))).collect()
+    }
+
+    fn peers(&mut self, value: &Value<'_>) -> Vec<String> {
+        let mut peers: Vec<String> = Vec::new();
+        for (text, item) in self.texts("fleet.peers", "\"https://ns2.example.com:8053\"", value) {
+            match peer(text) {
+                Ok(peer) if peers.contains(&peer) => {
+                    self.note(item.span(), format!("\"{peer}\" is listed twice; remove one"));
+                }
+                Ok(peer) => peers.push(peer),
+                Err(message) => self.note(item.span(), message),
+            }
+        }
+        peers
+    }
+
+    fn publishers(&mut self, value: &Value<'_>) -> Vec<PublicKey> {
+        let mut keys = Vec::new();
+        for (text, item) in self.texts("fleet.trusted_publishers", "\"11qYAYKx…\"", value) {
+            match URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok()) {
+                Some(key) => keys.push(PublicKey(key)),
+                None => self.note(
+                    item.span(),
+                    "this is no publisher's key: write the 43 characters that `bailiwick fleet keygen` prints"
+                        .to_owned(),
+                ),
+            }
+        }
+        keys
+    }
+}
+
+/// The URL of a peer without a slash at its end.
+fn peer(text: &str) -> Result<String, String> {
+    let no_url =
+        || format!("\"{text}\" is no peer; write the URL of its API, such as \"https://ns2.example.com:8053\"");
+    let url = Url::parse(text).map_err(|_| no_url())?;
+    let is_plain = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    if !["http", "https"].contains(&url.scheme()) || url.host().is_none() || !is_plain {
+        return Err(no_url());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("a peer's URL holds a user or a password; name a token by peers_token_file instead".to_owned());
+    }
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    if url.scheme() == "http" && !address.is_ok_and(|address| address.is_loopback()) {
+        return Err(format!(
+            "\"{text}\" is asked in the clear, where everybody reads the token and may change the rules; write https"
+        ));
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}

@@ -1,0 +1,203 @@
+//! What a node tells of its fleet: the JSON of `/v1/fleet`, and the text that `bailiwick fleet status` makes of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use bailiwick_rules::fleet::head::{Head, Stage};
+use bailiwick_rules::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What a node knows of its fleet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FleetReport {
+    /// The node's name.
+    pub(crate) node: String,
+    /// Its time.
+    pub(crate) now: Timestamp,
+    /// `files` or `peers`.
+    pub(crate) mode: String,
+    /// The part of the fleet it belongs to.
+    pub(crate) stage: Stage,
+    /// Whether rules may be published here.
+    pub(crate) writer: bool,
+    /// The revision it serves.
+    pub(crate) revision: u64,
+    /// SHA-256 of that document.
+    pub(crate) sha256: String,
+    /// Whether any peer answers.
+    pub(crate) connected: bool,
+    /// For how long it hasn't been known to serve the newest document.
+    pub(crate) lag_seconds: u64,
+    /// A revision that was taken and isn't in service yet.
+    pub(crate) awaited_revision: Option<u64>,
+    /// Who published the document in service, and why.
+    pub(crate) head: Option<HeadReport>,
+    /// How many offers were refused, by reason.
+    pub(crate) refused: BTreeMap<String, u64>,
+    /// What was refused last.
+    pub(crate) last_refusal: Option<RefusalNow>,
+    /// The other nodes.
+    pub(crate) peers: Vec<PeerNow>,
+}
+
+/// Who published a document, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct HeadReport {
+    /// The revision.
+    pub(crate) revision: u64,
+    /// Who.
+    pub(crate) author: String,
+    /// Why.
+    pub(crate) reason: String,
+    /// When, by the publisher's clock.
+    pub(crate) created_at: Timestamp,
+    /// The revision it replaced.
+    pub(crate) based_on: Option<u64>,
+    /// Which nodes serve it.
+    pub(crate) stage: Stage,
+    /// The key that signed it.
+    pub(crate) key: Option<String>,
+}
+
+impl From<&Head> for HeadReport {
+    fn from(head: &Head) -> Self {
+        Self {
+            revision: head.revision,
+            author: head.author.clone(),
+            reason: head.reason.clone(),
+            created_at: head.created_at,
+            based_on: head.based_on,
+            stage: head.stage,
+            key: head.signature.as_ref().map(|signature| signature.key.clone()),
+        }
+    }
+}
+
+/// What was refused, and when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RefusalNow {
+    /// When.
+    pub(crate) at: Timestamp,
+    /// From whom, and why.
+    pub(crate) why: String,
+}
+
+/// Another node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PeerNow {
+    /// Its API.
+    pub(crate) url: String,
+    /// Its name.
+    pub(crate) node: Option<String>,
+    /// The revision it serves.
+    pub(crate) revision: Option<u64>,
+    /// When it answered last.
+    pub(crate) answered_at: Option<Timestamp>,
+    /// Why its last answer was of no use.
+    pub(crate) trouble: Option<String>,
+}
+
+impl FleetReport {
+    /// What needs a look, each in a sentence.
+    pub(crate) fn troubles(&self) -> Vec<String> {
+        let mut troubles = Vec::new();
+        for peer in &self.peers {
+            let name = peer.node.as_deref().unwrap_or(&peer.url);
+            if let Some(trouble) = &peer.trouble {
+                troubles.push(format!("{name} is missing: {trouble}"));
+            } else if let Some(revision) = peer.revision.filter(|revision| *revision < self.revision) {
+                troubles.push(format!("{name} serves revision {revision}, this node {}", self.revision));
+            }
+        }
+        if !self.peers.is_empty() && !self.connected {
+            troubles.push(format!("{}: no peer answers; it serves the last good rules", self.node));
+        }
+        if let Some(revision) = self.awaited_revision {
+            troubles.push(format!(
+                "{}: revision {revision} was taken and isn't in service yet; /v1/rules/status says why",
+                self.node
+            ));
+        }
+        if let Some(refusal) = &self.last_refusal {
+            troubles.push(format!("{}: refused at {}: {}", self.node, refusal.at, refusal.why));
+        }
+        troubles
+    }
+
+    /// The text of `bailiwick fleet status`.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = format!(
+            "{}  mode {}, stage {}{}\nrevision {}  sha256 {}, lag {} s\n",
+            self.node,
+            self.mode,
+            self.stage,
+            if self.writer { ", writer" } else { "" },
+            self.revision,
+            self.sha256.get(..12).unwrap_or_default(),
+            self.lag_seconds
+        );
+        if let Some(head) = &self.head {
+            let _ = writeln!(text, "published by {} at {}: {}", head.author, head.created_at, head.reason);
+        }
+        let width = self.peers.iter().map(|peer| peer.name().chars().count()).max().unwrap_or_default();
+        for peer in &self.peers {
+            let revision = peer.revision.map_or_else(|| "unknown".to_owned(), |revision| revision.to_string());
+            let state = match (&peer.trouble, peer.answered_at) {
+                (Some(_), _) => "missing",
+                (None, Some(_)) => "answers",
+                (None, None) => "not asked yet",
+            };
+            let _ = writeln!(text, "  {:width$}  revision {revision}, {state}", peer.name());
+        }
+        for trouble in self.troubles() {
+            let _ = writeln!(text, "! {trouble}");
+        }
+        text
+    }
+}
+
+impl PeerNow {
+    fn name(&self) -> &str {
+        self.node.as_deref().unwrap_or(&self.url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_a_look_is_told_in_sentences() {
+        let peer = |node: &str, revision, trouble: Option<&str>| PeerNow {
+            url: format!("https://{node}:8053"),
+            node: Some(node.to_owned()),
+            revision: Some(revision),
+            answered_at: Some(Timestamp(0)),
+            trouble: trouble.map(str::to_owned),
+        };
+        let mut report = FleetReport {
+            node: "ns1".into(),
+            now: Timestamp(0),
+            mode: "peers".into(),
+            stage: Stage::Rest,
+            writer: true,
+            revision: 8,
+            sha256: "ab".repeat(32),
+            connected: true,
+            lag_seconds: 0,
+            awaited_revision: None,
+            head: None,
+            refused: BTreeMap::new(),
+            last_refusal: None,
+            peers: vec![peer("ns2", 8, None), peer("ns3", 8, None)],
+        };
+        assert!(report.troubles().is_empty());
+        report.peers = vec![peer("ns2", 7, None), peer("ns3", 8, Some("connection refused"))];
+        let troubles = report.troubles();
+        assert_eq!(troubles[0], "ns2 serves revision 7, this node 8");
+        assert_eq!(troubles[1], "ns3 is missing: connection refused");
+        let text = report.to_text();
+        assert!(text.starts_with("ns1  mode peers, stage rest, writer\nrevision 8  sha256 abababababab"), "{text}");
+        assert!(text.contains("  ns3  revision 8, missing\n! ns2 serves"), "{text}");
+    }
+}

@@ -1,0 +1,161 @@
+//! How this node follows its fleet. Takes the settings of `[fleet]`, starts the tasks that ask peers, offers what they
+//! bring to the owner, and keeps a history. Started by `serve`.
+//!
+//! What to do about an answer is decided by `bailiwick_rules::fleet`. Nothing here ever takes rules out of service: a
+//! peer that is silent, behind or lying leaves the last good document.
+
+mod client;
+mod peers;
+mod record;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bailiwick_rules::fleet::follow::Trust;
+use bailiwick_rules::fleet::head::Stage;
+use bailiwick_rules::receipt::PublicKey;
+use bailiwick_rules::time::Millis;
+use ring::signature::{ED25519, UnparsedPublicKey};
+
+use crate::state::fleet_status::Peer;
+use crate::state::load::compile_rules;
+use crate::state::owner::Handle;
+use crate::state::store::{self, Store};
+use crate::system::files::{Fault, Mode as FileMode, read_file, replace};
+use client::Client;
+
+pub(crate) use client::HEAD;
+
+/// Where the truth is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// In this node's files.
+    #[default]
+    Files,
+    /// At the peers: the highest valid revision of them all.
+    Peers,
+}
+
+/// The `[fleet]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the truth is.
+    pub mode: Mode,
+    /// The URLs of the other nodes' APIs.
+    pub peers: Vec<String>,
+    /// The file of the token that is sent to them.
+    pub peers_token_file: Option<PathBuf>,
+    /// The certificate authorities of the peers; without it, the system's.
+    pub peers_ca_file: Option<PathBuf>,
+    /// How often each peer is asked.
+    pub poll: Millis,
+    /// Whether `PUT /v1/rules` publishes here.
+    pub writer: bool,
+    /// The keys of those who may publish. Without any, no signature is needed.
+    pub trusted_publishers: Vec<PublicKey>,
+    /// The part of the fleet that this node belongs to.
+    pub stage: Stage,
+    /// The document to begin with, if nobody has a higher one.
+    pub seed: Option<PathBuf>,
+    /// The state directory of a node that follows others.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// How often peers are asked if nothing else is configured.
+pub(crate) const POLL: Millis = Millis(2_000);
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Files,
+            peers: Vec::new(),
+            peers_token_file: None,
+            peers_ca_file: None,
+            poll: POLL,
+            writer: false,
+            trusted_publishers: Vec::new(),
+            stage: Stage::Rest,
+            seed: None,
+            state_dir: None,
+        }
+    }
+}
+
+impl Settings {
+    /// Whether rules come from others, so that the state directory holds the only file of them.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.mode != Mode::Files
+    }
+
+    /// Whether the node is part of a fleet at all.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.follows() || !self.peers.is_empty()
+    }
+
+    /// Where the rules are read from: what was last good, if this node follows others.
+    #[must_use]
+    pub fn rules_in(state_dir: &Path) -> PathBuf {
+        Store::rules_in(state_dir)
+    }
+
+    /// Whom this node believes.
+    pub(crate) fn trust(&self) -> Trust<'_> {
+        Trust { publishers: &self.trusted_publishers, verify }
+    }
+}
+
+/// Verifies an Ed25519 signature.
+pub(crate) fn verify(key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
+    UnparsedPublicKey::new(&ED25519, key.0).verify(message, signature).is_ok()
+}
+
+/// Starts to follow. Does nothing where no fleet is configured.
+///
+/// # Errors
+/// When TLS can't be set up, or the file of authorities can't be used.
+pub(crate) fn start(settings: &Settings, handle: &Handle) -> Result<(), Vec<String>> {
+    if !settings.is_used() {
+        return Ok(());
+    }
+    let settings = Arc::new(settings.clone());
+    let client = Arc::new(Client::new(&settings)?);
+    let peer = |url: &String| Peer { url: url.clone(), ..Peer::default() };
+    handle.fleet().with(|known| known.peers = settings.peers.iter().map(peer).collect());
+    if let Some(state_dir) = settings.state_dir.clone() {
+        record::start(state_dir, handle);
+    }
+    peers::start(&settings, &client, handle);
+    Ok(())
+}
+
+/// Brings a first document into the state directory of a node that follows others and has none: the highest of the
+/// peers that answer, or the seed.
+///
+/// # Errors
+/// When there is none, or it can't be written.
+pub(crate) async fn begin(settings: &Settings) -> Result<(), Vec<String>> {
+    let Some(state_dir) = settings.state_dir.as_deref() else { return Ok(()) };
+    let file = Store::rules_in(state_dir);
+    if file.exists() {
+        return Ok(());
+    }
+    let seed = settings.seed.as_deref().map(read_seed).transpose().map_err(|faults| texts(&faults))?;
+    let client = Client::new(settings)?;
+    let (revision, bytes, head) = peers::first(settings, &client, seed).await?;
+    let kept = store::make(state_dir)
+        .and_then(|()| Store::write_history(state_dir, revision, &bytes, head.as_ref()))
+        .and_then(|()| replace(&file, &bytes, FileMode::Private));
+    kept.map_err(|error| vec![format!("{}: can't be written ({error}); mend state_dir", file.display())])
+}
+
+fn read_seed(file: &Path) -> Result<peers::First, Vec<Fault>> {
+    let bytes = read_file(file).map_err(|error| vec![crate::state::load::unreadable(file, &error)])?;
+    let rules = compile_rules(bytes.clone(), &file.display().to_string())?;
+    Ok((rules.table.revision().number, bytes, None))
+}
+
+fn texts(faults: &[Fault]) -> Vec<String> {
+    faults.iter().map(ToString::to_string).collect()
+}

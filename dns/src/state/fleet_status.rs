@@ -1,0 +1,155 @@
+//! What this node knows of its fleet: which peers answered, what was refused, how far it lags. Takes what transports
+//! saw, returns it to the API and the metrics. Held by every [`Handle`](crate::state::owner::Handle).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bailiwick_rules::fleet::follow::Refusal;
+use bailiwick_rules::fleet::head::Head;
+use bailiwick_rules::time::{Millis, Timestamp};
+
+/// How many heads of documents that were offered and aren't in service yet are remembered.
+const MOST_OFFERED: usize = 8;
+
+/// What is known. It is in memory only.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FleetStatus(Arc<Mutex<Known>>);
+
+/// What is known of the fleet.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// The peers in the order of the configuration.
+    pub(crate) peers: Vec<Peer>,
+    /// How many offers were refused, by [`Refusal::label`].
+    pub(crate) refused: BTreeMap<&'static str, u64>,
+    /// What was refused last: when, whose, and why.
+    pub(crate) last_refusal: Option<(Timestamp, String)>,
+    /// Who published the document in service, and why, if a head said so.
+    pub(crate) head: Option<Head>,
+    /// The highest revision that was taken from others and isn't in service yet, and since when.
+    pub(crate) awaited: Option<(u64, Timestamp)>,
+    /// Since when no peer answers.
+    pub(crate) alone_since: Option<Timestamp>,
+    /// Heads of documents that were offered to the owner.
+    offered: Vec<Head>,
+}
+
+/// What is known of one peer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Peer {
+    /// Its URL, which holds no secret.
+    pub(crate) url: String,
+    /// Its name, as its health report says.
+    pub(crate) node: Option<String>,
+    /// The revision it serves.
+    pub(crate) revision: Option<u64>,
+    /// When it answered last.
+    pub(crate) answered_at: Option<Timestamp>,
+    /// Why its last answer was of no use; `None` if it was.
+    pub(crate) trouble: Option<String>,
+}
+
+impl FleetStatus {
+    /// Reads or changes it. `look` shouldn't take long.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&mut Known) -> T) -> T {
+        // A poisoned lock still holds what was seen.
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Known {
+    /// Counts what was refused.
+    pub(crate) fn refuse(&mut self, from: &str, refusal: &Refusal, now: Timestamp) {
+        *self.refused.entry(refusal.label()).or_default() += 1;
+        self.last_refusal = Some((now, format!("{from}: {refusal}")));
+    }
+
+    /// Notes what came of asking a peer.
+    pub(crate) fn asked(&mut self, place: usize, trouble: Option<String>, now: Timestamp) {
+        if let Some(peer) = self.peers.get_mut(place) {
+            if trouble.is_none() {
+                peer.answered_at = Some(now);
+            }
+            peer.trouble = trouble;
+        }
+        let is_alone = !self.peers.is_empty() && self.peers.iter().all(|peer| peer.trouble.is_some());
+        self.alone_since = is_alone.then(|| self.alone_since.unwrap_or(now));
+    }
+
+    /// Notes a document that was offered to the owner, and its head if it has one.
+    pub(crate) fn offer(&mut self, revision: u64, head: Option<Head>, now: Timestamp) {
+        if self.awaited.is_none_or(|(awaited, _)| awaited < revision) {
+            self.awaited = Some((revision, self.awaited.map_or(now, |(_, since)| since)));
+        }
+        if let Some(head) = head {
+            self.offered.retain(|other| other.sha256 != head.sha256);
+            self.offered.push(head);
+            if self.offered.len() > MOST_OFFERED {
+                self.offered.remove(0);
+            }
+        }
+    }
+
+    /// Notes that the owner refused a document.
+    pub(crate) fn withdraw(&mut self, revision: u64) {
+        self.awaited = self.awaited.filter(|(awaited, _)| *awaited != revision);
+        self.offered.retain(|head| head.revision != revision);
+    }
+
+    /// Notes which document is in service now, and finds its head.
+    pub(crate) fn serves(&mut self, revision: u64, sha256: &str) {
+        self.awaited = self.awaited.filter(|(awaited, _)| *awaited > revision);
+        let is_head = |head: &Head| head.revision == revision && head.sha256 == sha256;
+        if !self.head.as_ref().is_some_and(is_head) {
+            self.head = self.offered.iter().find(|head| is_head(head)).cloned();
+        }
+        self.offered.retain(|head| head.revision > revision);
+    }
+
+    /// Whether any peer answered when it was asked last.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.alone_since.is_none() && self.peers.iter().any(|peer| peer.answered_at.is_some())
+    }
+
+    /// For how long this node hasn't been known to serve the newest document.
+    pub(crate) fn lag(&self, now: Timestamp) -> Millis {
+        let since = [self.alone_since, self.awaited.map(|(_, since)| since)];
+        since.into_iter().flatten().map(|since| now.since(since)).max().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(peers: usize) -> Known {
+        Known { peers: vec![Peer::default(); peers], ..Known::default() }
+    }
+
+    #[test]
+    fn a_node_is_connected_while_any_peer_answers_and_lags_from_the_moment_none_does() {
+        let mut known = known(2);
+        assert!(!known.is_connected(), "nobody was asked yet");
+        known.asked(0, Some("refused".into()), Timestamp(1_000));
+        known.asked(1, None, Timestamp(2_000));
+        assert!(known.is_connected() && known.lag(Timestamp(9_000)) == Millis(0));
+        known.asked(1, Some("hangs".into()), Timestamp(3_000));
+        known.asked(0, Some("refused".into()), Timestamp(4_000));
+        assert!(!known.is_connected());
+        assert_eq!(known.lag(Timestamp(9_000)), Millis(6_000));
+        known.asked(0, None, Timestamp(10_000));
+        assert!(known.is_connected() && known.lag(Timestamp(11_000)) == Millis(0));
+    }
+
+    #[test]
+    fn what_was_taken_lags_until_it_is_in_service() {
+        let mut known = known(1);
+        known.asked(0, None, Timestamp(0));
+        known.offer(7, None, Timestamp(1_000));
+        known.offer(8, None, Timestamp(2_000));
+        known.serves(7, "a");
+        assert_eq!(known.lag(Timestamp(5_000)), Millis(4_000), "8 isn't in service");
+        known.serves(8, "b");
+        assert_eq!(known.lag(Timestamp(5_000)), Millis(0));
+    }
+}

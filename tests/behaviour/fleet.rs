@@ -1,0 +1,286 @@
+//! Many nodes with one rules document, in mode `peers`: what is published on the writer is served by all, and nothing
+//! that a peer does takes rules out of service.
+
+mod liar;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Output;
+
+use bailiwick_tests::dns::question;
+use bailiwick_tests::geo::GERMAN;
+use bailiwick_tests::node::{Node, Setup, TOKEN, bailiwick};
+use bailiwick_tests::wait;
+use serde_json::{Value, json};
+
+use crate::fixture::{World, ZONE};
+use liar::Liar;
+
+/// Rules that answer Germans with this address.
+fn rules(world: &World, revision: u64, address: &str) -> Value {
+    let mut rules = world.rules(revision);
+    rules["regions"]["eu-frankfurt"]["answers"]["A"] = json!([address]);
+    rules
+}
+
+fn german(node: &Node) -> Vec<String> {
+    question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns).data()
+}
+
+fn serves(node: &Node, address: &str) {
+    wait::until_true(&format!("{address} is served"), || german(node) == [address]);
+}
+
+/// The writer of a fleet, with revision 1.
+fn writer(world: &World, more: &str) -> Node {
+    Setup::new(&rules(world, 1, "192.0.2.1"), ZONE)
+        .with(&format!("[fleet]\nmode = \"peers\"\nwriter = true\n{more}"))
+        .start()
+}
+
+/// A node that follows peers and begins without rules of its own.
+fn follower(peers: &[String], more: &str) -> Setup {
+    let setup = Setup::new(&json!({}), ZONE);
+    let config = std::fs::read_to_string(setup.path("bailiwick.toml")).unwrap();
+    setup.write("bailiwick.toml", &config.replace("rules = \"rules.json\"\n", ""));
+    setup.with(&format!("[fleet]\nmode = \"peers\"\npeers = {peers:?}\npoll = \"200ms\"\n{more}"))
+}
+
+fn url(node: &Node) -> String {
+    format!("http://{}", node.api)
+}
+
+/// Runs a command against a node.
+fn told(node: &Node, words: &[&str]) -> Output {
+    let (api, token) = (url(node), node.setup.path("api.token").display().to_string());
+    let more = ["--api", api.as_str(), "--token-file", token.as_str()];
+    bailiwick(words.iter().copied().chain(more))
+}
+
+/// [`told`] where it succeeds; its output.
+#[track_caller]
+fn fine(node: &Node, words: &[&str]) -> String {
+    let output = told(node, words);
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// [`told`] where it fails; its errors.
+#[track_caller]
+fn failing(node: &Node, words: &[&str]) -> String {
+    let output = told(node, words);
+    assert!(!output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[track_caller]
+fn publish(node: &Node, rules: &Value, reason: &str, more: &[&str]) -> String {
+    node.setup.write("new.json", &rules.to_string());
+    let file = node.setup.path("new.json").display().to_string();
+    fine(node, &[&["rules", "publish", file.as_str(), "--reason", reason, "--author", "ann"], more].concat())
+}
+
+fn fleet(node: &Node) -> Value {
+    serde_json::from_str(&node.get("/v1/fleet")).expect("JSON")
+}
+
+fn metric(node: &Node, name: &str) -> String {
+    let metrics = node.get("/metrics");
+    let line = metrics.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}: {metrics}"));
+    line.rsplit(' ').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn what_is_published_is_served_by_all_and_outlives_everybody_else() {
+    let world = World::start();
+    let first = writer(&world, "");
+    let second = follower(&[url(&first)], "").start();
+    // It reaches the writer by the second only.
+    let third = follower(&[url(&second)], "").start();
+    assert_eq!([german(&second), german(&third)], [["192.0.2.1"], ["192.0.2.1"]], "they began with the writer's");
+
+    let said = publish(&first, &rules(&world, 1, "192.0.2.2"), "more room", &[]);
+    assert_eq!(said, "revision 2 is published and in service on the writer\n");
+    for node in [&first, &second, &third] {
+        serves(node, "192.0.2.2");
+    }
+    wait::until_true("the last node knows who published", || fleet(&third)["head"]["reason"] == "more room");
+    wait::until_true("it keeps a history", || fine(&third, &["rules", "history"]).contains("ann: more room"));
+    wait::until_true("the second sees all well", || told(&second, &["fleet", "status"]).status.success());
+    assert_eq!(metric(&second, "bailiwick_fleet_connected "), "1");
+
+    drop(first.process);
+    wait::until_true("the loss is seen", || metric(&second, "bailiwick_fleet_connected ") == "0");
+    wait::until_true("the lag grows", || metric(&second, "bailiwick_fleet_lag_seconds ") != "0");
+    let status = told(&second, &["fleet", "status"]);
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(!status.status.success() && text.contains("no peer answers; it serves the last good rules"), "{text}");
+    assert!(!text.contains(TOKEN));
+    assert_eq!(german(&second), ["192.0.2.2"]);
+    let second = second.stop().start();
+    assert_eq!(german(&second), ["192.0.2.2"], "with all peers dead at the start");
+    assert_eq!(fleet(&second)["head"]["author"], "ann", "who published outlives a restart");
+    drop(third);
+}
+
+#[test]
+fn a_node_without_rules_and_peers_says_so() {
+    let setup = follower(&["http://127.0.0.1:1".to_owned()], "");
+    let ended = setup.start_in_vain();
+    let errors = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(errors.contains("this node has no rules yet, and no peer gave any"), "{errors}");
+    assert!(errors.contains("http://127.0.0.1:1: "), "{errors}");
+}
+
+#[test]
+fn who_publishes_on_an_old_base_is_told_what_came_between() {
+    let world = World::start();
+    let node = writer(&world, "");
+    publish(&node, &rules(&world, 1, "192.0.2.2"), "by Ann", &[]);
+    let file = node.setup.path("new.json").display().to_string();
+    let stale = failing(&node, &["rules", "publish", &file, "--reason", "by Bob", "--based-on", "1"]);
+    assert!(stale.contains("based on revision 1, and revision 2 is in service"), "{stale}");
+    assert!(stale.contains("ann: by Ann"), "{stale}");
+    assert_eq!(german(&node), ["192.0.2.2"]);
+
+    let said = publish(&node, &rules(&world, 9, "192.0.2.9"), "a number of its own", &["--based-on", "2"]);
+    assert!(said.starts_with("revision 9 is published"), "{said}");
+    wait::until_true("all three are kept", || fine(&node, &["rules", "history"]).lines().count() == 3);
+    let back = fine(&node, &["rules", "rollback", "2", "--reason", "9 was wrong"]);
+    assert!(back.starts_with("revision 10 is published"), "{back}");
+    assert_eq!(german(&node), ["192.0.2.2"]);
+    let shown = |revision: &str| fine(&node, &["rules", "show", revision]);
+    wait::until_true("it is kept", || fine(&node, &["rules", "history"]).contains("9 was wrong"));
+    assert_eq!(shown("10"), shown("2").replace("\"revision\":2", "\"revision\":10"), "byte for byte");
+    let folder = node.setup.path("archive").display().to_string();
+    assert!(fine(&node, &["rules", "archive", "--to", &folder]).starts_with("4 revisions"));
+    assert_eq!(std::fs::read_to_string(node.setup.path("archive/9.json")).unwrap(), shown("9"));
+    assert!(failing(&node, &["rules", "show", "7"]).contains("revision 7 isn't in this node's history"));
+}
+
+#[test]
+fn the_writer_takes_whole_valid_documents_on_the_right_base_alone() {
+    let world = World::start();
+    let node = writer(&world, "");
+    let good = rules(&world, 2, "192.0.2.2").to_string();
+    let tag = liar::tag(rules(&world, 1, "192.0.2.1").to_string().as_bytes(), 1);
+    let put = |token: &str, tag: Option<&str>, body: &str| {
+        let matches = tag.map(|tag| format!("if-match: {tag}\r\n")).unwrap_or_default();
+        let request = format!(
+            "PUT /v1/rules HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n{matches}content-length: {}\r\n\
+             connection: close\r\n\r\n{body}",
+            body.len()
+        );
+        sent(&node, request.as_bytes())
+    };
+    assert_eq!(put(TOKEN, None, &good), 428);
+    assert_eq!(put(TOKEN, Some("*"), &good), 428);
+    assert_eq!(put(TOKEN, Some("\"1-abc\""), &good), 412);
+    assert_eq!(put(TOKEN, Some(&tag), "{"), 422);
+    assert_eq!(put(TOKEN, Some(&tag), &good[..good.len() / 2]), 422, "half a document");
+    assert_eq!(put(TOKEN, Some(&tag), &rules(&world, 1, "192.0.2.9").to_string()), 409, "not higher");
+    // It fits no zone: the apex of a zone can't be steered.
+    let unfit = good.replace("\"chat.ai.example.com\"", "\"ns.sub.ai.example.com\"");
+    assert_eq!(put(TOKEN, Some(&tag), &unfit), 422, "it doesn't fit the zones");
+    let mut cut = TcpStream::connect(node.api).expect("connected");
+    let head = format!(
+        "PUT /v1/rules HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\nif-match: {tag}\r\n\
+         content-length: {}\r\n\r\n{}",
+        good.len(),
+        &good[..good.len() / 2]
+    );
+    cut.write_all(head.as_bytes()).expect("sent");
+    drop(cut);
+    assert_eq!(put(TOKEN, Some(&tag), &" ".repeat((8 << 20) + 1)), 413);
+    assert_eq!(german(&node), ["192.0.2.1"], "nothing of all that is served");
+    assert_eq!(put(TOKEN, Some(&tag), &good), 200);
+    serves(&node, "192.0.2.2");
+    for _ in 0..20 {
+        assert_eq!(put("wrong", Some(&tag), &good), 401);
+    }
+    assert_eq!(put("wrong", Some(&tag), &good), 429);
+    assert_eq!(put(TOKEN, Some(&tag), &good), 429, "whoever guesses doesn't learn when it was right");
+    assert_eq!(node.call("GET", "/v1/rules", None, None).0, 200, "reading goes on");
+
+    let files = Setup::new(&world.rules(1), ZONE).start();
+    assert_eq!(files.call("PUT", "/v1/rules", Some(TOKEN), Some(&rules(&world, 2, "192.0.2.2"))).0, 405);
+}
+
+/// The status that a node answers to these bytes, after which it closes the connection.
+fn sent(node: &Node, bytes: &[u8]) -> u16 {
+    let mut stream = TcpStream::connect(node.api).expect("connected");
+    stream.write_all(bytes).expect("sent");
+    let mut answer = Vec::new();
+    // The server may close before it has read all.
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no answer: {answer}"))
+}
+
+#[test]
+fn a_peer_that_lies_hangs_or_never_ends_changes_nothing() {
+    let world = World::start();
+    let first = writer(&world, "");
+    let liar = Liar::start();
+    let node = follower(&[url(&first), liar.url()], "").start();
+    publish(&first, &rules(&world, 1, "192.0.2.2"), "the truth", &[]);
+    serves(&node, "192.0.2.2");
+
+    let refused = |why: &str| metric(&node, &format!("bailiwick_fleet_refused_total{{why=\"{why}\"}}"));
+    let other = rules(&world, 2, "192.0.2.66").to_string();
+    liar.answers(&other);
+    wait::until_true("other bytes of the same revision are refused", || refused("conflict") == "1");
+    liar.answers(&rules(&world, 1, "192.0.2.66").to_string());
+    liar.is_asked_again();
+    liar.answers("{\"version\": 1, \"revision\": 99, \"colour\": 1}");
+    wait::until_true("wrong rules are refused", || refused("rules") == "1");
+    assert!(fleet(&node)["last_refusal"]["why"].as_str().unwrap().contains("colour"));
+    liar.never_ends();
+    wait::until_true("a body without an end is refused", || refused("size") == "1");
+    liar.hangs();
+    wait::until_true("one that hangs is told", || {
+        fleet(&node)["peers"][1]["trouble"].as_str().is_some_and(|trouble| trouble.contains("no whole answer within"))
+    });
+    assert_eq!(german(&node), ["192.0.2.2"]);
+    publish(&first, &rules(&world, 2, "192.0.2.3"), "the next", &[]);
+    serves(&node, "192.0.2.3");
+    assert_eq!(metric(&node, "bailiwick_fleet_connected "), "1");
+}
+
+#[test]
+fn rules_need_the_signature_of_a_trusted_publisher() {
+    let world = World::start();
+    let folder = tempfile::tempdir().unwrap();
+    let key = |name: &str| {
+        let file = folder.path().join(name).display().to_string();
+        let made = bailiwick(["fleet", "keygen", file.as_str()]);
+        assert!(made.status.success());
+        (file, String::from_utf8_lossy(&made.stdout).trim().to_owned())
+    };
+    let ((file, public), (other_file, other)) = (key("publisher.key"), key("other.key"));
+    let trust = |key: &str| format!("trusted_publishers = [{key:?}]\n");
+    let first = writer(&world, &trust(&public));
+    let seeded = |more: &str| {
+        let setup = follower(&[url(&first)], more);
+        setup.write("rules.json", &rules(&world, 1, "192.0.2.1").to_string());
+        let config = std::fs::read_to_string(setup.path("bailiwick.toml")).unwrap();
+        setup.write("bailiwick.toml", &format!("rules = \"rules.json\"\n{config}"));
+        setup.start()
+    };
+    let (believer, stranger) = (seeded(&trust(&public)), seeded(&trust(&other)));
+
+    first.setup.write("new.json", &rules(&world, 1, "192.0.2.2").to_string());
+    let new = first.setup.path("new.json").display().to_string();
+    let refused = failing(&first, &["rules", "publish", &new, "--reason", "unsigned"]);
+    assert!(refused.contains("it has no signature"), "{refused}");
+    let refused = failing(&first, &["rules", "publish", &new, "--reason", "a stranger", "--key", &other_file]);
+    assert!(refused.contains("none of this node's trusted_publishers"), "{refused}");
+    fine(&first, &["rules", "publish", &new, "--reason", "signed", "--key", &file]);
+    serves(&believer, "192.0.2.2");
+    wait::until_true("who trusts another key refuses", || {
+        metric(&stranger, "bailiwick_fleet_refused_total{why=\"signature\"}") == "1"
+    });
+    assert_eq!(german(&stranger), ["192.0.2.1"]);
+    let text = String::from_utf8_lossy(&told(&stranger, &["fleet", "status"]).stdout).into_owned();
+    assert!(text.contains("which is none of this node's trusted_publishers"), "{text}");
+}
