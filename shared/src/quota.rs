@@ -7,6 +7,7 @@
 //! A pool refills continuously, not once per calendar minute. All numbers are integers, so native code and Wasm give
 //! results that are equal to the bit. The time is an argument.
 
+mod amounts;
 mod bucket;
 mod estimate;
 mod fleet;
@@ -17,10 +18,11 @@ mod share;
 #[cfg(test)]
 mod tests;
 
+pub use amounts::Amounts;
 pub use bucket::{Bucket, Limit, Rate};
 pub use estimate::{Ratios, estimated_tokens};
 pub use fleet::{Allowance, HELD_FOR, Stamps, Turn, part};
 pub use headers::{Dimension, LONGEST_WAIT, Reading, read_span, write_span};
-pub use lease::{Amounts, Ask, Asks, Grant, Grants, LEASE, Ledger, MAX_HOLDERS};
+pub use lease::{Ask, Asks, Grant, Grants, LEASE, Ledger, MAX_HOLDERS};
 pub use pool::{Cost, Limits, Pool, Refusal};
 pub use share::{Basis, Share};

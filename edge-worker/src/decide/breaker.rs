@@ -416,7 +416,7 @@ mod tests {
         for number in 0..1_500 {
             let endpoint = EndpointId::parse(&format!("e-{number}")).unwrap();
             (0..FAULTS).for_each(|_| {
-                fixture.all.note(&fixture.region, &endpoint, fixture.source, Verdict::Fault, fixture.now)
+                fixture.all.note(&fixture.region, &endpoint, fixture.source, Verdict::Fault, fixture.now);
             });
         }
         assert!(fixture.all.breakers.len() <= MAX);

@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lease::{Amounts, Ask, Grant};
+use super::amounts::Amounts;
 use super::{Bucket, Limits, Rate};
 use crate::rules::Ratio;
 use crate::time::{Millis, Timestamp};
@@ -128,23 +128,25 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Limits a grant to the units that the node holds. Grants nothing if they aren't enough for the isolate's largest
-    /// waiting request.
-    pub(super) fn bound(&mut self, grant: Grant, ask: &Ask) -> Grant {
+    /// What an isolate gets of what its ledger would grant. `want` is what the isolate could use, `least` what its
+    /// largest waiting request needs.
+    ///
+    /// # Errors
+    /// The wait, if there isn't enough for that request.
+    pub(super) fn bound(&mut self, granted: Amounts, want: Amounts, least: Amounts) -> Result<Amounts, Millis> {
         let granted = Amounts {
-            requests: self.held.requests.min(grant.granted.requests),
-            tokens: self.held.tokens.min(grant.granted.tokens),
+            requests: self.held.requests.min(granted.requests),
+            tokens: self.held.tokens.min(granted.tokens),
         };
-        let lacks = |of: fn(&Amounts) -> u64| of(&ask.want).max(of(&ask.least)).saturating_sub(of(&granted));
+        let lacks = |of: fn(&Amounts) -> u64| of(&want).max(of(&least)).saturating_sub(of(&granted));
         let lacking = Amounts { requests: lacks(|amounts| amounts.requests), tokens: lacks(|amounts| amounts.tokens) };
         self.lacking = self.lacking.plus(lacking);
-        if ask.least.minus(granted) != Amounts::default() {
-            let wait_ms = grant.wait_ms.max(SHORT_WAIT.0);
-            return Grant { granted: Amounts::default(), wait_ms, ..grant };
+        if least.minus(granted) != Amounts::default() {
+            return Err(SHORT_WAIT);
         }
         self.held = self.held.minus(granted);
         self.granted = self.granted.plus(granted);
-        Grant { granted, ..grant }
+        Ok(granted)
     }
 
     /// Takes back the unused units of a grant, and records the units that were spent beyond the grant.

@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::amounts::Amounts;
 use super::fleet::Allowance;
-use super::{Cost, Limits, Pool, Rate, Refusal};
+use super::{Limits, Pool, Rate, Refusal};
 use crate::id::QuotaId;
 use crate::time::{Millis, Timestamp};
 
@@ -25,16 +26,6 @@ pub const MAX_HOLDERS: usize = 4_096;
 
 /// The grant for a dimension without a limit.
 const UNLIMITED: u64 = u32::MAX as u64;
-
-/// A number of requests and a number of tokens.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Amounts {
-    /// Requests.
-    pub requests: u64,
-    /// Tokens.
-    pub tokens: u64,
-}
 
 /// The body that an isolate posts to a node: one [`Ask`] per quota and per budget.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -154,36 +145,6 @@ struct Part {
     granted: u64,
 }
 
-impl From<Cost> for Amounts {
-    fn from(cost: Cost) -> Self {
-        Self { requests: cost.requests, tokens: cost.tokens }
-    }
-}
-
-impl From<Amounts> for Cost {
-    fn from(amounts: Amounts) -> Self {
-        Self { requests: amounts.requests, tokens: amounts.tokens }
-    }
-}
-
-impl Amounts {
-    /// The difference; 0 where `other` is larger.
-    pub(super) fn minus(self, other: Self) -> Self {
-        Self {
-            requests: self.requests.saturating_sub(other.requests),
-            tokens: self.tokens.saturating_sub(other.tokens),
-        }
-    }
-
-    /// The sum.
-    pub(super) fn plus(self, other: Self) -> Self {
-        Self {
-            requests: self.requests.saturating_add(other.requests),
-            tokens: self.tokens.saturating_add(other.tokens),
-        }
-    }
-}
-
 impl Ledger {
     /// Settles an isolate's last grant and returns its next grant. `limits` are the limits of the pool, made with a lag
     /// of [`LEASE`].
@@ -219,7 +180,12 @@ impl Ledger {
         self.make_room(holder);
         self.holders.insert(holder, Holder { seen: now, granted: Amounts::default(), want: ask.want });
         let grant = self.grant(limits, holder, ask, now);
-        let grant = allowance.map_or(grant, |allowance| allowance.bound(grant, ask));
+        let bound = allowance.map(|allowance| allowance.bound(grant.granted, ask.want, ask.least));
+        let grant = match bound {
+            None => grant,
+            Some(Ok(granted)) => Grant { granted, ..grant },
+            Some(Err(wait)) => Grant { granted: Amounts::default(), wait_ms: grant.wait_ms.max(wait.0), ..grant },
+        };
         self.pool.charge(limits, None, grant.granted.into(), now);
         self.granted = self.granted.plus(grant.granted);
         if let Some(holder) = self.holders.get_mut(&holder) {

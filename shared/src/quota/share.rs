@@ -6,7 +6,8 @@
 //! provider's headers alone, and so is an isolate that never had a grant. The next ask reports everything that was
 //! spent meanwhile.
 
-use super::lease::{Amounts, Ask, Grant, LEASE};
+use super::amounts::Amounts;
+use super::lease::{Ask, Grant, LEASE};
 use super::{Bucket, Cost, LONGEST_WAIT, Limits, Rate};
 use crate::time::{Millis, Timestamp};
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::quota::{Cost, LEASE, Ledger, Limit, Pool, Share};
+use crate::quota::{Cost, Grant, LEASE, Ledger, Limit, Pool, Share};
 
 const NOW: i64 = 1_796_104_800_000;
 const MINUTE: i64 = 60_000;
@@ -80,7 +80,7 @@ impl Fleet {
             let grant = if node.allowance.is_cut_off(then) {
                 let own = part(&self.limits, u32::try_from(NODES).unwrap());
                 // A turn is due as before, so that the node notices when the store answers again.
-                node.allowance.bound(Grant::default(), &ask);
+                let _ = node.allowance.bound(Amounts::default(), ask.want, ask.least);
                 node.ledger.ask(&own, isolate as u64, &ask, then)
             } else {
                 node.ledger.ask_within(&self.limits, Some(&mut node.allowance), isolate as u64, &ask, then)
