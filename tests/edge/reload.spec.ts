@@ -111,6 +111,41 @@ test("a large document, valid or invalid, delays no request while it is compiled
   expect((await once()).revision).toMatch(/^2/);
 }, 60_000);
 
+test("the memory of an isolate stays below twice that of its rules, however often they change", async () => {
+  const endpoint = await serve((request, response) => {
+    request.resume().on("end", () => response.writeHead(200, { "content-type": "application/json" }).end(completion));
+  });
+  const many = 20_000;
+  const node = await source(large(1, endpoint, many));
+  const bindings = { RULES_URL: `${node.url}/v1/rules`, RULES_REFRESH_SECONDS: "1", EXPLAIN_TOKEN: "operators-token" };
+  const { url } = await workerd(bindings);
+  const served = (revision: number) =>
+    until(
+      async () => {
+        const reply = await ask(url, "key-0", "127.0.0.1");
+        await reply.whole;
+        return `${reply.status} ${reply.revision}`;
+      },
+      (reply) => reply.startsWith(`200 ${revision}-`) || reply === `200 ${revision}`,
+    );
+  const memory = async () => {
+    const headers = { authorization: "Bearer operators-token" };
+    const metrics = await (await fetch(`${url}/.well-known/bailiwick/metrics`, { headers })).text();
+    return Number(/^bailiwick_edge_memory_bytes (\d+)$/m.exec(metrics)?.[1]);
+  };
+  await served(1);
+  const first = await memory();
+  const later: number[] = [];
+  for (let revision = 2; revision <= 8; revision++) {
+    node.offer(large(revision, endpoint, many));
+    await served(revision);
+    later.push(await memory());
+  }
+  const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+  console.log(`Wasm memory with ${many} tenants: ${mib(first)} at first, then ${later.map(mib).join(", ")}`);
+  expect(Math.max(...later)).toBeLessThan(2 * first);
+}, 120_000);
+
 test.each(["inspect", "pipe"])(
   "a stream in progress goes on when the rules change: %s",
   async (streams) => {

@@ -225,6 +225,7 @@ test("metrics count requests, attempts and fetches of rules, in both formats", a
   expect(
     samples.some((one) => /^bailiwick_edge_rules_looks_total\{source="127.0.0.1:\d+",outcome="taken"\} 1$/.test(one)),
   ).toBe(true);
+  expect(samples.some((one) => /^bailiwick_edge_memory_bytes [1-9]\d+$/.test(one))).toBe(true);
   expect(samples.some((one) => /^bailiwick_edge_rules_age_seconds \d+\.\d{3}$/.test(one))).toBe(true);
   const families = [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name]) => name);
   expect(new Set(families).size).toBe(families.length);

@@ -31,6 +31,7 @@ use crate::runtime::client::{self, Credentials, Origin};
 use crate::runtime::clock;
 use crate::runtime::env;
 use crate::runtime::feed::{self, Snapshot};
+use crate::runtime::isolate;
 use crate::runtime::memory;
 use crate::runtime::metrics::{self, Format, Gauges};
 use crate::runtime::reply::{Reply, ResponseInfo};
@@ -178,6 +179,7 @@ pub(crate) fn metrics(
         health_age_ms: feed::health_ages(),
         in_flight: task::in_progress(),
         held_bytes: inflight::held(),
+        memory_bytes: isolate::memory_bytes(),
         resting: resting.unwrap_or_default(),
         quotas: table
             .map(|table| memory::with(|memory| memory.quotas.standings(table, clock::now())))

@@ -1,5 +1,5 @@
-//! The name of this isolate for DNS nodes. Made at random once, and says nothing of anybody. Called by `leases` and
-//! `observe`.
+//! What this isolate is: its name for DNS nodes, and its memory. The name is made at random once, and says nothing of
+//! anybody. Called by `leases`, `observe` and `explain`.
 
 use std::cell::Cell;
 
@@ -18,4 +18,15 @@ pub(crate) fn name() -> String {
     });
     NUMBER.set(Some(number));
     format!("{number:016x}")
+}
+
+/// The bytes of its Wasm memory. It grows and never shrinks.
+pub(crate) fn memory_bytes() -> u64 {
+    /// Of Wasm.
+    const PAGE: u64 = 65_536;
+    #[cfg(target_arch = "wasm32")]
+    let pages = core::arch::wasm32::memory_size::<0>();
+    #[cfg(not(target_arch = "wasm32"))]
+    let pages = 0_usize;
+    pages as u64 * PAGE
 }

@@ -52,6 +52,8 @@ pub(crate) struct Gauges {
     pub(crate) in_flight: usize,
     /// The bytes of bodies that are held.
     pub(crate) held_bytes: u64,
+    /// The bytes of the Wasm memory. It grows and never shrinks.
+    pub(crate) memory_bytes: u64,
     /// Region and name of each endpoint at rest, for one model or all.
     pub(crate) resting: Vec<(String, String)>,
     /// What the isolate knows of the quotas that it has used.
@@ -130,6 +132,8 @@ impl Exposition {
         self.sample("requests_in_flight", &[], gauges.in_flight);
         self.gauge("held_bytes", "Bytes of bodies that are held in memory.");
         self.sample("held_bytes", &[], gauges.held_bytes);
+        self.gauge("memory_bytes", "Bytes of the Wasm memory, which never shrinks.");
+        self.sample("memory_bytes", &[], gauges.memory_bytes);
         self.gauge("endpoint_resting", "1 for each endpoint that rests, for one model or all.");
         for (region, endpoint) in &gauges.resting {
             self.sample("endpoint_resting", &[("region", region.as_str()), ("endpoint", endpoint.as_str())], 1);
