@@ -36,6 +36,7 @@ mod takeover;
 mod tcp;
 mod tls;
 mod vectors;
+mod votes;
 mod wildcard;
 mod zone_text;
 mod zones;
