@@ -3,6 +3,7 @@
 mod api;
 mod command_line;
 mod compliance;
+mod cut_off;
 mod delegation;
 mod differential;
 mod dnssec;
