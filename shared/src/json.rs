@@ -1,4 +1,4 @@
-//! Takes a JSON text, returns a tree of [`Node`]s that keeps duplicate keys. A [`Reader`] reads such a tree and
+//! Takes a JSON text, returns a tree of `Node`s that keeps duplicate keys. A `Reader` reads such a tree and
 //! collects every violation.
 
 mod pieces;

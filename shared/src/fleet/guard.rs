@@ -1,6 +1,6 @@
 //! The guards of services: how much of each fence health may take away at once. Takes a table, returns its guarded
 //! fences; takes what is down and what is to go down, returns which guards are against it. Called by
-//! [`super::verdict`], and by the API before an operator takes a region away.
+//! `super::verdict`, and by the API before an operator takes a region away.
 
 use std::collections::{BTreeMap, BTreeSet};
 

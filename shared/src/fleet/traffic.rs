@@ -1,7 +1,7 @@
 //! Queries of the last week, by service, country, region and source. Takes counts as they are added up every few
 //! minutes, returns a [`TrafficReport`]. Kept by each node; whoever compares rules weighs clients by it.
 //!
-//! Counts stand in buckets of five minutes. Memory is bounded by [`MOST_ENTRIES`]: beyond it the oldest buckets are
+//! Counts stand in buckets of five minutes. Memory is bounded by `MOST_ENTRIES`: beyond it the oldest buckets are
 //! merged, up to a day each, and then dropped. So the newest are always told apart.
 
 use std::collections::{BTreeMap, VecDeque};
