@@ -84,7 +84,7 @@ fn a_region_that_is_taken_out_moves_its_clients_tightens_and_leaves_one_alone() 
         "no longer in DE (fra)",
         "no region left if par fails",
         "0 clients leave their fence. Converges within 60 s (TTL).",
-        "publish with --tighten",
+        "publish it without --stage",
         "chat for tenant acme: ",
     ] {
         assert!(text.contains(wanted), "{wanted} is not in\n{text}");

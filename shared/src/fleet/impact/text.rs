@@ -94,7 +94,7 @@ impl Impact {
             out.push('\n');
         }
         if self.is_tightened() {
-            out += "Some fences get smaller: publish with --tighten, so that all nodes take it at once.\n";
+            out += "Some fences get smaller: publish it without --stage, so that all nodes take it at once.\n";
         }
         if !self.other_answers.is_empty() {
             out += &format!("Other DNS answers for: {}.\n", names(&self.other_answers));
