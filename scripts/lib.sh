@@ -1,15 +1,15 @@
-# shellcheck shell=bash disable=SC2034 # what is set here is used by the scripts that source it
-# Shared pieces of the scripts beside it: paths, step printing, long commands with a sign of life, and the
-# environment in which the Worker is built. Sourced, never run.
+# shellcheck shell=bash disable=SC2034 # variables set here are used by the scripts that source this file
+# Functions and variables for the other scripts: paths, printing of steps, long commands with a progress sign, and the
+# environment for building the Worker. This file is sourced, never run.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# Installed tools live outside target/: `cargo clean` must not cost ten minutes.
+# Installed tools are outside of target/, so that `cargo clean` doesn't remove them: installing takes ten minutes.
 CACHE=${BAILIWICK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bailiwick}
 WORKER_BUILD_VERSION=0.8.7
 WASM_TARGET=wasm32-unknown-unknown
 
-# The repository's own node (the npm package `node`) and tools come first. Debian keeps name servers in
-# /usr/sbin, which is not on everybody's PATH; rustup's directory is missing in shells opened before its install.
+# The repository's own node (the npm package `node`) and tools come first. Debian has name servers in /usr/sbin, which
+# isn't in every PATH. rustup's directory is missing in shells that were opened before rustup was installed.
 PATH=$ROOT/node_modules/.bin:$CACHE/cargo/bin:$PATH:$CACHE/checks/bin:${CARGO_HOME:-$HOME/.cargo}/bin:/usr/sbin:/sbin
 export PATH
 
@@ -21,18 +21,18 @@ fi
 
 STEP=0 STEPS=0 STEP_NAME=''
 
-# step NAME: begins the next of $STEPS steps; `there` or `done_in` tells how it went.
+# step NAME: begins the next of $STEPS steps. `there` or `done_in` prints the result.
 step() {
   STEP=$((STEP + 1)) STEP_NAME=$1
 }
 
-# there DETAIL: nothing was to do.
+# there DETAIL: prints that the step had nothing to do.
 there() {
   printf '%s[%d/%d]%s %s ' "$CYAN" "$STEP" "$STEPS" "$PLAIN" "$STEP_NAME"
   printf '%s%s%s\n' "$DIM" "${1:-already there}" "$PLAIN"
 }
 
-# doing [DETAIL]: something is to do, and this is how long it may take.
+# doing [DETAIL]: prints that the step does something. DETAIL says how long it may take.
 doing() {
   printf '%s[%d/%d]%s %s%s%s …%s\n' "$CYAN" "$STEP" "$STEPS" "$PLAIN" "$BOLD" "$STEP_NAME" "$PLAIN" "${1:+ $1}"
 }
@@ -47,7 +47,7 @@ fail() {
   exit 1
 }
 
-# misused MESSAGE [HOW TO MEND]: wrong usage, which the script's `usage` explains.
+# misused MESSAGE [HOW TO MEND]: prints the script's `usage` and an error about wrong arguments, and exits with 2.
 misused() {
   usage >&2
   echo >&2
@@ -60,7 +60,7 @@ took() {
 }
 
 GROUP=''
-# end_group: ends what `in_group` started, whole, and this script after it.
+# end_group: ends all processes that `in_group` started, and then this script.
 end_group() {
   if [[ -n $GROUP ]]; then
     kill -- "-$GROUP" 2>/dev/null || true
@@ -69,8 +69,8 @@ end_group() {
   exit "$1"
 }
 
-# in_group COMMAND…: starts it in the background as GROUP, a process group of its own. Whoever ends this script, at a
-# terminal or by its process id alone, then ends the compilers that the command started too.
+# in_group COMMAND…: starts the command in the background in a process group of its own, GROUP. If this script is ended,
+# at a terminal or by its process id, the compilers that the command started are ended too.
 in_group() {
   trap 'end_group 130' INT
   trap 'end_group 143' TERM

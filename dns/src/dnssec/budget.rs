@@ -1,25 +1,27 @@
 //! Limits how many signatures are made for clients. Takes a client and the time, returns whether one more may be made.
 //! Called by `online_signer` before it signs.
 //!
-//! A client that asks for random names makes the server sign each answer. So each client prefix has a number of
-//! signatures per second, and all prefixes together have one. Datagrams, whose source may be forged, and streams are
-//! counted separately, so that a flood of one doesn't use up the other's. The table has a fixed size. A prefix that is
-//! dropped from it starts at zero again, which the limit for all prefixes bounds.
+//! A client that queries random names makes the server sign each answer. So each client prefix may cause a limited
+//! number of signatures per second, and so may all prefixes together. Datagrams, whose source may be forged, and
+//! streams are counted separately, so that a flood of datagrams doesn't use up the signatures for streams. The table
+//! has a fixed size. A prefix that is removed from the table starts at zero again; the limit for all prefixes bounds
+//! the effect.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// How many sets of prefixes there are, and how many prefixes in each.
+/// How many sets of prefixes the table has.
 const SETS: usize = 1 << 10;
+/// How many prefixes each set has.
 const WAYS: usize = 4;
 
-/// `[signing]` in the configuration: the limits of signatures made because somebody asks.
+/// `[signing]` in the configuration: the limits of signatures that are made for a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SigningLimit {
-    /// Signatures for one prefix in a second, by datagrams or by streams.
+    /// Signatures for one prefix per second, for datagrams and for streams each.
     pub per_second: u32,
-    /// Signatures for all in a second, by datagrams or by streams.
+    /// Signatures for all prefixes per second, for datagrams and for streams each.
     pub in_all: u32,
     /// The bits of an IPv4 address that make a prefix.
     pub ipv4_prefix: u8,
@@ -28,7 +30,7 @@ pub struct SigningLimit {
 }
 
 impl Default for SigningLimit {
-    /// A few hundredths of one core for all, and prefixes as resolvers are limited by rate.
+    /// All signatures take a few hundredths of one core. The prefixes are those of response rate limiting.
     fn default() -> Self {
         Self { per_second: 200, in_all: 2_000, ipv4_prefix: 24, ipv6_prefix: 56 }
     }
@@ -37,9 +39,9 @@ impl Default for SigningLimit {
 /// Whether a client proved its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Via {
-    /// It didn't.
+    /// The client sent a datagram, which proves nothing.
     Datagram,
-    /// By a handshake.
+    /// The client proved its address by a handshake.
     Stream,
 }
 
@@ -48,23 +50,23 @@ pub(crate) enum Via {
 pub(super) struct Budget {
     hasher: RandomState,
     sets: Box<[Mutex<[Count; WAYS]>]>,
-    /// By [`Via`].
+    /// The signatures for all prefixes, by [`Via`].
     all: [Mutex<Count>; 2],
-    /// Unset: the default.
+    /// The limits; if unset, the default limits count.
     limit: OnceLock<SigningLimit>,
 }
 
 /// Signatures made in one second.
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
-    /// Whose they are.
+    /// The hash of the prefix and the [`Via`].
     key: u64,
     second: u32,
     made: u32,
 }
 
 impl Count {
-    /// Counts one more if there is room.
+    /// Counts one more signature if the limit allows it.
     fn take(&mut self, second: u32, most: u32) -> bool {
         if self.second != second {
             (self.second, self.made) = (second, 0);
@@ -81,7 +83,7 @@ impl Budget {
         Self { hasher: RandomState::new(), sets, all: Default::default(), limit: OnceLock::new() }
     }
 
-    /// Sets the limits, once: they are a node's for as long as it runs.
+    /// Sets the limits. This works only once, because a node's limits don't change while it runs.
     pub(super) fn limit(&self, limit: SigningLimit) {
         let _ = self.limit.set(limit);
     }
@@ -91,10 +93,10 @@ impl Budget {
     pub(super) fn take(&self, client: IpAddr, via: Via, second: u32) -> bool {
         let limit = self.limit.get().copied().unwrap_or_default();
         let key = self.hasher.hash_one((prefix(client, &limit), via));
-        // A poisoned lock still holds good counts.
+        // A poisoned lock is used all the same, because its counts are valid.
         let mut set = self.sets[key as usize % SETS].lock().unwrap_or_else(PoisonError::into_inner);
         let place = set.iter().position(|count| count.key == key).unwrap_or_else(|| {
-            // One of another second is worth nothing; else the one that made least.
+            // Replaces a count of an earlier second, or else the lowest count.
             let worth = |count: &Count| if count.second == second { count.made + 1 } else { 0 };
             let place = (0..WAYS).min_by_key(|&way| worth(&set[way])).unwrap_or_default();
             set[place] = Count { key, second, made: 0 };
@@ -109,7 +111,7 @@ impl Budget {
     }
 }
 
-/// The prefix of an address, told apart by family.
+/// The prefix of an address, with whether it is IPv6.
 fn prefix(address: IpAddr, limit: &SigningLimit) -> (bool, u128) {
     let [v4, v6] = [limit.ipv4_prefix, limit.ipv6_prefix].map(u32::from);
     match address {
@@ -154,7 +156,7 @@ mod tests {
             assert_eq!(taken(&budget, client, Via::Stream, 7), 10, "{client}");
         }
         budget.limit(SigningLimit::default());
-        assert_eq!(taken(&budget, "192.0.2.3", Via::Stream, 7), 10, "the first limit stands");
+        assert_eq!(taken(&budget, "192.0.2.3", Via::Stream, 7), 10, "the limits can't be changed");
     }
 
     #[test]
@@ -162,6 +164,6 @@ mod tests {
         let budget = budget(10, 25);
         let forged = (0..50_000_u32).filter(|n| budget.take(IpAddr::V4((n << 8).into()), Via::Datagram, 7));
         assert_eq!(forged.count(), 25);
-        assert_eq!(taken(&budget, "192.0.2.1", Via::Stream, 7), 10, "streams have their own");
+        assert_eq!(taken(&budget, "192.0.2.1", Via::Stream, 7), 10, "streams are counted separately");
     }
 }

@@ -1,30 +1,32 @@
-//! How long signatures last. Takes an RRSIG and the time, returns when it is due for renewal and until when it may be
-//! served. Called when signing and when serving.
+//! The lifetime of signatures. Takes an RRSIG and the time, returns when the RRSIG is due for renewal and until when it
+//! may be served. Called when signing and when serving.
 //!
-//! Times are seconds since 1970 in 32 bits and compare as serial numbers (RFC 4034 §3.1.5): what lies less than 68
-//! years ahead is later.
+//! Times are seconds since 1970 in 32 bits and are compared as serial numbers (RFC 4034 §3.1.5): a time less than 68
+//! years ahead counts as later.
 
-/// A signature begins this long before it is made, for clocks that are slow.
+/// The inception of a signature is this many seconds before it is made, because clocks of validators may be slow.
 const BACKDATE: u32 = 3_600;
-/// A signature is renewed when this much is left of it, or more where its TTL asks for it.
+/// A signature is renewed this many seconds before its expiration, or earlier if its TTL requires that.
 const LEFT: u32 = 3 * DAY;
 /// How long renewals may fail, beyond the TTL, before signatures are too old to be served.
 const MARGIN: u32 = DAY;
 /// How long a signature lasts before it is renewed.
 const SERVED: u32 = 4 * DAY;
-/// Signatures are renewed up to this much earlier, each by chance, so that those made together aren't renewed together.
+/// Each signature is renewed earlier by a random time up to this one, so that signatures that were made together aren't
+/// renewed together.
 const JITTER: u32 = DAY / 2;
+/// The seconds of a day.
 const DAY: u32 = 86_400;
 
-/// The longest TTL that is signed: a signature has to outlast what it was cached with.
+/// The longest TTL that is signed, because a signature has to be valid longer than its records are cached.
 pub(crate) const LONGEST_TTL: u32 = 30 * DAY;
 
-/// From when to when a signature holds.
+/// The time for which a signature is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Window {
-    /// Its inception.
+    /// The inception.
     pub(crate) inception: u32,
-    /// Its expiration.
+    /// The expiration.
     pub(crate) expiration: u32,
 }
 
@@ -36,24 +38,24 @@ impl Window {
     }
 }
 
-/// How much is left of a signature when it has to be renewed.
+/// How many seconds before its expiration a signature has to be renewed.
 fn left(ttl: u32) -> u32 {
     LEFT.max(ttl.min(LONGEST_TTL) + MARGIN)
 }
 
-/// Whether `a` lies before `b`.
+/// Whether `a` is before `b`.
 pub(crate) fn is_before(a: u32, b: u32) -> bool {
     a.wrapping_sub(b).cast_signed() < 0
 }
 
-/// What an RRSIG says of itself (RFC 4034 §3.1).
+/// The fields of an RRSIG (RFC 4034 §3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rrsig<'a> {
     /// The number of the algorithm.
     pub(crate) algorithm: u8,
     /// The TTL of the RRset as it was signed.
     pub(crate) original_ttl: u32,
-    /// From when to when it holds.
+    /// The time for which the signature is valid.
     pub(crate) window: Window,
     /// The tag of the key.
     pub(crate) tag: u16,
@@ -62,7 +64,7 @@ pub(crate) struct Rrsig<'a> {
 }
 
 impl<'a> Rrsig<'a> {
-    /// Reads the RDATA of an RRSIG; `None` for what is too short to be one.
+    /// Reads the RDATA of an RRSIG; `None` if it is too short.
     pub(crate) fn read(rdata: &'a [u8]) -> Option<Self> {
         let (head, rest) = rdata.split_first_chunk::<18>()?;
         let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
@@ -75,20 +77,20 @@ impl<'a> Rrsig<'a> {
         })
     }
 
-    /// The first second at which it is no longer served: whatever was cached with it until then outlives its TTL before
-    /// the signature ends.
+    /// The first second at which the signature is no longer served. So records that are cached with it expire before
+    /// the signature does.
     pub(crate) fn until(&self) -> u32 {
         self.window.expiration.wrapping_sub(self.original_ttl)
     }
 
-    /// When it is due to be renewed. The signature's own octets are the chance.
+    /// When the signature is due to be renewed. The random part comes from the signature's own octets.
     pub(crate) fn due(&self) -> u32 {
         let chance = self.rest.last_chunk::<4>().map_or(0, |octets| u32::from_be_bytes(*octets));
         self.window.expiration.wrapping_sub(left(self.original_ttl) + chance % JITTER)
     }
 
-    /// Whether it may still be kept at `now` by whoever won't look again before `horizon`. One from the future was made
-    /// by a clock that was wrong.
+    /// Whether the signature needs no renewal at `now` nor before `horizon`, the time of the next check. A signature
+    /// from the future isn't fresh, because it was made with a wrong clock.
     pub(crate) fn is_fresh(&self, now: u32, horizon: u32) -> bool {
         !is_before(now, self.window.inception) && is_before(horizon, self.due())
     }

@@ -1,9 +1,9 @@
-//! Which clients two rules documents can tell apart. Takes both tables and the places of a GeoIP database, returns a
-//! [`Group`] for every distinct place with its addresses. Called before the documents are compared.
+//! Groups all addresses whose clients two rules documents can't distinguish. Takes both tables and the places of a
+//! GeoIP database, returns every [`Group`] with its number of addresses. Called before the documents are compared.
 //!
-//! Addresses are of one group if the database says the same of them, and the same prefix of the documents' `networks`
-//! holds them. An IPv6 address that carries an IPv4 one isn't counted: it is located by that, and its client is counted
-//! there.
+//! Addresses are in the same group if they have the same place in the database, and the same prefix of the documents'
+//! `networks` contains them. An IPv6 address that carries an IPv4 address isn't counted, because the client is located
+//! and counted by its IPv4 address.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,38 +17,40 @@ use crate::locate::classes::{carriers, edges};
 use crate::locate::geoip::Places;
 use crate::locate::ranges::{Bits, Builder, Ranges};
 
-/// By how many bits an IPv6 address is longer than its /48.
+/// The number of bits of an IPv6 address after its /48.
 const BELOW_48: u32 = 80;
 
-/// What both documents' `networks` say of an address.
+/// The entries of both documents' `networks` for an address.
 #[derive(Clone, Copy)]
 struct Named {
     old: Option<NetworkPlace>,
     new: Option<NetworkPlace>,
-    /// The longest prefix of either that holds it.
+    /// The longest prefix in either document that contains the address.
     prefix: IpNet,
-    /// The first address of which that is so.
+    /// The first address with these entries.
     address: IpAddr,
 }
 
-/// The value of addresses that no document names.
+/// The value of addresses that are in `networks` of neither document.
 const UNNAMED: u32 = u32::MAX;
-/// The value of IPv6 addresses that carry IPv4 ones.
+/// The value of IPv6 addresses that carry IPv4 addresses.
 const CARRIER: u32 = u32::MAX - 1;
 
-/// Collects groups by the number of their place and of what `networks` say.
+/// Collects groups. The key of a group is the index of its place and the index of its entry in `named`.
 struct Population<'a> {
     tables: [&'a Table; 2],
     prefixes: BTreeSet<IpNet>,
     places: &'a Places,
     named: Vec<Named>,
+    /// The index in `named` of each prefix.
     by_prefix: HashMap<IpNet, u32>,
-    /// By group: its place and what is named.
+    /// The key of each group.
     keys: Vec<(u32, u32)>,
+    /// The number of each key's group.
     known: HashMap<(u32, u32), u32>,
 }
 
-/// The groups of all clients. The first is of those that nobody can place.
+/// The groups of all clients. The first group has the clients whose place isn't known.
 #[must_use]
 pub(crate) fn population(old: &Table, new: &Table, places: &Places) -> Vec<Group> {
     let prefixes = old.network_prefixes().chain(new.network_prefixes()).collect();
@@ -106,7 +108,7 @@ impl Population<'_> {
         let mut built = Builder::new(UNNAMED);
         for start in edges(prefixes.chain(carriers())) {
             let address = Ipv6Addr::from_bits(start);
-            // A v4-mapped address is looked up as its IPv4 address, and so is counted there.
+            // A v4-mapped address is looked up and counted as its IPv4 address.
             let named = if address.to_ipv4_mapped().is_some() { None } else { self.named(IpAddr::V6(address)) };
             let other = if is_carrier(start) { CARRIER } else { UNNAMED };
             built.begin(start, named.unwrap_or(other));
@@ -114,7 +116,7 @@ impl Population<'_> {
         built.finish()
     }
 
-    /// The number of what both documents' `networks` say of an address; `None` if they say nothing.
+    /// The index in `named` of an address; `None` if the address is in `networks` of neither document.
     fn named(&mut self, address: IpAddr) -> Option<u32> {
         let [old, new] = self.tables.map(|table| table.network_of(address));
         if old.is_none() && new.is_none() {
@@ -124,7 +126,7 @@ impl Population<'_> {
         let mut around = (0..=longest).rev().filter_map(|length| Some(IpNet::new(address, length).ok()?.trunc()));
         let prefix = around.find(|prefix| self.prefixes.contains(prefix))?;
         let named = Named { old, new, prefix, address };
-        // The longest prefix of both decides what either says.
+        // All addresses with the same longest prefix have the same entries in both documents.
         let next = u32::try_from(self.named.len()).ok()?;
         Some(*self.by_prefix.entry(prefix).or_insert_with(|| {
             self.named.push(named);
@@ -132,9 +134,10 @@ impl Population<'_> {
         }))
     }
 
-    /// The number of the group with this place of which this is named.
+    /// The number of the group with this key.
     fn group(&mut self, place: u32, named: u32) -> u32 {
-        // What both documents name, the database isn't asked for; nor for what carries an IPv4 address.
+        // The place in the database doesn't matter if both documents have an entry, or if the address carries an IPv4
+        // address.
         let is_named_twice =
             self.named.get(named as usize).is_some_and(|named| named.old.is_some() && named.new.is_some());
         let key = (if is_named_twice || named == CARRIER { 0 } else { place }, named);

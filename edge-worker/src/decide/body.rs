@@ -1,9 +1,9 @@
-//! Judges a request's JSON body. Takes its bytes and its route; returns what the edge needs to know of it, and later
-//! the bytes to send to each endpoint. Called by `serve`.
+//! Judges a request's JSON body. Takes the bytes and the route of the request; returns an [`Inspected`] body, which
+//! later gives the bytes to send to each endpoint. Called by `serve`.
 //!
-//! A body is read as JSON whatever its Content-Type says, because endpoints do the same. Only certain values are
-//! replaced, such as `model`, `store`, ids and the salt of a cache. Every other byte stays: key order, `1e400`, 2^70
-//! and odd spacing survive.
+//! A body is read as JSON with any Content-Type, because endpoints do the same. Only some values are replaced, such as
+//! `model`, `store`, ids and the salt of a cache. All other bytes stay: the order of keys, `1e400`, 2^70 and unusual
+//! white space.
 
 mod additions;
 mod affinity;
@@ -75,9 +75,9 @@ pub(crate) struct Inspected {
     choices: usize,
     /// The most tokens that each answer may have, if the request says it.
     max_output: Option<u32>,
-    /// Whether a stream tells its usage, and how to make it.
+    /// Whether the client asks for a stream that reports its usage, and the edit that asks for it.
     usage: Option<Box<UsageOption>>,
-    /// How it says how important it is; only of inference.
+    /// The fields that state the request's priority; only for inference.
     priority: Option<Box<PriorityFields>>,
     prompt_cache_key: Option<String>,
     user: Option<String>,
@@ -86,15 +86,15 @@ pub(crate) struct Inspected {
     /// The text for `store` that every endpoint gets in place of the client's, and where it goes.
     forced: Option<(Range<usize>, &'static str)>,
     stores: bool,
-    /// Whether the answer may hold the id of something that the host keeps for a while: audio, or a container for code.
+    /// Whether the answer may hold the id of an object that the host keeps for a while: audio, or a container for code.
     keeps: bool,
-    /// Where ids stand, and the text that the endpoint gets there. At first it is the client's.
+    /// The ranges of ids, each with the id for the endpoint. At first that is the client's id.
     ids: Vec<(Range<usize>, String)>,
     /// The ids of items of the Responses API.
     items: Vec<ItemId>,
-    /// Where names of models stand below the top level, and the client's names there.
+    /// The ranges of models' names below the top level, with the client's names.
     models: Vec<(Range<usize>, String)>,
-    /// Where names stand that an engine would share among all clients, and the scoped names that it gets instead.
+    /// The ranges of names that an engine would share among all clients, each with the scoped name for the engine.
     names: Vec<(Range<usize>, String)>,
     /// The salt of the engine's prefix cache, and where it goes.
     salt: Option<Box<Salt>>,
@@ -112,17 +112,17 @@ struct Salt {
     before_others: bool,
 }
 
-/// What a request may ask for, and in whose scope its names are.
+/// The permissions of a request, and the scope of its names.
 #[derive(Clone, Debug)]
 pub(crate) struct Terms<'a> {
-    /// What the service allows.
+    /// The permissions of the service.
     pub(crate) allow: &'a [Allowance],
     /// The scope of the names in the body.
     pub(crate) scope: Scope,
 }
 
 impl Inspected {
-    /// A body that holds nothing, and decides nothing.
+    /// A body without any field.
     fn empty() -> Self {
         Self {
             bytes: PooledBuffer::default(),
@@ -150,7 +150,7 @@ impl Inspected {
     /// Reads and judges a JSON body, whatever its Content-Type.
     ///
     /// # Errors
-    /// 400 that names what is wrong, or what the service doesn't allow.
+    /// 400 that names the mistake, or the value that the service doesn't allow.
     pub(crate) fn json(bytes: impl Into<PooledBuffer>, route: &Route, terms: &Terms<'_>) -> Result<Self, Failure> {
         let bytes = bytes.into();
         if bytes.is_empty() {
@@ -181,13 +181,13 @@ impl Inspected {
         self.choices
     }
 
-    /// The most tokens that each answer may have; `None` if the request doesn't say it.
+    /// The most tokens that each answer may have; `None` if the request has no limit.
     #[must_use]
     pub(crate) fn max_output(&self) -> Option<u64> {
         self.max_output.map(u64::from)
     }
 
-    /// Whether the answer is a stream that tells its usage only because the edge asks for it.
+    /// Whether the answer is a stream that reports its usage only because the edge asks for it.
     #[must_use]
     pub(crate) fn hides_usage(&self) -> bool {
         matches!(self.usage.as_deref(), Some(UsageOption::Unasked(..)))
@@ -199,7 +199,7 @@ impl Inspected {
         self.stores
     }
 
-    /// Whether the answer may hold the id of something that the host keeps for a while. Then the client may use that id
+    /// Whether the answer may hold the id of an object that the host keeps for a while. Then the client may use that id
     /// again.
     #[must_use]
     pub(crate) fn keeps(&self) -> bool {
@@ -211,7 +211,7 @@ impl Inspected {
         self.ids.iter().map(|(_, id)| id.as_str())
     }
 
-    /// Replaces [`Inspected::ids`] in what is sent, in the same order.
+    /// Replaces [`Inspected::ids`] by these ids, in the same order, in the bytes for endpoints.
     pub(crate) fn replace_ids(&mut self, new: impl Iterator<Item = String>) {
         self.ids.iter_mut().zip(new).for_each(|((_, id), new)| *id = new);
     }
@@ -222,13 +222,13 @@ impl Inspected {
         &self.items
     }
 
-    /// The ids of the items, to set what is sent in their place.
+    /// The ids of the items, to set their replacements.
     pub(crate) fn items_mut(&mut self) -> &mut [ItemId] {
         &mut self.items
     }
 
-    /// What keeps related requests at one endpoint: `prompt_cache_key`, else the header `x-session-id`, else `user`,
-    /// else the beginning of the conversation.
+    /// The value that keeps related requests at one endpoint: `prompt_cache_key`, else the header `x-session-id`, else
+    /// `user`, else the beginning of the conversation.
     #[must_use]
     pub(crate) fn affinity(&self) -> Affinity<'_> {
         Affinity {
@@ -239,7 +239,7 @@ impl Inspected {
         }
     }
 
-    /// What an endpoint must be able to do for this request.
+    /// The requirements of this request on an endpoint.
     #[must_use]
     pub(crate) fn needs(&self) -> &Needs {
         &self.needs
@@ -256,8 +256,8 @@ impl Inspected {
         self.for_endpoint_with(model, names, engine, Additions::default())
     }
 
-    /// The bytes for an endpoint of this engine that calls the model `model`, and those named below the top level by
-    /// its `names`, with additions: every other byte as the client sent it.
+    /// The bytes for an endpoint with this engine. `model` is the endpoint's name of the request's model, `names` its
+    /// names of models below the top level. The additions are added; all other bytes stay as the client sent them.
     #[must_use]
     pub(crate) fn for_endpoint_with(
         &self,
@@ -327,7 +327,7 @@ impl Salt {
     }
 }
 
-/// Reads the whole text before it judges it. So a text that isn't JSON is always reported as such.
+/// Reads the whole text before judging it. So a text that isn't JSON always gets an error that says so.
 fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failure> {
     let broken = |broken: InvalidJson| Failure::NotJson { at: broken.at };
     let mut scan = Scan::new(text);

@@ -1,5 +1,5 @@
-//! Whose state a request is about, and whether an account is shared. Takes the rules, a service and a tenant; returns
-//! an [`Owner`] or a yes or no. Called by `serve`, `prepare` and `claim`.
+//! The owner of state at endpoints, and whether several clients share an account. Takes the rules, a service and a
+//! tenant; returns an [`Owner`], or whether an account is shared. Called by `serve`, `prepare` and `claim`.
 //!
 //! State means files, batches, fine-tuning jobs, vector stores and stored answers. Each exists only at the endpoint
 //! that made it. Ids in answers are sealed ([`sealed_id`]): a sealed id names the endpoint, and a MAC proves its owner.
@@ -7,8 +7,8 @@
 //! [`crate::decide::plan`] decides where new state is made, and whether the endpoint of an id may be asked now. The
 //! Worker stores nothing: a sealed id carries all that is needed.
 //!
-//! In a service without tenants a sealed id is a bearer capability: nobody can forge one, and whoever has one may use
-//! it. Lists are refused in such a service, because they would show everybody's ids.
+//! In a service without tenants a sealed id is a bearer capability: it can't be forged, and every client that has it
+//! may use it. Lists are refused in such a service, because they would show the ids of all clients.
 
 pub(crate) mod claim;
 pub(crate) mod sealed_id;
@@ -23,9 +23,9 @@ use sealed_id::Owner;
 /// An endpoint, identified within one revision of the rules.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
-    /// Its region.
+    /// The endpoint's region.
     pub(crate) region: RegionIndex,
-    /// Its id within the region.
+    /// The endpoint's id within the region.
     pub(crate) endpoint: EndpointId,
 }
 
@@ -36,25 +36,24 @@ pub(crate) fn owner(table: &Table, service: ServiceIndex, tenant: Option<TenantI
     Owner { service: table.service(service).id.as_str().to_owned(), tenant }
 }
 
-/// Whether a list at `place` shows only what is `tenant`'s, because no other client is sent to the same account. An
-/// account is a host with a credential; several endpoints may use one.
+/// Whether only this tenant's requests are sent to the account of the endpoint at `place`. Then a list there shows only
+/// the tenant's own objects. An account is a host with a credential; several endpoints may use the same account.
 #[must_use]
 pub(crate) fn is_sole(table: &Table, tenant: Option<TenantIndex>, place: &Place) -> bool {
     let Some(tenant) = tenant else { return false };
     let endpoints = |region: RegionIndex| table.region(region).endpoints.iter();
     let Some((_, here)) = endpoints(place.region).find(|(id, _)| *id == place.endpoint) else { return false };
     let uses = |service: &Service| {
-        service.regions.iter().any(|&region| endpoints(region).any(|(_, one)| is_same_account(here, one)))
+        service.regions.iter().any(|&region| endpoints(region).any(|(_, endpoint)| is_same_account(here, endpoint)))
     };
     table.services().iter().enumerate().filter(|(_, service)| uses(service)).all(|(position, service)| {
         let others = (0..table.tenants().len()).filter(|&other| other != tenant.get());
-        let named = |other: usize| table.tenants()[other].services.iter().any(|index| index.get() == position);
-        service.requires_key && !others.into_iter().any(named)
+        let may_use = |other: usize| table.tenants()[other].services.iter().any(|index| index.get() == position);
+        service.requires_key && !others.into_iter().any(may_use)
     })
 }
 
-/// Whether an account that this service uses may hold stored answers: some service that uses the account allows
-/// `store`.
+/// Whether an account of this service may hold stored answers, because a service that uses the account allows `store`.
 #[must_use]
 pub(crate) fn may_hold_items(table: &Table, service: ServiceIndex) -> bool {
     let accounts = |service: &Service| -> Vec<&Endpoint> {
@@ -70,15 +69,15 @@ pub(crate) fn may_hold_items(table: &Table, service: ServiceIndex) -> bool {
 }
 
 /// Whether two endpoints use one account: the same origin with the same credential.
-fn is_same_account(one: &Endpoint, other: &Endpoint) -> bool {
-    one.secret == other.secret && one.url.as_url().origin() == other.url.as_url().origin()
+fn is_same_account(a: &Endpoint, b: &Endpoint) -> bool {
+    a.secret == b.secret && a.url.as_url().origin() == b.url.as_url().origin()
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
 
-    /// Two tenants who share `fra-1`, one of whom has `par-1` alone.
+    /// Rules with two tenants: `acme` and `emca` share `fra-1`, and only `acme` uses `par-1`.
     pub(crate) fn table() -> Table {
         let residency = serde_json::json!([{ "clients": ["*"], "process_in": ["*"] }]);
         let key = |digit: &str| serde_json::json!([digit.repeat(64)]);
@@ -118,15 +117,15 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_list_is_for_who_has_the_account_alone() {
+    fn only_the_sole_tenant_of_an_account_may_list_objects() {
         let table = table();
         let sole = |name: Option<&str>, region: &str, endpoint: &str| {
             is_sole(&table, name.map(|name| tenant(&table, name)), &place(&table, region, endpoint))
         };
         assert!(sole(Some("acme"), "par", "par-1"));
-        assert!(!sole(None, "par", "par-1"), "a service without tenants shows nobody's state");
+        assert!(!sole(None, "par", "par-1"), "without a tenant no list is allowed");
         assert!(!sole(Some("acme"), "fra", "fra-1") && !sole(Some("emca"), "fra", "fra-1"));
-        assert!(!sole(Some("acme"), "lon", "alias"), "another name for the same account");
+        assert!(!sole(Some("acme"), "lon", "alias"), "alias and fra-1 use the same account");
         assert!(!sole(Some("acme"), "fra", "gone"));
     }
 

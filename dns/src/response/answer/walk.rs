@@ -12,9 +12,10 @@ use crate::protocol::rdata::{Rdatas, rtype, target};
 use crate::zone::{Found, NodeId, RrSet, ServiceIndex, Zone};
 use crate::zones::{ServedZone, Zones};
 
-/// How many aliases one answer follows. A longer chain is given as far as that; the resolver asks on.
+/// How many aliases one answer follows. Of a longer chain only the first part is answered; the resolver continues.
 const MAX_CHASE: usize = 8;
-/// Answers from `zone`, the one the query's name lies in, and from the others where aliases lead there.
+
+/// Answers from `zone`, which contains the queried name, and from other zones if aliases point there.
 pub(super) fn walk<'a>(
     zones: &'a Zones,
     steering: &'a impl SteeredAnswers,
@@ -36,11 +37,11 @@ struct Walk<'a, 'q, S> {
     answer: Answer<'a>,
 }
 
-/// What one name came to.
+/// The result of looking one name up.
 enum Step<'a> {
     /// The answer is complete.
     Done,
-    /// An alias was added; its target is next.
+    /// An alias was added. Its target has to be looked up next.
     Alias(Owner<'a>),
 }
 
@@ -50,7 +51,7 @@ struct At<'w, 'a> {
     zone: &'a ServedZone,
     node: NodeId,
     name: &'w Owner<'a>,
-    /// Whether the node is a wildcard and the name another.
+    /// Whether the node is a wildcard that was expanded to the name.
     is_made: bool,
 }
 
@@ -63,10 +64,10 @@ struct Set<'a> {
     origin: Origin,
 }
 
-/// The answer became an error, for reasons that it tells.
+/// The answer became an error, whose reason is in the answer.
 struct Refused;
 
-/// Where an RRset comes from.
+/// The source of an RRset.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Origin {
     /// The master file.
@@ -78,7 +79,7 @@ enum Origin {
 }
 
 impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
-    /// From name to name along aliases, for as long as they stay in our zones.
+    /// Looks the queried name up, and then the targets of aliases as long as they are in a zone of this server.
     fn follow(&mut self, mut zone: &'a ServedZone) {
         let mut name = Owner::Ref(self.query.qname);
         for chased in 0..=MAX_CHASE {
@@ -98,6 +99,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         }
     }
 
+    /// Looks one name up in its zone.
     fn step(&mut self, zone: &'a ServedZone, name: &Owner<'a>) -> Step<'a> {
         let at = |node, is_made| At { zone, node, name, is_made };
         let found = zone.locate(name.name());

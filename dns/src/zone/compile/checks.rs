@@ -1,4 +1,5 @@
-//! Takes the records of a zone, returns errors and warnings about what may not stand where. Called by `compile`.
+//! Checks the records of a zone. Takes the records, adds errors and warnings about records that may not exist at their
+//! name or together. Called by `compile`.
 
 use super::{Build, Group};
 use crate::protocol::name::NameRef;
@@ -8,7 +9,7 @@ use crate::zone::records::At;
 use crate::zone::{CompactIndex, SteeredOwner};
 
 impl Build<'_> {
-    /// One SOA and at least one NS at the apex, no SOA elsewhere (RFC 1035 §5.2, RFC 2181 §6.1).
+    /// There has to be one SOA and at least one NS at the apex, and no SOA elsewhere (RFC 1035 §5.2, RFC 2181 §6.1).
     pub(super) fn check_apex(&mut self) {
         let misplaced: Vec<At> = self
             .groups
@@ -40,7 +41,7 @@ impl Build<'_> {
         }
     }
 
-    /// What may stand beside what, name by name.
+    /// Checks the records of each name.
     pub(super) fn check_names(&mut self) {
         for node in 0..u32::try_from(self.tree.len()).unwrap_or(u32::MAX) {
             if self.tree.value(node).sets.1 > 0 {
@@ -53,7 +54,7 @@ impl Build<'_> {
         }
     }
 
-    /// One CNAME and one DNAME at most (RFC 2181 §10.1, RFC 6672 §2.4).
+    /// A name has at most one CNAME and one DNAME (RFC 2181 §10.1, RFC 6672 §2.4).
     fn check_singletons(&mut self, node: u32) {
         for (rtype, word) in [(rtype::CNAME, "CNAME"), (rtype::DNAME, "DNAME")] {
             let Some(group) = self.group(node, rtype) else {
@@ -73,8 +74,8 @@ impl Build<'_> {
         }
     }
 
-    /// A CNAME stands alone but for what signs it (RFC 1034 §3.6.2, RFC 4034 §3 and §4); a DNAME doesn't stand at a
-    /// delegation (RFC 6672 §2.3).
+    /// A name with a CNAME has no other records, except RRSIG and NSEC (RFC 1034 §3.6.2, RFC 4034 §3 and §4). A
+    /// delegation has no DNAME (RFC 6672 §2.3).
     fn check_neighbours(&mut self, node: u32) {
         if let Some(cname) = self.group(node, rtype::CNAME) {
             let cname = cname.members[0];
@@ -102,7 +103,7 @@ impl Build<'_> {
         }
     }
 
-    /// A DNAME to a name below itself never ends.
+    /// A DNAME whose target is below its owner redirects for ever.
     fn check_dname(&mut self, node: u32) {
         let endless = self.group(node, rtype::DNAME).map(|group| group.members[0]).filter(|&at| {
             let record = self.records.get(at);
@@ -114,7 +115,7 @@ impl Build<'_> {
         }
     }
 
-    /// Data that is never served because its name belongs to another zone, or has moved (RFC 6672 §2.4).
+    /// Warns of records that are never served, because they are below a delegation or a DNAME (RFC 6672 §2.4).
     fn check_authority(&mut self, node: u32) {
         let Some((above, kind)) = self.covered_by(node) else {
             return;

@@ -119,9 +119,9 @@ impl ErrorText {
             match (key.as_ref(), value.kind()?) {
                 ("error" | "response", Kind::Object) if depth > 0 => return self.read_object(value, depth - 1),
                 ("innererror" | "inner_error", Kind::Object) => return self.read_inner(value),
-                ("type" | "error_type", Kind::String) => self.kind = said(&value.string()?),
-                ("code", Kind::String) => self.code = said(&value.string()?),
-                ("param", Kind::String) => self.param = said(&value.string()?).and_then(|param| field(&param)),
+                ("type" | "error_type", Kind::String) => self.kind = meaningful(&value.string()?),
+                ("code", Kind::String) => self.code = meaningful(&value.string()?),
+                ("param", Kind::String) => self.param = meaningful(&value.string()?).and_then(|param| field(&param)),
                 ("error" | "message" | "detail", Kind::String) => self.text = Some(lowered(&value.string()?)),
                 ("n_ctx", Kind::Number) => self.limit = value.text()?.trim().parse().ok(),
                 ("n_prompt_tokens", Kind::Number) => self.sent = value.text()?.trim().parse().ok(),
@@ -347,7 +347,7 @@ fn number(text: &str, phrases: &[&str]) -> Option<u64> {
 }
 
 /// The text of a field, unless it is empty or `None`: LiteLLM writes Python's `None` as a text.
-fn said(text: &str) -> Option<String> {
+fn meaningful(text: &str) -> Option<String> {
     (!matches!(text, "" | "None" | "null")).then(|| text.to_owned())
 }
 

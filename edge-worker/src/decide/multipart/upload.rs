@@ -1,8 +1,8 @@
-//! An upload of a file to `/files`, or of a part of one to `/uploads`. Takes a client's chunks, returns the chunks for
-//! the endpoint. The file is never held completely. Called by `runtime::uploads`.
+//! An upload of a file to `/files`, or of a part of a file to `/uploads`. Takes a client's chunks, returns the chunks
+//! for the endpoint. The file is never held as a whole. Called by `runtime::uploads`.
 //!
-//! Fields may come after the file: the official clients send them so. Then the file is already on its way, inside the
-//! fence, before its purpose is known. If the purpose isn't allowed, the upload is still refused: the body ends before
+//! The official clients send fields after the file. So a part of the file is sent to an endpoint of the fence before
+//! the purpose of the file is known. If the purpose isn't allowed, the upload is still refused: the body ends before
 //! its last boundary, and an endpoint ignores an incomplete form.
 
 use bailiwick_rules::rules::Allowance;
@@ -14,7 +14,7 @@ use crate::decide::body::purpose::check_purpose;
 use crate::decide::body::{Needs, fault, field};
 use crate::decide::envelope::{Failure, FieldFault};
 
-/// The longest field beside the file, in bytes.
+/// The longest field besides the file, in bytes.
 const LONGEST_FIELD: usize = 4 << 10;
 
 /// The kind of upload.
@@ -35,7 +35,7 @@ impl UploadKind {
         }
     }
 
-    /// The fields that must be present, and what the error message says if they aren't.
+    /// The required fields, each with the error message if it is missing.
     fn needs(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::File => &[("file", "there is no \"file\""), ("purpose", "there is no \"purpose\"")],
@@ -44,7 +44,7 @@ impl UploadKind {
     }
 }
 
-/// Checks an upload while it passes.
+/// Checks an upload, chunk by chunk.
 #[derive(Debug)]
 pub(crate) struct Upload {
     load: UploadKind,
@@ -60,12 +60,12 @@ pub(crate) struct Upload {
     is_batch: Option<bool>,
     /// Checks the lines of a batch, if the service allows batches.
     lines: Option<BatchInput>,
-    /// What is wrong with a line, as long as it isn't known whether the file is a batch's.
+    /// The first mistake in a line, kept until it is known whether the file is a batch's input.
     wrong: Option<Failure>,
 }
 
 impl Upload {
-    /// Starts an upload of this `Content-Type`. It is sent on with `boundary`, which nobody can guess.
+    /// Starts an upload with this `Content-Type`. The endpoint's form gets the unpredictable `boundary`.
     ///
     /// # Errors
     /// 400 if it isn't a form.
@@ -90,10 +90,10 @@ impl Upload {
         })
     }
 
-    /// Sets how the lines of a batch are judged, and rewritten if needed.
+    /// Sets the checker of a batch's lines.
     ///
-    /// If the file comes before its purpose, it is read as a batch's. If it then isn't one but was changed, it is
-    /// refused.
+    /// If the file comes before its purpose, it is treated as a batch's input. If the purpose turns out to be another
+    /// and a line was rewritten, the upload is refused.
     #[must_use]
     pub(crate) fn with_lines(self, lines: Option<BatchInput>) -> Self {
         Self { lines: lines.filter(|_| self.load == UploadKind::File), ..self }

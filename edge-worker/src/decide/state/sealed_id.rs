@@ -1,10 +1,10 @@
 //! Seals and opens ids. Takes an endpoint's id, returns the id for the client, and back. A sealed id names its endpoint
 //! and proves its owner. Called by `claim`, `splice`, `proxy` and others.
 //!
-//! `file-abc` becomes `file-bw1…`. The beginning stays, because programs look at it. Then comes base64url of three
-//! things: 4 bytes that find the endpoint; 16 bytes of HMAC-SHA-256 (RFC 2104, RFC 2104 §5 on truncation) over tenant,
-//! service, region, endpoint and the endpoint's own id; and that id. The MAC has 128 bits, so it can't be guessed. Each
-//! id has one spelling, and any other is refused.
+//! `file-abc` becomes `file-bw1…`. The beginning stays, because programs read it. The rest is the base64url of three
+//! parts: a tag of 4 bytes that identifies the endpoint; 16 bytes of HMAC-SHA-256 (RFC 2104, §5 on truncation) over
+//! tenant, service, region, endpoint and the endpoint's own id; and the endpoint's own id. The MAC has 128 bits, so it
+//! can't be guessed. Each id has exactly one valid spelling.
 //!
 //! Names of fine-tuned models are sealed too: `ft:gpt-4o:acme::abc` becomes `ft:gpt-4o:bw1…`.
 
@@ -21,7 +21,7 @@ use bailiwick_rules::table::Table;
 
 use super::Place;
 
-/// The mark between an id's beginning and the rest, with a version.
+/// The mark after the beginning of a sealed id, with the version of the format.
 const MARK: &str = "bw1";
 /// The longest id of an endpoint, in bytes.
 const LONGEST: usize = 256;
@@ -29,9 +29,11 @@ const LONGEST: usize = 256;
 const SHORTEST_KEY: usize = 32;
 /// The longest beginning that is kept, in bytes, without its `-` or `_`.
 const LONGEST_BEGINNING: usize = 12;
-/// The longest name of the base model of a fine-tuned one, in bytes.
+/// The longest name of a fine-tuned model's base model, in bytes.
 const LONGEST_BASE: usize = 64;
+/// The length of the endpoint's tag, in bytes.
 const TAG: usize = 4;
+/// The length of the MAC, in bytes.
 const MAC: usize = 16;
 
 /// The owner of an id.
@@ -43,16 +45,16 @@ pub(crate) struct Owner {
     pub(crate) tenant: Option<String>,
 }
 
-/// What a sealed id holds.
+/// The content of a sealed id.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct OpenedId {
-    /// The endpoint that has it.
+    /// The endpoint that has the object.
     pub(crate) place: Place,
-    /// That endpoint's own id.
+    /// The endpoint's own id of the object.
     pub(crate) id: String,
 }
 
-/// The keys in the Worker's secret. The first seals, and all of them open.
+/// The keys in the Worker's secret. The first key seals ids, and all keys open ids.
 #[derive(Clone)]
 pub(crate) struct Keyring {
     keys: Vec<Hmac<Sha256>>,
@@ -71,7 +73,7 @@ impl Keyring {
         Some(Self { keys })
     }
 
-    /// Seals an endpoint's id. `None` if it can't be an id.
+    /// Seals an endpoint's id. `None` if the text can't be an id.
     #[must_use]
     pub(crate) fn seal(&self, owner: &Owner, region: &str, endpoint: &str, id: &str) -> Option<String> {
         let key = self.keys.first()?;
