@@ -22,18 +22,18 @@ const BELIEVED_FOR: Millis = Millis(3_000);
 /// The wait in a grant while the allowance is too small: the next turn may bring more units.
 const SHORT_WAIT: Millis = Millis(200);
 
-/// The state of one pool in the store: when each dimension will be full again, in microseconds of the store's clock.
+/// The state of one pool in the store: when each dimension will be full again, in nanoseconds of the store's clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stamps {
-    requests_full_at_us: i64,
-    tokens_full_at_us: i64,
+    requests_full_at_ns: i64,
+    tokens_full_at_ns: i64,
 }
 
 /// The stamps of an unused pool.
 impl Default for Stamps {
     fn default() -> Self {
-        Self { requests_full_at_us: i64::MIN, tokens_full_at_us: i64::MIN }
+        Self { requests_full_at_ns: i64::MIN, tokens_full_at_ns: i64::MIN }
     }
 }
 
@@ -97,10 +97,10 @@ impl Stamps {
             bucket.charge(rate, got, now);
             (bucket.stamp(rate), got)
         };
-        let (requests_full_at_us, requests) =
-            dimension(self.requests_full_at_us, limits.requests, |amounts| amounts.requests);
-        let (tokens_full_at_us, tokens) = dimension(self.tokens_full_at_us, limits.tokens, |amounts| amounts.tokens);
-        (Self { requests_full_at_us, tokens_full_at_us }, Amounts { requests, tokens })
+        let (requests_full_at_ns, requests) =
+            dimension(self.requests_full_at_ns, limits.requests, |amounts| amounts.requests);
+        let (tokens_full_at_ns, tokens) = dimension(self.tokens_full_at_ns, limits.tokens, |amounts| amounts.tokens);
+        (Self { requests_full_at_ns, tokens_full_at_ns }, Amounts { requests, tokens })
     }
 }
 

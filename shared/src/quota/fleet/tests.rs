@@ -200,11 +200,11 @@ fn what_the_store_keeps_is_read_again_and_nothing_else_is() {
     for stamps in [stamps, Stamps::default()] {
         assert_eq!(Stamps::read(&stamps.write()), Ok(stamps));
     }
-    for broken in ["", "null", "{}", r#"{"requests_full_at_us":1e99,"tokens_full_at_us":0}"#, "[1]"] {
+    for broken in ["", "null", "{}", r#"{"requests_full_at_ns":1e99,"tokens_full_at_ns":0}"#, "[1]"] {
         assert!(Stamps::read(broken.as_bytes()).unwrap_err().contains("isn't the state of a quota"), "{broken}");
     }
     // However far in the future a stamp lies, the pool is empty for at most its span.
-    let absurd = Stamps { requests_full_at_us: i64::MAX, tokens_full_at_us: i64::MAX };
+    let absurd = Stamps { requests_full_at_ns: i64::MAX, tokens_full_at_ns: i64::MAX };
     let (healed, got) = absurd.turn(&limits, &want, Timestamp(NOW));
     assert_eq!(got.requests, 0);
     let (_, got) = healed.turn(&limits, &want, Timestamp(NOW + 2 * MINUTE));
