@@ -36,6 +36,19 @@ pub enum Mode {
     Peers,
 }
 
+impl Mode {
+    /// Both, with the words for configurations and texts.
+    pub(crate) const ALL: [(Self, &'static str); 2] = [(Self::Files, "files"), (Self::Peers, "peers")];
+
+    /// The word.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Peers => "peers",
+        }
+    }
+}
+
 /// The `[fleet]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {

@@ -168,25 +168,12 @@ impl Reader<'_> {
     }
 
     fn shrink(&mut self, value: &Value<'_>) -> Shrink {
-        match self.string("shrink", value) {
-            Some("take") => Shrink::Take,
-            Some("hold") | None => Shrink::Hold,
-            Some(other) => {
-                self.note(value.span(), format!("\"shrink\" is \"{other}\"; write \"hold\" or \"take\""));
-                Shrink::Hold
-            }
-        }
+        self.word("shrink", value, &[(Shrink::Hold, "hold"), (Shrink::Take, "take")], Shrink::Hold)
     }
 
     fn responses(&mut self, value: &Value<'_>) -> Responses {
-        match self.string("responses", value) {
-            Some("full") => Responses::Full,
-            Some("minimal") | None => Responses::Minimal,
-            Some(other) => {
-                self.note(value.span(), format!("\"responses\" is \"{other}\"; write \"minimal\" or \"full\""));
-                Responses::Minimal
-            }
-        }
+        let words = [(Responses::Minimal, "minimal"), (Responses::Full, "full")];
+        self.word("responses", value, &words, Responses::Minimal)
     }
 
     fn zones(&mut self, value: &Value<'_>) -> Vec<ZoneFile> {

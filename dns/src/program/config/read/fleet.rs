@@ -45,31 +45,19 @@ impl Reader<'_> {
             self.note(section.span(), message.to_owned());
         }
         if fleet.writer && fleet.mode != Mode::Peers {
-            let message = "\"fleet.writer\" is for mode = \"peers\": elsewhere rules are published by the file or by \
-                NATS; remove it";
+            let message = "\"fleet.writer\" is for mode = \"peers\": elsewhere rules come from this node's \
+                file; remove it";
             self.note(section.span(), message.to_owned());
         }
         fleet
     }
 
     fn mode(&mut self, value: &Value<'_>) -> Mode {
-        match self.string("fleet.mode", value) {
-            Some("peers") => Mode::Peers,
-            Some("files") | None => Mode::Files,
-            Some(other) => {
-                self.note(value.span(), format!("\"fleet.mode\" is \"{other}\"; write \"files\" or \"peers\""));
-                Mode::Files
-            }
-        }
+        self.word("fleet.mode", value, &Mode::ALL, Mode::Files)
     }
 
     fn stage(&mut self, value: &Value<'_>) -> Stage {
-        let Some(text) = self.string("fleet.stage", value) else { return Stage::Rest };
-        Stage::parse(text).unwrap_or_else(|| {
-            let message = format!("\"fleet.stage\" is \"{text}\"; write \"canary\", \"early\" or \"rest\"");
-            self.note(value.span(), message);
-            Stage::Rest
-        })
+        self.word("fleet.stage", value, &Stage::ALL, Stage::Rest)
     }
 
     fn poll(&mut self, value: &Value<'_>) -> Millis {

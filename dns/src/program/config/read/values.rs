@@ -65,6 +65,19 @@ impl Reader<'_> {
         let text = value.get_ref().as_str();
         text.or_else(|| self.fail(value.span(), format!("\"{key}\" is {kind}; write a string in quotes")))
     }
+
+    /// What one of these words stands for. Anything else is an error, and counts as the default.
+    pub(super) fn word<T: Copy>(&mut self, key: &str, value: &Value<'_>, words: &[(T, &str)], default: T) -> T {
+        let Some(text) = self.string(key, value) else { return default };
+        if let Some((meant, _)) = words.iter().find(|(_, word)| *word == text) {
+            return *meant;
+        }
+        let quoted: Vec<String> = words.iter().map(|(_, word)| format!("\"{word}\"")).collect();
+        let list =
+            quoted.split_last().map_or_else(String::new, |(last, rest)| format!("{} or {last}", rest.join(", ")));
+        self.note(value.span(), format!("\"{key}\" is \"{text}\"; write {list}"));
+        default
+    }
 }
 
 pub(super) fn kind(value: &Value<'_>) -> &'static str {
