@@ -1,5 +1,7 @@
-//! Text for people: suggestions for mistyped names, spans and moments, and places in JSON documents. Pure.
+//! Text for people: suggestions for mistyped names, causes of errors, spans and moments, and places in JSON documents.
+//! Pure.
 
+pub(crate) mod cause;
 pub(crate) mod json_place;
 pub(crate) mod nearest;
 pub(crate) mod span;

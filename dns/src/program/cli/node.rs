@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::program::config::{Api, Config};
 use crate::state::load::{read_file, read_text};
+use crate::text::cause::innermost;
 
 /// How long an answer may take. An override waits for the disk for two seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -159,9 +160,11 @@ impl Node {
     /// # Errors
     /// A sentence for whoever typed the command.
     pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Vec<String>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| vec![format!("the system gives no event queue: {error}")])?;
-        runtime.block_on(self.send(method, path, body))
+        let headers = body.map(|_| (CONTENT_TYPE, "application/json".to_owned()));
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let answer = self.exchange(method, path, headers.as_slice(), body.into_bytes())?.success()?;
+        serde_json::from_slice(&answer.body)
+            .map_err(|_| vec![format!("{}{path} answered no JSON; is it bailiwick's API?", self.url)])
     }
 
     /// Reads what stands at a path, as it is.
@@ -169,16 +172,8 @@ impl Node {
     /// # Errors
     /// A sentence for whoever typed the command.
     pub(crate) fn read(&self, path: &str) -> Result<String, Vec<String>> {
-        let answer = self.exchange(&Method::GET, path, &[], Vec::new())?.success()?;
+        let answer = self.exchange(Method::GET, path, &[], Vec::new())?.success()?;
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
-    }
-
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Vec<String>> {
-        let headers = body.map(|_| (CONTENT_TYPE, "application/json".to_owned()));
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let answer = self.call(&method, path, headers.as_slice(), body.into_bytes()).await?.success()?;
-        serde_json::from_slice(&answer.body)
-            .map_err(|_| vec![format!("{}{path} answered no JSON; is it bailiwick's API?", self.url)])
     }
 
     /// Sends a request with these headers and this body, and gives whatever was answered.
@@ -187,7 +182,7 @@ impl Node {
     /// That the node can't be reached.
     pub(crate) fn exchange(
         &self,
-        method: &Method,
+        method: Method,
         path: &str,
         headers: &[(HeaderName, String)],
         body: Vec<u8>,
@@ -199,13 +194,13 @@ impl Node {
 
     async fn call(
         &self,
-        method: &Method,
+        method: Method,
         path: &str,
         headers: &[(HeaderName, String)],
         body: Vec<u8>,
     ) -> Result<Exchanged, Vec<String>> {
         let url = format!("{}{path}", self.url);
-        let mut request = self.client()?.request(method.clone(), &url);
+        let mut request = self.client()?.request(method, &url);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
@@ -233,12 +228,10 @@ impl Node {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> String {
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        let why =
-            if error.is_timeout() { format!("no answer within {} s", PATIENCE.as_secs()) } else { cause.to_string() };
+        let why = match error.is_timeout() {
+            true => format!("no answer within {} s", PATIENCE.as_secs()),
+            false => innermost(error).to_string(),
+        };
         format!(
             "the API can't be reached at {} ({}): {why}; is the server running there? `bailiwick serve` starts it, \
              --api names another address",

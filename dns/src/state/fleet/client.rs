@@ -13,6 +13,7 @@ use reqwest::{Response, StatusCode};
 use super::Settings;
 use crate::state::probe::authorities;
 use crate::system::files::read_text;
+use crate::text::cause::innermost;
 
 /// The header that carries the head of a document, as JSON in base64url.
 pub(crate) const HEAD: HeaderName = HeaderName::from_static("x-bailiwick-head");
@@ -140,12 +141,8 @@ fn refused(status: StatusCode) -> String {
 
 /// The innermost cause, without the URL.
 fn why(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
     match error.is_timeout() {
         true => format!("no whole answer within {} s", ANSWER.as_secs()),
-        false => cause.to_string(),
+        false => innermost(error).to_string(),
     }
 }

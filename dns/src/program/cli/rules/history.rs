@@ -41,7 +41,7 @@ pub(crate) struct ArchiveArgs {
 
 /// What a node keeps of what was in service.
 pub(super) fn history(node: &Node) -> Result<History, Vec<String>> {
-    let answer = node.exchange(&Method::GET, "/v1/rules/history", &[], Vec::new())?.success()?;
+    let answer = node.exchange(Method::GET, "/v1/rules/history", &[], Vec::new())?.success()?;
     serde_json::from_slice(&answer.body)
         .map_err(|error| vec![format!("the history can't be understood ({error}); is the node of another version?")])
 }
@@ -72,7 +72,7 @@ pub(super) fn show(args: &ShowArgs) -> Result<Report, Vec<String>> {
 /// The document of a revision.
 pub(super) fn shown(node: &Node, revision: u64) -> Result<Vec<u8>, Vec<String>> {
     let path = format!("/v1/rules/history/{revision}");
-    Ok(node.exchange(&Method::GET, &path, &[], Vec::new())?.success()?.body)
+    Ok(node.exchange(Method::GET, &path, &[], Vec::new())?.success()?.body)
 }
 
 /// Writes all of it into a folder.

@@ -72,7 +72,7 @@ struct Base {
 
 impl Base {
     fn ask(node: &Node) -> Result<Self, Vec<String>> {
-        let answer = node.exchange(&Method::GET, "/v1/rules", &[], Vec::new())?.success()?;
+        let answer = node.exchange(Method::GET, "/v1/rules", &[], Vec::new())?.success()?;
         let tag = answer.headers.get(ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default().to_owned();
         let revision = tag.trim_matches('"').split('-').next().and_then(|number| number.parse().ok());
         let revision = revision.ok_or_else(|| vec!["the node tells no revision of its rules".to_owned()])?;
@@ -136,7 +136,7 @@ fn send(node: &Node, how: &How, base: &Base, bytes: &[u8], now: Timestamp) -> Re
     let header = URL_SAFE_NO_PAD.encode(head.to_bytes());
     let headers: [(HeaderName, String); 3] =
         [(IF_MATCH, base.tag.clone()), (HEAD, header), (CONTENT_TYPE, "application/json".to_owned())];
-    match node.exchange(&Method::PUT, "/v1/rules", &headers, bytes) {
+    match node.exchange(Method::PUT, "/v1/rules", &headers, bytes) {
         Ok(answer) if answer.status == StatusCode::PRECONDITION_FAILED => {
             Err(stale(node, base.revision, Base::ask(node)?.revision))
         }
