@@ -18,7 +18,7 @@ use crate::steer::first_token::Medians;
 use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
 
-pub use fleet::{FleetReport, HeldBy, Votes};
+pub use fleet::{HeldBy, VerdictReport, Votes};
 pub use loads::{EndpointLoadReport, LoadReport};
 pub use overrides::OverrideRecord;
 pub use probe::ProbeReport;
@@ -51,7 +51,7 @@ pub struct HealthReport {
     /// What the voters agree on, of every region; empty where the rules name no voters. `regions` is what this node
     /// sees itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub fleet: BTreeMap<RegionId, FleetReport>,
+    pub fleet: BTreeMap<RegionId, VerdictReport>,
     /// The overrides that operators made or ended by the API of any node and that haven't run out, as nodes of a fleet
     /// tell each other. Which are in force stands in `regions`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use bailiwick_rules::health::{AddressFamily, Status};
 use bailiwick_rules::overview::columns;
-use bailiwick_rules::report::{FleetReport, HeldBy};
+use bailiwick_rules::report::{HeldBy, VerdictReport};
 use bailiwick_rules::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +84,7 @@ pub(crate) struct RegionNow {
     pub families: BTreeMap<AddressFamily, Status>,
     /// What the voters agree on, of a region; `None` where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub fleet: Option<FleetReport>,
+    pub fleet: Option<VerdictReport>,
     /// Since when, at most since the process began; `None` where nothing watches it.
     pub since: Option<Timestamp>,
     /// Whether an override makes it so: its own, or those of all endpoints of a region.
@@ -305,7 +305,7 @@ impl NodeStatus {
     pub(crate) fn is_well(&self) -> bool {
         let is_down = |one: &RegionNow| {
             let is_half_down = one.families.values().any(|status| *status == Status::Down);
-            let by_fleet = |agreed: FleetReport| agreed.verdict == Status::Down || agreed.held_by == HeldBy::Guard;
+            let by_fleet = |agreed: VerdictReport| agreed.verdict == Status::Down || agreed.held_by == HeldBy::Guard;
             (one.probed == Status::Down || is_half_down || one.fleet.is_some_and(by_fleet)) && !one.forced
         };
         self.troubles.is_empty()

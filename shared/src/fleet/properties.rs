@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{Agreed, Ballot, Hearing, Verdict, verdicts};
 use crate::health::Status;
 use crate::id::{EndpointId, RegionId};
-use crate::report::{EndpointReport, FleetReport, HealthReport, HeldBy, RegionReport, Votes};
+use crate::report::{EndpointReport, HealthReport, HeldBy, RegionReport, VerdictReport, Votes};
 use crate::table::{RegionIndex, Table};
 use crate::testing::Random;
 use crate::time::{Millis, Timestamp};
@@ -72,7 +72,7 @@ fn report(random: &mut Random, truth: &[Status; 4]) -> HealthReport {
         regions.insert(id.clone(), region(random, status));
         if random.chance(10) {
             let votes = Votes { up: u32::MAX, ..Votes::default() };
-            fleet.insert(id, FleetReport { verdict: any(random), votes, held_by: HeldBy::None });
+            fleet.insert(id, VerdictReport { verdict: any(random), votes, held_by: HeldBy::None });
         }
     }
     HealthReport {

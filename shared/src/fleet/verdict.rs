@@ -10,7 +10,7 @@ use super::ballot::{Ballot, Cast, newest};
 use super::guard::Standing;
 use super::votes::{Count, count};
 use crate::health::Status;
-use crate::report::{FleetReport, HeldBy, Votes};
+use crate::report::{HeldBy, VerdictReport, Votes};
 use crate::table::{Fleet, RegionIndex, ServiceIndex, Table};
 use crate::time::Timestamp;
 
@@ -34,9 +34,9 @@ pub struct Verdict {
 impl Verdict {
     /// As it is reported: an override comes before it.
     #[must_use]
-    pub fn report(&self, forced: Option<Status>) -> FleetReport {
+    pub fn report(&self, forced: Option<Status>) -> VerdictReport {
         let (verdict, held_by) = forced.map_or((self.status, self.held_by), |forced| (forced, HeldBy::Override));
-        FleetReport { verdict, votes: self.votes, held_by }
+        VerdictReport { verdict, votes: self.votes, held_by }
     }
 }
 

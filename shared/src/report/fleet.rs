@@ -6,7 +6,7 @@ use crate::health::Status;
 
 /// What is agreed of a region, and who holds it so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FleetReport {
+pub struct VerdictReport {
     /// The status that counts.
     pub verdict: Status,
     /// How the sites vote.

@@ -14,7 +14,7 @@ use bailiwick_rules::explain::{Explanation, explain as explain_steering};
 use bailiwick_rules::health::supposing_down;
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::overview::Overview;
-use bailiwick_rules::report::{FleetReport, HealthReport};
+use bailiwick_rules::report::{HealthReport, VerdictReport};
 use bailiwick_rules::steer::{Conditions, Local};
 use bailiwick_rules::time::Timestamp;
 use serde::Serialize;
@@ -173,7 +173,7 @@ pub(super) struct OneExplained {
     explanation: Explanation,
     /// What the voters agree on of the fence's regions; absent where the rules name no voters.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    fleet: BTreeMap<RegionId, FleetReport>,
+    fleet: BTreeMap<RegionId, VerdictReport>,
 }
 
 /// What the snapshot in service decides for a client, by its health and what is supposed to be down.

@@ -9,7 +9,7 @@ use bailiwick_rules::health::{AddressFamily, Status};
 use bailiwick_rules::load::{Amount, EngineReading};
 use bailiwick_rules::overview::overview;
 use bailiwick_rules::probe::{Effect, Verdict};
-use bailiwick_rules::report::{EndpointReport, FleetReport, HeldBy, RegionReport, Votes};
+use bailiwick_rules::report::{EndpointReport, HeldBy, RegionReport, VerdictReport, Votes};
 use bailiwick_rules::steer::Local;
 use bailiwick_rules::table::RegionIndex;
 use bailiwick_rules::time::Timestamp;
@@ -155,7 +155,7 @@ fn is_drained(report: &RegionReport) -> bool {
 }
 
 /// Who holds a region's status where voters decide, and how the sites vote; `None` for an operator.
-fn why_agreed(agreed: FleetReport) -> Option<String> {
+fn why_agreed(agreed: VerdictReport) -> Option<String> {
     let Votes { up, down, unknown, silent } = agreed.votes;
     let votes: Vec<String> = [(up, "up"), (down, "down"), (unknown, "unknown"), (silent, "silent")]
         .into_iter()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bailiwick_rules::fleet::Verdict;
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::id::RegionId;
-use bailiwick_rules::report::FleetReport;
+use bailiwick_rules::report::VerdictReport;
 use bailiwick_rules::steer::{Conditions, Local, forced};
 use bailiwick_rules::table::{RegionIndex, ServiceIndex};
 use bailiwick_rules::time::Timestamp;
@@ -54,7 +54,7 @@ impl Health {
 impl Snapshot {
     /// What the voters agree on, of every region; empty where the rules name none.
     #[must_use]
-    pub(crate) fn fleet_report(&self, now: Timestamp) -> BTreeMap<RegionId, FleetReport> {
+    pub(crate) fn fleet_report(&self, now: Timestamp) -> BTreeMap<RegionId, VerdictReport> {
         let Some(fleet) = &self.health.fleet else { return BTreeMap::new() };
         let conditions = Conditions { health: &self.health.regions, local: &Local::default(), now };
         let report = |(index, verdict): (RegionIndex, &Verdict)| {

@@ -1,7 +1,25 @@
-//! Keys and signatures for tests: a quick sum over key and message stands in for Ed25519. Never in a release.
+//! Heads, keys and signatures for tests: a quick sum over key and message stands in for Ed25519. Never in a release.
 
-use super::super::head::Head;
+use super::super::head::{Head, Stage};
 use crate::receipt::PublicKey;
+use crate::time::Timestamp;
+
+/// A head that nobody has signed.
+#[must_use]
+pub fn unsigned(revision: u64, sha256: String, stage: Stage) -> Head {
+    Head {
+        revision,
+        sha256,
+        based_on: None,
+        author: "ann".into(),
+        reason: "a test".into(),
+        created_at: Timestamp(0),
+        stage,
+        approvals: Vec::new(),
+        impact: None,
+        signature: None,
+    }
+}
 
 /// The key of this seed.
 #[must_use]

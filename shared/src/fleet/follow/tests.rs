@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::super::head::sha256_hex;
-use super::testing::{key, sign, stand_in};
+use super::testing::{key, sign, stand_in, unsigned};
 use super::*;
 use crate::testing::Random;
-use crate::time::Timestamp;
 
 /// How many random histories are tried.
 const HISTORIES: u64 = 100_000;
@@ -21,18 +20,8 @@ fn trust(publishers: &[PublicKey]) -> Trust<'_> {
 }
 
 fn head_of(document: &[u8], revision: u64, stage: Stage) -> Head {
-    Head {
-        revision,
-        sha256: sha256_hex(document),
-        based_on: revision.checked_sub(1).filter(|base| *base > 0),
-        author: "ann".into(),
-        reason: "a test".into(),
-        created_at: Timestamp(0),
-        stage,
-        approvals: Vec::new(),
-        impact: None,
-        signature: None,
-    }
+    let based_on = revision.checked_sub(1).filter(|base| *base > 0);
+    Head { based_on, ..unsigned(revision, sha256_hex(document), stage) }
 }
 
 /// What was ever published under each revision: a head by the publisher, and its document. Some documents are wrong.

@@ -1,6 +1,7 @@
 //! Rollouts of a few nodes, step by step.
 
 use super::*;
+use crate::fleet::follow::testing::unsigned;
 use crate::time::Timestamp;
 
 fn revision(number: u64) -> Revision {
@@ -8,18 +9,7 @@ fn revision(number: u64) -> Revision {
 }
 
 fn head(number: u64, stage: Stage) -> Head {
-    Head {
-        revision: number,
-        sha256: crate::rules::KeyDigest(revision(number).sha256).to_string(),
-        based_on: None,
-        author: "ann".into(),
-        reason: "a test".into(),
-        created_at: Timestamp(0),
-        stage,
-        approvals: Vec::new(),
-        impact: None,
-        signature: None,
-    }
+    unsigned(number, crate::rules::KeyDigest(revision(number).sha256).to_string(), stage)
 }
 
 fn answers(fra: u64, par: u64, denied: u64, servfail: u64) -> Answers {

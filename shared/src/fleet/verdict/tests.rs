@@ -215,7 +215,7 @@ fn who_has_just_begun_takes_over_what_most_sites_took_for_agreed() {
     let mut play = Play::new(three());
     let told = |voter: &str, down: &[&str], agreed: Status, held_by: HeldBy| {
         let mut report = report(voter, down);
-        let agreed = FleetReport { verdict: agreed, votes: Votes::default(), held_by };
+        let agreed = VerdictReport { verdict: agreed, votes: Votes::default(), held_by };
         report.fleet = [(crate::id::RegionId::parse("r0").unwrap(), agreed)].into();
         report
     };
