@@ -7,6 +7,8 @@ use bailiwick_rules::fleet::head::{Head, Stage};
 use bailiwick_rules::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::state::fleet_status::Peer;
+
 /// What a node knows of its fleet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FleetReport {
@@ -37,7 +39,7 @@ pub(crate) struct FleetReport {
     /// What was refused last.
     pub(crate) last_refusal: Option<RefusalNow>,
     /// The other nodes.
-    pub(crate) peers: Vec<PeerNow>,
+    pub(crate) peers: Vec<Peer>,
 }
 
 /// Who published a document, and why.
@@ -82,27 +84,12 @@ pub(crate) struct RefusalNow {
     pub(crate) why: String,
 }
 
-/// Another node.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct PeerNow {
-    /// Its API.
-    pub(crate) url: String,
-    /// Its name.
-    pub(crate) node: Option<String>,
-    /// The revision it serves.
-    pub(crate) revision: Option<u64>,
-    /// When it answered last.
-    pub(crate) answered_at: Option<Timestamp>,
-    /// Why its last answer was of no use.
-    pub(crate) trouble: Option<String>,
-}
-
 impl FleetReport {
     /// What needs a look, each in a sentence.
     pub(crate) fn troubles(&self) -> Vec<String> {
         let mut troubles = Vec::new();
         for peer in &self.peers {
-            let name = peer.node.as_deref().unwrap_or(&peer.url);
+            let name = peer.name();
             if let Some(trouble) = &peer.trouble {
                 troubles.push(format!("{name} is missing: {trouble}"));
             } else if let Some(revision) = peer.revision.filter(|revision| *revision < self.revision) {
@@ -156,7 +143,8 @@ impl FleetReport {
     }
 }
 
-impl PeerNow {
+impl Peer {
+    /// Its name, or its URL until the name is known.
     fn name(&self) -> &str {
         self.node.as_deref().unwrap_or(&self.url)
     }
@@ -168,7 +156,7 @@ mod tests {
 
     #[test]
     fn what_needs_a_look_is_told_in_sentences() {
-        let peer = |node: &str, revision, trouble: Option<&str>| PeerNow {
+        let peer = |node: &str, revision, trouble: Option<&str>| Peer {
             url: format!("https://{node}:8053"),
             node: Some(node.to_owned()),
             revision: Some(revision),

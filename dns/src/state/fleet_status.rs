@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bailiwick_rules::fleet::follow::Refusal;
 use bailiwick_rules::fleet::head::Head;
 use bailiwick_rules::time::{Millis, Timestamp};
+use serde::{Deserialize, Serialize};
 
 /// How many heads of documents that were offered and aren't in service yet are remembered.
 const MOST_OFFERED: usize = 8;
@@ -34,8 +35,8 @@ pub(crate) struct Known {
     offered: Vec<Head>,
 }
 
-/// What is known of one peer.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// What is known of one peer, as `/v1/fleet` tells it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Peer {
     /// Its URL, which holds no secret.
     pub(crate) url: String,

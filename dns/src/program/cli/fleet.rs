@@ -9,7 +9,8 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
-use super::node::{Node, NodeArgs, Power};
+use super::node::{Node, Power};
+use super::status::StatusArgs;
 use crate::program::fleet_report::FleetReport;
 use crate::program::report::Report;
 use crate::state::load::read_text;
@@ -31,16 +32,6 @@ pub(crate) enum FleetCommand {
     #[command(after_help = "Example:
   bailiwick fleet keygen publisher.key      then trusted_publishers = [\"…\"] on every node")]
     Keygen(KeygenArgs),
-}
-
-/// Options of `bailiwick fleet status`.
-#[derive(Debug, Args)]
-pub(crate) struct StatusArgs {
-    #[command(flatten)]
-    node: NodeArgs,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Options of `bailiwick fleet keygen`.

@@ -13,14 +13,14 @@ use crate::program::report::Report;
 const UP: Style = AnsiColor::Green.on_default();
 const DOWN: Style = AnsiColor::Red.on_default().bold();
 
-/// Options of `bailiwick status` and `bailiwick overrides`.
+/// Options of `bailiwick status`, `bailiwick overrides` and `bailiwick fleet status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
-    node: NodeArgs,
+    pub(super) node: NodeArgs,
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// Shows the state of the node. The exit code is 1 if something needs a look.
