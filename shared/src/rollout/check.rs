@@ -197,3 +197,30 @@ impl Check {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_level_holds_for_all_checks_together() {
+        let check = Check { measure: Measure::Errors, margin: Margin::Difference(0.0), is_critical: true };
+        let judged = |values: &[f64]| -> Vec<Judged> {
+            let one = |p_within: &f64| Judged {
+                check,
+                verdict: Verdict::Inconclusive(Inconclusive::Wide),
+                p_within: *p_within,
+                p_beyond: 1.0,
+                samples: [1, 1],
+            };
+            values.iter().map(one).collect()
+        };
+        let refuted = |values: &[f64]| refuted(&judged(values), 0.01);
+        assert_eq!(refuted(&[0.009]), [0]);
+        assert!(refuted(&[0.5, 0.004, 0.9]).is_empty(), "three checks: a third of the level");
+        assert_eq!(refuted(&[0.5, 0.003, 0.9]), [1]);
+        // Once the strongest is refuted, the next one is measured by what is left.
+        assert_eq!(refuted(&[0.004, 0.003, 0.9]), [1, 0]);
+        assert_eq!(refuted(&[0.006, 0.003, 0.9]), [1]);
+    }
+}

@@ -158,3 +158,42 @@ pub fn interval(first: Events, second: Events, alpha: f64) -> Interval {
     };
     Interval { low: edge(-1.0), high: edge(1.0) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The logarithm of the number of ways in which so many of all trials can happen.
+    fn ways(trials: u64, happened: u64) -> f64 {
+        lgamma(1.0 + number(trials)) - lgamma(1.0 + number(happened)) - lgamma(1.0 + number(trials - happened))
+    }
+
+    /// What makes the evidence a martingale: the mixture is the probability of what was seen, so over everything that
+    /// may be seen it adds up to one.
+    #[test]
+    fn the_mixture_adds_up_to_one_over_all_outcomes() {
+        for trials in [1_u64, 2, 7, 40, 300] {
+            let part = |happened| exp(ways(trials, happened) + Events { happened, trials }.mixture());
+            let sum: f64 = (0..=trials).map(part).sum();
+            assert!((sum - 1.0).abs() < 1e-9, "{trials}: {sum}");
+        }
+    }
+
+    /// For any true rate, the mean of the evidence's ratio over everything that may be seen is one at most.
+    #[test]
+    fn evidence_against_what_is_true_has_a_mean_of_one_at_most() {
+        let trials = 60;
+        for rate in [0.003, 0.1, 0.5, 0.97] {
+            let mean = |evidence: fn(Events, f64) -> f64| -> f64 {
+                let part = |happened| {
+                    let seen = Events { happened, trials };
+                    exp(ways(trials, happened) + seen.likelihood(rate) + evidence(seen, rate))
+                };
+                (0..=trials).map(part).sum()
+            };
+            for mean in [mean(evidence_above), mean(evidence_below)] {
+                assert!(mean > 0.0 && mean <= 1.0 + 1e-9, "{rate}: {mean}");
+            }
+        }
+    }
+}

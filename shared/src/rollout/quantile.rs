@@ -129,3 +129,26 @@ pub fn interval(first: &Times, second: &Times, part: f64, alpha: f64) -> Interva
         high: (-WIDEST..=WIDEST).find(is_short).map_or(f64::INFINITY, ratio),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evidence_is_averaged_over_all_bounds() {
+        // All of the first arm lies in one bucket, all of the second two buckets higher: for a ratio of one bound, only
+        // the bound between speaks.
+        let (mut old, mut new) = (Histogram::default(), Histogram::default());
+        (0..500).for_each(|_| old.count(1_000_000));
+        (0..500).for_each(|_| new.count(1_150_000));
+        let (old, new) = (Times::of(&old), Times::of(&new));
+        let all = Events { happened: 500, trials: 500 };
+        let none = Events { happened: 0, trials: 500 };
+        let alone = evidence_above(all, 0.95).min(evidence_below(none, 0.95));
+        let bounds = log(f64::from(MAX_INDEX - MIN_INDEX));
+        assert_eq!(BOUNDS.count(), usize::try_from(MAX_INDEX - MIN_INDEX).unwrap());
+        assert!((evidence_beyond(&old, &new, 0.95, 1) - (alone - bounds)).abs() < 1e-9);
+        assert_eq!(evidence_beyond(&old, &new, 0.95, 2), f64::NEG_INFINITY, "no bound speaks");
+        assert_eq!(evidence_beyond(&new, &old, 0.95, 0), f64::NEG_INFINITY, "it is shorter");
+    }
+}
