@@ -2,7 +2,7 @@
 //! by service, country, region and source. Called every five minutes, and when somebody asks `/v1/traffic`.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 
 use bailiwick_rules::fleet::traffic::{Counted, Source, Traffic, TrafficReport};
 use bailiwick_rules::geo::CountryCode;
@@ -32,8 +32,14 @@ pub(crate) struct Wanted<'a> {
 impl Metrics {
     /// Adds what was counted since the last time to the bucket of this moment.
     pub(crate) fn record_traffic(&self, now: Timestamp) {
-        let sums = self.all_steered();
+        drop(self.recorded(now));
+    }
+
+    /// [`Metrics::record_traffic`], and what came of it. The sums are read under the lock: else of two who record at
+    /// once, the one with the older sums could come last, and what lies between would be counted again.
+    fn recorded(&self, now: Timestamp) -> MutexGuard<'_, Recorder> {
         let mut recorder = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        let sums = self.all_steered();
         let before = std::mem::take(&mut recorder.before);
         let new = sums.iter().filter_map(|(key, count)| {
             let new = count.saturating_sub(before.get(key).copied().unwrap_or(0));
@@ -48,12 +54,42 @@ impl Metrics {
         });
         recorder.traffic.add(now, new);
         recorder.before = sums;
+        recorder
     }
 
     /// The queries that are asked for, as of now.
     pub(crate) fn traffic(&self, now: Timestamp, wanted: Wanted<'_>) -> TrafficReport {
-        self.record_traffic(now);
-        let recorder = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
-        recorder.traffic.report(now, wanted.since, wanted.service, wanted.apart)
+        self.recorded(now).traffic.report(now, wanted.since, wanted.service, wanted.apart)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use bailiwick_rules::id::ServiceId;
+
+    use super::*;
+    use crate::response::answer::Origin;
+
+    #[test]
+    fn whoever_records_at_the_same_time_counts_nothing_twice() {
+        const COUNTED: u64 = 300_000;
+        let (metrics, service) = (Metrics::default(), ServiceId::parse("chat").unwrap());
+        let (at, is_over) = (Timestamp(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        metrics.record_traffic(at);
+                    }
+                });
+            }
+            (0..COUNTED).for_each(|_| metrics.count_steered(&service, None, Origin::default()));
+            is_over.store(true, Ordering::Relaxed);
+        });
+        let wanted = Wanted { since: at, service: None, apart: false };
+        let queries: u64 = metrics.traffic(at, wanted).counts.iter().map(|one| one.queries).sum();
+        assert_eq!(queries, COUNTED);
     }
 }
