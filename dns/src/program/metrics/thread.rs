@@ -22,9 +22,19 @@ pub(crate) struct ThreadCounters {
     pub(super) memo_hits: AtomicU64,
     pub(super) memo_mismatches: AtomicU64,
     pub(crate) latency: Latency,
-    /// The counters under the rules in service, and the sums under all earlier rules. The lock is taken when the rules
-    /// change and when somebody reads, but not to count.
-    steered: Mutex<(Arc<SteeredCounters>, BTreeMap<Steering, u64>)>,
+    /// The lock is taken when the rules change and when somebody reads, but not to count.
+    steered: Mutex<Steered>,
+}
+
+/// All steered answers of one thread.
+#[derive(Debug, Default)]
+struct Steered {
+    /// The counters under the rules in service.
+    current: Arc<SteeredCounters>,
+    /// Those under earlier rules. Whoever reads next adds them to `sums`, so that the thread needn't.
+    past: Vec<Arc<SteeredCounters>>,
+    /// The sums under still earlier rules.
+    sums: BTreeMap<Steering, u64>,
 }
 
 /// Steered answers under one rules document.
@@ -111,17 +121,19 @@ impl ThreadCounters {
     pub(crate) fn steered_under(&self, rules: &Arc<Rules>) -> Arc<SteeredCounters> {
         let new = Arc::new(SteeredCounters::new(rules));
         let mut steered = self.steered.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::replace(&mut steered.0, Arc::clone(&new));
-        old.sum_into(&mut steered.1);
+        let old = std::mem::replace(&mut steered.current, Arc::clone(&new));
+        steered.past.push(old);
         new
     }
 
     /// Adds all steered answers.
     pub(super) fn sum_steered_into(&self, sums: &mut BTreeMap<Steering, u64>) {
-        let steered = self.steered.lock().unwrap_or_else(PoisonError::into_inner);
-        steered.0.sum_into(sums);
-        for (key, count) in &steered.1 {
-            *sums.entry(key.clone()).or_default() += count;
+        let mut steered = self.steered.lock().unwrap_or_else(PoisonError::into_inner);
+        let Steered { current, past, sums: earlier } = &mut *steered;
+        past.drain(..).for_each(|counters| counters.sum_into(earlier));
+        current.sum_into(sums);
+        for (key, count) in earlier {
+            *sums.entry(key.clone()).or_default() += *count;
         }
     }
 }
