@@ -196,6 +196,11 @@ impl Store {
         replace(&self.directory.join(FLEET_OVERRIDES), &serde_json::to_vec_pretty(records)?, Mode::Private)
     }
 
+    /// Whether what a fleet knew of overrides was ever kept here.
+    pub(crate) fn has_fleet_overrides(&self) -> bool {
+        self.directory.join(FLEET_OVERRIDES).exists()
+    }
+
     /// Keeps these overrides and no others.
     ///
     /// # Errors

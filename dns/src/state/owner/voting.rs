@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bailiwick_rules::fleet::{Agreed, Ballot, OwnSight, Verdict, fold};
 use bailiwick_rules::health::{AddressFamily, RegionHealth, Status};
+use bailiwick_rules::id::RegionId;
 use bailiwick_rules::report::{DEFAULT_INTERVAL, HealthReport, HeldBy};
 use bailiwick_rules::table::{Fleet, Region, Revision, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -28,7 +29,10 @@ pub(super) struct Voting {
     agreed: Agreed,
     /// Whether any other node has reported.
     has_heard: bool,
-    last: Option<Arc<FleetHealth>>,
+    /// Whether this node was blind in the last turn.
+    was_blind: bool,
+    /// What was agreed on in the last turn, by the region's name: its position may change with the rules.
+    last: BTreeMap<RegionId, (Status, HeldBy)>,
 }
 
 /// A report as it arrived.
@@ -42,20 +46,29 @@ struct Heard {
 impl Voting {
     /// Nothing heard and nothing agreed yet.
     pub(super) fn new(node: Arc<str>) -> Self {
-        Self { node, heard: BTreeMap::new(), revision: None, agreed: Agreed::default(), has_heard: false, last: None }
+        Self {
+            node,
+            heard: BTreeMap::new(),
+            revision: None,
+            agreed: Agreed::default(),
+            has_heard: false,
+            was_blind: false,
+            last: BTreeMap::new(),
+        }
     }
 
     /// Takes the report of another node. Whoever isn't a voter of the rules has no vote, so no more are kept than
-    /// voters are named. Another node by this one's name has none either.
-    pub(super) fn hear(&mut self, report: Box<HealthReport>, table: &Table, now: Timestamp) {
-        self.has_heard = true;
+    /// voters are named. Another node by this one's name has none either. Returns whether it changes anything: a vote,
+    /// or whether other nodes want to know the overrides of this one.
+    pub(super) fn hear(&mut self, report: Box<HealthReport>, table: &Table, now: Timestamp) -> bool {
+        let is_first = !std::mem::replace(&mut self.has_heard, true);
         if *report.node == *self.node {
             tracing::debug!("another node reports health by the name of this one, {}; it has no vote", self.node);
-            return;
+            return is_first;
         }
-        if let Some(ballot) = Ballot::read(table, &report, now) {
-            self.heard.insert(report.node.clone(), Heard { at: now, report, ballot });
-        }
+        let Some(ballot) = Ballot::read(table, &report, now) else { return is_first };
+        self.heard.insert(report.node.clone(), Heard { at: now, report, ballot });
+        true
     }
 
     /// Whether any other node has reported, voter or not.
@@ -66,7 +79,8 @@ impl Voting {
     /// Puts what the voters agree on into `health`, which is what this node sees itself.
     pub(super) fn fold(&mut self, table: &Table, health: &mut Health, is_blind: bool, now: Timestamp) {
         let Some(fleet) = table.fleet() else {
-            (self.last, self.revision) = (None, None);
+            (self.was_blind, self.revision) = (false, None);
+            self.last.clear();
             self.heard.clear();
             return;
         };
@@ -84,7 +98,6 @@ impl Voting {
         let fresh = ballots.iter().filter(|ballot| ballot.is_fresh(now)).count();
         let fleet_health = Arc::new(FleetHealth { own, own_by_family, verdicts, fresh, is_blind });
         self.log(table, fleet, &fleet_health);
-        self.last = Some(Arc::clone(&fleet_health));
         health.fleet = Some(fleet_health);
     }
 
@@ -103,21 +116,33 @@ impl Voting {
     }
 
     /// Logs what has changed.
-    fn log(&self, table: &Table, fleet: &Fleet, now: &FleetHealth) {
-        let before = self.last.as_deref();
-        if before.is_some_and(|before| before.is_blind) != now.is_blind {
+    fn log(&mut self, table: &Table, fleet: &Fleet, now: &FleetHealth) {
+        if std::mem::replace(&mut self.was_blind, now.is_blind) != now.is_blind {
             match now.is_blind {
                 true => tracing::warn!(json.event = "blind", "most probes fail at once: this node votes unknown"),
                 false => tracing::info!(json.event = "sees_again", "a probe succeeds: this node votes again"),
             }
         }
-        for (index, (region, verdict)) in table.regions().iter().zip(&now.verdicts).enumerate() {
-            let was = before.filter(|_| self.revision == Some(table.revision()));
-            let was = was.and_then(|before| before.verdicts.get(index)).cloned().unwrap_or_default();
-            if was.status != verdict.status || (was.held_by == HeldBy::Guard) != (verdict.held_by == HeldBy::Guard) {
-                log_verdict(region, verdict, was.status, fleet);
+        for (index, before) in self.note(table, &now.verdicts) {
+            if let (Some(region), Some(verdict)) = (table.regions().get(index), now.verdicts.get(index)) {
+                log_verdict(region, verdict, before, fleet);
             }
         }
+    }
+
+    /// Notes what is agreed on. Returns the positions of the regions of which something else is agreed than in the last
+    /// turn, with the status before.
+    fn note(&mut self, table: &Table, verdicts: &[Verdict]) -> Vec<(usize, Status)> {
+        let (mut changed, mut last) = (Vec::new(), BTreeMap::new());
+        for (index, (region, verdict)) in table.regions().iter().zip(verdicts).enumerate() {
+            let (status, held_by) = self.last.get(&region.id).copied().unwrap_or_default();
+            if status != verdict.status || (held_by == HeldBy::Guard) != (verdict.held_by == HeldBy::Guard) {
+                changed.push((index, status));
+            }
+            last.insert(region.id.clone(), (verdict.status, verdict.held_by));
+        }
+        self.last = last;
+        changed
     }
 }
 
@@ -183,4 +208,28 @@ fn by_family(table: &Table, own: &ByFamily, verdicts: &[Verdict]) -> ByFamily {
         }
     }
     agreed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(regions: &[&str]) -> Table {
+        let regions: Vec<String> = regions.iter().map(|id| format!(r#""{id}": {{ "countries": ["DE"] }}"#)).collect();
+        let text = format!(r#"{{ "version": 1, "revision": 1, "regions": {{ {} }} }}"#, regions.join(", "));
+        Table::compile(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_verdict_is_compared_with_that_of_the_same_region_whatever_the_rules_put_before_it() {
+        let mut voting = Voting::new("ns1".into());
+        let verdict = |status| Verdict { status, ..Verdict::default() };
+        let (up, down) = (verdict(Status::Up), verdict(Status::Down));
+        let first = voting.note(&table(&["fra", "par"]), &[down.clone(), up.clone()]);
+        assert_eq!(first, [(0, Status::Unknown), (1, Status::Unknown)]);
+        let more = table(&["ams", "fra", "par"]);
+        assert_eq!(voting.note(&more, &[up.clone(), down.clone(), up.clone()]), [(0, Status::Unknown)]);
+        assert_eq!(voting.note(&more, &[up.clone(), down, up.clone()]), []);
+        assert_eq!(voting.note(&table(&["fra"]), &[up]), [(0, Status::Down)]);
+    }
 }

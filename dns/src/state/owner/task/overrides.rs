@@ -70,14 +70,16 @@ impl<P: Prober> Owner<P> {
     pub(super) fn hear(&mut self, report: Box<HealthReport>) {
         let now = self.clock.now();
         let table = &self.current.world.rules().table;
-        let any = self.all_overrides.merge(table, &report.overrides, now);
-        self.voting.hear(report, table, now);
-        if any {
+        let are_merged = self.all_overrides.merge(table, &report.overrides, now);
+        let is_news = self.voting.hear(report, table, now);
+        if are_merged {
             let before = std::mem::replace(&mut self.overrides, self.all_overrides.in_force());
             self.log_merged(&before);
         }
-        self.publish();
-        if any {
+        if are_merged || is_news {
+            self.publish();
+        }
+        if are_merged {
             self.keep_overrides(None);
         }
     }
@@ -126,10 +128,11 @@ impl<P: Prober> Owner<P> {
     /// Has the current overrides written. Another task replies with the outcome, so the owner doesn't wait for a disk.
     pub(super) fn keep_overrides(&mut self, reply: Option<Reply>) {
         let overrides = self.overrides.clone();
-        let records = self.is_in_fleet().then(|| self.all_overrides.records());
+        let (records, is_in_fleet) = (self.all_overrides.records(), self.is_in_fleet());
         let outcome = self.keep(Kind::Overrides, move |store| {
             store.keep_overrides(&overrides)?;
-            records.as_ref().map_or(Ok(()), |records| store.keep_fleet_overrides(records))
+            // What was written while there was a fleet would outlive a change that is made before it is heard again.
+            if is_in_fleet || store.has_fleet_overrides() { store.keep_fleet_overrides(&records) } else { Ok(()) }
         });
         let Some(reply) = reply else { return };
         if outcome.is_none() {

@@ -73,6 +73,27 @@ async fn overrides_of_other_nodes_bind_here_and_are_told_on_until_they_are_ended
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_fleet_left_behind_is_kept_up_to_date_without_one() {
+    let prober = Scripted::default();
+    prober.set("a:1", true);
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let left = record("r0", "ns1", 7);
+    store.keep_fleet_overrides(std::slice::from_ref(&left)).unwrap();
+    let beginning = InitialState {
+        node: "ns1".into(),
+        store: Some(store.clone()),
+        fleet_overrides: vec![left.clone()],
+        ..beginning(rules(1, "chat.example.com", &["a:1"]), "")
+    };
+    let handle = begin(beginning, &prober).await;
+    assert!(forced(&handle.snapshot(), 0).is_some(), "no voters, no peers, and in force");
+    handle.delete_override(id("r0")).await.unwrap();
+    handle.finish_keeping(Duration::from_secs(5));
+    assert_eq!(store.fleet_overrides().unwrap(), [OverrideRecord { ended: true, ..left }], "a restart ends it, too");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_override_that_leaves_a_fence_too_little_is_refused_unless_somebody_insists() {
     let prober = Scripted::default();
     let handle = ns1(voted(1, &json!({ "keep": 2 })), &prober).await;
