@@ -6,9 +6,11 @@ mod liar;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use bailiwick_tests::dns::question;
 use bailiwick_tests::geo::GERMAN;
+use bailiwick_tests::link::Link;
 use bailiwick_tests::node::{Node, Setup, TOKEN, bailiwick};
 use bailiwick_tests::wait;
 use serde_json::{Value, json};
@@ -260,14 +262,14 @@ fn rules_need_the_signature_of_a_trusted_publisher() {
     let ((file, public), (other_file, other)) = (key("publisher.key"), key("other.key"));
     let trust = |key: &str| format!("trusted_publishers = [{key:?}]\n");
     let first = writer(&world, &trust(&public));
-    let seeded = |more: &str| {
-        let setup = follower(&[url(&first)], more);
+    let seeded = |peer: String, more: &str| {
+        let setup = follower(&[peer], more);
         setup.write("rules.json", &rules(&world, 1, "192.0.2.1").to_string());
         let config = std::fs::read_to_string(setup.path("bailiwick.toml")).unwrap();
         setup.write("bailiwick.toml", &format!("rules = \"rules.json\"\n{config}"));
         setup.start()
     };
-    let (believer, stranger) = (seeded(&trust(&public)), seeded(&trust(&other)));
+    let (believer, stranger) = (seeded(url(&first), &trust(&public)), seeded(url(&first), &trust(&other)));
 
     first.setup.write("new.json", &rules(&world, 1, "192.0.2.2").to_string());
     let new = first.setup.path("new.json").display().to_string();
@@ -283,4 +285,42 @@ fn rules_need_the_signature_of_a_trusted_publisher() {
     assert_eq!(german(&stranger), ["192.0.2.1"]);
     let text = String::from_utf8_lossy(&told(&stranger, &["fleet", "status"]).stdout).into_owned();
     assert!(text.contains("which is none of this node's trusted_publishers"), "{text}");
+
+    // A peer that has a document before it knows its head is asked for it again, and what it lacked is told once.
+    let mut answer = ureq::get(format!("{}/v1/rules", url(&first))).call().expect("an answer");
+    let head = answer.headers()["x-bailiwick-head"].to_str().expect("text").to_owned();
+    let document = answer.body_mut().read_to_string().expect("a body");
+    let liar = Liar::start();
+    liar.answers(&document);
+    let late = seeded(liar.url(), &trust(&public));
+    let refusals = || metric(&late, "bailiwick_fleet_refused_total{why=\"signature\"}");
+    wait::until_true("it is refused", || refusals() == "1");
+    liar.is_asked_again();
+    assert_eq!((refusals().as_str(), german(&late)), ("1", vec!["192.0.2.1".to_owned()]));
+    liar.answers_with(&document, &format!("x-bailiwick-head: {head}\r\n"));
+    serves(&late, "192.0.2.2");
+    let well = fleet(&late);
+    assert!(well["last_refusal"].is_null(), "what is past needs no look: {well}");
+}
+
+#[test]
+fn a_revision_spreads_over_slow_links_and_catches_up_after_a_cut() {
+    let world = World::start();
+    let first = writer(&world, "");
+    let links = [Link::to(first.api), Link::to(first.api)];
+    links.iter().for_each(|link| link.round_trip(Duration::from_millis(80)));
+    let nodes = links.each_ref().map(|link| follower(&[format!("http://{}", link.address())], "").start());
+    let begun = Instant::now();
+    publish(&first, &rules(&world, 1, "192.0.2.2"), "over slow links", &[]);
+    nodes.iter().for_each(|node| serves(node, "192.0.2.2"));
+    println!("published and served by all at a round trip of 80 ms after {} ms", begun.elapsed().as_millis());
+
+    links[1].cut();
+    publish(&first, &rules(&world, 1, "192.0.2.3"), "while one is cut off", &[]);
+    serves(&nodes[0], "192.0.2.3");
+    assert_eq!(german(&nodes[1]), ["192.0.2.2"], "it serves on");
+    links[1].heal();
+    let healed = Instant::now();
+    serves(&nodes[1], "192.0.2.3");
+    println!("caught up {} ms after the link was healed", healed.elapsed().as_millis());
 }

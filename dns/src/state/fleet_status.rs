@@ -104,6 +104,8 @@ impl Known {
         if !self.head.as_ref().is_some_and(is_head) {
             self.head = self.offered.iter().find(|head| is_head(head)).cloned();
         }
+        // What was refused before is past: `refused` still counts it.
+        self.last_refusal = None;
         self.offered.retain(|head| head.revision > revision);
     }
 

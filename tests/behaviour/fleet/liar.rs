@@ -13,8 +13,8 @@ use bailiwick_tests::wait;
 enum Answer {
     /// Nothing: it closes the connection.
     Closed,
-    /// This document.
-    Document(String),
+    /// This document with these further lines of a header.
+    Document(String, String),
     /// A body that never ends.
     Endless,
     /// Nothing, with the connection open.
@@ -66,7 +66,12 @@ impl Liar {
 
     /// From now on it answers with this document.
     pub(super) fn answers(&self, document: &str) {
-        self.set(Answer::Document(document.to_owned()));
+        self.answers_with(document, "");
+    }
+
+    /// From now on it answers with this document and further lines of a header.
+    pub(super) fn answers_with(&self, document: &str, header: &str) {
+        self.set(Answer::Document(document.to_owned(), header.to_owned()));
     }
 
     /// From now on its answers never end.
@@ -106,10 +111,10 @@ fn lie(mut stream: TcpStream, shared: &Shared) {
     shared.asked.fetch_add(usize::from(is_rules), Ordering::SeqCst);
     match answer {
         Answer::Closed => {}
-        Answer::Document(document) => {
+        Answer::Document(document, header) => {
             let tag = tag(document.as_bytes(), 99);
             let head = format!("HTTP/1.1 200 OK\r\netag: {tag}\r\ncontent-length: {}\r\n", document.len());
-            let _ = write!(stream, "{head}connection: close\r\n\r\n{document}");
+            let _ = write!(stream, "{head}{header}connection: close\r\n\r\n{document}");
         }
         Answer::Endless => {
             let _ = write!(stream, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n");

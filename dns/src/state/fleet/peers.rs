@@ -45,6 +45,15 @@ struct Peer {
     handle: Handle,
 }
 
+/// What a peer offered last.
+#[derive(Default)]
+struct Seen {
+    /// The tag of the document that was looked at. It isn't fetched again.
+    document: Option<String>,
+    /// The tag of a document whose head was refused, and why.
+    head: Option<(Option<String>, HeadError)>,
+}
+
 /// What came of an offered document.
 enum Outcome {
     /// It is none of this node's business.
@@ -57,8 +66,7 @@ enum Outcome {
 
 impl Peer {
     async fn run(self) -> crate::system::tasks::Ended {
-        // The document that was looked at last isn't fetched again.
-        let mut seen: Option<String> = None;
+        let mut seen = Seen::default();
         loop {
             let asked = self.ask(&mut seen).await;
             let now = self.handle.now();
@@ -87,7 +95,7 @@ impl Peer {
     }
 
     /// Asks for everything once.
-    async fn ask(&self, seen: &mut Option<String>) -> Result<(), String> {
+    async fn ask(&self, seen: &mut Seen) -> Result<(), String> {
         if self.settings.follows() {
             self.ask_for_rules(seen).await?;
         }
@@ -104,22 +112,28 @@ impl Peer {
         Ok(())
     }
 
-    async fn ask_for_rules(&self, seen: &mut Option<String>) -> Result<(), String> {
+    async fn ask_for_rules(&self, seen: &mut Seen) -> Result<(), String> {
         let own = self.handle.snapshot().table().revision();
-        let tags: Vec<String> = [own.entity_tag()].into_iter().chain(seen.clone()).collect();
+        let tags: Vec<String> = [own.entity_tag()].into_iter().chain(seen.document.clone()).collect();
         let Answer::Other(offered) = self.client.rules(self.url(), &tags).await? else { return Ok(()) };
         let tag = offered.tag.clone().filter(|tag| is_tag(tag));
-        match weigh(Some(own), offered, &self.settings).await? {
+        let outcome = weigh(Some(own), offered, &self.settings).await?;
+        if !matches!(outcome, Outcome::Refused(Refusal::Head(_))) {
+            seen.head = None;
+        }
+        match outcome {
             // Its turn may come while the document stays the same.
             Outcome::Kept(Kept::Later(_)) => {}
-            Outcome::Kept(_) => *seen = tag,
+            Outcome::Kept(_) => seen.document = tag,
             Outcome::Take(table, bytes, head) => {
                 let (revision, now) = (table.revision().number, self.handle.now());
                 self.handle.fleet().with(|known| known.offer(revision, head.map(|head| *head), now));
                 self.handle.offer(Offer::Rules(Arc::new(Rules { table: *table, bytes: bytes.into() }))).await;
                 // If it doesn't fit this node's zones, it stays the owner's to try again.
-                *seen = tag;
+                seen.document = tag;
             }
+            // It is told once. The document may get a good head meanwhile, so it is asked for again.
+            Outcome::Refused(Refusal::Head(error)) if seen.head.as_ref() == Some(&(tag.clone(), error.clone())) => {}
             Outcome::Refused(refusal) => {
                 let (url, now) = (self.url(), self.handle.now());
                 self.handle.fleet().with(|known| known.refuse(url, &refusal, now));
@@ -127,7 +141,10 @@ impl Peer {
                     json.event = "fleet_refused", peer = url, json.reason = %refusal,
                     "{url}: refused, the last good stays in service: {refusal}"
                 );
-                *seen = tag;
+                match refusal {
+                    Refusal::Head(error) => seen.head = Some((tag, error)),
+                    _ => seen.document = tag,
+                }
             }
         }
         Ok(())

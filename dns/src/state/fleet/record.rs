@@ -31,7 +31,7 @@ async fn run(state_dir: Arc<PathBuf>, handle: Handle) -> Ended {
                 known.serves(revision.number, &revision.sha256_hex());
                 known.head.clone()
             });
-            let bytes = snapshot.rules_bytes().to_vec();
+            let bytes = Arc::clone(snapshot.rules_bytes());
             let number = revision.number;
             let write = move |store: &Store| store.keep_in_history(number, &bytes, head.as_ref());
             handle.keep(Kind::History(number), Box::new(write));
