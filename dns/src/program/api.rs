@@ -242,7 +242,7 @@ fn of_zones(handle: &Handle) -> Vec<String> {
 async fn not_found(request: Request) -> Problem {
     let message = format!(
         "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/history, /v1/rules/status, \
-         /v1/explain, /v1/fleet, /v1/status, /v1/leases, /v1/observations and /v1/overrides",
+         /v1/explain, /v1/fleet, /v1/status, /v1/traffic, /v1/leases, /v1/observations and /v1/overrides",
         request.uri().path()
     );
     Problem::new(StatusCode::NOT_FOUND, message)

@@ -165,16 +165,14 @@ pub fn document(own: Option<Revision>, by: Option<&Head>, bytes: &[u8]) -> Docum
     if bytes.len() > LARGEST_DOCUMENT {
         return DocumentStep::Refuse(Refusal::TooLarge);
     }
-    if let (Some(own), true) = (own, by.is_none())
-        && own.sha256 == <[u8; 32]>::from(sha2::Sha256::digest(bytes))
-    {
-        return DocumentStep::Keep(Kept::Same);
-    }
     // To read a document costs far more than to hash it.
-    if let Some(head) = by
-        && head.sha256 != super::head::sha256_hex(bytes)
-    {
-        return DocumentStep::Refuse(Refusal::Digest(head.revision));
+    let digest: [u8; 32] = sha2::Sha256::digest(bytes).into();
+    match by {
+        None if own.is_some_and(|own| own.sha256 == digest) => return DocumentStep::Keep(Kept::Same),
+        Some(head) if head.names().map(|named| named.sha256) != Some(digest) => {
+            return DocumentStep::Refuse(Refusal::Digest(head.revision));
+        }
+        _ => {}
     }
     let table = match Table::compile(bytes) {
         Ok(table) => table,

@@ -2,7 +2,7 @@
 //! fences; takes what is down and what is to go down, returns which guards are against it. Called by
 //! `super::verdict`, and by the API before an operator takes a region away.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::health::Status;
 use crate::rules::Guard;
@@ -42,12 +42,12 @@ impl Standing {
 #[must_use]
 pub fn guarded_fences(table: &Table) -> Vec<GuardedFence> {
     let mut fences: Vec<GuardedFence> = Vec::new();
-    let mut known: BTreeMap<(ServiceIndex, BTreeSet<RegionIndex>), ()> = BTreeMap::new();
+    let mut known: BTreeSet<(ServiceIndex, BTreeSet<RegionIndex>)> = BTreeSet::new();
     for (index, service) in (0..).map(ServiceIndex).zip(table.services()) {
         let Some(guard) = service.guard else { continue };
         for (whose, fence) in fences_of(table, index, service) {
             let regions: BTreeSet<RegionIndex> = fence.iter().map(|fenced| fenced.region).collect();
-            if !regions.is_empty() && known.insert((index, regions.clone()), ()).is_none() {
+            if !regions.is_empty() && known.insert((index, regions.clone())) {
                 let whose = format!("{} of the service {}", whose(), service.id);
                 fences.push(GuardedFence { service: index, guard, regions, whose });
             }

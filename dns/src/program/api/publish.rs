@@ -13,7 +13,7 @@ use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bailiwick_rules::fleet::follow::{self, DocumentStep, HeadStep, Kept, Refusal, document};
-use bailiwick_rules::fleet::head::{Head, HeadError};
+use bailiwick_rules::fleet::head::{Head, HeadError, sha256_hex};
 use bailiwick_rules::table::{Revision, Table};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -83,10 +83,7 @@ pub(super) async fn put(
         (DocumentStep::Keep(Kept::Same), ..) => {
             Err(Problem::new(StatusCode::CONFLICT, "this very document is in service already"))
         }
-        (DocumentStep::Keep(_), ..) => {
-            let message = format!("its revision has to be higher than {}, which is in service", own.number);
-            Err(Problem::new(StatusCode::CONFLICT, message))
-        }
+        (DocumentStep::Keep(_), ..) => Err(not_higher(own)),
         (DocumentStep::Refuse(refusal), ..) => Err(refused(&refusal)),
     }
 }
@@ -108,11 +105,13 @@ fn head_of(api: &Api, headers: &HeaderMap, own: Revision) -> Result<Option<Head>
                 others; set [fleet] stage = \"canary\" there";
             Err(Problem::new(StatusCode::CONFLICT, message))
         }
-        HeadStep::Keep(_) => {
-            let message = format!("its revision has to be higher than {}, which is in service", own.number);
-            Err(Problem::new(StatusCode::CONFLICT, message))
-        }
+        HeadStep::Keep(_) => Err(not_higher(own)),
     }
+}
+
+fn not_higher(own: Revision) -> Problem {
+    let message = format!("its revision has to be higher than {}, which is in service", own.number);
+    Problem::new(StatusCode::CONFLICT, message)
 }
 
 /// Offers a document and waits for what becomes of it.
@@ -185,16 +184,18 @@ pub(super) async fn history(State(api): State<Arc<Api>>) -> Result<Json<History>
 pub(super) async fn of_history(State(api): State<Arc<Api>>, Path(revision): Path<u64>) -> Result<Response, Problem> {
     let read = in_state_dir(&api, move |directory| {
         let document = Store::document_in_history(directory, revision)?;
-        Ok(document.map(|bytes| (bytes, Store::head_in_history(directory, revision))))
+        Ok(document.map(|bytes| {
+            let tag = format!("\"{revision}-{}\"", sha256_hex(&bytes));
+            (bytes, tag, Store::head_in_history(directory, revision))
+        }))
     });
-    let Some((bytes, head)) = read.await? else {
+    let Some((bytes, tag, head)) = read.await? else {
         let message = format!("revision {revision} isn't in this node's history; `bailiwick rules history` lists it");
         return Err(Problem::new(StatusCode::NOT_FOUND, message));
     };
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let tag = Table::compile_quietly(&bytes).ok().map(|table| table.revision().entity_tag());
-    if let Some(tag) = tag.and_then(|tag| HeaderValue::from_str(&tag).ok()) {
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(ETAG, tag);
     }
     headers.extend(head.as_ref().and_then(head_header).map(|value| (HEAD, value)));

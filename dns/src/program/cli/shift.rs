@@ -102,7 +102,8 @@ fn back(args: &BackArgs) -> Report {
         Err(errors) => Report::failed(errors),
         Ok(answer) if args.json => Report::fine(format!("{answer:#}\n")),
         Ok(_) => Report::fine(format!(
-            "{region} is shifted away no longer; its probes decide again, on the other nodes as they hear of it\n"
+            "{region} is shifted away no longer; probes and voters decide again, on the other nodes as they hear of \
+             it\n"
         )),
     }
 }

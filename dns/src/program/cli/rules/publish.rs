@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 
 use bailiwick_rules::fleet::head::{Head, LONGEST_TEXT, Stage, sha256_hex};
-use bailiwick_rules::table::Table;
 use bailiwick_rules::time::Timestamp;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -85,13 +84,13 @@ pub(super) fn publish(args: &PublishArgs, now: Timestamp) -> Result<Report, Vec<
     let name = args.file.display().to_string();
     let bytes = read_file(&args.file).map_err(|error| vec![format!("{name}: can't be read ({error})")])?;
     let texts = |faults: Vec<_>| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
-    compile_rules(bytes.clone(), &name).map_err(|faults: Vec<crate::state::load::Fault>| texts(faults))?;
+    let rules = compile_rules(bytes, &name).map_err(|faults: Vec<crate::state::load::Fault>| texts(faults))?;
     let node = Node::find(&args.how.node, Power::Write)?;
     let base = Base::ask(&node)?;
     if let Some(from) = args.based_on.filter(|from| *from != base.revision) {
         return Err(stale(&node, from, base.revision));
     }
-    send(&node, &args.how, &base, &bytes, now)
+    send(&node, &args.how, &base, (rules.table.revision().number, &rules.bytes), now)
 }
 
 /// Publishes the content of an earlier revision.
@@ -101,16 +100,21 @@ pub(super) fn rollback(args: &RollbackArgs, now: Timestamp) -> Result<Report, Ve
     if args.revision >= base.revision {
         return Err(vec![format!("revision {} is in service; name an earlier one", base.revision)]);
     }
-    send(&node, &args.how, &base, &bytes, now)
+    send(&node, &args.how, &base, (args.revision, &bytes), now)
 }
 
 /// Gives the document its revision and its head, and sends it to the writer.
-fn send(node: &Node, how: &How, base: &Base, bytes: &[u8], now: Timestamp) -> Result<Report, Vec<String>> {
+fn send(
+    node: &Node,
+    how: &How,
+    base: &Base,
+    (own, bytes): (u64, &[u8]),
+    now: Timestamp,
+) -> Result<Report, Vec<String>> {
     let one = |error: &str| vec![error.to_owned()];
     if how.reason.trim().is_empty() || how.reason.chars().count() > LONGEST_TEXT {
         return Err(vec![format!("--reason has to be a line of at most {LONGEST_TEXT} characters, and not empty")]);
     }
-    let own = Table::compile_quietly(bytes).map_err(|_| one("the document has mistakes"))?.revision().number;
     let revision = own.max(base.revision + 1);
     let bytes = with_revision(bytes, revision).ok_or_else(|| one("the document's revision can't be found"))?;
     let head = Head {
