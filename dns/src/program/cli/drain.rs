@@ -1,12 +1,14 @@
 //! `bailiwick drain` and `bailiwick undrain`: take a region or an endpoint and a span, and set or delete its override
 //! by a node's API.
 
+use std::fmt::Display;
+
 use bailiwick_rules::health::Status;
 use bailiwick_rules::id::Overridden;
 use bailiwick_rules::time::{Millis, Timestamp};
 use clap::Args;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::node::{Node, NodeArgs, Power};
 use crate::program::report::Report;
@@ -61,17 +63,12 @@ pub(super) fn drain(args: &DrainArgs, now: Timestamp) -> Report {
     if let Some(endpoint) = &of.endpoint {
         body["endpoint"] = json!(endpoint);
     }
-    let answer =
-        Node::find(&args.node, Power::Write).and_then(|node| node.ask(Method::POST, "/v1/overrides", Some(&body)));
-    match answer {
-        Err(errors) => Report::failed(errors),
-        Ok(answer) if args.json => Report::fine(format!("{answer:#}\n")),
-        Ok(answer) => Report::fine(format!(
-            "{of} is drained on this node for {}, until {until}; kept {}\nEnd it with: bailiwick undrain {of}\n",
-            words(until.since(now)),
-            answer["kept"].as_str().unwrap_or("nowhere")
-        )),
-    }
+    set_override(&args.node, &body, args.json, |kept| {
+        format!(
+            "{of} is drained on this node for {}, until {until}; kept {kept}\nEnd it with: bailiwick undrain {of}\n",
+            words(until.since(now))
+        )
+    })
 }
 
 pub(super) fn undrain(args: &UndrainArgs) -> Report {
@@ -79,11 +76,39 @@ pub(super) fn undrain(args: &UndrainArgs) -> Report {
         Ok(of) => of,
         Err(reported) => return reported,
     };
+    end_override(&args.node, &of, args.json, || {
+        format!("{of} is drained no longer on this node; its probes decide again\n")
+    })
+}
+
+/// Has a node set an override. `sentence` tells of it, given where it is kept.
+pub(super) fn set_override(
+    node: &NodeArgs,
+    body: &Value,
+    is_json: bool,
+    sentence: impl FnOnce(&str) -> String,
+) -> Report {
+    let answer = Node::find(node, Power::Write).and_then(|node| node.ask(Method::POST, "/v1/overrides", Some(body)));
+    told(answer, is_json, |answer| sentence(answer["kept"].as_str().unwrap_or("nowhere")))
+}
+
+/// Has a node end an override. `sentence` tells of it.
+pub(super) fn end_override(
+    node: &NodeArgs,
+    of: &impl Display,
+    is_json: bool,
+    sentence: impl FnOnce() -> String,
+) -> Report {
     let path = format!("/v1/overrides/{of}");
-    match Node::find(&args.node, Power::Write).and_then(|node| node.ask(Method::DELETE, &path, None)) {
+    let answer = Node::find(node, Power::Write).and_then(|node| node.ask(Method::DELETE, &path, None));
+    told(answer, is_json, |_| sentence())
+}
+
+fn told(answer: Result<Value, Vec<String>>, is_json: bool, sentence: impl FnOnce(&Value) -> String) -> Report {
+    match answer {
         Err(errors) => Report::failed(errors),
-        Ok(answer) if args.json => Report::fine(format!("{answer:#}\n")),
-        Ok(_) => Report::fine(format!("{of} is drained no longer on this node; its probes decide again\n")),
+        Ok(answer) if is_json => Report::fine(format!("{answer:#}\n")),
+        Ok(answer) => Report::fine(sentence(&answer)),
     }
 }
 

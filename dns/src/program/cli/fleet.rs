@@ -10,6 +10,7 @@ use reqwest::Method;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
 use super::node::{Node, Power};
+use super::receipt::new_key;
 use super::status::StatusArgs;
 use crate::program::fleet_report::FleetReport;
 use crate::program::report::Report;
@@ -64,14 +65,10 @@ fn keygen(file: &Path) -> Result<Report, String> {
     if file.exists() {
         return Err(format!("{}: is there already; name another file, or remove it", file.display()));
     }
-    let mut seed = [0_u8; 32];
-    getrandom::fill(&mut seed).map_err(|error| format!("the system gives no random bytes: {error}"))?;
-    let key = Publisher::of_seed(&seed)?;
-    let mut jwk = key.public.to_jwk();
-    jwk["d"] = URL_SAFE_NO_PAD.encode(seed).into();
+    let (public, jwk) = new_key()?;
     replace(file, format!("{jwk}\n").as_bytes(), Mode::Private)
         .map_err(|error| format!("{}: can't be written ({error})", file.display()))?;
-    Ok(Report::fine(format!("{}\n", URL_SAFE_NO_PAD.encode(key.public.0))))
+    Ok(Report::fine(format!("{}\n", URL_SAFE_NO_PAD.encode(public.0))))
 }
 
 /// A publisher's key pair.

@@ -169,13 +169,18 @@ fn names(names: &[String], more: usize) -> String {
 }
 
 fn keygen() -> Result<Report, String> {
+    Ok(Report::fine(format!("{}\n", new_key()?.1)))
+}
+
+/// A new key for Ed25519: its public half, and all of it as a JSON Web Key (RFC 8037).
+pub(super) fn new_key() -> Result<(PublicKey, serde_json::Value), String> {
     let mut seed = [0_u8; 32];
     getrandom::fill(&mut seed).map_err(|error| format!("the system gives no random bytes: {error}"))?;
     let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| "the key can't be made".to_owned())?;
     let public: [u8; 32] = pair.public_key().as_ref().try_into().map_err(|_| "the key can't be made".to_owned())?;
     let mut jwk = PublicKey(public).to_jwk();
     jwk["d"] = URL_SAFE_NO_PAD.encode(seed).into();
-    Ok(Report::fine(format!("{jwk}\n")))
+    Ok((PublicKey(public), jwk))
 }
 
 #[cfg(test)]

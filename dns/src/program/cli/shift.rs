@@ -5,10 +5,10 @@ use bailiwick_rules::health::Status;
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::time::{Millis, Timestamp};
 use clap::{Args, Subcommand};
-use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::node::{Node, NodeArgs, Power};
+use super::drain::{end_override, set_override};
+use super::node::NodeArgs;
 use crate::program::report::Report;
 use crate::text::span::{parse_span, words};
 
@@ -81,16 +81,13 @@ fn away(args: &AwayArgs, now: Timestamp) -> Report {
     if args.force {
         body["force"] = json!(true);
     }
-    match ask(&args.node, Method::POST, "/v1/overrides", Some(&body)) {
-        Err(errors) => Report::failed(errors),
-        Ok(answer) if args.json => Report::fine(format!("{answer:#}\n")),
-        Ok(answer) => Report::fine(format!(
-            "clients of {region} are shifted away for {}, until {until}; kept {}\nThe other nodes follow as they hear \
-             of it. End it with: bailiwick shift back {region}\n",
-            words(args.span),
-            answer["kept"].as_str().unwrap_or("nowhere")
-        )),
-    }
+    set_override(&args.node, &body, args.json, |kept| {
+        format!(
+            "clients of {region} are shifted away for {}, until {until}; kept {kept}\nThe other nodes follow as they \
+             hear of it. End it with: bailiwick shift back {region}\n",
+            words(args.span)
+        )
+    })
 }
 
 fn back(args: &BackArgs) -> Report {
@@ -98,18 +95,12 @@ fn back(args: &BackArgs) -> Report {
         Ok(region) => region,
         Err(reported) => return reported,
     };
-    match ask(&args.node, Method::DELETE, &format!("/v1/overrides/{region}"), None) {
-        Err(errors) => Report::failed(errors),
-        Ok(answer) if args.json => Report::fine(format!("{answer:#}\n")),
-        Ok(_) => Report::fine(format!(
+    end_override(&args.node, &region, args.json, || {
+        format!(
             "{region} is shifted away no longer; probes and voters decide again, on the other nodes as they hear of \
              it\n"
-        )),
-    }
-}
-
-fn ask(node: &NodeArgs, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Vec<String>> {
-    Node::find(node, Power::Write)?.ask(method, path, body)
+        )
+    })
 }
 
 fn parse(region: &str) -> Result<RegionId, Report> {

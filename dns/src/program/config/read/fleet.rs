@@ -2,7 +2,6 @@
 
 use bailiwick_rules::fleet::head::Stage;
 use bailiwick_rules::receipt::PublicKey;
-use bailiwick_rules::time::Millis;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Url;
@@ -12,9 +11,6 @@ use super::{Key, Reader, Value};
 use crate::program::config::Fleet;
 use crate::program::config::keys::names;
 use crate::state::fleet::{Mode, POLL};
-
-/// How often peers may be asked.
-const POLLS: std::ops::RangeInclusive<u64> = 100..=600_000;
 
 impl Reader<'_> {
     pub(super) fn fleet(&mut self, section: &Key<'_>, value: &Value<'_>) -> Fleet {
@@ -26,7 +22,7 @@ impl Reader<'_> {
                 "peers" => fleet.peers = self.peers(value),
                 "peers_token_file" => fleet.peers_token_file = self.path("fleet.peers_token_file", value),
                 "peers_ca_file" => fleet.peers_ca_file = self.path("fleet.peers_ca_file", value),
-                "poll" => fleet.poll = self.poll(value),
+                "poll" => fleet.poll = self.pause("fleet.poll", value, "2s").unwrap_or(POLL),
                 "writer" => fleet.writer = self.boolean("fleet.writer", value).unwrap_or_default(),
                 "trusted_publishers" => fleet.trusted_publishers = self.publishers(value),
                 "stage" => fleet.stage = self.stage(value),
@@ -58,19 +54,6 @@ impl Reader<'_> {
 
     fn stage(&mut self, value: &Value<'_>) -> Stage {
         self.word("fleet.stage", value, &Stage::ALL, Stage::Rest)
-    }
-
-    fn poll(&mut self, value: &Value<'_>) -> Millis {
-        let Some(text) = self.string("fleet.poll", value) else { return POLL };
-        match Millis::parse(text) {
-            Some(poll) if POLLS.contains(&poll.0) => poll,
-            _ => {
-                let message =
-                    format!("\"fleet.poll\" is \"{text}\"; write a duration from \"100ms\" to \"10m\", such as \"2s\"");
-                self.note(value.span(), message);
-                POLL
-            }
-        }
     }
 
     /// The texts of a list, each with its place.

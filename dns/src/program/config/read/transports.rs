@@ -2,7 +2,6 @@
 //! `[signing]`; returns their settings. Called by the reader in `read`.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bailiwick_rules::time::Millis;
 use ipnet::IpNet;
@@ -17,8 +16,6 @@ use crate::program::config::{Encrypted, TlsFiles};
 
 /// More signatures in a second than two cores make.
 const MAX_SIGNATURES: u64 = 100_000;
-/// How long a stream may be idle: less hurries clients on slow paths, more keeps dead ones.
-const IDLE: std::ops::RangeInclusive<u64> = 100..=600_000;
 
 impl Reader<'_> {
     /// `[dot]`, `[doq]` or `[doh]`.
@@ -54,22 +51,11 @@ impl Reader<'_> {
             match key.get_ref().as_ref() {
                 "connections" => self.size("tcp.connections", value, 1, 1_000_000, &mut limits.connections),
                 "per_client" => self.size("tcp.per_client", value, 1, 1_000_000, &mut limits.per_client),
-                "idle" => limits.idle = self.idle(value).unwrap_or(limits.idle),
+                "idle" => limits.idle = self.pause("tcp.idle", value, "10s").map_or(limits.idle, Millis::to_std),
                 _ => self.no_key("tcp.", key, &names("tcp")),
             }
         }
         limits
-    }
-
-    fn idle(&mut self, value: &Value<'_>) -> Option<Duration> {
-        let text = self.string("tcp.idle", value)?;
-        match Millis::parse(text) {
-            Some(Millis(idle)) if IDLE.contains(&idle) => Some(Duration::from_millis(idle)),
-            _ => self.fail(
-                value.span(),
-                format!("\"tcp.idle\" is \"{text}\"; write a duration from \"100ms\" to \"10m\", such as \"10s\""),
-            ),
-        }
     }
 
     pub(super) fn rate_limit(&mut self, key: &Key<'_>, value: &Value<'_>) -> Option<RateLimit> {

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use bailiwick_rules::time::Millis;
 use toml::de::DeValue;
 
 use super::{Reader, Value};
@@ -64,6 +65,17 @@ impl Reader<'_> {
         let kind = kind(value);
         let text = value.get_ref().as_str();
         text.or_else(|| self.fail(value.span(), format!("\"{key}\" is {kind}; write a string in quotes")))
+    }
+
+    /// A pause from a tenth of a second to ten minutes: of streams, where less hurries clients on slow paths and more
+    /// keeps dead ones, and between looks at peers.
+    pub(super) fn pause(&mut self, key: &str, value: &Value<'_>, example: &str) -> Option<Millis> {
+        let text = self.string(key, value)?;
+        Millis::parse(text).filter(|pause| (100..=600_000).contains(&pause.0)).or_else(|| {
+            let message =
+                format!("\"{key}\" is \"{text}\"; write a duration from \"100ms\" to \"10m\", such as \"{example}\"");
+            self.fail(value.span(), message)
+        })
     }
 
     /// What one of these words stands for. Anything else is an error, and counts as the default.
