@@ -279,6 +279,11 @@ fn rules_need_the_signature_of_a_trusted_publisher() {
     assert!(refused.contains("none of this node's trusted_publishers"), "{refused}");
     fine(&first, &["rules", "publish", &new, "--reason", "signed", "--key", &file]);
     serves(&believer, "192.0.2.2");
+    wait::until_true("it is kept", || fine(&first, &["rules", "history"]).contains("signed"));
+    let folder = first.setup.path("archive");
+    fine(&first, &["rules", "archive", "--to", &folder.display().to_string()]);
+    let head = |folder: &str| std::fs::read_to_string(first.setup.path(folder).join("2.head.json")).expect("a head");
+    assert_eq!(head("archive"), head("state/history"), "an archive has heads as they were signed");
     wait::until_true("who trusts another key refuses", || {
         metric(&stranger, "bailiwick_fleet_refused_total{why=\"signature\"}") == "1"
     });

@@ -4,6 +4,7 @@ mod diff;
 mod document;
 mod history;
 mod publish;
+mod truth;
 
 use std::io::Read;
 
