@@ -22,7 +22,7 @@ fn names(text: &str) -> BTreeSet<String> {
     words.filter(|word| word.starts_with("bailiwick_")).map(str::to_owned).collect()
 }
 
-/// A node that has all there is: zones that are signed, limits, certificates, endpoints, an override.
+/// A node that has all there is: zones that are signed, limits, certificates, endpoints, an override, a fleet.
 fn metrics() -> String {
     let world = World::start();
     let mut rules = world.rules(1);
@@ -34,8 +34,10 @@ fn metrics() -> String {
     let model = json!({ "type": "openai", "model": "m" });
     let third = json!({ "url": endpoint["url"], "monitor": model });
     rules["regions"]["eu-frankfurt"]["endpoints"] = json!({ "fra-1": endpoint, "fra-2": second, "fra-3": third });
+    rules["fleet"] = json!({ "voters": { "ns1": { "site": "london" } } });
+    rules["services"]["chat"]["guard"] = json!({ "keep": 1 });
     let setup = Setup::new(&rules, ZONE).encrypted(&["dot", "doq", "doh"]).signed();
-    let node = setup.with("[rate_limit]\nper_second = 1000\n").start();
+    let node = setup.with("[rate_limit]\nper_second = 1000\n[fleet]\npeers = [\"http://127.0.0.1:1\"]\n").start();
     let forced = json!({ "region": "eu-paris", "status": "down", "until": "2099-01-01T00:00:00Z", "reason": "drill" });
     assert_eq!(node.call("POST", "/v1/overrides", Some(TOKEN), Some(&forced)).0, 200);
     let _ = question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns);
