@@ -22,7 +22,7 @@ const PARIS: usize = 4;
 
 struct Fleet {
     network: Network,
-    /// Where the certificate of all nodes lies, and its key.
+    /// Where the certificate of all nodes lies, its key, and what they trust.
     folder: TempDir,
     nodes: Vec<Option<Node>>,
     regions: Vec<Option<Process>>,
@@ -62,12 +62,12 @@ impl Fleet {
             Some(Process::start(server.stdout(Stdio::null()).stderr(Stdio::null())))
         };
         let regions = vec![region(FRANKFURT), region(PARIS)];
-        let addresses: Vec<String> = NODES.iter().map(|node| network.address(*node).to_string()).collect();
-        let made = rcgen::generate_simple_self_signed(addresses).expect("a certificate");
         let folder = TempDir::new().expect("a folder");
-        std::fs::write(folder.path().join("tls.pem"), made.cert.pem()).expect("written");
-        std::fs::write(folder.path().join("tls.key"), made.signing_key.serialize_pem()).expect("written");
         let mut fleet = Self { network, folder, nodes: Vec::new(), regions };
+        let (certificate, key) = fleet.certificate();
+        fleet.write("tls.pem", &certificate);
+        fleet.write("tls.key", &key);
+        fleet.write("ca.pem", &certificate);
         for node in NODES {
             let setup = fleet.set_up(node);
             fleet.nodes.push(Some(setup.start_inside(fleet.network.host(node))));
@@ -92,10 +92,24 @@ impl Fleet {
             self.api(node),
             self.file("tls.pem"),
             self.file("tls.key"),
-            self.file("tls.pem"),
+            self.file("ca.pem"),
         );
         setup.write("bailiwick.toml", &config);
         setup
+    }
+
+    /// A new certificate for all nodes, signed by itself, and its key.
+    fn certificate(&self) -> (String, String) {
+        let addresses: Vec<String> = NODES.iter().map(|node| self.network.address(*node).to_string()).collect();
+        let made = rcgen::generate_simple_self_signed(addresses).expect("a certificate");
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    /// Replaces a file that all nodes read.
+    fn write(&self, name: &str, text: &str) {
+        let new = self.file(&format!("{name}.new"));
+        std::fs::write(&new, text).expect("written");
+        std::fs::rename(new, self.file(name)).expect("renamed");
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -196,4 +210,42 @@ fn a_node_whose_peers_are_all_gone_starts_and_answers() {
     assert_eq!(fleet.answer(2), "192.0.2.3", "what it had last");
     let status = fleet.get(2, "/v1/fleet");
     assert_eq!(status["revision"], 2, "{status}");
+}
+
+#[test]
+fn certificates_are_changed_while_rules_are_published() {
+    let Some(fleet) = Fleet::start() else {
+        eprintln!("skipped: this machine allows no network namespaces");
+        return;
+    };
+    let serves = |node: usize| -> String {
+        let script = format!("openssl s_client -connect {} </dev/null | openssl x509 -noout -serial", fleet.api(node));
+        fleet.network.host(node).text_of("sh", &["-c", &script])
+    };
+    let before = serves(0);
+    let old = std::fs::read_to_string(fleet.file("tls.pem")).expect("a certificate");
+    let (new, key) = fleet.certificate();
+    fleet.write("ca.pem", &format!("{old}{new}"));
+    fleet.write("tls.key", &key);
+    fleet.write("tls.pem", &new);
+    for node in NODES {
+        wait::until_true(&format!("node {node} shows the new certificate"), || {
+            let now = serves(node);
+            now.starts_with("serial=") && now != before
+        });
+    }
+    fleet.publish("192.0.2.2");
+    fleet.all_answer(&NODES, "192.0.2.2");
+    // What is no certificate changes nothing.
+    fleet.write("ca.pem", "nonsense");
+    fleet.publish("192.0.2.3");
+    fleet.all_answer(&NODES, "192.0.2.3");
+    // Whom nobody trusts any more isn't believed.
+    fleet.write("ca.pem", &old);
+    for node in NODES {
+        wait::until_true(&format!("node {node} trusts nobody"), || fleet.get(node, "/v1/fleet")["connected"] == false);
+    }
+    fleet.write("ca.pem", &new);
+    fleet.publish("192.0.2.4");
+    fleet.all_answer(&NODES, "192.0.2.4");
 }

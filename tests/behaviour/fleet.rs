@@ -2,6 +2,7 @@
 //! that a peer does takes rules out of service.
 
 mod liar;
+mod operations;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,7 +1,8 @@
 //! Asks the API of a peer over HTTP. Takes a path and what this node has, returns the body if it is new, within bounds
 //! of size and time. Called by [`super::peers`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bailiwick_rules::fleet::head::LONGEST_HEAD;
@@ -12,7 +13,7 @@ use reqwest::{Response, StatusCode};
 
 use super::Settings;
 use crate::state::probe::authorities;
-use crate::system::files::read_text;
+use crate::system::files::{Stamp, read_text};
 use crate::text::cause::innermost;
 
 /// The header that carries the head of a document, as JSON in base64url.
@@ -26,8 +27,17 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Asks peers.
 #[derive(Debug)]
 pub(super) struct Client {
-    http: reqwest::Client,
+    http: Mutex<Http>,
+    ca_file: Option<PathBuf>,
     token_file: Option<PathBuf>,
+}
+
+/// A client, and the authorities it trusts.
+#[derive(Debug)]
+struct Http {
+    client: reqwest::Client,
+    /// The file of authorities when it was last read; `None` for the system's.
+    stamp: Option<Stamp>,
 }
 
 /// What a peer answered.
@@ -55,19 +65,26 @@ impl Client {
     pub(super) fn new(settings: &Settings) -> Result<Self, Vec<String>> {
         // This fails if a provider is already installed, which does no harm.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let tls = match &settings.peers_ca_file {
-            Some(file) => authorities::read(file).map_err(|fault| vec![fault.to_string()])?,
-            None => authorities::system().map_err(|error| vec![format!("peers can't be asked over TLS: {error}")])?,
-        };
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .user_agent(concat!("bailiwick/", env!("CARGO_PKG_VERSION"), " (peer)"))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .connect_timeout(CONNECT)
-            .timeout(ANSWER);
-        let http = client.build().map_err(|error| vec![format!("peers can't be asked over TLS: {error}")])?;
-        Ok(Self { http, token_file: settings.peers_token_file.clone() })
+        let ca_file = settings.peers_ca_file.clone();
+        // Before it is read, so that a change meanwhile is seen.
+        let stamp = ca_file.as_deref().map(Stamp::of);
+        let client = trusting(ca_file.as_deref()).map_err(|error| vec![error])?;
+        let http = Mutex::new(Http { client, stamp });
+        Ok(Self { http, ca_file, token_file: settings.peers_token_file.clone() })
+    }
+
+    /// The client. If the file of authorities has changed, it is read again; while that is wrong, those before count.
+    fn http(&self) -> reqwest::Client {
+        let mut http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = self.ca_file.as_deref().map(Stamp::of);
+        if http.stamp != stamp {
+            http.stamp = stamp;
+            match trusting(self.ca_file.as_deref()) {
+                Ok(client) => http.client = client,
+                Err(error) => tracing::error!("{error}; the authorities before stay trusted"),
+            }
+        }
+        http.client.clone()
     }
 
     /// Asks for the rules, unless the peer has one of the documents with these entity tags.
@@ -96,7 +113,7 @@ impl Client {
     }
 
     async fn get(&self, peer: &str, path: &str, tags: &str) -> Result<Response, String> {
-        let mut request = self.http.get(format!("{peer}{path}"));
+        let mut request = self.http().get(format!("{peer}{path}"));
         if !tags.is_empty() {
             request = request.header(IF_NONE_MATCH, tags);
         }
@@ -109,6 +126,22 @@ impl Client {
         }
         request.send().await.map_err(|error| why(&error))
     }
+}
+
+/// A client that trusts the authorities of a file, or the system's.
+fn trusting(ca_file: Option<&Path>) -> Result<reqwest::Client, String> {
+    let tls = match ca_file {
+        Some(file) => authorities::read(file).map_err(|fault| fault.to_string())?,
+        None => authorities::system().map_err(|error| format!("peers can't be asked over TLS: {error}"))?,
+    };
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(concat!("bailiwick/", env!("CARGO_PKG_VERSION"), " (peer)"))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .connect_timeout(CONNECT)
+        .timeout(ANSWER);
+    client.build().map_err(|error| format!("peers can't be asked over TLS: {error}"))
 }
 
 impl Offered {
