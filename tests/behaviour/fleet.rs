@@ -2,11 +2,11 @@
 //! that a peer does takes rules out of service.
 
 mod liar;
+pub(crate) mod nodes;
 mod operations;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Output;
 use std::time::{Duration, Instant};
 
 use bailiwick_tests::dns::question;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{World, ZONE};
 use liar::Liar;
+use nodes::{failing, fine, fleet, follower, metric, publish, told, url, writer_of};
 
 /// Rules that answer Germans with this address.
 fn rules(world: &World, revision: u64, address: &str) -> Value {
@@ -36,61 +37,7 @@ fn serves(node: &Node, address: &str) {
 
 /// The writer of a fleet, with revision 1.
 fn writer(world: &World, more: &str) -> Node {
-    Setup::new(&rules(world, 1, "192.0.2.1"), ZONE)
-        .with(&format!("[fleet]\nmode = \"peers\"\nwriter = true\n{more}"))
-        .start()
-}
-
-/// A node that follows peers and begins without rules of its own.
-fn follower(peers: &[String], more: &str) -> Setup {
-    let setup = Setup::new(&json!({}), ZONE);
-    let config = std::fs::read_to_string(setup.path("bailiwick.toml")).unwrap();
-    setup.write("bailiwick.toml", &config.replace("rules = \"rules.json\"\n", ""));
-    setup.with(&format!("[fleet]\nmode = \"peers\"\npeers = {peers:?}\npoll = \"200ms\"\n{more}"))
-}
-
-fn url(node: &Node) -> String {
-    format!("http://{}", node.api)
-}
-
-/// Runs a command against a node.
-fn told(node: &Node, words: &[&str]) -> Output {
-    let (api, token) = (url(node), node.setup.path("api.token").display().to_string());
-    let more = ["--api", api.as_str(), "--token-file", token.as_str()];
-    bailiwick(words.iter().copied().chain(more))
-}
-
-/// [`told`] where it succeeds; its output.
-#[track_caller]
-fn fine(node: &Node, words: &[&str]) -> String {
-    let output = told(node, words);
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// [`told`] where it fails; its errors.
-#[track_caller]
-fn failing(node: &Node, words: &[&str]) -> String {
-    let output = told(node, words);
-    assert!(!output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-#[track_caller]
-fn publish(node: &Node, rules: &Value, reason: &str, more: &[&str]) -> String {
-    node.setup.write("new.json", &rules.to_string());
-    let file = node.setup.path("new.json").display().to_string();
-    fine(node, &[&["rules", "publish", file.as_str(), "--reason", reason, "--author", "ann"], more].concat())
-}
-
-fn fleet(node: &Node) -> Value {
-    serde_json::from_str(&node.get("/v1/fleet")).expect("JSON")
-}
-
-fn metric(node: &Node, name: &str) -> String {
-    let metrics = node.get("/metrics");
-    let line = metrics.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}: {metrics}"));
-    line.rsplit(' ').next().unwrap_or_default().to_owned()
+    writer_of(&rules(world, 1, "192.0.2.1"), more)
 }
 
 #[test]

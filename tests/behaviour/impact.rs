@@ -239,7 +239,7 @@ fn the_node_is_asked_for_the_document_in_service_and_wrong_use_is_told() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(text.starts_with("rules 1 → 2\n\nWIDER FENCES: "), "{text}");
-    for wanted in ["near: ", "de → fr", "no region left if ", "publish it without --stage", "Converges within "] {
+    for wanted in ["near: ", "de → fr", "no region left if ", "publish it with --tighten", "Converges within "] {
         assert!(text.contains(wanted), "{wanted} is not in\n{text}");
     }
     let markdown = String::from_utf8_lossy(&diff(&["--markdown"]).stdout).into_owned();

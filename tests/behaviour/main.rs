@@ -31,6 +31,7 @@ mod rate_limit;
 mod reference;
 mod reload;
 mod rfc8906;
+mod stages;
 mod startup;
 mod steering;
 mod takeover;

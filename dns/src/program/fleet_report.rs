@@ -1,5 +1,7 @@
 //! What a node tells of its fleet: the JSON of `/v1/fleet`, and the text that `bailiwick fleet status` makes of it.
 
+mod limits;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -8,6 +10,7 @@ use bailiwick_rules::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::state::fleet_status::Peer;
+pub(crate) use limits::Limits;
 
 /// What a node knows of its fleet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +43,9 @@ pub(crate) struct FleetReport {
     pub(crate) last_refusal: Option<RefusalNow>,
     /// The other nodes.
     pub(crate) peers: Vec<Peer>,
+    /// What a change that is published here has to keep to.
+    #[serde(default)]
+    pub(crate) limits: Limits,
 }
 
 /// Who published a document, and why.
@@ -57,6 +63,9 @@ pub(crate) struct HeadReport {
     pub(crate) based_on: Option<u64>,
     /// Which nodes serve it.
     pub(crate) stage: Stage,
+    /// What it changes, in one line.
+    #[serde(default)]
+    pub(crate) impact: Option<String>,
     /// The key that signed it.
     pub(crate) key: Option<String>,
 }
@@ -70,6 +79,7 @@ impl From<&Head> for HeadReport {
             created_at: head.created_at,
             based_on: head.based_on,
             stage: head.stage,
+            impact: head.impact.clone(),
             key: head.signature.as_ref().map(|signature| signature.key.clone()),
         }
     }
@@ -178,6 +188,7 @@ mod tests {
             refused: BTreeMap::new(),
             last_refusal: None,
             peers: vec![peer("ns2", 8, None), peer("ns3", 8, None)],
+            limits: Limits::default(),
         };
         assert!(report.troubles().is_empty());
         report.peers = vec![peer("ns2", 7, None), peer("ns3", 8, Some("connection refused"))];

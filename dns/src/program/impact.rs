@@ -4,7 +4,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use bailiwick_rules::fleet::impact::{Comparison, Impact, Queries, ServiceImpact};
+use bailiwick_rules::fleet::impact::{Comparison, Group, Impact, Queries, ServiceImpact};
+use bailiwick_rules::geo::countries;
+use bailiwick_rules::steer::Client;
 use bailiwick_rules::table::Table;
 use bailiwick_rules::time::Timestamp;
 
@@ -21,8 +23,30 @@ pub(crate) fn impact(
     now: Timestamp,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Impact {
-    let groups = population(old, new, places);
-    let comparison = Comparison::new(old, new, &groups, queries, now);
+    compared(old, new, &population(old, new, places), queries, now, progress)
+}
+
+/// Whose fence a new document changes, without a GeoIP database: one client of each country, and of each network of the
+/// rules. Nothing is weighed.
+#[must_use]
+pub(crate) fn impact_by_country(old: &Table, new: &Table, now: Timestamp) -> Impact {
+    let of = |country| {
+        let client = Client { country: Some(country), ..Client::default() };
+        Group { client, network: None, ipv4: 0, ipv6: 0 }
+    };
+    let groups: Vec<Group> = population(old, new, &Places::none()).into_iter().chain(countries().map(of)).collect();
+    compared(old, new, &groups, None, now, &mut |_, _| ())
+}
+
+fn compared(
+    old: &Table,
+    new: &Table,
+    groups: &[Group],
+    queries: Option<&Queries>,
+    now: Timestamp,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Impact {
+    let comparison = Comparison::new(old, new, groups, queries, now);
     let all = comparison.len();
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(all);
     let next = AtomicUsize::new(0);
@@ -85,6 +109,13 @@ mod tests {
         let rules = json!({ "version": 1, "revision": revision, "jurisdictions": { "eu": { "include": ["EU"] } },
             "regions": regions, "services": services });
         Table::compile(rules.to_string().as_bytes()).unwrap_or_else(|errors| panic!("{errors:?}"))
+    }
+
+    #[test]
+    fn a_smaller_fence_is_seen_without_a_database() {
+        let (old, new) = (document(1, 0), document(2, 3));
+        assert!(impact_by_country(&old, &new, Timestamp(0)).is_tightened());
+        assert!(!impact_by_country(&old, &document(2, 0), Timestamp(0)).is_tightened());
     }
 
     /// The bound is for a release build on a quiet machine; a test build on a busy one gets more.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bailiwick_rules::fleet::follow::Trust;
+use bailiwick_rules::fleet::gates::Gates;
 use bailiwick_rules::fleet::head::Stage;
 use bailiwick_rules::receipt::PublicKey;
 use bailiwick_rules::time::Millis;
@@ -68,6 +69,8 @@ pub struct Settings {
     pub trusted_publishers: Vec<PublicKey>,
     /// The part of the fleet that this node belongs to.
     pub stage: Stage,
+    /// What a change that is published here may come to.
+    pub gates: Gates,
     /// The document to begin with, if nobody has a higher one.
     pub seed: Option<PathBuf>,
     /// The state directory of a node that follows others.
@@ -88,6 +91,7 @@ impl Default for Settings {
             writer: false,
             trusted_publishers: Vec::new(),
             stage: Stage::Rest,
+            gates: Gates::default(),
             seed: None,
             state_dir: None,
         }

@@ -43,12 +43,12 @@ pub struct Accepted {
 /// A gate that stays shut for a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Shut {
-    /// The service.
-    pub service: ServiceId,
+    /// The service; null: of all, as nobody knows what the change comes to.
+    pub service: Option<ServiceId>,
     /// The gate.
     pub gate: Gate,
-    /// What the change comes to: millionths, or regions.
-    pub found: u32,
+    /// What the change comes to: millionths, or regions; null: nobody knows.
+    pub found: Option<u32>,
     /// What is allowed.
     pub allowed: u32,
     /// What to type.
@@ -84,9 +84,9 @@ pub fn shut(impact: &Impact, gates: &Gates, accepted: &Accepted) -> Vec<Shut> {
             .zip(gates.min_regions)
             .filter(|(found, allowed)| found < allowed && accepted.regions.is_none_or(|accepted| found < &accepted));
         let few = few.map(|(found, allowed)| Shut {
-            service: service.service.clone(),
+            service: Some(service.service.clone()),
             gate: Gate::MinRegions,
-            found,
+            found: Some(found),
             allowed,
             accept: format!("--accept-regions {found}"),
         });
@@ -106,7 +106,26 @@ fn above(
     let option = if gate == Gate::MaxMoved { "--accept-moved" } else { "--accept-denied" };
     // Rounded up, so that what is typed covers it.
     let accept = format!("{option} {}%", found.0.div_ceil(10_000).clamp(1, 100));
-    Some(Shut { service: service.service.clone(), gate, found: found.0, allowed: allowed.0, accept })
+    Some(Shut { service: Some(service.service.clone()), gate, found: Some(found.0), allowed: allowed.0, accept })
+}
+
+/// The gates that stay shut where nobody knows what a change comes to: all there are, unless anything is accepted.
+#[must_use]
+pub fn shut_unknown(gates: &Gates, accepted: &Accepted) -> Vec<Shut> {
+    let shut =
+        |gate, allowed, accept: &str| Shut { service: None, gate, found: None, allowed, accept: accept.to_owned() };
+    let part = |gate, allowed: Option<Ratio>, accepted: Option<Ratio>, accept| {
+        allowed.filter(|_| accepted != Some(Ratio::ONE)).map(|allowed| shut(gate, allowed.0, accept))
+    };
+    let all = [
+        part(Gate::MaxMoved, gates.max_moved, accepted.moved, "--accept-moved 100%"),
+        part(Gate::MaxDenied, gates.max_denied, accepted.denied, "--accept-denied 100%"),
+        gates
+            .min_regions
+            .filter(|_| accepted.regions != Some(0))
+            .map(|allowed| shut(Gate::MinRegions, allowed, "--accept-regions 0")),
+    ];
+    all.into_iter().flatten().filter(|_| !accepted.is_approved).collect()
 }
 
 /// Which part of a service's clients these are.
@@ -122,19 +141,26 @@ pub fn part_of(part: &Weight, total: &Weight) -> Ratio {
 impl fmt::Display for Shut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { service, found, allowed, accept, .. } = self;
-        match self.gate {
-            Gate::MaxMoved => {
-                let (found, allowed) = (Ratio(*found), Ratio(*allowed));
-                write!(f, "{service}: {found} of clients move, max_moved is {allowed}")?;
-            }
-            Gate::MaxDenied => {
-                let (found, allowed) = (Ratio(*found), Ratio(*allowed));
-                write!(f, "{service}: {found} of clients lose their region, max_denied is {allowed}")?;
-            }
-            Gate::MinRegions => {
-                write!(f, "{service}: a fence gets smaller and keeps {found} regions, min_regions is {allowed}")?;
-            }
+        if let Some(service) = service {
+            write!(f, "{service}: ")?;
         }
+        let ratio = Ratio(*allowed);
+        match (self.gate, found) {
+            (Gate::MaxMoved, Some(found)) => write!(f, "{} of clients move, max_moved is {ratio}", Ratio(*found)),
+            (Gate::MaxMoved, None) => write!(f, "nobody knows how many clients move, max_moved is {ratio}"),
+            (Gate::MaxDenied, Some(found)) => {
+                write!(f, "{} of clients lose their region, max_denied is {ratio}", Ratio(*found))
+            }
+            (Gate::MaxDenied, None) => {
+                write!(f, "nobody knows how many clients lose their region, max_denied is {ratio}")
+            }
+            (Gate::MinRegions, Some(found)) => {
+                write!(f, "a fence gets smaller and keeps {found} regions, min_regions is {allowed}")
+            }
+            (Gate::MinRegions, None) => {
+                write!(f, "nobody knows how many regions a fence keeps, min_regions is {allowed}")
+            }
+        }?;
         write!(f, "; another key approves it, or type {accept}")
     }
 }
@@ -202,6 +228,24 @@ mod tests {
         assert!(shut(&found, &GATES, &regions).is_empty());
         assert_eq!(part_of(&weight(0, 50, 1), &weight(50, 100, 100)), Ratio(500_000), "the larger part");
         assert_eq!(part_of(&weight(0, 50, 1), &weight(100, 100, 100)), Ratio(0), "queries alone");
+    }
+
+    #[test]
+    fn what_nobody_knows_shuts_every_gate_until_anything_is_accepted() {
+        let shut = |accepted: &Accepted| shut_unknown(&GATES, accepted);
+        let told: Vec<String> = shut(&Accepted::default()).iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 3);
+        assert_eq!(
+            told[0],
+            "nobody knows how many clients move, max_moved is 20 %; another key approves it, or type --accept-moved \
+             100%"
+        );
+        let nearly = Accepted { moved: Ratio::parse_percent("99%"), ..Accepted::default() };
+        assert_eq!(shut(&nearly).len(), 3);
+        let all = Accepted { moved: Some(Ratio::ONE), denied: Some(Ratio::ONE), regions: Some(0), is_approved: false };
+        assert!(shut(&all).is_empty());
+        assert!(shut(&Accepted { is_approved: true, ..Accepted::default() }).is_empty());
+        assert!(shut_unknown(&Gates::default(), &Accepted::default()).is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 
 use super::Api;
-use crate::program::fleet_report::{FleetReport, HeadReport, RefusalNow};
+use crate::program::fleet_report::{FleetReport, HeadReport, Limits, RefusalNow};
 
 /// What this node knows of its fleet.
 pub(super) async fn fleet(State(api): State<Arc<Api>>) -> Json<FleetReport> {
@@ -27,5 +27,6 @@ pub(super) async fn fleet(State(api): State<Arc<Api>>) -> Json<FleetReport> {
         refused: known.refused.iter().map(|(why, count)| ((*why).to_owned(), *count)).collect(),
         last_refusal: known.last_refusal.clone().map(|(at, why)| RefusalNow { at, why }),
         peers: known.peers.clone(),
+        limits: Limits::from(&*api.fleet),
     }))
 }

@@ -1,5 +1,6 @@
 //! `bailiwick rules`: takes rules documents, compares them, publishes them for a fleet, and shows what was published.
 
+mod change;
 mod diff;
 mod document;
 mod history;
@@ -26,13 +27,15 @@ pub(crate) enum RulesCommand {
     /// A fence that gets wider is said first: from then on clients may be processed where they might not be before. One
     /// that gets smaller is said too: then all nodes should take the document at once.
     ///
-    /// Without --against it asks the node's API for the document in service.
+    /// Without --against it asks the node's API for the document in service. --against 7 compares with revision 7 of
+    /// the node's history.
     ///
-    /// Gates say what a change may come to: --max-moved, --max-denied, --min-regions. One that stays shut names the
-    /// number to type, such as --accept-moved 34%. The exit code is 0 if all gates are open, whatever differs, 1 if one
-    /// is shut or the documents can't be compared.
+    /// Gates say what a change may come to. They are those of the node's [fleet.gates], or --max-moved, --max-denied
+    /// and --min-regions. One that stays shut names the number to type, such as --accept-moved 34%. The exit code is 0
+    /// if all gates are open, whatever differs, 1 if one is shut or the documents can't be compared.
     #[command(after_help = "Examples:
   bailiwick rules diff rules.json                      with what this node serves by
+  bailiwick rules diff rules.json --against 7          with what served as revision 7
   bailiwick rules diff new.json --against old.json --geoip country.mmdb
   git show main:rules.json | bailiwick rules diff rules.json --against - --markdown
   bailiwick rules diff rules.json --max-moved 20% --max-denied 1%
@@ -41,8 +44,17 @@ pub(crate) enum RulesCommand {
     /// Publish a rules document for all nodes, on the node that is the writer.
     ///
     /// It gets the next revision, or its own if that is higher. It is refused if somebody else has published since.
+    ///
+    /// First it tells what changes for clients, as `rules diff` does, and obeys the [fleet.gates] of the writer. A gate
+    /// that stays shut names the number to type, such as --accept-moved 34%. Clients are found in the GeoIP database of
+    /// the configuration, or of --geoip.
+    ///
+    /// With --stage canary some nodes serve it first. A document that makes a fence smaller has to reach all nodes at
+    /// once: --tighten says that you know.
     #[command(after_help = "Examples:
   bailiwick rules publish rules.json --reason 'more room in Paris'
+  bailiwick rules publish rules.json --reason 'more room in Paris' --stage canary --accept-moved 34%
+  bailiwick rules publish rules.json --reason 'Malta only' --tighten
   bailiwick rules publish rules.json --reason 'new fence' --based-on 7 --key publisher.key")]
     Publish(publish::PublishArgs),
     /// List what was published: revision, when, by whom, why.

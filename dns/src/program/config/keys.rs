@@ -293,13 +293,23 @@ pub const SECTIONS: &[Section] = &[
         meaning: "Other nodes that serve the same rules.",
         keys: fleet::KEYS,
     },
+    Section {
+        name: "fleet.gates",
+        heading: "`[fleet.gates]`",
+        meaning: "What a change of the rules may come to. On the writer; `rules publish` and `rules diff` ask it.",
+        keys: fleet::GATES,
+    },
 ];
 
-/// The names of a section's keys; those above all sections, and the sections themselves, for an empty name.
+/// The names of a section's keys and of the sections right below it; those above all sections for an empty name.
 pub(crate) fn names(section: &str) -> Vec<&'static str> {
     let keys = SECTIONS.iter().filter(|one| one.name == section).flat_map(|one| one.keys).map(|key| key.name);
-    let sections = SECTIONS.iter().map(|one| one.name).filter(|name| section.is_empty() && !name.is_empty());
-    keys.chain(sections).collect()
+    let below = |name: &'static str| match section {
+        "" => Some(name),
+        _ => name.strip_prefix(section)?.strip_prefix('.'),
+    };
+    let sections = SECTIONS.iter().filter_map(|one| below(one.name));
+    keys.chain(sections.filter(|name| !name.is_empty() && !name.contains('.'))).collect()
 }
 
 #[cfg(test)]

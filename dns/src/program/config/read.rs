@@ -3,6 +3,7 @@
 
 mod dnssec;
 mod fleet;
+mod gates;
 mod listen;
 mod transports;
 mod values;

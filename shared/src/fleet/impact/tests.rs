@@ -71,6 +71,18 @@ fn the_same_rules_change_nothing() {
 }
 
 #[test]
+fn a_head_carries_it_in_one_line_that_fits() {
+    let impact = impact_of(|rules| rules["services"]["chat"]["regions"] = json!(["par", "nyc"]));
+    let line = impact.to_line(500);
+    assert!(line.starts_with("chat: 60.0 % of queries move; chat for tenant acme: "), "{line}");
+    assert!(line.ends_with("; 0 clients leave their fence, some fences get smaller; converges within 60 s"), "{line}");
+    let short = impact.to_line(116);
+    assert!(short.starts_with("chat: 60.0 % of queries move; and 1 more; 0 clients"), "{short}");
+    assert_eq!(impact.to_line(10).chars().count(), 10);
+    assert_eq!(impact_of(|_| ()).to_line(500), "0 clients leave their fence");
+}
+
+#[test]
 fn a_region_that_is_taken_out_moves_its_clients_tightens_and_leaves_one_alone() {
     let impact = impact_of(|rules| rules["services"]["chat"]["regions"] = json!(["par", "nyc"]));
     let chat = &impact.services[0];
@@ -84,7 +96,7 @@ fn a_region_that_is_taken_out_moves_its_clients_tightens_and_leaves_one_alone() 
         "no longer in DE (fra)",
         "no region left if par fails",
         "0 clients leave their fence. Converges within 60 s (TTL).",
-        "publish it without --stage",
+        "publish it with --tighten",
         "chat for tenant acme: ",
     ] {
         assert!(text.contains(wanted), "{wanted} is not in\n{text}");

@@ -1,5 +1,5 @@
-//! An impact in words. Takes an [`Impact`], returns lines for a terminal, or Markdown for a review. Called by
-//! `bailiwick rules diff`.
+//! An impact in words. Takes an [`Impact`], returns lines for a terminal, Markdown for a review, or one line for a
+//! head. Called by `bailiwick rules diff`, and before a document is published.
 
 use core::fmt::Write;
 
@@ -78,6 +78,44 @@ impl Impact {
         out
     }
 
+    /// In one line of at most `most` characters, as a head carries it. Services that don't fit are counted.
+    #[must_use]
+    pub fn to_line(&self, most: usize) -> String {
+        let fences = match (self.is_widened(), self.is_tightened()) {
+            (true, true) => "fences get wider, and others smaller",
+            (true, false) => "fences get wider",
+            (false, true) => "0 clients leave their fence, some fences get smaller",
+            (false, false) => "0 clients leave their fence",
+        };
+        let end = match self.converges_within() {
+            Some(ttl) => format!("{fences}; converges within {ttl} s"),
+            None => fences.to_owned(),
+        };
+        let of: Vec<String> = self.services.iter().filter_map(|one| self.part_line(one)).collect();
+        let joined = |shown: usize| {
+            let more = of.len() - shown;
+            let rest = (more > 0).then(|| format!("and {more} more"));
+            let parts: Vec<&str> = of[..shown].iter().chain(&rest).map(String::as_str).chain([end.as_str()]).collect();
+            parts.join("; ")
+        };
+        let fits = |shown: &usize| joined(*shown).chars().count() <= most;
+        let line = joined((0..=of.len()).rev().find(fits).unwrap_or(0));
+        line.chars().take(most).collect()
+    }
+
+    /// Which part of a service's clients goes elsewhere, if any does.
+    fn part_line(&self, service: &ServiceImpact) -> Option<String> {
+        let is_counted = self.has_queries && service.total.queries > 0;
+        let part = |weight: &Weight| match (is_counted, self.columns(weight, &service.total)) {
+            (true, [queries, ..]) => format!("{queries} of queries"),
+            (false, [_, ipv4, _]) => format!("{ipv4} of addresses"),
+        };
+        let ways = [(&service.moved, "move"), (&service.denied, "lose their region"), (&service.admitted, "get one")];
+        let ways = ways.into_iter().filter(|(weight, _)| **weight != Weight::default());
+        let ways: Vec<String> = ways.map(|(weight, what)| format!("{} {what}", part(weight))).collect();
+        (!ways.is_empty()).then(|| format!("{}: {}", service.title(), ways.join(", ")))
+    }
+
     /// What the whole comes to.
     fn summary(&self) -> String {
         let changed = self.services.len();
@@ -94,7 +132,7 @@ impl Impact {
             out.push('\n');
         }
         if self.is_tightened() {
-            out += "Some fences get smaller: publish it without --stage, so that all nodes take it at once.\n";
+            out += "Some fences get smaller: publish it with --tighten, so that all nodes take it at once.\n";
         }
         if !self.other_answers.is_empty() {
             out += &format!("Other DNS answers for: {}.\n", names(&self.other_answers));

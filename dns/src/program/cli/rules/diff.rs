@@ -1,12 +1,11 @@
 //! `bailiwick rules diff`: takes a new rules document and the one in service, returns what changes for clients, as
-//! text, Markdown or JSON. Progress goes to a terminal if it takes long.
+//! text, Markdown or JSON.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use bailiwick_rules::fleet::gates::{Accepted, Gates, Shut, shut};
+use bailiwick_rules::fleet::gates::{Gates, Shut};
 use bailiwick_rules::fleet::impact::{Impact, Queries};
 use bailiwick_rules::fleet::traffic::TrafficReport;
 use bailiwick_rules::rules::Ratio;
@@ -14,17 +13,14 @@ use bailiwick_rules::time::Timestamp;
 use clap::Args;
 use serde::Serialize;
 
-use crate::locate::geoip::{Places, Registered};
+use super::change::{AcceptArgs, Change, PlaceArgs, percent, texts};
+use super::truth::Truth;
 use crate::program::cli::check::read_rules;
-use crate::program::cli::node::{Node, NodeArgs, Power};
+use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::config::Config;
-use crate::program::impact::impact;
 use crate::program::report::Report;
-use crate::state::load::{compile_rules, read_geoip, read_text};
+use crate::state::load::{compile_rules, read_text};
 use crate::state::snapshot::Rules;
-
-/// After how long progress is told.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Options of `bailiwick rules diff`.
 #[derive(Debug, Args)]
@@ -32,15 +28,16 @@ pub(crate) struct DiffArgs {
     /// The new rules document; `-` reads standard input.
     #[arg(value_name = "NEW")]
     new: PathBuf,
-    /// What to compare it with: a file, `-` for standard input, or `head`, the document that the node serves by.
-    #[arg(long, value_name = "FILE|head", default_value = "head")]
-    against: PathBuf,
+    /// What to compare it with: `head`, the document that the node serves by, a revision of its history, a file, or `-`
+    /// for standard input.
+    #[arg(long, value_name = "head|REV|FILE", default_value = "head")]
+    against: String,
     #[command(flatten)]
     node: NodeArgs,
-    /// Find clients in this GeoIP database instead of the configuration's.
-    #[arg(long, value_name = "FILE")]
-    geoip: Option<PathBuf>,
-    /// Weigh clients by the queries of this file, an answer of /v1/traffic. Against `head`, the node is asked for it.
+    #[command(flatten)]
+    places: PlaceArgs,
+    /// Weigh clients by the queries of this file, an answer of /v1/traffic. Without it the node is asked for them,
+    /// except against a file.
     #[arg(long, value_name = "FILE")]
     traffic: Option<PathBuf>,
     #[command(flatten)]
@@ -65,32 +62,36 @@ struct GateArgs {
     /// How many regions a fence has to keep that gets smaller.
     #[arg(long, value_name = "COUNT")]
     min_regions: Option<u32>,
-    /// Accept that so many move, whatever --max-moved says.
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
-    accept_moved: Option<Ratio>,
-    /// Accept that so many lose their region, whatever --max-denied says.
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
-    accept_denied: Option<Ratio>,
-    /// Accept that a fence keeps so few regions, whatever --min-regions says.
-    #[arg(long, value_name = "COUNT")]
-    accept_regions: Option<u32>,
-}
-
-fn percent(text: &str) -> Result<Ratio, String> {
-    Ratio::parse_percent(text).ok_or_else(|| "write whole per cent from 1% to 100%".to_owned())
+    #[command(flatten)]
+    accept: AcceptArgs,
 }
 
 impl GateArgs {
-    /// The gates that stay shut.
-    fn shut(&self, impact: &Impact) -> Vec<Shut> {
-        let Self { max_moved, max_denied, min_regions, .. } = *self;
-        let accepted = Accepted {
-            moved: self.accept_moved,
-            denied: self.accept_denied,
-            regions: self.accept_regions,
-            is_approved: false,
-        };
-        shut(impact, &Gates { max_moved, max_denied, min_regions }, &accepted)
+    /// The gates: each as the options say, else as the fleet does.
+    fn gates(&self, of_fleet: &Gates) -> Gates {
+        Gates {
+            max_moved: self.max_moved.or(of_fleet.max_moved),
+            max_denied: self.max_denied.or(of_fleet.max_denied),
+            min_regions: self.min_regions.or(of_fleet.min_regions),
+        }
+    }
+}
+
+/// What the new document is compared with.
+enum Against {
+    /// The document in service.
+    Head,
+    /// One of the history.
+    Revision(u64),
+    /// A file, or standard input.
+    File(PathBuf),
+}
+
+fn against(text: &str) -> Against {
+    match (text, text.parse()) {
+        ("head", _) => Against::Head,
+        (_, Ok(revision)) => Against::Revision(revision),
+        (file, Err(_)) => Against::File(file.into()),
     }
 }
 
@@ -109,12 +110,13 @@ struct Written<'a> {
 
 /// Runs it.
 pub(super) fn run(args: &DiffArgs, stdin: &mut dyn Read, now: Timestamp) -> Report {
-    if args.new == Path::new("-") && args.against == Path::new("-") {
+    if args.new == Path::new("-") && args.against == "-" {
         return Report::misuse("NEW and --against are both \"-\", but there is one standard input; name a file");
     }
-    let new = read_rules(&args.new, stdin).map_err(said);
-    let old = against(args, stdin);
-    let places = places(args);
+    let new = read_rules(&args.new, stdin).map_err(texts);
+    let against = against(&args.against);
+    let old = old(&against, args, stdin);
+    let places = args.places.places(&args.node);
     let (new, old, places) = match (new, old, places) {
         (Ok(new), Ok(old), Ok(places)) => (new, old, places),
         (new, old, places) => {
@@ -122,7 +124,7 @@ pub(super) fn run(args: &DiffArgs, stdin: &mut dyn Read, now: Timestamp) -> Repo
         }
     };
     let mut warnings = Vec::new();
-    let queries = match queries(args) {
+    let queries = match queries(&against, args) {
         Ok(queries) => queries,
         Err(errors) if args.traffic.is_some() => return Report::failed(errors),
         Err(errors) => {
@@ -130,58 +132,59 @@ pub(super) fn run(args: &DiffArgs, stdin: &mut dyn Read, now: Timestamp) -> Repo
             None
         }
     };
-    let mut progress = Progress::new();
-    let mut tell = |done, all| progress.tell(done, all);
-    let impact = impact(&old.table, &new.table, &places, queries.as_ref(), now, &mut tell);
-    progress.finish();
+    let of_fleet = match gates_of_fleet(&against, args) {
+        Ok(gates) => gates,
+        Err(errors) => return Report::failed(errors),
+    };
+    let change = Change::find(&old.table, &new.table, &places, queries.as_ref(), now);
     if places.all().len() == 1 {
         let warning = "no GeoIP database is named, so only networks of the rules are compared; name one by --geoip";
         warnings.push(warning.to_owned());
     }
-    let shut = args.gates.shut(&impact);
-    match written(args, &impact, &shut) {
+    let shut = change.shut(&args.gates.gates(&of_fleet), args.gates.accept, false);
+    match written(args, &change.impact, &shut) {
         Ok(output) => Report { output, warnings, is_unwell: !shut.is_empty(), ..Report::default() },
         Err(error) => Report::error(error),
     }
 }
 
-fn said<E: ToString>(faults: impl IntoIterator<Item = E>) -> Vec<String> {
-    faults.into_iter().map(|fault| fault.to_string()).collect()
-}
-
 /// The document to compare with.
-fn against(args: &DiffArgs, stdin: &mut dyn Read) -> Result<Arc<Rules>, Vec<String>> {
-    if args.against != Path::new("head") {
-        return read_rules(&args.against, stdin).map_err(said);
-    }
-    let text = Node::find(&args.node, Power::Read)?.read("/v1/rules")?;
-    compile_rules(text.into_bytes(), "the node's rules").map_err(said)
+fn old(against: &Against, args: &DiffArgs, stdin: &mut dyn Read) -> Result<Arc<Rules>, Vec<String>> {
+    let truth = || Truth::find(&args.node, Power::Read);
+    let bytes = match against {
+        Against::File(file) => return read_rules(file, stdin).map_err(texts),
+        Against::Head => truth()?.base()?.document.bytes,
+        Against::Revision(revision) => truth()?.document(*revision)?.bytes,
+    };
+    compile_rules(bytes, "the node's rules").map_err(texts)
 }
 
 /// The queries of the last week, if a file has them, or a node is asked anyway. None if none were counted.
-fn queries(args: &DiffArgs) -> Result<Option<Queries>, Vec<String>> {
-    let (text, place) = match &args.traffic {
-        Some(file) => (read_text(file).map_err(|error| vec![format!("{}: {error}", file.display())])?, file.display()),
-        None if args.against == Path::new("head") => {
-            (Node::find(&args.node, Power::Read)?.read("/v1/traffic")?, Path::new("/v1/traffic").display())
+fn queries(against: &Against, args: &DiffArgs) -> Result<Option<Queries>, Vec<String>> {
+    match (&args.traffic, against) {
+        (None, Against::File(_)) => Ok(None),
+        (None, _) => Truth::find(&args.node, Power::Read)?.queries(),
+        (Some(file), _) => {
+            let name = file.display();
+            let text = read_text(file).map_err(|error| vec![format!("{name}: {error}")])?;
+            let report: TrafficReport = serde_json::from_str(&text)
+                .map_err(|error| vec![format!("{name}: is no answer of /v1/traffic: {error}")])?;
+            Ok(Some(report.queries()).filter(|queries| !queries.is_empty()))
         }
-        None => return Ok(None),
-    };
-    let report: TrafficReport =
-        serde_json::from_str(&text).map_err(|error| vec![format!("{place}: is no answer of /v1/traffic: {error}")])?;
-    Ok(Some(report.queries()).filter(|queries| !queries.is_empty()))
+    }
 }
 
-/// The GeoIP database that the options name, or the configuration.
-fn places(args: &DiffArgs) -> Result<Arc<Places>, Vec<String>> {
-    let (file, registered) = match &args.geoip {
-        Some(file) => (Some(file.clone()), Registered::default()),
-        None => {
-            let config = Config::read(&args.node.config).map_err(said)?;
-            (config.geoip, config.registered)
+/// The gates that the node tells. Against a file no node is asked, and the configuration has them, if there is one.
+fn gates_of_fleet(against: &Against, args: &DiffArgs) -> Result<Gates, Vec<String>> {
+    match against {
+        Against::File(_) if args.node.config.exists() => {
+            Config::read(&args.node.config).map(|config| config.fleet.gates).map_err(texts)
         }
-    };
-    read_geoip(file.as_deref(), registered).map_err(said)
+        Against::File(_) => Ok(Gates::default()),
+        Against::Head | Against::Revision(_) => {
+            Truth::find(&args.node, Power::Read)?.limits().map(|limits| limits.gates())
+        }
+    }
 }
 
 fn written(args: &DiffArgs, impact: &Impact, shut: &[Shut]) -> Result<String, String> {
@@ -194,32 +197,5 @@ fn written(args: &DiffArgs, impact: &Impact, shut: &[Shut]) -> Result<String, St
         }
         (false, true) => Ok(impact.to_markdown() + &gates("- ")),
         (false, false) => Ok(impact.to_text() + &gates("")),
-    }
-}
-
-/// Tells how far it is, on one line of a terminal.
-struct Progress {
-    begun: Instant,
-    is_terminal: bool,
-    is_told: bool,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self { begun: Instant::now(), is_terminal: std::io::stderr().is_terminal(), is_told: false }
-    }
-
-    fn tell(&mut self, done: usize, all: usize) {
-        if self.is_terminal && self.begun.elapsed() >= PATIENCE {
-            self.is_told = true;
-            let _ = write!(std::io::stderr(), "\r{done} of {all} services compared\x1b[K");
-        }
-    }
-
-    /// Takes the line away.
-    fn finish(&self) {
-        if self.is_told {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
     }
 }

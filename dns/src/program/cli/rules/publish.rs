@@ -1,12 +1,14 @@
-//! `bailiwick rules publish` and `rollback`: takes a rules document, gives it its revision and its head, and puts it in
-//! place of the one in service.
+//! `bailiwick rules publish` and `rollback`: takes a rules document, gives it its revision and its head, looks at what
+//! it changes, and puts it in place of the one in service.
 
 use std::path::PathBuf;
 
 use bailiwick_rules::fleet::head::{Head, LONGEST_TEXT, Stage, sha256_hex};
+use bailiwick_rules::fleet::stages::begin;
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
+use super::change::{AcceptArgs, Change, PlaceArgs, texts};
 use super::document::with_revision;
 use super::history::line;
 use super::truth::{Base, Put, Truth};
@@ -50,9 +52,19 @@ pub(crate) struct How {
     /// The publisher's key, if nodes have trusted_publishers.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Which nodes serve it: canary, early or rest, which is all.
-    #[arg(long, value_name = "STAGE", default_value = "rest", value_parser = stage)]
-    stage: Stage,
+    /// Which nodes serve it first: canary, early, or rest, which is all. Without it all do.
+    #[arg(long, value_name = "STAGE", value_parser = stage)]
+    stage: Option<Stage>,
+    /// Bring it to all nodes at once, as it makes a fence smaller.
+    #[arg(long)]
+    tighten: bool,
+    #[command(flatten)]
+    places: PlaceArgs,
+    /// Publish it although nobody knows how many clients it concerns. It opens no gate.
+    #[arg(long)]
+    no_impact: bool,
+    #[command(flatten)]
+    accept: AcceptArgs,
 }
 
 fn stage(text: &str) -> Result<Stage, String> {
@@ -63,8 +75,7 @@ fn stage(text: &str) -> Result<Stage, String> {
 pub(super) fn publish(args: &PublishArgs, now: Timestamp) -> Result<Report, Vec<String>> {
     let name = args.file.display().to_string();
     let bytes = read_file(&args.file).map_err(|error| vec![format!("{name}: can't be read ({error})")])?;
-    let texts = |faults: Vec<_>| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let rules = compile_rules(bytes, &name).map_err(|faults: Vec<crate::state::load::Fault>| texts(faults))?;
+    let rules = compile_rules(bytes, &name).map_err(texts)?;
     let truth = Truth::find(&args.how.node, Power::Write)?;
     let base = truth.base()?;
     if let Some(from) = args.based_on.filter(|from| *from != base.revision) {
@@ -83,7 +94,7 @@ pub(super) fn rollback(args: &RollbackArgs, now: Timestamp) -> Result<Report, Ve
     send(&truth, &args.how, &base, (args.revision, &earlier.bytes), now)
 }
 
-/// Gives the document its revision and its head, and publishes it.
+/// Gives the document its revision and its head, looks at what it changes, and publishes it.
 fn send(
     truth: &Truth,
     how: &How,
@@ -97,6 +108,17 @@ fn send(
     }
     let revision = own.max(base.revision + 1);
     let bytes = with_revision(bytes, revision).ok_or_else(|| one("the document's revision can't be found"))?;
+    let mut report = Report::default();
+    let change = change(truth, how, base, &bytes, now, &mut report.warnings)?;
+    if change.is_known {
+        report.output = change.impact.to_text() + "\n";
+    }
+    let shut = change.shut(&truth.limits()?.gates(), how.accept, false);
+    if !shut.is_empty() {
+        report.errors = shut.iter().map(|one| format!("gate shut: {one}")).collect();
+        report.errors.push("it isn't published".to_owned());
+        return Ok(report);
+    }
     let head = Head {
         revision,
         sha256: sha256_hex(&bytes),
@@ -104,9 +126,9 @@ fn send(
         author: how.author.clone().unwrap_or_else(user),
         reason: how.reason.clone(),
         created_at: now,
-        stage: how.stage,
+        stage: begin(&change.impact, how.stage, how.tighten).map_err(|why| vec![why.to_string()])?,
         approvals: Vec::new(),
-        impact: None,
+        impact: change.is_known.then(|| change.impact.to_line(LONGEST_TEXT)),
         signature: None,
     };
     let head = match &how.key {
@@ -123,7 +145,36 @@ fn send(
         Put::Awaited => "is published; it waits for the first results of its monitors",
         Put::Lost => "is published, though its answer was lost",
     };
-    Ok(Report::fine(format!("revision {revision} {said}\n")))
+    report.output += &format!("revision {revision} {said}\n");
+    Ok(report)
+}
+
+/// What the document changes for those who are served by the one in service.
+fn change(
+    truth: &Truth,
+    how: &How,
+    base: &Base,
+    bytes: &[u8],
+    now: Timestamp,
+    warnings: &mut Vec<String>,
+) -> Result<Change, Vec<String>> {
+    let old = compile_rules(base.document.bytes.clone(), "the rules in service").map_err(texts)?;
+    let new = compile_rules(bytes.to_vec(), "the new rules").map_err(texts)?;
+    if how.no_impact {
+        return Ok(Change::of_fences(&old.table, &new.table, now));
+    }
+    let places = how.places.places(&how.node)?;
+    if places.all().len() == 1 {
+        let warning = "how many clients it concerns isn't known, as no GeoIP database is named; name one by --geoip, \
+            or say --no-impact";
+        warnings.push(warning.to_owned());
+        return Ok(Change::of_fences(&old.table, &new.table, now));
+    }
+    let queries = truth.queries().unwrap_or_else(|errors| {
+        warnings.extend(errors.iter().map(|error| format!("no queries weigh: {error}")));
+        None
+    });
+    Ok(Change::find(&old.table, &new.table, &places, queries.as_ref(), now))
 }
 
 /// What to tell somebody whose document was made from an older one.

@@ -1,10 +1,13 @@
 //! Where one publishes. Takes a document with its head and what it replaces, returns what became of it; and gives the
 //! document in service and those that were. Called by every command that publishes or looks back.
 //!
-//! The API of the node that is the writer is the only place yet. Another kind has to do four things: tell what is in
-//! service, replace it if nobody else did meanwhile, list the history, and give a document of it.
+//! The API of the node that is the writer is the only place yet. Another kind has to do six things: tell what is in
+//! service, replace it if nobody else did meanwhile, list the history, give a document of it, tell what a change has to
+//! keep to, and how many queries were counted.
 
 use bailiwick_rules::fleet::head::{Head, sha256_hex};
+use bailiwick_rules::fleet::impact::Queries;
+use bailiwick_rules::fleet::traffic::TrafficReport;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_MATCH};
@@ -12,6 +15,7 @@ use reqwest::{Method, StatusCode};
 
 use crate::program::api::publish::{Entry, History};
 use crate::program::cli::node::{Node, NodeArgs, Power};
+use crate::program::fleet_report::Limits;
 use crate::state::fleet::HEAD;
 
 /// Where one publishes.
@@ -105,6 +109,30 @@ impl Truth {
             Err(_) => "whether it was published isn't known; `bailiwick rules history` tells later".to_owned(),
         });
         Err(errors)
+    }
+
+    /// What a change has to keep to. A node of an earlier version has no limits.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub(super) fn limits(&self) -> Result<Limits, Vec<String>> {
+        let Self::Writer(node) = self;
+        let mut fleet = node.ask(Method::GET, "/v1/fleet", None)?;
+        let limits: Option<Limits> = serde_json::from_value(fleet["limits"].take()).map_err(|error| {
+            vec![format!("what the node says of its fleet can't be understood ({error}); is it of another version?")]
+        })?;
+        Ok(limits.unwrap_or_default())
+    }
+
+    /// The queries of the last week. None if none were counted.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub(super) fn queries(&self) -> Result<Option<Queries>, Vec<String>> {
+        let Self::Writer(node) = self;
+        let report: TrafficReport = serde_json::from_str(&node.read("/v1/traffic")?)
+            .map_err(|error| vec![format!("/v1/traffic: is no answer of this version: {error}")])?;
+        Ok(Some(report.queries()).filter(|queries| !queries.is_empty()))
     }
 
     /// What was in service, the newest first.

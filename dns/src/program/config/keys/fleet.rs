@@ -1,4 +1,4 @@
-//! The keys of `[fleet]`. Read by [`super::SECTIONS`].
+//! The keys of `[fleet]` and of the sections below it. Read by [`super::SECTIONS`].
 
 use super::WhenMissing::{Nothing, Value};
 use super::{Key, key};
@@ -41,4 +41,16 @@ pub(super) const KEYS: &[Key] = &[
         "The part of the fleet that this node belongs to. A revision that is published for a stage is served by that \
          stage and those before it.",
     ),
+];
+
+/// The keys of `[fleet.gates]`.
+pub(super) const GATES: &[Key] = &[
+    key(
+        "max_moved",
+        "per cent from `\"1%\"` to `\"100%\"`",
+        Nothing,
+        "Which part of a service's clients may go to another region by one change.",
+    ),
+    key("max_denied", "per cent from `\"1%\"` to `\"100%\"`", Nothing, "Which part of them may lose their region."),
+    key("min_regions", "integer from 1 to 1000", Nothing, "How many regions a fence has to keep that gets smaller."),
 ];

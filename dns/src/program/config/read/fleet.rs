@@ -26,6 +26,7 @@ impl Reader<'_> {
                 "writer" => fleet.writer = self.boolean("fleet.writer", value).unwrap_or_default(),
                 "trusted_publishers" => fleet.trusted_publishers = self.publishers(value),
                 "stage" => fleet.stage = self.stage(value),
+                "gates" => fleet.gates = self.gates(value),
                 "voter" => self.note(
                     key.span(),
                     "voters stand in the rules document, as \"fleet\": {\"voters\": {…}}, so that DNS and edge agree; \

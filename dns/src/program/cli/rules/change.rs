@@ -1,0 +1,137 @@
+//! What a new document changes for clients, as `diff`, `publish` and `rollback` ask it. Takes two tables and the
+//! options, returns the impact and the gates that stay shut. Progress goes to a terminal if it takes long.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bailiwick_rules::fleet::gates::{Accepted, Gates, Shut, shut, shut_unknown};
+use bailiwick_rules::fleet::impact::{Impact, Queries};
+use bailiwick_rules::rules::Ratio;
+use bailiwick_rules::table::Table;
+use bailiwick_rules::time::Timestamp;
+use clap::Args;
+
+use crate::locate::geoip::{Places, Registered};
+use crate::program::cli::node::NodeArgs;
+use crate::program::config::Config;
+use crate::program::impact::{impact, impact_by_country};
+use crate::state::load::read_geoip;
+
+/// After how long progress is told.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where clients are found.
+#[derive(Debug, Args)]
+pub(super) struct PlaceArgs {
+    /// Find clients in this GeoIP database instead of the configuration's.
+    #[arg(long, value_name = "FILE")]
+    geoip: Option<PathBuf>,
+}
+
+/// What whoever types it accepts.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct AcceptArgs {
+    /// Accept that so many move, whatever max_moved says.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    accept_moved: Option<Ratio>,
+    /// Accept that so many lose their region, whatever max_denied says.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    accept_denied: Option<Ratio>,
+    /// Accept that a fence keeps so few regions, whatever min_regions says.
+    #[arg(long, value_name = "COUNT")]
+    accept_regions: Option<u32>,
+}
+
+pub(super) fn percent(text: &str) -> Result<Ratio, String> {
+    Ratio::parse_percent(text).ok_or_else(|| "write whole per cent from 1% to 100%".to_owned())
+}
+
+impl AcceptArgs {
+    fn accepted(self, is_approved: bool) -> Accepted {
+        let Self { accept_moved: moved, accept_denied: denied, accept_regions: regions } = self;
+        Accepted { moved, denied, regions, is_approved }
+    }
+}
+
+impl PlaceArgs {
+    /// The GeoIP database that the option names, or the configuration. Whoever names a node by --api needs no
+    /// configuration, and has none then.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub(super) fn places(&self, node: &NodeArgs) -> Result<Arc<Places>, Vec<String>> {
+        let (file, registered) = match &self.geoip {
+            Some(file) => (Some(file.clone()), Registered::default()),
+            None if node.api.is_some() && !node.config.exists() => (None, Registered::default()),
+            None => {
+                let config = Config::read(&node.config).map_err(texts)?;
+                (config.geoip, config.registered)
+            }
+        };
+        read_geoip(file.as_deref(), registered).map_err(texts)
+    }
+}
+
+/// Errors as texts.
+pub(super) fn texts<E: ToString>(faults: impl IntoIterator<Item = E>) -> Vec<String> {
+    faults.into_iter().map(|fault| fault.to_string()).collect()
+}
+
+/// What a new document changes.
+pub(super) struct Change {
+    /// As far as it is known.
+    pub(super) impact: Impact,
+    /// Whether it is known how many clients it concerns. If not, it tells of fences alone.
+    pub(super) is_known: bool,
+}
+
+impl Change {
+    /// Of clients at all places of a GeoIP database.
+    pub(super) fn find(old: &Table, new: &Table, places: &Places, queries: Option<&Queries>, now: Timestamp) -> Self {
+        let mut progress = Progress::new();
+        let mut tell = |done, all| progress.tell(done, all);
+        let impact = impact(old, new, places, queries, now, &mut tell);
+        progress.finish();
+        Self { impact, is_known: true }
+    }
+
+    /// Without a GeoIP database: whose fence differs, country by country.
+    pub(super) fn of_fences(old: &Table, new: &Table, now: Timestamp) -> Self {
+        Self { impact: impact_by_country(old, new, now), is_known: false }
+    }
+
+    /// The gates that stay shut.
+    pub(super) fn shut(&self, gates: &Gates, accepted: AcceptArgs, is_approved: bool) -> Vec<Shut> {
+        let accepted = accepted.accepted(is_approved);
+        if self.is_known { shut(&self.impact, gates, &accepted) } else { shut_unknown(gates, &accepted) }
+    }
+}
+
+/// Tells how far it is, on one line of a terminal.
+struct Progress {
+    begun: Instant,
+    is_terminal: bool,
+    is_told: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { begun: Instant::now(), is_terminal: std::io::stderr().is_terminal(), is_told: false }
+    }
+
+    fn tell(&mut self, done: usize, all: usize) {
+        if self.is_terminal && self.begun.elapsed() >= PATIENCE {
+            self.is_told = true;
+            let _ = write!(std::io::stderr(), "\r{done} of {all} services compared\x1b[K");
+        }
+    }
+
+    /// Takes the line away.
+    fn finish(&self) {
+        if self.is_told {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}

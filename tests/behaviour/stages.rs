@@ -1,0 +1,99 @@
+//! Rules that go through a fleet with care: what a change comes to is told and gated before it is published.
+
+use bailiwick_tests::geo::database;
+use bailiwick_tests::node::Node;
+use bailiwick_tests::wait;
+use serde_json::{Value, json};
+
+use crate::fixture::World;
+use crate::fleet::nodes::{fine, fleet, told, writer_of};
+
+/// Rules by which all clients of a fence go to its first region.
+fn rules(world: &World, revision: u64, regions: &[&str]) -> Value {
+    let mut rules = world.rules(revision);
+    for service in ["chat", "strict"] {
+        rules["services"][service]["pattern"] = json!("active-passive");
+        rules["services"][service]["regions"] = json!(regions);
+    }
+    rules
+}
+
+const FRANKFURT_FIRST: [&str; 4] = ["eu-frankfurt", "eu-paris", "uk-london", "us-virginia"];
+const PARIS_FIRST: [&str; 4] = ["eu-paris", "eu-frankfurt", "uk-london", "us-virginia"];
+const NO_FRANKFURT: [&str; 3] = ["eu-paris", "uk-london", "us-virginia"];
+
+/// Publishes rules with the country database; whether it went well, and all that was said.
+fn try_publish(node: &Node, rules: &Value, more: &[&str]) -> (bool, String) {
+    node.setup.write("new.json", &rules.to_string());
+    let (file, geoip) = (node.setup.path("new.json").display().to_string(), database().display().to_string());
+    let words = ["rules", "publish", &file, "--reason", "a test", "--author", "ann", "--geoip", &geoip];
+    let output = told(node, &[&words, more].concat());
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+}
+
+#[test]
+fn what_a_change_comes_to_is_told_kept_and_gated() {
+    let world = World::start();
+    let gates = "[fleet.gates]\nmax_moved = \"20%\"\nmax_denied = \"1%\"\nmin_regions = 2\n";
+    let node = writer_of(&rules(&world, 1, &FRANKFURT_FIRST), gates);
+    assert_eq!(fleet(&node)["limits"]["gates"]["max_moved"], "20%");
+    let new = rules(&world, 2, &PARIS_FIRST);
+
+    let (is_published, said) = try_publish(&node, &new, &[]);
+    assert!(!is_published && said.contains("eu-frankfurt → eu-paris"), "{said}");
+    assert!(said.contains("gate shut: chat: ") && said.contains("max_moved is 20 %"), "{said}");
+    let accept = said.split("or type ").nth(1).and_then(|rest| rest.lines().next()).expect("what to type").to_owned();
+    let words: Vec<&str> = accept.split(' ').collect();
+    assert_eq!(words[0], "--accept-moved");
+    let less = format!("{}%", words[1].trim_end_matches('%').parse::<u32>().expect("a number") - 1);
+    assert!(!try_publish(&node, &new, &["--accept-moved", &less]).0, "less than it comes to opens nothing");
+    let (is_published, said) = try_publish(&node, &new, &["--no-impact"]);
+    assert!(!is_published && said.contains("nobody knows how many clients move"), "--no-impact opens nothing: {said}");
+    let without =
+        told(&node, &["rules", "publish", &node.setup.path("new.json").display().to_string(), "--reason", "x"]);
+    let errors = String::from_utf8_lossy(&without.stderr).into_owned();
+    assert!(!without.status.success() && errors.contains("name one by --geoip, or say --no-impact"), "{errors}");
+    assert_eq!(fleet(&node)["revision"], 1, "nothing of all that was published");
+
+    let diff = |more: &[&str]| {
+        let (file, geoip) = (node.setup.path("new.json").display().to_string(), database().display().to_string());
+        let output = told(&node, &[&["rules", "diff", &file, "--geoip", &geoip], more].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert_eq!(diff(&[]).0, Some(1), "the gates of the fleet are those of a comparison");
+    assert_eq!(diff(&["--max-moved", "100%"]).0, Some(0), "unless it has its own");
+
+    let (is_published, said) = try_publish(&node, &new, &words);
+    assert!(is_published && said.ends_with("revision 2 is published and in service on the writer\n"), "{said}");
+    let head = fleet(&node)["head"].clone();
+    let impact = head["impact"].as_str().expect("an account");
+    assert!(impact.starts_with("chat: ") && impact.contains(" of addresses move; "), "{impact}");
+    wait::until_true("it is kept", || fine(&node, &["rules", "history", "--json"]).contains(impact));
+
+    // To go back moves as many.
+    let geoip = database().display().to_string();
+    let back = ["rules", "rollback", "1", "--reason", "back", "--geoip", &geoip];
+    let refused = told(&node, &back);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("gate shut: chat: "), "{refused:?}");
+    fine(&node, &[&back[..], &words].concat());
+    assert_eq!(diff(&["--against", "2"]).1.lines().next(), Some("rules 2 → 2"));
+    assert_eq!(diff(&["--against", "2"]).0, Some(0), "a revision of the history");
+    assert!(diff(&["--against", "1", "--max-moved", "100%"]).1.starts_with("rules 1 → 2"));
+}
+
+#[test]
+fn a_fence_that_gets_smaller_goes_to_all_nodes_at_once() {
+    let world = World::start();
+    let node = writer_of(&rules(&world, 1, &FRANKFURT_FIRST), "stage = \"canary\"\n");
+    let new = rules(&world, 2, &NO_FRANKFURT);
+    for more in [&["--stage", "canary"][..], &["--stage", "canary", "--no-impact"]] {
+        let (is_published, said) = try_publish(&node, &new, more);
+        assert!(!is_published && said.contains("publish it with --tighten"), "{said}");
+    }
+    let (is_published, said) = try_publish(&node, &new, &["--stage", "canary", "--tighten"]);
+    assert!(!is_published && said.contains("leave --stage out"), "{said}");
+    let (is_published, said) = try_publish(&node, &new, &["--tighten"]);
+    assert!(is_published, "{said}");
+    assert_eq!(fleet(&node)["head"]["stage"], "rest");
+}
