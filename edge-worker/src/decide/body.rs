@@ -2,8 +2,8 @@
 //! later gives the bytes to send to each endpoint. Called by `serve`.
 //!
 //! A body is read as JSON with any Content-Type, because endpoints do the same. Only some values are replaced, such as
-//! `model`, `store`, ids and the salt of a cache. All other bytes stay: the order of keys, `1e400`, 2^70 and unusual
-//! white space.
+//! `model`, `store`, ids and the salt of a cache. All other bytes stay as the client sent them, with the order of keys,
+//! numbers such as `1e400`, and white space.
 
 mod additions;
 mod affinity;
@@ -63,7 +63,7 @@ use scope::{NamedField, Scope};
 use top_level::{DECIDING, read_top_level, salt};
 use walk::Walk;
 
-/// An endpoint's names of models, by the client's names.
+/// The names that an endpoint has for models, by the client's names.
 type Models = BTreeMap<String, String>;
 
 /// A JSON body that was read and judged.
@@ -75,7 +75,7 @@ pub(crate) struct Inspected {
     choices: usize,
     /// The most tokens that each answer may have, if the request says it.
     max_output: Option<u32>,
-    /// Whether the client asks for a stream that reports its usage, and the edit that asks for it.
+    /// Whether the client asks for a stream that reports its usage, or else the edit that makes the body ask for it.
     usage: Option<Box<UsageOption>>,
     /// The fields that state the request's priority; only for inference.
     priority: Option<Box<PriorityFields>>,
@@ -83,20 +83,21 @@ pub(crate) struct Inspected {
     user: Option<String>,
     /// A hash of the conversation's beginning.
     beginning: Option<u64>,
-    /// The text for `store` that every endpoint gets in place of the client's, and where it goes.
+    /// The text for `store` that every endpoint gets in place of the client's, and the range that it replaces.
     forced: Option<(Range<usize>, &'static str)>,
+    /// Whether the endpoint stores the answer.
     stores: bool,
     /// Whether the answer may hold the id of an object that the host keeps for a while: audio, or a container for code.
     keeps: bool,
-    /// The ranges of ids, each with the id for the endpoint. At first that is the client's id.
+    /// The ranges of ids, each with the id for the endpoint, which is the client's id until it is replaced.
     ids: Vec<(Range<usize>, String)>,
     /// The ids of items of the Responses API.
     items: Vec<ItemId>,
     /// The ranges of models' names below the top level, with the client's names.
     models: Vec<(Range<usize>, String)>,
-    /// The ranges of names that an engine would share among all clients, each with the scoped name for the engine.
+    /// The ranges of names that an engine would share among all tenants, each with the scoped name for the engine.
     names: Vec<(Range<usize>, String)>,
-    /// The salt of the engine's prefix cache, and where it goes.
+    /// The salt of the engine's prefix cache, and the range that it replaces.
     salt: Option<Box<Salt>>,
     needs: Needs,
 }
@@ -108,7 +109,7 @@ struct Salt {
     scope: Scope,
     /// The client's own salt.
     own: Option<String>,
-    /// Whether other fields follow an inserted salt, so that it needs a comma.
+    /// Whether other fields follow. Then an inserted salt needs a comma.
     before_others: bool,
 }
 
@@ -150,7 +151,7 @@ impl Inspected {
     /// Reads and judges a JSON body, whatever its Content-Type.
     ///
     /// # Errors
-    /// 400 that names the mistake, or the value that the service doesn't allow.
+    /// 400 that names the fault.
     pub(crate) fn json(bytes: impl Into<PooledBuffer>, route: &Route, terms: &Terms<'_>) -> Result<Self, Failure> {
         let bytes = bytes.into();
         if bytes.is_empty() {
@@ -193,7 +194,7 @@ impl Inspected {
         matches!(self.usage.as_deref(), Some(UsageOption::Unasked(..)))
     }
 
-    /// Whether the endpoint stores the answer, if it can. Then the client may use the answer's id again.
+    /// Whether an endpoint that can store answers stores this one. Then the client may use the answer's id again.
     #[must_use]
     pub(crate) fn stores(&self) -> bool {
         self.stores
@@ -269,22 +270,22 @@ impl Inspected {
         let renamed = model.zip(self.model.as_ref()).filter(|(new, (_, old))| new != old);
         let renamed = renamed.map(|(new, (range, _))| (range.clone(), Cow::Owned(quoted(new))));
         let forced = self.forced.clone().map(|(range, text)| (range, Cow::Borrowed(text)));
-        let words = self.ids.iter().chain(&self.names);
-        let words = words.map(|(range, word)| (range.clone(), Cow::Owned(quoted(word))));
+        let ids_and_names = self.ids.iter().chain(&self.names);
+        let ids_and_names = ids_and_names.map(|(range, name)| (range.clone(), Cow::Owned(quoted(name))));
         let salt = self.salt.as_ref().and_then(|salt| Some((salt.range.clone(), Cow::Owned(salt.text(engine)?))));
         let items = self.items.iter().filter_map(|item| item.edit().map(|(range, text)| (range, Cow::Owned(text))));
-        let theirs = |(range, name): &(Range<usize>, String)| {
-            let theirs = names?.get(name).filter(|theirs| *theirs != name)?;
-            Some((range.clone(), Cow::Owned(quoted(theirs))))
+        let renamed_model = |(range, name): &(Range<usize>, String)| {
+            let new = names?.get(name).filter(|new| *new != name)?;
+            Some((range.clone(), Cow::Owned(quoted(new))))
         };
-        let inner = self.models.iter().filter_map(theirs);
+        let inner = self.models.iter().filter_map(renamed_model);
         let usage = self.usage.as_deref().filter(|_| additions.usage).and_then(UsageOption::edit);
         let priority = self.priority.as_ref().zip(additions.priority);
         let priority = priority.map(|(fields, priority)| fields.edits(priority)).unwrap_or_default();
         let mut edits: Vec<(Range<usize>, Cow<'_, str>)> = renamed
             .into_iter()
             .chain(forced)
-            .chain(words)
+            .chain(ids_and_names)
             .chain(items)
             .chain(inner)
             .chain(salt)
@@ -327,7 +328,7 @@ impl Salt {
     }
 }
 
-/// Reads the whole text before judging it. So a text that isn't JSON always gets an error that says so.
+/// Reads and judges a text. A text that isn't JSON gets the error that says so, even if it has other faults too.
 fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failure> {
     let broken = |broken: InvalidJson| Failure::NotJson { at: broken.at };
     let mut scan = Scan::new(text);

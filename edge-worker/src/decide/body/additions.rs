@@ -1,6 +1,5 @@
-//! Fields that the edge adds to a body for some endpoints: the option to report usage, and a priority. Takes the
-//! offsets of fields in the body; returns the edits to make. Called by the parent module when it makes the bytes for an
-//! endpoint.
+//! Makes the edits that add fields to a body for some endpoints: the option to report usage, and a priority. Takes the
+//! offsets of fields in the body, returns the edits. Called by `body` when it makes the bytes for an endpoint.
 
 use core::ops::Range;
 use std::borrow::Cow;
@@ -10,14 +9,14 @@ use crate::decide::json::{InvalidJson, Kind, Scan};
 /// The fields to add for an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Additions {
-    /// Whether a stream has to end with an event that reports its usage.
+    /// Whether the body must ask for an event at the end of the stream that reports the usage.
     pub(crate) usage: bool,
     /// The priority of the tenant, which replaces that of the client. With `None` the client's priority stays.
     pub(crate) priority: Option<Priority>,
 }
 
-/// The form in which a body states the tenant's priority, with the rank of the tenant's service tier. Priorities that
-/// the client wrote are removed.
+/// The field in which an endpoint expects the tenant's priority, with the rank of the tenant's service tier: 0 is the
+/// most important. Priorities that the client wrote are removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Priority {
     /// The body states no priority.
@@ -28,13 +27,13 @@ pub(crate) enum Priority {
     OpenAi(u16),
 }
 
-/// From this rank on, requests have the service tier `flex` in the OpenAI API.
+/// Requests of this rank or a higher number get the service tier `flex` in the OpenAI API.
 const FLEX_FROM: u16 = 9;
 
 /// The fields of a body that state its priority.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct PriorityFields {
-    /// The offset at which another field can be inserted before the others.
+    /// The offset after the opening brace, where a field can be inserted.
     inside: usize,
     /// Whether the path has the field `priority`, and whether it has the field `service_tier`.
     takes: (bool, bool),
@@ -100,7 +99,7 @@ fn member(text: &str, key: &str, value: Range<usize>) -> Option<Range<usize>> {
 pub(super) enum UsageOption {
     /// The client asks for usage.
     Asked,
-    /// The client doesn't. Writing the text to the range makes the body ask for usage.
+    /// The client doesn't ask. If the text replaces the range, the body asks for usage.
     Unasked(Range<usize>, &'static str),
 }
 

@@ -2,16 +2,17 @@
 //! `body` reads the hints, `prepare` makes the key, and [`plan`](crate::decide::plan) chooses among a region's
 //! endpoints by it.
 //!
-//! A second turn begins with the same text as the first. If it goes to the same endpoint, it finds its prefix in the
-//! cache, and the account there can decrypt its reasoning. Many conversations share their instructions, so the first
-//! user message counts too.
+//! The second turn of a conversation begins with the same text as the first. If both go to the same endpoint, the
+//! second finds its prefix in the cache, and the account there can decrypt the encrypted reasoning. Many conversations
+//! share their instructions, so the hash includes the first user message too.
 
 use core::ops::Range;
 
 use crate::decide::json::{InvalidJson, Kind, Scan};
 use crate::decide::route::Route;
 
-/// How many bytes at the beginning of a text are hashed. Of the rest, only its length and its last bytes are.
+/// How many bytes at the beginning of a text are hashed. Of a longer text, its length and its last bytes are hashed
+/// too.
 const HEAD: usize = 1_024;
 /// How many bytes at the end of a text are hashed.
 const TAIL: usize = 256;
@@ -33,9 +34,9 @@ pub(crate) struct Affinity<'a> {
 
 impl Affinity<'_> {
     /// The affinity key of a [`PlanRequest`](crate::decide::plan::PlanRequest): the tenant with the best hint. So one
-    /// tenant's prefix caches stay warm, and no tenant chooses another's key. Without a hint, the model and the
-    /// beginning of the conversation take its place. Without those, `request` does, which is unique, so such requests
-    /// are spread.
+    /// tenant's prefix caches stay warm, and no tenant can choose the key of another. Without a hint, the key has the
+    /// model and the beginning of the conversation. Without a conversation, the key has the unique id of the request,
+    /// which spreads such requests over the endpoints.
     #[must_use]
     pub(crate) fn key(&self, tenant: &str, session: Option<&str>, request: &str) -> String {
         let hints = [("cache", self.prompt_cache_key), ("session", session), ("user", self.user)];
@@ -50,8 +51,9 @@ impl Affinity<'_> {
     }
 }
 
-/// Hashes the beginning of a conversation: the instructions, and the messages up to the first of a user. `fields` are
-/// those of the body, with ranges in `text`. `None` for a path without conversations, or a body without texts.
+/// Hashes the beginning of a conversation: the instructions, and the messages up to the first user message. `fields`
+/// are the body's top-level fields, with ranges in `text`. `None` for a path without conversations, or a body without
+/// texts.
 pub(super) fn beginning<K: AsRef<str>>(route: &Route, fields: &[(K, Kind, Range<usize>)], text: &str) -> Option<u64> {
     let words: &[&str] = match route.segments().first()?.as_str() {
         "chat" | "messages" | "responses" => &["instructions", "system", "messages", "input"],
@@ -85,7 +87,7 @@ struct Value<'t> {
 }
 
 impl Value<'_> {
-    /// Reads messages up to the first of a user. It ends with an error there, so that nothing more is read.
+    /// Reads messages up to the first user message. Then it returns an error, so that the scanner stops there.
     fn messages(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.array(|message| {
             if message.kind()? != Kind::Object {
@@ -104,8 +106,8 @@ impl Value<'_> {
         })
     }
 
-    /// Reads the texts of a content, which is one text or has parts. Fields that only steer the cache or name the kind
-    /// don't count, because they may be elsewhere in the next turn.
+    /// Reads the texts of a content, which is one text or a list of parts. Skips fields that only control the cache or
+    /// name the kind, because clients may move them in the next turn.
     fn parts(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         match scan.kind()? {
             Kind::String => {
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_hint_it_is_tenant_model_and_beginning() {
+    fn without_a_hint_the_key_is_tenant_model_and_beginning() {
         let begun =
             |model, beginning| Affinity { model: Some(model), beginning: Some(beginning), ..Affinity::default() };
         let key = |tenant: &str, affinity: Affinity<'_>, request: &str| affinity.key(tenant, None, request);

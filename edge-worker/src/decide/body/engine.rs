@@ -1,5 +1,5 @@
-//! What engines accept beyond the documented API: the top-level fields of vLLM and SGLang with their shapes. Takes the
-//! fields that a request uses; returns which engines know them all. Called by `field`.
+//! The top-level fields that vLLM and SGLang accept beyond the documented API. Takes the name of a field; returns its
+//! shape and the engines that know it. Called by `field`.
 //!
 //! The sources are `protocol.py` of vLLM (`vllm/entrypoints/openai`, `vllm/entrypoints/pooling`) and of SGLang
 //! (`python/sglang/srt/entrypoints/openai`). Fields that route, or that name files on the engine's disk, are left out
@@ -13,7 +13,7 @@ use super::shape::Shape::{
 };
 use super::shape::{FORMAT, Fields, STRUCTURED};
 
-/// A set of engines. "No engine" is one of them, for endpoints that name none.
+/// A set of engines. "No engine" may be a member. It stands for endpoints whose rules name no engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Engines(u8);
 
@@ -21,7 +21,7 @@ const VLLM: Engines = Engines(1);
 const SGLANG: Engines = Engines(2);
 
 impl Engines {
-    /// All engines, and no engine.
+    /// The set with all engines and with "no engine".
     pub(crate) const ALL: Self = Self(7);
 
     /// Whether the set holds this engine.

@@ -1,6 +1,5 @@
-//! Takes a JSON object, returns its keys with the kinds and the places of their values, and reads values of simple
-//! types. Refuses keys that two readers could read differently. Called by the readers of bodies and of lines of
-//! batches.
+//! Takes a JSON object; returns its keys with the kinds and the ranges of their values. Also reads values of simple
+//! types, and refuses keys that two JSON parsers could read differently. Called by `body`, `top_level` and `line`.
 
 use core::ops::Range;
 use std::borrow::Cow;
@@ -9,7 +8,7 @@ use std::collections::HashSet;
 use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Kind, Scan, known_as};
 
-/// Up to this number of fields, duplicates are found by comparing each pair.
+/// With at most this number of fields, duplicates are found by comparing each pair.
 const FEW_FIELDS: usize = 32;
 
 /// The longest name of a model, in bytes.
@@ -18,7 +17,7 @@ pub(super) const LONGEST_MODEL: usize = 256;
 /// A top-level field: its key, and the kind and the range of its value.
 pub(super) type Entry<'t> = (Cow<'t, str>, Kind, Range<usize>);
 
-/// Reads the object that makes up the rest of a text, and returns its entries. `read` reads each value.
+/// Reads an object up to the end of the text, and returns its entries. `read` is called for each value.
 pub(super) fn entries<'t>(
     scan: &mut Scan<'t>,
     mut read: impl FnMut(&str, &mut Scan<'t>) -> Result<(), InvalidJson>,
@@ -34,9 +33,9 @@ pub(super) fn entries<'t>(
     Ok(entries)
 }
 
-/// Refuses duplicate keys and deciding keys in another case, because two parsers could read them differently.
+/// Refuses duplicate keys, and `deciding` keys in another case, because two parsers could read them differently.
 pub(super) fn duplicates(entries: &[Entry<'_>], deciding: &[&'static str]) -> Result<(), Failure> {
-    // Most bodies have few fields. To compare them is faster than to make a set.
+    // Most bodies have few fields. Comparing each pair is faster than making a set.
     let mut seen = HashSet::new();
     for (i, (key, _, _)) in entries.iter().enumerate() {
         if let Some(known) = known_as(key, deciding).filter(|known| key != known) {

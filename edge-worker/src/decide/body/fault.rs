@@ -1,4 +1,4 @@
-//! Takes what is wrong with a field of a body, returns the error that its sender gets.
+//! Takes a fault of a field in a body, returns the error for the client. Called by `field`, `form_name` and `line`.
 
 use super::walk::BodyFault;
 use crate::decide::envelope::{Failure, FieldFault};

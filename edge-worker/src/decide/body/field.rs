@@ -15,8 +15,8 @@ use super::walk::{BodyFault, Walk};
 use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Kind, Scan, is_json, quoted};
 
-/// What an endpoint must know to take a request: all fields of the body, and the models that it names below its top
-/// level.
+/// What an endpoint must know to process a request: the fields of the body, and the models that the body names below
+/// its top level.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Needs {
     /// The engines that know all fields.
@@ -39,7 +39,7 @@ impl Needs {
         Self { engines, field: field.to_owned(), models: Vec::new() }
     }
 
-    /// The needs of both. Forms name no models below their top level.
+    /// The needs of both together. The models are those of `self`, as only JSON bodies name models below the top level.
     pub(crate) fn and(self, other: Self) -> Self {
         let field = if other.engines == Engines::ALL { self.field } else { other.field };
         Self { engines: self.engines.and(other.engines), field, models: self.models }
@@ -87,7 +87,7 @@ pub(super) fn read(
         return Ok(());
     }
     if key == "model" {
-        // The field belongs to the request itself, if the path doesn't document it otherwise.
+        // On a path that doesn't document `model`, the field still names the request's own model.
         walk.value(&Shape::Label, value)?;
     } else {
         walk.unknown(fields, key, value)?;
@@ -101,10 +101,10 @@ pub(super) fn read(
 
 pub(crate) use super::form_name::base;
 
-/// Checks that a form may have a file of this name. `pattern` is its path.
+/// Checks that a form may have a file in the field `name`. `pattern` is the path of the request.
 ///
 /// # Errors
-/// 400 if the field must be plain, or if a file of this name is unknown.
+/// 400 if the field must be plain, or if the path documents no file of this name.
 pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> Result<Needs, Failure> {
     form_name::check(name, allow)?;
     let base = base(name);
@@ -125,16 +125,16 @@ pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> R
     }
 }
 
-/// Checks a plain field of a form. `pattern` is its path.
+/// Checks a plain field of a form. `pattern` is the path of the request.
 ///
 /// # Errors
-/// 400 that names what is wrong.
+/// 400 that names the fault.
 pub(crate) fn check(pattern: &[&str], name: &str, text: &str, allow: &[Allowance]) -> Result<Needs, Failure> {
     form_name::check(name, allow)?;
     let fields = paths::fields(pattern);
     let (mut walk, mut needs) = (Walk::new(allow), Needs::default());
     let base = base(name);
-    // A reader of forms takes `true`, `7` and `{…}` for JSON values, and anything else for a string.
+    // A server that reads forms takes `true`, `7` and `{…}` for JSON values, and anything else for a string.
     let is_string = text.starts_with('"') || !is_json(text);
     let json = if is_string { quoted(text) } else { text.to_owned() };
     let may_be_unknown = allow.contains(&Allowance::UnknownFields);
@@ -142,7 +142,7 @@ pub(crate) fn check(pattern: &[&str], name: &str, text: &str, allow: &[Allowance
     if let Some((_, wrong)) = walk.wrong {
         return Err(failure(wrong, || name.to_owned()));
     }
-    // Only JSON bodies may hold names that are replaced, further models, or ids.
+    // Only JSON bodies may hold names that the edge replaces, models below the top level, or ids.
     match (walk.names.is_empty() && walk.models.is_empty(), walk.ids.is_empty()) {
         (false, _) => Err(failure(BodyFault::Unknown, || name.to_owned())),
         (_, false) => Err(Failure::UnknownId),
@@ -150,7 +150,7 @@ pub(crate) fn check(pattern: &[&str], name: &str, text: &str, allow: &[Allowance
     }
 }
 
-/// The failure for the first thing in a JSON body that isn't allowed.
+/// The failure for a fault at the byte `at` of a JSON body.
 pub(super) fn failure_at(text: &str, at: usize, wrong: BodyFault) -> Failure {
     failure(wrong, || pointer(text, at))
 }

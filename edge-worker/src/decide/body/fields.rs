@@ -1,9 +1,9 @@
-//! Says which keys of the model API's JSON hold ids. Takes a key, returns what is under it. One table for requests and
-//! answers. Called by `walk`, `keys` and `splice`.
+//! Says which keys of the model API's JSON hold ids. Takes a key, returns the meaning of its value. Requests and
+//! answers share this table. Called by `keys` and `splice`.
 
 use crate::decide::json::reads_as;
 
-/// What is under a key.
+/// The meaning of a key's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Field {
     /// The id of an object at an endpoint.
@@ -40,7 +40,8 @@ const IDS: &[(&str, Field)] = &[
     ("schema", Field::Opaque),
 ];
 
-/// What is under `key`, in any case. A server that ignores case must not get an id that wasn't opened.
+/// The meaning of the value of `key`, in upper or lower case. A server that ignores case must not get an id that is
+/// still sealed.
 #[must_use]
 pub(crate) fn field(key: &str) -> Field {
     if key.is_ascii() && !(6..=20).contains(&key.len()) {

@@ -1,7 +1,7 @@
-//! Judges the name of a form's field. Takes the name; says what its parts mean to servers. Called by `field` and
-//! `multipart`.
+//! Judges the name of a form's field. Takes the name; refuses it if one of its parts isn't allowed. Called by `field`
+//! and `multipart`.
 //!
-//! PHP, Rails, `qs` and similar readers make objects of names: `a[fallbacks]` and `a.fallbacks` become
+//! PHP, Rails, `qs` and similar parsers turn names into objects: `a[fallbacks]` and `a.fallbacks` become
 //! `{"a":{"fallbacks":…}}`, and PHP reads `api.base` as `api_base`. So every part of a name is judged like the name of
 //! a field. `multipart` allows only names of letters, digits and `-_.[]`.
 
@@ -24,7 +24,7 @@ pub(crate) fn base(name: &str) -> &str {
 /// Refuses ids too, which no form of the model API has.
 ///
 /// # Errors
-/// 400 with what is wrong.
+/// 400 that names the fault.
 pub(super) fn check(name: &str, allow: &[Allowance]) -> Result<(), Failure> {
     // Most names have one part.
     if base(name).len() == name.len() {
@@ -47,7 +47,7 @@ pub(super) fn check(name: &str, allow: &[Allowance]) -> Result<(), Failure> {
     if routes(name) { Err(failure(BodyFault::Routes, || name.to_owned())) } else { Ok(()) }
 }
 
-/// Whether a part of a name means an id.
+/// Whether a part of a name is the name of a field that holds ids.
 pub(crate) fn has_id(name: &str) -> bool {
     parts(name).any(names_id)
 }

@@ -17,9 +17,9 @@ impl Walk {
             let kind = value.kind()?;
             let at = value.at();
             if kind == Kind::String && !self.allows_hosted_tools && reads_as(&key, "type") {
-                let said = value.string()?;
-                if !PLAIN.contains(&said.as_ref()) {
-                    self.refuse(at, BodyFault::Tool(said.into_owned()));
+                let grader_type = value.string()?;
+                if !PLAIN.contains(&grader_type.as_ref()) {
+                    self.refuse(at, BodyFault::Tool(grader_type.into_owned()));
                 }
                 return Ok(());
             }
@@ -71,7 +71,7 @@ mod tests {
         let template = graded(r#"{"type":"multi","graders":{"chat_template":{"a":1}}}"#, &[]);
         assert!(template.starts_with("engine_input_not_allowed"), "{template}");
         let routed = r#"{"type":"multi","graders":{"a":{"fallbacks":{"model":"x"}}}}"#;
-        assert!(graded(routed, &[]).starts_with("unknown_field"), "it is no grader's name");
+        assert!(graded(routed, &[]).starts_with("unknown_field"), "a name that routes isn't the name of a grader");
         assert!(graded(r#"{"type":"string_check","Model":{"id":"x"}}"#, &[]).starts_with("unknown_field"));
         let criteria = r#""testing_criteria":[{"type":"python","source":"x"}]"#;
         assert_eq!(outcome(CHAT, criteria, &[Allowance::UnknownFields]), "hosted_tool_not_allowed tools");

@@ -1,8 +1,9 @@
-//! Guesses what a host does with an undocumented field. Takes its name; says whether it may route, or hold media.
-//! Called by `walk` and `field` for such names only, so ordinary requests don't pay for it.
+//! Guesses what a host does with an undocumented field. Takes its name; says whether the field may route, or hold
+//! media. Called by `walk` and `field` for undocumented names only, so ordinary requests cost nothing more.
 //!
-//! A list of names is never complete. So names are searched for pieces: gateways combine the same few words in ever new
-//! ways (`model_id`, `modelName`, `litellm_session_id`). Whatever is made of one of these words is refused.
+//! A list of whole names is never complete. Gateways combine the same few words in ever new ways (`model_id`,
+//! `modelName`, `litellm_session_id`). So this file looks for these words inside of names, and a name that contains one
+//! of them counts as a name that routes.
 
 use crate::decide::json::letters;
 
@@ -56,7 +57,7 @@ const ROUTING_PIECES: &[&str] = &[
     "workspace",
     "virtualkey",
     "byok",
-    // What is stored.
+    // Stored data.
     "cach",
     "conversation",
     "session",
@@ -80,7 +81,7 @@ const ROUTING_PIECES: &[&str] = &[
     "aibrix",
 ];
 
-/// Complete names that do the same, but are too short to look for inside of others.
+/// Complete names that route. They are too short to be searched for inside of longer names.
 const ROUTING_NAMES: &[&str] = &[
     "auth",
     "token",
@@ -105,11 +106,11 @@ const ROUTING_NAMES: &[&str] = &[
     "state",
 ];
 
-/// Names with such a piece that are harmless: llama.cpp and Transformers have switches for the cache of one request,
+/// Harmless names that contain a routing piece: llama.cpp and Transformers have switches for the cache of one request,
 /// and gpt-oss's chat template has a name for the model.
 const HARMLESS: &[&str] = &["cacheprompt", "usecache", "modelidentity"];
 
-/// Ends of names under which a host may look for media: kinds of media, and ways to say where they are.
+/// Ends of names under which a host may look for media: kinds of media, and words for their location.
 const MEDIA_ENDS: &[&str] = &[
     "image",
     "images",
@@ -155,7 +156,7 @@ const MEDIA_ENDS: &[&str] = &[
     "blob",
 ];
 
-/// Ends of names that mean media if a word for media comes before.
+/// Ends of names that mean media only if the name also contains a word of [`MEDIA_WORDS`].
 const CARRIER_ENDS: &[&str] =
     &["data", "input", "inputs", "content", "bytes", "reference", "references", "ref", "refs", "location", "prompt"];
 
@@ -163,7 +164,7 @@ const CARRIER_ENDS: &[&str] =
 const MEDIA_WORDS: &[&str] =
     &["image", "img", "picture", "photo", "audio", "video", "speech", "voice", "media", "file", "inline"];
 
-/// Names that have such an end and don't mean media.
+/// Names that end like names of media but don't mean media.
 const NO_MEDIA: &[&str] = &["profile", "videometadata", "audiometadata", "imagemetadata", "filemetadata"];
 
 /// Whether a host may route by a field with this name.
@@ -176,7 +177,7 @@ pub(super) fn may_route(key: &str) -> bool {
     ROUTING_NAMES.contains(&key) || key != "model" && is_made_of() && !HARMLESS.contains(&key)
 }
 
-/// Whether a host may look for media under this name, so that a word could be a path on its disk.
+/// Whether a host may look for media under this name. A word there could be a path on the host's disk.
 #[inline(never)]
 pub(super) fn may_hold_media(key: &str) -> bool {
     let key: String = letters(key).collect();
@@ -190,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_made_of_routing_words_routes() {
+    fn names_made_of_routing_words_route() {
         for key in [
             "model_id",
             "model_name",
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn media_is_looked_for_under_names_of_it() {
+    fn names_that_may_hold_media_are_recognised() {
         for key in [
             "image",
             "images",

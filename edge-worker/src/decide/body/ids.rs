@@ -1,18 +1,19 @@
-//! Finds ids of items of the Responses API. Takes a body's `input`; returns each id, with what its item holds beside
-//! it. Called by `body`. [`claim`](crate::decide::state::claim) then says what is sent instead of each id.
+//! Finds ids of items of the Responses API. Takes a body's `input`; returns each id, with what else its item holds.
+//! Called by `top_level`. [`claim`](crate::decide::state::claim) then decides what is sent in place of each id.
 //!
-//! An item's id may be more than a name: a host that stores answers replaces the item by what it stored under that id.
+//! An item's id may be more than a name: a host that stores answers may replace the item by the one that it stored
+//! under that id.
 
 use core::ops::Range;
 
 use crate::decide::json::{InvalidJson, Kind, Scan, quoted, reads_as};
 
-/// What an item holds beside its id.
+/// What an item holds besides its id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ItemContents {
     /// A reference to a stored item.
     Reference,
-    /// Nothing. The host would use what it stored.
+    /// Nothing. The host would use the item that it stored.
     Nothing,
     /// Encrypted content. Only the endpoint that made it can read it, and it may contain the id.
     Encrypted,
@@ -20,7 +21,7 @@ pub(crate) enum ItemContents {
     Content,
 }
 
-/// What is sent instead of an id.
+/// What is sent in place of an id.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Replacement {
     /// The same id.
@@ -37,16 +38,18 @@ pub(crate) enum Replacement {
 pub(crate) struct ItemId {
     /// The id, as the client sent it.
     pub(crate) id: String,
-    /// What its item holds.
+    /// What the id's item holds.
     pub(crate) holds: ItemContents,
-    /// What is sent instead.
+    /// What is sent in place of the id.
     pub(crate) sent: Replacement,
+    /// The range of the id in the body, with its quotes.
     value: Range<usize>,
+    /// The range of the id, its key and one comma.
     member: Range<usize>,
 }
 
 impl ItemId {
-    /// The change to the body.
+    /// The edit of the body that sends the replacement; `None` if the id stays.
     pub(super) fn edit(&self) -> Option<(Range<usize>, String)> {
         match &self.sent {
             Replacement::Same => None,
@@ -66,8 +69,10 @@ pub(super) fn items(body: &str, range: Range<usize>) -> Vec<ItemId> {
     found
 }
 
+/// Searches a value for items.
 struct IdFinder<'b> {
     body: &'b str,
+    /// The offset of the value in the body.
     start: usize,
 }
 
@@ -80,10 +85,10 @@ impl IdFinder<'_> {
         }
     }
 
-    /// Reads an item. Keys count in any case, as for a server that ignores case.
+    /// Reads an item. Keys may be in upper or lower case, because some servers ignore case.
     fn item(&self, scan: &mut Scan<'_>, found: &mut Vec<ItemId>) -> Result<(), InvalidJson> {
         let mut ids = Vec::new();
-        let (mut is_reference, mut is_typed, mut is_bare) = (false, false, false);
+        let (mut is_reference, mut is_typed, mut may_be_empty) = (false, false, false);
         let (mut is_encrypted, mut has_content) = (false, false);
         scan.object(|key, value| {
             let kind = value.kind()?;
@@ -94,16 +99,16 @@ impl IdFinder<'_> {
                     let id = value.string()?.into_owned();
                     ids.push((id, None, self.start + start..self.start + value.at()));
                 }
-                // An approval of a call holds the id of the request for it, which is an item.
+                // The approval of a tool call holds the id of the request for approval, which is an item.
                 Kind::String if is("approval_request_id") => {
                     let id = value.string()?.into_owned();
                     ids.push((id, Some(ItemContents::Content), self.start + start..self.start + value.at()));
                 }
                 Kind::String if is("type") => {
-                    let said = value.string()?;
+                    let item_type = value.string()?;
                     is_typed = true;
-                    is_reference |= said == "item_reference";
-                    is_bare |= matches!(said.as_ref(), "reasoning" | "image_generation_call" | "compaction");
+                    is_reference |= item_type == "item_reference";
+                    may_be_empty |= matches!(item_type.as_ref(), "reasoning" | "image_generation_call" | "compaction");
                 }
                 Kind::String if is("role") => {
                     is_typed = true;
@@ -115,7 +120,7 @@ impl IdFinder<'_> {
             }
             Ok(())
         })?;
-        let holds = match (is_reference || !is_typed, is_bare) {
+        let holds = match (is_reference || !is_typed, may_be_empty) {
             (true, _) => ItemContents::Reference,
             (false, true) if has_content => ItemContents::Content,
             (false, true) if is_encrypted => ItemContents::Encrypted,
@@ -168,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_items_hold_is_told() {
+    fn the_contents_of_items_are_recognised() {
         for (item, holds) in [
             (r#"{"type":"item_reference","id":"x"}"#, ItemContents::Reference),
             (r#"{"id":"x"}"#, ItemContents::Reference),

@@ -1,5 +1,6 @@
-//! Says what a model host may take a key's value for: the name of a model, or the id of something it stores. Called by
-//! `walk` for keys that aren't in the table of their object, so ordinary requests don't pay for it.
+//! Takes a key; says whether a model host may read its value as the name of a model, or as the id of something that the
+//! host stores. Called by `walk` for keys that aren't in the table of their object, so ordinary requests cost nothing
+//! more.
 
 use crate::decide::body::fields::{Field, field};
 use crate::decide::json::{ends_in_words, reads_as};
@@ -28,7 +29,7 @@ const IDS: &[&str] = &[
     "batch_id",
 ];
 
-/// Things that a host stores, named by their id or by an object that holds the id.
+/// Keys of things that a host stores. The value is the thing's id, or an object that holds the id.
 const KEPT: &[&str] = &["container", "containers", "conversation", "vector_store", "vector_stores"];
 
 /// Whether a key names a model.
@@ -41,7 +42,7 @@ pub(super) fn names_id(key: &str) -> bool {
     matches!(field(key), Field::Id | Field::Ids) || IDS.iter().any(|known| ends_in_words(key, known))
 }
 
-/// Whether a key names something that a host stores, by its id or as an object with an `id`.
+/// Whether a key's value names something that a host stores: its id, or an object with an `id`.
 pub(super) fn names_kept(key: &str) -> bool {
     KEPT.iter().any(|known| reads_as(key, known))
 }
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_one_wherever_a_host_would_look_it_up() {
+    fn ids_are_found_wherever_a_host_would_look_them_up() {
         let responses = "/v1/responses";
         for (path, fields) in [
             (responses, r#""previous_response_id":"x""#),
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_is_no_text_is_nobodys() {
+    fn an_id_that_is_not_a_text_is_refused() {
         for fields in [
             r#""previous_response_id":7"#,
             r#""previous_response_id":true"#,

@@ -1,5 +1,5 @@
-//! Reads a line of a batch's input. Takes the line; returns its path, and the range of its request's body. Called by
-//! `batch`, which then reads the body like that of a single request.
+//! Reads a line of a batch's input file. Takes the line; returns the path and the range of the body of the request in
+//! it. Called by `batch`, which then reads the body like that of a single request.
 
 use core::ops::Range;
 
@@ -17,24 +17,25 @@ use crate::decide::route::{BodyForm, Class, Route};
 /// The fields of a line. The body is read later, by the rules of its path.
 static LINE: Fields = &[("custom_id", Label), ("method", Word), ("url", Label), ("body", Free)];
 
-/// Keys that decide something. They must be written in this case.
+/// Keys that the edge acts on. They must be written in exactly this case.
 const DECIDING: &[&str] = &["custom_id", "method", "url", "body"];
 
+/// What a path in a batch must be, for the error message.
 pub(super) const PATH: &str = "the path of a request with a JSON body, such as /v1/chat/completions";
 
 /// A request in a line.
 #[derive(Debug)]
 pub(crate) struct Line {
-    /// Its path.
+    /// The path of the request.
     pub(crate) route: Route,
-    /// The range of its body in the line.
+    /// The range of the request's body in the line.
     pub(crate) body: Range<usize>,
 }
 
-/// Reads a line. `None` if it has no body, so that it asks for nothing.
+/// Reads a line. `None` if the line has no body and so requests nothing.
 ///
 /// # Errors
-/// 400 if it isn't a request, or has fields beside the body that the service doesn't allow.
+/// 400 if the line isn't a request, or has fields beside the body that the service doesn't allow.
 pub(crate) fn read(text: &str, allow: &[Allowance]) -> Result<Option<Line>, Failure> {
     let broken = |broken: InvalidJson| Failure::NotJson { at: broken.at };
     let mut scan = Scan::new(text);
@@ -42,14 +43,15 @@ pub(crate) fn read(text: &str, allow: &[Allowance]) -> Result<Option<Line>, Fail
         return Err(Failure::NotAnObject);
     }
     let (mut walk, mut needs) = (Walk::new(allow), Needs::default());
-    // The allowance for unknown fields is for bodies. Beside a body, a host could find another request.
+    // The allowance for unknown fields covers bodies only. In an unknown field beside the body, a host could find
+    // another request.
     let read = |key: &str, value: &mut Scan<'_>| field::read(&mut walk, &mut needs, LINE, key, value, false);
     let entries = entries(&mut scan, read).map_err(broken)?;
     duplicates(&entries, DECIDING)?;
     if let Some((at, wrong)) = walk.wrong {
         return Err(field::failure_at(text, at, wrong));
     }
-    // No engine has own fields here, and a line stores nothing.
+    // Beside the body, a line has no fields of engines, no ids and no names.
     if needs != Needs::default() {
         return Err(fault::unknown(needs.field));
     }
@@ -57,22 +59,23 @@ pub(crate) fn read(text: &str, allow: &[Allowance]) -> Result<Option<Line>, Fail
         return Err(Failure::UnknownId);
     }
     let find = |name: &str| entries.iter().find(|(key, _, _)| key == name);
-    let said = |name: &str| find(name).and_then(|(_, _, range)| string(text.get(range.clone())?));
+    let text_of = |name: &str| find(name).and_then(|(_, _, range)| string(text.get(range.clone())?));
     let Some((_, kind, body)) = find("body") else { return Ok(None) };
     if *kind != Kind::Object {
         return Err(Failure::BadField { field: "body", expected: "a JSON object" });
     }
-    if find("method").is_some() && said("method").as_deref() != Some("POST") {
+    if find("method").is_some() && text_of("method").as_deref() != Some("POST") {
         return Err(Failure::BadField { field: "method", expected: "POST" });
     }
-    let route = said("url").and_then(|url| carried(&url)).ok_or(Failure::BadField { field: "url", expected: PATH })?;
+    let route =
+        text_of("url").and_then(|url| batchable(&url)).ok_or(Failure::BadField { field: "url", expected: PATH })?;
     Ok(Some(Line { route, body: body.clone() }))
 }
 
-/// The path of this name, if batches may use it.
-pub(super) fn carried(path: &str) -> Option<Route> {
-    let is_carried = |route: &Route| route.class() == Class::Inference && route.takes() != BodyForm::Form;
-    Route::parse("POST", path).ok().filter(is_carried)
+/// The route of this path, if the lines of a batch may use it.
+pub(super) fn batchable(path: &str) -> Option<Route> {
+    let is_batchable = |route: &Route| route.class() == Class::Inference && route.takes() != BodyForm::Form;
+    Route::parse("POST", path).ok().filter(is_batchable)
 }
 
 #[cfg(test)]
@@ -81,17 +84,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_what_it_asks_and_where_its_body_stands() {
+    fn a_line_gives_its_path_and_the_range_of_its_body() {
         let text = r#" {"custom_id":"session:1","method":"POST","url":"/v1/responses", "body" : {"model":"m"} ,"n":1}"#;
         let line = read(text, &[]).unwrap().unwrap();
         assert_eq!((line.route.path().as_str(), &text[line.body]), ("/responses", r#"{"model":"m"}"#));
         let azure = r#"{"custom_id":"1","method":"POST","url":"/chat/completions","body":{}}"#;
         assert_eq!(read(azure, &[]).unwrap().unwrap().route.path(), "/chat/completions");
-        assert!(read(r#"{"custom_id":"1"}"#, &[]).unwrap().is_none(), "it asks nothing");
+        assert!(read(r#"{"custom_id":"1"}"#, &[]).unwrap().is_none(), "the line requests nothing");
     }
 
     #[test]
-    fn a_batch_asks_a_path_that_its_lines_may_ask() {
+    fn a_batch_names_an_endpoint_that_its_lines_may_use() {
         let made = |endpoint: &str| {
             let batch = format!(r#"{{"input_file_id":"file-1","completion_window":"24h"{endpoint}}}"#);
             inspect("/v1/batches", &batch, &[Allowance::Batch]).err().map(|failure| failure.param().map(str::to_owned))
@@ -100,7 +103,7 @@ mod tests {
         {
             assert_eq!(made(&format!(r#","endpoint":"{path}""#)), None, "{path}");
         }
-        assert_eq!((made(""), made(r#","endpoint":null"#)), (None, None), "the lines say it");
+        assert_eq!((made(""), made(r#","endpoint":null"#)), (None, None), "the lines name the path");
         for odd in [
             r#""/v1/files""#,
             r#""/v1/audio/transcriptions""#,
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused() {
+    fn a_line_that_is_not_a_request_is_refused() {
         for (text, code, param) in [
             (r#"["url"]"#, "invalid_json", None),
             (r#"{"url":"/v1/responses","body":{}} {}"#, "invalid_json", None),

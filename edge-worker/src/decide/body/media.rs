@@ -1,12 +1,12 @@
-//! Says whether a string is media. Takes a string from a place for media. Called by `walk`. A path on the model host's
-//! disk isn't media, and most paths consist of base64's letters.
+//! Says whether a string is media. Takes a string from a field for media. Called by `walk`. The difficulty: a path on
+//! the model host's disk isn't media, but most paths consist of characters of base64.
 
 use percent_encoding::percent_decode;
 
 use super::place::{is_base64, is_data_url};
 use super::playlist::{LOOKED_AT, is_playlist};
 
-/// The longest path that Linux opens (`PATH_MAX`), in bytes. A longer string is content.
+/// The longest path that Linux opens (`PATH_MAX`), in bytes. A longer string can't be a path.
 const LONGEST_PATH: usize = 4096;
 /// The longest name of a file on Linux (`NAME_MAX`), in bytes. A longer piece without a `/` isn't part of a path.
 const LONGEST_FILE_NAME: usize = 255;
@@ -26,18 +26,19 @@ const BEGINNINGS: &[&str] = &[
     "GkXfo",  // WebM, Matroska
     "JVBERi", // PDF
     "UEsDB",  // ZIP: Office's documents
-    "0M8R4",  // Office's older ones
+    "0M8R4",  // Office's older documents
     "SUkqA",  // TIFF
     "TU0AK",
     "Rk9STQ", // AIFF
     "IyFBTV", // AMR
 ];
 
-/// Whether a string is media: a `data:` URL, or base64 that can't also be a path, or that decodes to a kind of media. A
-/// list of places to fetch media from is not.
+/// Whether a string is media: a `data:` URL, or base64 that can't also be a path, or that decodes to a known kind of
+/// file. A playlist, which lists URLs of media, doesn't count.
 ///
 /// Base64 can't be a path if it is longer than any path, or has a piece longer than any file's name. So long audio
-/// without a header (PCM, MP3 without a tag) passes. Less than a tenth of a second of it must be sent as a `data:` URL.
+/// without a header (PCM, MP3 without a tag) passes. Such audio of less than a tenth of a second must be sent as a
+/// `data:` URL.
 #[inline(never)]
 pub(super) fn is_media(text: &str) -> bool {
     is_of_media(text.trim_ascii()) && !is_playlist_text(text)
@@ -63,8 +64,8 @@ fn begins_as_media(text: &str) -> bool {
         || text.starts_with("Qk") && text.get(8..13) == Some("AAAAA")
 }
 
-/// Whether base64 decodes to text, such as a note, a table or a program. A path made of words doesn't, because most
-/// letters decode to bytes that aren't UTF-8 in that order.
+/// Whether base64 decodes to text, such as a note, a table or a program. A path made of words doesn't: read as base64,
+/// most words decode to bytes that aren't valid UTF-8.
 fn is_encoded_text(text: &str) -> bool {
     let bytes: Vec<u8> = decoded(text.bytes()).collect();
     let fits = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
@@ -85,7 +86,7 @@ pub(super) fn decoded(text: impl Iterator<Item = u8>) -> impl Iterator<Item = u8
     })
 }
 
-/// RFC 4648 §4 and §5.
+/// The six bits that a character of base64 stands for, in either alphabet (RFC 4648 §4 and §5).
 fn sextet(byte: u8) -> Option<u8> {
     Some(match byte {
         b'A'..=b'Z' => byte - b'A',
@@ -111,7 +112,7 @@ pub(super) fn is_playlist_text(text: &str) -> bool {
     }
 }
 
-/// The bytes before the first zero, up to the limit.
+/// The bytes before the first zero byte, at most [`LOOKED_AT`].
 fn beginning(bytes: impl Iterator<Item = u8>) -> Vec<u8> {
     bytes.take_while(|byte| *byte != 0).take(LOOKED_AT).collect()
 }
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_say_what_they_are_pass_however_short() {
+    fn files_with_a_signature_pass_however_short() {
         for file in [
             &b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"[..],
             b"\xff\xd8\xff\xe0\0\x10JFIF",
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_a_file_and_so_is_what_no_path_can_be() {
+    fn encoded_text_and_strings_that_cannot_be_paths_are_media() {
         let csv = STANDARD.encode("name;amount\r\nMüller;12\n");
         let pcm: Vec<u8> = (0..3_200u16).flat_map(|n| n.wrapping_mul(40_503).to_le_bytes()).collect();
         let mp3 = format!("//uQ{}", "A".repeat(256));
@@ -164,7 +165,7 @@ mod tests {
         {
             assert!(is_media(text), "{text}");
         }
-        assert!(is_media(&format!("{csv}\r\n")) && is_media(&"/etc".repeat(1025)), "no path is so long");
+        assert!(is_media(&format!("{csv}\r\n")) && is_media(&"/etc".repeat(1025)), "a path can't be so long");
     }
 
     #[test]

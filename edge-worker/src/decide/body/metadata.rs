@@ -1,11 +1,12 @@
-//! Judges `metadata` and `attributes`. Says whether they are what the API documents: texts under names of the client's.
-//! Gateways read more into them: tags that choose a deployment, or models to fall back to. Called by `walk`.
+//! Judges `metadata` and `attributes`. The API documents them as texts under names that the client chooses. Gateways
+//! also take instructions from them: tags that choose a deployment, or models to fall back to. Refuses such
+//! instructions. Called by `walk`.
 
 use super::walk::{BodyFault, Walk};
 use crate::decide::json::{InvalidJson, Kind, Scan, reads_as_words};
 
-/// Names that only instruct a gateway or an engine where to go. Other names that route in a body (`region`, `host`,
-/// `conversation_id`) are also used as labels, and as texts they don't route.
+/// Names that are never labels: they only tell a gateway or an engine where to send a request. Other names that route
+/// in a body (`region`, `host`, `conversation_id`) are common labels, and in metadata they don't route.
 const INSTRUCTIONS: &[&str] = &[
     "fallback",
     "fallbacks",

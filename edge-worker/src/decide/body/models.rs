@@ -1,8 +1,8 @@
-//! Models that a body names below its top level. Takes their ranges in the body; returns the names, which an endpoint
-//! must have. A host runs such models beside the request's own: to make an image, to grade, to moderate, to transcribe.
-//! Called by `body`.
+//! Collects the models that a body names below its top level. Takes their ranges in the body, returns their names.
+//! Called by `body`. A host runs such models beside the request's own model: to make an image, to grade, to moderate,
+//! to transcribe.
 //!
-//! `plan` judges them like the request's own model: an endpoint's `models` map must hold them.
+//! `plan` judges these models like the request's own: an endpoint's `models` map must hold them.
 
 use core::ops::Range;
 
@@ -13,20 +13,21 @@ use super::walk::{BodyFault, Walk};
 use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Scan};
 
-/// The most different models that a body may name. Each is looked up in every map.
+/// The most different models that a body may name. A limit is needed because each model is looked up in every
+/// endpoint's map.
 const MAX: usize = 32;
 
-/// A model, and the place that names it.
+/// A model, and the field that names it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct NamedModel {
     /// The model, by the client's name.
     pub(crate) name: String,
-    /// The JSON pointer of the first place that names it.
+    /// The JSON pointer of the first field that names the model.
     pub(crate) field: String,
 }
 
 impl NamedModel {
-    /// The failure if no endpoint may run it.
+    /// The failure if no endpoint may run this model.
     pub(crate) fn not_found(&self) -> Failure {
         Failure::InnerModelNotFound { model: self.name.clone(), field: self.field.clone() }
     }
@@ -35,7 +36,7 @@ impl NamedModel {
 /// The models at these ranges of a body, without repetition.
 ///
 /// # Errors
-/// 404 for the first one beyond the limit, or for a name that is too long.
+/// 404 for the first model beyond the limit, or for a name that is too long.
 #[inline(never)]
 pub(super) fn named(text: &str, models: &[(Range<usize>, String)]) -> Result<Vec<NamedModel>, Failure> {
     let mut named: Vec<NamedModel> = Vec::new();
@@ -57,7 +58,7 @@ impl Walk {
     pub(super) fn model(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let start = scan.at();
         let name = scan.string()?.into_owned();
-        if self.is_out(&name, Certainty::Label) {
+        if self.is_refused_place(&name, Certainty::Label) {
             self.refuse(start, BodyFault::Place);
         }
         self.models.push((start..scan.at(), name));
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_model_is_none() {
+    fn values_that_name_no_model_are_ignored() {
         for fields in [
             r#""metadata":{"model":"x"}"#,
             r#""reasoning_effort":"low","stream_options":{"model":null},"messages":[]"#,
@@ -131,13 +132,13 @@ mod tests {
             assert_eq!(found(CHAT, fields), [], "{fields}");
         }
         let own = inspect("/v1/vector_stores", r#"{"model":"a"}"#, &[Allowance::UnknownFields]).unwrap();
-        assert_eq!((own.model(), own.needs().models.len()), (Some("a"), 0), "it is the request's own");
+        assert_eq!((own.model(), own.needs().models.len()), (Some("a"), 0), "the top-level model is the request's own");
         let drawn = r#""input":[{"type":"image_generation_call","result":"AAAA","svg_usage":{"model":"x"}}]"#;
-        assert_eq!(found("/v1/responses", drawn), [], "what it cost is history");
+        assert_eq!(found("/v1/responses", drawn), [], "a model in the usage of an earlier answer doesn't run");
     }
 
     #[test]
-    fn each_model_is_told_once_and_there_are_not_too_many() {
+    fn each_model_is_listed_once_and_their_number_is_limited() {
         let tools = |names: &[String]| {
             let tools: Vec<_> =
                 names.iter().map(|name| format!(r#"{{"type":"image_generation","model":"{name}"}}"#)).collect();
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_gets_its_own_names_of_them() {
+    fn an_endpoint_gets_its_own_names_of_the_models() {
         let text = r#"{"model":"a","moderation":{ "model" : "m\u006fd" },"stream_options":{"model":"same",
             "x_model":"other"},"metadata":{"model":"mod"}}"#;
         let body = inspect(CHAT, text, &[]).unwrap();

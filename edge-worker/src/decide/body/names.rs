@@ -1,9 +1,10 @@
-//! Names of fields that are never harmless: those that say where or by what a request is processed, and those that make
-//! the model host search or run something. Called by `field`, `walk` and `plan`.
+//! Names of fields that are never harmless: those that choose where or by which model a request is processed, and those
+//! that make the model host search or run something. Called by `field`, `walk` and `plan`.
 
 use crate::decide::json::reads_as_words;
 
-/// Fields that route to another model, account, engine or place, past the rules. Numbers and booleans count too.
+/// Fields that route to another model, account, engine or place, past the rules. They are refused even if their value
+/// is a number or a boolean.
 const ROUTING: &[&str] = &[
     // Of gateways such as LiteLLM and OpenRouter.
     "fallbacks",
@@ -85,7 +86,7 @@ const ROUTING: &[&str] = &[
     "webhook_url",
     "callback",
     "callback_url",
-    // Of engines: where a request's cache is, which worker takes it, what is loaded for it.
+    // Of engines: where the request's cache is, which worker processes the request, which adapter is loaded for it.
     "kv_transfer_params",
     "ec_transfer_params",
     "do_remote_prefill",
@@ -121,7 +122,7 @@ const ROUTING: &[&str] = &[
     "ngram_corpus_id",
 ];
 
-/// Fields that make a host search or call out without `tools`.
+/// Fields that make a host search or connect to other servers without `tools`.
 const HOSTED: &[&str] = &[
     "web_search_options",
     "search_parameters",
@@ -217,8 +218,8 @@ pub(super) fn is_hosted(key: &str) -> bool {
     is_one_of(key, HOSTED)
 }
 
-/// Whether a name, or a part of it, is in a list. Readers of forms and options see `a` with `fallbacks` in it in
-/// `a[fallbacks]` and `a.fallbacks`, and PHP sees `api_base` in `api.base`.
+/// Whether a name, or a part of it, is in a list. Parsers of forms read `a[fallbacks]` and `a.fallbacks` as an object
+/// `a` with the field `fallbacks`, and PHP reads `api.base` as `api_base`.
 #[inline(never)]
 fn is_one_of(key: &str, list: &[&str]) -> bool {
     let is_known = |key: &str| list.iter().any(|known| reads_as_words(key, known));
@@ -231,11 +232,13 @@ pub(super) fn parts(name: &str) -> impl Iterator<Item = &str> {
     name.split(is_seam).filter(|part| !part.is_empty())
 }
 
+/// Whether the client itself runs tools of this type.
 pub(super) fn is_local_tool(kind: &str) -> bool {
     LOCAL_TOOLS.contains(&kind)
 }
 
-/// Whether a model's name is itself an instruction on where to go. Only a map of models says what such a name means.
+/// Whether a model's name is itself an instruction on where to process the request. Such a name is allowed only if an
+/// endpoint's `models` map holds it.
 pub(crate) fn model_routes(model: &str) -> bool {
     let picks = |suffix: &str| SUFFIXES.contains(&suffix) || suffix.ends_with("-cloud");
     // Some gateways take several models at once.
@@ -277,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn models_that_route_are_told_from_models() {
+    fn names_of_models_that_route_are_recognised() {
         for model in [
             "gpt-4o:online",
             "gpt-4o:ONLINE",

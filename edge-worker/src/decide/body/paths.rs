@@ -133,7 +133,7 @@ static RESPONSES: Fields = &[
     ("context_management", Unknown),
     ("access_programs", Unknown),
     ("image", Object(&[("context_compression", Word)])),
-    // Not of OpenAI's. Some clients write one body for this API and for chat completions.
+    // OpenAI doesn't document this field. Some clients write one body for this API and for chat completions.
     ("messages", Content),
 ];
 
@@ -159,7 +159,7 @@ static GENERATIONS: Fields = &[
     ("safety_identifier", Label),
 ];
 
-/// Edits as JSON and as forms, and variations.
+/// Fields of image edits, as JSON or as a form, and of image variations.
 static EDITS: Fields = &[
     ("model", Label),
     ("prompt", Text),
@@ -195,7 +195,7 @@ static SPEECH: Fields = &[
     ("stream_format", Word),
 ];
 
-/// Transcriptions and translations, which are forms.
+/// Fields of transcriptions and translations, which are forms.
 static TRANSCRIPTIONS: Fields = &[
     ("model", Label),
     ("file", Data),
@@ -238,7 +238,7 @@ static FINE_TUNING: Fields = &[
     ("suffix", Label),
 ];
 
-/// Of all paths below it. A key means the same at each of them.
+/// Fields of all paths below `vector_stores`. A key means the same on each of these paths.
 static VECTOR_STORES: Fields = &[
     ("name", Text),
     ("description", Text),
@@ -256,7 +256,7 @@ static VECTOR_STORES: Fields = &[
     ("rewrite_query", Word),
 ];
 
-/// Of the engines' own paths. A key means the same at each of them.
+/// Fields of the paths that only engines have. A key means the same on each of these paths.
 static POOLING: Fields = &[
     ("model", Label),
     ("query", Content),
@@ -279,7 +279,7 @@ static POOLING: Fields = &[
     ("user", Label),
 ];
 
-/// Anthropic's.
+/// Fields of Anthropic's Messages API.
 static MESSAGES: Fields = &[
     ("model", Label),
     ("messages", Content),

@@ -1,30 +1,30 @@
 //! Says whether a string names a place that a model host could fetch from or connect to. Called by `walk` for every
-//! value that isn't text.
+//! string that isn't text for the model.
 //!
-//! Readers of URLs are lenient in different ways. The WHATWG's drop tabs and line breaks and read `\` as `/`
-//! (<https://url.spec.whatwg.org/#url-parsing>), Python's accepts `<URL:…>`, and some decode first. So the string is
-//! first folded to what the most lenient of them would see.
+//! URL parsers are lenient in different ways. Those that follow the WHATWG drop tabs and line breaks and read `\` as
+//! `/` (<https://url.spec.whatwg.org/#url-parsing>). Python's parser accepts `<URL:…>`. Some parsers decode
+//! percent-encoding first. So the string is first folded to the text that the most lenient parser would see.
 
 use core::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 
-/// How many characters of a string are checked. A place would be named at its beginning.
+/// How many characters of a string are checked. A parser would look for a place only at the beginning.
 const LOOKED_AT: usize = 256;
 /// The longest name of a host without a dot, in characters.
 const LONGEST_HOST: usize = 32;
 
 /// Schemes that are fetched with or without slashes after them.
 const FETCHED: &[&str] = &["http", "https", "ws", "wss", "ftp", "ftps", "sftp", "file"];
-/// Schemes of stores and protocols that some hosts fetch from. Other words before a colon need a slash, a dot or a
-/// port.
+/// Schemes of stores and protocols that some hosts fetch from. Another word before a colon counts as a scheme only if a
+/// slash, a dot or a port follows.
 const STORES: &[&str] = &[
     "abfs", "abfss", "adl", "az", "azure", "blob", "cos", "dbfs", "gcs", "git", "gopher", "grpc", "grpcs", "gs",
     "hdfs", "hf", "ipfs", "ipns", "jar", "jdbc", "ldap", "magnet", "nfs", "obs", "oci", "oss", "redis", "rtmp", "rtsp",
     "s3", "s3a", "s3n", "scp", "smb", "ssh", "swift", "tcp", "tos", "udp", "unix", "wasb", "wasbs", "webdav",
 ];
 
-/// How certain it must be that a value is a place.
+/// How much a value must look like a place to count as one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Certainty {
     /// For a name that the client made up, such as `user`: `session:123` is a name.
@@ -34,7 +34,7 @@ pub(super) enum Certainty {
 }
 
 /// Whether a value names a place: a URL of any scheme but `data:`, `//host`, a host with a port, or an IP address.
-pub(super) fn names_place(text: &str, care: Certainty) -> bool {
+pub(super) fn names_place(text: &str, certainty: Certainty) -> bool {
     // Most words have none of the characters that every place has.
     let marks = |byte: u8| matches!(byte, b':' | b'/' | b'\\' | b'.' | b'%') || !(0x20..0x7f).contains(&byte);
     if !text.bytes().any(marks) || is_data_url(text) {
@@ -49,24 +49,24 @@ pub(super) fn names_place(text: &str, care: Certainty) -> bool {
     while let Some(rest) = folded.strip_prefix("url:").or(folded.strip_prefix("uri:")) {
         folded = rest.trim_start_matches(start);
     }
-    names_folded(folded, care)
+    names_folded(folded, certainty)
 }
 
 /// Whether a word of the API is the path of a file. Some hosts read a voice or a format from a file.
 pub(super) fn names_path(word: &str) -> bool {
-    // Nearly no word is a path. To look for the characters that every path has costs less than to prepare a search.
+    // Few words are paths. Looking for a slash first is cheaper than searching for each beginning.
     let begins = |beginning: &str| word.starts_with(beginning);
     word.bytes().any(|byte| matches!(byte, b'/' | b'\\'))
         && (begins("/") || begins("~/") || begins("./") || word.contains("../") || word.contains("\\"))
 }
 
-/// Whether a text that begins with `//` is base64 and not a host. One base64 text in 4,096 begins so.
+/// Whether a text that begins with `//` is base64 and not a host. One base64 text in 4,096 begins with `//`.
 fn is_long_base64(text: &str) -> bool {
     let host = text.trim_start_matches('/').split('/').next().unwrap_or_default();
     host.len() >= LONGEST_HOST && text.bytes().all(|byte| is_base64(byte) || matches!(byte, b'\n' | b'\r'))
 }
 
-/// Whether a text begins with `data:`, as every reader sees it.
+/// Whether a text begins with `data:` for every URL parser.
 pub(super) fn is_data_url(text: &str) -> bool {
     let text = text.trim_ascii_start();
     text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"))
@@ -76,7 +76,8 @@ pub(super) fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=')
 }
 
-fn names_folded(text: &str, care: Certainty) -> bool {
+/// Whether a folded text names a place.
+fn names_folded(text: &str, certainty: Certainty) -> bool {
     let is_bare = !text.contains(char::is_whitespace);
     if text.strip_prefix("//").is_some_and(|rest| !rest.trim_start_matches('/').is_empty())
         || is_bare && text.contains("://")
@@ -87,8 +88,8 @@ fn names_folded(text: &str, care: Certainty) -> bool {
         && is_scheme(scheme)
         && !rest.trim_start().is_empty()
     {
-        let unknown = care == Certainty::Word && is_bare && rest.contains(['/', '.']);
-        let known = FETCHED.contains(&scheme) || care == Certainty::Word && is_bare && STORES.contains(&scheme);
+        let unknown = certainty == Certainty::Word && is_bare && rest.contains(['/', '.']);
+        let known = FETCHED.contains(&scheme) || certainty == Certainty::Word && is_bare && STORES.contains(&scheme);
         if known || unknown || rest.starts_with('/') {
             return true;
         }
@@ -96,17 +97,17 @@ fn names_folded(text: &str, care: Certainty) -> bool {
     let end = text.find(['/', '?', '#']).unwrap_or(text.len());
     let (authority, path) = text.split_at(end);
     let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    names_host(authority.trim_end(), path, care)
+    names_host(authority.trim_end(), path, certainty)
 }
 
-/// RFC 3986 §3.1. A single letter is a drive of Windows.
+/// Whether a text is a scheme (RFC 3986 §3.1). A single letter isn't, because it is a drive of Windows.
 fn is_scheme(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
     text.len() > 1 && text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.bytes().all(fits)
 }
 
 /// Whether an authority (RFC 3986 §3.2) is an IP address, or a host with a port.
-fn names_host(authority: &str, path: &str, care: Certainty) -> bool {
+fn names_host(authority: &str, path: &str, certainty: Certainty) -> bool {
     let without_zone = |host: &str| host.split('%').next().unwrap_or(host).parse::<Ipv6Addr>().is_ok();
     if let Some(inner) = authority.strip_prefix('[') {
         return inner.split_once(']').is_some_and(|(host, _)| without_zone(host));
@@ -126,7 +127,7 @@ fn names_host(authority: &str, path: &str, care: Certainty) -> bool {
     }
     let numbers: Option<Vec<u64>> = host.split('.').map(number).collect();
     if let Some(numbers) = numbers {
-        return is_address(&numbers, host, port || care == Certainty::Word && path.starts_with('/'));
+        return is_address(&numbers, host, port || certainty == Certainty::Word && path.starts_with('/'));
     }
     if !port {
         return false;
@@ -138,7 +139,7 @@ fn names_host(authority: &str, path: &str, care: Certainty) -> bool {
     let is_host = host.split('.').all(|label| !label.is_empty() && label.chars().all(fits));
     let is_dotted = is_host && labels.next().is_some() && is_top;
     let is_single = is_host && !host.contains('.') && host.contains(char::is_alphabetic);
-    is_dotted || host == "localhost" || is_single && care == Certainty::Word
+    is_dotted || host == "localhost" || is_single && certainty == Certainty::Word
 }
 
 /// A part of an IPv4 address as `inet_aton` reads it: decimal, octal or hexadecimal.
@@ -150,7 +151,8 @@ fn number(text: &str) -> Option<u64> {
     }
 }
 
-/// Four numbers are an address. Fewer are one only if the text around them says so: `2.5` isn't a place.
+/// Whether numbers between dots are an IPv4 address. Four numbers are. Fewer are only if a port or a path follows, or
+/// if they are hexadecimal: `2.5` isn't a place.
 fn is_address(numbers: &[u64], host: &str, marked: bool) -> bool {
     let (Some(last), true) = (numbers.last(), numbers.len() <= 4) else { return false };
     let fits = numbers[..numbers.len() - 1].iter().all(|&number| number < 256) && *last <= u64::from(u32::MAX);
@@ -159,22 +161,22 @@ fn is_address(numbers: &[u64], host: &str, marked: bool) -> bool {
     fits && (numbers.len() == 4 && *last < 256 || is_odd || marked && is_whole)
 }
 
-/// The beginning of a string as the most lenient reader sees it, in lower case.
+/// The beginning of a string as the most lenient parser sees it, in lower case.
 pub(crate) fn lenient(text: &str) -> String {
     decoded(fold(text))
 }
 
-/// Whether every reader sees the string that is written.
+/// Whether every parser sees the string exactly as it is written.
 pub(crate) fn is_plain(text: &str) -> bool {
     text.is_ascii() && !text.bytes().any(|byte| byte == b'%' || byte == b'\\' || byte.is_ascii_control())
 }
 
-/// The string as the most lenient reader sees it.
+/// The string as the most lenient parser sees it, before percent-decoding.
 fn fold(text: &str) -> String {
     text.chars().filter_map(folded).take(LOOKED_AT).collect()
 }
 
-/// Folds a character; `None` if readers drop it.
+/// Folds a character; `None` if some parsers drop it.
 fn folded(c: char) -> Option<char> {
     Some(match c {
         '\\' | '\u{2044}' | '\u{2215}' | '\u{2216}' | '\u{29f8}' | '\u{29f5}' | '\u{fe68}' | '\u{ff3c}' => '/',
@@ -211,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_names_a_place_is_found_however_it_is_written() {
+    fn places_are_found_however_they_are_written() {
         for text in [
             "https://a.example/x",
             "HTTPS://A",
@@ -268,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_none_passes() {
+    fn values_that_name_no_place_pass() {
         for text in [
             "",
             "auto",
@@ -307,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_are_paths_are_told_from_words() {
+    fn words_that_are_paths_are_found() {
         for word in ["/etc/passwd", "~/x", "./x", "../x", "a/../b", "C:\\x", "a\\b"] {
             assert!(names_path(word), "{word}");
         }

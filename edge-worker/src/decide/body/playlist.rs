@@ -1,9 +1,9 @@
 //! Says whether media is a playlist: a list of places to fetch media from. Called by `media` for strings, and by
 //! `multipart::form` for files.
 //!
-//! Many engines pass audio and video to FFmpeg, which goes by the content alone. It follows a playlist that was sent as
-//! `audio/wav` to any address. Recognised here are the playlists that FFmpeg's demuxers recognise (`hls_probe`,
-//! `concat_probe`, `sdp_probe`, `dash_probe`), and older playlists of players.
+//! Many engines pass audio and video to FFmpeg, which recognises files by their content alone. If a client sends a
+//! playlist as `audio/wav`, FFmpeg fetches from any address in it. This file recognises the playlists that FFmpeg's
+//! demuxers recognise (`hls_probe`, `concat_probe`, `sdp_probe`, `dash_probe`), and older playlists of players.
 
 use memchr::memchr;
 
@@ -48,7 +48,7 @@ mod tests {
     const HLS: &str = "#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:10.0,\nhttp://169.254.169.254/x\n#EXT-X-ENDLIST\n";
 
     #[test]
-    fn lists_of_places_are_told_however_they_are_sent() {
+    fn playlists_are_found_however_they_are_sent() {
         let late = format!("<!-- {} --><MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\"/>", "x".repeat(9_000));
         for list in [
             HLS,
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn media_and_documents_are_no_lists() {
+    fn media_and_documents_are_not_playlists() {
         for file in [
             &b""[..],
             b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn as_much_is_looked_at_as_a_decoder_guesses_by() {
+    fn as_many_bytes_are_checked_as_a_decoder_checks() {
         let late = [vec![b'x'; LOOKED_AT], b"\nc=IN IP4 192.0.2.1".to_vec()].concat();
         assert!(!is_playlist(&late) && is_playlist(&late[10..]));
     }

@@ -1,5 +1,5 @@
-//! Makes the JSON pointer (RFC 6901) of a position in a JSON text. Called by `body` if it refuses a value, and for
-//! models below the top level, which few requests name.
+//! Makes the JSON pointer (RFC 6901) of a position in a JSON text. Called by `field` if it refuses a value, and by
+//! `models` for models below the top level.
 
 use crate::decide::json::{InvalidJson, Kind, Scan};
 
@@ -36,7 +36,7 @@ fn step(value: &mut Scan<'_>, at: usize, out: &mut String, name: impl FnOnce() -
     descend(&mut inner, at, out)
 }
 
-/// RFC 6901 §3.
+/// A key as a part of a pointer, with `~` and `/` escaped (RFC 6901 §3).
 fn escaped(key: &str) -> String {
     key.chars().take(LONGEST_KEY).collect::<String>().replace('~', "~0").replace('/', "~1")
 }

@@ -1,13 +1,15 @@
 //! Says whether a URL leads to the public internet, as far as the URL shows. Called by `walk` if a service allows
 //! remote URLs and for servers of tools, and by `unlisted` for values in places for media.
 //!
-//! A model host is in its own network. What it fetches there (the cloud's metadata service, an admin page on loopback)
-//! is never an image. What a *name* resolves to, or where a server redirects to, can't be seen here.
+//! A model host can reach addresses of its own network: the cloud's metadata service, or an admin page on loopback.
+//! Such URLs are refused, because no client's image is there. To which address a *name* resolves, or where a server
+//! redirects to, can't be seen here.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-/// The longest name of the DNS, and the longest label (RFC 1035 §2.3.4).
+/// The longest name in the DNS, in characters (RFC 1035 §2.3.4).
 const LONGEST_NAME: usize = 253;
+/// The longest label of a name, in characters.
 const LONGEST_LABEL: usize = 63;
 
 /// Last labels that have a meaning in one network only: RFC 6761, RFC 6762 with its appendix G, RFC 8375, ICANN's
@@ -57,8 +59,8 @@ const NOT_PUBLIC: &[([u8; 4], u32)] = &[
 
 /// Whether a value is an `http:` or `https:` URL of a public name or address.
 ///
-/// Only the plainest spelling passes. Readers of URLs differ on others (`\`, `@`, tabs, `0177.1`, full-width digits),
-/// and one of them could see another host.
+/// Only the plainest spelling passes. Parsers of URLs read other spellings differently (`\`, `@`, tabs, `0177.1`,
+/// full-width digits), and one of the parsers could see another host.
 #[inline(never)]
 pub(super) fn is_public(url: &str) -> bool {
     let url = url.trim_ascii();
@@ -80,8 +82,8 @@ pub(super) fn is_public(url: &str) -> bool {
 fn is_public_host(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let Some((before, last)) = host.rsplit_once('.') else { return false };
-    // A reader takes a host whose last label is a number for an address, in any spelling (WHATWG URL, *ends in a
-    // number*).
+    // If the last label is a number, parsers read the host as an IPv4 address (WHATWG URL, *ends in a number*). Only
+    // the usual spelling of an address passes.
     if last.starts_with(|c: char| c.is_ascii_digit()) {
         return host.parse().is_ok_and(is_public_v4);
     }
@@ -136,7 +138,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::too_many_lines, reason = "a table of cases")]
-    fn what_leads_into_a_network_does_not() {
+    fn urls_of_private_networks_are_refused() {
         for host in [
             "169.254.169.254",
             "127.0.0.1",

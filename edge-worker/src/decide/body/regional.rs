@@ -1,5 +1,6 @@
-//! Says whether a model's name chooses the region where it runs. At clouds and gateways such a name is an instruction
-//! on where to go, past residency. Only a `models` map may hold one. Called by `names`.
+//! Says whether a model's name chooses the region where the model runs. At clouds and gateways such a name could send a
+//! request out of the regions that the rules allow. So only names in an endpoint's `models` map may do it. Called by
+//! `names`.
 //!
 //! Sources: Amazon Bedrock's inference profiles (`us.anthropic.claude-…`) and ARNs, Vertex AI's
 //! `projects/…/locations/…` and `@us-central1`, Azure's regions (`swedencentral`), and the forms in which LiteLLM and
@@ -8,18 +9,21 @@
 use super::entries::LONGEST_MODEL;
 use super::place::{is_plain, lenient};
 
-/// Groups of regions. A name begins with one (`us.`), or one is a part of it (`azure/eu/gpt-4o`, `gemini@global`).
+/// Groups of regions. A name may begin with a group (`us.`), or a part of it may be a group (`azure/eu/gpt-4o`,
+/// `gemini@global`).
 const GROUPS: &[&str] = &[
     "us", "eu", "apac", "global", "jp", "au", "ca", "ap", "sa", "me", "af", "il", "in", "uk", "kr", "mx", "cn",
     "us-gov",
 ];
 
-/// Words that are a part of a name where a kind of deployment or its place is chosen.
+/// Words that choose a kind of deployment or its location, if they are a part of a name.
 const CHOOSE: &[&str] =
     &["locations", "global-standard", "globalstandard", "data-zone", "datazone", "datazonestandard"];
 
-/// Directions in names of clouds' regions. A longer word comes before one that it begins with.
+/// Directions in names of clouds' regions.
 const DIRECTIONS: &[&str] = &["east", "west", "north", "south", "central"];
+/// Countries and continents in names of clouds' regions. A longer word comes before the shorter word that it begins
+/// with.
 const LANDS: &[&str] = &[
     "usgov",
     "usdod",
@@ -75,21 +79,22 @@ const LANDS: &[&str] = &[
     "greece",
 ];
 
-/// Whether a model's name says where it runs, as the most lenient reader sees it.
+/// Whether a model's name chooses a region, as the most lenient parser sees the name.
 pub(super) fn is_regional(name: &str) -> bool {
-    // Names of the allowed length are read without allocation.
+    // Plain names of the allowed length need no allocation.
     let mut small = [0; LONGEST_MODEL];
     match small.get_mut(..name.len()).filter(|_| is_plain(name)) {
         Some(small) => {
             small.copy_from_slice(name.as_bytes());
             small.make_ascii_lowercase();
-            says_region(core::str::from_utf8(small).unwrap_or_default())
+            chooses_region(core::str::from_utf8(small).unwrap_or_default())
         }
-        None => says_region(&lenient(name)),
+        None => chooses_region(&lenient(name)),
     }
 }
 
-fn says_region(name: &str) -> bool {
+/// Whether a name in lower case chooses a region.
+fn chooses_region(name: &str) -> bool {
     let ends = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
     let mut parts = name.split(ends).peekable();
     let is_whole = !name.contains(ends);
@@ -124,8 +129,8 @@ fn holds_region(part: &str) -> bool {
     false
 }
 
-/// Whether a word consists of countries and directions only, perhaps with a number at the end, and which of the two it
-/// holds.
+/// Whether a word holds a country, and whether it holds a direction. `None` if it holds anything else but a number at
+/// its end.
 fn geography(word: &str) -> Option<(bool, bool)> {
     let mut rest = word.trim_end_matches(|c: char| c.is_ascii_digit());
     let (mut has_land, mut has_direction) = (false, false);
@@ -139,7 +144,7 @@ fn geography(word: &str) -> Option<(bool, bool)> {
     (has_land || has_direction).then_some((has_land, has_direction))
 }
 
-/// The rest of a text after the first of these words that it begins with.
+/// The rest of a text after the first of these words with which it begins.
 fn begins_with<'t>(text: &'t str, words: &[&str]) -> Option<&'t str> {
     words.iter().find_map(|word| text.strip_prefix(word))
 }
@@ -149,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_say_where_they_run_are_told() {
+    fn names_that_choose_a_region_are_found() {
         for name in [
             "us.anthropic.claude-sonnet-4-20250514-v1:0",
             "eu.anthropic.claude-3-7-sonnet-20250219-v1:0",
@@ -194,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_only_look_like_it_are_models() {
+    fn names_that_only_look_regional_are_models() {
         for name in [
             "",
             "gpt-4o",

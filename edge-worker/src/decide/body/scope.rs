@@ -1,13 +1,13 @@
-//! Makes a client's names for things at an engine different for each customer. Takes a name, returns the scoped one.
-//! Called by `body`.
+//! Makes the names that clients give to things at an engine different for each tenant. Takes a name, returns the scoped
+//! name. Called by `body`.
 //!
-//! Engines store what clients name (media by `uuid`, prefixes by `cache_salt`, requests by `request_id`) for everybody
-//! together, because all customers come with one credential. Equal names of one customer stay equal, so its caches
-//! work.
+//! Clients name things at an engine: media by `uuid`, prefixes by `cache_salt`, requests by `request_id`. The engine
+//! gets one credential for all tenants, so it can't tell their names apart. Equal names of one tenant stay equal, so
+//! the tenant's caches work.
 
 use sha2::{Digest as _, Sha256};
 
-/// The bytes of a scoped name after its mark: 128 bits, so that no two are equal by chance.
+/// The bytes of a scoped name after `bw-`: 128 bits, so that no two names are equal by chance.
 const BYTES: usize = 16;
 
 /// The owner of the names.
@@ -17,7 +17,7 @@ pub(crate) struct Scope {
     pub(crate) service: String,
     /// The tenant, if the service has tenants.
     pub(crate) tenant: Option<String>,
-    /// The request. If clients can't be distinguished, a name that would be shared belongs to this request only.
+    /// The request. In a service without tenants, most names belong to their request only.
     pub(crate) request: String,
 }
 
@@ -39,13 +39,13 @@ pub(super) enum NamedField {
 }
 
 impl Scope {
-    /// The name to send instead of `name`; `None` if it stays.
+    /// The name to send in place of `name`; `None` if `name` stays.
     pub(super) fn name(&self, named: NamedField, name: &str) -> Option<String> {
         let digest = |owner: &[&str]| {
             let kind = format!("{named:?}");
             let parts = [&[self.service.as_str()][..], owner, &[kind.as_str(), name]].concat();
-            // An owner's name holds no zero byte, and the client's word comes last. So the texts of two owners are
-            // never equal.
+            // The name of an owner holds no zero byte, and the client's name comes last. So the joined texts of two
+            // owners are never equal.
             hex(&Sha256::digest(parts.join("\0")))
         };
         let tenant = self.tenant.as_deref();
@@ -61,6 +61,7 @@ impl Scope {
     }
 }
 
+/// A scoped name of [`BYTES`] bytes after `bw-`.
 fn short(mut hex: String) -> String {
     hex.truncate(2 * BYTES);
     hex.insert_str(0, "bw-");
@@ -89,11 +90,11 @@ mod tests {
         assert_ne!(media(Some("acme"), "1"), media(Some("emca"), "1"));
         assert_ne!(media(Some("acme"), "1"), name(Some("acme"), "1", NamedField::Session).unwrap());
         assert_eq!(media(None, "1").len(), 35);
-        assert_ne!(media(None, "1"), media(None, "2"), "without tenants nobody knows whose it is");
+        assert_ne!(media(None, "1"), media(None, "2"), "without tenants, a name belongs to its request");
         assert_eq!(
             name(None, "1", NamedField::Salt),
             name(None, "2", NamedField::Salt),
-            "a salt alone gives nothing away"
+            "without tenants, the service shares one salt"
         );
         assert_eq!(name(None, "1", NamedField::CacheKey), None);
         assert_eq!(name(Some("acme"), "1", NamedField::Hash).unwrap().len(), 64);

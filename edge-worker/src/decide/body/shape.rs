@@ -1,5 +1,6 @@
-//! The shapes of values in bodies of the model API: what is allowed where. `paths` and `engine` hold the tables of
-//! top-level fields, and this file those below. `walk` reads a body by them.
+//! The shapes of values in bodies of the model API: which values each field may have. `paths` and `engine` hold the
+//! tables of top-level fields. This file holds the tables of fields below the top level. `walk` reads bodies by these
+//! tables.
 //!
 //! The sources are the types of OpenAI's official clients and the request models of vLLM and SGLang. A list has the
 //! shape of its items.
@@ -7,7 +8,7 @@
 use super::scope::NamedField;
 use crate::decide::json::reads_as_words;
 
-/// The shape of a value: what is allowed in it.
+/// The shape of a value: which values are allowed.
 #[derive(Debug)]
 pub(super) enum Shape {
     /// Text for the model. Anything is allowed.
@@ -36,29 +37,30 @@ pub(super) enum Shape {
     Tools,
     /// `tool_choice`.
     ToolChoice,
-    /// The id of an object at an endpoint, or a list of them. In an object each text is one.
+    /// The id of an object at an endpoint, a list of such ids, or an object in which each text is an id.
     Id,
-    /// The id of an object at an endpoint, or an object with these fields, its id among them.
+    /// The id of an object at an endpoint, or an object with these fields, among them the id.
     Kept(Fields),
     /// The name of a model that runs beside the request's own, or an object with these fields.
     Model(Fields),
-    /// Texts, numbers and switches of the client's own, by names of its own.
+    /// Texts, numbers and booleans under names that the client chose.
     Metadata,
     /// A grader.
     Grader,
-    /// Several graders under their names, or one.
+    /// One grader, or several graders under their names.
     Graders,
-    /// A name that engines store for all customers together.
+    /// A name that engines share among all tenants.
     Scoped(NamedField),
     /// An object with these fields.
     Object(Fields),
-    /// An object with keys of the client's.
+    /// An object whose keys the client chose.
     Map(&'static Shape),
-    /// What the model host should search or run. The service allows it.
+    /// Something that the model host should search or run, in a service that allows it.
     Hosted,
-    /// The same, stored at an endpoint: its id, or an object that may hold its id.
+    /// The same, if it is stored at an endpoint: the id of the stored object, or an object that may hold the id.
     HostedKept,
-    /// What an engine compiles, unpickles or obeys when it reads media, with the shape of its value.
+    /// A value that an engine compiles or unpickles, or that controls how the engine reads media. With the shape of the
+    /// value.
     EngineInput(&'static Shape),
     /// A documented object whose fields aren't listed here.
     Unknown,
@@ -74,8 +76,8 @@ use Shape::{
     Scoped, Source, Text, ToolChoice, Tools, Unknown, Word,
 };
 
-/// The fields of messages, parts of content and items of the Responses API in one table, because a key means the same
-/// in all of them.
+/// The fields of messages, of parts of content and of items of the Responses API. One table is enough, because a key
+/// means the same in all of them.
 pub(super) static NODE: Fields = &[
     ("role", Word),
     ("content", Content),
@@ -145,7 +147,7 @@ pub(super) static NODE: Fields = &[
     ("revised_prompt", Text),
     ("reason", Text),
     ("error", Free),
-    // What something cost to make, with the model that made it.
+    // The usage of an earlier answer, with the model that made the image.
     ("svg_usage", Free),
     ("fingerprint", Blob),
     ("source", Source),
@@ -182,7 +184,7 @@ static REASONING_DETAIL: Fields = &[
     ("format", Label),
 ];
 
-/// What an answer cited. It is history, so nobody fetches it again.
+/// A source that an earlier answer cited. The host doesn't fetch it again.
 static ANNOTATION: Fields = &[
     ("type", Word),
     ("url", Text),
@@ -191,12 +193,12 @@ static ANNOTATION: Fields = &[
     ("file_id", Id),
     ("filename", Label),
     ("container_id", Id),
-    // What OpenRouter read in a PDF.
+    // The text that OpenRouter read in a PDF.
     ("file", Object(&[("hash", Label), ("name", Label), ("content", Content)])),
 ];
 
-/// What a model asked its client to do with a computer or a shell, or did itself when it searched. The pages that it
-/// saw are history, like an annotation.
+/// An action that the model asked the client to do with a computer or a shell, or that the model did itself when it
+/// searched. The host doesn't fetch the pages again, as with an annotation.
 static ACTION: Fields = &[
     ("type", Word),
     ("text", Text),
@@ -231,7 +233,7 @@ pub(super) static MEDIA: Fields = &[
     ("filename", Label),
     ("file_url", Data),
     ("b64_json", Data),
-    // An output of the model that the host stores: `audio` of an assistant's message.
+    // The id of an output that the host stores: `audio` of an assistant's message.
     ("id", Id),
     ("name", Label),
     ("transcript", Text),
@@ -245,8 +247,9 @@ pub(super) static MEDIA: Fields = &[
     ("video_metadata", Unknown),
 ];
 
-/// The documented keys of objects whose fields no table lists (`stream_options`, `reasoning`, `thinking`,
-/// `cache_control`, `chat_template_kwargs`, `expires_after`). They are words, with one meaning in all of these objects.
+/// The documented keys of objects of the shape [`Shape::Unknown`] (`stream_options`, `reasoning`, `thinking`,
+/// `cache_control`, `chat_template_kwargs`, `expires_after`). All their values are words. A key means the same in all
+/// of these objects.
 pub(super) static WORDS: Fields = &[
     ("include_usage", Word),
     ("type", Word),
@@ -267,9 +270,9 @@ pub(super) static WORDS: Fields = &[
     ("days", Word),
 ];
 
-/// What an engine compiles (templates in Jinja), unpickles (`torch.load`), or passes to the code that reads media. vLLM
-/// accepts each of them only if its operator says that clients are trusted (`--trust-request-chat-template`,
-/// `--trust-request-mm-kwargs`, `--enable-prompt-embeds`, `--enable-mm-embeds`). Other engines don't ask.
+/// Fields whose value an engine compiles (templates in Jinja), unpickles (`torch.load`), or passes to the code that
+/// reads media. vLLM accepts each field only if its operator sets an option (`--trust-request-chat-template`,
+/// `--trust-request-mm-kwargs`, `--enable-prompt-embeds`, `--enable-mm-embeds`). Other engines have no such option.
 static ENGINE_INPUTS: Fields = &[
     ("chat_template", EngineInput(&Text)),
     ("instruction_template_str", EngineInput(&Text)),
@@ -289,7 +292,7 @@ static ENGINE_INPUTS: Fields = &[
     ("code_revision", EngineInput(&Label)),
 ];
 
-/// The shape of such an input, by its name in any spelling.
+/// The shape of an engine input, by its name in any spelling; `None` for other names.
 pub(super) fn engine_input(key: &str) -> Option<&'static Shape> {
     ENGINE_INPUTS.iter().find(|(name, _)| reads_as_words(key, name)).map(|(_, shape)| shape)
 }
@@ -431,13 +434,13 @@ pub(super) static STRUCTURED: Fields = &[
 /// `moderation` of chat completions and responses.
 pub(super) static MODERATION: Fields = &[("model", Model(&[])), ("policy", Unknown)];
 
-/// `prompt_cache_options`. The response to compare with is stored at the endpoint.
+/// `prompt_cache_options`. The response that `comparison_response_id` names is stored at the endpoint.
 pub(super) static CACHE_OPTIONS: Fields = &[("mode", Word), ("ttl", Word), ("comparison_response_id", Id)];
 
 /// A prompt that is stored at the endpoint.
 pub(super) static STORED_PROMPT: Fields = &[("id", Id), ("version", Label), ("variables", Map(&Content))];
 
-/// How a fine-tuned model is graded.
+/// A grader: how the outputs of a model are graded.
 pub(super) static GRADER: Fields = &[
     ("type", Word),
     ("name", Label),

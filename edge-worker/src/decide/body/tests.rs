@@ -39,11 +39,11 @@ fn only_the_bytes_of_the_model_change() {
     let body = chat(text).unwrap();
     assert_eq!(body.model(), Some("chat"));
     assert_eq!(sent(&body, "org/\"llama\""), text.replace("\"ch\\u0061t\"", "\"org/\\\"llama\\\"\""));
-    assert_eq!(sent(&body, "chat"), text, "an equal name isn't written anew");
+    assert_eq!(sent(&body, "chat"), text, "an equal name isn't replaced");
 }
 
 #[test]
-fn an_upload_in_parts_says_what_it_is_for_before_the_first_of_them() {
+fn an_upload_in_parts_states_its_purpose_when_it_is_created() {
     let begin = |fields: &str, allow: &[Allowance]| {
         inspect("/v1/uploads", &format!("{{\"filename\":\"a\",\"bytes\":1{fields}}}"), allow).err()
     };
@@ -51,7 +51,10 @@ fn an_upload_in_parts_says_what_it_is_for_before_the_first_of_them() {
     assert_eq!(begin(",\"purpose\":\"batch\"", &[]), Some(Failure::Batch));
     assert_eq!(begin(",\"purpose\":\"b\\u0061tch\"", &[]), Some(Failure::Batch));
     let whole = begin(",\"purpose\":\"batch\"", &[Allowance::Batch]);
-    assert!(matches!(whole, Some(Failure::BadField { field: "purpose", .. })), "its lines couldn't be read");
+    assert!(
+        matches!(whole, Some(Failure::BadField { field: "purpose", .. })),
+        "the edge couldn't read the lines of the batch"
+    );
     assert_eq!(begin(",\"Purpose\":\"batch\"", &[]), Some(Failure::MiscasedKey { key: "purpose" }));
     for odd in ["", ",\"purpose\":null", ",\"purpose\":[\"batch\"]", ",\"purpose\":\"Batch\""] {
         assert!(matches!(begin(odd, &[]), Some(Failure::BadField { field: "purpose", .. })), "{odd}");
@@ -62,7 +65,7 @@ fn an_upload_in_parts_says_what_it_is_for_before_the_first_of_them() {
 }
 
 #[test]
-fn what_is_not_a_json_object_is_told() {
+fn a_body_that_is_not_a_json_object_is_refused() {
     assert_eq!(refusal(""), Failure::MissingBody);
     assert_eq!(refusal("{\"model\":NaN}"), Failure::NotJson { at: 9 });
     assert_eq!(refusal("[]"), Failure::NotAnObject);
@@ -132,13 +135,13 @@ fn ids_are_found_wherever_they_stand_but_in_the_clients_own_data() {
 }
 
 #[test]
-fn sound_and_containers_are_named_by_ids() {
-    let heard = r#"{"model":"a","audio":{"voice":"alloy"},"messages":[{"role":"assistant","audio":{"id":"audio_1"}},
+fn ids_of_audio_and_of_containers_are_found() {
+    let with_audio = r#"{"model":"a","audio":{"voice":"alloy"},"messages":[{"role":"assistant","audio":{"id":"audio_1"}},
         {"role":"assistant","audio":{"ID":"audio_2","data":"UklGRgAA"}}]}"#;
-    let body = chat(heard).unwrap();
+    let body = chat(with_audio).unwrap();
     assert_eq!((body.ids().collect::<Vec<_>>(), body.keeps()), (vec!["audio_1", "audio_2"], true));
     assert!(!chat(r#"{"model":"a","audio":null}"#).unwrap().keeps());
-    // A voice that somebody had made is for that one alone.
+    // The id of a custom voice is sealed for its tenant, like other ids.
     let spoken = chat(r#"{"model":"a","audio":{"voice":{"id":"voice_1"},"format":"wav"}}"#).unwrap();
     assert_eq!(spoken.ids().collect::<Vec<_>>(), ["voice_1"]);
     let speech = r#"{"model":"a","input":"x","voice":{"id":"voice_1"}}"#;
@@ -194,7 +197,7 @@ fn compactions_and_counts_are_judged_as_responses_but_store_nothing() {
 }
 
 #[test]
-fn images_to_edit_are_looked_at_as_json_too() {
+fn json_bodies_of_image_edits_are_judged_too() {
     let edits = |images: &str| {
         inspect("/v1/images/edits", &format!(r#"{{"model":"a","prompt":"x","images":[{images}]}}"#), &[])
     };
@@ -205,7 +208,7 @@ fn images_to_edit_are_looked_at_as_json_too() {
 }
 
 #[test]
-fn whether_an_answer_is_stored() {
+fn an_answer_is_stored_if_service_and_request_allow_it() {
     let stores = |path: &str, text: &str| inspect(path, text, &[Allowance::Store]).unwrap().stores();
     assert!(
         stores("/v1/responses", r#"{"model":"a"}"#)
@@ -222,7 +225,7 @@ fn whether_an_answer_is_stored() {
 }
 
 #[test]
-fn background_and_batches_need_leave() {
+fn background_and_batches_need_permission() {
     let background = r#"{"model":"a","background":true}"#;
     assert_eq!(inspect("/v1/responses", background, &[]).err(), Some(Failure::Background));
     assert!(inspect("/v1/responses", background, &[Allowance::Background]).is_ok());
@@ -239,7 +242,7 @@ fn a_splice_preserves_every_other_byte() {
             Just("1180591620717411303424".to_owned()),
             Just("[ {\"model\":\"inner\"}, null ]".to_owned()),
             Just("\"\\\"model\\\":\"".to_owned()),
-            // Behind a word nothing names a place.
+            // The texts of the bodies begin with the word `a`.
             any::<String>()
                 .prop_filter("it names no place", |text| !place::names_place(
                     &format!("a {text}"),

@@ -1,5 +1,5 @@
-//! Reads the top-level fields of a JSON body: what they ask for, and what the service doesn't allow. Takes the fields'
-//! places in the text, returns an [`Inspected`] or why the body is refused. Called by [`super::read`].
+//! Reads the top-level fields of a JSON body: what they ask for, and whether the service allows it. Takes the ranges of
+//! the fields in the text, returns an [`Inspected`] or why the body is refused. Called by [`super::read`].
 
 use bailiwick_rules::rules::Allowance;
 use memchr::memmem;
@@ -13,19 +13,19 @@ use crate::decide::envelope::Failure;
 use crate::decide::json::Kind;
 use crate::decide::route::{Class, Route};
 
-/// Keys whose values decide something in this file. Some servers ignore case and read `"STORE"` as `store`, so another
-/// spelling of such a key is refused.
+/// Keys whose values this file acts on. Some servers ignore case and read `"STORE"` as `store`, so such a key in
+/// another case is refused.
 pub(super) const DECIDING: &[&str] =
     &["model", "stream", "store", "background", "tools", "conversation", "prompt", "purpose", "endpoint"];
 
 /// What the purpose of an upload in parts must be, for the error message.
 const WHOLE_BATCH: &str = "another than batch, as its lines are read here: send the file whole, to /files";
 
-/// Tools that run in containers of the model host. If a name is written with escapes it isn't found, and the answer's
-/// ids aren't sealed.
+/// Tools that run in containers of the model host. A name that is written with escapes isn't found. Then the ids in the
+/// answer aren't sealed.
 const CONTAINER_TOOLS: &[&[u8]] = &[b"code_interpreter", b"shell"];
 
-/// Finds where the cache's salt stands, or where it will be inserted.
+/// Finds the range of the cache's salt, or the offset where a salt can be inserted.
 pub(super) fn salt(text: &str, brace: usize, entries: &[Entry<'_>], scope: &Scope) -> Salt {
     let given = entries.iter().find(|(key, _, _)| key == "cache_salt");
     let own = given.filter(|(_, kind, _)| *kind != Kind::Null);
@@ -37,7 +37,7 @@ pub(super) fn salt(text: &str, brace: usize, entries: &[Entry<'_>], scope: &Scop
     }
 }
 
-/// Reads what the top-level fields decide.
+/// Reads the top-level fields, and fills in what a missing `store` or `stream_options` means.
 pub(super) fn read_top_level(
     text: &str,
     brace: usize,
@@ -89,7 +89,7 @@ pub(super) fn read_top_level(
     Ok(body)
 }
 
-/// What the path and the service mean for the top-level fields of a body.
+/// The properties of the path and of the service that decide how top-level fields are read.
 struct TopLevel<'a> {
     text: &'a str,
     allow: &'a [Allowance],
@@ -98,8 +98,8 @@ struct TopLevel<'a> {
     is_batch: bool,
     /// Whether the service allows that answers are stored.
     may_store: bool,
-    /// Whether the endpoint stores the answer unless `store` is false. In the Responses API it does, but requests for
-    /// compaction and for token counts have no `store`.
+    /// Whether the endpoint stores the answer unless `store` is false. That holds for requests that create a response,
+    /// but not for requests for a compaction or a token count.
     stores_by_default: bool,
 }
 
@@ -124,7 +124,7 @@ impl<'a> TopLevel<'a> {
             "stream" => body.stream = boolean("stream", *kind)?,
             "n" => body.choices = value.parse().unwrap_or(1),
             "max_tokens" | "max_completion_tokens" | "max_output_tokens" if *kind == Kind::Number => {
-                // Nobody means more than thousands of millions. A number that is odd is the endpoint's to refuse.
+                // A number that doesn't fit counts as the largest. The endpoint refuses what isn't a whole number.
                 let tokens = value.parse().ok().map(|tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX));
                 body.max_output = body.max_output.max(tokens);
             }
@@ -147,7 +147,7 @@ impl<'a> TopLevel<'a> {
         Ok(())
     }
 
-    /// Refuses a field that asks for what the service doesn't allow, or for what can't be judged here.
+    /// Refuses a field that asks for something that the service doesn't allow, or that the edge can't judge.
     fn check(&self, key: &str, kind: Kind, value: &str) -> Result<(), Failure> {
         let allows = |what: Allowance| self.allow.contains(&what);
         match key {
@@ -181,11 +181,11 @@ impl<'a> TopLevel<'a> {
     }
 }
 
-/// Checks a batch's `endpoint`: a path that its lines may ask.
+/// Checks a batch's `endpoint`: a path that its lines may use.
 #[inline(never)]
 fn check_endpoint(value: &str) -> Result<(), Failure> {
-    let is_carried = string(value).is_some_and(|path| line::carried(&path).is_some());
-    if is_carried { Ok(()) } else { Err(Failure::BadField { field: "endpoint", expected: line::PATH }) }
+    let is_batchable = string(value).is_some_and(|path| line::batchable(&path).is_some());
+    if is_batchable { Ok(()) } else { Err(Failure::BadField { field: "endpoint", expected: line::PATH }) }
 }
 
 fn model(value: &str) -> Result<String, Failure> {

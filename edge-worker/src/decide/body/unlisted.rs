@@ -2,7 +2,7 @@
 //! in the [`Walk`] if the value may not be sent. Called by `walk`.
 //!
 //! A model host reads keys that no API reference lists: `path` in an image, `model_name` in options. Nobody knows all
-//! of them. So such a value is judged by what it could mean, and by the words in its key.
+//! of these keys. So the value of such a key is judged by the words in the key, and by what a host could do with it.
 
 use super::guess::{may_hold_media, may_route};
 use super::media::is_media;
@@ -19,7 +19,7 @@ impl Walk {
         self.unlisted(fields, key, value, &Shape::Stray)
     }
 
-    /// Reads the value of an undocumented key. `otherwise` is its shape if the key's name says nothing about it.
+    /// Reads the value of an undocumented key. `otherwise` is the shape of the value if the key's name gives no hint.
     #[inline(never)]
     fn unlisted(
         &mut self,
@@ -101,7 +101,7 @@ impl Walk {
             if is_string && reads_as(&key, "type") {
                 let kind = value.string()?;
                 (types, texts) = (types + 1, texts + usize::from(kind == "text"));
-                if self.is_out(&kind, Certainty::Word) {
+                if self.is_refused_place(&kind, Certainty::Word) {
                     self.refuse(at, BodyFault::Place);
                 }
                 return Ok(());
@@ -137,9 +137,9 @@ impl Walk {
         }
     }
 
-    /// Whether a text names a place that the model host may not fetch from.
-    pub(super) fn is_out(&self, text: &str, care: Certainty) -> bool {
-        names_place(text, care) && (self.refuses_remote_urls || !is_public(text))
+    /// Whether a text names a place from which the model host may not fetch.
+    pub(super) fn is_refused_place(&self, text: &str, certainty: Certainty) -> bool {
+        names_place(text, certainty) && (self.refuses_remote_urls || !is_public(text))
     }
 
     /// Whether a text is allowed where media is expected.

@@ -1,5 +1,5 @@
-//! Reads a body by the shapes of its values. Takes a value and its [`Shape`]; collects the ids and models in it, the
-//! names to scope, and the first thing that isn't allowed. Called by `field`.
+//! Reads a body by the shapes of its values. Takes a value and its [`Shape`]; collects the ids and models in the value,
+//! the names to scope, and the first fault. Called by `field`.
 
 use core::ops::Range;
 use std::borrow::Cow;
@@ -14,28 +14,28 @@ use super::scope::NamedField;
 use super::shape::{CHOICE, Fields, KINDS, MEDIA_KINDS, NODE, Shape, TOOL};
 use crate::decide::json::{InvalidJson, Kind, Scan, known_as, letters, reads_as};
 
-/// Fields that hold a URL to fetch, even in what the host should run.
+/// Fields that hold a URL to fetch, even inside of hosted tools.
 const URL_FIELDS: &[&str] = &["image_url", "file_url", "audio_url", "video_url", "document_url", "input_image_mask"];
 
 /// Keys of graders.
 const GRADERS: &[&str] = &["grader", "graders", "testing_criteria"];
 
-/// Keys of a JSON Schema whose values are schemas under names of the client's.
+/// Keys of a JSON Schema whose values are schemas under names that the client chose.
 const SCHEMAS_BY_NAME: &[&str] =
     &["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
 /// Keys of a JSON Schema whose values are data.
 const SCHEMA_DATA: &[&str] = &["enum", "const", "default", "example", "examples", "required", "dependentRequired"];
-/// Keys of a JSON Schema that refer to another schema. Some readers fetch it.
+/// Keys of a JSON Schema that refer to another schema. Some engines fetch that schema.
 const SCHEMA_REFERENCES: &[&str] = &["$ref", "$dynamicRef", "$recursiveRef"];
-/// Prefixes of names of JSON Schema's dialects. Readers don't fetch these.
+/// Prefixes of the names of JSON Schema's dialects. Engines don't fetch these names.
 const DIALECTS: &[&str] = &["http://json-schema.org/", "https://json-schema.org/"];
 
-/// What isn't allowed in a body.
+/// A reason to refuse a body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum BodyFault {
-    /// A value that names a place.
+    /// A value that names a place from which the model host would fetch.
     Place,
-    /// A value that tells a host where or by what to process the request.
+    /// A value that tells a host where or by which model to process the request.
     Routes,
     /// A part, message or item of an undocumented kind.
     Kind,
@@ -43,7 +43,7 @@ pub(super) enum BodyFault {
     Unknown,
     /// A priority over other requests.
     Priority,
-    /// A duplicate of a key that decides something.
+    /// A duplicate of a key on which the edge acts.
     Twice(&'static str),
     /// A tool that the host runs.
     Tool(String),
@@ -51,7 +51,7 @@ pub(super) enum BodyFault {
     Reference,
     /// A value that an engine compiles or unpickles.
     EngineInput,
-    /// A list or an object in place of a text of the client's own.
+    /// A list or an object in `metadata`, where texts belong.
     NoText,
     /// An id that isn't a text.
     Id,
@@ -61,25 +61,26 @@ pub(super) enum BodyFault {
 pub(super) struct Walk {
     /// Whether URLs of the public internet are refused too.
     pub(super) refuses_remote_urls: bool,
-    /// Whether values may be sent that engines compile or unpickle.
+    /// Whether the service allows values that engines compile or unpickle.
     allows_engine_inputs: bool,
-    /// Whether the host may be told to search and run.
+    /// Whether the service allows tools that the host runs.
     pub(super) allows_hosted_tools: bool,
     /// The ids, with their ranges in the body, in order.
     pub(super) ids: Vec<(Range<usize>, String)>,
-    /// The names that engines store for all customers together, in the same form.
+    /// The names that engines share among all tenants, with their ranges in the body, in order.
     pub(super) names: Vec<(Range<usize>, NamedField, String)>,
-    /// The models below the top level, in the same form.
+    /// The models below the top level, with their ranges in the body, in order.
     pub(super) models: Vec<(Range<usize>, String)>,
-    /// The first thing that isn't allowed, and its position.
+    /// The first fault, and its position in the body.
     pub(super) wrong: Option<(usize, BodyFault)>,
-    /// The position of the first string under an undocumented key of the current object that isn't media.
+    /// The position of the first string in the current object that stands under an undocumented key and isn't media.
     pub(super) stray: Option<usize>,
-    /// Whether the current part is media.
+    /// Whether the current part of a message is media.
     is_of_media: bool,
 }
 
 impl Walk {
+    /// Starts to read a body of a service with these permissions.
     pub(super) fn new(allow: &[Allowance]) -> Self {
         Self {
             refuses_remote_urls: !allow.contains(&Allowance::RemoteUrls),
@@ -101,7 +102,7 @@ impl Walk {
         }
     }
 
-    /// Reads the value at the scanner's place.
+    /// Reads the value at the scanner's position.
     pub(super) fn value(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         match (scan.kind()?, shape) {
             (_, Shape::Free) => scan.skip().map(drop),
@@ -112,31 +113,32 @@ impl Walk {
                 self.value(inner, scan)
             }
             (Kind::String, _) => self.string(shape, scan),
-            (Kind::Array, Shape::Metadata) => self.odd(BodyFault::NoText, scan),
+            (Kind::Array, Shape::Metadata) => self.refuse_and_skip(BodyFault::NoText, scan),
             (Kind::Array, _) => scan.array(|item| self.value(shape, item)),
             (Kind::Object, _) => self.object(shape, scan),
-            (_, Shape::Tools) => self.tool_of_no_kind(scan),
+            (_, Shape::Tools) => self.tool_without_type(scan),
             (Kind::Number | Kind::True, Shape::Id | Shape::Kept(_) | Shape::HostedKept) => {
-                self.odd(BodyFault::Id, scan)
+                self.refuse_and_skip(BodyFault::Id, scan)
             }
             _ => scan.skip().map(drop),
         }
     }
 
     /// Records a fault, and skips the value.
-    fn odd(&mut self, wrong: BodyFault, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
+    fn refuse_and_skip(&mut self, wrong: BodyFault, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         self.refuse(scan.at(), wrong);
         scan.skip().map(drop)
     }
 
+    /// Reads a string.
     fn string(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let start = scan.at();
         let place = match shape {
             Shape::Text | Shape::Content | Shape::Items | Shape::Hosted => return scan.skip().map(drop),
-            Shape::Tools => return self.tool_of_no_kind(scan),
+            Shape::Tools => return self.tool_without_type(scan),
             Shape::Schema => return self.schema_text(scan),
             Shape::Kind => return self.kind(&scan.string()?, start),
-            Shape::Metadata => return self.odd(BodyFault::NoText, scan),
+            Shape::Metadata => return self.refuse_and_skip(BodyFault::NoText, scan),
             Shape::Model(_) => return self.model(scan),
             Shape::Id | Shape::Kept(_) | Shape::HostedKept => {
                 let id = scan.string()?.into_owned();
@@ -145,24 +147,24 @@ impl Walk {
             }
             Shape::Scoped(named) => {
                 let name = scan.string()?.into_owned();
-                let place = self.is_out(&name, Certainty::Label);
+                let place = self.is_refused_place(&name, Certainty::Label);
                 self.names.push((start..scan.at(), *named, name));
                 place
             }
-            Shape::Label | Shape::Blob => self.is_out(&scan.string()?, Certainty::Label),
+            Shape::Label | Shape::Blob => self.is_refused_place(&scan.string()?, Certainty::Label),
             Shape::Data | Shape::Source => !self.may_be_media(&scan.string()?),
             Shape::Stray => {
                 let text = scan.string()?;
                 if self.stray.is_none() && !self.may_be_media(&text) {
                     self.stray = Some(start);
                 }
-                self.is_out(&text, Certainty::Word)
+                self.is_refused_place(&text, Certainty::Word)
             }
             Shape::Word | Shape::Object(_) => {
                 let word = scan.string()?;
-                self.is_out(&word, Certainty::Word) || names_path(&word)
+                self.is_refused_place(&word, Certainty::Word) || names_path(&word)
             }
-            _ => self.is_out(&scan.string()?, Certainty::Word),
+            _ => self.is_refused_place(&scan.string()?, Certainty::Word),
         };
         if place {
             self.refuse(start, BodyFault::Place);
@@ -170,10 +172,11 @@ impl Walk {
         Ok(())
     }
 
+    /// Reads an object.
     fn object(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         match shape {
-            // A model that is an object is undocumented.
-            Shape::Model([]) => self.odd(BodyFault::Routes, scan),
+            // No API documents an object as the name of a model.
+            Shape::Model([]) => self.refuse_and_skip(BodyFault::Routes, scan),
             Shape::Object(fields) | Shape::Kept(fields) | Shape::Model(fields) => self.fields(fields, scan),
             Shape::Map(inner) => scan.object(|_, value| self.value(inner, value)),
             Shape::Content => self.node(false, scan),
@@ -194,11 +197,12 @@ impl Walk {
         }
     }
 
+    /// Reads an object with these fields.
     pub(super) fn fields(&mut self, fields: Fields, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| self.field(fields, &key, value))
     }
 
-    /// Reads the value of a key. `fields` are those of its object.
+    /// Reads the value of a key. `fields` are the fields of the object that holds the key.
     pub(super) fn field(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), InvalidJson> {
         match fields.iter().find(|(name, _)| *name == key) {
             Some((_, shape)) => self.value(shape, value),
@@ -206,7 +210,7 @@ impl Walk {
         }
     }
 
-    /// Reads a message, a part of one, or an item of the Responses API.
+    /// Reads a message, a part of a message, or an item of the Responses API.
     fn node(&mut self, is_item: bool, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let start = scan.at();
         let outer = (self.stray.take(), core::mem::take(&mut self.is_of_media));
@@ -214,7 +218,7 @@ impl Walk {
         scan.object(|key, value| {
             if key == "type" && value.kind()? == Kind::String {
                 kinds += 1;
-                // `ids` judges its id.
+                // `ids` judges the id of the item.
                 if is_item && value.clone().string()? == "item_reference" {
                     return value.skip().map(drop);
                 }
@@ -231,19 +235,21 @@ impl Walk {
         Ok(())
     }
 
+    /// Judges the `type` of a message, a part or an item.
     fn kind(&mut self, kind: &str, at: usize) -> Result<(), InvalidJson> {
         let is_media = kind != "text" && MEDIA_KINDS.contains(&kind);
         self.is_of_media |= is_media;
         if kind == "item_reference" {
             self.refuse(at, BodyFault::Reference);
         } else if !is_media && !KINDS.contains(&kind) {
-            let place = self.is_out(kind, Certainty::Word);
+            let place = self.is_refused_place(kind, Certainty::Word);
             self.refuse(at, if place { BodyFault::Place } else { BodyFault::Kind });
         }
         Ok(())
     }
 
-    fn tool_of_no_kind(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
+    /// Refuses a value in `tools` that isn't an object, unless the service allows hosted tools.
+    fn tool_without_type(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let at = scan.at();
         if !self.allows_hosted_tools && scan.kind()? != Kind::Null {
             self.refuse(at, BodyFault::Tool("a tool without a type".to_owned()));
@@ -281,13 +287,13 @@ impl Walk {
         Ok(())
     }
 
-    /// Reads a choice of tools: one that the client runs, or a set of these.
+    /// Reads `tool_choice`: a tool that the client runs, or a set of such tools.
     fn choice(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             if key == "type" && value.kind()? == Kind::String {
                 let (at, kind) = (value.at(), value.string()?);
                 let is_plain = matches!(kind.as_ref(), "allowed_tools" | "auto" | "any" | "tool" | "none" | "required");
-                if self.is_out(&kind, Certainty::Word) {
+                if self.is_refused_place(&kind, Certainty::Word) {
                     self.refuse(at, BodyFault::Place);
                 } else if !self.allows_hosted_tools && !is_plain && !is_local_tool(&kind) {
                     self.refuse(at, BodyFault::Tool(kind.into_owned()));
@@ -298,11 +304,11 @@ impl Walk {
         })
     }
 
-    /// Reads what the host may run. Looks only for media to fetch, models, ids, and fields that route. `is_kept` says
-    /// that its `id` is that of something stored at the endpoint.
+    /// Reads a tool that the host may run. Looks only for media to fetch, models, ids, and fields that route. `is_kept`
+    /// says that the object's `id` names something that is stored at the endpoint.
     fn hosted(&mut self, is_kept: bool, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
-            // The client's place, and headers for a server of tools. Both have own words.
+            // The user's location, and headers for a server of tools. The client chooses their keys.
             if matches!(key.as_ref(), "user_location" | "headers") {
                 return value.skip().map(drop);
             }
@@ -312,7 +318,7 @@ impl Walk {
             let shape = match TOOL.iter().find(|(name, _)| *name == key) {
                 Some((_, shape @ (Shape::Text | Shape::Schema | Shape::Id | Shape::Tools))) => shape,
                 _ if is_kept && reads_as(&key, "id") => &Shape::Id,
-                // The id of a stored one, or an object that describes a new one.
+                // The id of a stored object, or an object that describes a new one.
                 _ if names_kept(&key) || reads_as(&key, "skills") => &Shape::HostedKept,
                 _ if known_as(&key, URL_FIELDS).is_some() => &Shape::Data,
                 _ if letters(&key).collect::<String>().ends_with("url") && value.kind()? == Kind::String => {
@@ -324,7 +330,8 @@ impl Walk {
         })
     }
 
-    /// Reads a server that the host should ask. It must be on the public internet, not in the host's own network.
+    /// Reads the URL of a server that the host should use. The server must be on the public internet, not in the host's
+    /// own network.
     fn server(&mut self, value: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let at = value.at();
         let text = value.string()?;
@@ -334,7 +341,7 @@ impl Walk {
         Ok(())
     }
 
-    /// A JSON Schema as text, which engines parse.
+    /// Reads a JSON Schema that is written as a text. Engines parse that text.
     fn schema_text(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let start = scan.at();
         let text = scan.string()?;
@@ -353,7 +360,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Reads a JSON Schema. Its words are text, but it may only refer to schemas inside of it.
+    /// Reads a JSON Schema. Its strings may be any text, but references may only lead to schemas inside of it.
     fn schema(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             let key: &str = &key;
@@ -383,6 +390,7 @@ impl Walk {
         })
     }
 
+    /// Reads a schema, or a value in a schema that may hold schemas.
     fn value_of_schema(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         match scan.kind()? {
             Kind::Object => self.schema(scan),
@@ -407,6 +415,7 @@ pub(super) fn named_by(key: &str) -> Option<&'static Shape> {
     }
 }
 
+/// Whether a dialect of JSON Schema is known, or its name isn't a URL.
 fn is_known_dialect(text: &str) -> bool {
     DIALECTS.iter().any(|dialect| text.starts_with(dialect)) || !names_place(text, Certainty::Word)
 }

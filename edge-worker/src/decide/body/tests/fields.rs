@@ -1,10 +1,10 @@
-//! Fields at every depth: places, texts, tools, and fields that nobody documents.
+//! Tests of fields at every depth: places, texts, tools, and undocumented fields.
 
 use super::*;
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
-fn places_are_found_wherever_no_text_stands() {
+fn places_are_found_everywhere_but_in_texts() {
     let part = |part: &str| format!(r#""messages":[{{"role":"user","content":[{part}]}}]"#);
     let in_part = "/messages/0/content/0";
     for (path, fields, pointer) in [
@@ -204,7 +204,7 @@ fn text_may_say_anything() {
 }
 
 #[test]
-fn fields_nobody_documents_are_refused_but_for_numbers_and_switches() {
+fn undocumented_fields_are_refused_except_numbers_and_booleans() {
     for (fields, answer) in [
         (r#""x":"y""#, "unknown_field /x"),
         (r#""x":{"y":1}"#, "unknown_field /x"),
@@ -231,7 +231,7 @@ fn fields_nobody_documents_are_refused_but_for_numbers_and_switches() {
 }
 
 #[test]
-fn what_routes_is_refused_whatever_its_kind() {
+fn fields_that_route_are_refused_whatever_their_type() {
     for fields in [
         r#""fallbacks":[{"model":"b"}]"#,
         r#""models":["b"]"#,
@@ -301,7 +301,7 @@ fn tools_the_host_runs_are_refused() {
 }
 
 #[test]
-fn references_to_stored_items_are_told_however_they_are_written() {
+fn references_to_stored_items_are_found_however_they_are_written() {
     for item in [r#"{"type":"item_reference","id":"msg_1"}"#, r#"{"id":"msg_1"}"#, r#"{"id":"msg_1","type":null}"#] {
         let text = format!(r#"{{"model":"a","input":[{item}]}}"#);
         let body = inspect("/v1/responses", &text, &[Allowance::Store]).unwrap();
@@ -335,7 +335,7 @@ fn an_engines_own_fields_go_to_its_endpoints() {
             needs.field,
         )
     };
-    assert_eq!(needs(r#""top_k":40,"min_p":0.1"#), (true, true, true, String::new()), "numbers harm nobody");
+    assert_eq!(needs(r#""top_k":40,"min_p":0.1"#), (true, true, true, String::new()), "numbers are harmless");
     assert_eq!(needs(r#""stop_token_ids":[1]"#), (false, true, true, "stop_token_ids".into()));
     assert_eq!(needs(r#""guided_json":{"title":"https://a"}"#), (false, true, false, "guided_json".into()));
     assert_eq!(needs(r#""structured_outputs":{"regex":"https://"}"#).3, "structured_outputs");
@@ -347,7 +347,7 @@ fn an_engines_own_fields_go_to_its_endpoints() {
 }
 
 #[test]
-fn names_that_engines_share_are_the_tenants() {
+fn names_that_engines_share_are_scoped_to_the_tenant() {
     let of = |tenant: Option<&str>, text: &str| {
         let scope = Scope { service: "chat".into(), tenant: tenant.map(Into::into), request: "1".into() };
         let route = Route::parse("POST", CHAT).unwrap();
@@ -363,7 +363,7 @@ fn names_that_engines_share_are_the_tenants() {
     let names = |text: &str| text.split("\"bw-").skip(1).map(|rest| rest[..32].to_owned()).collect::<Vec<_>>();
     assert!(names(&acme).iter().all(|name| !names(&emca).contains(name)));
     assert_eq!(names(&acme)[2], names(&acme)[3], "equal names stay equal");
-    assert_eq!(names(&of(None, text)).len(), 3, "where nobody is a tenant, a cache key is everybody's");
+    assert_eq!(names(&of(None, text)).len(), 3, "without tenants, a cache key stays");
     let salted = of(Some("acme"), r#"{"model":"a","cache_salt":"s"}"#);
     assert!(salted.starts_with(r#"{"model":"a","cache_salt":"bw-"#), "{salted}");
     assert_ne!(salted, of(Some("emca"), r#"{"model":"a","cache_salt":"s"}"#));
@@ -377,7 +377,7 @@ fn names_that_engines_share_are_the_tenants() {
 }
 
 #[test]
-fn what_routes_is_refused_inside_hosted_tools_too() {
+fn fields_that_route_are_refused_inside_hosted_tools_too() {
     let hosted = |tool: &str| outcome("/v1/responses", &format!(r#""tools":[{tool}]"#), &[Allowance::HostedTools]);
     let routes = |at: &str| format!("unknown_field {at}");
     assert_eq!(hosted(r#"{"type":"web_search","region":"us"}"#), routes("/tools/0/region"));

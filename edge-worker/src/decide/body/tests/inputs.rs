@@ -1,4 +1,4 @@
-//! Fields that route a request though no document lists them, and fields that engines compile or unpickle.
+//! Tests of undocumented fields that route a request, and of fields that engines compile or unpickle.
 
 use super::*;
 
@@ -62,7 +62,7 @@ fn names_that_are_made_of_routing_words_route() {
 }
 
 #[test]
-fn what_engines_compile_or_unpickle_needs_leave() {
+fn engine_inputs_need_permission() {
     let embeds = r#""UEsDBAAACAgAAAAAAAA=""#;
     for (fields, at) in [
         (r#""chat_template":"{{ x }}""#.to_owned(), "/chat_template"),
@@ -111,7 +111,7 @@ fn what_engines_compile_or_unpickle_needs_leave() {
 }
 
 #[test]
-fn no_engines_own_field_is_taken_for_another() {
+fn engine_fields_do_not_look_like_fields_that_route() {
     for key in engine::tests::names() {
         assert!(!names::routes(key) && !names::is_hosted(key), "{key}");
     }

@@ -1,4 +1,4 @@
-//! What a body may have fetched, by a URL or by a path on the model host's disk.
+//! Tests of what a body may make the model host fetch, by a URL or by a path on the host's disk.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn part(part: &str, allow: &[Allowance]) -> String {
 }
 
 #[test]
-fn under_a_key_nobody_documents_media_is_media_or_refused() {
+fn values_of_undocumented_media_keys_are_media_or_refused() {
     for (object, at) in [
         (r#"{"type":"image","path":"/mnt/a"}"#, "/path"),
         (r#"{"type":"image","source":"/mnt/a"}"#, "/source"),
@@ -150,7 +150,7 @@ fn servers_and_masks_of_hosted_tools_are_public_too() {
 }
 
 #[test]
-fn words_of_the_api_are_no_paths() {
+fn words_of_the_api_may_not_be_paths() {
     for (path, fields, at) in [
         ("/v1/audio/speech", r#""input":"x","voice":"/mnt/voices/a.pt""#, "/voice"),
         ("/v1/audio/speech", r#""input":"x","voice":"alloy","response_format":"../x""#, "/response_format"),
@@ -163,7 +163,7 @@ fn words_of_the_api_are_no_paths() {
 }
 
 #[test]
-fn pages_that_were_seen_are_history() {
+fn urls_in_the_history_are_not_judged() {
     let url = r#""url":"https://a.example/x""#;
     for item in [
         format!(r#"{{"type":"web_search_call","id":"ws_1","action":{{"type":"open_page",{url}}}}}"#),
@@ -192,7 +192,7 @@ fn pages_that_were_seen_are_history() {
 }
 
 #[test]
-fn a_list_of_places_is_no_media() {
+fn playlists_are_not_media() {
     for list in ["I0VYVE0zVQpodHRwOi8vMTY5LjI1NC4xNjkuMjU0L3gK", "data:audio/wav;base64,I0VYVE0zVQpodHRwOi8vYQ=="] {
         for (object, at) in [
             (
