@@ -42,9 +42,9 @@ pub(crate) enum Event {
         status: u16,
         /// `Content-Type`.
         content_type: Option<String>,
-        /// Whether the body has a `Content-Encoding` that the runtime doesn't decompress, though none was asked for.
+        /// Whether the body is compressed in a way that the runtime can't decompress. The request asked for none.
         packed: bool,
-        /// The rest that the endpoint asks for: [`crate::decide::cooldown::retry_after_ms`].
+        /// How long the endpoint asks to be left alone: [`crate::decide::cooldown::retry_after_ms`].
         retry_after_ms: Option<u64>,
     },
     /// The fetch failed without an answer: name resolution, connection or TLS.
@@ -69,12 +69,12 @@ pub(crate) enum Event {
         /// The attempt.
         attempt: AttemptNumber,
     },
-    /// The timer of the last `Arm` fired. It may be early: then the machine arms it again.
+    /// The timer of the last `Arm` fired. If the timer is too early, the machine arms it again.
     Timer {
         /// The attempt.
         attempt: AttemptNumber,
     },
-    /// The client went away.
+    /// The client closed the connection.
     ClientGone,
 }
 
@@ -126,16 +126,16 @@ pub(crate) enum Action {
         /// The bytes.
         bytes: Vec<u8>,
     },
-    /// Break off the client's body, so that the client sees that it is incomplete.
+    /// Break off the client's body, so that the client sees that the body is incomplete.
     CutStream,
-    /// End the client's body, which is complete. Ignore what the endpoint may still send.
+    /// End the client's body, which is complete. Ignore all further bytes of the endpoint.
     Finish,
     /// Let the endpoint rest: [`crate::decide::cooldown::CoolDowns::rest`]. This may also follow a commit, if the body
     /// broke off.
     CoolDown {
-        /// Its region.
+        /// The endpoint's region.
         region: RegionId,
-        /// Its name.
+        /// The endpoint.
         endpoint: EndpointId,
         /// The client's name of the model; `None` for all models.
         model: Option<String>,
@@ -143,7 +143,7 @@ pub(crate) enum Action {
         this_path: bool,
         /// The rest that the endpoint asked for, in milliseconds; `None` if backoff decides.
         retry_after_ms: Option<u64>,
-        /// Whether it counts as a fault in the endpoint's [`breaker`](crate::decide::breaker).
+        /// Whether the failure counts as a fault in the endpoint's [`breaker`](crate::decide::breaker).
         fault: bool,
     },
     /// Answer the client with this failure. Nothing was committed.
@@ -162,11 +162,13 @@ pub(crate) struct Task {
     pub(crate) model: Option<String>,
     /// The form that the answer should have.
     pub(crate) expect: Expect,
-    /// If events are expected but JSON arrives: the kind of answer it is. `None` if events can't be made from it.
+    /// The kind of the JSON answer, to make events from it if the client asked for events and the endpoint sends JSON.
+    /// `None` if events can't be made from it.
     pub(crate) answer_kind: Option<AnswerKind>,
-    /// How many choices the request asks for, as far as known. A stream with fewer is incomplete.
+    /// The least number of choices that the request asks for. A stream with fewer choices is incomplete.
     pub(crate) choices: usize,
-    /// Whether the request is about state. It then gets one attempt, because a second could make the state twice.
+    /// Whether the request is about state. It then gets one attempt, because a second attempt could create an object
+    /// twice.
     pub(crate) stateful: bool,
     /// Whether the request only reads. It may then be repeated at the same endpoint, even if it is stateful.
     pub(crate) reads_only: bool,

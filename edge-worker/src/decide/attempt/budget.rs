@@ -1,19 +1,21 @@
-//! The retry budget of an isolate. Takes the time; says whether a retry may be sent. Pure. Called by `run`.
+//! The retry budget of an isolate. Takes the time; says whether a retry may be sent. Called by `run`.
 
-/// The units of one token, so that all shares are whole numbers.
+/// The units of one token. One token pays for one retry. Units make all shares of a token whole numbers.
 const TOKEN: i64 = 10_000;
 /// The most that can be saved, in units.
 const CAP: i64 = 10 * TOKEN;
-/// What the first attempt of a request adds: 0.2 tokens.
+/// How many units the first attempt of a request adds: 0.2 tokens.
 const PER_FIRST: i64 = TOKEN / 5;
-/// What a millisecond adds: one token in 10 s.
+/// How many units each millisecond adds: one token in 10 s.
 const PER_MILLI: i64 = 1;
 
 /// The retry budget of an isolate. In the long run at most a fifth of the requests are retried, whatever fails, so that
 /// retries don't make an outage worse.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Budget {
+    /// The saved units.
     saved: i64,
+    /// When time was last credited, in milliseconds.
     at_ms: i64,
 }
 
@@ -24,16 +26,16 @@ impl Budget {
         Self { saved: CAP, at_ms: now_ms }
     }
 
-    /// Adds what a request's first attempt earns.
+    /// Adds the units for the first attempt of a request.
     pub(crate) fn earn(&mut self, now_ms: i64) {
-        self.pass(now_ms);
+        self.credit_time(now_ms);
         self.add(PER_FIRST);
     }
 
     /// Takes a token for a retry; `false` if there is none.
     #[must_use]
     pub(crate) fn take(&mut self, now_ms: i64) -> bool {
-        self.pass(now_ms);
+        self.credit_time(now_ms);
         let enough = self.saved >= TOKEN;
         if enough {
             self.saved -= TOKEN;
@@ -41,7 +43,8 @@ impl Budget {
         enough
     }
 
-    fn pass(&mut self, now_ms: i64) {
+    /// Adds the units for the time since the last call.
+    fn credit_time(&mut self, now_ms: i64) {
         let passed = now_ms.saturating_sub(self.at_ms).clamp(0, CAP);
         self.at_ms = now_ms;
         self.add(passed * PER_MILLI);
@@ -68,6 +71,6 @@ mod tests {
         assert!(budget.take(10_000));
         assert_eq!((0..20).filter(|_| budget.take(i64::MAX)).count(), 10, "no more than the cap");
         assert!(!budget.take(-3_600_000), "a clock that goes back earns nothing");
-        assert!(!budget.take(-3_590_001) && budget.take(-3_590_000), "and then goes on");
+        assert!(!budget.take(-3_590_001) && budget.take(-3_590_000), "after that, time counts again");
     }
 }

@@ -1,5 +1,5 @@
-//! What was done for a request. Filled by `run`. The `x-bailiwick-*` headers, the metrics and the log come only from
-//! here.
+//! The record of what was done for a request. `run` fills it. The `x-bailiwick-*` headers, the metrics and the log are
+//! made only from this record.
 
 use core::fmt;
 
@@ -11,7 +11,7 @@ use crate::decide::usage::Usage;
 /// What was done for a request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Record {
-    /// Every endpoint that the request was sent to, in order. Its body may be at each of them.
+    /// Every endpoint that the request was sent to, in order. Each of them may have the request's body.
     pub(crate) attempts: Vec<Attempt>,
     /// Every endpoint that was skipped.
     pub(crate) skipped: Vec<Skipped>,
@@ -19,7 +19,7 @@ pub(crate) struct Record {
     pub(crate) stopped: Option<Stop>,
     /// How a committed body ended.
     pub(crate) end: Option<End>,
-    /// What the answer says of itself.
+    /// The usage that the answer reports.
     pub(crate) usage: Usage,
     /// The pieces of content of a stream.
     pub(crate) contents: Contents,
@@ -30,13 +30,14 @@ pub(crate) struct Record {
 pub(crate) struct Contents {
     /// How many events carried content.
     pub(crate) count: u32,
-    /// When the first and the last of them came, in milliseconds.
+    /// When the first such event arrived, in milliseconds.
     pub(crate) first_ms: i64,
+    /// When the last such event arrived, in milliseconds.
     pub(crate) last_ms: i64,
 }
 
 impl Contents {
-    /// Notes a piece.
+    /// Records that a piece has arrived.
     pub(crate) fn note(&mut self, now_ms: i64) {
         if self.count == 0 {
             self.first_ms = now_ms;
@@ -59,28 +60,28 @@ impl Contents {
 pub(crate) struct Attempt {
     /// The endpoint's position in the plan.
     pub(crate) target: usize,
-    /// Its region.
+    /// The endpoint's region.
     pub(crate) region: RegionId,
     /// The endpoint.
     pub(crate) endpoint: EndpointId,
-    /// When it was sent.
+    /// When the request was sent, in milliseconds.
     pub(crate) started_ms: i64,
-    /// How it went; `None` while it lasts.
+    /// How the attempt ended; `None` while it lasts.
     pub(crate) outcome: Option<Outcome>,
-    /// How long it took, in milliseconds.
+    /// How long the attempt took, in milliseconds.
     pub(crate) ms: u64,
 }
 
-/// How an attempt went.
+/// How an attempt ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Outcome {
-    /// Its bytes are the client's answer.
+    /// The client gets the bytes of this attempt.
     Committed,
-    /// A limit ran out.
+    /// A time limit was exceeded.
     Timeout,
-    /// No connection, or it broke.
+    /// There was no connection, or the connection broke.
     Network,
-    /// A status that another endpoint may not answer with.
+    /// The endpoint answered with this status. Another endpoint may do better.
     Status(u16),
     /// The endpoint lacks the model.
     NoModel,
@@ -88,7 +89,7 @@ pub(crate) enum Outcome {
     NoPath,
     /// The endpoint's account has used up its quota.
     NoQuota,
-    /// An answer with a 2xx status that held an error.
+    /// An answer with a 2xx status that holds an error.
     ErrorEvent,
     /// An answer with a 2xx status of the wrong type, or that isn't JSON.
     WrongType,
@@ -96,12 +97,12 @@ pub(crate) enum Outcome {
     Empty,
     /// The endpoint refused the client's request.
     Refused(u16),
-    /// The client went away first.
+    /// The client closed the connection before the attempt ended.
     ClientGone,
 }
 
 impl Outcome {
-    /// The word for metrics. For a status, only its class, because the endpoint chooses statuses.
+    /// The label for metrics. Of a status only the class is shown, because endpoints could send any status.
     #[must_use]
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -134,12 +135,14 @@ impl Outcome {
         }
     }
 
-    /// Whether the same endpoint may succeed in a moment. Not after a time-out, or an error about our credential.
-    pub(super) fn is_hiccup(self) -> bool {
+    /// Whether the failure may be brief, so that the same endpoint may succeed soon. Time-outs and errors about our
+    /// credential don't count as brief.
+    pub(super) fn is_brief(self) -> bool {
         matches!(self, Self::Status(500 | 502 | 503 | 520..=523 | 525..=529))
     }
 
-    /// Whether it counts as a fault of the endpoint. An endpoint that is at its limit or lacks the model is healthy.
+    /// Whether the outcome counts as a fault of the endpoint. An endpoint that is at its limit or lacks the model is
+    /// healthy.
     pub(super) fn is_fault(self) -> bool {
         match self {
             Self::Timeout | Self::Network | Self::ErrorEvent | Self::WrongType | Self::Empty => true,
@@ -175,9 +178,9 @@ impl fmt::Display for Outcome {
 pub(crate) enum Stop {
     /// The request makes state, and a second attempt could make it twice.
     Stateful,
-    /// As many attempts were made as the limit allows.
+    /// The limit on the number of attempts is reached.
     Sends,
-    /// Less than a second of the total is left.
+    /// Less than a second of the total time limit is left.
     Time,
     /// No endpoint is left.
     Targets,
@@ -204,15 +207,15 @@ impl Stop {
 pub(crate) enum End {
     /// The body was complete.
     Whole,
-    /// The runtime passed the rest of a stream. It ended cleanly, but nobody looked whether it was complete.
+    /// The runtime passed on the rest of a stream. The stream ended cleanly, but it wasn't checked for completeness.
     Piped,
-    /// The endpoint broke off, or ended without a terminal event.
+    /// The endpoint broke off the body, or ended a stream without its last event.
     Interrupted,
     /// The endpoint reported an error.
     ErrorEvent,
-    /// The endpoint fell silent.
+    /// The endpoint sent nothing for too long.
     Idle,
-    /// The client went away.
+    /// The client closed the connection.
     ClientGone,
 }
 
@@ -243,7 +246,7 @@ impl Record {
         self.attempts.iter().map(entry).collect::<Vec<_>>().join(", ")
     }
 
-    /// The attempt whose bytes are the answer.
+    /// The attempt whose bytes the client gets.
     #[must_use]
     pub(crate) fn committed(&self) -> Option<&Attempt> {
         self.attempts.iter().find(|attempt| attempt.outcome == Some(Outcome::Committed))

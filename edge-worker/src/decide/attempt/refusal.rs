@@ -1,18 +1,18 @@
-//! Judges an endpoint's error. Takes its status and body; says whether another endpoint may do better. Also tells
+//! Judges an endpoint's error. Takes the status and the body; says whether another endpoint may do better. Also says
 //! whether a body with a 2xx status is an error. Called by `run`.
 
 use super::words::{ErrorMeaning, Words};
 use crate::decide::json::{InvalidJson, Kind, Scan};
 use crate::decide::usage::Usage;
 
-/// What a status concerns.
+/// What an error concerns, and so whether another endpoint may do better.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fault {
-    /// The endpoint. Another may do better.
+    /// The endpoint. Another endpoint may do better.
     Endpoint,
-    /// The endpoint lacks the model. Another may have it.
+    /// The endpoint lacks the model. Another endpoint may have the model.
     Model,
-    /// The endpoint lacks the path. Another may have it.
+    /// The endpoint lacks the path. Another endpoint may have the path.
     Path,
     /// The endpoint's account has used up its quota. The account at another endpoint may have some left.
     Quota,
@@ -20,20 +20,21 @@ pub(super) enum Fault {
     Client,
 }
 
-/// What the status alone means; `None` if the body must be read.
+/// What an error concerns by its status alone; `None` if the body must be read.
 pub(super) fn by_status(status: u16) -> Option<Fault> {
     match status {
         408 => Some(Fault::Endpoint),
-        // An engine knows the path, but not for this model or with this method. The method was checked before.
+        // The engine knows the path, but not for this model or this method. The edge has checked the method before.
         405 | 501 => Some(Fault::Path),
         402 => Some(Fault::Quota),
-        // The body decides, or its words are passed on.
+        // The body says what the error concerns, or has words for the client.
         400..=499 => None,
         _ => Some(Fault::Endpoint),
     }
 }
 
-/// What status and body mean together. If the request is `stateful`, the client's object may be what wasn't found.
+/// What an error concerns by status and body together. If the request is `stateful`, "not found" may mean the client's
+/// object.
 pub(super) fn by_body(status: u16, words: &Words, stateful: bool) -> Fault {
     match (status, words.known) {
         (_, Some(ErrorMeaning::Quota)) => Fault::Quota,
@@ -55,7 +56,7 @@ pub(super) fn by_body(status: u16, words: &Words, stateful: bool) -> Fault {
                 () if stateful || other_code => Fault::Client,
                 () if is_about("model") => Fault::Model,
                 () if words.param.is_some() => Fault::Client,
-                // The request names nothing that could be missing.
+                // No object of the request could be missing, so the path is.
                 () => Fault::Path,
             }
         }
@@ -63,7 +64,7 @@ pub(super) fn by_body(status: u16, words: &Words, stateful: bool) -> Fault {
     }
 }
 
-/// What the body of an answer with a 2xx status is, where JSON was expected.
+/// The kind of body of an answer with a 2xx status, where JSON was expected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Success {
     /// A JSON object without an error.
@@ -72,11 +73,11 @@ pub(super) enum Success {
     Error,
     /// JSON of another kind.
     Other,
-    /// No JSON.
+    /// Text that isn't JSON.
     InvalidJson,
 }
 
-/// Reads the body of an answer with a 2xx status, once. Notes what it says of itself.
+/// Reads the body of an answer with a 2xx status, and records the usage that it reports.
 pub(super) fn success(text: &str, usage: &mut Usage) -> Success {
     let mut scan = Scan::of_answer(text);
     let kind = scan.kind();
@@ -98,11 +99,11 @@ fn is_error(scan: &mut Scan<'_>, usage: &mut Usage) -> Result<bool, InvalidJson>
             ("object", Kind::String) => {
                 let object = value.string()?;
                 error |= object == "error";
-                // A job has an `error` that says why it failed, or is empty if it didn't. The job is still the answer.
+                // A fine-tuning job has a field `error`, which is empty if the job didn't fail. The answer is the job.
                 answer |= object == "fine_tuning.job";
                 return Ok(());
             }
-            // So has a response object. Some gateways send `null` for missing fields.
+            // A response object has a field `error` too. Some gateways send `null` for missing fields.
             ("choices", Kind::Array) => {
                 answer = true;
                 return usage.read_choices(value);
@@ -123,7 +124,7 @@ fn is_error(scan: &mut Scan<'_>, usage: &mut Usage) -> Result<bool, InvalidJson>
     Ok(error && !answer)
 }
 
-/// Follows the nesting of a JSON text that is too long to hold. So an end in its middle is noticed.
+/// Follows the nesting of a JSON text that is too long to hold. So the machine notices if the text ends too early.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Nesting {
     depth: u32,
@@ -133,6 +134,7 @@ pub(super) struct Nesting {
 }
 
 impl Nesting {
+    /// Takes the next bytes of the text.
     pub(super) fn follow(&mut self, bytes: &[u8]) {
         for byte in bytes {
             match (self.in_string, byte) {
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_fault_it_is() {
+    fn status_and_body_say_what_an_error_concerns() {
         for status in [300, 307, 401, 408, 429, 500, 502, 503, 504, 520, 524, 529] {
             assert_eq!(fault(status, ""), Fault::Endpoint, "{status}");
         }
@@ -175,10 +177,14 @@ mod tests {
         assert_eq!([405, 501, 402].map(|status| fault(status, "")), [Fault::Path, Fault::Path, Fault::Quota]);
         assert_eq!(fault(403, "<html>"), Fault::Endpoint, "our credential");
         assert_eq!(fault(403, r#"{"error":{"code":"content_policy_violation"}}"#), Fault::Client);
-        assert_eq!(fault(403, r#"{"error":{"code":"model_not_found"}}"#), Fault::Model, "the account may not use it");
+        assert_eq!(
+            fault(403, r#"{"error":{"code":"model_not_found"}}"#),
+            Fault::Model,
+            "the account may not use the model"
+        );
         let denied =
             r#"{"error":{"message":"key not allowed to access model","type":"key_model_access_denied","code":"401"}}"#;
-        assert_eq!([401, 403].map(|status| fault(status, denied)), [Fault::Model; 2], "nor this key");
+        assert_eq!([401, 403].map(|status| fault(status, denied)), [Fault::Model; 2], "the key may not use the model");
         assert_eq!(fault(401, r#"{"error":{"code":"invalid_api_key"}}"#), Fault::Endpoint);
         assert_eq!(fault(429, r#"{"error":{"code":"insufficient_quota"}}"#), Fault::Quota);
         assert_eq!(fault(429, r#"{"error":{"code":"rate_limit_exceeded"}}"#), Fault::Endpoint);
@@ -211,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_that_is_an_error() {
+    fn a_success_may_hold_an_error() {
         let success = |text: &str| success(text, &mut Usage::default());
         let is_error = |text: &str| success(text) == Success::Error;
         assert!(is_error(r#"{"error":{"message":"x"}}"#) && is_error(r#"{"object":"error"}"#));
@@ -236,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_in_the_middle_of_json_is_seen() {
+    fn an_end_in_the_middle_of_json_is_noticed() {
         let whole = |text: &str| {
             let mut nesting = Nesting::default();
             text.as_bytes().chunks(3).for_each(|chunk| nesting.follow(chunk));

@@ -18,7 +18,7 @@ use fail::unexplained;
 use transitions::later;
 use unary::{UnaryForm, form_of};
 
-/// The most bytes of an error that are read, and of a success that are held even if memory is short.
+/// The most bytes of an error that are read. Also the most bytes of a success that are held if memory is short.
 const MAX_HELD: usize = 64 << 10;
 /// The longest time to read an error's body, in milliseconds.
 const ERROR_BODY_MS: u64 = 2_000;
@@ -48,20 +48,22 @@ pub(crate) struct Run {
     decrypt_failure: Option<Box<Failure>>,
     /// Whether an endpoint was already asked a second time.
     repeated: bool,
-    /// Whether the client is told the current answer's length, so that it notices if the answer breaks off.
+    /// Whether the client gets the length of the current answer. Then the client notices if the answer breaks off.
     has_length: bool,
     /// Whether memory is short, so that at most [`MAX_HELD`] bytes may be held.
     is_memory_short: bool,
 }
 
-/// The state of a run. All but the first and the last belong to the latest attempt.
+/// The state of a run. All states but `Ready` and `Done` belong to the latest attempt.
 #[derive(Debug)]
 enum State {
+    /// Waits for the event `Start`.
     Ready,
-    /// Waits for the short rest that the only endpoint asked for, before it is asked again.
+    /// Waits until the only endpoint is asked again, because that endpoint asked for a short pause.
     Pause {
         target: usize,
     },
+    /// Waits for the headers of the answer.
     AwaitHeaders,
     /// Reads the body of an error.
     Refusal {
@@ -82,18 +84,19 @@ enum State {
         status: u16,
         form: UnaryForm,
         held: Vec<u8>,
-        /// The deadline for holding it, however steadily bytes arrive.
+        /// The deadline for holding the answer, however steadily bytes arrive.
         until_ms: i64,
     },
-    /// Passes a committed stream.
+    /// Passes on a committed stream.
     Stream {
         framer: Framer,
         /// Whether the stream has announced its end, so that a clean end is complete.
         may_end: bool,
     },
-    /// The runtime passes the rest of a committed stream. Nothing of it is seen, so it has no limit of time.
+    /// The runtime passes on the rest of a committed stream. The machine sees none of its bytes, so no time limit
+    /// applies.
     Piped,
-    /// Passes a committed unary answer. Follows its nesting if it is JSON.
+    /// Passes on a committed unary answer. Follows the nesting if the answer is JSON.
     Unary {
         nesting: Option<Nesting>,
     },
@@ -154,30 +157,30 @@ impl Run {
         self.armed && now_ms >= self.deadline_ms
     }
 
-    /// Notes which endpoints are at rest now, so that a retry skips them. Call it before [`step`]. `resting`
-    /// looks an endpoint up in the isolate's cool-downs.
+    /// Notes which endpoints are at rest now, so that a retry skips them. Call this before [`step`]. `resting` looks an
+    /// endpoint up in the isolate's cool-downs.
     pub(crate) fn skip_resting(&mut self, resting: impl Fn(&Target) -> bool) {
         for (rests, target) in self.resting.iter_mut().zip(self.task.plan.targets()) {
             *rests = resting(target);
         }
     }
 
-    /// Notes which endpoints their quotas don't allow now. They aren't asked, even if there are no others. Call it
-    /// before [`step`].
+    /// Notes which endpoints have a quota that doesn't allow the request now. They aren't asked, even if there are no
+    /// other endpoints. Call this before [`step`].
     pub(crate) fn withhold(&mut self, mut refusal: impl FnMut(&Target) -> Option<Refusal>) {
         for (withheld, target) in self.withheld.iter_mut().zip(self.task.plan.targets()) {
             *withheld = refusal(target);
         }
     }
 
-    /// Whether memory has to be reserved before so many more bytes of an answer are held.
+    /// Whether memory must be reserved before `bytes` more bytes of an answer are held.
     #[must_use]
     pub(crate) fn needs_room(&self, bytes: usize) -> bool {
         matches!(&self.state, State::Hold { held, .. } if held.len() + bytes > MAX_HELD)
     }
 
-    /// Notes that memory is short. The held part of an answer is then passed on with the next bytes, though it isn't
-    /// complete. Call it before [`step`].
+    /// Notes that memory is short. The held part of an answer is then passed on with the next bytes, although the
+    /// answer is incomplete. Call this before [`step`].
     pub(crate) fn note_memory_short(&mut self) {
         self.is_memory_short = true;
     }
@@ -188,8 +191,8 @@ impl Run {
         matches!(self.state, State::Stream { .. })
     }
 
-    /// Gives the rest of a committed stream up to the runtime. Returns the bytes that were read but not passed on: the
-    /// beginning of an event. `None` if no stream is under way.
+    /// Hands the rest of a committed stream over to the runtime. Returns the bytes that were read but not passed on,
+    /// which are the beginning of an event. `None` if no committed stream is under way.
     pub(crate) fn pipe(&mut self) -> Option<Vec<u8>> {
         let State::Stream { framer, .. } = &mut self.state else { return None };
         let rest = framer.take_pending();
@@ -198,7 +201,7 @@ impl Run {
         Some(rest)
     }
 
-    /// Notes whether the client will be told the length of the answer whose headers come next. Call it before [`step`].
+    /// Notes whether the client will get the length of the answer whose headers come next. Call this before [`step`].
     pub(crate) fn note_length(&mut self, has_length: bool) {
         self.has_length = has_length;
     }
@@ -286,16 +289,16 @@ impl Step<'_> {
         let is_stream = kind.as_deref() == Some("text/event-stream");
         let is_json = kind.as_deref().is_some_and(|kind| kind == "application/json" || kind.ends_with("+json"));
         match self.run.task.expect {
-            // The limit for headers also applies to the first bytes.
+            // Until the first bytes of the body arrive, the deadline for headers stays.
             Expect::Stream | Expect::Any if is_stream => {
                 self.run.state = State::Inspect { status, framer: Framer::default(), held: Vec::new(), until_ms: None };
             }
             Expect::Json if is_json || kind.is_none() => self.hold(status, UnaryForm::Json),
-            // The client asked for events, which are made from the JSON.
+            // The client asked for events, so events are made from the JSON.
             Expect::Stream if is_json && let Some(answer_kind) = self.run.task.answer_kind => {
                 self.hold(status, UnaryForm::Events(answer_kind));
             }
-            // It may be a login page. A stored file may have any type.
+            // HTML may be a login page. Only stored files may have any type.
             Expect::Any if kind.as_deref() == Some("text/html") && !self.run.task.stateful => {
                 self.fail(Outcome::WrongType, true, None);
             }
@@ -322,7 +325,7 @@ impl Step<'_> {
             }
             State::Stream { framer, .. } => {
                 let framed = framer.push(bytes);
-                // Bytes that don't complete an event reach no client, so they count as silence.
+                // Bytes that don't complete an event aren't passed on, so they count as silence.
                 if !framed.bytes.is_empty() {
                     self.run.deadline_ms = later(self.now, idle);
                 }
@@ -390,7 +393,7 @@ impl Step<'_> {
             &State::Pause { target } if self.run.withheld[target].is_none() => self.send(target),
             State::Pause { .. } => self.next(),
             State::Refusal { .. } => self.refused(true),
-            // The answer is long and slow. It isn't held any longer.
+            // The answer is long and slow. It is passed on from here.
             State::Hold { form, held, until_ms, .. }
                 if self.now >= *until_ms && held.len() >= MAX_HELD && !matches!(form, UnaryForm::Events(_)) =>
             {

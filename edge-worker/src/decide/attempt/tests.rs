@@ -1,4 +1,4 @@
-//! Every row of the machine's table, and a model that watches random runs of it.
+//! Tests of the attempt machine: each transition, and random runs.
 
 mod quotas;
 mod random;
@@ -115,11 +115,11 @@ fn unreadable(driver: &mut Driver) -> Vec<Action> {
 }
 
 #[test]
-fn reasoning_that_one_endpoint_cannot_read_is_shown_to_the_others() {
+fn reasoning_that_one_endpoint_cannot_decrypt_is_tried_at_the_others() {
     let mut driver = Driver::new(Expect::Json);
     let moved = unreadable(&mut driver);
     assert!(moved.iter().any(|action| matches!(action, Action::Send { attempt: 2, target: 1 })), "{moved:?}");
-    assert!(!moved.iter().any(|action| matches!(action, Action::CoolDown { .. })), "nobody is at fault");
+    assert!(!moved.iter().any(|action| matches!(action, Action::CoolDown { .. })), "no endpoint is at fault");
     driver.headers(200, "application/json");
     driver.chunk(r#"{"object":"response","output":[]}"#);
     driver.eof();
@@ -127,7 +127,7 @@ fn reasoning_that_one_endpoint_cannot_read_is_shown_to_the_others() {
 }
 
 #[test]
-fn reasoning_that_no_endpoint_can_read_is_told_by_its_code() {
+fn if_no_endpoint_can_decrypt_the_reasoning_the_client_gets_the_code() {
     let mut driver = Driver::new(Expect::Json);
     unreadable(&mut driver);
     unreadable(&mut driver);
@@ -137,11 +137,15 @@ fn reasoning_that_no_endpoint_can_read_is_told_by_its_code() {
 
     let mut driver = Driver::with(Expect::Json, true, Limits::default());
     let [.., Action::Reply { failure }] = &unreadable(&mut driver)[..] else { panic!("no answer") };
-    assert_eq!((failure.status(), failure.code()), (400, "invalid_encrypted_content"), "what is pinned has no other");
+    assert_eq!(
+        (failure.status(), failure.code()),
+        (400, "invalid_encrypted_content"),
+        "a stateful request can't go to another endpoint"
+    );
 }
 
 #[test]
-fn reasoning_whose_maker_may_rest_can_be_sent_again() {
+fn if_the_endpoint_that_can_decrypt_may_be_at_rest_the_client_may_retry() {
     let mut driver = Driver::new(Expect::Json);
     let first = driver.run.target(0).unwrap().id().clone();
     driver.run.skip_resting(|target| *target.id() != first);
@@ -153,7 +157,7 @@ fn reasoning_whose_maker_may_rest_can_be_sent_again() {
     unreadable(&mut driver);
     driver.headers(500, "application/json");
     let [.., Action::Reply { failure }] = &unreadable(&mut driver)[..] else { panic!("no answer") };
-    assert_eq!(failure.status(), 503, "one of them failed, and may have been its maker");
+    assert_eq!(failure.status(), 503, "the endpoint that failed may be the one that can decrypt");
 }
 
 fn retried(actions: &[Action]) -> bool {
@@ -185,7 +189,7 @@ fn a_success_of_the_wrong_type_fails_over() {
     let mut audio = Driver::new(Expect::Any);
     audio.headers(200, "audio/mpeg");
     assert!(retried(&Driver::new(Expect::Any).headers(200, "text/html")));
-    assert!(retried(&audio.eof()), "no sound at all");
+    assert!(retried(&audio.eof()), "an empty answer fails");
 }
 
 #[test]
@@ -200,7 +204,7 @@ fn retryable_statuses_fail_over_at_once() {
 }
 
 #[test]
-fn a_clients_fault_is_relayed_in_words_without_text() {
+fn an_error_of_the_client_is_passed_on_without_its_text() {
     let mut driver = Driver::new(Expect::Json);
     assert_eq!(driver.headers(400, "application/json"), [Action::Arm { attempt: 1, after_ms: 2_000 }]);
     driver.chunk(
@@ -230,7 +234,7 @@ fn an_errors_body_is_read_for_two_seconds_and_64_kib() {
 }
 
 #[test]
-fn what_exhaustion_says() {
+fn the_failure_says_why_all_endpoints_failed() {
     fn ends(fail: impl Fn(&mut Driver) -> Vec<Action>) -> Option<(Failure, Driver)> {
         let mut driver = Driver::new(Expect::Stream);
         (0..3).find_map(|_| reply(&fail(&mut driver)).cloned()).map(|failure| (failure, driver))
@@ -276,8 +280,8 @@ fn what_exhaustion_says() {
     let broke = r#"{"error":{"code":"insufficient_quota"}}"#;
     assert_eq!(ends(answered(429, broke)).unwrap().0, Failure::OutOfQuota);
 
-    // What one endpoint hasn't got says nothing where another was asked, and what is to be waited for is told in any
-    // mixture.
+    // That one endpoint lacks the path doesn't count if another endpoint failed differently. The client gets the
+    // shortest wait among all failures.
     let mixed = |driver: &mut Driver| match driver.attempt() {
         1 => answered(404, r#"{"detail":"Not Found"}"#)(driver),
         2 => limited(driver),
@@ -289,7 +293,7 @@ fn what_exhaustion_says() {
     assert_eq!(ends(limits).unwrap().0, Failure::RateLimited { retry_after: Some(7) });
 }
 
-/// A run with one endpoint: all others rest.
+/// A run with one endpoint, because all others are at rest.
 fn alone(stateful: bool, reads_only: bool) -> Driver {
     let (plan, model, limits) = (german_plan(), Some("chat".into()), Limits::default());
     let (expect, answer_kind, choices) = (Expect::Json, None, 1);
@@ -299,7 +303,7 @@ fn alone(stateful: bool, reads_only: bool) -> Driver {
 }
 
 #[test]
-fn the_only_endpoint_is_asked_once_more_if_nothing_came() {
+fn the_only_endpoint_is_asked_once_more_if_it_sent_nothing() {
     let reset = |driver: &mut Driver| driver.step(Event::FetchError { attempt: driver.attempt() });
     let again = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Send { target: 0, .. }));
     let mut driver = alone(false, false);
@@ -308,18 +312,18 @@ fn the_only_endpoint_is_asked_once_more_if_nothing_came() {
     assert_eq!(reply(&actions), Some(&Failure::EndpointsFailed { retry_after: None, needs_operator: false }), "once");
     assert_eq!(driver.run.record().header(), "fra-1;outcome=network;ms=0, fra-1;outcome=network;ms=0");
 
-    assert!(again(&reset(&mut alone(true, true))), "what only reads is harmless");
-    assert!(!again(&reset(&mut alone(true, false))), "nobody knows whether it was done");
+    assert!(again(&reset(&mut alone(true, true))), "a request that only reads may be repeated");
+    assert!(!again(&reset(&mut alone(true, false))), "the endpoint may have done the work");
     assert!(!again(&alone(false, false).timer(300_000)));
     let mut broken = alone(false, false);
     broken.headers(200, "application/json");
-    assert!(!again(&broken.step(Event::BodyError { attempt: 1 })), "it had begun to answer");
+    assert!(!again(&broken.step(Event::BodyError { attempt: 1 })), "the endpoint had begun to answer");
     let mut elsewhere = Driver::new(Expect::Json);
-    assert!(retried(&reset(&mut elsewhere)), "others go first");
+    assert!(retried(&reset(&mut elsewhere)), "another endpoint is asked first");
 }
 
 #[test]
-fn an_error_event_about_the_request_is_the_clients() {
+fn an_error_event_about_the_request_is_passed_on_to_the_client() {
     let too_long = r#"{"error":{"message":"This model's maximum context length is 8192 tokens. CANARY","code":400}}"#;
     let mut events = stream();
     events.chunk(ROLE);
@@ -356,7 +360,7 @@ fn what_forbids_another_attempt() {
 }
 
 #[test]
-fn an_endpoint_that_began_to_rest_is_passed_over() {
+fn an_endpoint_that_began_to_rest_is_skipped() {
     let mut driver = Driver::new(Expect::Json);
     let second = driver.run.target(1).unwrap().id().clone();
     driver.run.skip_resting(|target| *target.id() == second);
@@ -366,7 +370,7 @@ fn an_endpoint_that_began_to_rest_is_passed_over() {
 }
 
 #[test]
-fn a_client_that_goes_aborts_without_penalty() {
+fn a_client_that_leaves_aborts_without_penalty() {
     let gone = |mut driver: Driver| driver.step(Event::ClientGone);
     let expected = [Action::Disarm { attempt: 1 }, Action::Abort { attempt: 1 }];
     assert_eq!(gone(Driver::new(Expect::Json)), expected);
@@ -393,7 +397,7 @@ fn stale_events_are_ignored() {
 }
 
 #[test]
-fn the_only_endpoint_is_asked_again_after_a_hiccup_and_the_moment_it_asked_for() {
+fn the_only_endpoint_is_asked_again_after_the_short_wait_that_it_asked_for() {
     let again = |status, retry_after_ms| {
         let mut driver = alone(false, false);
         let headers = Event::Headers { attempt: 1, status, content_type: None, packed: false, retry_after_ms };
@@ -406,7 +410,7 @@ fn the_only_endpoint_is_asked_again_after_a_hiccup_and_the_moment_it_asked_for()
     };
     for status in [500, 502, 503, 520, 529] {
         assert!(again(status, None) && again(status, Some(0)) && again(status, Some(1_000)), "{status}");
-        assert!(!again(status, Some(2_001)), "{status}: its client waits");
+        assert!(!again(status, Some(2_001)), "{status}: the client waits for longer pauses");
     }
     for status in [401, 403, 429, 504, 524, 307] {
         assert!(!again(status, None), "{status}");
@@ -421,10 +425,10 @@ fn the_only_endpoint_is_asked_again_after_a_hiccup_and_the_moment_it_asked_for()
     let event =
         Event::Headers { attempt: 1, status: 429, content_type: None, packed: false, retry_after_ms: Some(30_000) };
     others.step(event);
-    assert!(retried(&others.eof()), "others aren't asked to wait for it");
+    assert!(retried(&others.eof()), "another endpoint is asked without a pause");
     let mut once = alone(false, false);
     once.headers(500, "text/plain");
-    assert!(reply(&once.headers(500, "text/plain")).is_some(), "once more, and no more");
+    assert!(reply(&once.headers(500, "text/plain")).is_some(), "the endpoint is asked only once more");
 }
 
 /// A request for a chat completion that can go to any endpoint of the plan.
@@ -454,7 +458,7 @@ fn limits_of(sends: u8, headers: u64, first_token: u64, total: u64, idle: u64) -
 }
 
 #[test]
-fn what_a_stream_says_of_itself_is_noted() {
+fn the_usage_of_a_stream_is_recorded() {
     let mut driver = Driver::new(Expect::Stream);
     driver.headers(200, "text/event-stream");
     driver.now += 30;
@@ -477,7 +481,7 @@ fn what_a_stream_says_of_itself_is_noted() {
 }
 
 #[test]
-fn what_other_answers_say_of_themselves_is_noted() {
+fn the_usage_of_other_answers_is_recorded() {
     let stream = |text: &str| {
         let mut driver = Driver::new(Expect::Stream);
         driver.headers(200, "text/event-stream");
@@ -503,7 +507,7 @@ fn what_other_answers_say_of_themselves_is_noted() {
         assert_eq!(stream(&event), of(Some(3), Some(5), Some(status)));
         assert_eq!(unary(&whole), of(Some(3), Some(5), Some(status)));
     }
-    // Some engines tell the tokens so far with each event, and all but the last look alike.
+    // Some engines report the tokens so far with each event. These events differ only in the numbers.
     let event = |words: &str, tokens: u32| {
         let usage = format!("{{\"prompt_tokens\":9,\"completion_tokens\":{tokens}}}");
         format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{words}}}],\"usage\":{usage}}}\n\n")
@@ -511,7 +515,7 @@ fn what_other_answers_say_of_themselves_is_noted() {
     let content = "{\"content\":\"x\"}";
     let end = event("{},\"finish_reason\":\"made up\"", 4);
     let counted = [event(content, 1), event(content, 2), event(content, 3), end, DONE.to_owned()].concat();
-    assert_eq!(stream(&counted), of(Some(9), Some(4), Some("other")), "a word of the endpoint makes no label");
+    assert_eq!(stream(&counted), of(Some(9), Some(4), Some("other")), "an unknown finish reason isn't used as a label");
     let choices = "[{\"finish_reason\":\"length\",\"message\":{}},7]";
     let chat =
         format!("{{\"choices\":{choices},\"usage\":{{\"prompt_tokens\":1,\"completion_tokens\":1e9,\"n\":null}}}}");

@@ -50,9 +50,9 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// Reads the words of `{"error": {"type", "code", "param", "message"}}` or of the same without `error`; of
-    /// `{"error": "…"}` and `{"detail": "…"}`; of an error event, and of a failed response. Text that isn't JSON has
-    /// none.
+    /// Reads the words of an error body. Knows `{"error": {"type", "code", "param", "message"}}`, the same object
+    /// without `error` around it, `{"error": "…"}`, `{"detail": "…"}`, error events and failed responses. Text that
+    /// isn't JSON has no words.
     pub(super) fn read(body: &[u8]) -> Self {
         let mut parsed = ErrorText::default();
         // A body that was cut at the limit may end within a character. The text before the cut still counts.
@@ -170,7 +170,7 @@ impl ErrorText {
         }
         let text = self.text.as_deref()?;
         let by_text = PHRASES.iter().find(|(_, phrases)| phrases.iter().any(|phrase| text.contains(phrase)));
-        // OpenAI and Azure quote a part of it: `The encrypted content gAAA...DQ== could not be verified.`
+        // OpenAI and Azure quote a part of the content: `The encrypted content gAAA...DQ== could not be verified.`
         if text.contains("encrypted content ") && text.contains("could not be verified") {
             return Some(ErrorMeaning::EncryptedContent);
         }
@@ -200,7 +200,7 @@ impl ErrorMeaning {
     }
 }
 
-/// OpenAI's codes for what a filter refused.
+/// OpenAI's codes for prompts and answers that a filter refused.
 const FILTERS: &[&str] = &["content_filter", "content_policy_violation", "moderation_blocked"];
 
 /// The meaning of a code or a type in lower case.
@@ -225,9 +225,10 @@ fn by_name(name: &str) -> Option<ErrorMeaning> {
     })
 }
 
-/// What phrases of an error's text mean, in lower case.
+/// Phrases in the text of an error, in lower case, by their meaning.
 const PHRASES: &[(ErrorMeaning, &[&str])] = &[
-    // LiteLLM quotes the whole error of the server behind it, and calls this one a `ContentPolicyViolationError`.
+    // This entry comes first: LiteLLM quotes the error of the server behind it, and calls this error a
+    // `ContentPolicyViolationError`.
     (
         ErrorMeaning::EncryptedContent,
         &[
@@ -325,7 +326,7 @@ const WAITS: &[&str] = &[
     "retry after ",  // Azure: `26 seconds`
 ];
 
-/// How long a text says to wait, in milliseconds. Usually a header says it too, and has priority.
+/// The time to wait that a text names, in milliseconds. If a header names a time too, the header has priority.
 fn retry_after_ms(text: &str) -> Option<u64> {
     let rest = WAITS.iter().find_map(|phrase| Some(&text[text.find(phrase)? + phrase.len()..]))?;
     let mut words = rest.split(' ').map(|word| word.trim_end_matches(['.', ',', '!']));
@@ -356,7 +357,7 @@ fn lowered(text: &str) -> String {
     text.chars().take(MAX_TEXT).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// Translates the error types of engines in Python to OpenAI's.
+/// Translates the error types of engines that are written in Python to OpenAI's types.
 fn openais(kind: String) -> String {
     match kind.as_str() {
         "BadRequestError" | "UnprocessableEntityError" | "validation" => "invalid_request_error".to_owned(),

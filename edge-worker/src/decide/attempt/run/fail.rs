@@ -1,5 +1,5 @@
-//! What becomes of a request whose attempt failed: the next endpoint, or an error for the client. Called by the
-//! transitions of [`super::step`].
+//! Decides what follows a failed attempt: another endpoint, or an error for the client. Called by the transitions of
+//! [`super::step`].
 
 use super::super::refusal::{self, Fault};
 use super::super::words::{ErrorMeaning, Words};
@@ -21,20 +21,21 @@ impl Step<'_> {
         }
     }
 
-    /// Handles an error inside a successful answer. If the request is at fault the client is told, because every
-    /// endpoint would refuse it. Else the attempt fails.
+    /// Handles an error inside a successful answer. If the request is at fault, the client gets the error, because
+    /// every endpoint would refuse the request. Otherwise the attempt fails.
     pub(super) fn fail_or_refuse(&mut self, words: Words, abort: bool) {
         if words.is_clients() { self.refuse(400, words, abort) } else { self.fail(Outcome::ErrorEvent, abort, None) }
     }
 
-    /// Refuses the request, and tells the client what is wrong with it.
+    /// Refuses the request with the endpoint's words. If the endpoint can't decrypt the reasoning, tries the others
+    /// first.
     pub(super) fn refuse(&mut self, status: u16, words: Words, abort: bool) {
         self.disarm();
         if abort {
             self.out.push(Action::Abort { attempt: self.run.current() });
         }
         self.outcome(Outcome::Refused(status));
-        // Another endpoint may have encrypted the reasoning, in an earlier turn while this one was at rest.
+        // Another endpoint may have encrypted the reasoning in an earlier turn, while this endpoint was at rest.
         if words.known == Some(ErrorMeaning::EncryptedContent) && !self.run.task.stateful {
             self.run.decrypt_failure = Some(Box::new(words.refused(status)));
             return self.next();

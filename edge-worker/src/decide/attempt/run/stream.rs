@@ -11,7 +11,7 @@ use crate::decide::sse::{Framed, Meaning};
 const DONE: &[u8] = b"data: [DONE]\n\n";
 
 impl Step<'_> {
-    /// Takes events of a stream that are complete. They commit the stream, extend it, end it, or make the attempt fail.
+    /// Takes complete events of a stream. They commit the stream, extend it, end it, or make the attempt fail.
     pub(super) fn events(&mut self, framed: Framed, was_committed: bool) {
         let Framed { mut bytes, events } = framed;
         let (mut committed, mut may_end, mut end, mut start) = (was_committed, false, None, 0);
@@ -76,7 +76,7 @@ impl Step<'_> {
         }
     }
 
-    /// Notes what the events that were read say of the answer.
+    /// Records the usage that the events have reported so far.
     fn note_usage(&mut self) {
         if let State::Inspect { framer, .. } | State::Stream { framer, .. } = &self.run.state {
             self.run.record.usage = framer.usage();
@@ -89,8 +89,8 @@ impl Step<'_> {
         true
     }
 
-    /// Judges a stream whose connection ended cleanly, which doesn't prove that it is complete. It is complete if it
-    /// said so, or if it named a finish reason for each choice.
+    /// Judges a stream whose connection ended cleanly. That doesn't prove that the stream is complete. It is complete
+    /// if its last event ends it, or if each choice has a finish reason.
     pub(super) fn stream_ended(&mut self) {
         let choices = self.run.task.choices;
         let (framer, may_end) = match &mut self.run.state {

@@ -1,5 +1,5 @@
-//! Transitions that several states of the attempt machine share. Each takes the [`Step`] at hand, changes the run's
-//! state and record, and appends actions. Called by `run`, its parent module.
+//! Transitions that several states of the attempt machine share. Each takes the current [`Step`], changes the run's
+//! state and record, and appends actions. Called by `run`, the parent module.
 
 use bailiwick_rules::quota::Refusal;
 use bailiwick_rules::rules::Limits;
@@ -13,8 +13,8 @@ use crate::decide::plan::{Skip, Skipped};
 const LEAST_LEFT_MS: i64 = 1_000;
 /// The most times that one request is sent, whatever the service's limits say.
 const MAX_SENDS: usize = 3;
-/// The longest pause before the only endpoint is asked again, in milliseconds. If the endpoint asks for a longer rest,
-/// the client is told, and waits itself.
+/// The longest pause before the only endpoint is asked again, in milliseconds. If the endpoint asks for a longer pause,
+/// the client gets an error with that time, and waits itself.
 const LONGEST_PAUSE_MS: u64 = 2_000;
 
 impl Step<'_> {
@@ -23,7 +23,8 @@ impl Step<'_> {
         self.next_or(None, 0);
     }
 
-    /// Sends to the next endpoint. If there is none, repeats `again` once, after a pause. Else ends the run.
+    /// Sends to the next endpoint. If there is none, asks the target `again` once more after a pause. Otherwise ends
+    /// the run.
     fn next_or(&mut self, again: Option<usize>, pause_ms: u64) {
         let sends = self.run.record.attempts.len();
         let most = usize::from(self.run.limits().sends).clamp(1, MAX_SENDS);
@@ -61,8 +62,8 @@ impl Step<'_> {
         }
     }
 
-    /// Chooses the first endpoint that wasn't tried, isn't at rest, and whose quota allows the request. If all are at
-    /// rest, a first attempt takes one of them.
+    /// Chooses the first endpoint that wasn't tried, isn't at rest, and has a quota that allows the request. If all
+    /// endpoints are at rest, the first attempt takes the first of them.
     fn choose(&mut self, sends: usize) -> Option<usize> {
         let run = &mut *self.run;
         let is_open = |target: &usize| !run.tried[*target] && run.withheld[*target].is_none();
@@ -77,7 +78,7 @@ impl Step<'_> {
             run.tried[target] = true;
             run.record.skipped.push(passed(target, Skip::Cooling));
         }
-        // Its quota may allow a later attempt.
+        // An endpoint that is skipped because of its quota isn't marked as tried: the quota may allow a later attempt.
         for target in 0..chosen.unwrap_or(run.tried.len()) {
             let skipped = (!run.tried[target]).then(|| passed(target, Skip::Quota));
             if let Some(skipped) = skipped.filter(|skipped| !run.record.skipped.contains(skipped)) {
@@ -87,7 +88,7 @@ impl Step<'_> {
         chosen
     }
 
-    /// The failure if no quota allows the request: the least wait of all endpoints that weren't asked.
+    /// The failure if no quota allows the request. It has the shortest wait of all endpoints that weren't asked.
     fn quota_exhausted(&self) -> Option<Failure> {
         let untried = self.run.withheld.iter().flatten();
         let waits = untried.clone().filter_map(|refusal| match refusal {
@@ -122,8 +123,8 @@ impl Step<'_> {
         limit.0
     }
 
-    /// Extends the deadline of a stream that has sent bytes but no content yet: it is alive, so it gets more time than
-    /// a silent one.
+    /// Extends the deadline of a stream that has sent bytes but no content yet. Its endpoint is alive, so it gets more
+    /// time than a silent endpoint.
     #[inline(never)]
     pub(super) fn extend_deadline(&mut self) {
         let (now, total_ms, headers) = (self.now, self.run.total_ms, self.headers_limit());
@@ -143,8 +144,9 @@ impl Step<'_> {
         }
     }
 
-    /// The fetch failed without an answer: no connection was made, a reused connection had closed, or the endpoint
-    /// broke it off. The runtime doesn't say which. If there is no other endpoint, the same one is asked once more.
+    /// The fetch failed without an answer: no connection was made, a reused connection was already closed, or the
+    /// endpoint closed the connection. The runtime doesn't say which. If there is no other endpoint, the same endpoint
+    /// is asked once more.
     pub(super) fn unanswered(&mut self) {
         let again = self.run.record.attempts.last().map(|attempt| attempt.target);
         self.failed(Outcome::Network, false, None);
@@ -156,7 +158,7 @@ impl Step<'_> {
     pub(super) fn fail(&mut self, outcome: Outcome, abort: bool, retry_after_ms: Option<u64>) {
         let pause_ms = retry_after_ms.unwrap_or(0);
         let again = match &self.run.record.attempts[..] {
-            [only] if outcome.is_hiccup() && pause_ms <= LONGEST_PAUSE_MS => Some(only.target),
+            [only] if outcome.is_brief() && pause_ms <= LONGEST_PAUSE_MS => Some(only.target),
             _ => None,
         };
         self.failed(outcome, abort, retry_after_ms);
@@ -205,8 +207,8 @@ impl Step<'_> {
         if let Some(failure) =
             self.run.decrypt_failure.as_deref().filter(|_| outcomes().all(|outcome| refused(&outcome)))
         {
-            // An endpoint at rest soon returns, so the client should try again. One that is down may stay down, so the
-            // client has to continue without the encrypted reasoning.
+            // An endpoint at rest soon returns, so the client should try again. An endpoint that is down may stay down,
+            // so the client has to continue without the encrypted reasoning.
             let rests = self.run.record.skipped.iter().any(|skipped| skipped.why == Skip::Cooling);
             return if rests { Failure::EncryptedElsewhere } else { failure.clone() };
         }
@@ -263,12 +265,13 @@ impl Step<'_> {
             self.out.push(Action::Abort { attempt: self.run.current() });
         }
         self.run.record.end = Some(end);
-        // A process that dies breaks off all its streams. Each counts as a fault, though none can be sent again.
+        // A process that dies breaks off all its streams. Each stream counts as a fault, although none can be retried.
         self.cool_down(false, None, true);
         let state = core::mem::replace(&mut self.run.state, State::Done);
         self.out.push(match state {
             State::Stream { framer, .. } if !framer.is_torn() => Action::EmitTail { bytes: failure.event() },
-            // Part of an event may have passed. The empty line ends it, so that the error is an event of its own.
+            // Part of an event may have been passed on. The empty line ends that event, so that the error is an event
+            // of its own.
             State::Piped => Action::EmitTail { bytes: [b"\n\n", failure.event().as_slice()].concat() },
             _ => Action::CutStream,
         });
@@ -296,7 +299,7 @@ impl Step<'_> {
         }
     }
 
-    /// What is left of the total limit, in milliseconds.
+    /// The time left of the total limit, in milliseconds.
     pub(super) fn left(&self) -> u64 {
         u64::try_from(self.run.total_ms.saturating_sub(self.now)).unwrap_or(0)
     }

@@ -28,7 +28,7 @@ pub(super) enum UnaryForm {
 }
 
 impl Step<'_> {
-    /// Begins to hold a unary answer. A body that trickles in gets no more time than its headers would have had.
+    /// Begins to hold a unary answer. A body that arrives slowly gets no more time than the headers could have taken.
     pub(super) fn hold(&mut self, status: u16, form: UnaryForm) {
         let (idle, headers) = (self.run.limits().idle.0, self.run.limits().headers_unary.0);
         let sent_ms = self.run.record.attempts.last().map_or(self.now, |attempt| attempt.started_ms);
@@ -48,8 +48,8 @@ impl Step<'_> {
         let most = match form {
             UnaryForm::Binary => 1,
             UnaryForm::Untyped if is_binary(held) => 1,
-            // This answer can't be tried elsewhere, and the client notices if it breaks off. So holding it gains
-            // nothing.
+            // A stateful request can't be retried, and with a length the client notices if the answer breaks off. So
+            // there is no reason to hold the answer.
             UnaryForm::Other if self.run.task.stateful && self.run.has_length => MAX_HELD,
             _ if self.run.is_memory_short => MAX_HELD,
             _ => MAX_WHOLE,
@@ -89,7 +89,7 @@ impl Step<'_> {
             _ if held.is_empty() => (!may_be_empty).then_some(Outcome::Empty),
             None | Some(Success::Object) => None,
             Some(Success::Error) => Some(Outcome::ErrorEvent),
-            // A bare `null` or a quoted string is JSON too, but no answer of the model API.
+            // A bare `null` or a quoted string is JSON too, but not an answer of the model API.
             Some(Success::Other) if anything => None,
             Some(Success::Other | Success::InvalidJson) => Some(Outcome::WrongType),
         };

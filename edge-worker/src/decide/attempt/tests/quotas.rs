@@ -1,4 +1,4 @@
-//! Endpoints whose quotas don't allow a request.
+//! Tests of endpoints whose quotas don't allow a request.
 
 use bailiwick_rules::quota::Refusal;
 use bailiwick_rules::time::Millis;
@@ -7,7 +7,7 @@ use super::*;
 use crate::decide::envelope::Limited;
 use crate::decide::plan::Skip;
 
-/// Begins a run whose endpoints are refused by their quotas, in the order of the plan.
+/// Begins a run. `refusals` says for each endpoint of the plan why its quota doesn't allow the request.
 fn begin(refusals: [Option<Refusal>; 4]) -> (Driver, Vec<Action>) {
     let task = chat_task(german_plan(), Expect::Json, Limits::default());
     let mut driver = Driver { run: Run::new(task), budget: Budget::new(0), now: 1_000 };
@@ -41,7 +41,7 @@ fn the_next_endpoint_of_the_fence_serves_while_a_quota_is_used_up() {
 }
 
 #[test]
-fn where_no_quota_allows_it_the_least_wait_is_told_and_nothing_is_sent() {
+fn if_no_quota_allows_a_request_the_client_gets_the_shortest_wait() {
     let (driver, actions) = begin([wait(9_000), wait(1_500), Some(Refusal::TooLarge), wait(60_000)]);
     assert_eq!(actions, [Action::Reply { failure: Failure::Limited(Limited::Quota { wait_ms: 1_500 }) }]);
     assert!(driver.run.is_done() && driver.run.record().attempts.is_empty());
@@ -50,7 +50,7 @@ fn where_no_quota_allows_it_the_least_wait_is_told_and_nothing_is_sent() {
 }
 
 #[test]
-fn after_a_refusal_that_closes_a_quota_its_wait_is_told() {
+fn after_a_refusal_that_closes_a_quota_the_client_gets_its_wait() {
     let (mut driver, _) = begin([None, wait(9_000), wait(9_000), wait(9_000)]);
     driver.withhold([wait(4_000), wait(9_000), wait(9_000), wait(9_000)]);
     driver.step(Event::Headers { attempt: 1, status: 429, content_type: None, packed: false, retry_after_ms: None });
@@ -76,8 +76,8 @@ fn the_only_endpoint_is_not_asked_again_if_its_quota_forbids_it() {
     assert!(matches!(actions[..], [Action::Reply { .. }]), "{actions:?}");
 }
 
-/// Whatever quotas allow from one moment to the next: nothing is sent to an endpoint that they don't allow, nor twice
-/// to one that refused, and a run that ends without an answer says when to try again.
+/// Quotas may change from one moment to the next. Nothing is sent to an endpoint that its quota doesn't allow, and
+/// nothing is sent twice to an endpoint that refused. A run that ends without an answer says when to try again.
 #[test]
 fn nothing_is_sent_to_an_endpoint_that_its_quota_withholds() {
     let refusal = prop_oneof![Just(None), (1..90_000u64).prop_map(wait), Just(Some(Refusal::TooLarge))];
@@ -99,7 +99,10 @@ fn nothing_is_sent_to_an_endpoint_that_its_quota_withholds() {
                             prop_assert!(refusals[*target].is_none(), "{target} is withheld: {actions:?}");
                         }
                         Action::Reply { failure: Failure::Limited(Limited::Quota { wait_ms }) } => {
-                            prop_assert!(refusals.contains(&wait(*wait_ms)), "{wait_ms} is no wait of {refusals:?}");
+                            prop_assert!(
+                                refusals.contains(&wait(*wait_ms)),
+                                "no refusal of {refusals:?} has the wait {wait_ms}"
+                            );
                         }
                         _ => {}
                     }

@@ -1,4 +1,4 @@
-//! Random events in random order, and what the machine promises whatever happens.
+//! Random events in random order, and the promises that the machine keeps in each run.
 
 use super::*;
 
@@ -48,7 +48,7 @@ fn random_event() -> impl Strategy<Value = (RandomEvent, i64, i8)> {
         1 => Just(RandomEvent::ClientGone),
         1 => any::<u8>().prop_map(RandomEvent::Resting),
     ];
-    // Mostly of the attempt in hand, sometimes stale or from the future.
+    // Mostly an event of the current attempt, sometimes of an earlier or a later one.
     let skew = prop_oneof![8 => Just(0i8), 1 => -2..3i8];
     (what, prop_oneof![20 => 0..100i64, 1 => 0..400_000i64], skew)
 }
@@ -88,17 +88,21 @@ fn whatever_happens_the_machine_keeps_its_promises() {
                     }
                     let Some(event) = event_of(random_event, attempt, after % 7 == 3) else { continue };
                     if matches!(event, Event::Timer { .. }) && skew == 0 {
-                        // A driver has no timer but those that `Arm` started.
+                        // Only timers that `Arm` started can fire.
                         if !watch.armed {
                             continue;
                         }
                         watch.armed = false;
                     }
                     watch.see(&step(&mut run, &mut budget, now, event))?;
-                    prop_assert_eq!(run.is_done(), watch.ended, "done without telling, or told without being done");
+                    prop_assert_eq!(
+                        run.is_done(),
+                        watch.ended,
+                        "the run is done exactly if its actions ended the request"
+                    );
                     prop_assert!(run.is_done() || watch.armed, "a run that waits has a timer");
                 }
-                // Everything ends: with the client's leave at the latest.
+                // Every run ends, at the latest when the client leaves.
                 watch.see(&step(&mut run, &mut budget, now, Event::ClientGone))?;
                 prop_assert!(run.is_done() && !watch.armed);
                 let most = if stateful { 1 } else { usize::from(most) };
@@ -115,7 +119,7 @@ fn whatever_happens_the_machine_keeps_its_promises() {
     assert!(commits.get() > 500);
 }
 
-/// The event of an attempt; `None` for what isn't one.
+/// The event for the machine; `None` if the random event isn't one.
 fn event_of(random_event: RandomEvent, attempt: AttemptNumber, packed: bool) -> Option<Event> {
     Some(match random_event {
         RandomEvent::Headers(status, kind, retry_after_ms) => {
@@ -136,18 +140,18 @@ fn check_record(record: &Record, watch: &Watch, fence: &[EndpointId]) -> Result<
     for (attempt, target) in record.attempts.iter().zip(&watch.sent) {
         prop_assert_eq!(attempt.target, *target);
         prop_assert_eq!(&attempt.endpoint, &fence[*target], "sent outside the fence");
-        prop_assert!(attempt.outcome.is_some(), "the record knows how each attempt went");
+        prop_assert!(attempt.outcome.is_some(), "the record has the outcome of each attempt");
     }
     prop_assert_eq!(record.committed().is_some(), watch.committed);
     let blameless = |outcome| matches!(outcome, Outcome::Committed | Outcome::Refused(_) | Outcome::ClientGone);
     let failed = record.attempts.iter().filter_map(|attempt| attempt.outcome);
     let failed = failed.filter(|outcome| !blameless(*outcome)).count();
     let broke = matches!(record.end, Some(End::Interrupted | End::ErrorEvent | End::Idle));
-    prop_assert_eq!(watch.rests, failed + usize::from(broke), "every failure is remembered, and nothing else");
+    prop_assert_eq!(watch.rests, failed + usize::from(broke), "each failure, and nothing else, makes an endpoint rest");
     Ok(())
 }
 
-/// What a driver would see, checked action by action.
+/// What a driver sees of a run, checked action by action.
 #[derive(Default)]
 struct Watch {
     sent: Vec<usize>,
@@ -202,7 +206,7 @@ impl Watch {
                 }
             }
         }
-        // A client that goes is the one end without a word to it.
+        // If the client leaves, the run ends without an action for the client.
         if let [.., Action::Abort { .. }] = actions {
             self.ended = true;
         }

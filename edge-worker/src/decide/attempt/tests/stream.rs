@@ -1,4 +1,4 @@
-//! Streams: when they commit, how they end, and what becomes of one that breaks off.
+//! Tests of streams: when they commit, how they end, and what happens if they break off.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn a_stream_commits_at_its_first_content_event_and_ends_at_its_terminal_event() 
 }
 
 #[test]
-fn a_stream_that_says_nothing_fails_over() {
+fn a_silent_stream_fails_over() {
     for text in [ERROR, "data: {\"type\":\"response.failed\"}\n\n", DONE, "data: not json\n\n"] {
         let mut driver = stream();
         driver.chunk(ROLE);
@@ -42,17 +42,17 @@ fn a_stream_that_says_nothing_fails_over() {
     let mut silent = stream();
     silent.chunk("");
     let actions = silent.timer(15_000);
-    assert!(retried(&actions) && aborted(&actions), "headers alone are no sign of life");
+    assert!(retried(&actions) && aborted(&actions), "headers alone don't extend the deadline");
     assert_eq!(silent.outcomes(), [Outcome::Timeout]);
 }
 
 #[test]
-fn an_endpoint_that_says_it_is_alive_is_not_late() {
+fn an_endpoint_that_sends_heartbeats_is_not_late() {
     let created = "event: response.created\ndata: {\"type\":\"response.created\"}\n\n";
     let empty = "data: {\"choices\":[]}\n\n";
     for sign in [ROLE, ": ping\n", ":\n\n", ": pi", created, empty, "data: ping\n\n", "event: ping\ndata: 4 s\n\n"] {
         let mut driver = stream();
-        // Each sign ten seconds after the last: the limit on headers, 15 s, ends nothing any more.
+        // A heartbeat arrives every ten seconds. So the limit on headers, 15 s, no longer applies.
         for _ in 0..12 {
             driver.now += 10_000;
             assert_eq!(driver.chunk(sign), [], "{sign}");
@@ -60,7 +60,7 @@ fn an_endpoint_that_says_it_is_alive_is_not_late() {
         let actions = driver.timer(9_999);
         assert_eq!(actions, [Action::Arm { attempt: 1, after_ms: 1 }], "{sign}");
         let actions = driver.timer(1);
-        assert!(retried(&actions) && aborted(&actions), "two minutes from the first sign: {sign}");
+        assert!(retried(&actions) && aborted(&actions), "two minutes after the first heartbeat: {sign}");
         assert_eq!(driver.outcomes(), [Outcome::Timeout], "{sign}");
     }
     let mut driver = stream();
@@ -70,13 +70,14 @@ fn an_endpoint_that_says_it_is_alive_is_not_late() {
 }
 
 #[test]
-fn how_long_signs_of_life_are_waited_for() {
-    // (headers_streamed, first_token, idle, total), then: after which silence behind a first sign at 100 ms it is late.
+fn how_long_an_endpoint_may_be_silent_after_a_heartbeat() {
+    // The limits (headers_streamed, first_token, idle, total) and the silence after which the endpoint is late, all in
+    // milliseconds. The silence begins with a heartbeat at 100 ms.
     for (headers, first_token, idle, total, late) in [
         (1_000, 60_000, 5_000, 90_000, 5_000),
         (1_000, 3_000, 5_000, 90_000, 3_000),
-        (9_000, 60_000, 500, 90_000, 8_900), // silence is never shorter than that before headers
-        (9_000, 300, 5_000, 90_000, 300),    // earlier than the timer in hand
+        (9_000, 60_000, 500, 90_000, 8_900), // headers_streamed is longer than idle, so it applies
+        (9_000, 300, 5_000, 90_000, 300),    // earlier than the timer that is armed
         (1_000, 60_000, 60_000, 20_000, 19_900),
     ] {
         let [headers_streamed, first_token, idle, total] = [headers, first_token, idle, total].map(Millis);
@@ -94,11 +95,11 @@ fn how_long_signs_of_life_are_waited_for() {
     let mut unasked = Driver::new(Expect::Any);
     unasked.headers(200, "text/event-stream");
     unasked.chunk(": ping\n");
-    assert!(!unasked.run.is_overdue(unasked.now + 299_999), "an answer that wasn't asked for as a stream");
+    assert!(!unasked.run.is_overdue(unasked.now + 299_999), "the client didn't ask for a stream");
 }
 
 #[test]
-fn a_heartbeat_that_is_no_json_never_reaches_the_client() {
+fn a_heartbeat_that_is_not_json_never_reaches_the_client() {
     let mut driver = stream();
     let text = format!("data: ping\n\n{ROLE}event: heartbeat\ndata: now\n\n{CONTENT}data: ping\n\n{CONTENT}");
     let actions = driver.chunk(&text);
@@ -123,7 +124,7 @@ fn a_stream_that_dies_after_commit_ends_with_one_error_event_and_no_done() {
         driver
     };
     let mut clean = committed();
-    assert_eq!(clean.chunk("data: {\"cho"), [], "what isn't whole is held");
+    assert_eq!(clean.chunk("data: {\"cho"), [], "an incomplete event is held");
     let text = tail(&clean.eof());
     assert!(text.contains("upstream_interrupted") && !text.contains("[DONE]") && !text.contains("cho\""));
     assert_eq!(clean.run.record().end, Some(End::Interrupted));
@@ -144,7 +145,7 @@ fn a_stream_that_dies_after_commit_ends_with_one_error_event_and_no_done() {
     assert!(aborted(&actions));
 }
 
-/// A stream whose rest the runtime passes, and the bytes that it was given first.
+/// A stream whose rest the runtime passes on, and the bytes that the runtime got first.
 fn piped(begun: &str) -> (Driver, Vec<u8>) {
     let mut driver = stream();
     assert!(!driver.run.is_streaming() && driver.run.pipe().is_none(), "nothing is committed yet");
@@ -156,7 +157,7 @@ fn piped(begun: &str) -> (Driver, Vec<u8>) {
 }
 
 #[test]
-fn a_pipe_gets_the_beginning_of_an_event_and_has_no_limit() {
+fn a_pipe_gets_the_beginning_of_an_event_and_has_no_time_limit() {
     let (mut driver, rest) = piped(&format!("{CONTENT}data: {{\"cho"));
     assert_eq!(rest, b"data: {\"cho");
     assert_eq!(driver.timer(10_000_000), []);
@@ -165,7 +166,7 @@ fn a_pipe_gets_the_beginning_of_an_event_and_has_no_limit() {
 }
 
 #[test]
-fn a_pipe_that_breaks_ends_with_an_error_event_behind_an_empty_line() {
+fn a_pipe_that_breaks_ends_with_an_empty_line_and_an_error_event() {
     for event in [Event::BodyError { attempt: 1 }, Event::FetchError { attempt: 1 }] {
         let (mut driver, _) = piped(CONTENT);
         let actions = driver.step(event);
@@ -201,7 +202,7 @@ fn a_transcript_may_end_cleanly_after_its_final_event() {
 }
 
 #[test]
-fn a_stream_cut_inside_a_passed_event_is_cut() {
+fn a_stream_that_breaks_off_inside_an_event_that_was_passed_on_is_cut() {
     let mut driver = stream();
     driver.chunk(CONTENT);
     let huge = "x".repeat(1_100_000);
@@ -227,7 +228,7 @@ fn a_responses_stream_may_begin_and_end_in_one_event() {
 
 const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"total_tokens\":2}}\n\n";
 
-/// What a client gets of a stream that ends cleanly after this: its last bytes, if it was whole.
+/// The last bytes that a client gets of a stream that ends cleanly after `text`; `None` if the stream was incomplete.
 fn ended(choices: usize, text: &str) -> Option<String> {
     let mut driver = Driver::of(choices, Expect::Stream, false, Limits::default());
     driver.headers(200, "text/event-stream");
@@ -246,7 +247,7 @@ fn ended(choices: usize, text: &str) -> Option<String> {
 }
 
 #[test]
-fn a_stream_whose_choices_have_finished_is_whole_and_done_is_added() {
+fn a_stream_whose_choices_have_finished_is_complete_and_gets_done() {
     let text = "data: {\"choices\":[{\"index\":0,\"text\":\"x\",\"finish_reason\":\"length\"}]}\n\n";
     let annotated = "data: {\"choices\":[{\"index\":0,\"finish_reason\":null,\"content_filter_offsets\":{}}]}\n\n";
     for whole in [
@@ -272,8 +273,8 @@ fn every_choice_that_was_asked_for_has_to_finish() {
     let second = STOP.replace("\"index\":0", "\"index\":1");
     let more = CONTENT.replace("{\"delta\"", "{\"index\":1,\"delta\"");
     assert_eq!(ended(2, &[&more, STOP, &second].concat()).as_deref(), Some(DONE));
-    assert_eq!(ended(1, &[&more, STOP].concat()), None, "the second one was cut");
-    assert_eq!(ended(2, STOP), None, "the second one never began");
+    assert_eq!(ended(1, &[&more, STOP].concat()), None, "the second choice is incomplete");
+    assert_eq!(ended(2, STOP), None, "the second choice is missing");
     assert_eq!(ended(0, &[&more, &more, STOP, &more, &second].concat()).as_deref(), Some(DONE));
 }
 
@@ -285,13 +286,13 @@ fn a_last_event_without_its_empty_line_is_ended() {
         assert_eq!(ended(1, &[STOP, &cut(USAGE)].concat()), Some([&cut(USAGE), missing, DONE].concat()), "{end:?}");
         assert_eq!(ended(1, &cut(DONE)), Some([&cut(DONE), missing].concat()), "{end:?}");
     }
-    assert_eq!(ended(1, &STOP[..STOP.len() - 5]), None, "it broke off in the middle");
+    assert_eq!(ended(1, &STOP[..STOP.len() - 5]), None, "the last event is incomplete");
     assert_eq!(ended(1, &[STOP, "data: {\"choices\":["].concat()), None);
     let mut driver = stream();
     driver.chunk(STOP.trim_end());
     let body = [STOP, DONE].concat().into_bytes();
     let commit = Action::Commit { attempt: 1, status: 200, body, as_events: false };
-    assert_eq!(driver.eof(), [commit, Action::Disarm { attempt: 1 }, Action::Finish], "all of it in one event");
+    assert_eq!(driver.eof(), [commit, Action::Disarm { attempt: 1 }, Action::Finish], "the whole answer is one event");
     let mut unfinished = stream();
     unfinished.chunk(CONTENT.trim_end());
     assert!(retried(&unfinished.eof()));

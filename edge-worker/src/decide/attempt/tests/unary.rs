@@ -1,4 +1,5 @@
-//! Answers that come whole: held until they are JSON, passed on where they are long, and tried elsewhere if they break.
+//! Tests of unary answers: held until they are complete, passed on if they are long, and tried elsewhere if they break
+//! off.
 
 use super::*;
 
@@ -29,7 +30,7 @@ fn a_unary_answer_that_breaks_off_within_8_mib_is_tried_elsewhere() {
     let long = format!("{{\"a\":\"{}", "x".repeat(7 << 20));
     let mut driver = unary();
     assert_eq!(driver.chunk(&long), []);
-    assert!(retried(&driver.eof()), "a clean end is never proof");
+    assert!(retried(&driver.eof()), "a clean end doesn't prove that the answer is complete");
     let mut broken = unary();
     broken.chunk(&long);
     assert!(retried(&broken.step(Event::BodyError { attempt: 1 })));
@@ -48,16 +49,16 @@ fn a_unary_answer_that_breaks_off_within_8_mib_is_tried_elsewhere() {
 }
 
 #[test]
-fn an_answer_is_held_only_where_there_is_room_and_not_for_ever() {
+fn an_answer_is_held_only_while_memory_and_time_allow_it() {
     let long = format!("{{\"a\":\"{}", "x".repeat(70_000));
     let mut crowded = unary();
     assert!(crowded.run.needs_room(long.len()) && !crowded.run.needs_room(60_000));
     crowded.run.note_memory_short();
     assert!(matches!(crowded.chunk(&long)[..], [Action::Commit { .. }, Action::Arm { .. }]));
-    assert!(!crowded.run.needs_room(100_000), "what is passed on isn't held");
+    assert!(!crowded.run.needs_room(100_000), "bytes that are passed on aren't held");
     let mut short = unary();
     short.run.note_memory_short();
-    assert_eq!(short.chunk("{}"), [], "a little is held whatever others hold");
+    assert_eq!(short.chunk("{}"), [], "64 KiB are held even if memory is short");
 
     let mut slow = unary();
     slow.chunk(&long);
@@ -78,11 +79,11 @@ fn a_stored_file_with_a_length_is_not_held() {
         driver.chunk(&"x".repeat(70_000))
     };
     assert!(matches!(file(true)[..], [Action::Commit { .. }, Action::Arm { .. }]));
-    assert_eq!(file(false), [], "nobody would see it break off");
+    assert_eq!(file(false), [], "without a length, the client wouldn't notice that the file broke off");
 }
 
 #[test]
-fn sound_passes_when_it_comes() {
+fn audio_is_passed_on_as_it_arrives() {
     for kind in ["audio/mpeg", "Audio/PCM; rate=24000", "application/octet-stream", "video/mp4"] {
         let mut driver = Driver::new(Expect::Any);
         driver.headers(200, kind);
@@ -107,7 +108,7 @@ fn sound_passes_when_it_comes() {
     for text in ["{\"text\":\"é\"}", "1\n00:00:00,000 --> 00:00:01,000\r\n"] {
         assert!(!unexplained(text.as_bytes()) && !unexplained(&text.as_bytes()[..10]), "{text}");
     }
-    assert!(!unexplained("é".as_bytes().split_last().unwrap().1), "half a letter");
+    assert!(!unexplained("é".as_bytes().split_last().unwrap().1), "half a character isn't binary");
 }
 
 #[test]
@@ -116,7 +117,7 @@ fn a_long_unary_answer_commits_and_is_cut_if_it_breaks_off() {
     let long = format!("{{\"a\":\"{}", "x".repeat(8 << 20));
     assert!(matches!(driver.chunk(&long)[..], [Action::Commit { .. }, Action::Arm { .. }]));
     assert_eq!(driver.chunk("y"), [Action::Emit { bytes: b"y".to_vec() }]);
-    assert!(cut(&driver.eof()), "a clean end is never proof");
+    assert!(cut(&driver.eof()), "a clean end doesn't prove that the answer is complete");
 
     let mut whole = unary();
     whole.chunk(&long);
@@ -130,7 +131,7 @@ fn a_long_unary_answer_commits_and_is_cut_if_it_breaks_off() {
 }
 
 #[test]
-fn what_is_no_json_is_not_passed_for_being_long() {
+fn a_long_answer_that_is_not_json_is_not_passed_on() {
     for text in ["\u{1}{\"a\":\"", "<html>", "{\"a\":1}{\"b\":\""] {
         let mut driver = unary();
         let actions = driver.chunk(&format!("{text}{}", "x".repeat(70_000)));
@@ -140,7 +141,7 @@ fn what_is_no_json_is_not_passed_for_being_long() {
 }
 
 #[test]
-fn what_nobody_unpacks_is_of_no_type_that_was_asked_for() {
+fn a_compressed_answer_has_the_wrong_type() {
     for expect in [Expect::Json, Expect::Stream, Expect::Any, Expect::File] {
         let packed = |status| {
             let kind = if expect == Expect::Stream { "text/event-stream" } else { "application/json" };
@@ -151,7 +152,7 @@ fn what_nobody_unpacks_is_of_no_type_that_was_asked_for() {
         let actions = driver.step(packed(200));
         assert!(aborted(&actions) && retried(&actions), "{expect:?}");
         assert_eq!(driver.outcomes(), [Outcome::WrongType]);
-        // A refusal is one, whatever its text.
+        // A refusal counts as a refusal even if its body is compressed.
         let mut refused = Driver::new(expect);
         refused.step(packed(400));
         assert!(reply(&refused.eof()).is_some(), "{expect:?}");
@@ -159,24 +160,24 @@ fn what_nobody_unpacks_is_of_no_type_that_was_asked_for() {
 }
 
 #[test]
-fn what_comes_in_drips_is_not_waited_for() {
+fn an_answer_that_trickles_in_times_out() {
     let mut drips = unary();
     for _ in 0..5 {
         drips.now += 59_000;
         assert_eq!(drips.chunk(" "), []);
     }
-    assert!(matches!(drips.timer(4_000)[..], [Action::Arm { after_ms: 1_000, .. }]), "as long as headers may take");
+    assert!(matches!(drips.timer(4_000)[..], [Action::Arm { after_ms: 1_000, .. }]), "no longer than headers may take");
     assert!(retried(&drips.timer(1_000)));
 
     let mut endless = stream();
     endless.chunk(CONTENT);
     endless.now += 50_000;
     assert_eq!(endless.chunk("data: x"), []);
-    assert!(matches!(endless.timer(10_000)[..], [.., Action::EmitTail { .. }]), "no event in all that time");
+    assert!(matches!(endless.timer(10_000)[..], [.., Action::EmitTail { .. }]), "the stream brought no complete event");
 }
 
 #[test]
-fn only_what_changes_state_may_succeed_without_a_word() {
+fn only_requests_about_state_may_have_an_empty_success() {
     let mut inference = Driver::new(Expect::Json);
     inference.headers(204, "application/json");
     assert!(retried(&inference.eof()));
@@ -186,7 +187,7 @@ fn only_what_changes_state_may_succeed_without_a_word() {
 }
 
 #[test]
-fn json_in_place_of_events_is_told_by_events() {
+fn json_in_place_of_events_becomes_events() {
     let asked = || {
         let mut driver = Driver::new(Expect::Stream);
         assert_eq!(driver.headers(200, "application/json"), [Action::Arm { attempt: 1, after_ms: 60_000 }]);
@@ -206,6 +207,6 @@ fn json_in_place_of_events_is_told_by_events() {
     let mut endless = asked();
     assert!(
         retried(&endless.chunk(&format!("{{\"a\":\"{}", "x".repeat(8 << 20)))),
-        "no events are made of half an answer"
+        "no events are made from half an answer"
     );
 }

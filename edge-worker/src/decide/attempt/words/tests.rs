@@ -1,29 +1,29 @@
-//! Error bodies of many hosts, and what is understood of them.
+//! Tests with error bodies of many hosts.
 
 use super::*;
 
 #[test]
-fn only_plain_words_are_handed_on() {
+fn only_plain_words_are_passed_on() {
     let words =
         Words::read(br#"{"error":{"message":"SECRET","type":"bad thing","code":"overloaded","param":"messages[0]"}}"#);
     let expected = Words { code: Some("overloaded".into()), param: Some("messages[0]".into()), ..Words::default() };
     assert_eq!(words, expected);
     assert_eq!(Words::read(br#"{"code":"x","message":"cut he"#).code.as_deref(), Some("x"));
-    assert_eq!(Words::read(b"{\"code\":\"x\",\"message\":\"\xc3").code.as_deref(), Some("x"), "within a letter");
+    assert_eq!(Words::read(b"{\"code\":\"x\",\"message\":\"\xc3").code.as_deref(), Some("x"), "cut within a character");
     assert_eq!(Words::read(b"\xff"), Words::default());
     assert_eq!(Words::read_event(b"event: error\ndata: {\"code\":\"x\"}\n\n").code.as_deref(), Some("x"));
-    assert_eq!(Words::read(br#"{"error":{"code":"400","type":"error"}}"#), Words::default(), "numbers say nothing");
+    assert_eq!(Words::read(br#"{"error":{"code":"400","type":"error"}}"#), Words::default(), "numbers aren't words");
     assert_eq!(Words::read(br#"{"code":400,"type":"BadRequestError"}"#).kind.as_deref(), Some("invalid_request_error"));
 }
 
 #[test]
-fn what_a_gateway_says_of_its_own_keys_and_queues() {
+fn errors_of_gateways_about_keys_and_queues_are_understood() {
     let cooled = "No deployments available for selected model, Try again in 5 seconds. Passed model=m. \
                   pre-call-checks=False";
     let words = Words::read(
         format!(r#"{{"error":{{"message":"{cooled}","type":"None","param":"None","code":"429"}}}}"#).as_bytes(),
     );
-    assert_eq!(words, Words { retry_after_ms: Some(5_000), ..Words::default() }, "`None` is no word");
+    assert_eq!(words, Words { retry_after_ms: Some(5_000), ..Words::default() }, "`None` isn't a word");
     for kind in ["key_model_access_denied", "team_model_access_denied", "org_model_access_denied"] {
         let body = format!(r#"{{"error":{{"message":"x","type":"{kind}","param":"model","code":"401"}}}}"#);
         assert_eq!(Words::read(body.as_bytes()).known, Some(ErrorMeaning::Model), "{kind}");
@@ -48,7 +48,7 @@ fn what_a_gateway_says_of_its_own_keys_and_queues() {
 /// Bodies as the servers send them.
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
-fn prompts_that_are_too_long_by_every_server() {
+fn every_servers_error_about_a_long_prompt_is_understood() {
     let said = "This model's maximum context length is 8192 tokens. However, your request has 9001 input tokens.";
     let sglang = "The input (9001 tokens) is longer than the model's context length (8192 tokens).";
     let total = "Requested token count exceeds the model's maximum context length of 8192 tokens. You requested a \
@@ -138,9 +138,9 @@ fn anthropic(message: &str) -> String {
     format!(r#"{{"type":"error","error":{{"type":"invalid_request_error","message":"{message}"}}}}"#)
 }
 
-/// As clients of OpenAI, Azure and LiteLLM report them.
+/// The texts are as clients of OpenAI, Azure and LiteLLM report them.
 #[test]
-fn encrypted_content_of_another_account_is_known_in_every_wrapping() {
+fn errors_about_encrypted_content_are_understood_in_every_wrapper() {
     let plain = concat!(
         r#"{"error":{"message":"The encrypted content gAAA...DQ== could not be verified.","#,
         r#""type":"invalid_request_error","param":null,"code":null}}"#,
@@ -160,7 +160,7 @@ fn encrypted_content_of_another_account_is_known_in_every_wrapping() {
 }
 
 #[test]
-fn other_errors_by_every_server() {
+fn other_errors_of_every_server_are_understood() {
     for (body, code) in [
         (
             r#"{"error":{"code":"content_filter","innererror":{"code":"ResponsibleAIPolicyViolation"}}}"#,
@@ -220,7 +220,7 @@ fn other_errors_by_every_server() {
 }
 
 #[test]
-fn numbers_are_numbers_or_nothing() {
+fn numbers_that_cannot_be_read_are_left_out() {
     let words = |text: &str| Words::read(format!(r#"{{"message":"{text}"}}"#).as_bytes());
     assert_eq!(words("maximum context length is SECRET").limit, None);
     assert_eq!(words("maximum context length is 99999999999999999999").limit, Some(9_999_999_999));
