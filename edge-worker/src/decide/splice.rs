@@ -2,8 +2,8 @@
 //! client's names of models and with sealed ids. Called by `proxy` for each chunk, if the endpoint's name for the model
 //! differs from the client's, or if the answer may hold ids.
 //!
-//! Only strings at known places of the model API are replaced (`splice/json.rs`). The answer isn't parsed into a tree
-//! and written again, and at most one such string is held back. Text that isn't the expected JSON passes unchanged.
+//! Only strings in known fields of the model API are replaced (`splice/json.rs`). The answer is rewritten while it
+//! passes, and at most one such string is held back. Text that isn't the expected JSON passes unchanged.
 
 mod json;
 mod lines;
@@ -22,8 +22,8 @@ use crate::decide::state::tuned::{is_tuned, without_tuned};
 use json::Json;
 pub(crate) use lines::BatchLines;
 
-/// The longest list of models that is passed on, in bytes. A longer one is withheld, because it can only be filtered as
-/// a whole.
+/// The longest list of models that is passed on, in bytes. A list can only be filtered as a whole, so a longer list is
+/// withheld.
 const LONGEST_LIST: usize = 8 << 20;
 /// The longest beginning of an event that is remembered, in bytes.
 const LONGEST_BEGINNING: usize = 1_024;
@@ -33,7 +33,7 @@ const LONGEST_BEGINNING: usize = 1_024;
 pub(crate) struct Names {
     /// The names of models to write, as quoted JSON strings.
     models: Models,
-    /// Where names of models stand.
+    /// Which fields of the text hold names of models.
     places: NamePlaces,
     /// How ids are sealed, if the text may hold any.
     ids: Option<Ids>,
@@ -43,18 +43,18 @@ pub(crate) struct Names {
 enum Models {
     /// Names stay as they are.
     Same,
-    /// Every name becomes this one, the client's.
+    /// Every name becomes this one, which is the client's.
     One(String),
     /// Each name that is found becomes the one it maps to.
     Map(BTreeMap<String, String>),
 }
 
-/// Where names of models stand in a text.
+/// Which fields of a text hold names of models.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NamePlaces {
     /// An answer: its `model`, and the `model` of its `response`.
     Answer,
-    /// A stored object, or a list of them: as in an answer, and `model` of each entry of `data`.
+    /// A stored object, or a list of stored objects: the fields of an answer, and `model` of each entry of `data`.
     Objects,
     /// A model, or a list of models: their `id`, `root` and `parent`.
     Models,
@@ -125,7 +125,7 @@ impl Names {
         Some(quoted(&ids.keys.seal(&ids.owner, ids.region.as_str(), ids.endpoint.as_str(), id)?))
     }
 
-    /// The quoted text to write in place of one that holds names of fine-tuned models; `None` if it holds none.
+    /// The quoted text to write in place of a text that holds names of fine-tuned models; `None` if it holds none.
     fn tuned(&self, text: &str) -> Option<String> {
         let ids = self.ids.as_ref()?;
         let seal = |name: &str| ids.keys.seal(&ids.owner, ids.region.as_str(), ids.endpoint.as_str(), name);
@@ -202,7 +202,7 @@ impl Splice {
         out
     }
 
-    /// Returns what was held back, at the end of the answer.
+    /// Returns the bytes that were held back, at the end of the answer.
     pub(crate) fn finish(&mut self) -> Vec<u8> {
         match self {
             Self::Json(_, json) => json.take_held(),
@@ -302,7 +302,7 @@ impl Events {
         }
         // Data may span several lines. Then all of them are read, from the first on.
         let whole = || text.trim_ascii_end().ends_with(b"}");
-        if fresh && whole() && !worth(text, self.names.ids.is_some()) {
+        if fresh && whole() && !may_need_edit(text, self.names.ids.is_some()) {
             return out.extend_from_slice(text);
         }
         if is_odd || !self.names.is_one_model() {
@@ -319,9 +319,8 @@ impl Events {
     }
 }
 
-/// Whether a line may hold something to replace. This is cheaper than reading the line, and most lines hold only a few
-/// letters of text.
-fn worth(text: &[u8], ids: bool) -> bool {
+/// Whether a line may hold a string to replace. Most lines don't, and this check is cheaper than reading the line.
+fn may_need_edit(text: &[u8], ids: bool) -> bool {
     let has = |word: &[u8]| memmem::find(text, word).is_some();
     has(b"\"model\"")
         || ids && (has(b"id\"") || has(b"\"container\"") || has(b"file") || has(b"vector_store") || has(b"ft:"))

@@ -20,11 +20,11 @@ use shape::Shape;
 
 use crate::decide::usage::Usage;
 
-/// The longest event that is held until it is complete, in bytes. A longer one passes in pieces, and only its beginning
-/// is read.
+/// The longest event that is held until it is complete, in bytes. A longer event is passed on in pieces, and only its
+/// beginning is read.
 pub(crate) const LONGEST_EVENT: usize = 1 << 20;
 
-/// What one chunk completed.
+/// The events that one chunk completed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Framed {
     /// The bytes of complete events, unchanged.
@@ -46,18 +46,17 @@ pub(crate) struct Framer {
     after_cr: bool,
     /// Whether the beginning of the stream was seen. A byte-order mark may be there.
     begun: bool,
-    /// The meaning of the current event, as far as its beginning says, if the event is longer than allowed and was
-    /// partly passed on.
+    /// If the current event is too long to be held and was partly passed on: its meaning, as far as its beginning says.
     torn: Option<Meaning>,
     /// The last event that carried content.
     shape: Shape,
     choices: Choices,
-    /// What the events that were read say of the answer.
+    /// The usage that the events have reported so far.
     usage: Usage,
 }
 
 impl Framer {
-    /// Takes a chunk, and returns what is complete. A chunk of complete events is returned without a copy.
+    /// Takes a chunk, and returns the events that are complete now. A chunk of complete events isn't copied.
     pub(crate) fn push(&mut self, chunk: Vec<u8>) -> Framed {
         let mut bytes = if self.pending.is_empty() {
             chunk
@@ -73,7 +72,7 @@ impl Framer {
             if byte == b'\n' && self.after_cr {
                 self.after_cr = false;
                 at += 1;
-                // The rest of an event's last CRLF, which a chunk's end cut. It goes with the bytes of that event.
+                // A chunk ended inside the last CRLF of an event. The LF belongs to the bytes of that event.
                 if at == event_start + 1 {
                     event_start = at;
                 }
@@ -141,8 +140,8 @@ impl Framer {
         self.pending.len()
     }
 
-    /// Ends the stream. Some servers leave out the empty line after their last event. It is still read, and returned
-    /// with the line ends that it lacks. An event that broke off is an error.
+    /// Ends the stream. Some servers leave out the empty line after their last event. Such an event is still read, and
+    /// returned with the missing line ends. An event that broke off is an error.
     pub(crate) fn end(&mut self) -> (Vec<u8>, Meaning) {
         let mut last = core::mem::take(&mut self.pending);
         self.scanned = 0;
@@ -162,19 +161,19 @@ impl Framer {
         (last, meaning)
     }
 
-    /// What the answer says of itself, as far as it was read.
+    /// The usage that the events have reported so far.
     #[must_use]
     pub(crate) fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// Whether the stream has choices, at least `expected` of them, and each has said why it finished.
+    /// Whether the stream has at least `expected` choices, at least one, and each has a finish reason.
     #[must_use]
     pub(crate) fn is_answered(&self, expected: usize) -> bool {
         self.choices.are_finished(expected)
     }
 
-    /// Whether part of an incomplete event was passed on. Then nothing that is appended would be understood.
+    /// Whether part of an incomplete event was passed on. Then a client couldn't read an event that is appended.
     #[must_use]
     pub(crate) fn is_torn(&self) -> bool {
         self.torn.is_some()
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_is_no_part_of_the_event_behind_it() {
+    fn a_comment_is_not_part_of_the_event_after_it() {
         let text = b": ping\r\n: \ndata: [DONE]\n: within\n\n";
         let (bytes, meanings, held) = frame(&[text]);
         assert_eq!(bytes, text);
@@ -237,13 +236,13 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_is_not_whole_is_held() {
+    fn an_incomplete_event_is_held() {
         let (bytes, meanings, held) = frame(&[b"data: [DONE]\n\ndata: {\"cho"]);
         assert_eq!((bytes.as_slice(), meanings.as_slice(), held), (&b"data: [DONE]\n\n"[..], &[Meaning::Done][..], 11));
     }
 
     #[test]
-    fn a_byte_order_mark_is_no_part_of_the_first_event() {
+    fn a_byte_order_mark_is_not_part_of_the_first_event() {
         let (bytes, meanings, _) = frame(&[b"\xef\xbb", b"\xbfdata: [DONE]\n\n"]);
         assert_eq!(bytes, b"\xef\xbb\xbfdata: [DONE]\n\n");
         assert_eq!(meanings, [Meaning::Done]);
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_event_is_the_last_one_if_it_begins_as_such() {
+    fn an_endless_event_is_the_last_if_its_type_is_that_of_a_last_event() {
         let long = "A".repeat(2_000_000);
         let reported = |text: String| {
             let mut framer = Framer::default();
@@ -296,7 +295,7 @@ mod tests {
         assert_eq!(reported(inner), [Meaning::Content, Meaning::Done]);
     }
 
-    /// Events, of which the test makes others.
+    /// Events that the test changes at random.
     const SEEDS: &[&str] = &[
         concat!(
             r#"data: {"id":"c-1","object":"chat.completion.chunk","created":12,"choices":[{"index":0,"#,
@@ -312,7 +311,7 @@ mod tests {
         "data: {\"delta\":\"x\",\ndata: \"type\":\"y\"}",
     ];
 
-    /// What it puts into them.
+    /// The pieces that the test inserts into events.
     const BITS: &[&str] = &[
         "",
         "",
@@ -348,10 +347,10 @@ mod tests {
         "[DONE]",
     ];
 
-    /// An event that is only compared with the last one gets the meaning that it would get if it were read, whatever
-    /// bytes of it were changed, inserted or left out.
+    /// Some events are only compared with the last one. They get the same meaning as if they were read, whichever of
+    /// their bytes were changed, inserted or left out.
     #[test]
-    fn each_event_means_what_it_means_alone() {
+    fn comparing_events_gives_the_same_meanings_as_reading_them() {
         let change = || (0..160usize, 0..6usize, proptest::sample::select(BITS));
         let event = (0..SEEDS.len(), proptest::collection::vec(change(), 0..3));
         let strategy =

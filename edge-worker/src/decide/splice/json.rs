@@ -7,9 +7,9 @@ use crate::decide::body::fields::{Field, field};
 use crate::decide::json::{Scan, odd_number, reads_as};
 use crate::decide::splice::{NamePlaces, Names};
 
-/// The longest string that is held to be replaced, in bytes. A longer one isn't a name.
+/// The longest string that is held to be replaced, in bytes. A longer string isn't a name.
 const LONGEST: usize = 2_048;
-/// How many ids are remembered. An answer works on few items at once.
+/// How many ids are remembered. A stream refers to few items at once.
 const MAX_KNOWN: usize = 8;
 /// The longest key that is read, in bytes.
 const LONGEST_KEY: usize = 64;
@@ -23,13 +23,13 @@ enum Role {
     Root,
     /// `data` of the document, a list.
     Data,
-    /// An object in that list, or `file` of the document: what an upload has become.
+    /// An object in that list, or `file` of the document, which is the file that an upload made.
     Item,
     /// `response` of the document.
     Response,
     /// A list of ids.
     Ids,
-    /// `body` of the document or of its `response`, in the lines of a batch.
+    /// In a line of a batch: `body` of the line or of its `response`.
     Body,
     /// `audio` of a message or of a delta.
     Audio,
@@ -42,14 +42,15 @@ enum Role {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Key {
     Model,
+    /// `id`.
     OwnId,
-    /// `root`, `parent`.
+    /// `root`, `parent`: the model from which a model was made.
     Origin,
     Body,
     /// `first_id`, `last_id`.
     Cursor,
     Data,
-    /// `output`, or `instructions` where they are items.
+    /// `output`, or `instructions` if they are a list of items.
     Items,
     /// `item` of an event.
     Item,
@@ -61,6 +62,7 @@ enum Key {
     Known(Field),
 }
 
+/// An object or an array that is open at the current position.
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     role: Role,
@@ -78,13 +80,13 @@ enum StringRole {
     Id,
     /// The name of a model, which is sealed if it is a fine-tuned one.
     Tuned,
-    /// A text that may contain such a name.
+    /// A text that may contain the name of a fine-tuned model.
     Note,
     Other,
 }
 
 impl StringRole {
-    /// Whether it is held back until its end.
+    /// Whether the string is held back until its end.
     fn is_held(self) -> bool {
         !matches!(self, Self::Key | Self::Other)
     }
@@ -94,8 +96,9 @@ impl StringRole {
 #[derive(Debug, Default)]
 pub(crate) struct Json {
     frames: Vec<Frame>,
-    /// Containers too deep to be followed.
+    /// How many objects and arrays are open that are too deep to be followed.
     deeper: usize,
+    /// The kind of the current string; `None` outside of strings.
     text: Option<StringRole>,
     escaped: bool,
     /// The current string from its quotation mark on: a copy of a key, or the part of a value that is held back.
@@ -103,7 +106,7 @@ pub(crate) struct Json {
     begun: bool,
     /// The latest ids of endpoints with their replacements, both quoted. The events of a stream repeat them.
     known: Vec<(Vec<u8>, String)>,
-    /// The part of a number or a word outside of strings that is held back. It may be one that JSON doesn't have.
+    /// The part of a number or a word outside of strings that is held back. It may be a number that JSON doesn't have.
     unquoted: Vec<u8>,
 }
 
@@ -113,7 +116,7 @@ impl Json {
         !self.begun
     }
 
-    /// Gets ready for the next text, and writes what is held back.
+    /// Writes the bytes that are held back, and starts with the next text.
     pub(super) fn reset(&mut self, out: &mut Vec<u8>) {
         out.extend(self.take_held());
         self.frames.clear();
@@ -126,7 +129,7 @@ impl Json {
         [self.unquoted.as_slice(), if is_held { &self.held } else { &[] }].concat()
     }
 
-    /// Takes what is held back.
+    /// Takes the bytes that are held back.
     pub(super) fn take_held(&mut self) -> Vec<u8> {
         let held = self.held();
         self.unquoted.clear();
@@ -134,7 +137,7 @@ impl Json {
         held
     }
 
-    /// Passes bytes.
+    /// Writes bytes to `out`, with replaced names.
     pub(super) fn pass(&mut self, names: &Names, bytes: &[u8], out: &mut Vec<u8>) {
         let mut at = 0;
         while let Some((next, _)) = self.step(names, bytes, at, out) {
@@ -142,7 +145,7 @@ impl Json {
         }
     }
 
-    /// Passes bytes up to the end of the first model that is replaced, and returns that position.
+    /// Writes bytes up to the end of the first model that is replaced, and returns that position.
     pub(super) fn pass_to_model(&mut self, names: &Names, bytes: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         let mut at = 0;
         while let Some((next, model)) = self.step(names, bytes, at, out) {
@@ -154,7 +157,7 @@ impl Json {
         None
     }
 
-    /// Passes one token, or one run of bytes without a meaning. Returns the position after it, and whether a model was
+    /// Writes the bytes up to the end of the next token. Returns the position after them, and whether a model was
     /// replaced.
     fn step(&mut self, names: &Names, bytes: &[u8], at: usize, out: &mut Vec<u8>) -> Option<(usize, bool)> {
         let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
@@ -185,15 +188,15 @@ impl Json {
         Some((at + plain.len() + 1, false))
     }
 
-    /// Passes bytes outside of strings: a number or a word, and the space around it. `is_cut` says that it may
-    /// continue.
+    /// Writes bytes outside of strings: a number or a word, and the space around it. With `is_cut`, the number or word
+    /// may continue in the next bytes.
     fn plain(&mut self, plain: &[u8], is_cut: bool, out: &mut Vec<u8>) {
         let is_odd = || memchr2(b'N', b'I', plain).is_some() || is_cut && plain.ends_with(b"-");
         if self.unquoted.is_empty() && !is_odd() {
             return out.extend_from_slice(plain);
         }
         self.unquoted.extend_from_slice(plain);
-        // A longer one, even with some space, isn't such a word.
+        // Numbers that JSON doesn't have are shorter, even with some space around them.
         if is_cut && self.unquoted.len() <= LONGEST_KEY {
             return;
         }
@@ -245,7 +248,7 @@ impl Json {
                 StringRole::Model => replaced = Self::model(&held, names, out),
                 StringRole::Id => self.id(names, held, out),
                 StringRole::Tuned | StringRole::Note => {
-                    let new = plain(&held).and_then(|said| names.tuned(&said));
+                    let new = plain(&held).and_then(|text| names.tuned(&text));
                     out.extend_from_slice(new.as_deref().map_or(&held, str::as_bytes));
                 }
             }
@@ -277,7 +280,7 @@ impl Json {
     fn model(held: &[u8], names: &Names, out: &mut Vec<u8>) -> bool {
         let found = plain(held);
         let new = found.as_deref().and_then(|found| names.model(found));
-        // A fine-tuned model is in no map, and is a customer's own.
+        // The name of a fine-tuned model is in no map. The model belongs to a tenant.
         let tuned = || found.as_deref().filter(|_| names.ids.is_some()).and_then(|found| names.tuned(found));
         match new {
             None if let Some(tuned) = tuned() => out.extend_from_slice(tuned.as_bytes()),
@@ -363,11 +366,11 @@ impl Json {
             Some("file") => Key::File,
             Some("audio") => Key::Audio,
             Some("root" | "parent") if places == NamePlaces::Models => Key::Origin,
-            // A reader that ignores case must not see a name that wasn't replaced.
+            // Clients that ignore case must not see a name that wasn't replaced.
             Some(name) if places == NamePlaces::Lines && reads_as(name, "body") => Key::Body,
             Some(name) if places == NamePlaces::Lines && reads_as(name, "model") => Key::Model,
             Some("message") => Key::Message,
-            // A tool's container, by its id.
+            // The id of a tool's container.
             Some("container") => Key::Known(Field::Id),
             Some("item_id" | "approval_request_id" | "fine_tuned_model" | "fine_tuned_model_checkpoint") => {
                 Key::Known(Field::Id)

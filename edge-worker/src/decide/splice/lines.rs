@@ -1,5 +1,5 @@
-//! Passes the lines of a batch's file to the client. Takes chunks as the endpoint stored them; returns the same lines
-//! with the clients' names of models. Holds no line. Called by `proxy`.
+//! Passes the lines of a batch's output file to the client. Takes chunks of the file from the endpoint; returns the
+//! same lines with the clients' names of models, without holding a whole line. Called by `proxy`.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ pub(crate) struct BatchLines {
     json: Json,
 }
 
-/// Leaves out the bytes that pass.
+/// Leaves out the bytes of the file.
 impl fmt::Debug for BatchLines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchLines").finish_non_exhaustive()
@@ -21,11 +21,11 @@ impl fmt::Debug for BatchLines {
 }
 
 impl BatchLines {
-    /// Starts an endpoint's answer. `models` holds its names by the clients' names.
+    /// Starts with a file of an endpoint. `models` maps the clients' names of models to the endpoint's.
     #[must_use]
     pub(crate) fn to_client(models: &BTreeMap<String, String>) -> Self {
-        // If clients have two names for one model, the first counts.
-        let pairs = models.iter().rev().map(|(ours, theirs)| (theirs, ours));
+        // If clients have two names for one model, the first name counts.
+        let pairs = models.iter().rev().map(|(client_name, endpoint_name)| (endpoint_name, client_name));
         Self { names: Names::translated(pairs, NamePlaces::Lines, None), json: Json::default() }
     }
 
@@ -42,7 +42,7 @@ impl BatchLines {
         out
     }
 
-    /// Returns what was held back, at the end.
+    /// Returns the bytes that were held back, at the end of the file.
     #[must_use]
     pub(crate) fn finish(&mut self) -> Vec<u8> {
         self.json.take_held()
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_of_a_batch_has_the_clients_names() {
+    fn the_output_of_a_batch_has_the_clients_names() {
         let text = |model: &str| {
             format!(
                 "{{\"id\":\"batch_req_1\",\"response\":{{\"status_code\":200,\"body\":{{\"model\":\"{model}\",\
@@ -81,7 +81,7 @@ mod tests {
             assert_eq!(
                 pass(&text("llama-3.3-70b"), size),
                 text("chat-large").replace("NaN", "null"),
-                "the first of its names"
+                "the first of two names"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Answers and streams in which names are replaced, cut into any chunks.
+//! Tests of answers and streams in which names are replaced, split into chunks in any way.
 
 use std::cell::Cell;
 
@@ -47,7 +47,7 @@ fn translated(places: NamePlaces) -> Names {
 }
 
 #[test]
-fn models_of_kept_objects_are_the_clients() {
+fn stored_objects_have_the_clients_names_of_models() {
     let text = r#"{"object":"list","model":"llama","data":[{"id":"b","model":"llama","x":{"model":"llama"}},
             {"model":"bge"},{"model":"gpt"}],
             "response":{"model":"bge"},"metadata":{"model":"llama"}}"#;
@@ -65,7 +65,7 @@ fn models_of_kept_objects_are_the_clients() {
 }
 
 #[test]
-fn models_themselves_are_called_by_the_clients_names() {
+fn listed_models_have_the_clients_names() {
     let text = r#"{"object":"list","data":[{"id":"llama","root":"llama","parent":null,
             "permission":[{"id":"llama"}]},
             {"id":"bge","root":"/models/bge"}]}"#;
@@ -78,7 +78,7 @@ fn models_themselves_are_called_by_the_clients_names() {
 }
 
 #[test]
-fn numbers_that_json_has_not_got_become_null_where_something_is_replaced() {
+fn numbers_that_json_does_not_have_become_null_in_rewritten_answers() {
     let text = r#"{"a":NaN,"model":"llama","b":[ -Infinity ,Infinity, -1,"NaN"],"c":nan}"#;
     let expected = r#"{"a":null,"model":"ch\"at","b":[ null ,null, -1,"NaN"],"c":nan}"#;
     for size in [1, 2, 3, 5, 200] {
@@ -92,7 +92,7 @@ fn numbers_that_json_has_not_got_become_null_where_something_is_replaced() {
 }
 
 #[test]
-fn the_model_is_the_clients_at_its_two_places_alone() {
+fn the_model_is_replaced_at_its_two_places_only() {
     let text = r#" {"choices":[{"model":"llama","x":"\"model\":\"llama\""}],"n":1e400 , "mod\u0065l" :"ll\u0061ma",
             "model":null,
             "response":{"model":"llama","output":[{"model":"llama"}]}} "#;
@@ -105,7 +105,7 @@ fn the_model_is_the_clients_at_its_two_places_alone() {
 }
 
 #[test]
-fn ids_are_sealed_where_the_model_api_has_them() {
+fn ids_are_sealed_wherever_the_model_api_has_them() {
     let text = r#"{"object":"list","id":"file-0","data":[{"id":"file-1","metadata":{"file_id":"mine","id":"x"},
             "file_counts":{"id":"no"},"file_ids":["file-2",null,"file-3"],"output_file_id":null,
             "training_file":"file-4"}],
@@ -126,7 +126,7 @@ fn ids_are_sealed_where_the_model_api_has_them() {
 }
 
 #[test]
-fn ids_of_sound_and_of_containers_are_sealed() {
+fn ids_of_audio_and_of_containers_are_sealed() {
     let text = r#"{"choices":[{"message":{"audio":{"id":"audio_1","x":{"id":"no"}},"id":"no"},
             "delta":{"audio":{"id":"audio_2"}}}],
             "metadata":{"audio":{"id":"mine"},"container":"mine"},"audio":"no","container":{"type":"auto","id":"no"},
@@ -154,7 +154,7 @@ fn names_of_fine_tuned_models_are_sealed() {
 }
 
 #[test]
-fn a_list_of_models_is_told_at_its_end() {
+fn a_list_of_models_is_passed_on_at_its_end() {
     let list = r#"{"data":[{"id":"a"},{"id":"ft:x:acme::1"}]}"#;
     let mut splice = Splice::models(Some(translated(NamePlaces::Models)));
     assert!(list.as_bytes().chunks(7).all(|chunk| splice.pass(chunk).is_empty()));
@@ -195,7 +195,7 @@ fn events_are_spliced_one_by_one() {
 }
 
 #[test]
-fn any_chunking_gives_the_same_bytes_and_all_others_stay() {
+fn any_chunking_gives_the_same_bytes() {
     let value = || {
         prop_oneof![
             Just("1e400".to_owned()),

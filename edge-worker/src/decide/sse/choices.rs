@@ -1,5 +1,5 @@
-//! Follows the choices of a stream, event by event. Says whether each choice has said why it finished. Called by
-//! `classify`, and by the attempt machine if a stream ends without `[DONE]`.
+//! Follows the choices of a stream, event by event. Says whether each choice has a finish reason. Called by `classify`,
+//! and by the attempt machine if a stream ends without `[DONE]`.
 
 /// The most choices that are counted. OpenAI allows 128 for each prompt of a completion.
 const MAX: usize = 4_096;
@@ -13,7 +13,7 @@ pub(super) struct Choices {
 }
 
 impl Choices {
-    /// Notes that a choice was in an event. A finished choice stays finished, although some servers add to it
+    /// Notes that a choice was in an event. A finished choice stays finished, although some servers send more of it
     /// afterwards.
     pub(super) fn note(&mut self, index: Option<usize>, finished: bool) {
         let Some(index) = index.filter(|&index| index < MAX) else {
@@ -43,13 +43,13 @@ mod tests {
         let mut choices = Choices::default();
         assert!(!choices.are_finished(0), "no choice at all");
         choices.note(Some(1), true);
-        assert!(!choices.are_finished(0), "the first one said nothing");
+        assert!(!choices.are_finished(0), "the first choice never came");
         choices.note(Some(0), false);
         choices.note(Some(0), true);
         choices.note(Some(0), false);
         assert!(choices.are_finished(2) && !choices.are_finished(3));
         choices.note(Some(MAX), true);
-        assert!(!choices.are_finished(2), "nobody counts so many");
+        assert!(!choices.are_finished(2), "the index is beyond the limit");
         assert!(choices.finished.len() <= MAX);
     }
 }

@@ -16,17 +16,17 @@ pub(crate) enum Meaning {
     Content,
     /// The event is a comment, a role or an announcement, without content of the model.
     Nothing,
-    /// The event is a word instead of JSON, which only shows that the endpoint is alive.
+    /// The event's data is a word that isn't JSON. It only shows that the endpoint is alive.
     Heartbeat,
     /// The endpoint reports a failure.
     Error,
-    /// `response.failed`: an error before any content, an end after some.
+    /// `response.failed`. Before any content it is an error, after content it is the end.
     Failed,
     /// `[DONE]`: the end of a stream with content.
     Done,
     /// `response.completed` or `response.incomplete`: the end, with the complete answer in it.
     Completed,
-    /// The end of one transcript, sound or image. The event carries content, and the stream may end after it.
+    /// The end of one transcript, audio or image. The event carries content, and the stream may end after it.
     Final,
 }
 
@@ -36,8 +36,8 @@ pub(super) fn meaning(event: &[u8]) -> Meaning {
     read_event(event, &mut FreeValues::default(), &mut Choices::default(), &mut Usage::default())
 }
 
-/// The meaning of an event whose beginning alone is known. If the beginning names the type of a last event, as in a
-/// stream's last image, which may have megabytes, the event is an end. Otherwise it is content.
+/// The meaning of an event of which only the beginning is known. If the beginning names the type of a last event, the
+/// event is an end. The last image of a stream is such an event, and may have megabytes. Any other event is content.
 pub(super) fn beginning(event: &[u8]) -> Meaning {
     let event = match core::str::from_utf8(event) {
         Ok(event) => event,
@@ -50,7 +50,7 @@ pub(super) fn beginning(event: &[u8]) -> Meaning {
             Some(("event", value)) => name = value.strip_prefix(' ').unwrap_or(value),
             Some(("data", data)) => {
                 let data = data.strip_prefix(' ').unwrap_or(data);
-                // The JSON is invalid where it is cut. The part before the cut counts.
+                // The JSON is invalid at the cut. The part before the cut was read.
                 let _ = Scan::of_answer(data).object(|key, value| {
                     if key == "type" && value.kind()? == Kind::String {
                         kind = Some(value.string()?);
@@ -69,7 +69,8 @@ pub(super) fn beginning(event: &[u8]) -> Meaning {
     }
 }
 
-/// Returns an event's meaning. Also records which of its values don't matter (`free`), its choices, and its usage.
+/// Returns an event's meaning. Also records the values that don't change the meaning (`free`), the choices, and the
+/// usage.
 pub(super) fn read_event(event: &[u8], free: &mut FreeValues, choices: &mut Choices, usage: &mut Usage) -> Meaning {
     let Ok(event) = core::str::from_utf8(event) else { return Meaning::Error };
     let mut name = "";
@@ -101,7 +102,7 @@ pub(super) fn read_event(event: &[u8], free: &mut FreeValues, choices: &mut Choi
     }
     free.begin(data_start);
     let Ok(payload) = read(&data, free, choices, usage) else {
-        return if heartbeat::is_one(name, &data) { Meaning::Heartbeat } else { Meaning::Error };
+        return if heartbeat::is_heartbeat(name, &data) { Meaning::Heartbeat } else { Meaning::Error };
     };
     if matches!(data, Cow::Owned(_)) {
         free.begin(0); // the positions belong to the joined data, not to the event
@@ -120,7 +121,7 @@ pub(super) fn read_event(event: &[u8], free: &mut FreeValues, choices: &mut Choi
     }
 }
 
-/// The meaning of an event's kind, if the kind alone decides.
+/// The meaning of an event by its type; `None` if the type alone doesn't decide.
 fn by_kind(kind: &str) -> Option<Meaning> {
     Some(match kind {
         "error" => Meaning::Error,
@@ -179,14 +180,14 @@ fn read<'a>(
                     let mut says = payload.choices.unwrap_or(false);
                     let mut position = 0;
                     value.array(|choice| {
-                        says |= choice_says(choice, position, free, choices, usage)?;
+                        says |= choice_has_content(choice, position, free, choices, usage)?;
                         position += 1;
                         Ok(())
                     })?;
                     payload.choices = Some(says);
                 }
                 ("usage", Kind::Object) => note_usage(value, free, usage)?,
-                // The last event of a response holds all of it.
+                // The last event of a response holds the whole response.
                 ("response", Kind::Object) => value.object(|key, value| match (key.as_ref(), value.kind()?) {
                     ("usage", Kind::Object) => note_usage(value, free, usage),
                     ("status", Kind::String) => {
@@ -203,7 +204,7 @@ fn read<'a>(
             Ok(())
         })?,
         kind => {
-            // No event of the model API is a plain number or word. At most it counts time that has passed.
+            // No event of the model API is a plain number or word. A server may send one as a count of seconds.
             payload.empty = kind != Kind::Array;
             scan.skip()?;
         }
@@ -212,9 +213,9 @@ fn read<'a>(
     Ok(payload)
 }
 
-/// Whether a choice has a delta besides its role, a text, or a reason to finish. If it has no index, its position
-/// counts.
-fn choice_says(
+/// Whether a choice carries content: a delta with more than a role, a text, or a finish reason. A choice without an
+/// index gets its position as the index.
+fn choice_has_content(
     choice: &mut Scan<'_>,
     position: usize,
     free: &mut FreeValues,
@@ -244,7 +245,7 @@ fn choice_says(
                 free.note(Kind::String, range, true);
             }
             ("finish_reason", _) => finished |= is_something(value, free)?,
-            // This value may not differ: an event of another choice is another event.
+            // The index may not differ, because it says to which choice the event belongs.
             ("index", Kind::Number) => index = value.text()?.parse().ok(),
             _ => pass(value, free)?,
         }
@@ -278,7 +279,8 @@ fn is_something(value: &mut Scan<'_>, free: &mut FreeValues) -> Result<bool, Inv
     Ok(any)
 }
 
-/// Reads a `usage` object. Its numbers may differ from event to event: some engines tell them with each.
+/// Reads a `usage` object. Its numbers may differ from event to event, because some engines send a usage with each
+/// event.
 fn note_usage(value: &mut Scan<'_>, free: &mut FreeValues, usage: &mut Usage) -> Result<(), InvalidJson> {
     value.object(|key, value| match value.kind()? {
         Kind::Number => {
@@ -291,7 +293,7 @@ fn note_usage(value: &mut Scan<'_>, free: &mut FreeValues, usage: &mut Usage) ->
     })
 }
 
-/// Reads a value that only has to be JSON.
+/// Reads a value whose content doesn't matter. It only has to be JSON.
 fn pass(value: &mut Scan<'_>, free: &mut FreeValues) -> Result<(), InvalidJson> {
     match value.kind()? {
         Kind::Array => value.array(|item| pass(item, free)),
@@ -362,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_fields_without_data_say_nothing() {
+    fn comments_and_fields_without_data_have_no_meaning() {
         for text in [
             "\n",
             ": keep-alive\n\n",

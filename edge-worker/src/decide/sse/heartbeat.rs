@@ -1,7 +1,8 @@
-//! Recognises heartbeats. Takes the name and the data of an event that isn't JSON. Called by `classify`.
+//! Recognises heartbeats. Takes the name and the data of an event that isn't JSON, returns whether it is a heartbeat.
+//! Called by `classify`.
 //!
-//! Proxies write them in their own ways: `data: ping`, `data: [HEARTBEAT]`, `event: keep-alive` with the time. An error
-//! in plain words (`upstream connect error`) isn't one, and neither is broken JSON.
+//! Proxies write heartbeats in their own ways: `data: ping`, `data: [HEARTBEAT]`, `event: keep-alive` with the time. An
+//! error in plain words (`upstream connect error`) isn't a heartbeat, and neither is broken JSON.
 
 /// The longest data of a heartbeat, in bytes.
 const LONGEST: usize = 64;
@@ -26,7 +27,7 @@ const FAILURES: &[&str] = &["error", "fail", "exception", "timeout", "timed", "r
 
 /// Whether an event with this name (`""` for none) and this data only says that its sender is alive. The data isn't
 /// JSON.
-pub(super) fn is_one(name: &str, data: &str) -> bool {
+pub(super) fn is_heartbeat(name: &str, data: &str) -> bool {
     if data.len() > LONGEST {
         return false;
     }
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_that_says_alive_is_a_heartbeat() {
+    fn words_of_heartbeats_are_recognised() {
         for data in [
             "ping",
             "PING",
@@ -67,15 +68,15 @@ mod tests {
             "…",
             ":",
         ] {
-            assert!(is_one("", data), "{data}");
+            assert!(is_heartbeat("", data), "{data}");
         }
         for name in ["ping", "heartbeat", "keep-alive", "Keepalive"] {
-            assert!(is_one(name, "2026-11-28 04:00:00"), "{name}");
+            assert!(is_heartbeat(name, "2026-11-28 04:00:00"), "{name}");
         }
     }
 
     #[test]
-    fn what_tells_of_a_failure_or_is_broken_json_is_none() {
+    fn failures_and_broken_json_are_not_heartbeats() {
         for data in [
             "not json",
             "upstream connect error",
@@ -89,8 +90,12 @@ mod tests {
             "\"",
             "no healthy upstream",
         ] {
-            assert!(!is_one("", data), "{data}");
+            assert!(!is_heartbeat("", data), "{data}");
         }
-        assert!(!is_one("ping", "{\"error\":") && !is_one("ping", &"x".repeat(65)) && !is_one("message", "hello"));
+        assert!(
+            !is_heartbeat("ping", "{\"error\":")
+                && !is_heartbeat("ping", &"x".repeat(65))
+                && !is_heartbeat("message", "hello")
+        );
     }
 }

@@ -1,8 +1,8 @@
-//! Compares an event with the last one that carried content. Says whether both have the same shape, and so the same
+//! Compares an event with the last event that carried content. Says whether both have the same shape, and so the same
 //! meaning. Called by `sse` before it reads an event.
 //!
-//! Most events of a stream equal the last one but for a word. To compare them is several times cheaper than to read
-//! them.
+//! Most events of a stream differ from the last one only in a word. Comparing an event is several times cheaper than
+//! reading it.
 
 use core::ops::Range;
 
@@ -13,14 +13,14 @@ const LONGEST: usize = 4_096;
 /// How many values of an event may differ.
 const MAX_FREE: usize = 64;
 
-/// A value that may be replaced by another of its kind without changing the event's meaning.
+/// A value that may be replaced by another value of its kind without changing the event's meaning.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct FreeValue {
-    /// Its range. A string's includes the quotation marks.
+    /// The range of the value in the event. The range of a string includes the quotation marks.
     range: Range<usize>,
     is_number: bool,
-    /// Whether it may not be the empty string.
-    says: bool,
+    /// Whether the empty string would change the meaning.
+    is_content: bool,
 }
 
 /// The values of an event that may differ, in order.
@@ -38,12 +38,12 @@ impl FreeValues {
         self.values.clear();
     }
 
-    /// Notes a string or a number. With `says`, a string must not be empty.
-    pub(super) fn note(&mut self, kind: Kind, range: Range<usize>, says: bool) {
+    /// Notes a string or a number. With `is_content`, a string in its place must not be empty.
+    pub(super) fn note(&mut self, kind: Kind, range: Range<usize>, is_content: bool) {
         let is_number = kind == Kind::Number;
         if (is_number || kind == Kind::String) && self.values.len() < MAX_FREE {
             let range = range.start + self.base..range.end + self.base;
-            self.values.push(FreeValue { range, is_number, says });
+            self.values.push(FreeValue { range, is_number, is_content });
         }
     }
 }
@@ -56,7 +56,8 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Collects the next event's values. Nothing matches until [`Shape::learn`].
+    /// Forgets the event, and returns the collection for the values of the next one. Until [`Shape::learn`] is called,
+    /// no event matches.
     pub(super) fn forget(&mut self) -> &mut FreeValues {
         self.event.clear();
         self.free.begin(0);
@@ -83,7 +84,7 @@ impl Shape {
             if mine == self.event.len() {
                 return theirs == event.len();
             }
-            // The event's number is longer than the remembered one.
+            // A number in this event may be longer than the remembered number.
             let Some(value) = free.find(|value| mine < value.range.end + usize::from(value.is_number)) else {
                 return false;
             };
@@ -91,7 +92,7 @@ impl Shape {
             let start = theirs - begun;
             let end = if value.is_number { json::number_end(event, start) } else { json::string_end(event, start) };
             let Some(end) = end else { return false };
-            let fits = if value.says { end - start > 2 } else { true };
+            let fits = if value.is_content { end - start > 2 } else { true };
             if !fits || core::str::from_utf8(&event[start..end]).is_err() {
                 return false;
             }
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_decides_may_not_differ() {
+    fn values_that_decide_the_meaning_may_not_differ() {
         let shape = shape_of("event: a\ndata: {\"type\":\"response.output_text.delta\",\"n\":1,\"delta\":\"x\"}\n\n");
         assert!(shape.is_of(b"event: a\ndata: {\"type\":\"response.output_text.delta\",\"n\":22,\"delta\":\"\"}\n\n"));
         for other in [
@@ -171,14 +172,14 @@ mod tests {
         ] {
             assert!(!shape.is_of(other.as_bytes()), "{other}");
         }
-        // Values of data over several lines stand elsewhere than in the event.
+        // If data spans several lines, its values have other positions in the data than in the event.
         let lines = shape_of("data: {\"a\":1,\ndata: \"b\":\"x\"}\n\n");
         assert!(lines.is_of(b"data: {\"a\":1,\ndata: \"b\":\"x\"}\n\n"));
         assert!(!lines.is_of(b"data: {\"a\":2,\ndata: \"b\":\"x\"}\n\n"));
         assert!(!Shape::default().is_of(b""));
     }
 
-    /// Whatever is taken for the same shape means the same when it is read.
+    /// Events that are taken for the same shape have the same meaning when they are read.
     #[test]
     fn the_same_shape_means_the_same() {
         let value = || {

@@ -1,5 +1,5 @@
-//! Turns a JSON answer into events, if events were requested. Takes the complete answer, returns events that say the
-//! same. Called by the attempt machine: some servers ignore `"stream": true`, always or for some models.
+//! Turns a JSON answer into events, if events were requested. Takes the complete answer, returns events with the same
+//! content. Called by the attempt machine, because some servers ignore `"stream": true`, always or for some models.
 //!
 //! Values are written unchanged. Nothing is parsed into a tree, so `1e400` survives.
 
@@ -7,18 +7,18 @@ use core::fmt::Write as _;
 
 use crate::decide::json::{InvalidJson, Kind, Scan, quoted, with_nulls};
 
-/// The kind of answer that a path gives, if events can say the same.
+/// The kind of answer that a path gives, if events can hold the same content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AnswerKind {
     /// `/chat/completions`: one `chat.completion.chunk`, and `[DONE]`.
     Chat,
     /// `/completions`: one `text_completion`, and `[DONE]`.
     Completion,
-    /// `/responses`: the events of each item of its output, and a last event with all of it.
+    /// `/responses`: events for each item of the output, and a last event with the whole response.
     Response,
 }
 
-/// Makes the events of an answer; `None` if it isn't such an answer.
+/// Makes the events of an answer; `None` if the answer isn't of this kind.
 #[must_use]
 pub(crate) fn events(answer_kind: AnswerKind, answer: &str) -> Option<Vec<u8>> {
     let answer = with_nulls(answer);
@@ -36,13 +36,14 @@ pub(crate) fn events(answer_kind: AnswerKind, answer: &str) -> Option<Vec<u8>> {
     Some(events.into_bytes())
 }
 
-/// Writes one event. Line breaks occur between values only, where a space means the same.
+/// Writes one event. `data` is JSON, so its line breaks stand between values only, where a space means the same.
 fn event(name: Option<&str>, data: &str) -> String {
     let name = name.map_or_else(String::new, |name| format!("event: {name}\n"));
     format!("{name}data: {}\n\n", data.replace(['\n', '\r'], " "))
 }
 
-/// Writes an object again. Calls `each` with every key, at its value, which returns the key and the value to write.
+/// Rewrites an object. Calls `each` for every key, with the scanner at the value. `each` returns the key and the value
+/// to write, or `None` if both stay.
 fn rewritten<'a>(
     scan: &mut Scan<'a>,
     mut each: impl FnMut(&str, &mut Scan<'a>) -> Result<Option<(&'static str, String)>, InvalidJson>,
@@ -58,7 +59,7 @@ fn rewritten<'a>(
     Ok(format!("{{{}}}", fields.join(",")))
 }
 
-/// Writes a list again.
+/// Rewrites a list. `each` returns the text to write for an item.
 fn listed<'a>(
     scan: &mut Scan<'a>,
     mut each: impl FnMut(usize, &mut Scan<'a>) -> Result<String, InvalidJson>,
@@ -94,7 +95,7 @@ fn chunk(scan: &mut Scan<'_>, is_chat: bool) -> Result<Option<String>, InvalidJs
     Ok(has_choices.then(|| event(None, &data)))
 }
 
-/// Writes a choice of a chunk. There its tool calls have an index.
+/// Writes a choice of a chunk. In a chunk, tool calls need an index.
 fn delta(choice: &mut Scan<'_>) -> Result<String, InvalidJson> {
     rewritten(choice, |key, value| {
         Ok(match (key, value.kind()?) {
@@ -112,6 +113,7 @@ fn delta(choice: &mut Scan<'_>) -> Result<String, InvalidJson> {
     })
 }
 
+/// Writes a tool call with its index, unless it has one.
 fn tool_call(position: usize, call: &mut Scan<'_>) -> Result<String, InvalidJson> {
     if call.kind()? != Kind::Object {
         return call.text().map(str::to_owned);
@@ -159,12 +161,12 @@ fn response(scan: &mut Scan<'_>) -> Result<Option<String>, InvalidJson> {
         return Ok(None);
     }
     let mut reported = ResponseEvents::default();
-    reported.tell("response.created", &format!("\"response\":{begun}"));
+    reported.push("response.created", &format!("\"response\":{begun}"));
     for (position, item) in items.iter().enumerate() {
         reported.item(position, item)?;
     }
     let whole = scan.since(start);
-    reported.tell(last, &format!("\"response\":{whole}"));
+    reported.push(last, &format!("\"response\":{whole}"));
     Ok(Some(reported.events))
 }
 
@@ -176,13 +178,14 @@ struct ResponseEvents {
 }
 
 impl ResponseEvents {
-    fn tell(&mut self, kind: &str, fields: &str) {
+    /// Writes an event of the type `kind` with these fields.
+    fn push(&mut self, kind: &str, fields: &str) {
         let data = format!("{{\"type\":\"{kind}\",\"sequence_number\":{},{fields}}}", self.count);
         self.events.push_str(&event(Some(kind), &data));
         self.count += 1;
     }
 
-    /// Writes an item of the output: its beginning, the texts of a message, and the complete item.
+    /// Writes the events of an item of the output: its beginning, the texts of a message, and the complete item.
     fn item(&mut self, position: usize, item: &str) -> Result<(), InvalidJson> {
         let mut parts: Vec<String> = Vec::new();
         let (mut id, mut is_message) = ("null".to_owned(), false);
@@ -213,15 +216,15 @@ impl ResponseEvents {
             })
         })?;
         let at = format!("\"output_index\":{position}");
-        self.tell("response.output_item.added", &format!("{at},\"item\":{}", if is_message { &begun } else { item }));
+        self.push("response.output_item.added", &format!("{at},\"item\":{}", if is_message { &begun } else { item }));
         for (content, part) in parts.iter().enumerate().filter(|_| is_message) {
             self.part(&format!("\"item_id\":{id},{at},\"content_index\":{content}"), part)?;
         }
-        self.tell("response.output_item.done", &format!("{at},\"item\":{item}"));
+        self.push("response.output_item.done", &format!("{at},\"item\":{item}"));
         Ok(())
     }
 
-    /// Writes a part of a message, and its text, if it has one.
+    /// Writes the events of a part of a message, and of its text, if it has one.
     fn part(&mut self, at: &str, part: &str) -> Result<(), InvalidJson> {
         let mut text = None;
         let mut scan = Scan::new(part);
@@ -237,14 +240,14 @@ impl ResponseEvents {
                 _ => None,
             })
         })?;
-        self.tell("response.content_part.added", &format!("{at},\"part\":{empty}"));
+        self.push("response.content_part.added", &format!("{at},\"part\":{empty}"));
         if let Some(text) = text {
             let mut fields = at.to_owned();
             let _ = write!(fields, ",\"logprobs\":[]");
-            self.tell("response.output_text.delta", &format!("{fields},\"delta\":{text}"));
-            self.tell("response.output_text.done", &format!("{fields},\"text\":{text}"));
+            self.push("response.output_text.delta", &format!("{fields},\"delta\":{text}"));
+            self.push("response.output_text.done", &format!("{fields},\"text\":{text}"));
         }
-        self.tell("response.content_part.done", &format!("{at},\"part\":{part}"));
+        self.push("response.content_part.done", &format!("{at},\"part\":{part}"));
         Ok(())
     }
 }
@@ -279,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_is_told_from_its_beginning_to_its_end() {
+    fn a_response_becomes_events_from_its_beginning_to_its_end() {
         let answer = r#"{"object":"response","id":"resp_1","status":"completed","output":[
             {"type":"reasoning","id":"rs_1","summary":[]},
             {"type":"message","id":"msg_1","content":[{"type":"output_text","text":"Hi","annotations":[]}]}]}"#;
@@ -315,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_answer_is_none() {
+    fn other_answers_give_no_events() {
         for answer in [
             "[]",
             "{}",
