@@ -1,8 +1,8 @@
 //! A strict JSON scanner. Takes a text; returns byte ranges and strings of the values that the caller asks for. Called
 //! by `body`, `sse` and others.
 //!
-//! Numbers are never converted, so `1e400` and 2^70 survive. Skipped values cost no allocation. What RFC 8259 doesn't
-//! allow is an error, because a text that two readers understand differently would evade inspection.
+//! Numbers are never converted, so `1e400` and 2^70 survive. Skipped values cost no allocation. Any text that RFC 8259
+//! doesn't allow is an error, because a text that two parsers read differently would evade inspection.
 
 mod keys;
 mod numbers;
@@ -44,7 +44,7 @@ pub(crate) enum Kind {
     Null,
 }
 
-/// A position in a JSON text. Every method that reads a value moves the position behind it.
+/// A position in a JSON text. Every method that reads a value moves the position to the end of the value.
 #[derive(Clone, Debug)]
 pub(crate) struct Scan<'a> {
     text: &'a [u8],
@@ -57,14 +57,14 @@ pub(crate) struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// Starts at the beginning of a text. A byte-order mark isn't skipped, because most readers refuse it.
+    /// Starts at the beginning of a text. A byte-order mark isn't skipped, because most parsers refuse it.
     #[must_use]
     pub(crate) fn new(text: &'a str) -> Self {
         Self { text: text.as_bytes(), checked: text, at: 0, depth: 0, has_odd_numbers: false }
     }
 
-    /// Starts at the beginning of an endpoint's answer. Python writes and reads `NaN`, `Infinity` and `-Infinity`,
-    /// which aren't JSON, so they are allowed here. In a request they are not.
+    /// Starts at the beginning of an endpoint's answer. Servers in Python write `NaN`, `Infinity` and `-Infinity`,
+    /// which aren't JSON. Answers may hold them, requests may not.
     #[must_use]
     pub(crate) fn of_answer(text: &'a str) -> Self {
         Self { has_odd_numbers: true, ..Self::new(text) }
@@ -76,7 +76,7 @@ impl<'a> Scan<'a> {
         self.at
     }
 
-    /// Whether these bytes are at a range that was read.
+    /// Whether the text has these bytes at `range`, which was read before.
     #[must_use]
     pub(crate) fn is_at(&self, range: Range<usize>, bytes: &[u8]) -> bool {
         self.text.get(range) == Some(bytes)
@@ -129,7 +129,7 @@ impl<'a> Scan<'a> {
         self.checked.get(range).ok_or(InvalidJson { at: self.at })
     }
 
-    /// The text between a position and here.
+    /// The text between `start` and the current position.
     #[must_use]
     pub(crate) fn since(&self, start: usize) -> &'a str {
         self.checked.get(start..self.at).unwrap_or_default()
@@ -154,7 +154,7 @@ impl<'a> Scan<'a> {
         Ok(Cow::Owned(out))
     }
 
-    /// Reads an object. Calls `each` with every key, at its value, which `each` has to read.
+    /// Reads an object. Calls `each` with every key when the scanner is at the key's value, which `each` has to read.
     ///
     /// # Errors
     /// If the next value isn't an object, or `each` fails.
@@ -180,7 +180,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Reads an array. Calls `each` at every item, which `each` has to read.
+    /// Reads an array. Calls `each` when the scanner is at an item, which `each` has to read.
     ///
     /// # Errors
     /// If the next value isn't an array, or `each` fails.
@@ -204,10 +204,10 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Makes sure that nothing but white space follows.
+    /// Checks that only white space follows.
     ///
     /// # Errors
-    /// If something does.
+    /// If anything else follows.
     pub(crate) fn end(&mut self) -> Result<(), InvalidJson> {
         self.skip_space();
         if self.at == self.text.len() { Ok(()) } else { self.broken() }
@@ -335,13 +335,13 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// How many bytes at the beginning of a string stand for themselves: no quotation mark, no backslash, no control
-/// character. Reads eight at a time, because most of a prompt is such.
+/// How many bytes at the beginning of a string are plain: no quotation mark, no backslash, no control character. Reads
+/// eight bytes at a time, because most bytes of a prompt are plain.
 fn plain(text: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGH: u64 = ONES << 7;
-    // Sets the high bit of each byte that is zero. A borrow reaches only bytes after a zero byte, and the search has
-    // ended there.
+    // Sets the high bit of each byte that is zero. The subtraction may also set bits of bytes after a zero byte. They
+    // don't matter, because the search ends at the first one.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
     let (eights, _) = text.as_chunks::<8>();
     let means = |eight: &[u8; 8]| {
@@ -352,15 +352,15 @@ fn plain(text: &[u8]) -> usize {
     8 * eights.iter().position(means).unwrap_or(eights.len())
 }
 
-/// Where a string ends that begins at a position of a text: after its closing quotation mark. The string may not be
-/// UTF-8.
+/// The end of the string that begins at the position `at` of a text: after the closing quotation mark. The string may
+/// be invalid UTF-8.
 #[must_use]
 pub(crate) fn string_end(text: &[u8], at: usize) -> Option<usize> {
     let mut scan = Scan { text, checked: "", at, depth: 0, has_odd_numbers: false };
     scan.raw_string().ok().map(|_| scan.at)
 }
 
-/// Where a number ends that begins at a position of a text.
+/// The end of the number that begins at the position `at` of a text.
 #[must_use]
 pub(crate) fn number_end(text: &[u8], at: usize) -> Option<usize> {
     let mut scan = Scan { text, checked: "", at, depth: 0, has_odd_numbers: false };
@@ -421,7 +421,7 @@ pub(crate) fn is_json(text: &str) -> bool {
     scan.skip().and_then(|_| scan.end()).is_ok()
 }
 
-/// Whether bytes can be the beginning of an answer in JSON: there is no error, except perhaps where they are cut.
+/// Whether bytes can be the beginning of an answer in JSON: they have no error, except perhaps where they are cut.
 #[must_use]
 pub(crate) fn may_begin_json(bytes: &[u8]) -> bool {
     let text = match core::str::from_utf8(bytes) {

@@ -1,5 +1,5 @@
 //! Makes the request that is sent to an endpoint. Takes the client's request and a [`Target`]; returns the URL, headers
-//! and body, by allow-lists and without joining text. Called by `proxy` for each attempt.
+//! and body. Only listed parts pass, and URLs aren't made by joining text. Called by `proxy` for each attempt.
 
 pub(crate) mod disposition;
 pub(crate) mod headers;
@@ -51,7 +51,7 @@ impl Content {
         self.json().map_or(1, Inspected::choices)
     }
 
-    /// The JSON body, if it is one.
+    /// The body if it is JSON; `None` for a form.
     #[must_use]
     pub(crate) fn json(&self) -> Option<&Inspected> {
         match self {
@@ -60,7 +60,7 @@ impl Content {
         }
     }
 
-    /// Whether it is written to an endpoint in chunks.
+    /// Whether the body is written to an endpoint in chunks.
     fn is_large(&self) -> bool {
         self.size() > LARGEST_COPIED
     }
@@ -72,7 +72,7 @@ impl Content {
         }
     }
 
-    /// What an endpoint must know.
+    /// The fields and models that an endpoint must know.
     #[must_use]
     pub(crate) fn needs(&self) -> &Needs {
         match self {
@@ -152,7 +152,7 @@ pub(crate) fn outgoing(
     if let Some(tier) = target.objective() {
         headers.push("x-gateway-inference-objective", tier.as_str());
     }
-    // Events are read here, so a compressed stream would have to be decompressed.
+    // The edge reads the events of streams. It doesn't decompress them.
     headers.push("accept-encoding", "identity");
     if let Some(secret) = secret {
         let (name, value) = credential(target.style(), secret);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_in_the_path_is_the_endpoints() {
+    fn a_model_in_the_path_becomes_the_endpoints_name() {
         let plan = german_plan();
         let out = sent(target(&plan, "fra-1"), "GET", "/v1/models/chat", "", None);
         assert_eq!(out.url.path(), "/v1/models/llama");
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn no_path_query_or_model_yields_another_origin() {
+    fn no_path_query_or_model_leads_to_another_origin() {
         let piece = prop_oneof![
             Just("/v1".to_owned()),
             Just("/models".to_owned()),
@@ -296,7 +296,7 @@ mod tests {
                             below.map(|path| path.matches('/').count()),
                             Some(route.segments().len() + usize::from(target.style() == Style::Azure))
                         );
-                        // What was made is what a second reader reads.
+                        // A second parser reads the same URL.
                         prop_assert_eq!(&Url::parse(url.as_str()).unwrap(), &url);
                     }
                 }

@@ -1,8 +1,9 @@
 //! The allow-list of paths. Takes a client's raw path and method; returns a [`Route`] of checked segments. Called by
 //! `serve`.
 //!
-//! The client's text is never joined to a URL. The words of the model API come from a table in `known`. Ids are checked
-//! here, and encoded again when a URL is made. [`Mistake`] says what to write instead of a path that is nearly right.
+//! Text of the client never becomes part of a URL unchecked. The words of the model API come from a table in `known`.
+//! Ids are checked here, and encoded again when a URL is made. If a path is nearly right, [`Mistake`] says what to
+//! write instead.
 
 mod known;
 pub(crate) mod query;
@@ -42,9 +43,9 @@ pub(crate) enum Expect {
     Json,
     /// `text/event-stream`.
     Stream,
-    /// Any form, such as audio or text. An event stream is treated as one.
+    /// Any form, such as audio or text. An event stream is treated as an event stream.
     Any,
-    /// A customer's file. It is passed on unchanged whatever its type, and may be empty.
+    /// A client's own file. It is passed on unchanged whatever its type, and may be empty.
     File,
 }
 
@@ -67,19 +68,19 @@ enum AnswerForm {
     Json,
     /// Anything.
     Any,
-    /// A customer's own file, which isn't interpreted here.
+    /// A client's own file, which isn't interpreted here.
     File,
 }
 
-/// The longest id, in bytes. No host makes longer ones.
+/// The longest id, in bytes. No host makes longer ids.
 const LONGEST_ID: usize = 512;
 
 impl Route {
     /// Reads the raw path of a request (neither decoded nor normalised) and its method.
     ///
     /// # Errors
-    /// 400 for a path that could be read in two ways, 404 for one that is unknown or not offered, 405 for a method, 501
-    /// for realtime.
+    /// 400 for a path that could be read in two ways, 404 for a path that is unknown or not offered, 405 for a method
+    /// that the path doesn't have, 501 for realtime.
     pub(crate) fn parse(method: &str, path: &str) -> Result<Self, Failure> {
         let rest = path.strip_prefix('/').ok_or(Failure::BadPath)?;
         let segments = segments(rest.strip_prefix("v1/").unwrap_or(if rest == "v1" { "" } else { rest }))?;
@@ -92,8 +93,8 @@ impl Route {
         if segments.first().is_some_and(|first| first == "realtime") {
             return Err(Failure::NotCarried { what: "Realtime" });
         }
-        // RFC 9110 §9.3.2: HEAD is GET without the content. It is taken for models only, because elsewhere an object
-        // would be fetched and thrown away.
+        // RFC 9110 §9.3.2: HEAD is GET without the content. HEAD is allowed for models only, because elsewhere a whole
+        // object would be fetched and dropped.
         let is_model = segments.first().is_some_and(|first| first == "models");
         let method = if is_model && method == "HEAD" { "GET" } else { method };
         let Some(known) = known::find(&segments).find(|known| known.method == method) else {
@@ -161,13 +162,13 @@ impl Route {
         self.segments == words
     }
 
-    /// Whether its body is one of the Responses API: `/responses`, or a path below it that asks a model.
+    /// Whether the request's body is one of the Responses API: the path is `/responses`, or a path of inference below.
     #[must_use]
     pub(crate) fn is_responses(&self) -> bool {
         self.class == Class::Inference && self.segments.first().is_some_and(|first| first == "responses")
     }
 
-    /// The form of a good answer.
+    /// The form that a 2xx answer must have. `stream` says whether the client asks for a stream.
     #[must_use]
     pub(crate) fn expect(&self, stream: bool) -> Expect {
         match self.answer {
@@ -178,7 +179,7 @@ impl Route {
         }
     }
 
-    /// The kind of its JSON answer, if events can say the same.
+    /// The kind of the path's JSON answer, if events can hold the same content.
     #[must_use]
     pub(crate) fn answer_kind(&self) -> Option<AnswerKind> {
         match self.pattern {
@@ -195,7 +196,7 @@ impl Route {
         words.filter(|(word, _)| **word == "*" && self.class == Class::State).map(|(_, segment)| segment.as_str())
     }
 
-    /// Replaces [`Route::ids`] in what is sent, in the same order.
+    /// Replaces [`Route::ids`] by these ids, in the same order.
     pub(crate) fn replace_ids(&mut self, new: &mut impl Iterator<Item = String>) {
         if self.class == Class::State {
             let slots = self.pattern.iter().zip(&mut self.segments).filter(|(word, _)| **word == "*");
@@ -209,14 +210,14 @@ impl Route {
         self.class == Class::State && self.method == "GET" && !self.pattern.contains(&"*")
     }
 
-    /// The model named in the path (`/models/{model}`). It may hold slashes.
+    /// The model named in the path (`/models/{model}`). Its name may hold slashes.
     #[must_use]
     pub(crate) fn model(&self) -> Option<&str> {
         self.segments.get(1).filter(|_| self.class == Class::Models).map(String::as_str)
     }
 }
 
-/// Splits a path without `/v1` into decoded segments. All that follows `/models` is one segment, because a model's name
+/// Splits a path without `/v1` into decoded segments. The text after `/models/` is one segment, because a model's name
 /// may hold slashes, plain or encoded (OpenAI's clients encode them).
 fn segments(rest: &str) -> Result<Vec<String>, Failure> {
     if let Some(name) = rest.strip_prefix("models/") {
@@ -244,8 +245,8 @@ fn allowed(methods: &[&str], is_model: bool) -> &'static str {
     }
 }
 
-/// Decodes a segment. Refuses dot segments, and what becomes one if another reader decodes it again. [`Mistake`]
-/// handles empty segments.
+/// Decodes a segment. Refuses dot segments, and text that becomes a dot segment if another server decodes it again.
+/// [`Mistake`] handles empty segments.
 fn checked_segment(raw: &str) -> Result<String, Failure> {
     let mut decoded = Vec::with_capacity(raw.len());
     let mut bytes = raw.bytes();
@@ -258,7 +259,7 @@ fn checked_segment(raw: &str) -> Result<String, Failure> {
                     return Err(Failure::BadPath);
                 };
                 match high << 4 | low {
-                    // The next reader would decode an encoded percent sign.
+                    // The next server would decode an encoded percent sign.
                     b'.' | b'/' | b'\\' | b'%' => return Err(Failure::BadPath),
                     byte => byte,
                 }
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn tricks_are_refused() {
+    fn ambiguous_paths_are_refused() {
         for path in [
             "",
             "v1/models",
@@ -328,12 +329,12 @@ mod tests {
         }
         let long = Route::parse("HEAD", "/v1/models/accounts/fireworks/models/llama-v3p1-8b").unwrap();
         assert_eq!((long.model(), long.method()), (Some("accounts/fireworks/models/llama-v3p1-8b"), "GET"));
-        // A name like a path of the API is a name all the same.
+        // The name of a model may look like a path of the API.
         assert_eq!(Route::parse("GET", "/v1/models/files/x").unwrap().class(), Class::Models);
     }
 
     #[test]
-    fn what_asks_a_model_below_responses_is_inference_and_no_response() {
+    fn inference_below_responses_is_not_a_stored_response() {
         for path in ["/v1/responses", "/v1/responses/compact", "/responses/input_tokens"] {
             let route = Route::parse("POST", path).unwrap();
             assert_eq!((route.class(), route.takes(), route.is_responses()), (Class::Inference, BodyForm::Json, true));

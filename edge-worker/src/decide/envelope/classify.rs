@@ -1,5 +1,5 @@
-//! What an error says to programs: status, code, type and parameter of each [`Failure`]. Called by [`Failure::body`],
-//! logs and metrics.
+//! The parts of an error that programs read. Takes a [`Failure`]; returns its status, code, type and parameter. Called
+//! by [`Failure::body`], logs and metrics.
 
 use super::{Failure, FieldFault};
 

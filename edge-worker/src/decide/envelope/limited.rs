@@ -1,7 +1,7 @@
-//! Refusals because of limits: quotas of providers, and what a tenant may use. Each is 429 and tells when to try again.
-//! A part of [`super::Failure`].
+//! Refusals because of limits: quotas of providers, and limits of a tenant. Each has the status 429 and says when to
+//! try again. A part of [`super::Failure`].
 
-/// From this wait on the official clients don't obey it any longer, in milliseconds.
+/// The official clients ignore waits of this length or longer, in milliseconds.
 const LONGEST_OBEYED_MS: u64 = 60_000;
 
 /// Which limit refuses a request.
@@ -9,19 +9,19 @@ const LONGEST_OBEYED_MS: u64 = 60_000;
 pub(crate) enum Limited {
     /// The quotas of the endpoints that may be asked don't allow the request now.
     Quota {
-        /// The least wait until one does, in milliseconds.
+        /// The shortest wait until one of them allows the request, in milliseconds.
         wait_ms: u64,
     },
     /// The request may need more tokens than any quota, or the tenant's budget, ever allows at once.
     TooLarge,
     /// The tenant has used up its budget.
     Budget {
-        /// How long until it allows the request, in milliseconds.
+        /// How long until the budget allows the request, in milliseconds.
         wait_ms: u64,
     },
-    /// As many requests of the tenant are under way as it may have.
+    /// The tenant has as many requests under way as it may have.
     Concurrency {
-        /// How many that are.
+        /// The most requests that the tenant may have under way.
         most: u32,
     },
     /// Every region that may be asked is too full for the tenant's service tier.
@@ -43,7 +43,7 @@ impl Limited {
         }
     }
 
-    /// What the client is told.
+    /// The error message for the client.
     pub(super) fn message(self) -> String {
         let seconds = |ms: u64| ms.div_ceil(1_000);
         match self {
@@ -73,8 +73,8 @@ impl Limited {
         }
     }
 
-    /// Headers that say how long to wait. The official clients obey at most a minute, and ask again within seconds if
-    /// they are told to wait longer. Then they are told not to ask again by themselves.
+    /// Headers that say how long to wait. The official clients wait for at most a minute. If the wait is longer, they
+    /// ignore it and retry within seconds. For such waits, `x-should-retry` tells them not to retry at all.
     pub(super) fn headers(self) -> Vec<(&'static str, String)> {
         let wait_ms = match self {
             Self::TooLarge => return vec![("x-should-retry", "false".to_owned())],
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_are_told_not_to_repeat_what_they_would_repeat_too_soon() {
+    fn long_waits_tell_clients_not_to_retry() {
         let wait = |seconds: &str, ms: &str| [("retry-after", seconds.to_owned()), ("retry-after-ms", ms.to_owned())];
         assert_eq!(Limited::Quota { wait_ms: 1_001 }.headers(), wait("2", "1001"));
         for limited in [Limited::Quota { wait_ms: 150_000 }, Limited::Budget { wait_ms: 150_000 }] {

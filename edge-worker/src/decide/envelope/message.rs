@@ -1,11 +1,11 @@
-//! What an error says to people: one or two sentences for each [`Failure`], what was wrong and how to mend it. Called
-//! by [`Failure::body`] and by logs.
+//! The error messages for people. Takes a [`Failure`]; returns one or two sentences that say what was wrong and how to
+//! mend it. Called by [`Failure::body`] and by logs.
 
 use core::fmt::Write as _;
 
 use super::{Failure, FieldFault, LASTING};
 
-/// The longest quotation of a client's word, in characters.
+/// The longest part of a client's word that a message quotes, in characters.
 const LONGEST_QUOTE: usize = 80;
 
 impl Failure {
@@ -19,13 +19,11 @@ impl Failure {
                                   service's \"hosts\"."
                     .into()
             }
-            Self::UnknownPath => {
-                "This is not a path of the model API that is carried here. Check the base URL: it ends \
+            Self::UnknownPath => "This gateway has no such path of the model API. Check the base URL: it ends \
                                   in /v1."
-                    .into()
-            }
+                .into(),
             Self::NotOffered { what } => format!(
-                "{what} are not offered here: what they keep at an endpoint, or have it do, is not checked against \
+                "{what} are not offered here, because this gateway can't check what they store and do against \
                  where you \
                  may be processed. Chat completions, responses, embeddings, images, audio, files, uploads, batches, \
                  fine-tuning and vector stores are."
@@ -47,7 +45,7 @@ impl Failure {
             Self::MissingKey => {
                 "This service needs an API key. Send it as 'Authorization: Bearer ...' or 'api-key: ...'.".into()
             }
-            Self::UnknownKey => "Nobody has this API key. Check for missing characters, or ask for a new one.".into(),
+            Self::UnknownKey => "This API key is unknown. Check for missing characters, or ask for a new one.".into(),
             Self::ConflictingKeys => "'Authorization' and 'api-key' carry two different keys. Send one.".into(),
             Self::NotYourService => "This API key belongs to a tenant that may not use this service.".into(),
             Self::ModelNotFound { model } => {
@@ -63,14 +61,14 @@ impl Failure {
                                   Content-Encoding."
                 .into(),
             Self::BodyTooLarge { limit } => format!(
-                "The body is larger than {limit} bytes, the most that is taken here. Send a smaller one, or raise \
+                "The body is larger than {limit} bytes, which is the limit here. Send a smaller body, or raise \
                  the service's \
                  limits.body_bytes (up to 67108864)."
             ),
-            Self::SlowBody => "The rest of the body didn't come in time. Send the request again.".into(),
-            Self::MissingBody => "The body is empty, or broke off. Send a whole one.".into(),
+            Self::SlowBody => "The rest of the body didn't arrive in time. Send the request again.".into(),
+            Self::MissingBody => "The body is empty or incomplete. Send a complete body.".into(),
             Self::NotJson { at } => {
-                format!("The body is not JSON: it stops making sense at byte {at}. Send a JSON object in UTF-8.")
+                format!("The body is not JSON: the first error is at byte {at}. Send a JSON object in UTF-8.")
             }
             Self::NotAnObject => "The body is JSON, but not an object. Send {\"model\": ...}.".into(),
             Self::DuplicateKey { key } => format!("The key {} stands twice in the body. Keep one.", quote(key)),
@@ -91,16 +89,17 @@ impl Failure {
                  \"hosted_tools\" for this service.",
                 quote(tool)
             ),
-            Self::Background => "A background response outlives its request, where it can't be watched. Leave out \
+            Self::Background => {
+                "A background response goes on after its request, where it can't be checked. Leave out \
                                  \"background\", or allow \"background\" for this service."
-                .into(),
+                    .into()
+            }
             Self::Batch => "Batches are not allowed here. Send the requests one by one, or allow \"batch\" for this \
                             service."
                 .into(),
             Self::BatchModel { line, model } => format!(
-                "Line {line} of the batch names the model {}, which isn't to be had where batches are run. Name one \
-                 of GET \
-                 /v1/models.",
+                "Line {line} of the batch names the model {}, which the endpoint for batches doesn't have. Name a \
+                 model that GET /v1/models lists.",
                 quote(model)
             ),
             Self::BatchLine { line } => {
@@ -115,20 +114,20 @@ impl Failure {
                 .into(),
             Self::BatchRequest { line, failure } => format!("Line {line} of the batch: {}", failure.message()),
             Self::BadForm { what } => format!("The form can't be read: {what}. Send multipart/form-data by RFC 7578."),
-            Self::UnknownId => "No object of yours has this id. Use an id exactly as it was handed out here.".into(),
+            Self::UnknownId => "You have no object with this id. Use ids exactly as this gateway returned them.".into(),
             Self::ItemReference => "Answers aren't stored here, so an item can't be referred to by its id. Send the \
                                     items themselves: set \"store\": false and \"include\": \
                                     [\"reasoning.encrypted_content\"] in every request, and your SDK does so. Or ask \
                                     the operator to allow \"store\"."
                 .into(),
             Self::IdsApart => {
-                "The request names objects that live at different endpoints, and none of them has all. Make \
-                               them anew by one client."
+                "The request names objects that live at different endpoints, and none of them has all. Create \
+                               all of them again with one client."
                     .into()
             }
             Self::SharedList => {
-                "A list here would show what is other customers' too, because several use the same account \
-                                 at the endpoint. Keep the ids you are given."
+                "This list would also show objects of other tenants, because several tenants use the same account \
+                                 at the endpoint. Keep the ids that you get."
                     .into()
             }
             Self::NoStateKey => {
@@ -141,7 +140,9 @@ impl Failure {
                            again in a second."
                     .into()
             }
-            Self::NotCarried { what } => format!("{what}: not carried here yet. Use the other parts of the model API."),
+            Self::NotCarried { what } => {
+                format!("{what}: not supported here yet. Use the other parts of the model API.")
+            }
             Self::ResidencyDenied => "No region of this service may process your request under its residency rules. \
                                       Nothing was sent."
                 .into(),
@@ -172,7 +173,7 @@ impl Failure {
             Self::OutOfQuota => {
                 "The account that this gateway uses at every region allowed to you has used up its quota. Waiting \
                  won't help; \
-                 its operator has to see to the account's plan and billing."
+                 its operator has to check the account's plan and billing."
                     .into()
             }
             Self::UpstreamTimeout => "Every region allowed to process your request took too long. It was sent nowhere \
@@ -220,7 +221,7 @@ impl Failure {
             }
             Self::MetricsUnauthorised => {
                 "Metrics are for the operator: send the token of EXPLAIN_TOKEN as 'Authorization: Bearer ...'. Without \
-                 that secret nobody is told."
+                 that secret, nobody gets metrics."
                     .into()
             }
             Self::ExplainOthers => {
@@ -231,7 +232,7 @@ impl Failure {
             Self::BadQuestion { errors } => errors.join(" "),
             Self::Unready => "This gateway has no valid rules. Nothing was sent. Its operator has to mend them.".into(),
             Self::RulesTooOld { age, stale_for } => format!(
-                "No source confirmed this gateway's rules for {age} seconds, which is longer than they may be used so \
+                "No source confirmed this gateway's rules for {age} seconds, which is longer than they allow \
                  (\"rules\": {{\"stale_for\": \"{stale_for}\"}}). Nothing was sent. Try again in a few seconds. Its \
                  operator has to \
                  make a source of rules reachable: RULES_URLS or KV."
@@ -243,6 +244,7 @@ impl Failure {
     }
 }
 
+/// The message for a field that isn't allowed.
 #[inline(never)]
 fn unknown_field(field: &str, odd: FieldFault) -> String {
     let field = quote(field);
@@ -254,8 +256,8 @@ fn unknown_field(field: &str, odd: FieldFault) -> String {
              this service."
         ),
         FieldFault::Routes => format!(
-            "The field {field} tells a model host where, or by what, to process the request. Here the rules alone say \
-             that. Leave it out."
+            "The field {field} tells a model host where, or with which model, to process the request. Only the rules \
+             may decide that. Leave it out."
         ),
         FieldFault::Priority => format!(
             "The field {field} would put this request before those of other customers. Leave it out, send 0, or allow \
@@ -274,13 +276,15 @@ fn unknown_field(field: &str, odd: FieldFault) -> String {
              Leave it out, or name the \"engine\" at the endpoints that know it."
         ),
         FieldFault::EngineInput => format!(
-            "The field {field} is something that an engine compiles, unpickles or obeys when it reads media: it is for \
-             clients that the engine's operator trusts. Leave it out, or allow \"engine_inputs\" for this service."
+            "The field {field} holds a value that an engine compiles or unpickles, or that controls how it reads \
+             media. It is for clients that the engine's operator trusts. Leave it out, or allow \"engine_inputs\" for this \
+             service."
         ),
     }
 }
 
-/// A prompt that is longer than the model takes, in words that agents look for before they shorten it.
+/// The message for a prompt that is longer than the model allows. Agents look for these words before they shorten the
+/// prompt.
 fn too_long(limit: Option<u64>, sent: Option<u64>) -> String {
     let mut text = match limit {
         Some(limit) => format!("This model's maximum context length is {limit} tokens"),

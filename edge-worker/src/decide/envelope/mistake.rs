@@ -70,17 +70,17 @@ impl Mistake {
                  https://HOST/v1 without a slash at its end."
             }
             Self::AzureBase => {
-                "Azure's paths are not spoken to clients here. Use the base URL https://HOST/v1 instead of one that \
+                "Azure's paths are not served here. Use the base URL https://HOST/v1 instead of one that \
                  ends in \
                  /openai/v1."
             }
             Self::AzureDeployment => {
-                "Azure's deployments are not spoken to clients here. Use OpenAI's client with the base URL \
+                "Azure's deployments are not served here. Use OpenAI's client with the base URL \
                  https://HOST/v1, and \
-                 send the model in the body's \"model\"; the api-version is the gateway's affair."
+                 send the model in the body's \"model\"; the gateway sets the api-version."
             }
             Self::Health => {
-                "The model API has no such path. Whether this gateway can serve is told at \
+                "The model API has no such path. To ask whether this gateway can serve, use \
                  /.well-known/bailiwick/healthz."
             }
         }
@@ -94,7 +94,7 @@ mod tests {
     use crate::decide::route::Route;
 
     #[test]
-    fn a_path_that_is_nearly_right_says_what_to_write() {
+    fn a_path_that_is_nearly_right_gets_the_right_path_in_the_error() {
         for (path, mistake) in [
             ("/v1/v1/chat/completions", Mistake::DoubledVersion),
             ("/v1/v1", Mistake::DoubledVersion),

@@ -1,4 +1,4 @@
-//! The envelope of some failures, as clients read it.
+//! Tests of the error bodies that clients get.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn the_envelope_has_its_four_fields() {
 }
 
 #[test]
-fn clients_are_told_not_to_retry_what_no_retry_can_mend() {
+fn failures_that_no_retry_can_mend_tell_clients_not_to_retry() {
     let failed = |retry_after, needs_operator| Failure::EndpointsFailed { retry_after, needs_operator };
     for failure in [Failure::ResidencyDenied, Failure::RegionUnavailable, Failure::OutOfQuota, failed(None, true)] {
         assert_eq!(failure.headers(), [("x-should-retry", "false".to_owned())]);

@@ -1,21 +1,22 @@
-//! Compares keys as lenient servers do: without regard to case, and by the words of which they are made. Called by
-//! `body`, which refuses keys that two servers would read differently.
+//! Compares keys as lenient servers do: without regard to case, and without regard to how their words are joined.
+//! Called by `body`, which refuses keys that two servers would read differently.
 
-/// Whether a server that ignores case could take a key for a known one in ASCII. Some fold case as Unicode does: Go's
-/// `encoding/json` takes the long s (`ſ`) for an s and the Kelvin sign for a k, and Java's `equalsIgnoreCase` takes the
-/// Turkish i's for an i.
+/// Whether a server that ignores case could take `key` for `known`, which is ASCII. Some servers ignore case as Unicode
+/// does: Go's `encoding/json` takes the long s (`ſ`) for an s and the Kelvin sign for a k, and Java's
+/// `equalsIgnoreCase` takes the Turkish i's for an i.
 #[must_use]
 pub(crate) fn reads_as(key: &str, known: &str) -> bool {
     if key.is_ascii() { key.eq_ignore_ascii_case(known) } else { folded(key).eq(folded(known)) }
 }
 
-/// The same, however the words are joined: `inferenceGeo`, `inference-geo` and `inferencegeo` read as `inference_geo`.
+/// Like [`reads_as`], however the words are joined: `inferenceGeo`, `inference-geo` and `inferencegeo` read as
+/// `inference_geo`.
 #[must_use]
 pub(crate) fn reads_as_words(key: &str, known: &str) -> bool {
     letters(key).eq(letters(known))
 }
 
-/// The letters and digits of a name, as such a server reads them.
+/// The letters and digits of a name, as a server that ignores case reads them.
 pub(crate) fn letters(text: &str) -> impl Iterator<Item = char> {
     folded(text).filter(|c| c.is_alphanumeric())
 }
@@ -53,7 +54,7 @@ fn fold(c: char) -> char {
     }
 }
 
-/// The known key that such a server could take a key for.
+/// The first of the `known` keys for which a server that ignores case could take `key`.
 #[must_use]
 pub(crate) fn known_as<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     let ascii = key.is_ascii();

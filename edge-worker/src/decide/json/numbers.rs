@@ -1,5 +1,5 @@
-//! `NaN` and the infinities, which Python's servers write though JSON has no such numbers. Takes an answer's text,
-//! finds them or replaces them with `null`. Called by whatever rewrites answers.
+//! Finds `NaN` and the infinities in an answer's text, and replaces them with `null`. Servers in Python write them,
+//! although JSON has no such numbers. Called by `splice`, `sse` and the scanner.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use memchr::memchr2_iter;
 
 use super::string_end;
 
-/// Numbers that Python writes and JSON doesn't have.
+/// Odd numbers: Python writes them, and JSON doesn't have them.
 const ODD_NUMBERS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
 
-/// The length of such a number at the beginning of a text.
+/// The length of an odd number at the beginning of a text.
 #[must_use]
 pub(crate) fn odd_number(text: &[u8]) -> Option<usize> {
     // Most numbers are recognised by their first byte.
@@ -20,7 +20,7 @@ pub(crate) fn odd_number(text: &[u8]) -> Option<usize> {
     ODD_NUMBERS.iter().find(|odd| text.starts_with(odd)).map(|odd| odd.len())
 }
 
-/// Replaces such numbers in an answer by `null`.
+/// Replaces odd numbers in an answer by `null`.
 #[must_use]
 pub(crate) fn with_nulls(answer: &str) -> Cow<'_, str> {
     if !has_odd_numbers(answer.as_bytes()) {
@@ -41,10 +41,9 @@ pub(crate) fn with_nulls(answer: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Whether an answer may hold such numbers. The check is quick, and says yes too often, because it looks into strings
-/// too.
+/// Whether an answer may hold odd numbers. The check is quick, but also true if only a string holds such a word.
 #[must_use]
 pub(crate) fn has_odd_numbers(answer: &[u8]) -> bool {
-    // Both letters are rare. To look after each of them costs less than to prepare a search for a word.
+    // Both letters are rare. Checking the text after each of them is cheaper than preparing a search for a word.
     memchr2_iter(b'N', b'I', answer).any(|at| answer[at..].starts_with(b"NaN") || answer[at..].starts_with(b"Infinity"))
 }

@@ -1,11 +1,11 @@
-//! What the scanner takes and refuses, beside `serde_json`.
+//! Tests of what the scanner accepts and refuses, compared with `serde_json`.
 
 use proptest::prelude::*;
 
 use super::*;
 
 #[test]
-fn a_beginning_of_json_is_told_from_what_is_none() {
+fn the_beginning_of_a_json_text_is_recognised() {
     let text = r#" {"a": [1.5e3, -0, -Infinity, NaN, false, null, "\u00e9\"é😀\n", {"b": {}}], "c": true} "#;
     for end in 0..=text.len() {
         assert!(may_begin_json(&text.as_bytes()[..end]), "{end}");
@@ -22,7 +22,7 @@ fn a_beginning_of_json_is_told_from_what_is_none() {
 }
 
 #[test]
-fn keys_read_alike_where_a_server_that_ignores_case_reads_them_so() {
+fn keys_are_equal_if_a_server_that_ignores_case_takes_them_for_equal() {
     for key in ["tasks_id", "TASKS_ID", "ta\u{17f}k\u{17f}_id", "tas\u{212a}s_\u{131}d", "\u{17f}".repeat(8).as_str()] {
         assert_eq!(reads_as(key, "tasks_id"), key.chars().count() == 8 && key.starts_with(['t', 'T']), "{key}");
     }
@@ -42,7 +42,7 @@ fn keys_end_in_words_however_these_are_joined() {
 }
 
 #[test]
-fn takes_what_rfc_8259_takes_and_nothing_else() {
+fn accepts_exactly_what_rfc_8259_allows() {
     for good in [
         "{}",
         " [1, -0, 1e400, 1180591620717411303424, 1.5E-3]\n",
@@ -123,7 +123,7 @@ fn strings_are_unescaped() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// On every text serde_json and the scanner agree (numbers that serde_json can't hold aside).
+    /// The scanner and `serde_json` accept the same texts, except for numbers that `serde_json` can't hold.
     #[test]
     fn agrees_with_serde_json(text in r#"[\[\]{}:,"a\\u01e.+ntrfalsue -]{0,24}"#) {
         let theirs: Result<serde::de::IgnoredAny, _> = serde_json::from_str(&text);

@@ -1,15 +1,14 @@
 //! Rewrites the `Content-Disposition` of a stored file. Takes the endpoint's value, returns it with the client's ids in
-//! the file's name. Called by `proxy`.
-//!
-//! The output of a batch is named by ids, such as `batch_68af4030…_output.jsonl`. They are the endpoint's own.
+//! the file's name. Called by `proxy`. The name of a batch's output holds ids of the endpoint, such as
+//! `batch_68af4030…_output.jsonl`.
 
-/// The shortest text that is taken for an endpoint's id, without its beginning. OpenAI's ids have at least 22
-/// characters.
+/// The shortest text after a beginning that counts as an endpoint's id, in characters. OpenAI's ids have at least 22
+/// characters there.
 const SHORTEST: usize = 20;
 /// The beginnings of ids that occur in names of files.
 const BEGINNINGS: &[&str] = &["batch", "file"];
 
-/// Returns the value with the client's ids. `asked` is the id of the file at the endpoint, and `seal` returns the
+/// Returns the value with the client's ids. `file_id` is the id of the file at the endpoint. `seal` returns the
 /// client's id for an endpoint's id.
 #[must_use]
 pub(crate) fn with_sealed_ids(value: &str, file_id: &str, seal: impl Fn(&str) -> Option<String>) -> String {
@@ -85,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_people_give_stay() {
+    fn names_that_people_gave_stay() {
         for name in [
             "batch_of_invoices_2026.jsonl",
             "file-report.pdf",
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_sealed_is_not_shown() {
+    fn ids_that_cannot_be_sealed_are_not_shown() {
         assert_eq!(with_sealed_ids("filename=file-9", "file-9", |_| None), "filename=file");
     }
 }

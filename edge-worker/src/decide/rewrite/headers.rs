@@ -1,8 +1,8 @@
-//! The allow-lists of headers in both directions. A header that isn't named here doesn't pass. Called by `rewrite`,
+//! The allow-lists of headers in both directions. Takes headers, returns those that may pass. Called by `rewrite`,
 //! `reply`, `serve` and `prepare`.
 //!
-//! So an endpoint never gets the client's credentials, cookies, addresses (`cf-*`, `x-forwarded-*`) or hop-by-hop
-//! headers. And the client never gets an endpoint's `set-cookie`, `alt-svc`, `link`, `location` or `x-bailiwick-*`.
+//! An endpoint never gets the client's credentials, cookies, addresses (`cf-*`, `x-forwarded-*`) or hop-by-hop headers.
+//! The client never gets an endpoint's `set-cookie`, `alt-svc`, `link`, `location` or `x-bailiwick-*`.
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,7 +10,7 @@ use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
 use crate::decide::state::sealed_id::Owner;
 
-/// Headers that pass to an endpoint. `content-type` is set by the code that knows the body.
+/// Headers that pass to an endpoint. `rewrite` sets `content-type`, because it knows the body.
 const TO_ENDPOINT: &[&str] = &["accept", "idempotency-key", "openai-beta", "traceparent"];
 
 /// Headers that pass to the client.
@@ -55,8 +55,8 @@ pub(crate) fn check_encoding(encoding: Option<&str>) -> Result<(), Failure> {
     if encoding.is_empty() || encoding.eq_ignore_ascii_case("identity") { Ok(()) } else { Err(Failure::EncodedBody) }
 }
 
-/// Makes an `idempotency-key` different for each customer. Endpoints remember keys by credential, and all customers use
-/// ours. With equal keys, the second customer would get the answer of the first.
+/// Makes an `idempotency-key` different for each tenant. An endpoint remembers such keys by credential, and all tenants
+/// share one credential there. With equal keys, the second tenant would get the answer of the first.
 pub(crate) fn scope(headers: &mut Headers, owner: &Owner) {
     let Some(value) = headers.get("idempotency-key") else { return };
     let tenant = owner.tenant.as_deref().unwrap_or_default();
@@ -73,7 +73,7 @@ pub(crate) fn to_client(headers: &Headers) -> Headers {
     passing
 }
 
-/// Removes what an endpoint says of its limits. They are those of our account, not the client's.
+/// Removes the headers about an endpoint's limits. They are limits of our account, not of the client.
 pub(crate) fn drop_limits(headers: &mut Headers) {
     for name in TO_CLIENT.iter().filter(|name| name.starts_with("x-ratelimit-") || name.starts_with("retry-after")) {
         headers.remove(name);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_clients_that_is_not_named_reaches_an_endpoint() {
+    fn only_listed_headers_of_the_client_reach_an_endpoint() {
         let sent = [
             ("Authorization", "Bearer sk-client"),
             ("api-key", "k"),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idempotency_key_is_one_customers() {
+    fn an_idempotency_key_is_scoped_to_the_tenant() {
         let scoped = |tenant: Option<&str>, key: &str| {
             let mut headers: Headers = [("idempotency-key", key), ("accept", key)].into_iter().collect();
             scope(&mut headers, &Owner { service: "chat".into(), tenant: tenant.map(Into::into) });
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_of_our_account_are_not_the_clients() {
+    fn limits_of_our_account_do_not_reach_the_client() {
         let mut headers: Headers = TO_CLIENT.iter().map(|name| (*name, "1")).collect();
         drop_limits(&mut headers);
         let kept = ["content-disposition", "content-language", "content-type", "openai-model", "openai-processing-ms"];
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_endpoints_that_is_not_named_reaches_the_client() {
+    fn only_listed_headers_of_the_endpoint_reach_the_client() {
         let answered = [
             ("Set-Cookie", "a=b"),
             ("Alt-Svc", "h3"),

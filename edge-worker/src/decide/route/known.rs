@@ -1,17 +1,17 @@
-//! The tables of the model API's paths. Takes checked segments; returns what is known of them. Called by
-//! [`Route`](super::Route).
+//! The tables of the model API's paths. Takes the segments of a path; returns the matching entries of the tables.
+//! Called by [`Route`](super::Route).
 
 use super::{AnswerForm, BodyForm, Class};
 
 /// One path of the model API.
 pub(super) struct KnownPath {
     pub(super) method: &'static str,
-    /// Its words, with `*` for an id.
+    /// The words of the path, with `*` for an id.
     pub(super) path: &'static [&'static str],
     pub(super) class: Class,
     pub(super) takes: BodyForm,
     pub(super) answer: AnswerForm,
-    /// Whether Azure has this path under the deployment.
+    /// Whether Azure has this path below `/openai/deployments/{deployment}`.
     pub(super) deployed: bool,
 }
 
@@ -22,14 +22,14 @@ impl KnownPath {
         self.path.len() == segments.len() && self.path.iter().zip(segments).all(word)
     }
 
-    /// How many of its segments are ids.
+    /// How many of the path's segments are ids.
     fn ids(&self) -> usize {
         self.path.iter().filter(|word| **word == "*").count()
     }
 }
 
-/// The known paths that match, one for each method. A word is preferred to an id: `compact` is not the id of a
-/// response.
+/// The known paths that match, one for each method. If a segment may be a word of the API or an id, it is the word:
+/// `compact` is not the id of a response.
 pub(super) fn find(segments: &[String]) -> impl Iterator<Item = &'static KnownPath> + '_ {
     let fitting = KNOWN.iter().filter(|known| known.fits(segments));
     let fewest = fitting.clone().map(KnownPath::ids).min();
@@ -136,8 +136,8 @@ const KNOWN: &[KnownPath] = &[
     state("GET", &["vector_stores", "*", "file_batches", "*", "files"], BodyForm::Nothing),
 ];
 
-/// Parts of the model API, and other APIs, that are refused by name. They start with these words. What they store at an
-/// endpoint, or make it do, isn't checked here.
+/// Parts of the model API, and other APIs, that are refused by name, with the first words of their paths. The edge has
+/// no checks for what these paths store at an endpoint or make it do.
 const NOT_OFFERED: &[(&[&str], &str)] = &[
     (&["agents"], "Agents"),
     (&["assistants"], "Assistants"),
@@ -154,7 +154,7 @@ const NOT_OFFERED: &[(&[&str], &str)] = &[
     (&["live"], "Live sessions"),
     (&["organization"], "Administration calls"),
     (&["projects"], "Administration calls"),
-    // Their media wouldn't pass the Worker.
+    // The media of these calls wouldn't pass through the Worker.
     (&["realtime", "calls"], "Realtime calls over WebRTC and SIP"),
     (&["realtime", "client_secrets"], "Realtime client secrets"),
     (&["realtime", "sessions"], "Realtime client secrets"),

@@ -4,7 +4,8 @@ use url::form_urlencoded;
 
 use crate::decide::envelope::Failure;
 
-/// Parameters of the model API. Azure's `api-version` is not among them: the rules name the endpoint's.
+/// Parameters of the model API that pass. Azure's `api-version` isn't one of them, because the rules name the version
+/// of each endpoint.
 const PASSING: &[&str] =
     &["after", "before", "filter", "include", "include[]", "limit", "order", "purpose", "starting_after", "stream"];
 
@@ -35,7 +36,7 @@ impl Query {
     /// Reads a raw query string (without `?`). Unknown parameters are dropped.
     ///
     /// # Errors
-    /// 400 for a credential in it, or for bytes that aren't UTF-8.
+    /// 400 for a credential in the query, or for bytes that aren't UTF-8.
     pub(crate) fn parse(raw: &str) -> Result<Self, Failure> {
         let mut pairs = Vec::new();
         for (name, value) in form_urlencoded::parse(raw.as_bytes()) {
@@ -59,12 +60,12 @@ impl Query {
         self.pairs.iter().any(|(name, value)| name == "stream" && value == "true")
     }
 
-    /// The ids in the query, in order. A list continues after them.
+    /// The ids in the query, in order. A list is to continue after or before them.
     pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
         self.pairs.iter().filter(|(name, _)| IDS.contains(&name.as_str())).map(|(_, id)| id.as_str())
     }
 
-    /// Replaces [`Query::ids`] in what is sent, in the same order.
+    /// Replaces [`Query::ids`] by these ids, in the same order.
     pub(crate) fn replace_ids(&mut self, new: &mut impl Iterator<Item = String>) {
         let slots = self.pairs.iter_mut().filter(|(name, _)| IDS.contains(&name.as_str()));
         slots.zip(new).for_each(|((_, id), new)| *id = new);
