@@ -136,9 +136,9 @@ fn ids_are_found_wherever_they_stand_but_in_the_clients_own_data() {
 
 #[test]
 fn ids_of_audio_and_of_containers_are_found() {
-    let with_audio = r#"{"model":"a","audio":{"voice":"alloy"},"messages":[{"role":"assistant","audio":{"id":"audio_1"}},
+    let audio = r#"{"model":"a","audio":{"voice":"alloy"},"messages":[{"role":"assistant","audio":{"id":"audio_1"}},
         {"role":"assistant","audio":{"ID":"audio_2","data":"UklGRgAA"}}]}"#;
-    let body = chat(with_audio).unwrap();
+    let body = chat(audio).unwrap();
     assert_eq!((body.ids().collect::<Vec<_>>(), body.keeps()), (vec!["audio_1", "audio_2"], true));
     assert!(!chat(r#"{"model":"a","audio":null}"#).unwrap().keeps());
     // The id of a custom voice is sealed for its tenant, like other ids.

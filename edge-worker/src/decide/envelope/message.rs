@@ -277,8 +277,8 @@ fn unknown_field(field: &str, odd: FieldFault) -> String {
         ),
         FieldFault::EngineInput => format!(
             "The field {field} holds a value that an engine compiles or unpickles, or that controls how it reads \
-             media. It is for clients that the engine's operator trusts. Leave it out, or allow \"engine_inputs\" for this \
-             service."
+             media. It is for clients that the engine's operator trusts. Leave it out, or allow \
+             \"engine_inputs\" for this service."
         ),
     }
 }
