@@ -344,8 +344,8 @@ fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failu
     let entries = entries(&mut scan, read).map_err(broken)?;
     duplicates(&entries, DECIDING)?;
     let mut body = read_top_level(text, brace, &entries, route, terms.allow)?;
-    if let Some((at, wrong)) = walk.wrong {
-        return Err(field::failure_at(text, at, wrong));
+    if let Some((at, fault)) = walk.fault {
+        return Err(field::failure_at(text, at, fault));
     }
     if route.class() == Class::Inference {
         body.salt = Some(Box::new(salt(text, brace, &entries, &terms.scope)));

@@ -158,10 +158,8 @@ mod tests {
 
     use super::{Additions, Priority};
     use crate::decide::body::tests::inspect;
-    use crate::decide::route::Route;
 
     fn sent(path: &str, text: &str, usage: bool) -> String {
-        let _ = Route::parse("POST", path).unwrap();
         let body = inspect(path, text, &[]).unwrap();
         let additions = Additions { usage, priority: None };
         String::from_utf8(body.for_endpoint_with(None, None, None, additions).concat()).unwrap()

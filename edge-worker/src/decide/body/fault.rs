@@ -8,9 +8,9 @@ pub(crate) fn unknown(field: String) -> Failure {
     Failure::UnknownField { field, odd: FieldFault::Undocumented }
 }
 
-pub(super) fn failure(wrong: BodyFault, field: impl FnOnce() -> String) -> Failure {
+pub(super) fn failure(fault: BodyFault, field: impl FnOnce() -> String) -> Failure {
     let odd = |odd: FieldFault, field: String| Failure::UnknownField { field, odd };
-    match wrong {
+    match fault {
         BodyFault::Place => Failure::RemoteUrl { field: field() },
         BodyFault::Routes => odd(FieldFault::Routes, field()),
         BodyFault::Kind => odd(FieldFault::Kind, field()),

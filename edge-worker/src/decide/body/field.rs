@@ -139,8 +139,8 @@ pub(crate) fn check(pattern: &[&str], name: &str, text: &str, allow: &[Allowance
     let json = if is_string { quoted(text) } else { text.to_owned() };
     let may_be_unknown = allow.contains(&Allowance::UnknownFields);
     let _ = read(&mut walk, &mut needs, fields, base, &mut Scan::new(&json), may_be_unknown);
-    if let Some((_, wrong)) = walk.wrong {
-        return Err(failure(wrong, || name.to_owned()));
+    if let Some((_, fault)) = walk.fault {
+        return Err(failure(fault, || name.to_owned()));
     }
     // Only JSON bodies may hold names that the edge replaces, models below the top level, or ids.
     match (walk.names.is_empty() && walk.models.is_empty(), walk.ids.is_empty()) {
@@ -151,6 +151,6 @@ pub(crate) fn check(pattern: &[&str], name: &str, text: &str, allow: &[Allowance
 }
 
 /// The failure for a fault at the byte `at` of a JSON body.
-pub(super) fn failure_at(text: &str, at: usize, wrong: BodyFault) -> Failure {
-    failure(wrong, || pointer(text, at))
+pub(super) fn failure_at(text: &str, at: usize, fault: BodyFault) -> Failure {
+    failure(fault, || pointer(text, at))
 }

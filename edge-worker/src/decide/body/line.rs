@@ -48,8 +48,8 @@ pub(crate) fn read(text: &str, allow: &[Allowance]) -> Result<Option<Line>, Fail
     let read = |key: &str, value: &mut Scan<'_>| field::read(&mut walk, &mut needs, LINE, key, value, false);
     let entries = entries(&mut scan, read).map_err(broken)?;
     duplicates(&entries, DECIDING)?;
-    if let Some((at, wrong)) = walk.wrong {
-        return Err(field::failure_at(text, at, wrong));
+    if let Some((at, fault)) = walk.fault {
+        return Err(field::failure_at(text, at, fault));
     }
     // Beside the body, a line has no fields of engines, no ids and no names.
     if needs != Needs::default() {

@@ -72,7 +72,7 @@ pub(super) struct Walk {
     /// The models below the top level, with their ranges in the body, in order.
     pub(super) models: Vec<(Range<usize>, String)>,
     /// The first fault, and its position in the body.
-    pub(super) wrong: Option<(usize, BodyFault)>,
+    pub(super) fault: Option<(usize, BodyFault)>,
     /// The position of the first string in the current object that stands under an undocumented key and isn't media.
     pub(super) stray: Option<usize>,
     /// Whether the current part of a message is media.
@@ -89,16 +89,16 @@ impl Walk {
             ids: Vec::new(),
             names: Vec::new(),
             models: Vec::new(),
-            wrong: None,
+            fault: None,
             stray: None,
             is_of_media: false,
         }
     }
 
     /// Records a fault at a position, unless there is an earlier one.
-    pub(super) fn refuse(&mut self, at: usize, wrong: BodyFault) {
-        if self.wrong.is_none() {
-            self.wrong = Some((at, wrong));
+    pub(super) fn refuse(&mut self, at: usize, fault: BodyFault) {
+        if self.fault.is_none() {
+            self.fault = Some((at, fault));
         }
     }
 
@@ -125,8 +125,8 @@ impl Walk {
     }
 
     /// Records a fault, and skips the value.
-    fn refuse_and_skip(&mut self, wrong: BodyFault, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
-        self.refuse(scan.at(), wrong);
+    fn refuse_and_skip(&mut self, fault: BodyFault, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
+        self.refuse(scan.at(), fault);
         scan.skip().map(drop)
     }
 
@@ -354,8 +354,8 @@ impl Walk {
             ..Self::new(&[])
         };
         let _ = inner.value(&Shape::Schema, &mut Scan::new(&text));
-        if let Some((_, wrong)) = inner.wrong {
-            self.refuse(start, wrong);
+        if let Some((_, fault)) = inner.fault {
+            self.refuse(start, fault);
         }
         Ok(())
     }
