@@ -1,12 +1,12 @@
-//! Fetches rules and health from the APIs of DNS nodes, or rules from Workers KV. Takes the answers into the
+//! Fetches rules and health from the APIs of DNS nodes, or rules from Workers KV. Stores the answers in the
 //! [`RulesState`] and the [`Reports`] of this isolate, and returns a [`Snapshot`]. Called by `serve`: each request
 //! first calls [`refresh`], then [`snapshot`].
 //!
-//! An isolate serves many requests, and no request may await another's promise. So the state is plain values, which are
-//! never borrowed across an await. A request that finds a feed out of date takes a lease on it for a time
-//! ([`schedule`]), and fetches it inside `wait_until`. Usually no request waits for the result. If the known data is
-//! too old to use, a request waits for a bounded time: the one with the lease for its own fetch, any other until it
-//! sees that a fetch has ended.
+//! An isolate serves many requests, and no request may await the promise of another request. So the state is plain
+//! values, which are never borrowed across an await. A request that finds a feed out of date takes a lease on the feed
+//! ([`schedule`]), and fetches the feed inside `wait_until`. Usually no request waits for the result. If the known data
+//! is too old to use, all requests wait for a bounded time. The request with the lease waits for its own fetch. The
+//! others poll until they see that the fetch has ended.
 
 pub(crate) mod ask;
 mod fetch;
@@ -47,21 +47,25 @@ use crate::runtime::reply::Identity;
 /// The built-in rules, from `edge-worker/rules.json`. As shipped they steer nothing.
 const BUNDLED: &[u8] = include_bytes!("../../rules.json");
 
-/// How long one source of rules or of health may take to answer.
+/// How long one source of rules may take to answer.
 const RULES_TIMEOUT: Millis = Millis(3_000);
+/// How long one source of health may take to answer.
 const HEALTH_TIMEOUT: Millis = Millis(1_500);
-/// How long the other sources may still take after one has answered. Then requests continue with what is there.
+/// How long requests wait for the other sources after the first source has answered.
 const GRACE_FOR_OTHERS: Millis = Millis(300);
-/// How much longer a lease lasts than a fetch may take. The largest rules take about a second to compile in turns.
+/// How much longer a lease on health lasts than a fetch may take.
 const LEASE_MARGIN: Millis = Millis(500);
+/// How much longer a lease on rules lasts than a fetch may take. The largest rules take about a second to compile in
+/// turns.
 const COMPILE_MARGIN: Millis = Millis(2_000);
-/// The interval at which a request polls for the end of another request's fetch: at first, and at most.
+/// The first interval at which a request polls for the end of another request's fetch. It is doubled each time.
 const POLL_INTERVAL: Millis = Millis(4);
+/// The longest such interval.
 const MAX_POLL_INTERVAL: Millis = Millis(32);
-/// Without usable rules, requests wait for a new fetch if the last one was at least this long ago.
+/// Without usable rules, requests wait for a new fetch if the last fetch was at least this long ago.
 const RETRY_WITHOUT_RULES: Millis = Millis(5_000);
 
-/// Lets the runtime serve whatever is ready.
+/// Pauses a long computation, so that the runtime can serve other requests.
 const PAUSE: &Pause = &|| Box::pin(Delay::from(Duration::ZERO));
 
 /// The rules and the health that one request sees from start to end.
@@ -69,19 +73,19 @@ const PAUSE: &Pause = &|| Box::pin(Delay::from(Duration::ZERO));
 pub(crate) struct Snapshot {
     /// The current rules, even if they are too old to use.
     pub(crate) table: Option<Rc<Table>>,
-    /// How old they are.
+    /// Whether the rules are too old to use.
     pub(crate) age: Age,
-    /// How long ago a source confirmed them; `None` if there is no source.
+    /// How long ago a source confirmed the rules; `None` if there is no source.
     pub(crate) confirmed: Option<Millis>,
     /// Health by region.
     pub(crate) health: Rc<[RegionHealth]>,
-    /// Load by region; `None` or missing if it isn't known.
+    /// Load by region; `None` or missing if the load isn't known.
     pub(crate) loads: Rc<[Option<Ratio>]>,
     /// The shares of clients that are moved because of load.
     pub(crate) shares: Rc<Shares>,
     /// The observed times to the first token.
     pub(crate) first_tokens: Rc<FirstTokens>,
-    /// What is wrong with the rules' feed, in one word.
+    /// One word for the failure of the rules' feed, if it fails.
     pub(crate) trouble: Option<&'static str>,
     /// How many sources of rules answered when they were last asked, and how many there are.
     pub(crate) sources: (usize, usize),
@@ -95,7 +99,7 @@ impl Snapshot {
     /// The rules to use.
     ///
     /// # Errors
-    /// 503 if there are none, or if they were confirmed too long ago.
+    /// 503 if there are no rules, or if they were confirmed too long ago.
     pub(crate) fn rules(&self) -> Result<&Table, Failure> {
         let table = self.table.as_deref().ok_or(Failure::Unready)?;
         match self.age {
@@ -108,7 +112,7 @@ impl Snapshot {
 }
 
 impl Snapshot {
-    /// How full a region is; `None` if that isn't known.
+    /// The load of a region; `None` if it isn't known.
     pub(crate) fn load_of(&self, region: RegionIndex) -> Option<Ratio> {
         self.loads.get(region.get()).copied().flatten()
     }
@@ -119,15 +123,15 @@ impl Snapshot {
     }
 }
 
-/// What is fetched.
+/// The kinds of data that are fetched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Feed {
     Rules,
     Health,
 }
 
-/// Begins to fetch feeds that are out of date. If it returns a future, the known data is too old to use, and the
-/// request must await the future.
+/// Begins to fetch the feeds that are out of date. A future is returned if the known data is too old to use. The
+/// request must await it.
 #[inline(never)]
 pub(crate) fn refresh<'a>(env: &'a Env, context: &'a Context) -> Option<LocalBoxFuture<'a, ()>> {
     let now = clock::now();
@@ -153,7 +157,7 @@ pub(crate) fn refresh<'a>(env: &'a Env, context: &'a Context) -> Option<LocalBox
     }))
 }
 
-/// Begins a fetch, if the caller has the lease. If it returns a future, the request must await it.
+/// Begins a fetch, if the caller has the lease. If a future is returned, the request must await it.
 #[inline(never)]
 fn take_up<'a>(feed: Feed, due: Due, env: &'a Env, context: &'a Context) -> Option<LocalBoxFuture<'a, ()>> {
     match due {
@@ -188,8 +192,8 @@ async fn wait_for_another(feed: Feed, env: &Env, context: &Context) {
     }
 }
 
-/// Begins a fetch inside `wait_until`, which lasts even if the request ends. The signal that is returned is set when
-/// the request may continue.
+/// Begins a fetch inside `wait_until`, so that the fetch goes on even if the request ends. The returned signal is set
+/// when the request may continue.
 fn begin_fetch(feed: Feed, env: &Env, context: &Context) -> Rc<FetchSignal> {
     let signal = Rc::<FetchSignal>::default();
     let (env, fetched) = (env.clone(), Rc::clone(&signal));
@@ -287,13 +291,13 @@ struct State {
     rules_state: RulesState,
     reports: Reports,
     settings: Option<Rc<Settings>>,
-    /// Rules that were current before. Requests that began with them may use them still.
+    /// Rules that were replaced. Requests that began with them may still use them.
     replaced: Vec<Rc<Table>>,
     /// For each node: why its health couldn't be read in the last fetch.
     unread: Vec<Option<ReadError>>,
     rules: Schedule,
     health: Schedule,
-    /// The clock that rules age by. It never goes back.
+    /// The clock for the age of rules. It never goes back.
     clock: Clock,
     /// When this isolate began.
     began: Timestamp,
@@ -316,7 +320,7 @@ impl State {
         self.unread = vec![None; settings.health.len()];
     }
 
-    /// How long a lease on a feed lasts: longer than any fetch.
+    /// How long a lease on a feed lasts. It is longer than any fetch.
     fn longest(&self, feed: Feed) -> Millis {
         let has_both = self.settings.as_ref().is_some_and(|settings| settings.has_kv && !settings.rules.is_empty());
         match feed {
@@ -346,7 +350,7 @@ impl State {
         }
     }
 
-    /// Now, by the clock that rules age by.
+    /// The current time by the clock for the age of rules.
     fn steady(&mut self) -> Timestamp {
         Timestamp(self.clock.at(clock::now()))
     }

@@ -1,5 +1,5 @@
-//! Reads a request's body. Takes its pieces as they arrive; returns the bytes, or reads and discards them if the
-//! request is refused. Called by `serve` and `uploads`.
+//! Reads a request's body. Takes pieces of the body as they arrive; returns the bytes. If the request is refused, reads
+//! and discards the rest. Called by `serve` and `uploads`.
 
 use bailiwick_rules::rules::Limits;
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -17,15 +17,15 @@ use crate::runtime::request::ClientRequest;
 const MAX_DRAINED: usize = 64 << 20;
 /// A body whose `Content-Length` is at most this is read in one call, in bytes. The runtime enforces the length.
 const AT_ONCE: u64 = LARGEST_COPIED as u64;
-/// A buffer that is too small is doubled up to this size, in bytes. Larger buffers aren't doubled, because those that
-/// are freed on the way would fragment the memory.
+/// A buffer that is too small is doubled up to this size, in bytes. A larger buffer gets the final size at once. If it
+/// were doubled again and again, the freed buffers would fragment the memory.
 const MAX_DOUBLED: usize = 1 << 20;
 /// How long a client may pause while a refused body is drained.
 const SILENCE: Millis = Millis(1_000);
-/// How long a refused body is drained at most. Its client waits for the refusal meanwhile.
+/// How long a refused body is drained at most. Meanwhile the client waits for the refusal.
 const LONGEST: Millis = Millis(10_000);
 
-/// Reads a body up to the service's limit. If its `Content-Length` exceeds the limit, nothing is read or held.
+/// Reads a body up to the service's limit. If the `Content-Length` exceeds the limit, nothing is read.
 pub(crate) async fn read_body(
     request: &ClientRequest,
     exchange: &mut Exchange,
@@ -79,7 +79,7 @@ fn read_pieces<'a>(
         if bytes.len() > LARGEST_COPIED && !PooledBuffer::suits(bytes.capacity(), bytes.len()) {
             // The body is much smaller than its buffer, so it moves to a smaller one.
             let capacity = PooledBuffer::size(bytes.len());
-            // If there is no smaller buffer, it stays where it is.
+            // If no smaller buffer can be allocated, the body stays where it is.
             let _ = resized(&mut bytes, capacity, reservation);
         }
         Ok(bytes)
@@ -127,8 +127,8 @@ fn moved(bytes: &PooledBuffer, capacity: usize) -> Result<PooledBuffer, Failure>
 }
 
 /// The capacity for a body that has reached `length` bytes and may reach `largest`. A small buffer is doubled, so that
-/// a client can't reserve memory only by announcing a large body. A larger one is made for `largest` at once, because
-/// the old and the new buffer exist together during a copy.
+/// a client can't reserve memory only by announcing a large body. A larger buffer gets the capacity `largest` at once,
+/// because the old and the new buffer exist together during a copy.
 fn capacity_for(length: usize, largest: usize) -> usize {
     let doubled = length.next_power_of_two().max(2 * LARGEST_COPIED);
     let room = if doubled > MAX_DOUBLED { largest } else { doubled };
@@ -137,8 +137,8 @@ fn capacity_for(length: usize, largest: usize) -> usize {
 }
 
 /// Reads and discards the rest of a body, up to [`MAX_DRAINED`] or [`LONGEST`]. An answer that is sent earlier would
-/// be lost: workerd resets a connection on which much of the body is still to come. The client would see no reason,
-/// and try again. A client that pauses for [`SILENCE`] has stopped sending, and isn't waited for.
+/// be lost: workerd resets the connection if much of the body hasn't arrived. Then the client would see no error
+/// message, and would try again. Draining ends if the client pauses for [`SILENCE`], because it has stopped sending.
 pub(crate) async fn drain(pieces: &mut Pieces) {
     let mut read = 0;
     let patience = Deadlines { idle: SILENCE, until: clock::now().after(LONGEST) };
@@ -150,8 +150,8 @@ pub(crate) async fn drain(pieces: &mut Pieces) {
     }
 }
 
-/// How long a client may take to send its body: each piece within the idle limit, all of them within the total limit.
-/// Without the total limit a body that trickles in would hold its buffer for ever.
+/// How long a client may take to send its body: each piece within the idle limit, all pieces within the total limit.
+/// Without the total limit, a body that arrives very slowly would hold its buffer for ever.
 #[derive(Clone, Copy)]
 pub(crate) struct Deadlines {
     idle: Millis,
@@ -175,11 +175,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_is_doubled_while_it_is_short_and_then_made_once() {
+    fn a_small_buffer_is_doubled_and_a_large_one_is_allocated_once() {
         assert_eq!(capacity_for(1, 1 << 20), 128 << 10);
         assert_eq!(capacity_for(300 << 10, 1 << 20), 512 << 10);
         assert_eq!(capacity_for((8 << 20) + 1, 25 << 20), 25 << 20);
-        // The body may exceed what was announced. The runtime prevents it, but it must not panic here either.
+        // The runtime prevents bodies longer than announced. Such a body must not panic here either.
         assert_eq!(capacity_for(10 << 20, 1), 10 << 20);
         for (length, largest) in [(1, 1), (70_000, 70_000), (9 << 20, 64 << 20), (5 << 20, 6 << 20)] {
             let room = capacity_for(length, largest);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_what_is_allocated() {
+    fn the_reservation_equals_the_allocated_buffer() {
         let (mut bytes, mut reservation) = (PooledBuffer::default(), Reservation::default());
         for _ in 0..90 {
             let length = bytes.len() + 100_000;
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn where_all_that_may_come_finds_no_room_what_has_come_does() {
+    fn if_memory_is_short_the_buffer_has_the_size_of_the_bytes_so_far() {
         let length = (5 << 20) + 1;
         for (others, most) in [(0, 64), (40, 12), (57, 6)] {
             let (mut bytes, mut reservation, mut second) =

@@ -1,7 +1,8 @@
-//! What one isolate remembers of endpoints between requests. Takes how each attempt went, returns which endpoints are
-//! at rest. Called by `serve`, its `prepare`, and `proxy`.
+//! The memory of one isolate about endpoints. Takes how each attempt ended, returns which endpoints are at rest. Called
+//! by `serve`, its `prepare`, and `proxy`.
 //!
-//! It holds plain values, which are never borrowed across an await. Its size is bounded. It ends with the isolate.
+//! The memory holds plain values, which are never borrowed across an await. Its size is bounded. It ends with the
+//! isolate.
 
 use std::cell::RefCell;
 
@@ -45,16 +46,17 @@ impl Memory {
         }
     }
 
-    /// The conditions to steer a request of `source` by; without a source, those that hold for everybody.
+    /// The conditions of this isolate for steering a request of `source`. Without a source, only the conditions that
+    /// hold for all clients.
     pub(crate) fn local(&self, table: &Table, path: Option<Path>, source: Option<Source>, now: Timestamp) -> Local {
         let mut local = self.cool_downs.local(table, path, source, now);
         local.cooling.extend(self.breakers.resting(table, source, now));
         local
     }
 
-    /// Whether an endpoint should be avoided as long as there are others.
+    /// Whether an endpoint should be avoided while there are other endpoints.
     pub(crate) fn is_resting(&self, target: &Target, attribution: &Attribution<'_>, now: Timestamp) -> bool {
-        // Mostly no endpoint is at rest. Then no key is made.
+        // Usually no endpoint is at rest. Then no key is made.
         !self.cool_downs.is_empty() && self.cool_downs.is_resting(&attribution.key(target), attribution.source, now)
             || self.breakers.is_open(target.region_id(), target.id(), attribution.source, now)
     }
@@ -84,10 +86,10 @@ impl Memory {
     }
 }
 
-/// Who sent a request and what it asks for: failures are attributed to these.
+/// To whom and to what the failures of a request are attributed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attribution<'a> {
-    /// Who sent it.
+    /// Who sent the request.
     pub(crate) source: Source,
     /// The client's name of the model.
     pub(crate) model: Option<&'a str>,

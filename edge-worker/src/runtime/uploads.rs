@@ -1,9 +1,10 @@
 //! Sends an upload. Takes a client's body, returns a body for one fetch. [`Upload`] checks each chunk. Called by
 //! `serve` and `proxy`.
 //!
-//! A small upload is sent whole, with its length. A larger one is written to a pipe of the runtime while the endpoint
-//! reads. Each write waits for the endpoint, so at most one chunk is held. If a check fails while the upload is sent,
-//! or the client falls silent, `proxy` aborts the fetch, and [`OutboundUpload::failure`] says what to answer.
+//! A small upload is sent as a whole, with its length. A larger upload is written to a pipe of the runtime while the
+//! endpoint reads. Each write waits for the endpoint, so at most one chunk is held. If a check fails while the upload
+//! is sent, or if the client stops sending, `proxy` aborts the fetch. [`OutboundUpload::failure`] then returns the
+//! error for the client.
 
 use core::task::{Context, Poll};
 use std::cell::{Cell, RefCell};
@@ -27,8 +28,8 @@ use crate::runtime::exchange::Pieces;
 use crate::runtime::incoming::{Deadlines, drain};
 use crate::runtime::request::ClientRequest;
 
-/// How many bytes are read before anything is sent. Most uploads are complete by then, so a bad one never reaches an
-/// endpoint.
+/// How many bytes are read before anything is sent. Most uploads are complete by then, so most invalid uploads never
+/// reach an endpoint.
 const HELD_AT_FIRST: usize = 256 << 10;
 
 /// An upload that may be sent once.
@@ -43,13 +44,14 @@ pub(crate) struct OutboundUpload {
     refusal: Rc<UploadRefusal>,
 }
 
-/// The state of an upload that decides whether it was refused, and why.
+/// Whether an upload was refused, and why.
 #[derive(Default)]
 struct UploadRefusal {
+    /// The error for the client, if the client was at fault.
     failure: RefCell<Option<Failure>>,
     /// Whether the upload waits for the client, and not for the endpoint.
     is_clients_turn: Cell<bool>,
-    /// Whether the upload was refused, so that its fetch must be aborted.
+    /// Whether the upload was refused. Then its fetch must be aborted.
     is_reached: Cell<bool>,
 }
 
@@ -90,7 +92,7 @@ impl OutboundUpload {
                 };
                 match more {
                     Ok(more) => first.extend(more),
-                    // A client that was too slow here would also be too slow to drain.
+                    // A client that sends too slowly here would also be too slow for draining.
                     Err(Failure::SlowBody) => return Err(Failure::SlowBody),
                     Err(failure) => {
                         drain(&mut pieces).await;
@@ -131,8 +133,8 @@ impl OutboundUpload {
         self.refusal.failure.borrow().clone()
     }
 
-    /// Whether the client is to blame for a limit that was exceeded now, because the upload waits for it. If so, notes
-    /// that as the reason.
+    /// Called when a time limit is exceeded. Returns whether the client is to blame, because the upload waits for the
+    /// client. If so, the failure becomes [`Failure::SlowBody`].
     pub(crate) fn blame_client(&self) -> bool {
         let blamed = self.refusal.is_clients_turn.get();
         if blamed {
@@ -141,7 +143,7 @@ impl OutboundUpload {
         blamed
     }
 
-    /// Continues the upload. Ready if it broke off and the client was at fault.
+    /// Continues the upload. Ready if the upload was refused.
     pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut pump = self.pump.borrow_mut();
         if pump.as_mut().is_some_and(|pump| pump.as_mut().poll(context).is_ready()) {
@@ -151,6 +153,8 @@ impl OutboundUpload {
     }
 }
 
+/// Sends `first` and then the rest of an upload to `writer`. Stores the reason in `refusal` if a check fails or the
+/// client stops sending.
 async fn pump(
     mut upload: Upload,
     mut pieces: Pieces,

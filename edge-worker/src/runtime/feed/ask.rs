@@ -1,5 +1,5 @@
-//! Asks one source of rules or health, by a GET or in Workers KV. Takes the source with limits of time and size;
-//! returns its answer, or one word that says why there is none. Called by `feed`.
+//! Asks one source of rules or health, by HTTP or in Workers KV. Takes the source with a time limit; returns its
+//! answer, or the reason why there is none. Called by `feed`.
 
 use bailiwick_rules::time::Millis;
 use futures_util::future::{self, Either};
@@ -10,10 +10,10 @@ use crate::decide::rules_state::ReadError;
 
 /// The largest document that is read, in bytes. A health report of a thousand regions is far smaller.
 const MAX_DOCUMENT_BYTES: usize = 8 << 20;
-/// How long KV answers out of its cache near the isolate. Cloudflare takes no less than a minute for what always was.
+/// How long KV may answer from its cache near the isolate, in seconds. Every version of Workers KV accepts a minute.
 const KV_CACHE_SECONDS: u64 = 60;
 
-/// What a source answered.
+/// The answer of a source.
 #[derive(Debug)]
 pub(crate) enum Read {
     /// A document, and its entity tag.
@@ -23,11 +23,11 @@ pub(crate) enum Read {
         /// The `ETag`.
         etag: Option<String>,
     },
-    /// What it answered before, by that answer's entity tag.
+    /// The document is still the one with the entity tag that was sent.
     Unmodified,
 }
 
-/// What KV has under the key `rules`.
+/// Reads the key `rules` from KV.
 pub(crate) async fn kv(env: &Env, timeout: Millis) -> Result<Read, ReadError> {
     let store = env.kv("RULES").map_err(|_| ReadError::Connection)?;
     let value = store.get("rules").cache_ttl(KV_CACHE_SECONDS).bytes();
@@ -41,7 +41,7 @@ pub(crate) async fn kv(env: &Env, timeout: Millis) -> Result<Read, ReadError> {
     }
 }
 
-/// A GET with an end: in time, in size, and at the first redirect, so that the token goes nowhere else.
+/// Sends a GET. It has limits of time and size, and follows no redirect, so that the token goes nowhere else.
 pub(crate) async fn get(
     url: &str,
     token: Option<&str>,
@@ -52,7 +52,7 @@ pub(crate) async fn get(
     send(request, etag, timeout).await
 }
 
-/// A POST of JSON, likewise.
+/// Sends a POST with JSON, within the same limits.
 pub(crate) async fn post(url: &str, token: Option<&str>, json: &str, timeout: Millis) -> Result<Vec<u8>, ReadError> {
     let headers = headers(token).ok_or(ReadError::BadUrl)?;
     headers.set("content-type", "application/json").map_err(|_| ReadError::BadUrl)?;
@@ -119,7 +119,7 @@ fn headers(token: Option<&str>) -> Option<Headers> {
     Some(headers)
 }
 
-/// Why the runtime's `fetch` failed. The text of the error is examined, but never passed on.
+/// Why the runtime's `fetch` failed, by the text of its error. The text itself is never passed on.
 fn of_message(message: &str) -> ReadError {
     let message = message.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn why_a_source_said_nothing_is_one_word() {
+    fn the_reason_of_a_failed_fetch_is_one_word() {
         for (message, word) in [
             ("Error: TLS peer's certificate is not trusted; reason = self-signed certificate", "tls"),
             ("connect(): Connection refused", "refused"),

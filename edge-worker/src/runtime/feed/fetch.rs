@@ -1,5 +1,5 @@
-//! Fetches rules and health once. Asks the sources, and takes their answers into the state of [`super`]. Called by the
-//! task that holds the lease on a feed.
+//! Fetches rules or health once. Asks the sources, and stores their answers in the state of [`super`]. Called by `feed`
+//! for the request that holds the lease on the feed.
 
 use core::future::Future;
 use std::rc::Rc;
@@ -52,7 +52,7 @@ pub(super) async fn fetch_rules(env: &Env, settings: &Settings, signal: &FetchSi
     free_replaced().await;
 }
 
-/// Takes what a source of rules answered. True if the source has no newer rules than those that are current now.
+/// Takes the answer of a source of rules. True if the current rules are now at least as new as those of the source.
 async fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read, ReadError>) -> bool {
     let was_unread = STATE.with_borrow(|state| state.rules_state.is_unread(position));
     let source = settings.rules_source(position);
@@ -90,10 +90,10 @@ async fn take_rules(env: &Env, settings: &Settings, position: usize, read: Resul
     good
 }
 
-/// Takes a source's document. It is compiled in turns, so that a large one holds up no request for long. Without rules
-/// every request waits for it, so then it is compiled at once.
+/// Takes a source's document. It is compiled in turns, so that a large document delays no request for long. If there
+/// are no rules yet, every request waits for this document, so it is compiled without pauses.
 async fn take_document(position: usize, bytes: Vec<u8>, etag: Option<String>) -> OfferOutcome {
-    // The document is as old as the source's answer, however long it takes to compile.
+    // The document counts as confirmed when the source answered, however long the compilation takes.
     let (steady, has_rules) = STATE.with_borrow_mut(|state| (state.steady(), state.rules_state.table().is_some()));
     let mut turns = if has_rules { Turns::new(PAUSE) } else { Turns::unbroken() };
     let sha256 = Revision::digest_in_turns(&bytes, &mut turns).await;
@@ -113,7 +113,7 @@ async fn take_document(position: usize, bytes: Vec<u8>, etag: Option<String>) ->
     })
 }
 
-/// Frees, in turns, tables that were replaced and that no request uses any more.
+/// Frees the tables that were replaced and that no request uses any more. Pauses in between.
 async fn free_replaced() {
     let unused = STATE.with_borrow_mut(|state| {
         let all = core::mem::take(&mut state.replaced);
@@ -148,7 +148,7 @@ fn line_of(source: &str, offer: &OfferOutcome) -> Option<(bool, Value)> {
         OfferOutcome::Refused(why, violations) => {
             let mut line = json!({ "event": "rules_refused", "source": source, "reason": why.as_str() });
             if *why == Refused::Invalid {
-                // The document is the operator's own, so its mistakes may be logged. A line holds the first few.
+                // The document is the operator's own, so its mistakes may be logged. The line holds the first five.
                 let first: Vec<String> = violations.iter().take(5).map(ToString::to_string).collect();
                 (line["violations"], line["first"]) = (violations.len().into(), first.into());
             }
@@ -178,8 +178,8 @@ pub(super) async fn fetch_health(env: &Env, settings: &Settings, signal: &FetchS
     }
 }
 
-/// Takes what a node answered. True if it is a report. If a node doesn't answer, its last report ages until it no
-/// longer counts.
+/// Takes a node's answer. True if the answer is a report. If a node doesn't answer, its last report counts until it is
+/// too old.
 fn take_health(settings: &Settings, position: usize, read: Result<Read, ReadError>) -> bool {
     let report = read.and_then(|read| match read {
         Read::Document { bytes, .. } => {

@@ -1,7 +1,8 @@
 //! Decides when a feed is fetched, and by which request. Takes times, returns a [`Due`]. Called by `feed`. Pure.
 //!
-//! In a Worker no request may await another request's promise. So the first request that finds a feed out of date
-//! takes a lease on it for a time, and fetches it. Others that need the result poll until it is there.
+//! In a Worker no request may await the promise of another request. So the first request that finds a feed out of date
+//! takes a lease on the feed for some seconds, and fetches it. Other requests that need the result poll until the fetch
+//! has ended.
 
 use bailiwick_rules::time::{Millis, Timestamp};
 
@@ -10,15 +11,16 @@ use bailiwick_rules::time::{Millis, Timestamp};
 pub(crate) struct Schedule {
     /// When the last fetch ended, whether or not it succeeded.
     tried: Option<Timestamp>,
+    /// When the lease of a request ends, if one has it.
     leased_until: Option<Timestamp>,
 }
 
 /// What a request has to do about a feed before it continues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Due {
-    /// The caller has the lease and fetches the feed. It waits for the result if the known data is too old to use.
+    /// The caller has the lease and fetches the feed.
     Fetch {
-        /// Whether the caller waits for the result.
+        /// Whether the caller waits for the result, because the known data is too old to use.
         wait: bool,
     },
     /// Another request is fetching the feed, and the known data is too old to use.
@@ -28,12 +30,12 @@ pub(crate) enum Due {
 }
 
 impl Schedule {
-    /// Tells what is due at `now`. A fetch is due `every` after the last one. If the last one was `most` or more ago,
-    /// the known data is too old to use.
+    /// Returns what is due at `now`. A fetch is due when the time `every` has passed since the last fetch. When the
+    /// time `most` has passed, the known data is too old to use.
     ///
-    /// The lease lasts `longest`, which is a little more than any fetch takes. It expires by itself if its request was
-    /// cut short. A fetch that failed counts too: while a feed is unreachable, requests wait for it only once per
-    /// `most`.
+    /// The lease lasts for the time `longest`, which is a little more than any fetch takes. The lease expires by itself
+    /// if its request was cut short. A fetch that failed counts as a fetch too: while a feed is unreachable, requests
+    /// wait for it only once in the time `most`.
     pub(crate) fn due(&mut self, now: Timestamp, every: Millis, most: Millis, longest: Millis) -> Due {
         // If the clock was set back, the age is unknown.
         let age = self.tried.filter(|tried| *tried <= now).map(|tried| now.since(tried));
@@ -76,30 +78,34 @@ mod tests {
     }
 
     #[test]
-    fn while_requests_come_one_of_them_fetches_and_none_waits() {
+    fn while_requests_arrive_one_fetches_and_none_waits() {
         let mut schedule = Schedule::default();
         schedule.done(Timestamp(100));
         assert_eq!(due(&mut schedule, 5_099), Due::No);
         assert_eq!(due(&mut schedule, 5_100), Due::Fetch { wait: false });
-        assert_eq!(due(&mut schedule, 5_101), Due::No, "the lease is taken");
+        assert_eq!(due(&mut schedule, 5_101), Due::No, "another request has the lease");
         assert_eq!(due(&mut schedule, 8_600), Due::Fetch { wait: false }, "a lease ends by itself");
         schedule.done(Timestamp(9_000));
         assert_eq!(schedule.due(Timestamp(9_000), Millis(0), MAX, LONGEST), Due::Fetch { wait: false });
     }
 
     #[test]
-    fn after_a_long_idle_time_one_fetches_and_all_wait() {
+    fn after_a_long_idle_time_one_request_fetches_and_all_wait() {
         let mut schedule = Schedule::default();
         schedule.done(Timestamp(0));
         assert_eq!(due(&mut schedule, 15_000), Due::Fetch { wait: true });
         assert_eq!(due(&mut schedule, 15_001), Due::Wait);
-        assert_eq!(due(&mut schedule, 18_500), Due::Fetch { wait: true }, "whoever fetched is gone: another one does");
+        assert_eq!(
+            due(&mut schedule, 18_500),
+            Due::Fetch { wait: true },
+            "the request with the lease is gone, so another one fetches"
+        );
         schedule.done(Timestamp(18_600));
-        assert_eq!(due(&mut schedule, 18_700), Due::No, "also where nobody answered");
+        assert_eq!(due(&mut schedule, 18_700), Due::No, "a fetch that failed counts too");
     }
 
     #[test]
-    fn a_clock_set_back_says_nothing_of_ages() {
+    fn if_the_clock_is_set_back_ages_are_unknown() {
         let mut schedule = Schedule::default();
         schedule.done(Timestamp(0));
         let before = -3_600_000;
@@ -111,7 +117,7 @@ mod tests {
         assert_eq!(
             due(&mut schedule, before - 5_000),
             Due::Fetch { wait: true },
-            "a lease from the future is no lease"
+            "a lease from the future doesn't count"
         );
     }
 }

@@ -3,14 +3,14 @@
 use bailiwick_rules::observe::INTERVAL_MS;
 use bailiwick_rules::time::Millis;
 
-/// The most sources of a kind. The runtime lets six requests of an isolate wait for an answer at once.
+/// The most sources of a kind. The runtime lets only six fetches of an isolate wait for an answer at once.
 const MAX_SOURCES: usize = 8;
 /// The least value of `RULES_MAX_AGE`. With less, every request would wait for a fetch.
 const LEAST_MAX_AGE: Millis = Millis(1_000);
-/// The default of `RULES_MAX_AGE`. It is greater if rules are fetched more rarely.
+/// The default of `RULES_MAX_AGE`. If `RULES_REFRESH_SECONDS` is long, the default is twice that time instead.
 const MAX_AGE: Millis = Millis(15_000);
 
-/// The longest time to gather counts. The runtime ends work in the background 30 s after its request.
+/// The longest time to gather counts. The runtime ends background work 30 s after its request.
 const LONGEST_GATHERING: Millis = Millis(15_000);
 
 /// The settings. They don't change while an isolate lives.
@@ -22,7 +22,7 @@ pub(crate) struct Settings {
     pub(crate) has_kv: bool,
     /// The time between two fetches of rules.
     pub(crate) rules_every: Millis,
-    /// How long after a fetch no request has to wait for the next.
+    /// How long after a fetch requests may go on without waiting for the next fetch.
     pub(crate) rules_max_age: Millis,
     /// The sources of health.
     pub(crate) health: Vec<Source>,
@@ -43,9 +43,9 @@ pub(crate) struct Settings {
 /// One source.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Source {
-    /// Its URL.
+    /// The URL of the source.
     pub(crate) url: String,
-    /// Its name in logs and metrics: host and port. The rest of the URL may be secret.
+    /// The name of the source in logs and metrics: host and port. The rest of the URL may be secret.
     pub(crate) host: String,
 }
 
@@ -75,7 +75,7 @@ impl Settings {
         Self {
             rules: sources(&lists.into_iter().flatten().collect::<Vec<_>>().join(",")),
             has_kv,
-            // With a steady flow of requests, none has to wait.
+            // Half of the age: with a steady flow of requests, the next fetch ends before a request has to wait.
             rules_every: every.min(Millis(max_age.0 / 2)),
             rules_max_age: max_age,
             health: sources(&variable("HEALTH_URLS").unwrap_or_default()),
@@ -117,7 +117,7 @@ fn sources(list: &str) -> Vec<Source> {
     sources
 }
 
-/// The host and port of a URL, or a word if it has none.
+/// The host and port of a URL, or `unreadable`.
 fn host_of(url: &str) -> String {
     let parsed = url::Url::parse(url).ok();
     let host = parsed.as_ref().and_then(|url| Some((url.host_str()?, url.port())));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn several_urls_are_one_list_and_each_is_asked_once() {
+    fn urls_of_both_variables_form_one_list_without_repetition() {
         let read = settings(&[
             ("RULES_URL", "https://ns1.example:8443/v1/rules"),
             (
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_are_seconds_or_durations_and_mistakes_are_told() {
+    fn spans_are_seconds_or_durations_and_mistakes_are_reported() {
         let spans = |variables: &[(&str, &str)]| {
             let read = settings(variables);
             (read.rules_every.0, read.rules_max_age.0, read.unreadable)
@@ -162,7 +162,11 @@ mod tests {
         assert_eq!(spans(&[url]), (5_000, 15_000, vec![]));
         assert_eq!(spans(&[]), (30_000, 60_000, vec![]), "KV");
         assert_eq!(spans(&[url, ("RULES_MAX_AGE", "30s")]), (5_000, 30_000, vec![]));
-        assert_eq!(spans(&[url, ("RULES_MAX_AGE", "4")]), (2_000, 4_000, vec![]), "nobody waits while requests come");
+        assert_eq!(
+            spans(&[url, ("RULES_MAX_AGE", "4")]),
+            (2_000, 4_000, vec![]),
+            "no request waits while requests arrive steadily"
+        );
         assert_eq!(spans(&[url, ("RULES_MAX_AGE", "0"), ("RULES_REFRESH_SECONDS", "0")]), (0, 1_000, vec![]));
         assert_eq!(spans(&[url, ("RULES_REFRESH_SECONDS", "60")]), (60_000, 120_000, vec![]));
         for bad in ["-1", "soon", "NaN", "inf", "1e300"] {
