@@ -1,5 +1,6 @@
-//! Counts how each request ended, and logs it in one line unless all went smoothly. Takes the outcome of a request;
-//! changes metrics and the log. Called by `serve` and `proxy`. docs/edge-operations.md describes the line's fields.
+//! Counts how each request ended, and logs a line for each request that didn't go smoothly. Takes the outcome of a
+//! request; changes metrics and the log. Called by `serve` and `proxy`. docs/edge-operations.md describes the fields of
+//! the line.
 
 use serde_json::{Map, Value, json};
 
@@ -24,7 +25,7 @@ pub(crate) fn refused(info: &ResponseInfo, failure: &Failure, status: u16) {
     }
 }
 
-/// Counts, and perhaps logs, an answer that the Worker made itself and that is no failure.
+/// Counts, and perhaps logs, a successful answer that the Worker made itself.
 #[inline(never)]
 pub(crate) fn answered(info: &ResponseInfo, status: u16) {
     metrics::request(service(info), "ok");
@@ -33,9 +34,9 @@ pub(crate) fn answered(info: &ResponseInfo, status: u16) {
     }
 }
 
-/// Counts and logs a request that was sent to endpoints, or was about to be. `failure` is the failure that the client
-/// got instead of an answer. `is_unmeasured`: the answer had no length by which the client could notice a break.
-/// Returns the word for how the request ended.
+/// Counts and logs a request that was sent to endpoints, or was about to be sent. `failure` is the failure that the
+/// client got instead of an answer. `is_unmeasured` says that the answer had no length, so the client couldn't notice
+/// if it broke off. Returns the word for how the request ended.
 #[inline(never)]
 pub(crate) fn ran(
     info: &ResponseInfo,
@@ -55,7 +56,7 @@ pub(crate) fn ran(
     if is_unmeasured {
         metrics::note("unmeasured_answer");
     }
-    // A client may leave in the middle of a stream. That is normal.
+    // It is normal that clients leave in the middle of a stream.
     let is_smooth = failure.is_none()
         && record.attempts.len() == 1
         && committed.is_some()
@@ -69,6 +70,7 @@ pub(crate) fn ran(
     code
 }
 
+/// The log line of a request that was sent to endpoints.
 fn line_of_run(info: &ResponseInfo, record: &Record, code: &str, status: Option<u16>) -> Map<String, Value> {
     let mut line = line(info, code, status);
     let regions: Vec<&str> = record.attempts.iter().map(|attempt| attempt.region.as_str()).collect();
@@ -99,6 +101,7 @@ fn line(info: &ResponseInfo, code: &str, status: Option<u16>) -> Map<String, Val
     if let Value::Object(fields) = fields { fields } else { Map::new() }
 }
 
+/// Adds why no endpoint could be asked, if so.
 fn add_denied(line: &mut Map<String, Value>, info: &ResponseInfo) {
     if let Some(denied) = &info.denied {
         let withheld: Map<String, Value> =

@@ -1,7 +1,7 @@
 //! Identifies who sends a request. Takes its host, credentials and origin; returns the service, the tenant and the
 //! [`Client`] to steer. Called by `serve` once per request, and by `explain` and `cors`.
 //!
-//! What the request says may be missing or malformed. A value that can't be read counts as unknown and never panics.
+//! Values in the request may be missing or malformed. A value that can't be read counts as unknown.
 
 use core::net::IpAddr;
 
@@ -27,8 +27,8 @@ pub(crate) struct Caller {
 
 /// Finds the service of `host`, the tenant of the credentials if the service requires a key, and the client's place.
 ///
-/// A service that no tenant names ignores credentials, because the official clients always send some. A service that a
-/// tenant names refuses an unknown key. It never falls back to steering by geography.
+/// A service without tenants ignores credentials, because the official clients always send some. A service with tenants
+/// refuses an unknown key. It doesn't fall back to steering by geography.
 pub(crate) fn recognise(
     table: &Table,
     host: &str,
@@ -69,7 +69,7 @@ impl Credentials {
         Self::read(request.header("authorization"), request.header("api-key"))
     }
 
-    /// Whether the credentials are this token and nothing else. Keys are compared in constant time.
+    /// Whether the credentials are exactly this token. Keys are compared in constant time.
     pub(crate) fn are(&self, token: &str) -> bool {
         let is = |key: &String| bool::from(KeyDigest::of_key(key).0.ct_eq(&KeyDigest::of_key(token).0));
         match (&self.bearer, &self.api_key) {
@@ -104,8 +104,8 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Reads `CF-Connecting-IP` and `request.cf`. Cloudflare sets them, or the trusted proxy in front of workerd. If
-    /// the code is no country's, such as `XX`, `T1` or a database's `ZZ`, the country is unknown.
+    /// Reads `CF-Connecting-IP` and `request.cf`. Cloudflare sets both, or the trusted proxy in front of workerd. Codes
+    /// such as `XX`, `T1` and `ZZ` mean that the country is unknown.
     pub(crate) fn of(request: &ClientRequest) -> Self {
         let [country, latitude, longitude] = &request.place;
         Self::read(request.header("cf-connecting-ip"), country.as_deref(), latitude.as_deref(), longitude.as_deref())
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_names_its_tenant_in_either_header() {
+    fn a_key_identifies_its_tenant_in_either_header() {
         assert_eq!(tenant("chat.example", Some("Bearer sk-acme"), None), Ok(Some("acme".into())));
         assert_eq!(tenant("CHAT.example.", Some("bearer  sk-acme "), None), Ok(Some("acme".into())));
         assert_eq!(tenant("chat.example", None, Some("sk-acme")), Ok(Some("acme".into())));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_with_tenants_takes_no_other_key() {
+    fn a_service_with_tenants_refuses_other_keys() {
         let refusal = |authorization, api_key| tenant("chat.example", authorization, api_key).unwrap_err();
         assert_eq!(refusal(None, None), Failure::MissingKey);
         assert_eq!(refusal(Some("Bearer "), Some("")), Failure::MissingKey);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_unknown() {
+    fn values_that_cannot_be_read_are_unknown() {
         let of = |country| Origin::read(None, country, None, None).country;
         assert_eq!(of(Some("DE")).map(|country| country.to_string()).as_deref(), Some("DE"));
         for odd in ["XX", "ZZ", "T1", "EU", "AP", "A1", "UK", "FX", "QQ", "de", "Germany", "", "7"] {

@@ -1,9 +1,9 @@
 // One request's exchange with its endpoints and its client, on the JavaScript side. entry.js calls `serve` with a
 // request and gets the response. exchange.rs calls the methods of `Exchange`, which report to Wasm through `notify`.
 //
-// A call between Wasm and JavaScript costs about as much as the runtime needs to pass on a chunk. So does an object
-// that is made for the call. So there are few calls: headers cross as one text, and each event is one call of
-// `notify`, which also continues the request's task (task.rs).
+// A call between Wasm and JavaScript costs about as much as the runtime needs to pass on a chunk. An object that is
+// made for the call costs as much again. So there are few calls: all headers are one text, and each event is one call
+// of `notify`, which also continues the request's task (task.rs).
 import Shim from "shim";
 import {
   BODY_ERROR,
@@ -25,25 +25,25 @@ import {
 } from "./notice.js";
 
 const { begin, notify, run } = Shim.prototype;
-/** The shim's state of the Wasm: whether a panic broke it, and the number of the instance. */
+/** The state of the Wasm instance that the shim keeps: whether a panic broke it, and its number. */
 const wasm = globalThis.__worker_init_state;
 
 /**
- * The longest time between two events of an exchange while its task lasts, in milliseconds. Each event checks whether
- * the Wasm instance was replaced.
+ * The longest time between two events of an exchange while its task lasts, in milliseconds. At each event, `enter`
+ * checks whether the Wasm instance was replaced.
  */
 const MAX_SILENCE = 5_000;
 
 /** An answer whose `Content-Length` is at most this is read in one call. In bytes. */
 const MAX_READ_AT_ONCE = 1 << 16;
-/** How much of a body is read from the endpoint before Wasm asks for it. In bytes. */
+/** How much of an answer is read from the endpoint before Wasm asks for it. In bytes. */
 const MAX_READ_AHEAD = 1 << 16;
-/** How much may wait for the client to take it before reading stops. In bytes. */
+/** How much of an answer may wait for a slow client before reading from the endpoint stops. In bytes. */
 const MAX_UNWRITTEN = 1 << 16;
 /** The size of the buffer for one read, at first and at most. In bytes. Most events are far shorter. */
 const MIN_BUFFER = 1 << 12,
   MAX_BUFFER = 1 << 15;
-/** The limits of a `fetchDocument`: its time in milliseconds, and the size of what it fetches in bytes. */
+/** The limits of `fetchDocument`: its time in milliseconds, and the size of the document in bytes. */
 const DOCUMENT_TIMEOUT = 5_000,
   MAX_DOCUMENT_BYTES = 1 << 16;
 /** Two chunks belong to one burst if less than this time is between them. In milliseconds. */
@@ -53,14 +53,14 @@ const ignore = () => {};
 const done = Promise.resolve();
 
 const encoder = new TextEncoder();
-/** The buffer for texts that go into Wasm. Wasm copies them. */
-let written = new Uint8Array(1 << 14);
+/** The buffer for texts that are passed to Wasm. Wasm copies the texts. */
+let textBuffer = new Uint8Array(1 << 14);
 
 /** Encodes a text in UTF-8. The next call overwrites the result. */
 function bytesOf(text) {
   // A UTF-16 code unit takes at most three bytes in UTF-8.
-  if (3 * text.length > written.length) written = new Uint8Array(6 * text.length);
-  return written.subarray(0, encoder.encodeInto(text, written).written);
+  if (3 * text.length > textBuffer.length) textBuffer = new Uint8Array(6 * text.length);
+  return textBuffer.subarray(0, encoder.encodeInto(text, textBuffer).written);
 }
 
 /** Makes an object of headers from `parts`, which alternates names and values from index `first`. */
@@ -74,13 +74,13 @@ function record(parts, first) {
   return headers;
 }
 
-/** A value of the runtime as one line of text; empty if it has none. */
+/** A value of the runtime as one line of text. Empty if the value is missing or isn't a single line. */
 const line = (value) =>
   typeof value === "number" ? String(value) : typeof value === "string" && !value.includes("\n") ? value : "";
 
 /**
- * Describes a request as text, one item a line: a new id, method, URL, country, latitude, longitude, then the name and
- * the value of each header. No item can contain a line break.
+ * Describes a request as text, with one item on each line: a new id, method, URL, country, latitude, longitude, then
+ * the name and the value of each header. No item can contain a line break.
  */
 function describe(request) {
   const { method, url, cf } = request;
@@ -126,8 +126,9 @@ function broken(id) {
   return new Response(BROKEN_BODY, { status: 500, headers });
 }
 
-/** Numbers of tasks that have ended. New tasks use them again, because each number is a slot in Wasm. */
+/** Numbers of tasks that have ended. New tasks reuse these numbers, because each number is a slot in Wasm. */
 const free = [];
+/** How many numbers were given out. */
 let numbers = 0;
 
 class Exchange {
@@ -140,24 +141,24 @@ class Exchange {
     this.answer = answer;
     this.flight = undefined;
     this.timer = undefined;
-    /** The client's body, its writer, and whether the runtime's pipe writes it instead. */
+    /** The body of the client's response, its writer, and whether a pipe of the runtime writes it instead. */
     this.body = undefined;
     this.writer = undefined;
     this.piped = false;
     /** Whether the Wasm broke. */
     this.failed = false;
-    /** Writes to the client that haven't ended, and their bytes; whether Wasm waits until all have ended. */
+    /** How many writes to the client are pending, how many bytes they have, and whether Wasm waits for them. */
     this.writes = 0;
     this.unwritten = 0;
     this.blocked = false;
-    /** The buffer of a write. It is used again once no write is under way. */
+    /** The buffer of a write. It is reused when no write is under way. */
     this.writeBuffer = undefined;
-    /** The callbacks of a write. They are made once, not for every write. */
+    /** The callbacks of all writes. */
     this.onWritten = undefined;
     this.onWriteFailed = undefined;
-    /** Whether the client's body is an event stream. */
+    /** Whether the client's response is an event stream. */
     this.events = false;
-    /** For reading the client's body in pieces: the reader, whether a read is pending, and the timer that limits it. */
+    /** For reading the request's body in pieces: the reader, whether a read is pending, and the timer of a read. */
     this.reader = undefined;
     this.pulling = false;
     this.pullTimer = undefined;
@@ -204,12 +205,12 @@ class Exchange {
     this.end();
     this.answer(broken(this.id));
     this.failed = true;
-    // A pipe lets go of the client's body soon, because the endpoint's answer was aborted.
-    // Else only whole events were written so far, so an error event can follow.
+    // If a pipe writes the client's body, `pipe` breaks it off soon, because the endpoint's answer was aborted.
+    // Otherwise only whole events were written so far, so an error event can follow.
     if (this.writer !== undefined && !this.piped) this.breakOff();
   }
 
-  /** Ends the client's body with an error event behind `before`, or breaks it off. */
+  /** Ends an event stream with `before` and an error event. Breaks off any other body. */
   breakOff(before = "") {
     if (!this.events) return this.cut();
     /** @type {WritableStreamDefaultWriter} */ (this.writer)
@@ -218,7 +219,7 @@ class Exchange {
     this.close();
   }
 
-  /** Reads the client's whole body. Reports REQUEST_BODY, or REQUEST_FAILED if the read fails. */
+  /** Reads the whole body of the client's request. Reports REQUEST_BODY, or REQUEST_FAILED if the read fails. */
   readBody(request) {
     request.arrayBuffer().then(
       (body) => this.notify(REQUEST_BODY, 0, new Uint8Array(body)),
@@ -227,7 +228,7 @@ class Exchange {
   }
 
   /**
-   * Reads a piece of the client's body. Reports REQUEST_CHUNK, REQUEST_EOF or REQUEST_FAILED, or REQUEST_TIMEOUT if
+   * Reads a piece of the request's body. Reports REQUEST_CHUNK, REQUEST_EOF or REQUEST_FAILED, or REQUEST_TIMEOUT if
    * none of these happens within `milliseconds`.
    */
   pull(request, milliseconds) {
@@ -252,8 +253,8 @@ class Exchange {
   }
 
   /**
-   * Sends a request to an endpoint. `head` holds the method, the URL, and the names and values of headers, one a line.
-   * Reports HEADERS with the status and the headers, or FETCH_ERROR.
+   * Sends a request to an endpoint. `head` holds the method, the URL, and the names and values of headers, each on its
+   * own line. Reports HEADERS with the status and the headers, or FETCH_ERROR.
    */
   send(attempt, head, body, stream) {
     const parts = head.split("\n");
@@ -281,8 +282,8 @@ class Exchange {
   }
 
   /**
-   * Fetches a small document beside the answer in flight, which isn't read meanwhile. Reports DOCUMENT with the
-   * document's bytes, with no bytes (length 0) if the endpoint has none, or with `undefined` if the fetch failed.
+   * Fetches a small document while an answer is in flight, which isn't read meanwhile. Reports DOCUMENT with the
+   * document's bytes. Reports an empty document if the endpoint has none, or `undefined` if the fetch failed.
    */
   fetchDocument(head) {
     const parts = head.split("\n");
@@ -313,7 +314,7 @@ class Exchange {
     this.fill(flight);
   }
 
-  /** Starts to read an answer's body: in one call if it is short, else in pieces. */
+  /** Starts to read an answer's body: in one call if the body is short, otherwise in pieces. */
   open(flight) {
     const { length, compressed, audio, response } = flight;
     if (length === 0 || response.body === null) return this.ended(flight, EOF);
@@ -329,7 +330,7 @@ class Exchange {
           flight.keep(value);
           if (this.mayReport(flight)) this.report(flight, burst);
         } else {
-          // Wasm copies the chunk before anything else, so its buffer is free for the next read.
+          // Wasm copies the chunk at once, so the chunk's buffer is free for the next read.
           flight.reuse(value);
           flight.wanted = this.flows(flight);
           this.notify(CHUNK, flight.attempt, value);
@@ -337,8 +338,8 @@ class Exchange {
         this.fill(flight);
       };
       flight.onReadFailed = () => this.ended(flight, BODY_ERROR);
-      // All reads use one buffer. Else the runtime would allocate one for each chunk, and garbage is a stream's main
-      // cost.
+      // All reads use one buffer. Otherwise the runtime would allocate a buffer for each chunk, and garbage collection
+      // is the main cost of a stream.
       flight.reader = response.body.getReader({ mode: "byob" });
       return;
     }
@@ -352,9 +353,9 @@ class Exchange {
   }
 
   /**
-   * Reads ahead, up to a limit, even if Wasm hasn't asked. An answer that Wasm has left is read on too: once its end
-   * was seen, its connection can be used again. The runtime returns one chunk of the transfer encoding per
-   * read. In an event stream that is one event, though one packet may have brought dozens.
+   * Reads ahead, up to a limit, even if Wasm hasn't asked. Also reads the rest of an answer that Wasm has left, so that
+   * the answer's connection can be reused. Each read returns one chunk of the transfer encoding. In an event stream a
+   * chunk is one event, although one packet may have brought dozens.
    */
   fill(flight) {
     if (flight.onDemand && !flight.wanted && this.flight === flight) return;
@@ -363,25 +364,26 @@ class Exchange {
     flight.reader.read(flight.readBuffer).then(flight.onRead, flight.onReadFailed);
   }
 
+  /** Notes that the body of an answer has ended, and reports it if Wasm wants it. */
   ended(flight, ending) {
     flight.ending = ending;
     if (this.flight === flight && this.mayReport(flight)) this.report(flight, false);
   }
 
-  /** Whether Wasm wants every chunk without asking for each: the client's body has begun, and isn't to be piped. */
+  /** Whether Wasm gets every chunk without asking for it: the client's body has begun and won't be piped. */
   flows(flight) {
     return this.writer !== undefined && !flight.onDemand;
   }
 
-  /** Whether Wasm may be told of more of the answer: it wants more, and doesn't wait for a slow client. */
+  /** Whether more of the answer may be reported to Wasm: Wasm wants more, and doesn't wait for a slow client. */
   mayReport(flight) {
     return flight.wanted && !this.blocked;
   }
 
   /**
-   * Reports what was read. Before the client's body has begun, Wasm asks for each report by `read`. Within a burst it
-   * waits for a timer of 0 ms, which fires when the runtime has no more chunks ready. So a burst becomes one report to
-   * Wasm and one write to the client, and no chunk waits for one still on its way.
+   * Reports the bytes that were read. Before the client's body has begun, Wasm asks for each report by calling `read`.
+   * Within a burst, the report waits for a timer of 0 ms, which fires when the runtime has no more chunks ready. So a
+   * burst becomes one report to Wasm and one write to the client. No chunk waits for a chunk that hasn't arrived.
    */
   report(flight, burst) {
     if (flight.size === 0) {
@@ -397,7 +399,7 @@ class Exchange {
     } else {
       flight.wanted = this.flows(flight);
       this.notify(flight.ending === EOF ? LAST_CHUNK : CHUNK, flight.attempt, flight.take());
-      // Nobody asks for the end of an answer that flows. If it broke off, nothing else would report that.
+      // If Wasm gets chunks without asking, it doesn't ask for the end either. So a break is reported here.
       if (flight.ending === BODY_ERROR && this.flight === flight && this.mayReport(flight)) this.report(flight, false);
     }
   }
@@ -410,8 +412,8 @@ class Exchange {
   }
 
   /**
-   * Stops listening to an answer whose content is complete, without aborting it, so that its connection can be used
-   * again. The pending read may go on until the client has its answer. Then the runtime ends everything of the request.
+   * Stops listening to an answer whose content is complete. The answer isn't aborted, so its connection can be reused.
+   * The pending read may go on until the client has its answer. Then the runtime ends all work of the request.
    */
   leave() {
     this.flight = undefined;
@@ -438,9 +440,9 @@ class Exchange {
   }
 
   /**
-   * Answers the client with a response whose body is written later. `length` is its size in bytes, if known. The length
-   * matters when an answer breaks off: workerd cuts a body of known length, and the client notices. It ends a chunked
-   * body as if it were whole. An event stream says in an event how it ended.
+   * Answers the client with a response whose body is written later. `length` is the body's size in bytes, if known. The
+   * length matters if an answer breaks off: workerd cuts a body of known length, and the client notices. But workerd
+   * ends a chunked body as if it were complete. In an event stream, an event says how the stream ended.
    */
   begin(status, headers, length) {
     const { readable, writable } = length === undefined ? new IdentityTransformStream() : new FixedLengthStream(length);
@@ -455,8 +457,8 @@ class Exchange {
   }
 
   /**
-   * Writes to the client. Returns whether it keeps up. If not, WRITTEN is reported when it has taken everything, and
-   * until then nothing of the answer is. Reports WRITE_FAILED if the write fails.
+   * Writes to the client. Returns whether the client keeps up. If it doesn't, WRITTEN is reported when the client has
+   * taken everything, and until then no more of the answer is reported. Reports WRITE_FAILED if the write fails.
    */
   write(bytes) {
     const size = bytes.byteLength;
@@ -475,13 +477,13 @@ class Exchange {
     return !this.blocked;
   }
 
-  /** Whether the client has taken everything. If not, WRITTEN is reported when it has, or WRITE_FAILED. */
+  /** Returns whether the client has taken everything. If it hasn't, WRITTEN or WRITE_FAILED is reported later. */
   flush() {
     this.blocked = this.writes > 0;
     return !this.blocked;
   }
 
-  /** The client has taken everything. */
+  /** Called when the client has taken everything. */
   drained() {
     this.unwritten = 0;
     if (!this.blocked) return;
@@ -494,8 +496,8 @@ class Exchange {
   }
 
   /**
-   * Has the runtime pass the rest of the answer to the client. Nothing may be under way: no read of the answer, no
-   * write to the client. Reports EOF, BODY_ERROR, or WRITE_FAILED when the pipe has ended.
+   * Lets the runtime pass the rest of the answer to the client. No read of the answer and no write to the client may be
+   * under way. Reports EOF, BODY_ERROR or WRITE_FAILED when the pipe has ended.
    */
   pipe() {
     const { flight } = this;
@@ -534,15 +536,15 @@ class Flight {
     this.attempt = attempt;
     this.abort = abort;
     this.response = undefined;
-    /** From the headers: the body's length, whether the runtime decompresses it, and whether it is audio. */
+    /** From the headers: the length of the body, whether the body is compressed, and whether it is audio. */
     this.length = undefined;
     this.compressed = false;
     this.audio = false;
     this.reader = undefined;
-    /** The callbacks of a read. They are made once, not for every chunk. */
+    /** The callbacks of all reads. */
     this.onRead = undefined;
     this.onReadFailed = undefined;
-    /** The buffer for the next read, the buffer of bytes not yet reported, and how many bytes are in it. */
+    /** The buffer for the next read, the buffer of bytes that weren't reported yet, and the number of these bytes. */
     this.readBuffer = undefined;
     this.held = /** @type {Uint8Array} */ (/** @type {unknown} */ (undefined));
     this.size = 0;
@@ -551,7 +553,7 @@ class Flight {
     /** Whether a read is under way, and whether Wasm wants the next chunk. */
     this.filling = false;
     this.wanted = false;
-    /** Whether nothing is read before Wasm asks for it. */
+    /** Whether bytes are read only when Wasm asks for them. */
     this.onDemand = false;
     /** Set while a burst is collected. When it fires, the burst is reported. */
     this.burstTimer = undefined;
@@ -598,7 +600,7 @@ class Flight {
     this.readBuffer = new Uint8Array(more ? new ArrayBuffer(2 * buffer.byteLength) : buffer);
   }
 
-  /** Whether a chunk that has just arrived belongs to a burst. Notes its time. */
+  /** Whether a chunk that has just arrived belongs to a burst. Records the time of the chunk. */
   continuesBurst() {
     const now = Date.now();
     const continues = now - this.lastArrival < BURST_GAP;

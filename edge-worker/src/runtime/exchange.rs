@@ -81,19 +81,19 @@ pub(crate) enum Arrival {
     Event(Event),
 }
 
-/// Arrivals that the task hasn't taken yet. Code that puts something into the inbox polls the task afterwards.
+/// Arrivals that the task hasn't taken yet. Code that changes the inbox polls the task afterwards.
 #[derive(Default)]
 pub(crate) struct Inbox {
     arrived: VecDeque<Arrival>,
-    /// Whether the timer fired. It isn't in the queue, because a chunk that has arrived is taken first.
+    /// Whether the timer fired. The timer isn't in the queue, because chunks that have arrived go before it.
     timer_fired: bool,
     /// Whether the client has gone, or a write to it failed.
     gone: bool,
-    /// Whether exchange.js reports more of the answer without being asked.
+    /// Whether exchange.js was asked for more of the answer, so that a report will follow.
     reading: bool,
     /// Whether the client's body has begun. From then on exchange.js reports each chunk without being asked.
     body_begun: bool,
-    /// Whether each chunk has to be asked for nevertheless, because the rest may be piped.
+    /// Whether the task must still ask for each chunk, because the rest may be piped.
     on_demand: bool,
     /// Whether the client has taken everything that was written.
     written: bool,
@@ -119,7 +119,7 @@ enum Piece {
 }
 
 impl Inbox {
-    /// Stores what exchange.js reports.
+    /// Stores a report of exchange.js.
     pub(crate) fn put(&mut self, notice: Notice, attempt: AttemptNumber, bytes: Option<Vec<u8>>) {
         match notice {
             Notice::Headers => self.arrived.push_back(headers(attempt, bytes)),
@@ -154,24 +154,24 @@ impl Inbox {
         self.arrive(event);
     }
 
-    /// Stores what happened to the endpoint's answer.
+    /// Stores an event of the endpoint's answer.
     fn arrive(&mut self, event: Event) {
         self.arrived.push_back(Arrival::Event(event));
     }
 
-    /// Whether exchange.js has to be asked for more of the answer. It then counts as asked. If an arrival is already
-    /// there, no read is needed.
+    /// Whether exchange.js must be asked for more of the answer now. If so, it counts as asked. If an arrival is
+    /// already there, no read is needed.
     fn wants_read(&mut self) -> bool {
         self.arrived.is_empty() && !core::mem::replace(&mut self.reading, true)
     }
 
-    /// If the timer fired while a slow client kept the endpoint's answer from being read, returns the time to add. The
-    /// delay isn't the endpoint's fault.
+    /// Returns the time to add if the timer fired while the task waited for a slow client. The endpoint's answer wasn't
+    /// read meanwhile, so the delay isn't the endpoint's fault.
     fn grace(&mut self) -> Option<u64> {
         core::mem::take(&mut self.timer_fired).then_some(AFTER_A_SLOW_CLIENT_MS)
     }
 
-    /// Takes the next arrival: what the endpoint sent first, then the client's leaving, then the timer.
+    /// Takes the next arrival. Events of the endpoint come first, then the client's leaving, then the timer.
     fn take(&mut self) -> Option<Arrival> {
         if let Some(arrived) = self.arrived.pop_front() {
             return Some(arrived);
@@ -194,7 +194,7 @@ impl Inbox {
     }
 }
 
-/// Reads the status and the headers: the status, each name and each value is on a line of its own.
+/// Reads the status and the headers. The status, each name and each value have a line of their own.
 fn headers(attempt: AttemptNumber, bytes: Option<Vec<u8>>) -> Arrival {
     let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
     let (status, headers) = text.split_once('\n').unwrap_or_default();
@@ -206,10 +206,10 @@ async fn wait_for<T>(inbox: &RefCell<Inbox>, take: impl Fn(&mut Inbox) -> Option
     poll_fn(|_| take(&mut inbox.borrow_mut()).map_or(Poll::Pending, Poll::Ready)).await
 }
 
-/// The longest time that a timer is set for, in milliseconds. A later deadline needs several timers. So a timer that is
-/// already set serves most limits of a request, and is seldom set again.
+/// The longest time for which a timer is set, in milliseconds. A later deadline needs several timers. So the timer that
+/// is already set fires early enough for most deadlines, and is seldom set again.
 const LONGEST_TIMER_MS: u64 = 5_000;
-/// The time that an endpoint gets if the timer fired because of a slow client, in milliseconds.
+/// The additional time for an endpoint if the timer fired because of a slow client, in milliseconds.
 const AFTER_A_SLOW_CLIENT_MS: u64 = 100;
 
 /// A request's exchange. When its task ends, the fetch in flight is aborted.
@@ -223,9 +223,9 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// The exchange of one task. `inbox` is that task's.
+    /// The exchange of one task. `inbox` is the inbox of that task.
     pub(crate) fn new(js: JsExchange, inbox: Rc<RefCell<Inbox>>) -> Self {
-        // exchange.js has already set a timer, so that every exchange reports at least that often.
+        // exchange.js has already set a timer of this length.
         let timer_at = Some(clock::now().0.saturating_add_unsigned(LONGEST_TIMER_MS));
         Self { js, inbox, ended: false, timer_at }
     }
@@ -256,7 +256,7 @@ impl Exchange {
         self.js.send(attempt, &head, body, stream);
     }
 
-    /// Waits for what happens next. If `reading`, asks for more of the body of the answer in flight.
+    /// Waits for the next arrival. If `reading`, asks for more of the body of the answer in flight.
     pub(crate) async fn next(&mut self, reading: bool) -> Arrival {
         if reading && self.inbox.borrow_mut().wants_read() {
             let on_demand = self.inbox.borrow().on_demand;
@@ -271,7 +271,7 @@ impl Exchange {
         arrived
     }
 
-    /// Sets whether [`Exchange::pipe`] may follow. Then nothing of the answer is read ahead.
+    /// Sets whether [`Exchange::pipe`] may follow. If so, no part of the answer is read ahead.
     pub(crate) fn prepare_pipe(&self, may_follow: bool) {
         self.inbox.borrow_mut().on_demand = may_follow;
     }
@@ -282,8 +282,8 @@ impl Exchange {
         inbox.on_demand && !inbox.reading && inbox.arrived.is_empty() && !self.ended
     }
 
-    /// Has the runtime pass the rest of the answer to the client, who has taken everything that was written. The next
-    /// arrival is the answer's end, [`Event::ClientGone`] or [`Arrival::Timer`].
+    /// Lets the runtime pass the rest of the answer to the client. The client must have taken everything that was
+    /// written. The next arrival is the answer's end, [`Event::ClientGone`] or [`Arrival::Timer`].
     pub(crate) fn pipe(&mut self) {
         let mut inbox = self.inbox.borrow_mut();
         (inbox.on_demand, inbox.reading) = (false, true);
@@ -291,7 +291,7 @@ impl Exchange {
         self.js.pipe();
     }
 
-    /// Fetches a small document beside the answer in flight, which isn't read meanwhile. `None` if the fetch failed.
+    /// Fetches a small document. The answer in flight isn't read meanwhile. `None` if the fetch failed.
     pub(crate) async fn fetch_document(&self, url: &str, headers: &Headers) -> Option<Vec<u8>> {
         self.inbox.borrow_mut().document = None;
         let head = ["GET\n", url, "\n", headers.as_text()].concat();
@@ -330,7 +330,7 @@ impl Exchange {
     }
 
     /// Answers the client with a response whose body is written later. `length` is the body's size in bytes, if known.
-    /// False if the runtime rejects the status or a header; then the client isn't answered yet.
+    /// False if the runtime rejects the status or a header. Then the client has no response yet.
     pub(crate) fn begin(&self, status: u16, headers: &Headers, length: Option<u32>) -> bool {
         let has_begun = self.js.begin(status, headers.as_text(), length.map(f64::from)).is_ok();
         self.inbox.borrow_mut().body_begun = has_begun;
@@ -342,10 +342,10 @@ impl Exchange {
         self.js.reply(reply);
     }
 
-    /// Reads the client's whole body, if it arrives in time.
+    /// Reads the whole body of the client's request.
     ///
     /// # Errors
-    /// 400 if the client goes away, 408 if the body isn't there in time.
+    /// 400 if the client closes the connection, 408 if the body doesn't arrive in time.
     pub(crate) async fn body(&mut self, request: &web_sys::Request, within: Millis) -> Result<Vec<u8>, Failure> {
         if self.js.read_body(request).is_err() {
             return Err(Failure::MissingBody);
@@ -367,17 +367,18 @@ impl Exchange {
     }
 
     /// Writes to the client. If the client is slow, waits until it has taken everything. False if a write failed or
-    /// the client went away.
+    /// the client closed the connection.
     pub(crate) async fn write(&self, bytes: &[u8]) -> bool {
         self.js.write(bytes) && !self.inbox.borrow().gone || self.wait_until_taken().await
     }
 
-    /// Waits until the client has taken everything that was written. False if a write failed or the client went away.
+    /// Waits until the client has taken everything that was written. False if a write failed or the client closed the
+    /// connection.
     pub(crate) async fn flush(&self) -> bool {
         self.js.flush() && !self.inbox.borrow().gone || self.wait_until_taken().await
     }
 
-    /// Waits for the report that the client has taken everything. False if it went away.
+    /// Waits for the report that the client has taken everything. False if the client closed the connection.
     async fn wait_until_taken(&self) -> bool {
         let take = |inbox: &mut Inbox| {
             if inbox.gone { Some(false) } else { core::mem::take(&mut inbox.written).then_some(true) }
@@ -389,21 +390,21 @@ impl Exchange {
         is_taken
     }
 
-    /// Ends the client's body, which is complete, once the client has taken it. Meanwhile the endpoint's answer ends
-    /// too, so that its connection can be used again.
+    /// Ends the client's body, which is complete, when the client has taken it. Meanwhile the endpoint's answer ends
+    /// too, so that its connection can be reused.
     pub(crate) async fn close(&self) {
         self.flush().await;
         self.js.close();
     }
 
-    /// Breaks off the client's body, which is incomplete. What was written reaches the client first.
+    /// Breaks off the client's body, which is incomplete. The bytes that were written reach the client first.
     pub(crate) async fn cut(&self) {
         self.flush().await;
         self.js.cut();
     }
 }
 
-/// A client's body, read in pieces.
+/// Reads the body of a client's request in pieces.
 pub(crate) struct Pieces {
     js: JsExchange,
     inbox: Rc<RefCell<Inbox>>,
@@ -419,8 +420,8 @@ impl Pieces {
     /// Reads the next piece; `None` at the end.
     ///
     /// # Errors
-    /// 400 if the client goes away, 408 if no piece arrives in time. The limit keeps a silent client from holding
-    /// memory.
+    /// 400 if the client closes the connection, 408 if no piece arrives in time. Without this limit a silent client
+    /// could hold memory.
     pub(crate) async fn next(&mut self, within: Millis) -> Result<Option<Vec<u8>>, Failure> {
         self.inbox.borrow_mut().piece = None;
         self.js.pull(&self.request, u32::try_from(within.0).map_or(f64::from(u32::MAX >> 1), f64::from));
@@ -438,8 +439,8 @@ impl JsExchange {
     pub(crate) fn reply(&self, reply: &Reply) {
         let headers = reply.headers.as_text();
         let bytes = reply.body.as_deref();
-        // An ASCII text is cheaper than bytes, to pass and to send. But the runtime adds a type to a text that has
-        // none.
+        // An ASCII text is cheaper to pass and to send than bytes. But if a response has no Content-Type, the runtime
+        // adds one for a text.
         let is_typed = reply.headers.get("content-type").is_some();
         match bytes.filter(|bytes| is_typed && bytes.is_ascii()).and_then(|bytes| core::str::from_utf8(bytes).ok()) {
             Some(text) => self.respond(reply.status, headers, None, Some(text)),

@@ -1,4 +1,5 @@
-//! Counts events of this isolate. Called by functions all over `runtime`; returns the text that Prometheus reads.
+//! Counts events of this isolate. Takes the name of an event; returns the text of all counters for Prometheus. Called
+//! by many files of `runtime`.
 //!
 //! Labels are names in the rules, hosts of the feeds, and fixed words. Nothing that a client or an endpoint sends
 //! becomes a label. So the number of labels is bounded by the rules.
@@ -17,7 +18,7 @@ thread_local! {
     static COUNTS: RefCell<Counts> = RefCell::new(Counts::default());
 }
 
-/// How often each word was counted. There are at most a few dozen words.
+/// How often each result was counted, by the word for the result. There are at most a few dozen words.
 type CountsByWord = Vec<(&'static str, u64)>;
 
 /// All counters.
@@ -33,7 +34,7 @@ pub(crate) struct Counts {
     events: CountsByWord,
 }
 
-/// What is fetched or posted, and counted.
+/// The kinds of fetches and posts that are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FeedKind {
     Rules = 0,
@@ -89,7 +90,7 @@ fn bump(words: &mut CountsByWord, word: &'static str) {
     }
 }
 
-/// Changes the entry of a name. The name is copied once.
+/// Changes the entry of a name. The name is copied only for a new entry.
 fn with<V: Default>(map: &mut BTreeMap<String, V>, name: &str, change: impl FnOnce(&mut V)) {
     match map.get_mut(name) {
         Some(value) => change(value),
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_the_rules_lost_are_forgotten() {
+    fn counters_of_names_that_left_the_rules_are_removed() {
         let rules = serde_json::json!({
             "version": 1, "revision": 1,
             "regions": { "fra": { "countries": ["DE"], "endpoints": { "fra-1": { "url": "https://a.example/v1" } } } },

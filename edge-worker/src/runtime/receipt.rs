@@ -1,8 +1,8 @@
 //! Signs receipts. Takes a steering and a run's record; returns the value of `x-bailiwick-receipt`. `serve` gets a
 //! [`ReceiptSigner`] before anything is sent, and `proxy` lets it sign when the answer is known.
 //!
-//! The runtime signs (WebCrypto). That adds no code to the Wasm, is native and takes constant time, and nothing can
-//! read the private key back.
+//! The runtime's WebCrypto makes the signatures. It adds no code to the Wasm, runs in constant time, and never gives
+//! the private key out again.
 
 mod key;
 mod webcrypto;
@@ -49,8 +49,8 @@ enum Key {
     Ready(Rc<Signer>),
 }
 
-/// The key, which is read once per isolate. Requests that arrive meanwhile read it too, because no request may wait for
-/// another's promise.
+/// The key. It is read once per isolate. Requests that arrive while it is read, read it too, because no request may
+/// wait for the promise of another request.
 async fn key(env: &Env) -> Key {
     if let Some(key) = KEY.with_borrow(Clone::clone) {
         return key;
@@ -83,7 +83,7 @@ pub(crate) async fn public(env: &Env) -> Value {
     key_set(&keys)
 }
 
-/// Signs for one request, and holds what is known before the request is sent.
+/// Signs the receipt of one request, and holds the claims that are known before the request is sent.
 pub(crate) struct ReceiptSigner {
     signer: Rc<Signer>,
     required: bool,
@@ -94,7 +94,7 @@ pub(crate) struct ReceiptSigner {
 pub(crate) struct ReceiptPolicy(Option<(Rc<Signer>, bool)>);
 
 impl ReceiptPolicy {
-    /// The policy of a service without receipts; `None` if it wants some.
+    /// The policy of a service without receipts; `None` if the service wants receipts.
     pub(crate) fn closed(wish: Receipts) -> Option<Self> {
         (wish == Receipts::Off).then_some(Self(None))
     }
@@ -115,7 +115,7 @@ impl ReceiptPolicy {
         })
     }
 
-    /// Makes the signer of a request, with what was decided before it is sent.
+    /// Makes the signer of a request, with the claims that are known before the request is sent.
     pub(crate) fn engage(
         self,
         table: &Table,
@@ -147,7 +147,7 @@ impl ReceiptPolicy {
 }
 
 impl ReceiptSigner {
-    /// Signs what was done, and adds the receipt to the answer's headers.
+    /// Signs a receipt of what was done, and adds it to the answer's headers.
     ///
     /// # Errors
     /// If the runtime can't sign, and the service requires receipts.

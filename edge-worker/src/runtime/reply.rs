@@ -42,7 +42,7 @@ impl Reply {
     }
 }
 
-/// What every response to one request says about the request.
+/// The facts about a request that are headers of every response to it.
 #[derive(Clone, Debug)]
 pub(crate) struct ResponseInfo {
     /// `x-request-id` and `x-bailiwick-request-id`.
@@ -51,11 +51,12 @@ pub(crate) struct ResponseInfo {
     pub(crate) upstream_id: Option<String>,
     /// `x-bailiwick-revision`: the revision that the request was steered by, with `;feed=…` if the rules' feed fails.
     pub(crate) revision: Option<String>,
-    /// `x-bailiwick-rules-age`: how long ago a source confirmed those rules, in seconds. Only if that is too long ago.
+    /// `x-bailiwick-rules-age`: how long ago a source confirmed those rules, in seconds. Only set if that is too long
+    /// ago.
     pub(crate) rules_age: Option<u64>,
-    /// Whose request it is, once known.
+    /// The service and the tenant of the request, once known.
     pub(crate) whose: Option<Identity>,
-    /// Why no endpoint may be asked, if so.
+    /// Why no endpoint may be asked, if that is so.
     pub(crate) denied: Option<Rc<Denial>>,
     /// `x-bailiwick-shed`: from where to where the request was moved because of load.
     pub(crate) shed: Option<Rc<str>>,
@@ -66,7 +67,7 @@ pub(crate) struct ResponseInfo {
 }
 
 impl ResponseInfo {
-    /// Makes it for a request that has just arrived.
+    /// The facts about a request that has just arrived.
     pub(crate) fn new(request_id: String) -> Self {
         Self {
             request_id,
@@ -81,12 +82,13 @@ impl ResponseInfo {
         }
     }
 
+    /// Adds the headers about the request.
     fn write(&self, headers: &mut Headers, record: Option<&Record>) {
         headers.set("cache-control", "no-store");
         headers.set("x-request-id", &self.request_id);
         headers.set("x-bailiwick-request-id", &self.request_id);
-        if let Some(theirs) = &self.upstream_id {
-            headers.set("x-bailiwick-upstream-request-id", theirs);
+        if let Some(upstream_id) = &self.upstream_id {
+            headers.set("x-bailiwick-upstream-request-id", upstream_id);
         }
         if let Some(revision) = &self.revision {
             headers.set("x-bailiwick-revision", revision);
@@ -106,7 +108,8 @@ impl ResponseInfo {
         headers.set("server-timing", &format!("steer;dur={}, upstream;dur={}", before.0, after.0));
     }
 
-    /// The headers of an endpoint's answer: those of the endpoint that may pass, and those that name the endpoint.
+    /// The headers of an endpoint's answer. `headers` are the endpoint's headers that may pass. Headers that name the
+    /// endpoint and the request are added.
     pub(crate) fn served(&self, mut headers: Headers, target: Option<&Target>, record: &Record) -> Headers {
         if let Some(target) = target {
             headers.set("x-bailiwick-region", target.region_id().as_str());
@@ -119,7 +122,7 @@ impl ResponseInfo {
 
     /// The headers of a stream that begins before its endpoint is known.
     pub(crate) fn begun(&mut self) -> Headers {
-        // It would be the id of an attempt that failed.
+        // The known id belongs to an attempt that failed.
         self.upstream_id = None;
         let mut headers = Headers::default();
         headers.set("content-type", "text/event-stream; charset=utf-8");
@@ -135,7 +138,7 @@ impl ResponseInfo {
             headers.set(name, &value);
         }
         self.write(&mut headers, record);
-        // `Refused` carries an endpoint's status. The runtime throws if that isn't an HTTP error.
+        // `Refused` carries the endpoint's status, which may be unusual. The client gets only statuses of HTTP errors.
         let status = if (400..=599).contains(&failure.status()) { failure.status() } else { 502 };
         (status, headers)
     }

@@ -2,9 +2,9 @@
 //! Called by `runtime`, which exchange.js calls for each new request and each event.
 //!
 //! The executor of `wasm-bindgen` would poll in a later microtask, and make a promise for each future. Both would cost
-//! more than all decisions about the request. If a task waits for anything else (keys, KV, feeds), its waker calls the
-//! exchange, which continues the task. But only events of the exchange are certain to wake a task: a promise may never
-//! settle if the client has gone or the Wasm instance was replaced.
+//! more than all decisions about the request. A task may also wait for other things than its exchange: keys, KV or
+//! feeds. Then the task's waker calls the exchange, which continues the task. But only events of the exchange are
+//! certain to wake a task: other promises may never settle if the client has gone or the Wasm instance was replaced.
 
 use core::future::Future;
 use core::pin::Pin;
@@ -22,10 +22,10 @@ use crate::runtime::clock;
 use crate::runtime::exchange::{Inbox, JsExchange};
 use crate::runtime::notice::Notice;
 
-/// How often silent exchanges are looked for, in milliseconds.
+/// How often the sweep looks for silent exchanges.
 const SWEEP: Millis = Millis(10_000);
-/// An exchange that stayed silent for so many sweeps is lost. Two wouldn't be enough: one may come just before the
-/// machine pauses, and one just after.
+/// An exchange that stayed silent for this number of sweeps is lost. Two sweeps wouldn't be enough: if the machine
+/// pauses, one sweep may run just before the pause, and one just after.
 const LOST: u8 = 3;
 
 /// A task's future.
@@ -39,7 +39,8 @@ thread_local! {
 struct Task {
     exchange: JsExchange,
     inbox: Rc<RefCell<Inbox>>,
-    /// How many sweeps were made since its exchange last reported an event. Each reports at least every five seconds.
+    /// How many sweeps were made since the task's exchange last reported an event. An exchange reports at least every
+    /// five seconds.
     silent: u8,
     /// The task's future; `None` while it is polled.
     work: Option<Work>,
@@ -70,7 +71,7 @@ fn with<T>(number: u32, f: impl FnOnce(&mut Task) -> T) -> Option<T> {
     TASKS.with_borrow_mut(|tasks| tasks.get_mut(number as usize)?.as_mut().map(f))
 }
 
-/// Begins a task, and polls it once. `exchange` is told when the task ends. `inbox` gets the exchange's events.
+/// Begins a task, and polls it once. When the task ends, `exchange` is notified. `inbox` gets the exchange's events.
 pub(crate) fn begin(
     number: u32,
     exchange: JsExchange,
@@ -93,8 +94,8 @@ pub(crate) fn begin(
 
 /// Gives a task an event of its exchange, and continues it.
 ///
-/// If the client has gone, the task is ended, whatever it waits for. The runtime settles no more promises of such a
-/// request.
+/// If the client has gone, the task is ended, whatever it waits for. After that, the runtime settles no more promises
+/// of the request.
 pub(crate) fn notify(number: u32, notice: Notice, attempt: AttemptNumber, bytes: Option<Vec<u8>>) {
     let inbox = with(number, |task| {
         task.silent = 0;
@@ -108,7 +109,7 @@ pub(crate) fn notify(number: u32, notice: Notice, attempt: AttemptNumber, bytes:
     }
 }
 
-/// Continues a task. A task that is already being polled sees its inbox by itself.
+/// Continues a task. Does nothing if the task is being polled now, because it looks into its inbox anyway.
 pub(crate) fn run(number: u32) {
     // Nothing may be borrowed during the poll, because the task may notify itself.
     let taken = with(number, |task| {
@@ -155,7 +156,8 @@ fn sweep(now: Timestamp) {
     let lost: Vec<Task> =
         TASKS.with_borrow_mut(|tasks| tasks.iter_mut().filter_map(|task| task.take_if(is_lost)).collect());
     for task in lost {
-        // A future that waits for feeds would clear its timer when dropped, but the timer belongs to the ended request.
+        // A future that waits for feeds isn't dropped: it would clear its timer, but the timer belongs to a request
+        // that has ended.
         if !task.inbox.borrow().feeds_done {
             core::mem::forget(task.work);
         }

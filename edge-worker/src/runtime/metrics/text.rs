@@ -8,7 +8,7 @@ use bailiwick_rules::table::Table;
 use super::{COUNTS, Counts, CountsByWord, follow};
 use crate::decide::quota::Standing;
 
-/// The names of what is fetched or posted, by [`super::FeedKind`].
+/// The names of the metrics of fetches and posts, by [`super::FeedKind`].
 const FETCHES: [&str; 4] = ["rules_looks", "health_looks", "lease_asks", "observation_posts"];
 
 /// The format of the text.
@@ -44,7 +44,7 @@ impl Format {
 pub(crate) struct Gauges {
     /// The current revision of the rules.
     pub(crate) revision: Option<u64>,
-    /// How long ago a source confirmed it, in milliseconds.
+    /// How long ago a source confirmed these rules, in milliseconds.
     pub(crate) rules_age_ms: Option<u64>,
     /// The age of each host's last health report, in milliseconds.
     pub(crate) health_age_ms: Vec<(String, u64)>,
@@ -52,11 +52,11 @@ pub(crate) struct Gauges {
     pub(crate) in_flight: usize,
     /// The bytes of bodies that are held.
     pub(crate) held_bytes: u64,
-    /// The bytes of the Wasm memory. It grows and never shrinks.
+    /// The bytes of the Wasm memory, which never shrinks.
     pub(crate) memory_bytes: u64,
-    /// Region and name of each endpoint at rest, for one model or all.
+    /// Region and name of each endpoint that is at rest for one model or for all models.
     pub(crate) resting: Vec<(String, String)>,
-    /// What the isolate knows of the quotas that it has used.
+    /// The state of each quota that the isolate has used.
     pub(crate) quotas: Vec<Standing>,
     /// When this isolate began, in milliseconds.
     pub(crate) began_ms: i64,
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_is_what_both_formats_ask_for() {
+    fn the_text_follows_both_formats() {
         request("chat", "ok");
         request("chat", "ok");
         request("", "unknown_host");

@@ -1,11 +1,11 @@
-//! Reads the secret with the private Ed25519 key. Takes its text; returns the bytes or fields that WebCrypto imports.
-//! Called by `webcrypto`.
+//! Reads the secret with the private Ed25519 key. Takes the text of the secret; returns the bytes or fields that
+//! WebCrypto imports. Called by `webcrypto`.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-/// The length of an Ed25519 key in PKCS#8, in bytes: without attributes (RFC 8410 §7), and at most with some.
+/// The allowed length of an Ed25519 key in PKCS#8, in bytes. It is 48 without attributes (RFC 8410 §7).
 const PKCS8: core::ops::RangeInclusive<usize> = 48..=512;
 
 /// A private key in the form that was written.
@@ -39,7 +39,7 @@ fn jwk(text: &str) -> Option<EncodedKey> {
 
 fn pem(text: &str) -> Option<EncodedKey> {
     let body = text.strip_prefix("-----BEGIN PRIVATE KEY-----")?.strip_suffix("-----END PRIVATE KEY-----")?;
-    // Files of variables write a line break as `\n`.
+    // Files with environment variables may write a line break as `\n`.
     let body: String = body.replace("\\n", "").split_ascii_whitespace().collect();
     let bytes = STANDARD.decode(body).ok()?;
     PKCS8.contains(&bytes.len()).then_some(EncodedKey::Pkcs8(bytes))
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_private_key_is_none() {
+    fn other_texts_are_not_private_keys() {
         for wrong in [
             "",
             "key",

@@ -11,18 +11,19 @@ use super::key::EncodedKey;
 
 const ALGORITHM: &str = "Ed25519";
 
-/// A private key, and its name in receipts.
+/// A private key, with its public key and its name in receipts.
 #[derive(Debug)]
 pub(super) struct Signer {
     key: JsValue,
-    /// Its public key.
+    /// The public key.
     pub(super) public: PublicKey,
-    /// Its public key's thumbprint.
+    /// The thumbprint of the public key, which names the key in receipts.
     pub(super) kid: String,
 }
 
 impl Signer {
-    /// Reads a secret. `None` if its public key can't verify what it signs, because nobody could check such receipts.
+    /// Reads a secret. `None` if the public key doesn't verify a signature of the private key, because nobody could
+    /// check such receipts.
     pub(super) async fn read(text: &str) -> Option<Self> {
         let jwk = match EncodedKey::read(text)? {
             EncodedKey::Jwk { d, x } => serde_json::json!({ "kty": "OKP", "crv": ALGORITHM, "d": d, "x": x }),
@@ -58,7 +59,8 @@ async fn import(format: &str, key: &JsValue, extractable: bool, usage: &str) -> 
     subtle("importKey", &[format.into(), key.clone(), ALGORITHM.into(), extractable.into(), usages.into()]).await
 }
 
-/// Calls a method of `crypto.subtle`. What it throws is dropped: it doesn't help an operator, and could quote the key.
+/// Calls a method of `crypto.subtle`. An exception is dropped, because it doesn't help an operator and could quote the
+/// key.
 async fn subtle(method: &str, arguments: &[JsValue]) -> Option<JsValue> {
     let crypto = Reflect::get(&global(), &"crypto".into()).ok()?;
     let subtle: Object = Reflect::get(&crypto, &"subtle".into()).ok()?.dyn_into().ok()?;
