@@ -20,6 +20,7 @@ mod traffic;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,6 +43,7 @@ use tokio::sync::Mutex;
 use crate::program::config::Fleet;
 use crate::program::metrics::Metrics;
 use crate::state::owner::Handle;
+use crate::state::store::{Kind, Store};
 use failed_tokens::FailedTokens;
 use reply::Problem;
 use tls::TlsListener;
@@ -49,6 +51,9 @@ use token::{Access, Tokens};
 
 /// The largest request body, in bytes.
 const MAX_BODY: usize = 4096;
+
+/// After so many buckets of traffic all are written to the state directory. A crash loses no more.
+const BUCKETS_BETWEEN_WRITES: u64 = 3;
 
 /// The paths to which Workers post.
 const WORKER_PATHS: [&str; 2] = ["/v1/leases", "/v1/observations"];
@@ -83,6 +88,26 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    /// Goes on from the traffic that a state directory has. What can't be read is told, and is lost.
+    pub(crate) fn restore_traffic(&self, state_dir: &Path) {
+        let kept = Store::traffic_in(state_dir).map_err(|error| format!("can't be read ({error})"));
+        let restored = match kept {
+            Ok(Some(bytes)) => self.metrics.restore_traffic(&bytes, self.handle.now()),
+            Ok(None) => Ok(()),
+            Err(why) => Err(why),
+        };
+        if let Err(why) = restored {
+            let directory = state_dir.display();
+            tracing::warn!("{directory}/traffic.json {why}; /v1/traffic begins anew");
+        }
+    }
+
+    /// Has the traffic written to the state directory, if there is one.
+    pub(crate) fn keep_traffic(&self) {
+        let bytes = self.metrics.traffic_to_keep(self.handle.now());
+        self.handle.keep(Kind::Traffic, Box::new(move |store| store.keep_traffic(&bytes)));
+    }
+
     /// Serves on `listener` until `stop`, then finishes what is in flight.
     ///
     /// # Errors
@@ -97,9 +122,13 @@ impl Api {
     {
         let recorded = Arc::clone(&self);
         let record = async move {
-            loop {
+            for bucket in 1_u64.. {
                 tokio::time::sleep(Duration::from_millis(BUCKET.0)).await;
-                recorded.metrics.record_traffic(recorded.handle.now());
+                if bucket.is_multiple_of(BUCKETS_BETWEEN_WRITES) {
+                    recorded.keep_traffic();
+                } else {
+                    recorded.metrics.record_traffic(recorded.handle.now());
+                }
             }
         };
         let service = router(self).into_make_service_with_connect_info::<Remote>();

@@ -5,6 +5,7 @@
 //! peer that is silent, behind or lying leaves the last good document.
 
 mod client;
+mod others;
 mod peers;
 mod record;
 
@@ -26,6 +27,7 @@ use crate::system::files::{Fault, Mode as FileMode, read_file, replace};
 use client::Client;
 
 pub(crate) use client::HEAD;
+pub(crate) use others::ask_others;
 
 /// Where the truth is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

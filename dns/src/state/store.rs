@@ -30,6 +30,8 @@ const OVERRIDES: &str = "overrides.json";
 const FLEET_OVERRIDES: &str = "overrides.fleet.json";
 /// The GeoIP database last in service, byte for byte.
 const GEOIP: &str = "geoip.last-good.mmdb";
+/// The queries of the last week.
+const TRAFFIC: &str = "traffic.json";
 /// The directory of the zones last in service.
 const ZONES: &str = "zones";
 /// The directory of the rules that were in service, by revision.
@@ -50,6 +52,8 @@ pub(crate) enum Kind {
     Zone(Name),
     /// The rules of a revision, in the history.
     History(u64),
+    /// The queries of the last week.
+    Traffic,
 }
 
 /// The state directory.
@@ -139,6 +143,22 @@ impl Store {
     /// Keeps the GeoIP database that is now in service.
     pub(crate) fn keep_geoip(&self, bytes: &[u8]) -> io::Result<()> {
         replace_if_other(&self.directory.join(GEOIP), bytes)
+    }
+
+    /// The queries of the last week as they were kept in a state directory.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub(crate) fn traffic_in(directory: &Path) -> io::Result<Option<Vec<u8>>> {
+        read(&directory.join(TRAFFIC))
+    }
+
+    /// Keeps the queries of the last week.
+    ///
+    /// # Errors
+    /// When they can't be written.
+    pub(crate) fn keep_traffic(&self, bytes: &[u8]) -> io::Result<()> {
+        replace(&self.directory.join(TRAFFIC), bytes, Mode::Private)
     }
 
     /// Where a zone is kept.

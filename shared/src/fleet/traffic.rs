@@ -4,6 +4,8 @@
 //! Counts stand in buckets of five minutes. Memory is bounded by `MOST_ENTRIES`: beyond it the oldest buckets are
 //! merged, up to a day each, and then dropped. So the newest are always told apart.
 
+mod kept;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
@@ -90,8 +92,23 @@ pub struct TrafficReport {
     pub from: Option<Timestamp>,
     /// Until when queries were counted.
     pub until: Timestamp,
+    /// How many nodes counted, where those of a fleet were asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<usize>,
+    /// The nodes whose counts are missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
     /// The counts: all together, or bucket by bucket.
     pub counts: Vec<Count>,
+}
+
+/// A node whose counts are missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// Its URL.
+    pub peer: String,
+    /// Why.
+    pub why: String,
 }
 
 /// One count.
@@ -113,6 +130,15 @@ pub struct Count {
     pub source: Source,
     /// How many queries.
     pub queries: u64,
+}
+
+/// What a count is of: when, which service, country, region and source, and for how many seconds.
+type CountKey = (Option<Timestamp>, String, Option<String>, Option<String>, Source, Option<u64>);
+
+impl Count {
+    fn key(self) -> CountKey {
+        (self.from, self.service, self.country, self.region, self.source, self.seconds)
+    }
 }
 
 impl Names {
@@ -187,7 +213,13 @@ impl Traffic {
                 sums.into_iter().map(|one| count(None, one)).collect()
             }
         };
-        TrafficReport { from: buckets().next().map(|bucket| bucket.from), until: now, counts }
+        TrafficReport {
+            from: buckets().next().map(|bucket| bucket.from),
+            until: now,
+            nodes: None,
+            missing: Vec::new(),
+            counts,
+        }
     }
 
     fn entries(&self) -> usize {
@@ -236,6 +268,30 @@ fn merged(one: Vec<(Key, u64)>, other: Vec<(Key, u64)>) -> Vec<(Key, u64)> {
 }
 
 impl TrafficReport {
+    /// Adds what another node counted. Counts of the same are one.
+    pub fn add(&mut self, other: Self) {
+        self.from = match (self.from, other.from) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        let mut sums: BTreeMap<CountKey, u64> = BTreeMap::new();
+        for count in std::mem::take(&mut self.counts).into_iter().chain(other.counts) {
+            let queries = count.queries;
+            let sum = sums.entry(count.key()).or_default();
+            *sum = sum.saturating_add(queries);
+        }
+        let count = |((from, service, country, region, source, seconds), queries)| Count {
+            from,
+            seconds,
+            service,
+            country,
+            region,
+            source,
+            queries,
+        };
+        self.counts = sums.into_iter().map(count).collect();
+    }
+
     /// The queries by service and country, by which the clients of a comparison are weighed.
     #[must_use]
     pub fn queries(&self) -> Queries {
@@ -308,6 +364,25 @@ mod tests {
         assert_eq!(sum(&traffic.report(now, Timestamp(0), None, false)), 288 * 5_000);
         let apart = traffic.report(now, Timestamp(0), Some("s7"), true);
         assert!(apart.counts[0].seconds > Some(300) && apart.counts.last().unwrap().seconds == Some(300));
+    }
+
+    #[test]
+    fn counts_of_nodes_add_up_by_what_they_are_of() {
+        let (mut one, mut other) = (Traffic::default(), Traffic::default());
+        one.add(NOW.after(BUCKET), [(counted("chat", de()), 5), (counted("embed", None), u64::MAX)]);
+        other.add(NOW, [(counted("chat", de()), 7), (counted("chat", None), 1)]);
+        other.add(NOW.after(BUCKET), [(counted("chat", de()), 2), (counted("embed", None), 1)]);
+        let now = NOW.after(BUCKET);
+        for (apart, counts) in [(false, 3), (true, 4)] {
+            let mut all = one.report(now, Timestamp(0), None, apart);
+            all.add(other.report(now, Timestamp(0), None, apart));
+            assert_eq!((all.from, all.counts.len()), (other.report(now, Timestamp(0), None, apart).from, counts));
+            let of = |service: &str| -> Vec<u64> {
+                all.counts.iter().filter(|count| count.service == service).map(|count| count.queries).collect()
+            };
+            assert_eq!(of("chat").iter().sum::<u64>(), 15);
+            assert_eq!(of("embed"), [u64::MAX], "no sum overflows");
+        }
     }
 
     #[test]

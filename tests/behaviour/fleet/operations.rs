@@ -98,3 +98,48 @@ fn a_publishers_key_is_changed_without_a_node_that_refuses() {
     let refusals = || metric(&second, "bailiwick_fleet_refused_total{why=\"signature\"}");
     assert_eq!(refusals(), "0", "no node refused what it was given meanwhile");
 }
+
+#[test]
+fn traffic_of_all_nodes_adds_up_and_outlives_restarts() {
+    let world = World::start();
+    let first = writer(&world, "");
+    let second = follower(&[url(&first)], "").start();
+    let peers = format!("peers = {:?}\n", [url(&second)]);
+    let config = std::fs::read_to_string(first.setup.path("bailiwick.toml")).unwrap();
+    first.setup.write("bailiwick.toml", &format!("{config}{peers}"));
+    let mut first = first;
+    first.take_over();
+    for (node, times) in [(&first, 3), (&second, 5)] {
+        (0..times).for_each(|_| _ = german(node));
+    }
+    let counted = |node: &Node, query: &str| -> (u64, Value) {
+        let report: Value = serde_json::from_str(&node.get(&format!("/v1/traffic{query}"))).expect("JSON");
+        let counts = report["counts"].as_array().expect("counts").iter();
+        (counts.map(|count| count["queries"].as_u64().expect("a number")).sum(), report)
+    };
+    assert_eq!(counted(&first, "").0, 3);
+    let (sum, report) = counted(&first, "?fleet=true&service=chat&since=1h");
+    assert_eq!((sum, &report["nodes"], report.get("missing")), (8, &json!(2), None), "{report}");
+    assert_eq!(report["counts"].as_array().unwrap().len(), 1, "both counted the same: {report}");
+
+    first.take_over();
+    assert_eq!(counted(&first, "").0, 3, "after another process took over");
+    let mut second = second;
+    second.process.signal("TERM");
+    assert!(second.process.wait().success(), "{}", second.log());
+    let (sum, report) = counted(&first, "?fleet=true");
+    assert_eq!((sum, &report["nodes"]), (3, &json!(1)));
+    assert_eq!(report["missing"][0]["peer"], url_in(&peers), "{report}");
+    let second = second.stop().start();
+    assert_eq!(counted(&second, "").0, 5, "after it was stopped and started");
+    let second = second.stop();
+    std::fs::write(second.path("state/traffic.json"), "{\"services\":[\"chat\"").unwrap();
+    let second = second.start();
+    assert_eq!(counted(&second, "").0, 0);
+    assert!(second.log().contains("traffic.json isn't what was kept"), "{}", second.log());
+}
+
+/// The URL in a line of the configuration.
+fn url_in(line: &str) -> &str {
+    line.split('"').nth(1).expect("a URL")
+}

@@ -1,4 +1,5 @@
-//! `/v1/traffic`: takes a span and a service, returns queries by service, country, region and source.
+//! `/v1/traffic`: takes a span and a service, returns queries by service, country, region and source, of this node or
+//! of all nodes of its fleet.
 
 use std::sync::Arc;
 
@@ -6,13 +7,14 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use bailiwick_rules::fleet::traffic::{KEPT, TrafficReport};
+use bailiwick_rules::fleet::traffic::{KEPT, Missing, TrafficReport};
 use bailiwick_rules::time::{Millis, Timestamp};
 use serde::Deserialize;
 
 use super::Api;
 use super::reply::Problem;
 use crate::program::metrics::Wanted;
+use crate::state::fleet::ask_others;
 use crate::text::nearest::suggestion;
 
 /// What is asked for.
@@ -26,14 +28,21 @@ pub(super) struct Asked {
     /// Whether each bucket is told by itself.
     #[serde(default)]
     buckets: bool,
+    /// Whether the counts of all nodes of the fleet are added up.
+    #[serde(default)]
+    fleet: bool,
 }
 
+/// The longest answer of another node that is read, in bytes: half a million counts are fewer.
+const MAX_ANSWER: usize = 128 << 20;
+
 fn how_to_ask(wrong: &str) -> Problem {
-    let how = "ask as /v1/traffic?since=24h&service=chat, or with buckets=true for each bucket by itself";
+    let how = "ask as /v1/traffic?since=24h&service=chat, with buckets=true for each bucket by itself, with fleet=true \
+        for all nodes";
     Problem::new(StatusCode::BAD_REQUEST, format!("{wrong}; {how}"))
 }
 
-/// The queries that this node answered.
+/// The queries that this node answered, or all nodes of its fleet.
 pub(super) async fn traffic(
     State(api): State<Arc<Api>>,
     asked: Result<Query<Asked>, QueryRejection>,
@@ -54,5 +63,35 @@ pub(super) async fn traffic(
     let now = api.handle.now();
     let since = Timestamp(now.0.saturating_sub(i64::try_from(span.0).unwrap_or(i64::MAX)));
     let wanted = Wanted { since, service: asked.service.as_deref(), apart: asked.buckets };
-    Ok(Json(api.metrics.traffic(now, wanted)))
+    let mut report = api.metrics.traffic(now, wanted);
+    if asked.fleet {
+        add_others(&api, &asked, span, &mut report).await?;
+    }
+    Ok(Json(report))
+}
+
+/// Adds what the other nodes of the fleet counted. Whoever gives no answer is told as missing.
+async fn add_others(api: &Api, asked: &Asked, span: Millis, report: &mut TrafficReport) -> Result<(), Problem> {
+    let mut path = format!("/v1/traffic?since={}s&buckets={}", span.0.div_ceil(1_000), asked.buckets);
+    if let Some(service) = &asked.service {
+        path = format!("{path}&service={service}");
+    }
+    let (mut nodes, mut missing) = (1, Vec::new());
+    let add = |peer: &str, answer: Result<Vec<u8>, String>| {
+        let of_peer = answer.and_then(|bytes| {
+            let parsed = serde_json::from_slice::<TrafficReport>(&bytes);
+            parsed.map_err(|error| format!("/v1/traffic tells no traffic: {error}"))
+        });
+        match of_peer {
+            Ok(of_peer) => {
+                nodes += 1;
+                report.add(of_peer);
+            }
+            Err(why) => missing.push(Missing { peer: peer.to_owned(), why }),
+        }
+    };
+    let asked = ask_others(&api.fleet, &path, MAX_ANSWER, add).await;
+    asked.map_err(|errors| Problem::all(StatusCode::INTERNAL_SERVER_ERROR, errors))?;
+    (report.nodes, report.missing) = (Some(nodes), missing);
+    Ok(())
 }

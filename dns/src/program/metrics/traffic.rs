@@ -57,6 +57,21 @@ impl Metrics {
         recorder
     }
 
+    /// Goes on from what was kept before this process began.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes. Nothing is taken from them then.
+    pub(crate) fn restore_traffic(&self, kept: &[u8], now: Timestamp) -> Result<(), String> {
+        let kept = Traffic::read(kept, now)?;
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner).traffic = kept;
+        Ok(())
+    }
+
+    /// What the next process is to go on from.
+    pub(crate) fn traffic_to_keep(&self, now: Timestamp) -> Vec<u8> {
+        self.recorded(now).traffic.to_bytes()
+    }
+
     /// The queries that are asked for, as of now.
     pub(crate) fn traffic(&self, now: Timestamp, wanted: Wanted<'_>) -> TrafficReport {
         self.recorded(now).traffic.report(now, wanted.since, wanted.service, wanted.apart)

@@ -88,6 +88,9 @@ impl Running {
             http.serve(handle.clone(), metrics, node.clone(), Arc::new(config.fleet.clone()), flag, absent)
         };
         let http = http.map(served);
+        if let (Some(http), Some(state_dir)) = (&http, &config.state_dir) {
+            http.api.restore_traffic(state_dir);
+        }
         fleet::start(&config.fleet, &handle)?;
         let changeable = Changeable { responder, gate, handle, secrets };
         Ok(Self {
@@ -128,10 +131,12 @@ impl Running {
         let (successors, ready) = unbounded_channel();
         let (Some(state_dir), Some(handover)) = (&config.state_dir, self.handover.take()) else { return ready };
         let (handle, flag) = (self.changeable.handle.clone(), Arc::clone(&self.is_handing_over));
+        let api = self.http.as_ref().map(|http| Arc::clone(&http.api));
         let is_asked = move |asked| {
             flag.store(asked, Ordering::Relaxed);
             if asked {
                 // The new process reads what is kept.
+                api.iter().for_each(|api| api.keep_traffic());
                 handle.finish_keeping(LAST_WORK);
             }
         };
@@ -183,7 +188,9 @@ impl Running {
 
     /// Answers what is in flight and ends.
     pub(super) async fn end(self) {
+        let api = self.http.as_ref().map(|http| Arc::clone(&http.api));
         end(self.listeners, self.http).await;
+        api.iter().for_each(|api| api.keep_traffic());
         let handle = self.changeable.handle;
         let _ = tokio::task::spawn_blocking(move || handle.finish_keeping(LAST_WORK)).await;
     }

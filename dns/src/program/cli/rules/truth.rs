@@ -130,7 +130,7 @@ impl Truth {
     /// When they can't be read.
     pub(super) fn queries(&self) -> Result<Option<Queries>, Vec<String>> {
         let Self::Writer(node) = self;
-        let report: TrafficReport = serde_json::from_str(&node.read("/v1/traffic")?)
+        let report: TrafficReport = serde_json::from_str(&node.read("/v1/traffic?fleet=true")?)
             .map_err(|error| vec![format!("/v1/traffic: is no answer of this version: {error}")])?;
         Ok(Some(report.queries()).filter(|queries| !queries.is_empty()))
     }
