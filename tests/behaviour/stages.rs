@@ -6,7 +6,7 @@ use bailiwick_tests::wait;
 use serde_json::{Value, json};
 
 use crate::fixture::World;
-use crate::fleet::nodes::{fine, fleet, told, writer_of};
+use crate::fleet::nodes::{failing, fine, fleet, follower, told, url, writer_of};
 
 /// Rules by which all clients of a fence go to its first region.
 fn rules(world: &World, revision: u64, regions: &[&str]) -> Value {
@@ -96,4 +96,70 @@ fn a_fence_that_gets_smaller_goes_to_all_nodes_at_once() {
     let (is_published, said) = try_publish(&node, &new, &["--tighten"]);
     assert!(is_published, "{said}");
     assert_eq!(fleet(&node)["head"]["stage"], "rest");
+}
+
+/// Whether a node serves this revision.
+fn has(node: &Node, revision: u64) -> bool {
+    fleet(node)["revision"] == revision
+}
+
+/// The revision of the rules that a node gives for a stage.
+fn given(node: &Node, stage: &str) -> Value {
+    serde_json::from_str::<Value>(&node.get(&format!("/v1/rules?stage={stage}"))).expect("rules")["revision"].clone()
+}
+
+#[test]
+fn a_promoted_head_spreads_over_nodes_that_have_the_document_already() {
+    let world = World::start();
+    let writer = writer_of(&rules(&world, 1, &FRANKFURT_FIRST), "stage = \"canary\"\n");
+    let canary = follower(&[url(&writer)], "stage = \"canary\"\n").start();
+    // It hears of the writer by a node that has the document before its own turn comes.
+    let rest = follower(&[url(&canary)], "").start();
+    let (is_published, said) =
+        try_publish(&writer, &rules(&world, 2, &PARIS_FIRST), &["--stage", "canary", "--no-impact"]);
+    assert!(is_published, "{said}");
+    wait::until_true("the canary has it", || has(&canary, 2));
+    assert!(fine(&writer, &["rules", "history"]).lines().next().unwrap().ends_with("a test (canary only)"));
+    assert_eq!([given(&canary, "canary"), given(&canary, "rest")], [2, 1]);
+    let late = follower(&[url(&canary)], "").start();
+    assert!(has(&late, 1) && has(&rest, 1), "a node that comes meanwhile begins with what is for its stage");
+    let refused = try_publish(&writer, &rules(&world, 3, &FRANKFURT_FIRST), &["--no-impact"]);
+    assert!(!refused.0 && refused.1.contains("revision 2 is for nodes of stage canary yet"), "{refused:?}");
+
+    assert_eq!(fine(&writer, &["rules", "promote"]), "revision 2 is for nodes of stage early now\n");
+    assert!(failing(&writer, &["rules", "promote", "--stage", "canary"]).contains("for nodes of stage early already"));
+    wait::until_true("the head arrives", || fleet(&canary)["head"]["stage"] == "early");
+    assert!(has(&rest, 1));
+    assert_eq!(fine(&writer, &["rules", "promote"]), "revision 2 is for nodes of stage rest now\n");
+    wait::until_true("the others get it from a canary", || has(&rest, 2) && has(&late, 2));
+    assert!(failing(&writer, &["rules", "promote"]).contains("for all nodes already"));
+    assert!(failing(&writer, &["rules", "abort", "--reason", "no"]).contains("`bailiwick rules rollback` undoes it"));
+    wait::until_true("the history has the new head", || !fine(&canary, &["rules", "history"]).contains("canary only"));
+    let canary = canary.stop().start();
+    wait::until_true("a restart keeps the stage", || fleet(&canary)["head"]["stage"] == "rest");
+}
+
+#[test]
+fn a_revision_that_is_given_up_leaves_every_node_with_what_all_had() {
+    let world = World::start();
+    let writer = writer_of(&rules(&world, 1, &FRANKFURT_FIRST), "stage = \"canary\"\n");
+    let canary = follower(&[url(&writer)], "stage = \"canary\"\n").start();
+    let rest = follower(&[url(&writer)], "").start();
+    for revision in [2, 4] {
+        let new = rules(&world, revision, &PARIS_FIRST);
+        let (is_published, said) = try_publish(&writer, &new, &["--stage", "canary", "--no-impact"]);
+        assert!(is_published, "{said}");
+        wait::until_true("the canary has it", || has(&canary, revision));
+        let told = fine(&writer, &["rules", "abort", "--reason", "odd answers", "--author", "bob"]);
+        let after = revision + 1;
+        let earlier = revision - 1;
+        let wanted =
+            format!("revision {revision} is given up: revision {after} has the content of {earlier}, for all nodes\n");
+        assert_eq!(told, wanted);
+        wait::until_true("all have what comes after", || [&writer, &canary, &rest].iter().all(|node| has(node, after)));
+        assert_eq!(fleet(&rest)["head"]["reason"], "odd answers");
+    }
+    let shown = |revision: &str| fine(&writer, &["rules", "show", revision]);
+    wait::until_true("it is kept", || fine(&writer, &["rules", "history"]).lines().count() == 5);
+    assert_eq!(shown("5"), shown("1").replace("\"revision\":1", "\"revision\":5"));
 }

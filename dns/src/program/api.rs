@@ -32,9 +32,10 @@ use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use axum::serve::{IncomingStream, Listener};
 use bailiwick_rules::fleet::follow::LARGEST_DOCUMENT;
+use bailiwick_rules::fleet::head::LONGEST_HEAD;
 use bailiwick_rules::fleet::traffic::BUCKET;
 use bailiwick_rules::time::Timestamp;
 use tokio::net::TcpListener;
@@ -167,6 +168,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/metrics", get(read::metrics))
         .route("/v1/health", get(read::health))
         .route("/v1/rules", get(read::rules).put(publish::put).layer(DefaultBodyLimit::max(LARGEST_DOCUMENT)))
+        .route("/v1/rules/head", put(publish::put_head).layer(DefaultBodyLimit::max(LONGEST_HEAD)))
         .route("/v1/rules/history", get(publish::history))
         .route("/v1/rules/history/{revision}", get(publish::of_history))
         .route("/v1/rules/status", get(read::rules_status))
@@ -270,8 +272,9 @@ fn of_zones(handle: &Handle) -> Vec<String> {
 
 async fn not_found(request: Request) -> Problem {
     let message = format!(
-        "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/history, /v1/rules/status, \
-         /v1/explain, /v1/fleet, /v1/status, /v1/traffic, /v1/leases, /v1/observations and /v1/overrides",
+        "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/head, /v1/rules/history, \
+         /v1/rules/status, /v1/explain, /v1/fleet, /v1/status, /v1/traffic, /v1/leases, /v1/observations and \
+         /v1/overrides",
         request.uri().path()
     );
     Problem::new(StatusCode::NOT_FOUND, message)

@@ -28,6 +28,7 @@ use client::Client;
 
 pub(crate) use client::HEAD;
 pub(crate) use others::ask_others;
+pub(crate) use record::note;
 
 /// Where the truth is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

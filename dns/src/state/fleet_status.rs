@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bailiwick_rules::fleet::follow::Refusal;
 use bailiwick_rules::fleet::head::Head;
+use bailiwick_rules::table::Revision;
 use bailiwick_rules::time::{Millis, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +108,16 @@ impl Known {
         // What was refused before is past: `refused` still counts it.
         self.last_refusal = None;
         self.offered.retain(|head| head.revision > revision);
+    }
+
+    /// Keeps a head of the document in service, unless it is known that its stage is past.
+    pub(crate) fn note(&mut self, served: Revision, head: &Head) -> bool {
+        let known = self.head.as_ref().filter(|known| known.names() == Some(served));
+        let is_new = head.names() == Some(served) && known.is_none_or(|known| known.stage < head.stage);
+        if is_new {
+            self.head = Some(head.clone());
+        }
+        is_new
     }
 
     /// Whether any peer answered when it was asked last.

@@ -37,6 +37,8 @@ pub enum HeadStep {
     Keep(Kept),
     /// Fetch the document that it names, and ask [`document`] about it.
     Fetch(Box<Head>),
+    /// Keep it in place of the head that this node has: it brings the document in service to more nodes.
+    Note(Box<Head>),
     /// Nothing, and tell an operator.
     Refuse(Refusal),
 }
@@ -134,10 +136,27 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What to do about the head that a store or a peer offers; `None` if it has none. `own` is the revision that this node
-/// has, served or kept.
+/// The document that a node has, served or kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Own<'a> {
+    /// Its revision.
+    pub revision: Option<Revision>,
+    /// The head that came with it, if one did.
+    pub head: Option<&'a Head>,
+}
+
+impl Own<'_> {
+    /// Whether a head of the same document says more than the one that is there. Of two heads the later stage counts: a
+    /// stage is never taken back, so it doesn't matter in which order heads arrive.
+    fn is_outdone_by(&self, head: &Head) -> bool {
+        let own = self.head.filter(|own| own.names() == self.revision);
+        own.is_none_or(|own| own.stage < head.stage)
+    }
+}
+
+/// What to do about the head that a store or a peer offers; `None` if it has none.
 #[must_use]
-pub fn head(own: Option<Revision>, offered: Option<&[u8]>, stage: Stage, trust: Trust<'_>) -> HeadStep {
+pub fn head(own: Own<'_>, offered: Option<&[u8]>, stage: Stage, trust: Trust<'_>) -> HeadStep {
     let Some(bytes) = offered else { return HeadStep::Keep(Kept::Absent) };
     let believed = Head::parse(bytes).and_then(|head| match trust.publishers {
         [] => Ok(head),
@@ -150,7 +169,8 @@ pub fn head(own: Option<Revision>, offered: Option<&[u8]>, stage: Stage, trust: 
     let Some(named) = head.names() else {
         return HeadStep::Refuse(Refusal::Head(HeadError::Form("its sha256 is none".to_owned())));
     };
-    match own.map_or(Succession::Newer, |own| own.succession(&named)) {
+    match own.revision.map_or(Succession::Newer, |own| own.succession(&named)) {
+        Succession::Same if own.is_outdone_by(&head) => HeadStep::Note(Box::new(head)),
         Succession::Same => HeadStep::Keep(Kept::Same),
         Succession::Older => HeadStep::Keep(Kept::Older(named.number)),
         Succession::Conflict => HeadStep::Refuse(Refusal::Conflict(named.number)),

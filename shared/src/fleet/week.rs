@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::follow::testing::{key, sign, stand_in};
-use super::follow::{self, DocumentStep, HeadStep, Kept, Trust};
+use super::follow::{self, DocumentStep, HeadStep, Kept, Own, Trust};
 use super::head::{Head, Stage, sha256_hex};
 use super::stages::{Answers, Care, NodeReport, Prediction, Step, next};
 use crate::geo::CountryCode;
@@ -81,6 +81,7 @@ fn fence_of(table: &Table) -> Vec<String> {
 struct Node {
     stage: Stage,
     serves: Option<Revision>,
+    head: Option<Head>,
     since: u64,
     /// When its link is lost and comes back.
     outages: Vec<(u64, u64)>,
@@ -98,7 +99,7 @@ impl Node {
             from += 60 + random.bits() % (2 * BETWEEN);
             let until = from + 1 + random.bits() % (2 * OUTAGE);
             if until >= WEEK {
-                return Self { stage, serves: None, since: 0, outages };
+                return Self { stage, serves: None, head: None, since: 0, outages };
             }
             outages.push((from, until));
             from = until;
@@ -151,6 +152,7 @@ struct Week {
     delays: Vec<u64>,
     refused: u64,
     kept_older: u64,
+    noted: u64,
     advanced: u64,
 }
 
@@ -172,6 +174,7 @@ impl Week {
             delays: Vec::new(),
             refused: 0,
             kept_older: 0,
+            noted: 0,
             advanced: 0,
         };
         for n in 0..PUBLISHES {
@@ -282,10 +285,17 @@ impl Week {
         }
         let publishers = [key(PUBLISHER)];
         let trust = Trust { publishers: &publishers, verify: stand_in };
-        match follow::head(node.serves, self.stored.as_deref(), node.stage, trust) {
+        let own = Own { revision: node.serves, head: node.head.as_ref() };
+        match follow::head(own, self.stored.as_deref(), node.stage, trust) {
             HeadStep::Keep(Kept::Older(_)) => self.kept_older += 1,
             HeadStep::Keep(_) => {}
             HeadStep::Refuse(_) => self.refused += 1,
+            HeadStep::Note(head) => {
+                let before = node.head.as_ref().map(|head| head.stage);
+                assert!(before < Some(head.stage), "a stage is never taken back");
+                self.noted += 1;
+                self.nodes[at].head = Some(*head);
+            }
             HeadStep::Fetch(head) => {
                 let document = &self.documents[&head.sha256];
                 if self.random.chance(1) {
@@ -297,7 +307,9 @@ impl Week {
                 let stage = node.stage;
                 let passed = (had + 1..=document.revision.number).filter_map(|one| self.offered.get(&(one, stage)));
                 self.delays.extend(passed.map(|offered| now - offered));
-                (self.nodes[at].serves, self.nodes[at].since) = (Some(document.revision), now);
+                let revision = Some(document.revision);
+                let node = &mut self.nodes[at];
+                (node.serves, node.head, node.since) = (revision, Some(*head), now);
             }
         }
     }
@@ -313,11 +325,17 @@ fn after_a_week_of_lost_links_every_node_has_the_last_revision_and_no_fence_was_
     assert_eq!(newest.revision.number, PUBLISHES);
     for (at, node) in week.nodes.iter().enumerate() {
         assert_eq!(node.serves, Some(newest.revision), "node {at}");
+        assert_eq!(
+            node.head.as_ref().map(|head| head.stage),
+            Some(Stage::Rest),
+            "node {at} knows that all may have it"
+        );
     }
     // A node serves nothing but what was published, so no fence is wider than the widest of those.
     let widest = week.published.iter().map(|sha256| week.documents[sha256].fence.len()).max().unwrap();
     assert!(widest < week.forged.fence.len(), "{widest}");
     assert!(week.refused > 1_000 && week.kept_older > 1_000, "{}, {}", week.refused, week.kept_older);
+    assert!(week.noted > 100, "{}", week.noted);
     let mut delays = std::mem::take(&mut week.delays);
     delays.sort_unstable();
     assert!(delays.len() > NODES * 50, "{} offers", delays.len());

@@ -106,7 +106,7 @@ impl Drop for Liar {
 fn lie(mut stream: TcpStream, shared: &Shared) {
     let mut request = [0; 4096];
     let length = stream.read(&mut request).unwrap_or_default();
-    let is_rules = String::from_utf8_lossy(&request[..length]).starts_with("GET /v1/rules ");
+    let is_rules = String::from_utf8_lossy(&request[..length]).starts_with("GET /v1/rules?");
     let answer = shared.answer.lock().expect("no panic").clone();
     shared.asked.fetch_add(usize::from(is_rules), Ordering::SeqCst);
     match answer {

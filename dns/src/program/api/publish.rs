@@ -1,5 +1,6 @@
-//! `PUT /v1/rules`, and the history of what was published. Takes a document with the entity tag of the one it replaces,
-//! returns whether it is in service; only the writer of a fleet takes one.
+//! `PUT /v1/rules`, `PUT /v1/rules/head`, and the history of what was published. Takes a document with the entity tag
+//! of the one it replaces, or a head that brings the one in service to more nodes; returns whether it is in service.
+//! Only the writer of a fleet takes one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bailiwick_rules::fleet::follow::{self, DocumentStep, HeadStep, Kept, Refusal, document};
-use bailiwick_rules::fleet::head::{Head, HeadError, sha256_hex};
+use bailiwick_rules::fleet::follow::{self, DocumentStep, HeadStep, Kept, Own, Refusal, document};
+use bailiwick_rules::fleet::head::{Head, HeadError, Stage, sha256_hex};
 use bailiwick_rules::table::{Revision, Table};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::reply::Problem;
 use crate::program::fleet_report::HeadReport;
-use crate::state::fleet::HEAD;
+use crate::state::fleet::{HEAD, note};
 use crate::state::owner::Offer;
 use crate::state::snapshot::Rules;
 use crate::state::store::Store;
@@ -45,13 +46,7 @@ pub(super) async fn put(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    if !api.fleet.follows() {
-        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "PUT can't be done at /v1/rules"));
-    }
-    if !api.fleet.writer {
-        let message = "this node is no writer; publish on the one whose configuration has [fleet] writer = true";
-        return Err(Problem::new(StatusCode::FORBIDDEN, message));
-    }
+    admit(&api, "/v1/rules")?;
     let body = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
     let Some(expected) = headers.get(IF_MATCH).and_then(|value| value.to_str().ok()).filter(|tag| *tag != "*") else {
         let message = "send If-Match with the entity tag that GET /v1/rules gave: two who publish at once would \
@@ -88,6 +83,48 @@ pub(super) async fn put(
     }
 }
 
+/// Takes a head that brings the document in service to more nodes.
+pub(super) async fn put_head(
+    State(api): State<Arc<Api>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Published>, Problem> {
+    admit(&api, "/v1/rules/head")?;
+    let body = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
+    let _turn = api.publishing.lock().await;
+    let own = api.handle.snapshot().table().revision();
+    let known = api.handle.fleet().with(|known| known.head.clone());
+    let has = Own { revision: Some(own), head: known.as_ref() };
+    let done = Json(Published { revision: own.number, sha256: own.sha256_hex(), in_service: true });
+    match follow::head(has, Some(&body), api.fleet.stage, api.fleet.trust()) {
+        HeadStep::Note(head) if note(&api.handle, &head) => Ok(done),
+        HeadStep::Refuse(refusal @ Refusal::Head(_)) => Err(refused(&refusal)),
+        // Whoever asks twice, as the answer was lost, gets the same answer.
+        HeadStep::Keep(Kept::Same) if known == Head::parse(&body).ok() => Ok(done),
+        HeadStep::Keep(Kept::Same) => {
+            let stage = known.map(|head| head.stage).unwrap_or_default();
+            let message = format!("revision {} is for nodes of stage {stage} already", own.number);
+            Err(Problem::new(StatusCode::CONFLICT, message))
+        }
+        _ => {
+            let message =
+                format!("this is the head of another document than revision {}, which is in service", own.number);
+            Err(Problem::new(StatusCode::PRECONDITION_FAILED, message))
+        }
+    }
+}
+
+/// Whether rules may be published here.
+fn admit(api: &Api, path: &str) -> Result<(), Problem> {
+    if !api.fleet.follows() {
+        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("PUT can't be done at {path}")));
+    }
+    if !api.fleet.writer {
+        let message = "this node is no writer; publish on the one whose configuration has [fleet] writer = true";
+        return Err(Problem::new(StatusCode::FORBIDDEN, message));
+    }
+    Ok(())
+}
+
 /// The head that came with a document.
 fn head_of(api: &Api, headers: &HeaderMap, own: Revision) -> Result<Option<Head>, Problem> {
     let Some(value) = headers.get(HEAD) else {
@@ -97,7 +134,8 @@ fn head_of(api: &Api, headers: &HeaderMap, own: Revision) -> Result<Option<Head>
         };
     };
     let bytes = URL_SAFE_NO_PAD.decode(value).unwrap_or_default();
-    match follow::head(Some(own), Some(&bytes), api.fleet.stage, api.fleet.trust()) {
+    let has = Own { revision: Some(own), head: None };
+    match follow::head(has, Some(&bytes), api.fleet.stage, api.fleet.trust()) {
         HeadStep::Fetch(head) => Ok(Some(*head)),
         HeadStep::Refuse(refusal) => Err(refused(&refusal)),
         HeadStep::Keep(Kept::Later(_)) => {
@@ -105,7 +143,7 @@ fn head_of(api: &Api, headers: &HeaderMap, own: Revision) -> Result<Option<Head>
                 others; set [fleet] stage = \"canary\" there";
             Err(Problem::new(StatusCode::CONFLICT, message))
         }
-        HeadStep::Keep(_) => Err(not_higher(own)),
+        HeadStep::Keep(_) | HeadStep::Note(_) => Err(not_higher(own)),
     }
 }
 
@@ -184,22 +222,54 @@ pub(super) async fn history(State(api): State<Arc<Api>>) -> Result<Json<History>
 pub(super) async fn of_history(State(api): State<Arc<Api>>, Path(revision): Path<u64>) -> Result<Response, Problem> {
     let read = in_state_dir(&api, move |directory| {
         let document = Store::document_in_history(directory, revision)?;
-        Ok(document.map(|bytes| {
-            let tag = format!("\"{revision}-{}\"", sha256_hex(&bytes));
-            (bytes, tag, Store::head_in_history(directory, revision))
-        }))
+        Ok(document.map(|bytes| Earlier { revision, bytes, head: Store::head_in_history(directory, revision) }))
     });
-    let Some((bytes, tag, head)) = read.await? else {
+    let Some(earlier) = read.await? else {
         let message = format!("revision {revision} isn't in this node's history; `bailiwick rules history` lists it");
         return Err(Problem::new(StatusCode::NOT_FOUND, message));
     };
-    let mut headers = HeaderMap::new();
+    let mut headers = earlier.headers();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        headers.insert(ETAG, tag);
+    Ok((headers, earlier.bytes).into_response())
+}
+
+/// A document of the history with its head.
+pub(super) struct Earlier {
+    revision: u64,
+    /// Its bytes.
+    pub(super) bytes: Vec<u8>,
+    head: Option<Head>,
+}
+
+impl Earlier {
+    /// Its entity tag.
+    pub(super) fn tag(&self) -> String {
+        format!("\"{}-{}\"", self.revision, sha256_hex(&self.bytes))
     }
-    headers.extend(head.as_ref().and_then(head_header).map(|value| (HEAD, value)));
-    Ok((headers, bytes).into_response())
+
+    /// Its entity tag and its head.
+    pub(super) fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.extend(HeaderValue::from_str(&self.tag()).ok().map(|tag| (ETAG, tag)));
+        headers.extend(self.head.as_ref().and_then(head_header).map(|value| (HEAD, value)));
+        headers
+    }
+}
+
+/// The newest document of the history that is for all nodes of a stage. What has no head is for all nodes.
+pub(super) async fn newest_for(api: &Api, stage: Stage) -> Result<Option<Earlier>, Problem> {
+    let read = in_state_dir(api, move |directory| {
+        for revision in Store::history(directory)?.into_iter().rev() {
+            let head = Store::head_in_history(directory, revision);
+            if head.as_ref().is_none_or(|head| head.stage >= stage)
+                && let Some(bytes) = Store::document_in_history(directory, revision)?
+            {
+                return Ok(Some(Earlier { revision, bytes, head }));
+            }
+        }
+        Ok(None)
+    });
+    read.await
 }
 
 /// A head as a header carries it.

@@ -11,16 +11,17 @@ use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATC
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bailiwick_rules::explain::{Explanation, explain as explain_steering};
+use bailiwick_rules::fleet::head::{Head, Stage};
 use bailiwick_rules::health::supposing_down;
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::overview::Overview;
 use bailiwick_rules::report::{HealthReport, VerdictReport};
 use bailiwick_rules::steer::{Conditions, Local};
 use bailiwick_rules::time::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Api;
-use super::publish::head_header;
+use super::publish::{head_header, newest_for};
 use super::reply::Problem;
 use crate::program::metrics::{Format, plain, protobuf};
 use crate::program::question::Question;
@@ -53,27 +54,48 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Json<HealthReport> {
     Json(report)
 }
 
-/// The document in service, byte for byte, under a strong entity tag.
-pub(super) async fn rules(State(api): State<Arc<Api>>, request: HeaderMap) -> Response {
+/// Which rules are asked for.
+#[derive(Debug, Deserialize)]
+pub(super) struct RulesAsked {
+    /// Those for all nodes of this stage; without it, those in service.
+    stage: Option<Stage>,
+}
+
+/// The document in service, byte for byte, under a strong entity tag. Whoever asks for a stage that this revision isn't
+/// for yet gets the newest one that is.
+pub(super) async fn rules(
+    State(api): State<Arc<Api>>,
+    asked: Result<Query<RulesAsked>, QueryRejection>,
+    request: HeaderMap,
+) -> Result<Response, Problem> {
+    let wrong = |_| Problem::new(StatusCode::BAD_REQUEST, "stage: write canary, early or rest");
+    let Query(asked) = asked.map_err(wrong)?;
     let snapshot = api.handle.snapshot_owned();
-    let tag = snapshot.table().revision().entity_tag();
-    let mut headers = HeaderMap::new();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    if let Ok(value) = HeaderValue::from_str(&tag) {
-        headers.insert(ETAG, value);
-    }
     let revision = snapshot.table().revision();
     let head = api.handle.fleet().with(|known| known.head.clone()).filter(|head| head.names() == Some(revision));
-    headers.extend(head.as_ref().and_then(head_header).map(|value| (HEAD, value)));
+    let has_turn = |head: &Head| asked.stage.is_none_or(|stage| head.stage >= stage);
+    let (mut headers, tag, earlier) = match asked.stage.filter(|_| !head.as_ref().is_none_or(has_turn)) {
+        None => (HeaderMap::new(), revision.entity_tag(), None),
+        Some(stage) => match newest_for(&api, stage).await? {
+            Some(earlier) => (earlier.headers(), earlier.tag(), Some(earlier)),
+            None => return Ok(StatusCode::NO_CONTENT.into_response()),
+        },
+    };
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if earlier.is_none() {
+        headers.extend(HeaderValue::from_str(&tag).ok().map(|tag| (ETAG, tag)));
+        headers.extend(head.as_ref().and_then(head_header).map(|value| (HEAD, value)));
+    }
     if let Some(reason) = api.handle.status().rules.last_error.as_ref().and_then(header_of) {
         headers.insert(RULES_ERROR, reason);
     }
     let known = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     if known.flat_map(|value| value.split(',')).any(|one| matches(one.trim(), &tag)) {
-        return (StatusCode::NOT_MODIFIED, headers).into_response();
+        return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    (headers, snapshot.rules_bytes().to_vec()).into_response()
+    let bytes = earlier.map_or_else(|| snapshot.rules_bytes().to_vec(), |earlier| earlier.bytes);
+    Ok((headers, bytes).into_response())
 }
 
 /// The weak comparison that `If-None-Match` asks for (RFC 9110 §13.1.2).

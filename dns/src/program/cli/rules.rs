@@ -1,10 +1,12 @@
 //! `bailiwick rules`: takes rules documents, compares them, publishes them for a fleet, and shows what was published.
 
+mod author;
 mod change;
 mod diff;
 mod document;
 mod history;
 mod publish;
+mod stage;
 mod truth;
 
 use std::io::Read;
@@ -57,6 +59,20 @@ pub(crate) enum RulesCommand {
   bailiwick rules publish rules.json --reason 'Malta only' --tighten
   bailiwick rules publish rules.json --reason 'new fence' --based-on 7 --key publisher.key")]
     Publish(publish::PublishArgs),
+    /// Bring the revision in service to the nodes of the next stage, without a look at how it fares.
+    ///
+    /// The document stays the same; its head is signed anew.
+    #[command(after_help = "Examples:
+  bailiwick rules promote --key publisher.key
+  bailiwick rules promote --stage rest --key publisher.key")]
+    Promote(stage::PromoteArgs),
+    /// Give up a revision that isn't for all nodes yet.
+    ///
+    /// The newest content that was for all nodes is published for them under a new revision, so that those who have the
+    /// one given up go back.
+    #[command(after_help = "Example:
+  bailiwick rules abort --reason 'canaries answer Malta with nothing' --key publisher.key")]
+    Abort(stage::AbortArgs),
     /// List what was published: revision, when, by whom, why.
     History(history::HistoryArgs),
     /// Print the document of a revision, byte for byte.
@@ -74,6 +90,8 @@ pub(super) fn run(command: &RulesCommand, stdin: &mut dyn Read, now: Timestamp) 
     let done = match command {
         RulesCommand::Diff(args) => return diff::run(args, stdin, now),
         RulesCommand::Publish(args) => publish::publish(args, now),
+        RulesCommand::Promote(args) => stage::promote(args),
+        RulesCommand::Abort(args) => stage::abort(args, now),
         RulesCommand::History(args) => history::list(args),
         RulesCommand::Show(args) => history::show(args),
         RulesCommand::Rollback(args) => publish::rollback(args, now),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bailiwick_rules::fleet::head::LONGEST_HEAD;
+use bailiwick_rules::fleet::head::{LONGEST_HEAD, Stage};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::header::{ETAG, HeaderName, IF_NONE_MATCH};
@@ -43,8 +43,10 @@ struct Http {
 /// What a peer answered.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// It has what was named.
-    Same,
+    /// It has no document for this stage.
+    Nothing,
+    /// It has what was named, with this head, if it has one.
+    Same(Option<Vec<u8>>),
     /// It has another document.
     Other(Offered),
 }
@@ -87,18 +89,17 @@ impl Client {
         http.client.clone()
     }
 
-    /// Asks for the rules, unless the peer has one of the documents with these entity tags.
-    pub(super) async fn rules(&self, peer: &str, tags: &[String]) -> Result<Answer, String> {
-        let response = self.get(peer, "/v1/rules", &tags.join(", ")).await?;
+    /// Asks for the newest rules for nodes of a stage, unless they are one of the documents with these entity tags.
+    pub(super) async fn rules(&self, peer: &str, stage: Stage, tags: &[String]) -> Result<Answer, String> {
+        let response = self.get(peer, &format!("/v1/rules?stage={stage}"), &tags.join(", ")).await?;
         let header = |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok());
         let tag = header(ETAG).map(str::to_owned);
+        let head = header(HEAD).filter(|value| value.len() <= LONGEST_HEAD * 2);
+        let head = head.and_then(|value| URL_SAFE_NO_PAD.decode(value).ok());
         match response.status() {
-            StatusCode::NOT_MODIFIED => Ok(Answer::Same),
-            StatusCode::OK => {
-                let head = header(HEAD).filter(|value| value.len() <= LONGEST_HEAD * 2);
-                let head = head.and_then(|value| URL_SAFE_NO_PAD.decode(value).ok());
-                Ok(Answer::Other(Offered { tag, head, body: response }))
-            }
+            StatusCode::NO_CONTENT => Ok(Answer::Nothing),
+            StatusCode::NOT_MODIFIED => Ok(Answer::Same(head)),
+            StatusCode::OK => Ok(Answer::Other(Offered { tag, head, body: response })),
             status => Err(refused(status)),
         }
     }

@@ -6,15 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailiwick_rules::fleet::follow::{self, DocumentStep, HeadStep, Kept, LARGEST_DOCUMENT, Refusal, Trust, document};
+use bailiwick_rules::fleet::follow::{
+    self, DocumentStep, HeadStep, Kept, LARGEST_DOCUMENT, Own, Refusal, Trust, document,
+};
 use bailiwick_rules::fleet::head::{Head, HeadError};
 use bailiwick_rules::report::HealthReport;
-use bailiwick_rules::table::{Revision, Table};
+use bailiwick_rules::table::Table;
 use bailiwick_rules::time::Millis;
 use futures_util::future::join_all;
 
-use super::Settings;
 use super::client::{Answer, Client, Offered};
+use super::{Settings, record};
 use crate::state::owner::{Handle, Offer};
 use crate::state::snapshot::Rules;
 use crate::system::tasks::supervise;
@@ -58,6 +60,8 @@ struct Seen {
 enum Outcome {
     /// It is none of this node's business.
     Kept(Kept),
+    /// It is in service, and may be brought to more nodes than this one knew.
+    Note(Box<Head>),
     /// It is to be served.
     Take(Box<Table>, Vec<u8>, Option<Box<Head>>),
     /// It is refused.
@@ -115,15 +119,22 @@ impl Peer {
     async fn ask_for_rules(&self, seen: &mut Seen) -> Result<(), String> {
         let own = self.handle.snapshot().table().revision();
         let tags: Vec<String> = [own.entity_tag()].into_iter().chain(seen.document.clone()).collect();
-        let Answer::Other(offered) = self.client.rules(self.url(), &tags).await? else { return Ok(()) };
-        let tag = offered.tag.clone().filter(|tag| is_tag(tag));
-        let outcome = weigh(Some(own), offered, &self.settings).await?;
+        let known = self.handle.fleet().with(|known| known.head.clone());
+        let has = Own { revision: Some(own), head: known.as_ref() };
+        let (tag, outcome) = match self.client.rules(self.url(), self.settings.stage, &tags).await? {
+            Answer::Nothing => return Ok(()),
+            Answer::Same(head) => (Some(own.entity_tag()), of_same(has, head.as_deref(), &self.settings)),
+            Answer::Other(offered) => {
+                (offered.tag.clone().filter(|tag| is_tag(tag)), weigh(has, offered, &self.settings).await?)
+            }
+        };
         if !matches!(outcome, Outcome::Refused(Refusal::Head(_))) {
             seen.head = None;
         }
         match outcome {
             // Its turn may come while the document stays the same.
             Outcome::Kept(Kept::Later(_)) => {}
+            Outcome::Note(head) => _ = record::note(&self.handle, &head),
             Outcome::Kept(_) => seen.document = tag,
             Outcome::Take(table, bytes, head) => {
                 let (revision, now) = (table.revision().number, self.handle.now());
@@ -151,20 +162,31 @@ impl Peer {
     }
 }
 
+/// Decides about the head of a document that this node knows. Only that of the document in service may say more.
+fn of_same(own: Own<'_>, head: Option<&[u8]>, settings: &Settings) -> Outcome {
+    match follow::head(own, head, settings.stage, settings.trust()) {
+        HeadStep::Note(head) => Outcome::Note(head),
+        HeadStep::Refuse(Refusal::Head(error)) => Outcome::Refused(Refusal::Head(error)),
+        HeadStep::Keep(_) | HeadStep::Fetch(_) | HeadStep::Refuse(_) => Outcome::Kept(Kept::Same),
+    }
+}
+
 /// Decides about a document that a peer offers. Its body is read only if its head is good.
-async fn weigh(own: Option<Revision>, offered: Offered, settings: &Settings) -> Result<Outcome, String> {
+async fn weigh(own: Own<'_>, offered: Offered, settings: &Settings) -> Result<Outcome, String> {
     let trust: Trust<'_> = settings.trust();
     let head = match (&offered.head, trust.publishers) {
         (None, []) => None,
         (None, _) => return Ok(Outcome::Refused(Refusal::Head(HeadError::Unsigned))),
         (Some(bytes), _) => match follow::head(own, Some(bytes), settings.stage, trust) {
             HeadStep::Fetch(head) => Some(head),
+            HeadStep::Note(head) => return Ok(Outcome::Note(head)),
             HeadStep::Keep(kept) => return Ok(Outcome::Kept(kept)),
             HeadStep::Refuse(refusal) => return Ok(Outcome::Refused(refusal)),
         },
     };
     let bytes = offered.bytes(LARGEST_DOCUMENT).await?;
     // A large document takes a while, which no other task should wait for.
+    let own = own.revision;
     let decided = tokio::task::spawn_blocking(move || match document(own, head.as_deref(), &bytes) {
         DocumentStep::Take(table) => Outcome::Take(table, bytes, head),
         DocumentStep::Keep(kept) => Outcome::Kept(kept),
@@ -210,13 +232,15 @@ pub(super) async fn first(settings: &Settings, client: &Client, mut seed: Option
 
 /// The document of one peer.
 async fn first_of(peer: &str, settings: &Settings, client: &Client) -> Result<First, String> {
-    let Answer::Other(offered) = client.rules(peer, &[]).await? else {
-        return Err("it says that nothing has changed, though nothing was named".to_owned());
+    let offered = match client.rules(peer, settings.stage, &[]).await? {
+        Answer::Other(offered) => offered,
+        Answer::Nothing => return Err("its rules aren't for this node's stage yet".to_owned()),
+        Answer::Same(_) => return Err("it says that nothing has changed, though nothing was named".to_owned()),
     };
-    match weigh(None, offered, settings).await? {
+    match weigh(Own::default(), offered, settings).await? {
         Outcome::Take(table, bytes, head) => Ok((table.revision().number, bytes, head.map(|head| *head))),
         Outcome::Refused(refusal) => Err(refusal.to_string()),
-        Outcome::Kept(_) => Err("its rules aren't for this node's stage yet".to_owned()),
+        Outcome::Kept(_) | Outcome::Note(_) => Err("its rules aren't for this node's stage yet".to_owned()),
     }
 }
 

@@ -1,5 +1,6 @@
-//! Keeps a history of the documents that were in service. Takes each change of the owner's status, has document and
-//! head written to the state directory. Started by [`super::start`].
+//! Keeps a history of the documents that were in service. Takes each change of the owner's status, and heads that bring
+//! the document in service to more nodes; has document and head written to the state directory. Started by
+//! [`super::start`].
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use bailiwick_rules::fleet::head::Head;
 
 use crate::state::owner::Handle;
+use crate::state::snapshot::Snapshot;
 use crate::state::store::{Kind, Store};
 use crate::system::tasks::{Ended, supervise};
 
@@ -27,14 +29,10 @@ async fn run(state_dir: Arc<PathBuf>, handle: Handle) -> Ended {
         let revision = snapshot.table().revision();
         if known != Some(revision) {
             known = Some(revision);
-            let head = handle.fleet().with(|known| {
+            handle.fleet().with(|known| {
                 known.serves(revision.number, &revision.sha256_hex());
-                known.head.clone()
+                keep(&handle, &snapshot, known.head.clone());
             });
-            let bytes = Arc::clone(snapshot.rules_bytes());
-            let number = revision.number;
-            let write = move |store: &Store| store.keep_in_history(number, &bytes, head.as_ref());
-            handle.keep(Kind::History(number), Box::new(write));
         }
         if status.changed().await.is_err() {
             return Ended::AsTold;
@@ -42,12 +40,36 @@ async fn run(state_dir: Arc<PathBuf>, handle: Handle) -> Ended {
     }
 }
 
+/// Has a document written with its head. Called while the head is held, so that what comes last is written last.
+fn keep(handle: &Handle, snapshot: &Snapshot, head: Option<Head>) {
+    let (number, bytes) = (snapshot.table().revision().number, Arc::clone(snapshot.rules_bytes()));
+    let write = move |store: &Store| store.keep_in_history(number, &bytes, head.as_ref());
+    handle.keep(Kind::History(number), Box::new(write));
+}
+
+/// Keeps a head that brings the document in service to more nodes. `false` if another document or a later stage came
+/// first.
+pub(crate) fn note(handle: &Handle, head: &Head) -> bool {
+    let snapshot = handle.snapshot_owned();
+    handle.fleet().with(|known| {
+        let is_noted = known.note(snapshot.table().revision(), head);
+        if is_noted {
+            keep(handle, &snapshot, known.head.clone());
+            tracing::info!(
+                json.event = "stage", json.revision = head.revision, json.stage = %head.stage,
+                "revision {} is for nodes of stage {} now", head.revision, head.stage
+            );
+        }
+        is_noted
+    })
+}
+
 /// Finds the head of the document in service as it was kept before the start.
 async fn restore(state_dir: &Arc<PathBuf>, handle: &Handle) {
     let (directory, revision) = (Arc::clone(state_dir), handle.snapshot().table().revision());
     let read = move || Store::head_in_history(&directory, revision.number);
     let head: Option<Head> = tokio::task::spawn_blocking(read).await.ok().flatten();
-    if let Some(head) = head.filter(|head| head.names() == Some(revision)) {
-        handle.fleet().with(|known| known.head = Some(head));
+    if let Some(head) = head {
+        handle.fleet().with(|known| known.note(revision, &head));
     }
 }

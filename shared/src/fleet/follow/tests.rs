@@ -40,7 +40,12 @@ impl Published {
             let broken = if random.chance(8) { ", \"colour\": 1" } else { "" };
             let document = format!("{{\"version\": 1, \"revision\": {says}{broken}}}{}", " ".repeat(random.below(3)));
             let stage = random.pick(&Stage::ALL).0;
-            published.add(document.into_bytes(), revision, stage);
+            published.add(document.clone().into_bytes(), revision, stage);
+            for (later, _) in Stage::ALL.into_iter().filter(|(later, _)| *later > stage) {
+                if random.chance(30) {
+                    published.add(document.clone().into_bytes(), revision, later);
+                }
+            }
         }
         if random.chance(20) {
             // Two who publish under one number, which a store's compare-and-set prevents, but no backup does.
@@ -87,44 +92,62 @@ impl Published {
     }
 }
 
-/// A node: what it serves.
+/// A node: what it serves, and the head that it knows of that.
 #[derive(Default)]
 struct Node {
     own: Option<Revision>,
+    head: Option<Head>,
     bytes: Vec<u8>,
 }
 
 impl Node {
     fn follow(&mut self, published: &Published, random: &mut Random, stage: Stage, publishers: &[PublicKey]) {
         let offered = published.offer(random);
-        let HeadStep::Fetch(by) = head(self.own, offered.as_deref(), stage, trust(publishers)) else { return };
-        let bytes = published.fetch(&by.sha256, random);
-        if let DocumentStep::Take(table) = document(self.own, Some(&by), &bytes) {
-            (self.own, self.bytes) = (Some(table.revision()), bytes);
+        match head(self.own(), offered.as_deref(), stage, trust(publishers)) {
+            HeadStep::Keep(_) | HeadStep::Refuse(_) => {}
+            HeadStep::Note(head) => self.head = Some(*head),
+            HeadStep::Fetch(by) => {
+                let bytes = published.fetch(&by.sha256, random);
+                if let DocumentStep::Take(table) = document(self.own, Some(&by), &bytes) {
+                    (self.own, self.head, self.bytes) = (Some(table.revision()), Some(*by), bytes);
+                }
+            }
         }
+    }
+
+    fn own(&self) -> Own<'_> {
+        Own { revision: self.own, head: self.head.as_ref() }
     }
 }
 
 #[test]
 fn no_history_makes_a_node_go_back_or_serve_what_was_not_published() {
     let publishers = [key(PUBLISHER)];
-    let (mut taken, mut moved) = (0_u64, 0_u64);
+    let (mut taken, mut moved, mut noted) = (0_u64, 0_u64, 0_u64);
     for seed in 0..HISTORIES {
         let mut random = Random::new(seed);
         let (published, stage) = (Published::random(&mut random), random.pick(&Stage::ALL).0);
         let mut node = Node::default();
         for _ in 0..OFFERS {
-            let before = node.own;
+            let (before, known) = (node.own, node.head.clone());
             node.follow(&published, &mut random, stage, &publishers);
             if node.own == before {
+                if node.head != known {
+                    noted += 1;
+                    let stages = [&known, &node.head].map(|head| head.as_ref().map(|head| head.stage));
+                    assert!(stages[0] < stages[1], "seed {seed}: a stage was taken back");
+                    assert_eq!(node.head.as_ref().and_then(Head::names), node.own, "seed {seed}: of another document");
+                    assert!(published.heads.contains(node.head.as_ref().expect("a head")), "seed {seed}: nobody's");
+                }
                 continue;
             }
             moved += u64::from(before.is_some());
             taken += 1;
             let own = node.own.expect("a document");
             assert!(before.is_none_or(|before| before.number < own.number), "seed {seed}: it went back");
-            let head = published.heads.iter().find(|head| head.names() == Some(own));
-            let head = head.unwrap_or_else(|| panic!("seed {seed}: nobody published {own}"));
+            let head = node.head.as_ref().expect("a head");
+            assert!(published.heads.contains(head), "seed {seed}: nobody published {own}");
+            assert_eq!(head.names(), Some(own), "seed {seed}");
             assert!(head.stage >= stage, "seed {seed}: it was not this node's turn");
             assert_eq!(sha256_hex(&node.bytes), head.sha256, "seed {seed}");
             let table = Table::compile(&node.bytes).unwrap_or_else(|_| panic!("seed {seed}: it has mistakes"));
@@ -132,6 +155,7 @@ fn no_history_makes_a_node_go_back_or_serve_what_was_not_published() {
         }
     }
     assert!(taken > HISTORIES / 2 && moved > HISTORIES / 20, "{taken} taken, {moved} of them replaced another");
+    assert!(noted > HISTORIES / 100, "{noted} heads of later stages");
     println!("histories of a node that follows: {HISTORIES} random cases");
 }
 
@@ -149,7 +173,7 @@ fn all_nodes_end_on_the_highest_once_it_arrives_whatever_came_before() {
         published.add(b"{\"version\": 1, \"revision\": 40}".to_vec(), 40, Stage::Rest);
         let last = published.heads.last().expect("a head").clone();
         for node in &mut nodes {
-            let HeadStep::Fetch(by) = head(node.own, Some(&last.to_bytes()), Stage::Rest, trust(&publishers)) else {
+            let HeadStep::Fetch(by) = head(node.own(), Some(&last.to_bytes()), Stage::Rest, trust(&publishers)) else {
                 panic!("seed {seed}: the newest isn't fetched");
             };
             let bytes = &published.documents[&by.sha256];
@@ -163,9 +187,18 @@ fn what_is_offered_is_kept_refused_or_taken_for_a_reason() {
     let document = |revision: u64| format!("{{\"version\": 1, \"revision\": {revision}}}").into_bytes();
     let own = Table::compile(&document(7)).expect("rules").revision();
     let publishers = [key(PUBLISHER)];
-    let seen = |head: &Head| super::head(Some(own), Some(&head.to_bytes()), Stage::Early, trust(&publishers));
     let signed = |revision: u64, stage| sign(head_of(&document(revision), revision, stage), PUBLISHER);
-    assert_eq!(seen(&signed(7, Stage::Rest)), HeadStep::Keep(Kept::Same));
+    let known = signed(7, Stage::Early);
+    let whole = Own { revision: Some(own), head: Some(&known) };
+    let seen = |head: &Head| super::head(whole, Some(&head.to_bytes()), Stage::Early, trust(&publishers));
+    assert_eq!(seen(&signed(7, Stage::Early)), HeadStep::Keep(Kept::Same));
+    assert_eq!(seen(&signed(7, Stage::Canary)), HeadStep::Keep(Kept::Same), "a stage is never taken back");
+    assert_eq!(seen(&signed(7, Stage::Rest)), HeadStep::Note(Box::new(signed(7, Stage::Rest))));
+    let forged = Head { stage: Stage::Rest, ..known.clone() };
+    assert!(matches!(seen(&forged), HeadStep::Refuse(Refusal::Head(HeadError::Forged(_)))), "nobody signed that stage");
+    let bare = Own { revision: Some(own), head: None };
+    let first = super::head(bare, Some(&known.to_bytes()), Stage::Rest, trust(&publishers));
+    assert_eq!(first, HeadStep::Note(Box::new(known.clone())), "a document without a head gets its first");
     assert_eq!(seen(&signed(6, Stage::Rest)), HeadStep::Keep(Kept::Older(6)));
     assert_eq!(seen(&signed(8, Stage::Canary)), HeadStep::Keep(Kept::Later(8)));
     assert_eq!(seen(&signed(8, Stage::Early)), HeadStep::Fetch(Box::new(signed(8, Stage::Early))));
@@ -173,7 +206,7 @@ fn what_is_offered_is_kept_refused_or_taken_for_a_reason() {
     assert_eq!(seen(&other), HeadStep::Refuse(Refusal::Conflict(7)));
     let unsigned = head_of(&document(8), 8, Stage::Rest);
     assert_eq!(seen(&unsigned), HeadStep::Refuse(Refusal::Head(HeadError::Unsigned)));
-    let open = super::head(Some(own), Some(&unsigned.to_bytes()), Stage::Rest, trust(&[]));
+    let open = super::head(whole, Some(&unsigned.to_bytes()), Stage::Rest, trust(&[]));
     assert!(matches!(open, HeadStep::Fetch(_)), "without publishers heads need no signature");
 
     let by = |revision: u64, bytes: &[u8]| match super::document(

@@ -76,7 +76,7 @@ fn a_head_carries_it_in_one_line_that_fits() {
     let line = impact.to_line(500);
     assert!(line.starts_with("chat: 60.0 % of queries move; chat for tenant acme: "), "{line}");
     assert!(line.ends_with("; 0 clients leave their fence, some fences get smaller; converges within 60 s"), "{line}");
-    let short = impact.to_line(116);
+    let short = impact.to_line(125);
     assert!(short.starts_with("chat: 60.0 % of queries move; and 1 more; 0 clients"), "{short}");
     assert_eq!(impact.to_line(10).chars().count(), 10);
     assert_eq!(impact_of(|_| ()).to_line(500), "0 clients leave their fence");

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bailiwick_rules::fleet::head::Stage;
 use clap::Args;
 
 use super::truth::Truth;
@@ -42,7 +43,10 @@ pub(crate) struct ArchiveArgs {
 /// An entry in one line.
 pub(super) fn line(entry: &Entry) -> String {
     match &entry.head {
-        Some(head) => format!("{:>6}  {}  {}: {}", entry.revision, head.created_at, head.author, head.reason),
+        Some(head) => {
+            let stage = if head.stage == Stage::Rest { String::new() } else { format!(" ({} only)", head.stage) };
+            format!("{:>6}  {}  {}: {}{stage}", entry.revision, head.created_at, head.author, head.reason)
+        }
         None => format!("{:>6}  by a file", entry.revision),
     }
 }

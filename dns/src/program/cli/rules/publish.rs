@@ -8,11 +8,11 @@ use bailiwick_rules::fleet::stages::begin;
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
+use super::author::{AuthorArgs, reason};
 use super::change::{AcceptArgs, Change, PlaceArgs, texts};
 use super::document::with_revision;
 use super::history::line;
 use super::truth::{Base, Put, Truth};
-use crate::program::cli::fleet::Publisher;
 use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::report::Report;
 use crate::state::load::{compile_rules, read_file};
@@ -44,14 +44,10 @@ pub(crate) struct How {
     #[command(flatten)]
     node: NodeArgs,
     /// Why, in one line. It stands in the history.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
     reason: String,
-    /// Who publishes; else the name of this user.
-    #[arg(long, value_name = "NAME")]
-    author: Option<String>,
-    /// The publisher's key, if nodes have trusted_publishers.
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    #[command(flatten)]
+    author: AuthorArgs,
     /// Which nodes serve it first: canary, early, or rest, which is all. Without it all do.
     #[arg(long, value_name = "STAGE", value_parser = stage)]
     stage: Option<Stage>,
@@ -67,7 +63,7 @@ pub(crate) struct How {
     accept: AcceptArgs,
 }
 
-fn stage(text: &str) -> Result<Stage, String> {
+pub(super) fn stage(text: &str) -> Result<Stage, String> {
     Stage::parse(text).ok_or_else(|| "write canary, early or rest".to_owned())
 }
 
@@ -103,8 +99,12 @@ fn send(
     now: Timestamp,
 ) -> Result<Report, Vec<String>> {
     let one = |error: &str| vec![error.to_owned()];
-    if how.reason.trim().is_empty() || how.reason.chars().count() > LONGEST_TEXT {
-        return Err(vec![format!("--reason has to be a line of at most {LONGEST_TEXT} characters, and not empty")]);
+    if let Some(head) = base.document.head.as_ref().filter(|head| head.stage != Stage::Rest) {
+        return Err(vec![format!(
+            "revision {} is for nodes of stage {} yet; bring it to all with `bailiwick rules promote`, or give it up \
+             with `bailiwick rules abort`, then publish",
+            head.revision, head.stage
+        )]);
     }
     let revision = own.max(base.revision + 1);
     let bytes = with_revision(bytes, revision).ok_or_else(|| one("the document's revision can't be found"))?;
@@ -123,7 +123,7 @@ fn send(
         revision,
         sha256: sha256_hex(&bytes),
         based_on: Some(base.revision),
-        author: how.author.clone().unwrap_or_else(user),
+        author: how.author.name(),
         reason: how.reason.clone(),
         created_at: now,
         stage: begin(&change.impact, how.stage, how.tighten).map_err(|why| vec![why.to_string()])?,
@@ -131,15 +131,7 @@ fn send(
         impact: change.is_known.then(|| change.impact.to_line(LONGEST_TEXT)),
         signature: None,
     };
-    let head = match &how.key {
-        None => head,
-        Some(file) => {
-            let key = Publisher::read(file).map_err(|error| vec![error])?;
-            let signature = key.sign(&head.signed_bytes());
-            head.signed(&key.public, &signature)
-        }
-    };
-    let said = match truth.put(base, &head, bytes)? {
+    let said = match truth.put(base, &how.author.sign(head)?, bytes)? {
         Put::Stale(now) => return Err(stale(truth, base.revision, now)),
         Put::Served => "is published and in service on the writer",
         Put::Awaited => "is published; it waits for the first results of its monitors",
@@ -178,7 +170,7 @@ fn change(
 }
 
 /// What to tell somebody whose document was made from an older one.
-fn stale(truth: &Truth, from: u64, now: u64) -> Vec<String> {
+pub(super) fn stale(truth: &Truth, from: u64, now: u64) -> Vec<String> {
     let mut lines = vec![format!(
         "this is based on revision {from}, and revision {now} is in service; take over what came between, then publish \
          again with --based-on {now}"
@@ -187,9 +179,4 @@ fn stale(truth: &Truth, from: u64, now: u64) -> Vec<String> {
         lines.extend(history.iter().filter(|entry| entry.revision > from).map(line));
     }
     lines
-}
-
-/// Who runs this program.
-fn user() -> String {
-    std::env::var("USER").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned())
 }

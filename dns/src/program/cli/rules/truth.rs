@@ -1,9 +1,9 @@
 //! Where one publishes. Takes a document with its head and what it replaces, returns what became of it; and gives the
 //! document in service and those that were. Called by every command that publishes or looks back.
 //!
-//! The API of the node that is the writer is the only place yet. Another kind has to do six things: tell what is in
-//! service, replace it if nobody else did meanwhile, list the history, give a document of it, tell what a change has to
-//! keep to, and how many queries were counted.
+//! The API of the node that is the writer is the only place yet. Another kind has to do seven things: tell what is in
+//! service, replace it if nobody else did meanwhile, bring it to more nodes, list the history, give a document of it,
+//! tell what a change has to keep to, and how many queries were counted.
 
 use bailiwick_rules::fleet::head::{Head, sha256_hex};
 use bailiwick_rules::fleet::impact::Queries;
@@ -109,6 +109,22 @@ impl Truth {
             Err(_) => "whether it was published isn't known; `bailiwick rules history` tells later".to_owned(),
         });
         Err(errors)
+    }
+
+    /// Publishes a head that brings the document in service to more nodes. An answer that is lost is looked up.
+    ///
+    /// # Errors
+    /// Why it isn't published, or that nobody knows.
+    pub(super) fn put_head(&self, head: &Head) -> Result<(), Vec<String>> {
+        let Self::Writer(node) = self;
+        match node.exchange(Method::PUT, "/v1/rules/head", &[], head.to_bytes()) {
+            Ok(answer) => answer.success().map(drop),
+            // The request may have arrived all the same.
+            Err(errors) => match self.base() {
+                Ok(base) if base.document.head.as_ref() == Some(head) => Ok(()),
+                Ok(_) | Err(_) => Err(errors),
+            },
+        }
     }
 
     /// What a change has to keep to. A node of an earlier version has no limits.

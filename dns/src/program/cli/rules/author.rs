@@ -1,0 +1,49 @@
+//! Who publishes. Takes the options that say so, returns heads with the author's name and signature. Called by every
+//! command that makes a head.
+
+use std::path::PathBuf;
+
+use bailiwick_rules::fleet::head::{Head, LONGEST_TEXT};
+use clap::Args;
+
+use crate::program::cli::fleet::Publisher;
+
+/// Who publishes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AuthorArgs {
+    /// Who publishes; else the name of this user.
+    #[arg(long, value_name = "NAME")]
+    author: Option<String>,
+    /// The publisher's key, if nodes have trusted_publishers.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+impl AuthorArgs {
+    /// The name.
+    pub(super) fn name(&self) -> String {
+        let user = || std::env::var("USER").ok().filter(|name| !name.is_empty());
+        self.author.clone().or_else(user).unwrap_or_else(|| "unknown".to_owned())
+    }
+
+    /// The head with the author's signature, if there is a key.
+    ///
+    /// # Errors
+    /// When the key can't be read.
+    pub(super) fn sign(&self, head: Head) -> Result<Head, Vec<String>> {
+        let Some(file) = &self.key else { return Ok(head) };
+        let key = Publisher::read(file).map_err(|error| vec![error])?;
+        let signature = key.sign(&head.signed_bytes());
+        Ok(head.signed(&key.public, &signature))
+    }
+}
+
+/// A reason that a head may carry.
+///
+/// # Errors
+/// How to write one.
+pub(super) fn reason(text: &str) -> Result<String, String> {
+    let is_fine =
+        !text.trim().is_empty() && text.chars().count() <= LONGEST_TEXT && !text.chars().any(char::is_control);
+    is_fine.then(|| text.to_owned()).ok_or_else(|| format!("write a line of at most {LONGEST_TEXT} characters"))
+}

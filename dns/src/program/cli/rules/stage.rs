@@ -1,0 +1,122 @@
+//! `bailiwick rules promote` and `abort`: brings the document in service to more nodes, or puts the one before in its
+//! place. Both are done by whoever watches a rollout, too.
+
+use bailiwick_rules::fleet::head::{Head, Stage, sha256_hex};
+use bailiwick_rules::time::Timestamp;
+use clap::Args;
+
+use super::author::{AuthorArgs, reason};
+use super::document::with_revision;
+use super::publish::{stage, stale};
+use super::truth::{Base, Put, Truth};
+use crate::program::cli::node::{NodeArgs, Power};
+use crate::program::report::Report;
+
+/// Options of `bailiwick rules promote`.
+#[derive(Debug, Args)]
+pub(crate) struct PromoteArgs {
+    /// The stage that it is for from now on: early or rest. Without it the next one.
+    #[arg(long, value_name = "STAGE", value_parser = stage)]
+    stage: Option<Stage>,
+    #[command(flatten)]
+    node: NodeArgs,
+    #[command(flatten)]
+    author: AuthorArgs,
+}
+
+/// Options of `bailiwick rules abort`.
+#[derive(Debug, Args)]
+pub(crate) struct AbortArgs {
+    /// Why, in one line. It stands in the history.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    reason: String,
+    #[command(flatten)]
+    node: NodeArgs,
+    #[command(flatten)]
+    author: AuthorArgs,
+}
+
+/// The head of the document in service, if it isn't for all nodes yet.
+fn unfinished(base: &Base) -> Result<&Head, Vec<String>> {
+    base.document.head.as_ref().filter(|head| head.stage != Stage::Rest).ok_or_else(|| {
+        vec![format!("revision {} is for all nodes already; `bailiwick rules rollback` undoes it", base.revision)]
+    })
+}
+
+/// Brings the document in service to more nodes.
+pub(super) fn promote(args: &PromoteArgs) -> Result<Report, Vec<String>> {
+    let truth = Truth::find(&args.node, Power::Write)?;
+    let base = truth.base()?;
+    let head = unfinished(&base)?;
+    let later = || Stage::ALL.into_iter().map(|(stage, _)| stage).filter(|stage| *stage > head.stage);
+    let to = match args.stage {
+        None => later().next().unwrap_or_default(),
+        Some(stage) if later().any(|later| later == stage) => stage,
+        Some(_) => {
+            return Err(vec![format!("revision {} is for nodes of stage {} already", head.revision, head.stage)]);
+        }
+    };
+    bring_to(&truth, head, to, &args.author)?;
+    Ok(Report::fine(format!("revision {} is for nodes of stage {to} now\n", head.revision)))
+}
+
+/// Publishes the same head for a later stage.
+///
+/// # Errors
+/// Why it couldn't be.
+pub(super) fn bring_to(truth: &Truth, head: &Head, stage: Stage, author: &AuthorArgs) -> Result<(), Vec<String>> {
+    truth.put_head(&author.sign(Head { stage, signature: None, ..head.clone() })?)
+}
+
+/// Gives the document in service up.
+pub(super) fn abort(args: &AbortArgs, now: Timestamp) -> Result<Report, Vec<String>> {
+    let truth = Truth::find(&args.node, Power::Write)?;
+    let base = truth.base()?;
+    unfinished(&base)?;
+    give_up(&truth, &base, &args.reason, &args.author, now).map(|done| Report::fine(done + "\n"))
+}
+
+/// Publishes, for all nodes, the newest earlier document that was for all nodes. Tells so.
+///
+/// # Errors
+/// Why it couldn't be.
+pub(super) fn give_up(
+    truth: &Truth,
+    base: &Base,
+    reason: &str,
+    author: &AuthorArgs,
+    now: Timestamp,
+) -> Result<String, Vec<String>> {
+    let history = truth.history()?;
+    let is_whole = |stage: Option<Stage>| stage.is_none_or(|stage| stage == Stage::Rest);
+    let earlier = history
+        .iter()
+        .filter(|entry| entry.revision < base.revision && is_whole(entry.head.as_ref().map(|head| head.stage)))
+        .map(|entry| entry.revision)
+        .max();
+    let Some(earlier) = earlier else {
+        return Err(vec![format!("the history has nothing before revision {} that all nodes served", base.revision)]);
+    };
+    let revision = base.revision + 1;
+    let bytes = with_revision(&truth.document(earlier)?.bytes, revision);
+    let bytes = bytes.ok_or_else(|| vec![format!("revision {earlier} can't be published again; it has mistakes")])?;
+    let head = Head {
+        revision,
+        sha256: sha256_hex(&bytes),
+        based_on: Some(base.revision),
+        author: author.name(),
+        reason: reason.to_owned(),
+        created_at: now,
+        stage: Stage::Rest,
+        approvals: Vec::new(),
+        impact: None,
+        signature: None,
+    };
+    match truth.put(base, &author.sign(head)?, bytes)? {
+        Put::Stale(now) => Err(stale(truth, base.revision, now)),
+        Put::Served | Put::Awaited | Put::Lost => Ok(format!(
+            "revision {} is given up: revision {revision} has the content of {earlier}, for all nodes",
+            base.revision
+        )),
+    }
+}
