@@ -1,5 +1,5 @@
-//! Record data in wire format. Takes single rdatas, returns the packed set of an RRset. Also holds the numbers of
-//! record types, and where names stand inside rdata. Used by zones, answers and the encoder.
+//! Record data (rdata) in wire format. Takes single rdatas, returns the packed set of an RRset. Also holds the numbers
+//! of record types, and the layout of types whose rdata holds names. Used by zones, answers and the encoder.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::protocol::name::NameRef;
 
-/// The numbers of the record and query types this server treats specially.
+/// The numbers of the record and query types that this server treats specially.
 pub mod rtype {
     #![allow(missing_docs)] // the names are the registry's
     pub const A: u16 = 1;
@@ -41,12 +41,12 @@ pub mod rtype {
     pub const CAA: u16 = 257;
 }
 
-/// The record data of one RRset: deduplicated, in canonical order (RFC 4034 §6.3), each behind its length, in one
-/// piece.
+/// The record data of one RRset in one piece of memory: without duplicates, in canonical order (RFC 4034 §6.3), each
+/// rdata after its length in two octets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RdataSet(SmallVec<[u8; SHORT]>);
 
-/// So many octets of an RRset's data stand in the set itself: an address or two, which most have.
+/// How many octets of data an [`RdataSet`] holds without an allocation: one or two addresses, as in most RRsets.
 const SHORT: usize = 16;
 
 /// A borrowed [`RdataSet`].
@@ -54,8 +54,8 @@ const SHORT: usize = 16;
 pub struct Rdatas<'a>(&'a [u8]);
 
 impl RdataSet {
-    /// Packs `rdatas` of one type; sorts them and drops duplicates (RFC 2181 §5). Any longer than 65,535 octets is
-    /// dropped: no packet could hold it.
+    /// Packs `rdatas` of one type; sorts them and drops duplicates (RFC 2181 §5). Rdatas of more than 65,535 octets are
+    /// dropped, because no packet can hold them.
     pub fn new<'a>(rtype: u16, rdatas: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut sorted: Vec<(Cow<'a, [u8]>, &[u8])> =
             rdatas.into_iter().map(|rdata| (canonical(rtype, rdata), rdata)).collect();
@@ -76,7 +76,7 @@ impl RdataSet {
         Rdatas(&self.0)
     }
 
-    /// The packed octets, to be shared; [`Rdatas::of_packed`] reads them.
+    /// The packed octets. [`Rdatas::of_packed`] reads them.
     pub(crate) fn into_packed(self) -> Box<[u8]> {
         self.0.into_boxed_slice()
     }
@@ -86,7 +86,7 @@ impl<'a> Rdatas<'a> {
     /// No record data.
     pub const EMPTY: Rdatas<'static> = Rdatas(&[]);
 
-    /// Reads what [`RdataSet::into_packed`] gave.
+    /// Reads octets that [`RdataSet::into_packed`] returned.
     pub(crate) fn of_packed(packed: &'a [u8]) -> Self {
         Self(packed)
     }
@@ -112,7 +112,7 @@ impl<'a> Rdatas<'a> {
         self.iter().next()
     }
 
-    /// Whether there is none.
+    /// Whether there is no rdata.
     pub fn is_empty(self) -> bool {
         self.0.is_empty()
     }
@@ -130,16 +130,16 @@ impl std::fmt::Debug for Rdatas<'_> {
     }
 }
 
-/// What an rdata is made of, as far as names in it matter.
+/// A field in the layout of an rdata.
 #[derive(Clone, Copy)]
 enum Field {
-    /// That many octets.
+    /// A fixed number of octets.
     Octets(usize),
     /// A domain name.
     Name,
-    /// A length octet and that many octets.
+    /// A character-string: a length octet and that many octets.
     Text,
-    /// Whatever is left.
+    /// The octets up to the end.
     Rest,
 }
 
@@ -152,7 +152,8 @@ pub(crate) enum Part<'a> {
     Name(NameRef<'a>),
 }
 
-/// The layout of the types with names inside, and whether those may be compressed (only RFC 1035's, RFC 3597 §4).
+/// The layout of a type whose rdata holds names, and whether these names may be compressed. Only names in types of
+/// RFC 1035 may be (RFC 3597 §4). `None` for types without names.
 fn layout(rtype: u16) -> Option<(&'static [Field], bool)> {
     use Field::{Name, Octets, Rest, Text};
     Some(match rtype {
@@ -175,7 +176,7 @@ fn layout(rtype: u16) -> Option<(&'static [Field], bool)> {
     })
 }
 
-/// Hands the pieces of an rdata to `part` in order; `false` when the rdata doesn't have the layout of its type.
+/// Calls `part` with each piece of an rdata, in order. Returns false if the rdata doesn't have the layout of its type.
 pub(crate) fn parts<'a>(rtype: u16, rdata: &'a [u8], mut part: impl FnMut(Part<'a>)) -> bool {
     let Some((fields, _)) = layout(rtype) else {
         part(Part::Octets(rdata));
@@ -213,7 +214,7 @@ pub(crate) fn compressible(rtype: u16) -> bool {
     layout(rtype).is_some_and(|(_, compressible)| compressible)
 }
 
-/// Whether an rdata has the form of its type, as far as this server relies on it.
+/// Whether an rdata has the form of its type, as far as this server depends on the form.
 pub fn is_well_formed(rtype: u16, rdata: &[u8]) -> bool {
     match rtype {
         rtype::A => rdata.len() == 4,
@@ -232,7 +233,8 @@ pub fn is_well_formed(rtype: u16, rdata: &[u8]) -> bool {
     }
 }
 
-/// The canonical form of an rdata: names in lower case (RFC 4034 §6.2, but for NSEC and newer types, RFC 6840 §5.1).
+/// The canonical form of an rdata: names are in lower case (RFC 4034 §6.2), except in NSEC and newer types (RFC 6840
+/// §5.1).
 pub(crate) fn canonical(rtype: u16, rdata: &[u8]) -> Cow<'_, [u8]> {
     if layout(rtype).is_none() || matches!(rtype, rtype::NSEC | rtype::SVCB | rtype::HTTPS) {
         return Cow::Borrowed(rdata);
@@ -245,8 +247,8 @@ pub(crate) fn canonical(rtype: u16, rdata: &[u8]) -> Cow<'_, [u8]> {
     if whole { Cow::Owned(lower) } else { Cow::Borrowed(rdata) }
 }
 
-/// The name that makes up the whole (CNAME, DNAME, NS) or the end (MX, SRV, SVCB's target) of an rdata; `None` for
-/// other types.
+/// The name to which an rdata points: the whole rdata of CNAME, DNAME and NS, or a part of it in MX, SRV, SVCB and
+/// HTTPS. `None` for other types.
 pub fn target(rtype: u16, rdata: &[u8]) -> Option<NameRef<'_>> {
     let at = match rtype {
         rtype::NS | rtype::CNAME | rtype::DNAME => 0,
@@ -275,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_rdata_is_told_apart() {
+    fn malformed_rdata_is_recognised() {
         assert!(is_well_formed(rtype::CNAME, b"\x01a\x00"));
         assert!(!is_well_formed(rtype::CNAME, b"\x01a\x00\x00"));
         assert!(!is_well_formed(rtype::CNAME, b"\xc0\x0c"));

@@ -1,14 +1,15 @@
-//! What a zone is the authority for: its own names and RRsets, by number. Called by `dnssec`, which signs them.
+//! Finds the names and RRsets for which a zone has authority. Takes a compiled zone, returns them by their numbers.
+//! Called by `dnssec`, which signs them.
 
 use super::{NodeId, RrSet, SteeredOwner, Zone};
 use crate::protocol::name::Name;
 use crate::protocol::rdata::rtype;
 use crate::zone::index::TOP;
 
-/// A static RRset that the zone is the authority for.
+/// A static RRset for which the zone has authority.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OwnSet<'z> {
-    /// Its number among all static RRsets of the zone.
+    /// The number of the RRset among all static RRsets of the zone.
     pub(crate) number: usize,
     /// The owner.
     pub(crate) node: NodeId,
@@ -34,19 +35,19 @@ impl Zone {
         &self.sets[number]
     }
 
-    /// The number of what steers a name.
+    /// The number of the steered owner of a name; `None` if the name isn't steered.
     pub(crate) fn steered_number(&self, node: NodeId) -> Option<usize> {
         self.tree.value(node.0).steered.map(|number| number.get() as usize)
     }
 
-    /// Everything that steers, by number.
+    /// All steered owners, by number.
     pub(crate) fn steered_owners(&self) -> &[SteeredOwner] {
         &self.steered
     }
 
-    /// The names that are the zone's own: all but those below a delegation or a DNAME.
+    /// The names for which the zone has authority: all names except those below a delegation or a DNAME.
     pub(crate) fn own_nodes(&self) -> impl Iterator<Item = NodeId> {
-        // A name's ancestors were entered before it, so one pass tells what is hidden.
+        // Ancestors come before their descendants, so one pass finds all hidden names.
         let mut hides = Vec::with_capacity(self.tree.len());
         (0_u32..).zip(self.tree.values()).filter_map(move |(number, node)| {
             let hidden = self.tree.parent(number).is_some_and(|parent| hides[parent as usize]);
@@ -55,7 +56,7 @@ impl Zone {
         })
     }
 
-    /// The static RRsets that are the zone's own: of a delegation only the DS (RFC 4035 §2.2).
+    /// The static RRsets for which the zone has authority. Of a delegation, only the DS counts (RFC 4035 §2.2).
     pub(crate) fn own_sets(&self) -> impl Iterator<Item = OwnSet<'_>> {
         self.own_nodes().flat_map(move |id| {
             let node = self.tree.value(id.0);
@@ -66,8 +67,8 @@ impl Zone {
         })
     }
 
-    /// The types of a name's records, steered ones included, whatever health says. At a delegation only NS and DS (RFC
-    /// 4034 §4.1.2). `dnssec` knows the types that signing adds.
+    /// The types of a name's records, including steered types that health may hide. At a delegation only NS and DS
+    /// count (RFC 4034 §4.1.2). `dnssec` adds the types of signatures.
     pub(crate) fn types(&self, node: NodeId) -> impl Iterator<Item = u16> {
         let is_cut = self.tree.value(node.0).is_cut;
         let of_sets = self.sets(node).iter().map(|set| set.rtype);
@@ -95,7 +96,7 @@ impl Zone {
             labels.extend_from_slice(label);
             at = parent;
         }
-        // What was entered fitted.
+        // The name was inserted as a whole, so its labels fit.
         Name::join(&labels, self.origin()).unwrap_or_else(|| self.origin.clone())
     }
 }

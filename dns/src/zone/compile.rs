@@ -1,4 +1,4 @@
-//! Takes all records and steered owners of one zone, returns the checked index or every error. Called by
+//! Compiles a zone. Takes all records and steered owners, returns the checked index or every error. Called by
 //! `Zone::compile`.
 
 mod checks;
@@ -32,11 +32,11 @@ fn sorted(mut errors: Vec<ZoneError>) -> Vec<ZoneError> {
     errors
 }
 
-/// The records of one owner and type, each by where it stands.
+/// The records of one owner and type, by their positions in [`Records`].
 struct Group {
     node: u32,
     rtype: u16,
-    /// Most have one, which stands right here.
+    /// Most groups have one member, which needs no allocation.
     members: SmallVec<[At; 1]>,
 }
 
@@ -66,7 +66,7 @@ impl<'r> Build<'r> {
         }
     }
 
-    /// Where an error about the zone as a whole stands.
+    /// The location of an error that concerns the whole zone.
     fn whole(&self) -> Location {
         let file = self
             .records
@@ -115,7 +115,7 @@ impl<'r> Build<'r> {
         self.link_nodes();
     }
 
-    /// Makes the nodes and what the lookup needs to know of each.
+    /// Stores in each node what a lookup needs to know about the node.
     fn link_nodes(&mut self) {
         for (at, group) in (0_u32..).zip(&self.groups) {
             let node = self.tree.value_mut(group.node);

@@ -1,5 +1,5 @@
 //! Reads master files (RFC 1035 §5, RFC 2308 §4, RFC 3597 §5). Takes text, returns records or every error with its
-//! line. Callers hand the records to [`Zone::compile`](super::Zone::compile).
+//! line. Callers pass the records to [`Zone::compile`](super::Zone::compile).
 
 mod binding;
 mod data;
@@ -29,7 +29,7 @@ const MAX_TTL: u32 = (1 << 31) - 1;
 /// file.
 ///
 /// # Errors
-/// Every line that can't be parsed, and the mistakes of the zone that the other lines make.
+/// Every line that can't be parsed, and every error of the zone that the other lines form.
 ///
 /// ```
 /// use bailiwick_dns::{protocol::name::Name, zone::file};
@@ -74,9 +74,9 @@ struct Findings {
     errors: Vec<ZoneError>,
 }
 
-/// The owner of an indented entry, which is that of the entry before it.
+/// The owner of the last entry, which an indented entry inherits.
 enum Owner {
-    /// There is no entry before.
+    /// There is no earlier entry.
     None,
     /// The owner of the last entry.
     Known(Name),
@@ -114,7 +114,7 @@ impl Scope {
         self
     }
 
-    /// A line of this file.
+    /// The location of a line of this file.
     fn place(&self, line: u32) -> Location {
         Location { file: Arc::clone(&self.file), line }
     }
@@ -157,8 +157,8 @@ impl Scope {
         }
     }
 
-    /// Reads another file with its own origin, which doesn't last beyond it (RFC 1035 §5.1). Its `$TTL` does, as in
-    /// BIND and NSD.
+    /// Reads an included file. Its origin ends with the file (RFC 1035 §5.1). Its `$TTL` stays in force after the file,
+    /// as in BIND and NSD.
     fn include(&mut self, path: &Token<'_>, origin: Name, open: Open<'_>, found: &mut Findings) -> Result<(), String> {
         if self.depth == MAX_INCLUDES {
             return Err(format!(
@@ -198,7 +198,7 @@ impl Scope {
         };
         let place = self.place(entry.line);
         let rest = self.typed(rest);
-        // An entry may be wrong at both ends: tell both.
+        // The owner and the rest of an entry may both be wrong. Then both errors are reported.
         match (owner, rest) {
             (Ok(owner), Ok((ttl, rtype, rdata))) => {
                 found.records.push(owner.as_ref(), rtype, ttl, &rdata, &place);
@@ -213,7 +213,7 @@ impl Scope {
         }
     }
 
-    /// Reads `[TTL] [class] type data`, TTL and class in either order (RFC 1035 §5.1).
+    /// Reads `[TTL] [class] type data`, with TTL and class in either order (RFC 1035 §5.1).
     fn typed(&mut self, tokens: &[Token<'_>]) -> Result<(u32, u16, Box<[u8]>), String> {
         let (mut written_ttl, mut class_seen, mut rest) = (None, false, tokens);
         let mnemonic = loop {
@@ -235,7 +235,7 @@ impl Scope {
         let Some(rtype) = record_type(&mnemonic) else {
             return Err(format!("`{mnemonic}` is no record type; write a type, or TYPE and its number (RFC 3597)"));
         };
-        // Types that name no data (RFC 6895 §3.1): 0, OPT and 128 to 255.
+        // Types that aren't data (RFC 6895 §3.1): 0, OPT and 128 to 255.
         if matches!(rtype, 0 | rtype::OPT | 128..=255) {
             return Err(format!("{mnemonic} can't stand in a zone; remove it"));
         }
@@ -243,7 +243,8 @@ impl Scope {
         if written_ttl.is_some() {
             self.last_ttl = written_ttl;
         }
-        // Without $TTL, a SOA without a TTL lends all records its minimum (RFC 1035 §3.3.13), as in BIND.
+        // If neither `$TTL` nor the SOA has a TTL, the SOA's minimum is the default for all records (RFC 1035 §3.3.13),
+        // as in BIND.
         if rtype == rtype::SOA && written_ttl.or(self.default_ttl).or(self.last_ttl).is_none() {
             self.default_ttl = rdata.last_chunk().map(|minimum| u32::from_be_bytes(*minimum).min(MAX_TTL));
         }
@@ -258,7 +259,7 @@ impl Scope {
     }
 }
 
-/// A name as an entry writes it, completed by the origin.
+/// Reads a name of an entry. If the name is relative, the origin is appended.
 fn domain_name(text: &[u8], origin: &Name) -> Result<Name, String> {
     let shown = String::from_utf8_lossy(text);
     if !text.is_ascii() {
@@ -275,7 +276,7 @@ fn record_type(mnemonic: &str) -> Option<u16> {
     Rtype::from_str(mnemonic).ok().map(Rtype::to_int)
 }
 
-/// Whether the token is class IN; other classes are errors.
+/// Whether the token is the class IN. Other classes are errors.
 fn is_class(text: &str) -> Result<bool, String> {
     let upper = text.to_ascii_uppercase();
     match upper.as_str() {
@@ -288,7 +289,7 @@ fn is_class(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Reads a time in seconds or with the units w, d, h, m and s; `None` when the token is something else.
+/// Reads a time in seconds, or with the units w, d, h, m and s. `None` if the token isn't a time.
 fn ttl(text: &[u8]) -> Result<Option<u32>, String> {
     if !text.first().is_some_and(u8::is_ascii_digit) {
         return Ok(None);

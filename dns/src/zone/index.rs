@@ -1,12 +1,12 @@
-//! The names of a zone as a tree in one hash table. Takes each name with its data when a zone is loaded. For each query
-//! `zone` walks down the tree label by label, without allocating.
+//! The names of a zone as a tree in one hash table. Takes each name when a zone is loaded. For each query, `zone` walks
+//! down the tree label by label, without allocating.
 //!
-//! A name's key is its parent's number and its first label in lower case. Ancestors are inserted with their
+//! The key of a name is the number of its parent and its first label in lower case. Ancestors are inserted with their
 //! descendants, so empty non-terminals exist (RFC 4592 §2.2.2).
 //!
-//! Most of a large zone isn't in a core's cache. So a name and everything that a lookup reads about it fit into one
-//! cache line. The memory that a lookup reads can be prefetched, step by step for many names at once: with
-//! [`NameTree::expect`], then [`NameTree::approach`].
+//! Most of a large zone isn't in a core's cache. So a name and its value fit into one cache line. The memory that a
+//! lookup reads can be prefetched for many names at once: first with [`NameTree::expect`], then with
+//! [`NameTree::approach`].
 
 use crate::protocol::name::{MAX_LABELS, NameRef, case, label_at, label_starts};
 use crate::system::batch::{in_huge_pages, prefetch};
@@ -16,7 +16,7 @@ pub(crate) const TOP: u32 = 0;
 /// The number that means no node.
 const NONE: u32 = u32::MAX;
 
-/// The tag of a free place.
+/// The tag of a free slot.
 const FREE: u8 = 0;
 
 /// The longest label that is stored in its node, in octets.
@@ -40,10 +40,10 @@ pub(crate) struct NameTree<T> {
     nodes: Vec<Node<T>>,
     /// Labels that are too long to be stored in their nodes.
     labels: Vec<u8>,
-    /// The upper octet of the key's hash at each place of the hash table. The tags are read first. They are separate
+    /// For each slot of the hash table, the upper octet of the key's hash. The tags are read first. They are separate
     /// from the numbers, so that looking up a missing name reads little memory.
     tags: Vec<u8>,
-    /// The node's number at each place of the hash table.
+    /// For each slot of the hash table, the number of the node.
     numbers: Vec<u32>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Descent<'n> {
 }
 
 impl<'n> Descent<'n> {
-    /// The labels of `name`, without its last `skip` labels, which are those of the top.
+    /// The labels of `name` without its last `skip` labels, which are the labels of the top.
     pub(crate) fn new(name: NameRef<'n>, skip: usize) -> Self {
         let (starts, count) = label_starts(name);
         Self { wire: name.as_wire(), starts, left: count.saturating_sub(skip) }
@@ -96,7 +96,7 @@ impl<T: Default> NameTree<T> {
         Self { nodes: vec![top], labels: Vec::new(), tags: vec![FREE; 16], numbers: vec![NONE; 16] }
     }
 
-    /// Inserts a name with all its ancestors and returns its node.
+    /// Inserts a name with all its ancestors, and returns the number of its node.
     pub(crate) fn insert(&mut self, descent: Descent<'_>) -> u32 {
         let mut node = TOP;
         for label in descent {
@@ -157,17 +157,17 @@ impl<T> NameTree<T> {
         self.nodes.len()
     }
 
-    /// What is kept of a node.
+    /// The value of a node.
     pub(crate) fn value(&self, node: u32) -> &T {
         &self.nodes[node as usize].value
     }
 
-    /// The same, to be changed.
+    /// The value of a node, to be changed.
     pub(crate) fn value_mut(&mut self, node: u32) -> &mut T {
         &mut self.nodes[node as usize].value
     }
 
-    /// What is kept of all nodes, in the order of their numbers.
+    /// The values of all nodes, in the order of their numbers.
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         self.nodes.iter().map(|node| &node.value)
     }
@@ -188,7 +188,7 @@ impl<T> NameTree<T> {
         self.child_of_key(parent, label, self.key(parent, label))
     }
 
-    /// The same, its key known.
+    /// The child of `parent` with this label, if the hash of its key is known.
     pub(crate) fn child_of_key(&self, parent: u32, label: &[u8], key: u64) -> Option<u32> {
         self.probe(parent, label, key).ok()
     }
@@ -198,19 +198,19 @@ impl<T> NameTree<T> {
         descent.try_fold(TOP, |node, label| self.child(node, label))
     }
 
-    /// The hash of a key: the parent's, stirred with the label.
+    /// The hash of a key: the parent's hash, mixed with the label.
     pub(crate) fn key(&self, parent: u32, label: &[u8]) -> u64 {
         case::hash(label, self.nodes[parent as usize].hash)
     }
 
-    /// Has loaded what tells whether there is a node of this key, without waiting for it.
+    /// Starts to load the slot that says whether there is a node of this key, without waiting.
     pub(crate) fn expect(&self, key: u64) {
         let at = bucket(key, self.tags.len());
         prefetch(&self.tags[at]);
         prefetch(&self.numbers[at]);
     }
 
-    /// Has the node loaded that probably has this key; `None` if none has.
+    /// Starts to load the node that probably has this key, and returns its number. `None` if no node has it.
     pub(crate) fn approach(&self, key: u64) -> Option<u32> {
         let mut at = bucket(key, self.tags.len());
         while self.tags[at] != tag(key) {
@@ -223,7 +223,7 @@ impl<T> NameTree<T> {
         Some(self.numbers[at])
     }
 
-    /// The node with this key, or the slot where it would stand.
+    /// The node with this key, or the free slot for it.
     fn probe(&self, parent: u32, label: &[u8], hash: u64) -> Result<u32, usize> {
         let size = self.tags.len();
         let mut at = bucket(hash, size);
@@ -253,12 +253,12 @@ impl<T> NameTree<T> {
     }
 }
 
-/// The part of a hash that is kept in its place; never that of a free one.
+/// The part of a hash that is kept as the tag of a slot; never [`FREE`].
 fn tag(hash: u64) -> u8 {
     hash.to_be_bytes()[0].max(FREE + 1)
 }
 
-/// Where a hash's chain begins in a table of `size` slots, a power of two.
+/// The first slot to look into for a hash. The table has `size` slots, which is a power of two.
 #[allow(clippy::cast_possible_truncation)] // only the lower bits are wanted
 fn bucket(hash: u64, size: usize) -> usize {
     hash as usize & (size - 1)
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_loaded_beforehand_is_what_is_found() {
+    fn a_prefetched_node_is_the_node_that_is_found() {
         let mut tree = NameTree::<u32>::new();
         let labels: Vec<String> = (0..1_000).map(|n| format!("host{n}")).collect();
         for label in &labels {
@@ -313,6 +313,6 @@ mod tests {
             assert_eq!(tree.child_of_key(TOP, label.as_bytes(), key), tree.child(TOP, label.as_bytes()));
         }
         let strangers = (0..1_000).filter(|n| tree.approach(tree.key(TOP, format!("guest{n}").as_bytes())).is_some());
-        assert!(strangers.count() < 50, "hardly any other name is taken for one that is there");
+        assert!(strangers.count() < 50, "few missing names are taken for existing ones");
     }
 }

@@ -1,9 +1,8 @@
-//! The records of a zone's files as they were read: `file` writes them one by one, `compile` and whoever looks through
-//! a zone reads them.
+//! The records of a zone's files as they were read. `file` adds them one by one, `compile` reads them.
 //!
-//! A zone is compiled again whenever the rules change, so its records are kept as long as it is served. They stand one
-//! behind the other in one piece of memory: some 20 octets beside the name and the data, where a structure with
-//! allocations of its own takes a hundred more.
+//! A zone is compiled again whenever the rules change, so its records are kept as long as the zone is served. All
+//! records are in one piece of memory. A record takes some 20 octets more than its name and its data. A structure with
+//! its own allocations would take a hundred more.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,14 +29,14 @@ pub struct Records(Arc<Packed>);
 
 #[derive(Clone, Default, PartialEq, Eq)]
 struct Packed {
-    /// Each record: TTL, line, place in `files`, length of the data (four octets each), type (two), owner, data.
+    /// Each record: TTL, line, index in `files`, length of the data (four octets each), type (two octets), owner, data.
     octets: Vec<u8>,
-    /// Files they stand in.
+    /// The files in which the records were written.
     files: Vec<Arc<str>>,
     count: usize,
 }
 
-/// Where a record stands among its zone's: what [`Records::get`] finds it by.
+/// The position of a record in [`Records`], for [`Records::get`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct At(usize);
 
@@ -59,7 +58,7 @@ pub struct Record<'r> {
 }
 
 impl Record<'_> {
-    /// Where it was written.
+    /// Where the record was written.
     #[must_use]
     pub fn place(&self) -> Location {
         Location { file: Arc::clone(self.file), line: self.line }
@@ -74,24 +73,24 @@ impl fmt::Debug for Record<'_> {
 }
 
 impl Records {
-    /// How many there are.
+    /// How many records there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.count
     }
 
-    /// Whether there are none.
+    /// Whether there are no records.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.count == 0
     }
 
-    /// All of them.
+    /// All records, in order.
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
         self.placed().map(|(_, record)| record)
     }
 
-    /// All of them, each with what it is found again by.
+    /// All records with their positions.
     pub(super) fn placed(&self) -> impl Iterator<Item = (At, Record<'_>)> {
         let mut next = 0;
         std::iter::from_fn(move || {
@@ -104,7 +103,7 @@ impl Records {
         })
     }
 
-    /// One of them.
+    /// The record at a position.
     pub(super) fn get(&self, at: At) -> Record<'_> {
         self.0.read(at.0).0
     }
@@ -120,14 +119,14 @@ impl Records {
         packed.count += 1;
     }
 
-    /// Gives back the memory that only growing needs.
+    /// Frees unused capacity, after the last record was added.
     pub(super) fn settle(&mut self) {
         Arc::make_mut(&mut self.0).octets.shrink_to_fit();
     }
 }
 
 impl Packed {
-    /// A file's place. Records of one file mostly follow each other.
+    /// The index of a file. Searches from the end, because the records of one file usually follow each other.
     fn file(&mut self, name: &Arc<str>) -> u32 {
         let there = self.files.iter().rposition(|file| file == name).unwrap_or_else(|| {
             self.files.push(Arc::clone(name));
@@ -136,7 +135,7 @@ impl Packed {
         four(there)
     }
 
-    /// The record at `at`, and where the next begins.
+    /// The record at `at`, and the position of the next one.
     fn read(&self, at: usize) -> (Record<'_>, usize) {
         const HEAD: usize = 18;
         let octets = &self.octets[at..];
@@ -154,6 +153,7 @@ impl Packed {
     }
 }
 
+/// A number in four octets.
 fn four(number: usize) -> u32 {
     u32::try_from(number).expect("fewer than 2^32 files, and octets of data")
 }
@@ -171,7 +171,7 @@ mod tests {
     use bailiwick_rules::testing::Random;
 
     #[test]
-    fn what_was_pushed_is_there_in_its_order_and_found_again() {
+    fn records_keep_their_order_and_are_found_again() {
         const CASES: u64 = 500;
         for seed in 0..CASES {
             let mut random = Random::new(seed);

@@ -1,13 +1,13 @@
-//! The steps of a lookup in one zone. [`Zone::key`], [`Zone::approach`] and [`Zone::locate_by`] find what
-//! [`Zone::locate`] finds at once, and each starts to load from memory what the next one reads. Called by
-//! `zones::seek`.
+//! A lookup in one zone, in three steps: [`Zone::key`], [`Zone::approach`] and [`Zone::locate_by`]. Takes a name,
+//! returns the same as [`Zone::locate`]. Each step starts to load the memory that the next step reads. So the steps of
+//! many lookups can overlap. Called by `zones::seek`.
 
 use super::index::Descent;
 use super::{Found, NodeId, Zone};
 use crate::protocol::name::{NameRef, case};
 use crate::system::batch::prefetch;
 
-/// What a name is found by in the index of its zone.
+/// The key of a name in the index of its zone.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Key {
     hash: u64,
@@ -41,7 +41,7 @@ impl Zone {
         self.tree.approach(key.hash);
     }
 
-    /// The third step: where the name stands, as [`Zone::locate`] says. Starts to load its records.
+    /// The third step: finds the name as [`Zone::locate`] does. Starts to load its records.
     #[inline]
     pub(crate) fn locate_by(&self, key: Key, name: NameRef<'_>) -> Found {
         let labels = key.labels(name);
@@ -58,7 +58,7 @@ impl Zone {
     }
 }
 
-/// The label, if there is but one.
+/// The label, if there is exactly one.
 fn only_label(labels: &[u8]) -> Option<&[u8]> {
     let (length, rest) = labels.split_first()?;
     (rest.len() == usize::from(*length)).then_some(rest)

@@ -1,5 +1,5 @@
 //! Checks the records of a zone. Takes the records, adds errors and warnings about records that may not exist at their
-//! name or together. Called by `compile`.
+//! name, or not beside each other. Called by `compile`.
 
 use super::{Build, Group};
 use crate::protocol::name::NameRef;
@@ -9,7 +9,7 @@ use crate::zone::records::At;
 use crate::zone::{CompactIndex, SteeredOwner};
 
 impl Build<'_> {
-    /// There has to be one SOA and at least one NS at the apex, and no SOA elsewhere (RFC 1035 §5.2, RFC 2181 §6.1).
+    /// The apex must have one SOA and at least one NS. Other names must not have an SOA (RFC 1035 §5.2, RFC 2181 §6.1).
     pub(super) fn check_apex(&mut self) {
         let misplaced: Vec<At> = self
             .groups
@@ -146,7 +146,7 @@ impl Build<'_> {
         }
     }
 
-    /// One RRset has one TTL (RFC 2181 §5.2); the least is taken.
+    /// All records of an RRset have one TTL (RFC 2181 §5.2). If they differ, the shortest is used.
     fn check_ttls(&mut self, node: u32) {
         let differing: Vec<(At, u32)> = self
             .groups_of(node)
@@ -168,7 +168,7 @@ impl Build<'_> {
         }
     }
 
-    /// Why the rules can't steer this name; nothing when they can.
+    /// The reasons why the rules can't steer this name; empty if they can.
     pub(super) fn steering_conflicts(&self, node: u32, owner: &SteeredOwner) -> Vec<String> {
         let mut conflicts = Vec::new();
         let name = &owner.name;
@@ -209,8 +209,8 @@ impl Build<'_> {
         conflicts
     }
 
-    /// Servers inside the zone need addresses here: without them nobody reaches them (RFC 9471), and they may not be
-    /// aliases (RFC 2181 §10.3).
+    /// Name servers inside the zone need addresses in the zone, because without glue no resolver reaches them (RFC
+    /// 9471). They may not be aliases (RFC 2181 §10.3).
     pub(super) fn check_delegations(&mut self) {
         let mut complaints = Vec::new();
         for group in self.groups.iter().filter(|group| matches!(group.rtype, rtype::NS)) {

@@ -1,10 +1,10 @@
-//! Errors and warnings of whole zones.
+//! Tests of errors and warnings of whole zones.
 
 use crate::protocol::rdata::rtype;
 use crate::testing::{compile, name, steered};
 use crate::zone::{Records, SteeredOwner};
 
-/// The lines and messages of what keeps a zone from compiling; the test's text starts at line 4.
+/// The lines and messages of the errors of a zone. The test's text begins at line 4 of the zone.
 fn errors(text: &str, steered: &[SteeredOwner]) -> Vec<String> {
     compile("example.com", text, steered).expect_err(text).iter().map(ToString::to_string).collect()
 }
@@ -14,7 +14,7 @@ fn warnings(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn all_errors_of_a_zone_are_told_at_once() {
+fn all_errors_of_a_zone_are_reported_at_once() {
     let reported = errors(
         "@ SOA a. b. 9 2 3 4 5\nsub SOA a. b. 9 2 3 4 5\na CNAME b.\na A 192.0.2.1\nc CNAME a.\nc CNAME b.\n\
          d DNAME a.\nd DNAME b.\nx.d A 192.0.2.1\nother.test. A 192.0.2.1\ncut NS ns.\ncut DNAME a.\n",
@@ -67,7 +67,7 @@ fn oddities_are_warnings() {
 }
 
 #[test]
-fn a_steered_owner_keeps_its_types_to_itself() {
+fn a_steered_owner_has_no_static_records_of_its_types() {
     let a = rtype::A;
     let sound = |text: &str, owner: SteeredOwner| compile("example.com", text, &[owner]).is_ok();
     assert!(sound("chat TXT hello\n", steered("chat.example.com", 0, &[a, rtype::AAAA])));

@@ -1,8 +1,9 @@
-//! Takes the tokens of an HTTPS or SVCB record after its type (RFC 9460 §2.1), returns wire bytes. Called by `data`.
+//! Reads HTTPS and SVCB records (RFC 9460 §2.1). Takes the tokens after the type, returns wire bytes. Called by `data`.
 //!
-//! The `domain` crate's scanner knows the parameters. Two forms it doesn't read: a parameter known by name that is
-//! written by number, whose value is then the octets themselves (`key1=\002h2`), and commas and backslashes within the
-//! identifiers of `alpn` (RFC 9460 Appendix A.1). For these it gets a stand-in, which the octets meant replace.
+//! The scanner of the `domain` crate reads most parameters. It doesn't read two forms. The first is a known parameter
+//! that is written by its number: then the value is the octets themselves (`key1=\002h2`). The second is a comma or a
+//! backslash in an identifier of `alpn` (RFC 9460 Appendix A.1). For these two forms, this file gives the scanner a
+//! stand-in text, and afterwards replaces the stand-in's value by the real octets.
 
 use std::borrow::Cow;
 
@@ -14,8 +15,8 @@ use super::lexer::Token;
 use super::{domain_name, unquoted};
 use crate::protocol::name::{Name, NameRef};
 
-/// The parameters that the scanner reads by their own form, with a text it takes for each (RFC 9460 §14.3.2). The text
-/// of `mandatory`, which names other parameters, is made from its octets.
+/// The stand-in text for each parameter from 0 to 9 that the scanner knows by name (RFC 9460 §14.3.2). `mandatory`
+/// names other parameters, so its text is made from its octets.
 const STAND_INS: [&str; 10] = [
     "mandatory=",
     "alpn=h2",
@@ -31,12 +32,14 @@ const STAND_INS: [&str; 10] = [
 const MANDATORY: usize = 0;
 const ALPN: usize = 1;
 
-/// A piece of the line for the scanner, and whether it follows the one before it without a space.
+/// A piece of the line for the scanner, and whether it follows the previous piece without a space.
 type Piece<'t> = (Cow<'t, [u8]>, bool);
 
-/// The octets that one parameter has in truth.
-struct Meant {
+/// A parameter whose value isn't read by the scanner.
+struct RawParameter {
+    /// The number of the parameter.
     key: usize,
+    /// The octets of the value.
     value: Vec<u8>,
 }
 
@@ -45,7 +48,7 @@ pub(super) fn read(mnemonic: &str, tokens: &[Token<'_>], origin: &Name) -> Resul
     if let Some(target) = tokens.get(1) {
         domain_name(target.text, origin)?;
     }
-    let (pieces, meant) = pieces(tokens)?;
+    let (pieces, raw) = pieces(tokens)?;
     let line = line(mnemonic, &pieces, origin);
     let mut scanner = Zonefile::from(&*line);
     if let Ok(origin) = domain::base::Name::from_octets(Bytes::copy_from_slice(origin.as_wire())) {
@@ -54,38 +57,38 @@ pub(super) fn read(mnemonic: &str, tokens: &[Token<'_>], origin: &Name) -> Resul
     let mut rdata = Vec::new();
     match scanner.next_entry() {
         Ok(Some(Entry::Record(record))) => {
-            // A `Vec` takes any amount.
+            // Writing to a `Vec` never fails.
             let Ok(()) = record.data().compose_rdata(&mut rdata);
         }
         Ok(_) => return Err("the data is missing".to_owned()),
         Err(error) => return Err(reason(&error.to_string()).to_owned()),
     }
-    if meant.is_empty() { Ok(rdata) } else { replaced(&rdata, &meant).ok_or("the parameters don't fit".into()) }
+    if raw.is_empty() { Ok(rdata) } else { replaced(&rdata, &raw).ok_or("the parameters don't fit".into()) }
 }
 
-/// What the scanner shall read, and what takes the place of the stand-ins in it.
-fn pieces<'t>(tokens: &[Token<'t>]) -> Result<(Vec<Piece<'t>>, Vec<Meant>), String> {
-    let (mut pieces, mut meant) = (Vec::with_capacity(tokens.len()), Vec::new());
+/// The pieces of the line for the scanner, and the parameters that replace stand-ins in the result.
+fn pieces<'t>(tokens: &[Token<'t>]) -> Result<(Vec<Piece<'t>>, Vec<RawParameter>), String> {
+    let (mut pieces, mut raw) = (Vec::with_capacity(tokens.len()), Vec::new());
     let mut rest = tokens;
     while let Some((first, tail)) = rest.split_first() {
         let glued = tail.iter().take_while(|token| token.glued).count();
         let (more, after) = tail.split_at(glued);
         // Priority and target come first.
         match if pieces.len() < 2 { None } else { by_octets(first, more)? } {
-            Some(Meant { key: MANDATORY, value }) => pieces.push((mandatory(&value).into(), false)),
+            Some(RawParameter { key: MANDATORY, value }) => pieces.push((mandatory(&value).into(), false)),
             Some(parameter) => {
                 pieces.push((STAND_INS[parameter.key].as_bytes().into(), false));
-                meant.push(parameter);
+                raw.push(parameter);
             }
             None => pieces.extend(rest[..=glued].iter().map(|token| (token.text.into(), token.glued))),
         }
         rest = after;
     }
-    Ok((pieces, meant))
+    Ok((pieces, raw))
 }
 
-/// A parameter whose octets aren't left to the scanner.
-fn by_octets(first: &Token<'_>, more: &[Token<'_>]) -> Result<Option<Meant>, String> {
+/// Reads a parameter that the scanner can't read; `None` if the scanner can.
+fn by_octets(first: &Token<'_>, more: &[Token<'_>]) -> Result<Option<RawParameter>, String> {
     // `"key=value"` may stand in quotes as a whole.
     let text = first.text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(first.text);
     let equals = text.iter().position(|&byte| byte == b'=');
@@ -98,7 +101,7 @@ fn by_octets(first: &Token<'_>, more: &[Token<'_>]) -> Result<Option<Meant>, Str
     if name == b"alpn" {
         let octets = unquoted(written)?;
         let value = if octets.contains(&b'\\') { identifiers(&octets)? } else { return Ok(None) };
-        return Ok(Some(Meant { key: ALPN, value }));
+        return Ok(Some(RawParameter { key: ALPN, value }));
     }
     let number = name.strip_prefix(b"key").and_then(|digits| match digits {
         [digit @ b'0'..=b'9'] => Some(usize::from(digit - b'0')),
@@ -110,10 +113,11 @@ fn by_octets(first: &Token<'_>, more: &[Token<'_>]) -> Result<Option<Meant>, Str
         let like = STAND_INS[key].split('=').next().unwrap_or_default();
         return Err(format!("key{key} takes the octets of {like} as they are on the wire, and these are none"));
     }
-    Ok(Some(Meant { key, value }))
+    Ok(Some(RawParameter { key, value }))
 }
 
-/// The list of `alpn`: commas part identifiers, and a backslash makes a comma or a backslash part of one.
+/// The value of `alpn`. Commas separate identifiers. After a backslash, a comma or a backslash belongs to the
+/// identifier.
 fn identifiers(octets: &[u8]) -> Result<Vec<u8>, String> {
     let (mut list, mut identifier) = (Vec::new(), Vec::new());
     let mut rest = octets.iter();
@@ -140,7 +144,7 @@ fn identifiers(octets: &[u8]) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Whether octets are the value of a parameter (RFC 9460 §7, RFC 9461 §5, RFC 9540 §4).
+/// Whether octets are a valid value of a parameter (RFC 9460 §7, RFC 9461 §5, RFC 9540 §4).
 fn is_value(key: usize, value: &[u8]) -> bool {
     match key {
         MANDATORY => {
@@ -169,21 +173,21 @@ fn is_value(key: usize, value: &[u8]) -> bool {
     }
 }
 
-/// `mandatory` in words the scanner reads, so that it looks whether all of them are there.
+/// The text of `mandatory`. The scanner reads it and checks that all these parameters exist.
 fn mandatory(value: &[u8]) -> Vec<u8> {
     let keys: Vec<String> = value.as_chunks().0.iter().map(|&key| format!("key{}", u16::from_be_bytes(key))).collect();
     format!("mandatory={}", keys.join(",")).into()
 }
 
-/// The data with the octets that are meant; `None` where they don't fit.
-fn replaced(rdata: &[u8], meant: &[Meant]) -> Option<Vec<u8>> {
+/// The data with the raw parameters in place of the stand-ins; `None` if the result doesn't fit.
+fn replaced(rdata: &[u8], raw: &[RawParameter]) -> Option<Vec<u8>> {
     let target = NameRef::from_wire(rdata.get(2..)?).ok()?;
     let (head, mut rest) = rdata.split_at_checked(2 + target.as_wire().len())?;
     let mut out = head.to_vec();
     while let Some((&[key_high, key_low, high, low], tail)) = rest.split_first_chunk() {
         let (value, tail) = tail.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
         let key = u16::from_be_bytes([key_high, key_low]);
-        let value = meant.iter().find(|meant| meant.key == usize::from(key)).map_or(value, |meant| &meant.value);
+        let value = raw.iter().find(|raw| raw.key == usize::from(key)).map_or(value, |raw| &raw.value);
         out.extend_from_slice(&key.to_be_bytes());
         out.extend_from_slice(&u16::try_from(value.len()).ok()?.to_be_bytes());
         out.extend_from_slice(value);
@@ -192,8 +196,8 @@ fn replaced(rdata: &[u8], meant: &[Meant]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The record as one plain line with the root as owner. `@` is the origin, which the scanner doesn't know, and what it
-/// takes for no character of a string is escaped (RFC 1035 §5.1).
+/// The record as one plain line for the scanner, with the root as owner. The scanner doesn't know `@`, so the origin is
+/// written out. Octets that the scanner doesn't accept in a string are escaped (RFC 1035 §5.1).
 fn line(mnemonic: &str, pieces: &[Piece<'_>], origin: &Name) -> Vec<u8> {
     let mut line = format!(". 0 IN {mnemonic}").into_bytes();
     for (text, glued) in pieces {
@@ -215,7 +219,7 @@ fn line(mnemonic: &str, pieces: &[Piece<'_>], origin: &Name) -> Vec<u8> {
     line
 }
 
-/// The scanner's reason without its place, which counts from the start of the entry.
+/// The scanner's error message without its position, because the position is that in the made line.
 fn reason(error: &str) -> &str {
     error.splitn(3, ':').nth(2).map_or(error, str::trim)
 }

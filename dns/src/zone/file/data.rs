@@ -1,7 +1,8 @@
-//! Takes the tokens of a record after its type, returns its data as wire bytes. Called by `file` for each record.
+//! Reads record data. Takes the tokens of a record after its type, returns the data as wire bytes. Called by `file` for
+//! each record.
 //!
-//! Most types are lists of plain items ([`forms`]). Service bindings are read by [`binding`]. RFC 3597's `\#` form is
-//! read here for any type, and checked when the type is known.
+//! Most types are lists of plain items ([`forms`]). [`binding`] reads service bindings. This file reads RFC 3597's `\#`
+//! form for any type, and checks the octets if the type is known.
 
 use super::fields::{Fields, hex};
 use super::lexer::Token;
@@ -9,7 +10,7 @@ use super::{binding, forms, item::Item, odd};
 use crate::protocol::name::Name;
 use crate::protocol::rdata::{is_well_formed, rtype};
 
-/// Reads the data of one record. The error says what is wrong and what the type wants.
+/// Reads the data of one record. The error says what is wrong and which items the type has.
 pub(super) fn read(rtype: u16, mnemonic: &str, tokens: &[Token<'_>], origin: &Name) -> Result<Box<[u8]>, String> {
     if tokens.first().is_some_and(|token| token.text == b"\\#") {
         return generic(rtype, mnemonic, &tokens[1..]);
@@ -21,7 +22,7 @@ pub(super) fn read(rtype: u16, mnemonic: &str, tokens: &[Token<'_>], origin: &Na
         (None, _) => Err("there is no other text form for this type here".to_owned()),
     };
     let rdata = read.map_err(|error| format!("{error}; {}", wants()))?;
-    // Whatever was read must still fit a packet and the places where this server looks for names.
+    // The data must fit into a packet, and must have the layout in which this server looks for names.
     if is_well_formed(rtype, &rdata) { Ok(rdata.into()) } else { Err(format!("the data doesn't fit; {}", wants())) }
 }
 
@@ -56,7 +57,7 @@ fn generic(rtype: u16, mnemonic: &str, tokens: &[Token<'_>]) -> Result<Box<[u8]>
     Ok(octets.into())
 }
 
-/// What the data of a type looks like.
+/// A description of the text form of a type's data, for error messages.
 fn form(rtype: u16) -> String {
     let known = match rtype {
         rtype::NS | rtype::CNAME | rtype::DNAME | 12 => "one host name",
@@ -81,7 +82,7 @@ fn form(rtype: u16) -> String {
     known.to_owned()
 }
 
-/// The items of a type, one after the other.
+/// The items of a type as a list, for error messages.
 fn listed(rtype: u16) -> String {
     match forms::items(rtype) {
         Some(items) => items.iter().map(|item| item.expected()).collect::<Vec<_>>().join(", "),

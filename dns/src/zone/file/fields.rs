@@ -1,5 +1,5 @@
-//! Takes the tokens of record data one by one (RFC 1035 §5.1), returns their octets in wire format. `forms` says which
-//! items a type has.
+//! Readers for single items of record data (RFC 1035 §5.1). Each takes the next token or tokens, and appends the octets
+//! in wire format. Called by `odd`. `forms` says which items a type has.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -14,7 +14,7 @@ use crate::protocol::type_bitmap;
 /// The longest character-string (RFC 1035 §3.3).
 const LONGEST: usize = 255;
 
-/// The items of one record's data that are still to be read, and the octets of those that were.
+/// The tokens of one record's data that weren't read yet, and the octets of the tokens that were.
 pub(super) struct Fields<'t> {
     tokens: &'t [Token<'t>],
     origin: &'t Name,
@@ -26,19 +26,19 @@ impl<'t> Fields<'t> {
         Self { tokens, origin, out: Vec::new() }
     }
 
-    /// Whether nothing is left.
+    /// Whether all tokens were read.
     pub(super) fn at_end(&self) -> bool {
         self.tokens.is_empty()
     }
 
-    /// Takes the next item if it is this one. Returns whether it was.
+    /// Takes the next item if it is `text`. Returns whether it was.
     pub(super) fn takes(&mut self, text: &[u8]) -> bool {
         let rest = self.tokens.split_first().filter(|(token, _)| token.text == text).map(|(_, rest)| rest);
         self.tokens = rest.unwrap_or(self.tokens);
         rest.is_some()
     }
 
-    /// An error if anything is left.
+    /// Checks that all tokens were read.
     pub(super) fn end(&self) -> Result<(), String> {
         match self.tokens.first() {
             None => Ok(()),
@@ -46,14 +46,14 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// The next item as it is written.
+    /// The next item as it is written. `what` describes the item for the error message.
     pub(super) fn raw(&mut self, what: &str) -> Result<&'t [u8], String> {
         let (token, rest) = self.tokens.split_first().ok_or_else(|| format!("{what} is missing"))?;
         self.tokens = rest;
         Ok(token.text)
     }
 
-    /// The next item, which stands without quotes, in ASCII.
+    /// The next item, which must be ASCII without quotes.
     pub(super) fn word(&mut self, what: &str) -> Result<&'t str, String> {
         let text = self.raw(what)?;
         std::str::from_utf8(text)
@@ -95,14 +95,14 @@ impl<'t> Fields<'t> {
         Ok(())
     }
 
-    /// A number, or one of these words for one.
+    /// A number, or one of `names` for a number.
     pub(super) fn named(&mut self, names: &[(&str, u16)], what: &str) -> Result<u16, String> {
         let word = self.word(what)?;
         let named = names.iter().find(|(name, _)| word.eq_ignore_ascii_case(name)).map(|(_, number)| *number);
         named.or_else(|| word.parse().ok()).ok_or_else(|| not(word.as_bytes(), what))
     }
 
-    /// The same for a number of one octet.
+    /// Like [`Fields::named`], for a number of one octet. Appends the octet.
     pub(super) fn named_u8(&mut self, names: &[(&str, u16)], what: &str) -> Result<(), String> {
         let number = self.named(names, what)?;
         self.out.push(u8::try_from(number).map_err(|_| format!("{number} is not {what}"))?);
@@ -118,7 +118,7 @@ impl<'t> Fields<'t> {
         Ok(())
     }
 
-    /// The next item as its type reads it.
+    /// The next item, parsed as a `T`.
     fn parsed<T: std::str::FromStr>(&mut self, what: &str) -> Result<T, String> {
         let word = self.word(what)?;
         word.parse().map_err(|_| not(word.as_bytes(), what))
@@ -147,7 +147,7 @@ impl<'t> Fields<'t> {
         Ok(())
     }
 
-    /// One character-string or more.
+    /// One or more character-strings.
     pub(super) fn texts(&mut self) -> Result<(), String> {
         self.text()?;
         while !self.at_end() {
@@ -163,7 +163,7 @@ impl<'t> Fields<'t> {
         Ok(())
     }
 
-    /// All that is left, joined.
+    /// All remaining items, joined.
     fn rest(&mut self, what: &str) -> Result<Vec<u8>, String> {
         let mut joined = Vec::new();
         loop {
@@ -219,7 +219,7 @@ impl<'t> Fields<'t> {
         record_type(word).ok_or_else(|| not(word.as_bytes(), "a record type"))
     }
 
-    /// Behind a length octet.
+    /// Appends `octets` after an octet with their length.
     pub(super) fn short(&mut self, octets: &[u8]) -> Result<(), String> {
         self.out.push(u8::try_from(octets.len()).map_err(|_| "an item has more than 255 octets".to_owned())?);
         self.out.extend_from_slice(octets);
@@ -227,7 +227,7 @@ impl<'t> Fields<'t> {
     }
 }
 
-/// Pairs of hexadecimal digits.
+/// The octets that pairs of hexadecimal digits stand for.
 pub(super) fn hex(digits: &[u8]) -> Option<Vec<u8>> {
     let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
     let (pairs, rest) = digits.as_chunks::<2>();
@@ -235,11 +235,12 @@ pub(super) fn hex(digits: &[u8]) -> Option<Vec<u8>> {
     octets.filter(|_| rest.is_empty())
 }
 
+/// The error message for an item that isn't `what` the type has there.
 pub(super) fn not(text: &[u8], what: &str) -> String {
     format!("{} is not {what}", shown(text))
 }
 
-/// An item as an error tells it, cut where it is long.
+/// An item as an error message shows it. Long items are cut.
 pub(super) fn shown(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     match text.char_indices().nth(40) {

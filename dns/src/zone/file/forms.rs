@@ -1,9 +1,9 @@
-//! Takes a record type, returns the items of its data in text. Called by `data`, which reads them in order.
+//! The text forms of record types. Takes a type, returns the items of its data in order. Called by `data`.
 
 use super::item::Item;
 use super::odd;
 
-/// The items of a type; `None` for types that are read otherwise, or only in the form `\# length hex`.
+/// The items of a type. `None` for service bindings, and for types that are only read in the form `\# length hex`.
 pub(super) fn items(rtype: u16) -> Option<&'static [Item]> {
     use Item::{
         Algorithm, Base64, Certificate, Date, Digest, Eui, Hash, Hex, Ipv4, Ipv6, LongText, MaybeBase64, MaybeText,
@@ -59,7 +59,7 @@ pub(super) fn items(rtype: u16) -> Option<&'static [Item]> {
     })
 }
 
-/// The types whose text form names record types, protocols or coordinates in a way that one line tells best.
+/// A description of the text form for error messages, for types whose list of items wouldn't explain it.
 pub(super) fn wanted(rtype: u16) -> Option<&'static str> {
     Some(match rtype {
         11 => "an IPv4 address, a protocol and port numbers",

@@ -1,14 +1,15 @@
-//! The kinds of items that record data is made of in text. [`super::forms`] lists those of each type, `data` reads
-//! them.
+//! The kinds of items in the text form of record data. [`super::forms`] lists the items of each type, `odd` reads them.
 
 use super::fields::Fields;
 
 /// An item of record data.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Item {
-    /// A number of one, two or four octets.
+    /// A number of one octet.
     U8,
+    /// A number of two octets.
     U16,
+    /// A number of four octets.
     U32,
     /// Seconds, or a time with units.
     Time,
@@ -16,42 +17,50 @@ pub(super) enum Item {
     Name,
     Ipv4,
     Ipv6,
-    /// One character-string, one that may be missing, or one and more.
+    /// One character-string.
     Text,
+    /// One character-string, or nothing.
     MaybeText,
+    /// One or more character-strings.
     Texts,
     /// One string without a length, up to the end.
     LongText,
-    /// Digits, or base64, up to the end; or base64 that may be missing.
+    /// Hexadecimal digits up to the end.
     Hex,
+    /// Base64 up to the end.
     Base64,
+    /// Base64 up to the end, or nothing.
     MaybeBase64,
     /// A bit map of types, up to the end.
     Types,
-    /// A type's mnemonic as two octets.
+    /// The mnemonic of a record type, as two octets.
     Type,
-    /// A DNSSEC algorithm, a digest type, a certificate type or a DSYNC scheme, by name or number.
+    /// A DNSSEC algorithm, by name or number.
     Algorithm,
+    /// A digest type, by name or number.
     Digest,
+    /// A certificate type, by name or number.
     Certificate,
+    /// A DSYNC scheme, by name or number.
     Scheme,
-    /// A time of a signature, `YYYYMMDDHHmmSS` or seconds.
+    /// A time of a signature, as `YYYYMMDDHHmmSS` or in seconds.
     Date,
-    /// An NSEC3 salt, and a hash in base32.
+    /// An NSEC3 salt.
     Salt,
+    /// An NSEC3 hash in base32.
     Hash,
     /// A locator of 64 bits in four groups.
     Node,
-    /// That many octets in pairs with hyphens.
+    /// This number of octets as pairs of hexadecimal digits with hyphens.
     Eui(usize),
     /// The tag of a CAA.
     Tag,
-    /// Whatever `odd` reads.
+    /// All data of a type, read by a function of `odd`.
     Odd(fn(&mut Fields<'_>) -> Result<(), String>),
 }
 
 impl Item {
-    /// What stands there, as an error says it.
+    /// The description of the item for error messages.
     pub(super) fn expected(self) -> &'static str {
         match self {
             Item::U8 | Item::U16 | Item::U32 => "a number",

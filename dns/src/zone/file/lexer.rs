@@ -1,15 +1,14 @@
-//! Takes the text of a master file, returns its entries as tokens with their lines (RFC 1035 §5.1). Called by `file`.
-//!
-//! Entries are split here and not by the scanner of record data, so that one bad entry doesn't spoil others.
+//! Splits a master file into entries. Takes the text, returns the entries as tokens with their lines (RFC 1035 §5.1).
+//! Called by `file`. Each entry is read on its own, so that one bad entry doesn't affect the others.
 
 /// A directive or record: everything up to a line end outside parentheses.
 #[derive(Debug)]
 pub(super) struct Entry<'t> {
-    /// The line it starts on.
+    /// The line on which the entry begins.
     pub(super) line: u32,
-    /// Whether blank space stands before it: the owner is the last one.
+    /// Whether the entry begins with blank space. Then it has the owner of the entry before it.
     pub(super) indented: bool,
-    /// Its tokens; there is at least one.
+    /// The tokens; there is at least one.
     pub(super) tokens: Vec<Token<'t>>,
 }
 
@@ -18,30 +17,30 @@ pub(super) struct Entry<'t> {
 pub(super) struct Token<'t> {
     /// The text as written.
     pub(super) text: &'t [u8],
-    /// Whether it follows the token before it without a space, as in `alpn="h2"`.
+    /// Whether the token follows the previous token without a space, as in `alpn="h2"`.
     pub(super) glued: bool,
 }
 
-/// Cuts a file into entries.
+/// Splits a file into entries.
 pub(super) struct Lexer<'t> {
     text: &'t [u8],
     at: usize,
     line: u32,
-    /// How often an open parenthesis swallowed the rest of the file.
-    swallowed: u32,
+    /// How many parentheses were open at the end of the file.
+    unclosed: u32,
 }
 
 /// The line and the message of a mistake in an entry.
 pub(super) type LexError = (u32, String);
 
-/// After so many parentheses without an end, the rest of the file is not looked at.
-const MAX_SWALLOWED: u32 = 16;
+/// The most parentheses without an end. After these, the rest of the file isn't read. Each costs a pass over the rest.
+const MAX_UNCLOSED: u32 = 16;
 
 impl<'t> Lexer<'t> {
-    /// Prepares to cut `text`.
+    /// Prepares to split `text`.
     pub(super) fn new(text: &'t [u8]) -> Self {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-        Self { text, at: 0, line: 1, swallowed: 0 }
+        Self { text, at: 0, line: 1, unclosed: 0 }
     }
 
     fn skip_line(&mut self) {
@@ -52,7 +51,7 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// Cuts the entry at the current position; `None` for an empty one.
+    /// Reads the entry at the current position; `None` if it is empty.
     fn entry(&mut self) -> Result<Option<Entry<'t>>, LexError> {
         let mut entry = Entry {
             line: self.line,
@@ -103,9 +102,9 @@ impl<'t> Lexer<'t> {
         let Some(&(at, line)) = open.first() else {
             return Ok((!entry.tokens.is_empty()).then_some(entry));
         };
-        // Go on after the line of the parenthesis: what follows is likelier whole than part of this entry.
-        self.swallowed += 1;
-        if self.swallowed < MAX_SWALLOWED {
+        // Continues after the line of the parenthesis: the next lines are probably entries of their own.
+        self.unclosed += 1;
+        if self.unclosed < MAX_UNCLOSED {
             (self.at, self.line) = (at, line);
             self.skip_line();
         }
@@ -192,12 +191,12 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_entry_spoils_no_other() {
+    fn a_broken_entry_does_not_affect_other_entries() {
         assert_eq!(cut("a ) x\nd \"open\ne\n"), [Err(1), Err(2), Ok((3, false, vec!["e"]))]);
     }
 
     #[test]
-    fn an_open_parenthesis_is_told_at_its_line() {
+    fn an_open_parenthesis_is_reported_at_its_line() {
         assert_eq!(cut("a 1\nb (\nc 2\n"), [Ok((1, false, vec!["a", "1"])), Err(2), Ok((3, false, vec!["c", "2"]))]);
     }
 }

@@ -1,5 +1,5 @@
-//! Readers for text forms that a list of plain items can't describe. They take the tokens and write wire format.
-//! `forms` lists the readers, `data` calls them.
+//! Reads the items of record data. Takes an item and the tokens, appends wire format. Called by `data`. Also holds the
+//! readers of types that a list of plain items can't describe; `forms` names them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -294,7 +294,7 @@ pub(super) fn loc(fields: &mut Fields<'_>) -> Result<(), String> {
     let latitude = angle(fields, 90, ["N", "S"])?;
     let longitude = angle(fields, 180, ["E", "W"])?;
     let altitude = metres(fields, "an altitude such as -2.00m", -10_000_000, 4_284_967_295)?;
-    // Of one metre, within ten kilometres and ten metres.
+    // The defaults: a size of 1 m, a horizontal precision of 10 km, a vertical precision of 10 m.
     let mut sizes = [0x12, 0x16, 0x13];
     for size in &mut sizes {
         if !fields.at_end() {
@@ -311,7 +311,8 @@ pub(super) fn loc(fields: &mut Fields<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Degrees, perhaps minutes and seconds, and the hemisphere, in thousandths of a second around 2^31.
+/// Reads degrees, perhaps minutes and seconds, and the hemisphere. Returns thousandths of a second, where 2^31 is the
+/// equator or the prime meridian.
 fn angle(fields: &mut Fields<'_>, most: u32, hemispheres: [&str; 2]) -> Result<u32, String> {
     let what =
         format!("degrees, minutes and seconds up to {most} degrees, and {} or {}", hemispheres[0], hemispheres[1]);
@@ -338,7 +339,7 @@ fn angle(fields: &mut Fields<'_>, most: u32, hemispheres: [&str; 2]) -> Result<u
     Err(format!("the position lacks {what}"))
 }
 
-/// Metres, as centimetres.
+/// Reads metres, returns centimetres.
 fn metres(fields: &mut Fields<'_>, what: &str, least: i64, most: i64) -> Result<i64, String> {
     let word = fields.word(what)?;
     let digits = word.strip_suffix(['m', 'M']).unwrap_or(word);
@@ -347,7 +348,7 @@ fn metres(fields: &mut Fields<'_>, what: &str, least: i64, most: i64) -> Result<
     centimetres.ok_or_else(|| not(word.as_bytes(), what))
 }
 
-/// A number with at most so many digits behind its point, as a whole number of the last of them.
+/// Reads a number with at most `places` digits after the point. Returns it as a whole number of the smallest unit.
 fn decimal(text: &str, places: usize) -> Option<i64> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! Master files by their RFCs, mistakes with their lines, and any text at all.
+//! Tests of master files: forms of the RFCs, mistakes with their lines, and random text.
 
 use super::*;
 use proptest::prelude::*;
@@ -41,7 +41,7 @@ fn rfc1035_5_1_owners_origins_and_classes() {
 }
 
 #[test]
-fn rfc1035_5_1_a_free_at_sign_is_the_origin_in_data_too() {
+fn rfc1035_5_1_an_at_sign_alone_is_the_origin_in_data_too() {
     assert_eq!(shown("a 1 MX 10 @\n"), ["a.example.com. 1 15 000a076578616d706c6503636f6d00"]);
     assert_eq!(shown("a 1 TXT @\n"), ["a.example.com. 1 16 0140"]);
 }
@@ -108,7 +108,7 @@ fn rfc9460_parameters_by_number_and_with_escapes() {
 }
 
 #[test]
-fn a_soa_lends_its_minimum_where_nothing_else_says_a_time() {
+fn without_another_ttl_the_minimum_of_the_soa_is_the_default() {
     let times = |text: &str| -> Vec<u32> { records(text).expect(text).iter().map(|record| record.ttl).collect() };
     let soa = "SOA a. b. 1 2 3 4 55\n";
     assert_eq!(times(&format!("@ {soa}@ NS a.\nb 7 A 1.1.1.1\nc A 1.1.1.1\n")), [55, 55, 7, 55]);
@@ -118,7 +118,7 @@ fn a_soa_lends_its_minimum_where_nothing_else_says_a_time() {
 }
 
 #[test]
-fn types_of_today_are_read() {
+fn common_types_are_read() {
     for (text, hex) in [
         ("DNAME b", "0162076578616d706c6503636f6d00"),
         ("CDS 0 0 0 00", "0000000000"),
@@ -138,7 +138,7 @@ fn types_of_today_are_read() {
 }
 
 #[test]
-fn every_error_is_told_with_its_line() {
+fn every_error_is_reported_with_its_line() {
     let text = "$TTL 60\n@ SOA a. b. 1 2 3 4 5\n@ NS a.\nx A 1.2.3\ny FOO 1\nz CH A 1.2.3.4\n$BAR\n\
                 w..v A 1.2.3.4\n  A nonsense\nu (\nt MX mail\ns CNAME a.\ns CNAME b.\nother.test. A 1.2.3.4\n";
     let errors = records(text).expect_err("bad");
@@ -149,7 +149,7 @@ fn every_error_is_told_with_its_line() {
 }
 
 #[test]
-fn includes_are_relative_and_keep_their_origin_to_themselves() {
+fn includes_are_relative_and_their_origin_ends_with_them() {
     assert_eq!(
         shown("$TTL 1\n$INCLUDE sub.zone inner\nb A 192.0.2.3\n"),
         [
@@ -221,7 +221,7 @@ fn data_of_any_tokens_never_panics() {
     println!("record data from any tokens: {cases} cases");
 }
 
-/// Each as the RFC of its type writes it; the octets are those of BIND.
+/// The text of each record is an example of the type's RFC. The octets come from BIND.
 #[test]
 fn every_type_is_read_in_the_text_form_of_its_rfc() {
     for (text, hex) in [
@@ -276,7 +276,7 @@ fn strings_hold_any_octet_with_and_without_quotes() {
 }
 
 #[test]
-fn errors_name_the_item_and_the_mend() {
+fn errors_name_the_item_and_the_expected_form() {
     for (text, error) in [
         (
             "MX ten mail",
@@ -312,6 +312,6 @@ fn errors_name_the_item_and_the_mend() {
 }
 
 #[test]
-fn a_ttl_that_an_included_file_sets_stays_set() {
+fn the_ttl_directive_of_an_included_file_stays_in_force() {
     assert_eq!(shown("$TTL 1\n$INCLUDE ttl.zone\nb A 192.0.2.3\n"), ["b.example.com. 9 1 c0000203"]);
 }
