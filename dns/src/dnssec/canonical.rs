@@ -1,5 +1,5 @@
-//! Takes an RRset and the fields of its RRSIG, returns the octets that are signed (RFC 4034 §3.1.8.1). Called by
-//! `sign`.
+//! The canonical form of RRsets. Takes an RRset and the fields of its RRSIG, returns the octets that are signed (RFC
+//! 4034 §3.1.8.1). Called by `sign`.
 
 use super::key::SigningKey;
 use super::lifetime::Window;
@@ -9,21 +9,21 @@ use crate::protocol::rdata::{Rdatas, canonical};
 /// Class IN.
 const IN: [u8; 2] = [0, 1];
 
-/// An RRset to be signed.
+/// An RRset that is to be signed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Covered<'a> {
-    /// The owner, in any case.
+    /// The owner, in upper or lower case.
     pub(crate) owner: NameRef<'a>,
     /// The type.
     pub(crate) rtype: u16,
-    /// The longest TTL that it is served with, in seconds: what the RRSIG calls the original one.
+    /// The longest TTL with which the RRset is served, in seconds. It becomes the original TTL of the RRSIG.
     pub(crate) ttl: u32,
-    /// The data. A set of rdatas is in canonical order and without duplicates already.
+    /// The data, which is already in canonical order and without duplicates.
     pub(crate) rdatas: Rdatas<'a>,
 }
 
 impl Covered<'_> {
-    /// The RDATA of the RRSIG up to the signature, its names in lower case (RFC 4034 §3.1).
+    /// The RDATA of the RRSIG up to the signature, with names in lower case (RFC 4034 §3.1).
     pub(crate) fn head(&self, origin: NameRef<'_>, key: &SigningKey, window: Window) -> Vec<u8> {
         let mut head = self.rtype.to_be_bytes().to_vec();
         head.extend([key.algorithm(), self.labels()]);
@@ -35,13 +35,13 @@ impl Covered<'_> {
         head
     }
 
-    /// How many labels the owner has without the root and a leading `*` (RFC 4034 §3.1.3).
+    /// How many labels the owner has, not counting the root and a leading `*` (RFC 4034 §3.1.3).
     fn labels(&self) -> u8 {
         let labels = self.owner.labels().count() - usize::from(self.owner.is_wildcard());
         u8::try_from(labels).unwrap_or(u8::MAX)
     }
 
-    /// Appends the records in canonical form (RFC 4034 §6.2), in which each is written whole.
+    /// Appends the records in canonical form (RFC 4034 §6.2): each with its full owner name, without compression.
     pub(crate) fn append_records(&self, out: &mut Vec<u8>) {
         for rdata in self.rdatas.iter() {
             append_lower(out, self.owner);
@@ -49,7 +49,7 @@ impl Covered<'_> {
             out.extend(IN);
             out.extend(self.ttl.to_be_bytes());
             let rdata = canonical(self.rtype, rdata);
-            // A set holds none that is longer.
+            // The data in a set is never longer.
             out.extend(u16::try_from(rdata.len()).unwrap_or(u16::MAX).to_be_bytes());
             out.extend_from_slice(&rdata);
         }
@@ -57,7 +57,7 @@ impl Covered<'_> {
 }
 
 fn append_lower(out: &mut Vec<u8>, name: NameRef<'_>) {
-    // Lengths of labels are at most 63 and so never look like letters.
+    // Lengths of labels are at most 63, so they are never taken for letters.
     out.extend(name.as_wire().iter().map(u8::to_ascii_lowercase));
 }
 
@@ -71,10 +71,10 @@ mod tests {
     use crate::protocol::rdata::{RdataSet, rtype};
     use crate::testing::name;
 
-    /// Ed25519 signs the same octets to the same signature, so the RFC's own example tells whether they are the right
-    /// ones.
+    /// Ed25519 gives the same signature for the same octets. So the RFC's example shows that the right octets are
+    /// signed.
     #[test]
-    fn rfc8080_6_1_the_example_is_signed_to_the_bit() {
+    fn rfc8080_6_1_the_example_gets_the_same_signature() {
         let key = "-----BEGIN PRIVATE \
             KEY-----\nMC4CAQAwBQYDK2VwBCIEIDgyMjYwMzg0NjI4MDgwMTIyNjQ1MTkwMjA0MTQyMjYy\n-----END PRIVATE KEY-----\n";
         let key = SigningKey::from_pem(key).unwrap();
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc4034_3_1_3_a_leading_asterisk_is_no_label() {
+    fn rfc4034_3_1_3_a_leading_asterisk_does_not_count_as_a_label() {
         let labels = |owner: &str| {
             let owner = name(owner);
             Covered { owner: owner.as_ref(), rtype: rtype::A, ttl: 0, rdatas: Rdatas::EMPTY }.labels()

@@ -1,9 +1,9 @@
-//! A zone's keys on disk. Takes the directory that the configuration names, returns the zone's keys or every fault.
-//! Called by the feed of files and by `bailiwick check` to read, and by `bailiwick keys` to write too.
+//! A zone's keys on disk. Takes the directory that the configuration names, returns the zone's keys or every fault. The
+//! feed of files and `bailiwick check` read the directory, `bailiwick keys` also writes to it.
 //!
-//! It holds `state.json` and one PKCS#8 file for each key. A file gets its name only after it is written completely,
-//! and a key is written before the state that names it. So a reader finds the old or the new state, and every key that
-//! this state names.
+//! The directory holds `state.json` and one PKCS#8 file for each key. The state file is replaced only by a complete
+//! file, and a key is written before the state that names it. So a reader finds the old or the new state, and every key
+//! that this state names.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -25,21 +25,21 @@ use crate::system::files::{Fault, Mode, NO_FILE, is_special, replace};
 pub struct SignedZone {
     /// The apex.
     pub origin: Name,
-    /// Where its keys and their state file are.
+    /// The directory of the zone's keys and their state file.
     pub directory: PathBuf,
-    /// What its parent is told, and for how long others may cache.
+    /// The operator's settings for the keys.
     pub policy: Policy,
 }
 
 /// The state file's name.
 pub(crate) const STATE: &str = "state.json";
-/// The mode bits of everybody but the owner. The file of a private key has none of them.
+/// The mode bits of all users but the owner. The file of a private key must have none of them.
 const OTHERS: u32 = 0o077;
-/// The write bits of everybody but the owner. The state file and its directory have none of them.
+/// The write bits of all users but the owner. The state file and its directory must have none of them.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Reads the keys of all signed zones, except those that are removed at `now`. Calls `opening` with each file before it
-/// is opened.
+/// Reads the keys of all signed zones, except keys that are removed by the time `now`. Calls `opening` with the path of
+/// each file before the file is opened.
 ///
 /// # Errors
 /// Every fault of every zone.
@@ -78,7 +78,7 @@ fn read(zone: &SignedZone, now: Timestamp, opening: &mut dyn FnMut(&Path)) -> Re
 /// Reads only the state file; `None` if there is none.
 ///
 /// # Errors
-/// That it can't be read, or each of its faults.
+/// If the file can't be read, or each fault in it.
 pub(crate) fn read_state(zone: &SignedZone, opening: &mut dyn FnMut(&Path)) -> Result<Option<State>, Vec<Fault>> {
     let path = zone.directory.join(STATE);
     opening(&path);
@@ -125,7 +125,7 @@ pub(crate) fn read_state(zone: &SignedZone, opening: &mut dyn FnMut(&Path)) -> R
 /// Reads the private key that goes with an entry of the state.
 ///
 /// # Errors
-/// When it can't be read, when others than its owner have rights to it, or when it is another key.
+/// If the key can't be read, if users other than its owner have rights to it, or if it isn't the key of the entry.
 pub(crate) fn read_key(zone: &SignedZone, stated: &KeyState) -> Result<SigningKey, Fault> {
     let path = zone.directory.join(&stated.file);
     read_pem(&path, stated).map_err(|message| Fault::of_file(&path, message))
@@ -175,7 +175,7 @@ impl Locked {
     /// Locks the directory. Makes it with mode 0700 if it doesn't exist.
     ///
     /// # Errors
-    /// When it can't be made, or another process holds the lock.
+    /// If the directory can't be made, or another process holds the lock.
     pub(crate) fn take(directory: &Path) -> Result<Self, Fault> {
         let wrong = |message: String| Fault::of_file(directory, message);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
@@ -191,7 +191,7 @@ impl Locked {
     /// Writes a new key's file, mode 0600.
     ///
     /// # Errors
-    /// When it can't be written, or a file of its name is there: keys are never overwritten.
+    /// If the file can't be written, or a file of this name exists: keys are never overwritten.
     pub(crate) fn add_key(&self, name: &str, key: &SigningKey) -> Result<(), Fault> {
         let path = self.directory.join(name);
         let written = create(&path).and_then(|mut file| {
@@ -209,7 +209,7 @@ impl Locked {
     /// Replaces the state file, mode 0600.
     ///
     /// # Errors
-    /// When it can't be written; the old one is then still there.
+    /// If the file can't be written. Then the old file is still there.
     pub(crate) fn put_state(&self, state: &State) -> Result<(), Fault> {
         let path = self.directory.join(STATE);
         let written = replace(&path, state.to_json().as_bytes(), Mode::Private);

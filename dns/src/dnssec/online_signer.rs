@@ -1,10 +1,10 @@
-//! Signs RRsets that aren't known before a query: the NSEC of a name that was asked for, and what a wildcard stands for
-//! at that name. Takes an RRset, the keys and the client, returns the RRset's signatures. Called by
+//! Signs RRsets that aren't known before a query: an NSEC for the queried name, and the records of a wildcard at the
+//! queried name. Takes an RRset, the keys and the client, returns the RRset's signatures. Called by
 //! [`super::presigned::SignedZone`] for an answer.
 //!
-//! Signatures are cached by a hash of what they cover. So an update of the zone or the keys needs no invalidation, and
-//! a name that is asked for again costs no signature. The cache has a fixed number of entries: a full set replaces the
-//! entry that was unused for longest.
+//! Signatures are cached by a hash of the data that they cover. So an update of the zone or the keys needs no
+//! invalidation, and a repeated query costs no signature. The cache has a fixed number of entries. A full set replaces
+//! its least recently used entry.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -19,16 +19,17 @@ use super::key::KeyError;
 use super::key_set::KeySet;
 use super::sign::{Signatures, sign};
 
-/// How many sets the cache has, and how many entries each of them: 32,768 signatures, some 8 MB.
+/// How many sets the cache has.
 const SETS: usize = 1 << 12;
+/// How many entries each set of the cache has. That makes 32,768 signatures, some 8 MB.
 const WAYS: usize = 8;
 
-/// Who asks for a signature, and when.
+/// The client for which a signature is made, and the time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
     /// The source address.
     pub(crate) client: IpAddr,
-    /// How the query came.
+    /// The transport of the query.
     pub(crate) via: Via,
     /// Seconds since 1970.
     pub(crate) now: u32,
@@ -37,9 +38,9 @@ pub(crate) struct Wanted {
 /// Why there is no signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// The client has had as many signatures as it may in this second, or all clients together have.
+    /// The budget of signatures for this second is spent: the client's, or that of all clients together.
     Budget,
-    /// The system gives no random bytes.
+    /// The system has no random bytes.
     Failed(KeyError),
 }
 
@@ -55,7 +56,7 @@ pub(crate) struct OnlineSigner {
     refused: AtomicU64,
 }
 
-/// The entries that share some bits of their hash, the last used first.
+/// The entries whose hashes share some bits, the most recently used entry first.
 #[derive(Debug, Default)]
 struct Set(Vec<(u128, Signatures)>);
 
@@ -83,8 +84,7 @@ impl OnlineSigner {
         }
     }
 
-    /// Limits how many signatures are made online. Only the first call has an effect, and it comes before the
-    /// first query.
+    /// Limits how many signatures are made online. Must be called before the first query; later calls have no effect.
     pub(crate) fn limit(&self, limit: SigningLimit) {
         self.budget.limit(limit);
     }
@@ -124,15 +124,15 @@ impl OnlineSigner {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Refused::Budget);
         }
-        // No lock is held here: two queries at once may sign the same data twice, but neither waits.
+        // No lock is held here. Two queries at the same time may both sign the same data, but neither waits.
         let made = sign(covered, key_set.origin(), key_set.signers(), now).map_err(Refused::Failed)?;
         self.made.fetch_add(1, Ordering::Relaxed);
         self.set(hash).keep(hash, made.clone());
         Ok(made)
     }
 
-    /// The hash of everything that a signature depends on, except the time. It has 128 bits and secret keys, so that
-    /// nobody can find two contents with the same hash.
+    /// The hash of everything on which a signature depends, except the time. The hash has 128 bits and is keyed with a
+    /// secret, so that nobody can find two contents with the same hash.
     fn hash(&self, covered: &Covered<'_>, key_set: &KeySet) -> u128 {
         let mut content = Vec::with_capacity(512);
         covered.append_records(&mut content);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_is_what_the_configuration_says() {
+    fn the_configuration_sets_the_budget() {
         let (online_signer, key_set) = (OnlineSigner::new(), key_set());
         online_signer.limit(SigningLimit { per_second: 3, ..SigningLimit::default() });
         let owner = |n: usize| name(&format!("{n}.example.com"));

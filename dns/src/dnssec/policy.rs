@@ -1,23 +1,24 @@
-//! The operator's settings for a zone's keys. Read from `bailiwick.toml`; followed by [`super::key_set`] and
-//! [`super::timeline`].
+//! The operator's settings for a zone's keys. The configuration reads them from `bailiwick.toml`; [`super::key_set`]
+//! and [`super::timeline`] follow them.
 
 use bailiwick_rules::time::Millis;
 
 /// The operator's settings for a zone's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// What the parent is told by CDS and CDNSKEY.
+    /// Which CDS and CDNSKEY records the zone publishes for its parent.
     pub cds: Cds,
-    /// The TTL of the DNSKEY RRset; whole seconds.
+    /// The TTL of the DNSKEY RRset, in whole seconds.
     pub dnskey_ttl: Millis,
     /// The TTL of the DS RRset, which the parent chooses.
     pub ds_ttl: Millis,
-    /// The longest time until all nodes use the same files, and all of the parent's servers have the same zone.
+    /// The longest time until all nodes have a change of the keys, and all of the parent's servers have a change of the
+    /// DS.
     pub propagation: Millis,
 }
 
 impl Default for Policy {
-    /// Longer than most need: an hour for DNSKEY and propagation, two days for DS.
+    /// Careful values, longer than most zones need: an hour for DNSKEY and propagation, two days for DS.
     fn default() -> Self {
         let hour = 3_600_000;
         Self { cds: Cds::Off, dnskey_ttl: Millis(hour), ds_ttl: Millis(48 * hour), propagation: Millis(hour) }
@@ -32,14 +33,14 @@ impl Policy {
     }
 }
 
-/// What the operator wants the parent to be told of the keys (`cds` of the configuration).
+/// Which CDS and CDNSKEY records the zone publishes (`cds` of the configuration).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Cds {
-    /// Nothing.
+    /// None.
     #[default]
     Off,
-    /// Which DS it ought to hold.
+    /// Records that ask the parent for the DS of the current keys.
     Publish,
-    /// To remove the DS.
+    /// Records that ask the parent to remove the DS.
     Delete,
 }

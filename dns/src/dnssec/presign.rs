@@ -1,5 +1,5 @@
-//! Signs a zone in advance. Takes the zone, what the rules publish and the key set, returns a [`SignedZone`]. Called by
-//! the snapshot's world, off the query path, for each change and each renewal.
+//! Signs a zone in advance. Takes the zone, the RRsets that the rules publish and the key set, returns a
+//! [`SignedZone`]. Called by the snapshot's world, off the query path, for each change and each renewal.
 
 use std::sync::Arc;
 
@@ -13,17 +13,17 @@ use super::sign::{Signatures, earlier};
 use crate::protocol::rdata::{RdataSet, rtype};
 use crate::zone::{RrSet, ServiceIndex, Zone};
 
-/// What a zone is signed with.
+/// The inputs for signing a zone.
 pub(crate) struct Signing<'a> {
-    /// What the rules publish for a service.
+    /// Returns the RRsets that the rules publish for a service.
     pub(crate) published: &'a dyn Fn(ServiceIndex) -> Vec<Published>,
     /// The keys.
     pub(crate) key_set: KeySet,
-    /// What signs the rest, when it is asked for.
+    /// Signs the RRsets that aren't signed in advance.
     pub(crate) online_signer: Arc<OnlineSigner>,
     /// Seconds since 1970.
     pub(crate) now: u32,
-    /// The zone as it was signed before.
+    /// The zone's previous version with its signatures. Signatures of equal data are reused.
     pub(crate) before: Option<(&'a Zone, &'a SignedZone)>,
 }
 
@@ -31,7 +31,7 @@ impl SignedZone {
     /// Signs a zone.
     ///
     /// # Errors
-    /// When the system gives no random bytes.
+    /// If the system has no random bytes.
     pub(crate) fn make(zone: &Zone, signing: Signing<'_>) -> Result<Self, KeyError> {
         let Signing { published, key_set, online_signer, now, before } = signing;
         let apex = apex_sets(&key_set, zone);
@@ -61,7 +61,7 @@ impl SignedZone {
     }
 }
 
-/// The RRsets that the keys make (RFC 4034 §2, RFC 7344 §4, RFC 8078 §4).
+/// The RRsets that are made from the keys (RFC 4034 §2, RFC 7344 §4, RFC 8078 §4).
 fn apex_sets(key_set: &KeySet, zone: &Zone) -> Vec<RrSet> {
     let ttl = key_set.dnskey_ttl().min(LONGEST_TTL);
     let set = |rtype: u16, rdatas: Vec<Vec<u8>>| RrSet {

@@ -1,9 +1,10 @@
 //! The signatures of a zone that are made before any query. Takes the number of a name or an RRset, returns its
 //! signatures. Called by answers; made by `presign`.
 //!
-//! Each static RRset is signed, and the NSEC of each name unless there are very many names. At steered names, each
-//! RRset that a region or `denied_answers` publishes is signed. Health decides which of them a client gets, but not how
-//! they are signed. A fresh signature over equal data is taken over from the zone's previous version.
+//! Each static RRset is signed. The NSEC of each name is signed too, unless there are very many names. At steered
+//! names, each RRset that a region or `denied_answers` publishes is signed. Health decides which of these RRsets a
+//! client gets, but doesn't change their signatures. A fresh signature over equal data is reused from the zone's
+//! previous version.
 
 use std::sync::Arc;
 
@@ -103,7 +104,7 @@ impl SignedZone {
     /// Signs an RRset that wasn't known before the query, or finds its signatures in the cache.
     ///
     /// # Errors
-    /// When the client's budget is spent, or the system gives no random bytes.
+    /// If the client's budget is spent, or the system has no random bytes.
     pub(crate) fn sign_online(&self, covered: &Covered<'_>, wanted: Wanted) -> Result<Signatures, Refused> {
         self.online_signer.signatures(covered, &self.key_set, wanted)
     }
@@ -113,12 +114,12 @@ impl SignedZone {
         Arc::clone(&self.online_signer)
     }
 
-    /// When the first signature made beforehand is due to be renewed, in seconds since 1970.
+    /// When the first signature that was made in advance must be renewed, in seconds since 1970.
     pub(crate) fn due(&self) -> u32 {
         self.due
     }
 
-    /// The first second at which not all signatures made beforehand are served any more.
+    /// The first second at which a signature that was made in advance may no longer be served.
     pub(crate) fn until(&self) -> u32 {
         self.until
     }

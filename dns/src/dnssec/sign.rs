@@ -1,5 +1,5 @@
-//! Takes the canonical form of one RRset and the keys, returns its RRSIG records. Called by `plan` for what is signed
-//! in advance, and by `online_signer` for the rest.
+//! Signs one RRset. Takes the RRset and the keys, returns the RRSIG records. Called by `plan` for RRsets that are
+//! signed in advance, and by `online_signer` for the others.
 
 use std::sync::Arc;
 
@@ -33,17 +33,19 @@ impl Signatures {
         self.rdatas().iter().filter_map(Rrsig::read)
     }
 
-    /// The first second at which one of them is no longer served: less than the TTL is left of it.
+    /// The first second at which one of the signatures may no longer be served, because less than the TTL is left of
+    /// it.
     pub(crate) fn until(&self) -> Option<u32> {
         self.rrsigs().map(|rrsig| rrsig.until()).reduce(earlier)
     }
 
-    /// Whether all of them may be kept at `now` for an RRset of this TTL, by whoever won't look again before `horizon`.
+    /// Whether all signatures may be kept at `now` for an RRset of this TTL, if the caller won't check again before
+    /// `horizon`.
     pub(crate) fn are_fresh(&self, ttl: u32, now: u32, horizon: u32) -> bool {
         self.rrsigs().all(|one| one.original_ttl == ttl && one.is_fresh(now, horizon))
     }
 
-    /// When the first of them is due to be renewed.
+    /// When the first of the signatures must be renewed.
     pub(crate) fn due(&self) -> Option<u32> {
         self.rrsigs().map(|rrsig| rrsig.due()).reduce(earlier)
     }
@@ -60,10 +62,10 @@ pub(crate) fn earlier(a: u32, b: u32) -> u32 {
     if is_before(b, a) { b } else { a }
 }
 
-/// Signs with every one of `keys`.
+/// Signs an RRset with each of `keys`.
 ///
 /// # Errors
-/// When the system gives no random bytes.
+/// If the system has no random bytes.
 pub(crate) fn sign<'k>(
     covered: &Covered<'_>,
     origin: NameRef<'_>,

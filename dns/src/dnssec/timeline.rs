@@ -1,5 +1,5 @@
-//! The steps by which a zone's keys change. Takes a state, the time and the TTLs of what caches hold, returns the next
-//! state or the time from which the step may be taken. Called by `bailiwick keys`. Uses no clock and no files.
+//! The steps by which a zone's keys change. Takes a state, the time and the longest TTLs in caches; returns the next
+//! state, or the time from which the step may be taken. Called by `bailiwick keys`. Uses no clock and no files.
 //!
 //! A zone has one key that signs everything. So a rollover replaces a zone-signing and a key-signing key at once. Data
 //! is signed by one key at a time, as in the pre-publish rollover of a ZSK (RFC 6781 §4.1.1.1), which keeps answers
@@ -39,11 +39,11 @@ use crate::protocol::name::Name;
 /// A new key, which isn't in a state yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewKey {
-    /// Its file.
+    /// The name of its file.
     pub file: String,
     /// Its tag.
     pub tag: u16,
-    /// The algorithm it signs with.
+    /// The algorithm of the key.
     pub algorithm: Algorithm,
 }
 
@@ -55,7 +55,7 @@ pub enum StepError {
     TooEarly {
         /// The time from which the step may be taken.
         until: Timestamp,
-        /// What it has to wait for.
+        /// The reason for the wait.
         why: String,
     },
     /// A rollover has begun already.
@@ -64,15 +64,15 @@ pub enum StepError {
          --ds-seen"
     )]
     UnderWay {
-        /// The successor.
+        /// The tag of the successor.
         tag: u16,
-        /// The time from which its DS may be at the parent.
+        /// The time from which the parent may have the successor's DS.
         ready: Timestamp,
     },
     /// There is no rollover to finish.
     #[error("no rollover is under way; begin one with `bailiwick keys roll`")]
     NotBegun,
-    /// A key of another algorithm.
+    /// The new key has another algorithm.
     #[error("the zone's key has algorithm {}, the new one {}; all have to share one", old.number(), new.number())]
     OtherAlgorithm {
         /// The algorithm of the zone's keys.
@@ -89,10 +89,10 @@ pub fn first(zone: Name, key: NewKey, policy: &Policy, max_ttl: Millis, now: Tim
     State { zone, keys: vec![key_state(key, now, ready, Stage::Active { since: now })] }
 }
 
-/// Begins a rollover: `key` is published.
+/// Begins a rollover: publishes `key`.
 ///
 /// # Errors
-/// When a rollover is under way, when resolvers may still need the key before, or when `key` has another algorithm.
+/// If a rollover is under way, if resolvers may still need the previous key, or if `key` has another algorithm.
 pub fn begin(state: &State, key: NewKey, policy: &Policy, now: Timestamp) -> Result<State, StepError> {
     if let Some(successor) = state.successor() {
         return Err(StepError::UnderWay { tag: successor.tag, ready: successor.ready });
@@ -122,14 +122,14 @@ pub fn begin(state: &State, key: NewKey, policy: &Policy, now: Timestamp) -> Res
 /// signs, the old key is retired. `max_ttl` is the zone's longest TTL.
 ///
 /// # Errors
-/// When none is under way, or the successor isn't ready.
+/// If no rollover is under way, or the successor isn't ready.
 pub fn finish(state: &State, policy: &Policy, max_ttl: Millis, now: Timestamp) -> Result<State, StepError> {
     let Some(successor) = state.successor() else { return Err(StepError::NotBegun) };
     if successor.ready > now {
         let why = format!("resolvers may hold the zone's keys without key {}", successor.tag);
         return Err(StepError::TooEarly { until: successor.ready, why });
     }
-    // CDS and CDNSKEY have the TTL of DNSKEY and are signed as data are.
+    // CDS and CDNSKEY have the TTL of DNSKEY, and are signed by the keys that sign data.
     let remove = later(now, policy.propagation, max_ttl.max(policy.dnskey_ttl).max(policy.ds_ttl));
     let mut next = state.clone();
     for key in &mut next.keys {
@@ -142,7 +142,7 @@ pub fn finish(state: &State, policy: &Policy, max_ttl: Millis, now: Timestamp) -
     Ok(next)
 }
 
-/// The time after both spans, rounded up to a whole second.
+/// The time `propagation` and `ttl` after `now`, rounded up to a whole second.
 fn later(now: Timestamp, propagation: Millis, ttl: Millis) -> Timestamp {
     let Timestamp(exact) = now.after(propagation).after(ttl);
     Timestamp(exact.saturating_add(999).div_euclid(1000).saturating_mul(1000))

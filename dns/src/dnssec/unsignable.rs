@@ -1,11 +1,11 @@
-//! Takes the records of a zone's file, returns an error for each that can't stand in a zone that is signed here. Called
-//! before a zone is signed.
+//! Takes the records of a zone's file, returns an error for each record that a zone can't have if it is signed here.
+//! Called before a zone is signed.
 
 use super::lifetime::LONGEST_TTL;
 use crate::protocol::rdata::rtype;
 use crate::zone::{Records, ZoneError};
 
-/// The types that a signed zone has because it is signed. Its file must not have them.
+/// The types of records that the signer makes. The file of a signed zone must not have them.
 const MADE_HERE: [(u16, &str); 7] = [
     (rtype::RRSIG, "RRSIG"),
     (rtype::NSEC, "NSEC"),
@@ -16,7 +16,7 @@ const MADE_HERE: [(u16, &str); 7] = [
     (rtype::CDNSKEY, "CDNSKEY"),
 ];
 
-/// What keeps these records from being signed.
+/// The errors that keep these records from being signed.
 pub(crate) fn unsignable(records: &Records) -> Vec<ZoneError> {
     let errors = records.iter().filter_map(|record| {
         let made = MADE_HERE.iter().find(|(rtype, _)| *rtype == record.rtype);

@@ -1,6 +1,6 @@
-//! Takes a kept answer and a query, returns the response: id, flags, case of the name and client subnet are the query's
-//! own. Also removes these from a response that is to be kept. Called by [`super::Memo`] on a hit and when it keeps an
-//! answer.
+//! Makes a response from a kept answer. Takes the kept answer and a query, returns the response with the query's own
+//! id, flags, case of the name and client subnet. Also removes these parts from a response that is to be kept. Called
+//! by [`super::Memo`] on a hit, and when it keeps an answer.
 
 use smallvec::SmallVec;
 
@@ -13,9 +13,9 @@ use crate::response::wire::{Class, HEADER, Outcome, TC};
 /// A kept answer that fits a query.
 pub(super) struct Hit<'k> {
     pub(super) source: Source<'k>,
-    /// The prefix length around the client for which it is valid: the SCOPE PREFIX-LENGTH of RFC 7871 §6.
+    /// The prefix length around the client for which the answer is valid: the SCOPE PREFIX-LENGTH of RFC 7871 §6.
     pub(super) scope: u8,
-    /// By what a steered answer is counted.
+    /// How a steered answer is counted.
     pub(super) origin: Origin,
 }
 
@@ -97,7 +97,8 @@ impl Hit<'_> {
     }
 }
 
-/// A response without what only this query had: the client subnet, the id, the flags RD and CD, the case of the name.
+/// A response without the parts that belong to this query only: the client subnet, the id, the flags RD and CD, the
+/// case of the name.
 pub(super) fn bare(query: &Query<'_>, response: &[u8]) -> SmallVec<[u8; super::LONGEST]> {
     let mut bare = SmallVec::from_slice(&response[..response.len() - query.option_length()]);
     bare[..2].fill(0);

@@ -1,7 +1,7 @@
 //! Patterns of responses that are alike for many names of a zone. A pattern is the part of a response after the answer
-//! section. The response to another name is made by writing the name's own records, appending the pattern and adjusting
-//! its compression pointers. Called by [`super::Memo`], which keeps the patterns. So neither a flood of names that
-//! don't exist nor a zone of very many names fills the memory.
+//! section. To answer a query for another name, this file writes the name's own records, appends the pattern, and
+//! adjusts the compression pointers of the pattern. Called by [`super::Memo`], which keeps the patterns. So neither a
+//! flood of names that don't exist nor a zone of very many names fills the memory.
 //!
 //! There are two kinds: name errors, which have no answers, and answers of static records, which are followed by the
 //! zone's servers and their addresses.
@@ -16,7 +16,7 @@ use crate::response::wire::{Class, HEADER};
 use crate::zone::{Found, NodeId, RrSet};
 use crate::zones::{Seek, ServedZone};
 
-/// How many patterns are kept. Zones that share a place replace each other's.
+/// How many patterns are kept. Zones that share a place replace each other's patterns.
 const PLACES: usize = 1024;
 /// The most labels of an apex, and of a name below it. With more, the encoder might have no room to remember the names
 /// that pointers point at.
@@ -31,14 +31,14 @@ const _: () = assert!(HEADER == 12);
 /// How many positions of pointers are stored without an allocation.
 const USUAL: usize = 8;
 
-/// The position of a name in its zone, as far as patterns care.
+/// The position of a name in its zone, as far as it matters for patterns.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Stands {
-    /// It doesn't exist.
+    /// The name doesn't exist.
     Nowhere,
-    /// It exists.
+    /// The name exists.
     At(NodeId),
-    /// Below a wildcard, a delegation or a DNAME.
+    /// The name is below a wildcard, a delegation or a DNAME.
     Elsewhere,
 }
 
@@ -71,7 +71,7 @@ impl<'s> Answers<'s> {
             Stands::Nowhere => Some(Self::Missing),
             // The data of these types holds no names. So no pointer leads into it, and no addresses are added for it.
             Stands::At(node) if matches!(query.qtype, rtype::A | rtype::AAAA | rtype::TXT | rtype::CAA) => {
-                // A type that the rules answer isn't in the zone file.
+                // If the rules answer a type, the zone file doesn't have that type.
                 zone.set(node, query.qtype).filter(|set| !set.rdatas.as_ref().is_empty()).map(Self::Static)
             }
             Stands::At(_) | Stands::Elsewhere => None,
@@ -98,7 +98,7 @@ impl<'s> Answers<'s> {
         let ([type_high, type_low], [a, b, c, d]) = (set.rtype.to_be_bytes(), set.ttl.to_be_bytes());
         let mut count = 0;
         for rdata in set.rdatas.as_ref().iter() {
-            // A zone holds no longer ones.
+            // The data of a zone is never longer.
             let [length_high, length_low] = u16::try_from(rdata.len()).unwrap_or(u16::MAX).to_be_bytes();
             let [to, question] = TO_QUESTION;
             out.extend_from_slice(&[to, question, type_high, type_low, 0, 1, a, b, c, d, length_high, length_low]);
@@ -117,7 +117,7 @@ pub(super) struct Pattern {
     rcode: Rcode,
     /// The third and the fourth octet of the header.
     flags: [u8; 2],
-    /// The last four octets of the header: how many records stand in the last two sections.
+    /// The last four octets of the header: how many records the authority and additional sections have.
     counts: [u8; 4],
     /// The octets, as they were in the response from which the pattern was made. There the answers ended at `start`
     /// and the question at `question_end`.
@@ -128,8 +128,8 @@ pub(super) struct Pattern {
     backwards: SmallVec<[u16; USUAL]>,
     /// The positions in `tail` of pointers into `tail`.
     inwards: SmallVec<[u16; USUAL]>,
-    /// The labels directly below the apex of all names in it. A query for a name below one of them can't use the
-    /// pattern, because pointers could lead to its question.
+    /// For each name in the pattern, its label directly below the apex. A query for a name below one of these labels
+    /// can't use the pattern, because names in it could be compressed by pointers to the question.
     avoided: Box<[Box<[u8]>]>,
 }
 
@@ -176,8 +176,8 @@ impl Patterns {
 }
 
 impl Pattern {
-    /// Makes a pattern of a response without what only its query had. `None` if the response has another form than the
-    /// ones known here.
+    /// Makes a pattern from a response that [`super::patch::bare`] returned. `None` if the response has an unknown
+    /// form.
     pub(super) fn new(query: &Query<'_>, seek: &Seek<'_>, answers: Answers<'_>, response: &[u8]) -> Option<Self> {
         let (zone, question_end) = (seek.zone(), query.question_end());
         if zone.origin().labels().count() > MAX_LABELS {
@@ -241,7 +241,7 @@ impl Pattern {
         self.counts
     }
 
-    /// Whether no pointer could lead to a question for a name below this label.
+    /// Whether no name in the pattern could be compressed by a pointer to a question for a name below this label.
     fn is_apart(&self, label: &[u8]) -> bool {
         !self.avoided.iter().any(|avoided| case::same(avoided, label))
     }
@@ -279,11 +279,11 @@ fn move_pointers(tail: &mut [u8], places: &[u16], by: usize) {
 /// A name in a response.
 struct Written {
     name: Name,
-    /// Its labels before a pointer.
+    /// How many labels are written before a pointer.
     new_labels: usize,
 }
 
-/// Reads the records after the answers.
+/// Reads the records after the answers, and collects their names and pointers.
 struct Reader<'r> {
     response: &'r [u8],
     at: usize,

@@ -1,5 +1,6 @@
-//! Takes a packet, returns the query if it has the plain form that nearly all queries have. Called by [`super::Memo`]
-//! before anything else. `None` doesn't mean that a query is bad: [`super::respond`] judges it then.
+//! Reads queries of a plain form, which nearly all queries have. Takes a packet, returns the query, or `None` if it has
+//! another form. Called by [`super::Memo`] before anything else. A query of another form may still be valid;
+//! [`super::respond`] judges it.
 
 use crate::protocol::name::{NameRef, case};
 use crate::protocol::rdata::rtype;
@@ -14,25 +15,25 @@ pub(super) const CD: u8 = 0x10;
 /// The octets of an OPT record without options.
 const OPT: usize = 11;
 
-/// Has an OPT record.
+/// The bit of [`Query::form`] for an OPT record.
 const EDNS: u8 = 1;
-/// Has the DO bit.
+/// The bit of [`Query::form`] for the DO bit.
 const DNSSEC_OK: u8 = 2;
 
 /// A query of the plain form.
 pub(super) struct Query<'p> {
-    /// The name in the case it was asked.
+    /// The name, in the case of the query.
     pub(super) name: NameRef<'p>,
     pub(super) qtype: u16,
     /// The hash of name, type and form, without regard to case.
     pub(super) hash: u64,
-    /// EDNS and DO.
+    /// The bits [`EDNS`] and [`DNSSEC_OK`].
     pub(super) form: u8,
-    /// The length of the only option, a client subnet. 0 without one.
+    /// The length of the client subnet, which is the only option. 0 without an option.
     option: u8,
     /// The most octets of the response.
     pub(super) limit: u16,
-    /// A valid client subnet.
+    /// The client subnet, if there is one. It is valid.
     pub(super) ecs: Option<Ecs>,
 }
 
@@ -88,8 +89,8 @@ pub(super) fn read(packet: &[u8]) -> Option<Query<'_>> {
     Some(query)
 }
 
-/// Whether records usually have this type. Answers for other types aren't kept, so that rare questions don't take the
-/// room of frequent ones.
+/// Whether the type is a common one. Answers for rare types aren't kept, so that they don't replace answers to frequent
+/// queries.
 #[inline]
 fn is_ordinary(qtype: u16) -> bool {
     matches!(

@@ -1,4 +1,5 @@
-//! The bytes around `answer`. Takes a packet, returns the packet of the response. All transports call [`respond`].
+//! Answers packets. Takes the packet of a query, returns the packet of the response. `answer` decides on the records.
+//! All transports call [`respond`].
 
 mod context;
 mod cookies;
@@ -21,34 +22,35 @@ pub(crate) use encode::TC;
 use parse::Request;
 pub(crate) use parse::{ECS, HEADER, read_ecs};
 
-/// The payload this server offers and the most it sends by UDP: fits every path (DNS flag day 2020).
+/// The UDP payload that this server offers, and the most octets that it sends over UDP. It fits every path (DNS flag
+/// day 2020).
 pub const UDP_PAYLOAD: u16 = 1232;
-/// What a client takes by UDP that says nothing, or less (RFC 1035 §4.2.1, RFC 6891 §6.2.3).
+/// The UDP payload of a client that offers none or a smaller one (RFC 1035 §4.2.1, RFC 6891 §6.2.3).
 pub(crate) const LEAST_PAYLOAD: u16 = 512;
 
-/// What became of a packet; for counters and logs.
+/// How a packet was answered, for counters and logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing is sent: the packet is a response or no DNS message.
+    /// No response is sent: the packet is a response itself, isn't a DNS message, or is beyond the rate limit.
     Dropped,
     /// `out` holds the response.
     Answered {
-        /// Its response code.
+        /// The response code.
         rcode: Rcode,
-        /// The type asked for, if the question could be read.
+        /// The type of the question, if the question could be read.
         qtype: Option<u16>,
-        /// Whether it was truncated.
+        /// Whether the response was truncated.
         truncated: bool,
         /// The steered service that answered.
         service: Option<ServiceIndex>,
-        /// The region whose records it answered with.
+        /// The region whose records were answered.
         region: Option<RegionIndex>,
-        /// By what a steered answer is counted.
+        /// How a steered answer is counted.
         origin: Origin,
-        /// What a limiter counts it by.
+        /// The class by which a limiter counts the response.
         class: Class,
-        /// Whether the next client of the same class that asks the same may be told the same records: the response is
-        /// whole, without an extended error, and [`Answer::keepable`].
+        /// Whether the same query of another client of the same class may get the same records: the response isn't
+        /// truncated, has no extended error, and is [`Answer::keepable`].
         keepable: bool,
     },
 }
@@ -57,7 +59,7 @@ pub enum Outcome {
 struct Options<'s> {
     nsid: Option<&'s [u8]>,
     cookie: Option<[u8; 24]>,
-    /// In units of 100 ms.
+    /// The idle timeout of edns-tcp-keepalive, in units of 100 ms.
     keepalive: Option<u16>,
     padding: bool,
 }
@@ -81,7 +83,7 @@ pub fn respond(
     let limiter = context.limiter.filter(|_| !proven);
     let mut verdict = limiter.map_or(Verdict::Answer, |limiter| limiter.admit(from));
     let mut reply = match refused_for_cookie(context, &request, checked.as_ref(), transport) {
-        // Whoever floods costs no look into zone or rules.
+        // For a query beyond the rate limit, zones and rules aren't read.
         _ if verdict != Verdict::Answer => Answer::bare(request.verdict),
         Some(refusal) => refusal,
         None => reply(context, zones, steering, &request, from, transport),
@@ -94,7 +96,7 @@ pub fn respond(
         return Outcome::Dropped;
     }
     if verdict == Verdict::Slip && checked.is_some() {
-        // Whoever sent a cookie needs no other transport to prove its address.
+        // A client that sent a cookie can prove its address with the new cookie, and needs no other transport.
         reply = Answer::bare(Rcode::BADCOOKIE);
     }
     let options = options(context.settings, &request, checked, transport);
@@ -113,15 +115,15 @@ pub fn respond(
     }
 }
 
-/// The request's cookie, judged, if its form is sound.
+/// The verdict on the request's cookie, if the request has a cookie of a valid form.
 fn checked(context: &Context<'_>, request: &Request<'_>, from: IpAddr) -> Option<Checked> {
     let cookie = request.edns?.cookie?;
     let sound = !matches!(request.verdict, Rcode::FORMERR | Rcode::BADVERS);
     sound.then(|| context.settings.cookies.check(&cookie, from, context.now))
 }
 
-/// BADCOOKIE for a datagram whose cookie has to be good and isn't (RFC 7873 §5.2.3, §5.2.4), and for a bare question
-/// whether one is (§5.4).
+/// BADCOOKIE for a datagram that needs a valid server cookie and has none (RFC 7873 §5.2.3, §5.2.4), and for a request
+/// without a question whose server cookie isn't valid (§5.4).
 fn refused_for_cookie<'a>(
     context: &Context<'_>,
     request: &Request<'_>,
@@ -136,7 +138,7 @@ fn refused_for_cookie<'a>(
     (pings || required).then(|| Answer::bare(Rcode::BADCOOKIE))
 }
 
-/// The answer to a request, or the bare response code that its form earns.
+/// The answer to a request, or a bare response code if the request is malformed.
 fn reply<'a>(
     context: &Context<'a>,
     zones: &'a Zones,
@@ -147,7 +149,7 @@ fn reply<'a>(
 ) -> Answer<'a> {
     let question = match (request.verdict, request.question) {
         (Rcode::NOERROR, Some(question)) => question,
-        // No question is an error, unless it was for a cookie only.
+        // The request is malformed, or has no question because it asks only for a cookie.
         (rcode, _) => return Answer::bare(rcode),
     };
     let ecs = request.edns.and_then(|edns| edns.ecs);
@@ -183,7 +185,7 @@ fn options<'s>(
     }
 }
 
-/// The most octets a response may have.
+/// The most octets that a response may have.
 fn limit(request: &Request<'_>, transport: Transport) -> usize {
     let octets = match transport {
         Transport::Udp => request.edns.map_or(LEAST_PAYLOAD, |edns| edns.payload.clamp(LEAST_PAYLOAD, UDP_PAYLOAD)),
@@ -192,7 +194,8 @@ fn limit(request: &Request<'_>, transport: Transport) -> usize {
     usize::from(octets)
 }
 
-/// Writes the response whole, or truncated to its question when it doesn't fit: never part of an RRset (RFC 2181 §9).
+/// Writes the whole response. If it doesn't fit, writes only the question, with the truncation bit, and never a part of
+/// an RRset (RFC 2181 §9). Returns whether the response was truncated.
 fn write(request: &Request<'_>, reply: &Answer<'_>, options: &Options<'_>, limit: usize, out: &mut Vec<u8>) -> bool {
     let mut encoder = Encoder::new(out, request, reply);
     encoder.records(reply);

@@ -1,5 +1,5 @@
-//! Tests of the timeline. Takes random rollovers with random delays, and checks that a validator has a chain of trust,
-//! whatever DS, DNSKEY and data it has cached, and from whichever server.
+//! Tests of the timeline. They play random rollovers with random delays, and check that a validator always has a chain
+//! of trust, whichever versions of DS, DNSKEY and data it has cached, and from whichever servers.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -36,7 +36,7 @@ fn spans(policy: &Policy) -> (Millis, Millis, Millis) {
     (policy.propagation, policy.dnskey_ttl, policy.ds_ttl)
 }
 
-/// One version of what a server served: from when on, and until when it is cached.
+/// One version of the data that a server served: from when it was served, and until when caches may hold it.
 #[derive(Debug, Clone)]
 struct Served<T> {
     what: T,
@@ -44,7 +44,8 @@ struct Served<T> {
     cached_until: Timestamp,
 }
 
-/// Takes the versions that one server served, in order, each with its first instant; returns until when each is cached.
+/// Takes the versions that one server served, in order, each with its first instant. Returns them with the time until
+/// which caches may hold them.
 fn served<T: Clone + PartialEq>(versions: &[(Timestamp, T)], ttl: impl Fn(&T) -> Millis) -> Vec<Served<T>> {
     let ends = versions.iter().skip(1).map(|(from, _)| *from).chain([Timestamp(i64::MAX)]);
     let windows = versions.iter().zip(ends).map(|((from, what), end)| Served {
@@ -55,8 +56,8 @@ fn served<T: Clone + PartialEq>(versions: &[(Timestamp, T)], ttl: impl Fn(&T) ->
     windows.collect()
 }
 
-/// A set of keys: those of the DNSKEY RRset, those that sign data, or those that the DS RRset names. Empty: there is no
-/// such RRset, or the data isn't signed.
+/// A set of keys: of the DNSKEY RRset, of the signatures of data, or of the DS RRset. Empty if there is no such RRset,
+/// or if the data isn't signed.
 type Keyset = BTreeSet<Vec<u8>>;
 
 /// The states that reached the nodes, and the DS RRsets that reached the parent's servers.
@@ -69,8 +70,8 @@ struct History {
 }
 
 impl History {
-    /// A combination of DS, DNSKEY and data that a validator may have cached and that makes no chain of trust, if there
-    /// is one.
+    /// A combination of DS, DNSKEY and data that a validator may have cached and that gives no chain of trust; `None`
+    /// if there is no such combination.
     fn broken(&self, policy: &Policy, max_ttl: Millis) -> Option<String> {
         let mut dnskeys = Vec::new();
         let mut signers = Vec::new();
@@ -88,7 +89,7 @@ impl History {
         for ds in &ds {
             for keys in &dnskeys {
                 for data in &signers {
-                    // Three windows have an instant in common if the latest begins before the first ends.
+                    // Three windows have an instant in common if the latest start is before the first end.
                     let from = ds.from.max(keys.from).max(data.from);
                     let until = ds.cached_until.min(keys.cached_until).min(data.cached_until);
                     let anchored = ds.what.iter().any(|key| keys.what.contains(key));
@@ -121,13 +122,13 @@ fn key_sets(states: &[(Timestamp, State)], policy: Policy) -> Vec<(Timestamp, Ke
     key_sets
 }
 
-/// What the operator and the network do. The operator takes each step when it is allowed, or some time later.
+/// The behaviour of the operator and the network. The operator takes each step when it is allowed, or some time later.
 #[derive(Debug, Clone)]
 struct Scenario {
     policy: Policy,
     max_ttl: Millis,
-    /// For each rollover: delays of the operator, lags of nodes and of the parent's servers in thousandths of the
-    /// propagation time, and whether the new DS is beside the old one for a while.
+    /// For each rollover: the operator's delays, the lags of nodes and of the parent's servers in thousandths of the
+    /// propagation time, and whether the parent has both DS for a while.
     rolls: Vec<Roll>,
 }
 
@@ -237,8 +238,8 @@ proptest! {
     }
 }
 
-/// The scenario with the least room: nodes and parents follow at the last moment allowed, and the operator takes each
-/// step at once.
+/// The tightest scenario: nodes and parents follow at the last allowed moment, and the operator takes each step as
+/// early as possible.
 fn tightest() -> Scenario {
     let policy = Policy {
         cds: Cds::Off,
@@ -252,7 +253,7 @@ fn tightest() -> Scenario {
 }
 
 #[test]
-fn the_check_sees_every_wait_that_is_a_millisecond_too_short() {
+fn the_check_notices_every_wait_that_is_a_millisecond_too_short() {
     let scenario = tightest();
     let (policy, max_ttl) = (scenario.policy, scenario.max_ttl);
     assert_eq!(scenario.play().broken(&policy, max_ttl), None);
@@ -285,7 +286,7 @@ fn the_check_sees_every_wait_that_is_a_millisecond_too_short() {
 }
 
 #[test]
-fn the_parent_is_told_of_a_key_once_it_is_ready() {
+fn cds_names_a_key_once_it_is_ready() {
     let scenario = tightest();
     let policy = Policy { cds: Cds::Publish, ..scenario.policy };
     let cds_tags = |state: &State, now: Timestamp| match keys_of(state, policy).key_set(now).cds() {
@@ -306,7 +307,7 @@ fn the_parent_is_told_of_a_key_once_it_is_ready() {
 }
 
 #[test]
-fn digests_tell_keys_stages_and_times_apart_and_no_names_of_files() {
+fn digests_depend_on_keys_stages_and_times_but_not_on_file_names() {
     let policy = Policy::default();
     let digest = |state: &State| keys_of(state, policy).key_set(START).digest().to_owned();
     let state = first(zone(), new_key(0), &policy, Millis(0), START);

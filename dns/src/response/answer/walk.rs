@@ -122,7 +122,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         let At { zone, node, name, .. } = at;
         let mut qtype = self.query.qtype;
         if let (Some(signed), rtype::RRSIG | rtype::NSEC) = (zone.signed(), qtype) {
-            return self.tell_proof(at, signed);
+            return self.answer_query_for_proof(at, signed);
         }
         if qtype == rtype::ANY {
             // One RRset of our choice is enough (RFC 8482 §4.1).
@@ -227,7 +227,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         if let (Some(signed), true, rtype::RRSIG | rtype::NSEC) =
             (zone.signed(), self.query.dnssec.ok, self.query.qtype)
         {
-            return self.tell_nsec(zone, signed, name, Place::Nowhere);
+            return self.answer_query_for_nsec(zone, signed, name, Place::Nowhere);
         }
         self.answer.rcode = self.rcode_of_missing(zone);
         self.add_soa(zone);

@@ -1,5 +1,6 @@
-//! The [`Context`] of a response: the node's settings, the time and the rate limiter. A response depends on them
-//! besides zones, rules and the packet. Made by `serve`; every transport passes it to [`super::respond`].
+//! The [`Context`] of a response: the node's settings, the time and the rate limiter. Besides the context, a response
+//! depends on zones, rules and the packet. `serve` makes the context, and every transport passes it to
+//! [`super::respond`].
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -90,12 +91,13 @@ pub trait Limiter: Send + Sync {
     fn judge(&self, from: IpAddr, class: Class) -> Verdict;
 }
 
-/// Classes of answers that a [`Limiter`] counts apart; what floods one leaves the others alone.
+/// Classes of answers. A [`Limiter`] counts each class separately, so that a flood of one class doesn't affect the
+/// others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Records in the answer section.
     Positive,
-    /// A name or type that doesn't exist: what a flood of random names earns.
+    /// A name or type that doesn't exist, as in a flood of random names.
     Negative,
     /// A delegation.
     Referral,
@@ -115,14 +117,14 @@ impl Class {
     }
 }
 
-/// What a [`Limiter`] wants to become of an answer.
+/// What to do with an answer, as a [`Limiter`] decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Send it.
+    /// Send the answer.
     Answer,
-    /// Send a truncated one, so that a real client comes back by TCP; one that sent a cookie gets BADCOOKIE and comes
-    /// back with a valid one.
+    /// Send a truncated answer, so that a real client repeats the query over TCP. A client that sent a cookie gets
+    /// BADCOOKIE instead, and repeats the query with a valid cookie.
     Slip,
-    /// Send nothing.
+    /// Don't send the answer.
     Drop,
 }

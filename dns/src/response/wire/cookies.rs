@@ -1,5 +1,5 @@
-//! DNS cookies (RFC 7873) in the form that servers of several makers share (RFC 9018). Takes the option of a request
-//! and the time, returns whether the server cookie is valid and the option for the response. Called by `wire`.
+//! DNS cookies (RFC 7873), in the form that different server programs share (RFC 9018). Takes the option of a request
+//! and the time, returns whether the server cookie is valid, and the option for the response. Called by `wire`.
 
 use std::net::IpAddr;
 
@@ -7,19 +7,19 @@ use siphasher::sip::SipHasher24;
 
 /// The option code.
 pub(super) const COOKIE: u16 = 10;
-/// The length of a client cookie.
+/// The length of a client cookie, in octets.
 const CLIENT: usize = 8;
-/// The lengths that a server cookie may have (RFC 7873 §4).
+/// The lengths that a server cookie may have, in octets (RFC 7873 §4).
 const SERVER: std::ops::RangeInclusive<usize> = 8..=32;
-/// The length of a whole option as this server writes it.
+/// The length of a whole option as this server writes it, in octets.
 const WHOLE: usize = CLIENT + 16;
-/// The version octet of RFC 9018 §4.1; the three reserved octets follow.
+/// The version octet and the three reserved octets (RFC 9018 §4.1).
 const HEAD: [u8; 4] = [1, 0, 0, 0];
-/// A cookie is good for an hour (RFC 9018 §4.3).
+/// How long a cookie is valid, in seconds (RFC 9018 §4.3).
 const OLDEST: i32 = 3600;
-/// A clock elsewhere may be five minutes ahead.
+/// How far a cookie's time may be in the future, in seconds, because another node's clock may be ahead.
 const AHEAD: i32 = 300;
-/// A good cookie is given back as it is for half an hour.
+/// Up to this age in seconds, a valid cookie is returned unchanged. An older one is replaced.
 const FRESH: i32 = 1800;
 
 /// A COOKIE option of a request.
@@ -31,57 +31,57 @@ pub(super) struct Cookie<'a> {
 }
 
 impl<'a> Cookie<'a> {
-    /// Reads the option's data; `None` for a length that RFC 7873 §5.2.2 wants answered with FORMERR.
+    /// Reads the option's data; `None` for a length that must be answered with FORMERR (RFC 7873 §5.2.2).
     pub(super) fn read(data: &'a [u8]) -> Option<Self> {
         let (client, server) = data.split_first_chunk::<CLIENT>()?;
         (server.is_empty() || SERVER.contains(&server.len())).then_some(Self { client: *client, server })
     }
 
-    /// Whether there is a server cookie, good or not.
+    /// Whether there is a server cookie, valid or not.
     pub(super) fn has_server(&self) -> bool {
         !self.server.is_empty()
     }
 }
 
-/// What a request's cookie is worth, and what the response carries.
+/// The verdict on a request's cookie, and the cookie for the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Checked {
-    /// The client has had a cookie of ours at this address before.
+    /// Whether the server cookie is valid. Then the client has received a cookie at this address before.
     pub(super) proven: bool,
     /// The data of the response's option.
     pub(super) reply: [u8; WHOLE],
 }
 
-/// The secrets of server cookies, and what becomes of requests without a good one.
+/// The secrets of server cookies, and whether a valid server cookie is required.
 #[derive(Clone)]
 pub struct Cookies {
-    /// The first signs, all verify. Never empty.
+    /// The first secret signs, all secrets verify. Never empty.
     secrets: Vec<[u8; 16]>,
     required: bool,
 }
 
 impl Cookies {
-    /// Signs by the first secret and accepts what any of them signed; with none, by a random one, so cookies hold for
-    /// this process alone. `required`: a datagram with a COOKIE option but no good server cookie is answered by
-    /// BADCOOKIE.
+    /// Signs with the first secret, and accepts cookies that any of the secrets signed. Without secrets, uses a random
+    /// one, so cookies are valid only for this process. With `required`, a datagram with a COOKIE option but without a
+    /// valid server cookie gets BADCOOKIE.
     #[must_use]
     pub fn new(secrets: Vec<[u8; 16]>, required: bool) -> Self {
         let secrets = if secrets.is_empty() { vec![random()] } else { secrets };
         Self { secrets, required }
     }
 
-    /// A random secret, nothing required.
+    /// A random secret; server cookies aren't required.
     #[must_use]
     pub fn random() -> Self {
         Self::new(Vec::new(), false)
     }
 
-    /// Whether a datagram needs a good server cookie if it carries a COOKIE option at all.
+    /// Whether a datagram with a COOKIE option needs a valid server cookie.
     pub(super) fn required(&self) -> bool {
         self.required
     }
 
-    /// Judges a request's cookie and makes the response's.
+    /// Judges a request's cookie, and makes the cookie for the response.
     pub(super) fn check(&self, cookie: &Cookie<'_>, from: IpAddr, now: u32) -> Checked {
         let age = self.age(cookie, from, now);
         let mut reply = [0; WHOLE];
@@ -100,13 +100,12 @@ impl Cookies {
         Checked { proven: age.is_some(), reply }
     }
 
-    /// How old a good server cookie is, in seconds; `None` for one that isn't good or isn't there.
+    /// The age of the server cookie in seconds; `None` if it isn't valid or is missing.
     fn age(&self, cookie: &Cookie<'_>, from: IpAddr, now: u32) -> Option<i32> {
-        // The reserved octets are hashed as they came (RFC 9018 §4.2); what a later version means by its cookie isn't
-        // known here.
+        // The reserved octets are hashed as they arrived (RFC 9018 §4.2). A cookie of another version isn't valid here.
         let (head, tail) = cookie.server.split_first_chunk::<8>()?;
         let [1, _, _, _, stamp @ ..] = *head else { return None };
-        // Serial number arithmetic: the time may wrap (RFC 9018 §4.3).
+        // The time may wrap, so it is compared by serial number arithmetic (RFC 9018 §4.3).
         let age = now.wrapping_sub(u32::from_be_bytes(stamp)).cast_signed();
         let in_time = (-AHEAD..=OLDEST).contains(&age);
         let good = |secret| same(&hash(secret, &cookie.client, head, from), tail);
@@ -121,8 +120,8 @@ impl std::fmt::Debug for Cookies {
     }
 }
 
-/// SipHash-2-4 over client cookie, version, reserved, time stamp and address (RFC 9018 §4.4). The reference gives
-/// little-endian octets.
+/// SipHash-2-4 over client cookie, version, reserved octets, time stamp and address (RFC 9018 §4.4). The octets are
+/// little-endian, as in the reference implementation.
 fn hash(secret: &[u8; 16], client: &[u8; CLIENT], head: &[u8; 8], from: IpAddr) -> [u8; 8] {
     let mut input = [0; CLIENT + 8 + 16];
     input[..8].copy_from_slice(client);
@@ -140,13 +139,13 @@ fn hash(secret: &[u8; 16], client: &[u8; CLIENT], head: &[u8; 8], from: IpAddr) 
     SipHasher24::new_with_key(secret).hash(&input[..length]).to_le_bytes()
 }
 
-/// Compares without telling by its time how far two hashes agree.
+/// Compares two hashes. The time that this takes doesn't depend on where they differ.
 fn same(ours: &[u8; 8], theirs: &[u8]) -> bool {
     ours.len() == theirs.len() && ours.iter().zip(theirs).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
-/// A system without random bytes has no safe secret; the address of a fresh allocation and the time are better than a
-/// constant, and a guessed cookie costs no more than having none.
+/// A random secret. If the system has no random bytes, the keys of `RandomState` are still better than a constant. A
+/// guessed cookie does no more harm than serving without cookies.
 fn random() -> [u8; 16] {
     let mut secret = [0; 16];
     if getrandom::fill(&mut secret).is_err() {
@@ -186,7 +185,7 @@ mod tests {
         assert_eq!(check(&one, first, "198.51.100.100", 1_559_734_385), (true, renewed.to_owned()));
         let reserved = "fc93fc62807ddb8601abcdef5cf78f71a314227b6679ebf5";
         let answered = "fc93fc62807ddb86010000005cf7a9acf73a7810aca2381e";
-        // The example's server takes a cookie of nearly two hours; after one hour §4.3 recommends to take none.
+        // The example's server accepts a cookie of nearly two hours. §4.3 recommends to accept none after one hour.
         assert!(check(&one, reserved, "203.0.113.203", 1_559_727_985 + 600).0);
         assert_eq!(check(&one, reserved, "203.0.113.203", 1_559_734_700), (false, answered.to_owned()));
         assert!(!check(&one, &reserved.replace("abcdef", "abcdee"), "203.0.113.203", 1_559_727_985).0);
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc9018_4_3_a_cookie_is_good_for_an_hour_and_the_wrap_of_time_is_no_end() {
+    fn rfc9018_4_3_a_cookie_is_valid_for_an_hour_also_when_the_time_wraps() {
         for issued in [1_559_731_985_u32, u32::MAX - 100] {
             let cookies = Cookies::random();
             let (_, cookie) = check(&cookies, "0102030405060708", "192.0.2.1", issued);

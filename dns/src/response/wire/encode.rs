@@ -1,5 +1,5 @@
-//! Takes a request and its answer, writes a message with compressed names into a buffer that the caller reuses. Called
-//! by `wire`.
+//! Encodes responses. Takes a request and its answer, writes a message with compressed names into a buffer that the
+//! caller reuses. Called by `wire`.
 
 use std::net::IpAddr;
 
@@ -18,29 +18,29 @@ const EDE: u16 = 15;
 pub(crate) const TC: u8 = 0x02;
 /// Padded responses have a multiple of this length (RFC 8467 §4.1).
 const BLOCK: usize = 468;
-/// The room that an option takes besides its data.
+/// The octets of an option before its data.
 const OPTION_HEAD: usize = 4;
-/// How many places of names are remembered to point at.
+/// How many positions of names are remembered as targets of compression pointers.
 const PLACES: usize = 64;
 
-/// A response being written.
+/// A response that is being written.
 pub(super) struct Encoder<'o> {
     out: &'o mut Vec<u8>,
-    /// Where labels stand that later names may point at.
+    /// The positions of labels to which later names may point.
     places: [u16; PLACES],
-    /// How many of these places are in use.
+    /// How many of these positions are in use.
     known: usize,
-    /// Where the question's name ends. Within it case is ignored, so that owners point at the question however it was
-    /// written; elsewhere only equal octets are shared, so that a zone's case is kept.
+    /// Where the question's name ends. In the question's name, case is ignored, so that owners can point to it. In
+    /// other names, only equal octets are shared, so that the zone's case is kept.
     question_end: usize,
-    /// A record that can't be expressed: too many or too long.
+    /// Whether there are too many records, or one is too long to be encoded.
     overflow: bool,
-    /// The class of every record: the question's, if records of that class can be answered at all.
+    /// The class of every record: CH for a question of class CH, otherwise IN.
     class: u16,
 }
 
 impl<'o> Encoder<'o> {
-    /// Writes header and question over whatever `out` held.
+    /// Clears `out`, and writes the header and the question.
     pub(super) fn new(out: &'o mut Vec<u8>, request: &Request<'_>, answer: &Answer<'_>) -> Self {
         out.clear();
         let [low, _] = answer.rcode.0.to_le_bytes();
@@ -76,13 +76,13 @@ impl<'o> Encoder<'o> {
         self.out[2] |= TC;
     }
 
-    /// Whether the message is whole within `limit` octets.
+    /// Whether the whole message has at most `limit` octets.
     pub(super) fn fits(&self, limit: usize) -> bool {
         !self.overflow && self.out.len() <= limit
     }
 
-    /// Writes the OPT record if the request had one (RFC 6891 §7); it is always the last. Its options stand in the
-    /// order ECS, NSID, COOKIE, keepalive, EDE, padding; `limit` bounds what padding may fill.
+    /// Writes the OPT record if the request had one (RFC 6891 §7). It is always the last record. The order of its
+    /// options is ECS, NSID, COOKIE, keepalive, EDE, padding. Padding doesn't extend the message beyond `limit` octets.
     pub(super) fn opt(&mut self, request: &Request<'_>, answer: &Answer<'_>, options: &Options<'_>, limit: usize) {
         let Some(edns) = request.edns else { return };
         let [_, extended_rcode] = (answer.rcode.0 << 4).to_le_bytes();
@@ -94,7 +94,7 @@ impl<'o> Encoder<'o> {
         let length = self.open();
         if let Some(ecs) = edns.ecs {
             let octets = usize::from(ecs.source).div_ceil(8);
-            // A client that hides its address learns of no scope (RFC 7871 §7.2.1).
+            // A client that hides its address gets the scope 0 (RFC 7871 §7.2.1).
             let scope = if ecs.source == 0 { 0 } else { answer.scope };
             self.u16(ECS);
             match ecs.address {
@@ -144,7 +144,7 @@ impl<'o> Encoder<'o> {
         self.close(length);
     }
 
-    /// Writes one RRset and its signatures and returns how many records they have.
+    /// Writes one RRset and its signatures. Returns the number of records.
     fn set(&mut self, set: &AnswerSet<'_>) -> usize {
         let data = set.data.iter().map(|rdata| (set.rtype, rdata));
         let signatures = set.signed.rdatas().iter().map(|rdata| (rtype::RRSIG, rdata));
@@ -162,7 +162,7 @@ impl<'o> Encoder<'o> {
         count
     }
 
-    /// Writes an rdata; its names are compressed where RFC 3597 §4 allows it.
+    /// Writes an rdata. Its names are compressed if RFC 3597 §4 allows it.
     fn rdata(&mut self, rtype: u16, rdata: &[u8]) {
         if !compressible(rtype) {
             self.out.extend_from_slice(rdata);
@@ -181,9 +181,9 @@ impl<'o> Encoder<'o> {
         }
     }
 
-    /// Writes a name, ending it in a pointer to the longest suffix already written.
+    /// Writes a name. With `compress`, it ends with a pointer to the longest suffix that was already written.
     fn name(&mut self, name: NameRef<'_>, compress: bool) {
-        let whole = self.known; // what is known of this name itself isn't written to its end yet
+        let whole = self.known; // the name itself isn't complete yet, so it can't be a target
         let mut rest = name;
         while let Some(parent) = rest.parent() {
             if compress
@@ -206,7 +206,7 @@ impl<'o> Encoder<'o> {
         self.out.push(0);
     }
 
-    /// Whether `name` is what was written at `at`.
+    /// Whether the name that was written at `at` equals `name`.
     fn stands_at(&self, mut at: usize, name: NameRef<'_>) -> bool {
         let mut rest = name.as_wire();
         loop {
@@ -233,13 +233,13 @@ impl<'o> Encoder<'o> {
         self.out.extend_from_slice(&value.to_be_bytes());
     }
 
-    /// Leaves room for a length and returns its place.
+    /// Leaves room for a length. Returns the position after it.
     fn open(&mut self) -> usize {
         self.u16(0);
         self.out.len()
     }
 
-    /// Fills in the length of what was written since `open`.
+    /// Fills in the length of the octets that were written since `open`.
     fn close(&mut self, start: usize) {
         match u16::try_from(self.out.len() - start) {
             Ok(length) => self.out[start - 2..start].copy_from_slice(&length.to_be_bytes()),

@@ -1,5 +1,5 @@
-//! Takes any bytes, returns a [`Request`] with the response code that its form calls for. Copies nothing. Called by
-//! `wire`.
+//! Reads queries. Takes any bytes, returns a [`Request`], with a response code if it is malformed. Copies nothing.
+//! Called by `wire`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,7 +16,7 @@ pub(super) const NSID: u16 = 3;
 pub(super) const KEEPALIVE: u16 = 11;
 /// The option code of padding (RFC 7830 §3).
 pub(super) const PADDING: u16 = 12;
-/// The length of a message header.
+/// The length of a message header, in octets.
 pub(crate) const HEADER: usize = 12;
 
 /// A query, as far as it could be read.
@@ -32,16 +32,16 @@ pub(super) struct Request<'a> {
     pub(super) cd: bool,
     /// The question, if there is exactly one and it could be read.
     pub(super) question: Option<Question<'a>>,
-    /// What the OPT record says, if there is one.
+    /// The content of the OPT record, if there is one.
     pub(super) edns: Option<Edns<'a>>,
-    /// NOERROR when the query may be answered, else the response code to send.
+    /// NOERROR if the query may be answered; otherwise the response code to send.
     pub(super) verdict: Rcode,
 }
 
 /// The question of a query.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Question<'a> {
-    /// The name in the case it was asked.
+    /// The name, in the case of the query.
     pub(super) qname: NameRef<'a>,
     /// The type.
     pub(super) qtype: u16,
@@ -49,30 +49,30 @@ pub(super) struct Question<'a> {
     pub(super) qclass: u16,
 }
 
-/// What this server reads of an OPT record (RFC 6891 §6.1).
+/// The parts of an OPT record that this server reads (RFC 6891 §6.1).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Edns<'a> {
-    /// The payload the client takes by UDP.
+    /// The UDP payload that the client offers.
     pub(super) payload: u16,
     /// The DO bit.
     pub(super) dnssec_ok: bool,
     /// The CO bit (RFC 9824 §5.1).
     pub(super) compact_ok: bool,
-    /// A valid client subnet.
+    /// The client subnet, if there is one. It is valid.
     pub(super) ecs: Option<Ecs>,
-    /// Whether it names no address family.
+    /// Whether the client subnet has the address family 0.
     pub(super) ecs_without_family: bool,
     /// The first cookie (RFC 7873 §5.2).
     pub(super) cookie: Option<Cookie<'a>>,
     /// The client asks for the name server identifier.
     pub(super) wants_nsid: bool,
-    /// The client would like to know how long it may stay.
+    /// The client asks for the idle timeout.
     pub(super) wants_keepalive: bool,
-    /// The client pads and takes padding.
+    /// The client pads its queries, and accepts padding.
     pub(super) wants_padding: bool,
 }
 
-/// Reads a query; `None` when no response may be sent: it is a response itself, or no DNS message.
+/// Reads a query. `None` if no response may be sent, because the packet is a response itself, or isn't a DNS message.
 pub(super) fn parse(packet: &[u8]) -> Option<Request<'_>> {
     let header = packet.first_chunk::<HEADER>()?;
     let [id_high, id_low, flags, more_flags, ..] = *header;
@@ -88,7 +88,7 @@ pub(super) fn parse(packet: &[u8]) -> Option<Request<'_>> {
         edns: None,
         verdict: Rcode::NOERROR,
     };
-    // What follows the header of another opcode is not ours to read (RFC 8906 §3.1.4).
+    // For another opcode, only the header is read (RFC 8906 §3.1.4).
     request.verdict = if request.opcode == 0 {
         sections(packet, &mut request).err().unwrap_or(Rcode::NOERROR)
     } else {
@@ -97,7 +97,7 @@ pub(super) fn parse(packet: &[u8]) -> Option<Request<'_>> {
     Some(request)
 }
 
-/// Reads question and OPT into `request`; the error is the response code.
+/// Reads the question and the OPT record into `request`. The error is the response code.
 fn sections<'a>(packet: &'a [u8], request: &mut Request<'a>) -> Result<(), Rcode> {
     let mut reader = Reader { packet, at: 4 };
     let [questions, answers, authorities, additionals] = [reader.u16()?, reader.u16()?, reader.u16()?, reader.u16()?];
@@ -124,9 +124,9 @@ fn sections<'a>(packet: &'a [u8], request: &mut Request<'a>) -> Result<(), Rcode
     if opts > 1 {
         return Err(Rcode::FORMERR);
     }
-    // A message of a version we don't know may have other rules (RFC 6891 §6.1.3).
+    // A message of an unknown EDNS version gets only this code, because other rules may apply to it (RFC 6891 §6.1.3).
     verdict?;
-    // Without a question one may still ask for a cookie (RFC 7873 §5.4).
+    // A request without a question may still ask for a cookie (RFC 7873 §5.4).
     let asks_for_cookie = questions == 0 && request.edns.is_some_and(|edns| edns.cookie.is_some());
     if questions == 1 || asks_for_cookie { Ok(()) } else { Err(Rcode::FORMERR) }
 }
@@ -147,7 +147,7 @@ fn read_opt<'a>(opt: &Record<'a>, request: &mut Request<'a>) -> Result<(), Rcode
     if !opt.at_root {
         return Err(Rcode::FORMERR);
     }
-    // Options of a version we don't know are not ours to read (RFC 6891 §6.1.3).
+    // The options of an unknown version aren't read (RFC 6891 §6.1.3).
     if version != 0 {
         return Err(Rcode::BADVERS);
     }
@@ -166,17 +166,18 @@ fn read_opt<'a>(opt: &Record<'a>, request: &mut Request<'a>) -> Result<(), Rcode
             NSID => edns.wants_nsid = true,
             KEEPALIVE => edns.wants_keepalive = true,
             PADDING => edns.wants_padding = true,
-            // Options that nobody here knows are ignored (RFC 6891 §6.1.2).
+            // Unknown options are ignored (RFC 6891 §6.1.2).
             _ => {}
         }
     }
     Ok(())
 }
 
-/// Reads a client subnet; `None` for whatever RFC 7871 §7.1.2 wants answered with FORMERR.
+/// Reads a client subnet. `None` if it must be answered with FORMERR (RFC 7871 §7.1.2).
 ///
-/// Family 0 without an address is how some clients say that theirs isn't to be used (older `dig`, getdns, stubby). RFC
-/// 7871 gives them a family, but says itself that others are about; no address can be misread there.
+/// Some clients (older `dig`, getdns, stubby) send family 0 without an address, to say that their address must not be
+/// used. RFC 7871 requires a family there, but mentions such clients. Family 0 is accepted, because without an address
+/// nothing can be misread.
 pub(crate) fn read_ecs(data: &[u8]) -> Option<Ecs> {
     let (&[family_high, family_low, source, scope], prefix) = data.split_first_chunk::<4>()?;
     let (most, address) = match u16::from_be_bytes([family_high, family_low]) {
@@ -193,14 +194,14 @@ pub(crate) fn read_ecs(data: &[u8]) -> Option<Ecs> {
     (scope == 0 && source <= most && length_fits && stray == 0).then_some(Ecs { address, source })
 }
 
-/// The octets followed by zeros; `None` when there are too many.
+/// The octets, followed by zeros; `None` if there are more than `N`.
 fn padded<const N: usize>(octets: &[u8]) -> Option<[u8; N]> {
     let mut whole = [0; N];
     whole.get_mut(..octets.len())?.copy_from_slice(octets);
     Some(whole)
 }
 
-/// A record of the query, as far as it matters.
+/// The fields of a record in the query.
 struct Record<'a> {
     at_root: bool,
     rtype: u16,
@@ -230,7 +231,7 @@ impl<'a> Reader<'a> {
         self.array().map(u16::from_be_bytes)
     }
 
-    /// A name without compression: nothing precedes the first question that a pointer could mean.
+    /// Reads a name without compression. No name precedes the first question, so no pointer is valid there.
     fn name(&mut self) -> Result<NameRef<'a>, Rcode> {
         let rest = self.packet.get(self.at..).ok_or(Rcode::FORMERR)?;
         let name = NameRef::from_wire(rest).map_err(|_| Rcode::FORMERR)?;
@@ -238,7 +239,7 @@ impl<'a> Reader<'a> {
         Ok(name)
     }
 
-    /// A name that is not looked at: labels up to the root or a pointer.
+    /// Skips a name: labels up to the root or to a pointer.
     fn skip_name(&mut self) -> Result<(), Rcode> {
         loop {
             let [length] = self.array()?;

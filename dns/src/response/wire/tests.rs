@@ -1,4 +1,4 @@
-//! Packets in, packets out: headers, EDNS, truncation, compression; and any octets at all.
+//! Tests with whole packets: headers, EDNS, truncation, compression, and random octets.
 
 mod options;
 mod signed;
@@ -194,7 +194,7 @@ fn rfc7871_7_2_1_subnets_are_echoed_with_the_scope() {
 }
 
 #[test]
-fn rfc8914_reasons_are_told_to_those_who_speak_edns() {
+fn rfc8914_clients_with_edns_get_the_reason() {
     let zones = Zones::new([zone("example.com", "", &[steered("shut.example.com", 2, &[A])])]);
     let message = decoded(&zones, &Fixed::new(), &query("shut.example.com", A, &[&opt(1232, &[])]), Transport::Udp);
     assert_eq!(message.metadata.response_code, ResponseCode::ServFail);
@@ -213,7 +213,7 @@ fn rfc9824_3_5_a_question_for_nxname_is_an_error_with_its_reason() {
 }
 
 #[test]
-fn rfc2181_9_what_does_not_fit_is_left_out_whole() {
+fn rfc2181_9_an_rrset_that_does_not_fit_is_left_out_as_a_whole() {
     let text: String = (0..40).map(|n| format!("big A 192.0.2.{n}\n")).collect();
     let zones = zones("example.com", &text);
     // 31 octets of header and question, 40 × 16 of records, 31 of the zone's server.
@@ -242,7 +242,7 @@ fn rfc2181_9_what_does_not_fit_is_left_out_whole() {
 }
 
 #[test]
-fn sixty_four_kibibytes_bound_a_stream_too() {
+fn a_response_on_a_stream_has_at_most_sixty_four_kibibytes() {
     let text: String = (0..600).map(|n| format!("big TXT {n}{}\n", "x".repeat(120))).collect();
     let message =
         decoded(&zones("example.com", &text), &NoSteering, &query("big.example.com", TXT, &[]), Transport::Tcp);
@@ -327,7 +327,7 @@ fn encoded_answers_read_back_as_the_same_records() {
     println!("answers read back by another decoder: {cases} zones");
 }
 
-/// Either raw bytes, or a sound query with some bytes changed and its end cut or extended.
+/// Random bytes, or a valid query with some bytes changed and its end cut or extended.
 fn any_packet() -> impl Strategy<Value = Vec<u8>> {
     let subnet = prop::collection::vec(any::<u8>(), 0..24);
     let base = (subnet, any::<u16>(), any::<u16>()).prop_map(|(subnet, payload, qtype)| {

@@ -1,5 +1,5 @@
-//! Takes the RRsets that `walk` found, adds their signatures and the NSEC of compact denial. Adds nothing in an
-//! unsigned zone, or for a client that doesn't ask for DNSSEC.
+//! Adds DNSSEC to answers. Takes the RRsets that `walk` found, adds their signatures and the NSEC of compact denial.
+//! Adds nothing if the zone is unsigned, or if the client doesn't ask for DNSSEC. Called by `walk`.
 
 use super::{At, Origin, Owner, Set, Step, Walk, first_type};
 use crate::dnssec::canonical::Covered;
@@ -15,17 +15,17 @@ use crate::zones::ServedZone;
 
 /// The extended error for a signature that is too old: Signature Expired (RFC 8914 §4.8).
 const SIGNATURE_EXPIRED: u16 = 7;
-/// The extended error for what can't be signed now: Not Ready (RFC 8914 §4.15).
+/// The extended error for an answer that can't be signed now: Not Ready (RFC 8914 §4.15).
 const NOT_READY: u16 = 14;
 
-/// Where a name stands that something is denied of.
+/// The position of a name in its zone, for the proof that the name or a type of it doesn't exist.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Place {
-    /// It exists.
+    /// The name exists.
     Node(NodeId),
-    /// It is made from this wildcard.
+    /// The name is made from this wildcard.
     Made(NodeId),
-    /// It doesn't exist.
+    /// The name doesn't exist.
     Nowhere,
 }
 
@@ -36,12 +36,12 @@ impl At<'_, '_> {
 }
 
 impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
-    /// The zone's signatures, if the client wants them and it has any.
+    /// The zone's signatures, if the client wants them and the zone is signed.
     fn wanted(&self, zone: &'a ServedZone) -> Option<&'a SignedZone> {
         zone.signed().filter(|_| self.query.dnssec.ok)
     }
 
-    /// The signatures of an RRset; `None` when there are none to be had and the answer has become another.
+    /// The signatures of an RRset. `None` if they can't be made; then the answer has become truncated or SERVFAIL.
     pub(super) fn signatures(&mut self, at: At<'_, 'a>, set: &Set<'a>) -> Option<Signed<'a>> {
         match self.wanted(at.zone) {
             None => Some(Signed::No),
@@ -53,7 +53,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         let At { zone, node, name, is_made } = at;
         let Set { rtype, ttl, rdatas, origin } = *set;
         if is_made {
-            // What a wildcard stands for is signed as if it stood there itself (RFC 9824 §3.3).
+            // Records of a wildcard are signed as if the queried name had them (RFC 9824 §3.3).
             return self.sign_online(signed, &Covered { owner: name.name(), rtype, ttl, rdatas }).map(Signed::Online);
         }
         let stored = match origin {
@@ -69,13 +69,14 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         stored.map(Signed::Stored)
     }
 
-    /// Signs what is known only now; `None` when that can't be and the answer has become another.
+    /// Signs an RRset that wasn't known before the query. `None` if that fails; then the answer has become truncated or
+    /// SERVFAIL.
     fn sign_online(&mut self, signed: &SignedZone, covered: &Covered<'_>) -> Option<Signatures> {
         let (client, dnssec) = (self.query.client.transport, self.query.dnssec);
         match signed.sign_online(covered, Wanted { client, via: dnssec.via(), now: dnssec.now }) {
             Ok(signatures) => return Some(signatures),
             Err(Refused::Budget) if !dnssec.by_stream => {
-                // A real client comes back by a stream, for which there is another budget.
+                // A real client repeats the query over a stream. Streams have another budget.
                 self.answer = Answer { truncated: true, ..Answer::bare(Rcode::NOERROR) };
             }
             Err(Refused::Budget) => self.fail(NOT_READY),
@@ -87,8 +88,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         None
     }
 
-    /// The response code for a name that doesn't exist. Its proof says so; a client that doesn't know that kind of
-    /// proof would take the code for a contradiction (RFC 9824 §3.1, §5.1).
+    /// The response code for a name that doesn't exist. In a signed zone, the NSEC says that the name doesn't exist. To
+    /// a client that doesn't know this kind of NSEC, NXDOMAIN would contradict the NSEC (RFC 9824 §3.1, §5.1).
     pub(super) fn rcode_of_missing(&self, zone: &'a ServedZone) -> Rcode {
         match self.wanted(zone) {
             Some(_) if !self.query.dnssec.compact_ok => Rcode::NOERROR,
@@ -96,14 +97,14 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         }
     }
 
-    /// Adds the proof of what isn't there: the one NSEC that matches the name.
+    /// Adds the proof that a name or a type doesn't exist: the one NSEC that matches the name.
     pub(super) fn add_nsec(&mut self, zone: &'a ServedZone, name: &Owner<'a>, place: Place) {
         let Some(signed) = self.wanted(zone).filter(|_| !self.has_failed()) else { return };
         let set = self.nsec(zone, signed, name, place);
         self.answer.authority.extend(set);
     }
 
-    /// Whether signing failed and the answer became another.
+    /// Whether signing failed, so that the answer has become truncated or SERVFAIL.
     pub(super) fn has_failed(&self) -> bool {
         self.answer.truncated || self.answer.rcode == Rcode::SERVFAIL
     }
@@ -138,20 +139,20 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         Some(AnswerSet { owner: name.clone(), rtype: rtype::NSEC, ttl, data: Data::Nsec(rdata), signed })
     }
 
-    /// Answers a question for NSEC or RRSIG itself at a name that exists. Of the signatures, one RRset's are enough, as
+    /// Answers a query for NSEC or RRSIG at a name that exists. For RRSIG, the signatures of one RRset are enough, as
     /// for ANY (RFC 8482 §7).
-    pub(super) fn tell_proof(&mut self, at: At<'_, 'a>, signed: &'a SignedZone) -> Step<'a> {
+    pub(super) fn answer_query_for_proof(&mut self, at: At<'_, 'a>, signed: &'a SignedZone) -> Step<'a> {
         let At { zone, node, name, .. } = at;
         let first = first_type(zone, node).filter(|_| self.query.qtype == rtype::RRSIG);
-        let Some(first) = first else { return self.tell_nsec(zone, signed, name, at.place()) };
+        let Some(first) = first else { return self.answer_query_for_nsec(zone, signed, name, at.place()) };
         let Ok(Some(set)) = self.find(at, first) else { return Step::Done };
         let Some(signatures) = self.signatures_by(signed, at, &set) else { return Step::Done };
-        self.tell(name.clone(), set.ttl, signatures);
+        self.push_rrsigs(name.clone(), set.ttl, signatures);
         Step::Done
     }
 
-    /// Answers a question for NSEC or RRSIG by the NSEC of a name, or its signatures.
-    pub(super) fn tell_nsec(
+    /// Answers a query for NSEC or RRSIG with the NSEC of a name, or with the signatures of this NSEC.
+    pub(super) fn answer_query_for_nsec(
         &mut self,
         zone: &'a ServedZone,
         signed: &'a SignedZone,
@@ -159,7 +160,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         place: Place,
     ) -> Step<'a> {
         if self.query.qtype == rtype::RRSIG && !self.query.dnssec.ok {
-            // There is none but those of NSEC, which is for those who ask for proofs.
+            // The name has only signatures of its NSEC, and these are only for clients that ask for DNSSEC.
             self.add_soa(zone);
             return Step::Done;
         }
@@ -167,13 +168,13 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         if self.query.qtype == rtype::NSEC {
             self.answer.answer.push(set);
         } else {
-            self.tell(set.owner, set.ttl, set.signed);
+            self.push_rrsigs(set.owner, set.ttl, set.signed);
         }
         Step::Done
     }
 
-    /// Answers with RRSIGs alone.
-    fn tell(&mut self, owner: Owner<'a>, ttl: u32, signed: Signed<'a>) {
+    /// Adds RRSIGs without the RRset that they sign.
+    fn push_rrsigs(&mut self, owner: Owner<'a>, ttl: u32, signed: Signed<'a>) {
         self.answer.until = signed.until();
         let data = match signed {
             Signed::No => Data::Stored(Rdatas::EMPTY),
@@ -183,7 +184,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         self.answer.answer.push(AnswerSet { owner, rtype: rtype::RRSIG, ttl, data, signed: Signed::No });
     }
 
-    /// The answer, if all its signatures outlive what they are cached with; else SERVFAIL. Notes until when that is so.
+    /// The answer, if all its signatures are valid for longer than caches may keep them; otherwise SERVFAIL. Records
+    /// until when the answer may be served.
     pub(super) fn signed_in_time(mut self) -> Answer<'a> {
         let until = self.answer.sets().filter_map(|set| set.signed.until()).chain(self.answer.until).reduce(earlier);
         self.answer.until = until;

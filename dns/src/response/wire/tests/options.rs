@@ -1,4 +1,4 @@
-//! Options of responses: padding, keepalive, cookies and the limit of answers.
+//! Tests of options in responses, and of the rate limit: padding, keepalive, cookies.
 
 use std::sync::Mutex;
 
@@ -11,7 +11,7 @@ const COOKIE: u16 = 10;
 const KEEPALIVE: u16 = 11;
 const PADDING: u16 = 12;
 
-/// Asks with these options, by this context.
+/// Sends a query with these options, in this context.
 fn ask_in(context: &Context<'_>, transport: Transport, options: &[(u16, &[u8])]) -> (Vec<u8>, Outcome) {
     let mut out = Vec::new();
     let packet = ask_a(&[&opt(1232, options)]);
@@ -34,7 +34,7 @@ fn context(settings: &Settings) -> Context<'_> {
 }
 
 #[test]
-fn rfc8467_4_1_responses_are_padded_to_468_where_nobody_can_read_them_and_the_client_pads() {
+fn rfc8467_4_1_responses_are_padded_to_468_if_encrypted_and_the_client_pads() {
     let settings = Settings { identity: Identity::new(None, None, Some("ns1")), ..Settings::anonymous() };
     for transport in [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Quic, Transport::Https] {
         let (padded, _) = ask_in(&context(&settings), transport, &[(PADDING, &[0; 30]), (NSID, b"")]);
@@ -47,7 +47,7 @@ fn rfc8467_4_1_responses_are_padded_to_468_where_nobody_can_read_them_and_the_cl
 }
 
 #[test]
-fn rfc7828_3_keepalive_is_told_on_tcp_and_tls_only() {
+fn rfc7828_3_keepalive_is_sent_on_tcp_and_tls_only() {
     let settings = Settings { idle: std::time::Duration::from_secs(12), ..Settings::anonymous() };
     for (transport, reported) in [
         (Transport::Udp, false),
@@ -63,7 +63,7 @@ fn rfc7828_3_keepalive_is_told_on_tcp_and_tls_only() {
     assert_eq!(option(&out, KEEPALIVE), None);
 }
 
-/// Judges by what it was told to, and counts.
+/// A limiter with fixed verdicts, which counts its calls.
 struct Judge(Verdict, Verdict, Mutex<(u32, u32)>);
 
 impl Limiter for Judge {
@@ -93,7 +93,7 @@ fn a_limited_answer_is_dropped_or_slips_and_good_cookies_and_streams_are_never_l
             let (out, _) = ask_in(&limited, transport, options);
             assert_eq!((low_rcode(&out), out[7]), (0, 1), "answered");
         }
-        assert_eq!(*limiter.2.lock().expect("lock"), asked, "and not counted");
+        assert_eq!(*limiter.2.lock().expect("lock"), asked, "the limiter wasn't asked again");
     }
     for (admit, judge) in [(Verdict::Slip, Verdict::Answer), (Verdict::Answer, Verdict::Slip)] {
         let limiter = Judge(admit, judge, Mutex::default());

@@ -1,4 +1,5 @@
-//! Random signed zones: what is sent with DO verifies, and is what is sent without, but for the proofs.
+//! Tests with random signed zones: all signatures in responses to queries with DO verify. Except for signatures and
+//! proofs, the responses are the same as without DO.
 
 use super::*;
 use crate::dnssec::key::Algorithm;
@@ -26,14 +27,14 @@ fn with_do_every_rrset_of_a_random_zone_verifies() {
                     Ok(number) => verified.set(verified.get() + number),
                     Err(error) => prop_assert!(false, "{qname} {qtype}: {error}\n{message}"),
                 }
-                // The same records as without, negative answers but for their proof.
+                // The records are the same as without DO, except for the proofs of negative answers.
                 let plain = decoded(&zones, &NoSteering, &query(&qname, qtype, &[]), Transport::Tcp);
                 let bare = |message: &Message| {
                     sets(&message.answers).into_iter().map(|(key, (records, _))| (key, records)).collect::<Vec<_>>()
                 };
                 prop_assert_eq!(bare(&message), bare(&plain));
                 prop_assert_eq!(message.authorities.is_empty(), !message.answers.is_empty());
-                // By datagram the same or, where it doesn't fit, nothing.
+                // Over UDP the response is the same, or truncated if it doesn't fit.
                 let (udp, outcome) = send(&zones, &NoSteering, &flagged(&qname, qtype, DO), Transport::Udp);
                 let (tcp, _) = send(&zones, &NoSteering, &flagged(&qname, qtype, DO), Transport::Tcp);
                 match outcome {

@@ -129,7 +129,7 @@ fn rfc9824_missing_names_and_types_are_denied_by_one_nsec_that_matches_the_name(
         answered_sorted("x.*.gpu.example.com", A, DO),
         expect("x.*.gpu.example.com. NSEC -> \\000.x.*.gpu.example.com. RRSIG NSEC NXNAME")
     );
-    // With CO the response code says too that the name doesn't exist (§5.1).
+    // With CO the response code also says that the name doesn't exist (§5.1).
     assert_eq!(answered("nope.example.com", A, DO | CO)[0], "NXDomain");
     assert_eq!(answered("nope.example.com", A, 0)[..], ["NXDomain", "? example.com. SOA"].map(String::from));
     assert_eq!(
@@ -159,7 +159,7 @@ fn rfc9824_missing_names_and_types_are_denied_by_one_nsec_that_matches_the_name(
         expect("example.com. NSEC -> \\000.example.com. NS SOA RRSIG NSEC DNSKEY")
     );
     assert_eq!(answered("gone.example.com", A, DO)[..2], ["NoError", "gone.example.com. CNAME *"].map(String::from));
-    // DS at a delegation is the parent's to deny; what lies below is left to the child (§3.4).
+    // The parent denies a DS at a delegation. For names below, it refers to the child (§3.4).
     assert_eq!(
         answered_sorted("insecure.example.com", DS, DO),
         expect("insecure.example.com. NSEC -> insecure\\000.example.com. NS RRSIG NSEC")
@@ -187,7 +187,7 @@ fn rfc4035_3_1_4_referrals_prove_whether_the_child_is_signed() {
 }
 
 #[test]
-fn rfc4035_3_1_1_what_would_need_a_signature_is_not_added_to_a_referral() {
+fn rfc4035_3_1_1_data_that_needs_a_signature_is_not_added_to_a_referral() {
     let world = world(Algorithm::EcdsaP256Sha256);
     let added = |qname: &str, flags| ask(&world.zones, &Fixed::new(), qname, A, flags).additionals.len();
     assert_eq!((added("x.insecure.example.com", DO), added("x.insecure.example.com", 0)), (1, 1), "glue");
@@ -209,7 +209,7 @@ fn without_do_a_signed_zone_answers_as_an_unsigned_one() {
 }
 
 #[test]
-fn with_do_an_unsigned_zone_answers_as_without() {
+fn with_do_an_unsigned_zone_answers_as_without_do() {
     let zones = Zones::new([zone("example.com", TEXT, &owners())]);
     for qname in ["a", "one", "x.wild", "ent", "nope", "x.insecure", "x.secure", "x.d", "chat", "gone"] {
         for qtype in [A, AAAA, DS, ANY, RRSIG, NSEC, DNSKEY] {
@@ -220,7 +220,7 @@ fn with_do_an_unsigned_zone_answers_as_without() {
                 };
                 let (mut with, without) = (of(flags), of(0));
                 let place = with.len() - 4;
-                assert_eq!(with[place], flags & DO, "DO is echoed, and nothing else");
+                assert_eq!(with[place], flags & DO, "only DO is echoed");
                 with[place] = 0;
                 assert_eq!(with, without, "{qname} {qtype}");
             }
@@ -229,7 +229,7 @@ fn with_do_an_unsigned_zone_answers_as_without() {
 }
 
 #[test]
-fn rfc8482_signatures_and_nsec_themselves_are_told_sparingly() {
+fn rfc8482_queries_for_signatures_and_nsec_get_few_records() {
     let world = world(Algorithm::EcdsaP256Sha256);
     let covered = |qname: &str, flags| -> Vec<String> {
         let message = ask(&world.zones, &Fixed::new(), qname, RRSIG, flags);
@@ -252,7 +252,7 @@ fn rfc8482_signatures_and_nsec_themselves_are_told_sparingly() {
 }
 
 #[test]
-fn co_is_echoed_by_signed_zones_to_those_who_set_do() {
+fn signed_zones_echo_co_to_clients_that_set_do() {
     let world = world(Algorithm::EcdsaP256Sha256);
     let flags = |qname: &str, flags| {
         let (out, _) = send(&world.zones, &Fixed::new(), &flagged(qname, A, flags), Transport::Udp);
@@ -291,14 +291,14 @@ fn signatures_that_are_too_old_are_never_served() {
         assert_eq!((message.metadata.response_code, message.answers.len()), (ResponseCode::ServFail, 0), "{later}");
         assert_eq!(at(last + later, "a.example.com", 0).metadata.response_code, ResponseCode::NoError);
     }
-    // What is made at once is as fresh as can be, but stands beside an SOA that isn't.
+    // The NSEC is signed now and is fresh, but the signature of the SOA beside it is too old.
     assert_eq!(at(last + ttl, "nope.example.com", DO).metadata.response_code, ResponseCode::ServFail);
-    // A shorter TTL lasts longer.
+    // With a shorter TTL, signatures may be served for longer.
     assert_eq!(at(last + 100, "chat.example.com", DO).metadata.response_code, ResponseCode::NoError);
 }
 
 #[test]
-fn a_spent_budget_is_told_by_tc_and_on_streams_by_servfail() {
+fn a_spent_budget_gives_tc_and_on_streams_servfail() {
     let world = world(Algorithm::EcdsaP256Sha256);
     let answers = |transport, from: u32| -> Vec<(u16, bool)> {
         let one = |n: u32| {
@@ -315,8 +315,8 @@ fn a_spent_budget_is_told_by_tc_and_on_streams_by_servfail() {
     assert_eq!((spent(&by_udp, (0, false)), spent(&by_udp, (0, true))), (200, 100));
     let by_tcp = answers(Transport::Tcp, 1000);
     assert_eq!((spent(&by_tcp, (0, false)), spent(&by_tcp, (2, false))), (200, 100));
-    // What was signed before costs nothing.
+    // A cached signature costs no budget.
     assert_eq!(answers(Transport::Udp, 0)[..200], by_udp[..200]);
-    // Nor does what was signed beforehand.
+    // A signature that was made in advance doesn't either.
     assert_eq!(answered(&world, "a.example.com", A, DO), ["NoError", "a.example.com. A *"]);
 }
