@@ -1,5 +1,6 @@
-//! A certificate that may change while the server runs. Takes its files at the start and whenever they change, returns
-//! the newest good version to each TLS handshake. Used by DNS over TLS, QUIC and HTTPS, and by the API.
+//! A certificate that may change while the server runs. Takes the certificate's files at the start and whenever they
+//! change, returns the newest valid version to each TLS handshake. Used by DNS over TLS, QUIC and HTTPS, and by the
+//! API.
 
 mod expiry;
 
@@ -23,9 +24,9 @@ use crate::system::files::{Fault, read_file};
 /// `cert` and `key` of a section, both PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate and those between it and its authority.
+    /// The file of the certificate and of the intermediate certificates.
     pub cert: PathBuf,
-    /// Its private key.
+    /// The file of the private key.
     pub key: PathBuf,
 }
 
@@ -39,13 +40,13 @@ impl Certificate {
     /// Reads certificate and key.
     ///
     /// # Errors
-    /// Each file that can't be read or used, or that they don't belong together.
+    /// Each file that can't be read or used. Also if certificate and key don't belong together.
     pub fn read(files: &TlsFiles) -> Result<Arc<Self>, Vec<Fault>> {
         let current = ArcSwap::from_pointee(read(files)?);
         Ok(Arc::new(Self { files: files.clone(), current }))
     }
 
-    /// What clients will find wrong with it now.
+    /// A warning if clients will refuse the certificate at `now`.
     #[must_use]
     pub fn warning(&self, now: Timestamp) -> Option<String> {
         let (from, until) = expiry::validity(self.current.load().cert.first()?)?;
@@ -59,15 +60,15 @@ impl Certificate {
         Some(format!("{}: {what}", self.files.cert.display()))
     }
 
-    /// An acceptor of TLS connections, for the protocols named (ALPN).
+    /// An acceptor of TLS connections for these protocols (ALPN).
     ///
     /// # Errors
-    /// When rustls lacks a protocol version or a cipher suite, which no build of this program does.
+    /// If rustls lacks a protocol version or a cipher suite. No build of this program does.
     pub fn acceptor(self: &Arc<Self>, protocols: &[&[u8]]) -> Result<TlsAcceptor, rustls::Error> {
         Ok(TlsAcceptor::from(self.tls(protocols)?))
     }
 
-    /// The TLS configuration for the protocols named, which QUIC takes as it is.
+    /// The TLS configuration for these protocols (ALPN). QUIC uses it directly.
     pub(crate) fn tls(self: &Arc<Self>, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>, rustls::Error> {
         let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
         let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(self) as _;
@@ -78,8 +79,8 @@ impl Certificate {
 }
 
 impl ResolvesServerCert for Certificate {
-    /// Serves the certificate whatever name the client sends, and if it sends none: resolvers know only the address of
-    /// an authoritative server (RFC 9539 §4.6.3.3).
+    /// Serves the certificate to every client, whichever name it sends: resolvers know only the address of an
+    /// authoritative server (RFC 9539 §4.6.3.3).
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.current.load_full())
     }
@@ -106,7 +107,7 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// The cryptography that TLS uses everywhere in this program.
+/// The cryptography for TLS in all parts of this program.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
@@ -125,7 +126,7 @@ fn read(files: &TlsFiles) -> Result<CertifiedKey, Vec<Fault>> {
         (Ok(certificates), Ok(key)) => (certificates, key),
         (certificates, key) => return Err(certificates.err().into_iter().chain(key.err()).collect()),
     };
-    // Refused too when the key isn't the certificate's.
+    // This also fails if the key doesn't belong to the certificate.
     CertifiedKey::from_der(certificates, key, &provider()).map_err(|error| {
         let message =
             format!("can't serve TLS with the key in {} ({error}); they have to belong together", files.key.display());
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_is_not_valid_now_is_warned_of() {
+    fn a_certificate_that_is_not_valid_now_causes_a_warning() {
         let directory = tempfile::tempdir().unwrap();
         let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         // The second year is told in the longer form.
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_certificate_is_taken_and_a_bad_one_leaves_the_old() {
+    fn a_new_certificate_is_served_and_a_bad_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let (files, first) = write(directory.path());
         let certificate = Certificate::read(&files).unwrap();

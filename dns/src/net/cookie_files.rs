@@ -1,5 +1,5 @@
-//! Takes the files of DNS cookie secrets that the configuration names, returns [`Cookies`] or every fault. Called by
-//! `serve` and `check`.
+//! Reads DNS cookie secrets. Takes the files that the configuration names, returns [`Cookies`] or every fault. Called
+//! by `serve` and `check`.
 
 use std::path::{Path, PathBuf};
 
@@ -9,14 +9,14 @@ use crate::system::files::{Fault, read_text};
 /// The `[cookies]` section.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CookieFiles {
-    /// Each holds 32 hexadecimal digits. The first signs, all verify; nodes that share them accept each other's
-    /// cookies.
+    /// The files of the secrets. Each holds 32 hexadecimal digits. The first secret signs, all secrets verify. Nodes
+    /// that share the secrets accept each other's cookies.
     pub secret_files: Vec<PathBuf>,
-    /// Whether a datagram with a COOKIE option but no good server cookie gets BADCOOKIE instead of an answer.
+    /// Whether a datagram with a COOKIE option but without a valid server cookie gets BADCOOKIE instead of an answer.
     pub required: bool,
 }
 
-/// Reads the secrets in their order.
+/// Reads the secrets, in order.
 pub(crate) fn read(config: &CookieFiles) -> Result<Cookies, Vec<Fault>> {
     let (mut secrets, mut faults) = (Vec::new(), Vec::new());
     for file in &config.secret_files {
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_that_holds_no_secret_is_told() {
+    fn every_file_without_a_secret_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             let path = folder.path().join(name);

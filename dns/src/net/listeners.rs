@@ -1,5 +1,5 @@
-//! The DNS sockets. Takes addresses and a responder, starts the threads and tasks that answer there until they are
-//! drained. Owned by `serve`.
+//! The DNS sockets. Takes addresses and a responder, starts the threads and tasks that answer at these addresses, and
+//! drains them at the end. Called by `serve`.
 
 mod absent;
 mod bind;
@@ -30,16 +30,16 @@ use crate::net::udp::UdpLoop;
 use crate::response::respond::Respond;
 use crate::system::tasks::{Tasks, supervise};
 
-/// A drain ends when no request came over streams for this long.
+/// A drain ends when no request has arrived over streams for this time.
 const QUIET: Duration = Duration::from_millis(100);
-/// How long connections may take to end after that.
+/// How long connections may take to end after a drain.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Where DNS is spoken and how. Port 0 stands for any free port.
+/// The addresses at which the server answers, by transport. Port 0 stands for any free port.
 #[derive(Debug, Default, Clone)]
 pub struct Addresses {
     /// UDP and TCP.
     pub dns: Vec<SocketAddr>,
-    /// How many threads answer UDP at each of them; `None`: as many as there are cores this process may run on.
+    /// How many threads answer UDP at each address of `dns`. `None` means one for each core that this process may use.
     pub threads: Option<NonZero<usize>>,
     /// TLS (RFC 7858).
     pub dot: Vec<SocketAddr>,
@@ -47,17 +47,17 @@ pub struct Addresses {
     pub doq: Vec<SocketAddr>,
     /// HTTPS (RFC 8484).
     pub doh: Vec<SocketAddr>,
-    /// Whether sockets at `[::]` take no IPv4; `None`: where `0.0.0.0` is listened on, too, by the same transport.
+    /// Whether sockets at `[::]` refuse IPv4. `None` means: if the same transport also listens at `0.0.0.0`.
     pub ipv6_only: Option<bool>,
 }
 
 impl Addresses {
-    /// All of them.
+    /// All addresses.
     pub fn all(&self) -> impl Iterator<Item = SocketAddr> {
         [&self.dns, &self.dot, &self.doq, &self.doh].into_iter().flatten().copied()
     }
 
-    /// Those of IPv4 beside which a socket at `[::]` may take no IPv4.
+    /// The IPv4 addresses of a transport because of which its sockets at `[::]` must refuse IPv4.
     fn v6_only_beside(&self, transport: &[SocketAddr]) -> Vec<SocketAddr> {
         match self.ipv6_only {
             Some(false) => Vec::new(),
@@ -67,7 +67,7 @@ impl Addresses {
     }
 }
 
-/// The certificate of each encrypted transport; without one it isn't served.
+/// The certificate of each encrypted transport. A transport without a certificate isn't served.
 #[derive(Debug, Default, Clone)]
 pub struct Certificates {
     /// TLS.
@@ -79,7 +79,7 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// All there are.
+    /// All certificates.
     pub fn all(&self) -> impl Iterator<Item = Arc<Certificate>> {
         [&self.dot, &self.doq, &self.doh].into_iter().flatten().cloned()
     }
@@ -88,7 +88,7 @@ impl Certificates {
 /// Bound sockets that don't answer yet.
 #[derive(Debug)]
 pub struct Sockets {
-    /// Of each address a TCP socket, and a UDP socket for every thread.
+    /// For each address, a TCP socket, and a UDP socket for every thread.
     dns: Vec<(TcpListener, Vec<UdpSocket>)>,
     dot: Vec<TcpListener>,
     doq: Vec<UdpSocket>,
@@ -104,7 +104,7 @@ impl Sockets {
         Self::bind_with(addresses, &mut Inherited::default())
     }
 
-    /// Binds every address that isn't among what was inherited.
+    /// Binds every address for which no socket was inherited.
     ///
     /// # Errors
     /// Every address that can't be bound.
@@ -125,7 +125,7 @@ impl Sockets {
     /// Copies of all sockets, for the process that takes over.
     ///
     /// # Errors
-    /// When the system has no file left.
+    /// If the system has no file descriptor left.
     pub fn copies(&self) -> io::Result<Vec<Handed>> {
         let dns = self.dns.iter().map(|(tcp, _)| Handed::copy(Role::Dns, tcp));
         let udp = self.dns.iter().flat_map(|(_, udp)| udp).map(|udp| Handed::copy(Role::Dns, udp));
@@ -135,7 +135,7 @@ impl Sockets {
         dns.chain(udp).chain(dot).chain(doq).chain(doh).collect()
     }
 
-    /// The addresses in the order they were named, with their real ports.
+    /// The addresses in the order of the configuration, with their real ports.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         let of_tcp = |sockets: &[TcpListener]| sockets.iter().filter_map(|one| one.local_addr().ok()).collect();
@@ -149,8 +149,8 @@ impl Sockets {
         }
     }
 
-    /// Starts to answer; `gate` bounds the connections of all streams together, `tasks` learns of every loop. Must be
-    /// called within a Tokio runtime.
+    /// Starts to answer. `gate` limits the connections of all streams together. Every loop is registered with `tasks`.
+    /// Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// If the system refuses a thread or a socket option.
@@ -195,7 +195,8 @@ impl Sockets {
         Ok(listeners)
     }
 
-    /// Takes the sockets of QUIC out, to be served later: what two processes read at once would be of use to neither.
+    /// Takes the sockets of QUIC out, to be served later. Two processes can't serve QUIC on one socket, because each
+    /// would get packets of the other's connections.
     pub fn take_quic(&mut self) -> QuicSockets {
         QuicSockets(std::mem::take(&mut self.doq))
     }
@@ -205,7 +206,7 @@ impl Sockets {
 #[derive(Debug)]
 pub struct QuicSockets(Vec<UdpSocket>);
 
-/// Accepts on a listener until told to stop, whatever happens.
+/// Starts a task that accepts connections of a listener until the server stops. If the task panics, it is restarted.
 fn spawn_accepting<R: Respond>(
     listener: TcpListener,
     name: &str,
@@ -217,9 +218,10 @@ fn spawn_accepting<R: Respond>(
     Ok(tokio::spawn(supervise(pulse, move || streams::accept(listener.try_clone(), protocol.clone(), shared.clone()))))
 }
 
-/// Makes a protocol of what accepts its TLS connections.
+/// Makes the protocol from the acceptor of its TLS connections.
 type OverTls = fn(TlsAcceptor) -> StreamProtocol;
 
+/// Binds every address with `bind`. Collects the sockets, and the errors in `errors`.
 fn all<T>(
     addresses: &[SocketAddr],
     errors: &mut Vec<BindError>,
@@ -228,6 +230,7 @@ fn all<T>(
     addresses.iter().filter_map(|&address| bind(address).map_err(|error| errors.push(error)).ok()).collect()
 }
 
+/// Adds the address and the transport to the error of a bind.
 fn named<T>(address: SocketAddr, transport: &'static str, bound: io::Result<T>) -> Result<T, BindError> {
     bound.map_err(|error| BindError { address, transport, error })
 }
@@ -235,9 +238,9 @@ fn named<T>(address: SocketAddr, transport: &'static str, bound: io::Result<T>) 
 /// Sockets that answer.
 #[derive(Debug)]
 pub struct Listeners {
-    /// True once connections are to end.
+    /// True when connections must end.
     closing: watch::Sender<bool>,
-    /// True once nothing new is accepted.
+    /// True when no new connections are accepted.
     yielding: watch::Sender<bool>,
     stop_udp: Arc<AtomicBool>,
     gate: Arc<Gate>,
@@ -246,8 +249,8 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Answers what is in flight, for at most `limit`, then stops: streams when they are quiet, UDP when its buffers
-    /// are empty.
+    /// Answers the queries in flight for at most `limit`, then stops. Streams stop when no query arrives any more, UDP
+    /// when its buffers are empty.
     pub async fn drain(mut self, limit: Duration) {
         let end = Instant::now() + limit;
         let mut seen = self.gate.messages();
@@ -289,33 +292,33 @@ impl Listeners {
         Ok(())
     }
 
-    /// Reads and accepts nothing more, as another process does by the same sockets. Connections go on:
-    /// [`Listeners::linger`].
+    /// Stops to read and to accept, because another process uses the same sockets now. Open connections go on until
+    /// [`Listeners::linger`] ends them.
     pub async fn yield_sockets(&mut self) {
         self.stop_udp.store(true, Ordering::Relaxed);
         self.yielding.send_replace(true);
         self.join().await;
     }
 
-    /// Answers on the connections there are until their clients leave or are idle, for at most `limit`, then ends them.
+    /// Answers on the open connections until their clients leave or are idle, for at most `limit`. Then ends them.
     pub async fn linger(self, limit: Duration) {
         self.join_connections(limit).await;
         self.closing.send_replace(true);
         self.join_connections(CLOSE_TIMEOUT).await;
     }
 
-    /// Waits until nothing is read or accepted any more.
+    /// Waits until no loop reads or accepts any more.
     async fn join(&mut self) {
         for accepting in self.accepting.drain(..) {
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, accepting).await;
         }
         for thread in self.threads.drain(..) {
-            // A loop ends within its patience, unless its thread panicked, which was reported then.
+            // A loop ends soon after the stop. If its thread panicked, the panic was reported before.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
 
-    /// Waits until no connection is left, for at most `limit`: what has arrived on one is answered before it ends.
+    /// Waits for at most `limit` until no connection is left. Queries that have arrived are answered first.
     async fn join_connections(&self, limit: Duration) {
         let end = Instant::now() + limit;
         while self.gate.count() > 0 && Instant::now() < end {

@@ -1,5 +1,5 @@
-//! Takes a bound listener, accepts its connections within limits and answers each in a task of its own. `listeners`
-//! starts one such loop for each address of TCP, DNS over TLS and DNS over HTTPS.
+//! The accept loop of TCP, DNS over TLS and DNS over HTTPS. Takes a bound listener, accepts its connections within the
+//! gate's limits, and answers each connection in its own task. Called by `listeners`, one loop for each address.
 
 mod connection;
 mod gate;
@@ -24,8 +24,8 @@ use crate::response::wire::Transport;
 use crate::system::tasks::Ended;
 use gate::Pass;
 
-/// How long the accept loop pauses when the system has no file or memory left. Connections wait in the
-/// backlog meanwhile.
+/// How long the accept loop pauses if the system has no file descriptor or memory left. Meanwhile connections wait in
+/// the backlog.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -43,13 +43,13 @@ pub(crate) enum StreamProtocol {
 
 /// What all connections share.
 pub(crate) struct Shared<R> {
-    /// Answers.
+    /// Answers queries.
     pub(crate) responder: Arc<R>,
-    /// Counts connections and knows how long they may be idle.
+    /// Counts connections and limits how long they may be idle.
     pub(crate) gate: Arc<Gate>,
-    /// True once connections are to end: what has arrived is answered.
+    /// True when connections must end. Queries that have arrived are still answered.
     pub(crate) stop: watch::Receiver<bool>,
-    /// True once nothing new is accepted.
+    /// True when no new connections are accepted.
     pub(crate) yielded: watch::Receiver<bool>,
 }
 
@@ -64,8 +64,8 @@ impl<R> Clone for Shared<R> {
     }
 }
 
-/// Accepts until told to stop. No error ends it: an error of one connection affects only that connection, and when the
-/// system is short of files the loop pauses instead of spinning.
+/// Accepts connections until `shared.yielded` is set. Errors don't end the loop: an error of one connection affects
+/// only that connection, and if the system is short of file descriptors, the loop pauses instead of spinning.
 pub(crate) async fn accept<R: Respond>(
     listener: io::Result<std::net::TcpListener>,
     protocol: StreamProtocol,
@@ -89,12 +89,12 @@ pub(crate) async fn accept<R: Respond>(
         match accepted {
             Ok((stream, client)) => {
                 short = false;
-                // Refused connections are closed at once, so that their clients know.
+                // Refused connections are closed at once, so that their clients notice.
                 if let Some(pass) = shared.gate.admit(client.ip()) {
                     tokio::spawn(serve_connection(stream, client, protocol.clone(), shared.clone(), pass));
                 }
             }
-            // Reset by its client before it was accepted: the next one may be fine.
+            // The client closed the connection before it was accepted. The next connection may be fine.
             Err(error) if is_of_one_connection(&error) => {
                 debug!(%error, "a connection was gone before it was accepted");
             }
@@ -122,7 +122,7 @@ async fn serve_connection<R: Respond>(
     shared: Shared<R>,
     pass: Pass,
 ) {
-    // Without it the second of two small responses would wait for the first one's acknowledgement.
+    // Without TCP_NODELAY, the second of two small responses would wait until the first is acknowledged.
     let _ = stream.set_nodelay(true);
     match protocol {
         StreamProtocol::Tcp => connection::serve(stream, client, Transport::Tcp, &shared).await,

@@ -223,7 +223,7 @@ mod tests {
         fn begin(&mut self) {}
 
         fn respond(&mut self, batch: &mut [Datagram<'_>]) {
-            assert!(!self.0, "it has recovered before it goes on");
+            assert!(!self.0, "`recover` was called before the next batch");
             for Datagram { packet, response, .. } in batch {
                 self.0 = *packet == [0];
                 assert!(!self.0, "a panic, for the test");
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_at_one_query_ends_no_thread() {
+    fn a_panic_at_one_query_does_not_end_the_thread() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let server = socket.local_addr().unwrap();
         let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -254,14 +254,14 @@ mod tests {
                 std::thread::yield_now();
             }
             client.send_to(&[7], server).unwrap();
-            assert_eq!(client.recv_from(&mut [0; 10]).unwrap().0, 1, "others are answered");
+            assert_eq!(client.recv_from(&mut [0; 10]).unwrap().0, 1, "other queries are answered");
         }
         stop.store(true, Ordering::Relaxed);
         thread.join().unwrap();
     }
 
     #[test]
-    fn what_arrived_before_the_word_to_stop_is_answered() {
+    fn datagrams_that_arrived_before_the_stop_are_answered() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let server = socket.local_addr().unwrap();
         let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_sent_costs_nobody_else_an_answer() {
+    fn a_response_that_can_not_be_sent_does_not_affect_others() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let server = socket.local_addr().unwrap();
         let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

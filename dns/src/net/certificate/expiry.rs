@@ -1,7 +1,5 @@
-//! Takes a certificate in DER, returns when it expires (`notAfter`, RFC 5280 §4.1.2.5). Called by
-//! [`super::Certificate`].
-//!
-//! rustls doesn't return these times, so this file finds the field in the certificate itself.
+//! The validity of a certificate. Takes the certificate in DER, returns `notBefore` and `notAfter` (RFC 5280 §4.1.2.5).
+//! Called by [`super::Certificate`], because rustls doesn't return these times.
 
 use bailiwick_rules::time::Timestamp;
 
@@ -11,12 +9,12 @@ const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// When the certificate expires; `None` for what isn't one.
+/// When the certificate expires; `None` if the bytes aren't a certificate.
 pub(super) fn of(der: &[u8]) -> Option<Timestamp> {
     Some(validity(der)?.1)
 }
 
-/// From when until when the certificate is valid.
+/// The times from which and until which the certificate is valid.
 pub(super) fn validity(der: &[u8]) -> Option<(Timestamp, Timestamp)> {
     let certificate = &mut inside(&mut &*der, SEQUENCE)?;
     let fields = &mut inside(certificate, SEQUENCE)?;
@@ -35,7 +33,7 @@ pub(super) fn validity(der: &[u8]) -> Option<(Timestamp, Timestamp)> {
 fn moment(tag: u8, time: &[u8]) -> Option<Timestamp> {
     let time = str::from_utf8(time).ok()?;
     let (century, rest) = match tag {
-        // RFC 5280 §4.1.2.5.1: two digits from 50 on are of the last century.
+        // RFC 5280 §4.1.2.5.1: a year from 50 to 99 belongs to the last century.
         UTC_TIME => (if *time.as_bytes().first()? >= b'5' { "19" } else { "20" }, time),
         GENERALIZED_TIME => (time.get(..2)?, time.get(2..)?),
         _ => return None,
@@ -45,12 +43,12 @@ fn moment(tag: u8, time: &[u8]) -> Option<Timestamp> {
     Timestamp::parse(&format!("{century}{year}-{month}-{day}T{}:{}:{}Z", two(3)?, two(4)?, two(5)?))
 }
 
-/// The content of the next element, which has to have this tag.
+/// The content of the next element, which must have this tag.
 fn inside<'d>(der: &mut &'d [u8], tag: u8) -> Option<&'d [u8]> {
     next(der).filter(|(found, _)| *found == tag).map(|(_, content)| content)
 }
 
-/// The tag and the content of the next element, which is taken off (X.690 §8.1).
+/// The tag and the content of the next element (X.690 §8.1). `der` then begins after that element.
 fn next<'d>(der: &mut &'d [u8]) -> Option<(u8, &'d [u8])> {
     let (&tag, rest) = der.split_first()?;
     let (&first, mut rest) = rest.split_first()?;
@@ -83,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_damaged_has_no_time_and_panics_nowhere() {
+    fn a_damaged_certificate_has_no_time_and_never_panics() {
         let whole = made(2031);
         for length in 0..150 {
             assert_eq!(of(&whole[..length]), None);

@@ -1,5 +1,5 @@
-//! Takes the addresses that are listened on, returns those that no interface has, for the log and `/healthz`. A
-//! floating address may come and go while the server runs, so it is checked again and again.
+//! Finds addresses that no interface has. Takes the addresses of the listeners, returns the missing ones for the log
+//! and `/healthz`. A floating address may come and go while the server runs, so the check is repeated.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::bind::is_present;
 
-/// How often the addresses are looked at.
+/// How often the addresses are checked.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// The addresses that are missing now.
@@ -17,8 +17,8 @@ const LOOK: Duration = Duration::from_secs(2);
 pub struct Absent(Mutex<Vec<IpAddr>>);
 
 impl Absent {
-    /// Looks at these addresses now, and every two seconds for as long as somebody holds what is returned. Must be
-    /// called within a Tokio runtime.
+    /// Checks these addresses now, and then every two seconds until the returned value is dropped. Must be called
+    /// within a Tokio runtime.
     #[must_use]
     pub fn watch(addresses: impl Iterator<Item = SocketAddr>) -> Arc<Self> {
         let mut watched: Vec<IpAddr> = addresses.map(|one| one.ip()).filter(|one| !one.is_unspecified()).collect();
@@ -32,7 +32,7 @@ impl Absent {
         absent
     }
 
-    /// What is to be told of them.
+    /// A line about each missing address.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let absent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_told_as_long_as_it_is_missing() {
+    fn an_address_is_reported_as_long_as_it_is_missing() {
         let absent = Absent::default();
         let watched = ["192.0.2.1".parse().unwrap(), "127.0.0.1".parse().unwrap()];
         absent.look(&watched, |one| one.is_loopback());

@@ -1,4 +1,5 @@
-//! Takes an address, returns a bound socket or the reason why there is none. Called by `listeners` and the API.
+//! Binds sockets. Takes an address, returns a bound socket, or an error that says what to do. Called by `listeners` and
+//! the API.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -7,9 +8,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::inherited::{Inherited, Role};
 
-/// How many addresses with "any free port" are tried before UDP and TCP share one.
+/// If any free port will do, the most ports that are tried until one is free for both TCP and UDP.
 const TRIES: usize = 20;
-/// The backlog of connections not yet accepted.
+/// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
 /// Why an address can't be listened on.
@@ -18,9 +19,9 @@ const BACKLOG: i32 = 1024;
 pub struct BindError {
     /// The address as configured.
     pub address: SocketAddr,
-    /// `UDP`, `TCP` or what is spoken over them.
+    /// `UDP`, `TCP`, or the protocol over it.
     pub transport: &'static str,
-    /// What the system said.
+    /// The error of the system.
     pub error: io::Error,
 }
 
@@ -43,22 +44,22 @@ fn mend(error: &io::Error) -> &'static str {
 
 /// How the sockets of one configuration are bound.
 pub(super) struct Binding<'i> {
-    /// UDP sockets of each address, one for a thread.
+    /// How many UDP sockets each address gets: one for each thread.
     pub(super) threads: usize,
-    /// Addresses of IPv6 whose sockets take no IPv4.
+    /// The addresses beside which a socket at `[::]` with the same port refuses IPv4.
     pub(super) v6_only: Vec<SocketAddr>,
-    /// What another process bound already.
+    /// Sockets that another process has bound.
     pub(super) inherited: &'i mut Inherited,
 }
 
 impl Binding<'_> {
-    /// Binds a TCP socket, and as many UDP sockets as threads, between which the kernel divides the clients.
+    /// Binds a TCP socket, and a UDP socket for each thread. The kernel divides the clients among the UDP sockets.
     pub(super) fn dns(&mut self, address: SocketAddr) -> Result<(TcpListener, Vec<UdpSocket>), BindError> {
         let fail = |transport| move |error| BindError { address, transport, error };
         let mut tries = if address.port() == 0 { TRIES } else { 1 };
         loop {
             tries -= 1;
-            // With any free port, what was inherited has chosen it.
+            // If any free port will do, an inherited socket has already chosen the port.
             let mut udp = self.inherited.take_udp(Role::Dns, address);
             let wanted = udp.first().and_then(|one| one.local_addr().ok()).unwrap_or(address);
             let tcp = match self.inherited.take_tcp(Role::Dns, wanted) {
@@ -66,7 +67,8 @@ impl Binding<'_> {
                 None => self.bind_tcp(wanted).map_err(fail("TCP"))?,
             };
             let chosen = tcp.local_addr().map_err(fail("TCP"))?;
-            // Whoever else shares the port shares that of TCP, too, which nobody may.
+            // UDP sockets may share a port even with another program, but TCP sockets may not. So binding TCP first
+            // shows that no other bailiwick uses the port.
             match self.fill(&mut udp, chosen) {
                 Ok(()) => return Ok((tcp, udp)),
                 Err(error) if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
@@ -75,8 +77,8 @@ impl Binding<'_> {
         }
     }
 
-    /// Adds UDP sockets until there is one for each thread. An inherited socket that shares its address with none is
-    /// read by all.
+    /// Adds UDP sockets until there is one for each thread. If an inherited socket doesn't share its address, all
+    /// threads read from copies of it.
     fn fill(&self, udp: &mut Vec<UdpSocket>, address: SocketAddr) -> io::Result<()> {
         let are_inherited = !udp.is_empty();
         while udp.len() < self.threads {
@@ -90,7 +92,7 @@ impl Binding<'_> {
         Ok(())
     }
 
-    /// A listener for what is spoken over TLS.
+    /// A listener for a protocol over TLS, or for the API.
     pub(super) fn tcp(&mut self, role: Role, address: SocketAddr) -> io::Result<TcpListener> {
         match self.inherited.take_tcp(role, address) {
             Some(listener) => Ok(listener),
@@ -98,7 +100,8 @@ impl Binding<'_> {
         }
     }
 
-    /// A socket for QUIC, whose connections one socket has to hold.
+    /// A socket for QUIC. There is only one for each address, because all packets of a connection must arrive at one
+    /// socket.
     pub(super) fn quic(&mut self, address: SocketAddr) -> io::Result<UdpSocket> {
         match self.inherited.take_udp(Role::Doq, address).pop() {
             Some(socket) => Ok(socket),
@@ -124,8 +127,8 @@ impl Binding<'_> {
 
     fn socket(&self, address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-        // An address that comes later (a floating one, or one of IPv6 that is still looked for in use) is bound all the
-        // same.
+        // The address may come later: a floating address, or an IPv6 address that is still being checked for
+        // duplicates. It is bound anyway.
         match address {
             SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
             SocketAddr::V6(_) => {
@@ -143,16 +146,16 @@ impl Binding<'_> {
     }
 }
 
-/// Binds the API's address, unless it is among what was inherited.
+/// Binds the API's address, unless its socket was inherited.
 ///
 /// # Errors
-/// When it can't be bound.
+/// If the address can't be bound.
 pub fn bind_api(address: SocketAddr, inherited: &mut Inherited) -> Result<TcpListener, BindError> {
     let bound = Binding { threads: 1, v6_only: Vec::new(), inherited }.tcp(Role::Api, address);
     bound.map_err(|error| BindError { address, transport: "TCP for the API", error })
 }
 
-/// Whether an interface has this address now, so that something can arrive there.
+/// Whether an interface has this address now, so that packets can arrive at it.
 #[must_use]
 pub fn is_present(address: IpAddr) -> bool {
     let any_port = SocketAddr::new(address, 0);
@@ -165,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_that_no_interface_has_is_bound_and_told() {
+    fn an_address_that_no_interface_has_is_bound_and_reported() {
         let mut inherited = Inherited::default();
         let mut binding = Binding { threads: 2, v6_only: Vec::new(), inherited: &mut inherited };
         for address in ["192.0.2.1:0", "[2001:db8::1]:0"] {

@@ -58,7 +58,7 @@ impl Inherited {
     /// Adds a socket. A socket without a role may be used for any role at its address.
     ///
     /// # Errors
-    /// When the file is neither a bound UDP socket nor a listening TCP socket.
+    /// If the file is neither a bound UDP socket nor a listening TCP socket.
     pub fn add(&mut self, role: Option<Role>, file: OwnedFd) -> io::Result<()> {
         let kind = getsockopt(&file, sockopt::SockType)?;
         // This works for TCP sockets too: both types ask the system for the address in the same way.
@@ -81,7 +81,7 @@ impl Inherited {
         self.0.is_empty()
     }
 
-    /// Adds what `other` has.
+    /// Adds the sockets of `other`.
     pub fn append(&mut self, mut other: Self) {
         self.0.append(&mut other.0);
     }
@@ -93,7 +93,7 @@ impl Inherited {
         Some(listener)
     }
 
-    /// All UDP sockets at this address: the kernel has divided the clients between them, so none may be left unread.
+    /// All UDP sockets at this address. The kernel divides the clients among them, so every one must be read.
     pub fn take_udp(&mut self, role: Role, address: SocketAddr) -> Vec<UdpSocket> {
         let Some(first) = self.take(role, SockType::Datagram, address).map(UdpSocket::from) else { return Vec::new() };
         let chosen = first.local_addr().unwrap_or(address);
@@ -102,16 +102,16 @@ impl Inherited {
     }
 
     fn take(&mut self, role: Role, kind: SockType, address: SocketAddr) -> Option<OwnedFd> {
-        let is_meant = |bound: &Bound| {
+        let fits = |bound: &Bound| {
             let at = bound.address;
             let is_there = at.ip() == address.ip() && (address.port() == 0 || at.port() == address.port());
-            is_there && bound.kind == kind && bound.role.is_none_or(|its| its == role)
+            is_there && bound.kind == kind && bound.role.is_none_or(|bound_role| bound_role == role)
         };
-        let at = self.0.iter().position(is_meant)?;
+        let at = self.0.iter().position(fits)?;
         Some(self.0.remove(at).file)
     }
 
-    /// Closes what nobody took, and says so.
+    /// Closes the sockets that weren't taken, and logs a warning for each.
     pub fn close_rest(self) {
         for Bound { role, address, .. } in self.0 {
             let role = role.map_or("no role", Role::name);
@@ -120,10 +120,10 @@ impl Inherited {
     }
 }
 
-/// A copy of a socket, to be handed to the next process.
+/// A copy of a socket for the process that takes over.
 #[derive(Debug)]
 pub struct Handed {
-    /// What it is for.
+    /// The purpose of the socket.
     pub role: Role,
     /// The socket.
     pub file: OwnedFd,
@@ -133,7 +133,7 @@ impl Handed {
     /// Copies a socket.
     ///
     /// # Errors
-    /// When the system has no file left.
+    /// If the system has no file descriptor left.
     pub fn copy(role: Role, socket: &impl AsFd) -> io::Result<Self> {
         Ok(Self { role, file: socket.as_fd().try_clone_to_owned()? })
     }
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_goes_to_who_listens_at_its_address_in_its_role() {
+    fn a_socket_is_taken_by_address_and_role() {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let tcp = TcpListener::bind(udp.local_addr().unwrap()).unwrap();
         let address = udp.local_addr().unwrap();
@@ -153,15 +153,15 @@ mod tests {
         inherited.add(Some(Role::Dns), udp.try_clone().unwrap().into()).unwrap();
         inherited.add(Some(Role::Dns), udp.into()).unwrap();
         inherited.add(None, tcp.into()).unwrap();
-        assert!(inherited.take_udp(Role::Doq, address).is_empty(), "it has another role");
+        assert!(inherited.take_udp(Role::Doq, address).is_empty(), "the socket has another role");
         assert!(inherited.take_udp(Role::Dns, "127.0.0.2:0".parse().unwrap()).is_empty());
-        assert_eq!(inherited.take_udp(Role::Dns, any).len(), 2, "all of one address");
+        assert_eq!(inherited.take_udp(Role::Dns, any).len(), 2, "both sockets of the address");
         assert!(inherited.take_tcp(Role::Dot, address).is_some(), "any role");
         assert!(inherited.is_empty());
     }
 
     #[test]
-    fn what_is_no_listening_socket_is_refused() {
+    fn other_files_are_not_inherited_as_sockets() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut inherited = Inherited::default();

@@ -1,4 +1,4 @@
-//! Sockets that are bound, served, handed on and drained, with real clients.
+//! Tests with real clients of sockets that are bound, served, inherited and drained.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
@@ -170,12 +170,12 @@ async fn both_transports_give_the_same_flags_records_and_options() {
     let codes = comparing.await.unwrap();
     assert_eq!(codes.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 16], "every kind of answer was compared");
     listeners.drain(Duration::from_secs(5)).await;
-    assert!(TcpStream::connect(server).is_err(), "after the drain nobody listens");
+    assert!(TcpStream::connect(server).is_err(), "after the drain no socket listens");
     assert!(UdpSocket::bind(server).is_ok());
 }
 
 #[test]
-fn an_address_in_use_is_named_with_its_mend() {
+fn an_address_in_use_is_reported_with_the_remedy() {
     let first = Sockets::bind(&dns(&["127.0.0.1:0"])).unwrap();
     let address = first.addresses().dns[0];
     let errors = Sockets::bind(&dns(&[&address.to_string()])).unwrap_err();
@@ -185,7 +185,7 @@ fn an_address_in_use_is_named_with_its_mend() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_socket_of_ipv6_answers_ipv4_unless_that_has_its_own() {
+async fn an_ipv6_socket_answers_ipv4_unless_ipv4_has_its_own_socket() {
     let answered = |addresses: Addresses, asked: &str| {
         let sockets = Sockets::bind(&addresses).unwrap();
         let port = sockets.addresses().dns[0].port();
@@ -206,12 +206,12 @@ async fn one_socket_of_ipv6_answers_ipv4_unless_that_has_its_own() {
     let port = Sockets::bind(&dns(&["[::]:0"])).unwrap().addresses().dns[0].port();
     let both = dns(&[&format!("[::]:{port}"), &format!("0.0.0.0:{port}")]);
     let (is_answered, listeners) = answered(both, "127.0.0.1");
-    assert!(is_answered, "side by side");
+    assert!(is_answered, "sockets of IPv4 and IPv6 answer side by side");
     listeners.drain(Duration::from_secs(5)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_takes_over_answers_what_waits_in_the_sockets() {
+async fn a_process_that_takes_over_answers_the_queries_in_the_sockets() {
     let addresses = Addresses { threads: NonZero::new(2), ..dns(&["127.0.0.1:0"]) };
     let old = Sockets::bind(&addresses).unwrap();
     let copies = old.copies().unwrap();
@@ -237,5 +237,5 @@ async fn a_process_that_takes_over_answers_what_waits_in_the_sockets() {
     drop(stream);
     old.linger(Duration::from_secs(5)).await;
     new.drain(Duration::from_secs(5)).await;
-    assert!(TcpStream::connect(server).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(server).is_err(), "no socket listens any more");
 }

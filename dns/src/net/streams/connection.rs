@@ -1,10 +1,9 @@
-//! One connection of DNS over TCP or TLS. Takes queries as length and message, returns responses the same way, in
-//! order. Called by the accept loop.
+//! One connection of DNS over TCP or TLS. Takes queries as length and message, returns responses in the same form, in
+//! the order of the queries. Called by the accept loop.
 //!
-//! Queries may be pipelined (RFC 7766 §6.2.1.1). All that have arrived are answered before the next read, in few
-//! writes. Making an answer never waits, so keeping the order delays nobody. A connection's memory is bounded: the next
-//! queries are read only after the previous ones are answered, and answered only after the client has taken the
-//! previous responses.
+//! Queries may be pipelined (RFC 7766 §6.2.1.1). All queries that have arrived are answered before the next read, with
+//! few writes. Making an answer never waits, so keeping the order causes no delay. A connection's memory is bounded:
+//! the next queries are read only after the previous queries are answered and the client has taken the responses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,11 +19,11 @@ use crate::response::wire::{Outcome, Transport};
 
 /// The octets of the length before a message (RFC 1035 §4.2.2).
 const LENGTH: usize = 2;
-/// How much is read at once; a longer message makes its connection's buffer grow until it is answered.
+/// How many octets are read at once. For a longer message, the connection's buffer grows until the message is answered.
 const READ: usize = 4096;
-/// Responses are sent when so many octets of them wait, or no query does.
+/// Responses are sent when this number of octets waits, or when all queries are answered.
 const WAITING: usize = 16 * 1024;
-/// How long a message that is under way may still take once the server drains.
+/// How long the rest of a message may take to arrive while the server drains.
 const LAST: Duration = Duration::from_secs(1);
 
 /// Answers until the client leaves, is idle or too slow, or the server drains.
@@ -37,7 +36,7 @@ where
     if let Err(error) = session.run(&mut stream, shared).await {
         debug!(%client, %error, "a connection ended");
     }
-    // TLS ends with a close_notify; a client that takes nothing is left.
+    // TLS ends with a close_notify. The timeout is for clients that read nothing.
     let _ = timeout(LAST, stream.shutdown()).await;
 }
 
@@ -45,10 +44,11 @@ where
 struct Session {
     client: SocketAddr,
     transport: Transport,
-    /// What was read and isn't answered: at most one message that is under way when nothing more is to be done.
+    /// The octets that were read but not answered. After [`Session::answer`], at most the beginning of one message.
     arrived: Vec<u8>,
-    /// Responses to be sent, each behind its length.
+    /// The responses that weren't sent yet, each after its length.
     waiting: Vec<u8>,
+    /// The buffer for one response.
     response: Vec<u8>,
 }
 
@@ -64,7 +64,7 @@ impl Session {
             if self.answer(stream, shared).await? {
                 (answered, begun) = (Instant::now(), Instant::now());
             }
-            // A message's time counts from its first octet, and octets that make no message don't extend it.
+            // The time for a message counts from its first octet. Further octets don't extend it.
             let mut deadline = match self.arrived.is_empty() {
                 true => answered + shared.gate.idle(),
                 false => begun + shared.gate.patience(),
@@ -78,7 +78,7 @@ impl Session {
             self.arrived.reserve(self.missing().max(READ));
             let had = self.arrived.len();
             tokio::select! {
-                biased; // what has arrived is answered before a drain is heeded
+                biased; // queries that have arrived are answered before a drain begins
                 read = timeout_at(deadline, stream.read_buf(&mut self.arrived)) => match read {
                     Ok(Ok(0)) | Err(_) => return Ok(()),
                     Ok(Ok(_)) if had == 0 => begun = Instant::now(),
@@ -94,7 +94,7 @@ impl Session {
         }
     }
 
-    /// Answers every whole message that has arrived; whether there was one.
+    /// Answers every complete message that has arrived. Returns whether there was one.
     async fn answer<S, R>(&mut self, stream: &mut S, shared: &Shared<R>) -> io::Result<bool>
     where
         S: AsyncWrite + Unpin,
@@ -123,7 +123,7 @@ impl Session {
             self.send(stream, shared.gate.patience()).await?;
         }
         if self.arrived.is_empty() {
-            // A silent connection holds next to nothing.
+            // An idle connection holds nearly no memory.
             for buffer in [&mut self.arrived, &mut self.waiting, &mut self.response] {
                 buffer.clear();
                 buffer.shrink_to(0);
@@ -142,7 +142,7 @@ impl Session {
         Ok(())
     }
 
-    /// How many octets of the message under way are still to come, as far as its length is known.
+    /// How many octets of the current message are missing, as far as its length is known.
     fn missing(&self) -> usize {
         let Some(length) = self.arrived.first_chunk::<LENGTH>() else { return 0 };
         (LENGTH + usize::from(u16::from_be_bytes(*length))).saturating_sub(self.arrived.len())

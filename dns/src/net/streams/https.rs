@@ -1,5 +1,5 @@
 //! DNS over HTTPS (RFC 8484). Takes a connection after its TLS handshake, answers its POST and GET requests over HTTP/2
-//! or HTTP/1.1 until it is idle or the server drains. Called by the accept loop.
+//! or HTTP/1.1 until the connection is idle or the server drains. Called by the accept loop.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -27,27 +27,27 @@ use super::gate::Gate;
 use crate::response::respond::Respond;
 use crate::response::wire::{Outcome, Transport};
 
-/// Where queries are taken.
+/// The path for queries.
 const PATH: &str = "/dns-query";
 /// The media type of a DNS message (RFC 8484 §6).
 const MESSAGE: &str = "application/dns-message";
-/// The largest query.
+/// The largest query, in octets.
 const LARGEST: usize = 65_535;
 /// How many requests of one connection may be under way at once.
 const CONCURRENT: u32 = 64;
 /// The most octets of a request's header fields.
 const HEADERS: u32 = 16 * 1024;
-/// What HTTP/1.1 reads at once: a GET of the longest query has to fit.
+/// The buffer of HTTP/1.1, in octets. A GET with the longest query must fit.
 const BUFFER: usize = 128 * 1024;
-/// How long requests under way may still take once the connection is to end.
+/// How long requests under way may still take when the connection must end.
 const LAST: Duration = Duration::from_secs(1);
 
-/// What a request needs to be answered.
+/// The state of one connection, for answering its requests.
 struct Server<R> {
     responder: Arc<R>,
     gate: Arc<Gate>,
     from: IpAddr,
-    /// When the last request came.
+    /// When the last request arrived.
     last: std::sync::Mutex<Instant>,
 }
 
@@ -104,7 +104,7 @@ async fn not_found() -> (StatusCode, &'static str) {
     (StatusCode::NOT_FOUND, "DNS queries are taken at /dns-query\n")
 }
 
-/// RFC 8484 §4.1: the message in base64url without padding, as the variable `dns`.
+/// Answers a GET: the message is the variable `dns`, in base64url without padding (RFC 8484 §4.1).
 async fn by_get<R: Respond>(State(server): State<Arc<Server<R>>>, RawQuery(query): RawQuery) -> Response {
     let query = query.unwrap_or_default();
     let dns = query.split('&').find_map(|variable| variable.strip_prefix("dns="));
@@ -115,8 +115,8 @@ async fn by_get<R: Respond>(State(server): State<Arc<Server<R>>>, RawQuery(query
     server.answer(&message)
 }
 
-/// RFC 8484 §4.1: the message as the body. The body is read whatever it is said to be: a client that is still sending
-/// when it is refused may never see why.
+/// Answers a POST: the message is the body (RFC 8484 §4.1). The body is read even if its type is wrong. If a client is
+/// still sending when it is refused, it may not see the response.
 async fn by_post<R: Respond>(State(server): State<Arc<Server<R>>>, headers: HeaderMap, request: Request) -> Response {
     let is_message =
         headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(MESSAGE.as_bytes()));
@@ -131,7 +131,8 @@ async fn by_post<R: Respond>(State(server): State<Arc<Server<R>>>, headers: Head
 }
 
 impl<R: Respond> Server<R> {
-    /// A DNS error is a success of HTTP (RFC 8484 §4.2.1); only what is no query isn't.
+    /// Answers a message. A DNS error is a success of HTTP (RFC 8484 §4.2.1). Only a message that isn't a query is an
+    /// error of HTTP.
     fn answer(&self, message: &[u8]) -> Response {
         self.touch();
         self.gate.message();
@@ -139,8 +140,8 @@ impl<R: Respond> Server<R> {
         match self.responder.respond(message, self.from, Transport::Https, &mut response) {
             Outcome::Dropped => (StatusCode::BAD_REQUEST, "that is no DNS query\n").into_response(),
             Outcome::Answered { service, .. } => {
-                // HTTP may keep an answer no longer than DNS (§5.1), and one that was steered for this client alone
-                // never for others.
+                // HTTP may not cache an answer for longer than DNS (§5.1). A steered answer may not be cached for other
+                // clients.
                 let who = if service.is_some() { "private, " } else { "" };
                 let fresh = format!("{who}max-age={}", least_ttl(&response).unwrap_or_default());
                 let headers = [(CONTENT_TYPE, MESSAGE.to_owned()), (CACHE_CONTROL, fresh)];
@@ -150,8 +151,8 @@ impl<R: Respond> Server<R> {
     }
 }
 
-/// The least TTL of the answers, else that of the authority section, which for a negative answer is how long that holds
-/// (RFC 2308 §5).
+/// The shortest TTL of the answer section. If that section is empty, the shortest TTL of the authority section, which
+/// is how long a negative answer may be cached (RFC 2308 §5).
 fn least_ttl(message: &[u8]) -> Option<u32> {
     let u16_at = |at: usize| Some(u16::from_be_bytes(*message.get(at..)?.first_chunk()?));
     let after_name = |mut at: usize| loop {
@@ -189,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_fresh_as_long_as_its_shortest_record() {
+    fn an_answer_is_fresh_as_long_as_its_shortest_ttl() {
         let name = Name::from_ascii("www.example.com.").unwrap();
         let record = |ttl, data| Record::from_rdata(name.clone(), ttl, data);
         let mut message = Message::new(0, MessageType::Response, OpCode::Query);
@@ -201,7 +202,7 @@ mod tests {
             message.answers.push(record(ttl, RData::A(A::new(192, 0, 2, 1))));
         }
         let whole = message.to_vec().unwrap();
-        assert_eq!(least_ttl(&whole), Some(30), "the answers alone count");
+        assert_eq!(least_ttl(&whole), Some(30), "only the answer section counts");
         for length in 0..whole.len() {
             let _ = least_ttl(&whole[..length]);
         }

@@ -78,7 +78,7 @@ pub(crate) async fn accept<R: Respond>(
 fn admit<R: Respond>(incoming: Incoming, handshakes: &Arc<()>, shared: &Shared<R>) {
     let client = incoming.remote_address();
     if !incoming.remote_address_validated() && Arc::strong_count(handshakes) > UNPROVEN {
-        // This can't fail. It fails only for a client that has had a Retry, and such a client has proven its address.
+        // This fails only for a client that has already had a Retry. Such a client has a validated address.
         let _ = incoming.retry();
         return;
     }
@@ -110,7 +110,8 @@ fn endpoint(udp: UdpSocket, certificate: &Arc<Certificate>, idle: Duration) -> i
     Endpoint::new(EndpointConfig::default(), Some(config), udp, Arc::new(TokioRuntime))
 }
 
-/// No streams but the client's, both ways (RFC 9250 §4.2), and bounded memory for each connection.
+/// The transport's limits: only bidirectional streams that the client opens (RFC 9250 §4.2), and bounded memory for
+/// each connection.
 fn transport(idle: Duration) -> io::Result<TransportConfig> {
     let mut config = TransportConfig::default();
     config

@@ -71,7 +71,7 @@ impl<R: Respond> Session<'_, R> {
         loop {
             let idle = self.shared.gate.idle();
             tokio::select! {
-                biased; // what has arrived is answered before more is accepted
+                biased; // queries that have arrived are answered before more streams are accepted
                 _ = yielded.wait_for(|yielded| *yielded) => break,
                 Some(answered) = streams.next() => {
                     if let Err(closed) = answered {
@@ -81,7 +81,7 @@ impl<R: Respond> Session<'_, R> {
                 accepted = timeout(idle, self.connection.accept_bi()) => match accepted {
                     Ok(Ok((send, receive))) => streams.push(self.exchange(send, receive)),
                     Ok(Err(_)) => return Closed(DoqErrorCode::NoError, "closed by the client"),
-                    // Streams that are under way have a limit of their own.
+                        // Open streams have their own time limit.
                     Err(_) if streams.is_empty() => return Closed(DoqErrorCode::NoError, "idle"),
                     Err(_) => {}
                 },
@@ -91,7 +91,7 @@ impl<R: Respond> Session<'_, R> {
         Closed(DoqErrorCode::NoError, "the server stops")
     }
 
-    /// One stream from its first octet to its last. An error ends the whole connection.
+    /// Handles one stream from its first octet to its last. An error ends the whole connection.
     async fn exchange(&self, mut send: SendStream, mut receive: RecvStream) -> Result<(), Closed> {
         let patience = self.shared.gate.patience();
         let deadline = Instant::now() + patience;
@@ -106,7 +106,7 @@ impl<R: Respond> Session<'_, R> {
             Err(_) => return Err(Closed::protocol("a query took too long")),
         }
         self.answer(query, &mut send, patience).await?;
-        // A query is answered as soon as it is whole; that nothing follows is seen afterwards.
+        // A query is answered as soon as it is complete. Afterwards this checks that no octets follow.
         match timeout_at(deadline, receive.read_chunk(1, true)).await {
             Ok(Ok(Some(_))) => Err(Closed::protocol(SECOND)),
             Ok(Ok(None) | Err(_)) => Ok(()),
@@ -119,7 +119,8 @@ impl<R: Respond> Session<'_, R> {
         refuse(message)?;
         self.shared.gate.message();
         let client = self.connection.remote_address();
-        // hickory decodes the request a second time, for one option; octets that it can't read are ours to refuse.
+        // hickory decodes the request only to find this option. If it can't decode the request, the responder refuses
+        // the request.
         if let Ok(request) = Request::from_bytes(message.to_vec(), client, Protocol::Quic)
             && request.edns.as_ref().is_some_and(|edns| edns.option(EdnsCode::Keepalive).is_some())
         {
@@ -137,7 +138,7 @@ impl<R: Respond> Session<'_, R> {
         };
         let mut chunks = [Bytes::copy_from_slice(&length.to_be_bytes()), Bytes::from(response)];
         match timeout(patience, send.write_all_chunks(&mut chunks)).await {
-            // A client that stops the stream or is gone wants no response.
+            // If the client stopped the stream or is gone, it wants no response.
             Ok(sent) => drop(sent.is_ok().then(|| send.finish())),
             Err(_) => return Err(Closed(DoqErrorCode::ExcessiveLoad, "responses are not taken")),
         }
@@ -147,20 +148,20 @@ impl<R: Respond> Session<'_, R> {
 
 /// How reading a stream ended.
 enum Read {
-    /// With a whole query.
+    /// A complete query was read.
     Query,
-    /// The client gave it up.
+    /// The client cancelled the query.
     Cancelled,
 }
 
-/// What has arrived on a stream, counted among all that its connection holds.
+/// The octets that have arrived on a stream. They count towards the limit of the connection.
 struct Held<'t> {
     octets: Vec<u8>,
     total: &'t AtomicUsize,
 }
 
 impl Held<'_> {
-    /// Reads until there is a whole query, and no longer.
+    /// Reads until the query is complete.
     async fn read(&mut self, receive: &mut RecvStream) -> Result<Read, Closed> {
         loop {
             let chunk = match receive.read_chunk(usize::MAX, true).await {
@@ -192,8 +193,8 @@ impl Drop for Held<'_> {
 
 const SECOND: &str = "a second query came on a stream";
 
-/// Whether what arrived on a stream is one whole query with its length before it, or what is wrong with it (RFC 9250
-/// §4.3.3).
+/// Whether the octets of a stream are one complete query after its length. The error says how they break the protocol
+/// (RFC 9250 §4.3.3).
 fn whole(octets: &[u8], finished: bool) -> Result<bool, &'static str> {
     let expected = octets.first_chunk::<LENGTH>().map(|length| usize::from(u16::from_be_bytes(*length)));
     match expected.map(|expected| octets.len().cmp(&(LENGTH + expected))) {
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc9250_4_3_3_a_stream_that_ends_early_or_says_more_breaks_the_protocol() {
+    fn rfc9250_4_3_3_a_stream_that_ends_early_or_has_more_octets_breaks_the_protocol() {
         let query = framed(&[0; 40]);
         for cut in 0..query.len() {
             assert!(whole(&query[..cut], true).is_err(), "{cut} octets");
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_connection_holds_is_counted_until_it_is_dropped() {
+    fn octets_of_a_connection_are_counted_until_they_are_dropped() {
         let total = AtomicUsize::new(30);
         drop(Held { octets: vec![0; 20], total: &total });
         assert_eq!(total.into_inner(), 10);
