@@ -1,5 +1,6 @@
-//! Takes country codes and degrees, returns checked codes, sets of countries, coordinates and distances. Called by the
-//! reader of the rules, by [`crate::steer`], and by both halves where they place a client.
+//! Countries and points on Earth. Takes country codes and degrees, returns checked codes, sets of countries,
+//! coordinates and distances. Called by the reader of the rules, by [`crate::steer`], and by the DNS server and the
+//! Worker when they locate a client.
 
 mod centroids;
 mod territory;
@@ -10,14 +11,14 @@ use centroids::CENTROIDS;
 use territory::{EEA_BEYOND_EU, EU_MEMBERS, EU_TERRITORIES};
 pub use territory::{NonCountry, Territory, is_like_code, non_country, territory};
 
-/// A country's ISO 3166-1 alpha-2 code, such as `DE`. Kosovo has none; it is `XK`, which is in common use.
+/// A country's ISO 3166-1 alpha-2 code, such as `DE`. Kosovo has no such code. Here it is `XK`, which is in common use.
 ///
 /// ```
 /// use bailiwick_rules::geo::CountryCode;
 /// assert_eq!(CountryCode::parse("DE").unwrap().as_str(), "DE");
 /// assert!(CountryCode::parse("de").is_none());
-/// assert!(CountryCode::parse("ZZ").is_none(), "ZZ means: not known");
-/// assert!(CountryCode::parse("UK").is_none(), "it is GB");
+/// assert!(CountryCode::parse("ZZ").is_none(), "ZZ means an unknown country");
+/// assert!(CountryCode::parse("UK").is_none(), "the code of the United Kingdom is GB");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CountryCode([u8; 2]);
@@ -43,13 +44,13 @@ impl CountryCode {
         core::str::from_utf8(&self.0).unwrap_or("??")
     }
 
-    /// Its number among all countries by code, from 1. There are fewer than 256.
+    /// The country's number in the list of all countries, sorted by code, from 1. There are fewer than 256 countries.
     #[must_use]
     pub fn number(self) -> u8 {
         NUMBERS[self.bit()]
     }
 
-    /// The country of this number; `None` for 0 and for what is no number.
+    /// The country with this number; `None` if no country has it.
     ///
     /// ```
     /// use bailiwick_rules::geo::{CountryCode, countries};
@@ -71,7 +72,7 @@ const fn bit(first: u8, second: u8) -> usize {
     (first - b'A') as usize * 26 + (second - b'A') as usize
 }
 
-/// All assigned codes, as a bit set: every request looks a code up, so this has to be fast.
+/// All assigned codes as a bit set. Every request looks a code up, so this must be fast.
 const ASSIGNED: [u64; 11] = {
     let mut bits = [0; 11];
     let mut row = 0;
@@ -84,7 +85,7 @@ const ASSIGNED: [u64; 11] = {
     bits
 };
 
-/// The number of each country by the position of its bit.
+/// The number of each country, by the position of its bit.
 #[allow(clippy::cast_possible_truncation)] // fewer than 256
 static NUMBERS: [u8; 26 * 26] = {
     let mut numbers = [0; 26 * 26];
@@ -138,8 +139,8 @@ impl CountrySet {
 
     /// Adds every country of `other`.
     pub fn extend(&mut self, other: &Self) {
-        for (mine, theirs) in self.bits.iter_mut().zip(other.bits) {
-            *mine |= theirs;
+        for (bits, more) in self.bits.iter_mut().zip(other.bits) {
+            *bits |= more;
         }
         self.everywhere |= other.everywhere;
     }
@@ -181,8 +182,9 @@ impl FromIterator<CountryCode> for CountrySet {
 /// The names of the built-in sets.
 pub const BUILT_IN_SETS: [&str; 2] = ["EU", "EEA"];
 
-/// The built-in set of this name, which a jurisdiction may `include`: `EU` or `EEA`, where the treaties apply. A set is
-/// built in only if public law defines it. [`territory`] says why a code belongs to a set or doesn't.
+/// The built-in set of this name, which a jurisdiction may `include`. `EU` and `EEA` hold the countries and territories
+/// where the treaties apply. A set is built in only if public law defines it. [`territory`] says why a code belongs to
+/// a set or doesn't.
 ///
 /// ```
 /// use bailiwick_rules::geo::{built_in_set, CountryCode};
@@ -211,8 +213,8 @@ pub fn eu_members() -> CountrySet {
     EU_MEMBERS.into_iter().filter_map(CountryCode::parse).collect()
 }
 
-/// A point on Earth. It is stored in hundredths of a degree (about a kilometre), so that native code and Wasm agree to
-/// the bit.
+/// A point on Earth. It is stored in hundredths of a degree (about a kilometre), so that native code and Wasm get
+/// exactly the same distances.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Coordinates {
     latitude: i16,
@@ -270,7 +272,7 @@ pub fn countries() -> impl Iterator<Item = CountryCode> {
     CENTROIDS.iter().filter_map(|(code, ..)| CountryCode::parse(code))
 }
 
-/// The middle of a country, which stands for the place of a client or region if only its country is known.
+/// The middle of a country. It is used as the location of a client or region if only the country is known.
 #[must_use]
 pub fn centroid(country: CountryCode) -> Option<Coordinates> {
     let index = CENTROIDS.binary_search_by(|(code, ..)| (*code).cmp(country.as_str())).ok()?;
@@ -295,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_no_country_has_is_none() {
+    fn codes_of_no_country_are_refused() {
         for code in ["DE", "GB", "XK", "AX", "TW", "AQ"] {
             assert_eq!(country(code).as_str(), code);
         }
@@ -318,14 +320,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_removed_is_gone() {
+    fn a_removed_country_is_not_in_the_set() {
         let mut eu = built_in_set("EU").unwrap();
         eu.remove(country("GF"));
         assert!(!eu.contains(country("GF")) && eu.contains(country("GP")));
     }
 
     #[test]
-    fn everywhere_lies_in_nothing_but_itself() {
+    fn everywhere_is_a_subset_of_itself_only() {
         let eu = built_in_set("EU").unwrap();
         assert!(!CountrySet::EVERYWHERE.is_subset(&eu));
         assert!(eu.is_subset(&CountrySet::EVERYWHERE));
@@ -333,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn distances_are_known_ones() {
+    fn distances_equal_known_distances() {
         let at = |latitude, longitude| Coordinates::from_degrees(latitude, longitude).unwrap();
         assert_eq!(at(0.0, 0.0).km_to(at(0.0, 180.0)), 20015);
         assert_eq!(at(90.0, 0.0).km_to(at(-90.0, 77.0)), 20015);

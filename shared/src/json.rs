@@ -1,5 +1,5 @@
-//! Takes a JSON text, returns a tree of `Node`s that keeps duplicate keys. A `Reader` reads such a tree and
-//! collects every violation.
+//! JSON of the rules. Takes a JSON text, returns a tree of `Node`s that keeps duplicate keys. A `Reader` reads such a
+//! tree and collects every violation. Called by `rules::read` and other readers of this crate's documents.
 
 mod pieces;
 
@@ -10,7 +10,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::turns::Turns;
 
-/// One mistake in a document: its place, and a sentence that says how to mend it.
+/// One mistake in a document: its place, and a message that says what is wrong and how to mend it.
 ///
 /// ```
 /// use bailiwick_rules::json::Violation;
@@ -22,7 +22,7 @@ use crate::turns::Turns;
 pub struct Violation {
     /// A JSON pointer (RFC 6901); empty for the document itself.
     pub pointer: String,
-    /// What is wrong there and how to mend it.
+    /// What is wrong at this place, and how to mend it.
     pub message: String,
 }
 
@@ -238,7 +238,7 @@ impl<'v> Reader<'v> {
         }
     }
 
-    /// A list, each item read by `item`. What can't be read is left out (and noted).
+    /// A list. `item` reads each item. Items that can't be read are left out, and their violations are recorded.
     pub(crate) fn list<T>(
         &mut self,
         node: &Node,
@@ -261,7 +261,8 @@ impl<'v> Reader<'v> {
         self.list(node, item)
     }
 
-    /// An object as (key, value) pairs with duplicate keys noted: for maps whose keys are names.
+    /// An object whose keys are names, as pairs of key and value. A duplicate key is left out and recorded as a
+    /// violation.
     pub(crate) fn entries<'n>(&mut self, node: &'n Node) -> Option<Vec<(&'n str, &'n Node)>> {
         let Node::Object(entries) = node else {
             return self.expected("an object", node);
@@ -290,7 +291,7 @@ fn child(pointer: &str, step: impl fmt::Display) -> String {
     format!("{pointer}/{}", step.to_string().replace('~', "~0").replace('/', "~1"))
 }
 
-/// The fields of one object, taken one by one; what is left at the end is unknown.
+/// The fields of one object. They are taken one by one. Fields that are left at the end are unknown.
 pub(crate) struct Fields<'n, 'r, 'v> {
     reader: &'r mut Reader<'v>,
     entries: Vec<(&'n str, &'n Node)>,
@@ -308,7 +309,7 @@ impl<'n> Fields<'n, '_, '_> {
         read(&mut reader, node)
     }
 
-    /// A field that may be missing, to be read in turns.
+    /// Takes a field that may be missing. Returns its value and a reader for it.
     pub(crate) fn take(&mut self, key: &'static str) -> Option<(Reader<'_>, &'n Node)> {
         self.known.push(key);
         let position = self.entries.iter().position(|(name, _)| *name == key)?;
@@ -316,7 +317,7 @@ impl<'n> Fields<'n, '_, '_> {
         Some((self.reader.at(key), node))
     }
 
-    /// A field that has to be there.
+    /// A field that must be there. `what` describes it for the message.
     pub(crate) fn required<T>(
         &mut self,
         key: &'static str,
@@ -330,17 +331,17 @@ impl<'n> Fields<'n, '_, '_> {
         self.reader.at(key).fail(format!("is missing; add {what}"))
     }
 
-    /// Whether the field is there and was not taken yet.
+    /// Whether the field is there and wasn't taken yet.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(name, _)| *name == key)
     }
 
-    /// Notes a violation at the object itself.
+    /// Records a violation at the object itself.
     pub(crate) fn fail<T>(&mut self, message: impl Into<String>) -> Option<T> {
         self.reader.fail(message)
     }
 
-    /// Notes every field that nobody asked for, with the nearest known name.
+    /// Records a violation for every field that wasn't taken, with the nearest known name.
     pub(crate) fn finish(self) {
         for (key, _) in &self.entries {
             let hint = match nearest(key, &self.known) {
@@ -354,13 +355,13 @@ impl<'n> Fields<'n, '_, '_> {
     }
 }
 
-/// The candidate at most two edits away, for "did you mean".
+/// The candidate that is at most two edits away, for "did you mean".
 pub(crate) fn nearest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
     let scored = candidates.iter().map(|name| (edits(word, name), *name));
     scored.min().filter(|&(distance, name)| distance <= 2 && distance < name.len()).map(|(_, name)| name)
 }
 
-/// Levenshtein's distance by rows.
+/// The Levenshtein distance of two texts.
 fn edits(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
@@ -386,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicate_and_unknown_keys_are_told_with_their_place() {
+    fn duplicate_and_unknown_keys_are_reported_with_their_place() {
         let text = r#"{"name": 1, "nmae": 2, "name": 3, "a/b~c": 4}"#;
         let found = violations(text, |reader, node| {
             let mut fields = reader.object(node).unwrap();
@@ -414,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_json_says_where() {
+    fn the_error_of_invalid_json_says_where_it_is() {
         let error = Node::parse(b"{\n  \"a\": }").unwrap_err();
         assert!(error.message.contains("line 2 column 8"), "{error}");
         assert!(Node::parse(&b"[".repeat(100_000)).is_err(), "depth is bounded");

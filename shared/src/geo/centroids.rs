@@ -1,8 +1,8 @@
 //! The centroid of each ISO 3166-1 country: its code and the middle of its land, to about half a degree. Read by
 //! [`super::centroid`].
 //!
-//! A centroid stands in for a client or region whose own coordinates are not known. It orders regions; it decides no
-//! residency.
+//! A centroid is used for a client or region whose own coordinates are unknown. It affects the order of regions, but
+//! never residency.
 
 /// Code, latitude, longitude in degrees, sorted by code for binary search.
 pub(super) const CENTROIDS: [(&str, f32, f32); 250] = [

@@ -1,10 +1,11 @@
-//! Where the law of the European Union and of the European Economic Area applies, code by code: which ISO 3166-1 codes
-//! belong to a built-in set, and why; read by [`super::built_in_set`] and by explanations.
+//! The territories in which the law of the European Union and of the European Economic Area applies. Takes an ISO
+//! 3166-1 code; returns whether it belongs to a built-in set, and why. Called by [`super::built_in_set`] and by
+//! explanations.
 //!
-//! A member's own code is its territory but for what has a code of its own: `FR` is France in Europe, `GF` French
-//! Guiana. A code belongs to a set only if all of its territory does. The sets say where the treaties apply. Whether
-//! personal data may be sent somewhere (an adequacy decision, GDPR Article 45) is another question, and no set answers
-//! it.
+//! Some territories of a member state have a code of their own. The member's code then means the rest: `FR` is France
+//! in Europe, `GF` is French Guiana. A code belongs to a set only if all of its territory does. The sets say where the
+//! treaties apply. They don't say whether personal data may be sent to a country (an adequacy decision, GDPR Article
+//! 45).
 //!
 //! Sources, read on 2026-11-28: Treaty on European Union (TEU), Article 52; Treaty on the Functioning of the European
 //! Union (TFEU), Article 355 and Annex II, with European Council Decisions 2010/718/EU (Saint-Barthélemy) and
@@ -19,24 +20,24 @@ pub(super) const EU_MEMBERS: [&str; 27] = [
     "MT", "NL", "PL", "PT", "RO", "SE", "SI", "SK",
 ];
 
-/// What the European Economic Area adds to the Union: EEA, Articles 2 and 126(1).
+/// The members of the European Economic Area that aren't in the Union: EEA, Articles 2 and 126(1).
 pub(super) const EEA_BEYOND_EU: [&str; 3] = ["IS", "LI", "NO"];
 
 /// The territories of EU members that have a code of their own and to which the treaties apply: TEU, Article 52(2).
 pub(super) const EU_TERRITORIES: [&str; 7] = ["AX", "GF", "GP", "MF", "MQ", "RE", "YT"];
 
-/// What the treaties say of a code that isn't a state's, or of a state that is easily taken for a member.
+/// What the treaties say about a code of a territory, or of a state that people could wrongly take for a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Territory {
     /// The country's code.
     pub code: &'static str,
-    /// The state it belongs to, where it belongs to one.
+    /// The state to which the territory belongs; `None` if it is a state itself.
     pub of: Option<&'static str>,
-    /// Whether it is in the built-in set `EU`.
+    /// Whether the code is in the built-in set `EU`.
     pub in_eu: bool,
-    /// Whether it is in the built-in set `EEA`.
+    /// Whether the code is in the built-in set `EEA`.
     pub in_eea: bool,
-    /// Why, by article; the end of a sentence that begins with the code.
+    /// The reason, with the article of the treaty. It is the end of a sentence that begins with the code.
     pub why: &'static str,
 }
 
@@ -55,7 +56,7 @@ const CROWN: &str = "is a Crown dependency: no part of the United Kingdom (GB), 
 const BRITISH: &str = "is a British overseas territory: no part of the United Kingdom (GB), and outside the EU";
 const MICROSTATE: &str = "is a state of its own, no member of the EU or the EEA, whatever its agreements with the EU";
 
-/// The codes about which people err, by code.
+/// The codes that people often get wrong, sorted by code.
 pub(super) const TERRITORIES: [Territory; 36] = [
     outside("AD", None, MICROSTATE),
     outside("AI", Some("GB"), BRITISH),
@@ -125,22 +126,21 @@ pub(super) const TERRITORIES: [Territory; 36] = [
     ),
 ];
 
-/// What is special about a code's territory; `None` for a state about which nobody errs, and for what the EU's law
-/// doesn't mention.
+/// The entry of a code's territory. `None` for most states, and for territories that EU law doesn't mention.
 #[must_use]
 pub fn territory(country: CountryCode) -> Option<&'static Territory> {
     let index = TERRITORIES.binary_search_by(|one| one.code.cmp(country.as_str())).ok()?;
     TERRITORIES.get(index)
 }
 
-/// What stands where a country's code is expected and is none.
+/// A code that databases, proxies or people write in place of a country's code, but that isn't one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NonCountry {
-    /// What stands there.
+    /// The code.
     pub code: &'static str,
-    /// What it is about; the end of a sentence that begins with it.
+    /// The meaning of the code. It is the end of a sentence that begins with the code.
     pub about: &'static str,
-    /// The country that whoever wrote it probably means.
+    /// The country that the writer probably means, if there is one.
     pub meant: Option<&'static str>,
 }
 
@@ -152,7 +152,7 @@ const fn meant(code: &'static str, about: &'static str, meant: &'static str) -> 
     NonCountry { code, about, meant: Some(meant) }
 }
 
-/// The codes of nobody that databases, fronts and people write, by code.
+/// All known codes that aren't countries, sorted by code.
 const NON_COUNTRIES: [NonCountry; 21] = [
     of_nobody("A1", "is what old databases write for an anonymous proxy"),
     of_nobody("A2", "is what old databases write for a satellite provider"),
@@ -177,7 +177,7 @@ const NON_COUNTRIES: [NonCountry; 21] = [
     of_nobody("ZZ", "is what databases write for a country that isn't known"),
 ];
 
-/// What a code that is no country's is about; `None` for countries, and for what nobody writes.
+/// The entry of a code that isn't a country's. `None` for countries, and for unknown codes.
 ///
 /// ```
 /// use bailiwick_rules::geo::non_country;
@@ -190,8 +190,8 @@ pub fn non_country(code: &str) -> Option<&'static NonCountry> {
     NON_COUNTRIES.get(index)
 }
 
-/// Whether a text has the shape of a country's code as databases and fronts write it, such as `ZZ` and `A1`: one that
-/// is no country's stands for a client that nobody can place, where a longer text is a slip.
+/// Whether a text has the form of a country's code as databases and proxies write it, such as `ZZ` and `A1`. Such a
+/// text that isn't a country's code means an unknown country. Any other text is a mistake of the writer.
 #[must_use]
 pub fn is_like_code(text: &str) -> bool {
     text.len() == 2
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_sorted_and_hold_countries_only_where_they_should() {
+    fn tables_are_sorted_and_only_territories_are_countries() {
         assert!(TERRITORIES.is_sorted_by(|a, b| a.code < b.code));
         assert!(NON_COUNTRIES.is_sorted_by(|a, b| a.code < b.code));
         for one in TERRITORIES {
@@ -222,7 +222,7 @@ mod tests {
         }
     }
 
-    /// TEU, Article 52, TFEU, Article 355: the sets hold what the table says, and nothing more.
+    /// TEU, Article 52, TFEU, Article 355: the sets hold exactly the codes that the table says.
     #[test]
     fn the_sets_are_the_members_and_the_territories_where_the_treaties_apply() {
         let (eu, eea) = (built_in_set("EU").unwrap(), built_in_set("EEA").unwrap());

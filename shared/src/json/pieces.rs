@@ -1,19 +1,19 @@
 //! Parses a large document in turns. Takes its text; returns the same [`Node`] as [`Node::parse`], or `None`. Called by
 //! [`Node::parse_in_turns`].
 //!
-//! The members of the outer object, and the members or items of each of those, are found by their brackets and commas.
-//! Each is then parsed by itself. If anything isn't as it should be, the whole text is parsed at once, which says what
-//! is wrong and where. That takes long only up to the mistake.
+//! Brackets and commas show where the members of the outer object begin and end, and also the members or items inside
+//! of them. Each of these pieces is then parsed on its own. If the text has a mistake, this parser gives up, and
+//! [`Node::parse`] parses the whole text at once, because its error says what is wrong and where.
 
 use super::Node;
 use crate::turns::Turns;
 
-/// A shorter text is parsed at once, in bytes.
+/// A text of at most this length is parsed at once, in bytes.
 const SMALL: usize = 4 << 10;
-/// How deep values may be nested. `serde_json` stops at 128.
+/// How deep values may be nested. `serde_json` allows 128.
 const MAX_DEPTH: usize = 100;
 
-/// The document, or `None` if it has to be parsed at once.
+/// Parses a document. `None` if it must be parsed at once.
 pub(super) async fn parse(text: &[u8], turns: &mut Turns<'_>) -> Option<Node> {
     if text.len() <= SMALL {
         return None;
@@ -24,11 +24,12 @@ pub(super) async fn parse(text: &[u8], turns: &mut Turns<'_>) -> Option<Node> {
     (scan.at == text.len()).then_some(document)
 }
 
-/// Parses the value that begins here. If it is large and holds others, those are parsed one by one, down to `levels`.
+/// Parses the value that begins at the scanner's position. If it is large and holds other values, these are parsed one
+/// by one, down to `levels` levels.
 async fn value(scan: &mut Scan<'_>, turns: &mut Turns<'_>, levels: usize) -> Option<Node> {
     let begin = scan.at;
     if levels > 0 && matches!(scan.peek()?, b'{' | b'[') {
-        // Whether it is small shows only at its end.
+        // Skips the value to find out whether it is small.
         match scan.skip_value(SMALL) {
             Skipped::Whole => {}
             Skipped::TooLong => {
@@ -45,7 +46,7 @@ async fn value(scan: &mut Scan<'_>, turns: &mut Turns<'_>, levels: usize) -> Opt
     serde_json::from_slice(piece).ok()
 }
 
-/// Parses the object or list that begins here, value by value.
+/// Parses the object or list that begins at the scanner's position, value by value.
 async fn container(scan: &mut Scan<'_>, turns: &mut Turns<'_>, levels: usize) -> Option<Node> {
     scan.skip_space();
     let is_object = match scan.next()? {
@@ -81,14 +82,17 @@ async fn container(scan: &mut Scan<'_>, turns: &mut Turns<'_>, levels: usize) ->
     Some(if is_object { Node::Object(entries) } else { Node::Array(items) })
 }
 
-/// How the search for a value's end went.
+/// The result of skipping a value.
 enum Skipped {
+    /// The value was skipped.
     Whole,
+    /// The value is longer than allowed.
     TooLong,
+    /// The text isn't JSON.
     Broken,
 }
 
-/// Where in the text the parser stands.
+/// A position in the text.
 struct Scan<'t> {
     text: &'t [u8],
     at: usize,
@@ -111,7 +115,7 @@ impl Scan<'_> {
         }
     }
 
-    /// The string that begins here.
+    /// Reads the string that begins here.
     fn key(&mut self) -> Option<String> {
         let begin = self.at;
         (self.next()? == b'"').then_some(())?;
@@ -119,13 +123,13 @@ impl Scan<'_> {
         serde_json::from_slice(self.text.get(begin..self.at)?).ok()
     }
 
-    /// Skips the rest of a string, behind its first quote.
+    /// Skips the rest of a string after its opening quote.
     fn skip_string(&mut self) -> Option<()> {
         loop {
             let rest = self.text.get(self.at..)?;
             let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
             let is_end = rest.get(found) == Some(&b'"');
-            // What follows a backslash can't end the string.
+            // A byte after a backslash can't end the string.
             self.at += found + if is_end { 1 } else { 2 };
             if is_end {
                 return Some(());
@@ -133,7 +137,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Skips a value, unless it is longer than `longest` bytes. Whether it is one, its parser will say.
+    /// Skips a value, unless it is longer than `longest` bytes. Doesn't check that the value is valid JSON.
     fn skip_value(&mut self, longest: usize) -> Skipped {
         let begin = self.at;
         let mut depth = 0_usize;
@@ -166,7 +170,7 @@ mod tests {
     use super::*;
     use crate::turns::at_once;
 
-    /// What the two ways of parsing make of a text, which is filled up so that it counts as large.
+    /// The results of both parsers for a text. White space is added, so that the text counts as large.
     fn both(text: &str) -> (Option<Node>, Option<Node>) {
         let text = format!("{text}{}", " ".repeat(SMALL));
         let whole = serde_json::from_str(&text).ok();
@@ -189,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_document_is_left_to_the_parser_of_the_whole() {
+    fn invalid_documents_are_left_to_the_other_parser() {
         for text in [
             "",
             "[1",
@@ -224,7 +228,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
 
-        /// Texts of JSON's own characters, some of them documents.
+        /// Random texts of the characters that JSON uses. Some of them are documents.
         #[test]
         fn no_text_is_read_differently(
             parts in proptest::collection::vec(prop_oneof![
