@@ -1,5 +1,5 @@
-// Draws the benchmark's rows as an SVG: CPU time per request, a panel for each kind of answer and number of
-// connections.
+// Draws the rows of the benchmark as an SVG: CPU time per request, with a panel for each kind of answer and number of
+// connections. Called by run.mjs.
 
 const ROW = 26,
   NAME = 190,

@@ -1,4 +1,4 @@
-// What several parts of the benchmark need: the bytes of a request, and figures of many measurements.
+// Functions that several parts of the benchmark use: the bytes of a request, and statistics of measurements.
 
 /** The bytes of a job's request. `job` has `port`, `path`, `headers` and `body`. */
 export function requestOf(job) {
@@ -10,14 +10,14 @@ export function requestOf(job) {
   return Buffer.from(`POST ${job.path} HTTP/1.1\r\n${lines}content-length: ${length}\r\n\r\n${job.body}`);
 }
 
-/** The value below which `part` of a list lies, which is sorted in place; 0 of an empty one. */
+/** The value below which the share `part` of a list lies; 0 for an empty list. Sorts the list in place. */
 export function quantile(list, part) {
   list.sort((a, b) => a - b);
   return list[Math.min(list.length - 1, Math.floor(list.length * part))] ?? 0;
 }
 
 /**
- * The median of a list, and between what it lies.
+ * The median of a list, with its least and its greatest value.
  * @typedef {{ median: number, min: number, max: number }} Spread
  * @param {number[]} list
  * @returns {Spread}

@@ -1,7 +1,7 @@
-// The stand-in endpoint of the benchmark: as cheap as can be, so that it measures the gateways and not itself. It reads
-// no more of a request than where it ends and whether it wants a stream, and answers with bytes made beforehand.
-// `--pace MS` leaves that much time between events, as a model does; else a whole stream goes out at once. Prints its
-// port.
+// The stand-in endpoint of the benchmark. It does as little as possible, so that the benchmark measures the gateways.
+// Of a request it only finds the end, and whether a stream is wanted. It answers with bytes that were made at the
+// start. With `--pace MS`, it waits for this time between events, as a model does. Without it, a whole stream is sent
+// at once. Prints its port.
 import { createServer } from "node:net";
 
 const EVENTS = 50;
@@ -70,7 +70,7 @@ const server = createServer((socket) => {
         if (held.length < size) return;
         [body, rest] = [held.subarray(end + 4, size), held.subarray(size)];
       } else {
-        // Nobody here sends a request before the last is answered: the last chunk is the end of what there is.
+        // A client sends no request before the last is answered. So the body ends with the held bytes.
         if (held.toString("latin1", held.length - 5) !== "0\r\n\r\n") return;
         [body, rest] = [held.subarray(end + 4), Buffer.alloc(0)];
       }

@@ -1,5 +1,5 @@
-// The load generator: a closed loop of kept-alive connections, each sending its next request when the last is answered
-// whole. Jobs arrive as lines of JSON on standard input, results leave as lines on standard output.
+// The load generator: a closed loop of keep-alive connections. Each connection sends its next request when the last is
+// answered completely. Reads jobs as lines of JSON from standard input, writes results as lines to standard output.
 //   {"port", "path", "headers": {}, "body", "connections", "seconds"} → {"requests", "errors", "p50", "p99", "first50"}
 // Times are in microseconds; `first50` is the median time to the first byte of the body.
 import { connect } from "node:net";
@@ -10,7 +10,7 @@ const DONE = "data: [DONE]\n\n";
 const LAST_CHUNK = "\r\n0\r\n\r\n";
 
 /**
- * One connection, until `until`.
+ * Runs one connection until the time `until`.
  * @returns {Promise<void>}
  */
 function client(job, until, sample) {
@@ -54,7 +54,7 @@ function client(job, until, sample) {
       if (size !== Infinity) {
         if (got >= size) whole(good && tail.endsWith(streamed ? DONE : "}"));
       } else if (tail.endsWith(LAST_CHUNK)) {
-        // In front of the last chunk stands the stream's last event.
+        // The last event of the stream comes before the last chunk.
         whole(good && (streamed ? tail.includes(DONE) : tail.includes("}")));
       }
     });

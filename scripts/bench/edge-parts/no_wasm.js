@@ -1,7 +1,7 @@
-// Where the time goes, one step beyond steps.js: what scripts/bench/edge bundles in place of the shim around the Wasm,
-// under this Worker's own exchange.js. So everything is asked of the runtime as this Worker asks it, and texts and
-// bytes are copied into a memory and out of it, but nothing is read, decided or spliced: what this Worker costs more is
-// its Wasm's.
+// Shows how much CPU time the Wasm takes, one step after steps.js. scripts/bench/edge bundles this file in place of the
+// shim around the Wasm, with this Worker's own exchange.js. So the runtime gets the same calls as from this Worker, and
+// texts and bytes are copied into a memory and out of it. But nothing is read, decided or spliced. The additional time
+// of this Worker is the time of its Wasm.
 
 import { CHUNK, EOF, HEADERS, LAST_CHUNK, REQUEST_BODY } from "../../../edge-worker/src/runtime/notice.js";
 

@@ -1,11 +1,9 @@
-// The load generator of paced streams: keeps so many streams open at once, each begun again when it has ended. Jobs
-// arrive as lines of JSON on standard input.
-//   {"port", "path", "headers": {}, "body", "streams", "spread", "seconds"}
-// The streams begin spread over `spread` seconds, so that their events don't come at the same moments. When all are
-// under way, the line {"warm": true} leaves on standard output; after further `seconds` the result:
-//   {"events", "streams", "errors", "first50", "first99", "gap99"}
-// Times are in microseconds: to a stream's first event, and between two events of a stream. Only what happens within
-// those seconds counts.
+// The load generator of paced streams. Keeps a number of streams open at once: when a stream has ended, the next
+// begins. Reads jobs as lines of JSON from standard input. {"port", "path", "headers": {}, "body", "streams", "spread",
+// "seconds"} The streams begin at different times within `spread` seconds, so that their events don't come at the same
+// moments. When all streams are under way, writes the line {"warm": true} to standard output, and after `seconds` the
+// result: {"events", "streams", "errors", "first50", "first99", "gap99"} Times are in microseconds: to a stream's first
+// event, and between two events of a stream. Only events within `seconds` count.
 import { connect } from "node:net";
 import { createInterface } from "node:readline";
 import { quantile, requestOf } from "./common.mjs";
@@ -14,14 +12,14 @@ import { quantile, requestOf } from "./common.mjs";
 const EVENT = Buffer.from("data: ");
 const LAST_CHUNK = Buffer.from("0\r\n\r\n");
 
-/** Counts the places of `needle` in `bytes`. An event that a packet's end cuts at its beginning isn't counted. */
+/** Counts how often `needle` is in `bytes`. If a packet ends within the needle, that one isn't counted. */
 function count(bytes, needle) {
   let n = 0;
   for (let at = bytes.indexOf(needle); at >= 0; at = bytes.indexOf(needle, at + needle.length)) n++;
   return n;
 }
 
-/** One connection with one stream after the other, until `window.over`. */
+/** Runs one connection with one stream after the other, until `window.over`. */
 function client(job, window, sockets) {
   const request = requestOf(job);
   const socket = connect(job.port, "127.0.0.1");

@@ -1,4 +1,5 @@
-// The floor: what a Worker costs that decides nothing. Everything goes to one endpoint, headers and all.
+// The lower limit of the costs: a Worker that decides nothing. It sends every request to one endpoint, with all
+// headers.
 export default {
   async fetch(request, env) {
     const { pathname, search } = new URL(request.url);

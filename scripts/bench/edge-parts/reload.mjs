@@ -1,16 +1,16 @@
-// Measures how long a large new document of rules holds up requests and streams. Called by run.mjs for --reloads.
+// Measures how long a large new document of rules delays requests and streams. Called by run.mjs for --reloads.
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { request } from "node:http";
 import { spread, written } from "./common.mjs";
 
-/** How much stands in the document beside what the benchmark needs. */
+/** How many more tenants, networks, regions and services the large document has. */
 const TENANTS = 20_000,
   NETWORKS = 20_000,
   REGIONS = 200,
   SERVICES = 100;
 
-/** The text of `rules` with many more of everything. */
+/** The text of `rules` with many more tenants, networks, regions and services. */
 export function enlarged(rules, revision) {
   const large = structuredClone({ ...rules, revision });
   for (let i = 0; i < REGIONS; i++)
@@ -43,13 +43,14 @@ export function enlarged(rules, revision) {
   return JSON.stringify(large);
 }
 
-/** What is seen of a window of time, in ms: the slowest request, and the longest gap between two events of a stream. */
+/** The results of a window of time: the slowest request and the longest gap between two events of a stream, in ms. */
 const emptyWindow = () => ({ request: 0, gap: 0, requests: 0, errors: 0 });
 
 /**
- * Has a gateway, which runs, take `rounds` new documents. For each, a window without and one with a new document, of
- * `seconds` each. Meanwhile it answers requests, one after the other, and a stream. `offer` makes the node's next
- * document and returns its revision, `job` gives the port, path and headers, `bodies` the bodies.
+ * Offers `rounds` new documents to a running gateway. For each document, measures two windows of `seconds`: one without
+ * and one with the new document. Meanwhile the gateway answers requests, one after the other, and a stream. `offer`
+ * makes the node serve its next document, and returns the document's revision. `job` has the port, path and headers,
+ * `bodies` has the bodies.
  */
 export async function measureReloads({ gateway, job, bodies, rounds, seconds, offer }) {
   let seen = emptyWindow();

@@ -38,7 +38,7 @@ const [rounds, seconds, pace] = [options.rounds, options.secs, options.pace].map
   return Number(text);
 });
 
-/** How many paced streams are open at once, for each panel; undefined if requests are measured in their place. */
+/** How many paced streams are open at once, for each panel. Undefined if requests are measured instead. */
 const crowds = options.streams?.split(",").map(Number);
 if (crowds?.some((n) => !Number.isInteger(n) || n < 1))
   throw new Error(`--streams wants numbers such as 50,200; not ${options.streams}`);
@@ -56,8 +56,8 @@ const kinds = { unary: body({}), streamed: body({ stream: true }) };
 /** @typedef {import("node:net").AddressInfo} AddressInfo */
 /** @typedef {import("./common.mjs").Spread} Spread */
 /**
- * What is measured, and what is known of it once it has started: its process, how long each start took in
- * milliseconds, and by kind why it fails.
+ * A gateway that is measured. After its start also: its process, how long each start took in milliseconds, and by kind
+ * of answer why it fails.
  * @typedef {{
  *   name: string, title: string, headers: Record<string, string>, worker?: string, bindings?: Record<string, string>,
  *   other?: boolean, port?: number, child?: import("node:child_process").ChildProcess, starts?: number[],
@@ -80,7 +80,7 @@ const dir = mkdtempSync(join(tmpdir(), "bailiwick-bench-"));
 const children = [];
 const pinned = availableParallelism() > 1 && spawnSync("taskset", ["-V"]).status === 0;
 
-/** Starts a process on one core: 0 is the gateway's, 1 everybody else's. */
+/** Starts a process on one core: core 0 is for the gateway, core 1 for all other processes. */
 function start(core, command, stdio, cwd = dir) {
   const [file, ...args] = pinned ? ["taskset", "-c", String(core), ...command] : command;
   const child = spawn(file, args, { stdio, cwd });
@@ -100,7 +100,7 @@ process.on("uncaughtException", stop);
 
 const TICKS = Number(spawnSync("getconf", ["CLK_TCK"]).stdout) || 100;
 
-/** CPU time of a process in microseconds, all its threads': to the nanosecond where the kernel tells. */
+/** The CPU time of all threads of a process in microseconds, with nanoseconds if the kernel provides them. */
 function cpu(pid) {
   try {
     const threads = readdirSync(`/proc/${pid}/task`);
@@ -159,10 +159,10 @@ const ask = (gateway, kind) =>
       .end(kinds[kind]);
   });
 
-// --- Who is measured
+// --- The gateways
 // --------------------------------------------------------------------------------------------------
 
-/** A text setting, or a list of them, of wrangler.toml: this Worker runs as it is deployed. */
+/** A setting of wrangler.toml as a list of texts. So this Worker runs with the settings of a deployment. */
 function setting(name) {
   const value = readFileSync(`${root}/wrangler.toml`, "utf8").match(
     new RegExp(`^${name} = (\\[[^\\]]*\\]|".*")$`, "m"),
@@ -173,7 +173,7 @@ function setting(name) {
 
 const workerd = createRequire(`${root}/package.json`).resolve("workerd/bin/workerd");
 
-/** Writes a workerd configuration for a Worker: a module, or a directory with a build of this one. */
+/** Writes a workerd configuration for a Worker: a JavaScript module, or a directory with a build of this Worker. */
 function workerdConfig(name, path, port, bindings) {
   const place = join(dir, name);
   mkdirSync(place);
@@ -211,7 +211,7 @@ const endpoint = start(
 );
 const [endpointPort] = await once(createInterface({ input: endpoint.stdout }), "line").then(([line]) => [Number(line)]);
 
-// One region, one tenant with a key, a model that is renamed: each request is looked up, steered and spliced.
+// The rules: a tenant with a key, and a model that is renamed. So each request is looked up, steered and spliced.
 /**
  * A service without other names for models.
  * @param {string} host
@@ -238,7 +238,7 @@ const rules = {
         },
       },
     },
-    // Its models have the clients' own names, so that nothing in an answer has to be replaced.
+    // The models of this region have the clients' own names, so nothing in an answer is replaced.
     "eu-paris": {
       countries: ["FR"],
       location: { latitude: 48.86, longitude: 2.35 },
@@ -261,7 +261,7 @@ const rules = {
       ],
     },
     plain: plain(PLAIN),
-    // Only where it is asked for, so that an older build of the Worker, which doesn't know the field, can be compared.
+    // Older builds of the Worker don't know the field `streams`. So this service exists only if streams are measured.
     ...(crowds ? { piped: { ...plain(PIPED), streams: "pipe" } } : {}),
   },
   tenants: {
@@ -272,14 +272,14 @@ const rules = {
     },
   },
 };
-/** The documents by revision, from 1. They are made beforehand, as that takes longer than what is measured. */
+/** The documents by revision, from 1. They are made in advance, because that takes longer than the measurements. */
 const documents = options.reloads
   ? Array.from({ length: 1 + rounds * (1 + Number(options.observe) + options.also.length) }, (_, i) =>
       enlarged(rules, 1 + i),
     )
   : [JSON.stringify(rules)];
 let revision = 1;
-/** How many batches of observations came. */
+/** How many batches of observations have arrived. */
 let batches = 0;
 const node = createServer((request, response) => {
   if (request.method === "POST") {
@@ -298,7 +298,7 @@ const ours = {
   FRA_KEY: "endpoint-key",
   ...(options.reloads ? { RULES_REFRESH_SECONDS: "1" } : {}),
 };
-/** What has a Worker post what it counts, as often as it does by itself. */
+/** The variables with which a Worker posts its observations, at the default interval. */
 const observing = {
   OBSERVATIONS_URLS: ours.RULES_URL.replace("rules", "observations"),
   HEALTH_TOKEN: "worker-token",
@@ -312,7 +312,7 @@ const client = {
 };
 const build = `${root}/edge-worker/build`;
 
-/** What steps.js puts upon pass.js, one after the other. */
+/** The steps that steps.js adds to pass.js, one after the other. */
 const STEPS = ["headers", "answer", "abort", "gone", "timer", "place"];
 /** @type {Gateway[]} */
 const steps = options.steps
@@ -345,7 +345,7 @@ function bundleNoWasm() {
   return module;
 }
 
-/** nginx as a reverse proxy that buffers nothing, in one process: the floor of what passing costs. */
+/** nginx as a reverse proxy without buffering, in one process: the lower limit for passing streams on. */
 const nginx = { name: "nginx", title: "nginx", headers: client, command: nginxCommand };
 function nginxCommand(port) {
   const place = join(dir, `nginx-${port}`);
@@ -414,9 +414,8 @@ const all = [
 ];
 const names = options.only?.split(",");
 const unknown = names?.find((name) => !all.some((gateway) => gateway.name === name));
-if (unknown !== undefined)
-  stop(`--only: nobody is called ${unknown}; there are ${all.map(({ name }) => name).join(", ")}`);
-// Streams are measured through what passes them on in the same way.
+if (unknown !== undefined) stop(`--only: there is no ${unknown}; there are ${all.map(({ name }) => name).join(", ")}`);
+// Streams aren't measured directly, nor through portkey, which passes them on in another way.
 const unpaced = ["direct", "portkey"];
 const gateways = all.filter(({ name }) => (names ? names.includes(name) : !crowds || !unpaced.includes(name)));
 
@@ -462,7 +461,8 @@ async function end(gateway) {
 }
 
 /**
- * Seconds each gateway has to get warm, for each kind: its code is compiled as it runs, by the one core that it has.
+ * How many seconds each gateway gets to warm up, for each kind of answer. Its code is compiled while it runs, on its
+ * one core.
  */
 const WARM = 10;
 
@@ -576,21 +576,21 @@ for (const kind of Object.keys(kinds))
     for (const gateway of gateways) cells.push({ kind, connections, gateway, samples: [] });
 for (let round = 0; round < rounds; round++) {
   if (process.stderr.isTTY) process.stderr.write(`\r\x1b[Kround ${round + 1} of ${rounds}`);
-  // There and back, so that nobody always comes after the same other.
+  // The order is reversed in every second round, so that no gateway always runs after the same other gateway.
   for (const { kind, connections, gateway, samples } of round % 2 ? cells.toReversed() : cells) {
     if (!gateway.broken[kind]) samples.push(await measure(gateway, kind, connections, seconds));
   }
 }
 if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
 
-// --- Telling
+// --- Reporting
 // ----------------------------------------------------------------------------------------------------------
 
-/** The cell of another gateway that was asked the same. */
+/** The cell of another gateway with the same kind of answer and number of connections. */
 const twin = (cell, name) =>
   cells.find((one) => one.gateway.name === name && one.kind === cell.kind && one.connections === cell.connections);
 
-/** CPU per request over that of another, of the same rounds each: what drift can't touch. */
+/** The ratios of CPU time per request of two gateways, round by round. So a drift of the machine cancels out. */
 const ratios = (cell, other) => cell.samples.map((sample, round) => sample.cpu / other.samples[round].cpu);
 
 function overPass(cell) {
@@ -598,10 +598,10 @@ function overPass(cell) {
   return pass && cell.gateway.name !== "direct" ? spread(ratios(cell, pass)) : undefined;
 }
 
-/** This Worker's CPU over that of another build: the median, and between what it lies. */
+/** The ratio of this Worker's CPU time to that of another build: the median with its confidence interval of 95 %. */
 function overOther(cell) {
   const sorted = ratios(twin(cell, "bailiwick"), cell).sort((a, b) => a - b);
-  // The ranks between which the median of all such rounds lies 19 times of 20, by the binomial distribution.
+  // The ranks of the confidence interval of the median, by the binomial distribution.
   const reach = 0.98 * Math.sqrt(sorted.length);
   const rank = (n) => sorted[Math.max(0, Math.min(sorted.length - 1, Math.round(n)))];
   return { ...spread(sorted), min: rank(sorted.length / 2 - reach - 1), max: rank(sorted.length / 2 + reach) };

@@ -1,7 +1,11 @@
-// Where the time goes: pass.js, and upon it, one after the other, what any Worker needs of the runtime that does what
-// this one does. It decides nothing either. `STEP` says how many of them:
-//   1 looks at the headers, and sends others    2 answers by a response of its own, its body read by the Worker 3 can
-//   abort the request to the endpoint     4 hears of a client that goes    5 has a limit of time    6 reads where from
+// Shows where the time goes: pass.js with the calls of the runtime that a Worker like this one needs, added one by one.
+// It decides nothing either. `STEP` is the number of steps:
+// 1. It reads the headers, and sends others.
+// 2. It answers with its own response, whose body it reads and writes.
+// 3. It can abort the request to the endpoint.
+// 4. It notices that the client has gone.
+// 5. It sets a timer.
+// 6. It reads the client's country.
 const lines = (headers) => {
   let text = "";
   for (const [name, value] of headers) text += `${name}\n${value}\n`;
@@ -15,8 +19,7 @@ const record = (text) => {
 };
 
 /**
- * Passes a body on, each chunk by way of the Worker: what has come by the time the runtime has nothing else goes at
- * once.
+ * Passes a body on through the Worker. All chunks that the runtime has ready are written at once.
  */
 function pump(body, writer) {
   const reader = body.getReader({ mode: "byob" });
@@ -54,18 +57,18 @@ export default {
     if (step >= 3) init.signal = new AbortController().signal;
     const answer = await fetch(env.ENDPOINT + pathname + search, init);
     if (step < 2) return answer;
-    const theirs = { ...record(lines(answer.headers)), "x-place": place };
-    const whole = theirs["content-length"] !== undefined;
-    delete theirs["content-length"];
-    delete theirs["transfer-encoding"];
+    const headersOfAnswer = { ...record(lines(answer.headers)), "x-place": place };
+    const whole = headersOfAnswer["content-length"] !== undefined;
+    delete headersOfAnswer["content-length"];
+    delete headersOfAnswer["transfer-encoding"];
     if (whole) {
       const bytes = await answer.arrayBuffer();
       clearTimeout(timer);
-      return new Response(bytes, { status: answer.status, headers: theirs });
+      return new Response(bytes, { status: answer.status, headers: headersOfAnswer });
     }
     const { readable, writable } = new IdentityTransformStream();
     pump(answer.body, writable.getWriter());
     clearTimeout(timer);
-    return new Response(readable, { status: answer.status, headers: theirs });
+    return new Response(readable, { status: answer.status, headers: headersOfAnswer });
   },
 };

@@ -1,17 +1,18 @@
-// Measures streams at the pace of models: so many at once, an event each `pace` ms, through each gateway in turns.
-// Called by run.mjs for --streams.
+// Measures streams at the pace of models: a number of streams at once, with an event every `pace` ms, through each
+// gateway in turns. Called by run.mjs for --streams.
 import { readFileSync } from "node:fs";
 import { spread, written } from "./common.mjs";
 
-/** Events of one stream of endpoint.mjs: 50 words, the reason to finish, and `[DONE]`. */
+/** How many events a stream of endpoint.mjs has: 50 words, the finish reason, and `[DONE]`. */
 export const EVENTS = 52;
 
 /** The resident memory of a process, in MiB. */
 const memory = (pid) => Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) / 1024;
 
 /**
- * Measures `gateways`, which run, with each of `crowds` streams, `rounds` times for `seconds`, after `warm` seconds to
- * get warm. `cpu` tells a process's CPU time in µs, `ask` sends a job to paced.mjs, `answers` yields its lines.
+ * Measures running `gateways`. `crowds` are the numbers of streams. Each is measured `rounds` times for `seconds`,
+ * after `warm` seconds to warm up. `cpu` returns the CPU time of a process in µs, `ask` sends a job to paced.mjs,
+ * `answers` yields the lines of its output.
  */
 export async function measureStreams({ gateways, crowds, rounds, seconds, warm, pace, cpu, ask, answers }) {
   const rows = [];
@@ -21,7 +22,7 @@ export async function measureStreams({ gateways, crowds, rounds, seconds, warm, 
   }
   for (const streams of crowds) for (const gateway of gateways) rows.push({ streams, gateway, samples: [] });
   for (let round = 0; round < rounds; round++) {
-    // There and back, so that nobody always comes after the same other.
+    // The order is reversed in every second round, so that no gateway always runs after the same other gateway.
     for (const row of round % 2 ? rows.toReversed() : rows) {
       if (process.stderr.isTTY)
         process.stderr.write(`\r\x1b[Kround ${round + 1} of ${rounds}: ${row.gateway.title}, ${row.streams} streams`);
@@ -42,7 +43,7 @@ export async function measureStreams({ gateways, crowds, rounds, seconds, warm, 
   return rows;
 }
 
-/** The rows as a table, with the ratio to the row of pass.js of the same rounds. */
+/** The rows as a table, with the ratio to pass.js in the same rounds. */
 export function table(rows) {
   const lines = [
     "| streams | through | CPU per event, µs | × pass.js | first event p99, ms | gap p99, ms | memory, MiB " +
