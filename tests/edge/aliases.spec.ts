@@ -4,9 +4,9 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { Edge, formPart, read, region, rules, serve, stopAll } from "./harness.js";
 
 const MIB = 1 << 20;
-/** What the endpoint was sent, by path. */
+/** The last body that the endpoint received, by path. */
 const sent = new Map<string, string>();
-/** What it answers, by path. */
+/** How the endpoint answers, by path. */
 const answers = new Map<string, (response: ServerResponse) => unknown>();
 let edge: Edge;
 
@@ -25,7 +25,7 @@ beforeAll(async () => {
   const named = region("DE", "eu-named", [url], { models });
   const regions = { ...named, ...region("FR", "eu-any", [url]) };
   const document = rules(1, regions, { regions: ["eu-named"], allow: ["batch"] });
-  // One endpoint of the fence takes any model, so that models are asked for, though the other has names of its own.
+  // One endpoint of the fence has no map of models. So the Worker asks it for its list, although the other has a map.
   document.services.mixed = {
     ...document.services.chat,
     hosts: ["mixed.example"],

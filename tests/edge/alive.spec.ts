@@ -13,7 +13,7 @@ const last = `${chunk({}, "stop")}data: [DONE]\n\n`;
 const event = (type: string, more: Json = {}) => `event: ${type}\ndata: ${JSON.stringify({ type, ...more })}\n\n`;
 const role = `data: ${JSON.stringify({ choices: [{ index: 0, delta: { role: "assistant", content: "" } }] })}\n\n`;
 
-/** What the first endpoint does with a request; and how often each was asked. */
+/** What the first endpoint does with a request, and how often each endpoint was asked. */
 let play: (response: ServerResponse, request: IncomingMessage) => void;
 let asked: number[], slow: string, next: string;
 

@@ -8,7 +8,7 @@ import OpenAI from "openai";
 import { region, rules, serve, stopAll } from "./harness.js";
 import { workerd } from "./workerd.js";
 
-/** What an endpoint does with a request, by the model it names. */
+/** What an endpoint does with a request, by the model that the request names. */
 type Play = (response: ServerResponse, body: any) => unknown;
 const plays = new Map<string, Play>();
 const MIB = 1 << 20;
@@ -37,7 +37,7 @@ beforeAll(async () => {
       });
     });
   const [first, second] = await Promise.all([endpoint("first"), endpoint("second")]);
-  // Regions of their own for what fails: an endpoint that broke off rests.
+  // Tests of failures have their own regions, because an endpoint that broke off rests.
   const pairs = Array.from({ length: PAIRS }, (_, i) => region("FR", `eu-pair${i}`, [first, second]));
   const regions = Object.assign(region("DE", "eu-alone", [first]), ...pairs);
   const document = rules(
@@ -106,7 +106,7 @@ function ask({ path = "/v1/chat/completions", host = "localhost", json, form, he
 }
 
 let models = 0;
-/** Asks for a model of its own, which the first endpoint plays. */
+/** Sends a request for a new model. The first endpoint answers it as `how` says. */
 function play(how: Play, more: Ask & { body?: object } = {}): Promise<Got> {
   const model = `answers-${(models += 1)}`;
   plays.set(model, how);
@@ -114,7 +114,7 @@ function play(how: Play, more: Ask & { body?: object } = {}): Promise<Got> {
   return ask({ json: { model, ...documented(more.path), ...more.body }, ...more });
 }
 
-/** What the API documents for a path, as anything else is refused. */
+/** A minimal valid body for a path. The Worker refuses other fields. */
 function documented(path = "/v1/chat/completions"): object {
   if (path === "/v1/completions") return { prompt: "hi" };
   if (path === "/v1/embeddings") return { input: "hi" };
@@ -255,7 +255,7 @@ test("NaN and Infinity, as Python writes them, pass byte for byte", async () => 
   expect(streamed.body.toString()).toBe(odd + stop + DONE);
 });
 
-/** Begins a body of some type, and breaks off after so many bytes. */
+/** An endpoint that begins a body of type `kind`, and breaks it off after `bytes` bytes. */
 const cut =
   (kind: string, bytes: number, headers: object = {}): Play =>
   (response) => {
@@ -294,7 +294,7 @@ test.each([
 );
 
 test("an answer that breaks off while a slow client still reads is broken off for this client too", async () => {
-  // Whether the gateway holds bytes of its own at the break is a matter of luck, so it is tried often.
+  // Whether the gateway holds bytes at the moment of the break depends on chance, so the test tries it often.
   for (let i = 0; i < 40; i++) {
     const broken: Play = (response) => {
       response.writeHead(200, { "content-type": "audio/mpeg" });

@@ -15,7 +15,7 @@ let url: string,
   fra: StandIn,
   flooded = 0;
 
-/** An answer that is larger than what the Worker holds back before it passes an answer on. */
+/** The size of an answer that is too large for the Worker to hold as a whole. */
 const large = JSON.stringify({
   object: "list",
   data: [{ object: "embedding", index: 0, embedding: Array.from({ length: 700_000 }, (_, i) => i / 7) }],
@@ -23,7 +23,7 @@ const large = JSON.stringify({
 
 beforeAll(async () => {
   fra = await StandIn.start("eu-frankfurt");
-  // Answers with all of it, or with a part of what it announces.
+  // The endpoint answers with the whole body, or with a part of the announced length.
   const giant = await serve((request, response) => {
     let asked = "";
     request.on("data", (chunk) => (asked += chunk));
@@ -105,7 +105,7 @@ test("networks place a client by the address that the front reports", async () =
   });
 });
 
-// Only here: every other client, and Miniflare, tidies a URL up before it is sent.
+// This needs a raw socket: every other client, and Miniflare, normalises a URL before it is sent.
 test.each([
   "/v1/%2e%2e/admin",
   "/v1/../admin",
@@ -152,7 +152,7 @@ test("a client slower than the endpoint's idle limit gets the whole answer", asy
     `POST /v1/chat/completions HTTP/1.1\r\nhost: flood.example\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
   );
   await once(socket, "readable");
-  // Nobody reads: what the endpoint writes comes to a stand, and stands for far longer than its limit.
+  // The client doesn't read. So the endpoint's writes stop, for far longer than the endpoint's idle limit.
   let [seen, since] = [flooded, Date.now()];
   await until(
     async () => {

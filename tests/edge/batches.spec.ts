@@ -6,9 +6,9 @@ import { Edge, type Json, formPart, keyDigest, read, region, rules, serve, stopA
 
 const PLACE = "https://collector.example/x";
 const STATE_KEY = "k".repeat(40);
-/** What the endpoints were sent, by path. */
+/** The last body that an endpoint received, by path. */
 const sent = new Map<string, string>();
-/** What they answer, by path. */
+/** How the endpoints answer, by path. */
 const answers = new Map<string, (response: ServerResponse) => unknown>();
 let edge: Edge;
 
@@ -56,7 +56,7 @@ const form = (parts: Part[]) => {
 
 const as = (name: string) => ({ authorization: `Bearer sk-${name}` });
 
-/** Uploads a file, and tells what came to the endpoint. */
+/** Uploads a file. Returns the answer, and what the endpoint received. */
 async function upload(parts: Part[], { host = "chat.example", tenant = "acme" } = {}) {
   sent.clear();
   const headers = { ...as(tenant), "content-type": "multipart/form-data; boundary=B" };
@@ -103,7 +103,7 @@ const refused: [string, string, string, string?][] = [
 ];
 
 test.each(refused)("%s is refused in a line, at any position of the field purpose", async (_, bad, code, param) => {
-  // All lines of a file ask one path.
+  // All lines of a file have the same path.
   const good = bad.includes('"/v1/responses"') ? line({ model: "m", input: "x" }, "/v1/responses") : line(chat());
   const file: Part = ["file", good + bad];
   for (const parts of [
@@ -115,7 +115,7 @@ test.each(refused)("%s is refused in a line, at any position of the field purpos
     expect(reported.json.error.message).toContain("Line 2 of the batch");
     expect(reported.text).not.toContain("collector.example");
   }
-  // A file for another purpose is passed unread.
+  // A file for another purpose passes without being read.
   expect(await upload([["purpose", "user_data"], file])).toMatchObject({ status: 200 });
 });
 
@@ -131,7 +131,7 @@ test("a line is rewritten like the same request", async () => {
     cache_salt: expect.stringMatching(/^bw-/),
     prompt_cache_key: expect.stringMatching(/^bw-/),
   });
-  // It is the same name as that of a request that comes alone, and another tenant's is another.
+  // The scoped name is the same as in a single request, and differs from that of another tenant.
   answers.set("/v1/chat/completions", json({ id: "c", object: "chat.completion", model: "m", choices: [] }));
   const alone = async (tenant: string) => {
     await edge.ask({ path: "/v1/chat/completions", json: body, headers: as(tenant) });

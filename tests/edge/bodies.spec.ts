@@ -11,16 +11,16 @@ import { type Json, formPart, keyDigest, region, rules, serve, stopAll } from ".
 import { workerd } from "./workerd.js";
 
 const CASES = Number(process.env.BODIES_CASES ?? 3_000);
-/** The same each time, so that a change of the outcome is one of the code. Other seeds are for long runs. */
+/** The seed is fixed, so that only a change of the code changes the outcome. Other seeds are for long runs. */
 const SEED = Number(process.env.BODIES_SEED ?? 20_261_128);
-/** How many are under way at once. */
+/** How many requests are under way at once. */
 const AT_ONCE = 24;
 
-/** The models of an endpoint with a map: one of them has another name there. */
+/** The map of models of an endpoint. One of the models has another name there. */
 const MAPPED = { m: "m", omni: "omni", alias: "theirs" };
 
 const agent = new Agent({ keepAlive: true, maxSockets: AT_ONCE });
-/** Bodies that came to an endpoint, by the trace id of their request, and the region they came to. */
+/** The bodies that endpoints received, with the region, by the trace id of the request. */
 const arrived = new Map<string, { body: string; at: string }>();
 let url: string;
 let asked = 0;
@@ -101,7 +101,7 @@ interface Reported {
   at: string | null;
 }
 
-/** Asks, and tells what came to an endpoint. */
+/** Sends a request. Returns the answer, and what an endpoint received. */
 function ask(
   path: string,
   body: Json | string,
@@ -359,12 +359,12 @@ test("every other byte stays as the client sent it", async () => {
   expect(await ask("/v1/chat/completions", text)).toMatchObject({ status: 200, sent: text });
 });
 
-/** Without what the Worker writes into a body. */
+/** A body without the parts that the Worker writes into it. */
 function undone(sent: string, engine: boolean): string {
   return engine ? sent.replace(/^\{"cache_salt":"bw-[0-9a-f]{32}",/, "{") : sent;
 }
 
-/** One case: what was asked, whether it has to be refused and why, and whether what came to the endpoint is right. */
+/** One case: the request, whether and why it must be refused, and whether the endpoint received the right body. */
 interface Case {
   path: string;
   planted: string;
@@ -412,7 +412,7 @@ async function batchCase(chance: Chance): Promise<Case> {
   return { path: "a batch", planted, why, reported, asked, isRight: undoneLines === file.value };
 }
 
-/** What was asked, by a word: how often it was to be refused, and to pass. */
+/** For each kind of request, how many had to be refused, and how many had to pass. */
 type Counts = Record<string, { refused: number; passed: number }>;
 function count(counts: Counts, key: string, why: string | null): void {
   counts[key] ??= { refused: 0, passed: 0 };

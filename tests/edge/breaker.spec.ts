@@ -7,7 +7,7 @@ import { type Edge, StandIn, read, region, rules, serve, stopAll, until } from "
 
 const FAULTS = 5;
 const REST = 10_000;
-/** More than a test takes from one look at the clock to the next. */
+/** More time than passes between two readings of the clock in a test. */
 const A_WHILE = 5_000;
 
 let edge: Edge, forward: (ms: number) => Promise<void>;
@@ -17,7 +17,7 @@ const fail = (response: ServerResponse) => response.writeHead(500).end("{}");
 const serveWell = (response: ServerResponse) =>
   response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(completion()));
 
-/** A request for a model of its own: what rests is the endpoint, not a model at it. */
+/** A request for a new model. So the whole endpoint rests, and not only one model at it. */
 const ask = async () =>
   (await read(await edge.chat("DE", { model: `m${models++}` }))).attempts!.replace(/;ms=\d+/g, "");
 const passed = "par-1;outcome=committed";
@@ -35,7 +35,7 @@ beforeEach(async () => {
 });
 afterAll(stopAll);
 
-/** Lets it hold its answers back; the returned function gives them. */
+/** Makes the endpoint hold its answers back. The returned function sends them. */
 function hold(): (give: (response: ServerResponse) => void) => void {
   const held: ServerResponse[] = [];
   answer = (response) => held.push(response);
@@ -72,7 +72,7 @@ test("of many requests that arrive at once when the rest is over, one tries the 
     async () => asked,
     (asked) => asked === FAULTS + 1,
   );
-  // Whoever passes it by is answered while it is held.
+  // While the probe is held back, the other requests are answered elsewhere.
   let done = 0;
   for (const one of all) void one.then(() => done++);
   await until(

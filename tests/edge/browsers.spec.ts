@@ -87,7 +87,7 @@ test("without cors a preflight is refused, and all other requests are served as 
     null,
     null,
   ]);
-  // No preflight: a key is asked for, as before.
+  // This isn't a preflight, so a key is required, as before.
   expect((await closed.ask({ method: "OPTIONS", headers: { origin: ORIGIN } })).status).toBe(401);
 });
 
@@ -170,7 +170,7 @@ const CHROMIUM = ["chromium", "chromium-browser", "google-chrome"].find(
   (name) => spawnSync(name, ["--version"]).status === 0,
 );
 
-/** A page with the official client; what it says at last is its title. */
+/** A page with the official client. It writes its results into its title. */
 const script = () => {
   const source = `
     import OpenAI from "openai";
@@ -209,7 +209,7 @@ const script = () => {
   return built.outputFiles[0].text;
 };
 
-/** What a page says that asks from an origin of its own. */
+/** Opens a page at a new origin. Returns the results that the page reports. */
 async function page(of: (origin: string) => Promise<string>): Promise<Json> {
   const code = script();
   let resolveResults: (results: Json) => void;
@@ -251,7 +251,7 @@ async function page(of: (origin: string) => Promise<string>): Promise<Json> {
   }
 }
 
-/** The Worker on a socket of its own, for pages of these origins. */
+/** Starts the Worker on its own socket, for pages of these origins. */
 async function gateway(origins: string[]): Promise<string> {
   const residency = [{ clients: ["eu", "*", "unknown"], process_in: ["*"] }];
   const book = rules(

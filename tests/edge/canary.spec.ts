@@ -48,7 +48,7 @@ afterAll(stopAll);
 
 const messages = [{ role: "user", content: PROMPT }];
 
-/** All that comes back, headers too. */
+/** Sends a request. Returns everything that comes back, including headers. */
 async function send(
   host: string,
   body: string,
@@ -80,7 +80,7 @@ const known: [string, string][] = [
 
 test.each(FAULTS)("an endpoint that answers with %s", async (fault) => {
   for (const stream of [false, true]) {
-    // Twice: also when the isolate has learnt of it.
+    // Twice, because the isolate answers differently when it knows that the endpoint fails.
     for (let i = 0; i < 2; i += 1) {
       const text = await send(
         `${fault}.example`,

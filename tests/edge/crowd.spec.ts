@@ -51,7 +51,7 @@ test("fifty tenants interleaved during rules refreshes never see each other", as
   async function ask(country: string, round: number): Promise<void> {
     const name = `t-${country.toLowerCase()}`;
     const marker = `${name}/${round}/${Math.random()}`;
-    // Where the client seems to be says nothing: a tenant's declared residency counts.
+    // The country of the client doesn't matter, because the tenant's declared residency counts.
     const reply = await edge.chat(
       "US",
       { messages: [{ role: "user", content: marker }], user: marker },

@@ -60,7 +60,7 @@ test("overrides in the document move requests to the other endpoint, to the othe
   expect(await at("6")).toMatchObject({ status: 200, endpoint: "eu-frankfurt-1" });
 });
 
-/** A node that reports each endpoint as up, but for what `told` says of some. */
+/** A node that reports each endpoint as up, except for those in `reported`. */
 async function node(): Promise<{ url: string; reported: Json; families: Json }> {
   const self = { url: "", reported: {} as Json, families: {} as Json };
   self.url = await serve((_, response) => {

@@ -119,7 +119,7 @@ test("the operator gets the explanation of any client's request, in the words of
 
 test("the explanation names an endpoint that rests in this isolate", async () => {
   await fra.fail({ mode: "status", status: 429, headers: { "retry-after": "30" } });
-  // Two clients of whom none was served: it rests for everybody.
+  // Two clients weren't served, so the endpoint rests for all clients.
   for (const at of ["198.51.100.1", "203.0.113.1"])
     await edge.chat("DE", { model: "resting" }, { headers: { "cf-connecting-ip": at } });
   const { json } = await read(await explain("service=chat&country=DE&model=resting", bearer("operators-token")));

@@ -8,7 +8,7 @@ let fra: StandIn, par: StandIn, nyc: StandIn, edge: Edge;
 beforeAll(async () => {
   [fra, par, nyc] = await Promise.all(["eu-frankfurt", "eu-paris", "us-virginia"].map((name) => StandIn.start(name)));
 });
-// A fresh isolate for each test: what one learns of endpoints is no other's.
+// Each test has a fresh isolate, so that a test isn't affected by endpoints that rest because of another.
 beforeEach(async () => {
   await Promise.all([fra, par, nyc].map((standIn) => standIn.reset()));
   edge = await Edge.start(document(fra.url));
@@ -139,7 +139,7 @@ test("an endpoint's headers pass by allow-list only", async () => {
     server: "canary",
     "cf-ray": "canary",
   };
-  // A model's answer, with headers that it has no business to send.
+  // An answer with headers that an endpoint mustn't send to a client.
   await fra.fail({
     mode: "status",
     status: 200,

@@ -15,7 +15,7 @@ const limits = {
   total: "10s",
 };
 
-/** What each endpoint of the fence does, how it is asked, and what is to come of it. */
+/** A row of the table: the fault of an endpoint, the form of the request, and the expected outcome. */
 interface Row {
   fault: string;
   name: string;
@@ -25,7 +25,7 @@ interface Row {
   streams: "inspect" | "pipe";
   outcome: string;
   calls: [number, number];
-  /** At most, in milliseconds, on an idle machine. */
+  /** The longest time that the request may take, in milliseconds, on an idle machine. */
   within: number;
 }
 
@@ -96,7 +96,7 @@ row("after content: error event", "late-error", true, interrupted, { calls: [1, 
 row("after content: silent", "late-silent", true, interrupted, { calls: [1, 0], within: 2 * LIMIT });
 row("after content: a frame without end", "late-drip", true, interrupted, { calls: [1, 0], within: 2 * LIMIT });
 row("after content: slow, but in time", "late-slow", true, "whole", { calls: [1, 0], within: 5 * LIMIT });
-// What a pipe passes on isn't looked at: only a connection that breaks is noticed.
+// The Worker doesn't read what a pipe passes on. So it notices only a broken connection.
 const piped: Partial<Row> = { streams: "pipe", calls: [1, 0] };
 row("after content: reset in a frame", "late-reset", true, "part of an event, then an error event", piped);
 row("after content: clean FIN, no terminal", "late-fin", true, "just ends", piped);
@@ -104,7 +104,7 @@ row("after content: error event", "late-error-apart", true, "the endpoint's own 
 row("after content: slow, but in time", "late-slow", true, "whole", { ...piped, within: 5 * LIMIT });
 row("cut within 8 MiB", "late-cut", false, "served by the next");
 
-/** An isolate gives away ten retries at once; each row but a few takes one. */
+/** An isolate has a budget of ten retries at once, and most rows need one retry. */
 const ROWS_PER_ISOLATE = 11;
 const edges: Edge[] = [];
 let fence: Faulty, second: Faulty, outside: Faulty, nobody: string;
@@ -126,7 +126,7 @@ afterAll(async () => {
 const url = (faulty: Faulty, row: number, fault: string) =>
   fault === "refused" ? nobody : `${faulty.url}/${fault}/r${row}`;
 
-/** Regions, service and host of its own for each row: what the isolate learns of one says nothing of another. */
+/** Rules with own regions, an own service and an own host for each row, so that rows don't affect each other. */
 function document(from: number): Json {
   const all = rules(1, {});
   all.services = {};
@@ -148,7 +148,7 @@ const seen: { row: Row; ms: number; outcome: string; calls: number[]; sockets: n
 
 test.each(rows.map((row, at) => [`${asked(row)}: ${row.name}`, row, at] as const))("%s", async (_, row, at) => {
   const edge = edges[Math.floor(at / ROWS_PER_ISOLATE)];
-  // The isolate's first request compiles what the others find compiled.
+  // The first request of an isolate also compiles the rules, so it may take longer.
   await (await edge.ask({ path: "/.well-known/bailiwick/healthz" })).arrayBuffer();
   const [sockets, bytes] = [outside.sockets, outside.bytes];
   const began = performance.now();
@@ -162,7 +162,7 @@ test.each(rows.map((row, at) => [`${asked(row)}: ${row.name}`, row, at] as const
 
   expect({ outcome, calls, ...left }).toEqual({ outcome: row.outcome, calls: row.calls, sockets: 0, bytes: 0 });
   expect(ms, "a request took too long").toBeLessThan(row.within + 5_000);
-  // A pipe passes the endpoint's own words on.
+  // A pipe passes the endpoint's own error text on.
   const isPassed = row.streams === "pipe" && row.fault === "late-error-apart";
   if (isPassed) expect(text).toContain(canary);
   else expect(`${text} ${JSON.stringify([...reply.headers])}`).not.toContain(canary);
@@ -172,7 +172,7 @@ test.each(rows.map((row, at) => [`${asked(row)}: ${row.name}`, row, at] as const
   expect(reply.headers.get("server-timing")).toBeTruthy();
 });
 
-/** How a row's request is asked and answered. */
+/** The form of a row's request and answer, for the table. */
 function asked({ stream, streams }: Row): string {
   if (!stream) return "unary";
   return streams === "pipe" ? "piped" : "stream";
@@ -192,7 +192,7 @@ function outcomeOf(status: number, headers: { get(name: string): string | null }
   if (status !== 200) {
     const { code, message, type } = JSON.parse(text).error;
     expect([typeof message, typeof type]).toEqual(["string", "string"]);
-    // The official clients may try again, but for what no retry can mend: a redirect, here.
+    // The official clients may retry, except if a retry can't help. Here that is a redirect.
     expect(headers.get("x-should-retry")).toBe(message.includes("credential or address") ? "false" : null);
     const wait = headers.get("retry-after");
     return `${status} ${code}${wait ? `, retry-after ${wait}` : ""}`;
@@ -213,7 +213,7 @@ function outcomeOf(status: number, headers: { get(name: string): string | null }
     if (events.at(-1) !== "[DONE]")
       return JSON.parse(events.at(-1)!).error && !text.includes("[DONE]") ? interrupted : "just ends";
   } else {
-    // What is between workerd and this test makes an end of it; bare.spec.ts sees the reset itself.
+    // Miniflare, between workerd and this test, turns the reset into an end of the body. bare.spec.ts tests the reset.
     try {
       JSON.parse(text);
     } catch {

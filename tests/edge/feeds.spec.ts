@@ -27,14 +27,14 @@ afterAll(stopAll);
 const frankfurt = () => region("DE", "eu-frankfurt", [fra.url]);
 const paris = () => region("FR", "eu-paris", [par.url]);
 
-/** Who serves a German client, and by which rules. */
+/** Which region serves a German client, and by which revision of the rules. */
 async function seen(): Promise<{ status: number; region: string | null; revision: string | null }> {
   const reply = await edge.chat("DE");
   const { status, region } = await read(reply);
   return { status, region, revision: reply.headers.get("x-bailiwick-revision") };
 }
 
-/** A DNS node's API, as far as the edge asks it. */
+/** A stand-in for a DNS node's API, with the paths that the Worker uses. */
 class Node {
   document = "";
   health: Json | null = null;
@@ -57,7 +57,7 @@ class Node {
     return this;
   }
 
-  /** Reports the regions named as down, all others of the rules as up. */
+  /** Reports these regions as down, and all other regions of the rules as up. */
   reports(down: string[], forced: Json = {}): void {
     const report = (name: string) => {
       const status = down.includes(name) ? "down" : "up";
@@ -100,7 +100,7 @@ test("with invalid documents the last valid one stays in use, and every answer r
     await edge.put(document);
     const now = await until(seen, ({ revision }) => revision === expected);
     expect(now, name).toEqual({ status: 200, region: "eu-frankfurt", revision: expected });
-    // Back to what is in service, so that the next one is news.
+    // The source returns to the current document, so that the next invalid document is reported again.
     await edge.put(rules(5, frankfurt()));
     await until(seen, ({ revision }) => revision === "5");
   }

@@ -1,13 +1,13 @@
 // If a client goes away, the endpoint's work ends too, in every state of the request. So no GPU generates an answer
 // that no client receives.
 //
-// The limits are long here, so only the client's leaving ends these requests. What workerd notices of it depends on the
-// socket:
+// The limits are long here, so these requests end only because the client leaves. When workerd notices that depends on
+// the socket:
 //
-//   the client            TCP                                                             a Unix socket
-//   resets                at once                                                         (there is no such thing)
-//   closes both ways      with the first write after it: a FIN alone could be half of it  at once
-//   closes its half       never: it still listens, and gets its whole answer              never, likewise
+//   the client              TCP                                                      a Unix socket
+//   resets                  at once                                                  (not possible)
+//   closes both directions  at the next write: a FIN alone may close only one        at once
+//   closes its direction    never: it still reads, and gets its whole answer         never
 //
 // workerd aborts the request's signal, for unary and for streamed answers, before a write fails. Without the flag for
 // that signal it still ends the fetches of the request. How Cloudflare's own front handles a closed connection can't be

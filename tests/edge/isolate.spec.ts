@@ -15,7 +15,7 @@ beforeEach(() => {
 afterEach(() => edge.stop());
 afterAll(stopAll);
 
-/** The first endpoint fails in this way, the second never does. */
+/** Makes the first endpoint fail in this way, and the second never. */
 async function failing(fault: string): Promise<void> {
   const regions = { ...region("DE", "fra", [`${first.url}/${fault}`]), ...region("FR", "par", [second.url]) };
   edge = await Edge.start(rules(1, regions, { limits: { idle: "300ms", headers_streamed: "300ms" } }));

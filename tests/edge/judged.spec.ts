@@ -6,7 +6,7 @@ import { Edge, type Json, type Recorded, read, region, rules, serve, stopAll } f
 const STATE_KEY = "0123456789abcdef".repeat(4);
 let edge: Edge;
 let sent: Pick<Recorded, "method" | "path">[];
-/** What the endpoint says of its files, by id. */
+/** The file objects of the endpoint, by id. */
 const files = new Map<string, { status: number; object: Json }>();
 
 beforeAll(async () => {

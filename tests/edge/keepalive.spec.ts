@@ -10,7 +10,7 @@ const DONE = "data: [DONE]\n\n";
 const COMMENT = ": keep-alive\n\n";
 const ORIGIN = "https://app.example.com";
 
-/** What each endpoint does with a request, how often it was asked, and how many of its requests were given up. */
+/** What each endpoint does with a request, how often it was asked, and how many of its requests were aborted. */
 let plays: ((response: ServerResponse) => void)[], asked: number[], gone: number;
 let edge: Edge,
   urls: string[],

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { Edge, type Json, keyDigest, read, region, rules, serve, stopAll } from "./harness.js";
 
 let edge: Edge, keyless: Edge;
-/** The bodies that came to the endpoint. */
+/** The bodies that the endpoint received. */
 const sent: Json[] = [];
 
 const chunk = (delta: Json) => {

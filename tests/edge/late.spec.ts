@@ -29,7 +29,7 @@ const part = '--XX\r\ncontent-disposition: form-data; name="file"; filename="a"\
 const upload = (more: string) =>
   head("/v1/files", "content-type: multipart/form-data; boundary=XX\r\ncontent-length: 100000000") + part + more;
 
-/** Sends `begin`, then `drip` again and again, and gives back the answer. */
+/** Sends `begin`, then `drip` again and again. Returns the answer. */
 async function ask(begin: string, drip = ""): Promise<{ status: number; code: string; attempts?: string; ms: number }> {
   const began = performance.now();
   const socket: Socket = connect(Number(new URL(url).port), "127.0.0.1").on("error", () => {});
@@ -62,7 +62,7 @@ test.each([
 ])("nothing of %s reaches an endpoint", async (_, begin, drip) => {
   const { ms, ...answer } = await ask(begin, drip);
   expect(answer).toEqual({ status: 408, code: "request_timeout", attempts: undefined });
-  // A client that falls silent has the idle limit; one that goes on sending has the limit of the whole request.
+  // The idle limit applies to a client that stops sending, the total limit to a client that goes on sending.
   expect(ms).toBeGreaterThan(drip ? 2_500 : IDLE - 50);
   expect(await fra.requests()).toEqual([]);
 });

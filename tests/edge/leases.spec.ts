@@ -18,7 +18,7 @@ function document(url: string, quota: Json): Json {
   );
 }
 
-/** Isolates, each in a process of its own, that ask these nodes for leases. */
+/** Starts isolates, each in its own process, that ask these nodes for leases. */
 function isolates(count: number, rules: Json, nodes: string[]): Promise<Edge[]> {
   const bindings = {
     LEASES_URLS: nodes.map((node) => `${node}/v1/leases`).join(","),
@@ -28,7 +28,7 @@ function isolates(count: number, rules: Json, nodes: string[]): Promise<Edge[]> 
   return Promise.all(Array.from({ length: count }, () => Edge.start(rules, bindings)));
 }
 
-/** How often an isolate asked nodes, by what came of it. */
+/** How often an isolate asked nodes, by outcome. */
 async function asks(edge: Edge): Promise<Record<string, number>> {
   const headers = { authorization: `Bearer ${OPERATOR}` };
   const { text } = await read(await edge.ask({ path: "/.well-known/bailiwick/metrics", headers }));
@@ -36,7 +36,7 @@ async function asks(edge: Edge): Promise<Record<string, number>> {
   return Object.fromEntries([...found].map(([, outcome, count]) => [outcome, Number(count)]));
 }
 
-/** Each isolate sends requests one after the other until a time, or until it was refused as often. */
+/** Each isolate sends requests one after the other until the time `until`. */
 async function load(edges: Edge[], until: number): Promise<{ sent: number; refused: number }> {
   const each = async (edge: Edge) => {
     let [sent, refused] = [0, 0];
@@ -55,7 +55,7 @@ async function load(edges: Edge[], until: number): Promise<{ sent: number; refus
 
 test("all isolates together send what the quota allows, and go on when the node ends", async () => {
   const fra = await StandIn.start("eu-frankfurt");
-  // 20 at once and 19 in a second.
+  // The quota allows 20 requests at once, and 19 more in a second.
   const shared = document(fra.url, { requests: 1200 });
   const node: DnsNode = await DnsNode.start(shared);
   const edges = await isolates(4, shared, [node.url]);
@@ -67,7 +67,7 @@ test("all isolates together send what the quota allows, and go on when the node 
       ),
     ),
   );
-  // What they sent before they knew of each other is paid off meanwhile.
+  // Meanwhile the isolates make up for the requests that they sent before they knew of each other.
   await load(edges, Date.now() + 4000);
   const began = Date.now();
   const { sent, refused } = await load(edges, began + 6000);
@@ -86,7 +86,7 @@ test("all isolates together send what the quota allows, and go on when the node 
   expect(connections + connection).toBeGreaterThan(0);
 });
 
-// The measurement of docs/quotas.md: QUOTA_WINDOWS=10 runs it for as many minutes.
+// The measurement of docs/quotas.md. QUOTA_WINDOWS=10 runs it for ten minutes.
 const windows = Number(process.env.QUOTA_WINDOWS ?? 0);
 test.skipIf(windows === 0)(
   "sent against allowed, over windows of a minute, by eight isolates",
@@ -122,7 +122,7 @@ test("one isolate's 429 keeps the others from asking the provider", async () => 
   await load(edges, Date.now() + 500);
   await fra.fail({ mode: "status", status: 429, headers: { "retry-after": "30" }, times: 1 });
   expect((await read(await edges[0].chat("DE"))).code).toBe("quota_exhausted");
-  // An isolate whose lease is spent refuses too, but for a second at most. So the wait tells why it refuses.
+  // An isolate whose lease is spent refuses too, but for a second at most. So the wait shows the reason.
   const wait = async (edge: Edge) => {
     const reply = await edge.chat("DE");
     const { code } = await read(reply);
@@ -133,7 +133,7 @@ test("one isolate's 429 keeps the others from asking the provider", async () => 
     (waits) => waits.every((wait) => wait > 10),
   );
   const asked = (await fra.requests()).length;
-  // Longer than a lease lasts, and without any requests by which the isolate would learn again.
+  // Waits for longer than a lease lasts, without requests, so that the isolate learns nothing in between.
   const heard = Date.now();
   await until(
     () => asks(edges[1]),

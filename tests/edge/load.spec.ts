@@ -56,8 +56,9 @@ test("when the load of Frankfurt rises, a share of its sessions moves within the
   expect(without["bailiwick_fence_load_without_region_left_out"]).toBe(0);
 }, 90_000);
 
-// The measurement of docs/load.md: SETTLE_SECONDS=300 runs it for as long. Regions of the EU have room for 20, 40 and
-// 40 requests at once. From the start 30 clients in Germany and 8 in France and Sweden each always have one under way.
+// The measurement of docs/load.md. SETTLE_SECONDS=300 runs it for 300 seconds. The regions of the EU have room for 20,
+// 40 and 40 requests at once. From the start, 30 clients in Germany and 8 each in France and Sweden always have one
+// request under way.
 const seconds = Number(process.env.SETTLE_SECONDS ?? 0);
 test.skipIf(seconds === 0)(
   "measures how soon shares settle, and how far the load of a receiving region exceeds its mark",
@@ -95,7 +96,7 @@ test.skipIf(seconds === 0)(
         const session = { "x-session-id": `${country}-${n}-${turn % 50}` };
         const answered = await read(await edge.chat(country, {}, { headers: session }));
         expect(answered.status).toBe(200);
-        // Each request is under way for about a second, so as many end in a second as are under way.
+        // Each request takes about a second. So the number of requests that end in a second is the number under way.
         busy[answered.region!] = (busy[answered.region!] ?? 0) + 1;
       }
     };

@@ -7,7 +7,7 @@ import { StandIn, region, root, rules, serve, stopAll, until } from "./harness.j
 import { workerd } from "./workerd.js";
 
 const MIB = 1 << 20;
-/** An exchange reports at least so often, in milliseconds: MAX_SILENCE of exchange.js. */
+/** The longest time between two reports of an exchange, in milliseconds: MAX_SILENCE of exchange.js. */
 const MAX_SILENCE = 5_000;
 let node: string;
 
@@ -31,7 +31,7 @@ beforeAll(async () => {
 });
 afterAll(stopAll);
 
-/** Sends a request over a socket of its own; `announced` says how long its body is, of which `body` is what is sent. */
+/** Sends a request over its own socket, with only the beginning `body` of a body of `announced` bytes. */
 function ask(url: string, host: string, body: string, announced = body.length, path = "/v1/chat/completions") {
   const socket: Socket = connect(Number(new URL(url).port), "127.0.0.1").on("error", () => {});
   const head = [
@@ -68,7 +68,7 @@ test.each([
     const part = '--XX\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n';
     const begun = path === "/v1/files" ? part + "x".repeat(200_000) : large.slice(0, 900_000);
     const clients: ReturnType<typeof ask>[] = [];
-    // They fill the isolate's room.
+    // These requests fill the memory that the isolate has for bodies.
     const more = () => {
       for (let i = 0; i < 10; i++) clients.push(ask(url, "well", begun, 8 * MIB - 1, path));
       return probe();

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { Edge, type Json, formPart, keyDigest, read, region, rules, serve, stopAll } from "./harness.js";
 
 let edge: Edge;
-/** What came to an endpoint: its name, and the body. */
+/** The requests that endpoints received: the name of the endpoint, and the body. */
 const sent: { at: string; body: Json }[] = [];
 
 const endpoint = (at: string) =>
@@ -14,7 +14,7 @@ const endpoint = (at: string) =>
     request.on("data", (piece) => (text += piece));
     request.on("end", () => {
       const isForm = String(request.headers["content-type"]).startsWith("multipart");
-      // A file is looked at before a batch is made of it.
+      // The Worker asks for the file object before it sends a request for a batch.
       if (request.method !== "GET") sent.push({ at, body: isForm ? { text } : JSON.parse(text) });
       const answer = request.url!.endsWith("responses")
         ? { id: "resp_1", object: "response", status: "completed", model: "m", output: [] }

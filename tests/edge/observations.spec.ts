@@ -33,7 +33,7 @@ function document(more: Json = {}): Json {
   return rules(1, regions, {}, more);
 }
 
-/** Posts quickly, to these nodes. */
+/** Variables for posting to these nodes at a short interval. */
 const posting = (...urls: string[]) => ({
   OBSERVATIONS_URLS: urls.map((url) => `${url}/v1/observations`).join(","),
   HEALTH_TOKEN: WORKER_TOKEN,
@@ -86,7 +86,7 @@ test("a real node adds up the counts of a Worker, and has them in its metrics", 
   expect(reported).toMatchObject({
     [`bailiwick_observed_attempts_total{${frankfurt},outcome="committed"}`]: 4,
     [`bailiwick_observed_attempts_total{${at("eu-frankfurt", "eu-frankfurt-1", "n")},outcome="http_5xx"}`]: 1,
-    // Paris lists no models, so that the client's word is no label.
+    // Paris lists no models, so the client's name of the model isn't used as a label.
     [`bailiwick_observed_requests_total{${at("eu-paris", "eu-paris-1", "other")},code="ok"}`]: 1,
     [`bailiwick_observed_finish_total{${frankfurt},reason="stop"}`]: 4,
     [`bailiwick_observed_tokens_total{${frankfurt},direction="in"}`]: 4,

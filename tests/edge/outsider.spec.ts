@@ -66,7 +66,7 @@ interface Probe {
   path?: string;
   method?: string;
   body?: string | Buffer;
-  /** Sent without a length. */
+  /** A body that is sent without a length. */
   chunked?: boolean;
   headers?: Record<string, string | string[]>;
 }
@@ -331,7 +331,7 @@ describe("served", () => {
   });
 });
 
-/** What comes back on a socket, until it holds `end`. */
+/** Sends bytes on a socket. Returns what comes back, up to `end`. */
 function raw(text: string, end: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = connect(Number(new URL(url).port), "127.0.0.1");
@@ -365,7 +365,7 @@ describe("bytes that are nearly HTTP", () => {
   ])("%s", async (_, text) => {
     const seen = await raw(text, "\r\n\r\n");
     expect(seen).toMatch(/^(HTTP\/1\.1 [2-5]\d\d |$)/);
-    // Whatever workerd makes of it, it is one request, and a whole one.
+    // Whichever way workerd reads the bytes, they are one complete request.
     for (const { body, headers } of fra.asked) {
       expect(body).toBe(BODY);
       expect(JSON.stringify(headers)).not.toContain("evil");
@@ -384,7 +384,7 @@ test("large bodies beyond 64 MiB at a time are refused, until there is room agai
       "POST /v1/chat/completions HTTP/1.1\r\nHost: open.example\r\nCF-Connecting-IP: 198.51.100.7\r\n" +
         `Content-Length: ${8 * MB}\r\n\r\n`,
     );
-    // All but the last byte: what has come is held.
+    // All bytes but the last are sent, so that the Worker holds them.
     socket.write(Buffer.alloc(8 * MB - 1, " "));
     return new Promise<string>((resolve) => socket.on("data", (chunk) => resolve(String(chunk))));
   });

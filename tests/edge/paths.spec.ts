@@ -6,7 +6,7 @@ import { type Ask, Edge, type Json, read, region, rules, serve, stopAll } from "
 
 const NAME = "meta-llama/Llama-3.3-70B-Instruct";
 
-/** An endpoint that answers as if any model were there, and tells what came. */
+/** An endpoint that answers as if it had every model, and records the requests that it receives. */
 const seen: { method: string; url: string; type: string; body: string }[] = [];
 let url: string, closed: Edge, open: Edge;
 
@@ -45,7 +45,7 @@ test.each(["/v1/models/" + NAME, "/v1/models/" + NAME.replace("/", "%2F"), "/mod
 test("the official client retrieves what it lists", async () => {
   const base = await closed.miniflare.ready;
   const client = new OpenAI({ baseURL: `http://localhost:${base.port}/v1`, apiKey: "none", maxRetries: 0 });
-  // A client of miniflare's own port has no country, so this service takes clients whose place isn't known.
+  // A client of Miniflare's own port has no country, so this service accepts unknown clients.
   const anyone = rules(2, region("DE", "fra", [url], { models: { [NAME]: "llama" } }), {
     residency: [{ clients: ["*", "unknown"], process_in: ["*"] }],
   });
@@ -81,7 +81,7 @@ test.each(["/v1/responses/compact", "/v1/responses/input_tokens"])(
   "%s asks a model, so its body is judged",
   async (path) => {
     expect(await post(open, path, { model: "m", input: "x" })).toMatchObject({ status: 200, region: "fra" });
-    // Nothing is forced into it: it knows no "store".
+    // These paths have no "store", so the Worker doesn't add it.
     expect(JSON.parse(seen[0].body)).toEqual({ model: "m", input: "x" });
     expect(seen[0].url).toBe(path);
     const refused = {

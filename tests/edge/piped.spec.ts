@@ -11,7 +11,7 @@ import { workerd } from "./workerd.js";
 
 let fra: StandIn, faulty: Faulty, edge: Edge;
 
-/** A service of each name, with one endpoint of its own, once inspected and once piped. */
+/** Rules with two services for each endpoint: one whose streams are inspected, and one whose streams are piped. */
 function document(endpoints: Record<string, [url: string, models?: Json]>): Json {
   const all = rules(1, {}, {}, { networks: [{ prefix: "198.51.100.0/24", country: "DE" }] });
   all.services = {};
@@ -40,7 +40,7 @@ beforeAll(async () => {
 });
 afterAll(stopAll);
 
-/** Ids and times are new with each answer. */
+/** The text of a stream without ids and times, which differ in each answer. */
 const settled = (text: string) =>
   text.replace(/stand-in-eu-frankfurt-\d+/g, "ID").replace(/"(created|created_at)":\d+/g, '"$1":0');
 

@@ -20,8 +20,8 @@ describe.skipIf(missing)("PyPI's openai", () => {
   beforeAll(async () => {
     [fra, faulty] = await Promise.all([StandIn.start("eu-frankfurt", "--secret", "upstream"), Faulty.start()]);
     const secret = "EU_KEY";
-    // Models that fail live at endpoints that fail: what one test does to them is nothing to another. Files go to the
-    // first.
+    // Each failing model has its own failing endpoint, so that tests don't affect each other. Files go to the first
+    // endpoint.
     const failing = (model: string, fault: string) => ({
       [`bad-${model}`]: { url: `${faulty.url}/${fault}/v1`, secret, models: { [model]: "x" }, priority: 1 },
     });
@@ -95,7 +95,7 @@ describe.skipIf(missing)("PyPI's openai", () => {
 
   test("the client retries only errors that a retry may mend", () => {
     const calls = Object.fromEntries(["429", "500", "late-reset"].map((fault) => [fault, faulty.calls(`/${fault}/`)]));
-    // Two tries here, as there is one endpoint only, for each of the client's three.
+    // The client tries three times. Each time the Worker asks the only endpoint twice.
     expect(calls).toEqual({ 429: 1, 500: 6, "late-reset": 1 });
   });
 

@@ -1,5 +1,5 @@
-// Quotas of providers: only what fits is sent, the next endpoint of the same fence serves, and what was estimated is
-// replaced by what was used.
+// Quotas of providers: only requests that fit are sent, the next endpoint of the same fence serves the others, and
+// estimated tokens are replaced by the used tokens.
 import { type IncomingMessage, type ServerResponse } from "node:http";
 import OpenAI from "openai";
 import { afterAll, afterEach, expect, test } from "vitest";
@@ -9,7 +9,7 @@ let edge: Edge;
 afterEach(() => edge.stop());
 afterAll(stopAll);
 
-/** Frankfurt with a quota, and what else is in the fence. */
+/** Starts the Worker with a quota for Frankfurt, and with other regions. */
 async function start(quota: Json, frankfurt: string[], others: Json = {}, more: Json = {}): Promise<Edge> {
   const regions = { ...region("DE", "eu-frankfurt", frankfurt, { quota: "swc" }), ...others };
   const bindings = { EXPLAIN_TOKEN: "for-operators-only-0123456789" };
@@ -21,7 +21,7 @@ async function start(quota: Json, frankfurt: string[], others: Json = {}, more: 
 
 const acme = { tenants: { acme: { key_sha256: [keyDigest("sk-acme")], residency: "eu", services: ["chat"] } } };
 
-/** What the Worker tells of itself to its operator. */
+/** The metrics that the Worker shows to its operator. */
 async function metrics(): Promise<string> {
   const headers = { authorization: "Bearer for-operators-only-0123456789" };
   return (await read(await edge.ask({ path: "/.well-known/bailiwick/metrics", headers }))).text;
@@ -45,7 +45,7 @@ function completion(response: ServerResponse, headers: Json = {}, usage: Json = 
 test("of five parallel calls against a quota of tokens only what fits is sent", async () => {
   const held: ServerResponse[] = [];
   const url = await provider((_, response) => void held.push(response));
-  // 18 tokens of a prompt and 20 of an answer: two fit into the 100 of a burst.
+  // A request has 18 tokens of prompt and 20 of answer. Two requests fit into a burst of 100 tokens.
   await start({ tokens: 200, burst: "30s" }, [url, url]);
   const calls = Array.from({ length: 5 }, () => edge.chat("DE", { max_tokens: 20 }).then(read));
   const settled: number[] = [];
@@ -95,7 +95,7 @@ test("while a quota is used up, the next endpoint of the same fence serves, and 
   for (let i = 0; i < 4; i++) regions.push((await read(await edge.chat("DE"))).region);
   expect(regions).toEqual(["eu-frankfurt", "eu-paris", "eu-paris", "eu-paris"]);
   expect(await nyc.connections()).toBe(0);
-  // Nothing else is in the fence of an American.
+  // The fence of an American client has no other region.
   expect((await read(await edge.chat("US"))).region).toBe("us-virginia");
 });
 
@@ -103,7 +103,7 @@ test("the estimated tokens are replaced by the used tokens, for streams too", as
   const fra = await StandIn.start("eu-frankfurt");
   await start({ tokens: 1000, burst: "30s", output_default: 400 }, [fra.url]);
   for (const stream of [false, true, false, true]) {
-    // About 420 of the 500 tokens of a burst. It gives all but a few back.
+    // The estimate is about 420 of the 500 tokens of a burst. The request gives all but a few of them back.
     const { status, text } = await read(await edge.chat("DE", { stream }));
     expect(status).toBe(200);
     expect(text.includes('"usage":{')).toBe(!stream);
@@ -125,7 +125,7 @@ test("a stream is asked for its usage, and a client that didn't ask doesn't get 
   expect(plain.text).toMatch(/data: \[DONE\]\n\n$/);
   const own = await read(await edge.chat("DE", { stream: true, stream_options: { include_usage: true } }));
   expect(own.text).toMatch(/"choices":\[\],"usage":\{.*\n\ndata: \[DONE\]\n\n$/);
-  // Paris has no quota: its requests are as before.
+  // Paris has no quota, so its requests are unchanged.
   await edge.chat("FR", { stream: true }).then(read);
   expect(JSON.parse((await par.requests())[0].body).stream_options).toBeUndefined();
 });

@@ -36,7 +36,7 @@ afterAll(stopAll);
 const PNG = Buffer.concat([Buffer.from([0x89]), Buffer.from("PNG\r\n\x1a\n\0\0\0\rIHDR")]).toString("base64");
 const PART = "/messages/0/content/0";
 
-/** Asks for a chat completion, and tells what was refused and whether anything was sent. */
+/** Asks for a chat completion. Returns what was refused, and whether anything was sent. */
 async function ask(
   host: string,
   body: Json,

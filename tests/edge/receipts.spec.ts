@@ -17,7 +17,7 @@ const retired = generateKeyPairSync("ed25519").publicKey.export({ format: "jwk" 
 let fra: StandIn, ams: StandIn, edge: Edge, document: Json;
 let logged = "";
 
-/** Has what the Worker logs. */
+/** Collects the log of the Worker. */
 const logging: any = {
   handleRuntimeStdio(stdout: NodeJS.ReadableStream, stderr: NodeJS.ReadableStream) {
     for (const stream of [stdout, stderr]) stream.on("data", (chunk) => (logged += chunk));
@@ -54,7 +54,7 @@ async function keySet(of = edge): Promise<any> {
   return read(await of.ask({ path: "/.well-known/bailiwick/jwks.json" })).then(({ json }) => json);
 }
 
-/** What `jose` reads in an answer's receipt. */
+/** The claims that `jose` reads in an answer's receipt. */
 async function claims(reply: { headers: { get(name: string): string | null } }): Promise<any> {
   const receipt = reply.headers.get("x-bailiwick-receipt")!;
   const options = { algorithms: ["EdDSA"], typ: "bailiwick-receipt+jwt", maxTokenAge: "1 minute" };
@@ -142,7 +142,7 @@ test("no canary of prompt, key or upstream error shows in a receipt or a log, no
   await until(
     async () => logged,
     (text) => text.includes("http_500"),
-  ); // so what is logged is seen here
+  ); // shows that this test sees the log
   // The log may hold the tenant's name in the rules, which identifies no person.
   expect(logged.replaceAll("acme-canary-tenant", "")).not.toMatch(/canary|PRIVATE/);
 });
@@ -159,7 +159,7 @@ test("the receipt of a huge fence is short, and counts the regions that it leave
   const other = await Edge.start(huge, { RECEIPT_KEY: jwk });
   const reply = await other.chat("DE", { model: "huge" });
   expect(reply.headers.get("x-bailiwick-receipt")!.length).toBeLessThanOrEqual(2048);
-  const { fence, fence_more } = await claims(reply); // the same pair signs, from its other form
+  const { fence, fence_more } = await claims(reply); // the same key signs, written as a JWK
   expect(fence.length + fence_more).toBe(301);
   await other.stop();
 });
@@ -204,7 +204,7 @@ test("bailiwick receipt verify accepts a receipt, and no changed receipt", async
   expect(reported.stdout).toContain("client     eu, as its tenant declares\n");
   expect(JSON.parse(verify(receipt, "--json").stdout)).toEqual(await claims(reply));
   expect(verify(receipt, "--tenant", "globe").status).toBe(1);
-  // Not the very last letter: two of its bits say nothing, and jose doesn't mind them.
+  // The last character isn't changed: two of its bits have no meaning, and jose ignores them.
   for (const at of [3, receipt.indexOf(".") + 20, receipt.length - 2]) {
     const changed = receipt.slice(0, at) + (receipt[at] === "A" ? "B" : "A") + receipt.slice(at + 1);
     expect(verify(changed).status).toBe(1);
@@ -212,7 +212,7 @@ test("bailiwick receipt verify accepts a receipt, and no changed receipt", async
   }
   expect(spawnSync(binary, ["receipt", "verify", receipt]).status).toBe(2);
 
-  // The Worker takes a key that the program makes.
+  // The Worker accepts a key that `bailiwick receipt` generates.
   const made = execFileSync(binary, ["receipt", "keygen"], { encoding: "utf8" });
   const other = await Edge.start(document, { RECEIPT_KEY: made });
   expect((await keySet(other)).keys.map(({ kid }: Json) => kid)).toEqual([JSON.parse(made).kid]);

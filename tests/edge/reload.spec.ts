@@ -22,7 +22,7 @@ const event = (content: string, finish_reason: string | null) =>
     choices: [{ index: 0, delta: { content }, finish_reason }],
   })}\n\n`;
 
-/** A document with so many tenants and networks. */
+/** A document with `many` tenants and networks. */
 function large(revision: number, endpoint: string, many: number): Json {
   const tenants: Json = {};
   for (let i = 0; i < many; i++)
@@ -34,7 +34,7 @@ function large(revision: number, endpoint: string, many: number): Json {
   return rules(revision, region("DE", "fra", [endpoint]), { hosts: ["127.0.0.1"] }, { tenants, networks });
 }
 
-/** A source of rules whose document can be replaced. `sent` counts how often the present one was sent whole. */
+/** A source of rules whose document can be replaced. `sent` counts how often the current document was sent. */
 async function source(document: Json) {
   const node = {
     url: "",
@@ -55,7 +55,7 @@ async function source(document: Json) {
 interface Reply {
   status: number;
   revision: string;
-  /** What has come of the body so far, and the whole of it. */
+  /** The part of the body that has arrived so far, and the whole body. */
   soFar(): string;
   whole: Promise<string>;
 }
@@ -90,7 +90,7 @@ test("a large document, valid or invalid, delays no request while it is compiled
   };
   await until(once, (reply) => reply.status === 200);
 
-  /** How many requests are answered from when the document has been sent until the log says what became of it. */
+  /** How many requests are answered after the document was sent and before the log says the outcome. */
   const answeredMeanwhile = async (next: Json, outcome: string) => {
     const before = log().split(outcome).length;
     node.offer(next);
@@ -101,7 +101,7 @@ test("a large document, valid or invalid, delays no request while it is compiled
       if (log().split(outcome).length > before) return answered;
     }
   };
-  // Compiled at once, it would let in one or two.
+  // If the document were compiled without pauses, one or two requests would be answered.
   expect(await answeredMeanwhile(large(2, endpoint, 5_000), '"rules_taken"')).toBeGreaterThan(10);
   expect((await once()).revision).toMatch(/^2/);
 
@@ -170,7 +170,7 @@ test.each(["inspect", "pipe"])(
       (text) => text.includes("begun"),
     );
 
-    // Its region is no more.
+    // The new rules don't have the stream's region.
     node.offer(rules(2, region("FR", "par", [other]), service));
     await until(
       async () => {

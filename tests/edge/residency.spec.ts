@@ -11,7 +11,7 @@ const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
 let fra: StandIn, lon: StandIn, nyc: StandIn, edge: Edge, document: Json;
 let logged = "";
 
-/** Has what the Worker logs. */
+/** Collects the log of the Worker. */
 const logging: any = {
   handleRuntimeStdio(stdout: NodeJS.ReadableStream, stderr: NodeJS.ReadableStream) {
     for (const stream of [stdout, stderr]) stream.on("data", (chunk) => (logged += chunk));
@@ -25,7 +25,7 @@ beforeAll(async () => {
     ...region("GB", "uk-london", [lon.url]),
     ...region("US", "us-virginia", [nyc.url]),
   };
-  // A second endpoint of a region, whose secret nobody has set.
+  // A second endpoint of a region, whose secret isn't set.
   regions["eu-frankfurt"].endpoints.unkeyed = { url: `${fra.url}/v1`, priority: 9, secret: "CANARY_KEY" };
   const residency = [
     { clients: ["eu"], process_in: ["eu"] },
@@ -69,7 +69,7 @@ test("nothing outside a tenant's own fence is tried, even if the service's rule 
   await lon.fail({ mode: "status", status: 500 });
   expect(await read(await keyed("sk-hospital", "GB", { model: "failing" }))).toMatchObject({ status: 503 });
   expect([...(await fra.requests()), ...(await nyc.requests())]).toEqual([]);
-  // The rule for `uk` has the EU as its second tier, and the tenant that only declares who it is goes there.
+  // The service's rule for `uk` has the EU as its second tier. The tenant that only declares a residency goes there.
   expect(await read(await keyed("sk-shop", "GB", { model: "failing" }))).toMatchObject({
     status: 200,
     region: "eu-frankfurt",

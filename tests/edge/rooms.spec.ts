@@ -5,10 +5,10 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { region, rules, serve, stopAll, until } from "./harness.js";
 import { workerd } from "./workerd.js";
 
-/** How many bodies each test sends, and from which seed; a long run says more: ROOMS_BODIES=480 ROOMS_SEED=7. */
+/** How many bodies each test sends. A long run tests more: ROOMS_BODIES=480 ROOMS_SEED=7. */
 const BODIES = Number(process.env.ROOMS_BODIES ?? 48);
 const SEED = Number(process.env.ROOMS_SEED ?? 1);
-/** Together never over what the documents promise to find room for. */
+/** The most bytes of bodies under way at once, which is what the documentation promises to hold. */
 const HELD = 32 << 20;
 const MAX = 31e6;
 
@@ -52,7 +52,7 @@ function post({ path, type, bytes, announced }: Body): Promise<number> {
   });
 }
 
-/** Numbers from 0 to 1, the same ones for the same seed (mulberry32). */
+/** Random numbers from 0 to 1, which depend only on the seed (mulberry32). */
 function numbers(seed: number): () => number {
   return () => {
     seed = (seed + 0x6d2b79f5) | 0;
@@ -75,7 +75,7 @@ function image(length: number, announced: boolean): Body {
   return { path: "/v1/chat/completions", type: "application/json", bytes, announced };
 }
 
-/** Of 10 kB to 31 MB, as many of each power of two. */
+/** A random size from 10 kB to 31 MB. Each power of two is equally likely. */
 function size(random: () => number): number {
   return Math.floor(1e4 * (MAX / 1e4) ** random());
 }

@@ -33,7 +33,7 @@ const frankfurt = () => region("DE", "eu-frankfurt", [fra.url]);
 const paris = () => region("FR", "eu-paris", [par.url]);
 const both = () => ({ ...frankfurt(), ...paris() });
 
-/** What a source of rules or of health does: answer with this, or whatever the function does. */
+/** The behaviour of a source of rules or of health: it answers with this document, or calls this function. */
 type Behaviour = Json | string | ((request: IncomingMessage, response: ServerResponse) => void);
 
 /** A source that counts how often it is asked. */
@@ -64,7 +64,7 @@ const hang: Behaviour = () => {};
 const gone: Behaviour = (_, response) => void response.destroy();
 const broken: Behaviour = (_, response) => void response.writeHead(500).end();
 
-/** Starts the Worker over these sources, looked at as seldom as by default. */
+/** Starts the Worker with these sources, at the default intervals. */
 async function start(
   sources: Source[],
   more: Record<string, string> = {},
@@ -118,7 +118,7 @@ test("a hundred concurrent first requests fetch the rules once, and all use the 
   await seen();
   const before = source.asked.length;
   const document = rules(2, paris());
-  // It takes its time, so that all are there before it answers.
+  // The source answers late, so that all requests have arrived before.
   source.behaviour = (_, response) => void setTimeout(() => response.end(JSON.stringify(document)), 400);
   await forward(HOUR);
   const all = await Promise.all(Array.from({ length: 100 }, seen));
@@ -272,7 +272,7 @@ test.each<[string, Behaviour]>([
     await forward(MINUTE);
     expect(await seen()).toMatchObject({ status: 200, region: "eu-paris", age: null });
   }
-  // Four looks, each of which would take three seconds.
+  // Four fetches, each of which would take three seconds.
   expect(performance.now() - began).toBeLessThan(6_000);
 });
 
@@ -303,7 +303,7 @@ test("KV is read only if no URL answers", async () => {
   expect(await seen()).toMatchObject({ status: 200, region: "eu-paris", revision: "9;feed=unreachable", age: null });
 });
 
-/** A node's report, by which regions are down. */
+/** A node's report that these regions are down. */
 function report(down: string[]): Json {
   const of = (name: string) => {
     const status = down.includes(name) ? "down" : "up";

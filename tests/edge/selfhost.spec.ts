@@ -89,7 +89,7 @@ test.each<[string, Record<string, string>]>([
 
 test("behind a front that overwrites both headers, a client can't choose its country", async () => {
   const front = await serve((incoming, response) => {
-    // As `proxy_set_header` does.
+    // The front overwrites headers as `proxy_set_header` does.
     const headers = { ...incoming.headers, "cf-connecting-ip": "203.0.113.7", "bailiwick-cf": '{"country":"DE"}' };
     incoming.pipe(
       ask(`${url}${incoming.url}`, { method: incoming.method, headers }, (answer) => {
@@ -126,7 +126,7 @@ test("STATE_KEY reaches the Worker from the environment", async () => {
   expect(one, "STATE_KEY is set, so the id is only unknown").toMatchObject({ status: 404, code: "not_found" });
 });
 
-/** Names of variables and secrets, as they stand in a text. */
+/** Matches names of variables and secrets in a text. */
 const NAMES = /\b(?:RULES|HEALTH|LEASES|OBSERVATIONS|STATE|RECEIPT|EXPLAIN)_[A-Z_]+\b|\bLOG\b(?==|`| =)/g;
 const named = (text: string) => [...new Set(text.match(NAMES))].sort();
 

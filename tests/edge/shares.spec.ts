@@ -5,7 +5,7 @@ import { Edge, type Json, StandIn, keyDigest, read, region, rules, serve, stopAl
 
 const OPERATOR = "operator-token-0123456789";
 let fra: StandIn, par: StandIn, lon: StandIn;
-/** What the node tells: the classes of `chat`, the age of the plan, and which regions are down. */
+/** What the node reports: the classes of `chat`, the age of the plan, and which regions are down. */
 let reported: { classes: Json[]; age: number; down: string[]; loads: Record<string, number | null> };
 let node: string;
 
@@ -56,7 +56,7 @@ async function inParis(edge: Edge): Promise<number[]> {
   return served.flat();
 }
 
-/** The sessions in Paris, once the Worker has seen what the node tells now. */
+/** The sessions in Paris, once the Worker has the current report of the node. */
 async function settled(edge: Edge, fits: (moved: number[]) => boolean): Promise<number[]> {
   return until(() => inParis(edge), fits);
 }
@@ -110,7 +110,7 @@ test("no client is moved to a region that is down, or by an old plan", async () 
   for (let i = 0; i < 3; i++) expect(await inParis(edge)).toEqual([]);
   reported.down = [];
   const all = await settled(edge, (moved) => moved.length > 0);
-  // Three intervals it holds; in twelve more it fades.
+  // A plan is valid for three intervals. In twelve more intervals its shares shrink to nothing.
   reported.age = 9_000;
   const half = await settled(edge, (moved) => moved.length < all.length);
   expect(half.length).toBeGreaterThan(0);

@@ -12,7 +12,7 @@ interface Seen {
   sha: string;
 }
 
-/** What came to the endpoints. While `gate` is shut none of them answers; the next `failures` answers are failures. */
+/** The requests of the endpoints. While `gate` is shut, no endpoint answers. The next `failures` answers fail. */
 const seen: Seen[] = [];
 let gate: Promise<void> = Promise.resolve();
 let failures = 0;
@@ -54,7 +54,7 @@ beforeAll(async () => {
     return started;
   };
   ({ url } = await start({}));
-  // Memory that has no holes yet which other bodies left.
+  // A fresh isolate, whose memory isn't fragmented by earlier bodies.
   unannounced = (await start({})).url;
   ({ url: fresh, log } = await start({}));
   small = (await start({ limits: { body_bytes: 1_000_000 } })).url;
@@ -154,7 +154,7 @@ test(
     const body = audio(25);
     const many = Array.from({ length: 6 }, () => post(fresh, "/v1/audio/transcriptions", FORM, body));
     const first = many.map((one) => one.then((reply) => reply.status));
-    // Two of 25 MB are held, and wait; the others have been refused.
+    // Two bodies of 25 MB are held and wait. The others were refused.
     await expect.poll(() => seen.length, { timeout: 60_000 }).toBeGreaterThanOrEqual(2);
     const chat = Buffer.from(JSON.stringify({ model: "m", messages: [{ role: "user", content: "hi" }] }));
     const beside = post(fresh, "/v1/chat/completions", "application/json", chat);
@@ -168,7 +168,7 @@ test(
         expect(reply).toMatchObject({ status: 503, retryAfter: "1", json: { error: { code: "busy" } } });
     }
     expect(log()).not.toContain("panic");
-    // All was given back.
+    // All memory was freed.
     expect(await post(fresh, "/v1/audio/transcriptions", FORM, body)).toMatchObject({ status: 200 });
   },
 );

@@ -35,7 +35,7 @@ beforeAll(async () => {
 });
 afterAll(stopAll);
 
-/** A file of acme's at Frankfurt. */
+/** Uploads a file of the tenant acme to Frankfurt. */
 async function upload(purpose = "user_data", more: Ask = {}): Promise<string> {
   const form = new FormData();
   form.append("file", new Blob([purpose === "batch" ? "{}" : "canary"], { type: "text/plain" }), "a.txt");
@@ -47,7 +47,7 @@ async function upload(purpose = "user_data", more: Ask = {}): Promise<string> {
   return json.id;
 }
 
-/** dispatchFetch takes no FormData of another realm: its bytes, then. */
+/** A request with a form. `dispatchFetch` doesn't accept a FormData of another realm, so it gets the bytes. */
 const requests = new WeakMap<FormData, Request>();
 function request(form: FormData): Request {
   if (!requests.has(form)) requests.set(form, new Request("http://x", { method: "POST", body: form }));
@@ -61,7 +61,7 @@ const typed = async (form: FormData) => ({
 const get = (path: string, more: Ask = {}) => edge.ask({ path, headers: acme, ...more });
 const post = (path: string, json: unknown, more: Ask = {}) => edge.ask({ path, headers: acme, json, ...more });
 
-/** Every id that a text shows was made here. */
+/** Checks that every id in a text is a sealed id of the Worker. */
 function expectSealed(text: string) {
   const shown = [...text.matchAll(ids)].map(([, , rest]) => rest);
   expect(shown.length).toBeGreaterThan(0);
@@ -172,7 +172,7 @@ test("the fence is checked with every use of an id", async () => {
   expect(JSON.parse(body).messages[0].content[0].file.file_id).toMatch(/^file-eu-frankfurt-/);
 });
 
-test("the request reached another endpoint", async () => {
+test("if the endpoint of an id fails, no other endpoint is asked", async () => {
   const id = await upload();
   await Promise.all([fra.reset(), iad.reset()]);
   await fra.fail({ mode: "status", status: 500, path: "/v1/files" });
@@ -182,7 +182,7 @@ test("the request reached another endpoint", async () => {
     "a request that only reads is tried twice",
   ).toEqual([2, 0]);
   await fra.reset();
-  // What rests is asked all the same: there is no other.
+  // The endpoint is asked although it rests, because there is no other.
   expect((await read(await get(`/v1/files/${id}`))).status).toBe(200);
 });
 

@@ -16,12 +16,12 @@ let models = 0;
 /** A model that no other test uses, because an endpoint that fails rests for the model of the failed request. */
 const model = () => `stream-${(models += 1)}`;
 
-/** The lines of a stream that the stand-in sends to anybody who asks it directly. */
+/** The text of a stream that the stand-in sends if it is asked directly. */
 async function direct(path: string, body: object): Promise<string> {
   return (await fetch(`${fra.url}${path}`, { method: "POST", body: JSON.stringify(body) })).text();
 }
 
-/** Ids and times are new with each answer. */
+/** The text of a stream without ids and times, which differ in each answer. */
 const settled = (text: string) =>
   text.replace(/stand-in-eu-frankfurt-\d+/g, "ID").replace(/"(created|created_at)":\d+/g, '"$1":0');
 
@@ -106,7 +106,7 @@ describe("an event longer than is held", () => {
 
 describe("after the last event", () => {
   const text = `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: "Hello" } }] })}\n\ndata: [DONE]\n\n`;
-  /** An endpoint of which the connections are seen, and the Worker in front of it. */
+  /** An endpoint that records its connections, and the Worker in front of it. */
   async function watched(after: (response: import("node:http").ServerResponse) => void) {
     const sockets = new Set<import("node:net").Socket>();
     const url = await serve((request, response) => {

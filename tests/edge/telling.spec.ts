@@ -46,7 +46,7 @@ afterAll(stopAll);
 const start = async (more: Record<string, string> = {}) =>
   workerd({ RULES_URLS: `${feed}/v1/rules,${await refusingUrl()}/v1/rules`, EXPLAIN_TOKEN: OPERATOR, ...more });
 
-/** A request on a connection of its own: what came back, and its id. */
+/** Sends a request on its own connection. Returns the answer, and the request's id. */
 function ask(
   path: string,
   headers: Record<string, string>,

@@ -19,7 +19,7 @@ afterAll(stopAll);
 
 type Part = [name: string, value: string | Uint8Array, filename?: string];
 
-/** A form, written by hand: in any order, and wrong on purpose. */
+/** A form that is written by hand, so that its fields can have any order and any mistakes. */
 function form(parts: Part[], path = "/v1/files", { boundary = "----form", end = true } = {}): Ask {
   const pieces = parts.flatMap(([name, value, filename]) => {
     const more = filename ? `; filename="${filename}"\r\nContent-Type: application/x-thing` : "";
@@ -63,7 +63,7 @@ test("batch input is 400 unless allowed, also when its purpose comes after the f
     expect(await send(parts)).toMatchObject({ status: 400, code: "batch_not_allowed" });
   }
   expect(await fra.requests()).toEqual([]);
-  // The file is on its way inside the fence, and never becomes whole there.
+  // The file was already being sent to an endpoint of the fence, but the endpoint never gets all of it.
   expect(
     await send([
       ["file", large, "a"],
@@ -71,7 +71,7 @@ test("batch input is 400 unless allowed, also when its purpose comes after the f
     ]),
   ).toMatchObject({ status: 400, code: "batch_not_allowed" });
   expect(await fra.requests()).toEqual([]);
-  // It isn't the endpoint's fault: it serves the next one.
+  // The failure doesn't count against the endpoint, which serves the next request.
   expect((await send([["file", "x", "a"], purpose])).status).toBe(200);
 });
 

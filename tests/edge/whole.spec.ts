@@ -71,7 +71,7 @@ function dig(country: string): string {
   return execFileSync("dig", args, { encoding: "utf8" }).trim();
 }
 
-/** Where each half puts a client: the address DNS gives, and the region whose bytes HTTP returns. */
+/** Where DNS and the Worker send a client: the address in the DNS answer, and the region that answers HTTP. */
 async function seen(country: string): Promise<{ dns: string; edge: string | null; status: number }> {
   const reply = await read(await edge.chat(country, {}, { host: "chat.ai.example.com" }));
   return { dns: dig(country), edge: reply.region, status: reply.status };
@@ -92,7 +92,7 @@ test("an endpoint dies and comes back: both halves move inside the fence and bac
   await frankfurt.ill();
   await moved("DE", "eu-paris");
 
-  // All of the fence dies: errors and the fence's own addresses, never Virginia.
+  // All regions of the fence die. Clients get errors and addresses of the fence, never Virginia.
   await paris.ill();
   await frankfurt.fail({ mode: "reset-headers", path: "/v1/" });
   await paris.fail({ mode: "reset-headers", path: "/v1/" });
@@ -118,7 +118,7 @@ test("one edit of the document changes both halves", async () => {
   await moved("DE", "eu-paris");
   expect(await standIns["us-virginia"].connections()).toBe(0);
 
-  // What is broken changes neither.
+  // An invalid document changes neither half.
   node.publish("{");
   node.publish(document(3, (whole) => (whole.services.chat.regions = ["eu-pairs"])));
   for (let i = 0; i < 10; i++) expect(await seen("DE")).toEqual(both("eu-paris"));

@@ -8,7 +8,7 @@ beforeAll(async () => {
   [fra, par] = await Promise.all(["eu-frankfurt", "eu-paris"].map((name) => StandIn.start(name)));
   const regions = { ...region("DE", "eu-frankfurt", [fra.url]), ...region("FR", "eu-paris", [par.url]) };
   const document = rules(1, regions, { hosts: ["*.chat.example.com"], regions: ["eu-frankfurt"] });
-  // A host that is written down wins over the wildcard above it.
+  // A host that the rules name has priority over the wildcard above it.
   document.services.own = {
     hosts: ["paris.eu.chat.example.com"],
     pattern: "active-active",
