@@ -213,6 +213,7 @@ mod tests {
             store: None,
             overrides: std::collections::BTreeMap::default(),
             fleet_overrides: Vec::new(),
+            agreed: bailiwick_rules::fleet::Agreed::default(),
             faults: std::collections::BTreeMap::default(),
             rejected: std::collections::BTreeMap::default(),
             set_aside: Vec::new(),

@@ -345,6 +345,10 @@ fn beginning(
         tracing::error!("the kept overrides of the fleet can't be read ({error}); the other nodes tell them again");
         None
     });
+    let agreed = store.as_ref().map(Store::agreed).transpose().unwrap_or_else(|error| {
+        tracing::error!("what the voters agreed on can't be read ({error}); the other nodes tell it again");
+        None
+    });
     status.warnings = owner::warnings_of(&world, now);
     InitialState {
         node: String::new(),
@@ -353,6 +357,7 @@ fn beginning(
         store,
         overrides: overrides.unwrap_or_default(),
         fleet_overrides: fleet_overrides.unwrap_or_default(),
+        agreed: agreed.unwrap_or_default(),
         faults,
         rejected,
         set_aside: Vec::new(),

@@ -12,6 +12,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bailiwick_rules::fleet::Agreed;
 use bailiwick_rules::health::{Forced, Status};
 use bailiwick_rules::id::Overridden;
 use bailiwick_rules::report::OverrideRecord;
@@ -30,6 +31,8 @@ const OVERRIDES: &str = "overrides.json";
 const FLEET_OVERRIDES: &str = "overrides.fleet.json";
 /// The GeoIP database last in service, byte for byte.
 const GEOIP: &str = "geoip.last-good.mmdb";
+/// What the voters agreed on.
+const AGREED: &str = "agreed.json";
 /// The queries of the last week.
 const TRAFFIC: &str = "traffic.json";
 /// The directory of the zones last in service.
@@ -54,6 +57,8 @@ pub(crate) enum Kind {
     History(u64),
     /// The queries of the last week.
     Traffic,
+    /// What the voters agreed on.
+    Agreed,
 }
 
 /// The state directory.
@@ -143,6 +148,23 @@ impl Store {
     /// Keeps the GeoIP database that is now in service.
     pub(crate) fn keep_geoip(&self, bytes: &[u8]) -> io::Result<()> {
         replace_if_other(&self.directory.join(GEOIP), bytes)
+    }
+
+    /// What the voters agreed on; the beginning if nothing was kept.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub(crate) fn agreed(&self) -> io::Result<Agreed> {
+        let Some(bytes) = read(&self.directory.join(AGREED))? else { return Ok(Agreed::default()) };
+        Agreed::read(&bytes).map_err(io::Error::other)
+    }
+
+    /// Keeps what the voters agreed on.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(crate) fn keep_agreed(&self, agreed: &Agreed) -> io::Result<()> {
+        replace(&self.directory.join(AGREED), &agreed.to_bytes(), Mode::Private)
     }
 
     /// The queries of the last week as they were kept in a state directory.

@@ -1,6 +1,8 @@
 //! What was agreed on, as far as the next verdict rests on it. Whoever judges keeps one [`Agreed`]: a node for as long
 //! as it runs, the edge in each isolate.
 
+use serde::{Deserialize, Serialize};
+
 use super::guard::{GuardedFence, guarded_fences};
 use crate::health::Status;
 use crate::id::{EndpointId, RegionId};
@@ -18,7 +20,8 @@ pub struct Agreed {
 }
 
 /// What was agreed on of one region.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RegionAgreed {
     id: RegionId,
     pub(super) whole: Held,
@@ -31,7 +34,8 @@ pub(super) struct RegionAgreed {
 }
 
 /// A status that was agreed on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Held {
     /// `Unknown`: nothing was agreed on yet.
     pub(super) status: Status,
@@ -59,6 +63,22 @@ impl Held {
 }
 
 impl Agreed {
+    /// What the next process has to know: a node that is cut off when it starts would otherwise take a region for up
+    /// that the voters called down.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.regions).unwrap_or_default()
+    }
+
+    /// Reads what was kept. Regions that the rules no longer have are left out as soon as there is a verdict.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+        let regions = serde_json::from_slice(bytes).map_err(|error| format!("isn't what was kept: {error}"))?;
+        Ok(Self { regions, ..Self::default() })
+    }
+
     /// Goes over to another document. What it has of the same name keeps what was agreed on.
     pub(super) fn carry_over(&mut self, table: &Table) {
         if self.revision == Some(table.revision()) {

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bailiwick_rules::fleet::Overrides;
+use bailiwick_rules::fleet::{Agreed, Overrides};
 use bailiwick_rules::health::Forced;
 use bailiwick_rules::id::Overridden;
 use bailiwick_rules::report::OverrideRecord;
@@ -73,6 +73,8 @@ pub(crate) struct InitialState {
     pub(crate) overrides: BTreeMap<Overridden, Forced>,
     /// What was known of the overrides of a fleet.
     pub(crate) fleet_overrides: Vec<OverrideRecord>,
+    /// What the voters had agreed on.
+    pub(crate) agreed: Agreed,
     /// What is wrong with the files.
     pub(crate) faults: BTreeMap<Source, Faults>,
     /// Zones that don't fit the rules or keys in service, and why.
@@ -103,7 +105,7 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
     let assignment = monitors.assign(&world.rules().table);
     let all_overrides = Overrides::restored(initial.fleet_overrides, initial.overrides, &node);
     let overrides = all_overrides.in_force();
-    let mut voting = Voting::new(Arc::clone(&node));
+    let mut voting = Voting::new(Arc::clone(&node), initial.agreed);
     let health = see_all((&mut monitors, &mut voting), &world, &assignment, &overrides, clock.now());
     let snapshot = Snapshot::new(Arc::clone(&world), health, clock.now(), None);
     let live = Arc::new(ArcSwap::from_pointee(snapshot));
@@ -362,6 +364,9 @@ impl<P: Prober> Owner<P> {
         }
         self.live.store(Arc::new(Snapshot::new(Arc::clone(&self.current.world), health, now, Some(&before))));
         self.publish_status();
+        if let Some(agreed) = self.voting.to_keep() {
+            let _ = self.keep(Kind::Agreed, move |store| store.keep_agreed(&agreed)); // the keeper tells what fails
+        }
     }
 
     /// Publishes the status.

@@ -27,6 +27,8 @@ pub(super) struct Voting {
     /// The rules that the ballots were read by.
     revision: Option<Revision>,
     agreed: Agreed,
+    /// What of it was last given away to be kept.
+    kept: Agreed,
     /// Whether any other node has reported.
     has_heard: bool,
     /// Whether this node was blind in the last turn.
@@ -44,13 +46,14 @@ struct Heard {
 }
 
 impl Voting {
-    /// Nothing heard and nothing agreed yet.
-    pub(super) fn new(node: Arc<str>) -> Self {
+    /// Nothing heard yet. `agreed` is what was agreed on when the process before this one ended.
+    pub(super) fn new(node: Arc<str>, agreed: Agreed) -> Self {
         Self {
             node,
             heard: BTreeMap::new(),
             revision: None,
-            agreed: Agreed::default(),
+            kept: agreed.clone(),
+            agreed,
             has_heard: false,
             was_blind: false,
             last: BTreeMap::new(),
@@ -74,6 +77,15 @@ impl Voting {
     /// Whether any other node has reported, voter or not.
     pub(super) fn has_heard(&self) -> bool {
         self.has_heard
+    }
+
+    /// What is agreed on, if it has changed since it was asked for.
+    pub(super) fn to_keep(&mut self) -> Option<Agreed> {
+        if self.kept == self.agreed {
+            return None;
+        }
+        self.kept = self.agreed.clone();
+        Some(self.kept.clone())
     }
 
     /// Puts what the voters agree on into `health`, which is what this node sees itself.
@@ -222,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_verdict_is_compared_with_that_of_the_same_region_whatever_the_rules_put_before_it() {
-        let mut voting = Voting::new("ns1".into());
+        let mut voting = Voting::new("ns1".into(), Agreed::default());
         let verdict = |status| Verdict { status, ..Verdict::default() };
         let (up, down) = (verdict(Status::Up), verdict(Status::Down));
         let first = voting.note(&table(&["fra", "par"]), &[down.clone(), up.clone()]);

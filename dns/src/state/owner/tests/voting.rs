@@ -168,3 +168,34 @@ async fn voters_probe_one_target_no_more_often_together_than_they_may_and_at_tim
     let interval = handle.snapshot().health_report("ns1", handle.now()).regions["r0"].interval_ms;
     assert_eq!(interval, 12_000, "others know how long it counts");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_agreed_on_outlives_a_restart_of_a_node_that_is_cut_off() {
+    let (prober, folder) = (Scripted::default(), tempfile::tempdir().unwrap());
+    let rules = voted(1, &Value::Null);
+    let store = Store::open(folder.path()).unwrap();
+    for address in ADDRESSES {
+        prober.set(address, true);
+    }
+    let initial = |agreed| InitialState {
+        node: "ns1".into(),
+        store: Some(store.clone()),
+        agreed,
+        ..beginning(Arc::clone(&rules), "")
+    };
+    let handle = begin(initial(store.agreed().unwrap()), &prober).await;
+    handle.hear(report("ns2", &["r0"])).await;
+    handle.hear(report("ns3", &["r0"])).await;
+    assert!(handle.wait_until(|snapshot, _| statuses(snapshot) == [DOWN, UP, UP]).await);
+    handle.finish_keeping(std::time::Duration::from_secs(5));
+    drop(handle);
+
+    let agreed = store.agreed().unwrap();
+    let handle = begin(initial(agreed), &prober).await;
+    assert_eq!(statuses(&handle.snapshot_owned()), [DOWN, UP, UP], "it hears nobody");
+    drop(handle);
+    std::fs::write(folder.path().join("agreed.json"), "[{").unwrap();
+    assert!(store.agreed().unwrap_err().to_string().contains("isn't what was kept"));
+    let handle = begin(initial(bailiwick_rules::fleet::Agreed::default()), &prober).await;
+    assert_ne!(probed(&handle.snapshot_owned(), 0), DOWN, "without it, nothing is known");
+}
