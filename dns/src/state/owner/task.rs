@@ -364,7 +364,7 @@ impl<P: Prober> Owner<P> {
         }
         self.live.store(Arc::new(Snapshot::new(Arc::clone(&self.current.world), health, now, Some(&before))));
         self.publish_status();
-        if let Some(agreed) = self.voting.to_keep() {
+        if let Some(agreed) = self.voting.changed_agreement() {
             let _ = self.keep(Kind::Agreed, move |store| store.keep_agreed(&agreed)); // the keeper tells what fails
         }
     }

@@ -80,7 +80,7 @@ impl Voting {
     }
 
     /// What is agreed on, if it has changed since it was asked for.
-    pub(super) fn to_keep(&mut self) -> Option<Agreed> {
+    pub(super) fn changed_agreement(&mut self) -> Option<Agreed> {
         if self.kept == self.agreed {
             return None;
         }
