@@ -1,5 +1,7 @@
 //! Rules that go through a fleet with care: what a change comes to is told and gated before it is published.
 
+mod watched;
+
 use bailiwick_tests::geo::database;
 use bailiwick_tests::node::Node;
 use bailiwick_tests::wait;

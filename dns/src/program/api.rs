@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::connect_info::Connected;
@@ -122,9 +122,20 @@ impl Api {
         Remote: for<'a> Connected<IncomingStream<'a, L>>,
     {
         let recorded = Arc::clone(&self);
+        let mut status = self.handle.follow_status();
         let record = async move {
             for bucket in 1_u64.. {
-                tokio::time::sleep(Duration::from_millis(BUCKET.0)).await;
+                let end = tokio::time::sleep(Duration::from_millis(BUCKET.0));
+                tokio::pin!(end);
+                loop {
+                    let revision = recorded.handle.snapshot().table().revision();
+                    recorded.metrics.begin_revision(revision, Instant::now());
+                    tokio::select! {
+                        () = &mut end => break,
+                        Ok(()) = status.changed() => {}
+                    }
+                }
+                recorded.metrics.mark_answers(Instant::now());
                 if bucket.is_multiple_of(BUCKETS_BETWEEN_WRITES) {
                     recorded.keep_traffic();
                 } else {
@@ -174,6 +185,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/rules/status", get(read::rules_status))
         .route("/v1/explain", get(read::explain))
         .route("/v1/fleet", get(fleet::fleet))
+        .route("/v1/fleet/nodes", get(fleet::nodes))
         .route("/v1/status", get(status::status))
         .route("/v1/traffic", get(traffic::traffic))
         .route("/v1/overrides", get(overrides::list).post(overrides::set))
@@ -273,8 +285,8 @@ fn of_zones(handle: &Handle) -> Vec<String> {
 async fn not_found(request: Request) -> Problem {
     let message = format!(
         "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/head, /v1/rules/history, \
-         /v1/rules/status, /v1/explain, /v1/fleet, /v1/status, /v1/traffic, /v1/leases, /v1/observations and \
-         /v1/overrides",
+         /v1/rules/status, /v1/explain, /v1/fleet, /v1/fleet/nodes, /v1/status, /v1/traffic, /v1/leases, \
+         /v1/observations and /v1/overrides",
         request.uri().path()
     );
     Problem::new(StatusCode::NOT_FOUND, message)

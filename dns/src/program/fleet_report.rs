@@ -1,16 +1,19 @@
 //! What a node tells of its fleet: the JSON of `/v1/fleet`, and the text that `bailiwick fleet status` makes of it.
 
 mod limits;
+mod serving;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use bailiwick_rules::fleet::head::{Head, Stage};
+use bailiwick_rules::fleet::traffic::Missing;
 use bailiwick_rules::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::state::fleet_status::Peer;
 pub(crate) use limits::Limits;
+pub(crate) use serving::Serving;
 
 /// What a node knows of its fleet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,9 +46,23 @@ pub(crate) struct FleetReport {
     pub(crate) last_refusal: Option<RefusalNow>,
     /// The other nodes.
     pub(crate) peers: Vec<Peer>,
+    /// How it answers under this revision; absent for the moment until it is noted.
+    #[serde(default)]
+    pub(crate) serving: Option<Serving>,
     /// What a change that is published here has to keep to.
     #[serde(default)]
     pub(crate) limits: Limits,
+}
+
+/// What a node and its peers know of themselves, as `/v1/fleet/nodes` tells it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NodesReport {
+    /// The node that was asked.
+    pub(crate) asked: FleetReport,
+    /// Its peers that answered, by URL.
+    pub(crate) peers: BTreeMap<String, FleetReport>,
+    /// Those that didn't.
+    pub(crate) missing: Vec<Missing>,
 }
 
 /// Who published a document, and why.
@@ -188,6 +205,7 @@ mod tests {
             refused: BTreeMap::new(),
             last_refusal: None,
             peers: vec![peer("ns2", 8, None), peer("ns3", 8, None)],
+            serving: None,
             limits: Limits::default(),
         };
         assert!(report.troubles().is_empty());

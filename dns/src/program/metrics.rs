@@ -8,6 +8,7 @@ mod exposition;
 mod latency;
 mod plain;
 mod protobuf;
+mod serving;
 mod thread;
 mod traffic;
 
@@ -29,6 +30,7 @@ pub(crate) use accept::Format;
 pub(crate) use latency::{EVERY, Latency};
 pub(crate) use plain::plain;
 pub(crate) use protobuf::protobuf;
+pub(crate) use serving::Served;
 pub(crate) use thread::{SteeredCounters, ThreadCounters};
 pub(crate) use traffic::Wanted;
 
@@ -81,6 +83,7 @@ pub(crate) struct Metrics {
     latency: [Latency; TRANSPORTS.len()],
     steered: Mutex<BTreeMap<Steering, u64>>,
     traffic: Mutex<traffic::Recorder>,
+    serving: Mutex<serving::Serving>,
     threads: Mutex<Vec<Arc<ThreadCounters>>>,
     gate: Option<Arc<Gate>>,
     limiter: Option<Arc<Limiter>>,
@@ -104,6 +107,7 @@ impl Default for Metrics {
             latency: std::array::from_fn(|_| Latency::default()),
             steered: Mutex::default(),
             traffic: Mutex::default(),
+            serving: Mutex::default(),
             threads: Mutex::default(),
             gate: None,
             limiter: None,

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bailiwick_rules::fleet::follow::Trust;
 use bailiwick_rules::fleet::gates::Gates;
 use bailiwick_rules::fleet::head::Stage;
+use bailiwick_rules::fleet::stages::Care;
 use bailiwick_rules::receipt::PublicKey;
 use bailiwick_rules::time::Millis;
 use ring::signature::{ED25519, UnparsedPublicKey};
@@ -74,6 +75,8 @@ pub struct Settings {
     pub stage: Stage,
     /// What a change that is published here may come to.
     pub gates: Gates,
+    /// How carefully it goes from stage to stage.
+    pub care: Care,
     /// The document to begin with, if nobody has a higher one.
     pub seed: Option<PathBuf>,
     /// The state directory of a node that follows others.
@@ -95,6 +98,7 @@ impl Default for Settings {
             trusted_publishers: Vec::new(),
             stage: Stage::Rest,
             gates: Gates::default(),
+            care: Care::default(),
             seed: None,
             state_dir: None,
         }

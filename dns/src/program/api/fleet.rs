@@ -1,18 +1,49 @@
-//! `GET /v1/fleet`. Takes nothing, returns what this node knows of its fleet: peers, revisions, what was refused, and
-//! how far it lags.
+//! `GET /v1/fleet` and `/v1/fleet/nodes`. Takes nothing, returns what this node knows of its fleet: peers, revisions,
+//! what was refused, how far it lags and how it answers; and the same of each of its peers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
+use bailiwick_rules::fleet::traffic::Missing;
 
 use super::Api;
-use crate::program::fleet_report::{FleetReport, HeadReport, Limits, RefusalNow};
+use super::reply::Problem;
+use crate::program::fleet_report::{FleetReport, HeadReport, Limits, NodesReport, RefusalNow, Serving};
+use crate::state::fleet::ask_others;
+
+/// The longest answer of another node that is read, in bytes.
+const MAX_ANSWER: usize = 8 << 20;
 
 /// What this node knows of its fleet.
 pub(super) async fn fleet(State(api): State<Arc<Api>>) -> Json<FleetReport> {
+    Json(report(&api))
+}
+
+/// What this node and each of its peers know.
+pub(super) async fn nodes(State(api): State<Arc<Api>>) -> Result<Json<NodesReport>, Problem> {
+    let (mut peers, mut missing) = (BTreeMap::new(), Vec::new());
+    let add = |peer: &str, answer: Result<Vec<u8>, String>| {
+        let of_peer = answer.and_then(|bytes| {
+            serde_json::from_slice(&bytes).map_err(|error| format!("/v1/fleet tells of no fleet: {error}"))
+        });
+        match of_peer {
+            Ok(of_peer) => _ = peers.insert(peer.to_owned(), of_peer),
+            Err(why) => missing.push(Missing { peer: peer.to_owned(), why }),
+        }
+    };
+    let asked = ask_others(&api.fleet, "/v1/fleet", MAX_ANSWER, add).await;
+    asked.map_err(|errors| Problem::all(StatusCode::INTERNAL_SERVER_ERROR, errors))?;
+    Ok(Json(NodesReport { asked: report(&api), peers, missing }))
+}
+
+fn report(api: &Api) -> FleetReport {
     let (revision, now) = (api.handle.snapshot().table().revision(), api.handle.now());
-    Json(api.handle.fleet().with(|known| FleetReport {
+    let serving = api.metrics.served(revision, Instant::now()).map(Serving::from);
+    api.handle.fleet().with(|known| FleetReport {
         node: api.node.clone(),
         now,
         mode: api.fleet.mode.as_str().to_owned(),
@@ -27,6 +58,7 @@ pub(super) async fn fleet(State(api): State<Arc<Api>>) -> Json<FleetReport> {
         refused: known.refused.iter().map(|(why, count)| ((*why).to_owned(), *count)).collect(),
         last_refusal: known.last_refusal.clone().map(|(at, why)| RefusalNow { at, why }),
         peers: known.peers.clone(),
+        serving,
         limits: Limits::from(&*api.fleet),
-    }))
+    })
 }

@@ -8,6 +8,7 @@ mod history;
 mod publish;
 mod stage;
 mod truth;
+mod watch;
 
 use std::io::Read;
 
@@ -55,7 +56,7 @@ pub(crate) enum RulesCommand {
     /// once: --tighten says that you know.
     #[command(after_help = "Examples:
   bailiwick rules publish rules.json --reason 'more room in Paris'
-  bailiwick rules publish rules.json --reason 'more room in Paris' --stage canary --accept-moved 34%
+  bailiwick rules publish rules.json --reason 'more room in Paris' --stage canary --accept-moved 34% --watch
   bailiwick rules publish rules.json --reason 'Malta only' --tighten
   bailiwick rules publish rules.json --reason 'new fence' --based-on 7 --key publisher.key")]
     Publish(publish::PublishArgs),
@@ -73,6 +74,18 @@ pub(crate) enum RulesCommand {
     #[command(after_help = "Example:
   bailiwick rules abort --reason 'canaries answer Malta with nothing' --key publisher.key")]
     Abort(stage::AbortArgs),
+    /// Bring the revision in service to stage after stage, and give it up if nodes don't fare as predicted.
+    ///
+    /// It asks the writer for what every node says of itself. The next stage begins when every live node of a stage has
+    /// served the revision for so long ([fleet.stages] bake), and nothing is wrong: the share of SERVFAIL, of answers
+    /// without a region, and of each region against what was predicted. It prints what it waits for. The exit code is 0
+    /// when all nodes serve the revision, 1 if it was given up or somebody published another.
+    ///
+    /// It may be killed and started again at any time, also on another machine: it goes on where it was.
+    #[command(after_help = "Examples:
+  bailiwick rules watch --key publisher.key
+  bailiwick rules publish rules.json --reason 'more room' --stage canary --key publisher.key --watch")]
+    Watch(watch::WatchArgs),
     /// List what was published: revision, when, by whom, why.
     History(history::HistoryArgs),
     /// Print the document of a revision, byte for byte.
@@ -92,6 +105,7 @@ pub(super) fn run(command: &RulesCommand, stdin: &mut dyn Read, now: Timestamp) 
         RulesCommand::Publish(args) => publish::publish(args, now),
         RulesCommand::Promote(args) => stage::promote(args),
         RulesCommand::Abort(args) => stage::abort(args, now),
+        RulesCommand::Watch(args) => watch::run(args),
         RulesCommand::History(args) => history::list(args),
         RulesCommand::Show(args) => history::show(args),
         RulesCommand::Rollback(args) => publish::rollback(args, now),

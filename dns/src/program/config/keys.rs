@@ -299,6 +299,12 @@ pub const SECTIONS: &[Section] = &[
         meaning: "What a change of the rules may come to. On the writer; `rules publish` and `rules diff` ask it.",
         keys: fleet::GATES,
     },
+    Section {
+        name: "fleet.stages",
+        heading: "`[fleet.stages]`",
+        meaning: "How carefully a revision goes from stage to stage. On the writer; `rules watch` asks it.",
+        keys: fleet::STAGES,
+    },
 ];
 
 /// The names of a section's keys and of the sections right below it; those above all sections for an empty name.

@@ -1,17 +1,20 @@
-//! What a change has to keep to that is published on a node. Takes the settings of `[fleet]`, returns a part of
-//! `/v1/fleet`; and reads that again for whoever publishes.
+//! What a change has to keep to that is published on a node: its gates, and how carefully it goes from stage to stage.
+//! Takes the settings of `[fleet]`, returns a part of `/v1/fleet`; and reads that again for whoever publishes.
 
 use bailiwick_rules::fleet::gates::Gates;
+use bailiwick_rules::fleet::stages::Care;
 use bailiwick_rules::rules::Ratio;
+use bailiwick_rules::time::Millis;
 use serde::{Deserialize, Serialize};
 
 use crate::state::fleet::Settings;
 
-/// What a change has to keep to, as JSON has it: parts are texts, as in `bailiwick.toml`.
+/// What a change has to keep to, as JSON has it: spans and parts are texts, as in `bailiwick.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Limits {
     gates: GateTexts,
+    stages: StageTexts,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -22,16 +25,33 @@ struct GateTexts {
     min_regions: Option<u32>,
 }
 
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct StageTexts {
+    bake: String,
+    max_servfail: String,
+    max_denied: String,
+    max_shift: String,
+    min_answers: u64,
+}
+
 impl From<&Settings> for Limits {
     fn from(settings: &Settings) -> Self {
         // The configuration has whole per cent.
         let text = |ratio: Ratio| format!("{}%", ratio.0 / 10_000);
-        let gates = settings.gates;
+        let (gates, care) = (settings.gates, settings.care);
         Self {
             gates: GateTexts {
                 max_moved: gates.max_moved.map(text),
                 max_denied: gates.max_denied.map(text),
                 min_regions: gates.min_regions,
+            },
+            stages: StageTexts {
+                bake: care.bake.to_string(),
+                max_servfail: text(care.servfail),
+                max_denied: text(care.denied),
+                max_shift: text(care.shift),
+                min_answers: care.enough,
             },
         }
     }
@@ -44,6 +64,20 @@ impl Limits {
         let GateTexts { max_moved, max_denied, min_regions } = &self.gates;
         Gates { max_moved: part(max_moved), max_denied: part(max_denied), min_regions: *min_regions }
     }
+
+    /// How carefully it goes from stage to stage; what can't be read is as it is without configuration.
+    pub(crate) fn care(&self) -> Care {
+        let usual = Care::default();
+        let StageTexts { bake, max_servfail, max_denied, max_shift, min_answers } = &self.stages;
+        let part = |text: &str, usual: Ratio| Ratio::parse_percent(text).unwrap_or(usual);
+        Care {
+            bake: Millis::parse(bake).unwrap_or(usual.bake),
+            servfail: part(max_servfail, usual.servfail),
+            denied: part(max_denied, usual.denied),
+            shift: part(max_shift, usual.shift),
+            enough: Some(*min_answers).filter(|least| *least > 0).unwrap_or(usual.enough),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -53,13 +87,15 @@ mod tests {
     #[test]
     fn what_a_node_tells_is_what_its_configuration_says() {
         let gates = Gates { max_moved: Some(Ratio(200_000)), max_denied: None, min_regions: Some(2) };
-        let settings = Settings { gates, ..Settings::default() };
+        let care = Care { bake: Millis(90_000), servfail: Ratio(20_000), enough: 7, ..Care::default() };
+        let settings = Settings { gates, care, ..Settings::default() };
         let json = serde_json::to_string(&Limits::from(&settings)).unwrap();
         assert!(json.contains(r#""max_moved":"20%","max_denied":null,"min_regions":2"#), "{json}");
+        assert!(json.contains(r#""bake":"90s""#), "{json}");
         let read: Limits = serde_json::from_str(&json).unwrap();
-        assert_eq!(read.gates(), gates);
+        assert_eq!((read.gates(), read.care()), (gates, care));
         let older: Limits = serde_json::from_str("{}").unwrap();
-        assert_eq!(older.gates(), Gates::default(), "a node that tells none");
+        assert_eq!((older.gates(), older.care()), (Gates::default(), Care::default()), "a node that tells none");
         let odd: Limits = serde_json::from_str(r#"{"gates": {"max_moved": "a lot"}}"#).unwrap();
         assert_eq!(odd.gates().max_moved, Some(Ratio(0)), "the narrowest");
     }

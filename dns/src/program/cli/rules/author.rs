@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use bailiwick_rules::fleet::head::{Head, LONGEST_TEXT};
+use bailiwick_rules::fleet::head::{Head, LONGEST_TEXT, Stage};
 use clap::Args;
 
 use crate::program::cli::fleet::Publisher;
@@ -46,4 +46,12 @@ pub(super) fn reason(text: &str) -> Result<String, String> {
     let is_fine =
         !text.trim().is_empty() && text.chars().count() <= LONGEST_TEXT && !text.chars().any(char::is_control);
     is_fine.then(|| text.to_owned()).ok_or_else(|| format!("write a line of at most {LONGEST_TEXT} characters"))
+}
+
+/// The word of a stage.
+///
+/// # Errors
+/// How to write one.
+pub(super) fn stage(text: &str) -> Result<Stage, String> {
+    Stage::parse(text).ok_or_else(|| "write canary, early or rest".to_owned())
 }

@@ -51,6 +51,18 @@ pub(super) fn line(entry: &Entry) -> String {
     }
 }
 
+/// What to tell somebody whose document was made from an older one.
+pub(super) fn stale(truth: &Truth, from: u64, now: u64) -> Vec<String> {
+    let mut lines = vec![format!(
+        "this is based on revision {from}, and revision {now} is in service; take over what came between, then publish \
+         again with --based-on {now}"
+    )];
+    if let Ok(history) = truth.history() {
+        lines.extend(history.iter().filter(|entry| entry.revision > from).map(line));
+    }
+    lines
+}
+
 /// Lists it.
 pub(super) fn list(args: &HistoryArgs) -> Result<Report, Vec<String>> {
     let revisions = Truth::find(&args.node, Power::Read)?.history()?;

@@ -8,11 +8,12 @@ use bailiwick_rules::fleet::stages::begin;
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
-use super::author::{AuthorArgs, reason};
+use super::author::{AuthorArgs, reason, stage};
 use super::change::{AcceptArgs, Change, PlaceArgs, texts};
 use super::document::with_revision;
-use super::history::line;
+use super::history::stale;
 use super::truth::{Base, Put, Truth};
+use super::watch::{PaceArgs, Rollout, watch};
 use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::report::Report;
 use crate::state::load::{compile_rules, read_file};
@@ -27,6 +28,11 @@ pub(crate) struct PublishArgs {
     based_on: Option<u64>,
     #[command(flatten)]
     how: How,
+    /// Then watch it, as `bailiwick rules watch` does.
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    pace: PaceArgs,
 }
 
 /// Options of `bailiwick rules rollback`.
@@ -63,12 +69,24 @@ pub(crate) struct How {
     accept: AcceptArgs,
 }
 
-pub(super) fn stage(text: &str) -> Result<Stage, String> {
-    Stage::parse(text).ok_or_else(|| "write canary, early or rest".to_owned())
+/// Publishes a document, and watches it if that is wanted.
+pub(super) fn publish(args: &PublishArgs, now: Timestamp) -> Result<Report, Vec<String>> {
+    let Published { report, revision } = publish_once(args, now)?;
+    if !args.watch || revision.is_none() {
+        return Ok(report);
+    }
+    report.print();
+    let How { node, author, places, .. } = &args.how;
+    watch(&Rollout { node, author, places, pace: args.pace, revision })
 }
 
-/// Publishes a document.
-pub(super) fn publish(args: &PublishArgs, now: Timestamp) -> Result<Report, Vec<String>> {
+/// What is to be said, and the revision if it is published.
+struct Published {
+    report: Report,
+    revision: Option<u64>,
+}
+
+fn publish_once(args: &PublishArgs, now: Timestamp) -> Result<Published, Vec<String>> {
     let name = args.file.display().to_string();
     let bytes = read_file(&args.file).map_err(|error| vec![format!("{name}: can't be read ({error})")])?;
     let rules = compile_rules(bytes, &name).map_err(texts)?;
@@ -87,7 +105,7 @@ pub(super) fn rollback(args: &RollbackArgs, now: Timestamp) -> Result<Report, Ve
     if args.revision >= base.revision {
         return Err(vec![format!("revision {} is in service; name an earlier one", base.revision)]);
     }
-    send(&truth, &args.how, &base, (args.revision, &earlier.bytes), now)
+    send(&truth, &args.how, &base, (args.revision, &earlier.bytes), now).map(|published| published.report)
 }
 
 /// Gives the document its revision and its head, looks at what it changes, and publishes it.
@@ -97,7 +115,7 @@ fn send(
     base: &Base,
     (own, bytes): (u64, &[u8]),
     now: Timestamp,
-) -> Result<Report, Vec<String>> {
+) -> Result<Published, Vec<String>> {
     let one = |error: &str| vec![error.to_owned()];
     if let Some(head) = base.document.head.as_ref().filter(|head| head.stage != Stage::Rest) {
         return Err(vec![format!(
@@ -117,7 +135,7 @@ fn send(
     if !shut.is_empty() {
         report.errors = shut.iter().map(|one| format!("gate shut: {one}")).collect();
         report.errors.push("it isn't published".to_owned());
-        return Ok(report);
+        return Ok(Published { report, revision: None });
     }
     let head = Head {
         revision,
@@ -138,7 +156,7 @@ fn send(
         Put::Lost => "is published, though its answer was lost",
     };
     report.output += &format!("revision {revision} {said}\n");
-    Ok(report)
+    Ok(Published { report, revision: Some(revision) })
 }
 
 /// What the document changes for those who are served by the one in service.
@@ -167,16 +185,4 @@ fn change(
         None
     });
     Ok(Change::find(&old.table, &new.table, &places, queries.as_ref(), now))
-}
-
-/// What to tell somebody whose document was made from an older one.
-pub(super) fn stale(truth: &Truth, from: u64, now: u64) -> Vec<String> {
-    let mut lines = vec![format!(
-        "this is based on revision {from}, and revision {now} is in service; take over what came between, then publish \
-         again with --based-on {now}"
-    )];
-    if let Ok(history) = truth.history() {
-        lines.extend(history.iter().filter(|entry| entry.revision > from).map(line));
-    }
-    lines
 }

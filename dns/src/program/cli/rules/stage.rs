@@ -5,9 +5,9 @@ use bailiwick_rules::fleet::head::{Head, Stage, sha256_hex};
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
-use super::author::{AuthorArgs, reason};
+use super::author::{AuthorArgs, reason, stage};
 use super::document::with_revision;
-use super::publish::{stage, stale};
+use super::history::stale;
 use super::truth::{Base, Put, Truth};
 use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::report::Report;

@@ -1,9 +1,9 @@
 //! Where one publishes. Takes a document with its head and what it replaces, returns what became of it; and gives the
 //! document in service and those that were. Called by every command that publishes or looks back.
 //!
-//! The API of the node that is the writer is the only place yet. Another kind has to do seven things: tell what is in
+//! The API of the node that is the writer is the only place yet. Another kind has to do eight things: tell what is in
 //! service, replace it if nobody else did meanwhile, bring it to more nodes, list the history, give a document of it,
-//! tell what a change has to keep to, and how many queries were counted.
+//! tell what a change has to keep to, what every node says of itself, and how many queries were counted.
 
 use bailiwick_rules::fleet::head::{Head, sha256_hex};
 use bailiwick_rules::fleet::impact::Queries;
@@ -15,7 +15,7 @@ use reqwest::{Method, StatusCode};
 
 use crate::program::api::publish::{Entry, History};
 use crate::program::cli::node::{Node, NodeArgs, Power};
-use crate::program::fleet_report::Limits;
+use crate::program::fleet_report::{Limits, NodesReport};
 use crate::state::fleet::HEAD;
 
 /// Where one publishes.
@@ -138,6 +138,17 @@ impl Truth {
             vec![format!("what the node says of its fleet can't be understood ({error}); is it of another version?")]
         })?;
         Ok(limits.unwrap_or_default())
+    }
+
+    /// What every node says of itself.
+    ///
+    /// # Errors
+    /// When nobody can be asked.
+    pub(super) fn nodes(&self) -> Result<NodesReport, Vec<String>> {
+        let Self::Writer(node) = self;
+        serde_json::from_str(&node.read("/v1/fleet/nodes")?).map_err(|error| {
+            vec![format!("what the nodes say can't be understood ({error}); are they of one version?")]
+        })
     }
 
     /// The queries of the last week. None if none were counted.

@@ -54,3 +54,37 @@ pub(super) const GATES: &[Key] = &[
     key("max_denied", "per cent from `\"1%\"` to `\"100%\"`", Nothing, "Which part of them may lose their region."),
     key("min_regions", "integer from 1 to 1000", Nothing, "How many regions a fence has to keep that gets smaller."),
 ];
+
+/// The keys of `[fleet.stages]`.
+pub(super) const STAGES: &[Key] = &[
+    key(
+        "bake",
+        "duration from 1s to 7d",
+        Value("\"10m\""),
+        "For how long every live node of a stage serves a revision before the next stage begins.",
+    ),
+    key(
+        "max_servfail",
+        "per cent from `\"1%\"` to `\"100%\"`",
+        Value("\"1%\""),
+        "By how many points the share of SERVFAIL may rise on a node.",
+    ),
+    key(
+        "max_denied",
+        "per cent from `\"1%\"` to `\"100%\"`",
+        Value("\"1%\""),
+        "By how many points the share of answers without a region may rise beyond what was predicted.",
+    ),
+    key(
+        "max_shift",
+        "per cent from `\"1%\"` to `\"100%\"`",
+        Value("\"5%\""),
+        "How many points the share of a region may be from what was predicted.",
+    ),
+    key(
+        "min_answers",
+        "integer from 1 to 1000000000",
+        Value("500"),
+        "How many answers are needed, before and after, to judge a service or a node.",
+    ),
+];

@@ -27,6 +27,7 @@ impl Reader<'_> {
                 "trusted_publishers" => fleet.trusted_publishers = self.publishers(value),
                 "stage" => fleet.stage = self.stage(value),
                 "gates" => fleet.gates = self.gates(value),
+                "stages" => fleet.care = self.care(value),
                 "voter" => self.note(
                     key.span(),
                     "voters stand in the rules document, as \"fleet\": {\"voters\": {…}}, so that DNS and edge agree; \

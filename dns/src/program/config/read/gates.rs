@@ -1,10 +1,16 @@
-//! `[fleet.gates]`: what a change of the rules may come to. Called by the reader of `[fleet]`.
+//! `[fleet.gates]` and `[fleet.stages]`: what a change of the rules may come to, and how carefully it goes from stage
+//! to stage. Called by the reader of `[fleet]`.
 
 use bailiwick_rules::fleet::gates::Gates;
+use bailiwick_rules::fleet::stages::Care;
 use bailiwick_rules::rules::Ratio;
+use bailiwick_rules::time::Millis;
 
 use super::{Reader, Value};
 use crate::program::config::keys::names;
+
+/// The longest that a stage may bake.
+const LONGEST_BAKE: Millis = Millis(7 * 86_400_000);
 
 impl Reader<'_> {
     pub(super) fn gates(&mut self, value: &Value<'_>) -> Gates {
@@ -23,6 +29,35 @@ impl Reader<'_> {
             }
         }
         gates
+    }
+
+    pub(super) fn care(&mut self, value: &Value<'_>) -> Care {
+        let mut care = Care::default();
+        let Some(table) = self.section("fleet.stages", "bake = \"10m\"", value) else { return care };
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "bake" => care.bake = self.bake(value).unwrap_or(care.bake),
+                "max_servfail" => self.limit("fleet.stages.max_servfail", value, &mut care.servfail),
+                "max_denied" => self.limit("fleet.stages.max_denied", value, &mut care.denied),
+                "max_shift" => self.limit("fleet.stages.max_shift", value, &mut care.shift),
+                "min_answers" => self.size("fleet.stages.min_answers", value, 1, 1_000_000_000, &mut care.enough),
+                _ => self.no_key("fleet.stages.", key, &names("fleet.stages")),
+            }
+        }
+        care
+    }
+
+    fn bake(&mut self, value: &Value<'_>) -> Option<Millis> {
+        let text = self.string("fleet.stages.bake", value)?;
+        let bake = Millis::parse(text).filter(|bake| (Millis(1_000)..=LONGEST_BAKE).contains(bake));
+        bake.or_else(|| {
+            let message = format!("\"fleet.stages.bake\" is \"{text}\"; write a duration from \"1s\" to \"7d\"");
+            self.fail(value.span(), message)
+        })
+    }
+
+    fn limit(&mut self, key: &str, value: &Value<'_>, limit: &mut Ratio) {
+        *limit = self.percent(key, value).unwrap_or(*limit);
     }
 
     fn percent(&mut self, key: &str, value: &Value<'_>) -> Option<Ratio> {
