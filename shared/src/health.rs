@@ -140,7 +140,7 @@ impl AntiFlap {
     }
 }
 
-/// One monitor as it stands: its machine, its pace, and when it last heard.
+/// The state of one monitor: its machine, its interval, and when the last result came in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Monitored {
     /// The machine.
@@ -148,14 +148,14 @@ pub struct Monitored {
     /// Time between probes.
     pub interval: Millis,
     /// When the last result came in; `None` before the first.
-    pub heard: Option<Timestamp>,
+    pub last_result: Option<Timestamp>,
 }
 
 impl Monitored {
     /// Whether there was no result for three intervals. The last status stands all the same.
     #[must_use]
     pub fn is_stale(&self, now: Timestamp) -> bool {
-        self.heard.is_some_and(|heard| now.since(heard).0 > 3 * self.interval.0)
+        self.last_result.is_some_and(|last| now.since(last).0 > 3 * self.interval.0)
     }
 
     /// The least time until the status could be `wanted`.

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_is_told_apart_only_by_who_knows_its_name() {
+    fn only_who_knows_a_tenants_name_recognises_it() {
         assert_eq!(tenant_digest("1", "acme"), tenant_digest("1", "acme"));
         assert_ne!(tenant_digest("1", "acme"), tenant_digest("2", "acme"));
         assert_ne!(tenant_digest("1", "acme"), tenant_digest("1", "globe"));

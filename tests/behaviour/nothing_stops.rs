@@ -98,7 +98,7 @@ fn an_end_waits_for_a_stalled_reader_a_moment_and_no_longer() {
 }
 
 #[test]
-fn the_service_manager_is_told_that_the_server_serves_lives_and_ends() {
+fn the_service_manager_learns_that_the_server_serves_lives_and_ends() {
     let world = World::start();
     let setup = Setup::new(&world.rules(1), ZONE);
     let path = setup.path("notify");

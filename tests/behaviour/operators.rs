@@ -141,7 +141,7 @@ fn a_status_tells_who_goes_where_and_what_is_down_since_when_and_why() {
 }
 
 #[test]
-fn what_keeps_a_command_from_its_node_is_told_with_the_place_that_names_it() {
+fn a_command_that_does_not_reach_its_node_says_why_and_what_names_the_node() {
     let world = World::start();
     let setup = setup(&world.rules(1));
     let (code, _, errors) = run(&setup, &["status"]);

@@ -53,7 +53,7 @@ fn the_reference_on_disk_is_what_the_program_says() {
 }
 
 #[test]
-fn every_default_of_a_duration_or_a_choice_is_told() {
+fn every_default_of_a_duration_or_a_choice_is_documented() {
     let section = rules::section();
     for (key, default) in [("headers_streamed", "`15s`"), ("when_all_down", "`serve-fence`"), ("weight", "`1`")] {
         let row = section.lines().find(|line| line.starts_with(&format!("| `{key}` "))).expect(key);

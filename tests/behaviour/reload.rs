@@ -37,7 +37,7 @@ fn an_edit_of_the_rules_changes_the_answers() {
 }
 
 #[test]
-fn a_bad_edit_changes_nothing_and_is_told() {
+fn a_bad_edit_changes_nothing_and_is_reported() {
     let world = World::start();
     let node = Setup::new(&world.rules(3), ZONE).start();
     for (edit, hint) in [
@@ -77,7 +77,7 @@ fn rules_that_vanish_change_nothing_until_they_are_back() {
 }
 
 #[test]
-fn a_pipe_in_place_of_a_file_is_told_and_keeps_no_other_from_being_reloaded() {
+fn a_pipe_in_place_of_a_file_is_reported_and_other_files_are_reloaded() {
     let world = World::start();
     let setup = Setup::new(&world.rules(3), ZONE);
     std::fs::copy(geo::database(), setup.path("geo.mmdb")).unwrap();

@@ -56,7 +56,7 @@ fn the_last_good_rules_serve_when_the_file_is_broken() {
 }
 
 #[test]
-fn damaged_state_is_told_and_left_aside() {
+fn damaged_state_is_reported_and_left_aside() {
     let world = World::start();
     let setup = Setup::new(&world.rules(5), ZONE).start().stop();
     for file in ["state/rules.last-good.json", "state/overrides.json"] {
@@ -70,7 +70,7 @@ fn damaged_state_is_told_and_left_aside() {
 }
 
 #[test]
-fn a_state_directory_of_two_nodes_is_told() {
+fn a_state_directory_of_two_nodes_is_reported() {
     let world = World::start();
     let first = Setup::new(&world.rules(5), ZONE).start();
     let second = Setup::new(&world.rules(5), ZONE);

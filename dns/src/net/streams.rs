@@ -83,7 +83,7 @@ pub(crate) async fn accept<R: Respond>(
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = yielded.wait_for(|yielded| *yielded) => return Ended::AsTold,
+            _ = yielded.wait_for(|yielded| *yielded) => return Ended::OnRequest,
             accepted = listener.accept() => accepted,
         };
         match accepted {

@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_needs_a_look_is_told_in_sentences() {
+    fn problems_are_described_in_sentences() {
         let peer = |node: &str, revision, trouble: Option<&str>| Peer {
             url: format!("https://{node}:8053"),
             node: Some(node.to_owned()),

@@ -63,12 +63,12 @@ pub(super) fn begin(filter: Option<&str>, format: LogFormat) -> Result<Logs, Str
         }
     };
     begun.map_err(|error| failed(&error))?;
-    std::panic::set_hook(Box::new(tell_panic));
+    std::panic::set_hook(Box::new(log_panic));
     Ok(Logs(queue))
 }
 
 /// Logs a panic, in place of the hook that would write to standard error and may wait there for ever.
-fn tell_panic(panic: &PanicHookInfo<'_>) {
+fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let message = panic.payload_as_str().unwrap_or_default();

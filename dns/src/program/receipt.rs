@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_receipt_is_told() {
+    fn invalid_receipts_are_reported() {
         let good = signed(claims(), 1);
         let unsigned = &good[..=good.rfind('.').unwrap()];
         assert_eq!(check(unsigned), Err(VerifyError::Signature { kid: pair(1).1.thumbprint() }));

@@ -50,19 +50,19 @@ const FAULT: u8 = 70;
 pub(crate) fn run(args: &ServeArgs) -> ExitCode {
     let logs = match logs::begin(args.log.as_deref(), args.log_format) {
         Ok(logs) => logs,
-        Err(error) => return say(Report::error(error)),
+        Err(error) => return print_report(Report::error(error)),
     };
     let code = match catch_unwind(AssertUnwindSafe(|| run_to_end(args))) {
         Ok(Ok(())) => None,
         Ok(Err(errors)) => Some(Report::failed(errors)),
         Err(_) => {
             logs.finish();
-            say(Report::error("a fault of this program ended it, see the log; please report it"));
+            print_report(Report::error("a fault of this program ended it, see the log; please report it"));
             return ExitCode::from(FAULT);
         }
     };
     logs.finish();
-    code.map_or(ExitCode::SUCCESS, say)
+    code.map_or(ExitCode::SUCCESS, print_report)
 }
 
 fn run_to_end(args: &ServeArgs) -> Result<(), Vec<String>> {
@@ -76,7 +76,7 @@ fn run_to_end(args: &ServeArgs) -> Result<(), Vec<String>> {
 
 /// Prints what there is to say and gives the exit code; a reader that stalls keeps the end waiting for [`LAST_WORK`]
 /// only.
-fn say(reported: Report) -> ExitCode {
+fn print_report(reported: Report) -> ExitCode {
     let code = reported.code();
     let (done, printed) = mpsc::channel();
     let print = move || {
@@ -107,7 +107,7 @@ async fn serve(mut config: Config, args: &ServeArgs) -> Result<(), Vec<String>> 
         running.ready().write(file)?;
     }
     let manager = Arc::new(ServiceManager::of_environment());
-    manager.tell("READY=1");
+    manager.notify("READY=1");
     manager.watch(Arc::clone(running.changeable.handle.tasks()));
     let mut successors = running.await_successors(&config);
     let successor = loop {
@@ -129,7 +129,7 @@ async fn serve(mut config: Config, args: &ServeArgs) -> Result<(), Vec<String>> 
     match successor {
         Some(successor) => running.hand_over(&successor, &manager, &mut signals).await,
         None => {
-            manager.tell("STOPPING=1");
+            manager.notify("STOPPING=1");
             running.forget(&config);
             running.end().await;
             if let Some(file) = &args.ready_file {

@@ -48,13 +48,13 @@ impl Origin {
 
     /// Of a client in the country of this number; 0: nobody can place it.
     #[must_use]
-    pub(crate) fn new(country: u8, is_told: bool) -> Self {
-        Self(u16::from(country) << 1 | u16::from(is_told))
+    pub(crate) fn new(country: u8, has_subnet: bool) -> Self {
+        Self(u16::from(country) << 1 | u16::from(has_subnet))
     }
 
     /// All of them, in order.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        (0..=u8::MAX).flat_map(|country| [false, true].map(|is_told| Self::new(country, is_told)))
+        (0..=u8::MAX).flat_map(|country| [false, true].map(|has_subnet| Self::new(country, has_subnet)))
     }
 
     /// As an array index below [`Origin::COUNT`].
@@ -69,9 +69,9 @@ impl Origin {
         (self.0 >> 1).to_le_bytes()[0]
     }
 
-    /// Whether the client's resolver told its subnet.
+    /// Whether the client's resolver sent the client's subnet.
     #[must_use]
-    pub(crate) fn is_told(self) -> bool {
+    pub(crate) fn has_subnet(self) -> bool {
         self.0 & 1 == 1
     }
 }

@@ -315,17 +315,17 @@ impl Snapshot {
     #[inline]
     pub(crate) fn seat_of(&self, service: ServiceIndex, client: &Asking) -> Option<Seat> {
         let ranges = self.world.classes_of(service)?;
-        let (address, known, is_told) = match client.ecs {
+        let (address, known, has_subnet) = match client.ecs {
             Some(ecs) if ecs.source > 0 => (ecs.address, ecs.source, true),
             _ => (client.transport, u8::MAX, false),
         };
         let (class, scope, country) = ranges.class_and_country(address, known);
-        let whole = Seat { class, part: Part::STAYS, scope, origin: Origin::new(country, is_told) };
+        let whole = Seat { class, part: Part::STAYS, scope, origin: Origin::new(country, has_subnet) };
         let seat = match self.decided.get(service.get()).and_then(|decided| decided.spread.as_ref()) {
             None => whole,
             Some(spread) => spread.seat(whole, address, ranges),
         };
-        Some(if is_told { seat } else { Seat { scope: NO_SCOPE, ..seat } })
+        Some(if has_subnet { seat } else { Seat { scope: NO_SCOPE, ..seat } })
     }
 
     /// The conditions of this snapshot as of `now`.

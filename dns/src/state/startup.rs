@@ -182,7 +182,7 @@ fn open_store(sources: &Sources) -> Result<Option<Store>, Fault> {
         let message = format!("can't be made ({error}); mend state_dir in the configuration or the mode of its parent");
         Fault::of_file(directory, message)
     })?;
-    if !store.is_ours_alone() {
+    if !store.is_exclusive() {
         let directory = directory.display();
         tracing::warn!(
             "{directory}: another process seems to use this state_dir, and each undoes what the other keeps; give each \

@@ -99,7 +99,7 @@ impl Store {
 
     /// Whether no other process uses the directory, as far as can be told.
     #[must_use]
-    pub(crate) fn is_ours_alone(&self) -> bool {
+    pub(crate) fn is_exclusive(&self) -> bool {
         self.lock.is_some()
     }
 
@@ -387,12 +387,12 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_in_use_is_told() {
+    fn a_directory_in_use_is_reported() {
         let directory = tempfile::tempdir().unwrap();
         let first = Store::open(directory.path()).unwrap();
-        assert!(first.is_ours_alone() && !Store::open(directory.path()).unwrap().is_ours_alone());
+        assert!(first.is_exclusive() && !Store::open(directory.path()).unwrap().is_exclusive());
         drop(first);
-        assert!(Store::open(directory.path()).unwrap().is_ours_alone());
+        assert!(Store::open(directory.path()).unwrap().is_exclusive());
     }
 
     #[test]

@@ -206,11 +206,11 @@ impl Watching {
         match self.parts.rules.step(now, &self.moves, || read_rules(&self.sources.rules), alone) {
             Check::Nothing => true,
             Check::Version(rules) => {
-                self.handle.offer_from_thread(Offer::Rules(rules)) && self.tell_faults(Source::Rules, Faults::new())
+                self.handle.offer_from_thread(Offer::Rules(rules)) && self.report_faults(Source::Rules, Faults::new())
             }
             Check::Faults => {
                 let faults = self.parts.rules.faults().into_iter().map(|faults| (String::new(), faults)).collect();
-                self.tell_faults(Source::Rules, faults)
+                self.report_faults(Source::Rules, faults)
             }
         }
     }
@@ -223,11 +223,11 @@ impl Watching {
             Check::Nothing => true,
             Check::Version((places, bytes)) => {
                 self.handle.keep(Kind::Geoip, Box::new(move |store| store.keep_geoip(&bytes)));
-                self.handle.offer_from_thread(Offer::Places(places)) && self.tell_faults(Source::Geoip, Faults::new())
+                self.handle.offer_from_thread(Offer::Places(places)) && self.report_faults(Source::Geoip, Faults::new())
             }
             Check::Faults => {
                 let faults = part.faults().into_iter().map(|faults| (String::new(), faults)).collect();
-                self.tell_faults(Source::Geoip, faults)
+                self.report_faults(Source::Geoip, faults)
             }
         }
     }
@@ -262,13 +262,13 @@ impl Watching {
         }
         let offer = |offer: Offer, faults: Faults| {
             let source = offer.source();
-            self.handle.offer_from_thread(offer) && self.tell_faults(source, faults)
+            self.handle.offer_from_thread(offer) && self.report_faults(source, faults)
         };
         (!has_new_keys || offer(Offer::Keys(self.parts.zone_keys()), self.parts.key_faults()))
             && (!has_new_zones || offer(Offer::Zones(self.parts.zone_sources()), self.parts.zone_faults()))
     }
 
-    fn tell_faults(&self, source: Source, faults: Faults) -> bool {
+    fn report_faults(&self, source: Source, faults: Faults) -> bool {
         self.handle.report_faults_from_thread(source, faults)
     }
 }

@@ -212,7 +212,7 @@ pub(crate) async fn unwinding<F: Future>(future: F) -> Result<F::Output, Panicke
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// The task was asked to end.
-    AsTold,
+    OnRequest,
     /// The task failed, and has logged the reason.
     Failed,
 }
@@ -222,7 +222,7 @@ pub(crate) async fn supervise<F: Future<Output = Ended>>(pulse: Pulse, mut make:
     let mut backoff = Backoff::default();
     loop {
         let begun = Instant::now();
-        if unwinding(make()).await == Ok(Ended::AsTold) {
+        if unwinding(make()).await == Ok(Ended::OnRequest) {
             return;
         }
         pulse.panicked();

@@ -95,8 +95,8 @@ impl BatchPolicy {
         }
         let theirs = self.target.call(&model).map(str::to_owned);
         let has_tenant = self.owner.tenant.is_some();
-        let is_somebodys = self.target.is_somebodys(&model, has_tenant, || self.is_sole);
-        theirs.filter(|_| !is_somebodys).ok_or(Failure::ModelNotFound { model })
+        let may_belong_to_tenant = self.target.may_belong_to_tenant(&model, has_tenant, || self.is_sole);
+        theirs.filter(|_| !may_belong_to_tenant).ok_or(Failure::ModelNotFound { model })
     }
 }
 

@@ -228,13 +228,13 @@ impl Plan {
 
     /// Sets the priority for every endpoint: the tenant's service tier, in the endpoint's own form. The priority that
     /// the client wrote is never sent.
-    pub(crate) fn tell_tier(&mut self, tier: Option<(&TierId, &ServiceTier)>) {
+    pub(crate) fn set_tier(&mut self, tier: Option<(&TierId, &ServiceTier)>) {
         for target in &mut self.targets {
             let (priority, objective) = match (tier, target.endpoint.priority_as) {
                 (Some((_, tier)), Some(PriorityForm::Vllm)) => (Priority::Vllm(tier.rank), None),
                 (Some((_, tier)), Some(PriorityForm::OpenAi)) => (Priority::OpenAi(tier.rank), None),
-                (Some((name, _)), Some(PriorityForm::LlmD)) => (Priority::Untold, Some(name.clone())),
-                (None, _) | (_, None) => (Priority::Untold, None),
+                (Some((name, _)), Some(PriorityForm::LlmD)) => (Priority::Absent, Some(name.clone())),
+                (None, _) | (_, None) => (Priority::Absent, None),
             };
             (target.priority, target.objective) = (Some(priority), objective);
         }
@@ -256,7 +256,7 @@ impl Plan {
         has_tenant: bool,
         is_sole: impl Fn(&Place) -> bool,
     ) -> Result<(), Failure> {
-        self.leave_out(|target| target.is_somebodys(model, has_tenant, || is_sole(&target.place())));
+        self.leave_out(|target| target.may_belong_to_tenant(model, has_tenant, || is_sole(&target.place())));
         if self.targets.is_empty() { Err(Failure::ModelNotFound { model: model.to_owned() }) } else { Ok(()) }
     }
 

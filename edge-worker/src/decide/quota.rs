@@ -64,8 +64,8 @@ pub(crate) struct Demand {
 pub(crate) enum Output {
     /// No tokens: the answer isn't generated text.
     Nothing,
-    /// The request names no number, so the quota's `output_default` counts.
-    Untold,
+    /// The request states no number, so the quota's `output_default` counts.
+    Unstated,
     /// At most this many tokens.
     AtMost(u64),
 }
@@ -141,7 +141,7 @@ impl Quotas {
     fn cost_by(&self, output_default: u64, demand: &Demand) -> Cost {
         let each = match demand.output {
             Output::Nothing => 0,
-            Output::Untold => output_default,
+            Output::Unstated => output_default,
             Output::AtMost(tokens) => tokens,
         };
         let prompt = estimated_tokens(demand.bytes, self.ratios.of(&demand.model, demand.tenant()));
@@ -188,7 +188,7 @@ impl Quotas {
     /// The state of a tenant's budget: its requests and its tokens.
     pub(crate) fn left_of(&mut self, (tenant, budget): (&Tenant, &Budget), now: Timestamp) -> [Option<Dimension>; 2] {
         let known = self.of_budget(tenant, budget, now);
-        known.pool.told(&known.limits, now)
+        known.pool.header_state(&known.limits, now)
     }
 
     /// Records a request that didn't fit, for the next ask to a node.
@@ -236,7 +236,7 @@ impl Quotas {
     }
 
     /// Applies a provider's rate limit headers to the quota that an attempt was charged to.
-    pub(crate) fn heard(&mut self, charge: &Charge, status: u16, reading: &Reading, now: Timestamp) {
+    pub(crate) fn apply_headers(&mut self, charge: &Charge, status: u16, reading: &Reading, now: Timestamp) {
         let Some(Known { limits, pool, .. }) = self.pools.get_mut(&charge.pool) else { return };
         match status {
             200..=299 => pool.served(limits, reading, now),

@@ -21,8 +21,8 @@ use url::form_urlencoded;
 use worker::Env;
 
 use crate::decide::envelope::{Failure, quote};
+use crate::decide::explained_limits::{Asked, ExplainedLimits};
 use crate::decide::inflight;
-use crate::decide::limits_told::{Asked, LimitsTold};
 use crate::decide::route::query::Query;
 use crate::decide::secrets::{self, Missing};
 use crate::decide::shed::sheds;
@@ -68,7 +68,7 @@ pub(crate) fn answer(
         Question::All { service, tenant } => {
             let all = overview(table, *service, *tenant);
             let missing = missing_secrets(table, env, |_| true);
-            Explained::of(serde_json::to_string(&all), all.to_text(), &missing, &LimitsTold::default())?
+            Explained::of(serde_json::to_string(&all), all.to_text(), &missing, &ExplainedLimits::default())?
         }
         Question::ClientQuestion(question) => {
             let now = clock::now();
@@ -93,7 +93,7 @@ pub(crate) fn answer(
             let (tenant, by_operator) = (question.client.tenant, question.by_operator);
             let asked = Asked { fence: &fence, offered: &offered, tenant, by_operator };
             let load = |region| snapshot.load_of(region);
-            let limits = memory::with(|memory| LimitsTold::of(table, &asked, &mut memory.quotas, load, now));
+            let limits = memory::with(|memory| ExplainedLimits::of(table, &asked, &mut memory.quotas, load, now));
             Explained::of(serde_json::to_string(&explanation), explanation.to_text(), &missing, &limits)?
         }
     };
@@ -142,7 +142,7 @@ impl Explained {
         json: serde_json::Result<String>,
         text: String,
         missing: &[Missing],
-        limits: &LimitsTold,
+        limits: &ExplainedLimits,
     ) -> Result<Self, Failure> {
         let mut json = json.map_err(|_| Failure::Internal)?;
         // The fields are appended to the text, so that the fields of the explanation keep their order.

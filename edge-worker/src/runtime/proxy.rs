@@ -42,7 +42,7 @@ use crate::runtime::observe::Observation;
 use crate::runtime::receipt::ReceiptSigner;
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::uploads::OutboundUpload;
-pub(crate) use metering::{Metering, budget_of, tell_budget};
+pub(crate) use metering::{Metering, add_budget_headers, budget_of};
 use stored_file::{StoredFile, is_content};
 
 /// The request to send. It is adapted to each endpoint when that endpoint is asked.
@@ -265,7 +265,7 @@ impl Driver {
         if self.run.served_by().is_some_and(|target| target.quota().is_some()) {
             headers::drop_limits(&mut headers);
         }
-        self.tell_limits(&mut headers);
+        self.add_limit_headers(&mut headers);
         if let Some(model) = headers.get("openai-model").and_then(|model| self.renamed(model)) {
             headers.set("openai-model", &model);
         }

@@ -35,7 +35,7 @@ use crate::runtime::feed::{self, Snapshot};
 use crate::runtime::incoming::{drain, read_body};
 use crate::runtime::leases;
 use crate::runtime::observe;
-use crate::runtime::proxy::{Answer, Driver, budget_of, tell_budget};
+use crate::runtime::proxy::{Answer, Driver, add_budget_headers, budget_of};
 use crate::runtime::receipt::{self, ReceiptPolicy};
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::request::ClientRequest;
@@ -111,7 +111,7 @@ fn refused<'a>(request: &'a mut ClientRequest, info: &'a ResponseInfo, failure: 
         }
         let mut reply = info.failure(&failure);
         if let (Failure::Limited(Limited::Budget { .. }), Some(whose)) = (&failure, &info.whose) {
-            tell_budget(whose, &mut reply.headers);
+            add_budget_headers(whose, &mut reply.headers);
         }
         reply
     })

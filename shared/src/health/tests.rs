@@ -15,7 +15,7 @@ fn after(results: &[bool]) -> AntiFlap {
 }
 
 fn monitored(results: &[bool]) -> Monitored {
-    Monitored { machine: after(results), interval: Millis(1000), heard: Some(NOW) }
+    Monitored { machine: after(results), interval: Millis(1000), last_result: Some(NOW) }
 }
 
 const UP: &[bool] = &[true];

@@ -170,7 +170,7 @@ impl Pool {
 
     /// The state of each limited dimension, requests first, for the rate limit headers of an answer.
     #[must_use]
-    pub fn told(&self, limits: &Limits, now: Timestamp) -> [Option<Dimension>; 2] {
+    pub fn header_state(&self, limits: &Limits, now: Timestamp) -> [Option<Dimension>; 2] {
         let dimension = |taken: &Taken, rate: Option<Rate>| {
             let rate = rate?;
             let (remaining, reset) = (taken.all.left(rate, now), taken.all.time_to_full(rate, now));

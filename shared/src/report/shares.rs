@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_plan_moves_is_told_and_read_again() {
+    fn the_moves_of_a_plan_are_written_and_read_again() {
         let table = table();
         let reported = reported(&table);
         let json = serde_json::to_value(&reported).unwrap();

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_told_with_its_remedy() {
+    fn invalid_hosts_are_reported_with_the_remedy() {
         for (bad, said) in [
             ("", "is empty"),
             ("a b", "blank or a control character"),

@@ -332,7 +332,7 @@ mod tests {
 
     /// RFC 9460 appendix D.3, and more.
     #[test]
-    fn what_is_wrong_is_told() {
+    fn mistakes_are_reported() {
         for (text, part) in [
             ("", "no target"),
             ("1", "no target"),

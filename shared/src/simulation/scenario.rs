@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_with_its_place() {
+    fn every_mistake_is_reported_with_its_place() {
         let text =
             br#"{ "lengths": "1h", "step": "0s", "night": 2, "events": [{ "region": "fro", "at": "1x", "fro": "2h" }],
                          "collapse": { "load": 0.5, "after": "1m" }, "demand": { "chta": {} } }"#;

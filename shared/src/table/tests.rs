@@ -343,7 +343,7 @@ fn an_override_may_be_of_one_endpoint_which_has_to_be_there() {
 }
 
 #[test]
-fn every_mistake_is_told_at_once() {
+fn every_mistake_is_reported_at_once() {
     let lines = refused(|d| {
         d["revision"] = json!(-1);
         d["regions"]["fra"]["endpoints"]["fra-1"]["url"] = json!("http://fra1.example");
@@ -369,7 +369,7 @@ fn every_mistake_is_told_at_once() {
 }
 
 #[test]
-fn what_could_not_be_read_is_told_once() {
+fn values_that_could_not_be_read_are_reported_once() {
     let bad = json!({ "A": ["192.0.2.999"] });
     assert_refused(|d| d["regions"]["fra"]["answers"] = bad.clone(), "/regions/fra/answers/A/0", "IPv4");
     assert_refused(|d| d["services"]["chat"]["denied_answers"] = bad, "/services/chat/denied_answers/A/0", "IPv4");

@@ -71,7 +71,7 @@ pub(crate) async fn accept<R: Respond>(
     let _ = timeout(LAST, endpoint.wait_idle()).await;
     endpoint.close(DoqErrorCode::NoError.into(), b"");
     let _ = timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await;
-    Ended::AsTold
+    Ended::OnRequest
 }
 
 /// Admits a connection and answers it in a task, or refuses it.

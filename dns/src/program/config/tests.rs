@@ -114,7 +114,7 @@ fn most_of_it_may_be_missing() {
 }
 
 #[test]
-fn every_error_is_told_at_once_with_its_line() {
+fn every_error_is_reported_at_once_with_its_line() {
     let text = "node = ''\nlisten = ['127.0.0.1', 5300, '127.0.0.1:53', '127.0.0.1:53']\nrules = 7\ngeiop = 'x'\n\
                 threads = 0\n\
                 [zones]\n'a..b' = 'z'\n'ok.example' = 3\n'OK.example.' = 'again'\n[api]\ncert = 'c.pem'\n\
@@ -305,7 +305,7 @@ fn shrink_and_responses_are_one_of_two_words_each() {
 }
 
 #[test]
-fn a_zone_without_quotes_is_told_so() {
+fn a_zone_without_quotes_gets_an_error_of_its_own() {
     let errors = parse("listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\nai.example.com = 'z'\n").unwrap_err();
     assert!(errors[0].starts_with("b.toml:4: the zone's name that begins with \"ai\" must stand in quotes"));
 }
@@ -333,7 +333,7 @@ fn rfc5891_4_names_that_nobody_asks_for_are_no_zones() {
 }
 
 #[test]
-fn broken_toml_is_told_with_its_line() {
+fn broken_toml_is_reported_with_its_line() {
     let errors = parse("listen = ['127.0.0.1:5300']\nrules = \nrules = 'x'\n").unwrap_err();
     assert!(errors.iter().any(|error| error.starts_with("b.toml:2: is not TOML")), "{errors:#?}");
 }

@@ -161,23 +161,23 @@ impl<W: Write> Writer<W> {
                 Some(Entry::Line(line)) => self.line(&line),
                 Some(Entry::Lost(lost)) => {
                     self.missing += lost;
-                    self.tell_missing();
+                    self.write_missing();
                 }
-                None => _ = self.tell_missing(),
+                None => _ = self.write_missing(),
             }
             self.queue.written();
         }
     }
 
     fn line(&mut self, line: &[u8]) {
-        if !self.tell_missing() || self.write(line).is_err() {
+        if !self.write_missing() || self.write(line).is_err() {
             self.missing += 1;
             LOST[1].fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Says how many lines are missing; whether nothing is left to be said.
-    fn tell_missing(&mut self) -> bool {
+    fn write_missing(&mut self) -> bool {
         if self.missing > 0 {
             let note = note(self.format, self.clock.now(), self.missing);
             if self.write(note.as_bytes()).is_err() {

@@ -48,7 +48,7 @@ impl Metrics {
                 service: service.as_str(),
                 country: CountryCode::numbered(origin.country()),
                 region: region.as_ref().map(RegionId::as_str),
-                source: if origin.is_told() { Source::Ecs } else { Source::Resolver },
+                source: if origin.has_subnet() { Source::Ecs } else { Source::Resolver },
             };
             (new > 0).then_some((counted, new))
         });

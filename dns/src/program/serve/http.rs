@@ -132,7 +132,7 @@ async fn speak(
         }
     };
     match served.await {
-        Ok(()) => Ended::AsTold,
+        Ok(()) => Ended::OnRequest,
         Err(error) => {
             warn!(%error, "the API can't be served");
             Ended::Failed

@@ -163,7 +163,7 @@ impl Running {
         self.changeable.handle.finish_keeping(LAST_WORK);
         self.changeable.handle.stop_keeping();
         self.listeners.yield_sockets().await;
-        manager.tell(&format!("MAINPID={}", successor.pid));
+        manager.notify(&format!("MAINPID={}", successor.pid));
         if let Some(http) = self.http {
             let _ = http.stop.send(true);
             let _ = tokio::time::timeout(DRAIN_API, http.task).await;

@@ -40,8 +40,8 @@ impl ServiceManager {
         Self { patience: patience.filter(|_| socket.is_some()), socket }
     }
 
-    /// Tells something. Never waits: what the other side has no room for is lost.
-    pub(super) fn tell(&self, what: &str) {
+    /// Sends a message to the service manager. Never waits: if its queue is full, the message is lost.
+    pub(super) fn notify(&self, what: &str) {
         if let Some((socket, address)) = &self.socket
             && let Err(error) = socket.send_to_addr(what.as_bytes(), address)
         {
@@ -59,7 +59,7 @@ impl ServiceManager {
                 let troubles = tasks.vital_troubles();
                 let is_well = troubles.is_empty();
                 if is_well {
-                    manager.tell("WATCHDOG=1");
+                    manager.notify("WATCHDOG=1");
                 }
                 if was_well && !is_well {
                     let troubles: Vec<String> = troubles.iter().map(ToString::to_string).collect();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_watchdog_is_told_while_no_vital_task_is_in_trouble() {
+    fn the_watchdog_is_notified_while_no_vital_task_is_in_trouble() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let socket = UnixDatagram::bind(&path).unwrap();
@@ -121,7 +121,7 @@ mod tests {
         let mut buffer = [0; 64];
         let mut heard =
             || socket.recv(&mut buffer).map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned());
-        manager.tell("READY=1");
+        manager.notify("READY=1");
         assert_eq!(heard().unwrap(), "READY=1");
         let tasks = Arc::new(Tasks::default());
         let owner = tasks.beating("owner", true, Duration::from_millis(300));

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_successor_is_told_once_to_take_over() {
+    fn the_successor_is_asked_once_to_take_over() {
         let arguments = ["serve", "--takeover", "--config", "b.toml"].map(OsString::from);
         assert_eq!(with_takeover(arguments.into_iter()), ["serve", "--config", "b.toml", "--takeover"]);
     }

@@ -35,7 +35,7 @@ async fn run(state_dir: Arc<PathBuf>, handle: Handle) -> Ended {
             });
         }
         if status.changed().await.is_err() {
-            return Ended::AsTold;
+            return Ended::OnRequest;
         }
     }
 }

@@ -15,7 +15,7 @@ fn store() -> (tempfile::TempDir, Store) {
 }
 
 #[test]
-fn what_can_not_be_written_is_told_and_tried_again_by_itself() {
+fn failed_writes_are_reported_and_retried() {
     let (_directory, store) = store();
     let (attempts, mut reported) = unbounded_channel();
     let keeper = Keeper::start(store, attempts).unwrap();

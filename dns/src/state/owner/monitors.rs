@@ -186,7 +186,7 @@ impl<P: Prober> Monitors<P> {
             monitored: Monitored {
                 machine: AntiFlap::new(monitor.thresholds),
                 interval: monitor.interval,
-                heard: None,
+                last_result: None,
             },
             failure: None,
             since: None,
@@ -212,7 +212,7 @@ impl<P: Prober> Monitors<P> {
     /// The longest timeout among monitors without a first result; `None` when all have one.
     pub(super) fn first_result_timeout(&self, assignment: &Assignment) -> Option<Millis> {
         let assigned = assignment.ids().filter_map(|id| self.entries.get(&id));
-        assigned.filter(|entry| entry.monitored.heard.is_none()).map(|entry| entry.monitor.timeout).max()
+        assigned.filter(|entry| entry.monitored.last_result.is_none()).map(|entry| entry.monitor.timeout).max()
     }
 
     /// Takes a probe's result, unless its monitor has been stopped meanwhile. Returns whether it succeeded; `None` if
@@ -237,7 +237,7 @@ impl<P: Prober> Monitors<P> {
             Effect::Doubt => machine.record_doubtful_failure(),
             Effect::None => {}
         }
-        entry.monitored.heard = Some(now);
+        entry.monitored.last_result = Some(now);
         if let Some(region) = places.1.region_of(result.monitor)
             && meaning.effect != Effect::None
         {
@@ -401,7 +401,7 @@ impl<P: Prober> Monitors<P> {
     /// When the next monitor goes stale if it stays silent.
     pub(super) fn next_stale(&self, now: Timestamp) -> Option<Timestamp> {
         let stale_at = |entry: &Entry| {
-            let fresh = entry.monitored.heard.filter(|_| !entry.monitored.is_stale(now))?;
+            let fresh = entry.monitored.last_result.filter(|_| !entry.monitored.is_stale(now))?;
             Some(fresh.after(Millis(3 * entry.monitored.interval.0 + 1)))
         };
         self.entries.values().filter_map(stale_at).min()

@@ -182,7 +182,7 @@ fn ages(table: &Table, monitors: &[MonitorView], now: Timestamp) -> Vec<(Millis,
     let mut ages = vec![(Millis(0), Millis(0)); table.regions().len()];
     for monitor in monitors {
         let Some((age, interval)) = ages.get_mut(monitor.region.get()) else { continue };
-        *age = monitor.monitored.heard.map_or(*age, |heard| now.since(heard).max(*age));
+        *age = monitor.monitored.last_result.map_or(*age, |last| now.since(last).max(*age));
         *interval = monitor.monitored.interval.max(*interval);
     }
     for (_, interval) in &mut ages {

@@ -47,7 +47,7 @@ impl Snapshot {
         let health = own.get(index.get());
         let monitors = || self.health.monitors.iter().filter(|monitor| monitor.region == index);
         // The report is as fresh as the oldest result that a region's status is made of, at the slowest pace.
-        let age = monitors().filter_map(|monitor| monitor.monitored.heard).map(|heard| now.since(heard)).max();
+        let age = monitors().filter_map(|monitor| monitor.monitored.last_result).map(|last| now.since(last)).max();
         let interval = monitors().map(|monitor| monitor.monitored.interval).max().unwrap_or(DEFAULT_INTERVAL);
         let endpoints = table.region(index).endpoints.iter().enumerate();
         RegionReport {

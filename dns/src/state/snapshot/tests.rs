@@ -61,7 +61,7 @@ fn world(rules: &str) -> Arc<World> {
 fn up(down_thresh: u32) -> Monitored {
     let mut machine = AntiFlap::new(Thresholds { up: 3, ok: 5, down: down_thresh });
     machine.record(true);
-    Monitored { machine, interval: Millis(5000), heard: Some(NOW) }
+    Monitored { machine, interval: Millis(5000), last_result: Some(NOW) }
 }
 
 /// Frankfurt by this monitor; the others have none.

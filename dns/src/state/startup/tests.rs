@@ -120,7 +120,7 @@ async fn a_node_starts_with_its_first_probes_heard_and_keeps_its_rules() {
 }
 
 #[tokio::test]
-async fn every_error_of_every_file_is_told_at_once() {
+async fn every_error_of_every_file_is_reported_at_once() {
     let node = Node::new();
     node.write("rules.json", r#"{ "version": 1, "revison": 1 }"#);
     node.write("example.zone", format!("{HEAD}a A 192.0.2\nb AAAA ::g\n"));

@@ -115,8 +115,8 @@ impl<G> Part<G> {
         };
         self.stamps.clone_from(&stamps);
         let verdict = self.settling.judge(now, stamps, judged);
-        let is_told = verdict == Verdict::Hold || (verdict, judged) == (Verdict::Refuse, Judged::Unreadable);
-        self.is_waiting = is_told || self.is_waiting && verdict == Verdict::Wait;
+        let is_reported = verdict == Verdict::Hold || (verdict, judged) == (Verdict::Refuse, Judged::Unreadable);
+        self.is_waiting = is_reported || self.is_waiting && verdict == Verdict::Wait;
         match (verdict, outcome) {
             (Verdict::Take, Ok(version)) => self.report(Vec::new(), Check::Version(version)),
             (Verdict::Hold, _) => {

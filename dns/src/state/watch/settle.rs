@@ -84,7 +84,7 @@ pub(super) struct Settling<P> {
     /// When a version that may have been half of itself was taken or refused last.
     ended_early: Option<Millis>,
     /// Whether it was told that what is seen is held.
-    is_told: bool,
+    is_reported: bool,
     /// How long after that what is seen began to be written. If it only adds to it, the writer had made a pause.
     follows: Option<Millis>,
     /// An operator said that what is there is meant.
@@ -109,7 +109,7 @@ impl<P: PartialEq + Clone> Settling<P> {
             pause: 0,
             ended_early: None,
             follows: None,
-            is_told: false,
+            is_reported: false,
             confirmed: false,
             tries: 0,
             again: 0,
@@ -141,13 +141,13 @@ impl<P: PartialEq + Clone> Settling<P> {
             self.pause = self.pause.max(pause_since(self.changed).unwrap_or_default());
         }
         self.in_place = change == Change::InPlace || self.in_place && change == Change::PartReplaced;
-        (self.changed, self.judged, self.tries, self.is_told) = (now, None, 0, false);
+        (self.changed, self.judged, self.tries, self.is_reported) = (now, None, 0, false);
     }
 
     fn next(&self, now: Millis) -> Next {
         let due = match self.judged {
             Some(Judged::Unreadable) => self.again,
-            Some(Judged::Shrunk) if !self.is_told => self.changed + self.patience().min(self.patience_if_lossy()),
+            Some(Judged::Shrunk) if !self.is_reported => self.changed + self.patience().min(self.patience_if_lossy()),
             None => (self.changed + self.patience()).min(self.begun + MAX_WAIT),
             Some(_) => self.changed + self.patience(),
         };
@@ -186,7 +186,7 @@ impl<P: PartialEq + Clone> Settling<P> {
         if now < self.changed + self.patience() && !(is_restless && judged == Judged::Whole) {
             self.begun = if is_restless { now } else { self.begun };
             let is_held = judged == Judged::Shrunk && self.holds && now >= self.changed + self.patience_if_lossy();
-            self.is_told |= is_held;
+            self.is_reported |= is_held;
             return if is_held { Verdict::Hold } else { Verdict::Wait };
         }
         if let (Judged::Whole, Some(pause)) = (judged, self.follows.take()) {

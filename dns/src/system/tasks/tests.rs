@@ -47,7 +47,7 @@ async fn a_task_that_panics_or_fails_is_made_again_until_it_ends_as_told() {
         let number = made.get();
         async move {
             assert!(number != 1, "a panic, for the test");
-            if number == 2 { Ended::Failed } else { Ended::AsTold }
+            if number == 2 { Ended::Failed } else { Ended::OnRequest }
         }
     })
     .await;

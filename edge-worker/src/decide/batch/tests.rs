@@ -133,7 +133,7 @@ fn a_line_is_one_line_for_every_reader() {
 }
 
 #[test]
-fn what_is_no_line_of_a_batch_is_told_with_its_number() {
+fn invalid_lines_of_a_batch_are_reported_with_their_numbers() {
     let good = format!("{}\n", line(CHAT, &chat(&json!({}))));
     let wrong = |line: &str| pass(named_lines(), &[&good, "\n", line].concat(), 5).unwrap_err();
     for line in ["{\n\"body\":{}}\n", "{\"body\":\n", "{\"a", "[\n", "x", "{\"a\":1} {}", "{\"a\":1,}", "\u{feff}{}"] {

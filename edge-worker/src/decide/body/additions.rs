@@ -20,7 +20,7 @@ pub(crate) struct Additions {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Priority {
     /// The body states no priority.
-    Untold,
+    Absent,
     /// vLLM's `priority`.
     Vllm(u16),
     /// The `service_tier` of the OpenAI API.
@@ -192,14 +192,14 @@ mod tests {
             assert_eq!(sent_fields(chat, fields, Priority::OpenAi(0)), (None, Some("priority".into())), "{fields}");
             assert_eq!(sent_fields(chat, fields, Priority::OpenAi(3)), (None, Some("default".into())), "{fields}");
             assert_eq!(sent_fields(chat, fields, Priority::OpenAi(9)), (None, Some("flex".into())), "{fields}");
-            assert_eq!(sent_fields(chat, fields, Priority::Untold), (None, None), "{fields}");
+            assert_eq!(sent_fields(chat, fields, Priority::Absent), (None, None), "{fields}");
         }
         assert_eq!(sent_fields(completion, "", Priority::Vllm(7)), (Some(7.into()), None));
         assert_eq!(sent_fields(completion, "", Priority::OpenAi(0)), (None, None), "completions have no service_tier");
         assert_eq!(sent_fields(response, "", Priority::OpenAi(0)), (None, Some("priority".into())));
         let last = r#"{"model":"m","messages":[] , "service_tier": "priority" }"#;
         let body = inspect(chat, last, &[]).unwrap();
-        let additions = Additions { usage: false, priority: Some(Priority::Untold) };
+        let additions = Additions { usage: false, priority: Some(Priority::Absent) };
         let sent = body.for_endpoint_with(None, None, None, additions).concat();
         assert_eq!(String::from_utf8(sent).unwrap(), r#"{"model":"m","messages":[]  }"#);
     }

@@ -83,7 +83,7 @@ fn whatever_loads_quotas_and_tiers_say_nothing_outside_the_fence_is_asked() {
             let wanted = PlanRequest { model: ask.model, needs: &needs, conditions, affinity: "session" };
             let Ok(mut plan) = Plan::from_steering(&table, ask.service, &steering, &wanted, |_| true) else { continue };
             let tenant = ask.client.tenant.map(|tenant| table.tenant(tenant));
-            plan.tell_tier(tenant.and_then(|tenant| table.tier_of(tenant)));
+            plan.set_tier(tenant.and_then(|tenant| table.tier_of(tenant)));
             planned += 1;
             check(&table, &ranking, &steering, &plan, seed);
             let loads: Vec<Option<Ratio>> =

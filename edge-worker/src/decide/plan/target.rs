@@ -117,7 +117,7 @@ impl Target {
     /// Whether a model's name may name a model that was fine-tuned with another tenant's data. That is possible if the
     /// endpoint has no map of models and several tenants use its account (`is_sole` is false). In SGLang, the part of a
     /// name after a colon names a LoRA adapter, which is assumed to belong to one of the tenants.
-    pub(crate) fn is_somebodys(&self, model: &str, has_tenant: bool, is_sole: impl FnOnce() -> bool) -> bool {
+    pub(crate) fn may_belong_to_tenant(&self, model: &str, has_tenant: bool, is_sole: impl FnOnce() -> bool) -> bool {
         let has_adapter = has_tenant && self.engine() == Some(Engine::Sglang) && model.contains(':');
         let is_custom = is_tuned(model) || has_adapter;
         is_custom && self.endpoint.models.is_none() && !is_sole()
@@ -131,8 +131,8 @@ impl Target {
         has_tenant: bool,
         is_sole: impl Fn() -> bool,
     ) -> Option<&'n NamedModel> {
-        let is_somebodys = |named: &&NamedModel| self.is_somebodys(&named.name, has_tenant, &is_sole);
-        lacks(&self.endpoint, needs).or_else(|| needs.models.iter().find(is_somebodys))
+        let may_belong_to_tenant = |named: &&NamedModel| self.may_belong_to_tenant(&named.name, has_tenant, &is_sole);
+        lacks(&self.endpoint, needs).or_else(|| needs.models.iter().find(may_belong_to_tenant))
     }
 
     /// Pairs of the endpoint's name and the client's name for the same model; `None` if all names are equal. If clients

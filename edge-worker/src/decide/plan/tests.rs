@@ -106,7 +106,7 @@ fn an_endpoint_without_its_secret_is_skipped() {
 }
 
 #[test]
-fn an_endpoint_of_another_engine_is_skipped_and_none_is_told() {
+fn endpoints_of_other_engines_are_skipped_and_if_all_are_the_field_is_named() {
     let rules = RULES.replace("\"weight\": 3,", "\"weight\": 3, \"engine\": \"vllm\",");
     let body = |fields: &str| {
         let route = crate::decide::route::Route::parse("POST", "/v1/chat/completions").unwrap();
@@ -405,7 +405,7 @@ fn every_target_lies_in_the_fence_and_none_stands_twice() {
 }
 
 #[test]
-fn a_service_tier_is_told_to_each_endpoint_in_its_own_form() {
+fn each_endpoint_gets_the_service_tier_in_its_own_form() {
     let rules = RULES
         .replace("\"weight\": 3,", "\"weight\": 3, \"priority_as\": \"vllm\",")
         .replace("\"priority\": 1,", "\"priority\": 1, \"priority_as\": \"llm-d\",")
@@ -413,16 +413,16 @@ fn a_service_tier_is_told_to_each_endpoint_in_its_own_form() {
     let mut plan = plan_by(&rules, &Case::default(), &Needs::default()).unwrap();
     assert!(plan.targets().iter().all(|target| target.priority().is_none()), "no tiers: as the client says");
     let (name, tier) = (TierId::parse("batch").unwrap(), ServiceTier { rank: 9, refuse_at: None, order: None });
-    plan.tell_tier(Some((&name, &tier)));
+    plan.set_tier(Some((&name, &tier)));
     let reported: std::collections::BTreeMap<_, _> = plan
         .targets()
         .iter()
         .map(|target| (target.id().as_str(), (target.priority(), target.objective().map(TierId::as_str))))
         .collect();
     assert_eq!(reported["fra-1"], (Some(Priority::Vllm(9)), None));
-    assert_eq!(reported["fra-2"], (Some(Priority::Untold), None));
-    assert_eq!(reported["fra-3"], (Some(Priority::Untold), Some("batch")));
+    assert_eq!(reported["fra-2"], (Some(Priority::Absent), None));
+    assert_eq!(reported["fra-3"], (Some(Priority::Absent), Some("batch")));
     assert_eq!(reported["azure"], (Some(Priority::OpenAi(9)), None));
-    plan.tell_tier(None);
-    assert!(plan.targets().iter().all(|target| target.priority() == Some(Priority::Untold)));
+    plan.set_tier(None);
+    assert!(plan.targets().iter().all(|target| target.priority() == Some(Priority::Absent)));
 }

@@ -33,7 +33,7 @@ fn a_request_takes_its_prompt_and_all_that_it_may_answer() {
     let (table, quotas) = (table(60_000), Quotas::default());
     let quota = &table.quotas()[0];
     for (output, choices, expected) in
-        [(Output::Nothing, 1, 100), (Output::Untold, 1, 900), (Output::AtMost(50), 3, 250)]
+        [(Output::Nothing, 1, 100), (Output::Unstated, 1, 900), (Output::AtMost(50), 3, 250)]
     {
         let demand = Demand { choices, ..demand(400, output) };
         assert_eq!(quotas.cost(quota, &demand), Cost { requests: 1, tokens: expected });
@@ -87,12 +87,12 @@ fn a_provider_that_refuses_withholds_its_quota() {
     let demand = demand(400, Output::Nothing);
     let charge = quotas.charge(quota, &demand, NOW);
     let reading = Reading { retry_after: Some(Millis(7_000)), ..Reading::default() };
-    quotas.heard(&charge, 500, &reading, NOW);
+    quotas.apply_headers(&charge, 500, &reading, NOW);
     assert_eq!(quotas.check(quota, &demand, NOW), Ok(()));
-    quotas.heard(&charge, 429, &reading, NOW);
+    quotas.apply_headers(&charge, 429, &reading, NOW);
     assert_eq!(quotas.check(quota, &demand, NOW), Err(Refusal::Wait(Millis(7_000))));
     let some = Dimension { limit: Some(9), remaining: Some(120), reset: None };
-    quotas.heard(&charge, 200, &Reading { tokens: Some(some), ..Reading::default() }, NOW);
+    quotas.apply_headers(&charge, 200, &Reading { tokens: Some(some), ..Reading::default() }, NOW);
     assert_eq!(left(&quotas), 120, "what the provider has left");
 }
 
@@ -125,12 +125,12 @@ fn a_node_s_grant_is_spent_and_then_waited_for() {
 }
 
 #[test]
-fn what_an_isolate_knows_of_a_quota_is_told() {
+fn an_isolate_reports_the_state_of_its_quotas() {
     let table = table(60_000);
     let mut quotas = Quotas::default();
     assert_eq!(quotas.standings(&table, NOW), [], "it has used none");
     let charge = quotas.charge(&table.quotas()[0], &demand(4_000, Output::Nothing), NOW);
-    quotas.heard(&charge, 429, &Reading { retry_after: Some(Millis(7_000)), ..Reading::default() }, NOW);
+    quotas.apply_headers(&charge, 429, &Reading { retry_after: Some(Millis(7_000)), ..Reading::default() }, NOW);
     let reported = Standing { quota: "q".into(), requests: None, tokens: Some(29_000), closed: Millis(7_000) };
     assert_eq!(quotas.standings(&table, NOW), [reported]);
 }

@@ -38,7 +38,7 @@ impl UsageEvents {
         let mut start = 0;
         while let Some(length) = event_length(&bytes[start..]) {
             let end = start + length;
-            if tells_usage_alone(&bytes[start..end]) {
+            if has_only_usage(&bytes[start..end]) {
                 bytes.drain(start..end);
             } else {
                 start = end;
@@ -59,7 +59,7 @@ fn event_length(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Whether an event has a usage, and empty `choices`.
-fn tells_usage_alone(event: &[u8]) -> bool {
+fn has_only_usage(event: &[u8]) -> bool {
     let Ok(event) = core::str::from_utf8(event) else { return false };
     let Some(data) = event.split(['\n', '\r']).find_map(|line| line.strip_prefix("data:")) else { return false };
     let mut scan = Scan::of_answer(data);

@@ -59,7 +59,7 @@ fn a_newer_document_is_taken_an_older_one_ignored() {
 }
 
 #[test]
-fn a_bad_document_keeps_the_last_good_one_and_is_told_once() {
+fn a_bad_document_keeps_the_last_good_one_and_is_reported_once() {
     let mut state = two_urls_and_kv();
     offer(&mut state, 0, &rules(7, "fra"));
     assert_eq!(state.etag(0), Some("\"tag\""));
@@ -76,7 +76,7 @@ fn a_bad_document_keeps_the_last_good_one_and_is_told_once() {
 }
 
 #[test]
-fn a_conflict_between_sources_is_told_until_newer_rules_come() {
+fn a_conflict_between_sources_is_reported_until_newer_rules_arrive() {
     let mut state = two_urls_and_kv();
     offer(&mut state, 0, &rules(7, "fra"));
     assert!(matches!(offer(&mut state, 1, &rules(7, "ams")), OfferOutcome::Refused(Refused::Conflict, _)));

@@ -16,12 +16,12 @@ use crate::decide::json::{InvalidJson, Kind, Scan};
 #[must_use]
 pub(crate) fn is_tuned(name: &str) -> bool {
     if is_plain(name) {
-        return says_tuned(name.as_bytes());
+        return is_tuned_name(name.as_bytes());
     }
-    says_tuned(lenient(name).as_bytes())
+    is_tuned_name(lenient(name).as_bytes())
 }
 
-fn says_tuned(name: &[u8]) -> bool {
+fn is_tuned_name(name: &[u8]) -> bool {
     let mut before = b'/';
     for (at, byte) in name.iter().enumerate() {
         let rest = name.get(at..).unwrap_or_default();

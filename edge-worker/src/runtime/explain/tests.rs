@@ -47,7 +47,7 @@ fn a_tenant_asks_for_itself_alone() {
 }
 
 #[test]
-fn nobody_else_is_told_anything() {
+fn other_clients_get_no_explanation() {
     for query in ["", "tenant=acme", "modle"] {
         assert_eq!(ask("chat.example", None, query), Err(Failure::ExplainUnauthorised));
         assert_eq!(ask("chat.example", Some("sk-nobody"), query), Err(Failure::UnknownKey));
@@ -89,7 +89,7 @@ fn a_code_of_no_country_asks_for_an_unknown_client() {
 }
 
 #[test]
-fn every_mistake_is_told() {
+fn every_mistake_is_reported() {
     let query = "service=caht&client=here&country=Germany&tenant=nobody&model=a&model=b&at=now";
     let Err(Failure::BadQuestion { errors }) = ask("ops.example", Some("operator"), query) else { panic!() };
     let places: Vec<&str> = errors.iter().map(|error| error.split(':').next().unwrap()).collect();

@@ -111,21 +111,21 @@ impl Driver {
 
     /// Writes the state of the tenant's budget, if it has one, to the headers of the answer.
     #[inline(never)]
-    pub(super) fn tell_limits(&self, headers: &mut Headers) {
+    pub(super) fn add_limit_headers(&self, headers: &mut Headers) {
         if let (Some(_), Some(whose)) = (&self.job.metering, &self.info.whose) {
-            tell_budget(whose, headers);
+            add_budget_headers(whose, headers);
         }
     }
 
     /// Applies the rate limit headers of an answer to the quota that the attempt was charged to.
     #[inline(never)]
-    pub(super) fn hear_quota(&mut self, status: u16, headers: &Headers) {
+    pub(super) fn read_quota_headers(&mut self, status: u16, headers: &Headers) {
         let Some((charge, _)) = self.job.metering.as_ref().and_then(|metering| metering.charge.as_ref()) else {
             return;
         };
         let now = clock::now();
         let reading = Reading::of(|name| headers.get(name), now);
-        memory::with(|memory| memory.quotas.heard(charge, status, &reading, now));
+        memory::with(|memory| memory.quotas.apply_headers(charge, status, &reading, now));
     }
 
     /// Whether the usage of the stream has to be read, so that the stream can't be handed to the runtime's own pipe.
@@ -199,7 +199,7 @@ fn settlement(metering: &Metering, record: &Record, position: usize) -> Settleme
 }
 
 /// Writes the state of a tenant's budget, if it has one, to the headers of an answer.
-pub(crate) fn tell_budget(whose: &Identity, headers: &mut Headers) {
+pub(crate) fn add_budget_headers(whose: &Identity, headers: &mut Headers) {
     if let Some(budget) = budget_of(&whose.table, whose.tenant) {
         let reported = memory::with(|memory| memory.quotas.left_of(budget, clock::now()));
         write_limits(reported, headers);

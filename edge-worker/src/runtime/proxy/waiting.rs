@@ -80,7 +80,7 @@ impl Driver {
         let content_type = headers.get("content-type").map(str::to_owned);
         let packed = headers.get("content-encoding").is_some_and(|encoding| !UNPACKED.contains(&encoding));
         if self.job.metering.is_some() {
-            self.hear_quota(status, &headers);
+            self.read_quota_headers(status, &headers);
         }
         self.check_place(&headers);
         self.run.note_length(announced_length(&headers).is_some());

@@ -325,7 +325,7 @@ fn admit(
     let tenant = caller.tenant.map(|tenant| table.tenant(tenant)).filter(|_| route.class() == Class::Inference);
     let tier = tenant.and_then(|tenant| table.tier_of(tenant));
     if !table.tiers().is_empty() {
-        plan.tell_tier(tier);
+        plan.set_tier(tier);
     }
     let Some(tenant) = tenant.filter(|tenant| tenant.limits.is_some()) else { return Ok(None) };
     let regions = plan.targets().iter().map(Target::region);
@@ -354,7 +354,7 @@ fn metering(table: &Table, caller: &Caller, route: &Route, body: Option<&Content
     let output = match json.and_then(Inspected::max_output) {
         _ if !has_text => Output::Nothing,
         Some(tokens) => Output::AtMost(tokens),
-        None => Output::Untold,
+        None => Output::Unstated,
     };
     let demand = Demand {
         tenant: caller.tenant,

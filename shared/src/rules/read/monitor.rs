@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_told_where_it_stands() {
+    fn invalid_values_are_reported_at_their_place() {
         for (more, said) in [
             (r#""host": """#, "host: is \"\", which is empty"),
             (

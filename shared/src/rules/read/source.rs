@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_told_where_it_stands() {
+    fn invalid_values_are_reported_at_their_place() {
         let url = r#""url": "https://e.example/metrics""#;
         for (fields, said) in [
             (url.to_owned(), "/type: is missing; add what serves the models there"),

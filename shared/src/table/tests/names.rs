@@ -40,7 +40,7 @@ fn monitors_and_endpoints_at_steered_names_are_told() {
 }
 
 #[test]
-fn a_monitor_by_name_of_a_region_of_two_families_is_told() {
+fn a_monitor_by_name_of_a_region_of_two_families_gets_a_warning() {
     let reported = |answers: Value, monitor: Value| {
         let warnings = warned(|d| {
             d["services"]["chat"]["regions"] = json!(["fra"]);

@@ -52,7 +52,7 @@ fn assert_told(change: impl FnOnce(&mut Value), pointer: &str, hint: &str) {
 }
 
 #[test]
-fn nothing_is_told_of_a_quiet_document() {
+fn a_document_without_problems_gets_no_warning() {
     assert_eq!(reported(|_| ()), [""; 0]);
     assert_eq!(reported(|d| d["tenants"]["acme"] = tenant(&json!({ "residency": "eu" }))), [""; 0]);
     assert_eq!(reported(|d| d["tenants"]["acme"] = tenant(&json!({ "process_in": ["uk", ["eu"]] }))), [""; 0]);
@@ -115,7 +115,7 @@ fn empty_tiers_and_fences_are_told() {
 }
 
 #[test]
-fn a_declared_residency_that_nothing_takes_is_told() {
+fn a_declared_residency_that_no_rule_uses_gets_a_warning() {
     let change = |d: &mut Value| {
         d["services"]["chat"]["residency"].as_array_mut().unwrap().remove(1);
         d["tenants"]["acme"] = tenant(&json!({ "residency": "uk" }));
@@ -128,7 +128,7 @@ fn a_declared_residency_that_nothing_takes_is_told() {
 
 /// A hosted "EU" region lies in no list of the members by hand: their territories have codes of their own.
 #[test]
-fn a_list_of_members_by_hand_is_told() {
+fn a_list_of_members_by_hand_gets_a_warning() {
     let by_hand = |d: &mut Value| {
         let members: Vec<String> = crate::geo::eu_members().iter().map(|code| code.to_string()).collect();
         d["jurisdictions"]["hand"] = json!({ "countries": members });
@@ -148,7 +148,7 @@ fn a_list_of_members_by_hand_is_told() {
 }
 
 #[test]
-fn what_nobody_uses_is_told() {
+fn unused_entries_get_a_warning() {
     assert_told(|d| d["jurisdictions"]["us"] = json!({ "countries": ["US"] }), "/jurisdictions/us", "decides nothing");
     assert_told(|d| d["regions"]["nyc"] = json!({ "countries": ["US"] }), "/regions/nyc", "belongs to no service");
 }
@@ -204,7 +204,7 @@ fn probes_of_models_that_lack_something_are_told() {
 }
 
 #[test]
-fn an_engine_that_tenants_share_is_told_while_any_name_may_be_used_there() {
+fn a_shared_engine_gets_a_warning_while_any_name_may_be_used_there() {
     let shared = |tenants: usize, endpoint: Value| {
         move |d: &mut Value| {
             for name in ["acme", "emca"].into_iter().take(tenants) {

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound_and_misuse_is_told() {
+    fn the_command_line_is_sound_and_misuse_is_reported() {
         Options::command().debug_assert();
         let read = |arguments: &[&str]| Options::try_parse_from([&["bench"], arguments].concat());
         assert_eq!(read(&["--workloads", "missing,static"]).unwrap().workloads, [Kind::Missing, Kind::Static]);

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_told_in_octets() {
+    fn memory_is_measured_in_octets() {
         assert_eq!(pss("5581 [rollup]\nRss:  900 kB\nPss:            1028 kB\nPss_Dirty: 1 kB\n"), Some(1028 * 1024));
         assert_eq!(pss(""), None);
     }

@@ -61,7 +61,7 @@ fn lines_are_written_in_their_order() {
 }
 
 #[test]
-fn a_stalled_reader_holds_up_nobody_and_the_gap_is_told_where_it_is() {
+fn a_stalled_reader_delays_no_writer_and_the_gap_is_logged_at_its_place() {
     let sink = Sink::default();
     sink.set(|shown| shown.stalls = true);
     let queue = queue(&sink, LogFormat::Text);
@@ -107,7 +107,7 @@ fn what_can_not_be_written_is_counted_and_told_once_it_can_be() {
 }
 
 #[test]
-fn a_gap_is_told_even_if_no_line_follows() {
+fn a_gap_is_logged_even_if_no_line_follows() {
     let sink = Sink::default();
     let queue = queue(&sink, LogFormat::Text);
     sink.set(|shown| shown.room = Some(0));

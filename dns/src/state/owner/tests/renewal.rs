@@ -48,7 +48,7 @@ fn set_failing(handle: &Handle, fails: bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_that_fails_leaves_the_old_signatures_is_told_and_tried_again() {
+async fn a_failed_renewal_keeps_the_old_signatures_and_is_retried() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
     let _logging = tracing::subscriber::set_default(subscriber);

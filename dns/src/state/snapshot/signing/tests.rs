@@ -303,7 +303,7 @@ fn rolled(policy: Policy) -> (State, impl Fn(&State) -> Arc<[ZoneKeys]>) {
 }
 
 #[test]
-fn rfc8078_4_the_parent_is_told_what_the_configuration_says() {
+fn rfc8078_4_cds_and_cdnskey_follow_the_configuration() {
     for (cds, expected) in [(Cds::Off, None), (Cds::Publish, Some((36, 36))), (Cds::Delete, Some((5, 5)))] {
         let (state, keys) = rolled(Policy { cds, ..Policy::default() });
         let world = Arc::new(build(RULES, ZONE, &keys(&state), NOW, None).unwrap());
@@ -366,7 +366,7 @@ fn what_is_served_of_the_keys_follows_their_states_through_a_rollover() {
 }
 
 #[test]
-fn a_zone_that_its_parent_does_not_delegate_is_told() {
+fn a_zone_that_its_parent_does_not_delegate_causes_a_warning() {
     let keys = keys();
     let warnings = |origins: [&str; 2], keys: &Arc<[ZoneKeys]>| {
         let below = origins.map(|origin| {

@@ -16,16 +16,16 @@ use crate::decide::quota::{Quotas, Standing};
 
 /// The quotas and limits of one explanation. Parts that don't apply are left out.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct LimitsTold {
+pub(crate) struct ExplainedLimits {
     /// The quotas of the endpoints in the fence.
-    quotas: Vec<QuotaTold>,
+    quotas: Vec<ExplainedQuota>,
     /// The limits of the tenant.
-    limits: Option<TenantTold>,
+    limits: Option<ExplainedTenant>,
 }
 
 /// The state of one quota in this isolate.
 #[derive(Clone, Debug, PartialEq)]
-struct QuotaTold {
+struct ExplainedQuota {
     quota: String,
     /// The endpoints of the fence that share the quota, such as `eu-sweden/azure`.
     endpoints: Vec<String>,
@@ -39,15 +39,15 @@ struct QuotaTold {
 
 /// The limits of a tenant.
 #[derive(Clone, Debug, PartialEq)]
-struct TenantTold {
-    tier: Option<TierTold>,
-    concurrency: Option<ConcurrencyTold>,
-    budget: Option<BudgetTold>,
+struct ExplainedTenant {
+    tier: Option<ExplainedTier>,
+    concurrency: Option<ExplainedConcurrency>,
+    budget: Option<ExplainedBudget>,
 }
 
 /// The service tier of a tenant.
 #[derive(Clone, Debug, PartialEq)]
-struct TierTold {
+struct ExplainedTier {
     name: String,
     rank: u16,
     /// The load from which a region refuses the tier; `null` for never.
@@ -58,21 +58,21 @@ struct TierTold {
 
 /// The tenant's requests in flight, and the most that are allowed.
 #[derive(Clone, Debug, PartialEq)]
-struct ConcurrencyTold {
+struct ExplainedConcurrency {
     under_way: u32,
     most: u32,
 }
 
 /// The state of a budget.
 #[derive(Clone, Debug, PartialEq)]
-struct BudgetTold {
-    requests: Option<AmountTold>,
-    tokens: Option<AmountTold>,
+struct ExplainedBudget {
+    requests: Option<ExplainedAmount>,
+    tokens: Option<ExplainedAmount>,
 }
 
 /// One dimension of a budget.
 #[derive(Clone, Debug, PartialEq)]
-struct AmountTold {
+struct ExplainedAmount {
     limit: u64,
     remaining: u64,
     /// The milliseconds until the budget is full again, if nothing is used.
@@ -91,7 +91,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) by_operator: bool,
 }
 
-impl LimitsTold {
+impl ExplainedLimits {
     /// The quotas and limits; empty for rules without quotas and limits.
     pub(crate) fn of(
         table: &Table,
@@ -104,7 +104,7 @@ impl LimitsTold {
             let quota = table.quotas().get(table.quota_named(id)?.get())?;
             let (Standing { requests, tokens, .. }, wait) = quotas.standing(quota, now);
             let withheld_until = wait.map(|wait| now.after(wait));
-            Some(QuotaTold { quota: id.to_owned(), endpoints, requests, tokens, withheld_until })
+            Some(ExplainedQuota { quota: id.to_owned(), endpoints, requests, tokens, withheld_until })
         };
         let by_quota = if asked.by_operator { endpoints_by_quota(table, asked.fence) } else { Vec::new() };
         let quota_states = by_quota.into_iter().filter_map(state_of).collect();
@@ -113,10 +113,10 @@ impl LimitsTold {
 
     /// The fields to add to a JSON object, each with a comma before it.
     pub(crate) fn to_fields(&self) -> String {
-        let quotas: Vec<Value> = self.quotas.iter().map(QuotaTold::to_json).collect();
+        let quotas: Vec<Value> = self.quotas.iter().map(ExplainedQuota::to_json).collect();
         let fields = [
             ("quotas", (!quotas.is_empty()).then(|| Value::from(quotas))),
-            ("limits", self.limits.as_ref().map(TenantTold::to_json)),
+            ("limits", self.limits.as_ref().map(ExplainedTenant::to_json)),
         ];
         let field = |(name, value): (&str, Option<Value>)| Some(format!(",\"{name}\":{}", value?));
         fields.into_iter().filter_map(field).collect()
@@ -143,18 +143,18 @@ impl LimitsTold {
                 None => writeln!(out)?,
             }
         }
-        let Some(TenantTold { tier, concurrency, budget }) = &self.limits else { return Ok(()) };
-        if let Some(TierTold { name, rank, refuse_at, refused }) = tier {
+        let Some(ExplainedTenant { tier, concurrency, budget }) = &self.limits else { return Ok(()) };
+        if let Some(ExplainedTier { name, rank, refuse_at, refused }) = tier {
             let mark = refuse_at.map(|mark| format!("refused where every region's load is {} % or more", mark * 100.0));
             let now = if *refused { ": now" } else { "" };
             writeln!(out, "tier       {name} (rank {rank}), {}{now}", mark.as_deref().unwrap_or("never refused"))?;
         }
-        if let Some(ConcurrencyTold { under_way, most }) = concurrency {
+        if let Some(ExplainedConcurrency { under_way, most }) = concurrency {
             writeln!(out, "at once    {under_way} of {most} requests are under way in this isolate")?;
         }
         let amounts = budget.iter().flat_map(|budget| [(&budget.requests, "requests"), (&budget.tokens, "tokens")]);
         for (amount, what) in amounts {
-            let Some(AmountTold { limit, remaining, full_after_ms }) = amount else { continue };
+            let Some(ExplainedAmount { limit, remaining, full_after_ms }) = amount else { continue };
             let span = write_span(bailiwick_rules::time::Millis(*full_after_ms));
             writeln!(out, "budget     {remaining} of {limit} {what} are left; all of them again after {span}")?;
         }
@@ -162,28 +162,28 @@ impl LimitsTold {
     }
 }
 
-impl QuotaTold {
+impl ExplainedQuota {
     fn to_json(&self) -> Value {
         json!({ "quota": self.quota, "endpoints": self.endpoints, "requests": self.requests, "tokens": self.tokens,
                 "withheld_until": self.withheld_until.map(|until| until.to_string()) })
     }
 }
 
-impl TenantTold {
+impl ExplainedTenant {
     fn to_json(&self) -> Value {
-        let tier = self.tier.as_ref().map(|TierTold { name, rank, refuse_at, refused }| {
+        let tier = self.tier.as_ref().map(|ExplainedTier { name, rank, refuse_at, refused }| {
             json!({ "name": name, "rank": rank, "refuse_at": refuse_at, "refused": refused })
         });
         let concurrency = self.concurrency.as_ref();
         let concurrency =
-            concurrency.map(|ConcurrencyTold { under_way, most }| json!({ "under_way": under_way, "most": most }));
-        let amount = |amount: &AmountTold| {
-            let AmountTold { limit, remaining, full_after_ms } = amount;
+            concurrency.map(|ExplainedConcurrency { under_way, most }| json!({ "under_way": under_way, "most": most }));
+        let amount = |amount: &ExplainedAmount| {
+            let ExplainedAmount { limit, remaining, full_after_ms } = amount;
             json!({ "limit": limit, "remaining": remaining, "full_after_ms": full_after_ms })
         };
-        let budget = self.budget.as_ref().map(|BudgetTold { requests, tokens }| {
+        let budget = self.budget.as_ref().map(|ExplainedBudget { requests, tokens }| {
             let amounts = [("requests", requests), ("tokens", tokens)];
-            present(amounts.map(|(name, told)| (name, told.as_ref().map(amount))))
+            present(amounts.map(|(name, used)| (name, used.as_ref().map(amount))))
         });
         present([("tier", tier), ("concurrency", concurrency), ("budget", budget)])
     }
@@ -215,27 +215,27 @@ fn limits_of_tenant(
     quotas: &mut Quotas,
     load: impl Fn(RegionIndex) -> Option<Ratio>,
     now: Timestamp,
-) -> Option<TenantTold> {
+) -> Option<ExplainedTenant> {
     let tenant = table.tenant(asked.tenant?);
     let limits = tenant.limits.as_ref()?;
-    let tier = table.tier_of(tenant).map(|(name, tier)| TierTold {
+    let tier = table.tier_of(tenant).map(|(name, tier)| ExplainedTier {
         name: name.to_string(),
         rank: tier.rank,
         refuse_at: tier.refuse_at.map(|mark| f64::from(mark.0) / f64::from(Ratio::ONE.0)),
         refused: admission::check_tier(table, tenant, asked.offered.iter().copied(), load).is_err(),
     });
     let concurrency =
-        limits.concurrency.map(|most| ConcurrencyTold { under_way: admission::under_way(&tenant.id), most });
+        limits.concurrency.map(|most| ExplainedConcurrency { under_way: admission::under_way(&tenant.id), most });
     let amount = |dimension: Option<Dimension>| {
         let dimension = dimension?;
         let full_after_ms = dimension.reset.unwrap_or_default().0;
-        Some(AmountTold { limit: dimension.limit?, remaining: dimension.remaining?, full_after_ms })
+        Some(ExplainedAmount { limit: dimension.limit?, remaining: dimension.remaining?, full_after_ms })
     };
     let budget = limits.budget.as_ref().map(|budget| {
         let [requests, tokens] = quotas.left_of((tenant, budget), now);
-        BudgetTold { requests: amount(requests), tokens: amount(tokens) }
+        ExplainedBudget { requests: amount(requests), tokens: amount(tokens) }
     });
-    Some(TenantTold { tier, concurrency, budget })
+    Some(ExplainedTenant { tier, concurrency, budget })
 }
 
 #[cfg(test)]
@@ -266,14 +266,14 @@ mod tests {
     }
 
     /// The quotas and limits in an explanation. The tenant may be missing.
-    fn explained(quotas: &mut Quotas, tenant: bool, by_operator: bool, load: u32) -> LimitsTold {
+    fn explained(quotas: &mut Quotas, tenant: bool, by_operator: bool, load: u32) -> ExplainedLimits {
         let (table, both) = (table(), [RegionIndex(0), RegionIndex(1)]);
         let asked = Asked { fence: &both, offered: &both, tenant: tenant.then_some(TenantIndex(0)), by_operator };
-        LimitsTold::of(&table, &asked, quotas, |_| Some(Ratio(load)), NOW)
+        ExplainedLimits::of(&table, &asked, quotas, |_| Some(Ratio(load)), NOW)
     }
 
     /// The JSON fields.
-    fn read(limits: &LimitsTold) -> Value {
+    fn read(limits: &ExplainedLimits) -> Value {
         serde_json::from_str(&format!("{{\"a\":1{}}}", limits.to_fields())).unwrap()
     }
 
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(read(&explained(&mut quotas, false, true, 0))["quotas"], full, "a quota that wasn't used is full");
         let demand = Demand { tenant: None, model: "m".into(), bytes: 0, choices: 1, output: Output::Nothing };
         let charge = quotas.charge(&table.quotas()[0], &demand, NOW);
-        quotas.heard(&charge, 429, &Reading { retry_after: Some(Millis(7_000)), ..Reading::default() }, NOW);
+        quotas.apply_headers(&charge, 429, &Reading { retry_after: Some(Millis(7_000)), ..Reading::default() }, NOW);
         let text = explained(&mut quotas, false, true, 0).to_text();
         let until = NOW.after(Millis(7_000));
         let line = "quota      q: 9 requests may be sent at once, by this isolate to fra/e; withheld until";
