@@ -285,7 +285,7 @@ mod tests {
             };
             let endpoint = one.report.regions.get_mut("fra").unwrap().endpoints.get_mut("fra-1").unwrap();
             *endpoint = serde_json::from_value(reported.clone()).unwrap();
-            assert_eq!(serde_json::to_value(&endpoint).unwrap(), reported, "told as it was read");
+            assert_eq!(serde_json::to_value(&endpoint).unwrap(), reported, "the report is written as it was read");
             one
         };
         let seen = |reports: &[Received], now| {
@@ -301,7 +301,7 @@ mod tests {
         );
         assert_eq!(seen(&[with("up", Some("down"))], NOW.after(Millis(15_001))).1, None, "the node has gone silent");
         let kept = aggregate(&table(), &[with("up", None)], NOW).remove(0);
-        assert!(kept.forced_endpoints.is_empty(), "costs nothing where it isn't used");
+        assert!(kept.forced_endpoints.is_empty(), "an unused list takes no memory");
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Timestamp {
     ///
     /// let end = Timestamp(5_000);
     /// assert!(end.lasts(Timestamp(0), Millis(5_000)) && !end.lasts(end, Millis(5_000)));
-    /// assert!(!end.lasts(Timestamp(-1), Millis(5_000)), "it was set before the clock went back");
+    /// assert!(!end.lasts(Timestamp(-1), Millis(5_000)), "the end was set before the clock went back");
     /// ```
     #[must_use]
     pub fn lasts(self, now: Self, longest: Millis) -> bool {

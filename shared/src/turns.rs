@@ -79,7 +79,7 @@ mod tests {
         };
         assert_eq!([after(TURN / 2), after(TURN / 2), after(1)], [0, 0, 1]);
         assert_eq!(after(3 * TURN), 2, "a large piece has a turn of its own");
-        assert_eq!([after(0), after(1)], [2, 3], "and leaves nothing of it");
+        assert_eq!([after(0), after(1)], [2, 3], "the large piece leaves nothing of its turn");
     }
 
     #[test]

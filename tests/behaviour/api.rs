@@ -61,7 +61,7 @@ fn an_override_needs_the_token_moves_clients_and_outlives_a_restart() {
     assert_eq!(region["override"]["reason"], "drill");
 
     let node = node.stop().start();
-    assert_eq!(german(node.dns), ["192.0.2.20"], "it was kept");
+    assert_eq!(german(node.dns), ["192.0.2.20"], "the override was kept");
     let (status, body) = node.call("DELETE", "/v1/overrides/eu-frankfurt", Some(TOKEN), None);
     assert!((200..300).contains(&status), "{status} {body}");
     wait::until_true("they are back", || german(node.dns) == ["192.0.2.10"]);

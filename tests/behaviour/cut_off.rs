@@ -178,7 +178,7 @@ fn a_node_that_is_cut_off_serves_on_takes_nothing_down_and_catches_up() {
     wait::until_true("it knows that its own line is down", || fleet.get(2, "/v1/health")["blind"] == true);
     fleet.publish("192.0.2.2");
     fleet.all_answer(&[0, 1], "192.0.2.2");
-    assert_eq!(fleet.answer(2), "192.0.2.1", "it serves what it has");
+    assert_eq!(fleet.answer(2), "192.0.2.1", "the node serves the rules that it has");
     let silent = |node: usize| fleet.get(node, "/v1/health")["fleet"]["eu-frankfurt"].clone();
     wait::until_true("the others don't hear it", || silent(0)["votes"]["silent"] == 1);
     assert_eq!(silent(0)["verdict"], "up");
@@ -207,7 +207,7 @@ fn a_node_whose_peers_are_all_gone_starts_and_answers() {
     NODES.iter().for_each(|node| fleet.network.cut(*node));
     let stopped = fleet.nodes[2].take().expect("it runs").stop();
     fleet.nodes[2] = Some(stopped.start_inside(fleet.network.host(2)));
-    assert_eq!(fleet.answer(2), "192.0.2.3", "what it had last");
+    assert_eq!(fleet.answer(2), "192.0.2.3", "the rules that the node had last");
     let status = fleet.get(2, "/v1/fleet");
     assert_eq!(status["revision"], 2, "{status}");
 }

@@ -54,7 +54,7 @@ fn the_book_has_every_page_once_and_no_other() {
         let name = path.trim_start_matches("docs/");
         name != "README.md" && !overview.iter().any(|link| link == name)
     };
-    assert_eq!(there.iter().filter(absent).collect::<Vec<_>>(), [""; 0], "docs/README.md says for whom they are");
+    assert_eq!(there.iter().filter(absent).collect::<Vec<_>>(), [""; 0], "docs/README.md lists every page");
 }
 
 #[test]

@@ -118,11 +118,15 @@ fn rfc9018_nodes_that_share_a_secret_take_each_others_cookies() {
     assert_eq!(code, 23, "BADCOOKIE: required, and a client without one is told its cookie");
     let [(COOKIE, cookie)] = &options[..] else { panic!("{options:?}") };
     assert_eq!((cookie.len(), &cookie[..8]), (24, &client[..]));
-    assert_eq!(ask(first.dns, &packet(1, &[(COOKIE, cookie)])), (0, vec![(COOKIE, cookie.clone())]), "as it was");
+    assert_eq!(
+        ask(first.dns, &packet(1, &[(COOKIE, cookie)])),
+        (0, vec![(COOKIE, cookie.clone())]),
+        "the cookie is returned unchanged"
+    );
     assert_eq!(ask(rolled.dns, &packet(1, &[(COOKIE, cookie)])).0, 0, "verified by the second secret");
     assert_eq!(ask(stranger.dns, &packet(1, &[(COOKIE, cookie)])).0, 23);
     assert_eq!(ask_by_tcp(stranger.dns, &packet(1, &[(COOKIE, cookie)])).0, 0, "a stream proves the address");
-    assert_eq!(ask(first.dns, &packet(1, &[])).0, 0, "who knows no cookies is answered");
+    assert_eq!(ask(first.dns, &packet(1, &[])).0, 0, "a client without cookies is answered");
     // dig learns the cookie by BADCOOKIE and asks again with it.
     let (server, port) = (format!("@{}", first.dns.ip()), first.dns.port().to_string());
     let reported = text_of("dig", [server.as_str(), "-p", &port, "+cookie", "+badcookie", "www.ai.example.com", "A"]);

@@ -102,7 +102,7 @@ fn health_200_but_no_token_is_down_in_time() {
         .collect();
     assert!(nonces.len() > 2 && nonces.iter().all(|one| nonces.iter().filter(|other| *other == one).count() == 1));
     let everything = [node.log(), node.get("/v1/health"), node.get("/v1/status"), node.get("/metrics")].concat();
-    assert!(!everything.contains(SECRET.1), "the secret is told nowhere");
+    assert!(!everything.contains(SECRET.1), "no output has the secret");
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn probe_of_a_reasoning_model_isnt_down() {
     assert_eq!(told["probe"]["raised"], "max_completion_tokens = 16", "{told}");
     assert_eq!(count(&node, "misconfigured") + count(&node, "down"), 0);
     let refused = gpu.asked().iter().filter(|one| one.body.get("max_tokens").is_some()).count();
-    assert_eq!(refused, 1, "it is remembered");
+    assert_eq!(refused, 1, "the refusal is remembered");
     assert_eq!(node.log().matches("the model refuses a single token").count(), 1, "{}", node.log());
 }
 

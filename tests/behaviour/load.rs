@@ -34,7 +34,7 @@ fn the_page_shows_what_plan_prints_and_its_exit_code_is_for_scripts() {
     assert!(page().contains(&out(&reported)), "docs/load.md is to show:\n{}", out(&reported));
 
     let kept = bailiwick(["plan", "--rules", &rules, "--lose", "eu-paris", "--max-load", "100%"]);
-    assert_eq!(kept.status.code(), Some(1), "nor Frankfurt Paris's");
+    assert_eq!(kept.status.code(), Some(1), "Frankfurt has no room for the load of Paris either");
     let demand = folder.path().join("peak.json");
     std::fs::write(&demand, r#"{ "chat": { "DE": 40, "FR": 45, "unknown": 1 } }"#).unwrap();
     let reported = bailiwick(["plan", "--rules", &rules, "--demand", demand.to_str().unwrap(), "--json"]);

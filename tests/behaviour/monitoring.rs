@@ -147,7 +147,7 @@ fn prometheus_reads_native_histograms() {
     assert!((highest - 2_f64.powf(5.0 / 8.0)).abs() < 1e-9, "{highest}: the upper bound of the highest bucket");
     let lowest = value("histogram_quantile(0,bailiwick_observed_request_seconds)").expect("a quantile");
     assert!((lowest - 0.5).abs() < 1e-9, "{lowest}: the lower bound of the lowest");
-    assert_eq!(value("bailiwick_rules_info"), Some(1.0), "the other families come by protobuf, too");
+    assert_eq!(value("bailiwick_rules_info"), Some(1.0), "protobuf has the other families too");
     assert!(value("bailiwick_observed_requests_total").is_some_and(|count| count >= 2.0));
 }
 

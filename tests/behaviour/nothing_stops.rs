@@ -54,7 +54,7 @@ fn a_log_whose_reader_goes_away_stops_nothing() {
     let node = Setup::new(&world.rules(1), ZONE).start_with(writer, &[]);
     drop(reader);
     goes_on(&world, &node);
-    assert!(metric(&node, "bailiwick_log_lines_lost_total{reason=\"unwritable\"}") > 3, "they are counted");
+    assert!(metric(&node, "bailiwick_log_lines_lost_total{reason=\"unwritable\"}") > 3, "lost lines are counted");
     ends_well(node);
 }
 
@@ -64,7 +64,7 @@ fn a_full_disk_under_the_log_stops_nothing() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let node = Setup::new(&world.rules(1), ZONE).start_with(full, &[]);
     goes_on(&world, &node);
-    assert!(metric(&node, "bailiwick_log_lines_lost_total{reason=\"unwritable\"}") > 3, "they are counted");
+    assert!(metric(&node, "bailiwick_log_lines_lost_total{reason=\"unwritable\"}") > 3, "lost lines are counted");
     ends_well(node);
 }
 

@@ -43,7 +43,7 @@ fn a_region_is_drained_for_a_while_over_a_restart_and_put_back() {
     assert_eq!(german(&node), ["192.0.2.20"]);
 
     let node = node.stop().start();
-    assert_eq!(german(&node), ["192.0.2.20"], "it was kept");
+    assert_eq!(german(&node), ["192.0.2.20"], "the override was kept");
     let (code, reported, _) = run(&node.setup, &["overrides"]);
     assert!(
         code == 0
@@ -88,7 +88,7 @@ fn an_endpoint_is_drained_by_itself() {
     assert_eq!(drain("eu-frankfurt/fra-1").0, 0);
     assert_eq!(german(&node), ["192.0.2.10"], "another endpoint is left");
     assert_eq!(drain("eu-frankfurt/fra-2").0, 0);
-    assert_eq!(german(&node), ["192.0.2.20"], "none is left");
+    assert_eq!(german(&node), ["192.0.2.20"], "no override is left");
     let (code, reported, _) = run(&node.setup, &["status"]);
     assert!(
         reported.lines().any(|line| line.contains("fra-1") && line.contains("down") && line.contains("forced: driver")),
@@ -152,7 +152,7 @@ fn a_command_that_does_not_reach_its_node_says_why_and_what_names_the_node() {
     assert!(code == 2 && errors.contains("write it as 2h, 90m, 1d or 1h30m"), "{errors}");
     let (code, _, errors) = drain(&["--until", "18:00"]);
     assert!(code == 2 && errors.contains("which time zone"), "{errors}");
-    assert_eq!(drain(&[]).0, 2, "it needs an end");
+    assert_eq!(drain(&[]).0, 2, "a drain needs an end");
     std::fs::remove_file(setup.path("api.token")).unwrap();
     let (code, _, errors) = drain(&["--for", "2h"]);
     assert!(code == 1 && errors.contains("api.token: the API's token can't be read"), "{errors}");
@@ -161,7 +161,7 @@ fn a_command_that_does_not_reach_its_node_says_why_and_what_names_the_node() {
     let node = setup.start();
     let (code, _, errors) = run(&node.setup, &["drain", "eu-frankfurt", "--for", "2h", "--reason", "x"]);
     assert!(code == 1 && errors.contains("this node has none: set [api] token_file"), "{errors}");
-    assert_eq!(run(&node.setup, &["status"]).0, 0, "reading needs none here");
+    assert_eq!(run(&node.setup, &["status"]).0, 0, "reading needs no token here");
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn an_address_is_asked_for_a_name_by_a_private_authority() {
     assert_eq!(status(&node), "up", "{}", node.log());
     let asked = AskedFor { sni: Some(NAME.into()), host: Some(NAME.into()) };
     assert!(!front.asked().is_empty() && front.asked().iter().all(|one| *one == asked), "{:?}", front.asked());
-    assert!(reported(&node).get("families").is_none(), "nothing is told of what isn't told apart");
+    assert!(reported(&node).get("families").is_none(), "families are not reported if they aren't distinguished");
 }
 
 #[test]

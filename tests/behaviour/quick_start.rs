@@ -49,7 +49,7 @@ fn follow(heading: &str) -> Option<(String, String)> {
     let mut server = shell(&namespace, &inside, &format!("exec {serve}"));
     let mut server = Process::start(server.stdout(Stdio::null()).stderr(Stdio::null()));
     wait::until_true("the server answers", || {
-        assert!(server.ended().is_none(), "it ended");
+        assert!(server.ended().is_none(), "the server ended");
         shell(&namespace, &inside, "bailiwick overrides").output().is_ok_and(|output| output.status.success())
     });
     let reported = run(&namespace, &inside, &then);

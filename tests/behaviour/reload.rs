@@ -169,7 +169,7 @@ fn no_query_is_lost_and_none_sees_half_an_update() {
             let mut asked = 0u32;
             while !done.load(Ordering::SeqCst) {
                 let reply = question("chat.ai.example.com", "TXT").from(GERMAN).ask(node.dns);
-                assert_eq!(reply.answers().len(), 1, "an answer each time, whatever is being swapped");
+                assert_eq!(reply.answers().len(), 1, "every query is answered while files are replaced");
                 asked += 1;
             }
             asked

@@ -62,7 +62,7 @@ fn who_may_go_nowhere_gets_the_denied_answers_or_an_error_but_never_a_region() {
         let nodata = question("chat.ai.example.com", "SRV").from(client).ask(node.dns);
         assert_eq!((nodata.rcode(), nodata.answers().len(), nodata.scope()), (ResponseCode::NoError, 0, Some(0)));
         let mx = question("chat.ai.example.com", "MX").from(client).ask(node.dns);
-        assert_eq!((mx.answers().len(), mx.scope()), (1, Some(0)), "static types stand beside steered ones");
+        assert_eq!((mx.answers().len(), mx.scope()), (1, Some(0)), "static types exist beside steered types");
     }
 }
 

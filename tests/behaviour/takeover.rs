@@ -51,7 +51,7 @@ fn a_new_process_that_can_not_begin_leaves_the_old_one_serving() {
     });
     node.setup.write("bailiwick.toml", &good);
     node.take_over();
-    assert!(node.get("/v1/overrides").contains("eu-paris"), "what was set before goes over");
+    assert!(node.get("/v1/overrides").contains("eu-paris"), "overrides survive the takeover");
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn rfc_7766_6_2_1_1_pipelined_queries_are_all_answered() {
     stream.write_all(&all).unwrap();
     let mut ids: Vec<u16> = (0..500).map(|_| Reply::read(&receive(&mut stream)).message.metadata.id).collect();
     ids.sort_unstable();
-    assert!(ids.into_iter().eq(0..500), "each once, in whatever order");
+    assert!(ids.into_iter().eq(0..500), "each query is answered once, in any order");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn an_idle_connection_and_a_slow_sender_are_parted_with() {
         slow.write_all(&[message[at.min(message.len() - 2)]]).is_err()
     });
     assert!(is_over(&mut idle) && is_over(&mut empty));
-    assert!(began.elapsed() >= Duration::from_millis(500), "not before its time");
+    assert!(began.elapsed() >= Duration::from_millis(500), "the connection isn't closed too early");
 }
 
 #[test]

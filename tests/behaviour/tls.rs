@@ -132,7 +132,7 @@ fn certificates_are_replaced_without_a_restart_and_bad_ones_are_told() {
     let first = pin(&node);
     node.setup.write("tls.pem", "this is no certificate");
     node.tells("the version before it stays in service");
-    assert_eq!(pin(&node), first, "the old one serves on");
+    assert_eq!(pin(&node), first, "the old certificate stays in service");
     let failing = |of: &str| {
         let metrics = node.get("/metrics");
         metrics.lines().any(|line| line.starts_with("bailiwick_files_failing{") && line.ends_with(of))

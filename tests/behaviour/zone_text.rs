@@ -77,7 +77,7 @@ fn compare(seed: u64, texts: usize) {
     );
     let first: Vec<&String> = faults.iter().take(8).collect();
     assert!(faults.is_empty(), "{} faults, such as {first:#?}", faults.len());
-    assert!(both * 2 > texts, "too few texts are read by both to mean much");
+    assert!(both * 2 > texts, "too few texts are read by both servers");
 }
 
 fn by_us(text: &ZoneText) -> Result<BTreeSet<PlainRecord>, String> {

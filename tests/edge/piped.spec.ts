@@ -41,7 +41,7 @@ beforeAll(async () => {
 afterAll(stopAll);
 
 /** The text of a stream without ids and times, which differ in each answer. */
-const settled = (text: string) =>
+const withoutIds = (text: string) =>
   text.replace(/stand-in-eu-frankfurt-\d+/g, "ID").replace(/"(created|created_at)":\d+/g, '"$1":0');
 
 test.each([
@@ -54,14 +54,14 @@ test.each([
   const names: string[][] = [];
   for (const streams of ["inspect", "pipe"]) {
     const reply = await edge.ask({ path, json, host: `well.${streams}.example`, cf: { country: "DE" } });
-    expect(settled(await reply.text()), streams).toBe(settled(direct));
+    expect(withoutIds(await reply.text()), streams).toBe(withoutIds(direct));
     const framing = ["content-length", "transfer-encoding"];
     names.push([...reply.headers.keys()].filter((name) => !framing.includes(name)).sort());
   }
   expect(names[1]).toEqual(names[0]);
 });
 
-test("a stream whose model's name has to be replaced is inspected all the same", async () => {
+test("a stream whose model's name must be replaced is inspected even with pipe", async () => {
   const reply = await edge.chat("DE", { model: "chat-large", stream: true }, { host: "renamed.pipe.example" });
   const text = await reply.text();
   expect(text).toContain('"model":"chat-large"');
@@ -109,13 +109,14 @@ test("a client that doesn't read stops its endpoint, and nothing is buffered in 
         `content-length: ${body.length}\r\n\r\n${body}`,
     );
     await once(socket, "readable");
-    let [before, still] = [-1, 0];
-    const stands = async () => {
-      still = sent === before ? still + 1 : 0;
+    // Waits until the endpoint has sent nothing more for 25 polls.
+    let [before, unchanged] = [-1, 0];
+    const unchangedPolls = async () => {
+      unchanged = sent === before ? unchanged + 1 : 0;
       before = sent;
-      return still;
+      return unchanged;
     };
-    await until(stands, (polls) => polls >= 25, 20_000);
+    await until(unchangedPolls, (polls) => polls >= 25, 20_000);
     expect(sent, streams).toBeLessThan(32 << 20);
     socket.destroy();
   }

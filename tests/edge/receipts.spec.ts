@@ -107,7 +107,7 @@ test.each([
   });
 });
 
-test("a receipt names every endpoint that may have got the body, with an error too", async () => {
+test("a receipt names every endpoint that may have the body, also if the request fails", async () => {
   await fra.fail({ mode: "status", status: 500 });
   const moved = await claims(await edge.chat("DE", { model: "moved" }));
   expect(moved.attempts.map(({ endpoint, outcome }: Json) => [endpoint, outcome])).toEqual([
@@ -139,10 +139,11 @@ test("no canary of prompt, key or upstream error shows in a receipt or a log, no
     expect(text).toContain('"service":"keyed"');
     expect(text).not.toMatch(/canary/);
   }
+  // Waits for a line that must be there, which shows that this test sees the log.
   await until(
     async () => logged,
     (text) => text.includes("http_500"),
-  ); // shows that this test sees the log
+  );
   // The log may hold the tenant's name in the rules, which identifies no person.
   expect(logged.replaceAll("acme-canary-tenant", "")).not.toMatch(/canary|PRIVATE/);
 });
@@ -159,7 +160,8 @@ test("the receipt of a huge fence is short, and counts the regions that it leave
   const other = await Edge.start(huge, { RECEIPT_KEY: jwk });
   const reply = await other.chat("DE", { model: "huge" });
   expect(reply.headers.get("x-bailiwick-receipt")!.length).toBeLessThanOrEqual(2048);
-  const { fence, fence_more } = await claims(reply); // the same key signs, written as a JWK
+  // This Worker has the same key as the others, so the key set of the others verifies the receipt.
+  const { fence, fence_more } = await claims(reply);
   expect(fence.length + fence_more).toBe(301);
   await other.stop();
 });
@@ -167,8 +169,8 @@ test("the receipt of a huge fence is short, and counts the regions that it leave
 const mismatched = JSON.stringify({ ...JSON.parse(jwk), x: retired.x });
 test.each<[string, Record<string, string>]>([
   ["no key", {}],
-  ["an empty one", { RECEIPT_KEY: " " }],
-  ["text that is no key", { RECEIPT_KEY: "canary" }],
+  ["an empty key", { RECEIPT_KEY: " " }],
+  ["text that isn't a key", { RECEIPT_KEY: "canary" }],
   [
     "a key of another kind",
     { RECEIPT_KEY: generateKeyPairSync("x25519").privateKey.export({ type: "pkcs8", format: "pem" }) as string },

@@ -22,7 +22,7 @@ async function direct(path: string, body: object): Promise<string> {
 }
 
 /** The text of a stream without ids and times, which differ in each answer. */
-const settled = (text: string) =>
+const withoutIds = (text: string) =>
   text.replace(/stand-in-eu-frankfurt-\d+/g, "ID").replace(/"(created|created_at)":\d+/g, '"$1":0');
 
 test.each([
@@ -34,7 +34,7 @@ test.each([
   const reply = await edge.ask({ path, json: body });
   expect(reply.headers.get("content-type")).toMatch(/^text\/event-stream/);
   expect(reply.headers.get("x-bailiwick-region")).toBe("eu-frankfurt");
-  expect(settled(await reply.text())).toBe(settled(await direct(path, body)));
+  expect(withoutIds(await reply.text())).toBe(withoutIds(await direct(path, body)));
 });
 
 test("events arrive as they are made, not at the end", async () => {

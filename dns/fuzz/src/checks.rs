@@ -81,7 +81,7 @@ pub(crate) fn packet(bytes: &[u8]) {
     for (transport, limit) in [(Transport::Udp, 1232), (Transport::Tcp, 65_535), (Transport::Tls, 65_535)] {
         let outcome = respond(bytes, from, transport, &mut out);
         if outcome == Outcome::Dropped {
-            assert!(out.is_empty(), "nothing is sent for what is dropped");
+            assert!(out.is_empty(), "a dropped packet gets no response");
             assert!(bytes.len() < 12 || bytes[2] & 0x80 != 0, "only stubs and responses are dropped");
             continue;
         }
@@ -165,7 +165,7 @@ pub(crate) fn ecs(bytes: &[u8]) {
     let most = if option[1] == 1 { 32 } else { 128 };
     assert!(echo[7] <= most, "scope {}", echo[7]);
     if choice & 3 != 0 {
-        assert_eq!(echo[7], 0, "what is not steered is the same for all");
+        assert_eq!(echo[7], 0, "an answer that isn't steered is the same for all clients");
     }
 }
 
@@ -278,7 +278,7 @@ pub(crate) fn key_state(bytes: &[u8]) {
     {
         let key_set = keys.key_set(now);
         assert_eq!(key_set.signers().count(), 1, "one key signs at any time");
-        assert!(key_set.next_change(now).is_none_or(|next| next > now), "what comes is to come");
+        assert!(key_set.next_change(now).is_none_or(|next| next > now), "the next change is in the future");
         let _ = (key_set.cds(), key_set.digest());
         let new = NewKey { file: "new.pem".to_owned(), tag: 4711, algorithm: state.keys[0].algorithm };
         for step in [timeline::begin(&state, new, &policy, now), timeline::finish(&state, &policy, day, now)] {
@@ -323,10 +323,10 @@ pub(crate) fn quota_headers(bytes: &[u8]) {
     let one = Cost { requests: 1, tokens: 1 };
     let (mut pool, before) = (Pool::default(), Pool::default().left(&limits, now));
     pool.served(&limits, &reading, now);
-    assert!(pool.left(&limits, now) <= before, "what is told never lifts what may be taken");
+    assert!(pool.left(&limits, now) <= before, "a reported number never raises the limit");
     pool.refused(&reading, now);
     assert!(pool.check(&limits, None, one, now).is_err(), "never a hot retry");
-    assert!(pool.check(&limits, None, one, now.after(LONGEST_WAIT)).is_ok(), "nor closed for ever");
+    assert!(pool.check(&limits, None, one, now.after(LONGEST_WAIT)).is_ok(), "a pool isn't closed for ever");
 }
 
 /// An answer to a probe is read alike however it is cut into pieces, and none without a whole event proves a token.
@@ -380,6 +380,6 @@ pub(crate) fn metrics_page(bytes: &[u8]) {
         let EngineReading { waiting, running, kv, engines, .. } = reading;
         assert!(engines >= 1 && reading.load(Some(1)) >= kv);
         let is_known = waiting.is_some() || running.is_some() || kv.is_some();
-        assert_eq!(reading.load(Some(1)).is_some(), is_known, "what is missing is not idle");
+        assert_eq!(reading.load(Some(1)).is_some(), is_known, "a missing load doesn't count as idle");
     }
 }

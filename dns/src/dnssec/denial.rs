@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(next_in(".", &full, Next::Beside), ".");
         let long = "a".repeat(63);
         let apex = format!("{long}.{long}.{long}.{}", "c".repeat(60));
-        assert_eq!(next_in(&apex, &apex, Next::Below), format!("{apex}."), "no name can be below the longest one");
+        assert_eq!(next_in(&apex, &apex, Next::Below), format!("{apex}."), "no name can be below the longest name");
     }
 
     /// Labels of every length, most with octets that are hard to count up.

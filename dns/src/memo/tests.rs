@@ -454,7 +454,7 @@ fn a_flood_of_names_types_and_clients_takes_no_more_room() {
     }
     let hits = memo.hits();
     ask(&mut memo, &snapshot, &known, &mut out);
-    assert_eq!(memo.hits(), hits + 1, "what was kept before the flood still is");
+    assert_eq!(memo.hits(), hits + 1, "an answer from before the flood is still kept");
     assert_eq!(memo.table.kept(), 1, "names that don't exist aren't kept");
 }
 
@@ -494,7 +494,7 @@ fn signed_answers_are_kept_but_for_those_signed_at_once_and_never_longer_than_th
     let far = NOW + 8 * 86_400;
     assert_eq!(hits_at("www.example", rtype::A, far, &mut out), 0);
     assert_eq!((out[3] & 15, is_signed(&out)), (2, false), "SERVFAIL");
-    assert_eq!(hits_at("www.example", rtype::A, NOW, &mut out), 3, "nor was that kept");
+    assert_eq!(hits_at("www.example", rtype::A, NOW, &mut out), 3, "that answer wasn't kept either");
 }
 
 #[test]

@@ -369,7 +369,7 @@ mod tests {
         let painted = status.to_text(&|status, word| format!("<{status}>{word}</>"));
         assert!(painted.contains("eu-frankfurt <down> down </>   2h1m"), "{painted}");
         assert_eq!(painted.replace("<down>", "").replace("<up>", "").replace("</>", ""), plain);
-        assert!(status.is_well(), "what is forced isn't wrong");
+        assert!(status.is_well(), "a forced status isn't a problem");
     }
 
     #[test]
@@ -382,10 +382,10 @@ mod tests {
         assert!(!NodeStatus { now: Timestamp(5), ..well.clone() }.is_well(), "the certificate has expired");
         assert!(!NodeStatus { sources: vec![source], ..well.clone() }.is_well());
         let drained = RegionNow { forced: true, ..down.clone() };
-        assert!(NodeStatus { regions: vec![drained], ..well.clone() }.is_well(), "somebody means it");
+        assert!(NodeStatus { regions: vec![drained], ..well.clone() }.is_well(), "an operator wants it");
         let families = BTreeMap::from([(AddressFamily::Ipv4, Status::Up), (AddressFamily::Ipv6, Status::Down)]);
         let half = RegionNow { probed: Status::Up, families, ..RegionNow::default() };
-        assert!(!NodeStatus { regions: vec![half], ..well.clone() }.is_well(), "one family is dead");
+        assert!(!NodeStatus { regions: vec![half], ..well.clone() }.is_well(), "one address family is down");
         assert!(!NodeStatus { regions: vec![down], ..well.clone() }.is_well());
         assert!(!NodeStatus { troubles: vec!["owner: is down".into()], ..well }.is_well());
     }

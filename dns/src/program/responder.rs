@@ -228,7 +228,7 @@ mod tests {
     fn ask(datagrams: &mut dyn Datagrams, host: &str) -> u8 {
         let mut out = Vec::new();
         datagrams.respond(&mut [Datagram { packet: &query(host, 1, &[]), from: CLIENT, response: &mut out }]);
-        assert_eq!(out[7], 1, "one answer");
+        assert_eq!(out[7], 1, "the response has one answer");
         let address = out.windows(3).position(|octets| octets == [192, 0, 2]).unwrap();
         out[address + 3]
     }
@@ -250,7 +250,7 @@ mod tests {
         let a = RegionId::parse("a").unwrap();
         let forced = Forced { status: Status::Down, until: NOW.after(Millis(600_000)), reason: "drill".into() };
         handle.set_override(a.clone().into(), forced).await.unwrap();
-        assert_eq!(ask(&mut *datagrams, chat), 1, "the batch under way keeps to what it began with");
+        assert_eq!(ask(&mut *datagrams, chat), 1, "the batch keeps the snapshot with which it began");
         datagrams.begin();
         assert_eq!(both(&mut *datagrams, chat), [2, 2]);
         handle.delete_override(a.into()).await.unwrap();

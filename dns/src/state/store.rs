@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(store.rules().unwrap().as_deref(), Some(&b"{ }"[..]));
         assert_eq!(store.overrides().unwrap(), overrides);
         let files = std::fs::read_dir(directory.path().join("a/b")).unwrap().count();
-        assert_eq!(files, 2, "nothing is left beside them");
+        assert_eq!(files, 2, "no other files are left");
     }
 
     #[test]

@@ -323,7 +323,7 @@ mod tests {
         let (mut release, start) = (MemoryRelease::default(), Instant::now());
         let mut due = |accepted, seconds| release.is_due(accepted, start + Duration::from_secs(seconds));
         assert!(due(1, 0) && !due(1, 9) && due(1, 10) && !due(1, 100), "after the start");
-        assert!(due(2, 101) && due(3, 105), "the next version begins anew");
+        assert!(due(2, 101) && due(3, 105), "the next version starts with short pauses again");
         assert!(!due(3, 114) && due(3, 115) && !due(3, 1_000));
     }
 }

@@ -108,7 +108,7 @@ mod tests {
         let now = Timestamp::parse("2026-12-01T17:30:00Z").unwrap();
         let at = |text: &str| Timestamp::parse(text).unwrap();
         assert_eq!(parse_moment("18:00Z", now), Ok(at("2026-12-01T18:00:00Z")));
-        assert_eq!(parse_moment("17:30Z", now), Ok(at("2026-12-02T17:30:00Z")), "the next one");
+        assert_eq!(parse_moment("17:30Z", now), Ok(at("2026-12-02T17:30:00Z")), "the next such time");
         assert_eq!(parse_moment("2026-12-01T19:00:00+01:00", now), Ok(at("2026-12-01T18:00:00Z")));
         assert!(parse_moment("18:00", now).unwrap_err().contains("which time zone"));
         assert!(parse_moment("2026-12-01T17:00:00Z", now).unwrap_err().contains("lies in the past"));

@@ -156,13 +156,13 @@ mod tests {
         assert_eq!(refused(Some(849_999), Some(2_000_000)), [""; 0]);
         assert_eq!(refused(Some(850_000), Some(850_000)), ["b-batch"]);
         assert_eq!(refused(Some(1_200_000), Some(1_200_000)), ["a-gold", "b-batch"]);
-        assert_eq!(refused(Some(u32::MAX), None), [""; 0], "what isn't known is never read as full");
+        assert_eq!(refused(Some(u32::MAX), None), [""; 0], "an unknown load doesn't count as full");
         let batch = &table.tenants()[1];
         let nowhere: [RegionIndex; 0] = [];
         assert_eq!(
             check_tier(&table, batch, nowhere, |_| Some(Ratio(u32::MAX))),
             Ok(()),
-            "another failure tells of it"
+            "another failure covers this case"
         );
         assert_eq!(check_tier(&table, batch, [PAR], |_| Some(Ratio(900_000))).unwrap_err().status(), 429);
     }
@@ -183,11 +183,11 @@ mod tests {
         assert_eq!(refused(&table, Some(PAR), &[FRA]), ["b-batch"], "50 of 110 are up");
         assert_eq!(refused(&table, Some(FRA), &[PAR]), nobody, "at home");
         assert_eq!(refused(&table, Some(PAR), &[]), nobody, "moved, but all is up");
-        assert_eq!(refused(&table, None, &[FRA, PAR]), nobody, "nothing is offered: another failure tells of it");
+        assert_eq!(refused(&table, None, &[FRA, PAR]), nobody, "no region is offered, which is another failure");
         rules["regions"]["par"]["load"]["capacity"] = 60.into();
         assert_eq!(refused(&with(&rules), Some(PAR), &[FRA]), nobody, "half is enough");
         rules["regions"]["fra"].as_object_mut().unwrap().remove("load");
-        assert_eq!(refused(&with(&rules), Some(PAR), &[FRA]), nobody, "nobody knows what Frankfurt had");
+        assert_eq!(refused(&with(&rules), Some(PAR), &[FRA]), nobody, "the load of Frankfurt is unknown");
     }
 
     #[test]

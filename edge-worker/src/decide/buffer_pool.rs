@@ -152,7 +152,7 @@ mod tests {
         second.extend(b"x");
         let small = PooledBuffer::of(1_000).unwrap();
         drop((second, small));
-        assert_eq!((unused_bytes(), IN_USE.get()), (size, 0), "small ones aren't kept");
+        assert_eq!((unused_bytes(), IN_USE.get()), (size, 0), "small buffers aren't kept");
     }
 
     #[test]

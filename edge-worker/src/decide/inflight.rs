@@ -74,8 +74,8 @@ mod tests {
         let (mut a, mut b, mut c) = (Reservation::default(), Reservation::default(), Reservation::default());
         assert_eq!(a.grow(MAX_OF_LARGE - 1), Ok(()));
         assert_eq!((a.grow(1), a.grow(1)), (Ok(()), Err(Failure::Busy)));
-        assert_eq!(b.grow(LARGE + 1), Err(Failure::Busy), "another large one");
-        assert_eq!(b.grow(LARGE), Ok(()), "a usual one");
+        assert_eq!(b.grow(LARGE + 1), Err(Failure::Busy), "a second large body doesn't fit");
+        assert_eq!(b.grow(LARGE), Ok(()), "a body of usual size fits");
         assert_eq!(c.resize(LARGE), Ok(()));
         assert_eq!((c.resize(1), c.0), (Ok(()), 1));
         drop(a);

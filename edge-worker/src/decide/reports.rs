@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(probed(&mut reports, 0), Status::Down, "a new report counts at once");
         reports.receive(0, Timestamp(1000), report("up"));
         assert_eq!(probed(&mut reports, 1000), Status::Up, "a tie is up");
-        assert_eq!(probed(&mut reports, 9000), Status::Unknown, "nobody has spoken for three intervals");
+        assert_eq!(probed(&mut reports, 9000), Status::Unknown, "no node has reported for three intervals");
         assert_eq!(reports.nodes(), 2);
         reports.receive(0, Timestamp(9000), report("down"));
         assert_eq!(probed(&mut reports, 9000), Status::Down);
@@ -180,9 +180,9 @@ mod tests {
             }
             reports.seen(&table, Timestamp(at)).health[0].probed
         };
-        assert_eq!(probed(0, &[(0, "down")]), Status::Unknown, "one alone");
+        assert_eq!(probed(0, &[(0, "down")]), Status::Unknown, "one node isn't a majority");
         assert_eq!(probed(1_000, &[(0, "down"), (1, "down"), (2, "up")]), Status::Down);
-        assert_eq!(probed(90_000, &[(2, "up")]), Status::Down, "the others have gone silent");
+        assert_eq!(probed(90_000, &[(2, "up")]), Status::Down, "the other nodes have stopped reporting");
         assert_eq!(probed(90_500, &[(1, "up"), (2, "up")]), Status::Up);
     }
 
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(reports.counts_for(), COUNTS_FOR);
         reports.receive(0, Timestamp(0), report("up", 1_000, 5_000));
         reports.receive(2, Timestamp(0), report("up", 99_000, 5_000));
-        assert_eq!(reports.counts_for(), Millis(14_000), "the second was too old when it came");
+        assert_eq!(reports.counts_for(), Millis(14_000), "the second report was too old when it arrived");
         reports.receive(1, Timestamp(0), report("up", 2_900, 1_000));
         assert_eq!(reports.counts_for(), LEAST);
     }

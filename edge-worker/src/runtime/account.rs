@@ -75,13 +75,13 @@ fn line_of_run(info: &ResponseInfo, record: &Record, code: &str, status: Option<
     let mut line = line(info, code, status);
     let regions: Vec<&str> = record.attempts.iter().map(|attempt| attempt.region.as_str()).collect();
     let skipped: Map<String, Value> =
-        record.skipped.iter().map(|one| (one.endpoint.to_string(), one.why.as_str().into())).collect();
+        record.skipped.iter().map(|skipped| (skipped.endpoint.to_string(), skipped.why.as_str().into())).collect();
     line.insert("attempts".to_owned(), record.header().into());
     line.insert("regions".to_owned(), json!(regions));
     line.insert("skipped".to_owned(), skipped.into());
-    let unkeyed = record.skipped.iter().filter(|one| one.why == Skip::NoSecret);
-    let unkeyed: Vec<String> = unkeyed.map(|one| format!("{}/{}", one.region, one.endpoint)).collect();
-    line.insert("no_secret".to_owned(), json!(unkeyed));
+    let no_secret = record.skipped.iter().filter(|skipped| skipped.why == Skip::NoSecret);
+    let no_secret: Vec<String> = no_secret.map(|skipped| format!("{}/{}", skipped.region, skipped.endpoint)).collect();
+    line.insert("no_secret".to_owned(), json!(no_secret));
     line.insert("region".to_owned(), json!(record.committed().map(|attempt| attempt.region.as_str())));
     line.insert("endpoint".to_owned(), json!(record.committed().map(|attempt| attempt.endpoint.as_str())));
     line.insert("stopped".to_owned(), json!(record.stopped.map(Stop::as_str)));
@@ -111,6 +111,7 @@ fn add_denied(line: &mut Map<String, Value>, info: &ResponseInfo) {
     }
 }
 
+/// Writes the line to the log.
 fn write_line(line: Map<String, Value>, is_warning: bool) {
     let line = Value::Object(line);
     if is_warning { log::warn(&line) } else { log::info(&line) }

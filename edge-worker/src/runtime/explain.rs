@@ -40,9 +40,9 @@ use crate::runtime::task;
 
 /// The secret that holds the operator's token.
 const TOKEN: &str = "EXPLAIN_TOKEN";
-/// The parameters that a tenant may use.
+/// The parameters that a tenant may use, for its own requests.
 const OWN: &[&str] = &["model", "path"];
-/// The further parameters that the operator may use.
+/// The parameters that only the operator may use.
 const OPERATORS: &[&str] = &["service", "client", "country", "tenant", "all"];
 /// The parameters that the operator may use with `all`.
 const WITH_ALL: &[&str] = &["all", "service", "tenant"];

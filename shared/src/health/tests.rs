@@ -37,7 +37,7 @@ fn a_doubtful_failure_never_decides_alone() {
     let mut well = machine.clone();
     well.record(true);
     well.record_doubtful_failure();
-    assert_eq!((well.status(), well.missing(Status::Down)), (Status::Up, 2), "what was doubted is forgotten");
+    assert_eq!((well.status(), well.missing(Status::Down)), (Status::Up, 2), "earlier doubts are forgotten");
     machine.record_doubtful_failure();
     assert_eq!(machine.status(), Status::Down);
 }
@@ -79,11 +79,15 @@ fn an_endpoint_that_is_forced_counts_as_what_it_is_forced_to_be() {
     let (force_up, force_down) = (Some(Status::Up), Some(Status::Down));
     assert_eq!(of(&[Some(&down), Some(&up)], &[None, force_down]).probed, Status::Down);
     assert_eq!(of(&[Some(&down), None], &[None, force_down]).probed, Status::Down);
-    assert_eq!(of(&[None, None], &[force_down]).probed, Status::Unknown, "the other one may serve");
+    assert_eq!(of(&[None, None], &[force_down]).probed, Status::Unknown, "the other endpoint may serve");
     assert_eq!(of(&[None, None], &[force_down, force_down]).probed, Status::Down);
     assert_eq!(of(&[Some(&down), Some(&down)], &[force_up]).probed, Status::Up);
-    assert_eq!(of(&[Some(&down)], &[force_up]).time_to_up, None, "probes of others have no say");
-    assert_eq!(of(&[Some(&up), Some(&up)], &[force_down]).endpoints, [Status::Up, Status::Up], "what probes say");
+    assert_eq!(of(&[Some(&down)], &[force_up]).time_to_up, None, "probes don't matter for a forced endpoint");
+    assert_eq!(
+        of(&[Some(&up), Some(&up)], &[force_down]).endpoints,
+        [Status::Up, Status::Up],
+        "the statuses of the probes"
+    );
     assert_eq!(of(&[Some(&up), Some(&up)], &[force_down]).time_to_down, Some(Millis(3000)));
 }
 
@@ -93,7 +97,7 @@ fn times_to_change_follow_the_deciding_monitors() {
     let two_up = RegionHealth::of(None, &[Some(&up), Some(&monitored(&[true, false]))], NOW);
     assert_eq!(two_up.time_to_down, Some(Millis(3000)), "the last endpoint to go decides");
     let monitored_too = RegionHealth::of(Some(&monitored(&[true, false, false])), &[Some(&up)], NOW);
-    assert_eq!(monitored_too.time_to_down, Some(Millis(1000)), "the monitor alone can bring it down");
+    assert_eq!(monitored_too.time_to_down, Some(Millis(1000)), "the monitor alone can bring the region down");
     let both_down = RegionHealth::of(None, &[Some(&down), Some(&monitored(&[false, true, true]))], NOW);
     assert_eq!(both_down.time_to_up, Some(Millis(1000)), "one endpoint is enough");
     assert_eq!(RegionHealth::of(None, &[Some(&up), None], NOW).time_to_down, None);
@@ -104,7 +108,7 @@ fn two_readings_make_one_that_needs_either_or_both() {
     let (up, down, unheard) = (monitored(UP).reading(NOW), monitored(DOWN).reading(NOW), monitored(&[]).reading(NOW));
     assert_eq!(up.either(down).status, Status::Up);
     assert_eq!(down.either(down).status, Status::Down);
-    assert_eq!(down.either(unheard).status, Status::Unknown, "the other one may serve");
+    assert_eq!(down.either(unheard).status, Status::Unknown, "the other endpoint may serve");
     assert_eq!(up.both(down).status, Status::Down);
     assert_eq!(up.both(unheard).status, Status::Unknown);
     assert_eq!(up.both(up).status, Status::Up);

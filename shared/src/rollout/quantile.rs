@@ -149,6 +149,6 @@ mod tests {
         assert_eq!(BOUNDS.count(), usize::try_from(MAX_INDEX - MIN_INDEX).unwrap());
         assert!((evidence_beyond(&old, &new, 0.95, 1) - (alone - bounds)).abs() < 1e-9);
         assert_eq!(evidence_beyond(&old, &new, 0.95, 2), f64::NEG_INFINITY, "no bound speaks");
-        assert_eq!(evidence_beyond(&new, &old, 0.95, 0), f64::NEG_INFINITY, "it is shorter");
+        assert_eq!(evidence_beyond(&new, &old, 0.95, 0), f64::NEG_INFINITY, "the new time is shorter");
     }
 }

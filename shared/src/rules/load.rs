@@ -203,6 +203,10 @@ mod tests {
         assert_eq!(slew.step(Millis(10_000)), Ratio(50_000));
         assert_eq!(slew.step(Millis(1)), Ratio(5));
         assert_eq!((slew.step(Millis(0)), slew.step(Millis(u64::MAX))), (Ratio(0), Ratio::ONE));
-        assert_eq!(Slew::parse("1%/1h").unwrap().step(Millis(1)), Ratio(1), "never nothing, or it would never move");
+        assert_eq!(
+            Slew::parse("1%/1h").unwrap().step(Millis(1)),
+            Ratio(1),
+            "the step is never zero, because the share would never change"
+        );
     }
 }

@@ -217,7 +217,7 @@ fn a_steering_holds_until_it_says_and_no_ttl_leaves_its_bounds() {
         let ttl = before.ttl(&case.table, service, &ranking, &case.conditions());
         assert!((service.ttl.min..=service.ttl.max).contains(&ttl));
         let end = before.valid_until.map_or(case.now.0 + 10_000_000, |until| until.0);
-        assert!(end > case.now.0, "it ends in the future");
+        assert!(end > case.now.0, "the override ends in the future");
         case.now = Timestamp(end - 1);
         case.steering() == before
     });
@@ -286,7 +286,7 @@ fn a_ttl_waits_for_better_regions_only() {
         decide(&table, &ranking, None, &conditions).ttl(&table, table.service(service), &ranking, &conditions)
     };
     let (up, down) = (seconds(Some(30), None), |to_up| seconds(None, Some(to_up)));
-    assert_eq!(ttl(&[up.clone(), down(5), down(7)]), 30, "what is down behind the chosen region doesn't matter");
+    assert_eq!(ttl(&[up.clone(), down(5), down(7)]), 30, "regions after the chosen region don't matter");
     assert_eq!(ttl(&[down(5), up.clone(), down(2)]), 5);
     assert_eq!(ttl(&[down(50), up, down(2)]), 30);
     assert_eq!(ttl(&[down(50), down(40), down(20)]), 20, "revived: whichever returns first becomes the answer");

@@ -447,17 +447,17 @@ fn a_declared_residency_never_falls_to_anybody() {
     let declares = |residency: Value| move |d: &mut Value| d["tenants"]["acme"]["residency"] = residency;
     assert_refused(declares(json!("us")), "/tenants/acme/residency", "\"process_in\": [\"us\"]");
     assert_refused(declares(json!(["uk", "us"])), "/tenants/acme/residency", "no rule of the service chat names");
-    assert_eq!(refused(declares(json!(["us", "eu"]))), [""; 0], "a rule names eu and takes it");
+    assert_eq!(refused(declares(json!(["us", "eu"]))), [""; 0], "a rule names eu and accepts it");
     let fenced = |d: &mut Value| {
         d["tenants"]["acme"]["residency"] = json!("us");
         d["tenants"]["acme"]["process_in"] = json!(["uk"]);
     };
-    assert_eq!(refused(fenced), [""; 0], "its own fence asks no rule");
+    assert_eq!(refused(fenced), [""; 0], "a tenant's own fence needs no rule");
     let without_anybody = |d: &mut Value| {
         d["tenants"]["acme"]["residency"] = json!("us");
         d["services"]["chat"]["residency"] = json!([{ "clients": ["eu", "unknown"], "process_in": ["eu"] }]);
     };
-    assert_eq!(refused(without_anybody), [""; 0], "it is denied, which is a warning");
+    assert_eq!(refused(without_anybody), [""; 0], "the tenant is denied, which is only a warning");
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn a_circle_is_found_below_a_folder_and_behind_a_re_export() {
         let modules = Modules::read(folder.path());
         levels(&modules).values().map(|edges| circles(edges).len()).sum::<usize>()
     };
-    assert_eq!(count(), 0, "a parent and its children are none");
+    assert_eq!(count(), 0, "a parent and its children aren't a circle");
     write("signing.rs", "use crate::{zone::Index as Of}; pub struct Key(Of);");
     assert_eq!(count(), 1);
     write("signing.rs", "#[cfg(test)]\nmod tests { use crate::zone::Index; }\npub struct Key;");

@@ -323,7 +323,7 @@ fn digests_depend_on_keys_stages_and_times_but_not_on_file_names() {
     let (mut one, mut two) = (state.clone(), state);
     one.keys[0].file = "1.pem".to_owned();
     two.keys[0].file = "2.pem".to_owned();
-    assert_ne!(digest(&one), digest(&two), "other keys");
+    assert_ne!(digest(&one), digest(&two), "other keys have another digest");
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn networks_may_name_the_ipv6_address_that_carries_another() {
         let (class, scope) = classes.class(address.parse().unwrap(), u8::MAX);
         (first_region(&table, &classes, class), scope)
     };
-    assert_eq!(at("64:ff9b::c000:201"), ("nyc".to_owned(), 96), "named as it is");
+    assert_eq!(at("64:ff9b::c000:201"), ("nyc".to_owned(), 96), "the network is named as in the rules");
     assert_eq!(at("::ffff:192.0.2.1"), ("lon".to_owned(), 96 + 28), "the IPv4 network counts inside");
     assert_eq!(at("2002:c000:0240::1"), ("fra".to_owned(), 16 + 26));
     assert_eq!(at("192.0.2.15"), ("lon".to_owned(), 28));

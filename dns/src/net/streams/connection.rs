@@ -23,7 +23,7 @@ const LENGTH: usize = 2;
 const READ: usize = 4096;
 /// Responses are sent when this number of octets waits, or when all queries are answered.
 const WAITING: usize = 16 * 1024;
-/// How long the rest of a message may take to arrive while the server drains.
+/// How long the rest of a message may take to arrive while the server drains, and how long closing may take.
 const LAST: Duration = Duration::from_secs(1);
 
 /// Answers until the client leaves, is idle or too slow, or the server drains.
@@ -53,6 +53,7 @@ struct Session {
 }
 
 impl Session {
+    /// Reads and answers in turns, until the client leaves, is idle or too slow, or the server drains.
     async fn run<S, R>(&mut self, stream: &mut S, shared: &Shared<R>) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -132,6 +133,7 @@ impl Session {
         Ok(answered)
     }
 
+    /// Sends the waiting responses. The client must take them within `patience`.
     async fn send<S: AsyncWrite + Unpin>(&mut self, stream: &mut S, patience: Duration) -> io::Result<()> {
         let sending = async {
             stream.write_all(&self.waiting).await?;

@@ -95,7 +95,7 @@ mod tests {
         let read: Limits = serde_json::from_str(&json).unwrap();
         assert_eq!((read.gates(), read.care()), (gates, care));
         let older: Limits = serde_json::from_str("{}").unwrap();
-        assert_eq!((older.gates(), older.care()), (Gates::default(), Care::default()), "a node that tells none");
+        assert_eq!((older.gates(), older.care()), (Gates::default(), Care::default()), "a node that reports neither");
         let odd: Limits = serde_json::from_str(r#"{"gates": {"max_moved": "a lot"}}"#).unwrap();
         assert_eq!(odd.gates().max_moved, Some(Ratio(0)), "the narrowest");
     }

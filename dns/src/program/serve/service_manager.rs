@@ -133,12 +133,12 @@ mod tests {
         let mut reported = 0;
         while heard().is_ok() {
             reported += 1;
-            assert!(reported < 1000, "the watchdog is told on and on");
+            assert!(reported < 1000, "the watchdog is notified again and again");
         }
         assert!(!tasks.vital_troubles().is_empty());
         owner.beat();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        assert_eq!(heard().unwrap(), "WATCHDOG=1", "told again");
+        assert_eq!(heard().unwrap(), "WATCHDOG=1", "the watchdog is notified again");
     }
 
     #[test]

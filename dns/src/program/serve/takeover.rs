@@ -274,12 +274,12 @@ mod tests {
     #[test]
     fn sockets_go_over_and_the_old_process_yields_when_the_new_one_is_ready() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(take(directory.path()).unwrap().is_none(), "nobody serves");
+        assert!(take(directory.path()).unwrap().is_none(), "no server runs");
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let (successors, mut ready) = tokio::sync::mpsc::unbounded_channel();
         listen(directory.path(), handover(&socket, directory.path()), |_| {}, successors).unwrap();
-        assert!(lock(directory.path()).is_none(), "it is held");
+        assert!(lock(directory.path()).is_none(), "another process holds the lock");
 
         // One that fails leaves all as it was.
         drop(take(directory.path()).unwrap().unwrap());

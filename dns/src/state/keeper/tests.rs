@@ -47,14 +47,14 @@ fn a_write_that_hangs_holds_up_nobody_and_only_the_latest_version_follows_it() {
         }),
     );
     let begun = Instant::now();
-    assert!(hung.recv_timeout(Duration::from_millis(10)).is_err(), "nobody is told yet");
+    assert!(hung.recv_timeout(Duration::from_millis(10)).is_err(), "no caller has an outcome yet");
     let superseded = keeper.keep(Kind::Overrides, Box::new(|_| Err(io::Error::other("the older version was written"))));
     let latest = keeper.keep(Kind::Overrides, Box::new(|_| Ok(())));
     keeper.handle().finish(Duration::from_millis(50));
     assert!(begun.elapsed() < LONG);
     release.send(()).unwrap();
     assert_eq!(latest.recv_timeout(LONG), Ok(Ok(())));
-    assert!(superseded.recv().is_err(), "it was never tried");
+    assert!(superseded.recv().is_err(), "the superseded state was never written");
     assert!(reported.blocking_recv().unwrap().outcome.is_ok() && reported.blocking_recv().unwrap().outcome.is_ok());
 }
 

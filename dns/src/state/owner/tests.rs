@@ -141,7 +141,7 @@ async fn the_start_awaits_first_results_and_timeouts() {
     prober.set("down:1", false);
     let begun = Instant::now();
     let handle = begin(beginning(rules(1, "chat.example.com", &["up:1", "down:1", "silent:1"]), ""), &prober).await;
-    assert_eq!(begun.elapsed(), Duration::from_secs(1), "the silent one's timeout");
+    assert_eq!(begun.elapsed(), Duration::from_secs(1), "the timeout of the silent endpoint");
     let snapshot = handle.snapshot_owned();
     let statuses: Vec<_> = (0..3).map(|region| probed(&snapshot, region)).collect();
     assert_eq!(statuses, [HealthStatus::Up, HealthStatus::Down, HealthStatus::Down]);
@@ -158,7 +158,7 @@ async fn a_thread_that_answers_is_never_the_last_to_drop_a_world() {
     handle.offer(Offer::Rules(rules(2, "chat.example.com", &["a:1"]))).await;
     assert!(handle.wait_until(|snapshot, _| revision(snapshot) == 2).await);
     sleep(Duration::from_secs(60)).await;
-    assert_eq!(world.strong_count(), 2, "the snapshot's and one more");
+    assert_eq!(world.strong_count(), 2, "the snapshot and one other place refer to the world");
     drop(answering);
     sleep(Duration::from_secs(60)).await;
     // What drops it is a thread that no paused clock knows of.
@@ -176,11 +176,11 @@ async fn new_rules_wait_for_their_new_monitors_and_old_ones_keep_their_state() {
 
     handle.offer(Offer::Rules(rules(2, "chat.example.com", &["b:1", "a:1"]))).await;
     assert!(handle.wait_until(|_, status| status.awaited_revision == Some(2)).await);
-    assert_eq!(revision(&handle.snapshot()), 1, "not before b:1 was heard");
+    assert_eq!(revision(&handle.snapshot()), 1, "the rules wait for the first result of b:1");
     assert!(handle.wait_until(|snapshot, _| revision(snapshot) == 2).await);
     let snapshot = handle.snapshot_owned();
     assert_eq!((probed(&snapshot, 0), probed(&snapshot, 1)), (HealthStatus::Down, HealthStatus::Up));
-    assert_eq!(prober.count("a:1"), asked, "it wasn't started anew");
+    assert_eq!(prober.count("a:1"), asked, "the monitor wasn't started again");
     assert_eq!(handle.status().rules.accepted, 1);
 }
 
@@ -201,10 +201,10 @@ async fn a_newer_document_wins_over_one_that_waits() {
             })
             .await
     );
-    assert!(begun.elapsed() < Duration::from_secs(1), "nothing new had to be heard");
+    assert!(begun.elapsed() < Duration::from_secs(1), "no new monitor had to report first");
     let asked = prober.count("silent:1");
     sleep(Duration::from_secs(30)).await;
-    assert_eq!(prober.count("silent:1"), asked, "its monitors were stopped");
+    assert_eq!(prober.count("silent:1"), asked, "the monitors of the removed region were stopped");
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,7 +220,7 @@ async fn older_rules_are_ignored_and_others_of_the_same_number_refused() {
     assert!(handle.wait_until(|_, status| status.rules.refused == 1).await);
     assert!(handle.status().rules.last_error.as_ref().unwrap().errors[0].contains("under a higher number"));
     handle.offer(Offer::Rules(rules(5, "chat.example.com", &["a:1"]))).await;
-    assert!(handle.wait_until(|_, status| status.rules.last_error.is_none()).await, "what is in service was offered");
+    assert!(handle.wait_until(|_, status| status.rules.last_error.is_none()).await, "the current rules were offered");
     assert_eq!(handle.snapshot().generation(), 1, "nothing was swapped");
 }
 
@@ -246,7 +246,7 @@ async fn rules_that_do_not_fit_the_zones_are_refused_until_they_do() {
 
     handle.offer(Offer::Zones(zones("sub A 192.0.2.1\n"))).await;
     handle.changes.send(Change::Faults(Source::Zones, Faults::new())).await.unwrap();
-    assert!(handle.wait_until(|snapshot, _| revision(snapshot) == 2).await, "they fit now");
+    assert!(handle.wait_until(|snapshot, _| revision(snapshot) == 2).await, "the rules fit the zones now");
     let status = handle.status();
     assert!(status.rules.last_error.is_none() && status.zones.last_error.is_none());
 }
@@ -264,7 +264,10 @@ async fn a_zone_that_does_not_fit_keeps_no_other_from_being_taken() {
     let handle = begin(beginning(rules(1, "chat.example.com", &["a:1"]), ""), &prober).await;
     let cut = zone("example.com", "chat NS ns.example.net.\n");
     handle.offer(Offer::Zones([cut, zone("example.org", "new A 192.0.2.1\n")].into())).await;
-    assert!(handle.wait_until(|snapshot, _| snapshot.world().zone_sources().len() == 2).await, "the other is taken");
+    assert!(
+        handle.wait_until(|snapshot, _| snapshot.world().zone_sources().len() == 2).await,
+        "the other zone is taken"
+    );
     let has = |snapshot: &Snapshot, name: &str| {
         let name: Name = name.parse().unwrap();
         let zone = snapshot.zones().find(name.as_ref(), 1).unwrap();
@@ -470,7 +473,7 @@ async fn a_clock_that_went_ahead_and_is_set_back_leaves_no_signatures_from_the_f
     set(DAYS);
     assert!(renewed(1).await);
     set(0);
-    assert!(renewed(2).await, "what was signed ten days ahead holds for nobody");
+    assert!(renewed(2).await, "signatures from ten days ahead are valid for nobody");
     let (now, snapshot) = (handle.now(), handle.snapshot_owned());
     assert!(snapshot.world().signed_until(now).all(|(_, until)| until.since(now).0 < 8 * 86_400_000));
 }
@@ -503,7 +506,7 @@ async fn a_monitor_that_falls_silent_goes_stale_by_time_alone() {
     assert!(!handle.snapshot().health().regions[0].stale);
     assert!(handle.wait_until(|snapshot, _| snapshot.health().regions[0].stale).await);
     assert_eq!(handle.now(), NOW.after(Millis(12_001)), "three intervals later");
-    assert_eq!(probed(&handle.snapshot(), 0), HealthStatus::Up, "the last status stands");
+    assert_eq!(probed(&handle.snapshot(), 0), HealthStatus::Up, "the last status stays");
 }
 
 /// One region per address, watched by family; all publish A and AAAA.

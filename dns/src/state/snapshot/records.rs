@@ -154,7 +154,7 @@ mod tests {
         let head = b"\0\x01\0\0\x01\0\x03\x02h2\0\x03\0\x02\x01\xbb";
         assert_eq!(record("1 . port=443 alpn=h2"), [&head[..], v4, v6].concat());
         assert_eq!(record("1 CHAT.example."), [&b"\0\x01\x04chat\x07example\0"[..], v4, v6].concat());
-        assert_eq!(record("1 other.example"), b"\0\x01\x05other\x07example\0", "whose addresses others know");
+        assert_eq!(record("1 other.example"), b"\0\x01\x05other\x07example\0", "a name outside of the zone");
         assert_eq!(record("0 other.example"), b"\0\0\x05other\x07example\0");
         assert_eq!(record("0 ."), b"\0\0\0");
         let ech = b"\0\x05\0\x03\0\x45\xfe";

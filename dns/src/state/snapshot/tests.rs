@@ -126,7 +126,7 @@ fn rfc8914_an_empty_fence_is_prohibited_and_a_withheld_one_not_ready() {
         Steered::Records { .. } => panic!("records"),
     };
     let (scope, ede) = nothing(&snapshot, subnet("198.51.0.0", 16));
-    assert_eq!(ede, 18, "nobody knows where that is, and no rule takes such clients");
+    assert_eq!(ede, 18, "the client's place is unknown, and no rule accepts such clients");
     assert!(scope > 16, "part of the /16 is known");
 
     let mut all_down = health(&up(3));
@@ -174,12 +174,12 @@ fn a_family_that_is_dead_is_answered_by_another_region_and_the_other_one_stays()
     }
     let half = of([&alive; 3], [&dead, &alive, &alive]);
     let snapshot = Snapshot::new(Arc::clone(&world), half, NOW, Some(&whole));
-    assert_eq!(last(&snapshot, rtype::A), (vec![10], 15), "what is alive stays");
-    assert_eq!(last(&snapshot, rtype::AAAA), (vec![0x20], 15), "until the nearer one's family is back");
-    assert_eq!(last(&snapshot, rtype::HTTPS).0, [0x20], "no hint leads to what is dead");
+    assert_eq!(last(&snapshot, rtype::A), (vec![10], 15), "the live records stay");
+    assert_eq!(last(&snapshot, rtype::AAAA), (vec![0x20], 15), "until the family of the nearer region is back");
+    assert_eq!(last(&snapshot, rtype::HTTPS).0, [0x20], "no hint has a dead address");
     assert_eq!(last(&snapshot, rtype::TXT).0, b"a", "the region is up");
     assert_ne!(snapshot.service_generation(CHAT), whole.service_generation(CHAT));
-    assert_eq!(snapshot.service_generation(OPEN), whole.service_generation(OPEN), "nothing of it changed");
+    assert_eq!(snapshot.service_generation(OPEN), whole.service_generation(OPEN), "the service didn't change");
 
     // Where no region has the family, what exists is answered all the same, though all_down fails.
     let none = of([&alive; 3], [&dead; 3]);
@@ -202,7 +202,7 @@ fn denied_answers_are_served_where_nothing_is_offered() {
     assert_eq!(
         a(&snapshot, OPEN, subnet("198.51.100.0", 24)).1,
         33,
-        "until the rules change, so for as long as may be"
+        "the longest TTL, because only new rules change the answer"
     );
 }
 
@@ -242,7 +242,7 @@ fn a_snapshot_keeps_what_a_change_of_health_left_alone() {
     let mut failing = up(3);
     failing.machine.record(false);
     let failing = Snapshot::new(Arc::clone(&world), health(&failing), later, Some(&same));
-    assert_eq!(a(&failing, CHAT, from("198.51.100.1")).1, 10, "two more failures would bring it down");
+    assert_eq!(a(&failing, CHAT, from("198.51.100.1")).1, 10, "two more failures would bring the region down");
     assert_ne!(failing.service_generation(CHAT), same.service_generation(CHAT));
     assert_eq!(failing.service_generation(OPEN), same.service_generation(OPEN));
     assert_eq!(failing.generation(), first.generation(), "rules, zones and geography are the same");
@@ -347,7 +347,7 @@ fn an_alias_that_a_wildcard_of_its_own_service_stands_for_is_warned_of() {
         warning.starts_with("/services/open/hosts: *.ai.example.com. stands for pool.ai.example.com. too"),
         "{warning}"
     );
-    assert!(build("pool A 192.0.2.1\n").warnings().is_empty(), "the name stands in the zone");
+    assert!(build("pool A 192.0.2.1\n").warnings().is_empty(), "the zone has the name");
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn records_that_another_zone_of_the_node_hides_are_told() {
         world.warnings().to_vec()
     };
     let delegated = "sub NS ns.sub\nns.sub A 192.0.2.1\n";
-    assert_eq!(reported(delegated), [""; 0], "what delegates the zone belongs there");
+    assert_eq!(reported(delegated), [""; 0], "the records that delegate the zone belong there");
     let hidden = reported(&format!("{delegated}sub MX 10 mail\nwww.sub A 192.0.2.2\n"));
     let [one] = &hidden[..] else { panic!("{hidden:?}") };
     assert!(one.contains("sub.ai.example.com. and 1 more records of ai.example.com. are never served"), "{one}");

@@ -345,7 +345,7 @@ async fn keys_are_taken_up_when_they_change_and_the_last_good_stay() {
     fs::remove_file(&file).unwrap();
     assert!(seen(handle, |_, status| status.keys.last_error.is_some()).await);
     assert_eq!(count(&handle.snapshot()), 2);
-    assert!(start().await.is_err(), "nor does it start so");
+    assert!(start().await.is_err(), "the server doesn't start either");
     fs::write(&file, text).unwrap();
     // Nor does one that is there again with the wrong rights; mended as the error says, it is taken without a reload.
     fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();

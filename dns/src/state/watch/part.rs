@@ -240,7 +240,7 @@ mod tests {
             reported += u32::from(matches!(part.step(now, &moves, short, alone), Check::Faults));
             now += 100;
         }
-        assert_eq!(reported, 1, "it is told once");
+        assert_eq!(reported, 1, "the fault is reported once");
         assert!(part.faults().unwrap()[0].contains("can't be read"));
         while !matches!(part.step(now, &moves, fine, alone), Check::Version(1)) {
             now += 100;

@@ -39,7 +39,7 @@ pub(super) fn by_body(status: u16, words: &Words, stateful: bool) -> Fault {
     match (status, words.known) {
         (_, Some(ErrorMeaning::Quota)) => Fault::Quota,
         (400 | 401 | 403 | 404 | 422, Some(ErrorMeaning::Model)) if !stateful => Fault::Model,
-        // 401 concerns our credential. The client's credential was dropped.
+        // 401 concerns the credential that the rules name for the endpoint. The client's credential isn't sent.
         (401 | 429, _) => Fault::Endpoint,
         (403, _) => {
             let policy = |text: &str| {
@@ -50,6 +50,7 @@ pub(super) fn by_body(status: u16, words: &Words, stateful: bool) -> Fault {
             if refused { Fault::Client } else { Fault::Endpoint }
         }
         (404, _) => {
+            // Codes of missing models were handled above, so such a code means another object of the request.
             let other_code = words.code.as_deref().is_some_and(|code| code.ends_with("_not_found"));
             let is_about = |param: &str| words.param.as_deref() == Some(param);
             match () {
@@ -103,11 +104,11 @@ fn is_error(scan: &mut Scan<'_>, usage: &mut Usage) -> Result<bool, InvalidJson>
                 answer |= object == "fine_tuning.job";
                 return Ok(());
             }
-            // A response object has a field `error` too. Some gateways send `null` for missing fields.
             ("choices", Kind::Array) => {
                 answer = true;
                 return usage.read_choices(value);
             }
+            // A response object has a field `error` too, beside its `output`.
             ("data" | "output", Kind::Array) => answer = true,
             ("usage", Kind::Object) => return usage.read(value),
             ("status", Kind::String) => {
@@ -237,8 +238,8 @@ mod tests {
         for broken in ["", "{} x", "{\"a\":nan}", "[1", "{\"error\":1", "x"] {
             assert_eq!(success(broken), Success::InvalidJson, "{broken}");
         }
-        assert_eq!(success("{\"a\":[NaN,-Infinity]}"), Success::Object, "as Python writes them");
-        assert!(is_error("{\"error\":1} x"), "whatever follows");
+        assert_eq!(success("{\"a\":[NaN,-Infinity]}"), Success::Object, "numbers that Python writes");
+        assert!(is_error("{\"error\":1} x"), "the text after the error doesn't matter");
     }
 
     #[test]

@@ -403,7 +403,10 @@ fn the_only_endpoint_is_asked_again_after_the_short_wait_that_it_asked_for() {
         let headers = Event::Headers { attempt: 1, status, content_type: None, packed: false, retry_after_ms };
         let mut actions = driver.step(headers);
         if retry_after_ms.is_some_and(|ms| ms > 0) && !driver.run.is_done() {
-            assert!(actions.iter().all(|action| !matches!(action, Action::Send { .. })), "it waits");
+            assert!(
+                actions.iter().all(|action| !matches!(action, Action::Send { .. })),
+                "the run waits before it asks again"
+            );
             actions = driver.timer(1_000);
         }
         actions.iter().any(|action| matches!(action, Action::Send { attempt: 2, target: 0 }))

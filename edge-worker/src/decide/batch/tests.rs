@@ -116,7 +116,11 @@ fn lines_name_models_as_the_endpoint_does_and_nothing_else_changes() {
         }
     }
     assert_eq!(pass(named_lines(), &line("embed"), 9), Ok((line("embed"), false)), "without a last end of line");
-    assert_eq!(pass(named_lines(), "{\"a\":1}\n", 9), Ok(("{\"a\":1}\n".to_owned(), false)), "it asks nothing");
+    assert_eq!(
+        pass(named_lines(), "{\"a\":1}\n", 9),
+        Ok(("{\"a\":1}\n".to_owned(), false)),
+        "the line requests nothing"
+    );
 }
 
 #[test]
@@ -155,7 +159,7 @@ fn what_a_line_takes_is_given_back_with_it() {
     assert!(crate::decide::inflight::held() >= 3 << 20);
     assert!(lines.pass(b"}\nrest", &mut out).is_err());
     assert_eq!(lines.take_held(), [long.as_bytes(), b"}\nrest"].concat());
-    assert_eq!((crate::decide::inflight::held(), out.len()), (0, 0), "nothing is counted for what passes as it comes");
+    assert_eq!((crate::decide::inflight::held(), out.len()), (0, 0), "a file that passes unread is not counted");
     let whole = format!("{{\"a\":1,\"x\":{}}}\n", "1".repeat(1 << 20));
     let mut lines = named_lines();
     lines.pass(whole.as_bytes(), &mut out).unwrap();
@@ -294,7 +298,7 @@ fn a_line_names_a_model_that_its_tenant_may_use() {
         assert_eq!(model("named", name), unknown(name), "{name}");
     }
     assert_eq!(model("own", "ft:gpt-4o:acme::1"), Ok("ft:gpt-4o:acme::1".into()), "the account is the tenant's alone");
-    assert_eq!(model("named", "ours"), Ok("ft:gpt-4o:acme::1".into()), "the operator's map names it");
+    assert_eq!(model("named", "ours"), Ok("ft:gpt-4o:acme::1".into()), "the operator's map has the name");
     assert_eq!(model("named", "llama"), unknown("llama"));
     assert_eq!(model("vllm", "llama3:8b"), Ok("llama3:8b".into()));
     assert_eq!(refused("vllm", &[], CHAT, &chat(&json!({ "model": "https://a.example" }))).0, "remote_url_not_allowed");

@@ -52,11 +52,14 @@ fn one_source_rests_for_itself_and_several_for_everybody() {
     assert!(is(&rests, GLOBE, 59_000) && !is(&rests, ACME, 50));
     rests.recovered(&target, ACME);
     rests.rest(key(Some("m"), None), ACME, None, Timestamp(NOW.0 + 100));
-    assert!(is(&rests, ACME, 100) && !is(&rests, others, 100), "somebody was served between the two");
+    assert!(is(&rests, ACME, 100) && !is(&rests, others, 100), "another client was served between the two failures");
     rests.rest(key(Some("m"), None), GLOBE, None, Timestamp(NOW.0 + 200));
-    assert!(is(&rests, others, 200), "two of them failed and nobody was served since");
+    assert!(is(&rests, others, 200), "two clients failed and none was served since");
     rests.recovered(&target, others);
-    assert!(!is(&rests, others, 201) && is(&rests, GLOBE, 201), "one who was served says nothing of another's prompt");
+    assert!(
+        !is(&rests, others, 201) && is(&rests, GLOBE, 201),
+        "one served client doesn't help with the prompt of another"
+    );
     rests.recovered(&target, ACME);
     rests.rest(key(Some("m"), None), ACME, None, NOW);
     rests.recovered(&target, GLOBE);
@@ -152,5 +155,5 @@ fn headers_that_ask_for_a_rest() {
     assert_eq!(rest_of(&[("x-ratelimit-remaining-tokens", "0"), tokens]), Some(360_500));
     assert_eq!(rest_of(&[("x-ratelimit-remaining-tokens", "10"), tokens]), None);
     assert_eq!(rest_of(&[tokens, ("x-ratelimit-reset-requests", "59ms")]), Some(360_500), "the longer of two");
-    assert_eq!(rest_of(&[tokens, ("retry-after", "2")]), Some(2_000), "what is meant for it goes first");
+    assert_eq!(rest_of(&[tokens, ("retry-after", "2")]), Some(2_000), "the header for waits has priority");
 }

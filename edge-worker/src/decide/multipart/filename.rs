@@ -259,7 +259,7 @@ mod tests {
                 prop_assert!(
                     (0..sent.len()).all(|at| sent.as_bytes()[at] != b'%' || hex(&sent.as_bytes()[at + 1..]).is_none())
                 );
-                prop_assert_eq!(&plain_name(&sent), &sent, "a plain name is one");
+                prop_assert_eq!(&plain_name(&sent), &sent, "a plain name stays the same");
                 Ok(())
             })
             .unwrap();

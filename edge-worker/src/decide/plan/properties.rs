@@ -91,7 +91,7 @@ fn whatever_loads_quotas_and_tiers_say_nothing_outside_the_fence_is_asked() {
             let regions = || plan.targets().iter().map(Target::region);
             let load = |region: RegionIndex| loads[region.get()];
             if let Some(failure) = tenant.and_then(|tenant| check_tier(&table, tenant, regions(), load).err()) {
-                assert_eq!(failure.status(), 429, "it can only refuse");
+                assert_eq!(failure.status(), 429, "the only failure is a refusal");
                 refused += 1;
             }
         }

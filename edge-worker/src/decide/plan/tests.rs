@@ -1,4 +1,4 @@
-//! Tests of plans: which endpoints stand in one, in what order, and why others are left out. `german_plan` and
+//! Tests of plans: which endpoints a plan has, in which order, and why others are left out. `german_plan` and
 //! `american_plan` make plans for the tests of other modules.
 
 use bailiwick_rules::geo::CountryCode;
@@ -32,6 +32,7 @@ pub(crate) const RULES: &str = r#"{
 
 pub(crate) const NOW: Timestamp = Timestamp(1_000_000);
 
+/// A request, and the conditions under which it is planned.
 struct Case<'a> {
     country: &'a str,
     model: Option<&'a str>,
@@ -71,7 +72,7 @@ pub(crate) fn german_plan() -> Plan {
     plan(&Case::default()).unwrap()
 }
 
-/// A plan of the one American endpoint, which takes any model.
+/// A plan of the only American endpoint, which has no map of models and so accepts any model.
 pub(crate) fn american_plan(model: &str) -> Plan {
     plan(&Case { country: "US", model: Some(model), ..Case::default() }).unwrap()
 }
@@ -88,13 +89,13 @@ fn priority_goes_before_hash_and_standby_regions_come_last() {
 }
 
 #[test]
-fn keys_spread_by_weight_and_stay() {
+fn keys_are_spread_by_weight_and_stay_at_their_endpoint() {
     let first = |key: &str| names(&plan(&Case { affinity: key, ..Case::default() }).unwrap())[0].to_owned();
     let keys: Vec<String> = (0..1000).map(|key| format!("tenant/{key}")).collect();
     let heavy = keys.iter().filter(|key| first(key) == "fra-1").count();
     assert!((700..800).contains(&heavy), "weight 3 of 4 gets {heavy} of 1000");
     assert_eq!(first("same"), first("same"));
-    // The value itself is pinned: the same on every machine and in Wasm.
+    // The hash must be the same on every machine and in Wasm, so one value is checked.
     assert_eq!(hash(&[b"a", b"b"]), 0xb912_458b_53ec_5105);
 }
 
@@ -137,13 +138,14 @@ fn a_model_that_names_a_route_needs_a_map_that_knows_it() {
     assert_eq!(plan_by(&rules, &case, &Needs::default()).unwrap().targets()[0].model(), Some("m"));
 }
 
+/// The needs of a body that names these models below its top level.
 fn naming(models: &[&str]) -> Needs {
     let named = |name: &&str| NamedModel { name: (*name).to_owned(), field: format!("/tools/0/{name}") };
     Needs { models: models.iter().map(named).collect(), ..Needs::default() }
 }
 
 #[test]
-fn a_model_below_the_top_level_is_judged_as_the_requests_own() {
+fn a_model_below_the_top_level_is_judged_like_the_requests_own() {
     let go = |country, model, inner: &[&str]| {
         plan_by(RULES, &Case { country, model: Some(model), ..Case::default() }, &naming(inner))
     };
@@ -151,18 +153,22 @@ fn a_model_below_the_top_level_is_judged_as_the_requests_own() {
         |name: &str| Some(Failure::InnerModelNotFound { model: name.into(), field: format!("/tools/0/{name}") });
     assert_eq!(names(&go("DE", "chat", &["chat"]).unwrap()).len(), 4);
     let plan = go("DE", "chat", &["embed"]).unwrap();
-    assert_eq!(names(&plan), ["azure"], "only its map knows both");
+    assert_eq!(names(&plan), ["azure"], "only the map of azure has both models");
     assert!(plan.skipped().iter().all(|skipped| skipped.why == Skip::NoModel) && plan.skipped().len() == 3);
     assert_eq!(go("DE", "chat", &["embed", "gpt-us"]).err(), lacking("gpt-us"));
     assert_eq!(go("DE", "gpt-us", &["gpt-us"]).err(), Some(Failure::ModelNotFound { model: "gpt-us".into() }));
-    assert_eq!(names(&go("US", "gpt-9", &["dall-e"]).unwrap()), ["iad-1"], "it takes any model");
+    assert_eq!(
+        names(&go("US", "gpt-9", &["dall-e"]).unwrap()),
+        ["iad-1"],
+        "an endpoint without a map accepts any model"
+    );
     for routing in ["gpt-4o:online", "us.anthropic.claude", "@preset/x"] {
         assert_eq!(go("US", "gpt-9", &[routing]).err(), lacking(routing));
     }
 }
 
 #[test]
-fn a_model_of_somebodys_data_is_kept_apart_below_the_top_level_too() {
+fn models_of_other_tenants_are_refused_below_the_top_level_too() {
     let result = |country, needs: &Needs, is_sole: bool| {
         let model = if country == "US" { "gpt-9" } else { "chat" };
         let mut plan = plan_by(RULES, &Case { country, model: Some(model), ..Case::default() }, needs).unwrap();
@@ -177,7 +183,7 @@ fn a_model_of_somebodys_data_is_kept_apart_below_the_top_level_too() {
 }
 
 #[test]
-fn an_adapter_of_sglangs_is_somebodys_where_the_map_is_open() {
+fn an_adapter_of_sglang_belongs_to_a_tenant_if_the_endpoint_has_no_map() {
     let rules = RULES.replace("iad1.example.net/v1\"", "iad1.example.net/v1\", \"engine\": \"sglang\"");
     let plan_of = |rules: &str, model| {
         let case = Case { country: "US", model: Some(model), ..Case::default() };
@@ -187,11 +193,11 @@ fn an_adapter_of_sglangs_is_somebodys_where_the_map_is_open() {
     assert_eq!(result(&rules, "llama", false), Ok(()));
     assert!(matches!(result(&rules, "llama:acme", false), Err(Failure::ModelNotFound { .. })));
     assert_eq!(result(&rules, "llama:acme", true), Ok(()));
-    assert_eq!(result(RULES, "llama3:8b", false), Ok(()), "elsewhere it is a size");
+    assert_eq!(result(RULES, "llama3:8b", false), Ok(()), "for other engines the part after the colon is a size");
     let inner = naming(&["llama:acme"]);
     let named = |has_tenant| plan_of(&rules, "llama").keep_named_apart(&inner, has_tenant, |_| false);
     assert!(named(true).is_err());
-    assert_eq!(named(false), Ok(()), "without tenants it is nobody's");
+    assert_eq!(named(false), Ok(()), "without tenants an adapter belongs to no tenant");
 }
 
 #[test]
@@ -222,7 +228,7 @@ fn a_down_or_resting_endpoint_is_skipped_while_its_region_has_others() {
 }
 
 #[test]
-fn an_endpoint_forced_down_is_never_tried_and_one_forced_up_is_tried_whatever_its_probes_say() {
+fn forced_endpoints_are_tried_or_skipped_whatever_their_probes_say() {
     let forced = |statuses: [Option<Status>; 3], probed: [Status; 3]| {
         let until = Timestamp(NOW.0 + 1);
         let one = |status| Forced { status, until, reason: "drill".to_owned() };
@@ -234,7 +240,7 @@ fn an_endpoint_forced_down_is_never_tried_and_one_forced_up_is_tried_whatever_it
     let (up, down) = (Some(Status::Up), Some(Status::Down));
     let drained = forced([None, down, None], [Status::Down, Status::Up, Status::Down]);
     let drained = plan(&Case { health: &drained, ..Case::default() }).unwrap();
-    assert_eq!(names(&drained), ["azure"], "the others are down, and it is not asked in their place");
+    assert_eq!(names(&drained), ["azure"], "a drained endpoint isn't asked even if the others are down");
     let all_down = |mut health: Vec<RegionHealth>| {
         health[2].endpoints = vec![Status::Down];
         health[1].probed = Status::Down;
@@ -259,12 +265,16 @@ fn an_endpoint_forced_down_is_never_tried_and_one_forced_up_is_tried_whatever_it
         let place = Place { region: RegionIndex(0), endpoint: EndpointId::parse(name).unwrap() };
         Plan::pinned(&table, &steering, &wanted, |_| true, &place).map(|plan| plan.targets().len())
     };
-    assert_eq!(pinned("fra-1").unwrap_err(), Failure::RegionUnavailable, "what it alone has can wait");
+    assert_eq!(
+        pinned("fra-1").unwrap_err(),
+        Failure::RegionUnavailable,
+        "a request for state at a drained endpoint fails"
+    );
     assert_eq!(pinned("fra-2").unwrap(), 1);
 }
 
 #[test]
-fn a_closed_map_refuses_and_an_open_one_passes() {
+fn an_endpoint_with_a_map_refuses_other_models_and_without_a_map_accepts_all() {
     assert_eq!(
         plan(&Case { model: Some("gpt-9"), ..Case::default() }).unwrap_err(),
         Failure::ModelNotFound { model: "gpt-9".into() }
@@ -282,6 +292,8 @@ fn an_empty_fence_is_denied() {
     assert_eq!(plan(&Case { country: "??", model: None, ..Case::default() }).unwrap_err(), Failure::ResidencyDenied);
 }
 
+/// The endpoint for a request about state. With `place`, the state is at this region and endpoint. Without it, state is
+/// created.
 fn state_case(
     country: &str,
     statuses: &[Status],
@@ -318,7 +330,7 @@ fn state_case(
 #[test]
 fn state_stays_at_its_endpoint_inside_the_fence() {
     let at = |country: &str, place| state_case(country, &[], Some(place), None);
-    assert_eq!(at("DE", ("fra", "fra-1")), Ok("fra-1".into()), "resting, and asked all the same");
+    assert_eq!(at("DE", ("fra", "fra-1")), Ok("fra-1".into()), "state is asked for even if its endpoint rests");
     assert_eq!(at("DE", ("par", "azure")), Ok("azure".into()));
     assert_eq!(at("DE", ("iad", "iad-1")), Err(Failure::ResidencyDenied));
     assert_eq!(at("CH", ("fra", "fra-1")), Err(Failure::ResidencyDenied));
@@ -331,11 +343,14 @@ fn state_stays_at_its_endpoint_inside_the_fence() {
 }
 
 #[test]
-fn state_is_made_at_one_endpoint_whatever_the_weather() {
+fn state_is_created_at_one_endpoint_whatever_the_health() {
     // By name of region: fra, iad, par.
     use Status::{Down, Up};
     let home = state_case("DE", &[Up, Up, Up], None, None).unwrap();
-    assert!(["fra-1", "fra-2"].contains(&home.as_str()), "the first region as written, the least priority: {home}");
+    assert!(
+        ["fra-1", "fra-2"].contains(&home.as_str()),
+        "the first region in the rules, and an endpoint of the first priority there: {home}"
+    );
     assert_eq!(state_case("AT", &[Up, Up, Up], None, None), Ok(home));
     assert_eq!(state_case("DE", &[Down, Up, Up], None, None), Err(Failure::RegionUnavailable), "never elsewhere");
     assert_eq!(state_case("DE", &[Up, Up, Up], None, Some("embed")), Ok("azure".into()));
@@ -344,7 +359,7 @@ fn state_is_made_at_one_endpoint_whatever_the_weather() {
 }
 
 #[test]
-fn models_are_the_fences_union_unless_one_takes_all() {
+fn the_models_are_those_of_all_maps_unless_an_endpoint_has_no_map() {
     let table = Table::compile(RULES.as_bytes()).unwrap();
     let of = |country: &str| {
         let client = Client { country: CountryCode::parse(country), ..Client::default() };
@@ -358,7 +373,7 @@ fn models_are_the_fences_union_unless_one_takes_all() {
 }
 
 #[test]
-fn every_target_lies_in_the_fence_and_none_stands_twice() {
+fn every_target_is_in_the_fence_and_occurs_once() {
     let status = || prop_oneof![Just(Status::Up), Just(Status::Down), Just(Status::Unknown)];
     let region = (status(), proptest::collection::vec(status(), 0..4));
     let strategy = (
@@ -411,7 +426,10 @@ fn each_endpoint_gets_the_service_tier_in_its_own_form() {
         .replace("\"priority\": 1,", "\"priority\": 1, \"priority_as\": \"llm-d\",")
         .replace("\"style\": \"azure\",", "\"style\": \"azure\", \"priority_as\": \"openai\",");
     let mut plan = plan_by(&rules, &Case::default(), &Needs::default()).unwrap();
-    assert!(plan.targets().iter().all(|target| target.priority().is_none()), "no tiers: as the client says");
+    assert!(
+        plan.targets().iter().all(|target| target.priority().is_none()),
+        "without tiers the client's priority stays"
+    );
     let (name, tier) = (TierId::parse("batch").unwrap(), ServiceTier { rank: 9, refuse_at: None, order: None });
     plan.set_tier(Some((&name, &tier)));
     let reported: std::collections::BTreeMap<_, _> = plan

@@ -93,7 +93,7 @@ fn a_provider_that_refuses_withholds_its_quota() {
     assert_eq!(quotas.check(quota, &demand, NOW), Err(Refusal::Wait(Millis(7_000))));
     let some = Dimension { limit: Some(9), remaining: Some(120), reset: None };
     quotas.apply_headers(&charge, 200, &Reading { tokens: Some(some), ..Reading::default() }, NOW);
-    assert_eq!(left(&quotas), 120, "what the provider has left");
+    assert_eq!(left(&quotas), 120, "the number that the provider reported");
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_node_s_grant_is_spent_and_then_waited_for() {
     let asks = quotas.asks(&table, "a".to_owned(), NOW);
     let ask = asks.quotas.values().next().unwrap();
     assert_eq!((ask.spent.tokens, ask.want.tokens), (1_000, 2_250));
-    assert!(!quotas.is_due(NOW), "one is under way");
+    assert!(!quotas.is_due(NOW), "a request to the node is under way");
     let grant = r#"{"quotas":{"q":{"granted":{"requests":9,"tokens":2500},"lasts_ms":2000}}}"#;
     quotas.answered(&table, &asks, Some(&serde_json::from_str(grant).unwrap()));
     for _ in 0..2 {
@@ -128,7 +128,7 @@ fn a_node_s_grant_is_spent_and_then_waited_for() {
 fn an_isolate_reports_the_state_of_its_quotas() {
     let table = table(60_000);
     let mut quotas = Quotas::default();
-    assert_eq!(quotas.standings(&table, NOW), [], "it has used none");
+    assert_eq!(quotas.standings(&table, NOW), [], "the isolate has used no quota");
     let charge = quotas.charge(&table.quotas()[0], &demand(4_000, Output::Nothing), NOW);
     quotas.apply_headers(&charge, 429, &Reading { retry_after: Some(Millis(7_000)), ..Reading::default() }, NOW);
     let reported = Standing { quota: "q".into(), requests: None, tokens: Some(29_000), closed: Millis(7_000) };

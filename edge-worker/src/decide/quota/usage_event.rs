@@ -99,7 +99,7 @@ mod tests {
             let passed = events.pass(stream.clone().into_bytes());
             assert_eq!(passed, [CONTENT, end, "data: [DONE]", end].concat().as_bytes(), "{end:?}");
             let mut events = UsageEvents::new(false);
-            assert_eq!(events.pass(stream.clone().into_bytes()), stream.as_bytes(), "the client asked for it");
+            assert_eq!(events.pass(stream.clone().into_bytes()), stream.as_bytes(), "the client asked for the usage");
             assert_eq!(events.seen(), 3);
         }
     }

@@ -67,12 +67,12 @@ fn a_bad_document_keeps_the_last_good_one_and_is_reported_once() {
     let OfferOutcome::Refused(Refused::Invalid, violations) = offer(&mut state, 0, bad) else { panic!("taken") };
     assert_eq!(violations.len(), 1);
     assert!(matches!(offer(&mut state, 0, bad), OfferOutcome::RefusedBefore));
-    assert_eq!(state.etag(0), None, "it is offered again, as it may be none in conflict any more");
+    assert_eq!(state.etag(0), None, "the document is offered again, because it may no longer be in conflict");
     assert_eq!((revision(&state), state.trouble()), (Some(7), Some("invalid")));
     assert!(matches!(offer(&mut state, 0, &rules(7, "ams")), OfferOutcome::Refused(Refused::Conflict, _)));
     assert_eq!((revision(&state), state.trouble()), (Some(7), Some("conflict")));
     offer(&mut state, 0, &rules(7, "fra"));
-    assert_eq!(state.trouble(), None, "the feed is back at what is in service");
+    assert_eq!(state.trouble(), None, "the feed has the current rules again");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_conflict_between_sources_is_reported_until_newer_rules_arrive() {
     assert_eq!(state.trouble(), Some("conflict"));
     offer(&mut state, 0, &rules(8, "fra"));
     assert_eq!(state.trouble(), None);
-    assert!(matches!(offer(&mut state, 1, &rules(7, "ams")), OfferOutcome::Known), "it is merely old now");
+    assert!(matches!(offer(&mut state, 1, &rules(7, "ams")), OfferOutcome::Known), "the document is only old now");
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn unreachable_sources_are_told_once_each_and_forgotten_when_they_answer() {
     let mut state = RulesState::bundled(&rules(3, "fra"));
     state.arrange(2, 2, Timestamp(0));
     let mut unread = |source, why| (state.note_unread(source, why, Timestamp(0)), state.trouble());
-    assert_eq!(unread(0, ReadError::Refused), (true, None), "the other one may answer");
+    assert_eq!(unread(0, ReadError::Refused), (true, None), "the other source may answer");
     assert_eq!(unread(1, ReadError::Timeout), (true, Some("unreachable")));
     assert!(!unread(1, ReadError::Timeout).0);
     assert!(unread(1, ReadError::Tls).0, "why is news");
@@ -115,11 +115,15 @@ fn rules_age_from_when_a_source_last_had_them() {
     offer_at(&mut state, 0, b"<html>", None, 20_000);
     offer_at(&mut state, 1, &rules(7, "ams"), None, 20_000);
     offer_at(&mut state, 2, &rules(6, "fra"), None, 20_000);
-    assert_eq!(state.since_confirmed(Timestamp(20_000)), Some(Millis(20_000)), "none of these says that they hold");
+    assert_eq!(
+        state.since_confirmed(Timestamp(20_000)),
+        Some(Millis(20_000)),
+        "none of these answers confirms the rules"
+    );
     offer_at(&mut state, 2, &rules(7, "fra"), None, 20_000);
     assert_eq!(age(&state, 20_000), Age::Fresh, "KV has the very same");
     offer_at(&mut state, 1, &rules(6, "fra"), None, 40_000);
-    assert_eq!(age(&state, 40_000), Age::Fresh, "a node that lags behind knows of no newer ones");
+    assert_eq!(age(&state, 40_000), Age::Fresh, "a node that lags behind has no newer rules");
     state.note_unmodified(0, Timestamp(60_000));
     assert_eq!(age(&state, 60_000), Age::Fresh);
 }
@@ -169,5 +173,5 @@ fn rules_built_in_hold_while_kv_has_none_and_never_age_without_a_source() {
     assert_eq!((state.age(Timestamp(9_000_000), MAX_AGE), state.trouble()), (Age::Fresh, None));
     offer(&mut state, 0, &rules(6, "fra"));
     state.note_unread(0, ReadError::NoKey, Timestamp(9_000_000));
-    assert_eq!(state.age(Timestamp(9_000_000), MAX_AGE), Age::TooOld(Millis(9_000_000)), "it was taken away");
+    assert_eq!(state.age(Timestamp(9_000_000), MAX_AGE), Age::TooOld(Millis(9_000_000)), "the source was removed");
 }

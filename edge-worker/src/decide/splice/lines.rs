@@ -55,7 +55,7 @@ mod tests {
 
     fn models() -> BTreeMap<String, String> {
         [("chat-large", "llama-3.3-70b"), ("chat-too", "llama-3.3-70b"), ("embed", "embed")]
-            .map(|(ours, theirs)| (ours.to_owned(), theirs.to_owned()))
+            .map(|(client_name, endpoint_name)| (client_name.to_owned(), endpoint_name.to_owned()))
             .into()
     }
 

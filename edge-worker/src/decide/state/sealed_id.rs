@@ -345,7 +345,7 @@ mod tests {
                     prop_assert_eq!(keys.open(&table, &owner(other.0, other.1), &sealed), None);
                 }
                 prop_assert_eq!(self::keys("j").open(&table, &me, &sealed), None);
-                prop_assert_eq!(keys.open(&table, &me, &id), None, "an endpoint's own id is nobody's");
+                prop_assert_eq!(keys.open(&table, &me, &id), None, "an endpoint's raw id can't be opened");
 
                 let mut altered = sealed.clone().into_bytes();
                 let at = byte.index(altered.len());

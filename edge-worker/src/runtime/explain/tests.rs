@@ -51,7 +51,11 @@ fn other_clients_get_no_explanation() {
     for query in ["", "tenant=acme", "modle"] {
         assert_eq!(ask("chat.example", None, query), Err(Failure::ExplainUnauthorised));
         assert_eq!(ask("chat.example", Some("sk-nobody"), query), Err(Failure::UnknownKey));
-        assert_eq!(ask("open.example", Some("sk-acme"), query), Err(Failure::ExplainUnauthorised), "it has no tenants");
+        assert_eq!(
+            ask("open.example", Some("sk-acme"), query),
+            Err(Failure::ExplainUnauthorised),
+            "the service has no tenants"
+        );
     }
     assert_eq!(ask("chat.example", Some("operator"), "token=operator"), Err(Failure::KeyInQuery));
 }

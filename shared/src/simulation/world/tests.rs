@@ -58,7 +58,7 @@ fn a_dead_region_loses_requests_without_probes_and_overloads_others_without_load
     let at = |reported: &Outcome, minutes: u64| {
         reported.samples.iter().find(|one| one.at.0 >= minutes * 60_000).map(|one| one.loads.clone()).unwrap()
     };
-    assert_eq!(at(&health, 45)[0], None, "it is down");
+    assert_eq!(at(&health, 45)[0], None, "the region is down");
     assert!(at(&load, 61)[0].unwrap() < 0.6, "it is warmed up: {:?}", at(&load, 61));
     assert!(at(&health, 61)[0].unwrap() > 0.8, "by health alone everybody comes at once: {:?}", at(&health, 61));
 }

@@ -29,7 +29,7 @@ fn loads_are_compiled_with_the_capacities_of_endpoints_added_up() {
     assert_eq!((shedding.moves, shedding.at, shedding.slew.to_string()), (true, rules::ShedAt::Dns, "10%/1m".into()));
 
     let plain = compile(&sound()).unwrap();
-    assert!(plain.regions().iter().all(|region| region.load.is_none()), "nothing is said of load");
+    assert!(plain.regions().iter().all(|region| region.load.is_none()), "no load is set");
     let shedding = plain.services()[0].shedding;
     assert_eq!((shedding.moves, shedding.at), (true, rules::ShedAt::Edge), "fra has an endpoint");
 }

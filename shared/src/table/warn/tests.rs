@@ -220,9 +220,9 @@ fn a_shared_engine_gets_a_warning_while_any_name_may_be_used_there() {
     for engine in ["vllm", "sglang"] {
         assert_told(shared(2, json!({ "engine": engine })), place, "2 tenants share this engine");
     }
-    assert_eq!(reported(shared(1, json!({ "engine": "vllm" }))), [""; 0], "it is one tenant's alone");
+    assert_eq!(reported(shared(1, json!({ "engine": "vllm" }))), [""; 0], "only one tenant uses the engine");
     assert_eq!(reported(shared(2, json!({ "engine": "vllm", "models": { "a": "b" } }))), [""; 0]);
-    assert_eq!(reported(shared(2, json!({}))), [""; 0], "it is no engine");
+    assert_eq!(reported(shared(2, json!({}))), [""; 0], "the endpoint has no engine");
 }
 
 #[test]

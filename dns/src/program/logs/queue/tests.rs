@@ -71,7 +71,7 @@ fn a_stalled_reader_delays_no_writer_and_the_gap_is_logged_at_its_place() {
     // The writer holds one line at the most.
     (0..3000).for_each(|_| queue.push(line.as_bytes()));
     queue.finish(Duration::from_millis(50));
-    assert!(begun.elapsed() < LONG, "whoever logs doesn't wait, nor does the end for long");
+    assert!(begun.elapsed() < LONG, "a thread that logs doesn't wait, and the end waits only briefly");
     let lost = lost_lines()[0].1 - before;
     assert!((3000 - 1049 - 1..3000).contains(&lost), "{lost}");
     sink.set(|shown| shown.stalls = false);

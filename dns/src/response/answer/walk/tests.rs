@@ -35,7 +35,7 @@ fn names_of_a_zone_without_a_version_are_answered_by_servfail_and_no_others() {
     }
     assert_eq!(ask(&below, "sub.example.com", DS)[0], "NoError AA", "the DS is the parent's");
     assert_eq!(ask(&below, "alias.example.com", A)[1], "alias.example.com. 300 IN CNAME x.sub.example.com.");
-    assert_eq!(ask(&below, "alias.example.com", A).len(), 2, "what lies in it isn't followed");
+    assert_eq!(ask(&below, "alias.example.com", A).len(), 2, "a target in another zone isn't followed");
     let beside = missing("example.org");
     assert_eq!(ask(&beside, "x.example.org", A), ["ServFail"]);
     assert_eq!(ask(&beside, "example.org", DS), ["ServFail"]);

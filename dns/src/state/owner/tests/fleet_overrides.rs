@@ -57,7 +57,7 @@ async fn overrides_of_other_nodes_bind_here_and_are_told_on_until_they_are_ended
     let ended = OverrideRecord { ended: true, ..made };
     assert_eq!(told(&handle).overrides, std::slice::from_ref(&ended));
     handle.finish_keeping(Duration::from_secs(5));
-    assert_eq!(store.fleet_overrides().unwrap(), [ended], "a restart brings it back no more than an echo does");
+    assert_eq!(store.fleet_overrides().unwrap(), [ended], "neither a restart nor an echo brings the override back");
     assert!(store.overrides().unwrap().is_empty());
 
     // One that is made anew binds again, and one that was made here is ended elsewhere.
@@ -67,7 +67,7 @@ async fn overrides_of_other_nodes_bind_here_and_are_told_on_until_they_are_ended
     let own = told(&handle).overrides.into_iter().find(|one| one.origin == "ns1").unwrap();
     handle.hear(telling("ns3", vec![OverrideRecord { ended: true, ..own }])).await;
     assert!(handle.wait_until(|snapshot, _| forced(snapshot, 0).is_none()).await);
-    assert!(handle.wait_until(|snapshot, _| forced(snapshot, 1).is_none()).await, "it ends by itself");
+    assert!(handle.wait_until(|snapshot, _| forced(snapshot, 1).is_none()).await, "the override ends by itself");
     assert!(handle.now() >= NOW.after(Millis(600_000)));
     assert!(told(&handle).overrides.is_empty());
 }
@@ -90,7 +90,11 @@ async fn what_a_fleet_left_behind_is_kept_up_to_date_without_one() {
     assert!(forced(&handle.snapshot(), 0).is_some(), "no voters, no peers, and in force");
     handle.delete_override(id("r0")).await.unwrap();
     handle.finish_keeping(Duration::from_secs(5));
-    assert_eq!(store.fleet_overrides().unwrap(), [OverrideRecord { ended: true, ..left }], "a restart ends it, too");
+    assert_eq!(
+        store.fleet_overrides().unwrap(),
+        [OverrideRecord { ended: true, ..left }],
+        "a restart ends the override too"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,5 +119,5 @@ async fn an_override_that_leaves_a_fence_too_little_is_refused_unless_somebody_i
     for region in ["r0", "r1", "r2"] {
         handle.set_override(id(region), down_for(60_000)).await.unwrap();
     }
-    assert!(handle.snapshot().health_report("ns1", handle.now()).overrides.is_empty(), "nobody wants to know");
+    assert!(handle.snapshot().health_report("ns1", handle.now()).overrides.is_empty(), "no other node reads overrides");
 }

@@ -78,7 +78,7 @@ async fn a_failed_renewal_keeps_the_old_signatures_and_is_retried() {
     assert_eq!(handle.status().renewals, 0);
     assert!(failing(1), "{}", metrics.text(&handle));
     let snapshot = handle.snapshot_owned();
-    assert!(Arc::ptr_eq(snapshot.world(), before.world()), "what was signed stays in service");
+    assert!(Arc::ptr_eq(snapshot.world(), before.world()), "the signed zones stay in service");
     let message = ask(snapshot.zones(), &*snapshot, "example.com", rtype::SOA, DO);
     let now = u32::try_from(handle.now().0 / 1000).unwrap();
     assert_eq!(verify(&message, snapshot.world().key_sets().next().unwrap(), now, &[]), Ok(1), "and holds");

@@ -67,7 +67,7 @@ async fn a_region_that_dies_gives_what_the_rest_has_room_for_at_once() {
     let numbers = snapshot.health().planned.clone().unwrap();
     let told: Vec<_> = numbers.moves.iter().map(|one| (one.from.0, one.to.0)).collect();
     assert_eq!(told, [(0, 1)]);
-    assert!(numbers.moves[0].share.0.abs_diff(share) <= share / 100, "all at home in Frankfurt are of one service");
+    assert!(numbers.moves[0].share.0.abs_diff(share) <= share / 100, "all clients of Frankfurt belong to one service");
     let regions: Vec<_> = numbers.regions.iter().map(|one| (one.region.0, one.low.0, one.high.0)).collect();
     assert_eq!(regions, [(1, 700_000, 900_000)], "a region that is down carries nothing");
     let worst = &numbers.margins.worst[0];
@@ -125,7 +125,7 @@ fn sent_to_paris(snapshot: &Snapshot) -> usize {
 async fn dns_moves_networks_of_a_full_region_slowly_and_none_twice() {
     let prober = prober(5_000);
     let handle = begin(beginning(by_dns(""), ""), &prober).await;
-    assert_eq!(answered(&handle.snapshot_owned(), "198.51.7.0/24"), (1, 90, 16), "nobody is moved yet");
+    assert_eq!(answered(&handle.snapshot_owned(), "198.51.7.0/24"), (1, 90, 16), "no client is moved yet");
     let (mut before, mut steps) = (Vec::new(), 0);
     while steps < 3 {
         let of = |snapshot: &Snapshot| -> Vec<usize> {
@@ -134,7 +134,7 @@ async fn dns_moves_networks_of_a_full_region_slowly_and_none_twice() {
         };
         assert!(handle.wait_until(|snapshot, _| of(snapshot).len() > before.len()).await);
         let now = of(&handle.snapshot_owned());
-        assert!(before.iter().all(|network| now.contains(network)), "who was moved stays where it is");
+        assert!(before.iter().all(|network| now.contains(network)), "a client that was moved stays there");
         // 5 % in ten seconds are 13 networks of 256; buckets hold four, more or less.
         assert!(now.len() - before.len() <= 20, "{} after {}", now.len(), before.len());
         (before, steps) = (now, steps + 1);
@@ -142,7 +142,7 @@ async fn dns_moves_networks_of_a_full_region_slowly_and_none_twice() {
     let snapshot = handle.snapshot_owned();
     for network in 0..256 {
         let (_, ttl, scope) = answered(&snapshot, &format!("198.51.{network}.77/32"));
-        assert_eq!((ttl, scope), (7, 24), "the next plan may move it, and its neighbour may be elsewhere");
+        assert_eq!((ttl, scope), (7, 24), "the next plan may move the client, and its neighbour may be elsewhere");
     }
     assert_eq!(answered(&snapshot, "203.0.113.0/24"), (2, 90, 24), "clients of Paris stay, for as long as before");
     assert_eq!(answered(&snapshot, "2001:db8:7::/48").2, 48);
@@ -170,7 +170,7 @@ async fn when_a_region_dies_dns_sends_its_clients_where_room_is_planned_and_the_
     assert!(handle.wait_until(|snapshot, _| snapshot.health().loads.iter().all(|one| one.reading.is_some())).await);
     prober.set("fra:1", false);
     assert!(handle.wait_until(|snapshot, _| probed(snapshot, 0) == HealthStatus::Down).await);
-    assert_eq!(sent_to_paris(&handle.snapshot_owned()), 256, "of two regions one is left");
+    assert_eq!(sent_to_paris(&handle.snapshot_owned()), 256, "one of two regions is left");
     let generation = handle.snapshot_owned().service_generation(ServiceIndex(0));
     let begun = Instant::now();
     assert!(handle.wait_until(|_, _| begun.elapsed() > Duration::from_secs(30)).await);
@@ -179,7 +179,7 @@ async fn when_a_region_dies_dns_sends_its_clients_where_room_is_planned_and_the_
     prober.set("par:1", false);
     assert!(handle.wait_until(|snapshot, _| probed(snapshot, 1) == HealthStatus::Down).await);
     let both_down = answered(&handle.snapshot_owned(), "198.51.7.0/24");
-    assert_eq!(both_down.0, 1, "when all are down, the order is that of the fence");
+    assert_eq!(both_down.0, 1, "if all regions are down, the order is that of the fence");
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,7 +229,7 @@ async fn what_workers_observe_moves_clients_where_no_engine_tells_its_load() {
     let handle = begin(beginning(rules, ""), &Scripted::default()).await;
     let reported = |handle: &Handle| handle.snapshot_owned().health().shares.clone();
     assert!(handle.wait_until(|snapshot, _| snapshot.health().shares.is_some()).await);
-    assert!(reported(&handle).unwrap().report.services.is_empty(), "no news is neither idle nor full");
+    assert!(reported(&handle).unwrap().report.services.is_empty(), "without reports a region is neither idle nor full");
     for sequence in 1..=8 {
         let away = u64::from(moved(&handle.snapshot_owned())) * 90 / 1_000_000;
         observe(&handle, sequence, [90 - away, 10 + away]);

@@ -58,7 +58,7 @@ async fn the_voters_decide_and_a_node_reports_what_it_sees_itself() {
     let own = |snapshot: &Snapshot| snapshot.health().own_regions()[0].probed;
     assert!(handle.wait_until(|snapshot, _| own(snapshot) == DOWN).await);
     let snapshot = handle.snapshot_owned();
-    assert_eq!(statuses(&snapshot), [UP; 3], "one of three");
+    assert_eq!(statuses(&snapshot), [UP; 3], "one vote of three isn't a majority");
     let told = snapshot.health_report("ns1", handle.now());
     let r0 = &told.regions["r0"];
     assert_eq!((r0.probed, r0.status, told.blind), (DOWN, DOWN, false), "never the combined view");
@@ -71,7 +71,10 @@ async fn the_voters_decide_and_a_node_reports_what_it_sees_itself() {
     handle.hear(report("ns2", &["r0", "r1"])).await;
     assert!(handle.wait_until(|snapshot, _| statuses(snapshot) == [DOWN, UP, UP]).await);
     handle.hear(report("ns3", &["r1"])).await;
-    assert!(handle.wait_until(|snapshot, _| statuses(snapshot) == [DOWN, DOWN, UP]).await, "whatever ns1 sees");
+    assert!(
+        handle.wait_until(|snapshot, _| statuses(snapshot) == [DOWN, DOWN, UP]).await,
+        "the voters decide, and not the probes of ns1"
+    );
     assert!(handle.snapshot().health().since[1] > handle.snapshot().health().since[2]);
 }
 
@@ -108,11 +111,11 @@ async fn a_node_whose_own_line_is_down_votes_unknown_until_a_probe_succeeds() {
     let own_down = |snapshot: &Snapshot| snapshot.health().own_regions().iter().all(|one| one.probed == DOWN);
     assert!(handle.wait_until(|snapshot, _| own_down(snapshot)).await);
     let snapshot = handle.snapshot_owned();
-    assert_eq!(statuses(&snapshot), [UP; 3], "with ns2 it would be a majority");
+    assert_eq!(statuses(&snapshot), [UP; 3], "with the vote of ns2 it would be a majority");
     let told = snapshot.health_report("ns1", handle.now());
     assert!(told.blind && told.fleet["r0"].votes == Votes { up: 1, down: 1, unknown: 1, silent: 0 });
     prober.set("c:1", true);
-    assert!(handle.wait_until(|snapshot, _| statuses(snapshot) == [DOWN, DOWN, UP]).await, "now it votes");
+    assert!(handle.wait_until(|snapshot, _| statuses(snapshot) == [DOWN, DOWN, UP]).await, "ns2 votes now");
     assert!(!handle.snapshot().health_report("ns1", handle.now()).blind);
 }
 
@@ -147,7 +150,7 @@ async fn without_voters_nothing_is_heard_and_nothing_more_is_told() {
     let handle = ns1(rules(1, "chat.example.com", &ADDRESSES), &prober).await;
     handle.hear(report("ns2", &["r0", "r1", "r2"])).await;
     prober.set("a:1", false);
-    assert!(handle.wait_until(|snapshot, _| statuses(snapshot) == [DOWN, UP, UP]).await, "its own probes alone");
+    assert!(handle.wait_until(|snapshot, _| statuses(snapshot) == [DOWN, UP, UP]).await, "only its own probes count");
     let told = serde_json::to_value(handle.snapshot().health_report("ns1", handle.now())).unwrap();
     assert!(told.get("fleet").is_none() && told.get("blind").is_none(), "{told}");
 }
@@ -166,7 +169,7 @@ async fn voters_probe_one_target_no_more_often_together_than_they_may_and_at_tim
     let each = handle.now().since(begun).0 / 10;
     assert!((11_800..=12_200).contains(&each), "three voters, a quarter of a probe each second: {each} ms");
     let interval = handle.snapshot().health_report("ns1", handle.now()).regions["r0"].interval_ms;
-    assert_eq!(interval, 12_000, "others know how long it counts");
+    assert_eq!(interval, 12_000, "the report says how long it counts");
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,10 +195,10 @@ async fn what_was_agreed_on_outlives_a_restart_of_a_node_that_is_cut_off() {
 
     let agreed = store.agreed().unwrap();
     let handle = begin(initial(agreed), &prober).await;
-    assert_eq!(statuses(&handle.snapshot_owned()), [DOWN, UP, UP], "it hears nobody");
+    assert_eq!(statuses(&handle.snapshot_owned()), [DOWN, UP, UP], "the node has no reports of others");
     drop(handle);
     std::fs::write(folder.path().join("agreed.json"), "[{").unwrap();
     assert!(store.agreed().unwrap_err().to_string().contains("isn't what was kept"));
     let handle = begin(initial(bailiwick_rules::fleet::Agreed::default()), &prober).await;
-    assert_ne!(probed(&handle.snapshot_owned(), 0), DOWN, "without it, nothing is known");
+    assert_ne!(probed(&handle.snapshot_owned(), 0), DOWN, "without the state, nothing is known");
 }

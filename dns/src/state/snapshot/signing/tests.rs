@@ -205,7 +205,7 @@ fn a_reload_signs_only_what_changed() {
     assert_eq!(
         signed_anew(&first, &reload(&rules, ZONE)),
         ["chat.example.com. 1 Some(RegionIndex(0))", "talk.example.com. 1 Some(RegionIndex(0))"],
-        "a region that is called otherwise and stands elsewhere publishes what it did"
+        "a region with another name and position still publishes its records"
     );
     // Another key signs everything, its own RRset included.
     let other = build(RULES, ZONE, &self::keys(), later, Some(&first)).unwrap();
@@ -283,7 +283,10 @@ fn records_that_signing_makes_and_endless_ttls_are_refused_with_their_lines() {
         assert!(reported.iter().any(|one| one.starts_with(&format!("example.zone:{line}: {word}"))), "{reported:#?}");
     }
     assert_eq!(reported.len(), 4);
-    assert!(build(RULES, &text, &Arc::default(), NOW, None).is_ok(), "unsigned, they are data as any");
+    assert!(
+        build(RULES, &text, &Arc::default(), NOW, None).is_ok(),
+        "in an unsigned zone these records are plain data"
+    );
 }
 
 /// Keys of a rollover: the first, and one that is published beside it a year later.
@@ -360,7 +363,7 @@ fn what_is_served_of_the_keys_follows_their_states_through_a_rollover() {
     assert_eq!(
         seen.iter().map(|(count, _)| *count).collect::<Vec<_>>(),
         [2, 2, 1],
-        "two keys, the other signs, one is left"
+        "first two keys, then the other key signs, then one is left"
     );
     assert_ne!(seen[0].1, seen[1].1);
 }

@@ -37,7 +37,7 @@ fn the_next_endpoint_of_the_fence_serves_while_a_quota_is_used_up() {
     driver.withhold([None, wait(1), None, None]);
     let actions = driver.headers(500, "");
     assert!(actions.contains(&Action::Send { attempt: 2, target: 0 }), "{actions:?}");
-    assert_eq!(driver.run.record().skipped.len(), 1, "told once");
+    assert_eq!(driver.run.record().skipped.len(), 1, "the endpoint is recorded once");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use super::*;
 
 #[test]
-fn a_unary_answer_is_held_until_it_is_whole_json() {
+fn a_unary_answer_is_held_until_it_is_complete_json() {
     let mut driver = unary();
     assert_eq!(driver.chunk("{\"a\":"), []);
     driver.chunk("1e400}");
@@ -41,7 +41,7 @@ fn a_unary_answer_that_breaks_off_within_8_mib_is_tried_elsewhere() {
     let mut text = Driver::new(Expect::Any);
     text.headers(200, "text/plain; charset=utf-8");
     assert_eq!(text.chunk(&long), []);
-    assert!(retried(&text.step(Event::BodyError { attempt: 1 })), "a transcript");
+    assert!(retried(&text.step(Event::BodyError { attempt: 1 })), "a transcript is held like JSON");
     let mut whole = unary();
     whole.chunk(&long);
     whole.chunk("\"}");
@@ -91,7 +91,8 @@ fn audio_is_passed_on_as_it_arrives() {
         assert_eq!(driver.chunk("x"), [commit, Action::Arm { attempt: 1, after_ms: 60_000 }], "{kind}");
         assert!(cut(&driver.step(Event::BodyError { attempt: 1 })), "{kind}");
     }
-    let unexplained = |first: &[u8]| {
+    // Whether the first bytes of an answer without a Content-Type are passed on at once.
+    let passes_at_once = |first: &[u8]| {
         let mut driver = Driver::new(Expect::Any);
         driver.step(Event::Headers {
             attempt: 1,
@@ -103,12 +104,12 @@ fn audio_is_passed_on_as_it_arrives() {
         !driver.step(Event::Chunk { attempt: 1, bytes: first.to_vec() }).is_empty()
     };
     for sound in [&b"\xff\xf3\x84"[..], b"OggS\0\x02", b"RIFF\x24\0", b"\0\0"] {
-        assert!(unexplained(sound), "{sound:?}");
+        assert!(passes_at_once(sound), "{sound:?}");
     }
     for text in ["{\"text\":\"é\"}", "1\n00:00:00,000 --> 00:00:01,000\r\n"] {
-        assert!(!unexplained(text.as_bytes()) && !unexplained(&text.as_bytes()[..10]), "{text}");
+        assert!(!passes_at_once(text.as_bytes()) && !passes_at_once(&text.as_bytes()[..10]), "{text}");
     }
-    assert!(!unexplained("é".as_bytes().split_last().unwrap().1), "half a character isn't binary");
+    assert!(!passes_at_once("é".as_bytes().split_last().unwrap().1), "half a character isn't binary");
 }
 
 #[test]
@@ -161,13 +162,13 @@ fn a_compressed_answer_has_the_wrong_type() {
 
 #[test]
 fn an_answer_that_trickles_in_times_out() {
-    let mut drips = unary();
+    let mut slow = unary();
     for _ in 0..5 {
-        drips.now += 59_000;
-        assert_eq!(drips.chunk(" "), []);
+        slow.now += 59_000;
+        assert_eq!(slow.chunk(" "), []);
     }
-    assert!(matches!(drips.timer(4_000)[..], [Action::Arm { after_ms: 1_000, .. }]), "no longer than headers may take");
-    assert!(retried(&drips.timer(1_000)));
+    assert!(matches!(slow.timer(4_000)[..], [Action::Arm { after_ms: 1_000, .. }]), "no longer than headers may take");
+    assert!(retried(&slow.timer(1_000)));
 
     let mut endless = stream();
     endless.chunk(CONTENT);

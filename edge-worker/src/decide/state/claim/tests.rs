@@ -89,7 +89,11 @@ fn an_item_that_holds_all_goes_along_wherever_the_others_are() {
     assert_eq!((endpoint.as_deref(), &sent[0]["id"]), (Some("fra-1"), &json!("rs_1")));
     assert_eq!(sent[1]["id"].as_str().unwrap().len(), 4 + 48);
     let (endpoint, sent) = input(STORE, &json!([message("fra-1"), message("fra-2")])).unwrap();
-    assert_eq!((endpoint.as_deref(), &sent[1]["id"]), (Some("fra-2"), &json!("msg_1")), "the latest says where it is");
+    assert_eq!(
+        (endpoint.as_deref(), &sent[1]["id"]),
+        (Some("fra-2"), &json!("msg_1")),
+        "the latest item decides the endpoint"
+    );
     let other = json!({ "type": "item_reference", "id": sealed("acme", "fra-2", "rs_2") });
     assert_eq!(input(STORE, &json!([reasoning, other])), Err(Failure::IdsApart));
 }
