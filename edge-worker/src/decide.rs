@@ -35,6 +35,7 @@ pub(crate) mod shed;
 pub(crate) mod source;
 pub(crate) mod splice;
 pub(crate) mod sse;
+pub(crate) mod staged;
 pub(crate) mod state;
 #[cfg(test)]
 mod testing;

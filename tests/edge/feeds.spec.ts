@@ -38,17 +38,28 @@ async function seen(): Promise<{ status: number; region: string | null; revision
 class Node {
   document = "";
   health: Json | null = null;
+  /** The stage that the head of its document says, and the document that is for all nodes. */
+  stage = "rest";
+  earlier: string | null = null;
+  /** Whether it knows nothing of stages, as before there were any. */
+  knowsStages = true;
   rulesAsked: IncomingHttpHeaders[] = [];
   healthAsked: IncomingHttpHeaders[] = [];
   url = "";
 
   async start(): Promise<Node> {
     this.url = await serve((request, response) => {
-      if (request.url === "/v1/rules") {
+      const { pathname, search } = new URL(request.url ?? "", this.url || "http://node");
+      if (pathname === "/v1/rules") {
         this.rulesAsked.push(request.headers);
-        const etag = `"${keyDigest(this.document)}"`;
+        const isForAll = this.stage === "rest" || !(this.knowsStages && search === "?stage=rest");
+        const document = isForAll ? this.document : this.earlier;
+        if (document === null) return response.writeHead(204).end();
+        const etag = `"${keyDigest(document)}"`;
+        const head = Buffer.from(JSON.stringify({ stage: isForAll ? this.stage : "rest" })).toString("base64url");
         const known = request.headers["if-none-match"] === etag;
-        return response.writeHead(known ? 304 : 200, { etag }).end(known ? undefined : this.document);
+        const headers = { etag, "x-bailiwick-head": head };
+        return response.writeHead(known ? 304 : 200, headers).end(known ? undefined : document);
       }
       this.healthAsked.push(request.headers);
       if (this.health === null) return response.writeHead(500).end();
@@ -79,6 +90,37 @@ class Node {
     };
   }
 }
+
+test("rules that some nodes try first are taken when they are for all nodes", async () => {
+  const nodes = await Promise.all([1, 2].map(() => new Node().start()));
+  for (const node of nodes) {
+    node.document = JSON.stringify(rules(8, paris()));
+    node.stage = "canary";
+    node.earlier = JSON.stringify(rules(7, frankfurt()));
+  }
+  // The second has nothing that is for all nodes.
+  nodes[1].earlier = null;
+  edge = await Edge.start(null, {
+    RULES_URLS: nodes.map((node) => `${node.url}/v1/rules`).join(),
+    RULES_REFRESH_SECONDS: "0.2",
+  });
+  expect(await seen(), "a new isolate begins with what is for all nodes").toMatchObject({
+    region: "eu-frankfurt",
+    revision: "7",
+  });
+  // A node that gives its document whatever is asked for says its stage all the same.
+  for (const stage of ["canary", "early"]) {
+    for (const node of nodes) [node.stage, node.knowsStages] = [stage, false];
+    const asked = nodes[0].rulesAsked.length;
+    await until(
+      async () => (await seen(), nodes[0].rulesAsked.length),
+      (now) => now > asked + 1,
+    );
+    expect((await seen()).region).toBe("eu-frankfurt");
+  }
+  nodes[0].stage = "rest";
+  expect(await until(seen, ({ revision }) => revision === "8")).toMatchObject({ region: "eu-paris" });
+});
 
 test("an edit in KV takes effect without a restart", async () => {
   edge = await Edge.start(rules(1, frankfurt()));

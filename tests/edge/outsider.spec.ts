@@ -52,7 +52,7 @@ beforeAll(async () => {
     regions: { "eu-pair": { ...report, endpoints: { "pair-1": { status: "down" }, "pair-2": { status: "up" } } } },
   };
   const node = await serve((request, response) =>
-    response.end(JSON.stringify(request.url === "/v1/rules" ? document : health)),
+    response.end(JSON.stringify(request.url?.startsWith("/v1/rules") ? document : health)),
   );
   ({ url } = await workerd({ RULES_URL: `${node}/v1/rules`, HEALTH_URLS: `${node}/v1/health`, FRA_KEY: "upstream" }));
 });

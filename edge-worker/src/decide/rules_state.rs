@@ -290,6 +290,8 @@ pub(crate) enum ReadError {
     Unreadable,
     /// KV has no such key.
     NoKey,
+    /// It has no rules that are for all nodes of its fleet.
+    Staged,
 }
 
 impl fmt::Display for ReadError {
@@ -318,6 +320,7 @@ impl ReadError {
             Self::TooLarge => "too_large",
             Self::Unreadable => "unreadable",
             Self::NoKey => "no_key",
+            Self::Staged => "staged",
         }
     }
 }

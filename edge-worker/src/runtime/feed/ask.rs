@@ -7,6 +7,7 @@ use futures_util::{StreamExt, pin_mut};
 use worker::{AbortController, Delay, Env, Fetch, Headers, Method, Request, RequestInit, RequestRedirect};
 
 use crate::decide::rules_state::ReadError;
+use crate::decide::staged::HEAD;
 
 /// The largest document that is read, in bytes. A health report of a thousand regions is far smaller.
 const MAX_DOCUMENT_BYTES: usize = 8 << 20;
@@ -22,6 +23,8 @@ pub(crate) enum Read {
         bytes: Vec<u8>,
         /// The `ETag`.
         etag: Option<String>,
+        /// The head of a DNS node's rules, as its header has it.
+        head: Option<String>,
     },
     /// The document is still the one with the entity tag that was sent.
     Unmodified,
@@ -34,7 +37,7 @@ pub(crate) async fn kv(env: &Env, timeout: Millis) -> Result<Read, ReadError> {
     let delay = Delay::from(timeout.to_std());
     pin_mut!(value, delay);
     match future::select(value, delay).await {
-        Either::Left((Ok(Some(bytes)), _)) => Ok(Read::Document { bytes, etag: None }),
+        Either::Left((Ok(Some(bytes)), _)) => Ok(Read::Document { bytes, etag: None, head: None }),
         Either::Left((Ok(None), _)) => Err(ReadError::NoKey),
         Either::Left((Err(_), _)) => Err(ReadError::Connection),
         Either::Right(_) => Err(ReadError::Timeout),
@@ -77,7 +80,8 @@ async fn send(request: Request, etag: Option<&str>, timeout: Millis) -> Result<R
             304 if etag.is_some() => return Ok(Read::Unmodified),
             status => return Err(ReadError::Status(status)),
         }
-        let etag = response.headers().get("etag").ok().flatten();
+        let header = |name: &str| response.headers().get(name).ok().flatten();
+        let (etag, head) = (header("etag"), header(HEAD));
         let mut bytes = Vec::new();
         if let Ok(mut chunks) = response.stream() {
             while let Some(chunk) = chunks.next().await {
@@ -87,7 +91,7 @@ async fn send(request: Request, etag: Option<&str>, timeout: Millis) -> Result<R
                 }
             }
         }
-        Ok(Read::Document { bytes, etag })
+        Ok(Read::Document { bytes, etag, head })
     };
     let delay = Delay::from(timeout.to_std());
     pin_mut!(fetched, delay);

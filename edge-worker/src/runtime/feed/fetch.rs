@@ -19,6 +19,7 @@ use super::settings::Settings;
 use super::{FetchSignal, GRACE_FOR_OTHERS, HEALTH_TIMEOUT, PAUSE, RULES_TIMEOUT, STATE};
 use crate::decide::rules_state::{OfferOutcome, ReadError, Refused};
 use crate::decide::secrets;
+use crate::decide::staged::is_for_some;
 use crate::runtime::clock;
 use crate::runtime::env;
 use crate::runtime::log;
@@ -57,6 +58,12 @@ async fn take_rules(env: &Env, settings: &Settings, position: usize, read: Resul
     let was_unread = STATE.with_borrow(|state| state.rules_state.is_unread(position));
     let source = settings.rules_source(position);
     let mut taken = None;
+    let read = match read {
+        Ok(Read::Document { head, .. }) if is_for_some(head.as_deref()) => Err(ReadError::Staged),
+        // A DNS node has nothing for all nodes.
+        Err(ReadError::Status(204)) => Err(ReadError::Staged),
+        read => read,
+    };
     let (good, result, line) = match read {
         Err(why) => STATE.with_borrow_mut(|state| {
             let steady = state.steady();
@@ -70,7 +77,7 @@ async fn take_rules(env: &Env, settings: &Settings, position: usize, read: Resul
             state.rules_state.note_unmodified(position, steady);
             (true, "unmodified", None)
         }),
-        Ok(Read::Document { bytes, etag }) => {
+        Ok(Read::Document { bytes, etag, .. }) => {
             let offer = take_document(position, bytes, etag).await;
             if matches!(offer, OfferOutcome::Taken(_)) {
                 taken = STATE.with_borrow(|state| state.rules_state.table().cloned());

@@ -3,6 +3,8 @@
 use bailiwick_rules::observe::INTERVAL_MS;
 use bailiwick_rules::time::Millis;
 
+use crate::decide::staged::for_all;
+
 /// The most sources of a kind. The runtime lets only six fetches of an isolate wait for an answer at once.
 const MAX_SOURCES: usize = 8;
 /// The least value of `RULES_MAX_AGE`. With less, every request would wait for a fetch.
@@ -73,7 +75,7 @@ impl Settings {
         }
         let lists = [variable("RULES_URL"), variable("RULES_URLS")];
         Self {
-            rules: sources(&lists.into_iter().flatten().collect::<Vec<_>>().join(",")),
+            rules: rules(&lists.into_iter().flatten().collect::<Vec<_>>().join(",")),
             has_kv,
             // Half of the age: with a steady flow of requests, the next fetch ends before a request has to wait.
             rules_every: every.min(Millis(max_age.0 / 2)),
@@ -104,6 +106,13 @@ fn span_of(text: &str) -> Option<Millis> {
     let seconds = || text.parse::<f64>().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 10^12")]
     Millis::parse(text).or_else(|| seconds().map(|seconds| Millis((seconds * 1000.0) as u64)))
+}
+
+/// The sources of rules of a comma-separated list. They are asked for what is for all nodes.
+fn rules(list: &str) -> Vec<Source> {
+    let mut sources = sources(list);
+    sources.iter_mut().for_each(|source| source.url = for_all(&source.url));
+    sources
 }
 
 /// The sources of a comma-separated list, without repetition.
@@ -148,6 +157,7 @@ mod tests {
         ]);
         let hosts: Vec<&str> = read.rules.iter().map(|source| source.host.as_str()).collect();
         assert_eq!(hosts, ["ns1.example:8443", "ns2.example", "unreadable"], "no credential, no query");
+        assert_eq!(read.rules[0].url, "https://ns1.example:8443/v1/rules?stage=rest");
         assert_eq!((read.rules_source(1), read.rules_source(3)), ("ns2.example", "kv"));
         assert!(read.has_rules() && !settings(&[("RULES_URLS", " , ")]).has_rules());
     }
