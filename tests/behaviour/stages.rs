@@ -1,5 +1,6 @@
 //! Rules that go through a fleet with care: what a change comes to is told and gated before it is published.
 
+mod approved;
 mod watched;
 
 use bailiwick_tests::geo::database;

@@ -80,6 +80,9 @@ pub(crate) struct HeadReport {
     pub(crate) based_on: Option<u64>,
     /// Which nodes serve it.
     pub(crate) stage: Stage,
+    /// Who else approved it.
+    #[serde(default)]
+    pub(crate) approved_by: Vec<String>,
     /// What it changes, in one line.
     #[serde(default)]
     pub(crate) impact: Option<String>,
@@ -96,6 +99,7 @@ impl From<&Head> for HeadReport {
             created_at: head.created_at,
             based_on: head.based_on,
             stage: head.stage,
+            approved_by: head.approvals.iter().map(|approval| approval.author.clone()).collect(),
             impact: head.impact.clone(),
             key: head.signature.as_ref().map(|signature| signature.key.clone()),
         }

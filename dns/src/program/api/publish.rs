@@ -13,7 +13,7 @@ use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bailiwick_rules::fleet::follow::{self, DocumentStep, HeadStep, Kept, Own, Refusal, document};
+use bailiwick_rules::fleet::follow::{self, DocumentStep, HeadStep, Kept, Own, Refusal, Trust, document};
 use bailiwick_rules::fleet::head::{Head, HeadError, Stage, sha256_hex};
 use bailiwick_rules::table::{Revision, Table};
 use base64::Engine;
@@ -136,6 +136,11 @@ fn head_of(api: &Api, headers: &HeaderMap, own: Revision) -> Result<Option<Head>
     let bytes = URL_SAFE_NO_PAD.decode(value).unwrap_or_default();
     let has = Own { revision: Some(own), head: None };
     match follow::head(has, Some(&bytes), api.fleet.stage, api.fleet.trust()) {
+        HeadStep::Fetch(head) if has_false_approval(api, &head) => {
+            let message = "an approval of its head isn't signed by another of this node's trusted_publishers, or signs \
+                something else; have it approved again";
+            Err(Problem::new(StatusCode::FORBIDDEN, message))
+        }
         HeadStep::Fetch(head) => Ok(Some(*head)),
         HeadStep::Refuse(refusal) => Err(refused(&refusal)),
         HeadStep::Keep(Kept::Later(_)) => {
@@ -145,6 +150,12 @@ fn head_of(api: &Api, headers: &HeaderMap, own: Revision) -> Result<Option<Head>
         }
         HeadStep::Keep(_) | HeadStep::Note(_) => Err(not_higher(own)),
     }
+}
+
+/// Whether a head claims an approval that doesn't hold. Where nobody is trusted, nothing can be checked.
+fn has_false_approval(api: &Api, head: &Head) -> bool {
+    let Trust { publishers, verify } = api.fleet.trust();
+    !publishers.is_empty() && head.approved_by(publishers, verify).len() < head.approvals.len()
 }
 
 fn not_higher(own: Revision) -> Problem {

@@ -5,6 +5,7 @@ mod change;
 mod diff;
 mod document;
 mod history;
+mod proposal;
 mod publish;
 mod stage;
 mod truth;
@@ -60,6 +61,17 @@ pub(crate) enum RulesCommand {
   bailiwick rules publish rules.json --reason 'Malta only' --tighten
   bailiwick rules publish rules.json --reason 'new fence' --based-on 7 --key publisher.key")]
     Publish(publish::PublishArgs),
+    /// Sign a proposal with a second key, so that it may be published whatever the gates say.
+    ///
+    /// `rules publish --propose` writes a document with its revision, its head and an account of its impact into a
+    /// file. This tells what it changes and adds a signature to the file. `rules publish` of that file then publishes
+    /// it, byte for byte. An approval counts if its key is one of the fleet's trusted_publishers, and not the
+    /// publisher's own.
+    #[command(after_help = "Example:
+  bailiwick rules publish rules.json --reason 'new fence' --key ann.key --propose proposal.json
+  bailiwick rules approve proposal.json --key bob.key
+  bailiwick rules publish proposal.json --key ann.key")]
+    Approve(proposal::ApproveArgs),
     /// Bring the revision in service to the nodes of the next stage, without a look at how it fares.
     ///
     /// The document stays the same; its head is signed anew.
@@ -103,6 +115,7 @@ pub(super) fn run(command: &RulesCommand, stdin: &mut dyn Read, now: Timestamp) 
     let done = match command {
         RulesCommand::Diff(args) => return diff::run(args, stdin, now),
         RulesCommand::Publish(args) => publish::publish(args, now),
+        RulesCommand::Approve(args) => proposal::approve(args, now),
         RulesCommand::Promote(args) => stage::promote(args),
         RulesCommand::Abort(args) => stage::abort(args, now),
         RulesCommand::Watch(args) => watch::run(args),

@@ -3,8 +3,11 @@
 
 use bailiwick_rules::fleet::gates::Gates;
 use bailiwick_rules::fleet::stages::Care;
+use bailiwick_rules::receipt::PublicKey;
 use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::time::Millis;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use crate::state::fleet::Settings;
@@ -15,6 +18,7 @@ use crate::state::fleet::Settings;
 pub(crate) struct Limits {
     gates: GateTexts,
     stages: StageTexts,
+    trusted_publishers: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -53,6 +57,7 @@ impl From<&Settings> for Limits {
                 max_shift: text(care.shift),
                 min_answers: care.enough,
             },
+            trusted_publishers: settings.trusted_publishers.iter().map(|key| URL_SAFE_NO_PAD.encode(key.0)).collect(),
         }
     }
 }
@@ -78,6 +83,12 @@ impl Limits {
             enough: Some(*min_answers).filter(|least| *least > 0).unwrap_or(usual.enough),
         }
     }
+
+    /// The keys of those who may publish.
+    pub(crate) fn publishers(&self) -> Vec<PublicKey> {
+        let key = |text: &String| URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(PublicKey);
+        self.trusted_publishers.iter().filter_map(key).collect()
+    }
 }
 
 #[cfg(test)]
@@ -88,12 +99,12 @@ mod tests {
     fn what_a_node_tells_is_what_its_configuration_says() {
         let gates = Gates { max_moved: Some(Ratio(200_000)), max_denied: None, min_regions: Some(2) };
         let care = Care { bake: Millis(90_000), servfail: Ratio(20_000), enough: 7, ..Care::default() };
-        let settings = Settings { gates, care, ..Settings::default() };
+        let settings = Settings { gates, care, trusted_publishers: vec![PublicKey([7; 32])], ..Settings::default() };
         let json = serde_json::to_string(&Limits::from(&settings)).unwrap();
         assert!(json.contains(r#""max_moved":"20%","max_denied":null,"min_regions":2"#), "{json}");
         assert!(json.contains(r#""bake":"90s""#), "{json}");
         let read: Limits = serde_json::from_str(&json).unwrap();
-        assert_eq!((read.gates(), read.care()), (gates, care));
+        assert_eq!((read.gates(), read.care(), read.publishers()), (gates, care, settings.trusted_publishers));
         let older: Limits = serde_json::from_str("{}").unwrap();
         assert_eq!((older.gates(), older.care()), (Gates::default(), Care::default()), "a node that reports neither");
         let odd: Limits = serde_json::from_str(r#"{"gates": {"max_moved": "a lot"}}"#).unwrap();

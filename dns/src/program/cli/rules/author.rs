@@ -26,13 +26,20 @@ impl AuthorArgs {
         self.author.clone().or_else(user).unwrap_or_else(|| "unknown".to_owned())
     }
 
+    /// The key, if one is named.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub(super) fn publisher(&self) -> Result<Option<Publisher>, Vec<String>> {
+        self.key.as_deref().map(Publisher::read).transpose().map_err(|error| vec![error])
+    }
+
     /// The head with the author's signature, if there is a key.
     ///
     /// # Errors
     /// When the key can't be read.
     pub(super) fn sign(&self, head: Head) -> Result<Head, Vec<String>> {
-        let Some(file) = &self.key else { return Ok(head) };
-        let key = Publisher::read(file).map_err(|error| vec![error])?;
+        let Some(key) = self.publisher()? else { return Ok(head) };
         let signature = key.sign(&head.signed_bytes());
         Ok(head.signed(&key.public, &signature))
     }

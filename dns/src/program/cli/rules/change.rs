@@ -13,11 +13,12 @@ use bailiwick_rules::table::Table;
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
+use super::truth::{Base, Truth};
 use crate::locate::geoip::{Places, Registered};
 use crate::program::cli::node::NodeArgs;
 use crate::program::config::Config;
 use crate::program::impact::{impact, impact_by_country};
-use crate::state::load::read_geoip;
+use crate::state::load::{compile_rules, read_geoip};
 
 /// After how long progress is told.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -100,6 +101,36 @@ impl Change {
     /// Without a GeoIP database: whose fence differs, country by country.
     pub(super) fn of_fences(old: &Table, new: &Table, now: Timestamp) -> Self {
         Self { impact: impact_by_country(old, new, now), is_known: false }
+    }
+
+    /// Of a new document against the one in service, for clients at the places that the options name. With no places,
+    /// or no GeoIP database there, it tells of fences alone.
+    ///
+    /// # Errors
+    /// When either document has mistakes, or the database can't be read.
+    pub(super) fn of(
+        truth: &Truth,
+        base: &Base,
+        bytes: &[u8],
+        places: Option<(&PlaceArgs, &NodeArgs)>,
+        now: Timestamp,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, Vec<String>> {
+        let old = compile_rules(base.document.bytes.clone(), "the rules in service").map_err(texts)?;
+        let new = compile_rules(bytes.to_vec(), "the new rules").map_err(texts)?;
+        let Some((places, node)) = places else { return Ok(Self::of_fences(&old.table, &new.table, now)) };
+        let places = places.places(node)?;
+        if places.all().len() == 1 {
+            let warning = "how many clients it concerns isn't known, as no GeoIP database is named; name one by \
+                --geoip, or say --no-impact";
+            warnings.push(warning.to_owned());
+            return Ok(Self::of_fences(&old.table, &new.table, now));
+        }
+        let queries = truth.queries().unwrap_or_else(|errors| {
+            warnings.extend(errors.iter().map(|error| format!("no queries weigh: {error}")));
+            None
+        });
+        Ok(Self::find(&old.table, &new.table, &places, queries.as_ref(), now))
     }
 
     /// The gates that stay shut.

@@ -1,7 +1,7 @@
 //! `bailiwick rules publish` and `rollback`: takes a rules document, gives it its revision and its head, looks at what
 //! it changes, and puts it in place of the one in service.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bailiwick_rules::fleet::head::{Head, LONGEST_TEXT, Stage, sha256_hex};
 use bailiwick_rules::fleet::stages::begin;
@@ -12,17 +12,25 @@ use super::author::{AuthorArgs, reason, stage};
 use super::change::{AcceptArgs, Change, PlaceArgs, texts};
 use super::document::with_revision;
 use super::history::stale;
+use super::proposal::Proposal;
 use super::truth::{Base, Put, Truth};
 use super::watch::{PaceArgs, Rollout, watch};
 use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::report::Report;
+use crate::state::fleet::verify;
 use crate::state::load::{compile_rules, read_file};
 
 /// Options of `bailiwick rules publish`.
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
-    /// The rules document.
+    /// The rules document, or a proposal that others have approved.
     file: PathBuf,
+    /// Why, in one line. It stands in the history. A proposal has its own.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    reason: Option<String>,
+    /// Publish nothing; write the document and its head into this file, for others to approve.
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    propose: Option<PathBuf>,
     /// The revision that the document was made from; else the one in service.
     #[arg(long, value_name = "REV")]
     based_on: Option<u64>,
@@ -40,6 +48,9 @@ pub(crate) struct PublishArgs {
 pub(crate) struct RollbackArgs {
     /// The revision whose content is published again.
     revision: u64,
+    /// Why, in one line. It stands in the history.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    reason: String,
     #[command(flatten)]
     how: How,
 }
@@ -49,9 +60,6 @@ pub(crate) struct RollbackArgs {
 pub(crate) struct How {
     #[command(flatten)]
     node: NodeArgs,
-    /// Why, in one line. It stands in the history.
-    #[arg(long, value_name = "TEXT", value_parser = reason)]
-    reason: String,
     #[command(flatten)]
     author: AuthorArgs,
     /// Which nodes serve it first: canary, early, or rest, which is all. Without it all do.
@@ -89,13 +97,21 @@ struct Published {
 fn publish_once(args: &PublishArgs, now: Timestamp) -> Result<Published, Vec<String>> {
     let name = args.file.display().to_string();
     let bytes = read_file(&args.file).map_err(|error| vec![format!("{name}: can't be read ({error})")])?;
+    if let Some(proposal) = Proposal::parse(&bytes) {
+        let truth = Truth::find(&args.how.node, Power::Write)?;
+        let base = truth.base()?;
+        proposal.check(&base)?;
+        return send(&truth, &args.how, &base, (proposal.head, proposal.document.into_bytes()), None, now);
+    }
     let rules = compile_rules(bytes, &name).map_err(texts)?;
+    let reason = args.reason.as_deref().ok_or_else(|| vec!["--reason is missing; say why in a line".to_owned()])?;
     let truth = Truth::find(&args.how.node, Power::Write)?;
     let base = truth.base()?;
     if let Some(from) = args.based_on.filter(|from| *from != base.revision) {
         return Err(stale(&truth, from, base.revision));
     }
-    send(&truth, &args.how, &base, (rules.table.revision().number, &rules.bytes), now)
+    let new = drafted(&args.how, &base, (rules.table.revision().number, &rules.bytes), reason, now)?;
+    send(&truth, &args.how, &base, new, args.propose.as_deref(), now)
 }
 
 /// Publishes the content of an earlier revision.
@@ -105,18 +121,45 @@ pub(super) fn rollback(args: &RollbackArgs, now: Timestamp) -> Result<Report, Ve
     if args.revision >= base.revision {
         return Err(vec![format!("revision {} is in service; name an earlier one", base.revision)]);
     }
-    send(&truth, &args.how, &base, (args.revision, &earlier.bytes), now).map(|published| published.report)
+    let new = drafted(&args.how, &base, (args.revision, &earlier.bytes), &args.reason, now)?;
+    send(&truth, &args.how, &base, new, None, now).map(|published| published.report)
 }
 
-/// Gives the document its revision and its head, looks at what it changes, and publishes it.
+/// A document with its revision, and a head for it.
+fn drafted(
+    how: &How,
+    base: &Base,
+    (own, bytes): (u64, &[u8]),
+    reason: &str,
+    now: Timestamp,
+) -> Result<(Head, Vec<u8>), Vec<String>> {
+    let revision = own.max(base.revision + 1);
+    let bytes = with_revision(bytes, revision);
+    let bytes = bytes.ok_or_else(|| vec!["the document's revision can't be found".to_owned()])?;
+    let head = Head {
+        revision,
+        sha256: sha256_hex(&bytes),
+        based_on: Some(base.revision),
+        author: how.author.name(),
+        reason: reason.to_owned(),
+        created_at: now,
+        stage: Stage::Rest,
+        approvals: Vec::new(),
+        impact: None,
+        signature: None,
+    };
+    Ok((head, bytes))
+}
+
+/// Looks at what a document changes, and publishes it; or writes it into a file, for others to approve.
 fn send(
     truth: &Truth,
     how: &How,
     base: &Base,
-    (own, bytes): (u64, &[u8]),
+    (head, bytes): (Head, Vec<u8>),
+    propose: Option<&Path>,
     now: Timestamp,
 ) -> Result<Published, Vec<String>> {
-    let one = |error: &str| vec![error.to_owned()];
     if let Some(head) = base.document.head.as_ref().filter(|head| head.stage != Stage::Rest) {
         return Err(vec![format!(
             "revision {} is for nodes of stage {} yet; bring it to all with `bailiwick rules promote`, or give it up \
@@ -124,32 +167,34 @@ fn send(
             head.revision, head.stage
         )]);
     }
-    let revision = own.max(base.revision + 1);
-    let bytes = with_revision(bytes, revision).ok_or_else(|| one("the document's revision can't be found"))?;
     let mut report = Report::default();
-    let change = change(truth, how, base, &bytes, now, &mut report.warnings)?;
+    let places = if how.no_impact { None } else { Some((&how.places, &how.node)) };
+    let change = Change::of(truth, base, &bytes, places, now, &mut report.warnings)?;
     if change.is_known {
         report.output = change.impact.to_text() + "\n";
     }
-    let shut = change.shut(&truth.limits()?.gates(), how.accept, false);
+    let stage = begin(&change.impact, how.stage, how.tighten).map_err(|why| vec![why.to_string()])?;
+    let impact = change.is_known.then(|| change.impact.to_line(LONGEST_TEXT));
+    // Who approved it has approved the account as it stands.
+    let impact = if head.approvals.is_empty() { impact } else { head.impact.clone() };
+    let head = how.author.sign(Head { stage, impact, ..head })?;
+    let limits = truth.limits()?;
+    let is_approved = !head.approved_by(&limits.publishers(), verify).is_empty();
+    let shut = change.shut(&limits.gates(), how.accept, is_approved);
+    if let Some(file) = propose {
+        let lines: String = shut.iter().map(|one| format!("gate shut: {one}\n")).collect();
+        Proposal::new(head, &bytes)?.write(file)?;
+        let file = file.display();
+        report.output += &format!("{lines}it is proposed in {file}; `bailiwick rules approve {file}` signs it\n");
+        return Ok(Published { report, revision: None });
+    }
     if !shut.is_empty() {
         report.errors = shut.iter().map(|one| format!("gate shut: {one}")).collect();
         report.errors.push("it isn't published".to_owned());
         return Ok(Published { report, revision: None });
     }
-    let head = Head {
-        revision,
-        sha256: sha256_hex(&bytes),
-        based_on: Some(base.revision),
-        author: how.author.name(),
-        reason: how.reason.clone(),
-        created_at: now,
-        stage: begin(&change.impact, how.stage, how.tighten).map_err(|why| vec![why.to_string()])?,
-        approvals: Vec::new(),
-        impact: change.is_known.then(|| change.impact.to_line(LONGEST_TEXT)),
-        signature: None,
-    };
-    let said = match truth.put(base, &how.author.sign(head)?, bytes)? {
+    let revision = head.revision;
+    let said = match truth.put(base, &head, bytes)? {
         Put::Stale(now) => return Err(stale(truth, base.revision, now)),
         Put::Served => "is published and in service on the writer",
         Put::Awaited => "is published; it waits for the first results of its monitors",
@@ -157,32 +202,4 @@ fn send(
     };
     report.output += &format!("revision {revision} {said}\n");
     Ok(Published { report, revision: Some(revision) })
-}
-
-/// What the document changes for those who are served by the one in service.
-fn change(
-    truth: &Truth,
-    how: &How,
-    base: &Base,
-    bytes: &[u8],
-    now: Timestamp,
-    warnings: &mut Vec<String>,
-) -> Result<Change, Vec<String>> {
-    let old = compile_rules(base.document.bytes.clone(), "the rules in service").map_err(texts)?;
-    let new = compile_rules(bytes.to_vec(), "the new rules").map_err(texts)?;
-    if how.no_impact {
-        return Ok(Change::of_fences(&old.table, &new.table, now));
-    }
-    let places = how.places.places(&how.node)?;
-    if places.all().len() == 1 {
-        let warning = "how many clients it concerns isn't known, as no GeoIP database is named; name one by --geoip, \
-            or say --no-impact";
-        warnings.push(warning.to_owned());
-        return Ok(Change::of_fences(&old.table, &new.table, now));
-    }
-    let queries = truth.queries().unwrap_or_else(|errors| {
-        warnings.extend(errors.iter().map(|error| format!("no queries weigh: {error}")));
-        None
-    });
-    Ok(Change::find(&old.table, &new.table, &places, queries.as_ref(), now))
 }

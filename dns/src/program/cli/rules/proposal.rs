@@ -1,0 +1,111 @@
+//! `bailiwick rules approve`: takes a proposal, a document with its head in a file, and adds a signature to it. Whoever
+//! publishes it later publishes what was approved, byte for byte.
+
+use std::path::{Path, PathBuf};
+
+use bailiwick_rules::fleet::head::{Approval, Head, Signature, sha256_hex};
+use bailiwick_rules::time::Timestamp;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::author::AuthorArgs;
+use super::change::{Change, PlaceArgs};
+use super::truth::{Base, Truth};
+use crate::program::cli::node::{NodeArgs, Power};
+use crate::program::report::Report;
+use crate::state::load::read_file;
+use crate::system::files::{Mode, replace};
+
+/// Options of `bailiwick rules approve`.
+#[derive(Debug, Args)]
+pub(crate) struct ApproveArgs {
+    /// The proposal, as `bailiwick rules publish --propose` wrote it.
+    file: PathBuf,
+    #[command(flatten)]
+    author: AuthorArgs,
+    #[command(flatten)]
+    node: NodeArgs,
+    #[command(flatten)]
+    places: PlaceArgs,
+}
+
+/// A document that is to be published, with its head.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Proposal {
+    /// Its head, with approvals and without the publisher's signature.
+    pub(super) head: Head,
+    /// The document with its revision.
+    pub(super) document: String,
+}
+
+impl Proposal {
+    /// Of a document and its head.
+    ///
+    /// # Errors
+    /// When the document is no text, which no valid one is.
+    pub(super) fn new(head: Head, document: &[u8]) -> Result<Self, Vec<String>> {
+        let document = String::from_utf8(document.to_vec()).map_err(|_| vec!["the document is no text".to_owned()])?;
+        Ok(Self { head: Head { signature: None, ..head }, document })
+    }
+
+    /// Reads one; `None` if these bytes are something else.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let proposal: Self = serde_json::from_slice(bytes).ok()?;
+        // A head that stands in a file is as strange as any other.
+        let head = Head::parse(&proposal.head.to_bytes()).ok()?;
+        Some(Self { head, ..proposal })
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(super) fn write(&self, file: &Path) -> Result<(), Vec<String>> {
+        let text = serde_json::to_string_pretty(self).unwrap_or_default() + "\n";
+        replace(file, text.as_bytes(), Mode::Public)
+            .map_err(|error| vec![format!("{}: can't be written ({error})", file.display())])
+    }
+
+    /// Whether it is whole, and made for the document in service.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(super) fn check(&self, base: &Base) -> Result<(), Vec<String>> {
+        if sha256_hex(self.document.as_bytes()) != self.head.sha256 {
+            return Err(vec!["the proposal's document isn't the one that its head names; propose it again".to_owned()]);
+        }
+        if self.head.based_on != Some(base.revision) {
+            return Err(vec![format!(
+                "it was proposed for another revision than {}, which is in service; propose it again",
+                base.revision
+            )]);
+        }
+        Ok(())
+    }
+}
+
+/// Tells what a proposal changes, and signs it.
+pub(super) fn approve(args: &ApproveArgs, now: Timestamp) -> Result<Report, Vec<String>> {
+    let name = args.file.display().to_string();
+    let bytes = read_file(&args.file).map_err(|error| vec![format!("{name}: can't be read ({error})")])?;
+    let no_proposal = || vec![format!("{name}: is no proposal; `bailiwick rules publish --propose` writes one")];
+    let mut proposal = Proposal::parse(&bytes).ok_or_else(no_proposal)?;
+    let truth = Truth::find(&args.node, Power::Read)?;
+    let base = truth.base()?;
+    proposal.check(&base)?;
+    let mut report = Report::default();
+    let places = Some((&args.places, &args.node));
+    let change = Change::of(&truth, &base, proposal.document.as_bytes(), places, now, &mut report.warnings)?;
+    let key =
+        args.author.publisher()?.ok_or_else(|| vec!["--key is missing; name the key that approves".to_owned()])?;
+    let head = &mut proposal.head;
+    let signature = Signature::new(&key.public, &key.sign(&head.approved_bytes()));
+    head.approvals.retain(|approval| approval.signature.key != signature.key);
+    head.approvals.push(Approval { author: args.author.name(), signature });
+    proposal.write(&args.file)?;
+    let Head { revision, author, reason, .. } = &proposal.head;
+    let told = change.impact.to_text();
+    report.output = format!("{told}\nrevision {revision} of {author} is approved in {name}: {reason}\n");
+    Ok(report)
+}
