@@ -22,13 +22,14 @@ const PARIS: usize = 4;
 
 struct Fleet {
     network: Network,
+    pattern: &'static str,
     /// Where the certificate of all nodes lies, its key, and what they trust.
     folder: TempDir,
     nodes: Vec<Option<Node>>,
     regions: Vec<Option<Process>>,
 }
 
-fn rules(network: &Network, frankfurt: &str) -> Value {
+fn rules(network: &Network, pattern: &str, frankfurt: &str) -> Value {
     let region = |country: &str, latitude: f64, longitude: f64, answer: &str, host: usize| {
         let monitor = json!({ "type": "tcp", "address": format!("{}:8080", network.address(host)), "interval": "200ms",
             "timeout": "1s", "up_thresh": 1, "down_thresh": 2 });
@@ -44,7 +45,7 @@ fn rules(network: &Network, frankfurt: &str) -> Value {
             "eu-frankfurt": region("DE", 50.11, 8.68, frankfurt, FRANKFURT),
             "eu-paris": region("FR", 48.86, 2.35, "192.0.2.40", PARIS),
         },
-        "services": { "chat": { "hosts": ["chat.ai.example.com"], "pattern": "active-active",
+        "services": { "chat": { "hosts": ["chat.ai.example.com"], "pattern": pattern,
             "regions": ["eu-frankfurt", "eu-paris"], "residency": [
                 { "clients": ["*"], "process_in": ["eu"] }, { "clients": ["unknown"], "process_in": [] }],
             "ttl": { "min": 1, "max": 1 } } },
@@ -53,7 +54,7 @@ fn rules(network: &Network, frankfurt: &str) -> Value {
 
 impl Fleet {
     /// `None` where the machine allows no network namespaces.
-    fn start() -> Option<Self> {
+    fn start(pattern: &'static str) -> Option<Self> {
         let network = Network::new(5)?;
         let region = |host: usize| {
             let mut server = network.host(host).command("python3");
@@ -63,7 +64,7 @@ impl Fleet {
         };
         let regions = vec![region(FRANKFURT), region(PARIS)];
         let folder = TempDir::new().expect("a folder");
-        let mut fleet = Self { network, folder, nodes: Vec::new(), regions };
+        let mut fleet = Self { network, pattern, folder, nodes: Vec::new(), regions };
         let (certificate, key) = fleet.certificate();
         fleet.write("tls.pem", &certificate);
         fleet.write("tls.key", &key);
@@ -77,7 +78,7 @@ impl Fleet {
 
     /// The first node is the writer. The others begin without rules of their own.
     fn set_up(&self, node: usize) -> Setup {
-        let setup = Setup::new(&rules(&self.network, "192.0.2.1"), ZONE);
+        let setup = Setup::new(&rules(&self.network, self.pattern, "192.0.2.1"), ZONE);
         let peers: Vec<String> =
             NODES.iter().filter(|peer| **peer != node).map(|peer| format!("https://{}", self.api(*peer))).collect();
         let (rules, writer) = if node == 0 { ("rules = \"rules.json\"\n", "writer = true\n") } else { ("", "") };
@@ -148,7 +149,7 @@ impl Fleet {
     /// Publishes on the writer.
     fn publish(&self, frankfurt: &str) {
         let setup = &self.node(0).setup;
-        setup.write("new.json", &rules(&self.network, frankfurt).to_string());
+        setup.write("new.json", &rules(&self.network, self.pattern, frankfurt).to_string());
         let mut command: Command = self.network.host(0).command(&binary().display().to_string());
         command.args(["rules", "publish"]).arg(setup.path("new.json")).args(["--reason", "a test", "--config"]);
         let output = command.arg(setup.path("bailiwick.toml")).stdin(Stdio::null()).output().expect("it runs");
@@ -166,7 +167,7 @@ impl Fleet {
 
 #[test]
 fn a_node_that_is_cut_off_serves_on_takes_nothing_down_and_catches_up() {
-    let Some(mut fleet) = Fleet::start() else {
+    let Some(mut fleet) = Fleet::start("active-active") else {
         eprintln!("skipped: this machine allows no network namespaces");
         return;
     };
@@ -198,7 +199,7 @@ fn a_node_that_is_cut_off_serves_on_takes_nothing_down_and_catches_up() {
 
 #[test]
 fn a_node_whose_peers_are_all_gone_starts_and_answers() {
-    let Some(mut fleet) = Fleet::start() else {
+    let Some(mut fleet) = Fleet::start("active-active") else {
         eprintln!("skipped: this machine allows no network namespaces");
         return;
     };
@@ -214,7 +215,7 @@ fn a_node_whose_peers_are_all_gone_starts_and_answers() {
 
 #[test]
 fn certificates_are_changed_while_rules_are_published() {
-    let Some(fleet) = Fleet::start() else {
+    let Some(fleet) = Fleet::start("active-active") else {
         eprintln!("skipped: this machine allows no network namespaces");
         return;
     };
@@ -248,4 +249,25 @@ fn certificates_are_changed_while_rules_are_published() {
     fleet.write("ca.pem", &new);
     fleet.publish("192.0.2.4");
     fleet.all_answer(&NODES, "192.0.2.4");
+}
+
+#[test]
+fn the_primary_stays_the_primary_while_a_node_is_cut_off() {
+    let Some(fleet) = Fleet::start("active-passive") else {
+        eprintln!("skipped: this machine allows no network namespaces");
+        return;
+    };
+    fleet.all_answer(&NODES, "192.0.2.1");
+    NODES.iter().for_each(|node| fleet.probes_say(*node, "up"));
+    fleet.network.cut(2);
+    fleet.probes_say(2, "down");
+    let silent = |node: usize| fleet.get(node, "/v1/health")["fleet"]["eu-frankfurt"]["votes"]["silent"] == 1;
+    // Until all that could make a node change its answer has happened, none does.
+    wait::until_true("the others miss it, and it knows that its own line is down", || {
+        NODES.iter().for_each(|node| assert_eq!(fleet.answer(*node), "192.0.2.1", "node {node}"));
+        silent(0) && silent(1) && fleet.get(2, "/v1/health")["blind"] == true
+    });
+    fleet.network.heal(2);
+    fleet.probes_say(2, "up");
+    NODES.iter().for_each(|node| assert_eq!(fleet.answer(*node), "192.0.2.1", "node {node}"));
 }

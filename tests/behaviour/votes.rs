@@ -1,5 +1,5 @@
 //! Three nodes that hear each other and agree on health: a node whose own line is down takes nothing away, most sites
-//! do, a guard leaves clients a region, and what is shifted on one node is shifted on all.
+//! do, a guard leaves clients a region, and what is shifted on one node is shifted on all. No two clocks are compared.
 
 use bailiwick_rules::fleet::{Agreed, combined};
 use bailiwick_rules::health::Status;
@@ -9,7 +9,7 @@ use bailiwick_rules::time::Timestamp;
 use bailiwick_tests::dns::question;
 use bailiwick_tests::geo::GERMAN;
 use bailiwick_tests::net::free_port;
-use bailiwick_tests::node::{Node, Setup, bailiwick};
+use bailiwick_tests::node::{Node, Setup, TOKEN, bailiwick, binary};
 use bailiwick_tests::wait;
 use serde_json::{Value, json};
 
@@ -32,6 +32,11 @@ struct Fleet {
 
 impl Fleet {
     fn start(guard: &Value) -> Self {
+        Self::start_each(guard, |_, setup| setup.start())
+    }
+
+    /// [`Fleet::start`] with each node started by `start`.
+    fn start_each(guard: &Value, start: impl Fn(usize, Setup) -> Node) -> Self {
         let world = World::start();
         let mut rules = world.rules(1);
         let voters = NAMES.map(|name| (name.to_owned(), json!({ "site": format!("site-of-{name}") })));
@@ -55,7 +60,7 @@ impl Fleet {
             setup.write("bailiwick.toml", &format!("node = \"{}\"\n{config}", NAMES[number]));
             setup.write("probe.token", &token(number));
             let more = format!("[secrets]\nPROBE = \"probe.token\"\n[fleet]\npeers = {peers:?}\npoll = \"200ms\"\n");
-            setup.with(&more).start()
+            start(number, setup.with(&more))
         });
         let fleet = Self { nodes: nodes.collect(), world, rules };
         fleet.all("all nodes hear each other", |node| metric(node, "bailiwick_fleet_voters_fresh ") == Some(3.0));
@@ -177,7 +182,10 @@ fn a_guard_leaves_clients_a_region_and_says_so() {
     for node in &fleet.nodes {
         assert_eq!(metric(node, "bailiwick_guard_holding{service=\"chat\"} "), Some(1.0));
         let (code, status) = run(node, &["status"]);
-        assert!(code == 1 && status.contains("held by the guard although most sites say down"), "{status}");
+        assert!(
+            code == 1 && status.contains("held by the guard although most sites or operators say down"),
+            "{status}"
+        );
     }
     fleet.fails("eu-frankfurt", &[]);
     fleet.all("Frankfurt is back, and Paris may go", |node| {
@@ -206,4 +214,94 @@ fn what_is_shifted_on_one_node_is_shifted_on_all_and_back_by_any() {
         assert_eq!(german(node), ["192.0.2.10"]);
         assert_eq!(run(node, &["overrides"]).1, "no override is in force\n");
     }
+}
+
+#[test]
+fn three_nodes_that_withdraw_three_regions_at_once_empty_no_fence() {
+    let fleet = Fleet::start(&json!({ "keep": 1, "max_down": "100%" }));
+    // Each sees another region down. None has a majority.
+    for (node, region) in ["eu-frankfurt", "eu-paris", "uk-london"].into_iter().enumerate() {
+        fleet.fails(region, &[node]);
+    }
+    for (node, region) in fleet.nodes.iter().zip(["eu-frankfurt", "eu-paris", "uk-london"]) {
+        wait::until_true(&format!("{region} is seen down"), || seen(node, region) == "down");
+    }
+    fleet.all("nothing falls", |node| {
+        assert!(REGIONS.iter().all(|region| verdict(node, region) == "up"), "{}", health(node));
+        assert_eq!(german(node), ["192.0.2.10"]);
+        ["eu-frankfurt", "eu-paris", "uk-london"]
+            .iter()
+            .all(|region| health(node)["fleet"][region]["votes"]["down"] == 1)
+    });
+
+    // Operators do so at the same moment, so that neither node knows of the other.
+    for region in REGIONS {
+        fleet.fails(region, &[]);
+    }
+    let away = |node: &Node, region: &str| {
+        let set = json!({ "region": region, "status": "down", "until": "2099-01-01T00:00:00Z", "reason": "at once" });
+        node.call("POST", "/v1/overrides", Some(TOKEN), Some(&set)).0 < 300
+    };
+    let [first, second, _] = &fleet.nodes[..] else { unreachable!("three nodes") };
+    wait::until_true("two operators do so before their nodes hear each other", || {
+        let both = std::thread::scope(|scope| {
+            let of_second = scope.spawn(|| away(second, "eu-paris"));
+            away(first, "eu-frankfurt") & of_second.join().expect("no panic")
+        });
+        if !both {
+            for region in ["eu-frankfurt", "eu-paris"] {
+                run(first, &["shift", "back", region]);
+                run(second, &["shift", "back", region]);
+            }
+        }
+        both
+    });
+    let in_force = |node: &Node| -> usize {
+        let told = health(node)["overrides"].as_array().cloned().unwrap_or_default();
+        told.iter().filter(|one| one.get("ended").is_none()).count()
+    };
+    fleet.all("all know of both", |node| in_force(node) == 2);
+    fleet.all("of two regions of the fence one stays, the same on every node", |node| {
+        health(node)["fleet"]["eu-frankfurt"]["held_by"] == "guard" && german(node) == ["192.0.2.10"]
+    });
+    assert_eq!(health(&fleet.nodes[0])["fleet"]["eu-paris"]["held_by"], "override");
+    assert_eq!(metric(&fleet.nodes[2], "bailiwick_guard_holding{service=\"chat\"} "), Some(1.0));
+    assert_eq!(run(&fleet.nodes[2], &["shift", "back", "eu-paris"]).0, 0);
+    fleet.all("then the other is away", |node| german(node) == ["192.0.2.20"]);
+}
+
+/// Debian's libfaketime, which gives a program another time of day.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
+#[test]
+fn nodes_whose_clocks_are_thirty_seconds_apart_agree_as_others_do() {
+    if !std::path::Path::new(FAKETIME).exists() {
+        println!("skipped: no {FAKETIME}; scripts/setup packages installs it");
+        return;
+    }
+    let ahead = ["-30s", "+0s", "+30s"];
+    let fleet = Fleet::start_each(&Value::Null, |number, setup| {
+        let mut command = std::process::Command::new(binary());
+        command.env("LD_PRELOAD", FAKETIME).env("FAKETIME", ahead[number]);
+        // Pauses are real.
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+        setup.start_by(command)
+    });
+    let now = |node: &Node| -> i64 {
+        let told: Value = serde_json::from_str(&node.get("/v1/fleet")).unwrap();
+        Timestamp::parse(told["now"].as_str().unwrap()).expect("a time").0
+    };
+    let [first, third] = [now(&fleet.nodes[0]), now(&fleet.nodes[2])];
+    assert!((55_000..75_000).contains(&(third - first)), "the clocks are apart: {first}, {third}");
+    fleet.fails("eu-frankfurt", &[0, 1]);
+    fleet.all("Frankfurt falls everywhere", |node| {
+        verdict(node, "eu-frankfurt") == "down" && german(node) == ["192.0.2.20"]
+    });
+    fleet.all("all are fresh", |node| metric(node, "bailiwick_fleet_voters_fresh ") == Some(3.0));
+    fleet.fails("eu-frankfurt", &[]);
+    fleet.all("it comes back", |node| german(node) == ["192.0.2.10"]);
+    assert_eq!(run(&fleet.nodes[2], &["shift", "away", "eu-frankfurt", "--for", "2h", "--reason", "drill"]).0, 0);
+    fleet.all("it is shifted away", |node| german(node) == ["192.0.2.20"]);
+    assert_eq!(run(&fleet.nodes[0], &["shift", "back", "eu-frankfurt"]).0, 0);
+    fleet.all("it is back for all", |node| german(node) == ["192.0.2.10"]);
 }

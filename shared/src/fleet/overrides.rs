@@ -4,9 +4,16 @@
 //! Each override has an origin, the node where it was made, and a number that grows there. Of the same thing from the
 //! same origin the highest number stands, and one that was ended stays ended, so that no echo brings it back. Of
 //! overrides that were made apart down wins, then the longest.
+//!
+//! Operators at two nodes that don't hear each other can take away more regions than a guard leaves: neither is
+//! refused. When such overrides meet, some of them are held back for the guard's window: see `apart`.
+
+mod apart;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+
+use apart::Conflicts;
 
 use crate::health::{Forced, Status};
 use crate::id::Overridden;
@@ -25,6 +32,8 @@ const LONGEST_ORIGIN: usize = 253;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     records: BTreeMap<(Overridden, String), Kept>,
+    /// Fences of which overrides that were made apart take too much.
+    conflicts: Conflicts,
 }
 
 /// One override.
@@ -32,19 +41,21 @@ pub struct Overrides {
 struct Kept {
     number: u64,
     forced: Forced,
+    /// Whether it was made against the guards of services.
+    insists: bool,
     /// Whether an operator ended it before its time.
     ended: bool,
 }
 
 impl Overrides {
     /// Forces a status. It takes the place of all that this node knows of the same thing, whoever made it.
-    pub fn set(&mut self, of: Overridden, origin: &str, forced: Forced, now: Timestamp) {
+    pub fn set(&mut self, of: Overridden, origin: &str, (forced, insists): (Forced, bool), now: Timestamp) {
         self.end(&of);
         let key = (of, origin.to_owned());
         // After a start without its state a node still numbers higher than before.
         let by_clock = u64::try_from(now.0).unwrap_or(0);
         let number = self.records.get(&key).map_or(by_clock, |kept| kept.number.saturating_add(1).max(by_clock));
-        self.records.insert(key, Kept { number, forced, ended: false });
+        self.records.insert(key, Kept { number, forced, insists, ended: false });
     }
 
     /// Ends whatever is in force of something, whoever made it. Returns whether anything was.
@@ -60,11 +71,11 @@ impl Overrides {
     /// Takes what another node knows. Returns whether that changed anything. What the rules don't have, what has run
     /// out, and what no operator could have said is passed over.
     pub fn merge(&mut self, table: &Table, told: &[OverrideRecord], now: Timestamp) -> bool {
-        let mut any = false;
+        let (mut any, before) = (false, self.left(table, now));
         for record in told.iter().filter(|record| is_sound(record, table, now)) {
             let key = (record.of(), record.origin.clone());
             let forced = Forced { status: record.status, until: record.until, reason: record.reason.clone() };
-            let told = Kept { number: record.number, forced, ended: record.ended };
+            let told = Kept { number: record.number, forced, insists: record.insists, ended: record.ended };
             let is_full = self.records.len() >= MOST;
             match self.records.get_mut(&key) {
                 None if is_full => continue,
@@ -75,12 +86,16 @@ impl Overrides {
             }
             any = true;
         }
+        if any {
+            self.note_conflicts(table, &before, now);
+        }
         any
     }
 
     /// Forgets what has run out. Returns what was in force of it.
     pub fn run_out(&mut self, now: Timestamp) -> Vec<(Overridden, Forced)> {
         let mut over = Vec::new();
+        self.forget_conflicts(now);
         self.records.retain(|(of, _), kept| {
             let lasts = kept.forced.until > now;
             if !lasts && !kept.ended {
@@ -91,9 +106,18 @@ impl Overrides {
         over
     }
 
-    /// What is in force: of each thing the one that binds.
+    /// What is in force: of each thing the one that binds, unless it is held back.
     #[must_use]
-    pub fn in_force(&self) -> BTreeMap<Overridden, Forced> {
+    pub fn in_force(&self, now: Timestamp) -> BTreeMap<Overridden, Forced> {
+        let mut binding = self.binding();
+        for (of, _) in self.held_back(now) {
+            binding.remove(&of);
+        }
+        binding
+    }
+
+    /// Of each thing the one that binds, whether it is held back or not.
+    fn binding(&self) -> BTreeMap<Overridden, Forced> {
         let mut binding: BTreeMap<Overridden, Forced> = BTreeMap::new();
         let order = |forced: &Forced| (forced.status != Status::Down, Reverse(forced.until));
         for ((of, _), kept) in self.records.iter().filter(|(_, kept)| !kept.ended) {
@@ -117,6 +141,7 @@ impl Overrides {
             status: kept.forced.status,
             until: kept.forced.until,
             reason: kept.forced.reason.clone(),
+            insists: kept.insists,
             ended: kept.ended,
         };
         self.records.iter().map(record).collect()
@@ -133,13 +158,16 @@ impl Overrides {
         let kept = |record: OverrideRecord| {
             let of = record.of();
             let forced = Forced { status: record.status, until: record.until, reason: record.reason };
-            ((of, record.origin), Kept { number: record.number, forced, ended: record.ended })
+            ((of, record.origin), Kept { number: record.number, forced, insists: record.insists, ended: record.ended })
         };
-        let mut restored = Self { records: records.into_iter().map(kept).collect() };
+        let records = records.into_iter().map(kept).collect();
+        let mut restored = Self { records, conflicts: Conflicts::default() };
         for (of, forced) in in_force {
             if !restored.records.keys().any(|(other, _)| *other == of) {
                 // Always the same number, so that it stays ended where another node ended it meanwhile.
-                restored.records.insert((of, origin.to_owned()), Kept { number: 0, forced, ended: false });
+                restored
+                    .records
+                    .insert((of, origin.to_owned()), Kept { number: 0, forced, insists: false, ended: false });
             }
         }
         restored
@@ -183,30 +211,34 @@ mod tests {
         Forced { status, until: NOW.after(Millis(seconds * 1_000)), reason: "drill".to_owned() }
     }
 
+    fn by_hand(status: Status, seconds: u64) -> (Forced, bool) {
+        (forced(status, seconds), false)
+    }
+
     fn status(overrides: &Overrides, of: &str) -> Option<Status> {
-        overrides.in_force().get(&id(of)).map(|forced| forced.status)
+        overrides.in_force(NOW).get(&id(of)).map(|forced| forced.status)
     }
 
     #[test]
     fn what_was_made_apart_is_merged_and_down_wins_then_the_longest() {
         let (table, mut one, mut other) = (table(), Overrides::default(), Overrides::default());
-        one.set(id("fra"), "ns1", forced(Status::Up, 900), NOW);
-        other.set(id("fra"), "ns2", forced(Status::Down, 60), NOW);
-        other.set(id("fra/one"), "ns2", forced(Status::Down, 60), NOW);
+        one.set(id("fra"), "ns1", by_hand(Status::Up, 900), NOW);
+        other.set(id("fra"), "ns2", by_hand(Status::Down, 60), NOW);
+        other.set(id("fra/one"), "ns2", by_hand(Status::Down, 60), NOW);
         assert!(one.merge(&table, &other.records(), NOW) && other.merge(&table, &one.records(), NOW));
         assert_eq!((status(&one, "fra"), status(&one, "fra/one")), (Some(Status::Down), Some(Status::Down)));
         assert_eq!(one, other);
         assert!(!one.merge(&table, &other.records(), NOW), "nothing new");
         let mut third = Overrides::default();
-        third.set(id("fra"), "ns3", forced(Status::Down, 600), NOW);
+        third.set(id("fra"), "ns3", by_hand(Status::Down, 600), NOW);
         one.merge(&table, &third.records(), NOW);
-        assert_eq!(one.in_force()[&id("fra")].until, forced(Status::Down, 600).until);
+        assert_eq!(one.in_force(NOW)[&id("fra")].until, forced(Status::Down, 600).until);
     }
 
     #[test]
     fn one_that_was_ended_is_not_brought_back_by_an_echo_and_may_be_made_again() {
         let (table, mut origin, mut peer) = (table(), Overrides::default(), Overrides::default());
-        origin.set(id("fra"), "ns1", forced(Status::Down, 600), NOW);
+        origin.set(id("fra"), "ns1", by_hand(Status::Down, 600), NOW);
         peer.merge(&table, &origin.records(), NOW);
         let echo = peer.records();
         assert!(origin.end(&id("fra")) && !origin.end(&id("fra")));
@@ -215,13 +247,13 @@ mod tests {
         assert!(peer.merge(&table, &origin.records(), NOW));
         assert_eq!(status(&peer, "fra"), None);
         // Ended at another node than where it was made.
-        origin.set(id("fra"), "ns1", forced(Status::Down, 600), NOW);
+        origin.set(id("fra"), "ns1", by_hand(Status::Down, 600), NOW);
         peer.merge(&table, &origin.records(), NOW);
         assert_eq!(status(&peer, "fra"), Some(Status::Down), "a new one");
         assert!(peer.end(&id("fra")));
         origin.merge(&table, &peer.records(), NOW);
         assert_eq!(status(&origin, "fra"), None);
-        assert_eq!(Overrides::restored(origin.records(), origin.in_force(), "ns1"), origin, "kept over a restart");
+        assert_eq!(Overrides::restored(origin.records(), origin.in_force(NOW), "ns1"), origin, "kept over a restart");
         let alone = [(id("fra"), forced(Status::Down, 60))].into();
         let mut alone = Overrides::restored([], alone, "ns9");
         assert_eq!((status(&alone, "fra"), alone.records()[0].number), (Some(Status::Down), 0));
@@ -232,11 +264,11 @@ mod tests {
     #[test]
     fn a_node_that_lost_its_state_numbers_on() {
         let (table, mut origin, mut peer) = (table(), Overrides::default(), Overrides::default());
-        origin.set(id("fra"), "ns1", forced(Status::Down, 600), NOW);
+        origin.set(id("fra"), "ns1", by_hand(Status::Down, 600), NOW);
         peer.merge(&table, &origin.records(), NOW);
         peer.end(&id("fra"));
         let mut origin = Overrides::default();
-        origin.set(id("fra"), "ns1", forced(Status::Down, 600), NOW.after(Millis(1)));
+        origin.set(id("fra"), "ns1", by_hand(Status::Down, 600), NOW.after(Millis(1)));
         peer.merge(&table, &origin.records(), NOW);
         assert_eq!(status(&peer, "fra"), Some(Status::Down));
     }
@@ -252,6 +284,7 @@ mod tests {
             status: Status::Down,
             until: NOW.after(Millis(1)),
             reason: "drill".to_owned(),
+            insists: false,
             ended: false,
         };
         assert!(Overrides::default().merge(&table, core::slice::from_ref(&good), NOW));
@@ -279,7 +312,7 @@ mod tests {
         let (mut forced_in_the_end, things) = (0, ["fra", "fra/one", "par"]);
         for seed in 0..SEQUENCES {
             let mut random = Random::new(seed);
-            let mut nodes = [const { Overrides { records: BTreeMap::new() } }; 3];
+            let mut nodes = [Overrides::default(), Overrides::default(), Overrides::default()];
             let mut now = NOW;
             for _ in 0..12 {
                 now = now.after(Millis(random.bits() % 3));
@@ -289,12 +322,12 @@ mod tests {
                     0 => {
                         let status = *random.pick(&[Status::Up, Status::Down]);
                         let forced = forced(status, 100 + random.bits() % 900);
-                        nodes[at].set(of.clone(), &format!("ns{at}"), forced.clone(), now);
-                        assert_eq!(nodes[at].in_force()[&of], forced, "at once, here");
+                        nodes[at].set(of.clone(), &format!("ns{at}"), (forced.clone(), false), now);
+                        assert_eq!(nodes[at].in_force(NOW)[&of], forced, "at once, here");
                     }
                     1 => {
                         nodes[at].end(&of);
-                        assert!(!nodes[at].in_force().contains_key(&of));
+                        assert!(!nodes[at].in_force(NOW).contains_key(&of));
                     }
                     _ => {
                         let told = nodes[other].records();
@@ -309,7 +342,7 @@ mod tests {
                 }
             }
             assert!(nodes[0] == nodes[1] && nodes[1] == nodes[2], "seed {seed}: {nodes:#?}");
-            forced_in_the_end += nodes[0].in_force().len();
+            forced_in_the_end += nodes[0].in_force(NOW).len();
         }
         assert!(forced_in_the_end > 1_000);
         println!("overrides of a fleet: {SEQUENCES} random cases, {forced_in_the_end} in force at their ends");

@@ -24,6 +24,9 @@ pub struct OverrideRecord {
     pub until: Timestamp,
     /// Why it is there.
     pub reason: String,
+    /// Whether it was made against the guards of services.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub insists: bool,
     /// Whether an operator ended it before.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub ended: bool,

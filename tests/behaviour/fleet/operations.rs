@@ -139,6 +139,30 @@ fn traffic_of_all_nodes_adds_up_and_outlives_restarts() {
     assert!(second.log().contains("traffic.json isn't what was kept"), "{}", second.log());
 }
 
+#[test]
+fn a_node_that_is_paused_while_more_is_published_serves_the_newest_and_never_nothing() {
+    let world = World::start();
+    let first = writer(&world, "");
+    let second = follower(&[url(&first)], "").start();
+    for round in 0..5 {
+        let addresses = [0, 1, 2].map(|number| format!("192.0.2.{}", 2 + 3 * round + number));
+        publish(&first, &rules(&world, 1, &addresses[0]), "before the pause", &[]);
+        // It may stop anywhere between the first byte of a document and its first answer.
+        let asked = first.get("/v1/fleet");
+        second.process.signal("STOP");
+        for address in &addresses[1..] {
+            publish(&first, &rules(&world, 1, address), "during the pause", &[]);
+        }
+        second.process.signal("CONT");
+        wait::until_true("the newest is served", || {
+            let answer = german(&second);
+            assert!(!answer.is_empty(), "{asked}");
+            answer == [addresses[2].as_str()]
+        });
+    }
+    assert_eq!(metric(&second, "bailiwick_fleet_refused_total{why=\"conflict\"}"), "0");
+}
+
 /// The URL in a line of the configuration.
 fn url_in(line: &str) -> &str {
     line.split('"').nth(1).expect("a URL")

@@ -165,7 +165,7 @@ fn why_agreed(agreed: VerdictReport) -> Option<String> {
     let held = match agreed.held_by {
         HeldBy::Override => return None,
         HeldBy::Quorum => "most sites say so",
-        HeldBy::Guard => "held by the guard although most sites say down",
+        HeldBy::Guard => "held by the guard although most sites or operators say down",
         HeldBy::None => "what was agreed on last",
     };
     Some(format!("{held} (sites: {})", votes.join(", ")))

@@ -104,7 +104,7 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
     let mut monitors = Monitors::new(Probing::new(prober, results, loads, surroundings));
     let assignment = monitors.assign(&world.rules().table);
     let all_overrides = Overrides::restored(initial.fleet_overrides, initial.overrides, &node);
-    let overrides = all_overrides.in_force();
+    let overrides = all_overrides.in_force(clock.now());
     let mut voting = Voting::new(Arc::clone(&node), initial.agreed);
     let health = see_all((&mut monitors, &mut voting), &world, &assignment, &overrides, clock.now());
     let snapshot = Snapshot::new(Arc::clone(&world), health, clock.now(), None);
@@ -357,6 +357,7 @@ impl<P: Prober> Owner<P> {
         let (now, before) = (self.clock.now(), self.live.load_full());
         let see = (&mut self.monitors, &mut self.voting);
         let mut health = see_all(see, &self.current.world, &self.current.assignment, &self.overrides, now);
+        health.hold_back(&self.current.world.rules().table, &self.all_overrides.held_back(now));
         health.shares = self.planner.shares(&self.current.world, &health, now);
         health.planned = self.planner.numbers();
         if self.is_in_fleet() {
@@ -382,7 +383,7 @@ impl<P: Prober> Owner<P> {
             tracing::info!(json.event = "override_ended", %region, endpoint, json.reason = forced.reason,
                 "override ended");
         }
-        self.overrides = self.all_overrides.in_force();
+        self.overrides = self.all_overrides.in_force(self.clock.now());
         self.publish();
         if !over.is_empty() {
             self.keep_overrides(None);
@@ -394,7 +395,12 @@ impl<P: Prober> Owner<P> {
         let (now, snapshot) = (self.clock.now(), self.live.load());
         let end = self.overrides.values().map(|forced| forced.until).min();
         let voted = self.current.world.rules().table.fleet().map(|_| now.after(voting::TURN));
-        let times = snapshot.next_change(now).into_iter().chain(end).chain(self.monitors.next_stale(now));
+        let times = snapshot
+            .next_change(now)
+            .into_iter()
+            .chain(end)
+            .chain(self.all_overrides.next_release())
+            .chain(self.monitors.next_stale(now));
         let next =
             times.chain(self.next_renewal(now)).chain(self.loads_due).chain(self.planner.due()).chain(voted).min();
         next.map_or(LONGEST_SLEEP, |next| next.since(now).max(Millis(1)).min(LONGEST_SLEEP))

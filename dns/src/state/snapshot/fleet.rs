@@ -1,15 +1,15 @@
 //! What the voters agree on, beside what this node sees itself. Made by the owner; read by the reports, the API and the
 //! metrics. Queries read neither: what is agreed stands in the health that decisions are made of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bailiwick_rules::fleet::Verdict;
 use bailiwick_rules::health::RegionHealth;
-use bailiwick_rules::id::RegionId;
-use bailiwick_rules::report::VerdictReport;
+use bailiwick_rules::id::{Overridden, RegionId};
+use bailiwick_rules::report::{HeldBy, VerdictReport};
 use bailiwick_rules::steer::{Conditions, Local, forced};
-use bailiwick_rules::table::{RegionIndex, ServiceIndex};
+use bailiwick_rules::table::{RegionIndex, ServiceIndex, Table};
 use bailiwick_rules::time::Timestamp;
 
 use super::{ByFamily, Health, Snapshot};
@@ -30,7 +30,7 @@ pub(crate) struct FleetHealth {
 }
 
 impl FleetHealth {
-    /// How many regions the guard of a service has offered that the voters call down.
+    /// How many regions the guard of a service has offered that the voters or operators took away.
     #[must_use]
     pub(crate) fn guarded(&self, service: ServiceIndex) -> usize {
         self.verdicts.iter().filter(|verdict| verdict.guarded_by.contains(&service)).count()
@@ -38,6 +38,20 @@ impl FleetHealth {
 }
 
 impl Health {
+    /// Notes the regions whose overrides are held back by the guards of services.
+    pub(crate) fn hold_back(&mut self, table: &Table, held: &BTreeMap<Overridden, BTreeSet<ServiceIndex>>) {
+        let Some(fleet) = self.fleet.as_mut().filter(|_| !held.is_empty()) else { return };
+        let verdicts = &mut Arc::make_mut(fleet).verdicts;
+        for (of, services) in held {
+            let place = table.place_of(of).and_then(|(region, _)| verdicts.get_mut(region.get()));
+            if let Some(verdict) = place {
+                verdict.held_by = HeldBy::Guard;
+                let services: BTreeSet<ServiceIndex> = services.iter().chain(&verdict.guarded_by).copied().collect();
+                verdict.guarded_by = services.into_iter().collect();
+            }
+        }
+    }
+
     /// What this node's probes say, by region index, whatever the voters agree on.
     #[must_use]
     pub(crate) fn own_regions(&self) -> &[RegionHealth] {

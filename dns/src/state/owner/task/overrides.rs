@@ -11,6 +11,7 @@ use bailiwick_rules::id::Overridden;
 use bailiwick_rules::report::HealthReport;
 use bailiwick_rules::steer::{Conditions, Local, effective_status};
 use bailiwick_rules::table::RegionIndex;
+use bailiwick_rules::time::Timestamp;
 
 use super::Owner;
 use crate::state::keeper::Attempt;
@@ -48,8 +49,9 @@ impl<P: Prober> Owner<P> {
             json.event = "override_set", json.status = %status, %region, endpoint, %until, reason, "override set: \
                 {status}"
         );
-        self.all_overrides.set(of, &self.node, forced, self.clock.now());
-        self.overrides = self.all_overrides.in_force();
+        let now = self.clock.now();
+        self.all_overrides.set(of, &self.node, (forced, insists), now);
+        self.overrides = self.all_overrides.in_force(now);
         self.publish();
         Ok(())
     }
@@ -61,7 +63,7 @@ impl<P: Prober> Owner<P> {
         }
         let (region, endpoint) = (&of.region, of.endpoint_name());
         tracing::warn!(json.event = "override_deleted", %region, endpoint, "override deleted");
-        self.overrides = self.all_overrides.in_force();
+        self.overrides = self.all_overrides.in_force(self.clock.now());
         self.publish();
         Ok(())
     }
@@ -73,8 +75,8 @@ impl<P: Prober> Owner<P> {
         let are_merged = self.all_overrides.merge(table, &report.overrides, now);
         let is_news = self.voting.hear(report, table, now);
         if are_merged {
-            let before = std::mem::replace(&mut self.overrides, self.all_overrides.in_force());
-            self.log_merged(&before);
+            let before = std::mem::replace(&mut self.overrides, self.all_overrides.in_force(now));
+            self.log_merged(&before, now);
         }
         if are_merged || is_news {
             self.publish();
@@ -85,7 +87,7 @@ impl<P: Prober> Owner<P> {
     }
 
     /// Logs what other nodes' overrides have changed.
-    fn log_merged(&self, before: &BTreeMap<Overridden, Forced>) {
+    fn log_merged(&self, before: &BTreeMap<Overridden, Forced>, now: Timestamp) {
         for (of, forced) in self.overrides.iter().filter(|(of, forced)| before.get(of) != Some(forced)) {
             let (region, endpoint) = (&of.region, of.endpoint_name());
             let Forced { status, until, reason } = forced;
@@ -94,7 +96,16 @@ impl<P: Prober> Owner<P> {
                 "override of another node: {status}"
             );
         }
-        for of in before.keys().filter(|of| !self.overrides.contains_key(of)) {
+        let held_back = self.all_overrides.held_back(now);
+        for of in held_back.keys() {
+            tracing::warn!(
+                json.event = "override_held", region = %of.region,
+                "{of} stays offered for now: operators took away more regions at the same time than a guard leaves; \
+                 end one of the overrides, or make it again with --force"
+            );
+        }
+        let is_gone = |of: &&Overridden| !self.overrides.contains_key(of) && !held_back.contains_key(of);
+        for of in before.keys().filter(is_gone) {
             let (region, endpoint) = (&of.region, of.endpoint_name());
             tracing::warn!(json.event = "override_deleted", %region, endpoint, "override deleted at another node");
         }

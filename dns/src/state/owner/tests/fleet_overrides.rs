@@ -22,6 +22,7 @@ fn record(of: &str, origin: &str, number: u64) -> OverrideRecord {
         status: HealthStatus::Down,
         until: NOW.after(Millis(600_000)),
         reason: "at ns2".into(),
+        insists: false,
         ended: false,
     }
 }
