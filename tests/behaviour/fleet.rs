@@ -21,17 +21,17 @@ use liar::Liar;
 use nodes::{failing, fine, fleet, follower, metric, publish, told, url, writer_of};
 
 /// Rules that answer Germans with this address.
-fn rules(world: &World, revision: u64, address: &str) -> Value {
+pub(crate) fn rules(world: &World, revision: u64, address: &str) -> Value {
     let mut rules = world.rules(revision);
     rules["regions"]["eu-frankfurt"]["answers"]["A"] = json!([address]);
     rules
 }
 
-fn german(node: &Node) -> Vec<String> {
+pub(crate) fn german(node: &Node) -> Vec<String> {
     question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns).data()
 }
 
-fn serves(node: &Node, address: &str) {
+pub(crate) fn serves(node: &Node, address: &str) {
     wait::until_true(&format!("{address} is served"), || german(node) == [address]);
 }
 

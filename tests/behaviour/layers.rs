@@ -65,6 +65,17 @@ fn no_folder_of_the_dns_half_imports_one_above_it() {
 }
 
 #[test]
+fn only_one_module_knows_nats() {
+    let all = sources(&root().join("dns/src"));
+    let knows = |text: &str| ["async_nats", "nkeys::"].iter().any(|foreign| text.contains(foreign));
+    let knowing: Vec<&String> = all.iter().filter(|(_, text)| knows(text)).map(|(file, _)| file).collect();
+    assert!(knowing.len() > 2, "only {knowing:?} name it");
+    for file in knowing {
+        assert!(file.starts_with("state/fleet/nats/") || file == "state/fleet/nats.rs", "{file} names a NATS library");
+    }
+}
+
+#[test]
 fn the_edges_decisions_know_no_runtime() {
     let decide = sources(&root().join("edge-worker/src/decide"));
     assert!(decide.len() > 40, "only {} files were read", decide.len());

@@ -22,6 +22,7 @@ mod layers;
 mod load;
 mod malformed;
 mod monitoring;
+mod nats;
 mod nothing_stops;
 mod operators;
 mod probes;

@@ -9,6 +9,7 @@ pub mod gpu_stand_in;
 pub mod link;
 pub mod load;
 pub mod namespace;
+pub mod nats;
 pub mod net;
 pub mod network;
 pub mod node;

@@ -72,22 +72,31 @@ pub fn text_of<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item
     reported
 }
 
+/// A file of the tools' cache that the step of `scripts/setup` brings; where it is missing, this says so.
+///
+/// # Panics
+/// If it is missing in CI.
+#[must_use]
+pub fn cached(file: &str, step: &str) -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).map(PathBuf::from);
+    let cache = set("BAILIWICK_CACHE").unwrap_or_else(|| {
+        let caches = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+        caches.unwrap_or_default().join("bailiwick")
+    });
+    let path = cache.join(file);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: no {}; install python3 with venv, then scripts/setup {step}", path.display());
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{} is missing", path.display());
+    None
+}
+
 /// The Python that has the clients from PyPI (`scripts/setup python`); where it is missing, this says so.
 ///
 /// # Panics
 /// If it is missing in CI.
 #[must_use]
 pub fn pypi_python() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = set("BAILIWICK_CACHE").unwrap_or_else(|| {
-        let caches = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-        caches.unwrap_or_default().join("bailiwick")
-    });
-    let python = cache.join("python/bin/python");
-    if python.exists() {
-        return Some(python);
-    }
-    println!("skipped: no {}; install python3 with venv, then scripts/setup python", python.display());
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "{} is missing", python.display());
-    None
+    cached("python/bin/python", "python")
 }

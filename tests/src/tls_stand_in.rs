@@ -43,6 +43,19 @@ impl Authority {
         Self { params, key, pem }
     }
 
+    /// A certificate for these names and addresses and its key, both in PEM.
+    ///
+    /// # Panics
+    /// If it can't be made.
+    #[must_use]
+    pub fn issue_pem(&self, names: &[&str]) -> (String, String) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = KeyPair::generate().expect("a key");
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        let params = CertificateParams::new(names).expect("names");
+        (params.signed_by(&key, &issuer).expect("a certificate").pem(), key.serialize_pem())
+    }
+
     /// A certificate for this name, valid until the end of `year`.
     ///
     /// # Panics

@@ -24,7 +24,7 @@ use crate::response::answer::identity::Identity;
 pub use crate::dnssec::directory::SignedZone;
 pub use crate::net::certificate::TlsFiles;
 pub use crate::net::cookie_files::CookieFiles;
-pub use crate::state::fleet::{Mode, Settings as Fleet};
+pub use crate::state::fleet::{Mode, Nats, Settings as Fleet};
 pub use crate::state::load::Shrink;
 pub use crate::state::probe::SecretFiles;
 pub(crate) use read::zone_name;
@@ -170,6 +170,18 @@ impl Config {
                 line: 0,
             }]),
         }
+    }
+
+    /// `[fleet]` of the file at `path`, if rules come from NATS by it. Nothing else of the file is looked at, so that a
+    /// publisher's file needs no more than that.
+    ///
+    /// # Errors
+    /// Everything wrong with the section. A file that can't be read is none here.
+    pub fn read_fleet_in_nats(path: &Path) -> Result<Option<Fleet>, Vec<ConfigError>> {
+        let Ok(text) = std::fs::read_to_string(path) else { return Ok(None) };
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let fleet = read::fleet_section(&text, &path.display().to_string(), directory)?;
+        Ok(Some(fleet).filter(|fleet| fleet.nats.is_some()))
     }
 
     /// The rules document as a command reads it: before a node that follows others has one, the one it begins with.

@@ -11,7 +11,7 @@ use bailiwick_rules::fleet::traffic::Missing;
 use bailiwick_rules::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::state::fleet_status::Peer;
+use crate::state::fleet_status::{Peer, Store};
 pub(crate) use limits::Limits;
 pub(crate) use serving::Serving;
 
@@ -22,7 +22,7 @@ pub(crate) struct FleetReport {
     pub(crate) node: String,
     /// Its time.
     pub(crate) now: Timestamp,
-    /// `files` or `peers`.
+    /// `files`, `peers` or `nats`.
     pub(crate) mode: String,
     /// The part of the fleet it belongs to.
     pub(crate) stage: Stage,
@@ -32,7 +32,7 @@ pub(crate) struct FleetReport {
     pub(crate) revision: u64,
     /// SHA-256 of that document.
     pub(crate) sha256: String,
-    /// Whether any peer answers.
+    /// Whether any peer answers, or NATS gives rules that are no older than those served.
     pub(crate) connected: bool,
     /// For how long it hasn't been known to serve the newest document.
     pub(crate) lag_seconds: u64,
@@ -44,6 +44,9 @@ pub(crate) struct FleetReport {
     pub(crate) refused: BTreeMap<String, u64>,
     /// What was refused last.
     pub(crate) last_refusal: Option<RefusalNow>,
+    /// The store that rules come from, in mode `nats`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) nats: Option<Store>,
     /// The other nodes.
     pub(crate) peers: Vec<Peer>,
     /// How it answers under this revision; absent for the moment until it is noted.
@@ -127,7 +130,9 @@ impl FleetReport {
                 troubles.push(format!("{name} serves revision {revision}, this node {}", self.revision));
             }
         }
-        if !self.peers.is_empty() && !self.connected {
+        if let Some(trouble) = self.nats.as_ref().and_then(|nats| nats.trouble.as_ref()) {
+            troubles.push(format!("{}: NATS is of no use, so it serves the last good rules: {trouble}", self.node));
+        } else if !self.peers.is_empty() && !self.connected && self.nats.is_none() {
             troubles.push(format!("{}: no peer answers; it serves the last good rules", self.node));
         }
         if let Some(revision) = self.awaited_revision {
@@ -156,6 +161,10 @@ impl FleetReport {
         );
         if let Some(head) = &self.head {
             let _ = writeln!(text, "published by {} at {}: {}", head.author, head.created_at, head.reason);
+        }
+        if let Some(nats) = &self.nats {
+            let read = nats.read_at.map_or_else(|| "not read yet".to_owned(), |at| format!("last read at {at}"));
+            let _ = writeln!(text, "NATS at {}, {read}", nats.servers);
         }
         let width = self.peers.iter().map(|peer| peer.name().chars().count()).max().unwrap_or_default();
         for peer in &self.peers {
@@ -208,11 +217,17 @@ mod tests {
             head: None,
             refused: BTreeMap::new(),
             last_refusal: None,
+            nats: None,
             peers: vec![peer("ns2", 8, None), peer("ns3", 8, None)],
             serving: None,
             limits: Limits::default(),
         };
         assert!(report.troubles().is_empty());
+        let store = Store { servers: "tls://nats1:4222".into(), read_at: None, trouble: Some("no majority".into()) };
+        report.nats = Some(store);
+        assert_eq!(report.troubles(), ["ns1: NATS is of no use, so it serves the last good rules: no majority"]);
+        assert!(report.to_text().contains("NATS at tls://nats1:4222, not read yet\n"));
+        report.nats = None;
         report.peers = vec![peer("ns2", 7, None), peer("ns3", 8, Some("connection refused"))];
         let troubles = report.troubles();
         assert_eq!(troubles[0], "ns2 serves revision 7, this node 8");

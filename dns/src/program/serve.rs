@@ -182,7 +182,7 @@ async fn begin(config: &Config, is_takeover: bool, clock: &Clock) -> Result<Begu
         errors.extend(check(&sources, clock.now()).err().map(strings).unwrap_or_default());
         return Err(errors);
     };
-    fleet::begin(&config.fleet).await?;
+    fleet::begin(&config.fleet, &running::node_name(config)).await?;
     let secrets = Secrets::in_files(config.secrets.clone());
     let started = start(sources, secrets.clone(), clock.clone()).await.map_err(strings)?;
     started.handle.snapshot().world().online_signer().limit(config.signing);

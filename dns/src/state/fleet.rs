@@ -1,10 +1,13 @@
-//! How this node follows its fleet. Takes the settings of `[fleet]`, starts the tasks that ask peers, offers what they
-//! bring to the owner, and keeps a history. Started by `serve`.
+//! How this node follows its fleet. Takes the settings of `[fleet]`, starts the tasks that ask peers or NATS, offers
+//! what they bring to the owner, and keeps a history. Started by `serve`.
 //!
 //! What to do about an answer is decided by `bailiwick_rules::fleet`. Nothing here ever takes rules out of service: a
-//! peer that is silent, behind or lying leaves the last good document.
+//! peer or a store that is silent, behind or lying leaves the last good document.
 
 mod client;
+mod first;
+mod nats;
+mod offer;
 mod others;
 mod peers;
 mod record;
@@ -28,6 +31,8 @@ use crate::system::files::{Fault, Mode as FileMode, read_file, replace};
 use client::Client;
 
 pub(crate) use client::HEAD;
+pub use nats::Nats;
+pub(crate) use nats::{Bus, NKey, Pointed, Swapped, is_name, no_bucket, no_head};
 pub(crate) use others::ask_others;
 pub(crate) use record::note;
 
@@ -39,17 +44,21 @@ pub enum Mode {
     Files,
     /// At the peers: the highest valid revision of them all.
     Peers,
+    /// In NATS.
+    Nats,
 }
 
 impl Mode {
-    /// Both, with the words for configurations and texts.
-    pub(crate) const ALL: [(Self, &'static str); 2] = [(Self::Files, "files"), (Self::Peers, "peers")];
+    /// All, with the words for configurations and texts.
+    pub(crate) const ALL: [(Self, &'static str); 3] =
+        [(Self::Files, "files"), (Self::Peers, "peers"), (Self::Nats, "nats")];
 
     /// The word.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Files => "files",
             Self::Peers => "peers",
+            Self::Nats => "nats",
         }
     }
 }
@@ -65,7 +74,9 @@ pub struct Settings {
     pub peers_token_file: Option<PathBuf>,
     /// The certificate authorities of the peers; without it, the system's.
     pub peers_ca_file: Option<PathBuf>,
-    /// How often each peer is asked.
+    /// How NATS is reached, in mode `nats`.
+    pub nats: Option<Nats>,
+    /// How often each peer is asked, or health is told over NATS.
     pub poll: Millis,
     /// Whether `PUT /v1/rules` publishes here.
     pub writer: bool,
@@ -93,6 +104,7 @@ impl Default for Settings {
             peers: Vec::new(),
             peers_token_file: None,
             peers_ca_file: None,
+            nats: None,
             poll: POLL,
             writer: false,
             trusted_publishers: Vec::new(),
@@ -139,42 +151,51 @@ pub(crate) fn verify(key: &PublicKey, message: &[u8], signature: &[u8]) -> bool 
 ///
 /// # Errors
 /// When TLS can't be set up, or the file of authorities can't be used.
-pub(crate) fn start(settings: &Settings, handle: &Handle) -> Result<(), Vec<String>> {
+pub(crate) fn start(settings: &Settings, node: &str, handle: &Handle) -> Result<(), Vec<String>> {
     if !settings.is_used() {
         return Ok(());
     }
     let settings = Arc::new(settings.clone());
-    let client = Arc::new(Client::new(&settings)?);
-    let peer = |url: &String| Peer { url: url.clone(), ..Peer::default() };
-    handle.fleet().with(|known| known.peers = settings.peers.iter().map(peer).collect());
     if let Some(state_dir) = settings.state_dir.clone() {
         record::start(state_dir, handle);
     }
+    if let Some(nats) = &settings.nats {
+        nats::start(&settings, nats, node, handle);
+        return Ok(());
+    }
+    let client = Arc::new(Client::new(&settings)?);
+    let peer = |url: &String| Peer { url: url.clone(), ..Peer::default() };
+    handle.fleet().with(|known| known.peers = settings.peers.iter().map(peer).collect());
     peers::start(&settings, &client, handle);
     Ok(())
 }
 
-/// Brings a first document into the state directory of a node that follows others and has none: the highest of the
-/// peers that answer, or the seed.
+/// Brings a first document into the state directory of a node that follows others and has none: the highest of all who
+/// answer, or the seed.
 ///
 /// # Errors
 /// When there is none, or it can't be written.
-pub(crate) async fn begin(settings: &Settings) -> Result<(), Vec<String>> {
+pub(crate) async fn begin(settings: &Settings, node: &str) -> Result<(), Vec<String>> {
+    if settings.nats.is_some() && !nats::is_name(node) {
+        return Err(vec![format!(
+            "\"{node}\" can't be a node's name in NATS; set node to one of letters, digits, \"-\", \"_\" and dots \
+             between"
+        )]);
+    }
     let Some(state_dir) = settings.state_dir.as_deref() else { return Ok(()) };
     let file = Store::rules_in(state_dir);
     if file.exists() {
         return Ok(());
     }
     let seed = settings.seed.as_deref().map(read_seed).transpose().map_err(|faults| texts(&faults))?;
-    let client = Client::new(settings)?;
-    let (revision, bytes, head) = peers::first(settings, &client, seed).await?;
+    let (revision, bytes, head) = first::first(settings, node, seed).await?;
     let kept = store::make(state_dir)
         .and_then(|()| Store::write_history(state_dir, revision, &bytes, head.as_ref()))
         .and_then(|()| replace(&file, &bytes, FileMode::Private));
     kept.map_err(|error| vec![format!("{}: can't be written ({error}); mend state_dir", file.display())])
 }
 
-fn read_seed(file: &Path) -> Result<peers::First, Vec<Fault>> {
+fn read_seed(file: &Path) -> Result<offer::First, Vec<Fault>> {
     let bytes = read_file(file).map_err(|error| vec![crate::state::load::unreadable(file, &error)])?;
     let rules = compile_rules(bytes.clone(), &file.display().to_string())?;
     Ok((rules.table.revision().number, bytes, None))

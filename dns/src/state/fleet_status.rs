@@ -22,6 +22,8 @@ pub(crate) struct FleetStatus(Arc<Mutex<Known>>);
 pub(crate) struct Known {
     /// The peers in the order of the configuration.
     pub(crate) peers: Vec<Peer>,
+    /// The store that rules come from, if they come from one.
+    pub(crate) store: Option<Store>,
     /// How many offers were refused, by [`Refusal::label`].
     pub(crate) refused: BTreeMap<&'static str, u64>,
     /// What was refused last: when, whose, and why.
@@ -30,7 +32,7 @@ pub(crate) struct Known {
     pub(crate) head: Option<Head>,
     /// The highest revision that was taken from others and isn't in service yet, and since when.
     pub(crate) awaited: Option<(u64, Timestamp)>,
-    /// Since when no peer answers.
+    /// Since when no peer answers, or the store is of no use.
     pub(crate) alone_since: Option<Timestamp>,
     /// Heads of documents that were offered to the owner.
     offered: Vec<Head>,
@@ -39,7 +41,7 @@ pub(crate) struct Known {
 /// What is known of one peer, as `/v1/fleet` tells it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Peer {
-    /// Its URL, which holds no secret.
+    /// Its URL, which holds no secret, or the subject that it reports on.
     pub(crate) url: String,
     /// Its name, as its health report says.
     pub(crate) node: Option<String>,
@@ -48,6 +50,17 @@ pub(crate) struct Peer {
     /// When it answered last.
     pub(crate) answered_at: Option<Timestamp>,
     /// Why its last answer was of no use; `None` if it was.
+    pub(crate) trouble: Option<String>,
+}
+
+/// What is known of the store that rules come from, as `/v1/fleet` tells it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Store {
+    /// Its servers.
+    pub(crate) servers: String,
+    /// When it was read last.
+    pub(crate) read_at: Option<Timestamp>,
+    /// Why this node isn't known to have its newest rules; `None` if it is.
     pub(crate) trouble: Option<String>,
 }
 
@@ -76,6 +89,42 @@ impl Known {
         }
         let is_alone = !self.peers.is_empty() && self.peers.iter().all(|peer| peer.trouble.is_some());
         self.alone_since = is_alone.then(|| self.alone_since.unwrap_or(now));
+    }
+
+    /// Notes what came of reading the store. Returns its trouble before.
+    pub(crate) fn stored(&mut self, trouble: Option<String>, now: Timestamp) -> Option<String> {
+        let store = self.store.get_or_insert_default();
+        if trouble.is_none() {
+            store.read_at = Some(now);
+        }
+        self.alone_since = trouble.is_some().then(|| self.alone_since.unwrap_or(now));
+        std::mem::replace(&mut store.trouble, trouble)
+    }
+
+    /// Notes a report that another node sent over the store. At most `most` nodes are told apart.
+    pub(crate) fn heard(&mut self, node: &str, revision: u64, now: Timestamp, most: usize) {
+        let (revision, answered_at) = (Some(revision), Some(now));
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node.as_deref() == Some(node)) {
+            (peer.revision, peer.answered_at, peer.trouble) = (revision, answered_at, None);
+        } else if self.peers.len() < most {
+            let (url, node) = (format!("bw.health.{node}"), Some(node.to_owned()));
+            self.peers.push(Peer { url, node, revision, answered_at, trouble: None });
+            self.peers.sort_by(|one, other| one.node.cmp(&other.node));
+        }
+    }
+
+    /// Whether this node reports over the store.
+    pub(crate) fn hears(&self, node: &str) -> bool {
+        self.peers.iter().any(|peer| peer.node.as_deref() == Some(node) && peer.trouble.is_none())
+    }
+
+    /// Notes which nodes haven't reported over the store for longer than `patience`.
+    pub(crate) fn miss(&mut self, now: Timestamp, patience: Millis) {
+        for peer in &mut self.peers {
+            if peer.answered_at.is_none_or(|at| now.since(at) > patience) {
+                peer.trouble = Some(format!("no report for more than {} s", patience.0 / 1_000));
+            }
+        }
     }
 
     /// Notes a document that was offered to the owner, and its head if it has one.
@@ -120,8 +169,11 @@ impl Known {
         is_new
     }
 
-    /// Whether any peer answered when it was asked last.
+    /// Whether any peer answered when it was asked last, or the store gave rules that are no older than those served.
     pub(crate) fn is_connected(&self) -> bool {
+        if let Some(store) = &self.store {
+            return store.trouble.is_none() && store.read_at.is_some();
+        }
         self.alone_since.is_none() && self.peers.iter().any(|peer| peer.answered_at.is_some())
     }
 
@@ -153,6 +205,25 @@ mod tests {
         assert_eq!(known.lag(Timestamp(9_000)), Millis(6_000));
         known.asked(0, None, Timestamp(10_000));
         assert!(known.is_connected() && known.lag(Timestamp(11_000)) == Millis(0));
+    }
+
+    #[test]
+    fn a_node_with_a_store_is_connected_by_it_alone() {
+        let mut known = Known { store: Some(Store::default()), ..Known::default() };
+        known.heard("ns2", 7, Timestamp(0), 2);
+        known.heard("ns1", 7, Timestamp(1_000), 2);
+        known.heard("ns3", 7, Timestamp(1_000), 2);
+        assert!(!known.is_connected(), "the store wasn't read yet");
+        assert!(known.hears("ns1") && !known.hears("ns3"), "the third is one too many");
+        assert_eq!(known.stored(None, Timestamp(1_000)), None);
+        assert!(known.is_connected());
+        known.miss(Timestamp(6_000), Millis(5_000));
+        assert!(known.hears("ns1") && !known.hears("ns2") && known.is_connected());
+        known.stored(Some("dead".into()), Timestamp(2_000));
+        assert_eq!(known.stored(Some("dead".into()), Timestamp(3_000)).as_deref(), Some("dead"));
+        assert!(!known.is_connected() && known.lag(Timestamp(9_000)) == Millis(7_000));
+        known.heard("ns2", 8, Timestamp(9_000), 2);
+        assert!(known.hears("ns2") && !known.is_connected());
     }
 
     #[test]

@@ -57,6 +57,7 @@ fn report(api: &Api) -> FleetReport {
         head: known.head.as_ref().map(HeadReport::from),
         refused: known.refused.iter().map(|(why, count)| ((*why).to_owned(), *count)).collect(),
         last_refusal: known.last_refusal.clone().map(|(at, why)| RefusalNow { at, why }),
+        nats: known.store.clone(),
         peers: known.peers.clone(),
         serving,
         limits: Limits::from(&*api.fleet),

@@ -118,6 +118,11 @@ fn admit(api: &Api, path: &str) -> Result<(), Problem> {
     if !api.fleet.follows() {
         return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("PUT can't be done at {path}")));
     }
+    if api.fleet.nats.is_some() {
+        let message = "the rules of this node come from NATS; publish there, with `bailiwick rules publish --config \
+            publisher.toml`";
+        return Err(Problem::new(StatusCode::FORBIDDEN, message));
+    }
     if !api.fleet.writer {
         let message = "this node is no writer; publish on the one whose configuration has [fleet] writer = true";
         return Err(Problem::new(StatusCode::FORBIDDEN, message));

@@ -1,4 +1,6 @@
-//! `bailiwick fleet`: asks a node for what it knows of its fleet, and makes keys for publishers.
+//! `bailiwick fleet`: asks a node for what it knows of its fleet, makes keys for publishers, and configures NATS.
+
+mod nats_config;
 
 use std::path::{Path, PathBuf};
 
@@ -33,6 +35,13 @@ pub(crate) enum FleetCommand {
     #[command(after_help = "Example:
   bailiwick fleet keygen publisher.key      then trusted_publishers = [\"…\"] on every node")]
     Keygen(KeygenArgs),
+    /// Write configurations and keys for NATS: servers, one user for each node, and one for who publishes.
+    ///
+    /// Each user may write its own keys and subjects only, and only the publisher may write which rules are in force.
+    /// Keys that are in the folder already stay, so that a node can be added later. Certificates are yours to bring.
+    #[command(after_help = "Example:
+  bailiwick fleet nats-config --nodes ns1,ns2,ns3 --servers nats1.example.com,nats2.example.com,nats3.example.com")]
+    NatsConfig(nats_config::NatsConfigArgs),
 }
 
 /// Options of `bailiwick fleet keygen`.
@@ -48,6 +57,7 @@ pub(crate) fn run(command: &FleetCommand) -> Report {
     match command {
         FleetCommand::Status(args) => status(args).unwrap_or_else(Report::failed),
         FleetCommand::Keygen(args) => keygen(&args.file).unwrap_or_else(Report::error),
+        FleetCommand::NatsConfig(args) => nats_config::write(args).unwrap_or_else(Report::error),
     }
 }
 

@@ -7,6 +7,7 @@ mod document;
 mod history;
 mod proposal;
 mod publish;
+mod restore;
 mod stage;
 mod truth;
 mod watch;
@@ -45,7 +46,7 @@ pub(crate) enum RulesCommand {
   bailiwick rules diff rules.json --max-moved 20% --max-denied 1%
   bailiwick rules diff rules.json --json | jq '.services[] | {service, moved, denied}'")]
     Diff(diff::DiffArgs),
-    /// Publish a rules document for all nodes, on the node that is the writer.
+    /// Publish a rules document for all nodes, on the node that is the writer, or in NATS.
     ///
     /// It gets the next revision, or its own if that is higher. It is refused if somebody else has published since.
     ///
@@ -59,7 +60,9 @@ pub(crate) enum RulesCommand {
   bailiwick rules publish rules.json --reason 'more room in Paris'
   bailiwick rules publish rules.json --reason 'more room in Paris' --stage canary --accept-moved 34% --watch
   bailiwick rules publish rules.json --reason 'Malta only' --tighten
-  bailiwick rules publish rules.json --reason 'new fence' --based-on 7 --key publisher.key")]
+  bailiwick rules publish rules.json --reason 'new fence' --based-on 7 --key publisher.key
+
+  bailiwick rules publish rules.json --reason 'more room in Paris' --config publisher.toml    in NATS")]
     Publish(publish::PublishArgs),
     /// Sign a proposal with a second key, so that it may be published whatever the gates say.
     ///
@@ -108,6 +111,15 @@ pub(crate) enum RulesCommand {
     Rollback(publish::RollbackArgs),
     /// Write every revision of the history into a folder, for a backup.
     Archive(history::ArchiveArgs),
+    /// Put rules into NATS where the bucket is new, empty, deleted or older than the fleet.
+    ///
+    /// Heads are put back as they were signed, and revisions keep their numbers, so that nodes go on. What is newer in
+    /// NATS stays.
+    #[command(after_help = "Examples:
+  bailiwick rules restore --from rules.json --config publisher.toml       the first rules of a fleet
+  bailiwick rules restore --from backup --config publisher.toml           what `bailiwick rules archive` wrote
+  bailiwick rules restore --api https://ns1.example.com:8053 --token-file peers.token --config publisher.toml")]
+    Restore(restore::RestoreArgs),
 }
 
 /// Runs any of them.
@@ -123,6 +135,7 @@ pub(super) fn run(command: &RulesCommand, stdin: &mut dyn Read, now: Timestamp) 
         RulesCommand::Show(args) => history::show(args),
         RulesCommand::Rollback(args) => publish::rollback(args, now),
         RulesCommand::Archive(args) => history::archive(args),
+        RulesCommand::Restore(args) => restore::restore(args, now),
     };
     done.unwrap_or_else(Report::failed)
 }

@@ -305,6 +305,12 @@ pub const SECTIONS: &[Section] = &[
         meaning: "How carefully a revision goes from stage to stage. On the writer; `rules watch` asks it.",
         keys: fleet::STAGES,
     },
+    Section {
+        name: "fleet.nats",
+        heading: "`[fleet.nats]`",
+        meaning: "How NATS is reached, with `mode = \"nats\"`. `bailiwick fleet nats-config` writes it.",
+        keys: fleet::NATS,
+    },
 ];
 
 /// The names of a section's keys and of the sections right below it; those above all sections for an empty name.

@@ -18,7 +18,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use self::values::kind;
 use super::keys::names;
-use super::{Api, Config, ConfigError, CookieFiles, Fleet, SecretFiles, Shrink, TlsFiles, ZoneFile};
+use super::{Api, Config, ConfigError, CookieFiles, Fleet, Mode, SecretFiles, Shrink, TlsFiles, ZoneFile};
 use crate::dnssec::budget::SigningLimit;
 use crate::locate::geoip::Registered;
 use crate::net::streams::Limits;
@@ -46,6 +46,16 @@ pub(super) fn config(text: &str, file: &str, directory: &Path) -> Result<Config,
         Some(config) if reader.errors.is_empty() => Ok(config),
         _ => Err(reader.errors),
     }
+}
+
+/// `[fleet]` alone, whatever else stands in the file.
+pub(super) fn fleet_section(text: &str, file: &str, directory: &Path) -> Result<Fleet, Vec<ConfigError>> {
+    let mut reader = Reader { text, file, directory, errors: Vec::new() };
+    let (document, _) = DeTable::parse_recoverable(text);
+    let section = document.get_ref().iter().find(|(key, _)| key.get_ref() == "fleet");
+    let fleet = section.map(|(key, value)| reader.fleet(key, value)).unwrap_or_default();
+    let is_nats = fleet.nats.is_some() || fleet.mode == Mode::Nats;
+    if is_nats && !reader.errors.is_empty() { Err(reader.errors) } else { Ok(fleet) }
 }
 
 struct Reader<'t> {

@@ -91,7 +91,7 @@ impl Running {
         if let (Some(http), Some(state_dir)) = (&http, &config.state_dir) {
             http.api.restore_traffic(state_dir);
         }
-        fleet::start(&config.fleet, &handle)?;
+        fleet::start(&config.fleet, &node, &handle)?;
         let changeable = Changeable { responder, gate, handle, secrets };
         Ok(Self {
             changeable,

@@ -66,6 +66,12 @@ impl PlaceArgs {
         let (file, registered) = match &self.geoip {
             Some(file) => (Some(file.clone()), Registered::default()),
             None if node.api.is_some() && !node.config.exists() => (None, Registered::default()),
+            // A publisher's file has nothing but how NATS is reached.
+            None if matches!(Config::read_fleet_in_nats(&node.config), Ok(Some(_)))
+                && Config::read(&node.config).is_err() =>
+            {
+                (None, Registered::default())
+            }
             None => {
                 let config = Config::read(&node.config).map_err(texts)?;
                 (config.geoip, config.registered)

@@ -196,9 +196,11 @@ fn send(
     let revision = head.revision;
     let said = match truth.put(base, &head, bytes)? {
         Put::Stale(now) => return Err(stale(truth, base.revision, now)),
+        Put::Stored => "is published; nodes take it within seconds",
         Put::Served => "is published and in service on the writer",
         Put::Awaited => "is published; it waits for the first results of its monitors",
         Put::Lost => "is published, though its answer was lost",
+        Put::Unknown(errors) => return Err(errors),
     };
     report.output += &format!("revision {revision} {said}\n");
     Ok(Published { report, revision: Some(revision) })

@@ -114,7 +114,8 @@ pub(super) fn give_up(
     };
     match truth.put(base, &author.sign(head)?, bytes)? {
         Put::Stale(now) => Err(stale(truth, base.revision, now)),
-        Put::Served | Put::Awaited | Put::Lost => Ok(format!(
+        Put::Unknown(errors) => Err(errors),
+        Put::Stored | Put::Served | Put::Awaited | Put::Lost => Ok(format!(
             "revision {} is given up: revision {revision} has the content of {earlier}, for all nodes",
             base.revision
         )),

@@ -1,27 +1,37 @@
 //! Where one publishes. Takes a document with its head and what it replaces, returns what became of it; and gives the
 //! document in service and those that were. Called by every command that publishes or looks back.
 //!
-//! The API of the node that is the writer is the only place yet. Another kind has to do eight things: tell what is in
-//! service, replace it if nobody else did meanwhile, bring it to more nodes, list the history, give a document of it,
-//! tell what a change has to keep to, what every node says of itself, and how many queries were counted.
+//! A place has to do eight things: tell what is in service, replace it if nobody else did meanwhile, bring it to more
+//! nodes, list the history, give a document of it, tell what a change has to keep to, what every node says of itself,
+//! and how many queries were counted.
+
+mod nats;
+mod writer;
+
+use std::time::{Duration, Instant};
 
 use bailiwick_rules::fleet::head::{Head, sha256_hex};
 use bailiwick_rules::fleet::impact::Queries;
-use bailiwick_rules::fleet::traffic::TrafficReport;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_MATCH};
-use reqwest::{Method, StatusCode};
 
-use crate::program::api::publish::{Entry, History};
+use crate::program::api::publish::Entry;
 use crate::program::cli::node::{Node, NodeArgs, Power};
+use crate::program::config::Config;
 use crate::program::fleet_report::{Limits, NodesReport};
-use crate::state::fleet::HEAD;
+
+pub(super) use nats::Buckets;
+pub(super) use writer::Writer;
+
+/// How long a document whose fate isn't known is looked for. NATS may store one after it has let the request time out.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Where one publishes.
 pub(super) enum Truth {
     /// On the node that is the writer, by its API.
-    Writer(Node),
+    Writer(Writer),
+    /// In NATS.
+    Nats(Box<Buckets>),
 }
 
 /// A document with its head, if it has one.
@@ -37,30 +47,46 @@ pub(super) struct Base {
     /// Its revision.
     pub(super) revision: u64,
     /// What tells it from every other: it is replaced only if this is still so.
-    mark: String,
+    mark: Mark,
     /// The document.
     pub(super) document: Document,
+}
+
+/// What tells a document from every other.
+enum Mark {
+    /// An entity tag.
+    Tag(String),
+    /// The number of an entry in a bucket.
+    Entry(u64),
 }
 
 /// What became of a document that was published.
 pub(super) enum Put {
     /// It is published, and the writer serves it.
     Served,
+    /// It is published, and nodes take it from there.
+    Stored,
     /// It is published; it waits for the first results of its monitors.
     Awaited,
     /// It is published, but the answer that says so was lost.
     Lost,
     /// Somebody else has published since. This is in service now.
     Stale(u64),
+    /// No answer came, for these reasons.
+    Unknown(Vec<String>),
 }
 
 impl Truth {
-    /// Finds it by the options.
+    /// Finds it by the options: in NATS if the configuration's rules come from there and no API is named.
     ///
     /// # Errors
-    /// What is wrong with the configuration.
+    /// What is wrong with the configuration, or that NATS can't be reached.
     pub(super) fn find(args: &NodeArgs, power: Power) -> Result<Self, Vec<String>> {
-        Node::find(args, power).map(Self::Writer)
+        match Config::read_fleet_in_nats(&args.config) {
+            Ok(Some(fleet)) if args.api.is_none() => Buckets::open(&fleet).map(|buckets| Self::Nats(Box::new(buckets))),
+            Err(errors) if args.api.is_none() => Err(errors.iter().map(ToString::to_string).collect()),
+            _ => Node::find(args, power).map(|node| Self::Writer(Writer::new(node))),
+        }
     }
 
     /// What is in service.
@@ -68,13 +94,10 @@ impl Truth {
     /// # Errors
     /// When it can't be read.
     pub(super) fn base(&self) -> Result<Base, Vec<String>> {
-        let Self::Writer(node) = self;
-        let answer = node.exchange(Method::GET, "/v1/rules", &[], Vec::new())?.success()?;
-        let mark = answer.headers.get(ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default().to_owned();
-        let revision = mark.trim_matches('"').split('-').next().and_then(|number| number.parse().ok());
-        let revision = revision.ok_or_else(|| vec!["the node tells no revision of its rules".to_owned()])?;
-        let head = head_in(&answer.headers);
-        Ok(Base { revision, mark, document: Document { bytes: answer.body, head } })
+        match self {
+            Self::Writer(writer) => writer.base(),
+            Self::Nats(buckets) => buckets.base(),
+        }
     }
 
     /// Publishes a document in place of the one in service. An answer that is lost is looked up.
@@ -82,33 +105,45 @@ impl Truth {
     /// # Errors
     /// Why it isn't published, or that nobody knows.
     pub(super) fn put(&self, base: &Base, head: &Head, bytes: Vec<u8>) -> Result<Put, Vec<String>> {
-        let Self::Writer(node) = self;
-        let headers: [(HeaderName, String); 3] = [
-            (IF_MATCH, base.mark.clone()),
-            (HEAD, URL_SAFE_NO_PAD.encode(head.to_bytes())),
-            (CONTENT_TYPE, "application/json".to_owned()),
-        ];
-        match node.exchange(Method::PUT, "/v1/rules", &headers, bytes) {
-            Ok(answer) if answer.status == StatusCode::PRECONDITION_FAILED => Ok(Put::Stale(self.base()?.revision)),
-            Ok(answer) => {
-                let body: serde_json::Value = serde_json::from_slice(&answer.success()?.body).unwrap_or_default();
-                Ok(if body["in_service"].as_bool() == Some(true) { Put::Served } else { Put::Awaited })
-            }
-            // The request may have arrived all the same.
-            Err(errors) => self.looked_up(head, errors),
+        let put = match (self, &base.mark) {
+            (Self::Writer(writer), Mark::Tag(tag)) => writer.put(tag, head, bytes)?,
+            (Self::Nats(buckets), Mark::Entry(entry)) => buckets.put(*entry, head, &bytes)?,
+            _ => return Err(vec!["the document in service was read from another place".to_owned()]),
+        };
+        match put {
+            Put::Unknown(errors) => self.looked_up(head, errors),
+            put => Ok(put),
         }
     }
 
     /// What became of a document whose answer was lost: what is in service tells.
     fn looked_up(&self, head: &Head, mut errors: Vec<String>) -> Result<Put, Vec<String>> {
-        errors.push(match self.base() {
-            Ok(base) if base.revision == head.revision && sha256_hex(&base.document.bytes) == head.sha256 => {
-                return Ok(Put::Lost);
+        let begun = Instant::now();
+        loop {
+            let read = self.base();
+            let is_last = begun.elapsed() >= PATIENCE || matches!(self, Self::Writer(_));
+            match read {
+                Ok(base) if base.revision == head.revision && sha256_hex(&base.document.bytes) == head.sha256 => {
+                    return Ok(Put::Lost);
+                }
+                Ok(base) if base.revision >= head.revision => return Ok(Put::Stale(base.revision)),
+                Ok(base) if is_last => errors.push(match self {
+                    Self::Writer(_) => format!("revision {} is in service; this document isn't", base.revision),
+                    Self::Nats(_) => format!(
+                        "revision {} is in service; this document isn't yet, but may still come: look at `bailiwick \
+                         rules history` before you publish again",
+                        base.revision
+                    ),
+                }),
+                Err(_) if is_last => errors
+                    .push("whether it was published isn't known; `bailiwick rules history` tells later".to_owned()),
+                _ => {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
             }
-            Ok(base) => format!("revision {} is in service; this document isn't", base.revision),
-            Err(_) => "whether it was published isn't known; `bailiwick rules history` tells later".to_owned(),
-        });
-        Err(errors)
+            return Err(errors);
+        }
     }
 
     /// Publishes a head that brings the document in service to more nodes. An answer that is lost is looked up.
@@ -116,14 +151,9 @@ impl Truth {
     /// # Errors
     /// Why it isn't published, or that nobody knows.
     pub(super) fn put_head(&self, head: &Head) -> Result<(), Vec<String>> {
-        let Self::Writer(node) = self;
-        match node.exchange(Method::PUT, "/v1/rules/head", &[], head.to_bytes()) {
-            Ok(answer) => answer.success().map(drop),
-            // The request may have arrived all the same.
-            Err(errors) => match self.base() {
-                Ok(base) if base.document.head.as_ref() == Some(head) => Ok(()),
-                Ok(_) | Err(_) => Err(errors),
-            },
+        match self {
+            Self::Writer(writer) => writer.put_head(head),
+            Self::Nats(buckets) => buckets.put_head(head),
         }
     }
 
@@ -132,12 +162,10 @@ impl Truth {
     /// # Errors
     /// When they can't be read.
     pub(super) fn limits(&self) -> Result<Limits, Vec<String>> {
-        let Self::Writer(node) = self;
-        let mut fleet = node.ask(Method::GET, "/v1/fleet", None)?;
-        let limits: Option<Limits> = serde_json::from_value(fleet["limits"].take()).map_err(|error| {
-            vec![format!("what the node says of its fleet can't be understood ({error}); is it of another version?")]
-        })?;
-        Ok(limits.unwrap_or_default())
+        match self {
+            Self::Writer(writer) => writer.limits(),
+            Self::Nats(buckets) => Ok(buckets.limits()),
+        }
     }
 
     /// What every node says of itself.
@@ -145,10 +173,12 @@ impl Truth {
     /// # Errors
     /// When nobody can be asked.
     pub(super) fn nodes(&self) -> Result<NodesReport, Vec<String>> {
-        let Self::Writer(node) = self;
-        serde_json::from_str(&node.read("/v1/fleet/nodes")?).map_err(|error| {
-            vec![format!("what the nodes say can't be understood ({error}); are they of one version?")]
-        })
+        match self {
+            Self::Writer(writer) => writer.nodes(),
+            Self::Nats(_) => Err(vec![
+                "a rollout can't be watched over NATS yet; bring it on with `bailiwick rules promote`".to_owned(),
+            ]),
+        }
     }
 
     /// The queries of the last week. None if none were counted.
@@ -156,10 +186,11 @@ impl Truth {
     /// # Errors
     /// When they can't be read.
     pub(super) fn queries(&self) -> Result<Option<Queries>, Vec<String>> {
-        let Self::Writer(node) = self;
-        let report: TrafficReport = serde_json::from_str(&node.read("/v1/traffic?fleet=true")?)
-            .map_err(|error| vec![format!("/v1/traffic: is no answer of this version: {error}")])?;
-        Ok(Some(report.queries()).filter(|queries| !queries.is_empty()))
+        match self {
+            Self::Writer(writer) => writer.queries(),
+            // Nodes count them, and aren't asked.
+            Self::Nats(_) => Ok(None),
+        }
     }
 
     /// What was in service, the newest first.
@@ -167,12 +198,10 @@ impl Truth {
     /// # Errors
     /// When it can't be read.
     pub(super) fn history(&self) -> Result<Vec<Entry>, Vec<String>> {
-        let Self::Writer(node) = self;
-        let answer = node.exchange(Method::GET, "/v1/rules/history", &[], Vec::new())?.success()?;
-        let history = serde_json::from_slice::<History>(&answer.body);
-        history.map(|history| history.revisions).map_err(|error| {
-            vec![format!("the history can't be understood ({error}); is the node of another version?")]
-        })
+        match self {
+            Self::Writer(writer) => writer.history(),
+            Self::Nats(buckets) => buckets.history(),
+        }
     }
 
     /// A document of the history.
@@ -180,16 +209,9 @@ impl Truth {
     /// # Errors
     /// When it isn't there or can't be read.
     pub(super) fn document(&self, revision: u64) -> Result<Document, Vec<String>> {
-        let Self::Writer(node) = self;
-        let path = format!("/v1/rules/history/{revision}");
-        let answer = node.exchange(Method::GET, &path, &[], Vec::new())?.success()?;
-        let head = head_in(&answer.headers);
-        Ok(Document { bytes: answer.body, head })
+        match self {
+            Self::Writer(writer) => writer.document(revision),
+            Self::Nats(buckets) => buckets.document(revision),
+        }
     }
-}
-
-/// The head that came with a document.
-fn head_in(headers: &HeaderMap) -> Option<Head> {
-    let bytes = URL_SAFE_NO_PAD.decode(headers.get(HEAD)?).ok()?;
-    Head::parse(&bytes).ok()
 }

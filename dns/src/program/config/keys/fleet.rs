@@ -1,26 +1,33 @@
 //! The keys of `[fleet]` and of the sections below it. Read by [`super::SECTIONS`].
 
-use super::WhenMissing::{Nothing, Value};
+use super::WhenMissing::{Nothing, Required, Value};
 use super::{Key, key};
 
 /// The keys of `[fleet]`.
 pub(super) const KEYS: &[Key] = &[
     key(
         "mode",
-        "`\"files\"` or `\"peers\"`",
+        "`\"files\"`, `\"peers\"` or `\"nats\"`",
         Value("\"files\""),
-        "Where rules come from: `files` is this node's own file; `peers` is the highest valid revision of all peers. \
-         With `peers`, `rules` is only the document to begin with, and may be left out.",
+        "Where rules come from: `files` is this node's own file; `peers` is the highest valid revision of all peers; \
+         `nats` is what is published in NATS. With `peers` and `nats`, `rules` is only the document to begin with, and \
+         may be left out.",
     ),
     key(
         "peers",
         "list of URLs",
         Value("[]"),
-        "The APIs of the other nodes. With `files` they are asked for their health alone.",
+        "The APIs of the other nodes. With `files` they are asked for their health alone, with `nats` for the rules to \
+         begin with alone.",
     ),
     key("peers_token_file", "path", Nothing, "A file whose first line is the token that is sent to peers."),
     key("peers_ca_file", "path", Nothing, "The certificate authorities of the peers in PEM. Without it, the system's."),
-    key("poll", "duration from 100ms to 10m", Value("\"2s\""), "How often each peer is asked, give or take a fifth."),
+    key(
+        "poll",
+        "duration from 100ms to 10m",
+        Value("\"2s\""),
+        "How often each peer is asked, give or take a fifth, or how often health is told over NATS.",
+    ),
     key(
         "writer",
         "boolean",
@@ -87,4 +94,19 @@ pub(super) const STAGES: &[Key] = &[
         Value("500"),
         "How many answers are needed, before and after, to judge a service or a node.",
     ),
+];
+
+/// The keys of `[fleet.nats]`.
+pub(super) const NATS: &[Key] = &[
+    key(
+        "servers",
+        "list of URLs",
+        Required,
+        "The servers: `tls://nats1.example.com:4222`. List all of them. Without TLS (`nats://`) only loopback \
+         addresses.",
+    ),
+    key("ca_file", "path", Nothing, "The certificate authorities of the servers in PEM. Without it, the system's."),
+    key("cert_file", "path", Nothing, "The certificate in PEM that this node shows. Read again at each connection."),
+    key("key_file", "path", Nothing, "Its private key in PEM. Read again at each connection."),
+    key("nkey_file", "path", Nothing, "The file of the NKey's seed. Read again at each connection."),
 ];

@@ -1,4 +1,4 @@
-//! The metrics of following peers. Takes what is known of them, writes OpenMetrics. Called by [`super`].
+//! The metrics of following peers or NATS. Takes what is known of them, writes OpenMetrics. Called by [`super`].
 
 use std::fmt;
 
@@ -8,15 +8,17 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::{counter, gauge, sample};
 use crate::state::owner::Handle;
 
-/// Whether peers answer, how far this node lags, and what it refused; nothing where no peers are configured.
+/// Whether peers answer, how far this node lags, and what it refused; nothing where neither peers nor NATS
+/// are configured.
 pub(super) fn encode(handle: &Handle, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let now = handle.now();
     handle.fleet().with(|known| {
-        if known.peers.is_empty() {
+        if known.peers.is_empty() && known.store.is_none() {
             return Ok(());
         }
+        let help = "1 while any other node of the fleet answers, or NATS gives rules no older than those served";
         let connected = u64::from(known.is_connected());
-        gauge(encoder, "fleet_connected", "1 while any other node of the fleet answers")?.encode_gauge(&connected)?;
+        gauge(encoder, "fleet_connected", help)?.encode_gauge(&connected)?;
         let help = "For how long this node hasn't been known to serve the newest rules";
         gauge(encoder, "fleet_lag_seconds", help)?.encode_gauge(&(known.lag(now).0 / 1000))?;
         let mut refused = counter(encoder, "fleet_refused", "Rules of other nodes that were refused, by reason")?;

@@ -1,0 +1,149 @@
+//! Publishing in NATS, as the publisher's user. Called by [`super`] and by `rules restore`.
+
+use bailiwick_rules::fleet::head::{Head, sha256_hex};
+use tokio::runtime::Runtime;
+
+use super::{Base, Document, Mark, Put};
+use crate::program::api::publish::Entry;
+use crate::program::config::Fleet;
+use crate::program::fleet_report::{HeadReport, Limits};
+use crate::state::fleet::{Bus, Pointed, Swapped, no_bucket, no_head};
+
+/// The buckets of a fleet.
+pub(in crate::program::cli::rules) struct Buckets {
+    bus: Bus,
+    limits: Limits,
+    /// What drives the connection.
+    runtime: Runtime,
+}
+
+impl Buckets {
+    /// Connects.
+    ///
+    /// # Errors
+    /// That no NATS is named, or that it can't be reached.
+    pub(in crate::program::cli::rules) fn open(fleet: &Fleet) -> Result<Self, Vec<String>> {
+        let nats = fleet.nats.as_ref().ok_or_else(|| vec!["no NATS is configured".to_owned()])?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|error| vec![format!("the system gives no event queue: {error}")])?;
+        let bus = runtime.block_on(Bus::connect(nats, "bailiwick rules")).map_err(one)?;
+        Ok(Self { bus, limits: Limits::from(fleet), runtime })
+    }
+
+    /// What stands at the head, and the number of its entry; no head if there is none. Makes buckets that are missing.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub(in crate::program::cli::rules) fn make(&self) -> Result<(Option<Head>, u64), Vec<String>> {
+        self.runtime.block_on(self.bus.make_buckets()).map_err(one)?;
+        match self.pointed()? {
+            Pointed::Head(bytes, entry) => Ok((Some(parsed(&bytes)?), entry)),
+            Pointed::Absent(entry) => Ok((None, entry)),
+            Pointed::NoBucket => Err(vec![no_bucket()]),
+        }
+    }
+
+    fn pointed(&self) -> Result<Pointed, Vec<String>> {
+        self.runtime.block_on(self.bus.head()).map_err(one)
+    }
+
+    pub(super) fn base(&self) -> Result<Base, Vec<String>> {
+        let (bytes, entry) = match self.pointed()? {
+            Pointed::Head(bytes, entry) => (bytes, entry),
+            Pointed::Absent(_) => return Err(vec![no_head()]),
+            Pointed::NoBucket => return Err(vec![no_bucket()]),
+        };
+        let head = parsed(&bytes)?;
+        Ok(Base { revision: head.revision, mark: Mark::Entry(entry), document: self.read(head)? })
+    }
+
+    /// The document that a head names.
+    fn read(&self, head: Head) -> Result<Document, Vec<String>> {
+        let bytes = self.runtime.block_on(self.bus.document(&head.sha256)).map_err(one)?;
+        match sha256_hex(&bytes) == head.sha256 {
+            true => Ok(Document { bytes, head: Some(head) }),
+            false => Err(vec![format!(
+                "what stands in NATS for revision {} doesn't have the digest that its head names; it was cut or \
+                 changed",
+                head.revision
+            )]),
+        }
+    }
+
+    /// Publishes a document in place of the head with this entry.
+    ///
+    /// # Errors
+    /// Why it isn't published.
+    pub(in crate::program::cli::rules) fn put(
+        &self,
+        entry: u64,
+        head: &Head,
+        bytes: &[u8],
+    ) -> Result<Put, Vec<String>> {
+        self.runtime.block_on(self.bus.put_document(bytes)).map_err(one)?;
+        match self.runtime.block_on(self.bus.swap_head(head, entry)).map_err(one)? {
+            Swapped::Done => Ok(Put::Stored),
+            Swapped::Behind => match self.pointed()? {
+                Pointed::Head(bytes, _) => Ok(Put::Stale(parsed(&bytes)?.revision)),
+                Pointed::Absent(_) => Err(vec![no_head()]),
+                Pointed::NoBucket => Err(vec![no_bucket()]),
+            },
+            Swapped::Unknown(why) => Ok(Put::Unknown(vec![why])),
+        }
+    }
+
+    /// Writes a head that brings the document in service to more nodes.
+    pub(super) fn put_head(&self, head: &Head) -> Result<(), Vec<String>> {
+        let Pointed::Head(bytes, entry) = self.pointed()? else { return Err(vec![no_head()]) };
+        let (now, named) = (parsed(&bytes)?, head.names());
+        if now.names() != named || now.stage >= head.stage {
+            return Err(vec![format!("revision {}, for stage {}, is in service by now", now.revision, now.stage)]);
+        }
+        match self.runtime.block_on(self.bus.swap_head(head, entry)).map_err(one)? {
+            Swapped::Done => Ok(()),
+            Swapped::Behind => Err(vec!["somebody else has published meanwhile; look, then try again".to_owned()]),
+            Swapped::Unknown(why) => match self.pointed() {
+                Ok(Pointed::Head(bytes, _)) if bytes == head.to_bytes() => Ok(()),
+                _ => Err(vec![why, "whether it was published isn't known; look again in a while".to_owned()]),
+            },
+        }
+    }
+
+    /// What a change has to keep to, as the publisher's file says.
+    pub(super) fn limits(&self) -> Limits {
+        self.limits.clone()
+    }
+
+    /// The heads that were published, the newest first, each revision once.
+    fn heads(&self) -> Result<Vec<Head>, Vec<String>> {
+        let mut heads = self.runtime.block_on(self.bus.heads()).map_err(one)?;
+        heads.reverse();
+        heads.dedup_by_key(|head| head.revision);
+        Ok(heads)
+    }
+
+    pub(super) fn history(&self) -> Result<Vec<Entry>, Vec<String>> {
+        let entry = |head: &Head| Entry { revision: head.revision, head: Some(HeadReport::from(head)) };
+        Ok(self.heads()?.iter().map(entry).collect())
+    }
+
+    pub(super) fn document(&self, revision: u64) -> Result<Document, Vec<String>> {
+        let head = self.heads()?.into_iter().find(|head| head.revision == revision);
+        let head = head.ok_or_else(|| {
+            vec![format!("revision {revision} isn't among those in NATS; `bailiwick rules history` lists them")]
+        })?;
+        self.read(head)
+    }
+}
+
+fn parsed(bytes: &[u8]) -> Result<Head, Vec<String>> {
+    Head::parse(bytes).map_err(|error| {
+        vec![format!(
+            "what stands in NATS as head can't be used: {error}; `bailiwick rules restore` puts the rules back"
+        )]
+    })
+}
+
+fn one(error: String) -> Vec<String> {
+    vec![error]
+}

@@ -1,0 +1,209 @@
+//! Follows the rules in NATS, and exchanges health over it. Takes the settings, sends what comes to the owner. Started
+//! by [`super::start`], and asked once by [`super::first`]. Only this module and those below it know NATS.
+//!
+//! Nothing is kept at the servers for a node: it subscribes to news of the head. It reads the head when there are some,
+//! when it is connected again, and every half minute. So nothing can be lost, or be left over, when servers restart.
+
+mod bucket;
+mod bus;
+mod health;
+mod nkey;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bailiwick_rules::fleet::follow::{Kept, Own};
+use bailiwick_rules::fleet::head::sha256_hex;
+use futures_util::StreamExt;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::Settings;
+use super::offer::{First, Outcome, Seen, Weighed, as_first, settle, weigh};
+use crate::state::fleet_status::Store;
+use crate::state::owner::Handle;
+use crate::system::tasks::{Ended, supervise};
+use bucket::{NEWS, RULES};
+
+pub(crate) use bucket::{Pointed, Swapped, no_bucket};
+pub(crate) use bus::Bus;
+pub use bus::Nats;
+pub(crate) use nkey::NKey;
+
+/// How often the head is read without any news.
+const POLL: Duration = Duration::from_secs(30);
+/// The first pause after a head that couldn't be read.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Whether a node's name can be part of a subject and of a key.
+pub(crate) fn is_name(node: &str) -> bool {
+    let is_token = |token: &str| {
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    node.len() <= 200 && node.split('.').all(is_token)
+}
+
+/// Starts to follow. NATS may be dead: then it is tried again and again.
+pub(super) fn start(settings: &Arc<Settings>, nats: &Nats, node: &str, handle: &Handle) {
+    let follower = Follower {
+        settings: Arc::clone(settings),
+        nats: Arc::new(nats.clone()),
+        node: node.into(),
+        handle: handle.clone(),
+    };
+    let store = Store { servers: nats.servers.join(", "), ..Store::default() };
+    handle.fleet().with(|known| known.store = Some(store));
+    let pulse = handle.tasks().waiting("NATS");
+    // It ends with the program.
+    tokio::spawn(supervise(pulse, move || follower.clone().run()));
+}
+
+/// The document in NATS, for a node that has none.
+///
+/// # Errors
+/// Why there is none.
+pub(super) async fn first(settings: &Settings, nats: &Nats, node: &str) -> Result<First, String> {
+    let bus = Bus::connect(nats, node).await?;
+    let head = match bus.head().await? {
+        Pointed::Head(head, _) => head,
+        Pointed::Absent(_) => return Err(no_head()),
+        Pointed::NoBucket => return Err(no_bucket()),
+    };
+    let mut weighed = weigh(Own::default(), Some(&head), settings, fetch(&bus, &head)).await?;
+    if matches!(weighed, Weighed::Kept(Kept::Later(_))) {
+        // The newest that was for this node's stage, until its turn comes.
+        for earlier in bus.heads().await?.iter().rev().filter(|head| head.stage >= settings.stage).take(1) {
+            let bytes = earlier.to_bytes();
+            weighed = weigh(Own::default(), Some(&bytes), settings, fetch(&bus, &bytes)).await?;
+        }
+    }
+    as_first(weighed)
+}
+
+/// What follows NATS on this node.
+#[derive(Clone)]
+struct Follower {
+    settings: Arc<Settings>,
+    nats: Arc<Nats>,
+    node: Arc<str>,
+    handle: Handle,
+}
+
+impl Follower {
+    async fn run(self) -> Ended {
+        let mut failures = 0;
+        let bus = loop {
+            match Bus::connect(&self.nats, &self.node).await {
+                Ok(bus) => break bus,
+                Err(why) => {
+                    self.note(Err(why));
+                    tokio::time::sleep(after_failure(failures)).await;
+                    failures += 1;
+                }
+            }
+        };
+        // From here on the connection mends itself.
+        tokio::select! {
+            ended = self.follow_head(&bus) => ended,
+            ended = health::exchange(&bus, &self.node, &self.settings, &self.handle) => ended,
+            ended = health::keep(&bus, &self.node, &self.handle) => ended,
+        }
+    }
+
+    /// Reads the head whenever it may be another one.
+    async fn follow_head(&self, bus: &Bus) -> Ended {
+        let Ok(mut news) = bus.client.subscribe(NEWS).await else { return Ended::Failed };
+        let (mut connection, mut seen, mut failures) = (bus.follow(), Seen::default(), 0);
+        loop {
+            let read = self.look(bus, &mut seen).await;
+            failures = if read.is_err() { failures + 1 } else { 0 };
+            let pause = if failures == 0 { jittered(POLL) } else { after_failure(failures - 1) };
+            self.note(read);
+            tokio::select! {
+                () = sleep_until(Instant::now() + pause) => {}
+                one = news.next() => if one.is_none() { return Ended::Failed },
+                () = connected_again(&mut connection) => {}
+            }
+        }
+    }
+
+    /// Looks at the head once, and takes the document that it names if need be.
+    ///
+    /// # Errors
+    /// Why this node isn't known to serve the newest rules.
+    async fn look(&self, bus: &Bus, seen: &mut Seen) -> Result<(), String> {
+        let (head, sequence) = match bus.head().await? {
+            Pointed::Head(head, sequence) => (head, sequence),
+            Pointed::Absent(_) => return Err(no_head()),
+            Pointed::NoBucket => return Err(no_bucket()),
+        };
+        let tag = Some(format!("{sequence}-{}", sha256_hex(&head)));
+        let own = self.handle.snapshot().table().revision();
+        let known = self.handle.fleet().with(|known| known.head.clone());
+        let has = Own { revision: Some(own), head: known.as_ref() };
+        let weighed = weigh(has, Some(&head), &self.settings, fetch(bus, &head)).await?;
+        match settle(&self.handle, seen, "NATS", tag, weighed).await {
+            Outcome::Taken | Outcome::Kept(Kept::Same | Kept::Later(_)) => Ok(()),
+            Outcome::Kept(Kept::Absent) => Err(no_head()),
+            Outcome::Kept(Kept::Older(number)) => Err(format!(
+                "its head is revision {number}, and this node serves {}: the bucket {RULES} is older than the fleet, \
+                 as after a restored backup; `bailiwick rules restore` puts the newest rules back",
+                own.number
+            )),
+            Outcome::Refused(refusal) => Err(refusal.to_string()),
+        }
+    }
+
+    /// Notes whether NATS is of use, and logs if that has changed.
+    fn note(&self, read: Result<(), String>) {
+        let now = self.handle.now();
+        let why = read.err();
+        let before = self.handle.fleet().with(|known| known.stored(why.clone(), now));
+        match (before, why) {
+            (before, Some(why)) if before.as_ref() != Some(&why) => {
+                tracing::warn!(json.event = "nats_lost", json.reason = why, "NATS: {why}");
+            }
+            (Some(_), None) => {
+                tracing::info!(json.event = "nats_found", "NATS has this node's rules or newer ones again");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The document that a head names.
+async fn fetch(bus: &Bus, head: &[u8]) -> Result<Vec<u8>, String> {
+    let head = bailiwick_rules::fleet::head::Head::parse(head).map_err(|error| error.to_string())?;
+    bus.document(&head.sha256).await
+}
+
+/// What to tell where a bucket has no head.
+pub(crate) fn no_head() -> String {
+    format!("the bucket {RULES} has no head; `bailiwick rules restore` puts the rules back")
+}
+
+/// Waits until a connection that was lost is there again.
+async fn connected_again(connection: &mut watch::Receiver<bus::Said>) {
+    let before = connection.borrow_and_update().connections;
+    if connection.wait_for(|said| said.connections > before).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The pause after so many failures before this one: from 1 s to 30 s, up to half of it shorter.
+fn after_failure(failures: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << failures.min(5)).min(POLL).mul_f64(0.5 + 0.5 * random())
+}
+
+/// A pause, up to a fifth shorter, so that nodes don't ask at the same moments.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.8 + 0.2 * random())
+}
+
+/// A number from 0 to 1.
+fn random() -> f64 {
+    let mut random = [0; 4];
+    // Without random bytes all do the same at once, which does little harm.
+    let _ = getrandom::fill(&mut random);
+    f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX)
+}

@@ -1,0 +1,278 @@
+//! The buckets of a fleet in JetStream. Takes a connection, reads the head and documents, and replaces the head if
+//! it is still the same. Called by what follows and by what publishes.
+//!
+//! `bw_rules` holds `head` and `doc.<sha256>`, `bw_state` holds `node.<name>`. Both are key-value buckets, so that the
+//! tools of NATS show them. No consumer is ever made: a head is read, and the server tells of a new one on [`NEWS`].
+
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{
+    Config, DirectGetErrorKind, DiscardPolicy, RawMessageError, RawMessageErrorKind, Republish, StorageType, Stream,
+};
+use async_nats::jetstream::{ErrorCode, context::PublishError};
+use async_nats::{HeaderMap, header};
+use bailiwick_rules::fleet::follow::LARGEST_DOCUMENT;
+use bailiwick_rules::fleet::head::{Head, sha256_hex};
+
+use super::bus::{Bus, PATIENCE};
+use crate::text::cause::innermost;
+
+/// The bucket of rules.
+pub(crate) const RULES: &str = "bw_rules";
+/// The bucket of what nodes tell of themselves.
+pub(crate) const STATE: &str = "bw_state";
+/// Where a server tells of a new head, once it is stored.
+pub(crate) const NEWS: &str = "bw.head";
+/// The key of the head.
+const HEAD: &str = "$KV.bw_rules.head";
+/// How many heads are kept.
+const HISTORY: i64 = 64;
+/// How much of a document one entry holds, in bytes: servers take 1 MiB by default.
+const PART: usize = 900 << 10;
+/// The largest entry, in bytes.
+const LARGEST_ENTRY: i32 = 1 << 20;
+
+/// What stands at `head`.
+#[derive(Debug)]
+pub(crate) enum Pointed {
+    /// A head, and the number of its entry.
+    Head(Vec<u8>, u64),
+    /// Nothing, and the number of the entry that says so, or 0.
+    Absent(u64),
+    /// There is no bucket.
+    NoBucket,
+}
+
+/// What became of a head that was written.
+#[derive(Debug)]
+pub(crate) enum Swapped {
+    /// It is written.
+    Done,
+    /// Another one stands there now.
+    Behind,
+    /// Nobody knows, for this reason.
+    Unknown(String),
+}
+
+impl Bus {
+    /// Reads the head from the server that leads, so that what is read is what was written last.
+    ///
+    /// # Errors
+    /// Why nothing is known.
+    pub(crate) async fn head(&self) -> Result<Pointed, String> {
+        match self.stream(RULES).await?.get_last_raw_message_by_subject(HEAD).await {
+            Ok(message) if is_deleted(&message) => Ok(Pointed::Absent(message.sequence)),
+            Ok(message) => Ok(Pointed::Head(message.payload.to_vec(), message.sequence)),
+            Err(error) => match error.kind() {
+                RawMessageErrorKind::NoMessageFound => Ok(Pointed::Absent(0)),
+                RawMessageErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    Ok(Pointed::NoBucket)
+                }
+                _ => Err(self.no_answer(&error)),
+            },
+        }
+    }
+
+    /// Reads the document with this digest, or what stands in its place: whoever asked compares the digest.
+    ///
+    /// # Errors
+    /// When it isn't there or can't be read.
+    pub(crate) async fn document(&self, sha256: &str) -> Result<Vec<u8>, String> {
+        let (stream, mut document) = (self.stream(RULES).await?, Vec::new());
+        for part in 0.. {
+            let bytes = self.entry(&stream, &key(sha256, part)).await?.ok_or_else(|| {
+                format!(
+                    "the bucket {RULES} has no whole document {sha256}; publish it again, or `bailiwick rules restore`"
+                )
+            })?;
+            document.extend_from_slice(&bytes);
+            if bytes.len() != PART || document.len() > LARGEST_DOCUMENT {
+                break;
+            }
+        }
+        Ok(document)
+    }
+
+    /// Reads an entry from any server that holds it. `None` if there is none.
+    async fn entry(&self, stream: &Stream<()>, subject: &str) -> Result<Option<Vec<u8>>, String> {
+        match stream.direct_get_last_for_subject(subject).await {
+            Ok(message) if is_deleted(&message) => Ok(None),
+            Ok(message) => Ok(Some(message.payload.to_vec())),
+            Err(error) if matches!(error.kind(), DirectGetErrorKind::NotFound) => Ok(None),
+            Err(error) => Err(self.why(&format!("an entry can't be read from NATS ({error})"))),
+        }
+    }
+
+    /// Writes a document, unless it is there already.
+    ///
+    /// # Errors
+    /// When it can't be written, or something else stands there.
+    pub(crate) async fn put_document(&self, bytes: &[u8]) -> Result<(), String> {
+        let sha256 = sha256_hex(bytes);
+        // The last part is shorter than all others, if need be empty, so that a reader knows the end.
+        let whole = bytes.len() / PART;
+        for part in 0..=whole {
+            let piece = bytes.get(part * PART..bytes.len().min((part + 1) * PART)).unwrap_or_default();
+            let key = key(&sha256, part);
+            match self.put_if(&key, piece, 0).await? {
+                Swapped::Done => {}
+                swapped => match (self.entry(&self.stream(RULES).await?, &key).await?, swapped) {
+                    (Some(found), _) if found == piece => {}
+                    (None, Swapped::Unknown(why)) => return Err(why),
+                    _ => {
+                        return Err(format!(
+                            "the entry {key} holds something else than its name says: somebody wrote there; look at it \
+                             with `nats kv get`"
+                        ));
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the head if the entry `before` is still the last one, 0 being none.
+    ///
+    /// # Errors
+    /// When it certainly wasn't written.
+    pub(crate) async fn swap_head(&self, head: &Head, before: u64) -> Result<Swapped, String> {
+        self.put_if(HEAD, &head.to_bytes(), before).await
+    }
+
+    /// Writes an entry if `before` is still the last one of its key.
+    async fn put_if(&self, subject: &str, bytes: &[u8], before: u64) -> Result<Swapped, String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, before.to_string().as_str());
+        let unknown = |error: &PublishError| Swapped::Unknown(self.why(&format!("NATS doesn't confirm it ({error})")));
+        let sent = self.jetstream.publish_with_headers(subject.to_owned(), headers, bytes.to_vec().into()).await;
+        let answer = match sent {
+            Ok(answer) => answer.await,
+            Err(error) => return Err(self.why(&format!("it can't be sent to NATS ({error})"))),
+        };
+        match answer {
+            Ok(_) => Ok(Swapped::Done),
+            Err(error) => match error.kind() {
+                PublishErrorKind::WrongLastSequence => Ok(Swapped::Behind),
+                PublishErrorKind::StreamNotFound => Err(no_bucket()),
+                _ => Ok(unknown(&error)),
+            },
+        }
+    }
+
+    /// The heads that were written, the oldest first. What isn't a head is passed over.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub(crate) async fn heads(&self) -> Result<Vec<Head>, String> {
+        let (stream, mut heads, mut from) = (self.stream(RULES).await?, Vec::new(), 1);
+        loop {
+            match stream.raw_message_builder().sequence(from).next_by_subject(HEAD).send().await {
+                Ok(message) => {
+                    from = message.sequence + 1;
+                    heads.extend(Head::parse(&message.payload).ok().filter(|_| !is_deleted(&message)));
+                }
+                Err(error) => match error.kind() {
+                    RawMessageErrorKind::NoMessageFound => return Ok(heads),
+                    RawMessageErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                        return Err(no_bucket());
+                    }
+                    _ => return Err(self.no_answer(&error)),
+                },
+            }
+        }
+    }
+
+    /// Makes the buckets that aren't there.
+    ///
+    /// # Errors
+    /// When they can't be made.
+    pub(crate) async fn make_buckets(&self) -> Result<(), String> {
+        let republish = Republish { source: HEAD.to_owned(), destination: NEWS.to_owned(), headers_only: false };
+        for (bucket, history, republish) in [(RULES, HISTORY, Some(republish)), (STATE, 1, None)] {
+            let config = Config {
+                name: stream_of(bucket),
+                subjects: vec![format!("$KV.{bucket}.>")],
+                max_messages_per_subject: history,
+                max_message_size: LARGEST_ENTRY,
+                discard: DiscardPolicy::New,
+                storage: StorageType::File,
+                num_replicas: self.replicas,
+                allow_direct: true,
+                deny_delete: true,
+                republish,
+                ..Config::default()
+            };
+            let made = self.jetstream.get_or_create_stream(config).await;
+            made.map_err(|error| {
+                self.why(&format!("the bucket {bucket} can't be made ({error}); are enough servers up?"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Writes what this node tells of itself.
+    pub(super) async fn put_node(&self, node: &str, bytes: Vec<u8>) -> Result<(), String> {
+        let sent = self.jetstream.publish(format!("$KV.{STATE}.node.{node}"), bytes.into()).await;
+        let failed =
+            |error: &PublishError| self.why(&format!("the entry node.{node} of {STATE} can't be written ({error})"));
+        sent.map_err(|error| failed(&error))?.await.map_err(|error| failed(&error)).map(drop)
+    }
+
+    /// Reads what nodes told of themselves: at most `most` of them, each with its name.
+    pub(super) async fn nodes(&self, most: usize) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let (stream, mut nodes, mut from) = (self.stream(STATE).await?, Vec::new(), 1);
+        let (filter, before) = (format!("$KV.{STATE}.node.>"), format!("$KV.{STATE}.node."));
+        while nodes.len() < most {
+            match stream.raw_message_builder().sequence(from).next_by_subject(&filter).send().await {
+                Ok(message) => {
+                    from = message.sequence + 1;
+                    if let Some(node) = message.subject.strip_prefix(&before).filter(|_| !is_deleted(&message)) {
+                        nodes.push((node.to_owned(), message.payload.to_vec()));
+                    }
+                }
+                Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => break,
+                Err(error) => return Err(self.no_answer(&error)),
+            }
+        }
+        Ok(nodes)
+    }
+
+    async fn stream(&self, bucket: &str) -> Result<Stream<()>, String> {
+        let stream = self.jetstream.get_stream_no_info(stream_of(bucket)).await;
+        stream.map_err(|error| format!("the bucket {bucket} can't be named ({error})"))
+    }
+
+    fn no_answer(&self, error: &RawMessageError) -> String {
+        self.why(&format!(
+            "JetStream gives no answer within {} s ({}); is a majority of the NATS servers up?",
+            PATIENCE.as_secs(),
+            innermost(error)
+        ))
+    }
+}
+
+/// What to tell where the bucket of rules is missing.
+pub(crate) fn no_bucket() -> String {
+    format!(
+        "there is no bucket {RULES}: it was deleted, or never made; `bailiwick rules restore` makes it and puts the \
+         rules back"
+    )
+}
+
+/// The name of the stream behind a bucket.
+pub(crate) fn stream_of(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
+/// The subject of a part of a document.
+fn key(sha256: &str, part: usize) -> String {
+    match part {
+        0 => format!("$KV.{RULES}.doc.{sha256}"),
+        part => format!("$KV.{RULES}.doc.{sha256}.{part}"),
+    }
+}
+
+/// Whether an entry says that there is none any more.
+fn is_deleted(message: &StreamMessage) -> bool {
+    message.headers.get("KV-Operation").is_some_and(|operation| operation.as_str() != "PUT")
+}

@@ -1,0 +1,75 @@
+//! What each user may do to NATS.
+
+use async_nats::jetstream;
+use async_nats::{Client, HeaderMap};
+use std::time::Duration;
+
+use super::{Nats, World, seeded, started, wait};
+use crate::fleet::german;
+use crate::fleet::nodes::fleet;
+
+/// Whether a server confirms that this user wrote an entry.
+fn writes(nats: &Nats, user: &str, subject: &str) -> bool {
+    let written = nats.run_as(user, async |client: Client| {
+        let mut jetstream = jetstream::new(client);
+        jetstream.set_timeout(Duration::from_secs(1));
+        let sent = jetstream.publish_with_headers(subject.to_owned(), HeaderMap::new(), "x".into()).await;
+        sent.expect("sent").await.is_ok()
+    });
+    written.expect("the user may connect")
+}
+
+#[test]
+fn a_node_writes_what_is_its_own_and_nothing_else() {
+    let world = World::start();
+    let Some(nats) = seeded(&world, &["ns1", "ns2"]) else { return };
+    let head = nats.read("bw_rules", "head");
+    for subject in ["$KV.bw_rules.head", "$KV.bw_rules.doc.ab", "$KV.bw_state.node.ns2", "$KV.bw_state.node.ns1.x"] {
+        assert!(!writes(&nats, "ns1", subject), "a node wrote {subject}");
+    }
+    assert!(writes(&nats, "ns1", "$KV.bw_state.node.ns1"));
+    assert!(!writes(&nats, "publisher", "$KV.bw_state.node.ns1"), "the publisher is no node");
+    assert_eq!(nats.read("bw_rules", "head"), head);
+    for user in ["ns1", "publisher"] {
+        let delete = async |client: Client| {
+            let mut jetstream = jetstream::new(client);
+            jetstream.set_timeout(Duration::from_secs(1));
+            let is_purged = match jetstream.get_stream("KV_bw_rules").await {
+                Ok(stream) => stream.purge().await.is_ok(),
+                Err(_) => false,
+            };
+            is_purged || jetstream.delete_stream("KV_bw_rules").await.is_ok()
+        };
+        assert_eq!(nats.run_as(user, delete), Some(false), "{user} may delete nothing");
+    }
+    assert_eq!(nats.read("bw_rules", "head"), head);
+}
+
+#[test]
+fn a_node_speaks_for_itself_alone() {
+    let world = World::start();
+    let Some(nats) = seeded(&world, &["ns1", "ns2", "ns3"]) else { return };
+    let [node] = started(&nats, ["ns1"]);
+    let report = |name: &str, revision: u64| {
+        let mut report: serde_json::Value = serde_json::from_str(&node.get("/v1/health")).expect("JSON");
+        (report["node"], report["revision"]) = (name.into(), revision.into());
+        report.to_string()
+    };
+    let send = |user: &str, subject: &str, report: String| {
+        let sent = async |client: Client| {
+            client.publish(subject.to_owned(), report.into()).await.expect("sent");
+            client.flush().await.expect("flushed");
+        };
+        nats.run_as(user, sent).expect("the user may connect");
+    };
+    wait::until_true("what it says of itself is heard", || {
+        send("ns2", "bw.health.ns3", report("ns3", 66));
+        send("ns2", "bw.health.ns2", report("ns3", 66));
+        send("ns2", "bw.health.ns2", "{".to_owned());
+        send("ns2", "bw.health.ns2", report("ns2", 5));
+        fleet(&node)["peers"][0]["revision"] == 5
+    });
+    let peers = fleet(&node)["peers"].clone();
+    assert_eq!(peers.as_array().map(Vec::len), Some(1), "for another one nobody hears it: {peers}");
+    assert_eq!(german(&node), ["192.0.2.1"]);
+}

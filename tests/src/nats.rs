@@ -1,0 +1,256 @@
+//! Three real NATS servers on loopback, with certificates on both sides and a user for each node, as `bailiwick fleet
+//! nats-config` sets them up. A test stops, starts and robs them. Used by tests of fleets.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use async_nats::jetstream::stream::RawMessageErrorKind;
+use async_nats::jetstream::{self, Context, ErrorCode};
+use async_nats::{Client, ConnectOptions, HeaderMap};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::node::bailiwick;
+use crate::process::{Process, cached};
+use crate::tls_stand_in::Authority;
+use crate::{net, wait};
+
+/// How many servers there are.
+pub const SERVERS: usize = 3;
+
+/// The servers. They end when this is dropped.
+#[derive(Debug)]
+pub struct Nats {
+    folder: TempDir,
+    program: PathBuf,
+    servers: Vec<(SocketAddr, Option<Process>)>,
+    runtime: Runtime,
+}
+
+impl Nats {
+    /// Three servers with users for these nodes; `None`, and a line that says so, where there is no `nats-server`.
+    ///
+    /// # Panics
+    /// If they don't start.
+    #[must_use]
+    pub fn start(nodes: &[&str]) -> Option<Self> {
+        let program = cached("nats/bin/nats-server", "nats")?;
+        let folder = TempDir::new().expect("a temporary folder");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let addresses: Vec<SocketAddr> = (0..SERVERS).map(|_| net::free_port()).collect();
+        let servers: Vec<String> =
+            addresses.iter().map(|address| format!("{address}:{}", net::free_port().port())).collect();
+        let to = folder.path().display().to_string();
+        let (nodes, servers) = (nodes.join(","), servers.join(","));
+        let made = bailiwick(["fleet", "nats-config", "--nodes", &nodes, "--servers", &servers, "--to", &to]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mut nats = Self {
+            folder,
+            program,
+            servers: addresses.into_iter().map(|address| (address, None)).collect(),
+            runtime: runtime.expect("an event queue"),
+        };
+        nats.write_certificates();
+        nats.add_administrator();
+        (0..SERVERS).for_each(|number| nats.start_server(number));
+        nats.await_leader();
+        Some(nats)
+    }
+
+    /// A file of the folder that `bailiwick fleet nats-config` wrote.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write_certificates(&self) {
+        let authority = Authority::new("bailiwick tests");
+        let put = |folder: &Path, name: &str, (certificate, key): (String, String)| {
+            std::fs::write(folder.join("ca.pem"), &authority.pem).expect("written");
+            std::fs::write(folder.join(format!("{name}.pem")), certificate).expect("written");
+            std::fs::write(folder.join(format!("{name}.key")), key).expect("written");
+        };
+        put(self.folder.path(), "node", authority.issue_pem(&["node.example.com"]));
+        for number in 1..=SERVERS {
+            let own = self.path(&format!("home{number}"));
+            std::fs::create_dir(&own).expect("a folder");
+            put(&own, "server", authority.issue_pem(&["localhost", "127.0.0.1"]));
+        }
+    }
+
+    /// A user that may do everything.
+    fn add_administrator(&self) {
+        let file = self.path("users.conf");
+        let users = std::fs::read_to_string(&file).expect("users");
+        let more = users.replacen("users: [\n", "users: [\n      { user: admin, password: admin }\n", 1);
+        std::fs::write(&file, more).expect("written");
+    }
+
+    /// Starts a server, counted from 0.
+    ///
+    /// # Panics
+    /// If it runs already, or its files can't be written.
+    pub fn start_server(&mut self, number: usize) {
+        let home = self.path(&format!("home{}", number + 1));
+        let log = std::fs::File::options().append(true).create(true).open(home.join("log")).expect("a log");
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(self.path(&format!("server{}.conf", number + 1)));
+        command.current_dir(&home).stdout(Stdio::null()).stderr(log);
+        let slot = &mut self.servers[number].1;
+        assert!(slot.is_none(), "server {number} runs");
+        *slot = Some(Process::start(&mut command));
+    }
+
+    /// Kills a server. It keeps its files.
+    pub fn stop_server(&mut self, number: usize) {
+        self.servers[number].1 = None;
+    }
+
+    /// Kills all servers, then starts them and waits until they serve.
+    pub fn restart(&mut self) {
+        (0..SERVERS).for_each(|number| self.stop_server(number));
+        (0..SERVERS).for_each(|number| self.start_server(number));
+        self.await_leader();
+    }
+
+    /// Where a server is connected to.
+    #[must_use]
+    pub fn address(&self, number: usize) -> SocketAddr {
+        self.servers[number].0
+    }
+
+    /// Waits until JetStream has leaders, so that buckets can be made, read and written.
+    pub fn await_leader(&self) {
+        wait::until_true("JetStream answers", || {
+            let answers = async |jetstream: Context| {
+                let stream = jetstream.get_stream_no_info("KV_bw_rules").await.ok()?;
+                jetstream.query_account().await.ok()?;
+                match stream.get_last_raw_message_by_subject("$KV.bw_rules.head").await.map_err(|error| error.kind()) {
+                    Ok(_) | Err(RawMessageErrorKind::NoMessageFound) => Some(()),
+                    Err(RawMessageErrorKind::JetStream(error)) => {
+                        (error.error_code() == ErrorCode::STREAM_NOT_FOUND).then_some(())
+                    }
+                    Err(_) => None,
+                }
+            };
+            self.run(answers).flatten().is_some()
+        });
+    }
+
+    /// `[fleet]` for a node's configuration.
+    #[must_use]
+    pub fn section(&self, node: &str) -> String {
+        let addresses: Vec<SocketAddr> = self.servers.iter().map(|(address, _)| *address).collect();
+        self.section_by(node, &addresses)
+    }
+
+    /// The same with the servers reached by other addresses, such as a link's.
+    ///
+    /// # Panics
+    /// If nothing was written for the node.
+    #[must_use]
+    pub fn section_by(&self, node: &str, addresses: &[SocketAddr]) -> String {
+        let mut text = std::fs::read_to_string(self.path(&format!("{node}.toml"))).expect("a section");
+        for file in ["ca.pem", "node.pem", "node.key", &format!("{node}.nk")] {
+            text = text.replace(&format!("{file:?}"), &format!("{:?}", self.path(file)));
+        }
+        for ((own, _), other) in self.servers.iter().zip(addresses) {
+            text = text.replace(&own.to_string(), &other.to_string());
+        }
+        text
+    }
+
+    /// The configuration of the publisher.
+    #[must_use]
+    pub fn publisher(&self) -> String {
+        self.path("publisher.toml").display().to_string()
+    }
+
+    /// Does something as the user that may do everything; `None` if no server can be reached.
+    pub fn run<T>(&self, act: impl AsyncFnOnce(Context) -> T) -> Option<T> {
+        let options = ConnectOptions::with_user_and_password("admin".to_owned(), "admin".to_owned());
+        self.as_user(options, async |client: Client| {
+            let mut jetstream = jetstream::new(client);
+            jetstream.set_timeout(std::time::Duration::from_secs(2));
+            act(jetstream).await
+        })
+    }
+
+    /// Does something as the user of a node or as the publisher; `None` if no server can be reached.
+    ///
+    /// # Panics
+    /// If the user has no key.
+    pub fn run_as<T>(&self, user: &str, act: impl AsyncFnOnce(Client) -> T) -> Option<T> {
+        let seed = std::fs::read_to_string(self.path(&format!("{user}.nk"))).expect("a key");
+        let users = std::fs::read_to_string(self.path("users.conf")).expect("users");
+        let after = users.split(&format!("# {user}\n")).nth(1).expect("the user");
+        let public = after.split("nkey: ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("its key");
+        let options = ConnectOptions::with_nkey(seed.trim().to_owned());
+        self.as_user(options.custom_inbox_prefix(format!("_INBOX.{public}")), act)
+    }
+
+    fn as_user<T>(&self, options: ConnectOptions, act: impl AsyncFnOnce(Client) -> T) -> Option<T> {
+        let options = options
+            .add_root_certificates(self.path("ca.pem"))
+            .add_client_certificate(self.path("node.pem"), self.path("node.key"))
+            .connection_timeout(std::time::Duration::from_secs(2))
+            .require_tls(true);
+        let urls: Vec<String> = self.servers.iter().map(|(address, _)| format!("tls://{address}")).collect();
+        let connected = self.wait_for(options.connect(urls)).ok()?;
+        Some(self.wait_for(act(connected)))
+    }
+
+    fn wait_for<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// Writes an entry of a bucket, whatever stands there.
+    ///
+    /// # Panics
+    /// If it can't be written.
+    pub fn write(&self, bucket: &str, key: &str, bytes: &[u8]) {
+        let (subject, bytes) = (format!("$KV.{bucket}.{key}"), bytes.to_vec());
+        let written = self.run(async |jetstream| {
+            let sent = jetstream.publish_with_headers(subject, HeaderMap::new(), bytes.into()).await;
+            sent.expect("sent").await
+        });
+        written.expect("a server").expect("written");
+    }
+
+    /// Reads the last entry of a key.
+    #[must_use]
+    pub fn read(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
+        let subject = format!("$KV.{bucket}.{key}");
+        self.run(async |jetstream| {
+            let stream = jetstream.get_stream(format!("KV_{bucket}")).await.ok()?;
+            Some(stream.get_last_raw_message_by_subject(&subject).await.ok()?.payload.to_vec())
+        })?
+    }
+
+    /// Deletes a bucket with all that is in it.
+    ///
+    /// # Panics
+    /// If it can't be deleted.
+    pub fn delete_bucket(&self, bucket: &str) {
+        let stream = format!("KV_{bucket}");
+        self.run(async |jetstream| jetstream.delete_stream(stream).await).expect("a server").expect("deleted");
+    }
+
+    /// How many consumers the buckets have.
+    ///
+    /// # Panics
+    /// If a bucket can't be looked at.
+    #[must_use]
+    pub fn consumers(&self) -> usize {
+        let count = self.run(async |jetstream| {
+            let mut count = 0;
+            for stream in ["KV_bw_rules", "KV_bw_state"] {
+                count += jetstream.get_stream(stream).await.expect("a bucket").cached_info().state.consumer_count;
+            }
+            count
+        });
+        count.expect("a server")
+    }
+}
