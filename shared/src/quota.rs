@@ -15,6 +15,7 @@ mod headers;
 mod lease;
 mod pool;
 mod share;
+mod store_clock;
 #[cfg(test)]
 mod tests;
 
@@ -26,3 +27,4 @@ pub use headers::{Dimension, LONGEST_WAIT, Reading, read_span, write_span};
 pub use lease::{Ask, Asks, Grant, Grants, LEASE, Ledger, MAX_HOLDERS};
 pub use pool::{Cost, Limits, Pool, Refusal};
 pub use share::{Basis, Share};
+pub use store_clock::StoreClock;

@@ -3,6 +3,7 @@
 
 mod faults;
 mod publishing;
+mod quotas;
 mod users;
 
 use std::process::Output;

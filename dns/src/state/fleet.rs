@@ -11,6 +11,7 @@ mod offer;
 mod others;
 mod peers;
 mod record;
+pub(crate) mod turns;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,37 +1,123 @@
 //! The quotas of providers and the budgets of tenants, divided among the isolates of Workers. Takes what isolates ask
 //! for from the API, returns what they may spend. Held by every [`Handle`](crate::state::owner::Handle).
+//!
+//! In a fleet with a store, all nodes share one pool for each quota and budget:
+//! [`turns`](crate::state::fleet::turns) changes it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bailiwick_rules::id::{QuotaId, TenantId};
-use bailiwick_rules::quota::{Asks, Grants, LEASE, Ledger, Limits};
+use bailiwick_rules::quota::{Allowance, Amounts, Ask, Asks, Grant, Grants, HELD_FOR, LEASE, Ledger, Limits, Turn};
 use bailiwick_rules::table::Table;
-use bailiwick_rules::time::Timestamp;
+use bailiwick_rules::time::{Millis, Timestamp};
 
 /// A ledger for each quota and budget of the rules that was asked for. They are in memory only: a process that takes
-/// over begins with full pools, which is a burst more.
+/// over begins with full pools, which is a burst more. In a fleet with a store the pools are there, and aren't lost.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Leases(Arc<Mutex<Ledgers>>);
 
 /// All ledgers.
 #[derive(Debug, Default)]
-pub(crate) struct Ledgers {
-    quotas: BTreeMap<QuotaId, Ledger>,
-    budgets: BTreeMap<TenantId, Ledger>,
+struct Ledgers {
+    quotas: BTreeMap<QuotaId, Shared>,
+    budgets: BTreeMap<TenantId, Shared>,
+    /// How many nodes share the pools by a store; `None` without a store.
+    nodes: Option<u32>,
+}
+
+/// A pool as the fleet's store names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum PoolName {
+    /// The quota of a provider.
+    Quota(QuotaId),
+    /// The budget of a tenant.
+    Budget(TenantId),
+}
+
+/// One ledger, and what the node took from the fleet's store for it.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// The ledger.
+    pub(crate) ledger: Ledger,
+    allowance: Allowance,
+    /// Whether a turn is under way.
+    is_busy: bool,
+}
+
+/// A turn that has begun.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    /// The pool.
+    pub(crate) pool: PoolName,
+    /// Its limits.
+    pub(crate) limits: Limits,
+    /// The change to make.
+    pub(crate) turn: Turn,
+}
+
+impl Shared {
+    fn ask(&mut self, limits: &Limits, nodes: Option<u32>, (isolate, ask): (u64, &Ask), now: Timestamp) -> Grant {
+        match nodes {
+            None => self.ledger.ask(limits, isolate, ask, now),
+            Some(nodes) => self.ledger.ask_in_fleet(limits, (&mut self.allowance, nodes), isolate, ask, now),
+        }
+    }
+
+    /// Whether the fleet's store doesn't answer, so that this node grants its part of the pool only.
+    pub(crate) fn is_cut_off(&self, now: Timestamp) -> bool {
+        self.allowance.is_cut_off(now)
+    }
+
+    /// Begins a turn if it changes anything.
+    fn begin(&mut self, now: Timestamp) -> Option<Turn> {
+        let turn = self.allowance.begin_turn(now);
+        self.is_busy = !turn.is_empty();
+        self.is_busy.then_some(turn)
+    }
+
+    /// Whether a turn is due and none is under way.
+    fn is_due(&self, now: Timestamp) -> bool {
+        !self.is_busy && self.allowance.is_due(now)
+    }
+}
+
+impl PoolName {
+    /// The limits of the pool by these rules. Units that a node holds before it grants them are late by so much more.
+    fn limits(&self, table: &Table, nodes: Option<u32>) -> Option<Limits> {
+        match self {
+            Self::Quota(id) => {
+                let lag = if nodes.is_some() { Millis(LEASE.0 + HELD_FOR.0) } else { LEASE };
+                let quota = table.quotas().get(table.quota_named(id.as_str())?.get());
+                quota.map(|quota| Limits::of(quota, lag))
+            }
+            Self::Budget(id) => {
+                let tenant = table.tenants().get(table.tenant_named(id.as_str())?.get())?;
+                Some(Limits::of_budget(&tenant.limits.as_ref()?.budget?))
+            }
+        }
+    }
+}
+
+impl Ledgers {
+    fn named(&mut self, pool: &PoolName) -> Option<&mut Shared> {
+        match pool {
+            PoolName::Quota(id) => self.quotas.get_mut(id),
+            PoolName::Budget(id) => self.budgets.get_mut(id),
+        }
+    }
 }
 
 impl Leases {
     /// Settles what an isolate was granted, and grants more. What the rules don't have is left out.
     pub(crate) fn ask(&self, table: &Table, isolate: u64, asks: &Asks, now: Timestamp) -> Grants {
-        let mut ledgers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Ledgers { quotas, budgets } = &mut *ledgers;
+        let mut ledgers = self.lock();
+        let Ledgers { quotas, budgets, nodes } = &mut *ledgers;
         let mut grants = Grants::default();
         for (id, ask) in &asks.quotas {
-            let quota = table.quota_named(id.as_str()).and_then(|index| table.quotas().get(index.get()));
-            if let Some(quota) = quota {
-                let ledger = quotas.entry(id.clone()).or_default();
-                grants.quotas.insert(id.clone(), ledger.ask(&Limits::of(quota, LEASE), isolate, ask, now));
+            if let Some(limits) = PoolName::Quota(id.clone()).limits(table, *nodes) {
+                let shared = quotas.entry(id.clone()).or_default();
+                grants.quotas.insert(id.clone(), shared.ask(&limits, *nodes, (isolate, ask), now));
             }
         }
         quotas.retain(|id, _| table.quota_named(id.as_str()).is_some());
@@ -41,8 +127,9 @@ impl Leases {
                 let tenant = table.tenants().get(*position as usize);
                 let budget = tenant.and_then(|tenant| Some((tenant, tenant.limits.as_ref()?.budget?)));
                 if let Some((tenant, budget)) = budget {
-                    let ledger = budgets.entry(tenant.id.clone()).or_default();
-                    grants.budgets.insert(*position, ledger.ask(&Limits::of_budget(&budget), isolate, ask, now));
+                    let shared = budgets.entry(tenant.id.clone()).or_default();
+                    let grant = shared.ask(&Limits::of_budget(&budget), *nodes, (isolate, ask), now);
+                    grants.budgets.insert(*position, grant);
                 }
             }
         }
@@ -52,9 +139,46 @@ impl Leases {
         grants
     }
 
-    /// Looks at the ledgers of quotas. `look` shouldn't take long: whoever asks waits for it.
-    pub(crate) fn with_quotas<T>(&self, look: impl FnOnce(&BTreeMap<QuotaId, Ledger>) -> T) -> T {
+    /// Looks at the ledgers of quotas, and at whether nodes share them by a store. `look` shouldn't take long: whoever
+    /// asks waits for it.
+    pub(crate) fn with_quotas<T>(&self, look: impl FnOnce(&BTreeMap<QuotaId, Shared>, bool) -> T) -> T {
+        let ledgers = self.lock();
+        look(&ledgers.quotas, ledgers.nodes.is_some())
+    }
+
+    /// Shares the pools with other nodes by a store from now on. `nodes` counts all nodes of the fleet.
+    pub(crate) fn share_among(&self, nodes: u32) {
+        self.lock().nodes = Some(nodes.max(1));
+    }
+
+    /// Begins turns that are due, at most so many. Each has to be ended by [`Leases::end`].
+    pub(crate) fn begin(&self, table: &Table, now: Timestamp, most: usize) -> Vec<Begun> {
+        let mut ledgers = self.lock();
+        let Ledgers { quotas, budgets, nodes } = &mut *ledgers;
+        let quotas = quotas.iter_mut().map(|(id, shared)| (PoolName::Quota(id.clone()), shared));
+        let budgets = budgets.iter_mut().map(|(id, shared)| (PoolName::Budget(id.clone()), shared));
+        let due = quotas.chain(budgets).filter(|(_, shared)| shared.is_due(now));
+        let begin = |(pool, shared): (PoolName, &mut Shared)| {
+            let limits = pool.limits(table, *nodes)?;
+            shared.begin(now).map(|turn| Begun { pool, limits, turn })
+        };
+        due.filter_map(begin).take(most).collect()
+    }
+
+    /// Ends a turn: with what the store gave, or `None` if it didn't answer. `random` decides when the next one begins.
+    pub(crate) fn end(&self, begun: &Begun, got: Option<Amounts>, now: Timestamp, random: u32) {
+        // A pool that the rules no longer have is gone.
+        let mut ledgers = self.lock();
+        let Some(shared) = ledgers.named(&begun.pool) else { return };
+        shared.is_busy = false;
+        match got {
+            Some(got) => shared.allowance.receive(got, now, random),
+            None => shared.allowance.fail(&begun.turn, now, random),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ledgers> {
         // A poisoned lock still holds good ledgers.
-        look(&self.0.lock().unwrap_or_else(PoisonError::into_inner).quotas)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -311,6 +311,11 @@ impl Handle {
         self.clock.now()
     }
 
+    /// The owner's clock.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Waits until snapshot and status are as wanted. Checks them after every change of either. `false` if the owner
     /// ends first.
     #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::time::{Millis, Timestamp};
 
 /// How long a node may hold units that it took from the store before it grants them. This is a part of the pool's lag.
 pub const HELD_FOR: Millis = Millis(3_000);
-/// How often a node asks the store.
+/// How often a node asks the store, on average.
 const TURN: Millis = Millis(500);
 /// For how long a node grants the units that it holds while the store doesn't answer.
 const BELIEVED_FOR: Millis = Millis(3_000);
@@ -118,9 +118,11 @@ pub struct Allowance {
     /// The demand in the last turn, per second.
     demand: Amounts,
     turn_began: Option<Timestamp>,
-    /// When the store last answered or failed. The next turn begins a fixed time after that, so that nodes whose
-    /// changes collide don't collide again.
+    /// When the store last answered or failed.
     turn_ended: Option<Timestamp>,
+    /// The time from then to the next turn. It differs from turn to turn: of nodes with the same rhythm, the one that
+    /// always comes first would get nearly all.
+    pause: Millis,
     /// Whether the store has ever answered.
     has_answered: bool,
     /// The time of the first failure since the store last answered.
@@ -149,6 +151,13 @@ impl Allowance {
         Ok(granted)
     }
 
+    /// Records what an isolate asks for while the store doesn't answer. So a turn is due as before, and the node
+    /// notices when the store answers again.
+    pub(super) fn note_demand(&mut self, want: Amounts, least: Amounts) {
+        // Nothing is granted from the allowance, so the answer says nothing.
+        let _ = self.bound(Amounts::default(), want, least);
+    }
+
     /// Takes back the unused units of a grant, and records the units that were spent beyond the grant.
     pub(super) fn settle(&mut self, unused: Amounts, over: Amounts) {
         self.held = self.held.plus(unused);
@@ -160,7 +169,7 @@ impl Allowance {
     /// Whether the store should be asked: the last turn is over, and there are units to get, give back or charge.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
-        let is_over = self.turn_ended.is_none_or(|at| !at.after(TURN).lasts(now, TURN));
+        let is_over = self.turn_ended.is_none_or(|at| !at.after(self.pause).lasts(now, self.pause));
         let amounts = [self.held, self.owed, self.granted, self.lacking, self.demand];
         is_over && amounts.iter().any(|amounts| *amounts != Amounts::default())
     }
@@ -186,21 +195,28 @@ impl Allowance {
         Turn { back, owed: core::mem::take(&mut self.owed), want: demand.minus(self.held) }
     }
 
-    /// Ends a turn with the units that the store gave.
-    pub fn receive(&mut self, got: Amounts, now: Timestamp) {
+    /// Ends a turn with the units that the store gave. `random` decides when the next one begins.
+    pub fn receive(&mut self, got: Amounts, now: Timestamp, random: u32) {
         self.held = self.held.plus(got);
-        (self.has_answered, self.failing_since, self.turn_ended) = (true, None, Some(now));
+        (self.has_answered, self.failing_since) = (true, None);
+        self.end_turn(now, random);
     }
 
     /// Ends a turn without an answer of the store. The units to give back are lost, because the store may have applied
     /// the turn nevertheless. As soon as the node counts as cut off, the units that it holds are lost too.
-    pub fn fail(&mut self, turn: &Turn, now: Timestamp) {
+    pub fn fail(&mut self, turn: &Turn, now: Timestamp, random: u32) {
         self.owed = self.owed.plus(turn.owed);
         self.failing_since.get_or_insert(now);
-        self.turn_ended = Some(now);
+        self.end_turn(now, random);
         if self.is_cut_off(now) {
             self.held = Amounts::default();
         }
+    }
+
+    /// Half to one and a half of a turn's usual length from now the next one may begin.
+    fn end_turn(&mut self, now: Timestamp, random: u32) {
+        self.pause = Millis(TURN.0 / 2 + u64::from(random) % (TURN.0 + 1));
+        self.turn_ended = Some(now);
     }
 
     /// Whether the store hasn't answered for so long that the node grants its [`part`] of the pool instead.

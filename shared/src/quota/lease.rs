@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::amounts::Amounts;
-use super::fleet::Allowance;
+use super::fleet::{Allowance, part};
 use super::{Limits, Pool, Rate, Refusal};
 use crate::id::QuotaId;
 use crate::time::{Millis, Timestamp};
@@ -152,8 +152,25 @@ impl Ledger {
         self.ask_within(limits, None, holder, ask, now)
     }
 
-    /// As [`Ledger::ask`], for a pool that several nodes share: the node grants no more than its allowance.
-    pub fn ask_within(
+    /// As [`Ledger::ask`], for a pool that this many nodes share: the node grants no more than its allowance. If it
+    /// can't reach the fleet's store, it grants its part of the pool.
+    pub fn ask_in_fleet(
+        &mut self,
+        limits: &Limits,
+        (allowance, nodes): (&mut Allowance, u32),
+        holder: u64,
+        ask: &Ask,
+        now: Timestamp,
+    ) -> Grant {
+        if allowance.is_cut_off(now) {
+            allowance.note_demand(ask.want, ask.least);
+            return self.ask(&part(limits, nodes), holder, ask, now);
+        }
+        self.ask_within(limits, Some(allowance), holder, ask, now)
+    }
+
+    /// Settles an isolate's last grant and returns its next grant, within the allowance if there is one.
+    fn ask_within(
         &mut self,
         limits: &Limits,
         mut allowance: Option<&mut Allowance>,

@@ -290,21 +290,30 @@ impl Exposition {
     /// What isolates of Workers may spend of quotas. Nothing if none asked.
     fn leases(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let now = self.handle.now();
-        self.handle.leases().with_quotas(|ledgers| {
+        self.handle.leases().with_quotas(|ledgers, is_shared| {
             if ledgers.is_empty() {
                 return Ok(());
             }
             let mut granted = counter(encoder, "quota_granted", "Requests and tokens that isolates were granted")?;
-            for (quota, ledger) in ledgers {
-                let amounts = ledger.granted();
+            for (quota, shared) in ledgers {
+                let amounts = shared.ledger.granted();
                 for (unit, amount) in [("requests", amounts.requests), ("tokens", amounts.tokens)] {
                     sample(&mut granted, &[("quota", quota.as_str()), ("unit", unit)], amount)?;
                 }
             }
             let mut holders = gauge(encoder, "quota_isolates", "Isolates of Workers that share a quota now")?;
-            for (quota, ledger) in ledgers {
-                let active = u64::try_from(ledger.active(now)).unwrap_or(u64::MAX);
+            for (quota, shared) in ledgers {
+                let active = u64::try_from(shared.ledger.active(now)).unwrap_or(u64::MAX);
                 holders.encode_family(&[("quota", quota.as_str())])?.encode_gauge(&active)?;
+            }
+            if is_shared {
+                let help =
+                    "1 while the fleet's store doesn't answer, so that this node grants its part of a quota only";
+                let mut cut_off = gauge(encoder, "quota_cut_off", help)?;
+                for (quota, shared) in ledgers {
+                    let is_cut_off = u64::from(shared.is_cut_off(now));
+                    cut_off.encode_family(&[("quota", quota.as_str())])?.encode_gauge(&is_cut_off)?;
+                }
             }
             Ok(())
         })

@@ -8,6 +8,7 @@ mod bucket;
 mod bus;
 mod health;
 mod nkey;
+mod pools;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +19,13 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::Settings;
 use super::offer::{First, Outcome, Seen, Weighed, as_first, settle, weigh};
+use super::{Settings, turns};
 use crate::state::fleet_status::Store;
 use crate::state::owner::Handle;
 use crate::system::tasks::{Ended, supervise};
 use bucket::{NEWS, RULES};
+use pools::Pools;
 
 pub(crate) use bucket::{Pointed, Swapped, no_bucket};
 pub(crate) use bus::Bus;
@@ -50,11 +52,15 @@ pub(super) fn start(settings: &Arc<Settings>, nats: &Nats, node: &str, handle: &
         nats: Arc::new(nats.clone()),
         node: node.into(),
         handle: handle.clone(),
+        pools: Pools::default(),
     };
     let store = Store { servers: nats.servers.join(", "), ..Store::default() };
     handle.fleet().with(|known| known.store = Some(store));
+    let (pools, of_pools) = (follower.pools.clone(), handle.clone());
+    let pulse = handle.tasks().waiting("pools");
+    // Both end with the program.
+    tokio::spawn(supervise(pulse, move || turns::run(pools.clone(), of_pools.clone())));
     let pulse = handle.tasks().waiting("NATS");
-    // It ends with the program.
     tokio::spawn(supervise(pulse, move || follower.clone().run()));
 }
 
@@ -87,6 +93,8 @@ struct Follower {
     nats: Arc<Nats>,
     node: Arc<str>,
     handle: Handle,
+    /// Where quotas are shared.
+    pools: Pools,
 }
 
 impl Follower {
@@ -102,6 +110,7 @@ impl Follower {
                 }
             }
         };
+        self.pools.connect(&bus);
         // From here on the connection mends itself.
         tokio::select! {
             ended = self.follow_head(&bus) => ended,

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::quota::{Cost, Grant, LEASE, Ledger, Limit, Pool, Share};
+use crate::testing::Random;
 
 const NOW: i64 = 1_796_104_800_000;
 const MINUTE: i64 = 60_000;
@@ -46,6 +47,9 @@ struct Fleet {
     revision: u64,
     conflicts: u64,
     sent: Vec<i64>,
+    /// The requests that each node's isolates sent.
+    by_node: [u64; NODES],
+    random: Random,
 }
 
 impl Fleet {
@@ -61,6 +65,8 @@ impl Fleet {
             revision: 0,
             conflicts: 0,
             sent: Vec::new(),
+            by_node: [0; NODES],
+            random: Random::new(11),
         }
     }
 
@@ -71,20 +77,15 @@ impl Fleet {
             pool.charge(&self.limits, None, cost, now);
             share.charge(&self.limits, cost, now);
             self.sent.push(ms);
+            self.by_node[isolate % NODES] += 1;
         } else {
             share.lacked(cost);
         }
         if share.is_due(now) {
             let (ask, then) = (share.ask(pool.closed(now), now), Timestamp(NOW + ms + TO_NODE));
             let node = &mut self.nodes[isolate % NODES];
-            let grant = if node.allowance.is_cut_off(then) {
-                let own = part(&self.limits, u32::try_from(NODES).unwrap());
-                // A turn is due as before, so that the node notices when the store answers again.
-                let _ = node.allowance.bound(Amounts::default(), ask.want, ask.least);
-                node.ledger.ask(&own, isolate as u64, &ask, then)
-            } else {
-                node.ledger.ask_within(&self.limits, Some(&mut node.allowance), isolate as u64, &ask, then)
-            };
+            let allowance = (&mut node.allowance, u32::try_from(NODES).unwrap());
+            let grant = node.ledger.ask_in_fleet(&self.limits, allowance, isolate as u64, &ask, then);
             self.grants.push_back((ms + 2 * TO_NODE, isolate, grant));
         }
     }
@@ -92,6 +93,7 @@ impl Fleet {
     /// Lets a node begin its turn, and the store and the node do what is due.
     fn advance(&mut self, at: usize, ms: i64) {
         let now = Timestamp(NOW + ms);
+        let random = u32::try_from(self.random.bits() & 0xffff_ffff).unwrap();
         let node = &mut self.nodes[at];
         let is_cut = node.cut.contains(&ms);
         let read = |stamps, revision| Step::Read { stamps, revision };
@@ -107,7 +109,7 @@ impl Fleet {
             Some((due, turn, step)) if due > ms => node.turn = Some((due, turn, step)),
             Some((_, turn, _)) if is_cut => {
                 node.turn = None;
-                node.allowance.fail(&turn, now);
+                node.allowance.fail(&turn, now, random);
             }
             Some((_, turn, Step::Read { stamps, revision })) => {
                 let (stamps, got) = stamps.turn(&self.limits, &turn, now);
@@ -125,8 +127,8 @@ impl Fleet {
             Some((_, turn, Step::Done(None))) => {
                 node.turn = Some((ms + 2 * TO_STORE, turn, read(self.stamps, self.revision)));
             }
-            Some((_, _, Step::Done(Some(got)))) => node.allowance.receive(got, now),
-            Some((_, turn, Step::Silence)) => node.allowance.fail(&turn, now),
+            Some((_, _, Step::Done(Some(got)))) => node.allowance.receive(got, now, random),
+            Some((_, turn, Step::Silence)) => node.allowance.fail(&turn, now, random),
         }
     }
 
@@ -165,6 +167,9 @@ fn four_nodes_grant_together_what_one_may() {
         println!("{requests} a minute: at most {most}, mean {mean}, {} conflicts", fleet.conflicts);
         assert!(most <= requests, "{most} of {requests}");
         assert!(mean * 100 >= requests * 80, "{mean} of {requests}");
+        let fair = fleet.sent.len() as u64 / NODES as u64;
+        let is_fair = |count: &u64| (fair / 2..=2 * fair).contains(count);
+        assert!(fleet.by_node.iter().all(is_fair), "no node gets much more than another: {:?}", fleet.by_node);
     }
 }
 

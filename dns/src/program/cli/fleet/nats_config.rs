@@ -131,7 +131,8 @@ fn accounts(users: &[(&str, String)]) -> String {
     let mut text = "\
 # The users of the fleet. Every server includes this file. Written by `bailiwick fleet nats-config`.
 #
-# A user is known by the public half of its NKey. Nodes read rules, and write nothing but what they tell of themselves.
+# A user is known by the public half of its NKey. Nodes read rules, and write nothing but what they tell of themselves
+# and the pools of quotas, which all nodes share.
 # Only the publisher writes rules. Nobody may delete a bucket: for that, use a user of your own.
 accounts {
   BAILIWICK {
@@ -184,6 +185,8 @@ fn permissions(name: &str, key: &str) -> (Vec<String>, Vec<String>) {
         send.push("$KV.bw_rules.doc.>".to_owned());
     } else {
         send.extend([format!("$KV.bw_state.node.{name}"), format!("bw.health.{name}"), format!("bw.obs.{name}")]);
+        // Every node takes its part of every quota, by compare-and-set.
+        send.push("$KV.bw_state.lease.>".to_owned());
         hear.extend(["bw.head", "bw.health.>", "bw.obs.>"].map(str::to_owned));
     }
     (send, hear)

@@ -13,8 +13,10 @@ use async_nats::jetstream::{ErrorCode, context::PublishError};
 use async_nats::{HeaderMap, header};
 use bailiwick_rules::fleet::follow::LARGEST_DOCUMENT;
 use bailiwick_rules::fleet::head::{Head, sha256_hex};
+use bailiwick_rules::time::Timestamp;
 
 use super::bus::{Bus, PATIENCE};
+use crate::state::fleet::turns::Stored;
 use crate::text::cause::innermost;
 
 /// The bucket of rules.
@@ -71,6 +73,31 @@ impl Bus {
                 _ => Err(self.no_answer(&error)),
             },
         }
+    }
+
+    /// Reads the state of a pool from the server that leads. `None` if it was never written.
+    ///
+    /// # Errors
+    /// Why nothing is known.
+    pub(super) async fn pool(&self, key: &str) -> Result<Option<Stored>, String> {
+        let subject = format!("$KV.{STATE}.{key}");
+        match self.stream(STATE).await?.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => {
+                let noted = i64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
+                let bytes = if is_deleted(&message) { Vec::new() } else { message.payload.to_vec() };
+                Ok(Some(Stored { bytes, number: message.sequence, noted: Timestamp(noted) }))
+            }
+            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),
+            Err(error) => Err(self.no_answer(&error)),
+        }
+    }
+
+    /// Writes the state of a pool if the entry `before` is still the last one, 0 being none.
+    ///
+    /// # Errors
+    /// When it certainly wasn't written.
+    pub(super) async fn swap_pool(&self, key: &str, bytes: &[u8], before: u64) -> Result<Swapped, String> {
+        self.put_if(&format!("$KV.{STATE}.{key}"), bytes, before).await
     }
 
     /// Reads the document with this digest, or what stands in its place: whoever asked compares the digest.

@@ -1,0 +1,209 @@
+//! Brings this node's part of each pool from the fleet's store. Takes the turns of [`Leases`] that are due, changes the
+//! pool in the store by compare-and-set, returns what the store gave. Started by a transport that has a store.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bailiwick_rules::quota::{Amounts, Stamps, StoreClock};
+use bailiwick_rules::table::Table;
+use bailiwick_rules::time::Timestamp;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, timeout};
+
+use crate::state::leases::{Begun, Leases, PoolName};
+use crate::state::owner::Handle;
+use crate::system::clock::Clock;
+use crate::system::tasks::Ended;
+
+/// How often the task looks for turns that are due.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a turn may take, with all its attempts.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The most turns at once. Others wait for the next look.
+const MOST_AT_ONCE: usize = 64;
+
+/// What the store has under a key.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    /// The bytes; empty if the key was deleted.
+    pub(crate) bytes: Vec<u8>,
+    /// The number of the change that wrote them.
+    pub(crate) number: u64,
+    /// When the store noted that change, by the store's clock.
+    pub(crate) noted: Timestamp,
+}
+
+/// The outcome of a compare-and-set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// The change was made.
+    Done,
+    /// Another node's change came first.
+    Conflict,
+}
+
+/// The store of a fleet, as far as pools need it.
+pub(crate) trait PoolStore: Clone + Send + Sync + 'static {
+    /// Reads a key. An absent key is `None`.
+    fn read(&self, key: &str) -> impl Future<Output = Result<Option<Stored>, String>> + Send;
+    /// Writes a key whose newest change has this number. 0: there is no change yet.
+    fn write(&self, key: &str, bytes: Vec<u8>, after: u64) -> impl Future<Output = Result<Written, String>> + Send;
+}
+
+impl PoolName {
+    /// The key in the store. A store may give a dot a meaning of its own, and no name has an equals sign.
+    fn key(&self) -> String {
+        let (kind, name) = match self {
+            Self::Quota(id) => ("quota", id.as_str()),
+            Self::Budget(id) => ("budget", id.as_str()),
+        };
+        format!("lease.{kind}.{}", name.replace('.', "="))
+    }
+}
+
+/// What this node knows of the store's clock. Copies share it.
+#[derive(Debug, Clone)]
+struct Times {
+    begun: Instant,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    clock: StoreClock,
+    /// A change of each pool, and a time at which it was the newest, by this node's clock.
+    newest: BTreeMap<PoolName, (u64, Timestamp)>,
+}
+
+impl Times {
+    fn new() -> Self {
+        Self { begun: Instant::now(), known: Arc::default() }
+    }
+
+    /// This node's time. It never goes back.
+    fn now(&self) -> Timestamp {
+        Timestamp(i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Known) -> T) -> T {
+        look(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes that this change of a pool was the newest at this time. 0: there was no change.
+    fn note(&self, pool: &PoolName, number: u64, at: Timestamp) {
+        self.with(|known| known.newest.insert(pool.clone(), (number, at)));
+    }
+
+    /// The store's time, if it is known after a look at what the store has. The look began at `asked`.
+    fn of_store(&self, pool: &PoolName, stored: Option<&Stored>, asked: Timestamp) -> Option<Timestamp> {
+        self.with(|known| {
+            let before = known.newest.insert(pool.clone(), (stored.map_or(0, |stored| stored.number), asked));
+            if let Some(stored) = stored {
+                let after = before.filter(|(number, _)| *number != stored.number).map(|(_, at)| at);
+                known.clock.saw(stored.noted, after, self.now());
+            }
+            known.clock.at(self.now())
+        })
+    }
+}
+
+/// Makes the turns that are due, for as long as the program runs.
+pub(crate) async fn run(store: impl PoolStore, handle: Handle) -> Ended {
+    let mut turns = Turns::new(store, handle.leases().clone(), handle.clock().clone());
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let snapshot = handle.snapshot_owned();
+        handle.leases().share_among(nodes(&handle, snapshot.table()));
+        turns.start(snapshot.table());
+        looks.tick().await;
+    }
+}
+
+/// How many nodes the fleet has, this one included: those that vote, or those that were heard if they are more. Nodes
+/// that fell silent count, as they grant too.
+fn nodes(handle: &Handle, table: &Table) -> u32 {
+    let heard = handle.fleet().with(|known| known.peers.len()) + 1;
+    let voters = table.fleet().map_or(0, |fleet| fleet.voters.len());
+    u32::try_from(heard.max(voters)).unwrap_or(u32::MAX)
+}
+
+/// The turns of one node.
+struct Turns<S> {
+    store: S,
+    leases: Leases,
+    clock: Clock,
+    times: Times,
+    under_way: JoinSet<()>,
+}
+
+impl<S: PoolStore> Turns<S> {
+    fn new(store: S, leases: Leases, clock: Clock) -> Self {
+        Self { store, leases, clock, times: Times::new(), under_way: JoinSet::new() }
+    }
+
+    /// Starts the turns that are due.
+    fn start(&mut self, table: &Table) {
+        while self.under_way.try_join_next().is_some() {}
+        for begun in self.leases.begin(table, self.clock.now(), MOST_AT_ONCE - self.under_way.len()) {
+            let (store, times) = (self.store.clone(), self.times.clone());
+            let (leases, clock) = (self.leases.clone(), self.clock.clone());
+            self.under_way.spawn(async move {
+                let got = take(&store, &begun, &times).await;
+                if let Err(why) = &got {
+                    let pool = begun.pool.key();
+                    tracing::debug!(json.event = "pool_unknown", pool, json.reason = why, "{pool}: {why}");
+                }
+                leases.end(&begun, got.ok(), clock.now(), random());
+            });
+        }
+    }
+}
+
+/// Random bits. Without any, all nodes keep the same rhythm, which is unfair but does no other harm.
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    let _ = getrandom::fill(&mut bytes);
+    u32::from_le_bytes(bytes)
+}
+
+/// Makes one turn: tries until no other node's change comes first.
+async fn take(store: &impl PoolStore, begun: &Begun, times: &Times) -> Result<Amounts, String> {
+    let attempts = async {
+        loop {
+            if let Some(got) = attempt(store, begun, times).await? {
+                return Ok(got);
+            }
+        }
+    };
+    timeout(PATIENCE, attempts).await.unwrap_or_else(|_| Err(format!("no answer within {} ms", PATIENCE.as_millis())))
+}
+
+/// Reads the pool and changes it. `None`: another attempt is needed.
+async fn attempt(store: &impl PoolStore, begun: &Begun, times: &Times) -> Result<Option<Amounts>, String> {
+    let key = begun.pool.key();
+    let asked = times.now();
+    let stored = store.read(&key).await?;
+    let bytes = stored.as_ref().map(|stored| &stored.bytes[..]).filter(|bytes| !bytes.is_empty());
+    let before = bytes.map_or_else(|| Ok(Stamps::default()), Stamps::read)?;
+    let (after, got) = match times.of_store(&begun.pool, stored.as_ref(), asked) {
+        Some(now) => {
+            let (after, got) = before.turn(&begun.limits, &begun.turn, now);
+            (after, Some(got))
+        }
+        // The store has never noted anything. It notes the unused pool, and so tells its time.
+        None => (before, None),
+    };
+    let (number, sent) = (stored.map_or(0, |stored| stored.number), times.now());
+    match store.write(&key, after.write(), number).await? {
+        Written::Done => {
+            times.note(&begun.pool, number, sent);
+            Ok(got)
+        }
+        Written::Conflict => Ok(None),
+    }
+}
