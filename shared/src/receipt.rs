@@ -2,7 +2,7 @@
 //! by the edge, which makes receipts, and by `bailiwick receipt verify`, which reads them.
 //!
 //! A receipt is a compact JWS (RFC 7515 §3.1) with an Ed25519 signature (RFC 8037 §3.1). It holds no prompt, no digest
-//! of one, no address and no key. This module neither signs nor verifies: its callers hold the keys.
+//! of a prompt, no address and no key. This module neither signs nor verifies: its callers hold the keys.
 
 mod key;
 
@@ -41,23 +41,23 @@ pub struct Header {
 pub struct Claims {
     /// The request's id, as in `x-bailiwick-request-id`.
     pub jti: String,
-    /// When it was signed, in seconds since 1970.
+    /// When the receipt was signed, in seconds since 1970.
     pub iat: i64,
     /// The service.
     pub service: String,
-    /// Whose request it was: [`tenant_digest`]. Absent where the service knows no tenants.
+    /// The tenant that sent the request: [`tenant_digest`]. Absent if the service has no tenants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     /// The rules' revision.
     pub revision: u64,
     /// SHA-256 of the rules document in lower-case hex. Anyone who has the document can compute the fence again.
     pub rules_sha256: String,
-    /// Where the client stood.
+    /// The client's place.
     pub client: ClientClaim,
     /// `tenant` if the tenant's own `process_in` set the fence. Absent if a residency rule of the service did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence_by: Option<String>,
-    /// The allowed regions. Those that were offered come first.
+    /// The allowed regions. The regions that were offered for this request come first, then the withheld ones.
     pub fence: Vec<String>,
     /// How many more regions the fence had than the receipt has room for.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -225,10 +225,9 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_of_three_hundred_regions_is_cut_to_the_brim() {
+    fn a_fence_of_three_hundred_regions_is_cut_no_more_than_needed() {
         let fence: Vec<String> = (0..300).map(|i| format!("region-{i:03}")).collect();
-        let standing =
-            ClientClaim { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography };
+        let client = ClientClaim { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography };
         let claims = Claims {
             jti: "id".into(),
             iat: 1,
@@ -236,7 +235,7 @@ mod tests {
             tenant: None,
             revision: 1,
             rules_sha256: "0".repeat(64),
-            client: standing.clone(),
+            client: client.clone(),
             fence_by: None,
             fence,
             fence_more: 0,
@@ -247,14 +246,13 @@ mod tests {
         let receipt = compact(&claims.signing_input("kid").unwrap(), &[0; 64]);
         assert!((LONGEST - 40..=LONGEST).contains(&receipt.len()), "{}", receipt.len());
         let read = payload(&receipt);
-        assert_eq!((read.fence.len() + read.fence_more, read.client), (300, standing));
+        assert_eq!((read.fence.len() + read.fence_more, read.client), (300, client));
         assert!(read.fence.len() > 70, "{}", read.fence.len());
     }
 
     #[test]
-    fn what_can_never_fit_is_no_receipt() {
-        let standing =
-            ClientClaim { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography };
+    fn claims_that_can_never_fit_make_no_receipt() {
+        let client = ClientClaim { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography };
         let claims = Claims {
             jti: "x".repeat(LONGEST),
             iat: 1,
@@ -262,7 +260,7 @@ mod tests {
             tenant: None,
             revision: 1,
             rules_sha256: String::new(),
-            client: standing,
+            client,
             fence_by: None,
             fence: vec!["fra".into()],
             fence_more: 0,
@@ -274,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_knows_a_tenants_name_recognises_it() {
+    fn the_digest_of_a_tenant_differs_between_requests() {
         assert_eq!(tenant_digest("1", "acme"), tenant_digest("1", "acme"));
         assert_ne!(tenant_digest("1", "acme"), tenant_digest("2", "acme"));
         assert_ne!(tenant_digest("1", "acme"), tenant_digest("1", "globe"));

@@ -69,18 +69,18 @@ export class StandIn {
     return this.control("PUT", "failure", failure);
   }
 
-  /** Makes it succeed again, and forgets the recorded requests. */
+  /** Makes the endpoint succeed again, and forgets the recorded requests. */
   async reset(): Promise<void> {
     await this.control("DELETE", "failure");
     await this.control("DELETE", "requests");
   }
 
-  /** Makes its health check fail. */
+  /** Makes the endpoint's health check fail. */
   ill(): Promise<unknown> {
     return this.control("PUT", "health", { status: "down" });
   }
 
-  /** Makes it and its health check succeed again. */
+  /** Makes the endpoint and its health check succeed again. */
   async well(): Promise<void> {
     await this.control("DELETE", "failure");
     await this.control("PUT", "health", { status: "up" });
@@ -240,7 +240,7 @@ export class Edge {
     await this.dispose();
   }
 
-  /** Puts a document, or any text, under the key of the rules. */
+  /** Writes a document, or any text, to KV as the rules. */
   async put(document: Json | string): Promise<void> {
     const kv = await this.miniflare.getKVNamespace("RULES");
     await kv.put("rules", typeof document === "string" ? document : JSON.stringify(document));

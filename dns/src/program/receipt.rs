@@ -1,5 +1,5 @@
-//! Verifies receipts. Takes a compact JWS and public keys, returns its claims or the reason not to believe it. Called
-//! by `bailiwick receipt`. Pure.
+//! Verifies receipts. Takes a receipt (a compact JWS) and public keys, returns the receipt's claims or the reason why
+//! the receipt isn't valid. Called by `bailiwick receipt`. Pure.
 //!
 //! Only one algorithm, one type and one form are accepted (RFC 8725 §3.1, §3.11). So the receipt never decides how it
 //! is verified.
@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde_json::Value;
 
-/// How far ahead the signer's clock may be.
+/// How far the signer's clock may be ahead of this machine's.
 const CLOCKS_DIFFER: Millis = Millis(5 * 60_000);
 
 /// A receipt whose signature one of the keys made.
@@ -19,74 +19,74 @@ const CLOCKS_DIFFER: Millis = Millis(5 * 60_000);
 pub(crate) struct Verified {
     /// The key's name.
     pub kid: String,
-    /// What it says.
+    /// The claims.
     pub claims: Claims,
-    /// What it says, as it was signed.
+    /// The claims as they were signed, with fields that [`Claims`] doesn't have.
     pub json: Value,
 }
 
-/// Why a receipt isn't believed.
+/// Why a receipt isn't valid.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum VerifyError {
-    /// It isn't three parts in base64url, or far too long.
+    /// The text isn't three parts in base64url, or is far too long.
     #[error(
         "this is not a compact JWS: three parts in base64url with dots between, at most {LONGEST} bytes; check that it \
          was copied whole"
     )]
     Form,
-    /// Its header isn't that of a receipt.
+    /// The header isn't that of a receipt.
     #[error("its header is not that of a receipt ({ALGORITHM}, {TYPE}, a key's name, and nothing else)")]
     Header,
-    /// Nobody has the key.
+    /// The key set lacks the key that the receipt names.
     #[error("the key set has no key {kid}; fetch it again from the gateway that signed, or add the retired key")]
     UnknownKey {
-        /// The key it names.
+        /// The name of the key.
         kid: String,
     },
-    /// The signature is somebody else's, or of something else.
+    /// The key that the receipt names didn't make this signature of this text.
     #[error("the signature is wrong: the receipt was changed, or never signed by key {kid}")]
     Signature {
-        /// The key it names.
+        /// The name of the key.
         kid: String,
     },
-    /// What was signed doesn't read as a receipt.
-    #[error("it was signed, but says what no receipt says ({0}); this program may be older than the gateway")]
+    /// The signed text has no claims of a receipt.
+    #[error("it was signed, but isn't a receipt that this program can read ({0}); the gateway may be newer")]
     Claims(String),
-    /// It was signed in the future.
-    #[error("it was signed at {0}, which lies ahead; check this machine's clock")]
+    /// The receipt was signed in the future.
+    #[error("it was signed at {0}, which is in the future; check this machine's clock")]
     Ahead(Timestamp),
-    /// It was signed too long ago.
+    /// The receipt was signed too long ago.
     #[error("it was signed at {at}, longer ago than {most}")]
     Old {
-        /// When.
+        /// When the receipt was signed.
         at: Timestamp,
-        /// The most that is taken.
+        /// The longest allowed age.
         most: Millis,
     },
-    /// It is somebody else's.
+    /// The receipt belongs to another tenant, or to none.
     #[error("it is not a receipt of tenant {0}")]
     OtherTenant(String),
-    /// A request left the fence.
+    /// The request was sent to a region outside the fence.
     #[error("it says that the request was sent to {region}, which is outside the fence it names")]
     OutsideFence {
-        /// Where to.
+        /// The region outside the fence.
         region: String,
     },
 }
 
-/// What to ask of a receipt beside its signature.
+/// What a valid receipt must meet besides its signature.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Demands<'a> {
-    /// How long ago it may have been signed.
+    /// The longest age of the signature.
     pub max_age: Option<Millis>,
-    /// Whose it has to be.
+    /// The tenant to which the receipt must belong.
     pub tenant: Option<&'a str>,
 }
 
 /// Verifies a receipt by `keys`.
 ///
 /// # Errors
-/// The first reason not to believe it.
+/// The first reason why the receipt isn't valid.
 pub(crate) fn verify(
     receipt: &str,
     keys: &[PublicKey],
@@ -116,7 +116,7 @@ pub(crate) fn verify(
     Ok(Verified { kid, claims, json })
 }
 
-/// The key's name and the payload, once the signature was found good.
+/// Checks the signature; returns the key's name and the payload.
 fn signed_part(receipt: &str, keys: &[PublicKey]) -> Result<(String, Vec<u8>), VerifyError> {
     if receipt.len() > LONGEST {
         return Err(VerifyError::Form);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_is_believed_by_its_key() {
+    fn a_receipt_is_valid_only_with_its_own_key() {
         let verified = check(&signed(claims(), 1)).unwrap();
         assert_eq!((verified.claims, verified.kid), (claims(), pair(1).1.thumbprint()));
         assert_eq!(check(&signed(claims(), 2)), Err(VerifyError::UnknownKey { kid: pair(2).1.thumbprint() }));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn time_tenant_and_fence_are_looked_at() {
+    fn time_tenant_and_fence_are_checked() {
         let at =
             |ms: i64, demands: &Demands<'_>| verify(&signed(claims(), 1), &[pair(1).1], demands, Timestamp(NOW.0 + ms));
         let fresh = Demands { max_age: Some(Millis(60_000)), ..Demands::default() };

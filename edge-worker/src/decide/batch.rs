@@ -81,8 +81,8 @@ impl BatchPolicy {
         if let Some(named) = self.target.lacks(body.needs(), self.owner.tenant.is_some(), || self.is_sole) {
             return Err(named.not_found());
         }
-        let theirs = model.map(|model| self.model(&claimed, model)).transpose()?;
-        let body = body.for_endpoint(theirs.as_deref(), self.target.models(), self.target.engine()).concat();
+        let endpoint_model = model.map(|model| self.model(&claimed, model)).transpose()?;
+        let body = body.for_endpoint(endpoint_model.as_deref(), self.target.models(), self.target.engine()).concat();
         let (before, after) = (text.get(..at.start).unwrap_or_default(), text.get(at.end..).unwrap_or_default());
         let whole = [before.as_bytes(), &body, after.as_bytes()].concat();
         Ok((whole != text.as_bytes()).then_some(whole))
@@ -90,24 +90,24 @@ impl BatchPolicy {
 
     /// The endpoint's name for a model, by the same rules as for a single request.
     fn model(&self, claimed: &Claimed, model: String) -> Result<String, Failure> {
-        if let Some(theirs) = &claimed.model {
-            return Ok(theirs.clone());
+        if let Some(endpoint_model) = &claimed.model {
+            return Ok(endpoint_model.clone());
         }
-        let theirs = self.target.call(&model).map(str::to_owned);
+        let endpoint_model = self.target.call(&model).map(str::to_owned);
         let has_tenant = self.owner.tenant.is_some();
         let may_belong_to_tenant = self.target.may_belong_to_tenant(&model, has_tenant, || self.is_sole);
-        theirs.filter(|_| !may_belong_to_tenant).ok_or(Failure::ModelNotFound { model })
+        endpoint_model.filter(|_| !may_belong_to_tenant).ok_or(Failure::ModelNotFound { model })
     }
 }
 
 /// Checks and rewrites one file, line by line.
 pub(crate) struct BatchInput {
-    judge: BatchPolicy,
+    policy: BatchPolicy,
     /// The number of the current line, from 1.
     number: u64,
     /// The bytes of the current line so far.
     line: Vec<u8>,
-    /// The path that earlier lines ask for.
+    /// The path of the first line.
     first_path: Option<String>,
     reservation: Reservation,
     has_changed: bool,
@@ -123,9 +123,9 @@ impl fmt::Debug for BatchInput {
 impl BatchInput {
     /// Makes the checker of one file.
     #[must_use]
-    pub(crate) fn new(judge: BatchPolicy) -> Self {
+    pub(crate) fn new(policy: BatchPolicy) -> Self {
         Self {
-            judge,
+            policy,
             number: 1,
             line: Vec::new(),
             first_path: None,
@@ -143,7 +143,7 @@ impl BatchInput {
     /// Takes the next bytes, and appends the lines that end in them to `out`.
     ///
     /// # Errors
-    /// The failure of the first bad line, with its number. That line and all after it are then held unchanged.
+    /// The failure of the first bad line, with its number. That line and the bytes after it are then held unchanged.
     pub(crate) fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -166,7 +166,7 @@ impl BatchInput {
         self.end(out)
     }
 
-    /// Takes the bytes that are held, unchanged.
+    /// Returns the held bytes unchanged, and holds them no longer.
     pub(crate) fn take_held(&mut self) -> Vec<u8> {
         self.reservation = Reservation::default();
         core::mem::take(&mut self.line)
@@ -177,14 +177,15 @@ impl BatchInput {
         self.reservation.resize((self.line.capacity() + 2 * self.line.len()) as u64)
     }
 
+    /// Appends a piece to the current line.
     fn extend(&mut self, piece: &[u8]) -> Result<(), Failure> {
-        // A line that doesn't begin as an object is refused at once and not held. So are most files that aren't
-        // batches.
-        let begins =
+        // A line that doesn't begin as an object is refused before it is complete. So most files that aren't batches
+        // are refused without being held.
+        let may_be_object =
             |line: &[u8]| line.iter().find(|byte| !byte.is_ascii_whitespace()).is_none_or(|byte| *byte == b'{');
-        let is_odd = self.line.trim_ascii_start().is_empty() && !begins(piece);
+        let is_refused = self.line.trim_ascii_start().is_empty() && !may_be_object(piece);
         self.line.extend_from_slice(piece);
-        if is_odd {
+        if is_refused {
             return Err(Failure::BatchLine { line: self.number });
         }
         if self.line.len() > LONGEST {
@@ -199,11 +200,13 @@ impl BatchInput {
             let number = self.number;
             let text = core::str::from_utf8(&self.line).map_err(|_| Failure::BatchLine { line: number })?;
             let (text, end) = text.split_at(text.trim_end_matches(['\r', '\n']).len());
-            let one = one_line(text);
-            let new =
-                self.judge.line(number, &one, &mut self.first_path).map_err(|failure| line_failure(number, failure))?;
-            self.has_changed |= new.is_some() || matches!(one, Cow::Owned(_));
-            out.extend_from_slice(new.as_deref().unwrap_or(one.as_bytes()));
+            let text = one_line(text);
+            let new = self
+                .policy
+                .line(number, &text, &mut self.first_path)
+                .map_err(|failure| line_failure(number, failure))?;
+            self.has_changed |= new.is_some() || matches!(text, Cow::Owned(_));
+            out.extend_from_slice(new.as_deref().unwrap_or(text.as_bytes()));
             out.extend_from_slice(end.as_bytes());
         } else {
             out.extend_from_slice(&self.line);

@@ -1,5 +1,5 @@
-//! Comments for a client that waits for the first content. Takes the time; says when a comment is due. Pure. Driven by
-//! `proxy`, for services with `keepalive`.
+//! Comments for a client that waits for the first content. Takes the time, returns when a comment is due. Called by
+//! `proxy`, for services with `keepalive`. Pure.
 
 use bailiwick_rules::time::Millis;
 use serde_json::json;

@@ -1,6 +1,6 @@
 //! Finds which requests belong together. Takes a body's hints, or the beginning of its conversation; returns a key.
-//! `body` reads the hints, `prepare` makes the key, and [`plan`](crate::decide::plan) chooses among a region's
-//! endpoints by it.
+//! `body` reads the hints, `prepare` makes the key, and [`plan`](crate::decide::plan) uses the key to choose among the
+//! endpoints of a region.
 //!
 //! The second turn of a conversation begins with the same text as the first. If both go to the same endpoint, the
 //! second finds its prefix in the cache, and the account there can decrypt the encrypted reasoning. Many conversations
@@ -196,7 +196,7 @@ mod tests {
         assert_ne!(both.key("acme", None, "1"), both.key("other", None, "1"));
         let user = Affinity { prompt_cache_key: Some(""), user: Some("u"), beginning: Some(1), model: None };
         assert_ne!(user.key("acme", Some("s"), "1"), user.key("acme", None, "1"), "a session goes before a user");
-        assert_eq!(user.key("acme", None, "1"), user.key("acme", None, "2"), "a user before the beginning");
+        assert_eq!(user.key("acme", None, "1"), user.key("acme", None, "2"), "a user goes before the beginning");
         assert_ne!(Affinity::default().key("acme", None, "1"), Affinity::default().key("acme", None, "2"));
     }
 
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_turn_begins_as_the_first() {
+    fn a_second_turn_has_the_hash_of_the_first() {
         let system = serde_json::json!({ "role": "system", "content": "You are kind." });
         let user = |text: &str| serde_json::json!({ "role": "user", "content": text });
         let answer = serde_json::json!({ "role": "assistant", "content": "a" });
@@ -228,13 +228,13 @@ mod tests {
         assert_ne!(
             first,
             chat(serde_json::json!([system, user("r")])),
-            "equal instructions alone keep nothing together"
+            "equal instructions alone don't make equal hashes"
         );
         assert_ne!(first, chat(serde_json::json!([user("q")])));
         assert_eq!(chat(serde_json::json!([])), None);
         let marked = serde_json::json!([{ "type": "text", "text": "q", "cache_control": { "type": "ephemeral" } }]);
         let parts = chat(serde_json::json!([system, { "role": "user", "content": marked }]));
-        assert_eq!(first, parts, "a mark for the cache moves on with the turns");
+        assert_eq!(first, parts, "cache_control isn't hashed, because clients move it to a later message");
     }
 
     #[test]
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_counts_whole_and_other_paths_have_no_conversation() {
+    fn a_prompt_is_hashed_as_one_text_and_other_paths_have_no_conversation() {
         let prompt = |value: serde_json::Value| at("/v1/completions", &serde_json::json!({ "prompt": value }));
         assert_eq!(prompt("a".into()), prompt("a".into()));
         assert_ne!(prompt("a".into()), prompt("b".into()));
@@ -264,14 +264,14 @@ mod tests {
 
     #[test]
     fn long_texts_differ_by_their_beginning_length_and_end() {
-        let said = |text: String| chat(serde_json::json!([{ "role": "user", "content": text }]));
+        let hash_of = |text: String| chat(serde_json::json!([{ "role": "user", "content": text }]));
         let long = "x".repeat(100_000);
-        let plain = said(long.clone());
-        assert_eq!(plain, said(long.clone()));
+        let plain = hash_of(long.clone());
+        assert_eq!(plain, hash_of(long.clone()));
         for other in [format!("{long}x"), format!("y{}", &long[1..]), format!("{}y", &long[1..])] {
-            assert_ne!(plain, said(other));
+            assert_ne!(plain, hash_of(other));
         }
         let many = |count: usize| chat(serde_json::json!(vec![serde_json::json!({ "content": "x" }); count]));
-        assert_eq!(many(100), many(1_000), "no more is read than counts");
+        assert_eq!(many(100), many(1_000), "only the first messages are hashed");
     }
 }

@@ -47,7 +47,7 @@ impl UploadKind {
 /// Checks an upload, chunk by chunk.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    load: UploadKind,
+    kind: UploadKind,
     splitter: Splitter,
     boundary: String,
     allow: Vec<Allowance>,
@@ -70,14 +70,14 @@ impl Upload {
     /// # Errors
     /// 400 if it isn't a form.
     pub(crate) fn new(
-        load: UploadKind,
+        kind: UploadKind,
         content_type: &str,
         boundary: String,
         allow: &[Allowance],
     ) -> Result<Self, Failure> {
         let splitter = Splitter::new(content_type)?;
         Ok(Self {
-            load,
+            kind,
             splitter,
             boundary,
             allow: allow.to_vec(),
@@ -96,7 +96,7 @@ impl Upload {
     /// and a line was rewritten, the upload is refused.
     #[must_use]
     pub(crate) fn with_lines(self, lines: Option<BatchInput>) -> Self {
-        Self { lines: lines.filter(|_| self.load == UploadKind::File), ..self }
+        Self { lines: lines.filter(|_| self.kind == UploadKind::File), ..self }
     }
 
     /// Takes a chunk, and returns what may be sent on.
@@ -137,7 +137,7 @@ impl Upload {
     /// 400 if the body is incomplete, or lacks the file or its purpose.
     pub(crate) fn finish(&self) -> Result<Vec<u8>, Failure> {
         self.splitter.end()?;
-        for (name, what) in self.load.needs() {
+        for (name, what) in self.kind.needs() {
             if !self.seen.iter().any(|seen| seen == name) {
                 return Err(Failure::BadForm { what });
             }
@@ -149,7 +149,7 @@ impl Upload {
 
     fn begin(&mut self, head: Head, out: &mut Vec<u8>) -> Result<(), Failure> {
         let name = head.name.to_ascii_lowercase();
-        for known in [self.load.streams(), "purpose"] {
+        for known in [self.kind.streams(), "purpose"] {
             // Some servers read `purpose[]` as a second purpose.
             if field::base(&name) == known && name != known {
                 return Err(fault::unknown(head.name));
@@ -161,7 +161,7 @@ impl Upload {
         if self.seen.contains(&name) {
             return Err(Failure::DuplicateKey { key: head.name });
         }
-        let is_file = name == self.load.streams();
+        let is_file = name == self.kind.streams();
         self.seen.push(name);
         if is_file {
             if head.is_of_another_charset() && self.lines.is_some() && self.is_batch != Some(false) {
@@ -217,7 +217,8 @@ impl Upload {
         self.judged(passed, out)
     }
 
-    /// A wrong line matters only if the file is a batch's. Until that is known, the rest passes unchanged.
+    /// A wrong line matters only if the file is a batch's input. Until that is known, the rest of the file passes
+    /// unchanged.
     fn judged(&mut self, passed: Result<(), Failure>, out: &mut Vec<u8>) -> Result<(), Failure> {
         let Err(wrong) = passed else { return Ok(()) };
         if self.is_batch.is_some() || wrong == Failure::Busy {
@@ -233,9 +234,9 @@ impl Upload {
     }
 }
 
-/// The error for a file that was taken for a batch's. It says what to change.
+/// The error if a file was rewritten as a batch's input, and a later `purpose` is another.
 const ORDER: &str =
-    "the file reads like a batch's input, and its purpose behind it says otherwise; put \"purpose\" before \"file\"";
+    "the file reads like a batch's input, but the purpose after it is another; put \"purpose\" before \"file\"";
 
 #[cfg(test)]
 mod tests {
@@ -247,8 +248,8 @@ mod tests {
         pass_as(UploadKind::File, parts, allow)
     }
 
-    fn pass_as(load: UploadKind, parts: &[(&str, &[u8])], allow: &[Allowance]) -> Result<Vec<u8>, Failure> {
-        let mut upload = Upload::new(load, TYPE, "XX".into(), allow)?;
+    fn pass_as(kind: UploadKind, parts: &[(&str, &[u8])], allow: &[Allowance]) -> Result<Vec<u8>, Failure> {
+        let mut upload = Upload::new(kind, TYPE, "XX".into(), allow)?;
         let mut out = Vec::new();
         for chunk in body(parts).chunks(7) {
             out.extend(upload.push(chunk)?);
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_a_batch_are_judged_whatever_stands_first() {
+    fn the_lines_of_a_batch_are_judged_before_or_after_the_purpose() {
         let send = |parts: &[(&str, &[u8])], size: usize| -> Result<Vec<u8>, Failure> {
             let upload = Upload::new(UploadKind::File, TYPE, "XX".into(), &[Allowance::Batch])?;
             let mut upload = upload.with_lines(Some(named_lines()));
@@ -307,36 +308,37 @@ mod tests {
             let body = format!("{{\"model\":\"{model}\",\"messages\":[]}}");
             format!("{{\"custom_id\":\"1\",\"url\":\"/v1/chat/completions\",\"body\":{body}}}\n").into_bytes()
         };
-        let (ours, theirs, other) = (line("chat"), line("llama"), line("gpt"));
+        // The map of models has `chat`, which the endpoint calls `llama`, and doesn't have `gpt`.
+        let (sent, rewritten, unknown) = (line("chat"), line("llama"), line("gpt"));
         let batch = ("purpose", &b"batch"[..]);
         let data = ("purpose", &b"user_data"[..]);
         fn file(bytes: &[u8]) -> (&str, &[u8]) {
             ("file:a.jsonl", bytes)
         }
         for size in [1, 9, 10_000] {
-            assert_eq!(send(&[batch, file(&ours)], size).unwrap(), body(&[batch, file(&theirs)]));
-            assert_eq!(send(&[file(&ours), batch], size).unwrap(), body(&[file(&theirs), batch]));
-            assert_eq!(send(&[data, file(&ours)], size).unwrap(), body(&[data, file(&ours)]), "the client's own data");
-            assert_eq!(send(&[file(&ours), data], size), Err(Failure::BadForm { what: ORDER }));
+            assert_eq!(send(&[batch, file(&sent)], size).unwrap(), body(&[batch, file(&rewritten)]));
+            assert_eq!(send(&[file(&sent), batch], size).unwrap(), body(&[file(&rewritten), batch]));
+            assert_eq!(send(&[data, file(&sent)], size).unwrap(), body(&[data, file(&sent)]), "the client's own data");
+            assert_eq!(send(&[file(&sent), data], size), Err(Failure::BadForm { what: ORDER }));
             for bytes in [
-                &other[..],
-                &[&other[..], b"{}\n\x00", &ours].concat(),
+                &unknown[..],
+                &[&unknown[..], b"{}\n\x00", &sent].concat(),
                 b"no lines of a batch: [{\"N",
-                &ours[..ours.len() - 6],
-                &ours[..30],
+                &sent[..sent.len() - 6],
+                &sent[..30],
             ] {
                 assert_eq!(send(&[file(bytes), data], size).unwrap(), body(&[file(bytes), data]), "{bytes:?}");
             }
-            let unknown = Failure::BatchModel { line: 1, model: "gpt".into() };
-            assert_eq!(send(&[batch, file(&other)], size), Err(unknown.clone()));
-            assert_eq!(send(&[file(&other), batch], size), Err(unknown));
+            let failure = Failure::BatchModel { line: 1, model: "gpt".into() };
+            assert_eq!(send(&[batch, file(&unknown)], size), Err(failure.clone()));
+            assert_eq!(send(&[file(&unknown), batch], size), Err(failure));
             assert_eq!(send(&[batch, file(b"{\n}")], size), Err(Failure::BatchLine { line: 1 }));
             assert_eq!(send(&[file(b"{"), batch], size), Err(Failure::BatchLine { line: 1 }));
         }
     }
 
     #[test]
-    fn a_batch_of_another_charset_is_refused_whatever_stands_first() {
+    fn a_batch_of_another_charset_is_refused_before_or_after_the_purpose() {
         let line = b"{\"url\":\"/v1/chat/completions\",\"body\":{\"model\":\"embed\",\"messages\":[]}}\n";
         let part = |name: &str, kind: Option<&str>, data: &[u8]| {
             let filename = (name == "file").then(|| "a.jsonl".to_owned());
@@ -376,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_never_becomes_whole() {
+    fn an_upload_that_is_not_allowed_never_becomes_complete() {
         let refusal = |parts: &[(&str, &[u8])]| pass(parts, &[]).unwrap_err();
         let url: [(&str, &[u8]); 2] = [("purpose", b"user_data"), ("file_url", b"https://a.example/")];
         assert_eq!(refusal(&url), Failure::RemoteUrl { field: "file_url".into() });

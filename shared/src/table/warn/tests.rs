@@ -1,4 +1,4 @@
-//! What is told of documents that compile, each by its place.
+//! Tests of the warnings about documents that compile: the place and the text of each warning.
 
 use serde_json::{Value, json};
 
@@ -6,8 +6,8 @@ use crate::rules::KeyDigest;
 use crate::table::Table;
 use crate::time::Timestamp;
 
-/// A document about which nothing is told.
-fn quiet() -> Value {
+/// A document without warnings.
+fn sound() -> Value {
     let region = |country: &str, name: &str| {
         json!({ "countries": [country], "answers": { "A": ["192.0.2.1"] },
                 "endpoints": { format!("{name}-1"): { "url": format!("https://{name}.example/v1") } } })
@@ -35,16 +35,17 @@ fn tenant(rest: &Value) -> Value {
     tenant
 }
 
-/// The warnings about a quiet document with one change.
+/// The warnings about the sound document with one change.
 fn reported(change: impl FnOnce(&mut Value)) -> Vec<String> {
-    let mut document = quiet();
+    let mut document = sound();
     change(&mut document);
     let table = Table::compile(document.to_string().as_bytes()).unwrap_or_else(|violations| panic!("{violations:#?}"));
     table.warnings(Timestamp(i64::MAX)).iter().map(ToString::to_string).collect()
 }
 
+/// Asserts that the changed document gets one warning, about the place `pointer` and with the text `hint`.
 #[track_caller]
-fn assert_told(change: impl FnOnce(&mut Value), pointer: &str, hint: &str) {
+fn assert_warns(change: impl FnOnce(&mut Value), pointer: &str, hint: &str) {
     let lines = reported(change);
     let [line] = &lines[..] else { panic!("one warning expected: {lines:#?}") };
     assert!(line.starts_with(&format!("{pointer}: ")), "{line}");
@@ -59,26 +60,27 @@ fn a_document_without_problems_gets_no_warning() {
 }
 
 #[test]
-fn clients_that_no_rule_takes_are_told() {
+fn clients_that_no_rule_accepts_get_a_warning() {
     let place = "/services/chat/residency";
     let without = |rule: usize| {
         move |d: &mut Value| {
             d["services"]["chat"]["residency"].as_array_mut().unwrap().remove(rule);
         }
     };
-    assert_told(without(2), place, "no rule for \"unknown\"");
-    assert_told(without(1), place, "takes no clients of 216 countries (AD, AE, AF, AG, AI, AL, AM, AO and 208 more)");
+    assert_warns(without(2), place, "no rule for \"unknown\"");
+    assert_warns(without(1), place, "takes no clients of 216 countries (AD, AE, AF, AG, AI, AL, AM, AO and 208 more)");
     let denied = |rule: usize| move |d: &mut Value| d["services"]["chat"]["residency"][rule]["process_in"] = json!([]);
     assert_eq!(reported(denied(2)), [""; 0], "denied on purpose");
     assert_eq!(reported(denied(1)), [""; 0], "denied on purpose");
 }
 
 #[test]
-fn nobody_is_left_over_where_only_tenants_that_say_where_they_belong_ask() {
-    let closed = |answers: bool, says: Value| {
+fn missing_rules_get_no_warning_if_every_tenant_declares_its_residency_or_fence() {
+    // All clients of the service belong to the tenant `acme`, or they ask by DNS too if regions have `answers`.
+    let closed = |answers: bool, declared: Value| {
         move |d: &mut Value| {
             d["services"]["chat"]["residency"] = json!([{ "clients": ["eu"], "process_in": ["eu"] }]);
-            d["tenants"]["acme"] = tenant(&says);
+            d["tenants"]["acme"] = tenant(&declared);
             if !answers {
                 for region in d["regions"].as_object_mut().unwrap().values_mut() {
                     region.as_object_mut().unwrap().remove("answers");
@@ -90,28 +92,28 @@ fn nobody_is_left_over_where_only_tenants_that_say_where_they_belong_ask() {
         |lines: Vec<String>| lines.iter().filter(|line| line.starts_with("/services/chat/residency: ")).count();
     assert_eq!(left_over(reported(closed(false, json!({ "residency": "eu" })))), 0);
     assert_eq!(left_over(reported(closed(false, json!({ "process_in": ["eu"] })))), 0);
-    assert_eq!(left_over(reported(closed(false, json!({})))), 2, "by geography");
-    assert_eq!(left_over(reported(closed(true, json!({ "residency": "eu" })))), 2, "DNS knows no tenants");
+    assert_eq!(left_over(reported(closed(false, json!({})))), 2, "the tenant's clients are placed by geography");
+    assert_eq!(left_over(reported(closed(true, json!({ "residency": "eu" })))), 2, "in DNS there are no tenants");
 }
 
 #[test]
-fn empty_tiers_and_fences_are_told() {
+fn empty_tiers_and_fences_get_a_warning() {
     let tiers = |process_in: Value| {
         move |d: &mut Value| {
             d["jurisdictions"]["us"] = json!({ "countries": ["US"] });
             d["services"]["chat"]["residency"][1]["process_in"] = process_in;
         }
     };
-    assert_told(tiers(json!(["eu", "uk", "us"])), "/services/chat/residency/1/process_in/2", "adds no region");
-    assert_told(tiers(json!(["us"])), "/services/chat/residency/1/process_in", "always denied");
+    assert_warns(tiers(json!(["eu", "uk", "us"])), "/services/chat/residency/1/process_in/2", "adds no region");
+    assert_warns(tiers(json!(["us"])), "/services/chat/residency/1/process_in", "always denied");
     let fence = |process_in: Value| {
         move |d: &mut Value| {
             d["jurisdictions"]["us"] = json!({ "countries": ["US"] });
             d["tenants"]["acme"] = tenant(&json!({ "process_in": process_in }));
         }
     };
-    assert_told(fence(json!(["uk", "us"])), "/tenants/acme/process_in/1", "adds no region");
-    assert_told(fence(json!(["us"])), "/tenants/acme/process_in", "no region of the service chat");
+    assert_warns(fence(json!(["uk", "us"])), "/tenants/acme/process_in/1", "adds no region");
+    assert_warns(fence(json!(["us"])), "/tenants/acme/process_in", "no region of the service chat");
 }
 
 #[test]
@@ -126,9 +128,10 @@ fn a_declared_residency_that_no_rule_uses_gets_a_warning() {
     assert!(line.contains("no rule of the service chat"), "{line}");
 }
 
-/// A hosted "EU" region lies in no list of the members by hand: their territories have codes of their own.
+/// A hosted "EU" region isn't covered by a hand-written list of the members, because territories of the members have
+/// codes of their own.
 #[test]
-fn a_list_of_members_by_hand_gets_a_warning() {
+fn a_hand_written_list_of_members_gets_a_warning() {
     let by_hand = |d: &mut Value| {
         let members: Vec<String> = crate::geo::eu_members().iter().map(|code| code.to_string()).collect();
         d["jurisdictions"]["hand"] = json!({ "countries": members });
@@ -149,14 +152,14 @@ fn a_list_of_members_by_hand_gets_a_warning() {
 
 #[test]
 fn unused_entries_get_a_warning() {
-    assert_told(|d| d["jurisdictions"]["us"] = json!({ "countries": ["US"] }), "/jurisdictions/us", "decides nothing");
-    assert_told(|d| d["regions"]["nyc"] = json!({ "countries": ["US"] }), "/regions/nyc", "belongs to no service");
+    assert_warns(|d| d["jurisdictions"]["us"] = json!({ "countries": ["US"] }), "/jurisdictions/us", "decides nothing");
+    assert_warns(|d| d["regions"]["nyc"] = json!({ "countries": ["US"] }), "/regions/nyc", "belongs to no service");
 }
 
 #[test]
-fn endpoints_that_the_edge_cannot_use_are_told() {
+fn endpoints_that_the_edge_cannot_use_get_a_warning() {
     let bare = |d: &mut Value| d["regions"]["lon"]["endpoints"] = json!({});
-    assert_told(bare, "/services/chat/regions/1", "lon, which has no endpoints");
+    assert_warns(bare, "/services/chat/regions/1", "lon, which has no endpoints");
     let dns_only = |d: &mut Value| {
         for region in d["regions"].as_object_mut().unwrap().values_mut() {
             region["endpoints"] = json!({});
@@ -164,8 +167,8 @@ fn endpoints_that_the_edge_cannot_use_are_told() {
     };
     assert_eq!(reported(dns_only), [""; 0]);
     let url = |url: &'static str| move |d: &mut Value| d["regions"]["fra"]["endpoints"]["fra-1"]["url"] = json!(url);
-    assert_told(url("https://fra.example"), "/regions/fra/endpoints/fra-1/url", "no /v1");
-    assert_told(url("https://fra.example/api/"), "/regions/fra/endpoints/fra-1/url", "no /v1");
+    assert_warns(url("https://fra.example"), "/regions/fra/endpoints/fra-1/url", "no /v1");
+    assert_warns(url("https://fra.example/api/"), "/regions/fra/endpoints/fra-1/url", "no /v1");
     for fine in ["https://fra.example/v1/", "https://fra.example/v1beta/openai", "https://fra.example/api/v2"] {
         assert_eq!(reported(url(fine)), [""; 0], "{fine}");
     }
@@ -174,29 +177,29 @@ fn endpoints_that_the_edge_cannot_use_are_told() {
 }
 
 #[test]
-fn probes_of_models_that_lack_something_are_told() {
+fn probes_of_models_that_lack_something_get_a_warning() {
     let watched = |monitor: Value, endpoint: Value| {
         move |d: &mut Value| {
-            let one = &mut d["regions"]["fra"]["endpoints"]["fra-1"];
-            one["monitor"] = json!({ "type": "openai", "model": "m" });
+            let fra_1 = &mut d["regions"]["fra"]["endpoints"]["fra-1"];
+            fra_1["monitor"] = json!({ "type": "openai", "model": "m" });
             for (key, value) in monitor.as_object().unwrap() {
-                one["monitor"][key] = value.clone();
+                fra_1["monitor"][key] = value.clone();
             }
             for (key, value) in endpoint.as_object().unwrap() {
-                one[key] = value.clone();
+                fra_1[key] = value.clone();
             }
         }
     };
     let place = "/regions/fra/endpoints/fra-1/monitor";
     let secret = json!({ "secret": "KEY" });
-    assert_told(watched(json!({}), secret.clone()), place, "asks without a credential");
+    assert_warns(watched(json!({}), secret.clone()), place, "asks without a credential");
     assert_eq!(reported(watched(secret.clone(), secret)), [""; 0]);
-    assert_told(watched(json!({}), json!({ "engine": "vllm" })), place, "add \"load\" to the endpoint");
+    assert_warns(watched(json!({}), json!({ "engine": "vllm" })), place, "add \"load\" to the endpoint");
     let load = json!({ "engine": "vllm", "load": { "type": "vllm", "url": "https://fra.example.net/metrics" } });
     assert_eq!(reported(watched(json!({}), load)), [""; 0]);
-    let spent = watched(json!({ "budget": { "tokens": 64_000 } }), json!({}));
-    assert_told(
-        spent,
+    let short_budget = watched(json!({ "budget": { "tokens": 64_000 } }), json!({}));
+    assert_warns(
+        short_budget,
         &format!("{place}/budget"),
         "pays for 1000 probes of m in 24h, where \"interval\" asks for 2880",
     );
@@ -204,7 +207,7 @@ fn probes_of_models_that_lack_something_are_told() {
 }
 
 #[test]
-fn a_shared_engine_gets_a_warning_while_any_name_may_be_used_there() {
+fn a_shared_engine_without_a_map_of_models_gets_a_warning() {
     let shared = |tenants: usize, endpoint: Value| {
         move |d: &mut Value| {
             for name in ["acme", "emca"].into_iter().take(tenants) {
@@ -218,7 +221,7 @@ fn a_shared_engine_gets_a_warning_while_any_name_may_be_used_there() {
     };
     let place = "/regions/fra/endpoints/fra-1";
     for engine in ["vllm", "sglang"] {
-        assert_told(shared(2, json!({ "engine": engine })), place, "2 tenants share this engine");
+        assert_warns(shared(2, json!({ "engine": engine })), place, "2 tenants share this engine");
     }
     assert_eq!(reported(shared(1, json!({ "engine": "vllm" }))), [""; 0], "only one tenant uses the engine");
     assert_eq!(reported(shared(2, json!({ "engine": "vllm", "models": { "a": "b" } }))), [""; 0]);
@@ -226,15 +229,15 @@ fn a_shared_engine_gets_a_warning_while_any_name_may_be_used_there() {
 }
 
 #[test]
-fn voters_that_cannot_decide_and_guards_that_hold_nothing_are_told() {
+fn voters_that_cannot_decide_and_guards_without_effect_get_a_warning() {
     let voters = |voters: Value| move |d: &mut Value| d["fleet"] = json!({ "voters": voters });
     let at = |site: &str| json!({ "site": site });
     assert_eq!(reported(voters(json!({ "a": at("x"), "b": at("y"), "c": at("z") }))), [""; 0]);
     assert_eq!(reported(voters(json!({ "a": at("x") }))), [""; 0], "one node decides alone");
-    assert_told(voters(json!({ "a": at("x"), "b": at("y") })), "/fleet/voters", "are of two sites");
+    assert_warns(voters(json!({ "a": at("x"), "b": at("y") })), "/fleet/voters", "are of two sites");
     let inside = |site: &str| json!({ "site": site, "region": "fra" });
     let biased = json!({ "a": at("x"), "b": inside("y"), "c": inside("z") });
-    assert_told(voters(biased), "/fleet/voters", "can't call fra down");
+    assert_warns(voters(biased), "/fleet/voters", "can't call fra down");
     assert_eq!(reported(voters(json!({ "a": at("x"), "b": at("y"), "c": inside("z") }))), [""; 0]);
 
     let guard = |keep: u32, has_voters: bool| {
@@ -245,7 +248,7 @@ fn voters_that_cannot_decide_and_guards_that_hold_nothing_are_told() {
             }
         }
     };
-    assert_told(guard(1, false), "/services/chat/guard", "no voters are declared");
+    assert_warns(guard(1, false), "/services/chat/guard", "no voters are declared");
     assert_eq!(reported(guard(1, true)), [""; 0]);
-    assert_told(guard(2, true), "/services/chat/guard/keep", "the fence of rule 0 has 1 in all");
+    assert_warns(guard(2, true), "/services/chat/guard/keep", "the fence of rule 0 has 1 in all");
 }

@@ -50,7 +50,7 @@ fn if_no_quota_allows_a_request_the_client_gets_the_shortest_wait() {
 }
 
 #[test]
-fn after_a_refusal_that_closes_a_quota_the_client_gets_its_wait() {
+fn after_a_refusal_that_closes_a_quota_the_client_gets_the_wait_of_the_quota() {
     let (mut driver, _) = begin([None, wait(9_000), wait(9_000), wait(9_000)]);
     driver.withhold([wait(4_000), wait(9_000), wait(9_000), wait(9_000)]);
     driver.step(Event::Headers { attempt: 1, status: 429, content_type: None, packed: false, retry_after_ms: None });
@@ -60,15 +60,15 @@ fn after_a_refusal_that_closes_a_quota_the_client_gets_its_wait() {
 
 #[test]
 fn the_only_endpoint_is_not_asked_again_if_its_quota_forbids_it() {
-    let others = [None, wait(9_000), wait(9_000), wait(9_000)];
-    let (mut driver, _) = begin(others);
+    let only_first = [None, wait(9_000), wait(9_000), wait(9_000)];
+    let (mut driver, _) = begin(only_first);
     driver.withhold([wait(2_000), wait(9_000), wait(9_000), wait(9_000)]);
     let actions = driver.headers(503, "");
     let [.., Action::Reply { failure }] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(*failure, Failure::EndpointsFailed { retry_after: Some(2), needs_operator: false });
 
-    let (mut driver, _) = begin(others);
-    driver.withhold(others);
+    let (mut driver, _) = begin(only_first);
+    driver.withhold(only_first);
     let status = |ms| Event::Headers { attempt: 1, status: 503, content_type: None, packed: false, retry_after_ms: ms };
     assert!(driver.step(status(Some(1_000))).contains(&Action::Arm { attempt: 1, after_ms: 1_000 }), "a pause");
     driver.withhold([wait(2_000), wait(9_000), wait(9_000), wait(9_000)]);
