@@ -1,4 +1,4 @@
-//! Takes a filter and a format, and from then on writes log lines to standard error by way of a queue.
+//! Takes a filter and a format, and from then on writes log lines to standard error through a queue.
 
 pub(super) mod format;
 pub(super) mod queue;
@@ -16,11 +16,11 @@ use crate::program::logs::queue::{Lines, LogQueue};
 use crate::system::clock::Clock;
 use format::{JsonLines, TextFields};
 
-/// hickory tells of every answer with its client's address at INFO and of malformed packets at WARN. Our own counters
-/// do that, and a packet must not be able to fill a log: its targets are off unless the filter names one.
+/// hickory logs every answer with the client's address at INFO, and malformed packets at WARN. Packets must not be able
+/// to fill a log, and the metrics count them anyway. So the targets of hickory are off unless the filter names one.
 const QUIET: [&str; 3] = ["hickory_server=off", "hickory_proto=off", "hickory_net=off"];
 
-/// How long the end waits for lines that aren't written yet.
+/// How long the program waits at its end for lines that aren't written yet.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// How logs are written.
@@ -33,7 +33,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// The log as it runs.
+/// The running log.
 pub(super) struct Logs(Arc<LogQueue>);
 
 impl Logs {
@@ -48,10 +48,11 @@ pub(super) fn begin(filter: Option<&str>, format: LogFormat) -> Result<Logs, Str
     let filter = filter.map(str::to_owned).or_else(|| std::env::var("RUST_LOG").ok()).filter(|text| !text.is_empty());
     let filter = self::filter(filter.as_deref().unwrap_or("info"))?;
     let failed = |error: &dyn std::fmt::Display| format!("logs can't be written: {error}");
-    // Not the locked one: whoever else writes there would wait for a reader that stalls.
+    // The queue writes to a copy, without the lock of `stderr()`. Otherwise other writers would wait while a reader
+    // stalls.
     let sink = std::io::stderr().as_fd().try_clone_to_owned().map(File::from).map_err(|error| failed(&error))?;
     let queue = LogQueue::start(sink, format, Clock::system()).map_err(|error| failed(&error))?;
-    // What can't be written is counted by the queue; told on standard error, it would fail there again.
+    // The queue counts lines that can't be written. A message about them would go to standard error, and fail too.
     let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
     let log = log.with_writer(Lines(Arc::clone(&queue)));
     let begun = match format {

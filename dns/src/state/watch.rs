@@ -31,33 +31,36 @@ use part::{Check, alone};
 pub(crate) use part::{Part, Reading, read_geoip, read_rules, read_zone, read_zone_keys};
 use settle::{Judged, Millis};
 
-/// How often files are looked at. Rarer, if a look takes longer than a twentieth of that.
+/// The pause between two looks at all files. If a look takes longer than a twentieth of this, the pause is twenty times
+/// the look.
 const LOOK: Duration = Duration::from_millis(100);
-/// The longest time between two looks.
+/// The longest pause between two looks.
 const RAREST_LOOK: Duration = Duration::from_secs(1);
-/// How many names a version may lack, however small the zone is, without counting as one that lost much.
+/// A version of a zone may lack this many names without counting as one that lost much, even if the zone is small.
 const FEW: usize = 2;
-/// A look, with all that it brings to be read, that takes longer than that is stuck: a disk or a share hangs.
+/// If one look, with the reading of changed files, takes longer than this, the thread counts as stuck: a disk or a
+/// share hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The thread that looks after a node's files; it stops when this is dropped.
+/// The thread that watches a node's files. It stops when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Feed {
     reload: SyncSender<()>,
 }
 
-/// Everything that is looked after, and what is known of it.
+/// All parts that are watched, with their states and versions.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) rules: Part<()>,
-    /// As the configuration lists them.
+    /// In the order of the configuration.
     pub(crate) zones: Vec<(Name, Part<ZoneSource>)>,
     pub(crate) keys: Vec<(SignedZone, Part<ZoneKeys>)>,
     pub(crate) geoip: Option<Part<()>>,
 }
 
 impl Parts {
-    /// The zones as they can be served: one without a version, or that is to be signed and has no keys, is missing.
+    /// The zones as they can be served. A zone is missing if it has no version, or if it must be signed and has no
+    /// keys.
     pub(crate) fn zone_sources(&self) -> Arc<[ZoneSource]> {
         let source = |(origin, part): &(Name, Part<ZoneSource>)| {
             let keys = self.keys.iter().find(|(zone, _)| zone.origin == *origin);
@@ -68,27 +71,27 @@ impl Parts {
         self.zones.iter().map(source).collect()
     }
 
-    /// The keys that there are.
+    /// The keys of all zones that have keys.
     pub(crate) fn zone_keys(&self) -> Arc<[ZoneKeys]> {
         self.keys.iter().filter_map(|(_, part)| part.good.clone()).collect()
     }
 
-    /// What is wrong with the zones' files, by zone.
+    /// The faults of the zones' files, by zone.
     pub(crate) fn zone_faults(&self) -> Faults {
         self.zones.iter().filter_map(|(origin, part)| Some((origin.to_string(), part.faults()?))).collect()
     }
 
-    /// What is wrong with the keys' files, by zone.
+    /// The faults of the keys' files, by zone.
     pub(crate) fn key_faults(&self) -> Faults {
         self.keys.iter().filter_map(|(zone, part)| Some((zone.origin.to_string(), part.faults()?))).collect()
     }
 }
 
 impl Feed {
-    /// Looks after the files and offers what changes to `handle`.
+    /// Starts a thread that watches the files and offers new versions to `handle`.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system can't start a thread.
     pub(crate) fn start(sources: Sources, parts: Parts, handle: Handle) -> io::Result<Self> {
         let (reload, reloads) = mpsc::sync_channel(1);
         let pulse = handle.tasks().beating("files", false, PATIENCE);
@@ -98,9 +101,9 @@ impl Feed {
         Ok(Self { reload })
     }
 
-    /// Reads everything again, changed or not, and takes what was held: what SIGHUP asks for.
+    /// Reads everything again, changed or not, and takes versions that were held. SIGHUP does this.
     pub(crate) fn reload(&self) {
-        // Full means that a reload is due anyway.
+        // If the channel is full, a reload is due anyway.
         let _ = self.reload.try_send(());
     }
 }
@@ -111,25 +114,25 @@ struct Watching {
     handle: Handle,
     moves: Moves,
     begun: Instant,
-    /// How often the owner had panicked when it was last looked: it may have lost what it was offered.
+    /// How often the owner had panicked at the last look. A panic may have lost offered versions.
     panics: u64,
     release: MemoryRelease,
 }
 
-/// When to give back the memory that reading and compiling a version took.
+/// When to give back to the system the memory that reading and compiling a version took.
 #[derive(Debug, Default)]
 struct MemoryRelease {
-    /// How many versions were accepted when it was last looked.
+    /// How many versions were accepted at the last look.
     accepted: Option<u64>,
-    /// When it is due, the soonest last: at once, and again when nobody uses the previous version any more.
+    /// When to give back memory, the soonest last: at once, and again when the previous version is no longer in use.
     due: Vec<Instant>,
 }
 
 impl MemoryRelease {
-    /// How long the previous version may be in use.
+    /// How long the previous version may still be in use.
     const LINGER: Duration = Duration::from_secs(10);
 
-    /// Whether it is due now.
+    /// Whether to give back memory now. `accepted` is the number of versions accepted so far.
     fn is_due(&mut self, accepted: u64, now: Instant) -> bool {
         if self.accepted.replace(accepted) != Some(accepted) {
             self.due = vec![now + Self::LINGER, now];
@@ -148,13 +151,13 @@ impl Watching {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let begun = Instant::now();
-            // A panic costs this look; what was to be read is seen again by the next.
+            // After a panic, the next look notices the same changes again.
             match catch_unwind(AssertUnwindSafe(|| self.look(reload))) {
                 Ok(true) => {
                     backoff.reset();
                     pause = LOOK.max(begun.elapsed() * 20).min(RAREST_LOOK);
                 }
-                // The owner is gone.
+                // The owner has ended.
                 Ok(false) => return,
                 Err(_) => {
                     pulse.panicked();
@@ -166,6 +169,7 @@ impl Watching {
         }
     }
 
+    /// Gives back memory if it is time.
     fn tidy_up(&mut self) {
         let status = self.handle.status();
         let accepted = Source::ALL.iter().map(|source| status.of(*source).accepted).sum();
@@ -174,7 +178,7 @@ impl Watching {
         }
     }
 
-    /// Looks at everything once; whether anybody still wants to know.
+    /// Looks at everything once. Returns whether the owner still runs.
     fn look(&mut self, reload: bool) -> bool {
         let panics = self.handle.status().panics;
         let is_lost = std::mem::replace(&mut self.panics, panics) != panics;
@@ -232,30 +236,30 @@ impl Watching {
         }
     }
 
-    /// Reads the zones that changed; whether there is anything new to be offered or told.
+    /// Reads the zones that changed. Returns whether there are new versions or faults.
     fn look_at_zones(&mut self) -> bool {
         let (now, mut is_new) = (self.now(), false);
         let paths: BTreeMap<&Name, &Path> =
             self.sources.zones.iter().map(|(origin, path)| (origin, path.as_path())).collect();
         for (origin, part) in &mut self.parts.zones {
             let Some(path) = paths.get(origin) else { continue };
-            let came = part.step(now, &self.moves, || read_zone(origin, path), compare);
-            is_new |= !matches!(came, Check::Nothing);
-            if let Check::Version(zone) = came {
+            let found = part.step(now, &self.moves, || read_zone(origin, path), compare);
+            is_new |= !matches!(found, Check::Nothing);
+            if let Check::Version(zone) = found {
                 part.good = Some(zone);
             }
         }
         is_new
     }
 
-    /// Reads the keys that changed, then offers keys and zones: in this order, as a zone that is to be signed waits for
-    /// its keys.
+    /// Reads the keys that changed, then offers keys and zones. Keys are offered first, because a zone that must be
+    /// signed waits for its keys.
     fn look_at_keys(&mut self, mut has_new_zones: bool) -> bool {
         let (now, at, mut has_new_keys) = (self.now(), self.handle.now(), false);
         for (zone, part) in &mut self.parts.keys {
-            let came = part.step(now, &self.moves, || read_zone_keys(zone, at), alone);
-            has_new_keys |= !matches!(came, Check::Nothing);
-            if let Check::Version(keys) = came {
+            let found = part.step(now, &self.moves, || read_zone_keys(zone, at), alone);
+            has_new_keys |= !matches!(found, Check::Nothing);
+            if let Check::Version(keys) = found {
                 has_new_zones |= part.good.is_none();
                 part.good = Some(keys);
             }
@@ -276,14 +280,15 @@ impl Watching {
 /// A record's owner and type.
 type Entry<'z> = (NameRef<'z>, u16);
 
-/// Those of all records of a zone, in order.
+/// The owners and types of all records of a zone, in order.
 fn entries(zone: &ZoneSource) -> Vec<Entry<'_>> {
     let mut entries: Vec<_> = zone.records.iter().map(|record| (record.owner, record.rtype)).collect();
     entries.sort_unstable();
     entries
 }
 
-/// Compares a new version of a zone with the one in service: what it lacks, and what to tell if that is much.
+/// Compares a new version of a zone with the version in service. Also returns the message to report if the new version
+/// lost much.
 fn compare(old: Option<&ZoneSource>, new: &ZoneSource) -> (Judged, String) {
     let Some(old) = old else { return (Judged::Lossy, String::new()) };
     let (before, now) = (entries(old), entries(new));
@@ -309,7 +314,7 @@ fn compare(old: Option<&ZoneSource>, new: &ZoneSource) -> (Judged, String) {
     }
 }
 
-/// Whether a new version of a zone lost so much that somebody should confirm it.
+/// Whether a new version of a zone lost so much that an operator should confirm it.
 pub(crate) fn is_shrunk(old: &ZoneSource, new: &ZoneSource) -> bool {
     compare(Some(old), new).0 == Judged::Shrunk
 }
@@ -319,11 +324,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_given_back_after_each_version_and_once_more() {
+    fn memory_is_given_back_twice_after_each_version() {
         let (mut release, start) = (MemoryRelease::default(), Instant::now());
         let mut due = |accepted, seconds| release.is_due(accepted, start + Duration::from_secs(seconds));
         assert!(due(1, 0) && !due(1, 9) && due(1, 10) && !due(1, 100), "after the start");
-        assert!(due(2, 101) && due(3, 105), "the next version starts with short pauses again");
+        assert!(due(2, 101) && due(3, 105), "memory is given back at once after each version");
         assert!(!due(3, 114) && due(3, 115) && !due(3, 1_000));
     }
 }

@@ -1,5 +1,5 @@
-//! Which format of metrics a scraper gets. Takes its `Accept` headers (RFC 9110 §12.5.1), returns a [`Format`]. Called
-//! by `api`.
+//! Which format of metrics a scraper gets. Takes the scraper's `Accept` headers (RFC 9110 §12.5.1), returns a
+//! [`Format`]. Called by `api`.
 
 /// A format of `/metrics`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,8 +13,8 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// The format for whoever accepts these. Protobuf for who names it and prefers it to text, as a Prometheus with
-    /// native histograms does; else OpenMetrics for who names it; else the older format.
+    /// The format for these `Accept` headers. Protobuf if they name it and prefer it to text, as those of a Prometheus
+    /// with native histograms do. Else OpenMetrics if they name it. Else the older format.
     pub(crate) fn of<'h>(accept: impl Iterator<Item = &'h str>) -> Self {
         let ranges: Vec<Range<'h>> = accept.flat_map(|value| value.split(',')).map(Range::parse).collect();
         let quality = |fits: &dyn Fn(&Range<'_>) -> bool| {
@@ -68,14 +68,14 @@ impl<'h> Range<'h> {
     }
 
     fn has(&self, name: &str, value: &str) -> bool {
-        let same = |(other, told): &(&str, &str)| {
-            other.trim().eq_ignore_ascii_case(name) && told.trim().trim_matches('"') == value
+        let same = |(found_name, found_value): &(&str, &str)| {
+            found_name.trim().eq_ignore_ascii_case(name) && found_value.trim().trim_matches('"') == value
         };
         self.parameters.iter().any(same)
     }
 }
 
-/// A quality such as `0.75` in thousandths; 0 of what is none.
+/// A quality such as `0.75` in thousandths; 0 if the text isn't a quality.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1,000")]
 fn thousandths(text: &str) -> u16 {
     let quality: f64 = text.parse().unwrap_or(0.0);

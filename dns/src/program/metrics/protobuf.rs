@@ -1,12 +1,12 @@
 //! Metrics as messages of `io.prometheus.client.MetricFamily`, each with its length before it. Takes the older text
 //! format and the sums of what Workers observed; returns bytes. Called by `api`.
 //!
-//! The text says all but the native histograms: for those of Workers the buckets of the sums are told as they are
-//! counted, beside the classic ones. Their scale of 3 is Prometheus' schema 3, whose bucket `n` ends at 2^(n/8). Ours
-//! is numbered by where it begins.
+//! The text has everything but native histograms. The histograms of Workers are written in both forms: with the classic
+//! buckets of the text, and with the native buckets of `sums`. Both use the scale 3, which is Prometheus' schema 3. In
+//! that schema bucket `n` ends at 2^(n/8), but the buckets of `sums` are numbered by their beginning.
 //!
-//! The wire format has four forms of which two are enough here: numbers of variable length, and what says its length.
-//! See *Protocol Buffers: Encoding*, and `metrics.proto` of Prometheus' client model.
+//! See *Protocol Buffers: Encoding* for the wire format, and `metrics.proto` of Prometheus' client model for the
+//! numbers of the fields.
 
 use std::collections::BTreeMap;
 
@@ -38,13 +38,13 @@ pub(crate) fn protobuf(text: &str, sums: &Sums) -> Vec<u8> {
     bytes
 }
 
-/// A family that is read.
+/// A family of metrics, read from the text.
 #[derive(Debug, Default)]
 struct Family {
     name: String,
     help: String,
     kind: String,
-    /// By labels, without those of buckets.
+    /// The series by their labels, without the label `le` of buckets.
     series: BTreeMap<Labels, Series>,
 }
 
@@ -58,7 +58,7 @@ struct Series {
     buckets: Vec<(f64, u64)>,
 }
 
-/// A line of the text.
+/// A line of the text: one value of a series.
 struct Sample<'t> {
     name: &'t str,
     labels: Labels,
@@ -122,7 +122,7 @@ impl Family {
 
 impl Series {
     fn write(&self, native: Option<&Histogram>, message: &mut Message) {
-        // The sums may have grown since the text was written, and a native histogram has to add up.
+        // The sums may have grown since the text was written. The count and sum must fit the native buckets.
         message.number(1, native.map_or(self.count, Histogram::len));
         message.double(2, native.map_or(self.sum, seconds));
         for (bound, count) in &self.buckets {
@@ -137,7 +137,8 @@ impl Series {
     }
 }
 
-/// The sparse buckets: spans of neighbours, and of each count how it differs from the one before.
+/// Writes the sparse buckets: the spans of neighbouring buckets, and the difference of each count from the count
+/// before.
 fn write_native(histogram: &Histogram, message: &mut Message) {
     message.number(5, zigzag(SCHEMA));
     message.number(7, histogram.zero());
@@ -154,7 +155,7 @@ fn write_native(histogram: &Histogram, message: &mut Message) {
         before = count;
     }
     if spans.is_empty() {
-        // A span of nothing tells that the histogram is a native one.
+        // An empty span marks an empty histogram as native.
         spans.push((0, 0));
     }
     for (offset, length) in spans {
@@ -166,7 +167,7 @@ fn write_native(histogram: &Histogram, message: &mut Message) {
     deltas.into_iter().for_each(|delta| message.number(13, zigzag(delta)));
 }
 
-/// A message that is written, field by field.
+/// A message, to which fields are appended.
 #[derive(Debug, Default)]
 struct Message(Vec<u8>);
 
@@ -200,7 +201,7 @@ impl Message {
     }
 }
 
-/// Seven bits in each byte, the lowest first.
+/// Writes a number with seven bits in each byte, the lowest bits first.
 #[expect(clippy::cast_possible_truncation, reason = "the rest has seven bits")]
 fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
@@ -210,12 +211,12 @@ fn varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// A signed number such that small ones stay short.
+/// Encodes a signed number so that small numbers, positive or negative, stay short.
 fn zigzag(value: i64) -> u64 {
     (value << 1 ^ value >> 63).cast_unsigned()
 }
 
-/// Reads a line such as `name{label="value"} 1`. `None` for one that is none.
+/// Reads a line such as `name{label="value"} 1`. `None` if the line has another form.
 fn sample(line: &str) -> Option<Sample<'_>> {
     if line.starts_with('#') {
         return None;

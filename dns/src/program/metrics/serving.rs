@@ -1,8 +1,8 @@
-//! How a node answers since it serves a revision, and how it did before. Takes all that was counted since the process
-//! began, returns what a rollout is judged by. Called every five minutes, when the rules change, and when somebody asks
-//! `/v1/fleet`.
+//! Compares a node's answers before and since the revision in service. Takes the counters since the process began,
+//! returns the numbers by which a rollout is judged. Called every five minutes, when the rules change, and for requests
+//! of `/v1/fleet`.
 //!
-//! Nothing is counted for it: it reads the counters that are there.
+//! This module reads the counters of the metrics, and counts nothing itself.
 
 use std::collections::VecDeque;
 use std::sync::PoisonError;
@@ -16,13 +16,13 @@ use bailiwick_rules::time::Millis;
 use super::{Metrics, RCODES};
 use crate::response::answer::Rcode;
 
-/// What was answered in so long before a revision came into service is compared with what is answered since.
+/// The answers since a revision came into service are compared with the answers in this time before.
 const BEFORE: Duration = Duration::from_secs(3_600);
 
-/// What was counted at some moments, and under which revision.
+/// The answers at some moments, and the revision in service.
 #[derive(Debug, Default)]
 pub(super) struct Serving {
-    /// All answers since the process began, at moments of the last hour, the oldest first.
+    /// The number of answers since the process began, at several moments of the last hour, the oldest first.
     marks: VecDeque<(Instant, Answers)>,
     current: Option<Current>,
 }
@@ -32,32 +32,34 @@ pub(super) struct Serving {
 struct Current {
     revision: Revision,
     since: Instant,
-    /// What was answered in the hour before.
+    /// The answers in the hour before `since`.
     before: Answers,
-    /// All answers when it began.
+    /// All answers from the start of the process to `since`.
     at_begin: Answers,
 }
 
-/// How a node answers under a revision.
+/// A node's answers before and under a revision.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Served {
-    /// For how long it has served it.
+    /// How long the node has served the revision.
     pub(crate) span: Millis,
-    /// What it answered in the hour before.
+    /// The answers in the hour before.
     pub(crate) before: Answers,
-    /// What it has answered since.
+    /// The answers under the revision.
     pub(crate) since: Answers,
 }
 
 impl Serving {
+    /// Notes the number of answers at `now`.
     fn mark(&mut self, now: Instant, all: Answers) {
-        // One mark older than an hour stays, so that the hour is whole.
+        // One mark older than an hour stays, so that the marks cover the whole hour.
         while self.marks.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= BEFORE) {
             self.marks.pop_front();
         }
         self.marks.push_back((now, all));
     }
 
+    /// Notes that a revision came into service.
     fn begin(&mut self, revision: Revision, now: Instant, all: Answers) {
         let oldest = self.marks.iter().find(|(at, _)| now.duration_since(*at) <= BEFORE);
         let before = oldest.map_or_else(|| all.clone(), |(_, then)| less(&all, then));
@@ -66,13 +68,13 @@ impl Serving {
 }
 
 impl Metrics {
-    /// Takes note of what was answered until now.
+    /// Notes the number of answers until now.
     pub(crate) fn mark_answers(&self, now: Instant) {
         let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         serving.mark(now, self.all_answers());
     }
 
-    /// Takes note of the revision in service, if it is another than before.
+    /// Notes the revision in service, if it has changed.
     pub(crate) fn begin_revision(&self, revision: Revision, now: Instant) {
         let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         if serving.current.as_ref().is_none_or(|current| current.revision != revision) {
@@ -80,7 +82,7 @@ impl Metrics {
         }
     }
 
-    /// How this node answers under this revision; `None` if it isn't the one noted last.
+    /// This node's answers before and under the revision; `None` if another revision was noted last.
     pub(crate) fn served(&self, revision: Revision, now: Instant) -> Option<Served> {
         let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         let current = serving.current.as_ref().filter(|current| current.revision == revision)?;
@@ -108,7 +110,7 @@ impl Metrics {
     }
 }
 
-/// What came since an earlier moment.
+/// The answers of `all` that aren't in `then`.
 fn less(all: &Answers, then: &Answers) -> Answers {
     let mut since = Answers {
         all: all.all.saturating_sub(then.all),
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_told_since_a_revision_and_for_the_hour_before_it() {
+    fn answers_are_counted_since_a_revision_and_for_the_hour_before() {
         let (metrics, begin) = (Metrics::default(), Instant::now());
         let at = |minutes: u64| begin + Duration::from_secs(minutes * 60);
         let serves = |number: u64, at: Instant| {
@@ -161,19 +163,19 @@ mod tests {
         count(&metrics, Some("fra"), 10);
         metrics.mark_answers(at(60));
         count(&metrics, None, 3);
-        let told = serves(8, at(90));
+        let served = serves(8, at(90));
         let of = |answers: &Answers| {
             let regions = answers.steered.get("chat").into_iter().flatten();
             regions.map(|(region, count)| (region.clone(), *count)).collect::<Vec<_>>()
         };
-        assert_eq!((told.span, of(&told.before), of(&told.since)), (Millis(0), vec![(None, 3)], vec![]));
+        assert_eq!((served.span, of(&served.before), of(&served.since)), (Millis(0), vec![(None, 3)], vec![]));
         count(&metrics, Some("par"), 4);
         let (servfail, qtype) = place(Rcode::SERVFAIL, Some(1));
         add(&metrics.answered[1][servfail][qtype]);
-        let told = serves(8, at(91));
-        assert_eq!((told.span, of(&told.since)), (Millis(60_000), vec![(Some("par".to_owned()), 4)]));
-        assert_eq!((told.since.all, told.since.servfail, told.before.all), (1, 1, 0));
-        let told = serves(9, at(92));
-        assert_eq!(of(&told.before), [(None, 3), (Some("par".to_owned()), 4)], "since the mark an hour ago at most");
+        let served = serves(8, at(91));
+        assert_eq!((served.span, of(&served.since)), (Millis(60_000), vec![(Some("par".to_owned()), 4)]));
+        assert_eq!((served.since.all, served.since.servfail, served.before.all), (1, 1, 0));
+        let served = serves(9, at(92));
+        assert_eq!(of(&served.before), [(None, 3), (Some("par".to_owned()), 4)], "since the oldest mark of the hour");
     }
 }

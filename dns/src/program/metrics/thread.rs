@@ -1,5 +1,5 @@
 //! Counters of one thread that answers datagrams. Takes outcomes from that thread alone, so that counting needs neither
-//! a lock nor a cache line that another core writes to. Summed when somebody reads the metrics.
+//! a lock nor a cache line that another core writes to. Summed over all threads when metrics are read.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use crate::response::wire::Outcome;
 use crate::state::snapshot::Rules;
 use crate::zone::ServiceIndex;
 
-/// What one thread counts.
+/// The counters of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct ThreadCounters {
     pub(super) answered: Answered,
@@ -22,7 +22,7 @@ pub(crate) struct ThreadCounters {
     pub(super) memo_hits: AtomicU64,
     pub(super) memo_mismatches: AtomicU64,
     pub(crate) latency: Latency,
-    /// The lock is taken when the rules change and when somebody reads, but not to count.
+    /// The lock is taken when the rules change and when metrics are read, but not to count.
     steered: Mutex<Steered>,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct ThreadCounters {
 struct Steered {
     /// The counters under the rules in service.
     current: Arc<SteeredCounters>,
-    /// Those under earlier rules. Whoever reads next adds them to `sums`, so that the thread needn't.
+    /// The counters under earlier rules. The next reader adds them to `sums`, so that the thread needn't.
     past: Vec<Arc<SteeredCounters>>,
     /// The sums under still earlier rules.
     sums: BTreeMap<Steering, u64>,
@@ -41,15 +41,15 @@ struct Steered {
 #[derive(Debug, Default)]
 pub(crate) struct SteeredCounters {
     rules: Option<Arc<Rules>>,
-    /// By service, then by origin: a row of counters by region, the last for answers from no region. A row is made for
-    /// the first answer that it counts, so that only places that ask take memory.
+    /// By service, then by origin: a row of counters, one for each region, and the last for answers without a region. A
+    /// row is made when its first answer is counted, so that origins without queries take no memory.
     rows: Box<[OnceLock<Box<[AtomicU64]>>]>,
     /// How many counters may still be made.
     left: AtomicUsize,
 }
 
-/// How many counters a thread makes under one document: 16 MiB. Beyond them answers are counted without their origin,
-/// as those of clients that nobody can place.
+/// The most counters that a thread makes under one document: 16 MiB. Further answers are counted without their origin,
+/// like answers to clients whose place is unknown.
 const MOST_COUNTERS: usize = 2 << 20;
 
 impl SteeredCounters {
@@ -63,14 +63,14 @@ impl SteeredCounters {
     pub(crate) fn add(&self, service: ServiceIndex, region: Option<RegionIndex>, origin: Origin) {
         let Some(row) = self.rows.get(service.get() * Origin::COUNT + origin.get()) else { return };
         let Some(row) = row.get().map(|row| &**row).or_else(|| self.new_row(service, row)) else { return };
-        // Answers from no region are counted at the end.
+        // The last counter is for answers without a region.
         let at = region.map_or(row.len().wrapping_sub(1), RegionIndex::get);
         if let Some(counter) = row.get(at) {
             add(counter);
         }
     }
 
-    /// Makes a row, or gives the one for clients that nobody can place when there are too many.
+    /// Makes a row. If there are too many counters, returns the row of clients whose place is unknown.
     #[cold]
     fn new_row<'r>(&'r self, service: ServiceIndex, row: &'r OnceLock<Box<[AtomicU64]>>) -> Option<&'r [AtomicU64]> {
         let length = self.rules.as_ref()?.table.regions().len() + 1;
@@ -97,7 +97,7 @@ impl SteeredCounters {
 }
 
 impl ThreadCounters {
-    /// Counts what became of one datagram. Only the thread whose counters these are may call it.
+    /// Counts the outcome of one datagram. Only the thread whose counters these are may call it.
     pub(crate) fn count(&self, outcome: &Outcome) {
         match outcome {
             Outcome::Dropped => add(&self.dropped),
@@ -111,7 +111,7 @@ impl ThreadCounters {
         }
     }
 
-    /// How often the memo answered, and how often it was wrong.
+    /// Sets how often the memo answered, and how often its answer was wrong.
     pub(crate) fn set_memo(&self, hits: u64, mismatches: u64) {
         self.memo_hits.store(hits, Ordering::Relaxed);
         self.memo_mismatches.store(mismatches, Ordering::Relaxed);
@@ -138,7 +138,7 @@ impl ThreadCounters {
     }
 }
 
-/// Adds one where nobody else writes: cheaper than an atomic addition.
+/// Adds one to a counter that only this thread writes. This is cheaper than an atomic addition.
 fn add(counter: &AtomicU64) {
     counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }

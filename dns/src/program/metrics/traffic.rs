@@ -1,5 +1,5 @@
-//! Steered answers of the last week. Takes what all threads have counted since the process began, returns the queries
-//! by service, country, region and source. Called every five minutes, and when somebody asks `/v1/traffic`.
+//! Steered answers of the last week. Takes the counters of all threads since the process began, returns the numbers of
+//! queries by service, country, region and source. Called every five minutes, and for requests of `/v1/traffic`.
 
 use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
@@ -11,32 +11,34 @@ use bailiwick_rules::time::Timestamp;
 
 use super::{Metrics, Steering};
 
-/// What was counted until the last look, and what came of it.
+/// The recorded traffic.
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
+    /// The counters when they were read last.
     before: BTreeMap<Steering, u64>,
     traffic: Traffic,
 }
 
-/// Which queries are asked for.
+/// Which queries to report.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted<'a> {
-    /// Since when.
+    /// Only queries after this time.
     pub(crate) since: Timestamp,
-    /// Of which service; `None`: of all.
+    /// Only queries for this service; `None`: for all services.
     pub(crate) service: Option<&'a str>,
-    /// Whether buckets are told apart.
+    /// Whether to report each bucket of time separately.
     pub(crate) apart: bool,
 }
 
 impl Metrics {
-    /// Adds what was counted since the last time to the bucket of this moment.
+    /// Adds the answers counted since the last call to the bucket of `now`.
     pub(crate) fn record_traffic(&self, now: Timestamp) {
         drop(self.recorded(now));
     }
 
-    /// [`Metrics::record_traffic`], and what came of it. The sums are read under the lock: else of two who record at
-    /// once, the one with the older sums could come last, and what lies between would be counted again.
+    /// Does [`Metrics::record_traffic`], and returns the recorded traffic. The sums are read under the lock. Otherwise,
+    /// of two threads that record at once, the thread with the older sums could take the lock last, and the answers in
+    /// between would be counted twice.
     fn recorded(&self, now: Timestamp) -> MutexGuard<'_, Recorder> {
         let mut recorder = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
         let sums = self.all_steered();
@@ -57,22 +59,22 @@ impl Metrics {
         recorder
     }
 
-    /// Goes on from what was kept before this process began.
+    /// Restores the traffic that an earlier process stored.
     ///
     /// # Errors
-    /// What is wrong with the bytes. Nothing is taken from them then.
+    /// The fault of the bytes. The recorded traffic then stays as it was.
     pub(crate) fn restore_traffic(&self, kept: &[u8], now: Timestamp) -> Result<(), String> {
         let kept = Traffic::read(kept, now)?;
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner).traffic = kept;
         Ok(())
     }
 
-    /// What the next process is to go on from.
+    /// The traffic to store for the next process.
     pub(crate) fn traffic_to_keep(&self, now: Timestamp) -> Vec<u8> {
         self.recorded(now).traffic.to_bytes()
     }
 
-    /// The queries that are asked for, as of now.
+    /// Reports the wanted queries until `now`.
     pub(crate) fn traffic(&self, now: Timestamp, wanted: Wanted<'_>) -> TrafficReport {
         self.recorded(now).traffic.report(now, wanted.since, wanted.service, wanted.apart)
     }
@@ -88,7 +90,7 @@ mod tests {
     use crate::response::answer::Origin;
 
     #[test]
-    fn whoever_records_at_the_same_time_counts_nothing_twice() {
+    fn threads_that_record_at_the_same_time_count_nothing_twice() {
         const COUNTED: u64 = 300_000;
         let (metrics, service) = (Metrics::default(), ServiceId::parse("chat").unwrap());
         let (at, is_over) = (Timestamp(0), AtomicBool::new(false));
@@ -104,7 +106,7 @@ mod tests {
             is_over.store(true, Ordering::Relaxed);
         });
         let wanted = Wanted { since: at, service: None, apart: false };
-        let queries: u64 = metrics.traffic(at, wanted).counts.iter().map(|one| one.queries).sum();
+        let queries: u64 = metrics.traffic(at, wanted).counts.iter().map(|count| count.queries).sum();
         assert_eq!(queries, COUNTED);
     }
 }

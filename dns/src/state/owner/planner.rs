@@ -1,5 +1,5 @@
-//! The plan of who is moved because of load. Takes health, loads and what Workers observed, returns the shares that are
-//! in force. Held by the owner, which asks at every snapshot.
+//! Plans which clients are moved to other regions because of load. Takes health, loads and what Workers observed,
+//! returns the shares in force. Held by the owner, which asks for the shares at every snapshot.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,24 +20,26 @@ use crate::locate::geoip::Places;
 use crate::state::observed::Observed;
 use crate::state::snapshot::{self, Health, Rules, Shares, World, endpoints_up};
 
-/// Time between two plans. A change of health has one made at once.
+/// Time between two plans. After a change of health, a plan is made at once.
 const INTERVAL: Millis = Millis(5_000);
 
-/// The most orders of fences for which the demand of services that DNS moves is estimated, all services together, and
-/// the least for each. A plan's work grows with them.
+/// The most orders of fences whose demand is estimated, over all services that DNS moves. The work of a plan grows with
+/// their number.
 const MOST_ORDERS: usize = 4_096;
+/// The number of orders that each service that DNS moves may have in any case.
 const LEAST_ORDERS: usize = 16;
 
-/// Of how many fences of a service that DNS moves the shares are reported.
+/// The most fences whose shares are reported, for each service that DNS moves.
 const MOST_REPORTED: usize = 32;
 
-/// Makes plans, one from the other.
+/// Makes plans, each from the one before.
 #[derive(Debug)]
 pub(super) struct Planner {
     last: Option<Planned>,
     observed: Observed,
 }
 
+/// A plan, and what it was made from.
 #[derive(Debug)]
 struct Planned {
     rules: Arc<Rules>,
@@ -46,9 +48,9 @@ struct Planned {
     /// Whether the demand of the classes was counted. Otherwise it is what the rules state.
     is_counted: bool,
     plan: Plan,
-    /// What the demand of services is taken for that nobody counts: those that DNS moves.
+    /// The estimated demand of services that DNS moves: their requests aren't counted.
     estimated: Arc<[Origin]>,
-    /// Which regions were up.
+    /// By region index: whether the region was up.
     up: Vec<bool>,
     due: Timestamp,
     shares: Shares,
@@ -64,8 +66,8 @@ impl Planner {
         Self { last: None, observed }
     }
 
-    /// The shares in force: of a new plan if one is due, or if the rules or the health of a region changed. `None`
-    /// where the rules know no capacity, or nobody may be moved.
+    /// The shares in force. Makes a new plan if one is due, or if the rules or the health of a region changed. `None`
+    /// if the rules have no capacity, or no clients may be moved.
     pub(super) fn shares(&mut self, world: &World, health: &Health, now: Timestamp) -> Option<Shares> {
         let table = &world.rules().table;
         if !is_planned(table) {
@@ -76,11 +78,11 @@ impl Planner {
         let regions = (0..).map(RegionIndex).zip(table.regions());
         let up = regions.map(|(region, _)| effective_status(table, region, &conditions) != Status::Down).collect();
         let last = self.last.take();
-        // A clock that was set back makes no plan wait.
-        let waits =
+        // If the clock was set back, a new plan is made.
+        let is_current =
             |last: &Planned| last.is_of(world) && last.up == up && now < last.due && last.due <= now.after(INTERVAL);
         let planned = match last {
-            Some(last) if waits(&last) => last,
+            Some(last) if is_current(&last) => last,
             last => self.plan(world, last, health, up, now),
         };
         let shares = planned.shares.clone();
@@ -88,6 +90,7 @@ impl Planner {
         Some(shares)
     }
 
+    /// Makes a plan from the one before.
     fn plan(&self, world: &World, last: Option<Planned>, health: &Health, up: Vec<bool>, now: Timestamp) -> Planned {
         let table = &world.rules().table;
         let regions = seen(table, health, &up, &self.observed, now);
@@ -98,7 +101,7 @@ impl Planner {
             last => {
                 let estimated = estimates(world);
                 let counted = last.as_ref().filter(|last| last.is_counted).map(|last| by_index(table, last.counted()));
-                let classes = beginning(table, counted, &estimated);
+                let classes = first_classes(table, counted, &estimated);
                 let carried = last.map(|last| last.plan.carried((&last.rules.table, &last.classes), (table, &classes)));
                 (classes, carried, estimated)
             }
@@ -116,7 +119,7 @@ impl Planner {
         Planned { rules, places, classes, is_counted, plan, estimated, up, due, shares, numbers }
     }
 
-    /// What the plan in force comes to.
+    /// The plan in force in numbers, for metrics.
     pub(super) fn numbers(&self) -> Option<Arc<snapshot::Planned>> {
         self.last.as_ref().map(|planned| Arc::clone(&planned.numbers))
     }
@@ -128,12 +131,12 @@ impl Planner {
 }
 
 impl Planned {
-    /// Whether rules and places are those of this world.
+    /// Whether the plan was made with the rules and places of this world.
     fn is_of(&self, world: &World) -> bool {
         Arc::ptr_eq(&self.rules, world.rules()) && Arc::ptr_eq(&self.places, world.places())
     }
 
-    /// The demand of each class, by names, but for services whose demand is estimated.
+    /// The demand of each class, with names in place of indexes. Services whose demand is estimated are left out.
     fn counted(&self) -> impl Iterator<Item = (&ServiceId, Vec<&RegionId>, Amount)> {
         let table = &self.rules.table;
         let estimated = services_of(&self.estimated);
@@ -144,8 +147,8 @@ impl Planned {
     }
 }
 
-/// A report that is no longer than it has to be. Workers need the shares of those services only that the edge moves; of
-/// the others the fences with most clients are told, for people.
+/// Shortens a report. Workers need only the shares of services that the edge moves. Of services that DNS moves, only
+/// the fences with the most clients are reported, for people.
 fn reported(table: &Table, mut report: SharesReport) -> SharesReport {
     for (service, classes) in &mut report.services {
         let index = table.service_named(service.as_str());
@@ -156,7 +159,7 @@ fn reported(table: &Table, mut report: SharesReport) -> SharesReport {
     report
 }
 
-/// Whether clients of any service may be moved, and the capacity of a region is known.
+/// Whether clients of any service may be moved, and the capacity of at least one region is known.
 fn is_planned(table: &Table) -> bool {
     table.services().iter().any(|service| service.shedding.moves)
         && table.regions().iter().any(|region| region.capacity().is_some())
@@ -167,24 +170,25 @@ fn is_moved_by_dns(table: &Table, service: ServiceIndex) -> bool {
     shedding.moves && shedding.at == ShedAt::Dns
 }
 
-/// The demand of services that DNS moves, by how many addresses have each order of their fence.
+/// Estimates the demand of services that DNS moves, from the number of addresses that have each order of the fence.
 fn estimates(world: &World) -> Arc<[Origin]> {
     let table = &world.rules().table;
     let all = || (0..).map(ServiceIndex).zip(table.services()).map(|(index, _)| index);
-    let services = || all().filter(|one| is_moved_by_dns(table, *one));
+    let services = || all().filter(|service| is_moved_by_dns(table, *service));
     let most = (MOST_ORDERS / services().count().max(1)).max(LEAST_ORDERS);
     let of_service = |service: ServiceIndex| {
         let classes = world.classes_of(service)?;
         let orders = classes.rankings().iter().map(Ranking::regions).zip(classes.addresses());
-        // An order that no IPv4 address has may have clients all the same.
+        // An order without IPv4 addresses may still have clients.
         let orders = orders.map(|(order, addresses)| (order, addresses + 1));
         Some(estimate(table, service, orders, most).into_iter().map(move |(order, demand)| (service, order, demand)))
     };
     services().filter_map(of_service).flatten().collect()
 }
 
-/// The first classes by these rules: what was counted before, otherwise what the rules state, and what is estimated.
-fn beginning(table: &Table, counted: Option<Vec<Origin>>, estimated: &[Origin]) -> Classes {
+/// The first classes under new rules. Their demand is the counted demand, or else the demand that the rules state, and
+/// the estimated demand.
+fn first_classes(table: &Table, counted: Option<Vec<Origin>>, estimated: &[Origin]) -> Classes {
     let mut classes = Classes::stated(table);
     let services = services_of(estimated);
     let stated = || {
@@ -196,7 +200,7 @@ fn beginning(table: &Table, counted: Option<Vec<Origin>>, estimated: &[Origin]) 
     classes
 }
 
-/// Adds the estimates for services of which nothing was counted.
+/// Adds the estimates for services whose demand wasn't counted.
 fn with_estimates(counted: Vec<Origin>, estimated: &[Origin]) -> Vec<Origin> {
     let services = services_of(&counted);
     let missing = estimated.iter().filter(|(service, ..)| !services.contains(service)).cloned();
@@ -207,7 +211,8 @@ fn services_of(origins: &[Origin]) -> BTreeSet<ServiceIndex> {
     origins.iter().map(|(service, ..)| *service).collect()
 }
 
-/// Sets the demand of classes as it was counted. False if nothing was counted lately: then it stays as it was.
+/// Sets the demand of classes to the counted demand. Returns false if nothing was counted lately; the demand then stays
+/// as it was.
 fn count_demand(table: &Table, classes: &mut Classes, estimated: &[Origin], sums: &Sums, now: Timestamp) -> bool {
     let Some(counted) = sums.demand(now).filter(|counted| !counted.is_empty()) else { return false };
     let counted = counted.into_iter().map(|(service, order, amount)| (service, order.iter(), amount));
@@ -215,7 +220,7 @@ fn count_demand(table: &Table, classes: &mut Classes, estimated: &[Origin], sums
     true
 }
 
-/// Demand by names, by the table's indexes. What the rules lack is left out.
+/// Replaces names by the table's indexes. Services and regions that the rules lack are left out.
 fn by_index<'n>(
     table: &Table,
     counted: impl Iterator<Item = (&'n ServiceId, impl IntoIterator<Item = &'n RegionId>, Amount)>,
@@ -228,34 +233,35 @@ fn by_index<'n>(
     by_index.collect()
 }
 
-/// The time between two readings, for the source that is read least often: a plan trusts a reading for twice as long.
+/// The time between two readings of the source that is read least often. A plan trusts a reading for twice as long.
 fn between_readings(health: &Health) -> Millis {
-    let longest = health.loads.iter().map(|one| one.patience.0 / 2).max().unwrap_or(0);
+    let longest = health.loads.iter().map(|load| load.patience.0 / 2).max().unwrap_or(0);
     Millis(longest).max(INTERVAL)
 }
 
-/// What is known of each region. `up` says which are up.
+/// The observations of each region. `up` says, by region index, whether the region is up.
 fn seen(table: &Table, health: &Health, up: &[bool], observed: &Observed, now: Timestamp) -> Vec<RegionSeen> {
     let conditions = Conditions { health: &health.regions, local: &Local::default(), now };
     let of_region = |((index, region), is_up): ((RegionIndex, &Region), &bool)| {
         let endpoints = endpoints_up(table, index, &health.loads, &conditions);
         let stated = region.capacity().map(requests);
-        let says = region.endpoints.iter().any(|(_, endpoint)| endpoint.capacity.is_some());
-        let capacity = if says { capacity_of(&endpoints) } else { stated };
-        let fresh = health.loads.iter().filter(|one| one.region == index && one.load(now).is_some());
-        let at = fresh.filter_map(|one| one.reading.map(|(at, _)| at)).max();
+        let have_capacity = region.endpoints.iter().any(|(_, endpoint)| endpoint.capacity.is_some());
+        let capacity = if have_capacity { capacity_of(&endpoints) } else { stated };
+        let fresh = health.loads.iter().filter(|load| load.region == index && load.load(now).is_some());
+        let at = fresh.filter_map(|load| load.reading.map(|(at, _)| at)).max();
         let load = MeanLoad::of(&endpoints).load;
         let by_engines =
             load.zip(capacity).zip(at).map(|((load, capacity), at)| Reading { used: load.of(capacity), at });
         let by_workers = at_endpoints(region, observed, now).map(|used| Reading { used, at: now });
-        // The higher counts: a queue or a full cache may be full before all places are taken, and the other way round.
+        // The higher reading counts. An engine's queue or cache may be full before its request slots are, or the other
+        // way round.
         let reading = [by_engines, by_workers].into_iter().flatten().max_by_key(|reading| reading.used);
         RegionSeen { is_up: *is_up, capacity, reading }
     };
     (0..).map(RegionIndex).zip(table.regions()).zip(up).map(of_region).collect()
 }
 
-/// How many requests Workers have at a region's endpoints. `None` if they told nothing lately.
+/// How many requests Workers have at a region's endpoints. `None` without recent reports.
 fn at_endpoints(region: &Region, observed: &Observed, now: Timestamp) -> Option<Amount> {
     if region.endpoints.is_empty() {
         return None;

@@ -13,27 +13,27 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
 use crate::system::files::{Found, Stamp};
 
-/// The most reads of events at one check. What is left waits for the next one.
+/// The most reads of events at one check. Further events wait for the next check.
 const MAX_READS: usize = 256;
 
 /// How a change came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Something is written where it is.
+    /// At least one file was written in place.
     InPlace,
     /// Some of several files were replaced, and no other changed.
     PartReplaced,
-    /// Every file that there is was replaced.
+    /// All files were replaced.
     Replaced,
 }
 
-/// Whether the file that is there now was put there whole, and not written in place.
+/// Whether the file was moved into place, and not written in place.
 fn was_replaced(before: &Stamp, now: &Stamp, moves: &Moves) -> bool {
     let Some(now) = &now.found else { return true };
     let Some(before) = &before.found else { return is_whole(now, moves) };
     if (before.device, before.inode, before.length, before.written) == (now.device, now.inode, now.length, now.written)
     {
-        // Its mode or owner changed, or the way to it.
+        // Only the file's mode or owner changed, or a link on the way to the file.
         return true;
     }
     if (before.device, before.inode) == (now.device, now.inode) {
@@ -60,12 +60,12 @@ pub(super) fn change(before: &[Stamp], now: &[Stamp], moves: &Moves) -> Change {
     }
 }
 
-/// The files that were renamed to their names, as far as the system tells.
+/// The files that were moved into place, as far as the system reports it.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     events: Option<Inotify>,
     watched: BTreeMap<PathBuf, WatchDescriptor>,
-    /// By where it really is; until it is written to.
+    /// The real paths of files that were moved into place and not written to since.
     moved: HashSet<PathBuf>,
 }
 
@@ -78,13 +78,13 @@ impl Moves {
         Self { events: events.ok(), ..Self::default() }
     }
 
-    /// Watches the directories of these files and takes in what happened there.
+    /// Watches the directories of these files, and reads the events there.
     pub(super) fn update<'l>(&mut self, stamps: impl Iterator<Item = &'l Stamp>) {
         let Some(events) = &self.events else { return };
         let mut directories = BTreeSet::new();
         let mut names: HashSet<OsString> = HashSet::new();
         for stamp in stamps {
-            // Of a file that isn't there, the directory it would be in.
+            // For a missing file, the directory where it would be is watched.
             let missing = || Some(std::fs::canonicalize(stamp.path.parent()?).ok()?.join(stamp.path.file_name()?));
             let Some(real) = stamp.found.as_ref().map(|found| found.real.clone()).or_else(missing) else { continue };
             if let (Some(directory), Some(name)) = (real.parent(), real.file_name()) {
@@ -113,7 +113,8 @@ impl Moves {
         let gone = self.watched.extract_if(.., |path, _| !directories.contains(path));
         gone.for_each(|(_, watch)| _ = events.rm_watch(watch));
         for directory in directories {
-            // Adding one that is watched does nothing; one that was removed and made again is another.
+            // For a directory that is already watched, this does nothing. A directory that was removed and made again
+            // needs a new watch.
             let flags = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MODIFY;
             match events.add_watch(&directory, flags | AddWatchFlags::IN_ONLYDIR) {
                 Ok(watch) => _ = self.watched.insert(directory, watch),
@@ -146,7 +147,7 @@ mod tests {
             self.folder.path().join(name)
         }
 
-        /// How the file changed by this.
+        /// Runs `act`, and returns how the file changed.
         fn changed_by(&mut self, act: impl FnOnce(&Self)) -> Change {
             let before = [Stamp::of(&self.path("file"))];
             self.moves.update(before.iter());
@@ -159,18 +160,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_renamed_over_a_file_is_whole_and_what_is_written_to_it_is_not() {
+    fn a_file_renamed_into_place_is_complete_and_a_file_written_in_place_may_not_be() {
         let mut folder = Folder::new();
         let write = |folder: &Folder| fs::write(folder.path("file"), "two or more").unwrap();
         assert_eq!(folder.changed_by(write), Change::InPlace);
         let rename = |folder: &Folder| {
-            fs::write(folder.path("beside"), "three").unwrap();
-            fs::rename(folder.path("beside"), folder.path("file")).unwrap();
+            fs::write(folder.path("new"), "three").unwrap();
+            fs::rename(folder.path("new"), folder.path("file")).unwrap();
         };
         for _ in 0..20 {
             assert_eq!(folder.changed_by(rename), Change::Replaced);
         }
-        // Renamed, and then written to.
+        // The file is renamed into place, and then written to.
         let both = |folder: &Folder| {
             rename(folder);
             fs::write(folder.path("file"), "four and more").unwrap();
@@ -179,18 +180,18 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_removed_and_written_anew_is_not_whole() {
+    fn a_file_that_is_removed_and_written_again_may_be_incomplete() {
         let mut folder = Folder::new();
         // As `install`, `tar` and `git checkout` do.
-        let anew = |folder: &Folder| {
+        let write_again = |folder: &Folder| {
             fs::remove_file(folder.path("file")).unwrap();
             fs::write(folder.path("file"), "two").unwrap();
         };
-        assert_eq!(folder.changed_by(anew), Change::InPlace);
+        assert_eq!(folder.changed_by(write_again), Change::InPlace);
     }
 
     #[test]
-    fn a_link_anywhere_on_the_way_that_is_swapped_leads_to_what_is_whole() {
+    fn a_file_behind_a_swapped_link_is_complete() {
         let mut folder = Folder::new();
         let release = |folder: &Folder, name: &str| {
             fs::create_dir_all(folder.path(name).join("zones")).unwrap();
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_two_that_is_replaced_is_a_part() {
+    fn replacing_one_of_two_files_replaces_a_part() {
         let folder = Folder::new();
         fs::write(folder.path("other"), "x").unwrap();
         let look = || [Stamp::of(&folder.path("file")), Stamp::of(&folder.path("other"))];

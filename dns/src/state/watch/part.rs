@@ -1,6 +1,6 @@
-//! Takes the state of the files of one part, returns a version to put in service or says what is wrong with it. A part
-//! is read as a whole: the rules, a zone with the files it includes, the keys of a zone, or the GeoIP database. Called
-//! by the feed in [`super`], which holds one [`Part`] for each.
+//! Takes the state of the files of one part, returns a version to put in service or its faults. A part is read as a
+//! whole: the rules, a zone with the files it includes, the keys of a zone, or the GeoIP database. Called by the feed
+//! in [`super`], which holds one [`Part`] for each.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -36,7 +36,7 @@ pub(crate) struct Part<G> {
     /// The version last taken. It is kept only if later versions are compared with it or other parts are combined with
     /// it.
     pub(crate) good: Option<G>,
-    /// What is wrong with the version that is there, if it isn't in service.
+    /// The faults of the version on disk, if it isn't in service.
     faults: Vec<String>,
     /// Whether the version on disk isn't decided yet: it is held, can't be read, or wasn't settled at the start.
     is_waiting: bool,
@@ -70,7 +70,7 @@ impl<G> Part<G> {
         Self { stamps: reading.stamps.clone(), settling, good, faults, is_waiting: !is_done }
     }
 
-    /// What is wrong with the version that is there, if it isn't in service.
+    /// The faults of the version on disk, if it isn't in service.
     pub(crate) fn faults(&self) -> Option<Vec<String>> {
         (!self.faults.is_empty()).then(|| self.faults.clone())
     }
@@ -189,12 +189,13 @@ pub(crate) fn read_zone(origin: &Name, path: &Path) -> Reading<ZoneSource> {
     Reading::of_files(path, |opening| load::read_zone(origin, path, opening))
 }
 
-/// Reads the keys of a zone. They stand in several files, which are replaced one after another, so any fault may pass.
+/// Reads the keys of a zone. They are in several files, which are replaced one after another. So every fault counts as
+/// temporary.
 pub(crate) fn read_zone_keys(zone: &SignedZone, at: Timestamp) -> Reading<ZoneKeys> {
     Reading::of_files(&zone.directory.join(STATE), |opening| {
         let read = read_keys(std::slice::from_ref(zone), at, opening);
-        let one = read.map(|keys| keys.first().cloned());
-        match one {
+        let keys_of_zone = read.map(|keys| keys.first().cloned());
+        match keys_of_zone {
             Ok(Some(keys)) => Ok(keys),
             Ok(None) => Err(Unusable { faults: Vec::new(), may_pass: true }),
             Err(faults) => Err(Unusable { faults, may_pass: true }),
@@ -214,7 +215,7 @@ mod tests {
         let read = || Reading::<()>::of_file(&file, |_| panic!("for the test"));
         let mut part = Part::<()>::new(&read(), false, None, Shrink::Hold);
         assert!(part.faults().unwrap()[0].contains("by a fault of this program"));
-        // It is tried again, and another that can be read is taken.
+        // The file is read again, and a version that can be read is taken.
         assert!(matches!(part.step(0, &Moves::default(), read, alone), Check::Nothing));
         let fine = || Reading::of_file(&file, |_| Ok(7));
         assert!(matches!(part.step(60_000, &Moves::default(), fine, alone), Check::Version(7)));
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_read_for_now_is_read_later_although_its_file_looks_the_same() {
+    fn a_file_that_can_not_be_read_for_now_is_read_later_even_if_it_has_not_changed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, "x").unwrap();

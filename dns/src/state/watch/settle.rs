@@ -1,43 +1,44 @@
-//! Decides when a version of a file is taken. Takes what was seen of the file and when, returns whether to wait, to
-//! read or to take it. Pure; called by [`super::part`].
+//! Decides when a version of a file is taken into service. Takes the state of the file at several times, returns
+//! whether to wait, to read the file or to take the version. Called by [`super::part`]. Pure.
 //!
-//! A version that was moved into place, or to which a link was swapped, is whole. One that is written in place may be
-//! half of itself. It is read once it has been still for [`SHORT`]. If it then lacks nothing that is in service, it is
-//! taken: more can only come. If it lacks something or makes no sense, it has to be still for [`LONG`], and for twice
-//! the longest pause that this writer was seen to make.
+//! A version that was moved into place, or to which a link was swapped, is complete. A version that is written in place
+//! may be incomplete. So it is read only after the file hasn't changed for [`SHORT`]. If the version then has
+//! everything that is in service, it is taken: later writes can only add to it. If it lacks something or is invalid,
+//! the file must stay unchanged for [`LONG`], and for twice the longest pause between two writes so far.
 
 use super::change::Change;
 
 /// Milliseconds of a clock that is never set.
 pub(super) type Millis = u64;
 
-/// How long a file written in place has to be still before it is read.
+/// How long a file written in place must stay unchanged before it is read.
 pub(super) const SHORT: Millis = 500;
-/// How long it has to be still if what was read lacks something or makes no sense.
+/// How long the file must stay unchanged if the version lacks something or is invalid.
 pub(super) const LONG: Millis = 3_000;
-/// The longest time that a file has to be still because its writer made pauses.
+/// The longest time that a file must stay unchanged because its writer made pauses.
 pub(super) const LONGEST: Millis = 30_000;
-/// How long a version that lost much has to be still, however it was written, unless an operator confirms it.
+/// How long a version that lost much must stay unchanged, even if it was moved into place, unless an operator confirms
+/// it.
 pub(super) const HELD: Millis = 60_000;
-/// A file that isn't still for so long is read all the same, and taken if it lacks nothing.
+/// A file that keeps changing is read after this time anyway, and taken if it lacks nothing.
 pub(super) const MAX_WAIT: Millis = 10_000;
-/// How long a file may be unreadable before that is told: in the middle of a swap it is for a moment.
+/// How long a file may be unreadable before this is reported. While a file is swapped, it is unreadable for a moment.
 pub(super) const ABSENT: Millis = 1_000;
-/// The first pause before a file that can't be read is tried again; it doubles each time.
+/// The first pause before an unreadable file is tried again. The pause doubles each time.
 const AGAIN: Millis = 250;
 
-/// What a version is, compared with the one in service.
+/// The result of comparing a version with the version in service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Judged {
-    /// It lacks nothing that is in service.
+    /// The version has everything that is in service.
     Whole,
-    /// It lacks some of it, or nothing is in service.
+    /// The version lacks something that is in service, or nothing is in service.
     Lossy,
-    /// It lacks so much that somebody should confirm it.
+    /// The version lacks so much that an operator should confirm it.
     Shrunk,
-    /// It makes no sense.
+    /// The version is invalid.
     Broken,
-    /// It can't be read for now.
+    /// The files can't be read for now.
     Unreadable,
 }
 
@@ -46,58 +47,60 @@ pub(super) enum Judged {
 pub(super) enum Next {
     /// There is nothing new.
     Nothing,
-    /// Something is new, and this is the time to look again at the latest.
+    /// Something is new. Look again at this time at the latest.
     Wait(Millis),
-    /// Read it and judge it.
+    /// Read the version and judge it.
     Read,
 }
 
-/// What becomes of a version that was read.
+/// What to do with a version that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Put it in service.
     Take,
-    /// Report what is wrong with it.
+    /// Report its faults.
     Refuse,
-    /// It isn't still for long enough yet.
+    /// Wait: the files haven't been unchanged for long enough yet.
     Wait,
-    /// It lost much: report that it waits for a confirmation, or for the time to pass.
+    /// Report that the version lost much, and so waits for a confirmation or for [`HELD`].
     Hold,
 }
 
-/// What was seen of one file, or of some that make one version. `P` is what they looked like.
+/// The observations of one file, or of several files that make one version. `P` is the state of the files.
 #[derive(Debug, Clone)]
 pub(super) struct Settling<P> {
     /// The version that was taken or refused last.
     done: Option<P>,
     /// The version that waits.
     seen: Option<P>,
-    /// When that was last seen to have changed.
+    /// When the last change of `seen` was noticed.
     changed: Millis,
-    /// When the first change after `done` was seen.
+    /// When the first change after `done` was noticed.
     begun: Millis,
-    /// Whether it is being written where it is.
+    /// Whether `seen` is being written in place.
     in_place: bool,
     judged: Option<Judged>,
-    /// The longest pause between two writes in place, as far as it was seen.
+    /// The longest pause between two writes in place so far.
     pause: Millis,
-    /// When a version that may have been half of itself was taken or refused last.
+    /// The last change of the last version, if that version was taken or refused although it may have been incomplete.
     ended_early: Option<Millis>,
-    /// Whether it was told that what is seen is held.
+    /// Whether it was reported that `seen` is held.
     is_reported: bool,
-    /// How long after that what is seen began to be written. If it only adds to it, the writer had made a pause.
+    /// The time from `ended_early` to the first write of `seen`. If `seen` turns out to add to the version before, this
+    /// was a pause of the writer.
     follows: Option<Millis>,
-    /// An operator said that what is there is meant.
+    /// Whether an operator confirmed the files as they are.
     confirmed: bool,
-    /// How many times it couldn't be read, and when it is tried again.
+    /// How many times the files couldn't be read.
     tries: u32,
+    /// When unreadable files are tried again.
     again: Millis,
     /// Whether versions that lost much are held.
     holds: bool,
 }
 
 impl<P: PartialEq + Clone> Settling<P> {
-    /// Nothing was seen yet but what is `done`.
+    /// Starts after the version `done`. Nothing newer was seen yet.
     pub(super) fn new(done: Option<P>, holds: bool) -> Self {
         Self {
             done,
@@ -117,10 +120,10 @@ impl<P: PartialEq + Clone> Settling<P> {
         }
     }
 
-    /// Takes note of what is there now, and how that came.
+    /// Notes the state of the files now, and how it changed. Returns what to do next.
     pub(super) fn look(&mut self, now: Millis, print: &P, change: Change) -> Next {
         if self.done.as_ref() == Some(print) {
-            // What was written has been undone.
+            // The version of `done` is back.
             self.seen = None;
             return Next::Nothing;
         }
@@ -131,8 +134,9 @@ impl<P: PartialEq + Clone> Settling<P> {
         self.next(now)
     }
 
+    /// Notes that the files changed.
     fn change(&mut self, now: Millis, change: Change) {
-        // What is longer isn't a pause but the end.
+        // After a longer time, the writer had finished and began another version.
         let pause_since = |before: Millis| Some(now.saturating_sub(before)).filter(|pause| *pause <= LONGEST);
         if self.seen.is_none() {
             self.follows = self.ended_early.filter(|_| change == Change::InPlace).and_then(pause_since);
@@ -144,6 +148,7 @@ impl<P: PartialEq + Clone> Settling<P> {
         (self.changed, self.judged, self.tries, self.is_reported) = (now, None, 0, false);
     }
 
+    /// Returns what to do at `now` with the version that waits.
     fn next(&self, now: Millis) -> Next {
         let due = match self.judged {
             Some(Judged::Unreadable) => self.again,
@@ -154,7 +159,7 @@ impl<P: PartialEq + Clone> Settling<P> {
         if now >= due { Next::Read } else { Next::Wait(due) }
     }
 
-    /// How long what is seen has to be still.
+    /// How long `seen` must stay unchanged.
     fn patience(&self) -> Millis {
         match self.judged {
             _ if self.confirmed => Millis::from(self.in_place) * SHORT,
@@ -164,13 +169,13 @@ impl<P: PartialEq + Clone> Settling<P> {
         }
     }
 
-    /// How long something that may be half of itself has to be still.
+    /// How long a version that may be incomplete must stay unchanged.
     fn patience_if_lossy(&self) -> Millis {
         let learned = (2 * self.pause).min(LONGEST);
         Millis::from(self.in_place) * LONG.max(learned)
     }
 
-    /// Judges what was read, which looked like `print` before and after.
+    /// Decides about a version that was read. The state of its files was `print` before and after reading.
     pub(super) fn judge(&mut self, now: Millis, print: P, judged: Judged) -> Verdict {
         if self.seen.as_ref() != Some(&print) {
             self.changed = if self.in_place { now } else { self.changed };
@@ -198,7 +203,8 @@ impl<P: PartialEq + Clone> Settling<P> {
         if judged == Judged::Broken { Verdict::Refuse } else { Verdict::Take }
     }
 
-    /// An operator says that what is there is meant: it is read, changed or not, and taken if it makes sense.
+    /// Notes that an operator confirms the files as they are. They are read again even if unchanged, and taken if they
+    /// are valid.
     pub(super) fn confirm(&mut self, now: Millis) {
         self.confirmed = true;
         self.again = now;
@@ -217,7 +223,8 @@ mod tests {
 
     const ALL: [Judged; 4] = [Judged::Whole, Judged::Lossy, Judged::Shrunk, Judged::Broken];
 
-    /// Looks from `now` on, every 100 ms, until the version is done with; when that was, and how it ended.
+    /// Looks every 100 ms, beginning at `now`, until the version is taken or refused. Returns that time and the
+    /// verdict.
     fn until_done(
         settling: &mut Settling<u32>,
         mut now: Millis,
@@ -233,12 +240,12 @@ mod tests {
                 }
             }
             now += 100;
-            assert!(now < 1_000_000, "never done with");
+            assert!(now < 1_000_000, "the version is never taken or refused");
         }
     }
 
     #[test]
-    fn what_was_moved_into_place_is_taken_at_once_unless_it_lost_much() {
+    fn a_version_moved_into_place_is_taken_at_once_unless_it_lost_much() {
         for judged in ALL {
             let mut settling = Settling::new(Some(0), true);
             let (at, verdict) = until_done(&mut settling, 5_000, 1, Change::Replaced, judged);
@@ -250,13 +257,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_in_place_waits_the_longer_the_more_it_lacks() {
+    fn a_version_written_in_place_waits_longer_if_it_lacks_more() {
         let waited = ALL.map(|judged| until_done(&mut Settling::new(Some(0), true), 0, 1, Change::InPlace, judged).0);
         assert_eq!(waited, [SHORT, LONG, HELD, LONG]);
     }
 
     #[test]
-    fn a_confirmation_takes_what_is_held_and_rereads_what_is_in_service() {
+    fn a_confirmation_takes_a_held_version_and_rereads_the_version_in_service() {
         let mut settling = Settling::new(Some(0), true);
         assert_eq!(settling.look(0, &1, Change::Replaced), Next::Read);
         assert_eq!(settling.judge(0, 1, Judged::Shrunk), Verdict::Hold);
@@ -266,40 +273,40 @@ mod tests {
         assert_eq!(settling.look(3_000, &1, Change::Replaced), Next::Nothing);
         settling.confirm(4_000);
         assert_eq!(until_done(&mut settling, 4_000, 1, Change::Replaced, Judged::Whole), (4_000, Verdict::Take));
-        // Half of a file is half of a file, whoever confirms.
+        // A version that is still being written waits even if an operator confirmed it.
         assert_eq!(settling.look(5_000, &2, Change::InPlace), Next::Wait(5_000 + SHORT));
         settling.confirm(5_100);
         assert_eq!(settling.look(5_200, &3, Change::InPlace), Next::Wait(5_200 + SHORT));
     }
 
     #[test]
-    fn what_can_not_be_read_is_tried_again_ever_more_rarely_and_told_when_it_lasts() {
+    fn unreadable_files_are_tried_again_after_growing_pauses_and_reported_after_a_while() {
         let mut settling = Settling::new(Some(0), true);
-        let (mut now, mut tries, mut told_at) = (0, Vec::new(), None);
+        let (mut now, mut tries, mut reported_at) = (0, Vec::new(), None);
         while now < 120_000 {
             if settling.look(now, &1, Change::Replaced) == Next::Read {
                 tries.push(now);
                 if settling.judge(now, 1, Judged::Unreadable) == Verdict::Refuse {
-                    told_at.get_or_insert(now);
+                    reported_at.get_or_insert(now);
                 }
             }
             now += 50;
         }
         assert!(tries.len() > 8 && tries.len() < 14, "{tries:?}");
-        assert!(told_at.is_some_and(|at| (ABSENT..ABSENT + 2_000).contains(&at)), "{told_at:?}");
-        // And once it can be read, it is taken.
+        assert!(reported_at.is_some_and(|at| (ABSENT..ABSENT + 2_000).contains(&at)), "{reported_at:?}");
+        // Once the files can be read, the version is taken.
         assert!(until_done(&mut settling, now, 1, Change::Replaced, Judged::Whole).0 <= now + LONGEST);
     }
 
     #[test]
-    fn what_is_undone_is_nothing_new() {
+    fn a_change_that_was_undone_is_nothing_new() {
         let mut settling = Settling::new(Some(0), true);
         assert!(matches!(settling.look(0, &1, Change::InPlace), Next::Wait(_)));
         assert_eq!(settling.look(200, &0, Change::Replaced), Next::Nothing);
     }
 
-    /// Writes part after part, `pauses` apart; whether anything but the last was taken or refused before the last was
-    /// written.
+    /// Writes the parts of a file, with `pauses` between them. Returns whether a version was taken or refused before
+    /// the last part was written.
     fn is_cut_short(
         settling: &mut Settling<u32>,
         start: Millis,
@@ -327,23 +334,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn half_a_file_is_never_taken_from_a_writer_whose_pauses_are_shorter_than_the_stillness(
+        fn an_incomplete_file_is_never_taken_if_the_pauses_of_its_writer_are_short(
             pauses in prop::collection::vec(1..LONG - 200, 1..20), kind in 1..4_usize,
         ) {
             prop_assert!(!is_cut_short(&mut Settling::new(Some(0), true), 0, 0, &pauses, ALL[kind]));
         }
 
         #[test]
-        fn a_writer_that_was_cut_short_once_is_waited_for_from_then_on(pause in LONG + 300..LONGEST / 2) {
+        fn after_one_incomplete_version_the_next_ones_wait_for_longer_pauses(pause in LONG + 300..LONGEST / 2) {
             let mut settling = Settling::new(Some(0), true);
             prop_assert!(is_cut_short(&mut settling, 0, 0, &[pause, pause], Judged::Lossy));
-            // What it writes next only adds to that, and teaches.
+            // The next version only adds to the incomplete one. So the time between them was a pause.
             let (end, _) = until_done(&mut settling, pause, 99, Change::InPlace, Judged::Whole);
             prop_assert!(!is_cut_short(&mut settling, end + 10_000, 100, &[pause; 6], Judged::Lossy));
         }
 
         #[test]
-        fn edits_that_follow_one_another_teach_nothing(pauses in prop::collection::vec(LONG + 300..LONGEST, 1..10)) {
+        fn time_between_edits_is_no_pause(pauses in prop::collection::vec(LONG + 300..LONGEST, 1..10)) {
             let (mut settling, mut now) = (Settling::new(Some(0), true), 0);
             for (print, pause) in (1..).zip(pauses) {
                 let (end, _) = until_done(&mut settling, now, print, Change::InPlace, Judged::Lossy);
@@ -353,7 +360,7 @@ mod tests {
         }
 
         #[test]
-        fn everything_comes_to_an_end(
+        fn every_version_is_taken_or_refused_in_the_end(
             pauses in prop::collection::vec(1..40_000_u64, 0..10), kind in 0..4_usize, in_place: bool,
         ) {
             let mut settling = Settling::new(Some(0), true);
@@ -365,7 +372,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_written_in_place_is_read_before_it_is_still_or_restless(times in prop::collection::vec(1..3_000_u64,
+        fn a_file_written_in_place_is_read_only_after_a_wait(times in prop::collection::vec(1..3_000_u64,
             1..40)) {
             let mut settling = Settling::new(Some(0), true);
             let (mut now, mut begun) = (0, 0);
