@@ -1,5 +1,5 @@
-//! Writes to the state directory on a thread of its own, so that a slow or hanging disk delays nothing else. Takes what
-//! to keep from the owner, returns how the writing went.
+//! Writes to the state directory on a thread of its own, so that a slow or hanging disk delays nothing else. Takes
+//! writes from the owner, returns the outcome of each.
 //!
 //! Only the latest version of each thing is written. A failed write is tried again after a pause that grows.
 
@@ -16,9 +16,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::state::store::{Kind, Store};
 
-/// The pause before something that couldn't be written is tried again; it doubles each time.
+/// The pause before a failed write is tried again. The pause doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest such pause.
+/// The longest pause before a failed write is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The result of one attempt to write something.
@@ -26,14 +26,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub(crate) struct Attempt {
     /// What was written.
     pub(crate) kind: Kind,
-    /// What the system said, if it failed.
+    /// The system's error message, if the write failed.
     pub(crate) outcome: Result<(), String>,
 }
 
-/// Writes something to the state directory; called again if it fails.
+/// Writes something to the state directory. Called again if the write fails.
 pub(crate) type Write = Box<dyn Fn(&Store) -> io::Result<()> + Send>;
 
-/// Hands the thread what it has to write. When this is dropped, everything due is tried once, and the thread ends.
+/// Passes writes to the thread. When this is dropped, every write that is due is tried once, and the thread ends.
 #[derive(Debug)]
 pub(crate) struct Keeper(Arc<Shared>);
 
@@ -46,7 +46,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     due: BTreeMap<Kind, Due>,
-    /// What is being written just now.
+    /// What the thread is writing now.
     writing: Option<Kind>,
     is_closed: bool,
 }
@@ -57,12 +57,12 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// Something that is to be written.
+/// A write that is due.
 struct Due {
     write: Write,
     /// Gets the outcome of the first attempt.
     reply: Option<mpsc::Sender<Result<(), String>>>,
-    /// When it is tried again, after it failed so many times.
+    /// When the write is tried again, and how often it has failed; `None` before the first attempt.
     again: Option<(Instant, u32)>,
 }
 
@@ -77,16 +77,16 @@ impl Keeper {
     /// Starts the thread. The result of each attempt is sent to `attempts`.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system can't start a thread.
     pub(crate) fn start(store: Store, attempts: UnboundedSender<Attempt>) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let ours = Arc::clone(&shared);
-        std::thread::Builder::new().name("state".to_owned()).spawn(move || ours.run(&store, &attempts))?;
+        let of_thread = Arc::clone(&shared);
+        std::thread::Builder::new().name("state".to_owned()).spawn(move || of_thread.run(&store, &attempts))?;
         Ok(Self(shared))
     }
 
-    /// Has something written, in place of whatever was due of its kind. The receiver gets the outcome of the first
-    /// attempt, or nothing if another version takes its place.
+    /// Passes a write to the thread. It replaces a write of the same kind that is due. The receiver gets the outcome of
+    /// the first attempt, or nothing if another write replaces this one.
     pub(crate) fn keep(&self, kind: Kind, write: Write) -> mpsc::Receiver<Result<(), String>> {
         let (reply, outcome) = mpsc::channel();
         self.0.state().due.insert(kind, Due { write, reply: Some(reply), again: None });
@@ -100,12 +100,12 @@ impl Keeper {
     }
 }
 
-/// Hands the thread what it has to write, but doesn't keep it alive.
+/// Passes writes to the thread, but doesn't keep the thread alive.
 #[derive(Debug, Clone)]
 pub(crate) struct KeeperHandle(Arc<Shared>);
 
 impl KeeperHandle {
-    /// Has nothing written any more, as the directory is another process's.
+    /// Drops all writes and ends the thread, because another process takes over the directory.
     pub(crate) fn close(&self) {
         let mut state = self.0.state();
         state.is_closed = true;
@@ -114,13 +114,13 @@ impl KeeperHandle {
         self.0.changed.notify_all();
     }
 
-    /// Has something written, as [`Keeper::keep`] does.
+    /// Passes a write to the thread, as [`Keeper::keep`] does.
     pub(crate) fn keep(&self, kind: Kind, write: Write) {
         self.0.state().due.insert(kind, Due { write, reply: None, again: None });
         self.0.changed.notify_all();
     }
 
-    /// Waits until everything has been tried once, for at most `limit`.
+    /// Waits until every write has been tried once, for at most `limit`.
     pub(crate) fn finish(&self, limit: Duration) {
         let end = Instant::now() + limit;
         let mut state = self.0.state();
@@ -137,14 +137,14 @@ impl KeeperHandle {
 impl Shared {
     fn run(&self, store: &Store, attempts: &UnboundedSender<Attempt>) {
         while let Some((kind, due)) = self.next() {
-            // A fault of this program in one write is no reason to keep nothing any more.
+            // After a panic in one write, the thread goes on with the others.
             let written = catch_unwind(AssertUnwindSafe(|| (due.write)(store)));
             let written = written.unwrap_or_else(|_| Err(io::Error::other("a fault of this program")));
             let outcome = written.map_err(|error| error.to_string());
             let failed = outcome.is_err();
             let _ = attempts.send(Attempt { kind: kind.clone(), outcome: outcome.clone() });
             if let Some(reply) = &due.reply {
-                let _ = reply.send(outcome); // whoever asked may have gone
+                let _ = reply.send(outcome); // the receiver may be gone
             }
             let mut state = self.state();
             state.writing = None;
@@ -152,7 +152,7 @@ impl Shared {
                 let times = due.again.map_or(0, |(_, times)| times);
                 let pause = FIRST_PAUSE.saturating_mul(1 << times.min(8)).min(LONGEST_PAUSE);
                 let again = Some((Instant::now() + pause, times + 1));
-                // A newer version has been handed in meanwhile, or this one is tried again.
+                // This write is tried again, unless a newer one of its kind has come meanwhile.
                 state.due.entry(kind).or_insert(Due { reply: None, again, ..due });
             }
             drop(state);
@@ -160,7 +160,7 @@ impl Shared {
         }
     }
 
-    /// The next to be tried; `None` at the end.
+    /// Waits for the next write to try; `None` at the end.
     fn next(&self) -> Option<(Kind, Due)> {
         let mut state = self.state();
         loop {

@@ -1,7 +1,8 @@
-//! What survives a restart. Writes the last good rules, zones and GeoIP database and the API's overrides to the state
-//! directory, and reads them at the start.
+//! The state that survives a restart. Writes the last good rules, zones and GeoIP database, the API's overrides and
+//! more to the state directory, and reads them at the start.
 //!
-//! Each file is replaced at once, so that a reader, or a restart after a crash, finds the old or the new one.
+//! Each file is replaced by renaming, so that a reader, or a restart after a crash, finds either the old or the new
+//! file.
 
 mod history;
 
@@ -27,7 +28,7 @@ use crate::system::files::{Mode, replace};
 const RULES: &str = "rules.last-good.json";
 /// The API's overrides.
 const OVERRIDES: &str = "overrides.json";
-/// Overrides of all nodes of a fleet, ended ones included, with what keeps them apart.
+/// Overrides of all nodes of a fleet, ended ones included.
 const FLEET_OVERRIDES: &str = "overrides.fleet.json";
 /// The GeoIP database last in service, byte for byte.
 const GEOIP: &str = "geoip.last-good.mmdb";
@@ -39,7 +40,7 @@ const TRAFFIC: &str = "traffic.json";
 const ZONES: &str = "zones";
 /// The directory of the rules that were in service, by revision.
 const HISTORY: &str = "history";
-/// A zone whose file name would be longer than that is named by its digest.
+/// The longest file name of a zone. If the name of a zone is longer, the file is named by the digest of the name.
 const LONGEST_NAME: usize = 200;
 
 /// What is kept.
@@ -65,12 +66,12 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     directory: PathBuf,
-    /// Held for as long as the directory is used; `None` where another process holds it, or the system has no such
-    /// locks.
+    /// A lock on the directory, held for as long as the directory is used. `None` if another process holds the lock, or
+    /// the system has no such locks.
     lock: Option<Arc<File>>,
 }
 
-/// An override as a file keeps it.
+/// An override, as it is stored.
 #[derive(Serialize, Deserialize)]
 struct StoredOverride {
     status: Status,
@@ -79,25 +80,25 @@ struct StoredOverride {
 }
 
 impl Store {
-    /// Opens a state directory, making it if need be.
+    /// Opens a state directory. Creates the directory if it is missing.
     ///
     /// # Errors
-    /// When it can't be made.
+    /// When the directory can't be created.
     pub(crate) fn open(directory: &Path) -> io::Result<Self> {
         make(directory)?;
         Ok(Self { directory: directory.to_owned(), lock: lock(directory) })
     }
 
-    /// [`Store::open`] with a lock that is held already.
+    /// Does [`Store::open`] with a lock that is held already.
     ///
     /// # Errors
-    /// When it can't be made.
+    /// When the directory can't be created.
     pub(crate) fn open_locked(directory: &Path, lock: Arc<File>) -> io::Result<Self> {
         make(directory)?;
         Ok(Self { directory: directory.to_owned(), lock: Some(lock) })
     }
 
-    /// Whether no other process uses the directory, as far as can be told.
+    /// Whether this process holds the lock. Otherwise another process may use the directory.
     #[must_use]
     pub(crate) fn is_exclusive(&self) -> bool {
         self.lock.is_some()
@@ -121,15 +122,15 @@ impl Store {
         self.directory.join(OVERRIDES)
     }
 
-    /// The last-good rules; `None` where there never were any.
+    /// The last-good rules; `None` if none were stored.
     ///
     /// # Errors
-    /// When the file is there and can't be read.
+    /// When the file exists and can't be read.
     pub(crate) fn rules(&self) -> io::Result<Option<Vec<u8>>> {
         read(&self.rules_path())
     }
 
-    /// Keeps the rules that are now in service.
+    /// Stores the rules that are now in service.
     ///
     /// # Errors
     /// When they can't be written.
@@ -137,48 +138,48 @@ impl Store {
         replace(&self.rules_path(), bytes, Mode::Private)
     }
 
-    /// The GeoIP database last in service; `None` where there never was any.
+    /// The GeoIP database last in service; `None` if none was stored.
     ///
     /// # Errors
-    /// When the file is there and can't be read.
+    /// When the file exists and can't be read.
     pub(crate) fn geoip(&self) -> io::Result<Option<Vec<u8>>> {
         read(&self.directory.join(GEOIP))
     }
 
-    /// Keeps the GeoIP database that is now in service.
+    /// Stores the GeoIP database that is now in service.
     pub(crate) fn keep_geoip(&self, bytes: &[u8]) -> io::Result<()> {
         replace_if_other(&self.directory.join(GEOIP), bytes)
     }
 
-    /// What the voters agreed on; the beginning if nothing was kept.
+    /// What the voters agreed on; the default if nothing was stored.
     ///
     /// # Errors
-    /// When it can't be read.
+    /// When the file can't be read.
     pub(crate) fn agreed(&self) -> io::Result<Agreed> {
         let Some(bytes) = read(&self.directory.join(AGREED))? else { return Ok(Agreed::default()) };
         Agreed::read(&bytes).map_err(io::Error::other)
     }
 
-    /// Keeps what the voters agreed on.
+    /// Stores what the voters agreed on.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// When the file can't be written.
     pub(crate) fn keep_agreed(&self, agreed: &Agreed) -> io::Result<()> {
         replace(&self.directory.join(AGREED), &agreed.to_bytes(), Mode::Private)
     }
 
-    /// The queries of the last week as they were kept in a state directory.
+    /// The queries of the last week that are stored in a state directory.
     ///
     /// # Errors
-    /// When they can't be read.
+    /// When the file can't be read.
     pub(crate) fn traffic_in(directory: &Path) -> io::Result<Option<Vec<u8>>> {
         read(&directory.join(TRAFFIC))
     }
 
-    /// Keeps the queries of the last week.
+    /// Stores the queries of the last week.
     ///
     /// # Errors
-    /// When they can't be written.
+    /// When the file can't be written.
     pub(crate) fn keep_traffic(&self, bytes: &[u8]) -> io::Result<()> {
         replace(&self.directory.join(TRAFFIC), bytes, Mode::Private)
     }
@@ -188,17 +189,17 @@ impl Store {
         self.directory.join(ZONES).join(file_name(origin))
     }
 
-    /// The text of a zone last in service; `None` where there never was any.
+    /// The text of a zone last in service; `None` if none was stored.
     ///
     /// # Errors
-    /// When the file is there and can't be read.
+    /// When the file exists and can't be read.
     pub(crate) fn zone(&self, origin: &Name) -> io::Result<Option<Vec<u8>>> {
         read(&self.zone_path(origin))
     }
 
-    /// Keeps a zone that is now in service: all its records, those of included files too, in one file.
+    /// Stores a zone that is now in service. All its records, also those of included files, are written to one file.
     pub(crate) fn keep_zone(&self, zone: &ZoneSource) -> io::Result<()> {
-        // Not the state directory itself: where that is gone, another may be about to be mounted.
+        // If the state directory itself is missing, it isn't created: another may be about to be mounted there.
         match DirBuilder::new().mode(0o700).create(self.directory.join(ZONES)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
@@ -209,44 +210,44 @@ impl Store {
     /// The overrides, ended ones included.
     ///
     /// # Errors
-    /// When the file is there and can't be read or understood.
+    /// When the file exists and can't be read or parsed.
     pub(crate) fn overrides(&self) -> io::Result<BTreeMap<Overridden, Forced>> {
         let Some(bytes) = read(&self.overrides_path())? else { return Ok(BTreeMap::new()) };
         let kept: BTreeMap<String, StoredOverride> = serde_json::from_slice(&bytes)?;
         let forced = |kept: StoredOverride| Forced { status: kept.status, until: kept.until, reason: kept.reason };
-        let read = |(name, kept): (String, StoredOverride)| match Overridden::parse(&name) {
+        let parse = |(name, kept): (String, StoredOverride)| match Overridden::parse(&name) {
             Some(of) => Ok((of, forced(kept))),
             None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name:?} is no region or endpoint"))),
         };
-        kept.into_iter().map(read).collect()
+        kept.into_iter().map(parse).collect()
     }
 
-    /// What is known of the overrides of all nodes of a fleet; nothing where there never was one.
+    /// The overrides of all nodes of a fleet, as this node last knew them; empty if none were stored.
     ///
     /// # Errors
-    /// When the file is there and can't be read or understood.
+    /// When the file exists and can't be read or parsed.
     pub(crate) fn fleet_overrides(&self) -> io::Result<Vec<OverrideRecord>> {
         let bytes = read(&self.directory.join(FLEET_OVERRIDES))?;
         bytes.map_or(Ok(Vec::new()), |bytes| Ok(serde_json::from_slice(&bytes)?))
     }
 
-    /// Keeps what is known of the overrides of all nodes of a fleet.
+    /// Stores the overrides of all nodes of a fleet.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// When the file can't be written.
     pub(crate) fn keep_fleet_overrides(&self, records: &[OverrideRecord]) -> io::Result<()> {
         replace(&self.directory.join(FLEET_OVERRIDES), &serde_json::to_vec_pretty(records)?, Mode::Private)
     }
 
-    /// Whether what a fleet knew of overrides was ever kept here.
+    /// Whether overrides of a fleet were ever stored here.
     pub(crate) fn has_fleet_overrides(&self) -> bool {
         self.directory.join(FLEET_OVERRIDES).exists()
     }
 
-    /// Keeps these overrides and no others.
+    /// Stores these overrides in place of all stored before.
     ///
     /// # Errors
-    /// When they can't be written.
+    /// When the file can't be written.
     pub(crate) fn keep_overrides(&self, overrides: &BTreeMap<Overridden, Forced>) -> io::Result<()> {
         let kept = |forced: &Forced| StoredOverride {
             status: forced.status,
@@ -259,12 +260,12 @@ impl Store {
     }
 }
 
-/// Locks a state directory for as long as the file lives; `None` where another process holds it.
+/// Locks a state directory until the returned file is closed; `None` if another process holds the lock.
 pub(crate) fn lock(directory: &Path) -> Option<Arc<File>> {
     File::open(directory).ok().filter(|opened| opened.try_lock().is_ok()).map(Arc::new)
 }
 
-/// Makes a state directory if need be. What is in it is nobody else's business; one that is there keeps its mode.
+/// Creates a state directory, which only this user can read. An existing directory keeps its mode.
 pub(crate) fn make(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
@@ -277,7 +278,8 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// A zone's file name: its own name, with what no file name should hold written as digits.
+/// A zone's file name: the name of the zone, in which characters that are awkward in file names are written as hex
+/// digits.
 fn file_name(origin: &Name) -> String {
     let mut name = String::new();
     for byte in origin.to_string().bytes() {
@@ -293,7 +295,7 @@ fn file_name(origin: &Name) -> String {
     name + "zone"
 }
 
-/// A zone as a master file in which every record stands in its generic form (RFC 3597 §5), which loses nothing.
+/// A zone as a master file, with every record in the generic form (RFC 3597 §5), which can express all records.
 fn text_of(zone: &ZoneSource) -> String {
     let mut text =
         format!("; The zone {} as it was last in service; bailiwick writes and reads this file.\n", zone.origin);
@@ -305,7 +307,7 @@ fn text_of(zone: &ZoneSource) -> String {
     text
 }
 
-/// Replaces a file, unless it has these very contents.
+/// Replaces a file, unless it has these contents already.
 fn replace_if_other(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match std::fs::read(path) {
         Ok(there) if there == bytes => Ok(()),

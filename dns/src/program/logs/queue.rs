@@ -20,14 +20,15 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::program::logs::LogFormat;
 use crate::system::clock::Clock;
 
-/// How much may wait to be written, in octets: some thousands of lines.
+/// The most octets that may wait to be written: some thousands of lines.
 const MAX: usize = 1 << 20;
-/// How long the writer waits, while no line comes, before it tries again to write that lines are missing.
+/// How long the writer waits without a new line before it tries again to write that lines are missing.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long the writer waits before it writes again to a non-blocking reader that takes nothing now.
 const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// Lines lost in this process since its start: the queue was full, they couldn't be written.
+/// The numbers of lines lost since the start of this process: lines that found the queue full, and lines that couldn't
+/// be written.
 static LOST: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 
 /// Lines lost in this process since its start, by reason.
@@ -46,7 +47,7 @@ pub(crate) struct LogQueue {
 struct State {
     entries: VecDeque<Entry>,
     octets: usize,
-    /// Lines that found no room since the last one that did.
+    /// The number of lines lost because the queue was full, since a line was last added.
     lost: u64,
     /// Whether the writer has taken an entry that isn't written yet.
     is_writing: bool,
@@ -56,7 +57,7 @@ struct State {
 enum Entry {
     /// A line with its end.
     Line(Box<[u8]>),
-    /// So many lines are missing here.
+    /// This number of lines is missing here.
     Lost(u64),
 }
 
@@ -64,7 +65,7 @@ impl LogQueue {
     /// Starts the thread that writes to `sink`.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system can't start a thread.
     pub(crate) fn start(sink: impl Write + Send + 'static, format: LogFormat, clock: Clock) -> io::Result<Arc<Self>> {
         let queue = Arc::new(Self::default());
         let writer = Writer { queue: Arc::clone(&queue), sink, format, clock, missing: 0, is_torn: false };
@@ -103,7 +104,7 @@ impl LogQueue {
         }
     }
 
-    /// The next entry; `None` when there was none for so long.
+    /// Waits for the next entry. `None` if none came within `patience`.
     fn next(&self, patience: Option<Duration>) -> Option<Entry> {
         let mut state = self.state();
         loop {
@@ -130,7 +131,7 @@ impl LogQueue {
         }
     }
 
-    /// What was taken last has been written, or is lost.
+    /// Notes that the entry taken last has been written, or is lost.
     fn written(&self) {
         self.state().is_writing = false;
         self.changed.notify_all();
@@ -141,15 +142,15 @@ impl LogQueue {
     }
 }
 
-/// What writes the lines.
+/// The state of the thread that writes the lines.
 struct Writer<W> {
     queue: Arc<LogQueue>,
     sink: W,
     format: LogFormat,
     clock: Clock,
-    /// Lines that are lost and not told yet.
+    /// The number of lost lines that the log doesn't mention yet.
     missing: u64,
-    /// Whether what was written last doesn't end with a line's end.
+    /// Whether only a part of the last line was written, without its end.
     is_torn: bool,
 }
 
@@ -176,7 +177,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Says how many lines are missing; whether nothing is left to be said.
+    /// Writes how many lines are missing, if any. Returns whether that succeeded.
     fn write_missing(&mut self) -> bool {
         if self.missing > 0 {
             let note = note(self.format, self.clock.now(), self.missing);
@@ -188,7 +189,7 @@ impl<W: Write> Writer<W> {
         true
     }
 
-    /// Writes a whole line, and remembers if only a part of it could be.
+    /// Writes a line, after ending a line of which only a part was written.
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
         if self.is_torn {
             self.write_part(b"\n")?;
@@ -215,7 +216,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// The line that stands where lines are missing.
+/// The line that is written in place of missing lines.
 fn note(format: LogFormat, now: Timestamp, missing: u64) -> String {
     let what = "lines of log are missing here: they could not be written, or not fast enough";
     match format {
@@ -229,10 +230,10 @@ fn note(format: LogFormat, now: Timestamp, missing: u64) -> String {
     }
 }
 
-/// How the log's subscriber reaches the queue.
+/// Passes lines of the log's subscriber to the queue.
 pub(crate) struct Lines(pub(crate) Arc<LogQueue>);
 
-/// Takes one line.
+/// A writer for one line.
 pub(crate) struct Line<'q>(&'q LogQueue);
 
 impl<'q> MakeWriter<'q> for Lines {
@@ -244,7 +245,7 @@ impl<'q> MakeWriter<'q> for Lines {
 }
 
 impl Write for Line<'_> {
-    /// The subscriber writes each line at one stroke.
+    /// Adds a line. The subscriber writes each line with one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.push(line);
         Ok(line.len())

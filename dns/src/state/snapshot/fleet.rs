@@ -1,5 +1,6 @@
-//! What the voters agree on, beside what this node sees itself. Made by the owner; read by the reports, the API and the
-//! metrics. Queries read neither: what is agreed stands in the health that decisions are made of.
+//! The health that the voters agree on, and the health by this node's own probes. Made by the owner, read by the
+//! reports, the API and the metrics. Queries don't read this: their decisions use [`Health::regions`], which has the
+//! agreed health.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,23 +15,23 @@ use bailiwick_rules::time::Timestamp;
 
 use super::{ByFamily, Health, Snapshot};
 
-/// What the voters agree on, and what this node sees itself.
+/// The health that the voters agree on, and the health by this node's own probes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FleetHealth {
-    /// What this node's probes say, by region index.
+    /// The health by this node's probes, by region index.
     pub own: Vec<RegionHealth>,
-    /// The same by family of addresses.
+    /// The health by this node's probes, by family of addresses.
     pub own_by_family: Option<Arc<ByFamily>>,
-    /// What is agreed on, by region index.
+    /// The verdicts of the voters, by region index.
     pub verdicts: Vec<Verdict>,
-    /// How many voters are heard, this node included if it votes.
+    /// How many voters have a recent report, this node included if it votes.
     pub fresh: usize,
-    /// Whether this node's own line seems to be down.
+    /// Whether this node's own network connection seems to be down.
     pub is_blind: bool,
 }
 
 impl FleetHealth {
-    /// How many regions the guard of a service has offered that the voters or operators took away.
+    /// The number of regions that the voters or operators took away and the guard of this service keeps offered.
     #[must_use]
     pub(crate) fn guarded(&self, service: ServiceIndex) -> usize {
         self.verdicts.iter().filter(|verdict| verdict.guarded_by.contains(&service)).count()
@@ -52,13 +53,13 @@ impl Health {
         }
     }
 
-    /// What this node's probes say, by region index, whatever the voters agree on.
+    /// The health by this node's own probes, by region index.
     #[must_use]
     pub(crate) fn own_regions(&self) -> &[RegionHealth] {
         self.fleet.as_ref().map_or(&self.regions, |fleet| &fleet.own)
     }
 
-    /// The same by family of addresses.
+    /// The health by this node's own probes, by family of addresses.
     #[must_use]
     pub(super) fn own_by_family(&self) -> Option<&Arc<ByFamily>> {
         self.fleet.as_ref().map_or(self.by_family.as_ref(), |fleet| fleet.own_by_family.as_ref())
@@ -66,7 +67,7 @@ impl Health {
 }
 
 impl Snapshot {
-    /// What the voters agree on, of every region; empty where the rules name none.
+    /// The verdict of the voters on every region; empty if the rules have no voters.
     #[must_use]
     pub(crate) fn fleet_report(&self, now: Timestamp) -> BTreeMap<RegionId, VerdictReport> {
         let Some(fleet) = &self.health.fleet else { return BTreeMap::new() };

@@ -1,5 +1,5 @@
-//! The loads of a snapshot. Takes the last readings of endpoints and the time, returns the loads of regions and what
-//! `/v1/health` reports of them. Called by the report, the API, the metrics and the owner.
+//! The loads of a snapshot. Takes the last readings of endpoints and the time, returns the loads of regions and their
+//! part of `/v1/health`. Called by the report, the API, the metrics and the owner.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use bailiwick_rules::time::{Millis, Timestamp};
 
 use super::{Probes, Snapshot};
 
-/// The load of one endpoint as it was last read.
+/// The last reading of one endpoint's load.
 #[derive(Debug, Clone)]
 pub(crate) struct LoadView {
     /// The region.
     pub region: RegionIndex,
     /// The endpoint, by position in its region.
     pub endpoint: usize,
-    /// How many requests it serves at once, if the rules say it.
+    /// How many requests the endpoint serves at once, if the rules say so.
     pub capacity: Option<u32>,
     /// How long a reading is fresh.
     pub patience: Millis,
@@ -32,7 +32,7 @@ pub(crate) struct LoadView {
     pub failure: Option<Arc<str>>,
     /// How many readings were good, and how many failed.
     pub readings: Probes,
-    /// Whether a probe found the engine full, whatever the reading says.
+    /// Whether a probe found the engine full. The load then counts as at least 1.
     pub is_full: bool,
 }
 
@@ -48,7 +48,9 @@ impl LoadView {
     fn report(&self, now: Timestamp) -> EndpointLoadReport {
         #[allow(clippy::cast_precision_loss)] // no more requests wait than a float counts
         let count = |amount: Amount| amount as f64 / 1_000.0;
-        let of = |what: fn(EngineReading) -> Option<Amount>| self.reading.and_then(|(_, one)| what(one)).map(count);
+        let of = |field: fn(EngineReading) -> Option<Amount>| {
+            self.reading.and_then(|(_, reading)| field(reading)).map(count)
+        };
         EndpointLoadReport {
             load: self.load(now),
             age_ms: self.reading.map(|(at, _)| now.since(at).0),
@@ -67,7 +69,7 @@ pub(crate) fn endpoints_up(
     loads: &[LoadView],
     conditions: &Conditions<'_>,
 ) -> Vec<EndpointLoad> {
-    let of_region = |position: usize| loads.iter().find(|one| (one.region, one.endpoint) == (region, position));
+    let view = |position: usize| loads.iter().find(|view| (view.region, view.endpoint) == (region, position));
     let status = |position: usize| match forced_endpoint(table, region, position, conditions) {
         Some(forced) => forced.status,
         None => {
@@ -80,13 +82,13 @@ pub(crate) fn endpoints_up(
         .filter(|(position, _)| status(*position) != Status::Down)
         .map(|(position, (_, endpoint))| EndpointLoad {
             capacity: endpoint.capacity,
-            load: of_region(position).and_then(|one| one.load(conditions.now)),
+            load: view(position).and_then(|view| view.load(conditions.now)),
         })
         .collect()
 }
 
 impl Snapshot {
-    /// The loads of those regions that have an endpoint whose load is read.
+    /// The loads of regions that have an endpoint whose load is read.
     #[must_use]
     pub(crate) fn load_reports(&self, now: Timestamp) -> BTreeMap<RegionId, LoadReport> {
         let (table, local) = (self.table(), Local::default());

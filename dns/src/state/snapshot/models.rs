@@ -1,30 +1,30 @@
-//! What probes of a model say, in a snapshot. Filled by the owner's monitors, read by the report and the metrics.
+//! The state of probes of a model, in a snapshot. Filled by the owner's monitors, read by the report and the metrics.
 
 use bailiwick_rules::probe::{TokenLimit, Verdict};
 use bailiwick_rules::time::Timestamp;
 
-/// What is known of a monitor that asks a model, beside its status.
+/// The state of a monitor that asks a model, besides its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ModelView {
-    /// The last verdict, and since when it is that; `None` before the first.
+    /// The last verdict, and the time since when it hasn't changed; `None` before the first verdict.
     pub verdict: Option<(Verdict, Timestamp)>,
     /// How often each verdict came.
     pub counts: VerdictCounts,
-    /// How many tokens it is asked for, if it refused a single one.
+    /// How many tokens the probe asks for, if the model refused to make a single token.
     pub raised: Option<TokenLimit>,
-    /// Until when the budget pays for no probe, if the last round wasn't paid for.
+    /// When the budget pays for a probe again, if it didn't pay for the last round.
     pub unpaid_until: Option<Timestamp>,
 }
 
-/// How often each verdict came, since the monitor runs.
+/// How often each verdict came since the start of the monitor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct VerdictCounts([u64; Verdict::ALL.len()]);
 
 impl VerdictCounts {
-    /// Counts one.
+    /// Counts a verdict.
     pub(crate) fn add(&mut self, verdict: Verdict) {
         let counts = Verdict::ALL.iter().zip(&mut self.0);
-        counts.filter(|(one, _)| **one == verdict).for_each(|(_, count)| *count = count.saturating_add(1));
+        counts.filter(|(counted, _)| **counted == verdict).for_each(|(_, count)| *count = count.saturating_add(1));
     }
 
     /// Every verdict with its count.

@@ -1,5 +1,5 @@
-//! What a plan comes to, for metrics. Takes a plan with its classes and what was seen of regions; returns numbers of
-//! bounded count. Made once for each plan, by the owner's planner.
+//! A plan in numbers, for metrics. Takes a plan with its classes and the observations of regions, returns a bounded
+//! count of numbers. Called by the owner's planner, once for each plan.
 
 use std::collections::BTreeMap;
 
@@ -7,41 +7,41 @@ use bailiwick_rules::load::{Amount, ClassIndex, Classes, Margins, Plan, RegionSe
 use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::table::{RegionIndex, Table};
 
-/// The most pairs of regions whose shares are told: those that move most.
+/// The most pairs of regions whose shares are reported: the pairs between which most clients are moved.
 const MAX_MOVES: usize = 256;
 
 /// The numbers of one plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Planned {
-    /// The clients that are moved, by where from and where to; the largest first.
+    /// The clients that are moved, by pair of regions, the largest first.
     pub moves: Vec<Moved>,
     /// The regions whose load is known.
     pub regions: Vec<Region>,
-    /// What fences would carry without one of their regions.
+    /// The load that fences would have without one of their regions.
     pub margins: Margins,
 }
 
 /// The clients that are moved from one region to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Moved {
-    /// Their home.
+    /// The home of the clients.
     pub from: RegionIndex,
-    /// Where they go.
+    /// The region to which they are moved.
     pub to: RegionIndex,
-    /// Which part of all clients that are at home there, whatever their service.
+    /// Their share of all clients of the home, over all services.
     pub share: Ratio,
 }
 
-/// A region as it was planned for.
+/// A region's numbers in the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Region {
-    /// Which.
+    /// The region.
     pub region: RegionIndex,
-    /// What it would carry if nothing were moved, over its capacity.
+    /// The load that the region would have if no client were moved, over its capacity.
     pub natural: Ratio,
-    /// The marks of its rules.
+    /// The mark below which the region takes clients.
     pub low: Ratio,
-    /// The mark above which it gives clients away.
+    /// The mark above which clients are moved away from the region.
     pub high: Ratio,
 }
 
@@ -70,10 +70,11 @@ fn moves(classes: &Classes, plan: &Plan) -> Vec<Moved> {
     for (index, class) in classes.list().iter().enumerate() {
         let own = at_home.entry(class.home()).or_default();
         *own = own.saturating_add(class.demand);
-        for one in plan.moves(ClassIndex(index)).iter().filter(|one| one.share > Ratio(0)) {
-            let sum = amounts.entry((class.home(), one.to)).or_default();
-            // The amounts of a plan are scaled to the load that was measured; shares are not.
-            *sum = sum.saturating_add(one.share.of(class.demand));
+        for part in plan.moves(ClassIndex(index)).iter().filter(|part| part.share > Ratio(0)) {
+            let sum = amounts.entry((class.home(), part.to)).or_default();
+            // The amounts of a plan are scaled to the measured load, so they can't be compared with the demand. Shares
+            // can.
+            *sum = sum.saturating_add(part.share.of(class.demand));
         }
     }
     let share = |((from, to), amount): ((RegionIndex, RegionIndex), Amount)| {
@@ -81,12 +82,12 @@ fn moves(classes: &Classes, plan: &Plan) -> Vec<Moved> {
         (amount, Moved { from, to, share: Ratio::between(amount, all) })
     };
     let mut all: Vec<(Amount, Moved)> = amounts.into_iter().map(share).collect();
-    all.sort_by_key(|(amount, one)| (core::cmp::Reverse(*amount), one.from, one.to));
+    all.sort_by_key(|(amount, moved)| (core::cmp::Reverse(*amount), moved.from, moved.to));
     all.truncate(MAX_MOVES);
-    all.into_iter().map(|(_, one)| one).collect()
+    all.into_iter().map(|(_, moved)| moved).collect()
 }
 
-/// A region of which nothing is known has no numbers: none of them would be true.
+/// The numbers of a region; `None` if the load of the region isn't known.
 fn planned(table: &Table, plan: &Plan, region: RegionIndex) -> Option<Region> {
     let state = plan.region(region);
     let marks = table.region(region).load.as_ref()?;

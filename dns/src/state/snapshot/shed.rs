@@ -1,5 +1,5 @@
-//! Clients that DNS moves because of load. Takes the shares of a plan, returns for a client's network which part of its
-//! class it is in. The snapshot asks it at each query of a service of which clients are moved.
+//! Clients that DNS moves to other regions because of load. Takes the shares of a plan and a client's network, returns
+//! the client's part of its class. Called by the snapshot for each query of a service whose clients are moved.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,40 +15,40 @@ use super::{Decided, Offer, Snapshot};
 use crate::locate::classes::{ClassId, Classes};
 use crate::response::answer::{Asking, Origin};
 
-/// What a plan moves.
+/// The shares of clients that a plan moves.
 #[derive(Debug, Clone)]
 pub(crate) struct Shares {
-    /// As Workers and operators read it.
+    /// The shares for Workers and operators.
     pub report: Arc<SharesReport>,
-    /// As DNS follows it.
+    /// The shares for DNS.
     pub dns: Arc<BucketShares>,
 }
 
-/// A part of a class: those of its clients that are moved to one region, or those that stay.
+/// A part of a class: the clients that are moved to one region, or the clients that stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Part(u8);
 
 impl Part {
-    /// Those that stay, or all of a class of which nobody is moved.
+    /// The clients that stay. If no client of the class is moved, these are all.
     pub(crate) const STAYS: Self = Self(0);
 
-    /// The number by which answers to clients of one class are told apart.
+    /// The number of the part, which distinguishes the answers to clients of one class.
     #[must_use]
     pub(crate) fn number(self) -> u8 {
         self.0
     }
 }
 
-/// The client of a query, as far as its answer depends on it.
+/// The client of a query, as far as the answer depends on the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seat {
-    /// Its class.
+    /// The client's class.
     pub class: ClassId,
-    /// The part of the class that it is in.
+    /// The client's part of the class.
     pub part: Part,
-    /// The length of the prefix around it for which this holds.
+    /// The prefix length around the client's address within which all clients have this class and part.
     pub scope: u8,
-    /// By what its queries are counted.
+    /// The origin under which the client's queries are counted.
     pub origin: Origin,
 }
 
@@ -60,14 +60,14 @@ pub(super) struct Spread(Box<[Option<Box<OfClass>>]>);
 #[derive(Debug, PartialEq, Eq)]
 struct OfClass {
     home: Home,
-    /// The position among all moves of the service at which those of this class begin.
+    /// The position of this class's first move among all moves of the service.
     first: usize,
-    /// By bucket: 0 for those that stay, otherwise the number of the move.
+    /// By bucket: 0 if its clients stay, otherwise the number of the move, from 1.
     parts: [u8; BUCKETS as usize],
 }
 
 impl Spread {
-    /// The parts of a service's classes, and the region of each move. `None` if nobody is moved.
+    /// The parts of a service's classes, and the class and region of each move. `None` if no client is moved.
     pub(super) fn new(
         table: &Table,
         service: ServiceIndex,
@@ -91,7 +91,7 @@ impl Spread {
         (!moves.is_empty()).then_some((Self(classes), moves))
     }
 
-    /// The part of its class that a client at an address is in.
+    /// The seat of the client at `address`: `whole` with the client's part of its class.
     #[inline]
     pub(super) fn seat(&self, whole: Seat, address: IpAddr, classes: &Classes) -> Seat {
         let Some(Some(of_class)) = self.0.get(whole.class.get()) else { return whole };
@@ -109,7 +109,7 @@ impl Spread {
 }
 
 impl Snapshot {
-    /// Adds to an explanation where DNS moves clients because of load, and whether it moves this one.
+    /// Adds to an explanation where DNS moves clients because of load, and whether it moves this client.
     pub(crate) fn explain_shed(&self, explanation: &mut Explanation, ask: &Ask<'_>) {
         let (table, shedding) = (self.table(), &self.table().service(ask.service).shedding);
         let Some(shares) = &self.health.shares else { return };
@@ -119,7 +119,7 @@ impl Snapshot {
         let ranking = rank(table, ask.service, &stand(table, &ask.client), ask.path_class);
         let order = ranking.regions();
         let buckets = shares.dns.of(ask.service, &order).map_or(&[][..], |buckets| &buckets[..]);
-        let moves = order.iter().map(|to| (*to, buckets.iter().filter(|one| **one == Some(*to)).count() as u64));
+        let moves = order.iter().map(|to| (*to, buckets.iter().filter(|region| **region == Some(*to)).count() as u64));
         let moves: Vec<_> = moves.map(|(to, count)| (to, Ratio::between(count, u64::from(BUCKETS)))).collect();
         explanation.add_shed(table, &moves);
         let Some(address) = ask.client.address.filter(|_| ask.client.tenant.is_none()) else { return };
@@ -131,7 +131,7 @@ impl Snapshot {
 }
 
 impl Decided {
-    /// The region that a client is moved to.
+    /// The region to which a client is moved.
     fn region_of_move(&self, seat: &Seat) -> Option<RegionIndex> {
         match self.choices.moved.get(self.spread.as_ref()?.moved(seat)?)?.offer {
             Offer::Region(region) => Some(region),
@@ -146,12 +146,12 @@ fn parts(buckets: &Buckets) -> ([u8; BUCKETS as usize], Vec<RegionIndex>) {
     let mut parts = [0; BUCKETS as usize];
     for (part, region) in parts.iter_mut().zip(buckets) {
         let Some(region) = region else { continue };
-        let known = regions.iter().position(|one| one == region);
+        let known = regions.iter().position(|known| known == region);
         let position = known.unwrap_or_else(|| {
             regions.push(*region);
             regions.len() - 1
         });
-        // There are at most as many as buckets.
+        // There are at most as many regions as buckets, and their number fits into a byte.
         *part = u8::try_from(position + 1).unwrap_or(0);
     }
     (parts, regions)

@@ -1,7 +1,7 @@
 //! Takes a world, its keys and the time, returns the same world with signed zones. Called by the owner, off the query
-//! path, at each change and before signatures grow old.
+//! path, at each change and before signatures expire.
 //!
-//! Health plays no part: all answers of all regions are signed, whatever their status.
+//! All answers of all regions are signed, also those of regions that are down.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use crate::zone::{Location, ServiceIndex, Zone, ZoneError};
 use crate::zones::{ServedZone, Zones};
 
 impl World {
-    /// Signs every zone that has keys, sharing what `before` signed and is still fresh.
+    /// Signs every zone that has keys. Signatures of `before` that are still fresh are shared.
     ///
     /// # Errors
-    /// Records that can't stand in a signed zone, and a system without random bytes.
+    /// Records that a signed zone can't have, and a system without random bytes.
     pub(super) fn signed(mut self, now: Timestamp, before: Option<&Self>) -> Result<Self, Vec<ZoneError>> {
         if self.keys().is_empty() {
             return Ok(self);
@@ -51,7 +51,7 @@ impl World {
         Ok(self)
     }
 
-    /// The same world with what is due signed anew, and with the keys' states of now.
+    /// The same world with new signatures in place of those that are due, and with the keys' states at `now`.
     ///
     /// # Errors
     /// When the system gives no random bytes.
@@ -97,7 +97,7 @@ impl World {
             .collect()
     }
 
-    /// The keys that each signed zone is signed with now.
+    /// The keys with which each signed zone is signed now.
     pub(crate) fn key_sets(&self) -> impl Iterator<Item = &KeySet> {
         self.zones.iter().filter_map(|zone| zone.signed()).map(SignedZone::key_set)
     }
@@ -107,17 +107,17 @@ impl World {
     pub(crate) fn renewal_due(&self, now: Timestamp) -> Option<Timestamp> {
         let signatures = self.zones.iter().filter_map(|zone| Some(timestamp(zone.signed()?.due(), now)));
         let keys = self.key_sets().filter_map(|key_set| key_set.next_change(self.signed_at));
-        // Set back, the clock has signatures from the future.
+        // If the clock was set back, the signatures are from the future, so they are renewed at once.
         let set_back = (now < self.signed_at && self.key_sets().next().is_some()).then_some(now);
         signatures.chain(keys).chain(set_back).min()
     }
 
-    /// Until when the signatures of each signed zone may be served, as far as they were made beforehand.
+    /// The time until when the signatures made beforehand may be served, for each signed zone.
     pub(crate) fn signed_until(&self, now: Timestamp) -> impl Iterator<Item = (&Zone, Timestamp)> {
         self.zones.iter().filter_map(move |zone| Some((zone.zone(), timestamp(zone.signed()?.until(), now))))
     }
 
-    /// What signs answers that can't be signed beforehand.
+    /// The signer of answers that can't be signed beforehand.
     #[must_use]
     pub(crate) fn online_signer(&self) -> &OnlineSigner {
         &self.online_signer
@@ -130,7 +130,7 @@ pub(crate) fn seconds(now: Timestamp) -> u32 {
     now.0.div_euclid(1000) as u32
 }
 
-/// The time that a signature means: the one within 68 years of now.
+/// The time of a signature. Of all times with these lower 32 bits, it is the time within 68 years of now.
 fn timestamp(time: u32, now: Timestamp) -> Timestamp {
     let ahead = time.wrapping_sub(seconds(now)).cast_signed();
     Timestamp((now.0.div_euclid(1000) + i64::from(ahead)) * 1000)

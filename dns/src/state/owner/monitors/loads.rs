@@ -1,5 +1,5 @@
-//! The sources of loads that are read. Takes the rules' sources and what readings brought, returns the last reading of
-//! each endpoint. Held by the monitors.
+//! The sources from which loads are read. Takes the rules' sources and the results of readings, returns the last
+//! reading of each endpoint. Held by the monitors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use bailiwick_rules::time::Timestamp;
 use crate::state::probe::{LoadResult, Prober, Probing, Running, SourceId};
 use crate::state::snapshot::{LoadView, Probes};
 
-/// All sources that are read. Equal ones are read once, whoever names them.
+/// All sources that are read. A source that several endpoints name is read once.
 #[derive(Debug, Default)]
 pub(super) struct Loads {
     entries: BTreeMap<SourceId, Entry>,
@@ -34,7 +34,7 @@ struct Entry {
     _running: Running,
 }
 
-/// An endpoint whose load is read: its region, its position there, and by which source.
+/// An endpoint whose load is read: its region, its position there, and the source.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Read {
     region: RegionIndex,
@@ -43,12 +43,12 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// Whether it is of this endpoint of a region.
+    /// Whether this is the endpoint at a position of a region.
     pub(super) fn is_of(&self, table: &Table, region: &Region, endpoint: usize) -> bool {
         self.endpoint == endpoint && table.region(self.region).id == region.id
     }
 
-    /// By which source.
+    /// The source of the load.
     pub(super) fn source(&self) -> SourceId {
         self.source
     }
@@ -68,6 +68,7 @@ impl Loads {
         reads
     }
 
+    /// The running source with this content. Starts to read it if it isn't read yet.
     fn running<P: Prober>(&mut self, source: &LoadSource, probing: &Probing<P>) -> SourceId {
         if let Some((id, _)) = self.entries.iter().find(|(_, entry)| entry.source == *source) {
             return *id;
@@ -86,14 +87,14 @@ impl Loads {
         id
     }
 
-    /// Stops every source that none of these has.
+    /// Stops every source that isn't among these.
     pub(super) fn keep_only<'a>(&mut self, reads: impl Iterator<Item = &'a Read>) {
         let kept: BTreeSet<SourceId> = reads.map(|read| read.source).collect();
         self.entries.retain(|id, _| kept.contains(id));
     }
 
-    /// Takes what a reading brought, unless its source has been stopped meanwhile. `places` say for the log what it is
-    /// about. Returns whether it is the first, or whether sources began or ceased to fail.
+    /// Takes the result of a reading, unless its source has been stopped meanwhile. `places` has the names for the log.
+    /// Returns whether this is the first reading of the source, or whether the source began or ceased to fail.
     pub(super) fn record(&mut self, result: LoadResult, now: Timestamp, places: (&Table, &[Read])) -> bool {
         let Some(entry) = self.entries.get_mut(&result.source) else { return false };
         let was_failing = entry.failure.is_some();
@@ -130,8 +131,8 @@ impl Loads {
         is_news
     }
 
-    /// Whether one of these engines made tokens since `begun`; else whether one stood still with work, then whatever is
-    /// known. `None` without any.
+    /// How these engines moved since `begun`. An engine that made tokens counts first, then an engine that made none
+    /// although it has work, then an engine without work. `None` without engines.
     pub(super) fn motion(&self, sources: &[SourceId], begun: Timestamp, now: Timestamp) -> Option<Motion> {
         let entries = sources.iter().filter_map(|source| self.entries.get(source));
         let motions = entries.map(|entry| entry.watch.since(begun, now, entry.source.patience()));
@@ -144,7 +145,7 @@ impl Loads {
         motions.max_by_key(rank)
     }
 
-    /// The last reading of each endpoint. `is_full` says which are known to be full, whatever was read.
+    /// The last reading of each endpoint. `is_full` says which endpoints a probe found full.
     pub(super) fn views(
         &self,
         table: &Table,

@@ -1,5 +1,5 @@
-//! What is known of monitors that ask a model, beside their status. Takes what came of a round and how the engine
-//! moves, returns the verdict and tells it in the log when it changes. Held by the monitors.
+//! The state of monitors that ask a model, besides their status. Takes the outcome of a round and the engine's motion
+//! (whether it makes tokens), returns the verdict, and logs a verdict that changed. Held by the monitors.
 
 use std::sync::Arc;
 
@@ -16,32 +16,32 @@ use crate::state::snapshot::{ModelView, VerdictCounts};
 /// One monitor that asks a model.
 #[derive(Debug, Default)]
 pub(super) struct ModelState {
-    /// What it watches first, for the log.
+    /// The name of the first endpoint or region that the monitor watches, for the log.
     pub(super) name: String,
-    /// The endpoints that it watches, as its task knows them.
+    /// The endpoints that the monitor watches, shared with its task.
     pub(super) places: Places,
-    /// Where the loads of these are read.
+    /// The sources of the endpoints' loads.
     pub(super) sources: Vec<SourceId>,
-    /// The last verdict, and since when it is that.
+    /// The last verdict, and the time since when it hasn't changed.
     verdict: Option<(Verdict, Timestamp)>,
     counts: VerdictCounts,
     raised: Option<TokenLimit>,
     unpaid_until: Option<Timestamp>,
 }
 
-/// What a round means for the status, and what failed.
+/// The meaning of a round for the status.
 pub(super) struct Meaning {
-    /// The effect on the machine.
+    /// The effect on the status.
     pub(super) effect: Effect,
-    /// The verdict, if something was asked or known.
+    /// The verdict; `None` if the budget didn't pay for a probe.
     pub(super) verdict: Option<Verdict>,
-    /// What failed.
+    /// Why the probe failed.
     pub(super) failure: Option<Arc<str>>,
 }
 
 impl ModelState {
-    /// What came of a round. `motion` is how the engine moved since it began, if its metrics are read; it is asked only
-    /// if that matters.
+    /// Takes the outcome of a round. `motion` returns whether the engine made tokens since the round began, if the
+    /// engine's metrics are read. It is called only if the probe failed.
     pub(super) fn take(
         &mut self,
         outcome: &Outcome,
@@ -62,7 +62,7 @@ impl ModelState {
             Outcome::Failed(failure) => {
                 let motion = motion();
                 let verdict = judge(failure.finding, motion);
-                // Metrics that can't be compared yet, or any more, leave it open whether the engine is full.
+                // If there are no two readings to compare, the engine may be full and not down.
                 let is_open = verdict == Verdict::Down && motion == Some(Motion::Unknown);
                 let effect = if is_open { Effect::Doubt } else { verdict.effect() };
                 (verdict, effect, Some(Arc::from(failure.message.as_str())))
@@ -80,15 +80,15 @@ impl ModelState {
         self.verdict.map(|(verdict, _)| verdict)
     }
 
-    /// As the API and the metrics show it.
+    /// The state for the API and the metrics.
     pub(super) fn view(&self) -> ModelView {
         let Self { verdict, counts, raised, unpaid_until, .. } = self;
         ModelView { verdict: *verdict, counts: *counts, raised: *raised, unpaid_until: *unpaid_until }
     }
 }
 
-/// Tells a verdict that is another than the last, of what is named `REGION` or `REGION/ENDPOINT`. One on the rules or
-/// the credential is an alarm.
+/// Logs a changed verdict on `REGION` or `REGION/ENDPOINT`. If the rules or the credential are wrong, it is logged as
+/// an error.
 pub(super) fn log_change(name: &str, (before, after): (Option<Verdict>, Verdict), failure: Option<&str>) {
     let (old, meaning) = (before.map_or("none", Verdict::as_str), after.meaning());
     let (region, endpoint) = name.split_once('/').map_or((name, None), |(region, endpoint)| (region, Some(endpoint)));
@@ -113,8 +113,8 @@ pub(super) fn name_of((region, endpoint): (Option<&str>, Option<&str>)) -> Strin
     [region, endpoint].into_iter().flatten().collect::<Vec<_>>().join("/")
 }
 
-/// What a monitor watches: the endpoints by name, and where their loads are read. One of a region watches all of its
-/// endpoints.
+/// The endpoints that a monitor watches, by name, and the sources of their loads. A monitor of a region watches all
+/// endpoints of the region.
 pub(super) fn watched(
     table: &Table,
     assignment: &Assignment,
@@ -126,8 +126,8 @@ pub(super) fn watched(
         for (position, of_endpoint) in endpoints.iter().enumerate() {
             if is_own || of_endpoint.contains(&monitor) {
                 places.extend(name(region, position));
-                let is_there = |read: &&Read| read.is_of(table, region, position);
-                sources.extend(assignment.loads.iter().find(is_there).map(Read::source));
+                let is_of_endpoint = |read: &&Read| read.is_of(table, region, position);
+                sources.extend(assignment.loads.iter().find(is_of_endpoint).map(Read::source));
             }
         }
     }
