@@ -250,7 +250,7 @@ fn ranges<A: Bits>(edges: Vec<A>, mut value: impl FnMut(A) -> Option<u32>) -> Ra
 pub(crate) struct Classes {
     /// The standings, which all services share. Each service has its own borders between them.
     standings: Arc<Standings>,
-    /// The class of each standing, beside its country.
+    /// The class and the country of each standing.
     classes: Box<[Member]>,
     v4: Borders,
     v6: Borders,
@@ -258,11 +258,11 @@ pub(crate) struct Classes {
     rankings: Vec<Ranking>,
 }
 
-/// What is looked up for each query: the class of a standing, and its country, by which the query is counted.
+/// The class and the country of a standing. Looked up for each query, which is counted by country.
 #[derive(Debug, Clone, Copy)]
 struct Member {
     class: ClassId,
-    /// The country's number; 0: nobody can place the client.
+    /// The country's number; 0 if the client's place is unknown.
     country: u8,
 }
 
@@ -314,8 +314,8 @@ impl Classes {
         })
     }
 
-    /// As [`Classes::of_services`], on one core. The outer loop is over the standings, so that the distances of each
-    /// standing are computed only once.
+    /// Does the work of [`Classes::of_services`] on one core. The outer loop is over the standings, so that the
+    /// distances of each standing are computed only once.
     fn one_by_one(table: &Table, services: &[ServiceIndex], standings: &Arc<Standings>) -> Vec<Self> {
         let mut found: Vec<Classing> = services.iter().map(|_| Classing::default()).collect();
         let mut distances: Vec<Option<u32>> = Vec::with_capacity(table.regions().len());
@@ -340,7 +340,8 @@ impl Classes {
         (class, scope)
     }
 
-    /// The same, with the number of the client's country; 0: nobody can place it.
+    /// The class of an address whose first `known` bits are known (255 for all bits), the length of the prefix to which
+    /// the class applies, and the number of the client's country (0 if the client's place is unknown).
     #[must_use]
     pub(crate) fn class_and_country(&self, address: IpAddr, known: u8) -> (ClassId, u8, u8) {
         let (Member { class, country }, scope) = self.member(address, known);
@@ -395,7 +396,7 @@ impl Classes {
         }
     }
 
-    /// How many IPv4 addresses are of each class. Those that nobody can place don't count.
+    /// The number of IPv4 addresses of each class. Addresses whose place is unknown don't count.
     #[must_use]
     pub(crate) fn addresses(&self) -> Vec<u64> {
         let mut addresses = vec![0; self.rankings.len()];

@@ -1,7 +1,7 @@
 //! The counters. Takes outcomes of packets from the responder, returns the text of `/metrics` to the API.
 //!
-//! Packets over streams add to counters that all share. The threads that answer datagrams have counters of their own,
-//! which are summed when somebody reads them.
+//! Packets over streams are counted in shared counters. Each thread that answers datagrams has counters of its own.
+//! These are summed when metrics are read.
 
 mod accept;
 mod exposition;
@@ -42,7 +42,7 @@ const TRANSPORTS: [(Transport, &str); 5] = [
     (Transport::Quic, "quic"),
     (Transport::Https, "https"),
 ];
-/// The response codes that are told apart; the rest is `other`.
+/// The response codes with a label of their own. All others count as `other`.
 const RCODES: [(Rcode, &str); 9] = [
     (Rcode::NOERROR, "NOERROR"),
     (Rcode::FORMERR, "FORMERR"),
@@ -54,7 +54,7 @@ const RCODES: [(Rcode, &str); 9] = [
     (Rcode::BADVERS, "BADVERS"),
     (Rcode::BADCOOKIE, "BADCOOKIE"),
 ];
-/// The types that are told apart; the rest is `other`.
+/// The types with a label of their own. All others count as `other`.
 const QTYPES: [(u16, &str); 16] = [
     (rtype::A, "A"),
     (28, "AAAA"),
@@ -93,7 +93,7 @@ pub(crate) struct Metrics {
 /// Answers by response code and type.
 type Answered = [[AtomicU64; QTYPES.len() + 1]; RCODES.len() + 1];
 
-/// A service, the region that answered, and by what the answer is counted; no region: `denied_answers` or nothing.
+/// A service, the region whose records were answered, and the origin. No region means `denied_answers` or no records.
 type Steering = (ServiceId, Option<RegionId>, Origin);
 
 impl Default for Metrics {
@@ -117,13 +117,13 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counters that also tell of connections, limited rates, and files that are read again.
+    /// Makes counters that also report connections, limited rates, and files that are read again.
     #[must_use]
     pub(crate) fn of(gate: Arc<Gate>, limiter: Option<Arc<Limiter>>, files: Vec<Arc<FileHealth>>) -> Self {
         Self { gate: Some(gate), limiter, files, ..Self::default() }
     }
 
-    /// Counts what became of one packet.
+    /// Counts the outcome of one packet.
     pub(crate) fn count(&self, transport: Transport, outcome: &Outcome) {
         let transport = TRANSPORTS.iter().position(|(known, _)| *known == transport).unwrap_or_default();
         match outcome {

@@ -74,8 +74,7 @@ fn run_to_end(args: &ServeArgs) -> Result<(), Vec<String>> {
     served
 }
 
-/// Prints what there is to say and gives the exit code; a reader that stalls keeps the end waiting for [`LAST_WORK`]
-/// only.
+/// Prints the report and returns its exit code. If the reader of the output stalls, waits only for [`LAST_WORK`].
 fn print_report(reported: Report) -> ExitCode {
     let code = reported.code();
     let (done, printed) = mpsc::channel();
@@ -141,7 +140,7 @@ async fn serve(mut config: Config, args: &ServeArgs) -> Result<(), Vec<String>> 
     Ok(())
 }
 
-/// What was bound and loaded.
+/// The sockets and files of a server that is about to answer.
 struct Begun {
     sockets: Sockets,
     certificates: Certificates,
@@ -149,13 +148,13 @@ struct Begun {
     started: Started,
     secrets: Secrets,
     settings: Settings,
-    /// The lock of the state directory; without it, it is another process's.
+    /// The lock of the state directory; `None` if another process holds the lock.
     lock: Option<Arc<File>>,
     /// The process to be replaced.
     old: Option<OldProcess>,
 }
 
-/// Binds every address and loads every file, so that all that is wrong is told at once.
+/// Binds every address and loads every file, so that all errors are reported together.
 async fn begin(config: &Config, is_takeover: bool, clock: &Clock) -> Result<Begun, Vec<String>> {
     raise_limit_of_files();
     let mut errors = Vec::new();
@@ -178,7 +177,7 @@ async fn begin(config: &Config, is_takeover: bool, clock: &Clock) -> Result<Begu
     let sources = sources(config, lock.clone());
     let (Some(sockets), Some(certificates), Some(http), Some(settings)) = (sockets, certificates, http, settings)
     else {
-        // Without an address there is nothing to probe for, but the files' errors are told all the same.
+        // Without its sockets the server doesn't start, but errors in the files are still reported.
         errors.extend(check(&sources, clock.now()).err().map(strings).unwrap_or_default());
         return Err(errors);
     };
@@ -222,7 +221,7 @@ fn sources(config: &Config, lock: Option<Arc<File>>) -> Sources {
     }
 }
 
-/// Connections are files: this process may have as many as the system lets it.
+/// Raises the limit of open files as far as the system allows, because every connection is an open file.
 fn raise_limit_of_files() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised =
@@ -253,7 +252,7 @@ fn certificates(config: &Config) -> Result<Certificates, Vec<String>> {
     if errors.is_empty() { Ok(certificates) } else { Err(errors) }
 }
 
-/// What the configuration says that shows in responses.
+/// The settings of responses.
 fn settings(config: &Config) -> Result<Settings, Vec<String>> {
     let cookies = cookie_files::read(&config.cookies).map_err(strings)?;
     Ok(Settings { identity: config.identity.clone(), cookies, idle: config.tcp.idle, responses: config.responses })
@@ -275,7 +274,7 @@ fn announce(handle: &Handle, node: &str, addresses: &Addresses, api: Option<Sock
         api, %revision, "serving");
 }
 
-/// The signals this program heeds.
+/// The signals that this program handles.
 struct Signals {
     hangup: Signal,
     terminate: Signal,
@@ -302,13 +301,13 @@ impl Signals {
         }
     }
 
-    /// Waits for the end; until then there is nothing to reload.
+    /// Waits for a signal to end. Ignores other signals.
     async fn end(&mut self) {
         while self.next().await != SignalAction::End {}
     }
 }
 
-/// What a signal asks for.
+/// The action that a signal requests.
 #[derive(Debug, PartialEq, Eq)]
 enum SignalAction {
     /// Read the files again.

@@ -38,26 +38,27 @@ pub struct Ecs {
     pub source: u8,
 }
 
-/// By what a steered answer is counted: the client's country, and whether its resolver told its subnet.
+/// The origin under which a steered answer is counted: the client's country, and whether the resolver sent the client's
+/// subnet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Origin(u16);
 
 impl Origin {
-    /// How many there are.
+    /// The number of origins.
     pub(crate) const COUNT: usize = 512;
 
-    /// Of a client in the country of this number; 0: nobody can place it.
+    /// The origin of a client in the country with this number; 0 if the client's place is unknown.
     #[must_use]
     pub(crate) fn new(country: u8, has_subnet: bool) -> Self {
         Self(u16::from(country) << 1 | u16::from(has_subnet))
     }
 
-    /// All of them, in order.
+    /// All origins, in order.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         (0..=u8::MAX).flat_map(|country| [false, true].map(|has_subnet| Self::new(country, has_subnet)))
     }
 
-    /// As an array index below [`Origin::COUNT`].
+    /// The origin as an array index below [`Origin::COUNT`].
     #[must_use]
     pub(crate) fn get(self) -> usize {
         usize::from(self.0)
@@ -104,7 +105,7 @@ pub trait SteeredAnswers {
     /// The answer for this client at a steered name of `service`, for one of its types.
     fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_>;
 
-    /// By what the answer is counted.
+    /// The origin under which the answer is counted.
     fn origin_of(&self, _service: ServiceIndex, _client: &Asking) -> Origin {
         Origin::default()
     }
@@ -252,10 +253,10 @@ impl AnswerSet<'_> {
     }
 }
 
-/// One section of an answer; as many RRsets as most have need no allocation.
+/// One section of an answer. Up to `INLINE` RRsets, which most answers don't exceed, need no allocation.
 pub type Section<'a, const INLINE: usize> = SmallVec<[AnswerSet<'a>; INLINE]>;
 
-/// What to send back.
+/// An answer, before it is encoded.
 #[derive(Debug, Clone)]
 pub struct Answer<'a> {
     /// The response code.
@@ -268,27 +269,26 @@ pub struct Answer<'a> {
     pub authority: Section<'a, 2>,
     /// The additional section without OPT.
     pub additional: Section<'a, 4>,
-    /// For which prefix length around the client the answer holds (RFC 7871 §7.2.1); 0 for whatever doesn't depend on
-    /// the client.
+    /// The prefix length around the client's address to which the answer applies (RFC 7871 §7.2.1); 0 if the answer
+    /// doesn't depend on the client.
     pub scope: u8,
     /// An extended error code (RFC 8914).
     pub ede: Option<u16>,
-    /// The first steered service that had a say.
+    /// The first steered service from which the answer has records.
     pub service: Option<ServiceIndex>,
-    /// The region whose records the last steered service chose; `None` for `denied_answers`, and for nothing.
+    /// The region whose records the last steered service chose; `None` for `denied_answers`, and for no records.
     pub region: Option<RegionIndex>,
-    /// By what a steered answer is counted.
+    /// The origin under which a steered answer is counted.
     pub origin: Origin,
-    /// The first second, since 1970, at which a signature in it isn't to be served any more; `None` for an answer
-    /// without any.
+    /// The time, in seconds since 1970, from which a signature in the answer must not be served any more; `None` for an
+    /// answer without signatures.
     pub until: Option<u32>,
-    /// Whether the response code is what it would be without DNSSEC, because the client knows compact denial (RFC 9824
-    /// §5.1).
+    /// Whether the response code is the one without DNSSEC, because the client knows compact denial (RFC 9824 §5.1).
     pub compact_ok: bool,
-    /// Whether it is to be sent truncated whatever its size, so that the client comes back by a stream.
+    /// Whether to send the answer truncated even if it is small, so that the client asks again over a stream.
     pub truncated: bool,
-    /// Whether the name asked for exists by itself, not by a wildcard, and at most one service had a say: of such
-    /// answers there are so many as there are names, types and classes of clients, and no more.
+    /// Whether the answer may be kept: the name of the question exists by itself, not by a wildcard, and at most one
+    /// service was asked. The number of such answers is bounded by the names, types and classes of clients.
     pub keepable: bool,
 }
 
@@ -352,7 +352,7 @@ pub fn answer<'a>(zones: &'a Zones, steering: &'a impl SteeredAnswers, query: &Q
     walk::walk(zones, steering, query, zone)
 }
 
-/// The response code for what no zone answers, whatever the name.
+/// The response code for questions that no zone answers because of their class or type.
 fn refusal(query: &Query<'_>) -> Option<Rcode> {
     if query.qclass != IN {
         return Some(Rcode::REFUSED);

@@ -19,13 +19,13 @@ use crate::zone::{ZoneError, file};
 pub(crate) use crate::system::files::Fault;
 pub(crate) use crate::system::files::{read_file, read_text};
 
-/// What becomes of a new version of a zone that has lost more than a third of its names.
+/// What to do with a new version of a zone that has lost more than a third of its names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Shrink {
-    /// It waits until an operator confirms it by a SIGHUP, or until its file has been still for a minute.
+    /// Hold the version until an operator confirms it by a SIGHUP, or until its file hasn't changed for a minute.
     #[default]
     Hold,
-    /// It is taken as any other.
+    /// Take it like any other version.
     Take,
 }
 
@@ -38,28 +38,28 @@ pub(crate) struct Sources {
     pub rules: PathBuf,
     /// The GeoIP database.
     pub geoip: Option<PathBuf>,
-    /// Whether it places networks by where they are registered, too.
+    /// Whether networks are also located by the country where they are registered.
     pub registered: Registered,
     /// Each zone's apex and master file.
     pub zones: Vec<(Name, PathBuf)>,
-    /// Those of them that are signed.
+    /// The zones that are signed.
     pub dnssec: Vec<SignedZone>,
-    /// Where relative paths start that the rules hold: the configuration's folder.
+    /// The configuration's folder. Relative paths in the rules start there.
     pub directory: PathBuf,
-    /// Where what was last good, and overrides, are kept.
+    /// The state directory, where the last good versions and overrides are stored.
     pub state_dir: Option<PathBuf>,
-    /// The lock of that directory, if it is held already.
+    /// The lock of the state directory, if it is held already.
     pub lock: Option<Arc<File>>,
-    /// What becomes of a zone that lost much.
+    /// What to do with a version of a zone that lost much.
     pub shrink: Shrink,
 }
 
 /// A version that can't be used.
 #[derive(Debug)]
 pub(crate) struct Unusable {
-    /// Everything wrong with it.
+    /// All faults of the version.
     pub(crate) faults: Vec<Fault>,
-    /// Whether that may pass by itself: the file couldn't be read.
+    /// Whether the faults may be temporary: a file couldn't be read.
     pub(crate) may_pass: bool,
 }
 
@@ -72,28 +72,31 @@ impl From<ZoneError> for Fault {
 /// Reads and compiles a rules document.
 ///
 /// # Errors
-/// That the file can't be read, or every violation in it.
+/// If the file can't be read, or has violations. Returns all violations.
 pub(crate) fn read_rules(path: &Path) -> Result<Arc<Rules>, Vec<Fault>> {
     let bytes = read_file(path).map_err(|error| vec![unreadable(path, &error)])?;
     compile_rules(bytes, &path.display().to_string())
 }
 
-/// Compiles a rules document; `name` is what its place is called in faults.
+/// Compiles a rules document. Faults name the document `name`.
 ///
 /// # Errors
-/// Every violation in it.
+/// All violations in the document.
 pub(crate) fn compile_rules(bytes: Vec<u8>, name: &str) -> Result<Arc<Rules>, Vec<Fault>> {
     match Table::compile(&bytes) {
         Ok(table) => Ok(Arc::new(Rules { table, bytes: bytes.into() })),
         Err(violations) => {
-            let fault = |one: &Violation| Fault { place: place_in(&bytes, name, one), message: one.to_string() };
+            let fault = |violation: &Violation| Fault {
+                place: place_in(&bytes, name, violation),
+                message: violation.to_string(),
+            };
             Err(violations.iter().map(fault).collect())
         }
     }
 }
 
-/// `rules.json:3:14`, where that stands in the document of this name; the name alone of one that isn't JSON, whose
-/// error says where.
+/// The place of a violation, with line and column, such as `rules.json:3:14`. If the document isn't JSON, its name
+/// alone, because the message has the place.
 pub(crate) fn place_in(bytes: &[u8], name: &str, violation: &Violation) -> String {
     if violation.pointer.is_empty() && violation.message.starts_with("is not JSON") {
         return name.to_owned();
@@ -102,10 +105,10 @@ pub(crate) fn place_in(bytes: &[u8], name: &str, violation: &Violation) -> Strin
     format!("{name}:{line}:{column}")
 }
 
-/// Reads all zones. `opening` is called for every file before it is opened, included files too.
+/// Reads all zones. `opening` is called for every file before it is opened, also for included files.
 ///
 /// # Errors
-/// That files can't be read, and every line that can't be understood.
+/// All files that can't be read, and all lines that can't be parsed.
 pub(crate) fn read_zones(
     zones: &[(Name, PathBuf)],
     opening: &mut dyn FnMut(&Path),
@@ -148,16 +151,16 @@ impl Unusable {
     }
 }
 
-/// Whether what can't be read now may be readable a moment later with nobody changing it: no files left, a share that
-/// is away, a swap.
+/// Whether the error may be temporary: the process has too many open files, a network share is away, or the file is
+/// being swapped.
 fn passes(error: &io::Error) -> bool {
     error.kind() != io::ErrorKind::InvalidInput
 }
 
-/// Reads the GeoIP database; without one nothing is known of any address.
+/// Reads the GeoIP database. Without a path, no address can be located.
 ///
 /// # Errors
-/// That the file can't be read or used.
+/// If the file can't be read or used.
 pub(crate) fn read_geoip(path: Option<&Path>, registered: Registered) -> Result<Arc<Places>, Vec<Fault>> {
     let Some(path) = path else { return Ok(Arc::new(Places::none())) };
     let bytes = read_file(path).map_err(|error| vec![unreadable(path, &error)])?;
@@ -182,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_never_end_is_not_read_as_any_source() {
+    fn pipes_and_devices_are_never_read() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -190,7 +193,7 @@ mod tests {
         std::fs::write(&zone, "@ 60 IN SOA ns hm 1 2 3 4 5\n$INCLUDE pipe\n").unwrap();
         let origin = Name::parse(b"example.com.", None).unwrap();
         let zones = |file: &Path| read_zones(&[(origin.clone(), file.to_owned())], &mut |_| ()).err();
-        // To read one of them would never end.
+        // Reading one of them would never end.
         let reported =
             [read_rules(&pipe).err(), zones(&pipe), zones(&zone), read_geoip(Some(&pipe), Registered::Ignored).err()];
         for faults in reported {

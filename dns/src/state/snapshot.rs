@@ -1,9 +1,10 @@
-//! What one query sees from start to end. Takes rules, zones, keys, geography and health from [`crate::state::owner`],
-//! returns an immutable snapshot. `answer` takes its steered records from it, and the API its reports.
+//! The state that one query uses from start to end. Takes rules, zones, keys, geography and health from
+//! [`crate::state::owner`], returns an immutable snapshot. `answer` reads steered records from the snapshot, and the
+//! API reads reports.
 //!
-//! A [`World`] is all that doesn't depend on health; it is compiled off the query path. A [`Snapshot`] is a world and
-//! one moment's health, with every decision made: a query looks up its class and reads. Nothing in either changes; an
-//! update is another snapshot.
+//! A [`World`] is everything that doesn't depend on health. It is compiled off the query path. A [`Snapshot`] is a
+//! world and the health of one moment, with a decision for each class of clients, so that a query only looks up its
+//! class. Neither ever changes: an update makes another snapshot.
 
 mod decide;
 mod fleet;
@@ -54,82 +55,83 @@ const PROHIBITED: u16 = 18;
 /// Extended error "Not Ready": every region of the fence is withheld (RFC 8914 §4.15).
 const NOT_READY: u16 = 14;
 
-/// Rules, zones, keys, geography and health of one moment, with what they decide.
+/// Rules, zones, keys, geography and health of one moment, and the decisions made from them.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     world: Arc<World>,
     health: Health,
-    /// By service.
+    /// The decisions, by service.
     decided: Vec<Arc<Decided>>,
     generation: u64,
     /// When the decisions were made.
     #[cfg(test)]
     at: Timestamp,
-    /// When the first override or other passing thing that a decision rests on ends.
+    /// The first time at which an override, or another temporary condition of a decision, ends.
     until: Option<Timestamp>,
 }
 
-/// Health as the owner knows it.
+/// The health of all regions at one moment, and everything else that changes without the world.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Health {
-    /// By region index: what the voters agree on, or without voters what this node's probes say. A monitor that tells
-    /// the families of addresses apart counts as up while either is.
+    /// The health of each region, by region index: the health that the voters agree on, or without voters the health by
+    /// this node's probes. If a monitor probes IPv4 and IPv6 separately, it counts as up while either family is up.
     pub regions: Vec<RegionHealth>,
-    /// The same by family of addresses; `None` where no monitor tells them apart.
+    /// The health of regions by family of addresses; `None` if no monitor probes the families separately.
     pub by_family: Option<Arc<ByFamily>>,
-    /// Every monitor of the rules: by region, its own first, then its endpoints'.
+    /// Every monitor of the rules. Of each region, its own monitors come first, then those of its endpoints.
     pub monitors: Vec<MonitorView>,
     /// The endpoints whose load is read, by region and position.
     pub loads: Vec<LoadView>,
-    /// Which parts of clients are to be moved because of load; `None` where nothing is planned.
+    /// The shares of clients to move because of load; `None` without a plan.
     pub shares: Option<Shares>,
-    /// What the same plan comes to, for metrics.
+    /// The same plan in numbers, for metrics.
     pub planned: Option<Arc<Planned>>,
-    /// Overrides that came by the API, ended ones left out.
+    /// Overrides from the API, without those that have ended.
     pub overrides: BTreeMap<Overridden, Forced>,
-    /// Since when each region has the status that counts, by region index; at most since this program began.
+    /// The time since when each region has its effective status, by region index. Not before the start of this program.
     pub since: Vec<Timestamp>,
-    /// What the voters agree on, and what this node sees itself; `None` where the rules name no voters.
+    /// The health that the voters agree on, and the health by this node's probes; `None` if the rules have no voters.
     pub fleet: Option<Arc<FleetHealth>>,
-    /// What is told of overrides to the other nodes of a fleet; empty without one.
+    /// The overrides that are reported to the other nodes of a fleet; empty without a fleet.
     pub override_records: Vec<OverrideRecord>,
 }
 
-/// The health of regions, by region index, as it counts for records of different types.
+/// The health of regions, by region index, for different types of records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ByFamily {
-    /// By IPv4: for A.
+    /// The health over IPv4, for A.
     pub ipv4: Vec<RegionHealth>,
-    /// By IPv6: for AAAA.
+    /// The health over IPv6, for AAAA.
     pub ipv6: Vec<RegionHealth>,
-    /// By both, which have to be up: for records that lead to addresses of both (CNAME, HTTPS, SVCB).
+    /// A region is up if both families are up. For records that lead to addresses of both (CNAME, HTTPS, SVCB).
     pub whole: Vec<RegionHealth>,
 }
 
-/// One monitor as seen from outside, or half of one that tells the families of addresses apart.
+/// The state of one monitor for reports. A monitor that probes the families of addresses separately has one view for
+/// each family.
 #[derive(Debug, Clone)]
 pub(crate) struct MonitorView {
-    /// The region it watches.
+    /// The watched region.
     pub region: RegionIndex,
-    /// The endpoint it watches, by position in its region; `None`: the region as a whole.
+    /// The watched endpoint, by position in its region; `None`: the region as a whole is watched.
     pub endpoint: Option<usize>,
-    /// The family of addresses whose health it is, where the monitor tells them apart.
+    /// The family of addresses, if the monitor probes the families separately.
     pub family: Option<AddressFamily>,
-    /// Its state machine, its interval, and when it last had a result.
+    /// The monitor's state machine, its interval, and the time of its last result.
     pub monitored: Monitored,
     /// Why the last probe failed; `None` after a success.
     pub failure: Option<Arc<str>>,
-    /// Since when it has its status; at most since this program began.
+    /// The time since when the monitor has its status. Not before the start of this program.
     pub since: Timestamp,
     /// Probes that succeeded and failed.
     pub probes: Probes,
-    /// The last failure, whatever came after it.
+    /// The last failure, even if successes came after it.
     pub last_failure: Option<(Timestamp, Arc<str>)>,
-    /// What its probes of a model say, if it asks one.
+    /// The state of its probes of a model, if it asks a model.
     pub model: Option<ModelView>,
 }
 
-/// Probes of one monitor, or readings of one source, since it runs.
+/// The number of probes of one monitor, or of readings of one source, since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Probes {
     /// How many succeeded.
@@ -138,28 +140,28 @@ pub(crate) struct Probes {
     pub failed: u64,
 }
 
-/// What one service answers now.
+/// The decisions for one service.
 #[derive(Debug)]
 struct Decided {
     choices: Choices,
-    /// The same for those types of records for which they differ.
+    /// The choices by type of records, if the families of a region's addresses differ in health.
     by_family: Option<Box<ChoicesByFamily>>,
-    /// Which of its clients are moved because of load.
+    /// Which clients are moved because of load.
     spread: Option<Spread>,
-    /// Changes whenever an answer of the service does.
+    /// Changes whenever an answer of the service changes.
     generation: u64,
 }
 
-/// What one service answers, class by class.
+/// The choices of one service, by class of clients.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Choices {
-    /// By class, for those that aren't moved.
+    /// By class, for the clients that aren't moved.
     classes: Box<[Choice]>,
-    /// By move.
+    /// By move, for the clients that are moved.
     moved: Box<[Choice]>,
 }
 
-/// What one service answers where the families of some region's addresses differ in health.
+/// The choices of one service by type of records: for A, for AAAA, and for records that lead to both families.
 #[derive(Debug, PartialEq, Eq)]
 struct ChoicesByFamily {
     ipv4: Choices,
@@ -168,7 +170,7 @@ struct ChoicesByFamily {
 }
 
 impl Decided {
-    /// What clients at this seat get for records of this type.
+    /// The choice for clients at this seat and records of this type.
     fn choice(&self, seat: &Seat, rtype: u16) -> Option<Choice> {
         let choices = self.choices_for(rtype);
         match self.spread.as_ref().and_then(|spread| spread.moved(seat)) {
@@ -189,7 +191,7 @@ impl Decided {
     }
 }
 
-/// What the clients of one class, or of one move, get.
+/// The choice for the clients of one class, or of one move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Choice {
     offer: Offer,
@@ -207,13 +209,13 @@ enum Offer {
 }
 
 impl Snapshot {
-    /// Decides for every class of every service; decisions of `before` that still hold are shared, with their
+    /// Decides for every class of every service. Decisions of `before` that haven't changed are shared, with their
     /// generation.
     #[must_use]
     pub(crate) fn new(world: Arc<World>, health: Health, at: Timestamp, before: Option<&Self>) -> Self {
         let same_world = before.filter(|before| Arc::ptr_eq(&before.world, &world));
         let generation = before.map_or(1, |before| before.generation + u64::from(same_world.is_none()));
-        // Decisions that rest on nothing passing hold for as long as health does.
+        // Decisions without temporary conditions change only if health or shares change.
         let is_same = |before: &Health| {
             let moves = [before, &health].map(|health| health.shares.as_ref().map(|shares| &shares.dns));
             before.regions == health.regions && before.by_family == health.by_family && moves[0] == moves[1]
@@ -231,7 +233,8 @@ impl Snapshot {
             };
         }
         let conditions = Conditions { health: &health.regions, local: &Local::default(), now: at };
-        let next = before.map_or(1, |before| before.decided.iter().map(|one| one.generation).max().unwrap_or(0) + 1);
+        let next =
+            before.map_or(1, |before| before.decided.iter().map(|decided| decided.generation).max().unwrap_or(0) + 1);
         let (mut decided, mut until) = (Vec::new(), None);
         for (service, _) in (0..).map(ServiceIndex).zip(world.rules().table.services()) {
             let shares = health.shares.as_ref().map(|shares| &*shares.dns);
@@ -254,7 +257,8 @@ impl Snapshot {
         }
     }
 
-    /// When the passing of time alone next changes a decision: TTLs count down the last seconds before an end.
+    /// When a decision next changes without an event. Shortly before a temporary condition ends, TTLs are shortened
+    /// second by second.
     #[must_use]
     pub(crate) fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let until = self.until?;
@@ -281,7 +285,7 @@ impl Snapshot {
         self.world.zones()
     }
 
-    /// Whether signatures may have grown too old to be served, so that each has to be looked at.
+    /// Whether signatures may be too old to be served. If so, each must be checked before it is served.
     pub(crate) fn has_stale_signatures(&self, now: u32) -> bool {
         self.world.signed_until.is_some_and(|until| !is_before(now, until))
     }
@@ -298,13 +302,13 @@ impl Snapshot {
         &self.health
     }
 
-    /// Changes with rules, zones, keys, their signatures and geography.
+    /// A number that changes whenever rules, zones, keys, signatures or geography change.
     #[must_use]
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Changes whenever an answer of this service does.
+    /// A number that changes whenever an answer of this service changes.
     #[must_use]
     pub(crate) fn service_generation(&self, service: ServiceIndex) -> u64 {
         self.decided.get(service.get()).map_or(0, |decided| decided.generation)

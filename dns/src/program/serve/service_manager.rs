@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::system::tasks::Tasks;
 
-/// How many times the watchdog is told within its patience, so that a lost message does no harm.
+/// How many times the watchdog is notified within its patience, so that a lost message does no harm.
 const TIMES: u32 = 3;
 
 /// The socket of the service manager.
@@ -25,7 +25,7 @@ pub(super) struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// The one that `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` name.
+    /// The service manager that `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` name.
     pub(super) fn of_environment() -> Self {
         let read = |name: &str| std::env::var(name).ok();
         let patience = patience(read("WATCHDOG_USEC").as_deref(), read("WATCHDOG_PID").as_deref(), std::process::id());
@@ -49,8 +49,8 @@ impl ServiceManager {
         }
     }
 
-    /// Tells the watchdog again and again that the server lives, as long as no vital task is in trouble. A thread of
-    /// its own does, so that it holds no runtime for alive that isn't.
+    /// Notifies the watchdog repeatedly that the server lives, as long as no vital task is in trouble. Uses a thread of
+    /// its own, so that a blocked runtime can't block it too.
     pub(super) fn watch(self: &Arc<Self>, tasks: Arc<Tasks>) -> Option<JoinHandle<()>> {
         let (pause, manager) = (self.patience? / TIMES, Arc::clone(self));
         let watching = move || {
@@ -68,7 +68,7 @@ impl ServiceManager {
                     info!("the watchdog is told again that this server lives");
                 }
                 was_well = is_well;
-                // It ends with the process.
+                // The thread ends with the process.
                 std::thread::sleep(pause);
             }
         };
@@ -88,11 +88,11 @@ fn connect(path: &[u8]) -> io::Result<(UnixDatagram, SocketAddr)> {
     Ok((socket, address))
 }
 
-/// The watchdog's patience; `None` where there is none, or it is another process's.
+/// The watchdog's patience; `None` if there is no watchdog, or it watches another process.
 fn patience(micros: Option<&str>, pid: Option<&str>, own: u32) -> Option<Duration> {
-    let is_ours = pid.is_none_or(|pid| pid.parse() == Ok(own));
+    let watches_this = pid.is_none_or(|pid| pid.parse() == Ok(own));
     let micros = micros?.parse().ok().filter(|micros| *micros > 0)?;
-    is_ours.then_some(Duration::from_micros(micros))
+    watches_this.then_some(Duration::from_micros(micros))
 }
 
 #[cfg(test)]
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_watchdog_is_ours_if_it_names_us_or_nobody() {
+    fn the_watchdog_is_used_if_it_names_this_process_or_none() {
         let second = Some(Duration::from_secs(1));
         assert_eq!(patience(Some("1000000"), None, 7), second);
         assert_eq!(patience(Some("1000000"), Some("7"), 7), second);
@@ -119,26 +119,26 @@ mod tests {
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let manager = Arc::new(ServiceManager::new(Some(path.into()), Some(Duration::from_millis(30))));
         let mut buffer = [0; 64];
-        let mut heard =
+        let mut receive =
             || socket.recv(&mut buffer).map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned());
         manager.notify("READY=1");
-        assert_eq!(heard().unwrap(), "READY=1");
+        assert_eq!(receive().unwrap(), "READY=1");
         let tasks = Arc::new(Tasks::default());
         let owner = tasks.beating("owner", true, Duration::from_millis(300));
         owner.beat();
         assert!(manager.watch(Arc::clone(&tasks)).is_some());
-        assert_eq!(heard().unwrap(), "WATCHDOG=1");
-        // The owner makes no turn any more: what was told before is heard, then nothing.
+        assert_eq!(receive().unwrap(), "WATCHDOG=1");
+        // The owner doesn't beat any more. After the messages sent before, no message arrives.
         socket.set_read_timeout(Some(Duration::from_millis(600))).unwrap();
-        let mut reported = 0;
-        while heard().is_ok() {
-            reported += 1;
-            assert!(reported < 1000, "the watchdog is notified again and again");
+        let mut messages = 0;
+        while receive().is_ok() {
+            messages += 1;
+            assert!(messages < 1000, "the watchdog is notified although a vital task is in trouble");
         }
         assert!(!tasks.vital_troubles().is_empty());
         owner.beat();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        assert_eq!(heard().unwrap(), "WATCHDOG=1", "the watchdog is notified again");
+        assert_eq!(receive().unwrap(), "WATCHDOG=1", "the watchdog is notified again");
     }
 
     #[test]

@@ -1,16 +1,16 @@
-//! A new process takes the place of one that serves. The old process sends its sockets through a Unix socket in the
-//! state directory. The new one reads them before the old one stops reading. A query that waits in a socket is answered
-//! by one of the two, so none is lost. Called by `serve`.
+//! Replaces a process that serves by a new process. The old process sends its sockets through a Unix socket in the
+//! state directory. The new process begins to read the sockets before the old process stops. So every query that waits
+//! in a socket is answered by one of the two. Called by `serve`.
 //!
 //! The protocol, after each side has checked that the other runs as the same user (`SO_PEERCRED`) or as root:
 //!
 //! | new | old |
 //! | --- | --- |
 //! | connects, writes [`HELLO`] | |
-//! | | writes the octet of a role with one socket (`SCM_RIGHTS`); after the last one [`END`] |
-//! | writes [`NEXT`] after each | |
-//! | loads all it needs and answers on the sockets, then writes [`READY`] | answers all the while |
-//! | | reads and accepts nothing more, then writes [`YIELDED`] and ends |
+//! | | writes the octet of a role together with one socket (`SCM_RIGHTS`); after the last socket [`END`] |
+//! | writes [`NEXT`] after each socket | |
+//! | loads its files and answers on the sockets, then writes [`READY`] | answers meanwhile |
+//! | | stops reading and accepting, then writes [`YIELDED`] and ends |
 //!
 //! A connection that ends before `READY` leaves the old process as it was.
 
@@ -45,35 +45,35 @@ const READY: u8 = b'!';
 const YIELDED: u8 = b'-';
 /// The lock of the state directory.
 const LOCK: u8 = b'L';
-/// How long one side waits for the other's next word.
+/// How long one side waits for the other's next message.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the old process waits for the new one to have loaded all it needs.
+/// How long the old process waits until the new process has loaded its files.
 const LOADING: Duration = Duration::from_secs(600);
 
-/// The octet that stands for each role.
+/// The octet of each role in the protocol.
 const ROLES: [(u8, Role); 5] =
     [(b'd', Role::Dns), (b't', Role::Dot), (b'q', Role::Doq), (b'h', Role::Doh), (b'a', Role::Api)];
 
-/// Where the process that uses this state directory can be found.
+/// The path of the socket at which the process that uses this state directory accepts a takeover.
 fn path(state_dir: &Path) -> PathBuf {
     state_dir.join(NAME)
 }
 
-/// What a process got from the one that it takes over.
+/// What the new process has received from the old process.
 pub(super) struct Taken {
-    /// Its sockets.
+    /// The sockets.
     pub(super) inherited: Inherited,
-    /// The lock of the state directory, which both share from now on.
+    /// The lock of the state directory, which both processes hold from now on.
     pub(super) lock: Option<Arc<File>>,
-    /// Tells it to stop.
+    /// The connection to the old process, to stop it.
     pub(super) old_process: OldProcess,
 }
 
-/// The process that is taken over; it serves until [`OldProcess::replace`].
+/// The old process. It serves until [`OldProcess::replace`].
 pub(super) struct OldProcess(UnixStream);
 
 impl OldProcess {
-    /// Says that this process answers, and waits until the old one doesn't read any more.
+    /// Reports that this process answers, and waits until the old process has stopped reading.
     pub(super) fn replace(mut self) -> io::Result<()> {
         self.0.write_all(&[READY])?;
         match read_octet(&mut self.0)? {
@@ -83,10 +83,10 @@ impl OldProcess {
     }
 }
 
-/// Asks the process that uses `state_dir` for its sockets; `None` if there is none.
+/// Asks the process that uses `state_dir` for its sockets; `None` if there is no such process.
 ///
 /// # Errors
-/// When there is one and it doesn't give them; it goes on serving then.
+/// When the old process doesn't send its sockets. It then continues to serve.
 pub(super) fn take(state_dir: &Path) -> io::Result<Option<Taken>> {
     let mut stream = match UnixStream::connect(path(state_dir)) {
         Ok(stream) => stream,
@@ -113,23 +113,24 @@ pub(super) fn take(state_dir: &Path) -> io::Result<Option<Taken>> {
     Ok(Some(Taken { inherited, lock, old_process: OldProcess(stream) }))
 }
 
-/// A process that answers on our sockets and waits for us to stop.
+/// A new process that answers on this process's sockets and waits until this process stops.
 pub(super) struct Successor {
-    /// Its id.
+    /// The id of the new process.
     pub(super) pid: i32,
-    /// Where to report that nothing is read here any more.
+    /// Takes the report that this process has stopped reading.
     pub(super) yielded: mpsc::Sender<()>,
 }
 
-/// What is to be handed over: copies of all sockets, and the lock of the state directory.
+/// What is handed over to a new process: copies of all sockets, and the lock of the state directory.
 pub(super) struct Handover {
-    /// Sockets and roles.
+    /// The sockets with their roles.
     pub(super) sockets: Vec<Handed>,
     /// The lock.
     pub(super) lock: Arc<File>,
 }
 
-/// Waits for a process that takes over, in a thread of its own; one that is ready is sent to `successors`.
+/// Waits for a new process that takes over, in a thread of its own. When the new process answers, it is sent to
+/// `successors`. `is_asked` is called with `true` when a takeover begins, and with `false` if it fails.
 ///
 /// # Errors
 /// When the socket can't be made.
@@ -140,18 +141,18 @@ pub(super) fn listen(
     successors: UnboundedSender<Successor>,
 ) -> io::Result<()> {
     let path = path(state_dir);
-    // Bound beside and moved over, so that one that is there works until the other does.
-    let beside = path.with_extension(format!("{}.new", std::process::id()));
-    let _ = std::fs::remove_file(&beside);
-    let listener = UnixListener::bind(&beside)?;
-    std::fs::set_permissions(&beside, Permissions::from_mode(0o600))?;
-    std::fs::rename(&beside, &path)?;
+    // The socket is made under another name and then renamed, so that an older socket works until the new one does.
+    let temporary = path.with_extension(format!("{}.new", std::process::id()));
+    let _ = std::fs::remove_file(&temporary);
+    let listener = UnixListener::bind(&temporary)?;
+    std::fs::set_permissions(&temporary, Permissions::from_mode(0o600))?;
+    std::fs::rename(&temporary, &path)?;
     let serve = move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { continue };
             is_asked(true);
             match hand_over(&mut stream, &handover, &successors) {
-                // The process ends; what it holds is closed then.
+                // This process ends, which closes its copies of the sockets.
                 Ok(()) => return,
                 Err(error) => error!("a takeover came to nothing ({error}); this process goes on serving"),
             }
@@ -161,7 +162,7 @@ pub(super) fn listen(
     std::thread::Builder::new().name("takeover".to_owned()).spawn(serve).map(drop)
 }
 
-/// Removes the socket, as nobody can be taken over here any more.
+/// Removes the socket, because this process ends.
 pub(super) fn forget(state_dir: &Path) {
     let _ = std::fs::remove_file(path(state_dir));
 }
@@ -196,7 +197,7 @@ fn hand_over(stream: &mut UnixStream, handover: &Handover, successors: &Unbounde
     if successors.send(Successor { pid, yielded }).is_err() {
         return Err(io::Error::other("this process ends already"));
     }
-    // Should the server end instead of yielding, its end says the same.
+    // If the server ends without a report, the channel is closed, which means the same.
     let _ = has_yielded.recv();
     let _ = stream.write_all(&[YIELDED]);
     Ok(())

@@ -39,9 +39,9 @@ pub(crate) struct Region {
     pub region: RegionIndex,
     /// The load that the region would have if no client were moved, over its capacity.
     pub natural: Ratio,
-    /// The mark below which the region takes clients.
+    /// The load up to which the region takes clients of other regions.
     pub low: Ratio,
-    /// The mark above which clients are moved away from the region.
+    /// The load above which clients are moved away from the region.
     pub high: Ratio,
 }
 
