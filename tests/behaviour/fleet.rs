@@ -74,6 +74,27 @@ fn what_is_published_is_served_by_all_and_outlives_everybody_else() {
 }
 
 #[test]
+fn a_configuration_is_tried_out_against_its_peers() {
+    let world = World::start();
+    let first = writer(&world, "");
+    let setup = follower(&[url(&first), "http://127.0.0.1:1".to_owned()], "");
+    let check = || {
+        let output = bailiwick(["fleet", "check", "--config", &setup.path("bailiwick.toml").display().to_string()]);
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (is_well, said) = check();
+    assert!(!is_well && said.contains("! http://127.0.0.1:1: "), "{said}");
+    assert!(said.contains("answers, mode peers, stage rest, revision 1\n"), "{said}");
+    let config = std::fs::read_to_string(setup.path("bailiwick.toml")).unwrap();
+    setup.write("bailiwick.toml", &config.replace(", \"http://127.0.0.1:1\"", ""));
+    let (is_well, said) = check();
+    assert!(is_well && !said.contains('!'), "{said}");
+    let alone = format!("rules = \"rules.json\"\n{}", config.split("[fleet]").next().unwrap());
+    setup.write("bailiwick.toml", &alone);
+    assert!(check().1.contains("is in no fleet"), "{}", check().1);
+}
+
+#[test]
 fn a_node_without_rules_and_peers_says_so() {
     let setup = follower(&["http://127.0.0.1:1".to_owned()], "");
     let ended = setup.start_in_vain();

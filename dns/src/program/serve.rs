@@ -35,6 +35,7 @@ use crate::system::clock::Clock;
 pub(super) use args::ServeArgs;
 use http::Http;
 use running::Running;
+pub(crate) use running::node_name;
 use service_manager::ServiceManager;
 use takeover::{OldProcess, Taken};
 use upgrade::Upgrade;

@@ -33,7 +33,7 @@ use client::Client;
 
 pub(crate) use client::HEAD;
 pub use nats::Nats;
-pub(crate) use nats::{Bus, NKey, Pointed, Swapped, is_name, no_bucket, no_head};
+pub(crate) use nats::{Bus, NKey, Pointed, Swapped, check_nats, is_name, no_bucket, no_head};
 pub(crate) use others::ask_others;
 pub(crate) use record::note;
 

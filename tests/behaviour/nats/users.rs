@@ -4,7 +4,9 @@ use async_nats::jetstream;
 use async_nats::{Client, HeaderMap};
 use std::time::Duration;
 
-use super::{Nats, World, seeded, started, wait};
+use bailiwick_tests::node::{Setup, bailiwick};
+
+use super::{Nats, World, file, fine, follower, seeded, started, wait};
 use crate::fleet::german;
 use crate::fleet::nodes::fleet;
 
@@ -72,4 +74,42 @@ fn a_node_speaks_for_itself_alone() {
     let peers = fleet(&node)["peers"].clone();
     assert_eq!(peers.as_array().map(Vec::len), Some(1), "for another one nobody hears it: {peers}");
     assert_eq!(german(&node), ["192.0.2.1"]);
+}
+
+/// What `fleet check` says of a configuration, and whether all is well.
+fn checked(setup: &Setup) -> (bool, String) {
+    let config = setup.path("bailiwick.toml").display().to_string();
+    let output = bailiwick(["fleet", "check", "--config", &config]);
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    (output.status.success(), text)
+}
+
+#[test]
+fn a_configuration_is_tried_out_before_its_node_starts() {
+    let world = World::start();
+    let Some(mut nats) = Nats::start(&["ns1", "ns2"]) else { return };
+    let setup = follower(&nats, "ns1", "");
+    let (is_well, said) = checked(&setup);
+    assert!(!is_well && said.contains("! NATS: there is no bucket bw_rules"), "{said}");
+
+    let first = file(&nats, "first.json", &crate::fleet::rules(&world, 1, "192.0.2.1"));
+    fine(&nats, &["rules", "restore", "--from", &first, "--reason", "the first"]);
+    let (is_well, said) = checked(&setup);
+    assert!(is_well && said.contains("NATS: revision 1 is there, and good"), "{said}");
+    assert!(said.contains("the bucket bw_state is kept 3 times") && said.contains("may report as this node"), "{said}");
+    assert!(said.starts_with("ns1  mode nats, stage rest\n") && said.contains("no trusted_publishers"), "{said}");
+
+    let config = std::fs::read_to_string(setup.path("bailiwick.toml")).expect("a configuration");
+    setup.write("bailiwick.toml", &config.replace("node = \"ns1\"", "node = \"ns2\""));
+    let (is_well, said) = checked(&setup);
+    assert!(!is_well && said.contains("! NATS: ") && said.contains("nats-config"), "another node's key: {said}");
+    setup.write("bailiwick.toml", &config);
+    nats.stop_server(2);
+    wait::until_true("a copy is missed", || {
+        let (is_well, said) = checked(&setup);
+        !is_well && said.contains("copies that are late or missing: nats3")
+    });
+    (0..2).for_each(|number| nats.stop_server(number));
+    let (is_well, said) = checked(&setup);
+    assert!(!is_well && said.contains("is NATS running there?"), "{said}");
 }

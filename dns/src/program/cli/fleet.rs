@@ -1,5 +1,6 @@
 //! `bailiwick fleet`: asks a node for what it knows of its fleet, makes keys for publishers, and configures NATS.
 
+mod check;
 mod nats_config;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,12 @@ pub(crate) enum FleetCommand {
   bailiwick fleet status
   bailiwick fleet status --json | jq -r '.peers[] | select(.trouble) | .node'")]
     Status(StatusArgs),
+    /// Try out what a node's fleet needs, before the node starts: other nodes, or NATS with buckets and permissions.
+    ///
+    /// The exit code is 1 if something isn't well.
+    #[command(after_help = "Example:
+  bailiwick fleet check --config /etc/bailiwick/bailiwick.toml")]
+    Check(check::CheckArgs),
     /// Make a publisher's key. The private half goes into a file, the public half is printed.
     ///
     /// Nodes that have the public half among their trusted_publishers believe only rules that such a key signed.
@@ -56,6 +63,7 @@ pub(crate) struct KeygenArgs {
 pub(crate) fn run(command: &FleetCommand) -> Report {
     match command {
         FleetCommand::Status(args) => status(args).unwrap_or_else(Report::failed),
+        FleetCommand::Check(args) => check::check(args).unwrap_or_else(Report::failed),
         FleetCommand::Keygen(args) => keygen(&args.file).unwrap_or_else(Report::error),
         FleetCommand::NatsConfig(args) => nats_config::write(args).unwrap_or_else(Report::error),
     }

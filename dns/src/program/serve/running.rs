@@ -231,7 +231,7 @@ impl Ready<'_> {
 }
 
 /// The node's name: as configured, else the machine's.
-pub(super) fn node_name(config: &Config) -> String {
+pub(crate) fn node_name(config: &Config) -> String {
     config.node.clone().unwrap_or_else(host_name)
 }
 

@@ -86,6 +86,39 @@ pub(super) async fn first(settings: &Settings, nats: &Nats, node: &str) -> Resul
     as_first(weighed)
 }
 
+/// Tries out what a node needs of NATS. Returns what is well, and what isn't with how to mend it.
+pub(crate) async fn check_nats(settings: &Settings, nats: &Nats, node: &str) -> Vec<Result<String, String>> {
+    let bus = match Bus::connect(nats, node).await {
+        Ok(bus) => bus,
+        Err(why) => return vec![Err(format!("NATS: {why}"))],
+    };
+    let mut findings = vec![Ok(format!("NATS: connected to {}", bus.server()))];
+    findings.push(match bus.head().await {
+        Ok(Pointed::Head(head, _)) => match weigh(Own::default(), Some(&head), settings, fetch(&bus, &head)).await {
+            Ok(Weighed::Take(table, ..)) => {
+                Ok(format!("NATS: revision {} is there, and good", table.revision().number))
+            }
+            Ok(Weighed::Kept(_) | Weighed::Note(_)) => {
+                Ok("NATS: its rules aren't for this node's stage yet".to_owned())
+            }
+            Ok(Weighed::Refused(refusal)) => Err(format!("NATS: {refusal}")),
+            Err(why) => Err(format!("NATS: {why}")),
+        },
+        Ok(Pointed::Absent(_)) => Err(format!("NATS: {}", no_head())),
+        Ok(Pointed::NoBucket) => Err(format!("NATS: {}", no_bucket())),
+        Err(why) => Err(format!("NATS: {why}")),
+    });
+    findings.extend(bus.copies().await.into_iter().map(|found| match found {
+        Ok(fine) => Ok(format!("NATS: {fine}")),
+        Err(why) => Err(format!("NATS: {why}")),
+    }));
+    findings.push(match bus.may_report(node).await {
+        Ok(()) => Ok("NATS: this user may report as this node".to_owned()),
+        Err(why) => Err(format!("NATS: {why}")),
+    });
+    findings
+}
+
 /// What follows NATS on this node.
 #[derive(Clone)]
 struct Follower {

@@ -192,6 +192,13 @@ fn permissions(name: &str, key: &str) -> (Vec<String>, Vec<String>) {
     (send, hear)
 }
 
+/// A section by which both sides of a connection show certificates. Each line begins with `indent`.
+fn tls(indent: &str) -> String {
+    let files = ["cert_file: \"server.pem\"", "key_file: \"server.key\"", "ca_file: \"ca.pem\""];
+    let lines = files.into_iter().chain(["verify: true", "timeout: 5"]).map(|line| format!("{indent}  {line}\n"));
+    format!("{indent}tls {{\n{}{indent}}}\n", lines.collect::<String>())
+}
+
 /// The configuration of one server.
 fn configuration(number: usize, servers: &[Server]) -> String {
     let Some(own) = servers.get(number) else { return String::new() };
@@ -211,15 +218,9 @@ cluster {{
   advertise: \"{host}:{cluster_port}\"
   routes: [
 {routes}  ]
-  tls {{
-    cert_file: \"server.pem\"
-    key_file: \"server.key\"
-    ca_file: \"ca.pem\"
-    verify: true
-    timeout: 5
-  }}
-}}
-"
+{}}}
+",
+            tls("  ")
         ),
     };
     format!(
@@ -234,14 +235,7 @@ client_advertise: \"{host}:{port}\"
 max_payload: 4MB
 
 # Both sides show certificates: server.pem is for {host}, and clients' are signed by ca.pem.
-tls {{
-  cert_file: \"server.pem\"
-  key_file: \"server.key\"
-  ca_file: \"ca.pem\"
-  verify: true
-  timeout: 5
-}}
-
+{}
 # What was confirmed is on the disk, and survives a power cut.
 jetstream {{
   store_dir: \"jetstream\"
@@ -251,7 +245,8 @@ jetstream {{
 }}
 {cluster}
 include \"users.conf\"
-"
+",
+        tls("")
     )
 }
 

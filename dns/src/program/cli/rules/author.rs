@@ -3,9 +3,11 @@
 
 use std::path::PathBuf;
 
-use bailiwick_rules::fleet::head::{Head, LONGEST_TEXT, Stage};
+use bailiwick_rules::fleet::head::{Head, LONGEST_TEXT, Stage, sha256_hex};
+use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
+use super::document::with_revision;
 use crate::program::cli::fleet::Publisher;
 
 /// Who publishes.
@@ -32,6 +34,36 @@ impl AuthorArgs {
     /// When it can't be read.
     pub(super) fn publisher(&self) -> Result<Option<Publisher>, Vec<String>> {
         self.key.as_deref().map(Publisher::read).transpose().map_err(|error| vec![error])
+    }
+
+    /// A document under a new revision, and its head, for all nodes and not signed yet. `based_on` is the revision that
+    /// it replaces.
+    ///
+    /// # Errors
+    /// When the document has mistakes.
+    pub(super) fn draft(
+        &self,
+        (revision, based_on): (u64, u64),
+        bytes: &[u8],
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<(Head, Vec<u8>), Vec<String>> {
+        let bytes = with_revision(bytes, revision).ok_or_else(|| {
+            vec![format!("the document can't be published as revision {revision}; it has mistakes, or no revision")]
+        })?;
+        let head = Head {
+            revision,
+            sha256: sha256_hex(&bytes),
+            based_on: Some(based_on),
+            author: self.name(),
+            reason: reason.to_owned(),
+            created_at: now,
+            stage: Stage::Rest,
+            approvals: Vec::new(),
+            impact: None,
+            signature: None,
+        };
+        Ok((head, bytes))
     }
 
     /// The head with the author's signature, if there is a key.

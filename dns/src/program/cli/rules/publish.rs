@@ -3,14 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use bailiwick_rules::fleet::head::{Head, LONGEST_TEXT, Stage, sha256_hex};
+use bailiwick_rules::fleet::head::{Head, LONGEST_TEXT, Stage};
 use bailiwick_rules::fleet::stages::begin;
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
 use super::author::{AuthorArgs, reason, stage};
 use super::change::{AcceptArgs, Change, PlaceArgs, texts};
-use super::document::with_revision;
 use super::history::stale;
 use super::proposal::Proposal;
 use super::truth::{Base, Put, Truth};
@@ -110,7 +109,8 @@ fn publish_once(args: &PublishArgs, now: Timestamp) -> Result<Published, Vec<Str
     if let Some(from) = args.based_on.filter(|from| *from != base.revision) {
         return Err(stale(&truth, from, base.revision));
     }
-    let new = drafted(&args.how, &base, (rules.table.revision().number, &rules.bytes), reason, now)?;
+    let revision = rules.table.revision().number.max(base.revision + 1);
+    let new = args.how.author.draft((revision, base.revision), &rules.bytes, reason, now)?;
     send(&truth, &args.how, &base, new, args.propose.as_deref(), now)
 }
 
@@ -121,34 +121,9 @@ pub(super) fn rollback(args: &RollbackArgs, now: Timestamp) -> Result<Report, Ve
     if args.revision >= base.revision {
         return Err(vec![format!("revision {} is in service; name an earlier one", base.revision)]);
     }
-    let new = drafted(&args.how, &base, (args.revision, &earlier.bytes), &args.reason, now)?;
+    let revisions = (base.revision + 1, base.revision);
+    let new = args.how.author.draft(revisions, &earlier.bytes, &args.reason, now)?;
     send(&truth, &args.how, &base, new, None, now).map(|published| published.report)
-}
-
-/// A document with its revision, and a head for it.
-fn drafted(
-    how: &How,
-    base: &Base,
-    (own, bytes): (u64, &[u8]),
-    reason: &str,
-    now: Timestamp,
-) -> Result<(Head, Vec<u8>), Vec<String>> {
-    let revision = own.max(base.revision + 1);
-    let bytes = with_revision(bytes, revision);
-    let bytes = bytes.ok_or_else(|| vec!["the document's revision can't be found".to_owned()])?;
-    let head = Head {
-        revision,
-        sha256: sha256_hex(&bytes),
-        based_on: Some(base.revision),
-        author: how.author.name(),
-        reason: reason.to_owned(),
-        created_at: now,
-        stage: Stage::Rest,
-        approvals: Vec::new(),
-        impact: None,
-        signature: None,
-    };
-    Ok((head, bytes))
 }
 
 /// Looks at what a document changes, and publishes it; or writes it into a file, for others to approve.

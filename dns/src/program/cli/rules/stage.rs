@@ -1,12 +1,11 @@
 //! `bailiwick rules promote` and `abort`: brings the document in service to more nodes, or puts the one before in its
 //! place. Both are done by whoever watches a rollout, too.
 
-use bailiwick_rules::fleet::head::{Head, Stage, sha256_hex};
+use bailiwick_rules::fleet::head::{Head, Stage};
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
 use super::author::{AuthorArgs, reason, stage};
-use super::document::with_revision;
 use super::history::stale;
 use super::truth::{Base, Put, Truth};
 use crate::program::cli::node::{NodeArgs, Power};
@@ -98,20 +97,8 @@ pub(super) fn give_up(
         return Err(vec![format!("the history has nothing before revision {} that all nodes served", base.revision)]);
     };
     let revision = base.revision + 1;
-    let bytes = with_revision(&truth.document(earlier)?.bytes, revision);
-    let bytes = bytes.ok_or_else(|| vec![format!("revision {earlier} can't be published again; it has mistakes")])?;
-    let head = Head {
-        revision,
-        sha256: sha256_hex(&bytes),
-        based_on: Some(base.revision),
-        author: author.name(),
-        reason: reason.to_owned(),
-        created_at: now,
-        stage: Stage::Rest,
-        approvals: Vec::new(),
-        impact: None,
-        signature: None,
-    };
+    let earlier_bytes = truth.document(earlier)?.bytes;
+    let (head, bytes) = author.draft((revision, base.revision), &earlier_bytes, reason, now)?;
     match truth.put(base, &author.sign(head)?, bytes)? {
         Put::Stale(now) => Err(stale(truth, base.revision, now)),
         Put::Unknown(errors) => Err(errors),

@@ -209,6 +209,34 @@ impl Bus {
         }
     }
 
+    /// How many copies of each bucket there are, and whether all are there.
+    pub(super) async fn copies(&self) -> Vec<Result<String, String>> {
+        let mut found = Vec::new();
+        for bucket in [RULES, STATE] {
+            let stream = match self.jetstream.get_stream(stream_of(bucket)).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    found.push(Err(self.why(&format!("the bucket {bucket} can't be looked at ({error})"))));
+                    continue;
+                }
+            };
+            let info = stream.cached_info();
+            let wanted = info.config.num_replicas;
+            // One server alone is no cluster.
+            let late = info.cluster.iter().flat_map(|cluster| &cluster.replicas).filter(|peer| !peer.current);
+            let late: Vec<&str> = late.map(|peer| peer.name.as_str()).collect();
+            found.push(match late[..] {
+                [] if wanted < self.replicas => Err(format!(
+                    "the bucket {bucket} is kept {wanted} times, for {} servers; raise it with `nats stream edit`",
+                    self.replicas
+                )),
+                [] => Ok(format!("the bucket {bucket} is kept {wanted} times")),
+                _ => Err(format!("the bucket {bucket} has copies that are late or missing: {}", late.join(", "))),
+            });
+        }
+        found
+    }
+
     /// Makes the buckets that aren't there.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_nats::jetstream::{self, Context};
 use async_nats::{Auth, AuthError, Client, ConnectError, ConnectErrorKind, ConnectOptions, Event};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::nkey::NKey;
 use crate::text::cause::innermost;
@@ -20,6 +21,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const PING: Duration = Duration::from_secs(5);
 /// The longest pause between two rounds of attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long after an answer the refusal of something sent before it may come.
+const REFUSAL: Duration = Duration::from_millis(500);
 /// The longest text of a server's that is told.
 const LONGEST_TEXT: usize = 300;
 
@@ -75,6 +78,27 @@ impl Bus {
         // One server can hold one copy only.
         let replicas = if nats.servers.len() < 3 { 1 } else { 3 };
         Ok(Self { client, jetstream, said, replicas })
+    }
+
+    /// The name of the server that this is connected to.
+    pub(super) fn server(&self) -> String {
+        self.client.server_info().server_name
+    }
+
+    /// Tries out whether this user may send what a node reports. Nobody listens to what is sent.
+    ///
+    /// # Errors
+    /// What the server refuses.
+    pub(super) async fn may_report(&self, node: &str) -> Result<(), String> {
+        let sent = self.client.publish(format!("bw.obs.{node}"), Vec::new().into()).await;
+        sent.map_err(|error| self.why(&error.to_string()))?;
+        // A server answers in order, so that it has looked at the above once it answers this.
+        self.head().await?;
+        let mut said = self.said.clone();
+        match timeout(REFUSAL, said.wait_for(|said| said.refusal.is_some())).await {
+            Ok(_) => Err(self.why("this user may not report as this node")),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Gives every change of the connection from now on.
