@@ -205,6 +205,8 @@ fn a_peer_that_lies_hangs_or_never_ends_changes_nothing() {
     liar.is_asked_again();
     liar.answers("{\"version\": 1, \"revision\": 99, \"colour\": 1}");
     wait::until_true("wrong rules are refused", || refused("rules") == "1");
+    (0..4).for_each(|_| liar.is_asked_again());
+    assert_eq!(refused("rules"), "1", "what was looked at isn't fetched again");
     assert!(fleet(&node)["last_refusal"]["why"].as_str().unwrap().contains("colour"));
     liar.never_ends();
     wait::until_true("a body without an end is refused", || refused("size") == "1");

@@ -53,6 +53,11 @@ fn what_a_change_comes_to_is_told_kept_and_gated() {
     assert!(!try_publish(&node, &new, &["--accept-moved", &less]).0, "less than it comes to opens nothing");
     let (is_published, said) = try_publish(&node, &new, &["--no-impact"]);
     assert!(!is_published && said.contains("nobody knows how many clients move"), "--no-impact opens nothing: {said}");
+    let file = node.setup.path("new.json").display().to_string();
+    let diff = told(&node, &["rules", "diff", &file, "--max-moved", "20%"]);
+    let said_of_it = String::from_utf8_lossy(&diff.stdout).into_owned() + &String::from_utf8_lossy(&diff.stderr);
+    let is_shut = said_of_it.contains("nobody knows how many clients move");
+    assert!(!diff.status.success() && is_shut, "without a database no gate opens: {said_of_it}");
     let without =
         told(&node, &["rules", "publish", &node.setup.path("new.json").display().to_string(), "--reason", "x"]);
     let errors = String::from_utf8_lossy(&without.stderr).into_owned();

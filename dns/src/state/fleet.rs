@@ -148,6 +148,14 @@ pub(crate) fn verify(key: &PublicKey, message: &[u8], signature: &[u8]) -> bool 
     UnparsedPublicKey::new(&ED25519, key.0).verify(message, signature).is_ok()
 }
 
+/// Finds the head of the document in service as it was kept before the start, before anybody asks for it: a document
+/// without a head counts as one for all nodes.
+pub(crate) fn restore(settings: &Settings, handle: &Handle) {
+    if let Some(state_dir) = &settings.state_dir {
+        record::restore(state_dir, handle);
+    }
+}
+
 /// Starts to follow. Does nothing where no fleet is configured.
 ///
 /// # Errors
@@ -157,8 +165,8 @@ pub(crate) fn start(settings: &Settings, node: &str, handle: &Handle) -> Result<
         return Ok(());
     }
     let settings = Arc::new(settings.clone());
-    if let Some(state_dir) = settings.state_dir.clone() {
-        record::start(state_dir, handle);
+    if settings.state_dir.is_some() {
+        record::start(handle);
     }
     if let Some(nats) = &settings.nats {
         nats::start(&settings, nats, node, handle);

@@ -96,6 +96,8 @@ impl Known {
         let store = self.store.get_or_insert_default();
         if trouble.is_none() {
             store.read_at = Some(now);
+            // What was refused there before is past: `refused` still counts it.
+            self.last_refusal = None;
         }
         self.alone_since = trouble.is_some().then(|| self.alone_since.unwrap_or(now));
         std::mem::replace(&mut store.trouble, trouble)
@@ -139,6 +141,11 @@ impl Known {
                 self.offered.remove(0);
             }
         }
+    }
+
+    /// The head of this document, whether it was noted as the one in service yet or not.
+    pub(crate) fn head_of(&self, revision: Revision) -> Option<&Head> {
+        self.head.iter().chain(&self.offered).find(|head| head.names() == Some(revision))
     }
 
     /// Notes that the owner refused a document.

@@ -28,7 +28,7 @@ pub const LONGEST_AUTHOR: usize = 100;
 /// The most approvals of one head.
 pub const MOST_APPROVALS: usize = 16;
 /// The highest revision of a rules document.
-const HIGHEST: u64 = 1 << 53;
+pub const HIGHEST_REVISION: u64 = 1 << 53;
 
 /// What every signature of a head begins with, so that none is taken for one of another kind.
 const CONTEXT: &str = "bailiwick head 1\n";
@@ -183,7 +183,7 @@ impl Head {
         let mut texts = [&self.reason].into_iter().chain(&self.impact);
         let mut names = [&self.author].into_iter().chain(self.approvals.iter().map(|approval| &approval.author));
         match () {
-            () if !(1..=HIGHEST).contains(&self.revision) => Some("its revision is no number from 1 to 2^53"),
+            () if !(1..=HIGHEST_REVISION).contains(&self.revision) => Some("its revision is no number from 1 to 2^53"),
             () if self.based_on.is_some_and(|base| base >= self.revision) => {
                 Some("it is based on a revision that isn't lower than its own")
             }

@@ -165,7 +165,10 @@ pub fn next(head: &Head, nodes: &[NodeReport], predicted: &Prediction, care: &Ca
     let has_it = |node: &NodeReport| head.names() == Some(node.serves);
     let reached = || nodes.iter().filter(|node| node.stage <= head.stage && node.is_live);
     let taken: Vec<&NodeReport> = reached().filter(|node| has_it(node)).collect();
-    if let Some(fault) = fault(&taken, predicted, care) {
+    let least = taken.iter().map(|node| node.serves_for).min();
+    // What goes wrong later has other reasons.
+    let is_over = head.stage == Stage::Rest && reached().all(has_it) && least.is_some_and(|least| least >= care.bake);
+    if let Some(fault) = fault(&taken, predicted, care).filter(|_| !is_over) {
         return Step::Abort(fault);
     }
     let late: Vec<String> = reached().filter(|node| !has_it(node)).map(|node| node.node.clone()).collect();
@@ -178,7 +181,6 @@ pub fn next(head: &Head, nodes: &[NodeReport], predicted: &Prediction, care: &Ca
     if let Some(stage) = Stage::ALL.into_iter().map(|(stage, _)| stage).filter(|one| *one <= head.stage).find(silent) {
         return Step::Wait(Waiting::Silence(stage));
     }
-    let least = taken.iter().map(|node| node.serves_for).min();
     if let Some(least) = least.filter(|least| *least < care.bake) {
         return Step::Wait(Waiting::Bake(Millis(care.bake.0 - least.0)));
     }
@@ -196,10 +198,10 @@ fn fault(taken: &[&NodeReport], predicted: &Prediction, care: &Care) -> Option<F
 
 fn servfail(taken: &[&NodeReport], care: &Care) -> Option<Fault> {
     let share = |answers: &Answers| Ratio::between(answers.servfail, answers.all);
-    let enough = |node: &&&NodeReport| node.since.all >= care.enough;
+    // A node that has just begun knows nothing of the time before.
+    let enough = |node: &&&NodeReport| node.since.all >= care.enough && node.before.all >= care.enough;
     taken.iter().filter(enough).find_map(|node| {
-        let before = if node.before.all == 0 { Ratio(0) } else { share(&node.before) };
-        let since = share(&node.since);
+        let (before, since) = (share(&node.before), share(&node.since));
         let is_worse = since.0 > before.0.saturating_add(care.servfail.0);
         is_worse.then(|| Fault::Servfail { node: node.node.clone(), before, since })
     })

@@ -208,7 +208,8 @@ impl Traffic {
             false => {
                 let mut sums: BTreeMap<Key, u64> = BTreeMap::new();
                 for (key, queries) in buckets().flat_map(|bucket| bucket.counts.iter().filter(wanted)) {
-                    *sums.entry(*key).or_default() += queries;
+                    let sum = sums.entry(*key).or_default();
+                    *sum = sum.saturating_add(*queries);
                 }
                 sums.into_iter().map(|one| count(None, one)).collect()
             }
@@ -262,7 +263,8 @@ impl Bucket {
 fn merged(one: Vec<(Key, u64)>, other: Vec<(Key, u64)>) -> Vec<(Key, u64)> {
     let mut sums: BTreeMap<Key, u64> = one.into_iter().collect();
     for (key, queries) in other {
-        *sums.entry(key).or_default() += queries;
+        let sum = sums.entry(key).or_default();
+        *sum = sum.saturating_add(queries);
     }
     sums.into_iter().collect()
 }
@@ -299,7 +301,8 @@ impl TrafficReport {
         for count in &self.counts {
             let country = count.country.as_deref().and_then(CountryCode::parse);
             let of_service = queries.entry(count.service.clone()).or_default();
-            *of_service.entry(country).or_default() += count.queries;
+            let sum = of_service.entry(country).or_default();
+            *sum = sum.saturating_add(count.queries);
         }
         queries
     }

@@ -24,7 +24,6 @@ const SHORT_WAIT: Millis = Millis(200);
 
 /// The state of one pool in the store: when each dimension will be full again, in nanoseconds of the store's clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Stamps {
     requests_full_at_ns: i64,
     tokens_full_at_ns: i64,

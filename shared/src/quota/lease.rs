@@ -128,6 +128,8 @@ struct Holder {
     seen: Timestamp,
     /// The isolate's last grant. Its next ask reports how much of it was spent.
     granted: Amounts,
+    /// Whether that was taken from a pool that nodes share, so that what is left goes back there.
+    is_shared: bool,
     /// The amounts that the isolate last asked for.
     want: Amounts,
 }
@@ -188,14 +190,18 @@ impl Ledger {
         let back = ask.returned.minus(ask.spent);
         self.pool.true_up(limits, None, before.into(), used.into(), now);
         self.pool.refund(limits, None, back.into(), now);
-        if let Some(allowance) = &mut allowance {
+        let was_shared = self.holders.get(&holder).is_none_or(|holder| holder.is_shared);
+        if let Some(allowance) = allowance.as_mut().filter(|_| was_shared) {
             allowance.settle(before.minus(used).plus(back), used.minus(before));
         }
         if ask.closed_ms > 0 {
             self.pool.close(Millis(ask.closed_ms), now);
         }
         self.make_room(holder);
-        self.holders.insert(holder, Holder { seen: now, granted: Amounts::default(), want: ask.want });
+        self.holders.insert(
+            holder,
+            Holder { seen: now, granted: Amounts::default(), is_shared: allowance.is_some(), want: ask.want },
+        );
         let grant = self.grant(limits, holder, ask, now);
         let bound = allowance.map(|allowance| allowance.bound(grant.granted, ask.want, ask.least));
         let grant = match bound {

@@ -96,6 +96,7 @@ pub(super) async fn put_head(
     let has = Own { revision: Some(own), head: known.as_ref() };
     let done = Json(Published { revision: own.number, sha256: own.sha256_hex(), in_service: true });
     match follow::head(has, Some(&body), api.fleet.stage, api.fleet.trust()) {
+        HeadStep::Note(head) if has_false_approval(&api, &head) => Err(false_approval()),
         HeadStep::Note(head) if note(&api.handle, &head) => Ok(done),
         HeadStep::Refuse(refusal @ Refusal::Head(_)) => Err(refused(&refusal)),
         // Whoever asks twice, as the answer was lost, gets the same answer.
@@ -141,11 +142,7 @@ fn head_of(api: &Api, headers: &HeaderMap, own: Revision) -> Result<Option<Head>
     let bytes = URL_SAFE_NO_PAD.decode(value).unwrap_or_default();
     let has = Own { revision: Some(own), head: None };
     match follow::head(has, Some(&bytes), api.fleet.stage, api.fleet.trust()) {
-        HeadStep::Fetch(head) if has_false_approval(api, &head) => {
-            let message = "an approval of its head isn't signed by another of this node's trusted_publishers, or signs \
-                something else; have it approved again";
-            Err(Problem::new(StatusCode::FORBIDDEN, message))
-        }
+        HeadStep::Fetch(head) if has_false_approval(api, &head) => Err(false_approval()),
         HeadStep::Fetch(head) => Ok(Some(*head)),
         HeadStep::Refuse(refusal) => Err(refused(&refusal)),
         HeadStep::Keep(Kept::Later(_)) => {
@@ -161,6 +158,12 @@ fn head_of(api: &Api, headers: &HeaderMap, own: Revision) -> Result<Option<Head>
 fn has_false_approval(api: &Api, head: &Head) -> bool {
     let Trust { publishers, verify } = api.fleet.trust();
     !publishers.is_empty() && head.approved_by(publishers, verify).len() < head.approvals.len()
+}
+
+fn false_approval() -> Problem {
+    let message = "an approval of its head isn't signed by another of this node's trusted_publishers, or signs \
+        something else; have it approved again";
+    Problem::new(StatusCode::FORBIDDEN, message)
 }
 
 fn not_higher(own: Revision) -> Problem {

@@ -72,7 +72,7 @@ pub(super) async fn rules(
     let Query(asked) = asked.map_err(wrong)?;
     let snapshot = api.handle.snapshot_owned();
     let revision = snapshot.table().revision();
-    let head = api.handle.fleet().with(|known| known.head.clone()).filter(|head| head.names() == Some(revision));
+    let head = api.handle.fleet().with(|known| known.head_of(revision).cloned());
     let has_turn = |head: &Head| asked.stage.is_none_or(|stage| head.stage >= stage);
     let (mut headers, tag, earlier) = match asked.stage.filter(|_| !head.as_ref().is_none_or(has_turn)) {
         None => (HeaderMap::new(), revision.entity_tag(), None),

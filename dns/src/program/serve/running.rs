@@ -87,6 +87,7 @@ impl Running {
             let (flag, absent) = (Arc::clone(&is_handing_over), Arc::clone(&absent));
             http.serve(handle.clone(), metrics, node.clone(), Arc::new(config.fleet.clone()), flag, absent)
         };
+        fleet::restore(&config.fleet, &handle);
         let http = http.map(served);
         if let (Some(http), Some(state_dir)) = (&http, &config.state_dir) {
             http.api.restore_traffic(state_dir);

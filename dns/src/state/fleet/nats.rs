@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_rules::fleet::follow::{Kept, Own};
-use bailiwick_rules::fleet::head::sha256_hex;
+use bailiwick_rules::fleet::head::{Head, sha256_hex};
 use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -75,15 +75,26 @@ pub(super) async fn first(settings: &Settings, nats: &Nats, node: &str) -> Resul
         Pointed::Absent(_) => return Err(no_head()),
         Pointed::NoBucket => return Err(no_bucket()),
     };
-    let mut weighed = weigh(Own::default(), Some(&head), settings, fetch(&bus, &head)).await?;
-    if matches!(weighed, Weighed::Kept(Kept::Later(_))) {
-        // The newest that was for this node's stage, until its turn comes.
-        for earlier in bus.heads().await?.iter().rev().filter(|head| head.stage >= settings.stage).take(1) {
-            let bytes = earlier.to_bytes();
-            weighed = weigh(Own::default(), Some(&bytes), settings, fetch(&bus, &bytes)).await?;
-        }
-    }
+    let weighed = weigh_for_stage(&bus, Own::default(), &head, settings).await?;
     as_first(weighed)
+}
+
+/// Decides about a head. If it isn't for this node's stage yet, the newest one that is takes its place.
+///
+/// # Errors
+/// Why the document can't be fetched.
+async fn weigh_for_stage(bus: &Bus, own: Own<'_>, head: &[u8], settings: &Settings) -> Result<Weighed, String> {
+    let weighed = weigh(own, Some(head), settings, fetch(bus, head)).await?;
+    let Weighed::Kept(Kept::Later(_)) = weighed else { return Ok(weighed) };
+    let heads = bus.heads().await?;
+    match heads.iter().rev().find(|head| head.stage >= settings.stage).map(Head::to_bytes) {
+        Some(earlier) => match weigh(own, Some(&earlier), settings, fetch(bus, &earlier)).await? {
+            // It is what this node serves, or older: a later one waits for its turn.
+            Weighed::Kept(_) => Ok(weighed),
+            earlier => Ok(earlier),
+        },
+        None => Ok(weighed),
+    }
 }
 
 /// Tries out what a node needs of NATS. Returns what is well, and what isn't with how to mend it.
@@ -183,7 +194,7 @@ impl Follower {
         let own = self.handle.snapshot().table().revision();
         let known = self.handle.fleet().with(|known| known.head.clone());
         let has = Own { revision: Some(own), head: known.as_ref() };
-        let weighed = weigh(has, Some(&head), &self.settings, fetch(bus, &head)).await?;
+        let weighed = weigh_for_stage(bus, has, &head, &self.settings).await?;
         match settle(&self.handle, seen, "NATS", tag, weighed).await {
             Outcome::Taken | Outcome::Kept(Kept::Same | Kept::Later(_)) => Ok(()),
             Outcome::Kept(Kept::Absent) => Err(no_head()),

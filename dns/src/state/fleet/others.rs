@@ -12,7 +12,7 @@ use super::Settings;
 use super::client::Client;
 
 /// How many nodes are asked at once: their answers may be large.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 64;
 /// How long all of them together may take. `bailiwick` waits ten seconds for the node that asks.
 const PATIENCE: Duration = Duration::from_secs(7);
 
@@ -40,7 +40,7 @@ pub(crate) async fn ask_others(
             (peer, answer)
         }
     });
-    let mut answers = iter(asked).buffered(AT_ONCE);
+    let mut answers = iter(asked).buffer_unordered(AT_ONCE);
     while let Some((peer, answer)) = answers.next().await {
         each(&peer, answer);
     }

@@ -12,7 +12,7 @@ use bailiwick_rules::time::Millis;
 
 use super::Settings;
 use super::client::{Answer, Client};
-use super::offer::{First, Seen, as_first, of_same, settle, weigh};
+use super::offer::{First, Seen, Weighed, as_first, of_same, settle, weigh};
 use crate::state::owner::Handle;
 use crate::system::tasks::supervise;
 
@@ -93,9 +93,16 @@ impl Peer {
         let has = Own { revision: Some(own), head: known.as_ref() };
         let (tag, weighed) = match self.client.rules(self.url(), self.settings.stage, &tags).await? {
             Answer::Nothing => return Ok(()),
-            Answer::Same(head) => (Some(own.entity_tag()), of_same(has, head.as_deref(), &self.settings)),
+            Answer::Same(head) => match of_same(has, head.as_deref(), &self.settings) {
+                // Which document was looked at last stays known.
+                Weighed::Kept(_) => return Ok(()),
+                weighed => (seen.document.clone(), weighed),
+            },
             Answer::Other(offered) => {
                 let (tag, head) = (offered.tag.clone().filter(|tag| is_tag(tag)), offered.head.clone());
+                if tag.is_some() && tag == seen.document {
+                    return Ok(());
+                }
                 let fetch = offered.bytes(LARGEST_DOCUMENT);
                 (tag, weigh(has, head.as_deref(), &self.settings, fetch).await?)
             }

@@ -2,7 +2,7 @@
 //! the document in service to more nodes; has document and head written to the state directory. Started by
 //! [`super::start`].
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use bailiwick_rules::fleet::head::Head;
@@ -13,16 +13,14 @@ use crate::state::store::{Kind, Store};
 use crate::system::tasks::{Ended, supervise};
 
 /// Follows the owner for as long as it lives.
-pub(super) fn start(state_dir: PathBuf, handle: &Handle) {
+pub(super) fn start(handle: &Handle) {
     let handle = handle.clone();
     let pulse = handle.tasks().waiting("history");
-    let state_dir = Arc::new(state_dir);
-    tokio::spawn(supervise(pulse, move || run(Arc::clone(&state_dir), handle.clone())));
+    tokio::spawn(supervise(pulse, move || run(handle.clone())));
 }
 
-async fn run(state_dir: Arc<PathBuf>, handle: Handle) -> Ended {
+async fn run(handle: Handle) -> Ended {
     let mut status = handle.follow_status();
-    restore(&state_dir, &handle).await;
     let mut known = None;
     loop {
         let snapshot = handle.snapshot_owned();
@@ -65,11 +63,9 @@ pub(crate) fn note(handle: &Handle, head: &Head) -> bool {
 }
 
 /// Finds the head of the document in service as it was kept before the start.
-async fn restore(state_dir: &Arc<PathBuf>, handle: &Handle) {
-    let (directory, revision) = (Arc::clone(state_dir), handle.snapshot().table().revision());
-    let read = move || Store::head_in_history(&directory, revision.number);
-    let head: Option<Head> = tokio::task::spawn_blocking(read).await.ok().flatten();
-    if let Some(head) = head {
+pub(super) fn restore(state_dir: &Path, handle: &Handle) {
+    let revision = handle.snapshot().table().revision();
+    if let Some(head) = Store::head_in_history(state_dir, revision.number) {
         handle.fleet().with(|known| known.note(revision, &head));
     }
 }

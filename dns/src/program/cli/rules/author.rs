@@ -71,9 +71,16 @@ impl AuthorArgs {
     /// # Errors
     /// When the key can't be read.
     pub(super) fn sign(&self, head: Head) -> Result<Head, Vec<String>> {
-        let Some(key) = self.publisher()? else { return Ok(head) };
-        let signature = key.sign(&head.signed_bytes());
-        Ok(head.signed(&key.public, &signature))
+        let head = match self.publisher()? {
+            None => head,
+            Some(key) => {
+                let signature = key.sign(&head.signed_bytes());
+                head.signed(&key.public, &signature)
+            }
+        };
+        // One that no node can read would be in the way of all that follow.
+        Head::parse(&head.to_bytes()).map_err(|error| vec![format!("the head can't be published: {error}")])?;
+        Ok(head)
     }
 }
 

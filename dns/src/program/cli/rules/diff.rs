@@ -136,8 +136,9 @@ pub(super) fn run(args: &DiffArgs, stdin: &mut dyn Read, now: Timestamp) -> Repo
         Ok(gates) => gates,
         Err(errors) => return Report::failed(errors),
     };
-    let change = Change::find(&old.table, &new.table, &places, queries.as_ref(), now);
-    if places.all().len() == 1 {
+    let mut change = Change::find(&old.table, &new.table, &places, queries.as_ref(), now);
+    change.is_known = places.all().len() > 1;
+    if !change.is_known {
         let warning = "no GeoIP database is named, so only networks of the rules are compared; name one by --geoip";
         warnings.push(warning.to_owned());
     }

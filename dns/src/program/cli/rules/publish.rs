@@ -97,6 +97,11 @@ fn publish_once(args: &PublishArgs, now: Timestamp) -> Result<Published, Vec<Str
     let name = args.file.display().to_string();
     let bytes = read_file(&args.file).map_err(|error| vec![format!("{name}: can't be read ({error})")])?;
     if let Some(proposal) = Proposal::parse(&bytes) {
+        if args.propose.is_some() || args.reason.is_some() || args.based_on.is_some() {
+            return Err(vec![format!(
+                "{name}: is a proposal, which has its reason and its base; leave --propose, --reason and --based-on out"
+            )]);
+        }
         let truth = Truth::find(&args.how.node, Power::Write)?;
         let base = truth.base()?;
         proposal.check(&base)?;
@@ -109,7 +114,7 @@ fn publish_once(args: &PublishArgs, now: Timestamp) -> Result<Published, Vec<Str
     if let Some(from) = args.based_on.filter(|from| *from != base.revision) {
         return Err(stale(&truth, from, base.revision));
     }
-    let revision = rules.table.revision().number.max(base.revision + 1);
+    let revision = rules.table.revision().number.max(base.next()?);
     let new = args.how.author.draft((revision, base.revision), &rules.bytes, reason, now)?;
     send(&truth, &args.how, &base, new, args.propose.as_deref(), now)
 }
@@ -121,7 +126,7 @@ pub(super) fn rollback(args: &RollbackArgs, now: Timestamp) -> Result<Report, Ve
     if args.revision >= base.revision {
         return Err(vec![format!("revision {} is in service; name an earlier one", base.revision)]);
     }
-    let revisions = (base.revision + 1, base.revision);
+    let revisions = (base.next()?, base.revision);
     let new = args.how.author.draft(revisions, &earlier.bytes, &args.reason, now)?;
     send(&truth, &args.how, &base, new, None, now).map(|published| published.report)
 }

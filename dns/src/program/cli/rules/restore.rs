@@ -59,7 +59,9 @@ pub(super) fn restore(args: &RestoreArgs, now: Timestamp) -> Result<Report, Vec<
     let (head, mut entry) = buckets.make()?;
     match &head {
         Some(head) if head.revision == newest && head.sha256 == digest => {
-            return Ok(Report::fine(format!("revision {newest} stands in NATS already; nothing was changed\n")));
+            // What the head names may have been deleted or overwritten.
+            buckets.put_document(&last.bytes)?;
+            return Ok(Report::fine(format!("revision {newest} stands in NATS already, and its document is whole\n")));
         }
         Some(head) if head.revision >= newest => {
             return Err(vec![format!(

@@ -96,7 +96,7 @@ pub(super) fn give_up(
     let Some(earlier) = earlier else {
         return Err(vec![format!("the history has nothing before revision {} that all nodes served", base.revision)]);
     };
-    let revision = base.revision + 1;
+    let revision = base.next()?;
     let earlier_bytes = truth.document(earlier)?.bytes;
     let (head, bytes) = author.draft((revision, base.revision), &earlier_bytes, reason, now)?;
     match truth.put(base, &author.sign(head)?, bytes)? {

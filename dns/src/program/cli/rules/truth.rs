@@ -10,7 +10,7 @@ mod writer;
 
 use std::time::{Duration, Instant};
 
-use bailiwick_rules::fleet::head::{Head, sha256_hex};
+use bailiwick_rules::fleet::head::{HIGHEST_REVISION, Head, sha256_hex};
 use bailiwick_rules::fleet::impact::Queries;
 
 use crate::program::api::publish::Entry;
@@ -74,6 +74,20 @@ pub(super) enum Put {
     Stale(u64),
     /// No answer came, for these reasons.
     Unknown(Vec<String>),
+}
+
+/// What to do where nobody can say how nodes answer.
+const UNWATCHED: &str = "a rollout can't be watched over NATS yet; bring it on with `bailiwick rules promote`";
+
+impl Base {
+    /// The number of the next revision.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn next(&self) -> Result<u64, Vec<String>> {
+        let next = self.revision.checked_add(1).filter(|next| *next <= HIGHEST_REVISION);
+        next.ok_or_else(|| vec![format!("revision {} is the highest there can be", self.revision)])
+    }
 }
 
 impl Truth {
@@ -168,6 +182,17 @@ impl Truth {
         }
     }
 
+    /// Whether somebody can say how nodes answer.
+    ///
+    /// # Errors
+    /// Why not, and what to do instead.
+    pub(super) fn can_be_watched(&self) -> Result<(), Vec<String>> {
+        match self {
+            Self::Writer(_) => Ok(()),
+            Self::Nats(_) => Err(vec![UNWATCHED.to_owned()]),
+        }
+    }
+
     /// What every node says of itself.
     ///
     /// # Errors
@@ -175,9 +200,7 @@ impl Truth {
     pub(super) fn nodes(&self) -> Result<NodesReport, Vec<String>> {
         match self {
             Self::Writer(writer) => writer.nodes(),
-            Self::Nats(_) => Err(vec![
-                "a rollout can't be watched over NATS yet; bring it on with `bailiwick rules promote`".to_owned(),
-            ]),
+            Self::Nats(_) => Err(vec![UNWATCHED.to_owned()]),
         }
     }
 

@@ -93,6 +93,7 @@ pub(super) fn run(args: &WatchArgs) -> Result<Report, Vec<String>> {
 /// When there is nothing to watch, or looking fails for too long.
 pub(super) fn watch(rollout: &Rollout<'_>) -> Result<Report, Vec<String>> {
     let truth = Truth::find(rollout.node, Power::Write)?;
+    truth.can_be_watched()?;
     let mut sight = Sight::default();
     let base = in_service(&truth, rollout, &mut sight)?;
     let care = truth.limits()?.care();
@@ -119,7 +120,10 @@ pub(super) fn watch(rollout: &Rollout<'_>) -> Result<Report, Vec<String>> {
 fn in_service(truth: &Truth, rollout: &Rollout<'_>, sight: &mut Sight) -> Result<Base, Vec<String>> {
     loop {
         let base = truth.base()?;
-        if rollout.revision.is_none_or(|awaited| base.revision >= awaited) {
+        if let Some(awaited) = rollout.revision.filter(|awaited| base.revision > *awaited) {
+            return Err(vec![format!("revision {awaited} is past: revision {} is in service", base.revision)]);
+        }
+        if rollout.revision.is_none_or(|awaited| base.revision == awaited) {
             return match &base.document.head {
                 Some(_) => Ok(base),
                 None => Err(vec![format!("revision {} came by a file; there is nothing to watch", base.revision)]),

@@ -130,6 +130,16 @@ impl Bus {
         }
     }
 
+    /// Reads an entry from the server that leads: its bytes, if it has any, and its number, 0 being none.
+    async fn last(&self, subject: &str) -> Result<(Option<Vec<u8>>, u64), String> {
+        match self.stream(RULES).await?.get_last_raw_message_by_subject(subject).await {
+            Ok(message) if is_deleted(&message) => Ok((None, message.sequence)),
+            Ok(message) => Ok((Some(message.payload.to_vec()), message.sequence)),
+            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok((None, 0)),
+            Err(error) => Err(self.no_answer(&error)),
+        }
+    }
+
     /// Writes a document, unless it is there already.
     ///
     /// # Errors
@@ -141,18 +151,16 @@ impl Bus {
         for part in 0..=whole {
             let piece = bytes.get(part * PART..bytes.len().min((part + 1) * PART)).unwrap_or_default();
             let key = key(&sha256, part);
-            match self.put_if(&key, piece, 0).await? {
+            let (found, last) = self.last(&key).await?;
+            if found.as_deref() == Some(piece) {
+                continue;
+            }
+            // The key names the digest, so nothing else belongs there: what was deleted or overwritten is put right.
+            match self.put_if(&key, piece, last).await? {
                 Swapped::Done => {}
-                swapped => match (self.entry(&self.stream(RULES).await?, &key).await?, swapped) {
-                    (Some(found), _) if found == piece => {}
-                    (None, Swapped::Unknown(why)) => return Err(why),
-                    _ => {
-                        return Err(format!(
-                            "the entry {key} holds something else than its name says: somebody wrote there; look at it \
-                             with `nats kv get`"
-                        ));
-                    }
-                },
+                Swapped::Behind if self.last(&key).await?.0.as_deref() == Some(piece) => {}
+                Swapped::Behind => return Err(format!("the entry {key} was changed meanwhile; try again")),
+                Swapped::Unknown(why) => return Err(why),
             }
         }
         Ok(())

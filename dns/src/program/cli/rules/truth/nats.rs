@@ -1,18 +1,21 @@
 //! Publishing in NATS, as the publisher's user. Called by [`super`] and by `rules restore`.
 
 use bailiwick_rules::fleet::head::{Head, sha256_hex};
+use bailiwick_rules::receipt::PublicKey;
 use tokio::runtime::Runtime;
 
 use super::{Base, Document, Mark, Put};
 use crate::program::api::publish::Entry;
 use crate::program::config::Fleet;
 use crate::program::fleet_report::{HeadReport, Limits};
-use crate::state::fleet::{Bus, Pointed, Swapped, no_bucket, no_head};
+use crate::state::fleet::{Bus, Pointed, Swapped, no_bucket, no_head, verify};
 
 /// The buckets of a fleet.
 pub(in crate::program::cli::rules) struct Buckets {
     bus: Bus,
     limits: Limits,
+    /// Whose heads are believed; all where none are named.
+    publishers: Vec<PublicKey>,
     /// What drives the connection.
     runtime: Runtime,
 }
@@ -27,7 +30,8 @@ impl Buckets {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| vec![format!("the system gives no event queue: {error}")])?;
         let bus = runtime.block_on(Bus::connect(nats, "bailiwick rules")).map_err(one)?;
-        Ok(Self { bus, limits: Limits::from(fleet), runtime })
+        let publishers = fleet.trusted_publishers.clone();
+        Ok(Self { bus, limits: Limits::from(fleet), publishers, runtime })
     }
 
     /// What stands at the head, and the number of its entry; no head if there is none. Makes buckets that are missing.
@@ -37,10 +41,24 @@ impl Buckets {
     pub(in crate::program::cli::rules) fn make(&self) -> Result<(Option<Head>, u64), Vec<String>> {
         self.runtime.block_on(self.bus.make_buckets()).map_err(one)?;
         match self.pointed()? {
-            Pointed::Head(bytes, entry) => Ok((Some(parsed(&bytes)?), entry)),
+            // What nobody believes is put right by the document that is restored.
+            Pointed::Head(bytes, entry) => Ok((self.believed(&bytes).ok(), entry)),
             Pointed::Absent(entry) => Ok((None, entry)),
             Pointed::NoBucket => Err(vec![no_bucket()]),
         }
+    }
+
+    /// A head, if one of the publisher's trusted_publishers signed it. What is signed here would be believed by all.
+    fn believed(&self, bytes: &[u8]) -> Result<Head, Vec<String>> {
+        let head = Head::parse(bytes).and_then(|head| match self.publishers[..] {
+            [] => Ok(head),
+            _ => head.verify(&self.publishers, verify).map(|()| head),
+        });
+        head.map_err(|error| {
+            vec![format!(
+                "what stands in NATS as head can't be used: {error}; `bailiwick rules restore` puts the rules back"
+            )]
+        })
     }
 
     fn pointed(&self) -> Result<Pointed, Vec<String>> {
@@ -53,7 +71,7 @@ impl Buckets {
             Pointed::Absent(_) => return Err(vec![no_head()]),
             Pointed::NoBucket => return Err(vec![no_bucket()]),
         };
-        let head = parsed(&bytes)?;
+        let head = self.believed(&bytes)?;
         Ok(Base { revision: head.revision, mark: Mark::Entry(entry), document: self.read(head)? })
     }
 
@@ -70,6 +88,14 @@ impl Buckets {
         }
     }
 
+    /// Writes a document where it isn't, or isn't whole.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(in crate::program::cli::rules) fn put_document(&self, bytes: &[u8]) -> Result<(), Vec<String>> {
+        self.runtime.block_on(self.bus.put_document(bytes)).map_err(one)
+    }
+
     /// Publishes a document in place of the head with this entry.
     ///
     /// # Errors
@@ -80,11 +106,11 @@ impl Buckets {
         head: &Head,
         bytes: &[u8],
     ) -> Result<Put, Vec<String>> {
-        self.runtime.block_on(self.bus.put_document(bytes)).map_err(one)?;
+        self.put_document(bytes)?;
         match self.runtime.block_on(self.bus.swap_head(head, entry)).map_err(one)? {
             Swapped::Done => Ok(Put::Stored),
             Swapped::Behind => match self.pointed()? {
-                Pointed::Head(bytes, _) => Ok(Put::Stale(parsed(&bytes)?.revision)),
+                Pointed::Head(bytes, _) => Ok(Put::Stale(self.believed(&bytes)?.revision)),
                 Pointed::Absent(_) => Err(vec![no_head()]),
                 Pointed::NoBucket => Err(vec![no_bucket()]),
             },
@@ -95,7 +121,7 @@ impl Buckets {
     /// Writes a head that brings the document in service to more nodes.
     pub(super) fn put_head(&self, head: &Head) -> Result<(), Vec<String>> {
         let Pointed::Head(bytes, entry) = self.pointed()? else { return Err(vec![no_head()]) };
-        let (now, named) = (parsed(&bytes)?, head.names());
+        let (now, named) = (self.believed(&bytes)?, head.names());
         if now.names() != named || now.stage >= head.stage {
             return Err(vec![format!("revision {}, for stage {}, is in service by now", now.revision, now.stage)]);
         }
@@ -117,6 +143,7 @@ impl Buckets {
     /// The heads that were published, the newest first, each revision once.
     fn heads(&self) -> Result<Vec<Head>, Vec<String>> {
         let mut heads = self.runtime.block_on(self.bus.heads()).map_err(one)?;
+        heads.retain(|head| self.believed(&head.to_bytes()).is_ok());
         heads.reverse();
         heads.dedup_by_key(|head| head.revision);
         Ok(heads)
@@ -134,14 +161,6 @@ impl Buckets {
         })?;
         self.read(head)
     }
-}
-
-fn parsed(bytes: &[u8]) -> Result<Head, Vec<String>> {
-    Head::parse(bytes).map_err(|error| {
-        vec![format!(
-            "what stands in NATS as head can't be used: {error}; `bailiwick rules restore` puts the rules back"
-        )]
-    })
 }
 
 fn one(error: String) -> Vec<String> {
