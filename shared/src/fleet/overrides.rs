@@ -71,7 +71,7 @@ impl Overrides {
     /// Takes what another node knows. Returns whether that changed anything. What the rules don't have, what has run
     /// out, and what no operator could have said is passed over.
     pub fn merge(&mut self, table: &Table, told: &[OverrideRecord], now: Timestamp) -> bool {
-        let (mut any, before) = (false, self.left(table, now));
+        let (mut any, before) = (false, self.in_force(now));
         for record in told.iter().filter(|record| is_sound(record, table, now)) {
             let key = (record.of(), record.origin.clone());
             let forced = Forced { status: record.status, until: record.until, reason: record.reason.clone() };

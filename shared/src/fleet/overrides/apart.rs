@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Overrides;
 use crate::fleet::guard::{GuardedFence, guarded_fences};
-use crate::health::Status;
+use crate::health::{Forced, Status};
 use crate::id::{Overridden, RegionId};
 use crate::table::{ServiceIndex, Table};
 use crate::time::Timestamp;
@@ -29,37 +29,24 @@ pub(super) struct Conflict {
     until: Timestamp,
 }
 
-/// How many regions each guarded fence has left, by position.
-pub(super) type Left = Vec<(GuardedFence, BTreeSet<RegionId>, usize)>;
-
 impl Overrides {
-    /// How many regions overrides leave to each guarded fence. Nothing without a fleet: nobody else makes any.
-    pub(super) fn left(&self, table: &Table, now: Timestamp) -> Left {
+    /// Notes the fences that had enough regions by what was in force `before`, and have too few now. Does nothing
+    /// without a fleet: nobody else makes overrides then.
+    pub(super) fn note_conflicts(&mut self, table: &Table, before: &BTreeMap<Overridden, Forced>, now: Timestamp) {
         if table.fleet().is_none() {
-            return Vec::new();
+            return;
         }
-        let in_force = self.in_force(now);
-        let with_left = |fence: GuardedFence| {
-            let names = fence.regions.iter().filter_map(|index| Some(table.regions().get(index.get())?.id.clone()));
+        let after = self.in_force(now);
+        for GuardedFence { service, guard, regions, .. } in guarded_fences(table) {
+            let names = regions.iter().filter_map(|index| Some(table.regions().get(index.get())?.id.clone()));
             let names: BTreeSet<RegionId> = names.collect();
-            let is_down = |name: &&RegionId| in_force.get(&whole(name)).is_some_and(|one| one.status == Status::Down);
-            let left = names.len() - names.iter().filter(is_down).count();
-            (fence, names, left)
-        };
-        guarded_fences(table).into_iter().map(with_left).collect()
-    }
-
-    /// Notes the fences that had enough regions before, and have too few now.
-    pub(super) fn note_conflicts(&mut self, table: &Table, before: &Left, now: Timestamp) {
-        for ((fence, names, left), (.., left_before)) in self.left(table, now).into_iter().zip(before) {
-            let keep = fence.guard.keep as usize;
-            if left >= keep || *left_before < keep {
+            let keep = guard.keep as usize;
+            if left(&names, &after) >= keep || left(&names, before) < keep {
                 continue;
             }
-            let until = now.after(fence.guard.window);
-            let conflict = Conflict { keep, services: BTreeSet::new(), until };
-            let conflict = self.conflicts.entry(names).or_insert(conflict);
-            conflict.services.insert(fence.service);
+            let until = now.after(guard.window);
+            let conflict = self.conflicts.entry(names).or_insert(Conflict { keep, services: BTreeSet::new(), until });
+            conflict.services.insert(service);
             (conflict.keep, conflict.until) = (conflict.keep.max(keep), conflict.until.max(until));
         }
     }
@@ -98,6 +85,12 @@ impl Overrides {
     }
 }
 
+/// How many of these regions overrides leave.
+fn left(regions: &BTreeSet<RegionId>, in_force: &BTreeMap<Overridden, Forced>) -> usize {
+    let is_down = |region: &&RegionId| in_force.get(&whole(region)).is_some_and(|one| one.status == Status::Down);
+    regions.len() - regions.iter().filter(is_down).count()
+}
+
 /// A region as a whole.
 fn whole(region: &RegionId) -> Overridden {
     Overridden { region: region.clone(), endpoint: None }
@@ -106,7 +99,6 @@ fn whole(region: &RegionId) -> Overridden {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::Forced;
     use crate::testing::Random;
     use crate::time::Millis;
 
