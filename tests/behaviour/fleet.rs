@@ -224,12 +224,7 @@ fn a_peer_that_lies_hangs_or_never_ends_changes_nothing() {
 fn rules_need_the_signature_of_a_trusted_publisher() {
     let world = World::start();
     let folder = tempfile::tempdir().unwrap();
-    let key = |name: &str| {
-        let file = folder.path().join(name).display().to_string();
-        let made = bailiwick(["fleet", "keygen", file.as_str()]);
-        assert!(made.status.success());
-        (file, String::from_utf8_lossy(&made.stdout).trim().to_owned())
-    };
+    let key = |name: &str| nodes::key(folder.path(), name);
     let ((file, public), (other_file, other)) = (key("publisher.key"), key("other.key"));
     let trust = |key: &str| format!("trusted_publishers = [{key:?}]\n");
     let first = writer(&world, &trust(&public));

@@ -244,13 +244,15 @@ impl Nats {
     /// If a bucket can't be looked at.
     #[must_use]
     pub fn consumers(&self) -> usize {
-        let count = self.run(async |jetstream| {
-            let mut count = 0;
-            for stream in ["KV_bw_rules", "KV_bw_state"] {
-                count += jetstream.get_stream(stream).await.expect("a bucket").cached_info().state.consumer_count;
-            }
-            count
-        });
-        count.expect("a server")
+        // Leaders may still be elected.
+        wait::until("the buckets can be looked at", || {
+            self.run(async |jetstream| {
+                let mut count = 0;
+                for stream in ["KV_bw_rules", "KV_bw_state"] {
+                    count += jetstream.get_stream(stream).await.ok()?.cached_info().state.consumer_count;
+                }
+                Some(count)
+            })?
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! Nodes of a fleet, and commands against them.
 
+use std::path::Path;
 use std::process::Output;
 
 use bailiwick_tests::node::{Node, Setup, bailiwick};
@@ -18,6 +19,14 @@ pub(crate) fn follower(peers: &[String], more: &str) -> Setup {
     let config = std::fs::read_to_string(setup.path("bailiwick.toml")).unwrap();
     setup.write("bailiwick.toml", &config.replace("rules = \"rules.json\"\n", ""));
     setup.with(&format!("[fleet]\nmode = \"peers\"\npeers = {peers:?}\npoll = \"200ms\"\n{more}"))
+}
+
+/// A new publisher's key in a folder: its file, and its public half.
+pub(crate) fn key(folder: &Path, name: &str) -> (String, String) {
+    let file = folder.join(name).display().to_string();
+    let made = bailiwick(["fleet", "keygen", file.as_str()]);
+    assert!(made.status.success(), "{made:?}");
+    (file, String::from_utf8_lossy(&made.stdout).trim().to_owned())
 }
 
 pub(crate) fn url(node: &Node) -> String {

@@ -70,11 +70,7 @@ fn a_node_comes_in_and_another_goes_for_good() {
 fn a_publishers_key_is_changed_without_a_node_that_refuses() {
     let world = World::start();
     let folder = tempfile::tempdir().unwrap();
-    let key = |name: &str| {
-        let file = folder.path().join(name).display().to_string();
-        let made = bailiwick(["fleet", "keygen", file.as_str()]);
-        (file, String::from_utf8_lossy(&made.stdout).trim().to_owned())
-    };
+    let key = |name: &str| nodes::key(folder.path(), name);
     let ((old_file, old), (new_file, new)) = (key("old.key"), key("new.key"));
     let trust = |keys: &[&str]| format!("trusted_publishers = {keys:?}\n");
     let mut first = writer(&world, &trust(&[&old]));

@@ -11,6 +11,7 @@ use super::{
     Nats, Node, World, alarmed, connected, failing, fine, fleet, follower, german, metric, publish, rules, seeded,
     serves, started, wait,
 };
+use crate::fleet::nodes::key;
 
 #[test]
 fn a_restart_of_all_servers_loses_no_node_and_leaves_nothing_over() {
@@ -166,9 +167,7 @@ fn a_node_without_rules_that_finds_none_in_nats_says_so() {
 fn a_forged_head_and_a_document_that_does_not_hash_are_refused_and_told() {
     let world = World::start();
     let Some(nats) = seeded(&world, &["ns1"]) else { return };
-    let key = nats.path("signing.key").display().to_string();
-    let made = bailiwick(["fleet", "keygen", &key]);
-    let public = String::from_utf8_lossy(&made.stdout).trim().to_owned();
+    let (key, public) = key(&nats.path(""), "signing.key");
     let new = super::file(&nats, "new.json", &rules(&world, 1, "192.0.2.2"));
     fine(&nats, &["rules", "publish", &new, "--reason", "signed", "--key", &key]);
     let node = follower(&nats, "ns1", &format!("trusted_publishers = [{public:?}]\n")).start();
@@ -215,9 +214,8 @@ fn a_forged_head_and_a_document_that_does_not_hash_are_refused_and_told() {
 fn what_is_forged_in_nats_is_never_signed_and_is_put_right_by_restore() {
     let world = World::start();
     let Some(nats) = seeded(&world, &["ns1"]) else { return };
-    let key = nats.path("signing.key").display().to_string();
-    let made = bailiwick(["fleet", "keygen", &key]);
-    let trust = format!("trusted_publishers = [{:?}]\n", String::from_utf8_lossy(&made.stdout).trim());
+    let (key, public) = key(&nats.path(""), "signing.key");
+    let trust = format!("trusted_publishers = [{public:?}]\n");
     let new = super::file(&nats, "new.json", &rules(&world, 1, "192.0.2.2"));
     fine(&nats, &["rules", "publish", &new, "--reason", "signed", "--key", &key]);
     let node = follower(&nats, "ns1", &trust).start();

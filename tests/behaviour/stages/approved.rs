@@ -1,16 +1,7 @@
 //! Rules that a second key approves before they are published.
 
-use bailiwick_tests::node::bailiwick;
-
 use super::*;
-
-/// A publisher's key: its file, and its public half.
-fn key(folder: &std::path::Path, name: &str) -> (String, String) {
-    let file = folder.join(name).display().to_string();
-    let made = bailiwick(["fleet", "keygen", file.as_str()]);
-    assert!(made.status.success(), "{made:?}");
-    (file, String::from_utf8_lossy(&made.stdout).trim().to_owned())
-}
+use crate::fleet::nodes::key;
 
 /// The file of the proposal.
 fn proposal(node: &Node) -> String {
