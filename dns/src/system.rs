@@ -5,4 +5,5 @@ pub(crate) mod batch;
 pub(crate) mod clock;
 pub(crate) mod file_reload;
 pub(crate) mod files;
+pub(crate) mod random;
 pub mod tasks;

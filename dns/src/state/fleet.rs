@@ -95,6 +95,8 @@ pub struct Settings {
     pub state_dir: Option<PathBuf>,
 }
 
+/// The largest health report of another node that is read, in bytes.
+const LARGEST_REPORT: usize = 4 << 20;
 /// How often peers are asked if nothing else is configured.
 pub(crate) const POLL: Millis = Millis(2_000);
 

@@ -155,9 +155,10 @@ impl Leases {
     pub(crate) fn begin(&self, table: &Table, now: Timestamp, most: usize) -> Vec<Begun> {
         let mut ledgers = self.lock();
         let Ledgers { quotas, budgets, nodes } = &mut *ledgers;
-        let quotas = quotas.iter_mut().map(|(id, shared)| (PoolName::Quota(id.clone()), shared));
-        let budgets = budgets.iter_mut().map(|(id, shared)| (PoolName::Budget(id.clone()), shared));
-        let due = quotas.chain(budgets).filter(|(_, shared)| shared.is_due(now));
+        let quotas = quotas.iter_mut().filter(|(_, shared)| shared.is_due(now));
+        let budgets = budgets.iter_mut().filter(|(_, shared)| shared.is_due(now));
+        let quotas = quotas.map(|(id, shared)| (PoolName::Quota(id.clone()), shared));
+        let due = quotas.chain(budgets.map(|(id, shared)| (PoolName::Budget(id.clone()), shared)));
         let begin = |(pool, shared): (PoolName, &mut Shared)| {
             let limits = pool.limits(table, *nodes)?;
             shared.begin(now).map(|turn| Begun { pool, limits, turn })
@@ -166,7 +167,7 @@ impl Leases {
     }
 
     /// Ends a turn: with what the store gave, or `None` if it didn't answer. `random` decides when the next one begins.
-    pub(crate) fn end(&self, begun: &Begun, got: Option<Amounts>, now: Timestamp, random: u32) {
+    pub(crate) fn end(&self, begun: &Begun, got: Option<Amounts>, now: Timestamp, random: u64) {
         // A pool that the rules no longer have is gone.
         let mut ledgers = self.lock();
         let Some(shared) = ledgers.named(&begun.pool) else { return };

@@ -30,6 +30,20 @@ pub struct Trust<'a> {
     pub verify: Verify,
 }
 
+impl Trust<'_> {
+    /// Reads a head, if it is believed.
+    ///
+    /// # Errors
+    /// Why it isn't.
+    pub fn believe(&self, bytes: &[u8]) -> Result<Head, HeadError> {
+        let head = Head::parse(bytes)?;
+        match self.publishers {
+            [] => Ok(head),
+            publishers => head.verify(publishers, self.verify).map(|()| head),
+        }
+    }
+}
+
 /// What to do about a head.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HeadStep {
@@ -158,11 +172,7 @@ impl Own<'_> {
 #[must_use]
 pub fn head(own: Own<'_>, offered: Option<&[u8]>, stage: Stage, trust: Trust<'_>) -> HeadStep {
     let Some(bytes) = offered else { return HeadStep::Keep(Kept::Absent) };
-    let believed = Head::parse(bytes).and_then(|head| match trust.publishers {
-        [] => Ok(head),
-        publishers => head.verify(publishers, trust.verify).map(|()| head),
-    });
-    let head = match believed {
+    let head = match trust.believe(bytes) {
         Ok(head) => head,
         Err(error) => return HeadStep::Refuse(Refusal::Head(error)),
     };

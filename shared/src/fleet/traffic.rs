@@ -208,8 +208,7 @@ impl Traffic {
             false => {
                 let mut sums: BTreeMap<Key, u64> = BTreeMap::new();
                 for (key, queries) in buckets().flat_map(|bucket| bucket.counts.iter().filter(wanted)) {
-                    let sum = sums.entry(*key).or_default();
-                    *sum = sum.saturating_add(*queries);
+                    add(sums.entry(*key).or_default(), *queries);
                 }
                 sums.into_iter().map(|one| count(None, one)).collect()
             }
@@ -259,12 +258,16 @@ impl Bucket {
     }
 }
 
+/// Adds queries. What another node tells may be any number.
+fn add(sum: &mut u64, queries: u64) {
+    *sum = sum.saturating_add(queries);
+}
+
 /// The sums of two lists that are both in order.
 fn merged(one: Vec<(Key, u64)>, other: Vec<(Key, u64)>) -> Vec<(Key, u64)> {
     let mut sums: BTreeMap<Key, u64> = one.into_iter().collect();
     for (key, queries) in other {
-        let sum = sums.entry(key).or_default();
-        *sum = sum.saturating_add(queries);
+        add(sums.entry(key).or_default(), queries);
     }
     sums.into_iter().collect()
 }
@@ -279,8 +282,7 @@ impl TrafficReport {
         let mut sums: BTreeMap<CountKey, u64> = BTreeMap::new();
         for count in std::mem::take(&mut self.counts).into_iter().chain(other.counts) {
             let queries = count.queries;
-            let sum = sums.entry(count.key()).or_default();
-            *sum = sum.saturating_add(queries);
+            add(sums.entry(count.key()).or_default(), queries);
         }
         let count = |((from, service, country, region, source, seconds), queries)| Count {
             from,
@@ -301,8 +303,7 @@ impl TrafficReport {
         for count in &self.counts {
             let country = count.country.as_deref().and_then(CountryCode::parse);
             let of_service = queries.entry(count.service.clone()).or_default();
-            let sum = of_service.entry(country).or_default();
-            *sum = sum.saturating_add(count.queries);
+            add(of_service.entry(country).or_default(), count.queries);
         }
         queries
     }

@@ -195,7 +195,7 @@ impl Allowance {
     }
 
     /// Ends a turn with the units that the store gave. `random` decides when the next one begins.
-    pub fn receive(&mut self, got: Amounts, now: Timestamp, random: u32) {
+    pub fn receive(&mut self, got: Amounts, now: Timestamp, random: u64) {
         self.held = self.held.plus(got);
         (self.has_answered, self.failing_since) = (true, None);
         self.end_turn(now, random);
@@ -203,7 +203,7 @@ impl Allowance {
 
     /// Ends a turn without an answer of the store. The units to give back are lost, because the store may have applied
     /// the turn nevertheless. As soon as the node counts as cut off, the units that it holds are lost too.
-    pub fn fail(&mut self, turn: &Turn, now: Timestamp, random: u32) {
+    pub fn fail(&mut self, turn: &Turn, now: Timestamp, random: u64) {
         self.owed = self.owed.plus(turn.owed);
         self.failing_since.get_or_insert(now);
         self.end_turn(now, random);
@@ -213,8 +213,8 @@ impl Allowance {
     }
 
     /// Half to one and a half of a turn's usual length from now the next one may begin.
-    fn end_turn(&mut self, now: Timestamp, random: u32) {
-        self.pause = Millis(TURN.0 / 2 + u64::from(random) % (TURN.0 + 1));
+    fn end_turn(&mut self, now: Timestamp, random: u64) {
+        self.pause = Millis(TURN.0 / 2 + random % (TURN.0 + 1));
         self.turn_ended = Some(now);
     }
 

@@ -23,6 +23,7 @@ use super::offer::{First, Outcome, Seen, Weighed, as_first, settle, weigh};
 use super::{Settings, turns};
 use crate::state::fleet_status::Store;
 use crate::state::owner::Handle;
+use crate::system::random;
 use crate::system::tasks::{Ended, supervise};
 use bucket::{NEWS, RULES};
 use pools::Pools;
@@ -101,33 +102,26 @@ async fn weigh_for_stage(bus: &Bus, own: Own<'_>, head: &[u8], settings: &Settin
 pub(crate) async fn check_nats(settings: &Settings, nats: &Nats, node: &str) -> Vec<Result<String, String>> {
     let bus = match Bus::connect(nats, node).await {
         Ok(bus) => bus,
-        Err(why) => return vec![Err(format!("NATS: {why}"))],
+        Err(why) => return vec![Err(why)],
     };
-    let mut findings = vec![Ok(format!("NATS: connected to {}", bus.server()))];
-    findings.push(match bus.head().await {
-        Ok(Pointed::Head(head, _)) => match weigh(Own::default(), Some(&head), settings, fetch(&bus, &head)).await {
-            Ok(Weighed::Take(table, ..)) => {
-                Ok(format!("NATS: revision {} is there, and good", table.revision().number))
-            }
-            Ok(Weighed::Kept(_) | Weighed::Note(_)) => {
-                Ok("NATS: its rules aren't for this node's stage yet".to_owned())
-            }
-            Ok(Weighed::Refused(refusal)) => Err(format!("NATS: {refusal}")),
-            Err(why) => Err(format!("NATS: {why}")),
-        },
-        Ok(Pointed::Absent(_)) => Err(format!("NATS: {}", no_head())),
-        Ok(Pointed::NoBucket) => Err(format!("NATS: {}", no_bucket())),
-        Err(why) => Err(format!("NATS: {why}")),
-    });
-    findings.extend(bus.copies().await.into_iter().map(|found| match found {
-        Ok(fine) => Ok(format!("NATS: {fine}")),
-        Err(why) => Err(format!("NATS: {why}")),
-    }));
-    findings.push(match bus.may_report(node).await {
-        Ok(()) => Ok("NATS: this user may report as this node".to_owned()),
-        Err(why) => Err(format!("NATS: {why}")),
-    });
+    let mut findings = vec![Ok(format!("connected to {}", bus.server())), check_rules(&bus, settings).await];
+    findings.extend(bus.copies().await);
+    findings.push(bus.may_report(node).await.map(|()| "this user may report as this node".to_owned()));
     findings
+}
+
+/// Whether there are rules that this node can take.
+async fn check_rules(bus: &Bus, settings: &Settings) -> Result<String, String> {
+    let head = match bus.head().await? {
+        Pointed::Head(head, _) => head,
+        Pointed::Absent(_) => return Err(no_head()),
+        Pointed::NoBucket => return Err(no_bucket()),
+    };
+    match weigh(Own::default(), Some(&head), settings, fetch(bus, &head)).await? {
+        Weighed::Take(table, ..) => Ok(format!("revision {} is there, and good", table.revision().number)),
+        Weighed::Kept(_) | Weighed::Note(_) => Ok("its rules aren't for this node's stage yet".to_owned()),
+        Weighed::Refused(refusal) => Err(refusal.to_string()),
+    }
 }
 
 /// What follows NATS on this node.
@@ -194,6 +188,9 @@ impl Follower {
         let own = self.handle.snapshot().table().revision();
         let known = self.handle.fleet().with(|known| known.head.clone());
         let has = Own { revision: Some(own), head: known.as_ref() };
+        if seen.waits_for.is_some() && seen.waits_for == tag {
+            return Ok(());
+        }
         let weighed = weigh_for_stage(bus, has, &head, &self.settings).await?;
         match settle(&self.handle, seen, "NATS", tag, weighed).await {
             Outcome::Taken | Outcome::Kept(Kept::Same | Kept::Later(_)) => Ok(()),
@@ -226,7 +223,7 @@ impl Follower {
 
 /// The document that a head names.
 async fn fetch(bus: &Bus, head: &[u8]) -> Result<Vec<u8>, String> {
-    let head = bailiwick_rules::fleet::head::Head::parse(head).map_err(|error| error.to_string())?;
+    let head = Head::parse(head).map_err(|error| error.to_string())?;
     bus.document(&head.sha256).await
 }
 
@@ -245,18 +242,10 @@ async fn connected_again(connection: &mut watch::Receiver<bus::Said>) {
 
 /// The pause after so many failures before this one: from 1 s to 30 s, up to half of it shorter.
 fn after_failure(failures: u32) -> Duration {
-    FIRST_PAUSE.saturating_mul(1 << failures.min(5)).min(POLL).mul_f64(0.5 + 0.5 * random())
+    FIRST_PAUSE.saturating_mul(1 << failures.min(5)).min(POLL).mul_f64(0.5 + 0.5 * random::part())
 }
 
 /// A pause, up to a fifth shorter, so that nodes don't ask at the same moments.
 fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(0.8 + 0.2 * random())
-}
-
-/// A number from 0 to 1.
-fn random() -> f64 {
-    let mut random = [0; 4];
-    // Without random bytes all do the same at once, which does little harm.
-    let _ = getrandom::fill(&mut random);
-    f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX)
+    pause.mul_f64(0.8 + 0.2 * random::part())
 }

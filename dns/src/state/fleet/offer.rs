@@ -19,6 +19,8 @@ pub(super) type First = (u64, Vec<u8>, Option<Head>);
 pub(super) struct Seen {
     /// The tag of the document that was looked at. It isn't fetched again.
     pub(super) document: Option<String>,
+    /// The tag of a head that waits for this node's turn. All that came before it was looked at, too.
+    pub(super) waits_for: Option<String>,
     /// The tag of a document whose head was refused, and why.
     head: Option<(Option<String>, HeadError)>,
 }
@@ -59,7 +61,10 @@ pub(super) async fn settle(
     }
     match weighed {
         // The turn of a later stage may come while the document stays the same.
-        Weighed::Kept(kept @ Kept::Later(_)) => Outcome::Kept(kept),
+        Weighed::Kept(kept @ Kept::Later(_)) => {
+            seen.waits_for = tag;
+            Outcome::Kept(kept)
+        }
         Weighed::Kept(kept) => {
             seen.document = tag;
             Outcome::Kept(kept)

@@ -10,14 +10,12 @@ use bailiwick_rules::fleet::follow::{LARGEST_DOCUMENT, Own};
 use bailiwick_rules::report::HealthReport;
 use bailiwick_rules::time::Millis;
 
-use super::Settings;
 use super::client::{Answer, Client};
 use super::offer::{First, Seen, Weighed, as_first, of_same, settle, weigh};
+use super::{LARGEST_REPORT, Settings};
 use crate::state::owner::Handle;
+use crate::system::random;
 use crate::system::tasks::supervise;
-
-/// The largest health report that is read, in bytes.
-const LARGEST_REPORT: usize = 4 << 20;
 
 /// Starts a task for each peer.
 pub(super) fn start(settings: &Arc<Settings>, client: &Arc<Client>, handle: &Handle) {
@@ -134,11 +132,7 @@ fn is_tag(tag: &str) -> bool {
 
 /// The pause, up to a fifth shorter or longer, so that nodes don't ask at the same moments.
 fn jittered(poll: Millis) -> Duration {
-    let mut random = [0; 4];
-    // Without random bytes all ask alike, which does no harm.
-    let _ = getrandom::fill(&mut random);
-    let part = f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX);
-    poll.to_std().mul_f64(0.8 + 0.4 * part)
+    poll.to_std().mul_f64(0.8 + 0.4 * random::part())
 }
 
 #[cfg(test)]

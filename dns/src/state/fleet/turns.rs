@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 use crate::state::leases::{Begun, Leases, PoolName};
 use crate::state::owner::Handle;
 use crate::system::clock::Clock;
+use crate::system::random;
 use crate::system::tasks::Ended;
 
 /// How often the task looks for turns that are due.
@@ -158,17 +159,10 @@ impl<S: PoolStore> Turns<S> {
                     let pool = begun.pool.key();
                     tracing::debug!(json.event = "pool_unknown", pool, json.reason = why, "{pool}: {why}");
                 }
-                leases.end(&begun, got.ok(), clock.now(), random());
+                leases.end(&begun, got.ok(), clock.now(), random::bits());
             });
         }
     }
-}
-
-/// Random bits. Without any, all nodes keep the same rhythm, which is unfair but does no other harm.
-fn random() -> u32 {
-    let mut bytes = [0; 4];
-    let _ = getrandom::fill(&mut bytes);
-    u32::from_le_bytes(bytes)
 }
 
 /// Makes one turn: tries until no other node's change comes first.

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{Outcome, Prober, Probes};
 use crate::state::observed::Observed;
 use crate::system::clock::Clock;
+use crate::system::random;
 
 /// What tasks of monitors know about the node that they run on.
 #[derive(Debug, Clone)]
@@ -60,7 +61,7 @@ pub(super) async fn run<P: Prober>(probes: Probes<P>, around: Surroundings, plac
         if sent.is_none() {
             return;
         }
-        let next = next_round(begun, phase, interval, random());
+        let next = next_round(begun, phase, interval, random::bits());
         // If a probe takes longer than the interval, the missed rounds are skipped.
         sleep_until((began + next.since(begun).to_std()).max(Instant::now())).await;
     }
@@ -69,11 +70,4 @@ pub(super) async fn run<P: Prober>(probes: Probes<P>, around: Surroundings, plac
 /// Whether an answer is no older than an interval.
 fn is_within(at: Timestamp, now: Timestamp, interval: Millis) -> bool {
     now.since(at) <= interval
-}
-
-/// An unpredictable number; 0 if the system provides no randomness. Nodes are then spread by their phases alone.
-pub(super) fn random() -> u64 {
-    let mut bytes = [0; 8];
-    let _ = getrandom::fill(&mut bytes);
-    u64::from_be_bytes(bytes)
 }

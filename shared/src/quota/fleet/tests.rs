@@ -93,7 +93,7 @@ impl Fleet {
     /// Lets a node begin its turn, and the store and the node do what is due.
     fn advance(&mut self, at: usize, ms: i64) {
         let now = Timestamp(NOW + ms);
-        let random = u32::try_from(self.random.bits() & 0xffff_ffff).unwrap();
+        let random = self.random.bits();
         let node = &mut self.nodes[at];
         let is_cut = node.cut.contains(&ms);
         let read = |stamps, revision| Step::Read { stamps, revision };

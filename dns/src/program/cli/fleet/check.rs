@@ -43,7 +43,9 @@ pub(super) fn check(args: &CheckArgs) -> Result<Report, Vec<String>> {
     runtime.block_on(async {
         findings.extend(peers(fleet).await?);
         if let Some(nats) = &fleet.nats {
-            findings.extend(fleet::check_nats(fleet, nats, &node).await);
+            let of_nats = |text: String| format!("NATS: {text}");
+            let found = fleet::check_nats(fleet, nats, &node).await;
+            findings.extend(found.into_iter().map(|one| one.map(of_nats).map_err(of_nats)));
         }
         Ok::<(), Vec<String>>(())
     })?;

@@ -81,6 +81,11 @@ impl PlaceArgs {
     }
 }
 
+/// Whether clients are known: without a GeoIP database there is one place, of all that nobody can place.
+pub(super) fn are_known(places: &Places) -> bool {
+    places.all().len() > 1
+}
+
 /// Errors as texts.
 pub(super) fn texts<E: ToString>(faults: impl IntoIterator<Item = E>) -> Vec<String> {
     faults.into_iter().map(|fault| fault.to_string()).collect()
@@ -101,7 +106,7 @@ impl Change {
         let mut tell = |done, all| progress.tell(done, all);
         let impact = impact(old, new, places, queries, now, &mut tell);
         progress.finish();
-        Self { impact, is_known: true }
+        Self { impact, is_known: are_known(places) }
     }
 
     /// Without a GeoIP database: whose fence differs, country by country.
@@ -126,7 +131,7 @@ impl Change {
         let new = compile_rules(bytes.to_vec(), "the new rules").map_err(texts)?;
         let Some((places, node)) = places else { return Ok(Self::of_fences(&old.table, &new.table, now)) };
         let places = places.places(node)?;
-        if places.all().len() == 1 {
+        if !are_known(&places) {
             let warning = "how many clients it concerns isn't known, as no GeoIP database is named; name one by \
                 --geoip, or say --no-impact";
             warnings.push(warning.to_owned());

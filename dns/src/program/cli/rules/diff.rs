@@ -79,19 +79,19 @@ impl GateArgs {
 
 /// What the new document is compared with.
 enum Against {
-    /// The document in service.
-    Head,
-    /// One of the history.
-    Revision(u64),
+    /// The document in service where one publishes, or this one of the history.
+    Published(Truth, Option<u64>),
     /// A file, or standard input.
     File(PathBuf),
 }
 
-fn against(text: &str) -> Against {
-    match (text, text.parse()) {
-        ("head", _) => Against::Head,
-        (_, Ok(revision)) => Against::Revision(revision),
-        (file, Err(_)) => Against::File(file.into()),
+/// Finds what the new document is compared with. Where one publishes is found once, and asked for all else.
+fn against(args: &DiffArgs) -> Result<Against, Vec<String>> {
+    let published = |revision| Ok(Against::Published(Truth::find(&args.node, Power::Read)?, revision));
+    match (args.against.as_str(), args.against.parse()) {
+        ("head", _) => published(None),
+        (_, Ok(revision)) => published(Some(revision)),
+        (file, Err(_)) => Ok(Against::File(file.into())),
     }
 }
 
@@ -114,10 +114,9 @@ pub(super) fn run(args: &DiffArgs, stdin: &mut dyn Read, now: Timestamp) -> Repo
         return Report::misuse("NEW and --against are both \"-\", but there is one standard input; name a file");
     }
     let new = read_rules(&args.new, stdin).map_err(texts);
-    let against = against(&args.against);
-    let old = old(&against, args, stdin);
+    let old = against(args).and_then(|against| Ok((old(&against, stdin)?, against)));
     let places = args.places.places(&args.node);
-    let (new, old, places) = match (new, old, places) {
+    let (new, (old, against), places) = match (new, old, places) {
         (Ok(new), Ok(old), Ok(places)) => (new, old, places),
         (new, old, places) => {
             return Report::failed([new.err(), old.err(), places.err()].into_iter().flatten().flatten());
@@ -136,8 +135,7 @@ pub(super) fn run(args: &DiffArgs, stdin: &mut dyn Read, now: Timestamp) -> Repo
         Ok(gates) => gates,
         Err(errors) => return Report::failed(errors),
     };
-    let mut change = Change::find(&old.table, &new.table, &places, queries.as_ref(), now);
-    change.is_known = places.all().len() > 1;
+    let change = Change::find(&old.table, &new.table, &places, queries.as_ref(), now);
     if !change.is_known {
         let warning = "no GeoIP database is named, so only networks of the rules are compared; name one by --geoip";
         warnings.push(warning.to_owned());
@@ -150,12 +148,11 @@ pub(super) fn run(args: &DiffArgs, stdin: &mut dyn Read, now: Timestamp) -> Repo
 }
 
 /// The document to compare with.
-fn old(against: &Against, args: &DiffArgs, stdin: &mut dyn Read) -> Result<Arc<Rules>, Vec<String>> {
-    let truth = || Truth::find(&args.node, Power::Read);
+fn old(against: &Against, stdin: &mut dyn Read) -> Result<Arc<Rules>, Vec<String>> {
     let bytes = match against {
         Against::File(file) => return read_rules(file, stdin).map_err(texts),
-        Against::Head => truth()?.base()?.document.bytes,
-        Against::Revision(revision) => truth()?.document(*revision)?.bytes,
+        Against::Published(truth, None) => truth.base()?.document.bytes,
+        Against::Published(truth, Some(revision)) => truth.document(*revision)?.bytes,
     };
     compile_rules(bytes, "the node's rules").map_err(texts)
 }
@@ -164,7 +161,7 @@ fn old(against: &Against, args: &DiffArgs, stdin: &mut dyn Read) -> Result<Arc<R
 fn queries(against: &Against, args: &DiffArgs) -> Result<Option<Queries>, Vec<String>> {
     match (&args.traffic, against) {
         (None, Against::File(_)) => Ok(None),
-        (None, _) => Truth::find(&args.node, Power::Read)?.queries(),
+        (None, Against::Published(truth, _)) => truth.queries(),
         (Some(file), _) => {
             let name = file.display();
             let text = read_text(file).map_err(|error| vec![format!("{name}: {error}")])?;
@@ -182,9 +179,7 @@ fn gates_of_fleet(against: &Against, args: &DiffArgs) -> Result<Gates, Vec<Strin
             Config::read(&args.node.config).map(|config| config.fleet.gates).map_err(texts)
         }
         Against::File(_) => Ok(Gates::default()),
-        Against::Head | Against::Revision(_) => {
-            Truth::find(&args.node, Power::Read)?.limits().map(|limits| limits.gates())
-        }
+        Against::Published(truth, _) => truth.limits().map(|limits| limits.gates()),
     }
 }
 

@@ -16,7 +16,7 @@ use bailiwick_rules::time::Millis;
 use clap::Args;
 
 use super::author::AuthorArgs;
-use super::change::{Change, PlaceArgs, texts};
+use super::change::{Change, PlaceArgs, are_known, texts};
 use super::stage::{bring_to, give_up};
 use super::truth::{Base, Truth};
 use crate::program::cli::node::{NodeArgs, Power};
@@ -142,7 +142,7 @@ fn predicted(truth: &Truth, base: &Base, rollout: &Rollout<'_>, sight: &mut Sigh
         let old = compile_rules(truth.document(before)?.bytes, "the rules before").map_err(texts)?;
         let new = compile_rules(base.document.bytes.clone(), "the rules in service").map_err(texts)?;
         let places = rollout.places.places(rollout.node)?;
-        if places.all().len() == 1 {
+        if !are_known(&places) {
             return Err(vec!["no GeoIP database is named; name one by --geoip".to_owned()]);
         }
         let queries = truth.queries()?;

@@ -45,6 +45,17 @@ pub(crate) enum Pointed {
     NoBucket,
 }
 
+/// The last entry of a subject.
+#[derive(Debug, Default)]
+struct Last {
+    /// Its bytes; `None` if it was deleted, or if there is none.
+    bytes: Option<Vec<u8>>,
+    /// Its number; 0 if there is none.
+    number: u64,
+    /// When the server noted it.
+    noted: Timestamp,
+}
+
 /// What became of a head that was written.
 #[derive(Debug)]
 pub(crate) enum Swapped {
@@ -57,39 +68,43 @@ pub(crate) enum Swapped {
 }
 
 impl Bus {
-    /// Reads the head from the server that leads, so that what is read is what was written last.
-    ///
-    /// # Errors
-    /// Why nothing is known.
-    pub(crate) async fn head(&self) -> Result<Pointed, String> {
-        match self.stream(RULES).await?.get_last_raw_message_by_subject(HEAD).await {
-            Ok(message) if is_deleted(&message) => Ok(Pointed::Absent(message.sequence)),
-            Ok(message) => Ok(Pointed::Head(message.payload.to_vec(), message.sequence)),
+    /// Reads the last entry of a subject from the server that leads, so that what is read is what was written last.
+    /// `None` if there is no bucket.
+    async fn last(&self, bucket: &str, subject: &str) -> Result<Option<Last>, String> {
+        match self.stream(bucket).await?.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => {
+                let noted = i64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
+                let bytes = if is_deleted(&message) { None } else { Some(message.payload.to_vec()) };
+                Ok(Some(Last { bytes, number: message.sequence, noted: Timestamp(noted) }))
+            }
             Err(error) => match error.kind() {
-                RawMessageErrorKind::NoMessageFound => Ok(Pointed::Absent(0)),
-                RawMessageErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                    Ok(Pointed::NoBucket)
-                }
+                RawMessageErrorKind::NoMessageFound => Ok(Some(Last::default())),
+                RawMessageErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
                 _ => Err(self.no_answer(&error)),
             },
         }
     }
 
-    /// Reads the state of a pool from the server that leads. `None` if it was never written.
+    /// Reads the head.
+    ///
+    /// # Errors
+    /// Why nothing is known.
+    pub(crate) async fn head(&self) -> Result<Pointed, String> {
+        Ok(match self.last(RULES, HEAD).await? {
+            None => Pointed::NoBucket,
+            Some(Last { bytes: Some(bytes), number, .. }) => Pointed::Head(bytes, number),
+            Some(Last { bytes: None, number, .. }) => Pointed::Absent(number),
+        })
+    }
+
+    /// Reads the state of a pool. `None` if it was never written.
     ///
     /// # Errors
     /// Why nothing is known.
     pub(super) async fn pool(&self, key: &str) -> Result<Option<Stored>, String> {
-        let subject = format!("$KV.{STATE}.{key}");
-        match self.stream(STATE).await?.get_last_raw_message_by_subject(&subject).await {
-            Ok(message) => {
-                let noted = i64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
-                let bytes = if is_deleted(&message) { Vec::new() } else { message.payload.to_vec() };
-                Ok(Some(Stored { bytes, number: message.sequence, noted: Timestamp(noted) }))
-            }
-            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),
-            Err(error) => Err(self.no_answer(&error)),
-        }
+        let last = self.last(STATE, &format!("$KV.{STATE}.{key}")).await?;
+        let Last { bytes, number, noted } = last.ok_or_else(|| format!("there is no bucket {STATE}"))?;
+        Ok((number > 0).then(|| Stored { bytes: bytes.unwrap_or_default(), number, noted }))
     }
 
     /// Writes the state of a pool if the entry `before` is still the last one, 0 being none.
@@ -130,16 +145,6 @@ impl Bus {
         }
     }
 
-    /// Reads an entry from the server that leads: its bytes, if it has any, and its number, 0 being none.
-    async fn last(&self, subject: &str) -> Result<(Option<Vec<u8>>, u64), String> {
-        match self.stream(RULES).await?.get_last_raw_message_by_subject(subject).await {
-            Ok(message) if is_deleted(&message) => Ok((None, message.sequence)),
-            Ok(message) => Ok((Some(message.payload.to_vec()), message.sequence)),
-            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok((None, 0)),
-            Err(error) => Err(self.no_answer(&error)),
-        }
-    }
-
     /// Writes a document, unless it is there already.
     ///
     /// # Errors
@@ -151,14 +156,15 @@ impl Bus {
         for part in 0..=whole {
             let piece = bytes.get(part * PART..bytes.len().min((part + 1) * PART)).unwrap_or_default();
             let key = key(&sha256, part);
-            let (found, last) = self.last(&key).await?;
-            if found.as_deref() == Some(piece) {
+            let read = async || self.last(RULES, &key).await?.ok_or_else(no_bucket);
+            let Last { bytes, number, .. } = read().await?;
+            if bytes.as_deref() == Some(piece) {
                 continue;
             }
             // The key names the digest, so nothing else belongs there: what was deleted or overwritten is put right.
-            match self.put_if(&key, piece, last).await? {
+            match self.put_if(&key, piece, number).await? {
                 Swapped::Done => {}
-                Swapped::Behind if self.last(&key).await?.0.as_deref() == Some(piece) => {}
+                Swapped::Behind if read().await?.bytes.as_deref() == Some(piece) => {}
                 Swapped::Behind => return Err(format!("the entry {key} was changed meanwhile; try again")),
                 Swapped::Unknown(why) => return Err(why),
             }

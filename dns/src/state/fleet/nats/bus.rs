@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::nkey::NKey;
+use crate::system::random;
 use crate::text::cause::innermost;
 
 /// How long one server has to answer when a connection begins.
@@ -191,7 +192,7 @@ fn pause(attempts: usize, servers: usize) -> Duration {
         0 => Duration::from_millis(500),
         _ => Duration::from_secs(1 << rounds.min(5)).min(LONGEST_PAUSE),
     };
-    longest.mul_f64(0.5 + 0.5 * super::random())
+    longest.mul_f64(0.5 + 0.5 * random::part())
 }
 
 fn unreachable(error: &ConnectError, nats: &Nats) -> String {

@@ -14,15 +14,13 @@ use bailiwick_rules::time::Millis;
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep_until};
 
-use super::super::Settings;
+use super::super::{LARGEST_REPORT, Settings};
 use super::bus::Bus;
 use crate::state::owner::Handle;
 use crate::system::tasks::Ended;
 
 /// What the subjects of reports begin with.
 const HEALTH: &str = "bw.health.";
-/// The largest report that is read, in bytes.
-const LARGEST_REPORT: usize = 4 << 20;
 /// How soon a report follows another one.
 const SOONEST: Duration = Duration::from_millis(100);
 /// After how many intervals without a report a node is missing.

@@ -14,8 +14,8 @@ use reqwest::{Client, Response, Url};
 
 use super::{NetworkProber, client_for, describe_by_address, host_of, prefixed};
 use crate::state::probe::failure::{TlsSettings, describe};
-use crate::state::probe::model::random;
 use crate::state::probe::{Passed, ProbeFailure, Targets};
+use crate::system::random;
 
 /// How long connecting may take. This limit is short because a slow connection means that the endpoint is down, while a
 /// late token may only mean that the engine is full.
@@ -142,7 +142,7 @@ impl NetworkProber {
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .header(ACCEPT, HeaderValue::from_static("text/event-stream, application/json"))
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
-            .body(body(&probe.model, limit, random()));
+            .body(body(&probe.model, limit, random::bits()));
         request.send().await.map_err(|error| destination.broken(error, probe))
     }
 

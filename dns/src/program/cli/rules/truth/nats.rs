@@ -1,21 +1,19 @@
 //! Publishing in NATS, as the publisher's user. Called by [`super`] and by `rules restore`.
 
 use bailiwick_rules::fleet::head::{Head, sha256_hex};
-use bailiwick_rules::receipt::PublicKey;
 use tokio::runtime::Runtime;
 
 use super::{Base, Document, Mark, Put};
 use crate::program::api::publish::Entry;
 use crate::program::config::Fleet;
 use crate::program::fleet_report::{HeadReport, Limits};
-use crate::state::fleet::{Bus, Pointed, Swapped, no_bucket, no_head, verify};
+use crate::state::fleet::{Bus, Pointed, Swapped, no_bucket, no_head};
 
 /// The buckets of a fleet.
 pub(in crate::program::cli::rules) struct Buckets {
     bus: Bus,
-    limits: Limits,
-    /// Whose heads are believed; all where none are named.
-    publishers: Vec<PublicKey>,
+    /// The publisher's settings.
+    fleet: Fleet,
     /// What drives the connection.
     runtime: Runtime,
 }
@@ -30,8 +28,7 @@ impl Buckets {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| vec![format!("the system gives no event queue: {error}")])?;
         let bus = runtime.block_on(Bus::connect(nats, "bailiwick rules")).map_err(one)?;
-        let publishers = fleet.trusted_publishers.clone();
-        Ok(Self { bus, limits: Limits::from(fleet), publishers, runtime })
+        Ok(Self { bus, fleet: fleet.clone(), runtime })
     }
 
     /// What stands at the head, and the number of its entry; no head if there is none. Makes buckets that are missing.
@@ -50,10 +47,7 @@ impl Buckets {
 
     /// A head, if one of the publisher's trusted_publishers signed it. What is signed here would be believed by all.
     fn believed(&self, bytes: &[u8]) -> Result<Head, Vec<String>> {
-        let head = Head::parse(bytes).and_then(|head| match self.publishers[..] {
-            [] => Ok(head),
-            _ => head.verify(&self.publishers, verify).map(|()| head),
-        });
+        let head = self.fleet.trust().believe(bytes);
         head.map_err(|error| {
             vec![format!(
                 "what stands in NATS as head can't be used: {error}; `bailiwick rules restore` puts the rules back"
@@ -137,7 +131,7 @@ impl Buckets {
 
     /// What a change has to keep to, as the publisher's file says.
     pub(super) fn limits(&self) -> Limits {
-        self.limits.clone()
+        Limits::from(&self.fleet)
     }
 
     /// The heads that were published, the newest first, each revision once.
