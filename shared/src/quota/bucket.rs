@@ -27,13 +27,14 @@ pub struct Limit {
 /// How fast a bucket refills, and how much it holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rate {
-    /// The most units that may be taken in `per`.
+    /// The most units that may be taken in the span of the limit.
     limit: u64,
     /// The units of a full bucket.
     burst: u64,
     /// The units that come back in `per`.
     refill: u64,
-    /// The span of the limit, in milliseconds.
+    /// The span in which `refill` units come back, in milliseconds. A rate of a limit with a lag has a longer span than
+    /// the limit.
     per: u64,
 }
 
@@ -65,8 +66,10 @@ impl Rate {
         let amount = limit.amount.clamp(1, MAX_LIMIT);
         let burst = part(amount, limit.burst.0.min(per), per).max(1);
         // `+ 1`: a span of `per` excludes its end, so the unit that comes back at its end belongs to the next span.
-        let steady = part(amount - burst + 1, per, per.saturating_add(limit.lag.0));
-        let refill = steady.min(amount - limit.headroom.of(amount).min(amount)).max(1);
+        let (steady, span) = (amount - burst + 1, per.saturating_add(limit.lag.0));
+        let usable = (amount - limit.headroom.of(amount).min(amount)).max(1);
+        let is_slower = u128::from(steady) * u128::from(per) <= u128::from(usable) * u128::from(span);
+        let (refill, per) = if is_slower { (steady, span) } else { (usable, per) };
         Self { limit: amount, burst, refill, per }
     }
 
@@ -97,7 +100,7 @@ impl Rate {
         self.burst
     }
 
-    /// The most units that may be taken in `per`. A single request for more never fits.
+    /// The most units that may be taken in the span of the limit. A single request for more never fits.
     #[must_use]
     pub fn limit(self) -> u64 {
         self.limit
@@ -276,6 +279,14 @@ mod tests {
     }
 
     #[test]
+    fn a_lag_slows_the_smallest_limit_too() {
+        let rate = Rate::new(Limit { lag: Millis(5_000), ..limit(1, 1_000) });
+        let mut bucket = Bucket::default();
+        assert!(bucket.take(rate, 1, Timestamp(NOW)));
+        assert_eq!(bucket.wait(rate, 1, 0, Timestamp(NOW)), Some(Millis(65_000)));
+    }
+
+    #[test]
     fn a_bucket_read_from_its_stamp_never_holds_more_than_before() {
         let mut runner = TestRunner::new(ProptestConfig::with_cases(20_000));
         let cases = (1_u64..1_000_000, 1_u64..60_000, 0_u64..2_000_000, 0_i64..100_000);
@@ -368,7 +379,8 @@ mod tests {
     /// is larger than a full bucket.
     #[test]
     fn no_span_has_more_than_the_limit() {
-        let rates = (1..5_000u64, 1..60_000u64, 0..500_000u32, 0..5_000u64);
+        let amounts = prop_oneof![1..20u64, 1..5_000u64];
+        let rates = (amounts, 1..60_000u64, 0..500_000u32, 0..5_000u64);
         let asks = proptest::collection::vec((0..900i64, 1..40u64), 1..400);
         TestRunner::new(ProptestConfig::with_cases(600))
             .run(&(rates, asks), |((amount, burst, headroom, lag), asks)| {
