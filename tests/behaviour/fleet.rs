@@ -1,6 +1,7 @@
 //! Many nodes with one rules document, in mode `peers`: what is published on the writer is served by all, and nothing
 //! that a peer does takes rules out of service.
 
+pub(crate) mod driver;
 mod liar;
 pub(crate) mod nodes;
 mod operations;

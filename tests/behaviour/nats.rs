@@ -5,6 +5,7 @@ mod faults;
 mod publishing;
 mod quotas;
 mod users;
+mod watched;
 
 use std::process::Output;
 
@@ -48,8 +49,13 @@ fn file(nats: &Nats, name: &str, rules: &Value) -> String {
 
 /// Servers whose bucket has revision 1, which answers Germans with 192.0.2.1.
 fn seeded(world: &World, nodes: &[&str]) -> Option<Nats> {
+    seeded_with(&rules(world, 1, "192.0.2.1"), nodes)
+}
+
+/// Servers whose bucket has these rules.
+fn seeded_with(rules: &Value, nodes: &[&str]) -> Option<Nats> {
     let nats = Nats::start(nodes)?;
-    let first = file(&nats, "first.json", &rules(world, 1, "192.0.2.1"));
+    let first = file(&nats, "first.json", rules);
     fine(&nats, &["rules", "restore", "--from", &first, "--reason", "the first"]);
     Some(nats)
 }

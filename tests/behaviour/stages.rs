@@ -1,7 +1,7 @@
 //! Rules that go through a fleet with care: what a change comes to is told and gated before it is published.
 
 mod approved;
-mod watched;
+pub(crate) mod watched;
 
 use bailiwick_tests::geo::database;
 use bailiwick_tests::node::Node;
@@ -12,7 +12,7 @@ use crate::fixture::World;
 use crate::fleet::nodes::{failing, fine, fleet, follower, told, url, writer_of};
 
 /// Rules by which all clients of a fence go to its first region.
-fn rules(world: &World, revision: u64, regions: &[&str]) -> Value {
+pub(crate) fn rules(world: &World, revision: u64, regions: &[&str]) -> Value {
     let mut rules = world.rules(revision);
     for service in ["chat", "strict"] {
         rules["services"][service]["pattern"] = json!("active-passive");
@@ -21,8 +21,8 @@ fn rules(world: &World, revision: u64, regions: &[&str]) -> Value {
     rules
 }
 
-const FRANKFURT_FIRST: [&str; 4] = ["eu-frankfurt", "eu-paris", "uk-london", "us-virginia"];
-const PARIS_FIRST: [&str; 4] = ["eu-paris", "eu-frankfurt", "uk-london", "us-virginia"];
+pub(crate) const FRANKFURT_FIRST: [&str; 4] = ["eu-frankfurt", "eu-paris", "uk-london", "us-virginia"];
+pub(crate) const PARIS_FIRST: [&str; 4] = ["eu-paris", "eu-frankfurt", "uk-london", "us-virginia"];
 const NO_FRANKFURT: [&str; 3] = ["eu-paris", "uk-london", "us-virginia"];
 
 /// Publishes rules with the country database; whether it went well, and all that was said.
@@ -107,7 +107,7 @@ fn a_fence_that_gets_smaller_goes_to_all_nodes_at_once() {
 }
 
 /// Whether a node serves this revision.
-fn has(node: &Node, revision: u64) -> bool {
+pub(crate) fn has(node: &Node, revision: u64) -> bool {
     fleet(node)["revision"] == revision
 }
 

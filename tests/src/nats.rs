@@ -211,9 +211,23 @@ impl Nats {
     /// # Panics
     /// If it can't be written.
     pub fn write(&self, bucket: &str, key: &str, bytes: &[u8]) {
+        self.write_with(HeaderMap::new(), bucket, key, bytes);
+    }
+
+    /// Deletes an entry of a bucket, as `nats kv del` does.
+    ///
+    /// # Panics
+    /// If it can't be deleted.
+    pub fn delete(&self, bucket: &str, key: &str) {
+        let mut headers = HeaderMap::new();
+        headers.insert("KV-Operation", "DEL");
+        self.write_with(headers, bucket, key, b"");
+    }
+
+    fn write_with(&self, headers: HeaderMap, bucket: &str, key: &str, bytes: &[u8]) {
         let (subject, bytes) = (format!("$KV.{bucket}.{key}"), bytes.to_vec());
         let written = self.run(async |jetstream| {
-            let sent = jetstream.publish_with_headers(subject, HeaderMap::new(), bytes.into()).await;
+            let sent = jetstream.publish_with_headers(subject, headers, bytes.into()).await;
             sent.expect("sent").await
         });
         written.expect("a server").expect("written");

@@ -43,6 +43,7 @@ use tokio::sync::Mutex;
 
 use crate::program::config::Fleet;
 use crate::program::metrics::Metrics;
+use crate::state::fleet::{Answers, Question};
 use crate::state::owner::Handle;
 use crate::state::store::{Kind, Store};
 use failed_tokens::FailedTokens;
@@ -101,6 +102,17 @@ impl Api {
             let directory = state_dir.display();
             tracing::warn!("{directory}/traffic.json {why}; /v1/traffic begins anew");
         }
+    }
+
+    /// What answers the questions that come over NATS.
+    pub(crate) fn answers(self: Arc<Self>) -> Answers {
+        Answers::new(move |question| {
+            let answer = match question {
+                Question::Fleet => serde_json::to_vec(&fleet::report(&self)),
+                Question::Traffic => serde_json::to_vec(&traffic::of_all(&self)),
+            };
+            answer.unwrap_or_default()
+        })
     }
 
     /// Has the traffic written to the state directory, if there is one.

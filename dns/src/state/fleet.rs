@@ -33,7 +33,7 @@ use client::Client;
 
 pub(crate) use client::HEAD;
 pub use nats::Nats;
-pub(crate) use nats::{Bus, NKey, Pointed, Swapped, check_nats, is_name, no_bucket, no_head};
+pub(crate) use nats::{Answers, Bus, NKey, Pointed, Question, Swapped, check_nats, is_name, no_bucket, no_head};
 pub(crate) use others::ask_others;
 pub(crate) use record::note;
 
@@ -158,11 +158,16 @@ pub(crate) fn restore(settings: &Settings, handle: &Handle) {
     }
 }
 
-/// Starts to follow. Does nothing where no fleet is configured.
+/// Starts to follow. Does nothing where no fleet is configured. `answers` answers what is asked over NATS.
 ///
 /// # Errors
 /// When TLS can't be set up, or the file of authorities can't be used.
-pub(crate) fn start(settings: &Settings, node: &str, handle: &Handle) -> Result<(), Vec<String>> {
+pub(crate) fn start(
+    settings: &Settings,
+    node: &str,
+    answers: Option<Answers>,
+    handle: &Handle,
+) -> Result<(), Vec<String>> {
     if !settings.is_used() {
         return Ok(());
     }
@@ -171,7 +176,7 @@ pub(crate) fn start(settings: &Settings, node: &str, handle: &Handle) -> Result<
         record::start(handle);
     }
     if let Some(nats) = &settings.nats {
-        nats::start(&settings, nats, node, handle);
+        nats::start(&settings, nats, (node, answers), handle);
         return Ok(());
     }
     let client = Arc::new(Client::new(&settings)?);

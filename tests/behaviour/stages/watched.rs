@@ -1,16 +1,14 @@
 //! Rollouts that are driven by `rules watch`.
 
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
 use bailiwick_tests::dns::question;
 use bailiwick_tests::geo::GERMAN;
-use bailiwick_tests::node::{Setup, TOKEN, binary};
+use bailiwick_tests::node::{Setup, TOKEN};
 
 use super::*;
+use crate::fleet::driver::Driver;
 
 /// How many answers are needed to judge a service.
-const ENOUGH: usize = 40;
+pub(crate) const ENOUGH: usize = 40;
 
 /// A fleet of four nodes: the writer and another of the first stage, one of the second, one of the rest. Each bakes for
 /// a second. The writer knows all of them.
@@ -36,52 +34,16 @@ fn fleet_of_four(world: &World) -> [Node; 4] {
 }
 
 /// Has a node asked often enough by Germans.
-fn ask(node: &Node) {
+pub(crate) fn ask(node: &Node) {
     (0..ENOUGH).for_each(|_| _ = question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns));
-}
-
-/// A command that runs until it is done, or until this is dropped.
-struct Driver(Child);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Starts a command against a node.
 fn start(node: &Node, words: &[&str], output: &str) -> Driver {
     let (api, token) = (url(node), node.setup.path("api.token").display().to_string());
     let geoip = database().display().to_string();
-    let file = std::fs::File::create(node.setup.path(output)).expect("a file");
-    let child = Command::new(binary())
-        .args(words)
-        .args(["--api", &api, "--token-file", &token, "--geoip", &geoip, "--every", "1s"])
-        .stdin(Stdio::null())
-        .stdout(file.try_clone().expect("a file"))
-        .stderr(file)
-        .spawn()
-        .expect("bailiwick runs");
-    Driver(child)
-}
-
-/// What a command has said so far.
-fn said(node: &Node, output: &str) -> String {
-    std::fs::read_to_string(node.setup.path(output)).expect("a file")
-}
-
-/// Waits until a command ends; whether it went well.
-fn ends(mut driver: Driver, node: &Node, output: &str) -> bool {
-    let begun = Instant::now();
-    loop {
-        if let Some(status) = driver.0.try_wait().expect("a status") {
-            return status.success();
-        }
-        assert!(begun.elapsed() < Duration::from_secs(90), "it doesn't end: {}", said(node, output));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let place = ["--api", &api, "--token-file", &token, "--geoip", &geoip, "--every", "1s"];
+    Driver::start(&[words, &place].concat(), node.setup.path(output))
 }
 
 fn stage(node: &Node) -> Value {
@@ -105,13 +67,12 @@ fn a_revision_goes_from_stage_to_stage_also_when_its_driver_is_killed() {
         assert!(has(fourth, 1), "a stage is never skipped");
     }
     let again = start(writer, &["rules", "watch"], "again");
-    assert!(ends(again, writer, "again"), "{}", said(writer, "again"));
-    let told = said(writer, "again");
-    assert!(told.ends_with("revision 2 is served by all nodes, and baked\n"), "{told}");
+    let (is_well, all) = again.end();
+    assert!(is_well && all.ends_with("revision 2 is served by all nodes, and baked\n"), "{all}");
     for node in &nodes {
         wait::until_true("all have it, and know so", || has(node, 2) && stage(node) == "rest");
     }
-    let told = said(writer, "driver");
+    let told = std::fs::read_to_string(writer.setup.path("driver")).expect("a file");
     assert!(told.contains("revision 2 is for nodes of stage early now"), "{told}");
     assert!(!told.contains(TOKEN));
 }
@@ -133,8 +94,8 @@ fn a_canary_that_answers_other_than_predicted_is_given_up_by_itself() {
     wait::until_true("the canaries have it", || has(writer, 2) && has(second, 2));
     [writer, second].into_iter().for_each(ask);
     let driver = start(writer, &["rules", "watch"], "driver");
-    assert!(!ends(driver, writer, "driver"), "{}", said(writer, "driver"));
-    let told = said(writer, "driver");
+    let (is_well, told) = driver.end();
+    assert!(!is_well, "{told}");
     assert!(told.contains("chat: the share of eu-frankfurt changed by +0.0 points, -100.0 were predicted"), "{told}");
     assert!(told.contains("revision 2 is given up: revision 3 has the content of 1, for all nodes"), "{told}");
     wait::until_true("all have what they had", || nodes.iter().all(|node| has(node, 3)));
@@ -153,8 +114,7 @@ fn a_node_that_was_never_heard_holds_a_rollout_up() {
     assert!(is_published, "{told}");
     let driver = start(&writer, &["rules", "watch"], "driver");
     wait::until_true("it waits for somebody", || {
-        said(&writer, "driver").contains("stage early: no node of stage early was heard lately")
+        driver.said().contains("stage early: no node of stage early was heard lately")
     });
     assert!(has(&second, 2) && has(&fourth, 1), "nobody skips a stage");
-    drop(driver);
 }

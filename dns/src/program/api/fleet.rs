@@ -40,7 +40,8 @@ pub(super) async fn nodes(State(api): State<Arc<Api>>) -> Result<Json<NodesRepor
     Ok(Json(NodesReport { asked: report(&api), peers, missing }))
 }
 
-fn report(api: &Api) -> FleetReport {
+/// What this node knows.
+pub(super) fn report(api: &Api) -> FleetReport {
     let (revision, now) = (api.handle.snapshot().table().revision(), api.handle.now());
     let serving = api.metrics.served(revision, Instant::now()).map(Serving::from);
     api.handle.fleet().with(|known| FleetReport {

@@ -60,14 +60,23 @@ pub(super) async fn traffic(
         let message = format!("service: the rules have no service {service:?}; {}", suggestion(service, services()));
         return Err(Problem::new(StatusCode::BAD_REQUEST, message));
     }
-    let now = api.handle.now();
-    let since = Timestamp(now.0.saturating_sub(i64::try_from(span.0).unwrap_or(i64::MAX)));
-    let wanted = Wanted { since, service: asked.service.as_deref(), apart: asked.buckets };
-    let mut report = api.metrics.traffic(now, wanted);
+    let mut report = counted(&api, span, asked.service.as_deref(), asked.buckets);
     if asked.fleet {
         add_others(&api, &asked, span, &mut report).await?;
     }
     Ok(Json(report))
+}
+
+/// All queries that this node counted.
+pub(super) fn of_all(api: &Api) -> TrafficReport {
+    counted(api, KEPT, None, false)
+}
+
+/// What this node counted in the last `span`.
+fn counted(api: &Api, span: Millis, service: Option<&str>, apart: bool) -> TrafficReport {
+    let now = api.handle.now();
+    let since = Timestamp(now.0.saturating_sub(i64::try_from(span.0).unwrap_or(i64::MAX)));
+    api.metrics.traffic(now, Wanted { since, service, apart })
 }
 
 /// Adds what the other nodes of the fleet counted. Whoever gives no answer is told as missing.

@@ -92,7 +92,8 @@ impl Running {
         if let (Some(http), Some(state_dir)) = (&http, &config.state_dir) {
             http.api.restore_traffic(state_dir);
         }
-        fleet::start(&config.fleet, &node, &handle)?;
+        let answers = http.as_ref().map(|http| Arc::clone(&http.api).answers());
+        fleet::start(&config.fleet, &node, answers, &handle)?;
         let changeable = Changeable { responder, gate, handle, secrets };
         Ok(Self {
             changeable,

@@ -4,6 +4,7 @@
 //! Nothing is kept at the servers for a node: it subscribes to news of the head. It reads the head when there are some,
 //! when it is connected again, and every half minute. So nothing can be lost, or be left over, when servers restart.
 
+mod ask;
 mod bucket;
 mod bus;
 mod health;
@@ -28,6 +29,7 @@ use crate::system::tasks::{Ended, supervise};
 use bucket::{NEWS, RULES};
 use pools::Pools;
 
+pub(crate) use ask::{Answers, Question};
 pub(crate) use bucket::{Pointed, Swapped, no_bucket};
 pub(crate) use bus::Bus;
 pub use bus::Nats;
@@ -47,11 +49,12 @@ pub(crate) fn is_name(node: &str) -> bool {
 }
 
 /// Starts to follow. NATS may be dead: then it is tried again and again.
-pub(super) fn start(settings: &Arc<Settings>, nats: &Nats, node: &str, handle: &Handle) {
+pub(super) fn start(settings: &Arc<Settings>, nats: &Nats, (node, answers): (&str, Option<Answers>), handle: &Handle) {
     let follower = Follower {
         settings: Arc::clone(settings),
         nats: Arc::new(nats.clone()),
         node: node.into(),
+        answers,
         handle: handle.clone(),
         pools: Pools::default(),
     };
@@ -130,6 +133,8 @@ struct Follower {
     settings: Arc<Settings>,
     nats: Arc<Nats>,
     node: Arc<str>,
+    /// What answers questions about this node.
+    answers: Option<Answers>,
     handle: Handle,
     /// Where quotas are shared.
     pools: Pools,
@@ -154,6 +159,7 @@ impl Follower {
             ended = self.follow_head(&bus) => ended,
             ended = health::exchange(&bus, &self.node, &self.settings, &self.handle) => ended,
             ended = health::keep(&bus, &self.node, &self.handle) => ended,
+            ended = ask::answer(&bus, &self.node, self.answers.as_ref()) => ended,
         }
     }
 

@@ -183,11 +183,14 @@ fn permissions(name: &str, key: &str) -> (Vec<String>, Vec<String>) {
     if name == PUBLISHER {
         send.push("$KV.bw_rules.head".to_owned());
         send.push("$KV.bw_rules.doc.>".to_owned());
+        send.push("bw.ask.*".to_owned());
+        hear.push("bw.told.>".to_owned());
     } else {
         send.extend([format!("$KV.bw_state.node.{name}"), format!("bw.health.{name}"), format!("bw.obs.{name}")]);
         // Every node takes its part of every quota, by compare-and-set.
         send.push("$KV.bw_state.lease.>".to_owned());
-        hear.extend(["bw.head", "bw.health.>", "bw.obs.>"].map(str::to_owned));
+        send.push(format!("bw.told.{name}"));
+        hear.extend(["bw.head", "bw.health.>", "bw.obs.>", "bw.ask.*"].map(str::to_owned));
     }
     (send, hear)
 }

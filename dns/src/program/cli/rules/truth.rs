@@ -8,6 +8,7 @@
 mod nats;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bailiwick_rules::fleet::head::{HIGHEST_REVISION, Head, sha256_hex};
@@ -16,7 +17,7 @@ use bailiwick_rules::fleet::impact::Queries;
 use crate::program::api::publish::Entry;
 use crate::program::cli::node::{Node, NodeArgs, Power};
 use crate::program::config::Config;
-use crate::program::fleet_report::{Limits, NodesReport};
+use crate::program::fleet_report::{FleetReport, Limits};
 
 pub(super) use nats::Buckets;
 pub(super) use writer::Writer;
@@ -76,8 +77,14 @@ pub(super) enum Put {
     Unknown(Vec<String>),
 }
 
-/// What to do where nobody can say how nodes answer.
-const UNWATCHED: &str = "a rollout can't be watched over NATS yet; bring it on with `bailiwick rules promote`";
+/// What the nodes of a fleet say of themselves.
+#[derive(Debug, Default)]
+pub(super) struct Nodes {
+    /// Those that answered, each by its URL or its name.
+    pub(super) answered: BTreeMap<String, FleetReport>,
+    /// Those that didn't.
+    pub(super) missing: Vec<String>,
+}
 
 impl Base {
     /// The number of the next revision.
@@ -182,25 +189,14 @@ impl Truth {
         }
     }
 
-    /// Whether somebody can say how nodes answer.
-    ///
-    /// # Errors
-    /// Why not, and what to do instead.
-    pub(super) fn can_be_watched(&self) -> Result<(), Vec<String>> {
-        match self {
-            Self::Writer(_) => Ok(()),
-            Self::Nats(_) => Err(vec![UNWATCHED.to_owned()]),
-        }
-    }
-
     /// What every node says of itself.
     ///
     /// # Errors
     /// When nobody can be asked.
-    pub(super) fn nodes(&self) -> Result<NodesReport, Vec<String>> {
+    pub(super) fn nodes(&self) -> Result<Nodes, Vec<String>> {
         match self {
             Self::Writer(writer) => writer.nodes(),
-            Self::Nats(_) => Err(vec![UNWATCHED.to_owned()]),
+            Self::Nats(buckets) => buckets.nodes(),
         }
     }
 
@@ -211,8 +207,7 @@ impl Truth {
     pub(super) fn queries(&self) -> Result<Option<Queries>, Vec<String>> {
         match self {
             Self::Writer(writer) => writer.queries(),
-            // Nodes count them, and aren't asked.
-            Self::Nats(_) => Ok(None),
+            Self::Nats(buckets) => buckets.queries(),
         }
     }
 

@@ -18,9 +18,9 @@ use clap::Args;
 use super::author::AuthorArgs;
 use super::change::{Change, PlaceArgs, are_known, texts};
 use super::stage::{bring_to, give_up};
-use super::truth::{Base, Truth};
+use super::truth::{Base, Nodes, Truth};
 use crate::program::cli::node::{NodeArgs, Power};
-use crate::program::fleet_report::{FleetReport, NodesReport};
+use crate::program::fleet_report::FleetReport;
 use crate::program::metrics::Served;
 use crate::program::report::Report;
 use crate::state::load::compile_rules;
@@ -70,7 +70,7 @@ pub(super) struct Rollout<'a> {
 /// What is known of the nodes, and what was said last.
 #[derive(Default)]
 struct Sight {
-    /// What each node said last, and when, by its URL; that of the node that is asked is empty.
+    /// What each node said last, and when, by its URL or its name in NATS; the URL of the writer is empty.
     heard: BTreeMap<String, (Instant, NodeReport)>,
     told: String,
 }
@@ -93,7 +93,6 @@ pub(super) fn run(args: &WatchArgs) -> Result<Report, Vec<String>> {
 /// When there is nothing to watch, or looking fails for too long.
 pub(super) fn watch(rollout: &Rollout<'_>) -> Result<Report, Vec<String>> {
     let truth = Truth::find(rollout.node, Power::Write)?;
-    truth.can_be_watched()?;
     let mut sight = Sight::default();
     let base = in_service(&truth, rollout, &mut sight)?;
     let care = truth.limits()?.care();
@@ -202,15 +201,13 @@ impl Sight {
 
     /// What is known of every node. One that never answered may be of any stage, so it holds up each that nobody else
     /// is known to be of.
-    fn reports(&mut self, told: NodesReport, now: Instant) -> Vec<NodeReport> {
-        let asked = (String::new(), told.asked);
-        for (url, node) in [asked].into_iter().chain(told.peers) {
+    fn reports(&mut self, told: Nodes, now: Instant) -> Vec<NodeReport> {
+        for (url, node) in told.answered {
             if let Some(report) = node_report(node) {
                 self.heard.insert(url, (now, report));
             }
         }
-        let never = told.missing.into_iter().map(|missing| missing.peer);
-        let never = never.filter(|url| !self.heard.contains_key(url)).flat_map(|url| {
+        let never = told.missing.into_iter().filter(|url| !self.heard.contains_key(url)).flat_map(|url| {
             Stage::ALL.map(|(stage, _)| NodeReport {
                 node: url.clone(),
                 stage,

@@ -30,7 +30,7 @@ const HEAD: &str = "$KV.bw_rules.head";
 /// How many heads are kept.
 const HISTORY: i64 = 64;
 /// How much of a document one entry holds, in bytes: servers take 1 MiB by default.
-const PART: usize = 900 << 10;
+pub(super) const PART: usize = 900 << 10;
 /// The largest entry, in bytes.
 const LARGEST_ENTRY: i32 = 1 << 20;
 
@@ -56,6 +56,17 @@ struct Last {
     noted: Timestamp,
 }
 
+/// What a node told of itself.
+#[derive(Debug)]
+pub(super) struct OfNode {
+    /// Its name.
+    pub(super) node: String,
+    /// The bytes.
+    pub(super) bytes: Vec<u8>,
+    /// When the server noted them.
+    pub(super) noted: Timestamp,
+}
+
 /// What became of a head that was written.
 #[derive(Debug)]
 pub(crate) enum Swapped {
@@ -73,9 +84,8 @@ impl Bus {
     async fn last(&self, bucket: &str, subject: &str) -> Result<Option<Last>, String> {
         match self.stream(bucket).await?.get_last_raw_message_by_subject(subject).await {
             Ok(message) => {
-                let noted = i64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
                 let bytes = if is_deleted(&message) { None } else { Some(message.payload.to_vec()) };
-                Ok(Some(Last { bytes, number: message.sequence, noted: Timestamp(noted) }))
+                Ok(Some(Last { bytes, number: message.sequence, noted: noted(&message) }))
             }
             Err(error) => match error.kind() {
                 RawMessageErrorKind::NoMessageFound => Ok(Some(Last::default())),
@@ -287,8 +297,8 @@ impl Bus {
         sent.map_err(|error| failed(&error))?.await.map_err(|error| failed(&error)).map(drop)
     }
 
-    /// Reads what nodes told of themselves: at most `most` of them, each with its name.
-    pub(super) async fn nodes(&self, most: usize) -> Result<Vec<(String, Vec<u8>)>, String> {
+    /// Reads what nodes told of themselves: at most `most` of them.
+    pub(super) async fn nodes(&self, most: usize) -> Result<Vec<OfNode>, String> {
         let (stream, mut nodes, mut from) = (self.stream(STATE).await?, Vec::new(), 1);
         let (filter, before) = (format!("$KV.{STATE}.node.>"), format!("$KV.{STATE}.node."));
         while nodes.len() < most {
@@ -296,7 +306,8 @@ impl Bus {
                 Ok(message) => {
                     from = message.sequence + 1;
                     if let Some(node) = message.subject.strip_prefix(&before).filter(|_| !is_deleted(&message)) {
-                        nodes.push((node.to_owned(), message.payload.to_vec()));
+                        let (node, noted) = (node.to_owned(), noted(&message));
+                        nodes.push(OfNode { node, bytes: message.payload.to_vec(), noted });
                     }
                 }
                 Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => break,
@@ -339,6 +350,11 @@ fn key(sha256: &str, part: usize) -> String {
         0 => format!("$KV.{RULES}.doc.{sha256}"),
         part => format!("$KV.{RULES}.doc.{sha256}.{part}"),
     }
+}
+
+/// When the server noted an entry.
+fn noted(message: &StreamMessage) -> Timestamp {
+    Timestamp(i64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX))
 }
 
 /// Whether an entry says that there is none any more.

@@ -12,9 +12,10 @@ use bailiwick_rules::report::{HealthReport, OverrideRecord, RegionReport};
 use bailiwick_rules::steer::first_token::Medians;
 use bailiwick_rules::time::Millis;
 use futures_util::StreamExt;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::super::{LARGEST_REPORT, Settings};
+use super::bucket::OfNode;
 use super::bus::Bus;
 use crate::state::owner::Handle;
 use crate::system::tasks::Ended;
@@ -28,7 +29,9 @@ const PATIENCE: u64 = 5;
 /// The pause after overrides that couldn't be read or kept.
 const RETRY: Duration = Duration::from_secs(30);
 /// How many nodes are told apart.
-const MOST_NODES: usize = 256;
+pub(super) const MOST_NODES: usize = 256;
+/// How often a node writes its entry anew, so that others know it as part of the fleet.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(3_600);
 
 /// Exchanges reports for as long as the connection is used.
 pub(super) async fn exchange(bus: &Bus, node: &str, settings: &Settings, handle: &Handle) -> Ended {
@@ -114,13 +117,13 @@ pub(super) async fn keep(bus: &Bus, node: &str, handle: &Handle) -> Ended {
         tracing::debug!("overrides can't be read: {why}");
         tokio::time::sleep(super::jittered(RETRY)).await;
     }
-    let (mut status, mut kept) = (handle.follow_status(), None);
+    let (mut status, mut kept, mut written) = (handle.follow_status(), None, Instant::now());
     loop {
         let report = handle.snapshot_owned().health_report(node, handle.now());
         let entry = of_overrides(node, (report.revision, report.rules_sha256), report.overrides);
-        if kept.as_ref() != Some(&entry) {
+        if kept.as_ref() != Some(&entry) || written.elapsed() >= SIGN_OF_LIFE {
             match bus.put_node(node, serde_json::to_vec(&entry).unwrap_or_default()).await {
-                Ok(()) => kept = Some(entry),
+                Ok(()) => (kept, written) = (Some(entry), Instant::now()),
                 Err(why) => {
                     tracing::debug!("overrides can't be kept: {why}");
                     tokio::time::sleep(super::jittered(RETRY)).await;
@@ -129,7 +132,7 @@ pub(super) async fn keep(bus: &Bus, node: &str, handle: &Handle) -> Ended {
             }
         }
         tokio::time::sleep(SOONEST).await;
-        if status.changed().await.is_err() {
+        if let Ok(Err(_)) = timeout_at(written + SIGN_OF_LIFE, status.changed()).await {
             return Ended::OnRequest;
         }
     }
@@ -137,7 +140,7 @@ pub(super) async fn keep(bus: &Bus, node: &str, handle: &Handle) -> Ended {
 
 /// Learns the overrides that other nodes kept in the bucket. What they saw is too old to count.
 async fn learn(bus: &Bus, node: &str, handle: &Handle) -> Result<(), String> {
-    for (name, bytes) in bus.nodes(MOST_NODES).await? {
+    for OfNode { node: name, bytes, .. } in bus.nodes(MOST_NODES).await? {
         // One that is heard tells them itself.
         let is_heard = handle.fleet().with(|known| known.hears(&name));
         if name != node

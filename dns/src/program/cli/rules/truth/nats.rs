@@ -1,13 +1,16 @@
 //! Publishing in NATS, as the publisher's user. Called by [`super`] and by `rules restore`.
 
 use bailiwick_rules::fleet::head::{Head, sha256_hex};
+use bailiwick_rules::fleet::impact::Queries;
+use bailiwick_rules::fleet::traffic::TrafficReport;
 use tokio::runtime::Runtime;
 
-use super::{Base, Document, Mark, Put};
+use super::{Base, Document, Mark, Nodes, Put};
 use crate::program::api::publish::Entry;
 use crate::program::config::Fleet;
 use crate::program::fleet_report::{HeadReport, Limits};
-use crate::state::fleet::{Bus, Pointed, Swapped, no_bucket, no_head};
+use crate::state::fleet::{Bus, Pointed, Question, Swapped, no_bucket, no_head};
+use crate::system::clock::Clock;
 
 /// The buckets of a fleet.
 pub(in crate::program::cli::rules) struct Buckets {
@@ -141,6 +144,38 @@ impl Buckets {
         heads.reverse();
         heads.dedup_by_key(|head| head.revision);
         Ok(heads)
+    }
+
+    /// What every node says of itself.
+    pub(super) fn nodes(&self) -> Result<Nodes, Vec<String>> {
+        let mut nodes = Nodes::default();
+        let add = |node: &str, bytes: Vec<u8>| {
+            if let Ok(report) = serde_json::from_slice(&bytes) {
+                nodes.answered.insert(node.to_owned(), report);
+            } else {
+                nodes.missing.push(node.to_owned());
+            }
+        };
+        let missing = self.ask(Question::Fleet, add)?;
+        nodes.missing.extend(missing);
+        Ok(nodes)
+    }
+
+    /// The queries that all nodes together counted in the last week. None if none were.
+    pub(super) fn queries(&self) -> Result<Option<Queries>, Vec<String>> {
+        let mut sum: Option<TrafficReport> = None;
+        let add = |_: &str, bytes: Vec<u8>| match (serde_json::from_slice(&bytes), &mut sum) {
+            (Ok(report), Some(sum)) => sum.add(report),
+            (Ok(report), None) => sum = Some(report),
+            (Err(_), _) => {}
+        };
+        self.ask(Question::Traffic, add)?;
+        Ok(sum.map(|sum| sum.queries()).filter(|queries| !queries.is_empty()))
+    }
+
+    /// Asks every node. Returns those that gave no answer.
+    fn ask(&self, question: Question, each: impl FnMut(&str, Vec<u8>)) -> Result<Vec<String>, Vec<String>> {
+        self.runtime.block_on(self.bus.ask_nodes(question, Clock::system().now(), each)).map_err(one)
     }
 
     pub(super) fn history(&self) -> Result<Vec<Entry>, Vec<String>> {

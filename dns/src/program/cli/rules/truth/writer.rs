@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_MATCH};
 use reqwest::{Method, StatusCode};
 
-use super::{Base, Document, Mark, Put};
+use super::{Base, Document, Mark, Nodes, Put};
 use crate::program::api::publish::{Entry, History};
 use crate::program::cli::node::Node;
 use crate::program::fleet_report::{Limits, NodesReport};
@@ -92,10 +92,13 @@ impl Writer {
     ///
     /// # Errors
     /// When nobody can be asked.
-    pub(in crate::program::cli::rules) fn nodes(&self) -> Result<NodesReport, Vec<String>> {
-        serde_json::from_str(&self.0.read("/v1/fleet/nodes")?).map_err(|error| {
+    pub(super) fn nodes(&self) -> Result<Nodes, Vec<String>> {
+        let told: NodesReport = serde_json::from_str(&self.0.read("/v1/fleet/nodes")?).map_err(|error| {
             vec![format!("what the nodes say can't be understood ({error}); are they of one version?")]
-        })
+        })?;
+        // The node that is asked has no URL that its peers are known by.
+        let answered = [(String::new(), told.asked)].into_iter().chain(told.peers).collect();
+        Ok(Nodes { answered, missing: told.missing.into_iter().map(|missing| missing.peer).collect() })
     }
 
     /// The queries of the last week. None if none were counted.
