@@ -66,6 +66,19 @@ pub struct HealthReport {
     /// service is ordered by it.
     #[serde(default, skip_serializing_if = "Medians::is_empty")]
     pub first_token_ms: Medians,
+    /// What else the nodes of a fleet tell each other; absent elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<About>,
+}
+
+/// What a node of a fleet tells of itself, for people to compare. Nothing is decided by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// Its time when it sent the report.
+    pub now: Timestamp,
+    /// When its GeoIP database was built; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub geoip_built: Option<Timestamp>,
 }
 
 /// What one node sees of a region.

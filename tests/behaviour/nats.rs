@@ -113,6 +113,10 @@ fn what_is_published_is_served_by_all_who_see_each_others_health() {
             let peers = fleet(node)["peers"].as_array().cloned().unwrap_or_default();
             peers.len() == 2 && peers.iter().all(|peer| peer["trouble"].is_null() && peer["revision"] == 2)
         });
+        let told = fleet(node);
+        let peer = &told["peers"][0];
+        assert!(told["geoip_built"].is_string() && peer["geoip_built"] == told["geoip_built"], "{told}");
+        assert!(peer["clock_ahead_ms"].as_i64().is_some_and(|ahead| ahead.abs() < 5_000), "{told}");
     }
     assert!(nats.consumers() <= nodes.len());
     let [first, ..] = nodes;

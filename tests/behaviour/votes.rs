@@ -151,6 +151,13 @@ fn a_node_whose_own_line_is_down_takes_nothing_away_and_most_sites_do() {
         fleet.fails(region, &[]);
     }
     wait::until_true("ns3 sees again", || health(third).get("blind").is_none());
+    let (code, told) = run(&fleet.nodes[0], &["fleet", "status"]);
+    let seconds = |side: &str| {
+        let before = told.split(&format!(" s {side} this one")).next()?;
+        before.rsplit(' ').next()?.parse::<i64>().ok()
+    };
+    assert_eq!(code, 1, "that clocks are apart needs a look: {told}");
+    assert!(seconds("ahead of").is_some_and(|seconds| (25..65).contains(&seconds)), "{told}");
     fleet.fails("eu-frankfurt", &[0, 1]);
     fleet.all("Frankfurt falls everywhere", |node| {
         verdict(node, "eu-frankfurt") == "down" && german(node) == ["192.0.2.20"]

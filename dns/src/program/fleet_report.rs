@@ -1,5 +1,6 @@
 //! What a node tells of its fleet: the JSON of `/v1/fleet`, and the text that `bailiwick fleet status` makes of it.
 
+mod compared;
 mod limits;
 mod serving;
 
@@ -12,6 +13,7 @@ use bailiwick_rules::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::state::fleet_status::{Peer, Store};
+pub(crate) use compared::clock;
 pub(crate) use limits::Limits;
 pub(crate) use serving::Serving;
 
@@ -47,6 +49,12 @@ pub(crate) struct FleetReport {
     /// The store that rules come from, in mode `nats`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) nats: Option<Store>,
+    /// For each zone that it signs, a digest of its keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) keys_sha256: BTreeMap<String, String>,
+    /// When its GeoIP database was built; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) geoip_built: Option<Timestamp>,
     /// The other nodes.
     pub(crate) peers: Vec<Peer>,
     /// How it answers under this revision; absent for the moment until it is noted.
@@ -126,9 +134,12 @@ impl FleetReport {
             let name = peer.name();
             if let Some(trouble) = &peer.trouble {
                 troubles.push(format!("{name} is missing: {trouble}"));
-            } else if let Some(revision) = peer.revision.filter(|revision| *revision < self.revision) {
+                continue;
+            }
+            if let Some(revision) = peer.told.revision.filter(|revision| *revision < self.revision) {
                 troubles.push(format!("{name} serves revision {revision}, this node {}", self.revision));
             }
+            troubles.extend(self.differences(peer));
         }
         if let Some(trouble) = self.nats.as_ref().and_then(|nats| nats.trouble.as_ref()) {
             troubles.push(format!("{}: NATS is of no use, so it serves the last good rules: {trouble}", self.node));
@@ -162,19 +173,25 @@ impl FleetReport {
         if let Some(head) = &self.head {
             let _ = writeln!(text, "published by {} at {}: {}", head.author, head.created_at, head.reason);
         }
+        text += &self.possessions();
         if let Some(nats) = &self.nats {
             let read = nats.read_at.map_or_else(|| "not read yet".to_owned(), |at| format!("last read at {at}"));
             let _ = writeln!(text, "NATS at {}, {read}", nats.servers);
         }
         let width = self.peers.iter().map(|peer| peer.name().chars().count()).max().unwrap_or_default();
         for peer in &self.peers {
-            let revision = peer.revision.map_or_else(|| "unknown".to_owned(), |revision| revision.to_string());
+            let revision = peer.told.revision.map_or_else(|| "unknown".to_owned(), |revision| revision.to_string());
             let state = match (&peer.trouble, peer.answered_at) {
                 (Some(_), _) => "missing",
                 (None, Some(_)) => "answers",
                 (None, None) => "not asked yet",
             };
-            let _ = writeln!(text, "  {:width$}  revision {revision}, {state}", peer.name());
+            let _ = writeln!(
+                text,
+                "  {:width$}  revision {revision}, {state}{}",
+                peer.name(),
+                compared::details(&peer.told)
+            );
         }
         for trouble in self.troubles() {
             let _ = writeln!(text, "! {trouble}");
@@ -193,17 +210,24 @@ impl Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::fleet_status::Told;
 
-    #[test]
-    fn problems_are_described_in_sentences() {
-        let peer = |node: &str, revision, trouble: Option<&str>| Peer {
+    fn at(revision: u64) -> Told {
+        Told { revision: Some(revision), ..Told::default() }
+    }
+
+    fn peer(node: &str, revision: u64, trouble: Option<&str>) -> Peer {
+        Peer {
             url: format!("https://{node}:8053"),
             node: Some(node.to_owned()),
-            revision: Some(revision),
+            told: at(revision),
             answered_at: Some(Timestamp(0)),
             trouble: trouble.map(str::to_owned),
-        };
-        let mut report = FleetReport {
+        }
+    }
+
+    fn report(peers: Vec<Peer>) -> FleetReport {
+        FleetReport {
             node: "ns1".into(),
             now: Timestamp(0),
             mode: "peers".into(),
@@ -218,10 +242,17 @@ mod tests {
             refused: BTreeMap::new(),
             last_refusal: None,
             nats: None,
-            peers: vec![peer("ns2", 8, None), peer("ns3", 8, None)],
+            keys_sha256: BTreeMap::new(),
+            geoip_built: None,
+            peers,
             serving: None,
             limits: Limits::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn problems_are_described_in_sentences() {
+        let mut report = report(vec![peer("ns2", 8, None), peer("ns3", 8, None)]);
         assert!(report.troubles().is_empty());
         let store = Store { servers: "tls://nats1:4222".into(), read_at: None, trouble: Some("no majority".into()) };
         report.nats = Some(store);
@@ -235,5 +266,32 @@ mod tests {
         let text = report.to_text();
         assert!(text.starts_with("ns1  mode peers, stage rest, writer\nrevision 8  sha256 abababababab"), "{text}");
         assert!(text.contains("  ns3  revision 8, missing\n! ns2 serves"), "{text}");
+    }
+
+    #[test]
+    fn what_nodes_should_have_alike_is_compared() {
+        let mut report = report(vec![peer("ns2", 8, None)]);
+        let keys = |digest: &str| BTreeMap::from([("ai.example.com.".to_owned(), digest.to_owned())]);
+        (report.keys_sha256, report.geoip_built) = (keys("ab"), Some(Timestamp(86_400_000)));
+        assert!(report.troubles().is_empty(), "what a peer doesn't tell isn't compared");
+        let same =
+            Told { keys_sha256: keys("ab"), geoip_built: report.geoip_built, clock_ahead_ms: Some(9_000), ..at(8) };
+        report.peers[0].told = same;
+        assert!(report.troubles().is_empty());
+        let other =
+            Told { keys_sha256: keys("cd"), geoip_built: Some(Timestamp(0)), clock_ahead_ms: Some(-61_000), ..at(8) };
+        report.peers[0].told = other;
+        assert_eq!(
+            report.troubles(),
+            [
+                "ns2 signs ai.example.com. with other keys than this node; give both the same directory of keys",
+                "ns2 has a GeoIP database of 1970-01-01, this node one of 1970-01-02; they may place clients \
+                 differently",
+                "the clock of ns2 is about 61 s behind this one"
+            ]
+        );
+        let text = report.to_text();
+        assert!(text.contains("GeoIP database of 1970-01-02\nkeys of ai.example.com.  ab\n"), "{text}");
+        assert!(text.contains("  ns2  revision 8, answers, GeoIP of 1970-01-01, clock -61.0 s\n"), "{text}");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bailiwick_rules::fleet::follow::Refusal;
 use bailiwick_rules::fleet::head::Head;
+use bailiwick_rules::report::HealthReport;
 use bailiwick_rules::table::Revision;
 use bailiwick_rules::time::{Millis, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -45,12 +46,44 @@ pub(crate) struct Peer {
     pub(crate) url: String,
     /// Its name, as its health report says.
     pub(crate) node: Option<String>,
-    /// The revision it serves.
-    pub(crate) revision: Option<u64>,
+    /// What its health report says.
+    #[serde(flatten)]
+    pub(crate) told: Told,
     /// When it answered last.
     pub(crate) answered_at: Option<Timestamp>,
     /// Why its last answer was of no use; `None` if it was.
     pub(crate) trouble: Option<String>,
+}
+
+/// What a peer's health report says, apart from health.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// The revision it serves.
+    pub(crate) revision: Option<u64>,
+    /// For each zone that it signs, a digest of its keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) keys_sha256: BTreeMap<String, String>,
+    /// When its GeoIP database was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) geoip_built: Option<Timestamp>,
+    /// By how many milliseconds its clock is ahead of this node's, give or take the way of the report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) clock_ahead_ms: Option<i64>,
+}
+
+/// How many zones of a peer are told apart.
+const MOST_ZONES: usize = 1_000;
+
+impl Told {
+    /// What a report says that was sent at `now`, by this node's clock.
+    pub(crate) fn of(report: &HealthReport, now: Timestamp) -> Self {
+        Self {
+            revision: Some(report.revision),
+            keys_sha256: report.keys_sha256.clone().into_iter().take(MOST_ZONES).collect(),
+            geoip_built: report.about.and_then(|about| about.geoip_built),
+            clock_ahead_ms: report.about.map(|about| about.now.0.saturating_sub(now.0)),
+        }
+    }
 }
 
 /// What is known of the store that rules come from, as `/v1/fleet` tells it.
@@ -104,13 +137,13 @@ impl Known {
     }
 
     /// Notes a report that another node sent over the store. At most `most` nodes are told apart.
-    pub(crate) fn heard(&mut self, node: &str, revision: u64, now: Timestamp, most: usize) {
-        let (revision, answered_at) = (Some(revision), Some(now));
+    pub(crate) fn heard(&mut self, node: &str, told: &Told, now: Timestamp, most: usize) {
+        let (told, answered_at) = (told.clone(), Some(now));
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node.as_deref() == Some(node)) {
-            (peer.revision, peer.answered_at, peer.trouble) = (revision, answered_at, None);
+            (peer.told, peer.answered_at, peer.trouble) = (told, answered_at, None);
         } else if self.peers.len() < most {
             let (url, node) = (format!("bw.health.{node}"), Some(node.to_owned()));
-            self.peers.push(Peer { url, node, revision, answered_at, trouble: None });
+            self.peers.push(Peer { url, node, told, answered_at, trouble: None });
             self.peers.sort_by(|one, other| one.node.cmp(&other.node));
         }
     }
@@ -199,6 +232,10 @@ mod tests {
         Known { peers: vec![Peer::default(); peers], ..Known::default() }
     }
 
+    fn at(revision: u64) -> Told {
+        Told { revision: Some(revision), ..Told::default() }
+    }
+
     #[test]
     fn a_node_is_connected_while_any_peer_answers_and_lags_from_the_moment_none_does() {
         let mut known = known(2);
@@ -217,9 +254,9 @@ mod tests {
     #[test]
     fn a_node_with_a_store_is_connected_by_it_alone() {
         let mut known = Known { store: Some(Store::default()), ..Known::default() };
-        known.heard("ns2", 7, Timestamp(0), 2);
-        known.heard("ns1", 7, Timestamp(1_000), 2);
-        known.heard("ns3", 7, Timestamp(1_000), 2);
+        known.heard("ns2", &at(7), Timestamp(0), 2);
+        known.heard("ns1", &at(7), Timestamp(1_000), 2);
+        known.heard("ns3", &at(7), Timestamp(1_000), 2);
         assert!(!known.is_connected(), "the store wasn't read yet");
         assert!(known.hears("ns1") && !known.hears("ns3"), "the third is one too many");
         assert_eq!(known.stored(None, Timestamp(1_000)), None);
@@ -229,7 +266,7 @@ mod tests {
         known.stored(Some("dead".into()), Timestamp(2_000));
         assert_eq!(known.stored(Some("dead".into()), Timestamp(3_000)).as_deref(), Some("dead"));
         assert!(!known.is_connected() && known.lag(Timestamp(9_000)) == Millis(7_000));
-        known.heard("ns2", 8, Timestamp(9_000), 2);
+        known.heard("ns2", &at(8), Timestamp(9_000), 2);
         assert!(known.hears("ns2") && !known.is_connected());
     }
 

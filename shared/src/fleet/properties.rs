@@ -87,6 +87,7 @@ fn report(random: &mut Random, truth: &[Status; 4]) -> HealthReport {
         loads: BTreeMap::new(),
         shares: None,
         first_token_ms: BTreeMap::new(),
+        about: None,
     }
 }
 

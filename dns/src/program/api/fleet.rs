@@ -42,7 +42,8 @@ pub(super) async fn nodes(State(api): State<Arc<Api>>) -> Result<Json<NodesRepor
 
 /// What this node knows.
 pub(super) fn report(api: &Api) -> FleetReport {
-    let (revision, now) = (api.handle.snapshot().table().revision(), api.handle.now());
+    let (snapshot, now) = (api.handle.snapshot_owned(), api.handle.now());
+    let revision = snapshot.table().revision();
     let serving = api.metrics.served(revision, Instant::now()).map(Serving::from);
     api.handle.fleet().with(|known| FleetReport {
         node: api.node.clone(),
@@ -59,6 +60,8 @@ pub(super) fn report(api: &Api) -> FleetReport {
         refused: known.refused.iter().map(|(why, count)| ((*why).to_owned(), *count)).collect(),
         last_refusal: known.last_refusal.clone().map(|(at, why)| RefusalNow { at, why }),
         nats: known.store.clone(),
+        keys_sha256: snapshot.keys_sha256(),
+        geoip_built: snapshot.about(now).geoip_built,
         peers: known.peers.clone(),
         serving,
         limits: Limits::from(&*api.fleet),

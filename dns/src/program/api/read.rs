@@ -49,7 +49,9 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
 
 pub(super) async fn health(State(api): State<Arc<Api>>) -> Json<HealthReport> {
     let now = api.handle.now();
-    let mut report = api.handle.snapshot_owned().health_report(&api.node, now);
+    let snapshot = api.handle.snapshot_owned();
+    let mut report = snapshot.health_report(&api.node, now);
+    report.about = api.fleet.is_used().then(|| snapshot.about(now));
     report.first_token_ms = api.handle.observed().with(|sums| sums.first_tokens(now).clone());
     Json(report)
 }

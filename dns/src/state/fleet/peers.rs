@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use bailiwick_rules::fleet::follow::{LARGEST_DOCUMENT, Own};
 use bailiwick_rules::report::HealthReport;
-use bailiwick_rules::time::Millis;
+use bailiwick_rules::time::{Millis, Timestamp};
 
 use super::client::{Answer, Client};
 use super::offer::{First, Seen, Weighed, as_first, of_same, settle, weigh};
 use super::{LARGEST_REPORT, Settings};
+use crate::state::fleet_status::Told;
 use crate::state::owner::Handle;
 use crate::system::random;
 use crate::system::tasks::supervise;
@@ -71,13 +72,16 @@ impl Peer {
         if self.settings.follows() {
             self.ask_for_rules(seen).await?;
         }
+        let asked = self.handle.now();
         let bytes = self.client.json(self.url(), "/v1/health", LARGEST_REPORT).await?;
+        // It told the time about halfway.
+        let told = Timestamp(asked.0.midpoint(self.handle.now().0));
         let report = serde_json::from_slice::<HealthReport>(&bytes);
         let report = report.map_err(|error| format!("/v1/health is no health report: {error}"))?;
         self.handle.fleet().with(|known| {
             if let Some(peer) = known.peers.get_mut(self.place) {
                 peer.node = Some(report.node.chars().filter(|c| !c.is_control()).take(100).collect());
-                peer.revision = Some(report.revision);
+                peer.told = Told::of(&report, told);
             }
         });
         self.handle.hear(Box::new(report)).await;

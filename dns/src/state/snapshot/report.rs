@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bailiwick_rules::health::{AddressFamily, RegionHealth, Status, supposing_down};
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::report::{
-    DEFAULT_INTERVAL, EndpointReport, HealthReport, OverrideReport, ProbeReport, RegionReport, SharesReport,
+    About, DEFAULT_INTERVAL, EndpointReport, HealthReport, OverrideReport, ProbeReport, RegionReport, SharesReport,
 };
 use bailiwick_rules::steer::first_token::Medians;
 use bailiwick_rules::steer::{Ask, Conditions, InForce, Local, effective_status, forced, forced_endpoint, steer};
@@ -25,11 +25,7 @@ impl Snapshot {
             node: node.to_owned(),
             revision: table.revision().number,
             rules_sha256: table.revision().sha256_hex(),
-            keys_sha256: self
-                .world
-                .key_sets()
-                .map(|key_set| (key_set.zone_name(), key_set.digest().to_owned()))
-                .collect(),
+            keys_sha256: self.keys_sha256(),
             blind: self.health.fleet.as_ref().is_some_and(|fleet| fleet.is_blind),
             regions: regions.map(|(index, region)| (region.id.clone(), self.region_report(index, now))).collect(),
             fleet: self.fleet_report(now),
@@ -37,7 +33,18 @@ impl Snapshot {
             loads: self.load_reports(now),
             shares: self.health.shares.as_ref().map(|shares| SharesReport::clone(&shares.report)),
             first_token_ms: Medians::new(),
+            about: None,
         }
+    }
+
+    /// A digest of the keys of each zone that this node signs.
+    pub(crate) fn keys_sha256(&self) -> BTreeMap<String, String> {
+        self.world.key_sets().map(|key_set| (key_set.zone_name(), key_set.digest().to_owned())).collect()
+    }
+
+    /// What this node tells of itself in a fleet.
+    pub(crate) fn about(&self, now: Timestamp) -> About {
+        About { now, geoip_built: self.world.places().built() }
     }
 
     fn region_report(&self, index: RegionIndex, now: Timestamp) -> RegionReport {

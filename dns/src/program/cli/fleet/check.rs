@@ -4,7 +4,7 @@
 use clap::Args;
 
 use crate::program::config::{Config, Fleet};
-use crate::program::fleet_report::FleetReport;
+use crate::program::fleet_report::{FleetReport, clock};
 use crate::program::report::Report;
 use crate::program::serve::node_name;
 use crate::state::fleet::{self, Mode};
@@ -12,8 +12,6 @@ use crate::system::clock::Clock;
 
 /// The longest `/v1/fleet` that is read, in bytes.
 const MAX_ANSWER: usize = 8 << 20;
-/// A clock that is so many seconds ahead or behind is told. Nothing is decided by it, but overrides end by it.
-const CLOCK: u64 = 10;
 
 /// Options of `bailiwick fleet check`.
 #[derive(Debug, Args)]
@@ -92,11 +90,7 @@ async fn peers(fleet: &Fleet) -> Result<Vec<Finding>, Vec<String>> {
 
 /// What a peer says of itself.
 fn answers(peer: &str, report: &FleetReport, ahead: i64) -> String {
-    let (seconds, side) = (ahead.unsigned_abs() / 1_000, if ahead > 0 { "ahead of" } else { "behind" });
-    let clock = match seconds {
-        0..CLOCK => String::new(),
-        _ => format!("; its clock is about {seconds} s {side} this one"),
-    };
+    let clock = clock(ahead).map(|clock| format!("; its clock is {clock}")).unwrap_or_default();
     let FleetReport { node, mode, stage, revision, .. } = report;
     format!("{peer}: {node} answers, mode {mode}, stage {stage}, revision {revision}{clock}")
 }

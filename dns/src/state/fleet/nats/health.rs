@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::super::{LARGEST_REPORT, Settings};
 use super::bucket::OfNode;
 use super::bus::Bus;
+use crate::state::fleet_status::Told;
 use crate::state::owner::Handle;
 use crate::system::tasks::Ended;
 
@@ -74,6 +75,7 @@ async fn tell(bus: &Bus, node: &str, handle: &Handle, report: &HealthReport) {
         return;
     }
     let mut report = report.clone();
+    report.about = Some(handle.snapshot_owned().about(handle.now()));
     report.first_token_ms = handle.observed().with(|sums| sums.first_tokens(handle.now()).clone());
     let bytes = serde_json::to_vec(&report).unwrap_or_default();
     if let Err(error) = bus.client.publish(format!("{HEALTH}{node}"), bytes.into()).await {
@@ -86,7 +88,7 @@ async fn hear(message: &Message, node: &str, handle: &Handle) {
     let Some(sender) = message.subject.strip_prefix(HEALTH).filter(|sender| *sender != node) else { return };
     if let Some(report) = report(sender, &message.payload) {
         let now = handle.now();
-        handle.fleet().with(|known| known.heard(sender, report.revision, now, MOST_NODES));
+        handle.fleet().with(|known| known.heard(sender, &Told::of(&report, now), now, MOST_NODES));
         handle.hear(Box::new(report)).await;
     }
 }
@@ -168,6 +170,7 @@ fn of_overrides(node: &str, (revision, rules_sha256): (u64, String), overrides: 
         loads: BTreeMap::new(),
         shares: None,
         first_token_ms: Medians::new(),
+        about: None,
     }
 }
 
