@@ -92,6 +92,11 @@ id!(
 );
 
 id!(
+    /// The name of a rollout, such as `llama-fp8`.
+    RolloutId
+);
+
+id!(
     /// The name of a node that votes on health, such as `ns1`.
     VoterId
 );

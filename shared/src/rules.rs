@@ -13,6 +13,7 @@ mod monitor;
 mod quota;
 pub(crate) mod read;
 mod request;
+mod rollout;
 mod scalar;
 mod schema;
 mod service;
@@ -33,6 +34,7 @@ pub use load::{Order, Ratio, RegionLoad, Shed, ShedAt, Slew};
 pub use monitor::{Family, HttpProbe, ModelProbe, Monitor, PROBE_TOKENS, Probe, ProbeBudget};
 pub use quota::{Budget, PriorityForm, Quota, ServiceTier, TenantLimits};
 pub use request::{NoUrl, RequestPath, credential};
+pub use rollout::{Allowed, Arm, Change, Measure, Pair, Progress, Rollout};
 pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};
 pub use schema::json_schema_text;
 pub(crate) use schema::output_default as default_output;
@@ -45,7 +47,7 @@ pub use source::{LoadSource, MetricsOf, NamedSeries, Series};
 
 use crate::geo::{self, Coordinates, CountryCode, CountrySet};
 use crate::health::Status;
-use crate::id::{EndpointId, JurisdictionId, Overridden, QuotaId, RegionId, ServiceId, TenantId, TierId};
+use crate::id::{EndpointId, JurisdictionId, Overridden, QuotaId, RegionId, RolloutId, ServiceId, TenantId, TierId};
 use crate::time::{Millis, Timestamp};
 
 /// One rules document. Every section but `version` and `revision` may be missing.
@@ -76,6 +78,9 @@ pub struct Rules {
     /// How important tenants are when regions are full.
     #[schemars(default, with = "BTreeMap<String, ServiceTier>")]
     pub tiers: BTreeMap<TierId, ServiceTier>,
+    /// What replaces something old, region after region.
+    #[schemars(default, with = "BTreeMap<String, Rollout>")]
+    pub rollouts: BTreeMap<RolloutId, Rollout>,
     /// How several nodes agree on health. Absent: each goes by its own probes, and the edge by those it hears.
     #[schemars(default)]
     pub fleet: Option<Fleet>,

@@ -8,6 +8,7 @@ mod index;
 mod networks;
 mod quotas;
 mod revision;
+mod rollouts;
 mod territories;
 mod warn;
 
@@ -25,6 +26,7 @@ pub use networks::NetworkPlace;
 use networks::Networks;
 pub use quotas::{Quota, TenantLimits, Tiers};
 pub use revision::{Revision, Succession};
+pub use rollouts::Rollout;
 use territories::{Territories, position};
 
 use crate::geo::{Coordinates, CountryCode, CountrySet};
@@ -51,6 +53,7 @@ pub struct Table {
     tenants: Vec<Tenant>,
     quotas: Vec<Quota>,
     tiers: Tiers,
+    rollouts: Vec<Rollout>,
     /// Boxed, as most documents have none.
     fleet: Option<Box<Fleet>>,
     keys: Vec<(KeyDigest, TenantIndex)>,

@@ -12,6 +12,7 @@ mod model_probe;
 mod monitor;
 mod quota;
 mod region;
+mod rollout;
 mod service;
 mod source;
 mod value;
@@ -23,7 +24,9 @@ use ipnet::IpNet;
 use super::{Jurisdiction, Keeping, KeyDigest, Network, Override, Rules, SteeredHost, Tenant};
 use crate::geo::{self, CountryCode};
 use crate::health::Status;
-use crate::id::{EndpointId, JurisdictionId, NOT_A_NAME, Overridden, QuotaId, RegionId, ServiceId, TenantId, TierId};
+use crate::id::{
+    EndpointId, JurisdictionId, NOT_A_NAME, Overridden, QuotaId, RegionId, RolloutId, ServiceId, TenantId, TierId,
+};
 use crate::json::{Fields, Node, Reader};
 use crate::time::{Millis, Timestamp};
 use crate::turns::Turns;
@@ -47,6 +50,7 @@ struct Context {
     prefixes: HashMap<IpNet, usize>,
     endpoints: HashMap<String, Vec<String>>,
     overridden: HashMap<Overridden, usize>,
+    rolled_out: HashMap<ServiceId, String>,
 }
 
 impl Context {
@@ -94,6 +98,7 @@ pub(crate) async fn rules(reader: &mut Reader<'_>, node: &Node, turns: &mut Turn
         tenants: map(&mut fields, "tenants", context, turns, TenantId::parse, tenant).await,
         quotas: map(&mut fields, "quotas", context, turns, QuotaId::parse, quota::quota).await,
         tiers: map(&mut fields, "tiers", context, turns, TierId::parse, quota::service_tier).await,
+        rollouts: map(&mut fields, "rollouts", context, turns, RolloutId::parse, rollout::rollout).await,
         fleet: fields.optional("fleet", |reader, node| fleet::fleet(reader, node, context)),
         networks: list(&mut fields, "networks", context, turns, network).await,
         overrides: list(&mut fields, "overrides", context, turns, an_override).await,

@@ -9,6 +9,7 @@ use super::fleet::Fleet;
 use super::hosts::Hosts;
 use super::networks::Networks;
 use super::quotas::{self, TenantLimits, Tiers};
+use super::rollouts;
 use super::territories::{Territories, position};
 use super::{
     BUILD, Fenced, Region, RegionIndex, ResidencyRule, Revision, Service, ServiceIndex, Shedding, Table, Tenant,
@@ -88,6 +89,7 @@ impl Table {
             check::cors(&rules, &mut violations);
             check::shedding(&rules, &mut violations);
             check::quotas(&rules, &mut violations);
+            check::rollouts(&rules, &mut violations);
             check::tenants(&rules, &mut violations, turns).await;
             if !violations.is_empty() {
                 return Err(violations);
@@ -117,6 +119,9 @@ impl Table {
         }
         let quotas = quotas::build(core::mem::take(&mut rules.quotas), &rules.tenants);
         let tiers = Tiers::new(core::mem::take(&mut rules.tiers));
+        let service =
+            |id: &ServiceId| position(&services, |service: &Service| service.id == *id).map(ServiceIndex::new);
+        let rollouts = rollouts::build(core::mem::take(&mut rules.rollouts), service, region);
         let (tenants, keys) = build_tenants(rules.tenants, &mut services, &tiers, &regions, &territories, turns).await;
 
         let mut overrides = vec![None; regions.len()];
@@ -142,6 +147,7 @@ impl Table {
             tenants,
             quotas,
             tiers,
+            rollouts,
             fleet,
             keys,
             hosts,

@@ -1,6 +1,7 @@
 //! What one part of a document says of another, beyond names that don't exist: called by [`super::Table::compile`].
 
 mod quotas;
+mod rollouts;
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -9,6 +10,7 @@ use crate::json::Violation;
 use crate::rules::{self, Answers, ClientMatch, HostName, Rules};
 use crate::turns::Turns;
 pub(super) use quotas::quotas;
+pub(super) use rollouts::rollouts;
 
 /// Every region of a service publishes the same record types, or NODATA would depend on who asks.
 pub(super) fn services(rules: &Rules, violations: &mut Vec<Violation>) {

@@ -5,6 +5,7 @@ mod fleet;
 mod loads;
 mod names;
 mod quotas;
+mod rollouts;
 
 use serde_json::{Value, json};
 

@@ -4,6 +4,7 @@
 mod fleet;
 mod names;
 mod probes;
+mod rollouts;
 
 use std::collections::BTreeSet;
 
@@ -52,6 +53,7 @@ pub(super) fn warnings(
     warner.unseen_families();
     warner.model_probes();
     warner.voters();
+    warner.rollouts();
     warner.alias_loops();
     warner.warnings
 }

@@ -1,0 +1,219 @@
+//! Reads rollouts: what is replaced, in which regions, by which steps and checks, and where that stands. Called by
+//! [`super::rules`].
+
+use std::collections::BTreeMap;
+
+use super::Context;
+use super::value::{boolean, distinct, duration, number, once, reference};
+use crate::id::{EndpointId, RegionId, ServiceId};
+use crate::json::{Fields, Node, Reader};
+use crate::rules::{Allowed, Change, Measure, Pair, Progress, Rollout};
+use crate::time::{Millis, Timestamp};
+
+/// The steps of a rollout that names none, in per cent.
+const STEPS: [u8; 5] = [1, 5, 25, 50, 100];
+/// The values of `hold` and `bake`.
+const LASTING: core::ops::RangeInclusive<Millis> = Millis(1_000)..=Millis(31 * 24 * 3_600_000);
+/// The values of `warm_up`.
+const WARM_UP: core::ops::RangeInclusive<Millis> = Millis(0)..=Millis(3_600_000);
+/// The most samples that may be asked for.
+const MOST_SAMPLES: u64 = 1_000_000_000;
+
+pub(super) fn rollout(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Rollout> {
+    let mut fields = reader.object(node)?;
+    let service = fields.required("service", "the service", |reader, node| {
+        let service = reference(reader, node, "service", &context.services, ServiceId::parse)?;
+        once(reader, service, &mut context.rolled_out, "has another rollout, and one at a time can be judged")
+    });
+    let change = change(&mut fields, context);
+    let regions = fields.required("regions", "its regions, in their order", |reader, node| {
+        distinct(reader, node, |reader, node| reference(reader, node, "region", &context.regions, RegionId::parse))
+    });
+    let steps = fields.optional("steps", steps).unwrap_or_else(|| STEPS.to_vec());
+    let lasting = |reader: &mut Reader<'_>, node: &Node| duration(reader, node, LASTING);
+    let hold = fields.optional("hold", lasting).unwrap_or(Millis(15 * 60_000));
+    let bake = fields.optional("bake", lasting).unwrap_or(Millis(2 * 3_600_000));
+    let warm_up = fields.optional("warm_up", |reader, node| duration(reader, node, WARM_UP));
+    let warm_up = warm_up.unwrap_or(Millis(3 * 60_000));
+    let samples = fields.optional("min_samples", |reader, node| reader.integer(node, 1..=MOST_SAMPLES));
+    let max_hold = fields.optional("max_hold", lasting).unwrap_or(Millis(24 * 3_600_000));
+    let least = hold.max(bake).max(warm_up);
+    if max_hold <= least {
+        fields.fail::<()>(format!(
+            "has a \"max_hold\" of {max_hold}, and a step lasts {least} at least, so it would always be rolled back; \
+             write a longer \"max_hold\""
+        ));
+    }
+    let wanted = "such as \"error_rate\": {\"max_diff\": 0.005}";
+    let checks = fields.required("checks", wanted, |reader, node| match node {
+        Node::Object(entries) if entries.is_empty() => {
+            reader.fail(format!("is empty, so nothing would be judged; add one {wanted}"))
+        }
+        _ => checks(reader, node),
+    });
+    let progress = fields.optional("progress", |reader, node| progress(reader, node, regions.as_deref()));
+    fields.finish();
+    Some(Rollout {
+        service: service?,
+        change: change?,
+        regions: regions?,
+        steps,
+        hold,
+        bake,
+        warm_up,
+        min_samples: samples.unwrap_or(500),
+        max_hold,
+        checks: checks?,
+        progress,
+    })
+}
+
+/// `model`, `from` and `to`, or `endpoints`.
+fn change(fields: &mut Fields<'_, '_, '_>, context: &Context) -> Option<Change> {
+    if fields.has("endpoints") {
+        for one in ["model", "from", "to"] {
+            fields.optional(one, |reader, _| {
+                reader.fail::<()>("stands beside \"endpoints\"; replace a model's name or endpoints, not both")
+            });
+        }
+        return fields.optional("endpoints", |reader, node| endpoints(reader, node, context)).map(Change::Endpoints);
+    }
+    if !["model", "from", "to"].iter().any(|one| fields.has(one)) {
+        return fields.fail(
+            "says nothing to replace; add \"model\", \"from\" and \"to\", or \"endpoints\": {\"REGION\": {\"from\": …, \
+             \"to\": …}}",
+        );
+    }
+    let name = |reader: &mut Reader<'_>, node: &Node| match reader.string(node)? {
+        "" => reader.fail("is an empty model name"),
+        name => Some(name.to_owned()),
+    };
+    let model = fields.required("model", "the clients' name of the model", name);
+    let from = fields.required("from", "the endpoints' old name of the model", name);
+    let to = fields.required("to", "the endpoints' new name of the model", |reader, node| match name(reader, node)? {
+        to if from.as_ref() == Some(&to) => reader.fail("is the same as \"from\"; write the new name"),
+        to => Some(to),
+    });
+    Some(Change::Model { model: model?, from: from?, to: to? })
+}
+
+fn endpoints(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<BTreeMap<RegionId, Pair>> {
+    let mut pairs = BTreeMap::new();
+    for (name, node) in reader.entries(node)? {
+        let reader = &mut reader.at(name);
+        let Some(region) = RegionId::parse(name).filter(|_| context.regions.iter().any(|region| region == name)) else {
+            let hint = super::value::declared(name, &context.regions);
+            reader.fail::<()>(format!("is of the region {name:?}, which isn't declared{hint}"));
+            continue;
+        };
+        let names = context.endpoints.get(name).map_or(&[][..], Vec::as_slice);
+        let endpoint =
+            |reader: &mut Reader<'_>, node: &Node| reference(reader, node, "endpoint", names, EndpointId::parse);
+        let Some(mut fields) = reader.object(node) else { continue };
+        let from = fields.required("from", "the old endpoint", endpoint);
+        let to = fields.required("to", "the new endpoint", |reader, node| match endpoint(reader, node)? {
+            to if from.as_ref() == Some(&to) => reader.fail("is the same as \"from\"; write the new endpoint"),
+            to => Some(to),
+        });
+        fields.finish();
+        pairs.extend(from.zip(to).map(|(from, to)| (region, Pair { from, to })));
+    }
+    Some(pairs)
+}
+
+fn steps(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<u8>> {
+    let mut last = 0;
+    let steps = reader.filled_list(node, |reader, node| {
+        let step = percentage(reader, node)?;
+        if step <= last {
+            return reader.fail(format!("is {step} after {last}; steps rise"));
+        }
+        if last == 0 && step == 100 {
+            return reader.fail("is 100 at once, so nothing would be left to compare with; begin with less");
+        }
+        last = step;
+        Some(step)
+    })?;
+    (!steps.is_empty()).then_some(steps)
+}
+
+fn percentage(reader: &mut Reader<'_>, node: &Node) -> Option<u8> {
+    reader.integer(node, 1..=100).and_then(|share| u8::try_from(share).ok())
+}
+
+fn checks(reader: &mut Reader<'_>, node: &Node) -> Option<BTreeMap<Measure, Allowed>> {
+    let mut checks = BTreeMap::new();
+    let mut fields = reader.object(node)?;
+    for (name, measure) in Measure::ALL {
+        checks.extend(fields.optional(name, |reader, node| allowed(reader, node, measure)).map(|one| (measure, one)));
+    }
+    fields.finish();
+    Some(checks)
+}
+
+fn allowed(reader: &mut Reader<'_>, node: &Node, measure: Measure) -> Option<Allowed> {
+    let mut fields = reader.object(node)?;
+    let within = |low: f64, high: f64, what: &'static str| {
+        move |reader: &mut Reader<'_>, node: &Node| {
+            let value = number(reader, node)?;
+            let fits = (low..=high).contains(&value);
+            if fits { Some(value) } else { reader.fail(format!("is {value}; write {what}")) }
+        }
+    };
+    let unfit = |what: &'static str| move |reader: &mut Reader<'_>, _: &Node| reader.fail::<f64>(what);
+    let (max_diff, max_ratio) = if measure.is_time() {
+        fields.optional("max_diff", unfit("is for shares, and this is a time; write \"max_ratio\" instead"));
+        let ratio = within(1.000_1, 100.0, "a ratio above 1 and up to 100, such as 1.15");
+        (None, fields.required("max_ratio", "\"max_ratio\": 1.15, how many times as long it may take", ratio))
+    } else {
+        fields.optional("max_ratio", unfit("is for times, and this is a share; write \"max_diff\" instead"));
+        let diff = within(0.000_1, 1.0, "a difference from 0.0001 to 1, such as 0.005 for half a point");
+        (fields.required("max_diff", "\"max_diff\": 0.005, by how much the share may be greater", diff), None)
+    };
+    let critical = fields.optional("critical", boolean).unwrap_or_default();
+    fields.finish();
+    (max_diff.is_some() || max_ratio.is_some()).then_some(Allowed { max_diff, max_ratio, critical })
+}
+
+fn progress(reader: &mut Reader<'_>, node: &Node, regions: Option<&[RegionId]>) -> Option<Progress> {
+    let mut fields = reader.object(node)?;
+    let shares = fields.optional("shares", |reader, node| shares(reader, node, regions)).unwrap_or_default();
+    let since = fields.required("since", "when the step began, such as \"2026-12-01T06:00:00Z\"", |reader, node| {
+        let text = reader.string(node)?;
+        Timestamp::parse(text)
+            .or_else(|| reader.fail(format!("is {text:?}; write a time such as \"2026-12-01T06:00:00Z\"")))
+    });
+    let text = |reader: &mut Reader<'_>, node: &Node| match reader.string(node)?.trim() {
+        "" => reader.fail("is empty; say why, or leave it out"),
+        text => Some(text.to_owned()),
+    };
+    let (paused, ended) = (fields.optional("paused", text), fields.optional("ended", text));
+    fields.finish();
+    Some(Progress { shares, since: since?, paused, ended })
+}
+
+/// The shares of the regions that have begun: those before the last are at 100 %.
+fn shares(reader: &mut Reader<'_>, node: &Node, regions: Option<&[RegionId]>) -> Option<BTreeMap<RegionId, u8>> {
+    let mut shares = BTreeMap::new();
+    for (name, node) in reader.entries(node)? {
+        let reader = &mut reader.at(name);
+        let region = RegionId::parse(name);
+        let Some(region) = region.filter(|region| regions.is_none_or(|regions| regions.contains(region))) else {
+            reader.fail::<()>(format!("names {name}, which isn't one of the rollout's regions; leave it out"));
+            continue;
+        };
+        shares.extend(percentage(reader, node).map(|share| (region, share)));
+    }
+    let mut begun = regions.unwrap_or_default().iter().map(|region| (region, shares.get(region).copied()));
+    let before_last = shares.len().saturating_sub(1);
+    if let Some((region, share)) = begun.by_ref().take(before_last).find(|(_, share)| *share != Some(100)) {
+        let share = share.unwrap_or_default();
+        return reader.fail(format!(
+            "has {region} at {share} %, and a region after it has begun; a region begins when all before it are at 100"
+        ));
+    }
+    if before_last < shares.len() && regions.is_some() && begun.next().is_none_or(|(_, share)| share.is_none()) {
+        return reader.fail("skips a region; they begin in the order of \"regions\"");
+    }
+    Some(shares)
+}

@@ -1,0 +1,71 @@
+//! Rollouts, compiled. Takes them as the rules have them, returns them with indexes instead of names. Called by
+//! [`super::Table::build`]; read by the edge for each request of their service, and by who judges them.
+
+use std::collections::BTreeMap;
+
+use super::{RegionIndex, ServiceIndex, Table};
+use crate::id::{EndpointId, RegionId, RolloutId, ServiceId};
+use crate::rules::{self, Change};
+
+/// A rollout, compiled.
+#[derive(Debug)]
+pub struct Rollout {
+    /// Its name.
+    pub id: RolloutId,
+    /// Its service.
+    pub service: ServiceIndex,
+    /// Its regions, in order, with the share that has the new arm, in per cent; `None` for one that hasn't begun.
+    pub regions: Vec<(RegionIndex, Option<u8>)>,
+    /// As the rules have it.
+    pub rule: rules::Rollout,
+    /// What keeps its arms apart from those of other rollouts, and from the shares of load.
+    pub salt: String,
+}
+
+/// Compiles the rollouts of a document.
+pub(super) fn build(
+    rollouts: BTreeMap<RolloutId, rules::Rollout>,
+    service: impl Fn(&ServiceId) -> Option<ServiceIndex>,
+    region: impl Fn(&RegionId) -> Option<RegionIndex>,
+) -> Vec<Rollout> {
+    let compiled = |(id, rule): (RolloutId, rules::Rollout)| {
+        let share = |id: &RegionId| rule.progress.as_ref()?.shares.get(id).copied();
+        let regions = rule.regions.iter().filter_map(|id| Some((region(id)?, share(id)))).collect();
+        // No region's name has a slash.
+        let salt = format!("rollout/{id}");
+        Some(Rollout { service: service(&rule.service)?, regions, salt, id, rule })
+    };
+    rollouts.into_iter().filter_map(compiled).collect()
+}
+
+impl Rollout {
+    /// The share of a region that has the new arm, in per cent; `None` if the region hasn't begun.
+    #[must_use]
+    pub fn share(&self, region: RegionIndex) -> Option<u8> {
+        self.regions.iter().find(|(one, _)| *one == region)?.1
+    }
+}
+
+impl Table {
+    /// All rollouts, by name.
+    #[must_use]
+    pub fn rollouts(&self) -> &[Rollout] {
+        &self.rollouts
+    }
+
+    /// The rollout of a service.
+    #[must_use]
+    pub fn rollout_of(&self, service: ServiceIndex) -> Option<&Rollout> {
+        self.rollouts.iter().find(|rollout| rollout.service == service)
+    }
+
+    /// Whether an endpoint is the new one of a rollout, so that only the new arm of that rollout may be sent to it.
+    #[must_use]
+    pub fn is_rolled_out(&self, region: RegionIndex, endpoint: &EndpointId) -> bool {
+        let is_new = |rollout: &Rollout| match &rollout.rule.change {
+            Change::Model { .. } => false,
+            Change::Endpoints(pairs) => pairs.get(&self.region(region).id).is_some_and(|pair| pair.to == *endpoint),
+        };
+        self.rollouts.iter().any(is_new)
+    }
+}
