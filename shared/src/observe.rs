@@ -5,6 +5,7 @@
 //! Observations hold no key, address, id or text of a request, only counts. Labels are names of the rules and fixed
 //! words, so their number is bounded by the rules.
 
+mod arms;
 mod batch;
 mod histogram;
 mod recent;
@@ -17,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{EndpointId, RegionId, ServiceId};
 
-pub use batch::{Batch, InFlight, Malformed, Observation, OrderDemand};
+pub use arms::{ArmSum, ArmSums, StepSums};
+pub use batch::{ArmCounts, Batch, InFlight, Malformed, Observation, OrderDemand};
 pub use histogram::{Histogram, MAX_INDEX, MIN_INDEX};
 pub use sums::{Refusal, Sums, Taken};
 

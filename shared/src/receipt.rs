@@ -90,6 +90,9 @@ pub struct Attempt {
     pub region: String,
     /// The endpoint.
     pub endpoint: String,
+    /// The arm of a rollout that the endpoint serves: `old` or `new`. Absent without a rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm: Option<String>,
     /// How it went, in the words of `x-bailiwick-attempts`.
     pub outcome: String,
     /// How long that took, in milliseconds.
@@ -178,7 +181,10 @@ mod tests {
 
     fn claims() -> impl Strategy<Value = Claims> {
         let attempt = (name(), name(), "[a-z_]{1,11}", any::<u64>());
-        let attempt = attempt.prop_map(|(region, endpoint, outcome, ms)| Attempt { region, endpoint, outcome, ms });
+        let attempt = attempt.prop_map(|(region, endpoint, outcome, ms)| {
+            let arm = (ms % 2 == 0).then(|| "new".to_owned());
+            Attempt { region, endpoint, arm, outcome, ms }
+        });
         let committed = (name(), name(), name());
         let committed =
             committed.prop_map(|(region, endpoint, jurisdiction)| Committed { region, endpoint, jurisdiction });

@@ -6,6 +6,7 @@ mod loads;
 mod overrides;
 mod probe;
 mod ratio;
+mod rollouts;
 mod shares;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use fleet::{HeldBy, VerdictReport, Votes};
 pub use loads::{EndpointLoadReport, LoadReport};
 pub use overrides::OverrideRecord;
 pub use probe::ProbeReport;
+pub use rollouts::{RolloutReport, RolloutsReport};
 pub use shares::{ClassShares, MoveReport, Shares, SharesReport, Shed};
 
 /// How many intervals a report stays fresh.

@@ -1,12 +1,18 @@
-//! Whether something new is as good as what it replaces. Takes the counts of two arms that served at the same time;
-//! returns a verdict for each check, which may be asked for as often as one likes.
+//! Rollouts: something new replaces something old, region after region, and is judged all the while. Takes the rules'
+//! rollout and what was counted of its two arms; returns the arm of a session, and whether the new arm is as good.
 //!
-//! [`judge`] is the entry. [`proportion`] and [`quantile`] hold the statistics with their sources.
+//! [`arm_at`] chooses the arm of a session. [`judge`] compares two arms that served at the same time, and may be asked
+//! as often as one likes. [`proportion`] and [`quantile`] hold the statistics with their sources.
 
+mod arm;
 mod check;
+pub mod machine;
 pub mod proportion;
 pub mod quantile;
+pub mod record;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Check, Inconclusive, Judged, Judgement, Level, Margin, Measure, Verdict, judge};
+pub use crate::rules::{Arm, Measure};
+pub use arm::{Asked, Role, arm_at, is_trial, role};
+pub use check::{Check, Inconclusive, Judged, Judgement, Level, Margin, Verdict, judge};

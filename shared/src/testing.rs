@@ -4,7 +4,9 @@
 //! only with the feature `testing`; nothing of it is in a release.
 
 mod random;
+mod rollouts;
 mod vectors;
 
 pub use random::{Random, ask, conditions, digest_of_steerings, document, limit};
+pub use rollouts::roll_out;
 pub use vectors::{bless, run};

@@ -12,6 +12,7 @@ mod overrides;
 pub(crate) mod publish;
 mod read;
 mod reply;
+mod rollouts;
 mod status;
 pub(crate) mod tls;
 pub(crate) mod token;
@@ -200,6 +201,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/fleet/nodes", get(fleet::nodes))
         .route("/v1/status", get(status::status))
         .route("/v1/traffic", get(traffic::traffic))
+        .route("/v1/rollouts", get(rollouts::rollouts))
         .route("/v1/overrides", get(overrides::list).post(overrides::set))
         .route("/v1/leases", post(leases::ask).layer(DefaultBodyLimit::max(leases::MAX_ASKS)))
         .route("/v1/observations", post(observations::add).layer(DefaultBodyLimit::max(observations::MAX_BATCH)))

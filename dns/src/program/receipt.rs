@@ -170,6 +170,7 @@ mod tests {
             attempts: vec![Attempt {
                 region: "fra".into(),
                 endpoint: "fra-1".into(),
+                arm: None,
                 outcome: "committed".into(),
                 ms: 12,
             }],

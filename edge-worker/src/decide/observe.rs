@@ -8,9 +8,15 @@ use std::collections::BTreeMap;
 
 use bailiwick_rules::id::{RegionId, ServiceId};
 use bailiwick_rules::observe::{Batch, Counts, InFlight, Key, OTHER, Observation, OrderDemand};
+use bailiwick_rules::rollout::Arm;
+use bailiwick_rules::table::TenantIndex;
 use bailiwick_rules::time::Timestamp;
 
 use super::attempt::{Outcome, Record};
+
+mod arms;
+
+use arms::Arms;
 
 /// The most regions of an order. The demand of clients with a longer fence isn't counted.
 const LONGEST_ORDER: usize = 64;
@@ -31,6 +37,7 @@ pub(crate) struct Collector {
     in_flight: InProgress<Key>,
     demand: InProgress<Order>,
     uncounted: u64,
+    arms: Arms,
     /// Whether the last batch reported requests in flight.
     has_reported: bool,
 }
@@ -120,6 +127,7 @@ impl Collector {
             in_flight: InProgress::new(),
             demand: InProgress::new(),
             uncounted: 0,
+            arms: Arms::default(),
             has_reported: false,
         }
     }
@@ -154,12 +162,31 @@ impl Collector {
         });
     }
 
+    /// Whether an attempt of this tenant at an arm of a rollout will be judged. Asked when the attempt begins, so that
+    /// how it ends doesn't decide whether it counts.
+    pub(crate) fn judges(&mut self, tenant: Option<TenantIndex>, region: &RegionId, arm: Arm) -> bool {
+        self.arms.admit(tenant, region, arm)
+    }
+
     /// Counts a request that was sent to endpoints, and its attempts. `base` is the key of the request without an
-    /// endpoint; `key` returns the key of an attempt, by the attempt's index.
-    pub(crate) fn ran(&mut self, base: &Key, key: impl Fn(usize) -> Key, record: &Record, code: &str, total_ms: u64) {
+    /// endpoint; `key` returns the key of an attempt, by the attempt's index. `judged` tells of each attempt whether
+    /// its rollout is judged by it.
+    pub(crate) fn ran(
+        &mut self,
+        base: &Key,
+        key: impl Fn(usize) -> Key,
+        record: &Record,
+        judged: &[bool],
+        code: &str,
+        total_ms: u64,
+    ) {
         for (nth, attempt) in record.attempts.iter().enumerate() {
             let outcome = attempt.outcome.map_or("pending", Outcome::label);
-            self.with(key(nth), |counts| Counts::bump(&mut counts.attempts, outcome));
+            let key = key(nth);
+            if judged.get(nth) == Some(&true) {
+                self.arms.count(&key, |counts| Counts::bump(&mut counts.attempts, outcome));
+            }
+            self.with(key, |counts| Counts::bump(&mut counts.attempts, outcome));
         }
         let is_committed =
             |nth: &usize| record.attempts.get(*nth).is_some_and(|attempt| attempt.outcome == Some(Outcome::Committed));
@@ -170,15 +197,22 @@ impl Collector {
             Some(_) => (None, Some(record.usage)),
             None => (None, None),
         };
+        let answer = |counts: &mut Counts| {
+            first_token_us.into_iter().for_each(|us| counts.first_token.count(us));
+            record.contents.between_us().into_iter().for_each(|us| counts.between_tokens.count(us));
+            let finish = usage.and_then(|usage| usage.finish);
+            finish.into_iter().for_each(|reason| Counts::bump(&mut counts.finish, reason));
+        };
+        if let Some(nth) = committed.filter(|nth| judged.get(*nth) == Some(&true)) {
+            self.arms.count(&key(nth), answer);
+        }
         self.with(committed.map_or_else(|| base.clone(), key), |counts| {
             Counts::bump(&mut counts.requests, code);
             counts.total.count(total_ms.saturating_mul(1_000));
-            first_token_us.into_iter().for_each(|us| counts.first_token.count(us));
-            record.contents.between_us().into_iter().for_each(|us| counts.between_tokens.count(us));
+            answer(counts);
             if let Some(usage) = usage {
                 counts.tokens_in = counts.tokens_in.saturating_add(usage.tokens_in.unwrap_or(0));
                 counts.tokens_out = counts.tokens_out.saturating_add(usage.tokens_out.unwrap_or(0));
-                usage.finish.into_iter().for_each(|reason| Counts::bump(&mut counts.finish, reason));
             }
         });
     }
@@ -225,6 +259,7 @@ impl Collector {
         batch.uncounted = core::mem::take(&mut self.uncounted);
         batch.counts =
             core::mem::take(&mut self.counts).into_iter().map(|(key, counts)| Observation { key, counts }).collect();
+        batch.arms = self.arms.take();
         // After a batch with requests in flight, an empty batch tells nodes that these requests have ended.
         let has_reported = core::mem::replace(&mut self.has_reported, !batch.in_flight.is_empty());
         if batch.is_empty() && !has_reported {
@@ -265,7 +300,7 @@ mod tests {
 
     fn attempt(endpoint: &str, outcome: Outcome, ms: u64) -> Attempt {
         let (region, endpoint) = (RegionId::parse("fra").unwrap(), EndpointId::parse(endpoint).unwrap());
-        Attempt { target: 0, region, endpoint, started_ms: 0, outcome: Some(outcome), ms }
+        Attempt { target: 0, region, endpoint, arm: None, started_ms: 0, outcome: Some(outcome), ms }
     }
 
     fn collector() -> Collector {
@@ -300,7 +335,7 @@ mod tests {
         }
         let mut collector = collector();
         let keys = [at("fra-1"), at("fra-2")];
-        collector.ran(&base(), |nth| keys[nth].clone(), &record, "ok", 1_200);
+        collector.ran(&base(), |nth| keys[nth].clone(), &record, &[], "ok", 1_200);
         let batch = collector.take(1, after(5_000)).unwrap();
         let counts: BTreeMap<_, _> =
             batch.counts.into_iter().map(|observation| (observation.key, observation.counts)).collect();
@@ -313,7 +348,7 @@ mod tests {
         assert_eq!(sums, [80_000, 30_000, 1_200_000]);
 
         let all_failed = Record { attempts: vec![attempt("fra-1", Outcome::Network, 5)], ..Record::default() };
-        collector.ran(&base(), |nth| keys[nth].clone(), &all_failed, "endpoints_failed", 9);
+        collector.ran(&base(), |nth| keys[nth].clone(), &all_failed, &[], "endpoints_failed", 9);
         let batch = collector.take(1, after(9_000)).unwrap();
         let first_tokens = |observation: &Observation| observation.counts.first_token.len();
         let reported: Vec<_> =

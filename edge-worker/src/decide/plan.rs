@@ -4,6 +4,7 @@
 //! A [`Target`] can only be made here, and only from a [`Steering`]. All code that sends a request needs a `Target`. So
 //! code that sends a request outside of the fence doesn't compile.
 
+mod arm;
 mod endpoint;
 mod home;
 mod target;
@@ -16,13 +17,14 @@ use bailiwick_rules::rules::{Endpoint, PriorityForm, ServiceTier};
 use bailiwick_rules::steer::{
     Conditions, Cooling, Local, Ranked, Reason, Steering, Withheld, forced_endpoint, forces_endpoints,
 };
-use bailiwick_rules::table::{Fenced, QuotaIndex, RegionIndex, ServiceIndex, Table};
+use bailiwick_rules::table::{Fenced, QuotaIndex, RegionIndex, Rollout, ServiceIndex, Table};
 
 use crate::decide::body::engine::Engines;
 use crate::decide::body::models::NamedModel;
 use crate::decide::body::{Needs, Priority};
 use crate::decide::envelope::{Failure, FieldFault};
 use crate::decide::state::Place;
+use arm::Arms;
 use endpoint::{lacks, model_at, score};
 pub(crate) use home::home;
 pub(crate) use target::Target;
@@ -56,6 +58,8 @@ pub(crate) enum Skip {
     Forced,
     /// The endpoint's quota doesn't allow the request now.
     Quota,
+    /// The endpoint is the new one of a rollout, and the request doesn't have that arm.
+    Arm,
 }
 
 impl Skip {
@@ -70,6 +74,7 @@ impl Skip {
             Self::Down => "down",
             Self::Forced => "forced",
             Self::Quota => "quota",
+            Self::Arm => "arm",
         }
     }
 }
@@ -77,6 +82,8 @@ impl Skip {
 /// The request that a plan is made for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlanRequest<'a> {
+    /// The rollout of the service.
+    pub(crate) rollout: Option<&'a Rollout>,
     /// The client's name of the model.
     pub(crate) model: Option<&'a str>,
     /// The fields that an endpoint's engine has to know, and the models that the body names below its top level.
@@ -112,7 +119,7 @@ impl Plan {
         }
         let mut plan = Self { targets: Vec::new(), skipped: Vec::new() };
         for ranked in &steering.ordered {
-            plan.add_region(table, ranked.fenced, wanted, &has_secret);
+            plan.add_region(table, ranked.fenced, wanted, &has_secret, None);
         }
         Ok(plan)
     }
@@ -150,7 +157,7 @@ impl Plan {
         let mut plan = Self { targets: Vec::new(), skipped: Vec::new() };
         let none_rest = Local::default();
         let wanted = &PlanRequest { conditions: Conditions { local: &none_rest, ..wanted.conditions }, ..*wanted };
-        plan.add_region(table, fenced, wanted, &has_secret);
+        plan.add_region(table, fenced, wanted, &has_secret, Some(&place.endpoint));
         plan.targets.retain(|target| target.id == place.endpoint);
         plan.skipped.retain(|skipped| skipped.endpoint == place.endpoint);
         match (plan.targets.is_empty(), plan.skipped.first()) {
@@ -162,14 +169,17 @@ impl Plan {
     }
 
     /// Adds the endpoints of a region: those that may be asked, in order, to the targets; the others to the skipped.
+    /// `pinned` is the only endpoint that has what the request is about.
     fn add_region(
         &mut self,
         table: &Table,
         fenced: Fenced,
         wanted: &PlanRequest<'_>,
         has_secret: &impl Fn(&str) -> bool,
+        pinned: Option<&EndpointId>,
     ) {
         let region = table.region(fenced.region);
+        let arms = Arms::at(table, fenced.region, wanted, pinned);
         let mut skip = |endpoint: &EndpointId, why: Skip| {
             self.skipped.push(Skipped { region: region.id.clone(), endpoint: endpoint.clone(), why });
         };
@@ -187,28 +197,37 @@ impl Plan {
                 Some(_) if !wanted.needs.engines.includes(endpoint.engine) => skip(id, Skip::Engine),
                 Some(_) if !secret => skip(id, Skip::NoSecret),
                 Some(_) if forced_at(position) == Some(Status::Down) => skip(id, Skip::Forced),
-                Some(model) => {
-                    let reason = reason_to_wait(fenced.region, position, id, wanted, forced_at(position).is_some());
-                    able.push((reason, id, endpoint, model));
-                }
+                Some(model) => match arms.as_ref().map_or(Ok(None), |arms| arms.of(id, model)) {
+                    Err(closed) => skip(id, closed),
+                    Ok(part) => {
+                        let reason = reason_to_wait(fenced.region, position, id, wanted, forced_at(position).is_some());
+                        able.push((reason, id, endpoint, model, part));
+                    }
+                },
             }
         }
         // An endpoint that is down or at rest is left out if the region has a better one. `None` sorts first.
         let best = able.iter().map(|(reason, ..)| *reason).min().flatten();
         if able.len() > 1 {
-            able.sort_by_cached_key(|(_, id, endpoint, _)| {
-                (endpoint.priority, score(wanted.affinity, &region.id, id, endpoint), *id)
+            able.sort_by_cached_key(|(_, id, endpoint, _, part)| {
+                let is_last = part.as_ref().is_some_and(|part| part.is_last);
+                // An endpoint that replaces another takes its place.
+                let stands_for = part.as_ref().and_then(|part| part.stands_for);
+                let (as_id, as_endpoint) = stands_for.unwrap_or((id, endpoint));
+                (is_last, as_endpoint.priority, score(wanted.affinity, &region.id, as_id, as_endpoint), *id)
             });
         }
-        for (reason, id, endpoint, model) in able {
+        for (reason, id, endpoint, model, part) in able {
             match reason {
                 Some(why) if reason != best => skip(id, why),
                 _ => self.targets.push(Target {
                     region: fenced.region,
                     region_id: region.id.clone(),
                     id: id.clone(),
-                    endpoint: endpoint.clone(),
-                    model: model.map(str::to_owned),
+                    endpoint: part.as_ref().map_or_else(|| endpoint.clone(), |part| part.endpoint(endpoint, wanted)),
+                    model: part.as_ref().and_then(|part| part.model).or(model).map(str::to_owned),
+                    arm: part.as_ref().map(|part| part.arm),
+                    is_trial: part.as_ref().is_some_and(|part| part.is_trial),
                     jurisdiction: fenced.jurisdiction.map(|name| table.jurisdiction(name).clone()),
                     quota: quota_of(table, endpoint),
                     counts_tokens: quota_of(table, endpoint)
@@ -405,5 +424,7 @@ fn reason_to_wait(
 
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod rollouts;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -63,24 +63,38 @@ impl Memory {
 
     /// Notes that a request is sent to an endpoint.
     pub(crate) fn sent(&mut self, target: &Target, source: Source, now: Timestamp) {
-        self.breakers.sent(target.region_id(), target.id(), source, now);
+        if !target.is_trial() {
+            self.breakers.sent(target.region_id(), target.id(), source, now);
+        }
     }
 
     /// Notes how an attempt at an endpoint ended.
     pub(crate) fn note(&mut self, target: &Target, attribution: &Attribution<'_>, verdict: Verdict, now: Timestamp) {
-        self.breakers.note(target.region_id(), target.id(), attribution.source, verdict, now);
+        if !target.is_trial() {
+            self.breakers.note(target.region_id(), target.id(), attribution.source, verdict, now);
+        }
         if verdict == Verdict::Answered && !self.cool_downs.is_empty() {
             self.cool_downs.recovered(&attribution.key(target), attribution.source);
         }
     }
 
-    /// Performs [`Action::CoolDown`], and ignores any other action.
-    pub(crate) fn cool_down(&mut self, action: &Action, attribution: &Attribution<'_>, now: Timestamp) {
+    /// Performs [`Action::CoolDown`] for the endpoint `target`, and ignores any other action.
+    pub(crate) fn cool_down(
+        &mut self,
+        action: &Action,
+        target: Option<&Target>,
+        attribution: &Attribution<'_>,
+        now: Timestamp,
+    ) {
         if let Action::CoolDown { region, endpoint, model, this_path, retry_after_ms, fault } = action {
             let (region, endpoint, source) = (region.clone(), endpoint.clone(), attribution.source);
             let verdict = if *fault { Verdict::Fault } else { Verdict::Answered };
-            self.breakers.note(&region, &endpoint, source, verdict, now);
-            let key = Key { region, endpoint, model: model.clone(), path: this_path.then_some(attribution.path) };
+            let is_trial = target.is_some_and(Target::is_trial);
+            if !is_trial {
+                self.breakers.note(&region, &endpoint, source, verdict, now);
+            }
+            let model = if is_trial { attribution.model.map(of_trial) } else { model.clone() };
+            let key = Key { region, endpoint, model, path: this_path.then_some(attribution.path) };
             self.cool_downs.rest(key, source, *retry_after_ms, now);
         }
     }
@@ -102,8 +116,14 @@ impl Attribution<'_> {
         Key {
             region: target.region_id().clone(),
             endpoint: target.id().clone(),
-            model: self.model.map(str::to_owned),
+            model: self.model.map(|model| if target.is_trial() { of_trial(model) } else { model.to_owned() }),
             path: Some(self.path),
         }
     }
+}
+
+/// The name under which a model rests for the new arm of a rollout alone. It is no name of a model in the rules, so the
+/// old arm never rests under it.
+fn of_trial(model: &str) -> String {
+    format!("{model}\0new")
 }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use bailiwick_rules::observe::{Key, OTHER};
 use bailiwick_rules::steer::{Ranking, Source, Standing};
-use bailiwick_rules::table::Table;
+use bailiwick_rules::table::{Table, TenantIndex};
 use bailiwick_rules::time::{Millis, Timestamp};
 use futures_util::future::join_all;
 use serde_json::json;
@@ -149,6 +149,9 @@ pub(crate) struct Observation {
     order: Order,
     /// Where the request is now.
     at: Option<Key>,
+    tenant: Option<TenantIndex>,
+    /// For each attempt: whether its rollout is judged by it.
+    judged: Vec<bool>,
 }
 
 impl Observation {
@@ -164,14 +167,20 @@ impl Observation {
         let clients = clients(table, standing);
         let tier = tier_of(table, whose);
         let base = Key { service, clients, region: None, endpoint: None, model: None, tier, arm: None };
-        Some(Self { base, order, at: None })
+        Some(Self { base, order, at: None, tenant: whose.tenant, judged: Vec::new() })
     }
 
     /// Notes that the request is sent to an endpoint, and no longer at the one before.
     pub(crate) fn sent(&mut self, target: &Target, model: Option<&str>) {
         self.leave();
         let key = self.key(target, model);
-        with(|state, now| state.collector.sent(&key, now));
+        let mut is_judged = false;
+        with(|state, now| {
+            let judges = |arm| state.collector.judges(self.tenant, target.region_id(), arm);
+            is_judged = target.arm().is_some_and(judges);
+            state.collector.sent(&key, now);
+        });
+        self.judged.push(is_judged);
         self.at = Some(key);
     }
 
@@ -182,7 +191,8 @@ impl Observation {
             let target = run.record().attempts.get(nth).and_then(|attempt| run.target(attempt.target));
             target.map_or_else(|| self.base.clone(), |target| self.key(target, model))
         };
-        with(|state, now| state.collector.ran(&self.base, key, run.record(), code, now.since(info.began).0));
+        let (record, judged) = (run.record(), &self.judged);
+        with(|state, now| state.collector.ran(&self.base, key, record, judged, code, now.since(info.began).0));
     }
 
     fn leave(&mut self) {
@@ -195,7 +205,8 @@ impl Observation {
         let is_named = |model: &str| target.models().is_some_and(|models| models.contains_key(model));
         let model = model.map(|model| if is_named(model) { model } else { OTHER }.to_owned());
         let (region, endpoint) = (Some(target.region_id().clone()), Some(target.id().clone()));
-        Key { region, endpoint, model, ..self.base.clone() }
+        let arm = target.arm().map(|arm| arm.to_string());
+        Key { region, endpoint, model, arm, ..self.base.clone() }
     }
 }
 

@@ -186,6 +186,7 @@ fn concluded(known: Claims, status: u16, served_by: Option<&Target>, record: &Re
     let attempts = record.attempts.iter().map(|attempt| Attempt {
         region: attempt.region.to_string(),
         endpoint: attempt.endpoint.to_string(),
+        arm: attempt.arm.map(|arm| arm.to_string()),
         outcome: attempt.outcome.map_or_else(|| "pending".to_owned(), |outcome| outcome.to_string()),
         ms: attempt.ms,
     });

@@ -115,6 +115,9 @@ impl ResponseInfo {
             headers.set("x-bailiwick-region", target.region_id().as_str());
             headers.set("x-bailiwick-jurisdiction", target.jurisdiction());
             headers.set("x-bailiwick-endpoint", target.id().as_str());
+            if let Some(arm) = target.arm() {
+                headers.set("x-bailiwick-arm", arm.as_str());
+            }
         }
         self.write(&mut headers, Some(record));
         headers

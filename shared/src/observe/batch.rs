@@ -45,6 +45,23 @@ pub struct Batch {
     /// The demand of clients, by the order of their fences.
     #[serde(default)]
     pub demand: Vec<OrderDemand>,
+    /// What rollouts are judged by. Absent without a rollout.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arms: Vec<ArmCounts>,
+}
+
+/// What one arm of a rollout is judged by. A tenant adds a bounded number of requests to it, so that no tenant decides
+/// alone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ArmCounts {
+    /// The service.
+    pub service: ServiceId,
+    /// The region.
+    pub region: RegionId,
+    /// `old` or `new`.
+    pub arm: String,
+    /// Attempts, reasons why the model stopped, and times. The other counts are empty.
+    pub counts: Counts,
 }
 
 /// The counts of one key.
@@ -97,6 +114,8 @@ impl Batch {
     pub const MAX_KEYS: usize = 512;
     /// The most orders of regions whose demand is in a batch.
     pub const MAX_ORDERS: usize = 256;
+    /// The most arms of rollouts in a batch: two of each region of each rollout under way.
+    pub const MAX_ARMS: usize = 128;
 
     /// Makes an empty batch. A span that is too long is cut to the longest that a batch may cover.
     ///
@@ -121,13 +140,15 @@ impl Batch {
             counts: Vec::new(),
             in_flight: Vec::new(),
             demand: Vec::new(),
+            arms: Vec::new(),
         }
     }
 
     /// Whether the batch has no counts.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.counts.is_empty() && self.demand.is_empty() && self.in_flight.is_empty() && self.uncounted == 0
+        let lists = [self.counts.len(), self.demand.len(), self.in_flight.len(), self.arms.len()];
+        lists.iter().all(|len| *len == 0) && self.uncounted == 0
     }
 
     /// Reads a batch, and checks that all its lengths are within bounds.
@@ -161,6 +182,7 @@ impl Batch {
             ("counts", self.counts.len(), Self::MAX_KEYS),
             ("in_flight", self.in_flight.len(), Self::MAX_KEYS),
             ("demand", self.demand.len(), Self::MAX_ORDERS),
+            ("arms", self.arms.len(), Self::MAX_ARMS),
         ] {
             if len > most {
                 return Some(format!("{name}: has {len} entries; a batch has at most {most}"));
@@ -169,21 +191,33 @@ impl Batch {
         if self.demand.iter().any(|demand| demand.order.len() > MAX_REGIONS || demand.order.is_empty()) {
             return Some(format!("demand: an order has 1 to {MAX_REGIONS} regions"));
         }
+        let mut arms = self.arms.iter().enumerate();
+        if let Some((at, _)) = arms.find(|(_, arm)| !has_words(&arm.counts)) {
+            return Some(format!("arms/{at}: {NOT_A_WORD}"));
+        }
         let mut observations = self.counts.iter().enumerate();
         observations.find_map(|(at, observation)| Some(format!("counts/{at}: {}", observation.fault()?)))
     }
 }
 
+/// What is wrong with a text that isn't a word.
+const NOT_A_WORD: &str = "a word has 1 to 40 lower-case letters, digits and underscores";
+
+/// Whether all words of the counts are words.
+fn has_words(counts: &Counts) -> bool {
+    let is_word = |word: &String| {
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        (1..=MAX_WORD).contains(&word.len()) && word.bytes().all(fits)
+    };
+    let by_word: [&ByWord; 3] = [&counts.requests, &counts.attempts, &counts.finish];
+    by_word.into_iter().flat_map(ByWord::keys).all(is_word)
+}
+
 impl Observation {
     /// What is wrong with the words and labels, if anything.
     fn fault(&self) -> Option<&'static str> {
-        let is_word = |word: &String| {
-            let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-            (1..=MAX_WORD).contains(&word.len()) && word.bytes().all(fits)
-        };
-        let by_word: [&ByWord; 3] = [&self.counts.requests, &self.counts.attempts, &self.counts.finish];
-        if !by_word.into_iter().flat_map(ByWord::keys).all(is_word) {
-            return Some("a word has 1 to 40 lower-case letters, digits and underscores");
+        if !has_words(&self.counts) {
+            return Some(NOT_A_WORD);
         }
         let Key { clients, model, tier, arm, .. } = &self.key;
         let labels = [Some(clients), model.as_ref(), tier.as_ref(), arm.as_ref()];

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::arms::{ArmSums, Made};
 use super::batch::{Batch, InFlight, Observation, OrderDemand};
 use super::recent::Recent;
 use super::slots::Slots;
 use super::{Counts, INTERVAL_MS, Key, OTHER};
 use crate::id::{EndpointId, RegionId, ServiceId};
 use crate::load::Amount;
-use crate::rules::Endpoint;
+use crate::rules::{Arm, Endpoint};
 use crate::steer::first_token::Medians;
 use crate::table::{Revision, Table};
 use crate::time::{Millis, Timestamp};
@@ -48,6 +49,7 @@ pub struct Sums {
     /// The medians of `first_tokens`, and when they were computed.
     medians: Option<(Timestamp, Medians)>,
     isolates: HashMap<String, Isolate>,
+    arms: ArmSums,
     /// When the first batch arrived.
     first: Option<Timestamp>,
     /// When the newest batch arrived.
@@ -111,7 +113,7 @@ impl Sums {
     pub fn take(&mut self, batch: Batch, table: &Table, now: Timestamp) -> Result<Taken, Refusal> {
         self.follow(table);
         let missed = self.admit(&batch, now).inspect_err(|refusal| self.note_refused(refusal.as_str()))?;
-        let span = Millis(batch.span_ms.max(1));
+        let (span, made) = (Millis(batch.span_ms.max(1)), Made::of(&batch));
         let (mut added, mut dropped) = (0, 0);
         let mut note = |is_added: bool| if is_added { added += 1 } else { dropped += 1 };
         for observation in batch.counts {
@@ -119,6 +121,9 @@ impl Sums {
         }
         for demand in batch.demand {
             note(self.add_demand(demand, table, span, now));
+        }
+        for arm in batch.arms {
+            note(self.arms.add(&arm, made, table, now));
         }
         let is_known = |entry: &InFlight| endpoint_of(table, &entry.region, &entry.endpoint).is_some();
         let by_place = |entry: InFlight| ((entry.region, entry.endpoint), entry.count);
@@ -211,6 +216,7 @@ impl Sums {
         if self.revision.replace(table.revision()) == Some(table.revision()) {
             return;
         }
+        self.arms.follow(table);
         self.totals.retain(|key, _| is_of_rules(table, &mut key.clone()));
         let is_there = |(region, endpoint): &Place| endpoint_of(table, region, endpoint).is_some();
         self.busy.retain(|place, _| is_there(place));
@@ -230,6 +236,12 @@ impl Sums {
     /// The sums by key.
     pub fn totals(&self) -> impl Iterator<Item = (&Key, &Counts)> {
         self.totals.iter()
+    }
+
+    /// What was counted of the arms of rollouts.
+    #[must_use]
+    pub fn arms(&self) -> &ArmSums {
+        &self.arms
     }
 
     /// The mean number of requests at an endpoint in the last 15 s. `None` if no isolate has sent a batch for so long:
@@ -355,8 +367,9 @@ fn is_of_rules(table: &Table, key: &mut Key) -> bool {
     if !is_clients(&key.clients) {
         return false;
     }
-    // The rules have no tiers and no arms yet.
-    (key.tier, key.arm) = (None, None);
+    // Metrics have no label for tiers yet.
+    key.tier = None;
+    key.arm = key.arm.take().filter(|arm| has_arm(table, &key.service, key.region.as_ref(), arm));
     let has_model = |model: &str| match (&key.region, &key.endpoint) {
         (None, None) => Some(false),
         (Some(region), Some(endpoint)) => {
@@ -370,6 +383,14 @@ fn is_of_rules(table: &Table, key: &mut Key) -> bool {
         key.model = Some(OTHER.to_owned());
     }
     true
+}
+
+/// Whether the rules have a rollout of the service that has begun in the region.
+fn has_arm(table: &Table, service: &ServiceId, region: Option<&RegionId>, arm: &str) -> bool {
+    let rollout = table.service_named(service.as_str()).and_then(|service| table.rollout_of(service));
+    let region = region.and_then(|region| table.region_named(region.as_str()));
+    let share = rollout.zip(region).and_then(|(rollout, region)| rollout.share(region));
+    share.is_some() && Arm::parse(arm).is_some()
 }
 
 /// The endpoint with these names, if the rules have it.

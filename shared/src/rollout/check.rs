@@ -3,6 +3,7 @@
 use super::proportion::{self, Events, Interval};
 use super::quantile::{self, Times};
 use crate::observe::{ByWord, Counts};
+use crate::rules::{Allowed, Measure};
 
 /// The quantile of times that is compared.
 const PART: f64 = 0.95;
@@ -10,21 +11,6 @@ const PART: f64 = 0.95;
 const BLAMELESS: [&str; 4] = ["committed", "client_gone", "no_quota", "pending"];
 /// Why a model stopped when it refused.
 const REFUSALS: [&str; 1] = ["content_filter"];
-
-/// What is compared.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Measure {
-    /// The share of attempts that failed. Attempts, so that a retry that succeeds hides nothing.
-    Errors,
-    /// The 95th percentile of the time to the first token.
-    FirstToken,
-    /// The 95th percentile of the mean time between tokens.
-    BetweenTokens,
-    /// The share of answers that ended because they were too long.
-    Length,
-    /// The share of answers that a filter ended.
-    Refusals,
-}
 
 /// How much worse the new arm may be.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -51,6 +37,8 @@ pub struct Check {
 pub struct Level {
     /// The chance that an arm that is as good ever fails, over all checks and all looks.
     pub alpha: f64,
+    /// The chance that a check passes at any look although the new arm is worse by the margin.
+    pub pass: f64,
     /// The samples that each arm needs.
     pub min_samples: u64,
 }
@@ -90,6 +78,8 @@ pub struct Judged {
     pub p_beyond: f64,
     /// The samples of the old and the new arm.
     pub samples: [u64; 2],
+    /// The share of the old and the new arm, if it is a share.
+    pub seen: Option<[f64; 2]>,
 }
 
 /// All checks with their verdicts.
@@ -99,6 +89,53 @@ pub struct Judgement {
     pub checks: Vec<Judged>,
     /// [`Verdict::Fail`] if one fails, [`Verdict::Pass`] if all pass.
     pub verdict: Verdict,
+}
+
+impl Judged {
+    /// What was seen and what is allowed, in a sentence.
+    fn sentence(&self) -> String {
+        let [old, new] = self.samples;
+        let counts = match self.seen {
+            Some([of_old, of_new]) => {
+                let per_cent = |part: f64| part * 100.0;
+                format!("{:.2} % in the new arm and {:.2} % in the old one", per_cent(of_new), per_cent(of_old))
+            }
+            None => "longer in the new arm".to_owned(),
+        };
+        format!(
+            "{} is {counts}, {} is allowed ({new} and {old} samples, p {:.1e})",
+            self.check.measure.as_str(),
+            self.check.allowed(),
+            self.p_within
+        )
+    }
+}
+
+impl Judgement {
+    /// The checks that failed, in one line.
+    #[must_use]
+    pub fn failures(&self) -> String {
+        let failed = self.checks.iter().filter(|one| one.verdict == Verdict::Fail);
+        failed.map(Judged::sentence).collect::<Vec<_>>().join("; ")
+    }
+
+    /// What isn't certain yet, in one line.
+    #[must_use]
+    pub fn undecided(&self) -> String {
+        let words = |one: &Judged| {
+            let name = one.check.measure.as_str();
+            match one.verdict {
+                Verdict::Inconclusive(Inconclusive::FewSamples) => {
+                    Some(format!("{name} has {} and {} samples", one.samples[1], one.samples[0]))
+                }
+                Verdict::Inconclusive(Inconclusive::Wide) => Some(format!("{name} isn't certain yet")),
+                Verdict::Inconclusive(Inconclusive::Unfit) => Some(format!("{name} has a margin that doesn't fit")),
+                Verdict::Pass | Verdict::Fail => None,
+            }
+        };
+        let undecided: Vec<String> = self.checks.iter().filter_map(words).collect();
+        if undecided.is_empty() { "nothing is checked".to_owned() } else { undecided.join(", ") }
+    }
 }
 
 /// Judges the new arm by the old one. May be asked at every moment: the level holds for all looks together.
@@ -112,7 +149,7 @@ pub fn judge(checks: &[Check], old: &Counts, new: &Counts, level: Level) -> Judg
             Verdict::Inconclusive(Inconclusive::Unfit) => continue,
             _ if failed.contains(&position) && (has_samples || one.check.is_critical) => Verdict::Fail,
             _ if !has_samples => Verdict::Inconclusive(Inconclusive::FewSamples),
-            _ if one.p_beyond <= level.alpha => Verdict::Pass,
+            _ if one.p_beyond <= level.pass => Verdict::Pass,
             _ => Verdict::Inconclusive(Inconclusive::Wide),
         };
     }
@@ -139,6 +176,24 @@ fn refuted(judged: &[Judged], alpha: f64) -> Vec<usize> {
 }
 
 impl Check {
+    /// The check of a measure by what the rules allow; `None` if that doesn't fit.
+    #[must_use]
+    pub fn of(measure: Measure, allowed: Allowed) -> Option<Self> {
+        let margin = match measure.is_time() {
+            true => Margin::Ratio(allowed.max_ratio?),
+            false => Margin::Difference(allowed.max_diff?),
+        };
+        Some(Self { measure, margin, is_critical: allowed.critical })
+    }
+
+    /// How much worse the new arm may be, in words.
+    fn allowed(self) -> String {
+        match self.margin {
+            Margin::Difference(most) => format!("at most {:.2} points more", most * 100.0),
+            Margin::Ratio(most) => format!("at most {most} times as long"),
+        }
+    }
+
     fn measured(self, old: &Counts, new: &Counts) -> Judged {
         let shares = self.share(old).zip(self.share(new));
         let times = self.times(old).zip(self.times(new));
@@ -155,10 +210,12 @@ impl Check {
             ),
             _ => {
                 let verdict = Verdict::Inconclusive(Inconclusive::Unfit);
-                return Judged { check: self, verdict, p_within: 1.0, p_beyond: 1.0, samples: [0, 0] };
+                return Judged { check: self, verdict, p_within: 1.0, p_beyond: 1.0, samples: [0, 0], seen: None };
             }
         };
-        Judged { check: self, verdict: Verdict::Inconclusive(Inconclusive::Wide), p_within, p_beyond, samples }
+        let verdict = Verdict::Inconclusive(Inconclusive::Wide);
+        let seen = shares.map(|(old, new)| [old.rate(), new.rate()]);
+        Judged { check: self, verdict, p_within, p_beyond, samples, seen }
     }
 
     /// The differences or ratios, new arm to old, that aren't refuted at level `alpha`.
@@ -212,6 +269,7 @@ mod tests {
                 p_within: *p_within,
                 p_beyond: 1.0,
                 samples: [1, 1],
+                seen: None,
             };
             values.iter().map(one).collect()
         };

@@ -6,7 +6,7 @@ use super::*;
 use crate::observe::Counts;
 use crate::testing::Random;
 
-const LEVEL: Level = Level { alpha: 0.01, min_samples: 500 };
+const LEVEL: Level = Level { alpha: 0.01, pass: 0.01, min_samples: 500 };
 /// Requests to each arm between two looks.
 const TICK: u64 = 50;
 

@@ -204,7 +204,13 @@ mod tests {
         let parsed: serde_json::Value = serde_json::from_str(&jwk).unwrap();
         let seed = URL_SAFE_NO_PAD.decode(parsed["d"].as_str().unwrap()).unwrap();
         let pair = Ed25519KeyPair::from_seed_and_public_key(&seed, &PublicKey::from_jwk(&parsed).unwrap().0).unwrap();
-        let attempt = Attempt { region: "fra".into(), endpoint: "fra-1".into(), outcome: "timeout".into(), ms: 15_000 };
+        let attempt = Attempt {
+            region: "fra".into(),
+            endpoint: "fra-1".into(),
+            arm: None,
+            outcome: "timeout".into(),
+            ms: 15_000,
+        };
         let claims = Claims {
             jti: "id".into(),
             iat: NOW.0 / 1000,

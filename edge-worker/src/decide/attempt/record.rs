@@ -4,6 +4,7 @@
 use core::fmt;
 
 use bailiwick_rules::id::{EndpointId, RegionId};
+use bailiwick_rules::rollout::Arm;
 
 use crate::decide::plan::Skipped;
 use crate::decide::usage::Usage;
@@ -64,6 +65,8 @@ pub(crate) struct Attempt {
     pub(crate) region: RegionId,
     /// The endpoint.
     pub(crate) endpoint: EndpointId,
+    /// The arm of a rollout that the endpoint serves.
+    pub(crate) arm: Option<Arm>,
     /// When the request was sent, in milliseconds.
     pub(crate) started_ms: i64,
     /// How the attempt ended; `None` while it lasts.

@@ -1,6 +1,7 @@
 //! Where new state of a client is made, such as a stored file. Takes the rules and the client, returns one endpoint.
 //! Called by `prepare`.
 
+use bailiwick_rules::id::EndpointId;
 use bailiwick_rules::rules::Pattern;
 use bailiwick_rules::steer::{Ask, rank, stand};
 use bailiwick_rules::table::{RegionIndex, Table};
@@ -37,7 +38,10 @@ pub(crate) fn home(
     let mut failure = Failure::RegionUnavailable;
     for index in regions {
         let region = table.region(index);
-        let able = region.endpoints.iter().filter(|(_, endpoint)| model_at(endpoint, ask.model).is_some());
+        // A rollout that is rolled back mustn't take state with it.
+        let is_kept = |id: &EndpointId| table.rollouts().is_empty() || !table.is_rolled_out(index, id);
+        let able =
+            region.endpoints.iter().filter(|(id, endpoint)| is_kept(id) && model_at(endpoint, ask.model).is_some());
         let mut able = able.peekable();
         if able.peek().is_none()
             && let Some(model) = ask.model

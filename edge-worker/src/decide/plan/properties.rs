@@ -1,12 +1,15 @@
-//! The fence at the edge, over random documents with quotas, service tiers and orders, and random loads, shares, times
-//! to the first token, health and cool-downs: whatever they are, no endpoint outside of a client's fence is asked.
+//! The fence at the edge, over random documents with quotas, service tiers, orders and rollouts, and random loads,
+//! shares, times to the first token, health and cool-downs: whatever they are, no endpoint outside of a client's fence
+//! is asked.
 
 use bailiwick_rules::report::{Shares, SharesReport};
+use bailiwick_rules::rollout::Arm;
+use bailiwick_rules::rules::Change;
 use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::steer::first_token::{FirstTokens, Medians};
 use bailiwick_rules::steer::{Ask, Ranking, Steering, decide, rank, stand};
 use bailiwick_rules::table::{RegionIndex, Table};
-use bailiwick_rules::testing::{Random, ask, conditions, document, limit};
+use bailiwick_rules::testing::{Random, ask, conditions, document, limit, roll_out};
 use bailiwick_rules::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -17,10 +20,13 @@ use crate::decide::admission::check_tier;
 const DOCUMENTS: u64 = 4_000;
 const REQUESTS: u32 = 30;
 
-/// A random valid document with quotas, tiers and orders. Some of its fences are wide.
+/// A random valid document with quotas, tiers, orders and rollouts. Some of its fences are wide.
 fn table(random: &mut Random) -> Table {
     let mut document = document(random);
     limit(random, &mut document);
+    if random.chance(70) {
+        roll_out(random, &mut document);
+    }
     for service in document["services"].as_object_mut().unwrap().values_mut() {
         service["order"] = json!(random.pick(&["distance", "first-token"]));
         for rule in service["residency"].as_array_mut().unwrap().iter_mut().filter(|_| random.chance(30)) {
@@ -60,7 +66,7 @@ fn first_tokens(random: &mut Random, table: &Table) -> FirstTokens {
 
 #[test]
 fn whatever_loads_quotas_and_tiers_say_nothing_outside_the_fence_is_asked() {
-    let (mut cases, mut planned, mut moved, mut refused) = (0_u32, 0_u32, 0_u32, 0_u32);
+    let (mut cases, mut planned, mut moved, mut refused, mut arms) = (0_u32, 0_u32, 0_u32, 0_u32, [0_u32; 2]);
     for seed in 0..DOCUMENTS {
         let mut random = Random::new(seed);
         let table = table(&mut random);
@@ -80,12 +86,17 @@ fn whatever_loads_quotas_and_tiers_say_nothing_outside_the_fence_is_asked() {
             cases += 1;
             moved += u32::from(by_distance != steering.ordered);
             let needs = Needs::default();
-            let wanted = PlanRequest { model: ask.model, needs: &needs, conditions, affinity: "session" };
+            let rollout = table.rollout_of(ask.service);
+            let affinity = &nth.to_string();
+            let wanted = PlanRequest { rollout, model: ask.model, needs: &needs, conditions, affinity };
             let Ok(mut plan) = Plan::from_steering(&table, ask.service, &steering, &wanted, |_| true) else { continue };
             let tenant = ask.client.tenant.map(|tenant| table.tenant(tenant));
             plan.set_tier(tenant.and_then(|tenant| table.tier_of(tenant)));
             planned += 1;
             check(&table, &ranking, &steering, &plan, seed);
+            check_arms(&table, &wanted, &plan, seed);
+            let of = |arm: Arm| plan.targets().iter().any(|target| target.arm() == Some(arm));
+            arms = [arms[0] + u32::from(of(Arm::Old)), arms[1] + u32::from(of(Arm::New))];
             let loads: Vec<Option<Ratio>> =
                 table.regions().iter().map(|_| random.chance(80).then(|| Ratio(1 << random.below(22)))).collect();
             let regions = || plan.targets().iter().map(Target::region);
@@ -97,9 +108,26 @@ fn whatever_loads_quotas_and_tiers_say_nothing_outside_the_fence_is_asked() {
         }
     }
     println!(
-        "outside the fence: 0 in {cases} random cases; {planned} plans, {moved} in another order, {refused} refused"
+        "outside the fence: 0 in {cases} random cases; {planned} plans, {moved} in another order, {refused} refused, \
+         {arms:?} with an old or new arm"
     );
     assert!(cases >= 100_000 && planned > 20_000 && moved > 1_000 && refused > 100);
+    assert!(arms.iter().all(|plans| *plans > 1_000), "{arms:?}");
+}
+
+/// The new endpoint of a rollout is asked only by its service, in regions that have begun; and a model's name is
+/// replaced only in the new arm.
+fn check_arms(table: &Table, wanted: &PlanRequest<'_>, plan: &Plan, seed: u64) {
+    for target in plan.targets() {
+        let share = wanted.rollout.and_then(|rollout| rollout.share(target.region()));
+        assert!(target.arm().is_none() || share.is_some(), "seed {seed}: an arm where nothing has begun");
+        if table.is_rolled_out(target.region(), target.id()) {
+            assert_eq!(target.arm(), Some(Arm::New), "seed {seed}: the new endpoint is for the new arm");
+        }
+        let is_new = target.model().is_some_and(|name| name.starts_with("new-"));
+        let is_of_model = wanted.rollout.is_some_and(|one| matches!(one.rule.change, Change::Model { .. }));
+        assert_eq!(is_new, is_of_model && target.arm() == Some(Arm::New), "seed {seed}: the arm's name of the model");
+    }
 }
 
 /// Every target lies in the fence that residency gives, and only the regions that steering offers are asked.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use bailiwick_rules::id::{EndpointId, JurisdictionId, RegionId, TierId};
+use bailiwick_rules::rollout::Arm;
 use bailiwick_rules::rules::{Endpoint, Engine, HttpUrl, SecretName, Style};
 use bailiwick_rules::table::{QuotaIndex, RegionIndex};
 
@@ -26,6 +27,8 @@ pub(crate) struct Target {
     pub(super) counts_tokens: bool,
     pub(super) priority: Option<Priority>,
     pub(super) objective: Option<TierId>,
+    pub(super) arm: Option<Arm>,
+    pub(super) is_trial: bool,
 }
 
 impl Target {
@@ -70,6 +73,19 @@ impl Target {
     #[must_use]
     pub(crate) fn objective(&self) -> Option<&TierId> {
         self.objective.as_ref()
+    }
+
+    /// The arm of a rollout that this endpoint serves.
+    #[must_use]
+    pub(crate) fn arm(&self) -> Option<Arm> {
+        self.arm
+    }
+
+    /// Whether it serves the new arm of a rollout under another name of the model, while others get the old one there.
+    /// Then failures don't count against the endpoint as a whole.
+    #[must_use]
+    pub(crate) fn is_trial(&self) -> bool {
+        self.is_trial
     }
 
     /// The endpoint's base URL.

@@ -59,7 +59,8 @@ fn plan_by(rules: &str, case: &Case<'_>, needs: &Needs) -> Result<Plan, Failure>
     let conditions = Conditions { health: case.health, local: &case.local, now: NOW };
     let ask = Ask { service, client, model: case.model, path_class: PathClass::Inference };
     let steering = steer(&table, &ask, &conditions);
-    let wanted = PlanRequest { model: case.model, needs, conditions, affinity: case.affinity };
+    let rollout = table.rollout_of(service);
+    let wanted = PlanRequest { rollout, model: case.model, needs, conditions, affinity: case.affinity };
     Plan::from_steering(&table, service, &steering, &wanted, |name| name != case.missing)
 }
 
@@ -260,7 +261,7 @@ fn forced_endpoints_are_tried_or_skipped_whatever_their_probes_say() {
     let client = Client { country: CountryCode::parse("DE"), ..Client::default() };
     let steering = steer(&table, &Ask { service, client, model: None, path_class: PathClass::Inference }, &conditions);
     let needs = Needs::default();
-    let wanted = PlanRequest { model: None, needs: &needs, conditions, affinity: "" };
+    let wanted = PlanRequest { rollout: None, model: None, needs: &needs, conditions, affinity: "" };
     let pinned = |name: &str| {
         let place = Place { region: RegionIndex(0), endpoint: EndpointId::parse(name).unwrap() };
         Plan::pinned(&table, &steering, &wanted, |_| true, &place).map(|plan| plan.targets().len())
@@ -321,7 +322,7 @@ fn state_case(
             Place { region: table.region_named(region).unwrap(), endpoint: EndpointId::parse(endpoint).unwrap() }
         }
     };
-    let wanted = PlanRequest { model, needs: &Needs::default(), conditions, affinity: "" };
+    let wanted = PlanRequest { rollout: None, model, needs: &Needs::default(), conditions, affinity: "" };
     let plan = Plan::pinned(&table, &steer(&table, &ask, &conditions), &wanted, |_| true, &place)?;
     assert_eq!(plan.targets().len(), 1);
     Ok(plan.targets()[0].id().to_string())

@@ -58,8 +58,13 @@ impl Driver {
                 }
                 outputs.push_back(Output::Finish);
             }
-            Action::CoolDown { .. } => {
-                memory::with(|memory| memory.cool_down(&action, &self.job.attribution(), clock::now()));
+            Action::CoolDown { ref region, ref endpoint, .. } => {
+                // The next attempt may have begun.
+                let mut attempts = self.run.record().attempts.iter().rev();
+                let failed = attempts.find(|attempt| attempt.region == *region && attempt.endpoint == *endpoint);
+                let target = failed.and_then(|attempt| self.run.target(attempt.target));
+                let attribution = self.job.attribution();
+                memory::with(|memory| memory.cool_down(&action, target, &attribution, clock::now()));
             }
             Action::Reply { failure } => {
                 // An endpoint that refuses a request is alive.

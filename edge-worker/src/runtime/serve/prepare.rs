@@ -187,7 +187,8 @@ fn planned(
     }
     let no_needs = Needs::default();
     let needs = body.map_or(&no_needs, Content::needs);
-    let wanted = PlanRequest { model: ask.model, needs, conditions, affinity: &input.affinity };
+    let rollout = table.rollout_of(caller.service);
+    let wanted = PlanRequest { rollout, model: ask.model, needs, conditions, affinity: &input.affinity };
     let mut plan = match &place {
         None => Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?,
         Some(place) => Plan::pinned(table, &steering, &wanted, has_secret, place)?,

@@ -106,6 +106,7 @@ impl Step<'_> {
             target,
             region: chosen.region_id().clone(),
             endpoint: chosen.id().clone(),
+            arm: chosen.arm(),
             started_ms: self.now,
             outcome: None,
             ms: 0,

@@ -1,0 +1,93 @@
+//! What a rollout changes in a plan. Takes a region and the request; returns the part that each of its endpoints has in
+//! the rollout. Called by `plan` for every region, which by itself decides that the region may be asked at all.
+
+use bailiwick_rules::id::{EndpointId, RegionId};
+use bailiwick_rules::rollout::{Arm, Asked, Role, arm_at, is_trial, role};
+use bailiwick_rules::rules::Endpoint;
+use bailiwick_rules::table::{RegionIndex, Rollout, Table};
+
+use crate::decide::plan::{PlanRequest, Skip};
+
+/// The rollouts of a document, as they concern one request in one region.
+pub(super) struct Arms<'t> {
+    table: &'t Table,
+    region: RegionIndex,
+    /// The rollout of the request's service, and the session's arm.
+    own: Option<(&'t Rollout, Option<Arm>)>,
+    model: Option<&'t str>,
+    pinned: Option<&'t EndpointId>,
+}
+
+/// What an endpoint does in a rollout.
+pub(super) struct Part<'t> {
+    /// The arm that it serves.
+    pub(super) arm: Arm,
+    /// The endpoint's name of the model in this arm, if the rollout replaces it.
+    pub(super) model: Option<&'t str>,
+    /// The endpoint whose place it takes in the order.
+    pub(super) stands_for: Option<(&'t EndpointId, &'t Endpoint)>,
+    /// Whether it is asked only after all others of the region.
+    pub(super) is_last: bool,
+    /// Whether its failures don't count against the endpoint.
+    pub(super) is_trial: bool,
+}
+
+impl<'t> Arms<'t> {
+    /// `None` if the rules have no rollout.
+    pub(super) fn at(
+        table: &'t Table,
+        region: RegionIndex,
+        wanted: &PlanRequest<'t>,
+        pinned: Option<&'t EndpointId>,
+    ) -> Option<Self> {
+        let own = wanted.rollout.map(|rollout| (rollout, arm_at(rollout, region, wanted.affinity)));
+        (!table.rollouts().is_empty()).then_some(Self { table, region, own, model: wanted.model, pinned })
+    }
+
+    fn region_id(&self) -> &'t RegionId {
+        &self.table.region(self.region).id
+    }
+
+    /// The part of an endpoint, if it has one. `call` is its name of the model.
+    ///
+    /// # Errors
+    /// If the request may not be sent to it.
+    pub(super) fn of(&self, endpoint: &EndpointId, call: Option<&str>) -> Result<Option<Part<'t>>, Skip> {
+        let closed = || match self.pinned == Some(endpoint) {
+            // What the new arm has made stays where it is.
+            true => Ok(None),
+            false => Err(Skip::Arm),
+        };
+        let Some((rollout, arm)) = self.own else {
+            return if self.table.is_rolled_out(self.region, endpoint) { closed() } else { Ok(None) };
+        };
+        match role(rollout, self.region_id(), arm, Asked { endpoint, model: self.model, call }) {
+            Role::Apart if self.table.is_rolled_out(self.region, endpoint) => closed(),
+            Role::Apart => Ok(None),
+            Role::Closed => closed(),
+            Role::Serves { arm, model, stands_for, is_last } => Ok(Some(Part {
+                arm,
+                model,
+                stands_for: stands_for.and_then(|id| self.endpoint(id)),
+                is_last,
+                is_trial: is_trial(rollout, self.region, arm),
+            })),
+        }
+    }
+
+    fn endpoint(&self, id: &EndpointId) -> Option<(&'t EndpointId, &'t Endpoint)> {
+        let endpoints = &self.table.region(self.region).endpoints;
+        endpoints.iter().find(|(one, _)| one == id).map(|(id, endpoint)| (id, endpoint))
+    }
+}
+
+impl Part<'_> {
+    /// The endpoint with the names of models that it has in this arm.
+    pub(super) fn endpoint(&self, endpoint: &Endpoint, wanted: &PlanRequest<'_>) -> Endpoint {
+        let mut endpoint = endpoint.clone();
+        if let (Some(name), Some(model), Some(models)) = (self.model, wanted.model, &mut endpoint.models) {
+            models.insert(model.to_owned(), name.to_owned());
+        }
+        endpoint
+    }
+}

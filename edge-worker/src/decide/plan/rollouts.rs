@@ -1,0 +1,196 @@
+//! Tests of plans while a rollout is under way: which arm a session gets, what it is sent, and who helps out.
+
+use bailiwick_rules::geo::CountryCode;
+use bailiwick_rules::rollout::Arm;
+use bailiwick_rules::steer::{Ask, Client, PathClass, steer};
+use serde_json::{Value, json};
+
+use super::tests::NOW;
+use super::*;
+
+/// Two regions, each with two endpoints that have the old model, and a third one with the new model.
+fn rules(rollout: Option<Value>) -> Table {
+    let endpoint = |name: &str, model: &str| {
+        json!({ "url": format!("https://{name}.example/v1"),
+        "models": { "large": model, "small": "gemma" } })
+    };
+    let endpoints = |region: &str| {
+        json!({ "a": endpoint(&format!("{region}-a"), "bf16"), "b": endpoint(&format!("{region}-b"), "bf16"),
+                "c": endpoint(&format!("{region}-c"), "fp8") })
+    };
+    let mut rules = json!({
+        "version": 1, "revision": 1, "jurisdictions": { "eu": { "include": ["EU"] } },
+        "regions": { "fra": { "countries": ["DE"], "endpoints": endpoints("fra") },
+                     "par": { "countries": ["FR"], "endpoints": endpoints("par") } },
+        "services": {
+            "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
+                      "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] },
+            "other": { "hosts": ["other.example"], "pattern": "active-active", "regions": ["fra"],
+                       "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } },
+    });
+    if let Some(rollout) = rollout {
+        rules["rollouts"] = json!({ "fp8": rollout });
+        let rollout = &mut rules["rollouts"]["fp8"];
+        rollout["service"] = json!("chat");
+        rollout["regions"] = json!(["fra", "par"]);
+        rollout["checks"] = json!({ "error_rate": { "max_diff": 0.01 } });
+    }
+    Table::compile(rules.to_string().as_bytes()).unwrap_or_else(|faults| panic!("{faults:#?}"))
+}
+
+fn with_shares(mut rollout: Value, shares: &Value) -> Value {
+    rollout["progress"] = json!({ "shares": shares, "since": "2026-12-01T06:00:00Z" });
+    rollout
+}
+
+fn of_model(shares: &Value) -> Table {
+    rules(Some(with_shares(json!({ "model": "large", "from": "bf16", "to": "fp8-b" }), shares)))
+}
+
+fn pairs() -> Value {
+    json!({ "endpoints": { "fra": { "from": "a", "to": "c" }, "par": { "from": "a", "to": "c" } } })
+}
+
+/// The plan of a German client's session.
+fn plan(table: &Table, service: &str, model: &str, session: &str) -> Plan {
+    let local = Local::default();
+    let conditions = Conditions { health: &[], local: &local, now: NOW };
+    let client = Client { country: CountryCode::parse("DE"), ..Client::default() };
+    let service = table.service_named(service).unwrap();
+    let ask = Ask { service, client, model: Some(model), path_class: PathClass::Inference };
+    let steering = steer(table, &ask, &conditions);
+    let rollout = table.rollout_of(service);
+    let wanted = PlanRequest { rollout, model: Some(model), needs: &Needs::default(), conditions, affinity: session };
+    Plan::from_steering(table, service, &steering, &wanted, |_| true).unwrap()
+}
+
+/// Region, endpoint, the name of the model that is sent, and the arm, of each target.
+fn told(plan: &Plan) -> Vec<(&str, &str, &str, Option<Arm>)> {
+    plan.targets()
+        .iter()
+        .map(|one| (one.region_id().as_str(), one.id().as_str(), one.model().unwrap_or_default(), one.arm()))
+        .collect()
+}
+
+fn sessions() -> impl Iterator<Item = String> {
+    (0..400).map(|nth| format!("acme\0session\0{nth}"))
+}
+
+#[test]
+fn a_model_gets_its_new_name_in_the_new_arm_alone() {
+    let table = of_model(&json!({ "fra": 25 }));
+    let mut new = 0;
+    for session in sessions() {
+        let plan = plan(&table, "chat", "large", &session);
+        let is_new = plan.targets().iter().any(|target| target.arm() == Some(Arm::New));
+        new += usize::from(is_new);
+        for target in plan.targets() {
+            let (arm, name) = match (target.region_id().as_str(), target.id().as_str()) {
+                // It calls the model by another name than that which is replaced.
+                (_, "c") => (None, "fp8"),
+                ("fra", _) if is_new => (Some(Arm::New), "fp8-b"),
+                ("fra", _) => (Some(Arm::Old), "bf16"),
+                _ => (None, "bf16"),
+            };
+            assert_eq!((target.arm(), target.model()), (arm, Some(name)), "{:?}", told(&plan));
+            assert_eq!(target.is_trial(), arm == Some(Arm::New));
+            // Names in bodies and answers agree with it.
+            assert_eq!(target.call("large"), Some(name));
+            assert_eq!(target.call("small"), Some("gemma"));
+        }
+    }
+    assert!((60..140).contains(&new), "{new} of 400 at 25 %");
+}
+
+#[test]
+fn a_retry_in_another_region_takes_the_arm_of_that_region() {
+    let table = of_model(&json!({ "fra": 100, "par": 25 }));
+    let mut seen = [0, 0];
+    for session in sessions() {
+        let plan = plan(&table, "chat", "large", &session);
+        let arm_in = |name: &str| {
+            let found =
+                plan.targets().iter().find(|target| target.region_id().as_str() == name && target.id().as_str() == "a");
+            found.unwrap().arm().unwrap()
+        };
+        assert_eq!(arm_in("fra"), Arm::New);
+        seen[usize::from(arm_in("par") == Arm::New)] += 1;
+    }
+    assert!(seen[0] > 250 && seen[1] > 60, "{seen:?}");
+    let at_fra = plan(&table, "chat", "large", "x");
+    let in_fra = at_fra.targets().iter().filter(|target| target.region_id().as_str() == "fra");
+    assert!(in_fra.clone().count() == 3 && !in_fra.into_iter().any(Target::is_trial), "nobody has the old arm there");
+}
+
+#[test]
+fn the_new_endpoint_takes_the_place_of_the_old_one_which_helps_out() {
+    let before = rules(None);
+    let (none, half) = (rules(Some(pairs())), rules(Some(with_shares(pairs(), &json!({ "fra": 50 })))));
+    let mut new = 0;
+    for session in sessions() {
+        let old = plan(&none, "chat", "large", &session);
+        assert!(old.targets().iter().all(|target| target.id().as_str() != "c" && target.arm().is_none()));
+        assert!(old.skipped().iter().all(|skipped| skipped.why == Skip::Arm) && old.skipped().len() == 2);
+        let now = plan(&half, "chat", "large", &session);
+        let (then, now) = (told(&old), told(&now));
+        let in_fra = |plan: &[(&str, &str, &str, Option<Arm>)]| {
+            plan.iter().filter(|one| one.0 == "fra").map(|one| one.1.to_owned()).collect::<Vec<_>>()
+        };
+        if now.iter().any(|one| one.1 == "c") {
+            new += 1;
+            let mut expected: Vec<String> =
+                in_fra(&then).iter().map(|name| if name == "a" { "c" } else { name }.to_owned()).collect();
+            expected.push("a".to_owned());
+            assert_eq!(in_fra(&now), expected, "{then:?} {now:?}");
+        } else {
+            assert_eq!(in_fra(&now), in_fra(&then));
+        }
+        for (region, endpoint, model, arm) in now {
+            let expected = match (region, endpoint) {
+                ("fra", "c") => (Some(Arm::New), "fp8"),
+                ("fra", "a") => (Some(Arm::Old), "bf16"),
+                _ => (None, "bf16"),
+            };
+            assert_eq!((arm, model), expected, "{region}/{endpoint}");
+        }
+    }
+    assert!((150..250).contains(&new), "{new} of 400 at 50 %");
+    let all = told(&plan(&before, "chat", "large", "x")).len();
+    assert_eq!(all, 6, "without a rollout all endpoints of both regions are asked");
+}
+
+#[test]
+fn other_services_and_models_are_left_alone() {
+    let table = rules(Some(with_shares(pairs(), &json!({ "fra": 100, "par": 100 }))));
+    let other = plan(&table, "other", "large", "x");
+    assert!(other.targets().iter().all(|target| target.id().as_str() != "c" && target.arm().is_none()));
+    let table = of_model(&json!({ "fra": 100, "par": 100 }));
+    let before = rules(None);
+    for session in sessions().take(50) {
+        for (service, model) in [("other", "large"), ("chat", "small")] {
+            assert_eq!(told(&plan(&table, service, model, &session)), told(&plan(&before, service, model, &session)));
+        }
+    }
+}
+
+#[test]
+fn state_is_made_at_the_old_endpoint_and_found_where_it_is() {
+    let table = rules(Some(with_shares(pairs(), &json!({ "fra": 50 }))));
+    let service = table.service_named("chat").unwrap();
+    let client = Client { country: CountryCode::parse("DE"), ..Client::default() };
+    let ask = Ask { service, client, model: None, path_class: PathClass::Inference };
+    let (local, needs) = (Local::default(), Needs::default());
+    let conditions = Conditions { health: &[], local: &local, now: NOW };
+    let steering = steer(&table, &ask, &conditions);
+    for session in sessions() {
+        assert_ne!(home(&table, &ask, &session, |_| true).unwrap().endpoint.as_str(), "c");
+        for name in ["a", "b", "c"] {
+            let place =
+                Place { region: table.region_named("fra").unwrap(), endpoint: EndpointId::parse(name).unwrap() };
+            let rollout = table.rollout_of(service);
+            let wanted = PlanRequest { rollout, model: None, needs: &needs, conditions, affinity: &session };
+            let plan = Plan::pinned(&table, &steering, &wanted, |_| true, &place).unwrap();
+            assert_eq!(plan.targets().iter().map(|target| target.id().as_str()).collect::<Vec<_>>(), [name]);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Which arm of a rollout serves a session. Takes a rollout, a region and a session; returns the arm, and what it makes
+//! of an endpoint. Called by the edge when it plans a request.
+//!
+//! A session is a point on a line. It has the new arm if its point lies below the region's share. So a session that has
+//! the new arm at 5 % keeps it at 25 %, and all isolates agree without telling each other.
+
+use crate::id::{EndpointId, RegionId};
+use crate::load::Point;
+use crate::rules::{Arm, Change, Ratio};
+use crate::table::{RegionIndex, Rollout};
+
+/// What a rollout makes of an endpoint for one session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role<'r> {
+    /// The same as without the rollout.
+    Apart,
+    /// Only the other arm may be sent to it.
+    Closed,
+    /// It serves an arm.
+    Serves {
+        /// The arm.
+        arm: Arm,
+        /// The endpoint's name of the model in this arm, if the rollout replaces it.
+        model: Option<&'r str>,
+        /// The endpoint whose place it takes in the order of the region's endpoints.
+        stands_for: Option<&'r EndpointId>,
+        /// Whether it is asked only after all other endpoints of the region.
+        is_last: bool,
+    },
+}
+
+/// An endpoint of the rules, as one request asks for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The endpoint.
+    pub endpoint: &'a EndpointId,
+    /// The client's name of the model.
+    pub model: Option<&'a str>,
+    /// The endpoint's name of the model.
+    pub call: Option<&'a str>,
+}
+
+/// The arm of a session in a region; `None` if the rollout hasn't begun there. `session` is the tenant with what names
+/// the session.
+#[must_use]
+pub fn arm_at(rollout: &Rollout, region: RegionIndex, session: &str) -> Option<Arm> {
+    let share = Ratio(u32::from(rollout.share(region)?) * 10_000);
+    let is_new = Point::of(session.as_bytes(), &rollout.salt).on([(region, share)]).is_some();
+    Some(if is_new { Arm::New } else { Arm::Old })
+}
+
+/// What a rollout makes of an endpoint for a session whose arm in the endpoint's region is `arm`. `pair` is the pair of
+/// that region, if the rollout replaces endpoints.
+#[must_use]
+pub fn role<'r>(rollout: &'r Rollout, region: &RegionId, arm: Option<Arm>, asked: Asked<'_>) -> Role<'r> {
+    match &rollout.rule.change {
+        Change::Model { model, from, to } => match arm {
+            Some(arm) if asked.model == Some(model) && asked.call == Some(from) => {
+                let model = (arm == Arm::New).then_some(to.as_str());
+                Role::Serves { arm, model, stands_for: None, is_last: false }
+            }
+            _ => Role::Apart,
+        },
+        Change::Endpoints(pairs) => match (pairs.get(region), arm) {
+            (Some(pair), Some(Arm::New)) if pair.to == *asked.endpoint => {
+                Role::Serves { arm: Arm::New, model: None, stands_for: Some(&pair.from), is_last: false }
+            }
+            (Some(pair), _) if pair.to == *asked.endpoint => Role::Closed,
+            // If the new endpoint fails, the old one helps out.
+            (Some(pair), Some(arm)) if pair.from == *asked.endpoint => {
+                Role::Serves { arm: Arm::Old, model: None, stands_for: None, is_last: arm == Arm::New }
+            }
+            _ => Role::Apart,
+        },
+    }
+}
+
+/// Whether a failure of the new arm may not count against the endpoint: the old arm is served by the same endpoint
+/// under another name of the model, and mustn't lose it.
+#[must_use]
+pub fn is_trial(rollout: &Rollout, region: RegionIndex, arm: Arm) -> bool {
+    arm == Arm::New
+        && matches!(rollout.rule.change, Change::Model { .. })
+        && rollout.share(region).is_some_and(|share| share < 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::table::Table;
+
+    fn table(name: &str, share: &Value) -> Table {
+        let endpoints = json!({ "a": { "url": "https://a.example", "models": { "m": "old" } },
+                                "b": { "url": "https://b.example", "models": { "m": "old" } } });
+        let progress = json!({ "shares": share, "since": "2026-12-01T06:00:00Z" });
+        let rules = json!({
+            "version": 1, "revision": 1, "jurisdictions": { "eu": { "include": ["EU"] } },
+            "regions": { "fra": { "countries": ["DE"], "endpoints": endpoints },
+                         "par": { "countries": ["FR"], "endpoints": endpoints } },
+            "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
+                                    "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } },
+            "rollouts": { name: { "service": "chat", "model": "m", "from": "old", "to": "new",
+                "regions": ["fra", "par"], "checks": { "error_rate": { "max_diff": 0.01 } }, "progress": progress } },
+        });
+        Table::compile(rules.to_string().as_bytes()).unwrap_or_else(|faults| panic!("{faults:#?}"))
+    }
+
+    /// The arms of sessions in the region that comes first by name.
+    fn arms(name: &str, share: u8) -> Vec<Arm> {
+        let table = table(name, &json!({ "fra": share }));
+        let (rollout, fra) = (&table.rollouts()[0], table.region_named("fra").unwrap());
+        (0..20_000).map(|nth| arm_at(rollout, fra, &format!("acme\0session\0{nth}")).unwrap()).collect()
+    }
+
+    fn new(arms: &[Arm]) -> usize {
+        arms.iter().filter(|arm| **arm == Arm::New).count()
+    }
+
+    #[test]
+    fn each_arm_gets_its_share_of_the_sessions() {
+        for share in [1, 5, 25, 50, 90] {
+            let (count, expected) = (new(&arms("r", share)) as f64, 200.0 * f64::from(share));
+            let deviation = libm::sqrt(expected * (1.0 - f64::from(share) / 100.0));
+            assert!((count - expected).abs() < 5.0 * deviation, "{share} %: {count} of 20,000");
+        }
+        assert_eq!(new(&arms("r", 100)), 20_000);
+    }
+
+    #[test]
+    fn a_session_with_the_new_arm_keeps_it_while_the_share_grows() {
+        let mut before = arms("r", 1);
+        for share in [5, 25, 50, 99, 100] {
+            let after = arms("r", share);
+            let lost = before.iter().zip(&after).filter(|(before, after)| after < before).count();
+            assert_eq!(lost, 0, "{share} %");
+            before = after;
+        }
+    }
+
+    #[test]
+    fn rollouts_choose_independently_of_each_other_and_of_the_shares_of_load() {
+        let one = arms("r", 50);
+        let both = |other: &[Arm]| one.iter().zip(other).filter(|(one, other)| one == other).count();
+        assert!((9_500..10_500).contains(&both(&arms("s", 50))), "{}", both(&arms("s", 50)));
+        // A rollout that is named like a region.
+        let named = arms("fra", 50);
+        let is_moved = |nth: usize| {
+            let point = Point::of(format!("acme\0session\0{nth}").as_bytes(), "fra");
+            point.on([(RegionIndex(0), Ratio(500_000))]).is_some()
+        };
+        let alike = named.iter().enumerate().filter(|(nth, arm)| is_moved(*nth) == (**arm == Arm::New)).count();
+        assert!((9_500..10_500).contains(&alike), "{alike}");
+    }
+
+    #[test]
+    fn a_region_that_has_not_begun_has_no_arms() {
+        let table = table("r", &json!({ "fra": 5 }));
+        let (rollout, par) = (&table.rollouts()[0], table.region_named("par").unwrap());
+        assert_eq!(arm_at(rollout, par, "acme"), None);
+        let (endpoint, region) = (EndpointId::parse("a").unwrap(), &table.region(par).id);
+        let asked = Asked { endpoint: &endpoint, model: Some("m"), call: Some("old") };
+        assert_eq!(role(rollout, region, None, asked), Role::Apart);
+        let new = role(rollout, region, Some(Arm::New), asked);
+        assert!(matches!(new, Role::Serves { arm: Arm::New, model: Some("new"), .. }), "{new:?}");
+        for apart in [Asked { call: Some("other"), ..asked }, Asked { model: Some("n"), ..asked }] {
+            assert_eq!(role(rollout, region, Some(Arm::New), apart), Role::Apart);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What is remembered of a rollout between two looks. Takes what a node tells of a step, returns the counts to judge
+//! by, and keeps what was possible at each look, for a report. Kept in a file by `bailiwick rollout`.
+//!
+//! Where the rollout stands isn't kept here: that is in the rules. Without a record a step that has no old arm any more
+//! can't be judged, so it holds.
+
+use serde::{Deserialize, Serialize};
+
+use super::machine::{Place, Seen, checks, level, old_arm};
+use crate::id::RegionId;
+use crate::observe::{ArmSum, Counts, StepSums};
+use crate::rules::Rollout;
+use crate::time::{Millis, Timestamp};
+
+/// The most looks of a step that are kept. If there are more, every other one is dropped.
+const MOST_LOOKS: usize = 512;
+/// The most steps that are kept.
+const MOST_STEPS: usize = 1_024;
+/// The shortest time between two looks that are kept.
+const BETWEEN_LOOKS: Millis = Millis(60_000);
+
+/// What is remembered of a rollout.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its steps, the oldest first.
+    pub steps: Vec<StepRecord>,
+}
+
+/// One step of a region.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// The region.
+    pub region: RegionId,
+    /// Its share, in per cent.
+    pub share: u8,
+    /// When the step began.
+    pub since: Timestamp,
+    /// The old arm.
+    pub old: ArmSum,
+    /// The new arm.
+    pub new: ArmSum,
+    /// What the node told last, of both arms.
+    last: [Counts; 2],
+    /// What nodes have told and forgotten, as they were started anew.
+    forgotten: [Counts; 2],
+    /// What was decided at the last look.
+    #[serde(default)]
+    pub outcome: String,
+    /// The looks, the oldest first.
+    pub looks: Vec<Look>,
+}
+
+/// One look at a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Look {
+    /// When.
+    pub at: Timestamp,
+    /// What is possible of each check, in the order of the checks; nothing of one that can't be measured.
+    pub possible: Vec<Option<Range>>,
+    /// The attempts of the old and the new arm.
+    pub attempts: [u64; 2],
+}
+
+/// The differences or ratios that aren't refuted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Range {
+    /// The least.
+    pub low: f64,
+    /// The greatest; absent if there is no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high: Option<f64>,
+}
+
+impl Record {
+    /// Notes what a node tells of a step.
+    pub fn note(&mut self, place: Place<'_>, told: &StepSums) {
+        let is_it = |step: &StepRecord| step.region == *place.region && step.since == told.since;
+        if !self.steps.last().is_some_and(is_it) {
+            if self.steps.len() >= MOST_STEPS {
+                self.steps.remove(0);
+            }
+            self.steps.push(StepRecord::new(place, told.since));
+        }
+        let Some(step) = self.steps.last_mut() else { return };
+        let now = [&told.old.counts, &told.new.counts];
+        if step.last.iter().zip(now).any(|(last, now)| attempts(now) < attempts(last)) {
+            step.forgotten.iter_mut().zip(&step.last).for_each(|(sum, last)| sum.add(last));
+        }
+        step.last = now.map(Counts::clone);
+        let sums = [(&mut step.old, &told.old, &step.forgotten[0]), (&mut step.new, &told.new, &step.forgotten[1])];
+        for (sum, told, forgotten) in sums {
+            sum.counts = told.counts.clone();
+            sum.counts.add(forgotten);
+            sum.newest = sum.newest.max(told.newest);
+        }
+    }
+
+    /// What a step is judged by; `None` if nothing of it was noted.
+    #[must_use]
+    pub fn seen(&self, place: Place<'_>, since: Timestamp) -> Option<Seen<'_>> {
+        let (step, earlier) = self.steps.split_last()?;
+        let here = |step: &&StepRecord| step.region == *place.region;
+        let before = earlier.iter().rev().filter(here).find(|step| step.share < 100).map(|step| &step.old.counts);
+        let is_it = step.region == *place.region && step.since == since;
+        is_it.then_some(Seen { old: &step.old, new: &step.new, before })
+    }
+
+    /// Keeps a look at the step under way, and what was decided.
+    pub fn look(&mut self, rollout: &Rollout, place: Place<'_>, outcome: &str, now: Timestamp) {
+        let Some(since) = rollout.progress.as_ref().map(|progress| progress.since) else { return };
+        let Some(seen) = self.seen(place, since) else { return };
+        let (old, new, alpha) = (old_arm(place, seen), &seen.new.counts, level(rollout).alpha);
+        let range = |check: super::Check| {
+            let possible = check.possible(old, new, alpha)?;
+            Some(Range { low: possible.low, high: Some(possible.high).filter(|high| high.is_finite()) })
+        };
+        let possible = checks(rollout).into_iter().map(range).collect();
+        let look = Look { at: now, possible, attempts: [attempts(old), attempts(new)] };
+        let Some(step) = self.steps.last_mut() else { return };
+        outcome.clone_into(&mut step.outcome);
+        if step.looks.last().is_some_and(|last| now.since(last.at) < BETWEEN_LOOKS) {
+            return;
+        }
+        if step.looks.len() >= MOST_LOOKS {
+            let mut nth = 0_usize;
+            step.looks.retain(|_| {
+                nth += 1;
+                nth.is_multiple_of(2)
+            });
+        }
+        step.looks.push(look);
+    }
+}
+
+impl StepRecord {
+    fn new(place: Place<'_>, since: Timestamp) -> Self {
+        Self {
+            region: place.region.clone(),
+            share: place.share,
+            since,
+            old: ArmSum::default(),
+            new: ArmSum::default(),
+            last: [Counts::default(), Counts::default()],
+            forgotten: [Counts::default(), Counts::default()],
+            outcome: String::new(),
+            looks: Vec::new(),
+        }
+    }
+}
+
+/// All attempts.
+fn attempts(counts: &Counts) -> u64 {
+    counts.attempts.values().fold(0, |sum: u64, count| sum.saturating_add(*count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_796_104_800_000);
+
+    fn told(since: Timestamp, old: u64, new: u64) -> StepSums {
+        let sum = |count: u64| ArmSum {
+            counts: Counts { attempts: [("committed".to_owned(), count)].into(), ..Counts::default() },
+            newest: Some(NOW),
+        };
+        StepSums { since, revision: 1, old: sum(old), new: sum(new) }
+    }
+
+    fn seen(record: &Record, place: Place<'_>, since: Timestamp) -> Option<([u64; 2], Option<u64>)> {
+        let seen = record.seen(place, since)?;
+        Some(([attempts(&seen.old.counts), attempts(&seen.new.counts)], seen.before.map(attempts)))
+    }
+
+    #[test]
+    fn what_a_node_forgets_is_remembered_and_a_step_begins_anew() {
+        let (fra, par) = (RegionId::parse("fra").unwrap(), RegionId::parse("par").unwrap());
+        let at = |share| Place { region: &fra, share, next: None };
+        let mut record = Record::default();
+        assert_eq!(seen(&record, at(50), NOW), None);
+        for (old, new, expected) in [(10, 9, [10, 9]), (30, 31, [30, 31]), (2, 1, [32, 32]), (5, 6, [35, 37])] {
+            record.note(at(50), &told(NOW, old, new));
+            assert_eq!(seen(&record, at(50), NOW), Some((expected, None)));
+        }
+        // It outlives whoever keeps it.
+        let mut record: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        let later = NOW.after(Millis(1));
+        record.note(at(100), &told(later, 0, 4));
+        assert_eq!(seen(&record, at(100), later), Some(([0, 4], Some(35))), "the old arm of the step before");
+        assert_eq!(seen(&record, at(100), NOW), None, "another step");
+        let in_par = Place { region: &par, share: 5, next: None };
+        record.note(in_par, &told(later, 1, 1));
+        assert_eq!(seen(&record, in_par, later), Some(([1, 1], None)), "another region's old arm is none");
+    }
+}
