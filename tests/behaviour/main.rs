@@ -32,6 +32,7 @@ mod rate_limit;
 mod reference;
 mod reload;
 mod rfc8906;
+mod rollouts;
 mod stages;
 mod startup;
 mod steering;

@@ -13,6 +13,7 @@ mod keys;
 mod node;
 mod plan;
 mod receipt;
+mod rollout;
 mod rules;
 mod shift;
 mod simulate;
@@ -114,6 +115,9 @@ enum Command {
     /// Compare rules documents, publish one for a fleet, and show, roll back or archive what was published.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
+    /// Replace a model or endpoints region by region, judged at every step, and roll back by itself.
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
     /// Tell how a running node fares: who goes where, regions, overrides, sources, keys, certificates.
     ///
     /// It asks the node's API. The exit code is 1 if something needs a look: a region, or one family of its addresses,
@@ -198,6 +202,7 @@ pub fn run() -> ExitCode {
         Command::Rules(command) => {
             rules::run(&command, &mut std::io::stdin(), crate::system::clock::Clock::system().now())
         }
+        Command::Rollout(command) => rollout::run(&command, crate::system::clock::Clock::system().now()),
         Command::Status(args) => status::status(&args),
         Command::Drain(args) => drain::drain(&args, crate::system::clock::Clock::system().now()),
         Command::Undrain(args) => drain::undrain(&args),

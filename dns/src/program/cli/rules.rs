@@ -1,15 +1,15 @@
 //! `bailiwick rules`: takes rules documents, compares them, publishes them for a fleet, and shows what was published.
 
-mod author;
+pub(super) mod author;
 mod change;
 mod diff;
-mod document;
+pub(super) mod document;
 mod history;
 mod proposal;
 mod publish;
 mod restore;
 mod stage;
-mod truth;
+pub(super) mod truth;
 mod watch;
 
 use std::io::Read;

@@ -11,7 +11,7 @@ use super::document::with_revision;
 use crate::program::cli::fleet::Publisher;
 
 /// Who publishes.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct AuthorArgs {
     /// Who publishes; else the name of this user.
     #[arg(long, value_name = "NAME")]
@@ -41,7 +41,7 @@ impl AuthorArgs {
     ///
     /// # Errors
     /// When the document has mistakes.
-    pub(super) fn draft(
+    pub(in crate::program::cli) fn draft(
         &self,
         (revision, based_on): (u64, u64),
         bytes: &[u8],
@@ -70,7 +70,7 @@ impl AuthorArgs {
     ///
     /// # Errors
     /// When the key can't be read.
-    pub(super) fn sign(&self, head: Head) -> Result<Head, Vec<String>> {
+    pub(in crate::program::cli) fn sign(&self, head: Head) -> Result<Head, Vec<String>> {
         let head = match self.publisher()? {
             None => head,
             Some(key) => {
@@ -88,7 +88,7 @@ impl AuthorArgs {
 ///
 /// # Errors
 /// How to write one.
-pub(super) fn reason(text: &str) -> Result<String, String> {
+pub(in crate::program::cli) fn reason(text: &str) -> Result<String, String> {
     let is_fine =
         !text.trim().is_empty() && text.chars().count() <= LONGEST_TEXT && !text.chars().any(char::is_control);
     is_fine.then(|| text.to_owned()).ok_or_else(|| format!("write a line of at most {LONGEST_TEXT} characters"))

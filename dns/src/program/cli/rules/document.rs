@@ -5,7 +5,7 @@ use bailiwick_rules::table::Table;
 use crate::text::json_place::value_at;
 
 /// The document with this revision; every other byte stays. `None` if it has none, or has mistakes.
-pub(super) fn with_revision(bytes: &[u8], revision: u64) -> Option<Vec<u8>> {
+pub(in crate::program::cli) fn with_revision(bytes: &[u8], revision: u64) -> Option<Vec<u8>> {
     let place = value_at(bytes, "/revision")?;
     let (before, after) = (bytes.get(..place.start)?, bytes.get(place.end..)?);
     let document = [before, revision.to_string().as_bytes(), after].concat();

@@ -1,5 +1,6 @@
 //! Where one publishes. Takes a document with its head and what it replaces, returns what became of it; and gives the
-//! document in service and those that were. Called by every command that publishes or looks back.
+//! document in service and those that were. Called by every command that publishes or looks back, also by
+//! `bailiwick rollout`.
 //!
 //! A place has to do eight things: tell what is in service, replace it if nobody else did meanwhile, bring it to more
 //! nodes, list the history, give a document of it, tell what a change has to keep to, what every node says of itself,
@@ -28,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Where one publishes.
-pub(super) enum Truth {
+pub(in crate::program::cli) enum Truth {
     /// On the node that is the writer, by its API.
     Writer(Writer),
     /// In NATS.
@@ -36,21 +37,21 @@ pub(super) enum Truth {
 }
 
 /// A document with its head, if it has one.
-pub(super) struct Document {
+pub(in crate::program::cli) struct Document {
     /// Its bytes.
-    pub(super) bytes: Vec<u8>,
+    pub(in crate::program::cli) bytes: Vec<u8>,
     /// Who published it, and why.
-    pub(super) head: Option<Head>,
+    pub(in crate::program::cli) head: Option<Head>,
 }
 
 /// The document in service.
-pub(super) struct Base {
+pub(in crate::program::cli) struct Base {
     /// Its revision.
-    pub(super) revision: u64,
+    pub(in crate::program::cli) revision: u64,
     /// What tells it from every other: it is replaced only if this is still so.
     mark: Mark,
     /// The document.
-    pub(super) document: Document,
+    pub(in crate::program::cli) document: Document,
 }
 
 /// What tells a document from every other.
@@ -62,7 +63,7 @@ enum Mark {
 }
 
 /// What became of a document that was published.
-pub(super) enum Put {
+pub(in crate::program::cli) enum Put {
     /// It is published, and the writer serves it.
     Served,
     /// It is published, and nodes take it from there.
@@ -91,7 +92,7 @@ impl Base {
     ///
     /// # Errors
     /// When there is none.
-    pub(super) fn next(&self) -> Result<u64, Vec<String>> {
+    pub(in crate::program::cli) fn next(&self) -> Result<u64, Vec<String>> {
         let next = self.revision.checked_add(1).filter(|next| *next <= HIGHEST_REVISION);
         next.ok_or_else(|| vec![format!("revision {} is the highest there can be", self.revision)])
     }
@@ -102,7 +103,7 @@ impl Truth {
     ///
     /// # Errors
     /// What is wrong with the configuration, or that NATS can't be reached.
-    pub(super) fn find(args: &NodeArgs, power: Power) -> Result<Self, Vec<String>> {
+    pub(in crate::program::cli) fn find(args: &NodeArgs, power: Power) -> Result<Self, Vec<String>> {
         match Config::read_fleet_in_nats(&args.config) {
             Ok(Some(fleet)) if args.api.is_none() => Buckets::open(&fleet).map(|buckets| Self::Nats(Box::new(buckets))),
             Err(errors) if args.api.is_none() => Err(errors.iter().map(ToString::to_string).collect()),
@@ -114,7 +115,7 @@ impl Truth {
     ///
     /// # Errors
     /// When it can't be read.
-    pub(super) fn base(&self) -> Result<Base, Vec<String>> {
+    pub(in crate::program::cli) fn base(&self) -> Result<Base, Vec<String>> {
         match self {
             Self::Writer(writer) => writer.base(),
             Self::Nats(buckets) => buckets.base(),
@@ -125,7 +126,7 @@ impl Truth {
     ///
     /// # Errors
     /// Why it isn't published, or that nobody knows.
-    pub(super) fn put(&self, base: &Base, head: &Head, bytes: Vec<u8>) -> Result<Put, Vec<String>> {
+    pub(in crate::program::cli) fn put(&self, base: &Base, head: &Head, bytes: Vec<u8>) -> Result<Put, Vec<String>> {
         let put = match (self, &base.mark) {
             (Self::Writer(writer), Mark::Tag(tag)) => writer.put(tag, head, bytes)?,
             (Self::Nats(buckets), Mark::Entry(entry)) => buckets.put(*entry, head, &bytes)?,

@@ -13,7 +13,7 @@ use crate::state::fleet::{Bus, Pointed, Question, Swapped, no_bucket, no_head};
 use crate::system::clock::Clock;
 
 /// The buckets of a fleet.
-pub(in crate::program::cli::rules) struct Buckets {
+pub(in crate::program::cli) struct Buckets {
     bus: Bus,
     /// The publisher's settings.
     fleet: Fleet,

@@ -15,7 +15,7 @@ use crate::program::fleet_report::{Limits, NodesReport};
 use crate::state::fleet::HEAD;
 
 /// A node's API.
-pub(in crate::program::cli::rules) struct Writer(Node);
+pub(in crate::program::cli) struct Writer(Node);
 
 impl Writer {
     /// Publishing by this node's API.

@@ -1,0 +1,234 @@
+//! Where the progress of a rollout is published. Takes the progress, returns the revision that has it; nothing but the
+//! progress changes in the document. Called by every command of `bailiwick rollout` that changes something.
+//!
+//! Where a fleet has a writer or NATS, a step is published like any document, in place of the one it was made from. A
+//! single node has its rules in a file: the step is written there.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bailiwick_rules::fleet::head::{LONGEST_TEXT, Stage};
+use bailiwick_rules::rules::Progress;
+use bailiwick_rules::table::Rollout;
+use bailiwick_rules::time::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::program::cli::node::{NodeArgs, Power};
+use crate::program::cli::rules::author::AuthorArgs;
+use crate::program::cli::rules::document::with_revision;
+use crate::program::cli::rules::truth::{Base, Put, Truth};
+use crate::program::config::Config;
+use crate::state::load::{compile_rules, read_file};
+use crate::state::snapshot::Rules;
+use crate::system::files::{Mode, replace};
+use crate::text::json_place::value_at;
+use crate::text::nearest::suggestion;
+
+/// Where rules are published.
+pub(super) enum Desk {
+    /// At the writer of a fleet, or in NATS.
+    Fleet(Truth),
+    /// In the file that a single node reads.
+    File(PathBuf),
+}
+
+/// The document in service.
+pub(super) struct Current {
+    rules: Arc<Rules>,
+    base: Option<Base>,
+}
+
+/// What became of a step.
+pub(super) enum Step {
+    /// It is published under this revision.
+    Published(u64),
+    /// Somebody else published meanwhile. Look again.
+    Stale,
+}
+
+impl Current {
+    /// A rollout of the document.
+    ///
+    /// # Errors
+    /// That there is none of that name.
+    pub(super) fn rollout(&self, name: &str) -> Result<&Rollout, Vec<String>> {
+        let rollouts = self.rules.table.rollouts();
+        rollouts.iter().find(|rollout| rollout.id.as_str() == name).ok_or_else(|| {
+            let hint = suggestion(name, rollouts.iter().map(|rollout| rollout.id.as_str()));
+            vec![format!("the rules have no rollout {name:?}; {hint}")]
+        })
+    }
+}
+
+impl Desk {
+    /// Finds it by the configuration, or at the API that is named.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, or that nobody can be reached.
+    pub(super) fn find(args: &NodeArgs) -> Result<Self, Vec<String>> {
+        if args.api.is_none()
+            && let Ok(config) = Config::read(&args.config)
+            && !config.fleet.follows()
+        {
+            return Ok(Self::File(config.rules));
+        }
+        Truth::find(args, Power::Write).map(Self::Fleet)
+    }
+
+    /// The document in service.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub(super) fn current(&self) -> Result<Current, Vec<String>> {
+        let (bytes, base) = match self {
+            Self::Fleet(truth) => {
+                let base = truth.base()?;
+                (base.document.bytes.clone(), Some(base))
+            }
+            Self::File(file) => {
+                let name = file.display();
+                (read_file(file).map_err(|error| vec![format!("{name}: can't be read ({error})")])?, None)
+            }
+        };
+        let texts = |errors: Vec<_>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let rules = compile_rules(bytes, "the rules in service").map_err(texts)?;
+        Ok(Current { rules, base })
+    }
+
+    /// Publishes the progress of a rollout in place of the document in service.
+    ///
+    /// # Errors
+    /// Why it isn't published, or that nobody knows.
+    pub(super) fn publish(
+        &self,
+        current: &Current,
+        (rollout, progress): (&Rollout, &Progress),
+        reason: &str,
+        author: &AuthorArgs,
+        now: Timestamp,
+    ) -> Result<Step, Vec<String>> {
+        let broken = || vec!["the progress can't be written into the rules; are they JSON with comments?".to_owned()];
+        let bytes = with_progress(&current.rules.bytes, rollout.id.as_str(), progress).ok_or_else(broken)?;
+        // A head carries one line of bounded length.
+        let reason: String = format!("rollout {}: {reason}", rollout.id).chars().take(LONGEST_TEXT).collect();
+        match (self, &current.base) {
+            (Self::File(file), _) => {
+                let revision = current.rules.table.revision().number + 1;
+                let bytes = with_revision(&bytes, revision).ok_or_else(broken)?;
+                let name = file.display();
+                let failed = |error| vec![format!("{name}: can't be written ({error})")];
+                if read_file(file).map_err(failed)? != *current.rules.bytes {
+                    return Ok(Step::Stale);
+                }
+                replace(file, &bytes, Mode::Public).map_err(failed)?;
+                Ok(Step::Published(revision))
+            }
+            (Self::Fleet(truth), Some(base)) => {
+                if let Some(head) = base.document.head.as_ref().filter(|head| head.stage != Stage::Rest) {
+                    let (revision, stage) = (head.revision, head.stage);
+                    return Err(vec![format!(
+                        "revision {revision} is for nodes of stage {stage} yet; it goes on then"
+                    )]);
+                }
+                let (head, bytes) = author.draft((base.next()?, base.revision), &bytes, &reason, now)?;
+                let revision = head.revision;
+                match truth.put(base, &author.sign(head)?, bytes)? {
+                    Put::Served | Put::Stored | Put::Awaited | Put::Lost => Ok(Step::Published(revision)),
+                    Put::Stale(_) => Ok(Step::Stale),
+                    Put::Unknown(errors) => Err(errors),
+                }
+            }
+            (Self::Fleet(_), None) => Err(vec!["the document in service was read from another place".to_owned()]),
+        }
+    }
+}
+
+/// The document with the progress of a rollout; every other byte stays.
+fn with_progress(bytes: &[u8], rollout: &str, progress: &Progress) -> Option<Vec<u8>> {
+    let text = written(progress).to_string();
+    let spliced =
+        |start: usize, end: usize, text: &str| Some([bytes.get(..start)?, text.as_bytes(), bytes.get(end..)?].concat());
+    if let Some(place) = value_at(bytes, &format!("/rollouts/{rollout}/progress")) {
+        return spliced(place.start, place.end, &text);
+    }
+    let place = value_at(bytes, &format!("/rollouts/{rollout}"))?;
+    let last =
+        bytes.get(place.start..place.end.checked_sub(1)?)?.iter().rposition(|byte| !byte.is_ascii_whitespace())?;
+    let end = place.start + last + 1;
+    spliced(end, end, &format!(", \"progress\": {text}"))
+}
+
+/// The progress as the rules have it.
+fn written(progress: &Progress) -> Value {
+    let shares: Map<String, Value> =
+        progress.shares.iter().map(|(region, share)| (region.to_string(), json!(share))).collect();
+    let mut written = json!({ "shares": shares, "since": progress.since.to_string() });
+    for (name, text) in [("paused", &progress.paused), ("ended", &progress.ended)] {
+        if let Some(text) = text {
+            written[name] = json!(text);
+        }
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_rules::id::RegionId;
+    use bailiwick_rules::table::Table;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_796_104_800_000);
+
+    fn rules() -> String {
+        let endpoints = json!({ "e": { "url": "https://e.example/v1", "models": { "m": "old" } } });
+        let rules = json!({
+            "version": 1, "revision": 7, "jurisdictions": { "eu": { "include": ["EU"] } },
+            "regions": { "fra": { "countries": ["DE"], "endpoints": endpoints } },
+            "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra"],
+                                    "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } },
+            "rollouts": { "next": { "service": "chat", "model": "m", "from": "old", "to": "new", "regions": ["fra"],
+                                    "checks": { "error_rate": { "max_diff": 0.01 } } } },
+        });
+        format!("{rules:#}\n")
+    }
+
+    fn progress(share: u8, ended: Option<&str>) -> Progress {
+        let shares = [(RegionId::parse("fra").unwrap(), share)].into();
+        Progress { shares, since: NOW, paused: None, ended: ended.map(str::to_owned) }
+    }
+
+    #[test]
+    fn progress_is_written_and_replaced_and_every_other_byte_stays() {
+        let before = rules();
+        let first = with_progress(before.as_bytes(), "next", &progress(5, None)).unwrap();
+        let of = |bytes: &[u8]| Table::compile(bytes).unwrap().rollouts()[0].rule.progress.clone().unwrap();
+        assert_eq!(of(&first), progress(5, None));
+        let second = with_progress(&first, "next", &progress(25, Some("a \"reason\""))).unwrap();
+        assert_eq!(of(&second), progress(25, Some("a \"reason\"")));
+        let third = with_progress(&second, "next", &progress(5, None)).unwrap();
+        assert_eq!(third, first, "old content again is the same bytes");
+        let added = format!(", \"progress\": {}", written(&progress(5, None)));
+        assert_eq!(String::from_utf8(first).unwrap().replacen(&added, "", 1), before);
+        assert_eq!(with_progress(before.as_bytes(), "other", &progress(5, None)), None);
+    }
+
+    #[test]
+    fn a_file_that_changed_meanwhile_is_not_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("rules.json");
+        std::fs::write(&file, rules()).unwrap();
+        let desk = Desk::File(file.clone());
+        let author = AuthorArgs::default();
+        let stale = desk.current().unwrap();
+        let publish = |current: &Current, share| {
+            let rollout = current.rollout("next").unwrap();
+            desk.publish(current, (rollout, &progress(share, None)), "a step", &author, NOW).unwrap()
+        };
+        assert!(matches!(publish(&stale, 5), Step::Published(8)));
+        assert!(matches!(publish(&stale, 25), Step::Stale));
+        let now = desk.current().unwrap();
+        assert_eq!((now.rules.table.revision().number, now.rules.table.rollouts()[0].regions[0].1), (8, Some(5)));
+        assert!(now.rollout("nxt").unwrap_err()[0].contains("did you mean \"next\"?"));
+    }
+}

@@ -1,0 +1,97 @@
+//! `bailiwick rollout run`: looks again and again, and publishes each step as `bailiwick_rules::rollout::machine`
+//! decides.
+//!
+//! Where the rollout stands is in the rules, and each step replaces only the document by which it was decided. So it
+//! may be killed at any moment: whoever starts it again goes on, and skips nothing.
+
+use std::io::Write;
+
+use bailiwick_rules::rollout::machine::{Action, place, progress_after};
+use bailiwick_rules::time::Millis;
+use clap::Args;
+
+use super::desk::{Desk, Step};
+use super::look::{LookArgs, look, read, write};
+use super::{RolloutArgs, said};
+use crate::program::report::Report;
+use crate::system::clock::Clock;
+use crate::text::span::parse_span;
+
+/// After so many looks in a row that failed it ends.
+const MOST_FAILURES: u32 = 360;
+
+/// Options of `bailiwick rollout run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    rollout: RolloutArgs,
+    #[command(flatten)]
+    look: LookArgs,
+    /// How often it looks.
+    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = parse_span)]
+    every: Millis,
+    /// Look once, and do what is called for.
+    #[arg(long)]
+    once: bool,
+}
+
+/// What came of a look.
+enum Looked {
+    /// It goes on; this is to be said.
+    Again(String),
+    /// It has ended.
+    Ended(Report),
+}
+
+/// Runs a rollout until it has ended.
+pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
+    let desk = Desk::find(&args.rollout.node)?;
+    let (mut last, mut failures) = (String::new(), 0);
+    loop {
+        let line = match once(args, &desk) {
+            Ok(Looked::Ended(report)) => return Ok(report),
+            Ok(Looked::Again(line)) if args.once => return Ok(Report::fine(line + "\n")),
+            Err(errors) if args.once || failures >= MOST_FAILURES => return Err(errors),
+            Ok(Looked::Again(line)) => {
+                failures = 0;
+                line
+            }
+            Err(errors) => {
+                failures += 1;
+                errors.join("; ")
+            }
+        };
+        if line != last {
+            // Whoever reads may have gone; the rollout goes on.
+            let _ = writeln!(std::io::stdout(), "{}  {line}", Clock::system().now());
+            last = line;
+        }
+        std::thread::sleep(args.every.to_std());
+    }
+}
+
+/// Looks once, and publishes what is decided.
+fn once(args: &RunArgs, desk: &Desk) -> Result<Looked, Vec<String>> {
+    let RolloutArgs { name, node, author } = &args.rollout;
+    let current = desk.current()?;
+    let rollout = current.rollout(name)?;
+    let report = args.look.report(node, rollout)?;
+    let (file, now) = (args.look.record(name), Clock::system().now());
+    let mut record = read(&file)?;
+    let decision = look(rollout, report.as_ref(), &mut record, now);
+    let words = said(&decision.action);
+    if let Some(here) = place(&rollout.rule).filter(|_| !matches!(decision.action, Action::Over(_))) {
+        record.look(&rollout.rule, here, &words, now);
+    }
+    // First the record: the step after this one may be compared with it.
+    write(&file, &record)?;
+    match (&decision.action, progress_after(&rollout.rule, &decision.action, now)) {
+        (Action::Over(how), _) if how == "done" => Ok(Looked::Ended(Report::fine(format!("{name} {words}\n")))),
+        (Action::Over(_), _) => Ok(Looked::Ended(Report::error(format!("{name} {words}")))),
+        (_, None) => Ok(Looked::Again(words)),
+        (_, Some(progress)) => match desk.publish(&current, (rollout, &progress), &words, author, now)? {
+            Step::Published(revision) => Ok(Looked::Again(format!("revision {revision}: {words}"))),
+            Step::Stale => Ok(Looked::Again("somebody else has published meanwhile; it looks again".to_owned())),
+        },
+    }
+}

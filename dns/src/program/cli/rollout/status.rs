@@ -1,0 +1,90 @@
+//! `bailiwick rollout status`: tells where a rollout stands, what its checks say, and what it waits for. It changes
+//! nothing.
+
+use std::fmt::Write;
+
+use bailiwick_rules::rollout::Verdict;
+use bailiwick_rules::rollout::machine::{Decision, place};
+use bailiwick_rules::table::Rollout;
+use bailiwick_rules::time::Timestamp;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::desk::Desk;
+use super::look::{LookArgs, look, read};
+use super::{RolloutArgs, said};
+use crate::program::report::Report;
+
+/// Options of `bailiwick rollout status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    rollout: RolloutArgs,
+    #[command(flatten)]
+    look: LookArgs,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Tells how a rollout stands.
+pub(super) fn status(args: &StatusArgs, now: Timestamp) -> Result<Report, Vec<String>> {
+    let RolloutArgs { name, node, .. } = &args.rollout;
+    let current = Desk::find(node)?.current()?;
+    let rollout = current.rollout(name)?;
+    let report = args.look.report(node, rollout)?;
+    let mut record = read(&args.look.record(name))?;
+    let decision = look(rollout, report.as_ref(), &mut record, now);
+    let text = if args.json { format!("{:#}\n", as_json(rollout, &decision)) } else { as_text(rollout, &decision) };
+    Ok(Report::fine(text))
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "pass",
+        Verdict::Fail => "fail",
+        Verdict::Inconclusive(_) => "inconclusive",
+    }
+}
+
+fn as_text(rollout: &Rollout, decision: &Decision) -> String {
+    let rule = &rollout.rule;
+    let mut text = format!("{}, a rollout of {}\n", rollout.id, rule.service);
+    let progress = rule.progress.as_ref();
+    for region in &rule.regions {
+        let share = progress.and_then(|progress| progress.shares.get(region));
+        let share = share.map_or_else(|| "-".to_owned(), |share| format!("{share} %"));
+        let since = progress.filter(|_| place(rule).is_some_and(|here| here.region == region));
+        let since = since.map(|progress| format!("  since {}", progress.since)).unwrap_or_default();
+        let _ = writeln!(text, "  {region:<24} {share:>5}{since}");
+    }
+    for one in decision.judgement.iter().flat_map(|judgement| &judgement.checks) {
+        let (name, [old, new]) = (one.check.measure.as_str(), one.samples);
+        let _ =
+            writeln!(text, "  {name:<24} {:<12}  {new} samples of the new arm, {old} of the old", word(one.verdict));
+    }
+    let _ = writeln!(text, "{}", said(&decision.action));
+    text
+}
+
+fn as_json(rollout: &Rollout, decision: &Decision) -> Value {
+    let checks: Vec<Value> = decision
+        .judgement
+        .iter()
+        .flat_map(|judgement| &judgement.checks)
+        .map(|one| {
+            json!({ "check": one.check.measure.as_str(), "verdict": word(one.verdict),
+                    "samples": { "old": one.samples[0], "new": one.samples[1] },
+                    "p_within": one.p_within, "p_beyond": one.p_beyond })
+        })
+        .collect();
+    let progress = rollout.rule.progress.as_ref();
+    let shares = progress.map(|progress| &progress.shares);
+    json!({
+        "rollout": rollout.id, "service": rollout.rule.service,
+        "shares": shares, "since": progress.map(|progress| progress.since.to_string()),
+        "paused": progress.and_then(|progress| progress.paused.as_ref()),
+        "ended": progress.and_then(|progress| progress.ended.as_ref()),
+        "checks": checks, "action": said(&decision.action),
+    })
+}
