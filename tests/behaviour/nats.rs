@@ -4,6 +4,7 @@
 mod faults;
 mod publishing;
 mod quotas;
+mod rollouts;
 mod users;
 mod watched;
 

@@ -4,6 +4,7 @@ import { generateKeyPairSync } from "node:crypto";
 import { createLocalJWKSet, jwtVerify } from "jose";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, type Json, StandIn, keyDigest, read, region, rules, serve, stopAll, until } from "./harness.js";
+import { DnsNode, WORKER_TOKEN } from "./node.js";
 
 const KEY = "sk-acme-0123456789";
 let fra: StandIn, second: StandIn, par: StandIn;
@@ -144,6 +145,33 @@ test("a retry in another region has the arm of that region", async () => {
   expect(arms).toContain("new");
   const asked = (await par.requests()).map(({ body }) => JSON.parse(body).model);
   expect(asked.filter((model) => model === "fp8").length).toBe(arms.filter((arm) => arm === "new").length);
+});
+
+test("a real node adds up both arms since the step began", async () => {
+  const rules = document(1, OF_MODEL, { "eu-frankfurt": 50 });
+  rules.rollouts.next.progress.since = new Date(Date.now() - 600_000).toISOString();
+  const node = await DnsNode.start(rules);
+  const posting = { OBSERVATIONS_URLS: `${node.url}/v1/observations`, HEALTH_TOKEN: WORKER_TOKEN };
+  const edge = await Edge.start(rules, { ...posting, OBSERVATIONS_SECONDS: "0.1" });
+  const some = await withNew(edge);
+  const told = await until(
+    async () => {
+      await edge.ask({ path: "/.well-known/bailiwick/healthz" });
+      return (await (await fetch(`${node.url}/v1/rollouts`)).json()) as Json;
+    },
+    ({ rollouts }) => rollouts.next.regions["eu-frankfurt"].new.newest !== undefined,
+  );
+  const { obstacles, regions } = told.rollouts.next;
+  expect(obstacles).toEqual([]);
+  expect(Object.keys(regions)).toEqual(["eu-frankfurt"]);
+  const { new: arm, since } = regions["eu-frankfurt"];
+  expect(Date.parse(since)).toBe(Date.parse(rules.rollouts.next.progress.since));
+  expect(arm.counts.attempts.committed).toBeGreaterThan(0);
+  expect(arm.counts.attempts.committed).toBeLessThanOrEqual(some.length);
+  expect(arm.counts.finish.stop).toBe(arm.counts.attempts.committed);
+  const labels = 'region="eu-frankfurt",endpoint="eu-frankfurt-1",model="large",arm="new"';
+  const samples = await node.samples("bailiwick_observed_attempts_total");
+  expect(Object.keys(samples).some((name) => name.includes(labels))).toBe(true);
 });
 
 test("the receipt and the observations name the arm of each attempt", async () => {

@@ -4,6 +4,8 @@
 //! The number of counts is bounded. Labels are names of the rules and fixed words, never text from a client or an
 //! endpoint.
 
+mod arms;
+
 use std::collections::BTreeMap;
 
 use bailiwick_rules::id::{RegionId, ServiceId};
@@ -14,9 +16,8 @@ use bailiwick_rules::time::Timestamp;
 
 use super::attempt::{Outcome, Record};
 
-mod arms;
-
 use arms::Arms;
+pub(crate) use arms::Judged;
 
 /// The most regions of an order. The demand of clients with a longer fence isn't counted.
 const LONGEST_ORDER: usize = 64;
@@ -176,14 +177,14 @@ impl Collector {
         base: &Key,
         key: impl Fn(usize) -> Key,
         record: &Record,
-        judged: &[bool],
+        judged: Judged,
         code: &str,
         total_ms: u64,
     ) {
         for (nth, attempt) in record.attempts.iter().enumerate() {
             let outcome = attempt.outcome.map_or("pending", Outcome::label);
             let key = key(nth);
-            if judged.get(nth) == Some(&true) {
+            if judged.has(nth) {
                 self.arms.count(&key, |counts| Counts::bump(&mut counts.attempts, outcome));
             }
             self.with(key, |counts| Counts::bump(&mut counts.attempts, outcome));
@@ -203,7 +204,7 @@ impl Collector {
             let finish = usage.and_then(|usage| usage.finish);
             finish.into_iter().for_each(|reason| Counts::bump(&mut counts.finish, reason));
         };
-        if let Some(nth) = committed.filter(|nth| judged.get(*nth) == Some(&true)) {
+        if let Some(nth) = committed.filter(|nth| judged.has(*nth)) {
             self.arms.count(&key(nth), answer);
         }
         self.with(committed.map_or_else(|| base.clone(), key), |counts| {
@@ -335,7 +336,7 @@ mod tests {
         }
         let mut collector = collector();
         let keys = [at("fra-1"), at("fra-2")];
-        collector.ran(&base(), |nth| keys[nth].clone(), &record, &[], "ok", 1_200);
+        collector.ran(&base(), |nth| keys[nth].clone(), &record, Judged::default(), "ok", 1_200);
         let batch = collector.take(1, after(5_000)).unwrap();
         let counts: BTreeMap<_, _> =
             batch.counts.into_iter().map(|observation| (observation.key, observation.counts)).collect();
@@ -348,7 +349,7 @@ mod tests {
         assert_eq!(sums, [80_000, 30_000, 1_200_000]);
 
         let all_failed = Record { attempts: vec![attempt("fra-1", Outcome::Network, 5)], ..Record::default() };
-        collector.ran(&base(), |nth| keys[nth].clone(), &all_failed, &[], "endpoints_failed", 9);
+        collector.ran(&base(), |nth| keys[nth].clone(), &all_failed, Judged::default(), "endpoints_failed", 9);
         let batch = collector.take(1, after(9_000)).unwrap();
         let first_tokens = |observation: &Observation| observation.counts.first_token.len();
         let reported: Vec<_> =
@@ -358,6 +359,36 @@ mod tests {
             [(true, 0), (false, 0)],
             "a request that no endpoint served is counted without an endpoint"
         );
+    }
+
+    #[test]
+    fn attempts_that_are_judged_are_told_by_arm() {
+        let mut record = Record {
+            attempts: vec![attempt("fra-1", Outcome::Timeout, 900), attempt("fra-2", Outcome::Committed, 80)],
+            end: Some(End::Whole),
+            usage: Usage { tokens_in: Some(7), tokens_out: Some(4), finish: Some("stop") },
+            ..Record::default()
+        };
+        for now in [100, 130, 160] {
+            record.contents.note(now);
+        }
+        let with = |endpoint: &str, arm: &str| Key { arm: Some(arm.to_owned()), ..at(endpoint) };
+        let keys = [with("fra-1", "new"), with("fra-2", "old")];
+        let told = |judged: [bool; 2]| {
+            let (mut collector, mut bits) = (collector(), Judged::default());
+            judged.into_iter().for_each(|one| bits.note(one));
+            collector.ran(&base(), |nth| keys[nth].clone(), &record, bits, "ok", 1_200);
+            let batch = collector.take(1, after(5_000)).unwrap();
+            Batch::read(&serde_json::to_vec(&batch).unwrap()).unwrap().arms
+        };
+        let both = told([true, true]);
+        let arms: Vec<_> = both.iter().map(|one| one.arm.as_str()).collect();
+        assert_eq!(arms, ["old", "new"]);
+        let (old, new) = (&both[0].counts, &both[1].counts);
+        assert_eq!((old.attempts["committed"], old.finish["stop"], old.first_token.len()), (1, 1, 1));
+        assert_eq!((new.attempts["timeout"], new.finish.len(), new.first_token.len()), (1, 0, 0));
+        assert_eq!(told([false, true]).len(), 1);
+        assert!(told([false, false]).is_empty(), "a batch without judged attempts is the same as before");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use serde_json::json;
 use worker::{Context, Delay, Env};
 
 use crate::decide::attempt::Run;
-use crate::decide::observe::{Collector, Order};
+use crate::decide::observe::{Collector, Judged, Order};
 use crate::decide::plan::Target;
 use crate::decide::rules_state::ReadError;
 use crate::runtime::clock;
@@ -150,8 +150,8 @@ pub(crate) struct Observation {
     /// Where the request is now.
     at: Option<Key>,
     tenant: Option<TenantIndex>,
-    /// For each attempt: whether its rollout is judged by it.
-    judged: Vec<bool>,
+    /// The attempts by which a rollout is judged.
+    judged: Judged,
 }
 
 impl Observation {
@@ -167,7 +167,7 @@ impl Observation {
         let clients = clients(table, standing);
         let tier = tier_of(table, whose);
         let base = Key { service, clients, region: None, endpoint: None, model: None, tier, arm: None };
-        Some(Self { base, order, at: None, tenant: whose.tenant, judged: Vec::new() })
+        Some(Self { base, order, at: None, tenant: whose.tenant, judged: Judged::default() })
     }
 
     /// Notes that the request is sent to an endpoint, and no longer at the one before.
@@ -180,7 +180,7 @@ impl Observation {
             is_judged = target.arm().is_some_and(judges);
             state.collector.sent(&key, now);
         });
-        self.judged.push(is_judged);
+        self.judged.note(is_judged);
         self.at = Some(key);
     }
 
@@ -191,7 +191,7 @@ impl Observation {
             let target = run.record().attempts.get(nth).and_then(|attempt| run.target(attempt.target));
             target.map_or_else(|| self.base.clone(), |target| self.key(target, model))
         };
-        let (record, judged) = (run.record(), &self.judged);
+        let (record, judged) = (run.record(), self.judged);
         with(|state, now| state.collector.ran(&self.base, key, record, judged, code, now.since(info.began).0));
     }
 

@@ -16,6 +16,30 @@ const MOST_OF_TENANT: u32 = 16;
 /// The most tenants, each at one arm of one region, that are told apart between two batches. Others aren't judged.
 const MOST_TENANTS: usize = 4_096;
 
+/// Which attempts of a request are judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Judged {
+    /// A bit for each attempt. A request has a few at most; further ones aren't judged.
+    bits: u32,
+    attempts: u32,
+}
+
+impl Judged {
+    /// Notes the next attempt.
+    pub(crate) fn note(&mut self, is_judged: bool) {
+        if is_judged && self.attempts < u32::BITS {
+            self.bits |= 1 << self.attempts;
+        }
+        self.attempts = self.attempts.saturating_add(1);
+    }
+
+    /// Whether an attempt is judged, by its index.
+    #[must_use]
+    pub(crate) fn has(self, nth: usize) -> bool {
+        u32::try_from(nth).is_ok_and(|nth| nth < u32::BITS && self.bits & (1 << nth) != 0)
+    }
+}
+
 /// The arms of rollouts since the last batch.
 #[derive(Debug, Default)]
 pub(super) struct Arms {
@@ -84,6 +108,15 @@ mod tests {
             arms.admit(Some(TenantIndex(tenant)), &fra, Arm::Old);
         }
         assert!(arms.admitted.len() <= MOST_TENANTS, "{}", arms.admitted.len());
+    }
+
+    #[test]
+    fn each_attempt_is_judged_or_not() {
+        let mut judged = Judged::default();
+        for nth in 0..100 {
+            judged.note(nth % 3 == 1);
+        }
+        assert!((0..200).all(|nth| judged.has(nth) == (nth < 32 && nth % 3 == 1)));
     }
 
     #[test]

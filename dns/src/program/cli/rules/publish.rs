@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bailiwick_rules::fleet::head::{Head, LONGEST_TEXT, Stage};
 use bailiwick_rules::fleet::stages::begin;
+use bailiwick_rules::table::{Rollout, Table};
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
@@ -13,7 +14,7 @@ use super::change::{AcceptArgs, Change, PlaceArgs, texts};
 use super::history::stale;
 use super::proposal::Proposal;
 use super::truth::{Base, Put, Truth};
-use super::watch::{PaceArgs, Rollout, watch};
+use super::watch::{PaceArgs, Watched, watch};
 use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::report::Report;
 use crate::state::fleet::verify;
@@ -84,7 +85,7 @@ pub(super) fn publish(args: &PublishArgs, now: Timestamp) -> Result<Report, Vec<
     }
     report.print();
     let How { node, author, places, .. } = &args.how;
-    watch(&Rollout { node, author, places, pace: args.pace, revision })
+    watch(&Watched { node, author, places, pace: args.pace, revision })
 }
 
 /// What is to be said, and the revision if it is published.
@@ -114,9 +115,32 @@ fn publish_once(args: &PublishArgs, now: Timestamp) -> Result<Published, Vec<Str
     if let Some(from) = args.based_on.filter(|from| *from != base.revision) {
         return Err(stale(&truth, from, base.revision));
     }
+    keeps_rollouts(&base, &rules.table)?;
     let revision = rules.table.revision().number.max(base.next()?);
     let new = args.how.author.draft((revision, base.revision), &rules.bytes, reason, now)?;
     send(&truth, &args.how, &base, new, args.propose.as_deref(), now)
+}
+
+/// Whether a document has every rollout that is under way where it stands. Who edits a copy of some days ago would
+/// otherwise move it without a word.
+///
+/// # Errors
+/// Which one it has not.
+fn keeps_rollouts(base: &Base, new: &Table) -> Result<(), Vec<String>> {
+    // What can't be read can't be under way.
+    let Ok(old) = Table::compile_quietly(&base.document.bytes) else { return Ok(()) };
+    let is_under_way = |one: &&Rollout| one.rule.progress.as_ref().is_some_and(|progress| progress.ended.is_none());
+    let is_kept = |one: &&Rollout| {
+        new.rollouts().iter().any(|other| other.id == one.id && other.rule.progress == one.rule.progress)
+    };
+    match old.rollouts().iter().filter(is_under_way).find(|one| !is_kept(one)) {
+        None => Ok(()),
+        Some(Rollout { id, .. }) => Err(vec![format!(
+            "the rollout {id} is under way, and stands elsewhere in this document; take its \"progress\" from the \
+             rules in service (`bailiwick rules show {}`), or end it first: bailiwick rollout abort {id}",
+            base.revision
+        )]),
+    }
 }
 
 /// Publishes the content of an earlier revision.

@@ -54,7 +54,7 @@ pub(crate) struct PaceArgs {
 }
 
 /// A rollout that is watched.
-pub(super) struct Rollout<'a> {
+pub(super) struct Watched<'a> {
     /// Where it was published, and where nodes are asked about.
     pub(super) node: &'a NodeArgs,
     /// Who signs what comes next.
@@ -84,14 +84,14 @@ enum Look {
 /// Watches the revision in service.
 pub(super) fn run(args: &WatchArgs) -> Result<Report, Vec<String>> {
     let WatchArgs { node, author, places, pace } = args;
-    watch(&Rollout { node, author, places, pace: *pace, revision: None })
+    watch(&Watched { node, author, places, pace: *pace, revision: None })
 }
 
 /// Watches a rollout until all nodes have it, or it is given up.
 ///
 /// # Errors
 /// When there is nothing to watch, or looking fails for too long.
-pub(super) fn watch(rollout: &Rollout<'_>) -> Result<Report, Vec<String>> {
+pub(super) fn watch(rollout: &Watched<'_>) -> Result<Report, Vec<String>> {
     let truth = Truth::find(rollout.node, Power::Write)?;
     let mut sight = Sight::default();
     let base = in_service(&truth, rollout, &mut sight)?;
@@ -116,7 +116,7 @@ pub(super) fn watch(rollout: &Rollout<'_>) -> Result<Report, Vec<String>> {
 }
 
 /// The document whose way is watched, as soon as it is in service.
-fn in_service(truth: &Truth, rollout: &Rollout<'_>, sight: &mut Sight) -> Result<Base, Vec<String>> {
+fn in_service(truth: &Truth, rollout: &Watched<'_>, sight: &mut Sight) -> Result<Base, Vec<String>> {
     loop {
         let base = truth.base()?;
         if let Some(awaited) = rollout.revision.filter(|awaited| base.revision > *awaited) {
@@ -134,7 +134,7 @@ fn in_service(truth: &Truth, rollout: &Rollout<'_>, sight: &mut Sight) -> Result
 }
 
 /// What the revision is to change. Without a GeoIP database, or the document before it, nothing is predicted.
-fn predicted(truth: &Truth, base: &Base, rollout: &Rollout<'_>, sight: &mut Sight) -> Prediction {
+fn predicted(truth: &Truth, base: &Base, rollout: &Watched<'_>, sight: &mut Sight) -> Prediction {
     let found = || {
         let before = base.document.head.as_ref().and_then(|head| head.based_on);
         let before = before.ok_or_else(|| vec!["it replaces nothing".to_owned()])?;
@@ -158,7 +158,7 @@ fn predicted(truth: &Truth, base: &Base, rollout: &Rollout<'_>, sight: &mut Sigh
 fn look(
     truth: &Truth,
     watched: &Base,
-    rollout: &Rollout<'_>,
+    rollout: &Watched<'_>,
     (predicted, care): (&Prediction, &Care),
     sight: &mut Sight,
 ) -> Result<Look, Vec<String>> {
