@@ -165,7 +165,15 @@ apt_script() {
       chmod 755 $policy
     fi
     apt-get update -q || echo "apt-get update failed; going on with the package lists there are"
-    apt-get install -qy --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
+    install="apt-get install -qy --no-install-recommends -o DPkg::Lock::Timeout=300"
+    # The package of Postgres makes and starts a cluster of its own, unless the machine had been told otherwise.
+    if [ ! -e /etc/postgresql-common ]; then
+      case " $* " in *" postgresql "*)
+        $install postgresql-common
+        sed -ri "s/^#?create_main_cluster .*/create_main_cluster = false/" /etc/postgresql-common/createcluster.conf ;;
+      esac
+    fi
+    $install "$@"
     # Nor at the next boot: a name server on port 53 is not what anyone asked for.
     if [ -d /run/systemd/system ]; then
       for unit in unbound nsd knot gdnsd; do

@@ -100,3 +100,10 @@ fn headers_of_quotas_are_read_or_left_out() {
     let bytes = prop_oneof![damaged(inputs("quota_headers")), prop::collection::vec(any::<u8>(), 0..200)];
     proptest!(ProptestConfig::with_cases(2_000), |(bytes in bytes)| checks::quota_headers(&bytes));
 }
+
+#[test]
+fn answers_about_replicas_are_read_or_refused_with_a_word() {
+    all("replica_answer", checks::replica_answer);
+    let bytes = prop_oneof![damaged(inputs("replica_answer")), prop::collection::vec(any::<u8>(), 0..200)];
+    proptest!(ProptestConfig::with_cases(2_000), |(bytes in bytes)| checks::replica_answer(&bytes));
+}

@@ -36,6 +36,7 @@ pub(crate) mod source;
 pub(crate) mod splice;
 pub(crate) mod sse;
 pub(crate) mod staged;
+pub(crate) mod stale;
 pub(crate) mod state;
 #[cfg(test)]
 mod testing;

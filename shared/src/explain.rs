@@ -5,11 +5,12 @@ use core::fmt::Write;
 use std::collections::BTreeMap;
 
 use crate::geo::{self, CountryCode};
-use crate::id::{JurisdictionId, RegionId, ServiceId};
+use crate::health::ReplicaSet;
+use crate::id::{JurisdictionId, RegionId, ReplicaId, ServiceId};
 use crate::rules::Ratio;
 use crate::steer::first_token::{self, Expected, FirstTokens};
 use crate::steer::{
-    Ask, Conditions, FenceBy, Ranked, Ranking, Reason, Source, Standing, Steering, decide, rank, stand,
+    Ask, Conditions, FenceBy, Ranked, Ranking, Reason, Source, Standing, Steering, behind, decide, rank_for, stand,
 };
 use crate::table::{RegionIndex, Table};
 use crate::time::Timestamp;
@@ -35,6 +36,9 @@ pub struct Explanation {
     /// Whether all of the fence was withheld and is offered all the same.
     #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub revived: bool,
+    /// Whether every region that could serve lags, and the freshest is offered all the same.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub stale: bool,
     /// When an override or cool-down that played a part ends.
     pub valid_until: Option<Timestamp>,
     /// The region whose addresses DNS answers by record type, where that isn't the first of `ordered` for each.
@@ -82,6 +86,19 @@ pub struct ExplainedRegion {
     /// The median time to the first token that was observed in the region likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_token_ms: Option<u32>,
+    /// Its copies of replicas that are too far behind, if it is offered as the freshest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<ExplainedLag>,
+}
+
+/// A copy that is too far behind.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ExplainedLag {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// How far it is behind, such as `75s`; absent if that isn't known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag: Option<String>,
 }
 
 /// A part of the clients that is moved because of load.
@@ -102,15 +119,18 @@ pub struct ExplainedWithheld {
     pub region: RegionId,
     /// Why.
     pub reason: Reason,
+    /// Its copies of replicas that are too far behind, if that is why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<ExplainedLag>,
 }
 
 /// Steers and explains at once.
 #[must_use]
 pub fn explain(table: &Table, ask: &Ask<'_>, conditions: &Conditions<'_>) -> Explanation {
     let standing = stand(table, &ask.client);
-    let ranking = rank(table, ask.service, &standing, ask.path_class);
+    let ranking = rank_for(table, ask, &standing);
     let steering = decide(table, &ranking, ask.model, conditions);
-    of(table, ask, &standing, &ranking, &steering)
+    of(table, (ask, conditions), &standing, &ranking, &steering)
 }
 
 /// Explains what the edge does, which may order regions by the first token.
@@ -122,10 +142,10 @@ pub fn explain_at_edge(
     observed: &FirstTokens,
 ) -> Explanation {
     let standing = stand(table, &ask.client);
-    let ranking = rank(table, ask.service, &standing, ask.path_class);
+    let ranking = rank_for(table, ask, &standing);
     let mut steering = decide(table, &ranking, ask.model, conditions);
     observed.order(table, ask, &ranking, &mut steering);
-    let mut explanation = of(table, ask, &standing, &ranking, &steering);
+    let mut explanation = of(table, (ask, conditions), &standing, &ranking, &steering);
     if first_token::applies(table, ask, &ranking) {
         for (region, ranked) in explanation.ordered.iter_mut().zip(&steering.ordered) {
             let expected = observed.expected(ask.service, ranked);
@@ -136,7 +156,21 @@ pub fn explain_at_edge(
     explanation
 }
 
-fn of(table: &Table, ask: &Ask<'_>, standing: &Standing, ranking: &Ranking, steering: &Steering) -> Explanation {
+fn of(
+    table: &Table,
+    (ask, conditions): (&Ask<'_>, &Conditions<'_>),
+    standing: &Standing,
+    ranking: &Ranking,
+    steering: &Steering,
+) -> Explanation {
+    let lags = |is_wanted: bool, region: RegionIndex| {
+        let needs = if is_wanted { ranking.needs } else { ReplicaSet::EMPTY };
+        let explained = |(replica, lag): crate::steer::Behind| ExplainedLag {
+            replica: table.replica(replica).id.clone(),
+            lag: lag.map(|lag| lag.to_string()),
+        };
+        behind(needs, region, conditions).into_iter().map(explained).collect::<Vec<_>>()
+    };
     let name = |ranked: &Ranked| table.region(ranked.fenced.region).id.clone();
     Explanation {
         revision: table.revision().number,
@@ -158,14 +192,20 @@ fn of(table: &Table, ask: &Ask<'_>, standing: &Standing, ranking: &Ranking, stee
                 km: ranked.km,
                 way_ms: None,
                 first_token_ms: None,
+                behind: lags(steering.stale, ranked.fenced.region),
             })
             .collect(),
         withheld: steering
             .withheld
             .iter()
-            .map(|withheld| ExplainedWithheld { region: name(&withheld.ranked), reason: withheld.reason })
+            .map(|withheld| ExplainedWithheld {
+                region: name(&withheld.ranked),
+                reason: withheld.reason,
+                behind: lags(withheld.reason == Reason::Lagging, withheld.ranked.fenced.region),
+            })
             .collect(),
         revived: steering.revived,
+        stale: steering.stale,
         valid_until: steering.valid_until,
         by_type: BTreeMap::new(),
         shed: Vec::new(),
@@ -210,9 +250,7 @@ impl Explanation {
             }
         }
         writeln!(out, "fence      {}", names_or_nothing(self.fence.iter()))?;
-        for withheld in &self.withheld {
-            writeln!(out, "withheld   {}: {}", withheld.region, sentence(withheld.reason))?;
-        }
+        self.write_withheld(out)?;
         if self.revived {
             writeln!(
                 out,
@@ -251,6 +289,23 @@ impl Explanation {
         }
     }
 
+    /// The regions that aren't offered, and the one that is although it lags.
+    fn write_withheld(&self, out: &mut String) -> core::fmt::Result {
+        for withheld in &self.withheld {
+            let behind = behind_sentence(&withheld.behind);
+            writeln!(out, "withheld   {}: {}{behind}", withheld.region, sentence(withheld.reason))?;
+        }
+        if let Some(kept) = self.ordered.first().filter(|_| self.stale) {
+            let behind = behind_sentence(&kept.behind);
+            writeln!(
+                out,
+                "stale      {} is the freshest and offered all the same (keep_freshest){behind}",
+                kept.region
+            )?;
+        }
+        Ok(())
+    }
+
     /// Which rule would take the client.
     fn mend(&self) -> String {
         let clients = match (self.client.source, &self.client.jurisdictions[..]) {
@@ -279,8 +334,17 @@ fn sentence(reason: Reason) -> &'static str {
         Reason::Forced => "forced (an override says down)",
         Reason::Down => "down (its monitors say so)",
         Reason::NoModel => "no_model (no endpoint has the model)",
+        Reason::Lagging => "lagging (a replica that is needed is too far behind)",
+        Reason::Version => "version (a replica that is needed has another version)",
         Reason::Cooling => "cooling (its endpoints asked for a rest)",
     }
+}
+
+/// The copies that are behind, as the end of a line.
+fn behind_sentence(behind: &[ExplainedLag]) -> String {
+    let one = |lag: &ExplainedLag| format!("{} {}", lag.replica, lag.lag.as_deref().unwrap_or("unknown"));
+    let all: Vec<String> = behind.iter().map(one).collect();
+    if all.is_empty() { String::new() } else { format!(": {}", all.join(", ")) }
 }
 
 fn names_or_nothing<T: core::fmt::Display>(names: impl Iterator<Item = T>) -> String {
@@ -304,7 +368,7 @@ mod tests {
         let table = Table::compile(RULES.as_bytes()).unwrap();
         let client = Client { country: country.and_then(CountryCode::parse), ..Client::default() };
         let service = table.service_named("chat").unwrap();
-        let ask = Ask { service, client, model: None, path_class: PathClass::Inference };
+        let ask = Ask { service, client, model: None, path_class: PathClass::Inference, needs: None };
         let mut health = vec![RegionHealth::default(); 2];
         for &index in down {
             health[index].probed = Status::Down;

@@ -1,8 +1,11 @@
 //! Decides the status of monitors and regions. Takes results of probes, returns a monitor's status by gdnsd's anti-flap
 //! machine; takes statuses of monitors, returns a region's.
 
+mod lag;
 #[cfg(test)]
 mod tests;
+
+pub use lag::{Freshness, Lag, LagLimits, LagMachine, LagReading, ReplicaHealth, ReplicaSet, version_of_most};
 
 use crate::time::{Millis, Timestamp};
 
@@ -270,6 +273,8 @@ pub struct RegionHealth {
     pub endpoints: Vec<Status>,
     /// Each endpoint's forced status, in the region's order; may be shorter. It beats the rules document's.
     pub forced_endpoints: Vec<Option<Forced>>,
+    /// Its replicas of knowledge, as far as the rules name some, in the region's order.
+    pub replicas: Vec<ReplicaHealth>,
 }
 
 /// An operator's word, with its end.
@@ -326,6 +331,7 @@ impl RegionHealth {
             time_to_up: region.map(|m| m.to_up).into_iter().chain(endpoints_to_up).max(),
             endpoints: endpoints.iter().map(|m| m.map_or(Status::Unknown, |m| m.status)).collect(),
             forced_endpoints: Vec::new(),
+            replicas: Vec::new(),
         }
     }
 }

@@ -97,6 +97,11 @@ id!(
 );
 
 id!(
+    /// The name of a replica of knowledge, such as `kb`.
+    ReplicaId
+);
+
+id!(
     /// The name of a node that votes on health, such as `ns1`.
     VoterId
 );

@@ -8,7 +8,7 @@
 //! rules, client and conditions give equal decisions, natively and in Wasm.
 //!
 //! Each module imports only those before it: `turns`, `json`, `id`, `time`, `geo`, `health`, `rules`, `table`, `steer`,
-//! `load`, `probe`, `observe`, `quota`, `simulation`, `explain`, `overview`, `report`, `receipt`, `fleet`,
+//! `load`, `probe`, `replica`, `observe`, `quota`, `simulation`, `explain`, `overview`, `report`, `receipt`, `fleet`,
 //! `rollout`.
 #![forbid(unsafe_code)]
 
@@ -24,6 +24,7 @@ pub mod overview;
 pub mod probe;
 pub mod quota;
 pub mod receipt;
+pub mod replica;
 pub mod report;
 pub mod rollout;
 pub mod rules;

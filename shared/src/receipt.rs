@@ -62,6 +62,13 @@ pub struct Claims {
     /// How many more regions the fence had than the receipt has room for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub fence_more: usize,
+    /// The replicas of knowledge that were too far behind in the region that served, each as `kb;lag=75s`. Absent
+    /// unless that region was kept as the freshest of the fence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stale: Vec<String>,
+    /// How many more replicas there were than the receipt has room for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stale_more: usize,
     /// Every endpoint that the request was sent to, in order.
     pub attempts: Vec<Attempt>,
     /// The endpoint whose answer was passed on. Absent if the edge answered with an error of its own.
@@ -117,7 +124,8 @@ fn is_zero(number: &usize) -> bool {
 
 impl Claims {
     /// The text to sign: header and claims (RFC 7515 §5.1). If the receipt would be longer than [`LONGEST`], the last
-    /// regions of the fence are left out, then the last jurisdictions of the client; the claims say how many. `None` if
+    /// regions of the fence are left out, then the last jurisdictions of the client, then the last replicas that were
+    /// behind; the claims say how many. `None` if
     /// it is still too long, which can't happen with the names of a rules document and three attempts.
     #[must_use]
     pub fn signing_input(mut self, kid: &str) -> Option<String> {
@@ -140,8 +148,11 @@ impl Claims {
         let mut freed = 0;
         for least in [1, 0] {
             let client = &mut self.client;
-            let lists =
-                [(&mut self.fence, &mut self.fence_more), (&mut client.jurisdictions, &mut client.jurisdictions_more)];
+            let lists = [
+                (&mut self.fence, &mut self.fence_more),
+                (&mut client.jurisdictions, &mut client.jurisdictions_more),
+                (&mut self.stale, &mut self.stale_more),
+            ];
             for (list, more) in lists {
                 while freed < excess && list.len() > least {
                     freed += list.pop()?.len() + 3; // quotation marks and a comma
@@ -191,21 +202,27 @@ mod tests {
         let sources = [Source::Tenant, Source::Network, Source::Geography, Source::Unknown];
         let client = (names(60), prop::sample::select(sources.to_vec()));
         let attempts = prop::collection::vec(attempt, 0..=3);
-        let parts = (name(), any::<u64>(), client, names(300), attempts, prop::option::of(committed), any::<bool>());
-        parts.prop_map(|(service, revision, (jurisdictions, source), fence, attempts, committed, any_tenant)| Claims {
-            jti: "0b1f0a0e-6f0e-4a6a-8d5a-0123456789ab".into(),
-            iat: 253_402_300_799,
-            tenant: any_tenant.then(|| tenant_digest("id", &service)),
-            service,
-            revision,
-            rules_sha256: "f".repeat(64),
-            client: ClientClaim { jurisdictions, jurisdictions_more: 0, source },
-            fence_by: any_tenant.then(|| "tenant".to_owned()),
-            fence,
-            fence_more: 0,
-            attempts,
-            committed,
-            status: 200,
+        let stale = prop::collection::vec("[a-z]{1,63};lag=[0-9]{1,20}s", 0..64);
+        let lists = (names(300), stale);
+        let parts = (name(), any::<u64>(), client, lists, attempts, prop::option::of(committed), any::<bool>());
+        parts.prop_map(|(service, revision, (jurisdictions, source), (fence, stale), attempts, committed, tenant)| {
+            Claims {
+                jti: "0b1f0a0e-6f0e-4a6a-8d5a-0123456789ab".into(),
+                iat: 253_402_300_799,
+                tenant: tenant.then(|| tenant_digest("id", &service)),
+                service,
+                revision,
+                rules_sha256: "f".repeat(64),
+                client: ClientClaim { jurisdictions, jurisdictions_more: 0, source },
+                fence_by: tenant.then(|| "tenant".to_owned()),
+                fence,
+                fence_more: 0,
+                stale,
+                stale_more: 0,
+                attempts,
+                committed,
+                status: 200,
+            }
         })
     }
 
@@ -225,7 +242,9 @@ mod tests {
             prop_assert_eq!(&read.fence[..], &claims.fence[..read.fence.len()]);
             let kept = read.client.jurisdictions.len();
             prop_assert_eq!(kept + read.client.jurisdictions_more, claims.client.jurisdictions.len());
+            prop_assert_eq!(read.stale.len() + read.stale_more, claims.stale.len());
             let whole = Claims { fence: claims.fence.clone(), fence_more: 0, client: claims.client.clone(), ..read };
+            let whole = Claims { stale: claims.stale.clone(), stale_more: 0, ..whole };
             prop_assert_eq!(whole, claims, "nothing else is left out");
         }
     }
@@ -245,6 +264,8 @@ mod tests {
             fence_by: None,
             fence,
             fence_more: 0,
+            stale: Vec::new(),
+            stale_more: 0,
             attempts: Vec::new(),
             committed: None,
             status: 503,
@@ -270,6 +291,8 @@ mod tests {
             fence_by: None,
             fence: vec!["fra".into()],
             fence_more: 0,
+            stale: Vec::new(),
+            stale_more: 0,
             attempts: Vec::new(),
             committed: None,
             status: 200,

@@ -6,6 +6,7 @@ mod loads;
 mod overrides;
 mod probe;
 mod ratio;
+mod replicas;
 mod rollouts;
 mod shares;
 
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::health::{AddressFamily, Forced, RegionHealth, Status};
-use crate::id::{EndpointId, RegionId};
+use crate::id::{EndpointId, RegionId, ReplicaId};
 use crate::steer::first_token::Medians;
 use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
@@ -23,6 +24,7 @@ pub use fleet::{HeldBy, VerdictReport, Votes};
 pub use loads::{EndpointLoadReport, LoadReport};
 pub use overrides::OverrideRecord;
 pub use probe::ProbeReport;
+pub use replicas::ReplicaReport;
 pub use rollouts::{RolloutReport, RolloutsReport};
 pub use shares::{ClassShares, MoveReport, Shares, SharesReport, Shed};
 
@@ -109,6 +111,9 @@ pub struct RegionReport {
     /// Every endpoint.
     #[serde(default)]
     pub endpoints: BTreeMap<EndpointId, EndpointReport>,
+    /// Its copies of replicas that are read; empty where the rules name none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replicas: BTreeMap<ReplicaId, ReplicaReport>,
 }
 
 /// An override in force.
@@ -191,6 +196,16 @@ fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: T
         majority(of_endpoint.map(EndpointReport::by_probes))
     };
     let names = || region.endpoints.iter().map(|(name, _)| name);
+    let copy = |copy: &crate::table::RegionReplica| {
+        let id = &table.replica(copy.replica).id;
+        let said: Vec<&ReplicaReport> = reports
+            .iter()
+            .filter_map(|one| Some((one.at, one.report.regions.get(region.id.as_str())?.replicas.get(id.as_str())?)))
+            .filter(|(at, said)| said.is_fresh(*at, now))
+            .map(|(_, said)| said)
+            .collect();
+        replicas::combined(table, copy, &said, |statuses| majority(statuses))
+    };
     RegionHealth {
         probed: majority(fresh.iter().map(|reported| reported.probed)),
         forced,
@@ -199,6 +214,7 @@ fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: T
         time_to_up: None,
         endpoints: names().map(endpoint).collect(),
         forced_endpoints: if is_forced { names().map(forced_endpoint).collect() } else { Vec::new() },
+        replicas: region.replicas.iter().map(copy).collect(),
     }
 }
 

@@ -12,6 +12,7 @@ mod load;
 mod monitor;
 mod quota;
 pub(crate) mod read;
+mod replica;
 mod request;
 mod rollout;
 mod scalar;
@@ -33,6 +34,9 @@ pub use host::SteeredHost;
 pub use load::{Order, Ratio, RegionLoad, Shed, ShedAt, Slew};
 pub use monitor::{Family, HttpProbe, ModelProbe, Monitor, PROBE_TOKENS, Probe, ProbeBudget};
 pub use quota::{Budget, PriorityForm, Quota, ServiceTier, TenantLimits};
+pub use replica::{
+    GroupBy, JsonPointer, JsonReads, LagUnit, RegionReplica, Replica, ReplicaReads, ReplicaSource, WhenUnknown,
+};
 pub use request::{NoUrl, RequestPath, credential};
 pub use rollout::{Allowed, Arm, Change, Measure, Pair, Progress, Rollout};
 pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};
@@ -47,7 +51,9 @@ pub use source::{LoadSource, MetricsOf, NamedSeries, Series};
 
 use crate::geo::{self, Coordinates, CountryCode, CountrySet};
 use crate::health::Status;
-use crate::id::{EndpointId, JurisdictionId, Overridden, QuotaId, RegionId, RolloutId, ServiceId, TenantId, TierId};
+use crate::id::{
+    EndpointId, JurisdictionId, Overridden, QuotaId, RegionId, ReplicaId, RolloutId, ServiceId, TenantId, TierId,
+};
 use crate::time::{Millis, Timestamp};
 
 /// One rules document. Every section but `version` and `revision` may be missing.
@@ -81,6 +87,9 @@ pub struct Rules {
     /// What replaces something old, region after region.
     #[schemars(default, with = "BTreeMap<String, Rollout>")]
     pub rollouts: BTreeMap<RolloutId, Rollout>,
+    /// Knowledge that regions hold copies of, and how far a copy may be behind.
+    #[schemars(default, with = "BTreeMap<String, Replica>")]
+    pub replicas: BTreeMap<ReplicaId, Replica>,
     /// How several nodes agree on health. Absent: each goes by its own probes, and the edge by those it hears.
     #[schemars(default)]
     pub fleet: Option<Fleet>,
@@ -169,6 +178,9 @@ pub struct Region {
     /// How full it may get. Clients are moved by it.
     #[schemars(default)]
     pub load: Option<RegionLoad>,
+    /// Its copies of the document's `replicas`, by name.
+    #[schemars(default, with = "BTreeMap<String, RegionReplica>")]
+    pub replicas: BTreeMap<ReplicaId, RegionReplica>,
 }
 
 /// One entry of a region's `countries`.

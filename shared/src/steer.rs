@@ -7,18 +7,22 @@
 
 pub mod first_token;
 mod forced;
+mod knowledge;
 
 use core::net::IpAddr;
 
 use crate::geo::{self, Coordinates, CountryCode};
-use crate::health::{RegionHealth, Status};
+use crate::health::{RegionHealth, ReplicaSet, Status};
 use crate::id::EndpointId;
 use crate::rules::{Pattern, WhenAllDown};
 use crate::table::{Fenced, JurisdictionIndex, RegionIndex, Service, ServiceIndex, Table, TenantIndex};
 use crate::time::{Millis, Timestamp};
 
 use forced::judge_forced_endpoints;
+use knowledge::{Knowledge, time_to_lag, time_to_return};
+
 pub use forced::{InForce, effective_status, endpoint_in_force, forced, forced_endpoint, forces_endpoints};
+pub use knowledge::{Behind, behind};
 
 /// The client, as far as it is known. In DNS the tenant is never known.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -54,6 +58,8 @@ pub struct Ask<'a> {
     pub model: Option<&'a str>,
     /// The class of the request's path.
     pub path_class: PathClass,
+    /// The replicas that the request needs; `None` where the path isn't known: those that every path needs.
+    pub needs: Option<ReplicaSet>,
 }
 
 /// The conditions of one moment.
@@ -157,6 +163,8 @@ pub struct Ranking {
     pub only: Option<Option<RegionIndex>>,
     /// Whether regions may be offered nevertheless if all regions of the fence are withheld.
     pub revivable: bool,
+    /// The replicas that have to be fresh: those that every path of the service needs, unless the path is known.
+    pub needs: ReplicaSet,
 }
 
 impl Ranking {
@@ -179,6 +187,10 @@ pub enum Reason {
     Down,
     /// No endpoint has the model.
     NoModel,
+    /// A replica that the request needs is too far behind there.
+    Lagging,
+    /// A replica that the request needs has another version there.
+    Version,
     /// Every endpoint that has the model is cooling.
     Cooling,
 }
@@ -192,6 +204,8 @@ impl Reason {
             Self::Forced => "forced",
             Self::Down => "down",
             Self::NoModel => "no_model",
+            Self::Lagging => "lagging",
+            Self::Version => "version",
             Self::Cooling => "cooling",
         }
     }
@@ -215,6 +229,8 @@ pub struct Steering {
     pub withheld: Vec<Withheld>,
     /// Whether `ordered` was revived because all of the fence was withheld.
     pub revived: bool,
+    /// Whether `ordered` holds the freshest region alone, because every region that could serve lags.
+    pub stale: bool,
     /// The earliest end of an override or cool-down that influenced the decision.
     pub valid_until: Option<Timestamp>,
 }
@@ -235,8 +251,9 @@ pub struct Steering {
 ///                             "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } }
 /// }"#).unwrap();
 /// let client = Client { country: CountryCode::parse("AT"), ..Client::default() };
-/// let ask = Ask { service: table.service_named("chat").unwrap(), client, model: None, path_class: PathClass::Inference
-/// }; let conditions = Conditions { health: &[], local: &Local::default(), now: Timestamp(0) };
+/// let service = table.service_named("chat").unwrap();
+/// let ask = Ask { service, client, model: None, path_class: PathClass::Inference, needs: None };
+/// let conditions = Conditions { health: &[], local: &Local::default(), now: Timestamp(0) };
 ///
 /// let steering = steer(&table, &ask, &conditions);
 /// let first = steering.ordered[0].fenced.region;
@@ -246,8 +263,7 @@ pub struct Steering {
 #[must_use]
 pub fn steer(table: &Table, ask: &Ask<'_>, conditions: &Conditions<'_>) -> Steering {
     let standing = stand(table, &ask.client);
-    let ranking = rank(table, ask.service, &standing, ask.path_class);
-    decide(table, &ranking, ask.model, conditions)
+    decide(table, &rank_for(table, ask, &standing), ask.model, conditions)
 }
 
 /// Step 1: finds the client's jurisdictions, by the first of these that is known: the tenant's declared residency, an
@@ -294,6 +310,20 @@ pub fn rank(table: &Table, service: ServiceIndex, standing: &Standing, path_clas
     rank_by(table, service, standing, path_class, |region| distance(table, standing, region))
 }
 
+/// What the path of a request (without `/v1`) says of it: its class, and the replicas that it needs.
+#[must_use]
+pub fn by_path(service: &Service, path: &str) -> (PathClass, ReplicaSet) {
+    let class = if service.is_hub_path(path) { PathClass::Hub } else { PathClass::Inference };
+    (class, service.needs_of(path))
+}
+
+/// [`rank`] for what is asked, whose path may say which replicas it needs.
+#[must_use]
+pub fn rank_for(table: &Table, ask: &Ask<'_>, standing: &Standing) -> Ranking {
+    let ranking = rank(table, ask.service, standing, ask.path_class);
+    Ranking { needs: ask.needs.unwrap_or(ranking.needs), ..ranking }
+}
+
 /// The distance between a client and a region in kilometres, if both locations are known.
 #[must_use]
 pub fn distance(table: &Table, standing: &Standing, region: RegionIndex) -> Option<u32> {
@@ -336,29 +366,43 @@ pub fn rank_by(
         only,
         // The hub holds state, which no other region has, so a hub that is down isn't revived.
         revivable: hub.is_none() && service.when_all_down == WhenAllDown::ServeFence,
+        needs: service.needs_everywhere(),
     }
 }
 
 /// Steps 3, 4 and 6: withholds regions, offers the others, and revives some if no region is left to offer.
 #[must_use]
 pub fn decide(table: &Table, ranking: &Ranking, model: Option<&str>, conditions: &Conditions<'_>) -> Steering {
+    let knowledge = Knowledge::of(table, ranking, conditions);
     let mut ordered = Vec::with_capacity(ranking.order.len());
     let mut withheld = Vec::new();
     let mut valid_until = None;
     for &ranked in &ranking.order {
-        let judgement = judge(table, ranking, ranked.fenced.region, model, conditions);
+        let judgement = judge(table, ranking, ranked.fenced.region, model, conditions, knowledge.as_ref());
         valid_until = earliest(valid_until, judgement.until);
         match judgement.reason {
             None => ordered.push(ranked),
-            Some(reason) => withheld.push((Withheld { ranked, reason }, judgement.passing)),
+            Some(reason) => withheld.push((Withheld { ranked, reason }, judgement)),
         }
     }
-    let revived = ordered.is_empty() && ranking.revivable && withheld.iter().any(|(_, passing)| *passing);
-    if revived {
-        ordered.extend(withheld.iter().filter(|(_, passing)| *passing).map(|(withheld, _)| withheld.ranked));
-        withheld.retain(|(_, passing)| !passing);
+    let freshest = if ordered.is_empty() { freshest(&withheld) } else { None };
+    if let Some(position) = freshest {
+        ordered.push(withheld.remove(position).0.ranked);
     }
-    Steering { ordered, withheld: withheld.into_iter().map(|(withheld, _)| withheld).collect(), revived, valid_until }
+    let revived = ordered.is_empty() && ranking.revivable && withheld.iter().any(|(_, one)| one.passing);
+    if revived {
+        ordered.extend(withheld.iter().filter(|(_, one)| one.passing).map(|(withheld, _)| withheld.ranked));
+        withheld.retain(|(_, one)| !one.passing);
+    }
+    let withheld = withheld.into_iter().map(|(withheld, _)| withheld).collect();
+    Steering { ordered, withheld, revived, stale: freshest.is_some(), valid_until }
+}
+
+/// The position of the region that is least behind, of those withheld for nothing else whose replicas keep it. Of
+/// several the first in the order counts.
+fn freshest(withheld: &[(Withheld, Judgement)]) -> Option<usize> {
+    let kept = withheld.iter().enumerate().filter_map(|(position, (_, one))| Some((one.kept_at?, position)));
+    kept.min().map(|(_, position)| position)
 }
 
 /// Whether a region is withheld, and why.
@@ -367,6 +411,8 @@ struct Judgement {
     reason: Option<Reason>,
     /// Whether the region may be revived, because the only reasons are `down` and `cooling`.
     passing: bool,
+    /// How far the region is behind, if it may be kept as the freshest, because the only reason is `lagging`.
+    kept_at: Option<u64>,
     /// The earliest end of an override or cool-down that was considered.
     until: Option<Timestamp>,
 }
@@ -378,6 +424,7 @@ fn judge(
     index: RegionIndex,
     model: Option<&str>,
     conditions: &Conditions<'_>,
+    knowledge: Option<&Knowledge<'_>>,
 ) -> Judgement {
     let region = table.region(index);
     let health = conditions.health.get(index.get());
@@ -413,16 +460,20 @@ fn judge(
     let not_home = ranking.only.is_some_and(|only| only != Some(index));
     let forced_down = forced.is_some_and(|forced| forced.status == Status::Down) || is_drained;
     let down = forced.is_none() && probed_down;
+    let copies = knowledge.map(|knowledge| knowledge.judge(index)).unwrap_or_default();
     let reasons = [
         (not_home, Reason::NotHome),
         (forced_down, Reason::Forced),
         (down, Reason::Down),
         (no_model, Reason::NoModel),
+        (copies.lags, Reason::Lagging),
+        (copies.has_other_version, Reason::Version),
         (rested.is_some(), Reason::Cooling),
     ];
     Judgement {
         reason: reasons.iter().find(|(applies, _)| *applies).map(|(_, reason)| *reason),
-        passing: !not_home && !forced_down && !no_model,
+        passing: !not_home && !forced_down && !no_model && !copies.lags && !copies.has_other_version,
+        kept_at: copies.kept_at.filter(|_| !not_home && !forced_down && !down && !no_model && rested.is_none()),
         until: earliest(earliest(forced.map(|forced| forced.until), drained_until), rested),
     }
 }
@@ -449,18 +500,27 @@ impl Steering {
         // A region after the chosen one in the order changes nothing when it is up again.
         let regions = ranking.order.iter().map(|ranked| ranked.fenced.region);
         let better = regions.take_while(|&region| Some(region) != chosen);
-        let is_down = |&region: &RegionIndex| {
+        let is_withheld = |region: RegionIndex, reason: Reason| {
             let is_of_region = |withheld: &&Withheld| withheld.ranked.fenced.region == region;
-            self.withheld.iter().filter(is_of_region).any(|withheld| withheld.reason == Reason::Down)
+            self.withheld.iter().filter(is_of_region).any(|withheld| withheld.reason == reason)
         };
-        let returning = better.filter(is_down);
+        let needs = ranking.needs;
+        let lagging = ranking.order.iter().map(|ranked| ranked.fenced.region).filter(|_| !needs.is_empty());
+        // If the freshest region was kept, each of the fence changes the answer when it is back, even itself.
+        let lagging = lagging.take_while(|&region| self.stale || Some(region) != chosen);
+        let lagging =
+            lagging.filter(|&region| is_withheld(region, Reason::Lagging) || self.stale && Some(region) == chosen);
+        let to_return = lagging.filter_map(|region| time_to_return(needs, health(region)?));
+        let to_lag = chosen.filter(|_| !self.stale && !needs.is_empty());
+        let to_lag = to_lag.and_then(|region| time_to_lag(needs, health(region)?));
+        let returning = better.filter(|&region| is_withheld(region, Reason::Down));
         // If the fence was revived, each of its regions changes the answer when it is up again, even the chosen region.
         let revived = self.ordered.iter().filter(|_| self.revived).map(|ranked| ranked.fenced.region);
         let to_up = returning.chain(revived).filter_map(|region| health(region)?.time_to_up);
         let to_down =
             chosen.filter(|&region| !self.revived && probed(region)).and_then(|region| health(region)?.time_to_down);
         let to_end = self.valid_until.map(|until| until.since(conditions.now));
-        let least = to_up.chain(to_down).chain(to_end).min().unwrap_or(Millis(u64::MAX));
+        let least = to_up.chain(to_down).chain(to_end).chain(to_return).chain(to_lag).min().unwrap_or(Millis(u64::MAX));
         u32::try_from(least.0 / 1000).unwrap_or(u32::MAX).clamp(service.ttl.min, service.ttl.max)
     }
 }

@@ -5,6 +5,7 @@ mod check;
 mod fleet;
 mod hosts;
 mod index;
+mod needs;
 mod networks;
 mod quotas;
 mod revision;
@@ -21,7 +22,9 @@ use subtle::ConstantTimeEq;
 pub use build::Compiling;
 pub use fleet::{Fleet, Voter};
 use hosts::Hosts;
-pub use index::{JurisdictionIndex, QuotaIndex, RegionIndex, ServiceIndex, TenantIndex, TierIndex};
+pub use index::{JurisdictionIndex, QuotaIndex, RegionIndex, ReplicaIndex, ServiceIndex, TenantIndex, TierIndex};
+use needs::Needs;
+pub use needs::{RegionReplica, Replica};
 pub use networks::NetworkPlace;
 use networks::Networks;
 pub use quotas::{Quota, TenantLimits, Tiers};
@@ -30,6 +33,7 @@ pub use rollouts::Rollout;
 use territories::{Territories, position};
 
 use crate::geo::{Coordinates, CountryCode, CountrySet};
+use crate::health::ReplicaSet;
 use crate::id::{EndpointId, JurisdictionId, Overridden, RegionId, ServiceId, TenantId, TierId};
 use crate::json::Violation;
 use crate::rules::{
@@ -54,6 +58,7 @@ pub struct Table {
     quotas: Vec<Quota>,
     tiers: Tiers,
     rollouts: Vec<Rollout>,
+    replicas: Vec<Replica>,
     /// Boxed, as most documents have none.
     fleet: Option<Box<Fleet>>,
     keys: Vec<(KeyDigest, TenantIndex)>,
@@ -86,6 +91,8 @@ pub struct Region {
     pub monitor: Option<Monitor>,
     /// How full it may get, and what it carries; `None`: the document says nothing of its load.
     pub load: Option<Box<rules::RegionLoad>>,
+    /// Its copies of replicas, by name.
+    pub replicas: Vec<RegionReplica>,
 }
 
 impl Region {
@@ -151,6 +158,8 @@ pub struct Service {
     pub order: rules::Order,
     /// How much of each of its fences health may take away at once.
     pub guard: Option<rules::Guard>,
+    /// The replicas that its requests need; `None`: none. Boxed, as most documents have none.
+    needs: Option<Box<Needs>>,
     /// Whether any tenant names it: then only known keys may use it.
     pub requires_key: bool,
 }
@@ -169,7 +178,22 @@ impl Service {
     /// Whether inference of any client is ranked for this service as for `other` of the same table.
     #[must_use]
     pub fn ranks_like(&self, other: &Self) -> bool {
-        self.pattern == other.pattern && self.when_all_down == other.when_all_down && self.residency == other.residency
+        self.pattern == other.pattern
+            && self.when_all_down == other.when_all_down
+            && self.residency == other.residency
+            && self.needs_everywhere() == other.needs_everywhere()
+    }
+
+    /// The replicas that a request of `path` (without `/v1`) needs.
+    #[must_use]
+    pub fn needs_of(&self, path: &str) -> ReplicaSet {
+        self.needs.as_ref().map_or(ReplicaSet::EMPTY, |needs| needs.of(path))
+    }
+
+    /// The replicas that every request needs, whatever its path: DNS goes by these.
+    #[must_use]
+    pub fn needs_everywhere(&self) -> ReplicaSet {
+        self.needs.as_ref().map_or(ReplicaSet::EMPTY, |needs| needs.everywhere)
     }
 }
 
@@ -277,6 +301,12 @@ impl Table {
         &self.quotas
     }
 
+    /// All replicas of knowledge, by name.
+    #[must_use]
+    pub fn replicas(&self) -> &[Replica] {
+        &self.replicas
+    }
+
     /// Who votes on health; `None`: nobody, so that each node goes by its own probes.
     #[must_use]
     pub fn fleet(&self) -> Option<&Fleet> {
@@ -306,6 +336,15 @@ impl Table {
     #[must_use]
     pub fn tier_of(&self, tenant: &Tenant) -> Option<(&TierId, &rules::ServiceTier)> {
         self.tiers.get(tenant.limits.as_ref()?.tier?)
+    }
+
+    /// One replica.
+    ///
+    /// # Panics
+    /// If the index is another table's.
+    #[must_use]
+    pub fn replica(&self, index: ReplicaIndex) -> &Replica {
+        &self.replicas[index.get()]
     }
 
     /// One region.
@@ -357,7 +396,9 @@ impl Table {
         let places = |table: &Self| {
             table.regions.iter().map(|one| (one.id.clone(), one.location, one.standby)).collect::<Vec<_>>()
         };
+        let replicas = |table: &Self| table.replicas.iter().map(|one| one.id.clone()).collect::<Vec<_>>();
         self.jurisdictions == other.jurisdictions
+            && replicas(self) == replicas(other)
             && self.networks == other.networks
             && places(self) == places(other)
             && self.services.len() == other.services.len()

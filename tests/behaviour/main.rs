@@ -31,6 +31,7 @@ mod quick_start;
 mod rate_limit;
 mod reference;
 mod reload;
+mod replicas;
 mod rfc8906;
 mod rollouts;
 mod stages;

@@ -34,6 +34,9 @@ fn metrics() -> String {
     let model = json!({ "type": "openai", "model": "m" });
     let third = json!({ "url": endpoint["url"], "monitor": model });
     rules["regions"]["eu-frankfurt"]["endpoints"] = json!({ "fra-1": endpoint, "fra-2": second, "fra-3": third });
+    rules["replicas"] = json!({ "kb": { "max_lag": "60s" } });
+    let copy = json!({ "url": world.frankfurt.health_url(), "as": "seconds", "read": "/lag" });
+    rules["regions"]["eu-frankfurt"]["replicas"] = json!({ "kb": copy });
     rules["fleet"] = json!({ "voters": { "ns1": { "site": "london" } } });
     rules["services"]["chat"]["guard"] = json!({ "keep": 1 });
     let setup = Setup::new(&rules, ZONE).encrypted(&["dot", "doq", "doh"]).signed();

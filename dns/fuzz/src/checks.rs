@@ -18,6 +18,7 @@ use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::load::{EnginePage, EngineReading};
 use bailiwick_rules::probe::{Answer, Refused, Seen, TokenLimit, refused};
 use bailiwick_rules::quota::{Cost, LONGEST_WAIT, Limit, Limits, Pool, Reading};
+use bailiwick_rules::replica;
 use bailiwick_rules::rules::MetricsOf;
 use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::steer::{Ask, Client, Conditions, Local, PathClass, steer};
@@ -238,7 +239,7 @@ pub(crate) fn rules(bytes: &[u8]) {
         let Some(service) = table.service_named(service.id.as_str()) else { panic!("a service without a name") };
         for address in addresses {
             let client = Client { address, ..Client::default() };
-            let ask = Ask { service, client, model: None, path_class: PathClass::Inference };
+            let ask = Ask { service, client, model: None, path_class: PathClass::Inference, needs: None };
             let steering = steer(&table, &ask, &conditions);
             let mut seen: Vec<_> = steering.fence().map(|one| one.fenced.region).collect();
             assert!(seen.iter().all(|region| table.service(service).regions.contains(region)), "a foreign region");
@@ -381,5 +382,50 @@ pub(crate) fn metrics_page(bytes: &[u8]) {
         assert!(engines >= 1 && reading.load(Some(1)) >= kv);
         let is_known = waiting.is_some() || running.is_some() || kv.is_some();
         assert_eq!(reading.load(Some(1)).is_some(), is_known, "a missing load doesn't count as idle");
+    }
+}
+
+/// The answers about a copy of knowledge are read or refused with a word, and never say a lag of another unit. Two
+/// answers stand with a zero byte between them.
+///
+/// # Panics
+/// When that isn't so.
+pub(crate) fn replica_answer(bytes: &[u8]) {
+    static SOURCES: OnceLock<Table> = OnceLock::new();
+    let table = SOURCES.get_or_init(|| {
+        let copies = [
+            r#""time": { "as": "timestamp", "read": "/applied_at", "now": "/now", "leader": "/leader", "version": "/v" }"#,
+            r#""seconds": { "as": "seconds", "read": "/lag" }"#,
+            r#""bytes": { "as": "bytes", "read": "/lag" }"#,
+            r#""page": { "as": "prometheus", "series": { "name": "lag" } }"#,
+            r#""qdrant": { "as": "qdrant", "collection": "docs" }"#,
+            r#""patroni": { "as": "patroni", "member": "p2" }"#,
+            r#""elastic": { "as": "elasticsearch-ccr", "index": "docs" }"#,
+            r#""weaviate": { "as": "weaviate" }"#,
+        ]
+        .map(|copy| copy.replacen("{ \"as\"", "{ \"url\": \"https://kb.example\", \"as\"", 1));
+        let by_time = ["time", "seconds", "page"].map(|name| format!(r#""{name}": {{ "max_lag": "60s" }}"#));
+        let by_amount = ["bytes", "qdrant", "patroni", "elastic", "weaviate"];
+        let by_amount = by_amount.map(|name| format!(r#""{name}": {{ "max_lag": 100 }}"#));
+        let json = format!(
+            r#"{{ "version": 1, "revision": 1, "replicas": {{ {}, {} }},
+                "regions": {{ "r": {{ "countries": ["DE"], "replicas": {{ {} }} }} }} }}"#,
+            by_time.join(", "),
+            by_amount.join(", "),
+            copies.join(", ")
+        );
+        Table::compile(json.as_bytes()).unwrap_or_else(|errors| panic!("{errors:?}"))
+    });
+    let mut answers: Vec<&[u8]> = bytes.splitn(2, |byte| *byte == 0).collect();
+    answers.resize(2, b"");
+    for source in table.regions().iter().flat_map(|region| &region.replicas).filter_map(|copy| copy.source.as_deref()) {
+        match replica::read(source, &answers, Timestamp(1_800_000_000_000)) {
+            Ok(reading) => {
+                let fits = |lag| source.reads.unit().is_some_and(|unit| unit.fits(lag));
+                assert!(reading.lag.is_none_or(fits) && (reading.lag.is_some() || reading.is_leader));
+                assert!(reading.version.is_none_or(|version| (1..=256).contains(&version.len())));
+            }
+            Err(failure) => assert!((1..400).contains(&failure.to_string().len()), "{failure}"),
+        }
     }
 }

@@ -35,6 +35,9 @@ pub(crate) struct NodeStatus {
     /// The endpoints whose load is read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub loads: Vec<LoadNow>,
+    /// The copies of replicas that are read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<ReplicaNow>,
     /// Overrides in force.
     pub overrides: Vec<OverrideNow>,
     /// Where rules, zones, keys and geography come from.
@@ -110,6 +113,28 @@ pub(crate) struct LoadNow {
     /// What it is made of.
     pub of: String,
     /// When it was last read.
+    pub read_at: Option<Timestamp>,
+    /// Why the last reading failed, if it did.
+    pub failure: Option<String>,
+}
+
+/// A region's copy of a replica of knowledge.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ReplicaNow {
+    /// The region.
+    pub region: String,
+    /// The replica.
+    pub replica: String,
+    /// `fresh`, `leader`, `lagging`, `unknown`, or `new` before the first reading, as this node reads it.
+    pub freshness: String,
+    /// Whether the region is withheld from what needs the replica.
+    pub withheld: bool,
+    /// How far it was behind when it was last read.
+    pub lag: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// When it was last read well.
     pub read_at: Option<Timestamp>,
     /// Why the last reading failed, if it did.
     pub failure: Option<String>,
@@ -196,6 +221,7 @@ impl NodeStatus {
         self.fences(&mut text);
         self.regions(&mut text, paint);
         self.loads(&mut text);
+        self.replicas(&mut text);
         self.overrides(&mut text);
         self.sources(&mut text, paint);
         self.keys_and_files(&mut text, paint);
@@ -246,6 +272,24 @@ impl NodeStatus {
             let last = one.failure.clone().unwrap_or("succeeded".to_owned());
             let name = format!("{}/{}", one.region, one.endpoint);
             lines.push([name, one.load.clone(), one.of.clone(), read, last]);
+        }
+        columns(&lines, text);
+    }
+
+    fn replicas(&self, text: &mut String) {
+        if self.replicas.is_empty() {
+            return;
+        }
+        text.push('\n');
+        let heads = ["replica", "is", "lag", "version", "withheld", "read", "last reading"];
+        let mut lines = vec![heads.map(str::to_owned)];
+        for one in &self.replicas {
+            let read = one.read_at.map_or("-".to_owned(), |at| format!("{} ago", words(self.now.since(at))));
+            let last = one.failure.clone().unwrap_or("succeeded".to_owned());
+            let or_dash = |text: &Option<String>| text.clone().unwrap_or("-".to_owned());
+            let withheld = if one.withheld { "yes" } else { "no" }.to_owned();
+            let name = format!("{}/{}", one.region, one.replica);
+            lines.push([name, one.freshness.clone(), or_dash(&one.lag), or_dash(&one.version), withheld, read, last]);
         }
         columns(&lines, text);
     }

@@ -4,8 +4,9 @@
 use std::net::IpAddr;
 
 use bailiwick_rules::geo::{CountryCode, is_like_code, non_country};
+use bailiwick_rules::health::ReplicaSet;
 use bailiwick_rules::overview::{Overview, overview};
-use bailiwick_rules::steer::{Ask, Client, PathClass};
+use bailiwick_rules::steer::{Ask, Client, PathClass, by_path};
 use bailiwick_rules::table::{ServiceIndex, Table, Tenant, TenantIndex};
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
@@ -39,7 +40,8 @@ pub(crate) struct Question {
     /// The model asked for.
     #[arg(long)]
     pub(crate) model: Option<String>,
-    /// The request's path, such as /v1/fine_tuning/jobs: it decides whether `hub.paths` apply.
+    /// The request's path, such as /v1/fine_tuning/jobs: it decides whether `hub.paths` apply, and which replicas the
+    /// request needs.
     #[arg(long)]
     pub(crate) path: Option<String>,
     /// Suppose that this region is down. May be given more than once, or several with commas between them.
@@ -101,7 +103,8 @@ impl Question {
             return Err(errors);
         };
         let client = Client { tenant, ..client };
-        let ask = Ask { service, client, model: self.model.as_deref(), path_class: self.path_class(table, service) };
+        let (path_class, needs) = self.path_of(table, service);
+        let ask = Ask { service, client, model: self.model.as_deref(), path_class, needs };
         Ok(Understood { ask, down, at, notes: self.notes(table, &ask) })
     }
 
@@ -205,11 +208,13 @@ impl Question {
         notes
     }
 
-    fn path_class(&self, table: &Table, service: ServiceIndex) -> PathClass {
-        let path = self.path.as_deref().unwrap_or_default();
+    /// The class of the path, and the replicas that it needs. Without a path, it is asked for what DNS does.
+    fn path_of(&self, table: &Table, service: ServiceIndex) -> (PathClass, Option<ReplicaSet>) {
+        let Some(path) = self.path.as_deref() else { return (PathClass::Inference, None) };
         let path = path.split('?').next().unwrap_or_default();
         let within = path.strip_prefix("/v1").filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
-        if table.service(service).is_hub_path(within) { PathClass::Hub } else { PathClass::Inference }
+        let (class, needs) = by_path(table.service(service), within);
+        (class, Some(needs))
     }
 }
 

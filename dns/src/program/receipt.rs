@@ -167,6 +167,8 @@ mod tests {
             fence_by: None,
             fence: vec!["fra".into(), "par".into()],
             fence_more: 0,
+            stale: Vec::new(),
+            stale_more: 0,
             attempts: vec![Attempt {
                 region: "fra".into(),
                 endpoint: "fra-1".into(),

@@ -179,6 +179,14 @@ mod tests {
         ) -> Result<bailiwick_rules::load::EngineReading, String> {
             Err("nothing is read here".to_owned())
         }
+
+        async fn read_replica(
+            &self,
+            _: &bailiwick_rules::rules::ReplicaSource,
+            _: &Clock,
+        ) -> Result<bailiwick_rules::replica::ReplicaReading, bailiwick_rules::replica::ReadFailure> {
+            Err(bailiwick_rules::replica::ReadFailure::Wrong("nothing is read here".to_owned()))
+        }
     }
 
     /// One service at `chat.example.com`: region `a` answers 192.0.2.1, and `b`, its standby, 192.0.2.2.

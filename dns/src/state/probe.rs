@@ -1,5 +1,5 @@
-//! Health checks and load readings. Takes the monitors and load sources of the rules from the owner, runs one task for
-//! each of them, and sends every result back to the owner.
+//! Health checks, load readings and readings of replicas. Takes the monitors and sources of the rules from the owner,
+//! runs one task for each of them, and sends every result back to the owner.
 
 pub(crate) mod authorities;
 mod failure;
@@ -8,6 +8,7 @@ mod lookups;
 mod model;
 mod network;
 mod outcome;
+mod replicas;
 mod secrets;
 #[cfg(test)]
 mod tests;
@@ -18,17 +19,20 @@ use std::time::Duration;
 use bailiwick_rules::health::AddressFamily;
 use bailiwick_rules::load::EngineReading;
 use bailiwick_rules::probe::{next_round, phase};
-use bailiwick_rules::rules::{Family, LoadSource, Monitor};
+use bailiwick_rules::replica::{ReadFailure, ReplicaReading};
+use bailiwick_rules::rules::{Family, LoadSource, Monitor, ReplicaSource};
 use bailiwick_rules::time::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::system::clock::Clock;
 use crate::system::tasks::unwinding;
 pub(crate) use loads::{LoadResult, SourceId};
 pub(crate) use model::{Places, Surroundings};
 pub(crate) use network::NetworkProber;
 pub(crate) use outcome::{Outcome, Passed, ProbeFailure};
+pub(crate) use replicas::{CopyId, ReplicaResult};
 pub use secrets::SecretFiles;
 pub(crate) use secrets::{Secrets, read as read_secret};
 
@@ -47,6 +51,14 @@ pub(crate) trait Prober: Send + Sync + 'static {
 
     /// Fetches and reads the metrics page of a source; the error says what failed. The caller applies the timeout.
     fn read_load(&self, source: &LoadSource) -> impl Future<Output = Result<EngineReading, String>> + Send;
+
+    /// Asks a source how far a copy of knowledge is behind; the error says what failed. `clock` tells the time at which
+    /// the answer is there. The caller applies the timeout.
+    fn read_replica(
+        &self,
+        source: &ReplicaSource,
+        clock: &Clock,
+    ) -> impl Future<Output = Result<ReplicaReading, ReadFailure>> + Send;
 }
 
 /// Which addresses of a host name one probe tries, and how many of them have to answer.
@@ -101,6 +113,7 @@ pub(crate) struct Probing<P> {
     slots: Arc<Slots>,
     results: mpsc::Sender<ProbeResult>,
     loads: mpsc::Sender<LoadResult>,
+    replicas: mpsc::Sender<ReplicaResult>,
     surroundings: Surroundings,
 }
 
@@ -115,14 +128,16 @@ impl Drop for Running {
 }
 
 impl<P: Prober> Probing<P> {
-    /// Makes a starter of tasks that send probe results to `results` and load readings to `loads`.
+    /// Makes a starter of tasks that send probe results to `results`, load readings to `loads`, and readings of
+    /// replicas to `replicas`.
     pub(crate) fn new(
         prober: P,
         results: mpsc::Sender<ProbeResult>,
         loads: mpsc::Sender<LoadResult>,
+        replicas: mpsc::Sender<ReplicaResult>,
         surroundings: Surroundings,
     ) -> Self {
-        Self { prober: Arc::new(prober), slots: Arc::default(), results, loads, surroundings }
+        Self { prober: Arc::new(prober), slots: Arc::default(), results, loads, replicas, surroundings }
     }
 
     /// Starts a monitor, which probes at once and then at every interval. `places` are the endpoints that it watches.
@@ -152,6 +167,18 @@ impl<P: Prober> Probing<P> {
     /// Starts to read a load source, at once and then at every interval.
     pub(crate) fn start_reading(&self, id: SourceId, source: LoadSource) -> Running {
         loads::start(id, source, Arc::clone(&self.prober), Arc::clone(&self.slots), self.loads.clone())
+    }
+
+    /// Starts to read how far a copy is behind, at once and then at every interval.
+    pub(crate) fn start_reading_replica(&self, id: CopyId, source: ReplicaSource) -> Running {
+        replicas::start(replicas::Task {
+            id,
+            source,
+            prober: Arc::clone(&self.prober),
+            slots: Arc::clone(&self.slots),
+            clock: self.surroundings.clock.clone(),
+            results: self.replicas.clone(),
+        })
     }
 }
 

@@ -12,6 +12,7 @@ mod loads;
 mod models;
 mod planned;
 mod records;
+mod replicas;
 mod report;
 #[cfg(test)]
 pub(crate) mod scopes;
@@ -43,6 +44,7 @@ pub(crate) use fleet::FleetHealth;
 pub(crate) use loads::{LoadView, endpoints_up};
 pub(crate) use models::{ModelView, VerdictCounts};
 pub(crate) use planned::Planned;
+pub(crate) use replicas::ReplicaView;
 pub(crate) use shed::{Part, Seat, Shares};
 pub(crate) use world::{RejectedZone, Rules, World, ZoneSource};
 
@@ -82,6 +84,8 @@ pub(crate) struct Health {
     pub monitors: Vec<MonitorView>,
     /// The endpoints whose load is read, by region and position.
     pub loads: Vec<LoadView>,
+    /// The copies of replicas that are read, by region and position.
+    pub replicas: Vec<ReplicaView>,
     /// The shares of clients to move because of load; `None` without a plan.
     pub shares: Option<Shares>,
     /// The same plan in numbers, for metrics.

@@ -152,7 +152,9 @@ impl Plan {
             None | Some(Reason::Cooling) => {}
             Some(Reason::NotHome) => return Err(Failure::UnknownId),
             Some(Reason::NoModel) => return Err(no_model()),
-            Some(Reason::Forced | Reason::Down) => return Err(Failure::RegionUnavailable),
+            Some(Reason::Forced | Reason::Down | Reason::Lagging | Reason::Version) => {
+                return Err(Failure::RegionUnavailable);
+            }
         }
         let mut plan = Self { targets: Vec::new(), skipped: Vec::new() };
         let none_rest = Local::default();

@@ -93,8 +93,11 @@ impl Reports {
     /// How long after the last fetch all reports will still count. Reports that were too old already don't shorten it.
     pub(crate) fn counts_for(&self) -> Millis {
         let regions = self.by_node.iter().flatten().flat_map(|received| received.report.regions.values());
-        let left =
-            regions.filter_map(|report| FRESH_INTERVALS.saturating_mul(report.interval_ms).checked_sub(report.age_ms));
+        let ages = regions.flat_map(|report| {
+            let copies = report.replicas.values().map(|copy| (copy.interval_ms, copy.age_ms.unwrap_or(0)));
+            core::iter::once((report.interval_ms, report.age_ms)).chain(copies)
+        });
+        let left = ages.filter_map(|(interval, age)| FRESH_INTERVALS.saturating_mul(interval).checked_sub(age));
         left.filter(|left| *left > 0).min().map_or(COUNTS_FOR, |left| Millis(left).max(LEAST))
     }
 
@@ -195,6 +198,38 @@ mod tests {
         assert_eq!(reports.counts_for(), Millis(14_000), "the second report was too old when it arrived");
         reports.receive(1, Timestamp(0), report("up", 2_900, 1_000));
         assert_eq!(reports.counts_for(), LEAST);
+    }
+
+    #[test]
+    fn a_copy_lags_by_the_majority_of_fresh_readings_and_old_ones_say_nothing() {
+        let rules = serde_json::json!({
+            "version": 1, "revision": 1,
+            "replicas": { "kb": { "max_lag": "60s", "keep_freshest": true, "group": "version" } },
+            "regions": { "fra": { "countries": ["DE"], "replicas": { "kb": { "url": "https://kb.example/",
+                "as": "seconds", "read": "/lag", "version": "/v" } } } },
+        });
+        let table = Table::compile(rules.to_string().as_bytes()).unwrap();
+        let reported = |status: &str, seconds: u64, age_ms: u64, version: &str| {
+            let mut report = serde_json::to_value(report("up", 0, 9_000)).unwrap();
+            report["regions"]["fra"]["replicas"] = serde_json::json!({ "kb": { "status": status, "freshness": "x",
+                "lag_ms": seconds * 1_000, "version": version, "age_ms": age_ms, "interval_ms": 5_000 } });
+            serde_json::from_value::<HealthReport>(report).unwrap()
+        };
+        let mut reports = Reports::default();
+        let seen = |reports: &mut Reports, at| {
+            let copy = reports.seen(&table, Timestamp(at)).health[0].replicas[0].clone();
+            (copy.status, copy.lag.map(|lag| lag.to_string()), copy.version.map(|version| version.to_string()))
+        };
+        assert_eq!(seen(&mut reports, 0), (Status::Unknown, None, None));
+        reports.receive(0, Timestamp(0), reported("down", 90, 1_000, "b"));
+        assert_eq!(seen(&mut reports, 0), (Status::Down, Some("90s".to_owned()), Some("b".to_owned())));
+        assert_eq!(reports.counts_for(), Millis(14_000), "the copy's readings are sooner old than the region's");
+        reports.receive(1, Timestamp(0), reported("up", 3, 0, "a"));
+        reports.receive(2, Timestamp(0), reported("up", 4, 0, "a"));
+        assert_eq!(seen(&mut reports, 0), (Status::Up, None, Some("a".to_owned())));
+        reports.receive(1, Timestamp(0), reported("down", 75, 0, "a"));
+        assert_eq!(seen(&mut reports, 0), (Status::Down, Some("75s".to_owned()), Some("a".to_owned())));
+        assert_eq!(seen(&mut reports, 15_001), (Status::Unknown, None, None));
     }
 
     #[test]

@@ -13,9 +13,10 @@ use std::collections::BTreeSet;
 
 use bailiwick_rules::explain::explain_at_edge;
 use bailiwick_rules::geo::{CountryCode, is_like_code};
+use bailiwick_rules::health::ReplicaSet;
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::overview::overview;
-use bailiwick_rules::steer::{Ask, Client, Conditions, Cooling, PathClass, rank, stand};
+use bailiwick_rules::steer::{Ask, Client, Conditions, Cooling, PathClass, by_path, rank, stand};
 use bailiwick_rules::table::{ServiceIndex, Table, TenantIndex};
 use url::form_urlencoded;
 use worker::Env;
@@ -215,6 +216,8 @@ struct ClientQuestion {
     client: Client,
     model: Option<String>,
     path_class: PathClass,
+    /// The replicas that the path needs; `None` if no path is asked for.
+    needs: Option<ReplicaSet>,
     /// Whether the operator asks. Only the operator sees names of secrets.
     by_operator: bool,
 }
@@ -222,7 +225,8 @@ struct ClientQuestion {
 impl ClientQuestion {
     /// The request to steer.
     fn ask(&self) -> Ask<'_> {
-        Ask { service: self.service, client: self.client, model: self.model.as_deref(), path_class: self.path_class }
+        let (model, path_class, needs) = (self.model.as_deref(), self.path_class, self.needs);
+        Ask { service: self.service, client: self.client, model, path_class, needs }
     }
 }
 
@@ -251,11 +255,12 @@ impl Requester<'_> {
         if by_operator && reader.value("all").is_some() {
             reader.errors.push("all: takes no other value than true; leave it out to ask for one client.".to_owned());
         }
-        let (model, path) = (reader.value("model"), reader.value("path").unwrap_or_default());
+        let (model, path) = (reader.value("model"), reader.value("path"));
         match service {
             Some(service) if reader.errors.is_empty() => {
-                let path_class = path_class(table, service, &path);
-                Ok(Question::ClientQuestion(ClientQuestion { service, client, model, path_class, by_operator }))
+                let (path_class, needs) = path_of(table, service, path.as_deref());
+                let question = ClientQuestion { service, client, model, path_class, needs, by_operator };
+                Ok(Question::ClientQuestion(question))
             }
             _ => Err(Failure::BadQuestion { errors: reader.errors }),
         }
@@ -382,9 +387,11 @@ impl QueryReader {
     }
 }
 
-/// The class of a path, with or without `/v1`.
-fn path_class(table: &Table, service: ServiceIndex, path: &str) -> PathClass {
+/// The class of a path, with or without `/v1`, and the replicas that it needs.
+fn path_of(table: &Table, service: ServiceIndex, path: Option<&str>) -> (PathClass, Option<ReplicaSet>) {
+    let Some(path) = path else { return (PathClass::Inference, None) };
     let path = path.split('?').next().unwrap_or_default();
     let within = path.strip_prefix("/v1").filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
-    if table.service(service).is_hub_path(within) { PathClass::Hub } else { PathClass::Inference }
+    let (class, needs) = by_path(table.service(service), within);
+    (class, Some(needs))
 }

@@ -27,6 +27,7 @@ use crate::decide::plan::Target;
 use crate::runtime::client::Caller;
 use crate::runtime::clock;
 use crate::runtime::env;
+use crate::runtime::reply::ResponseInfo;
 use webcrypto::Signer;
 
 /// The header that carries a receipt.
@@ -121,8 +122,9 @@ impl ReceiptPolicy {
         table: &Table,
         caller: &Caller,
         steering: &Steering,
-        request_id: &str,
+        info: &ResponseInfo,
     ) -> Option<ReceiptSigner> {
+        let request_id = info.request_id.as_str();
         let (signer, required) = self.0?;
         let standing = stand(table, &caller.client);
         let names = standing.jurisdictions.iter().map(|&index| table.jurisdiction(index).to_string());
@@ -138,6 +140,8 @@ impl ReceiptPolicy {
             fence_by: standing.fenced.map(|_| FenceBy::Tenant.as_str().to_owned()),
             fence: steering.fence().map(|ranked| table.region(ranked.fenced.region).id.to_string()).collect(),
             fence_more: 0,
+            stale: info.stale.as_deref().unwrap_or_default().to_vec(),
+            stale_more: 0,
             attempts: Vec::new(),
             committed: None,
             status: 0,

@@ -60,6 +60,8 @@ pub(crate) struct ResponseInfo {
     pub(crate) denied: Option<Rc<Denial>>,
     /// `x-bailiwick-shed`: from where to where the request was moved because of load.
     pub(crate) shed: Option<Rc<str>>,
+    /// `x-bailiwick-stale`: the replicas that are too far behind in the region that was kept as the freshest.
+    pub(crate) stale: Option<Rc<[String]>>,
     /// When the request arrived.
     pub(crate) began: Timestamp,
     /// When the request was steered.
@@ -77,6 +79,7 @@ impl ResponseInfo {
             whose: None,
             denied: None,
             shed: None,
+            stale: None,
             began: clock::now(),
             steered: None,
         }
@@ -98,6 +101,9 @@ impl ResponseInfo {
         }
         if let Some(shed) = &self.shed {
             headers.set("x-bailiwick-shed", shed);
+        }
+        if let Some(stale) = &self.stale {
+            headers.set("x-bailiwick-stale", &stale.join(", "));
         }
         if let Some(record) = record.filter(|record| !record.attempts.is_empty()) {
             headers.set("x-bailiwick-attempts", &record.header());

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guard::{GuardedFence, guarded_fences};
 use crate::health::Status;
-use crate::id::{EndpointId, RegionId};
+use crate::id::{EndpointId, RegionId, ReplicaId};
 use crate::table::{Revision, Table};
 use crate::time::Timestamp;
 
@@ -31,6 +31,12 @@ pub(super) struct RegionAgreed {
     names: Vec<EndpointId>,
     /// By position.
     pub(super) endpoints: Vec<Held>,
+    /// Its copies of replicas, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    copies: Vec<ReplicaId>,
+    /// By position.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) replicas: Vec<Held>,
 }
 
 /// A status that was agreed on.
@@ -95,8 +101,18 @@ impl Agreed {
                 let held = |id| of(id).and_then(|at| before.endpoints.get(at).copied()).unwrap_or_default();
                 names.iter().map(held).collect()
             };
+            let copies: Vec<ReplicaId> =
+                region.replicas.iter().map(|copy| table.replica(copy.replica).id.clone()).collect();
+            let replicas = |before: &RegionAgreed| {
+                let of = |id: &ReplicaId| before.copies.iter().position(|name| name == id);
+                let held = |id| of(id).and_then(|at| before.replicas.get(at).copied()).unwrap_or_default();
+                copies.iter().map(held).collect()
+            };
             match kept {
-                Some(kept) => RegionAgreed { endpoints: endpoints(&kept), names, ..kept },
+                Some(kept) => {
+                    let (endpoints, replicas) = (endpoints(&kept), replicas(&kept));
+                    RegionAgreed { endpoints, names, copies, replicas, ..kept }
+                }
                 None => RegionAgreed {
                     id: region.id.clone(),
                     whole: Held::default(),
@@ -104,6 +120,8 @@ impl Agreed {
                     families: [Held::default(); 2],
                     endpoints: vec![Held::default(); names.len()],
                     names,
+                    replicas: vec![Held::default(); copies.len()],
+                    copies,
                 },
             }
         });

@@ -3,7 +3,7 @@
 
 use crate::health::{AddressFamily, RegionHealth, Status};
 use crate::report::{FRESH_INTERVALS, HealthReport, HeldBy, RegionReport};
-use crate::table::Table;
+use crate::table::{RegionReplica, Table};
 use crate::time::{Millis, Timestamp};
 
 /// The longest interval that is believed: the longest that a monitor may have.
@@ -45,6 +45,8 @@ pub(super) struct Cast {
     pub(super) families: [Status; 2],
     /// By position.
     pub(super) endpoints: Vec<Status>,
+    /// By position of the region's copies.
+    pub(super) replicas: Vec<Status>,
     /// What the voter took for agreed, so that one who has just begun knows it.
     pub(super) agreed: Status,
 }
@@ -67,6 +69,7 @@ impl Ballot {
                 region: said.probed,
                 families: [AddressFamily::Ipv4, AddressFamily::Ipv6].map(|family| of_family(said, family)),
                 endpoints: endpoints.collect(),
+                replicas: region.replicas.iter().map(|copy| of_copy(table, copy, said)).collect(),
                 agreed: agreed.map_or(Status::Unknown, |agreed| agreed.verdict),
             };
             Some(if report.blind { cast.blinded() } else { cast })
@@ -88,6 +91,7 @@ impl Ballot {
                 region: health.probed,
                 families: sight.families.map(|family| of(family).unwrap_or(health.probed)),
                 endpoints: (0..region.endpoints.len()).map(endpoint).collect(),
+                replicas: health.replicas.iter().map(|copy| copy.status).collect(),
                 agreed: Status::Unknown,
             };
             Some(if sight.is_blind { cast.blinded() } else { cast })
@@ -116,8 +120,16 @@ impl Cast {
         self.region = Status::Unknown;
         self.families = [Status::Unknown; 2];
         self.endpoints.fill(Status::Unknown);
+        self.replicas.fill(Status::Unknown);
         self
     }
+}
+
+/// What is said of a region's copy, if that was fresh when it was sent.
+fn of_copy(table: &Table, copy: &RegionReplica, said: &RegionReport) -> Status {
+    let said = said.replicas.get(table.replica(copy.replica).id.as_str());
+    let is_fresh = |one: &&crate::report::ReplicaReport| one.is_fresh(Timestamp(0), Timestamp(0));
+    said.filter(is_fresh).map(|one| one.status).unwrap_or_default()
 }
 
 /// What is said of one family of a region's addresses: of the region, where monitors don't tell the families apart.

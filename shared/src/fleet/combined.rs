@@ -37,6 +37,9 @@ pub fn fold(
     for (health, verdict) in health.iter_mut().zip(&verdicts) {
         health.probed = verdict.status;
         health.endpoints.clone_from(&verdict.endpoints);
+        for (copy, status) in health.replicas.iter_mut().zip(&verdict.replicas) {
+            copy.status = *status;
+        }
     }
     verdicts
 }

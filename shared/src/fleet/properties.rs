@@ -114,6 +114,7 @@ fn region(random: &mut Random, probed: Status) -> RegionReport {
         families: BTreeMap::new(),
         probe: None,
         endpoints,
+        replicas: BTreeMap::new(),
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Verdict {
     pub families: [Status; 2],
     /// The same of each endpoint, by position.
     pub endpoints: Vec<Status>,
+    /// The same of each copy of a replica, by position in the region: `Down` is withheld from what needs it.
+    pub replicas: Vec<Status>,
     /// How the sites vote on the region.
     pub votes: Votes,
     /// Who holds the status, overrides left aside.
@@ -97,6 +99,14 @@ pub fn verdicts(hearing: &Hearing<'_>, agreed: &mut Agreed) -> Vec<Verdict> {
         let said = |at: usize| move |cast: &Cast| cast.endpoints.get(at).copied().unwrap_or_default();
         let endpoints = region.endpoints.iter_mut().enumerate();
         verdict.endpoints = endpoints.map(|(at, held)| of_part(held, &said(at))).collect();
+        // A guard keeps regions that may serve. It never makes stale knowledge fresh.
+        let said = |at: usize| move |cast: &Cast| cast.replicas.get(at).copied().unwrap_or_default();
+        let of_copy = |(at, held): (usize, &mut Held)| {
+            let (status, ..) = judge.judge(index, &casts, held, &said(at));
+            held.set(status, hearing.now);
+            held.status
+        };
+        verdict.replicas = region.replicas.iter_mut().enumerate().map(of_copy).collect();
     }
     verdicts
 }

@@ -12,6 +12,7 @@ mod model_probe;
 mod monitor;
 mod quota;
 mod region;
+mod replica;
 mod rollout;
 mod service;
 mod source;
@@ -25,7 +26,8 @@ use super::{Jurisdiction, Keeping, KeyDigest, Network, Override, Rules, SteeredH
 use crate::geo::{self, CountryCode};
 use crate::health::Status;
 use crate::id::{
-    EndpointId, JurisdictionId, NOT_A_NAME, Overridden, QuotaId, RegionId, RolloutId, ServiceId, TenantId, TierId,
+    EndpointId, JurisdictionId, NOT_A_NAME, Overridden, QuotaId, RegionId, ReplicaId, RolloutId, ServiceId, TenantId,
+    TierId,
 };
 use crate::json::{Fields, Node, Reader};
 use crate::time::{Millis, Timestamp};
@@ -45,6 +47,7 @@ struct Context {
     services: Vec<String>,
     quotas: Vec<String>,
     tiers: Vec<String>,
+    replicas: Vec<String>,
     hosts: HashMap<SteeredHost, String>,
     digests: HashMap<KeyDigest, String>,
     prefixes: HashMap<IpNet, usize>,
@@ -65,6 +68,7 @@ impl Context {
             services: keys("services"),
             quotas: keys("quotas"),
             tiers: keys("tiers"),
+            replicas: keys("replicas"),
             ..Self::default()
         }
     }
@@ -99,6 +103,7 @@ pub(crate) async fn rules(reader: &mut Reader<'_>, node: &Node, turns: &mut Turn
         quotas: map(&mut fields, "quotas", context, turns, QuotaId::parse, quota::quota).await,
         tiers: map(&mut fields, "tiers", context, turns, TierId::parse, quota::service_tier).await,
         rollouts: map(&mut fields, "rollouts", context, turns, RolloutId::parse, rollout::rollout).await,
+        replicas: map(&mut fields, "replicas", context, turns, ReplicaId::parse, replica::replica).await,
         fleet: fields.optional("fleet", |reader, node| fleet::fleet(reader, node, context)),
         networks: list(&mut fields, "networks", context, turns, network).await,
         overrides: list(&mut fields, "overrides", context, turns, an_override).await,

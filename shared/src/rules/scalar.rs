@@ -71,7 +71,8 @@ impl HttpUrl {
     }
 
     /// The URL of a request below such a URL; it may have a query.
-    pub(super) fn of_request(url: url::Url) -> Self {
+    #[must_use]
+    pub fn of_request(url: url::Url) -> Self {
         Self(url)
     }
 

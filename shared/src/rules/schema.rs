@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{Budget, Family, LoadSource, Monitor, Rules, Series, Slew, Style, WebOrigin};
+use super::{Budget, Family, LagUnit, LoadSource, Monitor, RegionReplica, Rules, Series, Slew, Style, WebOrigin};
 use crate::geo::{Coordinates, CountryCode};
 use crate::time::{Millis, Timestamp};
 
@@ -27,6 +27,10 @@ pub fn json_schema_text() -> String {
 
 pub(super) fn one() -> u16 {
     1
+}
+
+pub(super) fn three() -> u32 {
+    3
 }
 
 pub(super) fn minute() -> Millis {
@@ -290,6 +294,108 @@ impl JsonSchema for LoadSource {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         LoadSourceAsWritten::json_schema(generator)
     }
+}
+
+/// A region's copy of a replica of knowledge: where it is read how far it is behind, or that it is the original.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used; reading is by hand, to note every violation")]
+struct RegionReplicaAsWritten {
+    /// Whether the region holds the original, which isn't gated by lag: `true`, or where the answer says it. Alone,
+    /// `true` is enough.
+    leader: Option<LeaderAsWritten>,
+    /// Where it is read how far the copy is behind; for a store, the base of its API. `http` or `https`; TLS is
+    /// verified.
+    url: Option<String>,
+    /// What is read.
+    #[schemars(rename = "as")]
+    kind: Option<ReplicaType>,
+    /// Where it stands in a JSON answer: a pointer such as `/applied_at`. With `timestamp`, `seconds`, `bytes`, `count`
+    /// and `version`.
+    read: Option<String>,
+    /// Where the answer says what time it is, by the clock that `read` is written by; by default the node's own clock
+    /// counts. With `timestamp`.
+    now: Option<String>,
+    /// Where the answer says the version of the copy. With `timestamp`, `seconds`, `bytes` and `count`.
+    version: Option<String>,
+    /// The series of a metrics page; of several samples the one that is furthest behind counts. With `prometheus`.
+    series: Option<Series>,
+    /// What the series' number means; `seconds`. With `prometheus`.
+    unit: Option<LagUnit>,
+    /// The collection. With `qdrant`, and with `weaviate`, where it may be left out.
+    collection: Option<String>,
+    /// The member that stands in the region. With `patroni`.
+    member: Option<String>,
+    /// The follower index. With `elasticsearch-ccr`.
+    index: Option<String>,
+    /// The name of the secret sent as a bearer token.
+    secret: Option<String>,
+    /// The `Host` that is asked for, with a port if need be; the URL's.
+    host: Option<String>,
+    /// The server name of TLS, for which the certificate has to be; `host`, else the URL's. `https` only.
+    sni: Option<String>,
+    /// A PEM file of the DNS node with the authorities that are trusted instead of the system's. A relative path starts
+    /// at the folder of bailiwick.toml. `https` only.
+    ca_file: Option<String>,
+    /// Time between the starts of two readings; 5s.
+    interval: Option<Millis>,
+    /// How long one reading may take; 3s.
+    timeout: Option<Millis>,
+}
+
+/// `true`, or a pointer.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum LeaderAsWritten {
+    Said(bool),
+    Told(String),
+}
+
+/// What is read of a replica.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only its schema is used")]
+enum ReplicaType {
+    /// JSON: the time of the newest thing that was applied, RFC 3339 or a number since 1970.
+    Timestamp,
+    /// JSON: seconds behind.
+    Seconds,
+    /// JSON: bytes behind.
+    Bytes,
+    /// JSON: operations, objects or rows behind.
+    Count,
+    /// JSON: the version alone.
+    Version,
+    /// A series of a metrics page.
+    Prometheus,
+    /// Qdrant: the length of the update queue; all shards have to be active.
+    Qdrant,
+    /// Patroni: bytes that the member is behind.
+    Patroni,
+    /// Elasticsearch's cross-cluster replication: operations that the follower lacks.
+    #[schemars(rename = "elasticsearch-ccr")]
+    Elasticsearch,
+    /// Weaviate: objects that wait to be indexed.
+    Weaviate,
+}
+
+impl JsonSchema for RegionReplica {
+    fn schema_name() -> Cow<'static, str> {
+        "RegionReplica".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        RegionReplicaAsWritten::json_schema(generator)
+    }
+}
+
+/// How far a copy is behind: a duration, or a number.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) enum LagAsWritten {
+    Time(Millis),
+    Amount(#[schemars(range(min = 0, max = 9_007_199_254_740_992u64))] u64),
 }
 
 /// Built-in sets of countries.

@@ -1,10 +1,12 @@
 //! The fields of the rules that describe a service: its names, who may be processed where, and what the edge allows.
 //! Read by [`super::read`]; compiled by [`crate::table`].
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 
 use super::{Answers, Cors, Guard, Order, Shed, ShedAt, Slew, SteeredHost, schema};
-use crate::id::{JurisdictionId, RegionId};
+use crate::id::{JurisdictionId, RegionId, ReplicaId};
 use crate::time::Millis;
 
 /// A steered service.
@@ -70,6 +72,11 @@ pub struct Service {
     /// voters.
     #[schemars(default)]
     pub guard: Option<Guard>,
+    /// The replicas that requests of a path need, by path without `/v1`; the longest that matches whole segments
+    /// counts, and `/` stands for all others. A path that isn't listed needs none. DNS, which knows no path, withholds
+    /// a region only if `/` is listed and every path needs the replica.
+    #[schemars(default, with = "BTreeMap<String, Vec<String>>")]
+    pub needs: BTreeMap<String, Vec<ReplicaId>>,
 }
 
 /// How regions inside the fence are ordered, and whether a request crosses regions.

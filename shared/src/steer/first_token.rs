@@ -166,7 +166,7 @@ mod tests {
 
     fn ordered(table: &Table, tenant: Option<u32>, of: &[(&str, u32)]) -> Vec<String> {
         let client = Client { country: CountryCode::parse("DE"), tenant: tenant.map(TenantIndex), ..Client::default() };
-        let ask = Ask { service: ServiceIndex(0), client, model: None, path_class: PathClass::Inference };
+        let ask = Ask { service: ServiceIndex(0), client, model: None, path_class: PathClass::Inference, needs: None };
         let ranking = rank(table, ask.service, &stand(table, &client), ask.path_class);
         let conditions = Conditions { health: &[], local: &Local::default(), now: Timestamp(0) };
         let mut steering = decide(table, &ranking, None, &conditions);

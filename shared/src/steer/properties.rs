@@ -5,7 +5,9 @@ use serde_json::Value;
 use super::*;
 use crate::explain::{Explanation, explain};
 use crate::geo::{CountrySet, built_in_set};
-use crate::testing::{Random, ask, conditions, document, limit};
+use crate::testing::{Random, ask, conditions, document, limit, replicate};
+
+mod knowledge;
 
 /// Random cases of the fence property, and of each other. Every case is a document, a client and conditions of its own.
 const FENCE_CASES: u64 = 20_000;
@@ -40,6 +42,9 @@ fn for_all(property: &str, cases: u64, check: impl Fn(Case) -> bool) {
         // Quotas, tiers and budgets never change who may be processed where.
         if seed % 2 == 1 {
             limit(&mut Random::new(seed), &mut document);
+        }
+        if seed % 3 == 0 {
+            replicate(&mut Random::new(seed), &mut document);
         }
         let table = Table::compile(document.to_string().as_bytes())
             .unwrap_or_else(|violations| panic!("seed {seed}: {violations:#?}\n{document:#}"));

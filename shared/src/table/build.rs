@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::fleet::Fleet;
 use super::hosts::Hosts;
+use super::needs::{self, Needs, Replica};
 use super::networks::Networks;
 use super::quotas::{self, TenantLimits, Tiers};
 use super::rollouts;
@@ -90,6 +91,7 @@ impl Table {
             check::shedding(&rules, &mut violations);
             check::quotas(&rules, &mut violations);
             check::rollouts(&rules, &mut violations);
+            check::replicas(&rules, &mut violations);
             check::tenants(&rules, &mut violations, turns).await;
             if !violations.is_empty() {
                 return Err(violations);
@@ -102,9 +104,10 @@ impl Table {
     async fn build(mut rules: Rules, revision: Revision, warnings: Warnings, turns: &mut Turns<'_>) -> Self {
         let territories = Territories::new(&rules);
         let named_by_regions = warn::named_by_regions(&rules);
+        let replicas: Vec<Replica> = rules.replicas.clone().into_iter().map(Replica::new).collect();
         let regions: Vec<Region> = core::mem::take(&mut rules.regions)
             .into_iter()
-            .map(|(id, region)| build_region(id, region, &territories))
+            .map(|(id, region)| build_region(id, region, &territories, &replicas))
             .collect();
         let hosts = Hosts::new(rules.services.values().map(|service| service.hosts.as_slice()));
         let warnings = warnings(&rules, &regions, &named_by_regions, &territories, &hosts);
@@ -115,7 +118,7 @@ impl Table {
         for (id, service) in rules.services {
             turns.spend(BUILD * service.regions.len() * (1 + service.residency.len())).await;
             let members: Vec<RegionIndex> = service.regions.iter().filter_map(region).collect();
-            services.push(build_service(id, service, members, &regions, &territories));
+            services.push(build_service(id, service, members, &regions, &territories, &replicas));
         }
         let quotas = quotas::build(core::mem::take(&mut rules.quotas), &rules.tenants);
         let tiers = Tiers::new(core::mem::take(&mut rules.tiers));
@@ -148,6 +151,7 @@ impl Table {
             quotas,
             tiers,
             rollouts,
+            replicas,
             fleet,
             keys,
             hosts,
@@ -174,7 +178,7 @@ impl Table {
     }
 }
 
-fn build_region(id: RegionId, region: rules::Region, territories: &Territories) -> Region {
+fn build_region(id: RegionId, region: rules::Region, territories: &Territories, replicas: &[Replica]) -> Region {
     let set_of = |place: &Place| match place {
         Place::Anywhere => CountrySet::EVERYWHERE,
         Place::Country(country) => CountrySet::from_iter([*country]),
@@ -195,6 +199,7 @@ fn build_region(id: RegionId, region: rules::Region, territories: &Territories) 
         endpoints: region.endpoints.into_iter().collect(),
         monitor: region.monitor,
         load,
+        replicas: needs::of_region(region.replicas, replicas),
     }
 }
 
@@ -211,6 +216,7 @@ fn build_service(
     members: Vec<RegionIndex>,
     regions: &[Region],
     territories: &Territories,
+    replicas: &[Replica],
 ) -> Service {
     let residency = service.residency.iter().map(|rule| build_rule(rule, &members, regions, territories)).collect();
     let has_endpoints = members.iter().any(|region| !regions[region.get()].endpoints.is_empty());
@@ -238,6 +244,7 @@ fn build_service(
         },
         order: service.order,
         guard: service.guard,
+        needs: Needs::new(&service.needs, replicas),
         requires_key: false,
     }
 }

@@ -1,6 +1,7 @@
 //! What one part of a document says of another, beyond names that don't exist: called by [`super::Table::compile`].
 
 mod quotas;
+mod replicas;
 mod rollouts;
 
 use std::collections::{BTreeSet, HashSet};
@@ -10,6 +11,7 @@ use crate::json::Violation;
 use crate::rules::{self, Answers, ClientMatch, HostName, Rules};
 use crate::turns::Turns;
 pub(super) use quotas::quotas;
+pub(super) use replicas::replicas;
 pub(super) use rollouts::rollouts;
 
 /// Every region of a service publishes the same record types, or NODATA would depend on who asks.

@@ -44,6 +44,10 @@ index!(
     TierIndex
 );
 index!(
+    /// A replica's position in its table; below [`ReplicaSet::MOST`](crate::health::ReplicaSet::MOST).
+    ReplicaIndex
+);
+index!(
     /// A jurisdiction's position in its table.
     JurisdictionIndex
 );

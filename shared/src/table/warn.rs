@@ -4,6 +4,7 @@
 mod fleet;
 mod names;
 mod probes;
+mod replicas;
 mod rollouts;
 
 use std::collections::BTreeSet;
@@ -38,6 +39,7 @@ pub(super) fn warnings(
         warner.without_endpoints(id, service);
         warner.order(id, service);
         warner.guard(id, service);
+        warner.needs(id, service);
     }
     for (name, tenant) in &rules.tenants {
         let place = format!("/tenants/{name}");
@@ -54,6 +56,7 @@ pub(super) fn warnings(
     warner.model_probes();
     warner.voters();
     warner.rollouts();
+    warner.replicas();
     warner.alias_loops();
     warner.warnings
 }

@@ -7,7 +7,7 @@ use sha2::Digest;
 
 use crate::explain::explain;
 use crate::geo::{Coordinates, CountryCode};
-use crate::health::{Forced, RegionHealth, Status};
+use crate::health::{Forced, Lag, RegionHealth, ReplicaHealth, Status};
 use crate::steer::{Ask, Client, Conditions, Cooling, Local, PathClass};
 use crate::table::{RegionIndex, ServiceIndex, Table, TenantIndex};
 use crate::time::{Millis, Timestamp};
@@ -251,6 +251,59 @@ pub fn limit(random: &mut Random, document: &mut Value) {
     }
 }
 
+/// Gives a valid document replicas of knowledge, copies of them, and services that need them. It stays valid.
+pub fn replicate(random: &mut Random, document: &mut Value) {
+    document["replicas"] = json!({
+        "kb": { "max_lag": "60s", "keep_freshest": random.chance(50) },
+        "model": { "group": "version" },
+        "rows": { "max_lag": 100, "group": "version", "keep_freshest": random.chance(50) },
+    });
+    if random.chance(30) {
+        document["replicas"]["rows"]["version"] = json!("a");
+    }
+    let copy = |reads: Value| {
+        let mut copy = reads;
+        copy["url"] = json!("https://kb.example/replica");
+        copy
+    };
+    for region in document["regions"].as_object_mut().into_iter().flat_map(|regions| regions.values_mut()) {
+        region["replicas"] = json!({
+            "kb": match random.chance(20) {
+                true => json!({ "leader": true }),
+                false => copy(json!({ "as": "seconds", "read": "/l" })),
+            },
+            "model": copy(json!({ "as": "version", "read": "/v" })),
+            "rows": copy(json!({ "as": "count", "read": "/n", "version": "/v", "leader": random.chance(10) })),
+        });
+    }
+    let names = ["kb", "model", "rows"].map(str::to_owned);
+    for service in document["services"].as_object_mut().into_iter().flat_map(|services| services.values_mut()) {
+        let mut needs = serde_json::Map::new();
+        for path in ["/", "/chat/completions", "/embeddings"] {
+            if random.chance(60) {
+                needs.insert(path.to_owned(), json!(random.some(&names, 0)));
+            }
+        }
+        if !needs.is_empty() {
+            service["needs"] = needs.into();
+        }
+    }
+}
+
+/// What may be known of a copy.
+fn copy_health(random: &mut Random, copy: &crate::table::RegionReplica) -> ReplicaHealth {
+    let span = |random: &mut Random| Some(Millis(random.below(90_000) as u64)).filter(|_| random.chance(70));
+    ReplicaHealth {
+        replica: copy.replica.get(),
+        status: *random.pick(&[Status::Up, Status::Down, Status::Unknown]),
+        lag: random.chance(70).then(|| Lag::Amount(random.below(1_000) as u64)),
+        is_leader: copy.is_leader,
+        version: random.chance(80).then(|| (*random.pick(&["a", "b"])).into()),
+        to_down: span(random),
+        to_up: span(random),
+    }
+}
+
 /// A question to a table that has at least one service.
 #[must_use]
 #[allow(clippy::cast_possible_truncation)] // small
@@ -270,6 +323,7 @@ pub fn ask(random: &mut Random, table: &Table) -> Ask<'static> {
         client,
         model: random.chance(50).then(|| *random.pick(&MODELS)),
         path_class: if random.chance(20) { PathClass::Hub } else { PathClass::Inference },
+        needs: None,
     }
 }
 
@@ -296,6 +350,7 @@ pub fn conditions(random: &mut Random, table: &Table) -> (Vec<RegionHealth>, Loc
             true => region.endpoints.iter().map(|_| forced(random, 50)).collect(),
             false => Vec::new(),
         },
+        replicas: region.replicas.iter().map(|copy| copy_health(random, copy)).collect(),
     });
     let health: Vec<RegionHealth> = health.collect();
     let mut cooling = Vec::new();

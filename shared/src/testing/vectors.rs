@@ -94,6 +94,7 @@ fn ask_of<'a>(table: &Table, ask: &'a Value) -> Result<Ask<'a>, String> {
             Some("hub") => PathClass::Hub,
             Some(other) => return Err(format!("no such path class: {other}")),
         },
+        needs: None,
     })
 }
 

@@ -17,7 +17,7 @@ use bailiwick_rules::time::Timestamp;
 use super::Api;
 use super::overrides::in_force;
 use crate::dnssec::key_set::Role;
-use crate::program::node_status::{FenceNow, FilesNow, KeyNow, LoadNow, NodeStatus, RegionNow, SourceNow};
+use crate::program::node_status::{FenceNow, FilesNow, KeyNow, LoadNow, NodeStatus, RegionNow, ReplicaNow, SourceNow};
 use crate::state::owner::{self, Source};
 use crate::state::snapshot::{MonitorView, Snapshot};
 
@@ -34,6 +34,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<NodeStatus> {
         fences: fences(&snapshot, now),
         regions: regions(&snapshot, &api.node, now),
         loads: loads(&snapshot, now),
+        replicas: replicas(&snapshot),
         overrides: in_force(&snapshot, now),
         sources: sources(&snapshot, &status),
         keys: keys(&snapshot, now),
@@ -121,6 +122,22 @@ fn loads(snapshot: &Snapshot, now: Timestamp) -> Vec<LoadNow> {
             read_at: one.reading.map(|(at, _)| at),
             failure,
         })
+    });
+    reported.collect()
+}
+
+/// The copies of replicas that are read.
+fn replicas(snapshot: &Snapshot) -> Vec<ReplicaNow> {
+    let table = snapshot.table();
+    let reported = snapshot.health().replicas.iter().map(|one| ReplicaNow {
+        region: table.region(one.region).id.to_string(),
+        replica: table.replica(one.replica).id.to_string(),
+        freshness: one.freshness.as_str().to_owned(),
+        withheld: snapshot.withholds(one),
+        lag: one.lag().map(|lag| lag.to_string()),
+        version: one.version().map(str::to_owned),
+        read_at: one.reading.as_ref().map(|(at, _)| *at),
+        failure: one.failure.as_deref().map(str::to_owned),
     });
     reported.collect()
 }

@@ -146,6 +146,9 @@ fn text_of(verified: &Verified) -> String {
         format!("client     {}, {source}", names(&client.jurisdictions, client.jurisdictions_more)),
         format!("fence      {}{own}", names(&claims.fence, claims.fence_more)),
     ];
+    if !claims.stale.is_empty() || claims.stale_more > 0 {
+        lines.push(format!("stale      {}", names(&claims.stale, claims.stale_more)));
+    }
     for (number, attempt) in attempts.iter().enumerate() {
         let (region, endpoint, outcome, ms) = (&attempt.region, &attempt.endpoint, &attempt.outcome, attempt.ms);
         lines.push(format!("sent {:>4}  {region}, {endpoint}: {outcome} after {ms} ms", number + 1));
@@ -222,6 +225,8 @@ mod tests {
             fence_by: None,
             fence: vec!["fra".into()],
             fence_more: 2,
+            stale: vec!["kb;lag=75s".to_owned()],
+            stale_more: 0,
             attempts: vec![attempt],
             committed: None,
             status: 504,
@@ -246,9 +251,8 @@ mod tests {
             verify_text(by_file, ""),
         ] {
             assert_eq!(reported.errors, Vec::<String>::new());
-            assert!(
-                reported.output.contains("fence      fra and 2 more\nsent    1  fra, fra-1: timeout after 15000 ms\n")
-            );
+            let sent = "stale      kb;lag=75s\nsent    1  fra, fra-1: timeout after 15000 ms\n";
+            assert!(reported.output.contains(&format!("fence      fra and 2 more\n{sent}")), "{}", reported.output);
             assert!(reported.output.contains("answer     an error of the gateway's own\n"), "{}", reported.output);
         }
         let json = verify_text(VerifyArgs { json: true, ..args(Some(receipt), &keys) }, "");

@@ -6,6 +6,7 @@ mod loads;
 mod observed;
 mod peers;
 mod planned;
+mod replicas;
 mod zones;
 
 use std::collections::BTreeMap;
@@ -67,6 +68,7 @@ impl Collector for Exposition {
         self.observed(&mut encoder)?;
         self.leases(&mut encoder)?;
         loads::encode(&self.handle, &mut encoder)?;
+        replicas::encode(&self.handle, &mut encoder)?;
         planned::encode(&self.handle, &mut encoder)?;
         fleet::encode(&self.handle, &mut encoder)?;
         peers::encode(&self.handle, &mut encoder)?;

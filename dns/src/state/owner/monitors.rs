@@ -1,8 +1,10 @@
 //! The monitors that run. Takes the rules' monitors and the results of their probes, returns health by region. The
-//! owner holds the one instance. The sources of loads run beside them ([`loads`]).
+//! owner holds the one instance. The sources of loads run beside them ([`loads`]), and what reads replicas
+//! ([`replicas`]).
 
 mod loads;
 mod models;
+mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,10 +19,13 @@ use bailiwick_rules::steer::{Conditions, Local, effective_status, endpoint_in_fo
 use bailiwick_rules::table::{Region, RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use crate::state::probe::{LoadResult, MonitorId, Outcome, Places, ProbeResult, Prober, Probing, Running, Targets};
+use crate::state::probe::{
+    LoadResult, MonitorId, Outcome, Places, ProbeResult, Prober, Probing, ReplicaResult, Running, Targets,
+};
 use crate::state::snapshot::{ByFamily, Health, MonitorView, Probes};
 use loads::{Loads, Read};
 use models::{Meaning, ModelState};
+use replicas::{Copy, Replicas};
 
 /// All monitors that run. Equal monitors of several endpoints run once.
 #[derive(Debug)]
@@ -29,6 +34,7 @@ pub(super) struct Monitors<P> {
     entries: BTreeMap<MonitorId, Entry>,
     next: u64,
     loads: Loads,
+    replicas: Replicas,
     /// Whether the node's own line seems to be down.
     sight: Sight<MonitorId>,
     /// The effective status of each region, and since when it has it.
@@ -64,6 +70,8 @@ pub(super) struct Assignment {
     regions: Vec<(MonitorIds, Vec<MonitorIds>)>,
     /// The endpoints whose load is read.
     loads: Vec<Read>,
+    /// The copies of replicas.
+    copies: Vec<Copy>,
 }
 
 impl Assignment {
@@ -138,8 +146,8 @@ impl Entry {
 impl<P: Prober> Monitors<P> {
     /// No monitors yet. `probing` starts them.
     pub(super) fn new(probing: Probing<P>) -> Self {
-        let (loads, sight) = (Loads::default(), Sight::default());
-        Self { probing, entries: BTreeMap::new(), next: 0, loads, sight, since: BTreeMap::new() }
+        let (loads, replicas, sight) = (Loads::default(), Replicas::default(), Sight::default());
+        Self { probing, entries: BTreeMap::new(), next: 0, loads, replicas, sight, since: BTreeMap::new() }
     }
 
     /// Starts every monitor of `table` that doesn't run yet. One that runs with equal content keeps its state.
@@ -157,7 +165,8 @@ impl<P: Prober> Monitors<P> {
             (own, region.endpoints.iter().map(|(_, endpoint)| assign(&endpoint.monitor)).collect())
         });
         let regions = regions.collect();
-        let assignment = Assignment { regions, loads: self.loads.assign(table, &self.probing) };
+        let (loads, copies) = (self.loads.assign(table, &self.probing), self.replicas.assign(table, &self.probing));
+        let assignment = Assignment { regions, loads, copies };
         for (id, entry) in &mut self.entries {
             if let Some(model) = &mut entry.model {
                 let (places, sources) = models::watched(table, &assignment, *id);
@@ -204,15 +213,18 @@ impl<P: Prober> Monitors<P> {
     /// Stops every monitor and source that none of these assignments has.
     pub(super) fn keep_only<'a>(&mut self, assignments: impl IntoIterator<Item = &'a Assignment> + Clone) {
         self.loads.keep_only(assignments.clone().into_iter().flat_map(|one| &one.loads));
+        self.replicas.keep_only(assignments.clone().into_iter().flat_map(|one| &one.copies));
         let kept: BTreeSet<MonitorId> = assignments.into_iter().flat_map(Assignment::ids).collect();
         self.entries.retain(|id, _| kept.contains(id));
         self.sight.keep_only(|id| kept.contains(id));
     }
 
-    /// The longest timeout among monitors without a first result; `None` when all have one.
+    /// The longest timeout among monitors and copies without a first result; `None` when all have one.
     pub(super) fn first_result_timeout(&self, assignment: &Assignment) -> Option<Millis> {
         let assigned = assignment.ids().filter_map(|id| self.entries.get(&id));
-        assigned.filter(|entry| entry.monitored.last_result.is_none()).map(|entry| entry.monitor.timeout).max()
+        let timeouts =
+            assigned.filter(|entry| entry.monitored.last_result.is_none()).map(|entry| entry.monitor.timeout);
+        timeouts.chain(self.replicas.first_result_timeout(&assignment.copies)).max()
     }
 
     /// Takes a probe's result, unless its monitor has been stopped meanwhile. Returns whether it succeeded; `None` if
@@ -280,6 +292,16 @@ impl<P: Prober> Monitors<P> {
         self.loads.record(result, now, (places.0, &places.1.loads))
     }
 
+    /// Takes what a reading of a replica brought. Returns whether anything changed but the lag.
+    pub(super) fn record_replica(
+        &mut self,
+        result: ReplicaResult,
+        now: Timestamp,
+        places: (&Table, &Assignment),
+    ) -> bool {
+        self.replicas.record(result, now, self.sight.is_blind(), (places.0, &places.1.copies))
+    }
+
     /// Health as of `now`, as this node's probes see it. [`Monitors::note_statuses`] tells since when it is so.
     pub(super) fn health(
         &self,
@@ -303,11 +325,13 @@ impl<P: Prober> Monitors<P> {
                 false => Vec::new(),
             };
             let statuses = statuses(table, index, &forced_endpoints, now);
+            let copies = self.replicas.health(table, index, &assignment.copies);
             let of = |read: &dyn Fn(&MonitorIds) -> Option<Reading>| {
                 let of_endpoints: Vec<Option<Reading>> = endpoints.iter().map(read).collect();
                 let mut health = RegionHealth::with_forced(read(own), &of_endpoints, &statuses);
                 health.forced = in_force(None);
                 health.forced_endpoints.clone_from(&forced_endpoints);
+                health.replicas.clone_from(&copies);
                 health
             };
             regions.push(of(&|ids| self.read(ids, Reading::either, now)));
@@ -335,6 +359,7 @@ impl<P: Prober> Monitors<P> {
             by_family: by_family.map(Arc::new),
             monitors,
             loads,
+            replicas: self.replicas.views(table, &assignment.copies),
             shares: None,
             planned: None,
             overrides,

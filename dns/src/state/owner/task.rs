@@ -35,7 +35,7 @@ use crate::state::fleet_status::FleetStatus;
 use crate::state::keeper::{Attempt, Keeper};
 use crate::state::leases::Leases;
 use crate::state::observed::Observed;
-use crate::state::probe::{LoadResult, ProbeResult, Prober, Probing, Surroundings};
+use crate::state::probe::{LoadResult, ProbeResult, Prober, Probing, ReplicaResult, Surroundings};
 use crate::state::snapshot::{Health, RejectedZone, Snapshot, World, ZoneSource};
 use crate::state::store::{Kind, Store};
 use crate::system::clock::Clock;
@@ -96,12 +96,13 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
     let (changes, to_take) = mpsc::channel(CHANNEL_CAPACITY);
     let (results, to_record) = mpsc::channel(CHANNEL_CAPACITY);
     let (loads, to_read) = mpsc::channel(CHANNEL_CAPACITY);
+    let (replicas, to_compare) = mpsc::channel(CHANNEL_CAPACITY);
     let (ready, is_ready) = oneshot::channel();
     let observed = Observed::default();
     let world = Arc::new(initial.world);
     let node: Arc<str> = initial.node.into();
     let surroundings = Surroundings { clock: clock.clone(), node: Arc::clone(&node), observed: observed.clone() };
-    let mut monitors = Monitors::new(Probing::new(prober, results, loads, surroundings));
+    let mut monitors = Monitors::new(Probing::new(prober, results, loads, replicas, surroundings));
     let assignment = monitors.assign(&world.rules().table);
     let all_overrides = Overrides::restored(initial.fleet_overrides, initial.overrides, &node);
     let overrides = all_overrides.in_force(clock.now());
@@ -140,7 +141,7 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
         kept_zones: Arc::default(),
         ready: Some(ready),
     };
-    let inbox = Inbox { changes: to_take, results: to_record, loads: to_read, attempts: to_note };
+    let inbox = Inbox { changes: to_take, results: to_record, loads: to_read, replicas: to_compare, attempts: to_note };
     tokio::spawn(owner.run(Arranged { world, assignment }, inbox));
     // An owner that ended is noticed by whoever next asks something of it.
     let _ = is_ready.await;
@@ -200,6 +201,7 @@ struct Inbox {
     changes: mpsc::Receiver<Change>,
     results: mpsc::Receiver<ProbeResult>,
     loads: mpsc::Receiver<LoadResult>,
+    replicas: mpsc::Receiver<ReplicaResult>,
     attempts: mpsc::UnboundedReceiver<Attempt>,
 }
 
@@ -228,7 +230,7 @@ struct Owner<P> {
     job: Option<Job>,
     /// When signatures may be renewed again.
     renew_again: Timestamp,
-    /// When readings of loads are published that were recorded and aren't published yet.
+    /// When readings of loads and replicas are published that were recorded and aren't published yet.
     loads_due: Option<Timestamp>,
     planner: Planner,
     /// Versions that didn't fit the other sources. They are tried again when another source changes.
@@ -290,6 +292,15 @@ impl<P: Prober> Owner<P> {
                     self.publish();
                 }
             }
+            Some(result) = inbox.replicas.recv() => {
+                let mut is_news = self.record_replica(result);
+                while let Ok(result) = inbox.replicas.try_recv() {
+                    is_news |= self.record_replica(result);
+                }
+                if is_news {
+                    self.publish();
+                }
+            }
             change = inbox.changes.recv() => match change {
                 Some(change) => self.take(change),
                 // Nobody is left to ask.
@@ -318,6 +329,14 @@ impl<P: Prober> Owner<P> {
         self.loads_due.get_or_insert(now.after(TOGETHER));
         let places = (&self.current.world.rules().table, &self.current.assignment);
         self.monitors.record_load(result, now, places)
+    }
+
+    /// Takes what a reading of a replica brought. As with loads, lags are published together.
+    fn record_replica(&mut self, result: ReplicaResult) -> bool {
+        let now = self.clock.now();
+        self.loads_due.get_or_insert(now.after(TOGETHER));
+        let places = (&self.current.world.rules().table, &self.current.assignment);
+        self.monitors.record_replica(result, now, places)
     }
 
     /// Takes a change.

@@ -3,6 +3,7 @@
 mod fleet_overrides;
 mod loads;
 mod renewal;
+mod replicas;
 mod shares;
 mod voting;
 
@@ -11,7 +12,8 @@ use std::sync::Mutex;
 
 use bailiwick_rules::health::{AddressFamily, RegionHealth, Status as HealthStatus};
 use bailiwick_rules::load::EngineReading;
-use bailiwick_rules::rules::{LoadSource, Monitor, Probe, Ratio};
+use bailiwick_rules::replica::{ReadFailure, ReplicaReading};
+use bailiwick_rules::rules::{LoadSource, Monitor, Probe, Ratio, ReplicaSource};
 use bailiwick_rules::time::Millis;
 use tokio::time::{Duration, Instant, sleep};
 
@@ -32,6 +34,8 @@ struct Scripted {
     asked: Arc<Mutex<Vec<String>>>,
     /// How much waits by each host, in thousandths; one that isn't listed fails.
     waiting: Arc<Mutex<HashMap<String, u64>>>,
+    /// What is read of the copy at each host; one that isn't listed fails.
+    replicas: Arc<Mutex<HashMap<String, ReplicaReading>>>,
 }
 
 impl Scripted {
@@ -66,6 +70,12 @@ impl Prober for Scripted {
         let waiting = self.waiting.lock().unwrap().get(host).copied();
         let reading = |waiting| EngineReading { waiting: Some(waiting), engines: 1, ..EngineReading::default() };
         waiting.map(reading).ok_or_else(|| "refused".to_owned())
+    }
+
+    async fn read_replica(&self, source: &ReplicaSource, _: &Clock) -> Result<ReplicaReading, ReadFailure> {
+        let host = source.http.url.as_url().host_str().unwrap_or_default();
+        let reading = self.replicas.lock().unwrap().get(host).cloned();
+        reading.ok_or_else(|| ReadFailure::Wrong("refused".to_owned()))
     }
 }
 
@@ -296,6 +306,7 @@ async fn probes_move_a_region_and_ttls_follow_what_is_missing() {
             client: Default::default(),
             model: None,
             path_class: Default::default(),
+            needs: None,
         };
         snapshot.explain(&ask, snapshot.at()).ordered[0].region.to_string()
     };

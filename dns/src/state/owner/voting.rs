@@ -216,6 +216,9 @@ fn by_family(table: &Table, own: &ByFamily, verdicts: &[Verdict]) -> ByFamily {
         for (health, status) in [(&mut agreed.ipv4, ipv4), (&mut agreed.ipv6, ipv6), (&mut agreed.whole, whole)] {
             if let Some(health) = health.get_mut(index) {
                 health.probed = status;
+                for (copy, status) in health.replicas.iter_mut().zip(&verdict.replicas) {
+                    copy.status = *status;
+                }
             }
         }
     }

@@ -7,6 +7,7 @@
 
 mod model;
 mod page;
+mod replica;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,7 +16,8 @@ use std::time::Duration;
 
 use bailiwick_rules::health::AddressFamily;
 use bailiwick_rules::load::EngineReading;
-use bailiwick_rules::rules::{HttpProbe, LoadSource, Monitor, Probe};
+use bailiwick_rules::replica::{ReadFailure, ReplicaReading};
+use bailiwick_rules::rules::{HttpProbe, LoadSource, Monitor, Probe, ReplicaSource};
 use futures_util::future::try_join_all;
 use reqwest::header::{HOST, HeaderValue};
 use reqwest::{Client, ClientBuilder, RequestBuilder, Url};
@@ -26,6 +28,7 @@ use super::authorities::Authorities;
 use super::failure::{TlsSettings, by_address, chain, describe};
 use super::lookups::Lookups;
 use super::{Passed, ProbeFailure, Prober, Secrets, Targets};
+use crate::system::clock::Clock;
 use model::{CONNECT, RaisedLimits};
 
 /// How much of a response's body is searched, in bytes.
@@ -41,7 +44,7 @@ pub(crate) struct NetworkProber {
     client: Client,
     /// For monitors that ask a model. Its timeout for connecting is [`CONNECT`].
     model_client: Client,
-    /// For metrics pages. It keeps connections open, because pages are fetched often.
+    /// For metrics pages and for replicas. It keeps connections open, because both are asked often.
     page_client: Client,
     lookups: Lookups,
     authorities: Arc<Authorities>,
@@ -188,6 +191,10 @@ impl Prober for NetworkProber {
 
     async fn read_load(&self, source: &LoadSource) -> Result<EngineReading, String> {
         self.page(source).await
+    }
+
+    async fn read_replica(&self, source: &ReplicaSource, clock: &Clock) -> Result<ReplicaReading, ReadFailure> {
+        self.replica(source, clock).await
     }
 }
 

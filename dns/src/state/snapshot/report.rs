@@ -69,6 +69,7 @@ impl Snapshot {
             endpoints: endpoints
                 .map(|(position, (id, _))| (id.clone(), self.endpoint_report(index, position, &conditions)))
                 .collect(),
+            replicas: self.replica_reports(index, now),
         }
     }
 

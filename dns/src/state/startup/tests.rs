@@ -32,6 +32,14 @@ impl Prober for Healthy {
     ) -> Result<bailiwick_rules::load::EngineReading, String> {
         Err("nothing is read here".to_owned())
     }
+
+    async fn read_replica(
+        &self,
+        _: &bailiwick_rules::rules::ReplicaSource,
+        _: &Clock,
+    ) -> Result<bailiwick_rules::replica::ReplicaReading, bailiwick_rules::replica::ReadFailure> {
+        Err(bailiwick_rules::replica::ReadFailure::Wrong("nothing is read here".to_owned()))
+    }
 }
 
 const HEAD: &str = "$TTL 1h\n@ SOA ns.example.net. h.example.net. 1 2 3 4 60\n@ NS ns.example.net.\n";

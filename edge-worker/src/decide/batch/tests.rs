@@ -51,7 +51,7 @@ fn judge(endpoint: &str, allow: &[&str]) -> BatchPolicy {
     let (local, health) = (Local::default(), Vec::<RegionHealth>::new());
     let conditions = Conditions { health: &health, local: &local, now: Timestamp(0) };
     let client = Client { country: CountryCode::parse("DE"), ..Client::default() };
-    let ask = Ask { service, client, model: None, path_class: PathClass::Inference };
+    let ask = Ask { service, client, model: None, path_class: PathClass::Inference, needs: None };
     let steering = steer(&table, &ask, &conditions);
     let wanted = PlanRequest { rollout: None, model: None, needs: &Needs::default(), conditions, affinity: "" };
     let at: Place = place(&table, region, endpoint);

@@ -57,7 +57,7 @@ fn plan(table: &Table, service: &str, model: &str, session: &str) -> Plan {
     let conditions = Conditions { health: &[], local: &local, now: NOW };
     let client = Client { country: CountryCode::parse("DE"), ..Client::default() };
     let service = table.service_named(service).unwrap();
-    let ask = Ask { service, client, model: Some(model), path_class: PathClass::Inference };
+    let ask = Ask { service, client, model: Some(model), path_class: PathClass::Inference, needs: None };
     let steering = steer(table, &ask, &conditions);
     let rollout = table.rollout_of(service);
     let wanted = PlanRequest { rollout, model: Some(model), needs: &Needs::default(), conditions, affinity: session };
@@ -178,7 +178,7 @@ fn state_is_made_at_the_old_endpoint_and_found_where_it_is() {
     let table = rules(Some(with_shares(pairs(), &json!({ "fra": 50 }))));
     let service = table.service_named("chat").unwrap();
     let client = Client { country: CountryCode::parse("DE"), ..Client::default() };
-    let ask = Ask { service, client, model: None, path_class: PathClass::Inference };
+    let ask = Ask { service, client, model: None, path_class: PathClass::Inference, needs: None };
     let (local, needs) = (Local::default(), Needs::default());
     let conditions = Conditions { health: &[], local: &local, now: NOW };
     let steering = steer(&table, &ask, &conditions);

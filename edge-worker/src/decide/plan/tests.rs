@@ -57,7 +57,7 @@ fn plan_by(rules: &str, case: &Case<'_>, needs: &Needs) -> Result<Plan, Failure>
     let service = table.service_named("chat").unwrap();
     let client = Client { country: CountryCode::parse(case.country), ..Client::default() };
     let conditions = Conditions { health: case.health, local: &case.local, now: NOW };
-    let ask = Ask { service, client, model: case.model, path_class: PathClass::Inference };
+    let ask = Ask { service, client, model: case.model, path_class: PathClass::Inference, needs: None };
     let steering = steer(&table, &ask, &conditions);
     let rollout = table.rollout_of(service);
     let wanted = PlanRequest { rollout, model: case.model, needs, conditions, affinity: case.affinity };
@@ -259,7 +259,11 @@ fn forced_endpoints_are_tried_or_skipped_whatever_their_probes_say() {
     let (local, service) = (Local::default(), table.service_named("chat").unwrap());
     let conditions = Conditions { health: &health, local: &local, now: NOW };
     let client = Client { country: CountryCode::parse("DE"), ..Client::default() };
-    let steering = steer(&table, &Ask { service, client, model: None, path_class: PathClass::Inference }, &conditions);
+    let steering = steer(
+        &table,
+        &Ask { service, client, model: None, path_class: PathClass::Inference, needs: None },
+        &conditions,
+    );
     let needs = Needs::default();
     let wanted = PlanRequest { rollout: None, model: None, needs: &needs, conditions, affinity: "" };
     let pinned = |name: &str| {
@@ -304,7 +308,7 @@ fn state_case(
     let table = Table::compile(RULES.as_bytes()).unwrap();
     let client = Client { country: CountryCode::parse(country), ..Client::default() };
     let service = table.service_named("chat").unwrap();
-    let ask = Ask { service, client, model, path_class: PathClass::Inference };
+    let ask = Ask { service, client, model, path_class: PathClass::Inference, needs: None };
     let region = |status: &Status| RegionHealth { probed: *status, ..RegionHealth::default() };
     let health: Vec<RegionHealth> = statuses.iter().map(region).collect();
     let local = Local {
@@ -365,7 +369,7 @@ fn the_models_are_those_of_all_maps_unless_an_endpoint_has_no_map() {
     let of = |country: &str| {
         let client = Client { country: CountryCode::parse(country), ..Client::default() };
         let service = table.service_named("chat").unwrap();
-        let ask = Ask { service, client, model: None, path_class: PathClass::Inference };
+        let ask = Ask { service, client, model: None, path_class: PathClass::Inference, needs: None };
         let local = Local::default();
         models(&table, &steer(&table, &ask, &Conditions { health: &[], local: &local, now: NOW }))
     };

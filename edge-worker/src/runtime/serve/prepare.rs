@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bailiwick_rules::quota::Refusal;
 use bailiwick_rules::rules::{Allowance, Receipts, Streams};
-use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, Ranking, Reason, Steering, decide, rank, stand};
+use bailiwick_rules::steer::{Ask, Conditions, Local, Ranking, Reason, Steering, by_path, decide, rank_for, stand};
 use bailiwick_rules::table::{RegionIndex, Service, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 use serde_json::json;
@@ -29,6 +29,7 @@ use crate::decide::route::Expect;
 use crate::decide::route::{BodyForm, Class, Route};
 use crate::decide::shed::{self, sheds};
 use crate::decide::source::Source;
+use crate::decide::stale::stale;
 use crate::decide::state;
 use crate::decide::state::claim::{Claimed, NamedIds, claim, needs_keys};
 use crate::decide::state::sealed_id::{Keyring, Owner};
@@ -84,7 +85,7 @@ pub(super) fn prepare(
     };
     let metering = metering(known.table, &known.caller, &known.route, body.as_ref());
     let slot = admit(&known, snapshot, &mut plan, metering.as_deref())?;
-    let receipt_signer = receipt_policy.engage(known.table, &known.caller, &steering, &info.request_id);
+    let receipt_signer = receipt_policy.engage(known.table, &known.caller, &steering, info);
     let mut prepared = prepared(env, known, body, opened, plan, source, receipt_signer);
     (prepared.job.metering, prepared.job.slot) = (metering, slot);
     Ok(Preparation::Sendable(Box::new(prepared)))
@@ -159,21 +160,21 @@ fn planned(
     let local = || memory::with(|memory| memory.local(table, Some(route.pattern()), Some(input.source), input.now));
     let local = if opened.claimed.is_stateful { Local::default() } else { local() };
     let conditions = Conditions { health: &snapshot.health, local: &local, now: input.now };
-    let path_class = if service.is_hub_path(&route.path()) { PathClass::Hub } else { PathClass::Inference };
     let has_secret = |name: &str| env::has(env, name);
     let mut place = opened.claimed.place.take();
-    let ask = Ask { service: caller.service, client: caller.client, model: opened.steered_model(), path_class };
+    let ask = asked(known, opened.steered_model());
     if known.is_state() && place.is_none() {
         let tenant = format!("{}/{}", service.id, opened.owner.tenant.as_deref().unwrap_or_default());
         place = Some(plan::home(table, &ask, &tenant, has_secret)?);
     }
     let standing = stand(table, &ask.client);
-    let ranking = rank(table, ask.service, &standing, ask.path_class);
+    let ranking = rank_for(table, &ask, &standing);
     let mut steering = decide(table, &ranking, ask.model, &conditions);
+    info.stale = stale(table, ranking.needs, &steering, &conditions);
     let may_move = place.is_none() && !opened.claimed.is_stateful;
     // Whose first region is another by the time to the first token, isn't at home where shares would move it from.
     let is_elsewhere = may_move && snapshot.first_tokens.order(table, &ask, &ranking, &mut steering);
-    if may_move && !is_elsewhere && sheds(service, path_class) {
+    if may_move && !is_elsewhere && sheds(service, ask.path_class) {
         let moved = snapshot.shares.shed(table, ask.service, &ranking, input.affinity.as_bytes(), &mut steering);
         info.shed = moved.map(|moved| shed::header(table, &moved));
     }
@@ -217,6 +218,13 @@ fn planned(
     Ok(Planned::Sendable(plan, steering))
 }
 
+/// The request to steer.
+fn asked<'m>(known: &Recognized<'_>, model: Option<&'m str>) -> Ask<'m> {
+    let Recognized { table, caller, route, .. } = known;
+    let (path_class, needs) = by_path(table.service(caller.service), &route.path());
+    Ask { service: caller.service, client: caller.client, model, path_class, needs: Some(needs) }
+}
+
 /// Refuses a lower service tier that would be served away from home while most of its fence is down.
 ///
 /// # Errors
@@ -224,7 +232,8 @@ fn planned(
 fn check_spill(known: &Recognized<'_>, ranking: &Ranking, steering: &Steering, plan: &Plan) -> Result<(), Failure> {
     let Some(tenant) = known.caller.tenant.map(|tenant| known.table.tenant(tenant)) else { return Ok(()) };
     let is_up = |region: RegionIndex| {
-        let is_down = |reason: Reason| matches!(reason, Reason::Down | Reason::Forced);
+        let is_down =
+            |reason: Reason| matches!(reason, Reason::Down | Reason::Forced | Reason::Lagging | Reason::Version);
         !steering.withheld.iter().any(|one| one.ranked.fenced.region == region && is_down(one.reason))
     };
     admission::check_scarcity(

@@ -180,7 +180,7 @@ fn queries_of_a_country_are_divided_by_addresses() {
 fn chosen(table: &Table, service: ServiceIndex, client: Client, down: Option<&RegionId>) -> Option<RegionId> {
     let down = down.and_then(|down| table.region_named(down.as_str()));
     let health = down.map(|down| supposing_down(&[], &[down.get()])).unwrap_or_default();
-    let ask = Ask { service, client, model: None, path_class: PathClass::Inference };
+    let ask = Ask { service, client, model: None, path_class: PathClass::Inference, needs: None };
     let local = Local::default();
     let steering = steer(table, &ask, &Conditions { health: &health, local: &local, now: NOW });
     steering.ordered.first().map(|first| table.region(first.fenced.region).id.clone())

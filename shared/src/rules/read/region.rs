@@ -7,13 +7,16 @@ use super::load::{MAX_REQUESTS, region_load};
 use super::model_probe::Watched;
 use super::monitor::monitor;
 use super::quota;
+use super::replica::region_replica;
 use super::source::load_source;
 use super::value::{boolean, country, declared, host_name, location, one_of, parsed, secret_name};
 use super::{Context, map};
 use crate::geo::CountryCode;
-use crate::id::{EndpointId, JurisdictionId};
-use crate::json::{Node, Reader};
-use crate::rules::{Answers, Endpoint, Engine, HostName, LoadSource, Place, Region, ServiceBinding, Style};
+use crate::id::{EndpointId, JurisdictionId, ReplicaId};
+use crate::json::{Fields, Node, Reader};
+use crate::rules::{
+    Answers, Endpoint, Engine, HostName, LoadSource, Place, Region, RegionReplica, ServiceBinding, Style,
+};
 use crate::turns::{Turns, at_once};
 
 pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Region> {
@@ -30,6 +33,7 @@ pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context
         endpoints: at_once(map(&mut fields, "endpoints", context, &mut Turns::unbroken(), EndpointId::parse, endpoint)),
         monitor: fields.optional("monitor", |reader, node| monitor(reader, node, Watched::Region)),
         load: fields.optional("load", region_load),
+        replicas: replicas(&mut fields, context),
     };
     let says = |endpoint: &Endpoint| endpoint.capacity.is_some();
     if region.load.is_some_and(|load| load.capacity.is_some()) && region.endpoints.values().any(says) {
@@ -40,6 +44,25 @@ pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context
     }
     fields.finish();
     Some(region)
+}
+
+/// The region's copies of replicas that the document declares.
+fn replicas(fields: &mut Fields<'_, '_, '_>, context: &mut Context) -> BTreeMap<ReplicaId, RegionReplica> {
+    fields
+        .optional("replicas", |reader, node| {
+            let mut replicas = BTreeMap::new();
+            for (name, node) in reader.entries(node)? {
+                let reader = &mut reader.at(name);
+                if !context.replicas.iter().any(|declared| declared == name) {
+                    let hint = declared(name, &context.replicas);
+                    reader.fail::<()>(format!("is no replica of the document's \"replicas\"{hint}"));
+                }
+                let read = region_replica(reader, node, context);
+                replicas.extend(ReplicaId::parse(name).zip(read));
+            }
+            Some(replicas)
+        })
+        .unwrap_or_default()
 }
 
 fn place(reader: &mut Reader<'_>, node: &Node, many: bool, context: &Context) -> Option<Place> {

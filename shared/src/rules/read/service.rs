@@ -4,6 +4,7 @@ use super::Context;
 use super::fleet::guard;
 use super::load::{order, shedding};
 use super::region::answers;
+use super::replica::needs;
 use super::value::{distinct, duration, once, one_of, reference, steered_host};
 use crate::id::{JurisdictionId, RegionId};
 use crate::json::{Node, Reader};
@@ -56,8 +57,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         |reader, node| residency(reader, node, context),
     );
     let when_all_down = fields.optional("when_all_down", |reader, node| one_of(reader, node, &WHEN_ALL_DOWN));
-    let ttl = fields.optional("ttl", ttl);
-    let denied_answers = fields.optional("denied_answers", answers);
+    let (ttl, denied_answers) = (fields.optional("ttl", ttl), fields.optional("denied_answers", answers));
     let hub = match pattern {
         Some(Pattern::HubAndSpoke) => {
             fields.required("hub", "\"hub\": {\"region\": …, \"paths\": [\"/fine_tuning\"]}", |reader, node| {
@@ -72,12 +72,12 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
     let allow =
         fields.optional("allow", |reader, node| reader.list(node, |reader, node| one_of(reader, node, &ALLOWANCES)));
     let receipts = fields.optional("receipts", |reader, node| one_of(reader, node, &RECEIPTS));
-    let cors = fields.optional("cors", cors);
-    let keepalive = fields.optional("keepalive", |reader, node| duration(reader, node, KEEPALIVE));
+    let keepalive = |reader: &mut Reader<'_>, node: &Node| duration(reader, node, KEEPALIVE);
+    let (cors, keepalive) = (fields.optional("cors", cors), fields.optional("keepalive", keepalive));
     let streams = fields.optional("streams", |reader, node| one_of(reader, node, &STREAMS));
     let (shed, shed_at, slew) = shedding(&mut fields, pattern);
-    let order = order(&mut fields).unwrap_or_default();
-    let guard = fields.optional("guard", guard);
+    let (order, guard) = (order(&mut fields).unwrap_or_default(), fields.optional("guard", guard));
+    let needs = fields.optional("needs", |reader, node| needs(reader, node, context));
     fields.finish();
     Some(Service {
         hosts: hosts.unwrap_or_default(),
@@ -99,6 +99,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         slew,
         order,
         guard,
+        needs: needs.unwrap_or_default(),
     })
 }
 

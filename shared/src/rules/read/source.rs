@@ -74,7 +74,8 @@ fn named(fields: &mut Fields<'_, '_, '_>) -> Option<NamedSeries> {
     Some(NamedSeries { waiting, running, kv, progress })
 }
 
-fn series(reader: &mut Reader<'_>, node: &Node) -> Option<Series> {
+/// A series by its name and labels.
+pub(super) fn series(reader: &mut Reader<'_>, node: &Node) -> Option<Series> {
     let mut fields = reader.object(node)?;
     let name = fields.required("name", "the exact name of a series, such as \"queue_depth\"", |reader, node| {
         let text = reader.string(node)?;

@@ -155,6 +155,7 @@ async fn dns_moves_networks_of_a_full_region_slowly_and_none_twice() {
             client: snapshot.client_at(address.parse().unwrap()),
             model: None,
             path_class: PathClass::Inference,
+            needs: None,
         };
         let mut explained = snapshot.explain(&ask, handle.now());
         snapshot.explain_shed(&mut explained, &ask);

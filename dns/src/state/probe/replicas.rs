@@ -1,0 +1,72 @@
+//! Reads how far copies of knowledge are behind. Takes a source from the owner, runs a task that asks it again and
+//! again, and sends each result back to the owner.
+//!
+//! The first reading happens at once. The second comes after a part of the interval that differs between sources, so
+//! that a node doesn't ask all sources at the same moment. A source that fails is asked at the same pace, because
+//! failures in a row decide.
+
+use std::sync::Arc;
+
+use bailiwick_rules::replica::{ReadFailure, ReplicaReading};
+use bailiwick_rules::rules::ReplicaSource;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{Prober, Running, SLOW, Slots, first_pause};
+use crate::system::clock::Clock;
+use crate::system::tasks::unwinding;
+
+/// A copy's number. The owner assigns it, and never assigns a number twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct CopyId(pub u64);
+
+/// The result of one reading.
+#[derive(Debug)]
+pub(crate) struct ReplicaResult {
+    /// The copy that was read.
+    pub copy: CopyId,
+    /// The reading, or the reason why there is none.
+    pub outcome: Result<ReplicaReading, ReadFailure>,
+}
+
+/// Everything that the task of one source needs.
+pub(super) struct Task<P> {
+    pub(super) id: CopyId,
+    pub(super) source: ReplicaSource,
+    pub(super) prober: Arc<P>,
+    pub(super) slots: Arc<Slots>,
+    pub(super) clock: Clock,
+    pub(super) results: mpsc::Sender<ReplicaResult>,
+}
+
+/// Starts the task of a source.
+pub(super) fn start<P: Prober>(task: Task<P>) -> Running {
+    Running(tokio::spawn(run(task)))
+}
+
+/// Asks the source until the owner no longer receives results.
+async fn run<P: Prober>(task: Task<P>) {
+    let Task { id, source, prober, slots, clock, results } = task;
+    let interval = source.interval.to_std();
+    let (mut due, mut pause, mut was_slow) = (Instant::now(), first_pause(id.0, interval), false);
+    loop {
+        sleep_until(due).await;
+        let ask = async {
+            let begun = Instant::now();
+            let outcome = unwinding(timeout(source.timeout.to_std(), prober.read_replica(&source, &clock))).await;
+            (outcome, begun.elapsed() >= SLOW)
+        };
+        let Some((outcome, is_slow)) = slots.run(was_slow, ask).await else { return };
+        let late = || ReadFailure::Wrong(format!("no whole answer within {}", source.timeout));
+        let outcome = outcome.map(|outcome| outcome.unwrap_or_else(|_| Err(late())));
+        was_slow = is_slow || !matches!(outcome, Ok(Ok(_)));
+        // A reading that panicked (`Err`) is a fault of this program, so no result is sent. The next may succeed.
+        if let Ok(outcome) = outcome
+            && results.send(ReplicaResult { copy: id, outcome }).await.is_err()
+        {
+            return;
+        }
+        due = (due + pause).max(Instant::now());
+        pause = interval;
+    }
+}

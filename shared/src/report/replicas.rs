@@ -1,0 +1,84 @@
+//! Replicas of knowledge as a node tells them. Holds the JSON that `/v1/health` carries as `replicas` of a region.
+//! Written by the DNS node; several reports are put together here for the edge.
+//!
+//! ```json
+//! { "kb": { "status": "down", "freshness": "lagging", "lag_ms": 75000, "age_ms": 812, "interval_ms": 5000 } }
+//! ```
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::FRESH_INTERVALS;
+use crate::health::{Freshness, Lag, ReplicaHealth, Status, version_of_most};
+use crate::table::{RegionReplica, Table};
+use crate::time::Timestamp;
+
+/// The longest version that is believed, in bytes.
+const LONGEST_VERSION: usize = 256;
+
+/// What one node reads of a region's copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaReport {
+    /// `down`: the region is withheld from what needs the replica.
+    pub status: Status,
+    /// Why: `fresh`, `leader`, `lagging`, `unknown`, or `new` before the first reading.
+    pub freshness: String,
+    /// How far the last good reading was behind, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_ms: Option<u64>,
+    /// The same in bytes or operations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<u64>,
+    /// The version of the copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What the last reading failed of, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// Milliseconds since the last reading, good or failed; `null` before the first.
+    pub age_ms: Option<u64>,
+    /// Milliseconds between readings.
+    pub interval_ms: u64,
+}
+
+impl ReplicaReport {
+    /// How far the copy is behind.
+    #[must_use]
+    pub fn behind(&self) -> Option<Lag> {
+        let time = self.lag_ms.map(|ms| Lag::Time(crate::time::Millis(ms)));
+        time.or(self.lag.map(Lag::Amount))
+    }
+
+    /// Whether it counts, as of `now`, if it arrived at `at`.
+    #[must_use]
+    pub fn is_fresh(&self, at: Timestamp, now: Timestamp) -> bool {
+        let age = self.age_ms.unwrap_or(0).saturating_add(now.since(at).0);
+        age <= FRESH_INTERVALS.saturating_mul(self.interval_ms)
+    }
+}
+
+/// What several nodes say of a region's copy: `Down` if a strict majority of the fresh reports says so, the middle one
+/// of the lags, and the version that most of them tell. `majority` counts statuses.
+pub(super) fn combined(
+    table: &Table,
+    copy: &RegionReplica,
+    said: &[&ReplicaReport],
+    majority: impl Fn(&mut dyn Iterator<Item = Status>) -> Status,
+) -> ReplicaHealth {
+    let replica = table.replica(copy.replica);
+    let status = majority(&mut said.iter().map(|one| one.status));
+    let mut lags: Vec<Lag> = said.iter().filter_map(|one| one.behind()).collect();
+    lags.sort_unstable();
+    let fits = |version: &&str| version.len() <= LONGEST_VERSION;
+    let versions = said.iter().filter_map(|one| one.version.as_deref()).filter(fits).map(|version| (version, false));
+    ReplicaHealth {
+        replica: copy.replica.get(),
+        status,
+        lag: lags.get(lags.len() / 2).copied().filter(|_| replica.keep_freshest && status == Status::Down),
+        is_leader: copy.is_leader || said.iter().any(|one| one.freshness == Freshness::Leader.as_str()),
+        version: version_of_most(versions).filter(|_| replica.is_grouped).map(Arc::from),
+        to_down: None,
+        to_up: None,
+    }
+}

@@ -1,0 +1,100 @@
+//! Replicas of knowledge, and what needs them, compiled. Takes them as the rules have them, returns them with positions
+//! for names. Called by [`super::Table::compile`].
+
+use std::collections::BTreeMap;
+
+use super::ReplicaIndex;
+use super::territories::position;
+use crate::health::{LagLimits, ReplicaSet};
+use crate::id::ReplicaId;
+use crate::rules::{self, GroupBy, ReplicaSource, WhenUnknown};
+
+/// A replica of knowledge, compiled.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Replica {
+    /// Its name.
+    pub id: ReplicaId,
+    /// How its readings are judged.
+    pub limits: LagLimits,
+    /// Whether regions of one fence have to have the same version.
+    pub is_grouped: bool,
+    /// The version that they have to have; `None`: that of most of them.
+    pub version: Option<String>,
+    /// Whether the region that is least behind is offered when all lag.
+    pub keep_freshest: bool,
+}
+
+impl Replica {
+    pub(super) fn new((id, replica): (ReplicaId, rules::Replica)) -> Self {
+        let limits = LagLimits {
+            max: replica.max_lag,
+            resume: replica.resume,
+            down: replica.down_thresh,
+            up: replica.up_thresh,
+            withholds_unknown: replica.unknown == WhenUnknown::Withhold,
+        };
+        Self {
+            id,
+            limits,
+            is_grouped: replica.group == Some(GroupBy::Version),
+            version: replica.version,
+            keep_freshest: replica.keep_freshest,
+        }
+    }
+}
+
+/// A region's copy of a replica, compiled.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RegionReplica {
+    /// Of which replica.
+    pub replica: ReplicaIndex,
+    /// Whether the rules say that it is the original, which isn't gated by lag.
+    pub is_leader: bool,
+    /// Where it is read how far it is behind; `None` for a leader that nobody asks.
+    pub source: Option<Box<ReplicaSource>>,
+}
+
+/// A region's copies, by name.
+pub(super) fn of_region(copies: BTreeMap<ReplicaId, rules::RegionReplica>, replicas: &[Replica]) -> Vec<RegionReplica> {
+    let copy = |(id, copy): (ReplicaId, rules::RegionReplica)| {
+        let replica = position(replicas, |one| one.id == id).map(ReplicaIndex::new)?;
+        Some(RegionReplica { replica, is_leader: copy.is_leader, source: copy.source })
+    };
+    copies.into_iter().filter_map(copy).collect()
+}
+
+/// The replicas that the requests of a service need.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct Needs {
+    /// What every request needs.
+    pub(super) everywhere: ReplicaSet,
+    /// What requests need of each path that is listed, but for `/`.
+    paths: Vec<(String, ReplicaSet)>,
+    /// What all others need.
+    others: ReplicaSet,
+}
+
+impl Needs {
+    pub(super) fn new(needs: &BTreeMap<String, Vec<ReplicaId>>, replicas: &[Replica]) -> Option<Box<Self>> {
+        if needs.is_empty() {
+            return None;
+        }
+        let set = |named: &Vec<ReplicaId>| {
+            let positions = named.iter().filter_map(|id| position(replicas, |one| one.id == *id));
+            positions.fold(ReplicaSet::EMPTY, ReplicaSet::with)
+        };
+        let others = needs.get("/").map_or(ReplicaSet::EMPTY, set);
+        let paths: Vec<(String, ReplicaSet)> =
+            needs.iter().filter(|(path, _)| *path != "/").map(|(path, named)| (path.clone(), set(named))).collect();
+        let everywhere = paths.iter().fold(others, |all, (_, one)| all.and(*one));
+        Some(Box::new(Self { everywhere, paths, others }))
+    }
+
+    /// What a request of `path` needs: the longest path that is listed and matches whole segments counts.
+    pub(super) fn of(&self, path: &str) -> ReplicaSet {
+        let holds =
+            |listed: &str| path.strip_prefix(listed).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let listed = self.paths.iter().filter(|(listed, _)| holds(listed)).max_by_key(|(listed, _)| listed.len());
+        listed.map_or(self.others, |(_, set)| *set)
+    }
+}
