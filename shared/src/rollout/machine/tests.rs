@@ -195,6 +195,54 @@ fn something_as_good_is_rolled_back_in_less_than_one_of_a_hundred_rollouts() {
     assert!((failed + late) * 100 <= ROLLOUTS, "{failed} {late}");
 }
 
+/// The hardest case for the level: the claim that is tested is just true.
+#[test]
+fn something_that_is_worse_by_as_much_as_is_allowed_is_hardly_ever_rolled_back_by_a_check() {
+    const ROLLOUTS: u64 = 1_000;
+    let random = &mut Random::new(7);
+    let allowed = Behaviour { errors: GOOD.errors + 0.005, length: GOOD.length + 0.02 };
+    let (mut failed, mut late, mut looks) = (0, 0, 0_u64);
+    // How often a usual test at 1 %, looked at as often, would have rolled back.
+    let mut usual = 0;
+    for _ in 0..ROLLOUTS {
+        let mut world = World::begun();
+        world.rollout.max_hold = Millis(5 * 60 * MINUTE);
+        let mut is_usual = false;
+        let ended = loop {
+            let action = world.tick(GOOD, allowed, random);
+            is_usual |= z_test(&world.old.counts, &world.new.counts, 0.005) > 2.326;
+            if matches!(action, Action::Finish | Action::RollBack(_)) {
+                break action;
+            }
+        };
+        match ended {
+            Action::RollBack(why) if why.contains("no verdict") => late += 1,
+            _ => failed += 1,
+        }
+        usual += u64::from(is_usual);
+        looks += world.now.since(BEGIN).0 / MINUTE;
+    }
+    println!(
+        "as much worse as is allowed: of {ROLLOUTS} rollouts {failed} were rolled back by a check and {late} for want \
+         of a verdict; {} looks each; a z-test at 1 % would have rolled back {usual}",
+        looks / ROLLOUTS
+    );
+    assert!(failed * 100 <= ROLLOUTS && late > 0, "{failed}");
+    assert!(usual * 100 > ROLLOUTS * 5, "a usual test errs more often than it says: {usual}");
+}
+
+/// The one-sided z-statistic of "the share of failures rose by more than the margin".
+fn z_test(old: &Counts, new: &Counts, margin: f64) -> f64 {
+    let rate = |counts: &Counts| {
+        let of = |word: &str| counts.attempts.get(word).copied().unwrap_or_default() as f64;
+        let all = of("http_5xx") + of("committed");
+        (all >= 500.0).then(|| (of("http_5xx") / all, all))
+    };
+    let Some(((old, olds), (new, news))) = rate(old).zip(rate(new)) else { return 0.0 };
+    let deviation = libm::sqrt(old * (1.0 - old) / olds + new * (1.0 - new) / news);
+    if deviation > 0.0 { (new - old - margin) / deviation } else { 0.0 }
+}
+
 #[test]
 fn an_error_rate_that_rises_is_found_while_a_rollout_waits_and_goes_on() {
     const ROLLOUTS: usize = 100;
