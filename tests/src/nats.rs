@@ -5,13 +5,15 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use async_nats::jetstream::stream::RawMessageErrorKind;
+use async_nats::jetstream::stream::{Config, RawMessageErrorKind};
 use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, ConnectOptions, HeaderMap};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use crate::link::Link;
 use crate::node::bailiwick;
 use crate::process::{Process, cached};
 use crate::tls_stand_in::Authority;
@@ -26,7 +28,18 @@ pub struct Nats {
     folder: TempDir,
     program: PathBuf,
     servers: Vec<(SocketAddr, Option<Process>)>,
+    /// The links of servers that stand apart. The first lead clients to each server.
+    links: Vec<Way>,
     runtime: Runtime,
+}
+
+/// A link to a server.
+#[derive(Debug)]
+struct Way {
+    /// The server that it leads from; `None` for clients.
+    from: Option<usize>,
+    to: usize,
+    link: Link,
 }
 
 impl Nats {
@@ -36,6 +49,19 @@ impl Nats {
     /// If they don't start.
     #[must_use]
     pub fn start(nodes: &[&str]) -> Option<Self> {
+        Self::start_with(nodes, None)
+    }
+
+    /// The same where each server is reached by links, from other servers too, that take this time there and back.
+    ///
+    /// # Panics
+    /// If they don't start.
+    #[must_use]
+    pub fn start_apart(nodes: &[&str], round_trip: Duration) -> Option<Self> {
+        Self::start_with(nodes, Some(round_trip))
+    }
+
+    fn start_with(nodes: &[&str], apart: Option<Duration>) -> Option<Self> {
         let program = cached("nats/bin/nats-server", "nats")?;
         let folder = TempDir::new().expect("a temporary folder");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
@@ -50,13 +76,81 @@ impl Nats {
             folder,
             program,
             servers: addresses.into_iter().map(|address| (address, None)).collect(),
+            links: Vec::new(),
             runtime: runtime.expect("an event queue"),
         };
         nats.write_certificates();
         nats.add_administrator();
+        if let Some(round_trip) = apart {
+            nats.part(round_trip);
+        }
         (0..SERVERS).for_each(|number| nats.start_server(number));
-        nats.await_leader();
+        match apart {
+            Some(_) => nats.await_all(),
+            None => nats.await_leader(),
+        }
         Some(nats)
+    }
+
+    /// Puts links before all servers: one for nodes, then one for each other server.
+    fn part(&mut self, round_trip: Duration) {
+        let link = |to: SocketAddr| {
+            let link = Link::to(to);
+            link.round_trip(round_trip);
+            link
+        };
+        let clients = self.servers.iter().enumerate().map(|(to, (address, _))| (to, *address));
+        self.links = clients.map(|(to, address)| Way { from: None, to, link: link(address) }).collect();
+        for number in 0..SERVERS {
+            let file = self.path(&format!("server{}.conf", number + 1));
+            let text = std::fs::read_to_string(&file).expect("a configuration");
+            let lines = text.lines().map(|line| match line.split_once("nats-route://") {
+                Some((before, after)) => {
+                    let route: SocketAddr = after.trim_end_matches('"').parse().expect("an address");
+                    let way = Way { from: Some(number), to: self.server_of_route(route), link: link(route) };
+                    let line = format!("{before}nats-route://{}\"\n", way.link.address());
+                    self.links.push(way);
+                    line
+                }
+                // Else servers would tell each other where they are without the links.
+                None if line.trim_start().starts_with("advertise:") => "  no_advertise: true\n".to_owned(),
+                None => format!("{line}\n"),
+            });
+            let text: String = lines.collect();
+            std::fs::write(&file, text).expect("written");
+        }
+        let text = std::fs::read_to_string(self.publisher()).expect("a configuration");
+        std::fs::write(self.publisher(), self.by_links(text)).expect("written");
+    }
+
+    /// A configuration of a client, with servers by their links if they have any.
+    fn by_links(&self, text: String) -> String {
+        let with_links = self.servers.iter().zip(&self.links);
+        with_links.fold(text, |text, ((own, _), way)| text.replace(&own.to_string(), &way.link.address().to_string()))
+    }
+
+    /// The server that other servers reach there, by its own configuration.
+    fn server_of_route(&self, route: SocketAddr) -> usize {
+        let listens = |number: &usize| {
+            let text = std::fs::read_to_string(self.path(&format!("server{}.conf", number + 1)));
+            text.is_ok_and(|text| text.contains(&format!("listen: \"{route}\"")))
+        };
+        (0..SERVERS).find(listens).expect("a server that listens there")
+    }
+
+    /// Cuts a server that stands apart off from nodes and other servers.
+    pub fn cut_off(&self, number: usize) {
+        self.ways_of(number).for_each(Link::cut);
+    }
+
+    fn ways_of(&self, number: usize) -> impl Iterator<Item = &Link> {
+        let is_of = move |way: &&Way| way.to == number || way.from == Some(number);
+        self.links.iter().filter(is_of).map(|way| &way.link)
+    }
+
+    /// Lets a server that was cut off be reached again.
+    pub fn heal(&self, number: usize) {
+        self.ways_of(number).for_each(Link::heal);
     }
 
     /// A file of the folder that `bailiwick fleet nats-config` wrote.
@@ -139,11 +233,28 @@ impl Nats {
         });
     }
 
+    /// Waits until every server takes part: a bucket that needs all of them can be made, and each has its copy.
+    pub fn await_all(&self) {
+        const PROBE: &str = "probe";
+        let name = || PROBE.to_owned();
+        wait::until_true("every server takes part", || {
+            let are_all_there = async |jetstream: Context| {
+                let config = Config { name: name(), num_replicas: SERVERS, ..Config::default() };
+                let mut stream = jetstream.get_or_create_stream(config).await.ok()?;
+                let replicas = &stream.info().await.ok()?.cluster.as_ref()?.replicas;
+                let is_whole = replicas.len() == SERVERS - 1 && replicas.iter().all(|one| one.current && !one.offline);
+                is_whole.then_some(())
+            };
+            self.run(are_all_there).flatten().is_some()
+        });
+        self.run(async |jetstream| jetstream.delete_stream(name()).await.ok());
+    }
+
     /// `[fleet]` for a node's configuration.
     #[must_use]
     pub fn section(&self, node: &str) -> String {
         let addresses: Vec<SocketAddr> = self.servers.iter().map(|(address, _)| *address).collect();
-        self.section_by(node, &addresses)
+        self.by_links(self.section_by(node, &addresses))
     }
 
     /// The same with the servers reached by other addresses, such as a link's.
@@ -173,7 +284,7 @@ impl Nats {
         let options = ConnectOptions::with_user_and_password("admin".to_owned(), "admin".to_owned());
         self.as_user(options, async |client: Client| {
             let mut jetstream = jetstream::new(client);
-            jetstream.set_timeout(std::time::Duration::from_secs(2));
+            jetstream.set_timeout(Duration::from_secs(2));
             act(jetstream).await
         })
     }
@@ -195,7 +306,7 @@ impl Nats {
         let options = options
             .add_root_certificates(self.path("ca.pem"))
             .add_client_certificate(self.path("node.pem"), self.path("node.key"))
-            .connection_timeout(std::time::Duration::from_secs(2))
+            .connection_timeout(Duration::from_secs(2))
             .require_tls(true);
         let urls: Vec<String> = self.servers.iter().map(|(address, _)| format!("tls://{address}")).collect();
         let connected = self.wait_for(options.connect(urls)).ok()?;

@@ -2,7 +2,8 @@
 //! by [`super::start`], and asked once by [`super::first`]. Only this module and those below it know NATS.
 //!
 //! Nothing is kept at the servers for a node: it subscribes to news of the head. It reads the head when there are some,
-//! when it is connected again, and every half minute. So nothing can be lost, or be left over, when servers restart.
+//! when the connection is lost or there again, and every half minute. So nothing can be lost, or be left over, when
+//! servers restart.
 
 mod ask;
 mod bucket;
@@ -175,7 +176,7 @@ impl Follower {
             tokio::select! {
                 () = sleep_until(Instant::now() + pause) => {}
                 one = news.next() => if one.is_none() { return Ended::Failed },
-                () = connected_again(&mut connection) => {}
+                () = changed(&mut connection) => {}
             }
         }
     }
@@ -238,10 +239,11 @@ pub(crate) fn no_head() -> String {
     format!("the bucket {RULES} has no head; `bailiwick rules restore` puts the rules back")
 }
 
-/// Waits until a connection that was lost is there again.
-async fn connected_again(connection: &mut watch::Receiver<bus::Said>) {
-    let before = connection.borrow_and_update().connections;
-    if connection.wait_for(|said| said.connections > before).await.is_err() {
+/// Waits until a connection is lost, or is there again.
+async fn changed(connection: &mut watch::Receiver<bus::Said>) {
+    let state = |said: &bus::Said| (said.connections, said.is_connected);
+    let before = state(&connection.borrow_and_update());
+    if connection.wait_for(|said| state(said) != before).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

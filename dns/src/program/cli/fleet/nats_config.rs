@@ -237,6 +237,10 @@ client_advertise: \"{host}:{port}\"
 # A health report of many regions is larger than the usual 1 MB.
 max_payload: 4MB
 
+# A server or a node that doesn't answer is given up after 15 s: a line may be cut without a word.
+ping_interval: 5s
+ping_max: 2
+
 # Both sides show certificates: server.pem is for {host}, and clients' are signed by ca.pem.
 {}
 # What was confirmed is on the disk, and survives a power cut.

@@ -132,7 +132,8 @@ impl Bus {
     pub(crate) async fn document(&self, sha256: &str) -> Result<Vec<u8>, String> {
         let (stream, mut document) = (self.stream(RULES).await?, Vec::new());
         for part in 0.. {
-            let bytes = self.entry(&stream, &key(sha256, part)).await?.ok_or_else(|| {
+            let entry = self.entry(&stream, &key(sha256, part)).await?;
+            let bytes = entry.ok_or_else(|| {
                 format!(
                     "the bucket {RULES} has no whole document {sha256}; publish it again, or `bailiwick rules restore`"
                 )
@@ -145,13 +146,14 @@ impl Bus {
         Ok(document)
     }
 
-    /// Reads an entry from any server that holds it. `None` if there is none.
+    /// Reads an entry of a document from any server that holds it; if that one doesn't answer, as its line may be cut,
+    /// from the one that leads. `None` if there is none.
     async fn entry(&self, stream: &Stream<()>, subject: &str) -> Result<Option<Vec<u8>>, String> {
         match stream.direct_get_last_for_subject(subject).await {
             Ok(message) if is_deleted(&message) => Ok(None),
             Ok(message) => Ok(Some(message.payload.to_vec())),
             Err(error) if matches!(error.kind(), DirectGetErrorKind::NotFound) => Ok(None),
-            Err(error) => Err(self.why(&format!("an entry can't be read from NATS ({error})"))),
+            Err(_) => Ok(self.last(RULES, subject).await?.and_then(|last| last.bytes)),
         }
     }
 
