@@ -174,6 +174,27 @@ impl Nats {
         }
     }
 
+    /// Gives servers the users that `bailiwick fleet nats-config` wrote last, for these nodes, as
+    /// `nats-server --signal reload` does. A node whose key was deleted has a new one.
+    ///
+    /// # Panics
+    /// If they can't be written.
+    pub fn change_users(&self, nodes: &[&str]) {
+        let servers = self.servers.iter().map(|(address, _)| address.to_string()).collect::<Vec<_>>().join(",");
+        // Only users are taken from what it writes: configurations stay, with the ports of their clusters.
+        let kept: Vec<String> = (1..=SERVERS).map(|number| format!("server{number}.conf")).collect();
+        let before: Vec<Vec<u8>> = kept.iter().map(|name| std::fs::read(self.path(name)).expect("a file")).collect();
+        let to = self.folder.path().display().to_string();
+        let nodes = nodes.join(",");
+        let made = bailiwick(["fleet", "nats-config", "--nodes", &nodes, "--servers", &servers, "--to", &to]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        for (name, bytes) in kept.iter().zip(before) {
+            std::fs::write(self.path(name), bytes).expect("written");
+        }
+        self.add_administrator();
+        self.servers.iter().filter_map(|(_, server)| server.as_ref()).for_each(|server| server.signal("HUP"));
+    }
+
     /// A user that may do everything.
     fn add_administrator(&self) {
         let file = self.path("users.conf");

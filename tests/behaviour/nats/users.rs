@@ -2,11 +2,11 @@
 
 use async_nats::jetstream;
 use async_nats::{Client, HeaderMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bailiwick_tests::node::{Setup, bailiwick};
 
-use super::{Nats, World, file, fine, follower, seeded, started, wait};
+use super::{Nats, World, connected, file, fine, follower, publish, rules, seeded, serves, started, wait};
 use crate::fleet::german;
 use crate::fleet::nodes::fleet;
 
@@ -74,6 +74,35 @@ fn a_node_speaks_for_itself_alone() {
     let peers = fleet(&node)["peers"].clone();
     assert_eq!(peers.as_array().map(Vec::len), Some(1), "for another one nobody hears it: {peers}");
     assert_eq!(german(&node), ["192.0.2.1"]);
+}
+
+/// Servers close the connection of a user whose key they no longer know, and the node comes back with its new one.
+#[test]
+fn the_key_of_a_node_is_changed_while_it_serves() {
+    let world = World::start();
+    let Some(nats) = seeded(&world, &["ns1", "ns2"]) else { return };
+    let nodes = started(&nats, ["ns1", "ns2"]);
+    nodes.iter().for_each(connected);
+    let old = std::fs::read(nats.path("ns1.nk")).expect("a key");
+    std::fs::remove_file(nats.path("ns1.nk")).expect("removed");
+    nats.change_users(&["ns1", "ns2"]);
+    assert_ne!(std::fs::read(nats.path("ns1.nk")).expect("a key"), old);
+    let begun = Instant::now();
+    for (number, address) in ["192.0.2.2", "192.0.2.3"].into_iter().enumerate() {
+        publish(&nats, &rules(&world, 1, address), "with another key");
+        nodes.iter().for_each(|node| serves(node, address));
+        println!("publication {} after the change is served by all after {:?}", number + 1, begun.elapsed());
+    }
+    nodes.iter().for_each(connected);
+    wait::until_true("the other hears it", || fleet(&nodes[1])["peers"][0]["revision"] == 3);
+    // Who has the old key is nobody now.
+    let config = follower(&nats, "ns1", "");
+    let text = std::fs::read_to_string(config.path("bailiwick.toml")).expect("a configuration");
+    config.write("old.nk", &String::from_utf8_lossy(&old));
+    let key = nats.path("ns1.nk").display().to_string();
+    config.write("bailiwick.toml", &text.replace(&key, &config.path("old.nk").display().to_string()));
+    let (is_well, said) = checked(&config);
+    assert!(!is_well && said.contains("NATS refuses this user"), "{said}");
 }
 
 /// What `fleet check` says of a configuration, and whether all is well.

@@ -143,24 +143,32 @@ struct Follower {
 
 impl Follower {
     async fn run(self) -> Ended {
+        loop {
+            let bus = self.connect().await;
+            self.pools.connect(&bus);
+            // From here on the connection mends itself, unless this node becomes another user.
+            tokio::select! {
+                () = bus.is_outdated() => tracing::info!("the key of this node has changed; connecting by it"),
+                ended = self.follow_head(&bus) => return ended,
+                ended = health::exchange(&bus, &self.node, &self.settings, &self.handle) => return ended,
+                ended = health::keep(&bus, &self.node, &self.handle) => return ended,
+                ended = ask::answer(&bus, &self.node, self.answers.as_ref()) => return ended,
+            }
+        }
+    }
+
+    /// Tries until there is a connection.
+    async fn connect(&self) -> Bus {
         let mut failures = 0;
-        let bus = loop {
+        loop {
             match Bus::connect(&self.nats, &self.node).await {
-                Ok(bus) => break bus,
+                Ok(bus) => return bus,
                 Err(why) => {
                     self.note(Err(why));
                     tokio::time::sleep(after_failure(failures)).await;
                     failures += 1;
                 }
             }
-        };
-        self.pools.connect(&bus);
-        // From here on the connection mends itself.
-        tokio::select! {
-            ended = self.follow_head(&bus) => ended,
-            ended = health::exchange(&bus, &self.node, &self.settings, &self.handle) => ended,
-            ended = health::keep(&bus, &self.node, &self.handle) => ended,
-            ended = ask::answer(&bus, &self.node, self.answers.as_ref()) => ended,
         }
     }
 

@@ -59,6 +59,8 @@ pub(super) struct Said {
     pub(super) is_connected: bool,
     /// What a server refused last.
     pub(super) refusal: Option<String>,
+    /// Whether the key has changed since, so that answers would come to another user's inboxes.
+    has_new_key: bool,
 }
 
 impl Bus {
@@ -67,9 +69,9 @@ impl Bus {
     /// # Errors
     /// Why no server can be used, and how to mend that.
     pub(crate) async fn connect(nats: &Nats, name: &str) -> Result<Self, String> {
-        let (tell, said) = watch::channel(Said { connections: 1, is_connected: true, refusal: None });
+        let (tell, said) = watch::channel(Said { connections: 1, is_connected: true, ..Said::default() });
         let tell = Arc::new(tell);
-        let options = options(nats, name)?.event_callback(move |event| {
+        let options = options(nats, name, Arc::clone(&tell))?.event_callback(move |event| {
             let tell = Arc::clone(&tell);
             async move { tell.send_modify(|said| said.note(&event)) }
         });
@@ -107,6 +109,14 @@ impl Bus {
         self.said.clone()
     }
 
+    /// Waits until the key has changed, so that another [`Bus`] is needed.
+    pub(super) async fn is_outdated(&self) {
+        let mut said = self.said.clone();
+        if said.wait_for(|said| said.has_new_key).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Whether there is a connection now.
     pub(super) fn is_connected(&self) -> bool {
         self.said.borrow().is_connected
@@ -139,18 +149,25 @@ impl Said {
     }
 }
 
-fn options(nats: &Nats, name: &str) -> Result<ConnectOptions, String> {
+fn options(nats: &Nats, name: &str, tell: Arc<watch::Sender<Said>>) -> Result<ConnectOptions, String> {
     // This fails if a provider is already installed, which does no harm.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut options = match &nats.nkey_file {
         None => ConnectOptions::new(),
         Some(file) => {
             // Who reads what others are answered could learn what they ask: each user has its own inboxes.
-            let inbox = format!("_INBOX.{}", NKey::read(file)?.public());
+            let public = NKey::read(file)?.public();
+            let inbox = format!("_INBOX.{public}");
             let file = file.clone();
             ConnectOptions::with_auth_callback(move |nonce| {
-                let file = file.clone();
-                async move { authenticate(file, nonce).await.map_err(AuthError::new) }
+                let (file, public, tell) = (file.clone(), public.clone(), Arc::clone(&tell));
+                async move {
+                    let auth = authenticate(file, nonce).await.map_err(AuthError::new)?;
+                    if auth.nkey.as_ref() != Some(&public) {
+                        tell.send_modify(|said| said.has_new_key = true);
+                    }
+                    Ok(auth)
+                }
             })
             .custom_inbox_prefix(inbox)
         }
