@@ -58,6 +58,14 @@ impl Buckets {
         })
     }
 
+    /// Whether nodes take what has this head, as far as the publisher's file knows whom they trust. What they refuse
+    /// would stand there in place of what they take.
+    fn is_taken(&self, head: &Head) -> Result<(), Vec<String>> {
+        self.fleet.trust().believe(&head.to_bytes()).map(drop).map_err(|error| {
+            vec![format!("no node would take it: {error}; sign it with --key by one of trusted_publishers")]
+        })
+    }
+
     fn pointed(&self) -> Result<Pointed, Vec<String>> {
         self.runtime.block_on(self.bus.head()).map_err(one)
     }
@@ -103,6 +111,7 @@ impl Buckets {
         head: &Head,
         bytes: &[u8],
     ) -> Result<Put, Vec<String>> {
+        self.is_taken(head)?;
         self.put_document(bytes)?;
         match self.runtime.block_on(self.bus.swap_head(head, entry)).map_err(one)? {
             Swapped::Done => Ok(Put::Stored),
@@ -117,6 +126,7 @@ impl Buckets {
 
     /// Writes a head that brings the document in service to more nodes.
     pub(super) fn put_head(&self, head: &Head) -> Result<(), Vec<String>> {
+        self.is_taken(head)?;
         let Pointed::Head(bytes, entry) = self.pointed()? else { return Err(vec![no_head()]) };
         let (now, named) = (self.believed(&bytes)?, head.names());
         if now.names() != named || now.stage >= head.stage {
