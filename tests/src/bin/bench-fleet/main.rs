@@ -1,7 +1,8 @@
 //! Measures a fleet: how long a publication takes until every node serves it, and how much memory a node takes. Takes
 //! sizes and a round trip, prints a line of JSON. `scripts/bench/fleet` runs it.
 //!
-//! Nodes reach each other by links of their own that delay each byte. Health checks go to one stand-in for all regions.
+//! Nodes reach each other, or three NATS servers, by links of their own that delay each byte; NATS servers reach each
+//! other by such links, too. Health checks go to one stand-in for all regions.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,13 +10,14 @@ use std::time::{Duration, Instant};
 use bailiwick_tests::dns::question;
 use bailiwick_tests::geo::GERMAN;
 use bailiwick_tests::link::Link;
+use bailiwick_tests::nats::Nats;
 use bailiwick_tests::net::free_port;
-use bailiwick_tests::node::{Node, Setup, TOKEN};
+use bailiwick_tests::node::{Node, Setup, TOKEN, bailiwick};
 use bailiwick_tests::stand_in::StandIn;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde_json::{Map, Value, json};
 
-/// Publishes rules on one node of a fleet again and again, and asks all nodes until they answer by them.
+/// Publishes rules in a fleet again and again, and asks all nodes until they answer by them.
 #[derive(Debug, Parser)]
 #[command(name = "bench-fleet")]
 struct Arguments {
@@ -31,12 +33,24 @@ struct Arguments {
     /// The round trip between any two nodes, in milliseconds.
     #[arg(long, default_value_t = 80)]
     round_trip: u64,
-    /// How often each peer is asked, as `[fleet] poll`.
+    /// How rules spread.
+    #[arg(long, value_enum, default_value_t = Mode::Peers)]
+    mode: Mode,
+    /// How often each peer is asked, or health is told over NATS, as `[fleet] poll`.
     #[arg(long, default_value = "200ms")]
     poll: String,
     /// For how many seconds health is exchanged before memory is read.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
+}
+
+/// How rules spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// On the writer, by a request that begins when the document is at hand.
+    Peers,
+    /// By `bailiwick rules publish`, from the start of the command.
+    Nats,
 }
 
 const ZONE: &str =
@@ -67,6 +81,88 @@ fn rules(arguments: &Arguments, target: SocketAddr, revision: u64, address: &str
     })
 }
 
+/// A fleet under measurement.
+struct Fleet {
+    nodes: Vec<Node>,
+    /// How nodes reach each other. They end with this.
+    _links: Vec<Link>,
+    way: Way,
+}
+
+/// How it is published.
+enum Way {
+    /// By the API of the writer, behind a link.
+    Writer(Link),
+    Nats(Nats),
+}
+
+impl Fleet {
+    fn start(arguments: &Arguments, target: SocketAddr) -> Self {
+        match arguments.mode {
+            Mode::Peers => {
+                let (nodes, links) = start(arguments, target);
+                let writer = Link::to(nodes[0].api);
+                writer.round_trip(arguments.round_trip());
+                Self { nodes, _links: links, way: Way::Writer(writer) }
+            }
+            Mode::Nats => {
+                let (nodes, nats) = start_with_nats(arguments, target);
+                Self { nodes, _links: Vec::new(), way: Way::Nats(nats) }
+            }
+        }
+    }
+
+    /// Publishes, and waits until all nodes answer by it. Returns how long that took.
+    fn publish(&self, rules: &Value, address: &str) -> Duration {
+        let begun = match &self.way {
+            Way::Writer(writer) => put(writer, rules),
+            Way::Nats(nats) => {
+                let file = nats.path("new.json").display().to_string();
+                std::fs::write(&file, rules.to_string()).expect("written");
+                let config = nats.publisher();
+                let begun = Instant::now();
+                let words = ["rules", "publish", &file, "--reason", "measured", "--no-impact", "--config", &config];
+                let output = bailiwick(words);
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                begun
+            }
+        };
+        for node in &self.nodes {
+            while question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns).data() != [address] {
+                assert!(begun.elapsed() < PATIENCE, "{address} isn't served: {}", node.log());
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        begun.elapsed()
+    }
+}
+
+impl Arguments {
+    fn round_trip(&self) -> Duration {
+        Duration::from_millis(self.round_trip)
+    }
+}
+
+/// Starts three NATS servers with the first rules, and nodes that follow them.
+fn start_with_nats(arguments: &Arguments, target: SocketAddr) -> (Vec<Node>, Nats) {
+    let names: Vec<String> = (0..arguments.nodes).map(|number| format!("ns{number}")).collect();
+    let words: Vec<&str> = names.iter().map(String::as_str).collect();
+    let nats = Nats::start_apart(&words, arguments.round_trip()).expect("a NATS server; run scripts/setup nats");
+    let first = nats.path("first.json").display().to_string();
+    std::fs::write(&first, rules(arguments, target, 1, "192.0.2.1").to_string()).expect("written");
+    let output = bailiwick(["rules", "restore", "--from", &first, "--config", &nats.publisher()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let nodes = names.iter().map(|name| {
+        let setup = Setup::new(&json!({}), ZONE);
+        let config = std::fs::read_to_string(setup.path("bailiwick.toml")).expect("a configuration");
+        let config = format!("node = {name:?}\n{}", config.replace("rules = \"rules.json\"\n", ""));
+        setup.write("bailiwick.toml", &config);
+        let poll = format!("[fleet]\npoll = {:?}\n", arguments.poll);
+        setup.with(&nats.section(name).replace("[fleet]\n", &poll)).start()
+    });
+    (nodes.collect(), nats)
+}
+
 /// Starts the nodes. The first is the writer; all others begin with its rules.
 fn start(arguments: &Arguments, target: SocketAddr) -> (Vec<Node>, Vec<Link>) {
     let apis: Vec<SocketAddr> = (0..arguments.nodes).map(|_| free_port()).collect();
@@ -76,7 +172,7 @@ fn start(arguments: &Arguments, target: SocketAddr) -> (Vec<Node>, Vec<Link>) {
         let peers: Vec<String> = others
             .map(|(_, api)| {
                 let link = Link::to(*api);
-                link.round_trip(Duration::from_millis(arguments.round_trip));
+                link.round_trip(arguments.round_trip());
                 let url = format!("http://{}", link.address());
                 links.push(link);
                 url
@@ -95,20 +191,14 @@ fn start(arguments: &Arguments, target: SocketAddr) -> (Vec<Node>, Vec<Link>) {
     (nodes, links)
 }
 
-/// Publishes by way of a link, and waits until all nodes answer by it. Returns how long that took.
-fn publish(nodes: &[Node], writer: &Link, rules: &Value, address: &str) -> Duration {
+/// Publishes by way of a link. Returns when that began.
+fn put(writer: &Link, rules: &Value) -> Instant {
     let url = format!("http://{}/v1/rules", writer.address());
     let tag = ureq::get(&url).call().expect("an answer").headers()["etag"].to_str().expect("text").to_owned();
     let begun = Instant::now();
     let sent = ureq::put(&url).header("authorization", &format!("Bearer {TOKEN}")).header("if-match", &tag);
     sent.send(rules.to_string().as_bytes()).expect("published");
-    for node in nodes {
-        while question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns).data() != [address] {
-            assert!(begun.elapsed() < PATIENCE, "{address} isn't served: {}", node.log());
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-    begun.elapsed()
+    begun
 }
 
 /// A figure of `/proc/PID/status`, in MiB.
@@ -121,22 +211,21 @@ fn memory(node: &Node, figure: &str) -> f64 {
 fn main() {
     let arguments = Arguments::parse();
     let target = StandIn::start();
-    let (nodes, _links) = start(&arguments, target.address());
-    let writer = Link::to(nodes[0].api);
-    writer.round_trip(Duration::from_millis(arguments.round_trip));
+    let fleet = Fleet::start(&arguments, target.address());
     let mut took: Vec<f64> = (0..arguments.publishes)
         .map(|number| {
             let address = format!("192.0.2.{}", 2 + number % 200);
             let rules = rules(&arguments, target.address(), 2 + number as u64, &address);
-            publish(&nodes, &writer, &rules, &address).as_secs_f64()
+            fleet.publish(&rules, &address).as_secs_f64()
         })
         .collect();
     std::thread::sleep(Duration::from_secs(arguments.seconds));
     took.sort_by(f64::total_cmp);
     let at = |percent: usize| took.get(percent * took.len() / 100).copied();
     let bytes = rules(&arguments, target.address(), 1, "192.0.2.1").to_string().len();
-    let figures = |figure| nodes.iter().map(|node| memory(node, figure).round()).collect::<Vec<f64>>();
-    let report = json!({ "nodes": arguments.nodes, "regions": arguments.regions, "document_bytes": bytes,
+    let figures = |figure| fleet.nodes.iter().map(|node| memory(node, figure).round()).collect::<Vec<f64>>();
+    let mode = arguments.mode.to_possible_value().map(|mode| mode.get_name().to_owned());
+    let report = json!({ "mode": mode, "nodes": arguments.nodes, "regions": arguments.regions, "document_bytes": bytes,
         "publishes": took.len(), "seconds": { "p50": at(50), "p99": at(99), "most": took.last() },
         "memory_mib": { "now": figures("VmRSS"), "most": figures("VmHWM") } });
     println!("{report}");
