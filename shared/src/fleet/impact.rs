@@ -75,7 +75,7 @@ pub struct ServiceImpact {
     pub tighter: Vec<FenceChange>,
     /// Who has no region left if one fails, and had one before.
     pub alone: Vec<Alone>,
-    /// The fewest regions of any fence that got smaller and isn't empty.
+    /// The fewest regions of any fence that got smaller: 0 if one was emptied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fewest_regions: Option<usize>,
     /// How long resolvers may keep the old answer, in seconds.

@@ -13,13 +13,17 @@ pub(crate) const ENOUGH: usize = 40;
 /// A fleet of four nodes: the writer and another of the first stage, one of the second, one of the rest. Each bakes for
 /// a second. The writer knows all of them.
 fn fleet_of_four(world: &World) -> [Node; 4] {
+    fleet_that_bakes_for("1s", world)
+}
+
+fn fleet_that_bakes_for(bake: &str, world: &World) -> [Node; 4] {
     let named = |setup: Setup, name: &str| {
         let config = std::fs::read_to_string(setup.path("bailiwick.toml")).expect("a configuration");
         setup.write("bailiwick.toml", &format!("node = {name:?}\n{config}"));
         setup
     };
     let first = Setup::new(&rules(world, 1, &FRANKFURT_FIRST), crate::fixture::ZONE);
-    let stages = format!("[fleet.stages]\nbake = \"1s\"\nmin_answers = {ENOUGH}\n");
+    let stages = format!("[fleet.stages]\nbake = {bake:?}\nmin_answers = {ENOUGH}\n");
     let settings = "[fleet]\nmode = \"peers\"\nwriter = true\nstage = \"canary\"\npoll = \"200ms\"\n";
     let mut writer = named(first.with(settings).with(&stages), "ns1").start();
     let follow =
@@ -102,6 +106,27 @@ fn a_canary_that_answers_other_than_predicted_is_given_up_by_itself() {
     let reason = fleet(fourth)["head"]["reason"].as_str().expect("a reason").to_owned();
     assert!(reason.starts_with("given up by itself: chat: the share of "), "{reason}");
     assert!(!fine(third, &["rules", "history"]).contains("canary only"), "nobody else ever had it");
+}
+
+#[test]
+fn a_smaller_fence_is_never_given_up_by_itself() {
+    let world = World::start();
+    let nodes = fleet_that_bakes_for("10m", &world);
+    let [writer, ..] = &nodes;
+    nodes.iter().for_each(ask);
+    // That Paris is down is no effect of the rules, so that clients aren't where they were predicted to be.
+    let down = json!({ "region": "eu-paris", "status": "down", "until": "2099-01-01T00:00:00Z", "reason": "drill" });
+    for node in &nodes {
+        let (status, body) = node.call("POST", "/v1/overrides", Some(TOKEN), Some(&down));
+        assert_eq!(status, 200, "{body}");
+    }
+    let (is_published, told) = try_publish(writer, &rules(&world, 2, &NO_FRANKFURT), &["--tighten"]);
+    assert!(is_published, "{told}");
+    wait::until_true("all have it", || nodes.iter().all(|node| has(node, 2)));
+    nodes.iter().for_each(ask);
+    let (is_well, told) = start(writer, &["rules", "watch"], "driver").end();
+    assert!(!is_well && told.contains("revision 2 isn't given up by itself, as it makes a fence smaller"), "{told}");
+    assert!(nodes.iter().all(|node| has(node, 2)), "what it forbids stays forbidden");
 }
 
 #[test]

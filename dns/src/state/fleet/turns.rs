@@ -5,12 +5,14 @@
 mod tests;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bailiwick_rules::quota::{Amounts, Stamps, StoreClock};
 use bailiwick_rules::table::Table;
 use bailiwick_rules::time::Timestamp;
+use futures_util::FutureExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
@@ -154,7 +156,9 @@ impl<S: PoolStore> Turns<S> {
             let (store, times) = (self.store.clone(), self.times.clone());
             let (leases, clock) = (self.leases.clone(), self.clock.clone());
             self.under_way.spawn(async move {
-                let got = take(&store, &begun, &times).await;
+                // A turn that never ends would keep the pool from all others.
+                let turn = AssertUnwindSafe(take(&store, &begun, &times)).catch_unwind();
+                let got = turn.await.unwrap_or_else(|_| Err("a fault of this program; please report it".to_owned()));
                 if let Err(why) = &got {
                     let pool = begun.pool.key();
                     tracing::debug!(json.event = "pool_unknown", pool, json.reason = why, "{pool}: {why}");

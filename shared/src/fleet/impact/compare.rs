@@ -324,8 +324,7 @@ impl Findings {
         }
         if let Some(tighter) = &outcome.tighter {
             self.tighter.entry(tighter.clone()).or_default().add(country, group.network, weight);
-            let fewest = self.fewest_regions.into_iter().chain([outcome.regions]).filter(|regions| *regions > 0);
-            self.fewest_regions = fewest.min();
+            self.fewest_regions = self.fewest_regions.into_iter().chain([outcome.regions]).min();
         }
         if let Some(alone) = outcome.alone {
             self.alone.entry(alone).or_default().add(country, group.network, weight);

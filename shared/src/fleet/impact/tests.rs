@@ -89,6 +89,8 @@ fn a_region_that_is_taken_out_moves_its_clients_tightens_and_leaves_one_alone() 
     assert!(impact.is_tightened() && !impact.is_widened());
     assert_eq!((chat.moved.queries, chat.total.queries, chat.denied.queries), (60, 100, 0));
     assert_eq!(chat.fewest_regions, Some(1));
+    let emptied = impact_of(|rules| rules["services"]["chat"]["residency"][0]["process_in"] = json!([]));
+    assert_eq!(emptied.services[0].fewest_regions, Some(0), "no gate passes over a fence that is emptied");
     let text = impact.to_text();
     for wanted in [
         "60.0 % of queries (IPv4 ",

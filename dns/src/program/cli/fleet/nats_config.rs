@@ -38,10 +38,14 @@ struct Server {
 }
 
 impl Server {
-    /// Where it listens: at its own address if that is a loopback one, else everywhere.
+    /// Where it listens: at its own address if that is a loopback one, else everywhere, which for a server with an IPv6
+    /// address is both families.
     fn listens(&self) -> &str {
-        let address = self.host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-        if address.is_ok_and(|address| address.is_loopback()) { &self.host } else { "0.0.0.0" }
+        match self.host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            Ok(address) if address.is_loopback() => &self.host,
+            Ok(IpAddr::V6(_)) => "[::]",
+            _ => "0.0.0.0",
+        }
     }
 }
 
@@ -270,6 +274,9 @@ mod tests {
         for odd in ["", ":1", "a:b", "a:1:2:3", "a b", "a\"b", "a:70000"] {
             assert!(read(odd).is_err(), "{odd}");
         }
+        let listens = |text| server(text).unwrap().listens().to_owned();
+        assert_eq!(["127.0.0.1", "[::1]"].map(listens), ["127.0.0.1", "[::1]"]);
+        assert_eq!(["nats1.example.com", "192.0.2.1", "[2001:db8::1]"].map(listens), ["0.0.0.0", "0.0.0.0", "[::]"]);
         assert!(node("publisher").is_err() && node("ns*").is_err() && node("ns1.example.com").is_ok());
     }
 

@@ -91,15 +91,15 @@ pub(super) fn run(args: &WatchArgs) -> Result<Report, Vec<String>> {
 ///
 /// # Errors
 /// When there is nothing to watch, or looking fails for too long.
-pub(super) fn watch(rollout: &Watched<'_>) -> Result<Report, Vec<String>> {
-    let truth = Truth::find(rollout.node, Power::Write)?;
+pub(super) fn watch(watched: &Watched<'_>) -> Result<Report, Vec<String>> {
+    let truth = Truth::find(watched.node, Power::Write)?;
     let mut sight = Sight::default();
-    let base = in_service(&truth, rollout, &mut sight)?;
+    let base = in_service(&truth, watched, &mut sight)?;
     let care = truth.limits()?.care();
-    let predicted = predicted(&truth, &base, rollout, &mut sight);
+    let foreseen = Foreseen::find(&truth, &base, watched, &mut sight);
     let mut failures = 0;
     loop {
-        match look(&truth, &base, rollout, (&predicted, &care), &mut sight) {
+        match look(&truth, &base, watched, (&foreseen, &care), &mut sight) {
             Ok(Look::Ended(report)) => return Ok(report),
             Ok(Look::Again(line)) => {
                 failures = 0;
@@ -111,79 +111,102 @@ pub(super) fn watch(rollout: &Watched<'_>) -> Result<Report, Vec<String>> {
                 sight.tell(&errors.join("; "));
             }
         }
-        std::thread::sleep(rollout.pace.every.to_std());
+        std::thread::sleep(watched.pace.every.to_std());
     }
 }
 
 /// The document whose way is watched, as soon as it is in service.
-fn in_service(truth: &Truth, rollout: &Watched<'_>, sight: &mut Sight) -> Result<Base, Vec<String>> {
+fn in_service(truth: &Truth, watched: &Watched<'_>, sight: &mut Sight) -> Result<Base, Vec<String>> {
     loop {
         let base = truth.base()?;
-        if let Some(awaited) = rollout.revision.filter(|awaited| base.revision > *awaited) {
+        if let Some(awaited) = watched.revision.filter(|awaited| base.revision > *awaited) {
             return Err(vec![format!("revision {awaited} is past: revision {} is in service", base.revision)]);
         }
-        if rollout.revision.is_none_or(|awaited| base.revision == awaited) {
+        if watched.revision.is_none_or(|awaited| base.revision == awaited) {
             return match &base.document.head {
                 Some(_) => Ok(base),
                 None => Err(vec![format!("revision {} came by a file; there is nothing to watch", base.revision)]),
             };
         }
         sight.tell("it waits for the first results of its monitors");
-        std::thread::sleep(rollout.pace.every.to_std());
+        std::thread::sleep(watched.pace.every.to_std());
     }
 }
 
-/// What the revision is to change. Without a GeoIP database, or the document before it, nothing is predicted.
-fn predicted(truth: &Truth, base: &Base, rollout: &Watched<'_>, sight: &mut Sight) -> Prediction {
-    let found = || {
+/// What the revision is to change.
+struct Foreseen {
+    /// The shares of regions. Without a GeoIP database, or the document before it, nothing is predicted.
+    predicted: Prediction,
+    /// Whether a fence gets smaller, or nobody knows. To give it up would allow again what it forbids.
+    tightens: bool,
+}
+
+impl Foreseen {
+    fn find(truth: &Truth, base: &Base, watched: &Watched<'_>, sight: &mut Sight) -> Self {
+        let mut foreseen = Self { predicted: Prediction::new(), tightens: true };
+        if let Err(errors) = foreseen.look(truth, base, watched) {
+            sight.tell(&format!("shares of regions aren't judged: {}", errors.join("; ")));
+        }
+        foreseen
+    }
+
+    /// Finds as much as can be.
+    fn look(&mut self, truth: &Truth, base: &Base, watched: &Watched<'_>) -> Result<(), Vec<String>> {
         let before = base.document.head.as_ref().and_then(|head| head.based_on);
         let before = before.ok_or_else(|| vec!["it replaces nothing".to_owned()])?;
         let old = compile_rules(truth.document(before)?.bytes, "the rules before").map_err(texts)?;
         let new = compile_rules(base.document.bytes.clone(), "the rules in service").map_err(texts)?;
-        let places = rollout.places.places(rollout.node)?;
+        let now = Clock::system().now();
+        self.tightens = Change::of_fences(&old.table, &new.table, now).impact.is_tightened();
+        let places = watched.places.places(watched.node)?;
         if !are_known(&places) {
             return Err(vec!["no GeoIP database is named; name one by --geoip".to_owned()]);
         }
         let queries = truth.queries()?;
-        let change = Change::find(&old.table, &new.table, &places, queries.as_ref(), Clock::system().now());
-        Ok(change.impact.prediction())
-    };
-    found().unwrap_or_else(|errors: Vec<String>| {
-        sight.tell(&format!("shares of regions aren't judged: {}", errors.join("; ")));
-        Prediction::new()
-    })
+        let change = Change::find(&old.table, &new.table, &places, queries.as_ref(), now);
+        self.predicted = change.impact.prediction();
+        Ok(())
+    }
 }
 
 /// Looks at all nodes once, and does what is called for.
 fn look(
     truth: &Truth,
-    watched: &Base,
-    rollout: &Watched<'_>,
-    (predicted, care): (&Prediction, &Care),
+    begun_with: &Base,
+    watched: &Watched<'_>,
+    (foreseen, care): (&Foreseen, &Care),
     sight: &mut Sight,
 ) -> Result<Look, Vec<String>> {
     let base = truth.base()?;
-    let head = base.document.head.as_ref().filter(|_| base.revision == watched.revision);
+    let head = base.document.head.as_ref().filter(|_| base.revision == begun_with.revision);
     let Some(head) = head else {
         let by = base.document.head.as_ref().map(|head| format!(", by {}: {}", head.author, head.reason));
-        let (past, now, by) = (watched.revision, base.revision, by.unwrap_or_default());
+        let (past, now, by) = (begun_with.revision, base.revision, by.unwrap_or_default());
         return Ok(Look::Ended(Report::error(format!("revision {past} is past: revision {now} is in service{by}"))));
     };
     let nodes = sight.reports(truth.nodes()?, Instant::now());
     let stage = head.stage;
-    match next(head, &nodes, predicted, care) {
+    match next(head, &nodes, &foreseen.predicted, care) {
         Step::Wait(why) => Ok(Look::Again(format!("revision {}, stage {stage}: {why}", head.revision))),
         Step::Advance(stage) => {
-            bring_to(truth, head, stage, rollout.author)?;
+            bring_to(truth, head, stage, watched.author)?;
             Ok(Look::Again(format!("revision {} is for nodes of stage {stage} now", head.revision)))
         }
         Step::Done => {
             let done = format!("revision {} is served by all nodes, and baked\n", head.revision);
             Ok(Look::Ended(Report::fine(done)))
         }
+        Step::Abort(fault) if foreseen.tightens => {
+            let kept = format!(
+                "revision {} isn't given up by itself, as it makes a fence smaller: what it forbids would be allowed \
+                 again; look, then `bailiwick rules abort`, or `rollback` if all nodes have it",
+                head.revision
+            );
+            Ok(Look::Ended(Report::failed([fault.to_string(), kept])))
+        }
         Step::Abort(fault) => {
             let reason = format!("given up by itself: {fault}");
-            let done = give_up(truth, &base, &reason, rollout.author, Clock::system().now())?;
+            let done = give_up(truth, &base, &reason, watched.author, Clock::system().now())?;
             Ok(Look::Ended(Report { output: format!("{done}\n"), ..Report::error(fault) }))
         }
     }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, Context};
 use async_nats::{Auth, AuthError, Client, ConnectError, ConnectErrorKind, ConnectOptions, Event};
@@ -24,6 +24,8 @@ const PING: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long after an answer the refusal of something sent before it may come.
 const REFUSAL: Duration = Duration::from_millis(500);
+/// For how long a request that fails may have failed by a refusal.
+const RECENT: Duration = Duration::from_secs(10);
 /// The longest text of a server's that is told.
 const LONGEST_TEXT: usize = 300;
 
@@ -57,8 +59,8 @@ pub(super) struct Said {
     pub(super) connections: u64,
     /// Whether there is one.
     pub(super) is_connected: bool,
-    /// What a server refused last.
-    pub(super) refusal: Option<String>,
+    /// What a server refused last, and when.
+    pub(super) refusal: Option<(Instant, String)>,
     /// Whether the key has changed since, so that answers would come to another user's inboxes.
     has_new_key: bool,
 }
@@ -127,8 +129,11 @@ impl Bus {
         let said = self.said.borrow();
         match &said.refusal {
             _ if !said.is_connected => "no NATS server can be reached".to_owned(),
-            Some(refusal) => format!("{refusal}; has this user the permissions of `bailiwick fleet nats-config`?"),
-            None => error.to_owned(),
+            // What was refused long ago has nothing to do with this.
+            Some((at, refusal)) if at.elapsed() <= RECENT => {
+                format!("{refusal}; has this user the permissions of `bailiwick fleet nats-config`?")
+            }
+            _ => error.to_owned(),
         }
     }
 }
@@ -142,7 +147,8 @@ impl Said {
             Event::Disconnected | Event::Closed => self.is_connected = false,
             Event::ServerError(error) => {
                 let text = error.to_string();
-                self.refusal = Some(text.chars().filter(|c| !c.is_control()).take(LONGEST_TEXT).collect());
+                let text = text.chars().filter(|c| !c.is_control()).take(LONGEST_TEXT).collect();
+                self.refusal = Some((Instant::now(), text));
             }
             _ => {}
         }
