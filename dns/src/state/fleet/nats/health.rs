@@ -184,7 +184,12 @@ fn says_the_same(one: &HealthReport, other: &HealthReport) -> bool {
             let each = report.endpoints.iter().map(|(id, endpoint)| (id.clone(), endpoint.status, endpoint.probed));
             each.collect::<Vec<_>>()
         };
-        id == other_id && statuses(one) == statuses(other) && endpoints(one) == endpoints(other)
+        let replicas = |report: &RegionReport| {
+            let each = report.replicas.iter().map(|(id, one)| (id.clone(), one.status, one.version.clone()));
+            each.collect::<Vec<_>>()
+        };
+        let are_same = statuses(one) == statuses(other) && endpoints(one) == endpoints(other);
+        id == other_id && are_same && replicas(one) == replicas(other)
     });
     head(one) == head(other) && of_regions && one.fleet == other.fleet
 }
