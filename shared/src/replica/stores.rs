@@ -87,7 +87,9 @@ pub(super) fn elasticsearch(stats: &Value, index: &str) -> Result<ReplicaReading
             return wrong("the follower can't read from its leader (read_exceptions)");
         }
         let number = |field: &str| shard.get(field).and_then(Value::as_i64);
-        let silent = number("time_since_last_read_millis").and_then(|ms| u64::try_from(ms).ok()).unwrap_or_default();
+        // A follower that never asked tells -1 or nothing.
+        let silent = number("time_since_last_read_millis").and_then(|ms| u64::try_from(ms).ok());
+        let Some(silent) = silent else { return wrong("the follower has never asked its leader for anything") };
         if silent > SILENT_FOR {
             return wrong(format!("the follower has asked its leader for nothing for {} s", silent / 1_000));
         }

@@ -203,7 +203,12 @@ fn elasticsearch_lacks_the_sum_over_shards_and_a_cut_link_is_a_failure() {
     failing["read_exceptions"] = json!([{ "from_seq_no": 10, "retries": 3, "exception": exception }]);
     let mut fatal = shard(0, 9, 9, 8);
     fatal["fatal_exception"] = json!({ "type": "index_not_found_exception", "reason": "no such index" });
+    let (mut untold, mut never) = (shard(1, 9, 9, 8), shard(1, 9, 9, 8));
+    untold.as_object_mut().unwrap().remove("time_since_last_read_millis");
+    never["time_since_last_read_millis"] = json!(-1);
     for (answer, said) in [
+        (stats(vec![shard(0, 9, 9, 8), untold]), "the follower has never asked"),
+        (stats(vec![never]), "the follower has never asked"),
         (stats(vec![failing]), "the follower can't read from its leader"),
         (stats(vec![fatal]), "the follower has given up"),
         (stats(vec![shard(0, 9, 9, 131_000)]), "the follower has asked its leader for nothing for 131 s"),
@@ -291,6 +296,7 @@ fn any_json() -> impl Strategy<Value = Value> {
             "indices",
             "index",
             "shards",
+            "time_since_last_read_millis",
             "leader_global_checkpoint",
             "follower_global_checkpoint",
             "nodes",
