@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use super::guard::{GuardedFence, guarded_fences};
 use crate::health::Status;
 use crate::id::{EndpointId, RegionId, ReplicaId};
-use crate::table::{Revision, Table};
+use crate::rules::ReplicaSource;
+use crate::table::{RegionReplica, Revision, Table};
 use crate::time::Timestamp;
 
 /// What was agreed on of all regions of one document. It begins empty: everything is unknown, which counts as up, until
 /// most sites say something, or tell what they took for agreed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Agreed {
     revision: Option<Revision>,
     /// By region index.
@@ -20,7 +21,7 @@ pub struct Agreed {
 }
 
 /// What was agreed on of one region.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RegionAgreed {
     id: RegionId,
@@ -37,6 +38,31 @@ pub(super) struct RegionAgreed {
     /// By position.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) replicas: Vec<Held>,
+    /// What the rules say of each copy, by position. Empty after a restart: then nothing counts as changed.
+    #[serde(skip)]
+    read_as: Vec<ReadAs>,
+}
+
+/// What a copy's status rests on. When it changes, what was agreed on is about another copy.
+#[derive(Clone, Debug, PartialEq)]
+struct ReadAs {
+    is_leader: bool,
+    source: Option<Box<ReplicaSource>>,
+}
+
+impl ReadAs {
+    fn of(copy: &RegionReplica) -> Self {
+        Self { is_leader: copy.is_leader, source: copy.source.clone() }
+    }
+
+    /// Whether both are about the same copy, however often it is read.
+    fn is_alike(&self, other: &Self) -> bool {
+        let sources = match (&self.source, &other.source) {
+            (Some(one), Some(two)) => (&one.reads, &one.http) == (&two.reads, &two.http),
+            (one, two) => one.is_none() && two.is_none(),
+        };
+        self.is_leader == other.is_leader && sources
+    }
 }
 
 /// A status that was agreed on.
@@ -103,15 +129,19 @@ impl Agreed {
             };
             let copies: Vec<ReplicaId> =
                 region.replicas.iter().map(|copy| table.replica(copy.replica).id.clone()).collect();
+            let read_as: Vec<ReadAs> = region.replicas.iter().map(ReadAs::of).collect();
             let replicas = |before: &RegionAgreed| {
-                let of = |id: &ReplicaId| before.copies.iter().position(|name| name == id);
-                let held = |id| of(id).and_then(|at| before.replicas.get(at).copied()).unwrap_or_default();
-                copies.iter().map(held).collect()
+                let held = |(id, read_as): (&ReplicaId, &ReadAs)| {
+                    let at = before.copies.iter().position(|name| name == id)?;
+                    let is_kept = before.read_as.get(at).is_none_or(|before| before.is_alike(read_as));
+                    before.replicas.get(at).copied().filter(|_| is_kept)
+                };
+                copies.iter().zip(&read_as).map(|copy| held(copy).unwrap_or_default()).collect()
             };
             match kept {
                 Some(kept) => {
                     let (endpoints, replicas) = (endpoints(&kept), replicas(&kept));
-                    RegionAgreed { endpoints, names, copies, replicas, ..kept }
+                    RegionAgreed { endpoints, names, copies, replicas, read_as, ..kept }
                 }
                 None => RegionAgreed {
                     id: region.id.clone(),
@@ -122,6 +152,7 @@ impl Agreed {
                     names,
                     replicas: vec![Held::default(); copies.len()],
                     copies,
+                    read_as,
                 },
             }
         });

@@ -125,8 +125,11 @@ impl Cast {
     }
 }
 
-/// What is said of a region's copy, if that was fresh when it was sent.
+/// What is said of a region's copy, if that was fresh when it was sent. Nobody has to read a leader.
 fn of_copy(table: &Table, copy: &RegionReplica, said: &RegionReport) -> Status {
+    if copy.is_leader {
+        return Status::Up;
+    }
     let said = said.replicas.get(table.replica(copy.replica).id.as_str());
     let is_fresh = |one: &&crate::report::ReplicaReport| one.is_fresh(Timestamp(0), Timestamp(0));
     said.filter(is_fresh).map(|one| one.status).unwrap_or_default()

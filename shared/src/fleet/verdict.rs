@@ -12,7 +12,7 @@ use super::votes::{Count, count};
 use crate::health::Status;
 use crate::report::{HeldBy, VerdictReport, Votes};
 use crate::table::{Fleet, RegionIndex, ServiceIndex, Table};
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
 
 /// What is agreed of one region.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,7 +70,8 @@ pub fn verdicts(hearing: &Hearing<'_>, agreed: &mut Agreed) -> Vec<Verdict> {
     for (index, region) in (0..).map(RegionIndex).zip(agreed.regions.iter_mut()) {
         casts.clear();
         casts.extend(newest.iter().map(|ballot| ballot.and_then(|one| one.of(index.get(), hearing.now))));
-        let (mut status, count, held_by) = judge.judge(index, &casts, &mut region.whole, &|cast| cast.region);
+        let (mut status, count, held_by) =
+            judge.judge(index, &casts, (&mut region.whole, fleet.min_hold), &|cast| cast.region);
         if status == Status::Unknown {
             status = judge.told(index, &casts);
         }
@@ -85,7 +86,7 @@ pub fn verdicts(hearing: &Hearing<'_>, agreed: &mut Agreed) -> Vec<Verdict> {
         // What the guard has offered is offered whole.
         let is_guarded = !verdict.guarded_by.is_empty();
         let of_part = |held: &mut Held, said: &dyn Fn(&Cast) -> Status| {
-            let (status, ..) = judge.judge(index, &casts, held, said);
+            let (status, ..) = judge.judge(index, &casts, (held, fleet.min_hold), said);
             if !(is_guarded && status == Status::Down) {
                 held.set(status, hearing.now);
             }
@@ -101,9 +102,12 @@ pub fn verdicts(hearing: &Hearing<'_>, agreed: &mut Agreed) -> Vec<Verdict> {
         verdict.endpoints = endpoints.map(|(at, held)| of_part(held, &said(at))).collect();
         // A guard keeps regions that may serve. It never makes stale knowledge fresh.
         let said = |at: usize| move |cast: &Cast| cast.replicas.get(at).copied().unwrap_or_default();
+        let copies = &hearing.table.region(index).replicas;
         let of_copy = |(at, held): (usize, &mut Held)| {
-            let (status, ..) = judge.judge(index, &casts, held, &said(at));
-            held.set(status, hearing.now);
+            // Whoever reads a copy waits for `up_thresh` readings already, so it doesn't rest once more.
+            let (by_votes, ..) = judge.judge(index, &casts, (held, Millis(0)), &said(at));
+            let is_leader = copies.get(at).is_some_and(|copy| copy.is_leader);
+            held.set(if is_leader { Status::Up } else { by_votes }, hearing.now);
             held.status
         };
         verdict.replicas = region.replicas.iter_mut().enumerate().map(of_copy).collect();
@@ -118,12 +122,13 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// What one thing's status is to be, guards left aside, and who says so.
+    /// What one thing's status is to be, guards left aside, and who says so. What was called down stays down for
+    /// `min_hold`.
     fn judge(
         &self,
         region: RegionIndex,
         casts: &[Option<&Cast>],
-        held: &mut Held,
+        (held, min_hold): (&mut Held, Millis),
         said: &dyn Fn(&Cast) -> Status,
     ) -> (Status, Count, HeldBy) {
         let now = self.hearing.now;
@@ -137,7 +142,7 @@ impl Judge<'_> {
         };
         let unheld = || alone().map(|status| (status, HeldBy::None));
         let (status, held_by) = by_majority.or_else(unheld).unwrap_or((held.status, HeldBy::None));
-        let rests = held.status == Status::Down && status == Status::Up && now.since(held.since) < self.fleet.min_hold;
+        let rests = held.status == Status::Down && status == Status::Up && now.since(held.since) < min_hold;
         if rests { (Status::Down, count, HeldBy::None) } else { (status, count, held_by) }
     }
 

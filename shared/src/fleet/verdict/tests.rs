@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::*;
 use crate::fleet::blind::Sight;
 use crate::report::HealthReport;
-use crate::time::Millis;
 
 const T0: Timestamp = Timestamp(1_800_000_000_000);
 const UP: Status = Status::Up;
@@ -243,4 +242,84 @@ fn what_was_agreed_on_survives_an_edit_of_the_rules() {
     document.as_object_mut().unwrap().remove("fleet");
     play.table = Table::compile(document.to_string().as_bytes()).unwrap();
     assert_eq!(play.hear(1, &[("v0", &[])]), [UP; 0], "nobody votes");
+}
+
+/// Three sites, and two regions whose copies of `kb` the rules write so.
+fn copies(revision: u64, r0: &str, r1: &str) -> Table {
+    let document = format!(
+        r#"{{ "version": 1, "revision": {revision}, "replicas": {{ "kb": {{ "max_lag": "60s" }} }},
+            "regions": {{ "r0": {{ "countries": ["DE"], "replicas": {{ "kb": {{ {r0} }} }} }},
+                "r1": {{ "countries": ["DE"], "replicas": {{ "kb": {{ {r1} }} }} }} }},
+            "fleet": {{ "voters": {{ "v0": {{ "site": "a" }}, "v1": {{ "site": "b" }}, "v2": {{ "site": "c" }} }},
+                "min_hold": "30s" }} }}"#
+    );
+    Table::compile(document.as_bytes()).unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
+const READ: &str = r#""url": "https://kb.example/", "as": "seconds", "read": "/lag""#;
+const LEADS: &str = r#""leader": true"#;
+
+/// Reports of these voters that say this of `r0`'s copy; nothing is said of `r1`'s.
+fn of_copies(said: &[(&str, Option<&str>)]) -> Vec<HealthReport> {
+    let report_of = |(voter, status): &(&str, Option<&str>)| {
+        let mut report = serde_json::to_value(report(voter, &[])).unwrap();
+        if let Some(status) = status {
+            report["regions"]["r0"]["replicas"] = json!({ "kb": { "status": status, "freshness": "x",
+                "age_ms": 1_000, "interval_ms": 5_000 } });
+        }
+        serde_json::from_value(report).unwrap()
+    };
+    said.iter().map(report_of).collect()
+}
+
+impl Play {
+    /// The status of `r0`'s copy after `seconds`, when these voters have said this of it.
+    fn hear_of_copy(&mut self, seconds: u64, said: &[(&str, Option<&str>)]) -> Status {
+        self.hear_reports(seconds, &of_copies(said));
+        self.verdicts[0].replicas[0]
+    }
+}
+
+#[test]
+fn a_copy_that_the_rules_call_the_leader_is_up_whatever_was_agreed_on() {
+    let lagging = [("v0", Some("down")), ("v1", Some("down")), ("v2", Some("up"))];
+    let mut play = Play::new(copies(1, READ, LEADS));
+    assert_eq!(play.hear_of_copy(0, &lagging), DOWN);
+    play.table = copies(2, LEADS, READ);
+    assert_eq!(play.hear_of_copy(1, &[("v0", None), ("v1", None), ("v2", None)]), UP, "nobody reads it any more");
+    assert_eq!(play.hear_of_copy(1, &lagging), UP, "of nodes that follow the rules of before");
+    assert_eq!(play.hear_of_copy(400, &[]), UP);
+
+    let bytes = {
+        let mut before = Play::new(copies(1, READ, LEADS));
+        before.hear_of_copy(0, &lagging);
+        before.agreed.to_bytes()
+    };
+    let mut play = Play::new(copies(2, LEADS, READ));
+    play.agreed = Agreed::read(&bytes).unwrap();
+    assert_eq!(play.hear_of_copy(1, &[]), UP, "after a restart, too");
+}
+
+#[test]
+fn what_was_agreed_of_a_copy_ends_with_its_source_and_outlives_another_interval() {
+    let lagging = [("v0", Some("down")), ("v1", Some("down"))];
+    let mut play = Play::new(copies(1, READ, LEADS));
+    assert_eq!(play.hear_of_copy(0, &lagging), DOWN);
+    play.table = copies(2, &format!(r#"{READ}, "interval": "9s""#), LEADS);
+    assert_eq!(play.hear_of_copy(1, &[]), DOWN, "it is the same copy");
+    play.table = copies(3, &READ.replace("kb.example", "new.example"), LEADS);
+    assert_eq!(play.hear_of_copy(1, &[]), UNKNOWN, "another copy");
+    assert_eq!(play.hear_of_copy(1, &lagging), DOWN);
+    play.table = copies(4, &format!("{READ}, {LEADS}"), READ);
+    assert_eq!(play.hear_of_copy(1, &[]), UP);
+    play.table = copies(5, READ, LEADS);
+    assert_eq!(play.hear_of_copy(1, &[]), UNKNOWN, "no leader any more, and nobody has read it yet");
+}
+
+#[test]
+fn a_copy_that_is_back_or_promoted_does_not_rest() {
+    let mut play = Play::new(copies(1, READ, LEADS));
+    assert_eq!(play.hear_of_copy(0, &[("v0", Some("down")), ("v1", Some("down"))]), DOWN);
+    assert_eq!(play.hear_of_copy(1, &[("v0", Some("up")), ("v1", Some("down"))]), DOWN, "a tie");
+    assert_eq!(play.hear_of_copy(1, &[("v0", Some("up")), ("v1", Some("up"))]), UP);
 }

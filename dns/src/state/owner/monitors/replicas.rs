@@ -166,7 +166,7 @@ impl Replicas {
                 region: copy.region,
                 position: copy.position,
                 replica,
-                status: entry.machine.status(&entry.limits),
+                status: entry.status(),
                 freshness: entry.machine.freshness(),
                 reading: entry.reading.clone(),
                 failure: entry.failure.as_ref().map(|failure| failure.to_string().into()),
@@ -181,9 +181,14 @@ impl Replicas {
 }
 
 impl Entry {
+    /// What the readings say. A leader needn't be read.
+    fn status(&self) -> Status {
+        if self.is_leader { Status::Up } else { self.machine.status(&self.limits) }
+    }
+
     /// What decisions go by, but for the replica's position.
     fn health(&self, replica: &Replica) -> ReplicaHealth {
-        let status = self.machine.status(&self.limits);
+        let status = self.status();
         let reading = self.reading.as_ref().map(|(_, reading)| reading);
         let time_to =
             |wanted| Some(Millis(u64::from(self.machine.missing(wanted, &self.limits)) * self.source.interval.0));
