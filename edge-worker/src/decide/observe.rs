@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 
 use bailiwick_rules::id::{RegionId, ServiceId};
 use bailiwick_rules::observe::{Batch, Counts, InFlight, Key, OTHER, Observation, OrderDemand};
-use bailiwick_rules::rollout::Arm;
 use bailiwick_rules::table::TenantIndex;
 use bailiwick_rules::time::Timestamp;
 
@@ -163,10 +162,10 @@ impl Collector {
         });
     }
 
-    /// Whether an attempt of this tenant at an arm of a rollout will be judged. Asked when the attempt begins, so that
-    /// how it ends doesn't decide whether it counts.
-    pub(crate) fn judges(&mut self, tenant: Option<TenantIndex>, region: &RegionId, arm: Arm) -> bool {
-        self.arms.admit(tenant, region, arm)
+    /// Whether an attempt of this tenant at a region where a rollout has arms will be judged. Asked when the attempt
+    /// begins and without its arm, so that neither its end nor its arm decides whether it counts.
+    pub(crate) fn judges(&mut self, tenant: Option<TenantIndex>, service: &ServiceId, region: &RegionId) -> bool {
+        self.arms.admit(tenant, service, region)
     }
 
     /// Counts a request that was sent to endpoints, and its attempts. `base` is the key of the request without an

@@ -230,6 +230,7 @@ impl Plan {
                     model: part.as_ref().and_then(|part| part.model).or(model).map(str::to_owned),
                     arm: part.as_ref().map(|part| part.arm),
                     is_trial: part.as_ref().is_some_and(|part| part.is_trial),
+                    is_judged: part.as_ref().is_some_and(|part| part.is_judged),
                     jurisdiction: fenced.jurisdiction.map(|name| table.jurisdiction(name).clone()),
                     quota: quota_of(table, endpoint),
                     counts_tokens: quota_of(table, endpoint)

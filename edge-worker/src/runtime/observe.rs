@@ -176,8 +176,8 @@ impl Observation {
         let key = self.key(target, model);
         let mut is_judged = false;
         with(|state, now| {
-            let judges = |arm| state.collector.judges(self.tenant, target.region_id(), arm);
-            is_judged = target.arm().is_some_and(judges);
+            is_judged =
+                target.is_judged() && state.collector.judges(self.tenant, &self.base.service, target.region_id());
             state.collector.sent(&key, now);
         });
         self.judged.note(is_judged);

@@ -30,6 +30,9 @@ pub(super) struct Part<'t> {
     pub(super) is_last: bool,
     /// Whether its failures don't count against the endpoint.
     pub(super) is_trial: bool,
+    /// Whether the rollout is judged by attempts here. If the new endpoint fails, the old one gets its sessions, which
+    /// are those of requests that failed once. By them the old arm isn't judged.
+    pub(super) is_judged: bool,
 }
 
 impl<'t> Arms<'t> {
@@ -65,12 +68,13 @@ impl<'t> Arms<'t> {
             Role::Apart if self.table.is_rolled_out(self.region, endpoint) => closed(),
             Role::Apart => Ok(None),
             Role::Closed => closed(),
-            Role::Serves { arm, model, stands_for, is_last } => Ok(Some(Part {
-                arm,
+            Role::Serves { arm: serves, model, stands_for, is_last } => Ok(Some(Part {
+                arm: serves,
                 model,
                 stands_for: stands_for.and_then(|id| self.endpoint(id)),
                 is_last,
-                is_trial: is_trial(rollout, self.region, arm),
+                is_trial: is_trial(rollout, self.region, serves),
+                is_judged: arm == Some(serves),
             })),
         }
     }

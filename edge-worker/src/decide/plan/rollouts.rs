@@ -160,6 +160,32 @@ fn the_new_endpoint_takes_the_place_of_the_old_one_which_helps_out() {
 }
 
 #[test]
+fn the_old_arm_is_not_judged_by_sessions_that_failed_at_the_new_endpoint() {
+    let table = rules(Some(with_shares(pairs(), &json!({ "fra": 50 }))));
+    let mut helped = 0;
+    for session in sessions() {
+        let plan = plan(&table, "chat", "large", &session);
+        let is_new = plan.targets().iter().any(|target| target.id().as_str() == "c");
+        helped += usize::from(is_new);
+        for target in plan.targets() {
+            let expected = match (target.region_id().as_str(), target.id().as_str()) {
+                ("fra", "c") => true,
+                ("fra", "a") => !is_new,
+                _ => false,
+            };
+            assert_eq!(target.is_judged(), expected, "{:?} {}", told(&plan), target.id());
+        }
+    }
+    assert!((150..250).contains(&helped), "{helped} of 400 at 50 %");
+    // Where both arms are at the same endpoints, all of them are judged.
+    let table = of_model(&json!({ "fra": 50 }));
+    for session in sessions().take(50) {
+        let plan = plan(&table, "chat", "large", &session);
+        assert!(plan.targets().iter().all(|target| target.is_judged() == target.arm().is_some()));
+    }
+}
+
+#[test]
 fn other_services_and_models_are_left_alone() {
     let table = rules(Some(with_shares(pairs(), &json!({ "fra": 100, "par": 100 }))));
     let other = plan(&table, "other", "large", "x");

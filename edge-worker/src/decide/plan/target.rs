@@ -29,6 +29,7 @@ pub(crate) struct Target {
     pub(super) objective: Option<TierId>,
     pub(super) arm: Option<Arm>,
     pub(super) is_trial: bool,
+    pub(super) is_judged: bool,
 }
 
 impl Target {
@@ -86,6 +87,12 @@ impl Target {
     #[must_use]
     pub(crate) fn is_trial(&self) -> bool {
         self.is_trial
+    }
+
+    /// Whether a rollout is judged by attempts here: the endpoint serves the arm that the session has in its region.
+    #[must_use]
+    pub(crate) fn is_judged(&self) -> bool {
+        self.is_judged
     }
 
     /// The endpoint's base URL.
