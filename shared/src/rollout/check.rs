@@ -8,7 +8,7 @@ use crate::rules::{Allowed, Measure};
 /// The quantile of times that is compared.
 const PART: f64 = 0.95;
 /// How attempts end that an endpoint isn't to blame for.
-const BLAMELESS: [&str; 4] = ["committed", "client_gone", "no_quota", "pending"];
+const BLAMELESS: [&str; 5] = ["committed", "client_gone", "no_quota", "pending", "refused"];
 /// Why a model stopped when it refused.
 const REFUSALS: [&str; 1] = ["content_filter"];
 
@@ -258,6 +258,20 @@ impl Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_the_fault_of_an_endpoint_is_no_error_and_no_sample() {
+        let check = Check { measure: Measure::Errors, margin: Margin::Difference(0.0), is_critical: true };
+        let mut counts = Counts::default();
+        for word in ["client_gone", "no_quota", "pending", "refused"] {
+            Counts::bump(&mut counts.attempts, word);
+            assert_eq!(check.share(&counts), Some(Events::default()), "{word}");
+        }
+        for word in ["committed", "http_5xx"] {
+            Counts::bump(&mut counts.attempts, word);
+        }
+        assert_eq!(check.share(&counts), Some(Events { happened: 1, trials: 2 }));
+    }
 
     #[test]
     fn the_level_holds_for_all_checks_together() {
