@@ -200,9 +200,10 @@ fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: T
         let id = &table.replica(copy.replica).id;
         let said: Vec<&ReplicaReport> = reports
             .iter()
-            .filter_map(|one| Some((one.at, one.report.regions.get(region.id.as_str())?.replicas.get(id.as_str())?)))
-            .filter(|(at, said)| said.is_fresh(*at, now))
-            .map(|(_, said)| said)
+            .filter_map(|one| {
+                let of_region = one.report.regions.get(region.id.as_str())?;
+                of_region.replicas.get(id.as_str()).filter(|said| said.counts(of_region, one.at, now))
+            })
             .collect();
         replicas::combined(table, copy, &said, |statuses| majority(statuses))
     };

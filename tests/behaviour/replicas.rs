@@ -47,7 +47,7 @@ impl Page {
     /// What a region's copy says of it.
     fn copy(&self) -> Value {
         json!({ "url": format!("http://{}/replica", self.address), "as": "timestamp", "read": "/applied_at",
-            "now": "/now", "leader": "/leader", "interval": "500ms", "timeout": "4s" })
+            "now": "/now", "leader": "/leader", "interval": "2s", "timeout": "2s" })
     }
 }
 
@@ -209,7 +209,7 @@ fn stores_are_asked_by_their_own_apis_and_withheld_by_what_they_say() {
         ("weaviate", "collection", "Docs", 40),
     ];
     let nodes = kinds.map(|(kind, field, name, lag)| {
-        let copy = json!({ "url": store.url(), "as": kind, field: name, "interval": "500ms" });
+        let copy = json!({ "url": store.url(), "as": kind, field: name, "interval": "1s" });
         let node = Setup::new(&document(&replica, [json!({ "leader": true }), copy]), ZONE).start();
         until_told(&node, "par", "fresh");
         assert_eq!(told(&node, "par")["lag"], lag, "{kind}");

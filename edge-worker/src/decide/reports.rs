@@ -229,7 +229,14 @@ mod tests {
         assert_eq!(seen(&mut reports, 0), (Status::Up, None, Some("a".to_owned())));
         reports.receive(1, Timestamp(0), reported("down", 75, 0, "a"));
         assert_eq!(seen(&mut reports, 0), (Status::Down, Some("75s".to_owned()), Some("a".to_owned())));
-        assert_eq!(seen(&mut reports, 15_001), (Status::Unknown, None, None));
+        reports.receive(1, Timestamp(0), reported("up", 3, 0, "a"));
+        reports.receive(2, Timestamp(0), reported("up", 4, 0, "a"));
+        assert_eq!(seen(&mut reports, 15_001).0, Status::Down, "what is fresh is old, and the node that lags is heard");
+        assert_eq!(seen(&mut reports, 27_001), (Status::Unknown, None, None), "no node is heard");
+        reports.receive(0, Timestamp(27_001), reported("down", 90, 30_000, "b"));
+        assert_eq!(seen(&mut reports, 27_001).0, Status::Down, "its page hangs");
+        reports.receive(0, Timestamp(27_001), reported("up", 3, 30_000, "b"));
+        assert_eq!(seen(&mut reports, 27_001).0, Status::Unknown);
     }
 
     #[test]

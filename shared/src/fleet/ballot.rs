@@ -125,14 +125,14 @@ impl Cast {
     }
 }
 
-/// What is said of a region's copy, if that was fresh when it was sent. Nobody has to read a leader.
+/// What is said of a region's copy, if that counted when it was sent. Nobody has to read a leader.
 fn of_copy(table: &Table, copy: &RegionReplica, said: &RegionReport) -> Status {
     if copy.is_leader {
         return Status::Up;
     }
-    let said = said.replicas.get(table.replica(copy.replica).id.as_str());
-    let is_fresh = |one: &&crate::report::ReplicaReport| one.is_fresh(Timestamp(0), Timestamp(0));
-    said.filter(is_fresh).map(|one| one.status).unwrap_or_default()
+    let of_copy = said.replicas.get(table.replica(copy.replica).id.as_str());
+    let counts = |one: &&crate::report::ReplicaReport| one.counts(said, Timestamp(0), Timestamp(0));
+    of_copy.filter(counts).map(|one| one.status).unwrap_or_default()
 }
 
 /// What is said of one family of a region's addresses: of the region, where monitors don't tell the families apart.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::FRESH_INTERVALS;
+use super::{FRESH_INTERVALS, RegionReport};
 use crate::health::{Freshness, Lag, ReplicaHealth, Status, version_of_most};
 use crate::table::{RegionReplica, Table};
 use crate::time::Timestamp;
@@ -50,11 +50,14 @@ impl ReplicaReport {
         time.or(self.lag.map(Lag::Amount))
     }
 
-    /// Whether it counts, as of `now`, if it arrived at `at`.
+    /// Whether it counts, as of `now`, if the report `of_region` arrived with it at `at`. A copy that lags isn't back
+    /// because its page hangs, so that counts for as long as the node is heard.
     #[must_use]
-    pub fn is_fresh(&self, at: Timestamp, now: Timestamp) -> bool {
-        let age = self.age_ms.unwrap_or(0).saturating_add(now.since(at).0);
-        age <= FRESH_INTERVALS.saturating_mul(self.interval_ms)
+    pub fn counts(&self, of_region: &RegionReport, at: Timestamp, now: Timestamp) -> bool {
+        let silence = now.since(at).0;
+        let within = |age: u64, interval: u64| age <= FRESH_INTERVALS.saturating_mul(interval);
+        within(self.age_ms.unwrap_or(0).saturating_add(silence), self.interval_ms)
+            || self.status == Status::Down && within(silence, of_region.interval_ms)
     }
 }
 
@@ -67,7 +70,11 @@ pub(super) fn combined(
     majority: impl Fn(&mut dyn Iterator<Item = Status>) -> Status,
 ) -> ReplicaHealth {
     let replica = table.replica(copy.replica);
-    let status = majority(&mut said.iter().map(|one| one.status));
+    let status = match majority(&mut said.iter().map(|one| one.status)) {
+        // Of nodes that don't follow these rules yet.
+        Status::Down if copy.is_leader => Status::Up,
+        status => status,
+    };
     let mut lags: Vec<Lag> = said.iter().filter_map(|one| one.behind()).collect();
     lags.sort_unstable();
     let fits = |version: &&str| version.len() <= LONGEST_VERSION;

@@ -18,7 +18,7 @@ pub struct Replica {
     /// At or below this a region that was withheld comes back; half of `max_lag` by default.
     #[schemars(default, with = "Option<super::schema::LagAsWritten>")]
     pub resume: Option<Lag>,
-    /// What counts while nobody can read how far a copy is behind.
+    /// What counts while nobody can read how far a copy is behind, or which version it has.
     #[schemars(default)]
     pub unknown: WhenUnknown,
     /// Readings in a row above `max_lag` that withhold a region, or that fail until it counts as unknown.
@@ -40,7 +40,7 @@ pub struct Replica {
     pub keep_freshest: bool,
 }
 
-/// What counts while nobody can read how far a copy is behind.
+/// What counts while nobody can read how far a copy is behind, or which version it has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[schemars(rename_all = "lowercase")]
 pub enum WhenUnknown {

@@ -339,7 +339,7 @@ struct RegionReplicaAsWritten {
     ca_file: Option<String>,
     /// Time between the starts of two readings; 5s.
     interval: Option<Millis>,
-    /// How long one reading may take; 3s.
+    /// How long one reading may take, at most `interval`; 3s, or `interval` where that is shorter.
     timeout: Option<Millis>,
 }
 

@@ -12,8 +12,15 @@ pub(super) struct Knowledge<'a> {
     table: &'a Table,
     needs: ReplicaSet,
     health: &'a [RegionHealth],
-    /// The version that counts in the fence, by the replica's position.
-    versions: Vec<(usize, &'a str)>,
+    /// What versions go by in the fence, by the replica's position.
+    versions: Vec<(usize, Wanted<'a>)>,
+}
+
+/// The version that a replica's copies have to have.
+struct Wanted<'a> {
+    version: &'a str,
+    /// Whether a copy whose version nobody knows is withheld.
+    withholds_unknown: bool,
 }
 
 /// What keeps a region from serving a request because of its copies.
@@ -21,7 +28,7 @@ pub(super) struct Knowledge<'a> {
 pub(super) struct Copies {
     /// Whether one is too far behind.
     pub(super) lags: bool,
-    /// Whether one has another version than counts in the fence.
+    /// Whether one has another version than counts in the fence, or one that nobody knows.
     pub(super) has_other_version: bool,
     /// How far the region is behind, in thousandths of the limits, if its replicas keep the freshest region.
     pub(super) kept_at: Option<u64>,
@@ -43,7 +50,10 @@ impl<'a> Knowledge<'a> {
         let grouped = grouped.filter(|(at, replica)| replica.is_grouped && ranking.needs.contains(*at));
         let versions = grouped.filter_map(|(at, replica)| {
             let pinned = replica.version.as_deref();
-            Some((at, pinned.or_else(|| version_of_most(copies(at)))?))
+            let version = pinned.or_else(|| version_of_most(copies(at)))?;
+            // While no version is known at all, as at an edge that hears no node, a pin alone withholds nothing.
+            let is_any_known = copies(at).next().is_some();
+            Some((at, Wanted { version, withholds_unknown: is_any_known && replica.limits.withholds_unknown }))
         });
         Some(Self { table, needs: ranking.needs, health, versions: versions.collect() })
     }
@@ -66,9 +76,9 @@ impl<'a> Knowledge<'a> {
                 let lag = copy.lag.zip(replica.limits.max).map_or(u64::MAX, |(lag, max)| lag.per_mille_of(max));
                 copies.kept_at = copies.kept_at.filter(|_| replica.keep_freshest).map(|worst| worst.max(lag));
             }
-            let wanted = self.versions.iter().find(|(at, _)| *at == copy.replica).map(|(_, version)| *version);
-            if let (Some(wanted), Some(version)) = (wanted, copy.version.as_deref()) {
-                copies.has_other_version |= wanted != version;
+            if let Some((_, wanted)) = self.versions.iter().find(|(at, _)| *at == copy.replica) {
+                let is_other = |version: &str| wanted.version != version;
+                copies.has_other_version |= copy.version.as_deref().map_or(wanted.withholds_unknown, is_other);
             }
         }
         copies.kept_at = copies.kept_at.filter(|_| copies.lags && !copies.has_other_version);

@@ -255,7 +255,7 @@ pub fn limit(random: &mut Random, document: &mut Value) {
 pub fn replicate(random: &mut Random, document: &mut Value) {
     document["replicas"] = json!({
         "kb": { "max_lag": "60s", "keep_freshest": random.chance(50) },
-        "model": { "group": "version" },
+        "model": { "group": "version", "unknown": random.pick(&["withhold", "ignore"]) },
         "rows": { "max_lag": 100, "group": "version", "keep_freshest": random.chance(50) },
     });
     if random.chance(30) {

@@ -260,12 +260,12 @@ const READ: &str = r#""url": "https://kb.example/", "as": "seconds", "read": "/l
 const LEADS: &str = r#""leader": true"#;
 
 /// Reports of these voters that say this of `r0`'s copy; nothing is said of `r1`'s.
-fn of_copies(said: &[(&str, Option<&str>)]) -> Vec<HealthReport> {
+fn of_copies(said: &[(&str, Option<&str>)], age_ms: u64) -> Vec<HealthReport> {
     let report_of = |(voter, status): &(&str, Option<&str>)| {
         let mut report = serde_json::to_value(report(voter, &[])).unwrap();
         if let Some(status) = status {
             report["regions"]["r0"]["replicas"] = json!({ "kb": { "status": status, "freshness": "x",
-                "age_ms": 1_000, "interval_ms": 5_000 } });
+                "age_ms": age_ms, "interval_ms": 5_000 } });
         }
         serde_json::from_value(report).unwrap()
     };
@@ -275,7 +275,7 @@ fn of_copies(said: &[(&str, Option<&str>)]) -> Vec<HealthReport> {
 impl Play {
     /// The status of `r0`'s copy after `seconds`, when these voters have said this of it.
     fn hear_of_copy(&mut self, seconds: u64, said: &[(&str, Option<&str>)]) -> Status {
-        self.hear_reports(seconds, &of_copies(said));
+        self.hear_reports(seconds, &of_copies(said, 1_000));
         self.verdicts[0].replicas[0]
     }
 }
@@ -322,4 +322,17 @@ fn a_copy_that_is_back_or_promoted_does_not_rest() {
     assert_eq!(play.hear_of_copy(0, &[("v0", Some("down")), ("v1", Some("down"))]), DOWN);
     assert_eq!(play.hear_of_copy(1, &[("v0", Some("up")), ("v1", Some("down"))]), DOWN, "a tie");
     assert_eq!(play.hear_of_copy(1, &[("v0", Some("up")), ("v1", Some("up"))]), UP);
+}
+
+#[test]
+fn a_page_that_hangs_does_not_bring_a_copy_back() {
+    let mut play = Play::new(copies(1, READ, LEADS));
+    let voters = |status| [("v0", Some(status)), ("v1", Some(status))];
+    let mut old = |status| {
+        play.hear_reports(1, &of_copies(&voters(status), 30_000));
+        play.verdicts[0].replicas[0]
+    };
+    assert_eq!(old("up"), UNKNOWN, "too old");
+    assert_eq!(old("down"), DOWN);
+    assert_eq!(old("up"), DOWN);
 }

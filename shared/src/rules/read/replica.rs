@@ -172,13 +172,28 @@ pub(super) fn region_replica(reader: &mut Reader<'_>, node: &Node, _: &mut Conte
     let reads = reads(&mut fields, kind, leader.told);
     let secret = fields.optional("secret", secret_name);
     let (host, sni, ca_file) = tls_fields(&mut fields, url.as_ref());
-    let interval = fields.optional("interval", |reader, node| duration(reader, node, Millis(500)..=Millis(3_600_000)));
-    let timeout = fields.optional("timeout", |reader, node| duration(reader, node, Millis(10)..=Millis(60_000)));
+    let (interval, timeout) = pace(&mut fields);
     fields.finish();
     let http = HttpProbe { url: url?, status: vec![200], body_contains: None, secret, host, sni, ca_file };
-    let (interval, timeout) = (interval.unwrap_or(Millis(5_000)), timeout.unwrap_or(Millis(3_000)));
     let source = ReplicaSource { reads: reads?, http, interval, timeout };
     Some(RegionReplica { is_leader: leader.said, source: Some(Box::new(source)) })
+}
+
+/// The interval and the timeout. A page that hangs has to fail before the next reading is due, else results come so
+/// seldom that the last one is too old to count.
+fn pace(fields: &mut Fields<'_, '_, '_>) -> (Millis, Millis) {
+    let had_interval = fields.has("interval");
+    let read = fields.optional("interval", |reader, node| duration(reader, node, Millis(500)..=Millis(3_600_000)));
+    let timeout = fields.optional("timeout", |reader, node| duration(reader, node, Millis(10)..=Millis(60_000)));
+    let interval = read.unwrap_or(Millis(5_000));
+    let timeout = timeout.unwrap_or(interval.min(Millis(3_000)));
+    if timeout > interval && (read.is_some() || !had_interval) {
+        fields.fail::<()>(format!(
+            "has a \"timeout\" of \"{timeout}\", above its \"interval\" of \"{interval}\"; lower \"timeout\", or raise \
+             \"interval\""
+        ));
+    }
+    (interval, timeout)
 }
 
 /// What `leader` says.

@@ -91,12 +91,18 @@ fn two_versions_are_never_offered_together() {
             versions.sort_unstable();
             versions.dedup();
             let is_pinned = replica.version.as_deref().is_none_or(|pin| versions.iter().all(|one| *one == pin));
-            !grouped(replica.id.as_str()) || versions.len() <= 1 && is_pinned
+            let is_untold = regions
+                .iter()
+                .flat_map(|region| needed(case, needs, *region))
+                .any(|(copy, _)| copy.replica == at && copy.version.is_none());
+            let is_mixed = !versions.is_empty() && is_untold && replica.limits.withholds_unknown;
+            !grouped(replica.id.as_str()) || versions.len() <= 1 && is_pinned && !is_mixed
         })
     });
 }
 
-/// Three regions, of which each has this lag of `kb` in seconds, `None` where nobody knows it, and this version.
+/// Three regions, of which each has this lag of `kb` in seconds, `None` where nobody knows it, and this version,
+/// empty where nobody knows that.
 fn table_and_health(more: &str, copies: &[(bool, Option<u64>, &str)]) -> (Table, Vec<RegionHealth>) {
     let names = ["a", "b", "c"];
     let regions: Vec<String> = names
@@ -120,7 +126,7 @@ fn table_and_health(more: &str, copies: &[(bool, Option<u64>, &str)]) -> (Table,
         replicas: vec![ReplicaHealth {
             status: if *lags { Status::Down } else { Status::Up },
             lag: seconds.map(|seconds| Lag::Time(Millis(seconds * 1_000))),
-            version: Some((*version).into()),
+            version: (!version.is_empty()).then(|| (*version).into()),
             to_down: Some(Millis(15_000)),
             to_up: Some(Millis(9_000)),
             ..ReplicaHealth::default()
@@ -174,4 +180,18 @@ fn a_region_with_another_version_is_withheld_by_the_pin_or_by_most() {
     assert_eq!((offered.as_str(), stale, reasons), ("", false, vec!["version"; 3]), "another version is never kept");
     let tie = [(false, None, "old"), (false, None, "new"), (true, Some(90), "old")];
     assert_eq!(steered(group, &tie).0, "a", "what lags still counts for the version");
+}
+
+#[test]
+fn a_region_whose_version_nobody_knows_is_withheld_or_not_as_the_rules_say() {
+    let copies = [(false, None, ""), (false, None, "new"), (false, None, "new")];
+    let (group, ignore) = (r#", "group": "version""#, r#", "unknown": "ignore""#);
+    let (offered, _, reasons, _) = steered(group, &copies);
+    assert_eq!((offered.as_str(), reasons), ("b c", vec!["version"]));
+    assert_eq!(steered(&format!("{group}{ignore}"), &copies).0, "a b c");
+    let pinned = format!(r#"{group}, "version": "old""#);
+    assert_eq!(steered(&pinned, &copies).0, "", "neither the pinned one nor known");
+    assert_eq!(steered(&format!("{pinned}{ignore}"), &copies).0, "a");
+    let unheard = [(false, None, ""); 3];
+    assert_eq!(steered(&pinned, &unheard).0, "a b c", "nothing is known of any copy");
 }

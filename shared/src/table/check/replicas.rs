@@ -51,9 +51,15 @@ pub(in super::super) fn replicas(rules: &Rules, violations: &mut Vec<Violation>)
 
 /// What of a region's copy doesn't fit its replica.
 fn misread(id: &ReplicaId, replica: &Replica, copy: &RegionReplica, place: &str) -> Option<Violation> {
-    let source = copy.source.as_ref()?;
-    let unit = source.reads.unit();
     let at = |field: &str, message: String| Some(Violation { pointer: format!("{place}{field}"), message });
+    let Some(source) = copy.source.as_ref() else {
+        let message = format!(
+            "tells no version, by which {id} is grouped; add where it is read: \"url\", \"as\", \"read\"{}",
+            if replica.max_lag.is_some() { " and \"version\"" } else { "" }
+        );
+        return (replica.group == Some(GroupBy::Version)).then(|| at("", message)).flatten();
+    };
+    let unit = source.reads.unit();
     match (unit, replica.max_lag) {
         (Some(unit), Some(max)) if !unit.fits(max) => {
             let (reads, limit) = match unit {

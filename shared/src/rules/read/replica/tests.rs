@@ -33,6 +33,8 @@ fn a_replica_is_read_with_its_defaults() {
     let source = held.source.as_deref().unwrap();
     assert_eq!((source.interval, source.timeout, held.is_leader), (Millis(5_000), Millis(3_000), false));
     assert_eq!(source.reads.as_str(), "timestamp");
+    let often = format!(r#"{URL}, "as": "timestamp", "read": "/t", "interval": "1s""#);
+    assert_eq!(self::source(MAX, &often).timeout, Millis(1_000), "a timeout is never longer than the interval");
 }
 
 #[test]
@@ -183,6 +185,25 @@ fn mistakes_are_reported_at_their_place() {
             format!("{copy}/as: reads a lag"),
         ),
         (r#""max_lag": "60s", "group": "version""#, &*held, NEEDS, format!("{copy}: reads no version")),
+        (r#""group": "version""#, r#""leader": true"#, NEEDS, format!("{copy}: tells no version, by which kb is")),
+        (
+            MAX,
+            r#""url": "https://kb.example", "as": "seconds", "read": "/l", "interval": "5s", "timeout": "30s""#,
+            NEEDS,
+            format!("{copy}: has a \"timeout\" of \"30s\", above its \"interval\" of \"5s\"; lower"),
+        ),
+        (
+            MAX,
+            r#""url": "https://kb.example", "as": "seconds", "read": "/l", "timeout": "5001ms""#,
+            NEEDS,
+            format!("{copy}: has a \"timeout\" of"),
+        ),
+        (
+            MAX,
+            r#""url": "https://kb.example", "as": "seconds", "read": "/l", "interval": 5, "timeout": "9s""#,
+            NEEDS,
+            format!("{copy}/interval: "),
+        ),
         (MAX, &*held, r#""/v1/chat": ["kb"]"#, "/services/s/needs/~1v1~1chat: begins with /v1".to_owned()),
         (MAX, &*held, r#""chat": ["kb"]"#, "/services/s/needs/chat: is no path".to_owned()),
         (
