@@ -39,7 +39,11 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     fn in_a_fleet(world: &World) -> Self {
-        let node = writer_of(&rules(world), "");
+        Self::in_a_fleet_with(world, "")
+    }
+
+    fn in_a_fleet_with(world: &World, more: &str) -> Self {
+        let node = writer_of(&rules(world), more);
         let place = ["--api", &url(&node), "--token-file", &path(&node, "api.token")].map(str::to_owned).to_vec();
         Self { node, place, batches: 0 }
     }
@@ -265,6 +269,11 @@ fn an_operator_pauses_promotes_and_aborts_and_an_override_holds() {
     // Who publishes an old copy doesn't move it.
     let published = publish(&fixture.node, &rules(&world));
     assert!(published.contains("the rollout fp8 is under way, and stands elsewhere"), "{published}");
+    let mut other = fixture.rules();
+    other["rollouts"]["fp8"]["to"] = json!("fp4");
+    let published = publish(&fixture.node, &other);
+    assert!(published.contains("changes what it replaces or where"), "{published}");
+    let copy = fixture.rules();
     fixture.fine(&["pause", "--reason", "lunch"]);
     assert!(fixture.fine(&["run", "--once"]).contains("waits: paused: lunch"));
     fixture.fine(&["resume", "--reason", "back"]);
@@ -277,6 +286,35 @@ fn an_operator_pauses_promotes_and_aborts_and_an_override_holds() {
     let history = fixture.node.get("/v1/rules/history");
     assert!(history.contains("rollout fp8: eu-frankfurt gets 50 %, by hand: tested by hand"), "{history}");
     assert!(!fixture.told(&["promote", "--reason", "x"]).0, "it has ended");
+    // Neither yesterday's copy nor yesterday's revision brings it back.
+    let published = publish(&fixture.node, &copy);
+    assert!(published.contains("has a \"progress\" of the rollout fp8 that isn't in service"), "{published}");
+    let back = ["rules", "rollback", "2", "--reason", "back", "--no-impact"];
+    crate::fleet::nodes::fine(&fixture.node, &back);
+    let progress = fixture.rules()["rollouts"]["fp8"]["progress"].clone();
+    assert_eq!((&progress["shares"], &progress["ended"]), (&json!({}), &json!("rolled back: wrong language")));
     let said = publish(&fixture.node, &json!({}));
     assert!(!said.contains("under way"), "{said}");
+}
+
+#[test]
+fn a_bad_arm_is_rolled_back_while_another_document_is_tried_out() {
+    let world = World::start();
+    let mut fixture = Fixture::in_a_fleet_with(&world, "stage = \"canary\"\n");
+    fixture.fine(&["start"]);
+    fixture.serves(&json!({ "eu-frankfurt": 10 }));
+    let mut other = fixture.rules();
+    other["services"]["strict"]["ttl"] = json!({ "min": 1, "max": 7 });
+    fixture.node.setup.write("new.json", &other.to_string());
+    let new = path(&fixture.node, "new.json");
+    let staged = ["rules", "publish", &new, "--reason", "x", "--stage", "canary", "--no-impact"];
+    crate::fleet::nodes::fine(&fixture.node, &staged);
+    wait::until_true("it is tried out", || fixture.rules()["services"]["strict"]["ttl"]["max"] == 7);
+    assert!(!fixture.told(&["promote", "--reason", "x"]).0, "nothing goes on meanwhile");
+    fixture.observe("eu-frankfurt", 300, 200);
+    let said = fixture.fine(&["run", "--once"]);
+    assert!(said.contains("rolled back: eu-frankfurt: error_rate is "), "{said}");
+    fixture.serves(&json!({}));
+    assert_ne!(fixture.rules()["services"]["strict"]["ttl"]["max"], 7, "what was tried out is given up with it");
+    assert!(fixture.node.get("/v1/fleet").contains("\"stage\":\"rest\""), "and that is for all nodes");
 }

@@ -175,6 +175,10 @@ pub fn next(head: &Head, nodes: &[NodeReport], predicted: &Prediction, care: &Ca
     if !late.is_empty() {
         return Step::Wait(Waiting::Nodes(late));
     }
+    // Where nobody is known at all, nobody has it.
+    if nodes.is_empty() {
+        return Step::Wait(Waiting::Silence(head.stage));
+    }
     // A stage that no node belongs to is skipped; one whose nodes are all silent isn't.
     let of_stage = |stage: Stage| nodes.iter().any(|node| node.stage == stage);
     let silent = |stage: &Stage| of_stage(*stage) && !reached().any(|node| node.stage == *stage);
@@ -212,13 +216,16 @@ fn shares(taken: &[&NodeReport], predicted: &Prediction, care: &Care) -> Option<
     let sum = |of: fn(&NodeReport) -> &Answers, service: &str| {
         let mut sum: BTreeMap<Option<&str>, u64> = BTreeMap::new();
         for (region, count) in taken.iter().filter_map(|node| of(node).steered.get(service)).flatten() {
-            *sum.entry(region.as_deref()).or_default() += count;
+            let sum = sum.entry(region.as_deref()).or_default();
+            *sum = sum.saturating_add(*count);
         }
         sum
     };
     predicted.iter().find_map(|(service, predicted)| {
         let (before, since) = (sum(|node| &node.before, service), sum(|node| &node.since, service));
-        let totals: [u64; 2] = [before.values().sum(), since.values().sum()];
+        let total =
+            |sum: &BTreeMap<Option<&str>, u64>| sum.values().fold(0_u64, |total, one| total.saturating_add(*one));
+        let totals = [total(&before), total(&since)];
         if totals.iter().any(|total| *total < care.enough) {
             return None;
         }

@@ -97,7 +97,9 @@ impl ArmSums {
             Arm::New => &mut step.new,
         };
         sum.counts.add(&entry.counts);
-        sum.newest = Some(now);
+        if entry.counts.attempts.values().any(|count| *count > 0) {
+            sum.newest = Some(now);
+        }
         true
     }
 

@@ -16,6 +16,8 @@ pub struct RolloutsReport {
     pub node: String,
     /// The node's time.
     pub at: Timestamp,
+    /// When the node's process began, which counts from nothing.
+    pub begun: Timestamp,
     /// The revision of the rules.
     pub revision: u64,
     /// By name.

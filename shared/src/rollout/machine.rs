@@ -31,6 +31,9 @@ pub struct Seen<'a> {
     pub new: &'a ArmSum,
     /// The old arm in the region's last step that had both. A step with all of the traffic is compared with it.
     pub before: Option<&'a Counts>,
+    /// The time of the node that counted when it told this, by its clock, as [`ArmSum::newest`] is. `None`: it wasn't
+    /// heard just now.
+    pub told_at: Option<Timestamp>,
 }
 
 /// Where a rollout stands.
@@ -159,7 +162,7 @@ fn decided(
     if let Some(why) = &progress.paused {
         return Action::Hold(format!("paused: {why}"));
     }
-    let unknown = unknown(place, seen, now);
+    let unknown = unknown(place, seen);
     let lasted = now.since(progress.since);
     if let Some(unknown) = unknown.as_ref().filter(|_| lasted > rollout.max_hold) {
         let (region, max_hold) = (place.region, rollout.max_hold);
@@ -177,9 +180,10 @@ fn decided(
 }
 
 /// Why the step may not go on yet as far as its samples tell; `None` if all checks pass on traffic of now.
-fn unknown(place: Place<'_>, seen: Option<(Seen<'_>, &Judgement)>, now: Timestamp) -> Option<String> {
+fn unknown(place: Place<'_>, seen: Option<(Seen<'_>, &Judgement)>) -> Option<String> {
     let Some((seen, judgement)) = seen else { return Some("nothing was counted yet".to_owned()) };
-    let is_fresh = |sum: &ArmSum| sum.newest.is_some_and(|newest| now.since(newest) <= FRESH);
+    let Some(told_at) = seen.told_at else { return Some("the node that counts wasn't heard".to_owned()) };
+    let is_fresh = |sum: &ArmSum| sum.newest.is_some_and(|newest| told_at.since(newest) <= FRESH);
     let (needs_old, name) = (place.share < 100, place.region);
     if !is_fresh(seen.new) || needs_old && !is_fresh(seen.old) {
         let arm = if is_fresh(seen.new) { "old" } else { "new" };

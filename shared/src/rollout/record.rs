@@ -41,6 +41,9 @@ pub struct StepRecord {
     pub new: ArmSum,
     /// What the node told last, of both arms.
     last: [Counts; 2],
+    /// Which process told them: the node's name and when it began.
+    #[serde(default)]
+    told_by: Option<(String, Timestamp)>,
     /// What nodes have told and forgotten, as they were started anew.
     forgotten: [Counts; 2],
     /// What was decided at the last look.
@@ -72,8 +75,9 @@ pub struct Range {
 }
 
 impl Record {
-    /// Notes what a node tells of a step.
-    pub fn note(&mut self, place: Place<'_>, told: &StepSums) {
+    /// Notes what a node tells of a step. Every node counts everything, so that counts of two are never added up.
+    /// `process` tells a node that was started anew, and so counts from nothing, from an answer that came late.
+    pub fn note(&mut self, place: Place<'_>, told: &StepSums, process: &(String, Timestamp)) {
         let is_it = |step: &StepRecord| step.region == *place.region && step.since == told.since;
         if !self.steps.last().is_some_and(is_it) {
             if self.steps.len() >= MOST_STEPS {
@@ -83,32 +87,45 @@ impl Record {
         }
         let Some(step) = self.steps.last_mut() else { return };
         let now = [&told.old.counts, &told.new.counts];
-        if step.last.iter().zip(now).any(|(last, now)| attempts(now) < attempts(last)) {
-            step.forgotten.iter_mut().zip(&step.last).for_each(|(sum, last)| sum.add(last));
+        let total = |counts: [&Counts; 2]| counts.map(attempts).iter().fold(0_u64, |sum, one| sum.saturating_add(*one));
+        match &step.told_by {
+            Some((node, begun)) if *node == process.0 && *begun < process.1 => {
+                step.forgotten.iter_mut().zip(&step.last).for_each(|(sum, last)| sum.add(last));
+            }
+            // An older answer of the same process, or of one that has ended.
+            Some((node, begun)) if *node == process.0 && (*begun > process.1 || is_less(now, &step.last)) => return,
+            Some((node, _)) if *node != process.0 => {
+                if total(now) <= total([&step.old.counts, &step.new.counts]) {
+                    return;
+                }
+                step.forgotten = [Counts::default(), Counts::default()];
+            }
+            _ => {}
         }
+        step.told_by = Some(process.clone());
         step.last = now.map(Counts::clone);
         let sums = [(&mut step.old, &told.old, &step.forgotten[0]), (&mut step.new, &told.new, &step.forgotten[1])];
         for (sum, told, forgotten) in sums {
             sum.counts = told.counts.clone();
             sum.counts.add(forgotten);
-            sum.newest = sum.newest.max(told.newest);
+            sum.newest = told.newest;
         }
     }
 
     /// What a step is judged by; `None` if nothing of it was noted.
     #[must_use]
-    pub fn seen(&self, place: Place<'_>, since: Timestamp) -> Option<Seen<'_>> {
+    pub fn seen(&self, place: Place<'_>, since: Timestamp, told_at: Option<Timestamp>) -> Option<Seen<'_>> {
         let (step, earlier) = self.steps.split_last()?;
         let here = |step: &&StepRecord| step.region == *place.region;
         let before = earlier.iter().rev().filter(here).find(|step| step.share < 100).map(|step| &step.old.counts);
         let is_it = step.region == *place.region && step.since == since;
-        is_it.then_some(Seen { old: &step.old, new: &step.new, before })
+        is_it.then_some(Seen { old: &step.old, new: &step.new, before, told_at })
     }
 
     /// Keeps a look at the step under way, and what was decided.
     pub fn look(&mut self, rollout: &Rollout, place: Place<'_>, outcome: &str, now: Timestamp) {
         let Some(since) = rollout.progress.as_ref().map(|progress| progress.since) else { return };
-        let Some(seen) = self.seen(place, since) else { return };
+        let Some(seen) = self.seen(place, since, None) else { return };
         let (old, new, alpha) = (old_arm(place, seen), &seen.new.counts, level(rollout).alpha);
         let range = |check: super::Check| {
             let possible = check.possible(old, new, alpha)?;
@@ -132,6 +149,11 @@ impl Record {
     }
 }
 
+/// Whether any of these counts is lower.
+fn is_less(now: [&Counts; 2], last: &[Counts; 2]) -> bool {
+    last.iter().zip(now).any(|(last, now)| attempts(now) < attempts(last))
+}
+
 impl StepRecord {
     fn new(place: Place<'_>, since: Timestamp) -> Self {
         Self {
@@ -141,6 +163,7 @@ impl StepRecord {
             old: ArmSum::default(),
             new: ArmSum::default(),
             last: [Counts::default(), Counts::default()],
+            told_by: None,
             forgotten: [Counts::default(), Counts::default()],
             outcome: String::new(),
             looks: Vec::new(),
@@ -168,7 +191,7 @@ mod tests {
     }
 
     fn seen(record: &Record, place: Place<'_>, since: Timestamp) -> Option<([u64; 2], Option<u64>)> {
-        let seen = record.seen(place, since)?;
+        let seen = record.seen(place, since, None)?;
         Some(([attempts(&seen.old.counts), attempts(&seen.new.counts)], seen.before.map(attempts)))
     }
 
@@ -178,18 +201,33 @@ mod tests {
         let at = |share| Place { region: &fra, share, next: None };
         let mut record = Record::default();
         assert_eq!(seen(&record, at(50), NOW), None);
-        for (old, new, expected) in [(10, 9, [10, 9]), (30, 31, [30, 31]), (2, 1, [32, 32]), (5, 6, [35, 37])] {
-            record.note(at(50), &told(NOW, old, new));
+        let process = |node: &str, begun: i64| (node.to_owned(), Timestamp(begun));
+        for (begun, old, new, expected) in
+            [(1, 10, 9, [10, 9]), (1, 30, 31, [30, 31]), (2, 2, 1, [32, 32]), (2, 5, 6, [35, 37]), (3, 0, 0, [35, 37])]
+        {
+            record.note(at(50), &told(NOW, old, new), &process("ns1", begun));
             assert_eq!(seen(&record, at(50), NOW), Some((expected, None)));
+        }
+        // Nobody's counts are added up twice: older answers, those of an ended process, and those of another node.
+        for (node, begun, old, new, expected) in [
+            ("ns1", 3, 4, 4, [39, 41]),
+            ("ns1", 3, 3, 4, [39, 41]),
+            ("ns1", 2, 5, 6, [39, 41]),
+            ("ns2", 1, 39, 41, [39, 41]),
+            ("ns2", 1, 40, 41, [40, 41]),
+            ("ns1", 3, 4, 5, [40, 41]),
+        ] {
+            record.note(at(50), &told(NOW, old, new), &process(node, begun));
+            assert_eq!(seen(&record, at(50), NOW), Some((expected, None)), "{node} {begun} {old} {new}");
         }
         // It outlives whoever keeps it.
         let mut record: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
         let later = NOW.after(Millis(1));
-        record.note(at(100), &told(later, 0, 4));
-        assert_eq!(seen(&record, at(100), later), Some(([0, 4], Some(35))), "the old arm of the step before");
+        record.note(at(100), &told(later, 0, 4), &process("ns1", 3));
+        assert_eq!(seen(&record, at(100), later), Some(([0, 4], Some(40))), "the old arm of the step before");
         assert_eq!(seen(&record, at(100), NOW), None, "another step");
         let in_par = Place { region: &par, share: 5, next: None };
-        record.note(in_par, &told(later, 1, 1));
+        record.note(in_par, &told(later, 1, 1), &process("ns1", 3));
         assert_eq!(seen(&record, in_par, later), Some(([1, 1], None)), "another region's old arm is none");
     }
 }

@@ -30,7 +30,7 @@ pub(super) async fn rollouts(State(api): State<Arc<Api>>) -> Json<RolloutsReport
         (rollout.id.clone(), RolloutReport { obstacles, regions })
     });
     let (node, revision, rollouts) = (api.node.clone(), table.revision().number, rollouts.collect());
-    Json(RolloutsReport { node, at: now, revision, rollouts })
+    Json(RolloutsReport { node, at: now, begun: api.begun, revision, rollouts })
 }
 
 /// Why a rollout should neither begin nor go on now, each as a clause.

@@ -126,7 +126,7 @@ fn begin(args: &StartArgs, now: Timestamp) -> Result<Report, Vec<String>> {
     }
     let told = args.look.report(node, rollout)?;
     let unheard = || vec![format!("the node doesn't serve rules with the rollout {name} yet; publish them first")];
-    let action = start(&rollout.rule, &told.ok_or_else(unheard)?.obstacles);
+    let action = start(&rollout.rule, &told.ok_or_else(unheard)?.told.obstacles);
     if let Action::Hold(why) = &action {
         return Err(vec![format!("it isn't begun: {why}")]);
     }
@@ -134,7 +134,10 @@ fn begin(args: &StartArgs, now: Timestamp) -> Result<Report, Vec<String>> {
 }
 
 fn promote(args: &ChangeArgs, now: Timestamp) -> Result<Report, Vec<String>> {
-    under_way(args, |desk, current, rollout, _| {
+    under_way(args, |desk, current, rollout, progress| {
+        if let Some(why) = &progress.paused {
+            return Err(vec![format!("it is paused ({why}); `bailiwick rollout resume` first")]);
+        }
         let here = place(&rollout.rule).ok_or_else(|| vec!["no region has begun".to_owned()])?;
         let action = after(&rollout.rule, here);
         let reason = format!("{}, by hand: {}", said(&action), args.reason);

@@ -8,7 +8,8 @@ mod history;
 mod proposal;
 mod publish;
 mod restore;
-mod stage;
+mod rollouts;
+pub(super) mod stage;
 pub(super) mod truth;
 mod watch;
 

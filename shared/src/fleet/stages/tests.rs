@@ -75,6 +75,9 @@ fn silent_nodes_hold_nothing_up_unless_a_whole_stage_is_silent() {
     assert_eq!(ask(Stage::Canary, &nodes), Step::Wait(Waiting::Silence(Stage::Canary)));
     let rest: Vec<NodeReport> = nodes.into_iter().filter(|node| node.stage == Stage::Rest).collect();
     assert_eq!(ask(Stage::Canary, &rest), Step::Advance(Stage::Rest), "stages without nodes are skipped");
+    for (stage, _) in Stage::ALL {
+        assert_eq!(ask(stage, &[]), Step::Wait(Waiting::Silence(stage)), "nobody is known");
+    }
     let other = next(&head(6, Stage::Canary), &fleet(), &predicted(), &Care::default());
     assert!(matches!(other, Step::Wait(Waiting::Nodes(_))), "what they serve is another document: {other:?}");
 }

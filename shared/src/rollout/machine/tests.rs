@@ -152,7 +152,8 @@ impl World {
     }
 
     fn look(&self) -> Decision {
-        let seen = Seen { old: &self.old, new: &self.new, before: self.before.as_ref() };
+        let told_at = Some(self.now);
+        let seen = Seen { old: &self.old, new: &self.new, before: self.before.as_ref(), told_at };
         step(&self.rollout, Some(seen), &self.obstacles, self.now)
     }
 

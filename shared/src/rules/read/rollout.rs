@@ -163,7 +163,7 @@ fn allowed(reader: &mut Reader<'_>, node: &Node, measure: Measure) -> Option<All
     let unfit = |what: &'static str| move |reader: &mut Reader<'_>, _: &Node| reader.fail::<f64>(what);
     let (max_diff, max_ratio) = if measure.is_time() {
         fields.optional("max_diff", unfit("is for shares, and this is a time; write \"max_ratio\" instead"));
-        let ratio = within(1.000_1, 100.0, "a ratio above 1 and up to 100, such as 1.15");
+        let ratio = within(1.1, 100.0, "a ratio from 1.1 to 100, such as 1.15; times are counted in steps of 9 %");
         (None, fields.required("max_ratio", "\"max_ratio\": 1.15, how many times as long it may take", ratio))
     } else {
         fields.optional("max_ratio", unfit("is for times, and this is a share; write \"max_diff\" instead"));

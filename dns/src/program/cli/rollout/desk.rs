@@ -7,21 +7,20 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bailiwick_rules::fleet::head::{LONGEST_TEXT, Stage};
+use bailiwick_rules::fleet::head::{Head, LONGEST_TEXT, Stage};
 use bailiwick_rules::rules::Progress;
 use bailiwick_rules::table::Rollout;
 use bailiwick_rules::time::Timestamp;
-use serde_json::{Map, Value, json};
 
 use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::cli::rules::author::AuthorArgs;
-use crate::program::cli::rules::document::with_revision;
+use crate::program::cli::rules::document::{with_progress, with_revision};
+use crate::program::cli::rules::stage::last_for_all;
 use crate::program::cli::rules::truth::{Base, Put, Truth};
 use crate::program::config::Config;
 use crate::state::load::{compile_rules, read_file};
 use crate::state::snapshot::Rules;
 use crate::system::files::{Mode, replace};
-use crate::text::json_place::value_at;
 use crate::text::nearest::suggestion;
 
 /// Where rules are published.
@@ -124,12 +123,20 @@ impl Desk {
                 Ok(Step::Published(revision))
             }
             (Self::Fleet(truth), Some(base)) => {
-                if let Some(head) = base.document.head.as_ref().filter(|head| head.stage != Stage::Rest) {
-                    let (revision, stage) = (head.revision, head.stage);
-                    return Err(vec![format!(
-                        "revision {revision} is for nodes of stage {stage} yet; it goes on then"
-                    )]);
-                }
+                let staged = base.document.head.as_ref().filter(|head| head.stage != Stage::Rest);
+                let bytes = match staged {
+                    None => bytes,
+                    // A bad arm doesn't wait: what is tried out is given up with it.
+                    Some(_) if progress.ended.is_some() => {
+                        let earlier = truth.document(last_for_all(truth, base)?)?.bytes;
+                        with_progress(&earlier, rollout.id.as_str(), progress).ok_or_else(broken)?
+                    }
+                    Some(Head { revision, stage, .. }) => {
+                        return Err(vec![format!(
+                            "revision {revision} is for nodes of stage {stage} yet; it goes on then"
+                        )]);
+                    }
+                };
                 let (head, bytes) = author.draft((base.next()?, base.revision), &bytes, &reason, now)?;
                 let revision = head.revision;
                 match truth.put(base, &author.sign(head)?, bytes)? {
@@ -143,40 +150,14 @@ impl Desk {
     }
 }
 
-/// The document with the progress of a rollout; every other byte stays.
-fn with_progress(bytes: &[u8], rollout: &str, progress: &Progress) -> Option<Vec<u8>> {
-    let text = written(progress).to_string();
-    let spliced =
-        |start: usize, end: usize, text: &str| Some([bytes.get(..start)?, text.as_bytes(), bytes.get(end..)?].concat());
-    if let Some(place) = value_at(bytes, &format!("/rollouts/{rollout}/progress")) {
-        return spliced(place.start, place.end, &text);
-    }
-    let place = value_at(bytes, &format!("/rollouts/{rollout}"))?;
-    let last =
-        bytes.get(place.start..place.end.checked_sub(1)?)?.iter().rposition(|byte| !byte.is_ascii_whitespace())?;
-    let end = place.start + last + 1;
-    spliced(end, end, &format!(", \"progress\": {text}"))
-}
-
-/// The progress as the rules have it.
-fn written(progress: &Progress) -> Value {
-    let shares: Map<String, Value> =
-        progress.shares.iter().map(|(region, share)| (region.to_string(), json!(share))).collect();
-    let mut written = json!({ "shares": shares, "since": progress.since.to_string() });
-    for (name, text) in [("paused", &progress.paused), ("ended", &progress.ended)] {
-        if let Some(text) = text {
-            written[name] = json!(text);
-        }
-    }
-    written
-}
-
 #[cfg(test)]
 mod tests {
     use bailiwick_rules::id::RegionId;
     use bailiwick_rules::table::Table;
+    use serde_json::json;
 
     use super::*;
+    use crate::program::cli::rules::document::written;
 
     const NOW: Timestamp = Timestamp(1_796_104_800_000);
 

@@ -28,6 +28,15 @@ pub(crate) struct LookArgs {
     record: Option<PathBuf>,
 }
 
+/// What a node told of a rollout.
+pub(super) struct Heard {
+    pub(super) told: RolloutReport,
+    /// The node, and when its process began.
+    process: (String, Timestamp),
+    /// When it told this, by its clock.
+    at: Timestamp,
+}
+
 impl LookArgs {
     /// Where the record of a rollout is kept.
     pub(super) fn record(&self, rollout: &str) -> PathBuf {
@@ -38,7 +47,7 @@ impl LookArgs {
     ///
     /// # Errors
     /// That it can't be asked.
-    pub(super) fn report(&self, node: &NodeArgs, rollout: &Rollout) -> Result<Option<RolloutReport>, Vec<String>> {
+    pub(super) fn report(&self, node: &NodeArgs, rollout: &Rollout) -> Result<Option<Heard>, Vec<String>> {
         let args = match &self.observed_by {
             Some(url) => NodeArgs {
                 api: Some(url.clone()),
@@ -50,7 +59,8 @@ impl LookArgs {
         let text = Node::find(&args, Power::Read)?.read("/v1/rollouts")?;
         let mut report: RolloutsReport = serde_json::from_str(&text)
             .map_err(|error| vec![format!("/v1/rollouts: is no answer of this version: {error}")])?;
-        Ok(report.rollouts.remove(&rollout.id))
+        let process = (report.node, report.begun);
+        Ok(report.rollouts.remove(&rollout.id).map(|told| Heard { told, process, at: report.at }))
     }
 }
 
@@ -79,16 +89,17 @@ pub(super) fn write(file: &Path, record: &Record) -> Result<(), Vec<String>> {
 }
 
 /// Notes what the node told, and decides.
-pub(super) fn look(rollout: &Rollout, report: Option<&RolloutReport>, record: &mut Record, now: Timestamp) -> Decision {
+pub(super) fn look(rollout: &Rollout, heard: Option<&Heard>, record: &mut Record, now: Timestamp) -> Decision {
     let rule = &rollout.rule;
     let here = place(rule).filter(|_| rule.progress.as_ref().is_some_and(|progress| progress.ended.is_none()));
-    let told = here.and_then(|here| report?.regions.get(here.region));
-    if let (Some(here), Some(told)) = (here, told) {
-        record.note(here, told);
+    if let (Some(here), Some(heard)) = (here, heard)
+        && let Some(told) = heard.told.regions.get(here.region)
+    {
+        record.note(here, told, &heard.process);
     }
     let since = rule.progress.as_ref().map(|progress| progress.since);
-    let seen = here.zip(since).and_then(|(here, since)| record.seen(here, since));
+    let seen = here.zip(since).and_then(|(here, since)| record.seen(here, since, heard.map(|heard| heard.at)));
     let unheard = ["the node doesn't serve these rules yet".to_owned()];
-    let obstacles = report.map_or(&unheard[..], |report| &report.obstacles);
+    let obstacles = heard.map_or(&unheard[..], |heard| &heard.told.obstacles);
     step(rule, seen, obstacles, now)
 }

@@ -75,20 +75,27 @@ fn once(args: &RunArgs, desk: &Desk) -> Result<Looked, Vec<String>> {
     let RolloutArgs { name, node, author } = &args.rollout;
     let current = desk.current()?;
     let rollout = current.rollout(name)?;
-    let report = args.look.report(node, rollout)?;
+    // Who isn't heard is no reason to forget max_hold.
+    let (heard, silence) = match args.look.report(node, rollout) {
+        Ok(heard) => (heard, None),
+        Err(errors) => (None, Some(errors.join("; "))),
+    };
     let (file, now) = (args.look.record(name), Clock::system().now());
     let mut record = read(&file)?;
-    let decision = look(rollout, report.as_ref(), &mut record, now);
+    let decision = look(rollout, heard.as_ref(), &mut record, now);
     let words = said(&decision.action);
     if let Some(here) = place(&rollout.rule).filter(|_| !matches!(decision.action, Action::Over(_))) {
         record.look(&rollout.rule, here, &words, now);
     }
     // First the record: the step after this one may be compared with it.
-    write(&file, &record)?;
+    match (write(&file, &record), &decision.action) {
+        (Err(errors), Action::RollBack(_)) => errors.iter().for_each(|error| eprintln!("warning: {error}")),
+        (written, _) => written?,
+    }
     match (&decision.action, progress_after(&rollout.rule, &decision.action, now)) {
         (Action::Over(how), _) if how == "done" => Ok(Looked::Ended(Report::fine(format!("{name} {words}\n")))),
         (Action::Over(_), _) => Ok(Looked::Ended(Report::error(format!("{name} {words}")))),
-        (_, None) => Ok(Looked::Again(words)),
+        (_, None) => Ok(Looked::Again(silence.unwrap_or(words))),
         (_, Some(progress)) => match desk.publish(&current, (rollout, &progress), &words, author, now)? {
             Step::Published(revision) => Ok(Looked::Again(format!("revision {revision}: {words}"))),
             Step::Stale => Ok(Looked::Again("somebody else has published meanwhile; it looks again".to_owned())),

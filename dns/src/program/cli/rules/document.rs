@@ -1,6 +1,9 @@
-//! Gives a rules document another revision. Takes its bytes and the number, returns the same text with that number.
+//! Changes a rules document in one place. Takes its bytes and a revision or the progress of a rollout, returns the same
+//! text with it.
 
+use bailiwick_rules::rules::Progress;
 use bailiwick_rules::table::Table;
+use serde_json::{Map, Value, json};
 
 use crate::text::json_place::value_at;
 
@@ -11,6 +14,34 @@ pub(in crate::program::cli) fn with_revision(bytes: &[u8], revision: u64) -> Opt
     let document = [before, revision.to_string().as_bytes(), after].concat();
     let is_right = Table::compile_quietly(&document).is_ok_and(|table| table.revision().number == revision);
     is_right.then_some(document)
+}
+
+/// The document with the progress of a rollout; every other byte stays.
+pub(in crate::program::cli) fn with_progress(bytes: &[u8], rollout: &str, progress: &Progress) -> Option<Vec<u8>> {
+    let text = written(progress).to_string();
+    let spliced =
+        |start: usize, end: usize, text: &str| Some([bytes.get(..start)?, text.as_bytes(), bytes.get(end..)?].concat());
+    if let Some(place) = value_at(bytes, &format!("/rollouts/{rollout}/progress")) {
+        return spliced(place.start, place.end, &text);
+    }
+    let place = value_at(bytes, &format!("/rollouts/{rollout}"))?;
+    let last =
+        bytes.get(place.start..place.end.checked_sub(1)?)?.iter().rposition(|byte| !byte.is_ascii_whitespace())?;
+    let end = place.start + last + 1;
+    spliced(end, end, &format!(", \"progress\": {text}"))
+}
+
+/// The progress as the rules have it.
+pub(in crate::program::cli) fn written(progress: &Progress) -> Value {
+    let shares: Map<String, Value> =
+        progress.shares.iter().map(|(region, share)| (region.to_string(), json!(share))).collect();
+    let mut written = json!({ "shares": shares, "since": progress.since.to_string() });
+    for (name, text) in [("paused", &progress.paused), ("ended", &progress.ended)] {
+        if let Some(text) = text {
+            written[name] = json!(text);
+        }
+    }
+    written
 }
 
 #[cfg(test)]

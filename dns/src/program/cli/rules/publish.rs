@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use bailiwick_rules::fleet::head::{Head, LONGEST_TEXT, Stage};
 use bailiwick_rules::fleet::stages::begin;
-use bailiwick_rules::table::{Rollout, Table};
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
@@ -13,6 +12,7 @@ use super::author::{AuthorArgs, reason, stage};
 use super::change::{AcceptArgs, Change, PlaceArgs, texts};
 use super::history::stale;
 use super::proposal::Proposal;
+use super::rollouts::{keeps_rollouts, with_rollouts_of};
 use super::truth::{Base, Put, Truth};
 use super::watch::{PaceArgs, Watched, watch};
 use crate::program::cli::node::{NodeArgs, Power};
@@ -121,28 +121,6 @@ fn publish_once(args: &PublishArgs, now: Timestamp) -> Result<Published, Vec<Str
     send(&truth, &args.how, &base, new, args.propose.as_deref(), now)
 }
 
-/// Whether a document has every rollout that is under way where it stands. Who edits a copy of some days ago would
-/// otherwise move it without a word.
-///
-/// # Errors
-/// Which one it has not.
-fn keeps_rollouts(base: &Base, new: &Table) -> Result<(), Vec<String>> {
-    // What can't be read can't be under way.
-    let Ok(old) = Table::compile_quietly(&base.document.bytes) else { return Ok(()) };
-    let is_under_way = |one: &&Rollout| one.rule.progress.as_ref().is_some_and(|progress| progress.ended.is_none());
-    let is_kept = |one: &&Rollout| {
-        new.rollouts().iter().any(|other| other.id == one.id && other.rule.progress == one.rule.progress)
-    };
-    match old.rollouts().iter().filter(is_under_way).find(|one| !is_kept(one)) {
-        None => Ok(()),
-        Some(Rollout { id, .. }) => Err(vec![format!(
-            "the rollout {id} is under way, and stands elsewhere in this document; take its \"progress\" from the \
-             rules in service (`bailiwick rules show {}`), or end it first: bailiwick rollout abort {id}",
-            base.revision
-        )]),
-    }
-}
-
 /// Publishes the content of an earlier revision.
 pub(super) fn rollback(args: &RollbackArgs, now: Timestamp) -> Result<Report, Vec<String>> {
     let truth = Truth::find(&args.how.node, Power::Write)?;
@@ -151,7 +129,8 @@ pub(super) fn rollback(args: &RollbackArgs, now: Timestamp) -> Result<Report, Ve
         return Err(vec![format!("revision {} is in service; name an earlier one", base.revision)]);
     }
     let revisions = (base.next()?, base.revision);
-    let new = args.how.author.draft(revisions, &earlier.bytes, &args.reason, now)?;
+    let earlier = with_rollouts_of(&base, earlier.bytes)?;
+    let new = args.how.author.draft(revisions, &earlier, &args.reason, now)?;
     send(&truth, &args.how, &base, new, None, now).map(|published| published.report)
 }
 

@@ -86,16 +86,7 @@ pub(super) fn give_up(
     author: &AuthorArgs,
     now: Timestamp,
 ) -> Result<String, Vec<String>> {
-    let history = truth.history()?;
-    let is_whole = |stage: Option<Stage>| stage.is_none_or(|stage| stage == Stage::Rest);
-    let earlier = history
-        .iter()
-        .filter(|entry| entry.revision < base.revision && is_whole(entry.head.as_ref().map(|head| head.stage)))
-        .map(|entry| entry.revision)
-        .max();
-    let Some(earlier) = earlier else {
-        return Err(vec![format!("the history has nothing before revision {} that all nodes served", base.revision)]);
-    };
+    let earlier = last_for_all(truth, base)?;
     let revision = base.next()?;
     let earlier_bytes = truth.document(earlier)?.bytes;
     let (head, bytes) = author.draft((revision, base.revision), &earlier_bytes, reason, now)?;
@@ -107,4 +98,20 @@ pub(super) fn give_up(
             base.revision
         )),
     }
+}
+
+/// The newest revision before the one in service that was for all nodes.
+///
+/// # Errors
+/// That there is none.
+pub(in crate::program::cli) fn last_for_all(truth: &Truth, base: &Base) -> Result<u64, Vec<String>> {
+    let is_whole = |stage: Option<Stage>| stage.is_none_or(|stage| stage == Stage::Rest);
+    let history = truth.history()?;
+    let earlier = history
+        .iter()
+        .filter(|entry| entry.revision < base.revision && is_whole(entry.head.as_ref().map(|head| head.stage)));
+    earlier
+        .map(|entry| entry.revision)
+        .max()
+        .ok_or_else(|| vec![format!("the history has nothing before revision {} that all nodes served", base.revision)])
 }

@@ -227,7 +227,7 @@ impl Truth {
     ///
     /// # Errors
     /// When it isn't there or can't be read.
-    pub(super) fn document(&self, revision: u64) -> Result<Document, Vec<String>> {
+    pub(in crate::program::cli) fn document(&self, revision: u64) -> Result<Document, Vec<String>> {
         match self {
             Self::Writer(writer) => writer.document(revision),
             Self::Nats(buckets) => buckets.document(revision),

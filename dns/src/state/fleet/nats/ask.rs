@@ -14,7 +14,7 @@ use bailiwick_rules::time::{Millis, Timestamp};
 use futures_util::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
-use super::bucket::PART;
+use super::bucket::{PART, STATE};
 use super::bus::Bus;
 use super::health::MOST_NODES;
 use crate::system::random;
@@ -132,23 +132,34 @@ impl Bus {
         mut each: impl FnMut(&str, Vec<u8>),
     ) -> Result<Vec<String>, String> {
         let mut awaited = self.known_nodes(now).await?;
+        if awaited.is_empty() {
+            return Err(format!(
+                "no node has an entry in the bucket {STATE} yet; nodes write it when they connect, and every \
+                 five minutes; is the clock here right?"
+            ));
+        }
         let failed = |error: &dyn fmt::Display| self.why(&format!("nodes can't be asked over NATS ({error})"));
         let mut told = self.client.subscribe(format!("{TOLD}>")).await.map_err(|error| failed(&error))?;
         let (id, deadline) = (format!("{:016x}", random::bits()), Instant::now() + PATIENCE);
         let subject = format!("{ASK}{}", question.word());
         self.client.publish(subject, id.clone().into()).await.map_err(|error| failed(&error))?;
-        let mut gathered = Gathered::new(&id, question.most());
+        let (mut gathered, mut is_any_answered) = (Gathered::new(&id, question.most()), false);
         while !awaited.is_empty() {
             let Ok(Some(message)) = timeout_at(deadline, told.next()).await else { break };
             if let Some((node, bytes)) = Part::of(&message).and_then(|part| gathered.add(part)) {
+                is_any_answered = true;
                 awaited.remove(&node);
                 each(&node, bytes);
             }
         }
+        // A refusal comes without an answer.
+        if !is_any_answered && self.was_refused() {
+            return Err(self.why("no node answers"));
+        }
         Ok(awaited.into_iter().collect())
     }
 
-    /// The nodes of the fleet: each keeps an entry in the bucket, and writes it anew every hour.
+    /// The nodes of the fleet: each keeps an entry in the bucket, and writes it anew every few minutes.
     async fn known_nodes(&self, now: Timestamp) -> Result<BTreeSet<String>, String> {
         let entries = self.nodes(MOST_NODES).await?;
         let is_known = |noted: &Timestamp| now.since(*noted) <= FORGOTTEN;

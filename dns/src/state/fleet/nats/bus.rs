@@ -124,6 +124,11 @@ impl Bus {
         self.said.borrow().is_connected
     }
 
+    /// Whether a server has just refused something.
+    pub(super) fn was_refused(&self) -> bool {
+        self.said.borrow().refusal.as_ref().is_some_and(|(at, _)| at.elapsed() <= RECENT)
+    }
+
     /// Why a request failed: what the server refused meanwhile, or else `error`.
     pub(super) fn why(&self, error: &str) -> String {
         let said = self.said.borrow();

@@ -32,7 +32,7 @@ const RETRY: Duration = Duration::from_secs(30);
 /// How many nodes are told apart.
 pub(super) const MOST_NODES: usize = 256;
 /// How often a node writes its entry anew, so that others know it as part of the fleet.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(3_600);
+const SIGN_OF_LIFE: Duration = Duration::from_secs(300);
 
 /// Exchanges reports for as long as the connection is used.
 pub(super) async fn exchange(bus: &Bus, node: &str, settings: &Settings, handle: &Handle) -> Ended {

@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use super::{Base, Document, Mark, Nodes, Put};
 use crate::program::api::publish::Entry;
 use crate::program::config::Fleet;
-use crate::program::fleet_report::{HeadReport, Limits};
+use crate::program::fleet_report::{FleetReport, HeadReport, Limits};
 use crate::state::fleet::{Bus, Pointed, Question, Swapped, no_bucket, no_head};
 use crate::system::clock::Clock;
 
@@ -159,12 +159,9 @@ impl Buckets {
     /// What every node says of itself.
     pub(super) fn nodes(&self) -> Result<Nodes, Vec<String>> {
         let mut nodes = Nodes::default();
-        let add = |node: &str, bytes: Vec<u8>| {
-            if let Ok(report) = serde_json::from_slice(&bytes) {
-                nodes.answered.insert(node.to_owned(), report);
-            } else {
-                nodes.missing.push(node.to_owned());
-            }
+        let add = |node: &str, bytes: Vec<u8>| match serde_json::from_slice::<FleetReport>(&bytes) {
+            Ok(report) if report.node == node => _ = nodes.answered.insert(node.to_owned(), report),
+            _ => nodes.missing.push(node.to_owned()),
         };
         let missing = self.ask(Question::Fleet, add)?;
         nodes.missing.extend(missing);

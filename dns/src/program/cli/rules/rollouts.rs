@@ -1,0 +1,73 @@
+//! Whether a document that is published leaves rollouts where they stand: only `bailiwick rollout` moves them. Takes the
+//! document in service and the new one, returns what is wrong. Called by `publish` and `rollback`.
+
+use bailiwick_rules::id::RolloutId;
+use bailiwick_rules::rules::Rollout as Rule;
+use bailiwick_rules::table::{Rollout, Table};
+
+use super::change::texts;
+use super::document::with_progress;
+use super::truth::Base;
+
+/// Whether a document leaves every rollout where it stands. Who edits a copy of some days ago would otherwise move one,
+/// or bring back one that was rolled back, without a word.
+///
+/// # Errors
+/// Which one it doesn't.
+pub(super) fn keeps_rollouts(base: &Base, new: &Table) -> Result<(), Vec<String>> {
+    // What can't be read can't be under way.
+    let Ok(old) = Table::compile_quietly(&base.document.bytes) else { return Ok(()) };
+    let is_under_way = |one: &Rollout| one.rule.progress.as_ref().is_some_and(|progress| progress.ended.is_none());
+    let revision = base.revision;
+    for Rollout { id, rule, .. } in old.rollouts().iter().filter(|one| is_under_way(one)) {
+        let kept = named(new, id);
+        if kept.is_none_or(|kept| kept.progress != rule.progress) {
+            return Err(vec![format!(
+                "the rollout {id} is under way, and stands elsewhere in this document; take its \"progress\" from the \
+                 rules in service (`bailiwick rules show {revision}`), or end it first: bailiwick rollout abort {id}"
+            )]);
+        }
+        let what = |rule: &Rule| (rule.service.clone(), rule.change.clone(), rule.regions.clone());
+        if kept.is_some_and(|kept| what(kept) != what(rule)) {
+            return Err(vec![format!(
+                "the rollout {id} is under way, and this document changes what it replaces or where; what was counted \
+                 so far is of something else; end it first: bailiwick rollout abort {id}"
+            )]);
+        }
+    }
+    let begun = new.rollouts().iter().filter(|one| one.rule.progress.is_some());
+    for Rollout { id, rule, .. } in begun {
+        if named(&old, id).is_none_or(|one| one.progress != rule.progress) {
+            return Err(vec![format!(
+                "this document has a \"progress\" of the rollout {id} that isn't in service; leave it out: `bailiwick \
+                 rollout start {id}` begins it"
+            )]);
+        }
+    }
+    Ok(())
+}
+
+fn named<'a>(table: &'a Table, id: &RolloutId) -> Option<&'a Rule> {
+    table.rollouts().iter().find(|one| one.id == *id).map(|one| &one.rule)
+}
+
+/// The content of an earlier revision, with rollouts where they stand now.
+///
+/// # Errors
+/// Which one can't be left there.
+pub(super) fn with_rollouts_of(base: &Base, earlier: Vec<u8>) -> Result<Vec<u8>, Vec<String>> {
+    let (Ok(old), Ok(new)) = (Table::compile_quietly(&base.document.bytes), Table::compile_quietly(&earlier)) else {
+        return Ok(earlier);
+    };
+    let mut moved = old.rollouts().iter().filter_map(|one| {
+        let there = new.rollouts().iter().find(|other| other.id == one.id)?;
+        let progress = one.rule.progress.as_ref().filter(|_| there.rule.progress != one.rule.progress)?;
+        Some((one.id.as_str(), progress))
+    });
+    let placed = moved.try_fold(earlier, |bytes, (id, progress)| with_progress(&bytes, id, progress));
+    let placed =
+        placed.ok_or_else(|| vec!["a rollout's progress can't be written into the earlier rules".to_owned()])?;
+    let table = Table::compile_quietly(&placed).map_err(texts)?;
+    keeps_rollouts(base, &table)?;
+    Ok(placed)
+}
