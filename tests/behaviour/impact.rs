@@ -252,7 +252,10 @@ fn the_node_is_asked_for_the_document_in_service_and_wrong_use_is_told() {
     let text = String::from_utf8_lossy(&shut.stdout).into_owned();
     assert_eq!(shut.status.code(), Some(1), "{text}");
     assert!(text.contains("Gate shut: near: ") && text.contains("or type --accept-moved "), "{text}");
-    let open = gated(&["--accept-moved", "100%", "--accept-regions", "1"]);
+    let shut = gated(&["--accept-moved", "100%", "--accept-regions", "1"]);
+    let text = String::from_utf8_lossy(&shut.stdout).into_owned();
+    assert!(text.contains("home: a fence gets smaller and keeps 0 regions"), "an emptied one counts, too: {text}");
+    let open = gated(&["--accept-moved", "100%", "--accept-regions", "0"]);
     assert_eq!(open.status.code(), Some(0), "{open:?}");
     let json: Value = serde_json::from_slice(&gated(&["--json"]).stdout).expect("JSON");
     assert_eq!((&json["widens"], &json["shut"][0]["gate"]), (&true.into(), &"max_moved".into()), "{json:#}");

@@ -148,8 +148,8 @@ pub struct Allowed {
     /// `finish_length` and `refusal`.
     #[schemars(default, range(min = 0.0001, max = 1))]
     pub max_diff: Option<f64>,
-    /// How many times as long it may take, from 1.1 to 100; times are counted in steps of 9 %. For `first_token_p95` and
-    /// `between_tokens_p95`.
+    /// How many times as long it may take, from 1.1 to 100; times are counted in steps of 9 %. For `first_token_p95`
+    /// and `between_tokens_p95`.
     #[schemars(default, range(min = 1.1, max = 100))]
     pub max_ratio: Option<f64>,
     /// Whether it fails as soon as that is certain, even before there are `min_samples`.

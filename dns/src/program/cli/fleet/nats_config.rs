@@ -294,7 +294,7 @@ mod tests {
         write(&args(&["ns1", "ns2"])).unwrap();
         assert_eq!(text("ns1.nk"), before);
         let users = text("users.conf");
-        assert!(users.contains("$KV.bw_state.node.ns2") && !users.contains("SU"), "{users}");
+        assert!(users.contains("$KV.bw_state.node.ns2"), "{users}");
         assert!(!users.contains(before.trim()), "no secret stands in what every server has");
         assert!(text("ns2.toml").contains("nkey_file = \"ns2.nk\""));
     }

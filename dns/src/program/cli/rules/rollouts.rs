@@ -1,5 +1,5 @@
-//! Whether a document that is published leaves rollouts where they stand: only `bailiwick rollout` moves them. Takes the
-//! document in service and the new one, returns what is wrong. Called by `publish` and `rollback`.
+//! Whether a document that is published leaves rollouts where they stand: only `bailiwick rollout` moves them. Takes
+//! the document in service and the new one, returns what is wrong. Called by `publish` and `rollback`.
 
 use bailiwick_rules::id::RolloutId;
 use bailiwick_rules::rules::Rollout as Rule;

@@ -197,8 +197,12 @@ async fn what_was_agreed_on_outlives_a_restart_of_a_node_that_is_cut_off() {
     let handle = begin(initial(agreed), &prober).await;
     assert_eq!(statuses(&handle.snapshot_owned()), [DOWN, UP, UP], "the node has no reports of others");
     drop(handle);
+    // A folder that the node which has just ended can't be writing to any more.
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
     std::fs::write(folder.path().join("agreed.json"), "[{").unwrap();
     assert!(store.agreed().unwrap_err().to_string().contains("isn't what was kept"));
-    let handle = begin(initial(bailiwick_rules::fleet::Agreed::default()), &prober).await;
+    let nothing = bailiwick_rules::fleet::Agreed::default();
+    let handle = begin(InitialState { store: None, ..initial(nothing) }, &prober).await;
     assert_ne!(probed(&handle.snapshot_owned(), 0), DOWN, "without the state, nothing is known");
 }
