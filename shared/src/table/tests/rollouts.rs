@@ -175,7 +175,7 @@ fn spans_and_checks_can_be_kept() {
     refuses(set("checks", json!({ "eval": {} })), "/checks/eval", "known are error_rate");
     let check = |name: &str, check: Value| set("checks", json!({ name: check }));
     refuses(check("error_rate", json!({ "max_diff": 0 })), "/checks/error_rate/max_diff", "from 0.0001 to 1");
-    refuses(check("first_token_p95", json!({ "max_ratio": 1 })), "/checks/first_token_p95/max_ratio", "above 1");
+    refuses(check("first_token_p95", json!({ "max_ratio": 1.09 })), "/checks/first_token_p95/max_ratio", "from 1.1");
     refuses(check("refusal", json!({})), "/checks/refusal/max_diff", "");
     refuses(set("eval", json!({})), "/eval", "");
     assert_eq!(Millis::parse("1d"), Some(Millis(24 * 3_600_000)));
