@@ -9,6 +9,6 @@ mod picture;
 mod scenario;
 mod world;
 
-pub use picture::svg;
+pub use picture::{escape, svg};
 pub use scenario::{Collapse, Event, Scenario, read_scenario};
 pub use world::{Outcome, Sample, Way, simulate};

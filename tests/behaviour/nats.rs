@@ -14,7 +14,7 @@ use std::process::Output;
 use bailiwick_tests::nats::Nats;
 use bailiwick_tests::node::{Node, Setup, bailiwick};
 use bailiwick_tests::wait;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::fixture::{World, ZONE};
 use crate::fleet::nodes::{fleet, metric};
@@ -70,12 +70,7 @@ fn publish(nats: &Nats, rules: &Value, reason: &str) -> String {
 
 /// A node of this name that begins without rules of its own.
 fn follower(nats: &Nats, name: &str, more: &str) -> Setup {
-    let setup = Setup::new(&json!({}), ZONE);
-    let config = std::fs::read_to_string(setup.path("bailiwick.toml")).expect("a configuration");
-    let config = format!("node = {name:?}\n{}", config.replace("rules = \"rules.json\"\n", ""));
-    setup.write("bailiwick.toml", &config);
-    let section = nats.section(name).replace("[fleet]\n", &format!("[fleet]\npoll = \"200ms\"\n{more}"));
-    setup.with(&section)
+    nats.node(name, ZONE, &format!("poll = \"200ms\"\n{more}"))
 }
 
 /// Starts these nodes.

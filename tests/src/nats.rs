@@ -10,11 +10,12 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{Config, RawMessageErrorKind};
 use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, ConnectOptions, HeaderMap};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::link::Link;
-use crate::node::bailiwick;
+use crate::node::{Setup, bailiwick};
 use crate::process::{Process, cached};
 use crate::tls_stand_in::Authority;
 use crate::{net, wait};
@@ -292,6 +293,19 @@ impl Nats {
             text = text.replace(&own.to_string(), &other.to_string());
         }
         text
+    }
+
+    /// A node that begins without rules of its own. `more` are lines for its `[fleet]`.
+    ///
+    /// # Panics
+    /// If nothing was written for the node.
+    #[must_use]
+    pub fn node(&self, name: &str, zone: &str, more: &str) -> Setup {
+        let setup = Setup::new(&json!({}), zone);
+        let config = std::fs::read_to_string(setup.path("bailiwick.toml")).expect("a configuration");
+        let config = format!("node = {name:?}\n{}", config.replace("rules = \"rules.json\"\n", ""));
+        setup.write("bailiwick.toml", &config);
+        setup.with(&self.section(name).replace("[fleet]\n", &format!("[fleet]\n{more}")))
     }
 
     /// The configuration of the publisher.

@@ -322,8 +322,8 @@ mod tests {
         assert_eq!(collector.take(7, after(15_000)), None, "a batch holds only new counts");
     }
 
-    #[test]
-    fn a_request_is_counted_where_it_was_served_and_each_attempt_where_it_was_made() {
+    /// A request that was served by the second endpoint, after the first gave no answer.
+    fn served_at_the_second() -> Record {
         let mut record = Record {
             attempts: vec![attempt("fra-1", Outcome::Timeout, 900), attempt("fra-2", Outcome::Committed, 80)],
             end: Some(End::Whole),
@@ -333,6 +333,12 @@ mod tests {
         for now in [100, 130, 160] {
             record.contents.note(now);
         }
+        record
+    }
+
+    #[test]
+    fn a_request_is_counted_where_it_was_served_and_each_attempt_where_it_was_made() {
+        let record = served_at_the_second();
         let mut collector = collector();
         let keys = [at("fra-1"), at("fra-2")];
         collector.ran(&base(), |nth| keys[nth].clone(), &record, Judged::default(), "ok", 1_200);
@@ -362,15 +368,7 @@ mod tests {
 
     #[test]
     fn attempts_that_are_judged_are_told_by_arm() {
-        let mut record = Record {
-            attempts: vec![attempt("fra-1", Outcome::Timeout, 900), attempt("fra-2", Outcome::Committed, 80)],
-            end: Some(End::Whole),
-            usage: Usage { tokens_in: Some(7), tokens_out: Some(4), finish: Some("stop") },
-            ..Record::default()
-        };
-        for now in [100, 130, 160] {
-            record.contents.note(now);
-        }
+        let record = served_at_the_second();
         let with = |endpoint: &str, arm: &str| Key { arm: Some(arm.to_owned()), ..at(endpoint) };
         let keys = [with("fra-1", "new"), with("fra-2", "old")];
         let told = |judged: [bool; 2]| {

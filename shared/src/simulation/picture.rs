@@ -43,7 +43,9 @@ pub fn svg(table: &Table, scenario: &Scenario, outcomes: &[Outcome]) -> String {
     out
 }
 
-fn escape(text: &str) -> String {
+/// A text to stand in HTML or SVG. Control characters are left out.
+#[must_use]
+pub fn escape(text: &str) -> String {
     let kept = text.chars().filter(|one| !one.is_control());
     kept.map(|one| match one {
         '<' => "&lt;".to_owned(),

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use bailiwick_tests::node::TOKEN;
 
+use serde_json::json;
+
 use super::*;
 
 /// What the quota allows in [`PER`].

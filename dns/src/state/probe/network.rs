@@ -19,8 +19,8 @@ use bailiwick_rules::load::EngineReading;
 use bailiwick_rules::replica::{ReadFailure, ReplicaReading};
 use bailiwick_rules::rules::{HttpProbe, LoadSource, Monitor, Probe, ReplicaSource};
 use futures_util::future::try_join_all;
-use reqwest::header::{HOST, HeaderValue};
-use reqwest::{Client, ClientBuilder, RequestBuilder, Url};
+use reqwest::header::{ACCEPT, HOST, HeaderValue};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response, Url};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 
@@ -109,6 +109,18 @@ impl NetworkProber {
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or_default();
         Ok((groups(targets, &self.lookups.of_address(&format!("{host}:{port}")).await?)?, tls))
+    }
+
+    /// Sends a GET for something that is read over and over, such as a metrics page, and returns the answer.
+    async fn fetch(&self, probe: &HttpProbe, accept: HeaderValue) -> Result<Response, String> {
+        let (client, url) = if probe.server_name().is_none() && probe.ca_file.is_none() {
+            (self.page_client.clone(), probe.url.as_url().clone())
+        } else {
+            let (groups, tls) = self.addresses_and_tls(probe, Targets::Any).await?;
+            client_for(probe, tls, &groups.concat(), None)?
+        };
+        let request = self.request(probe, &client, url).await?.header(ACCEPT, accept);
+        request.send().await.map_err(|error| failure(probe, error))
     }
 
     /// A GET with the probe's `Host` header and secret.
@@ -233,6 +245,12 @@ fn describe_by_address(
 /// A failure's text, with the first of the addresses before it.
 fn prefixed(addresses: &[SocketAddr], failure: &str) -> String {
     addresses.first().map_or_else(|| failure.to_owned(), |address| format!("{address}: {failure}"))
+}
+
+/// Why a request failed, or the rest of its answer didn't come.
+fn failure(probe: &HttpProbe, error: reqwest::Error) -> String {
+    let name = probe.url.as_url().host_str().unwrap_or_default();
+    describe(&error.without_url(), TlsSettings { name, ca_file: probe.ca_file.as_deref() })
 }
 
 /// A client that connects only to these addresses, and the URL for its requests. `connect` is the timeout for

@@ -152,14 +152,8 @@ fn start_with_nats(arguments: &Arguments, target: SocketAddr) -> (Vec<Node>, Nat
     std::fs::write(&first, rules(arguments, target, 1, "192.0.2.1").to_string()).expect("written");
     let output = bailiwick(["rules", "restore", "--from", &first, "--config", &nats.publisher()]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let nodes = names.iter().map(|name| {
-        let setup = Setup::new(&json!({}), ZONE);
-        let config = std::fs::read_to_string(setup.path("bailiwick.toml")).expect("a configuration");
-        let config = format!("node = {name:?}\n{}", config.replace("rules = \"rules.json\"\n", ""));
-        setup.write("bailiwick.toml", &config);
-        let poll = format!("[fleet]\npoll = {:?}\n", arguments.poll);
-        setup.with(&nats.section(name).replace("[fleet]\n", &poll)).start()
-    });
+    let poll = format!("poll = {:?}\n", arguments.poll);
+    let nodes = names.iter().map(|name| nats.node(name, ZONE, &poll).start());
     (nodes.collect(), nats)
 }
 

@@ -8,6 +8,7 @@ use bailiwick_rules::rollout::machine::checks;
 use bailiwick_rules::rollout::record::{Record, StepRecord};
 use bailiwick_rules::rollout::{Check, Margin};
 use bailiwick_rules::rules::Rollout;
+use bailiwick_rules::simulation::escape;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -71,13 +72,9 @@ fn as_json(name: &str, rule: &Rollout, record: &Record) -> Value {
             "steps": steps.collect::<Vec<_>>() })
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 fn page(name: &str, rule: &Rollout, record: &Record) -> String {
     let checks = checks(rule);
-    let title = format!("Rollout {}", escaped(name));
+    let title = format!("Rollout {}", escape(name));
     let style = "body{font:15px system-ui;max-width:720px;margin:2em auto;color:#222} \
                  svg{background:#f6f6f6;display:block} figure{margin:1em 0} h2{margin-top:2em}";
     let mut page = format!(
@@ -89,13 +86,13 @@ fn page(name: &str, rule: &Rollout, record: &Record) -> String {
         page,
         "<p>Service {}. {}. Bands are the differences (new arm less old arm) or ratios (new arm to old arm) that \
          aren't refuted, at a level that holds for all looks together; the dashed line is what is allowed.</p>",
-        escaped(rule.service.as_str()),
-        escaped(ended.unwrap_or("Under way"))
+        escape(rule.service.as_str()),
+        escape(ended.unwrap_or("Under way"))
     );
     for step in &record.steps {
-        let (region, share) = (escaped(step.region.as_str()), step.share);
+        let (region, share) = (escape(step.region.as_str()), step.share);
         let _ = writeln!(page, "<h2>{region}, {share} %, since {}</h2>", step.since);
-        let _ = writeln!(page, "<p>{}</p>", escaped(&step.outcome));
+        let _ = writeln!(page, "<p>{}</p>", escape(&step.outcome));
         for (position, check) in checks.iter().enumerate() {
             page += &figure(step, position, *check);
         }

@@ -17,8 +17,12 @@ use super::truth::Base;
 pub(super) fn keeps_rollouts(base: &Base, new: &Table) -> Result<(), Vec<String>> {
     // What can't be read can't be under way.
     let Ok(old) = Table::compile_quietly(&base.document.bytes) else { return Ok(()) };
+    keeps(&old, new)
+}
+
+fn keeps(old: &Table, new: &Table) -> Result<(), Vec<String>> {
     let is_under_way = |one: &Rollout| one.rule.progress.as_ref().is_some_and(|progress| progress.ended.is_none());
-    let revision = base.revision;
+    let revision = old.revision().number;
     for Rollout { id, rule, .. } in old.rollouts().iter().filter(|one| is_under_way(one)) {
         let kept = named(new, id);
         if kept.is_none_or(|kept| kept.progress != rule.progress) {
@@ -37,7 +41,7 @@ pub(super) fn keeps_rollouts(base: &Base, new: &Table) -> Result<(), Vec<String>
     }
     let begun = new.rollouts().iter().filter(|one| one.rule.progress.is_some());
     for Rollout { id, rule, .. } in begun {
-        if named(&old, id).is_none_or(|one| one.progress != rule.progress) {
+        if named(old, id).is_none_or(|one| one.progress != rule.progress) {
             return Err(vec![format!(
                 "this document has a \"progress\" of the rollout {id} that isn't in service; leave it out: `bailiwick \
                  rollout start {id}` begins it"
@@ -68,6 +72,6 @@ pub(super) fn with_rollouts_of(base: &Base, earlier: Vec<u8>) -> Result<Vec<u8>,
     let placed =
         placed.ok_or_else(|| vec!["a rollout's progress can't be written into the earlier rules".to_owned()])?;
     let table = Table::compile_quietly(&placed).map_err(texts)?;
-    keeps_rollouts(base, &table)?;
+    keeps(&old, &table)?;
     Ok(placed)
 }

@@ -6,9 +6,7 @@ use bailiwick_rules::rules::LoadSource;
 use reqwest::Response;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 
-use super::NetworkProber;
-use crate::state::probe::Targets;
-use crate::state::probe::failure::{TlsSettings, describe};
+use super::{NetworkProber, failure};
 
 /// The formats that the reader of pages understands.
 pub(super) const ACCEPT: HeaderValue =
@@ -18,21 +16,9 @@ impl NetworkProber {
     /// Fetches and reads the page of a source. The download stops as soon as the page is found to be invalid or too
     /// long.
     pub(super) async fn page(&self, source: &LoadSource) -> Result<EngineReading, String> {
-        let probe = &source.http;
-        let url = probe.url.as_url();
-        let name = url.host_str().unwrap_or_default();
-        let tls_settings = TlsSettings { name, ca_file: probe.ca_file.as_deref() };
-        let failed = |error: reqwest::Error| describe(&error.without_url(), tls_settings);
-        let (client, url) = if probe.server_name().is_none() && probe.ca_file.is_none() {
-            (self.page_client.clone(), url.clone())
-        } else {
-            let (groups, tls) = self.addresses_and_tls(probe, Targets::Any).await?;
-            super::client_for(probe, tls, &groups.concat(), None)?
-        };
-        let request = self.request(probe, &client, url).await?.header(reqwest::header::ACCEPT, ACCEPT);
-        let mut response = request.send().await.map_err(failed)?;
+        let mut response = self.fetch(&source.http, ACCEPT).await?;
         let mut page = page_for(source, &response)?;
-        while let Some(piece) = response.chunk().await.map_err(failed)? {
+        while let Some(piece) = response.chunk().await.map_err(|error| failure(&source.http, error))? {
             page.push(&piece).map_err(|error| error.to_string())?;
         }
         let reading = page.finish(is_open_metrics(&response)).map_err(|error| error.to_string())?;

@@ -3,11 +3,9 @@
 
 use bailiwick_rules::replica::{ReadFailure, ReplicaReading, longest_answer, read, requests};
 use bailiwick_rules::rules::{HttpProbe, HttpUrl, ReplicaReads, ReplicaSource};
-use reqwest::header::{ACCEPT, CONTENT_ENCODING, HeaderValue};
+use reqwest::header::{CONTENT_ENCODING, HeaderValue};
 
-use super::{NetworkProber, page};
-use crate::state::probe::Targets;
-use crate::state::probe::failure::{TlsSettings, describe};
+use super::{NetworkProber, failure, page};
 use crate::system::clock::Clock;
 
 impl NetworkProber {
@@ -30,18 +28,7 @@ impl NetworkProber {
 
     /// The body of one answer. The download stops as soon as it is found to be too long.
     async fn answer(&self, probe: &HttpProbe, accept: HeaderValue, longest: usize) -> Result<Vec<u8>, String> {
-        let url = probe.url.as_url();
-        let name = url.host_str().unwrap_or_default();
-        let tls_settings = TlsSettings { name, ca_file: probe.ca_file.as_deref() };
-        let failed = |error: reqwest::Error| describe(&error.without_url(), tls_settings);
-        let (client, url) = if probe.server_name().is_none() && probe.ca_file.is_none() {
-            (self.page_client.clone(), url.clone())
-        } else {
-            let (groups, tls) = self.addresses_and_tls(probe, Targets::Any).await?;
-            super::client_for(probe, tls, &groups.concat(), None)?
-        };
-        let request = self.request(probe, &client, url).await?.header(ACCEPT, accept);
-        let mut response = request.send().await.map_err(failed)?;
+        let mut response = self.fetch(probe, accept).await?;
         let status = response.status().as_u16();
         if status != 200 {
             return Err(format!("answered {status}, expected 200"));
@@ -50,7 +37,7 @@ impl NetworkProber {
             return Err("the answer is compressed, which wasn't asked for; let it be sent as it is".to_owned());
         }
         let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(failed)? {
+        while let Some(piece) = response.chunk().await.map_err(|error| failure(probe, error))? {
             if body.len() + piece.len() > longest {
                 return Err(format!("the answer is longer than {} KiB", longest >> 10));
             }
