@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use bailiwick_tests::node::TOKEN;
-
 use serde_json::json;
 
 use super::*;
