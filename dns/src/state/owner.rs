@@ -11,7 +11,7 @@ mod voting;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::cache::Cache;
@@ -154,6 +154,8 @@ pub(crate) struct Status {
     pub not_persisted: Option<Failure>,
     /// The revision of rules that were accepted, but wait for the first results of new monitors.
     pub awaited_revision: Option<u64>,
+    /// The rules that were refused or ignored last.
+    pub refused_rules: Option<RefusedRules>,
     /// How many times the owner panicked and continued. What was offered to it before may be lost.
     pub panics: u64,
     /// What is served but probably not meant.
@@ -173,6 +175,15 @@ pub(crate) struct SourceStatus {
     pub accepted_at: Option<Timestamp>,
     /// Why the version last offered isn't in service; `None` if it is. An alarm.
     pub last_error: Option<Failure>,
+}
+
+/// A rules document that isn't taken, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct RefusedRules {
+    /// Tells it from other documents of the same content. It doesn't keep the document in memory.
+    pub document: Weak<Rules>,
+    /// Every error, with its place and how to mend it.
+    pub errors: Vec<String>,
 }
 
 /// Something that went wrong.

@@ -44,7 +44,8 @@ pub(crate) fn told(node: &Node, words: &[&str]) -> Output {
 #[track_caller]
 pub(crate) fn fine(node: &Node, words: &[&str]) -> String {
     let output = told(node, words);
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words:?}: {errors}\nThe node's log:\n{}", node.log());
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

@@ -157,6 +157,9 @@ fn a_node_that_is_paused_while_more_is_published_serves_the_newest_and_never_not
         });
     }
     assert_eq!(metric(&second, "bailiwick_fleet_refused_total{why=\"conflict\"}"), "0");
+    for node in [&first, &second] {
+        assert!(!node.log().contains("is older than"), "what a node has kept is no news to it: {}", node.log());
+    }
 }
 
 /// The URL in a line of the configuration.

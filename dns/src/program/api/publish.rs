@@ -24,7 +24,7 @@ use super::Api;
 use super::reply::Problem;
 use crate::program::fleet_report::HeadReport;
 use crate::state::fleet::{HEAD, note};
-use crate::state::owner::Offer;
+use crate::state::owner::{Offer, Status};
 use crate::state::snapshot::Rules;
 use crate::state::store::Store;
 
@@ -174,12 +174,17 @@ fn not_higher(own: Revision) -> Problem {
 /// Offers a document and waits for what becomes of it.
 async fn serve(api: &Api, table: Table, bytes: Bytes, head: Option<Head>) -> Result<Json<Published>, Problem> {
     let (revision, mut status) = (table.revision(), api.handle.follow_status());
-    let before = status.borrow_and_update().rules.clone();
+    let rules = Arc::new(Rules { table, bytes: bytes.to_vec().into() });
+    let document = Arc::downgrade(&rules);
     api.handle.fleet().with(|known| known.offer(revision.number, head, api.handle.now()));
-    api.handle.offer(Offer::Rules(Arc::new(Rules { table, bytes: bytes.to_vec().into() }))).await;
+    api.handle.offer(Offer::Rules(rules)).await;
     let is_served = || api.handle.snapshot().table().revision() == revision;
-    let decided =
-        status.wait_for(|now| is_served() || now.rules.refused > before.refused || now.rules.ignored > before.ignored);
+    // Others may offer documents meanwhile. What is said of those is no answer.
+    let refused = |now: &Status| {
+        let refused = now.refused_rules.as_ref().filter(|refused| refused.document.ptr_eq(&document));
+        refused.map(|refused| refused.errors.clone())
+    };
+    let decided = status.wait_for(|now| is_served() || refused(now).is_some());
     let in_time = tokio::time::timeout(PATIENCE, decided).await.is_ok();
     let published =
         |in_service| Json(Published { revision: revision.number, sha256: revision.sha256_hex(), in_service });
@@ -188,8 +193,8 @@ async fn serve(api: &Api, table: Table, bytes: Bytes, head: Option<Head>) -> Res
         (false, false) => Ok(published(false)),
         (false, true) => {
             api.handle.fleet().with(|known| known.withdraw(revision.number));
-            let errors = api.handle.status().rules.last_error.as_ref().map(|error| error.errors.clone());
-            let errors = errors.unwrap_or_else(|| vec!["the server is shutting down".to_owned()]);
+            let errors =
+                refused(&api.handle.status()).unwrap_or_else(|| vec!["the server is shutting down".to_owned()]);
             Err(Problem::all(StatusCode::UNPROCESSABLE_ENTITY, errors))
         }
     }

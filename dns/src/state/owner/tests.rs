@@ -235,6 +235,27 @@ async fn older_rules_are_ignored_and_others_of_the_same_number_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_refusal_names_the_very_document_that_was_offered() {
+    let prober = Scripted::default();
+    let handle = begin(beginning(rules(5, "chat.example.com", &["a:1"]), "sub NS ns.example.net.\n"), &prober).await;
+    let refused = [
+        (rules(4, "chat.example.com", &["a:1"]), "older than"),
+        (rules(4, "chat.example.com", &["a:1"]), "older than"),
+        (rules(5, "other.example.com", &["a:1"]), "under a higher number"),
+        (rules(6, "chat.sub.example.com", &["a:1"]), "lies at or below a delegation"),
+    ];
+    for (document, why) in refused {
+        let told = Arc::downgrade(&document);
+        handle.offer(Offer::Rules(document)).await;
+        let is_told = |status: &Status| {
+            let refused = status.refused_rules.as_ref().filter(|refused| refused.document.ptr_eq(&told));
+            refused.is_some_and(|refused| refused.errors[0].contains(why))
+        };
+        assert!(handle.wait_until(|_, status| is_told(status)).await, "{why}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn rules_that_do_not_fit_the_zones_are_refused_until_they_do() {
     let prober = Scripted::default();
     let handle = begin(beginning(rules(1, "chat.example.com", &["a:1"]), "sub NS ns.example.net.\n"), &prober).await;

@@ -14,7 +14,7 @@ use super::{Arranged, Built, FIRST_RELEASE_CHECK, GRACE, Job, LONGEST_SLEEP, Own
 use super::{conflicting, faults_of, older, warnings_of};
 use crate::state::owner::{Offer, Source};
 use crate::state::probe::Prober;
-use crate::state::snapshot::World;
+use crate::state::snapshot::{Rules, World};
 use crate::state::store::Kind;
 
 impl<P: Prober> Owner<P> {
@@ -34,33 +34,10 @@ impl<P: Prober> Owner<P> {
                 self.fits(Source::Keys);
                 continue;
             }
-            if let Offer::Rules(rules) = &offer {
-                let (old, new) = (self.accepted().rules().table.revision(), rules.table.revision());
-                match old.succession(&new) {
-                    Succession::Newer => {}
-                    Succession::Same => {
-                        self.fits(Source::Rules);
-                        continue;
-                    }
-                    Succession::Older => {
-                        let why = older(&old, &new);
-                        tracing::warn!(
-                            json.event = "rules_ignored",
-                            json.revision = new.number,
-                            json.reason = why,
-                            "{why}"
-                        );
-                        self.status.rules.ignored += 1;
-                        self.rejected.insert(Source::Rules, BTreeMap::from([(String::new(), vec![why])]));
-                        self.sum_up(Source::Rules);
-                        continue;
-                    }
-                    Succession::Conflict => {
-                        let why = BTreeMap::from([(String::new(), vec![conflicting(&old, &new)])]);
-                        self.refuse(Source::Rules, why);
-                        continue;
-                    }
-                }
+            if let Offer::Rules(rules) = &offer
+                && !self.is_newer(rules)
+            {
+                continue;
             }
             let base = Arc::clone(self.accepted());
             let (version, now) = (offer.clone(), self.clock.now());
@@ -80,6 +57,29 @@ impl<P: Prober> Owner<P> {
             });
             self.job = Some(Job { work: Work::Version(offer), compiled });
         }
+    }
+
+    /// Whether these rules replace those that were accepted. If not, notes why.
+    fn is_newer(&mut self, rules: &Arc<Rules>) -> bool {
+        let (old, new) = (self.accepted().rules().table.revision(), rules.table.revision());
+        match old.succession(&new) {
+            Succession::Newer => return true,
+            Succession::Same => self.fits(Source::Rules),
+            Succession::Older => {
+                let why = older(&old, &new);
+                tracing::warn!(json.event = "rules_ignored", json.revision = new.number, json.reason = why, "{why}");
+                self.status.rules.ignored += 1;
+                self.answer(rules, [why.clone()].into());
+                self.rejected.insert(Source::Rules, BTreeMap::from([(String::new(), vec![why])]));
+                self.sum_up(Source::Rules);
+            }
+            Succession::Conflict => {
+                let why = conflicting(&old, &new);
+                self.answer(rules, [why.clone()].into());
+                self.refuse(Source::Rules, BTreeMap::from([(String::new(), vec![why])]));
+            }
+        }
+        false
     }
 
     /// Takes the result of a build.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use bailiwick_rules::time::Timestamp;
 
 use super::{Built, Owner};
-use crate::state::owner::{Failure, Faults, Offer, Source};
+use crate::state::owner::{Failure, Faults, Offer, RefusedRules, Source};
 use crate::state::probe::Prober;
-use crate::state::snapshot::{RejectedZone, World, ZoneSource};
+use crate::state::snapshot::{RejectedZone, Rules, World, ZoneSource};
 use crate::state::store::Kind;
 
 impl<P: Prober> Owner<P> {
@@ -38,9 +38,17 @@ impl<P: Prober> Owner<P> {
         self.sum_up(source);
     }
 
+    /// Notes why this very document isn't taken, for whoever offered it.
+    pub(super) fn answer(&mut self, rules: &Arc<Rules>, errors: Vec<String>) {
+        self.status.refused_rules = Some(RefusedRules { document: Arc::downgrade(rules), errors });
+    }
+
     /// Refuses a version, or a part of it. It is tried again when another source changes.
     pub(super) fn set_aside(&mut self, offer: Offer, faults: Faults) {
         let source = offer.source();
+        if let Offer::Rules(rules) = &offer {
+            self.answer(rules, faults.values().flatten().cloned().collect());
+        }
         self.refuse(source, faults);
         if !self.queue.iter().any(|other| other.source() == source) {
             self.set_aside.push(offer);
