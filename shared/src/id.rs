@@ -97,6 +97,11 @@ id!(
 );
 
 id!(
+    /// The name of a bundle of files, such as `prompts`.
+    BundleId
+);
+
+id!(
     /// The name of a replica of knowledge, such as `kb`.
     ReplicaId
 );

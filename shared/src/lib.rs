@@ -7,11 +7,12 @@
 //! The crate is pure: no I/O, no clock, no randomness. The DNS server and the Worker link the same code, so equal
 //! rules, client and conditions give equal decisions, natively and in Wasm.
 //!
-//! Each module imports only those before it: `turns`, `json`, `id`, `time`, `geo`, `health`, `rules`, `table`, `steer`,
-//! `load`, `probe`, `replica`, `observe`, `quota`, `simulation`, `explain`, `overview`, `report`, `receipt`, `fleet`,
-//! `rollout`.
+//! Each module imports only those before it: `turns`, `json`, `id`, `time`, `geo`, `health`, `bundle`, `rules`,
+//! `table`, `steer`, `load`, `probe`, `replica`, `observe`, `quota`, `simulation`, `explain`, `overview`, `report`,
+//! `receipt`, `fleet`, `rollout`.
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod explain;
 pub mod fleet;
 pub mod geo;

@@ -5,6 +5,7 @@
 
 mod authority;
 mod binding;
+mod bundle;
 mod cors;
 mod fleet;
 mod host;
@@ -28,6 +29,7 @@ use schemars::JsonSchema;
 
 pub use authority::Authority;
 pub use binding::ServiceBinding;
+pub use bundle::Bundle;
 pub use cors::{Cors, WebOrigin};
 pub use fleet::{Fleet, Guard, Voter};
 pub use host::SteeredHost;
@@ -52,7 +54,8 @@ pub use source::{LoadSource, MetricsOf, NamedSeries, Series};
 use crate::geo::{self, Coordinates, CountryCode, CountrySet};
 use crate::health::Status;
 use crate::id::{
-    EndpointId, JurisdictionId, Overridden, QuotaId, RegionId, ReplicaId, RolloutId, ServiceId, TenantId, TierId,
+    BundleId, EndpointId, JurisdictionId, Overridden, QuotaId, RegionId, ReplicaId, RolloutId, ServiceId, TenantId,
+    TierId,
 };
 use crate::time::{Millis, Timestamp};
 
@@ -90,6 +93,9 @@ pub struct Rules {
     /// Knowledge that regions hold copies of, and how far a copy may be behind.
     #[schemars(default, with = "BTreeMap<String, Replica>")]
     pub replicas: BTreeMap<ReplicaId, Replica>,
+    /// Which version of each bundle of files applications get, such as prompts.
+    #[schemars(default, with = "BTreeMap<String, Bundle>")]
+    pub bundles: BTreeMap<BundleId, Bundle>,
     /// How several nodes agree on health. Absent: each goes by its own probes, and the edge by those it hears.
     #[schemars(default)]
     pub fleet: Option<Fleet>,

@@ -14,6 +14,7 @@ mod territories;
 mod warn;
 
 use core::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -34,7 +35,7 @@ use territories::{Territories, position};
 
 use crate::geo::{Coordinates, CountryCode, CountrySet};
 use crate::health::ReplicaSet;
-use crate::id::{EndpointId, JurisdictionId, Overridden, RegionId, ServiceId, TenantId, TierId};
+use crate::id::{BundleId, EndpointId, JurisdictionId, Overridden, RegionId, ServiceId, TenantId, TierId};
 use crate::json::Violation;
 use crate::rules::{
     self, Allowance, Answers, Endpoint, Hub, KeyDigest, Limits, Monitor, Override, Pattern, Receipts, TtlBounds,
@@ -59,6 +60,7 @@ pub struct Table {
     tiers: Tiers,
     rollouts: Vec<Rollout>,
     replicas: Vec<Replica>,
+    bundles: BTreeMap<BundleId, rules::Bundle>,
     /// Boxed, as most documents have none.
     fleet: Option<Box<Fleet>>,
     keys: Vec<(KeyDigest, TenantIndex)>,
@@ -305,6 +307,12 @@ impl Table {
     #[must_use]
     pub fn replicas(&self) -> &[Replica] {
         &self.replicas
+    }
+
+    /// Which version of each bundle applications get.
+    #[must_use]
+    pub fn bundles(&self) -> &BTreeMap<BundleId, rules::Bundle> {
+        &self.bundles
     }
 
     /// Who votes on health; `None`: nobody, so that each node goes by its own probes.

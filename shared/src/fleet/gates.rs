@@ -189,7 +189,15 @@ mod tests {
             fewest_regions: fewest,
             ttl: 60,
         };
-        Impact { from: 1, to: 2, has_queries: true, services: vec![service], compared: 1, other_answers: Vec::new() }
+        Impact {
+            from: 1,
+            to: 2,
+            has_queries: true,
+            services: vec![service],
+            compared: 1,
+            other_answers: Vec::new(),
+            bundles: Vec::new(),
+        }
     }
 
     fn weight(queries: u64, ipv4: u64, ipv6: u64) -> Weight {

@@ -5,6 +5,7 @@
 //! [`Comparison`] steers every group by both documents, with all regions up and with each region down. DNS moves nobody
 //! by this: it says what would happen. Moves because of load don't count, as they change every few seconds.
 
+mod bundles;
 mod compare;
 mod fence;
 mod subjects;
@@ -16,6 +17,7 @@ mod weights;
 use ipnet::IpNet;
 use serde::Serialize;
 
+pub use bundles::BundleImpact;
 pub use compare::Comparison;
 pub use weights::{Group, Queries, Weight};
 
@@ -37,6 +39,9 @@ pub struct Impact {
     pub compared: usize,
     /// Regions in both documents whose DNS answers differ.
     pub other_answers: Vec<RegionId>,
+    /// Bundles whose version differs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bundles: Vec<BundleImpact>,
 }
 
 /// What changes for the clients of one service, or for some of its tenants.

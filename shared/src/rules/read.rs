@@ -5,6 +5,7 @@
 //! similar name that exists. What can't be read is left out or replaced by a default. Such a `Rules` is used to find
 //! further violations, and never to steer.
 
+mod bundle;
 mod fleet;
 mod http;
 mod load;
@@ -26,8 +27,8 @@ use super::{Jurisdiction, Keeping, KeyDigest, Network, Override, Rules, SteeredH
 use crate::geo::{self, CountryCode};
 use crate::health::Status;
 use crate::id::{
-    EndpointId, JurisdictionId, NOT_A_NAME, Overridden, QuotaId, RegionId, ReplicaId, RolloutId, ServiceId, TenantId,
-    TierId,
+    BundleId, EndpointId, JurisdictionId, NOT_A_NAME, Overridden, QuotaId, RegionId, ReplicaId, RolloutId, ServiceId,
+    TenantId, TierId,
 };
 use crate::json::{Fields, Node, Reader};
 use crate::time::{Millis, Timestamp};
@@ -104,6 +105,7 @@ pub(crate) async fn rules(reader: &mut Reader<'_>, node: &Node, turns: &mut Turn
         tiers: map(&mut fields, "tiers", context, turns, TierId::parse, quota::service_tier).await,
         rollouts: map(&mut fields, "rollouts", context, turns, RolloutId::parse, rollout::rollout).await,
         replicas: map(&mut fields, "replicas", context, turns, ReplicaId::parse, replica::replica).await,
+        bundles: map(&mut fields, "bundles", context, turns, BundleId::parse, bundle::bundle).await,
         fleet: fields.optional("fleet", |reader, node| fleet::fleet(reader, node, context)),
         networks: list(&mut fields, "networks", context, turns, network).await,
         overrides: list(&mut fields, "overrides", context, turns, an_override).await,

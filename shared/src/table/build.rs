@@ -152,6 +152,7 @@ impl Table {
             tiers,
             rollouts,
             replicas,
+            bundles: rules.bundles,
             fleet,
             keys,
             hosts,

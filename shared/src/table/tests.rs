@@ -1,6 +1,7 @@
 //! Documents that compile, and documents that are refused, with the place of each mistake. No text, however broken,
 //! makes the compiler panic.
 
+mod bundles;
 mod fleet;
 mod loads;
 mod names;

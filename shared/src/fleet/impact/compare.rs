@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::bundles::bundles;
 use super::fence::{Difference, Fence};
 use super::subjects::{Subject, subjects};
 use super::weights::{Division, Gathered, Group, Queries, Weight};
@@ -207,6 +208,7 @@ impl<'a> Comparison<'a> {
             services,
             compared: self.len(),
             other_answers: other_answers.collect(),
+            bundles: bundles(self.old.table, self.new.table),
         }
     }
 

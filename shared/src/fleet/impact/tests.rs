@@ -63,6 +63,30 @@ fn impact_of(edit: impl Fn(&mut Value)) -> Impact {
 }
 
 #[test]
+fn changed_pins_of_bundles_are_told_and_nothing_else() {
+    let version = |digit: &str| digit.repeat(64);
+    let pinned = |pins: Value, new: Value| {
+        let (mut old, mut rules) = (rules(), rules());
+        (rules["revision"], old["bundles"], rules["bundles"]) = (8.into(), pins, new);
+        compared(&table(&old), &table(&rules), &everywhere(), None)
+    };
+    let one = json!({ "prompts": { "version": version("1") } });
+    assert!(pinned(one.clone(), one.clone()).bundles.is_empty());
+    let impact =
+        pinned(one.clone(), json!({ "prompts": { "version": version("1"), "regions": { "fra": version("2") } } }));
+    assert!(impact.services.is_empty() && impact.bundles.len() == 1, "{impact:?}");
+    assert!(impact.to_text().contains("Bundle prompts in fra: 111111111111 → 222222222222.\n"), "{}", impact.to_text());
+    assert!(impact.to_line(200).contains("another version of bundle prompts"), "{}", impact.to_line(200));
+    // A region that gets by its own line what it had by the other has the same as before.
+    let moved = json!({ "prompts": { "version": version("2"), "regions": { "fra": version("1") } } });
+    let impact = pinned(one.clone(), moved);
+    assert_eq!(impact.bundles.iter().map(|one| one.region.is_none()).collect::<Vec<_>>(), [true]);
+    let gone = pinned(one, json!({ "tools": { "version": version("3") } }));
+    let lines = ["Bundle prompts: 111111111111 → none.", "Bundle tools: none → 333333333333."];
+    assert!(lines.iter().all(|line| gone.to_markdown().contains(line)), "{}", gone.to_markdown());
+}
+
+#[test]
 fn the_same_rules_change_nothing() {
     let impact = impact_of(|_| ());
     assert_eq!((impact.services.len(), impact.compared), (0, 2), "{impact:?}");

@@ -91,7 +91,10 @@ impl Impact {
             Some(ttl) => format!("{fences}; converges within {ttl} s"),
             None => fences.to_owned(),
         };
-        let of: Vec<String> = self.services.iter().filter_map(|one| self.part_line(one)).collect();
+        let mut of: Vec<String> = self.services.iter().filter_map(|one| self.part_line(one)).collect();
+        let mut bundles: Vec<&str> = self.bundles.iter().map(|one| one.bundle.as_str()).collect();
+        bundles.dedup();
+        of.extend(bundles.iter().map(|name| format!("another version of bundle {name}")));
         let joined = |shown: usize| {
             let more = of.len() - shown;
             let rest = (more > 0).then(|| format!("and {more} more"));
@@ -137,10 +140,17 @@ impl Impact {
         if !self.other_answers.is_empty() {
             out += &format!("Other DNS answers for: {}.\n", names(&self.other_answers));
         }
+        out += &self.bundles_to_text();
         if !self.has_queries {
             out += "No queries were counted, so addresses alone weigh.\n";
         }
         out
+    }
+
+    /// The bundles whose version differs, a line for each: known whoever the clients are.
+    #[must_use]
+    pub fn bundles_to_text(&self) -> String {
+        self.bundles.iter().map(|one| one.to_line() + "\n").collect()
     }
 
     fn widened(&self, service: &ServiceImpact) -> String {

@@ -111,8 +111,15 @@ fn each_guard_aborts_and_says_what_was_seen() {
 
 #[test]
 fn a_document_that_tightens_goes_to_all_at_once() {
-    let mut impact =
-        Impact { from: 7, to: 8, has_queries: false, services: Vec::new(), compared: 1, other_answers: Vec::new() };
+    let mut impact = Impact {
+        from: 7,
+        to: 8,
+        has_queries: false,
+        services: Vec::new(),
+        compared: 1,
+        other_answers: Vec::new(),
+        bundles: Vec::new(),
+    };
     assert_eq!(begin(&impact, None, false), Ok(Stage::Rest));
     assert_eq!(begin(&impact, Some(Stage::Canary), false), Ok(Stage::Canary));
     assert_eq!(begin(&impact, Some(Stage::Canary), true), Err(Unstaged::Both));

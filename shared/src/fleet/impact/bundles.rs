@@ -1,0 +1,49 @@
+//! Which bundles have another version by a new document. Takes two tables, returns each region's version before and
+//! after where they differ. Called by [`super::compare`].
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::bundle::Version;
+use crate::id::{BundleId, RegionId};
+use crate::table::Table;
+
+/// A bundle whose version differs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BundleImpact {
+    /// Its name.
+    pub bundle: BundleId,
+    /// The region; `None`: all that have no version of their own.
+    pub region: Option<RegionId>,
+    /// The version in service; `None`: there is none.
+    pub from: Option<Version>,
+    /// The new version; `None`: there is none any more.
+    pub to: Option<Version>,
+}
+
+/// All versions that differ, by bundle and region.
+pub(super) fn bundles(old: &Table, new: &Table) -> Vec<BundleImpact> {
+    let names: BTreeSet<&BundleId> = old.bundles().keys().chain(new.bundles().keys()).collect();
+    let mut found = Vec::new();
+    for bundle in names {
+        let sides = [old, new].map(|table| table.bundles().get(bundle));
+        let named: BTreeSet<&RegionId> = sides.into_iter().flatten().flat_map(|one| one.regions.keys()).collect();
+        for region in [None].into_iter().chain(named.into_iter().map(Some)) {
+            let [from, to] = sides.map(|side| Some(side?.version_of(region)));
+            if from != to {
+                found.push(BundleImpact { bundle: bundle.clone(), region: region.cloned(), from, to });
+            }
+        }
+    }
+    found
+}
+
+impl BundleImpact {
+    /// It in words.
+    pub(super) fn to_line(&self) -> String {
+        let short = |version: Option<Version>| version.map_or_else(|| "none".to_owned(), |one| one.short());
+        let region = self.region.as_ref().map(|region| format!(" in {region}")).unwrap_or_default();
+        format!("Bundle {}{region}: {} → {}.", self.bundle, short(self.from), short(self.to))
+    }
+}
