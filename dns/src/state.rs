@@ -2,8 +2,10 @@
 //!
 //! One task, the [`owner`], holds the state. It publishes each [`snapshot`] behind one atomic pointer. [`watch`] sends
 //! it new versions of the files, [`probe`] the results of health checks, the API overrides. [`startup`] begins with
-//! what [`load`] reads and [`store`] kept. [`fleet`] brings rules of other nodes.
+//! what [`load`] reads and [`store`] kept. [`fleet`] brings rules of other nodes. [`bundles`] holds the
+//! files that applications fetch.
 
+pub(crate) mod bundles;
 pub(crate) mod fleet;
 pub(crate) mod fleet_status;
 pub(crate) mod keeper;

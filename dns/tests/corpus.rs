@@ -66,6 +66,13 @@ fn answers_of_models_are_read_alike_in_pieces() {
 }
 
 #[test]
+fn packs_of_bundles_stay_in_their_folder_or_are_refused() {
+    all("bundle_pack", checks::bundle_pack);
+    let bytes = prop_oneof![damaged(inputs("bundle_pack")), prop::collection::vec(any::<u8>(), 0..200)];
+    proptest!(ProptestConfig::with_cases(2_000), |(bytes in bytes)| checks::bundle_pack(&bytes));
+}
+
+#[test]
 fn client_subnets_are_echoed_or_refused() {
     all("ecs", checks::ecs);
 }

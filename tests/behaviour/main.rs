@@ -1,6 +1,7 @@
 //! What the whole does, tried from outside with real clients: a file per behaviour.
 
 mod api;
+mod bundles;
 mod command_line;
 mod compliance;
 mod cut_off;

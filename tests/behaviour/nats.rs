@@ -2,6 +2,7 @@
 //! all, and nothing that happens to NATS takes rules out of service.
 
 mod apart;
+mod bundles;
 mod faults;
 mod publishing;
 mod quotas;

@@ -1,7 +1,9 @@
 //! What must hold for any bytes from outside: fuzz targets and the ordinary test of their inputs (`tests/corpus.rs`)
 //! call these. Each panics when its rule is broken.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Component, Path};
 use std::sync::{Arc, OnceLock};
 
 use bailiwick_dns::dnssec::key::{Algorithm, SigningKey};
@@ -14,6 +16,7 @@ use bailiwick_dns::response::answer::{Asking, Steered, SteeredAnswers};
 use bailiwick_dns::response::wire::{self, Context, Outcome, Settings, Transport};
 use bailiwick_dns::zone::{ServiceIndex, SteeredOwner, Zone, file};
 use bailiwick_dns::zones::{ServedZone, Zones};
+use bailiwick_rules::bundle;
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::load::{EnginePage, EngineReading};
 use bailiwick_rules::probe::{Answer, Refused, Seen, TokenLimit, refused};
@@ -428,4 +431,20 @@ pub(crate) fn replica_answer(bytes: &[u8]) {
             Err(failure) => assert!((1..400).contains(&failure.to_string().len()), "{failure}"),
         }
     }
+}
+
+/// A pack of a bundle is refused, or all that it has lies below its folder, has its digest, and makes the same pack.
+///
+/// # Panics
+/// When that isn't so.
+pub(crate) fn bundle_pack(bytes: &[u8]) {
+    let Ok((manifest, contents)) = bundle::unpack(bytes) else { return };
+    let files = manifest.files().iter().zip(contents);
+    let files: BTreeMap<String, Vec<u8>> = files.map(|(file, content)| (file.path.clone(), content.to_vec())).collect();
+    for path in files.keys() {
+        let inner = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+        assert!(inner && bundle::check_path(path).is_ok(), "{path:?} leaves its folder");
+    }
+    let (again, packed) = bundle::pack(&files).expect("what came out of a pack makes one");
+    assert!(again.version() == manifest.version() && packed == bytes, "the same files make another pack");
 }

@@ -4,12 +4,14 @@
 //! On a loopback address everybody may read. On other addresses reading needs a bearer token too, except for
 //! `/healthz`. Writing needs a token that may write, and is forbidden if none is configured.
 
+pub(crate) mod bundles;
 pub(crate) mod failed_tokens;
 mod fleet;
 mod leases;
 mod observations;
 mod overrides;
 pub(crate) mod publish;
+pub(crate) mod push;
 mod read;
 mod reply;
 mod rollouts;
@@ -35,15 +37,17 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::serve::{IncomingStream, Listener};
+use bailiwick_rules::bundle::LARGEST_PACK;
 use bailiwick_rules::fleet::follow::LARGEST_DOCUMENT;
 use bailiwick_rules::fleet::head::LONGEST_HEAD;
 use bailiwick_rules::fleet::traffic::BUCKET;
 use bailiwick_rules::time::Timestamp;
 use tokio::net::TcpListener;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::program::config::Fleet;
 use crate::program::metrics::Metrics;
+use crate::state::bundles::Bundles;
 use crate::state::fleet::{Answers, Question};
 use crate::state::owner::Handle;
 use crate::state::store::{Kind, Store};
@@ -61,6 +65,12 @@ const BUCKETS_BETWEEN_WRITES: u64 = 3;
 /// The paths to which Workers post.
 const WORKER_PATHS: [&str; 2] = ["/v1/leases", "/v1/observations"];
 
+/// How many requests may wait for another version of a bundle at once.
+pub(crate) const MOST_WAITING: usize = 1_024;
+
+/// What the paths of bundles begin with.
+const BUNDLES: &str = "/v1/bundles";
+
 /// What the API shows, and what it needs to serve requests.
 #[derive(Debug)]
 pub(crate) struct Api {
@@ -76,6 +86,10 @@ pub(crate) struct Api {
     pub tokens: Tokens,
     /// When this process began.
     pub begun: Timestamp,
+    /// The bundles that this node holds.
+    pub bundles: Bundles,
+    /// Held by requests that wait for another version of a bundle.
+    pub waiting: Semaphore,
     /// Held by the request that publishes.
     pub publishing: Mutex<()>,
     /// Who sent wrong tokens.
@@ -202,6 +216,9 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/status", get(status::status))
         .route("/v1/traffic", get(traffic::traffic))
         .route("/v1/rollouts", get(rollouts::rollouts))
+        .route("/v1/bundles", get(bundles::list))
+        .route("/v1/bundles/{name}", get(bundles::one).put(push::put).layer(DefaultBodyLimit::max(LARGEST_PACK)))
+        .route("/v1/bundles/{name}/{*path}", get(bundles::file))
         .route("/v1/overrides", get(overrides::list).post(overrides::set))
         .route("/v1/leases", post(leases::ask).layer(DefaultBodyLimit::max(leases::MAX_ASKS)))
         .route("/v1/observations", post(observations::add).layer(DefaultBodyLimit::max(observations::MAX_BATCH)))
@@ -249,8 +266,10 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
         let message = "too many wrong tokens came from this address; try again in a minute";
         return Problem::new(StatusCode::TOO_MANY_REQUESTS, message).into_response();
     }
+    let of_bundles = reads && is_of_bundles(request.uri().path());
     match api.tokens.admit(authorization) {
-        Access::Write => return next.run(request).await,
+        Access::Region if !of_bundles => return not_of_bundles(),
+        Access::Write | Access::Region => return next.run(request).await,
         Access::Worker if reads || of_worker => return next.run(request).await,
         Access::Read if reads => return next.run(request).await,
         Access::Read if of_worker => {
@@ -270,6 +289,17 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     let mut response = Problem::new(StatusCode::UNAUTHORIZED, message).into_response();
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"bailiwick\""));
     response
+}
+
+/// Whether a path is one of bundles.
+fn is_of_bundles(path: &str) -> bool {
+    path.strip_prefix(BUNDLES).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// What the token of a region's applications gets elsewhere.
+fn not_of_bundles() -> Response {
+    let message = "this token may read /v1/bundles and no more, as one of [api] region_token_files";
+    Problem::new(StatusCode::FORBIDDEN, message).into_response()
 }
 
 /// Whether the server is of use, in the first line; what else is wrong in those below. Everybody may read it, so it
@@ -299,8 +329,8 @@ fn of_zones(handle: &Handle) -> Vec<String> {
 async fn not_found(request: Request) -> Problem {
     let message = format!(
         "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/head, /v1/rules/history, \
-         /v1/rules/status, /v1/explain, /v1/fleet, /v1/fleet/nodes, /v1/status, /v1/traffic, /v1/leases, \
-         /v1/observations and /v1/overrides",
+         /v1/rules/status, /v1/explain, /v1/fleet, /v1/fleet/nodes, /v1/status, /v1/traffic, /v1/bundles, \
+         /v1/leases, /v1/observations and /v1/overrides",
         request.uri().path()
     );
     Problem::new(StatusCode::NOT_FOUND, message)

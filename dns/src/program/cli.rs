@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 fine, 1 errors found, 2 wrong usage.
 
+mod bundle;
 mod check;
 mod completions;
 mod drain;
@@ -146,6 +147,9 @@ enum Command {
     /// Move the clients of a region away for a while, on all nodes of a fleet, or back.
     #[command(subcommand)]
     Shift(shift::ShiftCommand),
+    /// Push, list, show and fetch bundles of files, such as prompts, that nodes serve by region.
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
     /// List the overrides in force, of this node and of the rules.
     Overrides(status::StatusArgs),
     /// Turn an API key into the digest that stands in the rules.
@@ -203,6 +207,7 @@ pub fn run() -> ExitCode {
             rules::run(&command, &mut std::io::stdin(), crate::system::clock::Clock::system().now())
         }
         Command::Rollout(command) => rollout::run(&command, crate::system::clock::Clock::system().now()),
+        Command::Bundle(command) => bundle::run(&command),
         Command::Status(args) => status::status(&args),
         Command::Drain(args) => drain::drain(&args, crate::system::clock::Clock::system().now()),
         Command::Undrain(args) => drain::undrain(&args),

@@ -8,10 +8,13 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
+
+use bailiwick_rules::id::RegionId;
 
 use crate::dnssec::budget::SigningLimit;
 use crate::locate::geoip::Registered;
@@ -116,6 +119,9 @@ pub struct Api {
     pub worker_token_files: Vec<PathBuf>,
     /// Files whose first lines are bearer tokens that may read and no more.
     pub read_token_files: Vec<PathBuf>,
+    /// Files whose first lines are bearer tokens of the applications in a region. They may read bundles and no more,
+    /// and get the versions of that region.
+    pub region_token_files: BTreeMap<RegionId, Vec<PathBuf>>,
     /// What TLS needs. Without it the API speaks plain HTTP.
     pub tls: Option<TlsFiles>,
 }
@@ -128,7 +134,9 @@ impl Api {
 
     /// The files of all tokens.
     pub fn token_files(&self) -> impl Iterator<Item = &Path> {
-        self.writers().chain(self.worker_token_files.iter().chain(&self.read_token_files).map(PathBuf::as_path))
+        let of_regions = self.region_token_files.values().flatten();
+        let others = self.worker_token_files.iter().chain(&self.read_token_files).chain(of_regions);
+        self.writers().chain(others.map(PathBuf::as_path))
     }
 }
 

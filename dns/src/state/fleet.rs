@@ -4,6 +4,7 @@
 //! What to do about an answer is decided by `bailiwick_rules::fleet`. Nothing here ever takes rules out of service: a
 //! peer or a store that is silent, behind or lying leaves the last good document.
 
+mod bundles;
 mod client;
 mod first;
 mod nats;
@@ -24,16 +25,22 @@ use bailiwick_rules::receipt::PublicKey;
 use bailiwick_rules::time::Millis;
 use ring::signature::{ED25519, UnparsedPublicKey};
 
+use crate::state::bundles::Bundles;
 use crate::state::fleet_status::Peer;
 use crate::state::load::compile_rules;
 use crate::state::owner::Handle;
 use crate::state::store::{self, Store};
 use crate::system::files::{Fault, Mode as FileMode, read_file, replace};
+use crate::system::tasks::supervise;
+use bundles::Places;
 use client::Client;
+use nats::Objects;
 
 pub(crate) use client::HEAD;
 pub use nats::Nats;
-pub(crate) use nats::{Answers, Bus, NKey, Pointed, Question, Swapped, check_nats, is_name, no_bucket, no_head};
+pub(crate) use nats::{
+    Answers, Bus, NKey, Pointed, Question, Swapped, check_nats, is_name, no_bucket, no_head, no_version,
+};
 pub(crate) use others::ask_others;
 pub(crate) use record::note;
 
@@ -158,7 +165,8 @@ pub(crate) fn restore(settings: &Settings, handle: &Handle) {
     }
 }
 
-/// Starts to follow. Does nothing where no fleet is configured. `answers` answers what is asked over NATS.
+/// Starts to follow, and to fetch the bundles that the rules pin. Follows nobody where no fleet is configured.
+/// `answers` answers what is asked over NATS.
 ///
 /// # Errors
 /// When TLS can't be set up, or the file of authorities can't be used.
@@ -166,23 +174,45 @@ pub(crate) fn start(
     settings: &Settings,
     node: &str,
     answers: Option<Answers>,
+    bundles: &Bundles,
     handle: &Handle,
 ) -> Result<(), Vec<String>> {
+    let settings = Arc::new(settings.clone());
+    let objects = settings.nats.as_ref().map(|_| Objects::default());
+    start_bundles(&settings, bundles, objects.clone(), handle)?;
     if !settings.is_used() {
         return Ok(());
     }
-    let settings = Arc::new(settings.clone());
     if settings.state_dir.is_some() {
         record::start(handle);
     }
-    if let Some(nats) = &settings.nats {
-        nats::start(&settings, nats, (node, answers), handle);
+    if let (Some(nats), Some(objects)) = (&settings.nats, objects) {
+        nats::start(&settings, nats, (node, answers), &objects, handle);
         return Ok(());
     }
     let client = Arc::new(Client::new(&settings)?);
     let peer = |url: &String| Peer { url: url.clone(), ..Peer::default() };
     handle.fleet().with(|known| known.peers = settings.peers.iter().map(peer).collect());
     peers::start(&settings, &client, handle);
+    Ok(())
+}
+
+/// Starts to fetch the bundles that the rules pin.
+///
+/// # Errors
+/// When TLS can't be set up.
+fn start_bundles(
+    settings: &Arc<Settings>,
+    bundles: &Bundles,
+    objects: Option<Objects>,
+    handle: &Handle,
+) -> Result<(), Vec<String>> {
+    let peers = if settings.peers.is_empty() { None } else { Some(Arc::new(Client::new(settings)?)) };
+    let (places, bundles, settings) = (Places { objects, peers }, bundles.clone(), Arc::clone(settings));
+    let (pulse, handle) = (handle.tasks().waiting("bundles"), handle.clone());
+    let run = move || bundles::run(bundles.clone(), places.clone(), Arc::clone(&settings), handle.clone());
+    // It ends with the program.
+    tokio::spawn(supervise(pulse, run));
     Ok(())
 }
 

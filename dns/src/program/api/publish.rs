@@ -21,6 +21,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::push::check_pins;
 use super::reply::Problem;
 use crate::program::fleet_report::HeadReport;
 use crate::state::fleet::{HEAD, note};
@@ -73,6 +74,7 @@ pub(super) async fn put(
     let decided = decided.await.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this program"));
     match decided? {
         (DocumentStep::Take(table), bytes, head) => {
+            check_pins(&api, &table).await?;
             serve(&api, *table, bytes, head).await.map(IntoResponse::into_response)
         }
         (DocumentStep::Keep(Kept::Same), ..) => {

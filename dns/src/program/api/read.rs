@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bailiwick_rules::explain::{Explanation, explain as explain_steering};
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Api;
 use super::publish::{head_header, newest_for};
-use super::reply::Problem;
+use super::reply::{Problem, is_known};
 use crate::program::metrics::{Format, plain, protobuf};
 use crate::program::question::Question;
 use crate::state::fleet::HEAD;
@@ -91,18 +91,12 @@ pub(super) async fn rules(
     if let Some(reason) = api.handle.status().rules.last_error.as_ref().and_then(header_of) {
         headers.insert(RULES_ERROR, reason);
     }
-    let known = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    if known.flat_map(|value| value.split(',')).any(|one| matches(one.trim(), &tag)) {
+    if is_known(&request, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let bytes = earlier.map_or_else(|| snapshot.rules_bytes().to_vec(), |earlier| earlier.bytes);
     Ok((headers, bytes).into_response())
-}
-
-/// The weak comparison that `If-None-Match` asks for (RFC 9110 §13.1.2).
-fn matches(candidate: &str, tag: &str) -> bool {
-    candidate == "*" || candidate.strip_prefix("W/").unwrap_or(candidate) == tag
 }
 
 /// The first error of a failure, as a header can carry it.

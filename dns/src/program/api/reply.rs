@@ -1,7 +1,8 @@
-//! Takes values and problems, returns the API's JSON responses.
+//! Takes values and problems, returns the API's JSON responses; and says whether a caller has an answer already.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::header::IF_NONE_MATCH;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -10,18 +11,31 @@ use serde::Serialize;
 pub(super) struct Problem {
     status: StatusCode,
     messages: Vec<String>,
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     /// One reason.
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, messages: vec![message.into()] }
+        Self { status, messages: vec![message.into()], header: None }
     }
 
     /// All reasons at once.
     pub(super) fn all(status: StatusCode, messages: Vec<String>) -> Self {
-        Self { status, messages }
+        Self { status, messages, header: None }
     }
+
+    /// With a header.
+    pub(super) fn with(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { header: Some((name, value)), ..self }
+    }
+}
+
+/// Whether the caller has what this entity tag names, by the weak comparison of `If-None-Match` (RFC 9110 §13.1.2).
+pub(super) fn is_known(request: &HeaderMap, tag: &str) -> bool {
+    let matches = |one: &str| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag;
+    let known = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    known.flat_map(|value| value.split(',')).any(|one| matches(one.trim()))
 }
 
 impl IntoResponse for Problem {
@@ -38,6 +52,7 @@ impl IntoResponse for Problem {
         }
         let message = self.messages.first().cloned().unwrap_or_default();
         let messages = if self.messages.len() > 1 { self.messages } else { Vec::new() };
-        (self.status, Json(Document { error: Body { message, messages } })).into_response()
+        let headers: HeaderMap = self.header.into_iter().collect();
+        (self.status, headers, Json(Document { error: Body { message, messages } })).into_response()
     }
 }

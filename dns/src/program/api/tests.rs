@@ -4,6 +4,7 @@ mod leases;
 
 use std::path::Path;
 
+use bailiwick_rules::id::RegionId;
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -12,6 +13,7 @@ use super::token::TokenFile;
 use super::*;
 use crate::response::answer::{Origin, Rcode};
 use crate::response::wire::{Class, Outcome, Transport};
+use crate::state::bundles::Bundles;
 use crate::state::load::Sources;
 use crate::state::probe::Secrets;
 use crate::state::startup::{Started, start};
@@ -22,6 +24,9 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const WORKER: &str = "3333333333333333333333333333333333333333333333333333333333333333";
 /// It may read and no more.
 const READER: &str = "fedcba9876543210fedcba9876543210";
+
+/// It may read bundles and no more, as an application in Paris.
+const PARIS: &str = "5555555555555555555555555555555555555555555555555555555555555555";
 
 fn rules(revision: u64) -> String {
     json!({
@@ -71,10 +76,13 @@ impl Fixture {
             Arc::new(TokenFile::read(Path::new(&at("token"))).unwrap())
         };
         let (read, worker) = (vec![token(READER)], vec![token(WORKER)]);
-        let tokens = Tokens { read, worker, write: write.map(token).into_iter().collect() };
+        let region = vec![(RegionId::parse("par").unwrap(), token(PARIS))];
+        let tokens = Tokens { read, worker, write: write.map(token).into_iter().collect(), region };
         let tokens = if write.is_some() { tokens } else { Tokens::default() };
         let api = Arc::new(Api {
             fleet: Arc::default(),
+            bundles: Bundles::open(None),
+            waiting: Semaphore::new(MOST_WAITING),
             publishing: Mutex::default(),
             failed_tokens: FailedTokens::default(),
             handle: started.handle.clone(),
@@ -323,6 +331,24 @@ async fn without_a_token_nothing_can_be_changed() {
     let (status, reported) = fixture.force(body).await;
     assert!(status == 403 && message(&reported).contains("token_file"), "{status} {reported}");
     assert_eq!(fixture.get("/v1/health").await.status(), 200);
+}
+
+#[tokio::test]
+async fn the_token_of_a_region_reads_bundles_and_nothing_else() {
+    let fixture = Fixture::new(Some(TOKEN), false).await;
+    let status = async |path: &str| fixture.send(Method::GET, path, Some(PARIS), None).await.status();
+    assert_eq!(
+        (status("/v1/bundles").await, status("/v1/bundles/prompts").await),
+        (StatusCode::OK, StatusCode::NOT_FOUND)
+    );
+    for path in
+        ["/v1/rules", "/v1/health", "/metrics", "/v1/bundlesx", "/v1/bundle", "/v1/fleet", "/v1/explain?all=true"]
+    {
+        assert_eq!(status(path).await, 403, "{path}");
+    }
+    let posted = fixture.send(Method::POST, "/v1/leases", Some(PARIS), Some(json!({}))).await;
+    assert_eq!(posted.status(), 403);
+    assert_eq!(fixture.send(Method::GET, "/v1/bundles", None, None).await.status(), 401);
 }
 
 #[tokio::test]

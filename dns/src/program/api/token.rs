@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bailiwick_rules::id::RegionId;
 use bailiwick_rules::rules::KeyDigest;
 use subtle::ConstantTimeEq;
 
@@ -97,6 +98,8 @@ pub(crate) struct Tokens {
     pub worker: Vec<Arc<TokenFile>>,
     /// They may read.
     pub read: Vec<Arc<TokenFile>>,
+    /// They may read bundles, as applications of this region.
+    pub region: Vec<(RegionId, Arc<TokenFile>)>,
 }
 
 impl Tokens {
@@ -116,7 +119,10 @@ impl Tokens {
         let write = config.writers().filter_map(&mut read).collect();
         let worker = config.worker_token_files.iter().filter_map(|file| read(file)).collect();
         let readers = config.read_token_files.iter().filter_map(|file| read(file)).collect();
-        if faults.is_empty() { Ok(Self { write, worker, read: readers }) } else { Err(faults) }
+        let of_regions =
+            config.region_token_files.iter().flat_map(|(id, files)| files.iter().map(move |file| (id, file)));
+        let region = of_regions.filter_map(|(id, file)| Some((id.clone(), read(file)?))).collect();
+        if faults.is_empty() { Ok(Self { write, worker, read: readers, region }) } else { Err(faults) }
     }
 
     /// What the bearer of an `Authorization` header may do. Every token is compared, so that the time tells nothing of
@@ -128,13 +134,21 @@ impl Tokens {
             (true, ..) => Access::Write,
             (_, true, _) => Access::Worker,
             (_, _, true) => Access::Read,
+            (false, false, false) if self.region(authorization).is_some() => Access::Region,
             (false, false, false) => Access::Nothing,
         }
     }
 
+    /// The region whose applications have this token; `None` for any other token, and without one.
+    #[must_use]
+    pub(crate) fn region(&self, authorization: &str) -> Option<&RegionId> {
+        self.region.iter().fold(None, |found, (id, token)| if token.admits(authorization) { Some(id) } else { found })
+    }
+
     /// All of them.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<TokenFile>> {
-        self.write.iter().chain(&self.worker).chain(&self.read)
+        let of_regions = self.region.iter().map(|(_, token)| token);
+        self.write.iter().chain(&self.worker).chain(&self.read).chain(of_regions)
     }
 }
 
@@ -143,6 +157,8 @@ impl Tokens {
 pub(crate) enum Access {
     /// Nothing that needs a token.
     Nothing,
+    /// Read bundles.
+    Region,
     /// Read.
     Read,
     /// Read, and post what Workers post.
@@ -189,10 +205,14 @@ mod tests {
             Arc::new(TokenFile::read(&file).unwrap())
         };
         let (write, worker, read) = (vec![file("old"), file("new")], vec![file("worker")], vec![file("grafana")]);
-        let tokens = Tokens { write, worker, read };
+        let region = vec![(RegionId::parse("uk-london").unwrap(), file("london"))];
+        let tokens = Tokens { write, worker, read, region };
         let access = |token: &str| tokens.admit(&format!("Bearer {token}-{TOKEN}"));
         assert_eq!([access("old"), access("new")], [Access::Write; 2]);
         assert_eq!([access("worker"), access("grafana")], [Access::Worker, Access::Read]);
+        assert_eq!(access("london"), Access::Region);
+        let region = |token: &str| tokens.region(&format!("Bearer {token}-{TOKEN}")).map(RegionId::as_str);
+        assert_eq!([region("london"), region("grafana"), region("other")], [Some("uk-london"), None, None]);
         assert_eq!([access("other"), Tokens::default().admit("Bearer ")], [Access::Nothing; 2]);
     }
 

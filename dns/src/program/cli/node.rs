@@ -49,6 +49,8 @@ pub(crate) struct Node {
     /// Why there is no token.
     no_token: String,
     certificate: Option<PathBuf>,
+    /// How long an answer may take.
+    patience: Duration,
 }
 
 /// What a node answered.
@@ -116,6 +118,7 @@ impl Node {
                 token: None,
                 no_token: "name one with --token-file".to_owned(),
                 certificate: None,
+                patience: PATIENCE,
             },
             Some(url) => return Err(vec![format!("--api: {url:?} is no URL; write http://127.0.0.1:8053")]),
             None => Self::configured(&args.config, power)?,
@@ -124,6 +127,11 @@ impl Node {
             node.token = Some(token(file).map_err(|error| vec![error])?);
         }
         Ok(node)
+    }
+
+    /// The same, with another time that an answer may take.
+    pub(crate) fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     fn configured(file: &Path, power: Power) -> Result<Self, Vec<String>> {
@@ -152,6 +160,7 @@ impl Node {
             token,
             no_token,
             certificate: api.tls.map(|tls| tls.cert),
+            patience: PATIENCE,
         })
     }
 
@@ -220,7 +229,7 @@ impl Node {
     fn client(&self) -> Result<reqwest::Client, Vec<String>> {
         // The second to ask finds it installed, which is as good.
         let _ = ring::default_provider().install_default();
-        let mut client = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
+        let mut client = reqwest::Client::builder().no_proxy().timeout(self.patience);
         if let Some(file) = &self.certificate {
             client = client.tls_backend_preconfigured(pinned(file).map_err(|error| vec![error])?);
         }
@@ -229,7 +238,7 @@ impl Node {
 
     fn unreachable(&self, error: &reqwest::Error) -> String {
         let why = match error.is_timeout() {
-            true => format!("no answer within {} s", PATIENCE.as_secs()),
+            true => format!("no answer within {} s", self.patience.as_secs()),
             false => innermost(error).to_string(),
         };
         format!(

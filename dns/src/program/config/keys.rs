@@ -175,6 +175,13 @@ pub const SECTIONS: &[Section] = &[
                 "Files of tokens of Workers: they may read, and post what they observed.",
             ),
             key("read_token_files", "list of paths", Value("[]"), "Files of tokens that may read and no more."),
+            key(
+                "region_token_files",
+                "table of a region and a list of paths",
+                Nothing,
+                "Files of tokens of the applications in a region: they may read bundles, and get the versions of that \
+                 region.",
+            ),
             key("cert", "path", Nothing, "A certificate chain in PEM. With `key`, the API speaks TLS."),
             key("key", "path", Nothing, "The certificate's private key in PEM."),
         ],

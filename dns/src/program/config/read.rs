@@ -8,10 +8,12 @@ mod listen;
 mod transports;
 mod values;
 
+use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use bailiwick_rules::id::RegionId;
 use bailiwick_rules::rules::SecretName;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
@@ -233,6 +235,7 @@ impl Reader<'_> {
         let (mut listen, mut token_file, mut cert, mut secret) = (None, None, None, None);
         let mut line = 0;
         let (mut writers, mut workers, mut readers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut of_regions = BTreeMap::new();
         for (key, value) in table {
             match key.get_ref().as_ref() {
                 "listen" => {
@@ -243,6 +246,7 @@ impl Reader<'_> {
                 "write_token_files" => writers = self.paths("api.write_token_files", value),
                 "worker_token_files" => workers = self.paths("api.worker_token_files", value),
                 "read_token_files" => readers = self.paths("api.read_token_files", value),
+                "region_token_files" => of_regions = self.region_tokens(value),
                 "token_file" => token_file = self.path("api.token_file", value),
                 "cert" => cert = Some(self.path("api.cert", value)),
                 "key" => secret = Some(self.path("api.key", value)),
@@ -268,8 +272,30 @@ impl Reader<'_> {
             write_token_files: writers,
             worker_token_files: workers,
             read_token_files: readers,
+            region_token_files: of_regions,
             tls,
         })
+    }
+
+    fn region_tokens(&mut self, value: &Value<'_>) -> BTreeMap<RegionId, Vec<PathBuf>> {
+        let mut files = BTreeMap::new();
+        let Some(table) = value.get_ref().as_table() else {
+            let kind = kind(value);
+            let message = format!(
+                "\"api.region_token_files\" is {kind}; write a section [api.region_token_files] of lines uk-london = \
+                 [\"london.token\"]"
+            );
+            self.note(value.span(), message);
+            return files;
+        };
+        for (key, value) in table {
+            let name = key.get_ref();
+            match RegionId::parse(name) {
+                Some(region) => _ = files.insert(region, self.paths(&format!("api.region_token_files.{name}"), value)),
+                None => self.note(key.span(), format!("\"{name}\" is no region's name; write it as the rules do")),
+            }
+        }
+        files
     }
 
     fn cookies(&mut self, value: &Value<'_>) -> CookieFiles {

@@ -20,6 +20,7 @@ token_file = "api.token"
 write_token_files = ["next.token"]
 worker_token_files = ["worker.token"]
 read_token_files = ["prometheus.token", "/secret/grafana"]
+region_token_files = { uk-london = ["london.token"] }
 cert = "api.pem"
 key = "/secret/api.key"
 [cookies]
@@ -82,6 +83,7 @@ fn a_whole_configuration_is_read_with_paths_beside_it() {
     assert_eq!(writers, [Path::new("/etc/b/api.token"), Path::new("/etc/b/next.token")]);
     assert_eq!(api.worker_token_files, [Path::new("/etc/b/worker.token")]);
     assert_eq!(api.read_token_files, [Path::new("/etc/b/prometheus.token"), Path::new("/secret/grafana")]);
+    assert_eq!(api.region_token_files["uk-london"], [Path::new("/etc/b/london.token")]);
     let tls = TlsFiles { cert: "/etc/b/api.pem".into(), key: "/secret/api.key".into() };
     assert_eq!(api.tls, Some(tls));
     let secret_files = vec!["/etc/b/new.secret".into(), "/secret/old".into()];

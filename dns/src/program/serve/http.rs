@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
@@ -20,6 +20,7 @@ use crate::program::api::token::{Tokens, warnings};
 use crate::program::api::{self, Api};
 use crate::program::config::Fleet;
 use crate::program::metrics::Metrics;
+use crate::state::bundles::Bundles;
 use crate::state::owner::Handle;
 use crate::system::file_reload::Renew;
 use crate::system::tasks::{Ended, supervise};
@@ -82,7 +83,7 @@ impl Http {
 
     pub(super) fn serve(
         self,
-        handle: Handle,
+        (handle, bundles): (Handle, Bundles),
         metrics: Arc<Metrics>,
         node: String,
         fleet: Arc<Fleet>,
@@ -100,6 +101,8 @@ impl Http {
             fleet,
             tokens,
             begun,
+            bundles,
+            waiting: Semaphore::new(api::MOST_WAITING),
             publishing: Mutex::default(),
             failed_tokens: FailedTokens::default(),
             loopback,

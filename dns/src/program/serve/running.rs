@@ -22,6 +22,7 @@ use crate::net::streams::Gate;
 use crate::program::config::Config;
 use crate::program::metrics::Metrics;
 use crate::program::responder::Responder;
+use crate::state::bundles::Bundles;
 use crate::state::fleet;
 use crate::state::startup::Started;
 use crate::state::watch::Feed;
@@ -83,9 +84,17 @@ impl Running {
         let node = node_name(config);
         let is_handing_over = Arc::new(AtomicBool::new(false));
         let absent = Absent::watch(addresses.all().chain(http.as_ref().map(Http::address)));
+        let bundles = Bundles::open(config.state_dir.as_deref());
         let served = |http: Http| {
             let (flag, absent) = (Arc::clone(&is_handing_over), Arc::clone(&absent));
-            http.serve(handle.clone(), metrics, node.clone(), Arc::new(config.fleet.clone()), flag, absent)
+            http.serve(
+                (handle.clone(), bundles.clone()),
+                metrics,
+                node.clone(),
+                Arc::new(config.fleet.clone()),
+                flag,
+                absent,
+            )
         };
         fleet::restore(&config.fleet, &handle);
         let http = http.map(served);
@@ -93,7 +102,7 @@ impl Running {
             http.api.restore_traffic(state_dir);
         }
         let answers = http.as_ref().map(|http| Arc::clone(&http.api).answers());
-        fleet::start(&config.fleet, &node, answers, &handle)?;
+        fleet::start(&config.fleet, &node, answers, &bundles, &handle)?;
         let changeable = Changeable { responder, gate, handle, secrets };
         Ok(Self {
             changeable,
@@ -167,6 +176,7 @@ impl Running {
         self.listeners.yield_sockets().await;
         manager.notify(&format!("MAINPID={}", successor.pid));
         if let Some(http) = self.http {
+            http.api.bundles.close();
             let _ = http.stop.send(true);
             let _ = tokio::time::timeout(DRAIN_API, http.task).await;
         }
@@ -202,6 +212,7 @@ async fn end(listeners: Listeners, http: Option<ServedHttp>) {
     info!(json.event = "draining", "draining: answering what is in flight");
     if let Some(http) = &http {
         http.api.draining.store(true, Ordering::Relaxed);
+        http.api.bundles.close();
     }
     listeners.drain(DRAIN).await;
     if let Some(http) = http {

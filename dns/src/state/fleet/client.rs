@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use bailiwick_rules::bundle::Version;
 use bailiwick_rules::fleet::head::{LONGEST_HEAD, Stage};
+use bailiwick_rules::id::BundleId;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::header::{ETAG, HeaderName, IF_NONE_MATCH};
@@ -23,6 +25,8 @@ pub(crate) const HEAD: HeaderName = HeaderName::from_static("x-bailiwick-head");
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long all of an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long all of a bundle may take.
+const PACK: Duration = Duration::from_secs(120);
 
 /// Asks peers.
 #[derive(Debug)]
@@ -108,13 +112,34 @@ impl Client {
     pub(super) async fn json(&self, peer: &str, path: &str, most: usize) -> Result<Vec<u8>, String> {
         let response = self.get(peer, path, "").await?;
         match response.status() {
-            StatusCode::OK => read(response, most).await,
+            StatusCode::OK => read(response, most, ANSWER).await,
+            status => Err(refused(status)),
+        }
+    }
+
+    /// Asks for the pack of a bundle's version, of at most `most` bytes.
+    pub(super) async fn pack(
+        &self,
+        peer: &str,
+        name: &BundleId,
+        version: Version,
+        most: usize,
+    ) -> Result<Vec<u8>, String> {
+        let path = format!("/v1/bundles/{name}?version={version}&as=pack");
+        let response = self.get_within(peer, &path, "", PACK).await?;
+        match response.status() {
+            StatusCode::OK => read(response, most, PACK).await,
+            StatusCode::NOT_FOUND => Err("it doesn't have it".to_owned()),
             status => Err(refused(status)),
         }
     }
 
     async fn get(&self, peer: &str, path: &str, tags: &str) -> Result<Response, String> {
-        let mut request = self.http().get(format!("{peer}{path}"));
+        self.get_within(peer, path, tags, ANSWER).await
+    }
+
+    async fn get_within(&self, peer: &str, path: &str, tags: &str, patience: Duration) -> Result<Response, String> {
+        let mut request = self.http().get(format!("{peer}{path}")).timeout(patience);
         if !tags.is_empty() {
             request = request.header(IF_NONE_MATCH, tags);
         }
@@ -125,7 +150,7 @@ impl Client {
             let text = text.map_err(|error| format!("peers_token_file can't be read ({error})"))?;
             request = request.bearer_auth(text.lines().next().unwrap_or_default().trim());
         }
-        request.send().await.map_err(|error| why(&error))
+        request.send().await.map_err(|error| why(&error, patience))
     }
 }
 
@@ -148,14 +173,14 @@ fn trusting(ca_file: Option<&Path>) -> Result<reqwest::Client, String> {
 impl Offered {
     /// Its bytes, of which there may be `most`. One more is read at most.
     pub(super) async fn bytes(self, most: usize) -> Result<Vec<u8>, String> {
-        read(self.body, most).await
+        read(self.body, most, ANSWER).await
     }
 }
 
 /// Reads a body up to one chunk more than `most` bytes.
-async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, String> {
+async fn read(mut response: Response, most: usize, patience: Duration) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| why(&error))? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| why(&error, patience))? {
         bytes.extend_from_slice(&chunk);
         if bytes.len() > most {
             break;
@@ -174,9 +199,9 @@ fn refused(status: StatusCode) -> String {
 }
 
 /// The innermost cause, without the URL.
-fn why(error: &reqwest::Error) -> String {
+fn why(error: &reqwest::Error, patience: Duration) -> String {
     match error.is_timeout() {
-        true => format!("no whole answer within {} s", ANSWER.as_secs()),
+        true => format!("no whole answer within {} s", patience.as_secs()),
         false => innermost(error).to_string(),
     }
 }

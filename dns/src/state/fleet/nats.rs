@@ -10,6 +10,7 @@ mod bucket;
 mod bus;
 mod health;
 mod nkey;
+mod objects;
 mod pools;
 
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub(crate) use bucket::{Pointed, Swapped, no_bucket};
 pub(crate) use bus::Bus;
 pub use bus::Nats;
 pub(crate) use nkey::NKey;
+pub(in crate::state::fleet) use objects::Objects;
+pub(crate) use objects::no_version;
 
 /// How often the head is read without any news.
 const POLL: Duration = Duration::from_secs(30);
@@ -50,7 +53,14 @@ pub(crate) fn is_name(node: &str) -> bool {
 }
 
 /// Starts to follow. NATS may be dead: then it is tried again and again.
-pub(super) fn start(settings: &Arc<Settings>, nats: &Nats, (node, answers): (&str, Option<Answers>), handle: &Handle) {
+/// `objects` gets each connection.
+pub(super) fn start(
+    settings: &Arc<Settings>,
+    nats: &Nats,
+    (node, answers): (&str, Option<Answers>),
+    objects: &Objects,
+    handle: &Handle,
+) {
     let follower = Follower {
         settings: Arc::clone(settings),
         nats: Arc::new(nats.clone()),
@@ -58,6 +68,7 @@ pub(super) fn start(settings: &Arc<Settings>, nats: &Nats, (node, answers): (&st
         answers,
         handle: handle.clone(),
         pools: Pools::default(),
+        objects: objects.clone(),
     };
     let store = Store { servers: nats.servers.join(", "), ..Store::default() };
     handle.fleet().with(|known| known.store = Some(store));
@@ -139,6 +150,8 @@ struct Follower {
     handle: Handle,
     /// Where quotas are shared.
     pools: Pools,
+    /// Where bundles are kept.
+    objects: Objects,
 }
 
 impl Follower {
@@ -146,6 +159,7 @@ impl Follower {
         loop {
             let bus = self.connect().await;
             self.pools.connect(&bus);
+            self.objects.connect(&bus);
             // From here on the connection mends itself, unless this node becomes another user.
             tokio::select! {
                 () = bus.is_outdated() => tracing::info!("the key of this node has changed; connecting by it"),

@@ -135,9 +135,9 @@ fn accounts(users: &[(&str, String)]) -> String {
     let mut text = "\
 # The users of the fleet. Every server includes this file. Written by `bailiwick fleet nats-config`.
 #
-# A user is known by the public half of its NKey. Nodes read rules, and write nothing but what they tell of themselves
-# and the pools of quotas, which all nodes share.
-# Only the publisher writes rules. Nobody may delete a bucket: for that, use a user of your own.
+# A user is known by the public half of its NKey. Nodes read rules and bundles, and write nothing but what they tell of
+# themselves and the pools of quotas, which all nodes share.
+# Only the publisher writes rules and bundles. Nobody may delete a bucket: for that, use a user of your own.
 accounts {
   BAILIWICK {
     jetstream: enabled
@@ -182,11 +182,17 @@ fn permissions(name: &str, key: &str) -> (Vec<String>, Vec<String>) {
             send.push(format!("$JS.API.STREAM.CREATE.KV_{bucket}"));
         }
     }
+    // The bucket of bundles is an object store, of which NATS' own tools know.
+    for verb in ["STREAM.INFO.OBJ_bw_bundles", "STREAM.MSG.GET.OBJ_bw_bundles", "DIRECT.GET.OBJ_bw_bundles.>"] {
+        send.push(format!("$JS.API.{verb}"));
+    }
     // Answers come to a user's own inbox.
     let mut hear = vec![format!("_INBOX.{key}.>")];
     if name == PUBLISHER {
         send.push("$KV.bw_rules.head".to_owned());
         send.push("$KV.bw_rules.doc.>".to_owned());
+        send.push("$JS.API.STREAM.CREATE.OBJ_bw_bundles".to_owned());
+        send.extend(["$O.bw_bundles.M.>", "$O.bw_bundles.C.>"].map(str::to_owned));
         send.push("bw.ask.*".to_owned());
         hear.push("bw.told.>".to_owned());
     } else {

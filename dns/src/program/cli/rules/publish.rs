@@ -153,9 +153,10 @@ fn send(
     let mut report = Report::default();
     let places = if how.no_impact { None } else { Some((&how.places, &how.node)) };
     let change = Change::of(truth, base, &bytes, places, now, &mut report.warnings)?;
-    if change.is_known {
-        report.output = change.impact.to_text() + "\n";
-    }
+    report.output = match change.is_known {
+        true => change.impact.to_text() + "\n",
+        false => change.impact.bundles_to_text(),
+    };
     let stage = begin(&change.impact, how.stage, how.tighten).map_err(|why| vec![why.to_string()])?;
     let impact = change.is_known.then(|| change.impact.to_line(LONGEST_TEXT));
     // Who approved it has approved the account as it stands.

@@ -20,7 +20,7 @@ use crate::program::cli::node::{Node, NodeArgs, Power};
 use crate::program::config::Config;
 use crate::program::fleet_report::{FleetReport, Limits};
 
-pub(super) use nats::Buckets;
+pub(in crate::program::cli) use nats::Buckets;
 pub(super) use writer::Writer;
 
 /// How long a document whose fate isn't known is looked for. NATS may store one after it has let the request time out.
@@ -129,7 +129,10 @@ impl Truth {
     pub(in crate::program::cli) fn put(&self, base: &Base, head: &Head, bytes: Vec<u8>) -> Result<Put, Vec<String>> {
         let put = match (self, &base.mark) {
             (Self::Writer(writer), Mark::Tag(tag)) => writer.put(tag, head, bytes)?,
-            (Self::Nats(buckets), Mark::Entry(entry)) => buckets.put(*entry, head, &bytes)?,
+            (Self::Nats(buckets), Mark::Entry(entry)) => {
+                buckets.check_pins(&base.document.bytes, &bytes)?;
+                buckets.put(*entry, head, &bytes)?
+            }
             _ => return Err(vec!["the document in service was read from another place".to_owned()]),
         };
         match put {

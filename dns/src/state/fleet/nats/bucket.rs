@@ -23,6 +23,8 @@ use crate::text::cause::innermost;
 pub(crate) const RULES: &str = "bw_rules";
 /// The bucket of what nodes tell of themselves.
 pub(crate) const STATE: &str = "bw_state";
+/// The bucket of bundles, an object store.
+pub(super) const BUNDLES: &str = "bw_bundles";
 /// Where a server tells of a new head, once it is stored.
 pub(crate) const NEWS: &str = "bw.head";
 /// The key of the head.
@@ -32,7 +34,7 @@ const HISTORY: i64 = 64;
 /// How much of a document one entry holds, in bytes: servers take 1 MiB by default.
 pub(super) const PART: usize = 900 << 10;
 /// The largest entry, in bytes.
-const LARGEST_ENTRY: i32 = 1 << 20;
+pub(super) const LARGEST_ENTRY: i32 = 1 << 20;
 
 /// What stands at `head`.
 #[derive(Debug)]
@@ -47,9 +49,9 @@ pub(crate) enum Pointed {
 
 /// The last entry of a subject.
 #[derive(Debug, Default)]
-struct Last {
+pub(super) struct Last {
     /// Its bytes; `None` if it was deleted, or if there is none.
-    bytes: Option<Vec<u8>>,
+    pub(super) bytes: Option<Vec<u8>>,
     /// Its number; 0 if there is none.
     number: u64,
     /// When the server noted it.
@@ -81,7 +83,7 @@ pub(crate) enum Swapped {
 impl Bus {
     /// Reads the last entry of a subject from the server that leads, so that what is read is what was written last.
     /// `None` if there is no bucket.
-    async fn last(&self, bucket: &str, subject: &str) -> Result<Option<Last>, String> {
+    pub(super) async fn last(&self, bucket: &str, subject: &str) -> Result<Option<Last>, String> {
         match self.stream(bucket).await?.get_last_raw_message_by_subject(subject).await {
             Ok(message) => {
                 let bytes = if is_deleted(&message) { None } else { Some(message.payload.to_vec()) };
@@ -321,12 +323,12 @@ impl Bus {
         Ok(nodes)
     }
 
-    async fn stream(&self, bucket: &str) -> Result<Stream<()>, String> {
+    pub(super) async fn stream(&self, bucket: &str) -> Result<Stream<()>, String> {
         let stream = self.jetstream.get_stream_no_info(stream_of(bucket)).await;
         stream.map_err(|error| format!("the bucket {bucket} can't be named ({error})"))
     }
 
-    fn no_answer(&self, error: &RawMessageError) -> String {
+    pub(super) fn no_answer(&self, error: &RawMessageError) -> String {
         self.why(&format!(
             "JetStream gives no answer within {} s ({}); is a majority of the NATS servers up?",
             PATIENCE.as_secs(),
@@ -345,7 +347,10 @@ pub(crate) fn no_bucket() -> String {
 
 /// The name of the stream behind a bucket.
 pub(crate) fn stream_of(bucket: &str) -> String {
-    format!("KV_{bucket}")
+    match bucket {
+        BUNDLES => format!("OBJ_{bucket}"),
+        _ => format!("KV_{bucket}"),
+    }
 }
 
 /// The subject of a part of a document.
@@ -357,7 +362,7 @@ fn key(sha256: &str, part: usize) -> String {
 }
 
 /// When the server noted an entry.
-fn noted(message: &StreamMessage) -> Timestamp {
+pub(super) fn noted(message: &StreamMessage) -> Timestamp {
     Timestamp(i64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX))
 }
 

@@ -1,5 +1,7 @@
 //! Publishing in NATS, as the publisher's user. Called by [`super`] and by `rules restore`.
 
+mod bundles;
+
 use bailiwick_rules::fleet::head::{Head, sha256_hex};
 use bailiwick_rules::fleet::impact::Queries;
 use bailiwick_rules::fleet::traffic::TrafficReport;
@@ -26,7 +28,7 @@ impl Buckets {
     ///
     /// # Errors
     /// That no NATS is named, or that it can't be reached.
-    pub(in crate::program::cli::rules) fn open(fleet: &Fleet) -> Result<Self, Vec<String>> {
+    pub(in crate::program::cli) fn open(fleet: &Fleet) -> Result<Self, Vec<String>> {
         let nats = fleet.nats.as_ref().ok_or_else(|| vec!["no NATS is configured".to_owned()])?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| vec![format!("the system gives no event queue: {error}")])?;

@@ -1,0 +1,117 @@
+//! `PUT /v1/bundles/NAME`: takes the pack of a version, keeps it, returns the version. Also says whether the versions
+//! that new rules pin are anywhere, for [`super::publish`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use bailiwick_rules::bundle::Version;
+use bailiwick_rules::id::BundleId;
+use bailiwick_rules::table::Table;
+use serde::{Deserialize, Serialize};
+
+use super::Api;
+use super::bundles::{ManifestReport, bundle};
+use super::reply::Problem;
+use crate::state::bundles::Refused;
+use crate::state::fleet::ask_others;
+
+/// The largest manifest that a peer may tell, in bytes: a thousand files with the longest paths.
+const LARGEST_MANIFEST: usize = 1 << 20;
+
+/// What became of a pack.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Pushed {
+    /// The bundle.
+    pub(crate) bundle: BundleId,
+    /// The version, by which the rules pin it.
+    pub(crate) version: Version,
+    /// How many files it has.
+    pub(crate) files: usize,
+    /// How many bytes these have.
+    pub(crate) bytes: u64,
+    /// Whether this node didn't have it before.
+    pub(crate) is_new: bool,
+}
+
+/// Takes a pack.
+pub(super) async fn put(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<Pushed>), Problem> {
+    let name = bundle(&name)?;
+    if api.fleet.nats.is_some() {
+        let message = "the bundles of this node come from NATS; push there, with `bailiwick bundle push --config \
+            publisher.toml`";
+        return Err(Problem::new(StatusCode::FORBIDDEN, message));
+    }
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "a bundle has 64 MiB at most; split it")
+        }
+        status => Problem::new(status, rejection.body_text()),
+    })?;
+    let (bundles, snapshot, now) = (api.bundles.clone(), api.handle.snapshot_owned(), api.handle.now());
+    let bundle = name.clone();
+    let kept = tokio::task::spawn_blocking(move || bundles.put((&name, None), &body, snapshot.table(), now)).await;
+    let kept = kept.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this program"))?;
+    let (version, held, is_new) = kept.map_err(|refused| {
+        let status = match refused {
+            Refused::Unfit(_) | Refused::Other(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Refused::NoFolder => StatusCode::CONFLICT,
+            Refused::TooMany | Refused::Disk(_) => StatusCode::INSUFFICIENT_STORAGE,
+        };
+        Problem::new(status, refused.to_string())
+    })?;
+    let (files, bytes) = (held.manifest.files().len(), held.manifest.bytes());
+    if is_new {
+        tracing::info!(
+            json.event = "bundle_pushed", %bundle, %version, files, bytes, "bundle {bundle} {version} is here"
+        );
+    }
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(Pushed { bundle, version, files, bytes, is_new })))
+}
+
+/// Refuses rules that newly pin a version which neither this node nor any of its peers has. What is pinned already
+/// isn't looked for, so that a lost version stands in the way of nothing else.
+pub(super) async fn check_pins(api: &Api, table: &Table) -> Result<(), Problem> {
+    let snapshot = api.handle.snapshot_owned();
+    let mut lacking: BTreeMap<(&BundleId, Version), String> = BTreeMap::new();
+    for (name, pins) in table.bundles() {
+        let before = snapshot.table().bundles().get(name);
+        let is_pinned = |version| before.is_some_and(|pins| pins.versions().any(|(_, one)| one == version));
+        for (place, version) in pins.versions() {
+            if !is_pinned(version) && api.bundles.held(name, version).is_none() {
+                lacking.entry((name, version)).or_insert(format!("/bundles/{name}/{place}"));
+            }
+        }
+    }
+    let mut errors = Vec::new();
+    for ((name, version), place) in lacking {
+        if !is_at_a_peer(api, name, version).await {
+            errors.push(format!(
+                "{place}: pins version {version}, which neither this node nor any of its peers has; push it first: \
+                 bailiwick bundle push FOLDER --name {name}"
+            ));
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Problem::all(StatusCode::UNPROCESSABLE_ENTITY, errors)) }
+}
+
+/// Whether any peer has a version.
+async fn is_at_a_peer(api: &Api, name: &BundleId, version: Version) -> bool {
+    let mut is_there = false;
+    let path = format!("/v1/bundles/{name}?version={version}");
+    let each = |_: &str, answer: Result<Vec<u8>, String>| {
+        let manifest = answer.ok().and_then(|bytes| serde_json::from_slice::<ManifestReport>(&bytes).ok());
+        is_there |= manifest.is_some_and(|manifest| manifest.version == version);
+    };
+    // If peers can't be asked, none has it, as far as anybody knows.
+    ask_others(&api.fleet, &path, LARGEST_MANIFEST, each).await.is_ok() && is_there
+}

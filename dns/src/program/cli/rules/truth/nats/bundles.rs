@@ -1,0 +1,104 @@
+//! Bundles in NATS, as the publisher's user. Called by `bailiwick bundle`, and before rules are published.
+
+use std::collections::BTreeSet;
+
+use bailiwick_rules::bundle::Version;
+use bailiwick_rules::id::{BundleId, RegionId};
+use bailiwick_rules::table::Table;
+
+use super::{Buckets, one};
+use crate::program::api::bundles::{ListReport, VersionReport};
+use crate::state::fleet::no_version;
+
+impl Buckets {
+    /// Stores a pack.
+    ///
+    /// # Errors
+    /// Why it isn't stored.
+    pub(in crate::program::cli) fn put_bundle(
+        &self,
+        name: &BundleId,
+        version: Version,
+        pack: &[u8],
+    ) -> Result<(), Vec<String>> {
+        self.runtime.block_on(self.bus.put_bundle(name, version, pack)).map(drop).map_err(one)
+    }
+
+    /// The pack of a version, as it comes.
+    ///
+    /// # Errors
+    /// When it isn't there or can't be read.
+    pub(in crate::program::cli) fn bundle(&self, name: &BundleId, version: Version) -> Result<Vec<u8>, Vec<String>> {
+        let pack = self.runtime.block_on(self.bus.bundle(name, version)).map_err(one)?;
+        pack.ok_or_else(|| one(no_version(name, version)))
+    }
+
+    /// The version that the rules in NATS pin, for a region or for those of none.
+    ///
+    /// # Errors
+    /// That they pin none.
+    pub(in crate::program::cli) fn pinned_version(
+        &self,
+        name: &BundleId,
+        region: Option<&str>,
+    ) -> Result<Version, Vec<String>> {
+        let table = self.table()?;
+        let region = match region {
+            None => None,
+            Some(text) => match RegionId::parse(text).filter(|_| table.region_named(text).is_some()) {
+                Some(region) => Some(region),
+                None => return Err(one(format!("--region: there is no region {text:?} in the rules"))),
+            },
+        };
+        let pins = table.bundles().get(name).map(|pins| pins.version_of(region.as_ref()));
+        pins.ok_or_else(|| {
+            one(format!("the rules pin no version of {name}; name one, such as {name}@VERSION, from `bundle list`"))
+        })
+    }
+
+    /// All bundles in NATS, and what the rules pin.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub(in crate::program::cli) fn list_bundles(&self) -> Result<ListReport, Vec<String>> {
+        let mut listed = ListReport::default();
+        for stored in self.runtime.block_on(self.bus.bundles()).map_err(one)? {
+            let (version, came, bytes) = (stored.version, stored.came, stored.bytes as u64);
+            let report = VersionReport { version, files: None, bytes, came };
+            listed.bundles.entry(stored.name).or_default().versions.push(report);
+        }
+        // Bundles may be pushed before there are any rules.
+        if let Ok(table) = self.table() {
+            listed.pin(&table);
+        }
+        Ok(listed)
+    }
+
+    /// Refuses rules that newly pin a version which isn't in NATS.
+    ///
+    /// # Errors
+    /// Each such pin, with how to mend it.
+    pub(in crate::program::cli::rules) fn check_pins(&self, before: &[u8], new: &[u8]) -> Result<(), Vec<String>> {
+        // What doesn't compile is refused by nodes, and pins nothing.
+        let Ok(new) = Table::compile_quietly(new) else { return Ok(()) };
+        let pins = |table: &Table| {
+            let all = table.bundles().iter();
+            all.flat_map(|(name, pins)| pins.versions().map(move |(_, one)| (name.clone(), one)))
+                .collect::<BTreeSet<_>>()
+        };
+        let before = Table::compile_quietly(before).map(|before| pins(&before)).unwrap_or_default();
+        let mut errors = Vec::new();
+        for (name, version) in pins(&new).difference(&before) {
+            if !self.runtime.block_on(self.bus.has_bundle(name, *version)).map_err(one)? {
+                errors.push(format!("/bundles/{name}: {}", no_version(name, *version)));
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// The rules in NATS.
+    fn table(&self) -> Result<Table, Vec<String>> {
+        let base = self.base()?;
+        Table::compile_quietly(&base.document.bytes).map_err(|_| one("the rules in NATS can't be read".to_owned()))
+    }
+}

@@ -1,0 +1,298 @@
+//! The bundles that this node holds. Takes packs, keeps them in the state directory; returns which version a region
+//! gets by the rules, and its files. Called by the API, and by what fetches bundles from others
+//! ([`fleet`](crate::state::fleet)).
+//!
+//! What comes in is checked by its digests before it is kept, and what goes out before it is served. A version that was
+//! damaged on the disk is removed, and fetched again like one that was never there.
+
+mod folder;
+mod served;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bailiwick_rules::bundle::{
+    BundleError, Digest, LARGEST_PACK, MOST_VERSIONS, Manifest, Version, served, superfluous, unpack,
+};
+use bailiwick_rules::id::{BundleId, RegionId};
+use bailiwick_rules::table::Table;
+use bailiwick_rules::time::Timestamp;
+use tokio::sync::watch;
+
+use folder::Folder;
+use served::Served;
+
+/// How many bundles a node holds.
+const MOST_BUNDLES: usize = 256;
+
+/// All bundles of a node. Copies share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Bundles(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// `None` without a state directory: then nothing can be held.
+    folder: Option<Folder>,
+    known: Mutex<Known>,
+    /// Counts the changes of what is known.
+    changes: watch::Sender<u64>,
+    /// Whether nobody may wait any longer, as the server goes down.
+    is_closed: AtomicBool,
+}
+
+/// What is known of the folder, and of what regions were served.
+#[derive(Debug, Default)]
+struct Known {
+    held: BTreeMap<BundleId, BTreeMap<Version, Held>>,
+    served: Served,
+    /// Why a version that is pinned isn't here.
+    troubles: BTreeMap<(BundleId, Version), String>,
+}
+
+/// A version in the folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    /// Its files.
+    pub(crate) manifest: Arc<Manifest>,
+    /// When it came.
+    pub(crate) came: Timestamp,
+    /// Where the contents begin in its pack.
+    contents: usize,
+}
+
+/// Why a bundle can't be kept.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    /// There is no state directory.
+    #[error("this node has no state_dir, so it can keep no bundles; set state_dir in its configuration")]
+    NoFolder,
+    /// It is none.
+    #[error("{0}")]
+    Unfit(#[from] BundleError),
+    /// It isn't the version that was asked for.
+    #[error("it is version {0}, which wasn't asked for")]
+    Other(Version),
+    /// There are too many others.
+    #[error("this node holds {MOST_BUNDLES} bundles already; use the name of one of them")]
+    TooMany,
+    /// The disk takes it not.
+    #[error("it can't be written to state_dir ({0})")]
+    Disk(#[from] io::Error),
+}
+
+/// The version that somebody gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Resolved {
+    /// The rules don't name the bundle.
+    Unpinned,
+    /// Neither the pinned version nor an earlier one is here; why, if that is known.
+    Missing(Version, Option<String>),
+    /// This version.
+    Serves {
+        /// What is served.
+        version: Version,
+        /// What is pinned: the same, unless it isn't here yet.
+        pinned: Version,
+    },
+}
+
+/// Whether a state directory that isn't opened has a version.
+pub(crate) fn is_kept(state_dir: &Path, name: &BundleId, version: Version) -> bool {
+    Folder::of(state_dir).has(name, version)
+}
+
+impl Bundles {
+    /// Reads what a state directory holds. What isn't whole is removed.
+    pub(crate) fn open(state_dir: Option<&Path>) -> Self {
+        let folder = state_dir.map(Folder::of);
+        let (held, served) = folder.as_ref().map(Folder::read).unwrap_or_default();
+        let known = Known { held, served, troubles: BTreeMap::new() };
+        Self(Arc::new(Inner {
+            folder,
+            known: Mutex::new(known),
+            changes: watch::Sender::new(0),
+            is_closed: AtomicBool::new(false),
+        }))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whoever waits that something has changed.
+    pub(crate) fn tell(&self) {
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Lets nobody wait any longer.
+    pub(crate) fn close(&self) {
+        self.0.is_closed.store(true, Ordering::Relaxed);
+        self.tell();
+    }
+
+    /// Whether nobody may wait any longer.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// Gives every change from now on.
+    pub(crate) fn follow(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Everything that is held, by name and version.
+    pub(crate) fn all(&self) -> BTreeMap<BundleId, BTreeMap<Version, Held>> {
+        self.known().held.clone()
+    }
+
+    /// A version that is held.
+    pub(crate) fn held(&self, name: &BundleId, version: Version) -> Option<Held> {
+        self.known().held.get(name)?.get(&version).cloned()
+    }
+
+    /// The version that a region gets, or somebody of none.
+    pub(crate) fn resolve(&self, table: &Table, name: &BundleId, region: Option<&RegionId>) -> Resolved {
+        let Some(pins) = table.bundles().get(name) else { return Resolved::Unpinned };
+        let (pinned, known) = (pins.version_of(region), self.known());
+        match served(pinned, known.served.of(name, region), |version| known.holds(name, version)) {
+            Some(version) => Resolved::Serves { version, pinned },
+            None => Resolved::Missing(pinned, known.troubles.get(&(name.clone(), pinned)).cloned()),
+        }
+    }
+
+    /// Takes a pack, if it is sound and is `expected`. Returns what is held now, and whether it is new. Called where a
+    /// disk may hang.
+    ///
+    /// # Errors
+    /// Why it isn't kept.
+    pub(crate) fn put(
+        &self,
+        (name, expected): (&BundleId, Option<Version>),
+        pack: &[u8],
+        table: &Table,
+        now: Timestamp,
+    ) -> Result<(Version, Held, bool), Refused> {
+        let folder = self.0.folder.as_ref().ok_or(Refused::NoFolder)?;
+        let (manifest, contents) = unpack(pack)?;
+        let bytes: usize = contents.iter().map(|content| content.len()).sum();
+        let version = manifest.version();
+        if expected.is_some_and(|expected| expected != version) {
+            return Err(Refused::Other(version));
+        }
+        if let Some(held) = self.held(name, version)
+            && folder.pack(name, version).is_ok_and(|there| there == pack)
+        {
+            return Ok((version, held, false));
+        }
+        let is_full = |known: &Known| known.held.len() >= MOST_BUNDLES && !known.held.contains_key(name);
+        if is_full(&self.known()) {
+            return Err(Refused::TooMany);
+        }
+        folder.write(name, version, pack)?;
+        let held = Held { manifest: Arc::new(manifest), came: now, contents: pack.len() - bytes };
+        {
+            let mut known = self.known();
+            known.held.entry(name.clone()).or_default().insert(version, held.clone());
+            known.troubles.remove(&(name.clone(), version));
+            for old in known.superfluous(name, table) {
+                folder.remove(name, old);
+                known.held.entry(name.clone()).or_default().remove(&old);
+            }
+        }
+        self.tell();
+        Ok((version, held, true))
+    }
+
+    /// Reads a whole pack. `None` if it isn't held, or was damaged. Called where a disk may hang.
+    pub(crate) fn pack(&self, name: &BundleId, version: Version) -> Option<Vec<u8>> {
+        let (folder, _) = (self.0.folder.as_ref()?, self.held(name, version)?);
+        let pack = folder.pack(name, version).ok().filter(|pack| pack.len() <= LARGEST_PACK);
+        let pack = pack.filter(|pack| unpack(pack).is_ok_and(|(manifest, _)| manifest.version() == version));
+        if pack.is_none() {
+            self.lose(name, version);
+        }
+        pack
+    }
+
+    /// Reads a file of a version that is held. `None` if it was damaged. Called where a disk may hang.
+    pub(crate) fn file(&self, name: &BundleId, version: Version, held: &Held, path: &str) -> Option<Vec<u8>> {
+        let (folder, (file, from)) = (self.0.folder.as_ref()?, held.manifest.file(path)?);
+        let content = folder.part(name, version, held.contents as u64 + from, file.bytes);
+        let content = content.ok().filter(|content| Digest::of(content) == file.sha256);
+        if content.is_none() {
+            self.lose(name, version);
+        }
+        content
+    }
+
+    /// Forgets a version that was damaged on the disk.
+    fn lose(&self, name: &BundleId, version: Version) {
+        let was_held = {
+            let mut known = self.known();
+            let held = known.held.get_mut(name).and_then(|versions| versions.remove(&version));
+            if held.is_some()
+                && let Some(folder) = &self.0.folder
+            {
+                folder.remove(name, version);
+            }
+            held.is_some()
+        };
+        if was_held {
+            tracing::error!(
+                json.event = "bundle_damaged", bundle = %name, %version,
+                "version {version} of bundle {name} was damaged in state_dir, and is removed; it is fetched again if \
+                 it is pinned"
+            );
+            self.tell();
+        }
+    }
+
+    /// Notes what regions are served by these rules, and writes it. Returns the versions that are pinned and aren't
+    /// here. Called where a disk may hang.
+    pub(crate) fn settle(&self, table: &Table) -> Vec<(BundleId, Version)> {
+        let mut missing = BTreeSet::new();
+        let written = {
+            let mut known = self.known();
+            let Known { held, served, troubles } = &mut *known;
+            let is_held = |name: &BundleId, version| held.get(name).is_some_and(|all| all.contains_key(&version));
+            for (name, pins) in table.bundles() {
+                let lacking = pins.versions().map(|(_, version)| version).filter(|version| !is_held(name, *version));
+                missing.extend(lacking.map(|version| (name.clone(), version)));
+            }
+            troubles.retain(|of, _| missing.contains(of));
+            served.follow(table, is_held).then(|| served.to_bytes())
+        };
+        if let (Some(folder), Some(bytes)) = (&self.0.folder, written)
+            && let Err(error) = folder.write_served(&bytes)
+        {
+            tracing::error!(%error, "which bundles were served last can't be written to state_dir");
+        }
+        // Pins may have changed, whatever is here.
+        self.tell();
+        missing.into_iter().collect()
+    }
+
+    /// Notes why a version isn't here. Returns whether that is news.
+    pub(crate) fn note_trouble(&self, name: &BundleId, version: Version, why: String) -> bool {
+        self.known().troubles.insert((name.clone(), version), why.clone()) != Some(why)
+    }
+}
+
+impl Known {
+    fn holds(&self, name: &BundleId, version: Version) -> bool {
+        self.held.get(name).is_some_and(|versions| versions.contains_key(&version))
+    }
+
+    /// The versions of a bundle that aren't kept any longer.
+    fn superfluous(&self, name: &BundleId, table: &Table) -> Vec<Version> {
+        let pinned = table.bundles().get(name).into_iter().flat_map(|pins| pins.versions().map(|(_, one)| one));
+        let in_use = pinned.chain(self.served.versions(name)).collect();
+        let held: Vec<_> = self.held.get(name).into_iter().flatten().map(|(one, held)| (*one, held.came)).collect();
+        superfluous(&held, &in_use, MOST_VERSIONS)
+    }
+}
