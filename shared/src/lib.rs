@@ -9,10 +9,12 @@
 //!
 //! Each module imports only those before it: `turns`, `json`, `id`, `time`, `geo`, `health`, `bundle`, `rules`,
 //! `table`, `steer`, `load`, `probe`, `replica`, `observe`, `quota`, `simulation`, `explain`, `overview`, `report`,
-//! `receipt`, `fleet`, `rollout`.
+//! `receipt`, `fleet`, `eval`, `rollout`.
 #![forbid(unsafe_code)]
 
 pub mod bundle;
+#[cfg(any(test, feature = "eval"))]
+pub mod eval;
 pub mod explain;
 pub mod fleet;
 pub mod geo;

@@ -10,6 +10,7 @@ mod differential;
 mod dnssec;
 mod documents;
 mod edns;
+mod evals;
 mod ferret;
 mod fixture;
 mod fleet;

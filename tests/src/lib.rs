@@ -3,6 +3,7 @@
 //! Nothing here sleeps for a fixed time or uses a fixed port: [`wait::until`] polls for a condition, every server binds
 //! port 0 or one that [`net::free_port`] found, and every process is ended by the handle that started it.
 
+pub mod chat_stand_in;
 pub mod dns;
 pub mod geo;
 pub mod gpu_stand_in;

@@ -6,6 +6,7 @@ mod bundle;
 mod check;
 mod completions;
 mod drain;
+mod eval;
 mod explain;
 mod fleet;
 mod hash_key;
@@ -119,6 +120,9 @@ enum Command {
     /// Replace a model or endpoints region by region, judged at every step, and roll back by itself.
     #[command(subcommand)]
     Rollout(rollout::RolloutCommand),
+    /// Ask regions the cases of a suite, and tell whether they answer as well as each other.
+    #[command(subcommand)]
+    Eval(eval::EvalCommand),
     /// Tell how a running node fares: who goes where, regions, overrides, sources, keys, certificates.
     ///
     /// It asks the node's API. The exit code is 1 if something needs a look: a region, or one family of its addresses,
@@ -208,6 +212,7 @@ pub fn run() -> ExitCode {
         }
         Command::Rollout(command) => rollout::run(&command, crate::system::clock::Clock::system().now()),
         Command::Bundle(command) => bundle::run(&command),
+        Command::Eval(command) => eval::run(&command),
         Command::Status(args) => status::status(&args),
         Command::Drain(args) => drain::drain(&args, crate::system::clock::Clock::system().now()),
         Command::Undrain(args) => drain::undrain(&args),

@@ -1,0 +1,236 @@
+//! Compares two runs. Takes [`Run`]s of the same cases, returns what keeps them from being compared, or a
+//! [`Comparison`]. Called by `bailiwick eval compare`.
+
+use std::collections::BTreeSet;
+
+use super::pairs::{self, Pairs};
+use super::run::{Measured, Run};
+use super::scores;
+
+/// How many cases are named as an example.
+const EXAMPLES: usize = 3;
+
+/// What counts as alike.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// The difference of means that doesn't matter.
+    pub margin: f64,
+    /// The chance of a wrong verdict, of each kind.
+    pub alpha: f64,
+    /// The seed of the bootstrap.
+    pub seed: u64,
+    /// What has to be shown.
+    pub sides: Sides,
+}
+
+/// What has to be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sides {
+    /// That the second run is neither worse nor better by the margin.
+    Both,
+    /// That it isn't worse by the margin.
+    NotWorse,
+}
+
+/// What was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The second run is as good, within the margin.
+    Alike,
+    /// It is worse, and maybe by more than the margin.
+    Worse,
+    /// It is better, and maybe by more than the margin.
+    Better,
+    /// Nothing.
+    NotShown,
+}
+
+impl Verdict {
+    /// One word or two.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alike => "equivalent",
+            Self::Worse => "worse",
+            Self::Better => "better",
+            Self::NotShown => "not shown",
+        }
+    }
+}
+
+/// Two runs, compared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// How many cases.
+    pub cases: usize,
+    /// The mean score of each run.
+    pub means: [f64; 2],
+    /// The second mean less the first.
+    pub difference: f64,
+    /// The differences that remain possible, without `alpha` at each side.
+    pub interval: [f64; 2],
+    /// How many cases both got right, or one; absent for scores.
+    pub pairs: Option<Pairs>,
+    /// How many cases differ.
+    pub differing: usize,
+    /// The p-value of "there is no difference".
+    pub p_no_difference: f64,
+    /// The p-value of "the second is worse by the margin or more".
+    pub p_worse: f64,
+    /// The p-value of "the second is better by the margin or more".
+    pub p_better: f64,
+    /// By which tests.
+    pub method: &'static str,
+    /// What was shown.
+    pub verdict: Verdict,
+}
+
+/// What keeps two runs from being compared, a sentence each. Nothing if they ran the same.
+#[must_use]
+pub fn differences(a: &Run, b: &Run) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, run) in [("first", a), ("second", b)] {
+        if !run.unanswered.is_empty() {
+            let examples = examples(run.unanswered.iter().map(String::as_str));
+            found.push(format!("cases of the {name} file have no answer: {examples}; run it again, it goes on"));
+        }
+    }
+    for (name, one) in &a.about {
+        if let Some(other) = b.about.get(name).filter(|other| *other != one) {
+            found.push(format!("the {name} differs: {one} in the first file, {other} in the second"));
+        }
+    }
+    let without = |these: &Run, others: &Run| -> Vec<String> {
+        these.cases.keys().filter(|case| !others.cases.contains_key(*case)).cloned().collect()
+    };
+    for (name, missing) in [("first", without(a, b)), ("second", without(b, a))] {
+        if !missing.is_empty() {
+            let examples = examples(missing.iter().map(String::as_str));
+            found.push(format!("cases are in the {name} file alone: {examples}"));
+        }
+    }
+    let both = || a.cases.iter().filter_map(|(case, one)| Some((case.as_str(), one, b.cases.get(case)?)));
+    let kinds: BTreeSet<&str> = both().flat_map(|(_, one, _)| one.hashes.keys().copied()).collect();
+    for kind in kinds {
+        let differ = both().filter(|(_, one, other)| one.hashes.get(kind) != other.hashes.get(kind));
+        let differ: Vec<&str> = differ.map(|(case, ..)| case).collect();
+        if !differ.is_empty() {
+            found.push(format!("the {kind} differs in {} cases: {}", differ.len(), examples(differ.iter().copied())));
+        }
+    }
+    let uneven: Vec<&str> =
+        both().filter(|(_, one, other)| one.scores.len() != other.scores.len()).map(|(case, ..)| case).collect();
+    if !uneven.is_empty() {
+        found.push(format!("cases were repeated more often in one file: {}", examples(uneven.into_iter())));
+    }
+    if a.cases.is_empty() && found.is_empty() {
+        found.push("there is no case".to_owned());
+    }
+    found
+}
+
+fn examples<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    let first: Vec<String> = names.iter().take(EXAMPLES).map(|name| format!("{name:?}")).collect();
+    match names.len().saturating_sub(EXAMPLES) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+/// Compares two runs of the same cases. A case is one sample, however often it was repeated: what repeats is its mean.
+#[must_use]
+pub fn compare(a: &Run, b: &Run, settings: Settings) -> Comparison {
+    let both: Vec<(&Measured, &Measured)> =
+        a.cases.iter().filter_map(|(case, one)| Some((one, b.cases.get(case)?))).collect();
+    let is_plain = |one: &Measured| matches!(one.scores.as_slice(), [score] if *score == 0.0 || *score == 1.0);
+    let measured = match both.iter().all(|(one, other)| is_plain(one) && is_plain(other)) {
+        true => of_pairs(&both, settings),
+        false => of_scores(&both, settings),
+    };
+    let verdict = verdict(&measured, settings);
+    Comparison { verdict, ..measured }
+}
+
+fn of_pairs(both: &[(&Measured, &Measured)], settings: Settings) -> Comparison {
+    let mut pairs = Pairs::default();
+    let right = |one: &Measured| one.scores.first() == Some(&1.0);
+    for (one, other) in both {
+        pairs.add(right(one), right(other));
+    }
+    let share = |alone: u64| super::binomial::number(pairs.both + alone) / super::binomial::number(pairs.len().max(1));
+    Comparison {
+        cases: both.len(),
+        means: [share(pairs.only_a), share(pairs.only_b)],
+        difference: pairs.difference(),
+        interval: pairs::interval(pairs, settings.alpha),
+        pairs: Some(pairs),
+        differing: usize::try_from(pairs.only_a + pairs.only_b).unwrap_or(usize::MAX),
+        p_no_difference: pairs::p_of_no_difference(pairs),
+        p_worse: pairs::p_of_worse_by(pairs, settings.margin),
+        p_better: pairs::p_of_worse_by(pairs.exchanged(), settings.margin),
+        method: "exact McNemar test, exact TOST",
+        verdict: Verdict::NotShown,
+    }
+}
+
+fn of_scores(both: &[(&Measured, &Measured)], settings: Settings) -> Comparison {
+    let mean = |one: &Measured| scores::mean(&one.scores);
+    let of_a: Vec<f64> = both.iter().map(|(one, _)| mean(one)).collect();
+    let of_b: Vec<f64> = both.iter().map(|(_, other)| mean(other)).collect();
+    let differences: Vec<f64> = of_b.iter().zip(&of_a).map(|(b, a)| b - a).collect();
+    let mirrored: Vec<f64> = differences.iter().map(|value| -value).collect();
+    let is_bounded = of_a.iter().chain(&of_b).all(|score| (0.0..=1.0).contains(score));
+    let p_of_at_most = |values: &[f64], bound: f64| match is_bounded {
+        true => scores::p_of_at_most(values, bound),
+        false => scores::p_of_at_most_by_t(values, bound).unwrap_or(1.0),
+    };
+    let sides = [p_of_at_most(&differences, 0.0), p_of_at_most(&mirrored, 0.0)];
+    Comparison {
+        cases: both.len(),
+        means: [scores::mean(&of_a), scores::mean(&of_b)],
+        difference: scores::mean(&differences),
+        interval: scores::bootstrap(&differences, settings.alpha, settings.seed),
+        pairs: None,
+        differing: differences.iter().filter(|value| **value != 0.0).count(),
+        p_no_difference: (2.0 * f64::min(sides[0], sides[1])).min(1.0),
+        p_worse: p_of_at_most(&differences, -settings.margin),
+        p_better: p_of_at_most(&mirrored, -settings.margin),
+        method: match is_bounded {
+            true => "TOST by betting, bootstrap interval",
+            false => "TOST by t tests, bootstrap interval",
+        },
+        verdict: Verdict::NotShown,
+    }
+}
+
+fn verdict(found: &Comparison, settings: Settings) -> Verdict {
+    let is_not_worse = found.p_worse <= settings.alpha;
+    let is_not_better = found.p_better <= settings.alpha || settings.sides == Sides::NotWorse;
+    match (is_not_worse && is_not_better, found.p_no_difference <= settings.alpha) {
+        (true, _) => Verdict::Alike,
+        (false, true) if found.difference < 0.0 => Verdict::Worse,
+        (false, true) => Verdict::Better,
+        (false, false) => Verdict::NotShown,
+    }
+}
+
+/// Compares a run with itself: the first half of each case's repetitions with the second. Returns that, and how many
+/// cases didn't score the same every time; `None` if cases weren't repeated.
+#[must_use]
+pub fn chance(run: &Run, settings: Settings) -> Option<(Comparison, usize)> {
+    let least = run.cases.values().map(|one| one.scores.len()).min()?;
+    let half = least / 2;
+    if half == 0 {
+        return None;
+    }
+    let part = |from: usize| {
+        let cut = |one: &Measured| Measured {
+            scores: one.scores.iter().skip(from).take(half).copied().collect(),
+            hashes: one.hashes.clone(),
+        };
+        Run { cases: run.cases.iter().map(|(case, one)| (case.clone(), cut(one))).collect(), ..Run::default() }
+    };
+    let flips = |one: &&Measured| one.scores.windows(2).any(|pair| pair.first() != pair.last());
+    Some((compare(&part(0), &part(half), settings), run.cases.values().filter(flips).count()))
+}

@@ -1,0 +1,219 @@
+//! Right and wrong, pair by pair. Takes how many cases two runs both got right, or only one of them; returns whether
+//! they differ, and whether they differ by less than a margin. Called by [`super::compare`].
+//!
+//! **Do they differ?** Cases that both get right, or both wrong, say nothing. Of the others each run has half if
+//! neither is better, so their number is binomial: the exact test of McNemar.
+//!
+//! **Are they alike?** Two one-sided tests (TOST, Schuirmann): that the second run isn't worse by the margin, and that
+//! it isn't better by it. Each is the score test with the rates that fit best at the margin (Tango). Its level is
+//! not taken from a normal curve, which is too narrow when few cases differ: for each rate at which cases might differ
+//! the chance of a result as strong is summed over all results, and the greatest of these chances is the p-value. So
+//! two runs that agree on all of 20 cases are not yet alike within two points.
+//!
+//! Sources: Q. McNemar, *Note on the sampling error of the difference between correlated proportions or percentages*
+//! (1947). D. J. Schuirmann, *A comparison of the two one-sided tests procedure and the power approach* (1987).
+//! T. Tango, *Equivalence test and confidence interval for the difference in proportions for the paired-sample
+//! design* (1998). H. Hsueh, J. Liu, J. J. Chen, *Unconditional exact tests for equivalence or noninferiority for
+//! paired binary endpoints* (2001).
+
+use libm::sqrt;
+use statrs::distribution::{ContinuousCDF, Normal};
+
+use super::binomial::{Binomials, number};
+
+/// Into how many pieces the rates are cut at first, to find the greatest chance.
+const PIECES: u32 = 64;
+/// How often the neighbourhood of the greatest is cut again.
+const REFINED: u32 = 12;
+/// What a test value may be off by rounding.
+const ROUNDING: f64 = 1e-9;
+
+/// How many cases two runs got right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Pairs {
+    /// Both.
+    pub both: u64,
+    /// The first run alone.
+    pub only_a: u64,
+    /// The second run alone.
+    pub only_b: u64,
+    /// Neither.
+    pub neither: u64,
+}
+
+impl Pairs {
+    /// Counts a case.
+    pub fn add(&mut self, a: bool, b: bool) {
+        match (a, b) {
+            (true, true) => self.both += 1,
+            (true, false) => self.only_a += 1,
+            (false, true) => self.only_b += 1,
+            (false, false) => self.neither += 1,
+        }
+    }
+
+    /// All cases.
+    #[must_use]
+    pub fn len(self) -> u64 {
+        self.both + self.only_a + self.only_b + self.neither
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The share of the second run less that of the first.
+    #[must_use]
+    pub fn difference(self) -> f64 {
+        (number(self.only_b) - number(self.only_a)) / number(self.len()).max(1.0)
+    }
+
+    /// With the runs exchanged.
+    #[must_use]
+    pub fn exchanged(self) -> Self {
+        Self { only_a: self.only_b, only_b: self.only_a, ..self }
+    }
+}
+
+/// The p-value of "both are equally often right", two-sided: McNemar's exact test.
+#[must_use]
+pub fn p_of_no_difference(pairs: Pairs) -> f64 {
+    let fewer = pairs.only_a.min(pairs.only_b);
+    let differing = pairs.only_a + pairs.only_b;
+    f64::min(2.0 * Binomials::up_to(differing).at_most(differing, fewer, 0.5), 1.0)
+}
+
+/// The p-value of "the second run is worse by `margin` or more", from 0 to 1: exact for all rates.
+#[must_use]
+pub fn p_of_worse_by(pairs: Pairs, margin: f64) -> f64 {
+    let n = pairs.len();
+    if n == 0 || margin <= 0.0 || margin >= 1.0 || margin.is_nan() {
+        return 1.0;
+    }
+    let mut region = Region::new(pairs, margin);
+    // The chance that only the second run is right; that of the first alone is greater by the margin.
+    let most = (1.0 - margin) / 2.0;
+    let rate = |place: f64| most * place * place;
+    let mut best = (0.0, 0.0);
+    let mut look = |place: f64, best: &mut (f64, f64)| {
+        let chance = region.chance(rate(place));
+        if chance > best.1 {
+            *best = (place, chance);
+        }
+    };
+    let step = 1.0 / f64::from(PIECES);
+    for piece in 0..=PIECES {
+        look(f64::from(piece) * step, &mut best);
+    }
+    let mut width = step / 2.0;
+    for _ in 0..REFINED {
+        let centre = best.0;
+        for place in [centre - width, centre + width] {
+            look(place.clamp(0.0, 1.0), &mut best);
+        }
+        width /= 2.0;
+    }
+    f64::min(best.1, 1.0)
+}
+
+/// The differences, second run less first, that the score test doesn't refute at `alpha` on each side (Tango 1998).
+#[must_use]
+pub fn interval(pairs: Pairs, alpha: f64) -> [f64; 2] {
+    if pairs.is_empty() {
+        return [-1.0, 1.0];
+    }
+    let z = Normal::standard().inverse_cdf(1.0 - alpha.clamp(1e-12, 0.5));
+    // `only_a - only_b` falls as the true difference of the first run less the second rises.
+    let solve = |pairs: Pairs| {
+        let (mut low, mut high) = (pairs.exchanged().difference(), 1.0);
+        for _ in 0..60 {
+            let middle = f64::midpoint(low, high);
+            if score(pairs.only_a, pairs.only_b, pairs.len(), middle) > -z { low = middle } else { high = middle }
+        }
+        low
+    };
+    [-solve(pairs), solve(pairs.exchanged())]
+}
+
+/// The results that speak at least as strongly against "worse by the margin" as what was seen.
+struct Region {
+    n: u64,
+    margin: f64,
+    seen: f64,
+    /// For each number of cases that only the second run got right: 1 more than the greatest number for the first run
+    /// alone that belongs to it, or 0 if none does. Found when it is first asked for.
+    bounds: Vec<Option<u64>>,
+    binomials: Binomials,
+}
+
+impl Region {
+    fn new(pairs: Pairs, margin: f64) -> Self {
+        let n = pairs.len();
+        let seen = score(pairs.only_a, pairs.only_b, n, margin) + ROUNDING;
+        let length = usize::try_from(n).unwrap_or(usize::MAX).saturating_add(1);
+        Self { n, margin, seen, bounds: vec![None; length], binomials: Binomials::up_to(n) }
+    }
+
+    /// How many numbers of cases that only the first run got right belong to it, from 0 on.
+    fn bound(&mut self, only_b: u64) -> u64 {
+        let (n, margin, seen) = (self.n, self.margin, self.seen);
+        let found = usize::try_from(only_b).ok().and_then(|place| self.bounds.get_mut(place));
+        let Some(found) = found else { return 0 };
+        *found.get_or_insert_with(|| {
+            // The test value rises with the cases that only the first run got right.
+            let (mut low, mut high) = (0, n - only_b + 1);
+            while low < high {
+                let middle = u64::midpoint(low, high);
+                if score(middle, only_b, n, margin) <= seen { low = middle + 1 } else { high = middle }
+            }
+            low
+        })
+    }
+
+    /// The chance of such a result if only the second run is right at `rate`, and only the first at `rate + margin`.
+    fn chance(&mut self, rate: f64) -> f64 {
+        let of_first = ((rate + self.margin) / (1.0 - rate)).min(1.0);
+        // Nine standard deviations and some: what lies outside weighs less than 10⁻¹⁵.
+        let mode = number(self.n) * rate;
+        let reach = 9.0 * sqrt(mode * (1.0 - rate)) + 40.0;
+        let mut sum = 0.0;
+        for only_b in whole(mode - reach)..=whole(mode + reach).min(self.n) {
+            if let Some(most) = self.bound(only_b).checked_sub(1) {
+                let weight = self.binomials.mass(self.n, only_b, rate);
+                sum += weight * self.binomials.at_most(self.n - only_b, most, of_first);
+            }
+        }
+        sum
+    }
+}
+
+/// The count at or below a number.
+fn whole(number: f64) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "cut off at both ends")]
+    let count = number.max(0.0) as u64;
+    count
+}
+
+/// The score test's value for "the first run is right more often by `margin`": below 0 if it is by less.
+fn score(only_a: u64, only_b: u64, n: u64, margin: f64) -> f64 {
+    if margin < 0.0 {
+        return -score(only_b, only_a, n, -margin);
+    }
+    let (a, b, n) = (number(only_a), number(only_b), number(n));
+    // The likeliest rate of "only the second run is right" under the claim solves 2n·q² + linear·q − constant = 0.
+    let linear = 2.0 * n * margin - a * (1.0 + margin) - b * (1.0 - margin);
+    let constant = b * margin * (1.0 - margin);
+    let rate = (sqrt(linear * linear + 8.0 * n * constant) - linear) / (4.0 * n);
+    let variance = n * (2.0 * rate + margin * (1.0 - margin));
+    let excess = a - b - n * margin;
+    match variance > 0.0 {
+        true => excess / sqrt(variance),
+        false if excess == 0.0 => 0.0,
+        false => f64::INFINITY.copysign(excess),
+    }
+}
+
+#[cfg(test)]
+mod tests;
