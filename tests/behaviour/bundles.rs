@@ -307,6 +307,11 @@ fn the_command_line_pushes_lists_shows_and_fetches() {
     assert!(failing(&node, &words.each_ref().map(String::as_str)).contains("isn't empty"));
     assert!(failing(&node, &["bundle", "fetch", "prompts@abcd", "--to", "x"]).contains("has no version abcd"));
     std::os::unix::fs::symlink("/etc/passwd", folder.join("chat/passwd")).expect("a link");
+    let config = std::fs::read_to_string(node.setup.path("bailiwick.toml")).expect("a configuration");
+    node.setup.write("other.toml", &config.replace("uk-london", "uk-londn"));
+    let checked = bailiwick(["check", "--config", &node.setup.path("other.toml").display().to_string()]);
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout);
+    assert!(said.contains("no region uk-londn") && said.contains("uk-london"), "{said}");
     let folder = folder.display().to_string();
     assert!(failing(&node, &["bundle", "push", &folder, "--name", "prompts"]).contains("is a symbolic link"));
 }

@@ -1,6 +1,7 @@
 //! `bailiwick check`: takes a configuration, reads and compiles everything it names as `serve` would, and returns every
 //! error and warning with its place and how to mend it.
 
+mod bundles;
 #[cfg(test)]
 mod tests;
 
@@ -10,9 +11,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bailiwick_rules::bundle::Version;
 use bailiwick_rules::geo::{self, NonCountry};
-use bailiwick_rules::id::BundleId;
 use bailiwick_rules::json::Violation;
 use bailiwick_rules::rules::SecretName;
 use bailiwick_rules::table::{Region, Succession, Table};
@@ -27,7 +26,6 @@ use crate::net::cookie_files;
 use crate::program::api::token::{Token, warnings};
 use crate::program::config::{Api, Config, ConfigError, Fleet, SignedZone, TlsFiles, ZoneFile};
 use crate::program::report::Report;
-use crate::state::bundles;
 use crate::state::load::{self, Fault, compile_rules, place_in, read_geoip, read_zones};
 use crate::state::owner;
 use crate::state::probe::{SecretFiles, authorities, read_secret};
@@ -104,7 +102,8 @@ fn named(config: &Config, findings: &mut Findings) {
     }
     fleet(&config.fleet, findings);
     if let Some(rules) = &pinned {
-        findings.warnings.extend(missing_bundles(config, &rules.table));
+        findings.warnings.extend(bundles::missing(config, &rules.table));
+        findings.warnings.extend(config.api.iter().flat_map(|api| bundles::tokens_of_no_region(api, &rules.table)));
     }
     findings.warnings.extend(older_than_kept(config));
     findings.warnings.extend(too_many_connections(config, most_files()));
@@ -121,25 +120,6 @@ fn configured_rules(config: &Config, findings: &mut Findings) -> Option<Arc<Rule
         return None;
     }
     rules(file, load::read_rules(file), findings)
-}
-
-/// Versions of bundles that the rules pin and that aren't in the state directory. A node of a fleet fetches them.
-fn missing_bundles(config: &Config, table: &Table) -> Vec<String> {
-    let pins =
-        table.bundles().iter().flat_map(|(name, pins)| pins.versions().map(move |(place, one)| (name, place, one)));
-    let Some(state_dir) = config.state_dir.as_deref() else {
-        let text = "the rules pin bundles, and this node has no state_dir to keep them in; set state_dir".to_owned();
-        return pins.take(1).map(|_| text.clone()).collect();
-    };
-    let lacking = pins.filter(|(name, _, version)| !bundles::is_kept(state_dir, name, *version));
-    let mend = |name: &BundleId| match config.fleet.is_used() {
-        true => format!("this node fetches it from others; if none has it: bailiwick bundle push FOLDER --name {name}"),
-        false => format!("push it: bailiwick bundle push FOLDER --name {name}"),
-    };
-    let text = |(name, place, version): (&BundleId, String, Version)| {
-        format!("/bundles/{name}/{place}: version {} isn't in state_dir; {}", version.short(), mend(name))
-    };
-    lacking.map(text).collect()
 }
 
 /// The files that asking peers needs.
