@@ -5,12 +5,13 @@ use core::fmt::Write;
 use std::collections::BTreeMap;
 
 use crate::geo::{self, CountryCode};
-use crate::health::ReplicaSet;
+use crate::health::{Aspect, ReplicaSet};
 use crate::id::{JurisdictionId, RegionId, ReplicaId, ServiceId};
 use crate::rules::Ratio;
 use crate::steer::first_token::{self, Expected, FirstTokens};
 use crate::steer::{
-    Ask, Conditions, FenceBy, Ranked, Ranking, Reason, Source, Standing, Steering, behind, decide, rank_for, stand,
+    Ask, Conditions, FenceBy, Ranked, Ranking, Reason, Source, Standing, Steering, behind, decide, differing, rank_for,
+    stand,
 };
 use crate::table::{RegionIndex, Table};
 use crate::time::Timestamp;
@@ -39,6 +40,9 @@ pub struct Explanation {
     /// Whether every region that could serve lags, and the freshest is offered all the same.
     #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub stale: bool,
+    /// Whether regions that run another release are offered all the same, because no other region could be.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub skewed: bool,
     /// When an override or cool-down that played a part ends.
     pub valid_until: Option<Timestamp>,
     /// The region whose addresses DNS answers by record type, where that isn't the first of `ordered` for each.
@@ -122,6 +126,9 @@ pub struct ExplainedWithheld {
     /// Its copies of replicas that are too far behind, if that is why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub behind: Vec<ExplainedLag>,
+    /// What of the release differs there, if that is why and the model is known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differs: Vec<&'static str>,
 }
 
 /// Steers and explains at once.
@@ -202,10 +209,15 @@ fn of(
                 region: name(&withheld.ranked),
                 reason: withheld.reason,
                 behind: lags(withheld.reason == Reason::Lagging, withheld.ranked.fenced.region),
+                differs: match withheld.reason {
+                    Reason::Skew => differs(table, (ask, conditions), ranking, withheld.ranked.fenced.region),
+                    _ => Vec::new(),
+                },
             })
             .collect(),
         revived: steering.revived,
         stale: steering.stale,
+        skewed: steering.skewed,
         valid_until: steering.valid_until,
         by_type: BTreeMap::new(),
         shed: Vec::new(),
@@ -213,6 +225,20 @@ fn of(
         given_by: ranking.fence_by,
         hub_outside: ranking.only == Some(None) && !ranking.order.is_empty(),
     }
+}
+
+/// What of the release of the model that is asked for differs in a region, each once.
+fn differs(
+    table: &Table,
+    (ask, conditions): (&Ask<'_>, &Conditions<'_>),
+    ranking: &Ranking,
+    region: RegionIndex,
+) -> Vec<&'static str> {
+    let Some(release) = ask.model.and_then(|model| table.release_of(model)) else { return Vec::new() };
+    let found = differing(table, &ranking.regions(), release, conditions);
+    let of_region: Vec<Aspect> =
+        found.into_iter().filter(|one| one.region == region).flat_map(|one| one.aspects).collect();
+    Aspect::ALL.into_iter().filter(|aspect| of_region.contains(aspect)).map(Aspect::as_str).collect()
 }
 
 impl Explanation {
@@ -293,7 +319,15 @@ impl Explanation {
     fn write_withheld(&self, out: &mut String) -> core::fmt::Result {
         for withheld in &self.withheld {
             let behind = behind_sentence(&withheld.behind);
-            writeln!(out, "withheld   {}: {}{behind}", withheld.region, sentence(withheld.reason))?;
+            let differs = match withheld.differs[..] {
+                [] => String::new(),
+                _ => format!(": {}", withheld.differs.join(", ")),
+            };
+            writeln!(out, "withheld   {}: {}{behind}{differs}", withheld.region, sentence(withheld.reason))?;
+        }
+        if self.skewed {
+            let why = "no other region of the fence is left";
+            writeln!(out, "skewed     what runs another release is offered all the same: {why}")?;
         }
         if let Some(kept) = self.ordered.first().filter(|_| self.stale) {
             let behind = behind_sentence(&kept.behind);
@@ -336,6 +370,7 @@ fn sentence(reason: Reason) -> &'static str {
         Reason::NoModel => "no_model (no endpoint has the model)",
         Reason::Lagging => "lagging (a replica that is needed is too far behind)",
         Reason::Version => "version (a replica that is needed has another version)",
+        Reason::Skew => "skew (it runs another release of the model)",
         Reason::Cooling => "cooling (its endpoints asked for a rest)",
     }
 }

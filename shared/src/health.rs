@@ -2,10 +2,12 @@
 //! machine; takes statuses of monitors, returns a region's.
 
 mod lag;
+mod release;
 #[cfg(test)]
 mod tests;
 
 pub use lag::{Freshness, Lag, LagLimits, LagMachine, LagReading, ReplicaHealth, ReplicaSet, version_of_most};
+pub use release::{Aspect, ReleaseHealth, Said};
 
 use crate::time::{Millis, Timestamp};
 
@@ -275,6 +277,9 @@ pub struct RegionHealth {
     pub forced_endpoints: Vec<Option<Forced>>,
     /// Its replicas of knowledge, as far as the rules name some, in the region's order.
     pub replicas: Vec<ReplicaHealth>,
+    /// What its endpoints run, as far as the rules name releases and it is known, in the order of releases and
+    /// endpoints.
+    pub releases: Vec<ReleaseHealth>,
 }
 
 /// An operator's word, with its end.
@@ -332,6 +337,7 @@ impl RegionHealth {
             endpoints: endpoints.iter().map(|m| m.map_or(Status::Unknown, |m| m.status)).collect(),
             forced_endpoints: Vec::new(),
             replicas: Vec::new(),
+            releases: Vec::new(),
         }
     }
 }

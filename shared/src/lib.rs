@@ -8,8 +8,8 @@
 //! rules, client and conditions give equal decisions, natively and in Wasm.
 //!
 //! Each module imports only those before it: `turns`, `json`, `id`, `time`, `geo`, `health`, `bundle`, `rules`,
-//! `table`, `steer`, `load`, `probe`, `replica`, `observe`, `quota`, `simulation`, `explain`, `overview`, `report`,
-//! `receipt`, `fleet`, `eval`, `rollout`.
+//! `table`, `steer`, `load`, `probe`, `replica`, `release`, `observe`, `quota`, `simulation`, `explain`, `overview`,
+//! `report`, `receipt`, `fleet`, `eval`, `rollout`.
 #![forbid(unsafe_code)]
 
 pub mod bundle;
@@ -27,6 +27,7 @@ pub mod overview;
 pub mod probe;
 pub mod quota;
 pub mod receipt;
+pub mod release;
 pub mod replica;
 pub mod report;
 pub mod rollout;

@@ -6,8 +6,10 @@ mod loads;
 mod overrides;
 mod probe;
 mod ratio;
+mod releases;
 mod replicas;
 mod rollouts;
+mod running;
 mod shares;
 
 use std::collections::BTreeMap;
@@ -24,8 +26,10 @@ pub use fleet::{HeldBy, VerdictReport, Votes};
 pub use loads::{EndpointLoadReport, LoadReport};
 pub use overrides::OverrideRecord;
 pub use probe::ProbeReport;
+pub use releases::ReleaseReport;
 pub use replicas::ReplicaReport;
 pub use rollouts::{RolloutReport, RolloutsReport};
+pub use running::{ReleaseState, ReleasesReport, Running, RunningReport, running};
 pub use shares::{ClassShares, MoveReport, Shares, SharesReport, Shed};
 
 /// How many intervals a report stays fresh.
@@ -144,6 +148,9 @@ pub struct EndpointReport {
     /// What its monitor says, if that asks a model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeReport>,
+    /// What it runs, by the clients' name of the model; empty where the rules name no release of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub releases: BTreeMap<String, ReleaseReport>,
 }
 
 impl EndpointReport {
@@ -167,7 +174,14 @@ pub struct Received {
 /// reports says so; a tie is up; without fresh reports it is unknown. Any fresh override binds, and down beats up.
 #[must_use]
 pub fn aggregate(table: &Table, reports: &[Received], now: Timestamp) -> Vec<RegionHealth> {
-    (0..).zip(table.regions()).map(|(index, _)| region_health(table, RegionIndex(index), reports, now)).collect()
+    let regions = (0..).zip(table.regions());
+    let mut health: Vec<RegionHealth> =
+        regions.map(|(index, _)| region_health(table, RegionIndex(index), reports, now)).collect();
+    if !table.releases().is_empty() {
+        let releases = crate::release::health(table, &releases::known(table, reports, now));
+        health.iter_mut().zip(releases).for_each(|(region, releases)| region.releases = releases);
+    }
+    health
 }
 
 fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: Timestamp) -> RegionHealth {
@@ -216,6 +230,7 @@ fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: T
         endpoints: names().map(endpoint).collect(),
         forced_endpoints: if is_forced { names().map(forced_endpoint).collect() } else { Vec::new() },
         replicas: region.replicas.iter().map(copy).collect(),
+        releases: Vec::new(),
     }
 }
 

@@ -6,6 +6,7 @@
 mod authority;
 mod binding;
 mod bundle;
+mod canary;
 mod cors;
 mod fleet;
 mod host;
@@ -13,6 +14,7 @@ mod load;
 mod monitor;
 mod quota;
 pub(crate) mod read;
+mod release;
 mod replica;
 mod request;
 mod rollout;
@@ -30,12 +32,14 @@ use schemars::JsonSchema;
 pub use authority::Authority;
 pub use binding::ServiceBinding;
 pub use bundle::Bundle;
+pub use canary::{Canary, Position, Token};
 pub use cors::{Cors, WebOrigin};
 pub use fleet::{Fleet, Guard, Voter};
 pub use host::SteeredHost;
 pub use load::{Order, Ratio, RegionLoad, Shed, ShedAt, Slew};
 pub use monitor::{Family, HttpProbe, ModelProbe, Monitor, PROBE_TOKENS, Probe, ProbeBudget};
 pub use quota::{Budget, PriorityForm, Quota, ServiceTier, TenantLimits};
+pub use release::{Glob, Release, Skew};
 pub use replica::{
     GroupBy, JsonPointer, JsonReads, LagUnit, RegionReplica, Replica, ReplicaReads, ReplicaSource, WhenUnknown,
 };
@@ -96,6 +100,9 @@ pub struct Rules {
     /// Which version of each bundle of files applications get, such as prompts.
     #[schemars(default, with = "BTreeMap<String, Bundle>")]
     pub bundles: BTreeMap<BundleId, Bundle>,
+    /// What every region should run, by the clients' name of the model.
+    #[schemars(default)]
+    pub releases: BTreeMap<String, Release>,
     /// How several nodes agree on health. Absent: each goes by its own probes, and the edge by those it hears.
     #[schemars(default)]
     pub fleet: Option<Fleet>,

@@ -8,6 +8,7 @@
 pub mod first_token;
 mod forced;
 mod knowledge;
+mod skew;
 
 use core::net::IpAddr;
 
@@ -23,6 +24,7 @@ use knowledge::{Knowledge, time_to_lag, time_to_return};
 
 pub use forced::{InForce, effective_status, endpoint_in_force, forced, forced_endpoint, forces_endpoints};
 pub use knowledge::{Behind, behind};
+pub use skew::{Differing, Skew, differing};
 
 /// The client, as far as it is known. In DNS the tenant is never known.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -191,6 +193,8 @@ pub enum Reason {
     Lagging,
     /// A replica that the request needs has another version there.
     Version,
+    /// Every endpoint that has the model and isn't down runs another release than counts in the fence.
+    Skew,
     /// Every endpoint that has the model is cooling.
     Cooling,
 }
@@ -206,6 +210,7 @@ impl Reason {
             Self::NoModel => "no_model",
             Self::Lagging => "lagging",
             Self::Version => "version",
+            Self::Skew => "skew",
             Self::Cooling => "cooling",
         }
     }
@@ -231,6 +236,8 @@ pub struct Steering {
     pub revived: bool,
     /// Whether `ordered` holds the freshest region alone, because every region that could serve lags.
     pub stale: bool,
+    /// Whether `ordered` holds regions that run another release, because no other region of the fence could be offered.
+    pub skewed: bool,
     /// The earliest end of an override or cool-down that influenced the decision.
     pub valid_until: Option<Timestamp>,
 }
@@ -371,31 +378,57 @@ pub fn rank_by(
 }
 
 /// Steps 3, 4 and 6: withholds regions, offers the others, and revives some if no region is left to offer.
+///
+/// What a region runs never takes away the last region of a fence: if nothing is left, it isn't looked at.
 #[must_use]
 pub fn decide(table: &Table, ranking: &Ranking, model: Option<&str>, conditions: &Conditions<'_>) -> Steering {
+    if table.releases().is_empty() {
+        return decide_by(table, ranking, model, conditions, None);
+    }
+    let Some(skew) = Skew::of(table, &ranking.regions(), model, conditions) else {
+        return decide_by(table, ranking, model, conditions, None);
+    };
+    let steering = decide_by(table, ranking, model, conditions, Some(&skew));
+    if !steering.ordered.is_empty() {
+        return steering;
+    }
+    let steering = decide_by(table, ranking, model, conditions, None);
+    let skewed = steering.ordered.iter().any(|ranked| skew.withholds(ranked.fenced.region));
+    Steering { skewed, ..steering }
+}
+
+/// [`decide`] with what is withheld because of what it runs. With `skew` nothing is revived.
+fn decide_by(
+    table: &Table,
+    ranking: &Ranking,
+    model: Option<&str>,
+    conditions: &Conditions<'_>,
+    skew: Option<&Skew>,
+) -> Steering {
     let knowledge = Knowledge::of(table, ranking, conditions);
     let mut ordered = Vec::with_capacity(ranking.order.len());
     let mut withheld = Vec::new();
     let mut valid_until = None;
     for &ranked in &ranking.order {
-        let judgement = judge(table, ranking, ranked.fenced.region, model, conditions, knowledge.as_ref());
+        let judgement = judge((table, ranking, conditions), ranked.fenced.region, model, knowledge.as_ref(), skew);
         valid_until = earliest(valid_until, judgement.until);
         match judgement.reason {
             None => ordered.push(ranked),
             Some(reason) => withheld.push((Withheld { ranked, reason }, judgement)),
         }
     }
-    let freshest = if ordered.is_empty() { freshest(&withheld) } else { None };
+    let freshest = if ordered.is_empty() && skew.is_none() { freshest(&withheld) } else { None };
     if let Some(position) = freshest {
         ordered.push(withheld.remove(position).0.ranked);
     }
-    let revived = ordered.is_empty() && ranking.revivable && withheld.iter().any(|(_, one)| one.passing);
+    let revived =
+        ordered.is_empty() && skew.is_none() && ranking.revivable && withheld.iter().any(|(_, one)| one.passing);
     if revived {
         ordered.extend(withheld.iter().filter(|(_, one)| one.passing).map(|(withheld, _)| withheld.ranked));
         withheld.retain(|(_, one)| !one.passing);
     }
     let withheld = withheld.into_iter().map(|(withheld, _)| withheld).collect();
-    Steering { ordered, withheld, revived, stale: freshest.is_some(), valid_until }
+    Steering { ordered, withheld, revived, stale: freshest.is_some(), skewed: false, valid_until }
 }
 
 /// The position of the region that is least behind, of those withheld for nothing else whose replicas keep it. Of
@@ -419,12 +452,11 @@ struct Judgement {
 
 /// Finds the reasons to withhold one region.
 fn judge(
-    table: &Table,
-    ranking: &Ranking,
+    (table, ranking, conditions): (&Table, &Ranking, &Conditions<'_>),
     index: RegionIndex,
     model: Option<&str>,
-    conditions: &Conditions<'_>,
     knowledge: Option<&Knowledge<'_>>,
+    skew: Option<&Skew>,
 ) -> Judgement {
     let region = table.region(index);
     let health = conditions.health.get(index.get());
@@ -455,7 +487,8 @@ fn judge(
         conditions.local.cooling.iter().filter(mine).map(|cooling| cooling.until).max()
     };
     // An endpoint that isn't cooling gives `None`, which is the minimum: then the region isn't withheld.
-    let rested = able().map(cooling_until).min().flatten();
+    // One that runs something else isn't asked, so it doesn't save its region from resting.
+    let rested = able().filter(|i| !skew.is_some_and(|skew| skew.has(index, *i))).map(cooling_until).min().flatten();
 
     let not_home = ranking.only.is_some_and(|only| only != Some(index));
     let forced_down = forced.is_some_and(|forced| forced.status == Status::Down) || is_drained;
@@ -468,6 +501,7 @@ fn judge(
         (no_model, Reason::NoModel),
         (copies.lags, Reason::Lagging),
         (copies.has_other_version, Reason::Version),
+        (skew.is_some_and(|skew| skew.withholds(index)), Reason::Skew),
         (rested.is_some(), Reason::Cooling),
     ];
     Judgement {

@@ -8,6 +8,7 @@ mod index;
 mod needs;
 mod networks;
 mod quotas;
+mod releases;
 mod revision;
 mod rollouts;
 mod territories;
@@ -23,12 +24,16 @@ use subtle::ConstantTimeEq;
 pub use build::Compiling;
 pub use fleet::{Fleet, Voter};
 use hosts::Hosts;
-pub use index::{JurisdictionIndex, QuotaIndex, RegionIndex, ReplicaIndex, ServiceIndex, TenantIndex, TierIndex};
+pub use index::{
+    JurisdictionIndex, QuotaIndex, RegionIndex, ReleaseIndex, ReplicaIndex, ServiceIndex, TenantIndex, TierIndex,
+};
 use needs::Needs;
 pub use needs::{RegionReplica, Replica};
 pub use networks::NetworkPlace;
 use networks::Networks;
 pub use quotas::{Quota, TenantLimits, Tiers};
+pub use releases::Release;
+pub(crate) use releases::call;
 pub use revision::{Revision, Succession};
 pub use rollouts::Rollout;
 use territories::{Territories, position};
@@ -61,6 +66,7 @@ pub struct Table {
     rollouts: Vec<Rollout>,
     replicas: Vec<Replica>,
     bundles: BTreeMap<BundleId, rules::Bundle>,
+    releases: Vec<Release>,
     /// Boxed, as most documents have none.
     fleet: Option<Box<Fleet>>,
     keys: Vec<(KeyDigest, TenantIndex)>,

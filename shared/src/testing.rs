@@ -7,6 +7,6 @@ mod random;
 mod rollouts;
 mod vectors;
 
-pub use random::{Random, ask, conditions, digest_of_steerings, document, limit, replicate};
+pub use random::{Random, ask, conditions, digest_of_steerings, document, limit, release, replicate};
 pub use rollouts::roll_out;
 pub use vectors::{bless, run};

@@ -32,6 +32,7 @@ mod quic;
 mod quick_start;
 mod rate_limit;
 mod reference;
+mod releases;
 mod reload;
 mod replicas;
 mod rfc8906;

@@ -34,6 +34,7 @@ fn metrics() -> String {
     let model = json!({ "type": "openai", "model": "m" });
     let third = json!({ "url": endpoint["url"], "monitor": model });
     rules["regions"]["eu-frankfurt"]["endpoints"] = json!({ "fra-1": endpoint, "fra-2": second, "fra-3": third });
+    rules["releases"] = json!({ "m": {} });
     rules["replicas"] = json!({ "kb": { "max_lag": "60s" } });
     let copy = json!({ "url": world.frankfurt.health_url(), "as": "seconds", "read": "/lag" });
     rules["regions"]["eu-frankfurt"]["replicas"] = json!({ "kb": copy });

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bailiwick_rules::testing::Random;
 use serde_json::{Value, json};
 
 /// What it does with a request for a completion.
@@ -32,6 +33,80 @@ pub enum Gpu {
     NoModel,
 }
 
+/// What it runs, as it tells it in `/v1/models` and in completions that aren't streamed.
+#[derive(Debug, Clone)]
+pub struct Runs {
+    /// Where its weights are from.
+    pub root: &'static str,
+    /// Its longest context.
+    pub max_model_len: u64,
+    /// Its `system_fingerprint`.
+    pub fingerprint: &'static str,
+    /// The weights: equal ones make equal tokens.
+    pub weights: u64,
+    /// By how much log probabilities are moved up and down, as batches do it.
+    pub noise: f64,
+    /// Whether it tells log probabilities.
+    pub has_logprobs: bool,
+    /// Whether it takes requests for the list of models and never answers.
+    pub hangs_at_models: bool,
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self {
+            root: "example/llama-fp8",
+            max_model_len: 131_072,
+            fingerprint: "vllm-0.11.0-H100-tp8-bf16-a3b21f94",
+            weights: 1,
+            noise: 0.0,
+            has_logprobs: true,
+            hangs_at_models: false,
+        }
+    }
+}
+
+impl Runs {
+    /// The list of models, as vLLM writes it.
+    fn models(&self) -> Value {
+        let model = json!({ "id": "m", "object": "model", "created": 1, "owned_by": "vllm", "root": self.root,
+            "parent": null, "max_model_len": self.max_model_len,
+            "permission": [{ "id": "modelperm-1", "object": "model_permission", "allow_logprobs": true }] });
+        json!({ "object": "list", "data": [model] })
+    }
+
+    /// A completion that isn't streamed, as vLLM writes it.
+    fn completion(&self, asked: &Value) -> Value {
+        let prompt = asked["messages"][0]["content"].as_str().unwrap_or_default();
+        let wanted = asked["logprobs"] == true && self.has_logprobs;
+        let hash = |sum: u64, byte: u8| sum.wrapping_mul(31).wrapping_add(u64::from(byte));
+        let mut random = Random::new(self.weights ^ prompt.bytes().fold(7, hash));
+        let positions: Vec<Value> = (0..4).map(|_| self.position(&mut random)).collect();
+        let logprobs = if wanted { json!({ "content": positions }) } else { Value::Null };
+        json!({ "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": asked["model"],
+            "system_fingerprint": self.fingerprint, "choices": [{ "index": 0, "logprobs": logprobs,
+            "message": { "role": "assistant", "content": "a" }, "finish_reason": "length" }],
+            "usage": { "prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 24 } })
+    }
+
+    /// The five likeliest tokens of a position.
+    fn position(&self, random: &mut Random) -> Value {
+        let mut logprob = 0.0;
+        let mut is_up = false;
+        let tokens: Vec<Value> = (0..5)
+            .map(|_| {
+                logprob -= 0.4 + f64::from(u32::try_from(random.below(100)).unwrap_or(0)) / 100.0;
+                is_up = !is_up;
+                let noisy = logprob + if is_up { self.noise } else { -self.noise };
+                let token = format!("t{}", random.below(1_000));
+                json!({ "bytes": token.as_bytes(), "token": token, "logprob": noisy })
+            })
+            .collect();
+        json!({ "token": tokens[0]["token"], "bytes": tokens[0]["bytes"], "logprob": tokens[0]["logprob"],
+            "top_logprobs": tokens })
+    }
+}
+
 /// A completion that was asked for.
 #[derive(Debug, Clone)]
 pub struct Asked {
@@ -53,6 +128,7 @@ pub struct GpuStandIn {
 #[derive(Debug)]
 struct Shared {
     gpu: Gpu,
+    runs: Runs,
     asked: Vec<Asked>,
     /// What the counter of iterations says; it rises with every reading while tokens are made.
     iterations: u64,
@@ -70,7 +146,14 @@ impl GpuStandIn {
     pub fn start(gpu: Gpu) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let shared = Shared { gpu, asked: Vec::new(), iterations: 1_000, has_ended: false, held: Vec::new() };
+        let shared = Shared {
+            gpu,
+            runs: Runs::default(),
+            asked: Vec::new(),
+            iterations: 1_000,
+            has_ended: false,
+            held: Vec::new(),
+        };
         let shared = Arc::new(Mutex::new(shared));
         let ours = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -109,6 +192,11 @@ impl GpuStandIn {
         lock(&self.shared).gpu = gpu;
     }
 
+    /// From now on it runs this.
+    pub fn run(&self, runs: Runs) {
+        lock(&self.shared).runs = runs;
+    }
+
     /// The completions that it was asked for so far.
     #[must_use]
     pub fn asked(&self) -> Vec<Asked> {
@@ -144,6 +232,22 @@ fn serve(stream: &TcpStream, shared: &Mutex<Shared>) -> Option<()> {
             "/metrics" => {
                 let page = metrics(&mut lock(shared));
                 whole(stream, "200 OK", "text/plain; version=0.0.4", &page)?;
+            }
+            "/v1/models" => {
+                let runs = lock(shared).runs.clone();
+                if runs.hangs_at_models {
+                    lock(shared).held.push(stream.try_clone().ok()?);
+                } else {
+                    whole(stream, "200 OK", "application/json", &runs.models().to_string())?;
+                }
+            }
+            _ if asked.body["stream"] != true && asked.body.is_object() => {
+                let runs = {
+                    let mut shared = lock(shared);
+                    shared.asked.push(asked.clone());
+                    shared.runs.clone()
+                };
+                whole(stream, "200 OK", "application/json", &runs.completion(&asked.body).to_string())?;
             }
             _ => {
                 let gpu = {

@@ -13,6 +13,7 @@ mod overrides;
 pub(crate) mod publish;
 pub(crate) mod push;
 mod read;
+mod releases;
 mod reply;
 mod rollouts;
 mod status;
@@ -215,6 +216,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/fleet/nodes", get(fleet::nodes))
         .route("/v1/status", get(status::status))
         .route("/v1/traffic", get(traffic::traffic))
+        .route("/v1/releases", get(releases::releases))
         .route("/v1/rollouts", get(rollouts::rollouts))
         .route("/v1/bundles", get(bundles::list))
         .route("/v1/bundles/{name}", get(bundles::one).put(push::put).layer(DefaultBodyLimit::max(LARGEST_PACK)))

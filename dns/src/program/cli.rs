@@ -15,6 +15,7 @@ mod keys;
 mod node;
 mod plan;
 mod receipt;
+mod releases;
 mod rollout;
 mod rules;
 mod shift;
@@ -134,6 +135,15 @@ enum Command {
   bailiwick status --json | jq -r '.regions[] | select(.status == \"down\") | .region'
   bailiwick status --api https://ns2.example.com:8053 --token-file reader.token")]
     Status(status::StatusArgs),
+    /// Tell what each region really runs: model, weights, engine, and how near their answers are to each other.
+    ///
+    /// It asks the node's API. The exit code is 1 if regions of one fence run different things, or something else than
+    /// the rules' "releases" say.
+    #[command(after_help = "Examples:
+  bailiwick releases
+  bailiwick releases --json | jq -r '.releases[].endpoints[] | select(.state == \"skew\") | .region'
+  bailiwick releases --json | jq -r '.releases[\"chat-large\"].endpoints[0].said.canary'")]
+    Releases(status::StatusArgs),
     /// Take a region or an endpoint out of service for a while.
     ///
     /// DNS answers other regions, and the edge sends nothing there, not even if all others are down. It ends by itself,
@@ -214,6 +224,7 @@ pub fn run() -> ExitCode {
         Command::Bundle(command) => bundle::run(&command),
         Command::Eval(command) => eval::run(&command),
         Command::Status(args) => status::status(&args),
+        Command::Releases(args) => releases::run(&args),
         Command::Drain(args) => drain::drain(&args, crate::system::clock::Clock::system().now()),
         Command::Undrain(args) => drain::undrain(&args),
         Command::Shift(command) => shift::run(&command, crate::system::clock::Clock::system().now()),

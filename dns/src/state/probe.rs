@@ -8,6 +8,7 @@ mod lookups;
 mod model;
 mod network;
 mod outcome;
+mod releases;
 mod replicas;
 mod secrets;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::time::Duration;
 use bailiwick_rules::health::AddressFamily;
 use bailiwick_rules::load::EngineReading;
 use bailiwick_rules::probe::{next_round, phase};
+use bailiwick_rules::release::{Form, Listed, ReleaseSource, Told};
 use bailiwick_rules::replica::{ReadFailure, ReplicaReading};
 use bailiwick_rules::rules::{Family, LoadSource, Monitor, ReplicaSource};
 use bailiwick_rules::time::Timestamp;
@@ -29,9 +31,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::system::clock::Clock;
 use crate::system::tasks::unwinding;
 pub(crate) use loads::{LoadResult, SourceId};
-pub(crate) use model::{Places, Surroundings};
+pub(crate) use model::{Places, Surroundings, Tokens};
 pub(crate) use network::NetworkProber;
 pub(crate) use outcome::{Outcome, Passed, ProbeFailure};
+pub(crate) use releases::{ReleaseId, ReleaseResult};
 pub(crate) use replicas::{CopyId, ReplicaResult};
 pub use secrets::SecretFiles;
 pub(crate) use secrets::{Secrets, read as read_secret};
@@ -59,6 +62,22 @@ pub(crate) trait Prober: Send + Sync + 'static {
         source: &ReplicaSource,
         clock: &Clock,
     ) -> impl Future<Output = Result<ReplicaReading, ReadFailure>> + Send;
+
+    /// Asks an endpoint for its list of models; the error says what failed. The caller applies the timeout. A prober
+    /// that asks no endpoint what it runs needs neither this nor the next.
+    fn list_models(&self, _: &ReleaseSource) -> impl Future<Output = Result<Listed, String>> + Send {
+        async { Err("nothing is asked here".to_owned()) }
+    }
+
+    /// Asks an endpoint one of the fixed prompts, in this form or a simpler one. Returns the form that was accepted.
+    fn ask_prompt(
+        &self,
+        _: &ReleaseSource,
+        _prompt: usize,
+        _: Form,
+    ) -> impl Future<Output = Result<(Told, Form), String>> + Send {
+        async { Err("nothing is asked here".to_owned()) }
+    }
 }
 
 /// Which addresses of a host name one probe tries, and how many of them have to answer.
@@ -114,6 +133,7 @@ pub(crate) struct Probing<P> {
     results: mpsc::Sender<ProbeResult>,
     loads: mpsc::Sender<LoadResult>,
     replicas: mpsc::Sender<ReplicaResult>,
+    releases: mpsc::Sender<ReleaseResult>,
     surroundings: Surroundings,
 }
 
@@ -128,19 +148,21 @@ impl Drop for Running {
 }
 
 impl<P: Prober> Probing<P> {
-    /// Makes a starter of tasks that send probe results to `results`, load readings to `loads`, and readings of
-    /// replicas to `replicas`.
+    /// Makes a starter of tasks that send probe results to `results`, load readings to `loads`, readings of replicas to
+    /// `replicas`, and what endpoints run to `releases`.
     pub(crate) fn new(
         prober: P,
         results: mpsc::Sender<ProbeResult>,
         loads: mpsc::Sender<LoadResult>,
         replicas: mpsc::Sender<ReplicaResult>,
+        releases: mpsc::Sender<ReleaseResult>,
         surroundings: Surroundings,
     ) -> Self {
-        Self { prober: Arc::new(prober), slots: Arc::default(), results, loads, replicas, surroundings }
+        Self { prober: Arc::new(prober), slots: Arc::default(), results, loads, replicas, releases, surroundings }
     }
 
-    /// Starts a monitor, which probes at once and then at every interval. `places` are the endpoints that it watches.
+    /// Starts a monitor, which probes at once and then at every interval. `places` are the endpoints that it watches,
+    /// and what its budget has left.
     /// If it `is_spread`, later rounds begin at a time within the interval at which nodes of other names don't probe.
     pub(crate) fn start(
         &self,
@@ -167,6 +189,20 @@ impl<P: Prober> Probing<P> {
     /// Starts to read a load source, at once and then at every interval.
     pub(crate) fn start_reading(&self, id: SourceId, source: LoadSource) -> Running {
         loads::start(id, source, Arc::clone(&self.prober), Arc::clone(&self.slots), self.loads.clone())
+    }
+
+    /// Starts to ask an endpoint what it runs, soon and then at every interval. `tokens` are what the budget of its
+    /// monitor has left.
+    pub(crate) fn start_asking(&self, id: ReleaseId, source: ReleaseSource, tokens: Tokens) -> Running {
+        releases::start(releases::Task {
+            id,
+            source,
+            tokens,
+            prober: Arc::clone(&self.prober),
+            slots: Arc::clone(&self.slots),
+            around: self.surroundings.clone(),
+            results: self.releases.clone(),
+        })
     }
 
     /// Starts to read how far a copy is behind, at once and then at every interval.

@@ -12,6 +12,7 @@ mod loads;
 mod models;
 mod planned;
 mod records;
+mod releases;
 mod replicas;
 mod report;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub(crate) use fleet::FleetHealth;
 pub(crate) use loads::{LoadView, endpoints_up};
 pub(crate) use models::{ModelView, VerdictCounts};
 pub(crate) use planned::Planned;
+pub(crate) use releases::ReleaseView;
 pub(crate) use replicas::ReplicaView;
 pub(crate) use shed::{Part, Seat, Shares};
 pub(crate) use world::{RejectedZone, Rules, World, ZoneSource};
@@ -86,6 +88,8 @@ pub(crate) struct Health {
     pub loads: Vec<LoadView>,
     /// The copies of replicas that are read, by region and position.
     pub replicas: Vec<ReplicaView>,
+    /// The endpoints that are asked what they run.
+    pub releases: Vec<ReleaseView>,
     /// The shares of clients to move because of load; `None` without a plan.
     pub shares: Option<Shares>,
     /// The same plan in numbers, for metrics.

@@ -15,7 +15,7 @@ use bailiwick_rules::health::Status;
 use bailiwick_rules::id::{EndpointId, RegionId, TierId};
 use bailiwick_rules::rules::{Endpoint, PriorityForm, ServiceTier};
 use bailiwick_rules::steer::{
-    Conditions, Cooling, Local, Ranked, Reason, Steering, Withheld, forced_endpoint, forces_endpoints,
+    Conditions, Cooling, Local, Ranked, Reason, Skew, Steering, Withheld, forced_endpoint, forces_endpoints,
 };
 use bailiwick_rules::table::{Fenced, QuotaIndex, RegionIndex, Rollout, ServiceIndex, Table};
 
@@ -50,6 +50,8 @@ pub(crate) enum Skip {
     NoModel,
     /// The endpoint's engine doesn't know all fields of the request.
     Engine,
+    /// The endpoint runs another release of the model, and other endpoints of the region don't.
+    Skew,
     /// The endpoint rests after a failure, and other endpoints can be asked.
     Cooling,
     /// The endpoint's monitor reports it down, and other endpoints of the region are up.
@@ -70,6 +72,7 @@ impl Skip {
             Self::NoSecret => "no_secret",
             Self::NoModel => "no_model",
             Self::Engine => "engine",
+            Self::Skew => "skew",
             Self::Cooling => "cooling",
             Self::Down => "down",
             Self::Forced => "forced",
@@ -118,8 +121,9 @@ impl Plan {
             return Err(failure);
         }
         let mut plan = Self { targets: Vec::new(), skipped: Vec::new() };
+        let skew = skew(table, steering, wanted);
         for ranked in &steering.ordered {
-            plan.add_region(table, ranked.fenced, wanted, &has_secret, None);
+            plan.add_region(table, ranked.fenced, (wanted, skew.as_ref()), &has_secret, None);
         }
         Ok(plan)
     }
@@ -149,7 +153,8 @@ impl Plan {
             inner.map_or_else(own, NamedModel::not_found)
         };
         match steering.withheld.iter().find(|withheld| here(&withheld.ranked)).map(|withheld| withheld.reason) {
-            None | Some(Reason::Cooling) => {}
+            // What only this endpoint has is asked for there, whatever it runs now.
+            None | Some(Reason::Cooling | Reason::Skew) => {}
             Some(Reason::NotHome) => return Err(Failure::UnknownId),
             Some(Reason::NoModel) => return Err(no_model()),
             Some(Reason::Forced | Reason::Down | Reason::Lagging | Reason::Version) => {
@@ -159,7 +164,7 @@ impl Plan {
         let mut plan = Self { targets: Vec::new(), skipped: Vec::new() };
         let none_rest = Local::default();
         let wanted = &PlanRequest { conditions: Conditions { local: &none_rest, ..wanted.conditions }, ..*wanted };
-        plan.add_region(table, fenced, wanted, &has_secret, Some(&place.endpoint));
+        plan.add_region(table, fenced, (wanted, None), &has_secret, Some(&place.endpoint));
         plan.targets.retain(|target| target.id == place.endpoint);
         plan.skipped.retain(|skipped| skipped.endpoint == place.endpoint);
         match (plan.targets.is_empty(), plan.skipped.first()) {
@@ -176,7 +181,7 @@ impl Plan {
         &mut self,
         table: &Table,
         fenced: Fenced,
-        wanted: &PlanRequest<'_>,
+        (wanted, skew): (&PlanRequest<'_>, Option<&Skew>),
         has_secret: &impl Fn(&str) -> bool,
         pinned: Option<&EndpointId>,
     ) {
@@ -202,7 +207,8 @@ impl Plan {
                 Some(model) => match arms.as_ref().map_or(Ok(None), |arms| arms.of(id, model)) {
                     Err(closed) => skip(id, closed),
                     Ok(part) => {
-                        let reason = reason_to_wait(fenced.region, position, id, wanted, forced_at(position).is_some());
+                        let is_forced_up = forced_at(position).is_some();
+                        let reason = reason_to_wait((fenced.region, position, id), wanted, is_forced_up, skew);
                         able.push((reason, id, endpoint, model, part));
                     }
                 },
@@ -345,6 +351,15 @@ pub(crate) fn models(table: &Table, steering: &Steering) -> Option<Vec<String>> 
     Some(names.into_iter().collect())
 }
 
+/// Which endpoints run another release of the model than counts in the fence. `None` if none does.
+fn skew(table: &Table, steering: &Steering, wanted: &PlanRequest<'_>) -> Option<Skew> {
+    if table.releases().is_empty() {
+        return None;
+    }
+    let fence: Vec<RegionIndex> = steering.fence().map(|ranked| ranked.fenced.region).collect();
+    Skew::of(table, &fence, wanted.model, &wanted.conditions)
+}
+
 /// The quota that an endpoint's requests are counted against.
 fn quota_of(table: &Table, endpoint: &Endpoint) -> Option<QuotaIndex> {
     table.quota_named(endpoint.quota.as_ref()?.as_str())
@@ -407,11 +422,10 @@ pub(crate) fn no_engine(needs: &Needs) -> Failure {
 
 /// Why an endpoint should be tried after others, if at all. Probes don't count if an operator forced it up.
 fn reason_to_wait(
-    region: RegionIndex,
-    position: usize,
-    id: &EndpointId,
+    (region, position, id): (RegionIndex, usize, &EndpointId),
     wanted: &PlanRequest<'_>,
     is_forced_up: bool,
+    skew: Option<&Skew>,
 ) -> Option<Skip> {
     let conditions = &wanted.conditions;
     let health = conditions.health.get(region.get());
@@ -422,7 +436,9 @@ fn reason_to_wait(
         let same_model = cooling.model.is_none() || cooling.model.as_deref() == wanted.model;
         cooling.region == region && cooling.endpoint == *id && same_model && cooling.until > conditions.now
     };
-    conditions.local.cooling.iter().any(mine).then_some(Skip::Cooling)
+    let is_cooling = conditions.local.cooling.iter().any(mine);
+    let is_skewed = skew.is_some_and(|skew| skew.has(region, position));
+    is_cooling.then_some(Skip::Cooling).or(is_skewed.then_some(Skip::Skew))
 }
 
 #[cfg(test)]

@@ -101,7 +101,14 @@ fn region(random: &mut Random, probed: Status) -> RegionReport {
     let mut endpoints = BTreeMap::new();
     for name in ["e0", "e1", "e2"] {
         let status = *random.pick(&[Status::Up, Status::Down, Status::Unknown]);
-        let endpoint = EndpointReport { status, probed: None, forced: None, families: BTreeMap::new(), probe: None };
+        let endpoint = EndpointReport {
+            status,
+            probed: None,
+            forced: None,
+            families: BTreeMap::new(),
+            probe: None,
+            releases: BTreeMap::new(),
+        };
         endpoints.insert(EndpointId::parse(name).unwrap(), endpoint);
     }
     RegionReport {

@@ -119,6 +119,10 @@ pub const PROBE_TOKENS: u64 = 64;
 pub struct ModelProbe {
     /// Where chat completions are asked for, by which names and authorities, and the name of the credential.
     pub http: HttpProbe,
+    /// The base URL below which the endpoint's API is.
+    pub base: HttpUrl,
+    /// Azure's version of the API.
+    pub api_version: Option<String>,
     /// How the credential is sent.
     pub style: Style,
     /// The model, by the name that the endpoint knows.

@@ -13,6 +13,7 @@ mod model_probe;
 mod monitor;
 mod quota;
 mod region;
+mod release;
 mod replica;
 mod rollout;
 mod service;
@@ -106,6 +107,7 @@ pub(crate) async fn rules(reader: &mut Reader<'_>, node: &Node, turns: &mut Turn
         rollouts: map(&mut fields, "rollouts", context, turns, RolloutId::parse, rollout::rollout).await,
         replicas: map(&mut fields, "replicas", context, turns, ReplicaId::parse, replica::replica).await,
         bundles: map(&mut fields, "bundles", context, turns, BundleId::parse, bundle::bundle).await,
+        releases: map(&mut fields, "releases", context, turns, release::model_name, release::release).await,
         fleet: fields.optional("fleet", |reader, node| fleet::fleet(reader, node, context)),
         networks: list(&mut fields, "networks", context, turns, network).await,
         overrides: list(&mut fields, "overrides", context, turns, an_override).await,

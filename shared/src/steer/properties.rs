@@ -5,9 +5,10 @@ use serde_json::Value;
 use super::*;
 use crate::explain::{Explanation, explain};
 use crate::geo::{CountrySet, built_in_set};
-use crate::testing::{Random, ask, conditions, document, limit, replicate};
+use crate::testing::{Random, ask, conditions, document, limit, release, replicate};
 
 mod knowledge;
+mod skew;
 
 /// Random cases of the fence property, and of each other. Every case is a document, a client and conditions of its own.
 const FENCE_CASES: u64 = 20_000;
@@ -45,6 +46,9 @@ fn for_all(property: &str, cases: u64, check: impl Fn(Case) -> bool) {
         }
         if seed % 3 == 0 {
             replicate(&mut Random::new(seed), &mut document);
+        }
+        if seed % 5 < 2 {
+            release(&mut Random::new(seed), &mut document);
         }
         let table = Table::compile(document.to_string().as_bytes())
             .unwrap_or_else(|violations| panic!("seed {seed}: {violations:#?}\n{document:#}"));
@@ -170,7 +174,9 @@ fn healing_a_region_removes_none_unless_regions_had_been_revived() {
         health.endpoints.fill(Status::Up);
         health.forced = health.forced.take().filter(|forced| forced.status == Status::Up);
         let after = names(&case.table, case.steering().ordered);
-        before.revived || names(&case.table, before.ordered).iter().all(|region| after.contains(region))
+        before.revived
+            || before.skewed
+            || names(&case.table, before.ordered).iter().all(|region| after.contains(region))
     });
 }
 

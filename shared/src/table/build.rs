@@ -10,12 +10,12 @@ use super::hosts::Hosts;
 use super::needs::{self, Needs, Replica};
 use super::networks::Networks;
 use super::quotas::{self, TenantLimits, Tiers};
-use super::rollouts;
 use super::territories::{Territories, position};
 use super::{
     BUILD, Fenced, Region, RegionIndex, ResidencyRule, Revision, Service, ServiceIndex, Shedding, Table, Tenant,
     TenantIndex, check, warn,
 };
+use super::{releases, rollouts};
 use crate::geo::{self, CountrySet};
 use crate::id::{JurisdictionId, RegionId, ServiceId, TenantId};
 use crate::json::{Node, Reader, Violation};
@@ -92,6 +92,7 @@ impl Table {
             check::quotas(&rules, &mut violations);
             check::rollouts(&rules, &mut violations);
             check::replicas(&rules, &mut violations);
+            check::releases(&rules, &mut violations);
             check::tenants(&rules, &mut violations, turns).await;
             if !violations.is_empty() {
                 return Err(violations);
@@ -153,6 +154,7 @@ impl Table {
             rollouts,
             replicas,
             bundles: rules.bundles,
+            releases: releases::build(rules.releases),
             fleet,
             keys,
             hosts,

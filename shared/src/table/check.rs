@@ -1,6 +1,7 @@
 //! What one part of a document says of another, beyond names that don't exist: called by [`super::Table::compile`].
 
 mod quotas;
+mod releases;
 mod replicas;
 mod rollouts;
 
@@ -11,6 +12,7 @@ use crate::json::Violation;
 use crate::rules::{self, Answers, ClientMatch, HostName, Rules};
 use crate::turns::Turns;
 pub(super) use quotas::quotas;
+pub(super) use releases::releases;
 pub(super) use replicas::replicas;
 pub(super) use rollouts::rollouts;
 

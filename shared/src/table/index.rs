@@ -48,6 +48,10 @@ index!(
     ReplicaIndex
 );
 index!(
+    /// A release's position in its table.
+    ReleaseIndex
+);
+index!(
     /// A jurisdiction's position in its table.
     JurisdictionIndex
 );

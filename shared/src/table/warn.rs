@@ -4,6 +4,7 @@
 mod fleet;
 mod names;
 mod probes;
+mod releases;
 mod replicas;
 mod rollouts;
 
@@ -57,6 +58,7 @@ pub(super) fn warnings(
     warner.voters();
     warner.rollouts();
     warner.replicas();
+    warner.releases();
     warner.alias_loops();
     warner.warnings
 }

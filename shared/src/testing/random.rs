@@ -7,7 +7,7 @@ use sha2::Digest;
 
 use crate::explain::explain;
 use crate::geo::{Coordinates, CountryCode};
-use crate::health::{Forced, Lag, RegionHealth, ReplicaHealth, Status};
+use crate::health::{Forced, Lag, RegionHealth, ReleaseHealth, ReplicaHealth, Said, Status};
 use crate::steer::{Ask, Client, Conditions, Cooling, Local, PathClass};
 use crate::table::{RegionIndex, ServiceIndex, Table, TenantIndex};
 use crate::time::{Millis, Timestamp};
@@ -290,6 +290,42 @@ pub fn replicate(random: &mut Random, document: &mut Value) {
     }
 }
 
+/// Gives a valid document releases of the models that clients ask for. It stays valid.
+pub fn release(random: &mut Random, document: &mut Value) {
+    let endpoints = document["regions"].as_object().into_iter().flat_map(|regions| regions.values());
+    let endpoints: Vec<&Value> =
+        endpoints.filter_map(|region| region["endpoints"].as_object()).flat_map(|all| all.values()).collect();
+    let has =
+        |model: &str| endpoints.iter().any(|one| one["models"].as_object().is_none_or(|all| all.contains_key(model)));
+    let models = MODELS.into_iter().filter(|model| has(model));
+    let releases: serde_json::Map<_, _> = models
+        .filter_map(|model| {
+            let skew = *random.pick(&["warn", "withhold", "withhold"]);
+            random.chance(70).then(|| (model.to_owned(), json!({ "skew": skew })))
+        })
+        .collect();
+    if !releases.is_empty() {
+        document["releases"] = releases.into();
+    }
+}
+
+/// What may be known of what a region's endpoints run.
+fn releases_health(random: &mut Random, table: &Table, region: &crate::table::Region) -> Vec<ReleaseHealth> {
+    let mut known = Vec::new();
+    for (release, of) in table.releases().iter().enumerate() {
+        for (endpoint, (_, one)) in region.endpoints.iter().enumerate() {
+            if crate::table::call(one, &of.model).is_some() && random.chance(80) {
+                let mut said = [(); 5].map(|()| *random.pick(&[Said::Unknown, Said::Pinned, Said::Version(0)]));
+                if random.chance(40) {
+                    said[random.below(5)] = *random.pick(&[Said::Other, Said::Version(1)]);
+                }
+                known.push(ReleaseHealth { release, endpoint, said });
+            }
+        }
+    }
+    known
+}
+
 /// What may be known of a copy.
 fn copy_health(random: &mut Random, copy: &crate::table::RegionReplica) -> ReplicaHealth {
     let span = |random: &mut Random| Some(Millis(random.below(90_000) as u64)).filter(|_| random.chance(70));
@@ -351,6 +387,7 @@ pub fn conditions(random: &mut Random, table: &Table) -> (Vec<RegionHealth>, Loc
             false => Vec::new(),
         },
         replicas: region.replicas.iter().map(|copy| copy_health(random, copy)).collect(),
+        releases: releases_health(random, table, region),
     });
     let health: Vec<RegionHealth> = health.collect();
     let mut cooling = Vec::new();

@@ -11,8 +11,10 @@ use crate::explain::explain;
 use crate::geo::{Coordinates, CountryCode};
 use crate::health::{Forced, RegionHealth, Status};
 use crate::id::EndpointId;
+use crate::release::Known;
+use crate::report::ReleaseReport;
 use crate::steer::{Ask, Client, Conditions, Cooling, Local, PathClass};
-use crate::table::{ServiceIndex, Table};
+use crate::table::{RegionIndex, ReleaseIndex, ServiceIndex, Table};
 use crate::time::Timestamp;
 
 /// Runs every case of a vector file; the number of cases, or what differs.
@@ -61,7 +63,9 @@ fn cases_of(vectors: &Value) -> Result<&Vec<Value>, String> {
 fn explained(table: &Table, case: &Value) -> Result<Value, String> {
     let ask = ask_of(table, &case["ask"])?;
     let now = case["now"].as_str().and_then(Timestamp::parse).ok_or("\"now\" is no time")?;
-    let health = health_of(table, &case["health"]["regions"])?;
+    let mut health = health_of(table, &case["health"]["regions"])?;
+    let releases = crate::release::health(table, &runs_of(table, &case["runs"])?);
+    health.iter_mut().zip(releases).for_each(|(region, releases)| region.releases = releases);
     let local = local_of(table, &case["cooling"])?;
     let reported = explain(table, &ask, &Conditions { health: &health, local: &local, now });
     serde_json::to_value(reported).map_err(|error| error.to_string())
@@ -128,6 +132,25 @@ fn health_of(table: &Table, regions: &Value) -> Result<Vec<RegionHealth>, String
         })
     };
     table.regions().iter().map(one).collect()
+}
+
+/// What endpoints said that they run: by region, endpoint and model.
+fn runs_of(table: &Table, runs: &Value) -> Result<Vec<Known>, String> {
+    let mut known = Vec::new();
+    for (region, of_region) in (0..).zip(table.regions()) {
+        for (endpoint, (id, _)) in of_region.endpoints.iter().enumerate() {
+            for (release, of) in (0..).zip(table.releases()) {
+                let said = &runs[of_region.id.as_str()][id.as_str()][&of.model];
+                if !said.is_null() {
+                    let said: ReleaseReport =
+                        serde_json::from_value(said.clone()).map_err(|error| error.to_string())?;
+                    let (region, release) = (RegionIndex(region), ReleaseIndex(release));
+                    known.push(Known { region, endpoint, release, reading: said.reading() });
+                }
+            }
+        }
+    }
+    Ok(known)
 }
 
 fn local_of(table: &Table, cooling: &Value) -> Result<Local, String> {

@@ -6,6 +6,7 @@ mod loads;
 mod observed;
 mod peers;
 mod planned;
+mod releases;
 mod replicas;
 mod zones;
 
@@ -69,6 +70,7 @@ impl Collector for Exposition {
         self.leases(&mut encoder)?;
         loads::encode(&self.handle, &mut encoder)?;
         replicas::encode(&self.handle, &mut encoder)?;
+        releases::encode(&self.handle, &mut encoder)?;
         planned::encode(&self.handle, &mut encoder)?;
         fleet::encode(&self.handle, &mut encoder)?;
         peers::encode(&self.handle, &mut encoder)?;

@@ -1,9 +1,10 @@
 //! The monitors that run. Takes the rules' monitors and the results of their probes, returns health by region. The
 //! owner holds the one instance. The sources of loads run beside them ([`loads`]), and what reads replicas
-//! ([`replicas`]).
+//! ([`replicas`]) and releases ([`releases`]).
 
 mod loads;
 mod models;
+mod releases;
 mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,11 +21,13 @@ use bailiwick_rules::table::{Region, RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::state::probe::{
-    LoadResult, MonitorId, Outcome, Places, ProbeResult, Prober, Probing, ReplicaResult, Running, Targets,
+    LoadResult, MonitorId, Outcome, Places, ProbeResult, Prober, Probing, ReleaseResult, ReplicaResult, Running,
+    Targets,
 };
 use crate::state::snapshot::{ByFamily, Health, MonitorView, Probes};
 use loads::{Loads, Read};
 use models::{Meaning, ModelState};
+use releases::{Asked, Releases};
 use replicas::{Copy, Replicas};
 
 /// All monitors that run. Equal monitors of several endpoints run once.
@@ -35,6 +38,7 @@ pub(super) struct Monitors<P> {
     next: u64,
     loads: Loads,
     replicas: Replicas,
+    releases: Releases,
     /// Whether the node's own line seems to be down.
     sight: Sight<MonitorId>,
     /// The effective status of each region, and since when it has it.
@@ -72,6 +76,8 @@ pub(super) struct Assignment {
     loads: Vec<Read>,
     /// The copies of replicas.
     copies: Vec<Copy>,
+    /// The endpoints that are asked what they run.
+    asked: Vec<Asked>,
 }
 
 impl Assignment {
@@ -146,8 +152,9 @@ impl Entry {
 impl<P: Prober> Monitors<P> {
     /// No monitors yet. `probing` starts them.
     pub(super) fn new(probing: Probing<P>) -> Self {
-        let (loads, replicas, sight) = (Loads::default(), Replicas::default(), Sight::default());
-        Self { probing, entries: BTreeMap::new(), next: 0, loads, replicas, sight, since: BTreeMap::new() }
+        let (loads, replicas, releases) = (Loads::default(), Replicas::default(), Releases::default());
+        let (entries, sight, since) = (BTreeMap::new(), Sight::default(), BTreeMap::new());
+        Self { probing, entries, next: 0, loads, replicas, releases, sight, since }
     }
 
     /// Starts every monitor of `table` that doesn't run yet. One that runs with equal content keeps its state.
@@ -164,9 +171,14 @@ impl<P: Prober> Monitors<P> {
             let own = assign(&region.monitor);
             (own, region.endpoints.iter().map(|(_, endpoint)| assign(&endpoint.monitor)).collect())
         });
-        let regions = regions.collect();
+        let regions: Vec<(MonitorIds, Vec<MonitorIds>)> = regions.collect();
+        let payer = |region: RegionIndex, endpoint: usize| {
+            let id = *regions.get(region.get())?.1.get(endpoint)?.first()?;
+            Some((id, self.entries.get(&id)?.model.as_ref()?.places.tokens()))
+        };
+        let asked = self.releases.assign(table, &self.probing, payer);
         let (loads, copies) = (self.loads.assign(table, &self.probing), self.replicas.assign(table, &self.probing));
-        let assignment = Assignment { regions, loads, copies };
+        let assignment = Assignment { regions, loads, copies, asked };
         for (id, entry) in &mut self.entries {
             if let Some(model) = &mut entry.model {
                 let (places, sources) = models::watched(table, &assignment, *id);
@@ -214,6 +226,7 @@ impl<P: Prober> Monitors<P> {
     pub(super) fn keep_only<'a>(&mut self, assignments: impl IntoIterator<Item = &'a Assignment> + Clone) {
         self.loads.keep_only(assignments.clone().into_iter().flat_map(|one| &one.loads));
         self.replicas.keep_only(assignments.clone().into_iter().flat_map(|one| &one.copies));
+        self.releases.keep_only(assignments.clone().into_iter().flat_map(|one| &one.asked));
         let kept: BTreeSet<MonitorId> = assignments.into_iter().flat_map(Assignment::ids).collect();
         self.entries.retain(|id, _| kept.contains(id));
         self.sight.keep_only(|id| kept.contains(id));
@@ -302,6 +315,16 @@ impl<P: Prober> Monitors<P> {
         self.replicas.record(result, now, self.sight.is_blind(), (places.0, &places.1.copies))
     }
 
+    /// Takes what an endpoint says that it runs. Returns whether that is news.
+    pub(super) fn record_release(
+        &mut self,
+        result: ReleaseResult,
+        now: Timestamp,
+        places: (&Table, &Assignment),
+    ) -> bool {
+        self.releases.record(result, now, (places.0, &places.1.asked))
+    }
+
     /// Health as of `now`, as this node's probes see it. [`Monitors::note_statuses`] tells since when it is so.
     pub(super) fn health(
         &self,
@@ -312,6 +335,7 @@ impl<P: Prober> Monitors<P> {
     ) -> Health {
         let (mut regions, mut monitors) = (Vec::new(), Vec::new());
         let mut by_family = self.has_families(assignment).then(ByFamily::default);
+        let releases = self.releases.health(table, &assignment.asked, now);
         let assigned = assignment.regions.iter().zip(table.regions());
         for (index, ((own, endpoints), region)) in (0..).map(RegionIndex).zip(assigned) {
             let in_force = |endpoint: Option<&EndpointId>| {
@@ -332,6 +356,7 @@ impl<P: Prober> Monitors<P> {
                 health.forced = in_force(None);
                 health.forced_endpoints.clone_from(&forced_endpoints);
                 health.replicas.clone_from(&copies);
+                health.releases = releases.get(index.get()).cloned().unwrap_or_default();
                 health
             };
             regions.push(of(&|ids| self.read(ids, Reading::either, now)));
@@ -360,6 +385,7 @@ impl<P: Prober> Monitors<P> {
             monitors,
             loads,
             replicas: self.replicas.views(table, &assignment.copies),
+            releases: self.releases.views(&assignment.asked),
             shares: None,
             planned: None,
             overrides,

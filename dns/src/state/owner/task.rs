@@ -35,7 +35,7 @@ use crate::state::fleet_status::FleetStatus;
 use crate::state::keeper::{Attempt, Keeper};
 use crate::state::leases::Leases;
 use crate::state::observed::Observed;
-use crate::state::probe::{LoadResult, ProbeResult, Prober, Probing, ReplicaResult, Surroundings};
+use crate::state::probe::{LoadResult, ProbeResult, Prober, Probing, ReleaseResult, ReplicaResult, Surroundings};
 use crate::state::snapshot::{Health, RejectedZone, Snapshot, World, ZoneSource};
 use crate::state::store::{Kind, Store};
 use crate::system::clock::Clock;
@@ -97,12 +97,13 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
     let (results, to_record) = mpsc::channel(CHANNEL_CAPACITY);
     let (loads, to_read) = mpsc::channel(CHANNEL_CAPACITY);
     let (replicas, to_compare) = mpsc::channel(CHANNEL_CAPACITY);
+    let (releases, to_tell_apart) = mpsc::channel(CHANNEL_CAPACITY);
     let (ready, is_ready) = oneshot::channel();
     let observed = Observed::default();
     let world = Arc::new(initial.world);
     let node: Arc<str> = initial.node.into();
     let surroundings = Surroundings { clock: clock.clone(), node: Arc::clone(&node), observed: observed.clone() };
-    let mut monitors = Monitors::new(Probing::new(prober, results, loads, replicas, surroundings));
+    let mut monitors = Monitors::new(Probing::new(prober, results, loads, replicas, releases, surroundings));
     let assignment = monitors.assign(&world.rules().table);
     let all_overrides = Overrides::restored(initial.fleet_overrides, initial.overrides, &node);
     let overrides = all_overrides.in_force(clock.now());
@@ -141,7 +142,8 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
         kept_zones: Arc::default(),
         ready: Some(ready),
     };
-    let inbox = Inbox { changes: to_take, results: to_record, loads: to_read, replicas: to_compare, attempts: to_note };
+    let (replicas, releases) = (to_compare, to_tell_apart);
+    let inbox = Inbox { changes: to_take, results: to_record, loads: to_read, replicas, releases, attempts: to_note };
     tokio::spawn(owner.run(Arranged { world, assignment }, inbox));
     // An owner that ended is noticed by whoever next asks something of it.
     let _ = is_ready.await;
@@ -202,6 +204,7 @@ struct Inbox {
     results: mpsc::Receiver<ProbeResult>,
     loads: mpsc::Receiver<LoadResult>,
     replicas: mpsc::Receiver<ReplicaResult>,
+    releases: mpsc::Receiver<ReleaseResult>,
     attempts: mpsc::UnboundedReceiver<Attempt>,
 }
 
@@ -301,6 +304,11 @@ impl<P: Prober> Owner<P> {
                     self.publish();
                 }
             }
+            Some(result) = inbox.releases.recv() => {
+                if self.record_release(result) {
+                    self.publish();
+                }
+            }
             change = inbox.changes.recv() => match change {
                 Some(change) => self.take(change),
                 // Nobody is left to ask.
@@ -337,6 +345,12 @@ impl<P: Prober> Owner<P> {
         self.loads_due.get_or_insert(now.after(TOGETHER));
         let places = (&self.current.world.rules().table, &self.current.assignment);
         self.monitors.record_replica(result, now, places)
+    }
+
+    /// Takes what an endpoint says that it runs.
+    fn record_release(&mut self, result: ReleaseResult) -> bool {
+        let places = (&self.current.world.rules().table, &self.current.assignment);
+        self.monitors.record_release(result, self.clock.now(), places)
     }
 
     /// Takes a change.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bailiwick_rules::id::{EndpointId, RegionId};
 use bailiwick_rules::probe::{Purse, next_round, phase};
+use bailiwick_rules::rules::ProbeBudget;
 use bailiwick_rules::time::{Millis, Timestamp};
 use tokio::time::{Instant, sleep_until};
 
@@ -24,20 +25,44 @@ pub(crate) struct Surroundings {
     pub observed: Observed,
 }
 
-/// The endpoints that a monitor watches. The owner sets them whenever the rules change.
+/// The endpoints that a monitor watches, which the owner sets whenever the rules change, and what its budget has left.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Places(Arc<Mutex<Vec<(RegionId, EndpointId)>>>);
+pub(crate) struct Places {
+    endpoints: Arc<Mutex<Vec<(RegionId, EndpointId)>>>,
+    tokens: Tokens,
+}
 
 impl Places {
     /// Replaces the endpoints that the monitor watches.
     pub(crate) fn set(&self, places: Vec<(RegionId, EndpointId)>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = places;
+        *self.endpoints.lock().unwrap_or_else(PoisonError::into_inner) = places;
+    }
+
+    /// What the monitor's budget has left.
+    pub(crate) fn tokens(&self) -> Tokens {
+        self.tokens.clone()
     }
 
     /// When one of the endpoints last answered a client, as far as Workers reported.
     fn served_at(&self, observed: &Observed) -> Option<Timestamp> {
-        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         observed.with(|sums| places.iter().filter_map(|(region, endpoint)| sums.served_at(region, endpoint)).max())
+    }
+}
+
+/// What the budget of a monitor has left, for all tasks that it pays.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tokens(Arc<Mutex<Option<Purse>>>);
+
+impl Tokens {
+    /// Takes the tokens of one probe. Without a budget there are always enough.
+    ///
+    /// # Errors
+    /// If there aren't enough tokens: the time at which there will be enough.
+    pub(super) fn take(&self, budget: Option<ProbeBudget>, now: Timestamp) -> Result<(), Timestamp> {
+        let Some(budget) = budget else { return Ok(()) };
+        let mut purse = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        purse.get_or_insert_with(|| Purse::new(budget, now)).take(now)
     }
 }
 
@@ -47,12 +72,12 @@ pub(super) async fn run<P: Prober>(probes: Probes<P>, around: Surroundings, plac
     let interval = probes.monitor.interval;
     let watched = format!("{} {}", model.http.url, model.model);
     let phase = phase(&around.node, &watched, interval);
-    let mut purse = model.budget.map(|budget| Purse::new(budget, around.clock.now()));
+    let tokens = places.tokens();
     let mut was_slow = false;
     loop {
         let (begun, began) = (around.clock.now(), Instant::now());
         let served = places.served_at(&around.observed).filter(|at| is_within(*at, begun, interval));
-        let unpaid = purse.as_mut().filter(|_| served.is_none()).and_then(|purse| purse.take(begun).err());
+        let unpaid = if served.is_some() { None } else { tokens.take(model.budget, begun).err() };
         let sent = match (served, unpaid) {
             (Some(at), _) => probes.send(begun, Outcome::Served(at)).await,
             (None, Some(until)) => probes.send(begun, Outcome::Unpaid(until)).await,

@@ -7,6 +7,7 @@
 
 mod model;
 mod page;
+mod release;
 mod replica;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use bailiwick_rules::health::AddressFamily;
 use bailiwick_rules::load::EngineReading;
+use bailiwick_rules::release::{Form, Listed, ReleaseSource, Told};
 use bailiwick_rules::replica::{ReadFailure, ReplicaReading};
 use bailiwick_rules::rules::{HttpProbe, LoadSource, Monitor, Probe, ReplicaSource};
 use futures_util::future::try_join_all;
@@ -207,6 +209,14 @@ impl Prober for NetworkProber {
 
     async fn read_replica(&self, source: &ReplicaSource, clock: &Clock) -> Result<ReplicaReading, ReadFailure> {
         self.replica(source, clock).await
+    }
+
+    async fn list_models(&self, source: &ReleaseSource) -> Result<Listed, String> {
+        self.list(source).await
+    }
+
+    async fn ask_prompt(&self, source: &ReleaseSource, prompt: usize, form: Form) -> Result<(Told, Form), String> {
+        self.prompt(source, prompt, form).await
     }
 }
 

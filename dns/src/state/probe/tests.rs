@@ -182,7 +182,7 @@ async fn a_probe_of_an_https_url_begins_a_tls_handshake() {
 async fn a_probe_that_takes_too_long_fails() {
     let server = Server::start("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nre", true).await;
     let (results, mut recorded) = mpsc::channel(8);
-    let probing = Probing::new(prober(), results, mpsc::channel(1).0, mpsc::channel(1).0, alone());
+    let probing = Probing::new(prober(), results, mpsc::channel(1).0, mpsc::channel(1).0, mpsc::channel(1).0, alone());
     let monitor = http(&server, r#", "body_contains": "ready", "timeout": "150ms", "interval": "1s""#);
     let _running = probing.start(MonitorId(3), monitor, Targets::Any, &Places::default(), false);
     let result = recorded.recv().await.unwrap();
@@ -220,7 +220,8 @@ impl Prober for Instants {
 async fn monitors_probe_at_once_and_then_at_every_interval_but_not_at_the_same_time() {
     let (instants, mut probed) = mpsc::unbounded_channel();
     let (results, mut recorded) = mpsc::channel(64);
-    let probing = Probing::new(Instants(instants), results, mpsc::channel(1).0, mpsc::channel(1).0, alone());
+    let probing =
+        Probing::new(Instants(instants), results, mpsc::channel(1).0, mpsc::channel(1).0, mpsc::channel(1).0, alone());
     let begun = Instant::now();
     let mut seconds = Vec::new();
     for number in 0..4 {
@@ -270,6 +271,7 @@ async fn hanging_endpoints_do_not_delay_the_probes_of_others() {
     let probing = Probing::new(
         NetworkProber::new(Secrets::default(), Path::new("")).unwrap(),
         results,
+        mpsc::channel(1).0,
         mpsc::channel(1).0,
         mpsc::channel(1).0,
         alone(),

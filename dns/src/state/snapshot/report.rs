@@ -77,11 +77,12 @@ impl Snapshot {
         let health = self.health.own_regions().get(region.get());
         let probed = health.and_then(|health| health.endpoints.get(position).copied()).unwrap_or_default();
         let (families, probe) = (self.families(region, Some(position)), self.probe_report(region, Some(position)));
+        let releases = self.release_reports(region, position, conditions.now);
         match forced_endpoint(self.table(), region, position, conditions) {
-            None => EndpointReport { status: probed, probed: None, forced: None, families, probe },
+            None => EndpointReport { status: probed, probed: None, forced: None, families, probe, releases },
             Some(forced) => {
-                let status = forced.status;
-                EndpointReport { status, probed: Some(probed), forced: Some(override_report(forced)), families, probe }
+                let (status, forced) = (forced.status, Some(override_report(forced)));
+                EndpointReport { status, probed: Some(probed), forced, families, probe, releases }
             }
         }
     }

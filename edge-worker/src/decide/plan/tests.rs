@@ -449,3 +449,36 @@ fn each_endpoint_gets_the_service_tier_in_its_own_form() {
     plan.set_tier(None);
     assert!(plan.targets().iter().all(|target| target.priority() == Some(Priority::Absent)));
 }
+
+#[test]
+fn an_endpoint_that_runs_something_else_is_left_out_where_its_region_has_another() {
+    use bailiwick_rules::health::{ReleaseHealth, Said};
+    let rules = RULES.replacen(
+        "\"revision\": 1,",
+        "\"revision\": 1, \"releases\": { \"chat\": { \"skew\": \"withhold\" } },",
+        1,
+    );
+    let said = |others: [bool; 3]| {
+        let of_endpoint = |(endpoint, is_other): (usize, bool)| ReleaseHealth {
+            release: 0,
+            endpoint,
+            said: [if is_other { Said::Other } else { Said::Pinned }; 5],
+        };
+        let releases = others.into_iter().enumerate().map(of_endpoint).collect();
+        // Regions are sorted by name: Frankfurt, Washington, Paris.
+        let par = ReleaseHealth { release: 0, endpoint: 0, said: [Said::Unknown; 5] };
+        [
+            RegionHealth { releases, ..RegionHealth::default() },
+            RegionHealth::default(),
+            RegionHealth { releases: vec![par], ..RegionHealth::default() },
+        ]
+    };
+    let planned = |health: &[RegionHealth]| plan_by(&rules, &Case { health, ..Case::default() }, &Needs::default());
+    let mixed = planned(&said([true, true, false])).unwrap();
+    assert_eq!(names(&mixed), ["fra-3", "azure"]);
+    assert!(mixed.skipped().iter().all(|skipped| skipped.why == Skip::Skew) && mixed.skipped().len() == 2);
+    assert_eq!(names(&planned(&said([true; 3])).unwrap()), ["azure"], "the region is withheld");
+    let mut last = said([true; 3]);
+    last[2].probed = Status::Down;
+    assert_eq!(planned(&last).unwrap().targets().len(), 3, "the last region is asked whatever it runs");
+}

@@ -232,8 +232,9 @@ fn asked<'m>(known: &Recognized<'_>, model: Option<&'m str>) -> Ask<'m> {
 fn check_spill(known: &Recognized<'_>, ranking: &Ranking, steering: &Steering, plan: &Plan) -> Result<(), Failure> {
     let Some(tenant) = known.caller.tenant.map(|tenant| known.table.tenant(tenant)) else { return Ok(()) };
     let is_up = |region: RegionIndex| {
-        let is_down =
-            |reason: Reason| matches!(reason, Reason::Down | Reason::Forced | Reason::Lagging | Reason::Version);
+        let is_down = |reason: Reason| {
+            matches!(reason, Reason::Down | Reason::Forced | Reason::Lagging | Reason::Version | Reason::Skew)
+        };
         !steering.withheld.iter().any(|one| one.ranked.fenced.region == region && is_down(one.reason))
     };
     admission::check_scarcity(

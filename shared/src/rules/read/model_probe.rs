@@ -70,18 +70,18 @@ pub(super) fn model_probe(
     let budget = fields.optional("budget", budget);
     let secret = fields.optional("secret", secret_name);
     let (host, sni, ca_file) = tls_fields(fields, url.as_ref());
-    let (url, model) = (url?, model?);
+    let (base, model) = (url?, model?);
     let segments = ["chat", "completions"];
     let (style, deployment) = (style?, Some(model.as_str()));
     let path = RequestPath { style, api_version: api_version.as_deref(), deployment, segments: &segments };
-    let url = match path.url(&url, &[]) {
+    let url = match path.url(&base, &[]) {
         Ok(url) => HttpUrl::of_request(url),
         Err(NoUrl::Segment | NoUrl::Base) => {
             return fields.fail(format!("names the deployment {model:?}, which can't be part of a URL; rename it"));
         }
     };
     let http = HttpProbe { url, status: vec![200], body_contains: None, secret, host, sni, ca_file };
-    Some((ModelProbe { http, style, model, budget }, first_token.unwrap_or(FIRST_TOKEN)))
+    Some((ModelProbe { http, base, api_version, style, model, budget }, first_token.unwrap_or(FIRST_TOKEN)))
 }
 
 /// The endpoint's name of the model.

@@ -91,7 +91,7 @@ async fn an_endless_page_is_given_up_after_the_timeout() {
     let chunk = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n10\r\ntgi_queue_size 0\r\n";
     let server = Server::start(chunk, true).await;
     let (results, mut recorded) = mpsc::channel(8);
-    let probing = Probing::new(prober(), mpsc::channel(1).0, results, mpsc::channel(1).0, alone());
+    let probing = Probing::new(prober(), mpsc::channel(1).0, results, mpsc::channel(1).0, mpsc::channel(1).0, alone());
     let _running = probing.start_reading(SourceId(3), source(&server, "tgi", r#", "timeout": "150ms""#));
     let result = recorded.recv().await.unwrap();
     assert_eq!((result.source, result.outcome), (SourceId(3), Err("no whole page within 150ms".to_owned())));

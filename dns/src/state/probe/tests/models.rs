@@ -19,7 +19,7 @@ fn model(server: &Server, more: &str) -> Monitor {
 /// The outcome of a probe with this timeout.
 async fn probed(server: &Server, limit: &str) -> Result<Passed, ProbeFailure> {
     let (results, mut recorded) = mpsc::channel(8);
-    let probing = Probing::new(prober(), results, mpsc::channel(1).0, mpsc::channel(1).0, alone());
+    let probing = Probing::new(prober(), results, mpsc::channel(1).0, mpsc::channel(1).0, mpsc::channel(1).0, alone());
     let monitor = model(server, &format!(r#", "first_token": "{limit}", "interval": "50s""#));
     let _running = probing.start(MonitorId(1), monitor, Targets::Any, &Places::default(), false);
     match recorded.recv().await.unwrap().outcome {
@@ -136,7 +136,14 @@ async fn nodes_probe_at_different_times_of_the_interval() {
         let around = Surroundings { node: node.into(), ..alone() };
         let begun = Instant::now();
         let start = around.clock.now();
-        let probing = Probing::new(Instants(instants), results, mpsc::channel(1).0, mpsc::channel(1).0, around);
+        let probing = Probing::new(
+            Instants(instants),
+            results,
+            mpsc::channel(1).0,
+            mpsc::channel(1).0,
+            mpsc::channel(1).0,
+            around,
+        );
         let json = r#"{ "version": 1, "revision": 1, "regions": { "r": { "countries": ["DE"], "monitor": {
             "type": "openai", "model": "m", "url": "https://a.example/v1", "interval": "30s" } } } }"#;
         let monitor = Table::compile(json.as_bytes()).unwrap().regions()[0].monitor.clone().unwrap();

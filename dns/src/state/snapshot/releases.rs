@@ -1,0 +1,70 @@
+//! What endpoints run, in a snapshot. Filled by the owner's monitors; the reports, the API and the metrics read it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bailiwick_rules::release::Reading;
+use bailiwick_rules::report::{ReleaseReport, ReleaseState, running};
+use bailiwick_rules::steer::Local;
+use bailiwick_rules::table::{RegionIndex, ReleaseIndex};
+use bailiwick_rules::time::{Millis, Timestamp};
+
+use super::{Probes, Snapshot};
+
+/// What this node reads of what an endpoint runs.
+#[derive(Debug, Clone)]
+pub(crate) struct ReleaseView {
+    /// The region.
+    pub region: RegionIndex,
+    /// The endpoint's position in its region.
+    pub endpoint: usize,
+    /// The release.
+    pub release: ReleaseIndex,
+    /// The last reading that is believed.
+    pub reading: Option<(Timestamp, Reading)>,
+    /// What failed in the last round; `None` if nothing did.
+    pub failure: Option<Arc<str>>,
+    /// Time between readings.
+    pub interval: Millis,
+    /// How many rounds went well, and in how many something failed.
+    pub readings: Probes,
+}
+
+impl ReleaseView {
+    fn report(&self, now: Timestamp) -> ReleaseReport {
+        let reading = self.reading.as_ref().map(|(_, reading)| ReleaseReport::of(reading)).unwrap_or_default();
+        ReleaseReport {
+            failure: self.failure.as_deref().map(str::to_owned),
+            age_ms: self.reading.as_ref().map(|(at, _)| now.since(*at).0),
+            interval_ms: self.interval.0,
+            ..reading
+        }
+    }
+}
+
+impl Snapshot {
+    /// What each endpoint runs and what of it differs, by the clients' name of the model.
+    #[must_use]
+    pub(crate) fn running(&self, now: Timestamp) -> BTreeMap<String, ReleaseState> {
+        let said = |region, endpoint, release| {
+            let is_it = |view: &&ReleaseView| (view.region, view.endpoint, view.release) == (region, endpoint, release);
+            self.health.releases.iter().find(is_it).map(|view| view.report(now))
+        };
+        running(self.table(), &self.conditions(&Local::default(), now), said)
+    }
+
+    /// What this node reads of what an endpoint runs, by the clients' name of the model.
+    pub(super) fn release_reports(
+        &self,
+        region: RegionIndex,
+        endpoint: usize,
+        now: Timestamp,
+    ) -> BTreeMap<String, ReleaseReport> {
+        let views = self.health.releases.iter().filter(|view| (view.region, view.endpoint) == (region, endpoint));
+        let named = views.filter_map(|view| {
+            let release = self.table().releases().get(view.release.get())?;
+            Some((release.model.clone(), view.report(now)))
+        });
+        named.collect()
+    }
+}

@@ -1,0 +1,62 @@
+//! Whether a reading is believed. Takes one reading of an endpoint after the other, returns what to do next. Held by
+//! the DNS node for each endpoint.
+//!
+//! One odd answer withholds nothing: another release than before is believed when it was read twice in a row.
+
+use super::reading::Reading;
+
+/// What is believed of an endpoint, and what was read once.
+#[derive(Clone, Debug, Default)]
+pub struct Confirmed {
+    believed: Option<Reading>,
+    once: Option<Reading>,
+}
+
+/// When to read again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// After an interval.
+    Usual,
+    /// Soon, as this reading differs from what is believed.
+    Soon,
+}
+
+impl Confirmed {
+    /// Takes a reading. The first is believed at once.
+    pub fn take(&mut self, reading: Reading, tolerance: f64) -> Next {
+        let is_like = |other: &Option<Reading>| other.as_ref().is_some_and(|one| one.is_like(&reading, tolerance));
+        if self.believed.is_none() || is_like(&self.believed) || is_like(&self.once) {
+            *self = Self { believed: Some(reading), once: None };
+            return Next::Usual;
+        }
+        self.once = Some(reading);
+        Next::Soon
+    }
+
+    /// What is believed.
+    #[must_use]
+    pub fn believed(&self) -> Option<&Reading> {
+        self.believed.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_release_is_believed_when_it_was_read_twice_in_a_row() {
+        let of = |root: &str| Reading { root: Some(root.into()), ..Reading::default() };
+        let mut confirmed = Confirmed::default();
+        let mut take = |root| {
+            let next = confirmed.take(of(root), 0.1);
+            (next, confirmed.believed().and_then(|one| one.root.as_deref().map(str::to_owned)).unwrap_or_default())
+        };
+        assert_eq!(take("a"), (Next::Usual, "a".to_owned()));
+        assert_eq!(take("b"), (Next::Soon, "a".to_owned()));
+        assert_eq!(take("a"), (Next::Usual, "a".to_owned()), "it was one odd answer");
+        assert_eq!(take("b"), (Next::Soon, "a".to_owned()), "what was read before doesn't count");
+        assert_eq!(take("c"), (Next::Soon, "a".to_owned()));
+        assert_eq!(take("c"), (Next::Usual, "c".to_owned()));
+    }
+}

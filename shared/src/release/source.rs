@@ -1,0 +1,123 @@
+//! Which endpoints are asked what they run. Takes the rules, returns each endpoint of a release with how it is asked.
+//! Called by the DNS node.
+
+use crate::rules::{Family, HttpProbe, HttpUrl, Monitor, ProbeBudget, RequestPath, Style};
+use crate::table::{RegionIndex, ReleaseIndex, Table};
+use crate::time::Millis;
+
+/// How an endpoint is asked what it runs.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ReleaseSource {
+    /// Where completions are asked for, by which names and authorities, and the name of the credential.
+    pub http: HttpProbe,
+    /// Where the list of models is. Azure has none of its deployments.
+    pub models: Option<HttpUrl>,
+    /// How the credential is sent.
+    pub style: Style,
+    /// The model, by the name that the endpoint knows.
+    pub model: String,
+    /// By which addresses of a name it is asked.
+    pub family: Family,
+    /// How many tokens the monitor's probes may use. Each prompt counts as a probe.
+    pub budget: Option<ProbeBudget>,
+    /// Time between two readings.
+    pub interval: Millis,
+    /// How far two canaries may be apart, in nats.
+    pub tolerance: f64,
+}
+
+/// An endpoint that is asked for one release.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Watched {
+    /// The region.
+    pub region: RegionIndex,
+    /// The endpoint's position there.
+    pub endpoint: usize,
+    /// The release.
+    pub release: ReleaseIndex,
+    /// How it is asked.
+    pub source: ReleaseSource,
+}
+
+/// Every endpoint with the model of a release and a monitor that asks a model.
+#[must_use]
+pub fn sources(table: &Table) -> Vec<Watched> {
+    let mut watched = Vec::new();
+    for (region, of_region) in table.regions().iter().enumerate() {
+        let region = RegionIndex::new(region);
+        for (endpoint, (_, of_endpoint)) in of_region.endpoints.iter().enumerate() {
+            for release in (0..table.releases().len()).map(ReleaseIndex::new) {
+                let model = table.call_of(region, endpoint, release);
+                let source = of_endpoint.monitor.as_ref().zip(model);
+                let source = source.and_then(|(monitor, model)| source_of(table, release, monitor, model));
+                watched.extend(source.map(|source| Watched { region, endpoint, release, source }));
+            }
+        }
+    }
+    watched
+}
+
+/// How a model is asked for by what a monitor says of the endpoint; `None` if the monitor asks no model, or if the
+/// model's name can't be part of a URL.
+fn source_of(table: &Table, release: ReleaseIndex, monitor: &Monitor, model: &str) -> Option<ReleaseSource> {
+    let rule = &table.releases().get(release.get())?.rule;
+    let probe = monitor.probe.model()?;
+    let below = |deployment: Option<&str>, segments: &[&str]| {
+        let api_version = probe.api_version.as_deref();
+        let path = RequestPath { style: probe.style, api_version, deployment, segments };
+        path.url(&probe.base, &[]).ok().map(HttpUrl::of_request)
+    };
+    let url = below(Some(model), &["chat", "completions"])?;
+    let models = (probe.style == Style::OpenAi).then(|| below(None, &["models"])).flatten();
+    Some(ReleaseSource {
+        http: HttpProbe { url, ..probe.http.clone() },
+        models,
+        style: probe.style,
+        model: model.to_owned(),
+        family: monitor.family.unwrap_or_default(),
+        budget: probe.budget,
+        interval: rule.interval,
+        tolerance: rule.tolerance,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_asked_by_their_own_names_with_what_their_monitors_say() {
+        let table = Table::compile(
+            br#"{ "version": 1, "revision": 1, "releases": { "chat": {}, "embed": { "interval": "5m" } },
+                "regions": { "r": { "countries": ["DE"], "endpoints": {
+                    "a": { "url": "https://a.example/v1", "models": { "chat": "llama", "embed": "e5" },
+                           "monitor": { "type": "openai", "model": "chat", "secret": "KEY" } },
+                    "b": { "url": "https://b.openai.azure.com", "style": "azure", "api_version": "2024-10-21",
+                           "models": { "chat": "gpt" }, "monitor": { "type": "openai", "model": "chat" } },
+                    "c": { "url": "https://c.example/v1", "models": { "chat": "llama" } } } } } }"#,
+        );
+        let table = table.unwrap_or_else(|errors| panic!("{errors:?}"));
+        let watched = sources(&table);
+        let of = |one: &Watched| {
+            let models = one.source.models.as_ref().map(ToString::to_string).unwrap_or_default();
+            (one.endpoint, one.source.model.clone(), one.source.http.url.to_string(), models)
+        };
+        let told: Vec<_> = watched.iter().map(of).collect();
+        let own = |text: &str| text.to_owned();
+        assert_eq!(
+            told,
+            [
+                (0, own("llama"), own("https://a.example/v1/chat/completions"), own("https://a.example/v1/models")),
+                (0, own("e5"), own("https://a.example/v1/chat/completions"), own("https://a.example/v1/models")),
+                (
+                    1,
+                    own("gpt"),
+                    own("https://b.openai.azure.com/openai/deployments/gpt/chat/completions?api-version=2024-10-21"),
+                    own("")
+                ),
+            ]
+        );
+        assert_eq!(watched[1].source.interval, Millis(300_000));
+        assert_eq!(watched[0].source.http.secret.as_ref().map(|secret| secret.as_str().to_owned()), Some(own("KEY")));
+    }
+}

@@ -1,0 +1,114 @@
+//! What endpoints run, as a node tells it. Holds the JSON that `/v1/health` carries as `releases` of an endpoint, by
+//! the clients' name of the model. Written by the DNS node; several reports are put together here for the edge.
+//!
+//! ```json
+//! { "chat-large": { "model": "llama", "root": "x/llama-fp8", "max_model_len": 131072,
+//!   "fingerprint": "vllm-0.11.0-H100-tp8-bf16-a3b21f94", "canary": "AQQB…", "age_ms": 81200,
+//!   "interval_ms": 3600000 } }
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use super::{FRESH_INTERVALS, Received, RegionReport};
+use crate::release::{Known, Reading, most_told};
+use crate::rules::Canary;
+use crate::table::{RegionIndex, ReleaseIndex, Table};
+use crate::time::Timestamp;
+
+/// What one node reads of what an endpoint runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseReport {
+    /// The model's name, as the endpoint answers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Where its weights come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// The longest context, in tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_model_len: Option<u64>,
+    /// The engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// The record of the canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<String>,
+    /// Why the last reading failed, or what it couldn't read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// Milliseconds since the last good reading; `null` before the first.
+    pub age_ms: Option<u64>,
+    /// Milliseconds between readings.
+    pub interval_ms: u64,
+}
+
+impl ReleaseReport {
+    /// The report of a reading.
+    #[must_use]
+    pub fn of(reading: &Reading) -> Self {
+        let text = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
+        Self {
+            model: text(&reading.model),
+            root: text(&reading.root),
+            max_model_len: reading.max_model_len,
+            fingerprint: text(&reading.fingerprint),
+            canary: reading.canary.as_ref().map(ToString::to_string),
+            ..Self::default()
+        }
+    }
+
+    /// What the endpoint said.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        let text = |text: &Option<String>| text.as_deref().map(std::sync::Arc::from);
+        Reading {
+            model: text(&self.model),
+            root: text(&self.root),
+            max_model_len: self.max_model_len,
+            fingerprint: text(&self.fingerprint),
+            canary: self.canary.as_deref().and_then(Canary::parse),
+        }
+        .bounded()
+    }
+
+    /// Whether a reading of that age counts. An endpoint that hasn't said anything for long may run anything.
+    #[must_use]
+    pub fn is_fresh(age_ms: u64, interval_ms: u64) -> bool {
+        age_ms <= FRESH_INTERVALS.saturating_mul(interval_ms)
+    }
+
+    /// Whether it counts, as of `now`, if the report `of_region` arrived with it at `at`.
+    fn counts(&self, of_region: &RegionReport, at: Timestamp, now: Timestamp) -> bool {
+        let silence = now.since(at).0;
+        let is_heard = silence <= FRESH_INTERVALS.saturating_mul(of_region.interval_ms);
+        is_heard && self.age_ms.is_some_and(|age| Self::is_fresh(age.saturating_add(silence), self.interval_ms))
+    }
+}
+
+/// What several nodes say of every endpoint: of each the reading that most of those that are heard agree with.
+pub(super) fn known(table: &Table, reports: &[Received], now: Timestamp) -> Vec<Known> {
+    let mut known = Vec::new();
+    if table.releases().is_empty() {
+        return known;
+    }
+    for (index, region) in table.regions().iter().enumerate() {
+        for (endpoint, (id, _)) in region.endpoints.iter().enumerate() {
+            for (position, release) in table.releases().iter().enumerate() {
+                let said = reports.iter().filter_map(|one| {
+                    let of_region = one.report.regions.get(region.id.as_str())?;
+                    let said = of_region.endpoints.get(id.as_str())?.releases.get(&release.model)?;
+                    said.counts(of_region, one.at, now).then(|| said.reading())
+                });
+                let said: Vec<Reading> = said.collect();
+                let (region, release_index) = (RegionIndex::new(index), ReleaseIndex::new(position));
+                known.extend(most_told(&said, release.rule.tolerance).cloned().map(|reading| Known {
+                    region,
+                    endpoint,
+                    release: release_index,
+                    reading,
+                }));
+            }
+        }
+    }
+    known
+}

@@ -1,0 +1,71 @@
+//! Releases, compiled. Takes them as the rules have them, returns them by name. Called by [`super::Table::build`]; read
+//! by steering and by the DNS node that asks endpoints what they run.
+
+use std::collections::BTreeMap;
+
+use super::{RegionIndex, ReleaseIndex, Table};
+use crate::rules::{self, Change, Endpoint, Skew};
+
+/// A release, compiled.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Release {
+    /// The clients' name of the model.
+    pub model: String,
+    /// As the rules have it.
+    pub rule: rules::Release,
+}
+
+impl Release {
+    /// Whether a region that runs something else is withheld.
+    #[must_use]
+    pub fn withholds(&self) -> bool {
+        self.rule.skew == Skew::Withhold
+    }
+}
+
+/// Compiles the releases of a document.
+pub(super) fn build(releases: BTreeMap<String, rules::Release>) -> Vec<Release> {
+    releases.into_iter().map(|(model, rule)| Release { model, rule }).collect()
+}
+
+/// The endpoint's name for a client's model. One without a map of models calls each by the client's name.
+#[must_use]
+pub(crate) fn call<'a>(endpoint: &'a Endpoint, model: &'a str) -> Option<&'a str> {
+    endpoint.models.as_ref().map_or(Some(model), |models| models.get(model).map(String::as_str))
+}
+
+impl Table {
+    /// All releases, by name of the model.
+    #[must_use]
+    pub fn releases(&self) -> &[Release] {
+        &self.releases
+    }
+
+    /// The release of a model, by the clients' name.
+    #[must_use]
+    pub fn release_of(&self, model: &str) -> Option<ReleaseIndex> {
+        let found = self.releases.binary_search_by(|release| release.model.as_str().cmp(model));
+        found.ok().map(ReleaseIndex::new)
+    }
+
+    /// The endpoint's name for the model of a release; `None` if it doesn't have the model.
+    #[must_use]
+    pub fn call_of(&self, region: RegionIndex, endpoint: usize, release: ReleaseIndex) -> Option<&str> {
+        let release = self.releases.get(release.get())?;
+        call(&self.region(region).endpoints.get(endpoint)?.1, &release.model)
+    }
+
+    /// Whether a rollout makes an endpoint run something else on purpose: it is the new one of a rollout, or its model
+    /// of that name is being replaced.
+    #[must_use]
+    pub fn is_on_trial(&self, region: RegionIndex, endpoint: usize, release: ReleaseIndex) -> bool {
+        let Some((id, _)) = self.region(region).endpoints.get(endpoint) else { return false };
+        let Some(release) = self.releases.get(release.get()) else { return false };
+        let is_replaced = self.rollouts().iter().any(|rollout| {
+            let is_under_way = rollout.rule.progress.as_ref().is_some_and(|progress| progress.ended.is_none());
+            let is_of_model = matches!(&rollout.rule.change, Change::Model { model, .. } if *model == release.model);
+            is_under_way && is_of_model && rollout.regions.iter().any(|(one, _)| *one == region)
+        });
+        is_replaced || self.is_rolled_out(region, id)
+    }
+}

@@ -1,0 +1,29 @@
+//! Warnings of releases: endpoints that nobody can ask what they run. Takes what [`Warner`] holds, adds warnings.
+//! Called by [`super::warnings`].
+
+use super::Warner;
+use crate::table::releases::call;
+
+impl Warner<'_> {
+    /// Endpoints with the model of a release and without a monitor that asks a model.
+    pub(super) fn releases(&mut self) {
+        let mut found = Vec::new();
+        for model in self.rules.releases.keys() {
+            for region in self.regions {
+                for (id, endpoint) in &region.endpoints {
+                    let is_asked = endpoint.monitor.as_ref().is_some_and(|monitor| monitor.probe.model().is_some());
+                    if call(endpoint, model).is_some() && !is_asked {
+                        let message = format!(
+                            "has the model {model:?}, of which there is a release, and no monitor of \"type\": \
+                             \"openai\": nobody asks it what it runs; give it one"
+                        );
+                        found.push((format!("/regions/{}/endpoints/{id}", region.id), message));
+                    }
+                }
+            }
+        }
+        for (place, message) in found {
+            self.warn(place, message);
+        }
+    }
+}
