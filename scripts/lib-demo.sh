@@ -44,6 +44,14 @@ start() {
   PID[$name]=$!
 }
 
+# free_port: a port that nobody listens at now.
+free_port() {
+  node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => {
+    console.log(s.address().port);
+    s.close();
+  })'
+}
+
 # ready_field NAME KEY: a field of the line of JSON that NAME prints when it is ready.
 ready_field() {
   until_true "$1 is ready" test -s "$WORK/$1.log"

@@ -24,6 +24,7 @@ pub(crate) mod keepalive;
 pub(crate) mod multipart;
 pub(crate) mod observe;
 pub(crate) mod payload;
+pub(crate) mod pin;
 pub(crate) mod plan;
 pub(crate) mod quota;
 pub(crate) mod reports;

@@ -4,7 +4,8 @@
 //
 // The client is the address in the header `x-client`. Cloudflare would know its country; here the DNS node is asked,
 // which has the GeoIP database. Rules and health come from that node too. The header `x-host` names another host. The
-// operator's token of `explain` is `operator`. Ends when its standard input does.
+// operator's token of `explain` is `operator`. With --observe, what is counted is posted to the node. Ends when its
+// standard input does.
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { Readable } from "node:stream";
@@ -14,7 +15,13 @@ import { fileURLToPath } from "node:url";
 import { Miniflare } from "miniflare";
 
 const { values } = parseArgs({
-  options: { "dns-api": { type: "string" }, host: { type: "string" }, port: { type: "string", default: "0" } },
+  options: {
+    "dns-api": { type: "string" },
+    host: { type: "string" },
+    port: { type: "string", default: "0" },
+    // The token to post observations with; without it none are posted.
+    observe: { type: "string" },
+  },
 });
 const api = values["dns-api"];
 const root = fileURLToPath(new URL("../../", import.meta.url));
@@ -41,16 +48,27 @@ const miniflare = new Miniflare({
     RULES_REFRESH_SECONDS: "0",
     HEALTH_REFRESH_SECONDS: "0",
     EXPLAIN_TOKEN: "operator",
+    ...(values.observe && {
+      OBSERVATIONS_URLS: `${api}/v1/observations`,
+      OBSERVATIONS_SECONDS: "0.2",
+      HEALTH_TOKEN: values.observe,
+    }),
   },
 });
 await miniflare.ready;
 
+/** @type {Map<string, string | undefined>} */
+const countries = new Map();
+
+/** @type {(client: string | undefined) => Promise<string | undefined>} */
 async function countryOf(client) {
   if (!client) return undefined;
+  if (countries.has(client)) return countries.get(client);
   const query = new URLSearchParams({ service: "chat", client });
   const { client: found } = /** @type {{ client?: { country?: string } }} */ (
     await (await fetch(`${api}/v1/explain?${query}`)).json()
   );
+  countries.set(client, found?.country);
   return found?.country;
 }
 

@@ -31,7 +31,7 @@ Control:
   GET    /_stand-in/           region, health, failure, connections, how many requests, how many of them open
   PUT    /_stand-in/health     {"status":"up"} or {"status":"down"}
   PUT    /_stand-in/engine     {"running":N, "waiting":N, "kv":X}: what GET /metrics tells, as vLLM would
-  PUT    /_stand-in/failure    {"mode":…, "times":N, …}; without times: until DELETE
+  PUT    /_stand-in/failure    {"mode":…, "times":N, …}; without times: until DELETE. Or a list, of which the first fits
   DELETE /_stand-in/failure
   GET    /_stand-in/requests   every request to the API: method, path, headers, body. Health probes are only counted
   DELETE /_stand-in/requests   forget them, and the counts
@@ -48,7 +48,8 @@ Failure modes:
   hang-headers   accept the request and say nothing
   hang           fall silent after "after" content events
   slow           wait "delay_ms" (default 1000) before the headers and before each event
-Each may carry "path": only requests whose path starts so fail.
+Each may carry "path": only requests whose path starts so fail; "model": only requests for that model; "every": only
+one in so many of them.
 `;
 
 const MODES = new Set([
@@ -89,7 +90,8 @@ const greeting = `Hello from ${options.region}${options.country ? ` (${options.c
 /** A failure as a test asked for it (see `checkedFailure`).
  * @typedef {{
  *   mode: string, times?: number, path?: string, status?: number, headers?: Record<string, string>,
- *   body?: string | object, location?: string, after?: number, delay_ms?: number,
+ *   body?: string | object, location?: string, after?: number, delay_ms?: number, model?: string, every?: number,
+ *   seen?: number,
  * }} Failure
  */
 /** @typedef {{ method: string, path: string, headers: object, body: string, body_bytes: number }} Recorded */
@@ -97,7 +99,7 @@ const greeting = `Hello from ${options.region}${options.country ? ` (${options.c
 const state = {
   healthy: true,
   engine: { running: 0, waiting: 0, kv: 0 },
-  failure: /** @type {Failure | null} */ (null),
+  failures: /** @type {Failure[]} */ ([]),
   requests: /** @type {Recorded[]} */ ([]),
   count: 0,
   open: 0,
@@ -183,7 +185,7 @@ async function answer(request, response) {
     body_bytes: body.length,
   });
 
-  const failure = takeFailure(url.pathname);
+  const failure = takeFailure(url.pathname, body);
   if (failure && (await failBeforeAnswer(failure, request, response))) return;
   if (options.secret !== undefined && !authorised(request.headers)) {
     return json(
@@ -457,11 +459,25 @@ function pause(ms) {
 
 // --- Control --------------------------------------------------------------------------------------------------------
 
-function takeFailure(path) {
-  const failure = state.failure;
-  if (!failure || !path.startsWith(failure.path ?? "/")) return null;
-  if (failure.times !== undefined && --failure.times <= 0) state.failure = null;
-  return failure;
+/** The failure of a request, if it is to fail. */
+function takeFailure(path, body) {
+  const isOf = (/** @type {string} */ model) => {
+    try {
+      return JSON.parse(body.toString("utf8")).model === model;
+    } catch {
+      return false;
+    }
+  };
+  for (const failure of state.failures) {
+    if (!path.startsWith(failure.path ?? "/") || (failure.model !== undefined && !isOf(failure.model))) continue;
+    failure.seen = (failure.seen ?? 0) + 1;
+    if (failure.seen % (failure.every ?? 1) !== 0) continue;
+    if (failure.times !== undefined && --failure.times <= 0) {
+      state.failures = state.failures.filter((one) => one !== failure);
+    }
+    return failure;
+  }
+  return null;
 }
 
 function control(method, name, body, response) {
@@ -471,7 +487,7 @@ function control(method, name, body, response) {
         region: options.region,
         country: options.country ?? null,
         health: state.healthy ? "up" : "down",
-        failure: state.failure,
+        failure: state.failures[0] ?? null,
         connections: state.connections,
         requests: state.requests.length,
         open: state.open,
@@ -487,10 +503,10 @@ function control(method, name, body, response) {
       state.engine = { ...state.engine, ...JSON.parse(body.toString()) };
       return json(response, 200, { engine: state.engine });
     case "PUT failure":
-      state.failure = checkedFailure(JSON.parse(body.toString()));
-      return json(response, 200, { failure: state.failure });
+      state.failures = [JSON.parse(body.toString())].flat().map(checkedFailure);
+      return json(response, 200, { failure: state.failures[0] ?? null });
     case "DELETE failure":
-      state.failure = null;
+      state.failures = [];
       return json(response, 200, { failure: null });
     case "GET requests":
       return json(response, 200, { requests: state.requests });
@@ -508,7 +524,7 @@ function control(method, name, body, response) {
 
 /** A misspelt failure that fails nothing would make a test pass for the wrong reason. */
 function checkedFailure(failure) {
-  const known = ["mode", "times", "path", "status", "headers", "body", "location", "after", "delay_ms"];
+  const known = ["mode", "times", "path", "status", "headers", "body", "location", "after", "delay_ms", "model", "every"];
   const unknown = Object.keys(failure).filter((key) => !known.includes(key));
   if (unknown.length > 0) throw new Error(`unknown: ${unknown.join(", ")}; known: ${known.join(", ")}`);
   if (!MODES.has(failure.mode)) throw new Error(`"mode" must be one of: ${[...MODES].join(", ")}`);
@@ -516,6 +532,7 @@ function checkedFailure(failure) {
   if (failure.mode === "redirect" && typeof failure.location !== "string")
     throw new Error('mode "redirect" needs a "location"');
   if (failure.times !== undefined && !(failure.times >= 1)) throw new Error('"times" must be 1 or more');
+  if (failure.every !== undefined && !(failure.every >= 1)) throw new Error('"every" must be 1 or more');
   return failure.mode === "slow" ? { delay_ms: 1000, ...failure } : failure;
 }
 

@@ -229,6 +229,15 @@ pub(crate) enum Failure {
         /// The mistakes, each with how to mend it.
         errors: Vec<String>,
     },
+    /// 451: the region that the operator names is outside the client's fence.
+    PinOutside,
+    /// 401: a request names a region, and isn't the operator's.
+    PinUnauthorised,
+    /// 400: a request names a region in a way that can't be followed.
+    BadPin {
+        /// What is wrong with it.
+        wrong: PinFault,
+    },
     /// 503: no rules are loaded, or the operator has to mend another state of the Worker.
     Unready,
     /// 503: no source of rules answers, and the current rules were confirmed too long ago.
@@ -261,6 +270,19 @@ pub(crate) enum FieldFault {
     NoText,
 }
 
+/// What is wrong with a request that names its region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PinFault {
+    /// It names no region of the rules.
+    Region,
+    /// It isn't written as a region and perhaps an arm.
+    Form,
+    /// No endpoint of the region serves this arm to the request.
+    Arm,
+    /// The request is about stored state, which has a place of its own.
+    State,
+}
+
 impl Failure {
     /// The body: `{"error": {"message", "type", "param", "code"}}`.
     #[must_use]
@@ -279,6 +301,7 @@ impl Failure {
             // The official clients retry unless this header tells them that a retry won't help. An override or an
             // outage lasts longer than the few seconds of their retries.
             Self::ResidencyDenied
+            | Self::PinOutside
             | Self::RegionUnavailable
             | Self::EndpointsFailed { needs_operator: true, .. }
             | Self::OutOfQuota

@@ -7,15 +7,17 @@
 mod arm;
 mod endpoint;
 mod home;
+mod only;
 mod target;
 
 use std::collections::BTreeSet;
 
 use bailiwick_rules::health::Status;
 use bailiwick_rules::id::{EndpointId, RegionId, TierId};
+use bailiwick_rules::rollout::Arm;
 use bailiwick_rules::rules::{Endpoint, PriorityForm, ServiceTier};
 use bailiwick_rules::steer::{
-    Conditions, Cooling, Local, Ranked, Reason, Skew, Steering, Withheld, forced_endpoint, forces_endpoints,
+    Conditions, Cooling, Ranked, Reason, Skew, Steering, Withheld, forced_endpoint, forces_endpoints,
 };
 use bailiwick_rules::table::{Fenced, QuotaIndex, RegionIndex, Rollout, ServiceIndex, Table};
 
@@ -93,6 +95,8 @@ pub(crate) struct PlanRequest<'a> {
     pub(crate) needs: &'a Needs,
     /// The conditions that the steering was made under.
     pub(crate) conditions: Conditions<'a>,
+    /// The arm that an operator wants; else the session's own.
+    pub(crate) arm: Option<Arm>,
     /// Requests with equal keys go to the same endpoint of a region, as long as it is up.
     pub(crate) affinity: &'a str,
 }
@@ -126,53 +130,6 @@ impl Plan {
             plan.add_region(table, ranked.fenced, (wanted, skew.as_ref()), &has_secret, None);
         }
         Ok(plan)
-    }
-
-    /// Makes the plan for a request about an object that only one endpoint has. The plan holds only this endpoint, if
-    /// it may be asked now. The endpoint is asked even while it rests, because no other endpoint can answer.
-    ///
-    /// # Errors
-    /// 451 if the endpoint is outside the fence. 404 if the pattern allows only another region, or if the endpoint
-    /// doesn't have the model. 503 if the endpoint is down.
-    pub(crate) fn pinned(
-        table: &Table,
-        steering: &Steering,
-        wanted: &PlanRequest<'_>,
-        has_secret: impl Fn(&str) -> bool,
-        place: &Place,
-    ) -> Result<Self, Failure> {
-        let here = |ranked: &Ranked| ranked.fenced.region == place.region;
-        let fenced = steering.fence().find(|ranked| here(ranked)).ok_or(Failure::ResidencyDenied)?.fenced;
-        let no_model = || {
-            let endpoints = &table.region(place.region).endpoints;
-            let here = endpoints
-                .iter()
-                .find(|(id, endpoint)| *id == place.endpoint && model_at(endpoint, wanted.model).is_some());
-            let inner = here.and_then(|(_, endpoint)| lacks(endpoint, wanted.needs));
-            let own = || Failure::ModelNotFound { model: wanted.model.unwrap_or_default().to_owned() };
-            inner.map_or_else(own, NamedModel::not_found)
-        };
-        match steering.withheld.iter().find(|withheld| here(&withheld.ranked)).map(|withheld| withheld.reason) {
-            // What only this endpoint has is asked for there, whatever it runs now.
-            None | Some(Reason::Cooling | Reason::Skew) => {}
-            Some(Reason::NotHome) => return Err(Failure::UnknownId),
-            Some(Reason::NoModel) => return Err(no_model()),
-            Some(Reason::Forced | Reason::Down | Reason::Lagging | Reason::Version) => {
-                return Err(Failure::RegionUnavailable);
-            }
-        }
-        let mut plan = Self { targets: Vec::new(), skipped: Vec::new() };
-        let none_rest = Local::default();
-        let wanted = &PlanRequest { conditions: Conditions { local: &none_rest, ..wanted.conditions }, ..*wanted };
-        plan.add_region(table, fenced, (wanted, None), &has_secret, Some(&place.endpoint));
-        plan.targets.retain(|target| target.id == place.endpoint);
-        plan.skipped.retain(|skipped| skipped.endpoint == place.endpoint);
-        match (plan.targets.is_empty(), plan.skipped.first()) {
-            (false, _) => Ok(plan),
-            (true, Some(Skipped { why: Skip::NoModel, .. })) => Err(no_model()),
-            (true, Some(Skipped { why: Skip::Engine, .. })) => Err(no_engine(wanted.needs)),
-            (true, _) => Err(Failure::RegionUnavailable),
-        }
     }
 
     /// Adds the endpoints of a region: those that may be asked, in order, to the targets; the others to the skipped.

@@ -79,6 +79,12 @@ impl Credentials {
         }
     }
 
+    /// A token from a header of its own, with `Bearer` before it or without.
+    pub(crate) fn of_token(value: &str) -> Self {
+        let bearer = Self::read(Some(value), None);
+        if bearer.bearer.is_some() { bearer } else { Self::read(None, Some(value)) }
+    }
+
     /// A key in `Authorization`.
     #[cfg(test)]
     pub(crate) fn bearer(key: &str) -> Self {

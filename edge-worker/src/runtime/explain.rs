@@ -126,6 +126,11 @@ fn is_operators(request: &ClientRequest, env: &Env) -> bool {
     operators_token(env).is_some_and(|token| Credentials::of(request).are(&token))
 }
 
+/// Whether this is the operator's token.
+pub(crate) fn is_operators_token(env: &Env, token: &str) -> bool {
+    operators_token(env).is_some_and(|known| Credentials::of_token(token).are(&known))
+}
+
 /// Refuses methods other than GET.
 fn only_get(request: &ClientRequest) -> Result<(), Failure> {
     if request.method == "GET" { Ok(()) } else { Err(Failure::WrongMethod { allowed: "GET" }) }

@@ -15,10 +15,11 @@ use worker::{Context, Env};
 use crate::decide::body::scope::Scope;
 use crate::decide::body::{Inspected, Terms};
 use crate::decide::buffer_pool::PooledBuffer;
-use crate::decide::envelope::{Failure, Limited};
+use crate::decide::envelope::{Failure, Limited, PinFault};
 use crate::decide::inflight::Reservation;
 use crate::decide::multipart::form::Form;
 use crate::decide::multipart::is_form;
+use crate::decide::pin::{OPERATOR, PIN, Pin};
 use crate::decide::rewrite::{Content, headers};
 use crate::decide::route::query::Query;
 use crate::decide::route::{BodyForm, Class, Route};
@@ -185,6 +186,8 @@ struct Recognized<'t> {
     query: Query,
     /// The keys that ids are sealed with, if the request is about state.
     keys: Option<Keyring>,
+    /// The region that the operator names.
+    pin: Option<Pin>,
 }
 
 impl<'t> Recognized<'t> {
@@ -196,12 +199,16 @@ impl<'t> Recognized<'t> {
         let credentials = Credentials::of(request);
         let caller = client::recognise(table, &address.host, &credentials, &Origin::of(request))?;
         let route = Route::parse(&request.method, &address.path)?;
-        Ok(Self { table, caller, route, query, keys: None })
+        Ok(Self { table, caller, route, query, keys: None, pin: None })
     }
 
     /// Refuses a request before its body is read if it would be refused later anyway.
     fn check(&mut self, request: &ClientRequest, env: &Env) -> Result<(), Failure> {
         headers::check_encoding(request.header("content-encoding"))?;
+        self.pin = pinned(request, env, self.table)?;
+        if self.pin.is_some() && self.is_state() {
+            return Err(Failure::BadPin { wrong: PinFault::State });
+        }
         if self.is_state() {
             self.keys = Some(state_keys(env)?);
         }
@@ -239,6 +246,18 @@ impl<'t> Recognized<'t> {
             Content::Json(Inspected::json(bytes, &self.route, &Terms { allow: &service.allow, scope })?)
         })
     }
+}
+
+/// The region that the operator names for this request. Anybody else who names one is refused: an answer from another
+/// region would be taken for one from there.
+#[inline(never)]
+fn pinned(request: &ClientRequest, env: &Env, table: &Table) -> Result<Option<Pin>, Failure> {
+    let Some(value) = request.header(PIN) else { return Ok(None) };
+    let is_operators = request.header(OPERATOR).is_some_and(|token| explain::is_operators_token(env, token));
+    if !is_operators {
+        return Err(Failure::PinUnauthorised);
+    }
+    Pin::read(value, table).map(Some)
 }
 
 /// Answers the paths below [`OURS`].

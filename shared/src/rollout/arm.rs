@@ -81,7 +81,8 @@ pub fn role<'r>(rollout: &'r Rollout, region: &RegionId, arm: Option<Arm>, asked
 pub fn is_trial(rollout: &Rollout, region: RegionIndex, arm: Arm) -> bool {
     arm == Arm::New
         && matches!(rollout.rule.change, Change::Model { .. })
-        && rollout.share(region).is_some_and(|share| share < 100)
+        // An operator may try the new one before the region has a share.
+        && rollout.share(region).is_none_or(|share| share < 100)
 }
 
 #[cfg(test)]

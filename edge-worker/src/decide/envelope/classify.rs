@@ -24,6 +24,7 @@ impl Failure {
             | Self::Batch
             | Self::BadQuestion { .. }
             | Self::BadForm { .. }
+            | Self::BadPin { .. }
             | Self::ItemReference
             | Self::BatchLine { .. }
             | Self::IdsApart => 400,
@@ -31,7 +32,8 @@ impl Failure {
             | Self::UnknownKey
             | Self::ConflictingKeys
             | Self::ExplainUnauthorised
-            | Self::MetricsUnauthorised => 401,
+            | Self::MetricsUnauthorised
+            | Self::PinUnauthorised => 401,
             Self::NotYourService | Self::ExplainOthers | Self::SharedList | Self::OriginNotAllowed => 403,
             Self::UnknownHost
             | Self::UnknownPath
@@ -48,7 +50,7 @@ impl Failure {
             Self::BodyTooLarge { .. } => 413,
             Self::EncodedBody => 415,
             Self::RateLimited { .. } | Self::OutOfQuota | Self::Limited(_) => 429,
-            Self::ResidencyDenied => 451,
+            Self::ResidencyDenied | Self::PinOutside => 451,
             Self::Internal => 500,
             Self::Interrupted { .. } => 502,
             Self::NotCarried { .. } => 501,
@@ -117,7 +119,7 @@ impl Failure {
             Self::NoStateKey => "no_state_key",
             Self::Busy => "busy",
             Self::NotCarried { .. } => "not_implemented",
-            Self::ResidencyDenied => "residency_denied",
+            Self::ResidencyDenied | Self::PinOutside => "residency_denied",
             Self::RegionUnavailable | Self::EndpointsFailed { .. } => "region_unavailable",
             Self::PathNotServed => "path_not_served",
             Self::OutOfQuota => "insufficient_quota",
@@ -129,6 +131,8 @@ impl Failure {
             Self::NoReceiptKey => "receipt_unavailable",
             Self::ExplainUnauthorised => "explain_unauthorized",
             Self::MetricsUnauthorised => "metrics_unauthorized",
+            Self::PinUnauthorised => "pin_unauthorized",
+            Self::BadPin { .. } => "invalid_pin",
             Self::ExplainOthers => "explain_not_allowed",
             Self::BadQuestion { .. } => "invalid_question",
             Self::Unready => "not_ready",
@@ -148,10 +152,12 @@ impl Failure {
             | Self::UnknownKey
             | Self::ConflictingKeys
             | Self::ExplainUnauthorised
-            | Self::MetricsUnauthorised => "authentication_error",
+            | Self::MetricsUnauthorised
+            | Self::PinUnauthorised => "authentication_error",
             Self::NotYourService
             | Self::ExplainOthers
             | Self::ResidencyDenied
+            | Self::PinOutside
             | Self::SharedList
             | Self::OriginNotAllowed => "permission_error",
             _ if self.status() >= 500 => "server_error",

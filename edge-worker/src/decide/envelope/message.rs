@@ -3,7 +3,7 @@
 
 use core::fmt::Write as _;
 
-use super::{Failure, FieldFault, LASTING};
+use super::{Failure, FieldFault, LASTING, PinFault};
 
 /// The longest part of a client's word that a message quotes, in characters.
 const LONGEST_QUOTE: usize = 80;
@@ -29,6 +29,13 @@ impl Failure {
                  fine-tuning and vector stores are."
             ),
             Self::PathMistake(mistake) => mistake.message().to_owned(),
+            Self::PinUnauthorised => "Only the operator may name the region that serves a request: send the token of \
+                                      EXPLAIN_TOKEN as 'x-bailiwick-operator', or leave 'x-bailiwick-pin' out."
+                .into(),
+            Self::PinOutside => "The region that 'x-bailiwick-pin' names may not process this client's requests under \
+                                 the residency rules. Nothing was sent."
+                .into(),
+            Self::BadPin { wrong } => bad_pin(*wrong).into(),
             Self::OriginNotAllowed => {
                 "Web pages of this origin are not served here. Ask from a server, or add the origin to the \
                                        service: \"cors\": {\"origins\": [...]}."
@@ -280,6 +287,25 @@ fn unknown_field(field: &str, odd: FieldFault) -> String {
              media. It is for clients that the engine's operator trusts. Leave it out, or allow \
              \"engine_inputs\" for this service."
         ),
+    }
+}
+
+/// The message for a request that names its region in a way that can't be followed.
+fn bad_pin(wrong: PinFault) -> &'static str {
+    match wrong {
+        PinFault::Region => "'x-bailiwick-pin' names no region of the rules. Write a region's name there.",
+        PinFault::Form => {
+            "'x-bailiwick-pin' can't be read. Write a region's name there, and after it ';arm=old' or ';arm=new' if \
+             you want one arm of a rollout."
+        }
+        PinFault::Arm => {
+            "'x-bailiwick-pin' names an arm that this request has in no rollout there. Leave the arm out, or name a \
+             model and a region of the service's rollout."
+        }
+        PinFault::State => {
+            "'x-bailiwick-pin' is only for requests of models. A request about stored objects goes where they are. \
+             Leave it out."
+        }
     }
 }
 

@@ -43,7 +43,11 @@ impl<'t> Arms<'t> {
         wanted: &PlanRequest<'t>,
         pinned: Option<&'t EndpointId>,
     ) -> Option<Self> {
-        let own = wanted.rollout.map(|rollout| (rollout, arm_at(rollout, region, wanted.affinity)));
+        let own = wanted.rollout.map(|rollout| {
+            // An operator may try an arm before the region has a share.
+            let arm = wanted.arm.or_else(|| arm_at(rollout, region, wanted.affinity));
+            (rollout, arm)
+        });
         (!table.rollouts().is_empty()).then_some(Self { table, region, own, model: wanted.model, pinned })
     }
 

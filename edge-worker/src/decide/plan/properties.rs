@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::decide::admission::check_tier;
+use crate::decide::pin::Pin;
 
 /// Documents, and the requests of each.
 const DOCUMENTS: u64 = 4_000;
@@ -67,6 +68,7 @@ fn first_tokens(random: &mut Random, table: &Table) -> FirstTokens {
 #[test]
 fn whatever_loads_quotas_and_tiers_say_nothing_outside_the_fence_is_asked() {
     let (mut cases, mut planned, mut moved, mut refused, mut arms) = (0_u32, 0_u32, 0_u32, 0_u32, [0_u32; 2]);
+    let mut pinned = 0;
     for seed in 0..DOCUMENTS {
         let mut random = Random::new(seed);
         let table = table(&mut random);
@@ -88,7 +90,8 @@ fn whatever_loads_quotas_and_tiers_say_nothing_outside_the_fence_is_asked() {
             let needs = Needs::default();
             let rollout = table.rollout_of(ask.service);
             let affinity = &nth.to_string();
-            let wanted = PlanRequest { rollout, model: ask.model, needs: &needs, conditions, affinity };
+            let wanted = PlanRequest { rollout, model: ask.model, needs: &needs, conditions, arm: None, affinity };
+            pinned += check_pin(&mut random, &table, &ranking, &steering, &wanted, seed);
             let Ok(mut plan) = Plan::from_steering(&table, ask.service, &steering, &wanted, |_| true) else { continue };
             let tenant = ask.client.tenant.map(|tenant| table.tenant(tenant));
             plan.set_tier(tenant.and_then(|tenant| table.tier_of(tenant)));
@@ -109,10 +112,41 @@ fn whatever_loads_quotas_and_tiers_say_nothing_outside_the_fence_is_asked() {
     }
     println!(
         "outside the fence: 0 in {cases} random cases; {planned} plans, {moved} in another order, {refused} refused, \
-         {arms:?} with an old or new arm"
+         {arms:?} with an old or new arm, {pinned} by an operator's pin"
     );
+    assert!(pinned > 10_000);
     assert!(cases >= 100_000 && planned > 20_000 && moved > 1_000 && refused > 100);
     assert!(arms.iter().all(|plans| *plans > 1_000), "{arms:?}");
+}
+
+/// An operator's pin is followed into that region alone, and only if the fence has it, whatever its health. Returns how
+/// many plans were made.
+fn check_pin(
+    random: &mut Random,
+    table: &Table,
+    ranking: &Ranking,
+    steering: &Steering,
+    wanted: &PlanRequest<'_>,
+    seed: u64,
+) -> u32 {
+    let name = random.pick(table.regions()).id.clone();
+    let region = table.region_named(name.as_str()).unwrap();
+    let pin = Pin { region, arm: *random.pick(&[None, None, Some(Arm::Old), Some(Arm::New)]) };
+    let is_fenced = ranking.order.iter().any(|ranked| ranked.fenced.region == region);
+    match Plan::in_region(table, steering, wanted, |_| true, pin) {
+        Ok(plan) => {
+            assert!(is_fenced && !plan.targets().is_empty(), "seed {seed}: {} is outside", table.region(region).id);
+            for target in plan.targets() {
+                assert_eq!(target.region(), region, "seed {seed}: a pin keeps to its region");
+                assert!(pin.arm.is_none() || target.arm() == pin.arm, "seed {seed}: a pin keeps to its arm");
+            }
+            1
+        }
+        Err(failure) => {
+            assert_eq!(failure == Failure::PinOutside, !is_fenced, "seed {seed}: {failure:?}");
+            0
+        }
+    }
 }
 
 /// The new endpoint of a rollout is asked only by its service, in regions that have begun; and a model's name is

@@ -2,11 +2,13 @@
 
 use bailiwick_rules::geo::CountryCode;
 use bailiwick_rules::rollout::Arm;
-use bailiwick_rules::steer::{Ask, Client, PathClass, steer};
+use bailiwick_rules::steer::{Ask, Client, Local, PathClass, steer};
 use serde_json::{Value, json};
 
 use super::tests::NOW;
 use super::*;
+use crate::decide::envelope::PinFault;
+use crate::decide::pin::Pin;
 
 /// Two regions, each with two endpoints that have the old model, and a third one with the new model.
 fn rules(rollout: Option<Value>) -> Table {
@@ -60,7 +62,8 @@ fn plan(table: &Table, service: &str, model: &str, session: &str) -> Plan {
     let ask = Ask { service, client, model: Some(model), path_class: PathClass::Inference, needs: None };
     let steering = steer(table, &ask, &conditions);
     let rollout = table.rollout_of(service);
-    let wanted = PlanRequest { rollout, model: Some(model), needs: &Needs::default(), conditions, affinity: session };
+    let wanted =
+        PlanRequest { rollout, model: Some(model), needs: &Needs::default(), conditions, arm: None, affinity: session };
     Plan::from_steering(table, service, &steering, &wanted, |_| true).unwrap()
 }
 
@@ -186,6 +189,45 @@ fn the_old_arm_is_not_judged_by_sessions_that_failed_at_the_new_endpoint() {
 }
 
 #[test]
+fn an_operator_tries_an_arm_wherever_the_rollout_stands() {
+    let service = |table: &Table| table.service_named("chat").unwrap();
+    let client = Client { country: CountryCode::parse("DE"), ..Client::default() };
+    let tried = |table: &Table, region: &str, arm: Option<Arm>, model: &str| {
+        let ask =
+            Ask { service: service(table), client, model: Some(model), path_class: PathClass::Inference, needs: None };
+        let (local, needs) = (Local::default(), Needs::default());
+        let conditions = Conditions { health: &[], local: &local, now: NOW };
+        let steering = steer(table, &ask, &conditions);
+        let rollout = table.rollout_of(ask.service);
+        let wanted = PlanRequest { rollout, model: ask.model, needs: &needs, conditions, arm: None, affinity: "x" };
+        let pin = Pin { region: table.region_named(region).unwrap(), arm };
+        Plan::in_region(table, &steering, &wanted, |_| true, pin)
+    };
+    for shares in [json!({}), json!({ "fra": 1 }), json!({ "fra": 100 })] {
+        let table = of_model(&shares);
+        for region in ["fra", "par"] {
+            let plan = tried(&table, region, Some(Arm::New), "large").unwrap();
+            let first = &plan.targets()[0];
+            assert_eq!(
+                (first.region_id().as_str(), first.model(), first.arm()),
+                (region, Some("fp8-b"), Some(Arm::New))
+            );
+            let is_whole = shares[region] == 100;
+            assert_eq!(first.is_trial(), !is_whole, "its failures take nothing from the old arm");
+            let plan = tried(&table, region, Some(Arm::Old), "large").unwrap();
+            assert!(plan.targets().iter().all(|target| target.model() == Some("bf16")), "{:?}", told(&plan));
+        }
+        let fault = Err(Failure::BadPin { wrong: PinFault::Arm });
+        assert_eq!(tried(&table, "fra", Some(Arm::New), "small").map(drop), fault.clone());
+        assert!(tried(&table, "fra", None, "small").is_ok());
+        assert_eq!(tried(&rules(None), "fra", Some(Arm::New), "large").map(drop), fault);
+        let table = rules(Some(with_shares(pairs(), &shares)));
+        let plan = tried(&table, "par", Some(Arm::New), "large").unwrap();
+        assert_eq!(plan.targets().iter().map(|one| one.id().as_str()).collect::<Vec<_>>(), ["c"]);
+    }
+}
+
+#[test]
 fn other_services_and_models_are_left_alone() {
     let table = rules(Some(with_shares(pairs(), &json!({ "fra": 100, "par": 100 }))));
     let other = plan(&table, "other", "large", "x");
@@ -214,7 +256,7 @@ fn state_is_made_at_the_old_endpoint_and_found_where_it_is() {
             let place =
                 Place { region: table.region_named("fra").unwrap(), endpoint: EndpointId::parse(name).unwrap() };
             let rollout = table.rollout_of(service);
-            let wanted = PlanRequest { rollout, model: None, needs: &needs, conditions, affinity: &session };
+            let wanted = PlanRequest { rollout, model: None, needs: &needs, conditions, arm: None, affinity: &session };
             let plan = Plan::pinned(&table, &steering, &wanted, |_| true, &place).unwrap();
             assert_eq!(plan.targets().iter().map(|target| target.id().as_str()).collect::<Vec<_>>(), [name]);
         }

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use bailiwick_rules::quota::Refusal;
-use bailiwick_rules::rules::{Allowance, Receipts, Streams};
+use bailiwick_rules::rules::{Allowance, Limits, Receipts, Streams};
 use bailiwick_rules::steer::{Ask, Conditions, Local, Ranking, Reason, Steering, by_path, decide, rank_for, stand};
 use bailiwick_rules::table::{RegionIndex, Service, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -19,7 +19,7 @@ use crate::decide::attempt::Task;
 use crate::decide::batch::{BatchInput, BatchPolicy};
 use crate::decide::body::{Inspected, Needs};
 use crate::decide::denial::Denial;
-use crate::decide::envelope::{Failure, Limited};
+use crate::decide::envelope::{Failure, Limited, PinFault};
 use crate::decide::headers::Headers;
 use crate::decide::multipart::upload::UploadKind;
 use crate::decide::plan::{self, Plan, PlanRequest, Target};
@@ -171,7 +171,10 @@ fn planned(
     let ranking = rank_for(table, &ask, &standing);
     let mut steering = decide(table, &ranking, ask.model, &conditions);
     info.stale = stale(table, ranking.needs, &steering, &conditions);
-    let may_move = place.is_none() && !opened.claimed.is_stateful;
+    if known.pin.is_some() && (place.is_some() || opened.claimed.is_stateful) {
+        return Err(Failure::BadPin { wrong: PinFault::State });
+    }
+    let may_move = place.is_none() && !opened.claimed.is_stateful && known.pin.is_none();
     // Whose first region is another by the time to the first token, isn't at home where shares would move it from.
     let is_elsewhere = may_move && snapshot.first_tokens.order(table, &ask, &ranking, &mut steering);
     if may_move && !is_elsewhere && sheds(service, ask.path_class) {
@@ -179,7 +182,9 @@ fn planned(
         info.shed = moved.map(|moved| shed::header(table, &moved));
     }
     info.steered = Some(input.now);
-    let observation = info.whose.as_ref().and_then(|whose| Observation::begin(table, whose, &standing, &ranking));
+    // What an operator sends somewhere is no demand, and judges no rollout.
+    let whose = info.whose.as_ref().filter(|_| known.pin.is_none());
+    let observation = whose.and_then(|whose| Observation::begin(table, whose, &standing, &ranking));
     if let Some(listed) = listed(known, opened, &steering, info) {
         return listed.map(Planned::Listed);
     }
@@ -189,12 +194,13 @@ fn planned(
     let no_needs = Needs::default();
     let needs = body.map_or(&no_needs, Content::needs);
     let rollout = table.rollout_of(caller.service);
-    let wanted = PlanRequest { rollout, model: ask.model, needs, conditions, affinity: &input.affinity };
+    let wanted = PlanRequest { rollout, model: ask.model, needs, conditions, arm: None, affinity: &input.affinity };
     let mut plan = match &place {
+        None if let Some(pin) = known.pin => Plan::in_region(table, &steering, &wanted, has_secret, pin)?,
         None => Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?,
         Some(place) => Plan::pinned(table, &steering, &wanted, has_secret, place)?,
     };
-    if place.is_none() && !opened.claimed.is_stateful && route.class() == Class::Inference {
+    if may_move && route.class() == Class::Inference {
         check_spill(known, &ranking, &steering, &plan)?;
     }
     if let Some(place) = place
@@ -203,8 +209,28 @@ fn planned(
     {
         return Err(Failure::SharedList);
     }
+    keep_apart(known, &opened.claimed, ask.model, needs, &mut plan)?;
+    if known.pin.is_some() {
+        plan.keep_first();
+    }
+    opened.observation = observation;
+    Ok(Planned::Sendable(plan, steering))
+}
+
+/// Leaves out endpoints where a model that the request names may be fine-tuned with another tenant's data.
+///
+/// # Errors
+/// 404 if no endpoint is left.
+fn keep_apart(
+    known: &Recognized<'_>,
+    claimed: &Claimed,
+    model: Option<&str>,
+    needs: &Needs,
+    plan: &mut Plan,
+) -> Result<(), Failure> {
+    let Recognized { table, caller, .. } = known;
     let has_tenant = caller.tenant.is_some();
-    match (&opened.claimed.model, ask.model) {
+    match (&claimed.model, model) {
         (Some(theirs), _) => plan.call_model(theirs),
         (None, Some(model)) if is_tuned(model) || has_tenant && model.contains(':') => {
             plan.keep_apart(model, has_tenant, |place| state::is_sole(table, caller.tenant, place))?;
@@ -214,8 +240,7 @@ fn planned(
     if !needs.models.is_empty() {
         plan.keep_named_apart(needs, has_tenant, |place| state::is_sole(table, caller.tenant, place))?;
     }
-    opened.observation = observation;
-    Ok(Planned::Sendable(plan, steering))
+    Ok(())
 }
 
 /// The request to steer.
@@ -277,6 +302,7 @@ fn prepared(
     receipt_signer: Option<ReceiptSigner>,
 ) -> Prepared {
     let is_state = known.is_state();
+    let is_pinned = known.pin.is_some();
     let Recognized { table, caller, route, query, .. } = known;
     let OpenedRequest { model, owner, keys, claimed, observation } = opened;
     let service = table.service(caller.service);
@@ -296,7 +322,7 @@ fn prepared(
         choices: body.as_ref().map_or(1, Content::choices),
         stateful: claimed.is_stateful,
         reads_only: route.method() == "GET",
-        limits: service.limits,
+        limits: if is_pinned { Limits { sends: 1, ..service.limits } } else { service.limits },
     };
     let job = Job {
         keepalive: keepalive(service, expect),

@@ -17,6 +17,8 @@ use crate::program::report::Report;
 use crate::system::clock::Clock;
 use crate::text::span::parse_span;
 
+/// How often it is told what is waited for, if nothing but counts changes.
+const TELL_AGAIN: Millis = Millis(60_000);
 /// After so many looks in a row that failed it ends.
 const MOST_FAILURES: u32 = 360;
 
@@ -46,7 +48,7 @@ enum Looked {
 /// Runs a rollout until it has ended.
 pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
     let desk = Desk::find(&args.rollout.node)?;
-    let (mut last, mut failures) = (String::new(), 0);
+    let (mut last, mut told_at, mut failures) = (String::new(), None, 0);
     loop {
         let line = match once(args, &desk) {
             Ok(Looked::Ended(report)) => return Ok(report),
@@ -61,13 +63,20 @@ pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
                 errors.join("; ")
             }
         };
-        if line != last {
+        // Counts change with every look. They are told once a minute.
+        let (now, reason) = (Clock::system().now(), without_digits(&line));
+        if reason != last || told_at.is_none_or(|at| now.since(at) >= TELL_AGAIN) {
             // Whoever reads may have gone; the rollout goes on.
-            let _ = writeln!(std::io::stdout(), "{}  {line}", Clock::system().now());
-            last = line;
+            let _ = writeln!(std::io::stdout(), "{now}  {line}");
+            (last, told_at) = (reason, Some(now));
         }
         std::thread::sleep(args.every.to_std());
     }
+}
+
+/// A line by which it is known again although its counts change.
+fn without_digits(line: &str) -> String {
+    line.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
 /// Looks once, and publishes what is decided.
