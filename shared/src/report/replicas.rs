@@ -82,7 +82,7 @@ pub(super) fn combined(
     ReplicaHealth {
         replica: copy.replica.get(),
         status,
-        lag: lags.get(lags.len() / 2).copied().filter(|_| replica.keep_freshest && status == Status::Down),
+        lag: lags.get(lags.len() / 2).copied().filter(|_| status == Status::Down),
         is_leader: copy.is_leader || said.iter().any(|one| one.freshness == Freshness::Leader.as_str()),
         version: version_of_most(versions).filter(|_| replica.is_grouped).map(Arc::from),
         to_down: None,
