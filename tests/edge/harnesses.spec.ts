@@ -1,5 +1,5 @@
-// Harnesses of evaluations that others made, lm-eval and promptfoo, run once for each region through the edge. They need
-// a base URL, a model and headers. scripts/setup installs them; without them these tests are skipped.
+// Harnesses of evaluations that others made, lm-eval and promptfoo, run once for each region through the edge. They
+// need a base URL, a model and headers. scripts/setup installs them; without them these tests are skipped.
 import { execFile } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";

@@ -74,7 +74,8 @@ async function countryOf(client) {
 
 const server = createServer(async (request, response) => {
   try {
-    const { "x-client": client, "x-host": host = values.host, ...headers } = request.headers;
+    const { "x-client": from, "x-host": host = values.host, ...headers } = request.headers;
+    const client = from?.toString();
     for (const name of ["host", "connection", "content-length", "transfer-encoding", "expect"]) delete headers[name];
     if (client) headers["cf-connecting-ip"] = client;
     const body = ["GET", "HEAD"].includes(request.method ?? "") ? undefined : Buffer.concat(await request.toArray());

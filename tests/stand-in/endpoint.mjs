@@ -524,7 +524,8 @@ function control(method, name, body, response) {
 
 /** A misspelt failure that fails nothing would make a test pass for the wrong reason. */
 function checkedFailure(failure) {
-  const known = ["mode", "times", "path", "status", "headers", "body", "location", "after", "delay_ms", "model", "every"];
+  const which = ["times", "path", "model", "every"];
+  const known = ["mode", ...which, "status", "headers", "body", "location", "after", "delay_ms"];
   const unknown = Object.keys(failure).filter((key) => !known.includes(key));
   if (unknown.length > 0) throw new Error(`unknown: ${unknown.join(", ")}; known: ${known.join(", ")}`);
   if (!MODES.has(failure.mode)) throw new Error(`"mode" must be one of: ${[...MODES].join(", ")}`);

@@ -1,5 +1,5 @@
-//! Reads `x-bailiwick-pin`, by which an operator names the region that serves a request. Takes the header and the rules;
-//! returns a [`Pin`]. Called by `serve` when it recognises a request; `plan` keeps to it.
+//! Reads `x-bailiwick-pin`, by which an operator names the region that serves a request. Takes the header and the
+//! rules; returns a [`Pin`]. Called by `serve` when it recognises a request; `plan` keeps to it.
 
 use bailiwick_rules::rollout::Arm;
 use bailiwick_rules::table::{RegionIndex, Table};

@@ -59,12 +59,12 @@ impl Plan {
         }
     }
 
-    /// Makes the plan for a request that an operator sends to a region: one endpoint there, once. Only the fence counts.
-    /// Health, load and knowledge don't, as a region is tried out before it serves others again.
+    /// Makes the plan for a request that an operator sends to a region: one endpoint there, once. Only the fence
+    /// counts. Health, load and knowledge don't, as a region is tried out before it serves others again.
     ///
     /// # Errors
-    /// 451 if the region is outside the fence. 404 if no endpoint there has the model. 400 if none serves the arm. 503 if
-    /// none may be asked.
+    /// 451 if the region is outside the fence. 404 if no endpoint there has the model. 400 if none serves the arm. 503
+    /// if none may be asked.
     pub(crate) fn in_region(
         table: &Table,
         steering: &Steering,
