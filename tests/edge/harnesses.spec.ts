@@ -86,6 +86,9 @@ async function run(program: string, args: string[], env: Json): Promise<string> 
   }
 }
 
+/** The program of this project. */
+const bailiwick = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick`;
+
 const headers = (region: string) => ({ "x-bailiwick-pin": region, "x-bailiwick-operator": OPERATOR });
 
 describe.skipIf(missing(lmEval, "lm-eval"))("lm-eval", () => {
@@ -123,6 +126,23 @@ metadata: { version: 1 }
       console.log(`lm-eval at ${region}:\n${printed.slice(printed.indexOf("|Tasks"))}`);
     }
     expect(asked).toEqual(Object.fromEntries(REGIONS.map((region) => [region, SUMS.length])));
+
+    const samples = (region: string) => {
+      const folder_ = join(folder, region, "large");
+      return join(
+        folder_,
+        readdirSync(folder_).find((name) => name.startsWith("samples"))!,
+      );
+    };
+    const [fra, par] = REGIONS.map(samples);
+    const compare = (a: string, b: string) => run(bailiwick, ["eval", "compare", a, b, "--margin", "0.2"], {});
+    const same = await compare(fra, fra);
+    expect(same).toContain("equivalent");
+    expect(same).toContain("20 cases, 0 differ");
+    const worse = await compare(fra, par);
+    expect(worse).toContain(`right in both ${rightAt("eu-paris")}, in A alone ${20 - rightAt("eu-paris")}`);
+    expect(worse).toContain("worse");
+    console.log(`A against A:\n${same}\nFrankfurt against Paris:\n${worse}`);
   });
 
   test("fails where the fence doesn't reach", { timeout: 120_000 }, async () => {
@@ -159,5 +179,34 @@ describe.skipIf(missing(promptfoo, "promptfoo"))("promptfoo", () => {
     }
     for (const outside of of("us-virginia")) expect(JSON.stringify(outside)).toContain("residency_denied");
     expect(asked).toEqual(Object.fromEntries(REGIONS.map((region) => [region, SUMS.length])));
+  });
+});
+
+describe("bailiwick eval run", () => {
+  test("asks the same of each region, and nothing outside the fence", { timeout: 120_000 }, async () => {
+    const cases = SUMS.map(({ question, answer }, i) => ({
+      id: `sum-${i}`,
+      prompt: question,
+      expect: { exact: answer },
+    }));
+    writeFileSync(join(folder, "suite.jsonl"), cases.map((one) => JSON.stringify(one)).join("\n"));
+    writeFileSync(join(folder, "key"), KEY, { mode: 0o600 });
+    writeFileSync(join(folder, "operator"), OPERATOR, { mode: 0o600 });
+    const tokens = ["--key-file", "key", "--operator-token-file", "operator"];
+    const ask = (regions: string[], out: string) => {
+      const where = ["--base", base, "--model", "large", "--region", regions.join(","), "--out", out];
+      return run(bailiwick, ["eval", "run", "--suite", "suite.jsonl", "--service", "chat", ...where, ...tokens], {});
+    };
+    const printed = await ask(REGIONS, "by-region");
+    expect(asked, printed).toEqual(Object.fromEntries(REGIONS.map((region) => [region, SUMS.length])));
+    const results = (region: string) => join(folder, "by-region", `${region}.jsonl`);
+    const [fra, par] = REGIONS.map(results);
+    const compared = await run(bailiwick, ["eval", "compare", fra, par, "--margin", "0.2"], {});
+    expect(compared).toContain(`in A alone ${20 - rightAt("eu-paris")}`);
+    for (const file of [fra, par, join(folder, "by-region", "report.html")]) {
+      const text = readFileSync(file, "utf8");
+      for (const secret of [KEY, OPERATOR]) expect(text).not.toContain(secret);
+    }
+    expect(await ask(["us-virginia"], "outside")).toContain("451");
   });
 });
