@@ -11,6 +11,7 @@ Needs Python 3.9 and nothing else. As a program it prints each version and its f
 """
 
 import hashlib
+import http.client
 import json
 import sys
 import time
@@ -34,7 +35,7 @@ class Bundle:
         for node in list(self.nodes):
             try:
                 return self._refresh(node, wait)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
                 failures.append(f"{node}: {error}")
                 self.nodes.append(self.nodes.pop(0))  # the next node is asked first
         raise ConnectionError("; ".join(failures))

@@ -231,12 +231,15 @@ fn a_limit_is_obeyed_and_a_silent_edge_is_given_up() {
     let refused = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&refused);
     let fixture = Fixture::new(3, move |asked| match count.fetch_add(1, Ordering::SeqCst) {
-        0 => Reply::Status("429 Too Many Requests".into(), vec!["retry-after: 1".into()], "{}".into()),
+        0 => Reply::Status("429 Too Many Requests".into(), vec!["retry-after: 3".into()], "{}".into()),
         1 => Reply::Status("503 Service Unavailable".into(), vec!["retry-after: 0".into()], "{}".into()),
         2 => Reply::Status("200 OK".into(), vec!["retry-after: 0".into()], "no JSON".into()),
         _ => right(asked),
     });
+    let begun = std::time::Instant::now();
     fixture.run("out", &["--parallel", "1"]).is(0, &["1.0000"]);
+    // Without the header the second attempt comes after a second.
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(3), "{:?}", begun.elapsed());
     assert_eq!(fixture.edge.asked().len(), 6);
     fixture.edge.answer(|_| Reply::Silence);
     let told = fixture.run("silent", &["--timeout", "1s", "--retries", "0", "--parallel", "3"]);

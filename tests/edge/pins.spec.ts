@@ -120,7 +120,7 @@ test("what can't be followed is refused, with a word of how to mend it", async (
     "x-bailiwick-pin": "eu-paris",
     "x-bailiwick-operator": OPERATOR,
   };
-  for (const path of ["/v1/files", "/v1/responses/resp_1"]) {
+  for (const path of ["/v1/files", "/v1/responses/resp_1", "/v1/models"]) {
     const refused = await read(await edge.ask({ path, headers }));
     expect(refused.status, `${path}: ${refused.text}`).toBe(400);
     expect(refused.code).toBe("invalid_pin");

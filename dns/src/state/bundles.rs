@@ -106,6 +106,12 @@ pub(crate) fn is_kept(state_dir: &Path, name: &BundleId, version: Version) -> bo
     Folder::of(state_dir).has(name, version)
 }
 
+/// Whether a file that can't be read is cut or gone. Other errors pass, such as too many open files, and are no reason
+/// to remove what may be the only copy.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+}
+
 impl Bundles {
     /// Reads what a state directory holds. What isn't whole is removed.
     pub(crate) fn open(state_dir: Option<&Path>) -> Self {
@@ -159,7 +165,7 @@ impl Bundles {
     pub(crate) fn resolve(&self, table: &Table, name: &BundleId, region: Option<&RegionId>) -> Resolved {
         let Some(pins) = table.bundles().get(name) else { return Resolved::Unpinned };
         let (pinned, known) = (pins.version_of(region), self.known());
-        match served(pinned, known.served.of(name, region), |version| known.holds(name, version)) {
+        match served(pinned, known.served.of(name, region, pins), |version| known.holds(name, version)) {
             Some(version) => Resolved::Serves { version, pinned },
             None => Resolved::Missing(pinned, known.troubles.get(&(name.clone(), pinned)).cloned()),
         }
@@ -211,7 +217,11 @@ impl Bundles {
     /// Reads a whole pack. `None` if it isn't held, or was damaged. Called where a disk may hang.
     pub(crate) fn pack(&self, name: &BundleId, version: Version) -> Option<Vec<u8>> {
         let (folder, _) = (self.0.folder.as_ref()?, self.held(name, version)?);
-        let pack = folder.pack(name, version).ok().filter(|pack| pack.len() <= LARGEST_PACK);
+        let read = folder.pack(name, version);
+        if read.as_ref().is_err_and(|error| !is_damage(error)) {
+            return None;
+        }
+        let pack = read.ok().filter(|pack| pack.len() <= LARGEST_PACK);
         let pack = pack.filter(|pack| unpack(pack).is_ok_and(|(manifest, _)| manifest.version() == version));
         if pack.is_none() {
             self.lose(name, version);
@@ -223,6 +233,9 @@ impl Bundles {
     pub(crate) fn file(&self, name: &BundleId, version: Version, held: &Held, path: &str) -> Option<Vec<u8>> {
         let (folder, (file, from)) = (self.0.folder.as_ref()?, held.manifest.file(path)?);
         let content = folder.part(name, version, held.contents as u64 + from, file.bytes);
+        if content.as_ref().is_err_and(|error| !is_damage(error)) {
+            return None;
+        }
         let content = content.ok().filter(|content| Digest::of(content) == file.sha256);
         if content.is_none() {
             self.lose(name, version);

@@ -279,7 +279,7 @@ pub(crate) enum PinFault {
     Form,
     /// No endpoint of the region serves this arm to the request.
     Arm,
-    /// The request is about stored state, which has a place of its own.
+    /// The request is no inference, or is about stored state, which has a place of its own.
     State,
 }
 

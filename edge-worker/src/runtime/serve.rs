@@ -206,13 +206,19 @@ impl<'t> Recognized<'t> {
     fn check(&mut self, request: &ClientRequest, env: &Env) -> Result<(), Failure> {
         headers::check_encoding(request.header("content-encoding"))?;
         self.pin = pinned(request, env, self.table)?;
-        if self.pin.is_some() && self.is_state() {
-            return Err(Failure::BadPin { wrong: PinFault::State });
-        }
+        self.check_pin(self.route.class() != Class::Inference)?;
         if self.is_state() {
             self.keys = Some(state_keys(env)?);
         }
         Ok(())
+    }
+
+    /// Refuses a pin where the request has a place of its own.
+    fn check_pin(&self, has_place: bool) -> Result<(), Failure> {
+        match self.pin.is_some() && has_place {
+            true => Err(Failure::BadPin { wrong: PinFault::State }),
+            false => Ok(()),
+        }
     }
 
     fn is_state(&self) -> bool {

@@ -16,6 +16,8 @@ use super::run::{Measured, Run, Wanted};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Companion {
     about: BTreeMap<&'static str, String>,
+    /// Metrics of which less is better.
+    lower_is_better: BTreeSet<String>,
 }
 
 impl Companion {
@@ -39,7 +41,12 @@ impl Companion {
             ("parameters of generation", &config["gen_kwargs"]),
             ("limit of documents", &config["limit"]),
         ];
-        Ok(Self { about: found.into_iter().map(|(name, value)| (name, value.to_string())).collect() })
+        let directions = whole["higher_is_better"][task].as_object();
+        let lower = directions.into_iter().flatten().filter(|(_, is_higher)| **is_higher == Value::Bool(false));
+        Ok(Self {
+            about: found.into_iter().map(|(name, value)| (name, value.to_string())).collect(),
+            lower_is_better: lower.map(|(metric, _)| metric.clone()).collect(),
+        })
     }
 }
 
@@ -73,6 +80,11 @@ pub(super) fn read(bytes: &[u8], companion: Option<&Companion>, wanted: Wanted<'
                     .ok_or_else(|| format!("line {line}: names no metric that is a number; name one by --metric"))?,
             ),
         };
+        if companion.is_some_and(|one| one.lower_is_better.contains(metric)) {
+            return Err(format!(
+                "of {metric:?} less is better, and compare takes more for better; name another metric by --metric"
+            ));
+        }
         let score = number(&sample[metric.as_str()]).ok_or_else(|| {
             let metrics = sample["metrics"].to_string();
             format!("line {line}: {metric:?} is no number; name another by --metric, of {metrics}")

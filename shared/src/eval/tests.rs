@@ -234,4 +234,9 @@ fn seeds_and_templates_of_lm_eval_stand_in_its_other_file() {
     );
     assert_eq!(differences(&a, &read(&results(1, "t"))), [""; 0]);
     assert!(Companion::read(b"{", "x").is_err());
+    let mut lower = results(1, "t");
+    let directions = json!({ "higher_is_better": { "gsm8k": { "exact_match": false } } });
+    lower = Companion::read(directions.to_string().as_bytes(), "gsm8k").unwrap_or(lower);
+    let told = read_run(samples("0.0").as_bytes(), Some(&lower), wanted).unwrap_err();
+    assert!(told.contains("less is better"), "{told}");
 }

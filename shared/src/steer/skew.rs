@@ -77,7 +77,7 @@ fn version(said: Said) -> Option<u32> {
     if let Said::Version(version) = said { Some(version) } else { None }
 }
 
-/// The version that more have than any other, and whether there are several and none such.
+/// The version that more than half have, and whether there are several and none such.
 fn majority(versions: impl Iterator<Item = u32>) -> (Option<u32>, bool) {
     let mut counts: Vec<(u32, usize)> = Vec::new();
     for version in versions {
@@ -86,12 +86,9 @@ fn majority(versions: impl Iterator<Item = u32>) -> (Option<u32>, bool) {
             None => counts.push((version, 1)),
         }
     }
-    let most = counts.iter().map(|(_, count)| *count).max();
-    let mut leading = counts.iter().filter(|(_, count)| Some(*count) == most).map(|(version, _)| *version);
-    match (leading.next(), leading.next()) {
-        (Some(only), None) => (Some(only), false),
-        (_, second) => (None, second.is_some()),
-    }
+    let all: usize = counts.iter().map(|(_, count)| *count).sum();
+    let most = counts.iter().find(|(_, count)| 2 * count > all).map(|(version, _)| *version);
+    (most, most.is_none() && counts.len() > 1)
 }
 
 /// Which endpoints and regions of a fence are withheld because of what they run.
@@ -192,4 +189,25 @@ fn of_every_model(table: &Table, fence: &[RegionIndex], conditions: &Conditions<
         !models.is_empty() && models.into_iter().all(&mut of_model)
     };
     fence.iter().copied().filter(|region| is_withheld(*region)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_half_decide_and_else_nobody() {
+        for (versions, most, is_split) in [
+            (&[][..], None, false),
+            (&[7][..], Some(7), false),
+            (&[7, 8][..], None, true),
+            (&[7, 7, 8][..], Some(7), false),
+            (&[7, 7, 8, 8][..], None, true),
+            (&[7, 7, 8, 9][..], None, true),
+            (&[7, 7, 8, 9, 10][..], None, true),
+            (&[8, 7, 7, 9, 7][..], Some(7), false),
+        ] {
+            assert_eq!(majority(versions.iter().copied()), (most, is_split), "{versions:?}");
+        }
+    }
 }

@@ -38,7 +38,7 @@ impl Folder {
 
     /// Whether there is a whole pack of a version.
     pub(super) fn has(&self, name: &BundleId, version: Version) -> bool {
-        held(&self.file(name, version), version).is_some()
+        held(&self.file(name, version), version).is_ok_and(|held| held.is_some())
     }
 
     /// Reads everything. A file that is no whole pack is removed: it can be fetched again.
@@ -50,9 +50,15 @@ impl Folder {
             let mut versions = BTreeMap::new();
             for entry in std::fs::read_dir(folder.path()).into_iter().flatten().flatten() {
                 let version = entry.file_name().to_str().and_then(Version::parse);
-                match version.and_then(|version| Some((version, held(&entry.path(), version)?))) {
-                    Some((version, held)) => _ = versions.insert(version, held),
-                    None => remove(&entry.path()),
+                match version.map_or(Ok(None), |version| Ok(held(&entry.path(), version)?.map(|held| (version, held))))
+                {
+                    Ok(Some((version, held))) => _ = versions.insert(version, held),
+                    Ok(None) => remove(&entry.path()),
+                    // It may be read after the next start.
+                    Err(error) => {
+                        let error: io::Error = error;
+                        tracing::error!("{}: can't be read ({error})", entry.path().display());
+                    }
                 }
             }
             if !versions.is_empty() {
@@ -116,14 +122,15 @@ fn remove(file: &Path) {
 }
 
 /// A pack on the disk, if its header and its size are those of this version. Contents are checked when they are read.
-fn held(file: &Path, version: Version) -> Option<Held> {
-    let opened = File::open(file).ok()?;
-    let metadata = opened.metadata().ok()?;
+fn held(file: &Path, version: Version) -> io::Result<Option<Held>> {
+    let opened = File::open(file)?;
+    let metadata = opened.metadata()?;
     let mut begin = Vec::new();
-    opened.take(HEADER_MOST as u64).read_to_end(&mut begin).ok()?;
-    let (manifest, contents) = header(&begin).ok()?;
+    opened.take(HEADER_MOST as u64).read_to_end(&mut begin)?;
+    let came = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let came = Timestamp(i64::try_from(came.as_millis()).unwrap_or(i64::MAX));
+    let Ok((manifest, contents)) = header(&begin) else { return Ok(None) };
     let is_whole = metadata.len() == contents as u64 + manifest.bytes();
-    let came = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    let came = Timestamp(i64::try_from(came.as_millis()).ok()?);
-    (is_whole && manifest.version() == version).then(|| Held { manifest: Arc::new(manifest), came, contents })
+    let is_it = is_whole && manifest.version() == version;
+    Ok(is_it.then(|| Held { manifest: Arc::new(manifest), came, contents }))
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use bailiwick_rules::bundle::Version;
 use bailiwick_rules::id::{BundleId, RegionId};
+use bailiwick_rules::rules::Bundle;
 use bailiwick_rules::table::Table;
 
 /// By bundle and region. No region's name is empty: that stands for whoever is of none.
@@ -23,10 +24,13 @@ impl Served {
         serde_json::to_vec_pretty(&self.0).unwrap_or_default()
     }
 
-    /// What a region was served last. One that is new gets what those of none got.
-    pub(super) fn of(&self, name: &BundleId, region: Option<&RegionId>) -> Option<Version> {
+    /// What a region was served last. One that is new gets what those of none got, unless it has a pin of its own: the
+    /// version of all may be wrong for it.
+    pub(super) fn of(&self, name: &BundleId, region: Option<&RegionId>, pins: &Bundle) -> Option<Version> {
         let of = self.0.get(name)?;
-        region.and_then(|region| of.get(region.as_str())).or_else(|| of.get("")).copied()
+        let own = region.and_then(|region| of.get(region.as_str()));
+        let has_pin = region.is_some_and(|region| pins.regions.contains_key(region));
+        own.or_else(|| of.get("").filter(|_| !has_pin)).copied()
     }
 
     /// All versions of a bundle that somebody was served last.
@@ -42,7 +46,7 @@ impl Served {
             let regions = table.regions().iter().map(|region| Some(&region.id));
             let of = regions.chain([None]).filter_map(|region| {
                 let pinned = pins.version_of(region);
-                let version = if is_held(name, pinned) { Some(pinned) } else { self.of(name, region) };
+                let version = if is_held(name, pinned) { Some(pinned) } else { self.of(name, region, pins) };
                 Some((region.map_or("", RegionId::as_str).to_owned(), version?))
             });
             let of: BTreeMap<String, Version> = of.collect();

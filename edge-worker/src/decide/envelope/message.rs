@@ -303,8 +303,8 @@ fn bad_pin(wrong: PinFault) -> &'static str {
              model and a region of the service's rollout."
         }
         PinFault::State => {
-            "'x-bailiwick-pin' is only for requests of models. A request about stored objects goes where they are. \
-             Leave it out."
+            "'x-bailiwick-pin' is only for inference. A list of models is that of all regions, and a request about \
+             stored objects goes where they are. Leave it out."
         }
     }
 }

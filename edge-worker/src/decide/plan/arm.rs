@@ -16,6 +16,8 @@ pub(super) struct Arms<'t> {
     own: Option<(&'t Rollout, Option<Arm>)>,
     model: Option<&'t str>,
     pinned: Option<&'t EndpointId>,
+    /// The only arm that an operator wants.
+    only: Option<Arm>,
 }
 
 /// What an endpoint does in a rollout.
@@ -48,7 +50,14 @@ impl<'t> Arms<'t> {
             let arm = wanted.arm.or_else(|| arm_at(rollout, region, wanted.affinity));
             (rollout, arm)
         });
-        (!table.rollouts().is_empty()).then_some(Self { table, region, own, model: wanted.model, pinned })
+        (!table.rollouts().is_empty()).then_some(Self {
+            table,
+            region,
+            own,
+            model: wanted.model,
+            pinned,
+            only: wanted.arm,
+        })
     }
 
     fn region_id(&self) -> &'t RegionId {
@@ -60,6 +69,15 @@ impl<'t> Arms<'t> {
     /// # Errors
     /// If the request may not be sent to it.
     pub(super) fn of(&self, endpoint: &EndpointId, call: Option<&str>) -> Result<Option<Part<'t>>, Skip> {
+        let part = self.part(endpoint, call)?;
+        // Whoever wants one arm gets no other, also where that is in better health.
+        match self.only.is_none() || part.as_ref().map(|part| part.arm) == self.only {
+            true => Ok(part),
+            false => Err(Skip::Arm),
+        }
+    }
+
+    fn part(&self, endpoint: &EndpointId, call: Option<&str>) -> Result<Option<Part<'t>>, Skip> {
         let closed = || match self.pinned == Some(endpoint) {
             // What the new arm has made stays where it is.
             true => Ok(None),

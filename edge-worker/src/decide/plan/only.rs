@@ -79,16 +79,19 @@ impl Plan {
         let conditions = Conditions { local: &none_rest, ..wanted.conditions };
         let wanted = &PlanRequest { conditions, arm: pin.arm, ..*wanted };
         plan.add_region(table, fenced, (wanted, None), &has_secret, None);
-        let others = plan.targets.len();
-        plan.targets.retain(|target| pin.arm.is_none() || target.arm == pin.arm);
-        match (plan.targets.is_empty(), others, plan.skipped.first()) {
-            (false, ..) => Ok(plan),
-            (true, 1.., _) => Err(Failure::BadPin { wrong: PinFault::Arm }),
-            (true, 0, Some(_)) if plan.skipped.iter().all(|skipped| skipped.why == Skip::NoModel) => {
+        // Where the rules have no rollout, nothing has an arm.
+        if pin.arm.is_some() && table.rollouts().is_empty() {
+            return Err(Failure::BadPin { wrong: PinFault::Arm });
+        }
+        let skips = |why: Skip| plan.skipped.iter().any(|skipped| skipped.why == why);
+        match plan.targets.is_empty() {
+            false => Ok(plan),
+            true if pin.arm.is_some() && skips(Skip::Arm) => Err(Failure::BadPin { wrong: PinFault::Arm }),
+            true if plan.skipped.iter().all(|skipped| skipped.why == Skip::NoModel) => {
                 Err(Failure::ModelNotFound { model: wanted.model.unwrap_or_default().to_owned() })
             }
-            (true, 0, Some(Skipped { why: Skip::Engine, .. })) => Err(no_engine(wanted.needs)),
-            (true, 0, _) => Err(Failure::RegionUnavailable),
+            true if skips(Skip::Engine) => Err(no_engine(wanted.needs)),
+            true => Err(Failure::RegionUnavailable),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Tests of plans while a rollout is under way: which arm a session gets, what it is sent, and who helps out.
 
 use bailiwick_rules::geo::CountryCode;
+use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::rollout::Arm;
 use bailiwick_rules::steer::{Ask, Client, Local, PathClass, steer};
 use serde_json::{Value, json};
@@ -192,17 +193,18 @@ fn the_old_arm_is_not_judged_by_sessions_that_failed_at_the_new_endpoint() {
 fn an_operator_tries_an_arm_wherever_the_rollout_stands() {
     let service = |table: &Table| table.service_named("chat").unwrap();
     let client = Client { country: CountryCode::parse("DE"), ..Client::default() };
-    let tried = |table: &Table, region: &str, arm: Option<Arm>, model: &str| {
+    let tried_in = |table: &Table, region: &str, arm: Option<Arm>, model: &str, health: &[RegionHealth]| {
         let ask =
             Ask { service: service(table), client, model: Some(model), path_class: PathClass::Inference, needs: None };
         let (local, needs) = (Local::default(), Needs::default());
-        let conditions = Conditions { health: &[], local: &local, now: NOW };
+        let conditions = Conditions { health, local: &local, now: NOW };
         let steering = steer(table, &ask, &conditions);
         let rollout = table.rollout_of(ask.service);
         let wanted = PlanRequest { rollout, model: ask.model, needs: &needs, conditions, arm: None, affinity: "x" };
         let pin = Pin { region: table.region_named(region).unwrap(), arm };
         Plan::in_region(table, &steering, &wanted, |_| true, pin)
     };
+    let tried = |table: &Table, region: &str, arm, model: &str| tried_in(table, region, arm, model, &[]);
     for shares in [json!({}), json!({ "fra": 1 }), json!({ "fra": 100 })] {
         let table = of_model(&shares);
         for region in ["fra", "par"] {
@@ -222,8 +224,14 @@ fn an_operator_tries_an_arm_wherever_the_rollout_stands() {
         assert!(tried(&table, "fra", None, "small").is_ok());
         assert_eq!(tried(&rules(None), "fra", Some(Arm::New), "large").map(drop), fault);
         let table = rules(Some(with_shares(pairs(), &shares)));
-        let plan = tried(&table, "par", Some(Arm::New), "large").unwrap();
-        assert_eq!(plan.targets().iter().map(|one| one.id().as_str()).collect::<Vec<_>>(), ["c"]);
+        // Of endpoints beside each other, also the new one that is down while the old one is up.
+        for is_down in [false, true] {
+            let new = if is_down { Status::Down } else { Status::Up };
+            let endpoints = vec![Status::Up, Status::Up, new];
+            let health = vec![RegionHealth { endpoints, ..RegionHealth::default() }; 2];
+            let plan = tried_in(&table, "par", Some(Arm::New), "large", &health).unwrap();
+            assert_eq!(plan.targets().iter().map(|one| one.id().as_str()).collect::<Vec<_>>(), ["c"]);
+        }
     }
 }
 

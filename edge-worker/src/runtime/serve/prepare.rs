@@ -19,7 +19,7 @@ use crate::decide::attempt::Task;
 use crate::decide::batch::{BatchInput, BatchPolicy};
 use crate::decide::body::{Inspected, Needs};
 use crate::decide::denial::Denial;
-use crate::decide::envelope::{Failure, Limited, PinFault};
+use crate::decide::envelope::{Failure, Limited};
 use crate::decide::headers::Headers;
 use crate::decide::multipart::upload::UploadKind;
 use crate::decide::plan::{self, Plan, PlanRequest, Target};
@@ -29,7 +29,7 @@ use crate::decide::route::Expect;
 use crate::decide::route::{BodyForm, Class, Route};
 use crate::decide::shed::{self, sheds};
 use crate::decide::source::Source;
-use crate::decide::stale::stale;
+use crate::decide::stale::{stale, stale_at};
 use crate::decide::state;
 use crate::decide::state::claim::{Claimed, NamedIds, claim, needs_keys};
 use crate::decide::state::sealed_id::{Keyring, Owner};
@@ -170,11 +170,12 @@ fn planned(
     let standing = stand(table, &ask.client);
     let ranking = rank_for(table, &ask, &standing);
     let mut steering = decide(table, &ranking, ask.model, &conditions);
-    info.stale = stale(table, ranking.needs, &steering, &conditions);
-    if known.pin.is_some() && (place.is_some() || opened.claimed.is_stateful) {
-        return Err(Failure::BadPin { wrong: PinFault::State });
-    }
+    info.stale = known.pin.map_or_else(
+        || stale(table, ranking.needs, &steering, &conditions),
+        |pin| stale_at(table, ranking.needs, pin.region, &conditions),
+    );
     let may_move = place.is_none() && !opened.claimed.is_stateful && known.pin.is_none();
+    known.check_pin(place.is_some() || opened.claimed.is_stateful)?;
     // Whose first region is another by the time to the first token, isn't at home where shares would move it from.
     let is_elsewhere = may_move && snapshot.first_tokens.order(table, &ask, &ranking, &mut steering);
     if may_move && !is_elsewhere && sheds(service, ask.path_class) {

@@ -190,6 +190,8 @@ fn refused(status: StatusCode, headers: &HeaderMap, body: &Value) -> Attempt {
     match status.as_u16() {
         429 | 503 => Attempt::Again(words, retry_after(headers)),
         408 | 425 | 500..=599 => Attempt::Again(words, None),
+        // It names a region or an arm that isn't there: no case is to blame.
+        400 if code == "invalid_pin" => Attempt::Failed(Failure::Hopeless(words)),
         400 | 413 | 422 => Attempt::Failed(Failure::Refused(words)),
         // Redirects, a wrong key, path, model or place.
         _ => Attempt::Failed(Failure::Hopeless(words)),
@@ -211,10 +213,12 @@ mod tests {
     fn a_refusal_for_now_is_told_from_one_for_good() {
         let mut headers = HeaderMap::new();
         headers.insert(RETRY_AFTER, "7".parse().expect("a value"));
-        let of = |status: u16| {
-            let body = json!({ "error": { "code": "some_code", "message": "a prompt" } });
+        let with = |status: u16, code: &str| {
+            let body = json!({ "error": { "code": code, "message": "a prompt" } });
             refused(StatusCode::from_u16(status).expect("a status"), &headers, &body)
         };
+        let of = |status: u16| with(status, "some_code");
+        assert!(matches!(with(400, "invalid_pin"), Attempt::Failed(Failure::Hopeless(_))), "a misspelt region");
         for status in [429, 503] {
             let Attempt::Again(why, Some(wait)) = of(status) else { panic!("{status}") };
             assert!(wait.as_secs() == 7 && why.ends_with(" some_code"), "{why}");

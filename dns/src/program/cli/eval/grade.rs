@@ -8,7 +8,7 @@ use regex::Regex;
 
 /// A number in a text, maybe with commas between its digits.
 static NUMBER: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?").ok());
+    LazyLock::new(|| Regex::new(r"[-+]?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?").ok());
 
 /// What a case expects, ready to be applied.
 pub(super) enum Grader {
@@ -108,8 +108,14 @@ fn near(answer: &str, value: f64, tolerance: f64) -> Result<(), String> {
 
 /// The last number of a text.
 pub(super) fn last_number(text: &str) -> Option<f64> {
-    let found = NUMBER.as_ref()?.find_iter(text).last()?;
-    found.as_str().replace(',', "").parse().ok().filter(|number: &f64| number.is_finite())
+    // Models write mathematics with the minus of Unicode.
+    let text = text.replace('\u{2212}', "-");
+    let found = NUMBER.as_ref()?.find_iter(&text).last()?;
+    // A sign belongs to a number unless something to subtract it from, or a date, stands before it.
+    let is_after_word =
+        text.get(..found.start()).and_then(|before| before.chars().last()).is_some_and(char::is_alphanumeric);
+    let digits = if is_after_word { found.as_str().trim_start_matches(['-', '+']) } else { found.as_str() };
+    digits.replace(',', "").parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 #[cfg(test)]
@@ -135,6 +141,9 @@ mod tests {
             (json!({ "number": { "value": 2.5, "tolerance": 0.01 } }), "About 3 or 2.505", "2.5, no: 2.6"),
             (json!({ "number": { "value": 1234.5 } }), "It is 1,234.5.", "1,234"),
             (json!({ "number": { "value": -2e-3 } }), "-2e-3", "none at all"),
+            (json!({ "number": { "value": -5 } }), "x = \u{2212}5", "x = 5"),
+            (json!({ "number": { "value": 4 } }), "It lies in 3-4", "3 - -4"),
+            (json!({ "number": { "value": 5 } }), "on 2026-11-05", "\u{2212}5"),
         ] {
             let grader = grader(&expect).expect("a grader");
             let of = |answer: &str| grader.grade(answer).expect("no judge");
