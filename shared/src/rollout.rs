@@ -14,5 +14,5 @@ pub mod record;
 mod tests;
 
 pub use crate::rules::{Arm, Measure};
-pub use arm::{Asked, Role, arm_at, is_trial, role};
+pub use arm::{Asked, Role, arm_at, is_trial, role, version_in};
 pub use check::{Check, Inconclusive, Judged, Judgement, Level, Margin, Verdict, judge};

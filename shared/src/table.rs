@@ -1,6 +1,7 @@
 //! The compiled rule book: JSON bytes in; a [`Table`] that [`crate::steer`] can follow, or every violation, out.
 
 mod build;
+mod bundles;
 mod check;
 mod fleet;
 mod hosts;
@@ -22,6 +23,7 @@ use ipnet::IpNet;
 use subtle::ConstantTimeEq;
 
 pub use build::Compiling;
+pub use bundles::NewVersion;
 pub use fleet::{Fleet, Voter};
 use hosts::Hosts;
 pub use index::{
@@ -313,12 +315,6 @@ impl Table {
     #[must_use]
     pub fn replicas(&self) -> &[Replica] {
         &self.replicas
-    }
-
-    /// Which version of each bundle applications get.
-    #[must_use]
-    pub fn bundles(&self) -> &BTreeMap<BundleId, rules::Bundle> {
-        &self.bundles
     }
 
     /// Who votes on health; `None`: nobody, so that each node goes by its own probes.

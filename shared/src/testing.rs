@@ -8,5 +8,5 @@ mod rollouts;
 mod vectors;
 
 pub use random::{Random, ask, conditions, digest_of_steerings, document, limit, release, replicate};
-pub use rollouts::roll_out;
+pub use rollouts::{roll_out, version};
 pub use vectors::{bless, run};

@@ -279,6 +279,8 @@ pub(crate) enum PinFault {
     Form,
     /// No endpoint of the region serves this arm to the request.
     Arm,
+    /// It names an arm of a rollout of a bundle, which the application chooses.
+    Bundle,
     /// The request is no inference, or is about stored state, which has a place of its own.
     State,
 }

@@ -12,6 +12,7 @@ mod target;
 
 use std::collections::BTreeSet;
 
+use bailiwick_rules::bundle::Version;
 use bailiwick_rules::health::Status;
 use bailiwick_rules::id::{EndpointId, RegionId, TierId};
 use bailiwick_rules::rollout::Arm;
@@ -97,6 +98,8 @@ pub(crate) struct PlanRequest<'a> {
     pub(crate) conditions: Conditions<'a>,
     /// The arm that an operator wants; else the session's own.
     pub(crate) arm: Option<Arm>,
+    /// The version of the bundle that the rollout moves, as the application names it.
+    pub(crate) version: Option<Version>,
     /// Requests with equal keys go to the same endpoint of a region, as long as it is up.
     pub(crate) affinity: &'a str,
 }

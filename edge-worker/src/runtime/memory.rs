@@ -93,7 +93,7 @@ impl Memory {
             if !is_trial {
                 self.breakers.note(&region, &endpoint, source, verdict, now);
             }
-            let model = if is_trial { attribution.model.map(of_trial) } else { model.clone() };
+            let model = if is_trial { Some(of_trial(attribution.model)) } else { model.clone() };
             let key = Key { region, endpoint, model, path: this_path.then_some(attribution.path) };
             self.cool_downs.rest(key, source, *retry_after_ms, now);
         }
@@ -116,14 +116,14 @@ impl Attribution<'_> {
         Key {
             region: target.region_id().clone(),
             endpoint: target.id().clone(),
-            model: self.model.map(|model| if target.is_trial() { of_trial(model) } else { model.to_owned() }),
+            model: if target.is_trial() { Some(of_trial(self.model)) } else { self.model.map(str::to_owned) },
             path: Some(self.path),
         }
     }
 }
 
 /// The name under which a model rests for the new arm of a rollout alone. It is no name of a model in the rules, so the
-/// old arm never rests under it.
-fn of_trial(model: &str) -> String {
-    format!("{model}\0new")
+/// old arm never rests under it. A request without a model has such a name too: no name at all stands for all models.
+fn of_trial(model: Option<&str>) -> String {
+    format!("{}\0new", model.unwrap_or_default())
 }

@@ -3,8 +3,12 @@
 //!
 //! A session is a point on a line. It has the new arm if its point lies below the region's share. So a session that has
 //! the new arm at 5 % keeps it at 25 %, and all isolates agree without telling each other.
+//!
+//! Where a rollout moves a bundle, the application has chosen already, as the prompt was made before the request. It
+//! says which version it used, and that decides.
 
-use crate::id::{EndpointId, RegionId};
+use crate::bundle::Version;
+use crate::id::{BundleId, EndpointId, RegionId};
 use crate::load::Point;
 use crate::rules::{Arm, Change, Ratio};
 use crate::table::{RegionIndex, Rollout};
@@ -41,10 +45,16 @@ pub struct Asked<'a> {
 }
 
 /// The arm of a session in a region; `None` if the rollout hasn't begun there. `session` is the tenant with what names
-/// the session.
+/// the session. If the rollout moves a bundle, `version` is the one of which the request was made, and `None` is the
+/// answer too for a version that is neither the new one nor the one that the region has.
 #[must_use]
-pub fn arm_at(rollout: &Rollout, region: RegionIndex, session: &str) -> Option<Arm> {
-    let share = Ratio(u32::from(rollout.share(region)?) * 10_000);
+pub fn arm_at(rollout: &Rollout, region: RegionIndex, session: &str, version: Option<Version>) -> Option<Arm> {
+    let share = rollout.share(region)?;
+    if let Change::Bundle { to, .. } = &rollout.rule.change {
+        let arms = [(Some(*to), Arm::New), (rollout.pin(region), Arm::Old)];
+        return version.and_then(|version| arms.into_iter().find(|(one, _)| *one == Some(version))).map(|(_, arm)| arm);
+    }
+    let share = Ratio(u32::from(share) * 10_000);
     let is_new = Point::of(session.as_bytes(), &rollout.salt).on([(region, share)]).is_some();
     Some(if is_new { Arm::New } else { Arm::Old })
 }
@@ -72,15 +82,37 @@ pub fn role<'r>(rollout: &'r Rollout, region: &RegionId, arm: Option<Arm>, asked
             }
             _ => Role::Apart,
         },
+        // Every endpoint serves both arms, each with its own prompts.
+        Change::Bundle { .. } => match arm {
+            Some(arm) => Role::Serves { arm, model: None, stands_for: None, is_last: false },
+            None => Role::Apart,
+        },
     }
 }
 
+/// The version of a bundle in an application's statement of what a request was made of, such as `prompts@7d86…,
+/// tools@0d8d…`. `None` if it doesn't name the bundle, names two of its versions, or can't be read.
+///
+/// ```
+/// use bailiwick_rules::{bundle::Version, id::BundleId, rollout::version_in};
+/// let (name, digits) = (BundleId::parse("prompts").unwrap(), "0a".repeat(32));
+/// assert_eq!(version_in(&format!("tools@1, prompts@{digits}"), &name), Version::parse(&digits));
+/// assert_eq!(version_in("prompts@0a", &name), None);
+/// ```
+#[must_use]
+pub fn version_in(statement: &str, bundle: &BundleId) -> Option<Version> {
+    let entries = statement.split(',').filter_map(|entry| entry.trim().split_once('@'));
+    let mut versions = entries.filter(|(name, _)| *name == bundle.as_str()).map(|(_, version)| Version::parse(version));
+    let version = versions.next()??;
+    versions.all(|other| other == Some(version)).then_some(version)
+}
+
 /// Whether a failure of the new arm may not count against the endpoint: the old arm is served by the same endpoint
-/// under another name of the model, and mustn't lose it.
+/// under another name of the model or with other prompts, and mustn't lose it.
 #[must_use]
 pub fn is_trial(rollout: &Rollout, region: RegionIndex, arm: Arm) -> bool {
     arm == Arm::New
-        && matches!(rollout.rule.change, Change::Model { .. })
+        && !matches!(rollout.rule.change, Change::Endpoints(_))
         // An operator may try the new one before the region has a share.
         && rollout.share(region).is_none_or(|share| share < 100)
 }
@@ -112,7 +144,7 @@ mod tests {
     fn arms(name: &str, share: u8) -> Vec<Arm> {
         let table = table(name, &json!({ "fra": share }));
         let (rollout, fra) = (&table.rollouts()[0], table.region_named("fra").unwrap());
-        (0..20_000).map(|nth| arm_at(rollout, fra, &format!("acme\0session\0{nth}")).unwrap()).collect()
+        (0..20_000).map(|nth| arm_at(rollout, fra, &format!("acme\0session\0{nth}"), None).unwrap()).collect()
     }
 
     fn new(arms: &[Arm]) -> usize {
@@ -156,10 +188,47 @@ mod tests {
     }
 
     #[test]
+    fn what_an_application_says_of_its_bundles_is_read_strictly() {
+        let (name, one, two) = (BundleId::parse("prompts").unwrap(), "1".repeat(64), "2".repeat(64));
+        let of = |text: &str| version_in(&text.replace("ONE", &one).replace("TWO", &two), &name);
+        let found = Version::parse(&one);
+        assert!(found.is_some());
+        for text in [
+            "prompts@ONE",
+            " prompts@ONE ",
+            "tools@TWO,prompts@ONE",
+            "prompts@ONE, tools@TWO, x",
+            "prompts@ONE, prompts@ONE",
+            "@, =, prompts@ONE,",
+        ] {
+            assert_eq!(of(text), found, "{text}");
+        }
+        for text in [
+            "",
+            "prompts",
+            "prompts@",
+            "prompts@11111111",
+            "prompts@ONE1",
+            "Prompts@ONE",
+            "prompts@ONE@TWO",
+            "prompts @ONE",
+            "prompts@ ONE",
+            "prompts@ONE;q=1",
+            "prompts@ONE, prompts@TWO",
+            "prompts@ONE, prompts@",
+            "xprompts@ONE",
+            "tools@ONE",
+            "prompts=ONE",
+        ] {
+            assert_eq!(of(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn a_region_that_has_not_begun_has_no_arms() {
         let table = table("r", &json!({ "fra": 5 }));
         let (rollout, par) = (&table.rollouts()[0], table.region_named("par").unwrap());
-        assert_eq!(arm_at(rollout, par, "acme"), None);
+        assert_eq!(arm_at(rollout, par, "acme", None), None);
         let (endpoint, region) = (EndpointId::parse("a").unwrap(), &table.region(par).id);
         let asked = Asked { endpoint: &endpoint, model: Some("m"), call: Some("old") };
         assert_eq!(role(rollout, region, None, asked), Role::Apart);

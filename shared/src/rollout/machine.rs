@@ -12,7 +12,7 @@
 use super::check::{Check, Judgement, Level, Verdict, judge};
 use crate::id::RegionId;
 use crate::observe::{ArmSum, Counts};
-use crate::rules::{Progress, Rollout};
+use crate::rules::{Change, Progress, Rollout};
 use crate::time::{Millis, Timestamp};
 
 /// The chance that a rollout of something as good is rolled back, over all its steps, checks and looks.
@@ -162,7 +162,7 @@ fn decided(
     if let Some(why) = &progress.paused {
         return Action::Hold(format!("paused: {why}"));
     }
-    let unknown = unknown(place, seen);
+    let unknown = unknown(rollout, place, seen);
     let lasted = now.since(progress.since);
     if let Some(unknown) = unknown.as_ref().filter(|_| lasted > rollout.max_hold) {
         let (region, max_hold) = (place.region, rollout.max_hold);
@@ -180,14 +180,18 @@ fn decided(
 }
 
 /// Why the step may not go on yet as far as its samples tell; `None` if all checks pass on traffic of now.
-fn unknown(place: Place<'_>, seen: Option<(Seen<'_>, &Judgement)>) -> Option<String> {
+fn unknown(rollout: &Rollout, place: Place<'_>, seen: Option<(Seen<'_>, &Judgement)>) -> Option<String> {
     let Some((seen, judgement)) = seen else { return Some("nothing was counted yet".to_owned()) };
     let Some(told_at) = seen.told_at else { return Some("the node that counts wasn't heard".to_owned()) };
     let is_fresh = |sum: &ArmSum| sum.newest.is_some_and(|newest| told_at.since(newest) <= FRESH);
     let (needs_old, name) = (place.share < 100, place.region);
     if !is_fresh(seen.new) || needs_old && !is_fresh(seen.old) {
         let arm = if is_fresh(seen.new) { "old" } else { "new" };
-        return Some(format!("the {arm} arm of {name} has had no traffic for {FRESH}"));
+        let hint = match rollout.change {
+            Change::Bundle { .. } => "; applications there name the version in x-bailiwick-bundle",
+            Change::Model { .. } | Change::Endpoints(_) => "",
+        };
+        return Some(format!("the {arm} arm of {name} has had no traffic for {FRESH}{hint}"));
     }
     (judgement.verdict != Verdict::Pass).then(|| judgement.undecided())
 }

@@ -47,6 +47,7 @@ struct Context {
     jurisdictions: Vec<String>,
     regions: Vec<String>,
     services: Vec<String>,
+    bundles: Vec<String>,
     quotas: Vec<String>,
     tiers: Vec<String>,
     replicas: Vec<String>,
@@ -56,6 +57,7 @@ struct Context {
     endpoints: HashMap<String, Vec<String>>,
     overridden: HashMap<Overridden, usize>,
     rolled_out: HashMap<ServiceId, String>,
+    moved: HashMap<BundleId, String>,
 }
 
 impl Context {
@@ -68,6 +70,7 @@ impl Context {
             jurisdictions: keys("jurisdictions"),
             regions: keys("regions"),
             services: keys("services"),
+            bundles: keys("bundles"),
             quotas: keys("quotas"),
             tiers: keys("tiers"),
             replicas: keys("replicas"),

@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use crate::id::{EndpointId, RegionId, ServiceId};
+use crate::bundle::Version;
+use crate::id::{BundleId, EndpointId, RegionId, ServiceId};
 use crate::time::{Millis, Timestamp};
 
 /// The replacement of something old by something new, region after region: of a model's name (`model`, `from`, `to`),
-/// or of endpoints by others beside them (`endpoints`). Each session has one of two arms, `old` or `new`. Per region, a
-/// share of the sessions has the new arm.
+/// of endpoints by others beside them (`endpoints`), or of a bundle's version (`bundle`, `to`). Each session has one of
+/// two arms, `old` or `new`. Per region, a share of the sessions has the new arm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rollout {
     /// The service.
@@ -53,6 +54,13 @@ pub enum Change {
     },
     /// An endpoint of each region.
     Endpoints(BTreeMap<RegionId, Pair>),
+    /// The version of a bundle. The old one is what `bundles` pin for a region.
+    Bundle {
+        /// The bundle.
+        bundle: BundleId,
+        /// The new version.
+        to: Version,
+    },
 }
 
 /// Two endpoints of a region, of which one replaces the other.
@@ -180,7 +188,7 @@ pub struct Progress {
 #[expect(dead_code, reason = "only its schema is used")]
 struct Percentage(#[schemars(range(min = 1, max = 100))] u8);
 
-/// A rollout as written. What is replaced is said by `model`, `from` and `to`, or by `endpoints`.
+/// A rollout as written. What is replaced is said by `model`, `from` and `to`, by `endpoints`, or by `bundle` and `to`.
 #[derive(JsonSchema)]
 #[schemars(rename = "Rollout", deny_unknown_fields)]
 #[expect(dead_code, reason = "only its schema is used; reading is by hand, to note every violation")]
@@ -191,10 +199,14 @@ struct RolloutAsWritten {
     model: Option<String>,
     /// The endpoints' old name of the model. It stays in the `models` of the endpoints.
     from: Option<String>,
-    /// The endpoints' new name of the model. Every endpoint with the old name has to know it.
+    /// The endpoints' new name of the model. Every endpoint with the old name has to know it. With `bundle`, the new
+    /// version, all 64 digits.
     to: Option<String>,
     /// Instead of a model: the endpoint of each region that is replaced, and the one that replaces it.
     endpoints: Option<BTreeMap<String, Pair>>,
+    /// Instead of a model: the bundle whose version `to` replaces the one that `bundles` pin for each of the regions.
+    /// Applications choose the arm, and say it in `x-bailiwick-bundle`.
+    bundle: Option<String>,
     /// Its regions, in the order in which they get the new arm, one after the other.
     #[schemars(length(min = 1))]
     regions: Vec<String>,

@@ -125,7 +125,7 @@ impl Table {
         let tiers = Tiers::new(core::mem::take(&mut rules.tiers));
         let service =
             |id: &ServiceId| position(&services, |service: &Service| service.id == *id).map(ServiceIndex::new);
-        let rollouts = rollouts::build(core::mem::take(&mut rules.rollouts), service, region);
+        let rollouts = rollouts::build(core::mem::take(&mut rules.rollouts), &rules.bundles, service, region);
         let (tenants, keys) = build_tenants(rules.tenants, &mut services, &tiers, &regions, &territories, turns).await;
 
         let mut overrides = vec![None; regions.len()];

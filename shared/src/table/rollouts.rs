@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::{RegionIndex, ServiceIndex, Table};
-use crate::id::{EndpointId, RegionId, RolloutId, ServiceId};
+use crate::bundle::Version;
+use crate::id::{BundleId, EndpointId, RegionId, RolloutId, ServiceId};
 use crate::rules::{self, Change};
 
 /// A rollout, compiled.
@@ -16,6 +17,8 @@ pub struct Rollout {
     pub service: ServiceIndex,
     /// Its regions, in order, with the share that has the new arm, in per cent; `None` for one that hasn't begun.
     pub regions: Vec<(RegionIndex, Option<u8>)>,
+    /// The versions that it replaces, in the order of its regions. Empty unless it moves a bundle.
+    pub pins: Vec<Version>,
     /// As the rules have it.
     pub rule: rules::Rollout,
     /// What keeps its arms apart from those of other rollouts, and from the shares of load.
@@ -25,15 +28,21 @@ pub struct Rollout {
 /// Compiles the rollouts of a document.
 pub(super) fn build(
     rollouts: BTreeMap<RolloutId, rules::Rollout>,
+    bundles: &BTreeMap<BundleId, rules::Bundle>,
     service: impl Fn(&ServiceId) -> Option<ServiceIndex>,
     region: impl Fn(&RegionId) -> Option<RegionIndex>,
 ) -> Vec<Rollout> {
     let compiled = |(id, rule): (RolloutId, rules::Rollout)| {
         let share = |id: &RegionId| rule.progress.as_ref()?.shares.get(id).copied();
         let regions = rule.regions.iter().filter_map(|id| Some((region(id)?, share(id)))).collect();
+        let pins = match &rule.change {
+            Change::Bundle { bundle, .. } => bundles.get(bundle),
+            Change::Model { .. } | Change::Endpoints(_) => None,
+        };
+        let pins = pins.map(|pins| rule.regions.iter().map(|region| pins.version_of(Some(region))).collect());
         // No region's name has a slash.
         let salt = format!("rollout/{id}");
-        Some(Rollout { service: service(&rule.service)?, regions, salt, id, rule })
+        Some(Rollout { service: service(&rule.service)?, regions, pins: pins.unwrap_or_default(), salt, id, rule })
     };
     rollouts.into_iter().filter_map(compiled).collect()
 }
@@ -43,6 +52,22 @@ impl Rollout {
     #[must_use]
     pub fn share(&self, region: RegionIndex) -> Option<u8> {
         self.regions.iter().find(|(one, _)| *one == region)?.1
+    }
+
+    /// The version that it replaces in a region, if it moves a bundle.
+    #[must_use]
+    pub fn pin(&self, region: RegionIndex) -> Option<Version> {
+        let at = self.regions.iter().position(|(one, _)| *one == region)?;
+        self.pins.get(at).copied()
+    }
+
+    /// The bundle that it moves, and the new version.
+    #[must_use]
+    pub fn bundle(&self) -> Option<(&BundleId, Version)> {
+        match &self.rule.change {
+            Change::Bundle { bundle, to } => Some((bundle, *to)),
+            Change::Model { .. } | Change::Endpoints(_) => None,
+        }
     }
 }
 
@@ -63,7 +88,7 @@ impl Table {
     #[must_use]
     pub fn is_rolled_out(&self, region: RegionIndex, endpoint: &EndpointId) -> bool {
         let is_new = |rollout: &Rollout| match &rollout.rule.change {
-            Change::Model { .. } => false,
+            Change::Model { .. } | Change::Bundle { .. } => false,
             Change::Endpoints(pairs) => pairs.get(&self.region(region).id).is_some_and(|pair| pair.to == *endpoint),
         };
         self.rollouts.iter().any(is_new)

@@ -8,12 +8,15 @@ use super::Random;
 /// Gives some services of a valid document a rollout that stands anywhere. The document stays valid.
 pub fn roll_out(random: &mut Random, document: &mut Value) {
     // One kind for all, as a rollout of endpoints changes the models of an endpoint.
-    let is_of_models = random.chance(50);
+    let kind = *random.pick(&[Kind::Model, Kind::Endpoints, Kind::Bundle]);
     let services = document["services"].as_object().cloned().unwrap_or_default();
     for (service, rule) in services {
         let members: Vec<String> = rule["regions"].as_array().into_iter().flatten().map(text).collect();
-        let change =
-            if is_of_models { of_model(random, document, &members) } else { of_endpoints(random, document, &members) };
+        let change = match kind {
+            Kind::Model => of_model(random, document, &members),
+            Kind::Endpoints => of_endpoints(random, document, &members),
+            Kind::Bundle => Some(of_bundle(random, document, &service, &members)),
+        };
         let Some((mut rollout, regions)) = change.filter(|(_, regions)| !regions.is_empty()) else { continue };
         rollout["service"] = json!(service);
         rollout["regions"] = json!(regions);
@@ -23,6 +26,29 @@ pub fn roll_out(random: &mut Random, document: &mut Value) {
         }
         document["rollouts"][format!("r-{service}")] = rollout;
     }
+}
+
+/// What a rollout replaces.
+#[derive(Clone, Copy)]
+enum Kind {
+    Model,
+    Endpoints,
+    Bundle,
+}
+
+/// The version whose digits are all the same.
+pub fn version(digit: char) -> String {
+    digit.to_string().repeat(64)
+}
+
+/// A rollout of a new bundle to version 2…. Some regions have version 1…, and others 0….
+fn of_bundle(random: &mut Random, document: &mut Value, service: &str, members: &[String]) -> (Value, Vec<String>) {
+    let regions: Vec<String> = members.iter().filter(|_| random.chance(80)).cloned().collect();
+    let with_own = members.iter().filter(|_| random.chance(30));
+    let own: serde_json::Map<String, Value> = with_own.map(|region| (region.clone(), json!(version('1')))).collect();
+    let name = format!("b-{service}");
+    document["bundles"][&name] = json!({ "version": version('0'), "regions": own });
+    (json!({ "bundle": name, "to": version('2') }), regions)
 }
 
 fn text(value: &Value) -> String {

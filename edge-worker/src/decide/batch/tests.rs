@@ -53,8 +53,15 @@ fn judge(endpoint: &str, allow: &[&str]) -> BatchPolicy {
     let client = Client { country: CountryCode::parse("DE"), ..Client::default() };
     let ask = Ask { service, client, model: None, path_class: PathClass::Inference, needs: None };
     let steering = steer(&table, &ask, &conditions);
-    let wanted =
-        PlanRequest { rollout: None, model: None, needs: &Needs::default(), conditions, arm: None, affinity: "" };
+    let wanted = PlanRequest {
+        rollout: None,
+        model: None,
+        needs: &Needs::default(),
+        conditions,
+        arm: None,
+        version: None,
+        affinity: "",
+    };
     let at: Place = place(&table, region, endpoint);
     let plan = Plan::pinned(&table, &steering, &wanted, |_| true, &at).unwrap();
     let target = plan.targets()[0].clone();

@@ -302,6 +302,10 @@ fn bad_pin(wrong: PinFault) -> &'static str {
             "'x-bailiwick-pin' names an arm that this request has in no rollout there. Leave the arm out, or name a \
              model and a region of the service's rollout."
         }
+        PinFault::Bundle => {
+            "'x-bailiwick-pin' names an arm, and the rollout of this service moves a bundle. Its arm is that of the \
+             prompts in the request. Leave the arm out, and name their version in 'x-bailiwick-bundle'."
+        }
         PinFault::State => {
             "'x-bailiwick-pin' is only for inference. A list of models is that of all regions, and a request about \
              stored objects goes where they are. Leave it out."

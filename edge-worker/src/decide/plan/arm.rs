@@ -47,7 +47,7 @@ impl<'t> Arms<'t> {
     ) -> Option<Self> {
         let own = wanted.rollout.map(|rollout| {
             // An operator may try an arm before the region has a share.
-            let arm = wanted.arm.or_else(|| arm_at(rollout, region, wanted.affinity));
+            let arm = wanted.arm.or_else(|| arm_at(rollout, region, wanted.affinity, wanted.version));
             (rollout, arm)
         });
         (!table.rollouts().is_empty()).then_some(Self {

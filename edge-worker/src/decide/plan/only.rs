@@ -74,6 +74,9 @@ impl Plan {
     ) -> Result<Self, Failure> {
         let here = |ranked: &Ranked| ranked.fenced.region == pin.region;
         let fenced = steering.fence().find(|ranked| here(ranked)).ok_or(Failure::PinOutside)?.fenced;
+        if pin.arm.is_some() && wanted.rollout.is_some_and(|rollout| rollout.bundle().is_some()) {
+            return Err(Failure::BadPin { wrong: PinFault::Bundle });
+        }
         let mut plan = Self { targets: Vec::new(), skipped: Vec::new() };
         let none_rest = Local::default();
         let conditions = Conditions { local: &none_rest, ..wanted.conditions };

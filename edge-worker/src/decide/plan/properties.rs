@@ -9,7 +9,7 @@ use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::steer::first_token::{FirstTokens, Medians};
 use bailiwick_rules::steer::{Ask, Ranking, Steering, decide, rank, stand};
 use bailiwick_rules::table::{RegionIndex, Table};
-use bailiwick_rules::testing::{Random, ask, conditions, document, limit, roll_out};
+use bailiwick_rules::testing::{Random, ask, conditions, document, limit, roll_out, version};
 use bailiwick_rules::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -90,7 +90,10 @@ fn whatever_loads_quotas_and_tiers_say_nothing_outside_the_fence_is_asked() {
             let needs = Needs::default();
             let rollout = table.rollout_of(ask.service);
             let affinity = &nth.to_string();
-            let wanted = PlanRequest { rollout, model: ask.model, needs: &needs, conditions, arm: None, affinity };
+            let version = random.pick(&[None, Some('0'), Some('1'), Some('2'), Some('3')]).map(version);
+            let version = version.and_then(|digits| Version::parse(&digits));
+            let wanted =
+                PlanRequest { rollout, model: ask.model, needs: &needs, conditions, arm: None, version, affinity };
             pinned += check_pin(&mut random, &table, &ranking, &steering, &wanted, seed);
             let Ok(mut plan) = Plan::from_steering(&table, ask.service, &steering, &wanted, |_| true) else { continue };
             let tenant = ask.client.tenant.map(|tenant| table.tenant(tenant));
@@ -140,6 +143,8 @@ fn check_pin(
                 assert_eq!(target.region(), region, "seed {seed}: a pin keeps to its region");
                 assert!(pin.arm.is_none() || target.arm() == pin.arm, "seed {seed}: a pin keeps to its arm");
             }
+            let is_of_bundle = wanted.rollout.is_some_and(|rollout| rollout.bundle().is_some());
+            assert!(pin.arm.is_none() || !is_of_bundle, "seed {seed}: a pin chooses no bundle's version");
             1
         }
         Err(failure) => {
@@ -150,11 +155,21 @@ fn check_pin(
 }
 
 /// The new endpoint of a rollout is asked only by its service, in regions that have begun; and a model's name is
-/// replaced only in the new arm.
+/// replaced only in the new arm. Which version of a bundle the application names decides its arm, and nothing else.
 fn check_arms(table: &Table, wanted: &PlanRequest<'_>, plan: &Plan, seed: u64) {
     for target in plan.targets() {
         let share = wanted.rollout.and_then(|rollout| rollout.share(target.region()));
         assert!(target.arm().is_none() || share.is_some(), "seed {seed}: an arm where nothing has begun");
+        if let Some((rollout, (_, to))) = wanted.rollout.and_then(|rollout| Some((rollout, rollout.bundle()?))) {
+            let named = wanted.version.filter(|_| share.is_some());
+            let arm = match named {
+                Some(version) if version == to => Some(Arm::New),
+                Some(version) if rollout.pin(target.region()) == Some(version) => Some(Arm::Old),
+                _ => None,
+            };
+            assert_eq!((target.arm(), target.is_judged()), (arm, arm.is_some()), "seed {seed}: the arm is told");
+            assert_eq!(target.is_trial(), arm == Some(Arm::New) && share < Some(100), "seed {seed}: a trial");
+        }
         if table.is_rolled_out(target.region(), target.id()) {
             assert_eq!(target.arm(), Some(Arm::New), "seed {seed}: the new endpoint is for the new arm");
         }

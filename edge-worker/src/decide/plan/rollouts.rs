@@ -1,5 +1,6 @@
 //! Tests of plans while a rollout is under way: which arm a session gets, what it is sent, and who helps out.
 
+use bailiwick_rules::bundle::Version;
 use bailiwick_rules::geo::CountryCode;
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::rollout::Arm;
@@ -37,6 +38,8 @@ fn rules(rollout: Option<Value>) -> Table {
         rollout["service"] = json!("chat");
         rollout["regions"] = json!(["fra", "par"]);
         rollout["checks"] = json!({ "error_rate": { "max_diff": 0.01 } });
+        let other = json!({ "par": digits("1") });
+        rules["bundles"] = json!({ "prompts": { "version": digits("0"), "regions": other } });
     }
     Table::compile(rules.to_string().as_bytes()).unwrap_or_else(|faults| panic!("{faults:#?}"))
 }
@@ -54,8 +57,22 @@ fn pairs() -> Value {
     json!({ "endpoints": { "fra": { "from": "a", "to": "c" }, "par": { "from": "a", "to": "c" } } })
 }
 
+fn digits(digit: &str) -> String {
+    digit.repeat(64)
+}
+
+/// A rollout of the bundle to version 2…; Frankfurt has 0…, Paris 1….
+fn of_bundle(shares: &Value) -> Table {
+    rules(Some(with_shares(json!({ "bundle": "prompts", "to": digits("2") }), shares)))
+}
+
 /// The plan of a German client's session.
 fn plan(table: &Table, service: &str, model: &str, session: &str) -> Plan {
+    plan_of(table, service, model, (session, None))
+}
+
+/// The same for a request that was made with this version of the bundle.
+fn plan_of(table: &Table, service: &str, model: &str, (session, version): (&str, Option<Version>)) -> Plan {
     let local = Local::default();
     let conditions = Conditions { health: &[], local: &local, now: NOW };
     let client = Client { country: CountryCode::parse("DE"), ..Client::default() };
@@ -63,8 +80,8 @@ fn plan(table: &Table, service: &str, model: &str, session: &str) -> Plan {
     let ask = Ask { service, client, model: Some(model), path_class: PathClass::Inference, needs: None };
     let steering = steer(table, &ask, &conditions);
     let rollout = table.rollout_of(service);
-    let wanted =
-        PlanRequest { rollout, model: Some(model), needs: &Needs::default(), conditions, arm: None, affinity: session };
+    let (model, needs, affinity) = (Some(model), &Needs::default(), session);
+    let wanted = PlanRequest { rollout, model, needs, conditions, arm: None, version, affinity };
     Plan::from_steering(table, service, &steering, &wanted, |_| true).unwrap()
 }
 
@@ -200,7 +217,8 @@ fn an_operator_tries_an_arm_wherever_the_rollout_stands() {
         let conditions = Conditions { health, local: &local, now: NOW };
         let steering = steer(table, &ask, &conditions);
         let rollout = table.rollout_of(ask.service);
-        let wanted = PlanRequest { rollout, model: ask.model, needs: &needs, conditions, arm: None, affinity: "x" };
+        let (version, affinity) = (None, "x");
+        let wanted = PlanRequest { rollout, model: ask.model, needs: &needs, conditions, arm: None, version, affinity };
         let pin = Pin { region: table.region_named(region).unwrap(), arm };
         Plan::in_region(table, &steering, &wanted, |_| true, pin)
     };
@@ -223,6 +241,9 @@ fn an_operator_tries_an_arm_wherever_the_rollout_stands() {
         assert_eq!(tried(&table, "fra", Some(Arm::New), "small").map(drop), fault.clone());
         assert!(tried(&table, "fra", None, "small").is_ok());
         assert_eq!(tried(&rules(None), "fra", Some(Arm::New), "large").map(drop), fault);
+        let fault = Err(Failure::BadPin { wrong: PinFault::Bundle });
+        assert_eq!(tried(&of_bundle(&shares), "fra", Some(Arm::New), "large").map(drop), fault);
+        assert!(tried(&of_bundle(&shares), "fra", None, "large").is_ok());
         let table = rules(Some(with_shares(pairs(), &shares)));
         // Of endpoints beside each other, also the new one that is down while the old one is up.
         for is_down in [false, true] {
@@ -231,6 +252,49 @@ fn an_operator_tries_an_arm_wherever_the_rollout_stands() {
             let health = vec![RegionHealth { endpoints, ..RegionHealth::default() }; 2];
             let plan = tried_in(&table, "par", Some(Arm::New), "large", &health).unwrap();
             assert_eq!(plan.targets().iter().map(|one| one.id().as_str()).collect::<Vec<_>>(), ["c"]);
+        }
+    }
+}
+
+#[test]
+fn the_version_of_a_bundle_decides_the_arm_of_each_region() {
+    let told = |table: &Table, digit: Option<&str>| {
+        let version = digit.map(|digit| Version::parse(&digits(digit)).unwrap());
+        // Whatever the session, as the application chose.
+        let plans = sessions().take(50).map(|session| plan_of(table, "chat", "large", (&session, version)));
+        let mut arms: Vec<_> = plans
+            .flat_map(|plan| {
+                let of = |one: &Target| (one.region_id().to_string(), one.arm(), one.is_trial(), one.is_judged());
+                plan.targets().iter().map(of).collect::<Vec<_>>()
+            })
+            .collect();
+        arms.sort();
+        arms.dedup();
+        arms
+    };
+    let (fra, par) = ("fra".to_owned(), "par".to_owned());
+    let apart = |region: &String| (region.clone(), None, false, false);
+    let old = |region: &String| (region.clone(), Some(Arm::Old), false, true);
+    let new = |region: &String, is_trial| (region.clone(), Some(Arm::New), is_trial, true);
+    let table = of_bundle(&json!({ "fra": 100, "par": 5 }));
+    assert_eq!(told(&table, Some("2")), [new(&fra, false), new(&par, true)], "at 5 % too, as the application chose it");
+    assert_eq!(told(&table, Some("0")), [old(&fra), apart(&par)], "Paris has another version");
+    assert_eq!(told(&table, Some("1")), [apart(&fra), old(&par)]);
+    for other in [None, Some("3")] {
+        assert_eq!(told(&table, other), [apart(&fra), apart(&par)]);
+    }
+    let begun = of_bundle(&json!({ "fra": 5 }));
+    assert_eq!(told(&begun, Some("2")), [new(&fra, true), apart(&par)], "Paris hasn't begun");
+    assert_eq!(told(&of_bundle(&json!({})), Some("2")), [apart(&fra), apart(&par)], "it was rolled back");
+    // Nothing else differs from a plan without the rollout.
+    let before = rules(None);
+    let version = Version::parse(&digits("2"));
+    for session in sessions().take(50) {
+        let places = |plan: &Plan| plan.targets().iter().map(Target::place).collect::<Vec<_>>();
+        for (service, model) in [("chat", "large"), ("chat", "small"), ("other", "large")] {
+            let rolled_out = plan_of(&table, service, model, (&session, version));
+            assert_eq!(places(&rolled_out), places(&plan(&before, service, model, &session)));
+            assert!(service == "chat" || rolled_out.targets().iter().all(|target| target.arm().is_none()));
         }
     }
 }
@@ -264,7 +328,15 @@ fn state_is_made_at_the_old_endpoint_and_found_where_it_is() {
             let place =
                 Place { region: table.region_named("fra").unwrap(), endpoint: EndpointId::parse(name).unwrap() };
             let rollout = table.rollout_of(service);
-            let wanted = PlanRequest { rollout, model: None, needs: &needs, conditions, arm: None, affinity: &session };
+            let wanted = PlanRequest {
+                rollout,
+                model: None,
+                needs: &needs,
+                conditions,
+                arm: None,
+                version: None,
+                affinity: &session,
+            };
             let plan = Plan::pinned(&table, &steering, &wanted, |_| true, &place).unwrap();
             assert_eq!(plan.targets().iter().map(|target| target.id().as_str()).collect::<Vec<_>>(), [name]);
         }

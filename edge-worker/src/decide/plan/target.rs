@@ -82,8 +82,8 @@ impl Target {
         self.arm
     }
 
-    /// Whether it serves the new arm of a rollout under another name of the model, while others get the old one there.
-    /// Then failures don't count against the endpoint as a whole.
+    /// Whether it serves the new arm of a rollout under another name of the model, or with other prompts, while others
+    /// get the old one there. Then failures don't count against the endpoint as a whole.
     #[must_use]
     pub(crate) fn is_trial(&self) -> bool {
         self.is_trial

@@ -60,7 +60,15 @@ fn plan_by(rules: &str, case: &Case<'_>, needs: &Needs) -> Result<Plan, Failure>
     let ask = Ask { service, client, model: case.model, path_class: PathClass::Inference, needs: None };
     let steering = steer(&table, &ask, &conditions);
     let rollout = table.rollout_of(service);
-    let wanted = PlanRequest { rollout, model: case.model, needs, conditions, arm: None, affinity: case.affinity };
+    let wanted = PlanRequest {
+        rollout,
+        model: case.model,
+        needs,
+        conditions,
+        arm: None,
+        version: None,
+        affinity: case.affinity,
+    };
     Plan::from_steering(&table, service, &steering, &wanted, |name| name != case.missing)
 }
 
@@ -265,7 +273,8 @@ fn forced_endpoints_are_tried_or_skipped_whatever_their_probes_say() {
         &conditions,
     );
     let needs = Needs::default();
-    let wanted = PlanRequest { rollout: None, model: None, needs: &needs, conditions, arm: None, affinity: "" };
+    let wanted =
+        PlanRequest { rollout: None, model: None, needs: &needs, conditions, arm: None, version: None, affinity: "" };
     let pinned = |name: &str| {
         let place = Place { region: RegionIndex(0), endpoint: EndpointId::parse(name).unwrap() };
         Plan::pinned(&table, &steering, &wanted, |_| true, &place).map(|plan| plan.targets().len())
@@ -326,7 +335,15 @@ fn state_case(
             Place { region: table.region_named(region).unwrap(), endpoint: EndpointId::parse(endpoint).unwrap() }
         }
     };
-    let wanted = PlanRequest { rollout: None, model, needs: &Needs::default(), conditions, arm: None, affinity: "" };
+    let wanted = PlanRequest {
+        rollout: None,
+        model,
+        needs: &Needs::default(),
+        conditions,
+        arm: None,
+        version: None,
+        affinity: "",
+    };
     let plan = Plan::pinned(&table, &steer(&table, &ask, &conditions), &wanted, |_| true, &place)?;
     assert_eq!(plan.targets().len(), 1);
     Ok(plan.targets()[0].id().to_string())

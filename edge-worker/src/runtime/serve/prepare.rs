@@ -5,7 +5,9 @@
 
 use std::rc::Rc;
 
+use bailiwick_rules::bundle::Version;
 use bailiwick_rules::quota::Refusal;
+use bailiwick_rules::rollout::version_in;
 use bailiwick_rules::rules::{Allowance, Limits, Receipts, Streams};
 use bailiwick_rules::steer::{Ask, Conditions, Local, Ranking, Reason, Steering, by_path, decide, rank_for, stand};
 use bailiwick_rules::table::{RegionIndex, Service, Table};
@@ -45,6 +47,9 @@ use crate::runtime::receipt::{ReceiptPolicy, ReceiptSigner};
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::request::ClientRequest;
 
+/// The header in which an application names the versions of bundles that a request was made with: `prompts@VERSION`.
+const BUNDLE: &str = "x-bailiwick-bundle";
+
 /// The result of preparing a request.
 pub(super) enum Preparation {
     /// The Worker answers the request itself.
@@ -78,7 +83,8 @@ pub(super) fn prepare(
     let json = body.as_ref().and_then(Content::json);
     let affinity = affinity(known.table, &known.caller, json, request, &info.request_id);
     let source = Source::of(opened.owner.tenant.as_deref(), known.caller.client.address, &affinity);
-    let input = SteeringInput { affinity, source, now: clock::now() };
+    let version = version(known.table, &known.caller, request);
+    let input = SteeringInput { affinity, source, version, now: clock::now() };
     let (mut plan, steering) = match planned(&env, snapshot, info, &known, body.as_ref(), &mut opened, &input)? {
         Planned::Listed(reply) => return Ok(Preparation::Answered(reply)),
         Planned::Sendable(plan, steering) => (plan, steering),
@@ -133,6 +139,8 @@ fn open(env: &Env, known: &mut Recognized<'_>, body: &mut Option<Content>) -> Re
 struct SteeringInput {
     affinity: String,
     source: Source,
+    /// The version of the bundle that a rollout of the service moves.
+    version: Option<Version>,
     /// The time at which the body has arrived. The conditions of this time count.
     now: Timestamp,
 }
@@ -195,7 +203,8 @@ fn planned(
     let no_needs = Needs::default();
     let needs = body.map_or(&no_needs, Content::needs);
     let rollout = table.rollout_of(caller.service);
-    let wanted = PlanRequest { rollout, model: ask.model, needs, conditions, arm: None, affinity: &input.affinity };
+    let (version, affinity) = (input.version, &input.affinity);
+    let wanted = PlanRequest { rollout, model: ask.model, needs, conditions, arm: None, version, affinity };
     let mut plan = match &place {
         None if let Some(pin) = known.pin => Plan::in_region(table, &steering, &wanted, has_secret, pin)?,
         None => Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?,
@@ -451,6 +460,12 @@ fn models(names: &[String], one: Option<&str>, info: &ResponseInfo) -> Result<Re
         Some(id) if names.iter().any(|name| name == id) => Ok(info.json(200, &model(id))),
         Some(id) => Err(Failure::ModelNotFound { model: id.to_owned() }),
     }
+}
+
+/// The version of the bundle that the service's rollout moves, as the application names it.
+fn version(table: &Table, caller: &Caller, request: &ClientRequest) -> Option<Version> {
+    let (bundle, _) = table.rollout_of(caller.service)?.bundle()?;
+    version_in(request.header(BUNDLE)?, bundle)
 }
 
 /// The key that keeps a client's related requests at one endpoint, where their common prefix is cached.

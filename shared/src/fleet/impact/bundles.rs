@@ -27,10 +27,12 @@ pub(super) fn bundles(old: &Table, new: &Table) -> Vec<BundleImpact> {
     let names: BTreeSet<&BundleId> = old.bundles().keys().chain(new.bundles().keys()).collect();
     let mut found = Vec::new();
     for bundle in names {
-        let sides = [old, new].map(|table| table.bundles().get(bundle));
-        let named: BTreeSet<&RegionId> = sides.into_iter().flatten().flat_map(|one| one.regions.keys()).collect();
+        let pinned = [old, new].into_iter().filter_map(|table| table.bundles().get(bundle));
+        let moved = [old, new].into_iter().filter_map(|table| table.rollout_of_bundle(bundle));
+        let named: BTreeSet<&RegionId> =
+            pinned.flat_map(|one| one.regions.keys()).chain(moved.flat_map(|one| &one.rule.regions)).collect();
         for region in [None].into_iter().chain(named.into_iter().map(Some)) {
-            let [from, to] = sides.map(|side| Some(side?.version_of(region)));
+            let [from, to] = [old, new].map(|table| table.bundle_version(bundle, region));
             if from != to {
                 found.push(BundleImpact { bundle: bundle.clone(), region: region.cloned(), from, to });
             }

@@ -87,6 +87,38 @@ fn changed_pins_of_bundles_are_told_and_nothing_else() {
 }
 
 #[test]
+fn a_rollout_that_gives_a_region_all_of_a_version_is_told() {
+    let version = |digit: &str| digit.repeat(64);
+    let at = |shares: Option<Value>| {
+        let mut rules = rules();
+        rules["bundles"] = json!({ "prompts": { "version": version("1") } });
+        rules["rollouts"] = json!({ "next": { "service": "chat", "bundle": "prompts", "to": version("2"),
+            "regions": ["fra", "par"], "checks": { "error_rate": { "max_diff": 0.01 } },
+            "progress": shares.map(|shares| json!({ "shares": shares, "since": "2026-12-01T06:00:00Z" })) } });
+        if rules["rollouts"]["next"]["progress"].is_null() {
+            rules["rollouts"]["next"].as_object_mut().unwrap().remove("progress");
+        }
+        rules
+    };
+    let told = |old: Value, mut new: Value| {
+        new["revision"] = 8.into();
+        let impact = compared(&table(&old), &table(&new), &everywhere(), None);
+        assert!(impact.services.is_empty(), "{impact:?}");
+        impact.bundles.iter().map(BundleImpact::to_line).collect::<Vec<_>>()
+    };
+    let (begun, half) = (at(Some(json!({ "fra": 5 }))), at(Some(json!({ "fra": 50 }))));
+    assert!(told(at(None), begun.clone()).is_empty() && told(begun, half.clone()).is_empty());
+    let next = at(Some(json!({ "fra": 100, "par": 5 })));
+    assert_eq!(told(half, next.clone()), ["Bundle prompts in fra: 111111111111 → 222222222222."]);
+    assert_eq!(told(next.clone(), at(Some(json!({})))), ["Bundle prompts in fra: 222222222222 → 111111111111."]);
+    // Whoever pins what a finished rollout brought, and removes it, changes the version of those of no region alone.
+    let done = at(Some(json!({ "fra": 100, "par": 100 })));
+    let mut pinned = rules();
+    pinned["bundles"] = json!({ "prompts": { "version": version("2") } });
+    assert_eq!(told(done, pinned), ["Bundle prompts: 111111111111 → 222222222222."]);
+}
+
+#[test]
 fn the_same_rules_change_nothing() {
     let impact = impact_of(|_| ());
     assert_eq!((impact.services.len(), impact.compared), (0, 2), "{impact:?}");

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::id::ServiceId;
+use crate::bundle::Version;
+use crate::id::{BundleId, ServiceId};
 use crate::rules::{Allowed, Change, Measure};
 use crate::testing::Random;
 
@@ -419,7 +420,15 @@ fn obstacles_and_pauses_hold_what_would_go_on() {
     world.now = world.now.after(Millis(48 * 60 * MINUTE));
     assert!(matches!(world.look().action, Action::Hold(_)));
     world.rollout.progress.as_mut().unwrap().paused = None;
-    assert!(matches!(world.look().action, Action::RollBack(why) if why.contains("no traffic")));
+    let why = |world: &World| match world.look().action {
+        Action::RollBack(why) => why,
+        other => panic!("{other:?}"),
+    };
+    assert!(why(&world).ends_with("has had no traffic for 1m"), "{}", why(&world));
+    // Of a bundle there are arms only if applications name versions.
+    let (bundle, to) = (BundleId::parse("prompts").unwrap(), Version::parse(&"2".repeat(64)).unwrap());
+    world.rollout.change = Change::Bundle { bundle, to };
+    assert!(why(&world).ends_with("for 1m; applications there name the version in x-bailiwick-bundle"));
 }
 
 #[test]

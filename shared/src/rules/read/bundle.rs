@@ -16,7 +16,8 @@ pub(super) fn bundle(reader: &mut Reader<'_>, node: &Node, context: &mut Context
     Some(Bundle { version: version?, regions: regions.unwrap_or_default() })
 }
 
-fn version(reader: &mut Reader<'_>, node: &Node) -> Option<Version> {
+/// A version of a bundle.
+pub(super) fn version(reader: &mut Reader<'_>, node: &Node) -> Option<Version> {
     let text = reader.string(node)?;
     Version::parse(text).or_else(|| {
         reader.fail(format!(

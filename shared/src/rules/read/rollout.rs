@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Context;
 use super::value::{boolean, distinct, duration, number, once, reference};
-use crate::id::{EndpointId, RegionId, ServiceId};
+use super::{Context, bundle};
+use crate::id::{BundleId, EndpointId, RegionId, ServiceId};
 use crate::json::{Fields, Node, Reader};
 use crate::rules::{Allowed, Change, Measure, Pair, Progress, Rollout};
 use crate::time::{Millis, Timestamp};
@@ -68,8 +68,23 @@ pub(super) fn rollout(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
     })
 }
 
-/// `model`, `from` and `to`, or `endpoints`.
-fn change(fields: &mut Fields<'_, '_, '_>, context: &Context) -> Option<Change> {
+/// `model`, `from` and `to`, or `endpoints`, or `bundle` and `to`.
+fn change(fields: &mut Fields<'_, '_, '_>, context: &mut Context) -> Option<Change> {
+    if fields.has("bundle") {
+        for one in ["model", "from", "endpoints"] {
+            fields.optional(one, |reader, _| {
+                reader.fail::<()>(
+                    "stands beside \"bundle\"; replace a bundle's version, a model's name or endpoints, one of them",
+                )
+            });
+        }
+        let bundle = fields.optional("bundle", |reader, node| {
+            let bundle = reference(reader, node, "bundle", &context.bundles, BundleId::parse)?;
+            once(reader, bundle, &mut context.moved, "is moved by another rollout, and has one new version at a time")
+        });
+        let to = fields.required("to", "the new version of the bundle", bundle::version);
+        return Some(Change::Bundle { bundle: bundle?, to: to? });
+    }
     if fields.has("endpoints") {
         for one in ["model", "from", "to"] {
             fields.optional(one, |reader, _| {
@@ -81,7 +96,7 @@ fn change(fields: &mut Fields<'_, '_, '_>, context: &Context) -> Option<Change> 
     if !["model", "from", "to"].iter().any(|one| fields.has(one)) {
         return fields.fail(
             "says nothing to replace; add \"model\", \"from\" and \"to\", or \"endpoints\": {\"REGION\": {\"from\": …, \
-             \"to\": …}}",
+             \"to\": …}}, or \"bundle\" and \"to\"",
         );
     }
     let name = |reader: &mut Reader<'_>, node: &Node| match reader.string(node)? {

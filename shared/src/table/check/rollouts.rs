@@ -1,7 +1,8 @@
 //! Checks what rollouts say of services, regions and endpoints. Takes the rules, adds violations. Called by
 //! [`super::super::Table::compile`].
 
-use crate::id::{RegionId, RolloutId};
+use crate::bundle::Version;
+use crate::id::{BundleId, RegionId, RolloutId};
 use crate::json::Violation;
 use crate::rules::{Change, Endpoint, Pair, Rollout, Rules, Service};
 
@@ -9,7 +10,7 @@ use crate::rules::{Change, Endpoint, Pair, Rollout, Rules, Service};
 pub(in super::super) fn rollouts(rules: &Rules, violations: &mut Vec<Violation>) {
     // What couldn't be read was told, and what is left of it may look wrong.
     let is_unread = |place: &str| violations.iter().any(|violation| violation.pointer.starts_with(place));
-    if rules.rollouts.is_empty() || is_unread("/regions") || is_unread("/services") {
+    if rules.rollouts.is_empty() || is_unread("/regions") || is_unread("/services") || is_unread("/bundles") {
         return;
     }
     let mut found = Vec::new();
@@ -42,6 +43,7 @@ pub(in super::super) fn rollouts(rules: &Rules, violations: &mut Vec<Violation>)
                 }));
                 found.extend(pairs.iter().filter_map(|(region, pair)| differing(rules, id, region, pair)));
             }
+            Change::Bundle { bundle, to } => found.extend(pinned(rules, id, rollout, (bundle, *to))),
         }
     }
     violations.extend(found);
@@ -60,6 +62,17 @@ fn outside(id: &RolloutId, rollout: &Rollout, service: &Service) -> Option<Viola
         rollout.service
     );
     Some(violation(format!("/rollouts/{id}/regions/{index}"), message))
+}
+
+/// A region that has the new version of a bundle already.
+fn pinned(rules: &Rules, id: &RolloutId, rollout: &Rollout, (bundle, to): (&BundleId, Version)) -> Option<Violation> {
+    let pins = rules.bundles.get(bundle)?;
+    let region = rollout.regions.iter().find(|region| pins.version_of(Some(region)) == to)?;
+    let message = format!(
+        "is the version of {bundle} that \"bundles\" pin for {region} already; write the new one, or remove the \
+         rollout if its regions have it"
+    );
+    Some(violation(format!("/rollouts/{id}/to"), message))
 }
 
 fn endpoints<'r>(rules: &'r Rules, region: &RegionId) -> impl Iterator<Item = &'r Endpoint> {

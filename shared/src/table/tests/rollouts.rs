@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{assert_refused, compile, sound};
+use crate::bundle::Version;
+use crate::id::{BundleId, RegionId};
 use crate::rules::{Change, Measure};
+use crate::testing::version;
 use crate::time::{Millis, Timestamp};
 
 /// A sound document with a rollout of a model's name.
@@ -107,6 +110,102 @@ fn a_rollout_of_endpoints_keeps_the_new_one_to_itself() {
         "/endpoints/lon/to",
         "lacks the model \"small\" of lon-1",
     );
+}
+
+/// A rollout of a bundle. London has a version of its own.
+fn with_bundle(document: &mut Value) {
+    with_rollout(document);
+    let rollout = document["rollouts"]["fp8"].as_object_mut().unwrap();
+    for field in ["model", "from"] {
+        rollout.remove(field);
+    }
+    rollout.insert("bundle".to_owned(), json!("prompts"));
+    rollout.insert("to".to_owned(), json!(version('2')));
+    document["bundles"] = json!({ "prompts": { "version": version('0'), "regions": { "lon": version('1') } },
+                                  "tools": { "version": version('0') } });
+}
+
+#[track_caller]
+fn refuses_bundle(change: impl FnOnce(&mut Value), pointer: &str, hint: &str) {
+    let both = |document: &mut Value| {
+        with_bundle(document);
+        change(document);
+    };
+    assert_refused(both, &format!("/rollouts/fp8{pointer}"), hint);
+}
+
+#[test]
+fn a_rollout_of_a_bundle_moves_each_region_when_its_share_is_whole() {
+    let mut document = sound();
+    with_bundle(&mut document);
+    let of = |digit: char| Version::parse(&version(digit)).unwrap();
+    let prompts = BundleId::parse("prompts").unwrap();
+    let told = |document: &Value| {
+        let table = compile(document).unwrap();
+        let regions = ["lon", "fra"].map(|name| RegionId::parse(name).unwrap());
+        let of_region = |region: Option<&RegionId>| {
+            let new = table.new_bundle_version(&prompts, region);
+            (table.bundle_version(&prompts, region).unwrap(), new.map(|new| (new.version, new.share)))
+        };
+        [of_region(Some(&regions[0])), of_region(Some(&regions[1])), of_region(None)]
+    };
+    let (lon, fra) = ((of('1'), None), (of('0'), None));
+    assert_eq!(told(&document), [lon, fra, fra], "before it begins, nothing differs");
+    let mut shares = |shares: Value| {
+        let progress = json!({ "shares": shares, "since": "2026-12-01T06:00:00Z" });
+        document["rollouts"]["fp8"]["progress"] = progress;
+        told(&document)
+    };
+    assert_eq!(shares(json!({ "lon": 5 })), [(of('1'), Some((of('2'), 5))), fra, fra]);
+    assert_eq!(shares(json!({ "lon": 100, "fra": 25 })), [(of('2'), None), (of('0'), Some((of('2'), 25))), fra]);
+    // Who is of no region has what all have, until the pins say otherwise.
+    assert_eq!(shares(json!({ "lon": 100, "fra": 100 })), [(of('2'), None), (of('2'), None), fra]);
+    assert_eq!(shares(json!({})), [lon, fra, fra], "rolled back");
+
+    let table = compile(&document).unwrap();
+    let rollout = table.rollout_of_bundle(&prompts).unwrap();
+    assert_eq!(rollout.pins, [of('1'), of('0')], "in the order of its regions");
+    assert_eq!(rollout.pin(table.region_named("fra").unwrap()), Some(of('0')));
+    let named: Vec<_> = table.bundle_versions().map(|(name, place, one)| (name.to_string(), place, one)).collect();
+    let expected = [
+        ("prompts", "/bundles/prompts/version", '0'),
+        ("prompts", "/bundles/prompts/regions/lon", '1'),
+        ("tools", "/bundles/tools/version", '0'),
+        ("prompts", "/rollouts/fp8/to", '2'),
+    ];
+    assert_eq!(named, expected.map(|(name, place, digit)| (name.to_owned(), place.to_owned(), of(digit))));
+    assert!(table.rollout_of_bundle(&BundleId::parse("tools").unwrap()).is_none());
+}
+
+#[test]
+fn a_rollout_of_a_bundle_is_refused_where_it_moves_nothing_or_too_much() {
+    let set = |field: &'static str, value: Value| move |d: &mut Value| d["rollouts"]["fp8"][field] = value;
+    refuses_bundle(set("bundle", json!("prompt")), "/bundle", "did you mean \"prompts\"?");
+    refuses_bundle(set("to", json!("2")), "/to", "64 lower-case hex digits");
+    refuses_bundle(set("to", json!(version('A'))), "/to", "which is no version");
+    let without_to = |d: &mut Value| drop(d["rollouts"]["fp8"].as_object_mut().unwrap().remove("to"));
+    refuses_bundle(without_to, "/to", "the new version of the bundle");
+    for field in ["model", "from", "endpoints"] {
+        refuses_bundle(set(field, json!("x")), &format!("/{field}"), "stands beside \"bundle\"");
+    }
+    let has_it = "\"bundles\" pin for lon already";
+    refuses_bundle(set("to", json!(version('1'))), "/to", has_it);
+    refuses_bundle(set("to", json!(version('0'))), "/to", "\"bundles\" pin for fra already");
+    refuses_bundle(|d| drop(d.as_object_mut().unwrap().remove("bundles")), "/bundle", "declare it first");
+    // A region that isn't one of the rollout's may have it.
+    let mut document = sound();
+    with_bundle(&mut document);
+    document["rollouts"]["fp8"]["regions"] = json!(["fra"]);
+    document["bundles"]["prompts"]["regions"]["lon"] = json!(version('2'));
+    assert!(compile(&document).is_ok());
+    let two = |d: &mut Value| {
+        with_bundle(d);
+        d["services"]["other"] = d["services"]["chat"].clone();
+        d["services"]["other"]["hosts"] = json!(["other.example.com"]);
+        d["rollouts"]["other"] = d["rollouts"]["fp8"].clone();
+        d["rollouts"]["other"]["service"] = json!("other");
+    };
+    assert_refused(two, "/rollouts/other/bundle", "is moved by another rollout");
 }
 
 #[test]
