@@ -1,11 +1,14 @@
-"""Follows a bundle of bailiwick: docs/bundles.md. Takes nodes, a name and a token; holds the files of one version.
+"""Follows a bundle of bailiwick: docs/bundles.md. Takes nodes, a name and a token; holds the files of one version, and
+of a second one while a rollout brings that.
 
     bundle = Bundle(["https://ns1.example.com:8053", "https://ns2.example.com:8053"], "prompts", token)
     bundle.refresh()                                       # raises if no node gives it
     threading.Thread(target=bundle.follow, daemon=True).start()
-    system = bundle.files["chat/system.md"].decode()       # read `files` once for each request
+    files, version = bundle.for_session(session)           # once for each request
+    system = files["chat/system.md"].decode()
+    headers["x-bailiwick-bundle"] = version                # tells the edge which prompts these are
 
-Needs Python 3.9 and nothing else. As a program it prints each version and its files:
+Needs Python 3.9 and nothing else. As a program it prints each version and its files, and each step of a rollout:
 
     python3 bundles.py http://127.0.0.1:8053 prompts [TOKEN_FILE]
 """
@@ -23,14 +26,45 @@ WAIT = 30  # seconds for which a node waits for another version, 60 at most
 PAUSE = 5  # seconds after an answer of no use
 
 
+def is_new(rollout, session, share):
+    """Whether a session gets a rollout's new version, while `share` per cent do. It keeps it while the share grows."""
+    point = int.from_bytes(hashlib.sha256(f"{rollout}/{session}".encode()).digest()[:4], "big")
+    return point * 100 < share * 2**32
+
+
 class Bundle:
     def __init__(self, nodes, name, token=None, region=None):
         self.nodes, self.name, self.token, self.region = list(nodes), name, token, region
-        self.version = None
-        self.files = {}  # path to bytes; replaced as a whole
+        self._etag = None
+        # The version, its files, and the rollout with its own: {"name", "version", "share", "files"} or None. Replaced
+        # as a whole.
+        self._state = (None, {}, None)
+
+    @property
+    def version(self):
+        return self._state[0]
+
+    @property
+    def files(self):
+        """Path to bytes, of the version that sessions get outside of a rollout."""
+        return self._state[1]
+
+    @property
+    def rollout(self):
+        return self._state[2]
+
+    def for_session(self, session):
+        """The files for a session, and the value of the header x-bailiwick-bundle that names their version."""
+        version, files, rollout = self._state
+        if version is None:
+            raise LookupError(f"bundle {self.name}: no version is here yet; call refresh() first")
+        if rollout and is_new(rollout["name"], session, rollout["share"]):
+            version, files = rollout["version"], rollout["files"]
+        return files, f"{self.name}@{version}"
 
     def refresh(self, wait=0):
-        """Gets another version if there is one, from the first node that gives it. Whether there was one."""
+        """Gets what is new, from the first node that gives it: another version, or a step of a rollout. Whether there
+        was anything."""
         failures = []
         for node in list(self.nodes):
             try:
@@ -59,37 +93,52 @@ class Bundle:
         question = {"wait": f"{wait}s"} if wait else {}
         if self.region:
             question["region"] = self.region
-        body = self._get(node, f"/v1/bundles/{self.name}", question, self.version, wait)
+        body, etag = self._get(node, f"/v1/bundles/{self.name}", question, self._etag, wait)
         if body is None:
             return False
         manifest = json.loads(body)
+        files, rollout = self._files(node, manifest), manifest.get("rollout")
+        if rollout:
+            body, _ = self._get(node, f"/v1/bundles/{self.name}", {"version": rollout["version"]}, None, 0)
+            new = self._files(node, {**json.loads(body), "version": rollout["version"]})
+            rollout = {**{key: rollout[key] for key in ("name", "version", "share")}, "files": new}
+        state = (manifest["version"], files, rollout)
+        is_other = state != self._state
+        self._state, self._etag = state, etag
+        return is_other
+
+    def _files(self, node, manifest):
+        """The files of a manifest's version: those that are here, or from a node."""
+        version, files, rollout = self._state
+        for held, its in ((version, files), (rollout["version"], rollout["files"]) if rollout else (None, None)):
+            if held == manifest["version"]:
+                return its
         files = {}
         for file in manifest["files"]:
             path = f"/v1/bundles/{self.name}/{urllib.parse.quote(file['path'])}"
-            content = self._get(node, path, {"version": manifest["version"]}, None, 0)
+            content, _ = self._get(node, path, {"version": manifest["version"]}, None, 0)
             if hashlib.sha256(content).hexdigest() != file["sha256"]:
                 raise ValueError(f"{file['path']} doesn't have its digest")
             files[file["path"]] = content
         lines = "".join(f"{hashlib.sha256(files[path]).hexdigest()}  {path}\n" for path in sorted(files))
         if hashlib.sha256(lines.encode()).hexdigest() != manifest["version"]:
             raise ValueError("the files aren't those of the version")
-        is_other = manifest["version"] != self.version
-        self.version, self.files = manifest["version"], files
-        return is_other
+        return files
 
-    def _get(self, node, path, question, version, wait):
+    def _get(self, node, path, question, etag, wait):
+        """The body and the entity tag of an answer; no body if the tag is the same."""
         query = f"?{urllib.parse.urlencode(question)}" if question else ""
         request = urllib.request.Request(f"{node}{path}{query}")
         if self.token:
             request.add_header("authorization", f"Bearer {self.token}")
-        if version:
-            request.add_header("if-none-match", f'"{version}"')
+        if etag:
+            request.add_header("if-none-match", etag)
         try:
             with urllib.request.urlopen(request, timeout=wait + 10) as answer:
-                return answer.read()
+                return answer.read(), answer.headers["etag"]
         except urllib.error.HTTPError as error:
             if error.code == 304:
-                return None
+                return None, etag
             raise
 
 
@@ -98,9 +147,14 @@ def main():
     token = open(sys.argv[3], encoding="ascii").readline().strip() if len(sys.argv) > 3 else None
     bundle = Bundle([node], name, token)
 
+    def text(files):
+        return {path: content.decode(errors="replace") for path, content in sorted(files.items())}
+
     def show(bundle):
-        files = {path: content.decode(errors="replace") for path, content in sorted(bundle.files.items())}
-        print(json.dumps({"version": bundle.version, "files": files}), flush=True)
+        shown = {"version": bundle.version, "files": text(bundle.files)}
+        if bundle.rollout:
+            shown["rollout"] = {**bundle.rollout, "files": text(bundle.rollout["files"])}
+        print(json.dumps(shown), flush=True)
 
     bundle.follow(show)
 

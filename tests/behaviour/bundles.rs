@@ -2,6 +2,7 @@
 
 mod clients;
 mod fleet;
+mod rollout;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

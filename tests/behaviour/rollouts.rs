@@ -31,7 +31,9 @@ pub(crate) fn rules(world: &World) -> Value {
 
 /// A node with a rollout, and who runs it.
 pub(crate) struct Fixture {
-    node: Node,
+    pub(crate) node: Node,
+    /// The rollout.
+    name: &'static str,
     /// The options by which the rollout is found and published.
     place: Vec<String>,
     batches: u64,
@@ -43,9 +45,13 @@ impl Fixture {
     }
 
     fn in_a_fleet_with(world: &World, more: &str) -> Self {
-        let node = writer_of(&rules(world), more);
+        Self::at_a_writer(writer_of(&rules(world), more), "fp8")
+    }
+
+    /// A writer with a rollout of this name.
+    pub(crate) fn at_a_writer(node: Node, name: &'static str) -> Self {
         let place = ["--api", &url(&node), "--token-file", &path(&node, "api.token")].map(str::to_owned).to_vec();
-        Self { node, place, batches: 0 }
+        Self { node, name, place, batches: 0 }
     }
 
     fn by_a_file(world: &World) -> Self {
@@ -57,7 +63,7 @@ impl Fixture {
     /// A node with rules that are published by this configuration.
     pub(crate) fn by(node: Node, config: &str) -> Self {
         let place = ["--config", config, "--observed-by", &url(&node)].map(str::to_owned).to_vec();
-        Self { node, place, batches: 0 }
+        Self { node, name: "fp8", place, batches: 0 }
     }
 
     fn record(&self) -> PathBuf {
@@ -66,7 +72,7 @@ impl Fixture {
 
     /// The words of a command.
     fn words(&self, words: &[&str]) -> Vec<String> {
-        let mut all = vec!["rollout".to_owned(), words[0].to_owned(), "fp8".to_owned()];
+        let mut all = vec!["rollout".to_owned(), words[0].to_owned(), self.name.to_owned()];
         all.extend(words[1..].iter().map(|word| (*word).to_owned()));
         let looks = ["start", "run", "status", "report"].contains(&words[0]);
         // A record is kept by those who look, and so is the node that counts.
@@ -87,29 +93,29 @@ impl Fixture {
     }
 
     #[track_caller]
-    fn fine(&self, words: &[&str]) -> String {
+    pub(crate) fn fine(&self, words: &[&str]) -> String {
         let (is_fine, said) = self.told(words);
         assert!(is_fine, "{words:?}: {said}");
         said
     }
 
     /// The rules in service.
-    fn rules(&self) -> Value {
+    pub(crate) fn rules(&self) -> Value {
         serde_json::from_str(&self.node.get("/v1/rules")).expect("rules")
     }
 
     fn shares(&self) -> Value {
-        self.rules()["rollouts"]["fp8"]["progress"]["shares"].clone()
+        self.rules()["rollouts"][self.name]["progress"]["shares"].clone()
     }
 
     /// Waits until the node serves these shares.
-    fn serves(&self, shares: &Value) {
+    pub(crate) fn serves(&self, shares: &Value) {
         wait::until_true(&format!("{shares} is served"), || self.shares() == *shares);
     }
 
     /// Posts what a Worker counted of both arms in a region: so many attempts of each, and so many failures of the new
     /// one.
-    fn observe(&mut self, region: &str, attempts: u64, failures: u64) {
+    pub(crate) fn observe(&mut self, region: &str, attempts: u64, failures: u64) {
         self.batches += 1;
         let revision = self.rules()["revision"].clone();
         let now = bailiwick_now();
@@ -127,7 +133,7 @@ impl Fixture {
     }
 
     /// Looks until a step is published, with good traffic of both arms.
-    fn goes_on(&mut self, region: &str, shares: &Value) {
+    pub(crate) fn goes_on(&mut self, region: &str, shares: &Value) {
         wait::until_true(&format!("{shares} is published"), || {
             self.observe(region, 200, 0);
             self.fine(&["run", "--once"]);
@@ -137,7 +143,7 @@ impl Fixture {
 }
 
 /// Tries to publish rules; what went wrong.
-fn publish(node: &Node, rules: &Value) -> String {
+pub(crate) fn publish(node: &Node, rules: &Value) -> String {
     node.setup.write("new.json", &rules.to_string());
     failing(node, &["rules", "publish", &path(node, "new.json"), "--reason", "a test", "--no-impact"])
 }

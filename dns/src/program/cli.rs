@@ -118,7 +118,7 @@ enum Command {
     /// Compare rules documents, publish one for a fleet, and show, roll back or archive what was published.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
-    /// Replace a model or endpoints region by region, judged at every step, and roll back by itself.
+    /// Replace a model, endpoints or prompts region by region, judged at every step, and roll back by itself.
     #[command(subcommand)]
     Rollout(rollout::RolloutCommand),
     /// Ask regions the cases of a suite, and tell whether they answer as well as each other.

@@ -163,8 +163,9 @@ impl Bundles {
 
     /// The version that a region gets, or somebody of none.
     pub(crate) fn resolve(&self, table: &Table, name: &BundleId, region: Option<&RegionId>) -> Resolved {
-        let Some(pins) = table.bundles().get(name) else { return Resolved::Unpinned };
-        let (pinned, known) = (pins.version_of(region), self.known());
+        let (pins, pinned) = (table.bundles().get(name), table.bundle_version(name, region));
+        let Some((pins, pinned)) = pins.zip(pinned) else { return Resolved::Unpinned };
+        let known = self.known();
         match served(pinned, known.served.of(name, region, pins), |version| known.holds(name, version)) {
             Some(version) => Resolved::Serves { version, pinned },
             None => Resolved::Missing(pinned, known.troubles.get(&(name.clone(), pinned)).cloned()),
@@ -265,7 +266,7 @@ impl Bundles {
         }
     }
 
-    /// Notes what regions are served by these rules, and writes it. Returns the versions that are pinned and aren't
+    /// Notes what regions are served by these rules, and writes it. Returns the versions that the rules name and aren't
     /// here. Called where a disk may hang.
     pub(crate) fn settle(&self, table: &Table) -> Vec<(BundleId, Version)> {
         let mut missing = BTreeSet::new();
@@ -273,10 +274,8 @@ impl Bundles {
             let mut known = self.known();
             let Known { held, served, troubles } = &mut *known;
             let is_held = |name: &BundleId, version| held.get(name).is_some_and(|all| all.contains_key(&version));
-            for (name, pins) in table.bundles() {
-                let lacking = pins.versions().map(|(_, version)| version).filter(|version| !is_held(name, *version));
-                missing.extend(lacking.map(|version| (name.clone(), version)));
-            }
+            let lacking = table.bundle_versions().filter(|(name, _, version)| !is_held(name, *version));
+            missing.extend(lacking.map(|(name, _, version)| (name.clone(), version)));
             troubles.retain(|of, _| missing.contains(of));
             served.follow(table, is_held).then(|| served.to_bytes())
         };
@@ -303,8 +302,8 @@ impl Known {
 
     /// The versions of a bundle that aren't kept any longer.
     fn superfluous(&self, name: &BundleId, table: &Table) -> Vec<Version> {
-        let pinned = table.bundles().get(name).into_iter().flat_map(|pins| pins.versions().map(|(_, one)| one));
-        let in_use = pinned.chain(self.served.versions(name)).collect();
+        let named = table.bundle_versions().filter(|(bundle, ..)| *bundle == name).map(|(.., version)| version);
+        let in_use = named.chain(self.served.versions(name)).collect();
         let held: Vec<_> = self.held.get(name).into_iter().flatten().map(|(one, held)| (*one, held.came)).collect();
         superfluous(&held, &in_use, MOST_VERSIONS)
     }

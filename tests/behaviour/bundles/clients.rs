@@ -13,14 +13,14 @@ use super::{LONDON, node, pin, push, serves};
 use crate::fixture::World;
 
 /// A client as a program, and what it has printed.
-struct Client {
+pub(super) struct Client {
     process: Process,
     output: PathBuf,
 }
 
 impl Client {
-    fn start(program: &Path, file: &str, node: &Node) -> Self {
-        let output = node.setup.path("client.out");
+    pub(super) fn start(program: &Path, file: &str, node: &Node) -> Self {
+        let output = node.setup.path(&format!("{file}.out"));
         let printed = std::fs::File::create(&output).expect("a file");
         let mut command = Command::new(program);
         command.arg(root().join("deploy/bundles").join(file)).arg(format!("http://{}", node.api)).arg("prompts");
@@ -31,13 +31,23 @@ impl Client {
 
     /// Waits until this is the version that it got last; its files.
     fn has(&mut self, version: &str) -> Value {
-        wait::until(&format!("the client has {version}"), || {
+        self.shows(&format!("the client has {version}"), |last| last["version"] == version)["files"].clone()
+    }
+
+    /// Waits until what it printed last is such.
+    pub(super) fn shows(&mut self, what: &str, is_such: impl Fn(&Value) -> bool) -> Value {
+        wait::until(what, || {
             assert!(self.process.ended().is_none(), "the client has ended");
             let printed = std::fs::read_to_string(&self.output).ok()?;
             let last: Value = serde_json::from_str(printed.lines().last()?).ok()?;
-            (last["version"] == version).then(|| last["files"].clone())
+            is_such(&last).then_some(last)
         })
     }
+}
+
+/// The programs that run the clients, with their files.
+pub(super) fn clients() -> [(PathBuf, &'static str); 2] {
+    [("python3".into(), "bundles.py"), (root().join("node_modules/.bin/node"), "bundles.ts")]
 }
 
 fn follows(program: &Path, file: &str) {

@@ -1,5 +1,6 @@
 //! `GET /v1/bundles`: takes a bundle's name and what the caller has, returns the manifest of the version that its
-//! region gets, or a file of it; and waits for another version if that is wanted.
+//! region gets, or a file of it; and waits for another version if that is wanted. During a rollout the manifest also
+//! names the new version, and the share of the sessions that get it.
 //!
 //! The region is that of the caller's token ([`Tokens::region`](super::token::Tokens::region)). Who has no such token
 //! names one, or gets what those of no region get.
@@ -14,7 +15,7 @@ use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, RETRY
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bailiwick_rules::bundle::{File, Version};
-use bailiwick_rules::id::{BundleId, RegionId};
+use bailiwick_rules::id::{BundleId, RegionId, RolloutId};
 use bailiwick_rules::table::Table;
 use bailiwick_rules::time::{Millis, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,20 @@ pub(crate) struct ManifestReport {
     pub(crate) bytes: u64,
     /// The files, sorted by path.
     pub(crate) files: Vec<File>,
+    /// The new version that some sessions get, while a rollout is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rollout: Option<RolloutReport>,
+}
+
+/// What a rollout brings to a region.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RolloutReport {
+    /// The rollout. Its name decides, with that of the session, who gets the new version first.
+    pub(crate) name: RolloutId,
+    /// The new version.
+    pub(crate) version: Version,
+    /// The share of the sessions that get it, in per cent.
+    pub(crate) share: u8,
 }
 
 /// The bundles of a node, or of NATS.
@@ -81,6 +96,20 @@ pub(crate) struct BundleReport {
     pub(crate) missing: Vec<Version>,
     /// What is held, the newest first.
     pub(crate) versions: Vec<VersionReport>,
+    /// The rollout that moves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rollout: Option<MoveReport>,
+}
+
+/// A rollout of a bundle.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MoveReport {
+    /// Its name.
+    pub(crate) name: RolloutId,
+    /// The new version.
+    pub(crate) version: Version,
+    /// The shares of the regions that have begun, in per cent.
+    pub(crate) shares: BTreeMap<RegionId, u8>,
 }
 
 /// A version that is held.
@@ -122,9 +151,13 @@ impl ListReport {
         for (name, pins) in table.bundles() {
             let report = self.bundles.entry(name.clone()).or_default();
             let held: BTreeSet<Version> = report.versions.iter().map(|one| one.version).collect();
-            let pinned = pins.versions().map(|(_, version)| version);
-            let missing: BTreeSet<Version> = pinned.filter(|version| !held.contains(version)).collect();
+            let named = table.bundle_versions().filter(|(bundle, ..)| *bundle == name).map(|(.., version)| version);
+            let missing: BTreeSet<Version> = named.filter(|version| !held.contains(version)).collect();
             report.missing = missing.into_iter().collect();
+            report.rollout = table.rollout_of_bundle(name).and_then(|rollout| {
+                let shares = rollout.rule.progress.as_ref().map(|progress| progress.shares.clone()).unwrap_or_default();
+                Some(MoveReport { name: rollout.id.clone(), version: rollout.bundle()?.1, shares })
+            });
             (report.pinned, report.regions) = (Some(pins.version), pins.regions.clone());
         }
     }
@@ -137,6 +170,19 @@ struct Found {
     held: Held,
     /// What is pinned, if that isn't here yet.
     pinned: Option<Version>,
+    /// The new version that some sessions get.
+    rollout: Option<RolloutReport>,
+}
+
+impl Found {
+    /// The entity tag of its manifest. It is another one with each step of a rollout, so that who waits learns of it.
+    fn tag(&self) -> String {
+        match &self.rollout {
+            None => format!("\"{}\"", self.version),
+            // No name has a slash.
+            Some(RolloutReport { name, version, share }) => format!("\"{}/{name}/{version}/{share}\"", self.version),
+        }
+    }
 }
 
 /// The manifest of a bundle, or its pack.
@@ -149,15 +195,16 @@ pub(super) async fn one(
     let (name, asked) = (bundle(&name)?, understood(asked)?);
     let region = region_of(&api, &asked, &headers)?;
     let found = await_other(&api, &name, region.as_ref(), &asked, &headers).await?;
-    let tag = format!("\"{}\"", found.version);
+    let tag = found.tag();
     if is_known(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, told(&found, &tag)).into_response());
     }
     match asked.form.as_deref() {
         None => {
-            let Found { name, version, held, .. } = &found;
+            let Found { name, version, held, rollout, .. } = &found;
             let (bytes, files) = (held.manifest.bytes(), held.manifest.files().to_vec());
-            let report = ManifestReport { bundle: name.clone(), version: *version, bytes, files };
+            let report =
+                ManifestReport { bundle: name.clone(), version: *version, bytes, files, rollout: rollout.clone() };
             Ok((told(&found, &tag), Json(report)).into_response())
         }
         Some("pack") => {
@@ -221,7 +268,7 @@ async fn await_other(
     let mut turn = None;
     loop {
         let found = current(api, name, region, asked)?;
-        let is_same = is_known(headers, &format!("\"{}\"", found.version));
+        let is_same = is_known(headers, &found.tag());
         if !is_same || Instant::now() >= deadline || api.bundles.is_closed() {
             return Ok(found);
         }
@@ -266,7 +313,20 @@ fn current(api: &Api, name: &BundleId, region: Option<&RegionId>, asked: &Asked)
         },
     };
     let held = api.bundles.held(name, version).ok_or_else(|| is_gone(version))?;
-    Ok(Found { name: name.clone(), version, held, pinned })
+    // Who asks for one version, or for its pack, gets that alone.
+    let is_choosing = asked.version.is_none() && asked.form.is_none() && pinned.is_none();
+    let rollout = if is_choosing { rollout_of(api, name, region, version) } else { None };
+    Ok(Found { name: name.clone(), version, held, pinned, rollout })
+}
+
+/// The new version of a bundle in a region where the others get `version`. `None` as long as it isn't here: an
+/// application that learnt of it couldn't fetch it.
+fn rollout_of(api: &Api, name: &BundleId, region: Option<&RegionId>, version: Version) -> Option<RolloutReport> {
+    let snapshot = api.handle.snapshot();
+    let table = snapshot.table();
+    let new = table.new_bundle_version(name, region).filter(|_| table.bundle_version(name, region) == Some(version))?;
+    api.bundles.held(name, new.version)?;
+    Some(RolloutReport { name: new.rollout.clone(), version: new.version, share: new.share })
 }
 
 /// The region that is asked for: that of the token, or the one named.

@@ -1,7 +1,7 @@
 //! `PUT /v1/bundles/NAME`: takes the pack of a version, keeps it, returns the version. Also says whether the versions
 //! that new rules pin are anywhere, for [`super::publish`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -78,25 +78,23 @@ pub(super) async fn put(
     Ok((status, Json(Pushed { bundle, version, files, bytes, is_new })))
 }
 
-/// Refuses rules that newly pin a version which neither this node nor any of its peers has. What is pinned already
-/// isn't looked for, so that a lost version stands in the way of nothing else.
+/// Refuses rules that newly pin a version, or roll one out, which neither this node nor any of its peers has. What is
+/// named already isn't looked for, so that a lost version stands in the way of nothing else.
 pub(super) async fn check_pins(api: &Api, table: &Table) -> Result<(), Problem> {
     let snapshot = api.handle.snapshot_owned();
     let mut lacking: BTreeMap<(&BundleId, Version), String> = BTreeMap::new();
-    for (name, pins) in table.bundles() {
-        let before = snapshot.table().bundles().get(name);
-        let is_pinned = |version| before.is_some_and(|pins| pins.versions().any(|(_, one)| one == version));
-        for (place, version) in pins.versions() {
-            if !is_pinned(version) && api.bundles.held(name, version).is_none() {
-                lacking.entry((name, version)).or_insert(format!("/bundles/{name}/{place}"));
-            }
+    let before: BTreeSet<_> = snapshot.table().bundle_versions().map(|(name, _, version)| (name, version)).collect();
+    for (name, place, version) in table.bundle_versions() {
+        if !before.contains(&(name, version)) && api.bundles.held(name, version).is_none() {
+            lacking.entry((name, version)).or_insert(place);
         }
     }
     let mut errors = Vec::new();
     for ((name, version), place) in lacking {
         if !is_at_a_peer(api, name, version).await {
+            let does = if place.starts_with("/rollouts") { "rolls out" } else { "pins" };
             errors.push(format!(
-                "{place}: pins version {version}, which neither this node nor any of its peers has; push it first: \
+                "{place}: {does} version {version}, which neither this node nor any of its peers has; push it first: \
                  bailiwick bundle push FOLDER --name {name}"
             ));
         }

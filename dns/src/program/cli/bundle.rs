@@ -173,6 +173,10 @@ fn list(args: &ListArgs) -> Result<Report, Vec<String>> {
             }
             let regions = bundle.regions.iter().filter(|(_, version)| **version == one.version);
             pins.extend(regions.map(|(region, _)| format!("pinned for {region}")));
+            if let Some(rollout) = bundle.rollout.as_ref().filter(|rollout| rollout.version == one.version) {
+                let shares = rollout.shares.iter().map(|(region, share)| format!(", {share} % of {region}"));
+                pins.push(format!("rollout {}{}", rollout.name, shares.collect::<String>()));
+            }
             let files = one.files.map_or_else(String::new, |files| format!("{files:>5} files"));
             text += format!("  {}  {}  {:>9} bytes{files}  {}", one.version, one.came, one.bytes, pins.join(", "))
                 .trim_end();

@@ -45,8 +45,8 @@ impl Served {
         for (name, pins) in table.bundles() {
             let regions = table.regions().iter().map(|region| Some(&region.id));
             let of = regions.chain([None]).filter_map(|region| {
-                let pinned = pins.version_of(region);
-                let version = if is_held(name, pinned) { Some(pinned) } else { self.of(name, region, pins) };
+                let pinned = table.bundle_version(name, region).filter(|pinned| is_held(name, *pinned));
+                let version = pinned.or_else(|| self.of(name, region, pins));
                 Some((region.map_or("", RegionId::as_str).to_owned(), version?))
             });
             let of: BTreeMap<String, Version> = of.collect();

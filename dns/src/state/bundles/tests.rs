@@ -193,6 +193,45 @@ fn old_versions_that_nobody_uses_are_removed() {
     assert!(!disk.file(later[0]).exists() && disk.file(later[2]).exists());
 }
 
+/// Version 1 is pinned, and a rollout brings version 2 to these shares.
+fn rolled_out((one, two): (Version, Version), shares: &Value) -> Table {
+    let rules = json!({ "version": 1, "revision": 1, "bundles": { "prompts": { "version": one } },
+        "jurisdictions": { "uk": { "countries": ["GB"] }, "de": { "countries": ["DE"] } },
+        "regions": { "lon": { "countries": ["GB"] }, "fra": { "countries": ["DE"] } },
+        "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["lon", "fra"],
+            "residency": [{ "clients": ["uk"], "process_in": ["uk"] }, { "clients": ["de"], "process_in": ["de"] }] } },
+        "rollouts": { "next": { "service": "chat", "bundle": "prompts", "to": two, "regions": ["lon", "fra"],
+            "checks": { "error_rate": { "max_diff": 0.01 } },
+            "progress": { "shares": shares, "since": "2026-12-01T06:00:00Z" } } } });
+    Table::compile(rules.to_string().as_bytes()).unwrap_or_else(|faults| panic!("{faults:#?}"))
+}
+
+#[test]
+fn what_a_rollout_brings_is_fetched_kept_and_served_where_all_have_it() {
+    let mut disk = Disk::new();
+    let ((one, of_one), (two, of_two)) = (packed("one"), packed("two"));
+    let none = rolled_out((one, two), &json!({}));
+    disk.put(&of_one, &none);
+    assert_eq!(disk.bundles.settle(&none), [(name("prompts"), two)], "wanted before anybody gets it");
+    // A region that has it all keeps what it had, as long as it isn't here.
+    let whole = rolled_out((one, two), &json!({ "lon": 100, "fra": 5 }));
+    assert_eq!(disk.bundles.settle(&whole), [(name("prompts"), two)]);
+    let resolved = disk.bundles.resolve(&whole, &name("prompts"), Some(&region("lon")));
+    assert_eq!(resolved, Resolved::Serves { version: one, pinned: two });
+    disk.put(&of_two, &whole);
+    assert!(disk.bundles.settle(&whole).is_empty());
+    let of = |disk: &Disk, table: &Table| [Some("lon"), Some("fra"), None].map(|of| disk.serves(table, of));
+    assert_eq!(of(&disk, &whole), [Some(two), Some(one), Some(one)]);
+    // Neither side of it is removed, however many others come.
+    for nth in 0..2 * MOST_VERSIONS {
+        disk.put(&packed(&format!("other {nth}")).1, &none);
+    }
+    disk = disk.restarted();
+    assert_eq!(of(&disk, &none), [Some(one); 3]);
+    assert_eq!([disk.read(one), disk.read(two)], [Some(b"one".to_vec()), Some(b"two".to_vec())]);
+    assert!(disk.bundles.all()[&name("prompts")].len() <= 2 + MOST_VERSIONS);
+}
+
 #[test]
 fn a_node_holds_a_bounded_number_of_bundles() {
     let disk = Disk::new();

@@ -11,8 +11,7 @@ use crate::text::nearest::suggestion;
 
 /// Versions of bundles that the rules pin and that aren't in the state directory. A node of a fleet fetches them.
 pub(super) fn missing(config: &Config, table: &Table) -> Vec<String> {
-    let pins =
-        table.bundles().iter().flat_map(|(name, pins)| pins.versions().map(move |(place, one)| (name, place, one)));
+    let pins = table.bundle_versions();
     let Some(state_dir) = config.state_dir.as_deref() else {
         let text = "the rules pin bundles, and this node has no state_dir to keep them in; set state_dir".to_owned();
         return pins.take(1).map(|_| text.clone()).collect();
@@ -23,7 +22,7 @@ pub(super) fn missing(config: &Config, table: &Table) -> Vec<String> {
         false => format!("push it: bailiwick bundle push FOLDER --name {name}"),
     };
     let text = |(name, place, version): (&BundleId, String, Version)| {
-        format!("/bundles/{name}/{place}: version {} isn't in state_dir; {}", version.short(), mend(name))
+        format!("{place}: version {} isn't in state_dir; {}", version.short(), mend(name))
     };
     lacking.map(text).collect()
 }

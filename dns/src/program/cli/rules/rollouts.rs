@@ -2,7 +2,6 @@
 //! the document in service and the new one, returns what is wrong. Called by `publish` and `rollback`.
 
 use bailiwick_rules::id::RolloutId;
-use bailiwick_rules::rules::Rollout as Rule;
 use bailiwick_rules::table::{Rollout, Table};
 
 use super::change::texts;
@@ -23,16 +22,20 @@ pub(super) fn keeps_rollouts(base: &Base, new: &Table) -> Result<(), Vec<String>
 fn keeps(old: &Table, new: &Table) -> Result<(), Vec<String>> {
     let is_under_way = |one: &Rollout| one.rule.progress.as_ref().is_some_and(|progress| progress.ended.is_none());
     let revision = old.revision().number;
-    for Rollout { id, rule, .. } in old.rollouts().iter().filter(|one| is_under_way(one)) {
+    for under_way in old.rollouts().iter().filter(|one| is_under_way(one)) {
+        let Rollout { id, rule, .. } = under_way;
         let kept = named(new, id);
-        if kept.is_none_or(|kept| kept.progress != rule.progress) {
+        if kept.is_none_or(|kept| kept.rule.progress != rule.progress) {
             return Err(vec![format!(
                 "the rollout {id} is under way, and stands elsewhere in this document; take its \"progress\" from the \
                  rules in service (`bailiwick rules show {revision}`), or end it first: bailiwick rollout abort {id}"
             )]);
         }
-        let what = |rule: &Rule| (rule.service.clone(), rule.change.clone(), rule.regions.clone());
-        if kept.is_some_and(|kept| what(kept) != what(rule)) {
+        // Also the pins of a bundle in its regions: the old arm is what they say.
+        let what = |one: &Rollout| {
+            (one.rule.service.clone(), one.rule.change.clone(), one.rule.regions.clone(), one.pins.clone())
+        };
+        if kept.is_some_and(|kept| what(kept) != what(under_way)) {
             return Err(vec![format!(
                 "the rollout {id} is under way, and this document changes what it replaces or where; what was counted \
                  so far is of something else; end it first: bailiwick rollout abort {id}"
@@ -41,7 +44,7 @@ fn keeps(old: &Table, new: &Table) -> Result<(), Vec<String>> {
     }
     let begun = new.rollouts().iter().filter(|one| one.rule.progress.is_some());
     for Rollout { id, rule, .. } in begun {
-        if named(old, id).is_none_or(|one| one.progress != rule.progress) {
+        if named(old, id).is_none_or(|one| one.rule.progress != rule.progress) {
             return Err(vec![format!(
                 "this document has a \"progress\" of the rollout {id} that isn't in service; leave it out: `bailiwick \
                  rollout start {id}` begins it"
@@ -51,8 +54,8 @@ fn keeps(old: &Table, new: &Table) -> Result<(), Vec<String>> {
     Ok(())
 }
 
-fn named<'a>(table: &'a Table, id: &RolloutId) -> Option<&'a Rule> {
-    table.rollouts().iter().find(|one| one.id == *id).map(|one| &one.rule)
+fn named<'a>(table: &'a Table, id: &RolloutId) -> Option<&'a Rollout> {
+    table.rollouts().iter().find(|one| one.id == *id)
 }
 
 /// The content of an earlier revision, with rollouts where they stand now.

@@ -50,8 +50,7 @@ impl Buckets {
                 None => return Err(one(format!("--region: there is no region {text:?} in the rules"))),
             },
         };
-        let pins = table.bundles().get(name).map(|pins| pins.version_of(region.as_ref()));
-        pins.ok_or_else(|| {
+        table.bundle_version(name, region.as_ref()).ok_or_else(|| {
             one(format!("the rules pin no version of {name}; name one, such as {name}@VERSION, from `bundle list`"))
         })
     }
@@ -74,23 +73,22 @@ impl Buckets {
         Ok(listed)
     }
 
-    /// Refuses rules that newly pin a version which isn't in NATS.
+    /// Refuses rules that newly pin a version, or roll one out, which isn't in NATS.
     ///
     /// # Errors
     /// Each such pin, with how to mend it.
     pub(in crate::program::cli::rules) fn check_pins(&self, before: &[u8], new: &[u8]) -> Result<(), Vec<String>> {
         // What doesn't compile is refused by nodes, and pins nothing.
         let Ok(new) = Table::compile_quietly(new) else { return Ok(()) };
-        let pins = |table: &Table| {
-            let all = table.bundles().iter();
-            all.flat_map(|(name, pins)| pins.versions().map(move |(_, one)| (name.clone(), one)))
-                .collect::<BTreeSet<_>>()
-        };
-        let before = Table::compile_quietly(before).map(|before| pins(&before)).unwrap_or_default();
+        let before = Table::compile_quietly(before).ok();
+        let before = before.iter().flat_map(Table::bundle_versions);
+        let mut known: BTreeSet<_> = before.map(|(name, _, version)| (name, version)).collect();
         let mut errors = Vec::new();
-        for (name, version) in pins(&new).difference(&before) {
-            if !self.runtime.block_on(self.bus.has_bundle(name, *version)).map_err(one)? {
-                errors.push(format!("/bundles/{name}: {}", no_version(name, *version)));
+        for (name, place, version) in new.bundle_versions() {
+            if known.insert((name, version))
+                && !self.runtime.block_on(self.bus.has_bundle(name, version)).map_err(one)?
+            {
+                errors.push(format!("{place}: {}", no_version(name, version)));
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
