@@ -18,7 +18,7 @@ mod suite;
 #[cfg(test)]
 mod tests;
 
-pub use compare::{Comparison, Settings, Sides, Verdict, chance, compare, differences};
+pub use compare::{Comparison, Settings, Sides, Verdict, chance, compare, differences, worse_beyond};
 pub use lm_eval::Companion;
 pub use outcome::{Header, Outcome, VERSION, read_log};
 pub use run::{Measured, Run, Wanted, read_run};
@@ -27,7 +27,7 @@ pub use suite::{Case, Expect, Judge, MAX_CASES, MAX_SUITE, Suite, read_suite};
 use core::fmt::Write;
 
 /// The SHA-256 of a text, as its first 32 hexadecimal digits.
-fn digest(text: &[u8]) -> String {
+pub(crate) fn digest(text: &[u8]) -> String {
     use sha2::{Digest, Sha256};
     Sha256::digest(text).iter().take(16).fold(String::new(), |mut out, byte| {
         let _ = write!(out, "{byte:02x}");

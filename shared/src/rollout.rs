@@ -6,6 +6,7 @@
 
 mod arm;
 mod check;
+pub mod evals;
 pub mod machine;
 pub mod proportion;
 pub mod quantile;

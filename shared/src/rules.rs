@@ -44,7 +44,7 @@ pub use replica::{
     GroupBy, JsonPointer, JsonReads, LagUnit, RegionReplica, Replica, ReplicaReads, ReplicaSource, WhenUnknown,
 };
 pub use request::{NoUrl, RequestPath, credential};
-pub use rollout::{Allowed, Arm, Change, Measure, Pair, Progress, Rollout};
+pub use rollout::{Allowed, Arm, Change, EvalCheck, Measure, Pair, Progress, Rollout};
 pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};
 pub use schema::json_schema_text;
 pub(crate) use schema::output_default as default_output;

@@ -143,6 +143,39 @@ fn each_region_is_asked_and_two_that_answer_alike_are_equivalent() {
 }
 
 #[test]
+fn both_arms_of_a_rollout_are_asked_and_an_answer_of_the_other_one_ends_the_run() {
+    let by_arm = |asked: &Asked| {
+        let (region, arm) = asked.header("x-bailiwick-pin").and_then(|pin| pin.split_once(";arm=")).expect("a pin");
+        let sum = sum(asked).unwrap_or_default();
+        let headers = vec![format!("x-bailiwick-region: {region}"), format!("x-bailiwick-arm: {arm}")];
+        Reply::Text(if arm == "new" && sum < 5 { "no".to_owned() } else { sum.to_string() }, headers)
+    };
+    let fixture = Fixture::new(100, by_arm);
+    let operator = fixture.path("operator").display().to_string();
+    let arms = ["--region", "uk-london", "--arm", "old,new", "--operator-token-file", &operator];
+    fixture.run("out", &arms).is(0, &["uk-london.old", "uk-london.new", "0.9600"]);
+    assert_eq!(fixture.edge.asked().len(), 200);
+    fixture.run("out", &arms).is(0, &["0.9600"]);
+    assert_eq!(fixture.edge.asked().len(), 200, "what was answered isn't asked again");
+    let header: Value =
+        serde_json::from_str(fixture.read("out/uk-london.new.jsonl").lines().next().expect("a header")).expect("JSON");
+    assert_eq!((&header["arm"], &header["region"]), (&json!("new"), &json!("uk-london")));
+    assert!(header["begun"].is_string(), "{header}");
+    fixture.compare("out/uk-london.old.jsonl", "out/uk-london.new.jsonl", &["--margin", "0.1"]).is(0, &["equivalent"]);
+    // A region with its arms is another run than the region alone.
+    fixture.edge.answer(right);
+    fixture.run("alone", &arms).is(1, &["uk-london;arm=old answered"]);
+    let unarmed = move |asked: &Asked| match by_arm(asked) {
+        Reply::Text(text, headers) => Reply::Text(text, headers[..1].to_vec()),
+        other => other,
+    };
+    fixture.edge.answer(unarmed);
+    fixture.run("unarmed", &arms).is(1, &["the old arm was asked, and the answer names none"]);
+    fixture.run("x", &["--arm", "new"]).is(2, &["--region"]);
+    fixture.run("x", &["--region", "uk-london", "--arm", "newest"]).is(2, &["write old, new, or old,new"]);
+}
+
+#[test]
 fn a_model_that_got_worse_is_found() {
     let fixture = Fixture::new(200, right);
     fixture.run("old", &[]).is(0, &["_any"]);

@@ -152,6 +152,15 @@ pub fn compare(a: &Run, b: &Run, settings: Settings) -> Comparison {
     Comparison { verdict, ..measured }
 }
 
+/// The p-value of "the second run is worse by `margin` at most", by betting: exact for scores from 0 to 1, and 1 for
+/// others.
+#[must_use]
+pub fn worse_beyond(a: &Run, b: &Run, margin: f64) -> f64 {
+    let both = a.cases.iter().filter_map(|(case, one)| Some((one, b.cases.get(case)?)));
+    let losses = both.map(|(one, other)| scores::mean(&one.scores) - scores::mean(&other.scores));
+    scores::p_of_at_most(&losses.collect::<Vec<_>>(), margin)
+}
+
 fn of_pairs(both: &[(&Measured, &Measured)], settings: Settings) -> Comparison {
     let mut pairs = Pairs::default();
     let right = |one: &Measured| one.scores.first() == Some(&1.0);

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::Timestamp;
+
 /// The version of the format.
 pub const VERSION: u32 = 1;
 
@@ -23,6 +25,12 @@ pub struct Header {
     pub service: String,
     /// The region that was asked; absent if the edge chose.
     pub region: Option<String>,
+    /// The arm of a rollout that was asked; absent if the session decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm: Option<String>,
+    /// When the file was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<Timestamp>,
     /// The model that was asked for.
     pub model: String,
     /// The seed that was sent.
@@ -126,6 +134,8 @@ mod tests {
             cases: 2,
             service: "chat".into(),
             region: None,
+            arm: None,
+            begun: None,
             model: "large".into(),
             seed: Some(1),
             repeat: 1,

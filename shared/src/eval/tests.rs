@@ -23,6 +23,8 @@ fn ours(seed: i64, scores: &[&[f64]]) -> Vec<u8> {
         cases: scores.len(),
         service: "chat".into(),
         region: None,
+        arm: None,
+        begun: None,
         model: "large".into(),
         seed: Some(seed),
         repeat: u32::try_from(scores.first().map_or(1, |one| one.len())).unwrap(),

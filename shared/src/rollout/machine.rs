@@ -7,9 +7,10 @@
 //!
 //! **Level.** Counts begin anew with each step, because both arms have to be seen at the same time and in the same
 //! shares. The chance of a false alarm, [`ALPHA`], is for a whole rollout, so each step of each region gets its part
-//! (Bonferroni); the checks of a step share that part (Holm).
+//! (Bonferroni); the checks of a step share that part (Holm). An eval counts as one more step of each region.
 
 use super::check::{Check, Judgement, Level, Verdict, judge};
+use super::evals::{EvalJudged, Evaled, judge_eval};
 use crate::id::RegionId;
 use crate::observe::{ArmSum, Counts};
 use crate::rules::{Change, Progress, Rollout};
@@ -73,12 +74,20 @@ pub struct Decision {
     pub action: Action,
     /// What the checks say of the step under way.
     pub judgement: Option<Judgement>,
+    /// What the eval says, if one is asked for.
+    pub eval: Option<EvalJudged>,
 }
 
 /// Decides what a rollout does next. `obstacles` are the reasons why nothing may go on now, such as an override.
 #[must_use]
-pub fn step(rollout: &Rollout, seen: Option<Seen<'_>>, obstacles: &[String], now: Timestamp) -> Decision {
-    let bare = |action| Decision { action, judgement: None };
+pub fn step(
+    rollout: &Rollout,
+    seen: Option<Seen<'_>>,
+    evaled: Evaled<'_>,
+    obstacles: &[String],
+    now: Timestamp,
+) -> Decision {
+    let bare = |action| Decision { action, judgement: None, eval: None };
     let Some(progress) = &rollout.progress else {
         return bare(Action::Hold("it hasn't begun; `bailiwick rollout start` begins it".to_owned()));
     };
@@ -87,8 +96,10 @@ pub fn step(rollout: &Rollout, seen: Option<Seen<'_>>, obstacles: &[String], now
     }
     let Some(place) = place(rollout) else { return bare(start(rollout, obstacles)) };
     let judgement = seen.map(|seen| judged(rollout, place, seen));
-    let action = decided(rollout, progress, place, seen.zip(judgement.as_ref()), obstacles, now);
-    Decision { action, judgement }
+    let eval = rollout.eval.as_ref().map(|check| judge_eval(check, place.region, evaled, level(rollout)));
+    let known = Known { seen: seen.zip(judgement.as_ref()), eval: eval.as_ref() };
+    let action = decided(rollout, (progress, place), known, obstacles, now);
+    Decision { action, judgement, eval }
 }
 
 /// Begins a rollout, unless something stands in the way.
@@ -129,10 +140,11 @@ pub fn checks(rollout: &Rollout) -> Vec<Check> {
     rollout.checks.iter().filter_map(|(compared, allowed)| Check::of(*compared, *allowed)).collect()
 }
 
-/// How sure the verdicts of one step have to be.
+/// How sure the verdicts of one step have to be, and those of a region's eval.
 #[must_use]
 pub fn level(rollout: &Rollout) -> Level {
-    let steps = rollout.regions.len().saturating_mul(rollout.steps.len()).max(1);
+    let parts = rollout.steps.len().saturating_add(usize::from(rollout.eval.is_some()));
+    let steps = rollout.regions.len().saturating_mul(parts).max(1);
     let steps = u32::try_from(steps).unwrap_or(u32::MAX);
     Level { alpha: ALPHA / f64::from(steps), pass: PASS, min_samples: rollout.min_samples }
 }
@@ -147,22 +159,38 @@ fn judged(rollout: &Rollout, place: Place<'_>, seen: Seen<'_>) -> Judgement {
     judge(&checks(rollout), old_arm(place, seen), &seen.new.counts, level(rollout))
 }
 
+/// What a step is decided by.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    seen: Option<(Seen<'a>, &'a Judgement)>,
+    eval: Option<&'a EvalJudged>,
+}
+
+impl Known<'_> {
+    /// What failed, if anything did.
+    fn failures(self) -> Option<String> {
+        let of_traffic = self.seen.map(|(_, judgement)| judgement).filter(|one| one.verdict == Verdict::Fail);
+        let of_eval = self.eval.filter(|eval| eval.verdict == Verdict::Fail);
+        let both = [of_traffic.map(Judgement::failures), of_eval.map(|eval| eval.why.clone())];
+        let failed: Vec<String> = both.into_iter().flatten().collect();
+        (!failed.is_empty()).then(|| failed.join("; "))
+    }
+}
+
 fn decided(
     rollout: &Rollout,
-    progress: &Progress,
-    place: Place<'_>,
-    seen: Option<(Seen<'_>, &Judgement)>,
+    (progress, place): (&Progress, Place<'_>),
+    known: Known<'_>,
     obstacles: &[String],
     now: Timestamp,
 ) -> Action {
-    let verdict = seen.map(|(_, judgement)| judgement.verdict);
-    if let (Some(Verdict::Fail), Some((_, judgement))) = (verdict, seen) {
-        return Action::RollBack(format!("{}: {}", place.region, judgement.failures()));
+    if let Some(failures) = known.failures() {
+        return Action::RollBack(format!("{}: {failures}", place.region));
     }
     if let Some(why) = &progress.paused {
         return Action::Hold(format!("paused: {why}"));
     }
-    let unknown = unknown(rollout, place, seen);
+    let unknown = unknown(rollout, place, known);
     let lasted = now.since(progress.since);
     if let Some(unknown) = unknown.as_ref().filter(|_| lasted > rollout.max_hold) {
         let (region, max_hold) = (place.region, rollout.max_hold);
@@ -179,9 +207,9 @@ fn decided(
     }
 }
 
-/// Why the step may not go on yet as far as its samples tell; `None` if all checks pass on traffic of now.
-fn unknown(rollout: &Rollout, place: Place<'_>, seen: Option<(Seen<'_>, &Judgement)>) -> Option<String> {
-    let Some((seen, judgement)) = seen else { return Some("nothing was counted yet".to_owned()) };
+/// Why the step may not go on yet as far as is known; `None` if all checks pass on traffic of now.
+fn unknown(rollout: &Rollout, place: Place<'_>, known: Known<'_>) -> Option<String> {
+    let Some((seen, judgement)) = known.seen else { return Some("nothing was counted yet".to_owned()) };
     let Some(told_at) = seen.told_at else { return Some("the node that counts wasn't heard".to_owned()) };
     let is_fresh = |sum: &ArmSum| sum.newest.is_some_and(|newest| told_at.since(newest) <= FRESH);
     let (needs_old, name) = (place.share < 100, place.region);
@@ -193,7 +221,12 @@ fn unknown(rollout: &Rollout, place: Place<'_>, seen: Option<(Seen<'_>, &Judgeme
         };
         return Some(format!("the {arm} arm of {name} has had no traffic for {FRESH}{hint}"));
     }
-    (judgement.verdict != Verdict::Pass).then(|| judgement.undecided())
+    // An eval alone is enough to check.
+    let is_undecided = judgement.verdict != Verdict::Pass && !(rollout.checks.is_empty() && known.eval.is_some());
+    let of_traffic = is_undecided.then(|| judgement.undecided());
+    let of_eval = known.eval.filter(|eval| eval.verdict != Verdict::Pass).map(|eval| eval.why.clone());
+    let undecided: Vec<String> = [of_traffic, of_eval].into_iter().flatten().collect();
+    (!undecided.is_empty()).then(|| undecided.join("; "))
 }
 
 /// The progress that an action asks to publish; `None` if there is nothing to publish.

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::evals::{Finding, RegionEvals};
 use super::machine::{Place, Seen, checks, level, old_arm};
 use crate::id::RegionId;
 use crate::observe::{ArmSum, Counts, StepSums};
@@ -16,6 +17,9 @@ use crate::time::{Millis, Timestamp};
 const MOST_LOOKS: usize = 512;
 /// The most steps that are kept.
 const MOST_STEPS: usize = 1_024;
+/// The longest sentence about results that can't be judged, in characters.
+#[cfg(any(test, feature = "eval"))]
+const LONGEST_PROBLEM: usize = 400;
 /// The shortest time between two looks that are kept.
 const BETWEEN_LOOKS: Millis = Millis(60_000);
 
@@ -24,6 +28,9 @@ const BETWEEN_LOOKS: Millis = Millis(60_000);
 pub struct Record {
     /// Its steps, the oldest first.
     pub steps: Vec<StepRecord>,
+    /// The evals of its regions, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evals: Vec<RegionEvals>,
 }
 
 /// One step of a region.
@@ -110,6 +117,58 @@ impl Record {
             sum.counts.add(forgotten);
             sum.newest = told.newest;
         }
+    }
+
+    /// Notes that a region has begun, and results of its eval if they weren't noted before. `files` are those of the
+    /// old and the new arm, or why there are none; `None` if nobody named any. Returns why they can't be judged.
+    #[cfg(any(test, feature = "eval"))]
+    pub fn note_eval(
+        &mut self,
+        rollout: &Rollout,
+        place: Place<'_>,
+        files: Option<Result<[&[u8]; 2], String>>,
+        now: Timestamp,
+    ) -> Option<String> {
+        let (check, since) = (rollout.eval.as_ref()?, rollout.progress.as_ref()?.since);
+        let evals = self.evals_of(rollout, place, since)?;
+        let files = match files? {
+            Ok(files) => files,
+            Err(problem) => return Some(problem),
+        };
+        let digest = super::evals::digest_of(check, files);
+        if evals.findings.iter().any(|known| known.digest == digest) {
+            return None;
+        }
+        if evals.findings.len() >= super::evals::MOST_RESULTS {
+            let most = super::evals::MOST_RESULTS;
+            return Some(format!("{most} results were judged, and that many prove nothing more"));
+        }
+        match super::evals::find((rollout, check), (place.region, evals.since), files, now) {
+            Ok(found) => evals.findings.push(found),
+            // It may quote a file.
+            Err(problem) => return Some(problem.chars().take(LONGEST_PROBLEM).collect()),
+        }
+        None
+    }
+
+    /// The evals of the region under way, which begin with it.
+    #[cfg(any(test, feature = "eval"))]
+    fn evals_of(&mut self, rollout: &Rollout, place: Place<'_>, since: Timestamp) -> Option<&mut RegionEvals> {
+        if !self.evals.last_mut().is_some_and(|last| last.go_on(rollout, place, since)) {
+            if self.evals.len() >= MOST_STEPS {
+                self.evals.remove(0);
+            }
+            self.evals.push(RegionEvals::begin(rollout, place, since));
+        }
+        self.evals.last_mut()
+    }
+
+    /// The latest finding since the region under way began, and how many there are.
+    #[must_use]
+    pub fn evaled(&self, rollout: &Rollout, place: Place<'_>) -> Option<(&Finding, usize)> {
+        let (check, since) = (rollout.eval.as_ref()?, rollout.progress.as_ref()?.since);
+        let last = self.evals.last()?;
+        last.clone().go_on(rollout, place, since).then(|| last.latest(check))?
     }
 
     /// What a step is judged by; `None` if nothing of it was noted.

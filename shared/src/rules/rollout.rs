@@ -36,6 +36,8 @@ pub struct Rollout {
     pub max_hold: Millis,
     /// What is compared, and how much worse the new arm may be.
     pub checks: BTreeMap<Measure, Allowed>,
+    /// An eval that the new arm has to pass in each region.
+    pub eval: Option<EvalCheck>,
     /// Where the rollout stands. `None`: it hasn't begun.
     pub progress: Option<Progress>,
 }
@@ -165,6 +167,18 @@ pub struct Allowed {
     pub critical: bool,
 }
 
+/// An eval of both arms, which the new arm has to pass in each region.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[schemars(rename = "RolloutEval", deny_unknown_fields)]
+pub struct EvalCheck {
+    /// The suite: the name of its file without `.jsonl`, of at most 64 letters, digits, `.`, `_` and `-`.
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
+    pub suite: String,
+    /// By how much the new arm's mean score may be less, from 0.001 to 0.5: 0.02 is two points of a hundred.
+    #[schemars(range(min = 0.001, max = 0.5))]
+    pub margin: f64,
+}
+
 /// Where a rollout stands. `bailiwick rollout` writes it.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -245,6 +259,8 @@ struct ChecksAsWritten {
     finish_length: Option<Allowed>,
     /// The share of answers that a filter ended.
     refusal: Option<Allowed>,
+    /// The mean score of an eval that asks both arms the same cases. `bailiwick rollout run --eval` gets the results.
+    eval: Option<EvalCheck>,
 }
 
 impl JsonSchema for Rollout {

@@ -11,6 +11,8 @@ mod table;
 
 use clap::Subcommand;
 
+pub(super) use log::MAX_FILE;
+
 use crate::program::report::Report;
 
 /// What to do with a suite or its results.
@@ -29,7 +31,8 @@ pub(crate) enum EvalCommand {
     ///   {"number": {"value": 3.14, "tolerance": 0.01}}          the last number of the answer
     ///   {"judge": {"model": "large", "rubric": "polite", "pass": 0.7}}      what another model finds good
     ///
-    /// Results go to FOLDER/REGION.jsonl, a line for each answer, and a page to FOLDER/report.html. A run that was
+    /// Results go to FOLDER/REGION.jsonl, a line for each answer, and a page to FOLDER/report.html. With --arm old,new
+    /// both arms of a rollout are asked, into REGION.old.jsonl and REGION.new.jsonl. A run that was
     /// killed goes on where it was. Answers that were got are not asked for again.
     ///
     /// The exit code is 1 if cases have no answer, or if a region scores less than --min-score.
@@ -38,7 +41,8 @@ pub(crate) enum EvalCommand {
         after_help = "Examples:
   bailiwick eval run --suite smoke.jsonl --service chat --model large --base https://chat.example.com/v1 \\
     --key-file key.txt --out results
-  bailiwick eval run … --region eu-frankfurt,uk-london --operator-token-file operator.token --repeat 2"
+  bailiwick eval run … --region eu-frankfurt,uk-london --operator-token-file operator.token --repeat 2
+  bailiwick eval run … --region uk-london --arm old,new --operator-token-file operator.token   for a rollout"
     )]
     Run(run::RunArgs),
     /// Tell whether the second run is as good as the first, within a margin.

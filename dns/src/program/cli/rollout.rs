@@ -1,6 +1,7 @@
 //! `bailiwick rollout`: begins a rollout of the rules, brings it on step by step, and says how it stands.
 
 mod desk;
+mod evals;
 mod look;
 mod report;
 mod run;
@@ -37,7 +38,8 @@ pub(crate) enum RolloutCommand {
     /// do no harm, as a step replaces only the document it was decided by.
     #[command(after_help = "Examples:
   bailiwick rollout run llama-fp8 --key publisher.key
-  bailiwick rollout run llama-fp8 --once                one look, for a timer")]
+  bailiwick rollout run llama-fp8 --once                one look, for a timer
+  bailiwick rollout run llama-fp8 --eval smoke=results  with the eval that its checks ask for")]
     Run(run::RunArgs),
     /// Tell where a rollout stands, what its checks say, and what it waits for.
     #[command(after_help = "Examples:

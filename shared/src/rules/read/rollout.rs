@@ -7,7 +7,7 @@ use super::value::{boolean, distinct, duration, number, once, reference};
 use super::{Context, bundle};
 use crate::id::{BundleId, EndpointId, RegionId, ServiceId};
 use crate::json::{Fields, Node, Reader};
-use crate::rules::{Allowed, Change, Measure, Pair, Progress, Rollout};
+use crate::rules::{Allowed, Change, EvalCheck, Measure, Pair, Progress, Rollout};
 use crate::time::{Millis, Timestamp};
 
 /// The steps of a rollout that names none, in per cent.
@@ -18,6 +18,11 @@ const LASTING: core::ops::RangeInclusive<Millis> = Millis(1_000)..=Millis(31 * 2
 const WARM_UP: core::ops::RangeInclusive<Millis> = Millis(0)..=Millis(3_600_000);
 /// The most samples that may be asked for.
 const MOST_SAMPLES: u64 = 1_000_000_000;
+/// The longest name of a suite, in bytes.
+const LONGEST_SUITE: usize = 64;
+
+/// The checks of a rollout.
+type Checks = (BTreeMap<Measure, Allowed>, Option<EvalCheck>);
 
 pub(super) fn rollout(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Rollout> {
     let mut fields = reader.object(node)?;
@@ -53,6 +58,7 @@ pub(super) fn rollout(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
     });
     let progress = fields.optional("progress", |reader, node| progress(reader, node, regions.as_deref()));
     fields.finish();
+    let (checks, eval) = checks?;
     Some(Rollout {
         service: service?,
         change: change?,
@@ -63,7 +69,8 @@ pub(super) fn rollout(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         warm_up,
         min_samples: samples.unwrap_or(500),
         max_hold,
-        checks: checks?,
+        checks,
+        eval,
         progress,
     })
 }
@@ -156,14 +163,38 @@ fn percentage(reader: &mut Reader<'_>, node: &Node) -> Option<u8> {
     reader.integer(node, 1..=100).and_then(|share| u8::try_from(share).ok())
 }
 
-fn checks(reader: &mut Reader<'_>, node: &Node) -> Option<BTreeMap<Measure, Allowed>> {
+fn checks(reader: &mut Reader<'_>, node: &Node) -> Option<Checks> {
     let mut checks = BTreeMap::new();
     let mut fields = reader.object(node)?;
     for (name, measure) in Measure::ALL {
         checks.extend(fields.optional(name, |reader, node| allowed(reader, node, measure)).map(|one| (measure, one)));
     }
+    let eval = fields.optional("eval", eval);
     fields.finish();
-    Some(checks)
+    Some((checks, eval))
+}
+
+fn eval(reader: &mut Reader<'_>, node: &Node) -> Option<EvalCheck> {
+    let mut fields = reader.object(node)?;
+    let suite = fields.required("suite", "\"suite\": \"smoke\", the name of its file", |reader, node| {
+        let text = reader.string(node)?;
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if (1..=LONGEST_SUITE).contains(&text.len()) && text.bytes().all(fits) {
+            return Some(text.to_owned());
+        }
+        reader.fail(format!(
+            "is {text:?}; write the name of the suite's file without \".jsonl\": at most {LONGEST_SUITE} letters, \
+             digits, \".\", \"_\" and \"-\""
+        ))
+    });
+    let wanted = "\"margin\": 0.02, by how much the mean score may be less";
+    let margin = fields.required("margin", wanted, |reader, node| {
+        let value = number(reader, node)?;
+        let fits = (0.001..=0.5).contains(&value);
+        if fits { Some(value) } else { reader.fail(format!("is {value}; write a number from 0.001 to 0.5")) }
+    });
+    fields.finish();
+    Some(EvalCheck { suite: suite?, margin: margin? })
 }
 
 fn allowed(reader: &mut Reader<'_>, node: &Node, measure: Measure) -> Option<Allowed> {

@@ -271,12 +271,27 @@ fn spans_and_checks_can_be_kept() {
     refuses(set("hold", json!("0s")), "/hold", "from \"1s\"");
     refuses(set("min_samples", json!(0)), "/min_samples", "");
     refuses(set("checks", json!({})), "/checks", "nothing would be judged");
-    refuses(set("checks", json!({ "eval": {} })), "/checks/eval", "known are error_rate");
+    refuses(set("checks", json!({ "evals": {} })), "/checks/evals", "did you mean \"eval\"?");
     let check = |name: &str, check: Value| set("checks", json!({ name: check }));
     refuses(check("error_rate", json!({ "max_diff": 0 })), "/checks/error_rate/max_diff", "from 0.0001 to 1");
     refuses(check("first_token_p95", json!({ "max_ratio": 1.09 })), "/checks/first_token_p95/max_ratio", "from 1.1");
     refuses(check("refusal", json!({})), "/checks/refusal/max_diff", "");
     refuses(set("eval", json!({})), "/eval", "");
+    let eval = |suite: &str, margin: f64| check("eval", json!({ "suite": suite, "margin": margin }));
+    for suite in ["", "../smoke", "a b", "smoke\n", "a=b", &"x".repeat(65)] {
+        refuses(eval(suite, 0.02), "/checks/eval/suite", "letters, digits");
+    }
+    for margin in [0.0, -0.1, 0.000_9, 0.51] {
+        refuses(eval("smoke", margin), "/checks/eval/margin", "from 0.001 to 0.5");
+    }
+    refuses(check("eval", json!({ "suite": "smoke" })), "/checks/eval/margin", "by how much the mean score");
+    refuses(check("eval", json!({ "margin": 0.02, "suite": "a", "critical": true })), "/checks/eval/critical", "");
+    let mut document = sound();
+    with_rollout(&mut document);
+    set("checks", json!({ "eval": { "suite": "smoke-2.0", "margin": 0.02 } }))(&mut document);
+    let table = compile(&document).unwrap();
+    let rule = &table.rollouts()[0].rule;
+    assert_eq!((rule.eval.as_ref().unwrap().suite.as_str(), rule.checks.len()), ("smoke-2.0", 0), "alone is enough");
     assert_eq!(Millis::parse("1d"), Some(Millis(24 * 3_600_000)));
 }
 

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use bailiwick_rules::rollout::Arm;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode};
@@ -29,6 +30,26 @@ const MAX_ANSWER: usize = 16 << 20;
 const MAX_WAIT: Duration = Duration::from_secs(300);
 /// The longest text of an error's code that is told.
 const MAX_CODE: usize = 60;
+
+/// The name of a place where the edge chooses the region. No region's name begins like this.
+const ANY: &str = "_any";
+
+/// Whom to ask.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Place<'a> {
+    /// The region; `None` if the edge chooses.
+    pub(super) region: Option<&'a str>,
+    /// The arm of the rollout there; `None` for that of the session.
+    pub(super) arm: Option<Arm>,
+}
+
+impl Place<'_> {
+    /// Its name, for a file and a table.
+    pub(super) fn name(self) -> String {
+        let region = self.region.unwrap_or(ANY);
+        self.arm.map_or_else(|| region.to_owned(), |arm| format!("{region}.{arm}"))
+    }
+}
 
 /// Where and how to ask.
 pub(super) struct Edge {
@@ -92,14 +113,14 @@ impl Edge {
         Ok(Self { client, url, key, operator, retries })
     }
 
-    /// Asks until there is an answer, or no hope for one. With `region` the answer has to come from there.
+    /// Asks until there is an answer, or no hope for one. The answer has to come from the place, if it names a region.
     ///
     /// # Errors
     /// Why there is none.
-    pub(super) async fn ask(&self, body: &Value, region: Option<&str>) -> Result<Answer, Failure> {
+    pub(super) async fn ask(&self, body: &Value, place: Place<'_>) -> Result<Answer, Failure> {
         let mut tried = 0;
         loop {
-            let (why, wait) = match self.attempt(body, region).await {
+            let (why, wait) = match self.attempt(body, place).await {
                 Ok(answer) => return Ok(answer),
                 Err(Attempt::Failed(failure)) => return Err(failure),
                 Err(Attempt::Again(why, wait)) => (why, wait),
@@ -113,13 +134,14 @@ impl Edge {
         }
     }
 
-    async fn attempt(&self, body: &Value, region: Option<&str>) -> Result<Answer, Attempt> {
+    async fn attempt(&self, body: &Value, place: Place<'_>) -> Result<Answer, Attempt> {
         let mut request = self.client.post(&self.url).header("content-type", "application/json");
         if let Some(key) = &self.key {
             request = request.bearer_auth(key);
         }
-        if let Some(region) = region {
-            request = request.header(PIN, region);
+        if let Some(region) = place.region {
+            let arm = place.arm.map(|arm| format!(";arm={arm}")).unwrap_or_default();
+            request = request.header(PIN, format!("{region}{arm}"));
             if let Some(token) = &self.operator {
                 request = request.header(OPERATOR, format!("Bearer {token}"));
             }
@@ -140,8 +162,12 @@ impl Edge {
             return Err(refused(status, &headers, &whole));
         }
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        if let Some(region) = region {
-            is_from(region, text(REGION).as_deref()).map_err(|why| Attempt::Failed(Failure::Hopeless(why)))?;
+        let hopeless = |why| Attempt::Failed(Failure::Hopeless(why));
+        if let Some(region) = place.region {
+            is_from(region, text(REGION).as_deref()).map_err(hopeless)?;
+        }
+        if let Some(arm) = place.arm {
+            is_of(arm, text(ARM).as_deref()).map_err(hopeless)?;
         }
         let message = &whole["choices"][0]["message"];
         if !message.is_object() {
@@ -169,6 +195,18 @@ fn is_from(region: &str, found: Option<&str>) -> Result<(), String> {
         None => Err(format!(
             "{region} was asked, and the answer doesn't say where it was made; is --base an edge of bailiwick? An \
              endpoint is asked without --region"
+        )),
+    }
+}
+
+/// Whether an answer was made by the arm that had to make it.
+fn is_of(arm: Arm, found: Option<&str>) -> Result<(), String> {
+    match found {
+        Some(found) if found == arm.as_str() => Ok(()),
+        Some(found) => Err(format!("the {arm} arm was asked and {found:?} answered; name the operator's token")),
+        None => Err(format!(
+            "the {arm} arm was asked, and the answer names none; has the service a rollout of this model, by the rules \
+             that the edge follows?"
         )),
     }
 }
@@ -240,5 +278,8 @@ mod tests {
         assert_eq!(is_from("eu-paris", Some("eu-paris")), Ok(()));
         assert!(is_from("eu-paris", Some("us-east")).is_err_and(|why| why.contains("--operator-token-file")));
         assert!(is_from("eu-paris", None).is_err_and(|why| why.contains("--base")));
+        assert_eq!(is_of(Arm::New, Some("new")), Ok(()));
+        assert!(is_of(Arm::New, Some("old")).is_err_and(|why| why.contains("\"old\" answered")));
+        assert!(is_of(Arm::Old, None).is_err_and(|why| why.contains("has the service a rollout")));
     }
 }

@@ -13,7 +13,7 @@ use bailiwick_rules::eval::{Header, Outcome, read_log};
 use serde::Serialize;
 
 /// The longest file of results, in bytes.
-pub(super) const MAX_FILE: u64 = 1 << 30;
+pub(in crate::program::cli) const MAX_FILE: u64 = 1 << 30;
 
 /// A file of results that is being written.
 pub(super) struct ResultFile {
@@ -99,6 +99,7 @@ fn is_the_same(found: &Header, wanted: &Header) -> Result<(), String> {
         ("model", found.model.clone(), wanted.model.clone()),
         ("service", found.service.clone(), wanted.service.clone()),
         ("region", optional(&found.region), optional(&wanted.region)),
+        ("arm", optional(&found.arm), optional(&wanted.arm)),
         ("seed", seed(found), seed(wanted)),
         ("repeat", found.repeat.to_string(), wanted.repeat.to_string()),
     ];
@@ -122,6 +123,8 @@ mod tests {
             cases: 1,
             service: "chat".into(),
             region: None,
+            arm: None,
+            begun: None,
             model: "large".into(),
             seed: None,
             repeat: 1,
@@ -161,6 +164,7 @@ mod tests {
             (Header { suite_hash: "11".into(), ..header() }, "cases was 00"),
             (Header { seed: Some(1), ..header() }, "seed was none, and is 1 now"),
             (Header { repeat: 2, ..header() }, "repeat was 1"),
+            (Header { arm: Some("new".into()), ..header() }, "arm was none, and is new now"),
         ] {
             assert!(refused(&path, &other).contains(words), "{words}");
         }

@@ -112,6 +112,8 @@ mod tests {
             cases: 1,
             service: EVIL.into(),
             region: None,
+            arm: None,
+            begun: None,
             model: EVIL.into(),
             seed: None,
             repeat: 1,

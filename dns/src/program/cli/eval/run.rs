@@ -6,23 +6,23 @@ use std::path::{Path, PathBuf};
 
 use bailiwick_rules::eval::{Case, Header, MAX_SUITE, Outcome, Suite, VERSION, read_suite};
 use bailiwick_rules::id::{RegionId, ServiceId};
+use bailiwick_rules::rollout::Arm;
 use bailiwick_rules::time::Millis;
 use clap::Args;
 use futures_util::{StreamExt, stream};
 use serde_json::{Map, Value, json};
 
-use super::ask::{Answer, Edge, Failure};
+use super::ask::{Answer, Edge, Failure, Place};
 use super::grade::{Grade, Grader};
 use super::log::ResultFile;
 use super::table::{self, Summary};
 use super::{judge, page};
 use crate::program::report::Report;
 use crate::state::load::{read_file, read_text};
+use crate::system::clock::Clock;
 use crate::system::files::{Mode, replace};
 use crate::text::span::parse_span;
 
-/// The name of the file where the edge chooses the region. No region's name begins like this.
-const ANY: &str = "_any";
 /// After so many cases in a row without an answer it stops.
 const MOST_UNANSWERED: u32 = 20;
 /// How much of an answer is kept, in characters.
@@ -46,6 +46,10 @@ pub(crate) struct RunArgs {
     /// Ask these regions, one after the other. Without it the edge chooses.
     #[arg(long, value_name = "REGION,…", value_delimiter = ',', value_parser = region)]
     region: Vec<String>,
+    /// Ask these arms of the service's rollout in each region, one after the other: old, new or both. Results are
+    /// REGION.old.jsonl and REGION.new.jsonl.
+    #[arg(long, value_name = "ARM,…", value_delimiter = ',', value_parser = arm, requires = "region")]
+    arm: Vec<Arm>,
     /// Ask each case so often.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     repeat: u32,
@@ -89,16 +93,14 @@ pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
         .map_err(|error| vec![format!("{}: can't be made: {error}", args.out.display())])?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| vec![format!("the system gives no event queue: {error}")])?;
-    let regions: Vec<Option<&str>> = match args.region.as_slice() {
-        [] => vec![None],
-        regions => regions.iter().map(|region| Some(region.as_str())).collect(),
-    };
+    let begun = Clock::system().now();
     let (mut found, mut errors) = (Vec::new(), Vec::new());
-    for region in regions {
-        let name = region.unwrap_or(ANY);
+    for place in places(args) {
+        let name = &place.name();
         let path = args.out.join(format!("{name}.jsonl"));
-        let mut log = ResultFile::open(&path, &header(args, &suite, region)).map_err(|told| vec![told])?;
-        let asked = runtime.block_on(ask_all(args, (&suite, &graders), &edge, region, &mut log));
+        let header = Header { begun: Some(begun), ..header(args, &suite, place) };
+        let mut log = ResultFile::open(&path, &header).map_err(|told| vec![told])?;
+        let asked = runtime.block_on(ask_all(args, (&suite, &graders), &edge, place, &mut log));
         errors.extend(asked.err().map(|told| format!("{name}: {told}")));
         let all = suite.cases.len() * usize::try_from(args.repeat).unwrap_or(1);
         let summary = Summary::of(name, all, log.outcomes());
@@ -112,14 +114,27 @@ pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
         found.push((summary, log.outcomes().cloned().collect::<Vec<_>>()));
     }
     let file = args.out.join("report.html");
-    let page = page::page(&header(args, &suite, None), &suite, &found);
+    let page = page::page(&header(args, &suite, Place::default()), &suite, &found);
     replace(&file, page.as_bytes(), Mode::Public)
         .map_err(|error| vec![format!("{}: can't be written: {error}", file.display())])?;
     let summaries: Vec<Summary> = found.into_iter().map(|(summary, _)| summary).collect();
     Ok(Report { errors, ..Report::fine(table::text(&summaries)) })
 }
 
-fn header(args: &RunArgs, suite: &Suite, region: Option<&str>) -> Header {
+/// What is asked, one after the other: each arm of each region.
+fn places(args: &RunArgs) -> Vec<Place<'_>> {
+    let arms = match args.arm.as_slice() {
+        [] => vec![None],
+        arms => arms.iter().copied().map(Some).collect(),
+    };
+    let each = |region| arms.iter().map(move |arm| Place { region, arm: *arm });
+    match args.region.as_slice() {
+        [] => each(None).collect(),
+        regions => regions.iter().flat_map(|region| each(Some(region.as_str()))).collect(),
+    }
+}
+
+fn header(args: &RunArgs, suite: &Suite, place: Place<'_>) -> Header {
     let name = args.suite.file_stem().map(|name| name.to_string_lossy().into_owned());
     Header {
         bailiwick_eval: VERSION,
@@ -127,7 +142,9 @@ fn header(args: &RunArgs, suite: &Suite, region: Option<&str>) -> Header {
         suite_hash: suite.hash.clone(),
         cases: suite.cases.len(),
         service: args.service.clone(),
-        region: region.map(str::to_owned),
+        region: place.region.map(str::to_owned),
+        arm: place.arm.map(|arm| arm.to_string()),
+        begun: None,
         model: args.model.clone(),
         seed: args.seed,
         repeat: args.repeat,
@@ -158,15 +175,15 @@ async fn ask_all(
     args: &RunArgs,
     (suite, graders): (&Suite, &[Grader]),
     edge: &Edge,
-    region: Option<&str>,
+    place: Place<'_>,
     log: &mut ResultFile,
 ) -> Result<(), String> {
     let done = log.done();
     let cases = || suite.cases.iter().zip(graders);
     let all = (0..args.repeat).flat_map(|repeat| cases().map(move |(case, grader)| (case, grader, repeat)));
     let todo: Vec<_> = all.filter(|(case, _, repeat)| !done.contains(&(case.id.clone(), *repeat))).collect();
-    let mut progress = Progress::new(region.unwrap_or(ANY), todo.len());
-    let asked = todo.into_iter().map(|(case, grader, repeat)| ask_one(args, edge, (case, grader, repeat), region));
+    let mut progress = Progress::new(&place.name(), todo.len());
+    let asked = todo.into_iter().map(|(case, grader, repeat)| ask_one(args, edge, (case, grader, repeat), place));
     let mut outcomes = stream::iter(asked).buffer_unordered(usize::from(args.parallel));
     let mut in_a_row = 0;
     while let Some(outcome) = outcomes.next().await {
@@ -190,11 +207,11 @@ async fn ask_one(
     args: &RunArgs,
     edge: &Edge,
     (case, grader, repeat): (&Case, &Grader, u32),
-    region: Option<&str>,
+    place: Place<'_>,
 ) -> Result<Outcome, String> {
     let blank = Outcome { case: case.id.clone(), repeat, hashes: case.hashes.clone(), ..Outcome::default() };
     let unanswered = |why: String| Outcome { error: Some(why), ..blank.clone() };
-    let answer = match edge.ask(&request(args, case, repeat), region).await {
+    let answer = match edge.ask(&request(args, case, repeat), place).await {
         Ok(answer) => answer,
         Err(Failure::Unanswered(why)) => return Ok(unanswered(why)),
         Err(Failure::Refused(why)) => return Ok(graded(blank, Grade::of(Err(format!("refused: {why}"))), None)),
@@ -203,7 +220,7 @@ async fn ask_one(
     let grade = match grader.grade(&answer.text) {
         Ok(grade) => grade,
         // The judge is the same for all regions, so it isn't asked in the one that is judged.
-        Err(model) => match edge.ask(&judge::request(model, &case.messages, &answer.text), None).await {
+        Err(model) => match edge.ask(&judge::request(model, &case.messages, &answer.text), Place::default()).await {
             Ok(said) => match judge::grade(model, &said.text) {
                 Ok(grade) => grade,
                 Err(why) => return Ok(unanswered(why)),
@@ -295,6 +312,10 @@ fn base(text: &str) -> Result<String, String> {
 
 fn region(text: &str) -> Result<String, String> {
     RegionId::parse(text).map(|region| region.to_string()).ok_or_else(|| "is no name of a region".to_owned())
+}
+
+fn arm(text: &str) -> Result<Arm, String> {
+    Arm::parse(text).ok_or_else(|| "write old, new, or old,new".to_owned())
 }
 
 fn service(text: &str) -> Result<String, String> {

@@ -4,12 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use bailiwick_rules::report::{RolloutReport, RolloutsReport};
+use bailiwick_rules::rollout::evals::Evaled;
 use bailiwick_rules::rollout::machine::{Decision, place, step};
 use bailiwick_rules::rollout::record::Record;
 use bailiwick_rules::table::Rollout;
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
+use super::evals::EvalFolder;
 use crate::program::cli::node::{Node, NodeArgs, Power};
 use crate::state::load::read_file;
 use crate::system::files::{Mode, replace};
@@ -88,8 +90,13 @@ pub(super) fn write(file: &Path, record: &Record) -> Result<(), Vec<String>> {
     replace(file, &text, Mode::Public).map_err(|error| vec![format!("{}: can't be written ({error})", file.display())])
 }
 
-/// Notes what the node told, and decides.
-pub(super) fn look(rollout: &Rollout, heard: Option<&Heard>, record: &mut Record, now: Timestamp) -> Decision {
+/// Notes what the node and the results of an eval told, and decides.
+pub(super) fn look(
+    rollout: &Rollout,
+    heard: Option<&Heard>,
+    (record, evals): (&mut Record, Option<&EvalFolder>),
+    now: Timestamp,
+) -> Decision {
     let rule = &rollout.rule;
     let here = place(rule).filter(|_| rule.progress.as_ref().is_some_and(|progress| progress.ended.is_none()));
     if let (Some(here), Some(heard)) = (here, heard)
@@ -97,9 +104,19 @@ pub(super) fn look(rollout: &Rollout, heard: Option<&Heard>, record: &mut Record
     {
         record.note(here, told, &heard.process);
     }
+    let problem = here.filter(|_| rule.eval.is_some()).and_then(|here| {
+        let files = evals.map(|folder| folder.files(here.region));
+        let files = files.as_ref().map(|files| match files {
+            Ok(files) => Ok(files.each_ref().map(Vec::as_slice)),
+            Err(problem) => Err(problem.clone()),
+        });
+        record.note_eval(rule, here, files, now)
+    });
+    let found = here.and_then(|here| record.evaled(rule, here));
     let since = rule.progress.as_ref().map(|progress| progress.since);
     let seen = here.zip(since).and_then(|(here, since)| record.seen(here, since, heard.map(|heard| heard.at)));
     let unheard = ["the node doesn't serve these rules yet".to_owned()];
     let obstacles = heard.map_or(&unheard[..], |heard| &heard.told.obstacles);
-    step(rule, seen, obstacles, now)
+    let evaled = Evaled { found, problem: problem.as_deref() };
+    step(rule, seen, evaled, obstacles, now)
 }

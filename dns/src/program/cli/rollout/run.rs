@@ -11,6 +11,7 @@ use bailiwick_rules::time::Millis;
 use clap::Args;
 
 use super::desk::{Desk, Step};
+use super::evals::{EvalFolder, eval_folder};
 use super::look::{LookArgs, look, read, write};
 use super::{RolloutArgs, said};
 use crate::program::report::Report;
@@ -35,6 +36,11 @@ pub(crate) struct RunArgs {
     /// Look once, and do what is called for.
     #[arg(long)]
     once: bool,
+    /// Where results of the eval are that the rollout's checks ask for: the suite's name and the folder in which
+    /// `bailiwick eval run --arm old,new` wrote REGION.old.jsonl and REGION.new.jsonl. It is read at each look, so
+    /// results may come later.
+    #[arg(long, value_name = "SUITE=FOLDER", value_parser = eval_folder)]
+    eval: Option<EvalFolder>,
 }
 
 /// What came of a look.
@@ -91,7 +97,10 @@ fn once(args: &RunArgs, desk: &Desk) -> Result<Looked, Vec<String>> {
     };
     let (file, now) = (args.look.record(name), Clock::system().now());
     let mut record = read(&file)?;
-    let decision = look(rollout, heard.as_ref(), &mut record, now);
+    if let Some(folder) = &args.eval {
+        folder.fits(rollout.rule.eval.as_ref()).map_err(|told| vec![told])?;
+    }
+    let decision = look(rollout, heard.as_ref(), (&mut record, args.eval.as_ref()), now);
     let words = said(&decision.action);
     if let Some(here) = place(&rollout.rule).filter(|_| !matches!(decision.action, Action::Over(_))) {
         record.look(&rollout.rule, here, &words, now);

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use bailiwick_rules::rollout::Verdict;
+use bailiwick_rules::rollout::evals::Finding;
 use bailiwick_rules::rollout::machine::{Decision, place};
 use bailiwick_rules::table::Rollout;
 use bailiwick_rules::time::Timestamp;
@@ -34,7 +35,7 @@ pub(super) fn status(args: &StatusArgs, now: Timestamp) -> Result<Report, Vec<St
     let rollout = current.rollout(name)?;
     let report = args.look.report(node, rollout)?;
     let mut record = read(&args.look.record(name))?;
-    let decision = look(rollout, report.as_ref(), &mut record, now);
+    let decision = look(rollout, report.as_ref(), (&mut record, None), now);
     let text = if args.json { format!("{:#}\n", as_json(rollout, &decision)) } else { as_text(rollout, &decision) };
     Ok(Report::fine(text))
 }
@@ -63,6 +64,15 @@ fn as_text(rollout: &Rollout, decision: &Decision) -> String {
         let _ =
             writeln!(text, "  {name:<24} {:<12}  {new} samples of the new arm, {old} of the old", word(one.verdict));
     }
+    if let Some(eval) = &decision.eval {
+        let (suite, found) = (rule.eval.as_ref().map_or("", |check| &check.suite), eval.found.as_ref());
+        let scores = found.map(|found| {
+            let Finding { cases, means: [old, new], .. } = found;
+            format!("{new:.4} in the new arm, {old:.4} in the old, {cases} cases")
+        });
+        let scores = scores.unwrap_or_else(|| "no results yet".to_owned());
+        let _ = writeln!(text, "  {:<24} {:<12}  {scores}", format!("eval {suite}"), word(eval.verdict));
+    }
     let _ = writeln!(text, "{}", said(&decision.action));
     text
 }
@@ -78,13 +88,21 @@ fn as_json(rollout: &Rollout, decision: &Decision) -> Value {
                     "p_within": one.p_within, "p_beyond": one.p_beyond })
         })
         .collect();
+    let eval = decision.eval.as_ref().map(|eval| {
+        json!({ "suite": rollout.rule.eval.as_ref().map(|check| &check.suite), "verdict": word(eval.verdict),
+                "why": eval.why, "found": eval.found })
+    });
     let progress = rollout.rule.progress.as_ref();
     let shares = progress.map(|progress| &progress.shares);
-    json!({
+    let mut told = json!({
         "rollout": rollout.id, "service": rollout.rule.service,
         "shares": shares, "since": progress.map(|progress| progress.since.to_string()),
         "paused": progress.and_then(|progress| progress.paused.as_ref()),
         "ended": progress.and_then(|progress| progress.ended.as_ref()),
         "checks": checks, "action": said(&decision.action),
-    })
+    });
+    if let Some(eval) = eval {
+        told["eval"] = eval;
+    }
+    told
 }

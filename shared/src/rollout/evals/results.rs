@@ -1,0 +1,99 @@
+//! Reads results of an eval for a rollout. Takes the files of both arms, returns a [`Finding`], or why they can't be
+//! judged. Called by [`crate::rollout::record::Record::note_eval`].
+
+use super::Finding;
+use crate::eval::{
+    Header, Run, Settings, Sides, Wanted, compare, differences, digest, read_log, read_run, worse_beyond,
+};
+use crate::id::RegionId;
+use crate::rules::{Arm, Change, EvalCheck, Rollout};
+use crate::time::Timestamp;
+
+/// Compares the results of the new arm of a region with those of the old one. They have to be of runs that began at
+/// `since` or later.
+///
+/// # Errors
+/// Why they can't be judged, and what to run.
+pub fn find(
+    (rollout, check): (&Rollout, &EvalCheck),
+    (region, since): (&RegionId, Timestamp),
+    [old, new]: [&[u8]; 2],
+    now: Timestamp,
+) -> Result<Finding, String> {
+    let [(of_old, begun_old), (of_new, begun_new)] = [
+        read((rollout, check), (region, Arm::Old), old, since)?,
+        read((rollout, check), (region, Arm::New), new, since)?,
+    ];
+    let different = differences(&of_old.run, &of_new.run);
+    if let Some(first) = different.first() {
+        return Err(format!("the results of its arms can't be compared: {first}"));
+    }
+    if of_old.header.model != of_new.header.model {
+        let [old, new] = [&of_old, &of_new].map(|one| &one.header.model);
+        return Err(format!("the old arm was asked for the model {old:?} and the new one for {new:?}; ask both alike"));
+    }
+    // The verdict and the interval aren't used: the level depends on how many results there were.
+    let settings = Settings { margin: check.margin, alpha: 0.05, seed: 1, sides: Sides::NotWorse };
+    let compared = compare(&of_old.run, &of_new.run, settings);
+    Ok(Finding {
+        digest: digest_of(check, [old, new]),
+        suite: check.suite.clone(),
+        margin: check.margin,
+        begun: begun_old.min(begun_new),
+        at: now,
+        cases: compared.cases,
+        means: compared.means,
+        p_within: worse_beyond(&of_old.run, &of_new.run, check.margin),
+        p_beyond: compared.p_worse,
+    })
+}
+
+/// By what results are known again.
+pub(in crate::rollout) fn digest_of(check: &EvalCheck, files: [&[u8]; 2]) -> String {
+    let [old, new] = files.map(digest);
+    digest(format!("{} {} {old} {new}", check.suite, check.margin).as_bytes())
+}
+
+/// The results of one arm.
+struct Results {
+    header: Header,
+    run: Run,
+}
+
+/// Reads the results of an arm, and checks that they are those that are wanted.
+fn read(
+    (rollout, check): (&Rollout, &EvalCheck),
+    (region, arm): (&RegionId, Arm),
+    bytes: &[u8],
+    since: Timestamp,
+) -> Result<(Results, Timestamp), String> {
+    let file = format!("{region}.{arm}.jsonl");
+    let unread = |told: String| format!("{file}: {told}");
+    let log = read_log(bytes).map_err(unread)?;
+    let header = log.ok_or_else(|| format!("{file}: has no whole line yet"))?.header;
+    let none = || "none".to_owned();
+    let wanted = |name: &str, found: String, wanted: String| match found == wanted {
+        true => Ok(()),
+        false => {
+            Err(format!("{file}: its {name} is {found:?}, and {wanted:?} is wanted; name another folder by --eval"))
+        }
+    };
+    wanted("suite", header.suite.clone(), check.suite.clone())?;
+    wanted("service", header.service.clone(), rollout.service.to_string())?;
+    wanted("region", header.region.clone().unwrap_or_else(none), region.to_string())?;
+    wanted("arm", header.arm.clone().unwrap_or_else(none), arm.to_string())?;
+    if let Change::Model { model, .. } = &rollout.change {
+        wanted("model", header.model.clone(), model.clone())?;
+    }
+    let Some(begun) = header.begun else {
+        return Err(format!("{file}: doesn't say when it was begun; run the eval anew into another folder"));
+    };
+    if begun < since {
+        return Err(format!(
+            "{file}: was begun at {begun}, before the new arm had its share of {region} at {since}; run the eval anew \
+             into another folder, and name that by --eval"
+        ));
+    }
+    let run = read_run(bytes, None, Wanted::default()).map_err(unread)?;
+    Ok((Results { header, run }, begun))
+}
