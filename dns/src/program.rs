@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub(crate) mod fleet_report;
 pub(crate) mod impact;
+pub(crate) mod jws;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod node_status;

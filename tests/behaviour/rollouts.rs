@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use bailiwick_tests::chat_stand_in::{Asked, ChatStandIn, Reply};
 use bailiwick_tests::node::{Node, Setup, bailiwick, binary};
 use bailiwick_tests::process::Process;
 use bailiwick_tests::wait;
@@ -45,7 +46,11 @@ impl Fixture {
     }
 
     fn in_a_fleet_with(world: &World, more: &str) -> Self {
-        Self::at_a_writer(writer_of(&rules(world), more), "fp8")
+        Self::in_a_fleet_by(&rules(world), more)
+    }
+
+    fn in_a_fleet_by(rules: &Value, more: &str) -> Self {
+        Self::at_a_writer(writer_of(rules, more), "fp8")
     }
 
     /// A writer with a rollout of this name.
@@ -134,10 +139,23 @@ impl Fixture {
 
     /// Looks until a step is published, with good traffic of both arms.
     pub(crate) fn goes_on(&mut self, region: &str, shares: &Value) {
+        self.goes_on_with(region, shares, &[]);
+    }
+
+    /// The same, with more options.
+    fn goes_on_with(&mut self, region: &str, shares: &Value, more: &[&str]) {
         wait::until_true(&format!("{shares} is published"), || {
             self.observe(region, 200, 0);
-            self.fine(&["run", "--once"]);
+            self.fine(&[&["run", "--once"], more].concat());
             self.shares() == *shares
+        });
+    }
+
+    /// Looks until this is waited for, with good traffic of both arms.
+    fn waits_for(&mut self, region: &str, words: &str, more: &[&str]) {
+        wait::until_true(words, || {
+            self.observe(region, 200, 0);
+            self.fine(&[&["run", "--once"], more].concat()).contains(words)
         });
     }
 }
@@ -323,4 +341,98 @@ fn a_bad_arm_is_rolled_back_while_another_document_is_tried_out() {
     fixture.serves(&json!({}));
     assert_ne!(fixture.rules()["services"]["strict"]["ttl"]["max"], 7, "what was tried out is given up with it");
     assert!(fixture.node.get("/v1/fleet").contains("\"stage\":\"rest\""), "and that is for all nodes");
+}
+
+/// An edge whose arms answer all sums rightly, but the new arm in Paris, which never does.
+fn arms(asked: &Asked) -> Reply {
+    let (region, arm) = asked.header("x-bailiwick-pin").and_then(|pin| pin.split_once(";arm=")).expect("a pin");
+    let text = if (region, arm) == ("eu-paris", "new") { "no idea" } else { "2" };
+    let headers = vec![format!("x-bailiwick-region: {region}"), format!("x-bailiwick-arm: {arm}")];
+    Reply::Text(text.to_owned(), headers)
+}
+
+/// Runs the suite for both arms of a region.
+fn eval_run(fixture: &Fixture, edge: &ChatStandIn, region: &str, out: &str) {
+    let suite = path(&fixture.node, "smoke.jsonl");
+    let args = ["eval", "run", "--suite", &suite, "--service", "chat", "--model", "large", "--base", &edge.base()];
+    let output = bailiwick(args.into_iter().chain(["--region", region, "--arm", "old,new", "--out", out]));
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn each_region_waits_for_its_eval_and_one_that_is_worse_rolls_back() {
+    let (world, edge) = (World::start(), ChatStandIn::start(arms));
+    let mut rules = rules(&world);
+    rules["rollouts"]["fp8"]["checks"]["eval"] = json!({ "suite": "smoke", "margin": 0.1 });
+    let mut fixture = Fixture::in_a_fleet_by(&rules, "");
+    let expect = json!({ "number": { "value": 2 } });
+    let case = |nth: usize| json!({ "id": format!("c{nth}"), "prompt": "1+1?", "expect": expect });
+    let suite: String = (0..100).map(|nth| format!("{}\n", case(nth))).collect();
+    fixture.node.setup.write("smoke.jsonl", &suite);
+    let out = path(&fixture.node, "results");
+    let option = format!("smoke={out}");
+    let eval = ["--eval", option.as_str()];
+    // Results of a time before the rollout aren't of its arms.
+    eval_run(&fixture, &edge, "eu-frankfurt", &out);
+    fixture.fine(&["start"]);
+    fixture.serves(&json!({ "eu-frankfurt": 10 }));
+    fixture.waits_for("eu-frankfurt", "eval smoke of eu-frankfurt has no results yet; make them by", &[]);
+    fixture.waits_for("eu-frankfurt", "before the new arm had its share of eu-frankfurt", &eval);
+    std::fs::remove_dir_all(&out).expect("removed");
+    fixture.waits_for("eu-frankfurt", "eu-frankfurt.old.jsonl can't be read", &eval);
+    assert_eq!(fixture.shares(), json!({ "eu-frankfurt": 10 }));
+    let (is_fine, said) = fixture.told(&["run", "--once", "--eval", &format!("other={out}")]);
+    assert!(!is_fine && said.contains("the rollout asks for \"smoke\""), "{said}");
+
+    eval_run(&fixture, &edge, "eu-frankfurt", &out);
+    fixture.goes_on_with("eu-frankfurt", &json!({ "eu-frankfurt": 50 }), &eval);
+    let status: Value = serde_json::from_str(&fixture.fine(&["status", "--json"])).expect("JSON");
+    assert_eq!((&status["eval"]["verdict"], &status["eval"]["found"]["cases"]), (&json!("pass"), &json!(100)));
+    assert!(fixture.fine(&["status"]).contains("eval smoke               pass          1.0000 in the new arm"));
+    // It is known of the region from now on.
+    fixture.goes_on("eu-frankfurt", &json!({ "eu-frankfurt": 100, "eu-paris": 10 }));
+    fixture.waits_for("eu-paris", "eval smoke of eu-paris has no results yet", &[]);
+    eval_run(&fixture, &edge, "eu-paris", &out);
+    let said = fixture.fine(&[&["run", "--once"], &eval[..]].concat());
+    assert!(said.contains("rolled back: eu-paris: eval smoke scores 0.0000 in the new arm and 1.0000"), "{said}");
+    fixture.serves(&json!({}));
+    reports_are_signed(&fixture);
+}
+
+/// The report is signed alone and in its page, and neither can be changed.
+fn reports_are_signed(fixture: &Fixture) {
+    let file = |name: &str| path(&fixture.node, name);
+    let made = bailiwick(["receipt", "keygen"]);
+    std::fs::write(file("key"), made.stdout).expect("a key");
+    let verify = |name: &str, more: &[&str]| {
+        let (signed, key) = (file(name), file("key"));
+        let args = ["rollout", "verify", &signed, "--jwks", &key];
+        let output = bailiwick(args.into_iter().chain(more.iter().copied()));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let signed = fixture.fine(&["report", "--sign-key", &file("key")]);
+    std::fs::write(file("report.jws"), &signed).expect("written");
+    let (code, said) = verify("report.jws", &[]);
+    assert!(code == Some(0) && said.contains("rollout    fp8 of chat: rolled back: eu-paris: eval smoke"), "{said}");
+    let report: Value = serde_json::from_str(&verify("report.jws", &["--json"]).1).expect("JSON");
+    let unsigned: Value = serde_json::from_str(&fixture.fine(&["report"])).expect("JSON");
+    assert_eq!((&report["steps"], &report["eval"]), (&unsigned["steps"], &unsigned["eval"]));
+    assert_eq!(report["eval"]["regions"][1]["results"][0]["means"], json!([1.0, 0.0]));
+
+    fixture.fine(&["report", "--html", &file("report.html"), "--sign-key", &file("key")]);
+    let page = std::fs::read_to_string(file("report.html")).expect("a page");
+    let (code, said) = verify("report.html", &[]);
+    assert!(code == Some(0) && said.contains(", and so is the page around it\n"), "{said}");
+    let changed = page.replace("0.0000 in the new arm", "1.0000 in the new arm");
+    std::fs::write(file("report.html"), changed).expect("written");
+    let (code, said) = verify("report.html", &[]);
+    assert!(code == Some(1) && said.contains("it was changed"), "{said}");
+    let (head, rest) = signed.split_once('.').expect("three parts");
+    std::fs::write(file("report.jws"), format!("{head}.{}", rest.replacen('A', "B", 1))).expect("written");
+    let (code, said) = verify("report.jws", &[]);
+    assert!(code == Some(1) && said.contains("the signature is wrong"), "{said}");
+    std::fs::write(file("no.key"), "secret").expect("written");
+    let (is_fine, said) = fixture.told(&["report", "--sign-key", &file("no.key")]);
+    assert!(!is_fine && said.contains("is no private Ed25519 key"), "{said}");
 }

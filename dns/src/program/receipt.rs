@@ -1,15 +1,14 @@
 //! Verifies receipts. Takes a receipt (a compact JWS) and public keys, returns the receipt's claims or the reason why
 //! the receipt isn't valid. Called by `bailiwick receipt`. Pure.
-//!
-//! Only one algorithm, one type and one form are accepted (RFC 8725 §3.1, §3.11). So the receipt never decides how it
-//! is verified.
 
-use bailiwick_rules::receipt::{ALGORITHM, Claims, Header, LONGEST, PublicKey, TYPE, tenant_digest};
+use bailiwick_rules::receipt::{Claims, LONGEST, PublicKey, TYPE, tenant_digest};
 use bailiwick_rules::time::{Millis, Timestamp};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::signature::{ED25519, UnparsedPublicKey};
 use serde_json::Value;
+
+use super::jws::{JwsError, Kind, open};
+
+/// Receipts.
+const KIND: Kind = Kind { name: "receipt", typ: TYPE, longest: LONGEST };
 
 /// How far the signer's clock may be ahead of this machine's.
 const CLOCKS_DIFFER: Millis = Millis(5 * 60_000);
@@ -28,27 +27,9 @@ pub(crate) struct Verified {
 /// Why a receipt isn't valid.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum VerifyError {
-    /// The text isn't three parts in base64url, or is far too long.
-    #[error(
-        "this is not a compact JWS: three parts in base64url with dots between, at most {LONGEST} bytes; check that it \
-         was copied whole"
-    )]
-    Form,
-    /// The header isn't that of a receipt.
-    #[error("its header is not that of a receipt ({ALGORITHM}, {TYPE}, a key's name, and nothing else)")]
-    Header,
-    /// The key set lacks the key that the receipt names.
-    #[error("the key set has no key {kid}; fetch it again from the gateway that signed, or add the retired key")]
-    UnknownKey {
-        /// The name of the key.
-        kid: String,
-    },
-    /// The key that the receipt names didn't make this signature of this text.
-    #[error("the signature is wrong: the receipt was changed, or never signed by key {kid}")]
-    Signature {
-        /// The name of the key.
-        kid: String,
-    },
+    /// It isn't signed so.
+    #[error(transparent)]
+    Jws(#[from] JwsError),
     /// The signed text has no claims of a receipt.
     #[error("it was signed, but isn't a receipt that this program can read ({0}); the gateway may be newer")]
     Claims(String),
@@ -93,7 +74,7 @@ pub(crate) fn verify(
     demands: &Demands<'_>,
     now: Timestamp,
 ) -> Result<Verified, VerifyError> {
-    let (kid, payload) = signed_part(receipt, keys)?;
+    let (kid, payload) = open(receipt, KIND, keys)?;
     let json: Value = serde_json::from_slice(&payload).map_err(|error| VerifyError::Claims(error.to_string()))?;
     let claims: Claims = serde_json::from_slice(&payload).map_err(|error| VerifyError::Claims(error.to_string()))?;
     let at = Timestamp(claims.iat.saturating_mul(1000));
@@ -116,34 +97,13 @@ pub(crate) fn verify(
     Ok(Verified { kid, claims, json })
 }
 
-/// Checks the signature; returns the key's name and the payload.
-fn signed_part(receipt: &str, keys: &[PublicKey]) -> Result<(String, Vec<u8>), VerifyError> {
-    if receipt.len() > LONGEST {
-        return Err(VerifyError::Form);
-    }
-    let (input, signature) = receipt.rsplit_once('.').ok_or(VerifyError::Form)?;
-    let (header, payload) = input.split_once('.').ok_or(VerifyError::Form)?;
-    let decoded = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| VerifyError::Form);
-    let (header, payload, signature) = (decoded(header)?, decoded(payload)?, decoded(signature)?);
-    let header: Header = serde_json::from_slice(&header).map_err(|_| VerifyError::Header)?;
-    if header.alg != ALGORITHM || header.typ != TYPE {
-        return Err(VerifyError::Header);
-    }
-    let kid = header.kid;
-    let Some(key) = keys.iter().find(|key| key.thumbprint() == kid) else {
-        return Err(VerifyError::UnknownKey { kid });
-    };
-    match UnparsedPublicKey::new(&ED25519, key.0).verify(input.as_bytes(), &signature) {
-        Ok(()) => Ok((kid, payload)),
-        Err(_) => Err(VerifyError::Signature { kid }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use bailiwick_rules::receipt::{Attempt, ClientClaim, Committed, compact};
     use bailiwick_rules::steer::Source;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::*;
     use ring::signature::{Ed25519KeyPair, KeyPair};
 
@@ -202,7 +162,7 @@ mod tests {
     fn a_receipt_is_valid_only_with_its_own_key() {
         let verified = check(&signed(claims(), 1)).unwrap();
         assert_eq!((verified.claims, verified.kid), (claims(), pair(1).1.thumbprint()));
-        assert_eq!(check(&signed(claims(), 2)), Err(VerifyError::UnknownKey { kid: pair(2).1.thumbprint() }));
+        assert_eq!(check(&signed(claims(), 2)), Err(JwsError::UnknownKey { kid: pair(2).1.thumbprint() }.into()));
     }
 
     #[test]
@@ -223,7 +183,7 @@ mod tests {
             "[]".into(),
         ];
         for header in wrong {
-            assert_eq!(check(&with_header(&header)), Err(VerifyError::Header), "{header}");
+            assert_eq!(check(&with_header(&header)), Err(JwsError::Header(KIND).into()), "{header}");
         }
     }
 
@@ -231,7 +191,8 @@ mod tests {
     fn invalid_receipts_are_reported() {
         let good = signed(claims(), 1);
         let unsigned = &good[..=good.rfind('.').unwrap()];
-        assert_eq!(check(unsigned), Err(VerifyError::Signature { kid: pair(1).1.thumbprint() }));
+        let kid = pair(1).1.thumbprint();
+        assert_eq!(check(unsigned), Err(JwsError::Signature { name: "receipt", kid }.into()));
         for wrong in [
             "",
             ".",

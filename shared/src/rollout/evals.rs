@@ -4,10 +4,11 @@
 //! Each case is compared with itself: the new arm's score less the old arm's. A finding holds for all steps of its
 //! region, until the region begins anew or other results are shown.
 //!
-//! **Level.** In each region the eval counts as one more step, with a step's part of the level ([`super::machine::level`]).
-//! Results don't grow from look to look, so a usual test of fixed size is enough. But whoever isn't pleased runs the
-//! eval again. So the n-th results of a region are judged at 1/(n·(n+1)) of that part. These fractions add up to one,
-//! so the level holds however often the eval is run (Bonferroni); the same for the chance to pass by mistake.
+//! **Level.** In each region the eval counts as one more step, with a step's part of the level
+//! ([`super::machine::level`]). Results don't grow from look to look, so a usual test of fixed
+//! size is enough. But whoever isn't pleased runs the eval again. So the n-th results of a region are judged at
+//! 1/(n·(n+1)) of that part. These fractions add up to one, so the level holds however often the eval is run
+//! (Bonferroni); the same for the chance to pass by mistake.
 
 use serde::{Deserialize, Serialize};
 

@@ -105,7 +105,7 @@ fn read(file: &Path, stdin: &mut dyn Read) -> Result<String, String> {
     std::fs::read_to_string(file).map_err(|error| format!("{}: can't be read: {error}", file.display()))
 }
 
-fn keys(file: &Path, stdin: &mut dyn Read) -> Result<Vec<PublicKey>, String> {
+pub(super) fn keys(file: &Path, stdin: &mut dyn Read) -> Result<Vec<PublicKey>, String> {
     let text = read(file, stdin)?;
     let place = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
     let set = serde_json::from_str(&text).map_err(|error| format!("{place}: is not JSON: {error}"))?;

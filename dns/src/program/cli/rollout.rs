@@ -3,9 +3,12 @@
 mod desk;
 mod evals;
 mod look;
+mod page;
 mod report;
 mod run;
+mod seal;
 mod status;
+mod verify;
 
 use bailiwick_rules::rollout::machine::{Action, after, place, progress_after, start};
 use bailiwick_rules::rules::Progress;
@@ -61,9 +64,18 @@ pub(crate) enum RolloutCommand {
   bailiwick rollout abort llama-fp8 --reason 'answers in the wrong language'")]
     Abort(ChangeArgs),
     /// Write what was possible at each look, as JSON or as a page with pictures.
-    #[command(after_help = "Example:
-  bailiwick rollout report llama-fp8 --html llama-fp8.html")]
+    #[command(after_help = "Examples:
+  bailiwick rollout report llama-fp8 --html llama-fp8.html
+  bailiwick rollout report llama-fp8 --html llama-fp8.html --sign-key receipt.key")]
     Report(report::ReportArgs),
+    /// Verify a signed report by its public keys, and tell what it says.
+    ///
+    /// Of a page, all of it is verified: what was signed holds the digest of the rest. Exit codes: 0 if it is to be
+    /// believed; 1 if it is not, or can't be read; 2 for wrong usage.
+    #[command(after_help = "Examples:
+  curl -s https://chat.ai.example.com/.well-known/bailiwick/jwks.json > jwks.json
+  bailiwick rollout verify llama-fp8.html --jwks jwks.json")]
+    Verify(verify::VerifyArgs),
 }
 
 /// Which rollout, where it is published, and by whom.
@@ -113,7 +125,8 @@ pub(super) fn run(command: &RolloutCommand, now: Timestamp) -> Report {
         ),
         RolloutCommand::Promote(args) => promote(args, now),
         RolloutCommand::Abort(args) => abort(args, now),
-        RolloutCommand::Report(args) => report::report(args),
+        RolloutCommand::Report(args) => report::report(args, now),
+        RolloutCommand::Verify(args) => verify::verify(args),
     };
     done.unwrap_or_else(Report::failed)
 }

@@ -243,8 +243,8 @@ fn the_level_holds_however_often_an_eval_is_run_again() {
         passed_unweighted += usize::from(is_passed_unweighted);
     }
     println!(
-        "worse by the margin, run five times: of {RUNS} regions {failed} failed and {passed} passed; if each result had \
-         the whole level of 5 %, {unweighted} and {passed_unweighted}"
+        "worse by the margin, run five times: of {RUNS} regions {failed} failed and {passed} passed; with the whole \
+         level of 5 % for each result, {unweighted} and {passed_unweighted}"
     );
     assert!(failed * 20 <= RUNS, "{failed}");
     // A twentieth, and three standard deviations for the simulation.

@@ -57,6 +57,12 @@ pub(super) fn rollout(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         _ => checks(reader, node),
     });
     let progress = fields.optional("progress", |reader, node| progress(reader, node, regions.as_deref()));
+    if matches!((&change, &checks), (Some(Change::Bundle { .. }), Some((_, Some(_))))) {
+        fields.fail::<()>(
+            "rolls a bundle out and has an eval among its \"checks\", which sends the prompts of its suite, not those \
+             of the bundle; leave \"eval\" out, and compare both versions by hand",
+        );
+    }
     fields.finish();
     let (checks, eval) = checks?;
     Some(Rollout {

@@ -181,6 +181,7 @@ fn a_rollout_of_a_bundle_moves_each_region_when_its_share_is_whole() {
 fn a_rollout_of_a_bundle_is_refused_where_it_moves_nothing_or_too_much() {
     let set = |field: &'static str, value: Value| move |d: &mut Value| d["rollouts"]["fp8"][field] = value;
     refuses_bundle(set("bundle", json!("prompt")), "/bundle", "did you mean \"prompts\"?");
+    refuses_bundle(set("checks", json!({ "eval": { "suite": "smoke", "margin": 0.02 } })), "", "leave \"eval\" out");
     refuses_bundle(set("to", json!("2")), "/to", "64 lower-case hex digits");
     refuses_bundle(set("to", json!(version('A'))), "/to", "which is no version");
     let without_to = |d: &mut Value| drop(d["rollouts"]["fp8"].as_object_mut().unwrap().remove("to"));

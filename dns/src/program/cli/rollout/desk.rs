@@ -46,6 +46,12 @@ pub(super) enum Step {
 }
 
 impl Current {
+    /// The document's revision, and its SHA-256 in hexadecimal digits.
+    pub(super) fn revision(&self) -> (u64, String) {
+        let revision = self.rules.table.revision();
+        (revision.number, revision.sha256_hex())
+    }
+
     /// A rollout of the document.
     ///
     /// # Errors

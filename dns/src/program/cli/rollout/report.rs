@@ -1,25 +1,25 @@
 //! `bailiwick rollout report`: takes the record of a rollout, returns what was possible at each look, as JSON or as a
-//! page with a picture for each step and check. Asks nobody but for the rules.
+//! page with a picture for each step and check. Asks nobody but for the rules. With a key both are signed.
 
-use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bailiwick_rules::rollout::machine::checks;
-use bailiwick_rules::rollout::record::{Record, StepRecord};
+use bailiwick_rules::rollout::record::Record;
 use bailiwick_rules::rollout::{Check, Margin};
 use bailiwick_rules::rules::Rollout;
-use bailiwick_rules::simulation::escape;
+use bailiwick_rules::time::Timestamp;
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::RolloutArgs;
-use super::desk::Desk;
+use super::desk::{Current, Desk};
 use super::look::{LookArgs, read};
+use super::page::page;
+use super::seal::seal;
+use crate::program::jws::Signer;
 use crate::program::report::Report;
+use crate::state::load::read_text;
 use crate::system::files::{Mode, replace};
-
-/// The size of a picture, in pixels.
-const SIZE: (f64, f64) = (640.0, 120.0);
 
 /// Options of `bailiwick rollout report`.
 #[derive(Debug, Args)]
@@ -31,28 +31,53 @@ pub(crate) struct ReportArgs {
     /// Write a page into this file, instead of JSON to standard output.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Sign the report with this private key: the text of the Worker's secret RECEIPT_KEY. Standard output gets the
+    /// signed report; a page carries it.
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
 }
 
 /// Writes the report of a rollout.
-pub(super) fn report(args: &ReportArgs) -> Result<Report, Vec<String>> {
+pub(super) fn report(args: &ReportArgs, now: Timestamp) -> Result<Report, Vec<String>> {
     let RolloutArgs { name, node, .. } = &args.rollout;
+    let signer = args.sign_key.as_deref().map(signer).transpose().map_err(|told| vec![told])?;
     let current = Desk::find(node)?.current()?;
     let rule = &current.rollout(name)?.rule;
     let record = read(&args.look.record(name))?;
-    let Some(file) = &args.html else { return Ok(Report::fine(format!("{:#}\n", as_json(name, rule, &record)))) };
+    let json = as_json(name, (&current, rule), &record, now);
+    let unsigned = || vec!["the report can't be signed".to_owned()];
+    let Some(file) = &args.html else {
+        return match &signer {
+            Some(signer) => Ok(Report::fine(seal(signer, &json).ok_or_else(unsigned)? + "\n")),
+            None => Ok(Report::fine(format!("{json:#}\n"))),
+        };
+    };
     let page = page(name, rule, &record);
+    let page = match &signer {
+        Some(signer) => page.sealed(signer, json).ok_or_else(unsigned)?,
+        None => page.plain(),
+    };
     replace(file, page.as_bytes(), Mode::Public)
         .map_err(|error| vec![format!("{}: can't be written ({error})", file.display())])?;
     Ok(Report::fine(format!("{} has {} steps\n", file.display(), record.steps.len())))
 }
 
-fn limit(check: Check) -> f64 {
+fn signer(file: &Path) -> Result<Signer, String> {
+    let name = file.display();
+    let text = read_text(file).map_err(|error| format!("{name}: can't be read ({error})"))?;
+    Signer::read(&text).ok_or_else(|| {
+        format!("{name}: is no private Ed25519 key; name the key file that the Worker's secret RECEIPT_KEY was made of")
+    })
+}
+
+/// What a check allows, as a number.
+pub(super) fn limit(check: Check) -> f64 {
     match check.margin {
         Margin::Difference(most) | Margin::Ratio(most) => most,
     }
 }
 
-fn as_json(name: &str, rule: &Rollout, record: &Record) -> Value {
+fn as_json(name: &str, (current, rule): (&Current, &Rollout), record: &Record, now: Timestamp) -> Value {
     let checks = checks(rule);
     let steps = record.steps.iter().map(|step| {
         let looks = step.looks.iter().map(|look| {
@@ -68,69 +93,14 @@ fn as_json(name: &str, rule: &Rollout, record: &Record) -> Value {
     let limits: serde_json::Map<String, Value> =
         checks.iter().map(|check| (check.measure.as_str().to_owned(), json!(limit(*check)))).collect();
     let ended = rule.progress.as_ref().and_then(|progress| progress.ended.as_ref());
-    json!({ "rollout": name, "service": rule.service, "ended": ended, "limits": limits,
-            "steps": steps.collect::<Vec<_>>() })
-}
-
-fn page(name: &str, rule: &Rollout, record: &Record) -> String {
-    let checks = checks(rule);
-    let title = format!("Rollout {}", escape(name));
-    let style = "body{font:15px system-ui;max-width:720px;margin:2em auto;color:#222} \
-                 svg{background:#f6f6f6;display:block} figure{margin:1em 0} h2{margin-top:2em}";
-    let mut page = format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\n<style>{style}</style>\n\
-         <h1>{title}</h1>\n"
-    );
-    let ended = rule.progress.as_ref().and_then(|progress| progress.ended.as_deref());
-    let _ = writeln!(
-        page,
-        "<p>Service {}. {}. Bands are the differences (new arm less old arm) or ratios (new arm to old arm) that \
-         aren't refuted, at a level that holds for all looks together; the dashed line is what is allowed.</p>",
-        escape(rule.service.as_str()),
-        escape(ended.unwrap_or("Under way"))
-    );
-    for step in &record.steps {
-        let (region, share) = (escape(step.region.as_str()), step.share);
-        let _ = writeln!(page, "<h2>{region}, {share} %, since {}</h2>", step.since);
-        let _ = writeln!(page, "<p>{}</p>", escape(&step.outcome));
-        for (position, check) in checks.iter().enumerate() {
-            page += &figure(step, position, *check);
-        }
+    let (revision, sha256) = current.revision();
+    let mut report = json!({ "rollout": name, "service": rule.service, "ended": ended, "limits": limits,
+                             "at": now, "revision": revision, "rules_sha256": sha256,
+                             "steps": steps.collect::<Vec<_>>() });
+    if let Some(check) = &rule.eval {
+        let evals = record.evals.iter();
+        let evals = evals.map(|one| json!({ "region": one.region, "since": one.since, "results": one.findings }));
+        report["eval"] = json!({ "suite": check.suite, "margin": check.margin, "regions": evals.collect::<Vec<_>>() });
     }
-    page + "</html>\n"
-}
-
-/// The picture of one check in one step.
-fn figure(step: &StepRecord, position: usize, check: Check) -> String {
-    let ranges: Vec<(f64, f64)> = step
-        .looks
-        .iter()
-        .filter_map(|look| look.possible.get(position).copied().flatten())
-        .map(|range| (range.low, range.high.unwrap_or(f64::MAX)))
-        .collect();
-    let (limit, none) = (limit(check), if check.measure.is_time() { 1.0 } else { 0.0 });
-    // Four times the margin to either side of "no difference". Wider bands are cut off.
-    let reach = 4.0 * (limit - none).abs();
-    let y = |value: f64| {
-        let part = ((value - none) / reach).clamp(-1.0, 1.0);
-        (1.0 - part) * SIZE.1 / 2.0
-    };
-    let last = f64::from(u32::try_from(ranges.len().saturating_sub(1)).unwrap_or(u32::MAX)).max(1.0);
-    let at = |nth: usize| f64::from(u32::try_from(nth).unwrap_or(u32::MAX)) / last * SIZE.0;
-    let upper = ranges.iter().enumerate().map(|(nth, (_, high))| format!("{:.1},{:.1}", at(nth), y(*high)));
-    let lower = ranges.iter().enumerate().rev().map(|(nth, (low, _))| format!("{:.1},{:.1}", at(nth), y(*low)));
-    let band = upper.chain(lower).collect::<Vec<_>>().join(" ");
-    let line = |value: f64, more: &str| {
-        format!("<line x1=\"0\" x2=\"{}\" y1=\"{1:.1}\" y2=\"{1:.1}\" {more}/>", SIZE.0, y(value))
-    };
-    format!(
-        "<figure><figcaption>{}</figcaption><svg width=\"{2}\" height=\"{3}\"><polygon points=\"{1}\" \
-         fill=\"#7aa6d8\"/>{4}{5}</svg></figure>\n",
-        check.measure.as_str(),
-        band,
-        SIZE.0,
-        SIZE.1,
-        line(none, "stroke=\"#888\""),
-        line(limit, "stroke=\"#c33\" stroke-dasharray=\"6 4\"")
-    )
+    report
 }

@@ -1,0 +1,162 @@
+//! The page of a rollout. Takes its record, returns HTML with a picture for each step and check. Called by `report`.
+//!
+//! The page has no script that runs. A signed one carries the report in a script of another type, which is data.
+
+use std::fmt::Write;
+
+use bailiwick_rules::rollout::Check;
+use bailiwick_rules::rollout::evals::Finding;
+use bailiwick_rules::rollout::machine::checks;
+use bailiwick_rules::rollout::record::{Record, StepRecord};
+use bailiwick_rules::rules::Rollout;
+use bailiwick_rules::simulation::escape;
+use serde_json::Value;
+
+use super::report::limit;
+use super::seal::seal_page;
+use crate::program::jws::Signer;
+
+/// The size of a picture, in pixels.
+const SIZE: (f64, f64) = (640.0, 120.0);
+/// The end of a page.
+const END: &str = "</html>\n";
+
+/// A page without its end.
+pub(super) struct Page {
+    page: String,
+}
+
+impl Page {
+    /// The page.
+    pub(super) fn plain(self) -> String {
+        self.page + END
+    }
+
+    /// The page with the signed report in it. `None` only if it can't be signed.
+    pub(super) fn sealed(self, signer: &Signer, report: Value) -> Option<String> {
+        seal_page(signer, &self.page, END, report)
+    }
+}
+
+/// Draws a record.
+pub(super) fn page(name: &str, rule: &Rollout, record: &Record) -> Page {
+    let checks = checks(rule);
+    let title = format!("Rollout {}", escape(name));
+    let style = "body{font:15px system-ui;max-width:720px;margin:2em auto;color:#222} \
+                 svg{background:#f6f6f6;display:block} figure{margin:1em 0} h2{margin-top:2em}";
+    let mut page = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"content-security-policy\" \
+         content=\"default-src 'none'; style-src 'unsafe-inline'\"><title>{title}</title>\n<style>{style}</style>\n\
+         <h1>{title}</h1>\n"
+    );
+    let ended = rule.progress.as_ref().and_then(|progress| progress.ended.as_deref());
+    let _ = writeln!(
+        page,
+        "<p>Service {}. {}. Bands are the differences (new arm less old arm) or ratios (new arm to old arm) that \
+         aren't refuted, at a level that holds for all looks together; the dashed line is what is allowed.</p>",
+        escape(rule.service.as_str()),
+        escape(ended.unwrap_or("Under way"))
+    );
+    for step in &record.steps {
+        let (region, share) = (escape(step.region.as_str()), step.share);
+        let _ = writeln!(page, "<h2>{region}, {share} %, since {}</h2>", step.since);
+        let _ = writeln!(page, "<p>{}</p>", escape(&step.outcome));
+        for (position, check) in checks.iter().enumerate() {
+            page += &figure(step, position, *check);
+        }
+    }
+    page += &evals(record);
+    Page { page }
+}
+
+/// The results of evals, region by region.
+fn evals(record: &Record) -> String {
+    let mut table = String::new();
+    for of_region in record.evals.iter().filter(|one| !one.findings.is_empty()) {
+        let region = escape(of_region.region.as_str());
+        let _ = writeln!(table, "<h2>{region}, evals since {}</h2>\n<ul>", of_region.since);
+        for found in &of_region.findings {
+            let Finding { suite, cases, means: [old, new], p_within, p_beyond, margin, at, .. } = found;
+            let _ = writeln!(
+                table,
+                "<li>{at}: {} scores {new:.4} in the new arm and {old:.4} in the old one, {cases} cases; p of worse by \
+                 {margin} at most {p_within:.1e}, at least {p_beyond:.1e}</li>",
+                escape(suite)
+            );
+        }
+        table += "</ul>\n";
+    }
+    table
+}
+
+/// The picture of one check in one step.
+fn figure(step: &StepRecord, position: usize, check: Check) -> String {
+    let ranges: Vec<(f64, f64)> = step
+        .looks
+        .iter()
+        .filter_map(|look| look.possible.get(position).copied().flatten())
+        .map(|range| (range.low, range.high.unwrap_or(f64::MAX)))
+        .collect();
+    let (limit, none) = (limit(check), if check.measure.is_time() { 1.0 } else { 0.0 });
+    // Four times the margin to either side of "no difference". Wider bands are cut off.
+    let reach = 4.0 * (limit - none).abs();
+    let y = |value: f64| {
+        let part = ((value - none) / reach).clamp(-1.0, 1.0);
+        (1.0 - part) * SIZE.1 / 2.0
+    };
+    let last = f64::from(u32::try_from(ranges.len().saturating_sub(1)).unwrap_or(u32::MAX)).max(1.0);
+    let at = |nth: usize| f64::from(u32::try_from(nth).unwrap_or(u32::MAX)) / last * SIZE.0;
+    let upper = ranges.iter().enumerate().map(|(nth, (_, high))| format!("{:.1},{:.1}", at(nth), y(*high)));
+    let lower = ranges.iter().enumerate().rev().map(|(nth, (low, _))| format!("{:.1},{:.1}", at(nth), y(*low)));
+    let band = upper.chain(lower).collect::<Vec<_>>().join(" ");
+    let line = |value: f64, more: &str| {
+        format!("<line x1=\"0\" x2=\"{}\" y1=\"{1:.1}\" y2=\"{1:.1}\" {more}/>", SIZE.0, y(value))
+    };
+    format!(
+        "<figure><figcaption>{}</figcaption><svg width=\"{2}\" height=\"{3}\"><polygon points=\"{1}\" \
+         fill=\"#7aa6d8\"/>{4}{5}</svg></figure>\n",
+        check.measure.as_str(),
+        band,
+        SIZE.0,
+        SIZE.1,
+        line(none, "stroke=\"#888\""),
+        line(limit, "stroke=\"#c33\" stroke-dasharray=\"6 4\"")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_rules::table::Table;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_rollout_becomes_markup() {
+        let evil = "<script>alert(1)</script>\"'&";
+        let rules = json!({
+            "version": 1, "revision": 7, "jurisdictions": { "eu": { "include": ["EU"] } },
+            "regions": { "fra": { "countries": ["DE"],
+                                  "endpoints": { "e": { "url": "https://e.example/v1", "models": { "m": "old" } } } } },
+            "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra"],
+                                    "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } },
+            "rollouts": { "next": { "service": "chat", "model": "m", "from": "old", "to": "new", "regions": ["fra"],
+                                    "checks": { "error_rate": { "max_diff": 0.01 } },
+                                    "progress": { "since": "2026-12-01T06:00:00Z", "ended": evil } } },
+        });
+        let table = Table::compile(rules.to_string().as_bytes()).expect("rules");
+        let empty = json!({ "counts": {} });
+        let counts = json!([{}, {}]);
+        let record: Record = serde_json::from_value(json!({
+            "steps": [{ "region": "fra", "share": 5, "since": "2026-12-01T06:00:00Z", "old": empty, "new": empty,
+                        "last": counts, "forgotten": counts, "outcome": evil, "looks": [] }],
+            "evals": [{ "region": "fra", "since": "2026-12-01T06:00:00Z", "share": 5, "change": evil, "findings": [
+                { "digest": evil, "suite": evil, "margin": 0.1, "begun": "2026-12-01T06:00:00Z",
+                  "at": "2026-12-01T06:00:00Z", "cases": 1, "means": [1.0, 1.0], "p_within": 1.0, "p_beyond": 1.0 }] }],
+        }))
+        .expect("a record");
+        let page = page(evil, &table.rollouts()[0].rule, &record).plain();
+        assert!(!page.contains("<script"), "{page}");
+        assert_eq!(page.matches("&lt;script&gt;alert(1)").count(), 5, "{page}");
+    }
+}
