@@ -4,7 +4,8 @@ mod clients;
 mod fleet;
 mod rollout;
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -273,6 +274,35 @@ fn what_is_no_bundle_is_refused_and_nothing_outside_is_read() {
     let listed =
         get(&node, "/v1/bundles").json()["bundles"].as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
     assert_eq!(listed, ["other", "prompts"]);
+}
+
+/// Asks for all files at once, and reads no more than the answer's first line.
+fn slow_reader(node: &Node) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(node.api).expect("connected");
+    stream.write_all(b"GET /v1/bundles/prompts?as=pack HTTP/1.1\r\nhost: ns1\r\n\r\n").expect("sent");
+    let mut line = [0; 12];
+    stream.read_exact(&mut line).expect("an answer");
+    (stream, String::from_utf8_lossy(&line).into_owned())
+}
+
+#[test]
+fn slow_readers_of_large_bundles_fill_no_memory_and_keep_nobody_from_small_files() {
+    let world = World::start();
+    let node = node(&world);
+    let folder = prompts(&node.setup, "one");
+    std::fs::write(folder.join("large.bin"), vec![7; 60 << 20]).expect("written");
+    let version = fine(&node, &["bundle", "push", &folder.display().to_string(), "--name", "prompts"]);
+    pin(&node, &world, 2, &json!({ "prompts": { "version": version.trim() } }));
+    wait::until_true("it is served", || get(&node, "/v1/bundles/prompts").status == 200);
+    let mut readers: Vec<_> = (0..4).map(|_| slow_reader(&node)).collect();
+    assert!(readers.iter().all(|(_, line)| line == "HTTP/1.1 200"), "{readers:?}");
+    for path in ["?as=pack", "/large.bin"] {
+        let refused = get(&node, &format!("/v1/bundles/prompts{path}"));
+        assert_eq!((refused.status, refused.header("retry-after")), (503, "2"), "{}", refused.text());
+    }
+    assert_eq!(get(&node, "/v1/bundles/prompts/chat/system.md").text(), "one");
+    drop(readers.pop());
+    wait::until_true("one that went away has made room", || get(&node, "/v1/bundles/prompts/large.bin").status == 200);
 }
 
 #[test]

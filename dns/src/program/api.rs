@@ -16,6 +16,7 @@ mod read;
 mod releases;
 mod reply;
 mod rollouts;
+pub(crate) mod sending;
 mod status;
 pub(crate) mod tls;
 pub(crate) mod token;
@@ -54,6 +55,7 @@ use crate::state::owner::Handle;
 use crate::state::store::{Kind, Store};
 use failed_tokens::FailedTokens;
 use reply::Problem;
+use sending::Sending;
 use tls::TlsListener;
 use token::{Access, Tokens};
 
@@ -91,6 +93,8 @@ pub(crate) struct Api {
     pub bundles: Bundles,
     /// Held by requests that wait for another version of a bundle.
     pub waiting: Semaphore,
+    /// What of bundles is being sent.
+    pub sending: Sending,
     /// Held by the request that publishes.
     pub publishing: Mutex<()>,
     /// Who sent wrong tokens.

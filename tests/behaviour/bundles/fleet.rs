@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{get, push, serves};
 use crate::fixture::World;
-use crate::fleet::nodes::{failing, follower, publish, url, writer_of};
+use crate::fleet::nodes::{failing, fine, follower, publish, url, writer_of};
 
 /// Rules with a pin of the system prompts.
 fn pinned(world: &World, version: &str) -> Value {
@@ -85,6 +85,42 @@ fn liar(body: Vec<u8>) -> String {
         }
     });
     format!("http://{address}")
+}
+
+/// A peer that never answers requests with this in their path, and has nothing else.
+fn hanging(path: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut begin = [0; 4_096];
+            let read = stream.read(&mut begin).unwrap_or_default();
+            if String::from_utf8_lossy(&begin[..read]).contains(path) {
+                held.push(stream);
+            } else {
+                let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            }
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn a_peer_that_hangs_delays_no_other_bundle() {
+    let world = World::start();
+    let honest = writer_of(&world.rules(1), "");
+    let one = push(&honest, "one");
+    let folder = super::prompts(&honest.setup, "one").display().to_string();
+    fine(&honest, &["bundle", "push", &folder, "--name", "a-first"]);
+    let mut rules = pinned(&world, &one);
+    rules["bundles"]["a-first"] = json!({ "version": one });
+    publish(&honest, &rules, "two bundles", &[]);
+    // The one that hangs is fetched first.
+    let node = follower(&[hanging("/v1/bundles/a-first"), url(&honest)], "").start();
+    wait::until_true("the other is served", || prompt(&node) == "one");
+    assert_eq!(get(&node, "/v1/bundles/a-first").status, 503);
 }
 
 #[test]

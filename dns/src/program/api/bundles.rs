@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Api;
 use super::reply::{Problem, is_known};
+use super::sending::Turn;
 use crate::state::bundles::{Held, Resolved};
 
 /// The longest that a request may wait for another version.
@@ -208,12 +209,13 @@ pub(super) async fn one(
             Ok((told(&found, &tag), Json(report)).into_response())
         }
         Some("pack") => {
+            let turn = turn(&api, found.held.manifest.bytes())?;
             let (bundles, name, version) = (api.bundles.clone(), found.name.clone(), found.version);
             let pack = tokio::task::spawn_blocking(move || bundles.pack(&name, version)).await.ok().flatten();
             let pack = pack.ok_or_else(damaged)?;
             let mut headers = told(&found, &tag);
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-            Ok((headers, pack).into_response())
+            Ok((headers, turn.carry(pack)).into_response())
         }
         Some(other) => Err(wrong(format!("as: is {other:?}; write as=pack, or leave it out for the manifest"))),
     }
@@ -241,12 +243,13 @@ pub(super) async fn file(
     if is_known(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, answered).into_response());
     }
+    let turn = turn(&api, file.bytes)?;
     let (bundles, held, version) = (api.bundles.clone(), found.held.clone(), found.version);
     let read = tokio::task::spawn_blocking(move || bundles.file(&name, version, &held, &path)).await;
     let content = read.ok().flatten().ok_or_else(damaged)?;
     answered.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     answered.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    Ok((answered, content).into_response())
+    Ok((answered, turn.carry(content)).into_response())
 }
 
 /// The version that somebody gets: at once if it isn't the known one, else as soon as it is another, or after the time
@@ -363,6 +366,14 @@ pub(super) fn bundle(name: &str) -> Result<BundleId, Problem> {
 
 fn wrong(message: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, message)
+}
+
+/// Leave to send so many bytes.
+fn turn(api: &Api, bytes: u64) -> Result<Turn, Problem> {
+    api.sending.turn(bytes).ok_or_else(|| {
+        let message = "too much of bundles is being sent here; ask again in a while, or ask another node";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).with(RETRY_AFTER, AGAIN)
+    })
 }
 
 fn damaged() -> Problem {

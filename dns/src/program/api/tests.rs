@@ -83,6 +83,7 @@ impl Fixture {
             fleet: Arc::default(),
             bundles: Bundles::open(None),
             waiting: Semaphore::new(MOST_WAITING),
+            sending: Sending::default(),
             publishing: Mutex::default(),
             failed_tokens: FailedTokens::default(),
             handle: started.handle.clone(),

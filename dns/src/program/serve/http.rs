@@ -103,6 +103,7 @@ impl Http {
             begun,
             bundles,
             waiting: Semaphore::new(api::MOST_WAITING),
+            sending: api::sending::Sending::default(),
             publishing: Mutex::default(),
             failed_tokens: FailedTokens::default(),
             loopback,

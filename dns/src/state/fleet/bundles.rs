@@ -1,12 +1,14 @@
 //! Brings the bundles that the rules pin to this node. Takes each change of the rules, fetches versions that aren't
 //! here from NATS or from peers, and puts them into [`Bundles`], which checks them. Started by [`super::start`].
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_rules::bundle::{LARGEST_PACK, Version};
 use bailiwick_rules::id::BundleId;
 use bailiwick_rules::table::Revision;
+use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -20,6 +22,8 @@ use crate::system::tasks::Ended;
 
 /// The first pause after a version that nobody gave.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// How many versions are fetched at once, so that a peer that hangs doesn't delay all. Each is in memory meanwhile.
+const AT_ONCE: usize = 4;
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -45,8 +49,13 @@ pub(super) async fn run(bundles: Bundles, places: Places, settings: Arc<Settings
         // What is pinned or was pushed since is looked at in the next turn.
         changes.borrow_and_update();
         let mut is_any_lacking = false;
-        for (name, version) in missing {
-            match places.fetch(&bundles, &settings, &handle, (&name, version)).await {
+        let fetched = stream::iter(missing).map(async |(name, version)| {
+            let done = places.fetch(&bundles, &settings, &handle, (&name, version)).await;
+            (name, version, done)
+        });
+        let mut fetched = pin!(fetched.buffer_unordered(AT_ONCE));
+        while let Some((name, version, done)) = fetched.next().await {
+            match done {
                 Ok(()) => tracing::info!(
                     json.event = "bundle_fetched", bundle = %name, %version, "bundle {name} {version} is here"
                 ),

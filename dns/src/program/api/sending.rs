@@ -1,0 +1,86 @@
+//! How much of bundles is sent at once. Takes the size of a content before it is read, returns a turn, or that there is
+//! too much under way; the content carries its turn until the last byte is sent. Called by [`super::bundles`].
+//!
+//! A content is in memory while it is sent, and a slow reader keeps it there. Small ones, as prompts are, don't count.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How much may be sent at once, in KiB: the largest bundle four times.
+const MOST: u32 = 4 * (64 << 10) + 1_024;
+/// What is no larger always has a turn, in bytes.
+const SMALL: u64 = 1 << 20;
+
+/// What may be sent at once.
+#[derive(Debug)]
+pub(crate) struct Sending(Arc<Semaphore>);
+
+/// Leave to read a content and send it.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _held: Option<OwnedSemaphorePermit>,
+}
+
+/// A content with its turn.
+struct Carried {
+    content: Vec<u8>,
+    _turn: Turn,
+}
+
+impl AsRef<[u8]> for Carried {
+    fn as_ref(&self) -> &[u8] {
+        &self.content
+    }
+}
+
+impl Default for Sending {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MOST as usize)))
+    }
+}
+
+impl Sending {
+    /// A turn for a content of so many bytes. `None` if too much is being sent.
+    pub(super) fn turn(&self, bytes: u64) -> Option<Turn> {
+        if bytes <= SMALL {
+            return Some(Turn { _held: None });
+        }
+        let share = u32::try_from(bytes.div_ceil(1_024)).unwrap_or(MOST).min(MOST);
+        let held = Arc::clone(&self.0).try_acquire_many_owned(share).ok()?;
+        Some(Turn { _held: Some(held) })
+    }
+}
+
+impl Turn {
+    /// The content as a body. The turn ends when all of it was sent, or nobody wants it any more.
+    pub(super) fn carry(self, content: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Carried { content, _turn: self })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_rules::bundle::MOST_BYTES;
+
+    use super::*;
+
+    #[test]
+    fn large_contents_wait_for_others_to_be_sent_and_small_ones_do_not() {
+        let sending = Sending::default();
+        let mut bodies: Vec<Bytes> =
+            (0..4).map(|_| sending.turn(MOST_BYTES).expect("a turn").carry(vec![7; 3])).collect();
+        assert!(sending.turn(MOST_BYTES).is_none() && sending.turn(SMALL * 2).is_none());
+        assert!((0..10_000).all(|_| sending.turn(SMALL).is_some()));
+        // As long as a part of one is to be sent, it counts.
+        let rest = bodies.pop().expect("a body").slice(1..);
+        assert_eq!(rest, [7, 7][..]);
+        assert!(sending.turn(MOST_BYTES).is_none());
+        drop(rest);
+        let turn = sending.turn(MOST_BYTES);
+        assert!(turn.is_some() && sending.turn(MOST_BYTES).is_none());
+        drop((turn, bodies));
+        assert!(sending.turn(u64::MAX).is_some(), "alone, anything may be sent");
+    }
+}
