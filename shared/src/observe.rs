@@ -87,6 +87,36 @@ pub struct Counts {
     /// For each request: the time from its arrival to the end of its answer.
     #[serde(default, skip_serializing_if = "Histogram::is_empty")]
     pub total: Histogram,
+    /// Of an arm of a rollout: the times of streamed answers by the length of the request ([`length_class`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_length: BTreeMap<String, Timing>,
+}
+
+/// The times of streamed answers.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Timing {
+    /// From sending the request to the first content.
+    #[serde(default, skip_serializing_if = "Histogram::is_empty")]
+    pub first_token: Histogram,
+    /// The mean time between two pieces of content.
+    #[serde(default, skip_serializing_if = "Histogram::is_empty")]
+    pub between_tokens: Histogram,
+}
+
+/// The most classes of lengths.
+const MAX_LENGTHS: usize = 8;
+
+/// The class of a request by the bytes of its body. Four bytes are about one token. Bytes, and not tokens as an
+/// endpoint counts them, so that the same request is of the same class in both arms of a rollout.
+#[must_use]
+pub fn length_class(bytes: usize) -> &'static str {
+    match bytes >> 10 {
+        0..4 => "4k",
+        4..16 => "16k",
+        16..64 => "64k",
+        64..256 => "256k",
+        _ => "more",
+    }
 }
 
 impl Counts {
@@ -111,6 +141,14 @@ impl Counts {
         self.first_token.merge(&other.first_token);
         self.between_tokens.merge(&other.between_tokens);
         self.total.merge(&other.total);
+        for (length, more) in &other.by_length {
+            // What has no class is counted without a length.
+            if self.by_length.len() < MAX_LENGTHS || self.by_length.contains_key(length) {
+                let sum = self.by_length.entry(length.clone()).or_default();
+                sum.first_token.merge(&more.first_token);
+                sum.between_tokens.merge(&more.between_tokens);
+            }
+        }
     }
 
     /// Counts a word once.
@@ -136,4 +174,30 @@ fn add_word(words: &mut ByWord, word: &str, count: u64) {
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_added_up_by_length_and_the_number_of_lengths_is_bounded() {
+        let classes = [0, 4_095, 4_096, 16_384, 65_535, 65_536, 262_144].map(length_class);
+        assert_eq!(classes, ["4k", "4k", "16k", "64k", "64k", "256k", "more"]);
+        let of = |length: &str| {
+            let mut counts = Counts::default();
+            counts.first_token.count(7);
+            counts.by_length.entry(length.to_owned()).or_default().first_token.count(7);
+            counts
+        };
+        let mut sum = of("4k");
+        for length in (0..20).map(|nth| format!("{nth}")).chain(["4k".to_owned()]) {
+            sum.add(&of(&length));
+        }
+        let by_length = &sum.by_length;
+        assert_eq!((sum.first_token.len(), by_length["4k"].first_token.len(), by_length.len()), (22, 2, MAX_LENGTHS));
+        // A Worker of an earlier version tells none.
+        let text = serde_json::to_string(&Counts { by_length: BTreeMap::new(), ..sum }).unwrap();
+        assert!(!text.contains("by_length") && serde_json::from_str::<Counts>(&text).unwrap().by_length.is_empty());
+    }
 }

@@ -11,6 +11,7 @@ pub mod machine;
 pub mod proportion;
 pub mod quantile;
 pub mod record;
+pub mod strata;
 #[cfg(test)]
 mod tests;
 

@@ -9,7 +9,7 @@ mod arms;
 use std::collections::BTreeMap;
 
 use bailiwick_rules::id::{RegionId, ServiceId};
-use bailiwick_rules::observe::{Batch, Counts, InFlight, Key, OTHER, Observation, OrderDemand};
+use bailiwick_rules::observe::{Batch, Counts, InFlight, Key, OTHER, Observation, OrderDemand, length_class};
 use bailiwick_rules::table::TenantIndex;
 use bailiwick_rules::time::Timestamp;
 
@@ -204,7 +204,14 @@ impl Collector {
             finish.into_iter().for_each(|reason| Counts::bump(&mut counts.finish, reason));
         };
         if let Some(nth) = committed.filter(|nth| judged.has(*nth)) {
-            self.arms.count(&key(nth), answer);
+            self.arms.count(&key(nth), |counts| {
+                answer(counts);
+                if let Some(us) = first_token_us {
+                    let timing = counts.by_length.entry(length_class(judged.bytes()).to_owned()).or_default();
+                    timing.first_token.count(us);
+                    record.contents.between_us().into_iter().for_each(|us| timing.between_tokens.count(us));
+                }
+            });
         }
         self.with(committed.map_or_else(|| base.clone(), key), |counts| {
             Counts::bump(&mut counts.requests, code);
@@ -373,7 +380,7 @@ mod tests {
         let keys = [with("fra-1", "new"), with("fra-2", "old")];
         let told = |judged: [bool; 2]| {
             let (mut collector, mut bits) = (collector(), Judged::default());
-            judged.into_iter().for_each(|one| bits.note(one));
+            judged.into_iter().for_each(|one| bits.note(one, 20_000));
             collector.ran(&base(), |nth| keys[nth].clone(), &record, bits, "ok", 1_200);
             let batch = collector.take(1, after(5_000)).unwrap();
             Batch::read(&serde_json::to_vec(&batch).unwrap()).unwrap().arms
@@ -384,6 +391,9 @@ mod tests {
         let (old, new) = (&both[0].counts, &both[1].counts);
         assert_eq!((old.attempts["committed"], old.finish["stop"], old.first_token.len()), (1, 1, 1));
         assert_eq!((new.attempts["timeout"], new.finish.len(), new.first_token.len()), (1, 0, 0));
+        let of_length = &old.by_length["64k"];
+        assert_eq!((&of_length.first_token, &of_length.between_tokens), (&old.first_token, &old.between_tokens));
+        assert_eq!((old.by_length.len(), new.by_length.len()), (1, 0));
         assert_eq!(told([false, true]).len(), 1);
         assert!(told([false, false]).is_empty(), "a batch without judged attempts is the same as before");
     }

@@ -170,8 +170,8 @@ impl Observation {
         Some(Self { base, order, at: None, tenant: whose.tenant, judged: Judged::default() })
     }
 
-    /// Notes that the request is sent to an endpoint, and no longer at the one before.
-    pub(crate) fn sent(&mut self, target: &Target, model: Option<&str>) {
+    /// Notes that the request, of so many bytes, is sent to an endpoint, and no longer at the one before.
+    pub(crate) fn sent(&mut self, target: &Target, model: Option<&str>, bytes: usize) {
         self.leave();
         let key = self.key(target, model);
         let mut is_judged = false;
@@ -180,7 +180,7 @@ impl Observation {
                 target.is_judged() && state.collector.judges(self.tenant, &self.base.service, target.region_id());
             state.collector.sent(&key, now);
         });
-        self.judged.note(is_judged);
+        self.judged.note(is_judged, bytes);
         self.at = Some(key);
     }
 

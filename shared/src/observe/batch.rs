@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByWord, Counts, Key};
+use super::{ByWord, Counts, Key, MAX_LENGTHS};
 use crate::id::{EndpointId, RegionId, ServiceId};
 use crate::time::Timestamp;
 
@@ -195,6 +195,13 @@ impl Batch {
         if let Some((at, _)) = arms.find(|(_, arm)| !has_words(&arm.counts)) {
             return Some(format!("arms/{at}: {NOT_A_WORD}"));
         }
+        let lengths = self.arms.iter().map(|arm| arm.counts.by_length.len()).max().unwrap_or(0);
+        if lengths > MAX_LENGTHS {
+            return Some(format!("arms: one has {lengths} classes of lengths; there are at most {MAX_LENGTHS}"));
+        }
+        if self.counts.iter().any(|observation| !observation.counts.by_length.is_empty()) {
+            return Some("counts: only arms are counted by length".to_owned());
+        }
         let mut observations = self.counts.iter().enumerate();
         observations.find_map(|(at, observation)| Some(format!("counts/{at}: {}", observation.fault()?)))
     }
@@ -210,7 +217,7 @@ fn has_words(counts: &Counts) -> bool {
         (1..=MAX_WORD).contains(&word.len()) && word.bytes().all(fits)
     };
     let by_word: [&ByWord; 3] = [&counts.requests, &counts.attempts, &counts.finish];
-    by_word.into_iter().flat_map(ByWord::keys).all(is_word)
+    by_word.into_iter().flat_map(ByWord::keys).chain(counts.by_length.keys()).all(is_word)
 }
 
 impl Observation {
@@ -262,6 +269,11 @@ mod tests {
     #[test]
     fn an_invalid_batch_is_refused_with_the_name_of_the_faulty_field() {
         let many = |value: &Value, count| Value::Array(vec![value.clone(); count]);
+        let arm = |lengths: &Value| {
+            let counts = json!({ "by_length": lengths });
+            json!({ "service": "chat", "region": "fra", "arm": "new", "counts": counts })
+        };
+        let nine: Value = (0..9).map(|nth| (format!("{nth}k"), json!({}))).collect::<serde_json::Map<_, _>>().into();
         let cases: Vec<(&str, Value, &str)> = vec![
             ("version", json!(2), "version: is 2"),
             ("isolate", json!("short"), "isolate: isn't"),
@@ -280,6 +292,9 @@ mod tests {
             ("counts", json!([{ "service": "chat", "clients": "eu", "requests": { "": 1 } }]), "counts/0: a word"),
             ("counts", json!([{ "service": "chat", "clients": "e\nu" }]), "counts/0: a label"),
             ("counts", json!([{ "service": "chat", "clients": "eu", "model": "m".repeat(257) }]), "counts/0: a label"),
+            ("counts", json!([{ "service": "chat", "clients": "eu", "by_length": { "4k": {} } }]), "only arms"),
+            ("arms", json!([arm(&json!({ "A b": {} }))]), "arms/0: a word"),
+            ("arms", json!([arm(&nine)]), "arms: one has 9 classes"),
             ("counts", json!([{ "service": "ch at", "clients": "eu" }]), "ch at"),
             ("counts", json!([{ "service": "chat", "clients": "eu", "tokens_in": -5 }]), "invalid value"),
         ];

@@ -71,6 +71,20 @@ impl Histogram {
         }
     }
 
+    /// What is left without the times of another one.
+    #[must_use]
+    pub fn less(&self, other: &Self) -> Self {
+        let left = |(index, count): (i16, u64)| {
+            let left = count.saturating_sub(other.buckets.get(&index).copied().unwrap_or(0));
+            (left > 0).then_some((index, left))
+        };
+        Self {
+            zero: self.zero.saturating_sub(other.zero),
+            buckets: self.buckets().filter_map(left).collect(),
+            sum_us: self.sum_us.saturating_sub(other.sum_us),
+        }
+    }
+
     fn add(&mut self, index: i16, count: u64) {
         let bucket = self.buckets.entry(index).or_default();
         *bucket = bucket.saturating_add(count);
@@ -262,6 +276,7 @@ mod tests {
             let mut merged = of(left);
             merged.merge(&of(right));
             prop_assert_eq!(&merged, &of(&times));
+            prop_assert_eq!(&merged.less(&of(right)), &of(left));
             let text = serde_json::to_string(&merged).unwrap();
             prop_assert_eq!(serde_json::from_str::<Histogram>(&text).unwrap(), merged);
         }

@@ -1,8 +1,11 @@
 //! The checks of a rollout. Takes what was counted of two arms, returns a verdict for each check and for all of them.
 
+use std::collections::BTreeSet;
+
 use super::proportion::{self, Events, Interval};
 use super::quantile::{self, Times};
-use crate::observe::{ByWord, Counts};
+use super::strata::{ArmTimes, arm_times};
+use crate::observe::{ByWord, Counts, Histogram, Timing};
 use crate::rules::{Allowed, Measure};
 
 /// The quantile of times that is compared.
@@ -196,16 +199,16 @@ impl Check {
 
     fn measured(self, old: &Counts, new: &Counts) -> Judged {
         let shares = self.share(old).zip(self.share(new));
-        let times = self.times(old).zip(self.times(new));
+        let times = self.times(old, new);
         let (p_within, p_beyond, samples) = match (shares, times, self.margin) {
             (Some((old, new)), _, Margin::Difference(most)) => (
                 proportion::p_of_at_most(old, new, most),
                 proportion::p_of_at_least(old, new, most),
                 [old.trials, new.trials],
             ),
-            (_, Some((old, new)), Margin::Ratio(most)) => (
-                quantile::p_of_at_most(&old, &new, PART, most),
-                quantile::p_of_at_least(&old, &new, PART, most),
+            (_, Some([old, new]), Margin::Ratio(most)) => (
+                quantile::p_of_at_most(&old, &new, most),
+                quantile::p_of_at_least(&old, &new, most),
                 [old.len(), new.len()],
             ),
             _ => {
@@ -224,7 +227,8 @@ impl Check {
         if let (Some(old), Some(new)) = (self.share(old), self.share(new)) {
             return Some(proportion::interval(old, new, alpha));
         }
-        Some(quantile::interval(&self.times(old)?, &self.times(new)?, PART, alpha))
+        let [old, new] = self.times(old, new)?;
+        Some(quantile::interval(&old, &new, alpha))
     }
 
     fn share(self, counts: &Counts) -> Option<Events> {
@@ -246,12 +250,28 @@ impl Check {
         }
     }
 
-    fn times(self, counts: &Counts) -> Option<Times> {
-        match self.measure {
-            Measure::FirstToken => Some(Times::of(&counts.first_token)),
-            Measure::BetweenTokens => Some(Times::of(&counts.between_tokens)),
-            Measure::Errors | Measure::Length | Measure::Refusals => None,
-        }
+    /// The times of both arms by the length of the request, if it is a time. What was counted without a length is a
+    /// class of its own.
+    fn times(self, old: &Counts, new: &Counts) -> Option<[ArmTimes; 2]> {
+        type Of = (fn(&Counts) -> &Histogram, fn(&Timing) -> &Histogram);
+        let (all, of_length): Of = match self.measure {
+            Measure::FirstToken => (|counts| &counts.first_token, |timing| &timing.first_token),
+            Measure::BetweenTokens => (|counts| &counts.between_tokens, |timing| &timing.between_tokens),
+            Measure::Errors | Measure::Length | Measure::Refusals => return None,
+        };
+        let lengths: BTreeSet<&String> = old.by_length.keys().chain(new.by_length.keys()).collect();
+        let classes = |counts: &Counts| {
+            let (mut rest, none) = (all(counts).clone(), Histogram::default());
+            let mut classes = Vec::new();
+            for length in &lengths {
+                let times = counts.by_length.get(*length).map_or(&none, of_length);
+                rest = rest.less(times);
+                classes.push(Times::of(times));
+            }
+            classes.push(Times::of(&rest));
+            classes
+        };
+        Some(arm_times(classes(old), classes(new), PART))
     }
 }
 
@@ -271,6 +291,34 @@ mod tests {
             Counts::bump(&mut counts.attempts, word);
         }
         assert_eq!(check.share(&counts), Some(Events { happened: 1, trials: 2 }));
+    }
+
+    #[test]
+    fn times_are_compared_by_length_and_those_without_one_among_themselves() {
+        let check = Check { measure: Measure::FirstToken, margin: Margin::Ratio(1.15), is_critical: false };
+        let level = Level { alpha: 0.01, pass: 0.05, min_samples: 1 };
+        let counts = |of: &[(&str, u64, u64)]| {
+            let mut counts = Counts::default();
+            for (length, us, times) in of {
+                for _ in 0..*times {
+                    counts.first_token.count(*us);
+                    if !length.is_empty() {
+                        counts.by_length.entry((*length).to_owned()).or_default().first_token.count(*us);
+                    }
+                }
+            }
+            counts
+        };
+        // The new arm has ten times as many long requests, which take long in both arms.
+        let of = |short: &str, long: &str| {
+            let old = counts(&[(short, 200_000, 3_000), (long, 4_000_000, 30)]);
+            let new = counts(&[(short, 200_000, 2_700), (long, 4_000_000, 300)]);
+            judge(&[check], &old, &new, level)
+        };
+        assert_ne!(of("4k", "256k").verdict, Verdict::Fail);
+        assert_eq!(of("4k", "256k").checks[0].samples, [3_030, 3_000]);
+        assert_ne!(of("4k", "").verdict, Verdict::Fail, "those without a length are a class too");
+        assert_eq!(of("", "").verdict, Verdict::Fail, "of earlier Workers nobody knows the lengths");
     }
 
     #[test]

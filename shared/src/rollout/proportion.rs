@@ -60,7 +60,7 @@ impl Events {
     }
 
     /// The logarithm of the likelihood of a rate.
-    fn likelihood(self, rate: f64) -> f64 {
+    pub(super) fn likelihood(self, rate: f64) -> f64 {
         let part = |count: u64, rate: f64| if count == 0 { 0.0 } else { number(count) * log(rate) };
         part(self.yes(), rate) + part(self.no(), 1.0 - rate)
     }
@@ -72,7 +72,7 @@ impl Events {
     }
 
     /// The logarithm of the mean likelihood over Jeffreys' prior.
-    fn mixture(self) -> f64 {
+    pub(super) fn mixture(self) -> f64 {
         lgamma(0.5 + number(self.yes())) + lgamma(0.5 + number(self.no())) - lgamma(1.0 + number(self.trials)) - LOG_PI
     }
 }

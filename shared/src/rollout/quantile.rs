@@ -7,12 +7,15 @@
 //! For one `x` both are statements about a proportion, with evidence as in [`super::proportion`]; the weaker one
 //! counts. Which `x` it is isn't known beforehand, so the evidence is averaged over all bounds of the histogram.
 //!
+//! The shares of an arm are those that it would have if both arms had the same mix of requests ([`super::strata`]).
+//!
 //! A histogram knows a time to 9 %. A ratio between two bounds is rounded to the safe side, so that no claim is refuted
 //! too early.
 
 use libm::{ceil, exp, exp2, floor, log, log2};
 
-use super::proportion::{Events, Interval, evidence_above, evidence_below};
+use super::proportion::{Events, Interval};
+use super::strata::ArmTimes;
 use crate::observe::{Histogram, MAX_INDEX, MIN_INDEX};
 
 /// The buckets in which a time doubles.
@@ -20,7 +23,7 @@ const PER_DOUBLING: f64 = 8.0;
 /// The bounds of buckets.
 const BOUNDS: core::ops::RangeInclusive<i16> = MIN_INDEX + 1..=MAX_INDEX;
 /// The widest ratio that is looked at: 2^8.
-const WIDEST: i16 = 64;
+pub(super) const WIDEST: i16 = 64;
 
 /// How many times lie at or below each bound of a histogram.
 #[derive(Clone, Debug)]
@@ -55,7 +58,7 @@ impl Times {
         self.total == 0
     }
 
-    fn up_to(&self, bound: i16) -> Events {
+    pub(super) fn up_to(&self, bound: i16) -> Events {
         let place = self.at_or_below.partition_point(|(at, _)| *at <= bound);
         let last = place.checked_sub(1).and_then(|place| self.at_or_below.get(place));
         Events { happened: last.map_or(self.zero, |(_, count)| *count), trials: self.total }
@@ -63,11 +66,11 @@ impl Times {
 }
 
 /// The logarithm of the evidence against "the quantile of the second is at most 2^(`steps`/8) times that of the first".
-fn evidence_beyond(first: &Times, second: &Times, part: f64, steps: i16) -> f64 {
+fn evidence_beyond(first: &ArmTimes, second: &ArmTimes, steps: i16) -> f64 {
     let at = |bound: i16| {
-        let (of_first, of_second) = (first.up_to(bound), second.up_to(bound.saturating_add(steps)));
-        let speaks = of_first.rate() > part && of_second.rate() < part;
-        speaks.then(|| evidence_above(of_first, part).min(evidence_below(of_second, part)))
+        let of_second = bound.saturating_add(steps);
+        let speaks = first.share(bound) > first.part() && second.share(of_second) < second.part();
+        speaks.then(|| first.evidence_above(bound).min(second.evidence_below(of_second)))
     };
     // The logarithm of a mean of exponentials, without overflow.
     let (mut greatest, mut sum) = (f64::NEG_INFINITY, 0.0);
@@ -78,37 +81,39 @@ fn evidence_beyond(first: &Times, second: &Times, part: f64, steps: i16) -> f64 
             sum += exp(evidence - greatest);
         }
     }
-    if sum > 0.0 { greatest + log(sum) - log(f64::from(MAX_INDEX - MIN_INDEX)) } else { f64::NEG_INFINITY }
+    let price = log(f64::from(MAX_INDEX - MIN_INDEX)) + first.price();
+    if sum > 0.0 { greatest + log(sum) - price } else { f64::NEG_INFINITY }
 }
 
-/// A p-value, valid at every look, of "the quantile of the second is at most `ratio` times that of the first". `part`
-/// says which quantile: 0.95 is the 95th percentile. If the statement is true, the chance that the value ever falls to
-/// α is at most α.
+/// A p-value, valid at every look, of "the quantile of the second is at most `ratio` times that of the first". If the
+/// statement is true, the chance that the value ever falls to α is at most α.
 ///
 /// ```
 /// use bailiwick_rules::observe::Histogram;
 /// use bailiwick_rules::rollout::quantile::{Times, p_of_at_most};
+/// use bailiwick_rules::rollout::strata::arm_times;
 /// let (mut old, mut new) = (Histogram::default(), Histogram::default());
 /// for nth in 0..1_000 {
 ///     old.count(200_000 + nth * 100);
 ///     new.count(400_000 + nth * 200);
 /// }
-/// let (old, new) = (Times::of(&old), Times::of(&new));
-/// assert!(p_of_at_most(&old, &new, 0.95, 1.5) < 0.001);
-/// assert!(p_of_at_most(&old, &new, 0.95, 2.2) >= 1.0);
+/// // The 95th percentiles, of requests in one class.
+/// let [old, new] = arm_times(vec![Times::of(&old)], vec![Times::of(&new)], 0.95);
+/// assert!(p_of_at_most(&old, &new, 1.5) < 0.001);
+/// assert!(p_of_at_most(&old, &new, 2.2) >= 1.0);
 /// ```
 #[must_use]
-pub fn p_of_at_most(first: &Times, second: &Times, part: f64, ratio: f64) -> f64 {
+pub fn p_of_at_most(first: &ArmTimes, second: &ArmTimes, ratio: f64) -> f64 {
     // A little less, because the logarithm of an exact power may be rounded up.
     let steps = whole(ceil(log2(ratio) * PER_DOUBLING - 1e-9));
-    steps.map_or(1.0, |steps| exp(-evidence_beyond(first, second, part, steps)).min(1.0))
+    steps.map_or(1.0, |steps| exp(-evidence_beyond(first, second, steps)).min(1.0))
 }
 
 /// A p-value, valid at every look, of "the quantile of the second is at least `ratio` times that of the first".
 #[must_use]
-pub fn p_of_at_least(first: &Times, second: &Times, part: f64, ratio: f64) -> f64 {
+pub fn p_of_at_least(first: &ArmTimes, second: &ArmTimes, ratio: f64) -> f64 {
     let steps = whole(floor(log2(ratio) * PER_DOUBLING + 1e-9));
-    steps.map_or(1.0, |steps| exp(-evidence_beyond(second, first, part, -steps)).min(1.0))
+    steps.map_or(1.0, |steps| exp(-evidence_beyond(second, first, -steps)).min(1.0))
 }
 
 /// A number of bounds; `None` of what is no number.
@@ -119,11 +124,11 @@ fn whole(steps: f64) -> Option<i16> {
 
 /// The ratios, second quantile to first, that aren't refuted at level `alpha`, to the bounds of the histogram.
 #[must_use]
-pub fn interval(first: &Times, second: &Times, part: f64, alpha: f64) -> Interval {
+pub fn interval(first: &ArmTimes, second: &ArmTimes, alpha: f64) -> Interval {
     let limit = -log(alpha / 2.0);
     let ratio = |steps: i16| exp2(f64::from(steps) / PER_DOUBLING);
-    let is_beyond = |steps: &i16| evidence_beyond(first, second, part, *steps) >= limit;
-    let is_short = |steps: &i16| evidence_beyond(second, first, part, -*steps) >= limit;
+    let is_beyond = |steps: &i16| evidence_beyond(first, second, *steps) >= limit;
+    let is_short = |steps: &i16| evidence_beyond(second, first, -*steps) >= limit;
     Interval {
         low: (-WIDEST..=WIDEST).rev().find(is_beyond).map_or(0.0, ratio),
         high: (-WIDEST..=WIDEST).find(is_short).map_or(f64::INFINITY, ratio),
@@ -132,6 +137,8 @@ pub fn interval(first: &Times, second: &Times, part: f64, alpha: f64) -> Interva
 
 #[cfg(test)]
 mod tests {
+    use super::super::proportion::{evidence_above, evidence_below};
+    use super::super::strata::arm_times;
     use super::*;
 
     #[test]
@@ -141,14 +148,14 @@ mod tests {
         let (mut old, mut new) = (Histogram::default(), Histogram::default());
         (0..500).for_each(|_| old.count(1_000_000));
         (0..500).for_each(|_| new.count(1_150_000));
-        let (old, new) = (Times::of(&old), Times::of(&new));
+        let [old, new] = arm_times(vec![Times::of(&old)], vec![Times::of(&new)], 0.95);
         let all = Events { happened: 500, trials: 500 };
         let none = Events { happened: 0, trials: 500 };
         let alone = evidence_above(all, 0.95).min(evidence_below(none, 0.95));
         let bounds = log(f64::from(MAX_INDEX - MIN_INDEX));
         assert_eq!(BOUNDS.count(), usize::try_from(MAX_INDEX - MIN_INDEX).unwrap());
-        assert!((evidence_beyond(&old, &new, 0.95, 1) - (alone - bounds)).abs() < 1e-9);
-        assert_eq!(evidence_beyond(&old, &new, 0.95, 2), f64::NEG_INFINITY, "no bound speaks");
-        assert_eq!(evidence_beyond(&new, &old, 0.95, 0), f64::NEG_INFINITY, "the new time is shorter");
+        assert!((evidence_beyond(&old, &new, 1) - (alone - bounds)).abs() < 1e-9);
+        assert_eq!(evidence_beyond(&old, &new, 2), f64::NEG_INFINITY, "no bound speaks");
+        assert_eq!(evidence_beyond(&new, &old, 0), f64::NEG_INFINITY, "the new time is shorter");
     }
 }

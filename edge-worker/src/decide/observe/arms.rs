@@ -24,15 +24,24 @@ pub(crate) struct Judged {
     /// A bit for each attempt. A request has a few at most; further ones aren't judged.
     bits: u32,
     attempts: u32,
+    /// The bytes of the request.
+    bytes: usize,
 }
 
 impl Judged {
-    /// Notes the next attempt.
-    pub(crate) fn note(&mut self, is_judged: bool) {
+    /// Notes the next attempt, of a request of so many bytes.
+    pub(crate) fn note(&mut self, is_judged: bool, bytes: usize) {
+        self.bytes = self.bytes.max(bytes);
         if is_judged && self.attempts < u32::BITS {
             self.bits |= 1 << self.attempts;
         }
         self.attempts = self.attempts.saturating_add(1);
+    }
+
+    /// The bytes of the request.
+    #[must_use]
+    pub(crate) fn bytes(self) -> usize {
+        self.bytes
     }
 
     /// Whether an attempt is judged, by its index.
@@ -179,9 +188,10 @@ mod tests {
     fn each_attempt_is_judged_or_not() {
         let mut judged = Judged::default();
         for nth in 0..100 {
-            judged.note(nth % 3 == 1);
+            judged.note(nth % 3 == 1, nth);
         }
         assert!((0..200).all(|nth| judged.has(nth) == (nth < 32 && nth % 3 == 1)));
+        assert_eq!(judged.bytes(), 99);
     }
 
     #[test]

@@ -107,7 +107,8 @@ impl Driver {
         let Some(target) = self.run.target(target) else { return };
         memory::with(|memory| memory.sent(target, self.job.source, clock::now()));
         if let Some(observation) = &mut self.job.observation {
-            observation.sent(target, self.job.model.as_deref());
+            let bytes = self.job.body.as_ref().map_or(0, |body| body.size());
+            observation.sent(target, self.job.model.as_deref(), bytes);
         }
     }
 

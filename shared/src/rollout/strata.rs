@@ -1,0 +1,175 @@
+//! The share of times up to a bound in an arm, as it would be if both arms had the same mix of requests. Takes the
+//! times of both arms by class, returns the evidence that such a share is greater or less than a part. Called by
+//! [`super::quantile`].
+//!
+//! **Why classes.** The time to the first token grows with the prompt. A few sessions with long prompts may all have
+//! one arm, and then this arm seems slow. Sessions differ too much for chance to even that out soon. Within a class of
+//! lengths, both arms do the same work.
+//!
+//! **What is compared.** The share of times up to a bound in an arm is the mean of its classes' shares, weighted by
+//! how many requests of both arms together are of each class (direct standardisation). If the new arm is as fast in
+//! each class, it is as fast by these shares, whatever the mix of each arm. A class with few requests has little
+//! weight and can say little.
+//!
+//! **How.** As in [`super::proportion`]: for each class and arm, the mixture of likelihoods divided by the likelihood
+//! of the true share is a martingale, and so is their product over the classes. What is claimed is that the weighted
+//! mean of the shares is at most (or at least) a part. Of all shares with such a mean, the likeliest are taken
+//! (universal inference), so the evidence is never greater than the martingale. That holds for each set of weights, so
+//! weights may follow the traffic. As it depends on the weights which arm's share is on the claimed side, the greater
+//! of two martingales bounds the evidence, and half of it is taken. With one class everything is as without classes.
+//!
+//! Sources: L. Wasserman, A. Ramdas, S. Balakrishnan, *Universal inference* (2020). W. G. Cochran, *The effectiveness
+//! of adjustment by subclassification in removing bias in observational studies* (1968). R. Turner, A. Ly, P.
+//! Grünwald, *Generic E-variables for exact sequential k-sample tests that allow for optional stopping* (2024).
+
+use core::cell::Cell;
+use core::f64::consts::LN_2;
+
+use libm::sqrt;
+
+use super::proportion::{self, Events};
+use super::quantile::{Times, WIDEST};
+use crate::observe::{MAX_INDEX, MIN_INDEX};
+
+/// The bounds whose evidence is kept once it was computed.
+const KNOWN: core::ops::RangeInclusive<i16> = MIN_INDEX - WIDEST..=MAX_INDEX + WIDEST;
+/// How often the strength of the claim is halved to find the likeliest shares.
+const HALVINGS: u32 = 40;
+/// How often it is doubled before that.
+const DOUBLINGS: u32 = 64;
+
+/// The times of an arm by class, seen with the weights of both arms.
+#[derive(Clone, Debug)]
+pub struct ArmTimes {
+    classes: Vec<(Times, f64)>,
+    part: f64,
+    /// What was computed: the evidence for each bound that the share is greater than the part, and less.
+    above: Vec<Cell<f64>>,
+    below: Vec<Cell<f64>>,
+}
+
+/// The arms of which the classes of times are these, seen with the same weights: the requests of both together.
+#[must_use]
+pub fn arm_times(old: Vec<Times>, new: Vec<Times>, part: f64) -> [ArmTimes; 2] {
+    let all: u64 = old.iter().chain(&new).fold(0, |sum, one| sum.saturating_add(one.len()));
+    let weights: Vec<f64> = old
+        .iter()
+        .zip(&new)
+        .map(|(old, new)| number(old.len().saturating_add(new.len())) / number(all.max(1)))
+        .collect();
+    let arm = |classes: Vec<Times>| {
+        let known = vec![Cell::new(f64::NAN); KNOWN.count()];
+        // What neither arm has weighs nothing.
+        let classes = classes.into_iter().zip(weights.iter().copied()).filter(|(_, weight)| *weight > 0.0).collect();
+        ArmTimes { classes, part, above: known.clone(), below: known }
+    };
+    [arm(old), arm(new)]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of more than 2^53 requests don't occur")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+impl ArmTimes {
+    /// How many times there are.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.classes.iter().fold(0, |sum, (times, _)| sum.saturating_add(times.len()))
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The quantile that is compared.
+    pub(super) fn part(&self) -> f64 {
+        self.part
+    }
+
+    /// The logarithm by which evidence is lessened, because it depends on the weights which claim is true.
+    pub(super) fn price(&self) -> f64 {
+        if self.classes.len() > 1 { LN_2 } else { 0.0 }
+    }
+
+    /// The weighted share of times up to a bound. A class without times counts as none.
+    pub(super) fn share(&self, bound: i16) -> f64 {
+        self.classes.iter().map(|(times, weight)| weight * times.up_to(bound).rate()).sum()
+    }
+
+    /// The logarithm of the evidence against "the share of times up to a bound is at most the part".
+    pub(super) fn evidence_above(&self, bound: i16) -> f64 {
+        if let [(times, _)] = self.classes.as_slice() {
+            return proportion::evidence_above(times.up_to(bound), self.part);
+        }
+        self.known(&self.above, bound, || {
+            let seen = self.classes.iter().map(|(times, weight)| (times.up_to(bound), *weight));
+            evidence_above(&seen.collect::<Vec<_>>(), self.part)
+        })
+    }
+
+    /// The logarithm of the evidence against "the share of times up to a bound is at least the part".
+    pub(super) fn evidence_below(&self, bound: i16) -> f64 {
+        if let [(times, _)] = self.classes.as_slice() {
+            return proportion::evidence_below(times.up_to(bound), self.part);
+        }
+        self.known(&self.below, bound, || {
+            // The share of the times above it is at most the rest.
+            let above = |seen: Events| Events { happened: seen.trials.saturating_sub(seen.happened), ..seen };
+            let seen = self.classes.iter().map(|(times, weight)| (above(times.up_to(bound)), *weight));
+            evidence_above(&seen.collect::<Vec<_>>(), 1.0 - self.part)
+        })
+    }
+
+    fn known(&self, cells: &[Cell<f64>], bound: i16, compute: impl FnOnce() -> f64) -> f64 {
+        let place = usize::try_from(i32::from(bound) - i32::from(*KNOWN.start())).ok();
+        let Some(cell) = place.and_then(|place| cells.get(place)) else { return compute() };
+        if cell.get().is_nan() {
+            cell.set(compute());
+        }
+        cell.get()
+    }
+}
+
+/// The logarithm of the evidence against "the weighted mean of the rates is at most `limit`".
+fn evidence_above(seen: &[(Events, f64)], limit: f64) -> f64 {
+    let mixtures: f64 = seen.iter().map(|(events, _)| events.mixture()).sum();
+    let likelihood = |strength: f64| -> f64 {
+        seen.iter().map(|(events, weight)| events.likelihood(rate(*events, strength * weight))).sum()
+    };
+    let mean =
+        |strength: f64| -> f64 { seen.iter().map(|(events, weight)| weight * rate(*events, strength * weight)).sum() };
+    if mean(0.0) <= limit {
+        return mixtures - likelihood(0.0);
+    }
+    let (mut less, mut more) = (0.0, 1.0);
+    for _ in 0..DOUBLINGS {
+        if mean(more) <= limit {
+            break;
+        }
+        (less, more) = (more, more * 2.0);
+    }
+    for _ in 0..HALVINGS {
+        let middle = f64::midpoint(less, more);
+        if mean(middle) > limit { less = middle } else { more = middle }
+    }
+    // On the side of the greater likelihood, so that the evidence is never too strong.
+    mixtures - likelihood(less)
+}
+
+/// The likeliest rate of a class under a claim that pulls it down with this strength: where the derivative of the
+/// likelihood is the strength. It solves `strength · p² − (trials + strength) · p + happened = 0`.
+fn rate(seen: Events, strength: f64) -> f64 {
+    let Events { happened, trials } = seen;
+    let (yes, all) = (number(happened.min(trials)), number(trials));
+    if happened == 0 {
+        return 0.0;
+    }
+    let sum = all + strength;
+    2.0 * yes / (sum + sqrt((sum * sum - 4.0 * strength * yes).max(0.0)))
+}
+
+#[cfg(test)]
+mod tests;
