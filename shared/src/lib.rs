@@ -8,10 +8,11 @@
 //! rules, client and conditions give equal decisions, natively and in Wasm.
 //!
 //! Each module imports only those before it: `turns`, `json`, `id`, `time`, `geo`, `health`, `bundle`, `rules`,
-//! `table`, `steer`, `load`, `probe`, `replica`, `release`, `observe`, `quota`, `simulation`, `explain`, `overview`,
-//! `report`, `receipt`, `fleet`, `eval`, `rollout`.
+//! `table`, `steer`, `audit`, `load`, `probe`, `replica`, `release`, `observe`, `quota`, `simulation`, `explain`,
+//! `overview`, `report`, `receipt`, `fleet`, `eval`, `rollout`.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod bundle;
 #[cfg(any(test, feature = "eval"))]
 pub mod eval;

@@ -256,6 +256,12 @@ impl Ledger {
         self.granted
     }
 
+    /// How many requests and tokens of the pool are left; `None` for a dimension without a limit.
+    #[must_use]
+    pub fn left(&self, now: Timestamp) -> (Option<u64>, Option<u64>) {
+        self.pool.left(&self.limits, now)
+    }
+
     /// How many isolates asked within the last 5 seconds.
     #[must_use]
     pub fn active(&self, now: Timestamp) -> usize {

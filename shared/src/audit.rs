@@ -1,0 +1,349 @@
+//! Checks decisions against a second, plain reading of the rules document. Takes the document's JSON, a table and the
+//! conditions of a moment; returns every decision that names a region outside of its fence. Called by the node whenever
+//! rules or health change, for the picture.
+//!
+//! The table is compiled once and steers everything, so a fault in its compilation would steer wrongly and look right.
+//! [`Book`] shares no code with that but the lists of countries: it reads the JSON as a person would.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::geo::{self, CountryCode, CountrySet, built_in_set};
+use crate::steer::{Client, Conditions, FenceBy, PathClass, Ranking, decide, rank, stand};
+use crate::table::{RegionIndex, ServiceIndex, Table, TenantIndex};
+
+/// The most violations that are listed; more are counted.
+const MOST_LISTED: usize = 100;
+
+/// What a document says of fences, by names.
+#[derive(Clone, Debug, Default)]
+pub struct Book {
+    jurisdictions: BTreeMap<String, CountrySet>,
+    services: BTreeMap<String, Vec<Rule>>,
+    /// The fences of tenants that have their own, by tenant and service.
+    tenants: BTreeMap<(String, String), BTreeSet<String>>,
+    /// The residencies that tenants declare.
+    declared: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// A residency rule.
+#[derive(Clone, Debug)]
+struct Rule {
+    clients: Vec<String>,
+    allowed: BTreeSet<String>,
+}
+
+/// What was checked, and what was found.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Audit {
+    /// Services of the rules.
+    pub services: usize,
+    /// Countries, and clients that nobody can place.
+    pub countries: usize,
+    /// Tenants of the rules.
+    pub tenants: usize,
+    /// Decisions that were checked, of a country or tenant for a service.
+    pub decisions: usize,
+    /// Answers of DNS that were checked.
+    pub answers: usize,
+    /// Decisions of tenants that were left out, because there are too many.
+    pub left_out: usize,
+    /// How many violations there are.
+    pub violations: usize,
+    /// The first of them.
+    pub listed: Vec<Violation>,
+}
+
+/// A region outside of the fence of who may be sent there.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Violation {
+    /// The service.
+    pub service: String,
+    /// Whose: a country, `unknown`, a tenant, or `DNS` for an answer that DNS gives.
+    pub client: String,
+    /// The region.
+    pub region: String,
+}
+
+impl Book {
+    /// Reads a document that a table was compiled from. What it doesn't understand allows nothing.
+    #[must_use]
+    pub fn read(document: &[u8]) -> Self {
+        let document: Value = serde_json::from_slice(document).unwrap_or_default();
+        let jurisdictions = entries(&document["jurisdictions"])
+            .map(|(name, jurisdiction)| (name.clone(), countries(jurisdiction)))
+            .collect();
+        let mut book = Self { jurisdictions, ..Self::default() };
+        for (name, service) in entries(&document["services"]) {
+            let regions = texts(&service["regions"]);
+            let rules = service["residency"].as_array().into_iter().flatten();
+            let rules = rules.map(|rule| Rule {
+                clients: texts(&rule["clients"]),
+                allowed: book.allowed(&document, &regions, &rule["process_in"]),
+            });
+            let rules = rules.collect();
+            book.services.insert(name.clone(), rules);
+        }
+        for (name, tenant) in entries(&document["tenants"]) {
+            let declared = texts(&tenant["residency"]);
+            if !declared.is_empty() {
+                book.declared.insert(name.clone(), declared.into_iter().collect());
+            }
+            for service in texts(&tenant["services"]).iter().filter(|_| !tenant["process_in"].is_null()) {
+                let regions = texts(&document["services"][service.as_str()]["regions"]);
+                let allowed = book.allowed(&document, &regions, &tenant["process_in"]);
+                book.tenants.insert((name.clone(), service.clone()), allowed);
+            }
+        }
+        book
+    }
+
+    /// The regions that lie wholly in one of the jurisdictions of `process_in`.
+    fn allowed(&self, document: &Value, regions: &[String], process_in: &Value) -> BTreeSet<String> {
+        // A tier is a name or a list of names.
+        let tiers = process_in.as_array().into_iter().flatten();
+        let names: Vec<String> = tiers.flat_map(texts).collect();
+        let is_allowed = |region: &&String| {
+            let places = texts(&document["regions"][region.as_str()]["countries"]);
+            names.iter().any(|name| name == "*" || self.lies_in(&places, name))
+        };
+        regions.iter().filter(is_allowed).cloned().collect()
+    }
+
+    fn lies_in(&self, places: &[String], jurisdiction: &str) -> bool {
+        let Some(within) = self.jurisdictions.get(jurisdiction) else { return false };
+        let is_within = |place: &String| match (place.as_str(), CountryCode::parse(place)) {
+            ("*", _) => false,
+            (_, Some(country)) => within.contains(country),
+            (name, None) => self.jurisdictions.get(name).is_some_and(|set| set.is_subset(within)),
+        };
+        !places.is_empty() && places.iter().all(is_within)
+    }
+
+    /// The rule for clients of these jurisdictions; `None`: for clients that nobody can place.
+    fn rule(&self, service: &str, jurisdictions: Option<&BTreeSet<String>>) -> Option<usize> {
+        let takes = |rule: &Rule| {
+            rule.clients.iter().any(|client| match (client.as_str(), jurisdictions) {
+                ("unknown", its) => its.is_none(),
+                ("*", its) => its.is_some(),
+                (name, its) => its.is_some_and(|its| its.contains(name)),
+            })
+        };
+        self.services.get(service)?.iter().position(takes)
+    }
+
+    /// The jurisdictions of a country.
+    fn jurisdictions_of(&self, country: CountryCode) -> BTreeSet<String> {
+        let its = self.jurisdictions.iter().filter(|(_, set)| set.contains(country));
+        its.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether clients that this rule of a service takes may be sent to a region.
+    fn allows(&self, service: &str, rule: Option<usize>, region: &str) -> bool {
+        let rules = self.services.get(service);
+        let rule = rule.and_then(|rule| rules?.get(rule));
+        rule.is_some_and(|rule| rule.allowed.contains(region))
+    }
+
+    /// Whether clients from this country may be sent to a region; `None`: clients that nobody can place.
+    #[must_use]
+    pub fn allows_country(&self, service: &str, country: Option<CountryCode>, region: &str) -> bool {
+        let its = country.map(|country| self.jurisdictions_of(country));
+        self.allows(service, self.rule(service, its.as_ref()), region)
+    }
+}
+
+impl Audit {
+    fn add(&mut self, service: &str, client: &str, region: &str) {
+        self.violations += 1;
+        if self.listed.len() < MOST_LISTED {
+            let [service, client, region] = [service, client, region].map(str::to_owned);
+            self.listed.push(Violation { service, client, region });
+        }
+    }
+
+    /// Checks an answer that DNS gives to clients of a ranking.
+    pub fn check_answer(
+        &mut self,
+        book: &Book,
+        table: &Table,
+        (service, ranking): (ServiceIndex, &Ranking),
+        region: RegionIndex,
+    ) {
+        let (service, region) = (table.service(service).id.as_str(), table.region(region).id.as_str());
+        let rule = if let Some(FenceBy::Rule(rule)) = ranking.fence_by { Some(rule) } else { None };
+        self.answers += 1;
+        if !book.allows(service, rule, region) {
+            self.add(service, "DNS", region);
+        }
+    }
+}
+
+/// Checks the decision of every service for every country, for clients that nobody can place, and for at most
+/// `most_tenants` pairs of service and tenant. The whole fence counts, not only the regions offered now.
+#[must_use]
+pub fn audit(table: &Table, book: &Book, conditions: &Conditions<'_>, most_tenants: usize) -> Audit {
+    let mut audit = Audit { services: table.services().len(), tenants: table.tenants().len(), ..Audit::default() };
+    let countries: Vec<Option<CountryCode>> = geo::countries().map(Some).chain([None]).collect();
+    audit.countries = countries.len();
+    let jurisdictions: Vec<Option<BTreeSet<String>>> =
+        countries.iter().map(|country| country.map(|country| book.jurisdictions_of(country))).collect();
+    for index in (0..table.services().len()).map(ServiceIndex::new) {
+        let service = table.service(index).id.as_str();
+        // Countries of the same jurisdictions have the same fence; only its order differs.
+        let mut fences: BTreeMap<Vec<usize>, BTreeSet<RegionIndex>> = BTreeMap::new();
+        for (country, its) in countries.iter().zip(&jurisdictions) {
+            let standing = stand(table, &Client { country: *country, ..Client::default() });
+            let mut key: Vec<usize> = standing.jurisdictions.iter().map(|one| one.get()).collect();
+            key.push(usize::from(country.is_none()));
+            let fence = fences.entry(key).or_insert_with(|| {
+                let ranking = rank(table, index, &standing, PathClass::Inference);
+                regions_of(table, &ranking, conditions)
+            });
+            let rule = book.rule(service, its.as_ref());
+            audit.decisions += 1;
+            for region in fence.iter().map(|region| table.region(*region).id.as_str()) {
+                if !book.allows(service, rule, region) {
+                    audit.add(service, country.as_ref().map_or("unknown", CountryCode::as_str), region);
+                }
+            }
+        }
+    }
+    audit_tenants(table, book, conditions, most_tenants, &mut audit);
+    audit
+}
+
+/// Checks tenants that have their own fence or declare where they belong.
+fn audit_tenants(table: &Table, book: &Book, conditions: &Conditions<'_>, most: usize, audit: &mut Audit) {
+    let mut checked = 0;
+    for (position, tenant) in table.tenants().iter().enumerate() {
+        let name = tenant.id.as_str();
+        // Those that do neither are steered by country, which was checked.
+        if !tenant.has_fence() && tenant.residency.is_empty() {
+            continue;
+        }
+        let standing = stand(table, &Client { tenant: Some(TenantIndex::new(position)), ..Client::default() });
+        for index in tenant.services.iter().copied() {
+            if checked == most {
+                audit.left_out += 1;
+                continue;
+            }
+            checked += 1;
+            audit.decisions += 1;
+            let service = table.service(index).id.as_str();
+            let own = book.tenants.get(&(name.to_owned(), service.to_owned()));
+            let rule = book.rule(service, book.declared.get(name));
+            let ranking = rank(table, index, &standing, PathClass::Inference);
+            for region in regions_of(table, &ranking, conditions) {
+                let region = table.region(region).id.as_str();
+                let is_allowed = own.map_or_else(|| book.allows(service, rule, region), |own| own.contains(region));
+                if !is_allowed {
+                    audit.add(service, name, region);
+                }
+            }
+        }
+    }
+}
+
+/// All regions that clients may be sent to: those of the fence, and those that are offered now.
+fn regions_of(table: &Table, ranking: &Ranking, conditions: &Conditions<'_>) -> BTreeSet<RegionIndex> {
+    let steering = decide(table, ranking, None, conditions);
+    let offered = steering.ordered.iter().map(|ranked| ranked.fenced.region);
+    ranking.regions().into_iter().chain(offered).collect()
+}
+
+fn entries(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    object.as_object().into_iter().flatten()
+}
+
+/// A text, or the texts of a list.
+fn texts(value: &Value) -> Vec<String> {
+    let listed = value.as_array().into_iter().flatten();
+    listed.chain(value.is_string().then_some(value)).filter_map(|one| one.as_str().map(str::to_owned)).collect()
+}
+
+/// The countries of a jurisdiction.
+fn countries(jurisdiction: &Value) -> CountrySet {
+    let listed = texts(&jurisdiction["countries"]);
+    let mut set: CountrySet = listed.iter().filter_map(|code| CountryCode::parse(code)).collect();
+    let excluded: Vec<CountryCode> =
+        texts(&jurisdiction["exclude"]).iter().filter_map(|code| CountryCode::parse(code)).collect();
+    for held in texts(&jurisdiction["include"]).iter().filter_map(|name| built_in_set(name)) {
+        set.extend(&held.iter().filter(|country| !excluded.contains(country)).collect());
+    }
+    set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steer::Local;
+    use crate::testing::{Random, conditions, document, limit};
+    use crate::time::Timestamp;
+
+    fn rules(process_in: &str) -> String {
+        format!(
+            r#"{{ "version": 1, "revision": 1,
+            "jurisdictions": {{ "eu": {{ "include": ["EU"] }}, "uk": {{ "countries": ["GB"] }} }},
+            "regions": {{ "fra": {{ "countries": ["DE"] }}, "lon": {{ "countries": ["GB"] }} }},
+            "tenants": {{ "acme": {{ "key_sha256": ["{}"], "services": ["own"], "process_in": ["eu"] }} }},
+            "services": {{ "chat": {{ "hosts": ["chat.example"], "pattern": "active-active",
+                "regions": ["fra", "lon"], "residency": [{{ "clients": ["eu"], "process_in": [{process_in}] }}] }},
+                "own": {{ "hosts": ["own.example"], "pattern": "active-active",
+                "regions": ["fra", "lon"], "residency": [{{ "clients": ["*"], "process_in": ["uk"] }}] }} }} }}"#,
+            "ab".repeat(32)
+        )
+    }
+
+    fn check(served: &str, written: &str) -> Audit {
+        let table = Table::compile(rules(served).as_bytes()).unwrap();
+        let conditions = Conditions { health: &[], local: &Local::default(), now: Timestamp(0) };
+        audit(&table, &Book::read(rules(written).as_bytes()), &conditions, 10)
+    }
+
+    #[test]
+    fn a_table_that_allows_more_than_its_document_is_found() {
+        let right = check(r#""eu""#, r#""eu""#);
+        assert_eq!((right.services, right.tenants, right.violations), (2, 1, 0));
+        assert_eq!(right.decisions, 2 * right.countries + 1, "every country of both services, and the tenant");
+        let wrong = check(r#""eu", "uk""#, r#""eu""#);
+        assert_eq!(
+            wrong.violations,
+            built_in_set("EU").unwrap().iter().count(),
+            "each of the union could be sent to London"
+        );
+        let first = &wrong.listed[0];
+        assert_eq!((first.service.as_str(), first.region.as_str()), ("chat", "lon"), "{first:?}");
+    }
+
+    #[test]
+    fn tenants_beyond_the_bound_are_counted_as_left_out() {
+        let table = Table::compile(rules(r#""eu""#).as_bytes()).unwrap();
+        let conditions = Conditions { health: &[], local: &Local::default(), now: Timestamp(0) };
+        let book = Book::read(rules(r#""eu""#).as_bytes());
+        let none = audit(&table, &book, &conditions, 0);
+        assert_eq!((none.left_out, none.decisions), (1, 2 * none.countries));
+        let mut other = book.clone();
+        other.tenants.values_mut().for_each(BTreeSet::clear);
+        let found = audit(&table, &other, &conditions, 10);
+        assert_eq!((found.violations, found.listed[0].client.as_str()), (1, "acme"));
+    }
+
+    #[test]
+    fn no_random_document_is_steered_outside_its_fences() {
+        for seed in 0..400 {
+            let mut random = Random::new(seed);
+            let mut document = document(&mut random);
+            limit(&mut Random::new(seed), &mut document);
+            let text = document.to_string();
+            let table = Table::compile(text.as_bytes()).unwrap();
+            let (health, local, now) = conditions(&mut random, &table);
+            let conditions = Conditions { health: &health, local: &local, now };
+            let found = audit(&table, &Book::read(text.as_bytes()), &conditions, 1_000);
+            assert_eq!(found.listed, [], "seed {seed}");
+            assert!(found.decisions >= found.services * found.countries, "seed {seed}");
+        }
+        println!("no random document is steered outside its fences: 400 random cases");
+    }
+}
