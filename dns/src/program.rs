@@ -10,6 +10,7 @@ pub(crate) mod jws;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod node_status;
+pub(crate) mod picture;
 pub(crate) mod question;
 pub(crate) mod receipt;
 pub(crate) mod report;

@@ -5,11 +5,13 @@
 //! `/healthz`. Writing needs a token that may write, and is forbidden if none is configured.
 
 pub(crate) mod bundles;
+mod events;
 pub(crate) mod failed_tokens;
 mod fleet;
 mod leases;
 mod observations;
 mod overrides;
+pub(crate) mod picture;
 pub(crate) mod publish;
 pub(crate) mod push;
 mod read;
@@ -49,6 +51,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 use crate::program::config::Fleet;
 use crate::program::metrics::Metrics;
+use crate::program::picture::Picture;
 use crate::state::bundles::Bundles;
 use crate::state::fleet::{Answers, Question};
 use crate::state::owner::Handle;
@@ -95,6 +98,10 @@ pub(crate) struct Api {
     pub waiting: Semaphore,
     /// What of bundles is being sent.
     pub sending: Sending,
+    /// What is kept for the picture.
+    pub picture: Picture,
+    /// The last answer of `/v1/picture`.
+    pub cached_picture: picture::Cached,
     /// Held by the request that publishes.
     pub publishing: Mutex<()>,
     /// Who sent wrong tokens.
@@ -133,6 +140,12 @@ impl Api {
             };
             answer.unwrap_or_default()
         })
+    }
+
+    /// Lets nobody wait or follow any longer.
+    pub(crate) fn close(&self) {
+        self.bundles.close();
+        self.picture.close();
     }
 
     /// Has the traffic written to the state directory, if there is one.
@@ -175,10 +188,12 @@ impl Api {
                 }
             }
         };
+        let look = picture::watch(Arc::clone(&self));
         let service = router(self).into_make_service_with_connect_info::<Remote>();
         tokio::select! {
             served = axum::serve(listener, service).with_graceful_shutdown(stop) => served,
             () = record => Ok(()),
+            () = look => Ok(()),
         }
     }
 }
@@ -216,12 +231,17 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/rules/history/{revision}", get(publish::of_history))
         .route("/v1/rules/status", get(read::rules_status))
         .route("/v1/explain", get(read::explain))
+        .route("/v1/explain/nodes", get(picture::explain_by_node))
+        .route("/v1/picture", get(picture::picture))
+        .route("/v1/timeline", get(picture::timeline))
+        .route("/v1/events", get(events::events))
         .route("/v1/fleet", get(fleet::fleet))
         .route("/v1/fleet/nodes", get(fleet::nodes))
         .route("/v1/status", get(status::status))
         .route("/v1/traffic", get(traffic::traffic))
         .route("/v1/releases", get(releases::releases))
         .route("/v1/rollouts", get(rollouts::rollouts))
+        .route("/v1/rollouts/intervals", get(rollouts::intervals))
         .route("/v1/bundles", get(bundles::list))
         .route("/v1/bundles/{name}", get(bundles::one).put(push::put).layer(DefaultBodyLimit::max(LARGEST_PACK)))
         .route("/v1/bundles/{name}/{*path}", get(bundles::file))
@@ -334,9 +354,10 @@ fn of_zones(handle: &Handle) -> Vec<String> {
 
 async fn not_found(request: Request) -> Problem {
     let message = format!(
-        "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/head, /v1/rules/history, \
-         /v1/rules/status, /v1/explain, /v1/fleet, /v1/fleet/nodes, /v1/status, /v1/traffic, /v1/bundles, \
-         /v1/leases, /v1/observations and /v1/overrides",
+        "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/head, \
+         /v1/rules/history, /v1/rules/status, /v1/explain, /v1/explain/nodes, /v1/fleet, /v1/fleet/nodes, /v1/status, \
+         /v1/picture, /v1/timeline, /v1/events, /v1/traffic, /v1/rollouts, /v1/bundles, /v1/leases, \
+         /v1/observations and /v1/overrides",
         request.uri().path()
     );
     Problem::new(StatusCode::NOT_FOUND, message)

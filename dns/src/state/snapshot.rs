@@ -6,6 +6,7 @@
 //! world and the health of one moment, with a decision for each class of clients, so that a query only looks up its
 //! class. Neither ever changes: an update makes another snapshot.
 
+mod audit;
 mod decide;
 mod fleet;
 mod loads;
@@ -41,6 +42,7 @@ use crate::response::answer::{Asking, Origin, Steered, SteeredAnswers};
 use crate::zone::ServiceIndex;
 use crate::zones::Zones;
 
+pub(crate) use audit::{Going, Ttls};
 pub(crate) use fleet::FleetHealth;
 pub(crate) use loads::{LoadView, endpoints_up};
 pub(crate) use models::{ModelView, VerdictCounts};

@@ -6,15 +6,23 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use bailiwick_rules::id::RegionId;
+use axum::http::StatusCode;
+use bailiwick_rules::id::{RegionId, RolloutId};
+use bailiwick_rules::observe::StepSums;
 use bailiwick_rules::report::{RolloutReport, RolloutsReport};
+use bailiwick_rules::rollout::{Check, Level, Margin, judge};
 use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::table::{RegionIndex, Rollout};
 use bailiwick_rules::time::Timestamp;
+use serde::Serialize;
 
 use super::Api;
 use super::overrides::in_force;
+use super::reply::Problem;
 use crate::state::snapshot::Snapshot;
+
+/// The chance that an interval ever misses the true difference, however often one looks.
+const CHANCE: f64 = 0.01;
 
 /// The rollouts of the rules in service.
 pub(super) async fn rollouts(State(api): State<Arc<Api>>) -> Json<RolloutsReport> {
@@ -31,6 +39,86 @@ pub(super) async fn rollouts(State(api): State<Arc<Api>>) -> Json<RolloutsReport
     });
     let (node, revision, rollouts) = (api.node.clone(), table.revision().number, rollouts.collect());
     Json(RolloutsReport { node, at: now, begun: api.begun, revision, rollouts })
+}
+
+/// The rollouts with the differences between their arms that remain possible.
+#[derive(Serialize)]
+pub(super) struct Intervals {
+    node: String,
+    at: Timestamp,
+    rollouts: BTreeMap<RolloutId, RolloutIntervals>,
+}
+
+#[derive(Serialize)]
+struct RolloutIntervals {
+    obstacles: Vec<String>,
+    regions: BTreeMap<RegionId, StepIntervals>,
+}
+
+#[derive(Serialize)]
+struct StepIntervals {
+    since: Timestamp,
+    measures: Vec<Measured>,
+}
+
+/// What is compared of two arms.
+#[derive(Serialize)]
+struct Measured {
+    measure: &'static str,
+    /// `difference` of shares, or `ratio` of times.
+    of: &'static str,
+    /// How much worse the new arm may be.
+    margin: f64,
+    /// Of the old and the new arm.
+    samples: [u64; 2],
+    /// The shares of the old and the new arm, if it is a share.
+    seen: Option<[f64; 2]>,
+    /// The least and the greatest difference or ratio that isn't refuted.
+    possible: Option<(f64, f64)>,
+}
+
+/// The rollouts of the rules in service, with intervals. They take a moment to compute.
+pub(super) async fn intervals(State(api): State<Arc<Api>>) -> Result<Json<Intervals>, Problem> {
+    let asked = Arc::clone(&api);
+    let Json(report) = rollouts(State(api)).await;
+    let made = tokio::task::spawn_blocking(move || {
+        let snapshot = asked.handle.snapshot_owned();
+        let of = |(id, report): (RolloutId, RolloutReport)| {
+            let rollout = snapshot.table().rollouts().iter().find(|one| one.id == id)?;
+            let regions = report.regions.iter().map(|(region, sums)| {
+                (region.clone(), StepIntervals { since: sums.since, measures: measures(rollout, sums) })
+            });
+            Some((id, RolloutIntervals { obstacles: report.obstacles, regions: regions.collect() }))
+        };
+        let rollouts = report.rollouts.into_iter().filter_map(of).collect();
+        Intervals { node: report.node, at: report.at, rollouts }
+    });
+    made.await.map(Json).map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this program"))
+}
+
+fn measures(rollout: &Rollout, sums: &StepSums) -> Vec<Measured> {
+    let checks: Vec<Check> =
+        rollout.rule.checks.iter().filter_map(|(measure, allowed)| Check::of(*measure, *allowed)).collect();
+    let (old, new) = (&sums.old.counts, &sums.new.counts);
+    let level = Level { alpha: CHANCE, pass: CHANCE, min_samples: rollout.rule.min_samples };
+    let measured = judge(&checks, old, new, level).checks.into_iter().map(|judged| {
+        let (of, margin) = match judged.check.margin {
+            Margin::Difference(most) => ("difference", most),
+            Margin::Ratio(most) => ("ratio", most),
+        };
+        let possible = judged.check.possible(old, new, CHANCE);
+        Measured {
+            measure: judged.check.measure.as_str(),
+            of,
+            margin,
+            samples: judged.samples,
+            seen: judged.seen,
+            possible: possible
+                .map(|interval| (interval.low, interval.high))
+                .filter(|(low, high)| low.is_finite() && high.is_finite()),
+        }
+    });
+    measured.collect()
 }
 
 /// Why a rollout should neither begin nor go on now, each as a clause.

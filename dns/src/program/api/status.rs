@@ -48,7 +48,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<NodeStatus> {
     })
 }
 
-fn fences(snapshot: &Snapshot, now: Timestamp) -> Vec<FenceNow> {
+pub(super) fn fences(snapshot: &Snapshot, now: Timestamp) -> Vec<FenceNow> {
     let (table, local) = (snapshot.table(), Local::default());
     let conditions = snapshot.conditions(&local, now);
     let rows = overview(table, None, None).fences;
@@ -64,7 +64,7 @@ fn fences(snapshot: &Snapshot, now: Timestamp) -> Vec<FenceNow> {
 }
 
 /// Every region, each followed by its endpoints.
-fn regions(snapshot: &Snapshot, node: &str, now: Timestamp) -> Vec<RegionNow> {
+pub(super) fn regions(snapshot: &Snapshot, node: &str, now: Timestamp) -> Vec<RegionNow> {
     let (table, health) = (snapshot.table(), snapshot.health());
     let report = snapshot.health_report(node, now);
     let mut reported = Vec::new();
@@ -127,7 +127,7 @@ fn loads(snapshot: &Snapshot, now: Timestamp) -> Vec<LoadNow> {
 }
 
 /// The copies of replicas that are read.
-fn replicas(snapshot: &Snapshot) -> Vec<ReplicaNow> {
+pub(super) fn replicas(snapshot: &Snapshot) -> Vec<ReplicaNow> {
     let table = snapshot.table();
     let reported = snapshot.health().replicas.iter().map(|one| ReplicaNow {
         region: table.region(one.region).id.to_string(),
@@ -237,7 +237,7 @@ fn why_model(status: Status, verdict: Verdict, monitor: &MonitorView) -> String 
     by_family(monitor.family, &why)
 }
 
-fn sources(snapshot: &Snapshot, status: &owner::Status) -> Vec<SourceNow> {
+pub(super) fn sources(snapshot: &Snapshot, status: &owner::Status) -> Vec<SourceNow> {
     let world = snapshot.world();
     let zones = world.zone_sources();
     let served = zones.iter().filter(|zone| !zone.is_missing()).count();
@@ -284,7 +284,7 @@ fn keys(snapshot: &Snapshot, now: Timestamp) -> Vec<KeyNow> {
     reported.collect()
 }
 
-fn troubles(api: &Api, status: &owner::Status) -> Vec<String> {
+pub(super) fn troubles(api: &Api, status: &owner::Status) -> Vec<String> {
     let tasks = api.handle.tasks().troubles();
     let tasks = tasks.iter().map(ToString::to_string);
     let failures = [&status.not_persisted, &status.not_renewed].into_iter().flatten();

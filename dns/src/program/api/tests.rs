@@ -1,6 +1,7 @@
 //! Tests of the API over a real socket, with a real owner behind it.
 
 mod leases;
+mod picture;
 
 use std::path::Path;
 
@@ -84,6 +85,8 @@ impl Fixture {
             bundles: Bundles::open(None),
             waiting: Semaphore::new(MOST_WAITING),
             sending: Sending::default(),
+            picture: Picture::default(),
+            cached_picture: Mutex::default(),
             publishing: Mutex::default(),
             failed_tokens: FailedTokens::default(),
             handle: started.handle.clone(),

@@ -20,6 +20,7 @@ use crate::program::api::token::{Tokens, warnings};
 use crate::program::api::{self, Api};
 use crate::program::config::Fleet;
 use crate::program::metrics::Metrics;
+use crate::program::picture::Picture;
 use crate::state::bundles::Bundles;
 use crate::state::owner::Handle;
 use crate::system::file_reload::Renew;
@@ -104,6 +105,8 @@ impl Http {
             bundles,
             waiting: Semaphore::new(api::MOST_WAITING),
             sending: api::sending::Sending::default(),
+            picture: Picture::default(),
+            cached_picture: Mutex::default(),
             publishing: Mutex::default(),
             failed_tokens: FailedTokens::default(),
             loopback,

@@ -176,7 +176,7 @@ impl Running {
         self.listeners.yield_sockets().await;
         manager.notify(&format!("MAINPID={}", successor.pid));
         if let Some(http) = self.http {
-            http.api.bundles.close();
+            http.api.close();
             let _ = http.stop.send(true);
             let _ = tokio::time::timeout(DRAIN_API, http.task).await;
         }
@@ -212,7 +212,7 @@ async fn end(listeners: Listeners, http: Option<ServedHttp>) {
     info!(json.event = "draining", "draining: answering what is in flight");
     if let Some(http) = &http {
         http.api.draining.store(true, Ordering::Relaxed);
-        http.api.bundles.close();
+        http.api.close();
     }
     listeners.drain(DRAIN).await;
     if let Some(http) = http {

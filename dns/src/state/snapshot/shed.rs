@@ -101,6 +101,13 @@ impl Spread {
         Seat { part: Part(part), scope: whole.scope.max(network.scope), ..whole }
     }
 
+    /// The class of each move, in the order of the moves.
+    pub(super) fn classes_of_moves(&self) -> impl Iterator<Item = usize> {
+        let moves = |of_class: &OfClass| of_class.parts.iter().copied().max().map_or(0, usize::from);
+        let classes = self.0.iter().enumerate();
+        classes.flat_map(move |(class, of_class)| std::iter::repeat_n(class, of_class.as_deref().map_or(0, moves)))
+    }
+
     /// The position of a client's move among all moves of the service; `None` if it stays.
     pub(super) fn moved(&self, seat: &Seat) -> Option<usize> {
         let number = usize::from(seat.part.0).checked_sub(1)?;

@@ -1,0 +1,125 @@
+//! `GET /v1/events`: takes the number of the last event that a viewer has, sends those after it and all to come, as
+//! server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+//!
+//! A viewer who reads slowly isn't waited for: a few pieces are kept for it, and after a while it is dropped. It comes
+//! back with the number of its last event and misses nothing that is still kept.
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::unfold;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::mpsc::{Sender, channel};
+use tokio::time::timeout;
+
+use super::Api;
+use super::reply::Problem;
+
+/// How many past events a viewer without a number gets.
+const PAST: usize = 200;
+/// How many events one piece of the stream has at most.
+const IN_A_PIECE: usize = 64;
+/// How many pieces are kept for a viewer who reads slowly.
+const PIECES: usize = 4;
+/// How long a viewer may read nothing.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// How often a comment is sent, so that nobody between takes the connection for dead.
+const PING: Duration = Duration::from_secs(15);
+
+/// How many past events are wanted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    last: Option<usize>,
+}
+
+/// Sends events until the viewer leaves, is too slow, or the server goes down.
+pub(super) async fn events(
+    State(api): State<Arc<Api>>,
+    asked: Result<Query<Asked>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Query(asked) = asked.map_err(|rejection| {
+        let message = format!("{}; ask as /v1/events, or as /v1/events?last=50", rejection.body_text());
+        Problem::new(StatusCode::BAD_REQUEST, message)
+    })?;
+    let place = Arc::clone(&api.picture.viewers).try_acquire_owned();
+    let Some(place) = place.ok().filter(|_| !api.picture.is_closed()) else {
+        let message = "as many follow the events of this node as may; ask another node, or /v1/picture now and then";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, message));
+    };
+    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|id| own_id(&api, id));
+    let from = last.unwrap_or_else(|| api.picture.events(|events| events.before_last(asked.last.unwrap_or(PAST))));
+    let (pieces, received) = channel(PIECES);
+    tokio::spawn(async move {
+        follow(api, from, pieces).await;
+        drop(place);
+    });
+    let stream = unfold(received, |mut received| async {
+        let piece: String = received.recv().await?;
+        Some((Ok::<_, Infallible>(piece), received))
+    });
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// Feeds one viewer.
+async fn follow(api: Arc<Api>, mut from: u64, pieces: Sender<String>) {
+    let mut newest = api.picture.follow();
+    let hello = json!({ "node": api.node, "begun": api.begun });
+    if !send(&pieces, format!("retry: 3000\nevent: hello\ndata: {hello}\n\n")).await {
+        return;
+    }
+    loop {
+        newest.borrow_and_update();
+        let events = api.picture.events(|events| events.after(from, IN_A_PIECE));
+        if api.picture.is_closed() {
+            return;
+        }
+        if let Some(last) = events.last() {
+            let missed = events.first().map_or(0, |first| first.id - from - 1);
+            let mut piece = String::new();
+            for event in &events {
+                // JSON has no line breaks here, so an event is one line whatever its texts are.
+                let data = serde_json::to_string(event).unwrap_or_default();
+                let _ = write!(piece, "id: {}-{}\nevent: change\ndata: {data}\n\n", api.begun.0, event.id);
+            }
+            if missed > 0 && from > 0 {
+                piece.insert_str(0, &format!("event: missed\ndata: {{\"events\":{missed}}}\n\n"));
+            }
+            from = last.id;
+            if !send(&pieces, piece).await {
+                return;
+            }
+            continue;
+        }
+        tokio::select! {
+            changed = newest.changed() => if changed.is_err() { return },
+            () = pieces.closed() => return,
+            () = tokio::time::sleep(PING) => if !send(&pieces, ":\n\n".to_owned()).await { return },
+        }
+    }
+}
+
+/// Whether the viewer took it.
+pub(super) async fn send(pieces: &Sender<String>, piece: String) -> bool {
+    matches!(timeout(PATIENCE, pieces.send(piece)).await, Ok(Ok(())))
+}
+
+/// The number in an id that this process gave; `None` for one of a process before it.
+fn own_id(api: &Api, id: &str) -> Option<u64> {
+    let (begun, id) = id.rsplit_once('-')?;
+    (begun.parse() == Ok(api.begun.0)).then(|| id.parse().ok()).flatten()
+}

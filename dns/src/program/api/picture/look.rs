@@ -1,0 +1,298 @@
+//! The look that is taken every second. Takes the snapshot, notes events, samples and checked fences. Run beside the
+//! API; no query waits for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bailiwick_rules::audit::Book;
+use bailiwick_rules::fleet::traffic::BUCKET;
+use bailiwick_rules::geo::CountryCode;
+use bailiwick_rules::id::RegionId;
+use bailiwick_rules::load::{Classes, requests};
+use bailiwick_rules::rules::Ratio;
+use bailiwick_rules::steer::first_token::Medians;
+use bailiwick_rules::steer::{Local, effective_status, forced};
+use bailiwick_rules::table::{RegionIndex, ServiceIndex};
+use bailiwick_rules::time::Timestamp;
+
+use super::super::overrides::in_force;
+use super::super::status::regions;
+use super::Api;
+use super::edge::{self, EdgeRates};
+use super::now::{rollout, whole_regions};
+use crate::program::metrics::Wanted;
+use crate::program::picture::seen::{Forced, Region, Seen};
+use crate::program::picture::timeline::{Sample, State};
+use crate::program::picture::{Checked, Given, Going, Group, Margin};
+use crate::state::snapshot::Snapshot;
+
+/// How often one looks.
+const EVERY: Duration = Duration::from_secs(1);
+/// A check of fences that took so long is followed by a pause of so many times that: it takes no more than 5 % of one
+/// core.
+const PAUSE: u32 = 20;
+/// How often fences are checked although nothing changed: overrides end, and a check has a date.
+const CHECK_AT_LEAST: Duration = Duration::from_secs(60);
+/// The most services for which it is told where clients go.
+const MOST_SERVICES: usize = 32;
+/// A day, in milliseconds.
+const DAY: i64 = 86_400_000;
+
+/// What is remembered from look to look.
+#[derive(Default)]
+struct Memory {
+    check: Option<LastCheck>,
+    edge: EdgeRates,
+}
+
+/// The last check of fences.
+struct LastCheck {
+    of: Arc<Snapshot>,
+    at: Instant,
+    took: Duration,
+}
+
+/// Looks until it is dropped.
+pub(crate) async fn watch(api: Arc<Api>) {
+    let mut memory = Memory::default();
+    let mut turns = tokio::time::interval(EVERY);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        let api = Arc::clone(&api);
+        // Not on a thread that serves connections.
+        let looked = tokio::task::spawn_blocking(move || look(&api, memory)).await;
+        memory = looked.unwrap_or_default();
+    }
+}
+
+fn look(api: &Api, mut memory: Memory) -> Memory {
+    let (snapshot, now) = (api.handle.snapshot_owned(), api.handle.now());
+    memory.check = Some(check(api, &snapshot, memory.check.take(), now));
+    let totals = api.handle.observed().with(|sums| edge::totals(sums));
+    api.picture.note_edge(memory.edge.rates(totals, now));
+    let seen = see(api, &snapshot, now);
+    let mut reasons: Option<BTreeMap<String, String>> = None;
+    let why = |name: &str| {
+        let reasons = reasons.get_or_insert_with(|| {
+            let all = whole_regions(regions(&snapshot, &api.node, now));
+            all.into_iter().map(|(name, (one, _))| (name, with_failure(one.why, one.failure))).collect()
+        });
+        reasons.get(name).cloned().unwrap_or_default()
+    };
+    let first_tokens = api.handle.observed().with(|sums| sums.first_tokens(now).clone());
+    let samples = samples(&snapshot, &seen, &first_tokens, now);
+    api.picture.sample(samples, now);
+    api.picture.note(seen, now, why);
+    memory
+}
+
+/// A reason with the last failure of a probe.
+fn with_failure(why: String, failure: Option<String>) -> String {
+    match failure {
+        Some(failure) if !why.contains(&failure) => format!("{why}: {failure}"),
+        _ => why,
+    }
+}
+
+/// Checks fences if what is answered may have changed, but not too often.
+fn check(api: &Api, snapshot: &Arc<Snapshot>, last: Option<LastCheck>, now: Timestamp) -> LastCheck {
+    let is_due = |last: &LastCheck| {
+        let age = last.at.elapsed();
+        (!snapshot.answers_as(&last.of) || age >= CHECK_AT_LEAST) && age >= last.took * PAUSE
+    };
+    let last = match last {
+        Some(last) if !is_due(&last) => return last,
+        last => last,
+    };
+    let at = Instant::now();
+    let audit = snapshot.audit(now);
+    let was_well = last.is_none() || api.picture.checked().is_none_or(|checked| checked.audit.violations == 0);
+    if audit.violations > 0 && was_well {
+        let listed: Vec<String> = audit
+            .listed
+            .iter()
+            .take(3)
+            .map(|one| format!("{}/{} to {}", one.service, one.client, one.region))
+            .collect();
+        let (revision, violations) = (snapshot.table().revision().number, audit.violations);
+        let listed = listed.join(", ");
+        tracing::error!(
+            json.event = "fence_violated",
+            revision,
+            violations,
+            "{violations} decisions lead out of their fence: {listed}; please report it"
+        );
+    }
+    let revision = snapshot.table().revision().number;
+    let (given, going, margins) = (given(api, snapshot, now), going(snapshot, now), margins(snapshot));
+    let took = at.elapsed();
+    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    api.picture.check(Checked { at: now, revision, took_ms, audit, given, going, margins });
+    LastCheck { of: Arc::clone(snapshot), at, took }
+}
+
+/// Compares the answers that were counted with the fences. Only buckets count that began long enough after the rules
+/// came into service: a bucket may hold queries that were answered up to one bucket earlier.
+fn given(api: &Api, snapshot: &Snapshot, now: Timestamp) -> Option<Given> {
+    let accepted = api.handle.status().rules.accepted_at?.max(api.begun);
+    let since = Timestamp(accepted.after(BUCKET).0.max(now.0 - DAY));
+    let report = api.metrics.traffic(now, Wanted { since, service: None, apart: true });
+    let (book, table) = (Book::read(snapshot.rules_bytes()), snapshot.table());
+    let mut found = Given { since: now, queries: 0, outside: 0 };
+    let mut known: BTreeMap<(String, Option<String>, String), bool> = BTreeMap::new();
+    for count in report.counts {
+        let (Some(from), Some(region)) = (count.from.filter(|from| *from >= since), count.region) else { continue };
+        // Names beyond a bound are counted under one that no rules have.
+        if table.region_named(&region).is_none() || table.service_named(&count.service).is_none() {
+            continue;
+        }
+        found.since = found.since.min(from);
+        found.queries += count.queries;
+        let is_allowed = *known.entry((count.service, count.country, region)).or_insert_with_key(|key| {
+            let (service, country, region) = key;
+            book.allows_country(service, country.as_deref().and_then(CountryCode::parse), region)
+        });
+        if !is_allowed {
+            found.outside += count.queries;
+        }
+    }
+    (found.queries > 0).then_some(found)
+}
+
+/// Where clients of each country go, by service.
+fn going(snapshot: &Snapshot, now: Timestamp) -> Vec<Going> {
+    let table = snapshot.table();
+    let services = (0..).map(ServiceIndex).zip(table.services()).take(MOST_SERVICES);
+    let group = |group: crate::state::snapshot::Going| Group {
+        to: group.to.map(|region| table.region(region).id.to_string()),
+        is_withheld: group.is_withheld,
+        countries: group
+            .countries
+            .iter()
+            .map(|country| country.as_ref().map_or("unknown", CountryCode::as_str))
+            .collect::<Vec<_>>()
+            .join(" "),
+    };
+    let of = |(index, service): (ServiceIndex, &bailiwick_rules::table::Service)| Going {
+        service: service.id.to_string(),
+        groups: snapshot.going(index, now).into_iter().map(group).collect(),
+    };
+    services.map(of).collect()
+}
+
+/// What fences carry without one of their regions: by the measured demand, or by what the rules state.
+fn margins(snapshot: &Snapshot) -> Vec<Margin> {
+    let table = snapshot.table();
+    let measured = snapshot.health().planned.as_ref().map(|planned| planned.margins.worst.clone());
+    let measured = measured.filter(|worst| !worst.is_empty());
+    let by = if measured.is_some() { "measured" } else { "rules" };
+    let worst = measured.unwrap_or_else(|| {
+        if table.regions().iter().all(|region| region.load.is_none()) {
+            return Vec::new();
+        }
+        let capacity = |region: RegionIndex| table.region(region).capacity().map(requests);
+        let classes = Classes::stated(table);
+        if classes.list().iter().all(|class| class.demand == 0) {
+            return Vec::new();
+        }
+        bailiwick_rules::load::margins(&classes, capacity).worst
+    });
+    let name = |region: &RegionIndex| table.region(*region).id.to_string();
+    let margin = |one: bailiwick_rules::load::Margin| Margin {
+        fence: one.fence.iter().map(name).collect(),
+        lost: name(&one.lost),
+        load: f64::from(one.load.0) / 1e6,
+        by,
+    };
+    worst.into_iter().map(margin).collect()
+}
+
+/// What is seen now.
+fn see(api: &Api, snapshot: &Snapshot, now: Timestamp) -> Seen {
+    let (table, local) = (snapshot.table(), Local::default());
+    let conditions = snapshot.conditions(&local, now);
+    let loads = snapshot.load_reports(now);
+    let name = |region: RegionIndex| table.region(region).id.to_string();
+    let region = |(index, region): (RegionIndex, &bailiwick_rules::table::Region)| {
+        let mark = region.load.as_ref().map_or(Ratio::ONE, |load| load.high);
+        let load = loads.get(&region.id).and_then(|load| load.load);
+        let status = effective_status(table, index, &conditions);
+        (region.id.to_string(), Region { status, load, mark, is_full: false })
+    };
+    let (head, peers) = api.handle.fleet().with(|known| {
+        let head = known.head.as_ref().map(|head| format!("{}: {}", head.author, head.reason));
+        let peer = |peer: &crate::state::fleet_status::Peer| {
+            let name = peer.node.clone().unwrap_or_else(|| peer.url.clone());
+            (name, peer.trouble.clone().unwrap_or_default())
+        };
+        (head.unwrap_or_default(), known.peers.iter().map(peer).collect())
+    });
+    let status = api.handle.status();
+    let refused = status.rules.last_error.as_ref();
+    let forced = in_force(snapshot, now).into_iter().rev().map(|one| {
+        let forced = Forced { status: one.status, until: one.until, reason: one.reason };
+        (one.of, forced)
+    });
+    let moves = snapshot.health().planned.iter().flat_map(|planned| &planned.moves);
+    Seen {
+        rules: (table.revision().number, head),
+        refused: refused.map(|failure| (failure.at, failure.errors.first().cloned().unwrap_or_default())),
+        regions: (0..).map(RegionIndex).zip(table.regions()).map(region).collect(),
+        overrides: forced.collect(),
+        replicas: replicas(snapshot),
+        skewed: skewed(snapshot, now),
+        moves: moves.map(|moved| ((name(moved.from), name(moved.to)), moved.share)).collect(),
+        peers,
+        rollouts: table.rollouts().iter().map(|one| (one.id.to_string(), rollout(table, one))).collect(),
+        violations: api.picture.checked().map_or(0, |checked| checked.audit.violations),
+    }
+}
+
+fn replicas(snapshot: &Snapshot) -> BTreeMap<String, String> {
+    let table = snapshot.table();
+    let of = |one: &crate::state::snapshot::ReplicaView| {
+        let name = format!("{}/{}", table.region(one.region).id, table.replica(one.replica).id);
+        (name, one.freshness.as_str().to_owned())
+    };
+    snapshot.health().replicas.iter().map(of).collect()
+}
+
+/// The endpoints that run another release, and what differs.
+fn skewed(snapshot: &Snapshot, now: Timestamp) -> BTreeMap<String, String> {
+    if snapshot.table().releases().is_empty() {
+        return BTreeMap::new();
+    }
+    let running = snapshot.running(now);
+    let of_model = |(model, state): (&String, &bailiwick_rules::report::ReleaseState)| {
+        let skewed = state.endpoints.iter().filter(|one| one.state.is_skewed());
+        let named = |one: &bailiwick_rules::report::RunningReport| {
+            (format!("{}/{}", one.region, one.endpoint), format!("{model}: {}", one.differs.join(", ")))
+        };
+        skewed.map(named).collect::<Vec<_>>()
+    };
+    running.iter().flat_map(of_model).collect()
+}
+
+/// What every region is now, for the timeline.
+fn samples(snapshot: &Snapshot, seen: &Seen, first_tokens: &Medians, now: Timestamp) -> Vec<(RegionId, Sample)> {
+    let (table, local) = (snapshot.table(), Local::default());
+    let conditions = snapshot.conditions(&local, now);
+    let sample = |(index, region): (RegionIndex, &bailiwick_rules::table::Region)| {
+        let of = seen.regions.get(region.id.as_str()).copied().unwrap_or_default();
+        let load = of.load.map(|load| u16::try_from(load.0 / 1_000).unwrap_or(u16::MAX));
+        let is_forced = forced(table, index, &conditions).is_some();
+        let state = match of.status {
+            bailiwick_rules::health::Status::Down if is_forced => State::Forced,
+            bailiwick_rules::health::Status::Down => State::Down,
+            _ if of.load.is_some_and(|load| load >= of.mark) => State::Full,
+            bailiwick_rules::health::Status::Up => State::Up,
+            bailiwick_rules::health::Status::Unknown => State::Unknown,
+        };
+        let medians = first_tokens.values().filter_map(|regions| regions.get(&region.id));
+        let first_token = medians.max().map(|median| u16::try_from(*median).unwrap_or(u16::MAX));
+        (region.id.clone(), Sample { state, load, first_token })
+    };
+    (0..).map(RegionIndex).zip(table.regions()).map(sample).collect()
+}

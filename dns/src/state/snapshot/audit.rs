@@ -1,0 +1,101 @@
+//! Checks what a snapshot answers against a plain reading of its rules, and tells where clients of each country go.
+//! Takes a snapshot, returns numbers for the picture. Called by the API; no query waits for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bailiwick_rules::audit::{Audit, Book, audit};
+use bailiwick_rules::geo::{self, CountryCode};
+use bailiwick_rules::steer::{Client, Local, PathClass, decide, rank, stand};
+use bailiwick_rules::table::{RegionIndex, ServiceIndex};
+use bailiwick_rules::time::Timestamp;
+
+use super::shed::Spread;
+use super::{Choice, Choices, Offer, Snapshot};
+
+/// The most pairs of service and tenant that are checked.
+const MOST_TENANTS: usize = 20_000;
+
+/// Countries whose clients go to the same region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Going {
+    /// The region; `None`: residency allows none, or none is left.
+    pub to: Option<RegionIndex>,
+    /// Whether a fence has regions, but none is offered.
+    pub is_withheld: bool,
+    /// The countries; `None` is for clients that nobody can place.
+    pub countries: Vec<Option<CountryCode>>,
+}
+
+/// The TTLs of a region's answers, in seconds: the shortest and the longest.
+pub(crate) type Ttls = BTreeMap<RegionIndex, (u32, u32)>;
+
+impl Snapshot {
+    /// Checks the decisions for all countries and tenants, and every answer that DNS has ready.
+    #[must_use]
+    pub(crate) fn audit(&self, now: Timestamp) -> Audit {
+        let (table, book) = (self.table(), Book::read(self.rules_bytes()));
+        let mut found = audit(table, &book, &self.conditions(&Local::default(), now), MOST_TENANTS);
+        for (service, class, choice) in self.choices() {
+            let ranking = self.world.classes_of(service).and_then(|classes| classes.rankings().get(class));
+            if let (Offer::Region(region), Some(ranking)) = (choice.offer, ranking) {
+                found.check_answer(&book, table, (service, ranking), region);
+            }
+        }
+        found
+    }
+
+    /// Whether this snapshot answers as another one does.
+    #[must_use]
+    pub(crate) fn answers_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.world, &other.world)
+            && self.decided.len() == other.decided.len()
+            && self.decided.iter().zip(&other.decided).all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+
+    /// Every answer that is ready, with its service and the class of the clients that get it.
+    fn choices(&self) -> impl Iterator<Item = (ServiceIndex, usize, Choice)> {
+        let services = (0..).map(ServiceIndex).zip(&self.decided);
+        services.flat_map(|(service, decided)| {
+            let by_family = decided.by_family.iter().flat_map(|all| [&all.ipv4, &all.ipv6, &all.whole]);
+            std::iter::once(&decided.choices).chain(by_family).flat_map(move |choices: &Choices| {
+                let stay = choices.classes.iter().copied().enumerate();
+                let moves = decided.spread.iter().flat_map(Spread::classes_of_moves);
+                let moved = moves.zip(choices.moved.iter().copied());
+                stay.chain(moved).map(move |(class, choice)| (service, class, choice))
+            })
+        })
+    }
+
+    /// The TTLs of the answers that are ready, by region.
+    #[must_use]
+    pub(crate) fn ttls(&self) -> Ttls {
+        let mut ttls = Ttls::new();
+        for (_, _, choice) in self.choices() {
+            if let Offer::Region(region) = choice.offer {
+                let (least, most) = ttls.entry(region).or_insert((choice.ttl, choice.ttl));
+                (*least, *most) = ((*least).min(choice.ttl), (*most).max(choice.ttl));
+            }
+        }
+        ttls
+    }
+
+    /// Where clients of each country go first, for a service. Clients that are moved because of load aren't told apart.
+    #[must_use]
+    pub(crate) fn going(&self, service: ServiceIndex, now: Timestamp) -> Vec<Going> {
+        let (table, local) = (self.table(), Local::default());
+        let conditions = self.conditions(&local, now);
+        let mut groups: Vec<Going> = Vec::new();
+        for country in geo::countries().map(Some).chain([None]) {
+            let standing = stand(table, &Client { country, ..Client::default() });
+            let ranking = rank(table, service, &standing, PathClass::Inference);
+            let to = decide(table, &ranking, None, &conditions).ordered.first().map(|first| first.fenced.region);
+            let is_withheld = to.is_none() && !ranking.order.is_empty();
+            match groups.iter_mut().find(|group| (group.to, group.is_withheld) == (to, is_withheld)) {
+                Some(group) => group.countries.push(country),
+                None => groups.push(Going { to, is_withheld, countries: vec![country] }),
+            }
+        }
+        groups
+    }
+}
