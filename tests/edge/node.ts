@@ -24,8 +24,8 @@ export class DnsNode {
     readonly stop: () => Promise<void>,
   ) {}
 
-  /** Starts it. */
-  static async start(document: Json): Promise<DnsNode> {
+  /** Starts it, with more lines of its configuration: the first belong to `[api]`. */
+  static async start(document: Json, more = "", api = "127.0.0.1:0"): Promise<DnsNode> {
     const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick`;
     if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-dns`);
     const folder = mkdtempSync(join(tmpdir(), "bailiwick-node-"));
@@ -38,8 +38,8 @@ export class DnsNode {
     write(
       "bailiwick.toml",
       `listen = ["127.0.0.1:0"]\nrules = "rules.json"\ngeoip = "${database}"\n` +
-        `[zones]\n"ai.example.com" = "ai.example.com.zone"\n[api]\nlisten = "127.0.0.1:0"\n` +
-        `worker_token_files = ["worker.token"]\n`,
+        `[zones]\n"ai.example.com" = "ai.example.com.zone"\n[api]\nlisten = "${api}"\n` +
+        `worker_token_files = ["worker.token"]\n${more}`,
     );
     const ready = join(folder, "ready.json");
     const server = spawn(binary, ["serve", "--config", join(folder, "bailiwick.toml"), "--ready-file", ready], {

@@ -2,7 +2,8 @@
 //! `/metrics` and `/healthz`. Run by `serve`.
 //!
 //! On a loopback address everybody may read. On other addresses reading needs a bearer token too, except for
-//! `/healthz`. Writing needs a token that may write, and is forbidden if none is configured.
+//! `/healthz` and the files of the page at `/ui/`. Writing needs a token that may write, and is forbidden if none is
+//! configured.
 
 pub(crate) mod bundles;
 mod events;
@@ -23,6 +24,7 @@ mod status;
 pub(crate) mod tls;
 pub(crate) mod token;
 mod traffic;
+mod ui;
 
 use std::future::Future;
 use std::io;
@@ -223,6 +225,9 @@ pub(crate) fn is_loopback(address: SocketAddr) -> bool {
 fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
+        .route("/ui", get(ui::to_page))
+        .route("/ui/", get(ui::file))
+        .route("/ui/{file}", get(ui::file))
         .route("/metrics", get(read::metrics))
         .route("/v1/health", get(read::health))
         .route("/v1/rules", get(read::rules).put(publish::put).layer(DefaultBodyLimit::max(LARGEST_DOCUMENT)))
@@ -260,7 +265,8 @@ fn router(api: Arc<Api>) -> Router {
 /// Lets a request pass that needs no token or carries the right one.
 async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    if reads && (api.loopback || request.uri().path() == "/healthz") {
+    let is_open = request.uri().path() == "/healthz" || ui::is_of_page(request.uri().path());
+    if reads && (api.loopback || is_open) {
         return next.run(request).await;
     }
     if !reads && api.is_handing_over.load(Ordering::Relaxed) {
@@ -354,7 +360,7 @@ fn of_zones(handle: &Handle) -> Vec<String> {
 
 async fn not_found(request: Request) -> Problem {
     let message = format!(
-        "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/head, \
+        "nothing is at {}; there are /ui/, /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/head, \
          /v1/rules/history, /v1/rules/status, /v1/explain, /v1/explain/nodes, /v1/fleet, /v1/fleet/nodes, /v1/status, \
          /v1/picture, /v1/timeline, /v1/events, /v1/traffic, /v1/rollouts, /v1/bundles, /v1/leases, \
          /v1/observations and /v1/overrides",

@@ -156,3 +156,34 @@ async fn each_node_explains_and_the_picture_needs_the_token_that_other_reads_nee
         assert_eq!(far.send(Method::GET, path, Some(READER), None).await.status(), 200, "{path}");
     }
 }
+
+#[tokio::test]
+async fn the_page_needs_no_token_and_is_sent_as_a_browser_can_read_it() {
+    let fixture = Fixture::new(Some(TOKEN), false).await;
+    let get = async |path: &str, accept: &str| {
+        let request = fixture.client.get(format!("{}{path}", fixture.url)).header("accept-encoding", accept);
+        request.send().await.unwrap()
+    };
+    let page = get("/ui/", "").await;
+    let headers = page.headers().clone();
+    let policy = headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'self';") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert!(!policy.contains("unsafe") && !policy.contains("data:"), "{policy}");
+    assert_eq!(headers["cache-control"], "no-cache");
+    assert_eq!(headers["x-content-type-options"], "nosniff");
+    let text = page.text().await.unwrap();
+    let script = text.split('"').find(|part| part.ends_with(".js")).unwrap();
+    for (accept, encoding) in [("gzip, br", Some("br")), ("gzip", Some("gzip")), ("identity", None)] {
+        let response = get(&format!("/ui/{script}"), accept).await;
+        let sent = response.headers().get("content-encoding").map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!((response.status().as_u16(), sent.as_deref()), (200, encoding), "{accept}");
+        assert!(response.headers()["cache-control"].to_str().unwrap().contains("immutable"));
+        assert_eq!(response.headers()["vary"], "accept-encoding");
+    }
+    for unknown in ["/ui/nothing.js", "/ui/..%2fpicture.rs"] {
+        assert_eq!(get(unknown, "").await.status(), 404, "{unknown}");
+    }
+    assert_eq!(get("/ui", "").await.url().path(), "/ui/", "it leads there");
+    let posted = fixture.send(Method::POST, "/ui/", None, None).await.status();
+    assert!(posted == 401 || posted == 405, "{posted}");
+}
