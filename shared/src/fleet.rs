@@ -1,11 +1,12 @@
 //! Many nodes that follow one rules document. Takes what other nodes, a store or a person offer, returns what this node
-//! does about it. Called by the transports of the DNS half and by its command line.
+//! does about the offer. Called by the code of the DNS half that exchanges documents, and by its command line.
 //!
-//! A document has a total order already: its revision, then its digest. To spread the highest valid revision needs no
-//! agreement. Only publishing does, and that is one compare-and-set of the [`head`]. So whatever spreads documents may
-//! be slow, cut off, restored from an old backup or lying: a node goes on with the last good document it has.
+//! Documents have a total order already: by revision, then by digest. So nodes can spread the highest valid revision
+//! without agreeing on anything. Only publishing needs agreement, and that is one compare-and-set of the [`head`], a
+//! small document that names the published rules. Whatever spreads documents may therefore be slow, cut off, restored
+//! from an old backup or lying: a node goes on with the last good document it has.
 //!
-//! Health is agreed on by [`verdicts`]: the nodes and the edge make the same of the same reports.
+//! Nodes do agree on health, by [`verdicts`]: DNS nodes and the edge come to the same verdict from the same reports.
 
 mod agreed;
 mod ballot;

@@ -1,5 +1,5 @@
-//! What was agreed on, as far as the next verdict rests on it. Whoever judges keeps one [`Agreed`]: a node for as long
-//! as it runs, the edge in each isolate.
+//! What was agreed on about health, as far as the next verdict depends on it. Whoever judges keeps one [`Agreed`]: a
+//! node for as long as it runs, the edge in each isolate.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +10,8 @@ use crate::rules::ReplicaSource;
 use crate::table::{RegionReplica, Revision, Table};
 use crate::time::Timestamp;
 
-/// What was agreed on of all regions of one document. It begins empty: everything is unknown, which counts as up, until
-/// most sites say something, or tell what they took for agreed.
+/// What was agreed on about all regions of one document. At first everything is unknown, which counts as up, until most
+/// sites say something or report what they took as agreed on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Agreed {
     revision: Option<Revision>,
@@ -20,30 +20,31 @@ pub struct Agreed {
     pub(super) fences: Vec<GuardedFence>,
 }
 
-/// What was agreed on of one region.
+/// What was agreed on about one region.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RegionAgreed {
     id: RegionId,
     pub(super) whole: Held,
-    /// Since when a majority calls it down that a guard is against.
+    /// Since when a majority calls the region down while a guard keeps it in service.
     pub(super) falling_since: Option<Timestamp>,
     pub(super) families: [Held; 2],
+    /// The names of its endpoints.
     names: Vec<EndpointId>,
-    /// By position.
+    /// By position of the endpoint in `names`.
     pub(super) endpoints: Vec<Held>,
-    /// Its copies of replicas, by name.
+    /// The names of the replicas that it has a copy of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     copies: Vec<ReplicaId>,
-    /// By position.
+    /// By position of the copy in `copies`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) replicas: Vec<Held>,
-    /// What the rules say of each copy, by position. Empty after a restart: then nothing counts as changed.
+    /// What the rules say of each copy, by position. Empty after a restart: then no copy counts as changed.
     #[serde(skip)]
     read_as: Vec<ReadAs>,
 }
 
-/// What a copy's status rests on. When it changes, what was agreed on is about another copy.
+/// What a copy's status depends on in the rules. If that changes, the old status was about another copy.
 #[derive(Clone, Debug, PartialEq)]
 struct ReadAs {
     is_leader: bool,
@@ -55,7 +56,7 @@ impl ReadAs {
         Self { is_leader: copy.is_leader, source: copy.source.clone() }
     }
 
-    /// Whether both are about the same copy, however often it is read.
+    /// Whether both describe the same copy. How often it is read doesn't matter.
     fn is_alike(&self, other: &Self) -> bool {
         let sources = match (&self.source, &other.source) {
             (Some(one), Some(two)) => (&one.reads, &one.http) == (&two.reads, &two.http),
@@ -69,22 +70,22 @@ impl ReadAs {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Held {
-    /// `Unknown`: nothing was agreed on yet.
+    /// The status; `Unknown`: nothing was agreed on yet.
     pub(super) status: Status,
     /// Since when it has this status.
     pub(super) since: Timestamp,
-    /// Since when the sites that know are too few.
+    /// Since when too few sites know the status; `None`: enough do.
     pub(super) alone_since: Option<Timestamp>,
 }
 
 impl Held {
-    /// Sets the status. A time that lies ahead was noted before the clock was set back.
+    /// Sets the status. If `since` lies in the future, the clock was set back, and `now` takes its place.
     pub(super) fn set(&mut self, status: Status, now: Timestamp) {
         self.since = if status == self.status { self.since.min(now) } else { now };
         self.status = status;
     }
 
-    /// Notes whether enough sites know.
+    /// Notes whether enough sites know the status.
     pub(super) fn note_quorum(&mut self, is_quorum: bool, now: Timestamp) {
         self.alone_since = match self.alone_since {
             _ if is_quorum => None,
@@ -95,14 +96,15 @@ impl Held {
 }
 
 impl Agreed {
-    /// What the next process has to know: a node that is cut off when it starts would otherwise take a region for up
-    /// that the voters called down.
+    /// The statuses as bytes for the next process. Without them, a node that is cut off when it starts would take a
+    /// region for up that the voters called down.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(&self.regions).unwrap_or_default()
     }
 
-    /// Reads what was kept. Regions that the rules no longer have are left out as soon as there is a verdict.
+    /// Reads the bytes that [`Agreed::to_bytes`] wrote. Regions that the rules no longer have are dropped at the next
+    /// verdict.
     ///
     /// # Errors
     /// What is wrong with the bytes.
@@ -111,7 +113,7 @@ impl Agreed {
         Ok(Self { regions, ..Self::default() })
     }
 
-    /// Goes over to another document. What it has of the same name keeps what was agreed on.
+    /// Switches to another document. Regions, endpoints and copies that keep their names keep their statuses.
     pub(super) fn carry_over(&mut self, table: &Table) {
         if self.revision == Some(table.revision()) {
             return;

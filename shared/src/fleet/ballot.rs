@@ -1,59 +1,61 @@
-//! What one voter says of health. Takes a report as it arrived, returns a [`Ballot`] with positions for names, or
-//! nothing if the node doesn't vote. Made by whoever receives reports, counted by [`super::verdict`].
+//! What one voter says of health. A voter is a node whose report counts as a vote. Takes a report as it arrived,
+//! returns a [`Ballot`] in which positions stand for names, or nothing if the node doesn't vote. Made by whoever
+//! receives reports, counted by [`super::verdict`].
 
 use crate::health::{AddressFamily, RegionHealth, Status};
 use crate::report::{FRESH_INTERVALS, HealthReport, HeldBy, RegionReport};
 use crate::table::{RegionReplica, Table};
 use crate::time::{Millis, Timestamp};
 
-/// The longest interval that is believed: the longest that a monitor may have.
+/// The longest interval between probes that a report may claim, in milliseconds: the longest that a monitor may have.
 const LONGEST_INTERVAL: u64 = 3_600_000;
 
-/// What one voter says, and when it was heard. Nothing of it is compared with another node's clock: its age is counted
-/// from its arrival, by the clock of whoever received it.
+/// What one voter says, and when its report arrived. No other node's clock is read here: the report says how old its
+/// results were when it was sent, and the receiver's clock counts the time since it arrived.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ballot {
     /// The voter's position in the rules.
     pub(super) voter: usize,
-    /// When it arrived, by the receiver's clock.
+    /// When the report arrived, by the receiver's clock.
     pub(super) at: Timestamp,
-    /// By region index.
+    /// What the voter says of each region, by region index; `None`: nothing.
     regions: Vec<Option<Cast>>,
 }
 
-/// What a node sees itself.
+/// What a node's own probes say.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnSight<'a> {
-    /// By region index.
+    /// The health of each region, by region index.
     pub regions: &'a [RegionHealth],
-    /// The same by family of addresses, IPv4 and IPv6, where monitors tell them apart.
+    /// The same for each family of addresses, IPv4 and IPv6; `None` where no monitor probes that family by itself.
     pub families: [Option<&'a [RegionHealth]>; 2],
-    /// How old the oldest result is that each region's status is made of, and the interval of its slowest monitor.
+    /// By region index: the age of the oldest result that the region's status rests on, and the interval of its slowest
+    /// monitor.
     pub ages: &'a [(Millis, Millis)],
-    /// Whether the node is blind.
+    /// Whether the node is blind: its own line to the network seems to be down.
     pub is_blind: bool,
 }
 
 /// What a voter says of one region.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Cast {
-    /// How old it was when it was sent, by the sender's clock alone.
+    /// How old the results were when the report was sent, by the sender's clock.
     age: Millis,
     interval: Millis,
     pub(super) region: Status,
     /// By family of addresses: IPv4, IPv6.
     pub(super) families: [Status; 2],
-    /// By position.
+    /// By position of the endpoint in the region.
     pub(super) endpoints: Vec<Status>,
-    /// By position of the region's copies.
+    /// By position of the copy in the region.
     pub(super) replicas: Vec<Status>,
-    /// What the voter took for agreed, so that one who has just begun knows it.
+    /// What the voter reports as agreed on, so that a node that has just started can take it over.
     pub(super) agreed: Status,
 }
 
 impl Ballot {
-    /// Reads the report of a voter; `None` if the node isn't one. Regions and endpoints that aren't in the rules are
-    /// passed over.
+    /// Reads the report of a voter; `None` if the node isn't a voter. Regions and endpoints that the rules don't have
+    /// are ignored.
     #[must_use]
     pub fn read(table: &Table, report: &HealthReport, at: Timestamp) -> Option<Self> {
         let voter = table.fleet()?.voter_named(&report.node)?;
@@ -77,7 +79,7 @@ impl Ballot {
         Some(Self { voter, at, regions: table.regions().iter().map(cast).collect() })
     }
 
-    /// The ballot of the node itself, as its report would be read by others at this moment.
+    /// The ballot of this node itself, equal to what other nodes would read from a report sent now.
     #[must_use]
     pub fn own(table: &Table, voter: usize, sight: &OwnSight<'_>, now: Timestamp) -> Self {
         let cast = |(index, region): (usize, &crate::table::Region)| {
@@ -99,15 +101,15 @@ impl Ballot {
         Self { voter, at: now, regions: table.regions().iter().enumerate().map(cast).collect() }
     }
 
-    /// What it says of a region, if that is fresh.
+    /// What the ballot says of a region, if that is fresh.
     pub(super) fn of(&self, region: usize, now: Timestamp) -> Option<&Cast> {
         let cast = self.regions.get(region)?.as_ref()?;
-        // A report from the future has an unknown age: the clock was set back.
+        // A report from the future has an unknown age: the receiver's clock was set back.
         let age = cast.age.0.saturating_add(now.since(self.at).0);
         (self.at <= now && age <= FRESH_INTERVALS * cast.interval.0).then_some(cast)
     }
 
-    /// Whether anything of it is fresh.
+    /// Whether what the ballot says of at least one region is fresh.
     #[must_use]
     pub fn is_fresh(&self, now: Timestamp) -> bool {
         (0..self.regions.len()).any(|region| self.of(region, now).is_some())
@@ -115,7 +117,7 @@ impl Ballot {
 }
 
 impl Cast {
-    /// The same of a voter that sees nothing.
+    /// What the same voter says if it is blind: `unknown` of everything.
     fn blinded(mut self) -> Self {
         self.region = Status::Unknown;
         self.families = [Status::Unknown; 2];
@@ -125,7 +127,8 @@ impl Cast {
     }
 }
 
-/// What is said of a region's copy, if that counted when it was sent. Nobody has to read a leader.
+/// What the report says of a region's copy of a replica, if the reading counted when the report was sent. A leader is
+/// always up: nodes needn't read its lag.
 fn of_copy(table: &Table, copy: &RegionReplica, said: &RegionReport) -> Status {
     if copy.is_leader {
         return Status::Up;
@@ -135,13 +138,14 @@ fn of_copy(table: &Table, copy: &RegionReplica, said: &RegionReport) -> Status {
     of_copy.filter(counts).map(|one| one.status).unwrap_or_default()
 }
 
-/// What is said of one family of a region's addresses: of the region, where monitors don't tell the families apart.
+/// What the report says of one family of a region's addresses; what it says of the region, where it has nothing about
+/// that family.
 fn of_family(said: &RegionReport, family: AddressFamily) -> Status {
     said.families.get(&family).copied().unwrap_or(said.probed)
 }
 
-/// One ballot for each voter: the newest, by voter. Of two that arrived together the same is kept in whatever order
-/// they are given.
+/// The newest ballot of each voter, by voter. If two of one voter arrived at the same time, the choice doesn't depend
+/// on the order in which they are given.
 #[must_use]
 pub(super) fn newest<'b>(voters: usize, ballots: &'b [Ballot], now: Timestamp) -> Vec<Option<&'b Ballot>> {
     let mut kept: Vec<Option<&'b Ballot>> = vec![None; voters];

@@ -1,8 +1,8 @@
-//! Tells whether a node is blind: whether it is its own line that is down. Takes the results of its monitors as they
-//! come. A blind node votes `unknown`.
+//! Tells whether a node is blind: whether its own line to the network is down. Takes the results of its monitors as
+//! they come. A blind node votes `unknown` on every region.
 //!
-//! The node decides, not whoever counts its votes: it alone knows when each probe failed. A report tells statuses,
-//! which change only after several failures.
+//! The node itself decides this, not the nodes that count its votes. Only the node knows when each probe failed: its
+//! report tells statuses, and a status changes only after several failures.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ struct Watched {
     /// The position of its region.
     region: usize,
     interval: Millis,
-    /// When the failures since its last success began; `None` if the last result was a success.
+    /// When the first failure since its last success happened; `None` if the last result was a success.
     failing: Option<Timestamp>,
 }
 
@@ -68,16 +68,17 @@ impl<K: Ord + Copy> Sight<K> {
         self.monitors.retain(|monitor, _| kept(monitor));
     }
 
-    /// Whether more than half of all monitors, of at least two regions, began to fail within one interval, and none has
+    /// Whether more than half of all monitors, in at least two regions, began to fail within one interval, and none has
     /// succeeded since.
     #[must_use]
     pub fn is_blind(&self) -> bool {
         self.is_blind
     }
 
-    /// Whether most monitors fail together. They do if they began to within one interval, which is looked at when a
-    /// monitor begins to: regions that were down before don't blind a node again and again. They do as well if no
-    /// monitor at all has succeeded for an interval: a line that flickers lets one probe through now and then.
+    /// Whether most monitors fail together. There are two ways to count. If this failure is the first after a success,
+    /// the monitors count that began to fail within the last interval. So regions that were down before don't blind a
+    /// node again and again. And if no monitor at all has succeeded for an interval, every failing monitor counts: an
+    /// unreliable line lets a probe through now and then.
     fn fails_at_once(&self, begins: bool, now: Timestamp) -> bool {
         let longest = self.monitors.values().map(|one| one.interval).max().unwrap_or_default();
         let is_dark = self.succeeded.is_none_or(|at| now.since(at) >= longest);
@@ -100,7 +101,8 @@ mod tests {
 
     const INTERVAL: Millis = Millis(10_000);
 
-    /// Five regions, probed each ten seconds one after the other, from 0 to 8 s; `up` tells which succeed at a time.
+    /// Five regions, probed every ten seconds one after the other, from 0 to 8 s; `up` tells whether a region's probe
+    /// succeeds at a time. Returns the seconds at which the node was blind.
     fn blind_at(seconds: i64, up: impl Fn(usize, i64) -> bool) -> Vec<i64> {
         let mut sight = Sight::default();
         let mut blind = Vec::new();
@@ -120,19 +122,20 @@ mod tests {
     #[test]
     fn a_line_that_is_cut_is_noticed_within_an_interval_and_ends_with_the_first_success() {
         let blind = blind_at(100, |_, second| !(30..60).contains(&second));
-        assert_eq!(blind, (34..60).collect::<Vec<_>>(), "at the third of five");
+        assert_eq!(blind, (34..60).collect::<Vec<_>>(), "blind at the third failure of five");
     }
 
     #[test]
     fn regions_that_are_down_do_not_blind() {
-        assert_eq!(blind_at(100, |region, second| region > 1 || second < 30), [0; 0], "two of five");
+        assert_eq!(blind_at(100, |region, second| region > 1 || second < 30), [0; 0], "two of five regions are down");
         let blind = blind_at(200, |region, second| region > 2 || second < 30);
-        assert_eq!(blind, [34, 35], "three of five at once look like a line, until the fourth succeeds");
+        assert_eq!(blind, [34, 35], "three regions look like a line that is down, until the fourth succeeds");
     }
 
     #[test]
     fn a_line_that_flickers_stays_suspect() {
-        // One probe passes at 40 s; the others have failed since 30 s and begin nothing.
+        // One probe succeeds at 40 s. The other monitors have failed since 30 s, so none of their failures is a first
+        // one.
         let blind = blind_at(70, |_, second| second < 30 || second == 40);
         let expected: Vec<i64> = (34..40).chain(50..70).collect();
         assert_eq!(blind, expected);
@@ -146,8 +149,8 @@ mod tests {
         }
         assert!(!sight.is_blind());
         sight.record(10, 1, INTERVAL, false, Timestamp(0));
-        assert!(sight.is_blind(), "a node that begins without a line");
+        assert!(sight.is_blind(), "a node that starts without a line");
         sight.keep_only(|monitor| *monitor != 10);
-        assert!(sight.is_blind(), "until one succeeds");
+        assert!(sight.is_blind(), "blind until a monitor succeeds");
     }
 }

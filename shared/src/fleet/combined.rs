@@ -1,5 +1,6 @@
-//! Puts what the voters agree on in the place of what one node, or a majority of those heard, sees. Takes health and
-//! verdicts, returns the health that steering goes by. Called by the owner of the DNS half and by the edge.
+//! Replaces the health that one node, or a majority of the nodes that reported, sees by what the voters agree on. Takes
+//! health and verdicts, returns the health that steering uses. Called by the owner of the DNS half's state and by the
+//! edge.
 
 use super::{Agreed, Ballot, Hearing, Verdict, verdicts};
 use crate::health::RegionHealth;
@@ -8,8 +9,8 @@ use crate::steer::{Conditions, Local, forced};
 use crate::table::Table;
 use crate::time::Timestamp;
 
-/// Health by region index for whoever probes nothing: by the voters where the rules name some, else by
-/// [`aggregate`]. Overrides bind alike in both.
+/// Health by region index for a caller that has no probes of its own: by the voters where the rules name some,
+/// otherwise by [`aggregate`]. Overrides by operators apply in both cases.
 #[must_use]
 pub fn combined(table: &Table, reports: &[Received], agreed: &mut Agreed, now: Timestamp) -> Vec<RegionHealth> {
     let mut health = aggregate(table, reports, now);
@@ -19,8 +20,8 @@ pub fn combined(table: &Table, reports: &[Received], agreed: &mut Agreed, now: T
     health
 }
 
-/// Puts the verdicts of the voters into the health of all regions, and returns them; changes nothing where the rules
-/// name no voters. `own` is the voter whose health it is.
+/// Puts the verdicts of the voters into the health of all regions, and returns the verdicts. Changes nothing where the
+/// rules name no voters. `own` is the position of the voter that this node is, if it is one.
 pub fn fold(
     table: &Table,
     ballots: &[Ballot],

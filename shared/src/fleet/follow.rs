@@ -1,8 +1,9 @@
-//! What a node does about a head or a document that it is offered. Takes the revision it has and the bytes offered,
-//! returns whether to keep what it has, to fetch the document, to take it, or to refuse it. Called by every transport.
+//! What a node does about a head or a document that it is offered. A head is a small signed document that names the
+//! published rules. Takes the revision that the node has and the offered bytes; returns whether to keep what it has, to
+//! fetch the document, to take it, or to refuse it. Called by every transport.
 //!
-//! Nothing that is missing is an instruction. An absent head, an empty store, a lower revision, bytes whose digest,
-//! signature or rules don't hold: each leaves the last good document in service.
+//! Missing or wrong data never changes anything. An absent head, an empty store, a lower revision, and bytes whose
+//! digest, signature or rules are wrong all leave the last good document in service.
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -18,7 +19,7 @@ use crate::json::Violation;
 use crate::receipt::PublicKey;
 use crate::table::{Revision, Succession, Table};
 
-/// The largest rules document that is taken from others, in bytes. The edge reads no larger one either.
+/// The largest rules document that a node takes from others, in bytes. The edge has the same limit.
 pub const LARGEST_DOCUMENT: usize = 8 << 20;
 
 /// Whom a node believes.
@@ -26,15 +27,15 @@ pub const LARGEST_DOCUMENT: usize = 8 << 20;
 pub struct Trust<'a> {
     /// The keys of those who may publish. If there are none, heads need no signature.
     pub publishers: &'a [PublicKey],
-    /// Verifies Ed25519.
+    /// Verifies an Ed25519 signature.
     pub verify: Verify,
 }
 
 impl Trust<'_> {
-    /// Reads a head, if it is believed.
+    /// Reads a head, and checks its signature if publishers are named.
     ///
     /// # Errors
-    /// Why it isn't.
+    /// Why the head isn't believed.
     pub fn believe(&self, bytes: &[u8]) -> Result<Head, HeadError> {
         let head = Head::parse(bytes)?;
         match self.publishers {
@@ -47,37 +48,37 @@ impl Trust<'_> {
 /// What to do about a head.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HeadStep {
-    /// Nothing.
+    /// Change nothing.
     Keep(Kept),
-    /// Fetch the document that it names, and ask [`document`] about it.
+    /// Fetch the document that the head names, and ask [`document`] about it.
     Fetch(Box<Head>),
-    /// Keep it in place of the head that this node has: it brings the document in service to more nodes.
+    /// Keep this head in place of the one that the node has: it names the document in service, with a later stage.
     Note(Box<Head>),
-    /// Nothing, and tell an operator.
+    /// Change nothing, and tell an operator.
     Refuse(Refusal),
 }
 
 /// What to do about a document.
 #[derive(Debug)]
 pub enum DocumentStep {
-    /// Nothing.
+    /// Change nothing.
     Keep(Kept),
-    /// Serve it.
+    /// Serve the document.
     Take(Box<Table>),
-    /// Nothing, and tell an operator.
+    /// Change nothing, and tell an operator.
     Refuse(Refusal),
 }
 
 /// Why an offer changes nothing although nothing is wrong with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kept {
-    /// There was none.
+    /// Nothing was offered.
     Absent,
-    /// It is in service already.
+    /// The document is in service already.
     Same,
-    /// Its revision is lower: the store was restored from a backup, or another node is behind.
+    /// The offered revision is lower, which it has: the store was restored from a backup, or another node is behind.
     Older(u64),
-    /// This node's stage comes later.
+    /// The offered revision, which it has, isn't meant for this node's stage yet.
     Later(u64),
 }
 
@@ -86,17 +87,17 @@ pub enum Kept {
 pub enum Refusal {
     /// The head isn't believed.
     Head(HeadError),
-    /// It has the revision in service, but other bytes.
+    /// The offer has the revision in service, which it has, but other bytes.
     Conflict(u64),
     /// The document is larger than [`LARGEST_DOCUMENT`].
     TooLarge,
-    /// The document isn't the one that the head names.
+    /// The document doesn't have the digest that the head names. It has the head's revision.
     Digest(u64),
-    /// The document says another revision than the head.
+    /// The document has another revision than the head names.
     Revision {
-        /// The head's.
+        /// The head's revision.
         head: u64,
-        /// The document's.
+        /// The document's revision.
         document: u64,
     },
     /// The document has mistakes.
@@ -104,10 +105,10 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The words for metrics, one for each kind.
+    /// The labels for metrics, one for each kind.
     pub const LABELS: [&'static str; 6] = ["signature", "conflict", "size", "digest", "revision", "rules"];
 
-    /// The word for metrics.
+    /// The label for metrics.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
@@ -160,15 +161,15 @@ pub struct Own<'a> {
 }
 
 impl Own<'_> {
-    /// Whether a head of the same document says more than the one that is there. Of two heads the later stage counts: a
-    /// stage is never taken back, so it doesn't matter in which order heads arrive.
+    /// Whether `head`, which names the same document, replaces the head that this node has. The head with the later
+    /// stage counts. A stage is never taken back, so the order in which heads arrive doesn't matter.
     fn is_outdone_by(&self, head: &Head) -> bool {
         let own = self.head.filter(|own| own.names() == self.revision);
         own.is_none_or(|own| own.stage < head.stage)
     }
 }
 
-/// What to do about the head that a store or a peer offers; `None` if it has none.
+/// What to do about the head that a store or a peer offers; `offered` is `None` if it has no head.
 #[must_use]
 pub fn head(own: Own<'_>, offered: Option<&[u8]>, stage: Stage, trust: Trust<'_>) -> HeadStep {
     let Some(bytes) = offered else { return HeadStep::Keep(Kept::Absent) };
@@ -189,13 +190,13 @@ pub fn head(own: Own<'_>, offered: Option<&[u8]>, stage: Stage, trust: Trust<'_>
     }
 }
 
-/// What to do about a document. `by` is the head that named it; without one the document speaks for itself.
+/// What to do about a document. `by` is the head that named it; `None` if the document came without a head.
 #[must_use]
 pub fn document(own: Option<Revision>, by: Option<&Head>, bytes: &[u8]) -> DocumentStep {
     if bytes.len() > LARGEST_DOCUMENT {
         return DocumentStep::Refuse(Refusal::TooLarge);
     }
-    // To read a document costs far more than to hash it.
+    // Compiling a document costs far more than hashing it.
     let digest: [u8; 32] = sha2::Sha256::digest(bytes).into();
     match by {
         None if own.is_some_and(|own| own.sha256 == digest) => return DocumentStep::Keep(Kept::Same),
@@ -214,7 +215,7 @@ pub fn document(own: Option<Revision>, by: Option<&Head>, bytes: &[u8]) -> Docum
     {
         return DocumentStep::Refuse(Refusal::Revision { head: head.revision, document: found.number });
     }
-    // The node may have taken another one while this was fetched.
+    // The node may have taken another document while this one was fetched.
     match own.map_or(Succession::Newer, |own| own.succession(&found)) {
         Succession::Newer => DocumentStep::Take(Box::new(table)),
         Succession::Same => DocumentStep::Keep(Kept::Same),
@@ -234,8 +235,8 @@ pub enum First {
     Nobody,
 }
 
-/// Where a node without a document of its own gets its first one: from whoever has the highest revision. `peers` are
-/// the revisions of all peers that answered. The store wins a tie.
+/// Where a node without a document of its own gets its first one: from whoever has the highest revision. `store` and
+/// `peers` are their revisions, `None` for one that didn't answer. The store wins a tie.
 #[must_use]
 pub fn first(store: Option<u64>, peers: &[Option<u64>]) -> First {
     let known = peers.iter().enumerate().filter_map(|(place, revision)| Some((place, (*revision)?)));

@@ -1,9 +1,11 @@
-//! Whether a change is small enough to be published without a second thought. Takes an impact, the fleet's gates and
-//! what a person accepts, returns each gate that stays shut and what opens it. Called by `bailiwick rules diff`, which
-//! tells, and by whoever publishes, which obeys.
+//! Decides whether a change is small enough to be published without a person accepting its size. Takes the impact of a
+//! change, the fleet's gates (limits on that impact) and what a person accepts; returns each gate that stays shut and
+//! what opens it. Called by `bailiwick rules diff`, which prints the result, and by the publishing command, which stops
+//! at a shut gate.
 //!
-//! A gate is opened by an approval with a second key, or by typing the number: `--accept-moved 34%`. Clients are
-//! weighed by queries where they were counted, else by IPv4 addresses or by IPv6 /48s, whichever part is larger.
+//! A gate is opened by an approval with a second key, or by typing the number: `--accept-moved 34%`. The part of a
+//! service's clients that a change concerns is measured in queries where enough were counted. Otherwise it is the
+//! larger of two parts: of IPv4 addresses and of IPv6 /48s.
 
 use core::fmt;
 
@@ -13,45 +15,45 @@ use super::impact::{Impact, Presence, ServiceImpact, Weight};
 use crate::id::ServiceId;
 use crate::rules::Ratio;
 
-/// So many queries of a service have to be counted before they weigh instead of addresses.
+/// How many queries of a service have to be counted before parts are measured in queries instead of addresses.
 const ENOUGH_QUERIES: u64 = 100;
 
-/// What a change may come to. Without a gate anything may.
+/// The limits on a change. Without a gate nothing limits it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gates {
-    /// Which part of a service's clients may go to another region.
+    /// The largest part of a service's clients that may go to another region.
     pub max_moved: Option<Ratio>,
-    /// Which part of a service's clients may lose their region.
+    /// The largest part of a service's clients that may lose their region.
     pub max_denied: Option<Ratio>,
-    /// How many regions a fence has to keep that gets smaller.
+    /// How many regions a fence must keep when it gets smaller. A fence is the regions that may process a client.
     pub min_regions: Option<u32>,
 }
 
-/// What a person accepts by typing it.
+/// What a person accepts, by options of the command line or by an approval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
-    /// `--accept-moved`.
+    /// The value of `--accept-moved`.
     pub moved: Option<Ratio>,
-    /// `--accept-denied`.
+    /// The value of `--accept-denied`.
     pub denied: Option<Ratio>,
-    /// `--accept-regions`.
+    /// The value of `--accept-regions`.
     pub regions: Option<u32>,
-    /// Whether another key than the publisher's approved the very document.
+    /// Whether a key other than the publisher's approved this very document.
     pub is_approved: bool,
 }
 
 /// A gate that stays shut for a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Shut {
-    /// The service; null: of all, as nobody knows what the change comes to.
+    /// The service; null: all of them, because the impact of the change is unknown.
     pub service: Option<ServiceId>,
     /// The gate.
     pub gate: Gate,
-    /// What the change comes to: millionths, or regions; null: nobody knows.
+    /// The impact of the change, in millionths of clients or in regions; null: unknown.
     pub found: Option<u32>,
-    /// What is allowed.
+    /// The limit, in the same unit as `found`.
     pub allowed: u32,
-    /// What to type.
+    /// The option to type to open the gate.
     pub accept: String,
 }
 
@@ -67,13 +69,13 @@ pub enum Gate {
     MinRegions,
 }
 
-/// The gates that stay shut.
+/// The gates that a change leaves shut.
 #[must_use]
 pub fn shut(impact: &Impact, gates: &Gates, accepted: &Accepted) -> Vec<Shut> {
     if accepted.is_approved {
         return Vec::new();
     }
-    // Who may use a service at all is no matter of steering.
+    // A tenant that starts or stops using a service doesn't count: that is a matter of access, not of steering.
     let counts = |one: &&ServiceImpact| one.tenants.is_empty() || one.presence == Presence::Both;
     let of = |service: &ServiceImpact| {
         let part = |part: &Weight| part_of(part, &service.total);
@@ -104,12 +106,12 @@ fn above(
 ) -> Option<Shut> {
     let allowed = allowed.filter(|allowed| found > *allowed && accepted.is_none_or(|accepted| found > accepted))?;
     let option = if gate == Gate::MaxMoved { "--accept-moved" } else { "--accept-denied" };
-    // Rounded up, so that what is typed covers it.
+    // Rounded up, so that the typed number covers the change.
     let accept = format!("{option} {}%", found.0.div_ceil(10_000).clamp(1, 100));
     Some(Shut { service: Some(service.service.clone()), gate, found: Some(found.0), allowed: allowed.0, accept })
 }
 
-/// The gates that stay shut where nobody knows what a change comes to: all there are, unless anything is accepted.
+/// The gates that stay shut where the impact of a change is unknown: every gate, unless its whole range is accepted.
 #[must_use]
 pub fn shut_unknown(gates: &Gates, accepted: &Accepted) -> Vec<Shut> {
     let shut =
@@ -128,7 +130,7 @@ pub fn shut_unknown(gates: &Gates, accepted: &Accepted) -> Vec<Shut> {
     all.into_iter().flatten().filter(|_| !accepted.is_approved).collect()
 }
 
-/// Which part of a service's clients these are.
+/// Which part of a service's clients `part` is.
 #[must_use]
 pub fn part_of(part: &Weight, total: &Weight) -> Ratio {
     let ratio = |part: u64, total: u64| if total == 0 { Ratio(0) } else { Ratio::between(part, total).min(Ratio::ONE) };
@@ -218,7 +220,7 @@ mod tests {
         );
         let typed = |text: &str| Accepted { moved: Ratio::parse_percent(text), ..Accepted::default() };
         assert!(super::shut(&found, &GATES, &typed("34%")).is_empty());
-        assert_eq!(super::shut(&found, &GATES, &typed("33%")).len(), 1, "less than what it comes to");
+        assert_eq!(super::shut(&found, &GATES, &typed("33%")).len(), 1, "less than the part that moves");
         assert!(super::shut(&found, &GATES, &Accepted { is_approved: true, ..Accepted::default() }).is_empty());
         assert!(super::shut(&found, &Gates::default(), &Accepted::default()).is_empty(), "no gates");
         let few = impact(weight(200, 0, 0), weight(0, 0, 0), weight(1000, 10, 10), None);
@@ -241,10 +243,10 @@ mod tests {
     #[test]
     fn what_nobody_knows_shuts_every_gate_until_anything_is_accepted() {
         let shut = |accepted: &Accepted| shut_unknown(&GATES, accepted);
-        let told: Vec<String> = shut(&Accepted::default()).iter().map(ToString::to_string).collect();
-        assert_eq!(told.len(), 3);
+        let texts: Vec<String> = shut(&Accepted::default()).iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), 3);
         assert_eq!(
-            told[0],
+            texts[0],
             "nobody knows how many clients move, max_moved is 20 %; another key approves it, or type --accept-moved \
              100%"
         );
@@ -260,7 +262,11 @@ mod tests {
     fn a_tenant_that_leaves_shuts_no_gate() {
         let mut found = impact(weight(0, 0, 0), weight(0, 100, 100), weight(0, 100, 100), None);
         found.services[0].tenants.push(crate::id::TenantId::parse("acme").unwrap());
-        assert_eq!(shut(&found, &GATES, &Accepted::default()).len(), 1, "one that stays and is denied does");
+        assert_eq!(
+            shut(&found, &GATES, &Accepted::default()).len(),
+            1,
+            "a tenant that stays and loses its region does"
+        );
         found.services[0].presence = Presence::Gone;
         assert!(shut(&found, &GATES, &Accepted::default()).is_empty());
     }

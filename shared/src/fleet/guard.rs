@@ -1,6 +1,7 @@
-//! The guards of services: how much of each fence health may take away at once. Takes a table, returns its guarded
-//! fences; takes what is down and what is to go down, returns which guards are against it. Called by
-//! `super::verdict`, and by the API before an operator takes a region away.
+//! The guards of services. A fence is the regions of a service that may process a client; a guard limits how much of a
+//! fence may go down at once because of health. Takes a table, returns its guarded fences; takes what is down and what
+//! is to go down, returns which guards forbid that. Called by `super::verdict`, and by the API before an operator takes
+//! a region away.
 
 use std::collections::BTreeSet;
 
@@ -18,27 +19,28 @@ pub struct GuardedFence {
     pub guard: Guard,
     /// The regions of the fence.
     pub regions: BTreeSet<RegionIndex>,
-    /// Whose fence it is, for people: the end of a sentence.
+    /// Whose fence it is, for people: the end of a sentence, such as "the tenant acme of the service chat".
     pub whose: String,
 }
 
 /// What a guard looks at of one region.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Standing {
-    /// Whether health took it away, and when.
+    /// Since when the region is down because of health; `None`: it isn't.
     pub(super) down_since: Option<Timestamp>,
     /// What an operator forces it to be.
     pub(super) forced: Option<Status>,
 }
 
 impl Standing {
-    /// Whether it is offered: neither an operator nor health took it away.
+    /// Whether the region is in service: neither an operator nor health took it away.
     fn is_left(self) -> bool {
         self.forced.map_or(self.down_since.is_none(), |forced| forced == Status::Up)
     }
 }
 
-/// Every fence that the rules of guarded services and their tenants can give, equal ones of a service once.
+/// Every fence that the rules of guarded services and their tenants can give. Fences of one service with the same
+/// regions are listed once.
 #[must_use]
 pub fn guarded_fences(table: &Table) -> Vec<GuardedFence> {
     let mut fences: Vec<GuardedFence> = Vec::new();
@@ -56,7 +58,7 @@ pub fn guarded_fences(table: &Table) -> Vec<GuardedFence> {
     fences
 }
 
-/// Names a fence, if it has to be.
+/// Names the owner of a fence, if the name is needed.
 type Whose<'t> = Box<dyn Fn() -> String + 't>;
 
 fn fences_of<'t>(
@@ -76,7 +78,7 @@ fn fences_of<'t>(
 }
 
 impl GuardedFence {
-    /// Whether its guard is against taking `region` away now, which the voters have called down since `wanted`.
+    /// Whether the guard forbids taking `region` away now. The voters have called the region down since `wanted`.
     pub(super) fn is_against(
         &self,
         region: RegionIndex,
@@ -95,8 +97,8 @@ impl GuardedFence {
     }
 }
 
-/// The guarded fences that keep fewer regions than they have to if an operator takes `region` away. Those from which
-/// nothing is taken, because the region is down already, aren't among them.
+/// The guarded fences that would have fewer regions than their guard keeps if an operator took `region` away, each with
+/// the number of regions left. A fence for which the region is down already isn't among them: it would lose nothing.
 #[must_use]
 pub fn left_short<'f>(
     fences: &'f [GuardedFence],

@@ -1,8 +1,8 @@
-//! The head: a small document that says which rules are published, by whom and why. Takes the bytes of one and the keys
-//! of those who may publish, returns the head or why it isn't believed. Called by [`super::follow`] and by whoever
-//! publishes.
+//! The head: a small document that says which rules are published, by whom and why. Takes the bytes of a head and the
+//! keys of those who may publish, returns the head, or why it isn't believed. Called by [`super::follow`] and by the
+//! publishing command.
 //!
-//! This module holds no keys and no cryptography: who calls it hands in a function that verifies Ed25519.
+//! This module holds no private keys and no cryptography: its caller hands in a function that verifies Ed25519.
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 
 /// The longest head that is read, in bytes.
 pub const LONGEST_HEAD: usize = 16 << 10;
-/// The longest reason and the longest account of an impact, in characters.
+/// The longest reason and the longest description of an impact, in characters.
 pub const LONGEST_TEXT: usize = 500;
 /// The longest name of an author, in characters.
 pub const LONGEST_AUTHOR: usize = 100;
@@ -30,23 +30,24 @@ pub const MOST_APPROVALS: usize = 16;
 /// The highest revision of a rules document.
 pub const HIGHEST_REVISION: u64 = 1 << 53;
 
-/// What every signature of a head begins with, so that none is taken for one of another kind.
+/// What the bytes of every head's signature begin with, so that no other signature is valid for a head.
 const CONTEXT: &str = "bailiwick head 1\n";
-/// What every approval begins with.
+/// What the signed bytes of every approval begin with.
 const APPROVAL: &str = "bailiwick approval 1\n";
 
 /// Verifies an Ed25519 signature: takes the key, what was signed, and the signature.
 pub type Verify = fn(&PublicKey, &[u8], &[u8]) -> bool;
 
-/// Which nodes serve a revision, and which part of the fleet a node belongs to. A revision goes through them in order.
+/// A part of the fleet: which nodes serve a revision, and which part a node belongs to. A revision goes through the
+/// stages in order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
-    /// The nodes that try it first.
+    /// The nodes that get a revision first.
     Canary,
-    /// Some more.
+    /// The nodes that get it next.
     Early,
-    /// All.
+    /// All other nodes.
     #[default]
     Rest,
 }
@@ -55,13 +56,13 @@ impl Stage {
     /// All stages in order, with the words for configurations and texts.
     pub const ALL: [(Self, &'static str); 3] = [(Self::Canary, "canary"), (Self::Early, "early"), (Self::Rest, "rest")];
 
-    /// The word.
+    /// The word for this stage.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(stage, _)| *stage == self).map_or("rest", |(_, word)| word)
     }
 
-    /// Reads the word.
+    /// Reads the word for a stage.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().find(|(_, word)| *word == text).map(|(stage, _)| *stage)
@@ -82,22 +83,22 @@ pub struct Head {
     pub revision: u64,
     /// SHA-256 of the document's bytes in lower-case hex.
     pub sha256: String,
-    /// The revision that it replaces. Absent for the first.
+    /// The revision that this one replaces. Absent for the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub based_on: Option<u64>,
     /// Who published it.
     pub author: String,
     /// Why, in one line.
     pub reason: String,
-    /// When, by the publisher's clock. Nothing is decided by it.
+    /// When it was published, by the publisher's clock. No decision depends on it.
     pub created_at: Timestamp,
-    /// Which nodes serve it.
+    /// Up to which stage nodes serve it.
     #[serde(default)]
     pub stage: Stage,
-    /// Who else has agreed.
+    /// Approvals by others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<Approval>,
-    /// What it moves, in one line, as it was computed before it was published.
+    /// What the document changes for clients, in one line, as computed before publication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub impact: Option<String>,
     /// The publisher's signature. Absent where nobody checks it.
@@ -105,17 +106,17 @@ pub struct Head {
     pub signature: Option<Signature>,
 }
 
-/// Somebody else's agreement.
+/// An approval by somebody other than the publisher.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Approval {
-    /// Who agreed.
+    /// Who approved.
     pub author: String,
     /// A signature of [`Head::approved_bytes`].
     pub signature: Signature,
 }
 
-/// A signature and the name of its key.
+/// A signature and the thumbprint of its key.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signature {
@@ -128,11 +129,11 @@ pub struct Signature {
 /// Why a head isn't believed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HeadError {
-    /// Its bytes are no head.
+    /// The bytes are no head.
     Form(String),
     /// It has no signature.
     Unsigned,
-    /// Nobody who may publish has the key.
+    /// The key isn't one of those that may publish.
     UnknownKey(String),
     /// The signature is wrong.
     Forged(String),
@@ -161,14 +162,14 @@ impl Head {
     /// Reads a head. Any bytes are allowed.
     ///
     /// # Errors
-    /// Why they are no head.
+    /// Why the bytes are no head.
     pub fn parse(bytes: &[u8]) -> Result<Self, HeadError> {
         let form = |why: &str| HeadError::Form(why.to_owned());
         if bytes.len() > LONGEST_HEAD {
             return Err(form("it is longer than 16 KiB"));
         }
         let head: Self = serde_json::from_slice(bytes).map_err(|error| {
-            // It may quote what it was given.
+            // The error may quote the input.
             HeadError::Form(error.to_string().chars().filter(|c| !c.is_control()).take(LONGEST_TEXT).collect())
         })?;
         match head.fault() {
@@ -177,7 +178,7 @@ impl Head {
         }
     }
 
-    /// What is wrong with it, beside its form.
+    /// What is wrong with the values of a head whose JSON could be read.
     fn fault(&self) -> Option<&'static str> {
         let is_line = |text: &str, most: usize| text.chars().count() <= most && !text.chars().any(char::is_control);
         let mut texts = [&self.reason].into_iter().chain(&self.impact);
@@ -206,7 +207,7 @@ impl Head {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Which document it names. `None` if its digest is none, which [`Head::parse`] refuses.
+    /// Which document the head names. `None` if `sha256` isn't a digest, which [`Head::parse`] refuses.
     #[must_use]
     pub fn names(&self) -> Option<Revision> {
         let KeyDigest(sha256) = KeyDigest::parse(&self.sha256)?;
@@ -251,16 +252,17 @@ impl Head {
         Self { signature: Some(Signature::new(key, signature)), ..self }
     }
 
-    /// Whether one of the publishers signed it.
+    /// Checks that one of the publishers signed the head.
     ///
     /// # Errors
-    /// Why it isn't believed.
+    /// Why the head isn't believed.
     pub fn verify(&self, publishers: &[PublicKey], verify: Verify) -> Result<(), HeadError> {
         let signature = self.signature.as_ref().ok_or(HeadError::Unsigned)?;
         signature.check(&self.signed_bytes(), publishers, verify)
     }
 
-    /// The keys that approve it, each once and without the publisher's own. Approvals of others don't count.
+    /// The keys that approve the head, each once and without the publisher's own. Approvals by keys that may not
+    /// publish don't count.
     #[must_use]
     pub fn approved_by(&self, publishers: &[PublicKey], verify: Verify) -> Vec<String> {
         let (bytes, mut keys) = (self.approved_bytes(), Vec::new());
@@ -275,7 +277,7 @@ impl Head {
 }
 
 impl Signature {
-    /// A signature by this key.
+    /// A signature that this key made.
     #[must_use]
     pub fn new(key: &PublicKey, signature: &[u8]) -> Self {
         Self { key: key.thumbprint(), value: URL_SAFE_NO_PAD.encode(signature) }
@@ -289,17 +291,17 @@ impl Signature {
     }
 }
 
-/// A key's name from outside, as a message may show it.
+/// A key's name from outside, safe and short enough for a message.
 fn short(key: &str) -> String {
     key.chars().filter(char::is_ascii_graphic).take(43).collect()
 }
 
-/// Adds a field with its length before it, so that no two heads have the same bytes.
+/// Adds a field with its length before its value, so that no two different heads give the same bytes.
 fn field(bytes: &mut Vec<u8>, name: &str, value: &str) {
     bytes.extend_from_slice(format!("{name} {} {value}\n", value.len()).as_bytes());
 }
 
-/// The SHA-256 of a document in lower-case hex, as a head names it.
+/// The SHA-256 of a document in lower-case hex, as it stands in a head.
 #[must_use]
 pub fn sha256_hex(bytes: &[u8]) -> String {
     KeyDigest(sha2::Sha256::digest(bytes).into()).to_string()

@@ -1,9 +1,11 @@
-//! What a new rules document changes for clients. Takes two tables and the groups of clients that are alike to both,
-//! returns who goes to another region, whose fence gets wider or smaller, and who has no region left. Called by
-//! `bailiwick rules diff`, and before a document is published.
+//! What a new rules document changes for clients. A fence is the regions of a service that may process a client. Takes
+//! two tables (compiled documents) and groups of clients whom both documents treat alike; returns who goes to another
+//! region, whose fence gets wider or smaller, and who has no region left. Called by `bailiwick rules diff`, and before
+//! a document is published.
 //!
-//! [`Comparison`] steers every group by both documents, with all regions up and with each region down. DNS moves nobody
-//! by this: it says what would happen. Moves because of load don't count, as they change every few seconds.
+//! [`Comparison`] steers every group by both documents, with all regions up and with each region down. That only
+//! computes what would happen; it moves no clients. Moves because of load aren't counted, as they change every few
+//! seconds.
 
 mod bundles;
 mod compare;
@@ -29,13 +31,13 @@ use crate::id::{RegionId, ServiceId, TenantId};
 pub struct Impact {
     /// The revision in service.
     pub from: u64,
-    /// The new one.
+    /// The new revision.
     pub to: u64,
-    /// Whether queries were counted; where not, addresses alone weigh.
+    /// Whether queries were counted. If not, clients are weighed by addresses alone.
     pub has_queries: bool,
-    /// What changes, service by service. One of which nothing changes isn't here.
+    /// What changes, service by service. Services without a change are left out.
     pub services: Vec<ServiceImpact>,
-    /// How many services were compared, tenants' fences included.
+    /// How many services were compared; the fences of tenants count as well.
     pub compared: usize,
     /// Regions in both documents whose DNS answers differ.
     pub other_answers: Vec<RegionId>,
@@ -47,38 +49,38 @@ pub struct Impact {
 /// What changes for the clients of one service, or for some of its tenants.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ServiceImpact {
-    /// Its name: the new one, or the old one of a service that is gone.
+    /// The service's name: the new one, or the old one of a service that is gone.
     pub service: ServiceId,
-    /// The service that had its hosts before, if that was another.
+    /// The service that had these hosts before, if it had another name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub was: Option<ServiceId>,
-    /// The hosts that this is about, where it isn't the whole service.
+    /// The hosts that this is about; empty: all hosts of the service.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
-    /// The tenants that this is about; none: clients without a tenant, as DNS sees all of them.
+    /// The tenants that this is about; empty: clients without a tenant, which all clients are to DNS.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tenants: Vec<TenantId>,
-    /// Whether both documents have it.
+    /// Whether both documents have the service.
     pub presence: Presence,
-    /// All clients that somebody can place, and all queries.
+    /// All clients with a known place, and all queries.
     pub total: Weight,
-    /// Those that go to another region.
+    /// Clients that go to another region.
     pub moved: Weight,
-    /// Those that had a region and have none.
+    /// Clients that had a region and have none now.
     pub denied: Weight,
-    /// Those that had none and have one.
+    /// Clients that had no region and have one now.
     pub admitted: Weight,
-    /// Those that may be processed in a country where they might not be.
+    /// Clients that may be processed in a country where they might not be before.
     pub leave_fence: Weight,
-    /// Who goes from where to where, the heaviest first.
+    /// Which clients go from where to where, the heaviest first.
     pub moves: Vec<Move>,
-    /// What differs when one region is down, beyond `moves`.
+    /// Which other clients go elsewhere than before while one region is down, beyond `moves`.
     pub moves_when_down: Vec<MoveWhenDown>,
-    /// Whose fence gets wider.
+    /// Clients whose fence gets wider.
     pub wider: Vec<FenceChange>,
-    /// Whose fence gets smaller.
+    /// Clients whose fence gets smaller.
     pub tighter: Vec<FenceChange>,
-    /// Who has no region left if one fails, and had one before.
+    /// Clients who have no region left if one fails, and would have had one before.
     pub alone: Vec<Alone>,
     /// The fewest regions of any fence that got smaller: 0 if one was emptied.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,24 +89,24 @@ pub struct ServiceImpact {
     pub ttl: u32,
 }
 
-/// Whether both documents have a service.
+/// Which of the two documents have a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Presence {
-    /// Both do.
+    /// Both have it.
     Both,
-    /// Only the new one.
+    /// Only the new one has it.
     New,
-    /// Only the old one.
+    /// Only the old one has it.
     Gone,
 }
 
 /// Clients that go from one region to another.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Move {
-    /// Where they go now; `None`: nowhere.
+    /// Their region by the old document; `None`: no region.
     pub from: Option<RegionId>,
-    /// Where they will go; `None`: nowhere.
+    /// Their region by the new document; `None`: no region.
     pub to: Option<RegionId>,
     /// Who they are.
     #[serde(flatten)]
@@ -116,7 +118,7 @@ pub struct Move {
 pub struct MoveWhenDown {
     /// The region that is down.
     pub down: RegionId,
-    /// Where they go, and will go.
+    /// Their regions by the old and by the new document.
     #[serde(flatten)]
     pub moves: Move,
 }
@@ -124,11 +126,11 @@ pub struct MoveWhenDown {
 /// Clients whose fence differs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FenceChange {
-    /// The regions that come into the fence, or leave it.
+    /// The regions that enter the fence, or leave it.
     pub regions: Vec<RegionId>,
     /// The countries where they may be processed from now on, or no longer.
     pub countries: Vec<CountryCode>,
-    /// Whether that is anywhere.
+    /// Whether they may be processed in any country from now on, or no longer.
     #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub anywhere: bool,
     /// Who they are.
@@ -136,7 +138,7 @@ pub struct FenceChange {
     pub who: Who,
 }
 
-/// Clients that one region alone can serve.
+/// Clients that only one region can serve.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Alone {
     /// The region.
@@ -146,21 +148,21 @@ pub struct Alone {
     pub who: Who,
 }
 
-/// Clients with their weight, the heaviest first.
+/// Clients, listed with the heaviest first, and their weight.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Who {
     /// By country, or by network.
     pub clients: Vec<Clients>,
-    /// All of them.
+    /// The sum over all of them.
     pub weight: Weight,
 }
 
 /// Clients of one country, or of one network of the rules.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Clients {
-    /// Their country by the document in service; `None`: nobody can place them.
+    /// Their country by the document in service; `None`: unknown.
     pub country: Option<CountryCode>,
-    /// The network of the rules' `networks` that they are in.
+    /// The network in the rules' `networks` that they are in.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
     pub network: Option<IpNet>,
     /// How many they are.
@@ -172,19 +174,19 @@ fn as_text<S: serde::Serializer>(network: &Option<IpNet>, serializer: S) -> Resu
 }
 
 impl Impact {
-    /// Whether some clients' fences get smaller: then all nodes have to take the document at once.
+    /// Whether some clients' fences get smaller. Such a document has to go to all nodes at once.
     #[must_use]
     pub fn is_tightened(&self) -> bool {
         self.services.iter().any(|one| !one.tighter.is_empty())
     }
 
-    /// Whether some clients may be processed in a country where they might not be.
+    /// Whether some clients may be processed in a country where they might not be before.
     #[must_use]
     pub fn is_widened(&self) -> bool {
         self.services.iter().any(|one| !one.wider.is_empty())
     }
 
-    /// Within how many seconds all resolvers have the new answers, if any change.
+    /// Within how many seconds all resolvers have the new answers; `None` if none change.
     #[must_use]
     pub fn converges_within(&self) -> Option<u32> {
         let changes = |one: &&ServiceImpact| !one.moves.is_empty();

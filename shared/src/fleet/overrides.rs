@@ -1,12 +1,14 @@
-//! Overrides of a whole fleet. Takes what operators force and end at this node and what other nodes tell, returns what
-//! is in force. Called by the owner of the DNS half.
+//! Overrides of a whole fleet: statuses that operators force until a time. Takes what operators force and end at this
+//! node and what other nodes report, returns what is in force. Called by the owner of the DNS half's state.
 //!
-//! Each override has an origin, the node where it was made, and a number that grows there. Of the same thing from the
-//! same origin the highest number stands, and one that was ended stays ended, so that no echo brings it back. Of
-//! overrides that were made apart down wins, then the longest.
+//! Each override has an origin, the node where it was made, and a number that grows there. Among overrides of one
+//! region or endpoint with the same origin, the highest number counts. One that was ended stays ended: a node that
+//! still reports it as in force doesn't bring it back. Between overrides of different origins `down` wins, then the one
+//! that lasts longest.
 //!
-//! Operators at two nodes that don't hear each other can take away more regions than a guard leaves: neither is
-//! refused. When such overrides meet, some of them are held back for the guard's window: see `apart`.
+//! Two operators at nodes that can't reach each other can together take away more regions than a guard allows, because
+//! each node alone accepts its override. (A guard says how many regions must stay.) When such overrides meet, some are
+//! held back for the guard's window: see `apart`.
 
 mod apart;
 
@@ -21,44 +23,46 @@ use crate::report::OverrideRecord;
 use crate::table::Table;
 use crate::time::Timestamp;
 
-/// The most that are kept. Beyond it other nodes' are passed over.
+/// The most overrides that are kept. Beyond that, new ones of other nodes are ignored.
 const MOST: usize = 1_024;
 /// The longest reason of another node's override, in characters.
 const LONGEST_REASON: usize = 500;
 /// The longest name of a node, in characters.
 const LONGEST_ORIGIN: usize = 253;
 
-/// Every override that is known and hasn't run out, ended ones included.
+/// Every override that is known and hasn't run out, including those that were ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     records: BTreeMap<(Overridden, String), Kept>,
-    /// Fences of which overrides that were made apart take too much.
+    /// Fences from which overrides of several nodes together take too many regions.
     conflicts: Conflicts,
 }
 
 /// One override.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Kept {
+    /// The origin's number of the override.
     number: u64,
     forced: Forced,
-    /// Whether it was made against the guards of services.
+    /// Whether the operator made it although a service's guard forbids it.
     insists: bool,
-    /// Whether an operator ended it before its time.
+    /// Whether an operator ended it before it ran out.
     ended: bool,
 }
 
 impl Overrides {
-    /// Forces a status. It takes the place of all that this node knows of the same thing, whoever made it.
+    /// Forces a status. The new override replaces all that this node knows for the same region or endpoint, whoever
+    /// made them.
     pub fn set(&mut self, of: Overridden, origin: &str, (forced, insists): (Forced, bool), now: Timestamp) {
         self.end(&of);
         let key = (of, origin.to_owned());
-        // After a start without its state a node still numbers higher than before.
+        // By the clock, a node that lost its state numbers higher than before.
         let by_clock = u64::try_from(now.0).unwrap_or(0);
         let number = self.records.get(&key).map_or(by_clock, |kept| kept.number.saturating_add(1).max(by_clock));
         self.records.insert(key, Kept { number, forced, insists, ended: false });
     }
 
-    /// Ends whatever is in force of something, whoever made it. Returns whether anything was.
+    /// Ends every override of a region or endpoint, whoever made it. Returns whether there was one.
     pub fn end(&mut self, of: &Overridden) -> bool {
         let mut any = false;
         for (_, kept) in self.records.iter_mut().filter(|((other, _), kept)| other == of && !kept.ended) {
@@ -68,8 +72,8 @@ impl Overrides {
         any
     }
 
-    /// Takes what another node knows. Returns whether that changed anything. What the rules don't have, what has run
-    /// out, and what no operator could have said is passed over.
+    /// Takes the overrides that another node knows. Returns whether they changed anything. Ignores overrides of what
+    /// the rules don't have, those that have run out, and those that no operator can have made.
     pub fn merge(&mut self, table: &Table, told: &[OverrideRecord], now: Timestamp) -> bool {
         let (mut any, before) = (false, self.in_force(now));
         for record in told.iter().filter(|record| is_sound(record, table, now)) {
@@ -92,7 +96,7 @@ impl Overrides {
         any
     }
 
-    /// Forgets what has run out. Returns what was in force of it.
+    /// Forgets the overrides that have run out. Returns those of them that nobody had ended.
     pub fn run_out(&mut self, now: Timestamp) -> Vec<(Overridden, Forced)> {
         let mut over = Vec::new();
         self.forget_conflicts(now);
@@ -106,7 +110,7 @@ impl Overrides {
         over
     }
 
-    /// What is in force: of each thing the one that binds, unless it is held back.
+    /// The override in force for each region or endpoint, without those that are held back.
     #[must_use]
     pub fn in_force(&self, now: Timestamp) -> BTreeMap<Overridden, Forced> {
         let mut binding = self.binding();
@@ -116,7 +120,7 @@ impl Overrides {
         binding
     }
 
-    /// Of each thing the one that binds, whether it is held back or not.
+    /// The override that wins for each region or endpoint, whether it is held back or not.
     fn binding(&self) -> BTreeMap<Overridden, Forced> {
         let mut binding: BTreeMap<Overridden, Forced> = BTreeMap::new();
         let order = |forced: &Forced| (forced.status != Status::Down, Reverse(forced.until));
@@ -130,7 +134,7 @@ impl Overrides {
         binding
     }
 
-    /// All of them, as nodes tell each other and as they are kept over a restart.
+    /// All overrides, as nodes report them to each other and as they are kept over a restart.
     #[must_use]
     pub fn records(&self) -> Vec<OverrideRecord> {
         let record = |((of, origin), kept): (&(Overridden, String), &Kept)| OverrideRecord {
@@ -147,8 +151,8 @@ impl Overrides {
         self.records.iter().map(record).collect()
     }
 
-    /// What was kept over a restart: all that was known, and what was in force. What is in force without more being
-    /// known of it was made by this node, `origin`, before it was part of a fleet.
+    /// Restores what was kept over a restart: all known overrides, and those in force. If one in force has no record,
+    /// this node (`origin`) made it before it belonged to a fleet.
     #[must_use]
     pub fn restored(
         records: impl IntoIterator<Item = OverrideRecord>,
@@ -164,7 +168,7 @@ impl Overrides {
         let mut restored = Self { records, conflicts: Conflicts::default() };
         for (of, forced) in in_force {
             if !restored.records.keys().any(|(other, _)| *other == of) {
-                // Always the same number, so that it stays ended where another node ended it meanwhile.
+                // The number is always 0, so that the override stays ended if another node ended it meanwhile.
                 restored
                     .records
                     .insert((of, origin.to_owned()), Kept { number: 0, forced, insists: false, ended: false });
@@ -174,7 +178,7 @@ impl Overrides {
     }
 }
 
-/// Whether an operator can have said this of something that the rules have, and it hasn't run out.
+/// Whether an operator can have made this override, of something that the rules have, and it hasn't run out.
 fn is_sound(record: &OverrideRecord, table: &Table, now: Timestamp) -> bool {
     let is_text = |text: &str, longest: usize| {
         !text.trim().is_empty() && text.chars().count() <= longest && !text.chars().any(char::is_control)
@@ -193,7 +197,7 @@ mod tests {
     use crate::time::Millis;
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
-    /// Random sequences of what operators do at three nodes that hear each other now and then.
+    /// How many random sequences are tried of what operators do at three nodes that hear each other now and then.
     const SEQUENCES: u64 = 20_000;
 
     fn table() -> Table {
@@ -246,7 +250,7 @@ mod tests {
         assert_eq!(status(&origin, "fra"), None);
         assert!(peer.merge(&table, &origin.records(), NOW));
         assert_eq!(status(&peer, "fra"), None);
-        // Ended at another node than where it was made.
+        // Ended at another node than the one where it was made.
         origin.set(id("fra"), "ns1", by_hand(Status::Down, 600), NOW);
         peer.merge(&table, &origin.records(), NOW);
         assert_eq!(status(&peer, "fra"), Some(Status::Down), "a new one");

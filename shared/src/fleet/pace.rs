@@ -4,11 +4,11 @@
 use crate::table::Fleet;
 use crate::time::Millis;
 
-/// The longest that an interval is stretched to: the longest that a monitor may have.
+/// The longest interval that this returns: the longest that a monitor may have.
 const LONGEST: Millis = Millis(3_600_000);
 
-/// The interval between a node's probes of one target: the monitor's, or longer if all voters together would ask it
-/// more often than `max_probes_per_second`.
+/// The interval between a node's probes of one target. It is the monitor's interval, or longer if all voters together
+/// would probe the target more often than `max_probes_per_second`.
 ///
 /// ```
 /// use bailiwick_rules::fleet::pace::interval;
@@ -27,7 +27,7 @@ pub fn interval(interval: Millis, fleet: Option<&Fleet>) -> Millis {
     let Some((fleet, limit)) = fleet.and_then(|fleet| Some((fleet, fleet.max_probes_per_second?))) else {
         return interval;
     };
-    // A ratio counts in millionths.
+    // The limit counts in millionths, and the result is in milliseconds: hence the factor of 10^9.
     let least = (fleet.voters.len() as u64).saturating_mul(1_000_000_000).div_ceil(u64::from(limit.0.max(1)));
     interval.max(Millis(least).min(LONGEST))
 }

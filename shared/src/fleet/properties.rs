@@ -1,4 +1,5 @@
-//! What always holds of verdicts, over random fleets, reports and times: honest, forged and absurd ones.
+//! What always holds of verdicts, over random fleets, reports and times: honest, forged and absurd ones. A verdict is
+//! the status of a region that the voters agree on; a guard limits how many regions may go down at once.
 
 use std::collections::BTreeMap;
 
@@ -12,16 +13,17 @@ use crate::table::{RegionIndex, Table};
 use crate::testing::Random;
 use crate::time::{Millis, Timestamp};
 
-/// Random sequences of reports, and the steps of each.
+/// How many random sequences of reports are tried, and how many steps each has.
 const SEQUENCES: u64 = 100_000;
 const STEPS: usize = 10;
-/// Random fleets, each played many times.
+/// How many random fleets are made. Each is used for many sequences.
 const FLEETS: u64 = 400;
 
 const T0: Timestamp = Timestamp(1_800_000_000_000);
 const REGIONS: [&str; 4] = ["r0", "r1", "r2", "r3"];
 
-/// A fleet of 1 to 7 voters at 1 to 5 sites, some of which stand in regions; a guarded service and one tenant's fence.
+/// A fleet of 1 to 7 voters at 1 to 5 sites, some of which stand in regions, with a guarded service and the fence of
+/// one tenant.
 fn fleet(random: &mut Random) -> Table {
     let regions = REGIONS.map(|name| {
         let ends: Map<String, Value> = (0..random.below(3))
@@ -56,7 +58,7 @@ fn fleet(random: &mut Random) -> Table {
     Table::compile(document.to_string().as_bytes()).unwrap_or_else(|errors| panic!("{errors:?}\n{document:#}"))
 }
 
-/// A report that a node might send, or a liar.
+/// A report that an honest node or a lying one might send.
 fn report(random: &mut Random, truth: &[Status; 4]) -> HealthReport {
     let any = |random: &mut Random| *random.pick(&[Status::Up, Status::Down, Status::Unknown]);
     let is_liar = random.chance(15);
@@ -134,7 +136,7 @@ struct Play<'t> {
     own: Option<usize>,
     now: Timestamp,
     verdicts: Vec<Verdict>,
-    /// Since when each region is held by a guard, as told.
+    /// Since when a guard has held each region, as the verdicts say.
     held_since: [Option<Timestamp>; 4],
 }
 
@@ -145,7 +147,7 @@ impl Play<'_> {
         (verdicts(&hearing, &mut agreed), agreed)
     }
 
-    /// Hears some reports a while later. Returns the verdicts before.
+    /// Lets time pass, and takes some reports. Returns the verdicts from before.
     fn step(&mut self, truth: &[Status; 4], reports: usize) -> Vec<Verdict> {
         self.now = self.now.after(Millis(*self.random.pick(&[0, 500, 5_000, 29_000, 60_000, 700_000])));
         for _ in 0..reports {
@@ -157,12 +159,16 @@ impl Play<'_> {
         for at in (1..shuffled.len()).rev() {
             shuffled.swap(at, self.random.below(at + 1));
         }
-        assert_eq!(self.judge(&shuffled), (verdicts.clone(), agreed.clone()), "the order of arrival is nothing");
+        assert_eq!(
+            self.judge(&shuffled),
+            (verdicts.clone(), agreed.clone()),
+            "the order of the ballots doesn't matter"
+        );
         self.agreed = agreed;
         std::mem::replace(&mut self.verdicts, verdicts)
     }
 
-    /// How many sites have a voter that says now that a region is down, as far as its newest report is fresh.
+    /// How many sites have a voter whose newest report is fresh and calls the region down.
     fn sites_against(&self, region: usize) -> usize {
         let fleet = self.table.fleet().unwrap();
         let newest = super::ballot::newest(fleet.voters.len(), &self.ballots, self.now);
@@ -176,7 +182,7 @@ impl Play<'_> {
         sites.len()
     }
 
-    /// How many sites took a region for down, as they tell.
+    /// How many voters report, in a fresh report, that the region was agreed to be down.
     fn sites_that_told(&self, region: usize) -> usize {
         let fleet = self.table.fleet().unwrap();
         let newest = super::ballot::newest(fleet.voters.len(), &self.ballots, self.now);

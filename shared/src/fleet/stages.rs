@@ -1,9 +1,9 @@
-//! Which nodes get a new document next. Takes the head, what every node says of itself and what the change was
-//! predicted to do, returns whether to wait, to go on to the next stage, or to give up and why. Called by whoever
-//! drives a rollout.
+//! Decides which nodes get a new document next. Takes the head (which names the published document and its stage), what
+//! every node reports about itself, and what the change was predicted to do. Returns whether to wait, to go on to the
+//! next stage, or to give up and why. Called by whoever drives a rollout.
 //!
-//! Every span is measured by the node that tells it. No two nodes' clocks are compared, and nothing here reads a time
-//! of day. A document that makes a fence smaller skips the stages: [`begin`] says so.
+//! Every duration is measured by the node that reports it. No two nodes' clocks are compared, and nothing here reads
+//! the time of day. A document that makes a fence smaller skips the stages: see [`begin`].
 
 #[cfg(test)]
 mod tests;
@@ -20,15 +20,16 @@ use crate::time::Millis;
 /// How carefully a document goes through the stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Care {
-    /// For how long every node of a stage serves it before the next stage begins.
+    /// How long every node of a stage has to serve the document before the next stage begins.
     pub bake: Millis,
-    /// By how much the share of SERVFAIL may rise on a node.
+    /// By how much the share of SERVFAIL among a node's answers may rise.
     pub servfail: Ratio,
-    /// By how much the share of answers without a region may rise beyond the predicted one.
+    /// By how much the share of answers without a region may rise beyond the predicted rise.
     pub denied: Ratio,
-    /// How far the share of a region may be from the predicted one.
+    /// How far the change of a region's share may be from the predicted change.
     pub shift: Ratio,
-    /// How many answers of a service are needed, before and after, to judge its shares.
+    /// How many answers, before and after, are needed to judge shares: of a node for SERVFAIL, of a service for its
+    /// regions.
     pub enough: u64,
 }
 
@@ -44,61 +45,61 @@ impl Default for Care {
     }
 }
 
-/// What a node says of itself.
+/// What a node reports about itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeReport {
     /// Its name.
     pub node: String,
     /// The part of the fleet that it belongs to.
     pub stage: Stage,
-    /// Whether it was heard lately.
+    /// Whether it reported lately.
     pub is_live: bool,
     /// The document that it serves.
     pub serves: Revision,
-    /// For how long it has served that, by its own clock.
+    /// For how long it has served that document, by its own clock.
     pub serves_for: Millis,
-    /// What it answered before it took that.
+    /// Its answers before it took that document.
     pub before: Answers,
-    /// What it has answered since.
+    /// Its answers since it took that document.
     pub since: Answers,
 }
 
-/// Answers of one node.
+/// Counts of the answers of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answers {
-    /// All of them.
+    /// All answers.
     pub all: u64,
-    /// Those with SERVFAIL.
+    /// Answers with SERVFAIL.
     pub servfail: u64,
-    /// Steered ones by service and by region; `None`: without a region.
+    /// Answers for steered names, by service and by region; `None`: without a region.
     pub steered: BTreeMap<String, BTreeMap<Option<String>, u64>>,
 }
 
-/// By how much the share of each region is predicted to change, in millionths, by service; `None`: without a region.
-/// A service of which no queries were counted isn't here.
+/// The predicted change of each region's share of answers, in millionths, by service and region; `None`: answers
+/// without a region. A service for which no queries were counted isn't here.
 pub type Prediction = BTreeMap<String, BTreeMap<Option<String>, i64>>;
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing yet.
+    /// Do nothing yet.
     Wait(Waiting),
     /// Publish the same head for this stage.
     Advance(Stage),
-    /// Nothing more: all nodes have it, and it baked.
+    /// Do nothing more: all nodes have the document, and served it for long enough.
     Done,
     /// Publish the old content under a new revision.
     Abort(Fault),
 }
 
-/// What is waited for.
+/// Why to wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waiting {
-    /// Nobody of the stage was heard lately.
+    /// No node of the stage reported lately.
     Silence(Stage),
-    /// These live nodes haven't taken it.
+    /// These nodes, which reported lately, don't serve the document yet.
     Nodes(Vec<String>),
-    /// It has to be served for so much longer.
+    /// The document has to be served for this much longer.
     Bake(Millis),
 }
 
@@ -109,47 +110,47 @@ pub enum Fault {
     Servfail {
         /// The node.
         node: String,
-        /// Its share before.
+        /// Its share of SERVFAIL before.
         before: Ratio,
-        /// Its share now.
+        /// Its share of SERVFAIL now.
         since: Ratio,
     },
     /// More clients of a service get no region than was predicted.
     Denied {
         /// The service.
         service: String,
-        /// By how many millionths more was predicted.
+        /// The predicted change, in millionths of the service's answers.
         predicted: i64,
-        /// By how many millionths more it is.
+        /// The observed change, in millionths.
         observed: i64,
     },
-    /// The share of a region isn't what was predicted.
+    /// The share of a region changed in another way than predicted.
     Shift {
         /// The service.
         service: String,
         /// The region.
         region: String,
-        /// By how many millionths it was to change.
+        /// The predicted change, in millionths of the service's answers.
         predicted: i64,
-        /// By how many it did.
+        /// The observed change, in millionths.
         observed: i64,
     },
 }
 
-/// Why a document can't begin at the stage that was asked for.
+/// Why a document can't start with the stage that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unstaged {
-    /// It makes a fence smaller, and `--tighten` wasn't said.
+    /// It makes a fence smaller, and `--tighten` wasn't given.
     Tightens,
-    /// `--tighten` was said together with a stage.
+    /// `--tighten` was given together with a stage.
     Both,
 }
 
-/// The stage at which a document begins: the one asked for, or all nodes at once if it tightens. Without a wish all
-/// nodes get it.
+/// The stage with which a document starts: the one asked for, or all nodes at once if `tighten` is set. If no stage is
+/// asked for, all nodes get it.
 ///
 /// # Errors
-/// When it has to go to all nodes at once and nobody said so, or both were said.
+/// If the document has to go to all nodes at once and `tighten` isn't set, or if both a stage and `tighten` are given.
 pub fn begin(impact: &Impact, asked: Option<Stage>, tighten: bool) -> Result<Stage, Unstaged> {
     match (asked, tighten) {
         (Some(stage), true) if stage != Stage::Rest => Err(Unstaged::Both),
@@ -159,14 +160,14 @@ pub fn begin(impact: &Impact, asked: Option<Stage>, tighten: bool) -> Result<Sta
     }
 }
 
-/// What to do about the document of a head, as the nodes stand.
+/// What to do about the document that a head names, given the nodes' reports.
 #[must_use]
 pub fn next(head: &Head, nodes: &[NodeReport], predicted: &Prediction, care: &Care) -> Step {
     let has_it = |node: &NodeReport| head.names() == Some(node.serves);
     let reached = || nodes.iter().filter(|node| node.stage <= head.stage && node.is_live);
     let taken: Vec<&NodeReport> = reached().filter(|node| has_it(node)).collect();
     let least = taken.iter().map(|node| node.serves_for).min();
-    // What goes wrong later has other reasons.
+    // Once every node has served the document for long enough, a fault has other causes.
     let is_over = head.stage == Stage::Rest && reached().all(has_it) && least.is_some_and(|least| least >= care.bake);
     if let Some(fault) = fault(&taken, predicted, care).filter(|_| !is_over) {
         return Step::Abort(fault);
@@ -175,11 +176,11 @@ pub fn next(head: &Head, nodes: &[NodeReport], predicted: &Prediction, care: &Ca
     if !late.is_empty() {
         return Step::Wait(Waiting::Nodes(late));
     }
-    // Where nobody is known at all, nobody has it.
+    // If no node is known at all, none has the document.
     if nodes.is_empty() {
         return Step::Wait(Waiting::Silence(head.stage));
     }
-    // A stage that no node belongs to is skipped; one whose nodes are all silent isn't.
+    // A stage that no node belongs to is skipped. A stage whose nodes are all silent isn't.
     let of_stage = |stage: Stage| nodes.iter().any(|node| node.stage == stage);
     let silent = |stage: &Stage| of_stage(*stage) && !reached().any(|node| node.stage == *stage);
     if let Some(stage) = Stage::ALL.into_iter().map(|(stage, _)| stage).filter(|one| *one <= head.stage).find(silent) {
@@ -195,14 +196,14 @@ pub fn next(head: &Head, nodes: &[NodeReport], predicted: &Prediction, care: &Ca
     }
 }
 
-/// The first thing that is wrong on nodes that have the document.
+/// The first fault of the nodes that have the document.
 fn fault(taken: &[&NodeReport], predicted: &Prediction, care: &Care) -> Option<Fault> {
     servfail(taken, care).or_else(|| shares(taken, predicted, care))
 }
 
 fn servfail(taken: &[&NodeReport], care: &Care) -> Option<Fault> {
     let share = |answers: &Answers| Ratio::between(answers.servfail, answers.all);
-    // A node that has just begun knows nothing of the time before.
+    // A node that has just started has counted too few answers from before.
     let enough = |node: &&&NodeReport| node.since.all >= care.enough && node.before.all >= care.enough;
     taken.iter().filter(enough).find_map(|node| {
         let (before, since) = (share(&node.before), share(&node.since));
@@ -211,7 +212,7 @@ fn servfail(taken: &[&NodeReport], care: &Care) -> Option<Fault> {
     })
 }
 
-/// Compares the shares of regions, before and since, over all nodes that have the document.
+/// Compares the shares of regions, before and since, summed over all nodes that have the document.
 fn shares(taken: &[&NodeReport], predicted: &Prediction, care: &Care) -> Option<Fault> {
     let sum = |of: fn(&NodeReport) -> &Answers, service: &str| {
         let mut sum: BTreeMap<Option<&str>, u64> = BTreeMap::new();
@@ -250,7 +251,7 @@ fn shares(taken: &[&NodeReport], predicted: &Prediction, care: &Care) -> Option<
 }
 
 impl Impact {
-    /// By how much the shares of regions will change, for services of which queries were counted.
+    /// The predicted changes of the regions' shares, for services of which queries were counted.
     #[must_use]
     pub fn prediction(&self) -> Prediction {
         let mut predicted = Prediction::new();
@@ -267,7 +268,7 @@ impl Impact {
     }
 }
 
-/// A change of a share in points, such as `+12.5`.
+/// A change of a share in percentage points, such as `+12.5`, from millionths.
 fn points(change: i64) -> String {
     let tenths = (change.abs() + 500) / 1_000;
     format!("{}{}.{}", if change < 0 { "-" } else { "+" }, tenths / 10, tenths % 10)

@@ -1,8 +1,9 @@
-//! Queries of the last week, by service, country, region and source. Takes counts as they are added up every few
-//! minutes, returns a [`TrafficReport`]. Kept by each node; whoever compares rules weighs clients by it.
+//! Queries of the last week, counted by service, country, region and source of the client's place. Takes counts every
+//! few minutes, returns a [`TrafficReport`]. Kept by each node; whoever compares two rules documents uses it to weigh
+//! clients.
 //!
-//! Counts stand in buckets of five minutes. Memory is bounded by `MOST_ENTRIES`: beyond it the oldest buckets are
-//! merged, up to a day each, and then dropped. So the newest are always told apart.
+//! Counts stand in buckets of five minutes. `MOST_ENTRIES` limits the memory: beyond it, the oldest buckets are merged
+//! into buckets of up to a day, and then dropped. So the newest counts keep their five minutes.
 
 mod kept;
 
@@ -14,27 +15,27 @@ use super::impact::Queries;
 use crate::geo::CountryCode;
 use crate::time::{Millis, Timestamp};
 
-/// How long a bucket is.
+/// The length of a bucket.
 pub const BUCKET: Millis = Millis(5 * 60_000);
 /// For how long counts are kept.
 pub const KEPT: Millis = Millis(7 * 86_400_000);
-/// The longest bucket that is made of several.
+/// The longest bucket that merging may make.
 const LONGEST: Millis = Millis(86_400_000);
-/// How many counts are kept, 16 bytes each.
+/// How many counts are kept. Each takes about 16 bytes.
 const MOST_ENTRIES: usize = 500_000;
-/// How many names of services, and of regions, are told apart. Names of all documents of the week count.
+/// How many names of services, and how many of regions, are told apart. The names of all documents of the week count.
 const MOST_NAMES: usize = 8_192;
-/// The name of all beyond them.
+/// The name under which all further names are counted.
 const OTHERS: &str = "(others)";
 
-/// What a query was counted by.
+/// By what a query is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted<'a> {
     /// The service.
     pub service: &'a str,
-    /// The client's country; `None`: nobody could place it.
+    /// The client's country; `None`: unknown.
     pub country: Option<CountryCode>,
-    /// The region that answered; `None`: none did.
+    /// The region in the answer; `None`: an answer without a region.
     pub region: Option<&'a str>,
     /// How the client's place was learnt.
     pub source: Source,
@@ -44,23 +45,23 @@ pub struct Counted<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// By the subnet that its resolver told.
+    /// By the client subnet in the resolver's query (EDNS Client Subnet, RFC 7871).
     Ecs,
-    /// By its resolver's address.
+    /// By the resolver's address.
     Resolver,
 }
 
-/// A name's number, a country's letters and the source, in order.
+/// A [`Counted`] in few bytes: names are replaced by their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     service: u16,
-    /// 0 for none, otherwise the number of the name and one.
+    /// 0 for no region, otherwise the number of the region's name plus one.
     region: u16,
     country: Option<CountryCode>,
     source: Source,
 }
 
-/// The counts of some minutes.
+/// The counts of one span of time.
 #[derive(Debug)]
 struct Bucket {
     from: Timestamp,
@@ -78,27 +79,27 @@ pub struct Traffic {
     buckets: VecDeque<Bucket>,
 }
 
-/// Names by number.
+/// Names and their numbers; a name's number is its position.
 #[derive(Debug, Default)]
 struct Names {
     all: Vec<String>,
     known: BTreeMap<String, u16>,
 }
 
-/// Queries since a time, as told by `/v1/traffic`.
+/// Queries since a time, as `/v1/traffic` reports them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrafficReport {
-    /// When the first of the buckets begins.
+    /// When the first bucket begins.
     pub from: Option<Timestamp>,
-    /// Until when queries were counted.
+    /// The time up to which queries were counted.
     pub until: Timestamp,
-    /// How many nodes counted, where those of a fleet were asked.
+    /// How many nodes counted, if the nodes of a fleet were asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<usize>,
     /// The nodes whose counts are missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
-    /// The counts: all together, or bucket by bucket.
+    /// The counts: sums over all buckets, or bucket by bucket.
     pub counts: Vec<Count>,
 }
 
@@ -114,17 +115,17 @@ pub struct Missing {
 /// One count.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Count {
-    /// When its bucket begins, where buckets are told apart.
+    /// When its bucket begins; absent if the count is a sum over buckets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Timestamp>,
-    /// How many seconds the bucket has.
+    /// The length of the bucket in seconds; absent if the count is a sum over buckets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
     /// The service.
     pub service: String,
-    /// The client's country; null: nobody could place it.
+    /// The client's country; null: unknown.
     pub country: Option<String>,
-    /// The region that answered; null: none did.
+    /// The region in the answer; null: an answer without a region.
     pub region: Option<String>,
     /// How the client's place was learnt.
     pub source: Source,
@@ -132,7 +133,7 @@ pub struct Count {
     pub queries: u64,
 }
 
-/// What a count is of: when, which service, country, region and source, and for how many seconds.
+/// What a count is of: start of the bucket, service, country, region, source, and seconds of the bucket.
 type CountKey = (Option<Timestamp>, String, Option<String>, Option<String>, Source, Option<u64>);
 
 impl Count {
@@ -142,7 +143,7 @@ impl Count {
 }
 
 impl Names {
-    /// The number of a name; a new one is added.
+    /// The number of a name. A new name is added.
     fn number(&mut self, name: &str) -> u16 {
         if let Some(number) = self.known.get(name) {
             return *number;
@@ -162,7 +163,7 @@ impl Names {
 }
 
 impl Traffic {
-    /// Adds queries that were counted until `now`. They belong to the bucket of that moment.
+    /// Adds queries that were counted until `now`, to the bucket of that moment.
     pub fn add<'a>(&mut self, now: Timestamp, counted: impl IntoIterator<Item = (Counted<'a>, u64)>) {
         let mut counts: BTreeMap<Key, u64> = BTreeMap::new();
         for (one, queries) in counted {
@@ -178,7 +179,7 @@ impl Traffic {
         let from = Timestamp(now.0 - now.0.rem_euclid(i64::try_from(BUCKET.0).unwrap_or(1)));
         let new = Bucket { from, span: BUCKET, counts: counts.into_iter().collect() };
         match self.buckets.back_mut() {
-            // A clock that was set back adds to the newest bucket.
+            // If the clock was set back, the counts go to the newest bucket.
             Some(last) if last.from >= from => last.counts = merged(std::mem::take(&mut last.counts), new.counts),
             _ => self.buckets.push_back(new),
         }
@@ -187,7 +188,7 @@ impl Traffic {
         }
     }
 
-    /// The queries since a time, of one service or of all, all together or bucket by bucket.
+    /// The queries since a time, of one service or of all; bucket by bucket if `apart` is set, otherwise summed.
     #[must_use]
     pub fn report(&self, now: Timestamp, since: Timestamp, service: Option<&str>, apart: bool) -> TrafficReport {
         let buckets = || self.buckets.iter().filter(|bucket| bucket.end() > since);
@@ -226,7 +227,7 @@ impl Traffic {
         self.buckets.iter().map(|bucket| bucket.counts.len()).sum()
     }
 
-    /// Drops what is older than a week.
+    /// Drops buckets that are older than a week.
     fn forget(&mut self, now: Timestamp) {
         let least = Timestamp(now.0.saturating_sub(i64::try_from(KEPT.0).unwrap_or(i64::MAX)));
         while self.buckets.front().is_some_and(|bucket| bucket.end() <= least) {
@@ -234,7 +235,8 @@ impl Traffic {
         }
     }
 
-    /// Merges the two oldest neighbours that may be merged, or drops the oldest bucket. The newest stays as it is.
+    /// Merges the two oldest neighbouring buckets that together aren't too long. If there are none, drops the oldest
+    /// bucket. The newest bucket is never merged.
     fn shrink(&mut self) {
         let fits = |at: &usize| {
             let (one, next) = (&self.buckets[*at], &self.buckets[at + 1]);
@@ -258,12 +260,12 @@ impl Bucket {
     }
 }
 
-/// Adds queries. What another node tells may be any number.
+/// Adds queries. The sum saturates, because another node may report any number.
 fn add(sum: &mut u64, queries: u64) {
     *sum = sum.saturating_add(queries);
 }
 
-/// The sums of two lists that are both in order.
+/// The sums of two lists, in order of their keys.
 fn merged(one: Vec<(Key, u64)>, other: Vec<(Key, u64)>) -> Vec<(Key, u64)> {
     let mut sums: BTreeMap<Key, u64> = one.into_iter().collect();
     for (key, queries) in other {
@@ -273,7 +275,7 @@ fn merged(one: Vec<(Key, u64)>, other: Vec<(Key, u64)>) -> Vec<(Key, u64)> {
 }
 
 impl TrafficReport {
-    /// Adds what another node counted. Counts of the same are one.
+    /// Adds what another node counted. Counts with the same key become one.
     pub fn add(&mut self, other: Self) {
         self.from = match (self.from, other.from) {
             (Some(one), Some(other)) => Some(one.min(other)),
@@ -296,7 +298,7 @@ impl TrafficReport {
         self.counts = sums.into_iter().map(count).collect();
     }
 
-    /// The queries by service and country, by which the clients of a comparison are weighed.
+    /// The queries by service and country, by which a comparison of rules weighs clients.
     #[must_use]
     pub fn queries(&self) -> Queries {
         let mut queries = Queries::new();
@@ -344,7 +346,7 @@ mod tests {
         assert_eq!(all.queries(), queries);
         let apart = traffic.report(now, Timestamp(0), Some("chat"), true);
         let buckets: Vec<_> = apart.counts.iter().map(|count| (count.seconds.unwrap(), count.queries)).collect();
-        assert_eq!(buckets, [(300, 20), (300, 10), (300, 10)], "two of the same five minutes");
+        assert_eq!(buckets, [(300, 20), (300, 10), (300, 10)], "two calls in the same five minutes share a bucket");
         assert_eq!(sum(&traffic.report(now, NOW.after(Millis(1_800_000)), Some("chat"), false)), 10);
         let text = serde_json::to_string(&all).unwrap();
         assert!(text.contains(r#"{"service":"embed","country":null,"region":null,"source":"resolver","queries":4}"#));

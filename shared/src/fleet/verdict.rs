@@ -1,9 +1,10 @@
-//! What the voters agree on. Takes the ballots of the voters that are heard, what was agreed on before, and the time;
-//! returns a verdict for each region and endpoint. DNS nodes and the edge call it with the same reports, so that they
-//! don't disagree.
+//! What the voters agree on about health. A voter is a node whose report counts as a vote. Takes the newest ballot of
+//! each voter, what was agreed on before, and the time; returns a verdict for each region and endpoint. DNS nodes and
+//! the edge call this with the same reports, so that they come to the same verdict.
 //!
-//! A verdict changes by a strict majority of the configured sites alone. While the sites are too few or of two minds,
-//! the last one stands; after `hold` without enough sites a node goes by what it sees itself, with care.
+//! A verdict changes only by a strict majority of the sites that the rules name. While too few sites know anything, or
+//! they disagree, the last verdict stands. After `hold` without enough sites a node goes by its own probes, with care:
+//! see `Judge::alone`.
 
 use super::agreed::{Agreed, Held};
 use super::ballot::{Ballot, Cast, newest};
@@ -14,27 +15,28 @@ use crate::report::{HeldBy, VerdictReport, Votes};
 use crate::table::{Fleet, RegionIndex, ServiceIndex, Table};
 use crate::time::{Millis, Timestamp};
 
-/// What is agreed of one region.
+/// What is agreed on about one region.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// The status, overrides left aside.
+    /// The region's status before overrides by operators.
     pub status: Status,
-    /// The same of each family of its addresses: IPv4, IPv6.
+    /// The agreed status of each family of the region's addresses: IPv4, IPv6.
     pub families: [Status; 2],
-    /// The same of each endpoint, by position.
+    /// The agreed status of each endpoint, by position in the region.
     pub endpoints: Vec<Status>,
-    /// The same of each copy of a replica, by position in the region: `Down` is withheld from what needs it.
+    /// The agreed status of each copy of a replica, by position in the region. A copy that is `Down` serves no request
+    /// that needs it.
     pub replicas: Vec<Status>,
     /// How the sites vote on the region.
     pub votes: Votes,
-    /// Who holds the status, overrides left aside.
+    /// What decided the status, before overrides by operators.
     pub held_by: HeldBy,
-    /// The services whose guards have the region offered although the voters call it down.
+    /// The services whose guards keep the region in service although the voters call it down.
     pub guarded_by: Vec<ServiceIndex>,
 }
 
 impl Verdict {
-    /// As it is reported: an override comes before it.
+    /// The verdict as a node reports it. `forced` is an operator's override, which takes precedence.
     #[must_use]
     pub fn report(&self, forced: Option<Status>) -> VerdictReport {
         let (verdict, held_by) = forced.map_or((self.status, self.held_by), |forced| (forced, HeldBy::Override));
@@ -42,22 +44,22 @@ impl Verdict {
     }
 }
 
-/// What is to be judged: ballots, and whose clock and probes are one's own.
+/// What is to be judged: ballots, the time, and which voter this node is.
 pub struct Hearing<'a> {
     /// The rules.
     pub table: &'a Table,
-    /// The ballots, in any order. Of several of one voter the newest counts.
+    /// The ballots, in any order. If one voter has several, the newest counts.
     pub ballots: &'a [Ballot],
-    /// The voter that is oneself; `None` for the edge and for nodes that don't vote.
+    /// The position of the voter that this node is; `None` for the edge and for nodes that don't vote.
     pub own: Option<usize>,
     /// What an operator forces a region to be.
     pub forced: &'a dyn Fn(RegionIndex) -> Option<Status>,
-    /// The time, by one's own clock.
+    /// The time, by this node's clock.
     pub now: Timestamp,
 }
 
-/// The verdicts of all regions, by region index; none where no voters are declared. `agreed` is what was agreed on
-/// before, and what is agreed on afterwards.
+/// The verdicts of all regions, by region index; none where the rules name no voters. `agreed` holds what was agreed on
+/// before; it is updated to what is agreed on now.
 #[must_use]
 pub fn verdicts(hearing: &Hearing<'_>, agreed: &mut Agreed) -> Vec<Verdict> {
     let Some(fleet) = hearing.table.fleet() else { return Vec::new() };
@@ -83,7 +85,7 @@ pub fn verdicts(hearing: &Hearing<'_>, agreed: &mut Agreed) -> Vec<Verdict> {
         let Some(region) = agreed.regions.get_mut(index.get()) else { continue };
         casts.clear();
         casts.extend(newest.iter().map(|ballot| ballot.and_then(|one| one.of(index.get(), hearing.now))));
-        // What the guard has offered is offered whole.
+        // If a guard keeps the region in service, its endpoints and address families stay in service too.
         let is_guarded = !verdict.guarded_by.is_empty();
         let of_part = |held: &mut Held, said: &dyn Fn(&Cast) -> Status| {
             let (status, ..) = judge.judge(index, &casts, (held, fleet.min_hold), said);
@@ -100,11 +102,11 @@ pub fn verdicts(hearing: &Hearing<'_>, agreed: &mut Agreed) -> Vec<Verdict> {
         let said = |at: usize| move |cast: &Cast| cast.endpoints.get(at).copied().unwrap_or_default();
         let endpoints = region.endpoints.iter_mut().enumerate();
         verdict.endpoints = endpoints.map(|(at, held)| of_part(held, &said(at))).collect();
-        // A guard keeps regions that may serve. It never makes stale knowledge fresh.
+        // A guard keeps regions in service. It doesn't apply to copies: stale knowledge stays stale.
         let said = |at: usize| move |cast: &Cast| cast.replicas.get(at).copied().unwrap_or_default();
         let copies = &hearing.table.region(index).replicas;
         let of_copy = |(at, held): (usize, &mut Held)| {
-            // Whoever reads a copy waits for `up_thresh` readings already, so it doesn't rest once more.
+            // A copy's reader waits for `up_thresh` good readings already, so `min_hold` doesn't apply here.
             let (by_votes, ..) = judge.judge(index, &casts, (held, Millis(0)), &said(at));
             let is_leader = copies.get(at).is_some_and(|copy| copy.is_leader);
             held.set(if is_leader { Status::Up } else { by_votes }, hearing.now);
@@ -115,15 +117,15 @@ pub fn verdicts(hearing: &Hearing<'_>, agreed: &mut Agreed) -> Vec<Verdict> {
     verdicts
 }
 
-/// Judges one thing after the other.
+/// Judges regions, endpoints and copies, one after the other.
 struct Judge<'a> {
     hearing: &'a Hearing<'a>,
     fleet: &'a Fleet,
 }
 
 impl Judge<'_> {
-    /// What one thing's status is to be, guards left aside, and who says so. What was called down stays down for
-    /// `min_hold`.
+    /// Returns the status that one region, endpoint or copy is to get before guards, the votes, and what decided the
+    /// status. Something that was called down stays down for at least `min_hold`.
     fn judge(
         &self,
         region: RegionIndex,
@@ -146,15 +148,17 @@ impl Judge<'_> {
         if rests { (Status::Down, count, HeldBy::None) } else { (status, count, held_by) }
     }
 
-    /// What most sites took for agreed of a region: who has just begun, and hears no majority, goes on from there.
+    /// What most sites report as agreed on about a region. A node that has just started and sees no majority of votes
+    /// takes that over.
     fn told(&self, region: RegionIndex, casts: &[Option<&Cast>]) -> Status {
         let agreed = |voter: usize| casts.get(voter).copied().flatten().map(|cast| cast.agreed);
         count(self.fleet, region, agreed).majority.unwrap_or_default()
     }
 
-    /// What a node makes of what it sees itself, when the sites have been too few for long: up by its own probes, down
-    /// only if every voter that it hears says so too. One site alone of three or more never takes anything down: what
-    /// it doesn't reach, others may. The edge, which probes nothing, takes each that it hears for its own.
+    /// What a node decides by itself when too few sites have known anything for long: up if its own probes say so; down
+    /// only if its own probes and every voter that it hears say so. Where there are three sites or more, one site alone
+    /// never takes anything down: others may reach what that site doesn't. The edge has no probes, so the votes that it
+    /// hears stand in for its own.
     fn alone(&self, said: impl Fn(usize) -> Option<Status>) -> Option<Status> {
         let voters = || self.fleet.voters.iter().enumerate();
         let known = || voters().filter_map(|(at, voter)| Some((voter.site, said(at)?)));
@@ -176,8 +180,8 @@ impl Judge<'_> {
         }
     }
 
-    /// Sets the statuses of all regions, as far as no guard is against it. Of several that are to go down those are
-    /// first that were called down first, then by name.
+    /// Sets the statuses of all regions, as far as guards allow. Regions that are to go down are handled in the order
+    /// in which the voters called them down, then by name.
     fn apply(&self, agreed: &mut Agreed, wanted: &[Status], verdicts: &mut [Verdict]) {
         let now = self.hearing.now;
         let mut falling = Vec::new();

@@ -1,42 +1,44 @@
-//! Counts votes: a majority inside each site, then a strict majority over the sites. Takes what each voter says of one
-//! thing, returns a [`Count`]. Called by [`super::verdict`].
+//! Counts votes: a majority inside each site, then a strict majority over the sites. A voter is a node whose report
+//! counts as a vote on health; a site is what voters may fail with together. Takes what each voter says of one region
+//! or endpoint, returns a [`Count`]. Called by [`super::verdict`].
 
 use crate::health::Status;
 use crate::report::Votes;
 use crate::table::{Fleet, RegionIndex};
 
-/// What the votes on one thing come to.
+/// The result of the votes on one region, endpoint or copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Count {
     /// How the sites vote.
     pub(super) votes: Votes,
-    /// What a strict majority of the sites says; `None`: they are too few, or of two minds.
+    /// What a strict majority of the sites says; `None`: no status has such a majority.
     pub(super) majority: Option<Status>,
-    /// Whether a strict majority of the sites knows at all.
+    /// Whether in a strict majority of the sites most voters say `up` or `down`.
     pub(super) is_quorum: bool,
 }
 
-/// The votes of one site.
+/// The votes of one site, counted by voter.
 #[derive(Clone, Copy, Debug, Default)]
 struct Site {
     voters: u32,
     heard: u32,
     up: u32,
     down: u32,
-    /// Those who stand in the region that is judged and call it up.
+    /// Voters that stand in the region that is judged and call it up.
     inside_up: u32,
     inside_down: u32,
 }
 
 impl Site {
-    /// Whether so many are most of its voters, heard or not.
+    /// Whether `count` voters are a strict majority of the site's voters, silent ones included.
     fn is_most(self, count: u32) -> bool {
         count * 2 > self.voters
     }
 }
 
-/// Counts the votes on something of `region`: by voter, `None` for one that isn't heard. All majorities are of the
-/// voters and sites of the rules, whoever is heard.
+/// Counts the votes on something that belongs to `region`. `said` gives the vote of the voter at a position, or `None`
+/// if no fresh report of that voter is known. All majorities are of the voters and sites that the rules name, not only
+/// of those that reported.
 pub(super) fn count(fleet: &Fleet, region: RegionIndex, said: impl Fn(usize) -> Option<Status>) -> Count {
     let mut sites = vec![Site::default(); fleet.sites.len()];
     for (position, voter) in fleet.voters.iter().enumerate() {
@@ -65,8 +67,8 @@ pub(super) fn count(fleet: &Fleet, region: RegionIndex, said: impl Fn(usize) -> 
         }
     }
     let is_most = |count: u32| count as usize * 2 > sites.len();
-    // Whoever stands in the region may be up and down with it, so they are asked last and believed only if the others
-    // don't say down rather than up.
+    // A voter that stands in the region may be up and down together with the region. So its vote counts for `up` only
+    // if at least as many of the other sites say `up` as say `down`.
     let majority = match () {
         () if is_most(votes.down) => Some(Status::Down),
         () if is_most(up) || up >= votes.down && is_most(votes.up) => Some(Status::Up),
@@ -80,7 +82,7 @@ mod tests {
     use super::*;
     use crate::table::Table;
 
-    /// What voters at these sites come to; `*` marks one that stands in the region.
+    /// Counts the votes of voters at these sites; `*` marks a voter that stands in the region.
     fn counted(voters: &[(&str, Option<Status>)]) -> Count {
         let entries = voters.iter().enumerate().map(|(number, (site, _))| {
             let region = if site.ends_with('*') { r#", "region": "fra""# } else { "" };
@@ -104,7 +106,7 @@ mod tests {
         assert_eq!(counted(&[("a", DOWN), ("b", DOWN), ("c", UP)]).majority, DOWN);
         assert_eq!(counted(&[("a", DOWN), ("b", UP), ("c", UP)]).majority, UP);
         let alone = counted(&[("a", DOWN), ("b", None), ("c", None)]);
-        assert_eq!((alone.majority, alone.is_quorum), (None, false), "one who is heard alone decides nothing");
+        assert_eq!((alone.majority, alone.is_quorum), (None, false), "a single voter decides nothing");
         assert_eq!(alone.votes, Votes { up: 0, down: 1, unknown: 0, silent: 2 });
         let tie = counted(&[("a", DOWN), ("b", UP), ("c", UNKNOWN)]);
         assert_eq!((tie.majority, tie.is_quorum), (None, true));
@@ -119,7 +121,11 @@ mod tests {
         let split = counted(&[("a", DOWN), ("a", UP), ("b", DOWN), ("c", UP)]);
         assert_eq!((split.majority, split.is_quorum), (None, true));
         assert_eq!(split.votes, Votes { up: 1, down: 1, unknown: 1, silent: 0 });
-        assert_eq!(counted(&[("a", DOWN), ("a", None), ("b", DOWN), ("c", UP)]).majority, None, "half a site is none");
+        assert_eq!(
+            counted(&[("a", DOWN), ("a", None), ("b", DOWN), ("c", UP)]).majority,
+            None,
+            "half of a site's voters are no majority"
+        );
     }
 
     #[test]
@@ -128,7 +134,7 @@ mod tests {
         assert_eq!(counted(&[("a", DOWN), ("b", UP), ("c*", DOWN)]).majority, None);
         assert_eq!(counted(&[("a", DOWN), ("b", DOWN), ("c*", UP)]).majority, DOWN);
         let outvoted = counted(&[("a", DOWN), ("b", DOWN), ("c*", UP), ("d*", UP), ("e*", UP)]);
-        assert_eq!((outvoted.majority, outvoted.is_quorum), (None, true), "it isn't a tie");
+        assert_eq!((outvoted.majority, outvoted.is_quorum), (None, true), "more sites say down than up");
         assert_eq!(counted(&[("a*", DOWN), ("b*", DOWN), ("c", UP)]).majority, None);
     }
 }

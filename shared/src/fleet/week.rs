@@ -1,10 +1,11 @@
-//! A week of a large fleet, simulated: 200 nodes, documents of 1,000 regions, 100 publishes, links that are lost at
-//! random, a store that is restored from old backups, forged heads. Time is a number and chance comes from a seed. Only
-//! the functions that decide are run: [`super::follow`] and [`super::stages`].
+//! A week of a large fleet, simulated: 200 nodes, documents of 1,000 regions, 100 publications, links that fail at
+//! random, a store that is restored from old backups, forged heads (a head says which rules are published). Time is a
+//! number, and randomness comes from a seed. Only the functions that decide are run: [`super::follow`] and
+//! [`super::stages`].
 //!
-//! A node acts when something happens to it: a head is published or put back, its link heals, its own poll is due after
-//! that. Polls that would see the same bytes again are left out, as a decision depends on nothing else. A
-//! document's bytes are judged once by [`follow::document`], and in one of a hundred fetches again.
+//! A node acts when something happens to it: a head is published or put back, its link heals, or its own next poll
+//! after that is due. Polls that would see the same bytes again are left out, because a decision depends on nothing
+//! else. [`follow::document`] judges a document's bytes once, and again in one of a hundred fetches.
 
 use std::collections::BTreeMap;
 
@@ -23,23 +24,23 @@ use crate::time::{Millis, Timestamp};
 const NODES: usize = 200;
 const REGIONS: usize = 1_000;
 const PUBLISHES: u64 = 100;
-/// In seconds, as all times here.
+/// The simulated time, in seconds, like all times here.
 const WEEK: u64 = 7 * 86_400;
-/// How often a node asks for the head even if nobody woke it.
+/// How often a node asks for the head even if nothing woke it.
 const POLL: u64 = 30;
-/// How often the rollout is looked at.
+/// How often the rollout (the way of a revision through the stages) is checked.
 const LOOK: u64 = 30;
-/// The mean time between two losses of a node's link, and how long one lasts.
+/// The mean time between two failures of a node's link, and the mean length of a failure.
 const BETWEEN: u64 = 8 * 3_600;
 const OUTAGE: u64 = 1_200;
 const PUBLISHER: u8 = 1;
 const STRANGER: u8 = 2;
 
-/// A document that was published, or that somebody would like to be.
+/// A document that was published, or that a forger would like to publish.
 struct Document {
     revision: Revision,
     bytes: Vec<u8>,
-    /// The regions that a German client may be served in.
+    /// The regions that a German client may be served in, by name.
     fence: Vec<String>,
     head: Head,
 }
@@ -83,7 +84,7 @@ struct Node {
     serves: Option<Revision>,
     head: Option<Head>,
     since: u64,
-    /// When its link is lost and comes back.
+    /// When its link fails, and when it is back.
     outages: Vec<(u64, u64)>,
 }
 
@@ -110,7 +111,8 @@ impl Node {
         self.outages.iter().any(|(from, until)| (*from..*until).contains(&now))
     }
 
-    /// When it sees what the store holds at `now`: in a second by its watch, or by its first poll after its link heals.
+    /// When the node sees what the store holds at `now`: within a second by its watch of the store, or by its first
+    /// poll after its link is back.
     fn sees(&self, now: u64, random: &mut Random) -> u64 {
         match self.outages.iter().find(|(from, until)| (*from..*until).contains(&now)) {
             None => now + 1,
@@ -124,10 +126,10 @@ impl Node {
 enum Event {
     /// The operator publishes.
     Publish,
-    /// The store is put back to an older head, or emptied, or gets a forged one; and is mended a while later.
+    /// The store is put back to an older head, emptied, or given a forged head. [`Event::Mend`] follows a while later.
     Spoil,
     Mend,
-    /// The rollout is looked at.
+    /// The rollout is checked.
     Look,
     /// A node looks at the store.
     Node(usize),
@@ -135,16 +137,16 @@ enum Event {
 
 struct Week {
     random: Random,
-    /// By time, in the order in which they came.
+    /// By time, then in the order in which they were added.
     events: BTreeMap<(u64, u64), Event>,
     count: u64,
     nodes: Vec<Node>,
     documents: BTreeMap<String, Document>,
-    /// The published ones, in order.
+    /// The digests of the published documents, in order.
     published: Vec<String>,
     /// When each revision was offered to a stage.
     offered: BTreeMap<(u64, Stage), u64>,
-    /// What the store holds, and what it should.
+    /// The head that the store holds, and the one that it should hold.
     stored: Option<Vec<u8>>,
     true_head: Option<Vec<u8>>,
     forged: Document,
@@ -252,7 +254,7 @@ impl Week {
         self.at(mended, Event::Mend);
     }
 
-    /// The next stage of the newest document, unless the store is spoilt.
+    /// Decides about the next stage of the newest document, from what the nodes report.
     fn look(&mut self, now: u64) {
         let Some(newest) = self.published.last().map(|sha256| self.documents[sha256].head.clone()) else { return };
         let report = |(at, node): (usize, &Node)| {
@@ -300,7 +302,7 @@ impl Week {
                 let document = &self.documents[&head.sha256];
                 if self.random.chance(1) {
                     let step = follow::document(node.serves, Some(&head), &document.bytes);
-                    assert!(matches!(step, DocumentStep::Take(_)), "what was kept of these bytes: {step:?}");
+                    assert!(matches!(step, DocumentStep::Take(_)), "the same bytes were taken before: {step:?}");
                 }
                 let had = node.serves.map_or(0, |serves| serves.number);
                 assert!(document.revision.number > had, "a node never goes back");
@@ -331,7 +333,7 @@ fn after_a_week_of_lost_links_every_node_has_the_last_revision_and_no_fence_was_
             "node {at} knows that all may have it"
         );
     }
-    // A node serves nothing but what was published, so no fence is wider than the widest of those.
+    // A node serves only published documents, so no fence is wider than the widest of theirs.
     let widest = week.published.iter().map(|sha256| week.documents[sha256].fence.len()).max().unwrap();
     assert!(widest < week.forged.fence.len(), "{widest}");
     assert!(week.refused > 1_000 && week.kept_older > 1_000, "{}, {}", week.refused, week.kept_older);

@@ -1,4 +1,5 @@
-//! Heads, keys and signatures for tests: a quick sum over key and message stands in for Ed25519. Never in a release.
+//! Heads, keys and signatures for tests. A fast checksum over key and message stands in for Ed25519. Never part of a
+//! release.
 
 use super::super::head::{Head, Stage};
 use crate::receipt::PublicKey;
@@ -21,13 +22,13 @@ pub fn unsigned(revision: u64, sha256: String, stage: Stage) -> Head {
     }
 }
 
-/// The key of this seed.
+/// A key made from a seed.
 #[must_use]
 pub fn key(seed: u8) -> PublicKey {
     PublicKey([seed; 32])
 }
 
-/// The stand-in's signature: FNV-1a, which tests of 100,000 histories can afford.
+/// The checksum that stands in for a signature: FNV-1a, fast enough for tests of 100,000 histories.
 #[must_use]
 pub fn mac(key: &PublicKey, message: &[u8]) -> Vec<u8> {
     let sum = key
@@ -38,13 +39,13 @@ pub fn mac(key: &PublicKey, message: &[u8]) -> Vec<u8> {
     sum.to_be_bytes().to_vec()
 }
 
-/// Verifies the stand-in's signature.
+/// Verifies such a checksum.
 #[must_use]
 pub fn stand_in(key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
     mac(key, message) == signature
 }
 
-/// A head signed by the key of this seed.
+/// A head signed by the key made from a seed.
 #[must_use]
 pub fn sign(head: Head, seed: u8) -> Head {
     let key = key(seed);

@@ -1,4 +1,5 @@
-//! Random histories of heads and documents: lost, out of order, forged, older, missing, of a store that began again.
+//! Random histories of heads and documents as a node sees them: lost, out of order, forged, older, missing, or from a
+//! store that lost its state.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +10,9 @@ use crate::testing::Random;
 
 /// How many random histories are tried.
 const HISTORIES: u64 = 100_000;
-/// How many offers each has.
+/// How many offers each history has.
 const OFFERS: usize = 9;
-/// The publisher whom nodes believe, and one whom they don't.
+/// The seed of a publisher's key that nodes trust, and of a key that they don't.
 const PUBLISHER: u8 = 1;
 const STRANGER: u8 = 2;
 
@@ -24,7 +25,7 @@ fn head_of(document: &[u8], revision: u64, stage: Stage) -> Head {
     Head { based_on, ..unsigned(revision, sha256_hex(document), stage) }
 }
 
-/// What was ever published under each revision: a head by the publisher, and its document. Some documents are wrong.
+/// Everything that was ever published: heads by the publisher, and documents by digest. Some documents are wrong.
 struct Published {
     heads: Vec<Head>,
     documents: BTreeMap<String, Vec<u8>>,
@@ -48,7 +49,8 @@ impl Published {
             }
         }
         if random.chance(20) {
-            // Two who publish under one number, which a store's compare-and-set prevents, but no backup does.
+            // Two publications under one number. A store's compare-and-set prevents that, but a restored backup can
+            // cause it.
             published.add(format!("{{\"revision\": {revision}, \"version\": 1}}").into_bytes(), revision, Stage::Rest);
         }
         published
@@ -60,7 +62,7 @@ impl Published {
         self.heads.push(head);
     }
 
-    /// The head that a store shows: any that ever was, one that somebody made up, or nothing.
+    /// The head that a store shows: any that was ever published, a forged one, or none.
     fn offer(&self, random: &mut Random) -> Option<Vec<u8>> {
         let head = random.pick(&self.heads).clone();
         let forged = match random.below(10) {
@@ -80,7 +82,7 @@ impl Published {
         Some(forged.to_bytes())
     }
 
-    /// What a store gives for the document of that digest: the document, another, a part of it, or bytes of no use.
+    /// What a store gives for the document with that digest: the document, another one, a part of it, or useless bytes.
     fn fetch(&self, sha256: &str, random: &mut Random) -> Vec<u8> {
         let right = self.documents.get(sha256).cloned().unwrap_or_default();
         match random.below(8) {
@@ -92,7 +94,7 @@ impl Published {
     }
 }
 
-/// A node: what it serves, and the head that it knows of that.
+/// A node: the document that it serves, and the head that it has for that document.
 #[derive(Default)]
 struct Node {
     own: Option<Revision>,
@@ -136,8 +138,15 @@ fn no_history_makes_a_node_go_back_or_serve_what_was_not_published() {
                     noted += 1;
                     let stages = [&known, &node.head].map(|head| head.as_ref().map(|head| head.stage));
                     assert!(stages[0] < stages[1], "seed {seed}: a stage was taken back");
-                    assert_eq!(node.head.as_ref().and_then(Head::names), node.own, "seed {seed}: of another document");
-                    assert!(published.heads.contains(node.head.as_ref().expect("a head")), "seed {seed}: nobody's");
+                    assert_eq!(
+                        node.head.as_ref().and_then(Head::names),
+                        node.own,
+                        "seed {seed}: the head names another document"
+                    );
+                    assert!(
+                        published.heads.contains(node.head.as_ref().expect("a head")),
+                        "seed {seed}: nobody published that head"
+                    );
                 }
                 continue;
             }
@@ -236,7 +245,7 @@ impl DocumentStep {
     }
 }
 
-/// A step without what it carries.
+/// A step without the data that it carries.
 #[derive(Debug)]
 #[allow(dead_code, reason = "read by Debug")]
 enum Told {

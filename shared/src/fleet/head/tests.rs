@@ -1,4 +1,4 @@
-//! What a head is, what is signed of it, and that no bytes make its reader panic.
+//! What a head may say, which of its bytes are signed, and that no bytes make its reader panic.
 
 use proptest::prelude::*;
 
@@ -36,14 +36,18 @@ fn what_is_signed_is_fixed_to_the_byte() {
 fn a_head_is_believed_by_its_publishers_key_alone() {
     let signed = sign(head(), 1);
     let read = Head::parse(&signed.to_bytes()).unwrap();
-    assert_eq!(read, signed, "it comes back as it was");
+    assert_eq!(read, signed, "a head is read as it was written");
     assert_eq!(read.verify(&[key(9), key(1)], stand_in), Ok(()));
     assert_eq!(read.verify(&[key(2)], stand_in), Err(HeadError::UnknownKey(key(1).thumbprint())));
     assert_eq!(head().verify(&[key(1)], stand_in), Err(HeadError::Unsigned));
     let changed = Head { revision: 9, ..signed.clone() };
     assert_eq!(changed.verify(&[key(1)], stand_in), Err(HeadError::Forged(key(1).thumbprint())));
     let promoted = Head { stage: Stage::Rest, ..signed };
-    assert_eq!(promoted.verify(&[key(1)], stand_in), Err(HeadError::Forged(key(1).thumbprint())), "nor its stage");
+    assert_eq!(
+        promoted.verify(&[key(1)], stand_in),
+        Err(HeadError::Forged(key(1).thumbprint())),
+        "the stage is signed too"
+    );
 }
 
 #[test]

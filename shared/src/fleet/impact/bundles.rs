@@ -1,5 +1,5 @@
-//! Which bundles have another version by a new document. Takes two tables, returns each region's version before and
-//! after where they differ. Called by [`super::compare`].
+//! Which bundles (sets of files for applications) get another version by a new document. Takes two tables, returns each
+//! region's version before and after where they differ. Called by [`super::compare`].
 
 use std::collections::BTreeSet;
 
@@ -14,11 +14,11 @@ use crate::table::Table;
 pub struct BundleImpact {
     /// Its name.
     pub bundle: BundleId,
-    /// The region; `None`: all that have no version of their own.
+    /// The region; `None`: all regions for which the rules name no version of their own.
     pub region: Option<RegionId>,
-    /// The version in service; `None`: there is none.
+    /// The old version; `None`: the old document doesn't have the bundle.
     pub from: Option<Version>,
-    /// The new version; `None`: there is none any more.
+    /// The new version; `None`: the new document doesn't have the bundle.
     pub to: Option<Version>,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn bundles(old: &Table, new: &Table) -> Vec<BundleImpact> {
 }
 
 impl BundleImpact {
-    /// It in words.
+    /// A line of text about it.
     pub(super) fn to_line(&self) -> String {
         let short = |version: Option<Version>| version.map_or_else(|| "none".to_owned(), |one| one.short());
         let region = self.region.as_ref().map(|region| format!(" in {region}")).unwrap_or_default();

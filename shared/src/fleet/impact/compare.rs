@@ -1,9 +1,10 @@
-//! Steers every group of clients by two documents. Takes tables, groups and counted queries, returns a
-//! [`ServiceImpact`] for each pair of services. Called by whoever wants an [`Impact`], on as many threads as it likes.
+//! Steers every group of clients by two documents. Takes tables (compiled documents), groups and counted queries,
+//! returns a [`ServiceImpact`] for each pair of services. Called by whoever wants an [`Impact`]; services may be
+//! compared on several threads.
 //!
-//! Groups that both documents rank alike are of one class, and only classes are decided. With all regions up and with
-//! one region down, an answer differs only if that region is the one chosen. So a class is decided for all regions up,
-//! and for each region that either document chooses.
+//! Groups for which both documents give the same ranking of regions form a class, and only classes are decided. If one
+//! region is down, the answer differs from that with all regions up only if the region that is down was the chosen one.
+//! So a class is decided with all regions up, and with each region down that either document chooses.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,14 +20,14 @@ use crate::steer::{Client, Conditions, Local, PathClass, Ranking, Standing, deci
 use crate::table::{RegionIndex, ServiceIndex, Table, TenantIndex};
 use crate::time::Timestamp;
 
-/// A document, and what its regions are called in both.
+/// A document, and how its regions map to the numbers that stand for regions in both documents.
 struct Side<'a> {
     table: &'a Table,
     /// By region index: the region's number among the names of both documents.
     numbers: Vec<usize>,
     /// By number: the region's index, if it is in this document.
     indexes: Vec<Option<RegionIndex>>,
-    /// Where the clients of each group stand who have no tenant.
+    /// Where the clients of each group stand, that is, their jurisdictions and country. For clients without a tenant.
     standings: Vec<Standing>,
 }
 
@@ -43,12 +44,12 @@ pub struct Comparison<'a> {
     now: Timestamp,
 }
 
-/// What a document answers a class of clients.
+/// The answer of a document to a class of clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Chosen {
     /// The region, by number.
     region: Option<usize>,
-    /// Whether it is offered only because everything is down.
+    /// Whether the region is chosen only because all regions are down.
     is_revived: bool,
 }
 
@@ -57,17 +58,17 @@ struct Chosen {
 struct Outcome {
     from: Option<usize>,
     to: Option<usize>,
-    /// The region that is down, and where clients go then.
+    /// A region that is down, and the regions that the old and the new document choose then.
     when_down: Vec<(usize, Option<usize>, Option<usize>)>,
     wider: Option<Difference>,
     tighter: Option<Difference>,
-    /// The region without which there is none.
+    /// The region without which the clients would have no region.
     alone: Option<usize>,
     /// How many regions the new fence has.
     regions: usize,
 }
 
-/// By what rankings of one service differ: the order with its tiers, and the only region that may serve.
+/// What tells rankings of one service apart: the order of regions with their tiers, and the only region that may serve.
 type Key = (Vec<(RegionIndex, usize)>, Option<Option<RegionIndex>>);
 
 impl<'a> Side<'a> {
@@ -81,7 +82,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// How the clients of a group are ranked; `None` without the service.
+    /// The ranking of regions for the clients of a group; `None` if the document doesn't have the service.
     fn ranking(
         &self,
         at: usize,
@@ -97,7 +98,7 @@ impl<'a> Side<'a> {
         Some(rank(self.table, service, &standing, PathClass::Inference))
     }
 
-    /// What is answered if one region is down, or none.
+    /// What the document answers if the region `down` is down; `None`: all regions are up.
     fn chosen(&self, ranking: Option<&Ranking>, down: Option<usize>, now: Timestamp) -> Chosen {
         let Some(ranking) = ranking else { return Chosen::default() };
         let down = down.and_then(|number| self.indexes[number]);
@@ -108,7 +109,7 @@ impl<'a> Side<'a> {
         Chosen { region, is_revived: steering.revived }
     }
 
-    /// The region without which a class has none, if it has one now.
+    /// The region without which a class has no region left; `None` if there is another, or if it has none at all.
     fn alone(&self, ranking: Option<&Ranking>, chosen: Chosen, now: Timestamp) -> Option<usize> {
         let region = chosen.region?;
         let left = self.chosen(ranking, Some(region), now);
@@ -122,8 +123,8 @@ impl<'a> Side<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    /// Of a document in service with a new one. `groups` are all clients; `queries` were counted under the document in
-    /// service; overrides in the documents count as of `now`.
+    /// Compares a document in service with a new one. `groups` are all clients. `queries` were counted under the
+    /// document in service. Overrides in the documents count as of `now`.
     #[must_use]
     pub fn new(
         old: &'a Table,
@@ -186,7 +187,7 @@ impl<'a> Comparison<'a> {
         self.reported(subject, found)
     }
 
-    /// All of them together.
+    /// Puts the results of all pairs of services together.
     #[must_use]
     pub fn finish(&self, mut services: Vec<ServiceImpact>) -> Impact {
         services.retain(ServiceImpact::is_changed);

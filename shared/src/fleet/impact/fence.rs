@@ -1,14 +1,14 @@
-//! How one fence differs from another. Takes the regions of both, returns what was added and what was taken away.
-//! Called by `compare`.
+//! How one fence differs from another. A fence is the regions that may process a client. Takes the regions of both,
+//! returns what was added and what was taken away. Called by `compare`.
 //!
-//! Regions are told apart by name. A fence is wider if its regions process in a country in which none of the old ones
-//! may; a further region in the same countries doesn't make it wider. It is smaller if a region or a country is
-//! missing.
+//! Regions are told apart by name. A fence is wider than the old one if its regions process in a country in which no
+//! region of the old fence does; another region in the same countries doesn't make it wider. It is smaller if a region
+//! or a country is missing.
 
 use crate::geo::{CountryCode, CountrySet};
 use crate::table::{RegionIndex, Table};
 
-/// A fence of one document: its regions by number, and where they may process.
+/// A fence of one document: its regions by number, and the countries where they process.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Fence {
     /// By ascending number; numbers are the same in both documents.
@@ -16,19 +16,19 @@ pub(super) struct Fence {
     countries: CountrySet,
 }
 
-/// What one fence has that another hasn't.
+/// What one fence has and another hasn't.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Difference {
     /// Regions by number.
     pub(super) regions: Vec<usize>,
     /// Countries.
     pub(super) countries: Vec<CountryCode>,
-    /// Whether it may process anywhere, and the other may not.
+    /// Whether this fence covers every country, and the other doesn't.
     pub(super) anywhere: bool,
 }
 
 impl Fence {
-    /// The fence of these regions of a table, which have these numbers by index.
+    /// The fence of the regions `of` of a table. `numbers` gives each region's number, by region index.
     pub(super) fn new(table: &Table, numbers: &[usize], of: impl Iterator<Item = RegionIndex>) -> Self {
         let mut fence = Self::default();
         for region in of {
@@ -51,12 +51,12 @@ impl Fence {
         Difference { regions, countries, anywhere: is_everywhere(self) && !is_everywhere(other) }
     }
 
-    /// What makes it wider than another, if it is.
+    /// What makes this fence wider than another; `None` if it isn't wider.
     pub(super) fn wider_than(&self, other: &Self) -> Option<Difference> {
         (!self.countries.is_subset(&other.countries)).then(|| self.beyond(other))
     }
 
-    /// What it lacks of another, if it lacks anything.
+    /// What this fence lacks of another; `None` if it lacks nothing.
     pub(super) fn smaller_than(&self, other: &Self) -> Option<Difference> {
         let lost = other.beyond(self);
         (!lost.regions.is_empty() || !other.countries.is_subset(&self.countries)).then_some(lost)

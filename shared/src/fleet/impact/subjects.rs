@@ -1,28 +1,29 @@
-//! What is compared with what. Takes two tables, returns the pairs of services that have a host or a name in common,
-//! and the tenants whose fence isn't that of clients without a tenant. Called by `compare`.
+//! Decides what is compared with what. Takes two tables (compiled documents), returns the pairs of services that have a
+//! host or a name in common, and the tenants whose fence (the regions that may process them) may differ from that of
+//! clients without a tenant. Called by `compare`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::TenantId;
 use crate::table::{Service, ServiceIndex, Table, TenantIndex};
 
-/// A service of each document.
+/// A service of the old document and one of the new.
 type Pair = (Option<ServiceIndex>, Option<ServiceIndex>);
 
-/// Clients of a service that are compared.
+/// Clients of a service that are compared as one.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Subject {
     /// The service in the old and in the new document.
     pub(super) services: Pair,
-    /// The hosts that this is about, where it isn't the whole service.
+    /// The hosts that this is about; empty: all hosts of the service.
     pub(super) hosts: Vec<String>,
-    /// A tenant in the old and in the new document, which stands for all of `tenants`.
+    /// A tenant in the old and in the new document, taken as an example of all of `tenants`.
     pub(super) tenant: Option<(Option<TenantIndex>, Option<TenantIndex>)>,
     /// The tenants that have the same fences, by name.
     pub(super) tenants: Vec<TenantId>,
 }
 
-/// Everything that is to be compared.
+/// Everything that has to be compared.
 pub(super) fn subjects(old: &Table, new: &Table) -> Vec<Subject> {
     let mut pairs: BTreeMap<Pair, Vec<String>> = BTreeMap::new();
     let services = |table: &Table| {
@@ -36,7 +37,7 @@ pub(super) fn subjects(old: &Table, new: &Table) -> Vec<Subject> {
         let pair = (before.get(host).copied(), after.get(host).copied());
         pairs.entry(pair).or_default().push(host.clone());
     }
-    // A service without hosts is the edge's alone, and goes by its name.
+    // A service without hosts is served by the edge alone. It is paired by name.
     for (index, service) in (0..).map(ServiceIndex).zip(old.services()) {
         if let Some(same) = new.service_named(service.id.as_str()) {
             pairs.entry((Some(index), Some(same))).or_default();
@@ -67,12 +68,12 @@ pub(super) fn subjects(old: &Table, new: &Table) -> Vec<Subject> {
     subjects
 }
 
-/// By what the fences of a tenant are told apart: the declared residency by name, and the tenant's own fence by region
-/// and tier.
+/// What tells the fences of tenants apart: the declared residency by name, and the tenant's own fence by region and
+/// tier.
 type Fences = (Vec<String>, Option<Vec<(String, usize)>>);
 
-/// Tenants that may use a service in either document, if they declare a residency or have a fence of their own, or may
-/// not use it in the other.
+/// The tenants that may use a service in either document and that declare a residency, have a fence of their own, or
+/// may not use the service in the other document.
 fn of_tenants(old: &Table, new: &Table, pairs: &[Pair]) -> Vec<Subject> {
     let names: BTreeSet<&TenantId> = old.tenants().iter().chain(new.tenants()).map(|one| &one.id).collect();
     let mut alike: BTreeMap<(Pair, [Option<Fences>; 2]), Subject> = BTreeMap::new();

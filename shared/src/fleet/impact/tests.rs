@@ -1,4 +1,4 @@
-//! Tests of the comparison: by hand, and of random documents against `steer` asked one client at a time.
+//! Tests of the comparison: by hand, and of random documents, where `steer` is asked about one client at a time.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::table::{ServiceIndex, Table};
 use crate::testing::{Random, document};
 use crate::time::Timestamp;
 
-/// How many pairs of random documents.
+/// How many pairs of random documents are compared.
 const PAIRS: u64 = 400;
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -21,7 +21,7 @@ fn country(code: &str) -> Option<CountryCode> {
     Some(CountryCode::parse(code).unwrap())
 }
 
-/// One group for every country, and one of clients that nobody can place.
+/// One group for every country, and one of clients whose country is unknown.
 fn everywhere() -> Vec<Group> {
     let of = |(n, country)| {
         let client = Client { country: Some(country), ..Client::default() };
@@ -77,7 +77,7 @@ fn changed_pins_of_bundles_are_told_and_nothing_else() {
     assert!(impact.services.is_empty() && impact.bundles.len() == 1, "{impact:?}");
     assert!(impact.to_text().contains("Bundle prompts in fra: 111111111111 → 222222222222.\n"), "{}", impact.to_text());
     assert!(impact.to_line(200).contains("another version of bundle prompts"), "{}", impact.to_line(200));
-    // A region that gets by its own line what it had by the other has the same as before.
+    // A region has the same version as before if it now gets by a line of its own what it got by the line for all.
     let moved = json!({ "prompts": { "version": version("2"), "regions": { "fra": version("1") } } });
     let impact = pinned(one.clone(), moved);
     assert_eq!(impact.bundles.iter().map(|one| one.region.is_none()).collect::<Vec<_>>(), [true]);
@@ -175,7 +175,7 @@ fn a_wider_fence_is_said_first_even_if_nobody_goes_there_yet() {
     let text = impact.to_text();
     assert!(text.starts_with("rules 7 → 8\n\nWIDER FENCES: "), "{text}");
     assert!(text.contains("also in US (nyc)"), "{text}");
-    // A region that may process elsewhere from now on widens the fence under its old name.
+    // A region that may process in another country from now on widens the fence, although its name stays.
     let impact = impact_of(|rules| {
         rules["regions"]["par"]["countries"] = json!(["FR", "US"]);
         rules["jurisdictions"]["eu"]["countries"] = json!(["US"]);
@@ -204,7 +204,10 @@ fn services_that_come_and_go_and_hosts_that_change_hands_are_told() {
     let talk = &impact.services[0];
     assert_eq!((talk.service.as_str(), talk.was.as_ref().unwrap().as_str()), ("talk", "chat"));
     assert!(!talk.wider.is_empty() && talk.moved.queries == 80, "a new name hides nothing: {talk:?}");
-    assert!(impact.services.iter().any(|one| one.tenants.len() == 1 && !one.wider.is_empty()), "nor a tenant's");
+    assert!(
+        impact.services.iter().any(|one| one.tenants.len() == 1 && !one.wider.is_empty()),
+        "nor does it for a tenant"
+    );
     let impact = impact_of(|rules| {
         rules["services"] = json!({});
         rules["tenants"] = json!({});
@@ -234,7 +237,7 @@ fn queries_of_a_country_are_divided_by_addresses() {
     assert_eq!((of(Some(network)).weight.queries, of(None).weight.queries), (750, 250));
 }
 
-/// What `steer` chooses for one client if a region is down, asked by itself.
+/// What `steer` chooses for one client if the region `down` is down; `None`: all regions are up.
 fn chosen(table: &Table, service: ServiceIndex, client: Client, down: Option<&RegionId>) -> Option<RegionId> {
     let down = down.and_then(|down| table.region_named(down.as_str()));
     let health = down.map(|down| supposing_down(&[], &[down.get()])).unwrap_or_default();
@@ -244,7 +247,7 @@ fn chosen(table: &Table, service: ServiceIndex, client: Client, down: Option<&Re
     steering.ordered.first().map(|first| table.region(first.fenced.region).id.clone())
 }
 
-/// Whether clients of this country are among those of a finding.
+/// Whether a finding lists the client's country.
 fn holds(who: &Who, client: &Client) -> bool {
     who.clients.iter().any(|one| one.country == client.country)
 }

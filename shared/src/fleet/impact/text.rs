@@ -1,5 +1,6 @@
-//! An impact in words. Takes an [`Impact`], returns lines for a terminal, Markdown for a review, or one line for a
-//! head. Called by `bailiwick rules diff`, and before a document is published.
+//! An impact (what a new rules document changes for clients) in words. Takes an [`Impact`], returns lines for a
+//! terminal, Markdown for a review, or one line for a head. Called by `bailiwick rules diff`, and before a document is
+//! published.
 
 use core::fmt::Write;
 
@@ -13,7 +14,7 @@ const MAX_LINES: usize = 12;
 /// What stands in the place of a region for clients that have none.
 const NOWHERE: &str = "no region";
 
-/// A part of a whole as a person writes it.
+/// A part of a whole in per cent, as a person writes it.
 #[must_use]
 pub(super) fn percentage(part: u64, whole: u64) -> String {
     if part == 0 {
@@ -78,7 +79,7 @@ impl Impact {
         out
     }
 
-    /// In one line of at most `most` characters, as a head carries it. Services that don't fit are counted.
+    /// One line of at most `most` characters, for the head of a document. Services that don't fit are counted.
     #[must_use]
     pub fn to_line(&self, most: usize) -> String {
         let fences = match (self.is_widened(), self.is_tightened()) {
@@ -106,7 +107,7 @@ impl Impact {
         line.chars().take(most).collect()
     }
 
-    /// Which part of a service's clients goes elsewhere, if any does.
+    /// Which part of a service's clients goes elsewhere; `None` if none does.
     fn part_line(&self, service: &ServiceImpact) -> Option<String> {
         let is_counted = self.has_queries && service.total.queries > 0;
         let part = |weight: &Weight| match (is_counted, self.columns(weight, &service.total)) {
@@ -119,7 +120,7 @@ impl Impact {
         (!ways.is_empty()).then(|| format!("{}: {}", service.title(), ways.join(", ")))
     }
 
-    /// What the whole comes to.
+    /// The last lines: how much differs in all.
     fn summary(&self) -> String {
         let changed = self.services.len();
         let mut out = match changed {
@@ -147,7 +148,7 @@ impl Impact {
         out
     }
 
-    /// The bundles whose version differs, a line for each: known whoever the clients are.
+    /// One line for each bundle whose version differs.
     #[must_use]
     pub fn bundles_to_text(&self) -> String {
         self.bundles.iter().map(|one| one.to_line() + "\n").collect()
@@ -160,7 +161,7 @@ impl Impact {
         service.wider.iter().map(line).collect()
     }
 
-    /// What is to be said of one service, moves first.
+    /// The lines about one service, moves first.
     fn lines(&self, service: &ServiceImpact) -> Vec<String> {
         let mut lines = Vec::new();
         let way = |one: &Move| format!("{} → {}", place(one.from.as_ref()), place(one.to.as_ref()));
@@ -189,7 +190,7 @@ impl Impact {
         lines
     }
 
-    /// Who, with their part of the service's clients.
+    /// Some clients, with the part of the service's clients that they are.
     fn weighed(&self, who: &Who, service: &ServiceImpact) -> String {
         let [queries, ipv4, ipv6] = self.columns(&who.weight, &service.total);
         let clients = clients(who);
@@ -199,7 +200,7 @@ impl Impact {
         }
     }
 
-    /// Queries, IPv4 addresses and IPv6 /48s as parts of all.
+    /// Queries, IPv4 addresses and IPv6 /48s, each as a part of the total.
     fn columns(&self, weight: &Weight, total: &Weight) -> [String; 3] {
         let part = |part: u64, whole: u64| if whole == 0 { "–".to_owned() } else { percentage(part, whole) };
         let queries = if self.has_queries { part(weight.queries, total.queries) } else { "–".to_owned() };
@@ -208,7 +209,7 @@ impl Impact {
 }
 
 impl ServiceImpact {
-    /// The service with what is special about it.
+    /// The service's name, with the hosts or tenants that this is about.
     fn title(&self) -> String {
         let mut title = self.service.to_string();
         if !self.hosts.is_empty() {
@@ -223,7 +224,7 @@ impl ServiceImpact {
     }
 }
 
-/// Adds a line for each item, or for the first ones and a count of the rest.
+/// Adds a line for each item, or for the first items and a count of the rest.
 fn listed<T>(lines: &mut Vec<String>, items: &[T], line: impl Fn(&T) -> String) {
     lines.extend(items.iter().take(MAX_LINES).map(line));
     if items.len() > MAX_LINES {
@@ -239,7 +240,7 @@ fn services(count: usize) -> String {
     if count == 1 { "1 service".to_owned() } else { format!("{count} services") }
 }
 
-/// The first few names, and how many there are more.
+/// The first few names, and how many more there are.
 fn some<T: ToString>(names: &[T]) -> String {
     let first = names.iter().take(MAX_NAMED).map(T::to_string).collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(MAX_NAMED) {
@@ -252,7 +253,7 @@ fn names(regions: &[RegionId]) -> String {
     some(regions)
 }
 
-/// The countries and networks of some clients.
+/// The countries and networks of clients.
 fn clients(who: &Who) -> String {
     let name = |one: &super::Clients| match (one.network, one.country) {
         (Some(network), _) => network.to_string(),
@@ -262,7 +263,7 @@ fn clients(who: &Who) -> String {
     some(&who.clients.iter().map(name).collect::<Vec<_>>())
 }
 
-/// Where a fence reaches that another doesn't.
+/// The countries and regions by which a fence changes.
 fn reach(change: &FenceChange) -> String {
     let countries = match (change.anywhere, change.countries.is_empty()) {
         (true, _) => "anywhere".to_owned(),

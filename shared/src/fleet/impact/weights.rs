@@ -1,4 +1,4 @@
-//! How many clients a group stands for. Takes groups with their addresses and counted queries, returns each group's
+//! How many clients a group stands for. Takes groups with their addresses, and counted queries; returns each group's
 //! weight for a service. Called by `compare`.
 
 use core::cmp::Reverse;
@@ -12,20 +12,20 @@ use super::{Clients, Who};
 use crate::geo::CountryCode;
 use crate::steer::Client;
 
-/// Clients that are alike to both documents.
+/// Clients whom both documents treat alike.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Group {
-    /// Any of them. It has an address only if a document's `networks` names it.
+    /// One of them, as an example. It has an address only if it is in one of the documents' `networks`.
     pub client: Client,
-    /// The network of the rules' `networks` that they are in.
+    /// The network in the rules' `networks` that they are in.
     pub network: Option<IpNet>,
-    /// How many IPv4 addresses they have; 0 for clients nobody can place.
+    /// How many IPv4 addresses they have; 0 for clients whose place is unknown.
     pub ipv4: u64,
-    /// How many IPv6 /48s they have; 0 for clients nobody can place.
+    /// How many IPv6 /48s they have; 0 for clients whose place is unknown.
     pub ipv6: u64,
 }
 
-/// How many clients something concerns, counted in three ways.
+/// How many clients there are, counted in three ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Weight {
     /// Queries that were counted.
@@ -44,19 +44,19 @@ impl AddAssign for Weight {
     }
 }
 
-/// Queries that were counted, by service and by country; `None`: of clients that nobody can place.
+/// Counted queries, by service and by country; `None`: clients whose country is unknown.
 pub type Queries = BTreeMap<String, BTreeMap<Option<CountryCode>, u64>>;
 
 /// Divides the queries of a country among its groups, in proportion to their IPv4 addresses.
 pub(super) struct Division {
-    /// By group.
+    /// The country of each group.
     countries: Vec<Option<CountryCode>>,
-    /// By country: IPv4 addresses, and how many groups it has.
+    /// By country: the IPv4 addresses of its groups, and how many groups it has.
     sums: BTreeMap<Option<CountryCode>, (u64, u64)>,
 }
 
 impl Division {
-    /// Of groups with these countries, by the document in service.
+    /// `countries` are the groups' countries by the document in service.
     pub(super) fn new(groups: &[Group], countries: Vec<Option<CountryCode>>) -> Self {
         let mut sums: BTreeMap<_, (u64, u64)> = BTreeMap::new();
         for (group, country) in groups.iter().zip(&countries) {
@@ -71,7 +71,7 @@ impl Division {
         self.countries.get(at).copied().flatten()
     }
 
-    /// The weight of a group for the service of which these queries were counted.
+    /// The weight of a group for one service. `queries` are that service's counted queries by country.
     pub(super) fn weight(
         &self,
         at: usize,
@@ -84,7 +84,7 @@ impl Division {
         let queries = match ipv4 {
             0 => counted / groups.max(1),
             _ => {
-                // To the nearest, so that few queries aren't lost to a small network of a large country.
+                // Rounded to the nearest, so that a small network of a large country doesn't lose its few queries.
                 let part = u128::from(counted) * u128::from(group.ipv4) + u128::from(ipv4) / 2;
                 u64::try_from(part / u128::from(ipv4)).unwrap_or(u64::MAX)
             }
@@ -98,7 +98,7 @@ impl Division {
 pub(super) struct Gathered(BTreeMap<(Option<CountryCode>, Option<IpNet>), Weight>);
 
 impl Gathered {
-    /// Adds some.
+    /// Adds clients.
     pub(super) fn add(&mut self, country: Option<CountryCode>, network: Option<IpNet>, weight: Weight) {
         *self.0.entry((country, network)).or_default() += weight;
     }

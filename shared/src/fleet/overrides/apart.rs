@@ -1,10 +1,11 @@
-//! Overrides that were made apart and together take more of a fence than its guard leaves. Takes all overrides that a
-//! node knows, returns those that it holds back. Called by [`Overrides`] when another node's overrides come in, and
-//! whenever somebody asks what is in force.
+//! Overrides that were made at different nodes and together take more regions of a fence than its guard allows. A fence
+//! is the regions that may process a client; its guard says how many must stay. Takes all overrides that a node knows,
+//! returns those that it holds back. Called by [`Overrides`] when another node's overrides come in, and whenever
+//! somebody asks what is in force.
 //!
-//! Which ones are held back depends on names alone, so that all nodes choose alike without comparing their clocks: of
-//! the regions that are forced down the first by name stay offered, as many as the guard keeps. Nothing is held back
-//! where an operator insisted, and nothing for longer than the guard's window.
+//! Which overrides are held back depends on the regions' names alone, so that all nodes choose alike without comparing
+//! their clocks. Of the regions that are forced down, the first by name stay in service, as many as the guard needs.
+//! Nothing is held back where an operator insisted, and nothing for longer than the guard's window.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,13 +16,13 @@ use crate::id::{Overridden, RegionId};
 use crate::table::{ServiceIndex, Table};
 use crate::time::Timestamp;
 
-/// Fences that lack regions because of overrides that were made apart.
+/// Fences that lack regions because of overrides made at different nodes, by their regions.
 pub(super) type Conflicts = BTreeMap<BTreeSet<RegionId>, Conflict>;
 
-/// One such fence.
+/// What is known of one such fence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Conflict {
-    /// How many regions are to stay offered.
+    /// How many regions have to stay in service.
     keep: usize,
     /// The services whose fence it is.
     services: BTreeSet<ServiceIndex>,
@@ -30,8 +31,8 @@ pub(super) struct Conflict {
 }
 
 impl Overrides {
-    /// Notes the fences that had enough regions by what was in force `before`, and have too few now. Does nothing
-    /// without a fleet: nobody else makes overrides then.
+    /// Notes the fences that had enough regions by the overrides in force `before`, and have too few now. Does nothing
+    /// if the rules name no fleet, because then no other node makes overrides.
     pub(super) fn note_conflicts(&mut self, table: &Table, before: &BTreeMap<Overridden, Forced>, now: Timestamp) {
         if table.fleet().is_none() {
             return;
@@ -51,7 +52,7 @@ impl Overrides {
         }
     }
 
-    /// What is held back, and the services whose guards do so.
+    /// The overrides that are held back, each with the services whose guards hold it back.
     #[must_use]
     pub fn held_back(&self, now: Timestamp) -> BTreeMap<Overridden, BTreeSet<ServiceIndex>> {
         let mut held: BTreeMap<Overridden, BTreeSet<ServiceIndex>> = BTreeMap::new();
@@ -73,7 +74,7 @@ impl Overrides {
         held
     }
 
-    /// When something is no longer held back.
+    /// The time at which the next conflict ends; its overrides are no longer held back then.
     #[must_use]
     pub fn next_release(&self) -> Option<Timestamp> {
         self.conflicts.values().map(|conflict| conflict.until).min()
@@ -85,13 +86,13 @@ impl Overrides {
     }
 }
 
-/// How many of these regions overrides leave.
+/// How many of these regions are left by the overrides in force.
 fn left(regions: &BTreeSet<RegionId>, in_force: &BTreeMap<Overridden, Forced>) -> usize {
     let is_down = |region: &&RegionId| in_force.get(&whole(region)).is_some_and(|one| one.status == Status::Down);
     regions.len() - regions.iter().filter(is_down).count()
 }
 
-/// A region as a whole.
+/// Names a region as a whole, not one of its endpoints.
 fn whole(region: &RegionId) -> Overridden {
     Overridden { region: region.clone(), endpoint: None }
 }
@@ -104,7 +105,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
     const WINDOW: Millis = Millis(600_000);
-    /// Random sets of overrides that meet in random order.
+    /// How many random sets of overrides are tried, which meet in random order.
     const CASES: u64 = 5_000;
 
     fn table(keep: u32) -> Table {
@@ -149,12 +150,12 @@ mod tests {
             assert_eq!(held(node, NOW), ["b"]);
             assert_eq!(node.in_force(NOW).keys().collect::<Vec<_>>(), [&of("c")]);
             assert_eq!(node.next_release(), Some(NOW.after(WINDOW)));
-            assert_eq!(node.in_force(NOW.after(WINDOW)).len(), 2, "then operators are believed");
+            assert_eq!(node.in_force(NOW.after(WINDOW)).len(), 2, "after the window overrides are in force");
         }
         one.merge(&table, &made("a", false).records(), NOW);
         assert_eq!(held(&one, NOW), ["a", "b"]);
         assert!(one.end(&of("c")));
-        assert_eq!(held(&one, NOW), ["a"], "one that was ended makes room");
+        assert_eq!(held(&one, NOW), ["a"], "an override that was ended makes room");
         one.run_out(NOW.after(WINDOW));
         assert_eq!(one.next_release(), None);
     }
@@ -192,7 +193,7 @@ mod tests {
                     node.merge(&table, &made[other].records(), NOW);
                 }
             }
-            // The guard of a single override was asked when it was made.
+            // A single override was checked against the guard when it was made.
             if made.len() > 1 && keep < 4 {
                 for node in &nodes {
                     assert_eq!(held(node, NOW), held(&nodes[0], NOW), "case {case}");

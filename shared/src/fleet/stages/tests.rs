@@ -32,13 +32,13 @@ fn fleet() -> Vec<NodeReport> {
     [("ns1", Stage::Canary), ("ns2", Stage::Canary), ("ns3", Stage::Early), ("ns4", Stage::Rest)].map(node).into()
 }
 
-/// Node `at` takes revision 8 and serves it for so many minutes, with these answers.
+/// Node `at` takes revision 8 and serves it for `minutes`, with these answers since.
 fn take(nodes: &mut [NodeReport], at: usize, minutes: u64, since: Answers) {
     let node = &mut nodes[at];
     (node.serves, node.serves_for, node.since) = (revision(8), Millis(minutes * 60_000), since);
 }
 
-/// A fifth of all goes from Frankfurt to Paris.
+/// A fifth of all answers goes from Frankfurt to Paris.
 fn predicted() -> Prediction {
     let change = [(Some("fra".to_owned()), -200_000), (Some("par".to_owned()), 200_000)];
     Prediction::from([("chat".to_owned(), BTreeMap::from(change))])
@@ -55,7 +55,11 @@ fn a_document_goes_through_the_stages_when_all_live_nodes_took_it_and_it_baked()
     take(&mut nodes, 0, 30, as_predicted());
     assert_eq!(ask(Stage::Canary, &nodes), Step::Wait(Waiting::Nodes(vec!["ns2".to_owned()])));
     take(&mut nodes, 1, 4, as_predicted());
-    assert_eq!(ask(Stage::Canary, &nodes), Step::Wait(Waiting::Bake(Millis(360_000))), "the youngest counts");
+    assert_eq!(
+        ask(Stage::Canary, &nodes),
+        Step::Wait(Waiting::Bake(Millis(360_000))),
+        "the node that took it last counts"
+    );
     take(&mut nodes, 1, 10, as_predicted());
     assert_eq!(ask(Stage::Canary, &nodes), Step::Advance(Stage::Early));
     take(&mut nodes, 2, 10, as_predicted());
@@ -76,15 +80,15 @@ fn silent_nodes_hold_nothing_up_unless_a_whole_stage_is_silent() {
     let rest: Vec<NodeReport> = nodes.into_iter().filter(|node| node.stage == Stage::Rest).collect();
     assert_eq!(ask(Stage::Canary, &rest), Step::Advance(Stage::Rest), "stages without nodes are skipped");
     for (stage, _) in Stage::ALL {
-        assert_eq!(ask(stage, &[]), Step::Wait(Waiting::Silence(stage)), "nobody is known");
+        assert_eq!(ask(stage, &[]), Step::Wait(Waiting::Silence(stage)), "no node is known");
     }
     let other = next(&head(6, Stage::Canary), &fleet(), &predicted(), &Care::default());
-    assert!(matches!(other, Step::Wait(Waiting::Nodes(_))), "what they serve is another document: {other:?}");
+    assert!(matches!(other, Step::Wait(Waiting::Nodes(_))), "the nodes serve another document: {other:?}");
 }
 
 #[test]
 fn each_guard_aborts_and_says_what_was_seen() {
-    let told = |since: Answers| {
+    let outcome = |since: Answers| {
         let mut nodes = fleet();
         take(&mut nodes, 0, 2, since);
         match ask(Stage::Canary, &nodes) {
@@ -92,21 +96,27 @@ fn each_guard_aborts_and_says_what_was_seen() {
             other => format!("{other:?}"),
         }
     };
-    assert_eq!(told(answers(600, 1_400, 0, 50)), "ns1 answers SERVFAIL to 2.5 % of its queries, before it was 0.1 %");
     assert_eq!(
-        told(answers(600, 1_340, 60, 2)),
+        outcome(answers(600, 1_400, 0, 50)),
+        "ns1 answers SERVFAIL to 2.5 % of its queries, before it was 0.1 %"
+    );
+    assert_eq!(
+        outcome(answers(600, 1_340, 60, 2)),
         "chat: answers without a region changed by +3.0 points, +0.0 were predicted"
     );
     assert_eq!(
-        told(answers(1_000, 1_000, 0, 2)),
+        outcome(answers(1_000, 1_000, 0, 2)),
         "chat: the share of fra changed by +0.0 points, -20.0 were predicted",
         "nobody moved"
     );
-    assert_eq!(told(answers(400, 1_600, 0, 2)), "chat: the share of fra changed by -30.0 points, -20.0 were predicted");
+    assert_eq!(
+        outcome(answers(400, 1_600, 0, 2)),
+        "chat: the share of fra changed by -30.0 points, -20.0 were predicted"
+    );
     for fine in [answers(690, 1_310, 0, 2), answers(510, 1_490, 0, 2), answers(600, 1_390, 10, 2)] {
-        assert!(told(fine.clone()).starts_with("Wait(Nodes"), "within five points: {fine:?}");
+        assert!(outcome(fine.clone()).starts_with("Wait(Nodes"), "within five points: {fine:?}");
     }
-    assert!(told(answers(100, 0, 100, 100)).starts_with("Wait(Nodes"), "too few to judge");
+    assert!(outcome(answers(100, 0, 100, 100)).starts_with("Wait(Nodes"), "too few to judge");
 }
 
 #[test]

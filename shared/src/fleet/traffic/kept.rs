@@ -1,5 +1,5 @@
-//! Queries of the last week as a file keeps them. Takes [`Traffic`], returns bytes, and the other way round. Called by
-//! a node before it ends, every few minutes, and when it starts.
+//! The queries of the last week in the form in which a file keeps them. Takes [`Traffic`], returns bytes, and the
+//! reverse. Called by a node every few minutes, before it ends, and when it starts.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use super::{Bucket, KEPT, Key, LONGEST, MOST_ENTRIES, Names, Source, Traffic};
 use crate::geo::CountryCode;
 use crate::time::{Millis, Timestamp};
 
-/// All that is kept.
+/// The whole file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Kept {
@@ -25,7 +25,7 @@ struct KeptBucket {
     counts: Vec<KeptCount>,
 }
 
-/// The position of the service, that of the region, the country, the source and the queries.
+/// The position of the service's name, that of the region's name, the country, the source, and the number of queries.
 type KeptCount = (u16, Option<u16>, Option<String>, Source, u64);
 
 impl Traffic {
@@ -46,7 +46,7 @@ impl Traffic {
         serde_json::to_vec(&kept).unwrap_or_default()
     }
 
-    /// Reads kept bytes. What is older than a week or lies ahead of `now` is left out.
+    /// Reads kept bytes. Buckets that are older than a week or begin after `now` are left out.
     ///
     /// # Errors
     /// What is wrong with the bytes.
@@ -66,7 +66,7 @@ impl Traffic {
         let bucket = |bucket: KeptBucket| {
             let counts = bucket.counts.into_iter().map(count).collect::<Result<Vec<_>, String>>()?;
             let span = Millis(bucket.seconds.saturating_mul(1_000));
-            // In order, and each key once.
+            // The counts are put in order, each key once.
             Ok(Bucket { from: bucket.from, span, counts: super::merged(Vec::new(), counts) })
         };
         let buckets = kept.buckets.into_iter().map(bucket).collect::<Result<Vec<Bucket>, String>>()?;
@@ -84,7 +84,7 @@ impl Traffic {
 }
 
 impl Names {
-    /// Names in order of their numbers.
+    /// Names in the order of their numbers.
     fn of(all: Vec<String>) -> Result<Self, String> {
         let number = |(number, name): (usize, &String)| Some((name.clone(), u16::try_from(number).ok()?));
         let known: Option<std::collections::BTreeMap<String, u16>> = all.iter().enumerate().map(number).collect();

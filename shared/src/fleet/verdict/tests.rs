@@ -11,7 +11,8 @@ const UP: Status = Status::Up;
 const DOWN: Status = Status::Down;
 const UNKNOWN: Status = Status::Unknown;
 
-/// Four regions of one service, whose clients may be served in all of them; `sites` has one voter each, `v0`, `v1` …
+/// Four regions of one service, whose clients may be served in all of them, and this many sites with one voter each:
+/// `v0`, `v1` …
 fn table(sites: usize, guard: &Value) -> Table {
     let region = || json!({ "countries": ["DE"], "endpoints": { "one": { "url": "https://a.example/v1" } } });
     let voters: serde_json::Map<String, Value> =
@@ -34,7 +35,8 @@ fn three() -> Table {
     table(3, &Value::Null)
 }
 
-/// A report that says the same of `down` regions and their endpoints, sent with its results 1 s old.
+/// A report that calls the regions in `down` and their endpoints down and all others up. Its results are 1 s old when
+/// it is sent.
 fn report(voter: &str, down: &[&str]) -> HealthReport {
     let regions = ["r0", "r1", "r2", "r3"].map(|region| {
         let status = if down.contains(&region) { "down" } else { "up" };
@@ -61,7 +63,7 @@ impl Play {
         Self { table, agreed: Agreed::default(), now: T0, own: None, verdicts: Vec::new() }
     }
 
-    /// `seconds` go by, and then these voters say that these regions are down.
+    /// Lets `seconds` pass. Then these voters report these regions as down.
     fn hear(&mut self, seconds: u64, said: &[(&str, &[&str])]) -> Vec<Status> {
         let reports: Vec<HealthReport> = said.iter().map(|(voter, down)| report(voter, down)).collect();
         self.hear_reports(seconds, &reports)
@@ -91,7 +93,7 @@ fn a_majority_decides_and_a_tie_or_silence_leaves_what_was() {
     assert_eq!(play.verdicts[0].votes, Votes { up: 1, down: 2, unknown: 0, silent: 0 });
     assert_eq!(play.hear(60, &[("v0", &["r0"]), ("v1", &[])]), [DOWN, UP, UP, UP], "a tie");
     assert_eq!(play.held_by(), HeldBy::None);
-    assert_eq!(play.hear(1, &[("v0", &["r0", "r1", "r2", "r3"])]), [DOWN, UP, UP, UP], "one alone");
+    assert_eq!(play.hear(1, &[("v0", &["r0", "r1", "r2", "r3"])]), [DOWN, UP, UP, UP], "one voter alone");
     assert_eq!(play.hear(1, &[("v1", &[]), ("v2", &[])]), [UP; 4]);
     assert_eq!(play.verdicts[0].endpoints, [UP]);
 }
@@ -133,26 +135,26 @@ fn without_a_quorum_for_long_a_node_goes_by_its_own_probes_with_care() {
     assert_eq!(play.hear(299, &[("v0", all)]), [UP; 4]);
     assert_eq!(play.hear(10_000, &[("v0", all)]), [UP; 4], "never alone where there are three sites");
 
-    // Five sites, of which two are heard.
+    // Five sites, two of which report.
     let mut play = Play::new(table(5, &Value::Null));
     play.own = Some(0);
     assert_eq!(play.hear(0, &[("v0", &[]), ("v1", &[]), ("v2", &[])]), [UP; 4]);
     let (both, one): (&[_], &[_]) = (&[("v0", all), ("v1", &["r0"][..])], &[("v0", &["r0"][..]), ("v1", &["r1"])]);
     assert_eq!(play.hear(1, both), [UP; 4]);
     assert_eq!(play.hear(299, both), [UP; 4], "not yet");
-    assert_eq!(play.hear(1, both), [DOWN, UP, UP, UP], "where every peer says so");
+    assert_eq!(play.hear(1, both), [DOWN, UP, UP, UP], "every voter that is heard says so");
     assert_eq!(play.held_by(), HeldBy::None);
     assert_eq!(play.hear(60, one), [DOWN, UP, UP, UP]);
-    assert_eq!(play.hear(1, &[("v0", &[]), ("v1", all)]), [UP; 4], "up by its own");
+    assert_eq!(play.hear(1, &[("v0", &[]), ("v1", all)]), [UP; 4], "up by its own probes");
     assert_eq!(play.hear(1, &[("v0", &[]), ("v1", &[]), ("v2", &[])]), [UP; 4]);
-    assert_eq!(play.hear(1, both), [UP; 4], "it begins anew");
+    assert_eq!(play.hear(1, both), [UP; 4], "`hold` begins again");
 }
 
 #[test]
 fn one_node_of_one_or_two_sites_goes_by_its_own_probes() {
     let mut play = Play::new(table(1, &Value::Null));
     play.own = Some(0);
-    assert_eq!(play.hear(0, &[("v0", &["r0"])])[0], DOWN, "its own is the majority");
+    assert_eq!(play.hear(0, &[("v0", &["r0"])])[0], DOWN, "its own vote is the majority");
     let mut play = Play::new(table(2, &Value::Null));
     play.own = Some(0);
     assert_eq!(play.hear(0, &[("v0", &["r0"])])[0], UNKNOWN);
@@ -203,9 +205,9 @@ fn the_last_region_is_held_for_the_whole_window() {
     assert_eq!(say(&mut play, 1, all), [DOWN, DOWN, DOWN, UP]);
     assert_eq!(say(&mut play, 599, all), [DOWN, DOWN, DOWN, UP]);
     assert_eq!(say(&mut play, 0, &["r0", "r1", "r2"]), [DOWN, DOWN, DOWN, UP], "the voters see it again");
-    assert_eq!(say(&mut play, 300, all), [DOWN, DOWN, DOWN, UP], "it begins anew");
+    assert_eq!(say(&mut play, 300, all), [DOWN, DOWN, DOWN, UP], "the window begins again");
     assert_eq!(say(&mut play, 599, all), [DOWN, DOWN, DOWN, UP]);
-    assert_eq!(say(&mut play, 1, all), [DOWN; 4], "believed");
+    assert_eq!(say(&mut play, 1, all), [DOWN; 4], "after the window the voters decide");
     assert_eq!(play.verdicts[3].held_by, HeldBy::Quorum);
 }
 
@@ -219,7 +221,7 @@ fn who_has_just_begun_takes_over_what_most_sites_took_for_agreed() {
         report
     };
     let tie = [told("v0", &["r0"], DOWN, HeldBy::None), told("v1", &[], DOWN, HeldBy::Quorum)];
-    assert_eq!(play.hear_reports(0, &tie[..1])[0], UNKNOWN, "one alone is no proof");
+    assert_eq!(play.hear_reports(0, &tie[..1])[0], UNKNOWN, "one voter alone is no majority");
     assert_eq!(play.hear_reports(0, &tie)[0], DOWN);
     let forced = [told("v0", &["r0"], DOWN, HeldBy::Override), told("v1", &[], DOWN, HeldBy::Override)];
     assert_eq!(Play::new(three()).hear_reports(0, &forced)[0], UNKNOWN, "an override isn't what probes say");
@@ -241,10 +243,10 @@ fn what_was_agreed_on_survives_an_edit_of_the_rules() {
     document["revision"] = json!(3);
     document.as_object_mut().unwrap().remove("fleet");
     play.table = Table::compile(document.to_string().as_bytes()).unwrap();
-    assert_eq!(play.hear(1, &[("v0", &[])]), [UP; 0], "nobody votes");
+    assert_eq!(play.hear(1, &[("v0", &[])]), [UP; 0], "no voters are named");
 }
 
-/// Three sites, and two regions whose copies of `kb` the rules write so.
+/// Three sites, and two regions. `r0` and `r1` are what the rules say of each region's copy of `kb`.
 fn copies(revision: u64, r0: &str, r1: &str) -> Table {
     let document = format!(
         r#"{{ "version": 1, "revision": {revision}, "replicas": {{ "kb": {{ "max_lag": "60s" }} }},
@@ -259,7 +261,8 @@ fn copies(revision: u64, r0: &str, r1: &str) -> Table {
 const READ: &str = r#""url": "https://kb.example/", "as": "seconds", "read": "/lag""#;
 const LEADS: &str = r#""leader": true"#;
 
-/// Reports of these voters that say this of `r0`'s copy; nothing is said of `r1`'s.
+/// Reports of these voters, each with a status of `r0`'s copy, or `None` to say nothing of it. `r1`'s copy isn't
+/// mentioned.
 fn of_copies(said: &[(&str, Option<&str>)], age_ms: u64) -> Vec<HealthReport> {
     let report_of = |(voter, status): &(&str, Option<&str>)| {
         let mut report = serde_json::to_value(report(voter, &[])).unwrap();
@@ -273,7 +276,7 @@ fn of_copies(said: &[(&str, Option<&str>)], age_ms: u64) -> Vec<HealthReport> {
 }
 
 impl Play {
-    /// The status of `r0`'s copy after `seconds`, when these voters have said this of it.
+    /// The status of `r0`'s copy after `seconds`, when these voters have reported these statuses of it.
     fn hear_of_copy(&mut self, seconds: u64, said: &[(&str, Option<&str>)]) -> Status {
         self.hear_reports(seconds, &of_copies(said, 1_000));
         self.verdicts[0].replicas[0]
@@ -287,7 +290,7 @@ fn a_copy_that_the_rules_call_the_leader_is_up_whatever_was_agreed_on() {
     assert_eq!(play.hear_of_copy(0, &lagging), DOWN);
     play.table = copies(2, LEADS, READ);
     assert_eq!(play.hear_of_copy(1, &[("v0", None), ("v1", None), ("v2", None)]), UP, "nobody reads it any more");
-    assert_eq!(play.hear_of_copy(1, &lagging), UP, "of nodes that follow the rules of before");
+    assert_eq!(play.hear_of_copy(1, &lagging), UP, "votes of nodes that still follow the rules before");
     assert_eq!(play.hear_of_copy(400, &[]), UP);
 
     let bytes = {
