@@ -1,17 +1,18 @@
 //! Load steering. Takes the loads of regions and the demand of clients, returns the shares of clients to move to other
 //! regions. Called by DNS nodes, `bailiwick plan`, `bailiwick simulate` and the warnings of `bailiwick check`.
 //!
-//! Two types matter. [`Classes`] are the clients of all services, grouped by the order of their fence, so that a plan
-//! can't name a region outside of the fence. A [`Plan`] says for each class which part of its clients goes to which
-//! region; [`plan`] makes it from the classes, the loads and the last plan.
+//! Two types matter. [`Classes`] are the clients of all services, grouped by the order of their fence: the regions that
+//! may process a client, best first. So a plan can't name a region outside of the fence. A [`Plan`] says for each class
+//! which part of its clients goes to which region; [`plan`] makes it from the classes, the loads and the last plan.
 //!
 //! All numbers are integers: amounts are [`Amount`]s, loads and shares are [`Ratio`]s in millionths. So equal inputs
 //! give plans that are equal to the bit, natively and in Wasm.
 //!
-//! To follow a plan, DNS server and Worker rank a client as [`crate::steer`] does, and look its class and its [`Point`]
-//! up. The DNS server makes the point from the client's /24 or /48 and rounds it to one of [`BUCKETS`] buckets;
-//! [`BucketShares`] has the region of each bucket. The Worker makes the point from tenant and session, and uses the
-//! shares that nodes report. `None` means that the client isn't moved: distance and health decide its region.
+//! To follow a plan, DNS server and Worker rank the regions for a client as [`crate::steer`] does. Then they look up
+//! the client's class and its [`Point`]. The DNS server makes the point from the client's /24 or /48 and rounds it to
+//! one of [`BUCKETS`] buckets; [`BucketShares`] has the region of each bucket. The Worker makes the point from tenant
+//! and session, and uses the shares that nodes report. `None` means that the client isn't moved: distance and health
+//! decide its region.
 
 mod buckets;
 mod classes;
@@ -60,14 +61,14 @@ fn proportion(amount: Amount, part: Amount, whole: Amount) -> Amount {
     product.checked_div(u128::from(whole)).and_then(|share| u64::try_from(share).ok()).unwrap_or(0)
 }
 
-/// The part of a region's natural load that stays at the region. Below the low mark everything stays; never does more
-/// stay than the high mark allows.
+/// The part of a region's natural load that stays at the region. The natural load is the load if no client were moved.
+/// Below the region's low mark everything stays, and never more stays than the high mark allows.
 fn staying(natural: Amount, capacity: Amount, low: Ratio, high: Ratio) -> Amount {
     let (low, high) = (low.of(capacity), high.of(capacity));
     if natural <= low {
         return natural;
     }
-    // As the natural load rises from the low mark to the capacity, the staying part rises from the low to the high
+    // As the natural load rises from the low mark to the capacity, the staying part rises from the low mark to the high
     // mark. So shares begin small.
     let above = proportion(natural - low, high.saturating_sub(low), capacity.saturating_sub(low));
     low.saturating_add(above).min(high).min(natural)

@@ -1,5 +1,6 @@
-//! Quotas of providers. Takes the limits of a pool and what was sent, returns whether one more request fits and, if
-//! not, how long to wait. Called by the edge before it sends a request, and by the nodes that grant leases.
+//! Quotas of providers. Takes the limits of a pool (what a provider's account may be sent) and what was taken of it;
+//! returns whether one more request fits and, if not, how long to wait. Called by the edge before it sends a request,
+//! and by the nodes that grant leases: parts of a pool that one isolate of the edge may spend.
 //!
 //! Two types matter. A [`Pool`] counts what was taken of a quota; its whole state is one timestamp for each dimension
 //! (requests and tokens) and each reserve. A [`Reading`] holds the limits that a provider's headers report.

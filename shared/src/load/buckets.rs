@@ -18,14 +18,14 @@ pub struct BucketShares(BTreeMap<ServiceIndex, OfService>);
 /// The buckets of one service.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct OfService {
-    /// By the order of the fence.
+    /// By the order of the fence, which is the regions that may process a client, best first.
     by_order: HashMap<Vec<RegionIndex>, Box<Buckets>>,
-    /// By home and the sorted regions of the fence.
+    /// By home region, and the regions of the fence sorted by index.
     by_fence: HashMap<(RegionIndex, Vec<RegionIndex>), Box<Buckets>>,
 }
 
 impl BucketShares {
-    /// The buckets of a plan, for services of which `is_moved` is true. Classes without a moved bucket are left out.
+    /// The buckets of a plan, for services for which `is_moved` is true. Classes without a moved bucket are left out.
     #[must_use]
     pub fn new(classes: &Classes, plan: &Plan, is_moved: impl Fn(ServiceIndex) -> bool) -> Self {
         let mut shares = Self::default();

@@ -27,7 +27,7 @@ fn table(demands: &[u32]) -> Table {
     Table::compile(document.as_bytes()).unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 
-/// A region that is up and carried `used` at a time.
+/// A region that is up and had `used` requests in flight (in thousandths) at a time.
 fn seen(used: Amount, at: i64) -> RegionSeen {
     let reading = Reading { used, at: Timestamp(at) };
     RegionSeen { is_up: true, capacity: Some(requests(100)), reading: Some(reading) }
@@ -97,8 +97,8 @@ fn when_all_readings_are_stale_the_shares_stay_for_a_while_and_then_shrink_to_no
 #[test]
 fn a_stale_idle_region_gets_no_extra_traffic() {
     let (table, classes, mut plan) = two_regions();
-    // The last reading of r1 says that it is idle. As soon as that reading is stale, r1 gets no more clients, however
-    // full r0 becomes.
+    // The last reading of r1 says that it is idle. As soon as that reading is stale, no more clients move to r1,
+    // however full r0 becomes.
     let idle = seen(requests(1), 40_000);
     let mut most = Amount::MAX;
     for (nth, at) in (50_000..1_200_000).step_by(10_000).enumerate() {

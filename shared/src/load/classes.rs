@@ -1,5 +1,6 @@
-//! Groups clients into classes. Takes a table and the demand by service and country, returns [`Classes`]: the clients
-//! of a service whose fence has the same order are one class. Called before [`super::plan`], once per table.
+//! Groups clients into classes. Takes a table and the demand by service and country, returns [`Classes`]. The clients
+//! of a service form one class if their fence (the regions that may process them) has the same regions in the same
+//! order. Called before [`super::plan`], once per table.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -53,7 +54,7 @@ pub(super) fn as_set(order: &[RegionIndex]) -> Vec<RegionIndex> {
     set
 }
 
-/// The place of a client whose country alone is known.
+/// Where a client stands of whom only the country is known: the jurisdictions and the location that the table gives it.
 #[must_use]
 pub fn place_of_country(table: &Table, country: Option<CountryCode>) -> Standing {
     stand(table, &Client { country, ..Client::default() })
@@ -102,7 +103,7 @@ impl Classes {
         Self::new(table, &demand)
     }
 
-    /// Adds demand of the clients that were ranked like this.
+    /// Adds demand of clients that have this ranking of regions.
     fn add(&mut self, table: &Table, service: ServiceIndex, ranking: &Ranking, amount: Amount) {
         self.add_order(table, service, ranking.regions(), ranking.only.is_none(), amount);
     }
@@ -136,13 +137,13 @@ impl Classes {
         &self.list
     }
 
-    /// The class of a client that was ranked; `None` if the class had no demand.
+    /// The class of a client with this ranking; `None` if no class has that order.
     #[must_use]
     pub fn find(&self, service: ServiceIndex, ranking: &Ranking) -> Option<ClassIndex> {
         self.of_order(service, ranking.regions())
     }
 
-    /// The class of a service whose fence has this order.
+    /// The class of a service whose fence has this order; `None` if there is none.
     pub(super) fn of_order(&self, service: ServiceIndex, order: Vec<RegionIndex>) -> Option<ClassIndex> {
         self.by_order.get(&(service, order)).copied()
     }
@@ -161,7 +162,7 @@ impl Classes {
         }
     }
 
-    /// Forbids to move the clients of all services of which `may_move` is false.
+    /// Forbids moving the clients of all services for which `may_move` is false.
     pub fn move_only(&mut self, may_move: impl Fn(ServiceIndex) -> bool) {
         self.list.iter_mut().for_each(|class| class.moves &= may_move(class.service));
     }

@@ -11,7 +11,7 @@ use super::exposition::{Page, PageError, Sample};
 use super::{Amount, requests};
 use crate::rules::{MetricsOf, Ratio, Series};
 
-/// How many waiting requests make one engine full.
+/// How many waiting requests, in thousandths, make one engine full.
 const WAITING_WHEN_FULL: Amount = 5_000;
 /// The use of the KV cache at which an engine is full, in hundredths. Beyond that, engines begin to preempt requests.
 const KV_WHEN_FULL: u64 = 80;
@@ -100,8 +100,8 @@ impl EnginePage {
     }
 }
 
-/// The series of an engine by their meaning. If several are listed, the first that the page has counts: engines rename
-/// series, and write the old and the new name for some versions.
+/// The series of an engine by their meaning. If several names are listed for one meaning, the first one counts that the
+/// page has: engines rename series, and some versions write both the old and the new name.
 #[derive(Clone, Debug, Default)]
 struct Roles {
     waiting: Vec<Series>,
@@ -207,7 +207,8 @@ impl Roles {
         }
     }
 
-    /// The values of a series. Processes that count the same requests ([`RANKS`]) give one value: their highest.
+    /// The values of a series, one per process. Processes that count the same requests ([`RANKS`]) give one value:
+    /// their highest.
     fn values(&self, series: &Series, names: &[String], samples: &[Sample]) -> Vec<f64> {
         let has_label = |sample: &&Sample, (label, value): (&String, &String)| sample.label(label) == Some(value);
         // SGLang writes the total with an empty label `priority`, and beside it the requests of each priority.

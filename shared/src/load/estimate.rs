@@ -1,6 +1,6 @@
 //! Estimates demand that isn't counted, because DNS alone steers the service. Takes the orders of the fences of a
-//! service's clients, each with a weight, such as the number of addresses with this order; returns the demand by order.
-//! Called by the DNS node.
+//! service's clients (a fence is the regions that may process a client, here best first). Each order has a weight, such
+//! as the number of addresses with this order. Returns the demand by order. Called by the DNS node.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -61,7 +61,8 @@ fn heaviest(orders: impl IntoIterator<Item = (Vec<RegionIndex>, u64)>, most: usi
     kept
 }
 
-/// The demand of a service's clients whose home is this region.
+/// The demand of a service's clients whose home is this region: the region's demand divided by the services that it
+/// serves.
 fn demand_at(table: &Table, service: ServiceIndex, home: RegionIndex) -> Amount {
     let region = table.region(home);
     let stated = region.load.as_ref().and_then(|load| load.demand).map(requests);

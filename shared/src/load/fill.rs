@@ -1,11 +1,11 @@
-//! Assigns clients to regions with room. Takes the amounts to move and the free room of each region, returns how much
+//! Assigns clients to regions with room. Takes the amounts to move and the free room of each region; returns how much
 //! goes where: to the nearest region if possible, and in total as much as fits. Called by [`super::planning`] and
 //! [`super::lost`].
 //!
-//! This is a maximum flow through a graph of asks and regions. First every ask takes room in its nearest regions. Then
-//! asks without room get some by augmenting paths: other asks move on to further regions of theirs (Ford and Fulkerson
-//! 1956; shortest path first, as Edmonds and Karp do). So an ask with only one region isn't displaced by an ask that
-//! has a choice.
+//! This is a maximum flow through a graph of asks and regions; an ask is one group of clients that look for room. First
+//! every ask takes room in its nearest regions. Then asks without room get some by augmenting paths: other asks move on
+//! to other regions among their choices (Ford and Fulkerson 1956; shortest path first, as Edmonds and Karp do). So an
+//! ask with only one region isn't displaced by an ask that has a choice.
 
 use std::collections::VecDeque;
 
@@ -17,7 +17,7 @@ use crate::table::RegionIndex;
 pub(super) struct Ask<'c> {
     /// The regions where the clients may go, nearest first.
     pub(super) choices: &'c [RegionIndex],
-    /// The amount that isn't placed yet.
+    /// The amount that still has to be placed.
     pub(super) wanted: Amount,
     /// The placed amounts, each with the index of its region in `choices`.
     pub(super) placed: Vec<(usize, Amount)>,
@@ -48,7 +48,7 @@ impl Ask<'_> {
     }
 }
 
-/// Places as much of the wanted amounts as fits.
+/// Places as much of the wanted amounts as fits. `rooms` is the free room of each region, and shrinks.
 pub(super) fn fill(asks: &mut [Ask<'_>], rooms: &mut [Amount]) {
     nearest_first(asks, rooms);
     let mut search = Search { closed: vec![false; rooms.len()], reached_by: vec![None; rooms.len()] };
@@ -93,8 +93,8 @@ struct Search {
 }
 
 impl Search {
-    /// The region with room at the end of a shortest path from an ask. If there is no path, closes all regions that the
-    /// search reached.
+    /// The region with room at the end of a shortest path from the ask `from`. If there is no path, closes all regions
+    /// that the search reached.
     fn path(&mut self, asks: &[Ask<'_>], rooms: &[Amount], from: usize) -> Option<RegionIndex> {
         let holders = holders(asks, rooms.len());
         self.reached_by.fill(None);
@@ -150,7 +150,7 @@ impl Search {
     }
 }
 
-/// By region: the asks that have placed an amount there.
+/// For each region, the asks that have placed an amount there.
 fn holders(asks: &[Ask<'_>], regions: usize) -> Vec<Vec<usize>> {
     let mut holders = vec![Vec::new(); regions];
     for (index, ask) in asks.iter().enumerate() {

@@ -1,5 +1,6 @@
-//! Computes what happens when a region is lost. Takes classes with their demand, returns for every fence the demand and
-//! the capacity without one of its regions. Called by `bailiwick plan` and by [`super::warnings`].
+//! Computes what happens when a region is lost. Takes classes with their demand, returns for every fence (the regions
+//! that may process a client) the demand and the capacity without one of its regions. Called by `bailiwick plan` and by
+//! [`super::warnings`].
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ pub struct FenceLoss {
     pub demand: Amount,
     /// The capacity of the rest of the fence. `None` if the capacity of one of its regions isn't known.
     pub capacity: Option<Amount>,
-    /// The demand within this fence that fits nowhere, however clients are moved.
+    /// The demand within this fence for which no region has room, however clients are moved.
     pub refused: Amount,
 }
 
@@ -41,7 +42,7 @@ impl FenceLoss {
     }
 }
 
-/// The losses of every fence: first with all its regions, then without each of its regions that is in `lost`.
+/// The loss of every fence: first with all its regions, then without each of its regions that is in `lost`.
 #[must_use]
 pub fn losses(table: &Table, classes: &Classes, lost: &[RegionIndex]) -> Vec<FenceLoss> {
     let mut fences: BTreeMap<Vec<RegionIndex>, ()> = BTreeMap::new();
@@ -82,12 +83,13 @@ fn loss(
     }
 }
 
-/// The capacity of a region, if it is known.
+/// The capacity of a region; `None` if it isn't known.
 fn capacity(table: &Table, region: RegionIndex) -> Option<Amount> {
     table.region(region).capacity().map(requests)
 }
 
-/// By class: the demand that fits nowhere if a region is lost. A region of unknown capacity has room for everything.
+/// For each class, the demand for which no region has room if `lost` is lost. A region of unknown capacity has room for
+/// everything.
 fn refused(table: &Table, classes: &Classes, lost: Option<RegionIndex>) -> Vec<Amount> {
     let room = |index| {
         let region = RegionIndex::new(index);
@@ -113,7 +115,7 @@ fn refused(table: &Table, classes: &Classes, lost: Option<RegionIndex>) -> Vec<A
 /// can't place go to the first region of their fence that is up, as without a plan.
 #[must_use]
 pub fn settled(table: &Table, classes: &Classes, lost: Option<RegionIndex>) -> Vec<Amount> {
-    /// A time so long that neither the slew nor delays limit the plan.
+    /// A time so long that neither the slew (how fast shares may change) nor delays limit the plan.
     const DAY: Millis = Millis(86_400_000);
     let mut plan_made: Option<Plan> = None;
     let mut now = Timestamp(0);

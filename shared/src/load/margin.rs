@@ -1,6 +1,7 @@
-//! The load that every fence would have without one of its regions, at the present demand. Takes classes and the
-//! present capacities of regions, returns loads, the highest first. Called by the node with each plan, for its metrics.
-//! So the work is bounded; `bailiwick plan` computes more ([`super::losses`]).
+//! The load that every fence would have without one of its regions, at the present demand. A fence is the regions that
+//! may process a client. Takes classes and the present capacities of regions, returns loads, the highest first. Called
+//! by the node with each plan, for its metrics. So the work is bounded; `bailiwick plan` computes more
+//! ([`super::losses`]).
 
 use std::collections::BTreeMap;
 
@@ -34,7 +35,7 @@ pub struct Margins {
     pub left_out: usize,
 }
 
-/// The margins of all fences without each of their regions. `capacity` returns the present capacity of a region, 0 if
+/// The margins of all fences, one for each of their regions. `capacity` returns the present capacity of a region, 0 if
 /// the region is down. A fence with only one region, or with a region of unknown capacity, has no margins.
 #[must_use]
 pub fn margins(classes: &Classes, capacity: impl Fn(RegionIndex) -> Option<Amount>) -> Margins {

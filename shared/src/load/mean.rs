@@ -9,14 +9,14 @@ use crate::rules::Ratio;
 pub struct EndpointLoad {
     /// How many requests the endpoint serves at once, if the rules say so.
     pub capacity: Option<u32>,
-    /// The endpoint's load by a fresh reading; `None` without a fresh reading.
+    /// The endpoint's load by a fresh reading; `None` if there is no fresh reading.
     pub load: Option<Ratio>,
 }
 
 /// The load of a region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MeanLoad {
-    /// The mean load of the endpoints with a fresh reading, weighted by capacity; `None` without such an endpoint.
+    /// The mean load of the endpoints with a fresh reading, weighted by capacity; `None` if there is no such endpoint.
     pub load: Option<Ratio>,
     /// How many endpoints the mean includes.
     pub read: u32,

@@ -8,7 +8,7 @@ use crate::table::RegionIndex;
 pub const BUCKETS: u32 = 64;
 
 /// The position of a client on a line from 0 to 1, in millionths. The position doesn't depend on the shares. So when a
-/// share grows, more clients are moved, and all clients that were moved before stay where they are.
+/// share grows, more clients are moved, and all clients that were moved before keep their region.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Point(u32);
 
@@ -30,8 +30,8 @@ impl Point {
         Self::at(mix(fnv(client.iter().chain(&[0xff]).chain(home.as_bytes()))))
     }
 
-    /// The point of a network's clients, by the bits of its prefix and their number. DNS calls this for each query, so
-    /// the function takes only a few instructions.
+    /// The point of a network's clients, from the bits of its prefix and their number. DNS calls this for each query,
+    /// so the function takes only a few instructions.
     ///
     /// ```
     /// use bailiwick_rules::load::{Home, Point};
@@ -45,7 +45,7 @@ impl Point {
         Self::at(mix(mix(prefix ^ u64::from(length) << 56).wrapping_add(home.0)))
     }
 
-    /// The point of a hash.
+    /// The point that a hash gives.
     #[allow(clippy::cast_possible_truncation)] // below a million
     fn at(hash: u64) -> Self {
         Self(((u128::from(hash) * u128::from(LINE)) >> 64) as u32)

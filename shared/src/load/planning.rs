@@ -1,8 +1,9 @@
-//! Makes the plan. Takes loads, demand, the last plan and the time; returns the shares of clients to move. Called once
-//! per interval, and whenever the health of a region changes.
+//! Makes the plan. Takes loads, demand, the last plan and the time; returns the shares of clients to move. Called by
+//! the DNS node once per interval, and whenever the health of a region changes.
 //!
 //! The steps are:
-//! 1. find each region's natural load and how much it may take ([`super::readings`]);
+//! 1. find each region's natural load (its load if no client were moved) and how much it may take
+//!    ([`super::readings`]);
 //! 2. decide how much each class has to move;
 //! 3. decide how much goes to which region ([`super::fill`]). Clients whose home is down are placed first.
 //!
@@ -21,7 +22,7 @@ use crate::time::{Millis, Timestamp};
 /// How long the edge takes to follow a share: the time until the edge reads the plan again.
 const EDGE_LAG: Millis = Millis(5_000);
 
-/// About how long resolvers keep an answer beyond its TTL.
+/// How long resolvers keep an answer beyond its TTL, roughly.
 const RESOLVER_LAG: Millis = Millis(10_000);
 
 /// What is known about all regions at one moment.
@@ -51,10 +52,10 @@ pub struct Move {
 pub struct Plan {
     at: Timestamp,
     regions: Vec<RegionState>,
-    /// By class: the planned moves.
+    /// For each class, the planned moves.
     moves: Vec<Vec<Move>>,
-    /// By class: the demand that has to leave a down region and for which the plan found no room. This demand goes to
-    /// the next region that is up. These moves have share 0.
+    /// For each class, the demand that has to leave a region that is down and for which the plan found no room. This
+    /// demand goes to the next region that is up. These moves have share 0.
     left: Vec<Vec<Move>>,
 }
 
@@ -120,8 +121,8 @@ impl Plan {
         Ratio(self.moves(class).iter().map(|planned| planned.share.0).sum())
     }
 
-    /// The demand of a class that has to leave a down region and for which the plan found no room. This demand goes to
-    /// the next region that is up.
+    /// The demand of a class that has to leave a region that is down and for which the plan found no room. This demand
+    /// goes to the next region that is up.
     #[must_use]
     pub fn left(&self, class: ClassIndex) -> Amount {
         self.left.get(class.0).map_or(0, |left| left.iter().map(|unplaced| unplaced.amount).sum())
@@ -167,12 +168,12 @@ pub fn plan(table: &Table, classes: &Classes, seen: &Seen<'_>, previous: Option<
     Planner { table, classes, regions, previous, elapsed }.plan(&moves, &left, fade, now)
 }
 
-/// The moves of the last plan, with `reached` brought up to date.
+/// The moves of the last plan. `reached` is updated for the time that has passed.
 pub(super) fn arrived(table: &Table, classes: &Classes, previous: Option<&Plan>, elapsed: Millis) -> Vec<Vec<Move>> {
     following(table, classes, previous.map_or(&[], |previous| &previous.moves), elapsed)
 }
 
-/// Moves of an earlier time, with `reached` brought up to date.
+/// Earlier moves. `reached` is updated for the time that has passed.
 fn following(table: &Table, classes: &Classes, lists: &[Vec<Move>], elapsed: Millis) -> Vec<Vec<Move>> {
     let follow = |(index, class): (usize, &super::Class)| {
         let lag = lag(table.service(class.service));
@@ -191,8 +192,8 @@ fn lag(service: &Service) -> Millis {
     }
 }
 
-/// How much has reached its region after a time. The difference to the goal shrinks exponentially, with the lag as time
-/// constant.
+/// How much has reached its region after `elapsed`. The difference to the goal shrinks exponentially, with the lag as
+/// time constant.
 fn follow(reached: Amount, goal: Amount, elapsed: Millis, lag: Millis) -> Amount {
     let step = |rest: Amount| {
         let whole = elapsed.0.saturating_add(lag.0).max(1);
@@ -205,7 +206,8 @@ fn follow(reached: Amount, goal: Amount, elapsed: Millis, lag: Millis) -> Amount
     }
 }
 
-/// The state of every region, from its last state and what is known about it now.
+/// The state of every region, from its state in the last plan and what is known about it now. `moved` are the moves of
+/// the last plan and those for which it found no room. `fade` is how much a stale region's shares shrink.
 fn assess(
     table: &Table,
     classes: &Classes,
@@ -220,7 +222,8 @@ fn assess(
             home.counted = home.counted.saturating_add(class.demand);
         }
     }
-    // Clients that left a down region without a plan go home when the region is up again, as planned moves do.
+    // Clients that left a down region without room in the plan go home when the region is up again, as planned moves
+    // do.
     for (lists, is_planned) in moved.iter().zip([true, false]) {
         for (class, moves) in classes.list().iter().zip(*lists) {
             for moved in moves {
@@ -246,7 +249,7 @@ fn assess(
     effects.iter().enumerate().map(state).collect()
 }
 
-/// The low and high mark of a region, with the defaults if the rules have none.
+/// The settings for load of a region, such as its low and high mark; the defaults if the rules have none.
 fn marks(table: &Table, region: usize) -> RegionLoad {
     table.regions().get(region).and_then(|region| region.load.as_deref().copied()).unwrap_or_default()
 }
@@ -259,16 +262,16 @@ impl RegionSeen {
     }
 }
 
-/// How much of a class has to be moved.
+/// How much of a class should move.
 #[derive(Clone, Copy, Default)]
 struct Wish {
-    /// The requests that its clients have in flight, scaled to the measured load of the home region.
+    /// The requests that the class's clients have in flight, scaled to the measured load of the home region.
     demand: Amount,
     /// The amount to move if all classes of the home region move the same part.
     least: Amount,
     /// The most that may be moved, if other classes of the home region find no room.
     most: Amount,
-    /// Whether the home region can't serve these clients. Then they are placed before other clients.
+    /// Whether the home region can't serve these clients. If so, they are placed before other clients.
     must: bool,
 }
 
@@ -313,7 +316,7 @@ impl Planner<'_> {
         Plan { at: now, regions: self.regions, moves, left }
     }
 
-    /// If the home of a class is down: the region where its clients go that the plan didn't place.
+    /// If the home of a class is down: the move to the first region that is up, for clients that the plan didn't place.
     fn left(&self, class: &super::Class, placed: Amount, before: &[Move]) -> Vec<Move> {
         let is_down =
             |region: RegionIndex| self.regions.get(region.get()).is_some_and(|state| state.standing == Standing::Down);
@@ -330,7 +333,7 @@ impl Planner<'_> {
         left
     }
 
-    /// How much each region has to give away.
+    /// How much demand each region has to give to other regions.
     fn needs(&self) -> Vec<Amount> {
         let need = |(index, state): (usize, &RegionState)| match state.standing {
             Standing::Known | Standing::Warming(_) if state.capacity > 0 => {
@@ -351,7 +354,8 @@ impl Planner<'_> {
         }
     }
 
-    /// How much of a class has to be moved. `wanted` is the part to move, by home region.
+    /// How much of a class should move. `wanted` is the part to move, by home region; `fade` is how much a share
+    /// shrinks if the home's reading is very old.
     fn wish(&self, index: usize, wanted: &[Ratio], fade: Ratio) -> Wish {
         let class = &self.classes.list()[index];
         if !class.moves {
@@ -380,7 +384,8 @@ impl Planner<'_> {
         }
     }
 
-    /// By home region: the part that each of its movable classes has to move, so that the marks allow the rest to stay.
+    /// For each home region, the part of each of its movable classes that has to move, so that what stays is within the
+    /// marks.
     fn wanted(&self, needs: &[Amount]) -> Vec<Ratio> {
         let mut movable = vec![0; needs.len()];
         for class in self.classes.list().iter().filter(|class| class.moves) {
@@ -397,8 +402,8 @@ impl Planner<'_> {
             .collect()
     }
 
-    /// If some classes of a home region found no room, the other classes of this home move more, as far as their slew
-    /// allows.
+    /// If some classes of a home region found no room, the other classes of this home move more. Their slew (how fast a
+    /// share may change) limits that.
     fn rest(&self, asks: &mut [Ask<'_>], wishes: &[Wish], needs: &[Amount], rooms: &mut [Amount]) {
         let mut missing: Vec<Amount> = needs.to_vec();
         let homes = || self.classes.list().iter().map(|class| class.home().get());

@@ -1,4 +1,5 @@
-//! Tests of the invariants of plans, over random fleets: random fences, capacities, demand, health and readings.
+//! Tests of the invariants of plans, over random fleets of regions: random fences, capacities, demand, health and
+//! readings.
 //!
 //! Each fleet is made from a seed. `LOAD_FLEETS=10` tests ten times as many fleets.
 
@@ -56,7 +57,8 @@ fn document(random: &mut Random) -> String {
     )
 }
 
-/// Runs a check over random fleets. Many fleets share a rules document, because compiling documents takes most time.
+/// Runs a check over random fleets. Several fleets share a rules document, because compiling documents takes most of
+/// the time.
 fn for_all(property: &str, fleets: u64, mut check: impl FnMut(&mut Fleet)) {
     const OF_EACH: u64 = 25;
     let times = std::env::var("LOAD_FLEETS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
@@ -94,7 +96,7 @@ impl Fleet {
         }
     }
 
-    /// The demand of each region's own clients.
+    /// The demand of each region's own clients, those whose home the region is.
     fn own(&self) -> Vec<Amount> {
         let mut own = vec![0; self.capacities.len()];
         for class in self.classes.list() {
@@ -103,7 +105,7 @@ impl Fleet {
         own
     }
 
-    /// The load of each region, by the moves that have arrived.
+    /// The load of each region, with the moves that have arrived.
     fn carried(&self, moves: &[Vec<Move>]) -> Vec<Amount> {
         let mut carried = self.own();
         for (class, moves) in self.classes.list().iter().zip(moves) {
@@ -115,7 +117,7 @@ impl Fleet {
         carried
     }
 
-    /// Regions that are up, with fresh readings of these loads.
+    /// All regions as up, with fresh readings of these loads.
     fn seen(&self, used: &[Amount], at: Timestamp) -> Vec<RegionSeen> {
         let seen = |(used, capacity): (&Amount, &Option<Amount>)| RegionSeen {
             is_up: true,
@@ -315,7 +317,7 @@ fn with_constant_demand_the_plan_settles_and_never_swings() {
     });
 }
 
-/// The most of a dead region's demand that fits into the rooms, by trying every cut of the flow.
+/// The most of a dead region's demand that fits into the rooms, by trying every cut of the flow network.
 fn fits(fleet: &Fleet, rooms: &[Amount], dead: RegionIndex) -> Amount {
     let moving: Vec<&Class> = fleet.classes.list().iter().filter(|class| class.moves && class.home() == dead).collect();
     (0..1_u32 << moving.len())
@@ -377,7 +379,7 @@ fn a_larger_share_moves_all_clients_that_a_smaller_share_moves() {
         let (small, large) = (settled(own[donor]), settled(own[donor] + more));
         let moved = |plan: &Plan| plan.moves(ClassIndex(class)).iter().map(|planned| planned.amount).sum::<Amount>();
         let (before, after) = (small.share(ClassIndex(class)), large.share(ClassIndex(class)));
-        // All rooms may be full: then the same amount is a smaller share of more clients.
+        // If all rooms are full, the same amount is a smaller share of more clients.
         assert!(after >= before || moved(&large) + 10 >= moved(&small), "{before} {after}");
         for point in (0..BUCKETS).map(Point::of_bucket).filter(|_| after >= before) {
             let moves = |plan: &Plan| plan.choose(ClassIndex(class), point).is_some();

@@ -1,16 +1,17 @@
-//! The state of a region. Takes what is known about a region now, returns how far that can be trusted, and the region's
+//! The state of a region. Takes what is known about a region now; returns how far that can be trusted, and the region's
 //! natural load: the load that it would carry if no client were moved. Called by [`super::planning`].
 
 use super::Amount;
 use crate::rules::Ratio;
 use crate::time::{Millis, Timestamp};
 
-/// How long a natural load has to be lower before shares shrink. The delay may be up to twice this time.
+/// How long a natural load has to be lower before the shares of moved clients shrink. The delay may be up to twice this
+/// time.
 pub const HOLD: Millis = Millis(60_000);
 
 /// The age, in intervals, at which a reading becomes stale. A reading that is one interval late isn't stale.
 const FRESH: u64 = 2;
-/// For how many more intervals the last shares are kept.
+/// For how many intervals after a reading became stale the last shares are kept.
 const HELD: u64 = 3;
 
 /// The measured load of a region.
@@ -67,7 +68,7 @@ pub struct RegionState {
     pub(super) counted: Amount,
     /// The time of the newest reading that was used.
     reading_at: Option<Timestamp>,
-    /// When the region was up again after an outage; `None` as soon as it is warm.
+    /// When the region came up again after an outage; `None` as soon as it is warm.
     returned_at: Option<Timestamp>,
     /// The highest natural loads of the present window and of the window before. A window lasts [`HOLD`].
     peaks: (Amount, Amount),
@@ -88,7 +89,7 @@ pub(super) struct InEffect {
     pub(super) counted: Amount,
 }
 
-/// The time, the interval between readings, and how long a region is warmed up.
+/// The present time, the interval between readings, and how long a region is warmed up.
 #[derive(Clone, Copy)]
 pub(super) struct Times {
     pub(super) now: Timestamp,
@@ -97,7 +98,7 @@ pub(super) struct Times {
 }
 
 impl RegionState {
-    /// The state at this moment, with the room of the last state.
+    /// The state at this moment. The room is still that of the last state.
     pub(super) fn next(self, seen: &RegionSeen, effect: InEffect, times: Times) -> Self {
         let mut next = self;
         next.capacity = seen.capacity.unwrap_or(0);
@@ -154,8 +155,9 @@ impl RegionState {
         self.natural = self.peaks.0.max(self.peaks.1);
     }
 
-    /// How much the region may take from other regions in total. `low` is the amount of its low mark, `planned` what
-    /// the last plan moves here, `fade` how much of the capacity is taken back per plan when the reading is very old.
+    /// How much the region may take from other regions in total. `low` is the amount at its low mark. `planned` is what
+    /// the last plan moves here. `fade` is which part of the capacity is taken back with each plan while the reading is
+    /// very old.
     pub(super) fn room(&self, low: Amount, planned: Amount, fade: Ratio) -> Amount {
         let free = low.saturating_sub(self.natural);
         match self.standing {

@@ -6,7 +6,7 @@ use crate::json::Violation;
 use crate::rules::{Ratio, ShedAt};
 use crate::table::{Region, RegionIndex, Service, Table};
 
-/// How many losses are described, and how many regions of a fence are named. Further ones are only counted.
+/// How many losses of a region are described, and how many regions of a fence are named. Further ones are only counted.
 const MAX_NAMED: usize = 5;
 
 /// All warnings about load. A document without settings for load gets no warnings.
@@ -65,7 +65,8 @@ fn without_capacity(region: &Region) -> Option<Violation> {
     ))
 }
 
-/// Warns of fences that can't carry the stated demand, with all their regions or without one of them.
+/// Warns of fences (the regions that may process a client) that can't carry the stated demand, with all their regions
+/// or without one of them.
 fn overloaded(table: &Table) -> Vec<Violation> {
     let states_demand = |region: &Region| region.load.as_ref().is_some_and(|load| load.demand.is_some());
     if !table.regions().iter().any(states_demand) {
@@ -82,7 +83,7 @@ fn overloaded(table: &Table) -> Vec<Violation> {
     warnings
 }
 
-/// The warning about one loss.
+/// The warning about the loss of one region.
 fn not_carried(table: &Table, loss: &FenceLoss) -> Violation {
     let name = |region: &RegionIndex| table.region(*region).id.as_str();
     let fence: Vec<&str> = loss.fence.iter().take(MAX_NAMED).map(name).collect();
@@ -108,7 +109,7 @@ fn not_carried(table: &Table, loss: &FenceLoss) -> Violation {
 mod tests {
     use super::*;
 
-    /// The warnings for a document with these fields of two regions and a service.
+    /// The warnings for a document in which two regions and a service have these further fields.
     fn warned(fra: &str, par: &str, chat: &str) -> Vec<String> {
         let document = format!(
             r#"{{ "version": 1, "revision": 1, "jurisdictions": {{ "eu": {{ "include": ["EU"] }} }},

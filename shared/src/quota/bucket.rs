@@ -3,13 +3,13 @@
 //! [`super::lease`].
 //!
 //! The whole state is one timestamp: the time at which the bucket will be full again. The timestamp is in ticks. A
-//! millisecond has as many ticks as the rate refills units in its `per`, and a unit has as many ticks as `per` has
-//! milliseconds. So no division loses anything by rounding.
+//! millisecond has as many ticks as the rate refills units in its `per` (the span of a limit), and a unit has as many
+//! ticks as `per` has milliseconds. So divisions lose nothing by rounding.
 
 use crate::rules::Ratio;
 use crate::time::{Millis, Timestamp};
 
-/// One dimension of a quota as the rules have it.
+/// The limit of one dimension (requests or tokens), as the rules state it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limit {
     /// How many units may be taken in `per`.
@@ -38,9 +38,9 @@ pub struct Rate {
     per: u64,
 }
 
-/// The largest limit: a thousand million million. Products of it and of times fit in 128 bits.
+/// The largest limit, in units: 10^15. Products of limits and times fit in 128 bits.
 const MAX_LIMIT: u64 = 1_000_000_000_000_000;
-/// A stamp counts nanoseconds, a tick is a part of a millisecond.
+/// Nanoseconds per millisecond. A stamp counts nanoseconds, a tick is a part of a millisecond.
 const NANOS_PER_MS: i128 = 1_000_000;
 /// The longest `per`, in milliseconds: 31 days.
 const MAX_PER: u64 = 31 * 24 * 3_600_000;
@@ -65,7 +65,8 @@ impl Rate {
         let per = limit.per.0.clamp(1, MAX_PER);
         let amount = limit.amount.clamp(1, MAX_LIMIT);
         let burst = part(amount, limit.burst.0.min(per), per).max(1);
-        // `+ 1`: a span of `per` excludes its end, so the unit that comes back at its end belongs to the next span.
+        // `+ 1`: a span of `per` excludes its end, so a unit that comes back exactly at the end belongs to the next
+        // span.
         let (steady, span) = (amount - burst + 1, per.saturating_add(limit.lag.0));
         let usable = (amount - limit.headroom.of(amount).min(amount)).max(1);
         let is_slower = u128::from(steady) * u128::from(per) <= u128::from(usable) * u128::from(span);
@@ -403,7 +404,7 @@ mod tests {
                     }
                 }
                 for &(from, _) in &taken {
-                    // What a lease took may be sent up to the lag later.
+                    // Units that were taken by a lease may be sent later, by up to the lag.
                     let span = from..from + 60_000 + i64::try_from(lag).unwrap_or(0);
                     let sum: u64 = taken.iter().filter(|(at, _)| span.contains(at)).map(|(_, units)| units).sum();
                     prop_assert!(sum <= amount.max(1), "{sum} of {amount}");

@@ -1,42 +1,44 @@
-//! How many tokens a request will take. Takes the bytes of its body and how far earlier estimates were off; returns a
-//! number of tokens. Called by the edge before it sends a request.
+//! Estimates how many tokens a request will take. Takes the bytes of its body, and how far earlier estimates were off;
+//! returns a number of tokens. Called by the edge before it sends a request.
 
 use std::collections::HashMap;
 
 use crate::rules::Ratio;
 
-/// The bytes of a token, before anything is known of a model.
+/// How many bytes make one token, before anything is known about a model.
 const BYTES_PER_TOKEN: u64 = 4;
-/// The most pairs of model and tenant whose ratio is remembered. Where an endpoint takes any model, clients can name
-/// any number of them.
+/// The most pairs of model and tenant whose ratio is remembered; beyond it, all are forgotten. Where an endpoint takes
+/// any model, clients can name any number of models.
 const MAX: usize = 1_024;
-/// A ratio moves an eighth of the way to each new observation.
+/// With each observation, a ratio moves one eighth of the way to the observed ratio.
 const INERTIA: i64 = 8;
-/// The bounds of a ratio: from a picture in base64, of which few tokens are made, to a token for each byte.
+/// The bounds of a ratio, in millionths: 0.001 for a picture in base64, of which few tokens are made; 4 for one token
+/// per byte.
 const LEAST: i64 = 1_000;
 const MOST: i64 = 4_000_000;
 
-/// How many tokens prompts really had, in relation to a quarter of their bytes, by model and tenant.
+/// The ratio of the real number of a prompt's tokens to a quarter of its bytes, by model and tenant.
 #[derive(Clone, Debug, Default)]
 pub struct Ratios {
     by: HashMap<(String, u32), Ratio>,
 }
 
-/// The tokens of a body of so many bytes: a quarter of them, times a ratio.
+/// The estimated tokens of a body with this many bytes: a quarter of the bytes, times a ratio.
 #[must_use]
 pub fn estimated_tokens(bytes: u64, ratio: Ratio) -> u64 {
     ratio.of(bytes.div_ceil(BYTES_PER_TOKEN))
 }
 
 impl Ratios {
-    /// The ratio of a model and tenant; 1 for one that was never seen. Tenants are told apart by any number.
+    /// The ratio of a model and tenant; 1 if none was observed yet. `tenant` is any number that tells tenants apart.
     #[must_use]
     pub fn of(&self, model: &str, tenant: u32) -> Ratio {
-        // A borrowed pair can't be looked up, and a request has one model.
+        // The name is copied, because a map with pairs as keys can't be asked with a borrowed string. A request names one
+        // model only, so this costs little.
         self.by.get(&(model.to_owned(), tenant)).copied().unwrap_or(Ratio::ONE)
     }
 
-    /// Learns how many tokens the prompt of a body of so many bytes had.
+    /// Learns from a body of this many bytes whose prompt had this many tokens.
     pub fn learn(&mut self, model: &str, tenant: u32, bytes: u64, tokens: u64) {
         if bytes == 0 || tokens == 0 {
             return;
@@ -48,7 +50,7 @@ impl Ratios {
         }
         let ratio = self.by.entry(key).or_insert(Ratio(u32::try_from(observed).unwrap_or(Ratio::ONE.0)));
         let old = i64::from(ratio.0);
-        // Away from zero, so that the last few millionths are walked too.
+        // The step is rounded away from zero, so that the ratio reaches the observed one in the end.
         let step = observed - old;
         let step = step / INERTIA + step.signum() * i64::from(step % INERTIA != 0);
         ratio.0 = u32::try_from(old + step).unwrap_or(Ratio::ONE.0);
@@ -69,7 +71,11 @@ mod tests {
             ratios.learn("m", 1, 4_000, 500);
         }
         assert_eq!(estimated_tokens(4_000, ratios.of("m", 1)), 500);
-        assert_eq!((ratios.of("m", 2), ratios.of("n", 1)), (Ratio::ONE, Ratio::ONE), "others are others");
+        assert_eq!(
+            (ratios.of("m", 2), ratios.of("n", 1)),
+            (Ratio::ONE, Ratio::ONE),
+            "other pairs have their own ratio"
+        );
     }
 
     #[test]

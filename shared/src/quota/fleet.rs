@@ -119,8 +119,8 @@ pub struct Allowance {
     turn_began: Option<Timestamp>,
     /// When the store last answered or failed.
     turn_ended: Option<Timestamp>,
-    /// The time from then to the next turn. It differs from turn to turn: of nodes with the same rhythm, the one that
-    /// always comes first would get nearly all.
+    /// The time from `turn_ended` to the next turn. It is random: if all nodes had the same rhythm, the node that
+    /// always comes first would get nearly all units.
     pause: Millis,
     /// Whether the store has ever answered.
     has_answered: bool,
@@ -129,11 +129,11 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// What an isolate gets of what its ledger would grant. `want` is what the isolate could use, `least` what its
-    /// largest waiting request needs.
+    /// Limits a grant to the units that the node holds. `granted` is what the node's ledger would grant an isolate,
+    /// `want` what the isolate could use, `least` what its largest waiting request needs.
     ///
     /// # Errors
-    /// The wait, if there isn't enough for that request.
+    /// The time to wait, if the node doesn't hold enough for that request.
     pub(super) fn bound(&mut self, granted: Amounts, want: Amounts, least: Amounts) -> Result<Amounts, Millis> {
         let granted = Amounts {
             requests: self.held.requests.min(granted.requests),
@@ -153,7 +153,7 @@ impl Allowance {
     /// Records what an isolate asks for while the store doesn't answer. So a turn is due as before, and the node
     /// notices when the store answers again.
     pub(super) fn note_demand(&mut self, want: Amounts, least: Amounts) {
-        // Nothing is granted from the allowance, so the answer says nothing.
+        // Nothing is granted from the allowance here, so the result doesn't matter.
         let _ = self.bound(Amounts::default(), want, least);
     }
 
@@ -194,7 +194,7 @@ impl Allowance {
         Turn { back, owed: core::mem::take(&mut self.owed), want: demand.minus(self.held) }
     }
 
-    /// Ends a turn with the units that the store gave. `random` decides when the next one begins.
+    /// Ends a turn with the units that the store gave. `random` decides when the next turn begins.
     pub fn receive(&mut self, got: Amounts, now: Timestamp, random: u64) {
         self.held = self.held.plus(got);
         (self.has_answered, self.failing_since) = (true, None);
@@ -202,7 +202,7 @@ impl Allowance {
     }
 
     /// Ends a turn without an answer of the store. The units to give back are lost, because the store may have applied
-    /// the turn nevertheless. As soon as the node counts as cut off, the units that it holds are lost too.
+    /// the turn nevertheless. If the node now counts as cut off, the units that it holds are lost too.
     pub fn fail(&mut self, turn: &Turn, now: Timestamp, random: u64) {
         self.owed = self.owed.plus(turn.owed);
         self.failing_since.get_or_insert(now);
@@ -212,7 +212,7 @@ impl Allowance {
         }
     }
 
-    /// Half to one and a half of a turn's usual length from now the next one may begin.
+    /// Ends a turn. The next turn may begin after half to one and a half times the usual length of a turn.
     fn end_turn(&mut self, now: Timestamp, random: u64) {
         self.pause = Millis(TURN.0 / 2 + random % (TURN.0 + 1));
         self.turn_ended = Some(now);
@@ -232,7 +232,7 @@ impl Allowance {
     }
 }
 
-/// The limits of one node that can't reach the store, in a fleet with this many nodes.
+/// The limits of one node that can't reach the store: the n-th part of the pool, where `nodes` is n.
 #[must_use]
 pub fn part(limits: &Limits, nodes: u32) -> Limits {
     let ratio = Ratio(1_000_000 / nodes.max(1));

@@ -128,7 +128,7 @@ struct Holder {
     seen: Timestamp,
     /// The isolate's last grant. Its next ask reports how much of it was spent.
     granted: Amounts,
-    /// Whether that was taken from a pool that nodes share, so that what is left goes back there.
+    /// Whether the grant was taken from a pool that nodes share, so that its unspent units go back to that pool.
     is_shared: bool,
     /// The amounts that the isolate last asked for.
     want: Amounts,
@@ -240,7 +240,8 @@ impl Ledger {
     /// One isolate's part of one dimension: the wanted amount, but at most its share and what other isolates leave of
     /// their shares.
     fn part(&self, rate: Rate, left: u64, (holder, ask): (u64, &Ask), now: Timestamp, of: fn(&Amounts) -> u64) -> Part {
-        // A budget holds far more units than come back in the time of a lease. So half of the units left are divided.
+        // A budget holds far more units than come back during a lease. So at least half of the units left are divided
+        // among isolates.
         let worth = rate.refilled(LEASE).max(left / 2).max(1);
         let others = self.holders.iter().filter(|(id, other)| **id != holder && other.is_active(now));
         let wants: Vec<u64> = others.map(|(_, other)| of(&other.want)).collect();

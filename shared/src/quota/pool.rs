@@ -2,9 +2,9 @@
 //! reserve of its tenant; returns whether the request fits. Called by the edge for each attempt.
 //!
 //! **Reserves are guaranteed minimums.** Each tenant with a reserve has a bucket of its own, with its part of the pool.
-//! The units in this bucket are kept for the tenant, so a tenant that was idle gets its part at once. Units that come
-//! back while the bucket is full are free for all tenants. So the part of an idle tenant is lent to others, and a
-//! single active tenant gets the whole pool.
+//! The units (requests or tokens) in this bucket are kept for the tenant, so a tenant that was idle gets its part at
+//! once. Units that come back while the bucket is full are free for all tenants. So the part of an idle tenant is lent
+//! to others, and a single active tenant gets the whole pool.
 
 use super::{Bucket, Dimension, LONGEST_WAIT, Limit, Rate, Reading};
 use crate::rules::{Budget, Ratio};
@@ -13,7 +13,7 @@ use crate::time::{Millis, Timestamp};
 
 /// The wait after the first refusal, if the provider names no wait.
 const SHORTEST_BACKOFF: Millis = Millis(1_000);
-/// How many times the wait doubles with further refusals: up to 64 s.
+/// How many times the wait may double with further refusals: up to 64 s.
 const MOST_DOUBLINGS: u8 = 6;
 
 /// How much a pool allows. A dimension that is absent isn't limited.
@@ -28,7 +28,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits of a quota in the rules. `lag` is the longest time between taking units and sending the request.
+    /// The limits of a quota in the rules. `lag` is the longest time between taking units from the pool and sending the
+    /// request.
     #[must_use]
     pub fn of(quota: &Quota, lag: Millis) -> Self {
         let rule = &quota.rule;
@@ -207,7 +208,7 @@ impl Pool {
         both.into_iter().filter_map(|(taken, rate, units)| Some((taken, rate?, units)))
     }
 
-    /// Changes each limited dimension that a request costs units of.
+    /// Changes each limited dimension of which a request costs units.
     fn each(&mut self, limits: &Limits, cost: Cost, mut change: impl FnMut(&mut Taken, Rate, u64)) {
         if let Some(rate) = limits.requests.filter(|_| cost.requests > 0) {
             change(&mut self.requests, rate, cost.requests);
@@ -354,7 +355,8 @@ mod tests {
     fn what_is_unused_is_lent_and_comes_back_within_one_burst() {
         let limits = requests(600, 10_000, &[300_000]);
         let mut pool = Pool::default();
-        // The other alone gets all that comes back; only the reserve of one burst is left lying.
+        // Without the tenant that has the reserve, others get all that comes back; only the reserve's part of one burst
+        // is left.
         let [lent] = race(&mut pool, &limits, &[None], 0, 60_000)[..] else { panic!() };
         assert!((565..=570).contains(&lent), "{lent}");
         let back = race(&mut pool, &limits, &[None, Some(0)], 60_000, 70_000);

@@ -1,6 +1,6 @@
 //! An isolate's part of a pool. Takes the costs of sent requests and the [`Grant`]s of a node; returns whether one more
 //! request fits, and the next [`Ask`] for the node. Called by the edge. The node's part of the protocol is
-//! [`super::lease`].
+//! [`super::lease`]. A grant gives the isolate a lease: units that it may spend for a short time.
 //!
 //! If no node answers, an isolate spends half of its last share for a minute. After that it is limited by the
 //! provider's headers alone, and so is an isolate that never had a grant. The next ask reports everything that was
@@ -39,7 +39,7 @@ pub struct Share {
     /// Whether the last ask failed.
     failed: bool,
     /// The end of the time for which the provider refuses requests, as another isolate reported to the node. An ask
-    /// never reports this time back, because each report would prolong it by its own delay.
+    /// never reports this time back to the node, because each report would prolong the time by its own delay.
     closed_until: Option<Timestamp>,
 }
 
@@ -55,7 +55,7 @@ struct Lease {
     wait: Millis,
     /// The end of the lease.
     until: Timestamp,
-    /// After the lease ended: how much was taken of half of the share, for requests and tokens.
+    /// After the lease ended: how much was taken of half of the share, by dimension: requests, tokens.
     half: [Bucket; 2],
 }
 

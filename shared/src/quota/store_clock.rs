@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 /// The newest time of the store that a node knows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StoreClock {
-    /// A time that the store noted, and the node's time when it saw that.
+    /// A time that the store noted, and the node's time when it saw that change.
     seen: Option<(Timestamp, Timestamp)>,
 }
 
@@ -38,7 +38,7 @@ impl StoreClock {
     pub fn saw(&mut self, noted: Timestamp, after: Option<Timestamp>, now: Timestamp) {
         let known = self.at(now);
         let is_later = known.is_none_or(|known| known < noted);
-        // If the change was made so lately, the store's clock can't show more than this.
+        // The change was made after `after`, so the store's clock can't show more than this.
         let latest = after.map(|after| noted.after(now.since(after)));
         let is_set_back = known.zip(latest).is_some_and(|(known, latest)| known > latest);
         if is_later || is_set_back {

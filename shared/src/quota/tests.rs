@@ -1,4 +1,4 @@
-//! Many isolates and one node, in a simulated time: what is sent against what is allowed.
+//! Simulates many isolates of the edge and one node: what is sent is compared with what is allowed.
 
 use std::collections::VecDeque;
 
@@ -10,19 +10,19 @@ use crate::rules::Ratio;
 use crate::time::{Millis, Timestamp};
 
 const NOW: i64 = 1_796_104_800_000;
-/// How long an ask takes there, and its answer back, in milliseconds.
+/// How long an ask takes to the node, and the answer back, each in milliseconds.
 const WAY: i64 = 20;
 
-/// A run of isolates that share a pool.
+/// A simulation of isolates that share a pool.
 struct Run {
     limits: Limits,
     isolates: Vec<(Pool, Share)>,
     ledger: Ledger,
-    /// Grants under way: when they arrive, and at which isolate.
+    /// Answers on their way: when they arrive, at which isolate, and the grant; `None` if the node doesn't answer.
     grants: VecDeque<(i64, usize, Option<Grant>)>,
-    /// When the node doesn't answer.
+    /// The time during which the node doesn't answer.
     silent: core::ops::Range<i64>,
-    /// When tokens were sent, and how many.
+    /// When a request was sent, in milliseconds, and how many tokens it had.
     sent: Vec<(i64, u64)>,
     refused: u64,
 }
@@ -41,7 +41,8 @@ impl Run {
         }
     }
 
-    /// One request at an isolate. It asks the node if it is time to, as the edge does after each request.
+    /// One request at an isolate. Afterwards the isolate asks the node if an ask is due, as the edge does after each
+    /// request.
     fn request(&mut self, at: usize, tokens: u64, ms: i64) -> bool {
         let (cost, now) = (Cost { requests: 1, tokens }, Timestamp(NOW + ms));
         let (pool, share) = &mut self.isolates[at];
@@ -75,7 +76,8 @@ impl Run {
         }
     }
 
-    /// Every isolate sends a request each `pause` milliseconds, with `tokens` of them, from one time to another.
+    /// From one time to another, every isolate sends a request each `pause` milliseconds. `tokens` gives a request's
+    /// tokens by time.
     fn load(&mut self, pause: i64, tokens: impl Fn(i64) -> u64, from: i64, to: i64) {
         for ms in from..to {
             self.arrive(ms);
@@ -87,7 +89,7 @@ impl Run {
         }
     }
 
-    /// Requests and tokens sent in a span.
+    /// How many requests and tokens were sent in a span.
     fn within(&self, from: i64, to: i64) -> (u64, u64) {
         let sent = self.sent.iter().filter(|(at, _)| (from..to).contains(at));
         sent.fold((0, 0), |(requests, tokens), (_, more)| (requests + 1, tokens + more))
@@ -151,7 +153,7 @@ fn silent_nodes_mean_half_of_the_last_share_and_then_headers_alone() {
     run.load(20, |_| 10, 150_000, 230_000);
     assert_eq!(run.isolates[0].1.basis(Timestamp(NOW + 230_000)), Basis::Lease, "nodes are back");
     run.load(20, |_| 10, 230_000, 600_000);
-    // What was sent without them is paid off first; after that the limit holds again.
+    // First the isolates pay off what they sent while the node was silent; after that the limit holds again.
     let (after, _) = run.within(540_000, 600_000);
     assert!((5_000..=6_000).contains(&after), "{after}");
 }
@@ -170,7 +172,8 @@ fn one_isolates_refusal_stops_all() {
     assert!(run.within(28_000, 35_000).0 > 100);
 }
 
-/// Its leases end long before the provider serves again, and half of its last share would be enough.
+/// The second isolate's leases end long before the provider serves again, and half of its last share would be enough to
+/// send.
 #[test]
 fn one_isolates_refusal_stops_one_that_sends_rarely_too() {
     let mut run = Run::new(2, 60_000, 1_000_000_000);
@@ -182,7 +185,7 @@ fn one_isolates_refusal_stops_one_that_sends_rarely_too() {
     run.load(3_000, |_| 10, 16_000, 39_000);
     assert_eq!(run.within(16_000, 39_000), (0, 0));
     let left = run.isolates[1].1.closed(Timestamp(NOW + 38_000));
-    assert!((900..=1_001).contains(&left.0), "what is told again and again grows no longer: {left:?}");
+    assert!((900..=1_001).contains(&left.0), "repeated reports don't prolong the wait: {left:?}");
     run.load(3_000, |_| 10, 39_000, 60_000);
     assert!(run.within(39_100, 60_000).0 >= 12);
 }
@@ -195,7 +198,7 @@ fn a_large_request_gets_a_lease_that_is_large_enough() {
     assert!((20..=25).contains(&sent) && used <= 104_000, "{sent}, {used}");
 }
 
-/// Whatever an isolate tells, and a node answers, nobody panics, and no isolate alone exceeds the pool's own limit.
+/// Whatever isolates report and nodes answer, nothing panics, and no isolate alone exceeds the pool's own limit.
 #[test]
 fn lies_are_bounded() {
     let number = || prop_oneof![0..10u64, Just(u64::MAX), any::<u64>()];

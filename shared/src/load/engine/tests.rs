@@ -14,7 +14,8 @@ fn read(of: &MetricsOf, text: &str) -> Result<EngineReading, PageError> {
     page.finish(false)
 }
 
-/// Reads a page: waiting and running requests in thousandths, use of the cache in millionths, engines, progress.
+/// Reads a page. Returns waiting and running requests in thousandths, use of the cache in millionths, engines, and
+/// progress.
 fn values(of: &MetricsOf, text: &str) -> (Option<u64>, Option<u64>, Option<u32>, u32, Option<u64>) {
     let reading = read(of, text).unwrap();
     (reading.waiting, reading.running, reading.kv.map(|kv| kv.0), reading.engines, reading.progress)

@@ -1,5 +1,5 @@
-//! Nodes that share a pool by compare-and-set, in a simulated time: what is sent against what is allowed, while links
-//! hold and while some are cut.
+//! Simulates nodes that share a pool by compare-and-set in a store: what is sent is compared with what is allowed,
+//! while all links work and while some are cut.
 
 use std::collections::VecDeque;
 
@@ -12,19 +12,19 @@ const MINUTE: i64 = 60_000;
 /// How long a message takes between an isolate and its node, and between a node and the store, in milliseconds.
 const TO_NODE: i64 = 20;
 const TO_STORE: i64 = 40;
-/// How long a node waits for the store.
+/// How long a node waits for the store, in milliseconds.
 const PATIENCE: i64 = 1_000;
 const NODES: usize = 4;
 
-/// Where a node's turn with the store is.
+/// How far a node's turn with the store has come.
 enum Step {
-    /// What was read arrives.
+    /// The state that the node read arrives at the node.
     Read { stamps: Stamps, revision: u64 },
-    /// The change arrives at the store.
+    /// The node's change arrives at the store.
     Write { stamps: Stamps, revision: u64, got: Amounts },
-    /// The store's answer arrives.
+    /// The store's answer arrives at the node: the units that it gave, or `None` after a conflict.
     Done(Option<Amounts>),
-    /// Nothing has come.
+    /// The store doesn't answer.
     Silence,
 }
 
@@ -33,11 +33,11 @@ struct Node {
     ledger: Ledger,
     allowance: Allowance,
     turn: Option<(i64, Turn, Step)>,
-    /// When it reaches nobody but its isolates.
+    /// The time during which the node reaches its isolates but not the store.
     cut: core::ops::Range<i64>,
 }
 
-/// Isolates, two at each node, that send as much as they may.
+/// Isolates, two at each node, that send as many requests as they may.
 struct Fleet {
     limits: Limits,
     nodes: Vec<Node>,
@@ -90,7 +90,7 @@ impl Fleet {
         }
     }
 
-    /// Lets a node begin its turn, and the store and the node do what is due.
+    /// Lets a node begin its turn if that is due, and carries out the next step of its turn when it is due.
     fn advance(&mut self, at: usize, ms: i64) {
         let now = Timestamp(NOW + ms);
         let random = self.random.bits();
@@ -148,7 +148,7 @@ impl Fleet {
         }
     }
 
-    /// The most that was sent in a minute that begins in a span, wherever it begins, and the mean.
+    /// Of all minutes within a span: the most requests sent in one of them, and the mean.
     fn most(&self, from: i64, to: i64) -> (usize, usize) {
         let within = |from: i64| {
             self.sent.partition_point(|at| *at < from + MINUTE) - self.sent.partition_point(|at| *at < from)
