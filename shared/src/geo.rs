@@ -116,7 +116,7 @@ impl serde::Serialize for CountryCode {
     }
 }
 
-/// A set of countries, or all countries, as for a region that may process anywhere.
+/// A set of countries. It may also stand for all countries, as for a region that may process anywhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CountrySet {
     bits: [u64; 11],

@@ -1,5 +1,6 @@
-//! Decides the status of monitors and regions. Takes results of probes, returns a monitor's status by gdnsd's anti-flap
-//! machine; takes statuses of monitors, returns a region's.
+//! Decides the status of monitors and regions. A monitor is a health check as the rules state it; a probe is one run of
+//! it. Takes results of probes, returns a monitor's status by the anti-flap rules of gdnsd. Takes statuses of monitors,
+//! returns a region's status.
 
 mod lag;
 mod release;
@@ -11,15 +12,15 @@ pub use release::{Aspect, ReleaseHealth, Said};
 
 use crate::time::{Millis, Timestamp};
 
-/// What a monitor, or a region by its monitors, is believed to be. `Unknown` counts as up.
+/// The status of a monitor, or of a region by its monitors. `Unknown` counts as up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// It serves.
+    /// The probed thing serves.
     Up,
-    /// It doesn't.
+    /// The probed thing doesn't serve.
     Down,
-    /// No probe has said yet, or none exists.
+    /// There was no result yet, or there is no monitor.
     #[default]
     Unknown,
 }
@@ -34,14 +35,14 @@ impl core::fmt::Display for Status {
     }
 }
 
-/// How many results it takes to change a status; all at least 1.
+/// How many results it takes to change a status. Each is at least 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Thresholds {
-    /// Successes in a row that bring DOWN to UP.
+    /// Successes in a row that change the status from down to up.
     pub up: u32,
-    /// Successes in a row that forget the failures counted while UP.
+    /// Successes in a row, while up, after which earlier failures no longer count.
     pub ok: u32,
-    /// Failures, not necessarily in a row, that bring UP to DOWN.
+    /// Failures, not necessarily in a row, that change the status from up to down.
     pub down: u32,
 }
 
@@ -51,7 +52,7 @@ impl Default for Thresholds {
     }
 }
 
-/// The anti-flap machine of one monitor.
+/// The status of one monitor. It changes only after enough results ([`Thresholds`]), so that it doesn't flap.
 ///
 /// ```
 /// use bailiwick_rules::health::{AntiFlap, Status, Thresholds};
@@ -76,19 +77,19 @@ pub struct AntiFlap {
 }
 
 impl AntiFlap {
-    /// A machine without a result yet.
+    /// A machine that has no result yet.
     #[must_use]
     pub fn new(thresholds: Thresholds) -> Self {
         Self { thresholds, status: Status::Unknown, failures: 0, successes: 0 }
     }
 
-    /// What is believed now.
+    /// The present status.
     #[must_use]
     pub fn status(&self) -> Status {
         self.status
     }
 
-    /// Takes one probe's result. The first sets the status directly.
+    /// Takes the result of one probe. The first result sets the status at once.
     pub fn record(&mut self, success: bool) {
         match self.status {
             Status::Unknown => self.become_(if success { Status::Up } else { Status::Down }),
@@ -115,8 +116,9 @@ impl AntiFlap {
         }
     }
 
-    /// Takes a failure that may be the fault of whoever probes. As the first result it doesn't decide: it takes as many
-    /// of them to bring down a monitor that never succeeded as one that is up.
+    /// Takes a failure for which the node that probes may be to blame. Such a failure doesn't set the status at once,
+    /// even as the first result. If there was no result before, as many of them are needed for `Down` as with a monitor
+    /// that is up.
     pub fn record_doubtful_failure(&mut self) {
         if self.status != Status::Unknown {
             return self.record(false);
@@ -127,7 +129,7 @@ impl AntiFlap {
         }
     }
 
-    /// The least number of further results that would make the status `wanted`: 0 if it is that already.
+    /// The least number of further results that would make the status `wanted`: 0 if it is `wanted` already.
     #[must_use]
     pub fn missing(&self, wanted: Status) -> u32 {
         match (self.status, wanted) {
@@ -150,14 +152,14 @@ impl AntiFlap {
 pub struct Monitored {
     /// The machine.
     pub machine: AntiFlap,
-    /// Time between probes.
+    /// The time between two probes.
     pub interval: Millis,
     /// When the last result came in; `None` before the first.
     pub last_result: Option<Timestamp>,
 }
 
 impl Monitored {
-    /// Whether there was no result for three intervals. The last status stands all the same.
+    /// Whether the last result is more than three intervals old. The status stays as it was.
     #[must_use]
     pub fn is_stale(&self, now: Timestamp) -> bool {
         self.last_result.is_some_and(|last| now.since(last).0 > 3 * self.interval.0)
@@ -169,7 +171,7 @@ impl Monitored {
         Millis(u64::from(self.machine.missing(wanted)) * self.interval.0)
     }
 
-    /// What it says as of `now`.
+    /// What the monitor says at the time `now`.
     #[must_use]
     pub fn reading(&self, now: Timestamp) -> Reading {
         Reading {
@@ -181,35 +183,36 @@ impl Monitored {
     }
 }
 
-/// What a monitor says at one moment, as far as the health of a region is made of it.
+/// What a monitor says at one moment, as far as a region's health depends on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reading {
     /// Its status.
     pub status: Status,
-    /// The least time until it could say down.
+    /// The least time until the status could be down.
     pub to_down: Millis,
-    /// The least time until it could say up.
+    /// The least time until the status could be up.
     pub to_up: Millis,
-    /// Whether it was silent for three intervals.
+    /// Whether the last result is more than three intervals old.
     pub stale: bool,
 }
 
 impl Reading {
-    /// Two of them, of which one has to be up: down when both are.
+    /// The reading of two monitors of which one has to be up: down only if both are down.
     #[must_use]
     pub fn either(self, other: Self) -> Self {
         let (to_down, to_up) = (self.to_down.max(other.to_down), self.to_up.min(other.to_up));
         Self { to_down, to_up, ..self.with(other, Status::Up) }
     }
 
-    /// Two of them, which both have to be up: down when one is.
+    /// The reading of two monitors that both have to be up: down if one is down.
     #[must_use]
     pub fn both(self, other: Self) -> Self {
         let (to_down, to_up) = (self.to_down.min(other.to_down), self.to_up.max(other.to_up));
         Self { to_down, to_up, ..self.with(other, Status::Down) }
     }
 
-    /// Two of them: of this status if one is, unknown if one is of those that are left, else what both are.
+    /// The common status of two readings: `decisive` if one of them is, otherwise unknown if one of them is, otherwise
+    /// the status that both have.
     fn with(self, other: Self, decisive: Status) -> Self {
         let either = |status| [self.status, other.status].contains(&status).then_some(status);
         let status = either(decisive).or_else(|| either(Status::Unknown)).unwrap_or(self.status);
@@ -228,7 +231,7 @@ pub enum AddressFamily {
 }
 
 impl AddressFamily {
-    /// The word for it in JSON and metrics.
+    /// The family's name in JSON and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -247,7 +250,7 @@ impl core::fmt::Display for AddressFamily {
     }
 }
 
-/// The health of all regions, of which some are supposed to be down, whatever their probes say.
+/// The health of all regions, with the probed status of the regions in `down` set to down.
 #[must_use]
 pub fn supposing_down(regions: &[RegionHealth], down: &[usize]) -> Vec<RegionHealth> {
     let mut regions = regions.to_vec();
@@ -258,44 +261,45 @@ pub fn supposing_down(regions: &[RegionHealth], down: &[usize]) -> Vec<RegionHea
     regions
 }
 
-/// The health of one region, made of its own monitor and its endpoints'.
+/// The health of one region, by its own monitor and those of its endpoints.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RegionHealth {
-    /// What the probes say.
+    /// The status by probes.
     pub probed: Status,
-    /// A forced status that came by the API or from other nodes; it beats the rules document's.
+    /// A forced status that came by the API or from other nodes. It takes precedence over one in the rules document.
     pub forced: Option<Forced>,
-    /// Whether any deciding monitor has been silent for three intervals.
+    /// Whether a monitor of the region or of an endpoint had no result for three intervals.
     pub stale: bool,
-    /// The least time until probes could call the region down; `None` where nothing could.
+    /// The least time until probes could call the region down; `None` if no monitor can.
     pub time_to_down: Option<Millis>,
-    /// The least time until probes could call it up.
+    /// The least time until probes could call the region up; `None` if no monitor can.
     pub time_to_up: Option<Millis>,
-    /// Each endpoint's status, in the region's order; may be shorter, the rest being unknown.
+    /// Each endpoint's status, in the region's order. The list may be shorter; the other endpoints are unknown.
     pub endpoints: Vec<Status>,
-    /// Each endpoint's forced status, in the region's order; may be shorter. It beats the rules document's.
+    /// Each endpoint's forced status, in the region's order. The list may be shorter. A forced status takes precedence
+    /// over one in the rules document.
     pub forced_endpoints: Vec<Option<Forced>>,
-    /// Its replicas of knowledge, as far as the rules name some, in the region's order.
+    /// The region's copies of replicas (knowledge such as a search index), in the region's order.
     pub replicas: Vec<ReplicaHealth>,
-    /// What its endpoints run, as far as the rules name releases and it is known, in the order of releases and
-    /// endpoints.
+    /// What the region's endpoints run, as far as the rules name releases and it is known; in the order of releases,
+    /// then endpoints.
     pub releases: Vec<ReleaseHealth>,
 }
 
-/// An operator's word, with its end.
+/// A status that an operator forces, and its end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Forced {
     /// `Up` or `Down`.
     pub status: Status,
     /// When probes decide again.
     pub until: Timestamp,
-    /// Why, for whoever wonders at three in the morning.
+    /// Why the operator forced it, for other people.
     pub reason: String,
 }
 
 impl RegionHealth {
-    /// A region is down when its monitor is, or when all its endpoints have monitors and all are down; up when
-    /// something says so; else unknown.
+    /// The health of a region by its monitors. It is down if its own monitor is down, or if all its endpoints have
+    /// monitors and all are down. Otherwise it is up if any of the monitors is up, and unknown if none is.
     #[must_use]
     pub fn of(region: Option<&Monitored>, endpoints: &[Option<&Monitored>], now: Timestamp) -> Self {
         let reading = |monitor: &Monitored| monitor.reading(now);
@@ -303,8 +307,8 @@ impl RegionHealth {
         Self::with_forced(region.map(reading), &endpoints, &[])
     }
 
-    /// [`RegionHealth::of`] where some endpoints' statuses are forced, by position: each counts as what it is forced to
-    /// be.
+    /// [`RegionHealth::of`], with endpoints whose statuses are forced, by position. A forced endpoint counts with its
+    /// forced status.
     #[must_use]
     pub fn with_forced(region: Option<Reading>, endpoints: &[Option<Reading>], forced: &[Option<Status>]) -> Self {
         let forced_at = |position: usize| forced.get(position).copied().flatten();
@@ -312,7 +316,7 @@ impl RegionHealth {
         let free: Vec<Option<Reading>> = free.map(|(_, monitor)| *monitor).collect();
         let monitored: Vec<Reading> = free.iter().copied().flatten().collect();
         let forced_up = forced.contains(&Some(Status::Up));
-        // Endpoints decide together only if every one of them is watched, or forced.
+        // Endpoints decide together only if each of them has a monitor or is forced.
         let deciding = if monitored.len() == free.len() && !forced_up { &monitored[..] } else { &[] };
         let all_down = !endpoints.is_empty()
             && !forced_up

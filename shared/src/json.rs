@@ -1,5 +1,5 @@
 //! JSON of the rules. Takes a JSON text, returns a tree of `Node`s that keeps duplicate keys. A `Reader` reads such a
-//! tree and collects every violation. Called by `rules::read` and other readers of this crate's documents.
+//! tree and collects every violation (mistake). Called by `rules::read` and other readers of this crate's documents.
 
 mod pieces;
 
@@ -54,7 +54,7 @@ impl Node {
         })
     }
 
-    /// [`Node::parse`] in turns.
+    /// [`Node::parse`], with pauses for other work ([`Turns`]).
     pub(crate) async fn parse_in_turns(bytes: &[u8], turns: &mut Turns<'_>) -> Result<Self, Violation> {
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         match pieces::parse(text, turns).await {
@@ -63,7 +63,7 @@ impl Node {
         }
     }
 
-    /// The work of reading this value, in units of [`Turns`].
+    /// The work of reading this value, in the units of [`Turns`].
     pub(crate) fn weight(&self) -> usize {
         /// Finding a value takes about as long as reading this many bytes.
         const VALUE: usize = 24;
@@ -76,7 +76,7 @@ impl Node {
             }
     }
 
-    /// Frees the memory of this value in turns.
+    /// Frees the memory of this value, with pauses for other work.
     pub(crate) async fn free(self, turns: &mut Turns<'_>) {
         let Self::Object(sections) = self else { return };
         for (_, section) in sections {
@@ -279,7 +279,7 @@ impl<'v> Reader<'v> {
         Some(kept)
     }
 
-    /// An object with known fields.
+    /// An object with known fields, which are then read one by one.
     pub(crate) fn object<'n, 'r>(&'r mut self, node: &'n Node) -> Option<Fields<'n, 'r, 'v>> {
         let entries = self.entries(node)?;
         Some(Fields { reader: self, entries, known: Vec::new() })
@@ -355,7 +355,7 @@ impl<'n> Fields<'n, '_, '_> {
     }
 }
 
-/// The candidate that is at most two edits away, for "did you mean".
+/// The nearest candidate, if it is at most two edits away: for "did you mean".
 pub(crate) fn nearest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
     let scored = candidates.iter().map(|name| (edits(word, name), *name));
     scored.min().filter(|&(distance, name)| distance <= 2 && distance < name.len()).map(|(_, name)| name)

@@ -3,9 +3,9 @@
 //! node for monitors of type `openai`.
 //!
 //! An accepted connection, a `/health` with status 200, or even an answer with status 200 don't prove that the GPU
-//! works, because the web server in front of the engine can send them alone. Only a token, or a result that needs one,
-//! is proof. A missing token doesn't prove that the engine is down: a full engine serves other requests first. So its
-//! metrics are read to see whether it makes tokens for others.
+//! works, because the web server in front of the engine can send them without the GPU. Only a token, or a result that
+//! needs a token, is proof. A missing token doesn't prove that the engine is down: a full engine serves other requests
+//! first. So the engine's metrics are read to see whether it makes tokens for others.
 
 mod answer;
 mod ask;

@@ -1,5 +1,5 @@
-//! Takes what was done with one request ([`Claims`]), returns the text to sign, short enough for an HTTP header. Called
-//! by the edge, which makes receipts, and by `bailiwick receipt verify`, which reads them.
+//! Takes what was done with one request ([`Claims`]), returns the text to sign for a receipt that fits in an HTTP
+//! header. Called by the edge, which makes receipts, and by `bailiwick receipt verify`, which reads them.
 //!
 //! A receipt is a compact JWS (RFC 7515 §3.1) with an Ed25519 signature (RFC 8037 §3.1). It holds no prompt, no digest
 //! of a prompt, no address and no key. This module neither signs nor verifies: its callers hold the keys.
@@ -17,7 +17,7 @@ use crate::steer::Source;
 
 /// The algorithm (RFC 8037 §3.1). No other is accepted, so that an attacker can't choose a weaker one (RFC 8725 §3.1).
 pub const ALGORITHM: &str = "EdDSA";
-/// The type (RFC 8725 §3.11). It prevents that a token of another kind is accepted as a receipt.
+/// The type (RFC 8725 §3.11). It prevents a token of another kind from being accepted as a receipt.
 pub const TYPE: &str = "bailiwick-receipt+jwt";
 /// The longest receipt, in bytes.
 pub const LONGEST: usize = 2048;
@@ -52,21 +52,22 @@ pub struct Claims {
     pub revision: u64,
     /// SHA-256 of the rules document in lower-case hex. Anyone who has the document can compute the fence again.
     pub rules_sha256: String,
-    /// The client's place.
+    /// The client's jurisdictions.
     pub client: ClientClaim,
     /// `tenant` if the tenant's own `process_in` set the fence. Absent if a residency rule of the service did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence_by: Option<String>,
-    /// The allowed regions. The regions that were offered for this request come first, then the withheld ones.
+    /// The fence: the regions that may process the request. Regions that were offered for this request come first, then
+    /// the withheld ones.
     pub fence: Vec<String>,
     /// How many more regions the fence had than the receipt has room for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub fence_more: usize,
-    /// The replicas of knowledge that were too far behind in the region that served, each as `kb;lag=75s`. Absent
-    /// unless that region was kept as the freshest of the fence.
+    /// The replicas of knowledge that were too far behind in the region that served, each as `kb;lag=75s`. Absent,
+    /// unless that region was used all the same because it was the freshest of the fence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stale: Vec<String>,
-    /// How many more replicas there were than the receipt has room for.
+    /// How many more such replicas there were than the receipt has room for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub stale_more: usize,
     /// Every endpoint that the request was sent to, in order.
@@ -125,8 +126,8 @@ fn is_zero(number: &usize) -> bool {
 impl Claims {
     /// The text to sign: header and claims (RFC 7515 §5.1). If the receipt would be longer than [`LONGEST`], the last
     /// regions of the fence are left out, then the last jurisdictions of the client, then the last replicas that were
-    /// behind; the claims say how many. `None` if
-    /// it is still too long, which can't happen with the names of a rules document and three attempts.
+    /// behind; the claims say how many. `None` if the receipt is still too long, which can't happen with the names of a
+    /// rules document and three attempts.
     #[must_use]
     pub fn signing_input(mut self, kid: &str) -> Option<String> {
         let header = Header { alg: ALGORITHM.to_owned(), typ: TYPE.to_owned(), kid: kid.to_owned() };
@@ -164,14 +165,14 @@ impl Claims {
     }
 }
 
-/// A signed receipt: the compact serialisation (RFC 7515 §7.1).
+/// The signed receipt in compact serialisation (RFC 7515 §7.1).
 #[must_use]
 pub fn compact(signing_input: &str, signature: &[u8]) -> String {
     format!("{signing_input}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// How a receipt names a tenant: SHA-256 of the request's id, a line feed and the tenant's name, in base64url. Anyone
-/// who knows the name can check it. To others, two receipts of one tenant look unrelated.
+/// The name of a tenant in a receipt: SHA-256 of the request's id, a line feed and the tenant's name, in base64url.
+/// Anyone who knows the tenant's name can check it. For others, two receipts of one tenant look unrelated.
 #[must_use]
 pub fn tenant_digest(request_id: &str, tenant: &str) -> String {
     URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(format!("{request_id}\n{tenant}")))

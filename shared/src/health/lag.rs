@@ -1,6 +1,7 @@
-//! How far replicas of knowledge are behind. Takes the readings of one replica in one region, returns whether the
-//! region is fresh enough, by a machine that doesn't flap. Called by the owner of the DNS half; steering goes by the
-//! [`ReplicaHealth`] of a region.
+//! How far replicas of knowledge are behind. A replica is knowledge, such as a search index, of which regions hold
+//! copies; its leader is the original. Takes the readings of a replica's copy in one region, returns whether the copy
+//! is fresh enough. The answer changes only after several readings, so that it doesn't flap. Called by the owner of the
+//! DNS half's state; steering uses the [`ReplicaHealth`] of a region.
 
 use core::fmt;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use super::Status;
 use crate::time::Millis;
 
-/// How far a replica is behind: a time, or an amount of what it lacks, such as bytes or operations.
+/// How far a copy is behind its leader: a time, or an amount that the copy lacks, such as bytes or operations.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Lag {
     /// A time.
@@ -18,7 +19,7 @@ pub enum Lag {
 }
 
 impl Lag {
-    /// How far it is behind in thousandths of `limit`, so that lags of different replicas can be compared.
+    /// This lag in thousandths of `limit`, so that lags of different replicas can be compared.
     #[must_use]
     pub fn per_mille_of(self, limit: Self) -> u64 {
         let (lag, limit) = (self.number(), limit.number().max(1));
@@ -54,7 +55,7 @@ impl fmt::Display for Lag {
     }
 }
 
-/// A set of replicas, by their positions in the rules. A document has at most [`ReplicaSet::MOST`].
+/// A set of replicas, by their positions in the rules. A document names at most [`ReplicaSet::MOST`] replicas.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct ReplicaSet(u64);
 
@@ -66,13 +67,13 @@ impl ReplicaSet {
     /// Every replica.
     pub const ALL: Self = Self(u64::MAX);
 
-    /// Whether it holds none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether it holds the replica at a position.
+    /// Whether the set holds the replica at a position.
     #[must_use]
     pub fn contains(self, position: usize) -> bool {
         position < Self::MOST && self.0 & 1 << position != 0
@@ -84,26 +85,27 @@ impl ReplicaSet {
         if position < Self::MOST { Self(self.0 | 1 << position) } else { self }
     }
 
-    /// What both sets hold.
+    /// The replicas that both sets hold.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 }
 
-/// What is known of one replica in one region.
+/// What is known about a region's copy of one replica.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ReplicaHealth {
     /// The replica's position in the rules.
     pub replica: usize,
-    /// `Down`: it lags, or nobody knows how far it is behind and the rules withhold such a region.
+    /// `Down`: the copy lags, or its lag is unknown and the rules withhold the region then. A withheld region serves no
+    /// requests that need the replica.
     pub status: Status,
-    /// How far it is behind. Kept only of one that lags, for replicas that keep the freshest region, so that decisions
-    /// don't change with each reading.
+    /// How far the copy is behind. Kept only for a copy that lags, and only for replicas whose rules keep the freshest
+    /// region, so that decisions don't change with each reading.
     pub lag: Option<Lag>,
-    /// Whether it is the original.
+    /// Whether the copy is the leader.
     pub is_leader: bool,
-    /// Its version, for replicas that are grouped by it.
+    /// The copy's version, for replicas whose copies are grouped by version.
     pub version: Option<Arc<str>>,
     /// The least time until the status could be `Down`.
     pub to_down: Option<Millis>,
@@ -111,50 +113,51 @@ pub struct ReplicaHealth {
     pub to_up: Option<Millis>,
 }
 
-/// How the readings of a replica are judged.
+/// By which limits the readings of a copy are judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LagLimits {
-    /// Above this it lags; `None` if only its version matters.
+    /// The copy lags if it is further behind than this; `None` if only its version matters.
     pub max: Option<Lag>,
-    /// At or below this it is back.
+    /// A copy that lags is fresh again at or below this lag.
     pub resume: Option<Lag>,
-    /// Readings in a row above `max` that make it lag, or that fail until it counts as unknown.
+    /// How many readings in a row above `max` make the copy lag. Also how many failed readings in a row make its lag
+    /// unknown.
     pub down: u32,
-    /// Readings in a row at or below `resume` that bring it back.
+    /// How many readings in a row at or below `resume` make the copy fresh again.
     pub up: u32,
-    /// Whether a region is withheld while nobody knows how far it is behind.
+    /// Whether a region is withheld while the lag of its copy is unknown.
     pub withholds_unknown: bool,
 }
 
-/// One reading of a replica.
+/// One reading of a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LagReading {
-    /// It is that far behind; `None`: only its version was read.
+    /// The copy is this far behind; `None`: only its version was read.
     Behind(Option<Lag>),
-    /// It is the leader, which isn't gated.
+    /// The copy is the leader, which is never withheld.
     Leader,
-    /// It couldn't be read, or what it said can't be true.
+    /// The copy couldn't be read, or its answer can't be true.
     Failed,
 }
 
-/// What the machine makes of the readings so far.
+/// What the readings so far say about a copy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum Freshness {
     /// Nothing was read yet.
     #[default]
     New,
-    /// It isn't too far behind.
+    /// The copy isn't too far behind.
     Fresh,
-    /// It is the leader.
+    /// The copy is the leader.
     Leader,
-    /// It is too far behind.
+    /// The copy is too far behind.
     Lagging,
-    /// It can't be read any more.
+    /// The copy can't be read any more.
     Unknown,
 }
 
 impl Freshness {
-    /// The word for it in JSON.
+    /// The freshness as it stands in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -167,7 +170,8 @@ impl Freshness {
     }
 }
 
-/// The machine of one replica in one region. The first reading decides at once; after that it takes several in a row.
+/// Judges the readings of a region's copy of one replica. The first reading decides at once; after that, several in a
+/// row are needed.
 ///
 /// ```
 /// use bailiwick_rules::health::{Freshness, Lag, LagLimits, LagMachine, LagReading};
@@ -184,17 +188,17 @@ impl Freshness {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LagMachine {
-    /// Whether it lags, as far as is known; `None` before the first reading.
+    /// Whether the copy lags, by its readings; `None` before the first reading.
     lags: Option<bool>,
     is_leader: bool,
     is_unknown: bool,
-    /// Readings in a row above the limit.
+    /// Readings in a row above [`LagLimits::max`].
     over: u32,
-    /// Readings in a row at or below the mark of return.
+    /// Readings in a row at or below [`LagLimits::resume`].
     under: u32,
-    /// Failures in a row.
+    /// Failed readings in a row.
     failed: u32,
-    /// Readings in a row that aren't above the limit.
+    /// Readings in a row that aren't above [`LagLimits::max`].
     good: u32,
 }
 
@@ -214,7 +218,7 @@ impl LagMachine {
                 self.is_leader = false;
                 self.failed = 0;
                 self.judge(lag, limits);
-                // One that comes back too far behind isn't back.
+                // A copy that can be read again but is too far behind doesn't count as fresh.
                 self.is_unknown &= self.good < limits.up;
             }
         }
@@ -246,7 +250,7 @@ impl LagMachine {
         }
     }
 
-    /// Whether the region is withheld from what needs the replica: `Down`. `Unknown` says neither.
+    /// The copy's status. `Down`: the region is withheld from requests that need the replica.
     #[must_use]
     pub fn status(&self, limits: &LagLimits) -> Status {
         match self.freshness() {
@@ -257,7 +261,7 @@ impl LagMachine {
         }
     }
 
-    /// The least number of further readings that would make the status `wanted`: 0 if it is that already.
+    /// The least number of further readings that would make the status `wanted`: 0 if it is `wanted` already.
     #[must_use]
     pub fn missing(&self, wanted: Status, limits: &LagLimits) -> u32 {
         let by_failures = || limits.down.saturating_sub(self.failed);
@@ -279,9 +283,9 @@ impl LagMachine {
     }
 }
 
-/// The version that counts in a fence: the one that most of its regions have. Of several that equally many have, it is
-/// the leader's, then the first by name, so that two versions are never mixed. Takes the version of each region, and
-/// whether that is the leader's.
+/// The version that counts in a fence (the regions that may process a client): the one that most of its regions have.
+/// Of several versions that equally many regions have, the leader's counts; otherwise the first by name. So two
+/// versions are never mixed. Takes the version of each region, and whether the region has the leader.
 #[must_use]
 pub fn version_of_most<'v>(versions: impl Iterator<Item = (&'v str, bool)>) -> Option<&'v str> {
     let mut counts: Vec<(&str, usize, bool)> = Vec::new();
@@ -324,7 +328,11 @@ mod tests {
             machine.record(behind(30), &limits);
             assert_eq!(machine.freshness(), Freshness::Unknown);
             machine.record(behind(30), &limits);
-            assert_eq!(machine.freshness(), Freshness::Fresh, "it didn't lag before, so it need not reach `resume`");
+            assert_eq!(
+                machine.freshness(),
+                Freshness::Fresh,
+                "the copy didn't lag before, so it needn't get below `resume`"
+            );
         }
     }
 
@@ -346,7 +354,11 @@ mod tests {
         let mut machine = LagMachine::default();
         machine.record(behind(99), &limits);
         machine.record(LagReading::Leader, &limits);
-        assert_eq!((machine.freshness(), machine.status(&limits)), (Freshness::Leader, Status::Up), "promoted");
+        assert_eq!(
+            (machine.freshness(), machine.status(&limits)),
+            (Freshness::Leader, Status::Up),
+            "the copy was made the leader"
+        );
         machine.record(behind(99), &limits);
         assert_eq!(machine.status(&limits), Status::Up, "one reading isn't enough");
         machine.record(behind(99), &limits);

@@ -1,23 +1,24 @@
-//! What is known of the release that an endpoint runs. Made by `release`, which compares endpoints' answers; steering
-//! goes by it. Holds small numbers, so that decisions don't change with each reading.
+//! What is known about the release that an endpoint runs. A release is what should run under a model's name. Made by
+//! `release`, which compares endpoints' answers; used by steering. Holds only small numbers, so that decisions don't
+//! change with each reading.
 
-/// What of a release is compared.
+/// A property of a release that is compared between endpoints.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Aspect {
-    /// The model's name as the endpoint answers it.
+    /// The model's name in the endpoint's answer.
     Model,
-    /// Where its weights come from.
+    /// Where the model's weights come from.
     Root,
-    /// The longest context.
+    /// The longest context, in tokens.
     MaxModelLen,
     /// The engine, by its `system_fingerprint`.
     Fingerprint,
-    /// The likeliest tokens of its answers.
+    /// The likeliest tokens of the model's answers to fixed prompts.
     Canary,
 }
 
 impl Aspect {
-    /// All of them.
+    /// All aspects.
     pub const ALL: [Self; 5] = [Self::Model, Self::Root, Self::MaxModelLen, Self::Fingerprint, Self::Canary];
 
     /// The name in the rules and in JSON.
@@ -33,21 +34,21 @@ impl Aspect {
     }
 }
 
-/// What an endpoint said of one aspect.
+/// What an endpoint's answer says about one aspect.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum Said {
-    /// Nothing that can be compared. That is never skew.
+    /// Nothing that can be compared. This never counts as skew, that is, as running something else.
     #[default]
     Unknown,
-    /// What the rules pin.
+    /// The value that the rules pin.
     Pinned,
-    /// Something else than the rules pin.
+    /// Another value than the rules pin.
     Other,
-    /// One of several versions, of which the rules pin none. Endpoints with equal numbers have the same.
+    /// One of several values, where the rules pin none. Endpoints with the same number have the same value.
     Version(u32),
 }
 
-/// What is known of the release of one model at one endpoint.
+/// What is known about the release of one model at one endpoint.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReleaseHealth {
     /// The release's position in the rules.
@@ -59,7 +60,7 @@ pub struct ReleaseHealth {
 }
 
 impl ReleaseHealth {
-    /// What the endpoint said of one aspect.
+    /// What the endpoint's answer says about one aspect.
     #[must_use]
     pub fn of(&self, aspect: Aspect) -> Said {
         Aspect::ALL.iter().zip(self.said).find(|(one, _)| **one == aspect).map_or(Said::Unknown, |(_, said)| said)

@@ -1,4 +1,4 @@
-//! Statuses from results: no flapping, staleness, overrides.
+//! Tests that statuses follow from results, don't flap, become stale, and can be forced.
 
 use proptest::prelude::*;
 
@@ -95,7 +95,7 @@ fn an_endpoint_that_is_forced_counts_as_what_it_is_forced_to_be() {
 fn times_to_change_follow_the_deciding_monitors() {
     let (up, down) = (monitored(UP), monitored(DOWN));
     let two_up = RegionHealth::of(None, &[Some(&up), Some(&monitored(&[true, false]))], NOW);
-    assert_eq!(two_up.time_to_down, Some(Millis(3000)), "the last endpoint to go decides");
+    assert_eq!(two_up.time_to_down, Some(Millis(3000)), "the last endpoint to go down decides");
     let monitored_too = RegionHealth::of(Some(&monitored(&[true, false, false])), &[Some(&up)], NOW);
     assert_eq!(monitored_too.time_to_down, Some(Millis(1000)), "the monitor alone can bring the region down");
     let both_down = RegionHealth::of(None, &[Some(&down), Some(&monitored(&[false, true, true]))], NOW);
@@ -113,8 +113,8 @@ fn two_readings_make_one_that_needs_either_or_both() {
     assert_eq!(up.both(unheard).status, Status::Unknown);
     assert_eq!(up.both(up).status, Status::Up);
     let falling = monitored(&[true, false, false]).reading(NOW);
-    assert_eq!(up.either(falling).to_down, Millis(3000), "the last to go decides");
-    assert_eq!(up.both(falling).to_down, Millis(1000), "the first to go decides");
+    assert_eq!(up.either(falling).to_down, Millis(3000), "the last to go down decides");
+    assert_eq!(up.both(falling).to_down, Millis(1000), "the first to go down decides");
     let rising = monitored(&[false, true, true]).reading(NOW);
     assert_eq!(down.either(rising).to_up, Millis(1000));
     assert_eq!(down.both(rising).to_up, Millis(3000));
@@ -131,7 +131,7 @@ fn silence_for_three_intervals_is_stale() {
 }
 
 proptest! {
-    /// `missing` is exact: that many fitting results change the status, one fewer don't.
+    /// `missing` is exact: that many results of the right kind change the status, one fewer doesn't.
     #[test]
     fn missing_is_exact(
         (up, ok, down) in (1..6u32, 1..6u32, 1..6u32),

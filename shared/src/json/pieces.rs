@@ -1,5 +1,5 @@
-//! Parses a large document in turns. Takes its text; returns the same [`Node`] as [`Node::parse`], or `None`. Called by
-//! [`Node::parse_in_turns`].
+//! Parses a large document piece by piece, with pauses for other work in between. Takes its text; returns the same
+//! [`Node`] as [`Node::parse`], or `None`. Called by [`Node::parse_in_turns`].
 //!
 //! Brackets and commas show where the members of the outer object begin and end, and also the members or items inside
 //! of them. Each of these pieces is then parsed on its own. If the text has a mistake, this parser gives up, and
@@ -8,12 +8,13 @@
 use super::Node;
 use crate::turns::Turns;
 
-/// A text of at most this length is parsed at once, in bytes.
+/// The length of a text that is parsed at once, in bytes.
 const SMALL: usize = 4 << 10;
 /// How deep values may be nested. `serde_json` allows 128.
 const MAX_DEPTH: usize = 100;
 
-/// Parses a document. `None` if it must be parsed at once.
+/// Parses a document piece by piece. `None` if the document is small or has a mistake, so that it must be parsed at
+/// once.
 pub(super) async fn parse(text: &[u8], turns: &mut Turns<'_>) -> Option<Node> {
     if text.len() <= SMALL {
         return None;

@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(json("{}"), Err(NoToken::Ended));
         assert_eq!(json("{\"choices\":[{\"message\":{\"role\":\"assistant\"}}]}"), Err(NoToken::Ended));
         assert_eq!(json("{\"choices\":[{\"message\""), Err(NoToken::NotJson));
-        assert_eq!(json(&"[".repeat(100_000)), Err(NoToken::NotJson), "however deep");
+        assert_eq!(json(&"[".repeat(100_000)), Err(NoToken::NotJson), "deep nesting is no valid JSON either");
     }
 
     #[test]

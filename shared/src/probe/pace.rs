@@ -6,8 +6,9 @@ use sha2::{Digest, Sha256};
 use crate::rules::{PROBE_TOKENS, ProbeBudget};
 use crate::time::{Millis, Timestamp};
 
-/// The time within each interval at which a node probes an endpoint. The time depends on both names: so neither do all
-/// nodes probe an endpoint at once, nor does a node probe all its endpoints at once.
+/// The time within each interval at which a node probes an endpoint, as an offset from the interval's begin. It depends
+/// on the names of both: so nodes don't probe an endpoint all at once, and a node doesn't probe its endpoints all at
+/// once.
 #[must_use]
 pub fn phase(node: &str, watched: &str, interval: Millis) -> Millis {
     let mut hash = Sha256::new();
@@ -32,7 +33,7 @@ pub fn next_round(begun: Timestamp, phase: Millis, interval: Millis, jitter: u64
 }
 
 /// The tokens left of a probe budget. A purse refills continuously. A full purse holds a twenty-fourth of the budget,
-/// or the tokens of one probe. In every span as long as the budget's, at most the tokens of the budget are spent.
+/// but at least the tokens of one probe. In any time as long as the budget's, at most the budget's tokens are spent.
 #[derive(Clone, Copy, Debug)]
 pub struct Purse {
     /// The milliseconds in which the tokens of one probe come back.
@@ -66,7 +67,7 @@ impl Purse {
     /// # Errors
     /// If there aren't enough tokens: the time at which there will be enough.
     pub fn take(&mut self, now: Timestamp) -> Result<(), Timestamp> {
-        // If the clock was set back, the purse counts as empty, and is full again after `whole`.
+        // If the clock was set back, the purse counts as empty, and is full again after `whole` milliseconds.
         let full_at = self.full_at.clamp(now, now.after(Millis(self.whole)));
         let after = full_at.after(Millis(self.each));
         let opens = Timestamp(after.0.saturating_sub(i64::try_from(self.whole).unwrap_or(i64::MAX)));

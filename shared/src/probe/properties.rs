@@ -1,4 +1,4 @@
-//! What holds of every answer and every pace, whatever comes: tried with random ones.
+//! What holds for every answer and every budget, tried with random ones.
 
 use std::cell::Cell;
 
@@ -23,7 +23,7 @@ fn read(kind: &str, bytes: &[u8], cuts: &[usize]) -> Result<(), NoToken> {
     answer.finish()
 }
 
-/// Lines of a stream, whole and broken, of which none holds a token.
+/// Complete and broken lines of a stream, none of which holds a token.
 fn worthless() -> impl Strategy<Value = String> {
     let events = prop::sample::select(vec![
         "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}",
@@ -56,8 +56,8 @@ fn nothing_without_a_token_is_proof_and_a_token_is_found_behind_anything() {
             cases.set(cases.get() + 1);
             let token = "\n\ndata: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
             let text = if has_token { text + token } else { text };
-            let told = read("text/event-stream", text.as_bytes(), &cuts);
-            prop_assert_eq!(told, if has_token { Ok(()) } else { Err(NoToken::Ended) });
+            let result = read("text/event-stream", text.as_bytes(), &cuts);
+            prop_assert_eq!(result, if has_token { Ok(()) } else { Err(NoToken::Ended) });
             found.set(found.get() + u32::from(has_token));
             Ok(())
         })

@@ -58,8 +58,8 @@ pub enum Effect {
     Success,
     /// The verdict counts as neither success nor failure.
     None,
-    /// The verdict counts as a failure, except for a first verdict, which decides the status at the start: the mistake
-    /// may be in the rules.
+    /// The verdict counts as a failure, but as a first result it doesn't set the status at once: the mistake may be in
+    /// the rules.
     Doubt,
     /// The verdict counts as a failure.
     Failure,
@@ -118,7 +118,8 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The verdict on what was found, given whether the engine moved meanwhile. `None`: its metrics aren't read.
+/// The verdict about an endpoint, from a probe's finding and from whether the engine made tokens meanwhile. `motion` is
+/// `None` if the engine's metrics aren't read.
 ///
 /// ```
 /// use bailiwick_rules::probe::{Finding, Motion, Verdict, judge};

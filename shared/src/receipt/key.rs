@@ -1,4 +1,4 @@
-//! Reads and writes public keys of receipts as JSON Web Keys (RFC 7517, RFC 8037 §2). A key's name is its thumbprint.
+//! Reads and writes public keys of receipts as JSON Web Keys (RFC 7517, RFC 8037 §2). A key is named by its thumbprint.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,14 +10,15 @@ use sha2::Digest;
 pub struct PublicKey(pub [u8; 32]);
 
 impl PublicKey {
-    /// Reads a JSON Web Key; of a private one, the public part. `None` for one of another kind or for another use.
+    /// Reads a JSON Web Key; from a private key it reads the public part. `None` if the key is of another kind or for
+    /// another use.
     #[must_use]
     pub fn from_jwk(jwk: &Value) -> Option<Self> {
         let field = |name: &str| jwk.get(name).map(|value| value.as_str().unwrap_or_default());
         let fits = field("kty") == Some("OKP")
             && field("crv") == Some("Ed25519")
             && field("use").is_none_or(|usage| usage == "sig")
-            // RFC 9864 §2.2 names it by its curve.
+            // RFC 9864 §2.2 names the algorithm by its curve.
             && field("alg").is_none_or(|alg| alg == super::ALGORITHM || alg == "Ed25519");
         let x = URL_SAFE_NO_PAD.decode(field("x").filter(|_| fits)?).ok()?;
         x.try_into().ok().map(Self)
@@ -49,8 +50,8 @@ pub fn key_set(keys: &[PublicKey]) -> Value {
     json!({ "keys": keys.iter().map(PublicKey::to_jwk).collect::<Vec<_>>() })
 }
 
-/// The keys of a JSON Web Key Set, or a key alone. Keys of other kinds are passed over (RFC 7517 §5); `None` when it is
-/// no set.
+/// The keys of a JSON Web Key Set, or a single key. Keys of other kinds are ignored (RFC 7517 §5). `None` if the JSON
+/// is neither a set nor such a key.
 #[must_use]
 pub fn public_keys(set: &Value) -> Option<Vec<PublicKey>> {
     match set.get("keys") {
