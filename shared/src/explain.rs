@@ -1,5 +1,5 @@
-//! Takes a steering, returns its explanation for people and programs. The command line, the API and the edge call it,
-//! so all of them use the same words.
+//! Takes a steering (the decision for one client), returns its explanation for people and programs. Called by the
+//! command line, the API and the edge, so all of them use the same words.
 
 use core::fmt::Write;
 use std::collections::BTreeMap;
@@ -19,39 +19,39 @@ use crate::time::Timestamp;
 /// An explanation: as JSON by `serde`, as text by [`Explanation::to_text`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Explanation {
-    /// The rules document followed.
+    /// The revision of the rules.
     pub revision: u64,
     /// The service asked for.
     pub service: ServiceId,
-    /// Where the client stands.
+    /// The client's place.
     pub client: ExplainedClient,
-    /// What gave it its fence, where that isn't a rule of the service: `tenant`, by its own `process_in`.
+    /// `tenant` if the tenant's own `process_in` gives the fence; absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fence_by: Option<&'static str>,
-    /// The regions residency allows, best first.
+    /// The fence: the regions that residency allows, best first.
     pub fence: Vec<RegionId>,
     /// The regions offered, best first.
     pub ordered: Vec<ExplainedRegion>,
     /// The regions of the fence that aren't offered.
     pub withheld: Vec<ExplainedWithheld>,
-    /// Whether all of the fence was withheld and is offered all the same.
+    /// Whether regions are offered although all of the fence is withheld.
     #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub revived: bool,
-    /// Whether every region that could serve lags, and the freshest is offered all the same.
+    /// Whether the freshest region is offered although every region that could serve lags.
     #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub stale: bool,
-    /// Whether regions that run another release are offered all the same, because no other region could be.
+    /// Whether regions are offered although they run another release, because no other region could be.
     #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub skewed: bool,
-    /// When an override or cool-down that played a part ends.
+    /// The earliest end of an override or cool-down that influenced the decision.
     pub valid_until: Option<Timestamp>,
-    /// The region whose addresses DNS answers by record type, where that isn't the first of `ordered` for each.
+    /// By record type, the region whose addresses DNS answers, where that isn't the first of `ordered`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub by_type: BTreeMap<&'static str, RegionId>,
     /// Where clients of this fence are moved because of load, and which part of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shed: Vec<ExplainedShare>,
-    /// The region whose addresses DNS answers this very client, if that is because of load.
+    /// The region whose addresses DNS answers this client, if the client is moved because of load.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moved_to: Option<RegionId>,
     #[serde(skip)]
@@ -60,17 +60,17 @@ pub struct Explanation {
     hub_outside: bool,
 }
 
-/// Where a client stands and how that was learnt.
+/// The client's jurisdictions, and how they were found.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct ExplainedClient {
     /// Its country.
     pub country: Option<CountryCode>,
     /// Its jurisdictions.
     pub jurisdictions: Vec<JurisdictionId>,
-    /// How they were learnt.
+    /// How the jurisdictions were found.
     pub source: Source,
-    /// What the law of the EU and the EEA makes of its country, where people err: the end of a sentence that begins
-    /// with the code.
+    /// What the law of the EU and the EEA says about the client's country, where people often err. It is the end of a
+    /// sentence that begins with the country's code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub territory: Option<&'static str>,
 }
@@ -80,58 +80,59 @@ pub struct ExplainedClient {
 pub struct ExplainedRegion {
     /// Its name.
     pub region: RegionId,
-    /// The tier of `process_in` it lies in, from 0.
+    /// The tier of `process_in` in which the region lies, from 0.
     pub tier: usize,
-    /// Kilometres to the client.
+    /// The distance to the client in kilometres.
     pub km: Option<u32>,
-    /// The expected time of the way in milliseconds, where regions are ordered by the first token.
+    /// The expected network time in milliseconds, where regions are ordered by the time to the first token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub way_ms: Option<u32>,
-    /// The median time to the first token that was observed in the region likewise.
+    /// The median time to the first token observed in the region, in milliseconds, in the same case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_token_ms: Option<u32>,
-    /// Its copies of replicas that are too far behind, if it is offered as the freshest.
+    /// Its copies of replicas that are too far behind, if the region is offered as the freshest. A replica is knowledge
+    /// that regions hold copies of.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub behind: Vec<ExplainedLag>,
 }
 
-/// A copy that is too far behind.
+/// A copy of a replica that is too far behind.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ExplainedLag {
     /// The replica.
     pub replica: ReplicaId,
-    /// How far it is behind, such as `75s`; absent if that isn't known.
+    /// How far the copy is behind, such as `75s`; absent if that isn't known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<String>,
 }
 
-/// A part of the clients that is moved because of load.
+/// Clients that are moved because of load.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct ExplainedShare {
-    /// The region that serves them otherwise.
+    /// The region that serves them if they aren't moved.
     pub from: RegionId,
-    /// The region that is asked first.
+    /// The region that they are moved to.
     pub to: RegionId,
-    /// Which part of the clients, from 0 to 1.
+    /// The part of the clients that is moved, from 0 to 1.
     pub share: f64,
 }
 
-/// A region that isn't.
+/// A region of the fence that isn't offered.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct ExplainedWithheld {
     /// Its name.
     pub region: RegionId,
-    /// Why.
+    /// Why it isn't offered.
     pub reason: Reason,
-    /// Its copies of replicas that are too far behind, if that is why.
+    /// Its copies of replicas that are too far behind, if that is the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub behind: Vec<ExplainedLag>,
-    /// What of the release differs there, if that is why and the model is known.
+    /// Which aspects of the release differ there, if that is the reason and the model is known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub differs: Vec<&'static str>,
 }
 
-/// Steers and explains at once.
+/// Steers a request and explains the decision.
 #[must_use]
 pub fn explain(table: &Table, ask: &Ask<'_>, conditions: &Conditions<'_>) -> Explanation {
     let standing = stand(table, &ask.client);
@@ -140,7 +141,7 @@ pub fn explain(table: &Table, ask: &Ask<'_>, conditions: &Conditions<'_>) -> Exp
     of(table, (ask, conditions), &standing, &ranking, &steering)
 }
 
-/// Explains what the edge does, which may order regions by the first token.
+/// Explains the decision of the edge, which may order regions by the time to the first token.
 #[must_use]
 pub fn explain_at_edge(
     table: &Table,
@@ -227,7 +228,7 @@ fn of(
     }
 }
 
-/// What of the release of the model that is asked for differs in a region, each once.
+/// Which aspects of the requested model's release differ in a region, each once.
 fn differs(
     table: &Table,
     (ask, conditions): (&Ask<'_>, &Conditions<'_>),
@@ -242,7 +243,8 @@ fn differs(
 }
 
 impl Explanation {
-    /// Tells that parts of these clients are moved from the first region of the fence.
+    /// Adds that parts of these clients are moved from the first region of the fence. `moves` gives the regions to
+    /// which they are moved, and the shares.
     pub fn add_shed(&mut self, table: &Table, moves: &[(RegionIndex, Ratio)]) {
         let Some(from) = self.fence.first().cloned() else { return };
         let share = |(to, share): &(RegionIndex, Ratio)| ExplainedShare {
@@ -253,7 +255,7 @@ impl Explanation {
         self.shed = moves.iter().filter(|(_, share)| *share > Ratio(0)).map(share).collect();
     }
 
-    /// The decision step by step, for a person; lines end with `\n`.
+    /// The decision step by step, as text for a person. Each line ends with `\n`.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = String::new();
@@ -315,7 +317,7 @@ impl Explanation {
         }
     }
 
-    /// The regions that aren't offered, and the one that is although it lags.
+    /// Writes the regions that aren't offered, and a region that is offered although it lags or runs another release.
     fn write_withheld(&self, out: &mut String) -> core::fmt::Result {
         for withheld in &self.withheld {
             let behind = behind_sentence(&withheld.behind);
@@ -340,7 +342,7 @@ impl Explanation {
         Ok(())
     }
 
-    /// Which rule would take the client.
+    /// Which residency rule would match the client, as a sentence.
     fn mend(&self) -> String {
         let clients = match (self.client.source, &self.client.jurisdictions[..]) {
             (Source::Unknown, _) => "\"unknown\"".to_owned(),
@@ -375,7 +377,7 @@ fn sentence(reason: Reason) -> &'static str {
     }
 }
 
-/// The copies that are behind, as the end of a line.
+/// The copies that are too far behind, as the end of a line.
 fn behind_sentence(behind: &[ExplainedLag]) -> String {
     let one = |lag: &ExplainedLag| format!("{} {}", lag.replica, lag.lag.as_deref().unwrap_or("unknown"));
     let all: Vec<String> = behind.iter().map(one).collect();

@@ -1,11 +1,11 @@
-//! Names that the rules document gives to regions, services and other things. Each kind is a type of its own, so that
-//! none is mistaken for another.
+//! Names that the rules document gives to regions, services and other things. Each kind of name is a type of its own,
+//! so that no name is taken for one of another kind.
 
 use core::borrow::Borrow;
 use core::fmt;
 use std::sync::Arc;
 
-/// Longest name: that of a DNS label, so that a name can stand in a host name, a header or a metric.
+/// The longest name, in bytes: that of a DNS label, so that a name can stand in a host name, a header or a metric.
 const LONGEST: usize = 63;
 
 macro_rules! id {
@@ -107,15 +107,15 @@ id!(
 );
 
 id!(
-    /// The name of a node that votes on health, such as `ns1`.
+    /// The name of a node whose report counts as a vote on health, such as `ns1`.
     VoterId
 );
 id!(
-    /// The name of a site, where voters stand, such as `london`.
+    /// The name of a site, such as `london`: what voters may fail with together.
     SiteId
 );
 
-/// What an override is of: a region as a whole, or one of its endpoints. As text `eu-frankfurt` or
+/// What an override forces: a region as a whole, or one of its endpoints. Its text is `eu-frankfurt` or
 /// `eu-frankfurt/fra-1`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Overridden {
@@ -146,7 +146,7 @@ impl Overridden {
 }
 
 impl Overridden {
-    /// The endpoint's name, if it is one.
+    /// The endpoint's name; `None` for a region as a whole.
     #[must_use]
     pub fn endpoint_name(&self) -> Option<&str> {
         self.endpoint.as_ref().map(EndpointId::as_str)
@@ -168,7 +168,7 @@ impl fmt::Display for Overridden {
     }
 }
 
-/// What to say of a text that is no name.
+/// The message about a text that isn't a name.
 pub(crate) const NOT_A_NAME: &str =
     "is not a name; use 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit";
 

@@ -1,8 +1,9 @@
-//! The rule book of bailiwick: where may this request be served, and which of those places is best right now?
+//! The rule book of bailiwick: where may a request be served, and which of those places is best right now?
 //!
 //! Two types matter. A [`Table`](table::Table) is a rules document that was read, checked and compiled. A
-//! [`Steering`](steer::Steering) is what [`steer`](steer::steer()) decides from it for one client under the conditions
-//! of one moment: the fence residency allows, the regions in order, what was withheld and why.
+//! [`Steering`](steer::Steering) is what [`steer`](steer::steer()) decides from a table for one client under the
+//! conditions of one moment. It holds the fence (the regions that may process the client), the regions in order, and
+//! which regions were withheld and why.
 //!
 //! The crate is pure: no I/O, no clock, no randomness. The DNS server and the Worker link the same code, so equal
 //! rules, client and conditions give equal decisions, natively and in Wasm.

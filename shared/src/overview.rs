@@ -1,8 +1,8 @@
-//! Lists all fences of a rule book. Takes a table, returns where each client may be processed: by tenant, and by
-//! country for clients without a tenant or with a tenant that doesn't say where it belongs. Called by `explain --all`,
-//! the API and the edge.
+//! Lists all fences of a rule book. A fence is the regions that may process a client. Takes a table, returns each
+//! client's fence: by tenant, and by country for clients that have no tenant or whose tenant declares no residency.
+//! Called by `explain --all`, the API and the edge.
 //!
-//! A fence doesn't depend on health, models or the moment, so this is what the document itself says.
+//! A fence depends neither on health nor on models nor on the time, so the list follows from the document alone.
 
 use core::fmt::Write;
 
@@ -11,13 +11,13 @@ use crate::id::{JurisdictionId, RegionId, ServiceId, TenantId};
 use crate::steer::{Client, Conditions, FenceBy, PathClass, Ranked, Ranking, Source, Standing, decide, rank, stand};
 use crate::table::{JurisdictionIndex, ServiceIndex, Table, TenantIndex};
 
-/// How many countries a line of text lists before it counts the rest.
+/// How many countries a line of text names before it counts the rest.
 const MAX_LISTED: usize = 6;
 
 /// Every fence: as JSON by `serde`, as text by [`Overview::to_text`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Overview {
-    /// The rules document.
+    /// The revision of the rules.
     pub revision: u64,
     /// Every jurisdiction with its countries.
     pub jurisdictions: Vec<Territory>,
@@ -30,7 +30,7 @@ pub struct Overview {
 pub struct Territory {
     /// Its name.
     pub name: JurisdictionId,
-    /// What the document says it means.
+    /// The document's description of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// Its countries, by code.
@@ -42,20 +42,22 @@ pub struct Territory {
 pub struct Row {
     /// The service.
     pub service: ServiceId,
-    /// The tenant; absent where a service has none.
+    /// The tenant; absent if the service has no tenants.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantId>,
     /// Which clients.
     #[serde(flatten)]
     pub clients: Clients,
-    /// What gives them their fence: `tenant` (its own `process_in`), `rule`, or nothing.
+    /// What gives the clients their fence: `tenant` (the tenant's own `process_in`), `rule`, or null if no rule
+    /// matches.
     pub fence_by: Option<&'static str>,
-    /// The residency rule, by position, where one gives the fence.
+    /// The position of the residency rule, if a rule gives the fence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<usize>,
-    /// The fence in the order for a client without a location: standby last, then by tier, then as written.
+    /// The fence in the order for a client without a location: standby regions last, then by tier, then in the order of
+    /// the document.
     pub fence: Vec<FencedRegion>,
-    /// Whether the hub of `hub-and-spoke` lies in the fence; where not, hub paths are denied.
+    /// Whether the hub of `hub-and-spoke` lies in the fence; if it doesn't, requests of hub paths are denied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hub_in_fence: Option<bool>,
     #[serde(skip)]
@@ -66,21 +68,21 @@ pub struct Row {
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[serde(tag = "clients", rename_all = "lowercase")]
 pub enum Clients {
-    /// All of the tenant's, wherever they are.
+    /// All clients of the tenant, wherever they are.
     All,
-    /// All of the tenant's, by the residency it declares.
+    /// All clients of the tenant, by the residency that it declares.
     Declared {
         /// The residency.
         jurisdictions: Vec<JurisdictionId>,
     },
-    /// Those of some countries.
+    /// Clients in some countries.
     Geography {
-        /// The jurisdictions the countries lie in, all of them in the same.
+        /// The jurisdictions in which these countries lie; all of these countries lie in the same ones.
         jurisdictions: Vec<JurisdictionId>,
         /// The countries, by code.
         countries: Vec<CountryCode>,
     },
-    /// Those that nobody can place.
+    /// Clients whose country is unknown.
     Unknown,
 }
 
@@ -89,9 +91,9 @@ pub enum Clients {
 pub struct FencedRegion {
     /// Its name.
     pub region: RegionId,
-    /// The tier of `process_in` it lies in, from 0.
+    /// The tier of `process_in` in which the region lies, from 0.
     pub tier: usize,
-    /// Whether it sorts after every other.
+    /// Whether the region comes after every region that isn't standby.
     #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub standby: bool,
 }
@@ -122,7 +124,7 @@ struct CountryClass {
     countries: Vec<CountryCode>,
 }
 
-/// All countries, by the jurisdictions they lie in.
+/// All countries, grouped by the jurisdictions in which they lie.
 fn classes(table: &Table) -> Vec<CountryClass> {
     let mut classes: Vec<CountryClass> = Vec::new();
     for country in geo::countries() {
@@ -132,7 +134,7 @@ fn classes(table: &Table) -> Vec<CountryClass> {
             None => classes.push(CountryClass { jurisdictions, countries: vec![country] }),
         }
     }
-    // Those of no jurisdiction last, as rules are written.
+    // Countries that lie in no jurisdiction come last, as in the order in which rules are usually written.
     classes.sort_by_key(|class| class.jurisdictions.is_empty());
     classes
 }
@@ -178,7 +180,7 @@ fn add_service(
     }
 }
 
-/// A client without a place.
+/// The standing of a client whose place is unknown.
 fn nowhere(source: Source) -> Standing {
     Standing { country: None, jurisdictions: Vec::new(), source, location: None, fenced: None }
 }
@@ -204,7 +206,7 @@ fn row(table: &Table, index: ServiceIndex, tenant: Option<TenantIndex>, clients:
 }
 
 impl Overview {
-    /// The fences as a table, for a person; lines end with `\n`.
+    /// The fences as a table of text, for a person. Each line ends with `\n`.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut lines = vec![["service", "tenant", "clients", "by", "fence"].map(str::to_owned)];
@@ -229,7 +231,7 @@ impl Overview {
 }
 
 impl Clients {
-    /// Who they are, for a person.
+    /// The clients in words, for a person.
     #[must_use]
     pub fn sentence(&self) -> String {
         match self {
@@ -250,7 +252,7 @@ impl Clients {
 }
 
 impl Row {
-    /// What gives the fence, for a person.
+    /// What gives the fence, in words for a person.
     #[must_use]
     pub fn given_by(&self) -> String {
         match (self.fence_by, self.rule) {
@@ -260,8 +262,8 @@ impl Row {
         }
     }
 
-    /// The regions that are offered under these conditions to a client without a location and a model, written as a
-    /// fence is.
+    /// The regions that are offered under these conditions to a client without a location and a model, in the form of
+    /// [`Row::fence_sentence`].
     #[must_use]
     pub fn offered_sentence(&self, table: &Table, conditions: &Conditions<'_>) -> String {
         let steering = decide(table, &self.ranking, None, conditions);
@@ -276,7 +278,7 @@ impl Row {
         }
     }
 
-    /// The fence for a person.
+    /// The fence in words, for a person.
     #[must_use]
     pub fn fence_sentence(&self) -> String {
         let mut text = tiers(&self.fence.iter().collect::<Vec<_>>());
@@ -290,7 +292,7 @@ impl Row {
     }
 }
 
-/// Regions of one tier with commas between them, what comes after them behind `>`.
+/// The names of regions: commas between those of one tier, `>` before the regions that come after them.
 fn tiers(regions: &[&FencedRegion]) -> String {
     let mut text = String::new();
     let mut last: Option<&FencedRegion> = None;
@@ -310,7 +312,7 @@ fn joined(names: &[JurisdictionId]) -> String {
     names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Cells below one another, each column as wide as its widest cell; the last is never padded.
+/// Writes lines of cells as a table. Each column is as wide as its widest cell; the last column isn't padded.
 pub fn columns<const N: usize>(lines: &[[String; N]], out: &mut String) {
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();

@@ -1,10 +1,10 @@
-//! What endpoints really run. Takes the answers of `/v1/models` and of a few fixed prompts, returns a [`Reading`];
-//! takes the readings of all endpoints, returns what steering compares ([`health`]). Called by the DNS node, and by the
-//! edge for what nodes tell.
+//! What endpoints really run. A release is what should run under a model's name. Takes the answers of `/v1/models` and
+//! those to a few fixed prompts, returns a [`Reading`]; takes the readings of all endpoints, returns what steering
+//! compares ([`health`]). Called by the DNS node, and by the edge with the readings that nodes report.
 //!
-//! One name of a model may hide other weights, another quantisation or another chat template in each region. The
-//! likeliest tokens of fixed prompts (the canary) tell them apart: they differ a little between GPUs and batches, and
-//! much more between models.
+//! The same name of a model may stand for other weights, another quantisation or another chat template in each region.
+//! The likeliest tokens of the answers to fixed prompts (the canary) tell such variants apart. Between GPUs and batches
+//! they differ a little, between models much more.
 
 mod answer;
 mod ask;

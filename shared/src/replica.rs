@@ -1,8 +1,9 @@
-//! Reads how far a copy of knowledge is behind. Takes a source of the rules and the answers of what is asked, returns a
-//! [`ReplicaReading`] or why there is none. Called by the DNS node's probes.
+//! Reads how far a region's copy of knowledge is behind its leader, the original. Takes the source that the rules name
+//! for a copy, and the answers to its requests; returns a [`ReplicaReading`], or why there is none. Called by the DNS
+//! node's probes.
 //!
-//! Answers come from other programs and may hold any bytes: lengths are bounded, and a number that can't be true is a
-//! failure, never a lag.
+//! Answers come from other programs and may hold any bytes. So lengths are bounded, and a number that can't be true is
+//! a failure, never a lag.
 
 mod json;
 mod stores;
@@ -21,24 +22,26 @@ use crate::time::{Millis, Timestamp};
 
 /// The most bytes of a JSON answer that are read.
 const MAX_JSON: usize = 1 << 20;
-/// How far a copy may seem to be ahead, by clocks that don't quite agree. It counts as not behind.
+/// How far a copy may seem to be ahead of its leader, because two clocks differ a little. Such a copy counts as not
+/// behind.
 const AHEAD: Millis = Millis(1_000);
-/// The longest text of an answer that a message quotes.
+/// The longest text of an answer that a message quotes, in characters.
 const LONGEST_QUOTE: usize = 64;
 
-/// What was read of a copy.
+/// What was read about a copy.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ReplicaReading {
-    /// How far it is behind; `None` for a leader, and if only the version is read.
+    /// How far the copy is behind; `None` for a leader, and if only the version is read.
     pub lag: Option<Lag>,
-    /// Whether the answer says that this is the leader.
+    /// Whether the answer says that this copy is the leader.
     pub is_leader: bool,
-    /// Its version.
+    /// The copy's version, if the answer names one.
     pub version: Option<Arc<str>>,
 }
 
 impl ReplicaReading {
-    /// What the machine takes. A region that the rules call the leader isn't gated, whatever its answer says.
+    /// The reading for [`LagMachine`](crate::health::LagMachine). A copy that the rules call the leader is never
+    /// withheld, whatever its answer says.
     #[must_use]
     pub fn judged(&self, is_leader: bool) -> LagReading {
         if self.is_leader || is_leader { LagReading::Leader } else { LagReading::Behind(self.lag) }
@@ -48,9 +51,9 @@ impl ReplicaReading {
 /// Why there is no reading.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReadFailure {
-    /// The copy claims to be ahead of what it is compared with. A clock is wrong, or the answer is: an alarm.
+    /// The copy claims to be ahead of its leader. Either a clock or the answer is wrong, so operators are warned.
     Ahead(String),
-    /// The answer doesn't say what was asked.
+    /// The answer doesn't say what was asked for.
     Wrong(String),
 }
 
@@ -62,12 +65,12 @@ impl fmt::Display for ReadFailure {
     }
 }
 
-/// A failure with this text.
+/// A [`ReadFailure::Wrong`] with this text.
 fn wrong<T>(text: impl Into<String>) -> Result<T, ReadFailure> {
     Err(ReadFailure::Wrong(text.into()))
 }
 
-/// What is asked for one reading, in order: one URL, or several for a store that answers in parts.
+/// The URLs to request for one reading, in order. Some stores answer in parts, so there may be several.
 ///
 /// # Errors
 /// If a name can't stand in a URL.
@@ -95,13 +98,13 @@ pub fn requests(source: &ReplicaSource) -> Result<Vec<Url>, &'static str> {
     })
 }
 
-/// The most bytes of one answer that are read.
+/// The most bytes that are read of one answer.
 #[must_use]
 pub fn longest_answer(source: &ReplicaSource) -> usize {
     if matches!(source.reads, ReplicaReads::Prometheus { .. }) { MAX_PAGE } else { MAX_JSON }
 }
 
-/// What the answers to [`requests`] say, in the same order. `now` is the time by the node's clock.
+/// Reads the answers to [`requests`], in the same order. `now` is the time by the node's clock.
 ///
 /// ```
 /// use bailiwick_rules::health::Lag;
@@ -119,7 +122,7 @@ pub fn longest_answer(source: &ReplicaSource) -> usize {
 /// ```
 ///
 /// # Errors
-/// Why the answers say nothing that can be used.
+/// Why the answers can't be used.
 pub fn read(source: &ReplicaSource, answers: &[&[u8]], now: Timestamp) -> Result<ReplicaReading, ReadFailure> {
     let [first, rest @ ..] = answers else { return wrong("there is no answer") };
     match &source.reads {
@@ -135,7 +138,7 @@ pub fn read(source: &ReplicaSource, answers: &[&[u8]], now: Timestamp) -> Result
     }
 }
 
-/// The lag by a series of a metrics page: of several samples that of the copy that is furthest behind.
+/// The lag by a series of a metrics page. If the page has several samples, the copy that is furthest behind counts.
 fn page(series: &Series, unit: LagUnit, bytes: &[u8], now: Timestamp) -> Result<ReplicaReading, ReadFailure> {
     let mut page = Page::new(vec![series.name.clone()]);
     let failed = |error: crate::load::PageError| ReadFailure::Wrong(error.to_string());
@@ -153,7 +156,7 @@ fn page(series: &Series, unit: LagUnit, bytes: &[u8], now: Timestamp) -> Result<
     }
 }
 
-/// The lag that a number means.
+/// The lag that a number in this unit means.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a cast of floats saturates
 fn lag(number: f64, unit: LagUnit, now: Timestamp) -> Result<Lag, ReadFailure> {
     if !number.is_finite() {
@@ -173,7 +176,7 @@ fn lag(number: f64, unit: LagUnit, now: Timestamp) -> Result<Lag, ReadFailure> {
     }
 }
 
-/// How far `applied` lies before `now`.
+/// The lag of a copy that has applied all changes up to `applied`, at the time `now`.
 fn behind(applied: Timestamp, now: Timestamp) -> Result<Lag, ReadFailure> {
     let early = applied.since(now);
     if early > AHEAD {
@@ -182,7 +185,7 @@ fn behind(applied: Timestamp, now: Timestamp) -> Result<Lag, ReadFailure> {
     Ok(Lag::Time(now.since(applied)))
 }
 
-/// The failure of a copy that says it is ahead.
+/// The failure of a copy that claims to be ahead. `lag` is its negative lag, for the message.
 fn ahead(lag: &str) -> ReadFailure {
     ReadFailure::Ahead(format!(
         "the lag is negative ({lag}): the copy says it is ahead of what it is compared with; set the clocks, or look \
@@ -190,13 +193,13 @@ fn ahead(lag: &str) -> ReadFailure {
     ))
 }
 
-/// A number as short as it may be written.
+/// A number in its shortest form.
 fn short(number: f64) -> String {
     let is_plain = (1e-3..1e15).contains(&number.abs());
     if is_plain { number.to_string() } else { format!("{number:e}") }
 }
 
-/// A text of an answer, short and harmless enough for a message.
+/// A text of an answer, without control characters and short enough for a message.
 fn quoted(text: &str) -> String {
     let plain: String = text.chars().filter(|c| !c.is_control()).take(LONGEST_QUOTE).collect();
     format!("{plain:?}")

@@ -1,5 +1,5 @@
-//! Health that programs tell each other. Holds the JSON that a DNS node reports at `/v1/health`. The edge takes the
-//! reports of several nodes, and gets one status for each region.
+//! Health as programs report it to each other. Holds the JSON that a DNS node serves at `/v1/health`. Takes the reports
+//! of several nodes, returns one status for each region ([`aggregate`]). Called by the nodes and by the edge.
 
 mod fleet;
 mod loads;
@@ -35,87 +35,89 @@ pub use shares::{ClassShares, MoveReport, Shares, SharesReport, Shed};
 /// How many intervals a report stays fresh.
 pub const FRESH_INTERVALS: u64 = 3;
 
-/// The interval told for a region without monitors: how long an override of it is believed without a new report.
+/// The interval reported for a region without monitors. It decides for how long an override of the region counts
+/// without a new report.
 pub const DEFAULT_INTERVAL: Millis = Millis(10_000);
 
-/// What one node sees.
+/// What one node reports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HealthReport {
     /// The node's name.
     pub node: String,
-    /// The rules it follows.
+    /// The revision of the rules that the node follows.
     pub revision: u64,
-    /// SHA-256 of those rules' bytes, in hex.
+    /// SHA-256 of the bytes of those rules, in hex.
     pub rules_sha256: String,
-    /// For each zone it signs, a digest of the keys' public halves, stages and times: nodes whose digests differ serve
-    /// different keys.
+    /// For each zone that the node signs, a digest of the keys' public halves, stages and times. Nodes whose digests
+    /// differ serve different keys.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub keys_sha256: BTreeMap<String, String>,
-    /// Whether the node's own line seems to be down, so that what it sees counts for nothing.
+    /// Whether the node's own line seems to be down. Then its probes count for nothing.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub blind: bool,
-    /// Every region of the rules.
+    /// What this node's own probes say about every region of the rules.
     pub regions: BTreeMap<RegionId, RegionReport>,
-    /// What the voters agree on, of every region; empty where the rules name no voters. `regions` is what this node
-    /// sees itself.
+    /// What the voters agree on about every region; empty where the rules name no voters. A voter is a node whose
+    /// report counts as a vote.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fleet: BTreeMap<RegionId, VerdictReport>,
-    /// The overrides that operators made or ended by the API of any node and that haven't run out, as nodes of a fleet
-    /// tell each other. Which are in force stands in `regions`.
+    /// The overrides that operators made or ended by the API of any node and that haven't run out, as the nodes of a
+    /// fleet report them to each other. `regions` says which of them are in force.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<OverrideRecord>,
     /// How full regions are; empty where the rules name no source of loads.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub loads: BTreeMap<RegionId, LoadReport>,
-    /// Which parts of clients are to be moved because of load; absent where the rules name no source of loads.
+    /// Which parts of clients have to be moved because of load; absent where the rules name no source of loads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shares: Option<SharesReport>,
-    /// The median time to the first token that Workers observed, in milliseconds, by service and region; empty where no
-    /// service is ordered by it.
+    /// The median time to the first token that Workers observed, in milliseconds, by service and region. Empty where no
+    /// service orders regions by that time.
     #[serde(default, skip_serializing_if = "Medians::is_empty")]
     pub first_token_ms: Medians,
-    /// What else the nodes of a fleet tell each other; absent elsewhere.
+    /// Further facts for the other nodes of a fleet; absent outside of a fleet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<About>,
 }
 
-/// What a node of a fleet tells of itself, for people to compare. Nothing is decided by it.
+/// Facts that a node of a fleet reports about itself, for people to compare. No decision depends on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
-    /// Its time when it sent the report.
+    /// The node's time when it sent the report.
     pub now: Timestamp,
-    /// When its GeoIP database was built; absent without one.
+    /// When the node's GeoIP database was built; absent if it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub geoip_built: Option<Timestamp>,
 }
 
-/// What one node sees of a region.
+/// What one node reports about a region.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RegionReport {
-    /// What counts: the override's status while there is one, else `probed`.
+    /// The status that counts: that of the override in force, otherwise `probed`.
     pub status: Status,
-    /// What the probes say.
+    /// The status by probes.
     pub probed: Status,
-    /// Whether a monitor was silent for three intervals.
+    /// Whether a monitor had no result for three intervals.
     pub stale: bool,
     /// The override in force.
     #[serde(rename = "override")]
     pub forced: Option<OverrideReport>,
-    /// Milliseconds since the last probe's result.
+    /// The age in milliseconds of the oldest of its monitors' last results; 0 if there is none.
     pub age_ms: u64,
-    /// Milliseconds between probes.
+    /// The longest interval of its monitors, in milliseconds.
     pub interval_ms: u64,
-    /// What the probes say of each family of addresses, where a monitor tells them apart. The others of this report
-    /// count a monitor as up while either of its families is.
+    /// The status of each family of addresses by probes, where a monitor probes the families apart. The other statuses
+    /// of this report count such a monitor as up while either family is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub families: BTreeMap<AddressFamily, Status>,
-    /// What its own monitor says, if that asks a model.
+    /// The verdict of the region's own monitor, if that monitor asks a model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeReport>,
     /// Every endpoint.
     #[serde(default)]
     pub endpoints: BTreeMap<EndpointId, EndpointReport>,
-    /// Its copies of replicas that are read; empty where the rules name none.
+    /// The region's copies of replicas (knowledge such as a search index) whose lag is read; empty where the rules name
+    /// none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub replicas: BTreeMap<ReplicaId, ReplicaReport>,
 }
@@ -127,34 +129,34 @@ pub struct OverrideReport {
     pub status: Status,
     /// When it ends.
     pub until: Timestamp,
-    /// Why it is there.
+    /// Why the operator made it.
     pub reason: String,
 }
 
-/// What one node sees of an endpoint.
+/// What one node reports about an endpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EndpointReport {
-    /// What counts: the override's status while there is one, else what its probes say.
+    /// The status that counts: that of the override in force, otherwise the status by probes.
     pub status: Status,
-    /// What its probes say, while an override says something.
+    /// The status by probes; absent if no override is in force, because `status` says it then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probed: Option<Status>,
     /// The override in force.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
     pub forced: Option<OverrideReport>,
-    /// What its probes say of each family of addresses, where its monitor tells them apart.
+    /// The status of each family of addresses by probes, where the endpoint's monitor probes the families apart.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub families: BTreeMap<AddressFamily, Status>,
-    /// What its monitor says, if that asks a model.
+    /// The verdict of the endpoint's monitor, if that monitor asks a model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeReport>,
-    /// What it runs, by the clients' name of the model; empty where the rules name no release of it.
+    /// What the endpoint runs, by the clients' name of each model. Empty where the rules name no release of a model.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub releases: BTreeMap<String, ReleaseReport>,
 }
 
 impl EndpointReport {
-    /// What its probes say.
+    /// The endpoint's status by probes.
     #[must_use]
     pub fn by_probes(&self) -> Status {
         self.probed.unwrap_or(self.status)
@@ -164,14 +166,15 @@ impl EndpointReport {
 /// A report and when it arrived.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received {
-    /// When.
+    /// When the report arrived, by the receiver's clock.
     pub at: Timestamp,
-    /// What.
+    /// The report.
     pub report: HealthReport,
 }
 
-/// Health by region index, from the nodes' reports: a region (or endpoint) is down when a strict majority of the fresh
-/// reports says so; a tie is up; without fresh reports it is unknown. Any fresh override binds, and down beats up.
+/// Health by region index, from the nodes' reports. A region or endpoint is down if a strict majority of the fresh
+/// reports says so; a tie is up; without fresh reports the status is unknown. An override that any fresh report has
+/// applies, and down takes precedence over up.
 #[must_use]
 pub fn aggregate(table: &Table, reports: &[Received], now: Timestamp) -> Vec<RegionHealth> {
     let regions = (0..).zip(table.regions());
@@ -196,7 +199,7 @@ fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: T
         .filter(|(at, reported)| within(reported.age_ms.saturating_add(now.since(*at).0), reported))
         .map(|(_, reported)| reported)
         .collect();
-    // An operator's word doesn't age with the probes, only with the node's silence.
+    // An override doesn't age with the probes. It ends when the node that reports it has been silent for too long.
     let heard: Vec<RegionReport> =
         reported().filter(|(at, reported)| within(now.since(*at).0, reported)).map(|(_, reported)| reported).collect();
     let forced = binding(heard.iter().filter_map(|reported| reported.forced.as_ref()), now);
@@ -234,7 +237,7 @@ fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: T
     }
 }
 
-/// The override that binds, of those that nodes report: down beats up, then the one that lasts longest.
+/// Which of the reported overrides applies: down takes precedence over up, then the one that lasts longest.
 fn binding<'a>(reported: impl Iterator<Item = &'a OverrideReport>, now: Timestamp) -> Option<Forced> {
     reported
         .filter(|forced| forced.until > now && forced.status != Status::Unknown)
@@ -274,7 +277,7 @@ mod tests {
         .unwrap()
     }
 
-    /// A report as a node would send it, `ago` milliseconds ago.
+    /// A report that a node sent `ago` milliseconds ago.
     fn received(ago: i64, probed: &str, forced: Option<&str>) -> Received {
         let forced = forced.map(|status| {
             serde_json::json!({ "status": status, "until": NOW.after(Millis(60_000)).to_string(), "reason": "drill" })
@@ -315,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_report_older_than_three_intervals_says_nothing() {
-        assert_eq!(seen(&[received(14_000, "down", None)]).0, Status::Down, "15 s with its own age");
+        assert_eq!(seen(&[received(14_000, "down", None)]).0, Status::Down, "15 s, with the report's own age of 1 s");
         assert_eq!(seen(&[received(14_001, "down", None)]).0, Status::Unknown);
         assert_eq!(seen(&[received(14_001, "up", None), received(0, "down", None)]).0, Status::Down);
     }

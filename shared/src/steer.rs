@@ -1,9 +1,10 @@
 //! The function that decides. Takes the compiled rules, a client with its request, and the conditions of the moment;
 //! returns a [`Steering`]. Called by the DNS node's snapshot, the edge and `bailiwick explain`.
 //!
-//! The steps, in their order: find the client's jurisdictions ([`stand`]); find the fence and sort it by the service's
-//! pattern, regardless of health ([`rank`]); withhold regions, and revive some if no region is left ([`decide`]). DNS
-//! ranks once per class of clients and decides whenever health changes; the edge does both at once by [`steer`].
+//! The steps, in their order: find the client's jurisdictions ([`stand`]); find the fence (the regions that may process
+//! the client) and sort it by the service's pattern, regardless of health ([`rank`]); withhold regions, and revive some
+//! if no region is left ([`decide`]). DNS ranks once per class of clients and decides whenever health changes; the edge
+//! does both at once by [`steer`].
 
 pub mod first_token;
 mod forced;
@@ -60,7 +61,8 @@ pub struct Ask<'a> {
     pub model: Option<&'a str>,
     /// The class of the request's path.
     pub path_class: PathClass,
-    /// The replicas that the request needs; `None` where the path isn't known: those that every path needs.
+    /// The replicas (knowledge that regions hold copies of) that the request needs. `None` if the path isn't known:
+    /// then those that every path needs.
     pub needs: Option<ReplicaSet>,
 }
 
@@ -165,7 +167,8 @@ pub struct Ranking {
     pub only: Option<Option<RegionIndex>>,
     /// Whether regions may be offered nevertheless if all regions of the fence are withheld.
     pub revivable: bool,
-    /// The replicas that have to be fresh: those that every path of the service needs, unless the path is known.
+    /// The replicas that have to be fresh: those that the path needs, or those that every path of the service needs if
+    /// the path isn't known.
     pub needs: ReplicaSet,
 }
 
@@ -189,11 +192,11 @@ pub enum Reason {
     Down,
     /// No endpoint has the model.
     NoModel,
-    /// A replica that the request needs is too far behind there.
+    /// A replica (knowledge that regions hold copies of) that the request needs is too far behind in the region.
     Lagging,
-    /// A replica that the request needs has another version there.
+    /// A replica that the request needs has another version in the region.
     Version,
-    /// Every endpoint that has the model and isn't down runs another release than counts in the fence.
+    /// Every endpoint that has the model and isn't down runs another release than the one that counts in the fence.
     Skew,
     /// Every endpoint that has the model is cooling.
     Cooling,
@@ -234,9 +237,9 @@ pub struct Steering {
     pub withheld: Vec<Withheld>,
     /// Whether `ordered` was revived because all of the fence was withheld.
     pub revived: bool,
-    /// Whether `ordered` holds the freshest region alone, because every region that could serve lags.
+    /// Whether `ordered` holds only the freshest region, because every region that could serve lags.
     pub stale: bool,
-    /// Whether `ordered` holds regions that run another release, because no other region of the fence could be offered.
+    /// Whether `ordered` holds regions that run another release, because no other region could be offered.
     pub skewed: bool,
     /// The earliest end of an override or cool-down that influenced the decision.
     pub valid_until: Option<Timestamp>,
@@ -317,14 +320,14 @@ pub fn rank(table: &Table, service: ServiceIndex, standing: &Standing, path_clas
     rank_by(table, service, standing, path_class, |region| distance(table, standing, region))
 }
 
-/// What the path of a request (without `/v1`) says of it: its class, and the replicas that it needs.
+/// What the path of a request (without `/v1`) tells about it: its class, and the replicas that it needs.
 #[must_use]
 pub fn by_path(service: &Service, path: &str) -> (PathClass, ReplicaSet) {
     let class = if service.is_hub_path(path) { PathClass::Hub } else { PathClass::Inference };
     (class, service.needs_of(path))
 }
 
-/// [`rank`] for what is asked, whose path may say which replicas it needs.
+/// [`rank`] for a request. Its path may say which replicas it needs.
 #[must_use]
 pub fn rank_for(table: &Table, ask: &Ask<'_>, standing: &Standing) -> Ranking {
     let ranking = rank(table, ask.service, standing, ask.path_class);
@@ -379,7 +382,8 @@ pub fn rank_by(
 
 /// Steps 3, 4 and 6: withholds regions, offers the others, and revives some if no region is left to offer.
 ///
-/// What a region runs never takes away the last region of a fence: if nothing is left, it isn't looked at.
+/// What a region runs never takes away the last region of a fence. If no region would be left, skew (that a region runs
+/// another release) is ignored.
 #[must_use]
 pub fn decide(table: &Table, ranking: &Ranking, model: Option<&str>, conditions: &Conditions<'_>) -> Steering {
     if table.releases().is_empty() {
@@ -397,7 +401,8 @@ pub fn decide(table: &Table, ranking: &Ranking, model: Option<&str>, conditions:
     Steering { skewed, ..steering }
 }
 
-/// [`decide`] with what is withheld because of what it runs. With `skew` nothing is revived.
+/// [`decide`], where `skew` names the regions that are withheld because of their release. If it is `Some`, no region is
+/// revived.
 fn decide_by(
     table: &Table,
     ranking: &Ranking,
@@ -431,8 +436,8 @@ fn decide_by(
     Steering { ordered, withheld, revived, stale: freshest.is_some(), skewed: false, valid_until }
 }
 
-/// The position of the region that is least behind, of those withheld for nothing else whose replicas keep it. Of
-/// several the first in the order counts.
+/// The position of the region that is least behind. Only regions count that are withheld for lag alone, and whose
+/// replicas' rules keep the freshest region. If several are equally far behind, the first in the order counts.
 fn freshest(withheld: &[(Withheld, Judgement)]) -> Option<usize> {
     let kept = withheld.iter().enumerate().filter_map(|(position, (_, one))| Some((one.kept_at?, position)));
     kept.min().map(|(_, position)| position)
@@ -442,9 +447,10 @@ fn freshest(withheld: &[(Withheld, Judgement)]) -> Option<usize> {
 struct Judgement {
     /// The first reason to withhold the region, in the order of [`Reason`].
     reason: Option<Reason>,
-    /// Whether the region may be revived, because the only reasons are `down` and `cooling`.
+    /// Whether the region may be revived: the reasons can only be `down`, `skew` and `cooling`.
     passing: bool,
-    /// How far the region is behind, if it may be kept as the freshest, because the only reason is `lagging`.
+    /// How far the region is behind, in thousandths of the limit, if it may be kept as the freshest because lag is the
+    /// only reason.
     kept_at: Option<u64>,
     /// The earliest end of an override or cool-down that was considered.
     until: Option<Timestamp>,
@@ -486,8 +492,8 @@ fn judge(
         };
         conditions.local.cooling.iter().filter(mine).map(|cooling| cooling.until).max()
     };
-    // An endpoint that isn't cooling gives `None`, which is the minimum: then the region isn't withheld.
-    // One that runs something else isn't asked, so it doesn't save its region from resting.
+    // An endpoint that isn't cooling gives `None`, which is the minimum: then the region isn't withheld. An endpoint
+    // that runs another release isn't used, so it doesn't count here.
     let rested = able().filter(|i| !skew.is_some_and(|skew| skew.has(index, *i))).map(cooling_until).min().flatten();
 
     let not_home = ranking.only.is_some_and(|only| only != Some(index));
@@ -540,7 +546,8 @@ impl Steering {
         };
         let needs = ranking.needs;
         let lagging = ranking.order.iter().map(|ranked| ranked.fenced.region).filter(|_| !needs.is_empty());
-        // If the freshest region was kept, each of the fence changes the answer when it is back, even itself.
+        // If the freshest region was kept, the answer changes when any region of the fence is fresh again, even this
+        // one.
         let lagging = lagging.take_while(|&region| self.stale || Some(region) != chosen);
         let lagging =
             lagging.filter(|&region| is_withheld(region, Reason::Lagging) || self.stale && Some(region) == chosen);
@@ -548,7 +555,7 @@ impl Steering {
         let to_lag = chosen.filter(|_| !self.stale && !needs.is_empty());
         let to_lag = to_lag.and_then(|region| time_to_lag(needs, health(region)?));
         let returning = better.filter(|&region| is_withheld(region, Reason::Down));
-        // If the fence was revived, each of its regions changes the answer when it is up again, even the chosen region.
+        // If the fence was revived, the answer changes when any of its regions is up again, even the chosen one.
         let revived = self.ordered.iter().filter(|_| self.revived).map(|ranked| ranked.fenced.region);
         let to_up = returning.chain(revived).filter_map(|region| health(region)?.time_to_up);
         let to_down =

@@ -1,4 +1,5 @@
-//! The compiled rule book: JSON bytes in; a [`Table`] that [`crate::steer`] can follow, or every violation, out.
+//! The compiled rule book. Takes the bytes of a rules document; returns a [`Table`], which [`crate::steer`] uses, or
+//! every violation.
 
 mod build;
 mod bundles;
@@ -50,7 +51,7 @@ use crate::rules::{
 };
 use crate::time::{Millis, Timestamp};
 
-/// The work of building a part of the table from a part of the rules, in units of [`Turns`](crate::turns::Turns).
+/// The work of building one entry of the table from the rules, in units of [`Turns`](crate::turns::Turns).
 const BUILD: usize = 16;
 
 /// A rules document that was read, found free of violations, and compiled.
@@ -58,7 +59,7 @@ const BUILD: usize = 16;
 pub struct Table {
     revision: Revision,
     jurisdictions: Vec<(JurisdictionId, CountrySet)>,
-    /// What each jurisdiction means, by index.
+    /// The description of each jurisdiction, by index.
     descriptions: Vec<Option<String>>,
     regions: Vec<Region>,
     services: Vec<Service>,
@@ -69,15 +70,15 @@ pub struct Table {
     replicas: Vec<Replica>,
     bundles: BTreeMap<BundleId, rules::Bundle>,
     releases: Vec<Release>,
-    /// Boxed, as most documents have none.
+    /// Boxed, because most documents have none.
     fleet: Option<Box<Fleet>>,
     keys: Vec<(KeyDigest, TenantIndex)>,
     hosts: Hosts,
     networks: Networks,
     stale_for: Millis,
-    /// By region, with the place in the document.
+    /// The override of each region as a whole, by region index, with its position in the document.
     overrides: Vec<Option<(usize, Override)>>,
-    /// Those of single endpoints, few: region, position of the endpoint, place in the document.
+    /// The overrides of single endpoints: region, position of the endpoint, position in the document, override.
     endpoint_overrides: Vec<(RegionIndex, usize, usize, Override)>,
     warnings: Vec<Violation>,
 }
@@ -87,32 +88,32 @@ pub struct Table {
 pub struct Region {
     /// Its name.
     pub id: RegionId,
-    /// All countries it may process in.
+    /// All countries where the region may process.
     pub countries: CountrySet,
-    /// Where it stands; `None` for one that processes anywhere and says no place.
+    /// The region's location; `None` if it processes anywhere and the rules name no location.
     pub location: Option<Coordinates>,
-    /// Whether it sorts after every other.
+    /// Whether the region comes after every region that isn't standby.
     pub standby: bool,
-    /// What DNS answers for it.
+    /// The records that DNS answers for it.
     pub answers: Option<Answers>,
     /// Its endpoints, by name.
     pub endpoints: Vec<(EndpointId, Endpoint)>,
-    /// Its own health check.
+    /// The region's own monitor (health check).
     pub monitor: Option<Monitor>,
-    /// How full it may get, and what it carries; `None`: the document says nothing of its load.
+    /// The region's capacity, demand and marks; `None` if the document has no settings for its load.
     pub load: Option<Box<rules::RegionLoad>>,
-    /// Its copies of replicas, by name.
+    /// Its copies of replicas (knowledge such as a search index), by name.
     pub replicas: Vec<RegionReplica>,
 }
 
 impl Region {
-    /// How many requests it serves at once with all its endpoints, if the rules say it.
+    /// How many requests the region serves at once, with all its endpoints; `None` if the rules don't say.
     #[must_use]
     pub fn capacity(&self) -> Option<u32> {
         self.load.as_ref()?.capacity
     }
 
-    /// Its own health check and those of its endpoints, each with its place in the rules.
+    /// The region's own monitor and those of its endpoints, each with its JSON pointer in the rules.
     pub fn monitors(&self) -> impl Iterator<Item = (String, &Monitor)> {
         let of_endpoints = self.endpoints.iter().filter_map(|(id, endpoint)| {
             Some((format!("/regions/{}/endpoints/{id}/monitor", self.id), endpoint.monitor.as_ref()?))
@@ -121,7 +122,7 @@ impl Region {
         own.chain(of_endpoints)
     }
 
-    /// Where the loads of its endpoints are read, each with its place in the rules.
+    /// The sources from which the loads of its endpoints are read, each with its JSON pointer in the rules.
     pub fn load_sources(&self) -> impl Iterator<Item = (String, &rules::LoadSource)> {
         self.endpoints.iter().filter_map(|(id, endpoint)| {
             Some((format!("/regions/{}/endpoints/{id}/load", self.id), endpoint.load.as_deref()?))
@@ -134,43 +135,43 @@ impl Region {
 pub struct Service {
     /// Its name.
     pub id: ServiceId,
-    /// The host names it is steered under.
+    /// The host names under which it is steered.
     pub hosts: Vec<rules::SteeredHost>,
-    /// How regions inside the fence are ordered.
+    /// How the regions of a fence are ordered. A fence is the regions that may process a client.
     pub pattern: Pattern,
-    /// Its regions in the order written.
+    /// Its regions, in the order of the document.
     pub regions: Vec<RegionIndex>,
     /// Its residency rules.
     pub residency: Vec<ResidencyRule>,
-    /// What happens when all of the fence is withheld.
+    /// What happens when all regions of the fence are withheld.
     pub when_all_down: WhenAllDown,
-    /// Bounds of DNS TTLs.
+    /// The bounds of DNS TTLs.
     pub ttl: TtlBounds,
-    /// What DNS answers when steering offers nothing.
+    /// What DNS answers if steering offers no region.
     pub denied_answers: Option<Answers>,
     /// The hub of `hub-and-spoke`.
     pub hub: Option<Hub>,
-    /// Limits at the edge.
+    /// The limits at the edge.
     pub limits: Limits,
-    /// What a fenced service refuses unless listed.
+    /// What the edge refuses for a service with a fence, unless it is listed here.
     pub allow: Vec<Allowance>,
     /// Whether the edge's answers carry a signed receipt.
     pub receipts: Receipts,
-    /// Which web pages may ask.
+    /// Which web pages may send requests.
     pub cors: Option<rules::Cors>,
-    /// After which silence the edge begins a stream with comments.
+    /// After how long a silence the edge begins a stream with comments.
     pub keepalive: Option<Millis>,
     /// How the edge passes streams on.
     pub streams: rules::Streams,
     /// How its clients may be moved because of load.
     pub shedding: Shedding,
-    /// By what the edge orders regions of one tier.
+    /// What the edge orders the regions of one tier by.
     pub order: rules::Order,
-    /// How much of each of its fences health may take away at once.
+    /// Its guard: how much of each of its fences health may take away at once.
     pub guard: Option<rules::Guard>,
-    /// The replicas that its requests need; `None`: none. Boxed, as most documents have none.
+    /// The replicas that its requests need; `None`: none. Boxed, because most documents have none.
     needs: Option<Box<Needs>>,
-    /// Whether any tenant names it: then only known keys may use it.
+    /// Whether any tenant names this service. If so, only known API keys may use it.
     pub requires_key: bool,
 }
 
@@ -185,7 +186,8 @@ impl Service {
         hub.paths.iter().any(within)
     }
 
-    /// Whether inference of any client is ranked for this service as for `other` of the same table.
+    /// Whether regions are ranked for inference in the same way as by `other`, a service of the same table, for any
+    /// client.
     #[must_use]
     pub fn ranks_like(&self, other: &Self) -> bool {
         self.pattern == other.pattern
@@ -200,7 +202,7 @@ impl Service {
         self.needs.as_ref().map_or(ReplicaSet::EMPTY, |needs| needs.of(path))
     }
 
-    /// The replicas that every request needs, whatever its path: DNS goes by these.
+    /// The replicas that every request needs, whatever its path. DNS, which knows no path, uses these.
     #[must_use]
     pub fn needs_everywhere(&self) -> ReplicaSet {
         self.needs.as_ref().map_or(ReplicaSet::EMPTY, |needs| needs.everywhere)
@@ -212,22 +214,22 @@ impl Service {
 pub struct Shedding {
     /// Whether they may be moved at all.
     pub moves: bool,
-    /// Which half moves them.
+    /// Which half moves them: DNS or the edge.
     pub at: rules::ShedAt,
-    /// How fast.
+    /// How fast the moved share may change.
     pub slew: rules::Slew,
 }
 
-/// A residency rule, compiled: whom it takes, and the fence it gives them.
+/// A residency rule, compiled: which clients it matches, and the fence that it gives them.
 #[derive(PartialEq, Eq, Debug)]
 pub struct ResidencyRule {
-    /// Takes any client that can be placed.
+    /// Whether it matches every client whose country is known.
     pub known: bool,
-    /// Takes clients nobody can place.
+    /// Whether it matches clients whose country is unknown.
     pub unknown: bool,
-    /// Takes clients of these.
+    /// The jurisdictions whose clients it matches.
     pub jurisdictions: Vec<JurisdictionIndex>,
-    /// The fence, in the order the service writes its regions.
+    /// The fence, with regions in the order in which the service lists them.
     pub fence: Vec<Fenced>,
 }
 
@@ -236,9 +238,9 @@ pub struct ResidencyRule {
 pub struct Fenced {
     /// The region.
     pub region: RegionIndex,
-    /// The first tier of `process_in` in which it lies, from 0.
+    /// The first tier of `process_in` in which the region lies, from 0.
     pub tier: usize,
-    /// The jurisdiction of that tier in which it lies; `None` for the tier `*`.
+    /// The jurisdiction of that tier in which the region lies; `None` for the tier `*`.
     pub jurisdiction: Option<JurisdictionIndex>,
 }
 
@@ -247,25 +249,25 @@ pub struct Fenced {
 pub struct Tenant {
     /// Its name.
     pub id: TenantId,
-    /// Its declared residency; empty: by geography.
+    /// The residency that it declares; empty: its clients' residency follows from their country.
     pub residency: Vec<JurisdictionIndex>,
     /// The services it may use.
     pub services: Vec<ServiceIndex>,
-    /// How much it may use, and how important it is; `None`: the document says nothing of it.
+    /// How much it may use, and how important it is; `None`: the document doesn't say.
     pub limits: Option<Box<TenantLimits>>,
-    /// Its own fence by service, in the order of `services`; `None`: the services' rules give it one.
+    /// Its own fence for each service, in the order of `services`; `None`: the services' rules give it a fence.
     fences: Option<Vec<Arc<[Fenced]>>>,
 }
 
 impl Tenant {
-    /// Whether its own `process_in` is its fence, whatever the services' rules say.
+    /// Whether the tenant's own `process_in` is its fence, whatever the services' rules say.
     #[must_use]
     pub fn has_fence(&self) -> bool {
         self.fences.is_some()
     }
 
-    /// Its own fence for a service, in the order the service writes its regions; `None`: the service's rules give it
-    /// one. Empty for a service it may not use.
+    /// The tenant's own fence for a service, with regions in the order in which the service lists them. `None`: the
+    /// service's rules give it a fence. Empty if the tenant may not use the service.
     #[must_use]
     pub fn fence(&self, service: ServiceIndex) -> Option<&[Fenced]> {
         let fences = self.fences.as_ref()?;
@@ -275,13 +277,13 @@ impl Tenant {
 }
 
 impl Table {
-    /// Which document this is.
+    /// The document's revision and digest.
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// How long the edge may serve by this document after a source last confirmed it.
+    /// How long the edge may use this document after a source last confirmed it.
     #[must_use]
     pub fn stale_for(&self) -> Millis {
         self.stale_for
@@ -317,7 +319,7 @@ impl Table {
         &self.replicas
     }
 
-    /// Who votes on health; `None`: nobody, so that each node goes by its own probes.
+    /// The nodes that vote on health; `None`: no nodes do, so that each node uses its own probes.
     #[must_use]
     pub fn fleet(&self) -> Option<&Fleet> {
         self.fleet.as_deref()
@@ -329,7 +331,7 @@ impl Table {
         position(&self.quotas, |quota| quota.id.as_str() == name).map(QuotaIndex::new)
     }
 
-    /// Whether regions of a service are ordered by the first token, for some tenant or for all.
+    /// Whether regions of a service are ordered by the time to the first token, for some tenants or for all.
     #[must_use]
     pub fn orders_by_first_token(&self, service: ServiceIndex) -> bool {
         let is_wanted = |(_, tier): &(TierId, rules::ServiceTier)| tier.order == Some(rules::Order::FirstToken);
@@ -342,7 +344,7 @@ impl Table {
         &self.tiers
     }
 
-    /// The service tier of a tenant, and its name.
+    /// The service tier of a tenant, with the tier's name.
     #[must_use]
     pub fn tier_of(&self, tenant: &Tenant) -> Option<(&TierId, &rules::ServiceTier)> {
         self.tiers.get(tenant.limits.as_ref()?.tier?)
@@ -351,7 +353,7 @@ impl Table {
     /// One replica.
     ///
     /// # Panics
-    /// If the index is another table's.
+    /// If the index belongs to another table.
     #[must_use]
     pub fn replica(&self, index: ReplicaIndex) -> &Replica {
         &self.replicas[index.get()]
@@ -360,7 +362,7 @@ impl Table {
     /// One region.
     ///
     /// # Panics
-    /// If the index is another table's.
+    /// If the index belongs to another table.
     #[must_use]
     pub fn region(&self, index: RegionIndex) -> &Region {
         &self.regions[index.get()]
@@ -369,7 +371,7 @@ impl Table {
     /// One service.
     ///
     /// # Panics
-    /// If the index is another table's.
+    /// If the index belongs to another table.
     #[must_use]
     pub fn service(&self, index: ServiceIndex) -> &Service {
         &self.services[index.get()]
@@ -378,7 +380,7 @@ impl Table {
     /// One tenant.
     ///
     /// # Panics
-    /// If the index is another table's.
+    /// If the index belongs to another table.
     #[must_use]
     pub fn tenant(&self, index: TenantIndex) -> &Tenant {
         &self.tenants[index.get()]
@@ -387,20 +389,20 @@ impl Table {
     /// A jurisdiction's name.
     ///
     /// # Panics
-    /// If the index is another table's.
+    /// If the index belongs to another table.
     #[must_use]
     pub fn jurisdiction(&self, index: JurisdictionIndex) -> &JurisdictionId {
         &self.jurisdictions[index.get()].0
     }
 
-    /// Every jurisdiction by name, with its countries and what the document says it means.
+    /// Every jurisdiction by name, with its countries and the document's description of it.
     pub fn jurisdictions(&self) -> impl Iterator<Item = (&JurisdictionId, &CountrySet, Option<&str>)> {
         let descriptions = self.descriptions.iter().map(Option::as_deref);
         self.jurisdictions.iter().zip(descriptions).map(|((name, set), description)| (name, set, description))
     }
 
-    /// Whether inference of any client is ranked for every service as by `other`, so that what was computed of that one
-    /// holds for this one: most edits are of other things.
+    /// Whether this table ranks regions for inference in the same way as `other`, for any client and every service. If
+    /// so, results computed from one table hold for the other. Most edits of the rules keep the ranking.
     #[must_use]
     pub fn ranks_like(&self, other: &Self) -> bool {
         let places = |table: &Self| {
@@ -440,14 +442,14 @@ impl Table {
         position(&self.tenants, |tenant| tenant.id.as_str() == name).map(TenantIndex::new)
     }
 
-    /// The service steered under a host name: any case, no final dot, no port. Where no host is this very name,
-    /// wildcards stand for it as in DNS (RFC 4592).
+    /// The service that is steered under a host name: in any case, without final dot and port. If no service lists
+    /// exactly this name, wildcards match as in DNS (RFC 4592).
     #[must_use]
     pub fn service_of_host(&self, host: &str) -> Option<ServiceIndex> {
         self.hosts.service_of(host)
     }
 
-    /// The tenant whose key has this digest. Takes the same time whichever matches, or none.
+    /// The tenant whose key has this digest. Takes the same time whichever key matches, or if none does.
     #[must_use]
     pub fn tenant_of_key(&self, digest: &KeyDigest) -> Option<TenantIndex> {
         let mut found = None;
@@ -459,7 +461,8 @@ impl Table {
         found
     }
 
-    /// What `networks` says of an address: the longest prefix. A v4-mapped address is looked up as IPv4.
+    /// The place that `networks` gives an address, by the longest prefix. An IPv4-mapped IPv6 address is looked up as
+    /// IPv4.
     #[must_use]
     pub fn network_of(&self, address: IpAddr) -> Option<NetworkPlace> {
         self.networks.longest_match(address)
@@ -470,8 +473,8 @@ impl Table {
         self.networks.prefixes()
     }
 
-    /// Where what an override is of stands: its region, and its endpoint's position there; `None` where there is no
-    /// such.
+    /// The region of what an override forces, and the position of its endpoint there; `None` if the rules don't have
+    /// it.
     #[must_use]
     pub fn place_of(&self, of: &Overridden) -> Option<(RegionIndex, Option<usize>)> {
         let region = self.region_named(of.region.as_str())?;
@@ -480,18 +483,19 @@ impl Table {
         Some((region, Some(at)))
     }
 
-    /// The document's override of a region, expired or not.
+    /// The document's override of a region, even if it has ended.
     #[must_use]
     pub fn override_of(&self, region: RegionIndex) -> Option<&Override> {
         self.overrides.get(region.get())?.as_ref().map(|(_, forced)| forced)
     }
 
-    /// The document's overrides of single endpoints, expired or not: region, position of the endpoint, override.
+    /// The document's overrides of single endpoints, even if they have ended: region, position of the endpoint,
+    /// override.
     pub fn endpoint_overrides(&self) -> impl ExactSizeIterator<Item = (RegionIndex, usize, &Override)> {
         self.endpoint_overrides.iter().map(|(region, position, _, forced)| (*region, *position, forced))
     }
 
-    /// What is allowed but probably not meant.
+    /// Warnings about what is allowed but probably a mistake.
     #[must_use]
     pub fn warnings(&self, now: Timestamp) -> Vec<Violation> {
         let of_regions = self.overrides.iter().flatten().map(|(place, forced)| (place, forced));

@@ -1,7 +1,8 @@
-//! For tests on both sides: random rules documents and questions from a seed, and the runner of `tests/vectors/*.json`.
+//! For tests of both halves: random rules documents and questions from a seed, and the runner of
+//! `tests/vectors/*.json`.
 //!
-//! Everything is a function of its seed, so native code and Wasm can be asked for the same thing and compared. Built
-//! only with the feature `testing`; nothing of it is in a release.
+//! Everything depends on its seed alone, so native code and Wasm can be asked the same questions and compared. Built
+//! only with the feature `testing`, which no release has.
 
 mod random;
 mod rollouts;

@@ -1,8 +1,8 @@
-//! Instants and spans as plain milliseconds. The crate has no clock: every instant is handed in.
+//! Instants and spans in milliseconds. The crate has no clock: every instant is an argument.
 
 use core::fmt;
 
-/// Milliseconds since 1970-01-01T00:00:00Z; in JSON an RFC 3339 string.
+/// An instant, in milliseconds since 1970-01-01T00:00:00Z. In JSON it is an RFC 3339 string.
 ///
 /// ```
 /// use bailiwick_rules::time::Timestamp;
@@ -14,7 +14,7 @@ use core::fmt;
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// Reads an RFC 3339 instant; an offset other than `Z` is fine.
+    /// Reads an instant of RFC 3339, with any offset.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         text.parse::<jiff::Timestamp>().ok().map(|instant| Self(instant.as_millisecond()))
@@ -43,8 +43,8 @@ impl Timestamp {
         Self(self.0.saturating_add(i64::try_from(span.0).unwrap_or(i64::MAX)))
     }
 
-    /// Whether a span that ends here and was at most `longest` lasts, `now`. One that would last longer was begun
-    /// before the clock was set back, and is over.
+    /// Whether a span still lasts at the time `now`, if it ends at this instant and was at most `longest` long. If the
+    /// end lies further away than `longest`, the span began before the clock was set back, and counts as over.
     ///
     /// ```
     /// use bailiwick_rules::time::{Millis, Timestamp};
@@ -58,7 +58,7 @@ impl Timestamp {
         now < self && self <= now.after(longest)
     }
 
-    /// The time since `earlier`; zero if that lies ahead.
+    /// The time since `earlier`; zero if `earlier` lies in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> Millis {
         Millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -88,7 +88,7 @@ impl<'de> serde::Deserialize<'de> for Timestamp {
     }
 }
 
-/// A span in milliseconds; in JSON `"500ms"`, `"5s"`, `"2m"`, `"1h"` or `"1d"`.
+/// A span in milliseconds. In JSON it is written `"500ms"`, `"5s"`, `"2m"`, `"1h"` or `"1d"`.
 ///
 /// ```
 /// use bailiwick_rules::time::Millis;
@@ -116,7 +116,7 @@ impl Millis {
         number.parse::<u64>().ok()?.checked_mul(factor).map(Self)
     }
 
-    /// This span as the standard library's.
+    /// This span as the standard library's type.
     #[must_use]
     pub fn to_std(self) -> core::time::Duration {
         core::time::Duration::from_millis(self.0)

@@ -1,39 +1,41 @@
-//! Cuts long work into turns, so that a program of one thread can serve others between two of them. Takes the work as
-//! a future and a way to pause it. Called by [`crate::table`], which compiles large documents in turns.
+//! Cuts long work into turns, so that a program with one thread can do other work between two turns. Takes the work as
+//! a future, and a way to pause it. Called by [`crate::table`], which compiles large documents in turns.
 //!
-//! The clock of a Worker stands still while it computes, so a turn ends by an amount of work, not by a time.
+//! The clock of a Worker stands still while the Worker computes. So a turn ends after an amount of work, not after a
+//! time.
 
 use core::future::Future;
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 
-/// The work of one turn, in units. A unit is about the work of reading one byte of a document. A turn takes
-/// some 0.2 ms as Wasm on a server's core. Most requests need several turns of the runtime, and wait for one each time.
+/// The work of one turn, in units. A unit is about the work of reading one byte of a document. A turn takes about 0.2
+/// ms as Wasm on a server's core. A request that arrives meanwhile needs several turns of the runtime, and waits for a
+/// turn of the work each time.
 const TURN: usize = 8 << 10;
 
 /// Makes a future that is ready when the work may go on.
 pub type Pause = dyn Fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
-/// How much of the present turn is left.
+/// Counts the work of the present turn, and pauses after it.
 pub struct Turns<'p> {
     pause: Option<&'p Pause>,
     left: usize,
 }
 
 impl<'p> Turns<'p> {
-    /// Pauses after every turn.
+    /// Work that pauses after every turn.
     #[must_use]
     pub fn new(pause: &'p Pause) -> Self {
         Self { pause: Some(pause), left: TURN }
     }
 
-    /// Never pauses: see [`at_once`].
+    /// Work that never pauses: see [`at_once`].
     #[must_use]
     pub fn unbroken() -> Self {
         Self { pause: None, left: TURN }
     }
 
-    /// Called before a piece of work of so many units. Pauses if the present turn has no room for it.
+    /// Must be called before a piece of work of this many units. Pauses if the present turn has no room for it.
     pub(crate) async fn spend(&mut self, units: usize) {
         if let Some(left) = self.left.checked_sub(units) {
             self.left = left;
@@ -49,7 +51,7 @@ impl<'p> Turns<'p> {
 /// The result of work that never pauses, such as with [`Turns::unbroken`].
 ///
 /// # Panics
-/// If it pauses after all.
+/// If the work pauses after all.
 pub fn at_once<T>(work: impl Future<Output = T>) -> T {
     match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,

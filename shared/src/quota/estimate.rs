@@ -33,8 +33,8 @@ impl Ratios {
     /// The ratio of a model and tenant; 1 if none was observed yet. `tenant` is any number that tells tenants apart.
     #[must_use]
     pub fn of(&self, model: &str, tenant: u32) -> Ratio {
-        // The name is copied, because a map with pairs as keys can't be asked with a borrowed string. A request names one
-        // model only, so this costs little.
+        // The name is copied, because a map with pairs as keys can't be asked with a borrowed string. A request names
+        // one model only, so this costs little.
         self.by.get(&(model.to_owned(), tenant)).copied().unwrap_or(Ratio::ONE)
     }
 
