@@ -116,9 +116,8 @@ impl AntiFlap {
         }
     }
 
-    /// Takes a failure for which the node that probes may be to blame. Such a failure doesn't set the status at once,
-    /// even as the first result. If there was no result before, as many of them are needed for `Down` as with a monitor
-    /// that is up.
+    /// Takes a failure for which the node that probes may be to blame. As a first result it doesn't set the status at
+    /// once: that takes as many such failures as for a monitor that is up.
     pub fn record_doubtful_failure(&mut self) {
         if self.status != Status::Unknown {
             return self.record(false);

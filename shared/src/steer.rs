@@ -1,10 +1,14 @@
 //! The function that decides. Takes the compiled rules, a client with its request, and the conditions of the moment;
 //! returns a [`Steering`]. Called by the DNS node's snapshot, the edge and `bailiwick explain`.
 //!
-//! The steps, in their order: find the client's jurisdictions ([`stand`]); find the fence (the regions that may process
-//! the client) and sort it by the service's pattern, regardless of health ([`rank`]); withhold regions, and revive some
-//! if no region is left ([`decide`]). DNS ranks once per class of clients and decides whenever health changes; the edge
-//! does both at once by [`steer`].
+//! The steps:
+//! 1. find the client's jurisdictions ([`stand`]);
+//! 2. find the fence (the regions that may process the client) and sort it by the service's pattern, regardless of
+//!    health ([`rank`]);
+//! 3. withhold regions, and revive some if no region is left: offer them although they were withheld ([`decide`]).
+//!
+//! DNS ranks once per class of clients and decides whenever health changes; the edge does all steps at once by
+//! [`steer`].
 
 pub mod first_token;
 mod forced;
@@ -40,7 +44,8 @@ pub struct Client {
     pub location: Option<Coordinates>,
 }
 
-/// Whether a request is inference or belongs to the hub of `hub-and-spoke`.
+/// Whether a request is inference or belongs to the hub: in the pattern `hub-and-spoke`, the one region that serves
+/// some paths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PathClass {
     /// Everything but hub paths.
@@ -156,7 +161,7 @@ impl FenceBy {
     }
 }
 
-/// The fence in base order, before any region is withheld: the result of steps 1 and 2 and of the service's pattern.
+/// The fence in base order, before any region is withheld: the result of step 2.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ranking {
     /// The rule that defines the fence; `None` if no rule matches the client. The fence is empty then.
@@ -245,7 +250,7 @@ pub struct Steering {
     pub valid_until: Option<Timestamp>,
 }
 
-/// Decides: steps 1 to 6.
+/// Decides: all three steps.
 ///
 /// ```
 /// use bailiwick_rules::geo::CountryCode;
@@ -312,9 +317,8 @@ fn fence<'t>(table: &'t Table, index: ServiceIndex, standing: &Standing) -> (Opt
     (rule.map(FenceBy::Rule), rule.and_then(|rule| rules.get(rule)).map_or(&[], |rule| &rule.fence))
 }
 
-/// Step 2 and the base order of step 4: the fence, sorted by standby (last), then by tier, then by the pattern, then by
-/// region id. The ranking doesn't depend on health, so it can be computed once for all clients with the same
-/// [`Standing`].
+/// Step 2: the fence, sorted by standby (last), then by tier, then by the pattern, then by region id. The ranking
+/// doesn't depend on health, so it can be computed once for all clients with the same [`Standing`].
 #[must_use]
 pub fn rank(table: &Table, service: ServiceIndex, standing: &Standing, path_class: PathClass) -> Ranking {
     rank_by(table, service, standing, path_class, |region| distance(table, standing, region))
@@ -380,7 +384,7 @@ pub fn rank_by(
     }
 }
 
-/// Steps 3, 4 and 6: withholds regions, offers the others, and revives some if no region is left to offer.
+/// Step 3: withholds regions, offers the others, and revives some if no region is left to offer.
 ///
 /// What a region runs never takes away the last region of a fence. If no region would be left, skew (that a region runs
 /// another release) is ignored.

@@ -1,5 +1,5 @@
 //! What was agreed on about health, as far as the next verdict depends on it. Whoever judges keeps one [`Agreed`]: a
-//! node for as long as it runs, the edge in each isolate.
+//! node for as long as it runs, the edge in each isolate (a running instance of the Worker).
 
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,7 @@ pub(super) struct RegionAgreed {
     names: Vec<EndpointId>,
     /// By position of the endpoint in `names`.
     pub(super) endpoints: Vec<Held>,
-    /// The names of the replicas that it has a copy of.
+    /// The names of the replicas (knowledge such as a search index) that it has a copy of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     copies: Vec<ReplicaId>,
     /// By position of the copy in `copies`.
@@ -72,7 +72,7 @@ impl ReadAs {
 pub(super) struct Held {
     /// The status; `Unknown`: nothing was agreed on yet.
     pub(super) status: Status,
-    /// Since when it has this status.
+    /// Since when the status holds.
     pub(super) since: Timestamp,
     /// Since when too few sites know the status; `None`: enough do.
     pub(super) alone_since: Option<Timestamp>,
@@ -122,7 +122,7 @@ impl Agreed {
         self.fences = guarded_fences(table);
         let mut before = std::mem::take(&mut self.regions);
         let carried = table.regions().iter().map(|region| {
-            let kept = before.iter().position(|one| one.id == region.id).map(|at| before.swap_remove(at));
+            let kept = before.iter().position(|old| old.id == region.id).map(|at| before.swap_remove(at));
             let names: Vec<EndpointId> = region.endpoints.iter().map(|(id, _)| id.clone()).collect();
             let endpoints = |before: &RegionAgreed| {
                 let of = |id: &EndpointId| before.names.iter().position(|name| name == id);

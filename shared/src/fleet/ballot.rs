@@ -47,7 +47,7 @@ pub(super) struct Cast {
     pub(super) families: [Status; 2],
     /// By position of the endpoint in the region.
     pub(super) endpoints: Vec<Status>,
-    /// By position of the copy in the region.
+    /// By position of the region's copy of a replica (knowledge such as a search index).
     pub(super) replicas: Vec<Status>,
     /// What the voter reports as agreed on, so that a node that has just started can take it over.
     pub(super) agreed: Status,
@@ -83,7 +83,8 @@ impl Ballot {
     #[must_use]
     pub fn own(table: &Table, voter: usize, sight: &OwnSight<'_>, now: Timestamp) -> Self {
         let cast = |(index, region): (usize, &crate::table::Region)| {
-            let of = |health: Option<&[RegionHealth]>| health.and_then(|all| all.get(index)).map(|one| one.probed);
+            let of =
+                |health: Option<&[RegionHealth]>| health.and_then(|all| all.get(index)).map(|health| health.probed);
             let health = sight.regions.get(index)?;
             let endpoint = |at: usize| health.endpoints.get(at).copied().unwrap_or_default();
             let (age, interval) = sight.ages.get(index).copied().unwrap_or_default();
@@ -134,8 +135,8 @@ fn of_copy(table: &Table, copy: &RegionReplica, said: &RegionReport) -> Status {
         return Status::Up;
     }
     let of_copy = said.replicas.get(table.replica(copy.replica).id.as_str());
-    let counts = |one: &&crate::report::ReplicaReport| one.counts(said, Timestamp(0), Timestamp(0));
-    of_copy.filter(counts).map(|one| one.status).unwrap_or_default()
+    let counts = |copy: &&crate::report::ReplicaReport| copy.counts(said, Timestamp(0), Timestamp(0));
+    of_copy.filter(counts).map(|copy| copy.status).unwrap_or_default()
 }
 
 /// What the report says of one family of a region's addresses; what it says of the region, where it has nothing about

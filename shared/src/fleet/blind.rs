@@ -52,7 +52,7 @@ struct Watched {
 impl<K: Ord + Copy> Sight<K> {
     /// Takes the result of a monitor of a region.
     pub fn record(&mut self, monitor: K, region: usize, interval: Millis, success: bool, now: Timestamp) {
-        let before = self.monitors.get(&monitor).and_then(|one| one.failing);
+        let before = self.monitors.get(&monitor).and_then(|watched| watched.failing);
         let failing = if success { None } else { Some(before.map_or(now, |since| since.min(now))) };
         self.monitors.insert(monitor, Watched { region, interval, failing });
         if success {
@@ -80,7 +80,7 @@ impl<K: Ord + Copy> Sight<K> {
     /// node again and again. And if no monitor at all has succeeded for an interval, every failing monitor counts: an
     /// unreliable line lets a probe through now and then.
     fn fails_at_once(&self, begins: bool, now: Timestamp) -> bool {
-        let longest = self.monitors.values().map(|one| one.interval).max().unwrap_or_default();
+        let longest = self.monitors.values().map(|watched| watched.interval).max().unwrap_or_default();
         let is_dark = self.succeeded.is_none_or(|at| now.since(at) >= longest);
         let is_failing = |one: &&Watched| {
             let within = |since: Timestamp| is_dark || begins && now.since(since) <= one.interval;

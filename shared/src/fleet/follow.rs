@@ -76,9 +76,9 @@ pub enum Kept {
     Absent,
     /// The document is in service already.
     Same,
-    /// The offered revision is lower, which it has: the store was restored from a backup, or another node is behind.
+    /// The offered revision (in the variant) is lower: the store was restored from a backup, or another node is behind.
     Older(u64),
-    /// The offered revision, which it has, isn't meant for this node's stage yet.
+    /// The offered revision (in the variant) isn't meant for this node's stage yet.
     Later(u64),
 }
 
@@ -87,7 +87,7 @@ pub enum Kept {
 pub enum Refusal {
     /// The head isn't believed.
     Head(HeadError),
-    /// The offer has the revision in service, which it has, but other bytes.
+    /// The offer has the revision in service (in the variant), but other bytes.
     Conflict(u64),
     /// The document is larger than [`LARGEST_DOCUMENT`].
     TooLarge,

@@ -76,7 +76,7 @@ pub fn shut(impact: &Impact, gates: &Gates, accepted: &Accepted) -> Vec<Shut> {
         return Vec::new();
     }
     // A tenant that starts or stops using a service doesn't count: that is a matter of access, not of steering.
-    let counts = |one: &&ServiceImpact| one.tenants.is_empty() || one.presence == Presence::Both;
+    let counts = |service: &&ServiceImpact| service.tenants.is_empty() || service.presence == Presence::Both;
     let of = |service: &ServiceImpact| {
         let part = |part: &Weight| part_of(part, &service.total);
         let moved = above(Gate::MaxMoved, part(&service.moved), gates.max_moved, accepted.moved, service);

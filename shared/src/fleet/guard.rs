@@ -90,9 +90,10 @@ impl GuardedFence {
             return false;
         }
         let others = || self.regions.iter().filter(|other| **other != region).map(|other| standing(*other));
-        let is_recent = |one: &Standing| one.down_since.is_some_and(|since| now.since(since) < self.guard.window);
+        let is_recent =
+            |standing: &Standing| standing.down_since.is_some_and(|since| now.since(since) < self.guard.window);
         let taken = 1 + others().filter(is_recent).count() as u64;
-        let left = others().filter(|one| one.is_left()).count();
+        let left = others().filter(|standing| standing.is_left()).count();
         taken > self.guard.max_down.of(self.regions.len() as u64) || left < self.guard.keep as usize
     }
 }

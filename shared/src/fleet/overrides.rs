@@ -74,18 +74,18 @@ impl Overrides {
 
     /// Takes the overrides that another node knows. Returns whether they changed anything. Ignores overrides of what
     /// the rules don't have, those that have run out, and those that no operator can have made.
-    pub fn merge(&mut self, table: &Table, told: &[OverrideRecord], now: Timestamp) -> bool {
+    pub fn merge(&mut self, table: &Table, reported: &[OverrideRecord], now: Timestamp) -> bool {
         let (mut any, before) = (false, self.in_force(now));
-        for record in told.iter().filter(|record| is_sound(record, table, now)) {
+        for record in reported.iter().filter(|record| is_sound(record, table, now)) {
             let key = (record.of(), record.origin.clone());
             let forced = Forced { status: record.status, until: record.until, reason: record.reason.clone() };
-            let told = Kept { number: record.number, forced, insists: record.insists, ended: record.ended };
+            let new = Kept { number: record.number, forced, insists: record.insists, ended: record.ended };
             let is_full = self.records.len() >= MOST;
             match self.records.get_mut(&key) {
                 None if is_full => continue,
-                None => _ = self.records.insert(key, told),
-                Some(kept) if told.number > kept.number => *kept = told,
-                Some(kept) if told.number == kept.number && told.ended && !kept.ended => kept.ended = true,
+                None => _ = self.records.insert(key, new),
+                Some(kept) if new.number > kept.number => *kept = new,
+                Some(kept) if new.number == kept.number && new.ended && !kept.ended => kept.ended = true,
                 Some(_) => continue,
             }
             any = true;
@@ -253,7 +253,7 @@ mod tests {
         // Ended at another node than the one where it was made.
         origin.set(id("fra"), "ns1", by_hand(Status::Down, 600), NOW);
         peer.merge(&table, &origin.records(), NOW);
-        assert_eq!(status(&peer, "fra"), Some(Status::Down), "a new one");
+        assert_eq!(status(&peer, "fra"), Some(Status::Down), "a new override");
         assert!(peer.end(&id("fra")));
         origin.merge(&table, &peer.records(), NOW);
         assert_eq!(status(&origin, "fra"), None);
@@ -334,15 +334,15 @@ mod tests {
                         assert!(!nodes[at].in_force(NOW).contains_key(&of));
                     }
                     _ => {
-                        let told = nodes[other].records();
-                        nodes[at].merge(&table, &told, now);
+                        let records = nodes[other].records();
+                        nodes[at].merge(&table, &records, now);
                     }
                 }
             }
             for _ in 0..2 {
                 for (at, other) in [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)] {
-                    let told = nodes[other].records();
-                    nodes[at].merge(&table, &told, now);
+                    let records = nodes[other].records();
+                    nodes[at].merge(&table, &records, now);
                 }
             }
             assert!(nodes[0] == nodes[1] && nodes[1] == nodes[2], "seed {seed}: {nodes:#?}");

@@ -186,10 +186,10 @@ impl Play<'_> {
     fn sites_that_told(&self, region: usize) -> usize {
         let fleet = self.table.fleet().unwrap();
         let newest = super::ballot::newest(fleet.voters.len(), &self.ballots, self.now);
-        let told = |ballot: &&Option<&Ballot>| {
+        let reports_down = |ballot: &&Option<&Ballot>| {
             ballot.and_then(|one| one.of(region, self.now)).is_some_and(|cast| cast.agreed == Status::Down)
         };
-        newest.iter().filter(told).count()
+        newest.iter().filter(reports_down).count()
     }
 
     fn check(&mut self, before: &[Verdict]) {

@@ -3,7 +3,8 @@
 //! next stage, or to give up and why. Called by whoever drives a rollout.
 //!
 //! Every duration is measured by the node that reports it. No two nodes' clocks are compared, and nothing here reads
-//! the time of day. A document that makes a fence smaller skips the stages: see [`begin`].
+//! the time of day. A document that makes a fence smaller (the regions that may process a client) skips the stages: see
+//! [`begin`].
 
 #[cfg(test)]
 mod tests;

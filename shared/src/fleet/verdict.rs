@@ -1,10 +1,12 @@
-//! What the voters agree on about health. A voter is a node whose report counts as a vote. Takes the newest ballot of
-//! each voter, what was agreed on before, and the time; returns a verdict for each region and endpoint. DNS nodes and
-//! the edge call this with the same reports, so that they come to the same verdict.
+//! What the voters agree on about health. A voter is a node whose report counts as a vote; a site is what voters may
+//! fail with together. Takes the newest ballot of each voter, what was agreed on before, and the time; returns a
+//! verdict for each region and endpoint. DNS nodes and the edge call this with the same reports, so that they come to
+//! the same verdict.
 //!
 //! A verdict changes only by a strict majority of the sites that the rules name. While too few sites know anything, or
 //! they disagree, the last verdict stands. After `hold` without enough sites a node goes by its own probes, with care:
-//! see `Judge::alone`.
+//! see `Judge::alone`. A guard may keep a region in service that the voters call down: it limits how many regions of a
+//! service may go down at once.
 
 use super::agreed::{Agreed, Held};
 use super::ballot::{Ballot, Cast, newest};
@@ -24,8 +26,8 @@ pub struct Verdict {
     pub families: [Status; 2],
     /// The agreed status of each endpoint, by position in the region.
     pub endpoints: Vec<Status>,
-    /// The agreed status of each copy of a replica, by position in the region. A copy that is `Down` serves no request
-    /// that needs it.
+    /// The agreed status of each copy of a replica (knowledge such as a search index), by position in the region. A
+    /// copy that is `Down` serves no request that needs it.
     pub replicas: Vec<Status>,
     /// How the sites vote on the region.
     pub votes: Votes,
@@ -71,7 +73,7 @@ pub fn verdicts(hearing: &Hearing<'_>, agreed: &mut Agreed) -> Vec<Verdict> {
     let mut wanted = Vec::new();
     for (index, region) in (0..).map(RegionIndex).zip(agreed.regions.iter_mut()) {
         casts.clear();
-        casts.extend(newest.iter().map(|ballot| ballot.and_then(|one| one.of(index.get(), hearing.now))));
+        casts.extend(newest.iter().map(|ballot| ballot.and_then(|ballot| ballot.of(index.get(), hearing.now))));
         let (mut status, count, held_by) =
             judge.judge(index, &casts, (&mut region.whole, fleet.min_hold), &|cast| cast.region);
         if status == Status::Unknown {
@@ -84,7 +86,7 @@ pub fn verdicts(hearing: &Hearing<'_>, agreed: &mut Agreed) -> Vec<Verdict> {
     for (index, verdict) in (0..).map(RegionIndex).zip(verdicts.iter_mut()) {
         let Some(region) = agreed.regions.get_mut(index.get()) else { continue };
         casts.clear();
-        casts.extend(newest.iter().map(|ballot| ballot.and_then(|one| one.of(index.get(), hearing.now))));
+        casts.extend(newest.iter().map(|ballot| ballot.and_then(|ballot| ballot.of(index.get(), hearing.now))));
         // If a guard keeps the region in service, its endpoints and address families stay in service too.
         let is_guarded = !verdict.guarded_by.is_empty();
         let of_part = |held: &mut Held, said: &dyn Fn(&Cast) -> Status| {
@@ -162,7 +164,7 @@ impl Judge<'_> {
     fn alone(&self, said: impl Fn(usize) -> Option<Status>) -> Option<Status> {
         let voters = || self.fleet.voters.iter().enumerate();
         let known = || voters().filter_map(|(at, voter)| Some((voter.site, said(at)?)));
-        let all = |status: Status| known().all(|(_, one)| one == status || one == Status::Unknown);
+        let all = |status: Status| known().all(|(_, vote)| vote == status || vote == Status::Unknown);
         let of_own = match self.hearing.own {
             Some(own) => said(own)?,
             None if known().any(|(_, status)| status == Status::Up) => Status::Up,
@@ -200,7 +202,7 @@ impl Judge<'_> {
         falling.sort_unstable();
         for (since, index) in falling {
             let standing = |region: RegionIndex| {
-                let whole = agreed.regions.get(region.get()).map(|one| one.whole);
+                let whole = agreed.regions.get(region.get()).map(|region| region.whole);
                 let down = whole.filter(|whole| whole.status == Status::Down);
                 Standing { down_since: down.map(|whole| whole.since), forced: (self.hearing.forced)(region) }
             };

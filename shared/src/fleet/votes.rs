@@ -111,7 +111,7 @@ mod tests {
         let tie = counted(&[("a", DOWN), ("b", UP), ("c", UNKNOWN)]);
         assert_eq!((tie.majority, tie.is_quorum), (None, true));
         assert_eq!(counted(&[("a", DOWN), ("b", DOWN), ("c", UP), ("d", UP)]).majority, None);
-        assert_eq!(counted(&[("a", DOWN)]).majority, DOWN, "one site is a fleet of its own");
+        assert_eq!(counted(&[("a", DOWN)]).majority, DOWN, "a fleet may have a single site");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use crate::time::{Millis, Timestamp};
 
 const INTERVAL: Millis = Millis(10_000);
 
-/// Regions of one fence, each with a capacity of 100. `demands` are the regions' demands.
+/// Regions of one fence (the regions that may process a client), each with a capacity of 100. `demands` are the
+/// regions' demands.
 fn table(demands: &[u32]) -> Table {
     let countries = ["DE", "FR", "SE", "ES"];
     let region = |(nth, demand): (usize, &u32)| {

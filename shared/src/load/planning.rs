@@ -1,5 +1,6 @@
-//! Makes the plan. Takes loads, demand, the last plan and the time; returns the shares of clients to move. Called by
-//! the DNS node once per interval, and whenever the health of a region changes.
+//! Makes the plan. Takes loads, demand, the last plan and the time; returns the shares of clients to move. A class is
+//! the clients of a service whose fence (the regions that may process them) has the same order; its home is the first
+//! of them. Called by the DNS node once per interval, and whenever the health of a region changes.
 //!
 //! The steps are:
 //! 1. find each region's natural load (its load if no client were moved) and how much it may take

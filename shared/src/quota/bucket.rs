@@ -399,8 +399,8 @@ mod tests {
                     } else {
                         let wait = bucket.wait(rate, units, 0, Timestamp(now)).unwrap();
                         let then = Timestamp(now).after(wait);
-                        prop_assert!(bucket.left(rate, then) >= units, "told to wait too short");
-                        prop_assert!(bucket.left(rate, Timestamp(then.0 - 1)) < units, "told to wait too long");
+                        prop_assert!(bucket.left(rate, then) >= units, "the wait was too short");
+                        prop_assert!(bucket.left(rate, Timestamp(then.0 - 1)) < units, "the wait was too long");
                     }
                 }
                 for &(from, _) in &taken {

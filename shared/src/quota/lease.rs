@@ -1,6 +1,6 @@
-//! Divides a pool among the isolates of the edge. A DNS node holds one [`Ledger`] per pool: the ledger takes an [`Ask`]
-//! of an isolate, and returns a [`Grant`] for the next two seconds. The edge's part of the protocol is
-//! [`super::share`].
+//! Divides a pool (the quota of a provider's account) among the isolates of the edge, which are the running instances
+//! of the Worker. A DNS node holds one [`Ledger`] per pool: the ledger takes an [`Ask`] of an isolate, and returns a
+//! [`Grant`] for the next two seconds. The edge's part of the protocol is [`super::share`].
 //!
 //! An isolate reports how much it spent, how much it could use, and whether the provider refuses requests. A report
 //! holds nothing about clients. Unspent units of the isolate's last grant go back to the pool. Units that it spent

@@ -1,6 +1,7 @@
-//! An isolate's part of a pool. Takes the costs of sent requests and the [`Grant`]s of a node; returns whether one more
-//! request fits, and the next [`Ask`] for the node. Called by the edge. The node's part of the protocol is
-//! [`super::lease`]. A grant gives the isolate a lease: units that it may spend for a short time.
+//! An isolate's part of a pool. An isolate is a running instance of the Worker; a pool is the quota of a provider's
+//! account. Takes the costs of sent requests and the [`Grant`]s of a node; returns whether one more request fits, and
+//! the next [`Ask`] for the node. Called by the edge. The node's part of the protocol is [`super::lease`]. A grant
+//! gives the isolate a lease: units that it may spend for a short time.
 //!
 //! If no node answers, an isolate spends half of its last share for a minute. After that it is limited by the
 //! provider's headers alone, and so is an isolate that never had a grant. The next ask reports everything that was

@@ -59,8 +59,8 @@ impl Run {
         if share.is_due(now) {
             let ask = share.ask(pool.closed(now), now);
             let then = Timestamp(NOW + ms + WAY);
-            let heard = !self.silent.contains(&ms);
-            let grant = heard.then(|| self.ledger.ask(&self.limits, at as u64, &ask, then));
+            let is_answered = !self.silent.contains(&ms);
+            let grant = is_answered.then(|| self.ledger.ask(&self.limits, at as u64, &ask, then));
             self.grants.push_back((ms + 2 * WAY, at, grant));
         }
         fits
@@ -162,8 +162,8 @@ fn silent_nodes_mean_half_of_the_last_share_and_then_headers_alone() {
 fn one_isolates_refusal_stops_all() {
     let mut run = Run::new(3, 6_000, 1_000_000_000);
     run.load(50, |_| 10, 0, 5_000);
-    let told = Reading { retry_after: Some(Millis(20_000)), ..Reading::default() };
-    run.isolates[0].0.refused(&told, Timestamp(NOW + 5_000));
+    let refusal = Reading { retry_after: Some(Millis(20_000)), ..Reading::default() };
+    run.isolates[0].0.refused(&refusal, Timestamp(NOW + 5_000));
     run.load(50, |_| 10, 5_000, 8_000);
     run.sent.clear();
     run.load(50, |_| 10, 8_000, 24_000);
@@ -178,8 +178,8 @@ fn one_isolates_refusal_stops_all() {
 fn one_isolates_refusal_stops_one_that_sends_rarely_too() {
     let mut run = Run::new(2, 60_000, 1_000_000_000);
     run.load(3_000, |_| 10, 0, 9_001);
-    let told = Reading { retry_after: Some(Millis(30_000)), ..Reading::default() };
-    run.isolates[0].0.refused(&told, Timestamp(NOW + 9_001));
+    let refusal = Reading { retry_after: Some(Millis(30_000)), ..Reading::default() };
+    run.isolates[0].0.refused(&refusal, Timestamp(NOW + 9_001));
     run.load(3_000, |_| 10, 9_001, 16_000);
     run.sent.clear();
     run.load(3_000, |_| 10, 16_000, 39_000);

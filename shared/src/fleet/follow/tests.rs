@@ -153,7 +153,7 @@ fn no_history_makes_a_node_go_back_or_serve_what_was_not_published() {
             moved += u64::from(before.is_some());
             taken += 1;
             let own = node.own.expect("a document");
-            assert!(before.is_none_or(|before| before.number < own.number), "seed {seed}: it went back");
+            assert!(before.is_none_or(|before| before.number < own.number), "seed {seed}: the node went back");
             let head = node.head.as_ref().expect("a head");
             assert!(published.heads.contains(head), "seed {seed}: nobody published {own}");
             assert_eq!(head.names(), Some(own), "seed {seed}");

@@ -146,7 +146,7 @@ fn a_region_that_is_taken_out_moves_its_clients_tightens_and_leaves_one_alone() 
     assert_eq!((chat.moved.queries, chat.total.queries, chat.denied.queries), (60, 100, 0));
     assert_eq!(chat.fewest_regions, Some(1));
     let emptied = impact_of(|rules| rules["services"]["chat"]["residency"][0]["process_in"] = json!([]));
-    assert_eq!(emptied.services[0].fewest_regions, Some(0), "no gate passes over a fence that is emptied");
+    assert_eq!(emptied.services[0].fewest_regions, Some(0), "gates count an emptied fence too");
     let text = impact.to_text();
     for wanted in [
         "60.0 % of queries (IPv4 ",

@@ -1,6 +1,6 @@
-//! An impact (what a new rules document changes for clients) in words. Takes an [`Impact`], returns lines for a
-//! terminal, Markdown for a review, or one line for a head. Called by `bailiwick rules diff`, and before a document is
-//! published.
+//! An impact (what a new rules document changes for clients) in words. A fence is the regions that may process a
+//! client. Takes an [`Impact`], returns lines for a terminal, Markdown for a review, or one line for a head. Called by
+//! `bailiwick rules diff`, and before a document is published.
 
 use core::fmt::Write;
 
@@ -11,7 +11,7 @@ use crate::id::RegionId;
 const MAX_NAMED: usize = 6;
 /// How many lines of one kind a service gets before the rest is counted.
 const MAX_LINES: usize = 12;
-/// What stands in the place of a region for clients that have none.
+/// The text in place of a region, for clients that have none.
 const NOWHERE: &str = "no region";
 
 /// A part of a whole in per cent, as a person writes it.

@@ -118,7 +118,7 @@ fn what_went_down_stays_down_for_min_hold() {
     let mut play = Play::new(three());
     let (down, up): (&[_], &[_]) = (&[("v0", &["r0"][..]), ("v1", &["r0"])], &[("v0", &[][..]), ("v1", &[])]);
     assert_eq!(play.hear(0, up)[0], UP);
-    assert_eq!(play.hear(1, down)[0], DOWN, "nothing holds it up");
+    assert_eq!(play.hear(1, down)[0], DOWN, "a region that is up may go down at once");
     assert_eq!(play.hear(29, up)[0], DOWN);
     assert_eq!((play.held_by(), play.verdicts[0].votes.up), (HeldBy::None, 2));
     assert_eq!(play.hear(1, up)[0], UP);
@@ -214,16 +214,16 @@ fn the_last_region_is_held_for_the_whole_window() {
 #[test]
 fn who_has_just_begun_takes_over_what_most_sites_took_for_agreed() {
     let mut play = Play::new(three());
-    let told = |voter: &str, down: &[&str], agreed: Status, held_by: HeldBy| {
+    let reporting = |voter: &str, down: &[&str], agreed: Status, held_by: HeldBy| {
         let mut report = report(voter, down);
         let agreed = VerdictReport { verdict: agreed, votes: Votes::default(), held_by };
         report.fleet = [(crate::id::RegionId::parse("r0").unwrap(), agreed)].into();
         report
     };
-    let tie = [told("v0", &["r0"], DOWN, HeldBy::None), told("v1", &[], DOWN, HeldBy::Quorum)];
+    let tie = [reporting("v0", &["r0"], DOWN, HeldBy::None), reporting("v1", &[], DOWN, HeldBy::Quorum)];
     assert_eq!(play.hear_reports(0, &tie[..1])[0], UNKNOWN, "one voter alone is no majority");
     assert_eq!(play.hear_reports(0, &tie)[0], DOWN);
-    let forced = [told("v0", &["r0"], DOWN, HeldBy::Override), told("v1", &[], DOWN, HeldBy::Override)];
+    let forced = [reporting("v0", &["r0"], DOWN, HeldBy::Override), reporting("v1", &[], DOWN, HeldBy::Override)];
     assert_eq!(Play::new(three()).hear_reports(0, &forced)[0], UNKNOWN, "an override isn't what probes say");
 }
 
