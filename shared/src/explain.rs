@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 pub struct Explanation {
     /// The revision of the rules.
     pub revision: u64,
-    /// The service asked for.
+    /// The service that the request is for.
     pub service: ServiceId,
     /// The client's place.
     pub client: ExplainedClient,
@@ -63,9 +63,9 @@ pub struct Explanation {
 /// The client's jurisdictions, and how they were found.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct ExplainedClient {
-    /// Its country.
+    /// The client's country; null: unknown.
     pub country: Option<CountryCode>,
-    /// Its jurisdictions.
+    /// The client's jurisdictions.
     pub jurisdictions: Vec<JurisdictionId>,
     /// How the jurisdictions were found.
     pub source: Source,
@@ -78,7 +78,7 @@ pub struct ExplainedClient {
 /// A region that is offered.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct ExplainedRegion {
-    /// Its name.
+    /// The region's name.
     pub region: RegionId,
     /// The tier of `process_in` in which the region lies, from 0.
     pub tier: usize,
@@ -99,7 +99,7 @@ pub struct ExplainedRegion {
 /// A copy of a replica that is too far behind.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ExplainedLag {
-    /// The replica.
+    /// The name of the replica.
     pub replica: ReplicaId,
     /// How far the copy is behind, such as `75s`; absent if that isn't known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,7 +120,7 @@ pub struct ExplainedShare {
 /// A region of the fence that isn't offered.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct ExplainedWithheld {
-    /// Its name.
+    /// The region's name.
     pub region: RegionId,
     /// Why it isn't offered.
     pub reason: Reason,

@@ -70,9 +70,9 @@ impl Default for Thresholds {
 pub struct AntiFlap {
     thresholds: Thresholds,
     status: Status,
-    /// Failures counted while up.
+    /// Failures counted while the status is up; while it is unknown, only doubtful ones.
     failures: u32,
-    /// Successes in a row.
+    /// Successes in a row, up to the last result.
     successes: u32,
 }
 
@@ -149,7 +149,7 @@ impl AntiFlap {
 /// The state of one monitor: its machine, its interval, and when the last result came in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Monitored {
-    /// The machine.
+    /// The machine that turns results into a status.
     pub machine: AntiFlap,
     /// The time between two probes.
     pub interval: Millis,
@@ -185,7 +185,7 @@ impl Monitored {
 /// What a monitor says at one moment, as far as a region's health depends on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reading {
-    /// Its status.
+    /// The monitor's status.
     pub status: Status,
     /// The least time until the status could be down.
     pub to_down: Millis,
@@ -290,7 +290,7 @@ pub struct RegionHealth {
 pub struct Forced {
     /// `Up` or `Down`.
     pub status: Status,
-    /// When probes decide again.
+    /// The time from which probes decide again.
     pub until: Timestamp,
     /// Why the operator forced it, for other people.
     pub reason: String,

@@ -119,7 +119,7 @@ id!(
 /// `eu-frankfurt/fra-1`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Overridden {
-    /// The region.
+    /// The region that is forced, or whose endpoint is.
     pub region: RegionId,
     /// The endpoint; `None`: the region as a whole.
     pub endpoint: Option<EndpointId>,

@@ -167,7 +167,7 @@ pub(crate) struct Reader<'v> {
 }
 
 impl<'v> Reader<'v> {
-    /// A reader at the root.
+    /// A reader at the root of a document.
     pub(crate) fn new(violations: &'v mut Vec<Violation>) -> Self {
         Self { pointer: String::new(), violations }
     }
@@ -194,7 +194,7 @@ impl<'v> Reader<'v> {
         self.fail(format!("is {}; write {what}", node.kind()))
     }
 
-    /// A string.
+    /// Reads a string.
     pub(crate) fn string<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
         match node {
             Node::String(text) => Some(text),
@@ -202,7 +202,7 @@ impl<'v> Reader<'v> {
         }
     }
 
-    /// A boolean.
+    /// Reads a boolean.
     pub(crate) fn boolean(&mut self, node: &Node) -> Option<bool> {
         match node {
             Node::Bool(value) => Some(*value),
@@ -210,7 +210,7 @@ impl<'v> Reader<'v> {
         }
     }
 
-    /// A whole number within `range`.
+    /// Reads a whole number within `range`.
     pub(crate) fn integer(&mut self, node: &Node, range: core::ops::RangeInclusive<u64>) -> Option<u64> {
         let (low, high) = (range.start(), range.end());
         match node {
@@ -222,7 +222,7 @@ impl<'v> Reader<'v> {
         }
     }
 
-    /// Any number.
+    /// Reads any number.
     pub(crate) fn number(&mut self, node: &Node) -> Option<f64> {
         match node {
             Node::Number(number) => number.as_f64(),
@@ -230,7 +230,7 @@ impl<'v> Reader<'v> {
         }
     }
 
-    /// The items of a list.
+    /// Reads the items of a list.
     pub(crate) fn items<'n>(&mut self, node: &'n Node) -> Option<&'n [Node]> {
         match node {
             Node::Array(items) => Some(items),
@@ -299,7 +299,7 @@ pub(crate) struct Fields<'n, 'r, 'v> {
 }
 
 impl<'n> Fields<'n, '_, '_> {
-    /// A field that may be missing.
+    /// Reads a field that may be missing.
     pub(crate) fn optional<T>(
         &mut self,
         key: &'static str,

@@ -28,12 +28,12 @@ pub struct Overview {
 /// A jurisdiction and its countries.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Territory {
-    /// Its name.
+    /// The jurisdiction's name.
     pub name: JurisdictionId,
     /// The document's description of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Its countries, by code.
+    /// The jurisdiction's countries, by code.
     pub countries: Vec<CountryCode>,
 }
 
@@ -72,7 +72,7 @@ pub enum Clients {
     All,
     /// All clients of the tenant, by the residency that it declares.
     Declared {
-        /// The residency.
+        /// The jurisdictions that the tenant declares.
         jurisdictions: Vec<JurisdictionId>,
     },
     /// Clients in some countries.
@@ -89,7 +89,7 @@ pub enum Clients {
 /// A region of a fence.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct FencedRegion {
-    /// Its name.
+    /// The region's name.
     pub region: RegionId,
     /// The tier of `process_in` in which the region lies, from 0.
     pub tier: usize,

@@ -28,9 +28,9 @@ const SIGNATURE: usize = 86;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
-    /// [`ALGORITHM`].
+    /// The algorithm: [`ALGORITHM`].
     pub alg: String,
-    /// [`TYPE`].
+    /// The type: [`TYPE`].
     pub typ: String,
     /// The key's thumbprint: [`PublicKey::thumbprint`].
     pub kid: String,
@@ -48,7 +48,7 @@ pub struct Claims {
     /// The tenant that sent the request: [`tenant_digest`]. Absent if the service has no tenants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// The rules' revision.
+    /// The revision of the rules.
     pub revision: u64,
     /// SHA-256 of the rules document in lower-case hex. Anyone who has the document can compute the fence again.
     pub rules_sha256: String,
@@ -82,21 +82,21 @@ pub struct Claims {
 /// The jurisdictions of a client, and how they were learnt.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClientClaim {
-    /// Its jurisdictions.
+    /// The client's jurisdictions, by name.
     pub jurisdictions: Vec<String>,
     /// How many more jurisdictions there were than the receipt has room for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub jurisdictions_more: usize,
-    /// How they were learnt.
+    /// How the jurisdictions were found.
     pub source: Source,
 }
 
 /// One attempt: the request was sent to one endpoint.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Attempt {
-    /// The region.
+    /// The endpoint's region.
     pub region: String,
-    /// The endpoint.
+    /// The endpoint that the request was sent to.
     pub endpoint: String,
     /// The arm of a rollout that the endpoint serves: `old` or `new`. Absent without a rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,9 +110,9 @@ pub struct Attempt {
 /// The endpoint whose answer was passed on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Committed {
-    /// The region.
+    /// The endpoint's region.
     pub region: String,
-    /// The endpoint.
+    /// The endpoint's name.
     pub endpoint: String,
     /// The jurisdiction that puts the region inside the fence; `*` if the rule allows any region.
     pub jurisdiction: String,

@@ -127,7 +127,7 @@ pub struct RegionReport {
 pub struct OverrideReport {
     /// `up` or `down`.
     pub status: Status,
-    /// When it ends.
+    /// When the override ends.
     pub until: Timestamp,
     /// Why the operator made it.
     pub reason: String,

@@ -58,9 +58,9 @@ pub enum PathClass {
 /// The request of a client. DNS leaves `model` and `path_class` empty.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
-    /// The service.
+    /// The service that the request is for.
     pub service: ServiceIndex,
-    /// The client.
+    /// The client that sends the request.
     pub client: Client,
     /// The requested model, by the client's name for it.
     pub model: Option<&'a str>,
@@ -78,7 +78,7 @@ pub struct Conditions<'a> {
     pub health: &'a [RegionHealth],
     /// The state of one edge isolate; empty in DNS.
     pub local: &'a Local,
-    /// The time.
+    /// The present time.
     pub now: Timestamp,
 }
 
@@ -94,7 +94,7 @@ pub struct Local {
 pub struct Cooling {
     /// The endpoint's region.
     pub region: RegionIndex,
-    /// The endpoint.
+    /// The endpoint's name.
     pub endpoint: EndpointId,
     /// The model, by the client's name; `None` for all models.
     pub model: Option<String>,
@@ -227,16 +227,16 @@ impl Reason {
 /// A region of the fence that isn't offered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Withheld {
-    /// The region.
+    /// The region, with its place in the order.
     pub ranked: Ranked,
-    /// The reason.
+    /// Why the region isn't offered.
     pub reason: Reason,
 }
 
 /// The decision for one client. Each region of the fence is either in `ordered` or in `withheld`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Steering {
-    /// The regions offered, best first.
+    /// The regions that are offered, best first.
     pub ordered: Vec<Ranked>,
     /// The regions not offered, in base order.
     pub withheld: Vec<Withheld>,

@@ -86,7 +86,7 @@ pub struct Table {
 /// A region, compiled.
 #[derive(Debug)]
 pub struct Region {
-    /// Its name.
+    /// The region's name.
     pub id: RegionId,
     /// All countries where the region may process.
     pub countries: CountrySet,
@@ -96,7 +96,7 @@ pub struct Region {
     pub standby: bool,
     /// The records that DNS answers for it.
     pub answers: Option<Answers>,
-    /// Its endpoints, by name.
+    /// The region's endpoints, by name.
     pub endpoints: Vec<(EndpointId, Endpoint)>,
     /// The region's own monitor (health check).
     pub monitor: Option<Monitor>,
@@ -133,7 +133,7 @@ impl Region {
 /// A service, compiled.
 #[derive(Debug)]
 pub struct Service {
-    /// Its name.
+    /// The service's name.
     pub id: ServiceId,
     /// The host names under which it is steered.
     pub hosts: Vec<rules::SteeredHost>,
@@ -141,7 +141,7 @@ pub struct Service {
     pub pattern: Pattern,
     /// Its regions, in the order of the document.
     pub regions: Vec<RegionIndex>,
-    /// Its residency rules.
+    /// The service's residency rules.
     pub residency: Vec<ResidencyRule>,
     /// What happens when all regions of the fence are withheld.
     pub when_all_down: WhenAllDown,
@@ -247,11 +247,11 @@ pub struct Fenced {
 /// A tenant, compiled.
 #[derive(Debug)]
 pub struct Tenant {
-    /// Its name.
+    /// The tenant's name.
     pub id: TenantId,
     /// The residency that it declares; empty: its clients' residency follows from their country.
     pub residency: Vec<JurisdictionIndex>,
-    /// The services it may use.
+    /// The services that the tenant may use.
     pub services: Vec<ServiceIndex>,
     /// How much it may use, and how important it is; `None`: the document doesn't say.
     pub limits: Option<Box<TenantLimits>>,

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Agreed {
     revision: Option<Revision>,
-    /// By region index.
+    /// What was agreed on about each region, by region index.
     pub(super) regions: Vec<RegionAgreed>,
     pub(super) fences: Vec<GuardedFence>,
 }

@@ -42,7 +42,7 @@ impl<K> Default for Sight<K> {
 /// One monitor.
 #[derive(Clone, Copy, Debug)]
 struct Watched {
-    /// The position of its region.
+    /// The index of the region that it probes.
     region: usize,
     interval: Millis,
     /// When the first failure since its last success happened; `None` if the last result was a success.

@@ -154,7 +154,7 @@ impl fmt::Display for Refusal {
 /// The document that a node has, served or kept.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Own<'a> {
-    /// Its revision.
+    /// The document's revision; `None` if the node has no document.
     pub revision: Option<Revision>,
     /// The head that came with it, if one did.
     pub head: Option<&'a Head>,

@@ -47,7 +47,7 @@ pub struct Accepted {
 pub struct Shut {
     /// The service; null: all of them, because the impact of the change is unknown.
     pub service: Option<ServiceId>,
-    /// The gate.
+    /// The gate that stays shut.
     pub gate: Gate,
     /// The impact of the change, in millionths of clients or in regions; null: unknown.
     pub found: Option<u32>,

@@ -13,9 +13,9 @@ use crate::time::Timestamp;
 /// A fence of a service that has a guard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardedFence {
-    /// The service.
+    /// The service whose guard it is.
     pub service: ServiceIndex,
-    /// Its guard.
+    /// The service's guard.
     pub guard: Guard,
     /// The regions of the fence.
     pub regions: BTreeSet<RegionIndex>,

@@ -86,9 +86,9 @@ pub struct Head {
     /// The revision that this one replaces. Absent for the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub based_on: Option<u64>,
-    /// Who published it.
+    /// Who published the document.
     pub author: String,
-    /// Why, in one line.
+    /// Why the document was published, in one line.
     pub reason: String,
     /// When it was published, by the publisher's clock. No decision depends on it.
     pub created_at: Timestamp,
@@ -101,7 +101,7 @@ pub struct Head {
     /// What the document changes for clients, in one line, as computed before publication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub impact: Option<String>,
-    /// The publisher's signature. Absent where nobody checks it.
+    /// The publisher's signature. Absent where nodes don't check it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
 }

@@ -108,7 +108,7 @@ pub struct Move {
     pub from: Option<RegionId>,
     /// Their region by the new document; `None`: no region.
     pub to: Option<RegionId>,
-    /// Who they are.
+    /// The clients.
     #[serde(flatten)]
     pub who: Who,
 }
@@ -133,7 +133,7 @@ pub struct FenceChange {
     /// Whether they may be processed in any country from now on, or no longer.
     #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub anywhere: bool,
-    /// Who they are.
+    /// The clients.
     #[serde(flatten)]
     pub who: Who,
 }
@@ -141,9 +141,9 @@ pub struct FenceChange {
 /// Clients that only one region can serve.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Alone {
-    /// The region.
+    /// The only region that can serve them.
     pub region: RegionId,
-    /// Who they are.
+    /// The clients.
     #[serde(flatten)]
     pub who: Who,
 }
@@ -165,7 +165,7 @@ pub struct Clients {
     /// The network in the rules' `networks` that they are in.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
     pub network: Option<IpNet>,
-    /// How many they are.
+    /// How many clients these are.
     pub weight: Weight,
 }
 

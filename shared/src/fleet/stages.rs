@@ -49,7 +49,7 @@ impl Default for Care {
 /// What a node reports about itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeReport {
-    /// Its name.
+    /// The node's name.
     pub node: String,
     /// The part of the fleet that it belongs to.
     pub stage: Stage,
@@ -109,7 +109,7 @@ pub enum Waiting {
 pub enum Fault {
     /// A node answers SERVFAIL more often than before.
     Servfail {
-        /// The node.
+        /// The name of the node.
         node: String,
         /// Its share of SERVFAIL before.
         before: Ratio,
@@ -118,7 +118,7 @@ pub enum Fault {
     },
     /// More clients of a service get no region than was predicted.
     Denied {
-        /// The service.
+        /// The name of the service.
         service: String,
         /// The predicted change, in millionths of the service's answers.
         predicted: i64,
@@ -127,9 +127,9 @@ pub enum Fault {
     },
     /// The share of a region changed in another way than predicted.
     Shift {
-        /// The service.
+        /// The name of the service.
         service: String,
-        /// The region.
+        /// The name of the region.
         region: String,
         /// The predicted change, in millionths of the service's answers.
         predicted: i64,

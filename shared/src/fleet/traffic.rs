@@ -106,9 +106,9 @@ pub struct TrafficReport {
 /// A node whose counts are missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
-    /// Its URL.
+    /// The node's URL.
     pub peer: String,
-    /// Why.
+    /// Why its counts are missing.
     pub why: String,
 }
 

@@ -29,7 +29,7 @@ pub(super) const EU_TERRITORIES: [&str; 7] = ["AX", "GF", "GP", "MF", "MQ", "RE"
 /// What the treaties say about a code of a territory, or of a state that people could wrongly take for a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Territory {
-    /// The country's code.
+    /// The country code of the territory or state.
     pub code: &'static str,
     /// The state to which the territory belongs; `None` if it is a state itself.
     pub of: Option<&'static str>,

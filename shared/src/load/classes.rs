@@ -20,7 +20,7 @@ pub type Demand = BTreeMap<(ServiceIndex, Option<CountryCode>), Amount>;
 /// The clients of one service whose fence has the same regions in the same order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Class {
-    /// The service.
+    /// The service that the clients use.
     pub service: ServiceIndex,
     /// The regions of the fence, best first, never empty. The first region is the home of the class.
     pub order: Vec<RegionIndex>,

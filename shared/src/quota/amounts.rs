@@ -8,9 +8,9 @@ use super::Cost;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Amounts {
-    /// Requests.
+    /// A number of requests.
     pub requests: u64,
-    /// Tokens.
+    /// A number of tokens.
     pub tokens: u64,
 }
 

@@ -12,7 +12,7 @@ use crate::table::Table;
 /// A bundle whose version differs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BundleImpact {
-    /// Its name.
+    /// The bundle's name.
     pub bundle: BundleId,
     /// The region; `None`: all regions for which the rules name no version of their own.
     pub region: Option<RegionId>,

@@ -47,7 +47,7 @@ pub struct Comparison<'a> {
 /// The answer of a document to a class of clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Chosen {
-    /// The region, by number.
+    /// The chosen region, by number; `None`: no region.
     region: Option<usize>,
     /// Whether the region is chosen only because all regions are down.
     is_revived: bool,

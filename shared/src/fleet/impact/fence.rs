@@ -21,7 +21,7 @@ pub(super) struct Fence {
 pub(super) struct Difference {
     /// Regions by number.
     pub(super) regions: Vec<usize>,
-    /// Countries.
+    /// Countries in which only the one fence lies.
     pub(super) countries: Vec<CountryCode>,
     /// Whether this fence covers every country, and the other doesn't.
     pub(super) anywhere: bool,
@@ -39,7 +39,7 @@ impl Fence {
         fence
     }
 
-    /// How many regions it has.
+    /// How many regions the fence has.
     pub(super) fn len(&self) -> usize {
         self.regions.len()
     }

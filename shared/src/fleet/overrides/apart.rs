@@ -24,7 +24,7 @@ pub(super) type Conflicts = BTreeMap<BTreeSet<RegionId>, Conflict>;
 pub(super) struct Conflict {
     /// How many regions have to stay in service.
     keep: usize,
-    /// The services whose fence it is.
+    /// The services that have this fence.
     services: BTreeSet<ServiceIndex>,
     /// Until when overrides are held back.
     until: Timestamp,
