@@ -1,9 +1,10 @@
-//! What the node knows at one moment, and how it comes to know it.
+//! The node's state (rules, zones, keys, health) at one moment, and the tasks that change it.
 //!
-//! One task, the [`owner`], holds the state. It publishes each [`snapshot`] behind one atomic pointer. [`watch`] sends
-//! it new versions of the files, [`probe`] the results of health checks, the API overrides. [`startup`] begins with
-//! what [`load`] reads and [`store`] kept. [`fleet`] brings rules of other nodes. [`bundles`] holds the
-//! files that applications fetch.
+//! One task, the [`owner`], holds the state. It publishes each [`snapshot`] behind one atomic pointer. The owner gets
+//! new versions of the files from [`watch`], the results of health checks from [`probe`], and overrides (statuses that
+//! an operator forces) from the API. At the start, [`startup`] builds the first snapshot from the files that [`load`]
+//! reads and from what [`store`] keeps in the state directory. [`fleet`] gets rules from other nodes. [`bundles`] holds
+//! the files that applications fetch.
 
 pub(crate) mod bundles;
 pub(crate) mod fleet;

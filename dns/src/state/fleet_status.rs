@@ -1,5 +1,6 @@
-//! What this node knows of its fleet: which peers answered, what was refused, how far it lags. Takes what transports
-//! saw, returns it to the API and the metrics. Held by every [`Handle`](crate::state::owner::Handle).
+//! What this node knows of its fleet: which peers answered, which rules documents were refused, and how long this node
+//! hasn't had the newest rules. Takes what the transports (HTTP and NATS) saw, returns it to the API and the metrics.
+//! Held by every [`Handle`](crate::state::owner::Handle).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// How many heads of documents that were offered and aren't in service yet are remembered.
 const MOST_OFFERED: usize = 8;
 
-/// What is known. It is in memory only.
+/// Access to what is known of the fleet. It is in memory only.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FleetStatus(Arc<Mutex<Known>>);
 
@@ -23,17 +24,18 @@ pub(crate) struct FleetStatus(Arc<Mutex<Known>>);
 pub(crate) struct Known {
     /// The peers in the order of the configuration.
     pub(crate) peers: Vec<Peer>,
-    /// The store that rules come from, if they come from one.
+    /// The store (NATS) that rules come from, if one is configured.
     pub(crate) store: Option<Store>,
     /// How many offers were refused, by [`Refusal::label`].
     pub(crate) refused: BTreeMap<&'static str, u64>,
-    /// What was refused last: when, whose, and why.
+    /// The last refusal: its time, and a text of who offered the rules and why they were refused.
     pub(crate) last_refusal: Option<(Timestamp, String)>,
-    /// Who published the document in service, and why, if a head said so.
+    /// The head of the document in service, if one is known. A head is the publisher's signed statement of who
+    /// published a document and why.
     pub(crate) head: Option<Head>,
-    /// The highest revision that was taken from others and isn't in service yet, and since when.
+    /// The highest revision that was taken from other nodes and isn't in service yet, and since when one is awaited.
     pub(crate) awaited: Option<(u64, Timestamp)>,
-    /// Since when no peer answers, or the store is of no use.
+    /// Since when no peer answers, or the store can't be used; `None` if one does.
     pub(crate) alone_since: Option<Timestamp>,
     /// Heads of documents that were offered to the owner.
     offered: Vec<Head>,
@@ -42,16 +44,16 @@ pub(crate) struct Known {
 /// What is known of one peer, as `/v1/fleet` tells it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Peer {
-    /// Its URL, which holds no secret, or the subject that it reports on.
+    /// The peer's URL, which holds no secret, or the NATS subject of its reports.
     pub(crate) url: String,
-    /// Its name, as its health report says.
+    /// The peer's name, from its health report.
     pub(crate) node: Option<String>,
-    /// What its health report says.
+    /// What its health report says, apart from health.
     #[serde(flatten)]
     pub(crate) told: Told,
     /// When it answered last.
     pub(crate) answered_at: Option<Timestamp>,
-    /// Why its last answer was of no use; `None` if it was.
+    /// Why its last answer couldn't be used; `None` if it could.
     pub(crate) trouble: Option<String>,
 }
 
@@ -66,12 +68,13 @@ pub(crate) struct Told {
     /// When its GeoIP database was built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) geoip_built: Option<Timestamp>,
-    /// By how many milliseconds its clock is ahead of this node's, give or take the way of the report.
+    /// By how many milliseconds the peer's clock is ahead of this node's clock. The time that the report travelled
+    /// isn't subtracted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) clock_ahead_ms: Option<i64>,
 }
 
-/// How many zones of a peer are told apart.
+/// The most zones of a peer whose keys are noted.
 const MOST_ZONES: usize = 1_000;
 
 impl Told {
@@ -89,16 +92,16 @@ impl Told {
 /// What is known of the store that rules come from, as `/v1/fleet` tells it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Store {
-    /// Its servers.
+    /// The addresses of its servers.
     pub(crate) servers: String,
-    /// When it was read last.
+    /// When the store was last read without trouble.
     pub(crate) read_at: Option<Timestamp>,
-    /// Why this node isn't known to have its newest rules; `None` if it is.
+    /// Why this node may not have the newest rules of the store; `None` if it has them.
     pub(crate) trouble: Option<String>,
 }
 
 impl FleetStatus {
-    /// Reads or changes it. `look` shouldn't take long.
+    /// Reads or changes what is known. `look` shouldn't take long, because other callers wait for it.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&mut Known) -> T) -> T {
         // A poisoned lock still holds what was seen.
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -106,13 +109,13 @@ impl FleetStatus {
 }
 
 impl Known {
-    /// Counts what was refused.
+    /// Counts a refused offer of rules, and notes it as the last refusal.
     pub(crate) fn refuse(&mut self, from: &str, refusal: &Refusal, now: Timestamp) {
         *self.refused.entry(refusal.label()).or_default() += 1;
         self.last_refusal = Some((now, format!("{from}: {refusal}")));
     }
 
-    /// Notes what came of asking a peer.
+    /// Notes the outcome of a request to a peer; `trouble` is `None` if the peer answered.
     pub(crate) fn asked(&mut self, place: usize, trouble: Option<String>, now: Timestamp) {
         if let Some(peer) = self.peers.get_mut(place) {
             if trouble.is_none() {
@@ -124,19 +127,19 @@ impl Known {
         self.alone_since = is_alone.then(|| self.alone_since.unwrap_or(now));
     }
 
-    /// Notes what came of reading the store. Returns its trouble before.
+    /// Notes the outcome of reading the store; `trouble` is `None` if that succeeded. Returns the previous trouble.
     pub(crate) fn stored(&mut self, trouble: Option<String>, now: Timestamp) -> Option<String> {
         let store = self.store.get_or_insert_default();
         if trouble.is_none() {
             store.read_at = Some(now);
-            // What was refused there before is past: `refused` still counts it.
+            // An earlier refusal is no longer of interest. `refused` still counts it.
             self.last_refusal = None;
         }
         self.alone_since = trouble.is_some().then(|| self.alone_since.unwrap_or(now));
         std::mem::replace(&mut store.trouble, trouble)
     }
 
-    /// Notes a report that another node sent over the store. At most `most` nodes are told apart.
+    /// Notes a report that another node sent over the store. At most `most` nodes are noted.
     pub(crate) fn heard(&mut self, node: &str, told: &Told, now: Timestamp, most: usize) {
         let (told, answered_at) = (told.clone(), Some(now));
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node.as_deref() == Some(node)) {
@@ -148,7 +151,7 @@ impl Known {
         }
     }
 
-    /// Whether this node reports over the store.
+    /// Whether reports of this node arrive over the store.
     pub(crate) fn hears(&self, node: &str) -> bool {
         self.peers.iter().any(|peer| peer.node.as_deref() == Some(node) && peer.trouble.is_none())
     }
@@ -176,7 +179,7 @@ impl Known {
         }
     }
 
-    /// The head of this document, whether it was noted as the one in service yet or not.
+    /// The head of this document, whether the document is in service or only offered.
     pub(crate) fn head_of(&self, revision: Revision) -> Option<&Head> {
         self.head.iter().chain(&self.offered).find(|head| head.names() == Some(revision))
     }
@@ -194,12 +197,13 @@ impl Known {
         if !self.head.as_ref().is_some_and(is_head) {
             self.head = self.offered.iter().find(|head| is_head(head)).cloned();
         }
-        // What was refused before is past: `refused` still counts it.
+        // An earlier refusal is no longer of interest. `refused` still counts it.
         self.last_refusal = None;
         self.offered.retain(|head| head.revision > revision);
     }
 
-    /// Keeps a head of the document in service, unless it is known that its stage is past.
+    /// Keeps a head of the document in service, unless a head with the same or a later stage (the nodes that get a
+    /// revision next) is known. Returns whether the head was kept.
     pub(crate) fn note(&mut self, served: Revision, head: &Head) -> bool {
         let known = self.head.as_ref().filter(|known| known.names() == Some(served));
         let is_new = head.names() == Some(served) && known.is_none_or(|known| known.stage < head.stage);
@@ -209,7 +213,8 @@ impl Known {
         is_new
     }
 
-    /// Whether any peer answered when it was asked last, or the store gave rules that are no older than those served.
+    /// Whether the last request to any peer was answered, or, with a store, whether the last reading of the store gave
+    /// rules that aren't older than those in service.
     pub(crate) fn is_connected(&self) -> bool {
         if let Some(store) = &self.store {
             return store.trouble.is_none() && store.read_at.is_some();

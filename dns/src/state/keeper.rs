@@ -1,7 +1,8 @@
 //! Writes to the state directory on a thread of its own, so that a slow or hanging disk delays nothing else. Takes
 //! writes from the owner, returns the outcome of each.
 //!
-//! Only the latest version of each thing is written. A failed write is tried again after a pause that grows.
+//! Of each [`Kind`] of content, only the latest version is written. A failed write is tried again after a pause that
+//! grows.
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause before a failed write is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The result of one attempt to write something.
+/// The result of one attempt to write.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     /// What was written.
@@ -33,7 +34,7 @@ pub(crate) struct Attempt {
 /// Writes something to the state directory. Called again if the write fails.
 pub(crate) type Write = Box<dyn Fn(&Store) -> io::Result<()> + Send>;
 
-/// Passes writes to the thread. When this is dropped, every write that is due is tried once, and the thread ends.
+/// Passes writes to the thread. When the keeper is dropped, the thread tries every write that is due once, and ends.
 #[derive(Debug)]
 pub(crate) struct Keeper(Arc<Shared>);
 
@@ -85,8 +86,8 @@ impl Keeper {
         Ok(Self(shared))
     }
 
-    /// Passes a write to the thread. It replaces a write of the same kind that is due. The receiver gets the outcome of
-    /// the first attempt, or nothing if another write replaces this one.
+    /// Passes a write to the thread. If a write of the same kind is still due, the new write replaces it. The receiver
+    /// gets the outcome of the first attempt, or nothing if another write replaces this one.
     pub(crate) fn keep(&self, kind: Kind, write: Write) -> mpsc::Receiver<Result<(), String>> {
         let (reply, outcome) = mpsc::channel();
         self.0.state().due.insert(kind, Due { write, reply: Some(reply), again: None });

@@ -1,8 +1,9 @@
-//! The quotas of providers and the budgets of tenants, divided among the isolates of Workers. Takes what isolates ask
-//! for from the API, returns what they may spend. Held by every [`Handle`](crate::state::owner::Handle).
+//! The quotas of providers and the budgets of tenants, divided among the isolates (running instances) of edge Workers.
+//! Takes an isolate's request from the API, returns the lease that the isolate may spend. Held by every
+//! [`Handle`](crate::state::owner::Handle).
 //!
-//! In a fleet with a store, all nodes share one pool for each quota and budget:
-//! [`turns`](crate::state::fleet::turns) changes it.
+//! In a fleet with a store (NATS), all nodes share one pool for each quota and budget. A turn is one exchange between a
+//! node and the store's pool, by [`turns`](crate::state::fleet::turns).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +13,9 @@ use bailiwick_rules::quota::{Allowance, Amounts, Ask, Asks, Grant, Grants, HELD_
 use bailiwick_rules::table::Table;
 use bailiwick_rules::time::{Millis, Timestamp};
 
-/// A ledger for each quota and budget of the rules that was asked for. They are in memory only: a process that takes
-/// over begins with full pools, which is a burst more. In a fleet with a store the pools are there, and aren't lost.
+/// A ledger for each quota and budget of the rules that isolates asked for. Ledgers are in memory only. So a process
+/// that takes over begins with full pools, and may grant one burst too much. In a fleet with a store, the pools are in
+/// the store and aren't lost.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Leases(Arc<Mutex<Ledgers>>);
 
@@ -22,11 +24,11 @@ pub(crate) struct Leases(Arc<Mutex<Ledgers>>);
 struct Ledgers {
     quotas: BTreeMap<QuotaId, Shared>,
     budgets: BTreeMap<TenantId, Shared>,
-    /// How many nodes share the pools by a store; `None` without a store.
+    /// How many nodes share the pools through a store; `None` without a store.
     nodes: Option<u32>,
 }
 
-/// A pool as the fleet's store names it.
+/// The name of a pool in the fleet's store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum PoolName {
     /// The quota of a provider.
@@ -35,7 +37,7 @@ pub(crate) enum PoolName {
     Budget(TenantId),
 }
 
-/// One ledger, and what the node took from the fleet's store for it.
+/// One ledger, and what this node took from the pool in the fleet's store for it.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     /// The ledger.
@@ -50,9 +52,9 @@ pub(crate) struct Shared {
 pub(crate) struct Begun {
     /// The pool.
     pub(crate) pool: PoolName,
-    /// Its limits.
+    /// The limits of the pool.
     pub(crate) limits: Limits,
-    /// The change to make.
+    /// The change to make to the pool.
     pub(crate) turn: Turn,
 }
 
@@ -64,12 +66,12 @@ impl Shared {
         }
     }
 
-    /// Whether the fleet's store doesn't answer, so that this node grants its part of the pool only.
+    /// Whether the fleet's store doesn't answer, so that this node grants only its own part of the pool.
     pub(crate) fn is_cut_off(&self, now: Timestamp) -> bool {
         self.allowance.is_cut_off(now)
     }
 
-    /// Begins a turn if it changes anything.
+    /// Begins a turn, unless it would change nothing.
     fn begin(&mut self, now: Timestamp) -> Option<Turn> {
         let turn = self.allowance.begin_turn(now);
         self.is_busy = !turn.is_empty();
@@ -83,7 +85,8 @@ impl Shared {
 }
 
 impl PoolName {
-    /// The limits of the pool by these rules. Units that a node holds before it grants them are late by so much more.
+    /// The limits of the pool by these rules. Units that a node holds before it grants them are spent later, so the lag
+    /// of a quota is longer in a fleet with a store.
     fn limits(&self, table: &Table, nodes: Option<u32>) -> Option<Limits> {
         match self {
             Self::Quota(id) => {
@@ -109,7 +112,7 @@ impl Ledgers {
 }
 
 impl Leases {
-    /// Settles what an isolate was granted, and grants more. What the rules don't have is left out.
+    /// Settles an isolate's earlier grants, and grants more. Quotas and budgets that the rules don't have are left out.
     pub(crate) fn ask(&self, table: &Table, isolate: u64, asks: &Asks, now: Timestamp) -> Grants {
         let mut ledgers = self.lock();
         let Ledgers { quotas, budgets, nodes } = &mut *ledgers;
@@ -121,7 +124,8 @@ impl Leases {
             }
         }
         quotas.retain(|id, _| table.quota_named(id.as_str()).is_some());
-        // By another revision a position would be another tenant's.
+        // Budgets are asked for by the tenant's position, which may be another tenant's in another revision of the
+        // rules.
         if asks.revision == table.revision().number {
             for (position, ask) in &asks.budgets {
                 let tenant = table.tenants().get(*position as usize);
@@ -139,19 +143,19 @@ impl Leases {
         grants
     }
 
-    /// Looks at the ledgers of quotas, and at whether nodes share them by a store. `look` shouldn't take long: whoever
-    /// asks waits for it.
+    /// Looks at the ledgers of quotas, and at whether nodes share them through a store. `look` shouldn't take long,
+    /// because every request for a lease waits for it.
     pub(crate) fn with_quotas<T>(&self, look: impl FnOnce(&BTreeMap<QuotaId, Shared>, bool) -> T) -> T {
         let ledgers = self.lock();
         look(&ledgers.quotas, ledgers.nodes.is_some())
     }
 
-    /// Shares the pools with other nodes by a store from now on. `nodes` counts all nodes of the fleet.
+    /// Shares the pools with other nodes through a store from now on. `nodes` counts all nodes of the fleet.
     pub(crate) fn share_among(&self, nodes: u32) {
         self.lock().nodes = Some(nodes.max(1));
     }
 
-    /// Begins turns that are due, at most so many. Each has to be ended by [`Leases::end`].
+    /// Begins at most `most` of the turns that are due. The caller has to end each by [`Leases::end`].
     pub(crate) fn begin(&self, table: &Table, now: Timestamp, most: usize) -> Vec<Begun> {
         let mut ledgers = self.lock();
         let Ledgers { quotas, budgets, nodes } = &mut *ledgers;
@@ -166,9 +170,10 @@ impl Leases {
         due.filter_map(begin).take(most).collect()
     }
 
-    /// Ends a turn: with what the store gave, or `None` if it didn't answer. `random` decides when the next one begins.
+    /// Ends a turn. `got` is what the store gave, or `None` if the store didn't answer. `random` varies the time of the
+    /// next turn.
     pub(crate) fn end(&self, begun: &Begun, got: Option<Amounts>, now: Timestamp, random: u64) {
-        // A pool that the rules no longer have is gone.
+        // If the rules no longer have this pool, its ledger is gone.
         let mut ledgers = self.lock();
         let Some(shared) = ledgers.named(&begun.pool) else { return };
         shared.is_busy = false;

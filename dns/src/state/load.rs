@@ -1,5 +1,5 @@
-//! Takes the paths of a node's files, returns compiled rules, zone records and places, or every fault with its place.
-//! Called by `startup` and `watch`.
+//! Takes the paths of a node's files, returns compiled rules, zone records and GeoIP data, or every error with its
+//! place in the file. Called by `startup` and `watch`.
 
 use std::fs::File;
 use std::io;
@@ -48,9 +48,9 @@ pub(crate) struct Sources {
     pub directory: PathBuf,
     /// The state directory, where the last good versions and overrides are stored.
     pub state_dir: Option<PathBuf>,
-    /// The lock of the state directory, if it is held already.
+    /// The lock of the state directory, if this process holds it already.
     pub lock: Option<Arc<File>>,
-    /// What to do with a version of a zone that lost much.
+    /// What to do with a version of a zone that lost more than a third of its names.
     pub shrink: Shrink,
 }
 

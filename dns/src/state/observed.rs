@@ -1,5 +1,6 @@
-//! What Workers observed, added up. Takes batches from the API, returns sums to `/metrics` and to the plan. Held by
-//! every [`Handle`](crate::state::owner::Handle).
+//! The sums of the load that edge Workers observed. Takes batches of counts from the API, returns sums to `/metrics`
+//! and to the planner, which moves clients away from full regions. Held by every
+//! [`Handle`](crate::state::owner::Handle).
 
 use std::sync::{Arc, Mutex, PoisonError};
 

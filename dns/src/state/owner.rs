@@ -35,8 +35,8 @@ use crate::system::tasks::Tasks;
 
 pub(crate) use task::{InitialState, conflicting, faults_of, older, spawn, warnings_of};
 
-/// What the rest of the program holds of the owner. It reads the current snapshot without waiting, and sends changes.
-/// Cheap to clone.
+/// The access to the owner for the rest of the program. It reads the current snapshot without waiting, and sends
+/// changes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     live: Arc<ArcSwap<Snapshot>>,
@@ -51,7 +51,7 @@ pub(crate) struct Handle {
     keeper: Option<KeeperHandle>,
 }
 
-/// What is sent to the owner.
+/// A message to the owner.
 #[derive(Debug)]
 pub(crate) enum Change {
     /// A new version of a source.
@@ -62,17 +62,17 @@ pub(crate) enum Change {
     SetOverride { of: Overridden, forced: Forced, insists: bool, reply: Reply },
     /// End an override.
     DeleteOverride { of: Overridden, reply: Reply },
-    /// What another node sees.
+    /// A health report of another node.
     PeerReport(Box<HealthReport>),
-    /// Panic, for tests of what then goes on.
+    /// Makes the owner panic. Tests use it to check that the owner continues.
     #[cfg(test)]
     Panic,
 }
 
-/// What is wrong with the files of a source: the errors by zone. For rules, keys and GeoIP, the name is empty.
+/// The errors in the files of a source, by the name of the zone. For rules, keys and GeoIP, that name is empty.
 pub(crate) type Faults = BTreeMap<String, Vec<String>>;
 
-/// A new version of a source, compiled by itself but not with the others.
+/// A new version of a source. It is compiled by itself, but not yet together with the other sources.
 #[derive(Debug, Clone)]
 pub(crate) enum Offer {
     /// Rules.
@@ -81,11 +81,11 @@ pub(crate) enum Offer {
     Zones(Arc<[ZoneSource]>),
     /// The keys of all signed zones.
     Keys(Arc<[ZoneKeys]>),
-    /// Geography.
+    /// The GeoIP data.
     Places(Arc<Places>),
 }
 
-/// Where a version comes from.
+/// A kind of file from which the owner gets versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
     /// The rules document.
@@ -129,7 +129,8 @@ impl Offer {
 
 type Reply = oneshot::Sender<Result<Durability, OverrideError>>;
 
-/// What became of each source's versions, and what is wrong. `/v1/rules` and the metrics show it beside the snapshot.
+/// What became of each source's versions, and what is wrong now. `/v1/rules` and the metrics show it beside the
+/// snapshot.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Status {
     /// The rules document.
@@ -148,17 +149,18 @@ pub(crate) struct Status {
     pub renewals: u64,
     /// The last failure to renew signatures; `None` after a renewal succeeded. An alarm.
     pub not_renewed: Option<Failure>,
-    /// What is wrong with each zone that isn't served as its files say. Its last good version is served, if it has one.
+    /// The errors of each zone whose files can't be served, by the zone's name. The last good version of such a zone is
+    /// served, if there is one.
     pub zones_failing: BTreeMap<String, Vec<String>>,
-    /// What can't be written to the state directory, until it can.
+    /// The last failure to write to the state directory; `None` once everything is written.
     pub not_persisted: Option<Failure>,
     /// The revision of rules that were accepted, but wait for the first results of new monitors.
     pub awaited_revision: Option<u64>,
-    /// The rules that were refused or ignored last.
+    /// The last rules document that was refused or ignored.
     pub refused_rules: Option<RefusedRules>,
-    /// How many times the owner panicked and continued. What was offered to it before may be lost.
+    /// How many times the owner panicked and continued. The change that it was handling then may be lost.
     pub panics: u64,
-    /// What is served but probably not meant.
+    /// Warnings about content that is served but probably not meant.
     pub warnings: Arc<[String]>,
 }
 
@@ -177,10 +179,11 @@ pub(crate) struct SourceStatus {
     pub last_error: Option<Failure>,
 }
 
-/// A rules document that isn't taken, and why.
+/// A rules document that the owner didn't accept, and why.
 #[derive(Debug, Clone)]
 pub(crate) struct RefusedRules {
-    /// Tells it from other documents of the same content. It doesn't keep the document in memory.
+    /// The document. Compare the pointer, because another document may have the same content. The pointer is weak, so
+    /// that it doesn't keep the document in memory.
     pub document: Weak<Rules>,
     /// Every error, with its place and how to mend it.
     pub errors: Vec<String>,
@@ -189,7 +192,7 @@ pub(crate) struct RefusedRules {
 /// Something that went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
-    /// When.
+    /// The time of the failure.
     pub at: Timestamp,
     /// Every error, with its place and how to mend it.
     pub errors: Vec<String>,
@@ -218,7 +221,7 @@ impl Status {
     }
 }
 
-/// Where an override ended up.
+/// Where an override is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Durability {
     /// In the state directory: a restart keeps it.
@@ -282,22 +285,22 @@ impl Handle {
         &self.tasks
     }
 
-    /// What Workers may spend of quotas.
+    /// The parts of quotas that edge Workers may spend (leases).
     pub(crate) fn leases(&self) -> &Leases {
         &self.leases
     }
 
-    /// What is known of the fleet.
+    /// What this node knows of the other nodes of its fleet.
     pub(crate) fn fleet(&self) -> &FleetStatus {
         &self.fleet
     }
 
-    /// Gives every change of the status from now on.
+    /// A receiver that gets every change of the status from now on.
     pub(crate) fn follow_status(&self) -> watch::Receiver<Arc<Status>> {
         self.status.clone()
     }
 
-    /// What Workers observed.
+    /// The load that edge Workers observed and reported.
     pub(crate) fn observed(&self) -> &Observed {
         &self.observed
     }
@@ -327,8 +330,8 @@ impl Handle {
         &self.clock
     }
 
-    /// Waits until snapshot and status are as wanted. Checks them after every change of either. `false` if the owner
-    /// ends first.
+    /// Waits until `wanted` returns true. Calls it after every change of the snapshot or the status. `false` if the
+    /// owner ends first.
     #[cfg(test)]
     pub(crate) async fn wait_until(&self, mut wanted: impl FnMut(&Snapshot, &Status) -> bool) -> bool {
         let mut status = self.status.clone();
@@ -352,13 +355,14 @@ impl Handle {
         self.changes.blocking_send(Change::Faults(source, faults)).is_ok()
     }
 
-    /// Gives the owner what another node reports. It arrived at this moment.
+    /// Gives the owner a health report of another node that arrived just now.
     pub(crate) async fn hear(&self, report: Box<HealthReport>) {
         // The owner ends only with the program.
         let _ = self.changes.send(Change::PeerReport(report)).await;
     }
 
-    /// Has `write` called for the state directory, if there is one.
+    /// Hands `write` to the keeper, which calls it with the state directory. Does nothing if no state directory is
+    /// configured.
     pub(crate) fn keep(&self, kind: Kind, write: Write) {
         if let Some(keeper) = &self.keeper {
             keeper.keep(kind, write);
@@ -368,15 +372,16 @@ impl Handle {
     /// Forces the status of a region or an endpoint. Queries see it when this returns.
     ///
     /// # Errors
-    /// When it isn't in the rules, the status is unknown, the end has passed, or guards are against it.
+    /// When the region or endpoint isn't in the rules, the status is unknown, the end has passed, or a guard (the
+    /// number of regions that a fence must keep) forbids it.
     pub(crate) async fn set_override(&self, of: Overridden, forced: Forced) -> Result<Durability, OverrideError> {
         self.ask(|reply| Change::SetOverride { of, forced, insists: false, reply }).await
     }
 
-    /// The same, whatever guards are against it.
+    /// Like [`Handle::set_override`], but ignores guards.
     ///
     /// # Errors
-    /// When it isn't in the rules, the status is unknown, or the end has passed.
+    /// When the region or endpoint isn't in the rules, the status is unknown, or the end has passed.
     pub(crate) async fn insist_on_override(&self, of: Overridden, forced: Forced) -> Result<Durability, OverrideError> {
         self.ask(|reply| Change::SetOverride { of, forced, insists: true, reply }).await
     }
@@ -384,7 +389,7 @@ impl Handle {
     /// Ends an override that came by the API. Queries see it when this returns.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the region or endpoint has no such override.
     pub(crate) async fn delete_override(&self, of: Overridden) -> Result<Durability, OverrideError> {
         self.ask(|reply| Change::DeleteOverride { of, reply }).await
     }

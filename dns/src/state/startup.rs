@@ -1,5 +1,5 @@
-//! Starts a node. Takes its files, returns a running owner and feed, or every error at once. Called by the command line
-//! for `serve` and `check`.
+//! Starts a node. Takes the node's files, returns the running owner (the task that holds the node's state) and feed
+//! (the thread that watches the files), or every error at once. Called by the command line for `serve` and `check`.
 
 #[cfg(test)]
 mod tests;
@@ -26,16 +26,16 @@ use crate::zone::{Zone, ZoneError, file};
 /// A node whose state is in service.
 #[derive(Debug)]
 pub(crate) struct Started {
-    /// Reads and changes its state.
+    /// Reads and changes the node's state.
     pub handle: Handle,
-    /// Watches its files.
+    /// Watches the node's files.
     pub feed: Feed,
 }
 
-/// Loads everything, awaits the first round of probes, and watches the files from then on.
+/// Loads all files, waits for the first round of probes, and watches the files from then on.
 ///
-/// In place of whatever can't be used, its last good version is used. A zone without any version, or without the keys
-/// to sign it, is left out, and the others are served.
+/// If a file can't be used, its last good version is used instead. A zone that has no usable version, or lacks the keys
+/// to sign it, isn't served; the other zones are.
 ///
 /// # Errors
 /// Everything that is wrong, if there is no usable version of the rules, of the GeoIP database, or of any zone.
@@ -45,7 +45,7 @@ pub(crate) async fn start(sources: Sources, secrets: Secrets, clock: Clock) -> R
     start_with(sources, prober, clock).await
 }
 
-/// [`start`] with another way to probe.
+/// Like [`start`], but with any prober.
 ///
 /// # Errors
 /// As [`start`].
@@ -68,10 +68,10 @@ pub(crate) async fn start_with<P: Prober>(sources: Sources, prober: P, clock: Cl
     Ok(Started { handle, feed })
 }
 
-/// Validates the files as they are configured, without their last good versions. Returns warnings.
+/// Checks the files that are configured, and ignores last good versions. Returns warnings.
 ///
 /// # Errors
-/// Everything wrong with them.
+/// Everything that is wrong with the files.
 pub(crate) fn check(sources: &Sources, now: Timestamp) -> Result<Vec<String>, Vec<Fault>> {
     let configured = Sources { state_dir: None, ..sources.clone() };
     let loaded = load(&configured, now);
@@ -91,19 +91,19 @@ fn whole(message: String) -> Fault {
 struct Loaded {
     parts: Parts,
     places: Option<Arc<Places>>,
-    /// The bytes of a GeoIP database that was read, to be kept.
+    /// The bytes of the GeoIP database that was read, to be written to the state directory.
     geoip: Option<Vec<u8>>,
     configured: Option<Arc<Rules>>,
     store: Option<Store>,
-    /// The zones last in service.
+    /// The zones last in service, from the state directory.
     kept_zones: Vec<ZoneSource>,
-    /// Everything wrong with the files.
+    /// Everything that is wrong with the files, except the rules.
     faults: Vec<Fault>,
     rules_faults: Vec<Fault>,
     geoip_faults: Faults,
 }
 
-/// What a node begins with.
+/// The state that a node begins with, and the state of its files.
 struct Begun {
     beginning: InitialState,
     parts: Parts,
@@ -155,13 +155,13 @@ fn load(sources: &Sources, now: Timestamp) -> Loaded {
     Loaded { parts, places, geoip, configured, store, kept_zones, faults, rules_faults, geoip_faults }
 }
 
-/// Whether a version was decided about. A file that couldn't be read is tried again.
+/// Whether the feed needn't read the file again before it changes. A file that couldn't be read is tried again.
 fn is_done<T>(reading: &Reading<T>) -> bool {
     reading.outcome.as_ref().map_or_else(|unusable| !unusable.may_pass, |_| true)
 }
 
-/// The version of a zone to begin with: its file, or its last good version if the file can't be used or lost much. The
-/// feed goes on from that version.
+/// The version of a zone to begin with. This is the file, or the last good version if the file can't be used or lost
+/// much. The feed compares later versions with it.
 fn zone_part(reading: &Reading<ZoneSource>, kept: Option<&ZoneSource>, sources: &Sources) -> Part<ZoneSource> {
     let is_held =
         |zone: &ZoneSource| sources.shrink == Shrink::Hold && kept.is_some_and(|kept| watch::is_shrunk(kept, zone));
@@ -197,7 +197,8 @@ impl Loaded {
         self.faults.into_iter().chain(self.rules_faults).collect()
     }
 
-    /// Compiles what was read. Where it doesn't fit, the last good version is used.
+    /// Compiles what was read. If the rules don't fit the zones, the last good rules are tried; then zones that don't
+    /// fit are replaced by their last good versions.
     fn beginning(mut self, sources: &Sources, now: Timestamp) -> Result<Begun, Vec<Fault>> {
         let zones = self.parts.zone_sources();
         let are_any = zones.is_empty() || zones.iter().any(|zone| !zone.is_missing());
@@ -212,14 +213,14 @@ impl Loaded {
             let built = build(&candidate.rules, &zones, &self.parts, &places, now);
             match built {
                 Ok(world) => return Ok(self.begun(world, candidate, refused, note, &[], now)),
-                // If both fail, the errors of the configured document are the ones to report.
+                // If both documents fail, the errors of the configured document are reported.
                 Err(refusals) if refused.is_none() || !candidate.is_last_good => {
                     refused = Some(refusals.into_iter().map(Fault::from).collect());
                 }
                 Err(_) => {}
             }
         }
-        // No document fits all zones, so the first one that fits some of them is used with these.
+        // No document fits all zones, so the first document that fits some zones is used with those.
         for candidate in &candidates {
             let rejected = World::rejected(&candidate.rules, &zones, &self.parts.zone_keys());
             let fitting = self.fitting(&zones, &rejected, &candidate.rules);
@@ -233,7 +234,7 @@ impl Loaded {
         Err(self.faults)
     }
 
-    /// The zones; in place of rejected ones their last good versions, if those fit.
+    /// The zones. Each rejected zone is replaced by its last good version, if that fits the rules.
     fn fitting(&self, zones: &[ZoneSource], rejected: &[RejectedZone], rules: &Rules) -> Arc<[ZoneSource]> {
         let keys = self.parts.zone_keys();
         let fits = |zone: &&ZoneSource| World::rejected(rules, std::slice::from_ref(*zone), &keys).is_empty();
@@ -289,7 +290,7 @@ fn build(
     World::build(Arc::clone(rules), Arc::clone(zones), parts.zone_keys(), Arc::clone(places), now, None)
 }
 
-/// The errors of the zones by themselves, for when there are no rules to compile them with.
+/// The errors of the zones when each is compiled without rules.
 fn zone_faults(zones: &[ZoneSource]) -> Vec<Fault> {
     let there = zones.iter().filter(|zone| !zone.is_missing());
     let errors = there.filter_map(|zone| Zone::compile(&zone.origin, &zone.records, &[]).err());
@@ -364,7 +365,7 @@ fn beginning(
     }
 }
 
-/// A zone last in service, if it is still any good.
+/// The version of a zone that was last in service, if it is still usable.
 fn kept_zone(store: &Store, origin: &Name) -> Option<ZoneSource> {
     let path = store.zone_path(origin);
     let aside = |why: &dyn std::fmt::Display| tracing::warn!("{}: a kept zone is left aside: {why}", path.display());
@@ -379,14 +380,14 @@ fn kept_zone(store: &Store, origin: &Name) -> Option<ZoneSource> {
     }
 }
 
-/// The GeoIP database last in service, if it is still any good.
+/// The GeoIP database last in service, if it is still usable.
 fn kept_places(store: &Store, registered: Registered) -> Option<Arc<Places>> {
     let aside = |why: &dyn std::fmt::Display| tracing::warn!("the kept GeoIP database is left aside: {why}");
     let bytes = store.geoip().map_err(|error| aside(&error)).ok()??;
     Places::read_with(&bytes, registered).map(Arc::new).map_err(|error| aside(&error)).ok()
 }
 
-/// The rules last in service, if they are still any good.
+/// The rules last in service, if they are still usable.
 fn last_good(store: &Store) -> Option<Arc<Rules>> {
     let path = store.rules_path();
     let aside = |faults: Vec<Fault>| {
@@ -404,7 +405,8 @@ struct Candidate {
     is_last_good: bool,
 }
 
-/// The documents that may be used at the start, the better one first; and why the configured one isn't used, if so.
+/// The documents that may be used at the start, the preferred one first. Also why the configured document isn't
+/// preferred, if so.
 fn in_order(configured: Option<Arc<Rules>>, kept: Option<Arc<Rules>>) -> (Vec<Candidate>, Option<String>) {
     let configured = configured.map(|rules| Candidate { rules, is_last_good: false });
     let kept = kept.map(|rules| Candidate { rules, is_last_good: true });

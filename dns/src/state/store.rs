@@ -1,5 +1,6 @@
-//! The state that survives a restart. Writes the last good rules, zones and GeoIP database, the API's overrides and
-//! more to the state directory, and reads them at the start.
+//! The state that survives a restart. Writes the last good rules, zones and GeoIP database, the overrides (statuses
+//! that operators forced by the API) and more to the state directory, and reads them at the start. Called by `startup`
+//! and the keeper.
 //!
 //! Each file is replaced by renaming, so that a reader, or a restart after a crash, finds either the old or the new
 //! file.
@@ -26,29 +27,29 @@ use crate::system::files::{Mode, replace};
 
 /// The rules last in service, byte for byte.
 const RULES: &str = "rules.last-good.json";
-/// The API's overrides.
+/// The overrides that came by the API.
 const OVERRIDES: &str = "overrides.json";
-/// Overrides of all nodes of a fleet, ended ones included.
+/// The overrides of all nodes of a fleet, including those that were ended.
 const FLEET_OVERRIDES: &str = "overrides.fleet.json";
 /// The GeoIP database last in service, byte for byte.
 const GEOIP: &str = "geoip.last-good.mmdb";
-/// What the voters agreed on.
+/// The statuses that the voters (nodes that vote on health) agreed on.
 const AGREED: &str = "agreed.json";
-/// The queries of the last week.
+/// The counts of queries of the last week.
 const TRAFFIC: &str = "traffic.json";
 /// The directory of the zones last in service.
 const ZONES: &str = "zones";
 /// The directory of the rules that were in service, by revision.
 const HISTORY: &str = "history";
-/// The longest file name of a zone. If the name of a zone is longer, the file is named by the digest of the name.
+/// The longest file name of a zone. If the name of a zone is longer, the file name is a SHA-256 digest of it.
 const LONGEST_NAME: usize = 200;
 
-/// What is kept.
+/// A thing that is kept. Of each kind, only the latest version is written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// The rules last in service.
     Rules,
-    /// The API's overrides.
+    /// The overrides that came by the API, those of the whole fleet among them.
     Overrides,
     /// The GeoIP database last in service.
     Geoip,
@@ -56,7 +57,7 @@ pub(crate) enum Kind {
     Zone(Name),
     /// The rules of a revision, in the history.
     History(u64),
-    /// The queries of the last week.
+    /// The counts of queries of the last week.
     Traffic,
     /// What the voters agreed on.
     Agreed,
@@ -89,7 +90,7 @@ impl Store {
         Ok(Self { directory: directory.to_owned(), lock: lock(directory) })
     }
 
-    /// Does [`Store::open`] with a lock that is held already.
+    /// Like [`Store::open`], with a lock that this process holds already.
     ///
     /// # Errors
     /// When the directory can't be created.
@@ -110,7 +111,7 @@ impl Store {
         Self::rules_in(&self.directory)
     }
 
-    /// Where a state directory that isn't opened keeps the last-good rules.
+    /// Where the last-good rules are kept in a state directory that isn't opened.
     #[must_use]
     pub(crate) fn rules_in(directory: &Path) -> PathBuf {
         directory.join(RULES)
@@ -168,7 +169,8 @@ impl Store {
         replace(&self.directory.join(AGREED), &agreed.to_bytes(), Mode::Private)
     }
 
-    /// The queries of the last week that are stored in a state directory.
+    /// The stored counts of queries of the last week; `None` if none were stored. The state directory needn't be
+    /// opened.
     ///
     /// # Errors
     /// When the file can't be read.
@@ -176,7 +178,7 @@ impl Store {
         read(&directory.join(TRAFFIC))
     }
 
-    /// Stores the queries of the last week.
+    /// Stores the counts of queries of the last week.
     ///
     /// # Errors
     /// When the file can't be written.
@@ -199,7 +201,8 @@ impl Store {
 
     /// Stores a zone that is now in service. All its records, also those of included files, are written to one file.
     pub(crate) fn keep_zone(&self, zone: &ZoneSource) -> io::Result<()> {
-        // If the state directory itself is missing, it isn't created: another may be about to be mounted there.
+        // If the state directory itself is missing, it isn't created, because a file system may be about to be mounted
+        // there.
         match DirBuilder::new().mode(0o700).create(self.directory.join(ZONES)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
@@ -207,7 +210,7 @@ impl Store {
         replace_if_other(&self.zone_path(&zone.origin), text_of(zone).as_bytes())
     }
 
-    /// The overrides, ended ones included.
+    /// The overrides, including those whose time has passed since they were stored.
     ///
     /// # Errors
     /// When the file exists and can't be read or parsed.
@@ -244,7 +247,7 @@ impl Store {
         self.directory.join(FLEET_OVERRIDES).exists()
     }
 
-    /// Stores these overrides in place of all stored before.
+    /// Stores these overrides, and drops all that were stored before.
     ///
     /// # Errors
     /// When the file can't be written.

@@ -31,12 +31,13 @@ use part::{Check, alone};
 pub(crate) use part::{Part, Reading, read_geoip, read_rules, read_zone, read_zone_keys};
 use settle::{Judged, Millis};
 
-/// The pause between two looks at all files. If a look takes longer than a twentieth of this, the pause is twenty times
-/// the look.
+/// The shortest pause between two looks at all files. If a look takes longer than a twentieth of this, the pause is
+/// twenty times the duration of the look.
 const LOOK: Duration = Duration::from_millis(100);
 /// The longest pause between two looks.
 const RAREST_LOOK: Duration = Duration::from_secs(1);
-/// A version of a zone may lack this many names without counting as one that lost much, even if the zone is small.
+/// A version of a zone that lost at most this many names never counts as a version that lost much, even if the zone is
+/// small.
 const FEW: usize = 2;
 /// If one look, with the reading of changed files, takes longer than this, the thread counts as stuck: a disk or a
 /// share hangs.
@@ -48,7 +49,8 @@ pub(crate) struct Feed {
     reload: SyncSender<()>,
 }
 
-/// All parts that are watched, with their states and versions.
+/// All parts that are watched, with the states of their files and their versions. A part is what is read as a whole:
+/// the rules, a zone, the keys of a zone, or the GeoIP database.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) rules: Part<()>,
@@ -101,7 +103,8 @@ impl Feed {
         Ok(Self { reload })
     }
 
-    /// Reads everything again, changed or not, and takes versions that were held. SIGHUP does this.
+    /// Reads all files again, changed or not, and takes versions that were held (a zone that lost many names waits for
+    /// this). SIGHUP does this.
     pub(crate) fn reload(&self) {
         // If the channel is full, a reload is due anyway.
         let _ = self.reload.try_send(());
@@ -124,7 +127,8 @@ struct Watching {
 struct MemoryRelease {
     /// How many versions were accepted at the last look.
     accepted: Option<u64>,
-    /// When to give back memory, the soonest last: at once, and again when the previous version is no longer in use.
+    /// When to give back memory, the soonest time last. It is due at once after a version was accepted, and again when
+    /// the previous version is no longer in use.
     due: Vec<Instant>,
 }
 
@@ -205,7 +209,8 @@ impl Watching {
         Millis::try_from(self.begun.elapsed().as_millis()).unwrap_or(Millis::MAX)
     }
 
-    /// A node that follows others writes the only file of its rules itself, so that is no news.
+    /// Reads the rules if they changed. Returns whether the owner still runs. A node that gets its rules from other
+    /// nodes writes its rules file itself, so changes of that file are ignored.
     fn look_at_rules(&mut self) -> bool {
         if self.sources.state_dir.as_deref().is_some_and(|directory| Store::rules_in(directory) == self.sources.rules) {
             return true;
@@ -292,7 +297,7 @@ fn entries(zone: &ZoneSource) -> Vec<Entry<'_>> {
 }
 
 /// Compares a new version of a zone with the version in service. Also returns the message to report if the new version
-/// lost much.
+/// lost much, that is, more than a third of the names.
 fn compare(old: Option<&ZoneSource>, new: &ZoneSource) -> (Judged, String) {
     let Some(old) = old else { return (Judged::Lossy, String::new()) };
     let (before, now) = (entries(old), entries(new));

@@ -1,4 +1,4 @@
-//! The thread that writes state to disk, beside disks that fail or hang.
+//! Tests of the thread that writes state to disk, with disks that fail or hang.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

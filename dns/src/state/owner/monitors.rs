@@ -1,6 +1,6 @@
-//! The monitors that run. Takes the rules' monitors and the results of their probes, returns health by region. The
-//! owner holds the one instance. The sources of loads run beside them ([`loads`]), and what reads replicas
-//! ([`replicas`]) and releases ([`releases`]).
+//! The monitors that run. Takes the monitors of the rules and the results of their probes, returns health by region.
+//! The owner holds the only instance. It also runs the tasks that read loads ([`loads`]), the lag of replicas
+//! ([`replicas`]) and the models that endpoints run ([`releases`]).
 
 mod loads;
 mod models;
@@ -49,28 +49,28 @@ pub(super) struct Monitors<P> {
 #[derive(Debug)]
 struct Entry {
     monitor: Monitor,
-    /// Which addresses its probes try.
+    /// Which addresses the probes try.
     targets: Targets,
     monitored: Monitored,
     failure: Option<Arc<str>>,
-    /// When its status last changed; `None` before the first result.
+    /// When the monitor's status last changed; `None` before the first result.
     since: Option<Timestamp>,
     probes: Probes,
     last_failure: Option<(Timestamp, Arc<str>)>,
-    /// What else is known of one that asks a model.
+    /// Further state, if the monitor asks a model.
     model: Option<Box<ModelState>>,
-    /// Its probes run until this is dropped.
+    /// The probes run until this is dropped.
     _running: Running,
 }
 
-/// The running monitors of one `monitor` in the rules: none if it isn't there, two if it tests both families of
-/// addresses.
+/// The running monitors for one `monitor` field of the rules: none if the field is absent, two if it tests both
+/// families of addresses.
 type MonitorIds = Vec<MonitorId>;
 
 /// Which running monitors watch which regions and endpoints of one table.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Assignment {
-    /// By region: its own and its endpoints'.
+    /// By region index: the monitors of the region itself, and the monitors of each of its endpoints.
     regions: Vec<(MonitorIds, Vec<MonitorIds>)>,
     /// The endpoints whose load is read.
     loads: Vec<Read>,
@@ -81,27 +81,28 @@ pub(super) struct Assignment {
 }
 
 impl Assignment {
-    /// All monitors.
+    /// The ids of all monitors.
     fn ids(&self) -> impl Iterator<Item = MonitorId> {
         self.regions.iter().flat_map(|(own, endpoints)| own.iter().chain(endpoints.iter().flatten()).copied())
     }
 
-    /// The position of the first region that a monitor watches, by itself or by an endpoint.
+    /// The position of the first region that a monitor watches, directly or through an endpoint.
     fn region_of(&self, monitor: MonitorId) -> Option<usize> {
         let is_watched = |(own, endpoints): &(MonitorIds, Vec<MonitorIds>)| {
-            own.contains(&monitor) || endpoints.iter().any(|one| one.contains(&monitor))
+            own.contains(&monitor) || endpoints.iter().any(|ids| ids.contains(&monitor))
         };
         self.regions.iter().position(is_watched)
     }
 
-    /// The first region, and the endpoint if it is one, that a monitor watches.
+    /// The names of the first region that a monitor watches and, if the monitor belongs to an endpoint, of that
+    /// endpoint.
     fn watched_by<'t>(&self, table: &'t Table, monitor: MonitorId) -> (Option<&'t str>, Option<&'t str>) {
         for ((own, endpoints), region) in self.regions.iter().zip(table.regions()) {
             let name = Some(region.id.as_str());
             if own.contains(&monitor) {
                 return (name, None);
             }
-            let at = endpoints.iter().position(|one| one.contains(&monitor));
+            let at = endpoints.iter().position(|ids| ids.contains(&monitor));
             if let Some((id, _)) = at.and_then(|at| region.endpoints.get(at)) {
                 return (name, Some(id.as_str()));
             }
@@ -111,7 +112,7 @@ impl Assignment {
 }
 
 impl Entry {
-    /// What a round means for the status.
+    /// The effect of a round of probes on the status.
     fn meaning(&mut self, outcome: Outcome, loads: &Loads, begun: Timestamp, now: Timestamp) -> Meaning {
         if let Some(model) = &mut self.model {
             let sources = model.sources.clone();
@@ -122,10 +123,10 @@ impl Entry {
         Meaning { effect, verdict: None, failure }
     }
 
-    /// Counts a round. Returns whether it succeeded; `None` if it says nothing of that.
+    /// Counts a round. Returns whether the round succeeded; `None` if it tells neither success nor failure.
     fn count(&mut self, meaning: &Meaning, now: Timestamp) -> Option<bool> {
         if meaning.effect == Effect::None && meaning.verdict.is_none() {
-            return None; // nothing was asked, so that the last failure stands
+            return None; // no probe was sent, so the last failure still stands
         }
         self.failure.clone_from(&meaning.failure);
         match (meaning.effect, &meaning.failure) {
@@ -142,7 +143,7 @@ impl Entry {
         }
     }
 
-    /// Whether its last verdict is that the engine is full, and isn't stale.
+    /// Whether the last verdict is that the engine is full, and that verdict isn't stale.
     fn is_busy(&self, now: Timestamp) -> bool {
         let verdict = self.model.as_ref().and_then(|model| model.verdict());
         verdict == Some(Verdict::Busy) && !self.monitored.is_stale(now)
@@ -157,7 +158,7 @@ impl<P: Prober> Monitors<P> {
         Self { probing, entries, next: 0, loads, replicas, releases, sight, since }
     }
 
-    /// Starts every monitor of `table` that doesn't run yet. One that runs with equal content keeps its state.
+    /// Starts every monitor of `table` that doesn't run yet. A running monitor with equal content keeps its state.
     pub(super) fn assign(&mut self, table: &Table) -> Assignment {
         let mut assign = |monitor: &Option<Monitor>| {
             let Some(monitor) = monitor else { return MonitorIds::new() };
@@ -182,7 +183,7 @@ impl<P: Prober> Monitors<P> {
         for (id, entry) in &mut self.entries {
             if let Some(model) = &mut entry.model {
                 let (places, sources) = models::watched(table, &assignment, *id);
-                // One that these rules no longer have goes on as it was, until it is stopped.
+                // A monitor that these rules don't have stays as it was until it is stopped.
                 if !places.is_empty() {
                     model.name = models::name_of(assignment.watched_by(table, *id));
                     model.places.set(places);
@@ -193,7 +194,8 @@ impl<P: Prober> Monitors<P> {
         assignment
     }
 
-    /// The running monitor with this content. Starts it if there is none; beside other voters `is_spread`.
+    /// The running monitor with this content. Starts it if there is none. `is_spread` is true if other voters probe the
+    /// same target, so that the probes are spread over time.
     fn running(&mut self, monitor: &Monitor, targets: Targets, is_spread: bool) -> MonitorId {
         let is_it = |entry: &Entry| entry.targets == targets && entry.monitor == *monitor;
         if let Some((id, _)) = self.entries.iter().find(|(_, entry)| is_it(entry)) {
@@ -224,9 +226,9 @@ impl<P: Prober> Monitors<P> {
 
     /// Stops every monitor and source that none of these assignments has.
     pub(super) fn keep_only<'a>(&mut self, assignments: impl IntoIterator<Item = &'a Assignment> + Clone) {
-        self.loads.keep_only(assignments.clone().into_iter().flat_map(|one| &one.loads));
-        self.replicas.keep_only(assignments.clone().into_iter().flat_map(|one| &one.copies));
-        self.releases.keep_only(assignments.clone().into_iter().flat_map(|one| &one.asked));
+        self.loads.keep_only(assignments.clone().into_iter().flat_map(|assignment| &assignment.loads));
+        self.replicas.keep_only(assignments.clone().into_iter().flat_map(|assignment| &assignment.copies));
+        self.releases.keep_only(assignments.clone().into_iter().flat_map(|assignment| &assignment.asked));
         let kept: BTreeSet<MonitorId> = assignments.into_iter().flat_map(Assignment::ids).collect();
         self.entries.retain(|id, _| kept.contains(id));
         self.sight.keep_only(|id| kept.contains(id));
@@ -240,9 +242,9 @@ impl<P: Prober> Monitors<P> {
         timeouts.chain(self.replicas.first_result_timeout(&assignment.copies)).max()
     }
 
-    /// Takes a probe's result, unless its monitor has been stopped meanwhile. Returns whether it succeeded; `None` if
-    /// it counts as neither.
-    /// `places` are the rules in service and what their monitors watch, for the log.
+    /// Takes a probe's result, unless its monitor has been stopped meanwhile. Returns whether the probe succeeded;
+    /// `None` if it counts as neither success nor failure. `places` are the rules in service and what their monitors
+    /// watch, for the log.
     pub(super) fn record(
         &mut self,
         result: ProbeResult,
@@ -299,13 +301,13 @@ impl<P: Prober> Monitors<P> {
         passed
     }
 
-    /// Takes what a reading brought. Returns whether that is news: a first reading, or one that fails after one that
-    /// didn't, or the other way round.
+    /// Takes a reading of a load. Returns whether this is the first reading of its source, or whether the source began
+    /// or ceased to fail.
     pub(super) fn record_load(&mut self, result: LoadResult, now: Timestamp, places: (&Table, &Assignment)) -> bool {
         self.loads.record(result, now, (places.0, &places.1.loads))
     }
 
-    /// Takes what a reading of a replica brought. Returns whether anything changed but the lag.
+    /// Takes a reading of a replica. Returns whether anything but the lag changed.
     pub(super) fn record_replica(
         &mut self,
         result: ReplicaResult,
@@ -315,7 +317,8 @@ impl<P: Prober> Monitors<P> {
         self.replicas.record(result, now, self.sight.is_blind(), (places.0, &places.1.copies))
     }
 
-    /// Takes what an endpoint says that it runs. Returns whether that is news.
+    /// Takes what an endpoint says that it runs. Returns whether a reading came, or whether the source began or ceased
+    /// to fail.
     pub(super) fn record_release(
         &mut self,
         result: ReleaseResult,
@@ -325,7 +328,7 @@ impl<P: Prober> Monitors<P> {
         self.releases.record(result, now, (places.0, &places.1.asked))
     }
 
-    /// Health as of `now`, as this node's probes see it. [`Monitors::note_statuses`] tells since when it is so.
+    /// Health as of `now`, as this node's probes see it. [`Monitors::note_statuses`] fills in since when.
     pub(super) fn health(
         &self,
         table: &Table,
@@ -405,13 +408,14 @@ impl<P: Prober> Monitors<P> {
         assignment.ids().any(|id| self.entries.get(&id).is_some_and(|entry| entry.targets.tested_family().is_some()))
     }
 
-    /// What monitors report. `join` combines the two families of addresses.
+    /// The joined reading of these monitors. `join` combines the two families of addresses.
     fn read(&self, ids: &MonitorIds, join: fn(Reading, Reading) -> Reading, now: Timestamp) -> Option<Reading> {
         let entries = ids.iter().filter_map(|id| self.entries.get(id));
         entries.map(|entry| entry.monitored.reading(now)).reduce(join)
     }
 
-    /// What monitors report of one family. A monitor that doesn't distinguish families reports the same of both.
+    /// The reading of these monitors for one family. A monitor that doesn't distinguish families reports the same for
+    /// both.
     fn read_family(&self, ids: &MonitorIds, family: AddressFamily, now: Timestamp) -> Option<Reading> {
         let entries = ids.iter().filter_map(|id| self.entries.get(id));
         let mut of_family = entries.filter(|entry| entry.targets.tested_family().is_none_or(|half| half == family));
@@ -459,7 +463,7 @@ impl<P: Prober> Monitors<P> {
     }
 }
 
-/// What the endpoints of a region are forced to be, by position.
+/// The status that each endpoint of a region is forced to, by position.
 fn statuses(table: &Table, region: RegionIndex, by_api: &[Option<Forced>], now: Timestamp) -> Vec<Option<Status>> {
     let by_api = |position: usize| by_api.get(position).and_then(Option::as_ref);
     let forced = |position| endpoint_in_force(table, region, position, by_api(position), now);
@@ -467,7 +471,7 @@ fn statuses(table: &Table, region: RegionIndex, by_api: &[Option<Forced>], now: 
     endpoints.map(|position| forced(position).map(|forced| forced.status)).collect()
 }
 
-/// The family of the addresses that a region publishes, if it publishes those of one alone.
+/// The family of the addresses that a region publishes, if it publishes only one.
 pub(super) fn published(region: &Region) -> Option<AddressFamily> {
     let answers = region.answers.as_ref()?;
     match (answers.a.is_empty(), answers.aaaa.is_empty()) {
@@ -477,7 +481,7 @@ pub(super) fn published(region: &Region) -> Option<AddressFamily> {
     }
 }
 
-/// What a monitor tries, for logs.
+/// The target of a monitor's probes, for logs.
 fn target(monitor: &Monitor, targets: Targets) -> String {
     let target = match &monitor.probe {
         Probe::Tcp { address } => address.clone(),

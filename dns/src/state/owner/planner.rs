@@ -23,16 +23,16 @@ use crate::state::snapshot::{self, Health, Rules, Shares, World, endpoints_up};
 /// Time between two plans. After a change of health, a plan is made at once.
 const INTERVAL: Millis = Millis(5_000);
 
-/// The most orders of fences whose demand is estimated, over all services that DNS moves. The work of a plan grows with
-/// their number.
+/// The most orders of regions whose demand is estimated, over all services whose clients DNS moves. The work of a plan
+/// grows with their number.
 const MOST_ORDERS: usize = 4_096;
-/// The number of orders that each service that DNS moves may have in any case.
+/// Each service whose clients DNS moves may have at least this many orders.
 const LEAST_ORDERS: usize = 16;
 
-/// The most fences whose shares are reported, for each service that DNS moves.
+/// The most fences whose shares are reported, for each service whose clients DNS moves.
 const MOST_REPORTED: usize = 32;
 
-/// Makes plans, each from the one before.
+/// Makes plans, each from the previous plan.
 #[derive(Debug)]
 pub(super) struct Planner {
     last: Option<Planned>,
@@ -45,10 +45,10 @@ struct Planned {
     rules: Arc<Rules>,
     places: Arc<Places>,
     classes: Classes,
-    /// Whether the demand of the classes was counted. Otherwise it is what the rules state.
+    /// Whether the demand of the classes was counted. Otherwise the demand is what the rules state.
     is_counted: bool,
     plan: Plan,
-    /// The estimated demand of services that DNS moves: their requests aren't counted.
+    /// The estimated demand of services whose clients DNS moves. Requests to those services aren't counted.
     estimated: Arc<[Origin]>,
     /// By region index: whether the region was up.
     up: Vec<bool>,
@@ -57,7 +57,7 @@ struct Planned {
     numbers: Arc<snapshot::Planned>,
 }
 
-/// Clients of a service whose fence has one order, and their demand.
+/// The clients of a service whose fence has the same order of regions, and their demand.
 type Origin = (ServiceIndex, Vec<RegionIndex>, Amount);
 
 impl Planner {
@@ -90,7 +90,7 @@ impl Planner {
         Some(shares)
     }
 
-    /// Makes a plan from the one before.
+    /// Makes a plan from the previous plan, if there is one.
     fn plan(&self, world: &World, last: Option<Planned>, health: &Health, up: Vec<bool>, now: Timestamp) -> Planned {
         let table = &world.rules().table;
         let regions = seen(table, health, &up, &self.observed, now);
@@ -179,7 +179,7 @@ fn estimates(world: &World) -> Arc<[Origin]> {
     let of_service = |service: ServiceIndex| {
         let classes = world.classes_of(service)?;
         let orders = classes.rankings().iter().map(Ranking::regions).zip(classes.addresses());
-        // An order without IPv4 addresses may still have clients.
+        // An order that has no IPv4 addresses may still have clients, so it counts for at least one.
         let orders = orders.map(|(order, addresses)| (order, addresses + 1));
         Some(estimate(table, service, orders, most).into_iter().map(move |(order, demand)| (service, order, demand)))
     };
@@ -220,7 +220,7 @@ fn count_demand(table: &Table, classes: &mut Classes, estimated: &[Origin], sums
     true
 }
 
-/// Replaces names by the table's indexes. Services and regions that the rules lack are left out.
+/// Replaces names by the table's indexes. Entries whose service or region isn't in the rules are left out.
 fn by_index<'n>(
     table: &Table,
     counted: impl Iterator<Item = (&'n ServiceId, impl IntoIterator<Item = &'n RegionId>, Amount)>,

@@ -1,9 +1,9 @@
 //! The owner's loop. Takes one event at a time, changes the state, and publishes a new snapshot if the event
 //! changed anything.
 //!
-//! Versions of sources are taken one by one, in the order they come. Each is compiled together with the other sources,
-//! off this task. It then waits for the first results of its new monitors, and is swapped in. Meanwhile probes and
-//! overrides go on.
+//! The owner takes the versions of sources one by one, in the order in which they arrive. Each version is compiled
+//! together with the other sources on another thread; the result is a [`World`]. The new world waits until its new
+//! monitors have first results, and then replaces the one in service. Probes and overrides continue meanwhile.
 
 mod compile;
 mod faults;
@@ -44,16 +44,17 @@ use crate::zone::ZoneError;
 
 /// How many changes and results may wait for the owner.
 const CHANNEL_CAPACITY: usize = 1024;
-/// How much longer than a probe's timeout its first result is awaited. After that the monitor counts as unknown.
+/// A new world waits for the first result of a probe for the probe's timeout and this long in addition. After that the
+/// monitor counts as unknown.
 const GRACE: Duration = Duration::from_secs(2);
 /// The first pause before checking whether a replaced world is still in use. Each further pause is twice as long. A
 /// thread that answers queries holds a world for about this time.
 const FIRST_RELEASE_CHECK: Duration = Duration::from_millis(100);
-/// For how long readings of loads are gathered before they are published.
+/// For how long readings of loads and replicas are gathered before they are published together.
 const TOGETHER: Millis = Millis(1_000);
 /// The owner reads the clock at least this often, because the system's clock may be set.
 const LONGEST_SLEEP: Millis = Millis(60_000);
-/// The owner makes a turn at least this often, so that others see that it runs.
+/// The owner's loop takes a turn at least this often, so that the health of tasks shows that it runs.
 const MAX_TURN: Duration = Duration::from_secs(2);
 /// An owner that made no turn for this long counts as stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(20);
@@ -63,17 +64,17 @@ const STALLED_AFTER: Duration = Duration::from_secs(20);
 pub(crate) struct InitialState {
     /// The node's name.
     pub(crate) node: String,
-    /// Rules, zones and geography.
+    /// Rules, zones, keys and GeoIP data.
     pub(crate) world: World,
-    /// The status of their sources.
+    /// The status of the sources of the world.
     pub(crate) status: Status,
     /// The state directory, if one is configured.
     pub(crate) store: Option<Store>,
     /// Overrides read from the state directory.
     pub(crate) overrides: BTreeMap<Overridden, Forced>,
-    /// What was known of the overrides of a fleet.
+    /// The overrides of all nodes of the fleet, as the state directory kept them.
     pub(crate) fleet_overrides: Vec<OverrideRecord>,
-    /// What the voters had agreed on.
+    /// What the voters (nodes that vote on health) agreed on before the restart.
     pub(crate) agreed: Agreed,
     /// What is wrong with the files.
     pub(crate) faults: BTreeMap<Source, Faults>,
@@ -83,7 +84,7 @@ pub(crate) struct InitialState {
     pub(crate) set_aside: Vec<Offer>,
 }
 
-/// Starts what writes to the state directory.
+/// Starts the keeper, the thread that writes to the state directory.
 fn start_keeper(store: Store, attempts: mpsc::UnboundedSender<Attempt>) -> Option<Keeper> {
     let failed = |error: &std::io::Error| {
         tracing::error!(%error, "nothing is kept in state_dir: the system gives no thread");
@@ -145,7 +146,7 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
     let (replicas, releases) = (to_compare, to_tell_apart);
     let inbox = Inbox { changes: to_take, results: to_record, loads: to_read, replicas, releases, attempts: to_note };
     tokio::spawn(owner.run(Arranged { world, assignment }, inbox));
-    // An owner that ended is noticed by whoever next asks something of it.
+    // If the owner ended already, the next request to it fails.
     let _ = is_ready.await;
     let (leases, fleet) = (Leases::default(), FleetStatus::default());
     Handle { live, status: watched, changes, clock, tasks, observed, leases, fleet, keeper: handle }
@@ -158,11 +159,11 @@ struct Arranged {
     assignment: Assignment,
 }
 
-/// A world that was accepted and waits for first results.
+/// A world that was accepted and waits for the first results of its monitors.
 #[derive(Debug)]
 struct Waiting {
     arranged: Arranged,
-    /// When it is swapped in even without them.
+    /// When the world is put in service even if results are missing.
     deadline: Instant,
 }
 
@@ -172,7 +173,7 @@ struct Job {
     compiled: JoinHandle<Result<Built, Vec<ZoneError>>>,
 }
 
-/// A world that was built, and the zones whose offered version it doesn't have.
+/// A world that was built, and the zones whose new version was rejected. The world has the old version of those zones.
 struct Built {
     world: World,
     rejected: Vec<RejectedZone>,
@@ -217,13 +218,13 @@ struct Owner<P> {
     pulse: Pulse,
     /// Writes to the state directory, if there is one.
     keeper: Option<Keeper>,
-    /// What couldn't be written there yet, and why.
+    /// What couldn't be written to the state directory yet, and why.
     not_kept: BTreeMap<Kind, String>,
     /// This node's name.
     node: Arc<str>,
     /// The overrides in force that came by the API of any node.
     overrides: BTreeMap<Overridden, Forced>,
-    /// What they are made of: this node's, other nodes', and those that were ended.
+    /// All known overrides: those of this node, those of other nodes, and those that were ended before their time.
     all_overrides: Overrides,
     monitors: Monitors<P>,
     voting: Voting,
@@ -233,7 +234,7 @@ struct Owner<P> {
     job: Option<Job>,
     /// When signatures may be renewed again.
     renew_again: Timestamp,
-    /// When readings of loads and replicas are published that were recorded and aren't published yet.
+    /// When the readings of loads and replicas that aren't published yet will be published. `None` if there are none.
     loads_due: Option<Timestamp>,
     planner: Planner,
     /// Versions that didn't fit the other sources. They are tried again when another source changes.
@@ -311,7 +312,7 @@ impl<P: Prober> Owner<P> {
             }
             change = inbox.changes.recv() => match change {
                 Some(change) => self.take(change),
-                // Nobody is left to ask.
+                // Every handle is gone.
                 None => return Turn::Stop,
             },
             Some(attempt) = inbox.attempts.recv() => self.note(attempt),
@@ -331,7 +332,8 @@ impl<P: Prober> Owner<P> {
         self.status.probes_failed += u64::from(passed == Some(false));
     }
 
-    /// Takes what a reading brought. Many come each second, so they are published together, unless they are news.
+    /// Records a reading of a load. Returns whether it has to be published at once. Many readings arrive each second,
+    /// so the others are published together after [`TOGETHER`].
     fn record_load(&mut self, result: LoadResult) -> bool {
         let now = self.clock.now();
         self.loads_due.get_or_insert(now.after(TOGETHER));
@@ -339,7 +341,8 @@ impl<P: Prober> Owner<P> {
         self.monitors.record_load(result, now, places)
     }
 
-    /// Takes what a reading of a replica brought. As with loads, lags are published together.
+    /// Records a reading of a replica. Returns whether it has to be published at once. As with loads, mere changes of
+    /// the lag are published together.
     fn record_replica(&mut self, result: ReplicaResult) -> bool {
         let now = self.clock.now();
         self.loads_due.get_or_insert(now.after(TOGETHER));
@@ -347,7 +350,7 @@ impl<P: Prober> Owner<P> {
         self.monitors.record_replica(result, now, places)
     }
 
-    /// Takes what an endpoint says that it runs.
+    /// Records what an endpoint says that it runs. Returns whether it has to be published.
     fn record_release(&mut self, result: ReleaseResult) -> bool {
         let places = (&self.current.world.rules().table, &self.current.assignment);
         self.monitors.record_release(result, self.clock.now(), places)
@@ -358,7 +361,7 @@ impl<P: Prober> Owner<P> {
         match change {
             Change::Offer(offer) => {
                 let source = offer.source();
-                // Only the latest version of a source is of use.
+                // Only the latest version of a source is needed.
                 self.set_aside.retain(|other| other.source() != source);
                 self.queue.retain(|other| other.source() != source);
                 self.queue.push_back(offer);
@@ -367,7 +370,7 @@ impl<P: Prober> Owner<P> {
             Change::Faults(source, faults) => self.note_faults(source, faults),
             Change::SetOverride { of, forced, insists, reply } => match self.set_override(of, forced, insists) {
                 Ok(()) => self.keep_overrides(Some(reply)),
-                Err(error) => _ = reply.send(Err(error)), // whoever asked may have gone
+                Err(error) => _ = reply.send(Err(error)), // the requester may have gone
             },
             Change::DeleteOverride { of, reply } => match self.delete_override(&of) {
                 Ok(()) => self.keep_overrides(Some(reply)),
@@ -399,7 +402,7 @@ impl<P: Prober> Owner<P> {
         self.live.store(Arc::new(Snapshot::new(Arc::clone(&self.current.world), health, now, Some(&before))));
         self.publish_status();
         if let Some(agreed) = self.voting.changed_agreement() {
-            let _ = self.keep(Kind::Agreed, move |store| store.keep_agreed(&agreed)); // the keeper tells what fails
+            let _ = self.keep(Kind::Agreed, move |store| store.keep_agreed(&agreed)); // the keeper reports failures
         }
     }
 
@@ -408,7 +411,8 @@ impl<P: Prober> Owner<P> {
         self.status_out.send_replace(Arc::new(self.status.clone()));
     }
 
-    /// Applies what time alone changes: overrides end, TTLs shrink before an end, silent monitors go stale.
+    /// Applies changes that come with time alone: overrides end, TTLs shrink before such an end, and monitors without
+    /// results go stale.
     fn tick(&mut self) {
         let over = self.all_overrides.run_out(self.clock.now());
         for (of, forced) in &over {
@@ -440,7 +444,7 @@ impl<P: Prober> Owner<P> {
     }
 }
 
-/// Health of all regions: what this node's probes say, and where there are voters what they agree on.
+/// Health of all regions by this node's probes. If the rules name voters, what the voters agree on replaces it.
 fn see_all<P: Prober>(
     (monitors, voting): (&mut Monitors<P>, &mut Voting),
     world: &World,
@@ -455,7 +459,7 @@ fn see_all<P: Prober>(
     health
 }
 
-/// Waits until `at`. Never returns if it is `None`.
+/// Waits until `at`. Never returns if `at` is `None`.
 async fn deadline(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,

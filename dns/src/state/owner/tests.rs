@@ -27,14 +27,15 @@ use crate::zone::file;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
-/// What every address answers: `true`, `false`, or nothing ever, if it isn't listed.
+/// The prober of these tests, with the answers that a test sets. `answers` holds for each address whether a probe
+/// succeeds. A probe of an address that isn't listed never ends.
 #[derive(Debug, Clone, Default)]
 struct Scripted {
     answers: Arc<Mutex<HashMap<String, bool>>>,
     asked: Arc<Mutex<Vec<String>>>,
-    /// How much waits by each host, in thousandths; one that isn't listed fails.
+    /// The number of waiting requests at each host, in thousandths. Reading a host that isn't listed fails.
     waiting: Arc<Mutex<HashMap<String, u64>>>,
-    /// What is read of the copy at each host; one that isn't listed fails.
+    /// The reading of the copy at each host. Reading a host that isn't listed fails.
     replicas: Arc<Mutex<HashMap<String, ReplicaReading>>>,
 }
 
@@ -51,7 +52,7 @@ impl Scripted {
 impl Prober for Scripted {
     async fn probe(&self, monitor: &Monitor, targets: Targets) -> Result<Passed, ProbeFailure> {
         let Probe::Tcp { address } = &monitor.probe else { panic!("only tcp here") };
-        // The halves of a monitor that tells the families apart are asked by the names of their own.
+        // A monitor that distinguishes the families of addresses probes each family under a name of its own.
         let address =
             &targets.tested_family().map_or(address.clone(), |family| format!("{address} {}", family.as_str()));
         self.asked.lock().unwrap().push(address.clone());
@@ -79,7 +80,7 @@ impl Prober for Scripted {
     }
 }
 
-/// Rules with a region for each address, and a host.
+/// Rules with a service at `host`, and a region for each address.
 fn rules(revision: u64, host: &str, addresses: &[&str]) -> Arc<Rules> {
     let region = |(number, address): (usize, &&str)| {
         format!(
@@ -171,7 +172,7 @@ async fn a_thread_that_answers_is_never_the_last_to_drop_a_world() {
     assert_eq!(world.strong_count(), 2, "the snapshot and one other place refer to the world");
     drop(answering);
     sleep(Duration::from_secs(60)).await;
-    // What drops it is a thread that no paused clock knows of.
+    // Another thread drops the world, outside the paused clock.
     while world.strong_count() > 0 {
         tokio::task::yield_now().await;
     }
@@ -245,13 +246,13 @@ async fn each_refusal_names_the_very_document_that_was_offered() {
         (rules(6, "chat.sub.example.com", &["a:1"]), "lies at or below a delegation"),
     ];
     for (document, why) in refused {
-        let told = Arc::downgrade(&document);
+        let offered = Arc::downgrade(&document);
         handle.offer(Offer::Rules(document)).await;
-        let is_told = |status: &Status| {
-            let refused = status.refused_rules.as_ref().filter(|refused| refused.document.ptr_eq(&told));
+        let is_refused = |status: &Status| {
+            let refused = status.refused_rules.as_ref().filter(|refused| refused.document.ptr_eq(&offered));
             refused.is_some_and(|refused| refused.errors[0].contains(why))
         };
-        assert!(handle.wait_until(|_, status| is_told(status)).await, "{why}");
+        assert!(handle.wait_until(|_, status| is_refused(status)).await, "{why}");
     }
 }
 
@@ -297,7 +298,7 @@ async fn a_zone_that_does_not_fit_keeps_no_other_from_being_taken() {
     handle.offer(Offer::Zones([cut, zone("example.org", "new A 192.0.2.1\n")].into())).await;
     assert!(
         handle.wait_until(|snapshot, _| snapshot.world().zone_sources().len() == 2).await,
-        "the other zone is taken"
+        "the other zone is accepted"
     );
     let has = |snapshot: &Snapshot, name: &str| {
         let name: Name = name.parse().unwrap();
@@ -308,7 +309,7 @@ async fn a_zone_that_does_not_fit_keeps_no_other_from_being_taken() {
     assert!(handle.wait_until(|_, status| status.zones_failing.contains_key("example.com.")).await);
     assert!(handle.status().zones.last_error.as_ref().unwrap().errors[0].contains("chat.example.com"));
 
-    // Once the rules fit it, it is taken without being offered again.
+    // Once the rules fit the zone, the zone is accepted without being offered again.
     handle.offer(Offer::Rules(rules(2, "other.example.com", &["a:1"]))).await;
     assert!(handle.wait_until(|_, status| status.zones.last_error.is_none()).await);
     assert!(handle.wait_until(|snapshot, _| has(snapshot, "other.example.com")).await);
@@ -396,7 +397,7 @@ async fn an_override_is_in_force_although_it_cannot_be_kept() {
     assert!(matches!(&kept, Durability::UntilRestart(why) if why.contains("can't write to state_dir")), "{kept:?}");
     assert!(handle.snapshot().health().regions[0].forced.is_some());
     assert!(handle.wait_until(|_, status| status.not_persisted.is_some()).await);
-    // Once there is a directory again, it is written by itself.
+    // Once the directory exists again, the override is written without a further request.
     std::fs::create_dir(directory.path().join("state")).unwrap();
     assert!(handle.wait_until(|_, status| status.not_persisted.is_none()).await);
     assert_eq!(kept_there.overrides().unwrap()[&id("r0")], down_for(60_000));
@@ -466,7 +467,7 @@ async fn a_retired_key_leaves_by_time_alone() {
     assert!(handle.snapshot().generation() > before.generation());
 }
 
-/// A signed zone, and nobody to be probed: weeks go by without an event.
+/// A signed zone, and rules without monitors, so that weeks pass without an event.
 fn signed() -> InitialState {
     use crate::dnssec::key::{Algorithm, SigningKey};
     use crate::dnssec::key_set::ZoneKeys;
@@ -526,7 +527,8 @@ async fn signatures_are_renewed_by_time_alone() {
         assert!(snapshot.world().signed_until(now).all(|(_, until)| until.since(now).0 > 86_400_000), "{hours:?}");
         assert_eq!(snapshot.generation(), first.generation() + renewals);
     }
-    // Four days less half a day by chance; a zone of four RRsets comes round in four renewals at most.
+    // The first renewal comes after four days, less a random part of half a day. All four RRsets of the zone are
+    // renewed within at most four renewals.
     assert!((84..=96).contains(&hours[0]) && hours[11] > 10 * 24, "{hours:?}");
 }
 
@@ -541,7 +543,7 @@ async fn a_monitor_that_falls_silent_goes_stale_by_time_alone() {
     assert_eq!(probed(&handle.snapshot(), 0), HealthStatus::Up, "the last status stays");
 }
 
-/// One region per address, watched by family; all publish A and AAAA.
+/// One region for each address. Each publishes A and AAAA records, and its monitor probes both families of addresses.
 fn by_family(addresses: &[&str]) -> Arc<Rules> {
     let rules = rules(1, "chat.example.com", addresses);
     let text = String::from_utf8(rules.bytes.to_vec()).unwrap();
@@ -565,7 +567,7 @@ async fn each_family_of_a_monitor_of_both_has_a_health_of_its_own() {
     };
     let (up, down) = (HealthStatus::Up, HealthStatus::Down);
     let snapshot = handle.snapshot_owned();
-    assert_eq!(seen(&snapshot), (up, up, down, down), "up while either is");
+    assert_eq!(seen(&snapshot), (up, up, down, down), "the region is up while either family is up");
     let report = snapshot.health_report("ns1", snapshot.at());
     let region = report.regions.values().next().unwrap();
     assert_eq!(region.status, up);
@@ -590,5 +592,5 @@ async fn a_document_without_families_has_one_health() {
     let snapshot = handle.snapshot_owned();
     assert!(snapshot.health().by_family.is_none() && snapshot.health().monitors[0].family.is_none());
     let report = serde_json::to_value(snapshot.health_report("ns1", snapshot.at())).unwrap();
-    assert!(report["regions"]["r0"].get("families").is_none(), "told as before: {report}");
+    assert!(report["regions"]["r0"].get("families").is_none(), "a report without families has no such field: {report}");
 }

@@ -1,5 +1,6 @@
-//! Votes on health. Takes the reports of other nodes and what this node sees itself, puts what the voters agree on into
-//! the health that answers go by. Held by the owner. Where the rules name no voters it changes nothing.
+//! Votes on health. Takes the reports of other nodes and the health that this node's own probes see, returns the health
+//! that the voters agree on. Answers are made from that. Held by the owner. If the rules name no voters, health stays
+//! as this node sees it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,26 +15,26 @@ use bailiwick_rules::time::{Millis, Timestamp};
 use super::monitors::published;
 use crate::state::snapshot::{ByFamily, FleetHealth, Health, MonitorView};
 
-/// How often verdicts are made anew although nothing is heard: reports grow old, and holds end.
+/// How often verdicts are made again although no report came, because reports grow old and holds end.
 pub(super) const TURN: Millis = Millis(1_000);
 
-/// The votes that are known, and what was agreed on.
+/// The known votes, and what the voters agreed on.
 #[derive(Debug)]
 pub(super) struct Voting {
     /// This node's name.
     node: Arc<str>,
-    /// The last report of each voter but this one, by the voter's name.
+    /// The last report of each other voter, by the voter's name.
     heard: BTreeMap<String, Heard>,
-    /// The rules that the ballots were read by.
+    /// The revision of the rules by which the ballots were read.
     revision: Option<Revision>,
     agreed: Agreed,
-    /// What of it was last given away to be kept.
+    /// The value of `agreed` that was last handed out to be written.
     kept: Agreed,
     /// Whether any other node has reported.
     has_heard: bool,
     /// Whether this node was blind in the last turn.
     was_blind: bool,
-    /// What was agreed on in the last turn, by the region's name: its position may change with the rules.
+    /// What was agreed on in the last turn. By the region's name, because its position may change with the rules.
     last: BTreeMap<RegionId, (Status, HeldBy)>,
 }
 
@@ -46,7 +47,7 @@ struct Heard {
 }
 
 impl Voting {
-    /// Nothing heard yet. `agreed` is what was agreed on when the process before this one ended.
+    /// No reports yet. `agreed` is what the voters had agreed on when the previous process ended.
     pub(super) fn new(node: Arc<str>, agreed: Agreed) -> Self {
         Self {
             node,
@@ -60,9 +61,9 @@ impl Voting {
         }
     }
 
-    /// Takes the report of another node. Whoever isn't a voter of the rules has no vote, so no more are kept than
-    /// voters are named. Another node by this one's name has none either. Returns whether it changes anything: a vote,
-    /// or whether other nodes want to know the overrides of this one.
+    /// Takes the report of another node. A node that isn't a voter of the rules has no vote, so at most one report is
+    /// kept for each voter. Another node with the name of this node has no vote either. Returns whether a vote changed,
+    /// or whether this is the first report, from which on this node reports its overrides.
     pub(super) fn hear(&mut self, report: Box<HealthReport>, table: &Table, now: Timestamp) -> bool {
         let is_first = !std::mem::replace(&mut self.has_heard, true);
         if *report.node == *self.node {
@@ -79,7 +80,7 @@ impl Voting {
         self.has_heard
     }
 
-    /// What is agreed on, if it has changed since it was asked for.
+    /// What is agreed on, if it has changed since the last call.
     pub(super) fn changed_agreement(&mut self) -> Option<Agreed> {
         if self.kept == self.agreed {
             return None;
@@ -88,7 +89,8 @@ impl Voting {
         Some(self.kept.clone())
     }
 
-    /// Puts what the voters agree on into `health`, which is what this node sees itself.
+    /// Replaces the statuses in `health` by what the voters agree on. Before the call, `health` is what this node sees
+    /// itself.
     pub(super) fn fold(&mut self, table: &Table, health: &mut Health, is_blind: bool, now: Timestamp) {
         let Some(fleet) = table.fleet() else {
             (self.was_blind, self.revision) = (false, None);
@@ -104,7 +106,7 @@ impl Voting {
         let voter = fleet.voter_named(&self.node);
         let sight = OwnSight { regions: &own, families, ages: &ages, is_blind };
         let own_ballot = voter.map(|voter| Ballot::own(table, voter, &sight, now));
-        let ballots: Vec<Ballot> = self.heard.values().map(|one| one.ballot.clone()).chain(own_ballot).collect();
+        let ballots: Vec<Ballot> = self.heard.values().map(|heard| heard.ballot.clone()).chain(own_ballot).collect();
         let verdicts = fold(table, &ballots, voter, &mut health.regions, &mut self.agreed, now);
         health.by_family = own_by_family.as_deref().map(|own| Arc::new(by_family(table, own, &verdicts)));
         let fresh = ballots.iter().filter(|ballot| ballot.is_fresh(now)).count();
@@ -113,7 +115,7 @@ impl Voting {
         health.fleet = Some(fleet_health);
     }
 
-    /// Reads what was heard by other rules, once they have changed.
+    /// Reads the kept reports again once the rules have changed.
     fn read_again(&mut self, table: &Table) {
         if self.revision.replace(table.revision()) == Some(table.revision()) {
             return;
@@ -127,7 +129,7 @@ impl Voting {
         });
     }
 
-    /// Logs what has changed.
+    /// Logs whether this node became blind or sees again, and each changed verdict.
     fn log(&mut self, table: &Table, fleet: &Fleet, now: &FleetHealth) {
         if std::mem::replace(&mut self.was_blind, now.is_blind) != now.is_blind {
             match now.is_blind {
@@ -142,8 +144,8 @@ impl Voting {
         }
     }
 
-    /// Notes what is agreed on. Returns the positions of the regions of which something else is agreed than in the last
-    /// turn, with the status before.
+    /// Notes what is agreed on. Returns the positions of the regions whose verdict differs from the last turn, each
+    /// with its status before.
     fn note(&mut self, table: &Table, verdicts: &[Verdict]) -> Vec<(usize, Status)> {
         let (mut changed, mut last) = (Vec::new(), BTreeMap::new());
         for (index, (region, verdict)) in table.regions().iter().zip(verdicts).enumerate() {
@@ -158,7 +160,7 @@ impl Voting {
     }
 }
 
-/// Logs what is agreed on of a region.
+/// Logs the verdict on a region.
 fn log_verdict(region: &Region, verdict: &Verdict, before: Status, fleet: &Fleet) {
     let (region, status, held_by) = (region.id.as_str(), verdict.status, verdict.held_by.as_str());
     let (up, down, sites) = (verdict.votes.up, verdict.votes.down, fleet.sites.len());
@@ -177,7 +179,7 @@ fn log_verdict(region: &Region, verdict: &Verdict, before: Status, fleet: &Fleet
     }
 }
 
-/// How old the oldest result of each region is, and the interval of its slowest monitor: what its report tells.
+/// For each region: the age of its oldest result, and the interval of its slowest monitor. This node's report has both.
 fn ages(table: &Table, monitors: &[MonitorView], now: Timestamp) -> Vec<(Millis, Millis)> {
     let mut ages = vec![(Millis(0), Millis(0)); table.regions().len()];
     for monitor in monitors {

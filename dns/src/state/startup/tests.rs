@@ -1,4 +1,4 @@
-//! Starts and reloads over real files: valid ones, broken ones, and the last good ones.
+//! Tests of starts and reloads with real files: valid files, broken files, and last good versions.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -66,7 +66,7 @@ impl Node {
         fs::write(self.path(name), content).unwrap();
     }
 
-    /// Replaces a file by a rename, as careful programs do.
+    /// Replaces a file by renaming a complete one over it.
     fn replace(&self, name: &str, content: impl AsRef<[u8]>) {
         self.write("beside", content);
         fs::rename(self.path("beside"), self.path(name)).unwrap();
@@ -151,7 +151,7 @@ async fn without_any_valid_rules_there_is_no_start() {
     fs::remove_file(node.path("rules.json")).unwrap();
     let reported = node.start().await.unwrap_err();
     assert!(reported.len() == 1 && reported[0].starts_with("rules.json: can't be read"), "{reported:?}");
-    // A zone that parses but doesn't compile is told beside it.
+    // The error of a zone that parses but doesn't compile is reported beside it.
     node.write("example.zone", "$TTL 1h\n@ NS ns.example.net.\n");
     let reported = node.start().await.unwrap_err();
     assert!(reported.len() == 2 && reported[1].contains("no SOA"), "{reported:?}");
@@ -212,7 +212,7 @@ async fn a_broken_zone_or_database_gives_way_to_the_last_good_one() {
     assert!(started.handle.snapshot().client_at([192, 0, 2, 1].into()).country.is_some());
     assert!(started.handle.snapshot().zones().missing().is_empty());
     drop(started);
-    // Damaged, what was kept is of no use, and there is nothing left to begin with.
+    // If the last good version is damaged too, the node can't start.
     node.write("state/geoip.last-good.mmdb", "");
     assert!(node.start().await.unwrap_err()[0].starts_with("geo.mmdb: is not a usable MMDB file"));
 }
@@ -264,12 +264,15 @@ async fn changed_files_come_into_service_by_themselves() {
     node.replace("example.zone", format!("{HEAD}$INCLUDE more.zone\n"));
     assert!(handle.wait_until(|snapshot, _| has(snapshot, "a.example.com")).await);
     node.write("more.zone", "b A 192.0.2.1\n");
-    assert!(handle.wait_until(|snapshot, _| has(snapshot, "b.example.com")).await, "included files count");
+    assert!(
+        handle.wait_until(|snapshot, _| has(snapshot, "b.example.com")).await,
+        "a change of an included file is noticed"
+    );
     node.write("more.zone", "b A 192.0.2\n");
     assert!(handle.wait_until(|_, status| status.zones.last_error.is_some()).await);
     assert!(has(&handle.snapshot(), "b.example.com"));
 
-    // Elsewhere than anything that was watched so far.
+    // The file is in a directory that wasn't watched so far.
     fs::create_dir(node.path("sub")).unwrap();
     node.write("sub/far.zone", "c A 192.0.2.1\n");
     node.write("more.zone", "$INCLUDE sub/far.zone\n");
@@ -277,7 +280,7 @@ async fn changed_files_come_into_service_by_themselves() {
     let begun = std::time::Instant::now();
     node.write("sub/far.zone", "d A 192.0.2.1\n");
     assert!(handle.wait_until(|snapshot, _| has(snapshot, "d.example.com")).await);
-    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "not by the look that comes every half minute");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "the change is noticed by frequent checks");
 
     let country = |snapshot: &crate::state::snapshot::Snapshot| snapshot.client_at([192, 0, 2, 1].into()).country;
     node.replace("geo.mmdb", DatabaseBuilder::new(4).add("192.0.2.0/24".parse().unwrap(), &flat("FR", None)).bytes());
@@ -306,7 +309,7 @@ async fn swapped_links_are_seen_as_kubernetes_swaps_them() {
     assert!(started.handle.wait_until(|snapshot, _| snapshot.table().revision().number == 2).await);
 }
 
-/// Whether snapshot and status come to be as wanted, within a time that is far longer than it takes.
+/// Whether `wanted` returns true within a time limit that is far longer than a change takes.
 async fn seen(handle: &Handle, wanted: impl FnMut(&crate::state::snapshot::Snapshot, &Status) -> bool) -> bool {
     let longest = std::time::Duration::from_secs(30);
     tokio::time::timeout(longest, handle.wait_until(wanted)).await.unwrap_or(false)
@@ -347,7 +350,7 @@ async fn keys_are_taken_up_when_they_change_and_the_last_good_stay() {
     assert!(after.generation() > before.generation(), "answers may have changed");
     assert_ne!(after.health_report("", now).keys_sha256, report.keys_sha256);
 
-    // A key that is lost, or anybody's, changes nothing but the alarm.
+    // A lost key file raises an alarm, and the keys in service stay.
     let file = zone.directory.join(&state.keys[1].file);
     let text = fs::read_to_string(&file).unwrap();
     fs::remove_file(&file).unwrap();
@@ -355,7 +358,8 @@ async fn keys_are_taken_up_when_they_change_and_the_last_good_stay() {
     assert_eq!(count(&handle.snapshot()), 2);
     assert!(start().await.is_err(), "the server doesn't start either");
     fs::write(&file, text).unwrap();
-    // Nor does one that is there again with the wrong rights; mended as the error says, it is taken without a reload.
+    // A key file with the wrong mode raises an alarm too. Once the mode is mended as the error says, the key is taken
+    // without a reload.
     fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
     let open = |status: &crate::state::owner::Status| {
         status.keys.last_error.as_ref().is_some_and(|failure| failure.errors[0].contains("chmod 600"))

@@ -1,5 +1,6 @@
-//! The rules that were in service, in the state directory. Takes a document and its head when it comes into service,
-//! returns both by revision. The oldest beyond [`MOST`] are removed.
+//! The history of rules that were in service, in the state directory. Takes a rules document when it comes into
+//! service, with its head (the publisher's signed statement of who published it and why). Returns both by revision. If
+//! there are more than [`MOST`] documents, the oldest are removed.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -10,11 +11,11 @@ use bailiwick_rules::fleet::head::Head;
 
 use super::{HISTORY, Store, read, replace_if_other};
 
-/// How many documents are kept.
+/// The most documents that are kept.
 pub(crate) const MOST: usize = 64;
 
 impl Store {
-    /// Keeps a document that is in service now, and its head if it has one.
+    /// Stores a document that is in service now, and its head if it has one.
     ///
     /// # Errors
     /// When they can't be written.
@@ -22,10 +23,11 @@ impl Store {
         Self::write_history(&self.directory, revision, bytes, head)
     }
 
-    /// [`Store::keep_in_history`] in a state directory that isn't opened.
+    /// Like [`Store::keep_in_history`], for a state directory that isn't opened.
     pub(crate) fn write_history(state_dir: &Path, revision: u64, bytes: &[u8], head: Option<&Head>) -> io::Result<()> {
         let directory = state_dir.join(HISTORY);
-        // Not the state directory itself: where that is gone, another may be about to be mounted.
+        // If the state directory itself is missing, it isn't created, because a file system may be about to be mounted
+        // there.
         match DirBuilder::new().mode(0o700).create(&directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
@@ -48,7 +50,7 @@ impl Store {
     /// The revisions in the history of a state directory, the lowest first.
     ///
     /// # Errors
-    /// When it is there and can't be read.
+    /// When the directory exists and can't be read.
     pub(crate) fn history(state_dir: &Path) -> io::Result<Vec<u64>> {
         let entries = match std::fs::read_dir(state_dir.join(HISTORY)) {
             Ok(entries) => entries,
@@ -64,7 +66,7 @@ impl Store {
     /// The document of a revision in the history; `None` if it isn't there.
     ///
     /// # Errors
-    /// When it is there and can't be read.
+    /// When the file exists and can't be read.
     pub(crate) fn document_in_history(state_dir: &Path, revision: u64) -> io::Result<Option<Vec<u8>>> {
         read(&document_file(state_dir, revision))
     }

@@ -1,9 +1,10 @@
-//! Takes the stamps of files before and after a change, returns whether the files were replaced or written in place.
-//! Called by [`super::part`].
+//! Takes the stamps of files (inode, length, times and more) before and after a change, returns whether the files were
+//! replaced or written in place. Called by [`super::part`].
 //!
-//! Stamps are compared several times a second. Events alone wouldn't do: stamps notice when a link on the way to a file
-//! is swapped, they work on every file system, and they need no watcher that can end or run out of watches. Events,
-//! where the system has them, add one thing: that a file was renamed to its name, and so is whole.
+//! Stamps are compared several times a second. Events of inotify alone aren't enough. Stamps also notice when a
+//! symbolic link on the way to a file is swapped, they work on every file system, and they need no watcher that can end
+//! or run out of watches. Events, if the system has them, add one thing: they tell that a file was renamed to its name,
+//! so that it is complete.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
@@ -21,7 +22,7 @@ const MAX_READS: usize = 256;
 pub(super) enum Change {
     /// At least one file was written in place.
     InPlace,
-    /// Some of several files were replaced, and no other changed.
+    /// Some of several files were replaced, and the other files didn't change.
     PartReplaced,
     /// All files were replaced.
     Replaced,
@@ -42,8 +43,8 @@ fn was_replaced(before: &Stamp, now: &Stamp, moves: &Moves) -> bool {
     before.real != now.real || is_whole(now, moves)
 }
 
-/// Whether the file was renamed to its name. A write sets both times to the same moment. After a rename they differ,
-/// and after a copy whose time was set.
+/// Whether the file was renamed to its name. A write sets the time of the content and the time of the inode to the same
+/// moment. After a rename, or after a copy whose time was set, the two times differ.
 fn is_whole(file: &Found, moves: &Moves) -> bool {
     file.written != file.changed || moves.moved.contains(&file.real)
 }
@@ -182,7 +183,7 @@ mod tests {
     #[test]
     fn a_file_that_is_removed_and_written_again_may_be_incomplete() {
         let mut folder = Folder::new();
-        // As `install`, `tar` and `git checkout` do.
+        // `install`, `tar` and `git checkout` do this.
         let write_again = |folder: &Folder| {
             fs::remove_file(folder.path("file")).unwrap();
             fs::write(folder.path("file"), "two").unwrap();

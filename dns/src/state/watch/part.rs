@@ -55,7 +55,7 @@ pub(super) enum Check<T> {
 /// Compares a version with the one in service. Also returns the message to report if the version is held.
 pub(super) type Compare<G, T> = fn(Option<&G>, &T) -> (Judged, String);
 
-/// Compares nothing: every version that can be read and makes sense counts as whole.
+/// Compares nothing: every version that can be read and is valid counts as whole.
 pub(super) fn alone<G, T>(_: Option<&G>, _: &T) -> (Judged, String) {
     (Judged::Whole, String::new())
 }
@@ -96,7 +96,7 @@ impl<G> Part<G> {
         self.stamps = stamps;
         let next = self.settling.look(now, &self.stamps, how);
         if next != Next::Read {
-            // The version that was held or couldn't be read is gone, and the previous one is back.
+            // The version that was held or couldn't be read is gone, and the previous version is back.
             let is_undone = next == Next::Nothing && self.is_waiting;
             self.is_waiting &= !is_undone;
             return if is_undone { self.report(Vec::new(), Check::Faults) } else { Check::Nothing };
@@ -189,8 +189,8 @@ pub(crate) fn read_zone(origin: &Name, path: &Path) -> Reading<ZoneSource> {
     Reading::of_files(path, |opening| load::read_zone(origin, path, opening))
 }
 
-/// Reads the keys of a zone. They are in several files, which are replaced one after another. So every fault counts as
-/// temporary.
+/// Reads the keys of a zone. The keys are in several files, which are replaced one after another. So every fault counts
+/// as temporary.
 pub(crate) fn read_zone_keys(zone: &SignedZone, at: Timestamp) -> Reading<ZoneKeys> {
     Reading::of_files(&zone.directory.join(STATE), |opening| {
         let read = read_keys(std::slice::from_ref(zone), at, opening);
@@ -229,7 +229,7 @@ mod tests {
         std::fs::write(&file, "x").unwrap();
         let fine = || Reading::of_file(&file, |_| Ok(1));
         let short = || {
-            let error = std::io::Error::from_raw_os_error(24); // no files left
+            let error = std::io::Error::from_raw_os_error(24); // EMFILE: too many open files
             Reading::<i32>::of_files(&file, |_| Err(Unusable::unreadable(&file, &error)))
         };
         let mut part = Part::<()>::new(&fine(), true, None, Shrink::Hold);

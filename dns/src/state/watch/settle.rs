@@ -1,10 +1,11 @@
 //! Decides when a version of a file is taken into service. Takes the state of the file at several times, returns
 //! whether to wait, to read the file or to take the version. Called by [`super::part`]. Pure.
 //!
-//! A version that was moved into place, or to which a link was swapped, is complete. A version that is written in place
-//! may be incomplete. So it is read only after the file hasn't changed for [`SHORT`]. If the version then has
-//! everything that is in service, it is taken: later writes can only add to it. If it lacks something or is invalid,
-//! the file must stay unchanged for [`LONG`], and for twice the longest pause between two writes so far.
+//! A version is complete if it was moved into place, or if a symbolic link was changed to point to it. A version that
+//! is written in place may be incomplete. So it is read only after the file hasn't changed for [`SHORT`]. If the
+//! version then has everything that is in service, it is taken, because later writes can only add to it. If it lacks
+//! something or is invalid, the file must stay unchanged for [`LONG`], and for twice the longest pause between two
+//! writes so far.
 
 use super::change::Change;
 
@@ -15,14 +16,14 @@ pub(super) type Millis = u64;
 pub(super) const SHORT: Millis = 500;
 /// How long the file must stay unchanged if the version lacks something or is invalid.
 pub(super) const LONG: Millis = 3_000;
-/// The longest time that a file must stay unchanged because its writer made pauses.
+/// The longest time that a file must stay unchanged, however long the pauses of its writer were.
 pub(super) const LONGEST: Millis = 30_000;
-/// How long a version that lost much must stay unchanged, even if it was moved into place, unless an operator confirms
-/// it.
+/// How long a version of a zone that lost much (more than a third of the names) must stay unchanged, even if it was
+/// moved into place, unless an operator confirms it.
 pub(super) const HELD: Millis = 60_000;
-/// A file that keeps changing is read after this time anyway, and taken if it lacks nothing.
+/// A file that keeps changing is read after this time anyway, and taken if it lacks nothing that is in service.
 pub(super) const MAX_WAIT: Millis = 10_000;
-/// How long a file may be unreadable before this is reported. While a file is swapped, it is unreadable for a moment.
+/// How long a file may be unreadable before that is reported. While a file is swapped, it is unreadable for a moment.
 pub(super) const ABSENT: Millis = 1_000;
 /// The first pause before an unreadable file is tried again. The pause doubles each time.
 const AGAIN: Millis = 250;
@@ -56,9 +57,9 @@ pub(super) enum Next {
 /// What to do with a version that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Put it in service.
+    /// Put the version in service.
     Take,
-    /// Report its faults.
+    /// Report the faults of the version.
     Refuse,
     /// Wait: the files haven't been unchanged for long enough yet.
     Wait,
@@ -123,7 +124,7 @@ impl<P: PartialEq + Clone> Settling<P> {
     /// Notes the state of the files now, and how it changed. Returns what to do next.
     pub(super) fn look(&mut self, now: Millis, print: &P, change: Change) -> Next {
         if self.done.as_ref() == Some(print) {
-            // The version of `done` is back.
+            // The files are again as they were in the version `done`.
             self.seen = None;
             return Next::Nothing;
         }
@@ -136,7 +137,7 @@ impl<P: PartialEq + Clone> Settling<P> {
 
     /// Notes that the files changed.
     fn change(&mut self, now: Millis, change: Change) {
-        // After a longer time, the writer had finished and began another version.
+        // If more time passed, the writer had finished the version and began another one.
         let pause_since = |before: Millis| Some(now.saturating_sub(before)).filter(|pause| *pause <= LONGEST);
         if self.seen.is_none() {
             self.follows = self.ended_early.filter(|_| change == Change::InPlace).and_then(pause_since);
@@ -344,7 +345,8 @@ mod tests {
         fn after_one_incomplete_version_the_next_ones_wait_for_longer_pauses(pause in LONG + 300..LONGEST / 2) {
             let mut settling = Settling::new(Some(0), true);
             prop_assert!(is_cut_short(&mut settling, 0, 0, &[pause, pause], Judged::Lossy));
-            // The next version only adds to the incomplete one. So the time between them was a pause.
+            // The next version only adds to the incomplete version, so the time between the two was a pause of the
+            // writer.
             let (end, _) = until_done(&mut settling, pause, 99, Change::InPlace, Judged::Whole);
             prop_assert!(!is_cut_short(&mut settling, end + 10_000, 100, &[pause; 6], Judged::Lossy));
         }

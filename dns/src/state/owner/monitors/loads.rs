@@ -30,7 +30,7 @@ struct Entry {
     /// Why the last reading failed.
     failure: Option<Arc<str>>,
     readings: Probes,
-    /// Reads until this is dropped.
+    /// The source is read until this is dropped.
     _running: Running,
 }
 
@@ -68,7 +68,7 @@ impl Loads {
         reads
     }
 
-    /// The running source with this content. Starts to read it if it isn't read yet.
+    /// The id of the source with this content. Starts to read the source if it isn't read yet.
     fn running<P: Prober>(&mut self, source: &LoadSource, probing: &Probing<P>) -> SourceId {
         if let Some((id, _)) = self.entries.iter().find(|(_, entry)| entry.source == *source) {
             return *id;
@@ -87,7 +87,7 @@ impl Loads {
         id
     }
 
-    /// Stops every source that isn't among these.
+    /// Stops every source that none of these endpoints uses.
     pub(super) fn keep_only<'a>(&mut self, reads: impl Iterator<Item = &'a Read>) {
         let kept: BTreeSet<SourceId> = reads.map(|read| read.source).collect();
         self.entries.retain(|id, _| kept.contains(id));

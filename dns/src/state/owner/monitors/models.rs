@@ -29,7 +29,7 @@ pub(super) struct ModelState {
     unpaid_until: Option<Timestamp>,
 }
 
-/// The meaning of a round for the status.
+/// What a round of probes means for the status.
 pub(super) struct Meaning {
     /// The effect on the status.
     pub(super) effect: Effect,

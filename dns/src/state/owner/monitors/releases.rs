@@ -1,5 +1,6 @@
-//! The endpoints that are asked what they run. Takes the rules' releases and the results of questions, returns what
-//! steering compares, as this node sees it. Held by the monitors.
+//! The endpoints that are asked which model they run. Takes the releases of the rules (what should run under a model's
+//! name) and the endpoints' replies, returns for each region whether it runs that, as this node sees it. Held by the
+//! monitors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use bailiwick_rules::time::Timestamp;
 use crate::state::probe::{MonitorId, Prober, Probing, ReleaseId, ReleaseResult, Running, Tokens};
 use crate::state::snapshot::{Probes, ReleaseView};
 
-/// All sources that are asked. Equal sources of several endpoints are asked once.
+/// All sources, that is, questions to an endpoint about a release. Equal sources of several endpoints are asked once.
 #[derive(Debug, Default)]
 pub(super) struct Releases {
     entries: BTreeMap<ReleaseId, Entry>,
@@ -23,14 +24,14 @@ pub(super) struct Releases {
 #[derive(Debug)]
 struct Entry {
     source: ReleaseSource,
-    /// The monitor whose budget pays.
+    /// The monitor whose token budget pays for the questions.
     monitor: MonitorId,
-    /// The last reading that is believed.
+    /// The last reading, and when it came.
     reading: Option<(Timestamp, Reading)>,
     /// What failed in the last round.
     failure: Option<Arc<str>>,
     readings: Probes,
-    /// Asks until this is dropped.
+    /// The source is asked until this is dropped.
     _running: Running,
 }
 
@@ -44,8 +45,8 @@ pub(super) struct Asked {
 }
 
 impl Releases {
-    /// Starts to ask every endpoint of `table` that isn't asked yet. `monitor` is the monitor of an endpoint, with its
-    /// budget.
+    /// Starts to ask every endpoint of `table` that isn't asked yet. `monitor` returns the monitor of an endpoint and
+    /// its token budget.
     pub(super) fn assign<P: Prober>(
         &mut self,
         table: &Table,
@@ -60,7 +61,7 @@ impl Releases {
         sources(table).into_iter().filter_map(asked).collect()
     }
 
-    /// The running source with this content. Starts to ask it if nothing does.
+    /// The id of the source with this content. Starts to ask it if it isn't asked yet.
     fn running<P: Prober>(
         &mut self,
         source: ReleaseSource,
@@ -85,9 +86,9 @@ impl Releases {
         id
     }
 
-    /// Stops to ask every source that isn't among these.
+    /// Stops asking every source that isn't among these.
     pub(super) fn keep_only<'a>(&mut self, asked: impl Iterator<Item = &'a Asked>) {
-        let kept: BTreeSet<ReleaseId> = asked.map(|one| one.id).collect();
+        let kept: BTreeSet<ReleaseId> = asked.map(|asked| asked.id).collect();
         self.entries.retain(|id, _| kept.contains(id));
     }
 
@@ -106,20 +107,20 @@ impl Releases {
             entry.reading = Some((now, reading));
         }
         entry.failure = result.failure.map(Into::into);
-        let place = places.1.iter().find(|one| one.id == result.release);
-        if let Some(name) = place.and_then(|one| name(places.0, *one)) {
+        let place = places.1.iter().find(|asked| asked.id == result.release);
+        if let Some(name) = place.and_then(|asked| name(places.0, *asked)) {
             log(&name, entry, before.as_ref().filter(|_| has_reading), was_failing);
         }
         has_reading || was_failing != entry.failure.is_some()
     }
 
-    /// What is known of the releases of each region, by region index. A reading that is too old isn't.
+    /// What is known of the releases of each region, by region index. Readings that are too old are left out.
     pub(super) fn health(&self, table: &Table, asked: &[Asked], now: Timestamp) -> Vec<Vec<ReleaseHealth>> {
-        let known = |one: &Asked| {
-            let entry = self.entries.get(&one.id)?;
+        let known = |asked: &Asked| {
+            let entry = self.entries.get(&asked.id)?;
             let (at, reading) = entry.reading.as_ref()?;
             let is_fresh = ReleaseReport::is_fresh(now.since(*at).0, entry.source.interval.0);
-            let (region, endpoint, release) = (one.region, one.endpoint, one.release);
+            let (region, endpoint, release) = (asked.region, asked.endpoint, asked.release);
             is_fresh.then(|| Known { region, endpoint, release, reading: reading.clone() })
         };
         health(table, &asked.iter().filter_map(known).collect::<Vec<_>>())
@@ -127,12 +128,12 @@ impl Releases {
 
     /// Every endpoint that is asked, as reports and metrics show it.
     pub(super) fn views(&self, asked: &[Asked]) -> Vec<ReleaseView> {
-        let view = |one: &Asked| {
-            let entry = self.entries.get(&one.id)?;
+        let view = |asked: &Asked| {
+            let entry = self.entries.get(&asked.id)?;
             Some(ReleaseView {
-                region: one.region,
-                endpoint: one.endpoint,
-                release: one.release,
+                region: asked.region,
+                endpoint: asked.endpoint,
+                release: asked.release,
                 reading: entry.reading.clone(),
                 failure: entry.failure.clone(),
                 interval: entry.source.interval,
@@ -144,14 +145,14 @@ impl Releases {
 }
 
 /// The region, the endpoint and the model of a source.
-fn name(table: &Table, one: Asked) -> Option<(String, String, String)> {
-    let region = table.region(one.region);
-    let (endpoint, _) = region.endpoints.get(one.endpoint)?;
-    let release = table.releases().get(one.release.get())?;
+fn name(table: &Table, asked: Asked) -> Option<(String, String, String)> {
+    let region = table.region(asked.region);
+    let (endpoint, _) = region.endpoints.get(asked.endpoint)?;
+    let release = table.releases().get(asked.release.get())?;
     Some((region.id.to_string(), endpoint.to_string(), release.model.clone()))
 }
 
-/// Logs what has changed of an endpoint. `before` is the reading before this one, if one came.
+/// Logs what has changed at an endpoint. `before` is the previous reading, if a new one came.
 fn log(
     (region, endpoint, model): &(String, String, String),
     entry: &Entry,

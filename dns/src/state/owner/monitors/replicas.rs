@@ -1,5 +1,6 @@
-//! The copies of knowledge whose lag is read. Takes the rules' copies and the results of readings, returns which
-//! regions are withheld from what needs them, as this node sees it. Held by the monitors.
+//! The copies of replicas (knowledge that regions hold copies of) whose lag behind the leader is read. Takes the copies
+//! of the rules and the results of readings, returns the state of each region's copies as this node sees it. A region
+//! with a stale copy is withheld from requests that need the replica. Held by the monitors.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +24,7 @@ pub(super) struct Replicas {
 struct Entry {
     source: ReplicaSource,
     limits: LagLimits,
-    /// Whether the rules call it the leader.
+    /// Whether the rules call this copy the leader.
     is_leader: bool,
     machine: LagMachine,
     /// The last good reading.
@@ -33,11 +34,12 @@ struct Entry {
     /// Why the last reading failed.
     failure: Option<ReadFailure>,
     readings: Probes,
-    /// Reads until this is dropped.
+    /// The copy is read until this is dropped.
     _running: Running,
 }
 
-/// A copy of a region: the region, its position among the region's copies, and what reads it, if anything does.
+/// A region's copy: the region, the copy's position among the region's copies, and the id of its reader, if the rules
+/// say how to read it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Copy {
     region: RegionIndex,
@@ -60,7 +62,7 @@ impl Replicas {
         copies
     }
 
-    /// What reads a copy with this content. Starts to read it if nothing does.
+    /// The id of the reader of a copy with this content. Starts to read the copy if it isn't read yet.
     fn running<P: Prober>(
         &mut self,
         (source, limits, is_leader): (&ReplicaSource, LagLimits, bool),
@@ -87,7 +89,7 @@ impl Replicas {
         id
     }
 
-    /// Stops to read every copy that isn't among these.
+    /// Stops reading every copy that isn't among these.
     pub(super) fn keep_only<'a>(&mut self, copies: impl Iterator<Item = &'a Copy>) {
         let kept: BTreeSet<CopyId> = copies.filter_map(|copy| copy.id).collect();
         self.entries.retain(|id, _| kept.contains(id));
@@ -99,8 +101,9 @@ impl Replicas {
         entries.filter(|entry| entry.last_result.is_none()).map(|entry| entry.source.timeout).max()
     }
 
-    /// Takes the result of a reading, unless its copy isn't read any more. A failure while the node `is_blind` says
-    /// nothing of the copy. `places` has the names for the log. Returns whether anything changed but the lag.
+    /// Takes the result of a reading, unless its copy isn't read any more. If the node `is_blind` (its own line seems
+    /// to be down), a failure says nothing about the copy. `places` has the names for the log. Returns whether anything
+    /// but the lag changed.
     pub(super) fn record(
         &mut self,
         result: ReplicaResult,
@@ -143,8 +146,8 @@ impl Replicas {
     pub(super) fn health(&self, table: &Table, region: RegionIndex, copies: &[Copy]) -> Vec<ReplicaHealth> {
         let health = |(position, copy): (usize, &RegionReplica)| {
             let replica = table.replica(copy.replica);
-            let assigned = copies.iter().find(|one| (one.region, one.position) == (region, position));
-            match assigned.and_then(|one| self.entries.get(&one.id?)) {
+            let assigned = copies.iter().find(|copy| (copy.region, copy.position) == (region, position));
+            match assigned.and_then(|copy| self.entries.get(&copy.id?)) {
                 Some(entry) => ReplicaHealth { replica: copy.replica.get(), ..entry.health(replica) },
                 None => ReplicaHealth {
                     replica: copy.replica.get(),
@@ -181,12 +184,12 @@ impl Replicas {
 }
 
 impl Entry {
-    /// What the readings say. A leader needn't be read.
+    /// The status by the readings. A leader is up even if it can't be read.
     fn status(&self) -> Status {
         if self.is_leader { Status::Up } else { self.machine.status(&self.limits) }
     }
 
-    /// What decisions go by, but for the replica's position.
+    /// The copy's state for decisions. The caller fills in the position of the replica.
     fn health(&self, replica: &Replica) -> ReplicaHealth {
         let status = self.status();
         let reading = self.reading.as_ref().map(|(_, reading)| reading);
@@ -194,9 +197,9 @@ impl Entry {
             |wanted| Some(Millis(u64::from(self.machine.missing(wanted, &self.limits)) * self.source.interval.0));
         ReplicaHealth {
             status,
-            lag: reading.and_then(|one| one.lag).filter(|_| replica.keep_freshest && status == Status::Down),
+            lag: reading.and_then(|reading| reading.lag).filter(|_| replica.keep_freshest && status == Status::Down),
             is_leader: self.is_leader || self.machine.freshness() == Freshness::Leader,
-            version: reading.and_then(|one| one.version.clone()).filter(|_| replica.is_grouped),
+            version: reading.and_then(|reading| reading.version.clone()).filter(|_| replica.is_grouped),
             to_down: time_to(Status::Down).filter(|_| !self.is_leader && replica.limits.max.is_some()),
             to_up: time_to(Status::Up),
             ..ReplicaHealth::default()
@@ -204,7 +207,7 @@ impl Entry {
     }
 }
 
-/// Logs what has changed of a copy.
+/// Logs what has changed at a copy.
 fn log(table: &Table, copy: Copy, entry: &Entry, (before, after): (Freshness, Freshness), was_failing: bool) {
     let of_region = table.region(copy.region);
     let Some(of_copy) = of_region.replicas.get(copy.position) else { return };

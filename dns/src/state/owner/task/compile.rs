@@ -1,5 +1,6 @@
-//! From an offered version to the world in service: compiles versions one by one, waits for the first results of new
-//! monitors, and swaps the new world in. Called by the turns of the owner's loop.
+//! Takes an offered version of a source and puts it in service: compiles versions one by one, waits for the first
+//! results of new monitors, and swaps the new world (rules, zones, keys and GeoIP data compiled together) in. Called by
+//! the turns of the owner's loop.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -59,7 +60,7 @@ impl<P: Prober> Owner<P> {
         }
     }
 
-    /// Whether these rules replace those that were accepted. If not, notes why.
+    /// Whether these rules are newer than the accepted rules. If not, notes why.
     fn is_newer(&mut self, rules: &Arc<Rules>) -> bool {
         let (old, new) = (self.accepted().rules().table.revision(), rules.table.revision());
         match old.succession(&new) {
@@ -91,7 +92,7 @@ impl<P: Prober> Owner<P> {
         self.compile_next();
     }
 
-    /// Accepts a compiled version, or sets it aside. Of zones, some may be accepted and others not.
+    /// Accepts a compiled version, or sets it aside. Some zones may be accepted while others are set aside.
     fn compiled(&mut self, offer: Offer, compiled: Result<Built, Vec<String>>) {
         let source = offer.source();
         match compiled {
@@ -104,7 +105,7 @@ impl<P: Prober> Owner<P> {
                     accepted");
                 let assignment = self.monitors.assign(&world.rules().table);
                 self.await_first_results(Arranged { world: Arc::new(world), assignment });
-                // What didn't fit the others may fit them now.
+                // Versions that didn't fit the other sources before may fit them now.
                 let again = self.set_aside.drain(..).filter(|other| other.source() != source);
                 self.queue.extend(again.collect::<Vec<_>>());
                 match rejected.is_empty() {
@@ -116,8 +117,8 @@ impl<P: Prober> Owner<P> {
         }
     }
 
-    /// Lets an accepted world wait for the first results of its monitors. It replaces a world that waited before, which
-    /// then never comes into service.
+    /// Lets an accepted world wait for the first results of its monitors. If another world is still waiting, the new
+    /// one replaces it, and the other never comes into service.
     pub(super) fn await_first_results(&mut self, arranged: Arranged) {
         self.monitors.keep_only([&self.current.assignment, &arranged.assignment]);
         let timeout = self.monitors.first_result_timeout(&arranged.assignment).unwrap_or(Millis(0));
@@ -158,25 +159,25 @@ impl<P: Prober> Owner<P> {
             tokio::spawn(async move {
                 // The start is complete only after its state was written, if that is possible.
                 written_to(outcome).await;
-                let _ = ready.send(()); // whoever started this may have given up
+                let _ = ready.send(()); // the caller of `spawn` may have given up
             });
         }
     }
 }
 
-/// Holds a replaced world until nobody else does, then drops it. Dropping a large world takes long, so no thread that
-/// answers queries should be the last to hold it.
+/// Holds a replaced world until nobody else holds it, then drops it. Dropping a large world takes long, so no thread
+/// that answers queries should be the last to hold it.
 async fn release(world: Arc<World>) {
     let mut pause = FIRST_RELEASE_CHECK;
     while Arc::strong_count(&world) > 1 {
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_SLEEP.to_std());
     }
-    // Nobody needs to know when it is done.
+    // Nothing waits for the end of the drop.
     drop(tokio::task::spawn_blocking(move || drop(world)));
 }
 
-/// Waits for the world that is being built. Never returns if there is none.
+/// Waits until the current build ends, and returns its result. Never returns if nothing is being built.
 pub(super) async fn finished(job: &mut Option<Job>) -> (Work, Result<Built, Vec<String>>) {
     let Some(running) = job else { return std::future::pending().await };
     let compiled = (&mut running.compiled).await;

@@ -1,5 +1,6 @@
-//! Faults of files, and of versions that don't fit the others. Takes them, writes them to the log and the status. Of
-//! the zones, those that fit are put in service without the others.
+//! Takes the errors in files, and the errors of versions that don't fit the other sources. Writes both to the log and
+//! the status. If some of the offered zones don't fit, the others are put in service without them. Called by the
+//! owner's loop.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::state::snapshot::{RejectedZone, Rules, World, ZoneSource};
 use crate::state::store::Kind;
 
 impl<P: Prober> Owner<P> {
-    /// Notes everything that is wrong with a source's files. Logs what wasn't known before.
+    /// Notes everything that is wrong with a source's files. Logs the errors that are new.
     pub(super) fn note_faults(&mut self, source: Source, faults: Faults) {
         if matches!(source, Source::Rules | Source::Geoip) && !faults.is_empty() {
             // An older version that was set aside is no longer what the operator wants.
@@ -38,7 +39,7 @@ impl<P: Prober> Owner<P> {
         self.sum_up(source);
     }
 
-    /// Notes why this very document isn't taken, for whoever offered it.
+    /// Notes why this very document isn't accepted. Whoever offered the document reads that in the status.
     pub(super) fn answer(&mut self, rules: &Arc<Rules>, errors: Vec<String>) {
         self.status.refused_rules = Some(RefusedRules { document: Arc::downgrade(rules), errors });
     }
@@ -55,7 +56,7 @@ impl<P: Prober> Owner<P> {
         }
     }
 
-    /// Logs and counts what is refused.
+    /// Logs the errors and counts the refused parts.
     fn log_refused(&mut self, source: Source, faults: &Faults) {
         for error in faults.values().flatten() {
             tracing::error!(
@@ -66,7 +67,7 @@ impl<P: Prober> Owner<P> {
         self.status.of_mut(source).refused += faults.len() as u64;
     }
 
-    /// Updates a source's status from what is wrong with its files and with its version.
+    /// Updates a source's status from the errors in its files and the errors of its last compiled version.
     pub(super) fn sum_up(&mut self, source: Source) {
         let all = [self.faults.get(&source), self.rejected.get(&source)];
         let errors: Vec<String> = all.iter().flatten().flat_map(|faults| faults.values().flatten().cloned()).collect();
@@ -88,7 +89,7 @@ impl<P: Prober> Owner<P> {
         self.publish_status();
     }
 
-    /// Has the zones written that came into service since the last call.
+    /// Has the keeper write the zones that came into service since the last call.
     pub(super) fn keep_zones(&mut self) {
         let zones = Arc::clone(self.current.world.zone_sources());
         if self.keeper.is_none() || Arc::ptr_eq(&zones, &self.kept_zones) {
@@ -107,7 +108,7 @@ impl<P: Prober> Owner<P> {
     }
 }
 
-/// What is wrong with zones, by zone.
+/// The errors of rejected zones, by the name of the zone.
 pub(crate) fn faults_of(rejected: &[RejectedZone]) -> Faults {
     let mut faults = Faults::new();
     for (origin, errors) in rejected {
@@ -116,7 +117,7 @@ pub(crate) fn faults_of(rejected: &[RejectedZone]) -> Faults {
     faults
 }
 
-/// Builds the world with those offered zones that fit the rules and keys. The others stay as they are in service.
+/// Builds the world with those offered zones that fit the rules and keys. The other zones keep the version in service.
 /// `None` if something else is wrong, or if no new zone fits.
 pub(super) fn without_rejected(base: &World, version: &Offer, now: Timestamp) -> Option<Built> {
     let Offer::Zones(zones) = version else { return None };

@@ -22,11 +22,11 @@ use crate::state::store::{Kind, Store};
 /// How long a request for an override waits for the state directory.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The outcome of a first attempt to write; `None`: nothing is kept on this node.
+/// Receives the outcome of the first attempt to write; `None` if this node has no state directory.
 type Outcome = Option<Receiver<Result<(), String>>>;
 
 impl<P: Prober> Owner<P> {
-    /// Forces a status until a time. `insists`: whatever guards are against it.
+    /// Forces a status until a time. `insists` ignores guards.
     pub(super) fn set_override(&mut self, of: Overridden, forced: Forced, insists: bool) -> Result<(), OverrideError> {
         if self.current.world.rules().table.place_of(&of).is_none() {
             return Err(OverrideError::Unknown(of));
@@ -68,7 +68,7 @@ impl<P: Prober> Owner<P> {
         Ok(())
     }
 
-    /// Takes what another node reports: its vote, and the overrides that it knows.
+    /// Takes the report of another node: its vote, and the overrides that it knows.
     pub(super) fn hear(&mut self, report: Box<HealthReport>) {
         let now = self.clock.now();
         let table = &self.current.world.rules().table;
@@ -86,7 +86,7 @@ impl<P: Prober> Owner<P> {
         }
     }
 
-    /// Logs what other nodes' overrides have changed.
+    /// Logs the changes that overrides of other nodes made.
     fn log_merged(&self, before: &BTreeMap<Overridden, Forced>, now: Timestamp) {
         for (of, forced) in self.overrides.iter().filter(|(of, forced)| before.get(of) != Some(forced)) {
             let (region, endpoint) = (&of.region, of.endpoint_name());
@@ -111,12 +111,13 @@ impl<P: Prober> Owner<P> {
         }
     }
 
-    /// Whether other nodes want to know the overrides of this one.
+    /// Whether this node has to report its overrides to other nodes.
     pub(super) fn is_in_fleet(&self) -> bool {
         self.voting.has_heard() || self.current.world.rules().table.fleet().is_some()
     }
 
-    /// The fences that would be left with fewer regions than their guards keep, in words.
+    /// One message for each fence (the regions that may process a client) that would have fewer regions than its guard
+    /// keeps, if this region were down.
     fn left_short(&self, of: &Overridden) -> Vec<String> {
         let table = &self.current.world.rules().table;
         let Some((region, None)) = table.place_of(of).filter(|_| table.fleet().is_some()) else { return Vec::new() };
@@ -142,7 +143,8 @@ impl<P: Prober> Owner<P> {
         let (records, is_in_fleet) = (self.all_overrides.records(), self.is_in_fleet());
         let outcome = self.keep(Kind::Overrides, move |store| {
             store.keep_overrides(&overrides)?;
-            // What was written while there was a fleet would outlive a change that is made before it is heard again.
+            // A file from a time with a fleet is kept up to date even before this node gets a report again. Otherwise a
+            // restart would bring back its old content.
             if is_in_fleet || store.has_fleet_overrides() { store.keep_fleet_overrides(&records) } else { Ok(()) }
         });
         let Some(reply) = reply else { return };
@@ -151,12 +153,12 @@ impl<P: Prober> Owner<P> {
             return;
         }
         tokio::spawn(async move {
-            let _ = reply.send(Ok(written_to(outcome).await)); // whoever asked may have gone
+            let _ = reply.send(Ok(written_to(outcome).await)); // the requester may have gone
         });
     }
 
-    /// Has `write` called for the state directory. A change that can't be written takes effect nevertheless, because an
-    /// operator may drain a region while the disk is full.
+    /// Hands `write` to the keeper, which calls it with the state directory. A change that can't be written takes
+    /// effect nevertheless, because an operator may drain a region while the disk is full.
     pub(super) fn keep(
         &mut self,
         kind: Kind,
@@ -165,13 +167,13 @@ impl<P: Prober> Owner<P> {
         Some(self.keeper.as_ref()?.keep(kind, Box::new(write)))
     }
 
-    /// Notes how an attempt to write went.
+    /// Notes the outcome of an attempt to write.
     pub(super) fn note(&mut self, attempt: Attempt) {
         let Attempt { kind, outcome } = attempt;
         match outcome {
             Ok(()) => _ = self.not_kept.remove(&kind),
             Err(error) => {
-                // Logged once, however often it is tried.
+                // The same error is logged once, however often the write is tried.
                 if self.not_kept.get(&kind) != Some(&error) {
                     tracing::error!("{}", unwritable(&error));
                 }
@@ -189,7 +191,7 @@ fn unwritable(error: &str) -> String {
     format!("can't write to state_dir ({error}); mend its mode or make room. It is tried again")
 }
 
-/// Waits until something was written, for at most [`WRITE_TIMEOUT`]. Returns where it is now.
+/// Waits for the outcome of a write, for at most [`WRITE_TIMEOUT`]. Returns where the content is kept now.
 pub(super) async fn written_to(outcome: Outcome) -> Durability {
     let Some(outcome) = outcome else { return Durability::UntilRestart("no state_dir is configured".to_owned()) };
     let waited = tokio::task::spawn_blocking(move || outcome.recv_timeout(WRITE_TIMEOUT)).await;

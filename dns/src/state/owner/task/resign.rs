@@ -1,4 +1,5 @@
-//! Renews signatures before they grow old, and applies keys at their time. Takes the time, starts a new world. A failed
+//! Renews signatures before they grow old, and applies keys at their time. Takes the time, and starts to build a world
+//! (rules, zones, keys and GeoIP data compiled together) with new signatures. Called by the owner's loop. A failed
 //! renewal raises an alarm and is tried again. Until then the answer path refuses signatures that are too old.
 
 use std::sync::Arc;
@@ -15,7 +16,8 @@ const PAUSE_AFTER_SUCCESS: Millis = Millis(1_000);
 const PAUSE_AFTER_FAILURE: Millis = Millis(60_000);
 
 impl<P: Prober> Owner<P> {
-    /// Begins to renew signatures if that is due. A world that is being built will be signed anyway.
+    /// Begins to renew signatures if that is due. Does nothing while a world is being built, because that world gets
+    /// new signatures anyway.
     pub(super) fn renew_if_due(&mut self) {
         let now = self.clock.now();
         if self.job.is_some() || self.next_renewal(now).is_none_or(|due| due > now) {
@@ -26,7 +28,7 @@ impl<P: Prober> Owner<P> {
         self.job = Some(Job { work: Work::Renewal, compiled });
     }
 
-    /// When signing is next due; `None` while a world is being built.
+    /// When signing is next due; `None` while a world is being built, or if nothing is signed.
     pub(super) fn next_renewal(&self, now: Timestamp) -> Option<Timestamp> {
         let due = self.accepted().renewal_due(now).filter(|_| self.job.is_none())?;
         // A longer pause means that the clock was set back. Signatures made before that aren't valid yet, so signing

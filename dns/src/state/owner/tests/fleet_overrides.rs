@@ -1,5 +1,5 @@
-//! Overrides of a fleet: what other nodes tell is merged, what is ended stays ended, and guards refuse what takes too
-//! much away.
+//! Tests of overrides in a fleet: overrides of other nodes are merged, an ended override stays ended, and guards refuse
+//! an override that takes too many regions away.
 
 use bailiwick_rules::report::{HealthReport, OverrideRecord};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::voting::{ns1, report, voted};
 use super::*;
 
-/// A report with overrides beside its votes.
+/// A report with votes and these overrides.
 fn telling(node: &str, overrides: Vec<OverrideRecord>) -> Box<HealthReport> {
     Box::new(HealthReport { overrides, ..*report(node, &[]) })
 }
@@ -45,32 +45,32 @@ async fn overrides_of_other_nodes_bind_here_and_are_told_on_until_they_are_ended
     let made = record("r1", "ns2", 7);
     handle.hear(telling("ns2", vec![made.clone(), record("mars", "ns2", 1)])).await;
     assert!(handle.wait_until(|snapshot, _| forced(snapshot, 1).as_deref() == Some("at ns2")).await);
-    let told = |handle: &Handle| handle.snapshot().health_report("ns1", handle.now());
-    assert_eq!(told(&handle).overrides, std::slice::from_ref(&made));
-    assert_eq!(told(&handle).fleet["r1"].held_by.as_str(), "override");
+    let own_report = |handle: &Handle| handle.snapshot().health_report("ns1", handle.now());
+    assert_eq!(own_report(&handle).overrides, std::slice::from_ref(&made));
+    assert_eq!(own_report(&handle).fleet["r1"].held_by.as_str(), "override");
 
-    // An operator ends it at this node, while ns2 goes on telling it for a while.
+    // An operator ends the override at this node, while ns2 still reports it for a while.
     handle.delete_override(id("r1")).await.unwrap();
     handle.hear(telling("ns2", vec![made.clone()])).await;
     handle.hear(telling("ns3", Vec::new())).await;
     assert!(handle.wait_until(|snapshot, _| snapshot.health().fleet.as_ref().is_some_and(|f| f.fresh == 3)).await);
     assert_eq!(forced(&handle.snapshot(), 1), None);
     let ended = OverrideRecord { ended: true, ..made };
-    assert_eq!(told(&handle).overrides, std::slice::from_ref(&ended));
+    assert_eq!(own_report(&handle).overrides, std::slice::from_ref(&ended));
     handle.finish_keeping(Duration::from_secs(5));
     assert_eq!(store.fleet_overrides().unwrap(), [ended], "neither a restart nor an echo brings the override back");
     assert!(store.overrides().unwrap().is_empty());
 
-    // One that is made anew binds again, and one that was made here is ended elsewhere.
+    // An override that ns2 makes anew is in force again. An override of this node is ended at another node.
     handle.hear(telling("ns2", vec![record("r1", "ns2", 8)])).await;
     assert!(handle.wait_until(|snapshot, _| forced(snapshot, 1).is_some()).await);
     handle.set_override(id("r0"), down_for(600_000)).await.unwrap();
-    let own = told(&handle).overrides.into_iter().find(|one| one.origin == "ns1").unwrap();
+    let own = own_report(&handle).overrides.into_iter().find(|one| one.origin == "ns1").unwrap();
     handle.hear(telling("ns3", vec![OverrideRecord { ended: true, ..own }])).await;
     assert!(handle.wait_until(|snapshot, _| forced(snapshot, 0).is_none()).await);
     assert!(handle.wait_until(|snapshot, _| forced(snapshot, 1).is_none()).await, "the override ends by itself");
     assert!(handle.now() >= NOW.after(Millis(600_000)));
-    assert!(told(&handle).overrides.is_empty());
+    assert!(own_report(&handle).overrides.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,7 +88,7 @@ async fn what_a_fleet_left_behind_is_kept_up_to_date_without_one() {
         ..beginning(rules(1, "chat.example.com", &["a:1"]), "")
     };
     let handle = begin(beginning, &prober).await;
-    assert!(forced(&handle.snapshot(), 0).is_some(), "no voters, no peers, and in force");
+    assert!(forced(&handle.snapshot(), 0).is_some(), "the override is in force without voters or peers");
     handle.delete_override(id("r0")).await.unwrap();
     handle.finish_keeping(Duration::from_secs(5));
     assert_eq!(
@@ -115,7 +115,7 @@ async fn an_override_that_leaves_a_fence_too_little_is_refused_unless_somebody_i
     handle.set_override(id("r1"), up).await.unwrap();
     handle.insist_on_override(id("r1"), down_for(60_000)).await.unwrap();
     assert!(forced(&handle.snapshot(), 1).is_some());
-    // Without voters nobody guards anything.
+    // Without voters, guards aren't applied.
     let handle = ns1(rules(1, "chat.example.com", &["a:1", "b:1", "c:1"]), &prober).await;
     for region in ["r0", "r1", "r2"] {
         handle.set_override(id(region), down_for(60_000)).await.unwrap();

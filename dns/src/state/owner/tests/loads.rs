@@ -1,4 +1,4 @@
-//! Loads of endpoints, from readings to what the node tells.
+//! Tests of the loads of endpoints, from readings to the node's report.
 
 use bailiwick_rules::report::LoadReport;
 

@@ -41,7 +41,7 @@ impl<'l> MakeWriter<'l> for Log {
     }
 }
 
-/// The key of the only zone works, or doesn't.
+/// Makes the key of the only zone fail to sign, or work again.
 fn set_failing(handle: &Handle, fails: bool) {
     let snapshot = handle.snapshot_owned();
     snapshot.world().key_sets().flat_map(KeySet::signers).for_each(|key| key.set_failing(fails));
@@ -81,7 +81,11 @@ async fn a_failed_renewal_keeps_the_old_signatures_and_is_retried() {
     assert!(Arc::ptr_eq(snapshot.world(), before.world()), "the signed zones stay in service");
     let message = ask(snapshot.zones(), &*snapshot, "example.com", rtype::SOA, DO);
     let now = u32::try_from(handle.now().0 / 1000).unwrap();
-    assert_eq!(verify(&message, snapshot.world().key_sets().next().unwrap(), now, &[]), Ok(1), "and holds");
+    assert_eq!(
+        verify(&message, snapshot.world().key_sets().next().unwrap(), now, &[]),
+        Ok(1),
+        "and the old signature is still valid"
+    );
     let reported = log.lines("signatures can't be renewed");
     assert_eq!(reported.len(), 3, "{reported:?}");
     let until = before.world().signed_until(NOW).map(|(_, until)| until).min().unwrap();

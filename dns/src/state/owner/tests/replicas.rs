@@ -1,11 +1,12 @@
-//! Replicas of knowledge, from readings to what DNS answers and what the node tells.
+//! Tests of replicas (knowledge that regions hold copies of): from readings of their lag to the regions that DNS offers
+//! and the node's report.
 
 use bailiwick_rules::health::{Freshness, Lag};
 use bailiwick_rules::report::ReplicaReport;
 
 use super::*;
 
-/// Two regions with copies of `kb`, which every path of the service needs or, if not, only one path.
+/// Two regions with copies of the replica `kb`. `needs` says which paths of the service need it.
 fn knowing(revision: u64, replica: &str, needs: &str, copies: [&str; 2]) -> Arc<Rules> {
     let json = format!(
         r#"{{ "version": 1, "revision": {revision}, "replicas": {{ "kb": {{ "max_lag": "60s", "resume": "20s",
@@ -164,7 +165,7 @@ async fn one_voter_alone_withholds_nothing_and_a_majority_does() {
     let handle = begin(InitialState { node: "ns1".to_owned(), ..beginning(rules, "") }, &prober).await;
     let lags = |snapshot: &Snapshot, _: &Status| snapshot.health().replicas[0].status == HealthStatus::Down;
     assert!(handle.wait_until(lags).await);
-    assert_eq!(offered(&handle.snapshot()), "fra par", "one of three sites");
+    assert_eq!(offered(&handle.snapshot()), "fra par", "one of three sites is no majority");
     let mut report = handle.snapshot_owned().health_report("ns2", handle.now());
     report.node = "ns2".to_owned();
     handle.hear(Box::new(report)).await;

@@ -1,4 +1,5 @@
-//! Shares of clients to move, from readings and health to what the node tells.
+//! Tests of the shares of clients that are moved because of load: from readings and health to the node's report and its
+//! DNS answers.
 
 use bailiwick_rules::observe::Batch;
 use bailiwick_rules::report::SharesReport;
@@ -33,7 +34,8 @@ fn loaded(revision: u64, more: &str, service: &str) -> Arc<Rules> {
     compile_rules(json.into_bytes(), "rules.json").unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 
-/// Both regions are up; `fra` has this much waiting, and of 5,000 that are full `par` has 1,000.
+/// Both regions are up. `fra` has this many waiting requests, in thousandths, and `par` has 1,000. A region with 5,000
+/// is full.
 fn prober(fra: u64) -> Scripted {
     let prober = Scripted::default();
     for (name, waiting) in [("fra", fra), ("par", 1_000)] {
@@ -65,8 +67,8 @@ async fn a_region_that_dies_gives_what_the_rest_has_room_for_at_once() {
     assert_eq!(report["shares"]["services"]["chat"][0]["moves"][0]["to"], "par");
     let snapshot = handle.snapshot_owned();
     let numbers = snapshot.health().planned.clone().unwrap();
-    let told: Vec<_> = numbers.moves.iter().map(|one| (one.from.0, one.to.0)).collect();
-    assert_eq!(told, [(0, 1)]);
+    let reported_moves: Vec<_> = numbers.moves.iter().map(|one| (one.from.0, one.to.0)).collect();
+    assert_eq!(reported_moves, [(0, 1)]);
     assert!(numbers.moves[0].share.0.abs_diff(share) <= share / 100, "all clients of Frankfurt belong to one service");
     let regions: Vec<_> = numbers.regions.iter().map(|one| (one.region.0, one.low.0, one.high.0)).collect();
     assert_eq!(regions, [(1, 700_000, 900_000)], "a region that is down carries nothing");
@@ -146,8 +148,8 @@ async fn dns_moves_networks_of_a_full_region_slowly_and_none_twice() {
     }
     assert_eq!(answered(&snapshot, "203.0.113.0/24"), (2, 90, 24), "clients of Paris stay, for as long as before");
     assert_eq!(answered(&snapshot, "2001:db8:7::/48").2, 48);
-    let told = serde_json::to_value(snapshot.health_report("ns1", handle.now())).unwrap();
-    assert_eq!(told["shares"]["services"]["chat"][0]["moves"][0]["to"], "par");
+    let health_report = serde_json::to_value(snapshot.health_report("ns1", handle.now())).unwrap();
+    assert_eq!(health_report["shares"]["services"]["chat"][0]["moves"][0]["to"], "par");
     for network in 0..256 {
         let address = format!("198.51.{network}.9");
         let ask = Ask {
@@ -198,7 +200,8 @@ async fn dns_moves_nobody_of_a_service_that_the_edge_moves_or_that_stays() {
     }
 }
 
-/// Tells what one isolate counted in five seconds, of `busy` requests at each region and of the demand of Germans.
+/// Reports what one isolate (an instance of a Worker) counted in five seconds: `busy` requests at each region, and the
+/// demand of German clients.
 fn observe(handle: &Handle, sequence: u64, busy: [u64; 2]) {
     let count = |region: &str, requests: u64| {
         let endpoint = format!("{region}-1");

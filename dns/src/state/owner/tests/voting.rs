@@ -1,4 +1,4 @@
-//! Reports of other nodes: what the voters agree on, and what a node tells of itself.
+//! Tests of reports of other nodes: what the voters agree on, and what this node reports.
 
 use bailiwick_rules::report::{HealthReport, HeldBy, Votes};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::*;
 
 const ADDRESSES: [&str; 3] = ["a:1", "b:1", "c:1"];
 
-/// The rules of three regions with three voters at three sites, and these fields of the service.
+/// Rules with three regions, three voters at three sites, and this guard of the service.
 pub(super) fn voted(revision: u64, guard: &Value) -> Arc<Rules> {
     let rules = rules(revision, "chat.example.com", &ADDRESSES);
     let mut document: Value = serde_json::from_slice(&rules.bytes).unwrap();
@@ -27,7 +27,8 @@ pub(super) async fn ns1(rules: Arc<Rules>, prober: &Scripted) -> Handle {
     begin(InitialState { node: "ns1".into(), ..beginning(rules, "") }, prober).await
 }
 
-/// What another node reports: these regions are down. It counts for hours, so that a test needn't repeat it.
+/// A report of another node, by which these regions are down. It stays fresh for hours, so that a test needn't repeat
+/// it.
 pub(super) fn report(node: &str, down: &[&str]) -> Box<HealthReport> {
     let region = |name: &str| {
         let status = if down.contains(&name) { "down" } else { "up" };
@@ -59,10 +60,10 @@ async fn the_voters_decide_and_a_node_reports_what_it_sees_itself() {
     assert!(handle.wait_until(|snapshot, _| own(snapshot) == DOWN).await);
     let snapshot = handle.snapshot_owned();
     assert_eq!(statuses(&snapshot), [UP; 3], "one vote of three isn't a majority");
-    let told = snapshot.health_report("ns1", handle.now());
-    let r0 = &told.regions["r0"];
-    assert_eq!((r0.probed, r0.status, told.blind), (DOWN, DOWN, false), "never the combined view");
-    let agreed = told.fleet["r0"];
+    let own_report = snapshot.health_report("ns1", handle.now());
+    let r0 = &own_report.regions["r0"];
+    assert_eq!((r0.probed, r0.status, own_report.blind), (DOWN, DOWN, false), "never the combined view");
+    let agreed = own_report.fleet["r0"];
     assert_eq!((agreed.verdict, agreed.held_by), (UP, HeldBy::Quorum));
     assert_eq!(agreed.votes, Votes { up: 2, down: 1, unknown: 0, silent: 0 });
     let fleet = snapshot.health().fleet.clone().unwrap();
@@ -89,7 +90,7 @@ async fn strangers_and_namesakes_have_no_vote() {
     assert!(handle.wait_until(|snapshot, _| statuses(snapshot) == [UP; 3]).await);
     let fresh = |snapshot: &Snapshot| snapshot.health().fleet.as_ref().map(|fleet| fleet.fresh);
     assert_eq!(fresh(&handle.snapshot()), Some(2));
-    // One that is a voter no more is forgotten.
+    // The report of a node that is no longer a voter is dropped.
     let fewer = voted(2, &Value::Null);
     let mut document: Value = serde_json::from_slice(&fewer.bytes).unwrap();
     document["fleet"]["voters"].as_object_mut().unwrap().remove("ns2");
@@ -112,8 +113,8 @@ async fn a_node_whose_own_line_is_down_votes_unknown_until_a_probe_succeeds() {
     assert!(handle.wait_until(|snapshot, _| own_down(snapshot)).await);
     let snapshot = handle.snapshot_owned();
     assert_eq!(statuses(&snapshot), [UP; 3], "with the vote of ns2 it would be a majority");
-    let told = snapshot.health_report("ns1", handle.now());
-    assert!(told.blind && told.fleet["r0"].votes == Votes { up: 1, down: 1, unknown: 1, silent: 0 });
+    let own_report = snapshot.health_report("ns1", handle.now());
+    assert!(own_report.blind && own_report.fleet["r0"].votes == Votes { up: 1, down: 1, unknown: 1, silent: 0 });
     prober.set("c:1", true);
     assert!(handle.wait_until(|snapshot, _| statuses(snapshot) == [DOWN, DOWN, UP]).await, "ns2 votes now");
     assert!(!handle.snapshot().health_report("ns1", handle.now()).blind);
@@ -151,8 +152,8 @@ async fn without_voters_nothing_is_heard_and_nothing_more_is_told() {
     handle.hear(report("ns2", &["r0", "r1", "r2"])).await;
     prober.set("a:1", false);
     assert!(handle.wait_until(|snapshot, _| statuses(snapshot) == [DOWN, UP, UP]).await, "only its own probes count");
-    let told = serde_json::to_value(handle.snapshot().health_report("ns1", handle.now())).unwrap();
-    assert!(told.get("fleet").is_none() && told.get("blind").is_none(), "{told}");
+    let own_report = serde_json::to_value(handle.snapshot().health_report("ns1", handle.now())).unwrap();
+    assert!(own_report.get("fleet").is_none() && own_report.get("blind").is_none(), "{own_report}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,7 +170,7 @@ async fn voters_probe_one_target_no_more_often_together_than_they_may_and_at_tim
     let each = handle.now().since(begun).0 / 10;
     assert!((11_800..=12_200).contains(&each), "three voters, a quarter of a probe each second: {each} ms");
     let interval = handle.snapshot().health_report("ns1", handle.now()).regions["r0"].interval_ms;
-    assert_eq!(interval, 12_000, "the report says how long it counts");
+    assert_eq!(interval, 12_000, "the report states the slower interval");
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,7 +198,7 @@ async fn what_was_agreed_on_outlives_a_restart_of_a_node_that_is_cut_off() {
     let handle = begin(initial(agreed), &prober).await;
     assert_eq!(statuses(&handle.snapshot_owned()), [DOWN, UP, UP], "the node has no reports of others");
     drop(handle);
-    // A folder that the node which has just ended can't be writing to any more.
+    // A new folder, because the node that has just ended may still write to the old one.
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     std::fs::write(folder.path().join("agreed.json"), "[{").unwrap();
