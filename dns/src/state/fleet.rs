@@ -1,8 +1,9 @@
-//! How this node follows its fleet. Takes the settings of `[fleet]`, starts the tasks that ask peers or NATS, offers
-//! what they bring to the owner, and keeps a history. Started by `serve`.
+//! How this node follows its fleet. Takes the settings of `[fleet]`, starts the tasks that get rules and health from
+//! peers (the APIs of other nodes) or from NATS, offers these to the owner, and keeps a history of the rules. Started
+//! by `serve`.
 //!
-//! What to do about an answer is decided by `bailiwick_rules::fleet`. Nothing here ever takes rules out of service: a
-//! peer or a store that is silent, behind or lying leaves the last good document.
+//! `bailiwick_rules::fleet` decides what to do about an answer. Nothing here ever takes rules out of service: if a peer
+//! or a store is silent, behind or lying, the last good document stays in service.
 
 mod bundles;
 mod client;
@@ -44,24 +45,24 @@ pub(crate) use nats::{
 pub(crate) use others::ask_others;
 pub(crate) use record::note;
 
-/// Where the truth is.
+/// Where this node gets its rules from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// In this node's files.
+    /// From its own files.
     #[default]
     Files,
-    /// At the peers: the highest valid revision of them all.
+    /// From the peers: the highest valid revision that any of them has.
     Peers,
-    /// In NATS.
+    /// From NATS.
     Nats,
 }
 
 impl Mode {
-    /// All, with the words for configurations and texts.
+    /// All modes, each with its word in the configuration and in texts.
     pub(crate) const ALL: [(Self, &'static str); 3] =
         [(Self::Files, "files"), (Self::Peers, "peers"), (Self::Nats, "nats")];
 
-    /// The word.
+    /// The mode's word in the configuration and in texts.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Files => "files",
@@ -74,29 +75,29 @@ impl Mode {
 /// The `[fleet]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where the truth is.
+    /// Where this node gets its rules from.
     pub mode: Mode,
     /// The URLs of the other nodes' APIs.
     pub peers: Vec<String>,
-    /// The file of the token that is sent to them.
+    /// The file of the token that is sent to the peers.
     pub peers_token_file: Option<PathBuf>,
-    /// The certificate authorities of the peers; without it, the system's.
+    /// The file of the certificate authorities that are trusted for peers. Without a file, the system's are trusted.
     pub peers_ca_file: Option<PathBuf>,
     /// How NATS is reached, in mode `nats`.
     pub nats: Option<Nats>,
-    /// How often each peer is asked, or health is told over NATS.
+    /// The time between two requests to a peer, or between two health reports over NATS.
     pub poll: Millis,
-    /// Whether `PUT /v1/rules` publishes here.
+    /// Whether `PUT /v1/rules` publishes rules on this node.
     pub writer: bool,
-    /// The keys of those who may publish. Without any, no signature is needed.
+    /// The public keys of those who may publish. If there are none, rules need no signature.
     pub trusted_publishers: Vec<PublicKey>,
-    /// The part of the fleet that this node belongs to.
+    /// The stage of this node: a new revision is served by the nodes of one stage after the other.
     pub stage: Stage,
-    /// What a change that is published here may come to.
+    /// The limits of what a change may do, before somebody has to accept it, if the change is published on this node.
     pub gates: Gates,
-    /// How carefully it goes from stage to stage.
+    /// How carefully such a change goes from stage to stage.
     pub care: Care,
-    /// The document to begin with, if nobody has a higher one.
+    /// The rules document to begin with, if neither peers nor NATS have a higher revision.
     pub seed: Option<PathBuf>,
     /// The state directory of a node that follows others.
     pub state_dir: Option<PathBuf>,
@@ -128,7 +129,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Whether rules come from others, so that the state directory holds the only file of them.
+    /// Whether rules come from other nodes or NATS. Then the state directory holds the only file of the rules.
     #[must_use]
     pub fn follows(&self) -> bool {
         self.mode != Mode::Files
@@ -140,13 +141,13 @@ impl Settings {
         self.follows() || !self.peers.is_empty()
     }
 
-    /// Where the rules are read from: what was last good, if this node follows others.
+    /// The path of the last good rules, from which a node that follows others reads its rules.
     #[must_use]
     pub fn rules_in(state_dir: &Path) -> PathBuf {
         Store::rules_in(state_dir)
     }
 
-    /// Whom this node believes.
+    /// The publishers that this node trusts.
     pub(crate) fn trust(&self) -> Trust<'_> {
         Trust { publishers: &self.trusted_publishers, verify }
     }
@@ -157,16 +158,17 @@ pub(crate) fn verify(key: &PublicKey, message: &[u8], signature: &[u8]) -> bool 
     UnparsedPublicKey::new(&ED25519, key.0).verify(message, signature).is_ok()
 }
 
-/// Finds the head of the document in service as it was kept before the start, before anybody asks for it: a document
-/// without a head counts as one for all nodes.
+/// Restores the head of the document in service from the state directory. A head is the publisher's signed statement of
+/// who published a document, why and for which stage. This has to happen before other nodes ask for the document,
+/// because a document without a head counts as one for all stages.
 pub(crate) fn restore(settings: &Settings, handle: &Handle) {
     if let Some(state_dir) = &settings.state_dir {
         record::restore(state_dir, handle);
     }
 }
 
-/// Starts to follow, and to fetch the bundles that the rules pin. Follows nobody where no fleet is configured.
-/// `answers` answers what is asked over NATS.
+/// Starts to follow the fleet, and to fetch the bundles (sets of files for applications) that the rules pin. Without a
+/// configured fleet, only bundles are fetched. `answers` answers questions that arrive over NATS.
 ///
 /// # Errors
 /// When TLS can't be set up, or the file of authorities can't be used.
@@ -211,16 +213,16 @@ fn start_bundles(
     let (places, bundles, settings) = (Places { objects, peers }, bundles.clone(), Arc::clone(settings));
     let (pulse, handle) = (handle.tasks().waiting("bundles"), handle.clone());
     let run = move || bundles::run(bundles.clone(), places.clone(), Arc::clone(&settings), handle.clone());
-    // It ends with the program.
+    // The task ends with the program.
     tokio::spawn(supervise(pulse, run));
     Ok(())
 }
 
-/// Brings a first document into the state directory of a node that follows others and has none: the highest of all who
-/// answer, or the seed.
+/// Puts a first document into the state directory of a node that follows others, if it has none. This is the highest
+/// revision of those that peers, NATS and the seed have.
 ///
 /// # Errors
-/// When there is none, or it can't be written.
+/// When there is no document, or it can't be written.
 pub(crate) async fn begin(settings: &Settings, node: &str) -> Result<(), Vec<String>> {
     if settings.nats.is_some() && !nats::is_name(node) {
         return Err(vec![format!(

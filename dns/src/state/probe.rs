@@ -47,7 +47,7 @@ const MAX_SLOW: usize = 1024;
 /// A probe counts as slow if it takes at least this long.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// Carries out one probe or reading.
+/// Carries out single probes and readings.
 pub(crate) trait Prober: Send + Sync + 'static {
     /// Probes the monitor's endpoint at `targets`. The caller applies the timeout.
     fn probe(&self, monitor: &Monitor, targets: Targets) -> impl Future<Output = Result<Passed, ProbeFailure>> + Send;
@@ -55,8 +55,8 @@ pub(crate) trait Prober: Send + Sync + 'static {
     /// Fetches and reads the metrics page of a source; the error says what failed. The caller applies the timeout.
     fn read_load(&self, source: &LoadSource) -> impl Future<Output = Result<EngineReading, String>> + Send;
 
-    /// Asks a source how far a copy of knowledge is behind; the error says what failed. `clock` tells the time at which
-    /// the answer is there. The caller applies the timeout.
+    /// Asks a source how far a replica's copy (knowledge that regions hold copies of) is behind its leader; the error
+    /// says what failed. `clock` gives the time at which the answer arrived. The caller applies the timeout.
     fn read_replica(
         &self,
         source: &ReplicaSource,
@@ -64,12 +64,13 @@ pub(crate) trait Prober: Send + Sync + 'static {
     ) -> impl Future<Output = Result<ReplicaReading, ReadFailure>> + Send;
 
     /// Asks an endpoint for its list of models; the error says what failed. The caller applies the timeout. A prober
-    /// that asks no endpoint what it runs needs neither this nor the next.
+    /// that asks no endpoint what it runs needs neither this method nor [`Prober::ask_prompt`].
     fn list_models(&self, _: &ReleaseSource) -> impl Future<Output = Result<Listed, String>> + Send {
         async { Err("nothing is asked here".to_owned()) }
     }
 
-    /// Asks an endpoint one of the fixed prompts, in this form or a simpler one. Returns the form that was accepted.
+    /// Asks an endpoint one of the fixed prompts. The request has this form, or a simpler one if the endpoint refuses
+    /// it. Returns the form that was accepted.
     fn ask_prompt(
         &self,
         _: &ReleaseSource,
@@ -110,7 +111,7 @@ impl Targets {
     }
 }
 
-/// A monitor's number. The owner assigns it, and never assigns a number twice.
+/// A monitor's number. The owner assigns each number once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct MonitorId(pub u64);
 
@@ -125,7 +126,7 @@ pub(crate) struct ProbeResult {
     pub outcome: Outcome,
 }
 
-/// Starts the tasks of monitors and load sources.
+/// Starts the tasks of monitors, and of the sources of loads, replicas and releases (what endpoints run).
 #[derive(Debug)]
 pub(crate) struct Probing<P> {
     prober: Arc<P>,
@@ -137,7 +138,7 @@ pub(crate) struct Probing<P> {
     surroundings: Surroundings,
 }
 
-/// The running task of a monitor or load source. Dropping it stops the task.
+/// The running task of a monitor or source. Dropping this stops the task.
 #[derive(Debug)]
 pub(crate) struct Running(JoinHandle<()>);
 
@@ -161,9 +162,9 @@ impl<P: Prober> Probing<P> {
         Self { prober: Arc::new(prober), slots: Arc::default(), results, loads, replicas, releases, surroundings }
     }
 
-    /// Starts a monitor, which probes at once and then at every interval. `places` are the endpoints that it watches,
-    /// and what its budget has left.
-    /// If it `is_spread`, later rounds begin at a time within the interval at which nodes of other names don't probe.
+    /// Starts a monitor, which probes at once and then at every interval. `places` has the endpoints that it watches
+    /// and the rest of its budget. If `is_spread` is set, later rounds begin at a time within the interval that depends
+    /// on this node's name, so that nodes probe at different times.
     pub(crate) fn start(
         &self,
         id: MonitorId,
@@ -191,8 +192,8 @@ impl<P: Prober> Probing<P> {
         loads::start(id, source, Arc::clone(&self.prober), Arc::clone(&self.slots), self.loads.clone())
     }
 
-    /// Starts to ask an endpoint what it runs, soon and then at every interval. `tokens` are what the budget of its
-    /// monitor has left.
+    /// Starts to ask an endpoint what it runs, soon and then at every interval. `tokens` is the rest of the budget of
+    /// the endpoint's monitor.
     pub(crate) fn start_asking(&self, id: ReleaseId, source: ReleaseSource, tokens: Tokens) -> Running {
         releases::start(releases::Task {
             id,

@@ -1,10 +1,11 @@
-//! The state that one query uses from start to end. Takes rules, zones, keys, geography and health from
-//! [`crate::state::owner`], returns an immutable snapshot. `answer` reads steered records from the snapshot, and the
-//! API reads reports.
+//! The state that one query uses from start to end. Takes rules, zones, keys, geography (GeoIP data) and health from
+//! [`crate::state::owner`], returns an immutable snapshot. The answer path reads the records of steered names (names
+//! whose records depend on the client) from the snapshot, and the API reads reports.
 //!
-//! A [`World`] is everything that doesn't depend on health. It is compiled off the query path. A [`Snapshot`] is a
-//! world and the health of one moment, with a decision for each class of clients, so that a query only looks up its
-//! class. Neither ever changes: an update makes another snapshot.
+//! A [`World`] is everything that doesn't depend on health. It is compiled on another thread than those that answer
+//! queries. A [`Snapshot`] is a world and the health of one moment, with a decision for each class of clients, so that
+//! a query only looks up its class. A class is the set of addresses for which a service decides alike. Worlds and
+//! snapshots never change: an update makes another snapshot.
 
 mod audit;
 mod decide;
@@ -58,7 +59,8 @@ use shed::Spread;
 const NO_SCOPE: u8 = 0;
 /// Extended error "Prohibited": residency allows this client no region (RFC 8914 §4.19).
 const PROHIBITED: u16 = 18;
-/// Extended error "Not Ready": every region of the fence is withheld (RFC 8914 §4.15).
+/// Extended error "Not Ready": every region of the fence (the regions that may process the client) is withheld (RFC
+/// 8914 §4.15).
 const NOT_READY: u16 = 14;
 
 /// Rules, zones, keys, geography and health of one moment, and the decisions made from them.
@@ -76,7 +78,7 @@ pub(crate) struct Snapshot {
     until: Option<Timestamp>,
 }
 
-/// The health of all regions at one moment, and everything else that changes without the world.
+/// The health of all regions at one moment, and everything else that changes while the world stays the same.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Health {
     /// The health of each region, by region index: the health that the voters agree on, or without voters the health by
@@ -90,7 +92,7 @@ pub(crate) struct Health {
     pub loads: Vec<LoadView>,
     /// The copies of replicas that are read, by region and position.
     pub replicas: Vec<ReplicaView>,
-    /// The endpoints that are asked what they run.
+    /// The endpoints that are asked which model they run.
     pub releases: Vec<ReleaseView>,
     /// The shares of clients to move because of load; `None` without a plan.
     pub shares: Option<Shares>,
@@ -113,7 +115,8 @@ pub(crate) struct ByFamily {
     pub ipv4: Vec<RegionHealth>,
     /// The health over IPv6, for AAAA.
     pub ipv6: Vec<RegionHealth>,
-    /// A region is up if both families are up. For records that lead to addresses of both (CNAME, HTTPS, SVCB).
+    /// The health over both families: a region is up if both are up. For records that lead to addresses of both
+    /// families (CNAME, HTTPS, SVCB).
     pub whole: Vec<RegionHealth>,
 }
 
@@ -165,9 +168,10 @@ struct Decided {
 /// The choices of one service, by class of clients.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Choices {
-    /// By class, for the clients that aren't moved.
+    /// The choices for clients that aren't moved, by class.
     classes: Box<[Choice]>,
-    /// By move, for the clients that are moved.
+    /// The choices for clients that are moved because of load, by move. A move takes clients of one class to one
+    /// region.
     moved: Box<[Choice]>,
 }
 
@@ -180,7 +184,7 @@ struct ChoicesByFamily {
 }
 
 impl Decided {
-    /// The choice for clients at this seat and records of this type.
+    /// The choice for records of this type and the clients of this seat (class, and part of the class).
     fn choice(&self, seat: &Seat, rtype: u16) -> Option<Choice> {
         let choices = self.choices_for(rtype);
         match self.spread.as_ref().and_then(|spread| spread.moved(seat)) {
@@ -210,11 +214,11 @@ struct Choice {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Offer {
-    /// This region's records.
+    /// The records of this region.
     Region(RegionIndex),
     /// The service's `denied_answers`.
     Denied,
-    /// Nothing, with this extended error.
+    /// No records, with this extended DNS error.
     Nothing(u16),
 }
 
@@ -306,7 +310,7 @@ impl Snapshot {
         &self.world
     }
 
-    /// Health by region, monitor by monitor, and the API's overrides.
+    /// The health of regions and monitors, and the overrides that came by the API.
     #[must_use]
     pub(crate) fn health(&self) -> &Health {
         &self.health
@@ -354,7 +358,7 @@ impl SteeredAnswers for Snapshot {
         let found = self
             .seat_of(service, client)
             .and_then(|seat| Some((self.decided.get(service.get())?.choice(&seat, rtype)?, seat.scope)));
-        // A service that isn't in the rules steers no name of this snapshot's zones.
+        // This never happens, because every service that steers a name of these zones is in the rules.
         let Some((choice, scope)) = found else {
             return Steered::Nothing { scope: NO_SCOPE, ede: NOT_READY };
         };

@@ -1,5 +1,6 @@
-//! Brings the bundles that the rules pin to this node. Takes each change of the rules, fetches versions that aren't
-//! here from NATS or from peers, and puts them into [`Bundles`], which checks them. Started by [`super::start`].
+//! Brings the bundles (named sets of files for applications) that the rules pin to this node. Takes each change of the
+//! rules, fetches versions that this node lacks from NATS or from peers, and puts them into [`Bundles`], which checks
+//! them. Started by [`super::start`].
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::state::owner::Handle;
 use crate::system::random;
 use crate::system::tasks::Ended;
 
-/// The first pause after a version that nobody gave.
+/// The first pause before a version that couldn't be fetched is tried again.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// How many versions are fetched at once, so that a peer that hangs doesn't delay all. Each is in memory meanwhile.
 const AT_ONCE: usize = 4;
@@ -46,7 +47,7 @@ pub(super) async fn run(bundles: Bundles, places: Places, settings: Arc<Settings
         let Ok(missing) = tokio::task::spawn_blocking(move || own.settle(snapshot.table())).await else {
             return Ended::Failed;
         };
-        // What is pinned or was pushed since is looked at in the next turn.
+        // Versions that are pinned or pushed from now on are looked at in the next turn.
         changes.borrow_and_update();
         let mut is_any_lacking = false;
         let fetched = stream::iter(missing).map(async |(name, version)| {
@@ -81,10 +82,10 @@ pub(super) async fn run(bundles: Bundles, places: Places, settings: Arc<Settings
 }
 
 impl Places {
-    /// Fetches a version from whoever has it.
+    /// Fetches a version from NATS, or else from the first peer that has it.
     ///
     /// # Errors
-    /// Why nobody gave it.
+    /// Why the version couldn't be fetched from any place.
     async fn fetch(
         &self,
         bundles: &Bundles,
@@ -141,7 +142,8 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// The pause after so many failures before this one: from 1 s to 30 s, up to half of it shorter.
+/// The pause before the next try: from 1 s, doubled with each earlier failure, to 30 s, and shortened by up to half at
+/// random.
 fn pause(failures: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << failures.min(5)).min(LONGEST_PAUSE).mul_f64(0.5 + 0.5 * random::part())
 }

@@ -1,5 +1,5 @@
-//! Asks the API of a peer over HTTP. Takes a path and what this node has, returns the body if it is new, within bounds
-//! of size and time. Called by [`super::peers`].
+//! Asks the API of a peer over HTTP. Takes a path and the entity tags of what this node has, returns the body if it is
+//! new. Size and time of an answer are limited. Called by [`super::peers`] and other modules of [`super`].
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -21,11 +21,11 @@ use crate::text::cause::innermost;
 /// The header that carries the head of a document, as JSON in base64url.
 pub(crate) const HEAD: HeaderName = HeaderName::from_static("x-bailiwick-head");
 
-/// How long a connection to a peer may take to come about.
+/// How long connecting to a peer may take.
 const CONNECT: Duration = Duration::from_secs(3);
-/// How long all of an answer may take.
+/// How long a whole answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long all of a bundle may take.
+/// How long the whole pack of a bundle (its files in one piece) may take.
 const PACK: Duration = Duration::from_secs(120);
 
 /// Asks peers.
@@ -36,33 +36,33 @@ pub(super) struct Client {
     token_file: Option<PathBuf>,
 }
 
-/// A client, and the authorities it trusts.
+/// An HTTP client, and the version of the file of authorities that it trusts.
 #[derive(Debug)]
 struct Http {
     client: reqwest::Client,
-    /// The file of authorities when it was last read; `None` for the system's.
+    /// The state of the file of authorities when it was last read; `None` if the system's authorities are trusted.
     stamp: Option<Stamp>,
 }
 
 /// What a peer answered.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// It has no document for this stage.
+    /// The peer has no document for this stage.
     Nothing,
-    /// It has what was named, with this head, if it has one.
+    /// The peer has one of the documents that the request named, with this head, if any.
     Same(Option<Vec<u8>>),
-    /// It has another document.
+    /// The peer has another document.
     Other(Offered),
 }
 
 /// A document that a peer offers.
 #[derive(Debug)]
 pub(super) struct Offered {
-    /// Its entity tag.
+    /// The document's entity tag.
     pub(super) tag: Option<String>,
-    /// Its head, if the peer has one.
+    /// The document's head, if the peer has one.
     pub(super) head: Option<Vec<u8>>,
-    /// Its bytes, to be read.
+    /// The response, whose body is the document.
     body: Response,
 }
 
@@ -72,14 +72,15 @@ impl Client {
         // This fails if a provider is already installed, which does no harm.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let ca_file = settings.peers_ca_file.clone();
-        // Before it is read, so that a change meanwhile is seen.
+        // The stamp is taken before the file is read, so that a change meanwhile is noticed.
         let stamp = ca_file.as_deref().map(Stamp::of);
         let client = trusting(ca_file.as_deref()).map_err(|error| vec![error])?;
         let http = Mutex::new(Http { client, stamp });
         Ok(Self { http, ca_file, token_file: settings.peers_token_file.clone() })
     }
 
-    /// The client. If the file of authorities has changed, it is read again; while that is wrong, those before count.
+    /// The HTTP client. If the file of authorities has changed, it is read again. While the file is invalid, the
+    /// authorities read before stay trusted.
     fn http(&self) -> reqwest::Client {
         let mut http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = self.ca_file.as_deref().map(Stamp::of);
@@ -144,7 +145,8 @@ impl Client {
             request = request.header(IF_NONE_MATCH, tags);
         }
         if let Some(file) = self.token_file.clone() {
-            // It is read each time, so that a new token needs no restart; a disk may hang.
+            // The token is read for each request, so that a new token needs no restart. A disk may hang, so a blocking
+            // thread reads it.
             let read = tokio::task::spawn_blocking(move || read_text(&file)).await;
             let text = read.map_err(|error| error.to_string())?;
             let text = text.map_err(|error| format!("peers_token_file can't be read ({error})"))?;
@@ -171,7 +173,8 @@ fn trusting(ca_file: Option<&Path>) -> Result<reqwest::Client, String> {
 }
 
 impl Offered {
-    /// Its bytes, of which there may be `most`. One more is read at most.
+    /// The document's bytes. If there are more than `most`, reading stops after the chunk that exceeds the limit, and
+    /// the caller sees that there are too many.
     pub(super) async fn bytes(self, most: usize) -> Result<Vec<u8>, String> {
         read(self.body, most, ANSWER).await
     }

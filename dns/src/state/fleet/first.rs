@@ -1,5 +1,6 @@
 //! The first document of a node that follows others and has none. Takes the settings and perhaps a document to begin
-//! with, returns the highest valid one of all who answer. Called by [`super::begin`].
+//! with (the seed), returns the valid document with the highest revision of all that the peers and NATS offer. Called
+//! by [`super::begin`].
 
 use std::time::Duration;
 
@@ -10,16 +11,16 @@ use super::client::Client;
 use super::offer::First;
 use super::{Settings, nats, peers};
 
-/// How often all are asked before the node gives up.
+/// How often peers and NATS are asked before the node gives up.
 const ATTEMPTS: u32 = 10;
 /// The pause between two such rounds.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The highest of the peers' documents, the one in NATS, and the seed. A store that is older than the fleet isn't
-/// believed as long as a peer answers.
+/// Of the peers' documents, the document in NATS and the seed, the one with the highest revision. If NATS has an older
+/// revision than the fleet, because it was restored from a backup, it isn't used as long as a peer answers.
 ///
 /// # Errors
-/// Why nobody gave one.
+/// Why no peer and no store gave a document.
 pub(super) async fn first(settings: &Settings, node: &str, seed: Option<First>) -> Result<First, Vec<String>> {
     let client = Client::new(settings)?;
     let mut stored = seed;

@@ -1,5 +1,6 @@
-//! Decides about what others offer, and hands the owner the documents that it should serve. Takes a head and a way to
-//! fetch its document, returns what came of it. Called by every transport.
+//! Decides about rules documents that others offer, and hands the owner the documents that it should serve. Takes a
+//! head (the publisher's signed statement of who published a document, why and for which stage) and a way to fetch its
+//! document, returns what was done. Called by the transports, HTTP and NATS.
 
 use std::sync::Arc;
 
@@ -11,44 +12,45 @@ use super::{Settings, record};
 use crate::state::owner::{Handle, Offer};
 use crate::state::snapshot::Rules;
 
-/// A document, its revision, and its head if whoever offers it has one.
+/// The revision of a document, the document, and its head if there is one.
 pub(super) type First = (u64, Vec<u8>, Option<Head>);
 
-/// What one place offered last.
+/// What one place (a peer, or NATS) offered last.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// The tag of the document that was looked at. It isn't fetched again.
+    /// The entity tag of the document that was last decided about. That document isn't fetched again.
     pub(super) document: Option<String>,
-    /// The tag of a head that waits for this node's turn. All that came before it was looked at, too.
+    /// The tag of a head whose stage comes before this node's stage. Everything that was offered before it has been
+    /// decided about, too.
     pub(super) waits_for: Option<String>,
     /// The tag of a document whose head was refused, and why.
     head: Option<(Option<String>, HeadError)>,
 }
 
-/// What came of an offered document.
+/// The decision about an offered document.
 pub(super) enum Weighed {
-    /// It is none of this node's business.
+    /// Nothing has to be done, for this reason.
     Kept(Kept),
-    /// It is in service, and may be brought to more nodes than this one knew.
+    /// The document is in service already, but its new head is for more stages than the known head.
     Note(Box<Head>),
-    /// It is to be served.
+    /// The document has to be put in service.
     Take(Box<Table>, Vec<u8>, Option<Box<Head>>),
-    /// It is refused.
+    /// The document is refused.
     Refused(Refusal),
 }
 
 /// What was done about an offer.
 pub(super) enum Outcome {
-    /// Nothing.
+    /// Nothing was done, for this reason.
     Kept(Kept),
-    /// The owner has it now.
+    /// The document was given to the owner.
     Taken,
-    /// It was refused, and that was told.
+    /// The document was refused, and the refusal was logged.
     Refused(Refusal),
 }
 
-/// Does what was decided: hands a document to the owner, keeps a head, or counts and tells why not. `from` says who
-/// offers it, `tag` tells this offer from others of the same place.
+/// Carries out a decision: hands a document to the owner, keeps a head, or counts and logs a refusal. `from` names the
+/// place that made the offer; `tag` distinguishes this offer from others of the same place.
 pub(super) async fn settle(
     handle: &Handle,
     seen: &mut Seen,
@@ -60,7 +62,8 @@ pub(super) async fn settle(
         seen.head = None;
     }
     match weighed {
-        // The turn of a later stage may come while the document stays the same.
+        // The document isn't marked as decided, because the turn of this node's stage may come while the document stays
+        // the same.
         Weighed::Kept(kept @ Kept::Later(_)) => {
             seen.waits_for = tag;
             Outcome::Kept(kept)
@@ -77,11 +80,11 @@ pub(super) async fn settle(
             let (revision, now) = (table.revision().number, handle.now());
             handle.fleet().with(|known| known.offer(revision, head.map(|head| *head), now));
             handle.offer(Offer::Rules(Arc::new(Rules { table: *table, bytes: bytes.into() }))).await;
-            // If it doesn't fit this node's zones, it stays the owner's to try again.
+            // If the document doesn't fit this node's zones, the owner tries it again by itself.
             seen.document = tag;
             Outcome::Taken
         }
-        // It is told once. The document may get a good head meanwhile, so it is asked for again.
+        // The refusal is logged only once. The document is asked for again, because it may get a good head.
         Weighed::Refused(Refusal::Head(error)) if seen.head.as_ref() == Some(&(tag.clone(), error.clone())) => {
             Outcome::Refused(Refusal::Head(error))
         }
@@ -101,7 +104,8 @@ pub(super) async fn settle(
     }
 }
 
-/// Decides about the head of a document that this node knows. Only that of the document in service may say more.
+/// Decides about the head of a document that this node knows already. Only the head of the document in service can
+/// bring something new, namely more stages.
 pub(super) fn of_same(own: Own<'_>, head: Option<&[u8]>, settings: &Settings) -> Weighed {
     match follow::head(own, head, settings.stage, settings.trust()) {
         HeadStep::Note(head) => Weighed::Note(head),
@@ -110,10 +114,10 @@ pub(super) fn of_same(own: Own<'_>, head: Option<&[u8]>, settings: &Settings) ->
     }
 }
 
-/// Decides about a document that is offered to a node that has `own`. It is fetched only if its head is good.
+/// Decides about a document that is offered to a node that has `own`. The document is fetched only if its head is good.
 ///
 /// # Errors
-/// Why it can't be fetched.
+/// Why the document can't be fetched.
 pub(super) async fn weigh(
     own: Own<'_>,
     head: Option<&[u8]>,
@@ -132,7 +136,7 @@ pub(super) async fn weigh(
         },
     };
     let bytes = fetch.await?;
-    // A large document takes a while, which no other task should wait for.
+    // A large document takes long to check, and other tasks shouldn't wait for that.
     let own = own.revision;
     let decided = tokio::task::spawn_blocking(move || match document(own, head.as_deref(), &bytes) {
         DocumentStep::Take(table) => Weighed::Take(table, bytes, head),
@@ -142,10 +146,10 @@ pub(super) async fn weigh(
     decided.await.map_err(|error| format!("a fault of this program ({error}); please report it"))
 }
 
-/// The first document of a node that has none.
+/// Turns a decision into the first document of a node that has none.
 ///
 /// # Errors
-/// Why this one is none.
+/// Why this document can't be the first.
 pub(super) fn as_first(weighed: Weighed) -> Result<First, String> {
     match weighed {
         Weighed::Take(table, bytes, head) => Ok((table.revision().number, bytes, head.map(|head| *head))),

@@ -1,5 +1,5 @@
-//! Asks the APIs of all other nodes for the same thing, once. Takes the settings and a path, returns what each
-//! answered. Called where somebody wants the sum over a fleet.
+//! Asks the APIs of all other nodes for the same path, once. Takes the settings and the path, returns each node's
+//! answer. Called to add up numbers over a fleet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use tokio::time::{Instant, timeout_at};
 use super::Settings;
 use super::client::Client;
 
-/// How many nodes are asked at once: their answers may be large.
+/// How many nodes are asked at once. The number is limited because answers may be large.
 const AT_ONCE: usize = 64;
-/// How long all of them together may take. `bailiwick` waits ten seconds for the node that asks.
+/// How long all nodes together may take. The command `bailiwick` waits ten seconds for the node that asks.
 const PATIENCE: Duration = Duration::from_secs(7);
 
-/// What each peer answers to this path, or why it gave no answer of at most so many bytes. `each` gets the answers one
-/// by one.
+/// Asks each peer for this path. `each` gets the name of the peer with its answer, or with the reason why it gave no
+/// answer of at most `most` bytes, one by one as they arrive.
 ///
 /// # Errors
 /// When TLS can't be set up.

@@ -1,7 +1,7 @@
-//! Asks the peers for rules and health, again and again. Takes the settings, sends what they bring to the owner.
-//! Started by [`super::start`], and asked once by [`super::first`].
+//! Asks the peers (the APIs of other nodes) for rules and health at every interval. Takes the settings, sends the
+//! answers to the owner. Started by [`super::start`]; [`super::first`] asks each peer once for its rules.
 //!
-//! Each peer has a task of its own, so that one that hangs delays no other.
+//! Each peer has a task of its own, so that a peer that hangs delays no other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) fn start(settings: &Arc<Settings>, client: &Arc<Client>, handle: &Han
     for place in 0..settings.peers.len() {
         let peer = Peer { place, settings: Arc::clone(settings), client: Arc::clone(client), handle: handle.clone() };
         let pulse = handle.tasks().waiting(format!("peer {}", place + 1));
-        // It ends with the program.
+        // The task ends with the program.
         tokio::spawn(supervise(pulse, move || peer.clone().run()));
     }
 }
@@ -53,7 +53,7 @@ impl Peer {
         }
     }
 
-    /// Logs what has changed.
+    /// Logs if the peer was lost or answers again.
     fn tell(&self, before: Option<&str>, now: Option<&str>) {
         let peer = self.url();
         match (before, now) {
@@ -67,21 +67,21 @@ impl Peer {
         self.settings.peers.get(self.place).map_or("", String::as_str)
     }
 
-    /// Asks for everything once.
+    /// Asks the peer for rules, if this node follows others, and for health.
     async fn ask(&self, seen: &mut Seen) -> Result<(), String> {
         if self.settings.follows() {
             self.ask_for_rules(seen).await?;
         }
         let asked = self.handle.now();
         let bytes = self.client.json(self.url(), "/v1/health", LARGEST_REPORT).await?;
-        // It told the time about halfway.
-        let told = Timestamp(asked.0.midpoint(self.handle.now().0));
+        // The peer read its clock about halfway between request and answer.
+        let answered_at = Timestamp(asked.0.midpoint(self.handle.now().0));
         let report = serde_json::from_slice::<HealthReport>(&bytes);
         let report = report.map_err(|error| format!("/v1/health is no health report: {error}"))?;
         self.handle.fleet().with(|known| {
             if let Some(peer) = known.peers.get_mut(self.place) {
                 peer.node = Some(report.node.chars().filter(|c| !c.is_control()).take(100).collect());
-                peer.told = Told::of(&report, told);
+                peer.told = Told::of(&report, answered_at);
             }
         });
         self.handle.hear(Box::new(report)).await;
@@ -96,7 +96,7 @@ impl Peer {
         let (tag, weighed) = match self.client.rules(self.url(), self.settings.stage, &tags).await? {
             Answer::Nothing => return Ok(()),
             Answer::Same(head) => match of_same(has, head.as_deref(), &self.settings) {
-                // Which document was looked at last stays known.
+                // `seen` stays as it is, so that the last document isn't fetched again.
                 Weighed::Kept(_) => return Ok(()),
                 weighed => (seen.document.clone(), weighed),
             },
@@ -117,7 +117,7 @@ impl Peer {
 /// The document of one peer, for a node that has none.
 ///
 /// # Errors
-/// Why there is none.
+/// Why there is no document for this node.
 pub(super) async fn first_of(peer: &str, settings: &Settings, client: &Client) -> Result<First, String> {
     let offered = match client.rules(peer, settings.stage, &[]).await? {
         Answer::Other(offered) => offered,

@@ -1,6 +1,6 @@
-//! Keeps a history of the documents that were in service. Takes each change of the owner's status, and heads that bring
-//! the document in service to more nodes; has document and head written to the state directory. Started by
-//! [`super::start`].
+//! Keeps a history of the documents that were in service. Takes each change of the owner's status, and heads (signed
+//! statements of who published a document, why and for which stage) that bring the document in service to more nodes.
+//! Has document and head written to the state directory. Started by [`super::start`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::state::snapshot::Snapshot;
 use crate::state::store::{Kind, Store};
 use crate::system::tasks::{Ended, supervise};
 
-/// Follows the owner for as long as it lives.
+/// Starts the task that follows the owner until the owner ends.
 pub(super) fn start(handle: &Handle) {
     let handle = handle.clone();
     let pulse = handle.tasks().waiting("history");
@@ -38,15 +38,16 @@ async fn run(handle: Handle) -> Ended {
     }
 }
 
-/// Has a document written with its head. Called while the head is held, so that what comes last is written last.
+/// Has a document written with its head. Called while the fleet's status is locked, so that the newest head is written
+/// last.
 fn keep(handle: &Handle, snapshot: &Snapshot, head: Option<Head>) {
     let (number, bytes) = (snapshot.table().revision().number, Arc::clone(snapshot.rules_bytes()));
     let write = move |store: &Store| store.keep_in_history(number, &bytes, head.as_ref());
     handle.keep(Kind::History(number), Box::new(write));
 }
 
-/// Keeps a head that brings the document in service to more nodes. `false` if another document or a later stage came
-/// first.
+/// Keeps a head that brings the document in service to more nodes. Returns `false` if another document is in service,
+/// or the known head is for as many nodes already.
 pub(crate) fn note(handle: &Handle, head: &Head) -> bool {
     let snapshot = handle.snapshot_owned();
     handle.fleet().with(|known| {
@@ -62,7 +63,7 @@ pub(crate) fn note(handle: &Handle, head: &Head) -> bool {
     })
 }
 
-/// Finds the head of the document in service as it was kept before the start.
+/// Restores the head of the document in service from the state directory.
 pub(super) fn restore(state_dir: &Path, handle: &Handle) {
     let revision = handle.snapshot().table().revision();
     if let Some(head) = Store::head_in_history(state_dir, revision.number) {

@@ -1,5 +1,7 @@
-//! Brings this node's part of each pool from the fleet's store. Takes the turns of [`Leases`] that are due, changes the
-//! pool in the store by compare-and-set, returns what the store gave. Started by a transport that has a store.
+//! Takes this node's part of each pool from the fleet's store. A pool is what is left of a quota or budget that all
+//! nodes share; a turn is one exchange with it. Takes the turns of [`Leases`] that are due, changes the pools in the
+//! store by compare-and-set, returns the amounts that the store gave to [`Leases`]. Started by a transport that has a
+//! store (NATS).
 
 #[cfg(test)]
 mod tests;
@@ -29,14 +31,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The most turns at once. Others wait for the next look.
 const MOST_AT_ONCE: usize = 64;
 
-/// What the store has under a key.
+/// The content of the store under one key.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
     /// The bytes; empty if the key was deleted.
     pub(crate) bytes: Vec<u8>,
-    /// The number of the change that wrote them.
+    /// The sequence number of the change that wrote the bytes.
     pub(crate) number: u64,
-    /// When the store noted that change, by the store's clock.
+    /// When the store made that change, by the store's clock.
     pub(crate) noted: Timestamp,
 }
 
@@ -53,12 +55,13 @@ pub(crate) enum Written {
 pub(crate) trait PoolStore: Clone + Send + Sync + 'static {
     /// Reads a key. An absent key is `None`.
     fn read(&self, key: &str) -> impl Future<Output = Result<Option<Stored>, String>> + Send;
-    /// Writes a key whose newest change has this number. 0: there is no change yet.
+    /// Writes a key, if its newest change has the number `after`. 0 means that there is no change yet.
     fn write(&self, key: &str, bytes: Vec<u8>, after: u64) -> impl Future<Output = Result<Written, String>> + Send;
 }
 
 impl PoolName {
-    /// The key in the store. A store may give a dot a meaning of its own, and no name has an equals sign.
+    /// The key in the store. A store may give a dot a meaning of its own, so dots are replaced by equals signs, which
+    /// no name contains.
     fn key(&self) -> String {
         let (kind, name) = match self {
             Self::Quota(id) => ("quota", id.as_str()),
@@ -68,7 +71,7 @@ impl PoolName {
     }
 }
 
-/// What this node knows of the store's clock. Copies share it.
+/// What this node knows of the store's clock. Clones share it.
 #[derive(Debug, Clone)]
 struct Times {
     begun: Instant,
@@ -78,7 +81,7 @@ struct Times {
 #[derive(Debug, Default)]
 struct Known {
     clock: StoreClock,
-    /// A change of each pool, and a time at which it was the newest, by this node's clock.
+    /// For each pool, the number of a change, and a time by this node's clock at which that change was the newest.
     newest: BTreeMap<PoolName, (u64, Timestamp)>,
 }
 
@@ -96,12 +99,12 @@ impl Times {
         look(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notes that this change of a pool was the newest at this time. 0: there was no change.
+    /// Notes that the change `number` of a pool was the newest at the time `at`. 0 means that there was no change.
     fn note(&self, pool: &PoolName, number: u64, at: Timestamp) {
         self.with(|known| known.newest.insert(pool.clone(), (number, at)));
     }
 
-    /// The store's time, if it is known after a look at what the store has. The look began at `asked`.
+    /// The store's time, if it is known after a reading of the pool. The reading began at `asked`.
     fn of_store(&self, pool: &PoolName, stored: Option<&Stored>, asked: Timestamp) -> Option<Timestamp> {
         self.with(|known| {
             let before = known.newest.insert(pool.clone(), (stored.map_or(0, |stored| stored.number), asked));
@@ -127,8 +130,8 @@ pub(crate) async fn run(store: impl PoolStore, handle: Handle) -> Ended {
     }
 }
 
-/// How many nodes the fleet has, this one included: those that vote, or those that were heard if they are more. Nodes
-/// that fell silent count, as they grant too.
+/// How many nodes the fleet has, including this node: the number of voters, or of nodes that ever reported if that is
+/// larger. Nodes that fell silent count, because they may still grant leases.
 fn nodes(handle: &Handle, table: &Table) -> u32 {
     let heard = handle.fleet().with(|known| known.peers.len()) + 1;
     let voters = table.fleet().map_or(0, |fleet| fleet.voters.len());
@@ -156,7 +159,7 @@ impl<S: PoolStore> Turns<S> {
             let (store, times) = (self.store.clone(), self.times.clone());
             let (leases, clock) = (self.leases.clone(), self.clock.clone());
             self.under_way.spawn(async move {
-                // A turn that never ends would keep the pool from all others.
+                // A panic is caught, because a turn that never ends would block all later turns of its pool.
                 let turn = AssertUnwindSafe(take(&store, &begun, &times)).catch_unwind();
                 let got = turn.await.unwrap_or_else(|_| Err("a fault of this program; please report it".to_owned()));
                 if let Err(why) = &got {
@@ -169,7 +172,7 @@ impl<S: PoolStore> Turns<S> {
     }
 }
 
-/// Makes one turn: tries until no other node's change comes first.
+/// Makes one turn. Tries again as long as another node's change comes first.
 async fn take(store: &impl PoolStore, begun: &Begun, times: &Times) -> Result<Amounts, String> {
     let attempts = async {
         loop {
@@ -193,7 +196,8 @@ async fn attempt(store: &impl PoolStore, begun: &Begun, times: &Times) -> Result
             let (after, got) = before.turn(&begun.limits, &begun.turn, now);
             (after, Some(got))
         }
-        // The store has never noted anything. It notes the unused pool, and so tells its time.
+        // The store's clock isn't known, because the store made no change yet. Writing the unused pool makes one, and
+        // the next attempt learns the time from it.
         None => (before, None),
     };
     let (number, sent) = (stored.map_or(0, |stored| stored.number), times.now());

@@ -89,7 +89,7 @@ impl Authorities {
     }
 }
 
-/// A configuration that trusts the system's authorities; none if the system has none.
+/// A configuration that trusts the system's authorities. If the system has none, it trusts nobody.
 ///
 /// # Errors
 /// When TLS can't be set up.

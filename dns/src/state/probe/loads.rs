@@ -18,7 +18,7 @@ use crate::system::tasks::unwinding;
 /// The longest pause after failures, in intervals of the source.
 const LONGEST_PAUSE: u32 = 8;
 
-/// A source's number. The owner assigns it, and never assigns a number twice.
+/// A source's number. The owner assigns each number once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SourceId(pub u64);
 

@@ -1,7 +1,7 @@
 //! Takes the host name of a probe's endpoint, returns its addresses from the system's resolver. Called by the prober.
 //!
 //! The system's resolver can't be interrupted and may hang for half a minute. So each name is looked up on a thread of
-//! its own, at most once at a time, and the number of lookups is bounded. So names whose servers don't answer block
+//! its own, at most once at a time, and the number of lookups is bounded. Names whose servers don't answer then block
 //! nothing else.
 
 use std::collections::HashMap;

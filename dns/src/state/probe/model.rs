@@ -1,5 +1,5 @@
-//! The task of a monitor that asks a model for a token. Takes the monitor and the observations of Workers, sends the
-//! outcome of each round to the owner. A round is skipped if a client was served lately, or if the budget is spent.
+//! The task of a monitor that asks a model for a token. Takes the monitor and the observations of edge Workers, sends
+//! the outcome of each round to the owner. A round is skipped if a client was served lately, or if the budget is spent.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,7 +25,8 @@ pub(crate) struct Surroundings {
     pub observed: Observed,
 }
 
-/// The endpoints that a monitor watches, which the owner sets whenever the rules change, and what its budget has left.
+/// The endpoints that a monitor watches, and the rest of its token budget. The owner sets the endpoints whenever the
+/// rules change.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Places {
     endpoints: Arc<Mutex<Vec<(RegionId, EndpointId)>>>,
@@ -38,7 +39,7 @@ impl Places {
         *self.endpoints.lock().unwrap_or_else(PoisonError::into_inner) = places;
     }
 
-    /// What the monitor's budget has left.
+    /// The rest of the monitor's budget.
     pub(crate) fn tokens(&self) -> Tokens {
         self.tokens.clone()
     }
@@ -50,7 +51,7 @@ impl Places {
     }
 }
 
-/// What the budget of a monitor has left, for all tasks that it pays.
+/// The rest of a monitor's token budget, shared by all tasks that the budget pays for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tokens(Arc<Mutex<Option<Purse>>>);
 

@@ -46,7 +46,7 @@ pub(crate) struct NetworkProber {
     client: Client,
     /// For monitors that ask a model. Its timeout for connecting is [`CONNECT`].
     model_client: Client,
-    /// For metrics pages and for replicas. It keeps connections open, because both are asked often.
+    /// For metrics pages and for replicas. It keeps connections open, because both are read often.
     page_client: Client,
     lookups: Lookups,
     authorities: Arc<Authorities>,
@@ -154,7 +154,8 @@ impl NetworkProber {
         read.map_err(|fault| fault.to_string())
     }
 
-    /// Sends a GET and checks status and body. `addresses` are those that the client connects to, for error messages.
+    /// Sends a GET and checks status and body. `addresses` are the addresses that the client connects to, for error
+    /// messages.
     async fn ask(
         &self,
         probe: &HttpProbe,

@@ -1,8 +1,9 @@
-//! Asks endpoints what they run. Takes a source from the owner, runs a task that asks it again and again, and sends
-//! each reading that is believed back to the owner.
+//! Asks endpoints which models they run. Takes a source from the owner, runs a task that asks it at every interval, and
+//! sends each reading that is believed back to the owner. A reading that differs from the one before is believed once
+//! it came twice in a row.
 //!
-//! It has a task of its own, so that an endpoint that hangs here is probed all the same. Its prompts are paid from the
-//! budget of the endpoint's monitor. While that is spent, it waits.
+//! The task is separate from that of the endpoint's monitor, so that the monitor goes on even if these questions hang.
+//! The prompts are paid from the monitor's token budget. While the budget is spent, the task waits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,12 +23,12 @@ use crate::system::tasks::unwinding;
 const WITHIN: Duration = Duration::from_secs(10);
 /// The longest wait before the first reading, so that a node that starts doesn't ask all endpoints at once.
 const FIRST: Millis = Millis(30_000);
-/// The part of an interval after which a reading that failed, or that differs, is repeated.
+/// A reading that failed, or that differs from the one before, is repeated after the interval divided by this.
 const SOON: u64 = 60;
-/// The shortest wait before that.
+/// The shortest pause before such a repetition.
 const SOONEST: Millis = Millis(1_000);
 
-/// A source's number. The owner assigns it, and never assigns a number twice.
+/// A source's number. The owner assigns each number once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ReleaseId(pub u64);
 
@@ -36,7 +37,7 @@ pub(crate) struct ReleaseId(pub u64);
 pub(crate) struct ReleaseResult {
     /// The source that was asked.
     pub release: ReleaseId,
-    /// The reading that is believed now; `None` if an older one stands.
+    /// The new reading that is believed; `None` if the last one still stands.
     pub reading: Option<Reading>,
     /// What failed, if anything did.
     pub failure: Option<String>,
@@ -53,9 +54,9 @@ pub(super) struct Task<P> {
     pub(super) results: mpsc::Sender<ReleaseResult>,
 }
 
-/// What one round brought.
+/// The result of one round of questions.
 enum Asked {
-    /// All prompts were answered. The list of models may have failed: many servers have none.
+    /// All prompts were answered. The second field says why the list of models wasn't read. Many servers have none.
     Whole(Reading, Option<String>),
     /// The list of models was read, but no prompt was answered.
     Part(Reading, String),
@@ -93,11 +94,11 @@ async fn run<P: Prober>(task: Task<P>) {
     }
 }
 
-/// What is believed after a round: when to ask again, a reading that is news, and what failed.
+/// What follows from a round: when to ask again, the new reading that is believed, if any, and what failed.
 fn judged(asked: Asked, confirmed: &mut Confirmed, tolerance: f64) -> (Next, Option<Reading>, Option<String>) {
     let (reading, failure) = match asked {
         Asked::Nothing(failure) => return (Next::Usual, None, Some(failure)),
-        // What was read before and isn't contradicted stands until it is too old.
+        // The earlier reading stands until it is too old, because the new one doesn't contradict it.
         Asked::Part(reading, failure) if confirmed.believed().is_some_and(|one| one.is_like(&reading, tolerance)) => {
             return (Next::Usual, None, Some(failure));
         }
@@ -109,14 +110,14 @@ fn judged(asked: Asked, confirmed: &mut Confirmed, tolerance: f64) -> (Next, Opt
     (next, believed, failure)
 }
 
-/// The pause after a reading that differs, or after so many failures in a row.
+/// The pause after a reading that differs (0 failures), or after this many failures in a row.
 fn pause_after(interval: Millis, failures: u32) -> Millis {
     let first = Millis(interval.0 / SOON).max(SOONEST);
     Millis(first.0.saturating_mul(1 << failures.saturating_sub(1).min(16)))
 }
 
 impl<P: Prober> Task<P> {
-    /// One round of questions. `None` if no slot can be had any more, because the node ends.
+    /// One round of questions. `None` if there are no slots any more, because the node ends.
     async fn round(&self) -> Option<Asked> {
         let mut round = Round::default();
         let mut failure = None;

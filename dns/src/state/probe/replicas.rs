@@ -1,9 +1,9 @@
-//! Reads how far copies of knowledge are behind. Takes a source from the owner, runs a task that asks it again and
-//! again, and sends each result back to the owner.
+//! Reads how far the copies of replicas (knowledge that regions hold copies of) are behind their leaders. Takes a
+//! source from the owner, runs a task that asks it at every interval, and sends each result back to the owner.
 //!
 //! The first reading happens at once. The second comes after a part of the interval that differs between sources, so
-//! that a node doesn't ask all sources at the same moment. A source that fails is asked at the same pace, because
-//! failures in a row decide.
+//! that a node doesn't ask all sources at the same moment. A source that fails is asked just as often, because the
+//! number of failures in a row decides the status.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::{Prober, Running, SLOW, Slots, first_pause};
 use crate::system::clock::Clock;
 use crate::system::tasks::unwinding;
 
-/// A copy's number. The owner assigns it, and never assigns a number twice.
+/// A copy's number. The owner assigns each number once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct CopyId(pub u64);
 

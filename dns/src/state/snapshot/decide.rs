@@ -1,5 +1,6 @@
-//! What each class of a service's clients gets. Takes a world, the health of a moment and the shares of a plan, returns
-//! a decision per class and per part that is moved. Called for each new snapshot; a query only looks the decision up.
+//! Decides what each class of a service's clients gets. Takes a world (rules, zones, keys and GeoIP data compiled
+//! together), the health of a moment and the shares of a plan, returns a decision for each class, and for each part of
+//! a class that is moved because of load. Called for each new snapshot; a query only looks the decision up.
 
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::load::BucketShares;
@@ -18,12 +19,12 @@ pub(super) struct Decision {
     choices: Choices,
     by_family: Option<Box<ChoicesByFamily>>,
     spread: Option<Spread>,
-    /// When the first passing thing that counted ends.
+    /// When the first temporary condition of the decisions, such as an override, ends.
     pub(super) until: Option<Timestamp>,
 }
 
 impl Decision {
-    /// Whether this was decided before.
+    /// Whether this decision equals an earlier one.
     pub(super) fn is(&self, before: &Decided) -> bool {
         before.choices == self.choices && before.by_family == self.by_family && before.spread == self.spread
     }
@@ -35,11 +36,11 @@ impl Decision {
     }
 }
 
-/// One service that is decided for.
+/// The service that is being decided for.
 struct Deciding<'a> {
     world: &'a World,
     service: ServiceIndex,
-    /// By class.
+    /// How each class ranks the regions, by class.
     rankings: &'a [Ranking],
     spread: Option<Spread>,
     /// The clients that are moved, with the region they go to, by class.
@@ -68,7 +69,7 @@ impl World {
 }
 
 impl Deciding<'_> {
-    /// What all clients get, and when the first passing thing that counted ends.
+    /// What all clients get, and when the first temporary condition of that ends.
     fn choices(&self, conditions: &Conditions<'_>) -> (Choices, Option<Timestamp>) {
         let (mut until, mut moved) = (None, Vec::new());
         let choose = |(class, ranking): (u32, &Ranking)| {
@@ -80,9 +81,9 @@ impl Deciding<'_> {
         (Choices { classes, moved: moved.into() }, until)
     }
 
-    /// The same for records by which a client uses one family of addresses or both. A region whose family is dead is
-    /// left for the next; where no region has that family up, `usual` is answered: what exists never depends on health.
-    /// `None` if nothing differs.
+    /// The choices for record types by which a client uses one family of addresses, or both. If a region's addresses of
+    /// that family are down, the next region is chosen. If no region has that family up, `usual` is chosen, because
+    /// health must not decide whether records exist. `None` if no choice differs from `usual`.
     fn choices_by_family(
         &self,
         health: &ByFamily,
@@ -96,7 +97,7 @@ impl Deciding<'_> {
                 let (choice, steering) = self.choose(ranking, &conditions);
                 let choice = match (choice.offer, usual.offer) {
                     (Offer::Region(_), _) if !steering.revived => choice,
-                    // Until a region's family comes back.
+                    // The TTL is at most the time until a region's family may be up again.
                     (_, Offer::Region(_)) => {
                         let table = &self.world.rules().table;
                         let back = steering.ttl(table, table.service(self.service), ranking, &conditions);
@@ -114,9 +115,9 @@ impl Deciding<'_> {
         differs.then(|| Box::new(ChoicesByFamily { ipv4, ipv6, whole }))
     }
 
-    /// What the clients of a class get that stay, and by `moved` what those get that are moved: the records of their
-    /// region if it is offered, otherwise what the others get. All have the shortest TTL, since the next plan may
-    /// change who is moved.
+    /// Returns what those clients of a class get that stay. Adds to `moved` what the clients of each move get: the
+    /// records of their region if it is offered, otherwise what the others get. All have the shortest TTL, because the
+    /// next plan may move other clients.
     fn with_moved(&self, class: ClassId, choice: Choice, steering: &Steering, moved: &mut Vec<Choice>) -> Choice {
         let first = self.moves.partition_point(|(one, _)| *one < class);
         let mut of_class = self.moves[first..].iter().take_while(|(one, _)| *one == class).peekable();

@@ -39,7 +39,8 @@ impl FleetHealth {
 }
 
 impl Health {
-    /// Notes the regions whose overrides are held back by the guards of services.
+    /// Notes the regions whose overrides are held back by the guards of services. A guard says how many regions a
+    /// service must keep offered.
     pub(crate) fn hold_back(&mut self, table: &Table, held: &BTreeMap<Overridden, BTreeSet<ServiceIndex>>) {
         let Some(fleet) = self.fleet.as_mut().filter(|_| !held.is_empty()) else { return };
         let verdicts = &mut Arc::make_mut(fleet).verdicts;

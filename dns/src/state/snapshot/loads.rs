@@ -1,5 +1,6 @@
-//! The loads of a snapshot. Takes the last readings of endpoints and the time, returns the loads of regions and their
-//! part of `/v1/health`. Called by the report, the API, the metrics and the owner.
+//! The loads of a snapshot. Takes the last readings of endpoints and the time, returns the loads of regions for
+//! `/v1/health`. A load of 1 means that the endpoint or region is full. Called by the report, the API, the metrics and
+//! the owner.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub(crate) struct LoadView {
     pub endpoint: usize,
     /// How many requests the endpoint serves at once, if the rules say so.
     pub capacity: Option<u32>,
-    /// How long a reading is fresh.
+    /// How long a reading counts as fresh.
     pub patience: Millis,
     /// The last good reading, and when it was taken.
     pub reading: Option<(Timestamp, EngineReading)>,
@@ -46,7 +47,7 @@ impl LoadView {
     }
 
     fn report(&self, now: Timestamp) -> EndpointLoadReport {
-        #[allow(clippy::cast_precision_loss)] // no more requests wait than a float counts
+        #[allow(clippy::cast_precision_loss)] // far fewer requests wait than a float can count exactly
         let count = |amount: Amount| amount as f64 / 1_000.0;
         let of = |field: fn(EngineReading) -> Option<Amount>| {
             self.reading.and_then(|(_, reading)| field(reading)).map(count)

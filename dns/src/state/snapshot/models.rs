@@ -8,15 +8,15 @@ use bailiwick_rules::time::Timestamp;
 pub(crate) struct ModelView {
     /// The last verdict, and the time since when it hasn't changed; `None` before the first verdict.
     pub verdict: Option<(Verdict, Timestamp)>,
-    /// How often each verdict came.
+    /// How often each verdict was given.
     pub counts: VerdictCounts,
-    /// How many tokens the probe asks for, if the model refused to make a single token.
+    /// The limit of tokens that the probe sends, if the model refused a limit of one token.
     pub raised: Option<TokenLimit>,
     /// When the budget pays for a probe again, if it didn't pay for the last round.
     pub unpaid_until: Option<Timestamp>,
 }
 
-/// How often each verdict came since the start of the monitor.
+/// How often each verdict was given since the start of the monitor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct VerdictCounts([u64; Verdict::ALL.len()]);
 

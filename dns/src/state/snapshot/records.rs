@@ -1,7 +1,7 @@
 //! Takes [`Answers`] of the rules, returns the [`RecordSets`] of a region as wire bytes. Called when rules are loaded.
 //!
-//! Service bindings get their address hints here (RFC 9460 §7.3): from the very addresses that are published beside
-//! them, wherever the binding's target is the steered name itself.
+//! Service bindings (HTTPS and SVCB records) get their address hints here (RFC 9460 §7.3). If a binding's target is the
+//! steered name itself, its hints are the addresses that are published at that name.
 
 use bailiwick_rules::rules::{Answers, ServiceBinding, SteeredHost};
 
@@ -16,7 +16,7 @@ const IPV6HINT: u16 = 6;
 /// The most addresses one hint may hold.
 const HINTS: usize = 16;
 
-/// What one region publishes, by type.
+/// The records that one region publishes, by type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RecordSets(Box<[(u16, RdataSet)]>);
 
@@ -26,7 +26,8 @@ impl RecordSets {
         let a: Vec<[u8; 4]> = answers.a.iter().map(std::net::Ipv4Addr::octets).collect();
         let aaaa: Vec<[u8; 16]> = answers.aaaa.iter().map(std::net::Ipv6Addr::octets).collect();
         let txt: Vec<Vec<u8>> = answers.txt.iter().map(|text| character_strings(text.as_bytes())).collect();
-        // A host name of the rules is a domain name: they were checked for labels and length alike.
+        // Every host name of the rules is a valid domain name, because the rules check labels and length in the same
+        // way.
         let cname: Vec<Name> = answers.cname.iter().filter_map(|host| name_of_host(host.as_str())).collect();
         let bound = |bindings: &[ServiceBinding]| -> Vec<Vec<u8>> {
             bindings.iter().map(|binding| service_binding(binding, answers, hosts)).collect()
@@ -43,7 +44,7 @@ impl RecordSets {
         Self(sets.into_iter().filter(|(_, set)| !set.as_ref().is_empty()).collect())
     }
 
-    /// The types published.
+    /// The types of the published records.
     pub(super) fn types(&self) -> Vec<u16> {
         self.0.iter().map(|(rtype, _)| *rtype).collect()
     }
@@ -53,7 +54,7 @@ impl RecordSets {
         self.0.iter().map(|(rtype, set)| (*rtype, set))
     }
 
-    /// Where CNAME and the aliases among the service bindings lead.
+    /// The targets of CNAME records and of service bindings in alias mode.
     pub(super) fn aliases(&self) -> impl Iterator<Item = NameRef<'_>> {
         self.0.iter().flat_map(|(rtype, set)| {
             let is_alias = |rdata: &&[u8]| match *rtype {
@@ -71,7 +72,7 @@ impl RecordSets {
     }
 }
 
-/// The data of an HTTPS or SVCB record (RFC 9460 §2.2): parameters by ascending key, each once.
+/// The data of an HTTPS or SVCB record (RFC 9460 §2.2): parameters are in ascending order of their keys, each key once.
 fn service_binding(binding: &ServiceBinding, answers: &Answers, hosts: &[SteeredHost]) -> Vec<u8> {
     let mut params = binding.params.clone();
     let is_host = |target: &str| hosts.iter().any(|host| host.as_str() == target);
@@ -86,7 +87,7 @@ fn service_binding(binding: &ServiceBinding, answers: &Answers, hosts: &[Steered
     let mut rdata = binding.priority.to_be_bytes().to_vec();
     rdata.extend_from_slice(target.as_wire());
     for (key, value) in params {
-        // The rules let no value be longer than its text, which is far below 65,536.
+        // A value is never longer than its text in the rules, which is far shorter than 65,536 bytes.
         let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
         rdata.extend_from_slice(&key.to_be_bytes());
         rdata.extend_from_slice(&length.to_be_bytes());
@@ -100,7 +101,7 @@ pub(super) fn name_of_host(host: &str) -> Option<Name> {
     Name::parse(host.as_bytes(), Some(crate::protocol::name::NameRef::ROOT)).ok()
 }
 
-/// Text cut into character-strings, each behind its length; an empty text is one empty string.
+/// A text as character-strings, each preceded by a byte with its length. An empty text becomes one empty string.
 fn character_strings(text: &[u8]) -> Vec<u8> {
     if text.is_empty() {
         return vec![0];

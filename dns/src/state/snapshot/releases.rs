@@ -1,4 +1,5 @@
-//! What endpoints run, in a snapshot. Filled by the owner's monitors; the reports, the API and the metrics read it.
+//! The models that endpoints run, in a snapshot. A release is what should run under a model's name. Filled by the
+//! owner's monitors; read by the reports, the API and the metrics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use bailiwick_rules::time::{Millis, Timestamp};
 
 use super::{Probes, Snapshot};
 
-/// What this node reads of what an endpoint runs.
+/// What this node read about one release at one endpoint.
 #[derive(Debug, Clone)]
 pub(crate) struct ReleaseView {
     /// The region.
@@ -20,13 +21,14 @@ pub(crate) struct ReleaseView {
     pub endpoint: usize,
     /// The release.
     pub release: ReleaseIndex,
-    /// The last reading that is believed.
+    /// The last reading that is believed, and when it came. A reading that differs is believed once it came twice in a
+    /// row.
     pub reading: Option<(Timestamp, Reading)>,
     /// What failed in the last round; `None` if nothing did.
     pub failure: Option<Arc<str>>,
-    /// Time between readings.
+    /// The time between two readings.
     pub interval: Millis,
-    /// How many rounds went well, and in how many something failed.
+    /// How many rounds succeeded, and how many failed.
     pub readings: Probes,
 }
 
@@ -43,7 +45,7 @@ impl ReleaseView {
 }
 
 impl Snapshot {
-    /// What each endpoint runs and what of it differs, by the clients' name of the model.
+    /// What each endpoint runs, and what differs from the release, by the name of the model that clients use.
     #[must_use]
     pub(crate) fn running(&self, now: Timestamp) -> BTreeMap<String, ReleaseState> {
         let said = |region, endpoint, release| {
@@ -53,7 +55,7 @@ impl Snapshot {
         running(self.table(), &self.conditions(&Local::default(), now), said)
     }
 
-    /// What this node reads of what an endpoint runs, by the clients' name of the model.
+    /// What this node read about the models of an endpoint, by the name of the model that clients use.
     pub(super) fn release_reports(
         &self,
         region: RegionIndex,

@@ -1,5 +1,5 @@
-//! The copies of knowledge in a snapshot. Filled by the owner's monitors; the reports, the API and the metrics read
-//! them.
+//! The copies of replicas (knowledge that regions hold copies of) in a snapshot. Filled by the owner's monitors; read
+//! by the reports, the API and the metrics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use bailiwick_rules::time::{Millis, Timestamp};
 
 use super::{Probes, Snapshot};
 
-/// What this node reads of a region's copy.
+/// What this node read of a region's copy.
 #[derive(Debug, Clone)]
 pub(crate) struct ReplicaView {
     /// The region.
@@ -22,19 +22,19 @@ pub(crate) struct ReplicaView {
     pub position: usize,
     /// The replica.
     pub replica: ReplicaIndex,
-    /// `Down`: by this node's readings, the region is withheld from what needs the replica.
+    /// `Down` if, by this node's readings, the region has to be withheld from requests that need the replica.
     pub status: Status,
-    /// Why.
+    /// How the copy stands, as the reason for the status.
     pub freshness: Freshness,
     /// The last good reading.
     pub reading: Option<(Timestamp, ReplicaReading)>,
     /// Why the last reading failed; `None` after a good one.
     pub failure: Option<Arc<str>>,
-    /// Whether it failed because the copy says that it is ahead.
+    /// Whether the last reading failed because the copy claims to be ahead of its leader.
     pub is_ahead: bool,
     /// When the last result came in, good or not.
     pub last_result: Option<Timestamp>,
-    /// Time between readings.
+    /// The time between two readings.
     pub interval: Millis,
     /// How many readings were good, and how many failed.
     pub readings: Probes,
@@ -73,14 +73,14 @@ impl ReplicaView {
 }
 
 impl Snapshot {
-    /// What this node reads of a region's copies.
+    /// What this node read of a region's copies.
     pub(super) fn replica_reports(&self, region: RegionIndex, now: Timestamp) -> BTreeMap<ReplicaId, ReplicaReport> {
         let views = self.health.replicas.iter().filter(|view| view.region == region);
         views.map(|view| (self.table().replica(view.replica).id.clone(), view.report(now))).collect()
     }
 
-    /// Whether decisions withhold a region from what needs a replica: as the voters agree, or without voters as this
-    /// node reads.
+    /// Whether decisions withhold the view's region from requests that need the replica. The voters decide that or,
+    /// without voters, this node's readings.
     #[must_use]
     pub(crate) fn withholds(&self, view: &ReplicaView) -> bool {
         let copies = self.health.regions.get(view.region.get()).map(|region| &region.replicas);

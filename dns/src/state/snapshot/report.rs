@@ -15,8 +15,8 @@ use bailiwick_rules::time::{Millis, Timestamp};
 use super::{MonitorView, Snapshot};
 
 impl Snapshot {
-    /// What `/v1/health` reports: of regions what this node sees itself, so that votes don't echo, and beside it what
-    /// the voters agree on.
+    /// The report of `/v1/health`. For regions it has the health by this node's own probes, so that the votes of others
+    /// don't echo. Beside that it has what the voters agree on.
     #[must_use]
     pub(crate) fn health_report(&self, node: &str, now: Timestamp) -> HealthReport {
         let table = self.table();
@@ -37,12 +37,12 @@ impl Snapshot {
         }
     }
 
-    /// A digest of the keys of each zone that this node signs.
+    /// A digest of the keys of each zone that this node signs, by the name of the zone.
     pub(crate) fn keys_sha256(&self) -> BTreeMap<String, String> {
         self.world.key_sets().map(|key_set| (key_set.zone_name(), key_set.digest().to_owned())).collect()
     }
 
-    /// What this node tells of itself in a fleet.
+    /// Facts about this node for the other nodes of its fleet.
     pub(crate) fn about(&self, now: Timestamp) -> About {
         About { now, geoip_built: self.world.places().built() }
     }
@@ -53,7 +53,8 @@ impl Snapshot {
         let conditions = Conditions { health: own, local: &local, now };
         let health = own.get(index.get());
         let monitors = || self.health.monitors.iter().filter(|monitor| monitor.region == index);
-        // The report is as fresh as the oldest result that a region's status is made of, at the slowest pace.
+        // The report's age is the age of the oldest result behind the region's status. Its interval is the longest of
+        // the monitors' intervals.
         let age = monitors().filter_map(|monitor| monitor.monitored.last_result).map(|last| now.since(last)).max();
         let interval = monitors().map(|monitor| monitor.monitored.interval).max().unwrap_or(DEFAULT_INTERVAL);
         let endpoints = table.region(index).endpoints.iter().enumerate();
@@ -87,7 +88,8 @@ impl Snapshot {
         }
     }
 
-    /// What the probes of a model say, if a region's own monitor or an endpoint's asks one.
+    /// What the probes of a model say, if the monitor of the region (`endpoint` is `None`) or of the endpoint asks a
+    /// model.
     fn probe_report(&self, region: RegionIndex, endpoint: Option<usize>) -> Option<ProbeReport> {
         let is_it = |one: &&MonitorView| (one.region, one.endpoint) == (region, endpoint);
         let monitor = self.health.monitors.iter().find(is_it)?;
@@ -106,8 +108,8 @@ impl Snapshot {
         })
     }
 
-    /// What the probes say of each family of a region's addresses, or of an endpoint's; empty where its monitors don't
-    /// tell them apart.
+    /// The probed status of each family of addresses, of a region or of one of its endpoints. Empty if no monitor there
+    /// distinguishes the families.
     fn families(&self, region: RegionIndex, endpoint: Option<usize>) -> BTreeMap<AddressFamily, Status> {
         let Some(by_family) = self.health.own_by_family() else { return BTreeMap::new() };
         let is_half = |one: &MonitorView| {
@@ -125,8 +127,8 @@ impl Snapshot {
         both.into_iter().map(|(family, of)| (family, status(of).unwrap_or_default())).collect()
     }
 
-    /// The regions whose A and AAAA a client gets, where health by family makes one differ from the first of the order.
-    /// `down` are supposed to be down.
+    /// The regions whose A and AAAA records a client gets. Empty if both are the first region of the order. They may
+    /// differ if one family of a region's addresses is down. The regions `down` are assumed to be down.
     #[must_use]
     pub(crate) fn by_type(&self, ask: &Ask<'_>, down: &[usize], now: Timestamp) -> BTreeMap<&'static str, RegionId> {
         let Some(by_family) = &self.health.by_family else { return BTreeMap::new() };

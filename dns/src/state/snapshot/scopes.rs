@@ -25,9 +25,9 @@ use crate::state::load::compile_rules;
 use crate::testing;
 use crate::zone::file;
 
-/// How many random worlds.
+/// How many random worlds are tested.
 const WORLDS: u64 = 750;
-/// How many addresses are asked for in each, but for the edges of its prefixes.
+/// How many random addresses are asked for in each world. The edges of its prefixes are asked for too.
 const PROBES: usize = 12;
 const COUNTRIES: [&str; 8] = ["DE", "FR", "AT", "GB", "US", "CH", "JP", "BR"];
 const A: u16 = 1;
@@ -60,7 +60,7 @@ fn block(address: IpAddr, length: u8) -> IpNet {
     IpNet::new(address, length).expect("a length").trunc()
 }
 
-/// First, last and a random address of a prefix.
+/// The first, the last and a random address of a prefix.
 fn inside(prefix: IpNet, random: &mut Random) -> [IpAddr; 3] {
     let any = number(random);
     let some = match (prefix.network(), prefix.hostmask()) {
@@ -74,7 +74,7 @@ fn inside(prefix: IpNet, random: &mut Random) -> [IpAddr; 3] {
     [prefix.network(), prefix.broadcast(), some]
 }
 
-/// Prefixes of either family, each once, none of everything.
+/// Random prefixes of both families, each once. None has the length 0.
 fn prefixes(random: &mut Random) -> Vec<IpNet> {
     let mut prefixes: Vec<IpNet> = (0..random.below(12))
         .map(|_| {
@@ -90,13 +90,13 @@ fn prefixes(random: &mut Random) -> Vec<IpNet> {
 
 struct TestWorld {
     snapshot: Snapshot,
-    /// Prefixes whose edges are worth a look.
+    /// Prefixes whose first and last address are tested.
     edges: Vec<IpNet>,
     /// Which clients are moved because of load.
     shares: Option<Arc<BucketShares>>,
 }
 
-/// Sometimes: shares of any classes, to any regions of their fence.
+/// Random shares that move clients of random classes to regions of their fence; often `None`.
 pub(crate) fn random_shares(random: &mut Random, world: &World) -> Option<Shares> {
     let services = (0..).map(RulesService).zip(world.rules().table.services()).map(|(index, _)| index);
     let mut dns = BucketShares::default();
@@ -157,7 +157,7 @@ impl TestWorld {
         self.snapshot.table()
     }
 
-    /// The address that a whole response gives a subnet, the scope, and the TTL.
+    /// The address in a whole response to a query for this subnet, the scope, and the TTL.
     fn reported(&self, service: usize, address: IpAddr, source: u8) -> (Option<Ipv4Addr>, u8, Option<u32>) {
         let host = self.table().services()[service].hosts[0].as_str();
         let octets: Vec<u8> = match block(address, source).network() {
@@ -198,7 +198,7 @@ impl TestWorld {
         (answer, scope, message.answers.first().map(|record| record.ttl))
     }
 
-    /// Whether an address that was answered is that of a region inside the fence of this very client.
+    /// Whether the answered address belongs to a region of the fence of the client at `address`.
     fn is_inside(&self, service: usize, address: IpAddr, answer: Ipv4Addr) -> bool {
         let client = self.snapshot.client_at(address);
         let service = RulesService(u32::try_from(service).expect("few"));
@@ -209,7 +209,7 @@ impl TestWorld {
         fence.iter().any(answered)
     }
 
-    /// What `steer` decides for this very address, and whether clients of its class are moved.
+    /// The answer that `steer` decides for this single address, and whether clients of its class are moved.
     fn expected(&self, service: usize, address: IpAddr) -> (Option<Ipv4Addr>, bool) {
         let client = self.snapshot.client_at(address);
         let service = RulesService(u32::try_from(service).expect("few"));
@@ -253,7 +253,8 @@ fn rfc7871_7_2_1_whoever_is_inside_a_scope_gets_the_same_answer() {
         for service in 0..world.table().services().len() {
             for &probe in &probes {
                 let whole = if probe.is_ipv4() { 32 } else { 128 };
-                // An IPv6 source may hide part of the IPv4 address inside; who reveals more is then told more.
+                // For IPv6 the whole address is sent, because a shorter prefix may hide part of an IPv4 address inside
+                // it, and the answer to a longer prefix may then differ.
                 let source = if probe.is_ipv4() { u8::try_from(1 + random.below(32)).expect("small") } else { whole };
                 let (answer, scope, ttl) = world.reported(service, probe, source);
                 let seen = block(probe, source).network();

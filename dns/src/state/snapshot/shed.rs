@@ -1,5 +1,6 @@
-//! Clients that DNS moves to other regions because of load. Takes the shares of a plan and a client's network, returns
-//! the client's part of its class. Called by the snapshot for each query of a service whose clients are moved.
+//! Clients that DNS moves to other regions because of load. Takes the shares of a plan (the fractions of clients to
+//! move) and a client's network, returns the client's part of its class. Called by the snapshot for each query of a
+//! service whose clients are moved.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,9 +19,9 @@ use crate::response::answer::{Asking, Origin};
 /// The shares of clients that a plan moves.
 #[derive(Debug, Clone)]
 pub(crate) struct Shares {
-    /// The shares for Workers and operators.
+    /// The shares as reported to edge Workers and operators.
     pub report: Arc<SharesReport>,
-    /// The shares for DNS.
+    /// The shares by which DNS moves clients.
     pub dns: Arc<BucketShares>,
 }
 
@@ -91,7 +92,8 @@ impl Spread {
         (!moves.is_empty()).then_some((Self(classes), moves))
     }
 
-    /// The seat of the client at `address`: `whole` with the client's part of its class.
+    /// The seat of the client at `address`: `whole`, which is the seat without moves, with the client's part of its
+    /// class filled in.
     #[inline]
     pub(super) fn seat(&self, whole: Seat, address: IpAddr, classes: &Classes) -> Seat {
         let Some(Some(of_class)) = self.0.get(whole.class.get()) else { return whole };
@@ -108,7 +110,7 @@ impl Spread {
         classes.flat_map(move |(class, of_class)| std::iter::repeat_n(class, of_class.as_deref().map_or(0, moves)))
     }
 
-    /// The position of a client's move among all moves of the service; `None` if it stays.
+    /// The position of a client's move among all moves of the service; `None` if the client stays.
     pub(super) fn moved(&self, seat: &Seat) -> Option<usize> {
         let number = usize::from(seat.part.0).checked_sub(1)?;
         Some(self.0.get(seat.class.get())?.as_deref()?.first + number)
@@ -116,7 +118,8 @@ impl Spread {
 }
 
 impl Snapshot {
-    /// Adds to an explanation where DNS moves clients because of load, and whether it moves this client.
+    /// Adds two facts to an explanation: to which regions DNS moves clients because of load, and whether it moves this
+    /// client.
     pub(crate) fn explain_shed(&self, explanation: &mut Explanation, ask: &Ask<'_>) {
         let (table, shedding) = (self.table(), &self.table().service(ask.service).shedding);
         let Some(shares) = &self.health.shares else { return };
@@ -158,7 +161,7 @@ fn parts(buckets: &Buckets) -> ([u8; BUCKETS as usize], Vec<RegionIndex>) {
             regions.push(*region);
             regions.len() - 1
         });
-        // There are at most as many regions as buckets, and their number fits into a byte.
+        // There are at most as many regions as buckets, so the number fits into a byte.
         *part = u8::try_from(position + 1).unwrap_or(0);
     }
     (parts, regions)

@@ -1,5 +1,6 @@
-//! Takes a world, its keys and the time, returns the same world with signed zones. Called by the owner, off the query
-//! path, at each change and before signatures expire.
+//! Takes a world (rules, zones, keys and GeoIP data compiled together) and the time, returns the same world with signed
+//! zones. Called by the owner, on another thread than those that answer queries, at each change and before signatures
+//! expire.
 //!
 //! All answers of all regions are signed, also those of regions that are down.
 
@@ -20,7 +21,7 @@ use crate::zone::{Location, ServiceIndex, Zone, ZoneError};
 use crate::zones::{ServedZone, Zones};
 
 impl World {
-    /// Signs every zone that has keys. Signatures of `before` that are still fresh are shared.
+    /// Signs every zone that has keys. Signatures of `before` that are still fresh are used again.
     ///
     /// # Errors
     /// Records that a signed zone can't have, and a system without random bytes.
@@ -112,7 +113,7 @@ impl World {
         signatures.chain(keys).chain(set_back).min()
     }
 
-    /// The time until when the signatures made beforehand may be served, for each signed zone.
+    /// For each signed zone, the time until which the signatures that were made beforehand may be served.
     pub(crate) fn signed_until(&self, now: Timestamp) -> impl Iterator<Item = (&Zone, Timestamp)> {
         self.zones.iter().filter_map(move |zone| Some((zone.zone(), timestamp(zone.signed()?.until(), now))))
     }

@@ -1,4 +1,4 @@
-//! What only tests ask of a snapshot.
+//! Methods of a snapshot that only tests call.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::locate::classes;
 use crate::protocol::name::NameRef;
 
 impl Snapshot {
-    /// What a zone does with its keys; `None` for one that isn't signed.
+    /// The key set that a zone is signed with; `None` for a zone that isn't signed.
     pub(crate) fn key_set(&self, origin: NameRef<'_>) -> Option<&KeySet> {
         self.zones().of_origin(origin)?.signed().map(SignedZone::key_set)
     }
@@ -24,17 +24,17 @@ impl Snapshot {
         self.world.signed_until
     }
 
-    /// When health was last looked at.
+    /// The time for which the decisions were made.
     pub(crate) fn at(&self) -> Timestamp {
         self.at
     }
 
-    /// What geography and `networks` say of an address, as `steer` wants it.
+    /// The client at an address, located by GeoIP data and `networks`, as an argument of `steer`.
     pub(crate) fn client_at(&self, address: IpAddr) -> Client {
         classes::client_at(self.table(), self.world.places(), address)
     }
 
-    /// Steers and explains for any client, by this moment's health as of `now`.
+    /// Steers any client and explains the result, with the health of this snapshot at the time `now`.
     pub(crate) fn explain(&self, ask: &Ask<'_>, now: Timestamp) -> Explanation {
         explain(self.table(), ask, &self.conditions(&Local::default(), now))
     }

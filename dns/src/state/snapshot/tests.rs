@@ -1,4 +1,4 @@
-//! Which records a snapshot gives to which client, with which TTL and scope.
+//! Tests of which records a snapshot gives to which client, with which TTL and scope.
 
 use std::net::IpAddr;
 
@@ -64,7 +64,7 @@ fn up(down_thresh: u32) -> Monitored {
     Monitored { machine, interval: Millis(5000), last_result: Some(NOW) }
 }
 
-/// Frankfurt by this monitor; the others have none.
+/// Health in which Frankfurt has this monitor, and the other regions have none.
 fn health(fra: &Monitored) -> Health {
     let unwatched = || RegionHealth::of(None, &[], NOW);
     let regions = vec![RegionHealth::of(Some(fra), &[], NOW), unwatched(), unwatched()];
@@ -136,7 +136,7 @@ fn rfc8914_an_empty_fence_is_prohibited_and_a_withheld_one_not_ready() {
     assert_eq!(nothing(&snapshot, subnet("203.0.113.0", 24)), (24, 14));
 }
 
-/// What a client gets of one type, by its last byte or its text.
+/// The last byte of each record of one type that a client gets, and the TTL.
 fn last(snapshot: &Snapshot, rtype: u16) -> (Vec<u8>, u32) {
     let Steered::Records { ttl, rdatas, .. } = snapshot.resolve(CHAT, rtype, &from("198.51.100.1")) else {
         panic!("nothing")
@@ -181,7 +181,7 @@ fn a_family_that_is_dead_is_answered_by_another_region_and_the_other_one_stays()
     assert_ne!(snapshot.service_generation(CHAT), whole.service_generation(CHAT));
     assert_eq!(snapshot.service_generation(OPEN), whole.service_generation(OPEN), "the service didn't change");
 
-    // Where no region has the family, what exists is answered all the same, though all_down fails.
+    // If no region has the family up, the usual records are answered, although `when_all_down` is `fail`.
     let none = of([&alive; 3], [&dead; 3]);
     let snapshot = Snapshot::new(Arc::clone(&world), none, NOW, Some(&snapshot));
     assert_eq!(last(&snapshot, rtype::AAAA).0, [0x10]);
@@ -324,7 +324,7 @@ fn what_rules_say_of_geography_is_compiled_again_only_if_it_changed() {
     let shares = |next: &World| std::ptr::eq(next.classes_of(CHAT).unwrap(), before.classes_of(CHAT).unwrap());
     assert!(shares(&next(r#""max": 33"#, r#""max": 34"#)));
     assert!(shares(&next("192.0.2.30", "192.0.2.31")));
-    assert!(!shares(&next(r#""countries": ["FR"]"#, r#""countries": ["IT"]"#)), "another middle");
+    assert!(!shares(&next(r#""countries": ["FR"]"#, r#""countries": ["IT"]"#)), "another centre of the region");
     assert!(!shares(&next(r#""countries": ["US"] }"#, r#""countries": ["US", "CA"] }"#)), "another jurisdiction");
     assert!(!shares(&next(r#""when_all_down": "fail""#, r#""when_all_down": "serve-fence""#)), "another ranking");
     let networks = r#""networks": [{ "prefix": "192.0.2.0/24", "country": "DE" }], "services": {"#;
@@ -372,7 +372,8 @@ fn records_that_another_zone_of_the_node_hides_are_told() {
     assert!(apart.len() == 1 && apart[0].contains("isn't delegated by ai.example.com."), "{apart:?}");
 }
 
-/// The edge asks the rules for the service of a host, and DNS the zone: for names of the rules both say the same.
+/// The edge finds the service of a host in the rules, DNS finds it in the zone. For the hosts of the rules both must
+/// agree.
 #[test]
 fn dns_and_edge_agree_whose_a_host_is() {
     use bailiwick_rules::rules::SteeredHost;

@@ -22,9 +22,9 @@ use crate::zones::{ServedZone, Zones};
 /// A rules document with its compiled form.
 #[derive(Debug)]
 pub(crate) struct Rules {
-    /// Compiled.
+    /// The compiled form.
     pub table: Table,
-    /// As written.
+    /// The document, byte for byte.
     pub bytes: Arc<[u8]>,
 }
 
@@ -33,8 +33,8 @@ pub(crate) struct Rules {
 pub(crate) struct ZoneSource {
     /// The apex.
     pub origin: Name,
-    /// Its records; none for a zone that is configured and of which no version could be read yet. Its names are
-    /// answered by SERVFAIL.
+    /// The zone's records. Empty if the zone is configured, but no version of it could be read yet. Queries for names
+    /// of such a zone get SERVFAIL.
     pub records: Records,
 }
 
@@ -63,14 +63,15 @@ pub(crate) struct World {
     pub(super) zones: Arc<Zones>,
     keys: Arc<[ZoneKeys]>,
     places: Arc<Places>,
-    /// By service; `None` for one that DNS doesn't answer.
+    /// The classes of clients, by service; `None` for a service that DNS doesn't answer.
     classes: Arc<[Option<Arc<Classes>>]>,
-    /// By service, for those of its regions that publish records: service bindings depend on the service's hosts.
+    /// By service: the records of each region that publishes any. They are made for each service, because service
+    /// bindings (HTTPS, SVCB) depend on the service's hosts.
     pub(super) answers: Arc<[Vec<(RegionIndex, RecordSets)>]>,
-    /// By service.
+    /// The records of `denied_answers`, by service.
     pub(super) denied: Arc<[Option<RecordSets>]>,
     warnings: Arc<[String]>,
-    /// What signs answers that can't be signed beforehand; every later world shares it.
+    /// The signer of answers that can't be signed beforehand. Every later world shares it.
     pub(super) online_signer: Arc<OnlineSigner>,
     /// When the zones were signed.
     pub(super) signed_at: Timestamp,
@@ -83,7 +84,7 @@ impl World {
     /// the same inputs are used again.
     ///
     /// # Errors
-    /// Everything that keeps them from being served.
+    /// Every reason why these can't be served together.
     pub(crate) fn build(
         rules: Arc<Rules>,
         sources: Arc<[ZoneSource]>,
@@ -175,19 +176,19 @@ impl World {
         &self.keys
     }
 
-    /// The places of addresses.
+    /// The GeoIP data.
     #[must_use]
     pub(crate) fn places(&self) -> &Arc<Places> {
         &self.places
     }
 
-    /// What is served but probably not meant.
+    /// Warnings about content that is served but probably not meant.
     #[must_use]
     pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// The classes of a service's clients; `None` for one that isn't there or that DNS doesn't answer.
+    /// The classes of a service's clients; `None` for a service that isn't in the rules or that DNS doesn't answer.
     #[must_use]
     pub(crate) fn classes_of(&self, service: ServiceIndex) -> Option<&Classes> {
         self.classes.get(service.get())?.as_deref()
@@ -203,14 +204,14 @@ impl World {
     }
 }
 
-/// What each region of a service publishes at its hosts.
+/// The records that each region of a service publishes at the service's hosts.
 fn published(table: &Table, service: &Service) -> Vec<(RegionIndex, RecordSets)> {
     let regions = service.regions.iter();
     let answers = regions.filter_map(|&region| Some((region, table.region(region).answers.as_ref()?)));
     answers.map(|(region, answers)| (region, RecordSets::new(answers, &service.hosts))).collect()
 }
 
-/// The names that the rules steer, with the types their services publish.
+/// The names that the rules steer, with the record types that their services publish.
 fn steered_owners(table: &Table, answers: &[Vec<(RegionIndex, RecordSets)>]) -> Vec<SteeredOwner> {
     let mut owners = Vec::new();
     for ((number, service), published) in (0..).zip(table.services()).zip(answers) {
@@ -222,13 +223,13 @@ fn steered_owners(table: &Table, answers: &[Vec<(RegionIndex, RecordSets)>]) -> 
     owners
 }
 
-/// What keeps the zone of this origin from being signed.
+/// The errors that keep the zone of this origin from being signed.
 pub(super) fn unsignable_in(sources: &[ZoneSource], origin: NameRef<'_>) -> Vec<ZoneError> {
     let sources = sources.iter().filter(|source| source.origin.as_ref() == origin);
     sources.flat_map(|source| unsignable(&source.records)).collect()
 }
 
-/// The zone that holds a name: the one with the longest origin.
+/// The zone that a name belongs to: of all zones above the name, the zone with the longest origin.
 fn zone_of<'s>(name: &Name, sources: &'s [ZoneSource]) -> Option<&'s ZoneSource> {
     let holds = |source: &&ZoneSource| name.as_ref().is_within(source.origin.as_ref());
     sources.iter().filter(holds).max_by_key(|source| source.origin.as_wire().len())
@@ -256,7 +257,7 @@ fn compile_zones(
     if rejected.is_empty() { Ok(Zones::new(zones).with_missing(missing)) } else { Err(rejected) }
 }
 
-/// A host outside this node's zones may be another node's to serve.
+/// Warns of hosts outside this node's zones. Another node may serve them, so that is no error.
 fn warn_of_foreign_hosts(table: &Table, owners: &[SteeredOwner], sources: &[ZoneSource], warnings: &mut Vec<String>) {
     for owner in owners.iter().filter(|owner| zone_of(&owner.name, sources).is_none()) {
         let service = &table.services()[owner.service.get()].id;
@@ -268,8 +269,8 @@ fn warn_of_foreign_hosts(table: &Table, owners: &[SteeredOwner], sources: &[Zone
     }
 }
 
-/// Whoever asks here for a name of a zone below another gets it from the zone itself, delegated or not; but a signed
-/// zone denies what it doesn't delegate, and a validator believes that.
+/// Warns of a zone that the zone above it on this node doesn't delegate. This node answers for the lower zone anyway.
+/// But if the upper zone is signed, it proves that the lower one doesn't exist, and a validator believes that.
 fn warn_of_undelegated(zones: &Zones, keys: &[ZoneKeys], warnings: &mut Vec<String>) {
     for zone in zones.iter() {
         let Some(parent) = zones.find(zone.origin(), rtype::DS) else { continue };
@@ -289,8 +290,8 @@ fn warn_of_undelegated(zones: &Zones, keys: &[ZoneKeys], warnings: &mut Vec<Stri
     }
 }
 
-/// An alias whose target doesn't exist but for a wildcard of the same service leads to itself. The rules alone can't
-/// tell, as the name may stand in a zone's file.
+/// Warns of an alias whose target is only matched by a wildcard host of the same service, because such an alias leads
+/// to itself. The rules alone can't tell, because the zone file may have the target's name.
 fn warn_of_loops(
     table: &Table,
     zones: &Zones,
@@ -320,8 +321,8 @@ fn warn_of_loops(
     }
 }
 
-/// Records of a zone at or below the apex of another zone of this node are never served: that zone answers. What
-/// delegates it, and the addresses of its servers, belong there.
+/// Warns of records at or below the apex of another zone of this node. They are never served, because the other zone
+/// answers there. The records that delegate the other zone, and the addresses of its name servers, are allowed.
 fn warn_of_hidden(sources: &[ZoneSource], warnings: &mut Vec<String>) {
     for (parent, child) in sources.iter().flat_map(|parent| sources.iter().map(move |child| (parent, child))) {
         let is_below = parent.origin != child.origin && child.origin.as_ref().is_within(parent.origin.as_ref());
@@ -356,7 +357,7 @@ fn warn_of_hidden(sources: &[ZoneSource], warnings: &mut Vec<String>) {
     }
 }
 
-/// The servers to which `parent` delegates `child`.
+/// The name servers to which `parent` delegates `child`.
 fn servers_of<'z>(parent: &'z ZoneSource, child: &ZoneSource) -> HashSet<NameRef<'z>> {
     let delegates = |record: &Record<'_>| record.rtype == rtype::NS && record.owner == child.origin.as_ref();
     parent.records.iter().filter(delegates).filter_map(|record| target(rtype::NS, record.rdata)).collect()
@@ -368,7 +369,8 @@ fn compile_classes(
     places: &Places,
 ) -> Arc<[Option<Arc<Classes>>]> {
     let standings = Arc::new(Standings::new(table, places));
-    // Services often differ in nothing but their name: each that DNS answers, with the first that ranks like it.
+    // Many services rank regions alike. So classes are compiled once for the first of the services that rank alike, and
+    // the others share them.
     let services = || (0..).map(ServiceIndex).zip(table.services());
     let first_like =
         |service: &Service| services().find(|(_, other)| other.ranks_like(service)).map(|(index, _)| index);

@@ -1,5 +1,6 @@
-//! Nodes that share the pools of a store whose clock differs from theirs, by a paused clock: what they grant together,
-//! also while the store is away, has been set back, or holds nonsense.
+//! Tests of nodes that share the pools of a store, with simulated time. The clocks of nodes and store differ. The tests
+//! check what the nodes grant together, also while the store is unreachable, after its clock was set back, and if it
+//! holds invalid bytes.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -11,10 +12,10 @@ use tokio::time::sleep;
 use super::*;
 
 const NODES: usize = 3;
-/// What the quota allows in a minute.
+/// The requests that the quota allows in a minute.
 const ALLOWED: u64 = 600;
 const START: Timestamp = Timestamp(1_796_104_800_000);
-/// How long a message to the store takes.
+/// How long a message to or from the store takes.
 const LINK: Duration = Duration::from_millis(75);
 const RULES: &str = r#"{
     "version": 1, "revision": 1,
@@ -30,7 +31,7 @@ struct Memory {
     is_cut: Arc<AtomicBool>,
 }
 
-/// What all nodes see of it.
+/// The part of the store that all nodes share.
 struct All {
     keys: Mutex<BTreeMap<String, Stored>>,
     clock: Clock,
@@ -74,7 +75,7 @@ impl PoolStore for Memory {
 
 struct Node {
     turns: Turns<Memory>,
-    /// What its isolate was granted last, and reports as spent.
+    /// The requests that the node's isolate was granted last. It reports them as spent with its next request.
     spent: u64,
 }
 
@@ -122,7 +123,7 @@ impl Fleet {
         }
     }
 
-    /// For so many seconds the isolate of each node asks for more than there is, twice a second.
+    /// Runs all nodes for this many seconds. The isolate of each node asks twice a second for more than there is.
     async fn run(&mut self, seconds: u32) {
         for tenth in 0..seconds * 10 {
             for (at, node) in self.nodes.iter_mut().enumerate() {
@@ -143,7 +144,8 @@ impl Fleet {
         }
     }
 
-    /// The most that was granted within a minute that lies between two times, and the mean of all such minutes.
+    /// The most units that were granted in any minute between the seconds `from` and `to`, and the mean over all these
+    /// minutes.
     fn granted(&self, from: u64, to: u64) -> (u64, u64) {
         let minute = |from: u64| {
             let span = Duration::from_secs(from)..Duration::from_secs(from + 60);
@@ -192,7 +194,7 @@ async fn a_store_whose_clock_is_set_back_starves_nobody() {
     fleet.run(120).await;
     fleet.ahead.store(-3_600_000, Ordering::Relaxed);
     fleet.run(10).await;
-    // It never saw the store's clock before.
+    // A new node, which never saw the store's clock before.
     fleet.nodes[2] = Node::start(2, &fleet.store);
     fleet.run(300).await;
     let (most, mean) = fleet.granted(130, 420);

@@ -26,7 +26,8 @@ struct Entry {
     source: ReleaseSource,
     /// The monitor whose token budget pays for the questions.
     monitor: MonitorId,
-    /// The last reading, and when it came.
+    /// The last reading that is believed, and when it came. A reading that differs is believed once it came twice in a
+    /// row.
     reading: Option<(Timestamp, Reading)>,
     /// What failed in the last round.
     failure: Option<Arc<str>>,

@@ -170,7 +170,7 @@ impl NetworkProber {
 }
 
 impl Destination<'_> {
-    /// The failure if an answer arrived and proves no token.
+    /// The failure if an answer arrived that doesn't prove that the model made a token.
     fn failed(&self, finding: Finding, message: String) -> ProbeFailure {
         let message = if self.targets.tested_family().is_some() { prefixed(self.addresses, &message) } else { message };
         ProbeFailure { finding, message }

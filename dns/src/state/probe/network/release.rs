@@ -1,5 +1,5 @@
-//! Asks an endpoint what it runs. Takes the source, returns what the list of models or the answer to a prompt says.
-//! Called by the prober.
+//! Asks an endpoint which model it runs. Takes the source, returns what the list of models or the answer to a prompt
+//! says. Called by the prober.
 
 use bailiwick_rules::probe::MAX_REFUSAL;
 use bailiwick_rules::release::{Form, LONGEST_ANSWER, Listed, Refusal, ReleaseSource, Told, body, completion, models};
@@ -27,7 +27,8 @@ impl NetworkProber {
         models(&page, &source.model).ok_or_else(|| "it doesn't have the model".to_owned())
     }
 
-    /// Asks one prompt, in a simpler form if this one is refused. Returns the form that was accepted.
+    /// Asks one prompt. If the endpoint refuses this form of the request, tries simpler forms. Returns the form that
+    /// was accepted.
     pub(super) async fn prompt(
         &self,
         source: &ReleaseSource,

@@ -1,5 +1,5 @@
-//! Asks a source how far a copy of knowledge is behind. Takes the source, returns a reading or why there is none.
-//! Called by the prober.
+//! Asks a source how far a replica's copy is behind its leader. Takes the source, returns a reading, or why there is
+//! none. Called by the prober.
 
 use bailiwick_rules::replica::{ReadFailure, ReplicaReading, longest_answer, read, requests};
 use bailiwick_rules::rules::{HttpProbe, HttpUrl, ReplicaReads, ReplicaSource};
@@ -9,7 +9,7 @@ use super::{NetworkProber, failure, page};
 use crate::system::clock::Clock;
 
 impl NetworkProber {
-    /// Asks for all parts of the answer, and reads them together.
+    /// Sends all requests that a reading needs, and reads the answers together.
     pub(super) async fn replica(&self, source: &ReplicaSource, clock: &Clock) -> Result<ReplicaReading, ReadFailure> {
         let urls = requests(source).map_err(|problem| ReadFailure::Wrong(problem.to_owned()))?;
         let accept = match source.reads {

@@ -1,4 +1,5 @@
-//! Signatures of snapshots: what a reload, health and time sign again, and that nothing stale is served.
+//! Tests of signatures of snapshots: what is signed again after a reload, a change of health or the passing of time,
+//! and that no stale signature is served.
 
 use std::net::IpAddr;
 
@@ -74,7 +75,7 @@ fn world(keys: &Arc<[ZoneKeys]>) -> Arc<World> {
     Arc::new(build(RULES, ZONE, keys, NOW, None).unwrap())
 }
 
-/// Health with these regions down: by name, `fra` and `nyc`.
+/// Health with these regions down. They are in the order of their names: `fra`, `nyc`.
 fn health(down: [bool; 2]) -> Health {
     let regions = down.map(|down| {
         let mut health = RegionHealth::of(None, &[], NOW);
@@ -134,7 +135,7 @@ fn signatures(world: &World) -> Vec<(String, Signatures)> {
     of_sets.chain(nsecs).chain(steered).chain(keys).collect()
 }
 
-/// What was signed anew between two worlds, by owner and type.
+/// The signatures of `after` that `before` doesn't have, by owner and type.
 fn signed_anew(before: &World, after: &World) -> Vec<String> {
     let old = signatures(before);
     let new = signatures(after).into_iter();
@@ -163,10 +164,10 @@ fn health_and_clients_choose_among_signatures_and_none_is_made() {
             };
             assert_eq!(reported, expected, "{client} {down:?}");
         }
-        assert_eq!(snapshot.generation(), 1, "not even another generation");
+        assert_eq!(snapshot.generation(), 1, "health doesn't change the generation");
         before = Some(snapshot);
     }
-    // For what could not be known beforehand, one each: a wildcard's and a missing name's.
+    // Only two answers can't be signed beforehand: that of a wildcard and that of a missing name. Each was signed once.
     assert_eq!(world.online_signer().made(), 2);
 }
 
@@ -225,7 +226,7 @@ fn time_passes_and_nothing_stale_is_ever_served() {
             renewed += signed_anew(&world, &new).len();
             (world, renewals) = (new, renewals + 1);
         }
-        assert!(world.renewal_due(now).is_some_and(|due| due > now), "renewed is renewed");
+        assert!(world.renewal_due(now).is_some_and(|due| due > now), "a renewal leaves nothing due");
         assert!(world.signed_until(now).all(|(_, until)| until.0 - now.0 >= 24 * HOUR), "a day to spare");
         let snapshot = Snapshot::new(Arc::clone(&world), health([false; 2]), now, None);
         for (qname, qtype) in QUESTIONS {
@@ -251,7 +252,8 @@ fn a_clock_that_leaps_is_refused_and_then_signed_for() {
             for (qname, qtype) in QUESTIONS.into_iter().filter(|_| leap > 7 * 24) {
                 let message = ask(&stale, qname, qtype, flags, GERMAN, now);
                 let reported = (message.metadata.response_code, message.answers.len() + message.authorities.len());
-                // What is made when it is asked for stands alone in the answer of a wildcard, fresh as it is.
+                // In the answer of a wildcard, the signature that is made for the query is fresh, and the stale ones
+                // are left out.
                 match verify(&message, &key_set, seconds(now), &[]) {
                     Ok(1) => assert_eq!(qname, "x.wild.example.com"),
                     Ok(0) => assert_eq!(reported, (ResponseCode::ServFail, 0), "{qname}"),
@@ -266,7 +268,7 @@ fn a_clock_that_leaps_is_refused_and_then_signed_for() {
             assert!(verify(&message, &key_set, seconds(now), &[]).is_ok_and(|verified| verified > 0), "{qname}");
         }
     }
-    // Set back by more than the inception lies before the signing, everything is from the future.
+    // If the clock is set back by more than the time between inception and signing, all signatures are from the future.
     let past = Timestamp(NOW.0 - 2 * HOUR);
     assert_eq!(world.renewal_due(past), Some(past));
     assert_eq!(signed_anew(&world, &world.renewed(past).unwrap()).len(), signatures(&world).len());
@@ -289,7 +291,7 @@ fn records_that_signing_makes_and_endless_ttls_are_refused_with_their_lines() {
     );
 }
 
-/// Keys of a rollover: the first, and one that is published beside it a year later.
+/// The keys of a rollover: the first key, and a second key that is published beside it a year later.
 fn rolled(policy: Policy) -> (State, impl Fn(&State) -> Arc<[ZoneKeys]>) {
     let made: Vec<Arc<SigningKey>> =
         (0..2).map(|_| Arc::new(SigningKey::generate(Algorithm::Ed25519).unwrap())).collect();
@@ -315,7 +317,7 @@ fn rfc8078_4_cds_and_cdnskey_follow_the_configuration() {
         let zone = world.zones.of_origin(name("example.com").as_ref()).unwrap();
         let length = |rtype: u16| {
             let set = zone.key_set(zone.apex(), rtype)?;
-            // Two keys are in the DNSKEY RRset, and both sign it and what speaks of them.
+            // Two keys are in the DNSKEY RRset. Both sign it, and both sign CDS and CDNSKEY.
             let (_, signatures) = zone.signed()?.apex_set(rtype)?;
             assert_eq!(signatures.rdatas().iter().count(), 2);
             Some(set.rdatas.as_ref().first()?.len())
