@@ -1,5 +1,5 @@
-//! The sockets of DNS: datagrams, streams, their certificates and their limits. They call
-//! [`Respond`](crate::response::respond::Respond) and know nothing of zones, rules or health.
+//! The sockets of DNS: datagrams, streams, their certificates and their limits. Each packet is given to
+//! [`Respond`](crate::response::respond::Respond). This module knows nothing of zones, rules or health.
 
 pub(crate) mod certificate;
 pub(crate) mod cookie_files;

@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::system::file_reload::Renew;
 use crate::system::files::{Fault, read_file};
 
-/// `cert` and `key` of a section, both PEM.
+/// The files `cert` and `key` of a section of the configuration, both in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The file of the certificate and of the intermediate certificates.
@@ -40,7 +40,7 @@ impl Certificate {
     /// Reads certificate and key.
     ///
     /// # Errors
-    /// Each file that can't be read or used. Also if certificate and key don't belong together.
+    /// An error for each file that can't be read or used, or one if certificate and key don't belong together.
     pub fn read(files: &TlsFiles) -> Result<Arc<Self>, Vec<Fault>> {
         let current = ArcSwap::from_pointee(read(files)?);
         Ok(Arc::new(Self { files: files.clone(), current }))
@@ -79,8 +79,8 @@ impl Certificate {
 }
 
 impl ResolvesServerCert for Certificate {
-    /// Serves the certificate to every client, whichever name it sends: resolvers know only the address of an
-    /// authoritative server (RFC 9539 §4.6.3.3).
+    /// Serves the certificate to every client, whichever server name the client sends. Resolvers know only the address
+    /// of an authoritative server (RFC 9539 §4.6.3.3).
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.current.load_full())
     }
@@ -184,7 +184,7 @@ mod tests {
     fn a_certificate_that_is_not_valid_now_causes_a_warning() {
         let directory = tempfile::tempdir().unwrap();
         let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        // The second year is told in the longer form.
+        // From 2050 on, a certificate has the year in the longer form (GeneralizedTime).
         (parameters.not_before, parameters.not_after) =
             (rcgen::date_time_ymd(2026, 2, 3), rcgen::date_time_ymd(2051, 4, 5));
         let key = rcgen::KeyPair::generate().unwrap();

@@ -34,6 +34,7 @@ use crate::system::tasks::{Tasks, supervise};
 const QUIET: Duration = Duration::from_millis(100);
 /// How long connections may take to end after a drain.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The addresses at which the server answers, by transport. Port 0 stands for any free port.
 #[derive(Debug, Default, Clone)]
 pub struct Addresses {
@@ -47,7 +48,8 @@ pub struct Addresses {
     pub doq: Vec<SocketAddr>,
     /// HTTPS (RFC 8484).
     pub doh: Vec<SocketAddr>,
-    /// Whether sockets at `[::]` refuse IPv4. `None` means: if the same transport also listens at `0.0.0.0`.
+    /// Whether sockets at `[::]` refuse IPv4. With `None`, they refuse it if the same transport also listens at an IPv4
+    /// address with the same port.
     pub ipv6_only: Option<bool>,
 }
 
@@ -195,8 +197,8 @@ impl Sockets {
         Ok(listeners)
     }
 
-    /// Takes the sockets of QUIC out, to be served later. Two processes can't serve QUIC on one socket, because each
-    /// would get packets of the other's connections.
+    /// Takes the sockets of QUIC out, so that they can be served later. Two processes can't serve QUIC on one socket,
+    /// because each would get packets of the other's connections.
     pub fn take_quic(&mut self) -> QuicSockets {
         QuicSockets(std::mem::take(&mut self.doq))
     }
@@ -218,7 +220,7 @@ fn spawn_accepting<R: Respond>(
     Ok(tokio::spawn(supervise(pulse, move || streams::accept(listener.try_clone(), protocol.clone(), shared.clone()))))
 }
 
-/// Makes the protocol from the acceptor of its TLS connections.
+/// A function that makes a [`StreamProtocol`] from the acceptor of its TLS connections.
 type OverTls = fn(TlsAcceptor) -> StreamProtocol;
 
 /// Binds every address with `bind`. Collects the sockets, and the errors in `errors`.
@@ -238,9 +240,9 @@ fn named<T>(address: SocketAddr, transport: &'static str, bound: io::Result<T>) 
 /// Sockets that answer.
 #[derive(Debug)]
 pub struct Listeners {
-    /// True when connections must end.
+    /// True once connections must end.
     closing: watch::Sender<bool>,
-    /// True when no new connections are accepted.
+    /// True once no new connections are accepted.
     yielding: watch::Sender<bool>,
     stop_udp: Arc<AtomicBool>,
     gate: Arc<Gate>,
@@ -292,7 +294,7 @@ impl Listeners {
         Ok(())
     }
 
-    /// Stops to read and to accept, because another process uses the same sockets now. Open connections go on until
+    /// Stops reading and accepting, because another process uses the same sockets now. Open connections go on until
     /// [`Listeners::linger`] ends them.
     pub async fn yield_sockets(&mut self) {
         self.stop_udp.store(true, Ordering::Relaxed);

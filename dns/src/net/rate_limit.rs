@@ -3,9 +3,9 @@
 //! before it encodes it.
 //!
 //! The source address of a datagram may be forged, and then the answer floods a victim. So each client prefix gets only
-//! a limited number of answers per second of each class. Of the answers beyond the limit, one in `slip` is sent
-//! truncated, so that a real client asks again over TCP. TCP proves the client's address and is never limited. A client
-//! with a valid server cookie isn't limited either (RFC 7873).
+//! a limited number of answers per second of each class. Of the answers beyond the limit, one in `slip` (a setting) is
+//! sent truncated, so that a real client asks again over TCP. TCP proves the client's address and is never limited. A
+//! client with a valid server cookie isn't limited either (RFC 7873).
 //!
 //! The table has a fixed size, and every decision is a function of the table and the time.
 
@@ -27,7 +27,8 @@ const WAYS: usize = 4;
 const SHARDS: usize = 64;
 /// A prefix may send this many times more queries per second than it gets answers. Further queries are dropped unread.
 const FLOOD: u32 = 16;
-/// A token, in the unit of the buckets: thousandths. So the tokens of one millisecond are a whole number.
+/// One token (the permission to send one answer), in the unit of the buckets: thousandths of a token. So the tokens
+/// that come back in one millisecond are a whole number.
 const WHOLE: u32 = 1000;
 
 /// `[rate_limit]` in the configuration.
@@ -171,7 +172,7 @@ impl Table {
         };
         let key = self.hasher.hash_one((self.prefix(from), what)).max(1);
         let (shard, set) = place(key);
-        // A poisoned lock is used all the same: no code that holds it can leave a bucket in a wrong state.
+        // A poisoned lock is used anyway, because no code that holds the lock can leave a bucket in a wrong state.
         let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
         take(cell(&mut shard[set], key, now, rate), now, rate, self.limit.slip)
     }
@@ -212,7 +213,7 @@ fn cell(set: &mut Set, key: u64, now: u64, rate: u32) -> &mut Cell {
     &mut set[chosen]
 }
 
-/// Takes a token from a bucket, which holds the tokens of one second.
+/// Takes a token from a bucket. A full bucket holds the tokens of one second.
 fn take(cell: &mut Cell, now: u64, rate: u32, slip: u32) -> Verdict {
     cell.spent = cell.spent_at(now, rate);
     cell.at = cell.at.max(now);

@@ -1,5 +1,5 @@
-//! The accept loop of TCP, DNS over TLS and DNS over HTTPS. Takes a bound listener, accepts its connections within the
-//! gate's limits, and answers each connection in its own task. Called by `listeners`, one loop for each address.
+//! The accept loop of DNS over TCP, TLS and HTTPS. Takes a bound listener, accepts its connections within the gate's
+//! limits, and answers each connection in its own task. Called by `listeners`, one loop for each address.
 
 mod connection;
 mod gate;
@@ -45,11 +45,11 @@ pub(crate) enum StreamProtocol {
 pub(crate) struct Shared<R> {
     /// Answers queries.
     pub(crate) responder: Arc<R>,
-    /// Counts connections and limits how long they may be idle.
+    /// Limits the number of connections, and how long they may be idle.
     pub(crate) gate: Arc<Gate>,
-    /// True when connections must end. Queries that have arrived are still answered.
+    /// True once connections must end. Queries that have arrived are still answered.
     pub(crate) stop: watch::Receiver<bool>,
-    /// True when no new connections are accepted.
+    /// True once no new connections are accepted.
     pub(crate) yielded: watch::Receiver<bool>,
 }
 

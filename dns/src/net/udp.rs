@@ -21,9 +21,9 @@ use crate::system::tasks::Pulse;
 
 /// How often an idle loop checks whether it should stop.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// The most datagrams that are answered after `stop`: more than a receive buffer usually holds.
+/// The most datagrams that are answered after `stop` is set. That is more than usually wait in a receive buffer.
 const LAST: usize = 4096;
-/// The size of the receive buffer to ask for, in octets. It holds some ten thousand queries, which arrive while the
+/// The size of the receive buffer to ask for, in octets. It holds some ten thousand queries that arrive while the
 /// thread isn't running.
 const BUFFER: usize = 4 << 20;
 
@@ -44,7 +44,7 @@ impl UdpLoop {
             IpAddr::V6(address) if address.is_unspecified() => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
             _ => {}
         }
-        // The system may allow less. A larger default of the system stays.
+        // The system may allow only a smaller buffer. If the system's default is larger, it stays.
         if getsockopt(&socket, sockopt::RcvBuf)? < BUFFER {
             setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
                 .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER))?;

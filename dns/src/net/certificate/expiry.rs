@@ -9,7 +9,7 @@ const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// When the certificate expires; `None` if the bytes aren't a certificate.
+/// When the certificate expires; `None` if the bytes can't be read as a certificate.
 pub(super) fn of(der: &[u8]) -> Option<Timestamp> {
     Some(validity(der)?.1)
 }
@@ -33,7 +33,7 @@ pub(super) fn validity(der: &[u8]) -> Option<(Timestamp, Timestamp)> {
 fn moment(tag: u8, time: &[u8]) -> Option<Timestamp> {
     let time = str::from_utf8(time).ok()?;
     let (century, rest) = match tag {
-        // RFC 5280 §4.1.2.5.1: a year from 50 to 99 belongs to the last century.
+        // RFC 5280 §4.1.2.5.1: a year from 50 to 99 means 1950 to 1999.
         UTC_TIME => (if *time.as_bytes().first()? >= b'5' { "19" } else { "20" }, time),
         GENERALIZED_TIME => (time.get(..2)?, time.get(2..)?),
         _ => return None,

@@ -1,5 +1,5 @@
-//! Finds addresses that no interface has. Takes the addresses of the listeners, returns the missing ones for the log
-//! and `/healthz`. A floating address may come and go while the server runs, so the check is repeated.
+//! Finds addresses that no network interface has. Takes the addresses of the listeners, returns the missing addresses
+//! for the log and `/healthz`. A floating address may come and go while the server runs, so the check is repeated.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::inherited::{Inherited, Role};
 
-/// If any free port will do, the most ports that are tried until one is free for both TCP and UDP.
+/// The most ports that are tried if the address has port 0, until a port is free for both TCP and UDP.
 const TRIES: usize = 20;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -42,11 +42,11 @@ fn mend(error: &io::Error) -> &'static str {
     }
 }
 
-/// How the sockets of one configuration are bound.
+/// What is needed to bind the sockets of one configuration.
 pub(super) struct Binding<'i> {
     /// How many UDP sockets each address gets: one for each thread.
     pub(super) threads: usize,
-    /// The addresses beside which a socket at `[::]` with the same port refuses IPv4.
+    /// Addresses because of which a socket at `[::]` refuses IPv4, if it has the same port.
     pub(super) v6_only: Vec<SocketAddr>,
     /// Sockets that another process has bound.
     pub(super) inherited: &'i mut Inherited,
@@ -59,7 +59,7 @@ impl Binding<'_> {
         let mut tries = if address.port() == 0 { TRIES } else { 1 };
         loop {
             tries -= 1;
-            // If any free port will do, an inherited socket has already chosen the port.
+            // With port 0, an inherited socket may have chosen the port already.
             let mut udp = self.inherited.take_udp(Role::Dns, address);
             let wanted = udp.first().and_then(|one| one.local_addr().ok()).unwrap_or(address);
             let tcp = match self.inherited.take_tcp(Role::Dns, wanted) {
@@ -127,8 +127,8 @@ impl Binding<'_> {
 
     fn socket(&self, address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-        // The address may come later: a floating address, or an IPv6 address that is still being checked for
-        // duplicates. It is bound anyway.
+        // The socket is bound even if no interface has the address yet. It may come later: a floating address, or an
+        // IPv6 address that is still being checked for duplicates.
         match address {
             SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
             SocketAddr::V6(_) => {

@@ -1,4 +1,4 @@
-//! Tests with real clients of sockets that are bound, served, inherited and drained.
+//! Tests of sockets with real clients: sockets that are bound, served, inherited and drained.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};

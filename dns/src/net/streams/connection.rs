@@ -19,9 +19,10 @@ use crate::response::wire::{Outcome, Transport};
 
 /// The octets of the length before a message (RFC 1035 §4.2.2).
 const LENGTH: usize = 2;
-/// How many octets are read at once. For a longer message, the connection's buffer grows until the message is answered.
+/// How many octets of buffer are reserved for a read. For a longer message the buffer grows, and it shrinks again once
+/// the message is answered.
 const READ: usize = 4096;
-/// Responses are sent when this number of octets waits, or when all queries are answered.
+/// Responses are sent when this many octets wait, or when all queries that have arrived are answered.
 const WAITING: usize = 16 * 1024;
 /// How long the rest of a message may take to arrive while the server drains, and how long closing may take.
 const LAST: Duration = Duration::from_secs(1);
@@ -44,7 +45,8 @@ where
 struct Session {
     client: SocketAddr,
     transport: Transport,
-    /// The octets that were read but not answered. After [`Session::answer`], at most the beginning of one message.
+    /// The octets that were read but not answered. After [`Session::answer`], they are at most the beginning of one
+    /// message.
     arrived: Vec<u8>,
     /// The responses that weren't sent yet, each after its length.
     waiting: Vec<u8>,
@@ -124,7 +126,7 @@ impl Session {
             self.send(stream, shared.gate.patience()).await?;
         }
         if self.arrived.is_empty() {
-            // An idle connection holds nearly no memory.
+            // The buffers are freed, so that an idle connection holds nearly no memory.
             for buffer in [&mut self.arrived, &mut self.waiting, &mut self.response] {
                 buffer.clear();
                 buffer.shrink_to(0);

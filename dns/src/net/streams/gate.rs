@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The share of allowed connections, in percent. If more are open, the idle timeout is shorter.
+/// If more than this share of the allowed connections is open, in percent, the idle timeout is shorter.
 const BUSY_PERCENT: usize = 75;
 /// The idle timeout is divided by this number when many connections are open (RFC 7766 §6.2.3 allows that).
 const BUSY_DIVISOR: u32 = 5;
@@ -117,7 +117,7 @@ impl Gate {
         self.open().limits.idle
     }
 
-    /// Locks the counts. A poisoned lock is used all the same: no code that holds the lock can panic halfway, so the
+    /// Locks the counts. A poisoned lock is used anyway, because no code that holds the lock can panic halfway, so the
     /// counts are right.
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)

@@ -33,13 +33,13 @@ const PATH: &str = "/dns-query";
 const MESSAGE: &str = "application/dns-message";
 /// The largest query, in octets.
 const LARGEST: usize = 65_535;
-/// How many requests of one connection may be under way at once.
+/// How many requests of one connection may be in progress at once.
 const CONCURRENT: u32 = 64;
 /// The most octets of a request's header fields.
 const HEADERS: u32 = 16 * 1024;
 /// The buffer of HTTP/1.1, in octets. A GET with the longest query must fit.
 const BUFFER: usize = 128 * 1024;
-/// How long requests under way may still take when the connection must end.
+/// How long requests in progress may still take once the connection must end.
 const LAST: Duration = Duration::from_secs(1);
 
 /// The state of one connection, for answering its requests.
@@ -115,8 +115,8 @@ async fn by_get<R: Respond>(State(server): State<Arc<Server<R>>>, RawQuery(query
     server.answer(&message)
 }
 
-/// Answers a POST: the message is the body (RFC 8484 §4.1). The body is read even if its type is wrong. If a client is
-/// still sending when it is refused, it may not see the response.
+/// Answers a POST: the message is the body (RFC 8484 §4.1). The body is read even if its type is wrong. If the server
+/// refused a client that is still sending, the client might not see the response.
 async fn by_post<R: Respond>(State(server): State<Arc<Server<R>>>, headers: HeaderMap, request: Request) -> Response {
     let is_message =
         headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(MESSAGE.as_bytes()));
@@ -142,8 +142,8 @@ impl<R: Respond> Server<R> {
             Outcome::Answered { service, .. } => {
                 // HTTP may not cache an answer for longer than DNS (§5.1). A steered answer may not be cached for other
                 // clients.
-                let who = if service.is_some() { "private, " } else { "" };
-                let fresh = format!("{who}max-age={}", least_ttl(&response).unwrap_or_default());
+                let private = if service.is_some() { "private, " } else { "" };
+                let fresh = format!("{private}max-age={}", least_ttl(&response).unwrap_or_default());
                 let headers = [(CONTENT_TYPE, MESSAGE.to_owned()), (CACHE_CONTROL, fresh)];
                 (headers, Body::from(response)).into_response()
             }

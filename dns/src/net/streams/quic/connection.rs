@@ -60,7 +60,7 @@ struct Session<'c, R> {
     shared: &'c Shared<R>,
     /// The octets of received queries that aren't answered yet.
     held: AtomicUsize,
-    /// Permits to make and send a response.
+    /// Permits to make and send a response, one for each response.
     writing: Semaphore,
 }
 
@@ -119,8 +119,8 @@ impl<R: Respond> Session<'_, R> {
         refuse(message)?;
         self.shared.gate.message();
         let client = self.connection.remote_address();
-        // hickory decodes the request only to find this option. If it can't decode the request, the responder refuses
-        // the request.
+        // hickory decodes the request only to find the option edns-tcp-keepalive, which is forbidden here (RFC 9250
+        // §5.5.2). If hickory can't decode the request, the responder refuses it.
         if let Ok(request) = Request::from_bytes(message.to_vec(), client, Protocol::Quic)
             && request.edns.as_ref().is_some_and(|edns| edns.option(EdnsCode::Keepalive).is_some())
         {
@@ -206,7 +206,7 @@ fn whole(octets: &[u8], finished: bool) -> Result<bool, &'static str> {
     }
 }
 
-/// Refuses a query whose id isn't 0 (RFC 9250 §4.2.1).
+/// Returns an error for a query whose id isn't 0 (RFC 9250 §4.2.1).
 fn refuse(message: &[u8]) -> Result<(), Closed> {
     match message {
         [0, 0, ..] => Ok(()),
