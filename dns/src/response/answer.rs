@@ -1,5 +1,5 @@
-//! The semantics of DNS. Takes zones, steering and one parsed query, returns the records and flags of the answer.
-//! Called by `wire`, which writes the bytes.
+//! The semantics of DNS. Takes zones, the source of steered answers (which depend on the client) and one parsed query,
+//! returns the records and flags of the answer. Called by `wire`, which writes the bytes.
 //!
 //! This module uses no socket, no clock and no packet. See [`answer`].
 
@@ -77,7 +77,7 @@ impl Origin {
     }
 }
 
-/// The answer of the rules at a steered name.
+/// The answer of the rules at a steered name, which is a name whose records depend on the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Steered<'a> {
     /// The chosen region's RRset.
@@ -95,7 +95,8 @@ pub enum Steered<'a> {
     Nothing {
         /// The length of the client's prefix to which this answer applies.
         scope: u8,
-        /// The extended error (RFC 8914): 18 for an empty fence, 14 when every region is withheld.
+        /// The extended error (RFC 8914): 18 if no region may process the client, 14 if every region that may is
+        /// withheld.
         ede: u16,
     },
 }
@@ -214,7 +215,7 @@ pub enum Data<'a> {
     Made(Name),
     /// One NSEC.
     Nsec(Box<[u8]>),
-    /// The RRSIGs of an RRset made for this query, which was asked for by its type.
+    /// RRSIGs that were made for a query whose type is RRSIG.
     Rrsigs(Signatures),
 }
 
@@ -242,7 +243,7 @@ pub struct AnswerSet<'a> {
     pub ttl: u32,
     /// The data.
     pub data: Data<'a>,
-    /// Its RRSIGs, which are sent right behind it with its TTL.
+    /// The RRSIGs of the RRset. They are sent right after it, with its TTL.
     pub signed: Signed<'a>,
 }
 
@@ -276,19 +277,22 @@ pub struct Answer<'a> {
     pub ede: Option<u16>,
     /// The first steered service from which the answer has records.
     pub service: Option<ServiceIndex>,
-    /// The region whose records the last steered service chose; `None` for `denied_answers`, and for no records.
+    /// The region whose records the last steered service gave; `None` for `denied_answers`, and if there are no
+    /// records.
     pub region: Option<RegionIndex>,
     /// The origin under which a steered answer is counted.
     pub origin: Origin,
     /// The time, in seconds since 1970, from which a signature in the answer must not be served any more; `None` for an
     /// answer without signatures.
     pub until: Option<u32>,
-    /// Whether the response code is the one without DNSSEC, because the client knows compact denial (RFC 9824 §5.1).
+    /// Whether the zone is signed and the client knows compact denial (RFC 9824 §5.1). Then the CO bit is set, and the
+    /// response code of a missing name is NXDOMAIN, as without DNSSEC.
     pub compact_ok: bool,
     /// Whether to send the answer truncated even if it is small, so that the client asks again over a stream.
     pub truncated: bool,
-    /// Whether the answer may be kept: the name of the question exists by itself, not by a wildcard, and at most one
-    /// service was asked. The number of such answers is bounded by the names, types and classes of clients.
+    /// Whether the answer may be kept for later queries: the queried name exists by itself and not by a wildcard, and
+    /// at most one service was asked. The number of such answers is limited by the numbers of names, types and classes
+    /// of clients.
     pub keepable: bool,
 }
 
@@ -324,7 +328,7 @@ const IN: u16 = 1;
 /// The extended error for names outside every zone: Not Authoritative (RFC 8914 §4.21).
 const NOT_AUTHORITATIVE: u16 = 20;
 
-/// The extended error for names of a zone of which no version could be read yet: Not Ready (RFC 8914 §4.15).
+/// The extended error for names of a zone that couldn't be read yet: Not Ready (RFC 8914 §4.15).
 const NOT_READY: u16 = 14;
 /// The extended error for transfers, which this server doesn't offer: Not Supported (RFC 8914 §4.22).
 const NOT_SUPPORTED: u16 = 21;
@@ -359,8 +363,8 @@ fn refusal(query: &Query<'_>) -> Option<Rcode> {
     }
     match query.qtype {
         rtype::AXFR | rtype::IXFR => Some(Rcode::REFUSED),
-        // Types that name no data: 0 is reserved, OPT is for the additional section only, NXNAME for bitmaps (RFC 9824
-        // §3.2).
+        // No data has these types: 0 is reserved, OPT is only for the additional section, NXNAME only for bitmaps of
+        // NSEC (RFC 9824 §3.2).
         0 | rtype::OPT | rtype::NXNAME => Some(Rcode::FORMERR),
         rtype::TKEY | rtype::TSIG | rtype::MAILA | rtype::MAILB => Some(Rcode::NOTIMP),
         _ => None,

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use crate::response::wire::{Outcome, Transport};
 pub use crate::system::batch::Datagram;
 
-/// Answers packets. Total: whatever the bytes, it returns.
+/// Answers packets. Implementations return for any bytes, and never panic.
 pub trait Respond: Send + Sync + 'static {
     /// Answers one packet into `out`, which is overwritten; after [`Outcome::Dropped`] it is empty.
     fn respond(&self, packet: &[u8], from: IpAddr, transport: Transport, out: &mut Vec<u8>) -> Outcome;
 
-    /// What answers the datagrams of one thread; it may keep what only that thread needs.
+    /// Returns the answerer of the datagrams of one thread. It may hold state that only this thread uses.
     fn datagrams(self: Arc<Self>) -> Box<dyn Datagrams>
     where
         Self: Sized,
@@ -23,17 +23,18 @@ pub trait Respond: Send + Sync + 'static {
 
 /// Answers the datagrams of one thread, batch by batch.
 pub trait Datagrams: Send {
-    /// Begins a batch: no answer from here on is older than this moment. Called now and then while nothing comes, too.
+    /// Begins a batch: answers from now on are made from the state of this moment or a later one. Also called from time
+    /// to time while no datagrams arrive.
     fn begin(&mut self);
 
-    /// Answers a batch, whose responses are empty.
+    /// Answers a batch. The buffers for its responses are empty.
     fn respond(&mut self, batch: &mut [Datagram<'_>]);
 
-    /// A panic ended the batch: whatever may be half done is to be thrown away.
+    /// Called after a panic ended the batch. State that may be half changed has to be thrown away.
     fn recover(&mut self) {}
 }
 
-/// Datagrams answered as any other packet.
+/// Answers the datagrams of a batch one by one, like packets of other transports.
 struct OneByOne<R>(Arc<R>);
 
 impl<R: Respond> Datagrams for OneByOne<R> {

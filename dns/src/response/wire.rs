@@ -41,11 +41,11 @@ pub enum Outcome {
         qtype: Option<u16>,
         /// Whether the response was truncated.
         truncated: bool,
-        /// The steered service that answered.
+        /// The service of the rules from which the answer has records, if the name is steered.
         service: Option<ServiceIndex>,
         /// The region whose records were answered.
         region: Option<RegionIndex>,
-        /// How a steered answer is counted.
+        /// The origin under which a steered answer is counted.
         origin: Origin,
         /// The class by which a limiter counts the response.
         class: Class,
@@ -83,7 +83,7 @@ pub fn respond(
     let limiter = context.limiter.filter(|_| !proven);
     let mut verdict = limiter.map_or(Verdict::Answer, |limiter| limiter.admit(from));
     let mut reply = match refused_for_cookie(context, &request, checked.as_ref(), transport) {
-        // For a query beyond the rate limit, zones and rules aren't read.
+        // A query beyond the rate limit is answered without reading zones and rules.
         _ if verdict != Verdict::Answer => Answer::bare(request.verdict),
         Some(refusal) => refusal,
         None => reply(context, zones, steering, &request, from, transport),

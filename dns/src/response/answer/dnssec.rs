@@ -1,24 +1,25 @@
-//! What a client wants of DNSSEC, and the signatures of an RRset in an answer. Used by `walk`.
+//! The DNSSEC flags of a query, and the signatures of an RRset in an answer. Used by `walk`.
 
 use crate::dnssec::budget::Via;
 use crate::dnssec::sign::Signatures;
 use crate::protocol::rdata::Rdatas;
 
-/// What the client wants, and what has to be known of it to sign for it.
+/// What the client of a query wants of DNSSEC, and the facts about the query that signing online needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dnssec {
     /// The DO bit: signatures and proofs are wanted (RFC 3225).
     pub ok: bool,
-    /// The CO bit: with them, a name that doesn't exist is told by the response code, too (RFC 9824 §5.1).
+    /// The CO bit: the response code is NXDOMAIN for a name that doesn't exist, although the proof is an NSEC at that
+    /// name (RFC 9824 §5.1).
     pub compact_ok: bool,
-    /// Whether the query came by a stream, so that its source address is proven and a truncated answer of no use.
+    /// Whether the query came over a stream. Then its source address is proven, and a truncated answer is useless.
     pub by_stream: bool,
     /// Seconds since 1970.
     pub now: u32,
 }
 
 impl Dnssec {
-    /// No wish.
+    /// The flags of a query without DNSSEC.
     #[must_use]
     pub fn unwanted() -> Self {
         Self { ok: false, compact_ok: false, by_stream: false, now: 0 }
@@ -32,11 +33,11 @@ impl Dnssec {
 /// The signatures of an RRset in an answer.
 #[derive(Debug, Clone)]
 pub enum Signed<'a> {
-    /// None: they aren't wanted, or the RRset isn't the zone's own.
+    /// No signatures: the client doesn't want them, the zone is unsigned, or the RRset isn't the zone's own.
     No,
     /// Made beforehand.
     Stored(&'a Signatures),
-    /// Made for this query, or for one before it.
+    /// Made online, for this query or for an earlier one.
     Online(Signatures),
 }
 
@@ -50,7 +51,7 @@ impl Signed<'_> {
         }
     }
 
-    /// The first second at which one of them is no longer to be served.
+    /// The first second at which one of the signatures may no longer be served.
     pub(super) fn until(&self) -> Option<u32> {
         match self {
             Self::No => None,

@@ -1,4 +1,4 @@
-//! What the server says about itself. Takes the configured texts at the start, returns answers to CHAOS questions (RFC
+//! The server's texts about itself. Takes the configured texts at the start, returns answers to CHAOS questions (RFC
 //! 4892) and the NSID. Called by `wire`.
 
 use smallvec::smallvec;
@@ -17,7 +17,8 @@ const VERSION: [&[u8]; 2] = [b"\x07version\x04bind\x00", b"\x07version\x06server
 /// The names that ask which server this is (RFC 4892 §2).
 const HOSTNAME: [&[u8]; 2] = [b"\x08hostname\x04bind\x00", b"\x02id\x06server\x00"];
 
-/// The texts; what is absent is refused or left out. Nothing is told by default.
+/// The configured texts. By default there are none. A question for an absent text is refused, and an absent NSID is
+/// left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     version: Option<RdataSet>,
@@ -26,7 +27,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Texts of at most 255 octets each; longer ones are cut.
+    /// Takes texts of at most 255 octets each. Longer texts are cut.
     #[must_use]
     pub fn new(version: Option<&str>, hostname: Option<&str>, nsid: Option<&str>) -> Self {
         fn cut(text: &str) -> &[u8] {

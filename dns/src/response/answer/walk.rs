@@ -12,7 +12,8 @@ use crate::protocol::rdata::{Rdatas, rtype, target};
 use crate::zone::{Found, NodeId, RrSet, ServiceIndex, Zone};
 use crate::zones::{ServedZone, Zones};
 
-/// How many aliases one answer follows. Of a longer chain only the first part is answered; the resolver continues.
+/// How many aliases one answer follows. Of a longer chain, only the first part is answered, and the resolver asks for
+/// the rest.
 const MAX_CHASE: usize = 8;
 
 /// Answers from `zone`, which contains the queried name, and from other zones if aliases point there.
@@ -64,7 +65,7 @@ struct Set<'a> {
     origin: Origin,
 }
 
-/// The answer became an error, whose reason is in the answer.
+/// The answer has become SERVFAIL. The reason is in the answer.
 struct Refused;
 
 /// The source of an RRset.
@@ -117,7 +118,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         }
     }
 
-    /// The name exists, or a wildcard stands for it (RFC 1034 §4.3.2 steps 3a and 3c).
+    /// Answers for a name that exists or that a wildcard matches (RFC 1034 §4.3.2 steps 3a and 3c).
     fn at_node(&mut self, at: At<'_, 'a>) -> Step<'a> {
         let At { zone, node, name, .. } = at;
         let mut qtype = self.query.qtype;
@@ -125,7 +126,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             return self.answer_query_for_proof(at, signed);
         }
         if qtype == rtype::ANY {
-            // One RRset of our choice is enough (RFC 8482 §4.1).
+            // One RRset that the server chooses is enough (RFC 8482 §4.1).
             match first_type(zone, node) {
                 Some(rtype) => qtype = rtype,
                 None => return self.deny(at),
@@ -136,7 +137,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             let Some(set) = found else { continue };
             let rdatas = set.rdatas;
             if rdatas.is_empty() {
-                break; // a type that the rules have nothing for: no data
+                break; // the rules publish this type, but this region has no record of it: no data
             }
             let Some(signed) = self.signatures(at, &set) else { return Step::Done };
             let data = Data::Stored(rdatas);
@@ -151,8 +152,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         self.deny(at)
     }
 
-    /// The RRset of a node and type, if there is one; an error when the rules offer nothing and the answer became
-    /// SERVFAIL.
+    /// The RRset of a node and type, if there is one. An error if the rules allow no records; then the answer has
+    /// become SERVFAIL.
     fn find(&mut self, at: At<'_, 'a>, rtype: u16) -> Result<Option<Set<'a>>, Refused> {
         let At { zone, node, .. } = at;
         let of = |set: &'a RrSet, origin| Set { rtype, ttl: set.ttl, rdatas: set.rdatas.as_ref(), origin };
@@ -165,7 +166,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         }
     }
 
-    /// What the rules say, or an error when they offer nothing and the answer became SERVFAIL.
+    /// The RRset that the rules give this client. An error if the rules allow no records; then the answer has become
+    /// SERVFAIL.
     fn ask(&mut self, service: ServiceIndex, rtype: u16) -> Result<Set<'a>, Refused> {
         let steering = self.steering;
         if *self.answer.service.get_or_insert(service) != service {
@@ -174,8 +176,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         self.answer.origin = steering.origin_of(service, &self.query.client);
         match steering.resolve(service, rtype, &self.query.client) {
             Steered::Records { ttl, rdatas, scope, region } => {
-                // A chain holds where all of its links hold: their prefixes all contain the client, so the longest is
-                // the meet.
+                // A chain of aliases applies only to clients for which every link applies. All the links' prefixes
+                // contain the client, so the longest prefix is their intersection.
                 self.answer.scope = self.answer.scope.max(scope);
                 self.answer.region = region;
                 Ok(Set { rtype, ttl, rdatas, origin: Origin::Steered(region) })
@@ -196,10 +198,10 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         self.answer = Answer { scope, ede: Some(ede), service, region, origin, compact_ok, ..bare };
     }
 
-    /// Adds what a resolver would ask next: the zone's servers, and addresses of what the answer names (RFC 1034 §4.3.2
-    /// step 6). Steered answers stay small.
+    /// Adds what a resolver would ask for next: the zone's servers, and the addresses of the hosts that the answer
+    /// names (RFC 1034 §4.3.2 step 6). Steered answers get no servers, so that they stay small.
     fn complete(&mut self, zone: &'a ServedZone, rtype: u16, rdatas: Rdatas<'a>, is_static: bool) {
-        // In a signed zone, what nobody asked for would have to be signed, too.
+        // In a signed zone, these records would need signatures as well.
         if self.query.responses == Responses::Minimal || (self.query.dnssec.ok && zone.signed().is_some()) {
             return;
         }
@@ -215,14 +217,14 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         }
     }
 
-    /// The name exists without the type.
+    /// Answers for a name that exists, but doesn't have the type.
     fn deny(&mut self, at: At<'_, 'a>) -> Step<'a> {
         self.add_soa(at.zone);
         self.add_nsec(at.zone, at.name, at.place());
         Step::Done
     }
 
-    /// The name doesn't exist.
+    /// Answers for a name that doesn't exist.
     fn miss(&mut self, zone: &'a ServedZone, name: &Owner<'a>) -> Step<'a> {
         if let (Some(signed), true, rtype::RRSIG | rtype::NSEC) =
             (zone.signed(), self.query.dnssec.ok, self.query.qtype)
@@ -235,14 +237,15 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         Step::Done
     }
 
-    /// The SOA for a negative answer, with the negative TTL (RFC 2308 §3).
+    /// Adds the SOA of a negative answer, with the negative TTL (RFC 2308 §3).
     fn add_soa(&mut self, zone: &'a ServedZone) {
         if let Some(soa) = zone.set(zone.apex(), rtype::SOA) {
             self.authority(zone, zone.apex(), Owner::Ref(zone.origin()), soa, zone.negative_ttl());
         }
     }
 
-    /// A referral (RFC 1034 §4.3.2 step 3b). AA speaks of the first name only (RFC 1035 §4.1.1).
+    /// Answers with a referral (RFC 1034 §4.3.2 step 3b). The AA bit is about the first name only (RFC 1035 §4.1.1), so
+    /// it is set if an alias precedes the referral.
     fn refer(&mut self, zone: &'a ServedZone, node: NodeId, owner: Owner<'a>) -> Step<'a> {
         self.answer.authoritative = !self.answer.answer.is_empty();
         if let Some(servers) = zone.set(node, rtype::NS) {
@@ -259,7 +262,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         Step::Done
     }
 
-    /// A DNAME stands above the name: the rest of the name moves below its target (RFC 6672 §3.2).
+    /// Answers for a name below a DNAME: the labels below the DNAME are put before its target (RFC 6672 §3.2).
     fn redirect(&mut self, zone: &'a ServedZone, node: NodeId, name: &Owner<'a>, below: usize) -> Step<'a> {
         let dname = zone.set(node, rtype::DNAME);
         let Some((dname, to)) = dname.and_then(|set| Some((set, target(rtype::DNAME, set.rdatas.as_ref().first()?)?)))
@@ -268,7 +271,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         };
         let owner = name.ancestor(below);
         let made = name.name().strip_suffix(owner.name()).and_then(|labels| Name::join(labels, to));
-        // A target below the DNAME itself moves the name forever, longer each time: once is enough.
+        // If the target is below the DNAME itself, the name would be redirected forever and get longer each time. So it
+        // is redirected only once.
         let endless = to.is_within(owner.name());
         let (ttl, data) = (dname.ttl, Data::Stored(dname.rdatas.as_ref()));
         if !self.answer.answer.iter().any(|set| set.is(rtype::DNAME, owner.name())) {
@@ -282,7 +286,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             self.answer.rcode = Rcode::YXDOMAIN;
             return Step::Done;
         };
-        // The CNAME lives as long as the DNAME that made it (RFC 6672 §3.1), and isn't signed (§5.3.1).
+        // The CNAME has the TTL of the DNAME that made it (RFC 6672 §3.1), and isn't signed (§5.3.1).
         let (data, signed) = (Data::Made(made.clone()), Signed::No);
         self.answer.answer.push(AnswerSet { owner: name.clone(), rtype: rtype::CNAME, ttl, data, signed });
         if endless || matches!(self.query.qtype, rtype::CNAME | rtype::ANY) {
@@ -293,7 +297,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
 
     fn authority(&mut self, zone: &'a ServedZone, node: NodeId, owner: Owner<'a>, set: &'a RrSet, ttl: u32) {
         let (rtype, rdatas) = (set.rtype, set.rdatas.as_ref());
-        // A delegation's NS belong to the child (RFC 4035 §2.2).
+        // The NS records of a delegation aren't signed, because they belong to the child zone (RFC 4035 §2.2).
         let signed = if rtype == rtype::NS && zone.is_cut(node) {
             Some(Signed::No)
         } else {
@@ -305,8 +309,9 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         }
     }
 
-    /// Adds the static addresses of the hosts that `rdatas` name, glue included (siblings', too: RFC 9471 §2), unless
-    /// the answer has them already. Whoever wants signatures gets glue alone, as that has none (RFC 4035 §2.2, §3.1.1).
+    /// Adds the static addresses of the hosts that `rdatas` name, unless the answer has them already. Glue is included,
+    /// that of sibling zones too (RFC 9471 §2). A client that wants signatures gets only glue, which is never signed
+    /// (RFC 4035 §2.2, §3.1.1).
     fn add_addresses(&mut self, zone: &'a ServedZone, rtype: u16, rdatas: Rdatas<'a>) {
         if !matches!(rtype, rtype::NS | rtype::MX | rtype::SRV | rtype::SVCB | rtype::HTTPS) {
             return;
@@ -334,7 +339,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     }
 }
 
-/// The type that stands for ANY at a name: the first of its master file, else of its rules.
+/// The type that answers a query for ANY at a name: the first type of the zone file, or else of the rules.
 fn first_type(zone: &Zone, node: NodeId) -> Option<u16> {
     let first = zone.sets(node).first().map(|set| set.rtype);
     first.or_else(|| zone.steered(node)?.types.first().copied())

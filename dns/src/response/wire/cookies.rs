@@ -1,5 +1,6 @@
-//! DNS cookies (RFC 7873), in the form that different server programs share (RFC 9018). Takes the option of a request
-//! and the time, returns whether the server cookie is valid, and the option for the response. Called by `wire`.
+//! DNS cookies (RFC 7873), in the interoperable form that all server programs understand (RFC 9018). Takes the option
+//! of a request and the time, returns whether the server cookie is valid, and the option for the response. Called by
+//! `wire`.
 
 use std::net::IpAddr;
 
@@ -114,7 +115,7 @@ impl Cookies {
 }
 
 impl std::fmt::Debug for Cookies {
-    /// Without the secrets.
+    /// Shows only the number of secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Cookies({} secrets)", self.secrets.len())
     }
@@ -144,8 +145,8 @@ fn same(ours: &[u8; 8], theirs: &[u8]) -> bool {
     ours.len() == theirs.len() && ours.iter().zip(theirs).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
-/// A random secret. If the system has no random bytes, the keys of `RandomState` are still better than a constant. A
-/// guessed cookie does no more harm than serving without cookies.
+/// A random secret. If the system gives no random bytes, the hash keys of `RandomState` are used, which are still
+/// better than a constant. Even if somebody guesses cookies, that does no more harm than serving without cookies.
 fn random() -> [u8; 16] {
     let mut secret = [0; 16];
     if getrandom::fill(&mut secret).is_err() {

@@ -30,8 +30,8 @@ pub(super) struct Encoder<'o> {
     places: [u16; PLACES],
     /// How many of these positions are in use.
     known: usize,
-    /// Where the question's name ends. In the question's name, case is ignored, so that owners can point to it. In
-    /// other names, only equal octets are shared, so that the zone's case is kept.
+    /// Where the question's name ends. In the question's name, case is ignored, so that owners can point to it. Other
+    /// names are shared only if their octets are equal, so that the case of the zone's names is kept.
     question_end: usize,
     /// Whether there are too many records, or one is too long to be encoded.
     overflow: bool,

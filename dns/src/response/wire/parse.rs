@@ -58,7 +58,7 @@ pub(super) struct Edns<'a> {
     pub(super) dnssec_ok: bool,
     /// The CO bit (RFC 9824 §5.1).
     pub(super) compact_ok: bool,
-    /// The client subnet, if there is one. It is valid.
+    /// The client subnet, if there is one. A malformed subnet never gets here.
     pub(super) ecs: Option<Ecs>,
     /// Whether the client subnet has the address family 0.
     pub(super) ecs_without_family: bool,

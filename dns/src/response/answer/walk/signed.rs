@@ -23,7 +23,7 @@ const NOT_READY: u16 = 14;
 pub(super) enum Place {
     /// The name exists.
     Node(NodeId),
-    /// The name is made from this wildcard.
+    /// The name exists because this wildcard matches it.
     Made(NodeId),
     /// The name doesn't exist.
     Nowhere,
@@ -64,7 +64,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             Origin::Keys => signed.apex_set(rtype).map(|(_, signatures)| signatures),
         };
         if stored.is_none() {
-            self.fail(NOT_READY); // never unsigned
+            self.fail(NOT_READY); // a signed zone never sends the RRset unsigned
         }
         stored.map(Signed::Stored)
     }

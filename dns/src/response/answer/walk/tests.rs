@@ -1,4 +1,4 @@
-//! Lookups in zones: wildcards, referrals, aliases, steered names; and a comparison with a naive lookup.
+//! Tests of lookups in zones: wildcards, referrals, aliases, steered names, and a comparison with a naive lookup.
 
 use std::collections::BTreeSet;
 
@@ -138,7 +138,7 @@ fn aliases_are_followed_inside_our_zones() {
     );
     assert_eq!(ask("one", CNAME), ["NoError AA", "one.example.com. 300 IN CNAME two.example.com.", SERVERS]);
     assert_eq!(ask("out", A), ["NoError AA", "out.example.com. 300 IN CNAME x.test."]);
-    // RFC 6604 §3: the response code speaks of the last name.
+    // RFC 6604 §3: the response code is that of the last name of the chain.
     assert_eq!(ask("gone", A), ["NXDomain AA", "gone.example.com. 300 IN CNAME nope.example.com.", DENIAL]);
     assert_eq!(ask("data", A), ["NoError AA", "data.example.com. 300 IN CNAME txt.example.com.", DENIAL]);
     assert_eq!(ask("loop1", A).len(), 3);
@@ -302,7 +302,7 @@ fn rfc7871_scopes_come_from_steered_links_only_and_the_longest_holds() {
     assert!(matches!(outcome, Outcome::Answered { service: Some(crate::zone::ServiceIndex(2)), .. }));
 }
 
-/// RFC 1034 §4.3.2 step 3 with nothing but a set of owners: what `Zone::locate` must agree with.
+/// RFC 1034 §4.3.2 step 3 on a plain list of owners. `Zone::locate` must return the same result.
 fn naive(origin: &Name, owners: &[(Name, u16)], qname: NameRef<'_>) -> String {
     let exists =
         |name: NameRef<'_>| name == origin.as_ref() || owners.iter().any(|(owner, _)| owner.as_ref().is_within(name));
@@ -347,7 +347,7 @@ fn lookup_agrees_with_a_naive_reference() {
     proptest!(ProptestConfig::with_cases(cases), |(owners in prop::collection::vec((owner(), kind), 0..8),
         queries in prop::collection::vec(owner(), 12))| {
         let apex = name("example.com");
-        // A zone that wouldn't compile proves nothing.
+        // Zones that don't compile are skipped, because they prove nothing.
         let owners: BTreeSet<_> = owners.into_iter().filter(|(owner, kind)| *owner != apex || *kind == A).collect();
         let text: String = owners.iter().map(|(owner, kind)| match *kind {
             A => format!("{owner} A 192.0.2.1\n"),
@@ -381,7 +381,7 @@ fn lookup_agrees_with_a_naive_reference() {
     assert!(compiled_zones > cases / 4);
 }
 
-/// Response code and the three sections with minimal responses.
+/// The response code and the records of the three sections, with minimal responses.
 fn ask_minimal(zones: &Zones, qname: &str, qtype: u16) -> Vec<String> {
     let settings = crate::response::wire::Settings {
         responses: crate::response::answer::Responses::Minimal,

@@ -159,7 +159,8 @@ fn rfc9824_missing_names_and_types_are_denied_by_one_nsec_that_matches_the_name(
         expect("example.com. NSEC -> \\000.example.com. NS SOA RRSIG NSEC DNSKEY")
     );
     assert_eq!(answered("gone.example.com", A, DO)[..2], ["NoError", "gone.example.com. CNAME *"].map(String::from));
-    // The parent denies a DS at a delegation. For names below, it refers to the child (§3.4).
+    // The parent zone answers for the DS at a delegation, here that there is none. For names below, it refers to the
+    // child zone (§3.4).
     assert_eq!(
         answered_sorted("insecure.example.com", DS, DO),
         expect("insecure.example.com. NSEC -> insecure\\000.example.com. NS RRSIG NSEC")
@@ -183,7 +184,7 @@ fn rfc4035_3_1_4_referrals_prove_whether_the_child_is_signed() {
     );
     assert_eq!(answered(&world, "x.secure.example.com", A, 0), ["NoError", "? secure.example.com. NS"]);
     let message = ask(&world.zones, &Fixed::new(), "x.secure.example.com", A, DO);
-    assert_eq!(message.additionals.len(), 1, "glue, unsigned");
+    assert_eq!(message.additionals.len(), 1, "the glue, which is unsigned");
 }
 
 #[test]
@@ -317,6 +318,6 @@ fn a_spent_budget_gives_tc_and_on_streams_servfail() {
     assert_eq!((spent(&by_tcp, (0, false)), spent(&by_tcp, (2, false))), (200, 100));
     // A cached signature costs no budget.
     assert_eq!(answers(Transport::Udp, 0)[..200], by_udp[..200]);
-    // A signature that was made in advance doesn't either.
+    // A signature that was made beforehand costs no budget either.
     assert_eq!(answered(&world, "a.example.com", A, DO), ["NoError", "a.example.com. A *"]);
 }
