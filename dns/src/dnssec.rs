@@ -3,11 +3,11 @@
 //!
 //! A [`key::SigningKey`] signs. A [`key_set::KeySet`] says which keys a zone serves and signs with at one moment; it is
 //! a pure function of the state file, the keys and the time. [`timeline`] holds the only steps by which a state file
-//! may change, so that no validator that cached anything is ever left without a chain of trust; `directory` reads and
+//! may change. They make sure that every validator has a chain of trust, whatever it has cached. `directory` reads and
 //! writes the files.
 //!
-//! `presign` signs everything that is known before a query. `online_signer` signs the rest when it is asked for: the
-//! NSEC of compact denial, and the records that a wildcard stands for.
+//! `presign` signs everything that is known before a query. `online_signer` signs the rest when a query needs it: the
+//! NSEC of compact denial (RFC 9824), and the records of a wildcard at the queried name.
 
 pub(crate) mod budget;
 pub(crate) mod canonical;

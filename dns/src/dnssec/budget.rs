@@ -1,5 +1,5 @@
-//! Limits how many signatures are made for clients. Takes a client and the time, returns whether one more may be made.
-//! Called by `online_signer` before it signs.
+//! Limits how many signatures are made online, that is, for queries of clients. Takes a client and the time, returns
+//! whether one more signature may be made. Called by `online_signer` before it signs.
 //!
 //! A client that queries random names makes the server sign each answer. So each client prefix may cause a limited
 //! number of signatures per second, and so may all prefixes together. Datagrams, whose source may be forged, and
@@ -45,7 +45,7 @@ pub(crate) enum Via {
     Stream,
 }
 
-/// The signatures of the current second, by prefix.
+/// The numbers of signatures that were made in the current second, by prefix.
 #[derive(Debug)]
 pub(super) struct Budget {
     hasher: RandomState,
@@ -56,7 +56,7 @@ pub(super) struct Budget {
     limit: OnceLock<SigningLimit>,
 }
 
-/// Signatures made in one second.
+/// The number of signatures that were made in one second.
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
     /// The hash of the prefix and the [`Via`].
@@ -93,7 +93,7 @@ impl Budget {
     pub(super) fn take(&self, client: IpAddr, via: Via, second: u32) -> bool {
         let limit = self.limit.get().copied().unwrap_or_default();
         let key = self.hasher.hash_one((prefix(client, &limit), via));
-        // A poisoned lock is used all the same, because its counts are valid.
+        // A poisoned lock is used anyway, because its counts are valid.
         let mut set = self.sets[key as usize % SETS].lock().unwrap_or_else(PoisonError::into_inner);
         let place = set.iter().position(|count| count.key == key).unwrap_or_else(|| {
             // Replaces a count of an earlier second, or else the lowest count.
@@ -111,7 +111,7 @@ impl Budget {
     }
 }
 
-/// The prefix of an address, with whether it is IPv6.
+/// The prefix of an address, and whether the address is IPv6.
 fn prefix(address: IpAddr, limit: &SigningLimit) -> (bool, u128) {
     let [v4, v6] = [limit.ipv4_prefix, limit.ipv6_prefix].map(u32::from);
     match address {

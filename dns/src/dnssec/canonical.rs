@@ -49,7 +49,7 @@ impl Covered<'_> {
             out.extend(IN);
             out.extend(self.ttl.to_be_bytes());
             let rdata = canonical(self.rtype, rdata);
-            // The data in a set is never longer.
+            // No rdata is longer than 65,535 octets.
             out.extend(u16::try_from(rdata.len()).unwrap_or(u16::MAX).to_be_bytes());
             out.extend_from_slice(&rdata);
         }
@@ -57,7 +57,7 @@ impl Covered<'_> {
 }
 
 fn append_lower(out: &mut Vec<u8>, name: NameRef<'_>) {
-    // Lengths of labels are at most 63, so they are never taken for letters.
+    // Lengths of labels are at most 63, so they are never changed like letters.
     out.extend(name.as_wire().iter().map(u8::to_ascii_lowercase));
 }
 

@@ -47,8 +47,8 @@ pub(crate) fn nsec(
 /// too long for a name; then no name can be below `owner`.
 fn below(owner: NameRef<'_>) -> Option<Vec<u8>> {
     let wire = owner.as_wire();
-    // In lower case, because a signature covers this name as it is written (RFC 6840 §5.1), and the signature should
-    // hold for all spellings of the question.
+    // The name is in lower case. A signature covers it as it is written (RFC 6840 §5.1), and the same signature has to
+    // be valid for all spellings of the queried name.
     (wire.len() + 2 <= MAX_NAME).then(|| [1, 0].iter().chain(wire).map(u8::to_ascii_lowercase).collect())
 }
 
@@ -145,8 +145,7 @@ mod tests {
         ]
     }
 
-    /// Labels as a name of the zone, with as many of them as fit; the first of them is made as long as it may be if
-    /// `stretched`.
+    /// A name of the zone with these labels, as many as fit. If `stretched`, its first label is as long as possible.
     fn within(origin: &Name, labels: &[Vec<u8>], stretched: bool) -> Name {
         let mut wire = origin.as_wire().to_vec();
         for (at, label) in labels.iter().enumerate() {
@@ -163,7 +162,8 @@ mod tests {
         NameRef::from_wire(&wire).unwrap().to_name()
     }
 
-    /// Names next to another: most of what could lie between a name and its successor is one of these.
+    /// Names close to another name in canonical order. If a name lies between a name and its successor, it is probably
+    /// one of these.
     fn neighbours(origin: &Name, of: &Name) -> Vec<Name> {
         let Some(labels) = of.as_ref().strip_suffix(origin.as_ref()) else { return Vec::new() };
         let first = usize::from(labels.first().copied().unwrap_or(0));

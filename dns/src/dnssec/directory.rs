@@ -1,9 +1,9 @@
 //! A zone's keys on disk. Takes the directory that the configuration names, returns the zone's keys or every fault. The
-//! feed of files and `bailiwick check` read the directory, `bailiwick keys` also writes to it.
+//! thread that watches a node's files and `bailiwick check` read the directory, `bailiwick keys` also writes to it.
 //!
 //! The directory holds `state.json` and one PKCS#8 file for each key. The state file is replaced only by a complete
-//! file, and a key is written before the state that names it. So a reader finds the old or the new state, and every key
-//! that this state names.
+//! file, and a key is written before the state that names it. So a reader finds either the old or the new state, and in
+//! both cases every key that the state names.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -362,7 +362,7 @@ mod tests {
             let reported = faults_of(&keys);
             std::fs::write(&files[which], &good[which]).unwrap();
             let name = files[which].display().to_string();
-            // A state may name another file, or say that the key is another.
+            // A changed state file may name another key file, which is then at fault.
             let other = keys.zone.directory.display().to_string();
             let is_named = |line: &str| line.starts_with(&name) || line.starts_with(&other);
             prop_assert!(reported.is_empty() || reported.lines().all(is_named), "{}", reported);

@@ -159,7 +159,7 @@ impl SigningKey {
         let random = SystemRandom::new();
         let (secret, algorithm, public) =
             if let Ok(pair) = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &random) {
-                // Without the octet that says "uncompressed" (RFC 6605 §4).
+                // The first octet, which says "uncompressed", is left out (RFC 6605 §4).
                 let public = pair.public_key().as_ref()[1..].to_vec();
                 (Secret::EcdsaP256Sha256(Box::new(pair), random), Algorithm::EcdsaP256Sha256, public)
             } else {
@@ -182,7 +182,7 @@ impl SigningKey {
         })
     }
 
-    /// The private key as PKCS#8 PEM. Whoever holds it can sign for the zone.
+    /// The private key as PKCS#8 PEM. Everybody who has this text can sign for the zone.
     #[must_use]
     pub fn to_pem(&self) -> String {
         let body = STANDARD.encode(&self.pkcs8);
@@ -213,44 +213,44 @@ impl SigningKey {
         }
     }
 
-    /// Makes [`SigningKey::sign`] fail as it does when the system gives no random bytes, which can't be brought about
-    /// otherwise; or work again.
+    /// Makes [`SigningKey::sign`] fail as if the system gave no random bytes, or work again. A test can't cause that in
+    /// another way.
     #[cfg(test)]
     pub(crate) fn set_failing(&self, fails: bool) {
         self.fails.store(fails, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// The number of its algorithm, as RRSIG, DNSKEY and DS have it.
+    /// The number of the key's algorithm, as it stands in RRSIG, DNSKEY and DS.
     #[must_use]
     pub fn algorithm(&self) -> u8 {
         self.algorithm.number()
     }
 
-    /// Its algorithm.
+    /// The key's algorithm.
     #[must_use]
     pub fn kind(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The key tag (RFC 4034 appendix B). Two keys may share one.
+    /// The key tag (RFC 4034 appendix B). Two keys may have the same tag.
     #[must_use]
     pub fn tag(&self) -> u16 {
         self.tag
     }
 
-    /// The RDATA of its DNSKEY, and of its CDNSKEY (RFC 7344 §3.2).
+    /// The RDATA of the key's DNSKEY, and of its CDNSKEY (RFC 7344 §3.2).
     #[must_use]
     pub fn dnskey(&self) -> &[u8] {
         &self.dnskey
     }
 
-    /// The RDATA of its DS with digest type 2, and of its CDS (RFC 7344 §3.1).
+    /// The RDATA of the key's DS with digest type 2, and of its CDS (RFC 7344 §3.1).
     #[must_use]
     pub fn ds(&self, origin: NameRef<'_>) -> Vec<u8> {
         self.ds_by(origin, DigestType::Sha256)
     }
 
-    /// The RDATA of its DS (RFC 4034 §5.1.4).
+    /// The RDATA of the key's DS (RFC 4034 §5.1.4).
     #[must_use]
     pub fn ds_by(&self, origin: NameRef<'_>, digest: DigestType) -> Vec<u8> {
         let (number, hash) = match digest {
@@ -258,7 +258,7 @@ impl SigningKey {
             DigestType::Sha384 => (4, &SHA384),
         };
         let mut context = Context::new(hash);
-        // The octets that hold lengths are below 64, so this changes letters alone.
+        // The octets that hold lengths are below 64, so only letters change.
         context.update(&origin.as_wire().to_ascii_lowercase());
         context.update(&self.dnskey);
         let mut rdata = self.tag.to_be_bytes().to_vec();
@@ -268,7 +268,7 @@ impl SigningKey {
     }
 }
 
-/// The sum over a DNSKEY's RDATA of RFC 4034 appendix B.
+/// The key tag of a DNSKEY's RDATA: a checksum (RFC 4034 appendix B).
 fn tag_of(dnskey: &[u8]) -> u16 {
     let weigh = |(at, &octet): (usize, &u8)| if at % 2 == 0 { u32::from(octet) << 8 } else { u32::from(octet) };
     let sum: u32 = dnskey.iter().enumerate().map(weigh).sum();
@@ -277,7 +277,7 @@ fn tag_of(dnskey: &[u8]) -> u16 {
 }
 
 impl fmt::Debug for SigningKey {
-    /// Never the secret.
+    /// Shows algorithm and tag, but never the secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SigningKey(algorithm {}, tag {})", self.algorithm(), self.tag)
     }
@@ -312,7 +312,7 @@ mod tests {
         let key = SigningKey::from_pem(&pem(&der)).unwrap();
         assert_eq!((key.algorithm(), key.tag()), (13, 55648));
         assert_eq!(key.dnskey(), [&[1, 1, 3, 13][..], &bytes(public)].concat());
-        // The owner's case doesn't count (RFC 4034 §5.1.4).
+        // The owner's case doesn't matter (RFC 4034 §5.1.4).
         let origin: Name = "Example.NET.".parse().unwrap();
         let ds = key.ds(origin.as_ref());
         assert_eq!(hex(&ds), "d9600d02b4c8c1fe2e7477127b27115656ad6256f424625bf5c1e2770ce6d6e37df61d17");

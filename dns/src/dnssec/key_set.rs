@@ -69,7 +69,7 @@ pub struct KeySet {
     keys: Vec<Member>,
     /// Whether CDS and CDNSKEY are published.
     cds: Cds,
-    /// The index in `keys` of the key whose CDS is published.
+    /// The index in `keys` of the key whose CDS is published; `None` while there is none.
     reported: Option<usize>,
     dnskey_ttl: u32,
     /// The times at which a key becomes ready or is removed.
@@ -114,8 +114,9 @@ impl ZoneKeys {
             Stage::Active { .. } => Role::Active,
             Stage::Retired { .. } => Role::Retired,
         };
-        // The CDS is that of the successor as soon as no cache can hold the keys without it, and before that of the
-        // active key. RFC 8078 §3.1: the CDS of a zone's first key is published as soon as the parent may hold its DS.
+        // The published CDS is that of the active key. Once the successor is ready, that is, once no cache can hold a
+        // DNSKEY RRset without it, the CDS is that of the successor. RFC 8078 §3.1: the CDS of a zone's first key is
+        // published once the parent may have its DS.
         let is_ready = |held: &&Held| held.state.ready <= now;
         let place = |wanted: Role| live.iter().position(|held| role(held) == wanted && is_ready(held));
         let reported = place(Role::Published).or_else(|| place(Role::Active));
@@ -151,7 +152,7 @@ impl KeySet {
         self.origin.as_ref()
     }
 
-    /// The zone's name as nodes write it to one another: always in lower case.
+    /// The zone's name in lower case, as nodes write it in messages to each other.
     #[must_use]
     pub fn zone_name(&self) -> String {
         self.origin.to_string().to_ascii_lowercase()

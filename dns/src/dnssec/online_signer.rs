@@ -19,9 +19,9 @@ use super::key::KeyError;
 use super::key_set::KeySet;
 use super::sign::{Signatures, sign};
 
-/// How many sets the cache has.
+/// How many sets the cache has. A set holds the entries whose hashes share some bits.
 const SETS: usize = 1 << 12;
-/// How many entries each set of the cache has. That makes 32,768 signatures, some 8 MB.
+/// How many entries a set has. In all, the cache has 32,768 entries, which take about 8 MB.
 const WAYS: usize = 8;
 
 /// The client for which a signature is made, and the time.

@@ -1,5 +1,5 @@
-//! Signs the RRsets of a zone. Takes the RRsets one after another, and the zone's previous version with its signatures;
-//! returns signatures for each RRset. Earlier signatures are used again if possible; the others are made on several
+//! Signs the RRsets of a zone. Takes the RRsets one after another, and the zone's previous version with its signatures.
+//! Returns signatures for each RRset. Earlier signatures are used again if possible. The others are made on several
 //! cores. Called by [`super::presign`].
 
 use std::collections::HashMap;
@@ -20,8 +20,8 @@ use crate::zone::{RrSet, ServiceIndex, Zone};
 
 /// Signatures that are due within this time, in seconds, are renewed now, so that renewals happen in batches.
 const BATCH: u32 = 3_600;
-/// If a zone has at most this many names, all its NSECs are signed in advance. In a larger zone most NSECs are never
-/// needed.
+/// If a zone has at most this many names, all its NSECs are signed before any query. In a larger zone, most NSECs would
+/// never be needed.
 const ALL_NSECS: usize = 10_000;
 /// A thread is started only for at least this many RRsets.
 const WORTH_A_THREAD: usize = 64;
@@ -33,10 +33,12 @@ pub(super) struct Plan<'a> {
     zone: &'a Zone,
     /// The zone's previous version and its signatures, if it was signed.
     before: Option<(&'a Zone, &'a SignedZone)>,
-    /// Whether the previous signatures were made by the same keys: first for data, then for the key RRsets.
+    /// Whether the previous signatures were made by the same keys. First for data, then for the RRsets that are made
+    /// from the keys.
     same_keys: [bool; 2],
     now: u32,
-    /// The signatures at each place: earlier ones, or `None` if a job will make them.
+    /// The earlier signatures that are used again, by the place (index) of the RRset in the plan; `None` if a job will
+    /// make signatures.
     found: Vec<Option<Signatures>>,
     jobs: Vec<Job>,
 }
@@ -49,7 +51,7 @@ struct Job {
     rtype: u16,
     ttl: u32,
     rdatas: RdataSet,
-    /// Whether this is a key RRset, which the keys of the DNSKEY RRset sign.
+    /// Whether this RRset is made from the keys (DNSKEY, CDS, CDNSKEY). All keys of the DNSKEY RRset sign it.
     of_keys: bool,
 }
 
@@ -94,7 +96,8 @@ impl<'a> Plan<'a> {
     }
 
     /// Plans the NSECs. Returns the place of each, by the name's number. The apex's NSEC also lists the types of
-    /// `of_keys`. In a large zone only the apex and the steered names get one.
+    /// `of_keys`. In a large zone, only the NSECs of the apex and of steered names (whose records depend on the client)
+    /// are planned.
     pub(super) fn nsecs(&mut self, of_keys: &[RrSet]) -> Vec<Option<usize>> {
         let mut places = vec![None; self.zone.name_count()];
         let (zone, before) = (self.zone, self.before);
@@ -138,7 +141,7 @@ impl<'a> Plan<'a> {
                 let equal =
                     |other: &Published| (other.rtype, other.ttl) == (set.rtype, set.ttl) && other.rdatas == set.rdatas;
                 let place = match planned.iter().find(|(other, _)| equal(other)) {
-                    // Regions that publish the same share its signature.
+                    // Regions that publish equal RRsets share the signatures.
                     Some(&(_, place)) => place,
                     None => {
                         let old = old.iter().find(|one| equal(&one.published)).map(|one| &one.signatures);
@@ -172,7 +175,7 @@ impl<'a> Plan<'a> {
     pub(super) fn carry_out(self, key_set: &KeySet) -> Result<Vec<Signatures>, KeyError> {
         let origin = self.zone.origin();
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        // A zone that was signed before is in service: the other cores answer queries.
+        // If the zone was signed before, it is in service, and the other half of the cores answers queries.
         let threads = if self.before.is_some() { cores.div_ceil(2) } else { cores };
         let made = in_parallel(&self.jobs, threads, origin, |job| {
             let Job { owner, rtype, ttl, rdatas, .. } = job;

@@ -1,5 +1,5 @@
-//! The operator's settings for a zone's keys. The configuration reads them from `bailiwick.toml`; [`super::key_set`]
-//! and [`super::timeline`] follow them.
+//! The operator's settings for a zone's keys. They come from `bailiwick.toml`, and are used by [`super::key_set`] and
+//! [`super::timeline`].
 
 use bailiwick_rules::time::Millis;
 
@@ -36,7 +36,7 @@ impl Policy {
 /// Which CDS and CDNSKEY records the zone publishes (`cds` of the configuration).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Cds {
-    /// None.
+    /// No CDS and CDNSKEY records.
     #[default]
     Off,
     /// Records that ask the parent for the DS of the current keys.

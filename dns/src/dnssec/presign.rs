@@ -1,5 +1,6 @@
-//! Signs a zone in advance. Takes the zone, the RRsets that the rules publish and the key set, returns a
-//! [`SignedZone`]. Called by the snapshot's world, off the query path, for each change and each renewal.
+//! Signs a zone before any query. Takes the zone, the RRsets that the rules publish and the key set, returns a
+//! [`SignedZone`]. Called by the snapshot's world, on another thread than those that answer queries, for each change
+//! and each renewal.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub(crate) struct Signing<'a> {
     pub(crate) published: &'a dyn Fn(ServiceIndex) -> Vec<Published>,
     /// The keys.
     pub(crate) key_set: KeySet,
-    /// Signs the RRsets that aren't signed in advance.
+    /// Signs the RRsets that are known only when a query asks for them.
     pub(crate) online_signer: Arc<OnlineSigner>,
     /// Seconds since 1970.
     pub(crate) now: u32,
@@ -52,7 +53,7 @@ impl SignedZone {
             nsecs: nsecs.into_iter().map(|place| place.map(signatures)).collect(),
             steered: steered.into_iter().map(variants).collect(),
             apex: apex.into_iter().zip(keys.into_iter().map(signatures)).collect(),
-            // There is always an SOA.
+            // Every zone has an SOA, so there is at least one signature.
             due: made.iter().filter_map(Signatures::due).reduce(earlier).unwrap_or(now),
             until: made.iter().filter_map(Signatures::until).reduce(earlier).unwrap_or(now),
             key_set,

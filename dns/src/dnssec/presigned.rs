@@ -21,7 +21,8 @@ use crate::zone::{NodeId, RrSet, Zone};
 #[derive(Debug)]
 pub struct SignedZone {
     pub(super) key_set: KeySet,
-    /// By number of the static RRset; `None` for glue and delegations.
+    /// The signatures of the static RRsets (those of the zone file), by number of the RRset; `None` for glue and
+    /// delegations.
     pub(super) sets: Box<[Option<Signatures>]>,
     /// The signatures of each name's NSEC, by number of the name; `None` if they are made online.
     pub(super) nsecs: Box<[Option<Signatures>]>,
@@ -30,9 +31,9 @@ pub struct SignedZone {
     /// The RRsets that are made from the keys: DNSKEY, CDS and CDNSKEY.
     pub(super) apex: Box<[(RrSet, Signatures)]>,
     pub(super) online_signer: Arc<OnlineSigner>,
-    /// When the first signature is due to be renewed.
+    /// When the first signature is due to be renewed, in seconds since 1970.
     pub(super) due: u32,
-    /// When the first signature may no longer be served.
+    /// When the first signature may no longer be served, in seconds since 1970.
     pub(super) until: u32,
 }
 
@@ -114,12 +115,12 @@ impl SignedZone {
         Arc::clone(&self.online_signer)
     }
 
-    /// When the first signature that was made in advance must be renewed, in seconds since 1970.
+    /// When the first signature that was made beforehand must be renewed, in seconds since 1970.
     pub(crate) fn due(&self) -> u32 {
         self.due
     }
 
-    /// The first second at which a signature that was made in advance may no longer be served.
+    /// The first second, since 1970, at which a signature that was made beforehand may no longer be served.
     pub(crate) fn until(&self) -> u32 {
         self.until
     }

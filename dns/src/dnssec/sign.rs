@@ -1,5 +1,5 @@
 //! Signs one RRset. Takes the RRset and the keys, returns the RRSIG records. Called by `plan` for RRsets that are
-//! signed in advance, and by `online_signer` for the others.
+//! signed before any query, and by `online_signer` for the others.
 
 use std::sync::Arc;
 
@@ -33,8 +33,8 @@ impl Signatures {
         self.rdatas().iter().filter_map(Rrsig::read)
     }
 
-    /// The first second at which one of the signatures may no longer be served, because less than the TTL is left of
-    /// it.
+    /// The first second at which one of the signatures may no longer be served, because it expires sooner than the TTL
+    /// after that.
     pub(crate) fn until(&self) -> Option<u32> {
         self.rrsigs().map(|rrsig| rrsig.until()).reduce(earlier)
     }

@@ -12,7 +12,7 @@ use crate::protocol::name::Name;
 /// The version of the format.
 const VERSION: u32 = 1;
 
-/// A zone's keys, the oldest first. Exactly one is active and at most one is published.
+/// A zone's keys, the oldest first. Exactly one key is active and at most one is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     /// The apex.

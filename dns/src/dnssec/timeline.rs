@@ -2,9 +2,9 @@
 //! state, or the time from which the step may be taken. Called by `bailiwick keys`. Uses no clock and no files.
 //!
 //! A zone has one key that signs everything. So a rollover replaces a zone-signing and a key-signing key at once. Data
-//! is signed by one key at a time, as in the pre-publish rollover of a ZSK (RFC 6781 §4.1.1.1), which keeps answers
-//! small. Only the DNSKEY RRset is signed by all keys in it, as in the double-signature rollover of a KSK (RFC 6781
-//! §4.1.2). O is the old key and N the new one:
+//! is signed by one key at a time, which keeps answers small, as in the pre-publish rollover of a ZSK (RFC 6781
+//! §4.1.1.1). Only the DNSKEY RRset is signed by all keys in it, as in the double-signature rollover of a KSK (RFC 6781
+//! §4.1.2). O is the old key and N the new key:
 //!
 //! | step | DNSKEY RRset | signed by | data signed by | DS at the parent |
 //! | --- | --- | --- | --- | --- |
@@ -23,8 +23,8 @@
 //! - **The first key of a zone** is ready once no cache can hold data without signatures. This takes propagation, then
 //!   the zone's longest TTL.
 //!
-//! All keys of a zone share one algorithm. A change of algorithm would need data signed by both at first (RFC 6781
-//! §4.1.4), which isn't built.
+//! All keys of a zone share one algorithm. A change of the algorithm isn't supported: at first, all data would have to
+//! be signed by both algorithms (RFC 6781 §4.1.4).
 
 #[cfg(test)]
 mod tests;
@@ -39,9 +39,9 @@ use crate::protocol::name::Name;
 /// A new key, which isn't in a state yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewKey {
-    /// The name of its file.
+    /// The name of the key's file.
     pub file: String,
-    /// Its tag.
+    /// The key tag.
     pub tag: u16,
     /// The algorithm of the key.
     pub algorithm: Algorithm,
@@ -129,7 +129,7 @@ pub fn finish(state: &State, policy: &Policy, max_ttl: Millis, now: Timestamp) -
         let why = format!("resolvers may hold the zone's keys without key {}", successor.tag);
         return Err(StepError::TooEarly { until: successor.ready, why });
     }
-    // CDS and CDNSKEY have the TTL of DNSKEY, and are signed by the keys that sign data.
+    // The TTL of DNSKEY counts too, because CDS and CDNSKEY have this TTL and are signed by the key that signs data.
     let remove = later(now, policy.propagation, max_ttl.max(policy.dnskey_ttl).max(policy.ds_ttl));
     let mut next = state.clone();
     for key in &mut next.keys {

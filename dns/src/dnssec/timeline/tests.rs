@@ -1,5 +1,5 @@
-//! Tests of the timeline. They play random rollovers with random delays, and check that a validator always has a chain
-//! of trust, whichever versions of DS, DNSKEY and data it has cached, and from whichever servers.
+//! Tests of the timeline. They simulate random rollovers with random delays. They check that a validator always has a
+//! chain of trust, whichever versions of DS, DNSKEY and data it has cached from whichever servers.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -13,7 +13,7 @@ use crate::dnssec::policy::Cds;
 
 const START: Timestamp = Timestamp(1_800_000_000_000);
 
-/// A key for each rollover of a test, and one to begin with.
+/// The keys of a test: one to begin with, and one for each rollover.
 static KEYS: LazyLock<Vec<Arc<SigningKey>>> =
     LazyLock::new(|| (0..5).map(|_| Arc::new(SigningKey::generate(Algorithm::Ed25519).unwrap())).collect());
 
@@ -56,11 +56,11 @@ fn served<T: Clone + PartialEq>(versions: &[(Timestamp, T)], ttl: impl Fn(&T) ->
     windows.collect()
 }
 
-/// A set of keys: of the DNSKEY RRset, of the signatures of data, or of the DS RRset. Empty if there is no such RRset,
-/// or if the data isn't signed.
+/// A set of keys: the keys in a DNSKEY RRset, the keys that signed data, or the keys that a DS RRset names. Empty if
+/// there is no such RRset, or if the data isn't signed.
 type Keyset = BTreeSet<Vec<u8>>;
 
-/// The states that reached the nodes, and the DS RRsets that reached the parent's servers.
+/// The states that reached the nodes, and the DS RRsets that reached the parent zone's servers.
 #[derive(Debug, Default)]
 struct History {
     /// By node, when each state reached it.
@@ -171,7 +171,7 @@ impl Scenario {
         Millis(self.policy.propagation.0 * part / 1000)
     }
 
-    /// Plays all rollovers. Checks that a step is refused a millisecond before it is allowed.
+    /// Simulates all rollovers. Checks that a step is refused a millisecond before it is allowed.
     fn play(&self) -> History {
         let Self { policy, max_ttl, rolls } = self;
         let mut state = first(zone(), new_key(0), policy, *max_ttl, START);
@@ -258,7 +258,7 @@ fn the_check_notices_every_wait_that_is_a_millisecond_too_short() {
     let (policy, max_ttl) = (scenario.policy, scenario.max_ttl);
     assert_eq!(scenario.play().broken(&policy, max_ttl), None);
 
-    // The old key leaves early: data that it signed is still cached.
+    // The old key is removed too early: data that it signed is still cached.
     let mut history = scenario.play();
     let mut short = |by: i64| {
         for (_, state) in history.nodes.iter_mut().flatten() {
@@ -270,14 +270,14 @@ fn the_check_notices_every_wait_that_is_a_millisecond_too_short() {
     };
     assert!(short(1).is_some_and(|found| found.contains("data")));
 
-    // The DS comes early: the keys are still cached without the new one.
+    // The new DS is published too early: a DNSKEY RRset without the new key is still cached.
     let mut history = scenario.play();
     for server in &mut history.parents {
         server.last_mut().unwrap().0.0 -= 1;
     }
     assert!(history.broken(&policy, max_ttl).is_some());
 
-    // The first DS comes early: data without signatures is still cached.
+    // The first DS is published too early: data without signatures is still cached.
     let mut history = scenario.play();
     for server in &mut history.parents {
         server[1].0.0 -= 1;
