@@ -1,14 +1,17 @@
-//! Answers that one UDP thread keeps for queries that ask the same. Takes a batch of datagrams and the snapshot,
-//! returns the bytes that [`respond`] would make of them. Called by the responder. Threads share nothing.
+//! The memo: answers that one UDP thread keeps for later queries that ask the same question. Takes a batch of datagrams
+//! and the snapshot, returns the same bytes that [`respond`] would return. Called by the responder. Each thread has a
+//! memo of its own.
 //!
-//! A kept answer depends only on the name, the type, the class of clients and the part of it, and whether the query has
-//! EDNS and DO. It is used until rules, zones, geography or health change it. The rest differs from query to query and
-//! is patched: the id, RD, CD, the case of the question, the client subnet with its scope, and truncation to the
-//! client's payload.
+//! A kept answer depends only on the name, the type, whether the query has EDNS and DO, and, at a steered name (whose
+//! records depend on the client), on the client's class (clients for which the rules decide alike) and part of the
+//! class (clients that are moved together because of load). It is used until rules, zones, geography or health change
+//! it. Everything else differs between queries and is patched: the id, RD, CD, the case of the question, the client
+//! subnet with its scope, and truncation to the client's payload.
 //!
-//! Answers that differ between names only in the names' own records share one [`pattern`]. Answers that were signed
-//! when asked for aren't kept, because the same answer would get another signature. Everything that isn't kept is
-//! answered by [`respond`] on the same thread. One hit in [`COMPARE_EVERY`] is compared with what [`respond`] makes.
+//! Answers that differ between names only in the names' own records share one [`pattern`]. Answers with a signature
+//! that was made for the query aren't kept, because the same answer would get another signature later. Everything that
+//! isn't kept is answered by [`respond`] on the same thread. A query that is answered from the memo is a hit. One hit
+//! in [`COMPARE_EVERY`] is compared with the answer of [`respond`].
 
 #[cfg(test)]
 mod cost;
@@ -37,12 +40,13 @@ use table::{Entry, Key, Table};
 
 /// The longest response that is kept, in octets. It bounds the memory of the table.
 const LONGEST: usize = 512;
-/// How many steered names are remembered to guess what to prefetch. A power of two.
+/// How many steered names are remembered, so that the memo can guess what to prefetch into the CPU's cache. A power of
+/// two.
 const STEERED: usize = 256;
 /// One in this many hits is compared with the answer made without the memo.
 const COMPARE_EVERY: u32 = 1 << 16;
 
-/// A query of a batch, and where its answer probably is, before the queries ahead of it are answered.
+/// A query of a batch that was read but not answered yet, and where its answer probably is.
 struct Ahead<'s, 'p> {
     query: Query<'p>,
     place: Place<'s>,
@@ -51,13 +55,13 @@ struct Ahead<'s, 'p> {
 /// Where to look for the answer to a query.
 #[derive(Clone, Copy)]
 enum Place<'s> {
-    /// Probably in the table.
+    /// Probably an entry of the table.
     Table,
-    /// In this zone, if anywhere.
+    /// The name belongs to this zone. Its position there isn't known yet.
     Zone(Seek<'s>),
-    /// In this zone, with the name's position there.
+    /// The name belongs to this zone, and has this position there.
     Found(Seek<'s>, Stands),
-    /// In none of the zones.
+    /// The name belongs to no zone.
     Nowhere,
 }
 
@@ -65,7 +69,7 @@ enum Place<'s> {
 pub(crate) struct Memo {
     table: Table,
     patterns: Patterns,
-    /// Hashes of steered names that were asked for recently, with their services. They say what to prefetch.
+    /// Hashes of steered names that were asked for recently, with their services. They tell which data to prefetch.
     steered: Box<[(u64, ServiceIndex); STEERED]>,
     /// The snapshot's generation for which everything here is valid.
     world: u64,
@@ -95,15 +99,16 @@ impl Memo {
         self.hits
     }
 
-    /// How many compared hits differed from the right answer. Anything but 0 is a fault of this program.
+    /// How many compared hits differed from the right answer. If this isn't 0, this program has a fault.
     pub(crate) fn mismatches(&self) -> u64 {
         self.mismatches
     }
 
-    /// Answers a batch of datagrams: byte for byte what [`respond`] answers. `count` learns what became of each.
+    /// Answers a batch of datagrams, byte for byte as [`respond`] does. Calls `count` with the outcome of each
+    /// datagram.
     ///
-    /// It goes through the whole batch step by step. Each step prefetches what the next one reads, so that the batch
-    /// waits for memory about as long as one datagram would.
+    /// Each step is done for the whole batch before the next step begins, and prefetches the memory that the next step
+    /// reads. So the whole batch waits for memory about as long as one datagram would.
     pub(crate) fn respond(
         &mut self,
         context: &Context<'_>,
@@ -115,7 +120,7 @@ impl Memo {
             self.forget();
             self.world = snapshot.generation();
         }
-        // Filled in place, because it is large.
+        // The list is large, so it is filled in place instead of being collected and moved.
         let mut ahead = SmallVec::<[_; SIZE]>::new();
         ahead.extend(batch.iter().map(|datagram| self.look(context, snapshot, datagram.packet, datagram.from)));
         for Ahead { place, .. } in ahead.iter().flatten() {
@@ -136,7 +141,8 @@ impl Memo {
         }
     }
 
-    /// Reads a datagram and prefetches what its answer is probably made of. `None` if the memo can't answer it.
+    /// Reads a datagram and prefetches the memory from which its answer will probably be made. `None` if the memo can't
+    /// answer it.
     #[inline]
     fn look<'s, 'p>(
         &self,
@@ -173,7 +179,7 @@ impl Memo {
         out: &mut Vec<u8>,
     ) -> Outcome {
         let Ahead { query, place } = ahead;
-        // By reference, as moving it would wait for what was only just written.
+        // Taken by reference, because moving the value would have to wait for memory that was written just before.
         let kept = self.find(query, *place, snapshot, from);
         let Some(kept) = &kept else {
             let outcome = answer_uncached(context, snapshot, packet, from, out);
@@ -211,7 +217,7 @@ impl Memo {
         self.patterns.clear();
     }
 
-    /// The kept answer to this query that is valid in this snapshot.
+    /// The kept answer to this query, if one is valid in this snapshot.
     #[inline]
     fn find<'k>(
         &'k self,
@@ -256,7 +262,8 @@ impl Memo {
         Some(Hit { source: Source::Pattern(pattern, answers), scope: 0, origin: Origin::default() })
     }
 
-    /// Makes the same answer without the memo. If they differ, sends that one and forgets everything.
+    /// Makes the answer without the memo. If the kept answer differs from it, replaces the kept answer in `out` and
+    /// forgets everything that is kept.
     #[cold]
     fn compare(&mut self, context: &Context<'_>, snapshot: &Snapshot, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) {
         answer_uncached(&Context { limiter: None, ..*context }, snapshot, packet, from, &mut self.shadow);
@@ -303,15 +310,16 @@ impl Memo {
         });
     }
 
-    /// Keeps the pattern of a response if there is none yet. `bare` is the response without what only its query had.
+    /// Makes and keeps the pattern of a response, if there is none yet. Returns whether it did. `bare` is the response
+    /// without the parts that belong to its query only.
     fn keep_pattern(&mut self, query: &Query<'_>, snapshot: &Snapshot, bare: &[u8]) -> bool {
         let Some(seek) = snapshot.zones().seek(query.name, query.qtype) else { return false };
         let answers = Answers::of(query, seek.zone(), seek.locate(query.name).into());
         let answers = answers.filter(|answers| !self.patterns.have(query, &seek, *answers));
         let pattern = answers.and_then(|answers| Pattern::new(query, &seek, answers, bare));
-        let is_one = pattern.is_some();
+        let is_made = pattern.is_some();
         pattern.into_iter().for_each(|pattern| self.patterns.put(pattern));
-        is_one
+        is_made
     }
 }
 
@@ -331,7 +339,7 @@ fn answer_uncached(
     respond(context, snapshot.zones(), snapshot, packet, from, Transport::Udp, out)
 }
 
-/// A limiter that has counted this query already.
+/// A limiter that returns the verdict of an earlier call of [`Limiter::admit`], so that the query isn't counted twice.
 struct Admitted<'l> {
     limiter: &'l dyn Limiter,
     admitted: Verdict,

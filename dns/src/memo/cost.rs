@@ -1,4 +1,4 @@
-//! What an answer costs without the kernel: run by hand, in release, to see what a change does.
+//! Measures what an answer costs without the kernel's part. Run it by hand, in release, to see the effect of a change:
 //! `cargo test --release -p bailiwick-dns --lib memo::cost -- --ignored --nocapture`
 
 use std::fmt::Write as _;
@@ -71,7 +71,7 @@ fn snapshot(names: usize) -> Snapshot {
     Snapshot::new(Arc::new(world), health, NOW, None)
 }
 
-/// The same while half of each class's clients are moved because of load.
+/// The same snapshot, but half of the clients of each class are moved because of load.
 fn shedding(snapshot: &Snapshot) -> Snapshot {
     let (service, world) = (ServiceIndex(0), snapshot.world());
     let mut dns = BucketShares::default();
@@ -104,8 +104,8 @@ fn measure<'p>(what: &str, snapshot: &Snapshot, packets: &'p [Vec<u8>]) {
                 let mut batch = SmallVec::<[_; SIZE]>::new();
                 batch.extend(responses.iter_mut().zip(left.by_ref()).map(datagram));
                 match how {
-                    0 => memo.respond(&context, snapshot, &mut batch, |told| _ = std::hint::black_box(told)),
-                    1 => batch.chunks_mut(1).for_each(|one| memo.respond(&context, snapshot, one, drop)),
+                    0 => memo.respond(&context, snapshot, &mut batch, |outcome| _ = std::hint::black_box(outcome)),
+                    1 => batch.chunks_mut(1).for_each(|datagram| memo.respond(&context, snapshot, datagram, drop)),
                     _ => batch
                         .iter_mut()
                         .for_each(|one| _ = super::answer_uncached(&context, snapshot, one.packet, from, one.response)),
@@ -124,8 +124,8 @@ fn measure<'p>(what: &str, snapshot: &Snapshot, packets: &'p [Vec<u8>]) {
     );
 }
 
-/// A hundred services with rules of their own, ten thousand `networks`, and a database with coordinates: made of the
-/// country database by putting each of its networks somewhere.
+/// A snapshot with a hundred services that have different rules, ten thousand `networks`, and a GeoIP database with
+/// coordinates. The database is made from the country database: each of its networks gets random coordinates.
 fn crowded() -> Snapshot {
     let mut random = Random::new(3);
     let countries = ["ZA", "JP", "DE", "US", "AU", "BR", "GB", "FR", "IN", "CA"];
@@ -162,7 +162,7 @@ fn crowded() -> Snapshot {
     for network in database.networks(maxminddb::WithinOptions::default()).unwrap() {
         let network = network.unwrap();
         let place = random.bits().to_le_bytes();
-        // Some fifty thousand cities.
+        // The coordinates are those of about 65,000 different places.
         let coordinates = (f64::from(place[0]) / 255.0 * 140.0 - 70.0, f64::from(place[1]) / 255.0 * 340.0 - 170.0);
         made = made.add(
             network.network().unwrap().to_string().parse().unwrap(),

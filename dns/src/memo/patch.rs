@@ -15,7 +15,7 @@ pub(super) struct Hit<'k> {
     pub(super) source: Source<'k>,
     /// The prefix length around the client for which the answer is valid: the SCOPE PREFIX-LENGTH of RFC 7871 §6.
     pub(super) scope: u8,
-    /// How a steered answer is counted.
+    /// The origin (country, and whether the resolver sent a subnet) under which a steered answer is counted.
     pub(super) origin: Origin,
 }
 
@@ -68,8 +68,8 @@ impl Hit<'_> {
             out[6..HEADER].copy_from_slice(&[0, 0, 0, 0, 0, u8::from(query.has_edns())]);
         }
         if let Some(ecs) = query.ecs {
-            // The OPT has no options yet, so it ends with the length of its options. That is at most 24, so the low
-            // octet is enough.
+            // The OPT has no options yet, so its last two octets are the length of its options. That is at most 24, so
+            // only the low octet is set.
             let end = out.len();
             let option = &packet[packet.len() - query.option_length()..];
             out[end - 1] = option.len().to_le_bytes()[0];

@@ -1,7 +1,7 @@
 //! Patterns of responses that are alike for many names of a zone. A pattern is the part of a response after the answer
-//! section. To answer a query for another name, this file writes the name's own records, appends the pattern, and
-//! adjusts the compression pointers of the pattern. Called by [`super::Memo`], which keeps the patterns. So neither a
-//! flood of names that don't exist nor a zone of very many names fills the memory.
+//! section. To answer a query for another name, this module writes the name's own records, appends the pattern, and
+//! adjusts the compression pointers of the pattern. Called by [`super::Memo`], which keeps the patterns. Because names
+//! share patterns, neither a flood of names that don't exist nor a zone of very many names fills the memory.
 //!
 //! There are two kinds: name errors, which have no answers, and answers of static records, which are followed by the
 //! zone's servers and their addresses.
@@ -16,7 +16,8 @@ use crate::response::wire::{Class, HEADER};
 use crate::zone::{Found, NodeId, RrSet};
 use crate::zones::{Seek, ServedZone};
 
-/// How many patterns are kept. Zones that share a place replace each other's patterns.
+/// How many places for patterns there are. A place is a hash of zone, EDNS, DO and response code; patterns with the
+/// same place replace each other.
 const PLACES: usize = 1024;
 /// The most labels of an apex, and of a name below it. With more, the encoder might have no room to remember the names
 /// that pointers point at.
@@ -98,7 +99,7 @@ impl<'s> Answers<'s> {
         let ([type_high, type_low], [a, b, c, d]) = (set.rtype.to_be_bytes(), set.ttl.to_be_bytes());
         let mut count = 0;
         for rdata in set.rdatas.as_ref().iter() {
-            // The data of a zone is never longer.
+            // No rdata is longer than 65,535 octets.
             let [length_high, length_low] = u16::try_from(rdata.len()).unwrap_or(u16::MAX).to_be_bytes();
             let [to, question] = TO_QUESTION;
             out.extend_from_slice(&[to, question, type_high, type_low, 0, 1, a, b, c, d, length_high, length_low]);
@@ -334,7 +335,7 @@ impl Reader<'_> {
                         end = Some(at + 2);
                     }
                     let target = usize::from(u16::from_be_bytes([high & 0x3f, *self.response.get(at + 1)?]));
-                    // Pointers lead back, so this ends.
+                    // Every pointer has to lead back, so the loop ends.
                     at = (target < at).then_some(target)?;
                 }
                 _ => return None,
@@ -358,7 +359,8 @@ fn top_label(labels: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// Identifies a zone. Zones don't move while their snapshot lives, and all patterns are forgotten when zones change.
+/// The memory address of a zone, which identifies it. Zones don't move while their snapshot lives, and all patterns are
+/// forgotten when zones change.
 fn address(zone: &ServedZone) -> usize {
     std::ptr::from_ref(zone).addr()
 }

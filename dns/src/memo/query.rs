@@ -25,11 +25,11 @@ pub(super) struct Query<'p> {
     /// The name, in the case of the query.
     pub(super) name: NameRef<'p>,
     pub(super) qtype: u16,
-    /// The hash of name, type and form, without regard to case.
+    /// The hash of name, type and form. The case of the name doesn't matter.
     pub(super) hash: u64,
     /// The bits [`EDNS`] and [`DNSSEC_OK`].
     pub(super) form: u8,
-    /// The length of the client subnet, which is the only option. 0 without an option.
+    /// The length in octets of the client subnet option with its head, which is the only option. 0 without an option.
     option: u8,
     /// The most octets of the response.
     pub(super) limit: u16,

@@ -45,7 +45,7 @@ impl Key {
         Self { hash: query.hash, qtype: query.qtype, form: query.form, class: None, part: 0 }
     }
 
-    /// The key for clients at this seat.
+    /// The key for clients of this seat (class, and part of the class).
     pub(super) fn of_seat(self, seat: &Seat) -> Self {
         const STIR: u64 = 0xd6e8_feb8_6659_fd93;
         let part = seat.part.number();
@@ -140,7 +140,7 @@ pub(super) struct Table {
     /// The number of sets is a power of two.
     tags: Box<[[u8; WAYS]]>,
     slots: Vec<Slot>,
-    /// Decides which entry of a full set is replaced next, and whether.
+    /// Decides whether the next new entry replaces an entry of a full set, and which one.
     turn: usize,
 }
 
@@ -158,7 +158,7 @@ impl Table {
 
     /// Removes all entries. If few slots were used, most of the memory is freed too.
     pub(super) fn clear(&mut self) {
-        /// Few slots are used if it is less than one in this many.
+        /// Few slots are used if fewer than one in this many are.
         const LITTLE: usize = 16;
         let sets = self.tags.len();
         if sets > MIN_SETS && self.kept() < sets * WAYS / LITTLE {
@@ -282,7 +282,7 @@ mod tests {
         [&[u8::try_from(label.len()).unwrap()], label.as_bytes(), &[0]].concat()
     }
 
-    /// A key as good as random for a number (SplitMix64's last step).
+    /// A key for a number, with a hash that looks random (the last step of SplitMix64).
     fn key(number: u64) -> Key {
         let mut hash = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -327,7 +327,7 @@ mod tests {
         (0..100_000).for_each(|number| put(&mut table, number));
         assert_eq!(room(&table), 8 << 20);
         assert!((MAX_SETS * WAYS * 9 / 10..=MAX_SETS * WAYS).contains(&table.kept()));
-        // Where all of it was used, it will be again; where little was, it goes.
+        // A full table keeps its memory when it is cleared. A table of which little was used gives memory back.
         table.clear();
         assert_eq!((room(&table), table.kept()), (8 << 20, 0));
         for _ in 0..5 {

@@ -28,7 +28,7 @@ const DATAGRAMS: usize = 2_000;
 const COUNTRIES: [&str; 5] = ["DE", "FR", "GB", "US", "JP"];
 const ECS: u16 = 8;
 
-/// The zones of a world; `{host}` is replaced by a steered name. The SOA of the first zone names hosts inside the zone,
+/// The zones of a world. `{host}` is replaced by a steered name. The SOA of the first zone names hosts inside the zone,
 /// one of which doesn't exist.
 const ZONES: [(&str, &str); 3] = [
     (
@@ -49,7 +49,7 @@ const ZONES: [(&str, &str); 3] = [
     ("test", "@ SOA ns.outside.net. h.outside.net. 1 2 3 4 90\n@ NS ns.outside.net.\na.b.c TXT x\n"),
 ];
 
-/// The zones of one world, one or all of them, with TXT RRsets of random sizes.
+/// The zones of one world, with TXT RRsets of random sizes: either the first zone or all zones.
 fn sources(random: &mut Random, host: &str) -> Arc<[ZoneSource]> {
     let count = if random.chance(30) { 1 } else { ZONES.len() };
     let source = |(origin, text): &(&str, &str)| {
@@ -214,7 +214,7 @@ fn datagram(random: &mut Random, names: &[String]) -> Vec<u8> {
     packet
 }
 
-/// Gives a query an id, flags and a case of its name by chance, and breaks some.
+/// Gives a query a random id, random flags and a random case of its name. Damages some queries.
 fn disturb(random: &mut Random, packet: &mut Vec<u8>, name: usize) {
     let id = random.bits().to_be_bytes();
     packet[..2].copy_from_slice(&id[..2]);
@@ -239,7 +239,7 @@ fn disturb(random: &mut Random, packet: &mut Vec<u8>, name: usize) {
     }
 }
 
-/// A client subnet of no family, which the other decoder doesn't know.
+/// A client subnet with the address family 0, which hickory can't decode.
 const NO_FAMILY: [u8; 8] = [0, 8, 0, 4, 0, 0, 0, 0];
 
 fn subnet(random: &mut Random) -> Vec<u8> {
@@ -258,7 +258,7 @@ fn subnet(random: &mut Random) -> Vec<u8> {
     [&[0, 2, source, 0], &kept.to_be_bytes()[..usize::from(source).div_ceil(8)]].concat()
 }
 
-/// Verdicts by a script: the same for whoever asks as often.
+/// A limiter with random verdicts. Two limiters with the same seed give the same verdicts in the same order.
 struct Scripted(Mutex<Random>, usize);
 
 impl Scripted {
@@ -281,8 +281,8 @@ impl Limiter for Scripted {
     }
 }
 
-/// The proof that what is kept changes nothing: over random rules, zones, databases, health, and what becomes of them
-/// while datagrams come.
+/// Checks that the memo changes no answer, with random rules, zones, databases and health, which change while datagrams
+/// arrive.
 #[test]
 fn a_kept_answer_is_byte_for_byte_the_one_that_is_made() {
     let (mut sent, mut hits, mut denied, mut signed) = (0, 0, 0_u64, 0_u64);
@@ -317,10 +317,12 @@ fn a_kept_answer_is_byte_for_byte_the_one_that_is_made() {
             kept.resize(kept.len().max(count), b"left over".to_vec());
             let batch = packets.iter().zip(&senders).zip(&mut kept);
             let batch = batch.map(|((packet, from), response)| Datagram { packet, from: *from, response });
-            let mut told = Vec::new();
-            memo.respond(&context(&limiters[0]), &now, &mut batch.collect::<Vec<_>>(), |one| told.push(one));
-            assert_eq!(told.len(), count);
-            for (((packet, from), kept), by_memo) in packets.iter().zip(senders).zip(&kept).zip(told) {
+            let mut outcomes = Vec::new();
+            memo.respond(&context(&limiters[0]), &now, &mut batch.collect::<Vec<_>>(), |outcome| {
+                outcomes.push(outcome)
+            });
+            assert_eq!(outcomes.len(), count);
+            for (((packet, from), kept), by_memo) in packets.iter().zip(senders).zip(&kept).zip(outcomes) {
                 let in_full = answer_uncached(&context(&limiters[1]), &now, packet, from, &mut made);
                 assert_eq!(*kept, made, "seed {seed}: {packet:02x?}");
                 assert_eq!(by_memo, in_full, "seed {seed}: {packet:02x?}");
@@ -347,8 +349,8 @@ fn a_kept_answer_is_byte_for_byte_the_one_that_is_made() {
     );
 }
 
-/// A world without chance: two steered answers, static names, an unknown one.
-/// A random world whose first host is answered in a way that is kept: not every one's is.
+/// A snapshot of a random world in which the answer at the first steered host is kept. Not every random world is like
+/// that.
 fn plain() -> Snapshot {
     let worlds = (5..25).map(|seed| {
         let random = &mut Random::new(seed);
@@ -398,7 +400,8 @@ fn a_hit_allocates_nothing_and_neither_does_an_unknown_name() {
         });
         assert_eq!((memo.hits() - hits, info.count_total), (100, 0));
     }
-    // The full path, too: static, steered, missing, and a name never asked for before.
+    // Answers without the memo allocate nothing either: static, steered and missing names, and a name that wasn't
+    // queried before.
     let settings = Settings::anonymous();
     let context = Context { settings: &settings, limiter: None, now: NOW };
     for packet in packets.iter().chain([&query("never.before.example", rtype::A, &[])]) {
@@ -409,7 +412,7 @@ fn a_hit_allocates_nothing_and_neither_does_an_unknown_name() {
     }
 }
 
-/// Spoils what is kept of a query's answer.
+/// Damages the kept answer to a query.
 type Spoil = fn(&mut Memo, &[u8]);
 
 #[test]
@@ -458,7 +461,7 @@ fn a_flood_of_names_types_and_clients_takes_no_more_room() {
     assert_eq!(memo.table.kept(), 1, "names that don't exist aren't kept");
 }
 
-/// A world of one signed zone.
+/// A random world with two signed zones.
 fn signed() -> Snapshot {
     let random = &mut Random::new(5);
     let world = (0..).map(|_| world(random, None)).find(|world| world.keys().len() == 2).unwrap();
@@ -494,12 +497,13 @@ fn signed_answers_are_kept_but_for_those_signed_at_once_and_never_longer_than_th
     let far = NOW + 8 * 86_400;
     assert_eq!(hits_at("www.example", rtype::A, far, &mut out), 0);
     assert_eq!((out[3] & 15, is_signed(&out)), (2, false), "SERVFAIL");
-    assert_eq!(hits_at("www.example", rtype::A, NOW, &mut out), 3, "that answer wasn't kept either");
+    assert_eq!(hits_at("www.example", rtype::A, NOW, &mut out), 3, "the SERVFAIL wasn't kept");
 }
 
 #[test]
 fn responses_with_names_of_very_many_labels_are_those_of_the_full_path() {
-    // The encoder remembers only so many labels to point at, and the question's come first.
+    // The encoder remembers a limited number of labels as targets of pointers, and the labels of the question come
+    // first.
     let (short, long) = ("example".to_owned(), format!("{}example", "a.".repeat(52)));
     let far = format!("{}z.y", "b.".repeat(58));
     for (apex, far) in [(&long, "elsewhere.test"), (&short, &far)] {
