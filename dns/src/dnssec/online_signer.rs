@@ -154,13 +154,13 @@ impl OnlineSigner {
 
 impl Set {
     fn find(&mut self, hash: u128) -> Option<Signatures> {
-        let place = self.0.iter().position(|(one, _)| *one == hash)?;
+        let place = self.0.iter().position(|(kept, _)| *kept == hash)?;
         self.0[..=place].rotate_right(1);
         Some(self.0[0].1.clone())
     }
 
     fn keep(&mut self, hash: u128, signatures: Signatures) {
-        self.0.retain(|(one, _)| *one != hash);
+        self.0.retain(|(kept, _)| *kept != hash);
         self.0.truncate(WAYS - 1);
         self.0.insert(0, (hash, signatures));
     }

@@ -144,7 +144,8 @@ impl<'a> Plan<'a> {
                     // Regions that publish equal RRsets share the signatures.
                     Some(&(_, place)) => place,
                     None => {
-                        let old = old.iter().find(|one| equal(&one.published)).map(|one| &one.signatures);
+                        let old =
+                            old.iter().find(|variant| equal(&variant.published)).map(|variant| &variant.signatures);
                         let data = (set.rtype, set.ttl, set.rdatas.as_ref());
                         self.plan(old, owner.name.clone(), data, false)
                     }

@@ -42,7 +42,7 @@ impl Signatures {
     /// Whether all signatures may be kept at `now` for an RRset of this TTL, if the caller won't check again before
     /// `horizon`.
     pub(crate) fn are_fresh(&self, ttl: u32, now: u32, horizon: u32) -> bool {
-        self.rrsigs().all(|one| one.original_ttl == ttl && one.is_fresh(now, horizon))
+        self.rrsigs().all(|rrsig| rrsig.original_ttl == ttl && rrsig.is_fresh(now, horizon))
     }
 
     /// When the first of the signatures must be renewed.

@@ -106,9 +106,9 @@ fn measure<'p>(what: &str, snapshot: &Snapshot, packets: &'p [Vec<u8>]) {
                 match how {
                     0 => memo.respond(&context, snapshot, &mut batch, |outcome| _ = std::hint::black_box(outcome)),
                     1 => batch.chunks_mut(1).for_each(|datagram| memo.respond(&context, snapshot, datagram, drop)),
-                    _ => batch
-                        .iter_mut()
-                        .for_each(|one| _ = super::answer_uncached(&context, snapshot, one.packet, from, one.response)),
+                    _ => batch.iter_mut().for_each(|datagram| {
+                        _ = super::answer_uncached(&context, snapshot, datagram.packet, from, datagram.response);
+                    }),
                 }
                 std::hint::black_box(&batch);
             }

@@ -330,7 +330,7 @@ fn a_kept_answer_is_byte_for_byte_the_one_that_is_made() {
                     assert!(
                         Message::from_vec(kept).is_ok()
                             || packet.len() < 20
-                            || kept.windows(8).any(|one| one == NO_FAMILY),
+                            || kept.windows(8).any(|octets| octets == NO_FAMILY),
                         "another decoder reads it: {kept:02x?}"
                     );
                     denied += u64::from(rcode == Rcode::NXDOMAIN);

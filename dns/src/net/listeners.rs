@@ -140,11 +140,11 @@ impl Sockets {
     /// The addresses in the order of the configuration, with their real ports.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
-        let of_tcp = |sockets: &[TcpListener]| sockets.iter().filter_map(|one| one.local_addr().ok()).collect();
+        let of_tcp = |sockets: &[TcpListener]| sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
         Addresses {
             dns: self.dns.iter().filter_map(|(tcp, _)| tcp.local_addr().ok()).collect(),
             dot: of_tcp(&self.dot),
-            doq: self.doq.iter().filter_map(|one| one.local_addr().ok()).collect(),
+            doq: self.doq.iter().filter_map(|socket| socket.local_addr().ok()).collect(),
             doh: of_tcp(&self.doh),
             threads: self.dns.first().and_then(|(_, udp)| NonZero::new(udp.len())),
             ipv6_only: None,

@@ -48,7 +48,7 @@ pub(crate) struct Peer {
     pub(crate) url: String,
     /// The peer's name, from its health report.
     pub(crate) node: Option<String>,
-    /// What its health report says, apart from health.
+    /// The peer's state, from its health report.
     #[serde(flatten)]
     pub(crate) told: Told,
     /// When it answered last.
@@ -60,12 +60,12 @@ pub(crate) struct Peer {
 /// What a peer's health report says, apart from health.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Told {
-    /// The revision it serves.
+    /// The revision of the rules that the peer serves.
     pub(crate) revision: Option<u64>,
-    /// For each zone that it signs, a digest of its keys.
+    /// For each zone that the peer signs, a digest of the zone's keys.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) keys_sha256: BTreeMap<String, String>,
-    /// When its GeoIP database was built.
+    /// When the peer's GeoIP database was built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) geoip_built: Option<Timestamp>,
     /// By how many milliseconds the peer's clock is ahead of this node's clock. The time that the report travelled
@@ -222,7 +222,7 @@ impl Known {
         self.alone_since.is_none() && self.peers.iter().any(|peer| peer.answered_at.is_some())
     }
 
-    /// For how long this node hasn't been known to serve the newest document.
+    /// For how long this node may not have served the newest document.
     pub(crate) fn lag(&self, now: Timestamp) -> Millis {
         let since = [self.alone_since, self.awaited.map(|(_, since)| since)];
         since.into_iter().flatten().map(|since| now.since(since)).max().unwrap_or_default()

@@ -234,8 +234,8 @@ impl Default for Slots {
 }
 
 impl Slots {
-    /// Runs a probe once a slot is free. If the last probe was slow, this one takes a slow slot. A probe that turns out
-    /// to be slow moves to a slow slot, if one is free.
+    /// Runs a probe once a slot is free. If the last probe was slow, this probe takes a slow slot. A probe that turns
+    /// out to be slow moves to a slow slot, if one is free.
     async fn run<T>(&self, was_slow: bool, probe: impl Future<Output = T>) -> Option<T> {
         let mut probe = std::pin::pin!(probe);
         let first = if was_slow { &self.slow } else { &self.quick };

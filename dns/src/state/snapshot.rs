@@ -81,8 +81,9 @@ pub(crate) struct Snapshot {
 /// The health of all regions at one moment, and everything else that changes while the world stays the same.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Health {
-    /// The health of each region, by region index: the health that the voters agree on, or without voters the health by
-    /// this node's probes. If a monitor probes IPv4 and IPv6 separately, it counts as up while either family is up.
+    /// The health of each region, by region index: the health that the voters (nodes that vote on health) agree on, or
+    /// without voters the health by this node's probes. If a monitor probes IPv4 and IPv6 separately, it counts as up
+    /// while either family is up.
     pub regions: Vec<RegionHealth>,
     /// The health of regions by family of addresses; `None` if no monitor probes the families separately.
     pub by_family: Option<Arc<ByFamily>>,
@@ -94,7 +95,7 @@ pub(crate) struct Health {
     pub replicas: Vec<ReplicaView>,
     /// The endpoints that are asked which model they run.
     pub releases: Vec<ReleaseView>,
-    /// The shares of clients to move because of load; `None` without a plan.
+    /// The shares (fractions) of clients to move because of load; `None` without a plan.
     pub shares: Option<Shares>,
     /// The same plan in numbers, for metrics.
     pub planned: Option<Arc<Planned>>,
@@ -159,7 +160,7 @@ struct Decided {
     choices: Choices,
     /// The choices by type of records, if the families of a region's addresses differ in health.
     by_family: Option<Box<ChoicesByFamily>>,
-    /// Which clients are moved because of load.
+    /// The parts of classes that are moved because of load; `None` if no client is moved.
     spread: Option<Spread>,
     /// Changes whenever an answer of the service changes.
     generation: u64,

@@ -362,7 +362,7 @@ mod tests {
             let plain = |records: &crate::zone::Records| {
                 records
                     .iter()
-                    .map(|one| (one.owner.to_name(), one.rtype, one.ttl, one.rdata.to_vec()))
+                    .map(|record| (record.owner.to_name(), record.rtype, record.ttl, record.rdata.to_vec()))
                     .collect::<Vec<_>>()
             };
             assert_eq!(plain(&back), plain(&zone.records));

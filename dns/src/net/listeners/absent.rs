@@ -21,7 +21,8 @@ impl Absent {
     /// within a Tokio runtime.
     #[must_use]
     pub fn watch(addresses: impl Iterator<Item = SocketAddr>) -> Arc<Self> {
-        let mut watched: Vec<IpAddr> = addresses.map(|one| one.ip()).filter(|one| !one.is_unspecified()).collect();
+        let mut watched: Vec<IpAddr> =
+            addresses.map(|address| address.ip()).filter(|address| !address.is_unspecified()).collect();
         watched.sort_unstable();
         watched.dedup();
         let absent = Arc::new(Self::default());
@@ -36,16 +37,16 @@ impl Absent {
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let absent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        absent.iter().map(|one| format!("address {one}: no interface has it yet")).collect()
+        absent.iter().map(|address| format!("address {address}: no interface has it yet")).collect()
     }
 
     fn look(&self, watched: &[IpAddr], is_present: impl Fn(IpAddr) -> bool) {
-        let now: Vec<IpAddr> = watched.iter().copied().filter(|one| !is_present(*one)).collect();
+        let now: Vec<IpAddr> = watched.iter().copied().filter(|address| !is_present(*address)).collect();
         let before = std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), now.clone());
-        for address in now.iter().filter(|one| !before.contains(one)) {
+        for address in now.iter().filter(|address| !before.contains(address)) {
             warn!("no interface has the address {address} yet; queries to it are answered as soon as one has");
         }
-        for address in before.iter().filter(|one| !now.contains(one)) {
+        for address in before.iter().filter(|address| !now.contains(address)) {
             info!("an interface has the address {address} now");
         }
     }
@@ -67,7 +68,7 @@ mod tests {
     fn an_address_is_reported_as_long_as_it_is_missing() {
         let absent = Absent::default();
         let watched = ["192.0.2.1".parse().unwrap(), "127.0.0.1".parse().unwrap()];
-        absent.look(&watched, |one| one.is_loopback());
+        absent.look(&watched, |address| address.is_loopback());
         assert_eq!(absent.lines(), ["address 192.0.2.1: no interface has it yet"]);
         absent.look(&watched, |_| true);
         assert!(absent.lines().is_empty());

@@ -61,7 +61,7 @@ impl Binding<'_> {
             tries -= 1;
             // With port 0, an inherited socket may have chosen the port already.
             let mut udp = self.inherited.take_udp(Role::Dns, address);
-            let wanted = udp.first().and_then(|one| one.local_addr().ok()).unwrap_or(address);
+            let wanted = udp.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
             let tcp = match self.inherited.take_tcp(Role::Dns, wanted) {
                 Some(tcp) => tcp,
                 None => self.bind_tcp(wanted).map_err(fail("TCP"))?,
@@ -188,6 +188,6 @@ mod tests {
         let mut binding = Binding { threads: 3, v6_only: Vec::new(), inherited: &mut inherited };
         let (tcp, udp) = binding.dns(address).unwrap();
         assert_eq!((tcp.local_addr().unwrap(), udp.len()), (address, 3));
-        assert!(udp.iter().all(|one| one.local_addr().unwrap() == address));
+        assert!(udp.iter().all(|socket| socket.local_addr().unwrap() == address));
     }
 }

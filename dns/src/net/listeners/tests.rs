@@ -62,7 +62,7 @@ impl Respond for Fixture {
 }
 
 fn dns(addresses: &[&str]) -> Addresses {
-    Addresses { dns: addresses.iter().map(|one| one.parse().unwrap()).collect(), ..Addresses::default() }
+    Addresses { dns: addresses.iter().map(|address| address.parse().unwrap()).collect(), ..Addresses::default() }
 }
 
 fn query(name: &str, rtype: RecordType, edns: Option<Edns>) -> Message {
@@ -228,7 +228,7 @@ async fn a_process_that_takes_over_answers_the_queries_in_the_sockets() {
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
 
     let mut inherited = Inherited::default();
-    copies.into_iter().for_each(|one| inherited.add(Some(one.role), one.file).unwrap());
+    copies.into_iter().for_each(|handed| inherited.add(Some(handed.role), handed.file).unwrap());
     let new = Sockets::bind_with(&addresses, &mut inherited).unwrap();
     assert!(inherited.is_empty() && new.addresses().dns == [server]);
     let new = new.serve(&fixture, &gate, &Certificates::default(), &Tasks::default()).unwrap();

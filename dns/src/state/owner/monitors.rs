@@ -39,7 +39,7 @@ pub(super) struct Monitors<P> {
     loads: Loads,
     replicas: Replicas,
     releases: Releases,
-    /// Whether the node's own line seems to be down.
+    /// Whether the node's own network connection seems to be down, because most probes fail at once.
     sight: Sight<MonitorId>,
     /// The effective status of each region, and since when it has it.
     since: BTreeMap<RegionId, (Status, Timestamp)>,
@@ -67,7 +67,7 @@ struct Entry {
 /// families of addresses.
 type MonitorIds = Vec<MonitorId>;
 
-/// Which running monitors watch which regions and endpoints of one table.
+/// Which running monitors watch which regions and endpoints of one table, that is, of compiled rules.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Assignment {
     /// By region index: the monitors of the region itself, and the monitors of each of its endpoints.
@@ -123,7 +123,8 @@ impl Entry {
         Meaning { effect, verdict: None, failure }
     }
 
-    /// Counts a round. Returns whether the round succeeded; `None` if it tells neither success nor failure.
+    /// Counts a round, which is one probe, or the decision to send none. Returns whether the round succeeded; `None` if
+    /// it tells neither success nor failure.
     fn count(&mut self, meaning: &Meaning, now: Timestamp) -> Option<bool> {
         if meaning.effect == Effect::None && meaning.verdict.is_none() {
             return None; // no probe was sent, so the last failure still stands
@@ -194,8 +195,8 @@ impl<P: Prober> Monitors<P> {
         assignment
     }
 
-    /// The running monitor with this content. Starts it if there is none. `is_spread` is true if other voters probe the
-    /// same target, so that the probes are spread over time.
+    /// The running monitor with this content. Starts it if there is none. If the rules name voters, several nodes probe
+    /// the same target. Then `is_spread` is true, and their probes are spread over time.
     fn running(&mut self, monitor: &Monitor, targets: Targets, is_spread: bool) -> MonitorId {
         let is_it = |entry: &Entry| entry.targets == targets && entry.monitor == *monitor;
         if let Some((id, _)) = self.entries.iter().find(|(_, entry)| is_it(entry)) {
@@ -328,7 +329,8 @@ impl<P: Prober> Monitors<P> {
         self.releases.record(result, now, (places.0, &places.1.asked))
     }
 
-    /// Health as of `now`, as this node's probes see it. [`Monitors::note_statuses`] fills in since when.
+    /// Health at `now`, as this node's probes see it. The caller fills in [`Health::since`] by
+    /// [`Monitors::note_statuses`].
     pub(super) fn health(
         &self,
         table: &Table,
@@ -398,7 +400,7 @@ impl<P: Prober> Monitors<P> {
         }
     }
 
-    /// Whether the node's own line seems to be down.
+    /// Whether the node's own network connection seems to be down, because most probes fail at once.
     pub(super) fn is_blind(&self) -> bool {
         self.sight.is_blind()
     }
@@ -408,7 +410,8 @@ impl<P: Prober> Monitors<P> {
         assignment.ids().any(|id| self.entries.get(&id).is_some_and(|entry| entry.targets.tested_family().is_some()))
     }
 
-    /// The joined reading of these monitors. `join` combines the two families of addresses.
+    /// The reading (status and times) of these monitors. If there is a monitor for each family of addresses, `join`
+    /// combines their readings.
     fn read(&self, ids: &MonitorIds, join: fn(Reading, Reading) -> Reading, now: Timestamp) -> Option<Reading> {
         let entries = ids.iter().filter_map(|id| self.entries.get(id));
         entries.map(|entry| entry.monitored.reading(now)).reduce(join)
@@ -438,7 +441,7 @@ impl<P: Prober> Monitors<P> {
         })
     }
 
-    /// Since when each region has its effective status. Notes changes.
+    /// Notes the effective status of each region. Returns the time since when each region has it, by region index.
     pub(super) fn note_statuses(&mut self, table: &Table, health: &[RegionHealth], now: Timestamp) -> Vec<Timestamp> {
         let conditions = Conditions { health, local: &Local::default(), now };
         let before = std::mem::take(&mut self.since);
@@ -453,7 +456,7 @@ impl<P: Prober> Monitors<P> {
         since
     }
 
-    /// When the next monitor goes stale if it stays silent.
+    /// When the next monitor goes stale, if no result comes before that.
     pub(super) fn next_stale(&self, now: Timestamp) -> Option<Timestamp> {
         let stale_at = |entry: &Entry| {
             let fresh = entry.monitored.last_result.filter(|_| !entry.monitored.is_stale(now))?;

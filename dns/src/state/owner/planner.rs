@@ -1,5 +1,7 @@
-//! Plans which clients are moved to other regions because of load. Takes health, loads and what Workers observed,
-//! returns the shares in force. Held by the owner, which asks for the shares at every snapshot.
+//! Plans which clients are moved to other regions because of load. Takes health, loads and what edge Workers observed,
+//! returns the shares in force. A share is the part of a class's clients that is moved to another region. A class is
+//! the clients of a service that have the same order of regions. The demand of a class is the number of its requests in
+//! flight. Held by the owner, which asks for the shares at every snapshot.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -50,7 +52,7 @@ struct Planned {
     plan: Plan,
     /// The estimated demand of services whose clients DNS moves. Requests to those services aren't counted.
     estimated: Arc<[Origin]>,
-    /// By region index: whether the region was up.
+    /// Whether each region was up, by region index.
     up: Vec<bool>,
     due: Timestamp,
     shares: Shares,
@@ -147,8 +149,8 @@ impl Planned {
     }
 }
 
-/// Shortens a report. Workers need only the shares of services that the edge moves. Of services that DNS moves, only
-/// the fences with the most clients are reported, for people.
+/// Shortens a report. Workers need only the shares of services whose clients the edge moves. Of services whose clients
+/// DNS moves, only the fences (orders of regions) with the most clients are reported, for people.
 fn reported(table: &Table, mut report: SharesReport) -> SharesReport {
     for (service, classes) in &mut report.services {
         let index = table.service_named(service.as_str());
@@ -170,7 +172,8 @@ fn is_moved_by_dns(table: &Table, service: ServiceIndex) -> bool {
     shedding.moves && shedding.at == ShedAt::Dns
 }
 
-/// Estimates the demand of services that DNS moves, from the number of addresses that have each order of the fence.
+/// Estimates the demand of services whose clients DNS moves, from the number of addresses that have each order of
+/// regions.
 fn estimates(world: &World) -> Arc<[Origin]> {
     let table = &world.rules().table;
     let all = || (0..).map(ServiceIndex).zip(table.services()).map(|(index, _)| index);
@@ -261,7 +264,7 @@ fn seen(table: &Table, health: &Health, up: &[bool], observed: &Observed, now: T
     (0..).map(RegionIndex).zip(table.regions()).zip(up).map(of_region).collect()
 }
 
-/// How many requests Workers have at a region's endpoints. `None` without recent reports.
+/// How many requests Workers have in flight at a region's endpoints. `None` without recent reports.
 fn at_endpoints(region: &Region, observed: &Observed, now: Timestamp) -> Option<Amount> {
     if region.endpoints.is_empty() {
         return None;

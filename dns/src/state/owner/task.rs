@@ -467,13 +467,13 @@ async fn deadline(at: Option<Instant>) {
     }
 }
 
-/// What is served but probably not meant.
+/// Warnings about content that is served but probably not meant.
 pub(crate) fn warnings_of(world: &World, now: Timestamp) -> Arc<[String]> {
     let of_rules = world.rules().table.warnings(now);
     of_rules.iter().map(ToString::to_string).chain(world.warnings().iter().cloned()).collect()
 }
 
-/// Why a document with a lower revision isn't taken.
+/// The message for a document that isn't accepted because its revision is lower.
 pub(crate) fn older(old: &Revision, new: &Revision) -> String {
     format!(
         "/revision: revision {} is older than revision {}, which is in service; it is ignored. To roll back, publish \
@@ -482,7 +482,7 @@ pub(crate) fn older(old: &Revision, new: &Revision) -> String {
     )
 }
 
-/// Why a document with an equal revision isn't taken.
+/// The message for another document that isn't accepted because its revision is equal.
 pub(crate) fn conflicting(old: &Revision, new: &Revision) -> String {
     format!(
         "/revision: another document with revision {} is in service: {old}, this one is {new}; publish this one under \

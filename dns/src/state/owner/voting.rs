@@ -1,6 +1,8 @@
 //! Votes on health. Takes the reports of other nodes and the health that this node's own probes see, returns the health
-//! that the voters agree on. Answers are made from that. Held by the owner. If the rules name no voters, health stays
-//! as this node sees it.
+//! that the voters (nodes that the rules name) agree on. Answers are made from that health. A ballot is one voter's
+//! view of all regions. A verdict is the status of a region that most sites agree on. A verdict is held, that is, not
+//! changed, while sites disagree or don't report, until `min_hold` is over, or while a guard doesn't allow fewer
+//! regions. Held by the owner. If the rules name no voters, health stays as this node sees it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +34,8 @@ pub(super) struct Voting {
     kept: Agreed,
     /// Whether any other node has reported.
     has_heard: bool,
-    /// Whether this node was blind in the last turn.
+    /// Whether this node was blind in the last turn: most of its probes failed at once, so its own network connection
+    /// seemed to be down.
     was_blind: bool,
     /// What was agreed on in the last turn. By the region's name, because its position may change with the rules.
     last: BTreeMap<RegionId, (Status, HeldBy)>,

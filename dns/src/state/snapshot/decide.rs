@@ -115,9 +115,9 @@ impl Deciding<'_> {
         differs.then(|| Box::new(ChoicesByFamily { ipv4, ipv6, whole }))
     }
 
-    /// Returns what those clients of a class get that stay. Adds to `moved` what the clients of each move get: the
-    /// records of their region if it is offered, otherwise what the others get. All have the shortest TTL, because the
-    /// next plan may move other clients.
+    /// Returns the choice for the clients of a class that stay. Adds to `moved` the choice for the clients of each
+    /// move: the records of their region if it is offered, otherwise what the others get. All have the shortest TTL,
+    /// because the next plan may move other clients.
     fn with_moved(&self, class: ClassId, choice: Choice, steering: &Steering, moved: &mut Vec<Choice>) -> Choice {
         let first = self.moves.partition_point(|(one, _)| *one < class);
         let mut of_class = self.moves[first..].iter().take_while(|(one, _)| *one == class).peekable();

@@ -91,7 +91,7 @@ impl Snapshot {
     /// What the probes of a model say, if the monitor of the region (`endpoint` is `None`) or of the endpoint asks a
     /// model.
     fn probe_report(&self, region: RegionIndex, endpoint: Option<usize>) -> Option<ProbeReport> {
-        let is_it = |one: &&MonitorView| (one.region, one.endpoint) == (region, endpoint);
+        let is_it = |monitor: &&MonitorView| (monitor.region, monitor.endpoint) == (region, endpoint);
         let monitor = self.health.monitors.iter().find(is_it)?;
         let model = monitor.model.as_ref()?;
         let (verdict, says, since) = match model.verdict {
@@ -112,8 +112,8 @@ impl Snapshot {
     /// distinguishes the families.
     fn families(&self, region: RegionIndex, endpoint: Option<usize>) -> BTreeMap<AddressFamily, Status> {
         let Some(by_family) = self.health.own_by_family() else { return BTreeMap::new() };
-        let is_half = |one: &MonitorView| {
-            one.family.is_some() && one.region == region && (endpoint.is_none() || one.endpoint == endpoint)
+        let is_half = |monitor: &MonitorView| {
+            monitor.family.is_some() && monitor.region == region && (endpoint.is_none() || monitor.endpoint == endpoint)
         };
         if !self.health.monitors.iter().any(is_half) {
             return BTreeMap::new();

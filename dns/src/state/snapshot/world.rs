@@ -97,7 +97,7 @@ impl World {
         let answers: Vec<Vec<(RegionIndex, RecordSets)>> =
             table.services().iter().map(|service| published(table, service)).collect();
         let denied = table.services().iter();
-        let denied = denied.map(|one| Some(RecordSets::new(one.denied_answers.as_ref()?, &one.hosts)));
+        let denied = denied.map(|service| Some(RecordSets::new(service.denied_answers.as_ref()?, &service.hosts)));
         let denied: Vec<_> = denied.collect();
 
         let mut warnings: Vec<String> = Vec::new();
@@ -196,7 +196,7 @@ impl World {
 
     pub(super) fn records_of_region(&self, service: ServiceIndex, region: RegionIndex) -> Option<&RecordSets> {
         let mut regions = self.answers.get(service.get())?.iter();
-        regions.find(|(one, _)| *one == region).map(|(_, records)| records)
+        regions.find(|(other, _)| *other == region).map(|(_, records)| records)
     }
 
     pub(super) fn denied_records(&self, service: ServiceIndex) -> Option<&RecordSets> {
@@ -326,10 +326,10 @@ fn warn_of_loops(
 fn warn_of_hidden(sources: &[ZoneSource], warnings: &mut Vec<String>) {
     for (parent, child) in sources.iter().flat_map(|parent| sources.iter().map(move |child| (parent, child))) {
         let is_below = parent.origin != child.origin && child.origin.as_ref().is_within(parent.origin.as_ref());
-        let lies_between = |one: &ZoneSource| {
-            let is_other = one.origin != parent.origin && one.origin != child.origin;
+        let lies_between = |zone: &ZoneSource| {
+            let is_other = zone.origin != parent.origin && zone.origin != child.origin;
             let (above, below) = (parent.origin.as_ref(), child.origin.as_ref());
-            is_other && below.is_within(one.origin.as_ref()) && one.origin.as_ref().is_within(above)
+            is_other && below.is_within(zone.origin.as_ref()) && zone.origin.as_ref().is_within(above)
         };
         let is_direct = || !sources.iter().any(lies_between);
         if !is_below || !is_direct() {
@@ -381,6 +381,6 @@ fn compile_classes(
     distinct.dedup();
     let made: Vec<Arc<Classes>> =
         Classes::of_services(table, &distinct, &standings).into_iter().map(Arc::new).collect();
-    let of = |first: ServiceIndex| distinct.iter().position(|one| *one == first).map(|at| Arc::clone(&made[at]));
+    let of = |first: ServiceIndex| distinct.iter().position(|index| *index == first).map(|at| Arc::clone(&made[at]));
     firsts.into_iter().map(|first| of(first?)).collect()
 }

@@ -1,6 +1,5 @@
 //! The endpoints that are asked which model they run. Takes the releases of the rules (what should run under a model's
-//! name) and the endpoints' replies, returns for each region whether it runs that, as this node sees it. Held by the
-//! monitors.
+//! name) and the endpoints' replies, returns what each region runs, as this node sees it. Held by the monitors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

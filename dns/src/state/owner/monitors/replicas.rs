@@ -101,9 +101,9 @@ impl Replicas {
         entries.filter(|entry| entry.last_result.is_none()).map(|entry| entry.source.timeout).max()
     }
 
-    /// Takes the result of a reading, unless its copy isn't read any more. If the node `is_blind` (its own line seems
-    /// to be down), a failure says nothing about the copy. `places` has the names for the log. Returns whether anything
-    /// but the lag changed.
+    /// Takes the result of a reading, unless its copy isn't read any more. If the node `is_blind` (its own network
+    /// connection seems to be down), a failure says nothing about the copy. `places` has the names for the log. Returns
+    /// whether anything but the lag changed.
     pub(super) fn record(
         &mut self,
         result: ReplicaResult,

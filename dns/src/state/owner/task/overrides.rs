@@ -1,5 +1,6 @@
-//! Overrides that come by the API. Takes requests from the owner's loop, has them written to the state directory, and
-//! replies with the outcome.
+//! Overrides: statuses of regions and endpoints that operators force until a time. Takes requests of the API and
+//! reports of other nodes from the owner's loop, has the overrides written to the state directory, and replies with the
+//! outcome.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};

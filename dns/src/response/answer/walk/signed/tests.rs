@@ -302,16 +302,16 @@ fn signatures_that_are_too_old_are_never_served() {
 fn a_spent_budget_gives_tc_and_on_streams_servfail() {
     let world = world(Algorithm::EcdsaP256Sha256);
     let answers = |transport, from: u32| -> Vec<(u16, bool)> {
-        let one = |n: u32| {
+        let answer = |n: u32| {
             let packet = flagged(&format!("n{n}.example.com"), A, DO);
             let (out, outcome) = send(&world.zones, &Fixed::new(), &packet, transport);
             let Outcome::Answered { rcode, truncated, .. } = outcome else { panic!("dropped") };
             assert!(!truncated || out[2] & 2 != 0 && out[7] == 0);
             (rcode.0, truncated)
         };
-        (from..from + 300).map(one).collect()
+        (from..from + 300).map(answer).collect()
     };
-    let spent = |answers: &[(u16, bool)], like| answers.iter().filter(|&&one| one == like).count();
+    let spent = |answers: &[(u16, bool)], like| answers.iter().filter(|&&answer| answer == like).count();
     let by_udp = answers(Transport::Udp, 0);
     assert_eq!((spent(&by_udp, (0, false)), spent(&by_udp, (0, true))), (200, 100));
     let by_tcp = answers(Transport::Tcp, 1000);
