@@ -317,12 +317,10 @@ fn a_kept_answer_is_byte_for_byte_the_one_that_is_made() {
             kept.resize(kept.len().max(count), b"left over".to_vec());
             let batch = packets.iter().zip(&senders).zip(&mut kept);
             let batch = batch.map(|((packet, from), response)| Datagram { packet, from: *from, response });
-            let mut outcomes = Vec::new();
-            memo.respond(&context(&limiters[0]), &now, &mut batch.collect::<Vec<_>>(), |outcome| {
-                outcomes.push(outcome)
-            });
-            assert_eq!(outcomes.len(), count);
-            for (((packet, from), kept), by_memo) in packets.iter().zip(senders).zip(&kept).zip(outcomes) {
+            let mut results = Vec::new();
+            memo.respond(&context(&limiters[0]), &now, &mut batch.collect::<Vec<_>>(), |result| results.push(result));
+            assert_eq!(results.len(), count);
+            for (((packet, from), kept), by_memo) in packets.iter().zip(senders).zip(&kept).zip(results) {
                 let in_full = answer_uncached(&context(&limiters[1]), &now, packet, from, &mut made);
                 assert_eq!(*kept, made, "seed {seed}: {packet:02x?}");
                 assert_eq!(by_memo, in_full, "seed {seed}: {packet:02x?}");
