@@ -81,7 +81,7 @@ impl<R: Respond> Session<'_, R> {
                 accepted = timeout(idle, self.connection.accept_bi()) => match accepted {
                     Ok(Ok((send, receive))) => streams.push(self.exchange(send, receive)),
                     Ok(Err(_)) => return Closed(DoqErrorCode::NoError, "closed by the client"),
-                        // Open streams have their own time limit.
+                    // Open streams have their own time limit.
                     Err(_) if streams.is_empty() => return Closed(DoqErrorCode::NoError, "idle"),
                     Err(_) => {}
                 },
