@@ -63,7 +63,7 @@ use scope::{NamedField, Scope};
 use top_level::{DECIDING, read_top_level, salt};
 use walk::Walk;
 
-/// The names that an endpoint has for models, by the client's names.
+/// An endpoint's names of models. The key is the client's name of the same model.
 type Models = BTreeMap<String, String>;
 
 /// A JSON body that was read and judged.
@@ -83,19 +83,23 @@ pub(crate) struct Inspected {
     user: Option<String>,
     /// A hash of the conversation's beginning.
     beginning: Option<u64>,
-    /// The text for `store` that every endpoint gets in place of the client's, and the range that it replaces.
+    /// The edit that sets `store` for every endpoint: the range to replace, and the new text. `None` if `store` stays
+    /// as the client sent it.
     forced: Option<(Range<usize>, &'static str)>,
     /// Whether the endpoint stores the answer.
     stores: bool,
-    /// Whether the answer may hold the id of an object that the host keeps for a while: audio, or a container for code.
+    /// Whether the answer may hold the id of an object that the model host (the provider behind an endpoint) keeps for
+    /// a while: audio, or a container for code.
     keeps: bool,
-    /// The ranges of ids, each with the id for the endpoint, which is the client's id until it is replaced.
+    /// The ids in the body. Each has its range, and the id to send to the endpoint, which is the client's id until
+    /// [`Inspected::replace_ids`].
     ids: Vec<(Range<usize>, String)>,
     /// The ids of items of the Responses API.
     items: Vec<ItemId>,
     /// The ranges of models' names below the top level, with the client's names.
     models: Vec<(Range<usize>, String)>,
-    /// The ranges of names that an engine would share among all tenants, each with the scoped name for the engine.
+    /// The names that an engine would share among all tenants. Each has its range, and the scoped name: a name of this
+    /// tenant alone, which is sent instead.
     names: Vec<(Range<usize>, String)>,
     /// The salt of the engine's prefix cache, and the range that it replaces.
     salt: Option<Box<Salt>>,
@@ -113,12 +117,12 @@ struct Salt {
     before_others: bool,
 }
 
-/// The permissions of a request, and the scope of its names.
+/// The permissions of a request, and the owner of the names in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Terms<'a> {
     /// The permissions of the service.
     pub(crate) allow: &'a [Allowance],
-    /// The scope of the names in the body.
+    /// The owner of the names in the body, by which they are scoped.
     pub(crate) scope: Scope,
 }
 
@@ -194,7 +198,8 @@ impl Inspected {
         matches!(self.usage.as_deref(), Some(UsageOption::Unasked(..)))
     }
 
-    /// Whether an endpoint that can store answers stores this one. Then the client may use the answer's id again.
+    /// Whether an endpoint that can store answers will store this answer. Then the client may use the answer's id
+    /// again.
     #[must_use]
     pub(crate) fn stores(&self) -> bool {
         self.stores
@@ -257,8 +262,9 @@ impl Inspected {
         self.for_endpoint_with(model, names, engine, Additions::default())
     }
 
-    /// The bytes for an endpoint with this engine. `model` is the endpoint's name of the request's model, `names` its
-    /// names of models below the top level. The additions are added; all other bytes stay as the client sent them.
+    /// The bytes for an endpoint with this engine. `model` is the endpoint's name of the request's model. `names` are
+    /// the endpoint's names of the models that the body names below its top level. `additions` are fields to add. All
+    /// other bytes stay as the client sent them.
     #[must_use]
     pub(crate) fn for_endpoint_with(
         &self,
@@ -328,7 +334,7 @@ impl Salt {
     }
 }
 
-/// Reads and judges a text. A text that isn't JSON gets the error that says so, even if it has other faults too.
+/// Reads and judges a text. A text that isn't JSON gets the error for invalid JSON, even if it has other faults too.
 fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failure> {
     let broken = |broken: InvalidJson| Failure::NotJson { at: broken.at };
     let mut scan = Scan::new(text);

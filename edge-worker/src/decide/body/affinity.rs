@@ -33,10 +33,11 @@ pub(crate) struct Affinity<'a> {
 }
 
 impl Affinity<'_> {
-    /// The affinity key of a [`PlanRequest`](crate::decide::plan::PlanRequest): the tenant with the best hint. So one
-    /// tenant's prefix caches stay warm, and no tenant can choose the key of another. Without a hint, the key has the
-    /// model and the beginning of the conversation. Without a conversation, the key has the unique id of the request,
-    /// which spreads such requests over the endpoints.
+    /// The affinity key of a [`PlanRequest`](crate::decide::plan::PlanRequest): the tenant with the best hint. The best
+    /// hint is `prompt_cache_key`, else `session` (the header `x-session-id`), else `user`. So one tenant's prefix
+    /// caches stay warm, and no tenant can choose the key of another. Without a hint, the key has the model and the
+    /// beginning of the conversation. Without a conversation, the key has `request`, the request's unique id, which
+    /// spreads such requests over the endpoints.
     #[must_use]
     pub(crate) fn key(&self, tenant: &str, session: Option<&str>, request: &str) -> String {
         let hints = [("cache", self.prompt_cache_key), ("session", session), ("user", self.user)];

@@ -2,8 +2,8 @@
 //! shape and the engines that know it. Called by `field`.
 //!
 //! The sources are `protocol.py` of vLLM (`vllm/entrypoints/openai`, `vllm/entrypoints/pooling`) and of SGLang
-//! (`python/sglang/srt/entrypoints/openai`). Fields that route, or that name files on the engine's disk, are left out
-//! here and refused by name (`names`).
+//! (`python/sglang/srt/entrypoints/openai`). Two kinds of fields are left out here, and `names` refuses them: fields
+//! that route (that choose a model, a place or an account), and fields that name files on the engine's disk.
 
 use bailiwick_rules::rules::Engine;
 

@@ -33,7 +33,8 @@ pub(super) fn entries<'t>(
     Ok(entries)
 }
 
-/// Refuses duplicate keys, and `deciding` keys in another case, because two parsers could read them differently.
+/// Refuses duplicate keys, and keys that differ from a `deciding` key only in case. Two parsers could read such a body
+/// differently.
 pub(super) fn duplicates(entries: &[Entry<'_>], deciding: &[&'static str]) -> Result<(), Failure> {
     // Most bodies have few fields. Comparing each pair is faster than making a set.
     let mut seen = HashSet::new();
@@ -42,7 +43,7 @@ pub(super) fn duplicates(entries: &[Entry<'_>], deciding: &[&'static str]) -> Re
             return Err(Failure::MiscasedKey { key: known });
         }
         let is_new =
-            if entries.len() <= FEW_FIELDS { !entries[..i].iter().any(|one| one.0 == *key) } else { seen.insert(key) };
+            if entries.len() <= FEW_FIELDS { !entries[..i].iter().any(|old| old.0 == *key) } else { seen.insert(key) };
         if !is_new {
             return Err(Failure::DuplicateKey { key: key.chars().take(LONGEST_MODEL).collect() });
         }

@@ -39,14 +39,16 @@ impl Needs {
         Self { engines, field: field.to_owned(), models: Vec::new() }
     }
 
-    /// The needs of both together. The models are those of `self`, as only JSON bodies name models below the top level.
+    /// The needs of two fields of a form together. The models are those of `self`: a form names no models below the top
+    /// level.
     pub(crate) fn and(self, other: Self) -> Self {
         let field = if other.engines == Engines::ALL { self.field } else { other.field };
         Self { engines: self.engines.and(other.engines), field, models: self.models }
     }
 }
 
-/// Reads the value of a top-level field.
+/// Reads the value of a top-level field. Records faults, ids and names in `walk`, and the engines that know the field
+/// in `needs`. With `may_be_unknown`, the service allows undocumented fields.
 pub(super) fn read(
     walk: &mut Walk,
     needs: &mut Needs,
@@ -79,7 +81,7 @@ pub(super) fn read(
     }
     let may_pass = is_plain && key != "priority" || may_be_unknown || kind == Kind::Null;
     if !may_pass && key == "priority" {
-        // The engine would use the same value if the field were missing.
+        // The value 0 is allowed, because the engine would also use 0 if the field were missing.
         let range = value.skip()?;
         if !value.is_at(range, b"0") {
             walk.refuse(at, BodyFault::Priority);

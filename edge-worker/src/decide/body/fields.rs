@@ -41,7 +41,7 @@ const IDS: &[(&str, Field)] = &[
 ];
 
 /// The meaning of the value of `key`, in upper or lower case. A server that ignores case must not get an id that is
-/// still sealed.
+/// still sealed (in the form that only the edge can read).
 #[must_use]
 pub(crate) fn field(key: &str) -> Field {
     if key.is_ascii() && !(6..=20).contains(&key.len()) {

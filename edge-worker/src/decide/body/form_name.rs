@@ -20,8 +20,9 @@ pub(crate) fn base(name: &str) -> &str {
     name.split(['[', '.']).next().unwrap_or(name)
 }
 
-/// Refuses a name if one of its parts routes, makes the host run something, or is compiled or unpickled by an engine.
-/// Refuses ids too, which no form of the model API has.
+/// Refuses a name if one of its parts routes (chooses a model, a place or an account), makes the model host run
+/// something, or names a value that an engine compiles or unpickles. Refuses names of ids too, because no form of the
+/// model API has ids.
 ///
 /// # Errors
 /// 400 that names the fault.

@@ -1,5 +1,5 @@
-//! Judges a grader of a fine-tuning job or an evaluation. Says whether the model host would run code or a tool for it.
-//! Called by [`Walk`] where graders occur.
+//! Judges a grader (a rule that scores a model's outputs) of a fine-tuning job or an evaluation. Takes the grader;
+//! records a fault if the model host would run code or a tool for the grader. Called by [`Walk`] where graders occur.
 
 use super::guess::may_hold_media;
 use super::names::routes;
@@ -11,7 +11,7 @@ use crate::decide::json::{InvalidJson, Kind, Scan, reads_as};
 const PLAIN: &[&str] = &["string_check", "text_similarity", "score_model", "label_model", "multi"];
 
 impl Walk {
-    /// Reads a grader. With `several`, reads an object of graders whose names are the client's own.
+    /// Reads a grader. With `several`, the object may also hold graders under names that the client chose.
     pub(super) fn grader(&mut self, several: bool, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             let kind = value.kind()?;

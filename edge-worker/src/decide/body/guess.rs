@@ -1,5 +1,6 @@
-//! Guesses what a host does with an undocumented field. Takes its name; says whether the field may route, or hold
-//! media. Called by `walk` and `field` for undocumented names only, so ordinary requests cost nothing more.
+//! Guesses what a model host does with an undocumented field. Takes the field's name; says whether the field may route
+//! (choose a model, a place or an account), or hold media. Called by `walk` and `field` for undocumented names only, so
+//! ordinary requests cost nothing more.
 //!
 //! A list of whole names is never complete. Gateways combine the same few words in ever new ways (`model_id`,
 //! `modelName`, `litellm_session_id`). So this file looks for these words inside of names, and a name that contains one
@@ -7,9 +8,9 @@
 
 use crate::decide::json::letters;
 
-/// Pieces of names by which gateways, clouds and routers choose a model, a place or an account, identify who asks, or
-/// find what they stored: LiteLLM, OpenRouter, Portkey, Helicone, TensorZero, orq.ai, Cloudflare's and Vercel's AI
-/// gateways, Bedrock, Vertex AI, Azure, Dynamo, llm-d, AIBrix.
+/// Pieces of names by which gateways, clouds and routers choose a model, a place or an account, identify the caller, or
+/// find data that the caller stored: LiteLLM, OpenRouter, Portkey, Helicone, TensorZero, orq.ai, Cloudflare's and
+/// Vercel's AI gateways, Bedrock, Vertex AI, Azure, Dynamo, llm-d, AIBrix.
 const ROUTING_PIECES: &[&str] = &[
     // The model.
     "model",
@@ -171,13 +172,13 @@ const NO_MEDIA: &[&str] = &["profile", "videometadata", "audiometadata", "imagem
 #[inline(never)]
 pub(super) fn may_route(key: &str) -> bool {
     let key: String = letters(key).collect();
-    // `walk` judges models below the top level.
+    // The plain name `model` passes here, because `walk` judges it as the name of a model.
     let key = key.as_str();
     let is_made_of = || ROUTING_PIECES.iter().any(|piece| key.contains(piece));
     ROUTING_NAMES.contains(&key) || key != "model" && is_made_of() && !HARMLESS.contains(&key)
 }
 
-/// Whether a host may look for media under this name. A word there could be a path on the host's disk.
+/// Whether a host may look for media under this name. A word in such a field could be a path on the host's disk.
 #[inline(never)]
 pub(super) fn may_hold_media(key: &str) -> bool {
     let key: String = letters(key).collect();

@@ -1,8 +1,9 @@
-//! Finds ids of items of the Responses API. Takes a body's `input`; returns each id, with what else its item holds.
-//! Called by `top_level`. [`claim`](crate::decide::state::claim) then decides what is sent in place of each id.
+//! Finds ids of items of the Responses API. Takes a body's `input`; returns each id, and says what its item holds
+//! besides the id. Called by `top_level`. [`claim`](crate::decide::state::claim) then decides what is sent in place of
+//! each id.
 //!
-//! An item's id may be more than a name: a host that stores answers may replace the item by the one that it stored
-//! under that id.
+//! An item's id may be more than a name: a model host that stores answers may replace the item by the item that it
+//! stored under that id.
 
 use core::ops::Range;
 
@@ -13,9 +14,9 @@ use crate::decide::json::{InvalidJson, Kind, Scan, quoted, reads_as};
 pub(crate) enum ItemContents {
     /// A reference to a stored item.
     Reference,
-    /// Nothing. The host would use the item that it stored.
+    /// Nothing. The host would use the item that it stored under the id.
     Nothing,
-    /// Encrypted content. Only the endpoint that made it can read it, and it may contain the id.
+    /// Encrypted content. Only the endpoint that made the content can read it. The content may contain the id.
     Encrypted,
     /// All content that a model needs.
     Content,
@@ -29,7 +30,7 @@ pub(crate) enum Replacement {
     Same,
     /// Another id.
     Other(String),
-    /// No id. Its key is left out too.
+    /// No id. The id's key is left out too.
     None,
 }
 
@@ -99,7 +100,7 @@ impl IdFinder<'_> {
                     let id = value.string()?.into_owned();
                     ids.push((id, None, self.start + start..self.start + value.at()));
                 }
-                // The approval of a tool call holds the id of the request for approval, which is an item.
+                // The approval of a tool call holds the id of another item: the request for approval.
                 Kind::String if is("approval_request_id") => {
                     let id = value.string()?.into_owned();
                     ids.push((id, Some(ItemContents::Content), self.start + start..self.start + value.at()));
@@ -151,7 +152,7 @@ impl IdFinder<'_> {
     }
 }
 
-/// Whether a string or a list is empty.
+/// Whether the next value, a string or a list, is empty. The length of a string includes its two quotes.
 fn is_empty(scan: &mut Scan<'_>) -> Result<bool, InvalidJson> {
     if scan.kind()? != Kind::Array {
         return Ok(scan.skip()?.len() <= 2);
@@ -200,7 +201,7 @@ mod tests {
             let list = format!("[{item}]");
             let all = found(&list);
             assert_eq!(
-                all.iter().map(|one| (one.id.as_str(), one.holds)).collect::<Vec<_>>(),
+                all.iter().map(|item_id| (item_id.id.as_str(), item_id.holds)).collect::<Vec<_>>(),
                 [("x", holds)],
                 "{item}"
             );
@@ -208,7 +209,7 @@ mod tests {
         let inside =
             r#"[{"role":"user","content":[{"type":"input_text","id":"no"}]},{"type":"function_call","call_id":"c"}]"#;
         assert_eq!(found(inside), []);
-        assert_eq!(found(r#"{"id":"x"}"#).len(), 1, "a lenient server may take one item without its list");
+        assert_eq!(found(r#"{"id":"x"}"#).len(), 1, "a lenient server may accept an item outside a list");
     }
 
     #[test]
@@ -219,9 +220,9 @@ mod tests {
             (r#"{"a":1 , "i\u0064": "x"}"#, r#"{"a":1 }"#),
             (r#"{"a":1,"id":"x","b":[",\"id\":"]}"#, r#"{"a":1,"b":[",\"id\":"]}"#),
         ] {
-            let [mut one]: [ItemId; 1] = found(item).try_into().unwrap();
-            one.sent = Replacement::None;
-            let (range, text) = one.edit().unwrap();
+            let [mut item_id]: [ItemId; 1] = found(item).try_into().unwrap();
+            item_id.sent = Replacement::None;
+            let (range, text) = item_id.edit().unwrap();
             let mut out = item.to_owned();
             out.replace_range(range, &text);
             assert_eq!(out, expected);

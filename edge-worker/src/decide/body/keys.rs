@@ -1,6 +1,6 @@
-//! Takes a key; says whether a model host may read its value as the name of a model, or as the id of something that the
-//! host stores. Called by `walk` for keys that aren't in the table of their object, so ordinary requests cost nothing
-//! more.
+//! Takes a key; says whether a model host may read the key's value as the name of a model, or as the id of something
+//! that the host stores. Called by `walk` only for keys that aren't in the table of their object's fields, so ordinary
+//! requests cost nothing more.
 
 use crate::decide::body::fields::{Field, field};
 use crate::decide::json::{ends_in_words, reads_as};
@@ -88,7 +88,7 @@ mod tests {
         assert!(names_kept("Container") && names_kept("vector_stores") && !names_kept("container_type"));
     }
 
-    /// The ids that are looked up, or the error message.
+    /// The ids that are found in the body, or the code of the error.
     fn ids(path: &str, fields: &str) -> Result<Vec<String>, String> {
         let allow = [Allowance::HostedTools, Allowance::UnknownFields, Allowance::Store, Allowance::Batch];
         let body = inspect(path, &format!("{{\"model\":\"a\",{fields}}}"), &allow);

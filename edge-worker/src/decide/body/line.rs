@@ -1,5 +1,6 @@
-//! Reads a line of a batch's input file. Takes the line; returns the path and the range of the body of the request in
-//! it. Called by `batch`, which then reads the body like that of a single request.
+//! Reads a line of a batch's input file, which holds one request. Takes the line; returns the request's path, and the
+//! range of the request's body in the line. Called by `batch`, which then reads the body like the body of a single
+//! request.
 
 use core::ops::Range;
 
@@ -14,7 +15,7 @@ use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Kind, Scan};
 use crate::decide::route::{BodyForm, Class, Route};
 
-/// The fields of a line. The body is read later, by the rules of its path.
+/// The fields of a line. The value of `body` may be anything here: it is judged later, by the rules for its path.
 static LINE: Fields = &[("custom_id", Label), ("method", Word), ("url", Label), ("body", Free)];
 
 /// Keys that the edge acts on. They must be written in exactly this case.
@@ -43,15 +44,15 @@ pub(crate) fn read(text: &str, allow: &[Allowance]) -> Result<Option<Line>, Fail
         return Err(Failure::NotAnObject);
     }
     let (mut walk, mut needs) = (Walk::new(allow), Needs::default());
-    // The allowance for unknown fields covers bodies only. In an unknown field beside the body, a host could find
-    // another request.
+    // The allowance for unknown fields covers bodies only. A host could read another request from an unknown field
+    // beside the body.
     let read = |key: &str, value: &mut Scan<'_>| field::read(&mut walk, &mut needs, LINE, key, value, false);
     let entries = entries(&mut scan, read).map_err(broken)?;
     duplicates(&entries, DECIDING)?;
     if let Some((at, fault)) = walk.fault {
         return Err(field::failure_at(text, at, fault));
     }
-    // Beside the body, a line has no fields of engines, no ids and no names.
+    // Beside the body, a line may have no engine's own fields, no ids, and no names that engines share among tenants.
     if needs != Needs::default() {
         return Err(fault::unknown(needs.field));
     }

@@ -1,6 +1,6 @@
-//! Collects the models that a body names below its top level. Takes their ranges in the body, returns their names.
-//! Called by `body`. A host runs such models beside the request's own model: to make an image, to grade, to moderate,
-//! to transcribe.
+//! Collects the models that a body names below its top level. Takes the ranges of these names in the body, returns the
+//! names. Called by `body`. A host runs such models beside the request's own model: to make an image, to grade, to
+//! moderate, to transcribe.
 //!
 //! `plan` judges these models like the request's own: an endpoint's `models` map must hold them.
 
@@ -44,11 +44,11 @@ pub(super) fn named(text: &str, models: &[(Range<usize>, String)]) -> Result<Vec
         if named.iter().any(|known| known.name == *name) {
             continue;
         }
-        let one = NamedModel { name: name.clone(), field: pointer(text, range.start) };
+        let model = NamedModel { name: name.clone(), field: pointer(text, range.start) };
         if named.len() == MAX || name.len() > LONGEST_MODEL {
-            return Err(one.not_found());
+            return Err(model.not_found());
         }
-        named.push(one);
+        named.push(model);
     }
     Ok(named)
 }
@@ -79,7 +79,7 @@ mod tests {
     fn found(path: &str, fields: &str) -> Vec<(String, String)> {
         let allow = [Allowance::HostedTools, Allowance::UnknownFields];
         let body = inspect(path, &format!("{{\"model\":\"a\",{fields}}}"), &allow).unwrap();
-        body.needs().models.iter().map(|one| (one.field.clone(), one.name.clone())).collect()
+        body.needs().models.iter().map(|model| (model.field.clone(), model.name.clone())).collect()
     }
 
     #[test]

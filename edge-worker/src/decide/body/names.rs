@@ -3,8 +3,8 @@
 
 use crate::decide::json::reads_as_words;
 
-/// Fields that route to another model, account, engine or place, past the rules. They are refused even if their value
-/// is a number or a boolean.
+/// Fields that route: they send the request to another model, account, engine or place, past the rules. They are
+/// refused even if their value is a number or a boolean.
 const ROUTING: &[&str] = &[
     // Of gateways such as LiteLLM and OpenRouter.
     "fallbacks",
@@ -207,8 +207,8 @@ const SUFFIXES: &[&str] = &[
     "zai-org",
 ];
 
-/// Whether a field routes. Its name may also be written as `inferenceGeo` or `inference-geo`, or be a part of a longer
-/// name.
+/// Whether a field routes. The field's name may also be written as `inferenceGeo` or `inference-geo`, or be a part of a
+/// longer name.
 pub(super) fn routes(key: &str) -> bool {
     is_one_of(key, ROUTING)
 }
@@ -241,12 +241,12 @@ pub(super) fn is_local_tool(kind: &str) -> bool {
 /// endpoint's `models` map holds it.
 pub(crate) fn model_routes(model: &str) -> bool {
     let picks = |suffix: &str| SUFFIXES.contains(&suffix) || suffix.ends_with("-cloud");
-    // Some gateways take several models at once.
-    let one_picks = |name: &str| {
+    // Some gateways take several models at once, separated by commas.
+    let name_picks = |name: &str| {
         let suffix = name.rsplit_once(':').map(|(_, suffix)| suffix.to_ascii_lowercase());
         suffix.is_some_and(|suffix| picks(suffix.trim()))
     };
-    model.split(',').any(one_picks)
+    model.split(',').any(name_picks)
         || model.contains("@preset/")
         || super::regional::is_regional(model)
         || super::place::names_place(model, super::place::Certainty::Label)

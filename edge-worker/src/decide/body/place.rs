@@ -1,8 +1,8 @@
 //! Says whether a string names a place that a model host could fetch from or connect to. Called by `walk` for every
 //! string that isn't text for the model.
 //!
-//! URL parsers are lenient in different ways. Those that follow the WHATWG drop tabs and line breaks and read `\` as
-//! `/` (<https://url.spec.whatwg.org/#url-parsing>). Python's parser accepts `<URL:…>`. Some parsers decode
+//! URL parsers are lenient in different ways. Parsers that follow the WHATWG's standard drop tabs and line breaks, and
+//! read `\` as `/` (<https://url.spec.whatwg.org/#url-parsing>). Python's parser accepts `<URL:…>`. Some parsers decode
 //! percent-encoding first. So the string is first folded to the text that the most lenient parser would see.
 
 use core::net::Ipv6Addr;
@@ -35,7 +35,7 @@ pub(super) enum Certainty {
 
 /// Whether a value names a place: a URL of any scheme but `data:`, `//host`, a host with a port, or an IP address.
 pub(super) fn names_place(text: &str, certainty: Certainty) -> bool {
-    // Most words have none of the characters that every place has.
+    // Every place has at least one of these characters. Most words have none of them.
     let marks = |byte: u8| matches!(byte, b':' | b'/' | b'\\' | b'.' | b'%') || !(0x20..0x7f).contains(&byte);
     if !text.bytes().any(marks) || is_data_url(text) {
         return false;
@@ -100,7 +100,7 @@ fn names_folded(text: &str, certainty: Certainty) -> bool {
     names_host(authority.trim_end(), path, certainty)
 }
 
-/// Whether a text is a scheme (RFC 3986 §3.1). A single letter isn't, because it is a drive of Windows.
+/// Whether a text is a scheme (RFC 3986 §3.1). A single letter doesn't count, because it is a drive of Windows.
 fn is_scheme(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
     text.len() > 1 && text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.bytes().all(fits)
@@ -108,12 +108,12 @@ fn is_scheme(text: &str) -> bool {
 
 /// Whether an authority (RFC 3986 §3.2) is an IP address, or a host with a port.
 fn names_host(authority: &str, path: &str, certainty: Certainty) -> bool {
-    let without_zone = |host: &str| host.split('%').next().unwrap_or(host).parse::<Ipv6Addr>().is_ok();
+    let is_v6 = |host: &str| host.split('%').next().unwrap_or(host).parse::<Ipv6Addr>().is_ok();
     if let Some(inner) = authority.strip_prefix('[') {
-        return inner.split_once(']').is_some_and(|(host, _)| without_zone(host));
+        return inner.split_once(']').is_some_and(|(host, _)| is_v6(host));
     }
     if authority.matches(':').count() > 1 {
-        return without_zone(authority);
+        return is_v6(authority);
     }
     let is_port = |port: &str| (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
     let (host, port) = match authority.split_once(':') {
@@ -151,8 +151,8 @@ fn number(text: &str) -> Option<u64> {
     }
 }
 
-/// Whether numbers between dots are an IPv4 address. Four numbers are. Fewer are only if a port or a path follows, or
-/// if they are hexadecimal: `2.5` isn't a place.
+/// Whether numbers between dots are an IPv4 address. Four numbers are an address. Fewer numbers are an address only if
+/// a port or a path follows (`marked`), or if one of several is hexadecimal: `2.5` isn't a place.
 fn is_address(numbers: &[u64], host: &str, marked: bool) -> bool {
     let (Some(last), true) = (numbers.last(), numbers.len() <= 4) else { return false };
     let fits = numbers[..numbers.len() - 1].iter().all(|&number| number < 256) && *last <= u64::from(u32::MAX);

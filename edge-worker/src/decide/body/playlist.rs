@@ -3,7 +3,8 @@
 //!
 //! Many engines pass audio and video to FFmpeg, which recognises files by their content alone. If a client sends a
 //! playlist as `audio/wav`, FFmpeg fetches from any address in it. This file recognises the playlists that FFmpeg's
-//! demuxers recognise (`hls_probe`, `concat_probe`, `sdp_probe`, `dash_probe`), and older playlists of players.
+//! demuxers recognise (`hls_probe`, `concat_probe`, `sdp_probe`, `dash_probe`), and older playlist formats of media
+//! players.
 
 use memchr::memchr;
 
@@ -22,7 +23,7 @@ const CONNECTION: &[u8] = b"c=in ip";
 /// Whether a file is a playlist.
 pub(crate) fn is_playlist(file: &[u8]) -> bool {
     let file = file.get(..LOOKED_AT).unwrap_or(file);
-    // Text ends at the first zero byte. Most media have one near the beginning.
+    // Only the text before the first zero byte is checked. Most media have a zero byte near the beginning.
     let text = memchr(0, file).and_then(|end| file.get(..end)).unwrap_or(file);
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).trim_ascii_start();
     let begins =

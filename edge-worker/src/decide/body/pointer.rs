@@ -1,5 +1,5 @@
-//! Makes the JSON pointer (RFC 6901) of a position in a JSON text. Called by `field` if it refuses a value, and by
-//! `models` for models below the top level.
+//! Makes the JSON pointer (RFC 6901) of a position in a JSON text. Called by `field` for a value that is refused, and
+//! by `models` for models below the top level.
 
 use crate::decide::json::{InvalidJson, Kind, Scan};
 

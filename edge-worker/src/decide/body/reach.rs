@@ -1,9 +1,9 @@
-//! Says whether a URL leads to the public internet, as far as the URL shows. Called by `walk` if a service allows
-//! remote URLs and for servers of tools, and by `unlisted` for values in places for media.
+//! Says whether a URL leads to the public internet, as far as the URL shows. Called by `walk` for the servers of tools
+//! and for references in JSON Schemas, and by `unlisted` for all other values that name a place.
 //!
 //! A model host can reach addresses of its own network: the cloud's metadata service, or an admin page on loopback.
-//! Such URLs are refused, because no client's image is there. To which address a *name* resolves, or where a server
-//! redirects to, can't be seen here.
+//! Such URLs are refused, because no client's image is there. This file can't see to which address a *name* resolves,
+//! nor where a server redirects.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -60,7 +60,7 @@ const NOT_PUBLIC: &[([u8; 4], u32)] = &[
 /// Whether a value is an `http:` or `https:` URL of a public name or address.
 ///
 /// Only the plainest spelling passes. Parsers of URLs read other spellings differently (`\`, `@`, tabs, `0177.1`,
-/// full-width digits), and one of the parsers could see another host.
+/// full-width digits), and one of these parsers could see another host than this file.
 #[inline(never)]
 pub(super) fn is_public(url: &str) -> bool {
     let url = url.trim_ascii();
@@ -103,8 +103,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     !NOT_PUBLIC.iter().any(is_in)
 }
 
-/// The part of 2000::/3 that is assigned for the internet: not the special purposes of 2001::/23, not documentation
-/// (RFC 3849, RFC 9637), and not 6to4, which holds an IPv4 address.
+/// Whether an address is in the part of 2000::/3 that is assigned for the internet: not the special purposes of
+/// 2001::/23, not documentation (RFC 3849, RFC 9637), and not 6to4, which holds an IPv4 address.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [first, second, ..] = address.segments();
     first & 0xe000 == 0x2000

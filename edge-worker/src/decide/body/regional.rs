@@ -1,6 +1,6 @@
 //! Says whether a model's name chooses the region where the model runs. At clouds and gateways such a name could send a
-//! request out of the regions that the rules allow. So only names in an endpoint's `models` map may do it. Called by
-//! `names`.
+//! request out of the regions that the rules allow. So a name may choose a region only if an endpoint's `models` map
+//! holds the name. Called by `names`.
 //!
 //! Sources: Amazon Bedrock's inference profiles (`us.anthropic.claude-…`) and ARNs, Vertex AI's
 //! `projects/…/locations/…` and `@us-central1`, Azure's regions (`swedencentral`), and the forms in which LiteLLM and
@@ -16,7 +16,7 @@ const GROUPS: &[&str] = &[
     "us-gov",
 ];
 
-/// Words that choose a kind of deployment or its location, if they are a part of a name.
+/// Words that choose a kind of deployment or its location, if one of them is a whole part of a name.
 const CHOOSE: &[&str] =
     &["locations", "global-standard", "globalstandard", "data-zone", "datazone", "datazonestandard"];
 

@@ -7,7 +7,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-/// The bytes of a scoped name after `bw-`: 128 bits, so that no two names are equal by chance.
+/// How many bytes of the hash a scoped name has, in hexadecimal after `bw-`: 128 bits, so that no two names are equal
+/// by chance.
 const BYTES: usize = 16;
 
 /// The owner of the names.
@@ -21,7 +22,7 @@ pub(crate) struct Scope {
     pub(crate) request: String,
 }
 
-/// The kind of thing that is named.
+/// The kind of thing that a field names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NamedField {
     /// Media at vLLM, by `uuid`.

@@ -57,10 +57,11 @@ pub(super) enum Shape {
     Map(&'static Shape),
     /// Something that the model host should search or run, in a service that allows it.
     Hosted,
-    /// The same, if it is stored at an endpoint: the id of the stored object, or an object that may hold the id.
+    /// Like [`Shape::Hosted`], but stored at an endpoint: the id of the stored object, or an object that may hold the
+    /// id.
     HostedKept,
-    /// A value that an engine compiles or unpickles, or that controls how the engine reads media. With the shape of the
-    /// value.
+    /// A value that an engine compiles or unpickles, or that controls how the engine reads media. Holds the shape of
+    /// that value.
     EngineInput(&'static Shape),
     /// A documented object whose fields aren't listed here.
     Unknown,
@@ -198,7 +199,7 @@ static ANNOTATION: Fields = &[
 ];
 
 /// An action that the model asked the client to do with a computer or a shell, or that the model did itself when it
-/// searched. The host doesn't fetch the pages again, as with an annotation.
+/// searched. The host doesn't fetch these pages again.
 static ACTION: Fields = &[
     ("type", Word),
     ("text", Text),
@@ -319,7 +320,7 @@ pub(super) static MEDIA_KINDS: &[&str] = &[
 ];
 
 /// Kinds of messages, parts and items other than [`MEDIA_KINDS`]. An undocumented kind is refused, because nobody knows
-/// what a host does with it.
+/// what a host does with such a part.
 pub(super) static KINDS: &[&str] = &[
     "text",
     "input_text",

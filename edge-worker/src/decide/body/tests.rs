@@ -242,9 +242,9 @@ fn a_splice_preserves_every_other_byte() {
             Just("1180591620717411303424".to_owned()),
             Just("[ {\"model\":\"inner\"}, null ]".to_owned()),
             Just("\"\\\"model\\\":\"".to_owned()),
-            // The texts of the bodies begin with the word `a`.
+            // The bodies hold each text after the word `a`, so the filter judges it with that word.
             any::<String>()
-                .prop_filter("it names no place", |text| !place::names_place(
+                .prop_filter("the text names no place", |text| !place::names_place(
                     &format!("a {text}"),
                     place::Certainty::Word
                 ))

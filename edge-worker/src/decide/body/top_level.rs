@@ -1,5 +1,6 @@
-//! Reads the top-level fields of a JSON body: what they ask for, and whether the service allows it. Takes the ranges of
-//! the fields in the text, returns an [`Inspected`] or why the body is refused. Called by [`super::read`].
+//! Reads the top-level fields of a JSON body: what the fields ask for, and whether the service allows that. Takes the
+//! ranges of the fields in the text; returns an [`Inspected`], or the reason why the body is refused. Called by
+//! [`super::read`].
 
 use bailiwick_rules::rules::Allowance;
 use memchr::memmem;
@@ -21,11 +22,11 @@ pub(super) const DECIDING: &[&str] =
 /// What the purpose of an upload in parts must be, for the error message.
 const WHOLE_BATCH: &str = "another than batch, as its lines are read here: send the file whole, to /files";
 
-/// Tools that run in containers of the model host. A name that is written with escapes isn't found. Then the ids in the
-/// answer aren't sealed.
+/// Tools that run in containers of the model host. The search misses a name that the body writes with JSON escapes.
+/// Then the ids in the answer aren't sealed (bound to the tenant and the endpoint).
 const CONTAINER_TOOLS: &[&[u8]] = &[b"code_interpreter", b"shell"];
 
-/// Finds the range of the cache's salt, or the offset where a salt can be inserted.
+/// Finds the range of the prefix cache's salt, or the offset where a salt can be inserted.
 pub(super) fn salt(text: &str, brace: usize, entries: &[Entry<'_>], scope: &Scope) -> Salt {
     let given = entries.iter().find(|(key, _, _)| key == "cache_salt");
     let own = given.filter(|(_, kind, _)| *kind != Kind::Null);
@@ -124,7 +125,8 @@ impl<'a> TopLevel<'a> {
             "stream" => body.stream = boolean("stream", *kind)?,
             "n" => body.choices = value.parse().unwrap_or(1),
             "max_tokens" | "max_completion_tokens" | "max_output_tokens" if *kind == Kind::Number => {
-                // A number that doesn't fit counts as the largest. The endpoint refuses what isn't a whole number.
+                // A number above `u32::MAX` counts as `u32::MAX`. Anything that isn't a `u64` counts as no limit, and
+                // the endpoint judges it.
                 let tokens = value.parse().ok().map(|tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX));
                 body.max_output = body.max_output.max(tokens);
             }
@@ -151,7 +153,7 @@ impl<'a> TopLevel<'a> {
     fn check(&self, key: &str, kind: Kind, value: &str) -> Result<(), Failure> {
         let allows = |what: Allowance| self.allow.contains(&what);
         match key {
-            // For images `background` is a colour.
+            // In requests for images, `background` is a colour.
             "background" if self.is_response && boolean("background", kind)? && !allows(Allowance::Background) => {
                 Err(Failure::Background)
             }

@@ -35,7 +35,7 @@ const DIALECTS: &[&str] = &["http://json-schema.org/", "https://json-schema.org/
 pub(super) enum BodyFault {
     /// A value that names a place from which the model host would fetch.
     Place,
-    /// A value that tells a host where or by which model to process the request.
+    /// A value that routes: it tells a host where or by which model to process the request.
     Routes,
     /// A part, message or item of an undocumented kind.
     Kind,
@@ -95,7 +95,7 @@ impl Walk {
         }
     }
 
-    /// Records a fault at a position, unless there is an earlier one.
+    /// Records a fault at a position, unless another fault was recorded before.
     pub(super) fn refuse(&mut self, at: usize, fault: BodyFault) {
         if self.fault.is_none() {
             self.fault = Some((at, fault));
@@ -218,7 +218,7 @@ impl Walk {
         scan.object(|key, value| {
             if key == "type" && value.kind()? == Kind::String {
                 kinds += 1;
-                // `ids` judges the id of the item.
+                // The file `ids` judges the id of such an item.
                 if is_item && value.clone().string()? == "item_reference" {
                     return value.skip().map(drop);
                 }
@@ -248,7 +248,8 @@ impl Walk {
         Ok(())
     }
 
-    /// Refuses a value in `tools` that isn't an object, unless the service allows hosted tools.
+    /// Refuses a value in `tools` that isn't an object, unless the service allows hosted tools (tools that the model
+    /// host runs).
     fn tool_without_type(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let at = scan.at();
         if !self.allows_hosted_tools && scan.kind()? != Kind::Null {
@@ -308,7 +309,7 @@ impl Walk {
     /// says that the object's `id` names something that is stored at the endpoint.
     fn hosted(&mut self, is_kept: bool, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
-            // The user's location, and headers for a server of tools. The client chooses their keys.
+            // The user's location, and headers for a server of tools. The client chooses the keys in both objects.
             if matches!(key.as_ref(), "user_location" | "headers") {
                 return value.skip().map(drop);
             }

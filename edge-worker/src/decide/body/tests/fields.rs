@@ -306,7 +306,7 @@ fn references_to_stored_items_are_found_however_they_are_written() {
         let text = format!(r#"{{"model":"a","input":[{item}]}}"#);
         let body = inspect("/v1/responses", &text, &[Allowance::Store]).unwrap();
         assert_eq!(
-            body.items().iter().map(|one| one.holds).collect::<Vec<_>>(),
+            body.items().iter().map(|item| item.holds).collect::<Vec<_>>(),
             [ids::ItemContents::Reference],
             "{item}"
         );
