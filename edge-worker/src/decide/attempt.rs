@@ -42,7 +42,8 @@ pub(crate) enum Event {
         status: u16,
         /// `Content-Type`.
         content_type: Option<String>,
-        /// Whether the body is compressed in a way that the runtime can't decompress. The request asked for none.
+        /// Whether the body is compressed in a way that the runtime can't decompress, although the request asked for no
+        /// compression.
         packed: bool,
         /// How long the endpoint asks to be left alone: [`crate::decide::cooldown::retry_after_ms`].
         retry_after_ms: Option<u64>,
@@ -69,7 +70,7 @@ pub(crate) enum Event {
         /// The attempt.
         attempt: AttemptNumber,
     },
-    /// The timer of the last `Arm` fired. If the timer is too early, the machine arms it again.
+    /// The timer of the last `Arm` fired. If the deadline has moved since, the machine arms the timer again.
     Timer {
         /// The attempt.
         attempt: AttemptNumber,
@@ -113,7 +114,7 @@ pub(crate) enum Action {
         status: u16,
         /// The bytes that were held until now.
         body: Vec<u8>,
-        /// Whether the body is events that were made from a JSON answer.
+        /// Whether the body consists of events that the machine made from a JSON answer.
         as_events: bool,
     },
     /// More bytes of the committed body.
@@ -162,15 +163,15 @@ pub(crate) struct Task {
     pub(crate) model: Option<String>,
     /// The form that the answer should have.
     pub(crate) expect: Expect,
-    /// The kind of the JSON answer, to make events from it if the client asked for events and the endpoint sends JSON.
-    /// `None` if events can't be made from it.
+    /// The kind of the JSON answer. If the client asked for events and the endpoint sends JSON, the machine makes
+    /// events from an answer of this kind. `None` if no events can be made.
     pub(crate) answer_kind: Option<AnswerKind>,
     /// The least number of choices that the request asks for. A stream with fewer choices is incomplete.
     pub(crate) choices: usize,
-    /// Whether the request is about state. It then gets one attempt, because a second attempt could create an object
-    /// twice.
+    /// Whether the request is about state: objects that an endpoint stores. Such a request gets one attempt, because a
+    /// second attempt could create an object twice.
     pub(crate) stateful: bool,
-    /// Whether the request only reads. It may then be repeated at the same endpoint, even if it is stateful.
+    /// Whether the request only reads. Such a request may be repeated at the same endpoint, even if it is stateful.
     pub(crate) reads_only: bool,
     /// The service's limits.
     pub(crate) limits: Limits,

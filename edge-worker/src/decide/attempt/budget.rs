@@ -1,16 +1,16 @@
 //! The retry budget of an isolate. Takes the time; says whether a retry may be sent. Called by `run`.
 
-/// The units of one token. One token pays for one retry. Units make all shares of a token whole numbers.
+/// How many units a token has. One token pays for one retry. In units, all parts of a token are whole numbers.
 const TOKEN: i64 = 10_000;
-/// The most that can be saved, in units.
+/// The most that can be saved, in units: ten tokens.
 const CAP: i64 = 10 * TOKEN;
 /// How many units the first attempt of a request adds: 0.2 tokens.
 const PER_FIRST: i64 = TOKEN / 5;
 /// How many units each millisecond adds: one token in 10 s.
 const PER_MILLI: i64 = 1;
 
-/// The retry budget of an isolate. In the long run at most a fifth of the requests are retried, whatever fails, so that
-/// retries don't make an outage worse.
+/// The retry budget of an isolate. In the long run there is at most one retry for five requests, plus one in ten
+/// seconds, whatever fails. So retries don't make an outage worse.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Budget {
     /// The saved units.

@@ -5,7 +5,7 @@ use super::words::{ErrorMeaning, Words};
 use crate::decide::json::{InvalidJson, Kind, Scan};
 use crate::decide::usage::Usage;
 
-/// What an error concerns, and so whether another endpoint may do better.
+/// What an error concerns. This decides whether another endpoint may do better.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fault {
     /// The endpoint. Another endpoint may do better.
@@ -20,11 +20,11 @@ pub(super) enum Fault {
     Client,
 }
 
-/// What an error concerns by its status alone; `None` if the body must be read.
+/// What an error concerns, judged by its status alone; `None` if the body must be read.
 pub(super) fn by_status(status: u16) -> Option<Fault> {
     match status {
         408 => Some(Fault::Endpoint),
-        // The engine knows the path, but not for this model or this method. The edge has checked the method before.
+        // The engine knows the path, but not for this model or this method. The edge allowed the method before.
         405 | 501 => Some(Fault::Path),
         402 => Some(Fault::Quota),
         // The body says what the error concerns, or has words for the client.
@@ -33,8 +33,8 @@ pub(super) fn by_status(status: u16) -> Option<Fault> {
     }
 }
 
-/// What an error concerns by status and body together. If the request is `stateful`, "not found" may mean the client's
-/// object.
+/// What an error concerns, judged by status and body together. If the request is `stateful` (about objects that the
+/// endpoint stores), "not found" may mean the client's object.
 pub(super) fn by_body(status: u16, words: &Words, stateful: bool) -> Fault {
     match (status, words.known) {
         (_, Some(ErrorMeaning::Quota)) => Fault::Quota,
@@ -50,14 +50,15 @@ pub(super) fn by_body(status: u16, words: &Words, stateful: bool) -> Fault {
             if refused { Fault::Client } else { Fault::Endpoint }
         }
         (404, _) => {
-            // Codes of missing models were handled above, so such a code means another object of the request.
+            // Codes for missing models were handled above. Any other code of this form means another object of the
+            // request.
             let other_code = words.code.as_deref().is_some_and(|code| code.ends_with("_not_found"));
             let is_about = |param: &str| words.param.as_deref() == Some(param);
             match () {
                 () if stateful || other_code => Fault::Client,
                 () if is_about("model") => Fault::Model,
                 () if words.param.is_some() => Fault::Client,
-                // No object of the request could be missing, so the path is.
+                // No object of the request could be missing, so the path is missing.
                 () => Fault::Path,
             }
         }
@@ -100,7 +101,8 @@ fn is_error(scan: &mut Scan<'_>, usage: &mut Usage) -> Result<bool, InvalidJson>
             ("object", Kind::String) => {
                 let object = value.string()?;
                 error |= object == "error";
-                // A fine-tuning job has a field `error`, which is empty if the job didn't fail. The answer is the job.
+                // A fine-tuning job has a field `error`, which is empty if the job didn't fail. The job is a valid
+                // answer even if the field isn't empty.
                 answer |= object == "fine_tuning.job";
                 return Ok(());
             }
@@ -125,7 +127,8 @@ fn is_error(scan: &mut Scan<'_>, usage: &mut Usage) -> Result<bool, InvalidJson>
     Ok(error && !answer)
 }
 
-/// Follows the nesting of a JSON text that is too long to hold. So the machine notices if the text ends too early.
+/// Follows the nesting of arrays and objects in a JSON text that is too long to hold. So the machine notices if the
+/// text ends too early.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Nesting {
     depth: u32,
@@ -176,7 +179,7 @@ mod tests {
             assert_eq!(fault(status, ""), Fault::Client, "{status}");
         }
         assert_eq!([405, 501, 402].map(|status| fault(status, "")), [Fault::Path, Fault::Path, Fault::Quota]);
-        assert_eq!(fault(403, "<html>"), Fault::Endpoint, "our credential");
+        assert_eq!(fault(403, "<html>"), Fault::Endpoint, "the endpoint refuses our credential");
         assert_eq!(fault(403, r#"{"error":{"code":"content_policy_violation"}}"#), Fault::Client);
         assert_eq!(
             fault(403, r#"{"error":{"code":"model_not_found"}}"#),

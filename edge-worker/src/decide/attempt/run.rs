@@ -18,7 +18,7 @@ use fail::unexplained;
 use transitions::later;
 use unary::{UnaryForm, form_of};
 
-/// The most bytes of an error that are read. Also the most bytes of a success that are held if memory is short.
+/// The most bytes that are read of an error's body. Also the most bytes that are held of a success if memory is short.
 const MAX_HELD: usize = 64 << 10;
 /// The longest time to read an error's body, in milliseconds.
 const ERROR_BODY_MS: u64 = 2_000;
@@ -33,7 +33,7 @@ pub(crate) struct Run {
     tried: Vec<bool>,
     /// For each target: whether it is at rest now.
     resting: Vec<bool>,
-    /// For each target: why its quota doesn't allow the request now, if it doesn't.
+    /// For each target: the reason why its quota doesn't allow the request now; `None` if the quota allows the request.
     withheld: Vec<Option<Refusal>>,
     /// The current deadline. When more of an answer arrives, the deadline is extended, but the driver's timer isn't
     /// set again.
@@ -90,7 +90,7 @@ enum State {
     /// Passes on a committed stream.
     Stream {
         framer: Framer,
-        /// Whether the stream has announced its end, so that a clean end is complete.
+        /// Whether the stream has announced its end. Then the stream is complete if the connection ends cleanly.
         may_end: bool,
     },
     /// The runtime passes on the rest of a committed stream. The machine sees none of its bytes, so no time limit
@@ -145,7 +145,7 @@ impl Run {
         self.target(self.record.committed()?.target)
     }
 
-    /// Whether the run has ended. It then ignores every event.
+    /// Whether the run has ended. A run that has ended ignores every event.
     #[must_use]
     pub(crate) fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
@@ -165,8 +165,8 @@ impl Run {
         }
     }
 
-    /// Notes which endpoints have a quota that doesn't allow the request now. They aren't asked, even if there are no
-    /// other endpoints. Call this before [`step`].
+    /// Notes which endpoints have a quota that doesn't allow the request now. Such an endpoint isn't asked, even if
+    /// there is no other endpoint. Call this before [`step`].
     pub(crate) fn withhold(&mut self, mut refusal: impl FnMut(&Target) -> Option<Refusal>) {
         for (withheld, target) in self.withheld.iter_mut().zip(self.task.plan.targets()) {
             *withheld = refusal(target);
@@ -385,7 +385,7 @@ impl Step<'_> {
         }
         self.run.armed = false;
         if self.now < self.run.deadline_ms {
-            // Progress has moved the deadline since the timer was set.
+            // The deadline has moved since the timer was set, because bytes arrived.
             let left = self.run.deadline_ms.saturating_sub(self.now);
             return self.arm(u64::try_from(left).unwrap_or(0));
         }
@@ -393,7 +393,7 @@ impl Step<'_> {
             &State::Pause { target } if self.run.withheld[target].is_none() => self.send(target),
             State::Pause { .. } => self.next(),
             State::Refusal { .. } => self.refused(true),
-            // The answer is long and slow. It is passed on from here.
+            // The answer is long and slow, so the held part is committed, and the rest is passed on as it arrives.
             State::Hold { form, held, until_ms, .. }
                 if self.now >= *until_ms && held.len() >= MAX_HELD && !matches!(form, UnaryForm::Events(_)) =>
             {

@@ -107,7 +107,7 @@ fn unary() -> Driver {
     driver
 }
 
-/// The endpoint can't read the encrypted reasoning of the request.
+/// Lets the current endpoint answer that it can't read the request's encrypted reasoning.
 fn unreadable(driver: &mut Driver) -> Vec<Action> {
     driver.headers(400, "application/json");
     driver.chunk(UNREADABLE);
@@ -165,7 +165,7 @@ fn retried(actions: &[Action]) -> bool {
     cools && actions.iter().any(|action| matches!(action, Action::Send { attempt: 2, target: 1 }))
 }
 
-/// Broken off after the commit, which counts against the endpoint.
+/// Whether the answer was broken off after the commit, which counts as a fault of the endpoint.
 fn cut(actions: &[Action]) -> bool {
     matches!(actions, [Action::Disarm { .. }, Action::CoolDown { fault: true, .. }, Action::CutStream])
 }
@@ -230,7 +230,7 @@ fn an_errors_body_is_read_for_two_seconds_and_64_kib() {
     assert!(aborted(&actions) && reply(&actions).is_some());
     let mut ours = Driver::new(Expect::Json);
     ours.headers(403, "text/html");
-    assert!(retried(&ours.eof()), "our credential");
+    assert!(retried(&ours.eof()), "the endpoint refuses our credential");
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn the_failure_says_why_all_endpoints_failed() {
             driver.eof()
         }
     };
-    assert_eq!(ends(answered(401, "{}")).unwrap().0, failed(None, true), "our credential");
+    assert_eq!(ends(answered(401, "{}")).unwrap().0, failed(None, true), "our credential is refused");
     let denied = r#"{"error":{"message":"x","type":"key_model_access_denied","param":"model","code":"401"}}"#;
     assert_eq!(ends(answered(401, denied)).unwrap().0, Failure::ModelNotFound { model: "chat".into() });
     let missing = r#"{"error":{"message":"The model `chat` does not exist."}}"#;
@@ -280,7 +280,7 @@ fn the_failure_says_why_all_endpoints_failed() {
     let broke = r#"{"error":{"code":"insufficient_quota"}}"#;
     assert_eq!(ends(answered(429, broke)).unwrap().0, Failure::OutOfQuota);
 
-    // That one endpoint lacks the path doesn't count if another endpoint failed differently. The client gets the
+    // An endpoint that lacks the path doesn't count if another endpoint failed for another reason. The client gets the
     // shortest wait among all failures.
     let mixed = |driver: &mut Driver| match driver.attempt() {
         1 => answered(404, r#"{"detail":"Not Found"}"#)(driver),

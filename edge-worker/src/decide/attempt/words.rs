@@ -15,7 +15,7 @@ use crate::decide::json::{InvalidJson, Kind, Scan};
 /// How much of an error's text is searched, in bytes.
 const MAX_TEXT: usize = 2_000;
 
-/// The known meanings of errors.
+/// The meanings of errors that the edge recognises.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ErrorMeaning {
     /// The prompt is longer than the model accepts.
@@ -35,7 +35,7 @@ pub(super) enum ErrorMeaning {
 pub(super) struct Words {
     /// `type`.
     pub(super) kind: Option<String>,
-    /// `code`, if it isn't a number. If the meaning is known, it is OpenAI's code.
+    /// `code`, if it isn't a number. If the meaning is known, this is OpenAI's code for that meaning.
     pub(super) code: Option<String>,
     /// `param`.
     pub(super) param: Option<String>,
@@ -67,14 +67,14 @@ impl Words {
         parsed.words()
     }
 
-    /// Reads the words in the data lines of an event.
+    /// Reads the words in the first data line of an event.
     pub(super) fn read_event(event: &[u8]) -> Self {
         let data = event.split(|byte| matches!(byte, b'\n' | b'\r')).find_map(|line| line.strip_prefix(b"data:"));
         data.map(Self::read).unwrap_or_default()
     }
 
-    /// Whether the client's request is at fault, regardless of the status. Then every other endpoint would give the
-    /// same error.
+    /// Whether the words say that the client's request is at fault, regardless of the status. Then every other endpoint
+    /// would give the same error.
     pub(super) fn is_clients(&self) -> bool {
         matches!(
             self.known,
@@ -95,7 +95,7 @@ impl Words {
     }
 }
 
-/// The parsed error, before it is decided which parts may be sent to the client.
+/// The parsed error. Some parts of it may not be sent to the client.
 #[derive(Default)]
 struct ErrorText {
     kind: Option<String>,
@@ -153,7 +153,7 @@ impl ErrorText {
         let code = self.code.as_deref().and_then(plain_word);
         let kind = self.kind.as_deref().and_then(plain_word).filter(|kind| kind != "error");
         let (code, kind) = match known {
-            // A code of OpenAI's stays: a refused image has a code of its own.
+            // A code of OpenAI's for filters stays: a refused image has a code of its own.
             Some(ErrorMeaning::ContentFilter) if code.as_deref().is_some_and(|code| FILTERS.contains(&code)) => {
                 (code, kind)
             }
@@ -274,7 +274,8 @@ const PHRASES: &[(ErrorMeaning, &[&str])] = &[
     ),
 ];
 
-/// Phrases that say that a model is missing, in lower case. They count only in a text about a model.
+/// Phrases that say that a model is missing, in lower case. These phrases count only in a text that contains the word
+/// "model".
 const NO_MODEL: &[&str] = &[
     "does not exist",               // OpenAI, vLLM
     "not have access to",           // OpenAI
@@ -366,14 +367,15 @@ fn openais(kind: String) -> String {
     }
 }
 
-/// A plain word, such as `content_filter`. A number only repeats the status.
+/// The text, if it is a plain word, such as `content_filter`. A number doesn't count, because it only repeats the
+/// status.
 fn plain_word(text: &str) -> Option<String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     let is_word = (1..=64).contains(&text.len()) && text.bytes().all(fits);
     (is_word && !text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.to_owned())
 }
 
-/// A field's name, such as `messages[0].content`.
+/// The text, if it can be a field's name, such as `messages[0].content`.
 fn field(text: &str) -> Option<String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'[' | b']');
     ((1..=64).contains(&text.len()) && text.bytes().all(fits)).then(|| text.to_owned())

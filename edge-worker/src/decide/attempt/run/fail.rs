@@ -21,14 +21,14 @@ impl Step<'_> {
         }
     }
 
-    /// Handles an error inside a successful answer. If the request is at fault, the client gets the error, because
-    /// every endpoint would refuse the request. Otherwise the attempt fails.
+    /// Handles an error inside a successful answer. If the error says that the request is at fault, the client gets the
+    /// error, because every endpoint would refuse the request. Otherwise the attempt fails.
     pub(super) fn fail_or_refuse(&mut self, words: Words, abort: bool) {
         if words.is_clients() { self.refuse(400, words, abort) } else { self.fail(Outcome::ErrorEvent, abort, None) }
     }
 
-    /// Refuses the request with the endpoint's words. If the endpoint can't decrypt the reasoning, tries the others
-    /// first.
+    /// Refuses the request with the endpoint's words. If the endpoint can't decrypt the request's encrypted reasoning,
+    /// tries the other endpoints first.
     pub(super) fn refuse(&mut self, status: u16, words: Words, abort: bool) {
         self.disarm();
         if abort {

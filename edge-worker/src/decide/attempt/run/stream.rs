@@ -7,11 +7,11 @@ use crate::decide::attempt::words::Words;
 use crate::decide::attempt::{End, Outcome};
 use crate::decide::sse::{Framed, Meaning};
 
-/// The end of a stream of choices. It is added if the endpoint didn't send it.
+/// The last event of a stream of choices. The machine adds it if the endpoint didn't send it.
 const DONE: &[u8] = b"data: [DONE]\n\n";
 
 impl Step<'_> {
-    /// Takes complete events of a stream. They commit the stream, extend it, end it, or make the attempt fail.
+    /// Takes complete events of a stream. The events commit the stream, extend it, end it, or make the attempt fail.
     pub(super) fn events(&mut self, framed: Framed, was_committed: bool) {
         let Framed { mut bytes, events } = framed;
         let (mut committed, mut may_end, mut end, mut start) = (was_committed, false, None, 0);
@@ -89,8 +89,8 @@ impl Step<'_> {
         true
     }
 
-    /// Judges a stream whose connection ended cleanly. That doesn't prove that the stream is complete. It is complete
-    /// if its last event ends it, or if each choice has a finish reason.
+    /// Judges a stream whose connection ended cleanly. A clean end doesn't prove that the stream is complete. The
+    /// stream is complete if its last event announces the end, or if each choice has a finish reason.
     pub(super) fn stream_ended(&mut self) {
         let choices = self.run.task.choices;
         let (framer, may_end) = match &mut self.run.state {

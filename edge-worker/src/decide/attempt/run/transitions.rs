@@ -14,7 +14,7 @@ const LEAST_LEFT_MS: i64 = 1_000;
 /// The most times that one request is sent, whatever the service's limits say.
 const MAX_SENDS: usize = 3;
 /// The longest pause before the only endpoint is asked again, in milliseconds. If the endpoint asks for a longer pause,
-/// the client gets an error with that time, and waits itself.
+/// the client gets an error with that pause, and has to wait itself.
 const LONGEST_PAUSE_MS: u64 = 2_000;
 
 impl Step<'_> {
@@ -63,7 +63,7 @@ impl Step<'_> {
     }
 
     /// Chooses the first endpoint that wasn't tried, isn't at rest, and has a quota that allows the request. If all
-    /// endpoints are at rest, the first attempt takes the first of them.
+    /// such endpoints are at rest, the first attempt takes the first endpoint at rest.
     fn choose(&mut self, sends: usize) -> Option<usize> {
         let run = &mut *self.run;
         let is_open = |target: &usize| !run.tried[*target] && run.withheld[*target].is_none();
@@ -88,7 +88,8 @@ impl Step<'_> {
         chosen
     }
 
-    /// The failure if no quota allows the request. It has the shortest wait of all endpoints that weren't asked.
+    /// The failure for the endpoints whose quotas don't allow the request now, with the shortest wait among them;
+    /// `None` if there are no such endpoints.
     fn quota_exhausted(&self) -> Option<Failure> {
         let untried = self.run.withheld.iter().flatten();
         let waits = untried.clone().filter_map(|refusal| match refusal {
@@ -146,8 +147,8 @@ impl Step<'_> {
     }
 
     /// The fetch failed without an answer: no connection was made, a reused connection was already closed, or the
-    /// endpoint closed the connection. The runtime doesn't say which. If there is no other endpoint, the same endpoint
-    /// is asked once more.
+    /// endpoint closed the connection. The runtime doesn't say which of these happened. If there is no other endpoint,
+    /// the same endpoint is asked once more.
     pub(super) fn unanswered(&mut self) {
         let again = self.run.record.attempts.last().map(|attempt| attempt.target);
         self.failed(Outcome::Network, false, None);
@@ -172,7 +173,7 @@ impl Step<'_> {
             self.out.push(Action::Abort { attempt: self.run.current() });
         }
         self.outcome(outcome);
-        // These outcomes concern the machine or our credential, so they hold for every model.
+        // These outcomes concern the endpoint's machine or our credential there, so they hold for every model.
         let whole = matches!(outcome, Outcome::Network | Outcome::Status(300..=399 | 401 | 403));
         self.cool_down(whole, retry_after_ms, outcome.is_fault());
     }
@@ -190,8 +191,8 @@ impl Step<'_> {
         }
     }
 
-    /// The failure to answer with when no attempt is left. Endpoints that lack the model or the path count only if all
-    /// endpoints that were asked lack it.
+    /// The failure to answer with when no attempt is left. An outcome "lacks the model" or "lacks the path" counts only
+    /// if all endpoints that were asked have such an outcome.
     fn exhausted(&self) -> Failure {
         let outcomes = || self.run.record.attempts.iter().filter_map(|attempt| attempt.outcome);
         let lacks = |outcome: &Outcome| matches!(outcome, Outcome::NoModel | Outcome::NoPath);
@@ -266,7 +267,8 @@ impl Step<'_> {
             self.out.push(Action::Abort { attempt: self.run.current() });
         }
         self.run.record.end = Some(end);
-        // A process that dies breaks off all its streams. Each stream counts as a fault, although none can be retried.
+        // A process that dies breaks off all its streams. Each of these streams counts as a fault, although a committed
+        // stream can't be retried.
         self.cool_down(false, None, true);
         let state = core::mem::replace(&mut self.run.state, State::Done);
         self.out.push(match state {

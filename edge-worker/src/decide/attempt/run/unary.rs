@@ -1,5 +1,5 @@
-//! Unary answers in the attempt machine. Takes the bytes of an answer, holds them until it is complete or too large to
-//! hold, then commits it or fails the attempt. Called by `run`, its parent module.
+//! Unary answers in the attempt machine. Takes the bytes of an answer, holds them until the answer is complete or too
+//! large to hold, then commits the answer or fails the attempt. Called by `run`, its parent module.
 
 use super::transitions::later;
 use super::{MAX_HELD, State, Step};
@@ -37,7 +37,8 @@ impl Step<'_> {
         self.arm(idle.min(self.left()));
     }
 
-    /// Passes on a held answer if it has become too large to hold. `before` is its size before the last chunk.
+    /// Passes on a held answer if it has become too large to hold. `before` is the answer's size in bytes before the
+    /// last chunk.
     pub(super) fn check_held_size(&mut self, form: UnaryForm, before: usize) {
         let State::Hold { held, .. } = &self.run.state else { return };
         let size = held.len();
@@ -48,8 +49,8 @@ impl Step<'_> {
         let most = match form {
             UnaryForm::Binary => 1,
             UnaryForm::Untyped if is_binary(held) => 1,
-            // A stateful request can't be retried, and with a length the client notices if the answer breaks off. So
-            // there is no reason to hold the answer.
+            // There is no reason to hold this answer: a stateful request can't be retried, and the client knows the
+            // answer's length, so it notices if the answer breaks off.
             UnaryForm::Other if self.run.task.stateful && self.run.has_length => MAX_HELD,
             _ if self.run.is_memory_short => MAX_HELD,
             _ => MAX_WHOLE,
@@ -89,7 +90,7 @@ impl Step<'_> {
             _ if held.is_empty() => (!may_be_empty).then_some(Outcome::Empty),
             None | Some(Success::Object) => None,
             Some(Success::Error) => Some(Outcome::ErrorEvent),
-            // A bare `null` or a quoted string is JSON too, but not an answer of the model API.
+            // A bare `null`, a string or a list is JSON too, but not an answer of the model API.
             Some(Success::Other) if anything => None,
             Some(Success::Other | Success::InvalidJson) => Some(Outcome::WrongType),
         };
@@ -117,7 +118,7 @@ pub(super) fn form_of(kind: &str) -> UnaryForm {
     if is_binary || kind == "application/octet-stream" { UnaryForm::Binary } else { UnaryForm::Other }
 }
 
-/// Whether bytes are binary. An answer without a type may be audio.
+/// Whether bytes are binary. An answer without a Content-Type may be audio.
 fn is_binary(bytes: &[u8]) -> bool {
     let is_text = |text: &[u8]| !text.iter().any(|&byte| byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r'));
     match core::str::from_utf8(bytes) {

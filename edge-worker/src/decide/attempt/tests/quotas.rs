@@ -32,8 +32,8 @@ fn the_next_endpoint_of_the_fence_serves_while_a_quota_is_used_up() {
     let (mut driver, actions) = begin([wait(5_000), None, None, None]);
     assert!(matches!(actions[0], Action::Send { attempt: 1, target: 1 }), "{actions:?}");
     let skipped = &driver.run.record().skipped;
-    assert_eq!(skipped.iter().map(|one| one.why).collect::<Vec<_>>(), [Skip::Quota]);
-    // Its quota may be free again when the next attempt begins.
+    assert_eq!(skipped.iter().map(|skipped| skipped.why).collect::<Vec<_>>(), [Skip::Quota]);
+    // The first endpoint's quota allows the request again when the next attempt begins.
     driver.withhold([None, wait(1), None, None]);
     let actions = driver.headers(500, "");
     assert!(actions.contains(&Action::Send { attempt: 2, target: 0 }), "{actions:?}");
@@ -76,8 +76,8 @@ fn the_only_endpoint_is_not_asked_again_if_its_quota_forbids_it() {
     assert!(matches!(actions[..], [Action::Reply { .. }]), "{actions:?}");
 }
 
-/// Quotas may change from one moment to the next. Nothing is sent to an endpoint that its quota doesn't allow, and
-/// nothing is sent twice to an endpoint that refused. A run that ends without an answer says when to try again.
+/// Quotas may change between two events. Nothing is sent to an endpoint whose quota doesn't allow the request. If the
+/// client is told to wait, the wait is that of an endpoint's quota.
 #[test]
 fn nothing_is_sent_to_an_endpoint_that_its_quota_withholds() {
     let refusal = prop_oneof![Just(None), (1..90_000u64).prop_map(wait), Just(Some(Refusal::TooLarge))];

@@ -1,4 +1,4 @@
-//! Random events in random order, and the promises that the machine keeps in each run.
+//! Tests with random events in random order: what the machine guarantees must hold in each run.
 
 use super::*;
 
@@ -48,7 +48,7 @@ fn random_event() -> impl Strategy<Value = (RandomEvent, i64, i8)> {
         1 => Just(RandomEvent::ClientGone),
         1 => any::<u8>().prop_map(RandomEvent::Resting),
     ];
-    // Mostly an event of the current attempt, sometimes of an earlier or a later one.
+    // Most events belong to the current attempt, some to an earlier or a later attempt.
     let skew = prop_oneof![8 => Just(0i8), 1 => -2..3i8];
     (what, prop_oneof![20 => 0..100i64, 1 => 0..400_000i64], skew)
 }
@@ -119,7 +119,7 @@ fn whatever_happens_the_machine_keeps_its_promises() {
     assert!(commits.get() > 500);
 }
 
-/// The event for the machine; `None` if the random event isn't one.
+/// The event for the machine; `None` if the random event isn't an event of the machine.
 fn event_of(random_event: RandomEvent, attempt: AttemptNumber, packed: bool) -> Option<Event> {
     Some(match random_event {
         RandomEvent::Headers(status, kind, retry_after_ms) => {
@@ -151,7 +151,7 @@ fn check_record(record: &Record, watch: &Watch, fence: &[EndpointId]) -> Result<
     Ok(())
 }
 
-/// What a driver sees of a run, checked action by action.
+/// The state of a run as its driver sees it. Each action is checked against this state.
 #[derive(Default)]
 struct Watch {
     sent: Vec<usize>,
