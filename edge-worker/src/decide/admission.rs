@@ -1,7 +1,9 @@
-//! Whether a tenant's request may be sent at all: its service tier against the loads of regions, and how many of its
-//! requests are under way. Takes the tenant's limits; returns a [`Slot`], or why not. Called by `prepare`.
+//! Decides whether a tenant's request may be sent at all. Compares the tenant's service tier with the loads of regions,
+//! and counts the tenant's requests that are under way. Takes the tenant's limits; returns a [`Slot`], or the failure.
+//! Called by `prepare`.
 //!
-//! It can only refuse. Nobody's fence grows because a region is full.
+//! This file can only refuse a request. A client's fence (the regions that may process the client) never grows because
+//! a region is full.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,7 +14,8 @@ use bailiwick_rules::table::{RegionIndex, Table, Tenant};
 
 use crate::decide::envelope::{Failure, Limited};
 
-/// How long a client should wait while its tier is refused, in milliseconds. Loads are told about as often.
+/// How long a client should wait while its service tier is refused, in milliseconds. The loads of regions are reported
+/// about as often.
 const CAPACITY_WAIT_MS: u64 = 5_000;
 
 thread_local! {
@@ -20,15 +23,15 @@ thread_local! {
     static UNDER_WAY: RefCell<HashMap<TenantId, u32>> = RefCell::new(HashMap::new());
 }
 
-/// A request that is under way, until it is dropped.
+/// A request's place among the tenant's requests that are under way. The place is free again when the slot is dropped.
 #[derive(Debug)]
 pub(crate) struct Slot(TenantId);
 
 impl Slot {
-    /// Takes a slot of a tenant that may have so many; `None` for a tenant without such a limit.
+    /// Takes a slot for a request of this tenant; `None` if the tenant's requests under way aren't limited.
     ///
     /// # Errors
-    /// 429 if all are taken.
+    /// 429 if all slots of the tenant are taken.
     pub(crate) fn take(tenant: &Tenant) -> Result<Option<Self>, Failure> {
         let most = tenant.limits.as_ref().and_then(|limits| limits.concurrency);
         let Some(most) = most else { return Ok(None) };
@@ -43,7 +46,7 @@ impl Slot {
     }
 }
 
-/// How many requests of a tenant with such a limit are under way in this isolate.
+/// How many requests of a tenant are under way in this isolate; 0 for a tenant without a limit.
 pub(crate) fn under_way(tenant: &TenantId) -> u32 {
     UNDER_WAY.with_borrow(|under_way| under_way.get(tenant).copied().unwrap_or(0))
 }
@@ -61,8 +64,8 @@ impl Drop for Slot {
     }
 }
 
-/// Refuses a tenant whose service tier no region of `regions` takes at its load. A region whose load isn't known takes
-/// it: what isn't known is never read as full.
+/// Refuses a tenant if every region of `regions` is too full for its service tier: the region's load is at least the
+/// tier's `refuse_at`. A region whose load is unknown doesn't count as full.
 ///
 /// # Errors
 /// 429 with a wait.
@@ -81,9 +84,10 @@ pub(crate) fn check_tier(
     Ok(())
 }
 
-/// Refuses a tenant of a lower service tier whose request would be served away from home while less than half of its
-/// fence's capacity is up: what is left is for those who are at home there, and for the highest tier. `fence` is best
-/// first, and `first` the region that would be asked first. A region whose capacity the rules don't say doesn't count.
+/// Refuses a tenant of a lower service tier if its request would be served away from home (the best region of its
+/// fence) while less than half of the fence's capacity is up. The remaining capacity is for clients who are at home
+/// there, and for the highest tier. `fence` has the best region first, and `first` is the region that would be asked
+/// first. A region counts only if the rules state its capacity.
 ///
 /// # Errors
 /// 429 with a wait.
@@ -104,7 +108,7 @@ pub(crate) fn check_scarcity(
     };
     let whole = sum(&mut fence.iter().copied());
     let up = sum(&mut fence.iter().copied().filter(|region| is_up(*region)));
-    // Not of a fence of which nothing is known, or of which all is down: another failure tells of that.
+    // Nothing is refused here if no capacity is known, or if no region is up: another failure covers these cases.
     if up > 0 && up < whole - up {
         return Err(Failure::Limited(Limited::Capacity { wait_ms: CAPACITY_WAIT_MS }));
     }
@@ -180,21 +184,21 @@ mod tests {
             table.tenants().iter().filter(is_refused).map(|tenant| tenant.id.to_string()).collect()
         };
         let (table, nobody) = (with(&rules), [""; 0]);
-        assert_eq!(refused(&table, Some(PAR), &[FRA]), ["b-batch"], "50 of 110 are up");
-        assert_eq!(refused(&table, Some(FRA), &[PAR]), nobody, "at home");
-        assert_eq!(refused(&table, Some(PAR), &[]), nobody, "moved, but all is up");
+        assert_eq!(refused(&table, Some(PAR), &[FRA]), ["b-batch"], "a capacity of 50 of 110 is up");
+        assert_eq!(refused(&table, Some(FRA), &[PAR]), nobody, "the request stays at home");
+        assert_eq!(refused(&table, Some(PAR), &[]), nobody, "the request is moved, but all regions are up");
         assert_eq!(refused(&table, None, &[FRA, PAR]), nobody, "no region is offered, which is another failure");
         rules["regions"]["par"]["load"]["capacity"] = 60.into();
-        assert_eq!(refused(&with(&rules), Some(PAR), &[FRA]), nobody, "half is enough");
+        assert_eq!(refused(&with(&rules), Some(PAR), &[FRA]), nobody, "half of the capacity is up, which is enough");
         rules["regions"]["fra"].as_object_mut().unwrap().remove("load");
-        assert_eq!(refused(&with(&rules), Some(PAR), &[FRA]), nobody, "the load of Frankfurt is unknown");
+        assert_eq!(refused(&with(&rules), Some(PAR), &[FRA]), nobody, "the capacity of Frankfurt is unknown");
     }
 
     #[test]
     fn a_slot_is_free_again_when_its_request_ends() {
         let table = table();
-        let [gold, batch, ..] = table.tenants() else { panic!("four") };
-        assert!(Slot::take(gold).unwrap().is_none(), "no limit");
+        let [gold, batch, ..] = table.tenants() else { panic!("four tenants") };
+        assert!(Slot::take(gold).unwrap().is_none(), "the tenant has no limit");
         let first = Slot::take(batch).unwrap();
         let second = Slot::take(batch).unwrap();
         assert_eq!(Slot::take(batch).unwrap_err(), Failure::Limited(Limited::Concurrency { most: 2 }));

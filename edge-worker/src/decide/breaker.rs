@@ -2,12 +2,12 @@
 //! and which request may try such an endpoint again. Called by `memory`.
 //!
 //! A cool-down follows every failure and concerns one model. A breaker watches an endpoint as a whole. Each [`Source`]
-//! of requests has a breaker for each endpoint; in addition each endpoint has a shared breaker, which concerns all
-//! sources. [`FAULTS`] faults without a complete answer in between open a breaker. Streams that broke off after their
-//! first bytes count as faults. Fixture source alone can't open a shared breaker, because its own requests may be the
-//! cause. An open breaker rests for a time, and then lets one request through: the probe. If the probe is answered, the
-//! breaker closes. Until a complete answer arrives, fewer faults open the breaker again, and it rests longer. A rate
-//! limit or a missing model is no fault, because the endpoint is alive.
+//! of requests has a breaker for each endpoint. In addition, each endpoint has a shared breaker, which concerns the
+//! requests of all sources. [`FAULTS`] faults without a complete answer in between open a breaker. Streams that broke
+//! off after their first bytes count as faults. One source alone can't open a shared breaker, because its own requests
+//! may be the cause of the faults. An open breaker withholds requests for a time, its rest. Then it lets one request
+//! through: the probe. If the probe is answered, the breaker closes. Until a complete answer arrives, fewer faults open
+//! the breaker again, and it rests longer. A rate limit or a missing model is no fault, because the endpoint is alive.
 
 use std::collections::HashMap;
 
@@ -169,7 +169,8 @@ fn keys(region: &RegionId, endpoint: &EndpointId, source: Source) -> [Key; 2] {
     [Some(source), None].map(|source| Key { region: region.clone(), endpoint: endpoint.clone(), source })
 }
 
-/// Whether a time is still ahead. A time that is too far ahead doesn't count: the clock was set back.
+/// Whether a time is still ahead. A time that is further ahead than the longest rest doesn't count: the clock was set
+/// back.
 fn lasts(until: Timestamp, now: Timestamp) -> bool {
     until.lasts(now, Millis(LONGEST_MS))
 }
@@ -180,7 +181,7 @@ impl Breaker {
         [self.until, self.probe_until].into_iter().flatten().filter(|&until| lasts(until, now)).max()
     }
 
-    /// Counts a fault in a source's own breaker. A fault of the probe opens the breaker again.
+    /// Counts a fault in a source's own breaker. If the probe meets a fault, the breaker opens again.
     fn fault(&mut self, now: Timestamp) {
         match self.until {
             // This request was sent before the breaker opened, so its fault doesn't count again.
@@ -195,8 +196,8 @@ impl Breaker {
         }
     }
 
-    /// Counts a fault of one source in a shared breaker. After a rest, one fault each of two sources opens the breaker
-    /// again.
+    /// Counts a fault of one source in a shared breaker. After a rest, the breaker opens again if two sources have one
+    /// fault each.
     fn fault_of(&mut self, source: Source, now: Timestamp) {
         match self.until {
             Some(until) if lasts(until, now) => return,

@@ -7,8 +7,8 @@
 //! quota of one tenant never moves requests of another tenant, and a dead endpoint gets no more requests after failures
 //! of two sources.
 //!
-//! A rest doubles with every failure in a row. A rest concerns an endpoint and a model, and only one path if the path
-//! may be at fault. [`crate::decide::breaker`] watches the endpoint as a whole.
+//! The length of a rest doubles with every failure in a row. A rest concerns an endpoint and a model. If the path may
+//! be at fault, the rest concerns only this path. [`crate::decide::breaker`] watches the endpoint as a whole.
 
 #[cfg(test)]
 mod tests;
@@ -27,8 +27,8 @@ use crate::decide::source::Source;
 const SHORTEST_MS: u64 = 1_000;
 /// The longest rest in milliseconds, even if the endpoint asks for a longer one.
 const LONGEST_MS: u64 = 60_000;
-/// If requests of several sources fail within this time, in milliseconds, and none is served in between, the endpoint
-/// rests for all sources.
+/// If requests of several sources fail within this time, in milliseconds, and no request is served in between, the
+/// endpoint rests for all sources.
 const TOGETHER_MS: u64 = 60_000;
 /// An endpoint rests for all sources after failures of this many sources.
 const SEVERAL: usize = 2;
@@ -41,7 +41,7 @@ const MAX_SOURCES: usize = 16;
 /// The segments of a path of the model API, with `*` for an id.
 pub(crate) type Path = &'static [&'static str];
 
-/// All endpoints at rest, by name, so that they survive a change of the rules.
+/// All endpoints at rest. The keys are names, so that the rests survive a change of the rules.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CoolDowns {
     rests: HashMap<Key, Rests>,
@@ -143,8 +143,8 @@ impl Rests {
 }
 
 impl CoolDowns {
-    /// Lets an endpoint rest as long as it asked, or as backoff decides, but at most 60 s. Called for
-    /// `Action::CoolDown`.
+    /// Lets an endpoint rest for the time that it asked for, or else for the time that backoff decides, but for at most
+    /// 60 s. Called for `Action::CoolDown`.
     pub(crate) fn rest(&mut self, key: Key, source: Source, retry_after_ms: Option<u64>, now: Timestamp) {
         if self.rests.len() >= MAX && !self.rests.contains_key(&key) {
             self.make_room(source, now);
@@ -152,8 +152,9 @@ impl CoolDowns {
         self.rests.entry(key).or_default().fail(source, retry_after_ms, now);
     }
 
-    /// Notes that a source was served. Its own failures there are forgotten, and rests for everybody end. Rests of
-    /// other sources stay, because their requests may differ. Called at `Action::Commit`.
+    /// Notes that the endpoint served a request of a source. The source's own failures there are forgotten, and a rest
+    /// for all sources ends. Rests for other single sources stay, because their requests may differ. Called at
+    /// `Action::Commit`.
     pub(crate) fn recovered(&mut self, key: &Key, source: Source) {
         if self.rests.is_empty() {
             return;
@@ -175,14 +176,15 @@ impl CoolDowns {
         self.rests.is_empty()
     }
 
-    /// Whether the endpoint rests for a source, for `Run::pass_over`.
+    /// Whether the endpoint rests for a source, for `Run::skip_resting`.
     #[must_use]
     pub(crate) fn is_resting(&self, key: &Key, source: Source, now: Timestamp) -> bool {
         let rests = |key: Key| self.rests.get(&key).is_some_and(|rests| rests.until(Some(source), now).is_some());
         !self.rests.is_empty() && key.covering().into_iter().any(rests)
     }
 
-    /// The rests, as steering needs them for a request to `path` by `source`; without a source, those for everybody.
+    /// The rests, as steering needs them for a request of `source` to `path`; without a source, the rests for all
+    /// sources.
     #[must_use]
     pub(crate) fn local(&self, table: &Table, path: Option<Path>, source: Option<Source>, now: Timestamp) -> Local {
         let cooling = |(key, rests): (&Key, &Rests)| {
@@ -200,8 +202,9 @@ impl CoolDowns {
         Local { cooling: self.rests.iter().filter_map(cooling).collect() }
     }
 
-    /// Removes rests that have ended. If there are none, removes one of the source at hand, else the one that ends
-    /// first. Rests for everybody are removed last, and a source that names ever new models removes its own.
+    /// Removes the entries whose rests have ended. If none has ended, removes one entry: the one that ends first among
+    /// those of this source alone, else among those of other sources. Entries with a rest for all sources are removed
+    /// last. So a source that names ever new models pushes out its own rests.
     fn make_room(&mut self, source: Source, now: Timestamp) {
         self.rests.retain(|_, rests| rests.lasts(now));
         if self.rests.len() < MAX {
@@ -218,7 +221,8 @@ impl CoolDowns {
 }
 
 impl Key {
-    /// All keys whose rest also concerns this one: all models, all paths, both, and itself.
+    /// All keys whose rest also concerns this key: the keys for all models, for all paths, for both, and this key
+    /// itself.
     fn covering(&self) -> Vec<Self> {
         let mut keys = vec![Self { model: None, path: None, ..self.clone() }];
         if self.model.is_some() {
@@ -248,7 +252,7 @@ pub(crate) fn retry_after_ms(headers: &Headers, now: Timestamp) -> Option<u64> {
     let resets = || {
         let reset = |kind: &str| {
             let reset = headers.get(&format!("x-ratelimit-reset-{kind}"))?;
-            // An answer tells both limits. The one that has something left isn't the one that was reached.
+            // An answer states both limits. A limit that has something left isn't the limit that was reached.
             let left = headers.get(&format!("x-ratelimit-remaining-{kind}")).and_then(seconds);
             left.is_none_or(|left| left <= 0.0).then(|| span(reset.trim()))?
         };
@@ -262,7 +266,7 @@ pub(crate) fn millis(text: &str) -> Option<u64> {
     span(text).map(to_millis)
 }
 
-/// At most a day, which keeps the conversion exact.
+/// Converts seconds to milliseconds, at most a day, which keeps the conversion exact.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 86,400,000")]
 fn to_millis(seconds: f64) -> u64 {
     (seconds.clamp(0.0, 86_400.0) * 1000.0) as u64

@@ -1,4 +1,5 @@
-//! Why a request has nowhere to go. Takes a steering; returns the reason in the words of `explain`. Called by `serve`.
+//! Finds the reason why a request has nowhere to go. Takes a steering (what the rules decided for the client) that
+//! offers no endpoint; returns the reason in the words of `explain`. Called by `serve`.
 
 use std::rc::Rc;
 
@@ -18,16 +19,16 @@ impl Denial {
     /// Finds the reason in a steering that offers no endpoint.
     #[inline(never)]
     pub(crate) fn of(table: &Table, ask: &Ask<'_>, steering: &Steering) -> Rc<Self> {
-        let name = |one: &bailiwick_rules::steer::Withheld| table.region(one.ranked.fenced.region).id.to_string();
+        let name = |entry: &bailiwick_rules::steer::Withheld| table.region(entry.ranked.fenced.region).id.to_string();
         let withheld: Vec<(String, &'static str)> =
-            steering.withheld.iter().map(|one| (name(one), one.reason.as_str())).collect();
+            steering.withheld.iter().map(|entry| (name(entry), entry.reason.as_str())).collect();
         let ranking = rank(table, ask.service, &stand(table, &ask.client), ask.path_class);
-        let one = withheld.first().map(|(_, reason)| *reason);
-        let reason = match one {
+        let first = withheld.first().map(|(_, reason)| *reason);
+        let reason = match first {
             _ if ranking.fence_by.is_none() => "no_rule",
             _ if ranking.order.is_empty() => "empty_fence",
             _ if ranking.only == Some(None) => "hub_outside",
-            Some(one) if withheld.iter().all(|(_, reason)| *reason == one) => one,
+            Some(first) if withheld.iter().all(|(_, reason)| *reason == first) => first,
             Some(_) => "withheld",
             None => "no_endpoint",
         };

@@ -1,4 +1,4 @@
-//! Which endpoints rest, for whom and for how long.
+//! Tests of which endpoints rest, for which sources, and for how long.
 
 use std::cell::Cell;
 
@@ -113,7 +113,7 @@ fn what_is_remembered_is_bounded_and_a_flood_pushes_out_its_own() {
     assert!(rests.rests.values().all(|rests| rests.by_source.len() <= MAX_SOURCES));
 }
 
-/// Whatever one source meets, for as long as the others are served or ask nothing, it changes nothing for them.
+/// The failures of one source change nothing for other sources, as long as these are served or send nothing.
 #[test]
 fn a_noisy_source_changes_nothing_for_others() {
     let event = (any::<bool>(), 0..3usize, any::<bool>(), proptest::option::of(0..90_000u64), 0..3_000i64);
