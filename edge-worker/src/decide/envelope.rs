@@ -1,5 +1,5 @@
-//! All refusals and failures: each is a variant of [`Failure`]. Returns its OpenAI error envelope, status and headers.
-//! Used by all code that answers a client.
+//! All refusals and failures: each is a variant of [`Failure`]. A failure returns its error envelope (the JSON object
+//! in which OpenAI's API sends errors), its status and its headers. Used by all code that answers a client.
 //!
 //! No message quotes an endpoint's text, a prompt or a key. Messages quote only names that the client wrote in a path
 //! or as a field name, shortened.
@@ -64,7 +64,7 @@ pub(crate) enum Failure {
     InnerModelNotFound {
         /// The model.
         model: String,
-        /// Its JSON pointer.
+        /// The JSON pointer of the field that names the model.
         field: String,
     },
     /// 415: the body has a `Content-Encoding`.
@@ -74,7 +74,7 @@ pub(crate) enum Failure {
         /// The limit in bytes.
         limit: u64,
     },
-    /// 408: the client stopped in the middle of its body.
+    /// 408: the client stopped sending in the middle of its body.
     SlowBody,
     /// 400: the request has no body, but needs one.
     MissingBody,
@@ -119,7 +119,8 @@ pub(crate) enum Failure {
         /// The tool's type, or the field that asks for it.
         tool: String,
     },
-    /// 400: a background response, which outlives the request.
+    /// 400: a background response, which the endpoint computes after the request has ended. The service doesn't allow
+    /// it.
     Background,
     /// 400: the service doesn't allow batches.
     Batch,
@@ -169,7 +170,7 @@ pub(crate) enum Failure {
     },
     /// 451: no region may process this client's request.
     ResidencyDenied,
-    /// 503: every allowed region is withheld, because it is down or forced down.
+    /// 503: every region of the fence is withheld, because it is down or forced down.
     RegionUnavailable,
     /// 503: every endpoint that was asked failed.
     EndpointsFailed {
@@ -218,24 +219,24 @@ pub(crate) enum Failure {
     },
     /// 503: the service answers only with a receipt, and the key to sign receipts is missing.
     NoReceiptKey,
-    /// 401: an explanation is for the tenant itself or the operator.
+    /// 401: an explanation is only for the tenant itself or for the operator.
     ExplainUnauthorised,
-    /// 401: metrics are for the operator.
+    /// 401: metrics are only for the operator.
     MetricsUnauthorised,
     /// 403: a tenant asks for the explanation of another tenant.
     ExplainOthers,
     /// 400: the request for an explanation is invalid.
     BadQuestion {
-        /// The mistakes, each with how to mend it.
+        /// The mistakes, each with a hint how to mend it.
         errors: Vec<String>,
     },
     /// 451: the region that the operator names is outside the client's fence.
     PinOutside,
-    /// 401: a request names a region, and isn't the operator's.
+    /// 401: a request names the region that should serve it, but doesn't come from the operator.
     PinUnauthorised,
-    /// 400: a request names a region in a way that can't be followed.
+    /// 400: a request names the region that should serve it, but the edge can't follow that.
     BadPin {
-        /// What is wrong with it.
+        /// What is wrong with the name or the request.
         wrong: PinFault,
     },
     /// 503: no rules are loaded, or the operator has to mend another state of the Worker.
@@ -254,7 +255,7 @@ pub(crate) enum Failure {
 /// Why a field is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FieldFault {
-    /// The path's documentation doesn't have it.
+    /// The documentation of the path doesn't have the field.
     Undocumented,
     /// The field decides where, or by which model, a request is processed.
     Routes,
@@ -270,18 +271,18 @@ pub(crate) enum FieldFault {
     NoText,
 }
 
-/// What is wrong with a request that names its region.
+/// What is wrong with a request that names the region that should serve it (header `x-bailiwick-pin`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PinFault {
-    /// It names no region of the rules.
+    /// The request names no region of the rules.
     Region,
-    /// It isn't written as a region and perhaps an arm.
+    /// The header's value is neither a region, nor a region with an arm.
     Form,
     /// No endpoint of the region serves this arm to the request.
     Arm,
     /// It names an arm of a rollout of a bundle, which the application chooses.
     Bundle,
-    /// The request is no inference, or is about stored state, which has a place of its own.
+    /// The request isn't for inference, or is about a stored object, which stays at its own endpoint.
     State,
 }
 

@@ -1,5 +1,5 @@
-//! The quotas and limits in an explanation. Takes this isolate's state of pools, budgets and loads; returns JSON and
-//! text. Called by `explain`.
+//! The quotas and limits in an explanation (what the edge would do with a request, and why). Takes this isolate's state
+//! of pools (what was taken of each quota), budgets and loads; returns JSON and text. Called by `explain`.
 //!
 //! A tenant sees only its own limits. Only the operator sees the state of a provider's quota.
 
@@ -33,7 +33,7 @@ struct ExplainedQuota {
     requests: Option<u64>,
     /// The tokens that may be sent at once; `null` if tokens aren't limited.
     tokens: Option<u64>,
-    /// The time until which not even a small request fits, so that the endpoints are withheld.
+    /// The time until which the quota doesn't allow even a small request. Until then the endpoints are withheld.
     withheld_until: Option<Timestamp>,
 }
 

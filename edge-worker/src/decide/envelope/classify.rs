@@ -67,7 +67,7 @@ impl Failure {
         }
     }
 
-    /// The code in the body of the error, for programs: the endpoint's code if it has one, else ours.
+    /// The code in the body of the error, for programs: the code that the endpoint gave, else a code of the edge.
     #[must_use]
     pub(crate) fn code(&self) -> &str {
         match self {
@@ -76,7 +76,7 @@ impl Failure {
         }
     }
 
-    /// The code in logs and metrics. It is always one of ours, whatever the endpoint says.
+    /// The code in logs and metrics. This is always a code of the edge, even if the endpoint gave another code.
     #[must_use]
     pub(crate) fn own_code(&self) -> &'static str {
         match self {
@@ -141,7 +141,7 @@ impl Failure {
         }
     }
 
-    /// The family of errors, in OpenAI's words.
+    /// The error's `type`: the family of errors, in OpenAI's words.
     #[must_use]
     pub(crate) fn kind(&self) -> &str {
         match self {

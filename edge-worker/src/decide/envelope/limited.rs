@@ -1,7 +1,7 @@
-//! Refusals because of limits: quotas of providers, and limits of a tenant. Each has the status 429 and says when to
-//! try again. A part of [`super::Failure`].
+//! Refusals because of limits: the quotas of providers' accounts, and the limits of a tenant. Each refusal has the
+//! status 429, and most say when to try again. A part of [`super::Failure`].
 
-/// The official clients ignore waits of this length or longer, in milliseconds.
+/// OpenAI's official clients ignore waits of this length or longer, in milliseconds.
 const LONGEST_OBEYED_MS: u64 = 60_000;
 
 /// Which limit refuses a request.
@@ -9,7 +9,7 @@ const LONGEST_OBEYED_MS: u64 = 60_000;
 pub(crate) enum Limited {
     /// The quotas of the endpoints that may be asked don't allow the request now.
     Quota {
-        /// The shortest wait until one of them allows the request, in milliseconds.
+        /// The shortest wait until one of these quotas allows the request, in milliseconds.
         wait_ms: u64,
     },
     /// The request may need more tokens than any quota, or the tenant's budget, ever allows at once.
@@ -26,7 +26,7 @@ pub(crate) enum Limited {
     },
     /// Every region that may be asked is too full for the tenant's service tier.
     Capacity {
-        /// When to try again, in milliseconds.
+        /// How long to wait before the next try, in milliseconds.
         wait_ms: u64,
     },
 }
@@ -73,8 +73,9 @@ impl Limited {
         }
     }
 
-    /// Headers that say how long to wait. The official clients wait for at most a minute. If the wait is longer, they
-    /// ignore it and retry within seconds. For such waits, `x-should-retry` tells them not to retry at all.
+    /// Headers that say how long to wait. OpenAI's official clients wait for less than a minute. If the wait is longer,
+    /// the clients ignore the wait and retry within seconds. For such waits, `x-should-retry` tells the clients not to
+    /// retry at all.
     pub(super) fn headers(self) -> Vec<(&'static str, String)> {
         let wait_ms = match self {
             Self::TooLarge => return vec![("x-should-retry", "false".to_owned())],
