@@ -1,8 +1,8 @@
 //! Checks and rewrites the input file of a batch. Takes the file's chunks; returns its lines as they are sent to the
 //! endpoint. Called by `multipart::upload`.
 //!
-//! Each line is a request. A line is refused for the same reasons as the same request alone, and rewritten in the same
-//! way. So one line at a time is held as a whole.
+//! Each line is a request. A line is refused for the same reasons as the same request outside a batch, and rewritten in
+//! the same way. For this, one line at a time is held as a whole.
 
 use core::fmt;
 use std::borrow::Cow;
@@ -20,15 +20,16 @@ use crate::decide::route::query::Query;
 use crate::decide::state::claim::{Claimed, NamedIds, claim};
 use crate::decide::state::sealed_id::{Keyring, Owner};
 
-/// The longest line, in bytes. Some images fit into it.
+/// The longest line, in bytes. A line of this length has room for some images.
 const LONGEST: usize = 8 << 20;
 
 /// The expected URL of a line, for error messages. The path is named again when the batch is made, and some hosts use
 /// that path for all lines.
 const ONE_PATH: &str = "the same path in every line of the file";
 
-/// Characters besides `\n` that some programs take for the end of a line (Python's `splitlines`), and how they are
-/// written in JSON instead. If programs didn't agree where a line ends, a host could read a request that wasn't judged.
+/// Characters besides `\n` that some programs take for the end of a line (Python's `splitlines`), each with the text
+/// that replaces it in JSON. If the edge and a host didn't agree where a line ends, the host could read a request that
+/// the edge didn't judge.
 const ENDS: &[(&str, &str)] = &[("\r", " "), ("\u{85}", "\\u0085"), ("\u{2028}", "\\u2028"), ("\u{2029}", "\\u2029")];
 
 /// The owner of a batch, and the endpoint where it will run.
@@ -43,7 +44,7 @@ pub(crate) struct BatchPolicy {
     pub(crate) keys: Keyring,
     /// The endpoint that gets the file.
     pub(crate) target: Target,
-    /// Whether the client's tenant alone uses that endpoint's account.
+    /// Whether this tenant is the only tenant that uses that endpoint's account.
     pub(crate) is_sole: bool,
     /// The id of the upload's request.
     pub(crate) request: String,
@@ -179,8 +180,8 @@ impl BatchInput {
 
     /// Appends a piece to the current line.
     fn extend(&mut self, piece: &[u8]) -> Result<(), Failure> {
-        // A line that doesn't begin as an object is refused before it is complete. So most files that aren't batches
-        // are refused without being held.
+        // A line that doesn't begin like a JSON object is refused before it is complete. So most files that aren't
+        // batches are refused without being held in memory.
         let may_be_object =
             |line: &[u8]| line.iter().find(|byte| !byte.is_ascii_whitespace()).is_none_or(|byte| *byte == b'{');
         let is_refused = self.line.trim_ascii_start().is_empty() && !may_be_object(piece);
@@ -228,7 +229,7 @@ fn line_failure(line: u64, failure: Failure) -> Failure {
     }
 }
 
-/// A JSON text that every reader takes for one line.
+/// The JSON text, changed so that every program takes it for one line.
 fn one_line(text: &str) -> Cow<'_, str> {
     let found = ENDS.iter().filter(|(end, _)| memmem::find(text.as_bytes(), end.as_bytes()).is_some());
     found.fold(Cow::Borrowed(text), |text, (end, written)| Cow::Owned(text.replace(end, written)))

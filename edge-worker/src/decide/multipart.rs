@@ -1,9 +1,9 @@
 //! Multipart forms (RFC 7578). Takes a client's bytes, returns checked parts. Called by `serve` and `batch`.
 //!
-//! [`Splitter`] cuts a body into parts, chunk by chunk. It accepts less than RFC 2046 does. The form that goes to the
-//! endpoint is written again with a boundary of our own ([`write_head`]). So this Worker and the endpoint always agree
-//! where a part ends; otherwise a client could hide a field from inspection. [`form::Form`] is a form that is held in
-//! memory as a whole, [`upload::Upload`] a form whose `file` is streamed.
+//! [`Splitter`] cuts a body into parts, chunk by chunk. It accepts less than RFC 2046 allows. The form for the endpoint
+//! is written anew, with a boundary of our own ([`write_head`]). So this Worker and the endpoint always agree where a
+//! part ends; otherwise a client could hide a field from inspection. [`form::Form`] is a form that is held in memory as
+//! a whole. [`upload::Upload`] is a form whose `file` is streamed.
 
 mod filename;
 pub(crate) mod form;
@@ -26,7 +26,7 @@ const OTHER_CHARSET: &str = "a part is said to be of another charset than UTF-8"
 /// The bytes that the splitter puts before a body, so that the first boundary looks like the others.
 const PREFIX: &[u8] = b"\r\n";
 
-/// The headers of a part, as far as they are used.
+/// What the edge uses of a part's headers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Head {
     /// The field's name.
@@ -86,7 +86,7 @@ pub(crate) struct Splitter {
 /// What `pending` begins with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// The two bytes directly after a boundary.
+    /// The two bytes directly after a boundary: CRLF, or two hyphens after the last boundary.
     Boundary,
     /// The headers of a part.
     Head,
@@ -339,7 +339,8 @@ fn parameter(text: &str) -> Option<(&str, String, &str)> {
     while let Some((at, character)) = characters.next() {
         match character {
             '"' => return Some((key.trim(), value, &quoted[at + 1..])),
-            // Old clients escape `"` and `\` by a backslash. Before other characters it belongs to a Windows path.
+            // Old clients escape `"` and `\` by a backslash. A backslash before any other character belongs to a
+            // Windows path.
             '\\' if quoted[at + 1..].starts_with(['"', '\\']) => value.extend(characters.next().map(|(_, next)| next)),
             other => value.push(other),
         }

@@ -1,10 +1,10 @@
-//! Names of files in forms. Takes what a part's Content-Disposition says, returns one plain name. Called by
+//! Names of files in forms. Takes the names in a part's Content-Disposition, returns one plain name. Called by
 //! [`super::head`].
 //!
 //! Clients write letters outside ASCII in four ways: as UTF-8 (browsers, RFC 7578 §5.1.3), as `filename*` (RFC 8187;
 //! RFC 7578 §4.2 forbids it, but .NET sends it), as encoded words (RFC 2047; also .NET), or in another charset. An
-//! endpoint always gets `filename="…"` in UTF-8. It recognises formats of audio by the extension, so the extension is
-//! kept.
+//! endpoint always gets `filename="…"` in UTF-8. Endpoints recognise formats of audio by the extension, so the
+//! extension is kept.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -21,13 +21,14 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Chooses the name to send; `None` for a part without a file's name. If two are given, `filename*` has priority if it
-/// can be read (RFC 6266 §4.3), and the other is dropped.
+/// Chooses the name to send; `None` for a part without a file's name. If a part has both names, and `filename*` can be
+/// read, `filename*` has priority (RFC 6266 §4.3) and the other name is dropped.
 pub(super) fn choose(plain: Option<&str>, extended: Option<&str>) -> Option<String> {
     let name = match (extended.map(str::trim).map(|text| (text, from_extended(text))), plain) {
         (Some((_, Some(name))), _) if !name.is_empty() => name,
         (_, Some(name)) => from_words(name).unwrap_or_else(|| name.to_owned()),
-        // `filename*` can't be read, and there is no other name. What can be read of it keeps the extension.
+        // `filename*` can't be read completely, and there is no other name. Its readable characters are used, so that
+        // the extension is kept.
         (Some((text, _)), None) => {
             let value = text.rsplit('\'').next().unwrap_or(text);
             String::from_utf8_lossy(&unescaped(value)).into_owned()
@@ -37,16 +38,16 @@ pub(super) fn choose(plain: Option<&str>, extended: Option<&str>) -> Option<Stri
     Some(plain_name(&name))
 }
 
-/// `UTF-8''Gespr%C3%A4ch.mp3` (RFC 8187 §3.2.1).
+/// Reads a name such as `UTF-8''Gespr%C3%A4ch.mp3` (RFC 8187 §3.2.1).
 fn from_extended(text: &str) -> Option<String> {
     let (charset, rest) = text.split_once('\'')?;
     let (_language, value) = rest.split_once('\'')?;
     let bytes = unescaped(value);
-    // A percent sign that is left was not an escape.
+    // A percent sign that is left after decoding shows that the name has an invalid escape.
     if bytes.contains(&b'%') && !value.contains("%25") { None } else { decoded(charset, &bytes) }
 }
 
-/// Decodes `=?utf-8?B?R2VzcHLDpGNo?= =?utf-8?Q?.mp3?=` (RFC 2047 §2). `None` unless all of the name consists of such
+/// Decodes `=?utf-8?B?R2VzcHLDpGNo?= =?utf-8?Q?.mp3?=` (RFC 2047 §2). `None` unless the whole name consists of such
 /// words.
 fn from_words(text: &str) -> Option<String> {
     let mut name: Vec<u8> = Vec::new();
@@ -66,7 +67,7 @@ fn from_words(text: &str) -> Option<String> {
 }
 
 fn is_utf8(charset: &str) -> bool {
-    // A language may follow (RFC 2231 §5).
+    // A language may follow the charset after a `*` (RFC 2231 §5).
     let charset = charset.split('*').next().unwrap_or_default();
     ["utf-8", "utf8", "us-ascii", "ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known))
 }
@@ -85,7 +86,7 @@ fn unescaped(text: &str) -> Vec<u8> {
     percent_decode_str(text).collect()
 }
 
-/// RFC 2047 §4.2: `_` is a space, and `=` begins an escape.
+/// Decodes the Q encoding (RFC 2047 §4.2): `_` is a space, and `=` begins an escape.
 fn quoted_printable(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -103,14 +104,15 @@ fn quoted_printable(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The byte of the two hex digits at the beginning.
+/// The byte that the two hex digits at the beginning stand for.
 fn hex(bytes: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(*bytes.get(at)?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     Some(digit(0)? << 4 | digit(1)?)
 }
 
-/// Removes what a reader could take for more than a name, and what a person doesn't see. The next reader may decode an
-/// escape, so percent signs go too. Browsers write quotation marks and line breaks as escapes.
+/// Replaces characters that a program could take for more than a name, and characters that a person doesn't see. The
+/// next program may decode percent escapes, so the percent sign of an escape is replaced too. Browsers write quotation
+/// marks and line breaks as such escapes; each of these escapes is replaced as a whole.
 fn plain_name(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut rest = name.trim();
@@ -129,7 +131,7 @@ fn plain_name(name: &str) -> String {
 }
 
 /// Marks that change the direction of text, so that a name seems to have another extension, and characters without a
-/// width. Those that join letters are parts of words.
+/// width. Characters without a width that join letters don't count, because they are parts of words.
 fn is_unseen(character: char) -> bool {
     matches!(character,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -171,7 +173,7 @@ mod tests {
         assert_eq!(extended("UTF-8'de'%e2%82%ac%20rates.m4a"), "€ rates.m4a");
         assert_eq!(extended("iso-8859-1'en'%A3%20rates.wav"), "£ rates.wav");
         assert_eq!(extended("utf-8''100%25.mp3"), "100%.mp3");
-        // .NET: both, and both mean the same.
+        // .NET sends the same name in both forms.
         let words = "=?utf-8?B?R2VzcHLDpGNoLm1wMw==?=";
         assert_eq!(choose(Some(words), Some("utf-8''Gespr%C3%A4ch.mp3")).unwrap(), "Gespräch.mp3");
         assert_eq!(choose(None, None), None);
@@ -183,7 +185,7 @@ mod tests {
         for broken in ["", "utf-8''", "utf-8''%ff.wav", "utf-8''a%zz.wav", "koi8-r''%C1.wav", "b.wav", "utf-8'b.wav"] {
             assert_eq!(choose(Some("a.mp3"), Some(broken)).unwrap(), "a.mp3", "{broken}");
         }
-        // Alone it still is a file, of the kind it says.
+        // Without another name, the part still is a file, and its name keeps the extension.
         for broken in ["utf-8''%ff.wav", "utf-8''a%zz.wav", "koi8-r''%C1.wav", "b.wav", "utf-8'b.wav"] {
             assert!(extended(broken).ends_with(".wav"), "{broken}");
         }

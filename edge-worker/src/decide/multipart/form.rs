@@ -1,5 +1,5 @@
-//! A form that is held completely, such as one for audio or images. Takes a body; returns what the edge needs to know
-//! of it, and the bytes for each endpoint. Called by `serve`.
+//! A form that is held in memory completely, such as a form for audio or images. Takes a body; returns what the edge
+//! needs to know of the form, and the bytes for each endpoint. Called by `serve`.
 
 use core::ops::Range;
 
@@ -12,10 +12,10 @@ use crate::decide::envelope::Failure;
 use crate::decide::payload::Payload;
 use crate::decide::route::Route;
 
-/// Fields that decide something here. Each may occur once, in this case only, and not as a file.
+/// Fields that the edge acts on. Each may occur only once, only in this case, and not as a file.
 const DECIDING: &[&str] = &["model", "stream", "user"];
 
-/// How many bytes of a body are split at a time. No more of it is held twice.
+/// How many bytes of a body are split at a time. Only so many bytes are held twice: in the body and in the splitter.
 const AT_A_TIME: usize = 64 << 10;
 
 /// A form that was read and judged.
@@ -23,7 +23,7 @@ const AT_A_TIME: usize = 64 << 10;
 pub(crate) struct Form {
     /// The body, unchanged.
     bytes: PooledBuffer,
-    /// Its parts, and their ranges in the body.
+    /// The parts of the form, and the ranges of their contents in the body.
     parts: Vec<(Head, Range<usize>)>,
     model: String,
     stream: bool,
@@ -34,7 +34,7 @@ impl Form {
     /// Reads a complete body.
     ///
     /// # Errors
-    /// 400 that names what is wrong, or what the service doesn't allow.
+    /// 400 that names the mistake, or the field that the service doesn't allow.
     pub(crate) fn read(
         content_type: &str,
         bytes: impl Into<PooledBuffer>,
@@ -89,13 +89,13 @@ impl Form {
         self.bytes.len()
     }
 
-    /// Which engines know all of its fields.
+    /// The requirements of this form on an endpoint: which engines know all fields.
     #[must_use]
     pub(crate) fn needs(&self) -> &Needs {
         &self.needs
     }
 
-    /// The bytes for an endpoint that calls the model `model`.
+    /// The bytes for an endpoint. `model` is the endpoint's name of the model; with `None` the client's name stays.
     #[must_use]
     pub(crate) fn for_endpoint(&self, boundary: &str, model: Option<&str>) -> Payload<'_> {
         let mut out = Payload::default();
@@ -134,8 +134,8 @@ fn split(content_type: &str, bytes: &[u8]) -> Result<Vec<(Head, Range<usize>)>, 
     Ok(parts)
 }
 
-/// Refuses a deciding field in another case, twice, or as a file. Refuses ids, which no form of the model API has, and
-/// any field that occurs twice and isn't a list.
+/// Refuses a [`DECIDING`] field that is written in another case or sent as a file. Refuses names of ids, because no
+/// form of the model API has ids, and any field that occurs twice and isn't a list.
 fn check_name(head: &Head, before: &[(Head, Range<usize>)]) -> Result<(), Failure> {
     let base = body::field::base(&head.name);
     if let Some(key) = DECIDING.iter().find(|known| base.eq_ignore_ascii_case(known)) {

@@ -1,4 +1,4 @@
-//! Bodies in any chunks, and bodies that two readers could read differently.
+//! Tests of bodies in chunks of any size, and of bodies that two programs could read differently.
 
 use std::cell::Cell;
 

@@ -1,5 +1,5 @@
-//! An upload of a file to `/files`, or of a part of a file to `/uploads`. Takes a client's chunks, returns the chunks
-//! for the endpoint. The file is never held as a whole. Called by `runtime::uploads`.
+//! Checks an upload while it passes: a file to `/files`, or a part of a file to `/uploads`. Takes a client's chunks,
+//! returns the chunks for the endpoint. The file is never held as a whole. Called by `runtime::uploads`.
 //!
 //! The official clients send fields after the file. So a part of the file is sent to an endpoint of the fence before
 //! the purpose of the file is known. If the purpose isn't allowed, the upload is still refused: the body ends before
@@ -51,16 +51,16 @@ pub(crate) struct Upload {
     splitter: Splitter,
     boundary: String,
     allow: Vec<Allowance>,
-    /// The names of fields so far, in lower case.
+    /// The names of the fields that have begun so far, in lower case.
     seen: Vec<String>,
     /// The current field; `None` within the file.
     field: Option<(Head, Vec<u8>)>,
     begun: bool,
-    /// Whether the file is a batch's input, once that is known.
+    /// Whether the file is a batch's input; `None` until the purpose is known.
     is_batch: Option<bool>,
     /// Checks the lines of a batch, if the service allows batches.
     lines: Option<BatchInput>,
-    /// The first mistake in a line, kept until it is known whether the file is a batch's input.
+    /// The first mistake in a line. It is kept until the purpose says whether the file is a batch's input.
     wrong: Option<Failure>,
 }
 
@@ -68,7 +68,7 @@ impl Upload {
     /// Starts an upload with this `Content-Type`. The endpoint's form gets the unpredictable `boundary`.
     ///
     /// # Errors
-    /// 400 if it isn't a form.
+    /// 400 if the `Content-Type` isn't that of a form.
     pub(crate) fn new(
         kind: UploadKind,
         content_type: &str,
@@ -92,8 +92,8 @@ impl Upload {
 
     /// Sets the checker of a batch's lines.
     ///
-    /// If the file comes before its purpose, it is treated as a batch's input. If the purpose turns out to be another
-    /// and a line was rewritten, the upload is refused.
+    /// If the file comes before its purpose, it is treated as a batch's input. If the file turns out to have another
+    /// purpose, and a line was rewritten, the upload is refused.
     #[must_use]
     pub(crate) fn with_lines(self, lines: Option<BatchInput>) -> Self {
         Self { lines: lines.filter(|_| self.kind == UploadKind::File), ..self }
@@ -102,7 +102,7 @@ impl Upload {
     /// Takes a chunk, and returns what may be sent on.
     ///
     /// # Errors
-    /// 400 if it isn't an upload, or if the purpose isn't allowed. 413 if a field is too long.
+    /// 400 if the body isn't an upload, or if the purpose isn't allowed. 413 if a field is too long.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Result<Vec<u8>, Failure> {
         let mut out = Vec::with_capacity(chunk.len() + 256);
         for piece in self.splitter.push(chunk)? {
@@ -194,7 +194,7 @@ impl Upload {
             }
         }
         let Needs { engines, field, .. } = field::check(&["files"], &head.name, text, &self.allow)?;
-        // No engine has own fields for uploads.
+        // Engines have no own fields for uploads, so a field that only some engines know is refused.
         let known = engines == Engines::ALL;
         if known { Ok(()) } else { Err(Failure::UnknownField { field, odd: FieldFault::Undocumented }) }
     }
@@ -217,8 +217,8 @@ impl Upload {
         self.judged(passed, out)
     }
 
-    /// A wrong line matters only if the file is a batch's input. Until that is known, the rest of the file passes
-    /// unchanged.
+    /// Handles the result of checking lines. A wrong line matters only if the file is a batch's input. Until that is
+    /// known, the first mistake is kept, and the rest of the file passes unchanged.
     fn judged(&mut self, passed: Result<(), Failure>, out: &mut Vec<u8>) -> Result<(), Failure> {
         let Err(wrong) = passed else { return Ok(()) };
         if self.is_batch.is_some() || wrong == Failure::Busy {
@@ -234,7 +234,7 @@ impl Upload {
     }
 }
 
-/// The error if a file was rewritten as a batch's input, and a later `purpose` is another.
+/// The error if a file was rewritten as a batch's input, and the `purpose` after it is another purpose.
 const ORDER: &str =
     "the file reads like a batch's input, but the purpose after it is another; put \"purpose\" before \"file\"";
 
@@ -308,7 +308,7 @@ mod tests {
             let body = format!("{{\"model\":\"{model}\",\"messages\":[]}}");
             format!("{{\"custom_id\":\"1\",\"url\":\"/v1/chat/completions\",\"body\":{body}}}\n").into_bytes()
         };
-        // The map of models has `chat`, which the endpoint calls `llama`, and doesn't have `gpt`.
+        // The endpoint's map of models has `chat`, which the endpoint calls `llama`, but not `gpt`.
         let (sent, rewritten, unknown) = (line("chat"), line("llama"), line("gpt"));
         let batch = ("purpose", &b"batch"[..]);
         let data = ("purpose", &b"user_data"[..]);
