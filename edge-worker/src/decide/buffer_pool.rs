@@ -1,9 +1,9 @@
-//! A pool of buffers for large bodies. Takes a size, returns a buffer of at least that size. `incoming` gets and fills
-//! it. It returns to the pool when its owner drops it.
+//! A pool of buffers for large bodies. Takes a size, returns a buffer of at least that size. `incoming` takes a buffer
+//! and fills it. The buffer returns to the pool when its owner drops it.
 //!
-//! The pool prevents fragmentation. A large buffer that is freed leaves a hole. A small allocation in that hole makes
-//! it too small for the next large body, and in the end no hole fits one. So large buffers are kept and used again. All
-//! large buffers together, in use or kept, take at most [`MAX_OF_LARGE`].
+//! The pool prevents fragmentation. A large buffer that is freed leaves a hole in memory. A small allocation in that
+//! hole makes the hole too small for the next large body, and in the end no hole is large enough for a large body. So
+//! large buffers are kept and used again. All large buffers together, in use or kept, take at most [`MAX_OF_LARGE`].
 
 use core::cell::{Cell, RefCell};
 use core::ops::Deref;
@@ -42,17 +42,17 @@ impl PooledBuffer {
         Ok(Self::from(room))
     }
 
-    /// The capacity that a buffer for `bytes` gets: rounded up for a large one.
+    /// The capacity in bytes that a buffer for `bytes` gets. The capacity of a large buffer is rounded up.
     pub(crate) fn size(bytes: usize) -> usize {
         if is_large(bytes) { bytes.next_multiple_of(bytes.next_power_of_two() / STEPS) } else { bytes }
     }
 
-    /// Whether a buffer of that capacity holds `bytes` and isn't much too large for them.
+    /// Whether a buffer of this capacity has room for `bytes`, and isn't much larger than needed.
     pub(crate) fn suits(capacity: usize, bytes: usize) -> bool {
         (bytes..=Self::size(bytes).saturating_add(bytes / 2)).contains(&capacity)
     }
 
-    /// How many bytes it can hold.
+    /// How many bytes the buffer can hold.
     pub(crate) fn capacity(&self) -> usize {
         self.0.capacity()
     }
@@ -106,8 +106,8 @@ fn is_large(bytes: usize) -> bool {
     bytes as u64 > LARGE
 }
 
-/// Takes the smallest kept buffer that suits `bytes`. If none does, frees kept buffers until `bytes` more fit within
-/// the limit, and returns a `Vec` without capacity.
+/// Takes the smallest kept buffer that suits `bytes`. If no kept buffer suits them, frees kept buffers until `bytes`
+/// more fit within the limit, and returns a `Vec` without capacity.
 fn take_unused(bytes: usize) -> Vec<u8> {
     UNUSED.with_borrow_mut(|unused| {
         let fits = |at: &usize| PooledBuffer::suits(unused[*at].capacity(), bytes);
@@ -165,7 +165,7 @@ mod tests {
                 for (which, ends, bytes) in steps {
                     rooms[which] = None;
                     let size = PooledBuffer::size(bytes);
-                    // As a `Reservation` allows.
+                    // A `Reservation` allows a new buffer only if all buffers in use stay within the limit.
                     let held: usize = rooms.iter().flatten().map(PooledBuffer::capacity).sum();
                     if !ends && held + size <= most {
                         let room = PooledBuffer::of(size).unwrap();

@@ -1,7 +1,7 @@
 //! A hash of byte strings that is the same in every isolate and version. Called by `plan`, which ranks endpoints by it,
 //! and by `source`, which tells senders apart. Not for secrets.
 
-/// FNV-1a over the parts with their ends, then the finaliser of SplitMix64 to spread its bits.
+/// FNV-1a over the parts, with a byte 0xff after each part. Then the finaliser of SplitMix64 spreads the bits.
 pub(crate) fn hash(parts: &[&[u8]]) -> u64 {
     let mut state: u64 = 0xcbf2_9ce4_8422_2325;
     for part in parts {

@@ -1,17 +1,18 @@
-//! The headers of a request or an answer, stored as one text: a line for each name, and a line for its value. In this
-//! form they cross between Wasm and JavaScript. A request has dozens of headers, and a string for each would cost more
-//! than all other work on them.
+//! The headers of a request or an answer, stored as one text: a line for each name, followed by a line for its value.
+//! In this form headers cross between Wasm and JavaScript. A request has dozens of headers, and a string for each would
+//! cost more than all other work on them.
 
-/// Headers in order. Names that are looked for are in lower case, as the runtime gives them.
+/// Headers in order. The methods compare names exactly, and the runtime gives names in lower case.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Headers {
     text: String,
-    /// Where each name and each value ends. The next header begins after that.
+    /// The offsets in `text` where each header's name ends, and where its value ends. A line break stands at each
+    /// offset.
     ends: Vec<(usize, usize)>,
 }
 
 impl Headers {
-    /// Reads headers from the form in which they cross. What isn't a pair of lines is left out.
+    /// Reads headers from the text that crossed from JavaScript. An incomplete pair of lines at the end is left out.
     #[must_use]
     pub(crate) fn read(mut text: String) -> Self {
         let mut ends = Vec::with_capacity(16);
@@ -23,7 +24,7 @@ impl Headers {
         Self { text, ends }
     }
 
-    /// All headers in the form in which they cross.
+    /// All headers as the text that crosses to JavaScript.
     #[must_use]
     pub(crate) fn as_text(&self) -> &str {
         &self.text
@@ -41,8 +42,8 @@ impl Headers {
         self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
-    /// Adds a header. One that can't be written is left out: it is no reason to fail a request, and a line break in it
-    /// would make another header.
+    /// Adds a header. A header that HTTP can't carry is left out: the request shouldn't fail because of it, and a line
+    /// break in it would make another header.
     pub(crate) fn push(&mut self, name: &str, value: &str) {
         if !is_writable(value) || name.contains('\n') {
             return;

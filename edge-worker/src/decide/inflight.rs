@@ -1,8 +1,8 @@
 //! Limits the bytes of bodies that an isolate holds at once. Takes the size of a body; returns a [`Reservation`], or
-//! refuses it. Called by `incoming`, `uploads` and whatever else holds bodies.
+//! refuses the body. Called by `incoming`, `uploads` and all other code that holds bodies.
 //!
 //! An isolate has 128 MB for all of its requests. If it uses them up, all of its requests end. Allocated bytes are
-//! counted, not received bytes. The Wasm's memory ends at 96 MiB (build.rs), so that it can't take the share of the
+//! counted, not received bytes. The Wasm's memory is limited to 96 MiB (build.rs), so that it leaves the rest to the
 //! runtime.
 
 use core::cell::Cell;
@@ -27,7 +27,7 @@ pub(crate) fn held() -> u64 {
     HELD.get()
 }
 
-/// Bytes that are reserved until it is dropped.
+/// Bytes that are reserved until this value is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Reservation(u64);
 
@@ -43,7 +43,7 @@ impl Reservation {
     /// Changes the number of reserved bytes.
     ///
     /// # Errors
-    /// 503 if they don't fit. Then the reservation stays as it was.
+    /// 503 if the new number of bytes doesn't fit. Then the reservation stays as it was.
     pub(crate) fn resize(&mut self, bytes: u64) -> Result<(), Failure> {
         let held = HELD.get().saturating_sub(self.0).saturating_add(bytes);
         let most = if bytes > LARGE { MAX_OF_LARGE } else { MAX };

@@ -25,7 +25,7 @@ pub(crate) struct InvalidJson {
     pub(crate) at: usize,
 }
 
-/// The kind of a value, known from its first byte.
+/// The kind of a value. The first byte of a value tells its kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// `{…}`
@@ -135,7 +135,7 @@ impl<'a> Scan<'a> {
         self.checked.get(start..self.at).unwrap_or_default()
     }
 
-    /// Reads a string, unescaped. A lone surrogate becomes U+FFFD.
+    /// Reads a string, and returns its text with escapes decoded. A lone surrogate becomes U+FFFD.
     ///
     /// # Errors
     /// If the next value isn't a string.
@@ -340,16 +340,16 @@ impl<'a> Scan<'a> {
 fn plain(text: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGH: u64 = ONES << 7;
-    // Sets the high bit of each byte that is zero. The subtraction may also set bits of bytes after a zero byte. They
-    // don't matter, because the search ends at the first one.
+    // Sets the high bit of each byte that is zero. The subtraction may also set the high bits of bytes after a zero
+    // byte. That doesn't matter, because the result is only compared with zero.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
     let (eights, _) = text.as_chunks::<8>();
-    let means = |eight: &[u8; 8]| {
+    let is_special = |eight: &[u8; 8]| {
         let word = u64::from_le_bytes(*eight);
         let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
         zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | control != 0
     };
-    8 * eights.iter().position(means).unwrap_or(eights.len())
+    8 * eights.iter().position(is_special).unwrap_or(eights.len())
 }
 
 /// The end of the string that begins at the position `at` of a text: after the closing quotation mark. The string may
@@ -374,7 +374,7 @@ fn unescape(raw: &str, out: &mut String) {
     let flush = |units: &mut Vec<u16>, out: &mut String| {
         out.extend(char::decode_utf16(units.drain(..)).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)));
     };
-    // The first half of a pair isn't complete without the second.
+    // The first half of a surrogate pair isn't complete without the second half.
     let is_whole = |units: &[u16]| units.last().is_some_and(|unit| !(0xd800..0xdc00).contains(unit));
     let mut rest = raw.chars();
     while let Some(character) = rest.next() {
@@ -421,7 +421,8 @@ pub(crate) fn is_json(text: &str) -> bool {
     scan.skip().and_then(|_| scan.end()).is_ok()
 }
 
-/// Whether bytes can be the beginning of an answer in JSON: they have no error, except perhaps where they are cut.
+/// Whether bytes can be the beginning of an answer in JSON: the bytes have no error, except perhaps at their end, where
+/// the answer is cut.
 #[must_use]
 pub(crate) fn may_begin_json(bytes: &[u8]) -> bool {
     let text = match core::str::from_utf8(bytes) {
@@ -432,6 +433,7 @@ pub(crate) fn may_begin_json(bytes: &[u8]) -> bool {
         Err(_) => return false,
     };
     let mut scan = Scan::of_answer(text);
-    // If a word is cut, such as `-Infinit`, the error is at its beginning.
+    // If the cut is inside a word, such as `-Infinit`, the error is at the word's beginning, at most 8 bytes before the
+    // cut.
     scan.skip().and_then(|_| scan.end()).map_or_else(|broken| broken.at + 8 >= text.len(), |()| true)
 }

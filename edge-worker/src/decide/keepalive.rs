@@ -1,5 +1,5 @@
-//! Comments for a client that waits for the first content. Takes the time, returns when a comment is due. Called by
-//! `proxy`, for services with `keepalive`. Pure.
+//! SSE comments for a client that waits for the first content of a stream. Takes the time; returns when a comment is
+//! due. Called by `proxy`, for services with `keepalive`.
 
 use bailiwick_rules::time::Millis;
 use serde_json::json;
@@ -29,7 +29,7 @@ impl KeepAlive {
         u64::try_from(self.due_ms.saturating_sub(now_ms)).unwrap_or(0)
     }
 
-    /// Whether a comment is due. If so, the next one is due one interval from now.
+    /// Whether a comment is due. If so, the next comment is due one interval from now.
     pub(crate) fn beat(&mut self, now_ms: i64) -> bool {
         let is_due = now_ms >= self.due_ms;
         if is_due {
@@ -39,7 +39,8 @@ impl KeepAlive {
     }
 }
 
-/// A comment that names the endpoint and the region of the answer. The headers were sent before these were known.
+/// A comment that names the endpoint and the region of the answer, because the headers were sent before these were
+/// known.
 pub(crate) fn served(target: &Target) -> Vec<u8> {
     format!(": bailiwick endpoint={} region={}\n\n", target.id(), target.region_id()).into_bytes()
 }

@@ -1,5 +1,5 @@
-//! Compares keys as lenient servers do: without regard to case, and without regard to how their words are joined.
-//! Called by `body`, which refuses keys that two servers would read differently.
+//! Compares keys as lenient servers do: without regard to case, and without regard to how the words of a key are
+//! joined. Called by `body`, which refuses keys that two servers would read differently.
 
 /// Whether a server that ignores case could take `key` for `known`, which is ASCII. Some servers ignore case as Unicode
 /// does: Go's `encoding/json` takes the long s (`ſ`) for an s and the Kelvin sign for a k, and Java's

@@ -1,5 +1,5 @@
-//! Finds `NaN` and the infinities in an answer's text, and replaces them with `null`. Servers in Python write them,
-//! although JSON has no such numbers. Called by `splice`, `sse` and the scanner.
+//! Finds `NaN` and the infinities in an answer's text, and replaces them with `null`. Servers in Python write these
+//! words as numbers, although JSON has no such numbers. Called by `splice`, `sse` and the scanner.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ const ODD_NUMBERS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
 /// The length of an odd number at the beginning of a text.
 #[must_use]
 pub(crate) fn odd_number(text: &[u8]) -> Option<usize> {
-    // Most numbers are recognised by their first byte.
+    // The first byte of most numbers shows that they aren't odd.
     if !matches!(text.first(), Some(b'N' | b'I' | b'-')) {
         return None;
     }
@@ -41,9 +41,11 @@ pub(crate) fn with_nulls(answer: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Whether an answer may hold odd numbers. The check is quick, but also true if only a string holds such a word.
+/// Whether an answer may hold odd numbers. The check is quick, but the result is also true if only a string holds such
+/// a word.
 #[must_use]
 pub(crate) fn has_odd_numbers(answer: &[u8]) -> bool {
-    // Both letters are rare. Checking the text after each of them is cheaper than preparing a search for a word.
+    // The letters `N` and `I` are rare. Checking the text after each of them is cheaper than preparing a search for a
+    // word.
     memchr2_iter(b'N', b'I', answer).any(|at| answer[at..].starts_with(b"NaN") || answer[at..].starts_with(b"Infinity"))
 }
