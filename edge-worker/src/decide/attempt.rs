@@ -1,5 +1,6 @@
-//! The attempt machine. Takes an [`Event`] of a request's attempts, returns the [`Action`]s to do next. Driven by
-//! `runtime/proxy.rs`, and by tests.
+//! The attempt machine. An attempt is one try to get a request answered by one endpoint. The commit is the moment from
+//! which an answer is passed to the client; after it no other endpoint is tried. Takes an [`Event`] of a request's
+//! attempts, returns the [`Action`]s to do next. Driven by `runtime/proxy.rs`, and by tests.
 //!
 //! The driver first calls [`step`] with [`Event::Start`]. It then does the actions in order, and reports each event
 //! with the number of its attempt. After `Send` it reports `Headers` or `FetchError`. After `Headers` it reads the
@@ -29,7 +30,7 @@ use crate::decide::sse::single::AnswerKind;
 /// The number of an attempt, from 1.
 pub(crate) type AttemptNumber = u8;
 
-/// What happened.
+/// Something that happened to the request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Event {
     /// The run begins. Reported once.
@@ -79,7 +80,7 @@ pub(crate) enum Event {
     ClientGone,
 }
 
-/// What to do, in order.
+/// Something that the driver has to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Action {
     /// Send the request to `plan.targets()[target]` ([`Run::target`]).
@@ -131,8 +132,8 @@ pub(crate) enum Action {
     CutStream,
     /// End the client's body, which is complete. Ignore all further bytes of the endpoint.
     Finish,
-    /// Let the endpoint rest: [`crate::decide::cooldown::CoolDowns::rest`]. This may also follow a commit, if the body
-    /// broke off.
+    /// Let the endpoint rest, so that later requests avoid it for a while:
+    /// [`crate::decide::cooldown::CoolDowns::rest`]. This may also follow a commit, if the body broke off.
     CoolDown {
         /// The endpoint's region.
         region: RegionId,
@@ -142,7 +143,7 @@ pub(crate) enum Action {
         model: Option<String>,
         /// Whether the endpoint rests only for requests to this path.
         this_path: bool,
-        /// The rest that the endpoint asked for, in milliseconds; `None` if backoff decides.
+        /// How long the endpoint asked to rest, in milliseconds; `None` if backoff decides.
         retry_after_ms: Option<u64>,
         /// Whether the failure counts as a fault in the endpoint's [`breaker`](crate::decide::breaker).
         fault: bool,

@@ -29,9 +29,10 @@ pub(crate) struct Run {
     task: Task,
     record: Record,
     state: State,
-    /// For each target: whether the request was sent to it, or it was skipped because it is at rest.
+    /// For each target (endpoint of the plan): whether the request was sent to the target, or the target was skipped
+    /// because it is at rest (after failures, requests avoid it for a while).
     tried: Vec<bool>,
-    /// For each target: whether it is at rest now.
+    /// For each target: whether the target is at rest now.
     resting: Vec<bool>,
     /// For each target: the reason why its quota doesn't allow the request now; `None` if the quota allows the request.
     withheld: Vec<Option<Refusal>>,
@@ -79,7 +80,7 @@ enum State {
         /// The deadline for the first content. It is set when the first bytes arrive.
         until_ms: Option<i64>,
     },
-    /// Holds a unary answer that isn't complete yet.
+    /// Holds a unary answer (an answer that isn't a stream) that isn't complete yet.
     Hold {
         status: u16,
         form: UnaryForm,
@@ -133,7 +134,7 @@ impl Run {
         self.task.plan.targets().get(target)
     }
 
-    /// What was done until now.
+    /// The record of what the run has done until now.
     #[must_use]
     pub(crate) fn record(&self) -> &Record {
         &self.record
@@ -215,7 +216,7 @@ impl Run {
     }
 }
 
-/// Takes one event, and returns what to do, in order. `now_ms` must never decrease.
+/// Takes one event, and returns what the driver has to do, in order. `now_ms` must never decrease.
 pub(crate) fn step(run: &mut Run, budget: &mut Budget, now_ms: i64, event: Event) -> Vec<Action> {
     let mut turn = Step { run, budget, now: now_ms, out: Vec::new() };
     turn.take(event);

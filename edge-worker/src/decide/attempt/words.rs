@@ -288,7 +288,7 @@ const NO_MODEL: &[&str] = &[
     "operation does not work with", // Azure: likewise
 ];
 
-/// Phrases before a model's context length. The number follows them.
+/// Phrases in errors that stand directly before the model's context length in tokens.
 const LIMITS: &[&str] = &[
     "maximum context length is ",
     "maximum context length of ",
@@ -304,7 +304,7 @@ const LIMITS: &[&str] = &[
     " tokens > ",
 ];
 
-/// Phrases before the number of tokens that were sent.
+/// Phrases in errors that stand directly before the number of tokens that were sent.
 const SENT: &[&str] = &[
     "your request has ",
     "resulted in ",
@@ -321,7 +321,7 @@ const SENT: &[&str] = &[
     "prompt is too long: ",
 ];
 
-/// Phrases before the time to wait, in lower case.
+/// Phrases in errors that stand directly before the time to wait, in lower case.
 const WAITS: &[&str] = &[
     "try again in ", // LiteLLM: `5 seconds`; OpenAI: `1.2s`, `6m0s`
     "retry after ",  // Azure: `26 seconds`

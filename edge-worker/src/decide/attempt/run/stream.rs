@@ -20,7 +20,8 @@ impl Step<'_> {
             let upto = upto - dropped;
             match (committed, meaning) {
                 (_, Meaning::Nothing) => {}
-                // Heartbeats are dropped, because clients can't read them.
+                // Heartbeats (events that only show that the endpoint is alive) are dropped, because clients can't read
+                // them.
                 (_, Meaning::Heartbeat) => {
                     bytes.drain(start..upto);
                     dropped += upto - start;

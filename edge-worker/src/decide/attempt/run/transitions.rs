@@ -125,7 +125,7 @@ impl Step<'_> {
         limit.0
     }
 
-    /// Extends the deadline of a stream that has sent bytes but no content yet. Its endpoint is alive, so it gets more
+    /// Extends the deadline of a stream that has sent bytes but no content yet. The endpoint is alive, so it gets more
     /// time than a silent endpoint.
     #[inline(never)]
     pub(super) fn extend_deadline(&mut self) {

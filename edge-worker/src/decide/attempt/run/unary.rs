@@ -1,5 +1,6 @@
-//! Unary answers in the attempt machine. Takes the bytes of an answer, holds them until the answer is complete or too
-//! large to hold, then commits the answer or fails the attempt. Called by `run`, its parent module.
+//! Unary answers (answers that aren't streams) in the attempt machine. Takes the bytes of an answer, holds them until
+//! the answer is complete or too large to hold, then commits the answer or fails the attempt. Called by `run`, its
+//! parent module.
 
 use super::transitions::later;
 use super::{MAX_HELD, State, Step};
@@ -10,8 +11,8 @@ use crate::decide::json;
 use crate::decide::sse::single::{self, AnswerKind};
 use crate::decide::usage::Usage;
 
-/// The most bytes of a success that are held until its end, if there is memory. An answer that breaks off while it is
-/// held is tried at another endpoint.
+/// The most bytes of a successful answer that are held until its end, if there is memory. An answer that breaks off
+/// while it is held is tried at another endpoint.
 const MAX_WHOLE: usize = 8 << 20;
 
 /// The form that a unary answer must have.
@@ -76,7 +77,7 @@ impl Step<'_> {
         self.arm(self.run.limits().idle.0);
     }
 
-    /// Judges a unary answer that is complete, and commits it or fails.
+    /// Judges a unary answer that is complete, and commits the answer or fails the attempt.
     pub(super) fn judge_complete(&mut self) {
         let State::Hold { status, form, held, .. } = &mut self.run.state else { return };
         let (status, mut held, form) = (*status, core::mem::take(held), *form);

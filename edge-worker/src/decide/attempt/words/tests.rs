@@ -45,7 +45,7 @@ fn errors_of_gateways_about_keys_and_queues_are_understood() {
     }
 }
 
-/// Bodies as the servers send them.
+/// The bodies are as the servers send them.
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn every_servers_error_about_a_long_prompt_is_understood() {
