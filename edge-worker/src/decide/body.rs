@@ -2,8 +2,8 @@
 //! later gives the bytes to send to each endpoint. Called by `serve`.
 //!
 //! A body is read as JSON with any Content-Type, because endpoints do the same. Only some values are replaced, such as
-//! `model`, `store`, ids and the salt of a cache. All other bytes stay as the client sent them, with the order of keys,
-//! numbers such as `1e400`, and white space.
+//! `model`, `store`, ids and the salt of the engine's prefix cache. All other bytes stay as the client sent them, with
+//! the order of keys, numbers such as `1e400`, and white space.
 
 mod additions;
 mod affinity;
@@ -73,9 +73,10 @@ pub(crate) struct Inspected {
     model: Option<(Range<usize>, String)>,
     stream: bool,
     choices: usize,
-    /// The most tokens that each answer may have, if the request says it.
+    /// The most tokens that each answer may have, if the request states a limit.
     max_output: Option<u32>,
-    /// Whether the client asks for a stream that reports its usage, or else the edit that makes the body ask for it.
+    /// Whether the client asks for a stream that reports its usage (tokens), or else the edit that makes the body ask
+    /// for usage.
     usage: Option<Box<UsageOption>>,
     /// The fields that state the request's priority; only for inference.
     priority: Option<Box<PriorityFields>>,
@@ -106,7 +107,7 @@ pub(crate) struct Inspected {
     needs: Needs,
 }
 
-/// The salt for an engine's prefix cache.
+/// The salt for an engine's prefix cache. Tenants have different salts, so they share no entries of the cache.
 #[derive(Clone)]
 struct Salt {
     range: Range<usize>,

@@ -11,7 +11,7 @@ use crate::decide::json::{InvalidJson, Kind, Scan};
 pub(crate) struct Additions {
     /// Whether the body must ask for an event at the end of the stream that reports the usage.
     pub(crate) usage: bool,
-    /// The priority of the tenant, which replaces that of the client. With `None` the client's priority stays.
+    /// The priority of the tenant, which replaces the client's priority. With `None` the client's priority stays.
     pub(crate) priority: Option<Priority>,
 }
 
@@ -35,7 +35,7 @@ const FLEX_FROM: u16 = 9;
 pub(super) struct PriorityFields {
     /// The offset after the opening brace, where a field can be inserted.
     inside: usize,
-    /// Whether the path has the field `priority`, and whether it has the field `service_tier`.
+    /// Whether the request's path has the field `priority`, and whether it has the field `service_tier`.
     takes: (bool, bool),
     /// The fields that the client wrote: the name, the range of the value, and the range of the whole field with one
     /// comma.
@@ -54,7 +54,7 @@ impl PriorityFields {
         self.given.push((key, value, whole));
     }
 
-    /// The edits that state this priority: ranges of the body with their new text.
+    /// The edits that make the body state this priority: ranges of the body with their new text.
     pub(super) fn edits(&self, priority: Priority) -> Vec<(Range<usize>, Cow<'static, str>)> {
         let wanted = match priority {
             Priority::Vllm(rank) if self.takes.0 => Some(("priority", rank.to_string())),

@@ -3,16 +3,17 @@
 //! endpoints of a region.
 //!
 //! The second turn of a conversation begins with the same text as the first. If both go to the same endpoint, the
-//! second finds its prefix in the cache, and the account there can decrypt the encrypted reasoning. Many conversations
-//! share their instructions, so the hash includes the first user message too.
+//! second turn finds its prefix in that endpoint's cache, and the endpoint's account can decrypt the encrypted
+//! reasoning of the first turn. Many conversations share their instructions, so the hash includes the first user
+//! message too.
 
 use core::ops::Range;
 
 use crate::decide::json::{InvalidJson, Kind, Scan};
 use crate::decide::route::Route;
 
-/// How many bytes at the beginning of a text are hashed. Of a longer text, its length and its last bytes are hashed
-/// too.
+/// How many bytes at the beginning of a text are hashed. The length of the text is hashed too, and the last bytes of a
+/// longer text.
 const HEAD: usize = 1_024;
 /// How many bytes at the end of a text are hashed.
 const TAIL: usize = 256;

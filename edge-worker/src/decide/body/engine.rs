@@ -13,7 +13,7 @@ use super::shape::Shape::{
 };
 use super::shape::{FORMAT, Fields, STRUCTURED};
 
-/// A set of engines. "No engine" may be a member. It stands for endpoints whose rules name no engine.
+/// A set of engines. "No engine" may be a member; it stands for endpoints whose rules name no engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Engines(u8);
 

@@ -62,8 +62,8 @@ pub(super) fn string(value: &str) -> Option<String> {
     Scan::new(value).string().ok().map(Cow::into_owned)
 }
 
-/// Reads a boolean; `null` is false. Some servers take `"true"` or `1` for `true`. Here they are refused, because they
-/// would evade inspection.
+/// Reads a boolean; `null` is false. Some servers take `"true"` or `1` for `true`. Here these values are refused,
+/// because the edge and such a server would read them differently.
 pub(super) fn boolean(field: &'static str, kind: Kind) -> Result<bool, Failure> {
     match kind {
         Kind::True => Ok(true),

@@ -1,5 +1,5 @@
-//! Judges one top-level field of a body or a form. Takes its name and value; says whether it may be sent, and to which
-//! engines. Called by `body` and `multipart`.
+//! Judges one top-level field of a body or a form. Takes the field's name and value; says whether the field may be
+//! sent, and to which engines. Called by `body` and `multipart`.
 
 use bailiwick_rules::rules::Allowance;
 

@@ -111,7 +111,7 @@ const ROUTING_NAMES: &[&str] = &[
 /// and gpt-oss's chat template has a name for the model.
 const HARMLESS: &[&str] = &["cacheprompt", "usecache", "modelidentity"];
 
-/// Ends of names under which a host may look for media: kinds of media, and words for their location.
+/// Ends of names under which a host may look for media: kinds of media, and words for the location of media.
 const MEDIA_ENDS: &[&str] = &[
     "image",
     "images",

@@ -1,12 +1,12 @@
-//! Names of fields that are never harmless: those that choose where or by which model a request is processed, and those
-//! that make the model host search or run something. Called by `field`, `walk` and `plan`.
+//! Names of fields that are never harmless: fields that choose where or by which model a request is processed, and
+//! fields that make the model host search or run something. Called by `field`, `walk` and `plan`.
 
 use crate::decide::json::reads_as_words;
 
 /// Fields that route: they send the request to another model, account, engine or place, past the rules. They are
 /// refused even if their value is a number or a boolean.
 const ROUTING: &[&str] = &[
-    // Of gateways such as LiteLLM and OpenRouter.
+    // Fields of gateways such as LiteLLM and OpenRouter.
     "fallbacks",
     "fallback",
     "fallback_model",
@@ -52,7 +52,7 @@ const ROUTING: &[&str] = &[
     "headers",
     "mock_response",
     "connectors",
-    // Of clouds.
+    // Fields of clouds.
     "region",
     "region_name",
     "aws_region_name",
@@ -86,7 +86,8 @@ const ROUTING: &[&str] = &[
     "webhook_url",
     "callback",
     "callback_url",
-    // Of engines: where the request's cache is, which worker processes the request, which adapter is loaded for it.
+    // Fields of engines: where the request's cache is, which worker processes the request, which adapter is loaded for
+    // it.
     "kv_transfer_params",
     "ec_transfer_params",
     "do_remote_prefill",

@@ -14,7 +14,7 @@ const LOOKED_AT: usize = 256;
 /// The longest name of a host without a dot, in characters.
 const LONGEST_HOST: usize = 32;
 
-/// Schemes that are fetched with or without slashes after them.
+/// Schemes whose URLs are fetched with or without slashes after the colon.
 const FETCHED: &[&str] = &["http", "https", "ws", "wss", "ftp", "ftps", "sftp", "file"];
 /// Schemes of stores and protocols that some hosts fetch from. Another word before a colon counts as a scheme only if a
 /// slash, a dot or a port follows.

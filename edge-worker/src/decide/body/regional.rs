@@ -129,8 +129,8 @@ fn holds_region(part: &str) -> bool {
     false
 }
 
-/// Whether a word holds a country, and whether it holds a direction. `None` if it holds anything else but a number at
-/// its end.
+/// Whether a word holds a country, and whether it holds a direction. `None` if the word holds anything else, except for
+/// a number at its end.
 fn geography(word: &str) -> Option<(bool, bool)> {
     let mut rest = word.trim_end_matches(|c: char| c.is_ascii_digit());
     let (mut has_land, mut has_direction) = (false, false);

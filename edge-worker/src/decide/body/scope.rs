@@ -2,8 +2,8 @@
 //! name. Called by `body`.
 //!
 //! Clients name things at an engine: media by `uuid`, prefixes by `cache_salt`, requests by `request_id`. The engine
-//! gets one credential for all tenants, so it can't tell their names apart. Equal names of one tenant stay equal, so
-//! the tenant's caches work.
+//! gets one credential for all tenants, so it can't tell the names of different tenants apart. Equal names of one
+//! tenant stay equal, so the tenant's caches work.
 
 use sha2::{Digest as _, Sha256};
 

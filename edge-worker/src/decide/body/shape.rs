@@ -198,7 +198,7 @@ static ANNOTATION: Fields = &[
     ("file", Object(&[("hash", Label), ("name", Label), ("content", Content)])),
 ];
 
-/// An action that the model asked the client to do with a computer or a shell, or that the model did itself when it
+/// An action that the model asked the client to do with a computer or a shell, or that the host did when the model
 /// searched. The host doesn't fetch these pages again.
 static ACTION: Fields = &[
     ("type", Word),

@@ -38,7 +38,7 @@ pub(super) fn salt(text: &str, brace: usize, entries: &[Entry<'_>], scope: &Scop
     }
 }
 
-/// Reads the top-level fields, and fills in what a missing `store` or `stream_options` means.
+/// Reads the top-level fields, and applies the defaults for a missing `store` and a missing `stream_options`.
 pub(super) fn read_top_level(
     text: &str,
     brace: usize,

@@ -2,7 +2,8 @@
 //! in the [`Walk`] if the value may not be sent. Called by `walk`.
 //!
 //! A model host reads keys that no API reference lists: `path` in an image, `model_name` in options. Nobody knows all
-//! of these keys. So the value of such a key is judged by the words in the key, and by what a host could do with it.
+//! of these keys. So the value of such a key is judged by the words in the key, and by what a host could do with the
+//! value.
 
 use super::guess::{may_hold_media, may_route};
 use super::media::is_media;
