@@ -261,7 +261,7 @@ pub(crate) fn retry_after_ms(headers: &Headers, now: Timestamp) -> Option<u64> {
     millis().or_else(plain).or_else(resets).map(to_millis)
 }
 
-/// `5`, `1.2s`, `6m0s`, `20ms` in milliseconds, at most a day.
+/// Reads a time span such as `5` (seconds), `1.2s`, `6m0s` or `20ms`. Returns milliseconds, at most a day.
 pub(crate) fn millis(text: &str) -> Option<u64> {
     span(text).map(to_millis)
 }
@@ -277,14 +277,15 @@ fn millis_to_seconds(millis: u64) -> f64 {
     millis as f64 / 1000.0
 }
 
-/// A plain decimal number that isn't negative.
+/// Reads a plain decimal number that isn't negative.
 fn seconds(text: &str) -> Option<f64> {
     let text = text.trim();
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     text.parse().ok().filter(|_| plain)
 }
 
-/// `6m0s`, `1s`, `20ms`, `1h2m`, or plain seconds: how OpenAI writes its resets.
+/// Reads a time span, as OpenAI writes it in its resets: `6m0s`, `1s`, `20ms`, `1h2m`, or plain seconds. Returns
+/// seconds.
 fn span(text: &str) -> Option<f64> {
     if let Some(plain) = seconds(text) {
         return Some(plain);

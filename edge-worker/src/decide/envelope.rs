@@ -55,7 +55,7 @@ pub(crate) enum Failure {
     ConflictingKeys,
     /// 403: the key's tenant may not use this service.
     NotYourService,
-    /// 404: no region of the fence has this model.
+    /// 404: no region of the fence (the regions that may process the client) has this model.
     ModelNotFound {
         /// The client's name of the model.
         model: String,
@@ -192,7 +192,8 @@ pub(crate) enum Failure {
         /// The shortest wait that any endpoint asked for, in seconds.
         retry_after: Option<u32>,
     },
-    /// The endpoint refuses the client's request. Holds its status, type, code and parameter, but never its text.
+    /// The endpoint refuses the client's request. Holds the status, type, code and parameter of the endpoint's error,
+    /// but never its text.
     Refused {
         /// The endpoint's status.
         status: u16,
@@ -301,8 +302,8 @@ impl Failure {
     #[must_use]
     pub(crate) fn headers(&self) -> Vec<(&'static str, String)> {
         match self {
-            // The official clients retry unless this header tells them that a retry won't help. An override or an
-            // outage lasts longer than the few seconds of their retries.
+            // OpenAI's official clients retry unless this header says that a retry won't help. An override or an outage
+            // lasts longer than the few seconds of their retries.
             Self::ResidencyDenied
             | Self::PinOutside
             | Self::RegionUnavailable

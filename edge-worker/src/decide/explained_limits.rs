@@ -17,7 +17,7 @@ use crate::decide::quota::{Quotas, Standing};
 /// The quotas and limits of one explanation. Parts that don't apply are left out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ExplainedLimits {
-    /// The quotas of the endpoints in the fence.
+    /// The quotas of the endpoints in the fence (the regions that may process the client).
     quotas: Vec<ExplainedQuota>,
     /// The limits of the tenant.
     limits: Option<ExplainedTenant>,

@@ -1,9 +1,9 @@
 //! Limits the bytes of bodies that an isolate holds at once. Takes the size of a body; returns a [`Reservation`], or
 //! refuses the body. Called by `incoming`, `uploads` and all other code that holds bodies.
 //!
-//! An isolate has 128 MB for all of its requests. If it uses them up, all of its requests end. Allocated bytes are
-//! counted, not received bytes. The Wasm's memory is limited to 96 MiB (build.rs), so that it leaves the rest to the
-//! runtime.
+//! An isolate has 128 MB for all of its requests. If the isolate uses more, all of its requests end. Allocated bytes
+//! are counted, not received bytes. The Wasm's memory is limited to 96 MiB (build.rs), so that it leaves the rest to
+//! the runtime.
 
 use core::cell::Cell;
 
@@ -35,7 +35,7 @@ impl Reservation {
     /// Reserves more bytes.
     ///
     /// # Errors
-    /// 503 if they don't fit.
+    /// 503 if the bytes don't fit.
     pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), Failure> {
         self.resize(self.0.saturating_add(bytes))
     }

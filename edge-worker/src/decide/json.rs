@@ -64,7 +64,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Starts at the beginning of an endpoint's answer. Servers in Python write `NaN`, `Infinity` and `-Infinity`,
-    /// which aren't JSON. Answers may hold them, requests may not.
+    /// which aren't JSON. Answers may hold these numbers, requests may not.
     #[must_use]
     pub(crate) fn of_answer(text: &'a str) -> Self {
         Self { has_odd_numbers: true, ..Self::new(text) }
@@ -104,7 +104,7 @@ impl<'a> Scan<'a> {
     /// Skips a value, and returns its range.
     ///
     /// # Errors
-    /// If it isn't JSON.
+    /// If the value isn't JSON.
     pub(crate) fn skip(&mut self) -> Result<Range<usize>, InvalidJson> {
         let kind = self.kind()?;
         let start = self.at;
@@ -123,7 +123,7 @@ impl<'a> Scan<'a> {
     /// Reads a value, and returns its text unchanged.
     ///
     /// # Errors
-    /// If it isn't JSON.
+    /// If the value isn't JSON.
     pub(crate) fn text(&mut self) -> Result<&'a str, InvalidJson> {
         let range = self.skip()?;
         self.checked.get(range).ok_or(InvalidJson { at: self.at })
@@ -255,7 +255,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// RFC 8259 §6.
+    /// Reads a number (RFC 8259 §6).
     fn number(&mut self) -> Result<(), InvalidJson> {
         let start = self.at;
         self.at += usize::from(self.text.get(self.at) == Some(&b'-'));
@@ -291,7 +291,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// RFC 8259 §7. Returns the range between the quotation marks, and whether it holds escapes.
+    /// Reads a string (RFC 8259 §7). Returns the range between the quotation marks, and whether it holds escapes.
     fn raw_string(&mut self) -> Result<(Range<usize>, bool), InvalidJson> {
         if self.text.get(self.at) != Some(&b'"') {
             return self.broken();

@@ -1,9 +1,9 @@
 //! Multipart forms (RFC 7578). Takes a client's bytes, returns checked parts. Called by `serve` and `batch`.
 //!
-//! [`Splitter`] cuts a body into parts, chunk by chunk. It accepts less than RFC 2046 allows. The form for the endpoint
-//! is written anew, with a boundary of our own ([`write_head`]). So this Worker and the endpoint always agree where a
-//! part ends; otherwise a client could hide a field from inspection. [`form::Form`] is a form that is held in memory as
-//! a whole. [`upload::Upload`] is a form whose `file` is streamed.
+//! [`Splitter`] cuts a body into parts, chunk by chunk. The splitter accepts less than RFC 2046 allows. The form for
+//! the endpoint is written anew, with a boundary of our own ([`write_head`]). So this Worker and the endpoint always
+//! agree where a part ends; otherwise a client could hide a field from inspection. [`form::Form`] is a form that is
+//! held in memory as a whole. [`upload::Upload`] is a form whose `file` is streamed.
 
 mod filename;
 pub(crate) mod form;

@@ -1,9 +1,9 @@
 //! Checks an upload while it passes: a file to `/files`, or a part of a file to `/uploads`. Takes a client's chunks,
 //! returns the chunks for the endpoint. The file is never held as a whole. Called by `runtime::uploads`.
 //!
-//! The official clients send fields after the file. So a part of the file is sent to an endpoint of the fence before
-//! the purpose of the file is known. If the purpose isn't allowed, the upload is still refused: the body ends before
-//! its last boundary, and an endpoint ignores an incomplete form.
+//! The official clients send fields after the file. So a part of the file is sent to an endpoint of the client's fence
+//! (the regions that may process the client) before the purpose of the file is known. If the purpose isn't allowed, the
+//! upload is still refused: the body ends before its last boundary, and an endpoint ignores an incomplete form.
 
 use bailiwick_rules::rules::Allowance;
 
