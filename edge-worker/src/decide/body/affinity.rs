@@ -260,7 +260,11 @@ mod tests {
         let prompt = |value: serde_json::Value| at("/v1/completions", &serde_json::json!({ "prompt": value }));
         assert_eq!(prompt("a".into()), prompt("a".into()));
         assert_ne!(prompt("a".into()), prompt("b".into()));
-        assert_ne!(prompt(serde_json::json!([1, 2, 3])), prompt(serde_json::json!([1, 2, 4])), "tokens");
+        assert_ne!(
+            prompt(serde_json::json!([1, 2, 3])),
+            prompt(serde_json::json!([1, 2, 4])),
+            "a prompt may be tokens"
+        );
         assert_eq!(at("/v1/embeddings", &serde_json::json!({ "input": "a" })), None);
     }
 

@@ -58,7 +58,7 @@ fn one_source_rests_for_itself_and_several_for_everybody() {
     rests.recovered(&target, others);
     assert!(
         !is(&rests, others, 201) && is(&rests, GLOBE, 201),
-        "one served client doesn't help with the prompt of another"
+        "a served request of one client says nothing of another client's requests"
     );
     rests.recovered(&target, ACME);
     rests.rest(key(Some("m"), None), ACME, None, NOW);
@@ -87,7 +87,7 @@ fn a_wish_is_honoured_up_to_a_minute_and_reaches_steering() {
     rests.rest(key(None, None), ACME, Some(3_600_000), NOW);
     rests.rest(Key { region: RegionId::parse("gone").unwrap(), ..key(None, None) }, ACME, None, NOW);
     let local = rests.local(&table, None, Some(ACME), NOW);
-    assert_eq!(local.cooling.len(), 1, "a region the rules no longer know is left out");
+    assert_eq!(local.cooling.len(), 1, "a region that the rules no longer have is left out");
     assert_eq!(local.cooling[0].until, Timestamp(NOW.0 + 60_000));
     assert!(rests.is_resting(&key(Some("any"), Some(CHAT)), ACME, NOW));
     assert!(rests.local(&table, None, Some(GLOBE), NOW).cooling.is_empty());
@@ -154,6 +154,6 @@ fn headers_that_ask_for_a_rest() {
     let tokens = ("x-ratelimit-reset-tokens", "6m0.5s");
     assert_eq!(rest_of(&[("x-ratelimit-remaining-tokens", "0"), tokens]), Some(360_500));
     assert_eq!(rest_of(&[("x-ratelimit-remaining-tokens", "10"), tokens]), None);
-    assert_eq!(rest_of(&[tokens, ("x-ratelimit-reset-requests", "59ms")]), Some(360_500), "the longer of two");
+    assert_eq!(rest_of(&[tokens, ("x-ratelimit-reset-requests", "59ms")]), Some(360_500), "the longer wait counts");
     assert_eq!(rest_of(&[tokens, ("retry-after", "2")]), Some(2_000), "the header for waits has priority");
 }

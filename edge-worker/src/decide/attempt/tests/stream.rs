@@ -130,7 +130,7 @@ fn a_stream_that_dies_after_commit_ends_with_one_error_event_and_no_done() {
     assert_eq!(clean.run.record().end, Some(End::Interrupted));
 
     let mut idle = committed();
-    assert_eq!(idle.timer(10_000), [Action::Arm { attempt: 1, after_ms: 50_000 }], "too early");
+    assert_eq!(idle.timer(10_000), [Action::Arm { attempt: 1, after_ms: 50_000 }], "the timer fired too early");
     idle.chunk(CONTENT);
     assert_eq!(idle.timer(50_000), [Action::Arm { attempt: 1, after_ms: 10_000 }], "progress moves the deadline");
     let actions = idle.timer(10_000);
