@@ -37,9 +37,19 @@ pub(super) struct PriorityFields {
     inside: usize,
     /// Whether the request's path has the field `priority`, and whether it has the field `service_tier`.
     takes: (bool, bool),
-    /// The fields that the client wrote: the name, the range of the value, and the range of the whole field with one
-    /// comma.
-    given: Vec<(&'static str, Range<usize>, Range<usize>)>,
+    /// The fields that the client wrote.
+    given: Vec<Given>,
+}
+
+/// A field that the client wrote.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Given {
+    key: &'static str,
+    value: Range<usize>,
+    /// From the key's opening quote to the end of the value.
+    field: Range<usize>,
+    /// The offsets of the commas before and after the field. The first and the last field of an object lack one.
+    commas: [Option<usize>; 2],
 }
 
 impl PriorityFields {
@@ -50,8 +60,14 @@ impl PriorityFields {
 
     /// Records a field that the client wrote, with the range of its value.
     pub(super) fn note(&mut self, text: &str, key: &'static str, value: Range<usize>) {
-        let whole = member(text, key, value.clone()).unwrap_or_else(|| value.clone());
-        self.given.push((key, value, whole));
+        let before = text.get(..value.start).unwrap_or_default().trim_end();
+        // A client may write a letter of the key as an escape, but no quote stands within these keys.
+        let name = before.strip_suffix(':').map(str::trim_end).and_then(|before| before.strip_suffix('"'));
+        let start = name.and_then(|name| name.rfind('"')).unwrap_or(value.start);
+        let before = text.get(..start).unwrap_or_default().trim_end().strip_suffix(',');
+        let after = text.get(value.end..).unwrap_or_default();
+        let after = after.trim_start().strip_prefix(',').map(|rest| text.len() - rest.len() - 1);
+        self.given.push(Given { key, field: start..value.end, value, commas: [before.map(str::len), after] });
     }
 
     /// The edits that make the body state this priority: ranges of the body with their new text.
@@ -68,30 +84,39 @@ impl PriorityFields {
             }
             _ => None,
         };
-        let is_wanted = |key: &str| wanted.as_ref().is_some_and(|(wanted, _)| *wanted == key);
-        let given = self.given.iter().map(|(key, value, whole)| match &wanted {
-            Some((wanted, text)) if wanted == key => (value.clone(), Cow::Owned(text.clone())),
-            _ => (whole.clone(), Cow::Borrowed("")),
+        let is_wanted = |given: &&Given| wanted.as_ref().is_some_and(|(wanted, _)| *wanted == given.key);
+        let replaced = self.given.iter().find(is_wanted);
+        let removed = removals(self.given.iter().filter(|given| !is_wanted(given)).collect());
+        let edit = wanted.as_ref().map(|(key, text)| match replaced {
+            Some(given) => (given.value.clone(), Cow::Owned(text.clone())),
+            None => (self.inside..self.inside, Cow::Owned(format!("\"{key}\":{text},"))),
         });
-        let is_given = self.given.iter().any(|(key, ..)| is_wanted(key));
-        let inserted = wanted
-            .as_ref()
-            .filter(|_| !is_given)
-            .map(|(key, text)| (self.inside..self.inside, Cow::Owned(format!("\"{key}\":{text},"))));
-        given.chain(inserted).collect()
+        removed.into_iter().map(|range| (range, Cow::Borrowed(""))).chain(edit).collect()
     }
 }
 
-/// The range of a whole member of an object, found by its key and the range of its value. The range includes the comma
-/// after the member, or else the comma before it.
-fn member(text: &str, key: &str, value: Range<usize>) -> Option<Range<usize>> {
-    let start = text.get(..value.start)?.rfind(&format!("\"{key}\""))?;
-    let after = text.get(value.end..)?;
-    if let Some(rest) = after.trim_start().strip_prefix(',') {
-        return Some(start..text.len() - rest.len());
+/// The ranges to cut out so that these fields are gone, and every field that stays has the commas that it needs.
+fn removals(mut removed: Vec<&Given>) -> Vec<Range<usize>> {
+    removed.sort_by_key(|given| given.field.start);
+    // Each with the comma before it.
+    let mut ranges: Vec<(Range<usize>, Option<usize>)> = Vec::new();
+    for given in removed {
+        let [mut before, after] = given.commas;
+        if let Some(after) = after {
+            ranges.push((given.field.start..after + 1, before));
+            continue;
+        }
+        // The last field of the object takes the comma before it along. If the field before is cut out too, that comma
+        // is gone already, and the one before that field is in the way.
+        let mut start = given.field.start;
+        while let Some((range, earlier)) =
+            ranges.pop_if(|(range, _)| before.is_some_and(|comma| range.end == comma + 1))
+        {
+            (start, before) = (range.start, earlier);
+        }
+        ranges.push((before.unwrap_or(start)..given.field.end, None));
     }
-    let before = text.get(..start)?.trim_end();
-    Some(before.strip_suffix(',').map_or(start, str::len)..value.end)
+    ranges.into_iter().map(|(range, _)| range).collect()
 }
 
 /// Whether a body asks for a stream that reports its usage (`stream_options.include_usage`).
@@ -158,6 +183,7 @@ mod tests {
 
     use super::{Additions, Priority};
     use crate::decide::body::tests::inspect;
+    use bailiwick_rules::rules::Allowance;
 
     fn sent(path: &str, text: &str, usage: bool) -> String {
         let body = inspect(path, text, &[]).unwrap();
@@ -202,6 +228,45 @@ mod tests {
         let additions = Additions { usage: false, priority: Some(Priority::Absent) };
         let sent = body.for_endpoint_with(None, None, None, additions).concat();
         assert_eq!(String::from_utf8(sent).unwrap(), r#"{"model":"m","messages":[]  }"#);
+    }
+
+    /// All orders of these.
+    fn orders<'a>(members: &[&'a str]) -> Vec<Vec<&'a str>> {
+        if members.is_empty() {
+            return vec![Vec::new()];
+        }
+        let first = |at: usize| {
+            let others = [&members[..at], &members[at + 1..]].concat();
+            orders(&others).into_iter().map(move |rest| [vec![members[at]], rest].concat())
+        };
+        (0..members.len()).flat_map(first).collect()
+    }
+
+    #[test]
+    fn the_clients_priority_is_removed_wherever_it_stands_and_nothing_else_is() {
+        let escaped = [r#""priority" : 0"#, r#""\u0070\u0072iority":0"#, r#""\u0070riority": 0 "#];
+        let (mut cases, lures) = (0, [r#""foo\"priority":1"#, r#""note":"\"priority\":2,""#]);
+        for priority in escaped {
+            let members =
+                [r#""model":"m""#, lures[0], lures[1], priority, r#" "service_tier" : "auto""#, r#""messages":[]"#];
+            for order in orders(&members) {
+                let text = format!("{{{}}}", order.join(" ,"));
+                let body = inspect("/v1/chat/completions", &text, &[Allowance::UnknownFields]).unwrap();
+                for (priority, rank) in [(Priority::Absent, None), (Priority::Vllm(7), Some(7))] {
+                    let additions = Additions { usage: false, priority: Some(priority) };
+                    let sent = body.for_endpoint_with(None, None, None, additions).concat();
+                    let sent: Value = serde_json::from_slice(&sent)
+                        .unwrap_or_else(|error| panic!("{error}: {text}: {}", String::from_utf8_lossy(&sent)));
+                    let mut expected: Value = serde_json::from_str(&text).unwrap();
+                    let fields = expected.as_object_mut().unwrap();
+                    fields.retain(|key, _| key != "priority" && key != "service_tier");
+                    fields.extend(rank.map(|rank: u16| ("priority".to_owned(), rank.into())));
+                    assert_eq!(sent, expected, "{text}");
+                    cases += 1;
+                }
+            }
+        }
+        println!("{cases} bodies");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use bailiwick_rules::rules::Allowance;
 use super::engine::{self, Engines};
 use super::fault::{failure, unknown};
 use super::form_name;
+use super::guess::may_route;
 use super::models::NamedModel;
 use super::names::{is_hosted, routes};
 use super::paths;
@@ -121,7 +122,7 @@ pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> R
             Ok(Needs::of(engines, name))
         }
         Some(_) => Err(Failure::BadForm { what: "a file stands where a plain field belongs" }),
-        None if routes(base) => Err(failure(BodyFault::Routes, || name.to_owned())),
+        None if routes(base) || may_route(base) => Err(failure(BodyFault::Routes, || name.to_owned())),
         None if is_hosted(base) || !may_be_unknown => Err(unknown(name.to_owned())),
         None => Ok(Needs::default()),
     }

@@ -301,8 +301,15 @@ mod tests {
         assert!(embedded.needs().engines.includes(Some(Engine::Vllm)) && !embedded.needs().engines.includes(None));
         let decoder: [(&str, &[u8]); 2] = [("model", b"a"), ("decoder:x", b"1")];
         assert!(Form::read(TYPE, body(&decoder), &route(), &[Allowance::UnknownFields]).is_ok());
-        let routing: [(&str, &[u8]); 2] = [("model", b"a"), ("api_base:x", b"1")];
-        assert!(Form::read(TYPE, body(&routing), &route(), &[Allowance::UnknownFields]).is_err());
+        // A name by which a host may route is refused as a file as it is as a plain field.
+        for name in ["api_base", "litellm_params", "sessionId", "targetModel"] {
+            for part in [name.to_owned(), format!("{name}:x")] {
+                let routing: [(&str, &[u8]); 2] = [("model", b"a"), (&part, b"eu")];
+                let refused = Form::read(TYPE, body(&routing), &route(), &[Allowance::UnknownFields]).err();
+                let expected = Failure::UnknownField { field: name.into(), odd: FieldFault::Routes };
+                assert_eq!(refused, Some(expected), "{part}");
+            }
+        }
     }
 
     #[test]
