@@ -1,10 +1,11 @@
-//! A body for one endpoint, in pieces. Most pieces are borrowed from the body that is held, because an isolate has no
-//! room for a second copy of large ones. `rewrite` makes it, `proxy` and `held` send it.
+//! The body of a request to one endpoint, in pieces. Most pieces are borrowed from the client's body, which the edge
+//! holds in memory: an isolate has no room for a second copy of a large body. `rewrite` makes the payload; `proxy` and
+//! `held` send it.
 
 use std::borrow::Cow;
 
-/// A body of more bytes than this is written to an endpoint a chunk at a time. A shorter one is copied and sent at
-/// once.
+/// A body of more bytes than this is written to an endpoint a chunk at a time. A shorter body is copied into one buffer
+/// and sent at once.
 pub(crate) const LARGEST_COPIED: usize = 64 << 10;
 
 /// The pieces of a body, in order.
@@ -17,23 +18,23 @@ impl<'a> Payload<'a> {
         self.0.push(piece.into());
     }
 
-    /// The number of its bytes.
+    /// The number of bytes of the body.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.pieces().map(<[u8]>::len).sum()
     }
 
-    /// Its pieces.
+    /// The pieces of the body.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(AsRef::as_ref)
     }
 
-    /// Its bytes in chunks of at most `most` bytes.
+    /// The bytes of the body, in chunks of at most `most` bytes.
     pub(crate) fn chunks(&self, most: usize) -> impl Iterator<Item = &[u8]> {
         self.pieces().flat_map(move |piece| piece.chunks(most))
     }
 
-    /// All of its bytes, copied into one buffer.
+    /// All bytes of the body, copied into one buffer.
     #[must_use]
     pub(crate) fn concat(&self) -> Vec<u8> {
         self.0.concat()

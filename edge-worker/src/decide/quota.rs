@@ -1,6 +1,9 @@
 //! The providers' quotas and tenants' budgets in one isolate. Takes the estimated and real costs of requests, and the
-//! rate limit headers of providers; returns which endpoints may be asked now. Called by `memory`. The counting itself
-//! is in [`bailiwick_rules::quota`], which DNS nodes use too.
+//! rate limit headers of providers; returns which endpoints may be asked now. Called by `memory`.
+//!
+//! A pool counts the requests and tokens that were taken of one quota or budget. An isolate asks a DNS node for a part
+//! of each pool that it uses, and spends this part. The counting itself is in [`bailiwick_rules::quota`], which DNS
+//! nodes use too.
 
 pub(crate) mod place;
 #[cfg(test)]
@@ -36,7 +39,7 @@ enum PoolKey {
     Budget(TenantId),
 }
 
-/// One pool.
+/// One pool: its limits, what this isolate took of it, and the part of it that a node granted to this isolate.
 #[derive(Debug, Default)]
 struct Known {
     limits: Limits,
@@ -116,7 +119,7 @@ pub(crate) enum Settlement {
     Refused,
     /// The request was served, or may have been served. If the tokens aren't known, the estimate stays.
     Used(Option<Tokens>),
-    /// The answer broke off. The larger of the estimate and the tokens received so far counts.
+    /// The answer broke off. The larger number counts: the estimate, or the prompt and the tokens received so far.
     Left {
         /// The tokens of the answer that were received.
         seen: u64,
@@ -300,7 +303,8 @@ impl Quotas {
         Asks { isolate, quotas, revision, budgets }
     }
 
-    /// Takes a node's answer; `None` if no node answered. `table` holds the rules that the asks were made with.
+    /// Applies a node's answer to `asks`; `grants` is `None` if no node answered. `table` holds the rules that the asks
+    /// were made with.
     pub(crate) fn answered(&mut self, table: &Table, asks: &Asks, grants: Option<&Grants>) {
         for id in asks.quotas.keys() {
             let grant = grants.and_then(|grants| grants.quotas.get(id));

@@ -1,6 +1,5 @@
-//! Combines the health reports of several nodes. Takes reports and the time; returns the health of each region, and the
-//! shares of clients to move. Pure.
-//! Called by `runtime::feed`.
+//! Combines the health reports of several DNS nodes. Takes reports and the time; returns the health of each region, and
+//! the shares of clients that are moved to other regions because of load. Pure. Called by `runtime::feed`.
 
 use std::rc::Rc;
 
@@ -12,25 +11,27 @@ use bailiwick_rules::steer::first_token::{FirstTokens, Medians, hold};
 use bailiwick_rules::table::{Revision, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
-/// How long a combined result is used again. Reports age slowly, so not every request needs a new result.
+/// How long a combined result is reused. Reports age slowly, so not every request needs a new result.
 const AGGREGATE_FOR: Millis = Millis(500);
-/// How long a report counts if it doesn't say so itself: three times the longest usual interval.
+/// How long a report counts if it names no interval: three times the longest usual interval.
 const COUNTS_FOR: Millis = Millis(30_000);
-/// How long the loads of a report count.
+/// How long the loads and the times to the first token of a report count.
 const LOADS_COUNT_FOR: Millis = Millis(15_000);
-/// The least time between two fetches, even if reports have shorter intervals.
+/// The least result of [`Reports::counts_for`], even if reports have shorter intervals. The caller fetches new reports
+/// before this time has passed.
 const LEAST: Millis = Millis(1_000);
 
 /// What the fresh reports say together.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// The health of each region, as the voters of the rules agree, or as most of those say that are heard.
+    /// The health of each region. If the rules name voters, it is what the voters agreed on. Else it is what most nodes
+    /// with a fresh report say.
     pub(crate) health: Rc<[RegionHealth]>,
     /// The shares of clients that are moved because of load, by the newest plan.
     pub(crate) shares: Rc<Shares>,
-    /// Load by region; `None` or missing if it isn't known.
+    /// The load of each region, in the order of the rules; `None` or missing if it isn't known.
     pub(crate) loads: Rc<[Option<Ratio>]>,
-    /// The observed times to the first token.
+    /// The observed times to the first token of an answer.
     pub(crate) first_tokens: Rc<FirstTokens>,
 }
 
@@ -45,10 +46,11 @@ impl Default for Seen {
 pub(crate) struct Reports {
     by_node: Vec<Option<Received>>,
     aggregate: Option<(Revision, Timestamp, Seen)>,
-    /// What the voters agreed on. An isolate begins without: everything counts as up until most sites say something, or
-    /// tell what they took for agreed.
+    /// What the voters agreed on. A new isolate knows no agreement: every region counts as up until most sites report a
+    /// status, or report what they agreed on before.
     agreed: Agreed,
-    /// The times to the first token that regions are ordered by.
+    /// The times to the first token that regions are ordered by. A median changes only if the reported one differs
+    /// enough.
     medians: Medians,
 }
 
@@ -73,13 +75,13 @@ impl Reports {
         {
             return seen.clone();
         }
-        // A report from the future has an unknown age: the clock was set back.
+        // If the clock was set back, a report may have a time in the future. Its age is unknown, so it doesn't count.
         let received: Vec<Received> =
             self.by_node.iter().flatten().filter(|report| report.at <= now).cloned().collect();
         let shares = SharesReport::newest(&received, now).map(|report| Shares::read(table, report, now));
         let health = combined(table, &received, &mut self.agreed, now).into();
-        let told = newest(&received, now, |report| !report.first_token_ms.is_empty());
-        self.medians = told.map(|report| hold(&self.medians, &report.first_token_ms)).unwrap_or_default();
+        let timed = newest(&received, now, |report| !report.first_token_ms.is_empty());
+        self.medians = timed.map(|report| hold(&self.medians, &report.first_token_ms)).unwrap_or_default();
         let seen = Seen {
             health,
             shares: Rc::new(shares.unwrap_or_default()),
@@ -90,7 +92,8 @@ impl Reports {
         seen
     }
 
-    /// How long after the last fetch all reports will still count. Reports that were too old already don't shorten it.
+    /// How long after the last fetch all of its reports still count. A report that was too old on arrival doesn't
+    /// shorten this time.
     pub(crate) fn counts_for(&self) -> Millis {
         let regions = self.by_node.iter().flatten().flat_map(|received| received.report.regions.values());
         let ages = regions.flat_map(|report| {
@@ -112,17 +115,18 @@ impl Reports {
     }
 }
 
-/// The load of each region as the newest report tells it. A report that is old says nothing: no news is neither idle
-/// nor full.
+/// The load of each region by the newest report that has loads. If that report is too old, the loads are unknown:
+/// neither idle nor full.
 fn loads(table: &Table, received: &[Received], now: Timestamp) -> Rc<[Option<Ratio>]> {
     let Some(newest) = newest(received, now, |report| !report.loads.is_empty()) else { return Rc::from([]) };
     table.regions().iter().map(|region| newest.loads.get(&region.id).and_then(|reported| reported.load)).collect()
 }
 
-/// The newest report that tells something, if it is fresh.
-fn newest(received: &[Received], now: Timestamp, tells: impl Fn(&HealthReport) -> bool) -> Option<&HealthReport> {
-    let fresh = received.iter().filter(|one| now.since(one.at) <= LOADS_COUNT_FOR && tells(&one.report));
-    fresh.max_by_key(|one| one.at).map(|one| &one.report)
+/// The newest fresh report for which `is_wanted` is true. Fresh means at most [`LOADS_COUNT_FOR`] old.
+fn newest(received: &[Received], now: Timestamp, is_wanted: impl Fn(&HealthReport) -> bool) -> Option<&HealthReport> {
+    let fresh =
+        received.iter().filter(|candidate| now.since(candidate.at) <= LOADS_COUNT_FOR && is_wanted(&candidate.report));
+    fresh.max_by_key(|candidate| candidate.at).map(|newest| &newest.report)
 }
 
 #[cfg(test)]
@@ -223,7 +227,7 @@ mod tests {
         assert_eq!(seen(&mut reports, 0), (Status::Unknown, None, None));
         reports.receive(0, Timestamp(0), reported("down", 90, 1_000, "b"));
         assert_eq!(seen(&mut reports, 0), (Status::Down, Some("90s".to_owned()), Some("b".to_owned())));
-        assert_eq!(reports.counts_for(), Millis(14_000), "the copy's readings are sooner old than the region's");
+        assert_eq!(reports.counts_for(), Millis(14_000), "the copy's readings expire before the region's");
         reports.receive(1, Timestamp(0), reported("up", 3, 0, "a"));
         reports.receive(2, Timestamp(0), reported("up", 4, 0, "a"));
         assert_eq!(seen(&mut reports, 0), (Status::Up, None, Some("a".to_owned())));
@@ -231,10 +235,14 @@ mod tests {
         assert_eq!(seen(&mut reports, 0), (Status::Down, Some("75s".to_owned()), Some("a".to_owned())));
         reports.receive(1, Timestamp(0), reported("up", 3, 0, "a"));
         reports.receive(2, Timestamp(0), reported("up", 4, 0, "a"));
-        assert_eq!(seen(&mut reports, 15_001).0, Status::Down, "what is fresh is old, and the node that lags is heard");
-        assert_eq!(seen(&mut reports, 27_001), (Status::Unknown, None, None), "no node is heard");
+        assert_eq!(
+            seen(&mut reports, 15_001).0,
+            Status::Down,
+            "the two readings \"up\" expired, \"down\" counts still"
+        );
+        assert_eq!(seen(&mut reports, 27_001), (Status::Unknown, None, None), "all reports expired");
         reports.receive(0, Timestamp(27_001), reported("down", 90, 30_000, "b"));
-        assert_eq!(seen(&mut reports, 27_001).0, Status::Down, "its page hangs");
+        assert_eq!(seen(&mut reports, 27_001).0, Status::Down, "an old \"down\" counts: the page hangs");
         reports.receive(0, Timestamp(27_001), reported("up", 3, 30_000, "b"));
         assert_eq!(seen(&mut reports, 27_001).0, Status::Unknown);
     }
@@ -254,14 +262,14 @@ mod tests {
             serde_json::from_value(json).unwrap()
         };
         let mut reports = Reports::default();
-        let mut told = |at: i64, ms: u32| {
+        let mut reported = |at: i64, ms: u32| {
             reports.receive(0, Timestamp(at), report(ms));
             (*reports.seen(&table, Timestamp(at)).first_tokens).clone()
         };
-        let first = told(1_000, 500);
+        let first = reported(1_000, 500);
         assert_ne!(first, FirstTokens::default());
-        assert_eq!(told(2_000, 590), first);
-        assert_ne!(told(3_000, 601), first);
+        assert_eq!(reported(2_000, 590), first);
+        assert_ne!(reported(3_000, 601), first);
         assert_eq!(*reports.seen(&table, Timestamp(18_001)).first_tokens, FirstTokens::default(), "no news");
     }
 

@@ -1,5 +1,6 @@
 //! Makes the request that is sent to an endpoint. Takes the client's request and a [`Target`]; returns the URL, headers
-//! and body. Only listed parts pass, and URLs aren't made by joining text. Called by `proxy` for each attempt.
+//! and body. Only headers and query parameters of the allow-lists pass, and URLs aren't made by joining text. Called by
+//! `proxy` for each attempt.
 
 pub(crate) mod disposition;
 pub(crate) mod headers;
@@ -18,16 +19,16 @@ use crate::decide::plan::Target;
 use crate::decide::route::Route;
 use crate::decide::route::query::Query;
 
-/// A body that is held completely and was judged.
+/// A client's body that the edge holds completely and has inspected.
 pub(crate) enum Content {
-    /// JSON.
+    /// A JSON object.
     Json(Inspected),
-    /// A form, and the boundary for sending it.
+    /// A multipart form, and the boundary between its parts when it is sent to an endpoint.
     Form(Form, String),
 }
 
 impl Content {
-    /// The model, by the client's name.
+    /// The client's name of the model.
     #[must_use]
     pub(crate) fn model(&self) -> Option<&str> {
         match self {
@@ -60,7 +61,7 @@ impl Content {
         }
     }
 
-    /// Whether the body is written to an endpoint in chunks.
+    /// Whether the body is so large that it is written to an endpoint in chunks.
     fn is_large(&self) -> bool {
         self.size() > LARGEST_COPIED
     }
@@ -72,7 +73,7 @@ impl Content {
         }
     }
 
-    /// The fields and models that an endpoint must know.
+    /// The fields and models that an endpoint must know to serve the request.
     #[must_use]
     pub(crate) fn needs(&self) -> &Needs {
         match self {
@@ -81,7 +82,7 @@ impl Content {
         }
     }
 
-    /// The bytes for an endpoint.
+    /// The bytes of the body for an endpoint, with the endpoint's name of the model.
     #[must_use]
     pub(crate) fn for_target(&self, target: &Target) -> Payload<'_> {
         let additions = Additions { usage: target.counts_tokens(), priority: target.priority() };
@@ -112,7 +113,7 @@ pub(crate) fn form_type(boundary: &str) -> String {
 pub(crate) struct Outgoing {
     /// The method.
     pub(crate) method: &'static str,
-    /// The URL. Its origin is the endpoint's.
+    /// The URL. Its origin is that of the endpoint's base URL.
     pub(crate) url: Url,
     /// All headers, including the credential.
     pub(crate) headers: Headers,
@@ -152,7 +153,7 @@ pub(crate) fn outgoing(
     if let Some(tier) = target.objective() {
         headers.push("x-gateway-inference-objective", tier.as_str());
     }
-    // The edge reads the events of streams. It doesn't decompress them.
+    // The edge reads the events of streams, and it can't decompress an answer.
     headers.push("accept-encoding", "identity");
     if let Some(secret) = secret {
         let (name, value) = credential(target.style(), secret);
@@ -161,7 +162,8 @@ pub(crate) fn outgoing(
     Ok(Outgoing { method: route.method(), url, headers, body: bytes, written })
 }
 
-/// Appends checked segments and pairs to the endpoint's base URL. The base's origin and path always come first.
+/// The URL of a request: the endpoint's base URL, followed by checked path segments and query parameters. Its origin is
+/// always that of the base URL, and its path begins with the path of the base URL.
 ///
 /// # Errors
 /// 404 for a model whose name can't be part of a path.

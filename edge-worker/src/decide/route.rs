@@ -1,9 +1,9 @@
 //! The allow-list of paths. Takes a client's raw path and method; returns a [`Route`] of checked segments. Called by
 //! `serve`.
 //!
-//! Text of the client never becomes part of a URL unchecked. The words of the model API come from a table in `known`.
-//! Ids are checked here, and encoded again when a URL is made. If a path is nearly right, [`Mistake`] says what to
-//! write instead.
+//! Text of the client never becomes part of a URL unchecked. The fixed words of a path, such as `chat`, are compared
+//! with a table in `known`. Ids are checked here, and encoded again when a URL is made. If a path is nearly right,
+//! [`Mistake`] says what the client should write instead.
 
 mod known;
 pub(crate) mod query;
@@ -26,13 +26,13 @@ pub(crate) enum Class {
 /// The kind of body that a path takes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum BodyForm {
-    /// None. If the client sends one, it is dropped.
+    /// No body. If the client sends a body, it is dropped.
     Nothing,
     /// A JSON object.
     Json,
     /// A multipart form.
     Form,
-    /// JSON or a form, as the Content-Type says.
+    /// JSON or a form. The `Content-Type` says which.
     JsonOrForm,
 }
 
@@ -45,7 +45,7 @@ pub(crate) enum Expect {
     Stream,
     /// Any form, such as audio or text. An event stream is treated as an event stream.
     Any,
-    /// A client's own file. It is passed on unchanged whatever its type, and may be empty.
+    /// A file that the client stored. It is passed on unchanged whatever its type, and may be empty.
     File,
 }
 
@@ -66,21 +66,21 @@ pub(crate) struct Route {
 enum AnswerForm {
     /// JSON, or a stream if the body asks for one.
     Json,
-    /// Anything.
+    /// Any content, such as audio.
     Any,
-    /// A client's own file, which isn't interpreted here.
+    /// A file that the client stored. The edge doesn't interpret it.
     File,
 }
 
-/// The longest id, in bytes. No host makes longer ids.
+/// The longest id, in bytes. No provider makes longer ids.
 const LONGEST_ID: usize = 512;
 
 impl Route {
     /// Reads the raw path of a request (neither decoded nor normalised) and its method.
     ///
     /// # Errors
-    /// 400 for a path that could be read in two ways, 404 for a path that is unknown or not offered, 405 for a method
-    /// that the path doesn't have, 501 for realtime.
+    /// 400 for a path that two servers could read differently, 404 for a path that is unknown or not offered, 405 for a
+    /// method that the path doesn't have, 501 for the realtime API.
     pub(crate) fn parse(method: &str, path: &str) -> Result<Self, Failure> {
         let rest = path.strip_prefix('/').ok_or(Failure::BadPath)?;
         let segments = segments(rest.strip_prefix("v1/").unwrap_or(if rest == "v1" { "" } else { rest }))?;
@@ -93,8 +93,8 @@ impl Route {
         if segments.first().is_some_and(|first| first == "realtime") {
             return Err(Failure::NotCarried { what: "Realtime" });
         }
-        // RFC 9110 §9.3.2: HEAD is GET without the content. HEAD is allowed for models only, because elsewhere a whole
-        // object would be fetched and dropped.
+        // RFC 9110 §9.3.2: HEAD is GET without the content. HEAD is allowed for models only. For other paths the edge
+        // would fetch a whole object and drop it.
         let is_model = segments.first().is_some_and(|first| first == "models");
         let method = if is_model && method == "HEAD" { "GET" } else { method };
         let Some(known) = known::find(&segments).find(|known| known.method == method) else {
@@ -126,7 +126,7 @@ impl Route {
         &self.segments
     }
 
-    /// The path as a pattern: its words, with `*` for an id or a name.
+    /// The path as a pattern: its fixed words, with `*` in the place of an id or of a model's name.
     #[must_use]
     pub(crate) fn pattern(&self) -> &'static [&'static str] {
         self.pattern
@@ -138,13 +138,13 @@ impl Route {
         self.method
     }
 
-    /// The kind of work.
+    /// The kind of work that the path asks for.
     #[must_use]
     pub(crate) fn class(&self) -> Class {
         self.class
     }
 
-    /// The kind of body.
+    /// The kind of body that the path takes.
     #[must_use]
     pub(crate) fn takes(&self) -> BodyForm {
         self.takes
@@ -162,7 +162,8 @@ impl Route {
         self.segments == words
     }
 
-    /// Whether the request's body is one of the Responses API: the path is `/responses`, or a path of inference below.
+    /// Whether the request's body belongs to the Responses API: the path is `/responses`, or an inference path below
+    /// it.
     #[must_use]
     pub(crate) fn is_responses(&self) -> bool {
         self.class == Class::Inference && self.segments.first().is_some_and(|first| first == "responses")
@@ -179,7 +180,7 @@ impl Route {
         }
     }
 
-    /// The kind of the path's JSON answer, if events can hold the same content.
+    /// The kind of the path's JSON answer, if the same content can also come as a stream of events.
     #[must_use]
     pub(crate) fn answer_kind(&self) -> Option<AnswerKind> {
         match self.pattern {
@@ -190,7 +191,7 @@ impl Route {
         }
     }
 
-    /// The ids in the path, in order. Each names an object at an endpoint.
+    /// The ids in the path, in order. Each id names an object that is stored at an endpoint.
     pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
         let words = self.pattern.iter().zip(&self.segments);
         words.filter(|(word, _)| **word == "*" && self.class == Class::State).map(|(_, segment)| segment.as_str())
@@ -232,7 +233,7 @@ fn segments(rest: &str) -> Result<Vec<String>, Failure> {
     rest.split('/').map(checked_segment).collect()
 }
 
-/// The methods of a path, as `Allow` lists them.
+/// The methods of a path, as the header `Allow` lists them.
 fn allowed(methods: &[&str], is_model: bool) -> &'static str {
     match methods {
         ["GET"] if is_model => "GET, HEAD",

@@ -1,5 +1,6 @@
-//! The rules that an isolate follows. Takes documents of several sources; returns the table to steer by, and how long
-//! ago a source confirmed it. Pure. `runtime::feed` brings the bytes, and a time that never goes back.
+//! The rules that an isolate follows. Takes rules documents of several sources (URLs and Workers KV); returns the table
+//! to steer by, and how long ago a source confirmed it. Pure: `runtime::feed` passes the bytes, and a time that never
+//! goes back.
 
 #[cfg(test)]
 mod tests;
@@ -11,41 +12,41 @@ use bailiwick_rules::json::Violation;
 use bailiwick_rules::table::{Revision, Succession, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
-/// How often the log repeats that the current rules are old.
+/// The log repeats that the current rules are old, at most once in this time.
 const LOG_AGAIN: Millis = Millis(60_000);
 
 /// The current rules, and what is known of each source.
 #[derive(Debug, Default)]
 pub(crate) struct RulesState {
     table: Option<Rc<Table>>,
-    /// Whether they are the built-in rules.
+    /// Whether the current rules are those that were built into the Worker.
     is_bundled: bool,
-    /// When a source last confirmed them. For built-in rules: when this isolate began.
+    /// When a source last confirmed the current rules. For built-in rules: when this isolate began.
     confirmed: Timestamp,
     sources: Vec<Source>,
-    /// How many of the sources are asked each time. KV may come after them.
+    /// The first so many of `sources` are asked each time. KV may come after them as a fallback.
     primary: usize,
-    /// When the log last said that they are old.
+    /// When the log last said that the current rules are old.
     logged_old: Option<Timestamp>,
 }
 
 /// What is known of one source.
 #[derive(Clone, Debug, Default)]
 struct Source {
-    /// The entity tag of its document, if the document is valid.
+    /// The entity tag of the source's document, if the document is valid.
     etag: Option<String>,
-    /// The digest of the document that was refused last, and the reason. `None` after a valid one.
+    /// The digest of the last document of this source, and the reason, if that document was refused.
     refused: Option<([u8; 32], Refused)>,
-    /// Why the last attempt to read it failed.
+    /// Why the last attempt to read the source failed.
     unread: Option<ReadError>,
 }
 
 /// Why a document was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refused {
-    /// It has violations.
+    /// The document has violations.
     Invalid,
-    /// It has the current revision, but other bytes.
+    /// The document has the number of the current revision, but other bytes.
     Conflict,
 }
 
@@ -62,13 +63,13 @@ impl Refused {
 /// The result of an offered document.
 #[derive(Debug)]
 pub(crate) enum OfferOutcome {
-    /// It is now in use.
+    /// The document is now in use.
     Taken(Revision),
-    /// It is in use already, or is older than the current one.
+    /// The document is in use already, or is older than the current one.
     Known,
-    /// It was refused before.
+    /// The document was refused before.
     RefusedBefore,
-    /// It was refused for the first time. `Conflict` has no violations.
+    /// The document was refused for the first time. `Conflict` has no violations.
     Refused(Refused, Vec<Violation>),
 }
 
@@ -83,7 +84,7 @@ impl OfferOutcome {
         }
     }
 
-    /// Whether its source has no newer rules than the current ones.
+    /// Whether the source of the document has no newer rules than the current rules.
     pub(crate) fn is_good(&self) -> bool {
         matches!(self, Self::Taken(_) | Self::Known)
     }
@@ -94,15 +95,15 @@ impl OfferOutcome {
 pub(crate) enum Age {
     /// Young enough, or there is no source to confirm them.
     Fresh,
-    /// Older than `max_age`. They may still be used for a while, because no source answers.
+    /// Older than `max_age`. The rules may still be used for a while, because no source answers.
     Stale(Millis),
-    /// Too old to be used.
+    /// The rules are too old to be used.
     TooOld(Millis),
 }
 
 impl RulesState {
-    /// Begins with the built-in document. If it steers nothing, it is only a placeholder and isn't stored. Then the
-    /// first document of a source is taken, whatever its revision.
+    /// Begins with the built-in document. If this document has no services, it is only a placeholder and isn't stored.
+    /// Then the first document of a source is taken, whatever its revision.
     pub(crate) fn bundled(bytes: &[u8]) -> Self {
         match Table::compile_quietly(bytes) {
             Ok(table) if !table.services().is_empty() => {
@@ -112,7 +113,8 @@ impl RulesState {
         }
     }
 
-    /// Sets how many sources there are, and how many of them are asked each time. Built-in rules age from now on.
+    /// Sets how many sources there are, and how many of them are asked each time. The age of built-in rules counts from
+    /// `now`.
     pub(crate) fn arrange(&mut self, sources: usize, primary: usize, now: Timestamp) {
         self.sources = vec![Source::default(); sources];
         self.primary = primary;
@@ -124,7 +126,8 @@ impl RulesState {
         self.sources.get(source)?.etag.as_deref()
     }
 
-    /// What to do about a source's document with this SHA-256: it may be known, and then isn't compiled again.
+    /// Looks up a source's document by its SHA-256. `None` if it has to be compiled and passed to [`Self::offer`].
+    /// Otherwise it is known, and this is the outcome.
     pub(crate) fn look_at(
         &mut self,
         source: usize,
@@ -145,8 +148,8 @@ impl RulesState {
         Some(OfferOutcome::Known)
     }
 
-    /// Takes a source's document, compiled, if it is valid and newer. Otherwise the last valid one stays. `now` is when
-    /// the source answered.
+    /// Takes a source's compiled document into use, if it is valid and newer. Otherwise the current document stays.
+    /// `now` is when the source answered.
     pub(crate) fn offer(
         &mut self,
         source: usize,
@@ -189,7 +192,7 @@ impl RulesState {
         OfferOutcome::Taken(revision)
     }
 
-    /// Notes that a source's document didn't change. It was valid.
+    /// Notes that a source's document didn't change since the last attempt, when it was valid.
     pub(crate) fn note_unmodified(&mut self, source: usize, now: Timestamp) {
         if let Some(known) = self.sources.get_mut(source) {
             known.unread = None;
@@ -209,7 +212,8 @@ impl RulesState {
         }
     }
 
-    /// Whether "KV has no rules" counts as an answer. Then the built-in rules are used, unless KV had others before.
+    /// Whether "KV has no rules" counts as an answer: if KV is a primary source, and the isolate has no rules but the
+    /// built-in ones. Then the isolate uses the built-in rules.
     pub(crate) fn is_answer(&self, source: usize, why: ReadError) -> bool {
         why == ReadError::NoKey && source < self.primary && (self.is_bundled || self.table.is_none())
     }
@@ -236,7 +240,7 @@ impl RulesState {
         if age <= may_be { Age::Stale(age) } else { Age::TooOld(age) }
     }
 
-    /// Whether to log that the rules are of this age: when they become old, and then now and then.
+    /// Whether to log that the rules are of this age: when they become old, and again after [`LOG_AGAIN`].
     pub(crate) fn should_log_age(&mut self, age: Age, now: Timestamp) -> bool {
         if age == Age::Fresh {
             self.logged_old = None;
@@ -249,7 +253,8 @@ impl RulesState {
         should_log_age
     }
 
-    /// What is wrong with the sources, in one word. If some can't be read but others can, nothing is.
+    /// What is wrong with the primary sources, in one word. A source that can't be read is no trouble while another one
+    /// can be read.
     pub(crate) fn trouble(&self) -> Option<&'static str> {
         let primary = self.sources.get(..self.primary).unwrap_or_default();
         let is_unread = |source: &Source| source.unread.is_some_and(|why| why != ReadError::NoKey);
@@ -260,37 +265,37 @@ impl RulesState {
         [Refused::Invalid, Refused::Conflict].into_iter().find(|&why| refused(why)).map(Refused::as_str)
     }
 
-    /// How many sources could be read at the last attempt, and how many there are.
+    /// How many primary sources could be read at the last attempt, and how many there are.
     pub(crate) fn answering(&self) -> (usize, usize) {
         let primary = self.sources.get(..self.primary).unwrap_or_default();
         (primary.iter().filter(|source| source.unread.is_none()).count(), primary.len())
     }
 }
 
-/// Why a source couldn't be read, as far as the runtime says.
+/// Why a source couldn't be read, as far as the Workers runtime says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ReadError {
-    /// Its URL or its token is invalid.
+    /// The source's URL or token is invalid.
     BadUrl,
-    /// Its host name has no address.
+    /// The source's host name has no address.
     NoAddress,
-    /// Nobody listens there.
+    /// The connection was refused: no process listens on the port.
     Refused,
-    /// Its certificate isn't trusted, or TLS failed otherwise.
+    /// The source's certificate isn't trusted, or TLS failed otherwise.
     Tls,
     /// The connection failed or broke off, and the runtime doesn't say why.
     Connection,
-    /// It didn't answer in time.
+    /// The source didn't answer in time.
     Timeout,
-    /// It answered with a status other than 200 and 304.
+    /// The source answered with a status other than 200 and 304.
     Status(u16),
-    /// Its answer is too large.
+    /// The source's answer is too large.
     TooLarge,
-    /// Its answer has the wrong form.
+    /// The source's answer has the wrong form.
     Unreadable,
     /// KV has no such key.
     NoKey,
-    /// It has no rules that are for all nodes of its fleet.
+    /// The source has no rules that are for all nodes of its fleet: the new rules are still tried on some nodes.
     Staged,
 }
 
@@ -304,7 +309,7 @@ impl fmt::Display for ReadError {
 }
 
 impl ReadError {
-    /// The word for metrics. For a status, only its class.
+    /// The word for metrics. A status is reduced to its class, such as `http_5xx`.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::BadUrl => "bad_url",

@@ -1,7 +1,8 @@
-//! Finds endpoints whose secret has no value. Takes the table, and which secrets have a value; returns the names of the
-//! others, which only the operator sees. Called by `explain`, `serve` (for the health page) and `feed` (for the log).
+//! Finds endpoints whose secret (the credential at the provider) has no value in the Worker's environment. Takes the
+//! table, and which secrets have a value; returns these endpoints with the names of their secrets, which only the
+//! operator sees. Called by `explain`, `serve` (for the health page) and `feed` (for the log).
 //!
-//! Such an endpoint is skipped. If its region has no other, clients see a 503.
+//! An endpoint without its secret is skipped. If its region has no other endpoint, clients see a 503.
 
 use bailiwick_rules::id::{EndpointId, RegionId};
 use bailiwick_rules::rules::SecretName;
@@ -37,19 +38,20 @@ pub(crate) fn missing(
     missing
 }
 
-/// The list as JSON, an object for each.
+/// The list as JSON: an array with an object for each endpoint.
 pub(crate) fn to_json(missing: &[Missing]) -> Value {
-    let one = |one: &Missing| json!({ "region": one.region, "endpoint": one.endpoint, "secret": one.secret });
-    missing.iter().map(one).collect()
+    let object =
+        |entry: &Missing| json!({ "region": entry.region, "endpoint": entry.endpoint, "secret": entry.secret });
+    missing.iter().map(object).collect()
 }
 
-/// The list for a person, one line each. Lines end with `\n`.
+/// The list as text for a person, with a line for each endpoint. Lines end with `\n`.
 pub(crate) fn to_text(missing: &[Missing]) -> String {
-    let line = |one: &Missing| {
+    let line = |entry: &Missing| {
         format!(
             "no secret  {}/{}: {} has no value here, so the endpoint is skipped; set it (wrangler secret put {}, or \
              workerd's environment)\n",
-            one.region, one.endpoint, one.secret, one.secret
+            entry.region, entry.endpoint, entry.secret, entry.secret
         )
     };
     missing.iter().map(line).collect()
@@ -70,7 +72,8 @@ mod tests {
         let table = Table::compile(rules.to_string().as_bytes()).unwrap();
         let missing_in = |region: &str| {
             let missing = missing(&table, |id| region == "*" || id.as_str() == region, |name| name == "LON_KEY");
-            missing.iter().map(|one| format!("{}/{}={}", one.region, one.endpoint, one.secret)).collect::<Vec<_>>()
+            let text = |entry: &Missing| format!("{}/{}={}", entry.region, entry.endpoint, entry.secret);
+            missing.iter().map(text).collect::<Vec<_>>()
         };
         assert_eq!(missing_in("*"), ["fra/fra-1=FRA_KEY", "lon/lon-2=FRA_KEY"]);
         assert_eq!(missing_in("lon"), ["lon/lon-2=FRA_KEY"]);

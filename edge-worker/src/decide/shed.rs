@@ -1,5 +1,5 @@
-//! Whether the edge moves clients of a service because of load, and how it tells so. Called by `prepare` and `explain`;
-//! [`bailiwick_rules::report::Shares`] says which clients.
+//! Whether the edge moves clients of a service to other regions because of load ("sheds"), and the header that tells
+//! the client so. Called by `prepare` and `explain`. [`bailiwick_rules::report::Shares`] says which clients move.
 
 use std::rc::Rc;
 
@@ -8,14 +8,15 @@ use bailiwick_rules::rules::{Ratio, ShedAt};
 use bailiwick_rules::steer::PathClass;
 use bailiwick_rules::table::{Service, Table};
 
-/// Whether the edge moves clients of a service. Where DNS moves them, both would move the same clients twice. Work at a
-/// hub stays there.
+/// Whether the edge moves clients of a service because of load. It doesn't if DNS moves them, or they would be moved
+/// twice. It moves only inference: requests for the paths of a hub (the one region that serves them) stay there.
 #[must_use]
 pub(crate) fn sheds(service: &Service, path_class: PathClass) -> bool {
     service.shedding.moves && service.shedding.at == ShedAt::Edge && path_class == PathClass::Inference
 }
 
-/// The value of `x-bailiwick-shed`: `from=eu-frankfurt;to=eu-paris;share=0.12`.
+/// The value of `x-bailiwick-shed`, such as `from=eu-frankfurt;to=eu-paris;share=0.12`. `share` is the moved part of
+/// the clients, between 0 and 1.
 #[must_use]
 pub(crate) fn header(table: &Table, shed: &Shed) -> Rc<str> {
     let name = |region| table.region(region).id.as_str();

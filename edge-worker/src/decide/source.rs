@@ -1,19 +1,20 @@
-//! Who sent a request, for counting failures. Takes the tenant, or the client if a service has no tenants; returns a
-//! [`Source`]. Called once per request by `prepare`. [`crate::decide::cooldown`] and [`crate::decide::breaker`] count
-//! by it.
+//! Identifies the sender of a request, for counting failures. Takes the tenant, or the client if a service has no
+//! tenants; returns a [`Source`]. Called once per request by `prepare`. [`crate::decide::cooldown`] and
+//! [`crate::decide::breaker`] count failures per source.
 
 use core::net::IpAddr;
 
 use crate::decide::hash::hash;
 
-/// The sender of a request as a hash, which has no other use. It stays in this isolate's memory as long as an endpoint
-/// rests, and is never logged.
+/// The sender of a request as a hash. Nothing else uses the hash. It stays in this isolate's memory as long as an
+/// endpoint gets no requests after a failure, and is never logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Source(pub(crate) u64);
 
 impl Source {
-    /// Hashes the tenant. Without one, hashes the client's network (an IPv6 client may use any address of a /64).
-    /// Without an address, hashes the affinity, which requests of one conversation have in common.
+    /// Hashes the tenant. Without a tenant, hashes the client's address, or its /64 network for IPv6, because an IPv6
+    /// client may use any address of it. Without an address, hashes the affinity key, which all requests of one
+    /// conversation have in common.
     #[must_use]
     pub(crate) fn of(tenant: Option<&str>, address: Option<IpAddr>, affinity: &str) -> Self {
         let parts: [&[u8]; 2] = match (tenant, address) {

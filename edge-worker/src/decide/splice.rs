@@ -1,9 +1,10 @@
-//! Puts the client's names into a committed answer. Takes the endpoint's bytes, returns the same bytes with the
-//! client's names of models and with sealed ids. Called by `proxy` for each chunk, if the endpoint's name for the model
-//! differs from the client's, or if the answer may hold ids.
+//! Puts the client's names into a committed answer (one that is already being passed to the client). Takes the
+//! endpoint's bytes; returns the same bytes with the client's names of models, and with sealed ids (an endpoint's id
+//! with proof of its owner) in place of the endpoint's ids. Called by `proxy` for each chunk, if the endpoint's name
+//! for the model differs from the client's, or if the answer may hold ids.
 //!
 //! Only strings in known fields of the model API are replaced (`splice/json.rs`). The answer is rewritten while it
-//! passes, and at most one such string is held back. Text that isn't the expected JSON passes unchanged.
+//! passes, and at most one of these strings is held back. Text that isn't the expected JSON passes unchanged.
 
 mod json;
 mod lines;
@@ -25,10 +26,10 @@ pub(crate) use lines::BatchLines;
 /// The longest list of models that is passed on, in bytes. A list can only be filtered as a whole, so a longer list is
 /// withheld.
 const LONGEST_LIST: usize = 8 << 20;
-/// The longest beginning of an event that is remembered, in bytes.
+/// The longest beginning of an event that [`Events`] keeps for comparison with the next event, in bytes.
 const LONGEST_BEGINNING: usize = 1_024;
 
-/// The names and ids to write in place of those that a text holds.
+/// The names and ids to write in place of those that an endpoint's text holds.
 #[derive(Clone)]
 pub(crate) struct Names {
     /// The names of models to write, as quoted JSON strings.
@@ -41,24 +42,25 @@ pub(crate) struct Names {
 
 #[derive(Clone)]
 enum Models {
-    /// Names stay as they are.
+    /// Names of models stay as they are.
     Same,
-    /// Every name becomes this one, which is the client's.
+    /// Every name of a model is replaced by this one, which is the client's.
     One(String),
-    /// Each name that is found becomes the one it maps to.
+    /// Each name of a model is replaced by the name that it maps to. A name that isn't in the map stays.
     Map(BTreeMap<String, String>),
 }
 
 /// Which fields of a text hold names of models.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NamePlaces {
-    /// An answer: its `model`, and the `model` of its `response`.
+    /// The text is an answer: `model`, and `model` of `response`.
     Answer,
-    /// A stored object, or a list of stored objects: the fields of an answer, and `model` of each entry of `data`.
+    /// The text is a stored object, or a list of stored objects: the fields of an answer, and `model` of each entry of
+    /// `data`.
     Objects,
-    /// A model, or a list of models: their `id`, `root` and `parent`.
+    /// The text is a model, or a list of models: `id`, `root` and `parent` of each model.
     Models,
-    /// A line of a batch: `model` of its `body`, or of the `body` of its `response`.
+    /// The text is a line of a batch: `model` of `body`, or of the `body` of `response`.
     Lines,
 }
 
@@ -89,8 +91,8 @@ impl Names {
         Self { models: Models::One(quoted(model)), places, ids: None }
     }
 
-    /// Names for a text that may name any model. `pairs` holds a name that is found and the name to write. If a found
-    /// name occurs in several pairs, the last counts.
+    /// Names for a text that may name any model. Each of `pairs` is a name in the text and the name to write in its
+    /// place. If a name in the text occurs in several pairs, the last pair counts.
     #[must_use]
     pub(crate) fn translated<'m>(
         pairs: impl Iterator<Item = (&'m String, &'m String)>,
@@ -101,7 +103,7 @@ impl Names {
         Self { models: Models::Map(models), places, ids }
     }
 
-    /// Whether only the first name of a model in a text has to be replaced.
+    /// Whether nothing but the first name of a model in a text has to be replaced.
     fn is_one_model(&self) -> bool {
         self.ids.is_none() && self.places == NamePlaces::Answer && matches!(self.models, Models::One(_))
     }
@@ -125,7 +127,8 @@ impl Names {
         Some(quoted(&ids.keys.seal(&ids.owner, ids.region.as_str(), ids.endpoint.as_str(), id)?))
     }
 
-    /// The quoted text to write in place of a text that holds names of fine-tuned models; `None` if it holds none.
+    /// The quoted text to write in place of `text`, with sealed names of fine-tuned models; `None` if `text` names no
+    /// fine-tuned model.
     fn tuned(&self, text: &str) -> Option<String> {
         let ids = self.ids.as_ref()?;
         let seal = |name: &str| ids.keys.seal(&ids.owner, ids.region.as_str(), ids.endpoint.as_str(), name);
@@ -145,9 +148,10 @@ pub(crate) enum Splice {
     Json(Names, Json),
     /// A stream of events.
     Events(Box<Events>),
-    /// A list of models. Other tenants' models are removed when the list is complete.
+    /// A list of models, and the names to write. When the list is complete, fine-tuned models are removed, because they
+    /// may be another tenant's.
     Models(Vec<u8>, Option<Names>),
-    /// The output of a batch, a line for each request.
+    /// The output file of a batch: a line of JSON for each request.
     Lines(Box<BatchLines>),
 }
 
@@ -187,8 +191,8 @@ impl Splice {
         let is_one = names.is_one_model();
         let from = if is_one { json.pass_to_model(names, bytes, &mut out) } else { Some(0) };
         let rest = from.and_then(|from| bytes.get(from..)).unwrap_or_default();
-        // The rest may be copied unless it has another `model`, perhaps written with escapes, or a number that isn't
-        // JSON.
+        // The rest is copied unless it has another key `model` (perhaps written with escapes), or a number such as
+        // `NaN`, which JSON doesn't have.
         let plain = || {
             memmem::find(rest, b"model\"").is_none()
                 && !memchr_iter(b'\\', rest).any(|at| rest.get(at + 1) == Some(&b'u'))
@@ -219,19 +223,19 @@ impl Splice {
     }
 }
 
-/// Rewrites a stream of events. It is passed whole events, or pieces of a very long one.
+/// Rewrites a stream of events. The caller passes whole events, or pieces of a very long event.
 pub(crate) struct Events {
     names: Names,
     json: Json,
     /// The kind of line that the next byte belongs to.
     line: Line,
     after_cr: bool,
-    /// Whether the first bytes were seen. Only they may hold a byte-order mark.
+    /// Whether the first bytes of the stream were read. Only these may hold a byte-order mark.
     begun: bool,
-    /// A cache for streams in which only the model is replaced: the beginning of the last event, up to the model, and
-    /// what was written for it. Most events of a stream begin with the same bytes.
+    /// A cache for streams in which only the model is replaced: the beginning of the last event up to the end of the
+    /// model's name, and the bytes that were written for it. Most events of a stream begin with the same bytes.
     last: Option<(Vec<u8>, Vec<u8>)>,
-    /// Whether the model of this event was replaced, so that the rest passes unchanged.
+    /// Whether the model's name in this event was replaced, so that the rest of the event passes unchanged.
     done: bool,
 }
 
@@ -300,7 +304,7 @@ impl Events {
             self.done = true;
             return;
         }
-        // Data may span several lines. Then all of them are read, from the first on.
+        // The data of an event may span several lines. Then all of these lines are read.
         let whole = || text.trim_ascii_end().ends_with(b"}");
         if fresh && whole() && !may_need_edit(text, self.names.ids.is_some()) {
             return out.extend_from_slice(text);
@@ -319,7 +323,7 @@ impl Events {
     }
 }
 
-/// Whether a line may hold a string to replace. Most lines don't, and this check is cheaper than reading the line.
+/// Whether a line may hold a string to replace. Most lines hold none, and this check is cheaper than reading the line.
 fn may_need_edit(text: &[u8], ids: bool) -> bool {
     let has = |word: &[u8]| memmem::find(text, word).is_some();
     has(b"\"model\"")

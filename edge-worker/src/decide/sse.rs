@@ -1,5 +1,5 @@
 //! Server-sent events. Takes the chunks of an endpoint's stream; returns the same bytes cut at the ends of events, and
-//! the meaning of each event. Called by the attempt machine (`run`).
+//! the meaning of each event. Called by `run`, the state machine that drives the attempts of a request.
 //!
 //! Framing follows the WHATWG's *Server-sent events* §9.2.5. Lines end with LF, CRLF or CR. A leading byte-order mark
 //! is skipped. An empty line ends an event, and so does a comment line before an event has begun. The events and the
@@ -40,15 +40,15 @@ pub(crate) struct Framer {
     pending: Vec<u8>,
     /// How many bytes of `pending` were read.
     scanned: usize,
-    /// Whether the line at `scanned` has any bytes.
+    /// Whether the line that `scanned` is in has any bytes.
     line_begun: bool,
-    /// Whether the last byte was a CR. A LF after it belongs to the same line end.
+    /// Whether the last byte was a CR. A LF after the CR belongs to the same line end.
     after_cr: bool,
-    /// Whether the beginning of the stream was seen. A byte-order mark may be there.
+    /// Whether the beginning of the stream was read. Only there a byte-order mark may stand.
     begun: bool,
-    /// If the current event is too long to be held and was partly passed on: its meaning, as far as its beginning says.
+    /// The meaning of the current event by its beginning, if the event is too long to be held and was partly passed on.
     torn: Option<Meaning>,
-    /// The last event that carried content.
+    /// The last event that carried content. An event of the same shape has the same meaning.
     shape: Shape,
     choices: Choices,
     /// The usage that the events have reported so far.
@@ -88,7 +88,7 @@ impl Framer {
             self.after_cr = byte == b'\r';
             at += 1;
             let empty = !core::mem::take(&mut self.line_begun);
-            // A comment between two events is passed on at once, because nothing else may come for long.
+            // A comment between two events is passed on at once, because the next event may be a long time away.
             let is_comment = bytes.get(event_start) == Some(&b':') && self.torn.is_none();
             if empty || is_comment {
                 if self.after_cr && bytes.get(at) == Some(&b'\n') {
@@ -120,7 +120,7 @@ impl Framer {
         Framed { bytes, events }
     }
 
-    /// Reads an event whose shape differs from the last one's.
+    /// Reads an event whose shape differs from that of the last event with content.
     fn read(&mut self, event: &[u8]) -> Meaning {
         let meaning = classify::read_event(event, self.shape.forget(), &mut self.choices, &mut self.usage);
         if meaning == Meaning::Content {
@@ -167,13 +167,14 @@ impl Framer {
         self.usage
     }
 
-    /// Whether the stream has at least `expected` choices, at least one, and each has a finish reason.
+    /// Whether the stream has at least one choice and at least `expected`, and each choice has a finish reason.
     #[must_use]
     pub(crate) fn is_answered(&self, expected: usize) -> bool {
         self.choices.are_finished(expected)
     }
 
-    /// Whether part of an incomplete event was passed on. Then a client couldn't read an event that is appended.
+    /// Whether part of an incomplete event was passed on. If another event were written now, the client would read it
+    /// as a part of the incomplete event.
     #[must_use]
     pub(crate) fn is_torn(&self) -> bool {
         self.torn.is_some()
@@ -347,8 +348,8 @@ mod tests {
         "[DONE]",
     ];
 
-    /// Some events are only compared with the last one. They get the same meaning as if they were read, whichever of
-    /// their bytes were changed, inserted or left out.
+    /// The framer reads some events, and compares the others with the last event. A compared event gets the same
+    /// meaning as if it were read, whichever of its bytes are changed, inserted or left out.
     #[test]
     fn comparing_events_gives_the_same_meanings_as_reading_them() {
         let change = || (0..160usize, 0..6usize, proptest::sample::select(BITS));

@@ -1,8 +1,9 @@
-//! Whether rules are for the edge yet. Takes the URL of a source, returns the one to ask; takes the head that came with
-//! a document, returns whether it is for some nodes only. Called by `runtime::feed`.
+//! Decides whether rules are for the edge yet. Takes the URL of a source of rules, and returns the URL to ask. Takes
+//! the head that came with a document (which says who published it, and for which nodes), and returns whether the
+//! document is for some nodes only. Called by `runtime::feed`.
 //!
-//! A fleet of DNS nodes may try a document on some nodes first. The edge is one for all of them, so it follows only
-//! what is for all nodes.
+//! A fleet of DNS nodes may try a document on some nodes first. There is only one edge, so it follows only documents
+//! that are for all nodes.
 
 use bailiwick_rules::fleet::head::Stage;
 use base64::Engine;
@@ -11,13 +12,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 /// The header in which a DNS node sends the head of its document.
 pub(crate) const HEAD: &str = "x-bailiwick-head";
 
-/// The URL by which a DNS node is asked for the newest rules that are for all nodes. URLs of other sources stay.
+/// The URL to ask. For a DNS node, it asks for the newest rules that are for all nodes. URLs of other sources stay.
 #[must_use]
 pub(crate) fn for_all(url: &str) -> String {
     if url.ends_with("/v1/rules") { format!("{url}?stage={}", Stage::Rest) } else { url.to_owned() }
 }
 
-/// Whether the head of a document says that it is for some nodes only. A source without heads has one document for all.
+/// Whether the head of a document says that the document is for some nodes only. A source that sends no head has one
+/// document for all nodes.
 #[must_use]
 pub(crate) fn is_for_some(head: Option<&str>) -> bool {
     let read = |head: &str| {

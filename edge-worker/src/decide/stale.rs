@@ -1,5 +1,6 @@
-//! What an answer from knowledge that is too far behind says of it. Takes a steering, returns the copies that are
-//! behind. Called by `prepare`; `reply` and `receipt` tell it to the client.
+//! Finds the copies of knowledge (replicas of a data set) that are too far behind their leader in the region that
+//! answers. Takes a steering, returns these copies with their lags. Called by `prepare`; `reply` and `receipt` tell
+//! them to the client.
 
 use std::rc::Rc;
 
@@ -7,8 +8,8 @@ use bailiwick_rules::health::ReplicaSet;
 use bailiwick_rules::steer::{Conditions, Steering, behind};
 use bailiwick_rules::table::{RegionIndex, Table};
 
-/// The copies of the offered region that are too far behind, each as `kb;lag=75s`. `None` unless the region was kept as
-/// the freshest of its fence.
+/// The copies of the first region of the steering that are too far behind, each as `kb;lag=75s`. `None` unless this
+/// region was kept as the freshest of its fence, because no other region could be offered.
 pub(crate) fn stale(
     table: &Table,
     needs: ReplicaSet,
@@ -19,7 +20,8 @@ pub(crate) fn stale(
     Some(copies(table, needs, kept.fenced.region, conditions))
 }
 
-/// The copies of a region that an operator names, if any is too far behind: it is asked all the same.
+/// The copies that are too far behind in a region that an operator names for a request; `None` if no copy is. The
+/// region is asked in any case.
 pub(crate) fn stale_at(
     table: &Table,
     needs: ReplicaSet,

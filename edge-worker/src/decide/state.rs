@@ -1,9 +1,10 @@
-//! The owner of state at endpoints, and whether several clients share an account. Takes the rules, a service and a
-//! tenant; returns an [`Owner`], or whether an account is shared. Called by `serve`, `prepare` and `claim`.
+//! The owner of state at endpoints, and whether several clients share a provider's account. Takes the rules, a service
+//! and a tenant; returns an [`Owner`], or whether an account is shared. Called by `serve`, `prepare` and `claim`.
 //!
-//! State means files, batches, fine-tuning jobs, vector stores and stored answers. Each exists only at the endpoint
-//! that made it. Ids in answers are sealed ([`sealed_id`]): a sealed id names the endpoint, and a MAC proves its owner.
-//! Ids in requests are opened by [`claim`](claim::claim), which `prepare` calls with the path, the query and the body.
+//! State means files, batches, fine-tuning jobs, vector stores and stored answers. Each of these objects exists only at
+//! the endpoint that made it. Ids in answers are sealed ([`sealed_id`]): a sealed id names the endpoint, and a message
+//! authentication code (MAC) proves its owner. Ids in requests are opened by [`claim`](claim::claim), which `prepare`
+//! calls with the path, the query and the body.
 //! [`crate::decide::plan`] decides where new state is made, and whether the endpoint of an id may be asked now. The
 //! Worker stores nothing: a sealed id carries all that is needed.
 //!
@@ -36,8 +37,9 @@ pub(crate) fn owner(table: &Table, service: ServiceIndex, tenant: Option<TenantI
     Owner { service: table.service(service).id.as_str().to_owned(), tenant }
 }
 
-/// Whether only this tenant's requests are sent to the account of the endpoint at `place`. Then a list there shows only
-/// the tenant's own objects. An account is a host with a credential; several endpoints may use the same account.
+/// Whether only this tenant's requests are sent to the account of the endpoint at `place`. Then a list of objects in
+/// this account shows only the tenant's own. An account is a host with a credential; several endpoints may use the same
+/// account.
 #[must_use]
 pub(crate) fn is_sole(table: &Table, tenant: Option<TenantIndex>, place: &Place) -> bool {
     let Some(tenant) = tenant else { return false };
@@ -53,7 +55,8 @@ pub(crate) fn is_sole(table: &Table, tenant: Option<TenantIndex>, place: &Place)
     })
 }
 
-/// Whether an account of this service may hold stored answers, because a service that uses the account allows `store`.
+/// Whether an account that this service uses may hold stored answers: a service that uses the same account allows
+/// `store`.
 #[must_use]
 pub(crate) fn may_hold_items(table: &Table, service: ServiceIndex) -> bool {
     let accounts = |service: &Service| -> Vec<&Endpoint> {

@@ -1,6 +1,6 @@
 //! What the unit tests of several modules need.
 
-/// Cuts bytes into chunks of these sizes, over and over until none is left.
+/// Cuts bytes into chunks. The chunks have these sizes in turn, again and again until no byte is left.
 pub(crate) fn cut<'a>(bytes: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
     let mut chunks = Vec::new();
     let mut rest = bytes;

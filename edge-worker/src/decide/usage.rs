@@ -1,9 +1,10 @@
-//! What an answer says of itself: how many tokens it took, and why the model stopped. Filled while an answer is read
-//! for other reasons, so it costs no pass of its own. Used by `sse`, by the attempt machine and by `observe`.
+//! The usage that an answer reports: how many tokens prompt and answer have, and why the model stopped. It is collected
+//! while the edge reads the answer for other reasons, so the answer isn't read twice. Used by `sse`, by the attempt
+//! machine (`run`) and by `observe`.
 
 use super::json::{InvalidJson, Kind, Scan};
 
-/// What an answer says of itself.
+/// The usage that an answer reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Usage {
     /// Tokens of the prompt.
@@ -15,8 +16,8 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Takes a member of a `usage` object. Chat and completions say `prompt_tokens` and `completion_tokens`; responses,
-    /// transcriptions and images `input_tokens` and `output_tokens`.
+    /// Takes a member of a `usage` object. Answers of `/chat/completions` and `/completions` have `prompt_tokens` and
+    /// `completion_tokens`. Responses, transcriptions and images have `input_tokens` and `output_tokens`.
     pub(crate) fn note(&mut self, key: &str, number: &str) {
         let count = || number.parse().ok();
         match key {
@@ -26,7 +27,8 @@ impl Usage {
         }
     }
 
-    /// Takes a `finish_reason` or the `status` of a response, as JSON text. Of several choices the last one counts.
+    /// Takes a `finish_reason` or the `status` of a response, as JSON text. If an answer has several choices, the last
+    /// reason counts.
     pub(crate) fn note_finish(&mut self, reason: &str) {
         self.finish = match reason.trim_matches('"') {
             "stop" => Some("stop"),
@@ -36,7 +38,7 @@ impl Usage {
             "content_filter" => Some("content_filter"),
             "completed" => Some("completed"),
             "incomplete" => Some("incomplete"),
-            // An endpoint chooses the word, and a word becomes a label.
+            // The word becomes a label of a metric, so an endpoint must not be able to choose any word.
             _ => Some("other"),
         };
     }

@@ -23,15 +23,14 @@ pub(super) fn lacks<'n>(endpoint: &Endpoint, needs: &'n Needs) -> Option<&'n Nam
     needs.models.iter().find(|named| model_at(endpoint, Some(&named.name)).is_none())
 }
 
-/// Weighted rendezvous hashing. The endpoint with the least score serves a key, so each gets keys in proportion to its
-/// weight. If an endpoint goes, only its own keys move. `-ln(u) / weight` is the first arrival of a Poisson process
-/// with that rate.
+/// Weighted rendezvous hashing. The endpoint with the least score serves an affinity key, so each endpoint gets keys in
+/// proportion to its weight. If an endpoint is removed, only the keys that it served move. `-ln(u) / weight`, with `u`
+/// between 0 and 1, is the time of the first arrival of a Poisson process whose rate is the weight.
 pub(super) fn score(affinity: &str, region: &RegionId, id: &EndpointId, endpoint: &Endpoint) -> u64 {
     let hash = hash(&[affinity.as_bytes(), region.as_str().as_bytes(), id.as_str().as_bytes()]);
-    // A double holds 53 bits. Adding a half keeps the unit above 0 and below 1, so the logarithm is finite and not
-    // zero.
+    // A double holds 53 bits. Adding a half keeps `unit` above 0 and below 1, so its logarithm is finite and not zero.
     #[expect(clippy::cast_precision_loss, reason = "both are below 2^53")]
     let unit = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-    // Positive doubles sort like their bits.
+    // Positive doubles sort like their bits, read as integers.
     (-libm::log(unit) / f64::from(endpoint.weight.max(1))).to_bits()
 }

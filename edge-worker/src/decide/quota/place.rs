@@ -1,12 +1,13 @@
-//! In which country a cloud's region lies. Takes what an answer says of itself in `x-ms-region`, such as `Sweden
-//! Central`; returns a country. Called by `proxy`, which compares it with the rules.
+//! Finds the country of a region of Azure. Takes the value of the header `x-ms-region` of an answer, such as `Sweden
+//! Central`; returns a country. Called by `proxy`, which compares the country with the rules.
 //!
-//! A deployment may stand elsewhere than the rules say, or be one that the provider moves about. Its answers tell it.
+//! A deployment of a model may stand in another country than the rules say, or the provider may move the deployment
+//! from region to region. The header of each answer names the region that made the answer.
 
 use bailiwick_rules::geo::CountryCode;
 
-/// Azure's regions by country, as their names are written without spaces and in lower case. Numbers behind a name are
-/// left out: `East US 2` lies in the country of `East US`.
+/// Azure's regions by country, with their names in lower case and without spaces. Numbers at the end of a name are left
+/// out: `East US 2` lies in the country of `East US`.
 const REGIONS: &[(&str, &[&str])] = &[
     ("AE", &["uaenorth", "uaecentral"]),
     ("AT", &["austriaeast"]),
@@ -42,7 +43,7 @@ const REGIONS: &[(&str, &[&str])] = &[
     ("ZA", &["southafricanorth", "southafricawest"]),
 ];
 
-/// The country of a region of Azure; `None` for a name that isn't known.
+/// The country of a region of Azure; `None` for an unknown name.
 #[must_use]
 pub(crate) fn country_of(region: &str) -> Option<CountryCode> {
     let plain: String = region.chars().filter(char::is_ascii_alphabetic).map(|c| c.to_ascii_lowercase()).collect();

@@ -1,4 +1,4 @@
-//! Charges, refusals and settlements, one isolate at a time.
+//! Tests of one isolate's quotas: charges, refusals, settlements, and the exchange with a node.
 
 use bailiwick_rules::quota::Dimension;
 use bailiwick_rules::table::Table;

@@ -1,6 +1,6 @@
-//! Takes the event out of a stream that tells its usage, if only the edge asked for it. Takes the bytes of a committed
-//! stream, returns those that the client gets. Called by `proxy`. What the event says is read by
-//! [`crate::decide::usage`].
+//! Removes an event from a stream: the event that reports the used tokens, if the edge asked for this event and the
+//! client didn't. Takes the bytes of a committed stream (whose endpoint can no longer change); returns the bytes that
+//! the client gets. Called by `proxy`. [`crate::decide::usage`] reads the content of the event.
 
 use memchr::memmem;
 
@@ -9,29 +9,30 @@ use crate::decide::json::{Kind, Scan};
 /// Follows the events of a stream.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct UsageEvents {
-    /// Whether the event that only tells the usage is taken out.
+    /// Whether the event that reports nothing but the usage is removed.
     takes_out: bool,
-    /// The events with data.
+    /// The number of events with data so far.
     events: u64,
 }
 
 impl UsageEvents {
-    /// Follows a stream. `takes_out`: the client didn't ask for the event that only tells the usage.
+    /// Follows a stream. `takes_out`: the event that reports nothing but the usage is removed, because the client
+    /// didn't ask for it.
     #[must_use]
     pub(crate) fn new(takes_out: bool) -> Self {
         Self { takes_out, ..Self::default() }
     }
 
-    /// About how many tokens of the answer were seen: events usually have one each.
+    /// About how many tokens of the answer have passed: an event usually holds one token.
     #[must_use]
     pub(crate) fn seen(&self) -> u64 {
         self.events
     }
 
-    /// Takes bytes of the stream that end with an event, and returns those that the client gets.
+    /// Takes bytes of the stream that end where an event ends, and returns the bytes that the client gets.
     pub(crate) fn pass(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
         self.events += memmem::find_iter(&bytes, b"data:").count() as u64;
-        // Most events tell no usage.
+        // Most events report no usage.
         if !self.takes_out || memmem::find(&bytes, b"\"usage\"").is_none() {
             return bytes;
         }
@@ -48,7 +49,7 @@ impl UsageEvents {
     }
 }
 
-/// The length of the first event: up to its empty line, or up to the end.
+/// The length of the first event in bytes: up to its empty line, or up to the end of `bytes`.
 fn event_length(bytes: &[u8]) -> Option<usize> {
     if bytes.is_empty() {
         return None;
@@ -58,7 +59,7 @@ fn event_length(bytes: &[u8]) -> Option<usize> {
     Some(found.unwrap_or(bytes.len()))
 }
 
-/// Whether an event has a usage, and empty `choices`.
+/// Whether an event has an object `usage`, and an empty array `choices`.
 fn has_only_usage(event: &[u8]) -> bool {
     let Ok(event) = core::str::from_utf8(event) else { return false };
     let Some(data) = event.split(['\n', '\r']).find_map(|line| line.strip_prefix("data:")) else { return false };

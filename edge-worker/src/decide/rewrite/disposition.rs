@@ -1,15 +1,16 @@
-//! Rewrites the `Content-Disposition` of a stored file. Takes the endpoint's value, returns it with the client's ids in
-//! the file's name. Called by `proxy`. The name of a batch's output holds ids of the endpoint, such as
-//! `batch_68af4030…_output.jsonl`.
+//! Rewrites the `Content-Disposition` of a stored file. Takes the value that the endpoint sent; returns it with the
+//! client's ids in the file's name. Called by `proxy`. The file name of a batch's output holds an id of the endpoint,
+//! such as `batch_68af4030…_output.jsonl`. The client knows the object by a sealed id instead: the endpoint's id with a
+//! proof of its owner.
 
-/// The shortest text after a beginning that counts as an endpoint's id, in characters. OpenAI's ids have at least 22
-/// characters there.
+/// A text counts as an endpoint's id if it has at least this many characters after one of the [`BEGINNINGS`]. OpenAI's
+/// ids have at least 22 characters there.
 const SHORTEST: usize = 20;
-/// The beginnings of ids that occur in names of files.
+/// How the ids begin that occur in names of files.
 const BEGINNINGS: &[&str] = &["batch", "file"];
 
-/// Returns the value with the client's ids. `file_id` is the id of the file at the endpoint. `seal` returns the
-/// client's id for an endpoint's id.
+/// Returns the header's value with the client's ids. `file_id` is the id of the file at the endpoint. `seal` returns
+/// the client's id for an endpoint's id, or `None` if it can't be sealed.
 #[must_use]
 pub(crate) fn with_sealed_ids(value: &str, file_id: &str, seal: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(value.len() + 64);
@@ -19,7 +20,7 @@ pub(crate) fn with_sealed_ids(value: &str, file_id: &str, seal: impl Fn(&str) ->
         let length = if starts_word { id_at(rest, file_id) } else { None };
         let sealed = length.and_then(|length| Some((rest.get(..length)?, rest.get(length..)?)));
         if let Some((id, after)) = sealed {
-            // An id that can't be sealed isn't shown.
+            // If the endpoint's id can't be sealed, the client sees the word `file` in its place.
             out.push_str(&seal(id).unwrap_or_else(|| "file".to_owned()));
             rest = after;
             continue;
@@ -31,7 +32,7 @@ pub(crate) fn with_sealed_ids(value: &str, file_id: &str, seal: impl Fn(&str) ->
     out
 }
 
-/// The length of the id at the beginning of a text.
+/// The length in bytes of the id that `text` begins with; `None` if it doesn't begin with an id.
 fn id_at(text: &str, file_id: &str) -> Option<usize> {
     let ends = |length: usize| !text[length..].starts_with(|c: char| c.is_ascii_alphanumeric());
     if !file_id.is_empty() && text.starts_with(file_id) && ends(file_id.len()) {

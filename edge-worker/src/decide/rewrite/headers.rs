@@ -10,7 +10,7 @@ use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
 use crate::decide::state::sealed_id::Owner;
 
-/// Headers that pass to an endpoint. `rewrite` sets `content-type`, because it knows the body.
+/// Headers that pass to an endpoint. `content-type` isn't among them: `rewrite` sets it to fit the body that it makes.
 const TO_ENDPOINT: &[&str] = &["accept", "idempotency-key", "openai-beta", "traceparent"];
 
 /// Headers that pass to the client.
@@ -73,7 +73,8 @@ pub(crate) fn to_client(headers: &Headers) -> Headers {
     passing
 }
 
-/// Removes the headers about an endpoint's limits. They are limits of our account, not of the client.
+/// Removes the headers about an endpoint's limits. These are the limits of the operator's account with the provider,
+/// not of the client.
 pub(crate) fn drop_limits(headers: &mut Headers) {
     for name in TO_CLIENT.iter().filter(|name| name.starts_with("x-ratelimit-") || name.starts_with("retry-after")) {
         headers.remove(name);

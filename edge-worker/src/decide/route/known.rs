@@ -6,7 +6,7 @@ use super::{AnswerForm, BodyForm, Class};
 /// One path of the model API.
 pub(super) struct KnownPath {
     pub(super) method: &'static str,
-    /// The words of the path, with `*` for an id.
+    /// The segments of the path, with `*` in the place of an id or of a model's name.
     pub(super) path: &'static [&'static str],
     pub(super) class: Class,
     pub(super) takes: BodyForm,
@@ -28,8 +28,8 @@ impl KnownPath {
     }
 }
 
-/// The known paths that match, one for each method. If a segment may be a word of the API or an id, it is the word:
-/// `compact` is not the id of a response.
+/// The known paths that match, one for each method. If a segment may be a fixed word of the API or an id, it counts as
+/// the word: in `/responses/compact`, `compact` is not the id of a response.
 pub(super) fn find(segments: &[String]) -> impl Iterator<Item = &'static KnownPath> + '_ {
     let fitting = KNOWN.iter().filter(|known| known.fits(segments));
     let fewest = fitting.clone().map(KnownPath::ids).min();
@@ -154,7 +154,7 @@ const NOT_OFFERED: &[(&[&str], &str)] = &[
     (&["live"], "Live sessions"),
     (&["organization"], "Administration calls"),
     (&["projects"], "Administration calls"),
-    // The media of these calls wouldn't pass through the Worker.
+    // Audio and video of these calls wouldn't pass through the Worker.
     (&["realtime", "calls"], "Realtime calls over WebRTC and SIP"),
     (&["realtime", "client_secrets"], "Realtime client secrets"),
     (&["realtime", "sessions"], "Realtime client secrets"),
@@ -167,7 +167,7 @@ const NOT_OFFERED: &[(&[&str], &str)] = &[
     (&["videos"], "Videos"),
     (&["webhook_endpoints"], "Webhooks"),
     (&["webhook_event_types"], "Webhooks"),
-    // Of Anthropic, Cohere, Google, Ollama, TGI, vLLM and SGLang.
+    // Paths of Anthropic, Cohere, Google, Ollama, TGI, vLLM and SGLang.
     (&["messages"], "Anthropic's messages"),
     (&["complete"], "Anthropic's completions"),
     (&["rerank"], "Rerankings"),

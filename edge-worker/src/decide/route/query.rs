@@ -4,12 +4,12 @@ use url::form_urlencoded;
 
 use crate::decide::envelope::Failure;
 
-/// Parameters of the model API that pass. Azure's `api-version` isn't one of them, because the rules name the version
+/// Query parameters of the model API that pass. Azure's `api-version` doesn't pass, because the rules name the version
 /// of each endpoint.
 const PASSING: &[&str] =
     &["after", "before", "filter", "include", "include[]", "limit", "order", "purpose", "starting_after", "stream"];
 
-/// The parameters that hold ids.
+/// The parameters whose value is an id.
 const IDS: &[&str] = &["after", "before"];
 
 /// Names of parameters that hold credentials, in lower case without `-` and `_`.
@@ -60,7 +60,7 @@ impl Query {
         self.pairs.iter().any(|(name, value)| name == "stream" && value == "true")
     }
 
-    /// The ids in the query, in order. A list is to continue after or before them.
+    /// The ids in the query, in order. The client asks for the part of a list after or before such an id.
     pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
         self.pairs.iter().filter(|(name, _)| IDS.contains(&name.as_str())).map(|(_, id)| id.as_str())
     }

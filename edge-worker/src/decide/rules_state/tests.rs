@@ -1,4 +1,4 @@
-//! Which of several documents is in service, and for how long.
+//! Tests of which of several rules documents an isolate uses, and for how long.
 
 use bailiwick_rules::turns::{Turns, at_once};
 
@@ -21,7 +21,7 @@ fn rules(revision: u64, region: &str) -> Vec<u8> {
     rules_with(revision, region, serde_json::json!({}))
 }
 
-/// A book of two URLs with KV behind them.
+/// A state with two URLs as primary sources, and KV as the fallback.
 fn two_urls_and_kv() -> RulesState {
     let mut state = RulesState::default();
     state.arrange(3, 2, Timestamp(0));

@@ -1,5 +1,5 @@
-//! Follows one JSON text chunk by chunk, and replaces strings at known places. Takes bytes, returns bytes. Called by
-//! `splice` and `lines`.
+//! Follows one JSON text chunk by chunk, and replaces names of models and ids at known places. Takes bytes, returns
+//! bytes. Called by `splice` and `lines`.
 
 use memchr::memchr2;
 
@@ -7,23 +7,23 @@ use crate::decide::body::fields::{Field, field};
 use crate::decide::json::{Scan, odd_number, reads_as};
 use crate::decide::splice::{NamePlaces, Names};
 
-/// The longest string that is held to be replaced, in bytes. A longer string isn't a name.
+/// The longest string that is held back to be replaced, in bytes. A longer string is neither a name nor an id.
 const LONGEST: usize = 2_048;
-/// How many ids are remembered. A stream refers to few items at once.
+/// How many ids are remembered with their replacements. A stream refers to few items at once.
 const MAX_KNOWN: usize = 8;
 /// The longest key that is read, in bytes.
 const LONGEST_KEY: usize = 64;
 /// The deepest nesting at which strings are replaced.
 const DEEPEST: usize = 128;
 
-/// The place of an object or an array.
+/// The place of an object or an array in the JSON text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Role {
     /// The document itself.
     Root,
-    /// `data` of the document, a list.
+    /// A list of items: `data` of the document, or `output` of the document or of its `response`.
     Data,
-    /// An object in that list, or `file` of the document, which is the file that an upload made.
+    /// An object in such a list, or `item` or `file` of the document. `file` is the file that an upload made.
     Item,
     /// `response` of the document.
     Response,
@@ -33,7 +33,7 @@ enum Role {
     Body,
     /// `audio` of a message or of a delta.
     Audio,
-    /// The client's own data.
+    /// The client's own data, such as `metadata`. Nothing in it is replaced.
     Opaque,
     Other,
 }
@@ -44,10 +44,10 @@ enum Key {
     Model,
     /// `id`.
     OwnId,
-    /// `root`, `parent`: the model from which a model was made.
+    /// `root` or `parent`: the model from which a model was made.
     Origin,
     Body,
-    /// `first_id`, `last_id`.
+    /// `first_id` or `last_id` of a list.
     Cursor,
     Data,
     /// `output`, or `instructions` if they are a list of items.
@@ -78,7 +78,7 @@ enum StringRole {
     Key,
     Model,
     Id,
-    /// The name of a model, which is sealed if it is a fine-tuned one.
+    /// The name of a model. The name is sealed if the model is fine-tuned.
     Tuned,
     /// A text that may contain the name of a fine-tuned model.
     Note,
@@ -96,17 +96,18 @@ impl StringRole {
 #[derive(Debug, Default)]
 pub(crate) struct Json {
     frames: Vec<Frame>,
-    /// How many objects and arrays are open that are too deep to be followed.
+    /// How many objects and arrays are open below [`DEEPEST`]. They aren't followed.
     deeper: usize,
     /// The kind of the current string; `None` outside of strings.
     text: Option<StringRole>,
     escaped: bool,
-    /// The current string from its quotation mark on: a copy of a key, or the part of a value that is held back.
+    /// The bytes of the current string so far, from its opening quotation mark on. For a key it is a copy; for a value
+    /// it is what is held back.
     held: Vec<u8>,
     begun: bool,
     /// The latest ids of endpoints with their replacements, both quoted. The events of a stream repeat them.
     known: Vec<(Vec<u8>, String)>,
-    /// The part of a number or a word outside of strings that is held back. It may be a number that JSON doesn't have.
+    /// Bytes outside of strings that are held back, because they may be a number that JSON doesn't have, such as `NaN`.
     unquoted: Vec<u8>,
 }
 
@@ -116,7 +117,7 @@ impl Json {
         !self.begun
     }
 
-    /// Writes the bytes that are held back, and starts with the next text.
+    /// Writes the bytes that are held back, and gets ready for the next JSON text.
     pub(super) fn reset(&mut self, out: &mut Vec<u8>) {
         out.extend(self.take_held());
         self.frames.clear();
@@ -145,7 +146,8 @@ impl Json {
         }
     }
 
-    /// Writes bytes up to the end of the first model that is replaced, and returns that position.
+    /// Writes bytes up to the end of the first model's name that is replaced, and returns the position after it in
+    /// `bytes`.
     pub(super) fn pass_to_model(&mut self, names: &Names, bytes: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         let mut at = 0;
         while let Some((next, model)) = self.step(names, bytes, at, out) {
@@ -157,8 +159,8 @@ impl Json {
         None
     }
 
-    /// Writes the bytes up to the end of the next token. Returns the position after them, and whether a model was
-    /// replaced.
+    /// Writes the bytes from `at` up to the end of the next token. Returns the position after them, and whether a
+    /// model's name was replaced.
     fn step(&mut self, names: &Names, bytes: &[u8], at: usize, out: &mut Vec<u8>) -> Option<(usize, bool)> {
         let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
         if let Some(text) = self.text {
@@ -196,7 +198,7 @@ impl Json {
             return out.extend_from_slice(plain);
         }
         self.unquoted.extend_from_slice(plain);
-        // Numbers that JSON doesn't have are shorter, even with some space around them.
+        // A number that JSON doesn't have is shorter than `LONGEST_KEY`, even with some space around it.
         if is_cut && self.unquoted.len() <= LONGEST_KEY {
             return;
         }
@@ -280,7 +282,7 @@ impl Json {
     fn model(held: &[u8], names: &Names, out: &mut Vec<u8>) -> bool {
         let found = plain(held);
         let new = found.as_deref().and_then(|found| names.model(found));
-        // The name of a fine-tuned model is in no map. The model belongs to a tenant.
+        // The rules don't name a fine-tuned model, because it belongs to a tenant. Its name is sealed like an id.
         let tuned = || found.as_deref().filter(|_| names.ids.is_some()).and_then(|found| names.tuned(found));
         match new {
             None if let Some(tuned) = tuned() => out.extend_from_slice(tuned.as_bytes()),
@@ -366,7 +368,7 @@ impl Json {
             Some("file") => Key::File,
             Some("audio") => Key::Audio,
             Some("root" | "parent") if places == NamePlaces::Models => Key::Origin,
-            // Clients that ignore case must not see a name that wasn't replaced.
+            // A client may read keys without regard to case, so `Model` is replaced too.
             Some(name) if places == NamePlaces::Lines && reads_as(name, "body") => Key::Body,
             Some(name) if places == NamePlaces::Lines && reads_as(name, "model") => Key::Model,
             Some("message") => Key::Message,

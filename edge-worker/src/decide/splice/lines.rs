@@ -13,7 +13,7 @@ pub(crate) struct BatchLines {
     json: Json,
 }
 
-/// Leaves out the bytes of the file.
+/// Prints no bytes of the file.
 impl fmt::Debug for BatchLines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchLines").finish_non_exhaustive()
@@ -21,7 +21,8 @@ impl fmt::Debug for BatchLines {
 }
 
 impl BatchLines {
-    /// Starts with a file of an endpoint. `models` maps the clients' names of models to the endpoint's.
+    /// Starts to pass a file from an endpoint to a client. `models` maps the clients' names of models to the
+    /// endpoint's.
     #[must_use]
     pub(crate) fn to_client(models: &BTreeMap<String, String>) -> Self {
         // If clients have two names for one model, the first name counts.

@@ -1,5 +1,5 @@
-//! Follows the choices of a stream, event by event. Says whether each choice has a finish reason. Called by `classify`,
-//! and by the attempt machine if a stream ends without `[DONE]`.
+//! Follows the choices (alternative answers) of a stream, event by event. Says whether each choice has a finish reason.
+//! Called by `classify`, and by the attempt machine (`run`) if a stream ends without `[DONE]`.
 
 /// The most choices that are counted. OpenAI allows 128 for each prompt of a completion.
 const MAX: usize = 4_096;
@@ -13,8 +13,8 @@ pub(super) struct Choices {
 }
 
 impl Choices {
-    /// Notes that a choice was in an event. A finished choice stays finished, although some servers send more of it
-    /// afterwards.
+    /// Notes that an event has a part of the choice `index`, and whether it has a finish reason. A finished choice
+    /// stays finished, even if a server sends more parts of it afterwards.
     pub(super) fn note(&mut self, index: Option<usize>, finished: bool) {
         let Some(index) = index.filter(|&index| index < MAX) else {
             self.uncounted = true;

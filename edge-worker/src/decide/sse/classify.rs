@@ -14,17 +14,17 @@ use crate::decide::usage::Usage;
 pub(crate) enum Meaning {
     /// The event carries a part of the answer.
     Content,
-    /// The event is a comment, a role or an announcement, without content of the model.
+    /// The event has no content of the model: a comment, the role of a message, or an announcement of later events.
     Nothing,
     /// The event's data is a word that isn't JSON. It only shows that the endpoint is alive.
     Heartbeat,
     /// The endpoint reports a failure.
     Error,
-    /// `response.failed`. Before any content it is an error, after content it is the end.
+    /// `response.failed`. Before any content, the event counts as an error; after content, as the end of the stream.
     Failed,
     /// `[DONE]`: the end of a stream with content.
     Done,
-    /// `response.completed` or `response.incomplete`: the end, with the complete answer in it.
+    /// `response.completed` or `response.incomplete`: the end of the stream. The event holds the complete answer.
     Completed,
     /// The end of one transcript, audio or image. The event carries content, and the stream may end after it.
     Final,
@@ -36,8 +36,8 @@ pub(super) fn meaning(event: &[u8]) -> Meaning {
     read_event(event, &mut FreeValues::default(), &mut Choices::default(), &mut Usage::default())
 }
 
-/// The meaning of an event of which only the beginning is known. If the beginning names the type of a last event, the
-/// event is an end. The last image of a stream is such an event, and may have megabytes. Any other event is content.
+/// The meaning of an event of which only the beginning is known. If its type is one that ends a stream, the event is
+/// the end. Any other event is content. The last image of a stream may be such a long event, of several megabytes.
 pub(super) fn beginning(event: &[u8]) -> Meaning {
     let event = match core::str::from_utf8(event) {
         Ok(event) => event,
@@ -50,7 +50,7 @@ pub(super) fn beginning(event: &[u8]) -> Meaning {
             Some(("event", value)) => name = value.strip_prefix(' ').unwrap_or(value),
             Some(("data", data)) => {
                 let data = data.strip_prefix(' ').unwrap_or(data);
-                // The JSON is invalid at the cut. The part before the cut was read.
+                // The JSON breaks off, so the scan ends with an error. It has read `type` if that stands before.
                 let _ = Scan::of_answer(data).object(|key, value| {
                     if key == "type" && value.kind()? == Kind::String {
                         kind = Some(value.string()?);
@@ -69,8 +69,8 @@ pub(super) fn beginning(event: &[u8]) -> Meaning {
     }
 }
 
-/// Returns an event's meaning. Also records the values that don't change the meaning (`free`), the choices, and the
-/// usage.
+/// Returns an event's meaning. Also records the values that may differ without changing the meaning (`free`), the
+/// choices, and the usage.
 pub(super) fn read_event(event: &[u8], free: &mut FreeValues, choices: &mut Choices, usage: &mut Usage) -> Meaning {
     let Ok(event) = core::str::from_utf8(event) else { return Meaning::Error };
     let mut name = "";
@@ -204,7 +204,8 @@ fn read<'a>(
             Ok(())
         })?,
         kind => {
-            // No event of the model API is a plain number or word. A server may send one as a count of seconds.
+            // No event of the model API is a plain number or word. Some servers send such data, for example the time in
+            // seconds, to keep the connection alive.
             payload.empty = kind != Kind::Array;
             scan.skip()?;
         }
@@ -245,7 +246,7 @@ fn choice_has_content(
                 free.note(Kind::String, range, true);
             }
             ("finish_reason", _) => finished |= is_something(value, free)?,
-            // The index may not differ, because it says to which choice the event belongs.
+            // The index isn't noted in `free`, because it says to which choice the event belongs.
             ("index", Kind::Number) => index = value.text()?.parse().ok(),
             _ => pass(value, free)?,
         }

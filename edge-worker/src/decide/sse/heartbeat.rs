@@ -1,12 +1,12 @@
-//! Recognises heartbeats. Takes the name and the data of an event that isn't JSON, returns whether it is a heartbeat.
-//! Called by `classify`.
+//! Recognises heartbeats: events that only say that the server is alive. Takes the name and the data of an event whose
+//! data isn't JSON; returns whether it is a heartbeat. Called by `classify`.
 //!
-//! Proxies write heartbeats in their own ways: `data: ping`, `data: [HEARTBEAT]`, `event: keep-alive` with the time. An
-//! error in plain words (`upstream connect error`) isn't a heartbeat, and neither is broken JSON.
+//! Proxies write heartbeats in their own ways: `data: ping`, `data: [HEARTBEAT]`, or `event: keep-alive` with the time
+//! as data. An error in plain words (`upstream connect error`) isn't a heartbeat, and neither is broken JSON.
 
 /// The longest data of a heartbeat, in bytes.
 const LONGEST: usize = 64;
-/// The first word of a heartbeat: its letters and digits in lower case.
+/// The words that a heartbeat may begin with, in lower case.
 const WORDS: &[&str] = &[
     "ping",
     "pong",

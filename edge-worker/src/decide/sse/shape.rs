@@ -1,8 +1,8 @@
-//! Compares an event with the last event that carried content. Says whether both have the same shape, and so the same
-//! meaning. Called by `sse` before it reads an event.
+//! Compares an event with the last event that carried content. Says whether both have the same shape, and therefore the
+//! same meaning. Called by `sse` before it reads an event.
 //!
-//! Most events of a stream differ from the last one only in a word. Comparing an event is several times cheaper than
-//! reading it.
+//! Most events of a stream differ from the event before only in a word. Comparing two events is several times cheaper
+//! than reading one.
 
 use core::ops::Range;
 
@@ -27,18 +27,18 @@ struct FreeValue {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct FreeValues {
     values: Vec<FreeValue>,
-    /// The position in the event where the current text begins.
+    /// The position in the event where its data begins. Noted ranges count from there.
     base: usize,
 }
 
 impl FreeValues {
-    /// Sets the position in the event where the current text begins.
+    /// Forgets all values, and sets the position in the event where its data begins.
     pub(super) fn begin(&mut self, base: usize) {
         self.base = base;
         self.values.clear();
     }
 
-    /// Notes a string or a number. With `is_content`, a string in its place must not be empty.
+    /// Notes a string or a number that may differ. With `is_content`, a string in its place must not be empty.
     pub(super) fn note(&mut self, kind: Kind, range: Range<usize>, is_content: bool) {
         let is_number = kind == Kind::Number;
         if (is_number || kind == Kind::String) && self.values.len() < MAX_FREE {
@@ -84,7 +84,7 @@ impl Shape {
             if mine == self.event.len() {
                 return theirs == event.len();
             }
-            // A number in this event may be longer than the remembered number.
+            // Both texts may differ right after the remembered number, because the number in `event` may be longer.
             let Some(value) = free.find(|value| mine < value.range.end + usize::from(value.is_number)) else {
                 return false;
             };
@@ -101,14 +101,14 @@ impl Shape {
     }
 }
 
-/// How many bytes two texts have in common at their beginning. Compares eight at a time.
+/// How many bytes two texts have in common at their beginning. Compares eight bytes at a time.
 fn common(a: &[u8], b: &[u8]) -> usize {
     let length = a.len().min(b.len());
     let (a, b) = (&a[..length], &b[..length]);
     let (eights, others) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
-    let differs = |(one, other): (&[u8; 8], &[u8; 8])| u64::from_ne_bytes(*one) != u64::from_ne_bytes(*other);
+    let differs = |(left, right): (&[u8; 8], &[u8; 8])| u64::from_ne_bytes(*left) != u64::from_ne_bytes(*right);
     let from = 8 * eights.iter().zip(others).position(differs).unwrap_or(eights.len());
-    from + a[from..].iter().zip(&b[from..]).take_while(|(one, other)| one == other).count()
+    from + a[from..].iter().zip(&b[from..]).take_while(|(left, right)| left == right).count()
 }
 
 #[cfg(test)]
@@ -179,7 +179,7 @@ mod tests {
         assert!(!Shape::default().is_of(b""));
     }
 
-    /// Events that are taken for the same shape have the same meaning when they are read.
+    /// If two events have the same shape, they have the same meaning when they are read.
     #[test]
     fn the_same_shape_means_the_same() {
         let value = || {

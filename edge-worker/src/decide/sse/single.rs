@@ -1,13 +1,14 @@
-//! Turns a JSON answer into events, if events were requested. Takes the complete answer, returns events with the same
-//! content. Called by the attempt machine, because some servers ignore `"stream": true`, always or for some models.
+//! Turns a JSON answer into a stream of events. Takes the complete answer; returns events with the same content. Called
+//! by the attempt machine (`run`) if the client asked for a stream and the server ignored `"stream": true`. Some
+//! servers do this for all models, others for some models.
 //!
-//! Values are written unchanged. Nothing is parsed into a tree, so `1e400` survives.
+//! Values are written unchanged. The answer isn't parsed into a tree, so a number like `1e400` doesn't change.
 
 use core::fmt::Write as _;
 
 use crate::decide::json::{InvalidJson, Kind, Scan, quoted, with_nulls};
 
-/// The kind of answer that a path gives, if events can hold the same content.
+/// The kind of a path's JSON answer, if the same content can also come as a stream of events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AnswerKind {
     /// `/chat/completions`: one `chat.completion.chunk`, and `[DONE]`.
@@ -36,7 +37,7 @@ pub(crate) fn events(answer_kind: AnswerKind, answer: &str) -> Option<Vec<u8>> {
     Some(events.into_bytes())
 }
 
-/// Writes one event. `data` is JSON, so its line breaks stand between values only, where a space means the same.
+/// Writes one event. `data` is JSON, so line breaks stand between values only, where a space means the same.
 fn event(name: Option<&str>, data: &str) -> String {
     let name = name.map_or_else(String::new, |name| format!("event: {name}\n"));
     format!("{name}data: {}\n\n", data.replace(['\n', '\r'], " "))
@@ -113,7 +114,7 @@ fn delta(choice: &mut Scan<'_>) -> Result<String, InvalidJson> {
     })
 }
 
-/// Writes a tool call with its index, unless it has one.
+/// Writes a tool call, and adds its position as the index if it has no index.
 fn tool_call(position: usize, call: &mut Scan<'_>) -> Result<String, InvalidJson> {
     if call.kind()? != Kind::Object {
         return call.text().map(str::to_owned);

@@ -1,10 +1,11 @@
-//! Opens the sealed ids that a request names. Takes its path, query and body; returns the one endpoint that has all of
-//! it, and puts that endpoint's own ids in their places. Called by `prepare` and `batch`.
+//! Opens the sealed ids that a request names. Takes the request's path, query and body; replaces each sealed id by the
+//! endpoint's own id, and returns the one endpoint that has all of the named objects. Called by `prepare` and `batch`.
 //!
-//! An id of another tenant counts as missing, whatever it names. Ids of items are a special case: many clients send
-//! complete items back, with ids that nobody needs, and some of these were never sealed. Such an id never reaches a
-//! host that may have stored something under it. An item with all that a model needs gets another id. An item that only
-//! its maker can read goes without an id. An item that holds nothing else is refused.
+//! An id of another tenant counts as unknown, whatever object it names. Ids of items (the messages and tool calls of a
+//! conversation) are a special case: many clients send complete items back, with ids that the model doesn't need, and
+//! some of these ids were never sealed. An id that can't be opened never reaches a host that may have stored something
+//! under this id. An item with all content that a model needs gets another id. An item with encrypted content is sent
+//! without an id. An item with nothing but its id is refused.
 
 use bailiwick_rules::rules::Allowance;
 use bailiwick_rules::table::{ServiceIndex, Table};
@@ -17,7 +18,7 @@ use crate::decide::envelope::Failure;
 use crate::decide::route::query::Query;
 use crate::decide::route::{Class, Route};
 
-/// The places where a request may name something that was handed out.
+/// The places of a request that may hold sealed ids.
 pub(crate) struct NamedIds<'r> {
     /// The path.
     pub(crate) route: &'r mut Route,
@@ -25,22 +26,22 @@ pub(crate) struct NamedIds<'r> {
     pub(crate) query: &'r mut Query,
     /// The body, if it is JSON.
     pub(crate) body: Option<&'r mut Inspected>,
-    /// The model, by the client's name.
+    /// The client's name of the model.
     pub(crate) model: Option<&'r str>,
 }
 
 /// What the opened ids say.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Claimed {
-    /// The endpoint that has all of it.
+    /// The endpoint that has all objects that the request names; `None` if it names none.
     pub(crate) place: Option<Place>,
-    /// That endpoint's name for the model, if the client's name was handed out by a fine-tuning job.
+    /// That endpoint's name for the model, if the client's name is the sealed name of a fine-tuned model.
     pub(crate) model: Option<String>,
-    /// Whether the request names anything besides the model.
+    /// Whether the request names objects at the endpoint besides the model.
     pub(crate) is_stateful: bool,
 }
 
-/// Whether a request can't be read without the keys that seal ids.
+/// Whether the keys that seal ids are needed to read a request.
 #[must_use]
 pub(crate) fn needs_keys(table: &Table, service: ServiceIndex, named: &NamedIds<'_>) -> bool {
     let stores = table.service(service).allow.contains(&Allowance::Store);
@@ -55,9 +56,8 @@ fn is_sealed(item: &ItemId) -> bool {
 
 /// Opens all ids of a request.
 ///
-/// # Errors
-/// 404 for anything that isn't `owner`'s. 400 for things at more than one endpoint, and for references to items if no
-/// answers are stored. 503 if keys are needed and missing.
+/// # Errors 404 for an id that isn't `owner`'s. 400 for ids of more than one endpoint, and for references to items if
+/// the service doesn't store answers. 503 if keys are needed and missing.
 pub(crate) fn claim(
     keys: Option<&Keyring>,
     table: &Table,
@@ -101,9 +101,9 @@ pub(crate) fn claim(
 
 /// The ids that were opened so far.
 struct Claims<'a> {
-    /// `None` without keys.
+    /// `None` if the Worker has no keys.
     opener: Option<IdOpener<'a>>,
-    /// The endpoint that has all of it.
+    /// The endpoint that has all objects that were named so far.
     found: Option<Place>,
 }
 
@@ -122,14 +122,14 @@ impl Claims<'_> {
     fn pin(&mut self, place: &Place) -> Result<(), Failure> {
         match &self.found {
             None => self.found = Some(place.clone()),
-            Some(one) if one == place => {}
+            Some(found) if found == place => {}
             Some(_) => return Err(Failure::IdsApart),
         }
         Ok(())
     }
 }
 
-/// Judges the ids of items.
+/// Decides what is sent in place of the ids of items.
 struct Items<'a> {
     table: &'a Table,
     service: ServiceIndex,
@@ -137,7 +137,8 @@ struct Items<'a> {
 }
 
 impl Items<'_> {
-    /// Judges each id. Returns whether an item is stored at the endpoint that the request goes to.
+    /// Decides what is sent in place of each id. Returns whether an item is stored at the endpoint that the request
+    /// goes to.
     fn judge(&self, claims: &mut Claims<'_>, items: &mut [ItemId]) -> Result<bool, Failure> {
         let stores = self.table.service(self.service).allow.contains(&Allowance::Store);
         if !stores && items.iter().any(|item| item.holds == ItemContents::Reference) {
@@ -154,7 +155,8 @@ impl Items<'_> {
             }
             opened.push(found);
         }
-        // A complete item could be read anywhere. The latest one says where the conversation was.
+        // Any endpoint could read a complete item. The request prefers the endpoint of the latest item, where the
+        // conversation was before.
         if claims.found.is_none() {
             claims.found = opened.iter().flatten().last().map(|latest| latest.place.clone());
         }
@@ -171,14 +173,14 @@ impl Items<'_> {
                 {
                     self.without(item)?
                 }
-                // That endpoint stores nobody's answers.
+                // No endpoint of the service stores answers, so the id can name nothing there.
                 None => Replacement::Same,
             };
         }
         Ok(is_there)
     }
 
-    /// What is sent instead of an id that the host must not see.
+    /// What is sent in place of an id that the host must not see.
     fn without(&self, item: &ItemId) -> Result<Replacement, Failure> {
         match item.holds {
             ItemContents::Reference | ItemContents::Nothing => Err(Failure::UnknownId),

@@ -1,10 +1,10 @@
-//! Seals and opens ids. Takes an endpoint's id, returns the id for the client, and back. A sealed id names its endpoint
-//! and proves its owner. Called by `claim`, `splice`, `proxy` and others.
+//! Seals and opens ids. Takes an endpoint's id and returns the id for the client, and the other way round. A sealed id
+//! names its endpoint and proves its owner. Called by `claim`, `splice`, `proxy` and others.
 //!
-//! `file-abc` becomes `file-bw1…`. The beginning stays, because programs read it. The rest is the base64url of three
-//! parts: a tag of 4 bytes that identifies the endpoint; 16 bytes of HMAC-SHA-256 (RFC 2104, §5 on truncation) over
-//! tenant, service, region, endpoint and the endpoint's own id; and the endpoint's own id. The MAC has 128 bits, so it
-//! can't be guessed. Each id has exactly one valid spelling.
+//! `file-abc` becomes `file-bw1…`. The beginning `file-` stays, because programs read it. The text after the mark `bw1`
+//! is the base64url of three parts: a tag of 4 bytes that identifies the endpoint; a MAC, which is 16 bytes of
+//! HMAC-SHA-256 (RFC 2104, §5 on truncation) over tenant, service, region, endpoint and the endpoint's own id; and the
+//! endpoint's own id. The MAC has 128 bits, so it can't be guessed. Each id has exactly one valid spelling.
 //!
 //! Names of fine-tuned models are sealed too: `ft:gpt-4o:acme::abc` becomes `ft:gpt-4o:bw1…`.
 
@@ -25,11 +25,11 @@ use super::Place;
 const MARK: &str = "bw1";
 /// The longest id of an endpoint, in bytes.
 const LONGEST: usize = 256;
-/// The shortest secret, in bytes.
+/// The shortest key, in bytes.
 const SHORTEST_KEY: usize = 32;
-/// The longest beginning that is kept, in bytes, without its `-` or `_`.
+/// The longest beginning of an id that stays in the sealed id, in bytes, without its `-` or `_`.
 const LONGEST_BEGINNING: usize = 12;
-/// The longest name of a fine-tuned model's base model, in bytes.
+/// The longest name of a fine-tuned model's base model that stays in the sealed name, in bytes.
 const LONGEST_BASE: usize = 64;
 /// The length of the endpoint's tag, in bytes.
 const TAG: usize = 4;
@@ -92,7 +92,7 @@ impl Keyring {
 pub(crate) struct IdOpener<'a> {
     keys: &'a Keyring,
     owner: &'a Owner,
-    /// Every endpoint of the rules.
+    /// Every endpoint of the rules, with its tag and its region's id.
     places: Vec<([u8; TAG], &'a RegionId, Place)>,
 }
 
@@ -111,7 +111,7 @@ impl<'a> IdOpener<'a> {
         Self { keys, owner, places: places.collect() }
     }
 
-    /// Opens a client's id, if it is the owner's and its endpoint is still in the rules.
+    /// Opens a client's id; `None` unless it is the owner's and its endpoint is still in the rules.
     #[must_use]
     pub(crate) fn open(&self, sealed: &str) -> Option<OpenedId> {
         let start = beginning(sealed);
@@ -121,22 +121,22 @@ impl<'a> IdOpener<'a> {
         let id = core::str::from_utf8(id).ok().filter(|id| beginning(id) == start)?;
         let mut fitting = self.places.iter().filter(|(tag, ..)| tag == found);
         let (_, _, place) = fitting.find(|(_, region, place)| {
-            let whose = |key: &Hmac<Sha256>| mac(key, self.owner, region.as_str(), place.endpoint.as_str(), id);
-            self.keys.keys.iter().any(|key| whose(key).ct_eq(given).into())
+            let expected = |key: &Hmac<Sha256>| mac(key, self.owner, region.as_str(), place.endpoint.as_str(), id);
+            self.keys.keys.iter().any(|key| expected(key).ct_eq(given).into())
         })?;
         Some(OpenedId { place: place.clone(), id: id.to_owned() })
     }
 }
 
-/// Whether an id looks like a sealed one, whoever its owner is.
+/// Whether an id looks like a sealed id, whoever its owner is.
 #[must_use]
 pub(crate) fn is_marked(id: &str) -> bool {
     id.strip_prefix(beginning(id)).is_some_and(|rest| rest.starts_with(MARK))
 }
 
-/// Makes a new id that stands for the client's `id` and exists nowhere else. It has the same beginning, because hosts
-/// check that. It depends on the owner, so it stays the same from turn to turn. It has at most the 64 characters that
-/// hosts accept.
+/// Makes a new id that stands for the client's `id` and exists nowhere else. The new id has the same beginning, because
+/// hosts check the beginning. It is a digest of the owner and `id`, so it is the same in each turn of a conversation.
+/// It has at most the 64 characters that hosts accept.
 #[must_use]
 pub(crate) fn renamed(owner: &Owner, id: &str) -> String {
     let tenant = owner.tenant.as_deref().map_or(["-", ""], |tenant| ["+", tenant]);
@@ -149,8 +149,8 @@ pub(crate) fn renamed(owner: &Owner, id: &str) -> String {
     })
 }
 
-/// The beginning of an id: `file-` of `file-abc`, `resp_` of `resp_abc`, `ft:gpt-4o:` of `ft:gpt-4o:acme::abc`, nothing
-/// of `abc`.
+/// The beginning of an id that says what kind of object it names: `file-` of `file-abc`, `resp_` of `resp_abc`,
+/// `ft:gpt-4o:` of `ft:gpt-4o:acme::abc`. The id `abc` has no such beginning.
 fn beginning(id: &str) -> &str {
     if let Some(base) = id.strip_prefix("ft:") {
         let end = base.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '.' | '_')).unwrap_or(0);
@@ -162,15 +162,15 @@ fn beginning(id: &str) -> &str {
     if is_kept && !id.starts_with(MARK) { &id[..=end] } else { "" }
 }
 
-/// A tag that finds an endpoint again. It isn't secret: whoever has the id was told the endpoint in a header.
+/// The tag by which a sealed id names its endpoint. It isn't secret: a header of the answer names the endpoint too.
 fn tag(region: &str, endpoint: &str) -> [u8; TAG] {
     let digest = Sha256::new().chain_update(region).chain_update([0]).chain_update(endpoint).finalize();
     core::array::from_fn(|i| digest[i])
 }
 
 fn mac(key: &Hmac<Sha256>, owner: &Owner, region: &str, endpoint: &str, id: &str) -> [u8; MAC] {
-    // Names hold no zero byte, and the id comes last. So the texts of two owners are never equal. A tenant may have any
-    // name, so there is a mark for "no tenant".
+    // Names hold no zero byte, and the id comes last, so the texts of two owners are never equal. `+` and `-` say
+    // whether there is a tenant, because a tenant may have any name.
     let tenant = owner.tenant.as_deref().map_or([b"-".as_slice(), b""], |tenant| [b"+", tenant.as_bytes()]);
     let text = [
         MARK.as_bytes(),

@@ -1,9 +1,9 @@
-//! Models that were made of one tenant's data. Takes a name, and says whether it is one; takes a list of models, and
-//! removes them. Called by `plan`, `prepare` and `splice`.
+//! Fine-tuned models: models that were made of one tenant's data. Takes a model's name, and says whether the model is
+//! fine-tuned. Takes a list of models, and removes the fine-tuned ones. Called by `plan`, `prepare` and `splice`.
 //!
-//! Such a model may be used and listed by its own name only at an account that the tenant has alone, or if the rules
-//! name it. The name that a fine-tuning job hands out is sealed like an id ([`super::sealed_id`]), and works for its
-//! tenant everywhere.
+//! A fine-tuned model may be used and listed by its own name only at an account that the tenant shares with nobody, or
+//! if the rules name the model. The name in the answers of a fine-tuning job is sealed like an id
+//! ([`super::sealed_id`]), and its tenant may use this sealed name everywhere.
 
 use core::ops::Range;
 
@@ -11,8 +11,8 @@ use crate::decide::body::{is_plain, lenient};
 use crate::decide::json::{InvalidJson, Kind, Scan};
 
 /// Whether a name is that of a fine-tuned model, as OpenAI (`ft:gpt-4o:acme::abc`) and Azure
-/// (`gpt-4o-2024-08-06.ft-abc`) write them. Gateways put the provider before it (`openai/ft:…`). The name is read as
-/// the most lenient reader would.
+/// (`gpt-4o-2024-08-06.ft-abc`) write it. Some gateways put the provider before the name (`openai/ft:…`). The name is
+/// read as the most lenient server would read it.
 #[must_use]
 pub(crate) fn is_tuned(name: &str) -> bool {
     if is_plain(name) {
@@ -35,8 +35,8 @@ fn is_tuned_name(name: &[u8]) -> bool {
     false
 }
 
-/// Removes fine-tuned models and adapters from a list of models, and keeps every other byte. What isn't a list of
-/// models becomes an empty list.
+/// Removes fine-tuned models and adapters from a list of models, and keeps every other byte. A text that isn't a list
+/// of models becomes an empty list.
 #[must_use]
 pub(crate) fn without_tuned(list: &[u8]) -> Vec<u8> {
     let kept = core::str::from_utf8(list).ok().and_then(|text| {
@@ -55,7 +55,7 @@ pub(crate) fn without_tuned(list: &[u8]) -> Vec<u8> {
     kept.unwrap_or_else(|| r#"{"object":"list","data":[]}"#.to_owned()).into_bytes()
 }
 
-/// Finds the list: servers have it under `data`, some also under `models`, and some as the whole document.
+/// Finds the lists of models: servers write a list as `data`, some also as `models`, and some as the whole document.
 fn top(scan: &mut Scan<'_>, dropped: &mut Vec<Range<usize>>) -> Result<(), InvalidJson> {
     match scan.kind()? {
         Kind::Array => models(scan, dropped),
@@ -67,8 +67,8 @@ fn top(scan: &mut Scan<'_>, dropped: &mut Vec<Range<usize>>) -> Result<(), Inval
     }
 }
 
-/// Collects the ranges of the items to remove. After an item that stays, the comma before them goes with them. Else
-/// everything up to the next item that stays goes.
+/// Collects the ranges of the items to remove. If an item that stays stands before them, the range begins with the
+/// comma after it. Otherwise the range ends at the next item that stays.
 fn models(scan: &mut Scan<'_>, dropped: &mut Vec<Range<usize>>) -> Result<(), InvalidJson> {
     let (mut kept_until, mut leading): (Option<usize>, Option<Range<usize>>) = (None, None);
     scan.array(|item| {
@@ -158,8 +158,9 @@ mod tests {
             (&[&base, &adapter], &[&base]),
         ];
         for (all, rest) in cases {
-            let join =
-                |models: &[&String], comma: &str| models.iter().map(|one| one.as_str()).collect::<Vec<_>>().join(comma);
+            let join = |models: &[&String], comma: &str| {
+                models.iter().map(|text| text.as_str()).collect::<Vec<_>>().join(comma)
+            };
             for (start, end) in [("{\"object\":\"list\",\"data\":[", "],\"x\":[1,2]}"), ("[", "]")] {
                 let out = without_tuned([start, &join(all, ","), end].concat().as_bytes());
                 assert_eq!(String::from_utf8(out).unwrap(), [start, &join(rest, ","), end].concat());

@@ -1,4 +1,5 @@
-//! What a request claims: ids of every kind, of one tenant and of others, at every place of a body.
+//! Tests of which endpoint a request's ids lead to, and which ids are sent: ids of every kind, of one tenant and of
+//! others, at every place of a body.
 
 use std::cell::Cell;
 
@@ -39,7 +40,7 @@ fn sealed(tenant: &str, endpoint: &str, id: &str) -> String {
     keys().seal(&owner(tenant), "fra", endpoint, id).unwrap()
 }
 
-/// What is claimed, and the `input` that is sent.
+/// What the ids in `body` say, and the `input` that is sent to the endpoint.
 fn claimed(tenant: &str, allow: &[&str], keys: Option<&Keyring>, body: &Value) -> Result<(Claimed, Value), Failure> {
     let table = table(allow);
     let service = table.service_named("chat").unwrap();
