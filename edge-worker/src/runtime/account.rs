@@ -34,9 +34,9 @@ pub(crate) fn answered(info: &ResponseInfo, status: u16) {
     }
 }
 
-/// Counts and logs a request that was sent to endpoints, or was about to be sent. `failure` is the failure that the
-/// client got instead of an answer. `is_unmeasured` says that the answer had no length, so the client couldn't notice
-/// if it broke off. Returns the word for how the request ended.
+/// Counts and logs a request that was sent to endpoints, or was about to be sent. `failure` is the status and the code
+/// of the failure that the client got instead of an answer. `is_unmeasured` says that the answer had no length, so the
+/// client couldn't notice if it broke off. Returns the word for how the request ended.
 #[inline(never)]
 pub(crate) fn ran(
     info: &ResponseInfo,
@@ -56,7 +56,7 @@ pub(crate) fn ran(
     if is_unmeasured {
         metrics::note("unmeasured_answer");
     }
-    // It is normal that clients leave in the middle of a stream.
+    // It is normal that clients close the connection in the middle of a stream.
     let is_smooth = failure.is_none()
         && record.attempts.len() == 1
         && committed.is_some()
@@ -101,7 +101,7 @@ fn line(info: &ResponseInfo, code: &str, status: Option<u16>) -> Map<String, Val
     if let Value::Object(fields) = fields { fields } else { Map::new() }
 }
 
-/// Adds why no endpoint could be asked, if so.
+/// Adds the reasons why no endpoint could be asked, if there was none.
 fn add_denied(line: &mut Map<String, Value>, info: &ResponseInfo) {
     if let Some(denied) = &info.denied {
         let withheld: Map<String, Value> =

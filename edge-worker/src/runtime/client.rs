@@ -1,5 +1,5 @@
-//! Identifies who sends a request. Takes its host, credentials and origin; returns the service, the tenant and the
-//! [`Client`] to steer. Called by `serve` once per request, and by `explain` and `cors`.
+//! Identifies who sends a request. Takes the request's host, credentials and origin; returns the service, the tenant
+//! and the [`Client`] to steer. Called by `serve` once per request, and by `explain` and `cors`.
 //!
 //! Values in the request may be missing or malformed. A value that can't be read counts as unknown.
 
@@ -27,8 +27,8 @@ pub(crate) struct Caller {
 
 /// Finds the service of `host`, the tenant of the credentials if the service requires a key, and the client's place.
 ///
-/// A service without tenants ignores credentials, because the official clients always send some. A service with tenants
-/// refuses an unknown key. It doesn't fall back to steering by geography.
+/// A service without tenants ignores credentials, because the official clients always send a key. A service with
+/// tenants refuses an unknown key. It doesn't fall back to steering by the client's location.
 pub(crate) fn recognise(
     table: &Table,
     host: &str,
@@ -64,7 +64,8 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Reads `Authorization` and `api-key`. Repeated headers arrive joined by a comma. No valid key contains a comma.
+    /// Reads `Authorization` and `api-key`. Repeated headers arrive joined by a comma. No valid key contains a comma,
+    /// so repeated keys are refused.
     pub(crate) fn of(request: &ClientRequest) -> Self {
         Self::read(request.header("authorization"), request.header("api-key"))
     }
@@ -79,13 +80,13 @@ impl Credentials {
         }
     }
 
-    /// A token from a header of its own, with `Bearer` before it or without.
+    /// The credentials in a header that holds only a token, with or without `Bearer` before the token.
     pub(crate) fn of_token(value: &str) -> Self {
         let bearer = Self::read(Some(value), None);
         if bearer.bearer.is_some() { bearer } else { Self::read(None, Some(value)) }
     }
 
-    /// A key in `Authorization`.
+    /// The credentials of a request with this key in `Authorization`.
     #[cfg(test)]
     pub(crate) fn bearer(key: &str) -> Self {
         Self { bearer: Some(key.to_owned()), api_key: None }
@@ -101,7 +102,7 @@ impl Credentials {
     }
 }
 
-/// Where a request comes from, as far as the runtime knows.
+/// Where a request comes from, as far as the Workers runtime knows.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub(crate) struct Origin {
     address: Option<IpAddr>,

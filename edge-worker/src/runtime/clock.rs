@@ -1,4 +1,4 @@
-//! The runtime's time, and clocks that never go back. Called by all of `runtime`.
+//! The time of the Workers runtime, and clocks that never go back. Called by all of `runtime`.
 
 use std::cell::Cell;
 
@@ -15,7 +15,8 @@ thread_local! {
     static HELD: Cell<Option<Timestamp>> = const { Cell::new(None) };
 }
 
-/// Asks for the time once during all that a task does in one turn. The runtime's clock stands still meanwhile.
+/// Runs `turn`, in which a task works until it has to wait, and reads the runtime's clock only once for all of it. The
+/// runtime's clock stands still during a turn anyway.
 pub(crate) fn in_one_moment<T>(turn: impl FnOnce() -> T) -> T {
     HELD.set(Some(now()));
     let done = turn();
@@ -23,7 +24,8 @@ pub(crate) fn in_one_moment<T>(turn: impl FnOnce() -> T) -> T {
     done
 }
 
-/// A clock in milliseconds that never goes back. If the time does, the clock goes on from its last value.
+/// A clock in milliseconds that never goes back. If the system's time goes back, the clock continues from its last
+/// value.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     last: Option<i64>,
@@ -47,7 +49,7 @@ mod tests {
     #[test]
     fn a_clock_never_goes_back() {
         let mut clock = Clock::default();
-        let said = [1_000, 1_500, 200, 300, -50, 2_000].map(|now| clock.at(Timestamp(now)));
-        assert_eq!(said, [1_000, 1_500, 1_500, 1_600, 1_600, 3_650]);
+        let values = [1_000, 1_500, 200, 300, -50, 2_000].map(|now| clock.at(Timestamp(now)));
+        assert_eq!(values, [1_000, 1_500, 1_500, 1_600, 1_600, 3_650]);
     }
 }

@@ -1,8 +1,8 @@
 //! Requests of web pages from other origins. Takes a request and its service's `cors`; returns the answer to a
 //! preflight, or the headers that let a page read an answer. Called by `serve` for requests that have an origin.
 //!
-//! Implements the Fetch standard's CORS protocol. Keys come in `Authorization` and never in cookies, so credentials in
-//! its sense aren't allowed.
+//! Implements the Fetch standard's CORS protocol. Keys come in `Authorization` and never in cookies, so
+//! `Access-Control-Allow-Credentials` is never sent.
 
 use bailiwick_rules::rules::Cors;
 use bailiwick_rules::table::{Service, Table};
@@ -14,8 +14,8 @@ use crate::runtime::client::service_of;
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::request::ClientRequest;
 
-/// Headers that pages may send, besides `x-stainless-*` of the official clients. Others could pass for a proxy's
-/// statement on who asks.
+/// Headers that pages may send, besides `x-stainless-*` of the official clients. With other headers, such as
+/// `cf-connecting-ip`, a page could pretend to be a proxy that names another client.
 const HEADERS: &[&str] = &[
     "accept",
     "anthropic-beta",
@@ -56,7 +56,7 @@ pub(crate) enum OriginPolicy {
 }
 
 impl OriginPolicy {
-    /// The policy for a request; `None` if no page sent it.
+    /// The policy for a request; `None` if it has no origin, so that no web page sent it.
     pub(crate) fn of(request: &ClientRequest, table: Option<&Table>) -> Option<Self> {
         // Most clients aren't browsers.
         let origin = request.header("origin").filter(|origin| !origin.is_empty())?;
@@ -76,7 +76,7 @@ impl OriginPolicy {
         }
     }
 
-    /// The answer to a preflight; `None` for any other request. Browsers send it without a key.
+    /// The answer to a preflight, which browsers send without a key; `None` for any other request.
     pub(crate) fn preflight(&self, request: &ClientRequest, info: &ResponseInfo) -> Option<Result<Reply, Failure>> {
         let method = request.header("access-control-request-method").filter(|_| request.method == "OPTIONS")?;
         let Self::Allowed { max_age, .. } = self else { return Some(Err(Failure::OriginNotAllowed)) };
@@ -92,7 +92,8 @@ impl OriginPolicy {
         Some(Ok(info.no_content(headers.into_iter().collect())))
     }
 
-    /// Adds the headers that let the page read an answer. An error needs them too: without them a script sees nothing.
+    /// Adds the headers that let the page read an answer. An error needs these headers too: without them, a script
+    /// can't read the error.
     pub(crate) fn write(&self, headers: &mut Headers) {
         let origin = match self {
             Self::Unknown => return,
@@ -112,8 +113,8 @@ impl OriginPolicy {
     }
 }
 
-/// Adds `Vary` to an answer for a request without an origin, if the service treats some origins differently. Caches
-/// must then ask again for those (Fetch standard, *CORS protocol and HTTP caches*).
+/// Adds `Vary` to an answer for a request without an origin, if the service treats some origins differently. A cache
+/// must not use this answer for a request with an origin (Fetch standard, *CORS protocol and HTTP caches*).
 pub(crate) fn write_for_none(service: &Service, headers: &mut Headers) {
     if service.cors.as_ref().is_some_and(|cors| !cors.is_for_all()) {
         vary(headers);
@@ -133,7 +134,7 @@ fn allowed_headers(wanted: &str) -> String {
         name.len() <= 64 && (HEADERS.contains(name) || is_stainless)
     };
     let wanted = wanted.to_ascii_lowercase();
-    // No client sends more.
+    // No client sends more than 64 headers.
     let names: Vec<&str> = wanted.split(',').map(str::trim).filter(is_allowed).take(64).collect();
     names.join(", ")
 }

@@ -1,11 +1,12 @@
-//! Reads variables and secrets of the Worker. They are read where they are used, and never logged.
+//! Reads variables and secrets of the Worker. Takes a name, returns the value. Values are read where they are used, and
+//! are never logged.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
 use worker::Env;
 
-/// How many names of secrets are remembered.
+/// For at most this many names of secrets, it is remembered whether they have a value.
 const MAX_NAMES: usize = 4_096;
 
 /// A variable or secret, if it exists and is a text.
@@ -23,7 +24,7 @@ pub(crate) fn has(env: &Env, name: &str) -> bool {
     }
     let there = text(env, name).is_some_and(|value| !value.is_empty());
     THERE.with_borrow_mut(|names| {
-        // Rules may name ever new secrets.
+        // Each change of the rules may name new secrets, so the map could grow without limit.
         if names.len() >= MAX_NAMES {
             names.clear();
         }

@@ -99,7 +99,7 @@ pub(crate) struct Inbox {
     written: bool,
     /// The client's body; the inner value is `None` if it couldn't be read.
     body: Option<Option<Vec<u8>>>,
-    /// A piece of the client's body.
+    /// The result of the last read of the client's body in pieces.
     piece: Option<Piece>,
     /// The result of a `fetch_document`; the inner value is `None` if its fetch failed.
     document: Option<Option<Vec<u8>>>,
@@ -159,8 +159,8 @@ impl Inbox {
         self.arrived.push_back(Arrival::Event(event));
     }
 
-    /// Whether exchange.js must be asked for more of the answer now. If so, it counts as asked. If an arrival is
-    /// already there, no read is needed.
+    /// Whether exchange.js must be asked for more of the answer now. If so, the caller asks, and the inbox records
+    /// that. If an arrival is already there, no read is needed.
     fn wants_read(&mut self) -> bool {
         self.arrived.is_empty() && !core::mem::replace(&mut self.reading, true)
     }
@@ -171,7 +171,8 @@ impl Inbox {
         core::mem::take(&mut self.timer_fired).then_some(AFTER_A_SLOW_CLIENT_MS)
     }
 
-    /// Takes the next arrival. Events of the endpoint come first, then the client's leaving, then the timer.
+    /// Takes the next arrival. Events of the endpoint come first, then the report that the client has gone, then the
+    /// timer.
     fn take(&mut self) -> Option<Arrival> {
         if let Some(arrived) = self.arrived.pop_front() {
             return Some(arrived);
@@ -182,7 +183,8 @@ impl Inbox {
         core::mem::take(&mut self.timer_fired).then_some(Arrival::Timer)
     }
 
-    /// Takes the client's body, or `None` if the timer fired first.
+    /// Takes what ends a wait for the client's body: the body (`None` if it couldn't be read), or `None` if the timer
+    /// fired first.
     fn take_body(&mut self) -> Option<Option<Option<Vec<u8>>>> {
         if let Some(body) = self.body.take() {
             return Some(Some(body));
@@ -206,8 +208,8 @@ async fn wait_for<T>(inbox: &RefCell<Inbox>, take: impl Fn(&mut Inbox) -> Option
     poll_fn(|_| take(&mut inbox.borrow_mut()).map_or(Poll::Pending, Poll::Ready)).await
 }
 
-/// The longest time for which a timer is set, in milliseconds. A later deadline needs several timers. So the timer that
-/// is already set fires early enough for most deadlines, and is seldom set again.
+/// The longest time for which a timer is set, in milliseconds. A later deadline needs several timers. Because of this
+/// limit, the timer that is already set fires early enough for most deadlines, and is seldom set again.
 const LONGEST_TIMER_MS: u64 = 5_000;
 /// The additional time for an endpoint if the timer fired because of a slow client, in milliseconds.
 const AFTER_A_SLOW_CLIENT_MS: u64 = 100;
@@ -355,8 +357,8 @@ impl Exchange {
         let deadline = time().after(within);
         loop {
             self.arm(clock::now().0, deadline.since(time()).0);
-            let come = wait_for(&self.inbox, Inbox::take_body).await;
-            match come {
+            let result = wait_for(&self.inbox, Inbox::take_body).await;
+            match result {
                 Some(body) => return body.ok_or(Failure::MissingBody),
                 None => self.timer_at = None,
             }

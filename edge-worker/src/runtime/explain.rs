@@ -1,9 +1,11 @@
-//! Answers `/.well-known/bailiwick/explain`. Takes a question; returns what a client would get and why, in the words of
-//! `bailiwick explain`. Called by `serve`.
+//! Answers `/.well-known/bailiwick/explain`. Takes a question in the query; returns which regions a client's request
+//! would go to and why, in the words of `bailiwick explain`. Also writes the metrics page and the operator's part of
+//! the health page. Called by `serve`.
 //!
 //! With a tenant's key, the answer explains this tenant's own requests from its present location. With the operator's
-//! token (`EXPLAIN_TOKEN`), it explains any request, or every fence with `all`, and names the endpoints without a
-//! secret. The answer uses the health and cool-downs of this isolate, which may differ from those of other isolates.
+//! token (`EXPLAIN_TOKEN`), it explains any request, or with `all` every fence (the regions that may process a client),
+//! and names the endpoints without a secret. The answer uses the health and cool-downs of this isolate, which may
+//! differ from those of other isolates.
 
 #[cfg(test)]
 mod tests;
@@ -41,7 +43,7 @@ use crate::runtime::task;
 
 /// The secret that holds the operator's token.
 const TOKEN: &str = "EXPLAIN_TOKEN";
-/// The parameters that a tenant may use, for its own requests.
+/// The query parameters that a tenant may use, for its own requests.
 const OWN: &[&str] = &["model", "path"];
 /// The parameters that only the operator may use.
 const OPERATORS: &[&str] = &["service", "client", "country", "tenant", "all"];
@@ -74,7 +76,8 @@ pub(crate) fn answer(
         Question::ClientQuestion(question) => {
             let now = clock::now();
             let tenant = question.client.tenant.map(|tenant| table.tenant(tenant).id.as_str());
-            // The breakers of a single source count only if the client is known.
+            // A breaker may be open for one source (a tenant or a client). It counts only if the question names the
+            // source.
             let is_known = tenant.is_some() || question.client.address.is_some();
             let source = is_known.then(|| Source::of(tenant, question.client.address, ""));
             let local = memory::with(|memory| memory.local(table, None, source, now));
@@ -205,12 +208,12 @@ struct Requester<'a> {
     token: Option<&'a str>,
 }
 
-/// A request for an explanation that was read, and that the requester may send.
+/// A request for an explanation that was read and that its sender may ask.
 #[derive(Debug, PartialEq)]
 enum Question {
-    /// One client's request.
+    /// What one client's request would get.
     ClientQuestion(ClientQuestion),
-    /// Every fence, or those of a service and a tenant.
+    /// Every fence, or only the fences of a service and of a tenant, if named.
     All { service: Option<ServiceIndex>, tenant: Option<TenantIndex> },
 }
 
@@ -271,7 +274,7 @@ impl Requester<'_> {
         }
     }
 
-    /// The tenant's own request. In a service without tenants there is no such request.
+    /// The service and the client of the tenant's own requests. A service without tenants has no such requests.
     fn own(&self, table: &Table) -> Result<(ServiceIndex, Client), Failure> {
         match client::recognise(table, self.host, &self.credentials, &self.origin) {
             Ok(caller) if caller.tenant.is_some() => Ok((caller.service, caller.client)),
@@ -280,7 +283,7 @@ impl Requester<'_> {
         }
     }
 
-    /// The request of any client, which only the operator may ask for. By default, a client at the operator's location.
+    /// The service and the client that the operator asks for. By default, it is a client at the operator's location.
     fn any_client(&self, table: &Table, reader: &mut QueryReader) -> (Option<ServiceIndex>, Client) {
         let service = match reader.value("service") {
             Some(name) => reader.known("service", &name, table.service_named(&name)),
@@ -313,7 +316,7 @@ impl Requester<'_> {
     }
 }
 
-/// Every fence, or those of the service and the tenant that the operator names.
+/// Reads the operator's question for every fence, or for those of the service and the tenant that it names.
 fn all(table: &Table, reader: &mut QueryReader) -> Result<Question, Failure> {
     reader.refuse_all_but(&[WITH_ALL]);
     reader.value("all");
@@ -345,7 +348,7 @@ impl QueryReader {
         self.pairs.iter().any(|(name, value)| name == "all" && matches!(value.as_str(), "" | "1" | "true"))
     }
 
-    /// The value of a parameter.
+    /// The value of a parameter. Records a mistake if the parameter stands twice.
     fn value(&mut self, name: &str) -> Option<String> {
         let mut values = self.pairs.iter().filter(|(parameter, _)| parameter == name).map(|(_, value)| value.clone());
         let value = values.next();
@@ -355,7 +358,7 @@ impl QueryReader {
         value
     }
 
-    /// Records a mistake if the rules don't have a name.
+    /// Returns `found`, what the rules have under `name`. Records a mistake if it is `None`.
     fn known<T>(&mut self, what: &str, name: &str, found: Option<T>) -> Option<T> {
         if found.is_none() {
             self.errors.push(format!("{what}: the rules have no {what} {}.", quote(name)));
@@ -363,7 +366,7 @@ impl QueryReader {
         found
     }
 
-    /// Reads the client's address. `unknown` means a client whose place isn't known.
+    /// Reads the client's address. `unknown` means a client whose address and country aren't known.
     fn address(&mut self, text: &str, has_country: bool) -> Option<IpAddr> {
         match text.parse() {
             Ok(address) => return Some(address),

@@ -2,11 +2,12 @@
 //! [`RulesState`] and the [`Reports`] of this isolate, and returns a [`Snapshot`]. Called by `serve`: each request
 //! first calls [`refresh`], then [`snapshot`].
 //!
-//! An isolate serves many requests, and no request may await the promise of another request. So the state is plain
-//! values, which are never borrowed across an await. A request that finds a feed out of date takes a lease on the feed
-//! ([`schedule`]), and fetches the feed inside `wait_until`. Usually no request waits for the result. If the known data
-//! is too old to use, all requests wait for a bounded time. The request with the lease waits for its own fetch. The
-//! others poll until they see that the fetch has ended.
+//! A feed is the rules or the health, as it is fetched again and again. An isolate serves many requests, and no request
+//! may await the promise of another request. So the state is plain values, which are never borrowed across an await. A
+//! request that finds a feed out of date takes a lease on the feed ([`schedule`]), and fetches the feed inside
+//! `wait_until`. Usually no request waits for the result. If the known data is too old to use, all requests wait for a
+//! bounded time. The request with the lease waits for its own fetch. The others poll until they see that the fetch has
+//! ended.
 
 pub(crate) mod ask;
 mod fetch;
@@ -44,7 +45,7 @@ use crate::runtime::env;
 use crate::runtime::log;
 use crate::runtime::reply::Identity;
 
-/// The built-in rules, from `edge-worker/rules.json`. As shipped they steer nothing.
+/// The built-in rules, from `edge-worker/rules.json`. As shipped, they have no services.
 const BUNDLED: &[u8] = include_bytes!("../../rules.json");
 
 /// How long one source of rules may take to answer.
@@ -60,7 +61,7 @@ const LEASE_MARGIN: Millis = Millis(500);
 const COMPILE_MARGIN: Millis = Millis(2_000);
 /// The first interval at which a request polls for the end of another request's fetch. It is doubled each time.
 const POLL_INTERVAL: Millis = Millis(4);
-/// The longest such interval.
+/// The longest interval at which a request polls for the end of another request's fetch.
 const MAX_POLL_INTERVAL: Millis = Millis(32);
 /// Without usable rules, requests wait for a new fetch if the last fetch was at least this long ago.
 const RETRY_WITHOUT_RULES: Millis = Millis(5_000);
@@ -73,19 +74,19 @@ const PAUSE: &Pause = &|| Box::pin(Delay::from(Duration::ZERO));
 pub(crate) struct Snapshot {
     /// The current rules, even if they are too old to use.
     pub(crate) table: Option<Rc<Table>>,
-    /// Whether the rules are too old to use.
+    /// How old the rules are, and whether they are too old to use.
     pub(crate) age: Age,
     /// How long ago a source confirmed the rules; `None` if there is no source.
     pub(crate) confirmed: Option<Millis>,
-    /// Health by region.
+    /// The health of each region, in the order of the rules.
     pub(crate) health: Rc<[RegionHealth]>,
-    /// Load by region; `None` or missing if the load isn't known.
+    /// The load of each region, in the order of the rules; `None` or missing if the load isn't known.
     pub(crate) loads: Rc<[Option<Ratio>]>,
     /// The shares of clients that are moved because of load.
     pub(crate) shares: Rc<Shares>,
-    /// The observed times to the first token.
+    /// The observed times to the first token of an answer.
     pub(crate) first_tokens: Rc<FirstTokens>,
-    /// One word for the failure of the rules' feed, if it fails.
+    /// One word for what is wrong with the rules' feed, if anything is.
     pub(crate) trouble: Option<&'static str>,
     /// How many sources of rules answered when they were last asked, and how many there are.
     pub(crate) sources: (usize, usize),
@@ -117,7 +118,7 @@ impl Snapshot {
         self.loads.get(region.get()).copied().flatten()
     }
 
-    /// The service and the tenant of a request, with these rules.
+    /// The service and the tenant of a request, together with the rules of this snapshot; `None` without rules.
     pub(crate) fn whose(&self, service: ServiceIndex, tenant: Option<TenantIndex>) -> Option<Identity> {
         Some(Identity { table: Rc::clone(self.table.as_ref()?), service, tenant })
     }
@@ -130,8 +131,8 @@ enum Feed {
     Health,
 }
 
-/// Begins to fetch the feeds that are out of date. A future is returned if the known data is too old to use. The
-/// request must await it.
+/// Begins to fetch the feeds that are out of date. If the known data is too old to use, returns a future that the
+/// request must await.
 #[inline(never)]
 pub(crate) fn refresh<'a>(env: &'a Env, context: &'a Context) -> Option<LocalBoxFuture<'a, ()>> {
     let now = clock::now();
@@ -293,7 +294,7 @@ struct State {
     settings: Option<Rc<Settings>>,
     /// Rules that were replaced. Requests that began with them may still use them.
     replaced: Vec<Rc<Table>>,
-    /// For each node: why its health couldn't be read in the last fetch.
+    /// For each node: why its health report couldn't be read in the last fetch; `None` if it was read.
     unread: Vec<Option<ReadError>>,
     rules: Schedule,
     health: Schedule,

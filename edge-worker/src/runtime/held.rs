@@ -1,8 +1,8 @@
-//! Sends a held body to one endpoint. Takes the body, and writes it to a pipe chunk by chunk as the endpoint reads it.
-//! Called by `proxy`, which polls it beside its other work.
+//! Sends a large body, which the edge holds in memory, to one endpoint. Takes the body, and writes it to a pipe chunk
+//! by chunk as the endpoint reads. Called by `proxy`, which polls the write beside its other work.
 //!
-//! The runtime copies what it is given. So a large body is given to it in chunks, and memory holds the body only once,
-//! however many endpoints are tried.
+//! The Workers runtime copies the bytes that it gets. A large body is therefore passed in chunks, so that memory holds
+//! the body only once, however many endpoints are tried.
 
 use core::task::Context;
 use std::rc::Rc;
@@ -27,7 +27,8 @@ const CHUNK: usize = 128 << 10;
 pub(crate) struct Writing(Option<LocalBoxFuture<'static, ()>>);
 
 impl Writing {
-    /// Begins to write the body to an endpoint. Also returns the stream that is the body of the fetch, with its length.
+    /// Begins to write the body to an endpoint. Also returns the stream to use as the body of the fetch. `length` is
+    /// the number of bytes that the stream announces.
     pub(crate) fn begin(
         content: &Rc<Content>,
         reservation: Option<&Rc<Reservation>>,

@@ -25,7 +25,8 @@ const SILENCE: Millis = Millis(1_000);
 /// How long a refused body is drained at most. Meanwhile the client waits for the refusal.
 const LONGEST: Millis = Millis(10_000);
 
-/// Reads a body up to the service's limit. If the `Content-Length` exceeds the limit, nothing is read.
+/// Reads a body up to the service's limit. If the `Content-Length` exceeds the limit, nothing is read. `reservation`
+/// is resized to the memory that the body needs.
 pub(crate) async fn read_body(
     request: &ClientRequest,
     exchange: &mut Exchange,
@@ -38,7 +39,7 @@ pub(crate) async fn read_body(
         return Err(Failure::BodyTooLarge { limit });
     }
     if let Some(length) = announced.filter(|length| *length <= AT_ONCE) {
-        // The body is in memory twice when it is sent: here and in the runtime.
+        // While the body is sent, memory holds it twice: here and in the runtime.
         reservation.grow(2 * length)?;
         return exchange.body(request.raw(), limits.idle).await.map(PooledBuffer::from);
     }
@@ -132,7 +133,7 @@ fn moved(bytes: &PooledBuffer, capacity: usize) -> Result<PooledBuffer, Failure>
 fn capacity_for(length: usize, largest: usize) -> usize {
     let doubled = length.next_power_of_two().max(2 * LARGEST_COPIED);
     let room = if doubled > MAX_DOUBLED { largest } else { doubled };
-    // A short body is in memory twice when it is sent: here and in the runtime.
+    // While a short body is sent, memory holds it twice: here and in the runtime.
     room.min(largest.max(2 * LARGEST_COPIED)).max(length)
 }
 

@@ -1,5 +1,6 @@
-//! What this isolate is: its name for DNS nodes, and its memory. The name is made at random once, and says nothing of
-//! anybody. Called by `leases`, `observe` and `explain`.
+//! Facts about this isolate (one instance of the Worker, in one sandbox): its name for DNS nodes, and the size of its
+//! memory. The name is a random number that is drawn once, so it identifies no person. Called by `leases`, `observe`
+//! and `explain`.
 
 use std::cell::Cell;
 
@@ -9,7 +10,7 @@ thread_local! {
     static NUMBER: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// The name: 16 hexadecimal digits.
+/// The name of this isolate: 16 hexadecimal digits.
 pub(crate) fn name() -> String {
     let number = NUMBER.get().unwrap_or_else(|| {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 2^32")]
@@ -20,9 +21,9 @@ pub(crate) fn name() -> String {
     format!("{number:016x}")
 }
 
-/// The bytes of its Wasm memory. It grows and never shrinks.
+/// The size of this isolate's Wasm memory in bytes. The memory grows and never shrinks.
 pub(crate) fn memory_bytes() -> u64 {
-    /// Of Wasm.
+    /// The size of a page of Wasm memory, in bytes.
     const PAGE: u64 = 65_536;
     #[cfg(target_arch = "wasm32")]
     let pages = core::arch::wasm32::memory_size::<0>();

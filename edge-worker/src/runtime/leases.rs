@@ -1,9 +1,10 @@
-//! Asks DNS nodes for this isolate's part of quotas. Takes what the isolate spent from its [`memory`], gives back what
-//! a node grants. Called by `serve` for each request that may be sent, if the rules have quotas and the Worker has
-//! `LEASES_URLS`.
+//! Asks DNS nodes for this isolate's part (lease) of the quotas and budgets. Takes from the isolate's [`memory`] how
+//! much was spent, and stores there how much a node grants. Called by `serve` for each request that may be sent, if the
+//! rules have quotas or budgets and the Worker has `LEASES_URLS`.
 //!
-//! No request waits for it: it runs inside `wait_until`. The first node that answers divides a quota; another is asked
-//! only while that one is silent. What happens while all are is decided by [`bailiwick_rules::quota::Share`].
+//! No request waits for the answer: the exchange runs inside `wait_until`. The nodes are asked in a fixed order, and a
+//! node is asked only if those before it don't answer. So usually one node divides all quotas.
+//! [`bailiwick_rules::quota::Share`] decides what the isolate may spend while no node answers.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -24,15 +25,15 @@ use crate::runtime::metrics::{self, FeedKind};
 
 /// How long a node may take to answer.
 const TIMEOUT: Millis = Millis(1_000);
-/// How long a node that didn't answer is asked after the others.
+/// For how long a node that didn't answer is asked only after the other nodes.
 const AVOIDED_FOR: Millis = Millis(10_000);
 
 thread_local! {
-    /// For each node, until when it is asked after the others.
+    /// For each node, until when it is asked only after the other nodes.
     static AVOIDED: RefCell<Vec<Timestamp>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Asks a node if it is time to.
+/// Asks a node for grants, if an ask is due.
 #[inline(never)]
 pub(crate) fn refresh(table: &Rc<Table>, env: &Env, context: &Context) {
     let Some(settings) = feed::current_settings().filter(|settings| !settings.leases.is_empty()) else { return };
@@ -40,7 +41,7 @@ pub(crate) fn refresh(table: &Rc<Table>, env: &Env, context: &Context) {
         return;
     }
     let (table, env) = (Rc::clone(table), env.clone());
-    // The ask is made when this future is first polled. By then the request at hand has been charged.
+    // The ask is made when this future is first polled. By then the current request has been charged.
     context.wait_until(async move {
         let asks = memory::with(|memory| memory.quotas.asks(&table, isolate::name(), clock::now()));
         if asks.quotas.is_empty() && asks.budgets.is_empty() {
@@ -68,7 +69,7 @@ async fn ask_nodes(nodes: &[Source], env: &Env, asks: &Asks) -> Option<Grants> {
     None
 }
 
-/// The order in which nodes are asked: as written, those that were silent last.
+/// The order in which nodes are asked: as written, but nodes that recently didn't answer come last.
 fn order(count: usize) -> Vec<usize> {
     let now = clock::now();
     AVOIDED.with_borrow_mut(|avoided| {

@@ -1,7 +1,7 @@
-//! Writes log lines. Each is a JSON object with fixed fields, written to the runtime's console. docs/edge-operations.md
-//! describes the fields.
+//! Writes log lines. Takes a JSON object with fixed fields, and writes it to the runtime's console as one line.
+//! docs/edge-operations.md describes the fields.
 //!
-//! A line never holds anything of a client or an endpoint: no body, key, URL, address, or text of an error.
+//! A line never quotes a client or an endpoint: it holds no body, key, URL, address, or text of an error.
 
 use std::cell::Cell;
 
@@ -14,6 +14,7 @@ use crate::runtime::metrics;
 /// The most lines for failed requests that an isolate writes within [`SPAN`], so that a flood of requests doesn't
 /// become a flood of lines.
 const MAX: u32 = 500;
+/// The time to which [`MAX`] applies.
 const SPAN: Millis = Millis(10_000);
 
 thread_local! {
@@ -31,7 +32,7 @@ pub(crate) fn is_all() -> bool {
     ALL.get()
 }
 
-/// Whether a line for a failed request may be written. If not, it is counted.
+/// Whether a line for a failed request may be written. If not, the dropped line is counted.
 pub(crate) fn may_log_failure(now: Timestamp) -> bool {
     if is_all() {
         return true;

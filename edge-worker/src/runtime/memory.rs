@@ -1,5 +1,5 @@
-//! The memory of one isolate about endpoints. Takes how each attempt ended, returns which endpoints are at rest. Called
-//! by `serve`, its `prepare`, and `proxy`.
+//! What one isolate remembers about endpoints. Takes how each attempt ended; returns which endpoints are at rest, that
+//! is, get no requests for a while after failures. Called by `serve`, its `prepare`, and `proxy`.
 //!
 //! The memory holds plain values, which are never borrowed across an await. Its size is bounded. It ends with the
 //! isolate.
@@ -54,7 +54,7 @@ impl Memory {
         local
     }
 
-    /// Whether an endpoint should be avoided while there are other endpoints.
+    /// Whether an endpoint is at rest, so that it should be avoided while there are other endpoints.
     pub(crate) fn is_resting(&self, target: &Target, attribution: &Attribution<'_>, now: Timestamp) -> bool {
         // Usually no endpoint is at rest. Then no key is made.
         !self.cool_downs.is_empty() && self.cool_downs.is_resting(&attribution.key(target), attribution.source, now)
@@ -100,14 +100,14 @@ impl Memory {
     }
 }
 
-/// To whom and to what the failures of a request are attributed.
+/// The sender, the model and the path to which the failures of a request are attributed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attribution<'a> {
     /// Who sent the request.
     pub(crate) source: Source,
     /// The client's name of the model.
     pub(crate) model: Option<&'a str>,
-    /// The path.
+    /// The path of the model API, as a pattern.
     pub(crate) path: Path,
 }
 
@@ -122,8 +122,9 @@ impl Attribution<'_> {
     }
 }
 
-/// The name under which a model rests for the new arm of a rollout alone. It is no name of a model in the rules, so the
-/// old arm never rests under it. A request without a model has such a name too: no name at all stands for all models.
+/// The name under which a model rests for the new arm of a rollout (its new side) only. The rules have no model of this
+/// name, so the old arm never rests under it. A request without a model gets such a name too, because the absence of a
+/// name stands for all models.
 fn of_trial(model: Option<&str>) -> String {
     format!("{}\0new", model.unwrap_or_default())
 }

@@ -43,7 +43,8 @@ pub(crate) enum FeedKind {
     Observations = 3,
 }
 
-/// Counts an event of any kind. `name` is a word in `snake_case` that docs/edge-operations.md explains.
+/// Counts an event that has no metric of its own. `name` is a word in `snake_case` that docs/edge-operations.md
+/// explains.
 pub(crate) fn note(name: &'static str) {
     COUNTS.with_borrow_mut(|counts| bump(&mut counts.events, name));
 }
@@ -90,7 +91,7 @@ fn bump(words: &mut CountsByWord, word: &'static str) {
     }
 }
 
-/// Changes the entry of a name. The name is copied only for a new entry.
+/// Changes the entry of a name. The name is copied only if the map has no such entry yet.
 fn with<V: Default>(map: &mut BTreeMap<String, V>, name: &str, change: impl FnOnce(&mut V)) {
     match map.get_mut(name) {
         Some(value) => change(value),

@@ -1,15 +1,15 @@
-// What exchange.js can report to the Wasm: the numbers that cross. `Notice` in notice.rs has the same names and
-// numbers, and a test compares them.
+// What exchange.js can report to the Wasm. Each report is passed as a number. `Notice` in notice.rs has the same names
+// and numbers, and a test compares them.
 
-/** Of the endpoint's answer and of the request as a whole. */
+/** Reports about the endpoint's answer, and about the request as a whole. */
 export const HEADERS = 0, FETCH_ERROR = 1, CHUNK = 2, EOF = 3, BODY_ERROR = 4, TIMER = 5, CLIENT_GONE = 6;
-/** Of a write to the client. */
+/** Reports about a write to the client. */
 export const WRITTEN = 7, WRITE_FAILED = 8;
-/** Of the client's body: all of it, or why it didn't come. */
+/** Reports about the client's body, read at once: the whole body, or that it couldn't be read. */
 export const REQUEST_BODY = 9, REQUEST_FAILED = 10;
-/** The rest of the endpoint's body: a chunk and its end. */
+/** Reports the last chunk of the endpoint's body together with the body's end. */
 export const LAST_CHUNK = 11;
-/** Of the client's body, read in pieces. */
+/** Reports about the client's body, read in pieces. */
 export const REQUEST_CHUNK = 12, REQUEST_EOF = 13, REQUEST_TIMEOUT = 14;
-/** Of a document fetched beside the answer in flight. */
+/** Reports the result of fetching a small document while an answer is in flight. */
 export const DOCUMENT = 15;

@@ -1,6 +1,6 @@
-//! The reports of the JavaScript side of an exchange. Takes a number, returns a [`Notice`]. Called by `runtime`;
-//! `exchange` puts each into its inbox. Those about an endpoint's answer have the names of the attempt machine's events
-//! ([`Event`](crate::decide::attempt::Event)).
+//! The reports of the JavaScript side of an exchange (exchange.js). Takes a number, returns a [`Notice`]. Called by
+//! `runtime`; `exchange` puts each notice into its inbox. Notices about an endpoint's answer have the names of the
+//! attempt machine's events ([`Event`](crate::decide::attempt::Event)).
 
 /// One report of exchange.js. notice.js has the same numbers and names, and a test compares them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,11 +17,11 @@ pub(crate) enum Notice {
     BodyError = 4,
     /// The timer ran out.
     Timer = 5,
-    /// The client went away.
+    /// The client closed the connection.
     ClientGone = 6,
-    /// The client took the last write.
+    /// The client has taken everything that was written.
     Written = 7,
-    /// The client didn't take the last write.
+    /// A write to the client failed.
     WriteFailed = 8,
     /// The client's whole body.
     RequestBody = 9,
@@ -35,7 +35,7 @@ pub(crate) enum Notice {
     RequestEof = 13,
     /// No piece of the client's body came in time.
     RequestTimeout = 14,
-    /// The result of a document's fetch beside the answer in flight.
+    /// The result of fetching a small document while an answer is in flight.
     Document = 15,
 }
 
@@ -60,7 +60,7 @@ const NOTICES: [Notice; 16] = [
 ];
 
 impl Notice {
-    /// The notice with a number.
+    /// The notice with this number; `None` for an unknown number.
     pub(crate) fn of(number: u8) -> Option<Self> {
         NOTICES.get(usize::from(number)).copied()
     }
@@ -70,12 +70,12 @@ impl Notice {
 mod tests {
     use super::*;
 
-    /// `RequestEof` as JavaScript writes it: `REQUEST_EOF`.
+    /// The name of a notice in notice.js: `RequestEof` becomes `REQUEST_EOF`.
     fn constant(notice: Notice) -> String {
         let name = format!("{notice:?}");
         let words = name.char_indices().flat_map(|(at, letter)| {
-            let parted = (at > 0 && letter.is_ascii_uppercase()).then_some('_');
-            parted.into_iter().chain([letter.to_ascii_uppercase()])
+            let separator = (at > 0 && letter.is_ascii_uppercase()).then_some('_');
+            separator.into_iter().chain([letter.to_ascii_uppercase()])
         });
         words.collect()
     }

@@ -1,9 +1,9 @@
-//! Tells the DNS nodes what this isolate counted. Takes what became of requests, posts a batch of counts at most every
-//! five seconds. Called by `serve`, `proxy` and `account`. Without `OBSERVATIONS_URLS` it does nothing.
+//! Posts to the DNS nodes what this isolate counted. Takes the results of requests; posts batches of counts. Called by
+//! `serve`, `proxy` and `account`. Without `OBSERVATIONS_URLS`, nothing is counted here.
 //!
-//! A request whose isolate has no post under way begins one inside `wait_until`, and never waits for it. The post
-//! gathers what is counted for five seconds. Each node gets each batch once. A batch that a node doesn't take is lost
-//! to it: the node notices by the gap in the numbers.
+//! If no post is under way, a request begins one inside `wait_until`, and doesn't wait for its end. The post first
+//! gathers counts for `OBSERVATIONS_SECONDS`, which are five by default. Each batch is sent to each node once. If a
+//! node doesn't take a batch, the batch isn't repeated: the node notices the gap in the batches' numbers.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -31,19 +31,20 @@ use crate::runtime::reply::{Identity, ResponseInfo};
 
 /// How long a node may take to answer.
 const TIMEOUT: Millis = Millis(2_000);
-/// How much longer a post may take than it gathers. Then the request that had begun it was cut short.
+/// How much longer a post may take than gathering and sending do. After that, the request that began the post was cut
+/// short, and another request may begin one.
 const LEASE_MARGIN: Millis = Millis(5_000);
 
 thread_local! {
     static STATE: RefCell<Option<State>> = const { RefCell::new(None) };
 }
 
-/// What an isolate keeps, if its counts are wanted.
+/// What an isolate keeps, if there are nodes to post counts to.
 struct State {
     collector: Collector,
-    /// Until when a post is taken to be under way.
+    /// Until when a post counts as under way.
     posting_until: Timestamp,
-    /// For each node: why it last took no batch.
+    /// For each node: why it didn't take the last batch; `None` if it did.
     refused: Vec<Option<ReadError>>,
 }
 
@@ -55,7 +56,7 @@ fn with(change: impl FnOnce(&mut State, Timestamp)) {
     });
 }
 
-/// Begins a post, if counts are wanted and none is under way.
+/// Begins a post, if there are nodes to post counts to and no post is under way.
 pub(crate) fn post_later(env: &Env, context: &Context, settings: &Rc<Settings>) {
     if settings.observations.is_empty() {
         return;
@@ -107,7 +108,7 @@ async fn post(env: &Env, settings: &Settings) {
     join_all(posts).await;
 }
 
-/// Counts what became of a post, and logs a change.
+/// Counts the result of a post to a node. Logs a line if the node stops or begins again to take batches.
 fn note_result(position: usize, node: &Node, result: Result<(), ReadError>) {
     metrics::fetch(FeedKind::Observations, &node.host, result.map_or_else(ReadError::label, |()| "added"));
     let reason = result.err();
@@ -147,10 +148,10 @@ fn tier_of(table: &Table, whose: &Identity) -> Option<String> {
 pub(crate) struct Observation {
     base: Key,
     order: Order,
-    /// Where the request is now.
+    /// The endpoint that the request is sent to now.
     at: Option<Key>,
     tenant: Option<TenantIndex>,
-    /// The attempts by which a rollout is judged.
+    /// Which attempts count for the judgement of a rollout.
     judged: Judged,
 }
 
@@ -170,7 +171,7 @@ impl Observation {
         Some(Self { base, order, at: None, tenant: whose.tenant, judged: Judged::default() })
     }
 
-    /// Notes that the request, of so many bytes, is sent to an endpoint, and no longer at the one before.
+    /// Notes that the request, of so many bytes, is sent to an endpoint, and has left the endpoint before.
     pub(crate) fn sent(&mut self, target: &Target, model: Option<&str>, bytes: usize) {
         self.leave();
         let key = self.key(target, model);
@@ -211,7 +212,7 @@ impl Observation {
 }
 
 impl Drop for Observation {
-    /// The request is no longer demand, however it ended.
+    /// Notes that the request has ended, so that it no longer counts as demand.
     fn drop(&mut self) {
         self.leave();
         with(|state, now| state.collector.ended(&self.order, now));
@@ -223,7 +224,7 @@ fn clients(table: &Table, standing: &Standing) -> String {
     if standing.jurisdictions.is_empty() {
         return if standing.source == Source::Unknown { "unknown" } else { "none" }.to_owned();
     }
-    let mut names: Vec<&str> = standing.jurisdictions.iter().map(|one| table.jurisdiction(*one).as_str()).collect();
+    let mut names: Vec<&str> = standing.jurisdictions.iter().map(|index| table.jurisdiction(*index).as_str()).collect();
     names.sort_unstable();
     names.dedup();
     names.join("+")

@@ -1,9 +1,10 @@
-//! Drives the attempt machine with real fetches. Takes a [`Task`] and a [`Job`], returns the client's [`Answer`].
-//! Called by `serve`.
+//! Drives the attempt machine with real fetches. The machine decides which endpoint is asked next and what the client
+//! gets; this file does it. Takes a [`Task`] and a [`Job`], returns the client's [`Answer`]. Called by `serve`.
 //!
-//! Until the machine commits, the client waits for [`Driver::respond`]. Then [`Body::write`] writes the body. Each
-//! write waits for the client, and the `exchange` reads at most 64 KiB ahead, so memory is bounded. If the client goes
-//! away, a write fails or its signal fires. Dropping the driver aborts the fetch in flight.
+//! The machine commits when it passes the first part of an answer to the client: from then on no other endpoint is
+//! tried. Until the commit, the client waits for [`Driver::respond`]. Then [`Body::write`] writes the body. Each write
+//! waits for the client, and the `exchange` reads at most 64 KiB ahead, so memory is bounded. If the client closes the
+//! connection, a write fails or the request's abort signal fires. Dropping the driver aborts the fetch in flight.
 
 mod actions;
 mod early;
@@ -45,7 +46,7 @@ use crate::runtime::uploads::OutboundUpload;
 pub(crate) use metering::{Metering, add_budget_headers, budget_of};
 use stored_file::{StoredFile, is_content};
 
-/// The request to send. It is adapted to each endpoint when that endpoint is asked.
+/// The request to send. It is adapted to each endpoint at the time when the endpoint is asked.
 pub(crate) struct Job {
     /// The Worker's environment. Secrets are read from it when they are sent, and never stored.
     pub(crate) env: Env,
@@ -59,7 +60,7 @@ pub(crate) struct Job {
     pub(crate) body: Option<Rc<Content>>,
     /// An upload, which is streamed to one endpoint.
     pub(crate) upload: Option<OutboundUpload>,
-    /// The model, by the client's name.
+    /// The client's name of the model.
     pub(crate) model: Option<String>,
     /// The client to whom failures of endpoints are attributed.
     pub(crate) source: Source,
@@ -71,15 +72,16 @@ pub(crate) struct Job {
     pub(crate) hides_models: bool,
     /// The memory that is reserved for the body.
     pub(crate) reservation: Option<Rc<Reservation>>,
-    /// The interval of comments to a client that waits for a stream.
+    /// The interval between comments to a client that waits for a stream; `None` for no comments.
     pub(crate) keepalive: Option<Millis>,
     /// The kind of answer on this path, which decides the form of its events.
     pub(crate) answer_kind: Option<AnswerKind>,
-    /// Whether the runtime passes the rest of a committed stream, if nothing in it has to be changed.
+    /// Whether the runtime itself passes the rest of a committed stream to the client, if nothing in the stream has to
+    /// be changed.
     pub(crate) pipes: bool,
     /// The request's charges to quotas, if the rules have any.
     pub(crate) metering: Option<Box<Metering>>,
-    /// Counts the request, if counts are wanted.
+    /// Counts the request for the DNS nodes, if they want counts.
     pub(crate) observation: Option<Observation>,
     /// Counts the request as in flight until it is dropped, if the number of the tenant's requests is limited.
     pub(crate) slot: Option<Slot>,
@@ -115,7 +117,8 @@ pub(crate) struct Driver {
     /// Whether the client can't notice that the answer is incomplete, because it has no length and isn't an event
     /// stream.
     is_unmeasured: bool,
-    /// The memory that is reserved for a held answer, beyond what each answer may take.
+    /// The memory that is reserved for an answer that is held back, beyond what each answer may take without a
+    /// reservation.
     held_reservation: Reservation,
     /// The failure that the client got instead of an answer: its status and its code.
     failed: Option<(u16, &'static str)>,
@@ -125,7 +128,7 @@ pub(crate) struct Driver {
     is_begun: bool,
 }
 
-/// What to do for the client. Each variant but `Comment` has the name of the [`Action`] that causes it.
+/// What the client gets next. Each variant except `Comment` has the name of the [`Action`] that causes it.
 enum Output {
     Commit {
         status: u16,
@@ -218,7 +221,7 @@ impl Driver {
         })
     }
 
-    /// Drives the run to its commit or its failure. After a commit, [`Body::write`] drives it.
+    /// Drives the run to its commit or its failure. After the commit, [`Body::write`] drives the run to its end.
     pub(crate) async fn respond(mut self: Box<Self>) -> Answer {
         if self.job.route.is(&["batches"])
             && let Err(failure) = self.check_batch().await
@@ -290,7 +293,7 @@ impl Driver {
             let whole = pieces.reduce(|body, piece| if piece.is_empty() { body } else { [body, piece].concat() });
             return Answer::Whole(Reply::new(status, headers, whole.unwrap_or_default()));
         }
-        // Splicing changes the length.
+        // A splice changes names in the body, and so its length.
         let length = self.upstream_headers.as_ref().filter(|_| self.splice.is_none()).and_then(announced_length);
         let length = length.or(self.file.as_ref().filter(|_| self.splice.is_none()).and_then(|file| file.bytes));
         self.is_unmeasured = length.is_none() && !headers.get("content-type").is_some_and(is_event_stream);
@@ -329,7 +332,7 @@ impl Driver {
         }
     }
 
-    /// Has the runtime pass the rest of a stream that needs no change. False if the client has gone.
+    /// Lets the runtime pass the rest of a stream that needs no change. False if the client has gone.
     #[inline(never)]
     fn pipe(&mut self) -> LocalBoxFuture<'_, bool> {
         Box::pin(async move {
@@ -349,7 +352,8 @@ impl Driver {
         self.job.upload.as_ref().and_then(OutboundUpload::failure)
     }
 
-    /// Answers with an error of the Worker. The request may have been sent before, so the error has a receipt too.
+    /// Answers with an error of the Worker. The error has a receipt too, because the request may have been sent to
+    /// endpoints before.
     #[inline(never)]
     fn fail<'a>(&'a mut self, failure: &'a Failure) -> LocalBoxFuture<'a, Reply> {
         Box::pin(async move {

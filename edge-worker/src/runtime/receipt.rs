@@ -1,8 +1,9 @@
-//! Signs receipts. Takes a steering and a run's record; returns the value of `x-bailiwick-receipt`. `serve` gets a
-//! [`ReceiptSigner`] before anything is sent, and `proxy` lets it sign when the answer is known.
+//! Signs receipts: signed statements of where a request was processed. Takes a steering and the record of a request's
+//! attempts; returns the value of `x-bailiwick-receipt`. `serve` gets a [`ReceiptSigner`] before anything is sent, and
+//! `proxy` signs with it when the answer is known.
 //!
-//! The runtime's WebCrypto makes the signatures. It adds no code to the Wasm, runs in constant time, and never gives
-//! the private key out again.
+//! The runtime's WebCrypto makes the signatures. It adds no code to the Wasm, runs in constant time, and never reveals
+//! the private key again.
 
 mod key;
 mod webcrypto;
@@ -38,7 +39,7 @@ const SECRET: &str = "RECEIPT_KEY";
 const RETIRED: &str = "RECEIPT_PUBLIC_KEYS";
 
 thread_local! {
-    /// Secrets don't change while an isolate lives. `None` if the secret wasn't read yet.
+    /// The key, or `None` if the secret wasn't read yet. Secrets don't change while an isolate lives.
     static KEY: RefCell<Option<Key>> = const { RefCell::new(None) };
 }
 
@@ -50,8 +51,8 @@ enum Key {
     Ready(Rc<Signer>),
 }
 
-/// The key. It is read once per isolate. Requests that arrive while it is read, read it too, because no request may
-/// wait for the promise of another request.
+/// The key. It is read once per isolate. If several requests need the key at first, each of them reads it, because no
+/// request may wait for the promise of another request.
 async fn key(env: &Env) -> Key {
     if let Some(key) = KEY.with_borrow(Clone::clone) {
         return key;
@@ -95,7 +96,7 @@ pub(crate) struct ReceiptSigner {
 pub(crate) struct ReceiptPolicy(Option<(Rc<Signer>, bool)>);
 
 impl ReceiptPolicy {
-    /// The policy of a service without receipts; `None` if the service wants receipts.
+    /// The policy of a service whose rules want no receipts; `None` if the service wants receipts.
     pub(crate) fn closed(wish: Receipts) -> Option<Self> {
         (wish == Receipts::Off).then_some(Self(None))
     }
@@ -151,10 +152,10 @@ impl ReceiptPolicy {
 }
 
 impl ReceiptSigner {
-    /// Signs a receipt of what was done, and adds it to the answer's headers.
+    /// Signs the receipt of a request that was answered, and adds it to the answer's headers.
     ///
     /// # Errors
-    /// If the runtime can't sign, and the service requires receipts.
+    /// 500 if the runtime can't sign and the service requires receipts.
     #[inline(never)]
     pub(crate) fn sign<'a>(
         self,

@@ -1,5 +1,5 @@
-//! Makes the client's response. Takes a committed answer or a failure, and the run's record; returns a [`Reply`] or its
-//! headers. Called by `serve` and `proxy`.
+//! Makes the client's response. Takes a committed answer or a failure, and the record of the request's attempts;
+//! returns a [`Reply`] or its headers. Called by `serve` and `proxy`.
 
 use std::rc::Rc;
 
@@ -31,7 +31,7 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     /// The headers.
     pub(crate) headers: Headers,
-    /// The body. `None` for a status that allows no body, because the runtime throws if there is one.
+    /// The body. `None` for a status that allows no body: with a body, the runtime would throw an exception.
     pub(crate) body: Option<Vec<u8>>,
 }
 
@@ -51,12 +51,11 @@ pub(crate) struct ResponseInfo {
     pub(crate) upstream_id: Option<String>,
     /// `x-bailiwick-revision`: the revision that the request was steered by, with `;feed=…` if the rules' feed fails.
     pub(crate) revision: Option<String>,
-    /// `x-bailiwick-rules-age`: how long ago a source confirmed those rules, in seconds. Only set if that is too long
-    /// ago.
+    /// `x-bailiwick-rules-age`: how long ago a source confirmed those rules, in seconds. Only set if the rules are old.
     pub(crate) rules_age: Option<u64>,
     /// The service and the tenant of the request, once known.
     pub(crate) whose: Option<Identity>,
-    /// Why no endpoint may be asked, if that is so.
+    /// The reasons why no endpoint may be asked, if there is none.
     pub(crate) denied: Option<Rc<Denial>>,
     /// `x-bailiwick-shed`: from where to where the request was moved because of load.
     pub(crate) shed: Option<Rc<str>>,
@@ -131,7 +130,7 @@ impl ResponseInfo {
 
     /// The headers of a stream that begins before its endpoint is known.
     pub(crate) fn begun(&mut self) -> Headers {
-        // The known id belongs to an attempt that failed.
+        // The upstream id that is known so far belongs to an attempt that failed.
         self.upstream_id = None;
         let mut headers = Headers::default();
         headers.set("content-type", "text/event-stream; charset=utf-8");
@@ -139,7 +138,7 @@ impl ResponseInfo {
         headers
     }
 
-    /// A failure in OpenAI's envelope: the status and the headers. [`Failure::body`] is the body.
+    /// The status and the headers of a failure in OpenAI's form of errors. [`Failure::body`] is the body.
     pub(crate) fn failed(&self, failure: &Failure, record: Option<&Record>) -> (u16, Headers) {
         let mut headers = Headers::default();
         headers.set("content-type", "application/json");
@@ -152,7 +151,7 @@ impl ResponseInfo {
         (status, headers)
     }
 
-    /// A failure in OpenAI's envelope.
+    /// The response for a failure, in OpenAI's form of errors.
     pub(crate) fn failure(&self, failure: &Failure) -> Reply {
         let (status, headers) = self.failed(failure, None);
         Reply::new(status, headers, failure.body().into_bytes())
@@ -172,7 +171,7 @@ impl ResponseInfo {
         Reply::new(status, headers, value.to_string().into_bytes())
     }
 
-    /// A text response of a type that the Worker makes itself.
+    /// A text response that the Worker makes itself, of this content type.
     pub(crate) fn of_type(&self, content_type: &str, text: &str) -> Reply {
         let mut headers = Headers::default();
         headers.set("content-type", content_type);

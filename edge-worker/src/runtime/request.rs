@@ -1,5 +1,5 @@
-//! A client's request. Takes the runtime's request and its description as one text, returns the parts of that text.
-//! Made once per request by `runtime`; `serve` and its helpers read it.
+//! A client's request. Takes the runtime's request object and its description as one text; returns the parts of that
+//! text. `runtime` makes a [`ClientRequest`] for each request; `serve` and its helpers read it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ pub(crate) struct ClientRequest {
     pub(crate) address: Address,
     /// `country`, `latitude` and `longitude` of `request.cf`, each if present.
     pub(crate) place: [Option<String>; 3],
-    /// All headers, names in lower case. Repeated ones are joined by a comma.
+    /// All headers, with names in lower case. The values of a repeated header are joined by a comma.
     pub(crate) headers: Headers,
 }
 
@@ -84,7 +84,8 @@ impl Address {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        // A port is digits after the last colon. An IPv6 address in brackets is no host name of a service.
+        // A port is the digits after the last colon. The brackets of an IPv6 address stay, because no service has such
+        // a host name.
         let host = host
             .rsplit_once(':')
             .map_or(host, |(name, port)| if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host });

@@ -1,7 +1,7 @@
 //! Handles one request from start to end. Takes the request, returns the [`Answer`]. Called by `runtime`.
 //!
-//! It recognises host, tenant and client, reads and judges the body, and steers and plans (`prepare`). Then the
-//! [`Driver`] sends the request.
+//! The steps: recognise host, tenant and client; read and inspect the body; steer the request and plan its endpoints
+//! (`prepare`). Then the [`Driver`] sends the request.
 
 mod prepare;
 
@@ -49,7 +49,7 @@ const OURS: &str = "/.well-known/bailiwick/";
 /// Answers a request.
 ///
 /// The steps that most requests need are functions that aren't inlined. Waits that few requests need are boxed futures.
-/// As one function, all of it would be 100 kB of Wasm, and slower for every request.
+/// One large function would be 100 kB of Wasm, and slower for every request.
 pub(crate) async fn serve(mut request: ClientRequest, exchange: Exchange, env: Env, context: &Context) -> Answer {
     let mut info = ResponseInfo::new(request.id.clone());
     if let Some(fresh) = feed::refresh(&env, context) {
@@ -194,7 +194,7 @@ impl<'t> Recognized<'t> {
     #[inline(never)]
     fn of(request: &ClientRequest, table: &'t Table) -> Result<Self, Failure> {
         let address = &request.address;
-        // This comes before the key is read: a client that puts its key into the query should be told so.
+        // The query is read before the key: a client that puts its key into the query gets an error that says so.
         let query = Query::parse(&address.query)?;
         let credentials = Credentials::of(request);
         let caller = client::recognise(table, &address.host, &credentials, &Origin::of(request))?;
@@ -213,7 +213,7 @@ impl<'t> Recognized<'t> {
         Ok(())
     }
 
-    /// Refuses a pin where the request has a place of its own.
+    /// Refuses a pin (the region that an operator names) if the request must go to a certain endpoint anyway.
     fn check_pin(&self, has_place: bool) -> Result<(), Failure> {
         match self.pin.is_some() && has_place {
             true => Err(Failure::BadPin { wrong: PinFault::State }),
@@ -254,8 +254,8 @@ impl<'t> Recognized<'t> {
     }
 }
 
-/// The region that the operator names for this request. Anybody else who names one is refused: an answer from another
-/// region would be taken for one from there.
+/// The region that the operator names for this request. A request of anybody else that names a region is refused. If
+/// the header were ignored, the sender would believe that the answer comes from the named region.
 #[inline(never)]
 fn pinned(request: &ClientRequest, env: &Env, table: &Table) -> Result<Option<Pin>, Failure> {
     let Some(value) = request.header(PIN) else { return Ok(None) };
@@ -289,8 +289,8 @@ fn ours<'a>(
     })
 }
 
-/// Says whether this Worker can steer, and by which rules and reports. Nothing in it is secret. The operator also
-/// learns which endpoints lack a credential.
+/// The health page: says whether this Worker can steer, and by which rules and reports. Nothing on this page is secret.
+/// The operator also sees which endpoints lack a credential.
 fn healthz(request: &ClientRequest, env: &Env, snapshot: &Snapshot, info: &ResponseInfo) -> Reply {
     let revision = snapshot.table.as_ref().map(|table| table.revision());
     let status = match snapshot.rules() {

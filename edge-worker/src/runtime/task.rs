@@ -2,9 +2,10 @@
 //! Called by `runtime`, which exchange.js calls for each new request and each event.
 //!
 //! The executor of `wasm-bindgen` would poll in a later microtask, and make a promise for each future. Both would cost
-//! more than all decisions about the request. A task may also wait for other things than its exchange: keys, KV or
-//! feeds. Then the task's waker calls the exchange, which continues the task. But only events of the exchange are
-//! certain to wake a task: other promises may never settle if the client has gone or the Wasm instance was replaced.
+//! more than all decisions about the request. An exchange is the JavaScript side of a request (exchange.js). A task may
+//! also wait for other things than its exchange: keys, KV or feeds. Then the task's waker calls the exchange, which
+//! continues the task. But only events of the exchange are certain to wake a task: other promises may never settle if
+//! the client has gone or the Wasm instance was replaced.
 
 use core::future::Future;
 use core::pin::Pin;
@@ -22,10 +23,10 @@ use crate::runtime::clock;
 use crate::runtime::exchange::{Inbox, JsExchange};
 use crate::runtime::notice::Notice;
 
-/// How often the sweep looks for silent exchanges.
+/// The least time between two sweeps. A sweep drops the tasks of exchanges that report no more events.
 const SWEEP: Millis = Millis(10_000);
-/// An exchange that stayed silent for this number of sweeps is lost. Two sweeps wouldn't be enough: if the machine
-/// pauses, one sweep may run just before the pause, and one just after.
+/// An exchange that stayed silent for this number of sweeps counts as lost. Two sweeps wouldn't be enough: if the
+/// machine pauses, one sweep may run just before the pause, and one just after.
 const LOST: u8 = 3;
 
 /// A task's future.
@@ -71,7 +72,7 @@ fn with<T>(number: u32, f: impl FnOnce(&mut Task) -> T) -> Option<T> {
     TASKS.with_borrow_mut(|tasks| tasks.get_mut(number as usize)?.as_mut().map(f))
 }
 
-/// Begins a task, and polls it once. When the task ends, `exchange` is notified. `inbox` gets the exchange's events.
+/// Begins a task, and polls it once. When the task ends, `exchange` is told so. `inbox` gets the exchange's events.
 pub(crate) fn begin(
     number: u32,
     exchange: JsExchange,

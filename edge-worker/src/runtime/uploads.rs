@@ -1,5 +1,5 @@
-//! Sends an upload. Takes a client's body, returns a body for one fetch. [`Upload`] checks each chunk. Called by
-//! `serve` and `proxy`.
+//! Sends an upload: a file or a part of a file that is stored at an endpoint. Takes a client's body, returns a body for
+//! one fetch. [`Upload`] checks each chunk. Called by `serve` and `proxy`.
 //!
 //! A small upload is sent as a whole, with its length. A larger upload is written to a pipe of the runtime while the
 //! endpoint reads. Each write waits for the endpoint, so at most one chunk is held. If a check fails while the upload
@@ -55,14 +55,14 @@ struct UploadRefusal {
     is_reached: Cell<bool>,
 }
 
-/// The boundary of the multipart body that is sent. Nobody can guess it: the request's id is random, and the client
-/// gets it only with the answer.
+/// The boundary of the multipart body that is sent. Nobody can guess the boundary: the request's id in it is random,
+/// and the client gets the id only with the answer.
 pub(crate) fn boundary(request: &ClientRequest) -> String {
     format!("bailiwick-{}", request.id)
 }
 
 impl OutboundUpload {
-    /// Reads the beginning of an upload. `lines` judges the lines of a batch.
+    /// Reads the beginning of an upload. `lines` checks the lines of a batch.
     #[inline(never)]
     pub(crate) fn begin<'a>(
         request: &'a ClientRequest,
@@ -117,7 +117,7 @@ impl OutboundUpload {
         &self.content_type
     }
 
-    /// The body for a fetch. Only the first call gets the whole upload.
+    /// The body for a fetch. If the upload is streamed, only the first call returns the whole upload.
     pub(crate) fn body(&self) -> Option<JsValue> {
         let Some((upload, pieces)) = self.rest.take() else {
             return Some(js_sys::Uint8Array::from(self.first.as_slice()).into());

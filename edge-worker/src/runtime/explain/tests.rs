@@ -1,4 +1,4 @@
-//! Questions from query strings, and who may ask them.
+//! Tests of questions in query strings, and of who may ask them.
 
 use super::*;
 use bailiwick_rules::rules::KeyDigest;
@@ -98,7 +98,10 @@ fn every_mistake_is_reported() {
     let Err(Failure::BadQuestion { errors }) = ask("ops.example", Some("operator"), query) else { panic!() };
     let places: Vec<&str> = errors.iter().map(|error| error.split(':').next().unwrap()).collect();
     assert_eq!(places, ["\"at\"", "service", "client", "country", "tenant", "model"]);
-    assert!(matches!(ask("ops.example", Some("operator"), ""), Err(Failure::BadQuestion { .. })), "which service?");
+    assert!(
+        matches!(ask("ops.example", Some("operator"), ""), Err(Failure::BadQuestion { .. })),
+        "no service is named"
+    );
     let both = ask("open.example", Some("operator"), "client=unknown&country=DE");
     assert!(matches!(both, Err(Failure::BadQuestion { .. })));
     let not_its = ask("open.example", Some("operator"), "tenant=acme&country=DE");

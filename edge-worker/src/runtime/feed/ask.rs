@@ -11,7 +11,7 @@ use crate::decide::staged::HEAD;
 
 /// The largest document that is read, in bytes. A health report of a thousand regions is far smaller.
 const MAX_DOCUMENT_BYTES: usize = 8 << 20;
-/// How long KV may answer from its cache near the isolate, in seconds. Every version of Workers KV accepts a minute.
+/// How long KV may answer from its cache near the isolate, in seconds. Every version of Workers KV accepts 60 seconds.
 const KV_CACHE_SECONDS: u64 = 60;
 
 /// The answer of a source.
@@ -23,7 +23,7 @@ pub(crate) enum Read {
         bytes: Vec<u8>,
         /// The `ETag`.
         etag: Option<String>,
-        /// The head of a DNS node's rules, as its header has it.
+        /// The head of a DNS node's rules (which says for which nodes the rules are), as the node's header has it.
         head: Option<String>,
     },
     /// The document is still the one with the entity tag that was sent.
@@ -44,7 +44,7 @@ pub(crate) async fn kv(env: &Env, timeout: Millis) -> Result<Read, ReadError> {
     }
 }
 
-/// Sends a GET. It has limits of time and size, and follows no redirect, so that the token goes nowhere else.
+/// Sends a GET, with limits of time and size. Follows no redirect, so that no other host gets the token.
 pub(crate) async fn get(
     url: &str,
     token: Option<&str>,
@@ -55,7 +55,7 @@ pub(crate) async fn get(
     send(request, etag, timeout).await
 }
 
-/// Sends a POST with JSON, within the same limits.
+/// Sends a POST with JSON, with the same limits as [`get`].
 pub(crate) async fn post(url: &str, token: Option<&str>, json: &str, timeout: Millis) -> Result<Vec<u8>, ReadError> {
     let headers = headers(token).ok_or(ReadError::BadUrl)?;
     headers.set("content-type", "application/json").map_err(|_| ReadError::BadUrl)?;
@@ -123,7 +123,7 @@ fn headers(token: Option<&str>) -> Option<Headers> {
     Some(headers)
 }
 
-/// Why the runtime's `fetch` failed, by the text of its error. The text itself is never passed on.
+/// Why the runtime's `fetch` failed, by the text of its error. The text itself is neither logged nor passed on.
 fn of_message(message: &str) -> ReadError {
     let message = message.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));

@@ -25,7 +25,8 @@ use crate::runtime::env;
 use crate::runtime::log;
 use crate::runtime::metrics::{self, FeedKind};
 
-/// Asks every URL at the same time. If none has rules, asks KV.
+/// Asks every URL of rules at the same time. If no URL gives a usable answer, asks KV. Calls `signal` when requests may
+/// continue.
 pub(super) async fn fetch_rules(env: &Env, settings: &Settings, signal: &FetchSignal) {
     let token = env::text(env, "RULES_TOKEN");
     let mut reads = FuturesUnordered::new();
@@ -60,7 +61,7 @@ async fn take_rules(env: &Env, settings: &Settings, position: usize, read: Resul
     let mut taken = None;
     let read = match read {
         Ok(Read::Document { head, .. }) if is_for_some(head.as_deref()) => Err(ReadError::Staged),
-        // A DNS node has nothing for all nodes.
+        // A DNS node answers 204 if it has no rules that are for all nodes.
         Err(ReadError::Status(204)) => Err(ReadError::Staged),
         read => read,
     };
@@ -97,8 +98,9 @@ async fn take_rules(env: &Env, settings: &Settings, position: usize, read: Resul
     good
 }
 
-/// Takes a source's document. It is compiled in turns, so that a large document delays no request for long. If there
-/// are no rules yet, every request waits for this document, so it is compiled without pauses.
+/// Takes a source's document. The document is compiled in turns, with pauses between them, so that a large document
+/// delays no request for long. If there are no rules yet, every request waits for this document, so it is compiled
+/// without pauses.
 async fn take_document(position: usize, bytes: Vec<u8>, etag: Option<String>) -> OfferOutcome {
     // The document counts as confirmed when the source answered, however long the compilation takes.
     let (steady, has_rules) = STATE.with_borrow_mut(|state| (state.steady(), state.rules_state.table().is_some()));
@@ -120,7 +122,8 @@ async fn take_document(position: usize, bytes: Vec<u8>, etag: Option<String>) ->
     })
 }
 
-/// Frees the tables that were replaced and that no request uses any more. Pauses in between.
+/// Frees the tables that were replaced and that no request uses any more. Pauses now and then, so that requests aren't
+/// delayed.
 async fn free_replaced() {
     let unused = STATE.with_borrow_mut(|state| {
         let all = core::mem::take(&mut state.replaced);
@@ -155,7 +158,7 @@ fn line_of(source: &str, offer: &OfferOutcome) -> Option<(bool, Value)> {
         OfferOutcome::Refused(why, violations) => {
             let mut line = json!({ "event": "rules_refused", "source": source, "reason": why.as_str() });
             if *why == Refused::Invalid {
-                // The document is the operator's own, so its mistakes may be logged. The line holds the first five.
+                // The operator wrote the document, so its mistakes may be logged. The line holds the first five.
                 let first: Vec<String> = violations.iter().take(5).map(ToString::to_string).collect();
                 (line["violations"], line["first"]) = (violations.len().into(), first.into());
             }
@@ -164,7 +167,7 @@ fn line_of(source: &str, offer: &OfferOutcome) -> Option<(bool, Value)> {
     }
 }
 
-/// Asks every node at the same time.
+/// Asks every node for its health report at the same time. Calls `signal` when requests may continue.
 pub(super) async fn fetch_health(env: &Env, settings: &Settings, signal: &FetchSignal) {
     let token = env::text(env, "HEALTH_TOKEN");
     let mut reads = FuturesUnordered::new();
@@ -213,7 +216,7 @@ fn take_health(settings: &Settings, position: usize, read: Result<Read, ReadErro
     why.is_none()
 }
 
-/// Takes answers as they arrive, until one is good.
+/// Takes answers as they arrive, until `take` returns true for an answer. False if it does so for none.
 async fn first_good<F: Future>(reads: &mut FuturesUnordered<F>, take: &mut impl AsyncFnMut(F::Output) -> bool) -> bool {
     while let Some(read) = reads.next().await {
         if take(read).await {
@@ -223,7 +226,7 @@ async fn first_good<F: Future>(reads: &mut FuturesUnordered<F>, take: &mut impl 
     false
 }
 
-/// Takes the answers that arrive within a time.
+/// Takes the answers that arrive within `time`.
 async fn all_within<F: Future>(
     time: Millis,
     reads: &mut FuturesUnordered<F>,

@@ -1,8 +1,8 @@
 //! Decides when a feed is fetched, and by which request. Takes times, returns a [`Due`]. Called by `feed`. Pure.
 //!
-//! In a Worker no request may await the promise of another request. So the first request that finds a feed out of date
-//! takes a lease on the feed for some seconds, and fetches it. Other requests that need the result poll until the fetch
-//! has ended.
+//! A feed is the rules or the health, as it is fetched again and again. In a Worker no request may await the promise of
+//! another request. So the first request that finds a feed out of date takes a lease on the feed for some seconds, and
+//! fetches it. Other requests that need the result poll until the fetch has ended.
 
 use bailiwick_rules::time::{Millis, Timestamp};
 

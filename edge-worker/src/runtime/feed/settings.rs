@@ -5,20 +5,22 @@ use bailiwick_rules::time::Millis;
 
 use crate::decide::staged::for_all;
 
-/// The most sources of a kind. The runtime lets only six fetches of an isolate wait for an answer at once.
+/// The most sources of a kind. Further sources are ignored. The runtime lets only six fetches of an isolate wait for an
+/// answer at once.
 const MAX_SOURCES: usize = 8;
 /// The least value of `RULES_MAX_AGE`. With less, every request would wait for a fetch.
 const LEAST_MAX_AGE: Millis = Millis(1_000);
 /// The default of `RULES_MAX_AGE`. If `RULES_REFRESH_SECONDS` is long, the default is twice that time instead.
 const MAX_AGE: Millis = Millis(15_000);
 
-/// The longest time to gather counts. The runtime ends background work 30 s after its request.
+/// The longest time for which counts are gathered before they are posted. The runtime ends background work 30 s after
+/// its request.
 const LONGEST_GATHERING: Millis = Millis(15_000);
 
 /// The settings. They don't change while an isolate lives.
 #[derive(Debug, PartialEq, Eq, Default)]
 pub(crate) struct Settings {
-    /// The sources of rules, in the order written.
+    /// The URLs of rules, in the order written.
     pub(crate) rules: Vec<Source>,
     /// Whether the KV namespace `RULES` is bound.
     pub(crate) has_kv: bool,
@@ -26,13 +28,13 @@ pub(crate) struct Settings {
     pub(crate) rules_every: Millis,
     /// How long after a fetch requests may go on without waiting for the next fetch.
     pub(crate) rules_max_age: Millis,
-    /// The sources of health.
+    /// The nodes that are asked for their health reports.
     pub(crate) health: Vec<Source>,
     /// The nodes that divide quotas among isolates, in the order in which they are asked.
     pub(crate) leases: Vec<Source>,
     /// The time between two fetches of health.
     pub(crate) health_every: Millis,
-    /// The nodes that get observations.
+    /// The nodes that get observations: counts of how requests went.
     pub(crate) observations: Vec<Source>,
     /// How long counts are gathered for one batch.
     pub(crate) observations_every: Millis,
@@ -42,7 +44,7 @@ pub(crate) struct Settings {
     pub(crate) unreadable: Vec<&'static str>,
 }
 
-/// One source.
+/// One source of a feed, or one node.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Source {
     /// The URL of the source.
@@ -77,7 +79,8 @@ impl Settings {
         Self {
             rules: rules(&lists.into_iter().flatten().collect::<Vec<_>>().join(",")),
             has_kv,
-            // Half of the age: with a steady flow of requests, the next fetch ends before a request has to wait.
+            // At most half of the maximum age: with a steady flow of requests, the next fetch ends before a request has
+            // to wait.
             rules_every: every.min(Millis(max_age.0 / 2)),
             rules_max_age: max_age,
             health: sources(&variable("HEALTH_URLS").unwrap_or_default()),
@@ -101,21 +104,21 @@ impl Settings {
     }
 }
 
-/// Seconds as a number, or a duration as in the rules: `5`, `0.5`, `"500ms"`, `"2m"`.
+/// Reads a number of seconds (`5`, `0.5`), or a duration as in the rules (`500ms`, `2m`).
 fn span_of(text: &str) -> Option<Millis> {
     let seconds = || text.parse::<f64>().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 10^12")]
     Millis::parse(text).or_else(|| seconds().map(|seconds| Millis((seconds * 1000.0) as u64)))
 }
 
-/// The sources of rules of a comma-separated list. They are asked for what is for all nodes.
+/// The sources of rules in a comma-separated list. DNS nodes among them are asked for rules that are for all nodes.
 fn rules(list: &str) -> Vec<Source> {
     let mut sources = sources(list);
     sources.iter_mut().for_each(|source| source.url = for_all(&source.url));
     sources
 }
 
-/// The sources of a comma-separated list, without repetition.
+/// The sources in a comma-separated list, without repetition and at most [`MAX_SOURCES`].
 fn sources(list: &str) -> Vec<Source> {
     let mut sources: Vec<Source> = Vec::new();
     for url in list.split(',').map(str::trim).filter(|url| !url.is_empty()) {

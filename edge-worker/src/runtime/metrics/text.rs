@@ -1,5 +1,5 @@
-//! Writes counters and gauges as text: in the Prometheus format (0.0.4), or in OpenMetrics 1.0.0 if the reader accepts
-//! it. Called by `explain`.
+//! Writes counters and gauges as text: in the Prometheus format (0.0.4), or in OpenMetrics 1.0.0 if the client accepts
+//! that format. Called by `explain`.
 
 use core::fmt::Write as _;
 
@@ -16,7 +16,8 @@ const FETCHES: [&str; 4] = ["rules_looks", "health_looks", "lease_asks", "observ
 pub(crate) enum Format {
     /// `text/plain; version=0.0.4`.
     Prometheus,
-    /// `application/openmetrics-text`: names of families lack `_total`, and a last line marks the end.
+    /// `application/openmetrics-text`: the `TYPE` line of a counter names it without `_total`, and a last line marks
+    /// the end.
     OpenMetrics,
 }
 
@@ -48,7 +49,7 @@ pub(crate) struct Gauges {
     pub(crate) rules_age_ms: Option<u64>,
     /// The age of each host's last health report, in milliseconds.
     pub(crate) health_age_ms: Vec<(String, u64)>,
-    /// Requests under way.
+    /// The number of requests under way.
     pub(crate) in_flight: usize,
     /// The bytes of bodies that are held.
     pub(crate) held_bytes: u64,
@@ -58,7 +59,7 @@ pub(crate) struct Gauges {
     pub(crate) resting: Vec<(String, String)>,
     /// The state of each quota that the isolate has used.
     pub(crate) quotas: Vec<Standing>,
-    /// When this isolate began, in milliseconds.
+    /// When this isolate began, in milliseconds since the epoch.
     pub(crate) began_ms: i64,
 }
 

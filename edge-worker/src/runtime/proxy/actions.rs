@@ -1,5 +1,5 @@
-//! Does what the attempt machine says. Takes an [`Action`], changes the driver and its exchange, and adds what the
-//! client gets to the outputs. Called by [`Driver::advance`].
+//! Performs the actions of the attempt machine. Takes an [`Action`], changes the driver and its exchange, and adds to
+//! the outputs what the client gets. Called by [`Driver::advance`].
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ use crate::runtime::held::Writing;
 use crate::runtime::memory;
 
 impl Driver {
-    /// Performs one action. `whole`: no more of the body follows this step's actions.
+    /// Performs one action. `whole` says that the body is complete after the actions of this step.
     pub(super) fn perform(&mut self, action: Action, whole: bool, outputs: &mut VecDeque<Output>) {
         match action {
             Action::Send { attempt, target } => {
@@ -59,7 +59,7 @@ impl Driver {
                 outputs.push_back(Output::Finish);
             }
             Action::CoolDown { ref region, ref endpoint, .. } => {
-                // The next attempt may have begun.
+                // The next attempt may have begun, so the failed attempt needn't be the last.
                 let mut attempts = self.run.record().attempts.iter().rev();
                 let failed = attempts.find(|attempt| attempt.region == *region && attempt.endpoint == *endpoint);
                 let target = failed.and_then(|attempt| self.run.target(attempt.target));
@@ -67,7 +67,7 @@ impl Driver {
                 memory::with(|memory| memory.cool_down(&action, target, &attribution, clock::now()));
             }
             Action::Reply { failure } => {
-                // An endpoint that refuses a request is alive.
+                // An endpoint that refuses a request is alive: the refusal counts as an answer.
                 if matches!(failure, Failure::Refused { .. }) {
                     self.note_verdict(Verdict::Answered);
                 }
@@ -76,8 +76,8 @@ impl Driver {
         }
     }
 
-    /// Takes what is known of a committed answer from its headers. Returns the first bytes of its body as the client
-    /// gets them. `whole`: they are all.
+    /// Reads the headers of a committed answer, and returns the first bytes of its body as the client gets them.
+    /// `whole` says that these bytes are the complete body.
     fn commit(&mut self, body: Vec<u8>, as_events: bool, whole: bool) -> Vec<u8> {
         if let FetchState::Reading { headers, .. } = &mut self.fetch
             && as_events
@@ -112,7 +112,7 @@ impl Driver {
         }
     }
 
-    /// Notes how the current endpoint did.
+    /// Notes in the isolate's memory how the current attempt went.
     #[inline(never)]
     pub(super) fn note_verdict(&self, verdict: Verdict) {
         let last = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));

@@ -1,5 +1,6 @@
-//! Streams that begin before the commit, for services with `keepalive`. Takes the time and the machine's outputs; adds
-//! comments for the waiting client, and writes into the stream how the request ended. Called by `proxy`.
+//! Streams that begin before an endpoint's answer is committed, for services with `keepalive`. Takes the time and the
+//! machine's outputs; adds comments for the waiting client, and writes into the stream which endpoint answers, or that
+//! the request failed. Called by `proxy`.
 
 use std::collections::VecDeque;
 

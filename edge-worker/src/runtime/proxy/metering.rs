@@ -1,5 +1,6 @@
-//! Charges attempts to quotas. Takes the events of a run; withholds endpoints whose quotas are used up, and records in
-//! the isolate's memory how much was taken and used. Called by `proxy`. Requests without a quota have no [`Metering`].
+//! Charges attempts to quotas, and requests to their tenants' budgets. Takes the events of a run; withholds endpoints
+//! whose quotas are used up, and records in the isolate's memory how much was taken and used. Called by `proxy`. If no
+//! quota or budget applies to a request, it has no [`Metering`].
 
 use bailiwick_rules::quota::{Dimension, Reading, write_span};
 use bailiwick_rules::rules::Budget;
@@ -23,7 +24,7 @@ use crate::runtime::reply::Identity;
 #[derive(Debug)]
 pub(crate) struct Metering {
     demand: Demand,
-    /// Whether only the edge asked for the usage of a stream, so that the client doesn't get it.
+    /// Whether the edge asked for the usage of a stream and the client didn't, so that the client doesn't get it.
     hides_usage: bool,
     /// The charge of the current attempt, and the attempt's index.
     charge: Option<(Charge, usize)>,
@@ -34,7 +35,8 @@ pub(crate) struct Metering {
 }
 
 impl Metering {
-    /// Begins to meter a request. With `hides_usage`, its client doesn't get the event that only reports the usage.
+    /// Begins to meter a request. With `hides_usage`, the client doesn't get the event that reports nothing but the
+    /// usage.
     pub(crate) fn new(demand: Demand, hides_usage: bool) -> Self {
         Self { demand, hides_usage, charge: None, budget: None, events: None }
     }
@@ -52,7 +54,8 @@ pub(crate) fn budget_of(table: &Table, tenant: Option<TenantIndex>) -> Option<(&
 }
 
 impl Driver {
-    /// Withholds endpoints whose quotas don't allow the request now. With `is_new` the request is counted as waiting.
+    /// Withholds endpoints whose quotas don't allow the request now. With `is_new`, the node is told with the next ask
+    /// how much the request lacked.
     #[inline(never)]
     pub(super) fn withhold(&mut self, is_new: bool) {
         let (Some(metering), Some(Identity { table, .. })) = (&self.job.metering, &self.info.whose) else { return };
@@ -134,8 +137,8 @@ impl Driver {
         self.job.metering.is_some() && current.is_some_and(Target::counts_tokens)
     }
 
-    /// Begins to read the events of a committed stream, so that its client doesn't get usage that only the edge asked
-    /// for.
+    /// Begins to read the events of a committed stream: to count them, and to remove the usage if the client didn't ask
+    /// for it.
     #[inline(never)]
     pub(super) fn begin_events(&mut self) {
         if !self.reads_usage() {
@@ -190,7 +193,7 @@ fn settlement(metering: &Metering, record: &Record, position: usize) -> Settleme
     match (outcome, record.end) {
         (Some(Outcome::Committed), _) if tokens.is_some() => Settlement::Used(tokens),
         (Some(Outcome::Committed), Some(End::Whole | End::Piped)) => Settlement::Used(None),
-        // The endpoint may have generated tokens until now.
+        // The answer broke off or hasn't ended, but the endpoint may have generated tokens until now.
         (None | Some(Outcome::Committed | Outcome::ClientGone | Outcome::Timeout), _) => {
             Settlement::Left { seen: metering.events.as_ref().map_or(0, UsageEvents::seen) }
         }

@@ -1,5 +1,6 @@
-//! Changes in a committed answer. Takes the run's endpoint and the answer's headers; returns the [`Splice`] that puts
-//! the client's names into the answer, if it needs one. Called by `proxy` at the commit.
+//! Finds what has to be changed in a committed answer. Takes the run's endpoint and the answer's headers; returns the
+//! [`Splice`] that puts the client's names of models and sealed ids into the answer, if the answer needs changes.
+//! Called by `proxy` at the commit.
 
 use super::stored_file::{StoredFile, is_content};
 use super::{Driver, FetchState};

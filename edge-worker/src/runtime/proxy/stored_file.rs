@@ -20,9 +20,9 @@ const BATCH_FILE: &str = "the id of one file that was uploaded with the purpose 
 
 /// The properties of a stored file, as its endpoint reports them.
 pub(super) struct StoredFile {
-    /// Its length in bytes, if the endpoint names it.
+    /// The length of the file in bytes, if the endpoint names it.
     pub(super) bytes: Option<u32>,
-    /// Its purpose.
+    /// The purpose with which the file was uploaded or made, such as `batch`; empty if the endpoint names none.
     purpose: String,
 }
 
@@ -35,7 +35,7 @@ impl StoredFile {
         Some(Self { bytes, purpose: purpose.to_owned() })
     }
 
-    /// Whether it is the input or the output of a batch.
+    /// Whether the file is the input or the output of a batch.
     pub(super) fn is_batch(&self) -> bool {
         self.purpose.starts_with("batch")
     }
@@ -60,7 +60,7 @@ impl Driver {
         is_content(&self.job.route) && status == 200 && last().is_some_and(|target| target.renamed().is_some())
     }
 
-    /// Whether an answer that begins is a stored file of unknown length.
+    /// Whether the answer is a stored file of unknown length, so that the length has to be looked up.
     pub(super) fn wants_length(&self, outputs: &VecDeque<Output>) -> bool {
         is_content(&self.job.route)
             && self.file.is_none()
@@ -89,8 +89,8 @@ impl Driver {
         self.exchange.fetch_document(out.url.as_str(), &out.headers).await
     }
 
-    /// Refuses a batch whose file wasn't uploaded with the purpose `batch`. Such a file's lines were never judged, and
-    /// not every endpoint checks the purpose.
+    /// Refuses a batch whose file wasn't uploaded with the purpose `batch`. The lines of such a file were never checked
+    /// by the edge, and not every endpoint checks the purpose.
     #[inline(never)]
     pub(super) fn check_batch(&mut self) -> LocalBoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move {
@@ -103,7 +103,8 @@ impl Driver {
             };
             let object = self.fetch_file_object(target, id).await;
             let object = object.ok_or(Failure::EndpointsFailed { retry_after: None, needs_operator: false })?;
-            // An endpoint without such a file says so itself. An endpoint that names no purpose has no purposes.
+            // If the endpoint has no such file, its answer to the batch will say so. If it names no purpose, it knows
+            // no purposes.
             let purpose = StoredFile::read(&object).map(|file| file.purpose).unwrap_or_default();
             if purpose.is_empty() || purpose == "batch" { Ok(()) } else { Err(wrong) }
         })

@@ -1,5 +1,5 @@
-//! Waits for the next event of a run. Takes what the exchange reports, returns an [`Event`] of the attempt machine.
-//! Called by `proxy`.
+//! Waits for the next event of a run. Takes what the exchange (the JavaScript side of the request) reports, returns an
+//! [`Event`] of the attempt machine. Called by `proxy`.
 
 use core::future::{Future as _, poll_fn};
 use core::task::Poll;
@@ -16,8 +16,8 @@ use crate::runtime::exchange::{Arrival, Exchange};
 use crate::runtime::held::Writing;
 use crate::runtime::uploads::OutboundUpload;
 
-/// The values of `Content-Encoding` after which the body needs no decompression: the runtime does it, or there is none.
-/// The runtime knows them only in this spelling.
+/// The values of `Content-Encoding` with which the edge can read the body: the body isn't compressed, or the runtime
+/// decompresses it. The runtime knows these values only in lower case.
 const UNPACKED: &[&str] = &["", "br", "gzip", "identity"];
 
 impl Driver {
@@ -35,8 +35,8 @@ impl Driver {
                 None => self.exchange.next(reading).await,
                 Some(upload) => next_while_uploading(&mut self.exchange, reading, upload).await,
             };
-            // The upload was refused while it was sent. However the endpoint answers the incomplete upload, it isn't at
-            // fault.
+            // The upload was refused while it was sent. The endpoint may answer the incomplete upload with an error,
+            // but it isn't at fault.
             if self.run.served_by().is_none() && self.upload_failure().is_some() {
                 return Some(Event::ClientGone);
             }
@@ -72,7 +72,7 @@ impl Driver {
 
     #[inline(never)]
     fn on_headers(&mut self, attempt: AttemptNumber, status: u16, headers: Headers) -> Event {
-        // An endpoint that answers with success doesn't ask for a rest.
+        // A `Retry-After` in a successful answer isn't a request to pause.
         let failed = !(200..=299).contains(&status);
         let retry_after_ms = if failed { cooldown::retry_after_ms(&headers, clock::now()) } else { None };
         let upstream_id = headers.get("x-request-id").or_else(|| headers.get("apim-request-id"));

@@ -8,7 +8,7 @@ use serde_json::Value;
 /// The allowed length of an Ed25519 key in PKCS#8, in bytes. It is 48 without attributes (RFC 8410 §7).
 const PKCS8: core::ops::RangeInclusive<usize> = 48..=512;
 
-/// A private key in the form that was written.
+/// A private key in the form in which the secret holds it.
 #[derive(Debug, PartialEq)]
 pub(super) enum EncodedKey {
     /// A JSON Web Key (RFC 8037 §2) with its private part.
@@ -39,7 +39,7 @@ fn jwk(text: &str) -> Option<EncodedKey> {
 
 fn pem(text: &str) -> Option<EncodedKey> {
     let body = text.strip_prefix("-----BEGIN PRIVATE KEY-----")?.strip_suffix("-----END PRIVATE KEY-----")?;
-    // Files with environment variables may write a line break as `\n`.
+    // A file of environment variables may write a line break as the two characters `\n`.
     let body: String = body.replace("\\n", "").split_ascii_whitespace().collect();
     let bytes = STANDARD.decode(body).ok()?;
     PKCS8.contains(&bytes.len()).then_some(EncodedKey::Pkcs8(bytes))

@@ -1,4 +1,5 @@
-//! Ed25519 by the runtime's WebCrypto. Takes a private key's text, returns signatures. Called by `receipt`.
+//! Makes Ed25519 signatures with the runtime's WebCrypto. Takes a private key's text and messages, returns signatures.
+//! Called by `receipt`.
 //!
 //! A `CryptoKey` isn't an I/O object: it may be kept between requests, unlike promises and streams.
 
@@ -22,8 +23,8 @@ pub(super) struct Signer {
 }
 
 impl Signer {
-    /// Reads a secret. `None` if the public key doesn't verify a signature of the private key, because nobody could
-    /// check such receipts.
+    /// Reads a secret. `None` if the secret is no key, or if its public part doesn't verify a signature of its private
+    /// part: then nobody could check the receipts.
     pub(super) async fn read(text: &str) -> Option<Self> {
         let jwk = match EncodedKey::read(text)? {
             EncodedKey::Jwk { d, x } => serde_json::json!({ "kty": "OKP", "crv": ALGORITHM, "d": d, "x": x }),

@@ -1,5 +1,5 @@
-//! Prepares a request to be sent. Takes a request whose body was judged; returns the endpoints that it may be sent to,
-//! and all that the [`Driver`](crate::runtime::proxy::Driver) needs to send it. Called by `serve`.
+//! Prepares a request to be sent. Takes a request whose body was inspected; returns the endpoints that it may be sent
+//! to, and all that the [`Driver`](crate::runtime::proxy::Driver) needs to send it. Called by `serve`.
 //!
 //! There are four steps: open sealed ids, steer the request, plan its endpoints, and make the driver's task and job.
 
@@ -58,16 +58,16 @@ pub(super) enum Preparation {
     Sendable(Box<Prepared>),
 }
 
-/// A request that was steered.
+/// A request that was steered and planned.
 pub(super) struct Prepared {
     pub(super) task: Task,
-    /// Complete except for the headers and an upload, which `serve` adds.
+    /// The job, complete except for the headers and an upload, which `serve` adds.
     pub(super) job: Job,
     /// The kind of upload, if the request is one.
     pub(super) load: Option<UploadKind>,
 }
 
-/// Steers a request whose body was judged, and plans where it may be sent.
+/// Steers a request whose body was inspected, and plans where it may be sent.
 #[inline(never)]
 pub(super) fn prepare(
     request: &mut ClientRequest,
@@ -105,7 +105,7 @@ struct OpenedRequest {
     /// The keys for sealing ids, if there are ids to open or to seal.
     keys: Option<Keyring>,
     claimed: Claimed,
-    /// Counts the request from its steering on.
+    /// Counts the request for the DNS nodes, from its steering on.
     observation: Option<Observation>,
 }
 
@@ -184,14 +184,16 @@ fn planned(
     );
     let may_move = place.is_none() && !opened.claimed.is_stateful && known.pin.is_none();
     known.check_pin(place.is_some() || opened.claimed.is_stateful)?;
-    // Whose first region is another by the time to the first token, isn't at home where shares would move it from.
+    // If the times to the first token gave the request another first region, it has left its home. Shares move clients
+    // away from their home, so they don't apply to it.
     let is_elsewhere = may_move && snapshot.first_tokens.order(table, &ask, &ranking, &mut steering);
     if may_move && !is_elsewhere && sheds(service, ask.path_class) {
         let moved = snapshot.shares.shed(table, ask.service, &ranking, input.affinity.as_bytes(), &mut steering);
         info.shed = moved.map(|moved| shed::header(table, &moved));
     }
     info.steered = Some(input.now);
-    // What an operator sends somewhere is no demand, and judges no rollout.
+    // A request that an operator sends to a named region isn't counted: it is no demand, and no rollout is judged by
+    // it.
     let whose = info.whose.as_ref().filter(|_| known.pin.is_none());
     let observation = whose.and_then(|whose| Observation::begin(table, whose, &standing, &ranking));
     if let Some(listed) = listed(known, opened, &steering, info) {
@@ -227,7 +229,7 @@ fn planned(
     Ok(Planned::Sendable(plan, steering))
 }
 
-/// Leaves out endpoints where a model that the request names may be fine-tuned with another tenant's data.
+/// Leaves out endpoints where a model that the request names may have been fine-tuned with another tenant's data.
 ///
 /// # Errors
 /// 404 if no endpoint is left.
@@ -260,7 +262,8 @@ fn asked<'m>(known: &Recognized<'_>, model: Option<&'m str>) -> Ask<'m> {
     Ask { service: caller.service, client: caller.client, model, path_class, needs: Some(needs) }
 }
 
-/// Refuses a lower service tier that would be served away from home while most of its fence is down.
+/// Refuses a request of a lower service tier that would be served away from its home region while most of its fence is
+/// down.
 ///
 /// # Errors
 /// 429 with a wait.
@@ -270,7 +273,7 @@ fn check_spill(known: &Recognized<'_>, ranking: &Ranking, steering: &Steering, p
         let is_down = |reason: Reason| {
             matches!(reason, Reason::Down | Reason::Forced | Reason::Lagging | Reason::Version | Reason::Skew)
         };
-        !steering.withheld.iter().any(|one| one.ranked.fenced.region == region && is_down(one.reason))
+        !steering.withheld.iter().any(|withheld| withheld.ranked.fenced.region == region && is_down(withheld.reason))
     };
     admission::check_scarcity(
         known.table,
@@ -293,7 +296,7 @@ fn listed(
     if route.class() != Class::Models || opened.claimed.model.is_some() {
         return None;
     }
-    // Only a model that a fine-tuning job made can be deleted.
+    // A model of the rules can't be deleted, only a fine-tuned model.
     if route.method() == "DELETE" {
         return Some(Err(Failure::ModelNotFound { model: opened.model.clone().unwrap_or_default() }));
     }
@@ -357,8 +360,8 @@ fn prepared(
     Prepared { task, job, load }
 }
 
-/// Admits a request of a tenant with limits: by its service tier, by how many of its requests are under input, and by
-/// its budget. It can only refuse.
+/// Admits a request of a tenant with limits: by the tenant's service tier, by how many of its requests are in progress,
+/// and by its budget. Returns the slot that counts the request as in progress.
 ///
 /// # Errors
 /// 429 with a wait.
@@ -391,7 +394,8 @@ fn admit(
     Ok(slot)
 }
 
-/// What a request takes of quotas and budgets. `None` if it has to keep to none, or if it is no inference.
+/// The metering of what a request takes of quotas and budgets. `None` if no quota or budget applies, or if the request
+/// is no inference.
 fn metering(table: &Table, caller: &Caller, route: &Route, body: Option<&Content>) -> Option<Box<Metering>> {
     if route.class() != Class::Inference || table.quotas().is_empty() && budget_of(table, caller.tenant).is_none() {
         return None;
@@ -406,7 +410,7 @@ fn metering(table: &Table, caller: &Caller, route: &Route, body: Option<&Content
     let demand = Demand {
         tenant: caller.tenant,
         model: body.and_then(Content::model).unwrap_or_default().to_owned(),
-        // A form holds sound or pictures, of which nobody knows the tokens.
+        // A form holds audio or images. How many tokens these have isn't known.
         bytes: json.map_or(0, |json| json.size() as u64),
         choices: body.map_or(1, |body| body.choices() as u64),
         output,
@@ -414,7 +418,7 @@ fn metering(table: &Table, caller: &Caller, route: &Route, body: Option<&Content
     Some(Box::new(Metering::new(demand, json.is_some_and(Inspected::hides_usage))))
 }
 
-/// Makes the judge for the lines of an upload that may be a batch's input; `None` if the service allows no batches.
+/// Makes the checker for the lines of an upload that may be a batch's input; `None` if the service allows no batches.
 #[inline(never)]
 pub(super) fn batch_input(
     request: &ClientRequest,
@@ -431,8 +435,8 @@ pub(super) fn batch_input(
     Some(BatchInput::new(BatchPolicy { table, service, owner, keys, target, is_sole, request }))
 }
 
-/// The interval of comments to a client that waits for a stream. None if receipts are required: the headers carry the
-/// receipt, and can't be sent before the endpoint is known.
+/// The interval between comments to a client that waits for a stream. `None` if receipts are required: the receipt is a
+/// header, so the stream can't begin before the endpoint is known.
 fn keepalive(service: &Service, expect: Expect) -> Option<Millis> {
     service.keepalive.filter(|_| expect == Expect::Stream && service.receipts != Receipts::Required)
 }
@@ -449,10 +453,10 @@ pub(super) fn state_keys(env: &Env) -> Result<Keyring, Failure> {
     env::text(env, "STATE_KEY").and_then(|secret| Keyring::parse(&secret)).ok_or(Failure::NoStateKey)
 }
 
-/// Answers with the fence's models: all of `names`, or the one that was asked for.
-fn models(names: &[String], one: Option<&str>, info: &ResponseInfo) -> Result<Reply, Failure> {
+/// Answers with the fence's models: all of `names`, or the model `asked` that the path names.
+fn models(names: &[String], asked: Option<&str>, info: &ResponseInfo) -> Result<Reply, Failure> {
     let model = |id: &str| json!({ "id": id, "object": "model", "created": 0, "owned_by": "bailiwick" });
-    match one {
+    match asked {
         None => {
             let data: Vec<_> = names.iter().map(|name| model(name)).collect();
             Ok(info.json(200, &json!({ "object": "list", "data": data })))
