@@ -1,9 +1,9 @@
-//! The HTTP API. Takes requests, returns metrics, health, rules, explanations and overrides, as JSON except for
-//! `/metrics` and `/healthz`. Run by `serve`.
+//! The HTTP API of a node. Takes requests; returns metrics, health, rules, explanations and overrides, as JSON except
+//! for `/metrics` and `/healthz`. Run by `serve`.
 //!
-//! On a loopback address everybody may read. On other addresses reading needs a bearer token too, except for
-//! `/healthz` and the files of the page at `/ui/`. Writing needs a token that may write, and is forbidden if none is
-//! configured.
+//! If the API listens on a loopback address, everybody may read. On other addresses, reading needs a bearer token,
+//! except for `/healthz` and the files of the page at `/ui/`. Writing always needs a token that may write, and is
+//! forbidden if no such token is configured.
 
 pub(crate) mod bundles;
 mod events;
@@ -67,16 +67,17 @@ use token::{Access, Tokens};
 /// The largest request body, in bytes.
 const MAX_BODY: usize = 4096;
 
-/// After so many buckets of traffic all are written to the state directory. A crash loses no more.
+/// The counts of traffic are gathered in buckets of time. After this number of buckets, all buckets are written to the
+/// state directory, so a crash loses no more than these.
 const BUCKETS_BETWEEN_WRITES: u64 = 3;
 
-/// The paths to which Workers post.
+/// The paths to which Workers (the edge) post.
 const WORKER_PATHS: [&str; 2] = ["/v1/leases", "/v1/observations"];
 
-/// How many requests may wait for another version of a bundle at once.
+/// How many requests may wait at once until a bundle has another version.
 pub(crate) const MOST_WAITING: usize = 1_024;
 
-/// What the paths of bundles begin with.
+/// The beginning of the paths of bundles.
 const BUNDLES: &str = "/v1/bundles";
 
 /// What the API shows, and what it needs to serve requests.
@@ -88,15 +89,15 @@ pub(crate) struct Api {
     pub metrics: Arc<Metrics>,
     /// This node's name.
     pub node: String,
-    /// How it follows its fleet.
+    /// How this node follows its fleet.
     pub fleet: Arc<Fleet>,
-    /// The bearer tokens; without one that may write nothing can be changed.
+    /// The bearer tokens. Without a token that may write, nothing can be changed.
     pub tokens: Tokens,
     /// When this process began.
     pub begun: Timestamp,
     /// The bundles that this node holds.
     pub bundles: Bundles,
-    /// Held by requests that wait for another version of a bundle.
+    /// A permit of it is held by each request that waits until a bundle has another version.
     pub waiting: Semaphore,
     /// What of bundles is being sent.
     pub sending: Sending,
@@ -104,22 +105,24 @@ pub(crate) struct Api {
     pub picture: Picture,
     /// The last answer of `/v1/picture`.
     pub cached_picture: picture::Cached,
-    /// Held by the request that publishes.
+    /// Held by the request that is publishing rules, so that only one does.
     pub publishing: Mutex<()>,
-    /// Who sent wrong tokens.
+    /// The addresses that sent wrong tokens.
     pub failed_tokens: FailedTokens,
     /// Whether only this machine can reach the API.
     pub loopback: bool,
     /// Whether the server is going down: `/healthz` says so.
     pub draining: AtomicBool,
-    /// Whether another process is about to take over: what is changed here would be unknown there.
+    /// Whether another process is about to take over. Then changes are refused, because the other process wouldn't know
+    /// of them.
     pub is_handing_over: Arc<AtomicBool>,
-    /// Addresses that are listened on and that no interface has.
+    /// Addresses that are listened on although no interface has them.
     pub absent: Arc<crate::net::listeners::Absent>,
 }
 
 impl Api {
-    /// Goes on from the traffic that a state directory has. What can't be read is told, and is lost.
+    /// Restores the counts of traffic from a state directory. If they can't be read, a warning says so, and they are
+    /// lost.
     pub(crate) fn restore_traffic(&self, state_dir: &Path) {
         let kept = Store::traffic_in(state_dir).map_err(|error| format!("can't be read ({error})"));
         let restored = match kept {
@@ -133,7 +136,7 @@ impl Api {
         }
     }
 
-    /// What answers the questions that come over NATS.
+    /// The function that answers questions which other nodes and commands ask over NATS.
     pub(crate) fn answers(self: Arc<Self>) -> Answers {
         Answers::new(move |question| {
             let answer = match question {
@@ -144,19 +147,19 @@ impl Api {
         })
     }
 
-    /// Lets nobody wait or follow any longer.
+    /// Ends the wait of every request that waits for news or follows events.
     pub(crate) fn close(&self) {
         self.bundles.close();
         self.picture.close();
     }
 
-    /// Has the traffic written to the state directory, if there is one.
+    /// Lets the owner of the state write the counts of traffic to the state directory, if there is one.
     pub(crate) fn keep_traffic(&self) {
         let bytes = self.metrics.traffic_to_keep(self.handle.now());
         self.handle.keep(Kind::Traffic, Box::new(move |store| store.keep_traffic(&bytes)));
     }
 
-    /// Serves on `listener` until `stop`, then finishes what is in flight.
+    /// Serves requests on `listener` until `stop` is ready. Then finishes the requests that are in progress.
     ///
     /// # Errors
     /// When the listener fails.
@@ -200,7 +203,7 @@ impl Api {
     }
 }
 
-/// Who is at the other end of a connection.
+/// The address at the other end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Remote(SocketAddr);
 
@@ -216,7 +219,7 @@ impl Connected<IncomingStream<'_, TlsListener>> for Remote {
     }
 }
 
-/// Whether an API at `address` is out of other machines' reach.
+/// Whether no other machine can reach an API at `address`.
 #[must_use]
 pub(crate) fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
@@ -262,7 +265,7 @@ fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// Lets a request pass that needs no token or carries the right one.
+/// Lets a request pass if it needs no token or carries a sufficient one. Otherwise answers 401, 403, 429 or 503.
 async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let is_open = request.uri().path() == "/healthz" || ui::is_of_page(request.uri().path());
@@ -323,19 +326,19 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     response
 }
 
-/// Whether a path is one of bundles.
+/// Whether a path is `/v1/bundles` or below it.
 fn is_of_bundles(path: &str) -> bool {
     path.strip_prefix(BUNDLES).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// What the token of a region's applications gets elsewhere.
+/// The refusal of a token of a region's applications on any path other than those of bundles.
 fn not_of_bundles() -> Response {
     let message = "this token may read /v1/bundles and no more, as one of [api] region_token_files";
     Problem::new(StatusCode::FORBIDDEN, message).into_response()
 }
 
-/// Whether the server is of use, in the first line; what else is wrong in those below. Everybody may read it, so it
-/// tells no contents.
+/// Answers `/healthz`. The first line says whether the server works; the lines below say what else is wrong. Everybody
+/// may read this page, so it holds nothing of rules and zones but the zones' names.
 async fn healthz(State(api): State<Arc<Api>>) -> (StatusCode, String) {
     if api.draining.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
@@ -349,7 +352,7 @@ async fn healthz(State(api): State<Arc<Api>>) -> (StatusCode, String) {
     (status, std::iter::once(word.to_owned()).chain(lines).map(|line| line + "\n").collect())
 }
 
-/// Which zones aren't served as their files say. Why is told by the log and `/v1/rules/status`.
+/// A line for each zone that isn't served as its file says. The log and `/v1/rules/status` give the reason.
 fn of_zones(handle: &Handle) -> Vec<String> {
     let (snapshot, status) = (handle.snapshot_owned(), handle.status());
     let missing: Vec<String> = snapshot.zones().missing().iter().map(ToString::to_string).collect();

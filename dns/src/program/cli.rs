@@ -1,4 +1,5 @@
-//! The command line. Takes arguments, returns each command's text and exit code. `main` calls [`run`].
+//! The command line. Takes the program's arguments, runs the command that they name, prints its text and returns its
+//! exit code. `main` calls [`run`].
 //!
 //! Exit codes: 0 fine, 1 errors found, 2 wrong usage.
 
@@ -275,7 +276,7 @@ mod tests {
 
     #[test]
     fn every_command_has_a_manual_page() {
-        let names: Vec<String> = Cli::command().get_subcommands().map(|one| one.get_name().to_owned()).collect();
+        let names: Vec<String> = Cli::command().get_subcommands().map(|found| found.get_name().to_owned()).collect();
         for name in names {
             let page = manual(Some(&name));
             assert!(page.output.contains(&format!("bailiwick\\-{}", name.replace('-', "\\-"))), "{}", page.output);

@@ -1,7 +1,7 @@
 //! The configuration of one node. Takes the text of `bailiwick.toml`, returns a [`Config`] or every error with its
-//! line. Called by the command line.
+//! line. Called by the commands of the command line.
 //!
-//! What all nodes share is in the rules document, not here.
+//! Settings that all nodes share are in the rules document, not here.
 
 pub mod keys;
 mod read;
@@ -32,72 +32,76 @@ pub use crate::state::load::Shrink;
 pub use crate::state::probe::SecretFiles;
 pub(crate) use read::zone_name;
 
-/// A configuration that was read and is free of errors. Paths are relative to where the program runs.
+/// A configuration that was read and has no errors. Its paths are absolute, or relative to the current directory of the
+/// program.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Where relative paths start: the folder of the configuration.
+    /// Where relative paths start: the folder of the configuration file.
     pub directory: PathBuf,
-    /// This node's name in health reports; `None`: the machine's host name.
+    /// This node's name in health reports. `None` stands for the machine's host name.
     pub node: Option<String>,
-    /// Where DNS is served, by UDP and TCP alike. Port 0 stands for any free port.
+    /// Where DNS is served, by both UDP and TCP. Port 0 stands for any free port.
     pub listen: Vec<SocketAddr>,
-    /// Whether sockets at `[::]` take no IPv4; `None`: where `0.0.0.0` is listened on, too.
+    /// Whether sockets at `[::]` take no IPv4. `None` means: if `0.0.0.0` is listened on with the same port too.
     pub ipv6_only: Option<bool>,
-    /// How many threads answer UDP at each address; `None`: as many as there are cores this process may run on.
+    /// How many threads answer UDP at each address. `None` means: as many as the cores that this process may run on.
     pub threads: Option<NonZero<usize>>,
-    /// The rules document: of a node that follows others, the last good one in its state directory.
+    /// The rules document. If this node takes its rules from others, this is the last good document in its state
+    /// directory.
     pub rules: PathBuf,
-    /// The GeoIP database (MMDB). Without one every client is unknown but for the rules' `networks`.
+    /// The GeoIP database (MMDB), which gives the countries of clients. Without it, only clients in the rules'
+    /// `networks` have a known place.
     pub geoip: Option<PathBuf>,
-    /// Whether the database places networks by where they are registered, too.
+    /// Whether a network without a country in the database counts as being where it is registered.
     pub registered: Registered,
-    /// Where what was last good, and overrides, are kept. Without one nothing outlives the process.
+    /// The directory for the last good version of everything, and for overrides. Without it, nothing outlives the
+    /// process.
     pub state_dir: Option<PathBuf>,
-    /// What becomes of a zone that lost much.
+    /// What to do with a new version of a zone that lacks many of its names.
     pub shrink: Shrink,
-    /// How much positive answers tell beside what was asked for.
+    /// Whether positive answers have an authority and an additional section.
     pub responses: Responses,
-    /// The zones this node is an authority for.
+    /// The zones that this node answers for.
     pub zones: Vec<ZoneFile>,
-    /// Those of them that are signed.
+    /// Those of the zones that are signed.
     pub dnssec: Vec<SignedZone>,
-    /// The HTTP API. Without it none is served.
+    /// The HTTP API. If `None`, no API is served.
     pub api: Option<Api>,
-    /// What the server says of itself, if asked; by default nothing.
+    /// What the server says of itself when it is asked. By default it says nothing.
     pub identity: Identity,
-    /// The secrets of DNS cookies; by default a random one.
+    /// The secrets of DNS cookies. By default there is one random secret.
     pub cookies: CookieFiles,
-    /// DNS over TLS. Without it none is served.
+    /// DNS over TLS. If `None`, it isn't served.
     pub dot: Option<Encrypted>,
-    /// DNS over QUIC. Without it none is served.
+    /// DNS over QUIC. If `None`, it isn't served.
     pub doq: Option<Encrypted>,
-    /// DNS over HTTPS. Without it none is served.
+    /// DNS over HTTPS. If `None`, it isn't served.
     pub doh: Option<Encrypted>,
-    /// The limits of streams.
+    /// The limits of streams: TCP, TLS, HTTPS and QUIC together.
     pub tcp: Limits,
-    /// How many answers a prefix may get. Without it any number.
+    /// How many answers by UDP a prefix may get. If `None`, there is no limit.
     pub rate_limit: Option<RateLimit>,
-    /// How many signatures are made because somebody asks.
+    /// How many signatures may be made online, that is, while a query is answered.
     pub signing: SigningLimit,
     /// Where rules come from, if not from this node's files.
     pub fleet: Fleet,
-    /// The files of secrets that monitors and sources of loads name. Others are environment variables.
+    /// The files of secrets that monitors and sources of loads name. Other secrets are environment variables.
     pub secrets: SecretFiles,
 }
 
 /// `[dot]`, `[doq]` or `[doh]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encrypted {
-    /// Where it listens.
+    /// Where the transport listens.
     pub listen: Vec<SocketAddr>,
-    /// Its certificate and key.
+    /// The certificate and its private key.
     pub tls: TlsFiles,
 }
 
 /// A zone and its master file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZoneFile {
-    /// The apex.
+    /// The name of the zone's apex.
     pub origin: Name,
     /// The master file.
     pub file: PathBuf,
@@ -106,23 +110,24 @@ pub struct ZoneFile {
 /// The `[api]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Api {
-    /// Where it listens.
+    /// Where the API listens.
     pub listen: SocketAddr,
-    /// The line of the configuration that says so.
+    /// The line of the configuration that has this address, for messages.
     pub line: usize,
     /// The file whose first line is a bearer token that may read and write.
     pub token_file: Option<PathBuf>,
-    /// Further such files, so that a new token can be accepted beside the old one. Without any token that may write,
-    /// nothing can be changed through the API.
+    /// More files of tokens that may read and write, so that a new token can be accepted beside the old one. Without
+    /// any token that may write, nothing can be changed through the API.
     pub write_token_files: Vec<PathBuf>,
-    /// Files whose first lines are bearer tokens of Workers. They may read, and post what Workers post.
+    /// Files whose first lines are bearer tokens of Workers (the edge). These tokens may read, and post to the paths of
+    /// Workers.
     pub worker_token_files: Vec<PathBuf>,
-    /// Files whose first lines are bearer tokens that may read and no more.
+    /// Files whose first lines are bearer tokens that may only read.
     pub read_token_files: Vec<PathBuf>,
-    /// Files whose first lines are bearer tokens of the applications in a region. They may read bundles and no more,
-    /// and get the versions of that region.
+    /// Files whose first lines are bearer tokens of the applications in a region. These tokens may only read bundles,
+    /// and get the versions for that region.
     pub region_token_files: BTreeMap<RegionId, Vec<PathBuf>>,
-    /// What TLS needs. Without it the API speaks plain HTTP.
+    /// The certificate and its private key. If `None`, the API speaks plain HTTP.
     pub tls: Option<TlsFiles>,
 }
 
@@ -140,7 +145,7 @@ impl Api {
     }
 }
 
-/// One thing wrong with the configuration: where, what, and how to mend it.
+/// One mistake in the configuration: where it is, what is wrong, and how to mend it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub struct ConfigError {
     /// The file as it was named.
@@ -161,10 +166,10 @@ impl fmt::Display for ConfigError {
 }
 
 impl Config {
-    /// Reads the file at `path`. Relative paths in it start at its directory.
+    /// Reads the configuration file at `path`. Relative paths in the file start at the file's directory.
     ///
     /// # Errors
-    /// Everything wrong with it, or that it can't be read.
+    /// Every mistake in the file, or that the file can't be read.
     pub fn read(path: &Path) -> Result<Self, Vec<ConfigError>> {
         let file = path.display().to_string();
         let directory = path.parent().unwrap_or(Path::new(""));
@@ -180,11 +185,11 @@ impl Config {
         }
     }
 
-    /// `[fleet]` of the file at `path`, if rules come from NATS by it. Nothing else of the file is looked at, so that a
-    /// publisher's file needs no more than that.
+    /// The section `[fleet]` of the file at `path`, if it says that rules come from NATS; otherwise `None`. The other
+    /// sections aren't read, so a publisher's file needs only this one.
     ///
     /// # Errors
-    /// Everything wrong with the section. A file that can't be read is none here.
+    /// Every mistake in the section. A file that can't be read is no error, and gives `None`.
     pub fn read_fleet_in_nats(path: &Path) -> Result<Option<Fleet>, Vec<ConfigError>> {
         let Ok(text) = std::fs::read_to_string(path) else { return Ok(None) };
         let directory = path.parent().unwrap_or(Path::new(""));
@@ -192,7 +197,8 @@ impl Config {
         Ok(Some(fleet).filter(|fleet| fleet.nats.is_some()))
     }
 
-    /// The rules document as a command reads it: before a node that follows others has one, the one it begins with.
+    /// The file of the rules document that a command reads. It is [`Self::rules`]. But if a node takes its rules from
+    /// others and has none yet, it is the document that the node begins with.
     #[must_use]
     pub fn rules_file(&self) -> &Path {
         match &self.fleet.seed {
@@ -201,10 +207,11 @@ impl Config {
         }
     }
 
-    /// Reads the text of a configuration; `file` is its name in errors, `directory` where its relative paths start.
+    /// Reads the text of a configuration. `file` is the name of the file in errors. Relative paths start at
+    /// `directory`.
     ///
     /// # Errors
-    /// Everything wrong with it.
+    /// Every mistake in the text.
     ///
     /// ```
     /// use bailiwick_dns::program::config::Config;

@@ -1,4 +1,5 @@
-//! What a node tells of its fleet: the JSON of `/v1/fleet`, and the text that `bailiwick fleet status` makes of it.
+//! What a node knows of its fleet. `/v1/fleet` sends a [`FleetReport`] as JSON; `bailiwick fleet status` reads this
+//! JSON and prints it as text.
 
 mod compared;
 mod limits;
@@ -22,57 +23,57 @@ pub(crate) use serving::Serving;
 pub(crate) struct FleetReport {
     /// The node's name.
     pub(crate) node: String,
-    /// Its time.
+    /// The time by the node's clock.
     pub(crate) now: Timestamp,
-    /// `files`, `peers` or `nats`.
+    /// Where the node's rules come from: `files`, `peers` or `nats`.
     pub(crate) mode: String,
-    /// The part of the fleet it belongs to.
+    /// The part of the fleet that the node belongs to.
     pub(crate) stage: Stage,
-    /// Whether rules may be published here.
+    /// Whether rules may be published on this node.
     pub(crate) writer: bool,
-    /// The revision it serves.
+    /// The revision of the rules that the node serves.
     pub(crate) revision: u64,
-    /// SHA-256 of that document.
+    /// SHA-256 of that rules document, in hex.
     pub(crate) sha256: String,
     /// Whether any peer answers, or NATS gives rules that are no older than those served.
     pub(crate) connected: bool,
-    /// For how long it hasn't been known to serve the newest document.
+    /// For how long the node hasn't known that it serves the newest rules document.
     pub(crate) lag_seconds: u64,
-    /// A revision that was taken and isn't in service yet.
+    /// A revision that the node took and that isn't in service yet.
     pub(crate) awaited_revision: Option<u64>,
     /// Who published the document in service, and why.
     pub(crate) head: Option<HeadReport>,
-    /// How many offers were refused, by reason.
+    /// How many offered documents were refused, by reason.
     pub(crate) refused: BTreeMap<String, u64>,
-    /// What was refused last.
+    /// The last refusal.
     pub(crate) last_refusal: Option<RefusalNow>,
     /// The store that rules come from, in mode `nats`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) nats: Option<Store>,
-    /// For each zone that it signs, a digest of its keys.
+    /// For each zone that the node signs, a digest of the zone's keys.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) keys_sha256: BTreeMap<String, String>,
-    /// When its GeoIP database was built; absent without one.
+    /// When the node's GeoIP database was built; `None` without a database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) geoip_built: Option<Timestamp>,
     /// The other nodes.
     pub(crate) peers: Vec<Peer>,
-    /// How it answers under this revision; absent for the moment until it is noted.
+    /// The node's answers before and under this revision; `None` for a moment after the revision came into service.
     #[serde(default)]
     pub(crate) serving: Option<Serving>,
-    /// What a change that is published here has to keep to.
+    /// The limits for a change that is published on this node.
     #[serde(default)]
     pub(crate) limits: Limits,
 }
 
-/// What a node and its peers know of themselves, as `/v1/fleet/nodes` tells it.
+/// The reports of a node and of its peers, as `/v1/fleet/nodes` sends them.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct NodesReport {
     /// The node that was asked.
     pub(crate) asked: FleetReport,
     /// Its peers that answered, by URL.
     pub(crate) peers: BTreeMap<String, FleetReport>,
-    /// Those that didn't.
+    /// Its peers that didn't answer.
     pub(crate) missing: Vec<Missing>,
 }
 
@@ -81,20 +82,20 @@ pub(crate) struct NodesReport {
 pub(crate) struct HeadReport {
     /// The revision.
     pub(crate) revision: u64,
-    /// Who.
+    /// Who published the document.
     pub(crate) author: String,
-    /// Why.
+    /// Why it was published.
     pub(crate) reason: String,
-    /// When, by the publisher's clock.
+    /// When it was published, by the publisher's clock.
     pub(crate) created_at: Timestamp,
-    /// The revision it replaced.
+    /// The revision that it replaced.
     pub(crate) based_on: Option<u64>,
-    /// Which nodes serve it.
+    /// Which nodes serve it: those of this stage, and of the stages before.
     pub(crate) stage: Stage,
     /// Who else approved it.
     #[serde(default)]
     pub(crate) approved_by: Vec<String>,
-    /// What it changes, in one line.
+    /// What it changes for clients, in one line.
     #[serde(default)]
     pub(crate) impact: Option<String>,
     /// The key that signed it.
@@ -117,17 +118,17 @@ impl From<&Head> for HeadReport {
     }
 }
 
-/// What was refused, and when.
+/// The refusal of an offered document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RefusalNow {
-    /// When.
+    /// When the document was refused.
     pub(crate) at: Timestamp,
-    /// From whom, and why.
+    /// Who offered it, and why it was refused.
     pub(crate) why: String,
 }
 
 impl FleetReport {
-    /// What needs a look, each in a sentence.
+    /// What an operator should look at, each in a sentence.
     pub(crate) fn troubles(&self) -> Vec<String> {
         let mut troubles = Vec::new();
         for peer in &self.peers {
@@ -201,7 +202,7 @@ impl FleetReport {
 }
 
 impl Peer {
-    /// Its name, or its URL until the name is known.
+    /// The peer's name, or its URL until the name is known.
     fn name(&self) -> &str {
         self.node.as_deref().unwrap_or(&self.url)
     }

@@ -13,7 +13,8 @@ use bailiwick_rules::time::Timestamp;
 use crate::locate::geoip::Places;
 use crate::locate::population::population;
 
-/// What a new document changes for all clients. `progress` learns how many services are compared, of how many.
+/// What a new document changes for all clients. `progress` is called with the number of services compared so far, and
+/// with the number of all services.
 #[must_use]
 pub(crate) fn impact(
     old: &Table,
@@ -26,8 +27,8 @@ pub(crate) fn impact(
     compared(old, new, &population(old, new, places), queries, now, progress)
 }
 
-/// Whose fence a new document changes, without a GeoIP database: one client of each country, and of each network of the
-/// rules. Nothing is weighed.
+/// What a new document changes, without a GeoIP database: for one client of each country, and of each network of the
+/// rules. The result says whose fence changes, but not how many clients these are.
 #[must_use]
 pub(crate) fn impact_by_country(old: &Table, new: &Table, now: Timestamp) -> Impact {
     let of = |country| {
@@ -81,12 +82,12 @@ mod tests {
     use super::*;
     use crate::locate::geoip::testing::real_database;
 
-    /// How many services the figure is for.
+    /// How many services the measured document has.
     const SERVICES: usize = 100;
-    /// How many regions they share.
+    /// How many regions these services share.
     const REGIONS: usize = 40;
 
-    /// A document in which every service has another order of regions, so that no two are alike.
+    /// A document whose services have seven different lists of regions. `skipped` changes these lists.
     fn document(revision: u64, skipped: usize) -> Table {
         let countries: Vec<&str> =
             "DE FR NL IE SE PL IT ES AT BE CZ DK FI PT RO HU GB US CA BR MX JP SG KR IN AU NZ ZA KE EG NG AE SA TR IL \
@@ -118,7 +119,7 @@ mod tests {
         assert!(!impact_by_country(&old, &document(2, 0), Timestamp(0)).is_tightened());
     }
 
-    /// The bound is for a release build on a quiet machine; a test build on a busy one gets more.
+    /// A release build on a quiet machine has to take less than 10 s. A test build on a busy machine may take longer.
     #[test]
     fn a_hundred_services_are_compared_over_the_whole_country_database() {
         let Some(database) = real_database() else { return };

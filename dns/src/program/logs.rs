@@ -1,4 +1,5 @@
-//! Takes a filter and a format, and from then on writes log lines to standard error through a queue.
+//! The log of the server. Takes a filter and a format; from then on, log lines are written to standard error through a
+//! queue. Called by `serve`.
 
 pub(super) mod format;
 pub(super) mod queue;
@@ -43,7 +44,8 @@ impl Logs {
     }
 }
 
-/// Starts to log what `filter` (else RUST_LOG, else `info`) names, panics too.
+/// Starts to log the events that `filter` selects, and panics. Without `filter`, the variable `RUST_LOG` selects them,
+/// and without that, the level `info`.
 pub(super) fn begin(filter: Option<&str>, format: LogFormat) -> Result<Logs, String> {
     let filter = filter.map(str::to_owned).or_else(|| std::env::var("RUST_LOG").ok()).filter(|text| !text.is_empty());
     let filter = self::filter(filter.as_deref().unwrap_or("info"))?;

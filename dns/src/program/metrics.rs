@@ -1,4 +1,4 @@
-//! The counters. Takes outcomes of packets from the responder, returns the text of `/metrics` to the API.
+//! The counters of a node. Takes outcomes of packets from the responder, returns the text of `/metrics` to the API.
 //!
 //! Packets over streams are counted in shared counters. Each thread that answers datagrams has counters of its own.
 //! These are summed when metrics are read.
@@ -54,7 +54,7 @@ const RCODES: [(Rcode, &str); 9] = [
     (Rcode::BADVERS, "BADVERS"),
     (Rcode::BADCOOKIE, "BADCOOKIE"),
 ];
-/// The types with a label of their own. All others count as `other`.
+/// The query types with a label of their own. All others count as `other`.
 const QTYPES: [(u16, &str); 16] = [
     (rtype::A, "A"),
     (28, "AAAA"),
@@ -90,10 +90,11 @@ pub(crate) struct Metrics {
     files: Vec<Arc<FileHealth>>,
 }
 
-/// Answers by response code and type.
+/// Numbers of answers by response code and query type. The last of each counts all others.
 type Answered = [[AtomicU64; QTYPES.len() + 1]; RCODES.len() + 1];
 
-/// A service, the region whose records were answered, and the origin. No region means `denied_answers` or no records.
+/// What steered answers are counted by: the service, the region whose records were answered, and where the client was.
+/// Without a region, the answer had the service's `denied_answers` or no records.
 type Steering = (ServiceId, Option<RegionId>, Origin);
 
 impl Default for Metrics {
@@ -117,7 +118,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Makes counters that also report connections, limited rates, and files that are read again.
+    /// Makes counters that also report connections, rate limits, and the files that are read again when they change.
     #[must_use]
     pub(crate) fn of(gate: Arc<Gate>, limiter: Option<Arc<Limiter>>, files: Vec<Arc<FileHealth>>) -> Self {
         Self { gate: Some(gate), limiter, files, ..Self::default() }
@@ -179,22 +180,22 @@ impl Metrics {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything in the OpenMetrics text format, with what `handle` tells of rules, regions and sources.
+    /// All metrics in the OpenMetrics text format. `handle` gives the state of rules, regions and sources.
     #[must_use]
     pub(crate) fn text(self: &Arc<Self>, handle: &Handle) -> String {
         exposition::text(Arc::clone(self), handle.clone())
     }
 }
 
-/// Where answers of this response code and type are counted.
+/// The indexes in [`Answered`] at which answers of this response code and query type are counted.
 fn place(rcode: Rcode, qtype: Option<u16>) -> (usize, usize) {
     let rcode = RCODE_PLACES.get(usize::from(rcode.0)).map_or(RCODES.len(), |place| usize::from(*place));
     let qtype = qtype.and_then(|qtype| QTYPE_PLACES.get(usize::from(qtype)));
     (rcode, qtype.map_or(QTYPES.len(), |place| usize::from(*place)))
 }
 
-/// By response code, its place among [`RCODES`].
-#[allow(clippy::cast_possible_truncation)] // few
+/// For each response code, its index in [`RCODES`].
+#[allow(clippy::cast_possible_truncation)] // there are far fewer than 256
 static RCODE_PLACES: [u8; 24] = {
     let mut places = [RCODES.len() as u8; 24];
     let mut at = 0;
@@ -205,8 +206,8 @@ static RCODE_PLACES: [u8; 24] = {
     places
 };
 
-/// By type, its place among [`QTYPES`].
-#[allow(clippy::cast_possible_truncation)] // few
+/// For each query type, its index in [`QTYPES`].
+#[allow(clippy::cast_possible_truncation)] // there are far fewer than 256
 static QTYPE_PLACES: [u8; 258] = {
     let mut places = [QTYPES.len() as u8; 258];
     let mut at = 0;

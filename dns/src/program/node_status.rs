@@ -1,5 +1,5 @@
-//! What a node says of itself at one moment. `/v1/status` fills a [`NodeStatus`] and sends it as JSON. `bailiwick
-//! status` reads that JSON and prints it for a person.
+//! The status of a node at one moment. `/v1/status` fills a [`NodeStatus`] and sends it as JSON. `bailiwick status`
+//! reads that JSON and prints it for a person.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::span::words;
 
-/// What a node says of itself. Programs of other versions may know more or fewer fields.
+/// The status of a node. Programs of other versions may know more or fewer fields.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct NodeStatus {
@@ -28,7 +28,7 @@ pub(crate) struct NodeStatus {
     pub revision: u64,
     /// SHA-256 of that document's bytes, in hex.
     pub rules_sha256: String,
-    /// Who goes where.
+    /// The fences (which regions may process which clients), and the regions offered now.
     pub fences: Vec<FenceNow>,
     /// Every region.
     pub regions: Vec<RegionNow>,
@@ -40,7 +40,7 @@ pub(crate) struct NodeStatus {
     pub replicas: Vec<ReplicaNow>,
     /// Overrides in force.
     pub overrides: Vec<OverrideNow>,
-    /// Where rules, zones, keys and geography come from.
+    /// The sources: rules, zones, keys and the GeoIP database.
     pub sources: Vec<SourceNow>,
     /// The keys of signed zones.
     pub keys: Vec<KeyNow>,
@@ -48,7 +48,7 @@ pub(crate) struct NodeStatus {
     pub files: Vec<FilesNow>,
     /// What is wrong with this node: tasks in trouble, zones that aren't served, what can't be kept or renewed.
     pub troubles: Vec<String>,
-    /// What is served but probably not meant.
+    /// Warnings about what is served but was probably not intended.
     pub warnings: Vec<String>,
 }
 
@@ -58,13 +58,13 @@ pub(crate) struct NodeStatus {
 pub(crate) struct FenceNow {
     /// The service.
     pub service: String,
-    /// The tenant, where the service has some.
+    /// The tenant, if the service has tenants.
     pub tenant: Option<String>,
-    /// Which clients, in the words of `bailiwick explain --all`.
+    /// Which clients have this fence, in the words of `bailiwick explain --all`.
     pub clients: String,
-    /// What gives the fence.
+    /// Which part of the rules gives the fence.
     pub by: String,
-    /// The fence.
+    /// The regions of the fence.
     pub fence: String,
     /// The regions offered now.
     pub offered: String,
@@ -76,25 +76,26 @@ pub(crate) struct FenceNow {
 pub(crate) struct RegionNow {
     /// The region.
     pub region: String,
-    /// The endpoint; `None`: the region as a whole.
+    /// The endpoint. `None` stands for the region as a whole.
     pub endpoint: Option<String>,
-    /// What counts.
+    /// The status that counts, overrides included.
     pub status: Status,
-    /// What its probes say.
+    /// The status by probes.
     pub probed: Status,
-    /// What they say of each family of addresses, where a monitor tells them apart.
+    /// The status by probes for IPv4 and IPv6, if a monitor probes them separately.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub families: BTreeMap<AddressFamily, Status>,
-    /// What the voters agree on, of a region; `None` where there are none.
+    /// What the voters agree on, for a region. `None` if the rules name no voters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fleet: Option<VerdictReport>,
-    /// Since when, at most since the process began; `None` where nothing watches it.
+    /// Since when the status holds, at most since the process began. `None` if no monitor watches the region or
+    /// endpoint.
     pub since: Option<Timestamp>,
-    /// Whether an override makes it so: its own, or those of all endpoints of a region.
+    /// Whether an override forces the status: its own, or for a region the overrides of all its endpoints.
     pub forced: bool,
-    /// Why, in a few words.
+    /// The reason of the status, in a few words.
     pub why: String,
-    /// When a probe of it failed last.
+    /// When a probe failed last.
     pub failed_at: Option<Timestamp>,
     /// Why that probe failed.
     pub failure: Option<String>,
@@ -108,11 +109,11 @@ pub(crate) struct LoadNow {
     pub region: String,
     /// The endpoint.
     pub endpoint: String,
-    /// Its load in per cent, or `unknown`.
+    /// The endpoint's load in per cent, or `unknown`.
     pub load: String,
-    /// What it is made of.
+    /// The numbers from which the load was computed.
     pub of: String,
-    /// When it was last read.
+    /// When the load was last read.
     pub read_at: Option<Timestamp>,
     /// Why the last reading failed, if it did.
     pub failure: Option<String>,
@@ -126,15 +127,15 @@ pub(crate) struct ReplicaNow {
     pub region: String,
     /// The replica.
     pub replica: String,
-    /// `fresh`, `leader`, `lagging`, `unknown`, or `new` before the first reading, as this node reads it.
+    /// What this node's readings say: `fresh`, `leader`, `lagging`, `unknown`, or `new` before the first reading.
     pub freshness: String,
     /// Whether the region is withheld from what needs the replica.
     pub withheld: bool,
-    /// How far it was behind when it was last read.
+    /// How far the copy was behind its leader when it was last read.
     pub lag: Option<String>,
-    /// Its version.
+    /// The version of the copy.
     pub version: Option<String>,
-    /// When it was last read well.
+    /// When the copy was last read successfully.
     pub read_at: Option<Timestamp>,
     /// Why the last reading failed, if it did.
     pub failure: Option<String>,
@@ -144,19 +145,19 @@ pub(crate) struct ReplicaNow {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct OverrideNow {
-    /// `REGION` or `REGION/ENDPOINT`.
+    /// The region or endpoint, as `REGION` or `REGION/ENDPOINT`.
     pub of: String,
-    /// What it is forced to be.
+    /// The status that the override forces.
     pub status: Status,
-    /// When it ends.
+    /// When the override ends.
     pub until: Timestamp,
-    /// Why it is there.
+    /// Why the operator set it.
     pub reason: String,
-    /// `api` or `rules`.
+    /// Where the override comes from: `api` or `rules`.
     pub source: String,
 }
 
-/// A source.
+/// A source of what the node serves.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct SourceNow {
@@ -164,11 +165,11 @@ pub(crate) struct SourceNow {
     pub source: String,
     /// What is in service, in a few words.
     pub what: String,
-    /// When that was accepted.
+    /// When the version in service was accepted.
     pub accepted_at: Option<Timestamp>,
-    /// When the version last offered was refused, while an older one is in service.
+    /// When the last offered version was refused, if it was. Then an older version is in service.
     pub refused_at: Option<Timestamp>,
-    /// Why it was refused.
+    /// Why that version was refused.
     pub errors: Vec<String>,
 }
 
@@ -180,11 +181,11 @@ pub(crate) struct KeyNow {
     pub zone: String,
     /// The key's tag.
     pub tag: u16,
-    /// Its algorithm's number.
+    /// The number of the key's algorithm.
     pub algorithm: u8,
     /// `published`, `active` or `retired`.
     pub state: String,
-    /// Until when the zone's signatures may be served unless they are renewed.
+    /// Until when the zone's signatures may be served if they aren't renewed.
     pub signed_until: Option<Timestamp>,
 }
 
@@ -192,16 +193,16 @@ pub(crate) struct KeyNow {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct FilesNow {
-    /// Their names, with commas between.
+    /// The names of the files, separated by commas.
     pub files: String,
-    /// When the certificate in them expires.
+    /// When the certificate in the files expires.
     pub expires: Option<Timestamp>,
-    /// Whether the version last offered was refused.
+    /// Whether the last version of the files was refused.
     pub failing: bool,
 }
 
 impl NodeStatus {
-    /// Everything for a person; lines end with `\n`. `paint` gives a status its colour.
+    /// The whole status as text for a person. Lines end with `\n`. `paint` gives a text the colour of a status.
     #[must_use]
     pub(crate) fn to_text(&self, paint: &dyn Fn(Status, &str) -> String) -> String {
         let mut text = format!(
@@ -231,10 +232,11 @@ impl NodeStatus {
     fn fences(&self, text: &mut String) {
         text.push('\n');
         let mut lines = vec![["service", "tenant", "clients", "by", "fence", "now"].map(str::to_owned)];
-        for one in &self.fences {
-            let tenant = one.tenant.clone().unwrap_or("-".to_owned());
-            let now = if one.offered == one.fence { "the same".to_owned() } else { one.offered.clone() };
-            lines.push([one.service.clone(), tenant, one.clients.clone(), one.by.clone(), one.fence.clone(), now]);
+        for fence in &self.fences {
+            let tenant = fence.tenant.clone().unwrap_or("-".to_owned());
+            let now = if fence.offered == fence.fence { "the same".to_owned() } else { fence.offered.clone() };
+            let (service, clients, by) = (fence.service.clone(), fence.clients.clone(), fence.by.clone());
+            lines.push([service, tenant, clients, by, fence.fence.clone(), now]);
         }
         columns(&lines, text);
     }
@@ -253,7 +255,7 @@ impl NodeStatus {
         }
         let mut table = String::new();
         columns(&lines, &mut table);
-        // Painted once they are as wide as they are to be: colours have no width.
+        // Statuses are coloured after the columns were aligned, because the codes of colours have no width.
         for (line, one) in table.lines().zip(std::iter::once(None).chain(self.regions.iter().map(Some))) {
             let word = one.map(|one| (one.status, format!(" {} ", one.status)));
             let painted = word.map(|(status, word)| line.replacen(&word, &paint(status, &word), 1));
@@ -344,7 +346,8 @@ impl NodeStatus {
         }
     }
 
-    /// Whether something needs a look: `bailiwick status` ends with 1 then. What operators force isn't wrong.
+    /// Whether nothing needs the operator's attention. Otherwise `bailiwick status` ends with exit code 1. A status
+    /// that an operator forces isn't a problem.
     #[must_use]
     pub(crate) fn is_well(&self) -> bool {
         let is_down = |one: &RegionNow| {

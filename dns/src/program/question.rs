@@ -1,5 +1,5 @@
-//! A question about steering. Takes names and an address from the command line or a query string, returns what `steer`
-//! takes. Called by `bailiwick explain` and the API.
+//! A question about steering: where would a client's request be served? Takes names and an address from the command
+//! line or a query string; returns the arguments of `steer`. Called by `bailiwick explain` and the API.
 
 use std::net::IpAddr;
 
@@ -53,29 +53,29 @@ pub(crate) struct Question {
     pub(crate) at: Option<String>,
 }
 
-/// In a query string, regions stand behind one another with commas.
+/// Reads the regions of a query string, which are separated by commas.
 fn separated<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let text: String = serde::Deserialize::deserialize(deserializer)?;
     Ok(text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
-/// A question that was understood: its names are known.
+/// A question whose names were all found in the rules.
 pub(crate) struct Understood<'q> {
-    /// What is asked.
+    /// The request to steer.
     pub(crate) ask: Ask<'q>,
-    /// The regions supposed to be down, by index.
+    /// The indexes of the regions that are supposed to be down.
     pub(crate) down: Vec<usize>,
-    /// The time.
+    /// The time that the answer is for.
     pub(crate) at: Timestamp,
-    /// What the asker may have overlooked.
+    /// Notes on what the person who asks may have overlooked.
     pub(crate) notes: Vec<String>,
 }
 
 impl Question {
-    /// Finds every name in the rules and the client's place.
+    /// Looks up every name in the rules, and the client's place.
     ///
     /// # Errors
-    /// Everything that isn't there or can't be read, each with the name probably meant.
+    /// Every name that the rules don't have, with the name that was probably meant, and every value that can't be read.
     pub(crate) fn understand<'q>(
         &'q self,
         table: &Table,
@@ -93,7 +93,7 @@ impl Question {
         }
         let mut down = Vec::new();
         for name in &self.down {
-            let regions = table.regions().iter().map(|one| one.id.as_str());
+            let regions = table.regions().iter().map(|region| region.id.as_str());
             match table.region_named(name) {
                 Some(region) => down.push(region.get()),
                 None => errors.push(unknown("region", name, regions)),
@@ -108,10 +108,11 @@ impl Question {
         Ok(Understood { ask, down, at, notes: self.notes(table, &ask) })
     }
 
-    /// Every fence, or those of the service and the tenant named.
+    /// Every fence (the regions that may process a client), or only the fences of the service and of the tenant that
+    /// are named.
     ///
     /// # Errors
-    /// Names that aren't there, each with the one probably meant.
+    /// Names that the rules don't have, each with the name that was probably meant.
     pub(crate) fn overview(&self, table: &Table) -> Result<Overview, Vec<String>> {
         let mut errors = Vec::new();
         let tenant = self.tenant(table).map_err(|error| errors.push(error)).ok().flatten();
@@ -122,31 +123,31 @@ impl Question {
 
     fn tenant(&self, table: &Table) -> Result<Option<TenantIndex>, String> {
         let Some(name) = &self.tenant else { return Ok(None) };
-        let tenants = table.tenants().iter().map(|one| one.id.as_str());
+        let tenants = table.tenants().iter().map(|tenant| tenant.id.as_str());
         table.tenant_named(name).map(Some).ok_or_else(|| unknown("tenant", name, tenants))
     }
 
-    /// The service asked for; where none is named, the only one.
+    /// The service that is named. If none is named, the only service that the tenant may use, or the rules have.
     fn service(&self, table: &Table, tenant: Option<TenantIndex>) -> Result<ServiceIndex, String> {
         if let Some(name) = &self.service {
             return named_service(table, name);
         }
-        let its: Vec<&str> = match tenant {
+        let possible: Vec<&str> = match tenant {
             Some(tenant) => {
                 table.tenant(tenant).services.iter().map(|&service| table.service(service).id.as_str()).collect()
             }
             None => table.services().iter().map(|service| service.id.as_str()).collect(),
         };
-        match its[..] {
+        match possible[..] {
             [only] => named_service(table, only),
-            _ => Err(format!("service: is missing; give one of {}, or ask for all fences", its.join(", "))),
+            _ => Err(format!("service: is missing; give one of {}, or ask for all fences", possible.join(", "))),
         }
     }
 
     fn client(&self, table: &Table, places: &Places) -> Result<Client, String> {
         match (&self.client, &self.country) {
             (Some(_), Some(_)) => Err("client, country: give one of them, not both".to_owned()),
-            // Whoever asks for a tenant need not know where it is.
+            // A question for a tenant needs no client: the tenant's own declaration may decide.
             (None, None) if self.tenant.is_some() => Ok(Client::default()),
             (None, None) => Err("client: is missing; give an address, `unknown`, or a country instead".to_owned()),
             (Some(client), None) if client == "unknown" => Ok(Client::default()),
@@ -165,14 +166,14 @@ impl Question {
                         "country: \"{country}\" is no ISO 3166-1 code of two letters, such as DE; a client of no known \
                          country is `unknown`"
                     )),
-                    // What a database says of a client that it can't place is asked for as it would come.
+                    // A code that GeoIP databases use for clients without a known country. It asks for such a client.
                     country => Ok(Client { country, ..Client::default() }),
                 }
             }
         }
     }
 
-    /// What the asker may have overlooked.
+    /// Notes on what the person who asks may have overlooked.
     fn notes(&self, table: &Table, ask: &Ask<'_>) -> Vec<String> {
         let service = table.service(ask.service);
         let mut notes = Vec::new();
@@ -198,8 +199,8 @@ impl Question {
         }
         if let Some(code) = self.country.as_deref().filter(|_| ask.client.country.is_none()) {
             let about = non_country(&code.to_ascii_uppercase());
-            let meant = about.and_then(|one| one.meant).map(|meant| format!("; the country is {meant}"));
-            let about = about.map_or("is no country's code", |one| one.about);
+            let meant = about.and_then(|code| code.meant).map(|meant| format!("; the country is {meant}"));
+            let about = about.map_or("is no country's code", |code| code.about);
             notes.push(format!(
                 "country: \"{code}\" {about}{}; a client of which a database or front says so is unknown",
                 meant.unwrap_or_default()
@@ -208,7 +209,7 @@ impl Question {
         notes
     }
 
-    /// The class of the path, and the replicas that it needs. Without a path, it is asked for what DNS does.
+    /// The class of the path, and the replicas that it needs. Without a path, the question is what DNS would answer.
     fn path_of(&self, table: &Table, service: ServiceIndex) -> (PathClass, Option<ReplicaSet>) {
         let Some(path) = self.path.as_deref() else { return (PathClass::Inference, None) };
         let path = path.split('?').next().unwrap_or_default();
@@ -227,6 +228,6 @@ fn unknown<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n str>) -> 
 }
 
 fn named_service(table: &Table, name: &str) -> Result<ServiceIndex, String> {
-    let services = table.services().iter().map(|one| one.id.as_str());
+    let services = table.services().iter().map(|service| service.id.as_str());
     table.service_named(name).ok_or_else(|| unknown("service", name, services))
 }

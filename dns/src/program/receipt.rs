@@ -1,5 +1,8 @@
 //! Verifies receipts. Takes a receipt (a compact JWS) and public keys, returns the receipt's claims or the reason why
 //! the receipt isn't valid. Called by `bailiwick receipt`. Pure.
+//!
+//! A receipt is the edge's signed statement of where a request was processed. Only one algorithm, one type and one form
+//! are accepted (RFC 8725 §3.1, §3.11). So the receipt never decides how it is verified.
 
 use bailiwick_rules::receipt::{Claims, LONGEST, PublicKey, TYPE, tenant_digest};
 use bailiwick_rules::time::{Millis, Timestamp};

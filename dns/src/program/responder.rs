@@ -1,5 +1,5 @@
-//! Takes packets of all transports, returns answers from the current snapshot, and counts them. Called by the
-//! listeners, through [`Respond`] and [`Datagrams`].
+//! Takes DNS queries of all transports, returns answers from the current snapshot (rules, zones and health of one
+//! moment), and counts them. Called by the listeners, through [`Respond`] and [`Datagrams`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::state::snapshot::Snapshot;
 use crate::state::snapshot::signing::seconds;
 use crate::system::clock::Clock;
 
-/// Answers from the current snapshot and counts.
+/// Answers queries from the current snapshot, and counts the answers.
 pub(super) struct Responder {
     handle: Handle,
     metrics: Arc<Metrics>,
@@ -38,7 +38,7 @@ impl Responder {
         Self { handle, metrics, settings: Arc::new(ArcSwap::from_pointee(settings)), limiter, clock }
     }
 
-    /// Puts other settings in service.
+    /// Replaces the settings. The next batch of queries uses the new ones.
     pub(super) fn set(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
     }
@@ -76,14 +76,14 @@ impl Respond for Responder {
 struct Thread {
     snapshots: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     settings: Cache<Arc<ArcSwap<Settings>>, Arc<Settings>>,
-    /// The snapshot of this batch.
+    /// The snapshot for the current batch of datagrams.
     snapshot: Arc<Snapshot>,
-    /// The time of this batch.
+    /// The time of the current batch, in seconds since the epoch.
     now: u32,
     memo: Memo,
     counters: Arc<ThreadCounters>,
     steered: Arc<SteeredCounters>,
-    /// How many batches were answered. One in [`EVERY`] is timed.
+    /// How many batches were answered. One batch in [`EVERY`] is timed.
     batches: u32,
     responder: Arc<Responder>,
 }
@@ -189,7 +189,7 @@ mod tests {
         }
     }
 
-    /// One service at `chat.example.com`: region `a` answers 192.0.2.1, and `b`, its standby, 192.0.2.2.
+    /// Rules with one service at `chat.example.com`. Region `a` answers 192.0.2.1. Its standby `b` answers 192.0.2.2.
     fn rules(revision: u64) -> Arc<Rules> {
         let region =
             |last: u8| serde_json::json!({ "countries": ["DE"], "answers": { "A": [format!("192.0.2.{last}")] } });
@@ -232,7 +232,7 @@ mod tests {
         (Arc::new(live), handle)
     }
 
-    /// The last octet of the address that is answered.
+    /// Asks for the address of `host`, and returns its last octet.
     fn ask(datagrams: &mut dyn Datagrams, host: &str) -> u8 {
         let mut out = Vec::new();
         datagrams.respond(&mut [Datagram { packet: &query(host, 1, &[]), from: CLIENT, response: &mut out }]);
@@ -241,7 +241,7 @@ mod tests {
         out[address + 3]
     }
 
-    /// Asks twice, so that the second answer is one that was kept.
+    /// Asks twice, so that the second answer comes from the memo (the answers that a thread keeps).
     fn both(datagrams: &mut dyn Datagrams, host: &str) -> [u8; 2] {
         [ask(datagrams, host), ask(datagrams, host)]
     }
@@ -294,7 +294,7 @@ mod tests {
             "bailiwick_steered_answers_total{service=\"chat\",region=\"a\"} 17",
             "bailiwick_memo_mismatch_total{} 0",
         ] {
-            assert!(text.lines().any(|one| one == line), "{line} is not in\n{text}");
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         let hits = text.lines().find_map(|line| line.strip_prefix("bailiwick_memo_hits_total{} ")).unwrap();
         assert!(hits.parse::<u64>().unwrap() > 0);

@@ -1,4 +1,5 @@
-//! `bailiwick serve`: takes a configuration, runs a server that answers, reloads and drains until a signal ends it.
+//! `bailiwick serve`: takes a configuration, and runs a server that answers queries until a signal ends it. On a signal
+//! the server reads its files again, or lets a new process take over.
 
 mod args;
 mod http;
@@ -41,7 +42,7 @@ use takeover::{OldProcess, Taken};
 use upgrade::Upgrade;
 
 /// How long the program waits at its end for work that is still running: reading, compiling, signing or writing. Only
-/// writing still matters. It is short, and a file is written completely or not at all.
+/// writing still matters. Writing takes little time, and a file is written completely or not at all.
 const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// The exit code after a fault of this program.
@@ -189,7 +190,7 @@ async fn begin(config: &Config, is_takeover: bool, clock: &Clock) -> Result<Begu
     Ok(Begun { sockets, certificates, http, started, secrets, settings, lock, old })
 }
 
-/// Asks the process that serves for its sockets.
+/// Asks the process that serves now for its sockets; `None` if no process serves.
 async fn take_over(config: &Config) -> Result<Option<Taken>, Vec<String>> {
     let Some(state_dir) = config.state_dir.clone() else {
         return Err(vec![

@@ -5,42 +5,42 @@ mod fleet;
 
 use WhenMissing::{Nothing, Required, Value, Words};
 
-/// What holds if a key is missing.
+/// What applies if a key is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenMissing {
-    /// It may not be left out.
+    /// An error: the key is required.
     Required,
-    /// Nothing: what the key is for is off.
+    /// No value: the feature that the key sets is off.
     Nothing,
-    /// This value, as TOML.
+    /// This default value, as TOML.
     Value(&'static str),
-    /// What these words say.
+    /// A default that these words describe.
     Words(&'static str),
 }
 
-/// A section of the file, or its beginning.
+/// A section of the file, or the part of the file above all sections.
 #[derive(Debug)]
 pub struct Section {
-    /// Its name; empty for the keys above all sections.
+    /// The name of the section; empty for the keys above all sections.
     pub name: &'static str,
-    /// How its heading is written.
+    /// The heading of the section in the reference.
     pub heading: &'static str,
-    /// What it is for.
+    /// The purpose of the section.
     pub meaning: &'static str,
-    /// Its keys.
+    /// The keys of the section.
     pub keys: &'static [Key],
 }
 
-/// A key.
+/// A key of the configuration.
 #[derive(Debug)]
 pub struct Key {
-    /// Its name.
+    /// The name of the key.
     pub name: &'static str,
-    /// What its value looks like, with its unit and range.
+    /// What the value looks like, with its unit and range.
     pub kind: &'static str,
-    /// What holds without it.
+    /// What applies if the key is missing.
     pub when_missing: WhenMissing,
-    /// What it says.
+    /// What the key sets.
     pub meaning: &'static str,
 }
 
@@ -48,14 +48,14 @@ const fn key(name: &'static str, kind: &'static str, when_missing: WhenMissing, 
     Key { name, kind, when_missing, meaning }
 }
 
-/// Where an encrypted transport listens, and with which certificate.
+/// The keys of an encrypted transport's section.
 const ENCRYPTED: &[Key] = &[
     key("listen", "address and port, or a list of them", Required, "Where it listens. Port 0 is any free port."),
     key("cert", "path", Required, "The certificate chain in PEM. Read again when it changes."),
     key("key", "path", Required, "The certificate's private key in PEM. Read again when it changes."),
 ];
 
-/// The whole file, in the order in which `bailiwick init` writes it.
+/// All sections of the file, in the order in which `bailiwick init` writes them.
 pub const SECTIONS: &[Section] = &[
     Section {
         name: "",
@@ -320,14 +320,15 @@ pub const SECTIONS: &[Section] = &[
     },
 ];
 
-/// The names of a section's keys and of the sections right below it; those above all sections for an empty name.
+/// The names of a section's keys, and of the sections directly below it. The empty name stands for the top level: the
+/// keys above all sections, and the sections themselves.
 pub(crate) fn names(section: &str) -> Vec<&'static str> {
-    let keys = SECTIONS.iter().filter(|one| one.name == section).flat_map(|one| one.keys).map(|key| key.name);
+    let keys = SECTIONS.iter().filter(|known| known.name == section).flat_map(|known| known.keys).map(|key| key.name);
     let below = |name: &'static str| match section {
         "" => Some(name),
         _ => name.strip_prefix(section)?.strip_prefix('.'),
     };
-    let sections = SECTIONS.iter().filter_map(|one| below(one.name));
+    let sections = SECTIONS.iter().filter_map(|known| below(known.name));
     keys.chain(sections.filter(|name| !name.is_empty() && !name.contains('.'))).collect()
 }
 
@@ -338,7 +339,7 @@ mod tests {
     use super::*;
     use crate::program::config::Config;
 
-    /// A file with one section, in which what is required stands.
+    /// The text of a file with this section, its required keys, and `line`.
     fn with(section: &Section, line: &str) -> String {
         let (above, line) = if section.name.is_empty() { (line, "") } else { ("", line) };
         let heading = match section.name {

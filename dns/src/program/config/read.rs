@@ -1,5 +1,5 @@
-//! Takes the TOML of the configuration, returns a [`super::Config`] or every error with its line. Called
-//! by [`super::Config::parse`].
+//! Reads the configuration. Takes its TOML, returns a [`super::Config`] or every error with its line. Called by
+//! [`super::Config::parse`].
 
 mod dnssec;
 mod fleet;
@@ -29,7 +29,7 @@ use crate::response::answer::Responses;
 use crate::response::answer::identity::Identity;
 use crate::text::nearest::suggestion;
 
-/// More threads than any machine has cores would only cost memory.
+/// The most threads for each address. No machine has more cores, and more threads would only cost memory.
 const MAX_THREADS: u64 = 1024;
 
 type Key<'i> = Spanned<DeString<'i>>;
@@ -50,7 +50,8 @@ pub(super) fn config(text: &str, file: &str, directory: &Path) -> Result<Config,
     }
 }
 
-/// `[fleet]` alone, whatever else stands in the file.
+/// Reads the section `[fleet]` alone, whatever else stands in the file. Mistakes in the section are errors only if it
+/// says that rules come from NATS.
 pub(super) fn fleet_section(text: &str, file: &str, directory: &Path) -> Result<Fleet, Vec<ConfigError>> {
     let mut reader = Reader { text, file, directory, errors: Vec::new() };
     let (document, _) = DeTable::parse_recoverable(text);
@@ -143,8 +144,8 @@ impl Reader<'_> {
         })
     }
 
-    /// Where the rules are read from. A node that follows others reads what was last good, and begins with the
-    /// configured document only if it has nothing else.
+    /// The file that the rules are read from. A node that takes its rules from others reads the last good document in
+    /// its state directory. If there is none, the node begins with the configured document.
     fn rules(
         &mut self,
         configured: Option<Option<PathBuf>>,
@@ -204,7 +205,7 @@ impl Reader<'_> {
         for (key, value) in entries {
             let name = key.get_ref();
             if value.get_ref().is_table() {
-                // TOML takes the dots of a bare key for nested sections.
+                // Without quotes, TOML reads the dots of a key as nested sections.
                 let message = format!("the zone's name that begins with \"{name}\" must stand in quotes, dots and all");
                 self.note(key.span(), message);
                 continue;
@@ -217,7 +218,7 @@ impl Reader<'_> {
                 Ok(origin) if zones.iter().any(|zone| zone.origin == origin) => {
                     self.note(key.span(), format!("the zone \"{name}\" is listed twice; remove one"));
                 }
-                // A zone without a readable path is kept out, but its name still counts as taken.
+                // A zone whose path is wrong is an error already. It is added, so that its name counts as taken.
                 Ok(origin) => zones.push(ZoneFile { origin, file: file.unwrap_or_default() }),
             }
         }
@@ -369,13 +370,13 @@ impl Reader<'_> {
         self.errors.push(ConfigError { file: self.file.to_owned(), line: 0, message: message.to_owned() });
     }
 
-    /// Notes an error and gives `None`, so that a reading function can end with it.
+    /// Notes an error and returns `None`, so that a reading function can end with a call of it.
     fn fail<T>(&mut self, place: Range<usize>, message: String) -> Option<T> {
         self.note(place, message);
         None
     }
 
-    /// The line on which a place begins, counted from 1.
+    /// The line in which a place in the text begins, counted from 1.
     fn line(&self, place: &Range<usize>) -> usize {
         let before = &self.text.as_bytes()[..place.start.min(self.text.len())];
         1 + before.iter().filter(|&&byte| byte == b'\n').count()
@@ -387,8 +388,8 @@ impl Reader<'_> {
     }
 }
 
-/// The name of a zone. Names that no client asks for are errors: text outside ASCII is asked for in Punycode (RFC 5891
-/// §4), and neither spaces nor wildcards are zones' names.
+/// Reads the name of a zone. Names that no client asks for are errors. Clients ask for letters outside ASCII in
+/// Punycode (RFC 5891 §4). A name with spaces or a wildcard can't be a zone.
 pub(crate) fn zone_name(text: &str) -> Result<Name, String> {
     let text = text.strip_suffix('.').unwrap_or(text);
     if !text.is_ascii() {
@@ -410,7 +411,7 @@ pub(crate) fn zone_name(text: &str) -> Result<Name, String> {
     Name::parse(format!("{text}.").as_bytes(), None).map_err(|error| error.to_string())
 }
 
-/// A name in Punycode (RFC 5891, UTS 46).
+/// A name in Punycode (RFC 5891, UTS 46); `None` if it has no such form.
 fn domain_to_ascii(text: &str) -> Option<String> {
     idna::domain_to_ascii_strict(text).ok()
 }

@@ -1,4 +1,4 @@
-//! Configuration files that are read, and mistakes in them with their lines.
+//! Tests of configuration files that are valid, and of mistakes with their lines.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! What nodes of a fleet should have alike, and what this one has: keys, GeoIP databases and clocks. Takes what peers
-//! told, returns parts of the text of `bailiwick fleet status`.
+//! Compares what the nodes of a fleet should have in common: keys, GeoIP databases and clocks. Takes what peers
+//! reported, returns parts of the text of `bailiwick fleet status`.
 
 use std::fmt::Write;
 
@@ -8,17 +8,17 @@ use bailiwick_rules::time::Timestamp;
 use super::FleetReport;
 use crate::state::fleet_status::{Peer, Told};
 
-/// A clock that is so many seconds ahead or behind is told. Nothing is decided by it, but overrides and signatures end
-/// by it.
+/// If a peer's clock is at least this many seconds ahead or behind, the text says so. No decision depends on the
+/// difference, but each node ends overrides and signatures by its own clock.
 const CLOCK: u64 = 10;
 
-/// How far a clock is ahead of this node's or behind it, if that is worth a word.
+/// How far a clock is ahead of this node's clock or behind it; `None` if the difference is less than [`CLOCK`] seconds.
 pub(crate) fn clock(ahead_ms: i64) -> Option<String> {
     let (seconds, side) = (ahead_ms.unsigned_abs() / 1_000, if ahead_ms > 0 { "ahead of" } else { "behind" });
     (seconds >= CLOCK).then(|| format!("about {seconds} s {side} this one"))
 }
 
-/// What a peer told of itself, to stand in its line.
+/// What a peer reported of itself, for the line of this peer.
 pub(super) fn details(told: &Told) -> String {
     let mut text = String::new();
     if let Some(built) = told.geoip_built {
@@ -33,7 +33,7 @@ pub(super) fn details(told: &Told) -> String {
 }
 
 impl FleetReport {
-    /// The lines of what this node itself has.
+    /// The lines about this node's own GeoIP database and keys.
     pub(super) fn possessions(&self) -> String {
         let mut text = String::new();
         if let Some(built) = self.geoip_built {
@@ -45,28 +45,28 @@ impl FleetReport {
         text
     }
 
-    /// What a peer that answers has other than this node, each in a sentence.
+    /// The differences between this node and a peer that answers, each in a sentence.
     pub(super) fn differences(&self, peer: &Peer) -> Vec<String> {
         let (name, Told { keys_sha256, geoip_built, clock_ahead_ms, .. }) = (peer.name(), &peer.told);
-        let mut told = Vec::new();
+        let mut differences = Vec::new();
         for (zone, digest) in &self.keys_sha256 {
-            // A peer that serves the zone unsigned, or not at all, tells no digest.
+            // A peer that serves the zone unsigned, or not at all, reports no digest.
             if keys_sha256.get(zone).is_some_and(|other| other != digest) {
-                told.push(format!(
+                differences.push(format!(
                     "{name} signs {zone} with other keys than this node; give both the same directory of keys"
                 ));
             }
         }
         match (self.geoip_built, geoip_built) {
-            (Some(own), Some(other)) if own != *other => told.push(format!(
+            (Some(own), Some(other)) if own != *other => differences.push(format!(
                 "{name} has a GeoIP database of {}, this node one of {}; they may place clients differently",
                 day(*other),
                 day(own)
             )),
             _ => {}
         }
-        told.extend(clock_ahead_ms.and_then(clock).map(|clock| format!("the clock of {name} is {clock}")));
-        told
+        differences.extend(clock_ahead_ms.and_then(clock).map(|clock| format!("the clock of {name} is {clock}")));
+        differences
     }
 }
 

@@ -1,5 +1,6 @@
-//! What a change has to keep to that is published on a node: its gates, and how carefully it goes from stage to stage.
-//! Takes the settings of `[fleet]`, returns a part of `/v1/fleet`; and reads that again for whoever publishes.
+//! The limits for a change that is published on a node: its gates (how much the change may do to clients), and how
+//! carefully it goes from stage to stage. Takes the settings of `[fleet]`, returns a part of `/v1/fleet`. The commands
+//! that publish read this part back into gates and settings.
 
 use bailiwick_rules::fleet::gates::Gates;
 use bailiwick_rules::fleet::stages::Care;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::fleet::Settings;
 
-/// What a change has to keep to, as JSON has it: spans and parts are texts, as in `bailiwick.toml`.
+/// The limits for a change, as they stand in JSON. Durations and percentages are texts, as in `bailiwick.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Limits {
@@ -41,7 +42,7 @@ struct StageTexts {
 
 impl From<&Settings> for Limits {
     fn from(settings: &Settings) -> Self {
-        // The configuration has whole per cent.
+        // The configuration has only whole per cent.
         let text = |ratio: Ratio| format!("{}%", ratio.0 / 10_000);
         let (gates, care) = (settings.gates, settings.care);
         Self {
@@ -63,14 +64,14 @@ impl From<&Settings> for Limits {
 }
 
 impl Limits {
-    /// What a change may come to. A gate that can't be read is taken for the narrowest: it is there, after all.
+    /// The gates of a change. A gate that can't be read counts as the strictest, because the node does have a gate.
     pub(crate) fn gates(&self) -> Gates {
         let part = |text: &Option<String>| text.as_deref().map(|text| Ratio::parse_percent(text).unwrap_or_default());
         let GateTexts { max_moved, max_denied, min_regions } = &self.gates;
         Gates { max_moved: part(max_moved), max_denied: part(max_denied), min_regions: *min_regions }
     }
 
-    /// How carefully it goes from stage to stage; what can't be read is as it is without configuration.
+    /// How carefully a change goes from stage to stage. A setting that can't be read has its default.
     pub(crate) fn care(&self) -> Care {
         let usual = Care::default();
         let StageTexts { bake, max_servfail, max_denied, max_shift, min_answers } = &self.stages;

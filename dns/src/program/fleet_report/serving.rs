@@ -1,5 +1,5 @@
-//! How a node answers under the revision in service. Takes what its metrics know, returns a part of `/v1/fleet`; and
-//! reads that again for whoever drives a rollout.
+//! A node's answers before and under the revision in service. Takes them from the node's metrics, returns a part of
+//! `/v1/fleet`. The command that watches the rollout of a revision reads this part again.
 
 use std::collections::BTreeMap;
 
@@ -9,33 +9,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::program::metrics::Served;
 
-/// How a node answers under the revision in service.
+/// A node's answers before and under the revision in service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Serving {
-    /// For how long it has served it, by its own clock.
+    /// For how long the node has served the revision, by its own clock.
     pub(crate) milliseconds: u64,
-    /// What it answered in the hour before.
+    /// The answers in the hour before.
     before: AnswersReport,
-    /// What it has answered since.
+    /// The answers since the revision came into service.
     since: AnswersReport,
 }
 
-/// Answers of a node.
+/// Numbers of answers of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct AnswersReport {
-    /// All of them.
+    /// All answers.
     all: u64,
-    /// Those with SERVFAIL.
+    /// The answers with SERVFAIL.
     servfail: u64,
-    /// Steered ones.
+    /// The steered answers, by service and region.
     steered: Vec<Steered>,
 }
 
-/// Answers of a service from a region.
+/// The number of a service's answers with the records of a region.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Steered {
     service: String,
-    /// Null: from no region.
+    /// The region. `None` (null in JSON) stands for answers without a region.
     region: Option<String>,
     answers: u64,
 }

@@ -1,7 +1,7 @@
 //! Turns log events into lines: text for people, JSON for programs. Installed by `logs`.
 //!
-//! A field whose name begins with `json.` is for programs, because the sentence says it to people already. Text leaves
-//! it out, and JSON writes it without the prefix.
+//! A field whose name begins with `json.` is for programs only, because the message says the same to people. The text
+//! form leaves out such a field, and the JSON form writes it without the prefix.
 
 use std::fmt;
 
@@ -14,6 +14,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+/// The beginning of the names of fields that are for programs.
 const FOR_PROGRAMS: &str = "json.";
 
 /// Fields as text, without those for programs.
@@ -79,7 +80,7 @@ impl ForPrograms {
     fn add(&mut self, field: &Field, value: Value) {
         let name = field.name();
         let name = name.strip_prefix(FOR_PROGRAMS).unwrap_or(name);
-        // No name twice in an object: a field of the sentence's own goes before one for programs.
+        // An object must not have a name twice, so the first field of a name is kept.
         if !self.0.iter().any(|(known, _)| *known == name) {
             self.0.push((name, value));
         }

@@ -1,5 +1,5 @@
-//! Takes log lines from any thread, writes them to standard error on a thread of its own. Called by the log's
-//! subscriber.
+//! The queue of log lines. Takes lines from any thread, and writes them to standard error on a thread of its own.
+//! Called by the log's subscriber.
 //!
 //! Logging never waits and never fails. Lines are lost if the queue is full, because the reader stalls, or if they
 //! can't be written, because the reader is gone or the disk is full. Lost lines are counted, and once lines can be

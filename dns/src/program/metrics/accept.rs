@@ -1,4 +1,4 @@
-//! Which format of metrics a scraper gets. Takes the scraper's `Accept` headers (RFC 9110 §12.5.1), returns a
+//! Chooses the format of metrics for a scraper. Takes the scraper's `Accept` headers (RFC 9110 §12.5.1), returns a
 //! [`Format`]. Called by `api`.
 
 /// A format of `/metrics`.
@@ -13,8 +13,9 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// The format for these `Accept` headers. Protobuf if they name it and prefer it to text, as those of a Prometheus
-    /// with native histograms do. Else OpenMetrics if they name it. Else the older format.
+    /// The format for these `Accept` headers. It is Protobuf if they name Protobuf and prefer it to text, as a
+    /// Prometheus with native histograms does. Otherwise it is OpenMetrics if they name that, and else the older
+    /// format.
     pub(crate) fn of<'h>(accept: impl Iterator<Item = &'h str>) -> Self {
         let ranges: Vec<Range<'h>> = accept.flat_map(|value| value.split(',')).map(Range::parse).collect();
         let quality = |fits: &dyn Fn(&Range<'_>) -> bool| {
@@ -50,7 +51,7 @@ impl Format {
 struct Range<'h> {
     kind: &'h str,
     parameters: Vec<(&'h str, &'h str)>,
-    /// In thousandths.
+    /// The quality value `q`, in thousandths.
     quality: u16,
 }
 

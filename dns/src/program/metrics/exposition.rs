@@ -31,7 +31,7 @@ use crate::response::wire::Transport;
 use crate::state::owner::{Handle, Source};
 use crate::state::snapshot::MonitorView;
 
-/// The sources with their names in labels.
+/// The sources of what a node serves, with their names in labels.
 const SOURCES: [(Source, &str); 4] =
     [(Source::Rules, "rules"), (Source::Zones, "zones"), (Source::Keys, "keys"), (Source::Geoip, "geoip")];
 const STATUSES: [Status; 3] = [Status::Up, Status::Down, Status::Unknown];
@@ -42,7 +42,7 @@ pub(super) fn text(metrics: Arc<Metrics>, handle: Handle) -> String {
     let mut text = String::new();
     match encode(&mut text, &registry) {
         Ok(()) => text,
-        // Writing to a String doesn't fail.
+        // Writing to a `String` never fails.
         Err(fmt::Error) => String::new(),
     }
 }
@@ -81,7 +81,7 @@ impl Collector for Exposition {
 impl Exposition {
     fn queries(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let threads = self.metrics.threads();
-        // Each transport's own counters, and for datagrams those of every thread.
+        // The shared counter of a transport. For UDP, the counters of the threads that answer datagrams are added.
         let total = |transport: Transport, own: &AtomicU64, of_thread: &dyn Fn(&ThreadCounters) -> u64| {
             let by_threads = threads.iter().map(|thread| of_thread(thread)).sum::<u64>();
             read(own) + if transport == Transport::Udp { by_threads } else { 0 }
@@ -249,18 +249,18 @@ impl Exposition {
         }
         let mut metric = gauge(encoder, "endpoint_forced", "1 while an override forces an endpoint's status")?;
         for (region, reported) in &report.regions {
-            for (endpoint, one) in &reported.endpoints {
+            for (endpoint, its_report) in &reported.endpoints {
                 let labels = [("region", region.as_str()), ("endpoint", endpoint.as_str())];
-                metric.encode_family(&labels)?.encode_gauge(&u64::from(one.forced.is_some()))?;
+                metric.encode_family(&labels)?.encode_gauge(&u64::from(its_report.forced.is_some()))?;
             }
         }
         let mut metric = gauge(encoder, "endpoint_status", "1 for the status an endpoint has, overrides included")?;
         for (region, reported) in &report.regions {
-            for (endpoint, one) in &reported.endpoints {
+            for (endpoint, its_report) in &reported.endpoints {
                 for status in STATUSES {
                     let labels =
                         [("region", region.as_str()), ("endpoint", endpoint.as_str()), ("status", word(status))];
-                    metric.encode_family(&labels)?.encode_gauge(&u64::from(one.status == status))?;
+                    metric.encode_family(&labels)?.encode_gauge(&u64::from(its_report.status == status))?;
                 }
             }
         }
@@ -291,7 +291,7 @@ impl Exposition {
         })
     }
 
-    /// What isolates of Workers may spend of quotas. Nothing if none asked.
+    /// How much of each quota isolates of Workers were granted. Writes nothing if no isolate has asked.
     fn leases(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let now = self.handle.now();
         self.handle.leases().with_quotas(|ledgers, is_shared| {
@@ -326,15 +326,15 @@ impl Exposition {
     fn tasks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let tasks = self.handle.tasks().health();
         let mut failing = gauge(encoder, "task_failing", "1 while a long-lived task is down or makes no turn")?;
-        for one in &tasks {
-            let is_failing = u64::from(one.is_in_trouble);
-            failing.encode_family(&[("task", one.task.as_str())])?.encode_gauge(&is_failing)?;
+        for task in &tasks {
+            let is_failing = u64::from(task.is_in_trouble);
+            failing.encode_family(&[("task", task.task.as_str())])?.encode_gauge(&is_failing)?;
         }
         let help =
             "Times that a long-lived task panicked or ended and went on: a fault of the program, please report it";
         let mut panics = counter(encoder, "task_panics", help)?;
-        for one in &tasks {
-            sample(&mut panics, &[("task", one.task.as_str())], one.panics)?;
+        for task in &tasks {
+            sample(&mut panics, &[("task", task.task.as_str())], task.panics)?;
         }
         let help = "Lines of log that were lost: the queue was full, or they could not be written";
         let mut lost = counter(encoder, "log_lines_lost", help)?;
@@ -352,7 +352,8 @@ impl Exposition {
         self.monitors(encoder)
     }
 
-    /// Monitors by what they watch; without an endpoint they watch the region as a whole.
+    /// Metrics of monitors, labelled by what they watch. If the label `endpoint` is empty, a monitor watches the region
+    /// as a whole.
     fn monitors(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.handle.snapshot_owned();
         let (table, health) = (snapshot.table(), snapshot.health());
@@ -388,11 +389,11 @@ impl Exposition {
                 "1 for the status of half a monitor that tells the families of addresses apart, overrides left out";
             let mut metric = gauge(encoder, "monitor_family_status", help)?;
             for monitor in health.monitors.iter().filter(|monitor| monitor.family.is_some()) {
-                let is = monitor.monitored.machine.status();
+                let current = monitor.monitored.machine.status();
                 for status in STATUSES {
                     let mut labels = labels_of(table, monitor);
                     labels.push(("status", word(status)));
-                    metric.encode_family(&labels.as_slice())?.encode_gauge(&u64::from(is == status))?;
+                    metric.encode_family(&labels.as_slice())?.encode_gauge(&u64::from(current == status))?;
                 }
             }
         }
@@ -406,7 +407,8 @@ impl Exposition {
     }
 }
 
-/// What a monitor watches, and the family whose health it is where it tells them apart.
+/// The labels of a monitor: the region and the endpoint that it watches, and the address family if it watches IPv4 and
+/// IPv6 separately.
 fn labels_of<'a>(table: &'a Table, monitor: &MonitorView) -> Vec<(&'static str, &'a str)> {
     let region = table.region(monitor.region);
     let endpoint = monitor.endpoint.and_then(|position| region.endpoints.get(position));

@@ -1,14 +1,15 @@
-//! How long answers take. Takes spans, returns a histogram for `/metrics`.
+//! Measures how long answers take. Takes durations, returns a histogram for `/metrics`. Called by the responder.
 //!
 //! Reading a clock costs about as much as answering a datagram from memory. So only one batch of datagrams in [`EVERY`]
-//! is timed, and each of its datagrams counts with an equal share of the time. All packets over streams are timed.
+//! is timed, and each datagram of this batch counts with an equal share of its time. All packets over streams are
+//! timed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// One batch of datagrams in so many is timed. A power of two.
+/// One batch of datagrams in this number is timed. A power of two.
 pub(crate) const EVERY: u32 = 64;
-/// The upper bounds of the buckets, in microseconds; what takes longer is in the last.
+/// The upper bounds of the buckets, in microseconds. One more bucket counts answers that take longer.
 const BOUNDS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 10_000, 100_000];
 
 /// A histogram of spans.
@@ -38,12 +39,12 @@ pub(super) struct Sum {
 }
 
 impl Sum {
-    /// Adds what one counted.
-    pub(super) fn add(&mut self, one: &Latency) {
-        for (sum, count) in self.counts.iter_mut().zip(&one.counts) {
+    /// Adds the counts of a histogram.
+    pub(super) fn add(&mut self, latency: &Latency) {
+        for (sum, count) in self.counts.iter_mut().zip(&latency.counts) {
             *sum += count.load(Ordering::Relaxed);
         }
-        self.nanoseconds = self.nanoseconds.wrapping_add(one.nanoseconds.load(Ordering::Relaxed));
+        self.nanoseconds = self.nanoseconds.wrapping_add(latency.nanoseconds.load(Ordering::Relaxed));
     }
 
     /// How many answers were timed.
@@ -51,13 +52,13 @@ impl Sum {
         self.counts.iter().sum()
     }
 
-    /// All spans together, in seconds.
+    /// The sum of all durations, in seconds.
     #[expect(clippy::cast_precision_loss, reason = "a sum of seconds may be rounded")]
     pub(super) fn seconds(&self) -> f64 {
         self.nanoseconds as f64 / 1e9
     }
 
-    /// Upper bounds in seconds, each with how many lie between it and the one before.
+    /// The upper bound of each bucket in seconds, with the number of answers in this bucket.
     #[expect(clippy::cast_precision_loss, reason = "bounds are small")]
     pub(super) fn buckets(&self) -> Vec<(f64, u64)> {
         let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-/// Rewrites the lines in which the two formats differ. Here a counter's family has the name of its samples, with
-/// `_total`, and there is neither a line for the end nor one for a unit.
+/// Rewrites the lines in which the two formats differ. In the older format, a counter's family has the name of its
+/// samples, with `_total`. There are no lines `# EOF` and `# UNIT`.
 pub(crate) fn plain(openmetrics: &str) -> String {
     let kinds: HashMap<&str, &str> =
         openmetrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();

@@ -1,9 +1,10 @@
 //! Metrics as messages of `io.prometheus.client.MetricFamily`, each with its length before it. Takes the older text
 //! format and the sums of what Workers observed; returns bytes. Called by `api`.
 //!
-//! The text has everything but native histograms. The histograms of Workers are written in both forms: with the classic
-//! buckets of the text, and with the native buckets of `sums`. Both use the scale 3, which is Prometheus' schema 3. In
-//! that schema bucket `n` ends at 2^(n/8), but the buckets of `sums` are numbered by their beginning.
+//! The text has everything but native histograms (Prometheus' histograms of many sparse buckets). The histograms of
+//! what Workers observed are written in both forms: with the classic buckets of the text, and with native buckets from
+//! `sums`. The buckets of `sums` have the widths of Prometheus' schema 3. In this schema, bucket `n` ends at 2^(n/8),
+//! but `sums` numbers a bucket by its beginning.
 //!
 //! See *Protocol Buffers: Encoding* for the wire format, and `metrics.proto` of Prometheus' client model for the
 //! numbers of the fields.
@@ -14,7 +15,7 @@ use bailiwick_rules::observe::{Histogram, Sums};
 
 use super::exposition::{HISTOGRAMS, labels, seconds};
 
-/// The schema of native histograms: each bucket is 2^(1/8) wider than the one before.
+/// The schema of native histograms: the bound of each bucket is 2^(1/8) times the bound of the bucket before.
 const SCHEMA: i64 = 3;
 
 /// The labels of a series, in the order of their names.
@@ -137,8 +138,8 @@ impl Series {
     }
 }
 
-/// Writes the sparse buckets: the spans of neighbouring buckets, and the difference of each count from the count
-/// before.
+/// Writes the native buckets: the spans of neighbouring buckets, and for each bucket the difference of its count from
+/// the count before.
 fn write_native(histogram: &Histogram, message: &mut Message) {
     message.number(5, zigzag(SCHEMA));
     message.number(7, histogram.zero());

@@ -1,6 +1,6 @@
-//! Compares a node's answers before and since the revision in service. Takes the counters since the process began,
-//! returns the numbers by which a rollout is judged. Called every five minutes, when the rules change, and for requests
-//! of `/v1/fleet`.
+//! Compares a node's answers before and since the current revision of the rules. Takes the counters since the process
+//! began; returns the numbers by which the rollout of a revision is judged. Called every five minutes, when the rules
+//! change, and for requests of `/v1/fleet`.
 //!
 //! This module reads the counters of the metrics, and counts nothing itself.
 
@@ -19,7 +19,7 @@ use crate::response::answer::Rcode;
 /// The answers since a revision came into service are compared with the answers in this time before.
 const BEFORE: Duration = Duration::from_secs(3_600);
 
-/// The answers at some moments, and the revision in service.
+/// The numbers of answers at some moments, and the revision in service.
 #[derive(Debug, Default)]
 pub(super) struct Serving {
     /// The number of answers since the process began, at several moments of the last hour, the oldest first.
@@ -43,7 +43,7 @@ struct Current {
 pub(crate) struct Served {
     /// How long the node has served the revision.
     pub(crate) span: Millis,
-    /// The answers in the hour before.
+    /// The answers in the hour before the node began to serve the revision.
     pub(crate) before: Answers,
     /// The answers under the revision.
     pub(crate) since: Answers,
@@ -110,7 +110,7 @@ impl Metrics {
     }
 }
 
-/// The answers of `all` that aren't in `then`.
+/// The answers that were counted between `then` and `all`.
 fn less(all: &Answers, then: &Answers) -> Answers {
     let mut since = Answers {
         all: all.all.saturating_sub(then.all),

@@ -1,5 +1,6 @@
-//! Counters of one thread that answers datagrams. Takes outcomes from that thread alone, so that counting needs neither
-//! a lock nor a cache line that another core writes to. Summed over all threads when metrics are read.
+//! Counters of one thread that answers datagrams. Takes outcomes from this thread only, so that counting needs neither
+//! a lock nor a cache line that another core writes to. The metrics add up the counters of all threads when they are
+//! read.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -22,7 +23,7 @@ pub(crate) struct ThreadCounters {
     pub(super) memo_hits: AtomicU64,
     pub(super) memo_mismatches: AtomicU64,
     pub(crate) latency: Latency,
-    /// The lock is taken when the rules change and when metrics are read, but not to count.
+    /// The steered answers. The lock is taken when the rules change and when metrics are read, but not for counting.
     steered: Mutex<Steered>,
 }
 
@@ -41,10 +42,11 @@ struct Steered {
 #[derive(Debug, Default)]
 pub(crate) struct SteeredCounters {
     rules: Option<Arc<Rules>>,
-    /// By service, then by origin: a row of counters, one for each region, and the last for answers without a region. A
-    /// row is made when its first answer is counted, so that origins without queries take no memory.
+    /// For each service and each origin (where clients are), a row of counters: one for each region, and the last for
+    /// answers without a region. A row is made when its first answer is counted, so that origins without queries take
+    /// no memory.
     rows: Box<[OnceLock<Box<[AtomicU64]>>]>,
-    /// How many counters may still be made.
+    /// How many more counters may be made.
     left: AtomicUsize,
 }
 

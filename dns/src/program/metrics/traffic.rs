@@ -1,5 +1,6 @@
-//! Steered answers of the last week. Takes the counters of all threads since the process began, returns the numbers of
-//! queries by service, country, region and source. Called every five minutes, and for requests of `/v1/traffic`.
+//! Records the steered answers of the last week. Takes the counters of all threads since the process began; returns the
+//! numbers of queries by service, country, region and source. Called every five minutes, and for requests of
+//! `/v1/traffic`.
 
 use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
@@ -24,7 +25,7 @@ pub(super) struct Recorder {
 pub(crate) struct Wanted<'a> {
     /// Only queries after this time.
     pub(crate) since: Timestamp,
-    /// Only queries for this service; `None`: for all services.
+    /// Only queries for this service. `None` means queries for all services.
     pub(crate) service: Option<&'a str>,
     /// Whether to report each bucket of time separately.
     pub(crate) apart: bool,
@@ -36,9 +37,9 @@ impl Metrics {
         drop(self.recorded(now));
     }
 
-    /// Does [`Metrics::record_traffic`], and returns the recorded traffic. The sums are read under the lock. Otherwise,
-    /// of two threads that record at once, the thread with the older sums could take the lock last, and the answers in
-    /// between would be counted twice.
+    /// Does [`Metrics::record_traffic`], and returns the recorded traffic. The sums are read while the lock is held.
+    /// Otherwise two threads could record at once, and the thread with the older sums could take the lock last. Then
+    /// the answers between both sums would be counted twice.
     fn recorded(&self, now: Timestamp) -> MutexGuard<'_, Recorder> {
         let mut recorder = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
         let sums = self.all_steered();
@@ -62,7 +63,7 @@ impl Metrics {
     /// Restores the traffic that an earlier process stored.
     ///
     /// # Errors
-    /// The fault of the bytes. The recorded traffic then stays as it was.
+    /// What is wrong with the bytes. The recorded traffic then stays as it was.
     pub(crate) fn restore_traffic(&self, kept: &[u8], now: Timestamp) -> Result<(), String> {
         let kept = Traffic::read(kept, now)?;
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner).traffic = kept;

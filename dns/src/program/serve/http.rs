@@ -1,5 +1,5 @@
-//! The API's socket. Takes its configuration, returns a bound listener with tokens and certificate, which then serves.
-//! Owned by [`super::serve`].
+//! The API's socket. Takes the configuration of the API, returns a bound listener with tokens and certificate, which
+//! then serves the API. Owned by [`super::serve`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -44,11 +44,12 @@ pub(super) struct ServedHttp {
 }
 
 impl Http {
-    /// Binds the address, unless it is among what was inherited.
+    /// Binds the address, unless a socket for it is among the inherited ones.
     pub(super) fn bind(config: &crate::program::config::Api, inherited: &mut Inherited) -> Result<Self, Vec<String>> {
         let tokens = Tokens::of(config);
         let bound = bind_api(config.listen, inherited).map_err(|error| error.to_string());
-        let bound = bound.and_then(|one| Ok((one.local_addr().map_err(|error| error.to_string())?, one)));
+        let bound =
+            bound.and_then(|listener| Ok((listener.local_addr().map_err(|error| error.to_string())?, listener)));
         for warning in config.token_files().flat_map(warnings) {
             warn!("{warning}");
         }
@@ -66,18 +67,18 @@ impl Http {
         }
     }
 
-    /// What changes with its files while the API runs.
+    /// The tokens and the certificate, which change with their files while the API runs.
     pub(super) fn renewed(&self) -> impl Iterator<Item = Arc<dyn Renew>> {
         let tokens = self.tokens.all().cloned().map(|token| token as Arc<dyn Renew>);
         tokens.chain(self.certificate.clone().map(|certificate| certificate as Arc<dyn Renew>))
     }
 
-    /// Where it is bound.
+    /// The address that the socket is bound to.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A copy of its socket, for the process that takes over.
+    /// A copy of the socket, for a process that takes over.
     pub(super) fn copy(&self) -> io::Result<Handed> {
         Handed::copy(Role::Api, &self.listener)
     }
@@ -123,7 +124,7 @@ impl Http {
     }
 }
 
-/// Serves the API until told to stop.
+/// Serves the API until `stopped` becomes true.
 async fn speak(
     api: Arc<Api>,
     listener: io::Result<std::net::TcpListener>,

@@ -1,5 +1,5 @@
-//! SIGHUP: reads the configuration again. Puts in service what can change while the server runs, and names in the log
-//! what can't. Called by `serve`.
+//! Handles SIGHUP: reads the configuration again. Applies the settings that can change while the server runs, and names
+//! in the log those that can't. Called by `serve`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,20 +19,20 @@ pub(super) struct Changeable {
     pub(super) responder: Arc<Responder>,
     /// Has the limits of connections.
     pub(super) gate: Arc<Gate>,
-    /// Leads to the limit of signatures.
+    /// Gives access to the online signer, which has the limit of signatures.
     pub(super) handle: Handle,
-    /// Values that probes send.
+    /// The secrets that probes send.
     pub(super) secrets: Secrets,
 }
 
 impl Changeable {
-    /// Reads the file again. With errors in it all stays as it was. Gives the configuration that is in service now.
+    /// Reads the file again. If it has errors, nothing changes. Returns the configuration that is in service now.
     pub(super) fn reload(&self, file: &Path, current: Config) -> Config {
         let new = match Config::read(file) {
             Ok(new) => new,
             Err(errors) => {
                 errors.iter().for_each(|error| error!("the configuration stays as it was: {error}"));
-                // The files it names may have changed all the same.
+                // The files that the current configuration names may have changed.
                 self.renew_settings(&current, true);
                 return current;
             }
@@ -60,7 +60,8 @@ impl Changeable {
         Config { identity, cookies, responses, tcp, signing, secrets, ..current }
     }
 
-    /// A random cookie secret stays as long as nothing else has changed, and old ones stay if a new file can't be used.
+    /// Applies the settings of responses, if `is_due`, and reads the cookie secrets again. If a file of secrets can't
+    /// be used, the old secrets stay. A random secret changes too, so the caller calls this only if it has to.
     fn renew_settings(&self, config: &Config, is_due: bool) {
         if !is_due {
             return;
@@ -72,7 +73,7 @@ impl Changeable {
     }
 }
 
-/// The keys that differ and can't change while the server runs.
+/// The keys whose values differ, of those that can't change while the server runs.
 fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
     let differ = [
         ("node", old.node != new.node),

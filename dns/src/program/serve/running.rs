@@ -1,5 +1,5 @@
-//! Takes what was bound and loaded, returns a [`Running`] server, which answers until it ends or gives its sockets to
-//! another process. `serve` holds the one instance.
+//! The running server. Takes the sockets that were bound and the files that were loaded, returns a [`Running`] server,
+//! which answers until it ends or gives its sockets to another process. `serve` holds the only instance.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -30,11 +30,12 @@ use crate::system::clock::Clock;
 use crate::system::file_reload::{Renew, Renewal};
 use crate::system::files::{Mode, replace};
 
-/// How long queries in flight are waited for at the end.
+/// How long the server waits at its end for queries in progress.
 const DRAIN: Duration = Duration::from_secs(2);
-/// How long API requests in flight are waited for after that.
+/// How long the server waits after that for API requests in progress.
 const DRAIN_API: Duration = Duration::from_secs(1);
-/// For how long connections go on after another process has taken over, unless their clients leave or are idle before.
+/// For how long open connections are still served after another process has taken over. They end earlier if their
+/// clients close them or are idle.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// A server that answers.
@@ -47,14 +48,14 @@ pub(super) struct Running {
     certificates: Certificates,
     pub(super) addresses: Addresses,
     pub(super) node: String,
-    /// What a process that takes over is given.
+    /// The sockets and the lock to give to a process that takes over.
     handover: Option<Handover>,
-    /// The process that is to be replaced by this one, and what can be served only after that.
+    /// The process that this one replaces, and the QUIC sockets, which can be served only after that.
     old: Option<(OldProcess, QuicSockets)>,
     is_handing_over: Arc<AtomicBool>,
-    /// Whether a process that takes over finds this one.
+    /// Whether a process that takes over can find this one, by a socket in the state directory.
     is_found: bool,
-    /// Looks after them as long as it is held.
+    /// The addresses that no interface has. They are watched as long as this is held.
     _absent: Arc<Absent>,
 }
 
@@ -127,7 +128,8 @@ impl Running {
         let replaced = tokio::task::spawn_blocking(move || old.replace()).await;
         match replaced {
             Ok(Ok(())) => info!("took over: the process that served before reads nothing more"),
-            // It was about to end; if it wasn't, two answer the same, which does no harm.
+            // The old process was about to end. If it doesn't end, both processes give the same answers, which does no
+            // harm.
             Ok(Err(error)) => warn!(%error, "the process that served before doesn't say that it has stopped"),
             Err(error) => warn!(%error, "a fault of this program; please report it"),
         }
@@ -137,7 +139,7 @@ impl Running {
         begun.map_err(|error| vec![format!("QUIC can't be served: {error}")])
     }
 
-    /// Waits for processes that take over from now on.
+    /// Lets other processes take over from now on. The receiver gets a process that has done so.
     pub(super) fn await_successors(&mut self, config: &Config) -> UnboundedReceiver<Successor> {
         let (successors, ready) = unbounded_channel();
         let (Some(state_dir), Some(handover)) = (&config.state_dir, self.handover.take()) else { return ready };
@@ -146,7 +148,7 @@ impl Running {
         let is_asked = move |asked| {
             flag.store(asked, Ordering::Relaxed);
             if asked {
-                // The new process reads what is kept.
+                // The new process reads what is written to the state directory.
                 api.iter().for_each(|api| api.keep_traffic());
                 handle.finish_keeping(LAST_WORK);
             }
@@ -169,7 +171,7 @@ impl Running {
         Ready { dns, dot, doq, doh, api: self.api_address(), node: &self.node, pid: std::process::id() }
     }
 
-    /// Leaves the sockets to another process and ends once the connections have.
+    /// Leaves the sockets to another process. Returns when the open connections have ended, or after [`LINGER`].
     pub(super) async fn hand_over(mut self, successor: &Successor, manager: &ServiceManager, signals: &mut Signals) {
         self.changeable.handle.finish_keeping(LAST_WORK);
         self.changeable.handle.stop_keeping();
@@ -191,14 +193,14 @@ impl Running {
         }
     }
 
-    /// Removes the socket by which others find this process, unless the state directory is another's.
+    /// Removes the socket by which other processes find this one, unless another process uses the state directory.
     pub(super) fn forget(&self, config: &Config) {
         if let Some(state_dir) = config.state_dir.as_deref().filter(|_| self.is_found) {
             takeover::forget(state_dir);
         }
     }
 
-    /// Answers what is in flight and ends.
+    /// Answers the queries and requests in progress, and ends.
     pub(super) async fn end(self) {
         let api = self.http.as_ref().map(|http| Arc::clone(&http.api));
         end(self.listeners, self.http).await;
@@ -221,7 +223,7 @@ async fn end(listeners: Listeners, http: Option<ServedHttp>) {
     }
 }
 
-/// What `--ready-file` tells.
+/// The content of the file that `--ready-file` names.
 #[derive(Serialize)]
 pub(super) struct Ready<'a> {
     dns: Vec<SocketAddr>,
@@ -234,7 +236,7 @@ pub(super) struct Ready<'a> {
 }
 
 impl Ready<'_> {
-    /// Whoever waits for the file sees all of it or none.
+    /// Writes the file. It is replaced at once, so that a program that waits for it never reads a part of it.
     pub(super) fn write(&self, file: &Path) -> Result<(), Vec<String>> {
         let fail =
             |error: String| vec![format!("{}: can't be written ({error}); name another --ready-file", file.display())];
@@ -243,7 +245,7 @@ impl Ready<'_> {
     }
 }
 
-/// The node's name: as configured, else the machine's.
+/// The node's name: the configured name, or else the machine's host name.
 pub(crate) fn node_name(config: &Config) -> String {
     config.node.clone().unwrap_or_else(host_name)
 }

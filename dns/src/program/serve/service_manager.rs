@@ -1,5 +1,5 @@
-//! Notifies the service manager through its socket (`sd_notify(3)`): that the server serves, that it ends and, if there
-//! is a watchdog, that it lives. Does nothing without `NOTIFY_SOCKET`. Called by `serve`.
+//! Notifies the service manager (systemd) through its socket (`sd_notify(3)`): that the server serves, that it ends
+//! and, if there is a watchdog, that it lives. Does nothing without `NOTIFY_SOCKET`. Called by `serve`.
 
 use std::ffi::OsString;
 use std::io;
@@ -13,14 +13,14 @@ use tracing::{debug, error, info, warn};
 
 use crate::system::tasks::Tasks;
 
-/// How many times the watchdog is notified within its patience, so that a lost message does no harm.
+/// How many times the watchdog is notified within its timeout, so that a lost message does no harm.
 const TIMES: u32 = 3;
 
 /// The socket of the service manager.
 #[derive(Debug)]
 pub(super) struct ServiceManager {
     socket: Option<(UnixDatagram, SocketAddr)>,
-    /// The watchdog's patience.
+    /// The watchdog's timeout: after this time without a message, the service manager restarts the server.
     patience: Option<Duration>,
 }
 
@@ -88,7 +88,7 @@ fn connect(path: &[u8]) -> io::Result<(UnixDatagram, SocketAddr)> {
     Ok((socket, address))
 }
 
-/// The watchdog's patience; `None` if there is no watchdog, or it watches another process.
+/// The watchdog's timeout; `None` if there is no watchdog, or it watches another process.
 fn patience(micros: Option<&str>, pid: Option<&str>, own: u32) -> Option<Duration> {
     let watches_this = pid.is_none_or(|pid| pid.parse() == Ok(own));
     let micros = micros?.parse().ok().filter(|micros| *micros > 0)?;

@@ -1,6 +1,6 @@
 //! Replaces a process that serves by a new process. The old process sends its sockets through a Unix socket in the
 //! state directory. The new process begins to read the sockets before the old process stops. So every query that waits
-//! in a socket is answered by one of the two. Called by `serve`.
+//! in a socket is answered by one of the two processes. Called by `serve`.
 //!
 //! The protocol, after each side has checked that the other runs as the same user (`SO_PEERCRED`) or as root:
 //!
@@ -35,15 +35,15 @@ use crate::system::batch::receive_file;
 const NAME: &str = "takeover.sock";
 /// The first message of the new process: the protocol and its version.
 const HELLO: &[u8; 22] = b"bailiwick takeover v1\n";
-/// One socket was taken, the next may come.
+/// From the new process: it has taken a socket, and the next may come.
 const NEXT: u8 = b'+';
-/// There are no more sockets.
+/// From the old process: there are no more sockets.
 const END: u8 = b'.';
-/// The new process answers.
+/// From the new process: it answers queries.
 const READY: u8 = b'!';
-/// The old process doesn't answer any more.
+/// From the old process: it doesn't read queries any more.
 const YIELDED: u8 = b'-';
-/// The lock of the state directory.
+/// From the old process: the file sent with this octet is the lock of the state directory, not a socket.
 const LOCK: u8 = b'L';
 /// How long one side waits for the other's next message.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -117,7 +117,7 @@ pub(super) fn take(state_dir: &Path) -> io::Result<Option<Taken>> {
 pub(super) struct Successor {
     /// The id of the new process.
     pub(super) pid: i32,
-    /// Takes the report that this process has stopped reading.
+    /// This process sends through this channel when it has stopped reading.
     pub(super) yielded: mpsc::Sender<()>,
 }
 
@@ -125,7 +125,7 @@ pub(super) struct Successor {
 pub(super) struct Handover {
     /// The sockets with their roles.
     pub(super) sockets: Vec<Handed>,
-    /// The lock.
+    /// The lock of the state directory.
     pub(super) lock: Arc<File>,
 }
 
@@ -234,13 +234,14 @@ fn unexpected(word: u8) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
-/// Locks a state directory, which is made if need be; `None` where another process holds it.
+/// Locks a state directory, and makes the directory if it is missing. `None` if another process holds the lock.
 pub(super) fn lock(state_dir: &Path) -> Option<Arc<File>> {
     let _ = store::make(state_dir);
     store::lock(state_dir)
 }
 
-/// The sockets that systemd passes (`sd_listen_fds(3)`): those from 3 on, if `LISTEN_PID` is this process.
+/// The sockets that systemd passes (`sd_listen_fds(3)`): the file descriptors from 3 on, if `LISTEN_PID` is this
+/// process.
 pub(super) fn of_systemd() -> Inherited {
     let read = |name: &str| std::env::var(name).ok();
     let count = passed(read("LISTEN_PID").as_deref(), read("LISTEN_FDS").as_deref(), std::process::id());
@@ -256,7 +257,7 @@ pub(super) fn of_systemd() -> Inherited {
     inherited
 }
 
-/// How many files are passed to the process of this id.
+/// How many files are passed to the process with the id `own`.
 fn passed(pid: Option<&str>, count: Option<&str>, own: u32) -> u16 {
     let is_ours = pid.and_then(|pid| pid.parse().ok()) == Some(own);
     count.filter(|_| is_ours).and_then(|count| count.parse().ok()).unwrap_or(0)
@@ -282,7 +283,7 @@ mod tests {
         listen(directory.path(), handover(&socket, directory.path()), |_| {}, successors).unwrap();
         assert!(lock(directory.path()).is_none(), "another process holds the lock");
 
-        // One that fails leaves all as it was.
+        // A takeover that fails changes nothing.
         drop(take(directory.path()).unwrap().unwrap());
         let mut taken = take(directory.path()).unwrap().unwrap();
         assert!(taken.lock.is_some() && ready.try_recv().is_err());
@@ -303,7 +304,7 @@ mod tests {
         listen(directory.path(), handover(&socket, directory.path()), |_| {}, successors).unwrap();
         let mut stream = UnixStream::connect(path(directory.path())).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        // What was left unread makes it a reset.
+        // The server left bytes unread, so the connection may end with a reset.
         assert!(matches!(stream.read(&mut [0; 10]), Ok(0) | Err(_)));
         assert!(take(directory.path()).unwrap().is_some() && ready.try_recv().is_err());
     }

@@ -1,5 +1,5 @@
-//! SIGUSR2: starts the program once more, from the file it was started from, to take over from this process. Called
-//! by `serve`.
+//! Handles SIGUSR2: starts the program again, from the file that this process was started from. The new process takes
+//! over from this one. Called by `serve`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,12 +14,12 @@ pub(super) struct Upgrade {
 }
 
 impl Upgrade {
-    /// To be called at the start, while the program's file still has its name.
+    /// Notes how this process was started. Has to be called at the start, while the program's file still has its name.
     pub(super) fn prepare() -> Self {
         Self { program: std::env::current_exe().ok(), arguments: with_takeover(std::env::args_os().skip(1)) }
     }
 
-    /// Starts the successor. It takes over once it is ready; if it ends before, this process goes on serving.
+    /// Starts the new process. It takes over once it is ready. If it ends before, this process continues to serve.
     pub(super) fn start(&self) {
         let Some(program) = self.program.clone() else {
             error!(
@@ -27,7 +27,7 @@ impl Upgrade {
             );
             return;
         };
-        // Names of the service manager's that are meant for this process alone.
+        // These variables of the service manager are meant for this process only, so the new one doesn't get them.
         let mut command = Command::new(&program);
         command.args(&self.arguments).stdin(Stdio::null());
         ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]
@@ -36,7 +36,7 @@ impl Upgrade {
         match command.spawn() {
             Ok(mut child) => {
                 info!(pid = child.id(), "SIGUSR2: a new process was started and takes over once it is ready");
-                // Reaped, if it ends before this process does.
+                // If the new process ends first, it has to be waited for, or it would stay as a zombie.
                 let reap = move || match child.wait() {
                     Ok(status) => error!("the new process ended with {status}; this one goes on serving"),
                     Err(error) => error!(%error, "the new process can't be waited for"),
@@ -50,7 +50,7 @@ impl Upgrade {
 
 fn with_takeover(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let takeover = OsString::from("--takeover");
-    arguments.filter(|one| *one != takeover).chain([takeover.clone()]).collect()
+    arguments.filter(|argument| *argument != takeover).chain([takeover.clone()]).collect()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600_000;
 
 impl Reader<'_> {
-    /// All of `[dnssec]`; `zones` are those of `[zones]`.
+    /// Reads all of `[dnssec]`. `zones` are the zones that `[zones]` lists.
     pub(super) fn dnssec(&mut self, value: &Value<'_>, zones: &[ZoneFile]) -> Vec<SignedZone> {
         let mut signed: Vec<SignedZone> = Vec::new();
         let Some(table) = value.get_ref().as_table() else {
@@ -41,17 +41,17 @@ impl Reader<'_> {
         signed
     }
 
-    /// The zone that a section is for; there has to be one of its name.
+    /// The zone that a section is for. `[zones]` must list a zone of this name.
     fn zone_of_section(&mut self, key: &Key<'_>, value: &Value<'_>, zones: &[ZoneFile]) -> Option<Name> {
         let name = key.get_ref();
         let is_nested = |value: &Value<'_>| {
             value
                 .get_ref()
                 .as_table()
-                .is_some_and(|table| table.values().all(|one| one.get_ref().is_table()) && !table.is_empty())
+                .is_some_and(|table| table.values().all(|inner| inner.get_ref().is_table()) && !table.is_empty())
         };
         if is_nested(value) {
-            // TOML takes the dots of a bare key for nested sections.
+            // Without quotes, TOML reads the dots of a key as nested sections.
             let message =
                 format!("the zone's name that begins with \"{name}\" must stand in quotes: [dnssec.\"example.com\"]");
             return self.fail(key.span(), message);
@@ -78,8 +78,8 @@ impl Reader<'_> {
             match key.get_ref().as_ref() {
                 "keys" => directory = Some(self.path(&name, value)),
                 "cds" => policy.cds = self.cds(&name, value).unwrap_or_default(),
-                // Resolvers keep nothing for longer than it is worth, and signatures are refreshed when three days are
-                // left.
+                // At most a day: signatures are renewed when they are valid for three more days, and a resolver must
+                // not keep the keys for longer than their signature is valid.
                 "dnskey_ttl" => self.span(&name, value, 1, 24, "1h", &mut policy.dnskey_ttl),
                 "ds_ttl" => self.span(&name, value, 0, 14 * 24, "48h", &mut policy.ds_ttl),
                 "propagation" => self.span(&name, value, 0, 14 * 24, "1h", &mut policy.propagation),
@@ -107,7 +107,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Whole seconds from `least` seconds to `most` hours into `place`, which keeps what it has when there are none.
+    /// Reads a duration of whole seconds, from `least` seconds to `most` hours, into `place`. If the value is wrong,
+    /// `place` keeps its value.
     fn span(&mut self, key: &str, value: &Value<'_>, least: u64, most: u64, example: &str, place: &mut Millis) {
         let Some(text) = self.string(key, value) else { return };
         let fits = |span: &Millis| (least * SECOND..=most * HOUR).contains(&span.0) && span.0.is_multiple_of(SECOND);

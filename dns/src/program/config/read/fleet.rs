@@ -1,4 +1,5 @@
-//! `[fleet]`: where this node's rules come from, and whom it believes. Called by the reader of the whole file.
+//! Reads `[fleet]`: where this node's rules come from, and whose signatures it trusts. Called by the reader of the
+//! whole file.
 
 use bailiwick_rules::fleet::head::Stage;
 use bailiwick_rules::receipt::PublicKey;
@@ -71,7 +72,7 @@ impl Reader<'_> {
         self.word("fleet.stage", value, &Stage::ALL, Stage::Rest)
     }
 
-    /// The texts of a list, each with its place.
+    /// The texts of a list, each with its value in the file, which has the place.
     fn texts<'v>(&mut self, key: &str, example: &str, value: &'v Value<'v>) -> Vec<(&'v str, &'v Value<'v>)> {
         let Some(items) = value.get_ref().as_array() else {
             let kind = kind(value);
@@ -150,7 +151,7 @@ impl Reader<'_> {
     }
 }
 
-/// The URL of a peer without a slash at its end.
+/// Reads the URL of a peer (another node), and returns it without a slash at its end.
 fn peer(text: &str) -> Result<String, String> {
     let no_url =
         || format!("\"{text}\" is no peer; write the URL of its API, such as \"https://ns2.example.com:8053\"");
@@ -170,7 +171,7 @@ fn peer(text: &str) -> Result<String, String> {
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
-/// The URL of a NATS server. Without TLS only one on this machine is used.
+/// Reads the URL of a NATS server. Without TLS, only a server on this machine is allowed.
 fn server(text: &str) -> Result<String, String> {
     let no_url = || format!("\"{text}\" is no NATS server; write its URL, such as \"tls://nats1.example.com:4222\"");
     let url = Url::parse(text).map_err(|_| no_url())?;
@@ -187,7 +188,7 @@ fn server(text: &str) -> Result<String, String> {
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
-/// Whether a URL names this machine by its address.
+/// Whether the host of a URL is a loopback address, such as `127.0.0.1`.
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();

@@ -1,5 +1,5 @@
-//! `[fleet.gates]` and `[fleet.stages]`: what a change of the rules may come to, and how carefully it goes from stage
-//! to stage. Called by the reader of `[fleet]`.
+//! Reads `[fleet.gates]` and `[fleet.stages]`: how much a change of the rules may change for clients, and how carefully
+//! a revision goes from stage to stage (a stage is a part of the fleet's nodes). Called by the reader of `[fleet]`.
 
 use bailiwick_rules::fleet::gates::Gates;
 use bailiwick_rules::fleet::stages::Care;
@@ -9,7 +9,7 @@ use bailiwick_rules::time::Millis;
 use super::{Reader, Value};
 use crate::program::config::keys::names;
 
-/// The longest that a stage may bake.
+/// The longest time for which a stage's nodes may serve a revision before the next stage begins.
 const LONGEST_BAKE: Millis = Millis(7 * 86_400_000);
 
 impl Reader<'_> {

@@ -1,5 +1,5 @@
-//! The addresses where DNS is served, and whether those of all sections can be bound beside each other. Called by
-//! [`super::Reader::document`].
+//! Reads the addresses where DNS is served, and checks that the addresses of all sections can be bound at the same
+//! time. Called by [`super::Reader::document`].
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -39,7 +39,8 @@ impl Reader<'_> {
         addresses
     }
 
-    /// Addresses of which one holds another: the system lets only one of them be bound.
+    /// Notes an error for each pair of addresses that overlap, such as `0.0.0.0:53` and `127.0.0.1:53`: the system
+    /// binds only one of them.
     pub(super) fn overlaps(&mut self, document: &DeTable<'_>, ipv6_only: Option<bool>) {
         type Listed = (SocketAddr, Range<usize>, &'static str);
         let of = |name: &'static str, section: Option<&Value<'_>>| -> Vec<Listed> {
@@ -50,15 +51,16 @@ impl Reader<'_> {
             let read = |item: &&Value<'_>| Some((item.get_ref().as_str()?.parse().ok()?, item.span(), name));
             items.iter().filter_map(read).collect()
         };
-        let nested =
-            |name: &'static str| of(name, document.get(name).and_then(|one| one.get_ref().as_table()?.get("listen")));
+        let nested = |name: &'static str| {
+            of(name, document.get(name).and_then(|value| value.get_ref().as_table()?.get("listen")))
+        };
         let dns = of("", document.get("listen"));
         let by_tcp = [&dns[..], &nested("dot"), &nested("doh"), &nested("api")].concat();
         let by_udp = [&dns[..], &nested("doq")].concat();
         let mut reported: Vec<(Range<usize>, String)> = Vec::new();
         for transport in [by_tcp, by_udp] {
             for (at, (one, place, section)) in transport.iter().enumerate() {
-                // Equal ones of one list have been told of.
+                // Equal addresses of one list have an error already.
                 let clashes =
                     |(other, _, its): &&Listed| overlap(*one, *other, ipv6_only) && (one != other || section != its);
                 let Some((other, ..)) = transport[..at].iter().find(clashes) else { continue };
@@ -79,7 +81,7 @@ impl Reader<'_> {
     }
 }
 
-/// Whether the system refuses one of these beside the other.
+/// Whether the system refuses to bind one of these addresses while the other is bound.
 fn overlap(one: SocketAddr, other: SocketAddr, ipv6_only: Option<bool>) -> bool {
     if one.port() == 0 || one.port() != other.port() {
         return false;
@@ -87,7 +89,7 @@ fn overlap(one: SocketAddr, other: SocketAddr, ipv6_only: Option<bool>) -> bool 
     let (one, other) = (one.ip(), other.ip());
     match one.is_ipv4() == other.is_ipv4() {
         true => one == other || one.is_unspecified() || other.is_unspecified(),
-        // Where both are listened on, `[::]` takes no IPv4 unless told to.
+        // If IPv4 is listened on too, `[::]` takes no IPv4, unless the configuration says `ipv6_only = false`.
         false => ipv6_only == Some(false) && [one, other].iter().any(|ip| ip.is_ipv6() && ip.is_unspecified()),
     }
 }

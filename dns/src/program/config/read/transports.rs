@@ -1,5 +1,5 @@
-//! Takes the sections on transports and their limits, `[dot]`, `[doq]`, `[doh]`, `[tcp]`, `[rate_limit]` and
-//! `[signing]`; returns their settings. Called by the reader in `read`.
+//! Reads the sections on transports and limits. Takes `[dot]`, `[doq]`, `[doh]`, `[tcp]`, `[rate_limit]` and
+//! `[signing]`, returns their settings. Called by the reader in `read`.
 
 use std::net::SocketAddr;
 
@@ -14,11 +14,11 @@ use crate::net::streams::Limits;
 use crate::program::config::keys::names;
 use crate::program::config::{Encrypted, TlsFiles};
 
-/// More signatures in a second than two cores make.
+/// The highest limit of signatures in a second. Two cores make fewer.
 const MAX_SIGNATURES: u64 = 100_000;
 
 impl Reader<'_> {
-    /// `[dot]`, `[doq]` or `[doh]`.
+    /// Reads `[dot]`, `[doq]` or `[doh]`.
     pub(super) fn encrypted(&mut self, section: &str, key: &Key<'_>, value: &Value<'_>) -> Option<Encrypted> {
         let table = self.section(section, "listen = [\"127.0.0.1:8853\"]", value)?;
         let (mut listen, mut cert, mut secret) = (None, None, None);
@@ -31,8 +31,8 @@ impl Reader<'_> {
                 _ => self.no_key(&format!("{section}."), key, &names(section)),
             }
         }
-        for (name, there) in [("listen", listen.is_some()), ("cert", cert.is_some()), ("key", secret.is_some())] {
-            if !there {
+        for (name, is_there) in [("listen", listen.is_some()), ("cert", cert.is_some()), ("key", secret.is_some())] {
+            if !is_there {
                 let mend = match name {
                     "listen" => "write where it is served, such as [\"0.0.0.0:853\", \"[::]:853\"]",
                     "cert" => "name the certificate chain in PEM",
@@ -134,7 +134,7 @@ impl Reader<'_> {
         table.or_else(|| self.fail(value.span(), format!("\"{name}\" is {kind}; write a section [{name}] with {line}")))
     }
 
-    /// A whole number between `least` and `most` into `place`, which keeps what it has when there is none.
+    /// Reads a whole number from `least` to `most` into `place`. If the value is wrong, `place` keeps its value.
     pub(super) fn size<N: TryFrom<u64>>(&mut self, key: &str, value: &Value<'_>, least: u64, most: u64, place: &mut N) {
         let number = value.get_ref().as_integer().and_then(|number| number.as_str().parse::<u64>().ok());
         match number.filter(|number| (least..=most).contains(number)).and_then(|number| N::try_from(number).ok()) {
@@ -143,7 +143,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A list of addresses, or one.
+    /// Reads a list of addresses, or a single address.
     fn addresses(&mut self, key: &str, value: &Value<'_>) -> Vec<SocketAddr> {
         match value.get_ref().as_str() {
             Some(text) => self.address(text, value).into_iter().collect(),

@@ -1,5 +1,5 @@
-//! Single values of the configuration: texts, switches, paths and addresses. Takes a value of TOML, returns it with its
-//! type or notes an error with its line. Called by the readers of sections.
+//! Reads single values of the configuration: texts, booleans, paths and addresses. Takes a value of TOML; returns it
+//! with its type, or notes an error with its line. Called by the readers of sections.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::{Reader, Value};
 use crate::response::answer::identity::LONGEST;
 
 impl Reader<'_> {
-    /// A text that fits into one character-string.
+    /// Reads a text that fits into one character-string of DNS (255 octets).
     pub(super) fn short<'v>(&mut self, key: &str, value: &'v Value<'_>) -> Option<&'v str> {
         let text = self.string(key, value)?;
         match text.len() {
@@ -67,8 +67,9 @@ impl Reader<'_> {
         text.or_else(|| self.fail(value.span(), format!("\"{key}\" is {kind}; write a string in quotes")))
     }
 
-    /// A pause from a tenth of a second to ten minutes: of streams, where less hurries clients on slow paths and more
-    /// keeps dead ones, and between looks at peers.
+    /// Reads a pause from a tenth of a second to ten minutes. It is used for idle streams and between two requests to a
+    /// peer. With shorter pauses, streams of slow clients would be closed; with longer ones, dead streams would be
+    /// kept.
     pub(super) fn pause(&mut self, key: &str, value: &Value<'_>, example: &str) -> Option<Millis> {
         let text = self.string(key, value)?;
         Millis::parse(text).filter(|pause| (100..=600_000).contains(&pause.0)).or_else(|| {
@@ -78,11 +79,11 @@ impl Reader<'_> {
         })
     }
 
-    /// What one of these words stands for. Anything else is an error, and counts as the default.
+    /// Reads one of `words`, and returns what it stands for. Any other text is an error, and counts as `default`.
     pub(super) fn word<T: Copy>(&mut self, key: &str, value: &Value<'_>, words: &[(T, &str)], default: T) -> T {
         let Some(text) = self.string(key, value) else { return default };
-        if let Some((meant, _)) = words.iter().find(|(_, word)| *word == text) {
-            return *meant;
+        if let Some((meaning, _)) = words.iter().find(|(_, word)| *word == text) {
+            return *meaning;
         }
         let quoted: Vec<String> = words.iter().map(|(_, word)| format!("\"{word}\"")).collect();
         let list =

@@ -1,17 +1,17 @@
-//! The queue of log lines beside a reader that stalls or fails.
+//! Tests of the queue of log lines with a reader that stalls or fails.
 
 use super::*;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const LONG: Duration = Duration::from_secs(20);
 
-/// What was written, and how the next writes fare.
+/// What was written to the sink, and what happens to the next writes.
 #[derive(Debug, Default)]
 struct Shown {
     text: String,
-    /// The other side takes nothing: whoever writes waits.
+    /// Whether the reader takes nothing, so that a write waits.
     stalls: bool,
-    /// The disk is full after so many more octets.
+    /// After this many more octets, the disk is full; `None` for no limit.
     room: Option<usize>,
 }
 
@@ -68,7 +68,7 @@ fn a_stalled_reader_delays_no_writer_and_the_gap_is_logged_at_its_place() {
     let line = format!("{}\n", "x".repeat(999));
     let before = lost_lines()[0].1;
     let begun = Instant::now();
-    // The writer holds one line at the most.
+    // The writer thread holds at most one line.
     (0..3000).for_each(|_| queue.push(line.as_bytes()));
     queue.finish(Duration::from_millis(50));
     assert!(begun.elapsed() < LONG, "a thread that logs doesn't wait, and the end waits only briefly");

@@ -1,5 +1,5 @@
-//! The metrics of a fleet whose voters agree on health. Takes what is agreed on, writes OpenMetrics. Called by
-//! [`super`].
+//! Writes the metrics of a fleet whose voters (nodes whose health reports count as votes) agree on the health of
+//! regions. Takes the state of the agreement, writes OpenMetrics. Called by [`super`].
 
 use std::fmt;
 
@@ -9,7 +9,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::gauge;
 use crate::state::owner::Handle;
 
-/// Voters, blindness and guards; nothing where the rules name no voters.
+/// Writes the numbers of voters, whether this node is blind (most of its probes fail at once), and the regions that
+/// guards keep in service. Writes nothing if the rules name no voters.
 pub(super) fn encode(handle: &Handle, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let snapshot = handle.snapshot_owned();
     let (Some(fleet), Some(health)) = (snapshot.table().fleet(), &snapshot.health().fleet) else { return Ok(()) };

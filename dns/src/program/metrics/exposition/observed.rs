@@ -1,5 +1,5 @@
-//! The samples of what Workers observed. Takes the sums of their batches, writes families of `/metrics`. Called by
-//! [`super`]. Without any batch it writes nothing.
+//! Writes the metrics of what Workers (the edge) observed. Takes the sums of the batches of counts that Workers posted,
+//! writes families of `/metrics`. Called by [`super`]. If no batch has arrived, it writes nothing.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use prometheus_client::metrics::MetricType;
 
 use super::{counter, gauge, sample};
 
-/// The upper bounds of histograms, as exponents of 2 seconds: 2 ms to 17 minutes. Each is a bound of the counted
-/// histogram too, so nothing is interpolated.
+/// The upper bounds of histograms, as powers of 2 in seconds: 2 ms to 17 minutes. Each bound is a bound of the counted
+/// histogram too, so no count has to be interpolated.
 const EXPONENTS: core::ops::RangeInclusive<i16> = -9..=10;
 
 type Labels<'a> = Vec<(&'static str, &'a str)>;
@@ -47,18 +47,18 @@ pub(super) fn write(encoder: &mut DescriptorEncoder<'_>, sums: &Sums, now: Times
     Ok(())
 }
 
-/// A family of histograms: its name, what it tells, and where it is counted.
+/// A family of histograms: its name, its help text, and the field of [`Counts`] that has it.
 pub(in crate::program::metrics) type Family = (&'static str, &'static str, fn(&Counts) -> &Histogram);
 
 /// The families of histograms.
 pub(in crate::program::metrics) const HISTOGRAMS: [Family; 3] = [
-    ("observed_first_token_seconds", "From sending a request to the first content of its stream", |one| {
-        &one.first_token
+    ("observed_first_token_seconds", "From sending a request to the first content of its stream", |counts| {
+        &counts.first_token
     }),
-    ("observed_between_tokens_seconds", "For each stream: the mean time between two pieces of content", |one| {
-        &one.between_tokens
+    ("observed_between_tokens_seconds", "For each stream: the mean time between two pieces of content", |counts| {
+        &counts.between_tokens
     }),
-    ("observed_request_seconds", "From the arrival of a request to the end of its answer", |one| &one.total),
+    ("observed_request_seconds", "From the arrival of a request to the end of its answer", |counts| &counts.total),
 ];
 
 fn batches(encoder: &mut DescriptorEncoder<'_>, sums: &Sums, now: Timestamp) -> fmt::Result {
@@ -116,13 +116,13 @@ fn histogram(metric: &mut MetricEncoder<'_>, labels: &Labels<'_>, times: &Histog
     family.encode_histogram::<NoLabelSet>(seconds(times), times.len(), &buckets, None)
 }
 
-/// All times together, in seconds.
+/// The sum of all times, in seconds.
 #[expect(clippy::cast_precision_loss, reason = "a sum of seconds may be rounded")]
 pub(in crate::program::metrics) fn seconds(times: &Histogram) -> f64 {
     times.sum_us() as f64 / 1e6
 }
 
-/// The labels of a key. Prometheus takes an empty label for one that is absent.
+/// The labels of a key. For Prometheus, an empty label is the same as an absent one.
 pub(in crate::program::metrics) fn labels(key: &Key) -> Labels<'_> {
     let mut labels = vec![
         ("service", key.service.as_str()),

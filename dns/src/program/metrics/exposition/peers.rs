@@ -1,4 +1,5 @@
-//! The metrics of following peers or NATS. Takes what is known of them, writes OpenMetrics. Called by [`super`].
+//! Writes the metrics of a node that takes its rules from peers (other nodes) or from NATS. Takes what this node knows
+//! of them, writes OpenMetrics. Called by [`super`].
 
 use std::fmt;
 
@@ -8,8 +9,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::{counter, gauge, sample};
 use crate::state::owner::Handle;
 
-/// Whether peers answer, how far this node lags, and what it refused; nothing where neither peers nor NATS
-/// are configured.
+/// Writes whether peers answer, for how long this node may have served old rules, and what it refused. Writes nothing
+/// if neither peers nor NATS are configured.
 pub(super) fn encode(handle: &Handle, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let now = handle.now();
     handle.fleet().with(|known| {

@@ -1,4 +1,5 @@
-//! The metrics of replicas of knowledge. Takes the last readings of copies, writes OpenMetrics. Called by [`super`].
+//! Writes the metrics of replicas: knowledge of which regions hold copies. Takes the last readings of these copies,
+//! writes OpenMetrics. Called by [`super`].
 
 use std::fmt;
 
@@ -9,7 +10,8 @@ use super::{counter, gauge, sample};
 use crate::state::owner::Handle;
 use crate::state::snapshot::ReplicaView;
 
-/// How far copies are behind; nothing where the rules name no replica. A lag that isn't known has no sample.
+/// Writes how far copies are behind their leaders. Writes nothing if the rules name no replica. A lag that isn't known
+/// has no sample.
 pub(super) fn encode(handle: &Handle, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let (snapshot, now) = (handle.snapshot_owned(), handle.now());
     let views = &snapshot.health().replicas;

@@ -1,5 +1,5 @@
-//! Metrics of zones: their sizes, their keys, and the signatures of answers made on the fly. Called by
-//! [`super::Exposition::encode`].
+//! Writes the metrics of zones: whether they are served, their keys, and the signatures that are made while a query is
+//! answered. Called by [`super::Exposition::encode`].
 
 use std::fmt;
 
