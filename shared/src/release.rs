@@ -1,10 +1,11 @@
-//! What endpoints really run. A release is what should run under a model's name. Takes the answers of `/v1/models` and
-//! those to a few fixed prompts, returns a [`Reading`]; takes the readings of all endpoints, returns what steering
-//! compares ([`health`]). Called by the DNS node, and by the edge with the readings that nodes report.
+//! What endpoints really run: a release is the model, engine and settings that should run under one name of a model.
+//! Takes an endpoint's answers to `/v1/models` and to a few fixed prompts, returns a [`Reading`]. Takes the readings of
+//! all endpoints, returns what steering compares ([`health`]). Called by the DNS node for its own readings, and by the
+//! edge for the readings that nodes report.
 //!
 //! The same name of a model may stand for other weights, another quantisation or another chat template in each region.
-//! The likeliest tokens of the answers to fixed prompts (the canary) tell such variants apart. Between GPUs and batches
-//! they differ a little, between models much more.
+//! The likeliest tokens of the answers to fixed prompts (the canary) tell such models apart: they differ a little
+//! between GPUs and batches, and much more between models.
 
 mod answer;
 mod ask;

@@ -1,40 +1,41 @@
-//! Reads what endpoints answer. Takes the bytes of `/v1/models` or of a completion, returns what they say of the
-//! release. Called by the DNS node.
+//! Reads what an endpoint says of the release that it runs. Takes the bytes of an answer of `/v1/models` or of a
+//! completion, returns its fields as types. Called by the DNS node.
 //!
-//! The answers come from other programs and may hold any bytes. What can't be read is left out, and a text that is too
-//! long counts as not told.
+//! The answers come from other programs and may hold any bytes. A field that can't be read is left out, and so is a
+//! text that is too long.
 
 use serde_json::Value;
 
 use crate::rules::{Canary, Position, Token};
 
-/// How many bytes of an answer are read.
+/// The most bytes of an answer that are read.
 pub const LONGEST_ANSWER: usize = 256 << 10;
-/// The longest name, root or fingerprint that is believed, in bytes.
+/// The longest name, root or fingerprint that is accepted, in bytes.
 pub(super) const LONGEST_TEXT: usize = 256;
 
 /// What `/v1/models` says of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
-    /// Where the weights come from, if that isn't the model's name once more.
+    /// Where the weights come from, such as a repository or a path; `None` if the answer only repeats the model's name.
     pub root: Option<String>,
     /// The longest context, in tokens.
     pub max_model_len: Option<u64>,
 }
 
-/// What a completion says.
+/// What a completion says of the release.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// The model's name.
     pub model: Option<String>,
-    /// The engine.
+    /// The engine, as its `system_fingerprint` names it.
     pub fingerprint: Option<String>,
-    /// The likeliest tokens of the answer; `None` if they weren't told.
+    /// The likeliest tokens at each position of the answer; `None` if the answer has no log probabilities.
     pub positions: Option<Vec<Position>>,
 }
 
-/// Reads the list of models of vLLM, SGLang, llama.cpp, TGI or OpenAI. Of one that lists a single model by another
-/// name, as llama.cpp does, that counts. `None` if the answer is no such list or lacks the model.
+/// Reads the list of models of vLLM, SGLang, llama.cpp, TGI or OpenAI, and returns the entry of `model`. llama.cpp
+/// lists a single model under another name; a list with one entry is taken for the model, whatever its name. `None` if
+/// the answer is no such list or lacks the model.
 #[must_use]
 pub fn models(bytes: &[u8], model: &str) -> Option<Listed> {
     let page: Value = serde_json::from_slice(bytes).ok()?;
@@ -45,7 +46,7 @@ pub fn models(bytes: &[u8], model: &str) -> Option<Listed> {
         _ => None,
     })?;
     let id = id(one).unwrap_or_default();
-    // vLLM and SGLang say it themselves; llama.cpp has it among its metadata.
+    // vLLM and SGLang have the length in a field of its own, llama.cpp among its metadata.
     let length = one.get("max_model_len").or_else(|| one.get("meta")?.get("n_ctx"));
     Some(Listed {
         root: text(one.get("root")).filter(|root| *root != id && root != model),
@@ -53,7 +54,7 @@ pub fn models(bytes: &[u8], model: &str) -> Option<Listed> {
     })
 }
 
-/// Reads a completion that isn't streamed. `None` if it is none.
+/// Reads a completion that isn't streamed. `None` if the bytes are no completion.
 #[must_use]
 pub fn completion(bytes: &[u8]) -> Option<Told> {
     let answer: Value = serde_json::from_slice(bytes).ok()?;
@@ -67,13 +68,13 @@ pub fn completion(bytes: &[u8]) -> Option<Told> {
     })
 }
 
-/// SGLang has no fingerprint, but the version of the weights that were loaded last, where somebody named one.
+/// SGLang's stand-in for a fingerprint: the version of the weights that were loaded last, if somebody named a version.
 fn weights(answer: &Value) -> Option<String> {
     let version = text(answer.get("metadata")?.get("weight_version")).filter(|version| version != "default")?;
     text(Some(&format!("weights-{version}").into()))
 }
 
-/// The chosen token of a position, and then the others by how likely they are.
+/// The chosen token of a position, followed by the other tokens, likeliest first.
 fn position(place: &Value) -> Option<Position> {
     let chosen = token(place)?;
     let others = place.get("top_logprobs").and_then(Value::as_array).into_iter().flatten();
@@ -85,7 +86,7 @@ fn position(place: &Value) -> Option<Position> {
     Some(Position(core::iter::once(chosen).chain(others).take(Canary::TOKENS).collect()))
 }
 
-/// A token by its bytes, or by its text where those aren't told.
+/// A token by its bytes, or by its text if the answer has no bytes.
 fn token(one: &Value) -> Option<Token> {
     let logprob = one.get("logprob")?.as_f64()?;
     let byte = |value: &Value| value.as_u64().and_then(|byte| u8::try_from(byte).ok());
@@ -97,7 +98,7 @@ fn token(one: &Value) -> Option<Token> {
     }
 }
 
-/// A text that isn't empty, isn't too long and holds no control characters.
+/// The text of a value, if it isn't empty, isn't too long and holds no control characters.
 fn text(value: Option<&Value>) -> Option<String> {
     let text = value?.as_str()?.trim();
     let fits = !text.is_empty() && text.len() <= LONGEST_TEXT && !text.chars().any(char::is_control);
@@ -118,7 +119,7 @@ mod tests {
         assert_eq!(listed.root.as_deref(), Some("RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic"));
         assert_eq!(listed.max_model_len, Some(131_072));
         assert_eq!(models(vllm, "adapter").unwrap().max_model_len, None);
-        assert_eq!(models(vllm, "gpt"), None, "it lists two, and not this one");
+        assert_eq!(models(vllm, "gpt"), None, "the list has two models, and not this one");
         let sglang = br#"{"object":"list","data":[{"id":"llama","object":"model","created":1,"owned_by":"sglang",
             "root":"llama","parent":null,"max_model_len":32768}]}"#;
         assert_eq!(models(sglang, "llama"), Some(Listed { root: None, max_model_len: Some(32_768) }));
@@ -181,7 +182,7 @@ mod tests {
             assert_eq!(completion(text.as_bytes()), None, "{text}");
             assert_eq!(models(text.as_bytes(), "m"), None, "{text}");
         }
-        assert_eq!(completion("[".repeat(100_000).as_bytes()), None, "however deep");
+        assert_eq!(completion("[".repeat(100_000).as_bytes()), None, "deep nesting is refused");
         let long = "x".repeat(LONGEST_TEXT + 1);
         let told =
             completion(format!(r#"{{"model":"{long}","system_fingerprint":"a\u0007","choices":[{{}}]}}"#).as_bytes());

@@ -1,24 +1,25 @@
-//! The request of a canary. Takes a model and the number of a prompt, returns the request's body. Called by the DNS
-//! node.
+//! The request of a canary: a fixed prompt whose likeliest tokens tell models apart. Takes a model and the number of a
+//! prompt, returns the request's body. Called by the DNS node.
 
 use crate::probe::{Refused, TokenLimit, refused};
 use crate::rules::Canary;
 
-/// The prompts. They leave open how the answer begins, so that many tokens are likely, and a small change of the model
-/// moves them. Records of other prompts can't be compared: a change here needs another version of [`Canary`].
+/// The fixed prompts. They leave open how the answer begins, so that many tokens are likely, and a small change of the
+/// model changes their probabilities. Answers to other prompts can't be compared with recorded ones: whoever changes a
+/// prompt has to raise the version of [`Canary`].
 pub const PROMPTS: [&str; Canary::PROMPTS] = [
     "Write one unusual English word and nothing else.",
     "Name any town in the world. Answer with its name only.",
     "Begin a story about a lighthouse. Write its first sentence.",
     "Choose a number between 1 and 1000 and a colour.",
 ];
-/// The seed. With a temperature of 0 it decides only ties, where an engine looks at it at all.
+/// The seed of the request. With a temperature of 0 the seed decides only ties, and only in engines that read it.
 const SEED: u64 = 7;
 
-/// What of the request an endpoint accepts.
+/// The form of the request: which of its optional fields are sent, as some endpoints refuse them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Form {
-    /// How many tokens are asked for.
+    /// The most tokens that the answer may have, and the field that says so.
     limit: TokenLimit,
     /// Whether log probabilities are asked for, with a temperature and a seed.
     has_logprobs: bool,
@@ -35,14 +36,14 @@ impl Default for Form {
 /// What to do about a refusal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
-    /// Ask again in this form.
+    /// Send the request again in this form.
     Again(Form),
     /// The endpoint doesn't answer.
     Failed,
 }
 
 impl Form {
-    /// How often a request is sent at most until its form is accepted.
+    /// The most times that a request is sent until its form is accepted.
     pub const TRIES: u32 = 4;
 
     /// Whether log probabilities are asked for.
@@ -52,7 +53,7 @@ impl Form {
     }
 
     /// What to do about an answer whose status isn't 2xx. Reasoning models refuse `max_tokens`, low limits,
-    /// temperatures and log probabilities; other programs refuse what they don't know.
+    /// temperatures and log probabilities; other programs refuse fields that they don't know.
     #[must_use]
     pub fn after(self, status: u16, body: &[u8]) -> Refusal {
         match refused(status, body, self.limit) {
@@ -100,10 +101,12 @@ mod tests {
             br#"{"error":{"message":"Unsupported parameter: 'max_tokens' is not supported with this model.
             Use 'max_completion_tokens' instead."}}"#;
         let no_logprobs = br#"{"error":{"message":"You are not allowed to request logprobs from this model."}}"#;
-        let Refusal::Again(second) = Form::default().after(400, unsupported) else { panic!("it is asked again") };
+        let Refusal::Again(second) = Form::default().after(400, unsupported) else {
+            panic!("the request is sent again")
+        };
         assert_eq!(second.limit, TokenLimit { field: Field::MaxCompletionTokens, tokens: 16 });
         assert!(second.has_logprobs());
-        let Refusal::Again(third) = second.after(400, no_logprobs) else { panic!("it is asked again") };
+        let Refusal::Again(third) = second.after(400, no_logprobs) else { panic!("the request is sent again") };
         assert!(!third.has_logprobs());
         assert_eq!(third.after(400, no_logprobs), Refusal::Failed);
         let text = body("o4", 1, third);

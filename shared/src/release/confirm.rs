@@ -1,11 +1,11 @@
-//! Whether a reading is believed. Takes one reading of an endpoint after the other, returns what to do next. Held by
-//! the DNS node for each endpoint.
+//! Decides whether a reading (what an endpoint said of the model that it runs) is believed. Takes the readings of an
+//! endpoint one after the other, returns when to read again. The DNS node holds a [`Confirmed`] for each endpoint.
 //!
-//! One odd answer withholds nothing: another release than before is believed when it was read twice in a row.
+//! A single odd answer withholds no region: a changed release is believed only when two readings in a row show it.
 
 use super::reading::Reading;
 
-/// What is believed of an endpoint, and what was read once.
+/// The reading that is believed of an endpoint, and a different one that was read once so far.
 #[derive(Clone, Debug, Default)]
 pub struct Confirmed {
     believed: Option<Reading>,
@@ -17,12 +17,13 @@ pub struct Confirmed {
 pub enum Next {
     /// After an interval.
     Usual,
-    /// Soon, as this reading differs from what is believed.
+    /// Soon, because this reading differs from the one that is believed.
     Soon,
 }
 
 impl Confirmed {
-    /// Takes a reading. The first is believed at once.
+    /// Takes a reading. The first reading is believed at once. `tolerance` is how far two canaries may be apart, in
+    /// nats.
     pub fn take(&mut self, reading: Reading, tolerance: f64) -> Next {
         let is_like = |other: &Option<Reading>| other.as_ref().is_some_and(|one| one.is_like(&reading, tolerance));
         if self.believed.is_none() || is_like(&self.believed) || is_like(&self.once) {
@@ -33,7 +34,7 @@ impl Confirmed {
         Next::Soon
     }
 
-    /// What is believed.
+    /// The reading that is believed.
     #[must_use]
     pub fn believed(&self) -> Option<&Reading> {
         self.believed.as_ref()
@@ -55,7 +56,7 @@ mod tests {
         assert_eq!(take("a"), (Next::Usual, "a".to_owned()));
         assert_eq!(take("b"), (Next::Soon, "a".to_owned()));
         assert_eq!(take("a"), (Next::Usual, "a".to_owned()), "it was one odd answer");
-        assert_eq!(take("b"), (Next::Soon, "a".to_owned()), "what was read before doesn't count");
+        assert_eq!(take("b"), (Next::Soon, "a".to_owned()), "the two readings of b weren't in a row");
         assert_eq!(take("c"), (Next::Soon, "a".to_owned()));
         assert_eq!(take("c"), (Next::Usual, "c".to_owned()));
     }

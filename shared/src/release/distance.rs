@@ -1,13 +1,13 @@
-//! How far two canaries are apart. Takes two records, returns the mean difference of their log probabilities. Called
-//! where readings are compared.
+//! How far two canaries are apart. A canary is a record of the likeliest tokens of a model's answers to fixed prompts.
+//! Takes two records, returns the mean difference of their log probabilities. Called where readings are compared.
 //!
-//! Only places where both models stand before the same text can be compared: the first position of each answer, and
-//! each further one as long as both chose the same tokens. A difference counts as much as its token is likely, so that
-//! the noise of unlikely tokens doesn't drown the rest.
+//! Two positions can be compared only if both models have written the same text before them: the first position of each
+//! answer, and each further position as long as both models chose the same tokens. The difference of a token is
+//! weighted by how likely the token is, so that the noise of unlikely tokens doesn't hide the rest.
 
 use crate::rules::{Canary, Position, Token};
 
-/// How many positions have to be comparable.
+/// How many positions have to be comparable, over all prompts together.
 const LEAST_POSITIONS: u32 = 3;
 
 /// The mean difference, in nats; `None` if too little can be compared.
@@ -39,7 +39,7 @@ pub fn distance(a: &Canary, b: &Canary) -> Option<f64> {
     (count >= LEAST_POSITIONS).then(|| sum / f64::from(count))
 }
 
-/// The difference at one position; `None` if one has no token.
+/// The weighted difference at one position, in nats; `None` if either side lists no token.
 fn apart(a: &Position, b: &Position) -> Option<f64> {
     let (floor_a, floor_b) = (floor(a)?, floor(b)?);
     let of = |position: &Position, hash: u16| position.0.iter().find(|one| one.hash == hash).map(|one| one.logprob());
@@ -47,7 +47,7 @@ fn apart(a: &Position, b: &Position) -> Option<f64> {
     let mut add = |weight: f64, difference: f64| (sum, weights) = (sum + weight * difference, weights + weight);
     for token in &a.0 {
         let here = token.logprob();
-        // Of a token that isn't listed there it is known only that it is no likelier than the last that is.
+        // `b` doesn't list this token. So the token is at most as likely as the least likely one that `b` lists.
         let there = of(b, token.hash).unwrap_or(here.min(floor_b));
         add(f64::midpoint(libm::exp(here), libm::exp(there)), (here - there).abs());
     }
@@ -55,7 +55,7 @@ fn apart(a: &Position, b: &Position) -> Option<f64> {
         let (there, here) = (token.logprob(), token.logprob().min(floor_a));
         add(f64::midpoint(libm::exp(here), libm::exp(there)), (here - there).abs());
     }
-    // All tokens may be so unlikely that nothing is left of their weights.
+    // If all tokens are very unlikely, their weights round to zero.
     (weights > 0.0).then(|| sum / weights)
 }
 
@@ -88,7 +88,11 @@ mod tests {
     #[test]
     fn a_token_that_fell_out_of_the_list_counts_by_what_is_known() {
         let five = |fifth: &'static str| position(&[("a", -0.5), ("b", -2.0), ("c", -3.0), ("d", -4.0), (fifth, -5.0)]);
-        assert_eq!(distance(&all(&[five("e")]), &all(&[five("f")])), Some(0.0), "they may be as likely there");
+        assert_eq!(
+            distance(&all(&[five("e")]), &all(&[five("f")])),
+            Some(0.0),
+            "each fifth token may be as likely on the other side"
+        );
         let far = position(&[("x", -0.5), ("y", -2.0)]);
         assert!(distance(&all(&[five("e")]), &all(&[far])).unwrap() > 2.0);
     }

@@ -1,5 +1,6 @@
-//! Numbers what endpoints run. Takes the readings of all endpoints, returns for each region what steering compares.
-//! Called by the owner of health in the DNS node, and where nodes' reports are put together.
+//! Gives numbers to what endpoints run, so that equal things have equal numbers. Takes the readings of all endpoints,
+//! returns for each region what steering compares. Called by the owner of health in the DNS node, and where the reports
+//! of several nodes are combined.
 
 use super::distance::distance;
 use super::reading::{Reading, engine};
@@ -7,7 +8,7 @@ use crate::health::{ReleaseHealth, Said};
 use crate::rules::{Canary, Release};
 use crate::table::{RegionIndex, ReleaseIndex, Table};
 
-/// What is known of the release of one model at one endpoint.
+/// A reading of one endpoint: what the endpoint said of the release of one model.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Known {
     /// The region.
@@ -16,12 +17,12 @@ pub struct Known {
     pub endpoint: usize,
     /// The release.
     pub release: ReleaseIndex,
-    /// What it said.
+    /// What the endpoint said.
     pub reading: Reading,
 }
 
-/// What is known of the releases of each region, by region index, in the order of `known`. Empty lists where nothing is
-/// known.
+/// What is known of the releases of each region. The outer list has one entry for each region of the table; an entry is
+/// empty if nothing is known of its region. Within a region the order is by release, then that of `known`.
 #[must_use]
 pub fn health(table: &Table, known: &[Known]) -> Vec<Vec<ReleaseHealth>> {
     let mut by_region = vec![Vec::new(); table.regions().len()];
@@ -38,8 +39,9 @@ pub fn health(table: &Table, known: &[Known]) -> Vec<Vec<ReleaseHealth>> {
     by_region
 }
 
-/// What an endpoint said of each aspect. `call` is the endpoint's name for the model: that it repeats it says nothing,
-/// as each endpoint may have another.
+/// What an endpoint said of each aspect, in the order of [`crate::health::Aspect::ALL`]. `call` is the name by which
+/// this endpoint is asked for the model. An endpoint that answers with the same name says nothing by it, as each
+/// endpoint may have another name.
 fn said(rule: &Release, all: &[&Known], one: &Known, call: Option<&str>, canary: Option<u32>) -> [Said; 5] {
     let reading = &one.reading;
     let model = |reading: &Reading| reading.model.as_deref().map(str::to_owned);
@@ -72,12 +74,12 @@ fn said(rule: &Release, all: &[&Known], one: &Known, call: Option<&str>, canary:
     ]
 }
 
-/// Whether a canary is near enough to a pinned one; `None` if they can't be compared.
+/// Whether a canary is near enough to the pinned one; `None` if the two can't be compared.
 fn is_near(pin: &Canary, canary: Option<&Canary>, tolerance: f64) -> Option<bool> {
     distance(pin, canary?).map(|apart| apart <= tolerance)
 }
 
-/// The place of a value among all different ones, so that equal ones have equal numbers.
+/// The version number of a value: its position among all different values, sorted. Equal values get equal numbers.
 #[allow(clippy::cast_possible_truncation)] // no more than there are endpoints
 fn number<T: Ord>(all: &[&Known], reading: &Reading, of: impl Fn(&Reading) -> Option<T>) -> Said {
     let Some(value) = of(reading) else { return Said::Unknown };
@@ -87,10 +89,10 @@ fn number<T: Ord>(all: &[&Known], reading: &Reading, of: impl Fn(&Reading) -> Op
     values.binary_search(&value).map_or(Said::Unknown, |at| Said::Version(at as u32))
 }
 
-/// The number of each canary: that of the first which is near to it, so that few have to be compared. `None` for one
-/// that can be compared with no other.
+/// The version number of each canary. A canary gets the number of the first canary that it is near to, so that not
+/// every pair has to be compared. `None` for a canary that can't be compared with any other.
 fn parts(all: &[&Known], tolerance: f64) -> Vec<Option<u32>> {
-    // The first canary of each number, and whether any other could be compared with it.
+    // For each number: its first canary, and whether that canary could be compared with any other.
     let mut firsts: Vec<(&Canary, bool)> = Vec::new();
     let mut parts: Vec<Option<(usize, bool)>> = Vec::with_capacity(all.len());
     for one in all {
@@ -178,7 +180,7 @@ mod tests {
                 [v1, v0, v1, v1, Said::Unknown],
                 [Said::Unknown, v1, v0, v0, Said::Unknown]
             ],
-            "a name that was asked for says nothing"
+            "an endpoint that repeats the name it was asked by says nothing"
         );
         let pins = r#"{ "model": "llama", "root": "x/*", "max_model_len": 8, "fingerprint": "vllm-0.11.*-1" }"#;
         let (yes, no) = (Said::Pinned, Said::Other);

@@ -1,4 +1,5 @@
-//! The properties of canaries, over simulated models: noise isn't skew, another model is.
+//! The properties of canaries, over simulated models: noise alone isn't reported as skew (another release), a changed
+//! model is.
 
 use core::cell::Cell;
 
@@ -20,16 +21,16 @@ fn normal(random: &mut Random) -> f64 {
     (-2.0 * radius.ln()).sqrt() * (core::f64::consts::TAU * angle).cos()
 }
 
-/// A simulated model. Its scores (logits) of the next token are those of `weights`, moved by as much as `change` says.
+/// A simulated model. Its scores (logits) of the next token are derived from `weights`, and moved by `change`.
 #[derive(Clone, Copy)]
 struct Model {
     weights: u64,
-    /// Which change, such as a quantisation, and by how much it moves each score.
+    /// The seed of a change, such as a quantisation, and by how much the change moves each score.
     change: (u64, f64),
 }
 
 impl Model {
-    /// The answers to all prompts. `noise` is by how much each score is moved by batches and the kind of GPU.
+    /// The answers to all prompts. `noise` says by how much batches and the kind of GPU move each score.
     fn canary(self, noise: f64, random: &mut Random) -> Canary {
         let prompts = (0..Canary::PROMPTS as u64).map(|prompt| {
             let mut text = prompt;
@@ -38,7 +39,7 @@ impl Model {
         Canary { prompts: prompts.collect() }
     }
 
-    /// The next position after a text, to which the likeliest token is added.
+    /// The next position after `text`. Its likeliest token is then added to `text`.
     fn position(self, text: &mut u64, noise: f64, random: &mut Random) -> Position {
         let mut by_weights = Random::new(self.weights ^ text.wrapping_mul(0x9e37_79b9));
         let mut by_change = Random::new(self.change.0 ^ text.wrapping_mul(0x85eb_ca6b));
@@ -56,8 +57,8 @@ impl Model {
     }
 }
 
-/// How many of `cases` pairs are further apart than `tolerance`: the same weights, of which one is changed, both read
-/// under noise. Pairs that can't be compared count as not.
+/// How many of `cases` pairs are further apart than `tolerance`. A pair is a model and the same model with a change,
+/// both read under noise. A pair that can't be compared doesn't count.
 fn found(cases: u64, change: f64, noise: f64, tolerance: f64) -> u64 {
     let is_found = |case: &u64| {
         let mut random = Random::new(*case);
@@ -88,7 +89,7 @@ fn noise_is_no_skew_and_a_changed_model_is() {
         let count = found(CASES, change, noise, tolerance);
         println!("change {change}, noise {noise}: {count} found");
         match (change, noise) {
-            (0.0, _) => assert_eq!(count, 0, "noise {noise} is told as skew"),
+            (0.0, _) => assert_eq!(count, 0, "noise {noise} is reported as skew"),
             (change, _) if change >= 0.3 => assert!(count >= CASES * 99 / 100, "of change {change} {count} found"),
             _ => {}
         }

@@ -1,5 +1,6 @@
-//! A reading: all that an endpoint said of what it runs. Takes the answers of one round, returns the reading; says
-//! whether two readings are of the same release. Called by the DNS node and where nodes' readings are put together.
+//! A reading: all that an endpoint said of the model that it runs. Takes the answers of one round of requests, returns
+//! the reading. Says whether two readings are of the same release. Called by the DNS node, and where the readings of
+//! several nodes are combined.
 
 use std::sync::Arc;
 
@@ -8,23 +9,24 @@ use super::ask::PROMPTS;
 use super::distance::distance;
 use crate::rules::Canary;
 
-/// What an endpoint said of one model. What it didn't say is `None`.
+/// What an endpoint said of one model. A field is `None` if the endpoint didn't say it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Reading {
-    /// The model's name, as a completion told it.
+    /// The model's name, as a completion gives it.
     pub model: Option<Arc<str>>,
-    /// Where the weights come from.
+    /// Where the weights come from, such as a repository or a path.
     pub root: Option<Arc<str>>,
     /// The longest context, in tokens.
     pub max_model_len: Option<u64>,
-    /// The engine.
+    /// The engine's fingerprint.
     pub fingerprint: Option<Arc<str>>,
     /// The likeliest tokens of the answers to the fixed prompts.
     pub canary: Option<Canary>,
 }
 
 impl Reading {
-    /// Whether two readings may be of the same release: nothing that both say differs.
+    /// Whether two readings may be of the same release: every field that both have is equal. Of fingerprints only the
+    /// engine's version is compared, and canaries may be up to `tolerance` nats apart.
     #[must_use]
     pub fn is_like(&self, other: &Self, tolerance: f64) -> bool {
         fn agree<T: PartialEq>(a: Option<&T>, b: Option<&T>) -> bool {
@@ -41,7 +43,7 @@ impl Reading {
                 .is_none_or(|(a, b)| distance(a, b).is_none_or(|apart| apart <= tolerance))
     }
 
-    /// The reading without texts that are too long, as another node may have told them.
+    /// The reading without texts that are too long. Another node may have reported such texts.
     #[must_use]
     pub fn bounded(mut self) -> Self {
         for text in [&mut self.model, &mut self.root, &mut self.fingerprint] {
@@ -51,9 +53,9 @@ impl Reading {
     }
 }
 
-/// What of a fingerprint is compared where none is pinned: the engine and its version, but not the hardware and the
-/// parallelism, which may differ between regions that answer alike. `None` for a fingerprint of which only a hash is
-/// known, such as OpenAI's and Azure's, which changes by itself.
+/// The part of a fingerprint that is compared if the rules pin none: the engine and its version, but not the hardware
+/// and the parallelism, which may differ between regions that answer alike. `None` for a fingerprint that is only a
+/// hash, such as OpenAI's and Azure's, which changes without a change of the model.
 #[must_use]
 pub(super) fn engine(fingerprint: Option<&str>) -> Option<&str> {
     let fingerprint = fingerprint?;
@@ -65,7 +67,7 @@ pub(super) fn engine(fingerprint: Option<&str>) -> Option<&str> {
     version.contains('.').then(|| fingerprint.get(.."vllm-".len() + version.len()).unwrap_or(fingerprint))
 }
 
-/// One of several readings of the same endpoint: the one that most others are like, then the first.
+/// Of several readings of the same endpoint, the one that is like most of the others; of equals the first.
 #[must_use]
 pub fn most_told(readings: &[Reading], tolerance: f64) -> Option<&Reading> {
     let likes = |one: &Reading| readings.iter().filter(|other| one.is_like(other, tolerance)).count();
@@ -81,7 +83,7 @@ pub struct Round {
 }
 
 impl Round {
-    /// Takes what the list of models says.
+    /// Takes the model's entry of `/v1/models`.
     pub fn list(&mut self, listed: Listed) {
         self.listed = Some(listed);
     }
@@ -91,19 +93,20 @@ impl Round {
         self.told.push(told);
     }
 
-    /// The prompt to ask next; `None` if no answer is lacking. An endpoint that tells no log probabilities is asked
-    /// once.
+    /// The number of the prompt to send next; `None` if no answer is missing. An endpoint whose answer has no log
+    /// probabilities gets no further prompts.
     #[must_use]
     pub fn next_prompt(&self) -> Option<usize> {
         let is_worth_it = self.told.iter().all(|told| told.positions.is_some());
         (is_worth_it && self.told.len() < PROMPTS.len()).then_some(self.told.len())
     }
 
-    /// What the endpoint said.
+    /// The reading that the answers give.
     #[must_use]
     pub fn reading(self) -> Reading {
         let listed = self.listed.unwrap_or_default();
-        // Several answers may come from different engines behind one URL. What they say differently isn't known.
+        // Different engines behind one URL may have given these answers. A field on which the answers differ counts as
+        // not known.
         let same = |of: fn(&Told) -> Option<&str>| {
             let mut said = self.told.iter().filter_map(of);
             let first = said.next()?;
@@ -160,7 +163,7 @@ mod tests {
         let of = |text: &'static str| engine(Some(text));
         assert_eq!(of("vllm-0.11.0-H100-tp8-bf16-a3b21f94"), Some("vllm-0.11.0"));
         assert_eq!(of("vllm-0.11.0-A100-tp4-bf16-99999999"), Some("vllm-0.11.0"));
-        assert_eq!(of("vllm-a3b21f94"), None, "a hash of everything");
+        assert_eq!(of("vllm-a3b21f94"), None, "the rest is a hash of the whole configuration");
         assert_eq!(of("fp_44709d6fcb"), None);
         assert_eq!(of("b4567-5dab1a2c"), Some("b4567-5dab1a2c"));
         assert_eq!(of("vllm-"), None);
@@ -171,6 +174,6 @@ mod tests {
         let of = |root: &str| Reading { root: Some(root.into()), ..Reading::default() };
         assert_eq!(most_told(&[], 0.1), None);
         assert_eq!(most_told(&[of("a"), of("b"), of("b")], 0.1), Some(&of("b")));
-        assert_eq!(most_told(&[of("b"), of("a")], 0.1), Some(&of("b")), "then the first");
+        assert_eq!(most_told(&[of("b"), of("a")], 0.1), Some(&of("b")), "of equals the first counts");
     }
 }

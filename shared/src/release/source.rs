@@ -1,5 +1,5 @@
-//! Which endpoints are asked what they run. Takes the rules, returns each endpoint of a release with how it is asked.
-//! Called by the DNS node.
+//! Which endpoints are asked what they run. Takes the rules; returns each endpoint that serves a release's model, with
+//! the way to ask it. Called by the DNS node.
 
 use crate::rules::{Family, HttpProbe, HttpUrl, Monitor, ProbeBudget, RequestPath, Style};
 use crate::table::{RegionIndex, ReleaseIndex, Table};
@@ -8,21 +8,21 @@ use crate::time::Millis;
 /// How an endpoint is asked what it runs.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ReleaseSource {
-    /// Where completions are asked for, by which names and authorities, and the name of the credential.
+    /// The request for completions: its URL, host names and certificate authorities, and the name of the credential.
     pub http: HttpProbe,
-    /// Where the list of models is. Azure has none of its deployments.
+    /// The URL of the list of models. `None` for Azure, which has no list of its deployments.
     pub models: Option<HttpUrl>,
     /// How the credential is sent.
     pub style: Style,
-    /// The model, by the name that the endpoint knows.
+    /// The model, by the endpoint's own name for it.
     pub model: String,
-    /// By which addresses of a name it is asked.
+    /// Which family of a host's addresses, IPv4 or IPv6, is used.
     pub family: Family,
-    /// How many tokens the monitor's probes may use. Each prompt counts as a probe.
+    /// How many tokens the monitor's probes may use. Each prompt counts as a probe. `None` means no limit.
     pub budget: Option<ProbeBudget>,
     /// Time between two readings.
     pub interval: Millis,
-    /// How far two canaries may be apart, in nats.
+    /// How far two canaries of the same release may be apart, in nats.
     pub tolerance: f64,
 }
 
@@ -31,15 +31,15 @@ pub struct ReleaseSource {
 pub struct Watched {
     /// The region.
     pub region: RegionIndex,
-    /// The endpoint's position there.
+    /// The endpoint's position in the region.
     pub endpoint: usize,
     /// The release.
     pub release: ReleaseIndex,
-    /// How it is asked.
+    /// How the endpoint is asked.
     pub source: ReleaseSource,
 }
 
-/// Every endpoint with the model of a release and a monitor that asks a model.
+/// Every endpoint that serves the model of a release and has a monitor that asks a model.
 #[must_use]
 pub fn sources(table: &Table) -> Vec<Watched> {
     let mut watched = Vec::new();
@@ -57,8 +57,8 @@ pub fn sources(table: &Table) -> Vec<Watched> {
     watched
 }
 
-/// How a model is asked for by what a monitor says of the endpoint; `None` if the monitor asks no model, or if the
-/// model's name can't be part of a URL.
+/// How an endpoint is asked for a model, derived from what its monitor says. `None` if the monitor asks no model, or if
+/// the model's name can't be part of a URL.
 fn source_of(table: &Table, release: ReleaseIndex, monitor: &Monitor, model: &str) -> Option<ReleaseSource> {
     let rule = &table.releases().get(release.get())?.rule;
     let probe = monitor.probe.model()?;
