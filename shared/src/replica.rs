@@ -1,9 +1,8 @@
-//! Reads how far a region's copy of knowledge is behind its leader, the original. Takes the source that the rules name
-//! for a copy, and the answers to its requests; returns a [`ReplicaReading`], or why there is none. Called by the DNS
-//! node's probes.
+//! Reads how far a region's copy of knowledge is behind its leader (the lag). Takes a source of the rules and the
+//! answers to the requests for it, returns a [`ReplicaReading`] or why there is none. Called by the DNS node's probes.
 //!
-//! Answers come from other programs and may hold any bytes. So lengths are bounded, and a number that can't be true is
-//! a failure, never a lag.
+//! Answers come from other programs and may hold any bytes. Their length is bounded, and an impossible number is a
+//! failure, never a lag.
 
 mod json;
 mod stores;
@@ -22,7 +21,7 @@ use crate::time::{Millis, Timestamp};
 
 /// The most bytes of a JSON answer that are read.
 const MAX_JSON: usize = 1 << 20;
-/// How far a copy may seem to be ahead of its leader, because two clocks differ a little. Such a copy counts as not
+/// How far a copy may seem to be ahead of its leader, because two clocks don't quite agree. Such a copy counts as not
 /// behind.
 const AHEAD: Millis = Millis(1_000);
 /// The longest text of an answer that a message quotes, in characters.
@@ -31,17 +30,17 @@ const LONGEST_QUOTE: usize = 64;
 /// What was read about a copy.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ReplicaReading {
-    /// How far the copy is behind; `None` for a leader, and if only the version is read.
+    /// How far the copy is behind; `None` for a leader, and if the rules have only the version read.
     pub lag: Option<Lag>,
-    /// Whether the answer says that this copy is the leader.
+    /// Whether the answer says that this copy is the leader, the original.
     pub is_leader: bool,
-    /// The copy's version, if the answer names one.
+    /// The version of the copy, if the rules have it read.
     pub version: Option<Arc<str>>,
 }
 
 impl ReplicaReading {
-    /// The reading for [`LagMachine`](crate::health::LagMachine). A copy that the rules call the leader is never
-    /// withheld, whatever its answer says.
+    /// The reading as the state machine of [`crate::health`] takes it. A copy that the rules call the leader isn't
+    /// withheld for its lag, whatever its answer says.
     #[must_use]
     pub fn judged(&self, is_leader: bool) -> LagReading {
         if self.is_leader || is_leader { LagReading::Leader } else { LagReading::Behind(self.lag) }
@@ -51,9 +50,10 @@ impl ReplicaReading {
 /// Why there is no reading.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReadFailure {
-    /// The copy claims to be ahead of its leader. Either a clock or the answer is wrong, so operators are warned.
+    /// The copy claims to be ahead of its leader or of the clock. Either a clock or the answer is wrong. The node
+    /// raises an alarm.
     Ahead(String),
-    /// The answer doesn't say what was asked for.
+    /// The answer doesn't hold what was asked for, or holds something impossible.
     Wrong(String),
 }
 
@@ -70,7 +70,7 @@ fn wrong<T>(text: impl Into<String>) -> Result<T, ReadFailure> {
     Err(ReadFailure::Wrong(text.into()))
 }
 
-/// The URLs to request for one reading, in order. Some stores answer in parts, so there may be several.
+/// The URLs to request for one reading, in order: one URL, or several for a store that answers in parts.
 ///
 /// # Errors
 /// If a name can't stand in a URL.
@@ -104,7 +104,7 @@ pub fn longest_answer(source: &ReplicaSource) -> usize {
     if matches!(source.reads, ReplicaReads::Prometheus { .. }) { MAX_PAGE } else { MAX_JSON }
 }
 
-/// Reads the answers to [`requests`], in the same order. `now` is the time by the node's clock.
+/// Reads the answers to [`requests`], which are in the same order. `now` is the time by the node's clock.
 ///
 /// ```
 /// use bailiwick_rules::health::Lag;
@@ -122,7 +122,7 @@ pub fn longest_answer(source: &ReplicaSource) -> usize {
 /// ```
 ///
 /// # Errors
-/// Why the answers can't be used.
+/// Why the answers give no reading.
 pub fn read(source: &ReplicaSource, answers: &[&[u8]], now: Timestamp) -> Result<ReplicaReading, ReadFailure> {
     let [first, rest @ ..] = answers else { return wrong("there is no answer") };
     match &source.reads {
@@ -138,7 +138,7 @@ pub fn read(source: &ReplicaSource, answers: &[&[u8]], now: Timestamp) -> Result
     }
 }
 
-/// The lag by a series of a metrics page. If the page has several samples, the copy that is furthest behind counts.
+/// The lag by a series of a metrics page. If several samples match the series, the one that is furthest behind counts.
 fn page(series: &Series, unit: LagUnit, bytes: &[u8], now: Timestamp) -> Result<ReplicaReading, ReadFailure> {
     let mut page = Page::new(vec![series.name.clone()]);
     let failed = |error: crate::load::PageError| ReadFailure::Wrong(error.to_string());
@@ -185,7 +185,7 @@ fn behind(applied: Timestamp, now: Timestamp) -> Result<Lag, ReadFailure> {
     Ok(Lag::Time(now.since(applied)))
 }
 
-/// The failure of a copy that claims to be ahead. `lag` is its negative lag, for the message.
+/// The failure for a copy that says it is ahead of its leader.
 fn ahead(lag: &str) -> ReadFailure {
     ReadFailure::Ahead(format!(
         "the lag is negative ({lag}): the copy says it is ahead of what it is compared with; set the clocks, or look \
@@ -193,13 +193,13 @@ fn ahead(lag: &str) -> ReadFailure {
     ))
 }
 
-/// A number in its shortest form.
+/// A number in its shortest form: plain, or with an exponent if it is very small or large.
 fn short(number: f64) -> String {
     let is_plain = (1e-3..1e15).contains(&number.abs());
     if is_plain { number.to_string() } else { format!("{number:e}") }
 }
 
-/// A text of an answer, without control characters and short enough for a message.
+/// A text of an answer in quotes, cut to a safe length and without control characters, for a message.
 fn quoted(text: &str) -> String {
     let plain: String = text.chars().filter(|c| !c.is_control()).take(LONGEST_QUOTE).collect();
     format!("{plain:?}")

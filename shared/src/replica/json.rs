@@ -1,4 +1,5 @@
-//! Reads a JSON answer by the pointers of the rules. Takes the answer, returns a reading. Called by [`super::read`].
+//! Reads a JSON answer by the JSON pointers (RFC 6901) that the rules name. Takes the answer, returns a reading. Called
+//! by [`super::read`].
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::time::Timestamp;
 
 /// The longest version, in bytes.
 const LONGEST_VERSION: usize = 256;
-/// Times before 2000 and after 2100 are no times at which anything was applied.
+/// The first and last plausible time, in milliseconds since 1970: 2000 and 2100. Nothing was applied outside of them.
 const FIRST: i64 = 946_684_800_000;
 const LAST: i64 = 4_102_444_800_000;
 
@@ -25,7 +26,8 @@ pub(super) fn parsed(bytes: &[u8]) -> Result<Value, ReadFailure> {
     }
 }
 
-/// What stands where the pointers lead.
+/// The reading: the values at the pointers. `now` is the node's time; the answer's own time counts more, if the rules
+/// have it read.
 pub(super) fn read(reads: &JsonReads, answer: &Value, now: Timestamp) -> Result<ReplicaReading, ReadFailure> {
     let version = reads.version.as_ref().map(|at| version(answer, at)).transpose()?;
     let is_leader = reads.leader.as_ref().map(|at| leads(answer, at)).transpose()?.unwrap_or(false);
@@ -42,7 +44,7 @@ pub(super) fn read(reads: &JsonReads, answer: &Value, now: Timestamp) -> Result<
     Ok(ReplicaReading { lag, is_leader, version })
 }
 
-/// What stands at a pointer. `null` is nothing: databases answer it where they know no value.
+/// The value at a pointer. `null` counts as missing: databases answer `null` if they don't know the value.
 fn at<'v>(answer: &'v Value, pointer: &JsonPointer) -> Result<&'v Value, ReadFailure> {
     match answer.pointer(pointer.as_str()) {
         None => wrong(format!("the answer has nothing at {}", quoted(pointer.as_str()))),
@@ -51,12 +53,12 @@ fn at<'v>(answer: &'v Value, pointer: &JsonPointer) -> Result<&'v Value, ReadFai
     }
 }
 
-/// The failure of a value of another kind.
+/// The failure for a value of the wrong kind. `what` is the kind that was expected.
 fn not<T>(pointer: &JsonPointer, what: &str) -> Result<T, ReadFailure> {
     wrong(format!("what stands at {} is no {what}", quoted(pointer.as_str())))
 }
 
-/// A number, or a text that is one.
+/// The number at a pointer, which may be written as a text.
 fn number(answer: &Value, pointer: &JsonPointer) -> Result<f64, ReadFailure> {
     let number = match at(answer, pointer)? {
         Value::Number(number) => number.as_f64(),
@@ -66,7 +68,7 @@ fn number(answer: &Value, pointer: &JsonPointer) -> Result<f64, ReadFailure> {
     number.filter(|number| number.is_finite()).map_or_else(|| not(pointer, "number"), Ok)
 }
 
-/// A time: RFC 3339, or a number since 1970.
+/// The time at a pointer: a text in the form of RFC 3339, or a number since 1970.
 fn time(answer: &Value, pointer: &JsonPointer) -> Result<Timestamp, ReadFailure> {
     if let Value::String(text) = at(answer, pointer)?
         && let Some(time) = Timestamp::parse(text.trim())
@@ -79,7 +81,7 @@ fn time(answer: &Value, pointer: &JsonPointer) -> Result<Timestamp, ReadFailure>
     }
 }
 
-/// The time of a number since 1970, whose size says whether it counts seconds, milliseconds, microseconds or
+/// The time that a number since 1970 means. Its size says whether it counts seconds, milliseconds, microseconds or
 /// nanoseconds.
 #[allow(clippy::cast_possible_truncation)] // a cast of floats saturates
 pub(super) fn instant(number: f64) -> Result<Timestamp, ReadFailure> {
@@ -92,12 +94,12 @@ pub(super) fn instant(number: f64) -> Result<Timestamp, ReadFailure> {
     plausible(Timestamp(libm::floor(ms) as i64))
 }
 
-/// A time at which something may have been applied.
+/// The time, if something may have been applied at it.
 fn plausible(time: Timestamp) -> Result<Timestamp, ReadFailure> {
     if (FIRST..LAST).contains(&time.0) { Ok(time) } else { wrong("the time lies before 2000 or after 2100") }
 }
 
-/// Whether a value says that this is the leader.
+/// Whether the value at a pointer says that this copy is the leader: a boolean, or the name of a role.
 fn leads(answer: &Value, pointer: &JsonPointer) -> Result<bool, ReadFailure> {
     match at(answer, pointer)? {
         Value::Bool(leads) => Ok(*leads),
@@ -106,12 +108,12 @@ fn leads(answer: &Value, pointer: &JsonPointer) -> Result<bool, ReadFailure> {
     }
 }
 
-/// Whether a role is that of a leader.
+/// Whether the name of a role means a leader.
 pub(super) fn is_leading(role: &str) -> bool {
     ["leader", "primary", "master"].iter().any(|one| role.eq_ignore_ascii_case(one))
 }
 
-/// A version: a text, or a number.
+/// The version at a pointer: a text, or a number.
 fn version(answer: &Value, pointer: &JsonPointer) -> Result<Arc<str>, ReadFailure> {
     let text = match at(answer, pointer)? {
         Value::String(text) => text.clone(),

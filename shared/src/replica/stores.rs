@@ -1,5 +1,5 @@
-//! Reads what stores of knowledge say of themselves: Qdrant, Patroni, Elasticsearch and Weaviate. Takes their JSON,
-//! returns a reading. Called by [`super::read`].
+//! Reads what stores of knowledge answer about how far they are behind: Qdrant, Patroni, Elasticsearch and Weaviate.
+//! Takes their JSON, returns a reading. Called by [`super::read`].
 
 use serde_json::Value;
 
@@ -7,27 +7,27 @@ use super::json::is_leading;
 use super::{ReadFailure, ReplicaReading, ahead, quoted, wrong};
 use crate::health::Lag;
 
-/// How long a follower of Elasticsearch may have asked its leader for nothing. A follower that lacks nothing asks once
-/// a minute (`read_poll_timeout`).
+/// How long a follower of Elasticsearch may have sent its leader no request, in milliseconds. A follower that is up to
+/// date asks once a minute (`read_poll_timeout`).
 const SILENT_FOR: u64 = 130_000;
 
-/// How far a copy is behind.
+/// The reading of a copy that is behind by this many bytes or operations.
 fn behind(amount: u64) -> ReplicaReading {
     ReplicaReading { lag: Some(Lag::Amount(amount)), ..ReplicaReading::default() }
 }
 
-/// The text of a field.
+/// The text of a field; empty if there is none.
 fn text<'v>(value: &'v Value, field: &str) -> &'v str {
     value.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The items of a list.
+/// The items of a field that is a list; none if it isn't.
 fn items<'v>(value: &'v Value, field: &str) -> impl Iterator<Item = &'v Value> {
     value.get(field).and_then(Value::as_array).into_iter().flatten()
 }
 
-/// Qdrant: `/collections/NAME/cluster` and `/collections/NAME`. Every shard has to be active, else searches miss what
-/// it holds; the updates that wait are how far the collection is behind.
+/// Qdrant: the answers of `/collections/NAME/cluster` and `/collections/NAME`. Every shard has to be active, or
+/// searches miss what it holds. The lag is the number of updates that wait in the queue.
 pub(super) fn qdrant(cluster: &Value, collection: &Value) -> Result<ReplicaReading, ReadFailure> {
     let Some(cluster) = cluster.get("result") else { return wrong("the answer has no \"result\" about the cluster") };
     let shards: Vec<&Value> = items(cluster, "local_shards").chain(items(cluster, "remote_shards")).collect();
@@ -48,7 +48,7 @@ pub(super) fn qdrant(cluster: &Value, collection: &Value) -> Result<ReplicaReadi
     }
 }
 
-/// Patroni: `/cluster`.
+/// Patroni: the answer of `/cluster`. `name` is the member of the cluster that is this region's copy.
 pub(super) fn patroni(cluster: &Value, name: &str) -> Result<ReplicaReading, ReadFailure> {
     let Some(member) = items(cluster, "members").find(|member| text(member, "name") == name) else {
         return wrong(format!("the cluster has no member {}", quoted(name)));
@@ -70,8 +70,8 @@ pub(super) fn patroni(cluster: &Value, name: &str) -> Result<ReplicaReading, Rea
     }
 }
 
-/// Elasticsearch: `/INDEX/_ccr/stats`. The checkpoint of the leader is the last that the follower heard of, so a cut
-/// link shows in what failed and in how long nothing was asked.
+/// Elasticsearch: the answer of `/INDEX/_ccr/stats`. The follower reports the last checkpoint that it received from its
+/// leader, so the checkpoints don't show a broken connection. Failed reads and a long time without a request do.
 pub(super) fn elasticsearch(stats: &Value, index: &str) -> Result<ReplicaReading, ReadFailure> {
     let Some(follower) = items(stats, "indices").find(|one| text(one, "index") == index) else {
         return wrong(format!("the answer has no index {}; is it a follower?", quoted(index)));
@@ -87,7 +87,7 @@ pub(super) fn elasticsearch(stats: &Value, index: &str) -> Result<ReplicaReading
             return wrong("the follower can't read from its leader (read_exceptions)");
         }
         let number = |field: &str| shard.get(field).and_then(Value::as_i64);
-        // A follower that never asked tells -1 or nothing.
+        // A follower that has never asked its leader reports -1 or nothing.
         let silent = number("time_since_last_read_millis").and_then(|ms| u64::try_from(ms).ok());
         let Some(silent) = silent else { return wrong("the follower has never asked its leader for anything") };
         if silent > SILENT_FOR {
@@ -101,7 +101,8 @@ pub(super) fn elasticsearch(stats: &Value, index: &str) -> Result<ReplicaReading
     if shards == 0 { wrong("the follower has no shards that follow; is it paused?") } else { Ok(behind(lag)) }
 }
 
-/// Weaviate: `/v1/nodes?output=verbose`. What waits to be indexed isn't found by searches yet.
+/// Weaviate: the answer of `/v1/nodes?output=verbose`. The lag is the number of objects that wait to be indexed:
+/// searches don't find them yet.
 pub(super) fn weaviate(answer: &Value, collection: Option<&str>) -> Result<ReplicaReading, ReadFailure> {
     let (mut waiting, mut nodes, mut shards) = (0_u64, 0, 0);
     for node in items(answer, "nodes") {

@@ -1,4 +1,4 @@
-//! Readings of answers as programs write them, of answers that lie, and of any bytes.
+//! Reads answers as the stores write them, answers with impossible values, and random bytes.
 
 use core::cell::Cell;
 
@@ -10,7 +10,7 @@ use crate::table::Table;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
-/// A source with these fields.
+/// A source of the rules with these fields, of a replica with this `max_lag`.
 fn source(max_lag: &str, fields: &str) -> ReplicaSource {
     let json = format!(
         r#"{{ "version": 1, "revision": 1, "replicas": {{ "kb": {{ {max_lag} }} }}, "regions": {{ "r": {{
@@ -37,7 +37,7 @@ fn read_json(source: &ReplicaSource, answers: &[Value]) -> Result<ReplicaReading
     })
 }
 
-/// The lag in milliseconds or as an amount, or what is said of the failure.
+/// The lag in milliseconds or as an amount, or the message of the failure.
 fn lag_of(source: &ReplicaSource, answers: &[Value]) -> Result<u64, String> {
     read_json(source, answers).map(|reading| reading.lag.expect("a lag").number())
 }
@@ -91,7 +91,7 @@ fn numbers_that_cannot_be_true_are_failures_and_a_negative_lag_is_an_alarm() {
         let failure = lag_of(source, core::slice::from_ref(&answer)).unwrap_err();
         assert!(failure.starts_with(said), "{answer}: {failure}");
     }
-    assert_eq!(lag_of(&seconds, &[json!(-0.9)]), Ok(0), "clocks never quite agree");
+    assert_eq!(lag_of(&seconds, &[json!(-0.9)]), Ok(0), "0.9 s ahead is within what clocks differ by");
     assert_eq!(lag_of(&seconds, &[json!(1e300)]), Ok(u64::MAX));
     assert_eq!(lag_of(&count, &[json!(0.2)]), Ok(1));
     let version = source(r#""group": "version""#, r#""as": "version", "read": "/v""#);
