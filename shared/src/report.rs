@@ -1,5 +1,5 @@
-//! Health as programs report it to each other. Holds the JSON that a DNS node serves at `/v1/health`. Takes the reports
-//! of several nodes, returns one status for each region ([`aggregate`]). Called by the nodes and by the edge.
+//! Health that programs report to each other. Holds the JSON that a DNS node reports at `/v1/health`. [`aggregate`]
+//! takes the reports of several nodes, returns one status for each region. Written by the DNS node, read by the edge.
 
 mod fleet;
 mod loads;
@@ -32,11 +32,11 @@ pub use rollouts::{RolloutReport, RolloutsReport};
 pub use running::{ReleaseState, ReleasesReport, Running, RunningReport, running};
 pub use shares::{ClassShares, MoveReport, Shares, SharesReport, Shed};
 
-/// How many intervals a report stays fresh.
+/// For how many intervals between probes a report stays fresh.
 pub const FRESH_INTERVALS: u64 = 3;
 
-/// The interval reported for a region without monitors. It decides for how long an override of the region counts
-/// without a new report.
+/// The interval that is reported for a region without monitors. An override of such a region counts for three of these
+/// intervals without a new report.
 pub const DEFAULT_INTERVAL: Millis = Millis(10_000);
 
 /// What one node reports.
@@ -48,44 +48,44 @@ pub struct HealthReport {
     pub revision: u64,
     /// SHA-256 of the bytes of those rules, in hex.
     pub rules_sha256: String,
-    /// For each zone that the node signs, a digest of the keys' public halves, stages and times. Nodes whose digests
-    /// differ serve different keys.
+    /// For each zone that the node signs, a digest of the public keys and of their stages and times. Nodes with
+    /// different digests serve different keys.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub keys_sha256: BTreeMap<String, String>,
-    /// Whether the node's own line seems to be down. Then its probes count for nothing.
+    /// Whether the node's own network connection seems to be down, so that what the node sees doesn't count.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub blind: bool,
     /// What this node's own probes say about every region of the rules.
     pub regions: BTreeMap<RegionId, RegionReport>,
-    /// What the voters agree on about every region; empty where the rules name no voters. A voter is a node whose
-    /// report counts as a vote.
+    /// What the voters (the nodes whose reports count as votes on health) agree on, for every region. Empty if the
+    /// rules name no voters. `regions` has what this node itself sees.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fleet: BTreeMap<RegionId, VerdictReport>,
-    /// The overrides that operators made or ended by the API of any node and that haven't run out, as the nodes of a
-    /// fleet report them to each other. `regions` says which of them are in force.
+    /// The overrides that operators made or ended by the API of any node and that haven't expired. Nodes of a fleet
+    /// pass them on to each other. `regions` says which of them are in force.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<OverrideRecord>,
     /// How full regions are; empty where the rules name no source of loads.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub loads: BTreeMap<RegionId, LoadReport>,
-    /// Which parts of clients have to be moved because of load; absent where the rules name no source of loads.
+    /// Which parts of the clients are to be moved because of load; absent where the rules name no source of loads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shares: Option<SharesReport>,
     /// The median time to the first token that Workers observed, in milliseconds, by service and region. Empty where no
     /// service orders regions by that time.
     #[serde(default, skip_serializing_if = "Medians::is_empty")]
     pub first_token_ms: Medians,
-    /// Further facts for the other nodes of a fleet; absent outside of a fleet.
+    /// What else a node of a fleet reports to the others; absent outside of a fleet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<About>,
 }
 
-/// Facts that a node of a fleet reports about itself, for people to compare. No decision depends on them.
+/// What a node of a fleet reports about itself, for people to compare. Nothing is decided by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// The node's time when it sent the report.
     pub now: Timestamp,
-    /// When the node's GeoIP database was built; absent if it has none.
+    /// When the node's GeoIP database was built; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub geoip_built: Option<Timestamp>,
 }
@@ -93,7 +93,7 @@ pub struct About {
 /// What one node reports about a region.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RegionReport {
-    /// The status that counts: that of the override in force, otherwise `probed`.
+    /// The status that counts: that of the override if one is in force, else `probed`.
     pub status: Status,
     /// The status by probes.
     pub probed: Status,
@@ -106,18 +106,17 @@ pub struct RegionReport {
     pub age_ms: u64,
     /// The longest interval of its monitors, in milliseconds.
     pub interval_ms: u64,
-    /// The status of each family of addresses by probes, where a monitor probes the families apart. The other statuses
-    /// of this report count such a monitor as up while either family is.
+    /// What the probes say of IPv4 and IPv6 addresses, where a monitor probes them apart. All other fields count such a
+    /// monitor as up while either family is up.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub families: BTreeMap<AddressFamily, Status>,
-    /// The verdict of the region's own monitor, if that monitor asks a model.
+    /// What the region's own monitor says, if it asks a model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeReport>,
     /// Every endpoint.
     #[serde(default)]
     pub endpoints: BTreeMap<EndpointId, EndpointReport>,
-    /// The region's copies of replicas (knowledge such as a search index) whose lag is read; empty where the rules name
-    /// none.
+    /// The region's copies of replicas that are read; empty where the rules name none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub replicas: BTreeMap<ReplicaId, ReplicaReport>,
 }
@@ -136,27 +135,27 @@ pub struct OverrideReport {
 /// What one node reports about an endpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EndpointReport {
-    /// The status that counts: that of the override in force, otherwise the status by probes.
+    /// The status that counts: that of the override if one is in force, else what the endpoint's probes say.
     pub status: Status,
-    /// The status by probes; absent if no override is in force, because `status` says it then.
+    /// What the endpoint's probes say; absent if no override is in force, as `status` says it then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probed: Option<Status>,
     /// The override in force.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
     pub forced: Option<OverrideReport>,
-    /// The status of each family of addresses by probes, where the endpoint's monitor probes the families apart.
+    /// What the endpoint's probes say of IPv4 and IPv6 addresses, where its monitor probes them apart.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub families: BTreeMap<AddressFamily, Status>,
-    /// The verdict of the endpoint's monitor, if that monitor asks a model.
+    /// What the endpoint's monitor says, if it asks a model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeReport>,
-    /// What the endpoint runs, by the clients' name of each model. Empty where the rules name no release of a model.
+    /// What the endpoint runs, by the clients' name of the model; empty where the rules name no release of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub releases: BTreeMap<String, ReleaseReport>,
 }
 
 impl EndpointReport {
-    /// The endpoint's status by probes.
+    /// What the endpoint's probes say, whether or not an override is in force.
     #[must_use]
     pub fn by_probes(&self) -> Status {
         self.probed.unwrap_or(self.status)
@@ -166,15 +165,15 @@ impl EndpointReport {
 /// A report and when it arrived.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received {
-    /// When the report arrived, by the receiver's clock.
+    /// When the report arrived.
     pub at: Timestamp,
     /// The report.
     pub report: HealthReport,
 }
 
-/// Health by region index, from the nodes' reports. A region or endpoint is down if a strict majority of the fresh
-/// reports says so; a tie is up; without fresh reports the status is unknown. An override that any fresh report has
-/// applies, and down takes precedence over up.
+/// Health by region index, from the nodes' reports. A region or endpoint is down when a strict majority of the fresh
+/// reports says so; a tie counts as up; without fresh reports the status is unknown. An override counts if any fresh
+/// report has it, and down counts more than up.
 #[must_use]
 pub fn aggregate(table: &Table, reports: &[Received], now: Timestamp) -> Vec<RegionHealth> {
     let regions = (0..).zip(table.regions());
@@ -199,7 +198,7 @@ fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: T
         .filter(|(at, reported)| within(reported.age_ms.saturating_add(now.since(*at).0), reported))
         .map(|(_, reported)| reported)
         .collect();
-    // An override doesn't age with the probes. It ends when the node that reports it has been silent for too long.
+    // An override counts as long as its node sends reports, even if the last probe's result is old.
     let heard: Vec<RegionReport> =
         reported().filter(|(at, reported)| within(now.since(*at).0, reported)).map(|(_, reported)| reported).collect();
     let forced = binding(heard.iter().filter_map(|reported| reported.forced.as_ref()), now);
@@ -237,7 +236,7 @@ fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: T
     }
 }
 
-/// Which of the reported overrides applies: down takes precedence over up, then the one that lasts longest.
+/// The override that counts, of those that nodes report: down before up, then the one that lasts longest.
 fn binding<'a>(reported: impl Iterator<Item = &'a OverrideReport>, now: Timestamp) -> Option<Forced> {
     reported
         .filter(|forced| forced.until > now && forced.status != Status::Unknown)
@@ -318,7 +317,11 @@ mod tests {
 
     #[test]
     fn a_report_older_than_three_intervals_says_nothing() {
-        assert_eq!(seen(&[received(14_000, "down", None)]).0, Status::Down, "15 s, with the report's own age of 1 s");
+        assert_eq!(
+            seen(&[received(14_000, "down", None)]).0,
+            Status::Down,
+            "the probe's 1 s and the report's 14 s are 15 s together"
+        );
         assert_eq!(seen(&[received(14_001, "down", None)]).0, Status::Unknown);
         assert_eq!(seen(&[received(14_001, "up", None), received(0, "down", None)]).0, Status::Down);
     }

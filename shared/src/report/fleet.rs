@@ -1,10 +1,11 @@
-//! What the voters of a fleet agree on, as a node reports it beside what it sees itself.
+//! What the voters of a fleet agree on. A voter is a node whose report counts as a vote on health; voters that may fail
+//! together form a site. Holds the JSON that a node reports as `fleet`, beside what the node itself sees.
 
 use serde::{Deserialize, Serialize};
 
 use crate::health::Status;
 
-/// What is agreed of a region, and who holds it so.
+/// The status of a region that the fleet agrees on, and what decided it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerdictReport {
     /// The status that counts.
@@ -15,30 +16,33 @@ pub struct VerdictReport {
     pub held_by: HeldBy,
 }
 
-/// How the sites of a fleet vote on a region. A site votes as most of its voters do.
+/// How the sites of a fleet vote on a region. Each site has one vote: that of most of its voters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Votes {
-    /// How many say up.
+    /// How many sites say up.
     pub up: u32,
-    /// How many say down.
+    /// How many sites say down.
     pub down: u32,
-    /// How many are heard and say neither: no probe, blind, or of two minds.
+    /// How many sites reported but say neither: they have no probe, are blind (their own network is down), or disagree
+    /// within.
     pub unknown: u32,
-    /// How many aren't heard.
+    /// How many sites haven't reported.
     pub silent: u32,
 }
 
-/// Who holds a verdict.
+/// What decides the verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HeldBy {
-    /// Most sites say so now.
+    /// Most sites say so at present.
     Quorum,
-    /// Most sites say down, but the guard of a service has it offered.
+    /// Most sites say down, but the guard of a service, which limits how many regions health may take away at once,
+    /// keeps the region offered.
     Guard,
-    /// An operator.
+    /// An operator's override.
     Override,
-    /// Nobody: it is the last that was agreed on. The sites are too few or of two minds, or `min_hold` isn't over.
+    /// Nothing at present: the last agreed verdict stands. Too few sites vote, the sites disagree, or `min_hold` isn't
+    /// over.
     #[default]
     None,
 }

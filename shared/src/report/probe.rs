@@ -1,5 +1,5 @@
-//! What probes of a model say, as a node tells it. Holds the JSON that `/v1/health` carries as `probe` of an endpoint
-//! or a region. Written by the DNS node.
+//! What a probe that asks a model says, as a node reports it. Holds the JSON that `/v1/health` carries as `probe` of an
+//! endpoint or a region. Written by the DNS node.
 //!
 //! ```json
 //! { "verdict": "busy", "says": "no token in time, but the engine makes tokens for others: it is full, not down",
@@ -14,20 +14,20 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeReport {
     /// The verdict: `answered`, `served`, `busy`, `throttled`, `frozen`, `misconfigured` or `down`; `none` before the
-    /// first.
+    /// first probe.
     pub verdict: String,
-    /// What that means.
+    /// What the verdict means, as a sentence.
     pub says: String,
-    /// Since when it is that; absent before the first.
+    /// Since when the verdict has been the same; absent before the first probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// What the last probe failed of, if it did.
+    /// Why the last probe failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
-    /// How many tokens the model is asked for, and by which field, since it refused a single one.
+    /// How many tokens the probe asks the model for, and in which field, if the model refused to make a single token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raised: Option<String>,
-    /// Until when the budget pays for no probe. The last status stands.
+    /// Until when no probe is sent because the budget of tokens is spent. The last status stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unpaid_until: Option<Timestamp>,
 }

@@ -1,4 +1,4 @@
-//! A [`Ratio`] as a JSON number with 1 for the whole. Used by the reports' types.
+//! Reads and writes a [`Ratio`] as a JSON number, where 1 is the whole. Used by the reports' types.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -8,7 +8,7 @@ pub(super) fn serialize<S: Serializer>(ratio: &Ratio, serializer: S) -> Result<S
     (f64::from(ratio.0) / f64::from(Ratio::ONE.0)).serialize(serializer)
 }
 
-/// To the millionth, so that what was written is read again to the bit.
+/// Rounds to a millionth, so that a ratio that was written and is read again is the same to the bit.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the range was checked
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ratio, D::Error> {
     let number = f64::deserialize(deserializer)?;
@@ -20,7 +20,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     }
 }
 
-/// The same, where it may be missing.
+/// The same for a ratio that may be missing.
 pub(super) mod optional {
     use serde::{Deserialize, Deserializer, Serializer};
 

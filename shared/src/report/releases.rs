@@ -1,5 +1,5 @@
-//! What endpoints run, as a node tells it. Holds the JSON that `/v1/health` carries as `releases` of an endpoint, by
-//! the clients' name of the model. Written by the DNS node; several reports are put together here for the edge.
+//! What endpoints run, as a node reports it. Holds the JSON that `/v1/health` carries as `releases` of an endpoint, by
+//! the clients' name of the model. Written by the DNS node. The edge combines the reports of several nodes by it.
 //!
 //! ```json
 //! { "chat-large": { "model": "llama", "root": "x/llama-fp8", "max_model_len": 131072,
@@ -21,16 +21,16 @@ pub struct ReleaseReport {
     /// The model's name, as the endpoint answers it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Where its weights come from.
+    /// Where the weights come from, such as a repository or a path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
     /// The longest context, in tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_model_len: Option<u64>,
-    /// The engine.
+    /// The engine's fingerprint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// The record of the canary.
+    /// The canary: a record of the likeliest tokens of the answers to fixed prompts, encoded as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<String>,
     /// Why the last reading failed, or what it couldn't read.
@@ -71,13 +71,14 @@ impl ReleaseReport {
         .bounded()
     }
 
-    /// Whether a reading of that age counts. An endpoint that hasn't said anything for long may run anything.
+    /// Whether a reading of that age counts. An endpoint that hasn't been read for long may run anything by now.
     #[must_use]
     pub fn is_fresh(age_ms: u64, interval_ms: u64) -> bool {
         age_ms <= FRESH_INTERVALS.saturating_mul(interval_ms)
     }
 
-    /// Whether it counts, as of `now`, if the report `of_region` arrived with it at `at`.
+    /// Whether this reading counts at the time `now`. `of_region` is the report of the region that it belongs to, which
+    /// arrived at `at`.
     fn counts(&self, of_region: &RegionReport, at: Timestamp, now: Timestamp) -> bool {
         let silence = now.since(at).0;
         let is_heard = silence <= FRESH_INTERVALS.saturating_mul(of_region.interval_ms);
@@ -85,7 +86,8 @@ impl ReleaseReport {
     }
 }
 
-/// What several nodes say of every endpoint: of each the reading that most of those that are heard agree with.
+/// The readings of every endpoint, from the reports of several nodes. Of each endpoint the reading counts that most
+/// other fresh readings agree with.
 pub(super) fn known(table: &Table, reports: &[Received], now: Timestamp) -> Vec<Known> {
     let mut known = Vec::new();
     if table.releases().is_empty() {

@@ -1,5 +1,6 @@
-//! Replicas of knowledge as a node tells them. Holds the JSON that `/v1/health` carries as `replicas` of a region.
-//! Written by the DNS node; several reports are put together here for the edge.
+//! Replicas of knowledge as a node reports them: how far each region's copy is behind its leader. Holds the JSON that
+//! `/v1/health` carries as `replicas` of a region. Written by the DNS node. The edge combines the reports of several
+//! nodes by it.
 //!
 //! ```json
 //! { "kb": { "status": "down", "freshness": "lagging", "lag_ms": 75000, "age_ms": 812, "interval_ms": 5000 } }
@@ -14,26 +15,26 @@ use crate::health::{Freshness, Lag, ReplicaHealth, Status, version_of_most};
 use crate::table::{RegionReplica, Table};
 use crate::time::Timestamp;
 
-/// The longest version that is believed, in bytes.
+/// The longest version that is accepted, in bytes.
 const LONGEST_VERSION: usize = 256;
 
 /// What one node reads of a region's copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaReport {
-    /// `down`: the region is withheld from what needs the replica.
+    /// `down` means that the region is withheld from requests that need the replica.
     pub status: Status,
-    /// Why: `fresh`, `leader`, `lagging`, `unknown`, or `new` before the first reading.
+    /// The reason for the status: `fresh`, `leader`, `lagging`, `unknown`, or `new` before the first reading.
     pub freshness: String,
-    /// How far the last good reading was behind, in milliseconds.
+    /// How far the copy was behind at the last good reading, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_ms: Option<u64>,
-    /// The same in bytes or operations.
+    /// How far the copy was behind, in bytes or operations, if its source counts these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<u64>,
     /// The version of the copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// What the last reading failed of, if it did.
+    /// Why the last reading failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
     /// Milliseconds since the last reading, good or failed; `null` before the first.
@@ -50,8 +51,9 @@ impl ReplicaReport {
         time.or(self.lag.map(Lag::Amount))
     }
 
-    /// Whether it counts, as of `now`, if the report `of_region` arrived with it at `at`. A copy that lags isn't back
-    /// because its page hangs, so that counts for as long as the node is heard.
+    /// Whether this report counts at the time `now`. `of_region` is the report of the region that it belongs to, which
+    /// arrived at `at`. A copy that lags doesn't come back because its page hangs, so `down` counts for as long as the
+    /// node sends reports.
     #[must_use]
     pub fn counts(&self, of_region: &RegionReport, at: Timestamp, now: Timestamp) -> bool {
         let silence = now.since(at).0;
@@ -61,8 +63,8 @@ impl ReplicaReport {
     }
 }
 
-/// What several nodes say of a region's copy: `Down` if a strict majority of the fresh reports says so, the middle one
-/// of the lags, and the version that most of them tell. `majority` counts statuses.
+/// What several nodes say of a region's copy. The status is `Down` if a strict majority of the fresh reports says so.
+/// The lag is the median, and the version is the one that most reports have. `majority` counts statuses.
 pub(super) fn combined(
     table: &Table,
     copy: &RegionReplica,
@@ -71,7 +73,7 @@ pub(super) fn combined(
 ) -> ReplicaHealth {
     let replica = table.replica(copy.replica);
     let status = match majority(&mut said.iter().map(|one| one.status)) {
-        // Of nodes that don't follow these rules yet.
+        // These reports come from nodes that still follow older rules, in which the copy wasn't the leader.
         Status::Down if copy.is_leader => Status::Up,
         status => status,
     };

@@ -1,5 +1,5 @@
-//! What a node tells at `/v1/releases`: region by region what runs under each name of a model, and what differs. Takes
-//! the rules, health and readings, returns the report. Called by the DNS node; read by `bailiwick releases`.
+//! What a node reports at `/v1/releases`: what each region runs under each name of a model, and what differs. Takes the
+//! rules, health and readings, returns the report. Called by the DNS node; read by `bailiwick releases`.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub struct ReleasesReport {
     pub at: Timestamp,
     /// The revision of the rules.
     pub revision: u64,
-    /// By the clients' name of the model.
+    /// The releases, by the clients' name of the model.
     pub releases: BTreeMap<String, ReleaseState>,
 }
 
@@ -32,10 +32,10 @@ pub struct ReleasesReport {
 pub struct ReleaseState {
     /// What happens to a region that runs something else: `warn` or `withhold`.
     pub skew: String,
-    /// What the rules pin.
+    /// The values that the rules pin, by the name of the aspect.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pins: BTreeMap<String, String>,
-    /// Every endpoint that has the model, by region and name.
+    /// Every endpoint that has the model, sorted by region, then by name.
     pub endpoints: Vec<RunningReport>,
 }
 
@@ -46,32 +46,33 @@ pub struct RunningReport {
     pub region: RegionId,
     /// The endpoint.
     pub endpoint: EndpointId,
-    /// What that means.
+    /// How it compares with the release.
     pub state: Running,
     /// What differs from the pin, or from most regions of a fence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differs: Vec<String>,
-    /// How far its canary is from the pinned one, or at most from another endpoint's, in nats.
+    /// How far the endpoint's canary (the likeliest tokens of its answers to fixed prompts) is from the pinned one, in
+    /// nats. If none is pinned: how far it is from that of the endpoint that differs most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_apart: Option<f64>,
-    /// What it said; absent for one that nobody asks.
+    /// What the endpoint said; absent if no node asks it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub said: Option<ReleaseReport>,
 }
 
-/// What an endpoint is compared with the release.
+/// How an endpoint compares with the release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Running {
-    /// What is known of it is as it should be.
+    /// All that is known of the endpoint is as it should be.
     Same,
-    /// It runs something else.
+    /// The endpoint runs something else.
     Skew,
-    /// Regions run different things, and no version is that of most.
+    /// Regions run different versions, and none of the versions has a majority.
     Undecided,
-    /// Nothing that could be compared is known.
+    /// Nothing is known that could be compared.
     Unknown,
-    /// A rollout has it run something else on purpose.
+    /// The endpoint runs something else on purpose, because of a rollout.
     Rollout,
 }
 
@@ -95,7 +96,7 @@ impl Running {
     }
 }
 
-/// What is known of each release. `said` tells what this node reads of an endpoint.
+/// The state of each release, by the name of its model. `said` returns what this node read of an endpoint.
 #[must_use]
 pub fn running(
     table: &Table,
@@ -132,7 +133,8 @@ pub fn running(
     states
 }
 
-/// Every fence of the rules: of each service's rules, and of tenants with their own.
+/// Every fence of the rules (the regions that may process a client): those of the services' residency rules, and those
+/// of tenants with a fence of their own.
 fn fences(table: &Table) -> Vec<Vec<RegionIndex>> {
     let of_rules = table.services().iter().flat_map(|service| &service.residency).map(|rule| &rule.fence[..]);
     let of_tenants =
@@ -150,7 +152,8 @@ fn fences(table: &Table) -> Vec<Vec<RegionIndex>> {
     fences
 }
 
-/// What an endpoint is, and what differs in any fence with its region. One in no fence is compared with the pins.
+/// How an endpoint compares, and what differs, over all fences with its region. An endpoint in no fence is compared
+/// only with the pins.
 fn state(
     table: &Table,
     fences: &[Vec<RegionIndex>],
@@ -182,7 +185,7 @@ fn state(
     (if is_known { Running::Same } else { Running::Unknown }, Vec::new())
 }
 
-/// How far canaries are apart: from the pinned one, else from the one that is farthest.
+/// Sets how far each canary is from the pinned one, or, if none is pinned, from the one that differs most.
 fn measure(endpoints: &mut [RunningReport], pin: Option<&Canary>) {
     let of = |one: &RunningReport| Canary::parse(one.said.as_ref()?.canary.as_deref()?);
     let canaries: Vec<Option<Canary>> = endpoints.iter().map(of).collect();
@@ -254,7 +257,7 @@ mod tests {
         assert_eq!(
             told([of(v0, v0), of(v1, v0), of(v0, none)]),
             [(Running::Undecided, own("fingerprint")), (Running::Skew, own("fingerprint")), (Running::Same, own(""))],
-            "in the EU it is one against one"
+            "in the EU's fence the two regions differ, and neither has a majority"
         );
         assert_eq!(told([[none; 5]; 3]), vec![(Running::Unknown, own("")); 3]);
         let pinned = told([of(Said::Pinned, none), of(Said::Other, none), of(Said::Pinned, none)]);

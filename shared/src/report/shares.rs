@@ -1,6 +1,6 @@
-//! Shares of clients that are moved because of load, as nodes tell them. Takes a [`Plan`], returns the JSON that
-//! `/v1/health` carries as `shares`; takes such JSON, returns [`Shares`], which tells where one client goes. Called by
-//! the DNS node, which writes it, and by the edge, which reads it.
+//! The shares of clients that are moved because of load, as nodes report them. Takes a [`Plan`], returns the JSON that
+//! `/v1/health` carries as `shares`. Takes such JSON, returns [`Shares`], which say where one client goes. Called by
+//! the DNS node, which writes the JSON, and by the edge, which reads it.
 //!
 //! ```json
 //! { "at": "2026-12-01T06:00:00Z", "interval_ms": 5000,
@@ -9,8 +9,9 @@
 //!                                        { "to": "eu-stockholm", "share": 0.03 } ] } ] } }
 //! ```
 //!
-//! Clients whose fence has this order are at home in the first region of it. Of them 12 % go to the second, and 3 % to
-//! the third. Classes of which nobody is moved aren't listed.
+//! The clients whose fence (the regions that may serve them) has this order form a class. They are at home in the first
+//! region. Of them 12 % go to the second region, and 3 % to the third. Classes of which no client is moved aren't
+//! listed.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,26 +25,28 @@ use crate::steer::{Ranking, Steering};
 use crate::table::{RegionIndex, ServiceIndex, Table};
 use crate::time::{Millis, Timestamp};
 
-/// In how many intervals the shares of a plan fade, once it is three intervals old.
+/// In how many intervals the shares of a plan fade to zero, once the plan is three intervals old.
 const FADING_INTERVALS: u64 = 12;
 
 /// The shares of all services by one plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharesReport {
-    /// When the plan was made. Of several nodes' plans the newest counts.
+    /// When the plan was made. If several nodes report plans, the newest counts.
     pub at: Timestamp,
     /// Milliseconds between two plans.
     pub interval_ms: u64,
-    /// By service: the classes of which clients are moved, whichever half moves them.
+    /// By service, the classes of which clients are moved, no matter whether DNS or the edge moves them.
     pub services: BTreeMap<ServiceId, Vec<ClassShares>>,
 }
 
 /// The shares of one class: the clients of a service whose fence has one order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassShares {
-    /// The fence of these clients, best first, before anything is withheld. The first is where they come from.
+    /// The fence of these clients, best region first, before any region is withheld. Clients are moved away from the
+    /// first.
     pub order: Vec<RegionId>,
-    /// Where parts of them go. They cut the line of clients in this order.
+    /// Where parts of the class go. Each client has a point between 0 and 1; the shares take up that range one after
+    /// the other, in this order.
     pub moves: Vec<MoveReport>,
 }
 
@@ -58,9 +61,9 @@ impl ClassShares {
 /// A part of a class's clients that is moved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveReport {
-    /// The region that they go to.
+    /// The region that these clients go to.
     pub to: RegionId,
-    /// Which part of the class, from 0 to 1.
+    /// How large this part of the class is, from 0 to 1.
     #[serde(with = "ratio")]
     pub share: Ratio,
 }
@@ -83,17 +86,17 @@ impl SharesReport {
         Self { at: plan.at(), interval_ms: interval.0, services }
     }
 
-    /// Of the plans that nodes report the newest, if it isn't so old that nothing is left of its shares.
+    /// The newest of the plans that nodes report, unless it is so old that its shares have faded to zero.
     #[must_use]
     pub fn newest(reports: &[Received], now: Timestamp) -> Option<&Self> {
         let reported = reports.iter().filter_map(|received| received.report.shares.as_ref());
-        // A plan from the future comes from a wrong clock, and would hide all others.
+        // A plan with a time in the future comes from a wrong clock. It would hide all other plans.
         let is_fresh = |one: &&Self| one.at <= now.after(Millis(one.interval_ms)) && one.left(now) > Ratio(0);
         reported.filter(is_fresh).max_by_key(|one| one.at)
     }
 
-    /// How much of its shares still holds: all of them for three intervals, then less and less for twelve more. Without
-    /// news a load isn't known, and clients go home step by step.
+    /// How much of the shares still counts: all for three intervals, then less and less for twelve more. The load isn't
+    /// known without new reports, so the clients return to their first region step by step.
     fn left(&self, now: Timestamp) -> Ratio {
         let (held, fading) = (
             FRESH_INTERVALS.saturating_mul(self.interval_ms),
@@ -107,25 +110,25 @@ impl SharesReport {
 /// How a client was moved because of load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shed {
-    /// The region that would serve it otherwise, if it is up.
+    /// The region that would serve the client without the move, if that region is up.
     pub from: RegionIndex,
     /// The region that is asked first.
     pub to: RegionIndex,
-    /// Which part of the clients of its class goes there.
+    /// How large the part of the class is that goes there.
     pub share: Ratio,
 }
 
-/// A service, and the order of a fence of it.
+/// A service, and one of its fences as an ordered list of regions.
 type Fence = (ServiceIndex, Vec<RegionIndex>);
 
-/// The shares of a report, ready to be asked per client.
+/// The shares of a report, in a form that is quick to look up per client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shares(HashMap<Fence, Vec<(RegionIndex, Ratio)>>);
 
 impl Shares {
     /// Reads a report by the names of a table's services and regions. A class is left out if it names something that
-    /// the table doesn't have, a region outside of its order, or more than the whole. The shares of an old report are
-    /// smaller than it says.
+    /// the table doesn't have, if it moves clients to a region outside of its order, or if its shares add up to more
+    /// than 1. The shares of an old report are reduced according to its age.
     #[must_use]
     pub fn read(table: &Table, report: &SharesReport, now: Timestamp) -> Self {
         let left = report.left(now);
@@ -147,7 +150,7 @@ impl Shares {
         Self(known.flatten().collect())
     }
 
-    /// Where clients of a service whose fence was ranked are moved, and which part of them.
+    /// The moves of one class: the clients of `service` whose fence is `ranking`. Each move is a region and a share.
     #[must_use]
     pub fn moves(&self, service: ServiceIndex, ranking: &Ranking) -> &[(RegionIndex, Ratio)] {
         if self.0.is_empty() {
@@ -156,14 +159,16 @@ impl Shares {
         self.0.get(&(service, ranking.regions())).map_or(&[], Vec::as_slice)
     }
 
-    /// The region for a client of a service whose fence was ranked; `None`: where distance and health send it.
+    /// The region that a client of a class is moved to; `None` if it stays where distance and health send it. The class
+    /// is the clients of `service` whose fence is `ranking`; `point` is the client's place in it.
     #[must_use]
     pub fn choose(&self, service: ServiceIndex, ranking: &Ranking, point: Point) -> Option<RegionIndex> {
         point.on(self.moves(service, ranking).iter().copied())
     }
 
-    /// Moves one client: puts its region first among those that are offered. `client` is what names it, such as tenant
-    /// and session. Returns how it was moved; `None` if it stays, or if its region isn't offered now.
+    /// Moves one client: puts the region that it goes to first among those that are offered. `client` is what
+    /// identifies the client, such as tenant and session. Returns how it was moved; `None` if it stays, or if that
+    /// region isn't offered now.
     #[must_use]
     pub fn shed(
         &self,
@@ -186,7 +191,7 @@ impl Shares {
         Some(Shed { from, to, share })
     }
 
-    /// Whether nobody is moved.
+    /// Whether no client is moved.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -218,7 +223,7 @@ mod tests {
         .unwrap()
     }
 
-    /// What a node tells while Frankfurt is dead.
+    /// What a node reports while Frankfurt and London are down.
     fn reported(table: &Table) -> SharesReport {
         let classes = Classes::stated(table);
         let seen = |is_up, used| RegionSeen {
