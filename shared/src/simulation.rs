@@ -1,10 +1,10 @@
-//! Simulates hours of a fleet of regions in steps of seconds. Takes a scenario, returns what became of regions and
-//! requests. Called by `bailiwick simulate`.
+//! Simulates a fleet. Takes a scenario, plays hours of a day in steps of some seconds, returns what happened to regions
+//! and requests. Called by `bailiwick simulate`.
 //!
-//! The plan is the real one, of [`crate::load`]; everything around it is a model. Clients are cohorts: all clients of a
-//! service whose fence (the regions that may process them) has the same order. Their demand follows the sun. Readings
-//! come late, probes take time, and resolvers keep answers. A region that is offered too much for too long collapses,
-//! if the scenario says so.
+//! The plan that moves clients is the real one of [`crate::load`]; everything around it is a model. Clients are
+//! modelled as cohorts: a cohort is all clients of a service whose fence has the same order. Their demand follows the
+//! time of day. Readings arrive late, probes take time to notice a change, resolvers keep answers, and a region that is
+//! offered too much for too long collapses, if the scenario says so.
 
 mod picture;
 mod scenario;

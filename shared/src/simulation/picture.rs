@@ -1,5 +1,5 @@
-//! Takes outcomes of one scenario, returns a picture as SVG: for each way of steering the loads of regions over time,
-//! and what is refused. Called by `bailiwick simulate --svg`.
+//! Draws a simulation. Takes outcomes of one scenario, returns a picture as SVG with one panel for each way of
+//! steering: the loads of regions over time, and what was refused. Called by `bailiwick simulate --svg`.
 
 use core::fmt::Write as _;
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use super::world::{Outcome, Sample, Way};
 use crate::table::{RegionIndex, Table};
 use crate::time::Millis;
 
-/// How many regions have a line of their own: those with the highest peaks.
+/// The most regions that get a line of their own: those with the highest peaks.
 const LINES: usize = 8;
 /// Colours that can be told apart by people who don't see red or green (Okabe and Ito 2008).
 const COLOURS: [&str; LINES] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#b8a800"];
@@ -20,7 +20,7 @@ const LEFT: f64 = 56.0;
 const TOP: f64 = 76.0;
 const GAP: f64 = 58.0;
 
-/// The picture. Colours work on a light and a dark page, as it has a ground of its own.
+/// The picture. It can stand on a light or a dark page, as it has a background of its own.
 #[must_use]
 pub fn svg(table: &Table, scenario: &Scenario, outcomes: &[Outcome]) -> String {
     let shown = shown(table, outcomes);
@@ -43,7 +43,7 @@ pub fn svg(table: &Table, scenario: &Scenario, outcomes: &[Outcome]) -> String {
     out
 }
 
-/// A text to stand in HTML or SVG. Control characters are left out.
+/// A text escaped for HTML or SVG. Control characters are left out.
 #[must_use]
 pub fn escape(text: &str) -> String {
     let kept = text.chars().filter(|one| !one.is_control());
@@ -57,7 +57,7 @@ pub fn escape(text: &str) -> String {
     .collect()
 }
 
-/// The regions with the highest peaks in any way, by index.
+/// The regions with the highest peaks over all outcomes, sorted by index.
 fn shown(table: &Table, outcomes: &[Outcome]) -> Vec<RegionIndex> {
     let peak = |index: usize| {
         let loads = outcomes.iter().flat_map(|outcome| &outcome.samples).filter_map(|one| *one.loads.get(index)?);
@@ -89,7 +89,7 @@ fn legend(out: &mut String, table: &Table, shown: &[RegionIndex]) {
     );
 }
 
-/// The load at the top of each panel: what was reached, in halves, and at most five times full.
+/// The load at the top of each panel: the highest peak, rounded up to a half, between 1.5 and 5 times full.
 fn most(outcomes: &[Outcome]) -> f64 {
     let peak = outcomes.iter().map(|outcome| outcome.peak.0).fold(1.0, f64::max);
     ((peak * 2.0).ceil() / 2.0).clamp(1.5, 5.0)
@@ -154,7 +154,7 @@ fn panel(out: &mut String, scenario: &Scenario, outcome: &Outcome, shown: &[Regi
     }
 }
 
-/// Breaks the lines of a path, so that the file can be read and compared.
+/// A line break before every eighth point of a path, so that the file can be read and compared.
 fn line_break(nth: u32) -> &'static str {
     if nth.is_multiple_of(8) { "\n" } else { "" }
 }

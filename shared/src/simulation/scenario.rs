@@ -1,4 +1,4 @@
-//! Takes a scenario as JSON, returns [`Scenario`] or every mistake in it. Called by `bailiwick simulate`.
+//! Reads a scenario. Takes JSON, returns a [`Scenario`] or every mistake in it. Called by `bailiwick simulate`.
 
 use crate::geo;
 use crate::id::RegionId;
@@ -14,40 +14,40 @@ const MAX_STEPS: u64 = 200_000;
 /// What happens in a simulation.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Scenario {
-    /// What it shows, for people.
+    /// What the scenario shows, for people.
     pub title: String,
-    /// How long it takes. It begins at 00:00 UTC.
+    /// The simulated time. It begins at 00:00 UTC.
     pub length: Millis,
     /// The length of one step.
     pub step: Millis,
     /// How many clients the demand stands for.
     pub clients: u64,
-    /// Requests in flight at each country's peak.
+    /// The requests in flight at the peak of each country, by service.
     pub demand: Demand,
-    /// The demand at the quietest hour, as a part of the peak.
+    /// The demand at the quietest hour, as a part of the peak, from 0 to 1.
     pub night: f64,
-    /// Regions that die.
+    /// The failures of regions.
     pub events: Vec<Event>,
-    /// How long it takes until a death or a return is known.
+    /// How long it takes until a region's failure or return is known.
     pub detect: Millis,
     /// How often loads are read.
     pub readings: Millis,
     /// How old a reading is when it arrives.
     pub delay: Millis,
-    /// The part of clients whose resolvers keep an answer longer than its TTL says.
+    /// The part of the clients, from 0 to 1, whose resolvers keep an answer longer than its TTL says.
     pub overstay: f64,
-    /// How long they keep it.
+    /// How long these resolvers keep an answer.
     pub overstay_for: Millis,
     /// What happens to a region that is offered too much.
     pub collapse: Option<Collapse>,
 }
 
-/// A region that dies.
+/// A region that fails.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event {
     /// The region.
     pub region: RegionIndex,
-    /// When it dies, counted from the beginning.
+    /// When it fails, counted from the beginning.
     pub at: Millis,
     /// How long it is down.
     pub lasts: Millis,
@@ -64,7 +64,8 @@ pub struct Collapse {
     pub lasts: Millis,
 }
 
-/// Reads a scenario of a table's services and regions. A member `rules` is left to the caller.
+/// Reads a scenario about a table's services and regions. The member `rules` is accepted but not read; the caller reads
+/// it.
 ///
 /// # Errors
 /// Every mistake, with its JSON pointer.
@@ -172,8 +173,8 @@ fn collapse(reader: &mut Reader<'_>, node: &Node) -> Option<Collapse> {
 }
 
 impl Scenario {
-    /// The part of its peak that a country's demand has at a time of the day: least at four in the night, most at four
-    /// in the afternoon, by the sun.
+    /// A country's demand at a time of the day, as a part of its peak. By the country's solar time, the demand is
+    /// lowest at 4 in the morning and highest at 4 in the afternoon.
     #[must_use]
     pub fn daylight(&self, country: Option<geo::CountryCode>, at: Millis) -> f64 {
         let utc = at.0 as f64 / 3_600_000.0;

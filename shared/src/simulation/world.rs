@@ -16,11 +16,11 @@ use crate::time::{Millis, Timestamp};
 /// How clients are steered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
-    /// To the nearest region of the fence, whatever its state.
+    /// To the nearest region of the fence, no matter whether it is up.
     Nearest,
-    /// To the nearest that is up.
+    /// To the nearest region of the fence that is up.
     Health,
-    /// By the plan.
+    /// By the plan, which moves clients because of health and load.
     Load,
 }
 
@@ -28,7 +28,7 @@ impl Way {
     /// All ways, worst first.
     pub const ALL: [Self; 3] = [Self::Nearest, Self::Health, Self::Load];
 
-    /// Its name in JSON and tables.
+    /// The name of this way in JSON and tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -44,41 +44,41 @@ impl Way {
 pub struct Outcome {
     /// How clients were steered.
     pub way: Way,
-    /// The highest load that was offered to a region that was up, with the region and the time.
+    /// The highest load that was offered to a region that was up (1 is full), with the region and the time.
     pub peak: (f64, Option<RegionIndex>, Millis),
-    /// The part of all demand that nobody served.
+    /// The part of all demand that no region served, from 0 to 1.
     pub refused: f64,
-    /// The largest part of the demand that nobody served in one step.
+    /// The largest part of the demand of one step that no region served.
     pub worst_step: f64,
     /// How often a region collapsed because it was offered too much.
     pub collapses: u32,
-    /// How many times a client went to another region than before.
+    /// How many times a client went to another region than before, summed over all clients.
     pub moves: f64,
-    /// How often the load moved away from a region by the plan turned from growing to shrinking, or back.
+    /// How often the share that the plan moves away turned from growing to shrinking, or back.
     pub turns: u32,
-    /// The state over time, at most some hundred.
+    /// The state over time, in at most some hundred samples.
     pub samples: Vec<Sample>,
 }
 
-/// What happened between two times.
+/// What happened since the sample before.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Sample {
-    /// When it ends.
+    /// The time at which the sample ends.
     pub at: Millis,
-    /// By region: the highest load since the last sample, which is the offered demand divided by the capacity. `None`
-    /// if it was down all the time.
+    /// By region, the highest load since the sample before: the offered demand divided by the capacity. `None` if the
+    /// region was down all the time.
     pub loads: Vec<Option<f64>>,
-    /// The part of the demand since the last sample that nobody served.
+    /// The part of the demand since the sample before that no region served.
     pub refused: f64,
 }
 
-/// How many samples an outcome has at most.
+/// The number of samples that an outcome has at most, not counting the first.
 const SAMPLES: u64 = 288;
 
 /// A turn is counted once a moved share has gone back by this much.
 const TURN: f64 = 0.02;
 
-/// Plays a scenario. A region without a capacity carries everything.
+/// Plays a scenario. A region for which the rules state no capacity serves everything that it is offered.
 #[must_use]
 pub fn simulate(table: &Table, scenario: &Scenario, way: Way) -> Outcome {
     let mut world = World::new(table, scenario, way);
@@ -97,21 +97,22 @@ pub fn simulate(table: &Table, scenario: &Scenario, way: Way) -> Outcome {
     world.end()
 }
 
-/// A part of a cohort's clients by region.
+/// How clients are spread over regions: the part of them in each.
 type Spread = Vec<(RegionIndex, f64)>;
 
 /// All clients of one class.
 struct Cohort {
     /// Countries with their peaks, in requests at once.
     countries: Vec<(Option<CountryCode>, f64)>,
-    /// Their present demand.
+    /// The present demand of all these countries, in requests at once.
     demand: f64,
-    /// Where the clients are: first those that follow at once or by TTL, then those whose resolvers keep answers.
+    /// Where the clients are: first those that follow a change at once or after the TTL, then those whose resolvers
+    /// keep answers for longer.
     prompt: Spread,
     late: Spread,
-    /// Where they should be.
+    /// Where all clients of the cohort should be.
     goal: Spread,
-    /// The part that follows in one step.
+    /// The part of the prompt and of the late clients that follows a change in one step.
     prompt_pace: f64,
     late_pace: f64,
     /// The highest or lowest moved share since the last turn, and whether it was growing.
@@ -126,13 +127,13 @@ struct World<'s> {
     cohorts: Vec<Cohort>,
     regions: Vec<Place>,
     plan: Option<Plan>,
-    /// The demand that was offered to regions at past times, newest last.
+    /// The demand that was offered to each region at past times, newest last.
     past: VecDeque<(Millis, Vec<f64>)>,
     outcome: Outcome,
     demanded: f64,
     refused: f64,
     peak_demand: f64,
-    /// Since the last sample: the highest loads, what was demanded, and what was refused.
+    /// Since the last sample: the highest load of each region, then the sums of demand and of refused demand.
     highest: Vec<Option<f64>>,
     since: (f64, f64),
 }
@@ -142,12 +143,12 @@ struct World<'s> {
 struct Place {
     capacity: Option<f64>,
     offered: f64,
-    /// When it serves again, if it is down.
+    /// When the region serves again, if it is down.
     down_until: Option<Millis>,
     /// Whether probes report it as up, and since when its real state has differed.
     thought_up: bool,
     differs_since: Option<Millis>,
-    /// Since when it has been offered too much.
+    /// Since when it has been offered so much that it may collapse.
     too_much_since: Option<Millis>,
     reading: Option<(Millis, f64)>,
 }
@@ -196,7 +197,7 @@ impl<'s> World<'s> {
         }
     }
 
-    /// Demand changes, regions die and come back.
+    /// Sets the demand of the time of day, and which regions are down and are known to be down.
     fn live(&mut self, at: Millis) {
         for (index, cohort) in self.cohorts.iter_mut().enumerate() {
             let now = |(country, peak): &(Option<CountryCode>, f64)| peak * self.scenario.daylight(*country, at);
@@ -251,7 +252,7 @@ impl<'s> World<'s> {
         }
     }
 
-    /// What the planner sees: health as probes report it, and past loads.
+    /// What the planner sees: health as probes report it, and loads as they were some time ago.
     fn seen(&mut self, at: Millis) -> Vec<RegionSeen> {
         let due = Millis(at.0.saturating_sub(self.scenario.delay.0));
         let is_round = at.0 % self.scenario.readings.0.max(1) < self.scenario.step.0;
@@ -273,7 +274,7 @@ impl<'s> World<'s> {
         (0..).zip(&self.regions).map(seen).collect()
     }
 
-    /// Moves clients to where they should be, each at its own speed.
+    /// Moves clients towards where they should be, each group at its own speed.
     fn follow(&mut self) {
         for place in &mut self.regions {
             place.offered = 0.0;
@@ -360,7 +361,7 @@ fn cohorts(table: &Table, scenario: &Scenario, classes: &Classes) -> Vec<Cohort>
     let mut of_class: BTreeMap<usize, Vec<(Option<CountryCode>, f64)>> = BTreeMap::new();
     for (&(service, country), &peak) in &scenario.demand {
         let alone = Demand::from([((service, country), peak)]);
-        // A country belongs to the class that has the same order of regions.
+        // A country belongs to the class whose regions have the same order as the country's own.
         let order = Classes::new(table, &alone).list().first().map(|class| class.order.clone());
         let found = classes.list().iter().position(|one| one.service == service && Some(&one.order) == order.as_ref());
         if let Some(class) = found {
@@ -392,7 +393,7 @@ fn cohorts(table: &Table, scenario: &Scenario, classes: &Classes) -> Vec<Cohort>
     classes.list().iter().enumerate().map(cohort).collect()
 }
 
-/// The part of the clients with an old answer that asks again in one step.
+/// The part of the clients that ask again in one step, if they keep an answer for `kept_for`.
 fn pace(step: Millis, kept_for: Millis) -> f64 {
     (step.0 as f64 / kept_for.0.max(1) as f64).min(1.0)
 }

@@ -37,7 +37,8 @@ fn nothing_is_lost_while_all_is_up_and_nobody_moves_but_by_load() {
     let reported = outcome("", "", Way::Load);
     let last = reported.samples.last().unwrap();
     let (fra, lon, par) = (last.loads[0].unwrap(), last.loads[1].unwrap(), last.loads[2].unwrap());
-    // 70 % and two thirds of the way to 90 % is 83 %: what is above goes to Paris.
+    // Frankfurt's demand is 90 % of its capacity. 70 % plus two thirds of the way to 90 % is 83 %: what is above goes
+    // to Paris.
     assert!((fra - 0.833).abs() < 0.01 && (par - 0.267).abs() < 0.01, "{last:?}");
     assert!((lon - 0.01).abs() < 1e-6, "London is no part of the fence: {last:?}");
     assert!(reported.turns == 0 && reported.moves > 0.0, "{reported:?}");
@@ -50,16 +51,16 @@ fn a_dead_region_loses_requests_without_probes_and_overloads_others_without_load
         outcome("", FRANKFURT_DIES, Way::Health),
         outcome("", FRANKFURT_DIES, Way::Load),
     );
-    // 90 of 120 for a quarter of the time.
+    // Frankfurt's 90 of 120 requests are lost for a quarter of the time.
     assert!((nearest.refused - 0.1875).abs() < 0.005, "{}", nearest.refused);
     assert!((health.peak.0 - 1.1).abs() < 0.01, "{:?}", health.peak);
-    // All of the fence is left with 100 for 110, however it is steered.
+    // The rest of the fence has room for 100 of 110 requests, however clients are steered.
     assert!(load.refused < 0.05 && load.refused > 0.01, "{}", load.refused);
     let at = |reported: &Outcome, minutes: u64| {
         reported.samples.iter().find(|one| one.at.0 >= minutes * 60_000).map(|one| one.loads.clone()).unwrap()
     };
     assert_eq!(at(&health, 45)[0], None, "the region is down");
-    assert!(at(&load, 61)[0].unwrap() < 0.6, "it is warmed up: {:?}", at(&load, 61));
+    assert!(at(&load, 61)[0].unwrap() < 0.6, "Frankfurt gets clients back step by step: {:?}", at(&load, 61));
     assert!(at(&health, 61)[0].unwrap() > 0.8, "by health alone everybody comes at once: {:?}", at(&health, 61));
 }
 
@@ -78,7 +79,7 @@ fn a_region_that_is_offered_too_much_collapses_and_comes_back() {
     let scenario = read_scenario(&table, scenario).unwrap();
     let reported = simulate(&table, &scenario, Way::Nearest);
     assert!((4..=5).contains(&reported.collapses), "every six minutes: {}", reported.collapses);
-    assert_eq!(simulate(&table, &scenario, Way::Load).collapses, 0, "Paris takes 70 before");
+    assert_eq!(simulate(&table, &scenario, Way::Load).collapses, 0, "Paris takes over before Frankfurt collapses");
 }
 
 #[test]
