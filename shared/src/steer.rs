@@ -1,14 +1,11 @@
-//! The function that decides. Takes the compiled rules, a client with its request, and the conditions of the moment;
-//! returns a [`Steering`]. Called by the DNS node's snapshot, the edge and `bailiwick explain`.
+//! The function that decides which regions may serve a client, and in which order. Takes the compiled rules, a client
+//! with its request, and the conditions of the moment; returns a [`Steering`]. Called by the DNS node's snapshot, the
+//! edge and `bailiwick explain`.
 //!
-//! The steps:
-//! 1. find the client's jurisdictions ([`stand`]);
-//! 2. find the fence (the regions that may process the client) and sort it by the service's pattern, regardless of
-//!    health ([`rank`]);
-//! 3. withhold regions, and revive some if no region is left: offer them although they were withheld ([`decide`]).
-//!
-//! DNS ranks once per class of clients and decides whenever health changes; the edge does all steps at once by
-//! [`steer`].
+//! The steps, in their order: find the client's jurisdictions ([`stand`]); find the fence, which is the set of regions
+//! that may process the client, and sort it by the service's pattern, regardless of health ([`rank`]); withhold
+//! regions, and revive some if no region is left ([`decide`]). DNS ranks once per class of clients and decides whenever
+//! health changes; the edge does both at once by [`steer`].
 
 pub mod first_token;
 mod forced;
@@ -36,11 +33,11 @@ pub use skew::{Differing, Skew, differing};
 pub struct Client {
     /// The customer, if one was recognised.
     pub tenant: Option<TenantIndex>,
-    /// The client's address (or its resolver's), for `networks`.
+    /// The client's address (or its resolver's), which is looked up in `networks` of the rules.
     pub address: Option<IpAddr>,
-    /// The country that geography gives: a GeoIP database or Cloudflare.
+    /// The country of the address by a GeoIP database or Cloudflare.
     pub country: Option<CountryCode>,
-    /// The coordinates that geography gives.
+    /// The coordinates of the address by a GeoIP database or Cloudflare.
     pub location: Option<Coordinates>,
 }
 
@@ -66,8 +63,8 @@ pub struct Ask<'a> {
     pub model: Option<&'a str>,
     /// The class of the request's path.
     pub path_class: PathClass,
-    /// The replicas (knowledge that regions hold copies of) that the request needs. `None` if the path isn't known:
-    /// then those that every path needs.
+    /// The replicas of knowledge that the request needs. `None` where the path isn't known: then those count that every
+    /// path needs.
     pub needs: Option<ReplicaSet>,
 }
 
@@ -172,8 +169,8 @@ pub struct Ranking {
     pub only: Option<Option<RegionIndex>>,
     /// Whether regions may be offered nevertheless if all regions of the fence are withheld.
     pub revivable: bool,
-    /// The replicas that have to be fresh: those that the path needs, or those that every path of the service needs if
-    /// the path isn't known.
+    /// The replicas of knowledge that have to be fresh: those that the request's path needs, or, if the path isn't
+    /// known, those that every path of the service needs.
     pub needs: ReplicaSet,
 }
 
@@ -201,9 +198,10 @@ pub enum Reason {
     Lagging,
     /// A replica that the request needs has another version in the region.
     Version,
-    /// Every endpoint that has the model and isn't down runs another release than the one that counts in the fence.
+    /// Every endpoint that has the model and isn't down runs another release (version of the model) than the fence
+    /// should run.
     Skew,
-    /// Every endpoint that has the model is cooling.
+    /// Every endpoint that has the model is cooling: it asked for a pause.
     Cooling,
 }
 
@@ -242,7 +240,8 @@ pub struct Steering {
     pub withheld: Vec<Withheld>,
     /// Whether `ordered` was revived because all of the fence was withheld.
     pub revived: bool,
-    /// Whether `ordered` holds only the freshest region, because every region that could serve lags.
+    /// Whether `ordered` holds only the region whose copies of knowledge are least behind, because the copies of every
+    /// region that could serve are too far behind.
     pub stale: bool,
     /// Whether `ordered` holds regions that run another release, because no other region could be offered.
     pub skewed: bool,
@@ -331,7 +330,7 @@ pub fn by_path(service: &Service, path: &str) -> (PathClass, ReplicaSet) {
     (class, service.needs_of(path))
 }
 
-/// [`rank`] for a request. Its path may say which replicas it needs.
+/// As [`rank`], for a request whose path may be known. The path says which replicas the request needs.
 #[must_use]
 pub fn rank_for(table: &Table, ask: &Ask<'_>, standing: &Standing) -> Ranking {
     let ranking = rank(table, ask.service, standing, ask.path_class);
@@ -386,8 +385,8 @@ pub fn rank_by(
 
 /// Step 3: withholds regions, offers the others, and revives some if no region is left to offer.
 ///
-/// What a region runs never takes away the last region of a fence. If no region would be left, skew (that a region runs
-/// another release) is ignored.
+/// A region that runs another release than it should is withheld only while other regions are left. If none is left,
+/// the decision is made again without looking at releases.
 #[must_use]
 pub fn decide(table: &Table, ranking: &Ranking, model: Option<&str>, conditions: &Conditions<'_>) -> Steering {
     if table.releases().is_empty() {
@@ -405,8 +404,8 @@ pub fn decide(table: &Table, ranking: &Ranking, model: Option<&str>, conditions:
     Steering { skewed, ..steering }
 }
 
-/// [`decide`], where `skew` names the regions that are withheld because of their release. If it is `Some`, no region is
-/// revived.
+/// As [`decide`]. `skew` says which regions and endpoints are withheld because of the release that they run. If `skew`
+/// is given, no region is revived.
 fn decide_by(
     table: &Table,
     ranking: &Ranking,
@@ -440,8 +439,8 @@ fn decide_by(
     Steering { ordered, withheld, revived, stale: freshest.is_some(), skewed: false, valid_until }
 }
 
-/// The position of the region that is least behind. Only regions count that are withheld for lag alone, and whose
-/// replicas' rules keep the freshest region. If several are equally far behind, the first in the order counts.
+/// The position of the region that is least behind, among those that are withheld only for their lag and whose replicas
+/// allow a stale region. If several are equally far behind, the first in the order counts.
 fn freshest(withheld: &[(Withheld, Judgement)]) -> Option<usize> {
     let kept = withheld.iter().enumerate().filter_map(|(position, (_, one))| Some((one.kept_at?, position)));
     kept.min().map(|(_, position)| position)
@@ -497,7 +496,7 @@ fn judge(
         conditions.local.cooling.iter().filter(mine).map(|cooling| cooling.until).max()
     };
     // An endpoint that isn't cooling gives `None`, which is the minimum: then the region isn't withheld. An endpoint
-    // that runs another release isn't used, so it doesn't count here.
+    // that runs another release gets no requests, so it can't keep its region from being withheld.
     let rested = able().filter(|i| !skew.is_some_and(|skew| skew.has(index, *i))).map(cooling_until).min().flatten();
 
     let not_home = ranking.only.is_some_and(|only| only != Some(index));
@@ -550,8 +549,8 @@ impl Steering {
         };
         let needs = ranking.needs;
         let lagging = ranking.order.iter().map(|ranked| ranked.fenced.region).filter(|_| !needs.is_empty());
-        // If the freshest region was kept, the answer changes when any region of the fence is fresh again, even this
-        // one.
+        // If only the freshest region is offered, the answer changes when the lag of any region of the fence is small
+        // enough again, even that of the offered region itself.
         let lagging = lagging.take_while(|&region| self.stale || Some(region) != chosen);
         let lagging =
             lagging.filter(|&region| is_withheld(region, Reason::Lagging) || self.stale && Some(region) == chosen);

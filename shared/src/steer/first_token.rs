@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(
             by(&[("fra", 500), ("par", 420), ("sto", 2_000)]),
             ["fra", "par", "sto", "mad"],
-            "16 % shorter isn't enough"
+            "a time that is 16 % shorter isn't enough"
         );
         assert_eq!(by(&[("fra", 500), ("par", 380), ("sto", 2_000)]), ["par", "fra", "sto", "mad"]);
         assert_eq!(

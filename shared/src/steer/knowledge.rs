@@ -1,41 +1,44 @@
-//! Replicas of knowledge in a decision. Takes what a request needs and the health of regions, returns which regions
-//! lag, which have another version, and which is least behind. Called by [`super::decide`]; nothing of it runs for
-//! requests that need no replica.
+//! Replicas of knowledge in a decision. A replica is knowledge of which regions hold copies; a copy lags if it is too
+//! far behind its leader. Takes what a request needs and the health of regions, returns which regions lag, which have
+//! another version, and which is least behind. Called by [`super::decide`]; does nothing for requests that need no
+//! replica.
 
 use super::{Conditions, Ranking};
 use crate::health::{Lag, RegionHealth, ReplicaHealth, ReplicaSet, Status, version_of_most};
 use crate::table::{RegionIndex, ReplicaIndex, Table};
 use crate::time::Millis;
 
-/// What counts for the replicas that a request needs.
+/// What is needed to judge the copies of the regions of a fence for one request.
 pub(super) struct Knowledge<'a> {
     table: &'a Table,
     needs: ReplicaSet,
     health: &'a [RegionHealth],
-    /// What versions go by in the fence, by the replica's position.
+    /// The version that the copies in the fence have to have, by the replica's position in the table. Only for replicas
+    /// that are grouped by version.
     versions: Vec<(usize, Wanted<'a>)>,
 }
 
 /// The version that a replica's copies have to have.
 struct Wanted<'a> {
     version: &'a str,
-    /// Whether a copy whose version nobody knows is withheld.
+    /// Whether a copy whose version isn't known is withheld.
     withholds_unknown: bool,
 }
 
 /// What keeps a region from serving a request because of its copies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Copies {
-    /// Whether one is too far behind.
+    /// Whether a copy is too far behind.
     pub(super) lags: bool,
-    /// Whether one has another version than counts in the fence, or one that nobody knows.
+    /// Whether a copy has another version than the fence should have, or an unknown one.
     pub(super) has_other_version: bool,
-    /// How far the region is behind, in thousandths of the limits, if its replicas keep the freshest region.
+    /// How far the region is behind, in thousandths of its limit (the worst of its copies). `None` if the region isn't
+    /// withheld for its lag alone, or if a replica doesn't allow the freshest region to be kept.
     pub(super) kept_at: Option<u64>,
 }
 
 impl<'a> Knowledge<'a> {
-    /// What counts in a fence; `None` if the request needs no replica.
+    /// Prepares the judgement for a fence; `None` if the request needs no replica.
     pub(super) fn of(table: &'a Table, ranking: &Ranking, conditions: &Conditions<'a>) -> Option<Self> {
         if ranking.needs.is_empty() {
             return None;
@@ -51,7 +54,8 @@ impl<'a> Knowledge<'a> {
         let versions = grouped.filter_map(|(at, replica)| {
             let pinned = replica.version.as_deref();
             let version = pinned.or_else(|| version_of_most(copies(at)))?;
-            // While no version is known at all, as at an edge that hears no node, a pin alone withholds nothing.
+            // While no version is known at all, as at an edge without reports of nodes, a pinned version withholds
+            // nothing.
             let is_any_known = copies(at).next().is_some();
             Some((at, Wanted { version, withholds_unknown: is_any_known && replica.limits.withholds_unknown }))
         });
@@ -65,14 +69,14 @@ impl<'a> Knowledge<'a> {
         copies.iter().filter(move |copy| needs.contains(copy.replica))
     }
 
-    /// What of a region's copies counts.
+    /// Judges the copies of a region.
     pub(super) fn judge(&self, region: RegionIndex) -> Copies {
         let mut copies = Copies { kept_at: Some(0), ..Copies::default() };
         for copy in self.copies(region) {
             let Some(replica) = self.table.replicas().get(copy.replica) else { continue };
             if copy.status == Status::Down {
                 copies.lags = true;
-                // One that nobody could read is further behind than any that was read.
+                // A copy that couldn't be read counts as further behind than any that was read.
                 let lag = copy.lag.zip(replica.limits.max).map_or(u64::MAX, |(lag, max)| lag.per_mille_of(max));
                 copies.kept_at = copies.kept_at.filter(|_| replica.keep_freshest).map(|worst| worst.max(lag));
             }
@@ -101,13 +105,13 @@ pub fn behind(needs: ReplicaSet, region: RegionIndex, conditions: &Conditions<'_
     lagging.map(|copy| (ReplicaIndex::new(copy.replica), copy.lag)).collect()
 }
 
-/// The least time until a region that is offered could lag.
+/// The shortest time until a copy of an offered region could lag.
 pub(super) fn time_to_lag(needs: ReplicaSet, health: &RegionHealth) -> Option<Millis> {
     let needed = health.replicas.iter().filter(|copy| needs.contains(copy.replica));
     needed.filter_map(|copy| copy.to_down).min()
 }
 
-/// The least time until a region that lags could be back.
+/// The shortest time until all lagging copies of a region could be fresh again.
 pub(super) fn time_to_return(needs: ReplicaSet, health: &RegionHealth) -> Option<Millis> {
     let lagging = health.replicas.iter().filter(|copy| needs.contains(copy.replica) && copy.status == Status::Down);
     lagging.filter_map(|copy| copy.to_up).max()

@@ -10,7 +10,8 @@ use crate::testing::{Random, ask, conditions, document, limit, release, replicat
 mod knowledge;
 mod skew;
 
-/// Random cases of the fence property, and of each other. Every case is a document, a client and conditions of its own.
+/// How many random cases the property of the fence has, and each other property. Each case is a document, a client and
+/// conditions of its own.
 const FENCE_CASES: u64 = 20_000;
 const CASES: u64 = 4_000;
 
@@ -68,7 +69,7 @@ fn names(table: &Table, ranked: impl IntoIterator<Item = Ranked>) -> Vec<String>
     names
 }
 
-/// The countries of a jurisdiction, from the JSON.
+/// The countries of a jurisdiction, taken from the JSON.
 fn countries_by_the_book(jurisdiction: &Value) -> CountrySet {
     let listed = jurisdiction["countries"].as_array().into_iter().flatten();
     let mut set: CountrySet = listed.filter_map(|code| CountryCode::parse(code.as_str()?)).collect();
@@ -82,7 +83,7 @@ fn countries_by_the_book(jurisdiction: &Value) -> CountrySet {
     set
 }
 
-/// The fence by the words of the specification, from the JSON and nothing compiled.
+/// The fence by the words of the specification, taken from the JSON alone, without the compiled table.
 fn fence_by_the_book(case: &Case) -> Vec<String> {
     let document = &case.document;
     let set_of = |name: &str| countries_by_the_book(&document["jurisdictions"][name]);

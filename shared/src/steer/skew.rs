@@ -1,6 +1,7 @@
-//! Releases in a decision. Takes a fence and the health of its regions, returns which endpoints run something else than
-//! the release of a model says, or than most regions of the fence run. Called by [`super::decide`], by the edge for
-//! each region's endpoints, and by reports.
+//! Releases in a decision. A release says which model, engine and settings should run under a name of a model; skew
+//! means that an endpoint runs something else. Takes a fence and the health of its regions, returns which endpoints run
+//! something else than the release pins, or than most regions of the fence run. Called by [`super::decide`], by the
+//! edge for each region's endpoints, and by reports.
 
 use super::{Conditions, forced_endpoint};
 use crate::health::{Aspect, ReleaseHealth, Said, Status};
@@ -11,26 +12,28 @@ use crate::table::{RegionIndex, ReleaseIndex, Table};
 pub struct Differing {
     /// Its region.
     pub region: RegionIndex,
-    /// Its position there.
+    /// Its position in the region.
     pub endpoint: usize,
     /// What differs from the pin, or from most regions of the fence.
     pub aspects: Vec<Aspect>,
-    /// What no version of has a majority, so that nobody knows which is right. Because of it nothing is withheld.
+    /// The aspects of which no version has a majority, so that nobody knows which version is right. Nothing is withheld
+    /// because of these.
     pub undecided: Vec<Aspect>,
 }
 
 impl Differing {
-    /// Whether a release that withholds withholds it.
+    /// Whether the endpoint surely differs, so that it is withheld if the release says `withhold`.
     #[must_use]
     pub fn is_certain(&self) -> bool {
         !self.aspects.is_empty()
     }
 }
 
-/// Every endpoint of a fence that runs something else than the release says, or than most regions of the fence run.
+/// Every endpoint of a fence that runs something else than the release pins, or than most regions of the fence run.
 ///
-/// Each region has one vote on what isn't pinned, whether it is up or not: what most of its endpoints run. An endpoint
-/// that a rollout has run something else neither votes nor differs, and what isn't known differs from nothing.
+/// On each aspect that isn't pinned, each region has one vote: what most of its endpoints run. It votes even if it is
+/// down. An endpoint that runs something else on purpose, because of a rollout, neither votes nor differs. An aspect
+/// that isn't known differs from nothing.
 #[must_use]
 pub fn differing(
     table: &Table,
@@ -77,7 +80,7 @@ fn version(said: Said) -> Option<u32> {
     if let Said::Version(version) = said { Some(version) } else { None }
 }
 
-/// The version that more than half have, and whether there are several and none such.
+/// The version that more than half have, and whether there is none although there are several versions.
 fn majority(versions: impl Iterator<Item = u32>) -> (Option<u32>, bool) {
     let mut counts: Vec<(u32, usize)> = Vec::new();
     for version in versions {
@@ -101,8 +104,8 @@ pub struct Skew {
 }
 
 impl Skew {
-    /// What is withheld from a request for a model. DNS knows no model: it withholds a region of which every model that
-    /// its endpoints have is withheld there. `None` if nothing is.
+    /// What is withheld from a request for a model; `None` if nothing is. DNS doesn't know the model (`model` is
+    /// `None`): it withholds a region only if the region is withheld for every model that its endpoints have.
     #[must_use]
     pub fn of(table: &Table, fence: &[RegionIndex], model: Option<&str>, conditions: &Conditions<'_>) -> Option<Self> {
         if table.releases().is_empty() {
@@ -126,14 +129,14 @@ impl Skew {
         self.regions.contains(&region)
     }
 
-    /// Whether an endpoint runs something else. Others of its region are asked instead.
+    /// Whether an endpoint runs something else. Other endpoints of its region are asked instead.
     #[must_use]
     pub fn has(&self, region: RegionIndex, endpoint: usize) -> bool {
         self.endpoints.contains(&(region, endpoint))
     }
 }
 
-/// The endpoints that a release withholds.
+/// The endpoints that are withheld because of a release; none if the release only warns.
 fn withheld(
     table: &Table,
     fence: &[RegionIndex],
@@ -147,7 +150,8 @@ fn withheld(
     found.map(|one| (one.region, one.endpoint)).collect()
 }
 
-/// Whether no endpoint of a region that has a model and isn't down is left.
+/// Whether every endpoint of a region that has the model and isn't down is in `withheld`. Not so for a region without
+/// any such endpoint.
 fn is_left_without(
     table: &Table,
     region: RegionIndex,
@@ -169,7 +173,8 @@ fn is_left_without(
     left.peek().is_some() && left.all(|(at, _)| withheld.contains(&(region, at)))
 }
 
-/// The regions of which every model is withheld. Where an endpoint takes any model, not every model is known.
+/// The regions that are withheld for every model of their endpoints. A region with an endpoint that takes any model is
+/// never among them, as not all of its models are known.
 fn of_every_model(table: &Table, fence: &[RegionIndex], conditions: &Conditions<'_>) -> Vec<RegionIndex> {
     let mut by_release: Vec<Option<Vec<(RegionIndex, usize)>>> = vec![None; table.releases().len()];
     let mut is_withheld = |region: RegionIndex| {

@@ -3,10 +3,10 @@
 use super::*;
 use crate::health::{Lag, ReplicaHealth};
 
-/// Random cases of each property.
+/// How many random cases each property has.
 const REPLICA_CASES: u64 = 8_000;
 
-/// A case whose document has replicas, with random needs of the request.
+/// Checks a property with random documents that have replicas, and random needs of the request.
 fn for_all_replicas(property: &str, check: impl Fn(&mut Case, ReplicaSet) -> bool) {
     for seed in 0..REPLICA_CASES {
         let mut random = Random::new(seed);
@@ -24,7 +24,7 @@ fn for_all_replicas(property: &str, check: impl Fn(&mut Case, ReplicaSet) -> boo
     println!("{property}: {REPLICA_CASES} random cases");
 }
 
-/// The copies of a region that are needed, with what the document says of their replicas.
+/// The copies of a region that the request needs, each with what the document says of its replica.
 fn needed(case: &Case, needs: ReplicaSet, region: RegionIndex) -> impl Iterator<Item = (&ReplicaHealth, &Value)> {
     let copies = case.health[region.get()].replicas.iter().filter(move |copy| needs.contains(copy.replica));
     copies.map(|copy| (copy, &case.document["replicas"][case.table.replicas()[copy.replica].id.as_str()]))
@@ -65,7 +65,7 @@ fn a_region_that_lags_is_never_offered_but_as_the_freshest_that_is_kept() {
         let fresher =
             steering.withheld.iter().filter(|one| one.reason == Reason::Lagging && kept(one.ranked.fenced.region));
         let is_best = fresher.map(|one| one.ranked.fenced.region).all(|other| {
-            // One that also rests or has another version isn't kept, however fresh it is.
+            // A region that is also cooling or has another version isn't kept, however fresh it is.
             worst(only) <= worst(other)
                 || !case.local.cooling.is_empty()
                 || case.document["replicas"]["rows"].is_object()
@@ -101,8 +101,8 @@ fn two_versions_are_never_offered_together() {
     });
 }
 
-/// Three regions, of which each has this lag of `kb` in seconds, `None` where nobody knows it, and this version,
-/// empty where nobody knows that.
+/// Three regions. `copies` gives for each: whether its copy of `kb` lags, the lag in seconds (`None` if unknown), and
+/// the version (empty if unknown).
 fn table_and_health(more: &str, copies: &[(bool, Option<u64>, &str)]) -> (Table, Vec<RegionHealth>) {
     let names = ["a", "b", "c"];
     let regions: Vec<String> = names
@@ -137,7 +137,7 @@ fn table_and_health(more: &str, copies: &[(bool, Option<u64>, &str)]) -> (Table,
     (table, health)
 }
 
-/// The regions offered, whether the first is kept although it lags, the reasons of the others, and the TTL.
+/// The offered regions, whether the first is offered although it lags, the reasons of the withheld ones, and the TTL.
 fn steered(more: &str, copies: &[(bool, Option<u64>, &str)]) -> (String, bool, Vec<&'static str>, u32) {
     let (table, health) = table_and_health(more, copies);
     let conditions = Conditions { health: &health, local: &Local::default(), now: Timestamp(0) };
@@ -157,7 +157,7 @@ fn serve_fence_never_revives_what_lags_and_the_freshest_is_kept_only_if_the_rule
     assert_eq!((offered.as_str(), stale, reasons, ttl), ("b", true, vec!["lagging"; 2], 9));
     let one_left = [(true, Some(90), "1"), (false, None, "1"), (true, None, "1")];
     let (offered, stale, ..) = steered(r#", "keep_freshest": true"#, &one_left);
-    assert_eq!((offered.as_str(), stale), ("b", false), "nothing is kept while one is fresh");
+    assert_eq!((offered.as_str(), stale), ("b", false), "no lagging region is kept while another is fresh");
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_region_with_another_version_is_withheld_by_the_pin_or_by_most() {
     let (offered, stale, reasons, _) = steered(&format!(r#"{group}, "version": "newest""#), &copies);
     assert_eq!((offered.as_str(), stale, reasons), ("", false, vec!["version"; 3]), "another version is never kept");
     let tie = [(false, None, "old"), (false, None, "new"), (true, Some(90), "old")];
-    assert_eq!(steered(group, &tie).0, "a", "what lags still counts for the version");
+    assert_eq!(steered(group, &tie).0, "a", "a copy that lags still counts for the version");
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_region_whose_version_nobody_knows_is_withheld_or_not_as_the_rules_say() {
     assert_eq!((offered.as_str(), reasons), ("b c", vec!["version"]));
     assert_eq!(steered(&format!("{group}{ignore}"), &copies).0, "a b c");
     let pinned = format!(r#"{group}, "version": "old""#);
-    assert_eq!(steered(&pinned, &copies).0, "", "neither the pinned one nor known");
+    assert_eq!(steered(&pinned, &copies).0, "", "no copy is known to have the pinned version");
     assert_eq!(steered(&format!("{pinned}{ignore}"), &copies).0, "a");
     let unheard = [(false, None, ""); 3];
     assert_eq!(steered(&pinned, &unheard).0, "a b c", "nothing is known of any copy");

@@ -4,17 +4,17 @@ use super::*;
 use crate::health::{Aspect, ReleaseHealth, Said};
 use crate::testing::release;
 
-/// Random cases of each property.
+/// How many random cases each property has.
 const RELEASE_CASES: u64 = 3_000;
 
-/// A case whose document has releases.
+/// Checks a property with random documents that have releases.
 fn for_all_releases(property: &str, check: impl Fn(&mut Case) -> bool) {
     let mut withheld = 0;
     for seed in 0..RELEASE_CASES {
         let mut random = Random::new(seed);
         let mut document = document(&mut random);
         release(&mut random, &mut document);
-        // Fences of one region have nothing to withhold, so most services have all regions in one.
+        // In a fence of one region nothing can be withheld, so most services get all regions in one fence.
         if seed % 4 > 0 {
             let regions: Vec<String> = document["regions"].as_object().unwrap().keys().cloned().collect();
             for service in document["services"].as_object_mut().unwrap().values_mut() {
@@ -30,7 +30,7 @@ fn for_all_releases(property: &str, check: impl Fn(&mut Case) -> bool) {
             .unwrap_or_else(|violations| panic!("seed {seed}: {violations:#?}\n{document:#}"));
         let ask = ask(&mut random, &table);
         let (mut health, local, now) = conditions(&mut random, &table);
-        // Most regions are up, and most requests are for a model of which there is a release.
+        // Most regions are up, and most requests are for a model that has a release.
         health.iter_mut().filter(|_| random.chance(70)).for_each(|region| {
             region.probed = Status::Up;
             region.forced = None;
@@ -59,7 +59,7 @@ fn what_regions_run_never_takes_away_the_last_one_and_never_adds_one() {
         let (with, without) = (case.steering(), unaware(case));
         let offered = |steering: &Steering| names(&case.table, steering.ordered.clone());
         let (some, all) = (offered(&with), offered(&without));
-        // Where others were revived or kept as the freshest, those may be others.
+        // If regions were revived, or kept as the freshest, the two decisions may offer different regions.
         let is_part = without.revived || without.stale || some.iter().all(|region| all.contains(region));
         with.ordered.is_empty() == without.ordered.is_empty()
             && is_part
@@ -76,7 +76,7 @@ fn a_region_that_runs_something_else_is_offered_only_if_no_other_is() {
             return !with.skewed && with == unaware(case);
         };
         let is_offered = with.ordered.iter().any(|ranked| skew.withholds(ranked.fenced.region));
-        // Then it is as if nothing were known.
+        // If such a region is offered, the decision is as if nothing were known of releases.
         is_offered == with.skewed && (!with.skewed || with == Steering { skewed: true, ..unaware(case) })
     });
 }
@@ -123,8 +123,8 @@ fn dns_withholds_only_what_the_edge_withholds_for_every_model_of_the_region() {
     });
 }
 
-/// Three regions of one endpoint each, of which each said this of its engine. Returns what is offered for the model
-/// and the reasons of the rest.
+/// Three regions of one endpoint each; `said` is what each said of its engine. Returns what is offered for the model,
+/// whether `skewed` is set, and the reasons of the withheld regions.
 fn steered(more: &str, said: [Said; 3], down: &[usize]) -> (String, bool, Vec<&'static str>) {
     let region = |name: &str| {
         format!(
@@ -159,7 +159,7 @@ fn steered(more: &str, said: [Said; 3], down: &[usize]) -> (String, bool, Vec<&'
     let service = ServiceIndex(0);
     let ranking = rank(&table, service, &stand(&table, &Client::default()), PathClass::Inference);
     let steering = decide(&table, &ranking, Some("chat"), &conditions);
-    assert_eq!(steering, decide(&table, &ranking, None, &conditions), "it is the region's only model");
+    assert_eq!(steering, decide(&table, &ranking, None, &conditions), "each region has only this model");
     let offered: Vec<&str> = steering.ordered.iter().map(|one| table.region(one.fenced.region).id.as_str()).collect();
     (offered.join(" "), steering.skewed, steering.withheld.iter().map(|one| one.reason.as_str()).collect())
 }
@@ -169,16 +169,28 @@ fn the_pin_counts_then_most_regions_and_a_tie_withholds_nobody() {
     let (v0, v1, v2) = (Said::Version(0), Said::Version(1), Said::Version(2));
     let own = |text: &str| text.to_owned();
     assert_eq!(steered("", [v0, v1, v1], &[]), (own("b c"), false, vec!["skew"]));
-    assert_eq!(steered("", [v0, v1, Said::Unknown], &[]), (own("a b c"), false, vec![]), "one against one");
+    assert_eq!(
+        steered("", [v0, v1, Said::Unknown], &[]),
+        (own("a b c"), false, vec![]),
+        "two known versions, and neither has a majority"
+    );
     assert_eq!(steered("", [v0, v1, v2], &[]), (own("a b c"), false, vec![]));
     assert_eq!(steered("", [Said::Unknown; 3], &[]), (own("a b c"), false, vec![]));
     let (yes, no) = (Said::Pinned, Said::Other);
-    assert_eq!(steered("", [yes, no, no], &[]), (own("a"), false, vec!["skew", "skew"]), "the pin beats most");
+    assert_eq!(
+        steered("", [yes, no, no], &[]),
+        (own("a"), false, vec!["skew", "skew"]),
+        "the pin counts more than the majority"
+    );
     assert_eq!(steered("", [no, no, no], &[]), (own("a b c"), true, vec![]));
     assert_eq!(steered("", [yes, no, no], &[0]), (own("b c"), true, vec!["down"]), "nothing else is left");
     assert_eq!(steered("", [v0, v1, v1], &[1, 2]), (own("a"), true, vec!["down", "down"]));
-    assert_eq!(steered("", [v0, v1, v1], &[1]), (own("c"), false, vec!["skew", "down"]), "those that are down count");
-    assert_eq!(steered("", [yes, no, no], &[0, 1, 2]).0, "a b c", "what is revived isn't looked at");
+    assert_eq!(
+        steered("", [v0, v1, v1], &[1]),
+        (own("c"), false, vec!["skew", "down"]),
+        "regions that are down vote too"
+    );
+    assert_eq!(steered("", [yes, no, no], &[0, 1, 2]).0, "a b c", "releases don't matter for revived regions");
 }
 
 #[test]
@@ -192,7 +204,7 @@ fn a_rollout_that_is_under_way_is_no_skew() {
     };
     let under_way = rollout(r#", "progress": { "shares": { "a": 5 }, "since": "2026-12-01T06:00:00Z" }"#);
     assert_eq!(steered(&under_way, [v0, v1, v1], &[]).0, "a b c");
-    assert_eq!(steered(&rollout(""), [v0, v1, v1], &[]).0, "b c", "it hasn't begun");
+    assert_eq!(steered(&rollout(""), [v0, v1, v1], &[]).0, "b c", "the rollout hasn't begun");
     let ended = rollout(r#", "progress": { "since": "2026-12-01T06:00:00Z", "ended": "rolled back: error_rate" }"#);
     assert_eq!(steered(&ended, [v0, v1, v1], &[]).0, "b c");
 }
