@@ -1,5 +1,5 @@
-//! The compiled rule book. Takes the bytes of a rules document; returns a [`Table`], which [`crate::steer`] uses, or
-//! every violation.
+//! The compiled rules document. Takes JSON bytes, returns a [`Table`] that [`crate::steer`] can follow, or every
+//! violation. Called by whoever loads rules.
 
 mod build;
 mod bundles;
@@ -51,7 +51,7 @@ use crate::rules::{
 };
 use crate::time::{Millis, Timestamp};
 
-/// The work of building one entry of the table from the rules, in units of [`Turns`](crate::turns::Turns).
+/// What it costs to build one part of the table, in units of [`Turns`](crate::turns::Turns).
 const BUILD: usize = 16;
 
 /// A rules document that was read, found free of violations, and compiled.
@@ -59,7 +59,7 @@ const BUILD: usize = 16;
 pub struct Table {
     revision: Revision,
     jurisdictions: Vec<(JurisdictionId, CountrySet)>,
-    /// The description of each jurisdiction, by index.
+    /// The description that the document gives of each jurisdiction, by index.
     descriptions: Vec<Option<String>>,
     regions: Vec<Region>,
     services: Vec<Service>,
@@ -70,15 +70,16 @@ pub struct Table {
     replicas: Vec<Replica>,
     bundles: BTreeMap<BundleId, rules::Bundle>,
     releases: Vec<Release>,
-    /// Boxed, because most documents have none.
+    /// The voters on health. Boxed, as most documents have none.
     fleet: Option<Box<Fleet>>,
     keys: Vec<(KeyDigest, TenantIndex)>,
     hosts: Hosts,
     networks: Networks,
     stale_for: Millis,
-    /// The override of each region as a whole, by region index, with its position in the document.
+    /// The override of each region, by region index, with its position in the document's list.
     overrides: Vec<Option<(usize, Override)>>,
-    /// The overrides of single endpoints: region, position of the endpoint, position in the document, override.
+    /// The overrides of single endpoints, which are few: region, position of the endpoint, position in the document's
+    /// list, override.
     endpoint_overrides: Vec<(RegionIndex, usize, usize, Override)>,
     warnings: Vec<Violation>,
 }
@@ -88,32 +89,32 @@ pub struct Table {
 pub struct Region {
     /// The region's name.
     pub id: RegionId,
-    /// All countries where the region may process.
+    /// All countries that the region may process in.
     pub countries: CountrySet,
-    /// The region's location; `None` if it processes anywhere and the rules name no location.
+    /// The region's location; `None` if the region may process anywhere and the document gives no location.
     pub location: Option<Coordinates>,
-    /// Whether the region comes after every region that isn't standby.
+    /// Whether the region comes after every other in the order of a fence.
     pub standby: bool,
-    /// The records that DNS answers for it.
+    /// The records that DNS answers for the region.
     pub answers: Option<Answers>,
     /// The region's endpoints, by name.
     pub endpoints: Vec<(EndpointId, Endpoint)>,
-    /// The region's own monitor (health check).
+    /// The health check of the region as a whole.
     pub monitor: Option<Monitor>,
-    /// The region's capacity, demand and marks; `None` if the document has no settings for its load.
+    /// How full the region may get, and its capacity; `None` if the document says nothing of its load.
     pub load: Option<Box<rules::RegionLoad>>,
-    /// Its copies of replicas (knowledge such as a search index), by name.
+    /// The region's copies of replicas of knowledge, by name.
     pub replicas: Vec<RegionReplica>,
 }
 
 impl Region {
-    /// How many requests the region serves at once, with all its endpoints; `None` if the rules don't say.
+    /// How many requests the region serves at once with all its endpoints, if the rules say it.
     #[must_use]
     pub fn capacity(&self) -> Option<u32> {
         self.load.as_ref()?.capacity
     }
 
-    /// The region's own monitor and those of its endpoints, each with its JSON pointer in the rules.
+    /// The health checks of the region and of its endpoints, each with its JSON pointer in the rules.
     pub fn monitors(&self) -> impl Iterator<Item = (String, &Monitor)> {
         let of_endpoints = self.endpoints.iter().filter_map(|(id, endpoint)| {
             Some((format!("/regions/{}/endpoints/{id}/monitor", self.id), endpoint.monitor.as_ref()?))
@@ -122,7 +123,7 @@ impl Region {
         own.chain(of_endpoints)
     }
 
-    /// The sources from which the loads of its endpoints are read, each with its JSON pointer in the rules.
+    /// The sources of the loads of its endpoints, each with its JSON pointer in the rules.
     pub fn load_sources(&self) -> impl Iterator<Item = (String, &rules::LoadSource)> {
         self.endpoints.iter().filter_map(|(id, endpoint)| {
             Some((format!("/regions/{}/endpoints/{id}/load", self.id), endpoint.load.as_deref()?))
@@ -135,7 +136,7 @@ impl Region {
 pub struct Service {
     /// The service's name.
     pub id: ServiceId,
-    /// The host names under which it is steered.
+    /// The host names that are steered to this service.
     pub hosts: Vec<rules::SteeredHost>,
     /// How the regions of a fence are ordered. A fence is the regions that may process a client.
     pub pattern: Pattern,
@@ -143,35 +144,35 @@ pub struct Service {
     pub regions: Vec<RegionIndex>,
     /// The service's residency rules.
     pub residency: Vec<ResidencyRule>,
-    /// What happens when all regions of the fence are withheld.
+    /// What happens when every region of a client's fence is withheld.
     pub when_all_down: WhenAllDown,
     /// The bounds of DNS TTLs.
     pub ttl: TtlBounds,
-    /// What DNS answers if steering offers no region.
+    /// The records that DNS answers when steering offers no region.
     pub denied_answers: Option<Answers>,
     /// The hub of `hub-and-spoke`.
     pub hub: Option<Hub>,
     /// The limits at the edge.
     pub limits: Limits,
-    /// What the edge refuses for a service with a fence, unless it is listed here.
+    /// Requests that could leave the fence, which the edge allows although it refuses them by default.
     pub allow: Vec<Allowance>,
     /// Whether the edge's answers carry a signed receipt.
     pub receipts: Receipts,
-    /// Which web pages may send requests.
+    /// The web pages of other origins that may send requests to the service.
     pub cors: Option<rules::Cors>,
-    /// After how long a silence the edge begins a stream with comments.
+    /// After how long without an answer the edge begins a stream with comments.
     pub keepalive: Option<Millis>,
     /// How the edge passes streams on.
     pub streams: rules::Streams,
     /// How its clients may be moved because of load.
     pub shedding: Shedding,
-    /// What the edge orders the regions of one tier by.
+    /// The property by which the edge orders regions of one tier.
     pub order: rules::Order,
     /// Its guard: how much of each of its fences health may take away at once.
     pub guard: Option<rules::Guard>,
-    /// The replicas that its requests need; `None`: none. Boxed, because most documents have none.
+    /// The replicas of knowledge that its requests need; `None` if they need none. Boxed, as most documents have none.
     needs: Option<Box<Needs>>,
-    /// Whether any tenant names this service. If so, only known API keys may use it.
+    /// Whether any tenant names the service. Then only clients with a known key may use it.
     pub requires_key: bool,
 }
 
@@ -186,8 +187,8 @@ impl Service {
         hub.paths.iter().any(within)
     }
 
-    /// Whether regions are ranked for inference in the same way as by `other`, a service of the same table, for any
-    /// client.
+    /// Whether this service ranks regions for inference like `other`, for every client. Both services belong to the
+    /// same table, or to two tables whose regions and jurisdictions are equal.
     #[must_use]
     pub fn ranks_like(&self, other: &Self) -> bool {
         self.pattern == other.pattern
@@ -202,7 +203,7 @@ impl Service {
         self.needs.as_ref().map_or(ReplicaSet::EMPTY, |needs| needs.of(path))
     }
 
-    /// The replicas that every request needs, whatever its path. DNS, which knows no path, uses these.
+    /// The replicas that every request needs, whatever its path. DNS uses these, as it doesn't know the path.
     #[must_use]
     pub fn needs_everywhere(&self) -> ReplicaSet {
         self.needs.as_ref().map_or(ReplicaSet::EMPTY, |needs| needs.everywhere)
@@ -212,24 +213,24 @@ impl Service {
 /// How clients of a service may be moved because of load, compiled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shedding {
-    /// Whether they may be moved at all.
+    /// Whether clients may be moved at all.
     pub moves: bool,
-    /// Which half moves them: DNS or the edge.
+    /// Whether DNS or the edge moves them.
     pub at: rules::ShedAt,
-    /// How fast the moved share may change.
+    /// How fast they may be moved.
     pub slew: rules::Slew,
 }
 
-/// A residency rule, compiled: which clients it matches, and the fence that it gives them.
+/// A residency rule, compiled: the clients that it matches, and the fence that it gives them.
 #[derive(PartialEq, Eq, Debug)]
 pub struct ResidencyRule {
-    /// Whether it matches every client whose country is known.
+    /// Whether the rule matches any client whose jurisdictions are known.
     pub known: bool,
-    /// Whether it matches clients whose country is unknown.
+    /// Whether the rule matches clients whose jurisdictions aren't known.
     pub unknown: bool,
-    /// The jurisdictions whose clients it matches.
+    /// The rule matches clients of these jurisdictions.
     pub jurisdictions: Vec<JurisdictionIndex>,
-    /// The fence, with regions in the order in which the service lists them.
+    /// The fence: the regions that may process these clients, in the order of the service's `regions`.
     pub fence: Vec<Fenced>,
 }
 
@@ -249,13 +250,14 @@ pub struct Fenced {
 pub struct Tenant {
     /// The tenant's name.
     pub id: TenantId,
-    /// The residency that it declares; empty: its clients' residency follows from their country.
+    /// The jurisdictions that the tenant declares for its clients; empty if geography decides.
     pub residency: Vec<JurisdictionIndex>,
     /// The services that the tenant may use.
     pub services: Vec<ServiceIndex>,
-    /// How much it may use, and how important it is; `None`: the document doesn't say.
+    /// How much the tenant may use, and how important it is; `None` if the document says nothing of it.
     pub limits: Option<Box<TenantLimits>>,
-    /// Its own fence for each service, in the order of `services`; `None`: the services' rules give it a fence.
+    /// The tenant's own fence for each service, in the order of `services`; `None` if the services' residency rules
+    /// decide.
     fences: Option<Vec<Arc<[Fenced]>>>,
 }
 
@@ -266,8 +268,8 @@ impl Tenant {
         self.fences.is_some()
     }
 
-    /// The tenant's own fence for a service, with regions in the order in which the service lists them. `None`: the
-    /// service's rules give it a fence. Empty if the tenant may not use the service.
+    /// The tenant's own fence for a service, in the order of the service's `regions`; `None` if the service's residency
+    /// rules decide. Empty for a service that the tenant may not use.
     #[must_use]
     pub fn fence(&self, service: ServiceIndex) -> Option<&[Fenced]> {
         let fences = self.fences.as_ref()?;
@@ -283,7 +285,7 @@ impl Table {
         self.revision
     }
 
-    /// How long the edge may use this document after a source last confirmed it.
+    /// How long the edge may go on using this document after a source of rules last confirmed it.
     #[must_use]
     pub fn stale_for(&self) -> Millis {
         self.stale_for
@@ -319,7 +321,7 @@ impl Table {
         &self.replicas
     }
 
-    /// The nodes that vote on health; `None`: no nodes do, so that each node uses its own probes.
+    /// The nodes that vote on health; `None` if there is no vote and each node uses its own probes.
     #[must_use]
     pub fn fleet(&self) -> Option<&Fleet> {
         self.fleet.as_deref()
@@ -331,7 +333,7 @@ impl Table {
         position(&self.quotas, |quota| quota.id.as_str() == name).map(QuotaIndex::new)
     }
 
-    /// Whether regions of a service are ordered by the time to the first token, for some tenants or for all.
+    /// Whether regions of a service are ordered by the time to the first token, for some tenant or for all.
     #[must_use]
     pub fn orders_by_first_token(&self, service: ServiceIndex) -> bool {
         let is_wanted = |(_, tier): &(TierId, rules::ServiceTier)| tier.order == Some(rules::Order::FirstToken);
@@ -395,14 +397,14 @@ impl Table {
         &self.jurisdictions[index.get()].0
     }
 
-    /// Every jurisdiction by name, with its countries and the document's description of it.
+    /// Every jurisdiction, sorted by name: its name, its countries and the description in the document.
     pub fn jurisdictions(&self) -> impl Iterator<Item = (&JurisdictionId, &CountrySet, Option<&str>)> {
         let descriptions = self.descriptions.iter().map(Option::as_deref);
         self.jurisdictions.iter().zip(descriptions).map(|((name, set), description)| (name, set, description))
     }
 
-    /// Whether this table ranks regions for inference in the same way as `other`, for any client and every service. If
-    /// so, results computed from one table hold for the other. Most edits of the rules keep the ranking.
+    /// Whether this table ranks regions for inference like `other`, for every service and client. Then what was
+    /// computed from `other` holds for this table too. Most edits of a document don't change the ranking.
     #[must_use]
     pub fn ranks_like(&self, other: &Self) -> bool {
         let places = |table: &Self| {
@@ -442,8 +444,8 @@ impl Table {
         position(&self.tenants, |tenant| tenant.id.as_str() == name).map(TenantIndex::new)
     }
 
-    /// The service that is steered under a host name: in any case, without final dot and port. If no service lists
-    /// exactly this name, wildcards match as in DNS (RFC 4592).
+    /// The service of a host name: any case, no final dot, no port. If no service has this very name, wildcards match
+    /// it as in DNS (RFC 4592).
     #[must_use]
     pub fn service_of_host(&self, host: &str) -> Option<ServiceIndex> {
         self.hosts.service_of(host)
@@ -461,8 +463,8 @@ impl Table {
         found
     }
 
-    /// The place that `networks` gives an address, by the longest prefix. An IPv4-mapped IPv6 address is looked up as
-    /// IPv4.
+    /// What `networks` of the rules says of an address; the longest matching prefix counts. A v4-mapped address is
+    /// looked up as IPv4.
     #[must_use]
     pub fn network_of(&self, address: IpAddr) -> Option<NetworkPlace> {
         self.networks.longest_match(address)
@@ -473,8 +475,8 @@ impl Table {
         self.networks.prefixes()
     }
 
-    /// The region of what an override forces, and the position of its endpoint there; `None` if the rules don't have
-    /// it.
+    /// The index of the region that an override is of, and the position of its endpoint in the region, if it is of an
+    /// endpoint. `None` if the table doesn't have them.
     #[must_use]
     pub fn place_of(&self, of: &Overridden) -> Option<(RegionIndex, Option<usize>)> {
         let region = self.region_named(of.region.as_str())?;
@@ -495,7 +497,7 @@ impl Table {
         self.endpoint_overrides.iter().map(|(region, position, _, forced)| (*region, *position, forced))
     }
 
-    /// Warnings about what is allowed but probably a mistake.
+    /// Warnings: what is allowed but probably not meant.
     #[must_use]
     pub fn warnings(&self, now: Timestamp) -> Vec<Violation> {
         let of_regions = self.overrides.iter().flatten().map(|(place, forced)| (place, forced));

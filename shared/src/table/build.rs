@@ -1,5 +1,5 @@
-//! Takes the bytes of a rules document, returns the compiled [`Table`] or every violation. Called by whoever loads
-//! rules: the DNS server at once, the Worker in turns between its requests.
+//! Compiles a rules document. Takes its bytes, returns the [`Table`] or every violation. Called by whoever loads rules:
+//! the DNS server at once, the Worker in turns between its requests.
 
 use core::pin::Pin;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,11 +22,12 @@ use crate::json::{Node, Reader, Violation};
 use crate::rules::{self, ClientMatch, KeyDigest, Pattern, Place, Rules, Tier};
 use crate::turns::{self, Turns};
 
-/// The table of a document while it is compiled. It is boxed so that the compiler's code stands once in the Worker,
-/// however many places ask for it.
+/// The future of a table that is being compiled. It is boxed so that the compiler's code stands only once in the
+/// Worker, however many places call it.
 pub type Compiling<'a> = Pin<Box<dyn Future<Output = Result<Table, Vec<Violation>>> + 'a>>;
 
-/// Makes the warnings of a document whose regions are compiled: [`warn::warnings`], or none.
+/// A function that makes the warnings of a document whose regions are compiled: [`warn::warnings`], or one that returns
+/// none.
 type Warnings = fn(&Rules, &[Region], &BTreeSet<JurisdictionId>, &Territories, &Hosts) -> Vec<Violation>;
 
 impl Table {
@@ -45,8 +46,8 @@ impl Table {
         Self::compile_at_once(bytes, warn::warnings)
     }
 
-    /// [`Table::compile`] without [`Table::warnings`], for a program that shows them to nobody: the Worker then carries
-    /// none of their code.
+    /// As [`Table::compile`], but without [`Table::warnings`], for a program that shows them to nobody. The Worker uses
+    /// it, so that it doesn't contain the code of the warnings.
     ///
     /// # Errors
     /// Every violation in the document, not only the first.
@@ -54,11 +55,11 @@ impl Table {
         Self::compile_at_once(bytes, |_, _, _, _, _| Vec::new())
     }
 
-    /// [`Table::compile_quietly`] in turns, for a program that serves others between two of them. `sha256` is that of
-    /// the bytes, by [`Revision::digest_in_turns`].
+    /// As [`Table::compile_quietly`], but in turns, for a program that serves requests between two turns. `sha256` is
+    /// the digest of `bytes`, made by [`Revision::digest_in_turns`].
     ///
-    /// Two things are read in one turn, however large they are: a text that isn't JSON, up to its mistake, and a single
-    /// member of `tenants`, `services` and the like.
+    /// Two things are read in a single turn, however large they are: a text that isn't JSON, up to its mistake, and a
+    /// single member of `tenants`, `services` and the like.
     ///
     /// # Errors
     /// Every violation in the document, not only the first.
@@ -164,7 +165,7 @@ impl Table {
         }
     }
 
-    /// Frees its memory in turns.
+    /// Frees the table's memory in turns.
     pub async fn free(self, turns: &mut Turns<'_>) {
         for tenant in self.tenants {
             turns.spend(BUILD).await;
@@ -206,7 +207,7 @@ fn build_region(id: RegionId, region: rules::Region, territories: &Territories, 
     }
 }
 
-/// The load of a region that says anything of it, with the capacities of its endpoints added up.
+/// The load of a region, with the capacities of its endpoints added up; `None` if the document says nothing of it.
 fn build_load(region: &rules::Region) -> Option<Box<rules::RegionLoad>> {
     let of_endpoints = region.endpoints.values().filter_map(|one| one.capacity).reduce(u32::saturating_add);
     let said = region.load.or(of_endpoints.map(|_| rules::RegionLoad::default()))?;
@@ -271,7 +272,7 @@ fn build_rule(
     }
 }
 
-/// Compiles the tenants, and notes of each service whether one names it.
+/// Compiles the tenants and their keys. Sets `requires_key` of each service that a tenant names.
 async fn build_tenants(
     tenants: BTreeMap<TenantId, rules::Tenant>,
     services: &mut [Service],
@@ -281,7 +282,7 @@ async fn build_tenants(
     turns: &mut Turns<'_>,
 ) -> (Vec<Tenant>, Vec<(KeyDigest, TenantIndex)>) {
     let (mut built, mut keys) = (Vec::with_capacity(tenants.len()), Vec::new());
-    // Many customers say the same, so their fences are shared.
+    // Many tenants have the same `process_in`, so they share one fence.
     let mut known: HashMap<(ServiceIndex, Vec<Tier>), Arc<[Fenced]>> = HashMap::new();
     for (id, tenant) in tenants {
         turns.spend(BUILD * (1 + tenant.services.len())).await;

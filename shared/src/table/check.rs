@@ -1,4 +1,5 @@
-//! What one part of a document says of another, beyond names that don't exist: called by [`super::Table::compile`].
+//! Checks what one part of a document says of another, beyond names that don't exist. Takes the rules, adds violations.
+//! Called by [`super::Table::compile`].
 
 mod quotas;
 mod releases;
@@ -16,9 +17,11 @@ pub(super) use releases::releases;
 pub(super) use replicas::replicas;
 pub(super) use rollouts::rollouts;
 
-/// Every region of a service publishes the same record types, or NODATA would depend on who asks.
+/// Every region of a service has to publish the same record types. Otherwise it would depend on the client whether a
+/// type exists.
 pub(super) fn services(rules: &Rules, violations: &mut Vec<Violation>) {
-    // Answers that couldn't be read have been told of; comparing what is left of them would tell it twice.
+    // Answers that couldn't be read are reported already. Comparing the rest of them would report the same mistake
+    // twice.
     let unread = |name: &RegionId| {
         let place = format!("/regions/{name}/answers");
         violations.iter().any(|violation| violation.pointer.starts_with(&place))
@@ -70,7 +73,7 @@ pub(super) fn services(rules: &Rules, violations: &mut Vec<Violation>) {
     }
 }
 
-/// What is wrong with a region whose answers aren't of the types that the first region of the service publishes.
+/// The message for a region whose answers aren't of the types that the service's first region with answers publishes.
 fn differing(name: &RegionId, answers: Option<&Answers>, first: (&RegionId, &[&str])) -> Option<String> {
     let (first, expected) = first;
     match answers {
@@ -88,7 +91,8 @@ fn differing(name: &RegionId, answers: Option<&Answers>, first: (&RegionId, &[&s
     }
 }
 
-/// A page of any origin may ask with a key of its own. Without keys it would ask as whoever looks at it.
+/// Pages of any origin may send requests if the service needs an API key. Without keys, any page could use the service
+/// in the name of its visitor.
 pub(super) fn cors(rules: &Rules, violations: &mut Vec<Violation>) {
     for (id, service) in &rules.services {
         let is_any = service.cors.as_ref().is_some_and(|cors| cors.origins.iter().any(rules::WebOrigin::is_any));
@@ -101,7 +105,7 @@ pub(super) fn cors(rules: &Rules, violations: &mut Vec<Violation>) {
     }
 }
 
-/// Where no region has endpoints the edge serves nothing that it could move.
+/// If no region of a service has endpoints, the edge serves nothing of it, so it can't move its clients.
 pub(super) fn shedding(rules: &Rules, violations: &mut Vec<Violation>) {
     for (id, service) in &rules.services {
         let mut members = service.regions.iter().filter_map(|name| rules.regions.get(name));
@@ -113,7 +117,7 @@ pub(super) fn shedding(rules: &Rules, violations: &mut Vec<Violation>) {
     }
 }
 
-/// Where CNAME and the aliases among the service bindings lead.
+/// The targets of the CNAME and of the aliases among the service bindings.
 pub(super) fn aliases(answers: &Answers) -> impl Iterator<Item = &HostName> {
     let bindings = answers.https.iter().chain(&answers.svcb).filter(|binding| binding.is_alias());
     answers.cname.iter().chain(bindings.filter_map(|binding| binding.target.as_ref()))
@@ -131,7 +135,7 @@ fn types(answers: &Answers) -> Vec<&'static str> {
     present.into_iter().filter(|(_, present)| *present).map(|(name, _)| name).collect()
 }
 
-/// The names of the members of `section` of which a violation was found at `field`, or anywhere if that is empty.
+/// The names of the members of `section` that have a violation at `field`, or anywhere if `field` is empty.
 fn unread<'v>(violations: &'v [Violation], section: &str, field: &str) -> HashSet<&'v str> {
     let name = |one: &'v Violation| {
         let place = one.pointer.strip_prefix(section)?;
@@ -142,10 +146,10 @@ fn unread<'v>(violations: &'v [Violation], section: &str, field: &str) -> HashSe
     violations.iter().filter_map(name).collect()
 }
 
-/// A tenant's declared residency that no rule of a service names would be taken by `*`: whoever said "uk" would be
-/// processed wherever anybody may be, without a word.
+/// If no rule of a service names the residency that a tenant declares, a rule with `*` would match the tenant: a tenant
+/// that declared "uk" would be processed wherever any client may be, without a warning. So that is a violation.
 pub(super) async fn tenants(rules: &Rules, violations: &mut Vec<Violation>, turns: &mut Turns<'_>) {
-    // Of what couldn't be read nothing more is said.
+    // Parts that couldn't be read are reported already, and aren't checked further.
     let (unread_tenants, unread_services) =
         (unread(violations, "/tenants/", ""), unread(violations, "/services/", "residency"));
     let mut found = Vec::new();

@@ -1,23 +1,23 @@
-//! The nodes that vote on health, compiled. Takes `fleet` of the rules, returns a [`Fleet`] with positions for names.
-//! Called by `build`; `fleet` counts votes by it.
+//! The nodes that vote on health, compiled. Takes `fleet` of the rules, returns a [`Fleet`] with positions instead of
+//! names. Called by [`super::build`]; used by [`crate::fleet`], which counts the votes.
 
 use super::RegionIndex;
 use crate::id::{RegionId, SiteId, VoterId};
 use crate::rules::{self, Ratio};
 use crate::time::Millis;
 
-/// Who votes on health, compiled.
+/// The voters on health and their limits, compiled.
 #[derive(Debug)]
 pub struct Fleet {
     /// The voters, by name.
     pub voters: Vec<Voter>,
-    /// Their sites, by name.
+    /// The voters' sites, by name. Voters of one site may fail together, so a site has one vote.
     pub sites: Vec<SiteId>,
-    /// For how long a region that went down stays down at least.
+    /// The least time that a region stays down once it went down.
     pub min_hold: Millis,
-    /// After how long without enough votes a node goes by what it sees itself.
+    /// How long a verdict stands without enough votes. After that, a node uses what it sees itself.
     pub hold: Millis,
-    /// How often one target may be probed per second by all voters together.
+    /// The most probes per second that all voters together may send to one target.
     pub max_probes_per_second: Option<Ratio>,
 }
 

@@ -1,8 +1,8 @@
 //! Finds the service of a host. Takes the hosts of all services and a name; returns the name's service, by the rules of
 //! DNS wildcards (RFC 1034 §4.3.3, RFC 4592). Called by [`super::Table`].
 //!
-//! Only names of the rules are known here. Names of a zone's file block a wildcard in DNS too, but nobody sends an HTTP
-//! request to them that is for a service.
+//! Only the names of the rules are known here. In DNS, names of a zone file block a wildcard too, but no HTTP request
+//! for a service is sent to such a name.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,13 +13,13 @@ use crate::rules::SteeredHost;
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
     services: HashMap<String, ServiceIndex>,
-    /// Every host and every name above one: what exists, in the sense of RFC 4592 §2.2. Empty when there is no
-    /// wildcard.
+    /// Every host and every name above a host: the names that exist, in the sense of RFC 4592 §2.2. Empty when there is
+    /// no wildcard.
     existing: HashSet<String>,
 }
 
 impl Hosts {
-    /// Those of each service, in the services' order.
+    /// Takes the hosts of each service, in the order of the services.
     pub(super) fn new<'h>(services: impl Iterator<Item = &'h [SteeredHost]>) -> Self {
         let of_service = |(number, hosts): (usize, &'h [SteeredHost])| {
             hosts.iter().map(move |host| (host.as_str().to_owned(), ServiceIndex::new(number)))
@@ -35,12 +35,12 @@ impl Hosts {
         Self { services, existing }
     }
 
-    /// The service that has this very host, in lower case.
+    /// The service that has exactly this host, given in lower case.
     pub(super) fn owner_of(&self, host: &str) -> Option<ServiceIndex> {
         self.services.get(host).copied()
     }
 
-    /// The service of a name: any case, no final dot.
+    /// The service of a name, directly or by a wildcard: any case, no final dot.
     pub(super) fn service_of(&self, name: &str) -> Option<ServiceIndex> {
         let name = name.to_ascii_lowercase();
         match self.owner_of(&name) {
@@ -49,7 +49,8 @@ impl Hosts {
         }
     }
 
-    /// The service of the wildcard right below the closest name above that exists (RFC 4592 §3.3.1).
+    /// The service of the wildcard directly below the name's closest encloser (RFC 4592 §3.3.1): the longest existing
+    /// name above it.
     #[inline(never)]
     fn by_wildcard(&self, name: &str) -> Option<ServiceIndex> {
         let is_label = |label: &str| (1..=63).contains(&label.len());

@@ -1,5 +1,5 @@
-//! Positions in a [`super::Table`]. Each kind has a type of its own, so that a region's position is never taken for a
-//! service's.
+//! Positions in a [`super::Table`]. Each kind of part has a type of its own, so that a region's position is never
+//! mistaken for a service's.
 
 macro_rules! index {
     ($(#[$doc:meta])* $name:ident) => {
@@ -14,7 +14,7 @@ macro_rules! index {
                 self.0 as usize
             }
 
-            // A document of four thousand million names doesn't fit in memory.
+            // A document with more than 2^32 names doesn't fit in memory.
             #[allow(clippy::cast_possible_truncation)]
             pub(crate) fn new(position: usize) -> Self {
                 Self(position as u32)

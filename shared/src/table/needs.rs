@@ -1,5 +1,5 @@
-//! Replicas of knowledge, and what needs them, compiled. Takes them as the rules have them, returns them with positions
-//! for names. Called by [`super::Table::compile`].
+//! Replicas of knowledge, and the requests that need them, compiled. A replica is knowledge of which regions hold
+//! copies. Takes what the rules say, returns it with positions instead of names. Called by [`super::Table::compile`].
 
 use std::collections::BTreeMap;
 
@@ -18,9 +18,9 @@ pub struct Replica {
     pub limits: LagLimits,
     /// Whether regions of one fence have to have the same version.
     pub is_grouped: bool,
-    /// The version that they have to have; `None`: that of most of them.
+    /// The version that the copies have to have; `None` means the version of most of them.
     pub version: Option<String>,
-    /// Whether the region that is least behind is offered when all lag.
+    /// Whether the region that is least behind is offered when the copies of all regions lag.
     pub keep_freshest: bool,
 }
 
@@ -46,11 +46,11 @@ impl Replica {
 /// A region's copy of a replica, compiled.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RegionReplica {
-    /// Of which replica.
+    /// The replica of which this is a copy.
     pub replica: ReplicaIndex,
-    /// Whether the rules say that it is the original, which isn't gated by lag.
+    /// Whether the rules say that this copy is the original. The original is never withheld for its lag.
     pub is_leader: bool,
-    /// Where it is read how far it is behind; `None` for a leader that nobody asks.
+    /// Where the node reads how far the copy is behind; `None` for a leader without a source.
     pub source: Option<Box<ReplicaSource>>,
 }
 
@@ -66,11 +66,11 @@ pub(super) fn of_region(copies: BTreeMap<ReplicaId, rules::RegionReplica>, repli
 /// The replicas that the requests of a service need.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Needs {
-    /// What every request needs.
+    /// The replicas that every request needs.
     pub(super) everywhere: ReplicaSet,
-    /// What requests need of each path that is listed, but for `/`.
+    /// The listed paths except `/`, each with the replicas that its requests need.
     paths: Vec<(String, ReplicaSet)>,
-    /// What all others need.
+    /// The replicas that requests of all other paths need.
     others: ReplicaSet,
 }
 
@@ -90,7 +90,7 @@ impl Needs {
         Some(Box::new(Self { everywhere, paths, others }))
     }
 
-    /// What a request of `path` needs: the longest path that is listed and matches whole segments counts.
+    /// The replicas that a request of `path` needs. The longest listed path counts whose segments `path` begins with.
     pub(super) fn of(&self, path: &str) -> ReplicaSet {
         let holds =
             |listed: &str| path.strip_prefix(listed).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));

@@ -1,5 +1,5 @@
-//! Finds the place of a client's address. Takes address prefixes with their places; the longest prefix that matches
-//! wins.
+//! Finds the place of a client's address. Takes address prefixes with their places and an address, returns the place of
+//! the longest prefix that matches. Called by [`super::Table`].
 
 use core::net::IpAddr;
 use std::collections::HashMap;
@@ -10,20 +10,20 @@ use crate::geo::{self, Coordinates, CountryCode};
 use crate::rules;
 use crate::turns::Turns;
 
-/// What is known of an address prefix.
+/// The place of an address prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NetworkPlace {
     /// Its country.
     pub country: CountryCode,
-    /// Its coordinates, or its country's middle.
+    /// Its coordinates; by default the middle of its country.
     pub location: Option<Coordinates>,
 }
 
-/// Prefixes by exact match, asked from the longest length down.
+/// Address prefixes in a hash map. An address is looked up once for each length that occurs, longest first.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Networks {
     places: HashMap<IpNet, NetworkPlace>,
-    /// Lengths that occur, longest first, of IPv4 and IPv6.
+    /// The prefix lengths that occur, longest first: those of IPv4, then those of IPv6.
     lengths: [Vec<u8>; 2],
 }
 

@@ -1,5 +1,5 @@
-//! Quotas, service tiers and the limits of tenants, compiled. Takes them as the rules have them, returns them with
-//! indexes instead of names. Called by [`super::Table::build`].
+//! Quotas, service tiers and the limits of tenants, compiled. Takes what the rules say, returns it with indexes instead
+//! of names. Called by [`super::Table::build`].
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,14 @@ use crate::rules::{self, Budget, Ratio, ServiceTier, Tenant};
 pub struct Quota {
     /// Its name.
     pub id: QuotaId,
-    /// How much it is.
+    /// The quota as the rules have it: how much a provider's account may be sent.
     pub rule: rules::Quota,
-    /// The parts that are kept for tenants, by index.
+    /// The parts of the quota that are reserved for tenants, sorted by the tenant's index.
     pub reserves: Vec<(TenantIndex, Ratio)>,
 }
 
 impl Quota {
-    /// The position of a tenant's reserve among all.
+    /// The position of a tenant's reserve in `reserves`.
     #[must_use]
     pub fn reserve_of(&self, tenant: TenantIndex) -> Option<usize> {
         self.reserves.binary_search_by_key(&tenant, |(tenant, _)| *tenant).ok()
@@ -52,19 +52,19 @@ impl Tiers {
         self.0.get(index.get()).map(|(id, tier)| (id, tier))
     }
 
-    /// All of them, by name.
+    /// All service tiers, by name.
     #[must_use]
     pub fn all(&self) -> &[(TierId, ServiceTier)] {
         &self.0
     }
 
-    /// Whether another tier ranks before this one.
+    /// Whether any other tier is more important than this one, which is to say has a lower `rank`.
     #[must_use]
     pub fn is_lower(&self, tier: &ServiceTier) -> bool {
         self.0.iter().any(|(_, other)| other.rank < tier.rank)
     }
 
-    /// Whether a document has none.
+    /// Whether the document has no service tiers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -78,12 +78,12 @@ pub struct TenantLimits {
     pub tier: Option<TierIndex>,
     /// How many of its requests may be under way at once in one isolate.
     pub concurrency: Option<u32>,
-    /// What it may use in a span.
+    /// How much the tenant may use in a span of time.
     pub budget: Option<Budget>,
 }
 
 impl TenantLimits {
-    /// Compiles the limits of a tenant; `None` of one without any.
+    /// Compiles the limits of a tenant; `None` if it has none of these.
     pub(super) fn new(limits: &rules::TenantLimits, tiers: &Tiers) -> Option<Box<Self>> {
         let tier = limits.tier.as_ref().and_then(|name| tiers.0.iter().position(|(id, _)| id == name));
         let rules::TenantLimits { concurrency, budget, .. } = *limits;

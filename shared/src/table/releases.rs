@@ -1,5 +1,6 @@
-//! Releases, compiled. Takes them as the rules have them, returns them by name. Called by [`super::Table::build`]; read
-//! by steering and by the DNS node that asks endpoints what they run.
+//! Releases, compiled. A release says what endpoints should run under a clients' name of a model. Takes the releases of
+//! the rules, returns them sorted by name. Called by [`super::Table::build`]; used by steering, and by the DNS node,
+//! which asks endpoints what they run.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +12,12 @@ use crate::rules::{self, Change, Endpoint, Skew};
 pub struct Release {
     /// The clients' name of the model.
     pub model: String,
-    /// As the rules have it.
+    /// The release as the rules have it.
     pub rule: rules::Release,
 }
 
 impl Release {
-    /// Whether a region that runs something else is withheld.
+    /// Whether a region that runs something else is withheld, instead of only reported.
     #[must_use]
     pub fn withholds(&self) -> bool {
         self.rule.skew == Skew::Withhold
@@ -28,14 +29,15 @@ pub(super) fn build(releases: BTreeMap<String, rules::Release>) -> Vec<Release> 
     releases.into_iter().map(|(model, rule)| Release { model, rule }).collect()
 }
 
-/// The endpoint's name for a client's model. One without a map of models calls each by the client's name.
+/// The endpoint's own name for a client's model; `None` if the endpoint doesn't have the model. An endpoint without a
+/// map of models uses the client's name.
 #[must_use]
 pub(crate) fn call<'a>(endpoint: &'a Endpoint, model: &'a str) -> Option<&'a str> {
     endpoint.models.as_ref().map_or(Some(model), |models| models.get(model).map(String::as_str))
 }
 
 impl Table {
-    /// All releases, by name of the model.
+    /// All releases, sorted by the clients' name of the model.
     #[must_use]
     pub fn releases(&self) -> &[Release] {
         &self.releases
@@ -48,15 +50,15 @@ impl Table {
         found.ok().map(ReleaseIndex::new)
     }
 
-    /// The endpoint's name for the model of a release; `None` if it doesn't have the model.
+    /// The endpoint's own name for the model of a release; `None` if the endpoint doesn't have the model.
     #[must_use]
     pub fn call_of(&self, region: RegionIndex, endpoint: usize, release: ReleaseIndex) -> Option<&str> {
         let release = self.releases.get(release.get())?;
         call(&self.region(region).endpoints.get(endpoint)?.1, &release.model)
     }
 
-    /// Whether a rollout makes an endpoint run something else on purpose: it is the new one of a rollout, or its model
-    /// of that name is being replaced.
+    /// Whether a rollout makes an endpoint run something else on purpose: either a rollout introduces the endpoint, or
+    /// one that is under way replaces this model in the region.
     #[must_use]
     pub fn is_on_trial(&self, region: RegionIndex, endpoint: usize, release: ReleaseIndex) -> bool {
         let Some((id, _)) = self.region(region).endpoints.get(endpoint) else { return false };

@@ -1,5 +1,5 @@
-//! Says which document is in service. Takes another document's number and digest, returns whether it may replace the
-//! first. Called by whoever is offered rules.
+//! Identifies a rules document by number and digest. Takes the revision in service and another document's, returns
+//! whether the other may replace it. Called by whoever is offered rules.
 
 use core::fmt;
 
@@ -8,10 +8,10 @@ use sha2::Digest;
 use crate::rules::KeyDigest;
 use crate::turns::Turns;
 
-/// How many bytes are hashed before the turn may end.
+/// How many bytes are hashed before a turn may end.
 const HASHED: usize = 16 << 10;
 
-/// Which document this is: its number and what its bytes hash to.
+/// Which document this is: its number, and the digest of its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Revision {
     /// The document's `revision`.
@@ -25,11 +25,11 @@ pub struct Revision {
 pub enum Succession {
     /// A higher revision: to be taken.
     Newer,
-    /// The very same document.
+    /// The same document, byte for byte.
     Same,
     /// A lower revision: to be ignored.
     Older,
-    /// The same revision with other bytes: to be rejected and alarmed.
+    /// The same revision with other bytes: to be rejected, with an alarm.
     Conflict,
 }
 
@@ -44,7 +44,8 @@ impl Revision {
         sha256.finalize().into()
     }
 
-    /// How `candidate` compares with this document. Rolling back is old content under a new number.
+    /// How `candidate` compares with this document. To roll back, an operator publishes the old content under a higher
+    /// number.
     ///
     /// ```
     /// use bailiwick_rules::table::{Revision, Succession};

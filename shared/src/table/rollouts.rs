@@ -1,5 +1,6 @@
-//! Rollouts, compiled. Takes them as the rules have them, returns them with indexes instead of names. Called by
-//! [`super::Table::build`]; read by the edge for each request of their service, and by who judges them.
+//! Rollouts, compiled. A rollout replaces something old by something new, region after region; each session belongs to
+//! its old or its new arm. Takes the rollouts of the rules, returns them with indexes instead of names. Called by
+//! [`super::Table::build`]; used by the edge for each request of their service, and by the code that judges them.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +16,15 @@ pub struct Rollout {
     pub id: RolloutId,
     /// Its service.
     pub service: ServiceIndex,
-    /// Its regions, in order, with the share that has the new arm, in per cent; `None` for one that hasn't begun.
+    /// Its regions, in order, each with the share of sessions that has the new arm, in per cent; `None` for a region in
+    /// which the rollout hasn't begun.
     pub regions: Vec<(RegionIndex, Option<u8>)>,
     /// The versions that it replaces, in the order of its regions. Empty unless it moves a bundle.
     pub pins: Vec<Version>,
-    /// As the rules have it.
+    /// The rollout as the rules have it.
     pub rule: rules::Rollout,
-    /// What keeps its arms apart from those of other rollouts, and from the shares of load.
+    /// Goes into the hash that chooses a session's arm, so that the choice doesn't depend on those of other rollouts
+    /// and of load.
     pub salt: String,
 }
 
@@ -40,7 +43,7 @@ pub(super) fn build(
             Change::Model { .. } | Change::Endpoints(_) => None,
         };
         let pins = pins.map(|pins| rule.regions.iter().map(|region| pins.version_of(Some(region))).collect());
-        // No region's name has a slash.
+        // Moves because of load are salted with a region's name, which has no slash.
         let salt = format!("rollout/{id}");
         Some(Rollout { service: service(&rule.service)?, regions, pins: pins.unwrap_or_default(), salt, id, rule })
     };
@@ -48,7 +51,7 @@ pub(super) fn build(
 }
 
 impl Rollout {
-    /// The share of a region that has the new arm, in per cent; `None` if the region hasn't begun.
+    /// The share of a region's sessions that has the new arm, in per cent; `None` if the rollout hasn't begun there.
     #[must_use]
     pub fn share(&self, region: RegionIndex) -> Option<u8> {
         self.regions.iter().find(|(one, _)| *one == region)?.1
@@ -84,7 +87,7 @@ impl Table {
         self.rollouts.iter().find(|rollout| rollout.service == service)
     }
 
-    /// Whether an endpoint is the new one of a rollout, so that only the new arm of that rollout may be sent to it.
+    /// Whether a rollout introduces this endpoint, so that only sessions with its new arm may be sent there.
     #[must_use]
     pub fn is_rolled_out(&self, region: RegionIndex, endpoint: &EndpointId) -> bool {
         let is_new = |rollout: &Rollout| match &rollout.rule.change {

@@ -1,5 +1,5 @@
-//! Every jurisdiction of a document with its countries. Takes a name, returns its position, its countries, or the
-//! regions that lie in it. Used by `build` and `warn`.
+//! The jurisdictions of a document with their countries. Takes a jurisdiction's name, returns its position and
+//! countries; takes tiers of jurisdictions, returns the regions that lie in them. Used by `build` and `warn`.
 
 use super::{Fenced, JurisdictionIndex, Region, RegionIndex};
 use crate::geo::CountrySet;
@@ -18,12 +18,13 @@ impl Territories {
         position(&self.0, |(id, _)| id == name).map(JurisdictionIndex::new)
     }
 
-    /// The countries of a jurisdiction; none for a name that isn't declared.
+    /// The countries of a jurisdiction; none if the name isn't declared.
     pub(super) fn of(&self, name: &JurisdictionId) -> CountrySet {
         self.index(name).map(|index| self.0[index.get()].1).unwrap_or_default()
     }
 
-    /// Those of `members` that lie in a tier: each by the first that holds it, and the jurisdiction by which it does.
+    /// The fence: those of `members` that lie in a tier of `process_in`. Each has the first tier that it lies in, and
+    /// the first jurisdiction of that tier that holds all its countries.
     pub(super) fn fence(&self, process_in: &[Tier], members: &[RegionIndex], regions: &[Region]) -> Vec<Fenced> {
         let lies_in = |region: RegionIndex, set: &JurisdictionIndex| {
             regions[region.get()].countries.is_subset(&self.0[set.get()].1)

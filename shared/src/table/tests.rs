@@ -1,5 +1,5 @@
-//! Documents that compile, and documents that are refused, with the place of each mistake. No text, however broken,
-//! makes the compiler panic.
+//! Documents that compile, and documents that are refused, with the place of each mistake. No text, however broken, may
+//! make the compiler panic.
 
 mod bundles;
 mod fleet;
@@ -41,7 +41,7 @@ fn compile(document: &Value) -> Result<Table, Vec<Violation>> {
     Table::compile(document.to_string().as_bytes())
 }
 
-/// What a document with one change is refused for.
+/// The violations of the sound document with one change.
 fn refused(change: impl FnOnce(&mut Value)) -> Vec<String> {
     let mut document = sound();
     change(&mut document);
@@ -96,7 +96,7 @@ fn a_large_document_compiles_in_turns_to_the_same() {
     assert_eq!(pieces.hosts.service_of("chat.example"), whole.hosts.service_of("chat.example"));
     at_once(pieces.free(&mut Turns::unbroken()));
 
-    // Mistakes are told as well, each one, in the same order.
+    // Violations are reported as well, all of them, in the same order.
     document["tenants"]["tenant-7"]["residency"] = json!("nowhere");
     document["tenants"]["tenant 8"] = tenant;
     document["networks"][3]["country"] = json!("XX1");
@@ -328,7 +328,10 @@ fn an_override_may_be_of_one_endpoint_which_has_to_be_there() {
     let reported: Vec<_> =
         table.endpoint_overrides().map(|(_, position, one)| (position, one.of().to_string())).collect();
     assert_eq!(reported, [(0, format!("fra/{name}"))]);
-    assert!(table.override_of(table.region_named("fra").unwrap()).is_none(), "the region isn't");
+    assert!(
+        table.override_of(table.region_named("fra").unwrap()).is_none(),
+        "the override isn't of the region as a whole"
+    );
     let late = Timestamp::parse("2027-01-01T00:00:00Z").unwrap();
     assert!(table.warnings(late).iter().any(|one| one.pointer == "/overrides/1" && one.message.contains("fra/")));
     let other = format!("{name}0");
@@ -443,7 +446,7 @@ fn a_jurisdiction_is_what_it_includes_but_for_what_it_excludes() {
     assert_eq!(["FR", "GP", "SJ", "GF", "PF"].map(holds), [true, true, true, false, false]);
 }
 
-/// Whoever declared "uk" would be processed wherever anybody may be.
+/// A tenant that declares "uk" must not be processed wherever any client may be.
 #[test]
 fn a_declared_residency_never_falls_to_anybody() {
     let declares = |residency: Value| move |d: &mut Value| d["tenants"]["acme"]["residency"] = residency;

@@ -1,5 +1,5 @@
-//! Finds what is allowed but probably not meant. Takes a document without violations, returns warnings with their place
-//! and how to mend it. Called by `build`.
+//! Finds what is allowed but probably not meant. Takes a document without violations, returns warnings, each with its
+//! JSON pointer and how to mend it. Called by `build`.
 
 mod fleet;
 mod names;
@@ -17,7 +17,7 @@ use crate::id::{JurisdictionId, RegionId, ServiceId};
 use crate::json::Violation;
 use crate::rules::{ClientMatch, Endpoint, Order, Pattern, Place, ResidencyRule, Rules, Service, Style, Tenant, Tier};
 
-/// How many names a warning lists before it counts the rest.
+/// The most names that a warning lists. It counts the rest.
 const MAX_NAMED: usize = 8;
 
 /// All warnings of a document whose regions are compiled already.
@@ -63,13 +63,14 @@ pub(super) fn warnings(
     warner.warnings
 }
 
-/// The jurisdictions that a region names: read while the regions are still as written.
+/// The jurisdictions that regions name. Called before the regions are compiled, as compiled regions have only
+/// countries.
 pub(super) fn named_by_regions(rules: &Rules) -> BTreeSet<JurisdictionId> {
     let places = rules.regions.values().flat_map(|region| &region.countries);
     places.filter_map(|place| if let Place::Jurisdiction(name) = place { Some(name.clone()) } else { None }).collect()
 }
 
-/// The services of which each tenant says where it belongs, so that the edge asks for nobody's country.
+/// The services of which every tenant declares its residency or fence, so that the edge never needs a client's country.
 fn closed_services(rules: &Rules) -> BTreeSet<&ServiceId> {
     let (mut closed, mut open) = (BTreeSet::new(), BTreeSet::new());
     for tenant in rules.tenants.values() {
@@ -105,8 +106,8 @@ impl Warner<'_> {
         }
     }
 
-    /// A tier without any region of the service is probably a slip; a rule without any is more so. A rule whose list is
-    /// empty denies on purpose.
+    /// Warns of a tier that holds no region of the service, and of a rule all of whose tiers hold none: both are
+    /// probably mistakes. A rule with an empty list denies its clients on purpose.
     fn rule(&mut self, id: &ServiceId, service: &Service, index: usize, rule: &ResidencyRule) {
         let place = format!("/services/{id}/residency/{index}/process_in");
         let members: Vec<&Region> = self.members(service).collect();
@@ -147,8 +148,9 @@ impl Warner<'_> {
         }
     }
 
-    /// A jurisdiction of these tiers in which a region lies but for territories of its states that have codes of their
-    /// own: what a hosted "EU" region lacks where somebody lists the members.
+    /// A jurisdiction of these tiers in which a region nearly lies. What it lacks are only territories that belong to
+    /// one of its states but have codes of their own. So it is with a provider's "EU" region if somebody listed only
+    /// the members.
     fn nearly<'a>(
         &self,
         region: &'a Region,
@@ -168,7 +170,7 @@ impl Warner<'_> {
             .next()
     }
 
-    /// Clients that no rule takes.
+    /// Warns of clients that no rule matches.
     fn left_over(&mut self, id: &ServiceId, service: &Service) {
         let place = format!("/services/{id}/residency");
         let takes = |client: &ClientMatch| service.residency.iter().any(|rule| rule.clients.contains(client));
@@ -203,7 +205,7 @@ impl Warner<'_> {
         }
     }
 
-    /// A region without endpoints among those that have some can serve nothing at the edge.
+    /// Warns of a region without endpoints in a service whose other regions have some: the edge can send nothing there.
     fn without_endpoints(&mut self, id: &ServiceId, service: &Service) {
         if !self.members(service).any(|region| !region.endpoints.is_empty()) {
             return;
@@ -219,7 +221,8 @@ impl Warner<'_> {
         }
     }
 
-    /// Only the edge orders by the first token, and only where the pattern doesn't give an order of its own.
+    /// Warns of an order by the first token that has no effect. Only the edge orders so, and only if the pattern
+    /// doesn't give an order of its own.
     fn order(&mut self, id: &ServiceId, service: &Service) {
         if service.order == Order::Distance {
             return;
@@ -265,7 +268,7 @@ impl Warner<'_> {
         }
     }
 
-    /// A declared residency that no rule takes: all is denied.
+    /// Warns of a tenant whose declared residency no rule matches: all its requests are denied.
     fn residency_of_tenant(&mut self, place: &str, tenant: &Tenant) {
         if tenant.residency.is_empty() {
             return;
@@ -325,7 +328,8 @@ impl Warner<'_> {
         }
     }
 
-    /// An engine serves adapters by name to whoever knows the name, and nothing in a name says whose adapter it is.
+    /// Warns of an engine that several tenants share without a list of models. It serves an adapter to whoever knows
+    /// the adapter's name, and the name doesn't say whose adapter it is.
     fn shared_engines(&mut self) {
         let mut reported = Vec::new();
         for region in self.regions {
@@ -378,7 +382,7 @@ fn names(process_in: &[Tier]) -> impl Iterator<Item = &JurisdictionId> {
     process_in.iter().flat_map(|tier| if let Tier::In(names) = tier { &names[..] } else { &[] })
 }
 
-/// `AX, GF and 5 more`.
+/// A list of codes for a message, such as `AX, GF and 5 more`.
 fn listed(codes: &[CountryCode]) -> String {
     let mut text = codes.iter().take(MAX_NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if codes.len() > MAX_NAMED {

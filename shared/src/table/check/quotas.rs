@@ -7,12 +7,12 @@ use crate::id::{QuotaId, TierId};
 use crate::json::Violation;
 use crate::rules::{Endpoint, Quota, Ratio, Rules, ServiceTier};
 
-/// How many tenants a message names.
+/// The most tenants that a message names.
 const MAX_NAMED: usize = 8;
 
 /// All violations about quotas and service tiers. None for a document without them.
 pub(in super::super) fn quotas(rules: &Rules, violations: &mut Vec<Violation>) {
-    // What couldn't be read was told, and what is left of it may look unused.
+    // Parts that couldn't be read are reported already. The rest of them may wrongly look unused.
     let is_unread = |place: &str| violations.iter().any(|violation| violation.pointer.starts_with(place));
     let endpoints_unread = is_unread("/regions/");
     let mut found = Vec::new();
@@ -43,7 +43,7 @@ fn endpoints(rules: &Rules) -> impl Iterator<Item = (String, &Endpoint)> {
     })
 }
 
-/// An endpoint whose models a quota isn't for.
+/// The violation of an endpoint with a model that its quota isn't for.
 fn lacking_model(id: &QuotaId, quota: &Quota, place: &str, endpoint: &Endpoint) -> Option<Violation> {
     let allowed = quota.models.as_ref()?;
     let pointer = format!("{place}/quota");
@@ -62,7 +62,7 @@ fn lacking_model(id: &QuotaId, quota: &Quota, place: &str, endpoint: &Endpoint) 
     Some(Violation { pointer, message })
 }
 
-/// A quota of which tenants are promised more than there is.
+/// The violation of a quota whose reserves for tenants add up to more than the quota.
 fn overbooked(rules: &Rules, id: &QuotaId, pointer: String) -> Option<Violation> {
     let parts = rules.tenants.iter().filter_map(|(tenant, one)| Some((tenant, *one.limits.reserve.get(id)?)));
     let parts: Vec<_> = parts.collect();
@@ -80,7 +80,7 @@ fn overbooked(rules: &Rules, id: &QuotaId, pointer: String) -> Option<Violation>
     Some(Violation { pointer, message })
 }
 
-/// A tier that would be refused before one that ranks behind it.
+/// The violation of a tier that would be refused at a lower load than a less important tier.
 fn misordered(tiers: &BTreeMap<TierId, ServiceTier>) -> Option<Violation> {
     let mark = |tier: &ServiceTier| tier.refuse_at.map_or(u32::MAX, |ratio| ratio.0);
     let (id, tier, other, behind) = tiers.iter().find_map(|(id, tier)| {

@@ -1,4 +1,4 @@
-//! Checks that endpoints have the models that releases are of. Takes the rules, adds violations. Called by
+//! Checks that each release is of a model that some endpoint has. Takes the rules, adds violations. Called by
 //! [`super::super::Table::compile`].
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use crate::rules::Rules;
 
 /// All violations about releases. None for a document without them.
 pub(in super::super) fn releases(rules: &Rules, violations: &mut Vec<Violation>) {
-    // What of the regions couldn't be read was told, and may be what has the model.
+    // Regions that couldn't be read are reported already. An endpoint that couldn't be read may have the model.
     if rules.releases.is_empty() || violations.iter().any(|one| one.pointer.starts_with("/regions")) {
         return;
     }
@@ -16,7 +16,7 @@ pub(in super::super) fn releases(rules: &Rules, violations: &mut Vec<Violation>)
     for endpoint in rules.regions.values().flat_map(|region| region.endpoints.values()) {
         match &endpoint.models {
             Some(models) => names.extend(models.keys().map(String::as_str)),
-            // It takes any model.
+            // This endpoint takes any model.
             None => return,
         }
     }

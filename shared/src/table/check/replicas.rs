@@ -10,7 +10,7 @@ pub(in super::super) fn replicas(rules: &Rules, violations: &mut Vec<Violation>)
     if rules.replicas.is_empty() {
         return;
     }
-    // What couldn't be read was told, and what is left of it would be told twice.
+    // Parts that couldn't be read are reported already. Checking the rest of them would report the same mistake twice.
     let is_unread = |place: &str| {
         violations.iter().any(|one| one.pointer == place || one.pointer.starts_with(&format!("{place}/")))
     };
@@ -33,7 +33,7 @@ pub(in super::super) fn replicas(rules: &Rules, violations: &mut Vec<Violation>)
                     region.replicas.contains_key(replica) || is_unread(&format!("/regions/{name}/replicas"))
                 };
                 let untold = needed.iter().find(|replica| !is_told(replica));
-                // A region with an unread copy was told of.
+                // A region with a copy that couldn't be read is reported already.
                 let any_unread =
                     violations.iter().any(|one| one.pointer.starts_with(&format!("/regions/{name}/replicas/")));
                 if let Some(replica) = untold.filter(|_| !any_unread) {
@@ -49,7 +49,7 @@ pub(in super::super) fn replicas(rules: &Rules, violations: &mut Vec<Violation>)
     violations.extend(found);
 }
 
-/// What of a region's copy doesn't fit its replica.
+/// The violation of a region's copy that doesn't fit its replica.
 fn misread(id: &ReplicaId, replica: &Replica, copy: &RegionReplica, place: &str) -> Option<Violation> {
     let at = |field: &str, message: String| Some(Violation { pointer: format!("{place}{field}"), message });
     let Some(source) = copy.source.as_ref() else {

@@ -8,7 +8,7 @@ use crate::rules::{Change, Endpoint, Pair, Rollout, Rules, Service};
 
 /// All violations about rollouts. None for a document without them.
 pub(in super::super) fn rollouts(rules: &Rules, violations: &mut Vec<Violation>) {
-    // What couldn't be read was told, and what is left of it may look wrong.
+    // Parts that couldn't be read are reported already. The rest of them may wrongly look like mistakes.
     let is_unread = |place: &str| violations.iter().any(|violation| violation.pointer.starts_with(place));
     if rules.rollouts.is_empty() || is_unread("/regions") || is_unread("/services") || is_unread("/bundles") {
         return;
@@ -53,7 +53,7 @@ fn violation(pointer: String, message: String) -> Violation {
     Violation { pointer, message }
 }
 
-/// A region that doesn't serve the service.
+/// The violation of a rollout with a region that isn't one of its service.
 fn outside(id: &RolloutId, rollout: &Rollout, service: &Service) -> Option<Violation> {
     let mut regions = rollout.regions.iter().enumerate();
     let (index, region) = regions.find(|(_, region)| !service.regions.contains(region))?;
@@ -79,7 +79,7 @@ fn endpoints<'r>(rules: &'r Rules, region: &RegionId) -> impl Iterator<Item = &'
     rules.regions.get(region).into_iter().flat_map(|region| region.endpoints.values())
 }
 
-/// The endpoint's name for a model. One without a map of models calls each by the client's name.
+/// The endpoint's own name for a model. An endpoint without a map of models uses the client's name.
 fn call<'a>(endpoint: &'a Endpoint, model: &'a str) -> Option<&'a str> {
     endpoint.models.as_ref().map_or(Some(model), |models| models.get(model).map(String::as_str))
 }
@@ -88,7 +88,7 @@ fn has_model(rules: &Rules, region: &RegionId, model: &str, name: &str) -> bool 
     endpoints(rules, region).any(|endpoint| call(endpoint, model) == Some(name))
 }
 
-/// What the endpoints of a region call a model, as the end of a sentence.
+/// The names that the endpoints of a region have for a model, as the end of a sentence.
 fn calls(rules: &Rules, region: &RegionId, model: &str) -> String {
     let mut names: Vec<&str> = endpoints(rules, region).filter_map(|endpoint| call(endpoint, model)).collect();
     names.sort_unstable();
@@ -96,7 +96,7 @@ fn calls(rules: &Rules, region: &RegionId, model: &str) -> String {
     if names.is_empty() { format!(": none has {model:?}") } else { format!(": they say {names:?}") }
 }
 
-/// Two endpoints of which the new one has not all models of the old one, so that its arm would lack them.
+/// The violation of a pair whose new endpoint lacks a model of the old one. The new arm couldn't serve that model.
 fn differing(rules: &Rules, id: &RolloutId, region: &RegionId, pair: &Pair) -> Option<Violation> {
     let endpoints = &rules.regions.get(region)?.endpoints;
     let (old, new) = (endpoints.get(&pair.from)?, endpoints.get(&pair.to)?.models.as_ref()?);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::*;
 use super::{assert_refused, compile, sound};
 
-/// The sound document with loads, as DNS and the edge would plan by them.
+/// The sound document with capacities, loads, and clients that DNS moves.
 fn loaded() -> Value {
     let mut document = sound();
     document["regions"]["fra"]["load"] = json!({ "low": 0.6, "high": 0.8, "demand": 300, "warmup": "2m" });

@@ -80,7 +80,7 @@ fn a_quota_is_used_and_names_that_are_used_exist() {
         with_quota(d);
         d["regions"]["fra"]["endpoints"]["fra-1"]["quota"] = json!("swcc");
     });
-    assert_eq!(lines.len(), 1, "that the quota is unused isn't told too: {lines:?}");
+    assert_eq!(lines.len(), 1, "the unused quota isn't reported too: {lines:?}");
     assert!(lines[0].starts_with(endpoint) && lines[0].contains("did you mean \"swc\"?"), "{lines:?}");
     refuses(|d| d["tenants"]["acme"]["tier"] = json!("golden"), "/tenants/acme/tier", "did you mean \"gold\"?");
     refuses(

@@ -23,7 +23,7 @@ fn with_rollout(document: &mut Value) {
     } });
 }
 
-/// The same with endpoints beside each other.
+/// The same document, with a rollout from one endpoint to another.
 fn with_endpoints(document: &mut Value) {
     with_rollout(document);
     let rollout = document["rollouts"]["fp8"].as_object_mut().unwrap();

@@ -1,4 +1,6 @@
-//! Warnings of voters that can't decide, and of guards that can't hold.
+//! Warnings of voters (nodes that vote on health) that can't reach a majority, and of guards (limits on how much of a
+//! fence health may take away) without effect. Takes what [`Warner`] holds, adds warnings. Called by
+//! [`super::warnings`].
 
 use std::collections::BTreeSet;
 
@@ -7,7 +9,7 @@ use crate::id::{RegionId, ServiceId, SiteId};
 use crate::rules::{Fleet, Guard, Service, Tier};
 
 impl Warner<'_> {
-    /// Voters whose majorities can't be reached.
+    /// Warns of voters that can't reach a majority of sites.
     pub(super) fn voters(&mut self) {
         let Some(fleet) = &self.rules.fleet else { return };
         let sites: BTreeSet<&SiteId> = fleet.voters.values().map(|voter| &voter.site).collect();
@@ -28,7 +30,7 @@ impl Warner<'_> {
         }
     }
 
-    /// A guard that nobody's votes touch, or that keeps more than there is.
+    /// Warns of a guard without voters, which has no effect, and of a guard that keeps more regions than a fence has.
     pub(super) fn guard(&mut self, id: &ServiceId, service: &Service) {
         let Some(Guard { keep, .. }) = service.guard else { return };
         let place = format!("/services/{id}/guard");
@@ -45,7 +47,7 @@ impl Warner<'_> {
         let tenants = self.rules.tenants.iter().filter(|(_, tenant)| tenant.services.contains(id));
         let of_tenants = tenants
             .filter_map(|(name, tenant)| Some((format!("the tenant {name}"), size(tenant.process_in.as_deref()?))));
-        // A fence without regions offers nothing anyway, and is told of elsewhere.
+        // A fence without regions offers nothing anyway, and has a warning of its own.
         let is_small = |(_, size): &(String, usize)| *size > 0 && *size < keep as usize;
         let Some((whose, size)) = of_rules.chain(of_tenants).find(is_small) else { return };
         let message = format!(
@@ -56,7 +58,7 @@ impl Warner<'_> {
     }
 }
 
-/// Whether the voters outside a region can make a strict majority of the sites.
+/// Whether the voters outside a region can decide the votes of a strict majority of the sites.
 fn can_judge(fleet: &Fleet, region: &RegionId, sites: usize) -> bool {
     let all: BTreeSet<&SiteId> = fleet.voters.values().map(|voter| &voter.site).collect();
     let count = |site: &SiteId, outside: bool| {

@@ -1,5 +1,6 @@
-//! Warnings about host names in monitors, endpoints and answers: steered names, which lead to any region; address
-//! families that no monitor checks; aliases in a circle. Called by [`super::warnings`].
+//! Warnings about host names in monitors, endpoints and answers: steered names, which may lead to any region; address
+//! families that no monitor checks; aliases in a circle. Takes what [`Warner`] holds, adds warnings. Called by
+//! [`super::warnings`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,8 +9,9 @@ use crate::id::ServiceId;
 use crate::rules::{Monitor, Probe};
 
 impl Warner<'_> {
-    /// Whoever asks a steered name gets whichever region is chosen just then: a monitor by it says nothing of its own
-    /// region, and the edge would send requests to itself.
+    /// Warns of monitors, sources of loads and endpoints at a steered name. A request to a steered name reaches
+    /// whichever region is chosen at the time: a monitor says nothing of its own region then, and the edge would send
+    /// requests to itself.
     pub(super) fn steered_names(&mut self) {
         let (rules, hosts) = (self.rules, self.hosts);
         let steers = |name: &str| {
@@ -59,7 +61,8 @@ impl Warner<'_> {
         }
     }
 
-    /// A name is up while any of its addresses answers, which says nothing of each family that a region publishes.
+    /// Warns of a monitor that probes a host name for a region that publishes both IPv4 and IPv6 addresses. The monitor
+    /// is content while any address of the name answers, so it doesn't notice that one family is down.
     pub(super) fn unseen_families(&mut self) {
         let reported = self.regions.iter().filter_map(|region| {
             let publishes_both = region.answers.as_ref().is_some_and(|one| !one.a.is_empty() && !one.aaaa.is_empty());
@@ -77,7 +80,7 @@ impl Warner<'_> {
         }
     }
 
-    /// Aliases that lead from service to service and back lead nowhere.
+    /// Warns of aliases that lead from service to service and back to the first.
     pub(super) fn alias_loops(&mut self) {
         let leads_to = |id: &ServiceId| -> BTreeSet<&ServiceId> {
             let Some(service) = self.rules.services.get(id) else { return BTreeSet::new() };

@@ -1,13 +1,14 @@
-//! Warnings of monitors that ask a model: what they lack to tell what they should.
+//! Warnings of monitors that ask a model and lack something that they need. Takes what [`Warner`] holds, adds warnings.
+//! Called by [`super::warnings`].
 
 use super::Warner;
 use crate::rules::PROBE_TOKENS;
 
 impl Warner<'_> {
-    /// Monitors that ask a model: without a credential where there is one, more seldom than they say, or without the
-    /// metrics by which a full engine differs from a dead one.
+    /// Warns of monitors that ask a model: without the credential that the endpoint has, with a budget for fewer probes
+    /// than their interval asks for, or without the metrics that tell a full engine from a dead one.
     pub(super) fn model_probes(&mut self) {
-        let mut told = Vec::new();
+        let mut found = Vec::new();
         for region in self.regions {
             for (place, monitor) in region.monitors() {
                 let Some((probe, budget)) = monitor.probe.model().and_then(|one| Some((one, one.budget?))) else {
@@ -22,7 +23,7 @@ impl Warner<'_> {
                         budget.per,
                         wanted.saturating_mul(PROBE_TOKENS)
                     );
-                    told.push((format!("{place}/budget"), message));
+                    found.push((format!("{place}/budget"), message));
                 }
             }
             for (id, endpoint) in &region.endpoints {
@@ -31,16 +32,16 @@ impl Warner<'_> {
                 if probe.http.secret.is_none() && endpoint.secret.is_some() {
                     let message = "asks without a credential an endpoint that has a \"secret\"; name one in \"secret\" \
                         here, whose value the DNS nodes have";
-                    told.push((place.clone(), message.to_owned()));
+                    found.push((place.clone(), message.to_owned()));
                 }
                 if endpoint.load.is_none() && endpoint.engine.is_some() {
                     let message = "asks an engine whose metrics aren't read: while it is full it can't be told from \
                         one that is down; add \"load\" to the endpoint";
-                    told.push((place, message.to_owned()));
+                    found.push((place, message.to_owned()));
                 }
             }
         }
-        for (place, message) in told {
+        for (place, message) in found {
             self.warn(place, message);
         }
     }

@@ -1,11 +1,11 @@
-//! Warnings of releases: endpoints that nobody can ask what they run. Takes what [`Warner`] holds, adds warnings.
-//! Called by [`super::warnings`].
+//! Warnings of releases (what endpoints should run under a name of a model): endpoints that no node can ask what they
+//! run. Takes what [`Warner`] holds, adds warnings. Called by [`super::warnings`].
 
 use super::Warner;
 use crate::table::releases::call;
 
 impl Warner<'_> {
-    /// Endpoints with the model of a release and without a monitor that asks a model.
+    /// Warns of endpoints that have the model of a release, but no monitor that asks a model.
     pub(super) fn releases(&mut self) {
         let mut found = Vec::new();
         for model in self.rules.releases.keys() {

@@ -1,11 +1,12 @@
-//! Warnings of replicas of knowledge: what nothing needs, and what DNS can't withhold.
+//! Warnings of replicas of knowledge: those that no service needs, and needs that DNS can't respect. Takes what
+//! [`Warner`] holds, adds warnings. Called by [`super::warnings`].
 
 use super::Warner;
 use crate::id::ServiceId;
 use crate::rules::Service;
 
 impl Warner<'_> {
-    /// Replicas that no service needs.
+    /// Warns of replicas that no service needs.
     pub(super) fn replicas(&mut self) {
         let needed = |id| self.rules.services.values().flat_map(|one| one.needs.values()).any(|all| all.contains(id));
         let idle: Vec<String> = self.rules.replicas.keys().filter(|id| !needed(id)).map(ToString::to_string).collect();
@@ -16,7 +17,7 @@ impl Warner<'_> {
         }
     }
 
-    /// A service that DNS alone steers and whose `needs` withhold nothing there.
+    /// Warns of a service that only DNS steers and whose `needs` list only single paths, which DNS doesn't know.
     pub(super) fn needs(&mut self, id: &ServiceId, service: &Service) {
         let is_dns_alone = self.members(service).all(|region| region.endpoints.is_empty());
         let needs_any = service.needs.values().any(|needed| !needed.is_empty());

@@ -1,4 +1,4 @@
-//! Warns of rollouts that can't gather evidence. Takes what [`Warner`] holds, adds warnings. Called by
+//! Warnings of rollouts that can't be judged. Takes what [`Warner`] holds, adds warnings. Called by
 //! [`super::warnings`].
 
 use super::Warner;
@@ -6,7 +6,8 @@ use crate::id::ServiceId;
 use crate::rules::Tier;
 
 impl Warner<'_> {
-    /// A region where nobody's request may be processed has no traffic to judge by.
+    /// Warns of a region of a rollout that is in no fence of its service: it gets no traffic by which the rollout could
+    /// be judged.
     pub(super) fn rollouts(&mut self) {
         let mut found = Vec::new();
         for (id, rollout) in &self.rules.rollouts {

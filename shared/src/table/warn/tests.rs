@@ -76,7 +76,7 @@ fn clients_that_no_rule_accepts_get_a_warning() {
 
 #[test]
 fn missing_rules_get_no_warning_if_every_tenant_declares_its_residency_or_fence() {
-    // All clients of the service belong to the tenant `acme`, or they ask by DNS too if regions have `answers`.
+    // All clients of the service belong to the tenant `acme`, unless regions have `answers`: then clients use DNS too.
     let closed = |answers: bool, declared: Value| {
         move |d: &mut Value| {
             d["services"]["chat"]["residency"] = json!([{ "clients": ["eu"], "process_in": ["eu"] }]);
