@@ -1,8 +1,8 @@
-//! For tests of both halves: random rules documents and questions from a seed, and the runner of
-//! `tests/vectors/*.json`.
+//! Helpers for tests of the native and the Wasm code. Takes a seed, returns random rules documents, requests and
+//! conditions; also runs the cases of `tests/vectors/*.json`.
 //!
-//! Everything depends on its seed alone, so native code and Wasm can be asked the same questions and compared. Built
-//! only with the feature `testing`, which no release has.
+//! Everything depends only on its seed, so that native code and Wasm can compute the same case and be compared. Built
+//! only with the feature `testing`; no release contains it.
 
 mod random;
 mod rollouts;

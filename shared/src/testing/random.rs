@@ -1,4 +1,5 @@
-//! Random valid documents, clients and conditions.
+//! Random test cases. Takes a generator of random numbers, returns valid documents, requests of clients and conditions.
+//! Called by property tests, natively and in Wasm.
 
 use core::net::{IpAddr, Ipv4Addr};
 
@@ -12,14 +13,14 @@ use crate::steer::{Ask, Client, Conditions, Cooling, Local, PathClass};
 use crate::table::{RegionIndex, ServiceIndex, Table, TenantIndex};
 use crate::time::{Millis, Timestamp};
 
-/// The moment about which random conditions and overrides lie.
+/// The time around which the ends of random overrides and cool-downs lie.
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
 const COUNTRIES: [&str; 16] =
     ["DE", "FR", "AT", "IE", "GB", "US", "CA", "CH", "NO", "IS", "JP", "SG", "BR", "AQ", "RE", "PF"];
 const MODELS: [&str; 3] = ["chat-large", "chat-small", "embed"];
 
-/// SplitMix64: small, fast, and the same everywhere.
+/// SplitMix64, a generator that is small, fast, and gives the same numbers on every machine.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -55,7 +56,7 @@ impl Random {
         &items[self.below(items.len())]
     }
 
-    /// Between `least` and all of the items, in random order.
+    /// A random choice of the items, at least `least` of them, in random order.
     pub fn some<T: Clone>(&mut self, items: &[T], least: usize) -> Vec<T> {
         let mut pool = items.to_vec();
         let count = least.min(pool.len()) + self.below(pool.len() + 1 - least.min(pool.len()));
@@ -179,7 +180,8 @@ fn tiers(random: &mut Random, jurisdictions: &[&str]) -> Vec<Value> {
         .collect()
 }
 
-/// Whether no rule of one of its services names a residency the tenant declares, and one takes anybody.
+/// Whether a service of the tenant has a rule for `*` but no rule that names the residency which the tenant declares. A
+/// document with such a tenant isn't valid.
 fn falls_to_anybody(tenant: &Value, serving: &serde_json::Map<String, Value>) -> bool {
     let Some(declared) = tenant["residency"].as_array() else { return false };
     let services = tenant["services"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -204,14 +206,14 @@ fn tenant(
     if random.chance(70) {
         tenant["residency"] = json!(random.some(jurisdictions, 1));
     }
-    // A residency that a rule's "*" would take is an error unless the tenant says its fence.
+    // A residency that only a rule's "*" matches is a violation unless the tenant has a fence of its own.
     if random.chance(30) || falls_to_anybody(&tenant, serving) {
         tenant["process_in"] = json!(tiers(random, jurisdictions));
     }
     (format!("t{n}"), tenant)
 }
 
-/// Gives a valid document quotas, service tiers and limits of tenants. It stays valid.
+/// Adds quotas, service tiers and limits of tenants to a valid document. It stays valid.
 pub fn limit(random: &mut Random, document: &mut Value) {
     let quotas: Vec<String> = (0..=random.below(2)).map(|n| format!("q{n}")).collect();
     let mut used = Vec::new();
@@ -251,7 +253,7 @@ pub fn limit(random: &mut Random, document: &mut Value) {
     }
 }
 
-/// Gives a valid document replicas of knowledge, copies of them, and services that need them. It stays valid.
+/// Adds replicas of knowledge, copies of them, and services that need them to a valid document. It stays valid.
 pub fn replicate(random: &mut Random, document: &mut Value) {
     document["replicas"] = json!({
         "kb": { "max_lag": "60s", "keep_freshest": random.chance(50) },
@@ -290,7 +292,7 @@ pub fn replicate(random: &mut Random, document: &mut Value) {
     }
 }
 
-/// Gives a valid document releases of the models that clients ask for. It stays valid.
+/// Adds releases of the models that clients ask for to a valid document. It stays valid.
 pub fn release(random: &mut Random, document: &mut Value) {
     let endpoints = document["regions"].as_object().into_iter().flat_map(|regions| regions.values());
     let endpoints: Vec<&Value> =
@@ -309,7 +311,7 @@ pub fn release(random: &mut Random, document: &mut Value) {
     }
 }
 
-/// What may be known of what a region's endpoints run.
+/// Random knowledge of what a region's endpoints run.
 fn releases_health(random: &mut Random, table: &Table, region: &crate::table::Region) -> Vec<ReleaseHealth> {
     let mut known = Vec::new();
     for (release, of) in table.releases().iter().enumerate() {
@@ -326,7 +328,7 @@ fn releases_health(random: &mut Random, table: &Table, region: &crate::table::Re
     known
 }
 
-/// What may be known of a copy.
+/// Random health of a region's copy of a replica.
 fn copy_health(random: &mut Random, copy: &crate::table::RegionReplica) -> ReplicaHealth {
     let span = |random: &mut Random| Some(Millis(random.below(90_000) as u64)).filter(|_| random.chance(70));
     ReplicaHealth {
@@ -340,7 +342,7 @@ fn copy_health(random: &mut Random, copy: &crate::table::RegionReplica) -> Repli
     }
 }
 
-/// A question to a table that has at least one service.
+/// A random request of a client. The table has at least one service.
 #[must_use]
 #[allow(clippy::cast_possible_truncation)] // small
 pub fn ask(random: &mut Random, table: &Table) -> Ask<'static> {
@@ -363,7 +365,7 @@ pub fn ask(random: &mut Random, table: &Table) -> Ask<'static> {
     }
 }
 
-/// Health and cool-downs of a table at a moment.
+/// Random health and cool-downs for a table, and the time.
 #[must_use]
 pub fn conditions(random: &mut Random, table: &Table) -> (Vec<RegionHealth>, Local, Timestamp) {
     let status = |random: &mut Random| *random.pick(&[Status::Up, Status::Up, Status::Down, Status::Unknown]);
@@ -406,10 +408,10 @@ pub fn conditions(random: &mut Random, table: &Table) -> (Vec<RegionHealth>, Loc
     (health, Local { cooling }, NOW)
 }
 
-/// SHA-256, in hex, of the explanations of `cases` random steerings: equal on every machine for an equal seed.
+/// SHA-256, in hex, of the explanations of `cases` random steerings. It is equal on every machine for an equal seed.
 ///
 /// # Panics
-/// If a random document doesn't compile: then the generator is wrong.
+/// If a random document doesn't compile, which is a mistake of the generator.
 #[must_use]
 pub fn digest_of_steerings(seed: u64, cases: u32) -> String {
     let mut random = Random::new(seed);

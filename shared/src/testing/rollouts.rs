@@ -1,13 +1,15 @@
-//! Random rollouts for random documents. Takes a valid document, adds rollouts to it; it stays valid. Used by property
-//! tests of the edge and of `rollout`.
+//! Random rollouts for random documents. Takes a valid document, adds rollouts to it. Used by property tests of the
+//! edge and of `rollout`.
 
 use serde_json::{Value, json};
 
 use super::Random;
 
-/// Gives some services of a valid document a rollout that stands anywhere. The document stays valid.
+/// Gives some services of a valid document a rollout that has come anywhere between its beginning and its end. The
+/// document stays valid.
 pub fn roll_out(random: &mut Random, document: &mut Value) {
-    // One kind for all, as a rollout of endpoints changes the models of an endpoint.
+    // All rollouts are of one kind, because a rollout of endpoints changes the models of an endpoint, on which a
+    // rollout of a model would depend.
     let kind = *random.pick(&[Kind::Model, Kind::Endpoints, Kind::Bundle]);
     let services = document["services"].as_object().cloned().unwrap_or_default();
     for (service, rule) in services {
@@ -55,7 +57,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// A rollout of a model's name, with the regions that have the old one.
+/// A rollout that changes the endpoints' name of a model, with the regions that have the old name.
 fn of_model(random: &mut Random, document: &Value, members: &[String]) -> Option<(Value, Vec<String>)> {
     let calls = |region: &String| -> Vec<(String, String)> {
         let endpoints = document["regions"][region]["endpoints"].as_object().into_iter().flat_map(|all| all.values());
@@ -69,7 +71,7 @@ fn of_model(random: &mut Random, document: &Value, members: &[String]) -> Option
     Some((json!({ "model": model, "from": from, "to": format!("new-{model}") }), regions))
 }
 
-/// A rollout of the first endpoint of each region that has a second one.
+/// A rollout from the first to the second endpoint of each region that has two.
 fn of_endpoints(random: &mut Random, document: &mut Value, members: &[String]) -> Option<(Value, Vec<String>)> {
     let mut pairs = serde_json::Map::new();
     for region in members {

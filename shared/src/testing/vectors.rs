@@ -1,7 +1,7 @@
-//! The runner of `tests/vectors/*.json`: rules, and cases of who asks under which conditions with the explanation
-//! expected.
+//! Runs test vectors. Takes a file of `tests/vectors/*.json`, which has rules and cases: a request, its conditions, and
+//! the expected explanation of the steering. Returns what differs. Called by tests, natively and in the Worker's Wasm.
 //!
-//! The same text runs natively and inside the Worker's Wasm.
+//! Both run the same files, so that they are known to decide alike.
 
 use core::net::IpAddr;
 
@@ -17,7 +17,7 @@ use crate::steer::{Ask, Client, Conditions, Cooling, Local, PathClass};
 use crate::table::{RegionIndex, ReleaseIndex, ServiceIndex, Table};
 use crate::time::Timestamp;
 
-/// Runs every case of a vector file; the number of cases, or what differs.
+/// Runs every case of a vector file. Returns the number of cases, or what differs.
 ///
 /// # Errors
 /// A sentence that names the first case that is malformed or whose steering isn't the expected one.
@@ -35,7 +35,8 @@ pub fn run(text: &str) -> Result<usize, String> {
     Ok(cases.len())
 }
 
-/// The same file with every expectation replaced by what is: for writing new cases, to be read before they are kept.
+/// Returns the same file with every expectation replaced by the actual result. It helps to write new cases; read the
+/// result before you keep it.
 ///
 /// # Errors
 /// As [`run`].
@@ -134,7 +135,7 @@ fn health_of(table: &Table, regions: &Value) -> Result<Vec<RegionHealth>, String
     table.regions().iter().map(one).collect()
 }
 
-/// What endpoints said that they run: by region, endpoint and model.
+/// What endpoints said that they run. `runs` has it by region, endpoint and model.
 fn runs_of(table: &Table, runs: &Value) -> Result<Vec<Known>, String> {
     let mut known = Vec::new();
     for (region, of_region) in (0..).zip(table.regions()) {
