@@ -1,5 +1,6 @@
-//! Takes a rules document as JSON, returns [`Rules`]: each field has its type, but references between the parts aren't
-//! checked yet. Called by [`crate::table`], which checks them, for instance that a service names a region that exists.
+//! The rules document as types. Takes the document as JSON, returns [`Rules`]: each field has its type, but references
+//! between the parts aren't checked yet. Called by [`crate::table`], which checks them, for instance that a service
+//! names a region that exists.
 //!
 //! Reading doesn't stop at the first mistake: it reports every field that can't be read, with its JSON pointer.
 

@@ -1,5 +1,5 @@
-//! Reads the `Host` that a monitor asks for. Takes its text, returns an [`Authority`] or what is wrong with it. Called
-//! by the reader of monitors.
+//! Reads the `Host` header that a monitor sends. Takes its text, returns an [`Authority`] or what is wrong with it.
+//! Called by the reader of monitors.
 
 use core::fmt;
 use core::net::{IpAddr, Ipv6Addr};
@@ -75,8 +75,8 @@ fn is_address(host: &str) -> bool {
     )
 }
 
-/// A name that can be asked for by TLS: no address (RFC 6066 §3), nor what a URL would take for one. The error is what
-/// to say about it.
+/// Reads a server name for TLS. It is no address (RFC 6066 §3), nor a name that a URL parser would take for an address.
+/// The error says what is wrong, as the end of a sentence that begins with the text.
 pub(super) fn server_name(text: &str) -> Result<HostName, &'static str> {
     if text.is_empty() {
         return Err("is empty; write a name such as \"gpu.example.net\", or leave it out");

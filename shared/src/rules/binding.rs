@@ -1,5 +1,5 @@
 //! Reads service bindings, the data of HTTPS and SVCB records. Takes the presentation text of RFC 9460 from the rules
-//! document; returns priority, target and parameters in wire order, or what is wrong. The DNS server makes records of
+//! document; returns priority, target and parameters in wire order, or what is wrong. The DNS server makes records from
 //! them.
 //!
 //! A binding may not contain address hints. They are derived from the addresses beside the binding, so that the two
@@ -26,12 +26,13 @@ pub struct ServiceBinding {
     pub params: Vec<(u16, Vec<u8>)>,
 }
 
-/// The keys that have names (RFC 9460 §14.3.2, RFC 9461, RFC 9540); the hints are left out.
+/// The parameters that have names, with their numbers (RFC 9460 §14.3.2, RFC 9461, RFC 9540). Address hints are left
+/// out.
 const NAMES: [(&str, u16); 7] =
     [("mandatory", 0), ("alpn", 1), ("no-default-alpn", 2), ("port", 3), ("ech", 5), ("dohpath", 7), ("ohttp", 8)];
-/// The keys of address hints, by name and number.
+/// The keys of address hints: each by its name and by its number.
 const HINTS: [&str; 4] = ["ipv4hint", "ipv6hint", "key4", "key6"];
-/// The longest text: well within what a message can hold.
+/// The longest text of a binding, in bytes: well below what a DNS message can hold.
 const LONGEST: usize = 4096;
 
 impl ServiceBinding {
@@ -101,19 +102,19 @@ impl ServiceBinding {
     }
 }
 
-/// The text up to white space, and what follows it.
+/// The text up to the first white space, and the rest.
 fn word(text: &str) -> (&str, &str) {
     let text = text.trim_start();
     text.split_at(text.find(char::is_whitespace).unwrap_or(text.len()))
 }
 
-/// Decimal digits that fit into 16 bits.
+/// The number of decimal digits, if it fits into 16 bits.
 fn number(digits: &[u8]) -> Option<u16> {
     let plain = !digits.is_empty() && digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit);
     core::str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok()
 }
 
-/// One `key` or `key=value` at the start of `text`, its value unescaped, and what follows it.
+/// One `key` or `key=value` at the start of `text`: the key, the unescaped value, and the rest of the text.
 fn parameter(text: &str) -> Result<(&str, Option<Vec<u8>>, &str), String> {
     let end = text.find(|one: char| one == '=' || one.is_whitespace()).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
@@ -126,7 +127,7 @@ fn parameter(text: &str) -> Result<(&str, Option<Vec<u8>>, &str), String> {
     Ok((name, Some(value), left))
 }
 
-/// A character-string (RFC 1035 §5.1), quoted or up to white space, unescaped once.
+/// A character-string (RFC 1035 §5.1), which is quoted or ends at white space. Returns it unescaped once, and the rest.
 fn character_string(text: &str) -> Option<(Vec<u8>, &str)> {
     let bytes = text.as_bytes();
     let quoted = bytes.first() == Some(&b'"');
@@ -187,7 +188,7 @@ fn name_of(key: u16) -> String {
     NAMES.iter().find(|(_, known)| *known == key).map_or_else(|| format!("key{key}"), |(name, _)| (*name).to_owned())
 }
 
-/// A value in the form its key has on the wire (RFC 9460 §7, §8; RFC 9461 §5; RFC 9540 §4).
+/// A value in the wire form of its key (RFC 9460 §7, §8; RFC 9461 §5; RFC 9540 §4).
 fn encode(key: u16, name: &str, value: Option<Vec<u8>>) -> Result<Vec<u8>, String> {
     let given = |what: &str| match &value {
         Some(value) if !value.is_empty() => Ok(value.as_slice()),
@@ -224,7 +225,7 @@ fn encode(key: u16, name: &str, value: Option<Vec<u8>>) -> Result<Vec<u8>, Strin
     }
 }
 
-/// The keys in ascending order, each once (RFC 9460 §8).
+/// The wire form of `mandatory`: the numbers of the keys in ascending order, each once (RFC 9460 §8).
 fn mandatory(value: &[u8]) -> Result<Vec<u8>, String> {
     let mut keys = Vec::new();
     for name in value.split(|byte| *byte == b',') {
@@ -241,8 +242,8 @@ fn mandatory(value: &[u8]) -> Result<Vec<u8>, String> {
     Ok(keys.into_iter().flat_map(u16::to_be_bytes).collect())
 }
 
-/// Protocol ids, each behind its length (RFC 9460 §7.1.1); commas separate them, `\,` is a comma inside one (appendix
-/// A.1).
+/// The wire form of `alpn`: protocol ids, each after its length (RFC 9460 §7.1.1). In the text, commas separate the
+/// ids, and `\,` is a comma inside an id (appendix A.1).
 fn alpn(value: &[u8]) -> Result<Vec<u8>, String> {
     let mut ids = vec![Vec::new()];
     let mut rest = value.iter().copied();
@@ -263,7 +264,7 @@ fn alpn(value: &[u8]) -> Result<Vec<u8>, String> {
     Ok(wire)
 }
 
-/// Base64 with padding (RFC 4648 §4).
+/// The bytes of a text in base64 with padding (RFC 4648 §4).
 fn base64(text: &[u8]) -> Option<Vec<u8>> {
     let digit = |byte: u8| match byte {
         b'A'..=b'Z' => Some(byte - b'A'),
@@ -301,7 +302,7 @@ mod tests {
         ServiceBinding::parse(text).unwrap_or_else(|error| panic!("{text} {error}")).params
     }
 
-    /// RFC 9460 appendix D.1 and D.2, those without hints.
+    /// The vectors of RFC 9460 appendix D.1 and D.2 that have no address hints.
     #[test]
     fn rfc9460_d_vectors_are_read() {
         let alias = ServiceBinding::parse("0 foo.example.com.").unwrap();

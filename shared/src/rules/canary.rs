@@ -1,5 +1,6 @@
-//! The record of a canary: the likeliest tokens with which a model begins its answers to fixed prompts. Takes and
-//! returns it as one short text, in the rules and in reports. `release` makes it of answers and compares two of them.
+//! The record of a canary: the likeliest tokens with which a model begins its answers to fixed prompts. Reads and
+//! writes it as one short text, for the rules and for reports. `release` makes records from answers and compares two of
+//! them.
 
 use core::fmt;
 
@@ -43,7 +44,7 @@ impl Token {
         if logprob.is_nan() {
             return None;
         }
-        // FNV-1a, folded: two tokens of one list are hardly ever the same.
+        // FNV-1a, folded to 16 bits: two tokens of one list hardly ever have the same hash.
         let hash = text.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
         let cost = libm::round((-logprob * 1_000.0).clamp(0.0, f64::from(Self::LEAST)));
         Some(Self { hash: (hash ^ (hash >> 16)) as u16, cost: cost as u16 })

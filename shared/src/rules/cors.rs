@@ -74,7 +74,7 @@ impl WebOrigin {
             return Self::of_application(scheme, rest).ok_or_else(|| format!("is {text:?}; {example}"));
         }
         let Ok(url) = url::Url::parse(text) else { return Err(format!("is {text:?}, which is no URL; {example}")) };
-        // As browsers write it: lower case, Punycode, no default port.
+        // A browser writes an origin in lower case, in Punycode, and without a default port.
         let written = url.origin().ascii_serialization();
         if written != text {
             return Err(format!("is {text:?}; write it as browsers do: {written:?}"));

@@ -1,5 +1,5 @@
-//! The fields of the rules that say how several nodes agree on health: who votes, how long a status stands, and how
-//! much of a fence health may take away. Read by [`super::read`]; `fleet` decides by them.
+//! The fields of the rules that say how several nodes agree on health: which nodes vote, how long a status stands, and
+//! how much of a fence health may take away. Read by [`super::read`]; used by `fleet`, which decides.
 
 use std::collections::BTreeMap;
 

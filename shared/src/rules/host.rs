@@ -1,4 +1,5 @@
-//! Reads the hosts of a service. Takes the text of one, returns a [`SteeredHost`]. Called by the reader of services.
+//! Reads the hosts of a service: names that are steered, or wildcards. Takes the text of a host, returns a
+//! [`SteeredHost`]. Called by the reader of services.
 
 use core::fmt;
 

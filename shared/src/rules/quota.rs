@@ -1,5 +1,5 @@
-//! The fields of the rules that say how much of a provider may be used, and by whom: quotas, service tiers, and the
-//! limits of tenants. Read by [`super::read`]; `quota` counts by them.
+//! The fields of the rules that say how much of a provider's account may be used, and by which tenant: quotas, service
+//! tiers, and the limits of tenants. Read by [`super::read`]; used by `quota`, which counts.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,9 @@
-//! Reads the JSON tree of a rules document. Returns [`Rules`], and every violation with its place. Called by
+//! Reads the JSON tree of a rules document. Returns [`Rules`], and every violation with its JSON pointer. Called by
 //! [`crate::table`] only.
 //!
-//! Names are gathered first. So a reference to a name that doesn't exist is reported at its place, with the most
-//! similar name that exists. What can't be read is left out or replaced by a default. Such a `Rules` is used to find
-//! further violations, and never to steer.
+//! The names that the document declares are gathered first. So a reference to a name that doesn't exist is reported at
+//! its place, with the most similar name that exists. A part that can't be read is left out or replaced by a default.
+//! [`Rules`] with such a part are used only to find further violations, never to steer.
 
 mod bundle;
 mod fleet;
@@ -38,7 +38,7 @@ use region::region;
 use service::service;
 use value::{country, distinct, duration, location, once, one_of, parsed, reference};
 
-/// The longest that a document may be used unconfirmed: a year, which is for ever.
+/// The longest time that a document may be used without confirmation: a year, which means for ever.
 const LONGEST_STALE: Millis = Millis(365 * 24 * 3_600_000);
 
 /// What the whole document declares, and what may stand in it once only.
@@ -79,7 +79,7 @@ impl Context {
     }
 }
 
-/// The members of the object that stands under a key; none where there is no such.
+/// The members of the object under a key; none if there is no such object.
 fn members<'n>(node: &'n Node, key: &str) -> impl Iterator<Item = &'n (String, Node)> {
     let entries = |node: &'n Node| if let Node::Object(entries) = node { entries.as_slice() } else { &[] };
     entries(node).iter().filter(move |(name, _)| name == key).flat_map(move |(_, node)| entries(node))
@@ -161,7 +161,8 @@ async fn list<V>(
     list
 }
 
-/// `unknown` and what looks like a country code would be ambiguous where jurisdictions are named.
+/// The name of a jurisdiction. It can't be `unknown`, nor look like a country code: either would be ambiguous in lists
+/// where jurisdictions are named.
 fn jurisdiction_name(text: &str) -> Option<JurisdictionId> {
     let like_a_code = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_uppercase());
     JurisdictionId::parse(text).filter(|_| !like_a_code && text != "unknown")
@@ -195,7 +196,7 @@ fn built_in(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     reader.fail(format!("names {name:?}, but the built-in sets are {sets}; list others as \"countries\""))
 }
 
-/// What is excluded has to be included, or it is a slip.
+/// A code of `exclude`. An included set has to hold it, otherwise excluding it is a mistake.
 fn excluded(
     reader: &mut Reader<'_>,
     node: &Node,
@@ -218,7 +219,7 @@ fn tenant(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option
     let key_sha256 = fields.required("key_sha256", "the digests that `bailiwick hash-key` prints", |reader, node| {
         reader.filled_list(node, |reader, node| {
             let text = reader.string(node)?;
-            // The text is not repeated: somebody may have put the key itself there.
+            // The message doesn't repeat the text: somebody may have put the key itself there.
             let Some(digest) = KeyDigest::parse(text) else {
                 return reader
                     .fail("is not a SHA-256 digest of 64 lower-case hex digits; make one with `bailiwick hash-key`");

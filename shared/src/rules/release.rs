@@ -1,5 +1,5 @@
 //! The fields of the rules about releases: what every region should run under one name of a model. Read by
-//! [`super::read`]; used by `release`, which compares it with what endpoints say.
+//! [`super::read`]; used by `release`, which compares a release with what endpoints say.
 
 use schemars::JsonSchema;
 

@@ -1,5 +1,6 @@
-//! The fields of the rules about replicas of knowledge: how far one may be behind, and where a node reads how far it
-//! is. Read by [`super::read`]; used by `replica`, which makes a reading of an answer, and by the DNS node, which asks.
+//! The fields of the rules about replicas of knowledge: how far a region's copy may be behind, and where a node reads
+//! how far it is behind. Read by [`super::read`]; used by `replica`, which makes a reading from an answer, and by the
+//! DNS node, which sends the requests.
 
 use schemars::JsonSchema;
 

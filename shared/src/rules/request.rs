@@ -1,5 +1,5 @@
-//! How an endpoint is asked. Takes its base URL and style, returns the URL and the credential's header of a request.
-//! Called by the edge for each attempt, and by the reader of monitors that ask a model.
+//! Makes the requests to an endpoint. Takes its base URL and style, returns a request's URL and the header with the
+//! credential. Called by the edge for each attempt, and by the reader of monitors that ask a model.
 
 use url::{Position, Url};
 
@@ -42,8 +42,8 @@ impl RequestPath<'_> {
             }
         }
         segments.extend(self.segments);
-        // The URL standard drops dot segments, also encoded ones, and removes tabs and line breaks first. A model with
-        // such a name would change the path.
+        // A URL parser drops the segments `.` and `..`, even in encoded form, and removes tabs and line breaks before
+        // that. A model with such a name would change the path.
         let is_part = |part: &str| !part.bytes().all(|byte| byte == b'.');
         let plain = |segment: &&str| {
             !segment.contains(|c: char| c.is_control() || matches!(c, '\\' | '%')) && segment.split('/').all(is_part)

@@ -1,5 +1,5 @@
 //! Types for strings of the rules document that have a fixed form: host names, URLs, digests, names of secrets. Each
-//! takes a text, and returns itself or what is wrong with the text. Called by [`super::read`].
+//! type is read from a text; the error says what is wrong with the text. Called by [`super::read`].
 
 use core::fmt;
 use core::net::IpAddr;

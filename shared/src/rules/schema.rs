@@ -1,4 +1,4 @@
-//! Makes the JSON Schema of the rules document from the types of [`super`]. The schema is written to
+//! Makes the JSON Schema of the rules document from the types of [`super`]. A test writes it to
 //! `shared/rules.schema.json`.
 
 use std::borrow::Cow;

@@ -1,5 +1,5 @@
 //! The fields of the rules that say where a node reads how full an endpoint is. Read by [`super::read`]; used by
-//! `load`, which makes a reading of a page, and by the DNS node, which fetches the page.
+//! `load`, which makes a reading from a metrics page, and by the DNS node, which fetches the page.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Reads the fields about the agreement of several nodes: voters, and the guard of a service. Called by the readers of
-//! the document and of services.
+//! Reads the fields by which several nodes agree on health: the voters, and the guard of a service. Called by the
+//! readers of the document and of services.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::json::{Node, Reader};
 use crate::rules::{Fleet, Guard, Ratio, Voter};
 use crate::time::Millis;
 
-/// The longest hold of any kind.
+/// The longest span that any of these fields may have.
 const LONGEST: Millis = Millis(24 * 3_600_000);
 /// The most regions that a guard may keep.
 const MOST_KEPT: u64 = 1_000;

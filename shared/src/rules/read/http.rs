@@ -1,12 +1,12 @@
-//! Reads what fields of several objects have in common that lead to an HTTP request: base URLs, names and authorities
-//! of TLS, and Azure's version. Called by the readers of regions, monitors and sources of loads.
+//! Reads the fields of HTTP requests that several kinds of objects have: base URLs, names and authorities of TLS, and
+//! the version of Azure's API. Called by the readers of regions, monitors and sources of loads.
 
 use super::value::http_url;
 use crate::json::{Fields, Node, Reader};
 use crate::rules::authority::{Authority, server_name};
 use crate::rules::{HostName, HttpUrl, Style};
 
-/// A URL that requests are appended to.
+/// A base URL, to which the paths of requests are appended.
 pub(super) fn base_url(reader: &mut Reader<'_>, node: &Node) -> Option<HttpUrl> {
     let url = http_url(reader, node)?;
     match url.unfit_for_endpoint() {
@@ -15,7 +15,7 @@ pub(super) fn base_url(reader: &mut Reader<'_>, node: &Node) -> Option<HttpUrl> 
     }
 }
 
-/// The `api_version` of what is spoken to in this style.
+/// The `api_version` of an endpoint of this style: required for Azure, refused for others.
 pub(super) fn api_version(fields: &mut Fields<'_, '_, '_>, style: Style) -> Option<String> {
     let read = |reader: &mut Reader<'_>, node: &Node| {
         let text = reader.string(node)?;
@@ -30,7 +30,7 @@ pub(super) fn api_version(fields: &mut Fields<'_, '_, '_>, style: Style) -> Opti
     }
 }
 
-/// Whom an HTTP request asks for beyond its URL: `host`, `sni` and `ca_file`.
+/// The fields that change the server name of a request and the trusted authorities: `host`, `sni` and `ca_file`.
 pub(super) fn tls_fields(
     fields: &mut Fields<'_, '_, '_>,
     url: Option<&HttpUrl>,
@@ -54,7 +54,7 @@ pub(super) fn tls_fields(
     (host, sni, ca_file)
 }
 
-/// The text of a field that only TLS has a use for.
+/// The text of a field that is only useful with TLS; refused if the URL is plain `http`.
 fn of_tls<'n>(reader: &mut Reader<'_>, node: &'n Node, is_plain: bool) -> Option<&'n str> {
     if is_plain {
         return reader.fail("belongs to an https \"url\" only; leave it out, or write the url with https");

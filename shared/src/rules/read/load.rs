@@ -6,7 +6,7 @@ use crate::json::{Fields, Node, Reader};
 use crate::rules::{Order, Pattern, Ratio, RegionLoad, Shed, ShedAt, Slew};
 use crate::time::Millis;
 
-/// The most requests at once that may be told of a region or an endpoint.
+/// The largest capacity or demand of a region or an endpoint, in requests at once.
 pub(super) const MAX_REQUESTS: u64 = 1_000_000_000;
 
 pub(super) fn region_load(reader: &mut Reader<'_>, node: &Node) -> Option<RegionLoad> {
@@ -14,7 +14,7 @@ pub(super) fn region_load(reader: &mut Reader<'_>, node: &Node) -> Option<Region
     let defaults = RegionLoad::default();
     let given = (fields.optional("low", ratio), fields.optional("high", ratio));
     let (low, high) = match given {
-        // One mark given alone may lie beyond the other's default.
+        // If only one mark is given, it may lie beyond the default of the other, which then moves.
         (Some(low), None) => (low, defaults.high.max(Ratio(low.0.midpoint(Ratio::ONE.0)))),
         (None, Some(high)) => (defaults.low.min(Ratio(high.0 / 2)), high),
         (low, high) => (low.unwrap_or(defaults.low), high.unwrap_or(defaults.high)),

@@ -1,5 +1,5 @@
-//! Reads monitors that ask a model. Takes the fields of a monitor of type `openai` and what it watches, returns a
-//! [`ModelProbe`]. Called by the reader of monitors.
+//! Reads monitors that ask a model. Takes the fields of a monitor of type `openai`, and the endpoint or region that it
+//! watches; returns a [`ModelProbe`]. Called by the reader of monitors.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::json::{Fields, Node, Reader};
 use crate::rules::{HttpProbe, HttpUrl, ModelProbe, NoUrl, PROBE_TOKENS, ProbeBudget, RequestPath, Style};
 use crate::time::Millis;
 
-/// The fields that only monitors of this type have, but for those of TLS.
+/// The fields that only monitors of type `openai` have, except those of TLS.
 pub(super) const FIELDS: [&str; 5] = ["model", "first_token", "budget", "style", "api_version"];
 
 /// What a monitor watches.
@@ -27,12 +27,12 @@ pub(super) enum Watched<'e> {
 }
 
 const DAY: Millis = Millis(86_400_000);
-/// How often a model is asked unless the rules say it.
+/// The time between two probes, if the rules don't give it.
 pub(super) const INTERVAL: Millis = Millis(30_000);
-/// How long a token is awaited unless the rules say it.
+/// How long a probe waits for a token, if the rules don't say it.
 const FIRST_TOKEN: Millis = Millis(5_000);
 
-/// The probe and how long a token is awaited.
+/// Reads the probe, and how long it waits for a token.
 pub(super) fn model_probe(
     fields: &mut Fields<'_, '_, '_>,
     watched: Watched<'_>,
@@ -84,7 +84,7 @@ pub(super) fn model_probe(
     Some((ModelProbe { http, base, api_version, style, model, budget }, first_token.unwrap_or(FIRST_TOKEN)))
 }
 
-/// The endpoint's name of the model.
+/// The endpoint's own name for the model that the monitor names by the clients' name.
 fn upstream(reader: &mut Reader<'_>, node: &Node, watched: Watched<'_>) -> Option<String> {
     let name = reader.string(node)?;
     match watched {
@@ -101,7 +101,8 @@ fn upstream(reader: &mut Reader<'_>, node: &Node, watched: Watched<'_>) -> Optio
     }
 }
 
-/// The base URL, how it is spoken to, and Azure's version. An endpoint has its own; a region has none.
+/// The base URL, the style of the API, and the version of Azure's API. An endpoint has these itself; a region has none,
+/// so its monitor gives them.
 fn base(fields: &mut Fields<'_, '_, '_>, watched: Watched<'_>) -> (Option<HttpUrl>, Option<Style>, Option<String>) {
     match watched {
         Watched::Endpoint { url, style, api_version: version, .. } => {
@@ -121,7 +122,7 @@ fn base(fields: &mut Fields<'_, '_, '_>, watched: Watched<'_>) -> (Option<HttpUr
             let styles = [("openai", Style::OpenAi), ("azure", Style::Azure)];
             let style = fields.optional("style", |reader, node| one_of(reader, node, &styles)).unwrap_or_default();
             let version = api_version(fields, style);
-            // Without its version Azure can't be asked, which has been told.
+            // Azure can't be asked without a version of its API. That is reported already.
             let style = (style == Style::OpenAi || version.is_some()).then_some(style);
             (url, style, version)
         }

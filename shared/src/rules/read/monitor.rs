@@ -8,13 +8,13 @@ use crate::json::{Fields, Node, Reader};
 use crate::rules::{Family, HostName, HttpProbe, Monitor, Probe};
 use crate::time::Millis;
 
-/// The fields that monitors of one type have.
+/// The fields that monitors of type `tcp`, and those of type `http`, have.
 const OF_TCP: [&str; 1] = ["address"];
 const OF_HTTP: [&str; 7] = ["url", "status", "body_contains", "secret", "host", "sni", "ca_file"];
-/// Those of HTTP that are likely to be asked of TCP, too.
+/// The fields of type `http` that somebody may well write for type `tcp`.
 const HTTP_ONLY: [&str; 3] = ["host", "sni", "ca_file"];
 
-/// `watched` is what the monitor stands at.
+/// Reads a monitor. `watched` is the endpoint or region that the monitor belongs to.
 pub(super) fn monitor(reader: &mut Reader<'_>, node: &Node, watched: Watched<'_>) -> Option<Monitor> {
     let mut fields = reader.object(node)?;
     let kind =
@@ -38,7 +38,7 @@ pub(super) fn monitor(reader: &mut Reader<'_>, node: &Node, watched: Watched<'_>
             Probe::OpenAi(Box::new(probe))
         }),
         None => {
-            // Without its type nobody knows which fields belong: say only what is certain.
+            // Without a type it isn't known which fields belong to the monitor, so only fields of no type are reported.
             for key in OF_TCP.into_iter().chain(OF_HTTP).chain(model_probe::FIELDS) {
                 fields.optional(key, |_, _| Some(()));
             }
@@ -115,7 +115,7 @@ fn http_probe(fields: &mut Fields<'_, '_, '_>) -> Option<Probe> {
     Some(Probe::Http(HttpProbe { url: url?, status, body_contains, secret, host, sni, ca_file }))
 }
 
-/// `address` is the family of the address that the monitor names, if it names no host.
+/// Reads `family`. `address` is the family of the address that the monitor names; `None` if it names a host.
 fn family(reader: &mut Reader<'_>, node: &Node, address: Option<AddressFamily>) -> Option<Family> {
     let words = [("any", Family::Any), ("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6), ("both", Family::Both)];
     let family = one_of(reader, node, &words)?;
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::table::Table;
 
-    /// A region's monitor with these fields: read, or what it is refused for, by field.
+    /// Reads a region's monitor with these fields. The error has one message for each field.
     fn read(fields: &str) -> Result<Monitor, Vec<String>> {
         let json = format!(
             r#"{{ "version": 1, "revision": 1, "regions": {{ "r": {{ "countries": ["DE"],

@@ -11,7 +11,7 @@ use crate::json::{Fields, Node, Reader};
 use crate::rules::{Budget, PriorityForm, Quota, Ratio, ServiceTier, TenantLimits};
 use crate::time::Millis;
 
-/// The most requests or tokens in a span that may be told.
+/// The largest number of requests or tokens in a span.
 const MAX_AMOUNT: u64 = 1_000_000_000_000;
 /// The longest span of a quota or budget: 31 days.
 const LONGEST: Millis = Millis(31 * 24 * 3_600_000);
@@ -56,7 +56,7 @@ pub(super) fn quota(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Op
     })
 }
 
-/// `requests` and `tokens`, of which one has to be there.
+/// Reads `requests` and `tokens`. At least one of them has to be there.
 fn amounts(fields: &mut Fields<'_, '_, '_>, what: &str) -> (Option<u64>, Option<u64>) {
     if !fields.has("requests") && !fields.has("tokens") {
         fields.fail::<()>(format!("says neither \"requests\" nor \"tokens\", so {what} nothing; add one of them"));
@@ -80,7 +80,7 @@ pub(super) fn service_tier(reader: &mut Reader<'_>, node: &Node, _: &mut Context
     Some(ServiceTier { rank: u16::try_from(rank?).ok()?, refuse_at, order })
 }
 
-/// `tier`, `concurrency`, `budget` and `reserve` of a tenant.
+/// Reads `tier`, `concurrency`, `budget` and `reserve` of a tenant.
 pub(super) fn tenant_limits(fields: &mut Fields<'_, '_, '_>, context: &Context) -> TenantLimits {
     let tier =
         fields.optional("tier", |reader, node| reference(reader, node, "service tier", &context.tiers, TierId::parse));
@@ -122,7 +122,7 @@ fn budget(reader: &mut Reader<'_>, node: &Node) -> Option<Budget> {
     Some(Budget { requests, tokens, per: per? })
 }
 
-/// `quota` and `priority_as` of an endpoint.
+/// Reads `quota` and `priority_as` of an endpoint.
 pub(super) fn of_endpoint(
     fields: &mut Fields<'_, '_, '_>,
     context: &Context,

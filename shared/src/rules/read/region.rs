@@ -1,4 +1,4 @@
-//! Reads regions: where they may process, what DNS answers for them, and their endpoints.
+//! Reads regions: where they may process, what DNS answers for them, and their endpoints. Called by [`super::rules`].
 
 use std::collections::BTreeMap;
 
@@ -117,7 +117,7 @@ pub(super) fn answers(reader: &mut Reader<'_>, node: &Node) -> Option<Answers> {
     Some(answers)
 }
 
-/// Longest TXT record: well within what a message can hold.
+/// The longest TXT record, in bytes: well below what a DNS message can hold.
 const TXT_LONGEST: usize = 4096;
 
 fn text_record(reader: &mut Reader<'_>, node: &Node) -> Option<String> {

@@ -49,7 +49,7 @@ pub(super) fn release(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> 
     })
 }
 
-/// The clients' name of a model: any text. What no endpoint calls so is told by `check`.
+/// The clients' name of a model: any text. `check` reports a name that no endpoint has.
 #[expect(clippy::unnecessary_wraps, reason = "names of other sections may be refused")]
 pub(super) fn model_name(text: &str) -> Option<String> {
     Some(text.to_owned())
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use crate::table::Table;
 
-    /// The release of `chat` with these fields, or what is refused, by place.
+    /// Reads the release of `chat` with these fields. The error has one message for each place.
     fn read(fields: &str) -> Result<Release, Vec<String>> {
         let json = format!(
             r#"{{ "version": 1, "revision": 1, "releases": {{ "chat": {{ {fields} }} }}, "regions": {{ "r": {{

@@ -1,5 +1,5 @@
-//! Reads replicas of knowledge: how far one may be behind, where it is read how far it is, and what of a service needs
-//! it. Called by the readers of the document, of regions and of services.
+//! Reads replicas of knowledge: how far a copy may be behind, where a node reads how far it is behind, and which
+//! requests of a service need the replica. Called by the readers of the document, of regions and of services.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::rules::{
 };
 use crate::time::Millis;
 
-/// The greatest lag: a year, or as many bytes as a JSON number counts exactly.
+/// The greatest lag that may be written: a year, or the largest number that JSON represents exactly.
 const LONGEST_LAG: Millis = Millis(365 * 24 * 3_600_000);
 const LARGEST_LAG: u64 = 1 << 53;
 /// The longest name of a collection, a member or an index, and the longest version.
@@ -35,9 +35,9 @@ const KINDS: [&str; 10] = [
     "elasticsearch-ccr",
     "weaviate",
 ];
-/// Those that read JSON by pointers.
+/// The values of `as` that read JSON by JSON pointers.
 const JSON: [&str; 5] = ["timestamp", "seconds", "bytes", "count", "version"];
-/// The fields that only some kinds have, with these kinds.
+/// The fields that only some values of `as` allow, with these values.
 const OF_KINDS: [(&str, &[&str]); 8] = [
     ("read", &JSON),
     ("now", &["timestamp"]),
@@ -123,7 +123,7 @@ fn is_at(reader: &Reader<'_>, name: &str) -> bool {
     reader.place().strip_prefix("/replicas/") == Some(name)
 }
 
-/// A lag as it is written.
+/// A lag as the rules write it.
 fn written(lag: Lag) -> String {
     match lag {
         Lag::Time(time) => format!("\"{time}\""),
@@ -179,8 +179,8 @@ pub(super) fn region_replica(reader: &mut Reader<'_>, node: &Node, _: &mut Conte
     Some(RegionReplica { is_leader: leader.said, source: Some(Box::new(source)) })
 }
 
-/// The interval and the timeout. A page that hangs has to fail before the next reading is due, else results come so
-/// seldom that the last one is too old to count.
+/// The interval and the timeout. The timeout has to end before the next reading is due. Otherwise a page that hangs
+/// gives results so seldom that the last one is too old to count.
 fn pace(fields: &mut Fields<'_, '_, '_>) -> (Millis, Millis) {
     let had_interval = fields.has("interval");
     let read = fields.optional("interval", |reader, node| duration(reader, node, Millis(500)..=Millis(3_600_000)));
@@ -205,7 +205,7 @@ struct Leader {
     told: Option<JsonPointer>,
 }
 
-/// True, false, or where an answer tells it.
+/// `leader`: true, false, or a JSON pointer to where the answer says it.
 fn leader(reader: &mut Reader<'_>, node: &Node) -> Option<Leader> {
     match node {
         Node::Bool(said) => Some(Leader { said: *said, told: None }),
@@ -224,7 +224,7 @@ fn reads(fields: &mut Fields<'_, '_, '_>, kind: Option<&str>, leader: Option<Jso
         if kind.is_none_or(|kind| !kinds.contains(&kind)) {
             fields.optional(key, |reader, _| match kind {
                 Some(_) => reader.fail(wrong(key, kinds)),
-                // Without `as` nobody knows which fields belong.
+                // Without `as` it isn't known which fields belong to the source.
                 None => Some(()),
             });
         }
@@ -289,7 +289,7 @@ fn name(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<String> {
     if fits { Some(text.to_owned()) } else { reader.fail(format!("is empty or too long; write {what}")) }
 }
 
-/// A name that stands as one segment of a path.
+/// A name that becomes one segment of a URL's path.
 fn path_name(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     let text = name(reader, node, "its name")?;
     let is_segment = !text.contains(['/', '\\', '%', '?', '#', '*', ',']) && !text.bytes().all(|byte| byte == b'.');

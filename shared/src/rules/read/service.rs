@@ -1,4 +1,4 @@
-//! Reads services: hosts, pattern, regions, residency, and limits.
+//! Reads services: hosts, pattern, regions, residency, and limits. Called by [`super::rules`].
 
 use super::Context;
 use super::fleet::guard;
@@ -135,7 +135,7 @@ fn residency(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<
             },
         );
         let clients = clients.unwrap_or_default();
-        // A rule after `*` can only be reached by clients nobody can place.
+        // A rule after `*` can match only clients whose country isn't known.
         if let Some(earlier) = catch_all
             && clients.iter().any(|client| *client != ClientMatch::Unknown)
         {
@@ -179,7 +179,7 @@ fn ttl(reader: &mut Reader<'_>, node: &Node) -> Option<TtlBounds> {
     };
     let defaults = TtlBounds::default();
     let given = (fields.optional("min", seconds(0)), fields.optional("max", seconds(1)));
-    // One bound given alone moves the other's default along.
+    // If only one bound is given, it may lie beyond the default of the other, which then moves.
     let bounds = match given {
         (Some(min), None) => TtlBounds { min, max: defaults.max.max(min) },
         (None, Some(max)) => TtlBounds { min: defaults.min.min(max), max },
@@ -247,7 +247,7 @@ fn limits(reader: &mut Reader<'_>, node: &Node) -> Option<Limits> {
     let headers_streamed = fields.optional("headers_streamed", span).unwrap_or(defaults.headers_streamed);
     let limits = Limits {
         headers_streamed,
-        // Who waits long for silence waits no less for an endpoint that says it is alive.
+        // The wait for the first token is at least as long as the wait for headers.
         first_token: fields.optional("first_token", span).unwrap_or(defaults.first_token.max(headers_streamed)),
         headers_unary: fields.optional("headers_unary", span).unwrap_or(defaults.headers_unary),
         idle: fields.optional("idle", span).unwrap_or(defaults.idle),

@@ -1,5 +1,5 @@
-//! Reads where the load of an endpoint is read. Takes the JSON of `load` at an endpoint, returns a [`LoadSource`].
-//! Called by the reader of regions.
+//! Reads the source of an endpoint's load: the metrics page where a node reads how full the endpoint is. Takes the JSON
+//! of `load` at an endpoint, returns a [`LoadSource`]. Called by the reader of regions.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ fn engine(fields: &mut Fields<'_, '_, '_>, kind: Option<&str>) -> Option<Metrics
         for key in NAMED {
             fields.optional(key, |reader, _| match kind {
                 Some(_) => reader.fail("belongs to \"type\": \"prometheus\" only; leave it out"),
-                // Without its type nobody knows which fields belong.
+                // Without a type it isn't known which fields belong to the source.
                 None => Some(()),
             });
         }
@@ -66,7 +66,7 @@ fn named(fields: &mut Fields<'_, '_, '_>) -> Option<NamedSeries> {
     let given = ["waiting", "running", "kv"].map(|key| fields.has(key));
     let read = ["waiting", "running", "kv"].map(|key| fields.optional(key, series));
     let progress = fields.optional("progress", series);
-    // A series with a mistake isn't told as one that is missing.
+    // A series with a mistake is reported already, and isn't reported as missing too.
     if given.iter().zip(&read).any(|(given, read)| *given && read.is_none()) {
         return None;
     }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use crate::table::Table;
 
-    /// The source of an endpoint, or what it is refused for, by field.
+    /// Reads a source of an endpoint with these fields. The error has one message for each field.
     fn read(fields: &str) -> Result<LoadSource, Vec<String>> {
         let json = format!(
             r#"{{ "version": 1, "revision": 1, "regions": {{ "r": {{ "countries": ["DE"], "endpoints": {{ "e": {{

@@ -27,7 +27,7 @@ pub(super) fn country(reader: &mut Reader<'_>, node: &Node) -> Option<CountryCod
     CountryCode::parse(text).or_else(|| reader.fail(format!("is {text:?}{}", not_a_country(text))))
 }
 
-/// The end of a sentence that begins with what stands in a country's place.
+/// The end of a sentence about a text that stands in the place of a country's code: what to write instead.
 fn not_a_country(text: &str) -> String {
     let upper = text.to_ascii_uppercase();
     if CountryCode::parse(&upper).is_some() {
@@ -63,7 +63,7 @@ pub(super) fn host_name(reader: &mut Reader<'_>, node: &Node) -> Option<HostName
     })
 }
 
-/// A name to steer, or a wildcard.
+/// A host name that is steered, or a wildcard.
 pub(super) fn steered_host(reader: &mut Reader<'_>, node: &Node) -> Option<SteeredHost> {
     let text = reader.string(node)?;
     SteeredHost::parse(text).or_else(|| reader.fail(SteeredHost::problem(text)))
@@ -76,7 +76,7 @@ pub(super) fn http_url(reader: &mut Reader<'_>, node: &Node) -> Option<HttpUrl> 
 
 pub(super) fn secret_name(reader: &mut Reader<'_>, node: &Node) -> Option<SecretName> {
     let text = reader.string(node)?;
-    // The text itself is not repeated: somebody may have put the secret there.
+    // The message doesn't repeat the text: somebody may have put the secret itself there.
     SecretName::parse(text)
         .or_else(|| reader.fail("is not the name of a secret; write a name such as \"FRA_KEY\", never the value"))
 }
@@ -124,7 +124,7 @@ pub(super) fn distinct<T: PartialEq>(
     })
 }
 
-/// Something that may stand once in the whole document.
+/// Takes a value that may stand only once in the whole document; refuses it the second time.
 pub(super) fn once<K: Hash + Eq + Clone>(
     reader: &mut Reader<'_>,
     key: K,
@@ -141,7 +141,7 @@ pub(super) fn once<K: Hash + Eq + Clone>(
     }
 }
 
-/// The name of something the document declares.
+/// A reference to something that the document declares, by its name.
 pub(super) fn reference<T>(
     reader: &mut Reader<'_>,
     node: &Node,
@@ -156,7 +156,7 @@ pub(super) fn reference<T>(
     reader.fail(format!("names the {kind} {text:?}, which isn't declared{}", declared(text, names)))
 }
 
-/// The end of a sentence about a name that isn't there: the nearest that is, or all.
+/// The end of a sentence about a name that isn't declared: the most similar name that is, or all names if they are few.
 pub(super) fn declared(text: &str, names: &[String]) -> String {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     match (nearest(text, &names), &names[..]) {
