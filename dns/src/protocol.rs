@@ -1,4 +1,4 @@
-//! Names, record data and type bit maps as octets. Everything that reads or writes DNS uses them.
+//! Names, record data and type bit maps as octets. Used by all code that reads or writes DNS.
 
 pub mod name;
 pub mod rdata;

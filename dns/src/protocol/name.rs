@@ -1,8 +1,8 @@
-//! Domain names. Takes text or the bytes of a packet, returns compact names in wire format. Used by all code that
-//! handles names.
+//! Domain names. Takes text or the bytes of a packet, returns names in wire format, stored as one run of octets. Used
+//! by all code that handles names.
 //!
 //! [`Name`] owns its bytes, [`NameRef`] borrows them from a packet, a zone or a `Name`. Both keep upper and lower case,
-//! but ignore it when they are compared, hashed and sorted (RFC 4343; order of RFC 4034 §6.1).
+//! but ignore case when they are compared, hashed and sorted (RFC 4343; the order is that of RFC 4034 §6.1).
 
 pub(crate) mod case;
 #[cfg(test)]
@@ -38,7 +38,7 @@ pub enum NameError {
     /// A relative name where no origin is known.
     #[error("the name is relative and no origin is known; end it with a dot or set $ORIGIN")]
     NoOrigin,
-    /// The bytes end before the name does, or a label type that is neither plain nor a pointer.
+    /// The bytes end before the name does, or a label is of another type than a plain label.
     #[error("the bytes are not a domain name")]
     Malformed,
 }
@@ -144,7 +144,7 @@ impl<'a> NameRef<'a> {
     /// The root name.
     pub const ROOT: NameRef<'static> = NameRef(&[0]);
 
-    /// Reads an uncompressed name at the start of `bytes`; whatever follows it is ignored.
+    /// Reads an uncompressed name at the start of `bytes`; bytes after the name are ignored.
     pub fn from_wire(bytes: &'a [u8]) -> Result<Self, NameError> {
         let mut at = 0;
         loop {
@@ -218,8 +218,8 @@ impl<'a> NameRef<'a> {
     }
 }
 
-// Length octets are at most 63 and so never look like letters: whole names compare bytewise without regard to ASCII
-// case.
+// Length octets are at most 63, so they are never taken for letters. So whole names can be compared octet by octet
+// without regard to ASCII case.
 impl PartialEq for NameRef<'_> {
     fn eq(&self, other: &Self) -> bool {
         case::same(self.0, other.0)
@@ -237,7 +237,7 @@ impl Hash for NameRef<'_> {
 }
 
 impl Ord for NameRef<'_> {
-    /// The canonical order of RFC 4034 §6.1: label by label from the right, each as lower-case octets.
+    /// The canonical order of RFC 4034 §6.1: label by label from the right, each label as lower-case octets.
     fn cmp(&self, other: &Self) -> Ordering {
         let (mine, my_count) = label_starts(*self);
         let (theirs, their_count) = label_starts(*other);
@@ -267,7 +267,7 @@ impl PartialOrd for NameRef<'_> {
     }
 }
 
-/// Where each label's length octet stands, left to right, and how many there are; the root is not counted.
+/// The offset of each label's length octet, from left to right, and the number of labels; the root isn't counted.
 pub(crate) fn label_starts(name: NameRef<'_>) -> ([u8; MAX_LABELS], usize) {
     let mut starts = [0; MAX_LABELS];
     let (mut at, mut count) = (0_u8, 0);
@@ -314,7 +314,7 @@ impl fmt::Debug for NameRef<'_> {
 impl FromStr for Name {
     type Err = NameError;
 
-    /// Reads a name in text form; a missing final dot is understood (the form of configuration and rules).
+    /// Reads a name in text form, as in the configuration and the rules: it is absolute even without a final dot.
     fn from_str(text: &str) -> Result<Self, NameError> {
         Self::parse(text.as_bytes(), Some(NameRef::ROOT))
     }

@@ -41,8 +41,8 @@ pub mod rtype {
     pub const CAA: u16 = 257;
 }
 
-/// The record data of one RRset in one piece of memory: without duplicates, in canonical order (RFC 4034 §6.3), each
-/// rdata after its length in two octets.
+/// The record data of one RRset (the records of one owner and type) in one piece of memory: without duplicates, in
+/// canonical order (RFC 4034 §6.3), each rdata after its length in two octets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RdataSet(SmallVec<[u8; SHORT]>);
 
@@ -214,7 +214,7 @@ pub(crate) fn compressible(rtype: u16) -> bool {
     layout(rtype).is_some_and(|(_, compressible)| compressible)
 }
 
-/// Whether an rdata has the form of its type, as far as this server depends on the form.
+/// Whether an rdata has the form of its type, as far as this server relies on the form.
 pub fn is_well_formed(rtype: u16, rdata: &[u8]) -> bool {
     match rtype {
         rtype::A => rdata.len() == 4,

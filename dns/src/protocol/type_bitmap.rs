@@ -1,7 +1,8 @@
-//! Takes record types, returns them as the bit maps of NSEC and CSYNC (RFC 4034 §4.1.2). Called by the reader of zone
-//! files, and by `dnssec::denial`.
+//! Writes sets of record types. Takes the types, returns them as the bit maps of NSEC and CSYNC (RFC 4034 §4.1.2).
+//! Called by the reader of zone files, and by `dnssec::denial`.
 
-/// Appends the bit maps: one for each window of 256 types that has any, without the zero octets at its end.
+/// Appends the bit maps: one for each window of 256 types that has any of the types. Zero octets at the end of a bit
+/// map are left out.
 pub(crate) fn append(rdata: &mut Vec<u8>, types: impl IntoIterator<Item = u16>) {
     let mut types: Vec<u16> = types.into_iter().collect();
     types.sort_unstable();

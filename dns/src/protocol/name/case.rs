@@ -1,9 +1,9 @@
 //! Compares and hashes names without regard to ASCII case, eight octets at a time. Takes names and labels in wire
 //! format. Called for each query by `name`, the zones' index and the memo.
 //!
-//! Length octets are at most 63 and so never look like letters.
+//! Length octets are at most 63, so they are never taken for letters.
 
-/// The same octets but for the case of ASCII letters.
+/// Whether two runs of octets are the same, apart from the case of ASCII letters.
 #[inline]
 pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
@@ -14,16 +14,17 @@ pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     };
     let ((words_a, _), (words_b, _)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     let differ = |a: &[u8; 8], b: &[u8; 8]| lower_case(u64::from_le_bytes(*a)) != lower_case(u64::from_le_bytes(*b));
-    // The last eight overlap those before, which costs nothing.
+    // The last eight octets may overlap the word before. Comparing some twice costs nothing.
     !differ(last_a, last_b) && !words_a.iter().zip(words_b).any(|(a, b)| differ(a, b))
 }
 
-/// A hash of octets which is the same for whatever [`same`] takes for the same. It may be for others: what is found by
-/// it has to be compared.
+/// A hash of octets. Octets that [`same`] takes as equal have the same hash. Other octets may have it too, so the
+/// caller has to compare what it finds by the hash.
 #[inline]
 pub(crate) fn hash(octets: &[u8], seed: u64) -> u64 {
     const STIR: u64 = 0x9e37_79b9_7f4a_7c15;
-    /// Set in small letters; what else it folds is told apart by comparing.
+    /// The bits that tell lower from upper case; the hash ignores them. Other octets that differ only in such a bit
+    /// then have the same hash, and are distinguished by comparing.
     const FOLD: u64 = 0x2020_2020_2020_2020;
     let mut hash = seed ^ octets.len() as u64;
     let mut stir = |word: u64| {
@@ -43,7 +44,7 @@ pub(crate) fn hash(octets: &[u8], seed: u64) -> u64 {
     hash
 }
 
-/// Fewer than eight octets in a word, each of them at least once.
+/// Packs fewer than eight octets into a word. Each octet is in it at least once.
 #[inline]
 fn short(octets: &[u8]) -> u64 {
     match (octets.first_chunk::<4>(), octets.last_chunk::<4>(), octets) {
@@ -96,7 +97,7 @@ mod tests {
             let longer = [&lower[..], b"a"].concat();
             assert!(!same(&lower, &longer) && hash(&lower, 1) != hash(&longer, 1), "{length} octets");
             for at in 0..lower.len() {
-                // Bit 5 tells `@` from a back quote, too, which are no letters.
+                // Bit 5 also distinguishes `@` from a back quote, which aren't letters.
                 for other in [b'-', b'@', lower[at] | 0x80] {
                     let mut changed = lower.clone();
                     changed[at] = other;
