@@ -1,5 +1,6 @@
-//! Takes the records and steered owners of one zone, returns a [`Zone`]: an immutable index of its names. Called by the
-//! snapshot's world, which compiles every zone, and by `response::answer`, which looks up the name of each query.
+//! One zone. Takes its records and steered owners (names whose records depend on the client), returns a [`Zone`]: an
+//! immutable index of its names. Called by the snapshot's world, which compiles every zone, and by `response::answer`,
+//! which looks up the name of each query.
 //!
 //! [`mod@file`] reads master files into [`Records`]; [`Zone::compile`] checks them as a whole and builds the index;
 //! [`Zone::locate`] finds a name in it.
@@ -23,7 +24,7 @@ use index::{Descent, NameTree, TOP};
 pub use records::{Record, Records};
 pub(crate) use seek::Key;
 
-/// A name whose records of some types the rules choose per client.
+/// A name for which the rules choose the records of some types per client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SteeredOwner {
     /// The host name.
@@ -147,7 +148,7 @@ pub enum Found {
     Dname {
         /// The DNAME's owner.
         node: NodeId,
-        /// How many labels of the name lie below it.
+        /// How many labels of the name lie below the DNAME's owner.
         below: usize,
     },
     /// The name doesn't exist.
@@ -189,8 +190,8 @@ impl Zone {
         NodeId(TOP)
     }
 
-    /// Looks up `name`, which must lie within the zone. Walks from the apex down, so the topmost delegation or DNAME
-    /// decides.
+    /// Looks up `name`, which must lie within the zone. Walks from the apex down, so the delegation or DNAME nearest to
+    /// the apex decides.
     pub fn locate(&self, name: NameRef<'_>) -> Found {
         self.descend(Descent::new(name, self.depth), |at, label| self.tree.child(at, label))
     }
@@ -225,7 +226,8 @@ impl Zone {
         }
     }
 
-    /// The node of a name, even if the zone has no authority over it, as with glue.
+    /// The node of a name, even if the zone has no authority over it, as with glue (addresses of name servers below a
+    /// delegation).
     pub fn glue(&self, name: NameRef<'_>) -> Option<NodeId> {
         if !name.is_within(self.origin()) {
             return None;

@@ -1,8 +1,9 @@
-//! Takes compiled zones and the signatures of those that are signed, returns the [`Zones`] of a server. Called by the
-//! snapshot's world, which builds them, and by `response::answer` and the memo, which find the zone of each query.
+//! The zones of a server. Takes compiled zones and the signatures of those that are signed, returns [`Zones`]. Called
+//! by the snapshot's world, which builds them, and by `response::answer` and the memo, which find the zone of each
+//! query.
 //!
-//! A [`ServedZone`] joins the two: [`zone`](crate::zone) knows nothing of signatures, and [`dnssec`](crate::dnssec)
-//! signs any zone that it is given.
+//! A [`ServedZone`] joins a zone and its signatures: [`zone`](crate::zone) knows nothing of signatures, and
+//! [`dnssec`](crate::dnssec) signs any zone that it is given.
 
 mod seek;
 
@@ -47,7 +48,8 @@ impl ServedZone {
         self.signed.as_deref()
     }
 
-    /// The RRset of this type that the zone's keys make, if the name is the apex and the zone is signed.
+    /// The RRset of this type that is made from the zone's keys, such as DNSKEY, if the node is the apex and the zone
+    /// is signed.
     pub(crate) fn key_set(&self, node: NodeId, rtype: u16) -> Option<&RrSet> {
         let signed = self.signed().filter(|_| node == self.zone.apex())?;
         signed.apex_set(rtype).map(|(set, _)| set)
@@ -62,7 +64,7 @@ impl Deref for ServedZone {
     }
 }
 
-/// The zones of a server. The zone with the longest matching origin is found for a name.
+/// The zones of a server. A name belongs to the zone with the longest origin that matches the name.
 #[derive(Debug)]
 pub struct Zones {
     tree: NameTree<Option<Arc<ServedZone>>>,
@@ -99,8 +101,8 @@ impl Zones {
         &self.missing
     }
 
-    /// Whether a name and type belong to a zone that has no usable version. `found` is the zone that would answer
-    /// for them otherwise.
+    /// Whether a name and type belong to a configured zone that has no usable version. `found` is the zone that would
+    /// answer for them otherwise.
     pub fn is_missing(&self, name: NameRef<'_>, rtype: u16, found: Option<&ServedZone>) -> bool {
         let (depth, is_ds) = (found.map(|zone| zone.depth()), rtype == rtype::DS);
         self.missing.iter().any(|origin| {
@@ -111,8 +113,8 @@ impl Zones {
         })
     }
 
-    /// The zone that answers for a name and type: the one with the longest origin. DS at an origin is an exception: the
-    /// parent zone answers (RFC 4035 §3.1.4.1) if it is here.
+    /// The zone that answers for a name and type: the one with the longest origin. For DS at an origin it is the parent
+    /// zone (RFC 4035 §3.1.4.1), if this server has it.
     pub fn find(&self, name: NameRef<'_>, rtype: u16) -> Option<&ServedZone> {
         if let Some(only) = &self.only {
             return name.is_within(only.origin()).then_some(only);

@@ -1,5 +1,5 @@
-//! Finds the names and RRsets for which a zone has authority. Takes a compiled zone, returns them by their numbers.
-//! Called by `dnssec`, which signs them.
+//! Finds the names and RRsets for which a zone has authority. Takes a compiled zone, returns the names and RRsets by
+//! their numbers. Called by `dnssec`, which signs them.
 
 use super::{NodeId, RrSet, SteeredOwner, Zone};
 use crate::protocol::name::Name;
@@ -56,7 +56,7 @@ impl Zone {
         })
     }
 
-    /// The static RRsets for which the zone has authority. Of a delegation, only the DS counts (RFC 4035 §2.2).
+    /// The static RRsets for which the zone has authority. At a delegation, that is only the DS (RFC 4035 §2.2).
     pub(crate) fn own_sets(&self) -> impl Iterator<Item = OwnSet<'_>> {
         self.own_nodes().flat_map(move |id| {
             let node = self.tree.value(id.0);
@@ -96,7 +96,7 @@ impl Zone {
             labels.extend_from_slice(label);
             at = parent;
         }
-        // The name was inserted as a whole, so its labels fit.
+        // The whole name was inserted, so its labels fit into 255 octets.
         Name::join(&labels, self.origin()).unwrap_or_else(|| self.origin.clone())
     }
 }

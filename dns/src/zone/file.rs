@@ -1,5 +1,5 @@
-//! Reads master files (RFC 1035 §5, RFC 2308 §4, RFC 3597 §5). Takes text, returns records or every error with its
-//! line. Callers pass the records to [`Zone::compile`](super::Zone::compile).
+//! Reads master files, the text form of zones (RFC 1035 §5, RFC 2308 §4, RFC 3597 §5). Takes text, returns records or
+//! every error with its line. Callers pass the records to [`Zone::compile`](super::Zone::compile).
 
 mod binding;
 mod data;
@@ -20,7 +20,7 @@ use crate::protocol::name::Name;
 use crate::protocol::rdata::rtype;
 use lexer::{Entry, Lexer, Token};
 
-/// How deep files may include files.
+/// How many levels deep files may include each other.
 const MAX_INCLUDES: usize = 8;
 /// The longest time to live (RFC 2181 §8).
 const MAX_TTL: u32 = (1 << 31) - 1;
@@ -243,8 +243,8 @@ impl Scope {
         if written_ttl.is_some() {
             self.last_ttl = written_ttl;
         }
-        // If neither `$TTL` nor the SOA has a TTL, the SOA's minimum is the default for all records (RFC 1035 §3.3.13),
-        // as in BIND.
+        // If neither `$TTL` nor the SOA nor an earlier record has a TTL, the SOA's minimum field is the default for all
+        // records (RFC 1035 §3.3.13), as in BIND.
         if rtype == rtype::SOA && written_ttl.or(self.default_ttl).or(self.last_ttl).is_none() {
             self.default_ttl = rdata.last_chunk().map(|minimum| u32::from_be_bytes(*minimum).min(MAX_TTL));
         }

@@ -1,5 +1,5 @@
-//! The names of a zone as a tree in one hash table. Takes each name when a zone is loaded. For each query, `zone` walks
-//! down the tree label by label, without allocating.
+//! The names of a zone as a tree in one hash table. Names are inserted when a zone is loaded. For each query, `zone`
+//! walks down the tree label by label, without allocating.
 //!
 //! The key of a name is the number of its parent and its first label in lower case. Ancestors are inserted with their
 //! descendants, so empty non-terminals exist (RFC 4592 §2.2.2).
@@ -38,7 +38,7 @@ struct Node<T> {
 #[derive(Debug)]
 pub(crate) struct NameTree<T> {
     nodes: Vec<Node<T>>,
-    /// Labels that are too long to be stored in their nodes.
+    /// Labels that are too long to be stored in their nodes, one after the other.
     labels: Vec<u8>,
     /// For each slot of the hash table, the upper octet of the key's hash. The tags are read first. They are separate
     /// from the numbers, so that looking up a missing name reads little memory.
@@ -203,14 +203,15 @@ impl<T> NameTree<T> {
         case::hash(label, self.nodes[parent as usize].hash)
     }
 
-    /// Starts to load the slot that says whether there is a node of this key, without waiting.
+    /// Starts to load the hash table's slot for this key from memory, without waiting.
     pub(crate) fn expect(&self, key: u64) {
         let at = bucket(key, self.tags.len());
         prefetch(&self.tags[at]);
         prefetch(&self.numbers[at]);
     }
 
-    /// Starts to load the node that probably has this key, and returns its number. `None` if no node has it.
+    /// Starts to load the node that probably has this key from memory, and returns its number. `None` if no node has
+    /// it.
     pub(crate) fn approach(&self, key: u64) -> Option<u32> {
         let mut at = bucket(key, self.tags.len());
         while self.tags[at] != tag(key) {

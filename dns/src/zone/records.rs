@@ -1,8 +1,8 @@
 //! The records of a zone's files as they were read. `file` adds them one by one, `compile` reads them.
 //!
 //! A zone is compiled again whenever the rules change, so its records are kept as long as the zone is served. All
-//! records are in one piece of memory. A record takes some 20 octets more than its name and its data. A structure with
-//! its own allocations would take a hundred more.
+//! records are in one piece of memory. A record takes some 20 octets more than its name and its data. With allocations
+//! of its own for each record, it would take about a hundred more.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
-//! Looks many names up at once, in three steps: find the zone, find the node, find the records. Each step starts to
-//! load from memory what the next one reads. The memo takes a whole batch of datagrams through one step before the
-//! next, so it waits for memory once per step and not once per name.
+//! Looks many names up at once, in three steps: find the zone, find the node, find the records. Takes a name and a
+//! type, returns the zone and what [`Zones::find`] and `Zone::locate` would find. Each step starts to load from memory
+//! what the next step reads. The memo takes a whole batch of datagrams through one step before the next, so it waits
+//! for memory once per step and not once per name.
 
 use super::{ServedZone, Zones};
 use crate::protocol::name::NameRef;

@@ -1,5 +1,5 @@
 //! Checks the records of a zone. Takes the records, adds errors and warnings about records that may not exist at their
-//! name, or not beside each other. Called by `compile`.
+//! name, or may not exist beside each other. Called by `compile`.
 
 use super::{Build, Group};
 use crate::protocol::name::NameRef;
@@ -103,7 +103,7 @@ impl Build<'_> {
         }
     }
 
-    /// A DNAME whose target is below its owner redirects for ever.
+    /// Warns of a DNAME whose target is at or below its owner, as it redirects for ever.
     fn check_dname(&mut self, node: u32) {
         let endless = self.group(node, rtype::DNAME).map(|group| group.members[0]).filter(|&at| {
             let record = self.records.get(at);
@@ -115,7 +115,8 @@ impl Build<'_> {
         }
     }
 
-    /// Warns of records that are never served, because they are below a delegation or a DNAME (RFC 6672 §2.4).
+    /// Reports records that are never served: those below a DNAME are errors (RFC 6672 §2.4), those below a delegation
+    /// are warnings, except for A and AAAA, which may be glue.
     fn check_authority(&mut self, node: u32) {
         let Some((above, kind)) = self.covered_by(node) else {
             return;

@@ -1,9 +1,9 @@
 //! Reads HTTPS and SVCB records (RFC 9460 §2.1). Takes the tokens after the type, returns wire bytes. Called by `data`.
 //!
-//! The scanner of the `domain` crate reads most parameters. It doesn't read two forms. The first is a known parameter
-//! that is written by its number: then the value is the octets themselves (`key1=\002h2`). The second is a comma or a
-//! backslash in an identifier of `alpn` (RFC 9460 Appendix A.1). For these two forms, this file gives the scanner a
-//! stand-in text, and afterwards replaces the stand-in's value by the real octets.
+//! The scanner of the `domain` crate reads most parameters, but not two forms. The first is a known parameter that is
+//! written by its number: its value is the octets themselves (`key1=\002h2`). The second is a comma or a backslash in
+//! an identifier of `alpn` (RFC 9460 Appendix A.1). For these two forms, this file gives the scanner a stand-in text,
+//! and afterwards replaces the stand-in's value by the real octets.
 
 use std::borrow::Cow;
 
@@ -219,7 +219,7 @@ fn line(mnemonic: &str, pieces: &[Piece<'_>], origin: &Name) -> Vec<u8> {
     line
 }
 
-/// The scanner's error message without its position, because the position is that in the made line.
+/// The scanner's error message without its position, which counts in the line that was made here, not in the file.
 fn reason(error: &str) -> &str {
     error.splitn(3, ':').nth(2).map_or(error, str::trim)
 }

@@ -156,7 +156,7 @@ impl<'t> Fields<'t> {
         Ok(())
     }
 
-    /// Octets to the end of the record, in one string without a length.
+    /// The octets of one string that is the rest of the record, without a length octet.
     pub(super) fn long_text(&mut self) -> Result<(), String> {
         let octets = unquoted(self.raw("a string")?)?;
         self.out.extend(octets);

@@ -1,4 +1,5 @@
-//! The text forms of record types. Takes a type, returns the items of its data in order. Called by `data`.
+//! The text forms of record types. Takes a type, returns the items (such as a number or a name) of its data, in order.
+//! Called by `data`.
 
 use super::item::Item;
 use super::odd;

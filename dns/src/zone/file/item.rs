@@ -23,7 +23,7 @@ pub(super) enum Item {
     MaybeText,
     /// One or more character-strings.
     Texts,
-    /// One string without a length, up to the end.
+    /// One string up to the end, which has no length octet in wire format.
     LongText,
     /// Hexadecimal digits up to the end.
     Hex,

@@ -110,7 +110,7 @@ fn date(fields: &mut Fields<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// A salt (RFC 5155 §3.3).
+/// The salt of NSEC3 and NSEC3PARAM (RFC 5155 §3.3).
 fn salt(fields: &mut Fields<'_>) -> Result<(), String> {
     let what = "a salt in hexadecimal digits, or -";
     let word = fields.word(what)?;
@@ -161,7 +161,7 @@ fn eui(fields: &mut Fields<'_>, octets: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// The tag of a CAA (RFC 8659 §4.1).
+/// The tag of a CAA record (RFC 8659 §4.1).
 fn tag(fields: &mut Fields<'_>) -> Result<(), String> {
     let what = "a property such as issue";
     let word = fields.word(what)?;
@@ -171,7 +171,7 @@ fn tag(fields: &mut Fields<'_>) -> Result<(), String> {
     fields.short(word.as_bytes())
 }
 
-/// Address, protocol and a bit map of ports (RFC 1035 §3.4.2).
+/// WKS: address, protocol and a bit map of ports (RFC 1035 §3.4.2).
 pub(super) fn wks(fields: &mut Fields<'_>) -> Result<(), String> {
     fields.ipv4()?;
     fields.named_u8(&[("ICMP", 1), ("TCP", 6), ("UDP", 17)], "a protocol: TCP, UDP or a number")?;
@@ -186,7 +186,7 @@ pub(super) fn wks(fields: &mut Fields<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// An OSI address (RFC 1706 §6).
+/// NSAP: an OSI address (RFC 1706 §6).
 pub(super) fn nsap(fields: &mut Fields<'_>) -> Result<(), String> {
     let what = "0x and hexadecimal digits, perhaps with dots between";
     let word = fields.word(what)?;
@@ -196,7 +196,7 @@ pub(super) fn nsap(fields: &mut Fields<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Prefixes (RFC 3123 §4, §5).
+/// APL: address prefixes (RFC 3123 §4, §5).
 pub(super) fn apl(fields: &mut Fields<'_>) -> Result<(), String> {
     let what = "a prefix such as 1:192.0.2.0/24 or !2:2001:db8::/32";
     while !fields.at_end() {
@@ -221,7 +221,7 @@ pub(super) fn apl(fields: &mut Fields<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Precedence, gateway and key (RFC 4025 §3).
+/// IPSECKEY: precedence, gateway and key (RFC 4025 §3).
 pub(super) fn ipseckey(fields: &mut Fields<'_>) -> Result<(), String> {
     fields.u8()?;
     let kind = fields.u8()?;
@@ -230,7 +230,7 @@ pub(super) fn ipseckey(fields: &mut Fields<'_>) -> Result<(), String> {
     if algorithm == 0 && fields.at_end() { Ok(()) } else { fields.base64() }
 }
 
-/// Precedence, whether discovery is optional, and a relay (RFC 8777 §4).
+/// AMTRELAY: precedence, whether discovery is optional, and a relay (RFC 8777 §4).
 pub(super) fn amtrelay(fields: &mut Fields<'_>) -> Result<(), String> {
     fields.u8()?;
     let optional = fields.word("0 or 1")?;
@@ -244,7 +244,7 @@ pub(super) fn amtrelay(fields: &mut Fields<'_>) -> Result<(), String> {
     gateway(fields, kind)
 }
 
-/// Nothing, an address or a name.
+/// A gateway or relay of this type: nothing, an address or a name.
 fn gateway(fields: &mut Fields<'_>, kind: u8) -> Result<(), String> {
     match kind {
         0 => match fields.word("a dot for no gateway")? {
@@ -258,7 +258,7 @@ fn gateway(fields: &mut Fields<'_>, kind: u8) -> Result<(), String> {
     }
 }
 
-/// Identity, key and rendezvous servers (RFC 8005 §5, §6).
+/// HIP: identity, key and rendezvous servers (RFC 8005 §5, §6).
 pub(super) fn hip(fields: &mut Fields<'_>) -> Result<(), String> {
     let algorithm: u8 = fields.number("an algorithm's number")?;
     let (tag, key) = (fields.hex_word()?, fields.base64_word()?);
@@ -273,7 +273,7 @@ pub(super) fn hip(fields: &mut Fields<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// A digital object (draft-durand-doa-over-dns).
+/// DOA: a digital object (draft-durand-doa-over-dns).
 pub(super) fn doa(fields: &mut Fields<'_>) -> Result<(), String> {
     fields.u32()?;
     fields.u32()?;
@@ -282,14 +282,14 @@ pub(super) fn doa(fields: &mut Fields<'_>) -> Result<(), String> {
     if fields.takes(b"-") { Ok(()) } else { fields.base64() }
 }
 
-/// A number of 64 bits.
+/// IPN: a number of 64 bits.
 pub(super) fn ipn(fields: &mut Fields<'_>) -> Result<(), String> {
     let number: u64 = fields.number("a number of 64 bits")?;
     fields.out.extend(number.to_be_bytes());
     Ok(())
 }
 
-/// A position (RFC 1876 §2, §3).
+/// LOC: a geographic position (RFC 1876 §2, §3).
 pub(super) fn loc(fields: &mut Fields<'_>) -> Result<(), String> {
     let latitude = angle(fields, 90, ["N", "S"])?;
     let longitude = angle(fields, 180, ["E", "W"])?;
@@ -311,8 +311,8 @@ pub(super) fn loc(fields: &mut Fields<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads degrees, perhaps minutes and seconds, and the hemisphere. Returns thousandths of a second, where 2^31 is the
-/// equator or the prime meridian.
+/// Reads degrees, perhaps minutes and seconds, and the hemisphere. Returns thousandths of an arc second, where 2^31
+/// means the equator or the prime meridian.
 fn angle(fields: &mut Fields<'_>, most: u32, hemispheres: [&str; 2]) -> Result<u32, String> {
     let what =
         format!("degrees, minutes and seconds up to {most} degrees, and {} or {}", hemispheres[0], hemispheres[1]);
