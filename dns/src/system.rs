@@ -1,5 +1,4 @@
-//! The floor of the house: what the kernel, the disk and the clock offer, in forms that the rest of the crate can test.
-//! Knows nothing of DNS.
+//! Access to the kernel, the disk and the clock, in forms that the rest of the crate can test. Has no code about DNS.
 
 pub(crate) mod batch;
 pub(crate) mod clock;

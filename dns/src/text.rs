@@ -1,5 +1,5 @@
-//! Text for people: suggestions for mistyped names, causes of errors, spans and moments, and places in JSON documents.
-//! Pure.
+//! Reads and makes text for people: suggestions for mistyped names, causes of errors, spans and times, and places in
+//! JSON documents. Pure.
 
 pub(crate) mod cause;
 pub(crate) mod json_place;

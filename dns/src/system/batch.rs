@@ -7,8 +7,7 @@
 //! - [`receive_file`] and [`passed_files`]: files that another process opened and handed over. This process closes
 //!   them.
 //! - [`prefetch`] and [`with_huge_pages`]: hints about memory, which change no value. Used by the memo and by the
-//!   tables
-//!   of names and addresses.
+//!   tables of names and addresses.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -29,10 +28,10 @@ pub(crate) const SIZE: usize = 64;
 const COUNT: u32 = 64;
 /// The largest datagram, in bytes.
 const LARGEST: usize = 65_535;
-/// The distance between the buffers of two packets: a power of two and three cache lines. With a power of two alone,
-/// the beginnings of all buffers would share the same lines of the cache.
+/// The distance between the buffers of two packets, in bytes: a power of two and three cache lines. With a power of two
+/// alone, the beginnings of all buffers would share the same lines of the cache.
 const STRIDE: usize = LARGEST + 1 + 3 * 64;
-/// The initial capacity of a response's buffer; most responses fit.
+/// The initial capacity of a response's buffer, in bytes; most responses fit.
 const RESPONSE: usize = 2048;
 
 /// A sender's address as the kernel writes and reads it.
@@ -188,7 +187,7 @@ impl Batch {
     }
 }
 
-/// Zeroed octets. Without huge pages, only pages that were written to take memory. Most datagrams and batches are
+/// Zeroed octets, without huge pages. So only pages that were written to take memory: most datagrams and batches are
 /// short.
 fn buffers(length: usize) -> Vec<u8> {
     let buffers = vec![0; length];
@@ -251,7 +250,7 @@ fn info_for_response(length: usize, control: &mut Control) -> usize {
             }
             (IPPROTO_IPV6, IPV6_PKTINFO) => {
                 let info = data.cast::<in6_pktinfo>();
-                // The same, except for a link-local address, which is valid on its own interface only.
+                // Here too, except for a link-local address, which is valid only on its own interface.
                 if !Ipv6Addr::from((*info).ipi6_addr.s6_addr).is_unicast_link_local() {
                     (*info).ipi6_ifindex = 0;
                 }
@@ -313,8 +312,8 @@ pub(crate) fn in_huge_pages<T>(values: Vec<T>) -> Vec<T> {
     moved
 }
 
-/// Returns freed memory to the system that the allocator keeps. Reading and compiling a large zone frees many small
-/// pieces between others that stay, which the allocator doesn't return by itself.
+/// Returns memory to the system that was freed but that the allocator keeps. Reading and compiling a large zone frees
+/// many small pieces between others that stay; the allocator doesn't return those by itself.
 pub(crate) fn give_back_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: the function only works on the allocator's own free lists, under the allocator's locks.
@@ -339,7 +338,7 @@ pub(crate) fn passed_files(count: u16) -> impl Iterator<Item = io::Result<OwnedF
     })
 }
 
-/// One octet from a Unix socket, with the file that came with it if one did.
+/// Receives one octet from a Unix socket, and the file that was passed with it, if there is one.
 pub(crate) fn receive_file(socket: BorrowedFd<'_>) -> io::Result<(u8, Option<OwnedFd>)> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
     let (mut octet, mut control) = ([0_u8], nix::cmsg_space!([i32; 1]));
@@ -365,7 +364,7 @@ pub(crate) fn receive_file(socket: BorrowedFd<'_>) -> io::Result<(u8, Option<Own
 mod tests {
     use super::*;
 
-    /// A control message as the kernel writes it, its data in words.
+    /// A control message as the kernel writes it, with `data` as its data. Returns its length with padding, too.
     fn control(level: i32, kind: i32, data: &[u8]) -> (usize, Control) {
         let length = size_of::<libc::cmsghdr>() + data.len();
         let mut control = Control([0xff; 64]);

@@ -1,4 +1,4 @@
-//! The time of day as an argument: whoever needs it holds a [`Clock`], so that tests can turn it.
+//! The time of day as an argument: code that needs the time holds a [`Clock`], so that tests can set the time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl Clock {
         }))
     }
 
-    /// A clock that begins at `start` and goes with the runtime's, which tests can pause and turn.
+    /// A clock that begins at `start` and follows the clock of the Tokio runtime, which tests can pause and advance.
     #[must_use]
     #[cfg(test)]
     pub(crate) fn of_runtime(start: Timestamp) -> Self {
@@ -37,7 +37,7 @@ impl Clock {
         Self(Arc::new(move || now))
     }
 
-    /// The same clock, set forward by as many milliseconds as `ahead` says at the time.
+    /// The same clock, set forward by the present number of milliseconds in `ahead`.
     #[cfg(test)]
     pub(crate) fn set_ahead(self, ahead: Arc<std::sync::atomic::AtomicI64>) -> Self {
         Self(Arc::new(move || Timestamp(self.now().0 + ahead.load(std::sync::atomic::Ordering::Relaxed))))

@@ -17,7 +17,7 @@ pub(crate) const NO_FILE: &str = "is no file but a pipe, a socket or a device";
 /// One mistake in a file: its place, what is wrong, and how to mend it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Fault {
-    /// The file with a line or a JSON pointer; empty where the message names the place.
+    /// The file with a line or a JSON pointer; empty if the message already names the place.
     pub place: String,
     /// What is wrong and how to mend it.
     pub message: String,

@@ -119,7 +119,7 @@ impl Tasks {
         self.troubles().into_iter().filter(|trouble| trouble.is_vital).collect()
     }
 
-    /// The tasks that are late or down at a time since the start.
+    /// The tasks that are late or down at this time after the start.
     fn troubles_after(&self, passed: Duration) -> Vec<Trouble> {
         self.all().iter().filter_map(|task| task.trouble(passed)).collect()
     }
@@ -176,7 +176,7 @@ impl Pulse {
     }
 }
 
-/// The growing pauses of a task that panics again and again.
+/// The growing pauses before the restarts of a task that panics again and again.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff(u32);
 

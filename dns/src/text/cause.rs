@@ -1,8 +1,8 @@
-//! What is at the bottom of an error. Used where the outer errors only repeat what was tried.
+//! Finds the innermost cause of an error. Called where the outer errors only repeat what was tried.
 
 use std::error::Error;
 
-/// The innermost cause of an error: the error itself if it has none.
+/// The innermost cause of an error: the error itself if it has no cause.
 pub(crate) fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut cause = error;
     while let Some(source) = cause.source() {

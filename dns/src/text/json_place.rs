@@ -1,12 +1,13 @@
-//! Takes a JSON text and a JSON pointer (RFC 6901), returns a line and a column. Used for errors of the rules.
+//! Finds places in JSON texts. Takes a text and a JSON pointer (RFC 6901), returns a line and a column. Called for
+//! errors of the rules.
 //!
-//! The text was parsed before, so this scanner only follows it. If it can't follow, it returns no place, or that of the
-//! last thing that it could follow.
+//! The text was parsed before, so this scanner doesn't check it. If the text isn't valid JSON, it returns no place, or
+//! the last place that it found.
 
 use std::ops::Range;
 
-/// A place in a text, both counted from 1. A column is one character: a tab counts as one, and a byte-order mark as
-/// none.
+/// A place in a text. Lines and columns are counted from 1. A column is one character: a tab counts as one, and a
+/// byte-order mark isn't counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     /// The line.
@@ -15,8 +16,9 @@ pub(crate) struct Place {
     pub(crate) column: usize,
 }
 
-/// The place of the value that a pointer names: the place of its key if it has one. If there is no such value, the
-/// place of the innermost object or list around it. If a key stands twice, the last one counts.
+/// The place of the value that a pointer names: where its key begins, or for an element of a list, where its value
+/// begins. If there is no such value, the place of the innermost object or list around it. If a key stands twice, the
+/// last one counts.
 pub(crate) fn find(text: &[u8], pointer: &str) -> Place {
     let start = if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
     let mut scanner = Scanner { text, at: start };
@@ -49,7 +51,7 @@ pub(crate) fn value_at(text: &[u8], pointer: &str) -> Option<Range<usize>> {
 
 fn place_of(text: &[u8], start: usize, at: usize) -> Place {
     let before = text.get(start..at).unwrap_or_default();
-    // CR LF is one end, and so is either alone.
+    // CR LF is one end of a line, and so is CR or LF alone.
     let ends = before.iter().enumerate().filter(|(index, byte)| match byte {
         b'\n' => true,
         b'\r' => before.get(index + 1).or_else(|| text.get(at)) != Some(&b'\n'),
@@ -66,8 +68,8 @@ struct Scanner<'t> {
 }
 
 impl Scanner<'_> {
-    /// Finds the member of that name, or the element of that index, in the value that begins here. Returns where its
-    /// key begins (of an element: its value), and where its value begins.
+    /// Finds the member of that name, or the element of that index, in the value that begins here. Returns where the
+    /// member's key and its value begin; for an element, both are where its value begins.
     fn member(&mut self, token: &str) -> Option<(usize, usize)> {
         let (mut found, mut index) = (None, 0_usize);
         match self.peek()? {
@@ -112,7 +114,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Goes to the end of the value that begins here, however deep it is.
+    /// Goes to the end of the value that begins here, without recursion.
     fn value(&mut self) -> Option<()> {
         let mut depth = 0_usize;
         loop {
@@ -181,7 +183,7 @@ mod tests {
         assert_eq!((at(text, "/a/0"), at(text, "/a/1")), ((2, 9), (2, 12)));
         assert_eq!((at(text, "/a/1/b~1c"), at(text, "/a/2/1")), ((2, 13), (2, 37)));
         assert_eq!((at(text, "/é/d"), at(text, "/é/e")), ((3, 8), (3, 19)));
-        // What isn't there is told where it would belong.
+        // For a missing value, the place is that of the object or list that could hold it.
         assert_eq!((at(text, "/é/missing/deeper"), at(text, "/a/7"), at(text, "/none")), ((3, 2), (2, 3), (1, 1)));
     }
 

@@ -1,7 +1,7 @@
-//! Takes a mistyped name and the names that exist, returns a sentence that says which was probably meant. Used in
-//! messages of the configuration, the command line and the API.
+//! Suggests names. Takes a mistyped name and the names that exist, returns the one that was probably meant, or a
+//! sentence about it. Used in messages of the configuration, the command line and the API.
 
-/// The known name nearest to `wrong`, if one is near enough to have been meant.
+/// The known name that is most similar to `wrong`, if it is similar enough to have been meant.
 #[must_use]
 pub(crate) fn nearest<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let distance = |name: &str| strsim::damerau_levenshtein(&wrong.to_ascii_lowercase(), &name.to_ascii_lowercase());
@@ -10,7 +10,7 @@ pub(crate) fn nearest<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>)
     (distance <= allowed).then_some(name)
 }
 
-/// How to mend a mistyped name: the nearest known one, else all of them.
+/// How to mend a mistyped name: the most similar known name, or all known names.
 #[must_use]
 pub(crate) fn suggestion<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();

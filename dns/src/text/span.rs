@@ -1,5 +1,5 @@
-//! Takes spans and moments as people write them (`2h`, `1h30m`, `18:00Z`), returns milliseconds and timestamps. Also
-//! turns a span back into text. Called by `bailiwick drain` and by the status of a node.
+//! Reads spans and times as people write them (`2h`, `1h30m`, `18:00Z`). Takes text, returns milliseconds and
+//! timestamps; also turns a span back into text. Called by `bailiwick drain` and by the status of a node.
 
 use bailiwick_rules::time::{Millis, Timestamp};
 
@@ -15,7 +15,7 @@ const LONGEST: Millis = Millis(366 * DAY);
 /// Reads a span: numbers with units, the longest unit first, such as `2h`, `90m`, `1d` or `1h30m`.
 ///
 /// # Errors
-/// A sentence that says how to write one.
+/// A sentence that says how to write a span.
 pub(crate) fn parse_span(text: &str) -> Result<Millis, String> {
     let wrong = || format!("{text:?} is no span of time; write it as 2h, 90m, 1d or 1h30m");
     let (mut rest, mut span, mut units) = (text, 0_u64, UNITS.iter());
@@ -34,10 +34,10 @@ pub(crate) fn parse_span(text: &str) -> Result<Millis, String> {
     }
 }
 
-/// Reads a moment in the future: RFC 3339 with an offset, or a time of day in UTC. `18:00Z` means the next 18:00 UTC.
+/// Reads a time in the future: RFC 3339 with an offset, or a time of day in UTC. `18:00Z` means the next 18:00 UTC.
 ///
 /// # Errors
-/// A sentence that says how to write one.
+/// A sentence that says how to write a time.
 pub(crate) fn parse_moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     let moment = match Timestamp::parse(text) {
         Some(moment) => moment,
@@ -55,7 +55,7 @@ pub(crate) fn parse_moment(text: &str, now: Timestamp) -> Result<Timestamp, Stri
     }
 }
 
-/// The next moment after `now` at which the clock shows `text`, written `HH:MMZ`.
+/// The next time after `now` at which a clock in UTC shows `text`, written `HH:MMZ`.
 fn next_time_of_day(text: &str, now: Timestamp) -> Option<Timestamp> {
     let (date, _) = now.to_string().split_once('T').map(|(date, time)| (date.to_owned(), time.to_owned()))?;
     let time = text.strip_suffix('Z').filter(|time| time.len() == 5)?;

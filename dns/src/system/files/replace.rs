@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) enum Mode {
     /// The owner alone: 0600.
     Private,
-    /// Everybody whom the umask allows.
+    /// All users whom the umask allows: 0666 without the umask's bits.
     Public,
 }
 

@@ -1,4 +1,4 @@
-//! Tasks that stall, panic and come back.
+//! Tests with tasks that stall, panic and are started again.
 
 use std::cell::Cell;
 
@@ -12,7 +12,7 @@ fn a_task_without_a_turn_for_longer_than_its_patience_is_named() {
     owner.beat();
     assert_eq!(tasks.troubles(), []);
     let late = tasks.troubles_after(Duration::from_secs(31));
-    assert_eq!(late.len(), 1, "one that may wait for ever is never late: {late:?}");
+    assert_eq!(late.len(), 1, "a task that may wait for ever is never late: {late:?}");
     assert!(late[0].is_vital && late[0].to_string().starts_with("owner: no turn for 3"), "{late:?}");
 }
 
