@@ -1,4 +1,5 @@
-//! Where a client is: address ranges, the GeoIP database, and the classes of clients that the rules make of both.
+//! Finds where a client is: ranges of addresses, the GeoIP database, and the classes of clients that the rules form by
+//! both.
 
 pub(crate) mod classes;
 pub(crate) mod geoip;

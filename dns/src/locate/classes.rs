@@ -1,6 +1,6 @@
 //! Puts clients into classes by their addresses. Takes rules and the places of a GeoIP database, returns for each
-//! service the ranges of addresses by [`ClassId`], with exact scopes. `snapshot` builds them at load, and looks them up
-//! for each query.
+//! service the ranges of addresses by [`ClassId`], with exact scopes (how many leading bits of an address decide its
+//! class). `snapshot` builds the classes at load, and looks up each query's client in them.
 //!
 //! Two clients are in the same class of a service if `steer` ranks its regions in the same way for both. Health doesn't
 //! matter. An IPv6 address that carries an IPv4 address (v4-mapped, NAT64, 6to4, Teredo) is located by that IPv4
@@ -33,7 +33,8 @@ impl ClassId {
     }
 }
 
-/// A client is located by a carried IPv4 address only if at least this many bits of that address are known.
+/// A client is located by the IPv4 address that its address carries only if at least this many bits of that address are
+/// known.
 const ENOUGH_BITS: u8 = 24;
 
 /// A block of IPv6 addresses that carry IPv4 addresses.
@@ -49,8 +50,8 @@ struct Carrier {
     flipped: bool,
 }
 
-/// ::ffff:0:0/96 (RFC 4291 §2.5.5.2), 64:ff9b::/96 (RFC 6052 §2.1), 2001::/32 (Teredo, RFC 4380 §4), 2002::/16 (6to4,
-/// RFC 3056 §2).
+/// The blocks: v4-mapped, ::ffff:0:0/96 (RFC 4291 §2.5.5.2); NAT64, 64:ff9b::/96 (RFC 6052 §2.1); Teredo, 2001::/32
+/// (RFC 4380 §4); 6to4, 2002::/16 (RFC 3056 §2).
 const CARRIERS: [Carrier; 4] = [
     Carrier { first: 0xffff << 32, length: 96, at: 96, flipped: false },
     Carrier { first: 0x0064_ff9b << 96, length: 96, at: 96, flipped: false },
@@ -61,7 +62,7 @@ const CARRIERS: [Carrier; 4] = [
 /// The index of v4-mapped addresses in [`CARRIERS`].
 const MAPPED: usize = 0;
 
-/// In ranges of IPv6 addresses, values from this one on mean [`CARRIERS`].
+/// In ranges of IPv6 addresses, values from this one on aren't standings, but stand for the blocks of [`CARRIERS`].
 #[allow(clippy::cast_possible_truncation)] // 4
 const FIRST_CARRIER: u32 = u32::MAX - CARRIERS.len() as u32;
 
@@ -103,7 +104,7 @@ pub(crate) struct Network {
     pub prefix: u64,
     /// The number of bits of the prefix.
     pub length: u8,
-    /// How many bits of the client's address decide the network. An answer applies to no shorter prefix.
+    /// How many leading bits of the client's address decide the network. An answer applies to no shorter prefix.
     pub scope: u8,
 }
 
@@ -140,8 +141,8 @@ pub(crate) fn client_at(table: &Table, places: &Places, address: IpAddr) -> Clie
     Client { tenant: None, address: Some(address), country, location }
 }
 
-/// The standing of the client at each address, for all services of one table. If the table's `networks` and the GeoIP
-/// database differ, `networks` count.
+/// The standing (country, location and jurisdictions) of the client at each address, for all services of one table. If
+/// the table's `networks` and the GeoIP database differ, `networks` count.
 #[derive(Debug)]
 pub(crate) struct Standings {
     /// The index in `standings` of each IPv4 address.

@@ -1,5 +1,5 @@
-//! The GeoIP database. Takes the bytes of an MMDB file, returns the places of all address ranges. Called at startup and
-//! by the watcher when the file has changed; `classes` looks addresses up.
+//! Reads the GeoIP database. Takes the bytes of an MMDB file, returns the places of all address ranges. Called at
+//! startup and by the watcher when the file has changed; `classes` looks addresses up.
 //!
 //! The reader understands two layouts: GeoIP2 (`country.iso_code`, `location.latitude`, `location.longitude`) and flat
 //! (`country_code`, `latitude`, `longitude`). Every network is read once at load, and the file's bytes aren't kept.

@@ -20,7 +20,7 @@ use crate::locate::ranges::{Bits, Builder, Ranges};
 /// The number of bits of an IPv6 address after its /48.
 const BELOW_48: u32 = 80;
 
-/// The entries of both documents' `networks` for an address.
+/// What the `networks` of both documents say of an address.
 #[derive(Clone, Copy)]
 struct Named {
     old: Option<NetworkPlace>,
@@ -196,17 +196,17 @@ mod tests {
             told,
             [
                 row("-", "-", 0, 0),
-                row("-", "-", 0, 0),                 // what carries IPv4 addresses
+                row("-", "-", 0, 0),                 // addresses that carry IPv4 addresses
                 row("-", "10.1.0.0/17", 1 << 15, 0), // named by both
                 row("-", "192.0.2.0/24", 256, 0),
                 row("-", "2002:a00::/24", 0, 1 << 24),
                 row("DE", "-", (1 << 24) - (1 << 16), (1 << 16) - 1),
-                row("DE", "10.1.0.0/16", 1 << 15, 0), // the old document's alone
+                row("DE", "10.1.0.0/16", 1 << 15, 0), // named by the old document alone
                 row("DE", "2001:db8:1::/48", 0, 1),
                 row("FR", "-", 1 << 24, 2),
             ]
         );
-        // Each group's client stands where its addresses do.
+        // The client of each group has the standing that its addresses have.
         let at = |address: &str| {
             let address: IpAddr = address.parse().unwrap();
             let stand = |table: &Table| bailiwick_rules::steer::stand(table, &client_at(table, &places, address));

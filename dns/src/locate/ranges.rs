@@ -1,5 +1,6 @@
 //! Divides the address space into ranges, each with a value. Takes sorted ranges from `geoip` and `classes`, returns
-//! the value at an address and the exact scope of this value.
+//! the value at an address and the exact scope of this value: the length of the shortest prefix whose addresses all
+//! have it.
 
 use std::fmt::Debug;
 
@@ -164,7 +165,7 @@ impl Ranges<u32> {
 }
 
 impl Ranges<u128> {
-    /// Each range's value and how many addresses it has. One that is the whole space has one less than it has.
+    /// Each range's value and how many addresses it has. A single range over the whole space is counted as 2^128 - 1.
     pub(crate) fn sizes(&self) -> impl Iterator<Item = (u32, u128)> {
         let starts = self.starts.iter().skip(1).copied();
         let lasts = starts.map(|next| next - 1).chain([u128::MAX]);
@@ -172,7 +173,7 @@ impl Ranges<u128> {
     }
 }
 
-/// The most bits by which the space is divided: 256 KiB of parts, which stay in a core's cache.
+/// The most bits by which the space is divided into parts: 256 KiB of parts, which stay in a core's cache.
 const MAX_BITS: u8 = 16;
 
 impl<A: Bits> Ranges<A> {
@@ -183,7 +184,7 @@ impl<A: Bits> Ranges<A> {
         let count = (1 << bits) + 2;
         let mut parts = Vec::with_capacity(count + 1);
         for (at, start) in (0_u32..).zip(&starts) {
-            // A range that begins within a part isn't the one that holds the part's first address.
+            // A range that begins within a part doesn't hold the part's first address.
             let first_of = start.before().map_or(0, |before| before.part(bits) + 1);
             parts.resize(first_of.max(parts.len()), at.saturating_sub(1));
         }
@@ -202,14 +203,15 @@ impl<A: Bits> Ranges<A> {
     #[must_use]
     pub(crate) fn value_and_scope(&self, address: A, borders: &Borders) -> (u32, u8) {
         let at = self.position(address);
-        // A prefix around the address crosses no border exactly if it holds neither of the two addresses just outside.
+        // A prefix around the address crosses no border if and only if it holds neither of the two addresses just
+        // outside.
         let apart = |outside: Option<A>| outside.map_or(0, |outside| address.common(outside) + 1);
         let below = apart(self.starts[borders.at_or_before(at)].before());
         let above = apart(borders.after(at).map(|next| self.starts[next]));
         (self.values[at], below.max(above))
     }
 
-    /// Prefetches what a lookup of this address will read, without waiting for it.
+    /// Starts to load the memory that a lookup of this address reads, without waiting.
     pub(crate) fn expect(&self, address: A, borders: &Borders) {
         let first = self.parts[address.part(self.bits)] as usize;
         prefetch(&self.starts[first]);
@@ -241,7 +243,7 @@ impl<A: Bits> Ranges<A> {
         self.starts.iter().copied().zip(self.values.iter().copied())
     }
 
-    /// Combines two cuts of the space. Each address gets the value that `join` makes of its two values.
+    /// Combines two divisions of the space. Each address gets the value that `join` makes of its two values.
     #[must_use]
     pub(crate) fn overlay(&self, over: &Self, mut join: impl FnMut(u32, u32) -> u32) -> Self {
         let (mut below, mut above) = (self.iter().peekable(), over.iter().peekable());
@@ -283,7 +285,8 @@ mod tests {
     const CASES: u32 = 2000;
     const HIGH: u32 = 0xffff_ff00;
 
-    /// Runs of few values whose starts are close together, at both ends of the space too.
+    /// Random runs (starts with values) with few different values. Their starts are close together, also at both ends
+    /// of the space.
     fn runs() -> impl Strategy<Value = Vec<(u32, u32)>> {
         let start = prop_oneof![0..64_u32, HIGH..=u32::MAX, any::<u32>()];
         proptest::collection::vec((start, 0..4_u32), 0..24).prop_map(|mut runs| {
@@ -305,7 +308,7 @@ mod tests {
         runs.iter().rev().find(|(start, _)| *start <= address).map_or(9, |(_, value)| *value)
     }
 
-    /// Where something could go wrong: around every start, and anywhere.
+    /// Addresses to test: those around every start, and any other.
     fn addresses(runs: &[(u32, u32)], more: u32) -> Vec<u32> {
         let around = |&(start, _): &(u32, u32)| [start.saturating_sub(1), start, start.saturating_add(1)];
         runs.iter().flat_map(around).chain([0, more, u32::MAX]).collect()

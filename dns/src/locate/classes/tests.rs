@@ -48,7 +48,7 @@ fn classes(table: &Table, places: &Places) -> Vec<Classes> {
     Classes::of_services(table, &[ServiceIndex(0), ServiceIndex(1), ServiceIndex(2)], &standings)
 }
 
-/// The ranking that `steer` gives an address without any ranges.
+/// The ranking that `steer` gives the client at an address, computed without any ranges.
 fn brute_force(table: &Table, places: &Places, service: u32, address: IpAddr) -> RankingKey {
     let standing = stand(table, &client_at(table, places, address));
     key(&rank(table, ServiceIndex(service), &standing, PathClass::Inference))
@@ -63,7 +63,7 @@ fn block(address: IpAddr, length: u8) -> IpNet {
     IpNet::new(address, length).unwrap().trunc()
 }
 
-/// An address inside a prefix, picked by `pick`.
+/// An address inside a prefix, whose host bits are those of `pick`.
 fn inside(prefix: IpNet, pick: u128) -> IpAddr {
     match prefix {
         IpNet::V4(prefix) => {
@@ -78,7 +78,7 @@ fn inside(prefix: IpNet, pick: u128) -> IpAddr {
     }
 }
 
-/// Every form in which an IPv6 address carries this IPv4 one.
+/// Every form of an IPv6 address that carries this IPv4 address.
 fn carriers_of(inner: Ipv4Addr) -> [IpAddr; 4] {
     let bits = u128::from(inner.to_bits());
     [
@@ -117,7 +117,7 @@ fn networks() -> impl Strategy<Value = Vec<(IpNet, usize)>> {
 
 const CASES: u32 = 1500;
 
-/// The class found by ranges is the one that `steer` gives without them. It is the same for every address inside the
+/// The class that ranges give is the one that `steer` gives without them. It is the same for every address inside the
 /// scope. Every such address has the same scope, so that scopes partition the space.
 #[test]
 fn ranges_give_the_class_of_steer_and_each_scope_has_one_class() {

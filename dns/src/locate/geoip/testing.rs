@@ -1,4 +1,5 @@
-//! MMDB files for tests. Takes prefixes with fields, returns the bytes of a database by the format's specification 2.0.
+//! Makes MMDB files for tests. Takes prefixes with fields, returns the bytes of a database by version 2.0 of the
+//! format's specification.
 
 use std::net::IpAddr;
 
@@ -28,7 +29,7 @@ enum Slot {
 }
 
 impl DatabaseBuilder {
-    /// An empty database of IPv4 (4) or of both (6).
+    /// An empty database. `ip_version` 4 means that it holds IPv4 only, 6 that it holds both families.
     pub(crate) fn new(ip_version: u16) -> Self {
         Self { nodes: vec![[Slot::Empty; 2]], data: Vec::new(), ip_version }
     }
@@ -139,8 +140,8 @@ pub(crate) fn geoip2(country: &'static str, location: Option<(f64, f64)>) -> Val
     Value::Map(fields)
 }
 
-/// The path of the real country database among the repository's own packages; `None`, with a word about it, when it
-/// isn't installed.
+/// The path of the real country database among the repository's npm packages. `None`, with a message on standard error,
+/// if it isn't installed.
 pub(crate) fn real_database() -> Option<std::path::PathBuf> {
     let package = "node_modules/@ip-location-db/geo-whois-asn-country-mmdb/geo-whois-asn-country.mmdb";
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(package);
