@@ -80,7 +80,7 @@ pub struct HealthReport {
     pub about: Option<About>,
 }
 
-/// What a node of a fleet reports about itself, for people to compare. Nothing is decided by it.
+/// What a node of a fleet reports about itself, for people to compare. No decision depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// The node's time when it sent the report.
@@ -199,12 +199,12 @@ fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: T
         .map(|(_, reported)| reported)
         .collect();
     // An override counts as long as its node sends reports, even if the last probe's result is old.
-    let heard: Vec<RegionReport> =
+    let recent: Vec<RegionReport> =
         reported().filter(|(at, reported)| within(now.since(*at).0, reported)).map(|(_, reported)| reported).collect();
-    let forced = binding(heard.iter().filter_map(|reported| reported.forced.as_ref()), now);
-    let is_forced = heard.iter().any(|reported| reported.endpoints.values().any(|endpoint| endpoint.forced.is_some()));
+    let forced = binding(recent.iter().filter_map(|reported| reported.forced.as_ref()), now);
+    let is_forced = recent.iter().any(|reported| reported.endpoints.values().any(|endpoint| endpoint.forced.is_some()));
     let forced_endpoint = |name: &EndpointId| {
-        let of_endpoint = heard.iter().filter_map(|reported| reported.endpoints.get(name.as_str())?.forced.as_ref());
+        let of_endpoint = recent.iter().filter_map(|reported| reported.endpoints.get(name.as_str())?.forced.as_ref());
         binding(of_endpoint, now)
     };
     let endpoint = |name: &EndpointId| {

@@ -1,5 +1,5 @@
 //! The compiled rules document. Takes JSON bytes, returns a [`Table`] that [`crate::steer`] can follow, or every
-//! violation. Called by whoever loads rules.
+//! violation. Called by all code that loads rules.
 
 mod build;
 mod bundles;

@@ -183,17 +183,17 @@ mod tests {
                {"prefix": "2002:a00::/24", "country": "GB"}"#,
         );
         let groups = population(&old, &new, &places);
-        let mut told: Vec<_> = groups
+        let mut rows: Vec<_> = groups
             .iter()
             .map(|one| {
                 let country = one.client.country.map_or("-".to_owned(), |country| country.to_string());
                 (country, one.network.map_or("-".to_owned(), |network| network.to_string()), one.ipv4, one.ipv6)
             })
             .collect();
-        told.sort();
+        rows.sort();
         let row = |country: &str, network: &str, ipv4, ipv6| (country.to_owned(), network.to_owned(), ipv4, ipv6);
         assert_eq!(
-            told,
+            rows,
             [
                 row("-", "-", 0, 0),
                 row("-", "-", 0, 0),                 // addresses that carry IPv4 addresses

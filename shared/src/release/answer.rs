@@ -40,16 +40,16 @@ pub struct Told {
 pub fn models(bytes: &[u8], model: &str) -> Option<Listed> {
     let page: Value = serde_json::from_slice(bytes).ok()?;
     let listed = page.get("data")?.as_array()?;
-    let id = |one: &Value| one.get("id").and_then(Value::as_str).map(str::to_owned);
-    let one = listed.iter().find(|one| id(one).as_deref() == Some(model)).or(match &listed[..] {
+    let id = |entry: &Value| entry.get("id").and_then(Value::as_str).map(str::to_owned);
+    let entry = listed.iter().find(|entry| id(entry).as_deref() == Some(model)).or(match &listed[..] {
         [only] => Some(only),
         _ => None,
     })?;
-    let id = id(one).unwrap_or_default();
+    let id = id(entry).unwrap_or_default();
     // vLLM and SGLang have the length in a field of its own, llama.cpp among its metadata.
-    let length = one.get("max_model_len").or_else(|| one.get("meta")?.get("n_ctx"));
+    let length = entry.get("max_model_len").or_else(|| entry.get("meta")?.get("n_ctx"));
     Some(Listed {
-        root: text(one.get("root")).filter(|root| *root != id && root != model),
+        root: text(entry.get("root")).filter(|root| *root != id && root != model),
         max_model_len: length.and_then(Value::as_u64).filter(|length| *length > 0),
     })
 }

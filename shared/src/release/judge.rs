@@ -45,8 +45,8 @@ pub fn health(table: &Table, known: &[Known]) -> Vec<Vec<ReleaseHealth>> {
 fn said(rule: &Release, all: &[&Known], one: &Known, call: Option<&str>, canary: Option<u32>) -> [Said; 5] {
     let reading = &one.reading;
     let model = |reading: &Reading| reading.model.as_deref().map(str::to_owned);
-    let told = model(reading);
-    let echo = told.as_deref() == call;
+    let answered = model(reading);
+    let is_echo = answered.as_deref() == call;
     let root = |reading: &Reading| reading.root.as_deref().map(str::to_owned);
     let fingerprint = |reading: &Reading| engine(reading.fingerprint.as_deref()).map(str::to_owned);
     let pinned = |is_it: Option<bool>| match is_it {
@@ -58,9 +58,9 @@ fn said(rule: &Release, all: &[&Known], one: &Known, call: Option<&str>, canary:
         Some(glob) => pinned(text.map(|text| glob.matches(text))),
         None => version,
     };
-    let model_version = if echo { Said::Unknown } else { number(all, reading, model) };
+    let model_version = if is_echo { Said::Unknown } else { number(all, reading, model) };
     [
-        text(&rule.model, told.as_deref(), model_version),
+        text(&rule.model, answered.as_deref(), model_version),
         text(&rule.root, reading.root.as_deref(), number(all, reading, root)),
         match rule.max_model_len {
             Some(pin) => pinned(reading.max_model_len.map(|length| length == pin)),

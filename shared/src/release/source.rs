@@ -102,10 +102,10 @@ mod tests {
             let models = one.source.models.as_ref().map(ToString::to_string).unwrap_or_default();
             (one.endpoint, one.source.model.clone(), one.source.http.url.to_string(), models)
         };
-        let told: Vec<_> = watched.iter().map(of).collect();
+        let asked: Vec<_> = watched.iter().map(of).collect();
         let own = |text: &str| text.to_owned();
         assert_eq!(
-            told,
+            asked,
             [
                 (0, own("llama"), own("https://a.example/v1/chat/completions"), own("https://a.example/v1/models")),
                 (0, own("e5"), own("https://a.example/v1/chat/completions"), own("https://a.example/v1/models")),

@@ -1,5 +1,5 @@
 //! What endpoints run, as a node reports it. Holds the JSON that `/v1/health` carries as `releases` of an endpoint, by
-//! the clients' name of the model. Written by the DNS node. The edge combines the reports of several nodes by it.
+//! the clients' name of the model. Written by the DNS node. The edge combines such reports of several nodes.
 //!
 //! ```json
 //! { "chat-large": { "model": "llama", "root": "x/llama-fp8", "max_model_len": 131072,

@@ -1,6 +1,6 @@
 //! Replicas of knowledge as a node reports them: how far each region's copy is behind its leader. Holds the JSON that
-//! `/v1/health` carries as `replicas` of a region. Written by the DNS node. The edge combines the reports of several
-//! nodes by it.
+//! `/v1/health` carries as `replicas` of a region. Written by the DNS node. The edge combines such reports of several
+//! nodes.
 //!
 //! ```json
 //! { "kb": { "status": "down", "freshness": "lagging", "lag_ms": 75000, "age_ms": 812, "interval_ms": 5000 } }

@@ -97,7 +97,7 @@ fn majority(versions: impl Iterator<Item = u32>) -> (Option<u32>, bool) {
 /// Which endpoints and regions of a fence are withheld because of what they run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Skew {
-    /// The endpoints that run something else than the release of the model that is asked for.
+    /// The endpoints that run something else than the release of the requested model.
     endpoints: Vec<(RegionIndex, usize)>,
     /// The regions that are withheld.
     regions: Vec<RegionIndex>,

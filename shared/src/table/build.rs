@@ -1,4 +1,4 @@
-//! Compiles a rules document. Takes its bytes, returns the [`Table`] or every violation. Called by whoever loads rules:
+//! Compiles a rules document. Takes its bytes, returns the [`Table`] or every violation. Called by all code that loads rules:
 //! the DNS server at once, the Worker in turns between its requests.
 
 use core::pin::Pin;

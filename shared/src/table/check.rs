@@ -1,5 +1,5 @@
-//! Checks what one part of a document says of another, beyond names that don't exist. Takes the rules, adds violations.
-//! Called by [`super::Table::compile`].
+//! Checks the parts of a document against each other. The reader has already checked that all names in it exist. Takes
+//! the rules, adds violations. Called by [`super::Table::compile`].
 
 mod quotas;
 mod releases;

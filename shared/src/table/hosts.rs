@@ -92,8 +92,8 @@ mod tests {
         let blocked = [
             "gpu.example",        // its own parent
             "x.chat.gpu.example", // below a name that exists
-            "b.gpu.example",      // an empty non-terminal
-            "x.b.gpu.example",    // below one
+            "b.gpu.example",      // an empty non-terminal: only names below it have hosts
+            "x.b.gpu.example",    // below an empty non-terminal
             "c.gpu.example",      // a wildcard's parent
             "x.*.gpu.example",    // below the wildcard itself
             "example",

@@ -1,5 +1,5 @@
 //! Identifies a rules document by number and digest. Takes the revision in service and another document's, returns
-//! whether the other may replace it. Called by whoever is offered rules.
+//! whether the other may replace it. Called where a node or a Worker is offered rules.
 
 use core::fmt;
 

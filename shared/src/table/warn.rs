@@ -149,8 +149,8 @@ impl Warner<'_> {
     }
 
     /// A jurisdiction of these tiers in which a region nearly lies. What it lacks are only territories that belong to
-    /// one of its states but have codes of their own. So it is with a provider's "EU" region if somebody listed only
-    /// the members.
+    /// one of its states but have codes of their own. This happens with a provider's "EU" region if somebody listed
+    /// only the members.
     fn nearly<'a>(
         &self,
         region: &'a Region,

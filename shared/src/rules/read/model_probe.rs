@@ -167,10 +167,10 @@ mod tests {
                 {endpoint}{joined}{its} }} }}{own} }} }} }}"#
         );
         let table = Table::compile(json.as_bytes()).map_err(|errors| {
-            let told = errors.iter().map(ToString::to_string);
+            let reported = errors.iter().map(ToString::to_string);
             let bare =
                 |line: String| line.replace("/regions/r/endpoints/e/monitor", "").replace("/regions/r/monitor", "");
-            told.map(bare).collect::<Vec<_>>()
+            reported.map(bare).collect::<Vec<_>>()
         })?;
         let region = &table.regions()[0];
         Ok(region.monitor.clone().or_else(|| region.endpoints[0].1.monitor.clone()).expect("a monitor"))
@@ -213,12 +213,14 @@ mod tests {
         let monitor = read_at(OPENAI, azure, true).unwrap();
         let url = "https://a.example/openai/deployments/gpt/chat/completions?api-version=2024-10-21";
         assert_eq!(probe(&monitor).http.url.to_string(), url);
-        let told = read_at(OPENAI, r#""model": "chat""#, true).unwrap_err();
+        let reported = read_at(OPENAI, r#""model": "chat""#, true).unwrap_err();
         assert!(
-            told.len() == 1 && told[0].starts_with("/url: is missing; add the base URL to ask, which a region has")
+            reported.len() == 1
+                && reported[0].starts_with("/url: is missing; add the base URL to ask, which a region has")
         );
-        let told = read_at(OPENAI, r#""model": "m", "url": "https://a.example", "style": "azure""#, true).unwrap_err();
-        assert!(told.len() == 1 && told[0].starts_with("/api_version: is missing"), "{told:?}");
+        let reported =
+            read_at(OPENAI, r#""model": "m", "url": "https://a.example", "style": "azure""#, true).unwrap_err();
+        assert!(reported.len() == 1 && reported[0].starts_with("/api_version: is missing"), "{reported:?}");
     }
 
     #[test]
@@ -242,27 +244,31 @@ mod tests {
             (r#""model": "chat", "secret": "a b""#, "/secret: is not the name of a secret"),
             (r#""model": "chat", "url": "http://e.example/v1""#, "/url: is http to another machine"),
         ] {
-            let told = read_at(OPENAI, fields, false).unwrap_err();
-            assert!(told.len() == 1 && told[0].starts_with(said), "{fields}: {told:?}");
+            let reported = read_at(OPENAI, fields, false).unwrap_err();
+            assert!(reported.len() == 1 && reported[0].starts_with(said), "{fields}: {reported:?}");
         }
-        let told = read_at(OPENAI, r#""model": "chat", "budget": { "tokens": 640, "per": "31d" }"#, false).unwrap_err();
-        assert!(told[0].contains("write 1984 tokens or more"), "{told:?}");
+        let reported =
+            read_at(OPENAI, r#""model": "chat", "budget": { "tokens": 640, "per": "31d" }"#, false).unwrap_err();
+        assert!(reported[0].contains("write 1984 tokens or more"), "{reported:?}");
         assert!(read_at(OPENAI, r#""model": "chat", "budget": { "tokens": 1984, "per": "31d" }"#, false).is_ok());
         let azure = AZURE.replace("gpt-41", "..");
-        let told = read_at(&azure, r#""model": "chat""#, false).unwrap_err();
-        assert!(told.len() == 1 && told[0].contains("can't be part of a URL"), "{told:?}");
+        let reported = read_at(&azure, r#""model": "chat""#, false).unwrap_err();
+        assert!(reported.len() == 1 && reported[0].contains("can't be part of a URL"), "{reported:?}");
         let unread = r#""models": { "chat": "llama" }"#;
-        let told = read_at(unread, r#""model": "chat""#, false).unwrap_err();
-        assert!(told.len() == 1 && told[0].starts_with("/regions/r/endpoints/e/url: is missing"), "{told:?}");
+        let reported = read_at(unread, r#""model": "chat""#, false).unwrap_err();
+        assert!(
+            reported.len() == 1 && reported[0].starts_with("/regions/r/endpoints/e/url: is missing"),
+            "{reported:?}"
+        );
         for (kind, key) in [("tcp", r#""address": "a.example:1""#), ("http", r#""url": "https://a.example/""#)] {
             let json = format!(
                 r#"{{ "version": 1, "revision": 1, "regions": {{ "r": {{ "countries": ["DE"],
                     "monitor": {{ "type": "{kind}", {key}, "first_token": "1s" }} }} }} }}"#
             );
-            let told = Table::compile(json.as_bytes()).unwrap_err();
+            let reported = Table::compile(json.as_bytes()).unwrap_err();
             assert!(
-                told.len() == 1 && told[0].to_string().contains("belongs to \"type\": \"openai\" only"),
-                "{told:?}"
+                reported.len() == 1 && reported[0].to_string().contains("belongs to \"type\": \"openai\" only"),
+                "{reported:?}"
             );
         }
     }

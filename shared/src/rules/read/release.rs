@@ -77,8 +77,8 @@ mod tests {
         );
         let table = Table::compile(json.as_bytes());
         let table = table.map_err(|errors| {
-            let told = errors.iter().map(ToString::to_string);
-            told.map(|line| line.replace("/releases/chat/", "")).collect::<Vec<_>>()
+            let reported = errors.iter().map(ToString::to_string);
+            reported.map(|line| line.replace("/releases/chat/", "")).collect::<Vec<_>>()
         })?;
         Ok(table.releases()[0].rule.clone())
     }
@@ -110,8 +110,8 @@ mod tests {
             (r#""skew": "refuse""#, "skew: is \"refuse\"; write one of [\"warn\", \"withhold\"]"),
             (r#""modle": "x""#, "modle: "),
         ] {
-            let told = read(fields).unwrap_err();
-            assert!(told.len() == 1 && told[0].starts_with(said), "{fields}: {told:?}");
+            let reported = read(fields).unwrap_err();
+            assert!(reported.len() == 1 && reported[0].starts_with(said), "{fields}: {reported:?}");
         }
     }
 
@@ -125,8 +125,11 @@ mod tests {
             );
             Table::compile(json.as_bytes()).map(|table| table.warnings(crate::time::Timestamp(0)))
         };
-        let told = compile(r#", "models": { "chat-large": "m" }"#).unwrap_err();
-        assert!(told.len() == 1 && told[0].to_string().ends_with("did you mean \"chat-large\"?"), "{told:?}");
+        let reported = compile(r#", "models": { "chat-large": "m" }"#).unwrap_err();
+        assert!(
+            reported.len() == 1 && reported[0].to_string().ends_with("did you mean \"chat-large\"?"),
+            "{reported:?}"
+        );
         let warned = compile("").unwrap();
         assert!(warned.iter().any(|one| one.message.contains("nobody asks it what it runs")), "{warned:?}");
     }
