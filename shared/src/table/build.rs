@@ -1,5 +1,5 @@
-//! Compiles a rules document. Takes its bytes, returns the [`Table`] or every violation. Called by all code that loads rules:
-//! the DNS server at once, the Worker in turns between its requests.
+//! Compiles a rules document. Takes its bytes, returns the [`Table`] or every violation. Called by all code that loads
+//! rules: the DNS server at once, the Worker in turns between its requests.
 
 use core::pin::Pin;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
