@@ -1,5 +1,8 @@
 //! The compiled rules document. Takes JSON bytes, returns a [`Table`] that [`crate::steer`] can follow, or every
 //! violation. Called by all code that loads rules.
+//!
+//! A client's fence is the set of regions of a service that may process the client. The regions of a fence that rank
+//! alike form a tier. "Compiled" means that names are replaced by indexes, and countries are looked up.
 
 mod build;
 mod bundles;
@@ -177,7 +180,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Whether `path` (without `/v1`) belongs to the hub: one of its prefixes matches whole segments.
+    /// Whether `path` (without `/v1`) belongs to the hub: it begins with the segments of one of the hub's paths.
     #[must_use]
     pub fn is_hub_path(&self, path: &str) -> bool {
         let Some(hub) = &self.hub else { return false };
@@ -239,7 +242,7 @@ pub struct ResidencyRule {
 pub struct Fenced {
     /// The region.
     pub region: RegionIndex,
-    /// The first tier of `process_in` in which the region lies, from 0.
+    /// The first tier of `process_in` in which the region lies, counted from 0.
     pub tier: usize,
     /// The jurisdiction of that tier in which the region lies; `None` for the tier `*`.
     pub jurisdiction: Option<JurisdictionIndex>,
@@ -291,31 +294,31 @@ impl Table {
         self.stale_for
     }
 
-    /// All regions, by name.
+    /// All regions, sorted by name.
     #[must_use]
     pub fn regions(&self) -> &[Region] {
         &self.regions
     }
 
-    /// All services, by name.
+    /// All services, sorted by name.
     #[must_use]
     pub fn services(&self) -> &[Service] {
         &self.services
     }
 
-    /// All tenants, by name.
+    /// All tenants, sorted by name.
     #[must_use]
     pub fn tenants(&self) -> &[Tenant] {
         &self.tenants
     }
 
-    /// All quotas, by name.
+    /// All quotas, sorted by name.
     #[must_use]
     pub fn quotas(&self) -> &[Quota] {
         &self.quotas
     }
 
-    /// All replicas of knowledge, by name.
+    /// All replicas of knowledge, sorted by name.
     #[must_use]
     pub fn replicas(&self) -> &[Replica] {
         &self.replicas
@@ -327,7 +330,7 @@ impl Table {
         self.fleet.as_deref()
     }
 
-    /// The quota of that name.
+    /// The index of the quota of that name.
     #[must_use]
     pub fn quota_named(&self, name: &str) -> Option<QuotaIndex> {
         position(&self.quotas, |quota| quota.id.as_str() == name).map(QuotaIndex::new)
@@ -352,37 +355,37 @@ impl Table {
         self.tiers.get(tenant.limits.as_ref()?.tier?)
     }
 
-    /// One replica.
+    /// The replica at an index.
     ///
     /// # Panics
-    /// If the index belongs to another table.
+    /// If the table has no such index, as it comes from another table.
     #[must_use]
     pub fn replica(&self, index: ReplicaIndex) -> &Replica {
         &self.replicas[index.get()]
     }
 
-    /// One region.
+    /// The region at an index.
     ///
     /// # Panics
-    /// If the index belongs to another table.
+    /// If the table has no such index, as it comes from another table.
     #[must_use]
     pub fn region(&self, index: RegionIndex) -> &Region {
         &self.regions[index.get()]
     }
 
-    /// One service.
+    /// The service at an index.
     ///
     /// # Panics
-    /// If the index belongs to another table.
+    /// If the table has no such index, as it comes from another table.
     #[must_use]
     pub fn service(&self, index: ServiceIndex) -> &Service {
         &self.services[index.get()]
     }
 
-    /// One tenant.
+    /// The tenant at an index.
     ///
     /// # Panics
-    /// If the index belongs to another table.
+    /// If the table has no such index, as it comes from another table.
     #[must_use]
     pub fn tenant(&self, index: TenantIndex) -> &Tenant {
         &self.tenants[index.get()]
@@ -391,7 +394,7 @@ impl Table {
     /// A jurisdiction's name.
     ///
     /// # Panics
-    /// If the index belongs to another table.
+    /// If the table has no such index, as it comes from another table.
     #[must_use]
     pub fn jurisdiction(&self, index: JurisdictionIndex) -> &JurisdictionId {
         &self.jurisdictions[index.get()].0
@@ -419,26 +422,26 @@ impl Table {
             && self.services.iter().zip(&other.services).all(|(one, other)| one.ranks_like(other))
     }
 
-    /// Every jurisdiction that holds `country`.
+    /// The jurisdictions that have this country.
     #[must_use]
     pub fn jurisdictions_of(&self, country: CountryCode) -> Vec<JurisdictionIndex> {
         let holds = |(_, (_, set)): &(usize, &(JurisdictionId, CountrySet))| set.contains(country);
         self.jurisdictions.iter().enumerate().filter(holds).map(|(i, _)| JurisdictionIndex::new(i)).collect()
     }
 
-    /// The region of that name.
+    /// The index of the region of that name.
     #[must_use]
     pub fn region_named(&self, name: &str) -> Option<RegionIndex> {
         position(&self.regions, |region| region.id.as_str() == name).map(RegionIndex::new)
     }
 
-    /// The service of that name.
+    /// The index of the service of that name.
     #[must_use]
     pub fn service_named(&self, name: &str) -> Option<ServiceIndex> {
         position(&self.services, |service| service.id.as_str() == name).map(ServiceIndex::new)
     }
 
-    /// The tenant of that name.
+    /// The index of the tenant of that name.
     #[must_use]
     pub fn tenant_named(&self, name: &str) -> Option<TenantIndex> {
         position(&self.tenants, |tenant| tenant.id.as_str() == name).map(TenantIndex::new)
