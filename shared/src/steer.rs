@@ -2,10 +2,15 @@
 //! with its request, and the conditions of the moment; returns a [`Steering`]. Called by the DNS node's snapshot, the
 //! edge and `bailiwick explain`.
 //!
-//! The steps, in their order: find the client's jurisdictions ([`stand`]); find the fence, which is the set of regions
-//! that may process the client, and sort it by the service's pattern, regardless of health ([`rank`]); withhold
-//! regions, and revive some if no region is left ([`decide`]). DNS ranks once per class of clients and decides whenever
-//! health changes; the edge does both at once by [`steer`].
+//! A decision takes four steps:
+//!
+//! 1. [`stand`] finds the client's jurisdictions and location.
+//! 2. [`rank`] finds the fence, which is the set of regions that may process the client, and sorts it by the service's
+//!    pattern, regardless of health.
+//! 3. [`decide`] withholds regions, for instance because they are down.
+//! 4. If no region is left, [`decide`] revives some, which means that it offers them nevertheless.
+//!
+//! DNS ranks once per class of clients and decides whenever health changes; the edge does both at once by [`steer`].
 
 pub mod first_token;
 mod forced;
@@ -99,7 +104,7 @@ pub struct Cooling {
     pub until: Timestamp,
 }
 
-/// The legal and geographic position of a client: the result of step 1.
+/// The legal and geographic position of a client: the result of [`stand`].
 #[derive(Clone, PartialEq, Debug)]
 pub struct Standing {
     /// The client's country.
@@ -158,7 +163,7 @@ impl FenceBy {
     }
 }
 
-/// The fence in base order, before any region is withheld: the result of step 2.
+/// The fence, sorted but before any region is withheld: the result of [`rank`]. This order is called the base order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ranking {
     /// The rule that defines the fence; `None` if no rule matches the client. The fence is empty then.
@@ -249,7 +254,7 @@ pub struct Steering {
     pub valid_until: Option<Timestamp>,
 }
 
-/// Decides: all three steps.
+/// Decides for one request: takes all steps from the client to the regions that are offered.
 ///
 /// ```
 /// use bailiwick_rules::geo::CountryCode;
@@ -302,7 +307,7 @@ pub fn stand(table: &Table, client: &Client) -> Standing {
     Standing { country, jurisdictions, source, location, fenced }
 }
 
-/// Step 2: the fence by the tenant's own `process_in`, or by the first residency rule that matches the client.
+/// The fence of step 2: by the tenant's own `process_in`, or by the first residency rule that matches the client.
 fn fence<'t>(table: &'t Table, index: ServiceIndex, standing: &Standing) -> (Option<FenceBy>, &'t [Fenced]) {
     if let Some(fence) = standing.fenced.and_then(|tenant| table.tenant(tenant).fence(index)) {
         return (Some(FenceBy::Tenant), fence);
@@ -383,7 +388,7 @@ pub fn rank_by(
     }
 }
 
-/// Step 3: withholds regions, offers the others, and revives some if no region is left to offer.
+/// Steps 3 and 4: withholds regions, offers the others, and revives some if no region is left to offer.
 ///
 /// A region that runs another release than it should is withheld only while other regions are left. If none is left,
 /// the decision is made again without looking at releases.

@@ -12,7 +12,7 @@ pub struct VerdictReport {
     pub verdict: Status,
     /// How the sites vote.
     pub votes: Votes,
-    /// Who holds the verdict.
+    /// What decides the verdict.
     pub held_by: HeldBy,
 }
 

@@ -145,7 +145,7 @@ struct Place {
     offered: f64,
     /// When the region serves again, if it is down.
     down_until: Option<Millis>,
-    /// Whether probes report it as up, and since when its real state has differed.
+    /// Whether probes report the region as up, and since when its real state has differed from that.
     thought_up: bool,
     differs_since: Option<Millis>,
     /// Since when it has been offered so much that it may collapse.
