@@ -1,5 +1,6 @@
-//! Reads how far a region's copy of knowledge is behind its leader (the lag). Takes a source of the rules and the
-//! answers to the requests for it, returns a [`ReplicaReading`] or why there is none. Called by the DNS node's probes.
+//! Reads how far a region's copy of knowledge, such as a search index, is behind its leader (the lag). Takes a source
+//! of the rules and the answers to the requests for it, returns a [`ReplicaReading`] or why there is none. Called by
+//! the DNS node's probes.
 //!
 //! Answers come from other programs and may hold any bytes. Their length is bounded, and an impossible number is a
 //! failure, never a lag.

@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 
 /// The longest version, in bytes.
 const LONGEST_VERSION: usize = 256;
-/// The first and last plausible time, in milliseconds since 1970: 2000 and 2100. Nothing was applied outside of them.
+/// The first and last plausible time, 2000 and 2100, in milliseconds since 1970. A time outside of them is a failure.
 const FIRST: i64 = 946_684_800_000;
 const LAST: i64 = 4_102_444_800_000;
 

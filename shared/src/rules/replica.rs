@@ -1,6 +1,6 @@
-//! The fields of the rules about replicas of knowledge: how far a region's copy may be behind, and where a node reads
-//! how far it is behind. Read by [`super::read`]; used by `replica`, which makes a reading from an answer, and by the
-//! DNS node, which sends the requests.
+//! The fields of the rules about replicas of knowledge, such as a search index of which regions hold copies: how far a
+//! region's copy may be behind, and where a node reads how far it is behind. Read by [`super::read`]; used by
+//! `replica`, which makes a reading from an answer, and by the DNS node, which sends the requests.
 
 use schemars::JsonSchema;
 

@@ -1,7 +1,7 @@
-//! Replicas of knowledge in a decision. A replica is knowledge of which regions hold copies; a copy lags if it is too
-//! far behind its leader. Takes what a request needs and the health of regions, returns which regions lag, which have
-//! another version, and which is least behind. Called by [`super::decide`]; does nothing for requests that need no
-//! replica.
+//! Replicas of knowledge in a decision. A replica is a body of knowledge, such as a search index, and regions hold
+//! copies of it. A copy lags if it is too far behind its leader. Takes what a request needs and the health of regions,
+//! returns which regions lag, which have another version, and which is least behind. Called by [`super::decide`]; does
+//! nothing for requests that need no replica.
 
 use super::{Conditions, Ranking};
 use crate::health::{Lag, RegionHealth, ReplicaHealth, ReplicaSet, Status, version_of_most};

@@ -1,5 +1,6 @@
-//! Replicas of knowledge, and the requests that need them, compiled. A replica is knowledge of which regions hold
-//! copies. Takes what the rules say, returns it with positions instead of names. Called by [`super::Table::compile`].
+//! Replicas of knowledge, and the requests that need them, compiled. A replica is a body of knowledge, such as a search
+//! index, and regions hold copies of it. Takes what the rules say, returns it with positions instead of names. Called
+//! by [`super::Table::compile`].
 
 use std::collections::BTreeMap;
 
