@@ -7,9 +7,9 @@ use core::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// The number of the prompts and of the text form. Records of another number aren't compared.
+/// The version of the prompts and of the text form. A record of another version can't be read, so it is never compared.
 const VERSION: u8 = 1;
-/// The longest text of a record.
+/// The longest text of a record, in bytes.
 const LONGEST: usize = 1_024;
 
 /// The likeliest tokens at each position of the answers to all prompts, in the prompts' order.

@@ -481,7 +481,7 @@ fn what_cannot_be_read_is_no_residency_that_falls_to_anybody() {
     assert_refused(|d| d["tenants"]["acme"]["process_in"] = json!([["*"]]), "/tenants/acme/process_in/0/0", "alone");
 }
 
-/// Whatever is broken, the answer is a table or violations with a place, never a panic.
+/// However a document is broken, the result is a table or violations with a place, never a panic.
 #[test]
 fn broken_documents_never_panic() {
     const CASES: u64 = 5_000;

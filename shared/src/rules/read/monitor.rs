@@ -38,7 +38,8 @@ pub(super) fn monitor(reader: &mut Reader<'_>, node: &Node, watched: Watched<'_>
             Probe::OpenAi(Box::new(probe))
         }),
         None => {
-            // Without a type it isn't known which fields belong to the monitor, so only fields of no type are reported.
+            // Without a type it isn't known which fields belong to the monitor, so the fields of every type are
+            // accepted here.
             for key in OF_TCP.into_iter().chain(OF_HTTP).chain(model_probe::FIELDS) {
                 fields.optional(key, |_, _| Some(()));
             }

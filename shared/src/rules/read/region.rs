@@ -46,7 +46,7 @@ pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context
     Some(region)
 }
 
-/// The region's copies of replicas that the document declares.
+/// Reads the region's copies of replicas of knowledge, each of which the document has to declare.
 fn replicas(fields: &mut Fields<'_, '_, '_>, context: &mut Context) -> BTreeMap<ReplicaId, RegionReplica> {
     fields
         .optional("replicas", |reader, node| {

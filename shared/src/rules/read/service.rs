@@ -247,7 +247,7 @@ fn limits(reader: &mut Reader<'_>, node: &Node) -> Option<Limits> {
     let headers_streamed = fields.optional("headers_streamed", span).unwrap_or(defaults.headers_streamed);
     let limits = Limits {
         headers_streamed,
-        // The wait for the first token is at least as long as the wait for headers.
+        // By default, the wait for the first token is at least as long as the wait for headers.
         first_token: fields.optional("first_token", span).unwrap_or(defaults.first_token.max(headers_streamed)),
         headers_unary: fields.optional("headers_unary", span).unwrap_or(defaults.headers_unary),
         idle: fields.optional("idle", span).unwrap_or(defaults.idle),

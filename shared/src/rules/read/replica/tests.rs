@@ -1,4 +1,4 @@
-//! Tests of what replicas may say.
+//! Tests of the fields of replicas: defaults, every kind of answer, and mistakes with their places.
 
 use super::*;
 use crate::table::Table;
