@@ -176,7 +176,7 @@ fn a_carried_ipv4_address_counts_if_24_bits_of_it_are_known() {
         assert_ne!(class, unknown);
         let (class, scope) = classes.class(carrier, at + 23);
         assert_eq!(class, unknown, "{carrier}");
-        assert!(scope >= at + 24, "{carrier}: whoever reveals more is told more");
+        assert!(scope >= at + 24, "{carrier}: an address with more known bits may have another class");
     }
 }
 
