@@ -46,8 +46,7 @@ pub struct Client {
     pub location: Option<Coordinates>,
 }
 
-/// Whether a request is inference or belongs to the hub: in the pattern `hub-and-spoke`, the one region that serves
-/// some paths.
+/// Whether a request is inference or belongs to the hub of `hub-and-spoke`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PathClass {
     /// Everything but hub paths.
@@ -60,9 +59,9 @@ pub enum PathClass {
 /// The request of a client. DNS leaves `model` and `path_class` empty.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
-    /// The service that the request is for.
+    /// The service.
     pub service: ServiceIndex,
-    /// The client that sends the request.
+    /// The client.
     pub client: Client,
     /// The requested model, by the client's name for it.
     pub model: Option<&'a str>,
@@ -80,7 +79,7 @@ pub struct Conditions<'a> {
     pub health: &'a [RegionHealth],
     /// The state of one edge isolate; empty in DNS.
     pub local: &'a Local,
-    /// The present time.
+    /// The time.
     pub now: Timestamp,
 }
 
@@ -96,7 +95,7 @@ pub struct Local {
 pub struct Cooling {
     /// The endpoint's region.
     pub region: RegionIndex,
-    /// The endpoint's name.
+    /// The endpoint.
     pub endpoint: EndpointId,
     /// The model, by the client's name; `None` for all models.
     pub model: Option<String>,
@@ -199,9 +198,9 @@ pub enum Reason {
     Down,
     /// No endpoint has the model.
     NoModel,
-    /// A replica (knowledge that regions hold copies of) that the request needs is too far behind in the region.
+    /// A replica that the request needs is too far behind there.
     Lagging,
-    /// A replica that the request needs has another version in the region.
+    /// A replica that the request needs has another version there.
     Version,
     /// Every endpoint that has the model and isn't down runs another release (version of the model) than the fence
     /// should run.
@@ -230,16 +229,16 @@ impl Reason {
 /// A region of the fence that isn't offered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Withheld {
-    /// The region, with its place in the order.
+    /// The region.
     pub ranked: Ranked,
-    /// Why the region isn't offered.
+    /// The reason.
     pub reason: Reason,
 }
 
 /// The decision for one client. Each region of the fence is either in `ordered` or in `withheld`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Steering {
-    /// The regions that are offered, best first.
+    /// The regions offered, best first.
     pub ordered: Vec<Ranked>,
     /// The regions not offered, in base order.
     pub withheld: Vec<Withheld>,
@@ -248,7 +247,7 @@ pub struct Steering {
     /// Whether `ordered` holds only the region whose copies of knowledge are least behind, because the copies of every
     /// region that could serve are too far behind.
     pub stale: bool,
-    /// Whether `ordered` holds regions that run another release, because no other region could be offered.
+    /// Whether `ordered` holds regions that run another release, because no other region of the fence could be offered.
     pub skewed: bool,
     /// The earliest end of an override or cool-down that influenced the decision.
     pub valid_until: Option<Timestamp>,
@@ -328,7 +327,7 @@ pub fn rank(table: &Table, service: ServiceIndex, standing: &Standing, path_clas
     rank_by(table, service, standing, path_class, |region| distance(table, standing, region))
 }
 
-/// What the path of a request (without `/v1`) tells about it: its class, and the replicas that it needs.
+/// What the path of a request (without `/v1`) says of it: its class, and the replicas that it needs.
 #[must_use]
 pub fn by_path(service: &Service, path: &str) -> (PathClass, ReplicaSet) {
     let class = if service.is_hub_path(path) { PathClass::Hub } else { PathClass::Inference };
@@ -455,10 +454,9 @@ fn freshest(withheld: &[(Withheld, Judgement)]) -> Option<usize> {
 struct Judgement {
     /// The first reason to withhold the region, in the order of [`Reason`].
     reason: Option<Reason>,
-    /// Whether the region may be revived: the reasons can only be `down`, `skew` and `cooling`.
+    /// Whether the region may be revived, because the only reasons are `down` and `cooling`.
     passing: bool,
-    /// How far the region is behind, in thousandths of the limit, if it may be kept as the freshest because lag is the
-    /// only reason.
+    /// How far the region is behind, if it may be kept as the freshest, because the only reason is `lagging`.
     kept_at: Option<u64>,
     /// The earliest end of an override or cool-down that was considered.
     until: Option<Timestamp>,
@@ -563,7 +561,7 @@ impl Steering {
         let to_lag = chosen.filter(|_| !self.stale && !needs.is_empty());
         let to_lag = to_lag.and_then(|region| time_to_lag(needs, health(region)?));
         let returning = better.filter(|&region| is_withheld(region, Reason::Down));
-        // If the fence was revived, the answer changes when any of its regions is up again, even the chosen one.
+        // If the fence was revived, each of its regions changes the answer when it is up again, even the chosen region.
         let revived = self.ordered.iter().filter(|_| self.revived).map(|ranked| ranked.fenced.region);
         let to_up = returning.chain(revived).filter_map(|region| health(region)?.time_to_up);
         let to_down =
