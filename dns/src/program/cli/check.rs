@@ -1,5 +1,5 @@
-//! `bailiwick check`: takes a configuration, reads and compiles everything it names as `serve` would, and returns every
-//! error and warning with its place and how to mend it.
+//! `bailiwick check`: takes a configuration, reads and compiles everything that it names as `serve` would; returns
+//! every error and warning with its place and how to mend it.
 
 mod bundles;
 #[cfg(test)]
@@ -48,14 +48,14 @@ pub(crate) struct CheckArgs {
     json: bool,
 }
 
-/// What was found.
+/// The findings of a check.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    /// What keeps it from being served.
+    /// The mistakes with which the server wouldn't serve the configuration.
     pub(crate) errors: Vec<Fault>,
-    /// What is served but probably not meant.
+    /// Warnings about what would be served but was probably not intended.
     pub(crate) warnings: Vec<String>,
-    /// What is there, part by part.
+    /// A line for each part that was read: rules, zones, keys, GeoIP database.
     summary: Vec<String>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &CheckArgs, stdin: &mut dyn Read) -> Report {
     findings.report(args.json)
 }
 
-/// Checks a configuration and all it names.
+/// Checks a configuration and everything that it names.
 pub(super) fn configured(file: &Path) -> Findings {
     let mut findings = Findings::default();
     match Config::read(file) {
@@ -112,7 +112,7 @@ fn named(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// The rules of the configuration. A node that follows others may have none before its first start.
+/// Checks the rules of the configuration. A node that takes its rules from others may have none before its first start.
 fn configured_rules(config: &Config, findings: &mut Findings) -> Option<Arc<Rules>> {
     let file = config.rules_file();
     if config.fleet.follows() && !file.exists() {
@@ -122,15 +122,15 @@ fn configured_rules(config: &Config, findings: &mut Findings) -> Option<Arc<Rule
     rules(file, load::read_rules(file), findings)
 }
 
-/// The files that asking peers needs.
+/// Checks the files that are needed for asking other nodes.
 fn fleet(config: &Fleet, findings: &mut Findings) {
     let authorities = config.peers_ca_file.as_deref().map(authorities::read);
     findings.errors.extend(authorities.and_then(Result::err));
     findings.errors.extend(config.peers_token_file.as_deref().and_then(|file| Token::read(file).err()));
 }
 
-/// Reads and compiles a rules document that the command line names; `-` is standard input. It may be a pipe, which a
-/// server would refuse: nothing else waits for it.
+/// Reads and compiles a rules document that the command line names; `-` is standard input. The file may be a pipe. A
+/// server refuses a pipe, because it might wait for it for ever, but here nothing else has to wait.
 pub(super) fn read_rules(file: &Path, stdin: &mut dyn Read) -> Result<Arc<Rules>, Vec<Fault>> {
     let mut bytes = Vec::new();
     let (name, read) = match file == Path::new("-") {
@@ -209,7 +209,7 @@ fn places(file: &Path, registered: Registered, findings: &mut Findings) -> Optio
     match read_geoip(Some(file), registered) {
         Ok(places) => {
             findings.summary.push(format!("GeoIP {}{}", file.display(), unknown_codes(places.unknown_codes())));
-            let warnings = places.unknown_codes().iter().filter_map(|one| code_warning(file, one));
+            let warnings = places.unknown_codes().iter().filter_map(|code| code_warning(file, code));
             findings.warnings.extend(warnings);
             Some(places)
         }
@@ -226,12 +226,12 @@ fn unknown_codes(codes: &[UnknownCode]) -> String {
         return String::new();
     }
     let counts: Vec<String> =
-        codes.iter().map(|one| format!("\"{}\" of {}", one.code, count_of(one.networks, "network"))).collect();
+        codes.iter().map(|code| format!("\"{}\" of {}", code.code, count_of(code.networks, "network"))).collect();
     format!(": says {}: no country, so these clients are unknown", counts.join(", "))
 }
 
-/// A warning about a code with which somebody seems to have meant a country. Databases also have codes for places that
-/// they don't know; these are fine.
+/// A warning about a code that isn't a country's, such as `UK`. `None` for codes by which databases mark addresses
+/// whose country they don't know.
 fn code_warning(file: &Path, code: &UnknownCode) -> Option<String> {
     let about = geo::non_country(&code.code);
     let meant = match about {
@@ -249,7 +249,7 @@ fn code_warning(file: &Path, code: &UnknownCode) -> Option<String> {
     ))
 }
 
-/// Compiles zones with the hosts that the rules steer in them, and signs them.
+/// Compiles zones together with the hosts in them that the rules steer, and signs them.
 fn together(
     rules: Arc<Rules>,
     sources: Vec<ZoneSource>,
@@ -259,14 +259,14 @@ fn together(
 ) {
     let places = places.unwrap_or_else(|| Arc::new(Places::none()));
     match World::build(rules, sources.into(), keys.into(), places, Clock::system().now(), None) {
-        // With a zone missing for its errors, "lies in no zone" would be said of its hosts.
+        // If a zone has errors, it is missing here, and its hosts would get the wrong warning that they lie in no zone.
         Ok(world) if findings.errors.is_empty() => findings.warnings.extend_from_slice(world.warnings()),
         Ok(_) => {}
         Err(refusals) => findings.errors.extend(refusals.into_iter().map(Fault::from)),
     }
 }
 
-/// Compiles zones without rules, which have errors of their own.
+/// Compiles zones without the rules, if the rules have errors.
 fn alone(sources: &[ZoneSource], findings: &mut Findings) {
     for source in sources {
         match Zone::compile(&source.origin, &source.records, &[]) {
@@ -294,8 +294,8 @@ fn certificate_authorities(directory: &Path, table: &Table, findings: &mut Findi
     }
 }
 
-/// Reads the files of secrets, and looks whether monitors that ask a model have theirs. `is_set` tells which variables
-/// the environment has.
+/// Reads the files of secrets, and checks that each monitor that asks a model has its secret. `is_set` says whether the
+/// environment has a variable.
 fn credentials(files: &SecretFiles, table: &Table, is_set: impl Fn(&str) -> bool, findings: &mut Findings) {
     for (name, file) in files {
         if let Err(mut fault) = read_secret(file) {
@@ -314,12 +314,12 @@ fn credentials(files: &SecretFiles, table: &Table, is_set: impl Fn(&str) -> bool
     }
 }
 
-/// Reads a certificate and its key. Sections tend to share them.
+/// Reads a certificate and its key. Several sections may name the same files, so each finding is recorded only once.
 fn certificate(files: &TlsFiles, findings: &mut Findings) {
     match Certificate::read(files) {
         Ok(read) => {
             let warning = read.warning(Clock::system().now());
-            findings.warnings.extend(warning.filter(|one| !findings.warnings.contains(one)));
+            findings.warnings.extend(warning.filter(|text| !findings.warnings.contains(text)));
         }
         Err(faults) => {
             let new: Vec<Fault> = faults.into_iter().filter(|fault| !findings.errors.contains(fault)).collect();
@@ -328,7 +328,7 @@ fn certificate(files: &TlsFiles, findings: &mut Findings) {
     }
 }
 
-/// A document that the node won't take, as a newer one was in service.
+/// A warning if the node would refuse the configured rules document, because a newer or conflicting one was in service.
 fn older_than_kept(config: &Config) -> Option<String> {
     let kept = std::fs::read(Store::rules_in(config.state_dir.as_deref()?)).ok()?;
     let kept = Table::compile(&kept).ok()?.revision();
@@ -350,9 +350,10 @@ fn most_files() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, most)| most)
 }
 
-/// Connections are files, and sockets, probes and zones are besides.
+/// A warning if the configuration allows more connections than the process may have open files. Each connection is an
+/// open file.
 fn too_many_connections(config: &Config, most: u64) -> Option<String> {
-    /// What is left for all but connections.
+    /// How many open files are needed for listening sockets, probes and files that are read.
     const OTHERS: u64 = 256;
     let wanted = u64::try_from(config.tcp.connections).unwrap_or(u64::MAX);
     (wanted.saturating_add(OTHERS) > most).then(|| {
@@ -365,7 +366,7 @@ fn too_many_connections(config: &Config, most: u64) -> Option<String> {
     })
 }
 
-/// Reads the API's token, certificate and key.
+/// Checks the API's tokens, certificate and key.
 fn secrets(api: &Api, findings: &mut Findings) {
     if let Some(files) = &api.tls {
         certificate(files, findings);
@@ -395,7 +396,7 @@ impl From<ConfigError> for Fault {
 impl Findings {
     fn report(self, json: bool) -> Report {
         let output = if json { self.json() } else { self.text() };
-        // As JSON the findings are the output; as text they go to standard error, before it.
+        // As JSON, the findings are part of the output. As text, they go to standard error, before the output.
         Report {
             output,
             errors: self.errors.iter().map(ToString::to_string).collect(),
@@ -426,7 +427,7 @@ impl Findings {
             place: &'a str,
             message: &'a str,
         }
-        // Warnings are written as "place: what is odd and how to mend it".
+        // A warning has the form "place: what is odd and how to mend it".
         fn split(text: &str) -> Finding<'_> {
             let (place, message) = text.split_once(": ").unwrap_or(("", text));
             Finding { place, message }
@@ -437,14 +438,14 @@ impl Findings {
             errors: self.errors.iter().map(|fault| Finding { place: &fault.place, message: &fault.message }).collect(),
             warnings: self.warnings.iter().map(|text| split(text)).collect(),
         };
-        // Strings and a boolean always serialise.
+        // Serialising strings and a boolean never fails.
         let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
         text.push('\n');
         text
     }
 }
 
-/// `1 zone`, `2 zones`.
+/// A number with a noun in singular or plural: `1 zone`, `2 zones`.
 fn count(number: usize, of: &str) -> String {
     count_of(number as u64, of)
 }

@@ -1,6 +1,6 @@
-//! `bailiwick completions`: takes a shell, returns its completion script. The script doesn't hold names of the rules.
-//! For these it runs `bailiwick names`, which reads the rules that the command line names so far, or those of
-//! `bailiwick.toml` in the current directory.
+//! `bailiwick completions`: takes a shell, returns its completion script. The script doesn't contain the names of the
+//! rules. To get these names, it runs `bailiwick names`, which reads the rules that the command line so far names, or
+//! those of `bailiwick.toml` in the current directory.
 
 use std::path::{Path, PathBuf};
 
@@ -11,11 +11,11 @@ use crate::program::config::Config;
 use crate::program::report::Report;
 use crate::state::load;
 
-/// Options that take names, with what is asked for them.
+/// The options whose values are names, with the kind of names.
 const OPTIONS: [(&str, Kind); 3] = [("service", Kind::Services), ("tenant", Kind::Tenants), ("down", Kind::Regions)];
-/// Commands whose argument is a region or an endpoint.
+/// The commands whose argument is a region or an endpoint.
 const PLACES: [&str; 2] = ["drain", "undrain"];
-/// Commands of `bailiwick shift`, whose argument is a region.
+/// The commands of `bailiwick shift`. Their argument is a region.
 const SHIFTS: [&str; 2] = ["away", "back"];
 
 /// Options of `bailiwick names`, which scripts ask.
@@ -48,7 +48,8 @@ impl Kind {
     }
 }
 
-/// One name on each line; nothing where the rules can't be read: whoever completes wants no errors.
+/// Prints one name on each line. If the rules can't be read, it prints nothing, because errors would disturb the
+/// completion in the shell.
 pub(super) fn names(args: &NamesArgs) -> Report {
     let rules = match named(&args.words, "--rules") {
         Some(rules) => Some(rules),
@@ -61,8 +62,8 @@ pub(super) fn names(args: &NamesArgs) -> Report {
     let table = &rules.table;
     let mut names: Vec<String> = Vec::new();
     match args.kind {
-        Kind::Services => names.extend(table.services().iter().map(|one| one.id.to_string())),
-        Kind::Tenants => names.extend(table.tenants().iter().map(|one| one.id.to_string())),
+        Kind::Services => names.extend(table.services().iter().map(|service| service.id.to_string())),
+        Kind::Tenants => names.extend(table.tenants().iter().map(|tenant| tenant.id.to_string())),
         Kind::Regions | Kind::Places => {
             for region in table.regions() {
                 names.push(region.id.to_string());
@@ -170,7 +171,7 @@ mod tests {
             let script = script(shell, Cli::command());
             for kind in ["services", "tenants", "regions"] {
                 let count = script.matches(&format!("bailiwick names {kind} -- ")).count();
-                // Tenants are named by receipts, too.
+                // `bailiwick receipt` has an option for a tenant too.
                 let least = if kind == "regions" { 1 + SHIFTS.len() } else { 1 };
                 assert!(count >= least, "{shell}: {kind}");
             }

@@ -1,5 +1,5 @@
-//! `bailiwick drain` and `bailiwick undrain`: take a region or an endpoint and a span, and set or delete its override
-//! by a node's API.
+//! `bailiwick drain` and `bailiwick undrain`: take a region or an endpoint and a time, and set or delete its override
+//! (a forced status) through a node's API.
 
 use std::fmt::Display;
 
@@ -81,7 +81,8 @@ pub(super) fn undrain(args: &UndrainArgs) -> Report {
     })
 }
 
-/// Has a node set an override. `sentence` tells of it, given where it is kept.
+/// Asks a node to set an override. `sentence` makes the output from the text that says where the node keeps the
+/// override.
 pub(super) fn set_override(
     node: &NodeArgs,
     body: &Value,
@@ -92,7 +93,7 @@ pub(super) fn set_override(
     told(answer, is_json, |answer| sentence(answer["kept"].as_str().unwrap_or("nowhere")))
 }
 
-/// Has a node end an override. `sentence` tells of it.
+/// Asks a node to end an override. `sentence` makes the output.
 pub(super) fn end_override(
     node: &NodeArgs,
     of: &impl Display,

@@ -1,5 +1,5 @@
-//! `bailiwick explain`: takes a client, a service and conditions, returns the decision step by step. Needs no running
-//! server.
+//! `bailiwick explain`: takes a client, a service and conditions; returns, step by step, in which regions the client's
+//! request may be served and why. Needs no running server.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -38,7 +38,8 @@ pub(crate) struct ExplainArgs {
     json: bool,
 }
 
-/// Steers and explains; for the command line there is no health but what is supposed.
+/// Steers the request, and explains the decision. The command line knows no health: all regions count as up, except
+/// those that `--down` names.
 pub(crate) fn run(args: &ExplainArgs, stdin: &mut dyn Read, now: Timestamp) -> Report {
     let (rules, geoip, registered) = match &args.rules {
         Some(rules) => (read_rules(rules, stdin), None, Registered::Ignored),
@@ -71,7 +72,8 @@ pub(crate) fn run(args: &ExplainArgs, stdin: &mut dyn Read, now: Timestamp) -> R
     }
 }
 
-/// Tells every fence, or those of the service and the tenant named.
+/// Prints every fence (the regions that may process a client), or only the fences of the service and of the tenant that
+/// are named.
 fn every_fence(args: &ExplainArgs, table: &Table) -> Report {
     match args.question.overview(table) {
         Ok(all) => written(args.json, &all, Overview::to_text).map_or_else(Report::error, Report::fine),
@@ -118,7 +120,7 @@ mod tests {
     fn ordered(reported: &Report) -> Vec<String> {
         let json: serde_json::Value = serde_json::from_str(&reported.output).unwrap_or_else(|_| panic!("{reported:?}"));
         let regions = json["ordered"].as_array().unwrap();
-        regions.iter().map(|one| one["region"].as_str().unwrap().to_owned()).collect()
+        regions.iter().map(|region| region["region"].as_str().unwrap().to_owned()).collect()
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub(crate) fn run(args: &HashKeyArgs) -> Report {
     }
 }
 
-/// A new API key (or bearer token): 256 random bits behind a prefix by which scanners for leaked secrets can know it.
+/// A new API key (or bearer token): 256 random bits after a prefix by which scanners for leaked secrets can recognise
+/// the key.
 pub(super) fn random_key() -> Result<String, String> {
     let mut bytes = [0_u8; KEY_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| format!("the system gives no random bytes: {error}"))?;
@@ -47,7 +48,7 @@ fn read_line(input: &mut impl BufRead) -> std::io::Result<String> {
     Ok(line)
 }
 
-/// Asks on the terminal and hides what is typed.
+/// Asks for the key on the terminal, and doesn't show what is typed.
 fn ask() -> std::io::Result<String> {
     let stdin = std::io::stdin();
     eprint!("API key: ");
@@ -68,7 +69,7 @@ fn digest(line: &str) -> Result<KeyDigest, String> {
     if key.is_empty() {
         return Err("standard input: no key; write it on one line, or make one with --generate".to_owned());
     }
-    // What an Authorization header can't carry would never match.
+    // A key that an `Authorization` header can't carry would never match.
     if key.trim() != key || !key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
         return Err("standard input: the key has spaces around it or characters beyond printable ASCII, which no \
                     Authorization header can carry; check what was pasted"

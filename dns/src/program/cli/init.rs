@@ -1,5 +1,5 @@
-//! `bailiwick init`: takes a directory, writes a commented configuration that checks and serves. Overwrites existing
-//! files only if told to.
+//! `bailiwick init`: takes a directory, and writes a commented configuration with rules and a zone, which pass
+//! `bailiwick check` and can be served. Overwrites existing files only with `--force`.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -57,7 +57,7 @@ impl Shape {
         }
     }
 
-    /// The rules: what DNS answers for a region is where its clients are to arrive.
+    /// The rules document. What DNS answers for a region depends on where its clients should arrive.
     fn rules(self) -> String {
         match self {
             Self::Gateways | Self::DnsOnly => RULES.to_owned(),
@@ -88,7 +88,7 @@ impl Shape {
         }
     }
 
-    /// What comes after the files were edited.
+    /// A sentence about what to do after editing the files.
     fn next(self) -> &'static str {
         match self {
             Self::Cloudflare => "then deploy the Worker: docs/quick-start.md, \"A Worker on Cloudflare\"",
@@ -113,7 +113,7 @@ pub(crate) fn run(args: &InitArgs) -> Report {
     }
 }
 
-/// The files of a shape.
+/// The files to write for a shape.
 fn pages(shape: Shape) -> Result<Vec<Page>, String> {
     let page = |name, text: &str, about| Page { name, text: text.to_owned(), mode: 0o644, about };
     let secret = |name, text: String, about| Page { name, text, mode: 0o600, about };
@@ -194,7 +194,7 @@ fn write(directory: &Path, shape: Shape, force: bool) -> Result<String, Vec<Stri
 impl Page {
     fn write(&self, file: &Path, force: bool) -> std::io::Result<()> {
         if force {
-            // Removed rather than truncated: its mode is to be the new one's.
+            // The old file is removed, not truncated, so that the new file gets the mode of this page.
             fs::remove_file(file)
                 .or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
         }

@@ -1,5 +1,5 @@
-//! `bailiwick keys`: takes a signed zone of the configuration; makes keys, takes the next step of a rollover, lists the
-//! keys, or prints the DS for the parent.
+//! `bailiwick keys`: takes a signed zone of the configuration. Makes a key, does the next step of a key rollover, lists
+//! the keys, or prints the DS record for the parent zone.
 
 mod list;
 mod steps;
@@ -154,7 +154,7 @@ impl From<DigestArg> for DigestType {
     }
 }
 
-/// Runs any of them.
+/// Runs any of the commands.
 pub(crate) fn run(command: &KeysCommand, now: Timestamp) -> Report {
     let done = match command {
         KeysCommand::Generate(args) => {
@@ -172,11 +172,11 @@ pub(crate) fn run(command: &KeysCommand, now: Timestamp) -> Report {
     done.unwrap_or_else(Report::failed)
 }
 
-/// A signed zone and the configuration it stands in.
+/// A signed zone, and the configuration that has it.
 struct Found {
     config: Config,
     zone: SignedZone,
-    /// What names it again on a command line.
+    /// The options that name this zone again, for the next command that a message suggests.
     args: String,
 }
 
@@ -217,19 +217,20 @@ fn read_config(file: &std::path::Path) -> Result<Config, Vec<Fault>> {
 }
 
 impl Found {
-    /// The longest TTL of anything the zone serves: its master file's, and the rules' whether configured or last in
-    /// service.
+    /// The longest TTL of all records that the zone serves: of its master file, of the configured rules, and of the
+    /// rules that were last in service.
     fn longest_ttl(&self) -> Result<Millis, Vec<Fault>> {
         let Found { config, zone, .. } = self;
-        let file = config.zones.iter().find(|one| one.origin == zone.origin).map(|one| one.file.clone());
+        let file = config.zones.iter().find(|known| known.origin == zone.origin).map(|known| known.file.clone());
         let sources = read_zones(&[(zone.origin.clone(), file.unwrap_or_default())], &mut |_| ())?;
         let of_records = sources.iter().flat_map(|source| source.records.iter()).map(|record| record.ttl);
-        // Any service's, as hosts move between zones.
+        // The TTLs of all services count, because a service's host may move to this zone.
         let configured = read_rules(config.rules_file())?;
         let last_good = config.state_dir.as_deref().and_then(|directory| read_rules(&Store::rules_in(directory)).ok());
         let rules = [Some(configured), last_good].into_iter().flatten();
-        let of_rules: Vec<u32> =
-            rules.flat_map(|rules| rules.table.services().iter().map(|one| one.ttl.max).collect::<Vec<_>>()).collect();
+        let of_rules: Vec<u32> = rules
+            .flat_map(|rules| rules.table.services().iter().map(|known| known.ttl.max).collect::<Vec<_>>())
+            .collect();
         Ok(Millis(u64::from(of_records.chain(of_rules).max().unwrap_or(0)) * 1000))
     }
 }

@@ -1,5 +1,5 @@
-//! Takes a configuration or an address, returns a [`Node`] that asks the API of a running node. Called by `status`,
-//! `drain`, `undrain` and `overrides`.
+//! A client of the API of a running node. Takes a configuration or a URL, returns a [`Node`] that asks the API. Called
+//! by `status`, `drain` and all other commands that ask a node.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -22,7 +22,8 @@ use crate::program::config::{Api, Config};
 use crate::state::load::{read_file, read_text};
 use crate::text::cause::innermost;
 
-/// How long an answer may take. An override waits for the disk for two seconds.
+/// How long an answer may take. A node answers a new override only when the override is on disk, which may take two
+/// seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Which node, and how it is asked.
@@ -39,15 +40,16 @@ pub(crate) struct NodeArgs {
     pub(crate) token_file: Option<PathBuf>,
 }
 
-/// A node's API.
+/// A client of a node's API.
 pub(crate) struct Node {
-    /// `http://…` or `https://…`, without a slash at the end.
+    /// The URL of the API, `http://…` or `https://…`, without a slash at the end.
     url: String,
-    /// Where that is said, for errors.
+    /// Where the URL comes from, for errors.
     said_by: String,
     token: Option<String>,
-    /// Why there is no token.
+    /// How to name a token, for errors if there is none.
     no_token: String,
+    /// The file of the certificate that the node has to show.
     certificate: Option<PathBuf>,
     /// How long an answer may take.
     patience: Duration,
@@ -63,7 +65,7 @@ pub(crate) struct Exchanged {
     pub(crate) body: Vec<u8>,
     url: String,
     path: String,
-    /// Why no token was sent, if none was.
+    /// How to name a token, if none was sent.
     no_token: Option<String>,
 }
 
@@ -71,7 +73,7 @@ impl Exchanged {
     /// The answer, if it is a success.
     ///
     /// # Errors
-    /// What the node says, or a sentence for whoever typed the command.
+    /// The node's messages, or a sentence for the person who typed the command.
     pub(crate) fn success(self) -> Result<Self, Vec<String>> {
         let Self { status, url, path, .. } = &self;
         if status.is_success() {
@@ -96,12 +98,12 @@ impl Exchanged {
     }
 }
 
-/// Whether what is asked changes something.
+/// Whether a request changes something, and so which token it needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Power {
-    /// It reads.
+    /// The request only reads.
     Read,
-    /// It writes.
+    /// The request changes something.
     Write,
 }
 
@@ -109,7 +111,7 @@ impl Node {
     /// Finds the node's API and its token.
     ///
     /// # Errors
-    /// What is wrong with the configuration, or that it has no API.
+    /// What is wrong with the configuration, or that the configuration has no API.
     pub(crate) fn find(args: &NodeArgs, power: Power) -> Result<Self, Vec<String>> {
         let mut node = match &args.api {
             Some(url) if url.starts_with("http://") || url.starts_with("https://") => Self {
@@ -129,7 +131,7 @@ impl Node {
         Ok(node)
     }
 
-    /// The same, with another time that an answer may take.
+    /// The same client, with another limit for the time that an answer may take.
     pub(crate) fn patient(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
@@ -164,10 +166,10 @@ impl Node {
         })
     }
 
-    /// Asks, and gives the JSON that was answered.
+    /// Sends a request, with `body` as JSON, and returns the JSON of the answer.
     ///
     /// # Errors
-    /// A sentence for whoever typed the command.
+    /// Sentences for the person who typed the command.
     pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Vec<String>> {
         let headers = body.map(|_| (CONTENT_TYPE, "application/json".to_owned()));
         let body = body.map(Value::to_string).unwrap_or_default();
@@ -176,16 +178,16 @@ impl Node {
             .map_err(|_| vec![format!("{}{path} answered no JSON; is it bailiwick's API?", self.url)])
     }
 
-    /// Reads what stands at a path, as it is.
+    /// Reads the text at a path, whatever its form.
     ///
     /// # Errors
-    /// A sentence for whoever typed the command.
+    /// Sentences for the person who typed the command.
     pub(crate) fn read(&self, path: &str) -> Result<String, Vec<String>> {
         let answer = self.exchange(Method::GET, path, &[], Vec::new())?.success()?;
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
-    /// Sends a request with these headers and this body, and gives whatever was answered.
+    /// Sends a request with these headers and this body, and returns the answer, whatever its status.
     ///
     /// # Errors
     /// That the node can't be reached.
@@ -227,7 +229,7 @@ impl Node {
     }
 
     fn client(&self) -> Result<reqwest::Client, Vec<String>> {
-        // The second to ask finds it installed, which is as good.
+        // This fails if a provider is installed already, which does no harm.
         let _ = ring::default_provider().install_default();
         let mut client = reqwest::Client::builder().no_proxy().timeout(self.patience);
         if let Some(file) = &self.certificate {
@@ -249,7 +251,7 @@ impl Node {
     }
 }
 
-/// The token's file that gives this power and no more.
+/// The file of the token that allows as little as this request needs.
 fn chosen(api: &Api, power: Power) -> Option<&Path> {
     let reader = api.read_token_files.first().or(api.worker_token_files.first()).map(PathBuf::as_path);
     let writer = api.writers().next();
@@ -259,7 +261,7 @@ fn chosen(api: &Api, power: Power) -> Option<&Path> {
     }
 }
 
-/// An address that this machine can reach where a server listens at `address`.
+/// An address at which this machine can reach a server that listens at `address`.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -282,8 +284,8 @@ fn token(file: &Path) -> Result<String, String> {
     }
 }
 
-/// TLS that accepts the one certificate of the node's own file: what is reached at its address is the node, whatever
-/// names stand in it.
+/// TLS that accepts only the certificate in the node's own file, whatever names the certificate has. A server that has
+/// the certificate's key is this node.
 fn pinned(file: &Path) -> Result<ClientConfig, String> {
     let pem = read_file(file).map_err(|error| format!("{}: can't be read ({error})", file.display()))?;
     let certificate = CertificateDer::pem_slice_iter(&pem).next().and_then(Result::ok);
@@ -295,7 +297,7 @@ fn pinned(file: &Path) -> Result<ClientConfig, String> {
     Ok(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
-/// Accepts one certificate, whose key has to be held.
+/// Accepts only one certificate. The server has to prove by its signature that it has the certificate's key.
 struct Pinned {
     certificate: CertificateDer<'static>,
     provider: Arc<CryptoProvider>,
@@ -347,7 +349,8 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-/// Whether what is printed may have colours. The stream drops them again where it mustn't.
+/// Whether the output goes to a terminal, so that it may have colours. `anstream` removes the colours again if
+/// something else forbids them, such as `NO_COLOR`.
 pub(super) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }

@@ -1,5 +1,5 @@
-//! `bailiwick plan`: takes rules with capacities and demand, returns what every fence carries when a region is lost.
-//! Needs no running server.
+//! `bailiwick plan`: takes rules with capacities and demand; returns for every fence (the regions that may process some
+//! clients) whether the other regions carry the demand if a region is lost. Needs no running server.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -49,9 +49,9 @@ fn percent(text: &str) -> Result<Ratio, String> {
 /// The findings, as printed by `--json`.
 #[derive(Serialize)]
 struct Findings {
-    /// Whether every fence carries every loss.
+    /// Whether every fence carries every loss of a region.
     ok: bool,
-    /// How the demand was learnt: `rules` or `file`.
+    /// Where the demand comes from: `rules` or `file`.
     demand: &'static str,
     fences: Vec<Finding>,
 }
@@ -61,16 +61,17 @@ struct Findings {
 struct Finding {
     fence: Vec<String>,
     lost: Option<String>,
-    /// Requests in flight of all clients that may be served here only.
+    /// The requests in progress of all clients that may be served in this fence only.
     demand: f64,
-    /// What the rest of the fence can carry; null: a region's isn't known.
+    /// How many requests in progress the rest of the fence can carry. `None` (null in JSON) if a region's capacity
+    /// isn't known.
     capacity: Option<f64>,
-    /// Demand over capacity, 1 being full.
+    /// Demand divided by capacity. 1 means full.
     load: Option<f64>,
-    /// The part of the demand, from 0 to 1, that fits nowhere.
+    /// The part of the demand, from 0 to 1, that no region can carry.
     refused: f64,
     carried: Option<bool>,
-    /// The remaining region of the fence with the highest load once shares have settled.
+    /// The remaining region of the fence with the highest load, after clients were moved because of load.
     fullest: Option<Fullest>,
 }
 
@@ -80,7 +81,7 @@ struct Fullest {
     load: f64,
 }
 
-/// Runs it.
+/// Runs the command.
 pub(crate) fn run(args: &PlanArgs, stdin: &mut dyn Read) -> Report {
     let rules = match &args.rules {
         Some(rules) => read_rules(rules, stdin),
@@ -105,7 +106,8 @@ fn classes(args: &PlanArgs, table: &Table) -> Result<Classes, Vec<String>> {
         Some(file) => {
             let name = file.display();
             let bytes = std::fs::read(file).map_err(|error| vec![format!("{name}: can't be read: {error}")])?;
-            let mistakes = |mistakes: Vec<_>| mistakes.iter().map(|one| format!("{name}: {one}")).collect::<Vec<_>>();
+            let mistakes =
+                |mistakes: Vec<_>| mistakes.iter().map(|mistake| format!("{name}: {mistake}")).collect::<Vec<_>>();
             Classes::new(table, &read_demand(table, &bytes).map_err(mistakes)?)
         }
     };
@@ -181,7 +183,7 @@ fn finding(table: &Table, loss: &FenceLoss, carried: &[Amount], max_load: Ratio)
     }
 }
 
-/// The regions of a fence that a line names before it counts the rest.
+/// The most regions of a fence that a line names. The line says how many more there are.
 const MAX_NAMED: usize = 6;
 
 fn text(fences: &[Finding], args: &PlanArgs) -> String {
@@ -220,7 +222,7 @@ fn text(fences: &[Finding], args: &PlanArgs) -> String {
     let not_carried = fences.iter().filter(|one| one.carried != Some(true)).count();
     out += &match not_carried {
         0 => format!("\nEvery fence carries every loss at a load of {} or less.\n", args.max_load),
-        one_or_more => format!("\n{one_or_more} of {} can't be carried, or nobody knows.\n", fences.len()),
+        count => format!("\n{count} of {} can't be carried, or nobody knows.\n", fences.len()),
     };
     if args.demand.is_none() {
         out += "Demand is each region's \"demand\", in equal parts from the countries nearest to it; --demand tells it \
@@ -229,7 +231,7 @@ fn text(fences: &[Finding], args: &PlanArgs) -> String {
     out
 }
 
-/// A load or a part in per cent. What fills a region by twenty times or more is told as that.
+/// A load or a part in per cent. Loads of more than twenty times the capacity aren't distinguished.
 fn percentage(part: f64) -> String {
     if part > 20.0 { "> 2000 %".to_owned() } else { format!("{:.1} %", part * 100.0) }
 }

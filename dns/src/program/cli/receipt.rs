@@ -1,5 +1,5 @@
-//! `bailiwick receipt`: takes a receipt and public keys, returns what the receipt says or why it isn't believed. Also
-//! makes new keys to sign with.
+//! `bailiwick receipt`: takes a receipt (the edge's signed statement of where a request was processed) and public keys;
+//! returns what the receipt says, or why it isn't valid. Also makes new keys for signing receipts.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ fn span(text: &str) -> Result<Millis, String> {
     Millis::parse(text).ok_or_else(|| "write a number and ms, s, m or h, such as 10m".to_owned())
 }
 
-/// Runs either.
+/// Runs either command.
 pub(crate) fn run(command: &ReceiptCommand, stdin: &mut dyn Read, now: Timestamp) -> Report {
     let done = match command {
         ReceiptCommand::Verify(args) => check(args, stdin, now),
@@ -116,7 +116,7 @@ pub(super) fn keys(file: &Path, stdin: &mut dyn Read) -> Result<Vec<PublicKey>, 
     }
 }
 
-/// The receipt in a text: the value of its header if there is one, else all of it.
+/// Finds the receipt in a text: the value of the receipt's header if the text has this header, else the whole text.
 fn find(text: &str) -> &str {
     let value = |line: &'_ str| -> Option<usize> {
         line.get(..HEADER.len()).filter(|name| name.eq_ignore_ascii_case(HEADER)).map(str::len)
@@ -175,7 +175,7 @@ fn keygen() -> Result<Report, String> {
     Ok(Report::fine(format!("{}\n", new_key()?.1)))
 }
 
-/// A new key for Ed25519: its public half, and all of it as a JSON Web Key (RFC 8037).
+/// A new Ed25519 key: its public part, and the whole key as a JSON Web Key (RFC 8037).
 pub(super) fn new_key() -> Result<(PublicKey, serde_json::Value), String> {
     let mut seed = [0_u8; 32];
     getrandom::fill(&mut seed).map_err(|error| format!("the system gives no random bytes: {error}"))?;
@@ -201,7 +201,7 @@ mod tests {
         run(&ReceiptCommand::Verify(args), &mut stdin.as_bytes(), NOW)
     }
 
-    /// A key by `keygen`, and a receipt it signed.
+    /// A key made by `keygen`, and a receipt signed with it.
     fn made() -> (String, String) {
         let jwk = keygen().unwrap().output;
         let parsed: serde_json::Value = serde_json::from_str(&jwk).unwrap();

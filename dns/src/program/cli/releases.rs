@@ -1,4 +1,5 @@
-//! `bailiwick releases`: asks a node what each region runs, and returns it as a table or JSON.
+//! `bailiwick releases`: asks a node what each region really runs under the names of models, and returns that as a
+//! table or JSON.
 
 use bailiwick_rules::overview::columns;
 use bailiwick_rules::report::{ReleaseReport, ReleaseState, ReleasesReport, RunningReport};
@@ -10,7 +11,8 @@ use super::status::StatusArgs;
 use crate::program::report::Report;
 use crate::text::span::words;
 
-/// Shows what each region runs. The exit code is 1 if regions of a fence run different things.
+/// Shows what each region runs. The exit code is 1 if an endpoint runs something else than it should, or than other
+/// regions of its fence run.
 pub(super) fn run(args: &StatusArgs) -> Report {
     shown(args).unwrap_or_else(Report::failed)
 }
@@ -22,7 +24,7 @@ fn shown(args: &StatusArgs) -> Result<Report, Vec<String>> {
         vec![format!("what the node says of releases can't be understood ({error}); is it of another version?")]
     })?;
     let mut endpoints = report.releases.values().flat_map(|release| &release.endpoints);
-    let is_unwell = endpoints.any(|one| one.state.is_skewed());
+    let is_unwell = endpoints.any(|endpoint| endpoint.state.is_skewed());
     Ok(Report { output: json.unwrap_or_else(|| text(&report)), is_unwell, ..Report::default() })
 }
 
@@ -48,33 +50,33 @@ fn table(model: &str, release: &ReleaseState) -> String {
     lines.extend(release.endpoints.iter().map(line));
     let mut text = format!("{model}, skew: {}\n", release.skew);
     columns(&lines, &mut text);
-    let failures = release.endpoints.iter().filter_map(|one| Some((one, one.said.as_ref()?.failure.as_ref()?)));
-    for (one, failure) in failures {
-        text.push_str(&format!("{}/{}: {failure}\n", one.region, one.endpoint));
+    let failures = release.endpoints.iter().filter_map(|run| Some((run, run.said.as_ref()?.failure.as_ref()?)));
+    for (run, failure) in failures {
+        text.push_str(&format!("{}/{}: {failure}\n", run.region, run.endpoint));
     }
     text
 }
 
-fn line(one: &RunningReport) -> [String; 8] {
+fn line(run: &RunningReport) -> [String; 8] {
     let nothing = ReleaseReport::default();
-    let said = one.said.as_ref().unwrap_or(&nothing);
+    let said = run.said.as_ref().unwrap_or(&nothing);
     let or_dash = |text: Option<&String>| text.cloned().unwrap_or("-".to_owned());
-    let runs = match one.differs[..] {
-        [] => one.state.as_str().to_owned(),
-        _ => format!("{}: {}", one.state.as_str(), one.differs.join(", ")),
+    let runs = match run.differs[..] {
+        [] => run.state.as_str().to_owned(),
+        _ => format!("{}: {}", run.state.as_str(), run.differs.join(", ")),
     };
-    let canary = match (&said.canary, one.canary_apart) {
+    let canary = match (&said.canary, run.canary_apart) {
         (None, _) => "-".to_owned(),
         (Some(_), None) => "alone".to_owned(),
         (Some(_), Some(apart)) => format!("{apart:.3} nats"),
     };
-    let read = match (&one.said, said.age_ms) {
+    let read = match (&run.said, said.age_ms) {
         (None, _) => "not asked".to_owned(),
         (Some(_), None) => "not yet".to_owned(),
         (Some(_), Some(age)) => format!("{} ago", words(Millis(age))),
     };
     [
-        format!("{}/{}", one.region, one.endpoint),
+        format!("{}/{}", run.region, run.endpoint),
         runs,
         or_dash(said.model.as_ref()),
         or_dash(said.root.as_ref()),

@@ -1,4 +1,5 @@
-//! `bailiwick rules`: takes rules documents, compares them, publishes them for a fleet, and shows what was published.
+//! `bailiwick rules`: takes rules documents, compares them, publishes them for a fleet of nodes, and shows what was
+//! published.
 
 pub(super) mod author;
 mod change;
@@ -123,7 +124,7 @@ pub(crate) enum RulesCommand {
     Restore(restore::RestoreArgs),
 }
 
-/// Runs any of them.
+/// Runs any of the commands.
 pub(super) fn run(command: &RulesCommand, stdin: &mut dyn Read, now: Timestamp) -> Report {
     let done = match command {
         RulesCommand::Diff(args) => return diff::run(args, stdin, now),

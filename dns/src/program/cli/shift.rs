@@ -1,5 +1,5 @@
-//! `bailiwick shift`: takes a region and a span, and has the whole fleet move its clients away from there, or back, by
-//! the API of any of its nodes.
+//! `bailiwick shift`: takes a region and a time; moves the region's clients away on all nodes of a fleet, or back,
+//! through the API of any of its nodes.
 
 use bailiwick_rules::health::Status;
 use bailiwick_rules::id::RegionId;

@@ -1,5 +1,5 @@
-//! `bailiwick simulate`: takes a scenario, returns what becomes of its regions and requests as a table, JSON or a
-//! picture. Needs no running server.
+//! `bailiwick simulate`: takes a scenario of some hours; returns how its regions are loaded and how many requests are
+//! refused, as a table, JSON or a picture. Needs no running server.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -54,18 +54,18 @@ impl From<By> for Way {
     }
 }
 
-/// One outcome, as printed by `--json`.
+/// The outcome of one way of steering, as printed by `--json`.
 #[derive(Serialize)]
 struct OutcomeReport {
     by: &'static str,
-    /// The highest load that a region was offered while it was up, 1 being full.
+    /// The highest load that was offered to a region while it was up. 1 means full.
     peak: f64,
     peak_region: Option<String>,
-    /// Seconds from the beginning.
+    /// When the peak was, in seconds from the beginning.
     peak_at: u64,
-    /// The part of all requests, from 0 to 1, that nobody served.
+    /// The part of all requests, from 0 to 1, that no region served.
     refused: f64,
-    /// The same in the worst step.
+    /// The part of the requests, from 0 to 1, that no region served in the worst step.
     worst_step: f64,
     collapses: u32,
     /// How many times a client went to another region than before.
@@ -73,7 +73,7 @@ struct OutcomeReport {
     turns: u32,
 }
 
-/// Runs it.
+/// Runs the command.
 pub(crate) fn run(args: &SimulateArgs, stdin: &mut dyn Read) -> Report {
     match simulated(args, stdin) {
         Ok(report) => report,
@@ -87,7 +87,7 @@ fn simulated(args: &SimulateArgs, stdin: &mut dyn Read) -> Result<Report, Vec<St
     let bytes = read(&args.scenario, stdin).map_err(|error| vec![format!("{name}: can't be read: {error}")])?;
     let table = table(args, &bytes, &name, stdin)?;
     let scenario = read_scenario(&table, &bytes)
-        .map_err(|mistakes| mistakes.iter().map(|one| format!("{name}: {one}")).collect::<Vec<_>>())?;
+        .map_err(|mistakes| mistakes.iter().map(|mistake| format!("{name}: {mistake}")).collect::<Vec<_>>())?;
     let ways = args.by.map_or(Way::ALL.to_vec(), |by| vec![by.into()]);
     let outcomes: Vec<Outcome> = ways.into_iter().map(|way| simulate(&table, &scenario, way)).collect();
     if let Some(file) = &args.svg {
@@ -125,7 +125,7 @@ fn table(args: &SimulateArgs, scenario: &[u8], name: &str, stdin: &mut dyn Read)
         return Err(vec![format!("{name}: /rules: is missing; add a rules document, or name one by --rules FILE")]);
     };
     Table::compile(rules.to_string().as_bytes()).map_err(|violations| {
-        violations.iter().map(|one| format!("{name}: /rules{}: {}", one.pointer, one.message)).collect()
+        violations.iter().map(|found| format!("{name}: /rules{}: {}", found.pointer, found.message)).collect()
     })
 }
 

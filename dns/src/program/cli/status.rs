@@ -1,4 +1,4 @@
-//! `bailiwick status` and `bailiwick overrides`: ask a node's API, and return what it says as text or JSON.
+//! `bailiwick status` and `bailiwick overrides`: ask a node's API for its status, and return it as text or JSON.
 
 use anstyle::{AnsiColor, Style};
 use bailiwick_rules::health::Status;
@@ -23,7 +23,7 @@ pub(crate) struct StatusArgs {
     pub(super) json: bool,
 }
 
-/// Shows the state of the node. The exit code is 1 if something needs a look.
+/// Shows the status of the node. The exit code is 1 if something needs the operator's attention.
 pub(super) fn status(args: &StatusArgs) -> Report {
     shown(args, |json, status| {
         let output = match json {
@@ -64,7 +64,7 @@ fn shown(args: &StatusArgs, tell: impl Fn(Option<String>, &NodeStatus) -> Report
     }
 }
 
-/// Colours for a status, where there are to be any.
+/// A function that gives a text the colour of a status, if `colours` is true.
 fn paint(colours: bool) -> impl Fn(Status, &str) -> String {
     move |status, text| match status {
         Status::Up if colours => format!("{UP}{text}{UP:#}"),

@@ -249,18 +249,18 @@ impl Exposition {
         }
         let mut metric = gauge(encoder, "endpoint_forced", "1 while an override forces an endpoint's status")?;
         for (region, reported) in &report.regions {
-            for (endpoint, its_report) in &reported.endpoints {
+            for (endpoint, endpoint_report) in &reported.endpoints {
                 let labels = [("region", region.as_str()), ("endpoint", endpoint.as_str())];
-                metric.encode_family(&labels)?.encode_gauge(&u64::from(its_report.forced.is_some()))?;
+                metric.encode_family(&labels)?.encode_gauge(&u64::from(endpoint_report.forced.is_some()))?;
             }
         }
         let mut metric = gauge(encoder, "endpoint_status", "1 for the status an endpoint has, overrides included")?;
         for (region, reported) in &report.regions {
-            for (endpoint, its_report) in &reported.endpoints {
+            for (endpoint, endpoint_report) in &reported.endpoints {
                 for status in STATUSES {
                     let labels =
                         [("region", region.as_str()), ("endpoint", endpoint.as_str()), ("status", word(status))];
-                    metric.encode_family(&labels)?.encode_gauge(&u64::from(its_report.status == status))?;
+                    metric.encode_family(&labels)?.encode_gauge(&u64::from(endpoint_report.status == status))?;
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! Warns of bundles that can't be served as they are pinned. Takes configuration and rules, returns warnings. Called by
-//! [`super::named`].
+//! Warns about bundles (named sets of files for applications) that can't be served in the versions that the rules pin.
+//! Takes configuration and rules, returns warnings. Called by [`super::named`].
 
 use bailiwick_rules::bundle::Version;
 use bailiwick_rules::id::{BundleId, RegionId};
@@ -9,7 +9,8 @@ use crate::program::config::{Api, Config};
 use crate::state::bundles::is_kept;
 use crate::text::nearest::suggestion;
 
-/// Versions of bundles that the rules pin and that aren't in the state directory. A node of a fleet fetches them.
+/// A warning for each pinned version of a bundle that isn't in the state directory. A node of a fleet fetches such a
+/// version from other nodes.
 pub(super) fn missing(config: &Config, table: &Table) -> Vec<String> {
     let pins = table.bundle_versions();
     let Some(state_dir) = config.state_dir.as_deref() else {
@@ -27,7 +28,8 @@ pub(super) fn missing(config: &Config, table: &Table) -> Vec<String> {
     lacking.map(text).collect()
 }
 
-/// Tokens of regions that the rules don't have: their applications get what those of no region get.
+/// A warning for each token file of a region that the rules don't have. Applications with such a token get the versions
+/// for no particular region.
 pub(super) fn tokens_of_no_region(api: &Api, table: &Table) -> Vec<String> {
     let unknown = api.region_token_files.keys().filter(|region| table.region_named(region.as_str()).is_none());
     let text = |region: &RegionId| {

@@ -1,4 +1,4 @@
-//! `bailiwick check` over files in a temporary folder: what it finds and how it says so.
+//! Tests of `bailiwick check` over files in a temporary folder: which mistakes it finds, and how it reports them.
 
 use super::*;
 use crate::locate::geoip::testing::{DatabaseBuilder, flat};

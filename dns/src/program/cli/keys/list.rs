@@ -1,4 +1,5 @@
-//! `bailiwick keys list`: takes state files, returns a table or JSON of all keys with their times and next steps.
+//! `bailiwick keys list`: takes the state files of zones' keys; returns a table or JSON of all keys with their times,
+//! and the next step for each zone.
 
 use bailiwick_rules::time::Timestamp;
 use serde::Serialize;
@@ -34,10 +35,10 @@ struct Key {
 
 pub(super) fn list(args: &ListArgs, now: Timestamp) -> Result<Report, Vec<Fault>> {
     let config = read_config(&args.config)?;
-    let one = ZoneArgs { zone: args.zone.clone(), config: args.config.clone() };
-    let zones = match one.zone {
+    let wanted = ZoneArgs { zone: args.zone.clone(), config: args.config.clone() };
+    let zones = match wanted.zone {
         None if config.dnssec.len() > 1 => config.dnssec,
-        _ => vec![one.choose(&config).map_err(|message| vec![Fault::of_file(&args.config, message)])?],
+        _ => vec![wanted.choose(&config).map_err(|message| vec![Fault::of_file(&args.config, message)])?],
     };
     let (mut listed, mut errors) = (Vec::new(), Vec::new());
     for zone in &zones {
@@ -56,7 +57,7 @@ pub(super) fn list(args: &ListArgs, now: Timestamp) -> Result<Report, Vec<Fault>
 
 fn look(zone: &SignedZone, now: Timestamp) -> Result<Zone, Vec<Fault>> {
     let keys = read_keys(std::slice::from_ref(zone), now, &mut |_| ())?;
-    // A state without a file is a fault of `read_keys` already, unless it was removed since.
+    // `read_keys` has refused a zone without a state file. The file is missing here only if it was removed since.
     let state = read_state(zone, &mut |_| ())?
         .ok_or_else(|| vec![Fault::of_file(&zone.directory, "lost its state file just now; list it again")])?;
     Ok(Zone {
@@ -68,7 +69,7 @@ fn look(zone: &SignedZone, now: Timestamp) -> Result<Zone, Vec<Fault>> {
     })
 }
 
-/// What comes next in a zone's timeline.
+/// The next step of a zone's keys, as a sentence.
 fn next(state: &State, now: Timestamp) -> String {
     let leaving = state.keys.iter().find_map(|key| match key.stage {
         Stage::Retired { remove, .. } if remove > now => Some((key.tag, remove)),
@@ -115,7 +116,7 @@ impl Key {
         }
     }
 
-    /// Since when it is what it is.
+    /// Since when the key has its state.
     fn since(&self) -> Timestamp {
         let removed = self.remove.filter(|_| self.state == "removed");
         removed.or(self.retired).or(self.active).unwrap_or(self.published)

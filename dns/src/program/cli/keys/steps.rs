@@ -1,5 +1,5 @@
-//! `bailiwick keys generate | roll | ds`: each takes one step of [`crate::dnssec::timeline`], or says from when on it
-//! may be taken.
+//! `bailiwick keys generate`, `roll` and `ds`: each command does one step of [`crate::dnssec::timeline`], or says from
+//! when on the step is allowed.
 
 use bailiwick_rules::time::Timestamp;
 
@@ -74,7 +74,7 @@ pub(super) fn finish(found: &Found, now: Timestamp) -> Result<Report, Vec<Fault>
     let longest = found.longest_ttl()?;
     let (locked, state, old) = held(found)?;
     let next = timeline::finish(&state, &zone.policy, longest, now).map_err(|error| refused(zone, &error))?;
-    // The key that will sign alone has to be readable.
+    // From now on this key alone signs, so its file has to be readable.
     let new = next.active().ok_or_else(|| none_active(zone))?;
     read_key(zone, new).map_err(one)?;
     locked.put_state(&next).map_err(one)?;
@@ -115,9 +115,9 @@ pub(super) fn ds(found: &Found, digest: DigestType, early: bool, now: Timestamp)
     Ok(Report::fine(format!("{} IN DS {tag} {algorithm} {number} {hex}\n", zone.origin)))
 }
 
-/// Takes the directory of a zone that has keys: its state and the key that signs.
+/// Locks the key directory of a zone that has keys. Returns the lock, the state of the keys, and the key that signs.
 fn held(found: &Found) -> Result<(Locked, State, KeyState), Vec<Fault>> {
-    // Asked first, so that no directory is made for a zone without keys.
+    // The state is read first, so that no directory is made for a zone without keys.
     stated(found)?;
     let locked = Locked::take(&found.zone.directory).map_err(one)?;
     let state = stated(found)?;
@@ -133,13 +133,13 @@ fn stated(found: &Found) -> Result<State, Vec<Fault>> {
     })
 }
 
-/// Makes a key whose tag no other of the zone has: validators then try no key in vain.
+/// Makes a key whose tag no other key of the zone has. With equal tags, validators might try the wrong key first.
 fn make(zone: &SignedZone, algorithm: Algorithm, others: &[KeyState]) -> Result<(SigningKey, NewKey), Vec<Fault>> {
     let failed = |error: KeyError| vec![Fault { place: zone.origin.to_string(), message: error.to_string() }];
     for _ in 0..TRIES {
         let key = SigningKey::generate(algorithm).map_err(failed)?;
         let (tag, file) = (key.tag(), format!("{}-{:05}.pem", algorithm.number(), key.tag()));
-        // A file of that name may be a key that no state knows any more.
+        // A file of this name may hold a key that the state no longer names. It must not be overwritten.
         if others.iter().all(|other| other.tag != tag) && !zone.directory.join(&file).exists() {
             return Ok((key, NewKey { file, tag, algorithm }));
         }
@@ -151,7 +151,7 @@ fn refused(zone: &SignedZone, error: &StepError) -> Vec<Fault> {
     vec![Fault { place: zone.origin.to_string(), message: error.to_string() }]
 }
 
-/// What a state that was read can't be; told all the same, rather than nothing.
+/// The error for a state without an active key. A state that was read has one, so this shouldn't happen.
 fn none_active(zone: &SignedZone) -> Vec<Fault> {
     vec![Fault::of_file(&zone.directory.join(STATE), "no key is active; restore the file")]
 }

@@ -1,4 +1,4 @@
-//! The commands for keys over a folder of files: a rollover step by step, and steps that come too early.
+//! Tests of the commands for keys, over a folder of files: a rollover step by step, and steps that come too early.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -70,7 +70,7 @@ fn files(directory: &Path) -> Vec<String> {
 fn a_key_goes_from_generation_to_removal_and_no_step_comes_early() {
     let node = Node::new();
     let made = node.fine("generate", 0);
-    // Propagation and the zone's longest TTL.
+    // The DS may go to the parent after the propagation time (1 h) and the zone's longest TTL (4 h).
     assert!(made.contains("From 2027-01-15T13:00:00Z on, when no resolver holds the zone unsigned"), "{made}");
     assert!(node.refused("ds", 4).contains("too early for the parent: resolvers may hold the zone unsigned"));
     let first = node.fine("ds", 5);
@@ -79,7 +79,7 @@ fn a_key_goes_from_generation_to_removal_and_no_step_comes_early() {
     assert!(node.refused("roll", 4).ends_with("; try again at 2027-01-15T13:00:00Z or later"));
     assert!(node.refused("roll --ds-seen", 5).contains("no rollover is under way"));
 
-    // Propagation and the TTL of DNSKEY.
+    // The new DS may go to the parent after the propagation time (1 h) and the TTL of DNSKEY (1 h).
     let begun = node.fine("roll", 5);
     assert!(begun.contains("From 2027-01-15T15:00:00Z on, bring the new DS to the parent"), "{begun}");
     assert!(node.refused("roll", 6).contains("a rollover to key "));
@@ -90,7 +90,8 @@ fn a_key_goes_from_generation_to_removal_and_no_step_comes_early() {
     let listed = node.fine("list", 7);
     assert!(listed.contains("active") && listed.contains("published") && listed.contains("in place of the old one"));
 
-    // Propagation and the TTL of DS, which is longer than the zone's.
+    // The old key leaves after the propagation time (1 h) and the TTL of the DS (48 h), which is longer than the
+    // zone's.
     let finished = node.fine("roll --ds-seen", 8);
     assert!(finished.contains("leaves by itself at 2027-01-17T17:00:00Z"), "{finished}");
     assert_eq!(node.fine("ds", 8), second);
@@ -133,7 +134,7 @@ fn nothing_is_overwritten_and_nothing_half_done() {
         let mode = std::fs::metadata(node.path("keys/a").join(&name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
-    // A successor whose key was lost can't be made to sign.
+    // If the file of the new key was lost, this key can't become the one that signs.
     node.fine("roll", 5);
     let state = std::fs::read(node.path("keys/a").join(STATE)).unwrap();
     let state = crate::dnssec::state::State::parse(&state).unwrap();

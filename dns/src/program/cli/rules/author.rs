@@ -1,5 +1,5 @@
-//! Who publishes. Takes the options that say so, returns heads with the author's name and signature. Called by every
-//! command that makes a head.
+//! The author of a publication. Takes the options that name the author; returns heads with the author's name and
+//! signature. A head says which rules are published, by whom and why. Called by every command that makes a head.
 
 use std::path::PathBuf;
 
@@ -22,22 +22,22 @@ pub(crate) struct AuthorArgs {
 }
 
 impl AuthorArgs {
-    /// The name.
+    /// The author's name: the option, else the user's name, else `unknown`.
     pub(super) fn name(&self) -> String {
         let user = || std::env::var("USER").ok().filter(|name| !name.is_empty());
         self.author.clone().or_else(user).unwrap_or_else(|| "unknown".to_owned())
     }
 
-    /// The key, if one is named.
+    /// The publisher's key, if the options name one.
     ///
     /// # Errors
-    /// When it can't be read.
+    /// If the key can't be read.
     pub(super) fn publisher(&self) -> Result<Option<Publisher>, Vec<String>> {
         self.key.as_deref().map(Publisher::read).transpose().map_err(|error| vec![error])
     }
 
-    /// A document under a new revision, and its head, for all nodes and not signed yet. `based_on` is the revision that
-    /// it replaces.
+    /// The document `bytes` under a new revision, and its head, which is for all nodes and isn't signed yet. `based_on`
+    /// is the revision that the document replaces.
     ///
     /// # Errors
     /// When the document has mistakes.
@@ -78,26 +78,26 @@ impl AuthorArgs {
                 head.signed(&key.public, &signature)
             }
         };
-        // One that no node can read would be in the way of all that follow.
+        // Nodes couldn't read an invalid head, nor follow the heads that come after it.
         Head::parse(&head.to_bytes()).map_err(|error| vec![format!("the head can't be published: {error}")])?;
         Ok(head)
     }
 }
 
-/// A reason that a head may carry.
+/// Checks a reason that a head may carry.
 ///
 /// # Errors
-/// How to write one.
+/// How to write a reason.
 pub(in crate::program::cli) fn reason(text: &str) -> Result<String, String> {
     let is_fine =
         !text.trim().is_empty() && text.chars().count() <= LONGEST_TEXT && !text.chars().any(char::is_control);
     is_fine.then(|| text.to_owned()).ok_or_else(|| format!("write a line of at most {LONGEST_TEXT} characters"))
 }
 
-/// The word of a stage.
+/// Reads the word for a stage.
 ///
 /// # Errors
-/// How to write one.
+/// Which words there are.
 pub(super) fn stage(text: &str) -> Result<Stage, String> {
     Stage::parse(text).ok_or_else(|| "write canary, early or rest".to_owned())
 }

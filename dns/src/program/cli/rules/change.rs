@@ -1,5 +1,6 @@
-//! What a new document changes for clients, as `diff`, `publish` and `rollback` ask it. Takes two tables and the
-//! options, returns the impact and the gates that stay shut. Progress goes to a terminal if it takes long.
+//! Finds what a new rules document changes for clients. Takes the old and the new table and the options; returns the
+//! impact, and the gates (limits for a change) that stay shut. Called by `diff`, `publish`, `rollback`, `approve` and
+//! `watch`. If it takes long, the progress is shown on a terminal.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use crate::program::config::Config;
 use crate::program::impact::{impact, impact_by_country};
 use crate::state::load::{compile_rules, read_geoip};
 
-/// After how long progress is told.
+/// After this time the progress is shown.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where clients are found.
@@ -57,16 +58,16 @@ impl AcceptArgs {
 }
 
 impl PlaceArgs {
-    /// The GeoIP database that the option names, or the configuration. Whoever names a node by --api needs no
-    /// configuration, and has none then.
+    /// The GeoIP database that the option names, or else the configuration. With `--api`, the configuration may be
+    /// missing. Then there is no database.
     ///
     /// # Errors
-    /// When it can't be read.
+    /// If the database or the configuration can't be read.
     pub(super) fn places(&self, node: &NodeArgs) -> Result<Arc<Places>, Vec<String>> {
         let (file, registered) = match &self.geoip {
             Some(file) => (Some(file.clone()), Registered::default()),
             None if node.api.is_some() && !node.config.exists() => (None, Registered::default()),
-            // A publisher's file has nothing but how NATS is reached.
+            // The configuration of a publisher may have nothing but the section on NATS.
             None if matches!(Config::read_fleet_in_nats(&node.config), Ok(Some(_)))
                 && Config::read(&node.config).is_err() =>
             {
@@ -81,7 +82,8 @@ impl PlaceArgs {
     }
 }
 
-/// Whether clients are known: without a GeoIP database there is one place, of all that nobody can place.
+/// Whether the places of clients are known. Without a GeoIP database, there is only one place, for all clients whose
+/// country is unknown.
 pub(super) fn are_known(places: &Places) -> bool {
     places.all().len() > 1
 }
@@ -93,14 +95,14 @@ pub(super) fn texts<E: ToString>(faults: impl IntoIterator<Item = E>) -> Vec<Str
 
 /// What a new document changes.
 pub(super) struct Change {
-    /// As far as it is known.
+    /// The change for clients, as far as it is known.
     pub(super) impact: Impact,
-    /// Whether it is known how many clients it concerns. If not, it tells of fences alone.
+    /// Whether the number of clients that the change concerns is known. If not, `impact` only says which fences change.
     pub(super) is_known: bool,
 }
 
 impl Change {
-    /// Of clients at all places of a GeoIP database.
+    /// The change for clients at all places of a GeoIP database.
     pub(super) fn find(old: &Table, new: &Table, places: &Places, queries: Option<&Queries>, now: Timestamp) -> Self {
         let mut progress = Progress::new();
         let mut tell = |done, all| progress.tell(done, all);
@@ -109,16 +111,16 @@ impl Change {
         Self { impact, is_known: are_known(places) }
     }
 
-    /// Without a GeoIP database: whose fence differs, country by country.
+    /// The change without a GeoIP database: for each country, whether its clients' fences differ.
     pub(super) fn of_fences(old: &Table, new: &Table, now: Timestamp) -> Self {
         Self { impact: impact_by_country(old, new, now), is_known: false }
     }
 
-    /// Of a new document against the one in service, for clients at the places that the options name. With no places,
-    /// or no GeoIP database there, it tells of fences alone.
+    /// The change from the document in service to a new document, for clients at the places that the options name.
+    /// Without `places`, or if these options name no GeoIP database, the result only says which fences change.
     ///
     /// # Errors
-    /// When either document has mistakes, or the database can't be read.
+    /// If either document has mistakes, or the database can't be read.
     pub(super) fn of(
         truth: &Truth,
         base: &Base,
@@ -151,7 +153,7 @@ impl Change {
     }
 }
 
-/// Tells how far it is, on one line of a terminal.
+/// Shows the progress of the comparison on one line of a terminal.
 struct Progress {
     begun: Instant,
     is_terminal: bool,
@@ -170,7 +172,7 @@ impl Progress {
         }
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     fn finish(&self) {
         if self.is_told {
             let _ = write!(std::io::stderr(), "\r\x1b[K");

@@ -67,7 +67,7 @@ struct GateArgs {
 }
 
 impl GateArgs {
-    /// The gates: each as the options say, else as the fleet does.
+    /// The gates. Each gate has the value of its option, or else the fleet's value.
     fn gates(&self, of_fleet: &Gates) -> Gates {
         Gates {
             max_moved: self.max_moved.or(of_fleet.max_moved),
@@ -79,13 +79,14 @@ impl GateArgs {
 
 /// What the new document is compared with.
 enum Against {
-    /// The document in service where one publishes, or this one of the history.
+    /// The document in service at the writer or in NATS, or this revision of its history.
     Published(Truth, Option<u64>),
     /// A file, or standard input.
     File(PathBuf),
 }
 
-/// Finds what the new document is compared with. Where one publishes is found once, and asked for all else.
+/// Finds what the new document is compared with. The place of the published document is found only once: it is asked
+/// for queries and gates too.
 fn against(args: &DiffArgs) -> Result<Against, Vec<String>> {
     let published = |revision| Ok(Against::Published(Truth::find(&args.node, Power::Read)?, revision));
     match (args.against.as_str(), args.against.parse()) {
@@ -95,7 +96,7 @@ fn against(args: &DiffArgs) -> Result<Against, Vec<String>> {
     }
 }
 
-/// What is printed by `--json`.
+/// The output with `--json`.
 #[derive(Serialize)]
 struct Written<'a> {
     /// Whether clients may be processed where they might not be before.
@@ -108,7 +109,7 @@ struct Written<'a> {
     impact: &'a Impact,
 }
 
-/// Runs it.
+/// Runs the command.
 pub(super) fn run(args: &DiffArgs, stdin: &mut dyn Read, now: Timestamp) -> Report {
     if args.new == Path::new("-") && args.against == "-" {
         return Report::misuse("NEW and --against are both \"-\", but there is one standard input; name a file");
@@ -157,7 +158,8 @@ fn old(against: &Against, stdin: &mut dyn Read) -> Result<Arc<Rules>, Vec<String
     compile_rules(bytes, "the node's rules").map_err(texts)
 }
 
-/// The queries of the last week, if a file has them, or a node is asked anyway. None if none were counted.
+/// The counted queries of the last week: of the file that `--traffic` names, or of the node, unless the new document is
+/// compared with a file. `None` if no queries were counted.
 fn queries(against: &Against, args: &DiffArgs) -> Result<Option<Queries>, Vec<String>> {
     match (&args.traffic, against) {
         (None, Against::File(_)) => Ok(None),
@@ -172,7 +174,8 @@ fn queries(against: &Against, args: &DiffArgs) -> Result<Option<Queries>, Vec<St
     }
 }
 
-/// The gates that the node tells. Against a file no node is asked, and the configuration has them, if there is one.
+/// The gates of the fleet, as the node reports them. If the new document is compared with a file, no node is asked.
+/// Then they are those of the configuration, if there is one.
 fn gates_of_fleet(against: &Against, args: &DiffArgs) -> Result<Gates, Vec<String>> {
     match against {
         Against::File(_) if args.node.config.exists() => {
@@ -184,7 +187,7 @@ fn gates_of_fleet(against: &Against, args: &DiffArgs) -> Result<Gates, Vec<Strin
 }
 
 fn written(args: &DiffArgs, impact: &Impact, shut: &[Shut]) -> Result<String, String> {
-    let gates = |bullet: &str| shut.iter().map(|one| format!("{bullet}Gate shut: {one}\n")).collect::<String>();
+    let gates = |bullet: &str| shut.iter().map(|gate| format!("{bullet}Gate shut: {gate}\n")).collect::<String>();
     match (args.json, args.markdown) {
         (true, _) => {
             let written = Written { widens: impact.is_widened(), tightens: impact.is_tightened(), shut, impact };

@@ -1,5 +1,5 @@
-//! Changes a rules document in one place. Takes its bytes and a revision or the progress of a rollout, returns the same
-//! text with it.
+//! Changes one value in a rules document. Takes the document's bytes and a revision, or the progress of a rollout;
+//! returns the same text with the new value. Called by the commands that publish rules.
 
 use bailiwick_rules::rules::Progress;
 use bailiwick_rules::table::Table;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::text::json_place::value_at;
 
-/// The document with this revision; every other byte stays. `None` if it has none, or has mistakes.
+/// The document with this revision. Every other byte stays. `None` if the document has no revision, or has mistakes.
 pub(in crate::program::cli) fn with_revision(bytes: &[u8], revision: u64) -> Option<Vec<u8>> {
     let place = value_at(bytes, "/revision")?;
     let (before, after) = (bytes.get(..place.start)?, bytes.get(place.end..)?);
@@ -16,7 +16,7 @@ pub(in crate::program::cli) fn with_revision(bytes: &[u8], revision: u64) -> Opt
     is_right.then_some(document)
 }
 
-/// The document with the progress of a rollout; every other byte stays.
+/// The document with this progress of a rollout. Every other byte stays. `None` if the document has no such rollout.
 pub(in crate::program::cli) fn with_progress(bytes: &[u8], rollout: &str, progress: &Progress) -> Option<Vec<u8>> {
     let text = written(progress).to_string();
     let spliced =
@@ -31,7 +31,7 @@ pub(in crate::program::cli) fn with_progress(bytes: &[u8], rollout: &str, progre
     spliced(end, end, &format!(", \"progress\": {text}"))
 }
 
-/// The progress as the rules have it.
+/// The progress as JSON, in the form of the rules.
 pub(in crate::program::cli) fn written(progress: &Progress) -> Value {
     let shares: Map<String, Value> =
         progress.shares.iter().map(|(region, share)| (region.to_string(), json!(share))).collect();

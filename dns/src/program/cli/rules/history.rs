@@ -1,4 +1,5 @@
-//! `bailiwick rules history`, `show` and `archive`: asks for what was in service before.
+//! `bailiwick rules history`, `show` and `archive`: read the documents that were in service before, and print them or
+//! write them into a folder.
 
 use std::path::{Path, PathBuf};
 
@@ -40,7 +41,7 @@ pub(crate) struct ArchiveArgs {
     node: NodeArgs,
 }
 
-/// An entry in one line.
+/// An entry of the history as one line.
 pub(super) fn line(entry: &Entry) -> String {
     match &entry.head {
         Some(head) => {
@@ -51,7 +52,7 @@ pub(super) fn line(entry: &Entry) -> String {
     }
 }
 
-/// What to tell somebody whose document was made from an older one.
+/// The errors for a document that was made from revision `from`, while the newer revision `now` is in service.
 pub(super) fn stale(truth: &Truth, from: u64, now: u64) -> Vec<String> {
     let mut lines = vec![format!(
         "this is based on revision {from}, and revision {now} is in service; take over what came between, then publish \
@@ -63,7 +64,7 @@ pub(super) fn stale(truth: &Truth, from: u64, now: u64) -> Vec<String> {
     lines
 }
 
-/// Lists it.
+/// Lists the history.
 pub(super) fn list(args: &HistoryArgs) -> Result<Report, Vec<String>> {
     let revisions = Truth::find(&args.node, Power::Read)?.history()?;
     Ok(Report::fine(match args.json {
@@ -72,13 +73,13 @@ pub(super) fn list(args: &HistoryArgs) -> Result<Report, Vec<String>> {
     }))
 }
 
-/// Prints a document.
+/// Prints the document of a revision.
 pub(super) fn show(args: &ShowArgs) -> Result<Report, Vec<String>> {
     let document = Truth::find(&args.node, Power::Read)?.document(args.revision)?;
     Ok(Report::fine(String::from_utf8_lossy(&document.bytes)))
 }
 
-/// Writes all of it into a folder. A head is written as it was signed.
+/// Writes all documents of the history into a folder. A head is written as it was signed.
 pub(super) fn archive(args: &ArchiveArgs) -> Result<Report, Vec<String>> {
     let truth = Truth::find(&args.node, Power::Read)?;
     let failed = |path: &Path, error: std::io::Error| vec![format!("{}: can't be written ({error})", path.display())];

@@ -1,5 +1,6 @@
-//! `bailiwick rules approve`: takes a proposal, a document with its head in a file, and adds a signature to it. Whoever
-//! publishes it later publishes what was approved, byte for byte.
+//! `bailiwick rules approve`: takes a proposal, and adds a signature to it. A proposal is a file with a rules document
+//! and its head, which says who publishes the document and why. Publishing the proposal later publishes what was
+//! approved, byte for byte.
 
 use std::path::{Path, PathBuf};
 
@@ -33,44 +34,44 @@ pub(crate) struct ApproveArgs {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Proposal {
-    /// Its head, with approvals and without the publisher's signature.
+    /// The head of the document, with approvals and without the publisher's signature.
     pub(super) head: Head,
-    /// The document with its revision.
+    /// The document, with the revision that it will be published as.
     pub(super) document: String,
 }
 
 impl Proposal {
-    /// Of a document and its head.
+    /// The proposal of a document and its head.
     ///
     /// # Errors
-    /// When the document is no text, which no valid one is.
+    /// If the document is no text. A valid document is always a text.
     pub(super) fn new(head: Head, document: &[u8]) -> Result<Self, Vec<String>> {
         let document = String::from_utf8(document.to_vec()).map_err(|_| vec!["the document is no text".to_owned()])?;
         Ok(Self { head: Head { signature: None, ..head }, document })
     }
 
-    /// Reads one; `None` if these bytes are something else.
+    /// Reads a proposal; `None` if these bytes are something else.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let proposal: Self = serde_json::from_slice(bytes).ok()?;
-        // A head that stands in a file is as strange as any other.
+        // The head in a file isn't trusted either, so it is parsed with all checks.
         let head = Head::parse(&proposal.head.to_bytes()).ok()?;
         Some(Self { head, ..proposal })
     }
 
-    /// Writes it.
+    /// Writes the proposal to a file.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// If the file can't be written.
     pub(super) fn write(&self, file: &Path) -> Result<(), Vec<String>> {
         let text = serde_json::to_string_pretty(self).unwrap_or_default() + "\n";
         replace(file, text.as_bytes(), Mode::Public)
             .map_err(|error| vec![format!("{}: can't be written ({error})", file.display())])
     }
 
-    /// Whether it is whole, and made for the document in service.
+    /// Checks that the document is the one that the head names, and that the proposal replaces the document in service.
     ///
     /// # Errors
-    /// What is wrong.
+    /// Which of both is wrong.
     pub(super) fn check(&self, base: &Base) -> Result<(), Vec<String>> {
         if sha256_hex(self.document.as_bytes()) != self.head.sha256 {
             return Err(vec!["the proposal's document isn't the one that its head names; propose it again".to_owned()]);
@@ -85,7 +86,7 @@ impl Proposal {
     }
 }
 
-/// Tells what a proposal changes, and signs it.
+/// Prints what a proposal changes, and signs it.
 pub(super) fn approve(args: &ApproveArgs, now: Timestamp) -> Result<Report, Vec<String>> {
     let name = args.file.display().to_string();
     let bytes = read_file(&args.file).map_err(|error| vec![format!("{name}: can't be read ({error})")])?;
@@ -105,7 +106,7 @@ pub(super) fn approve(args: &ApproveArgs, now: Timestamp) -> Result<Report, Vec<
     head.approvals.push(Approval { author: args.author.name(), signature });
     proposal.write(&args.file)?;
     let Head { revision, author, reason, .. } = &proposal.head;
-    let told = change.impact.to_text();
-    report.output = format!("{told}\nrevision {revision} of {author} is approved in {name}: {reason}\n");
+    let impact = change.impact.to_text();
+    report.output = format!("{impact}\nrevision {revision} of {author} is approved in {name}: {reason}\n");
     Ok(report)
 }

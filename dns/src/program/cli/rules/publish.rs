@@ -1,5 +1,5 @@
-//! `bailiwick rules publish` and `rollback`: takes a rules document, gives it its revision and its head, looks at what
-//! it changes, and puts it in place of the one in service.
+//! `bailiwick rules publish` and `rollback`: take a rules document, give it a revision and a head (who publishes it and
+//! why), find what it changes for clients, and put it in the place of the document in service.
 
 use std::path::{Path, PathBuf};
 
@@ -88,7 +88,7 @@ pub(super) fn publish(args: &PublishArgs, now: Timestamp) -> Result<Report, Vec<
     watch(&Watched { node, author, places, pace: args.pace, revision })
 }
 
-/// What is to be said, and the revision if it is published.
+/// The result of the command, and the revision if the document was published.
 struct Published {
     report: Report,
     revision: Option<u64>,
@@ -134,7 +134,8 @@ pub(super) fn rollback(args: &RollbackArgs, now: Timestamp) -> Result<Report, Ve
     send(&truth, &args.how, &base, new, None, now).map(|published| published.report)
 }
 
-/// Looks at what a document changes, and publishes it; or writes it into a file, for others to approve.
+/// Finds what a document changes, and publishes it if no gate stays shut. With `propose`, writes it into that file
+/// instead, for others to approve.
 fn send(
     truth: &Truth,
     how: &How,
@@ -159,21 +160,21 @@ fn send(
     };
     let stage = begin(&change.impact, how.stage, how.tighten).map_err(|why| vec![why.to_string()])?;
     let impact = change.is_known.then(|| change.impact.to_line(LONGEST_TEXT));
-    // Who approved it has approved the account as it stands.
+    // An approval covers the text of the impact too, so an approved head keeps its text.
     let impact = if head.approvals.is_empty() { impact } else { head.impact.clone() };
     let head = how.author.sign(Head { stage, impact, ..head })?;
     let limits = truth.limits()?;
     let is_approved = !head.approved_by(&limits.publishers(), verify).is_empty();
     let shut = change.shut(&limits.gates(), how.accept, is_approved);
     if let Some(file) = propose {
-        let lines: String = shut.iter().map(|one| format!("gate shut: {one}\n")).collect();
+        let lines: String = shut.iter().map(|gate| format!("gate shut: {gate}\n")).collect();
         Proposal::new(head, &bytes)?.write(file)?;
         let file = file.display();
         report.output += &format!("{lines}it is proposed in {file}; `bailiwick rules approve {file}` signs it\n");
         return Ok(Published { report, revision: None });
     }
     if !shut.is_empty() {
-        report.errors = shut.iter().map(|one| format!("gate shut: {one}")).collect();
+        report.errors = shut.iter().map(|gate| format!("gate shut: {gate}")).collect();
         report.errors.push("it isn't published".to_owned());
         return Ok(Published { report, revision: None });
     }

@@ -1,5 +1,5 @@
-//! `bailiwick rules restore`: takes an archive, a document or a node's history, and puts it into NATS where the bucket
-//! is missing, empty or older. What is newer there stays.
+//! `bailiwick rules restore`: takes an archive, a document or a node's history, and puts the documents into NATS if the
+//! bucket there is missing, empty or older. Newer documents in NATS stay.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::program::config::Config;
 use crate::program::report::Report;
 use crate::state::load::{compile_rules, read_file};
 
-/// How many revisions are put back: a bucket keeps no more.
+/// The most revisions that are put back. A bucket keeps no more.
 const MOST: usize = 64;
 
 /// Options of `bailiwick rules restore`.
@@ -41,7 +41,7 @@ pub(crate) struct RestoreArgs {
     author: AuthorArgs,
 }
 
-/// Puts rules back.
+/// Puts rules back into NATS.
 pub(super) fn restore(args: &RestoreArgs, now: Timestamp) -> Result<Report, Vec<String>> {
     let fleet = Config::read_fleet_in_nats(&args.config).map_err(texts)?.ok_or_else(|| {
         vec![format!("{}: names no NATS; write [fleet] with mode = \"nats\" and [fleet.nats]", args.config.display())]
@@ -59,7 +59,7 @@ pub(super) fn restore(args: &RestoreArgs, now: Timestamp) -> Result<Report, Vec<
     let (head, mut entry) = buckets.make()?;
     match &head {
         Some(head) if head.revision == newest && head.sha256 == digest => {
-            // What the head names may have been deleted or overwritten.
+            // The document that the head names may have been deleted or overwritten, so it is written again.
             buckets.put_document(&last.bytes)?;
             return Ok(Report::fine(format!("revision {newest} stands in NATS already, and its document is whole\n")));
         }
@@ -72,7 +72,8 @@ pub(super) fn restore(args: &RestoreArgs, now: Timestamp) -> Result<Report, Vec<
         }
         _ => {}
     }
-    // What was never published gets a head of its own if it is the newest, and is left out else.
+    // Only revisions newer than NATS has are put back. A document without a head was never published. The newest gets a
+    // new head; earlier ones are left out.
     documents.retain(|revision, document| {
         head.as_ref().is_none_or(|head| *revision > head.revision) && (document.head.is_some() || *revision == newest)
     });
@@ -117,7 +118,7 @@ fn new_head(args: &RestoreArgs, revision: u64, bytes: &[u8], now: Timestamp) -> 
     }
 }
 
-/// A document and its revision.
+/// Reads a document from a file. Returns its revision too.
 fn of_file(file: &Path) -> Result<(u64, Document), Vec<String>> {
     let name = file.display().to_string();
     let bytes = read_file(file).map_err(|error| vec![format!("{name}: can't be read ({error})")])?;
@@ -126,7 +127,7 @@ fn of_file(file: &Path) -> Result<(u64, Document), Vec<String>> {
     Ok((rules.table.revision().number, Document { bytes, head: None }))
 }
 
-/// What `bailiwick rules archive` wrote.
+/// Reads the documents in a folder that `bailiwick rules archive` wrote.
 fn of_archive(folder: &Path) -> Result<BTreeMap<u64, Document>, Vec<String>> {
     let name = folder.display();
     let unreadable = |error: std::io::Error| vec![format!("{name}: can't be read ({error})")];
@@ -152,7 +153,7 @@ fn of_archive(folder: &Path) -> Result<BTreeMap<u64, Document>, Vec<String>> {
     Ok(documents)
 }
 
-/// What a node has served.
+/// Reads the documents that a node has served.
 fn of_node(args: &RestoreArgs) -> Result<BTreeMap<u64, Document>, Vec<String>> {
     let node = NodeArgs { config: args.config.clone(), api: args.api.clone(), token_file: args.token_file.clone() };
     let truth = Truth::find(&node, Power::Read)?;

@@ -1,5 +1,5 @@
-//! Whether a document that is published leaves rollouts where they stand: only `bailiwick rollout` moves them. Takes
-//! the document in service and the new one, returns what is wrong. Called by `publish` and `rollback`.
+//! Checks that a document to publish leaves every rollout where it stands: only `bailiwick rollout` may move a rollout.
+//! Takes the document in service and the new document, returns what is wrong. Called by `publish` and `rollback`.
 
 use bailiwick_rules::id::RolloutId;
 use bailiwick_rules::table::{Rollout, Table};
@@ -8,19 +8,20 @@ use super::change::texts;
 use super::document::with_progress;
 use super::truth::Base;
 
-/// Whether a document leaves every rollout where it stands. Who edits a copy of some days ago would otherwise move one,
-/// or bring back one that was rolled back, without a word.
+/// Checks that a document leaves every rollout where it stands. Otherwise somebody who publishes an old copy of the
+/// rules would move a rollout, or bring back one that was rolled back, without noticing.
 ///
 /// # Errors
-/// Which one it doesn't.
+/// The first rollout that the document would move.
 pub(super) fn keeps_rollouts(base: &Base, new: &Table) -> Result<(), Vec<String>> {
-    // What can't be read can't be under way.
+    // If the document in service can't be read, no rollout in it is under way.
     let Ok(old) = Table::compile_quietly(&base.document.bytes) else { return Ok(()) };
     keeps(&old, new)
 }
 
 fn keeps(old: &Table, new: &Table) -> Result<(), Vec<String>> {
-    let is_under_way = |one: &Rollout| one.rule.progress.as_ref().is_some_and(|progress| progress.ended.is_none());
+    let is_under_way =
+        |rollout: &Rollout| rollout.rule.progress.as_ref().is_some_and(|progress| progress.ended.is_none());
     let revision = old.revision().number;
     for under_way in old.rollouts().iter().filter(|one| is_under_way(one)) {
         let Rollout { id, rule, .. } = under_way;
@@ -42,7 +43,7 @@ fn keeps(old: &Table, new: &Table) -> Result<(), Vec<String>> {
             )]);
         }
     }
-    let begun = new.rollouts().iter().filter(|one| one.rule.progress.is_some());
+    let begun = new.rollouts().iter().filter(|rollout| rollout.rule.progress.is_some());
     for Rollout { id, rule, .. } in begun {
         if named(old, id).is_none_or(|one| one.rule.progress != rule.progress) {
             return Err(vec![format!(
@@ -58,18 +59,18 @@ fn named<'a>(table: &'a Table, id: &RolloutId) -> Option<&'a Rollout> {
     table.rollouts().iter().find(|one| one.id == *id)
 }
 
-/// The content of an earlier revision, with rollouts where they stand now.
+/// The content of an earlier revision, but with the rollouts where they stand now.
 ///
 /// # Errors
-/// Which one can't be left there.
+/// The first rollout that can't be left where it stands.
 pub(super) fn with_rollouts_of(base: &Base, earlier: Vec<u8>) -> Result<Vec<u8>, Vec<String>> {
     let (Ok(old), Ok(new)) = (Table::compile_quietly(&base.document.bytes), Table::compile_quietly(&earlier)) else {
         return Ok(earlier);
     };
-    let mut moved = old.rollouts().iter().filter_map(|one| {
-        let there = new.rollouts().iter().find(|other| other.id == one.id)?;
-        let progress = one.rule.progress.as_ref().filter(|_| there.rule.progress != one.rule.progress)?;
-        Some((one.id.as_str(), progress))
+    let mut moved = old.rollouts().iter().filter_map(|current| {
+        let earlier = new.rollouts().iter().find(|earlier| earlier.id == current.id)?;
+        let progress = current.rule.progress.as_ref().filter(|_| earlier.rule.progress != current.rule.progress)?;
+        Some((current.id.as_str(), progress))
     });
     let placed = moved.try_fold(earlier, |bytes, (id, progress)| with_progress(&bytes, id, progress));
     let placed =

@@ -1,5 +1,5 @@
-//! `bailiwick rules promote` and `abort`: brings the document in service to more nodes, or puts the one before in its
-//! place. Both are done by whoever watches a rollout, too.
+//! `bailiwick rules promote` and `abort`. `promote` brings the document in service to the nodes of a later stage (a
+//! part of the fleet). `abort` puts the earlier document in its place. `bailiwick rules watch` does both by itself.
 
 use bailiwick_rules::fleet::head::{Head, Stage};
 use bailiwick_rules::time::Timestamp;
@@ -42,7 +42,7 @@ fn unfinished(base: &Base) -> Result<&Head, Vec<String>> {
     })
 }
 
-/// Brings the document in service to more nodes.
+/// Brings the document in service to the nodes of a later stage.
 pub(super) fn promote(args: &PromoteArgs) -> Result<Report, Vec<String>> {
     let truth = Truth::find(&args.node, Power::Write)?;
     let base = truth.base()?;
@@ -62,12 +62,12 @@ pub(super) fn promote(args: &PromoteArgs) -> Result<Report, Vec<String>> {
 /// Publishes the same head for a later stage.
 ///
 /// # Errors
-/// Why it couldn't be.
+/// Why it couldn't be published.
 pub(super) fn bring_to(truth: &Truth, head: &Head, stage: Stage, author: &AuthorArgs) -> Result<(), Vec<String>> {
     truth.put_head(&author.sign(Head { stage, signature: None, ..head.clone() })?)
 }
 
-/// Gives the document in service up.
+/// Gives up the document in service.
 pub(super) fn abort(args: &AbortArgs, now: Timestamp) -> Result<Report, Vec<String>> {
     let truth = Truth::find(&args.node, Power::Write)?;
     let base = truth.base()?;
@@ -75,10 +75,11 @@ pub(super) fn abort(args: &AbortArgs, now: Timestamp) -> Result<Report, Vec<Stri
     give_up(&truth, &base, &args.reason, &args.author, now).map(|done| Report::fine(done + "\n"))
 }
 
-/// Publishes, for all nodes, the newest earlier document that was for all nodes. Tells so.
+/// Gives up the document in service: publishes, for all nodes, the newest earlier document that was for all nodes.
+/// Returns a sentence about that.
 ///
 /// # Errors
-/// Why it couldn't be.
+/// Why it couldn't be published.
 pub(super) fn give_up(
     truth: &Truth,
     base: &Base,
@@ -103,7 +104,7 @@ pub(super) fn give_up(
 /// The newest revision before the one in service that was for all nodes.
 ///
 /// # Errors
-/// That there is none.
+/// That there is no such revision.
 pub(in crate::program::cli) fn last_for_all(truth: &Truth, base: &Base) -> Result<u64, Vec<String>> {
     let is_whole = |stage: Option<Stage>| stage.is_none_or(|stage| stage == Stage::Rest);
     let history = truth.history()?;

@@ -1,8 +1,8 @@
-//! `bailiwick rules watch`: takes the revision in service, looks at every node again and again, and brings the revision
-//! to the next stage or gives it up, as `bailiwick_rules::fleet::stages` decides.
+//! `bailiwick rules watch`: takes the revision in service, and asks for the state of every node again and again. Brings
+//! the revision to the next stage (a part of the fleet), or gives it up, as `bailiwick_rules::fleet::stages` decides.
 //!
-//! It remembers nothing that counts: stage and document are the writer's, spans and answers each node's own. So it may
-//! be killed at any moment, and whoever starts it again goes on where it was.
+//! The command keeps no state that matters: the writer has the stage and the document, and each node has the times and
+//! the counts of its answers. So the command may be killed at any moment, and continues when it is started again.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -27,9 +27,9 @@ use crate::state::load::compile_rules;
 use crate::system::clock::Clock;
 use crate::text::span::parse_span;
 
-/// A node that gave no answer for so long isn't waited for.
+/// A node that gave no answer for this time counts as not live, and isn't waited for.
 const LATELY: Duration = Duration::from_secs(60);
-/// After so many looks in a row that failed it ends.
+/// The command ends if it fails to ask for the nodes' states more than this number of times in a row.
 const MOST_FAILURES: u32 = 60;
 
 /// Options of `bailiwick rules watch`.
@@ -53,31 +53,35 @@ pub(crate) struct PaceArgs {
     every: Millis,
 }
 
-/// A rollout that is watched.
+/// The revision that is watched on its way to all nodes.
 pub(super) struct Watched<'a> {
-    /// Where it was published, and where nodes are asked about.
+    /// Where the revision was published. The states of the nodes are asked for there too.
     pub(super) node: &'a NodeArgs,
-    /// Who signs what comes next.
+    /// Who signs the next heads.
     pub(super) author: &'a AuthorArgs,
-    /// Where clients are found, for what is predicted.
+    /// Where clients are found, for predicting the shares of regions.
     pub(super) places: &'a PlaceArgs,
-    /// How often nodes are looked at.
+    /// How often the nodes' states are asked for.
     pub(super) pace: PaceArgs,
-    /// The revision, if one was just published; else the one in service.
+    /// The revision that was just published. `None` stands for the revision in service.
     pub(super) revision: Option<u64>,
 }
 
-/// What is known of the nodes, and what was said last.
+/// What is known of the nodes, and the line that was printed last.
 #[derive(Default)]
 struct Sight {
-    /// What each node said last, and when, by its URL or its name in NATS; the URL of the writer is empty.
+    /// The last report of each node with its time, by the node's URL or its name in NATS. The URL of the writer is
+    /// empty.
     heard: BTreeMap<String, (Instant, NodeReport)>,
+    /// The line that was printed last.
     told: String,
 }
 
-/// What came of a look.
+/// The result of one look at all nodes.
 enum Look {
+    /// The watch continues. Prints this line.
     Again(String),
+    /// The watch ends with this result.
     Ended(Report),
 }
 
@@ -87,10 +91,10 @@ pub(super) fn run(args: &WatchArgs) -> Result<Report, Vec<String>> {
     watch(&Watched { node, author, places, pace: *pace, revision: None })
 }
 
-/// Watches a rollout until all nodes have it, or it is given up.
+/// Watches a revision until all nodes serve it, or it is given up.
 ///
 /// # Errors
-/// When there is nothing to watch, or looking fails for too long.
+/// If there is nothing to watch, or asking for the nodes' states fails for too long.
 pub(super) fn watch(watched: &Watched<'_>) -> Result<Report, Vec<String>> {
     let truth = Truth::find(watched.node, Power::Write)?;
     let mut sight = Sight::default();
@@ -115,7 +119,7 @@ pub(super) fn watch(watched: &Watched<'_>) -> Result<Report, Vec<String>> {
     }
 }
 
-/// The document whose way is watched, as soon as it is in service.
+/// Waits until the revision to watch is in service at the writer, and returns its document.
 fn in_service(truth: &Truth, watched: &Watched<'_>, sight: &mut Sight) -> Result<Base, Vec<String>> {
     loop {
         let base = truth.base()?;
@@ -133,11 +137,12 @@ fn in_service(truth: &Truth, watched: &Watched<'_>, sight: &mut Sight) -> Result
     }
 }
 
-/// What the revision is to change.
+/// The predicted effect of the revision.
 struct Foreseen {
-    /// The shares of regions. Without a GeoIP database, or the document before it, nothing is predicted.
+    /// The predicted shares of regions; empty without a GeoIP database or the document before.
     predicted: Prediction,
-    /// Whether a fence gets smaller, or nobody knows. To give it up would allow again what it forbids.
+    /// Whether a fence gets smaller, or this isn't known. Then the revision isn't given up by itself, because that
+    /// would allow again what it forbids.
     tightens: bool,
 }
 
@@ -150,7 +155,7 @@ impl Foreseen {
         foreseen
     }
 
-    /// Finds as much as can be.
+    /// Finds as much of the prediction as possible, and returns an error for the rest.
     fn look(&mut self, truth: &Truth, base: &Base, watched: &Watched<'_>) -> Result<(), Vec<String>> {
         let before = base.document.head.as_ref().and_then(|head| head.based_on);
         let before = before.ok_or_else(|| vec!["it replaces nothing".to_owned()])?;
@@ -169,7 +174,7 @@ impl Foreseen {
     }
 }
 
-/// Looks at all nodes once, and does what is called for.
+/// Looks at all nodes once, and does the step that their reports require.
 fn look(
     truth: &Truth,
     begun_with: &Base,
@@ -213,24 +218,24 @@ fn look(
 }
 
 impl Sight {
-    /// Prints a line, unless it was the last.
+    /// Prints a line, unless the same line was printed last.
     fn tell(&mut self, line: &str) {
         if self.told != line {
             line.clone_into(&mut self.told);
-            // Whoever reads may have gone; the rollout goes on.
+            // The reader of the output may have closed it. The watch continues.
             let _ = writeln!(std::io::stdout(), "{}  {line}", Clock::system().now());
         }
     }
 
-    /// What is known of every node. One that never answered may be of any stage, so it holds up each that nobody else
-    /// is known to be of.
-    fn reports(&mut self, told: Nodes, now: Instant) -> Vec<NodeReport> {
-        for (url, node) in told.answered {
+    /// The reports of all nodes. A node that never answered may belong to any stage, so it is reported for each stage.
+    /// A stage without any other node then can't be left.
+    fn reports(&mut self, nodes: Nodes, now: Instant) -> Vec<NodeReport> {
+        for (url, node) in nodes.answered {
             if let Some(report) = node_report(node) {
                 self.heard.insert(url, (now, report));
             }
         }
-        let never = told.missing.into_iter().filter(|url| !self.heard.contains_key(url)).flat_map(|url| {
+        let never = nodes.missing.into_iter().filter(|url| !self.heard.contains_key(url)).flat_map(|url| {
             Stage::ALL.map(|(stage, _)| NodeReport {
                 node: url.clone(),
                 stage,
@@ -249,7 +254,7 @@ impl Sight {
     }
 }
 
-/// What a node says of itself; `None` if it says no digest.
+/// The report of a node in the form that `next` takes; `None` if it has no valid digest of the rules.
 fn node_report(node: FleetReport) -> Option<NodeReport> {
     let KeyDigest(sha256) = KeyDigest::parse(&node.sha256)?;
     let served = node.serving.map(Served::from);
