@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::ballot::Cast;
 use super::{Agreed, Ballot, Hearing, Verdict, verdicts};
 use crate::health::Status;
 use crate::id::{EndpointId, RegionId};
@@ -168,28 +169,18 @@ impl Play<'_> {
         std::mem::replace(&mut self.verdicts, verdicts)
     }
 
-    /// How many sites have a voter whose newest report is fresh and calls the region down.
-    fn sites_against(&self, region: usize) -> usize {
+    /// How many sites have a voter whose newest report is fresh and says this of the region.
+    fn sites_that_say(&self, region: usize, says: impl Fn(&Cast) -> bool) -> usize {
         let fleet = self.table.fleet().unwrap();
         let newest = super::ballot::newest(fleet.voters.len(), &self.ballots, self.now);
-        let says = newest.iter().zip(&fleet.voters).filter(|(ballot, _)| {
-            let cast = ballot.and_then(|one| one.of(region, self.now));
-            cast.is_some_and(|cast| cast.region == Status::Down)
+        let voters = newest.iter().zip(&fleet.voters).filter(|(ballot, _)| {
+            let cast = ballot.and_then(|ballot| ballot.of(region, self.now));
+            cast.is_some_and(&says)
         });
-        let mut sites: Vec<usize> = says.map(|(_, voter)| voter.site).collect();
+        let mut sites: Vec<usize> = voters.map(|(_, voter)| voter.site).collect();
         sites.sort_unstable();
         sites.dedup();
         sites.len()
-    }
-
-    /// How many voters report, in a fresh report, that the region was agreed to be down.
-    fn sites_that_told(&self, region: usize) -> usize {
-        let fleet = self.table.fleet().unwrap();
-        let newest = super::ballot::newest(fleet.voters.len(), &self.ballots, self.now);
-        let reports_down = |ballot: &&Option<&Ballot>| {
-            ballot.and_then(|one| one.of(region, self.now)).is_some_and(|cast| cast.agreed == Status::Down)
-        };
-        newest.iter().filter(reports_down).count()
     }
 
     fn check(&mut self, before: &[Verdict]) {
@@ -199,7 +190,11 @@ impl Play<'_> {
         let sites = self.table.fleet().unwrap().sites.len();
         for region in 0..REGIONS.len() {
             if falls(region) && sites >= 3 {
-                let against = self.sites_against(region).max(self.sites_that_told(region));
+                let is_down = |cast: &Cast| cast.region == Status::Down;
+                let was_agreed_down = |cast: &Cast| cast.agreed == Status::Down;
+                let [seen, agreed] =
+                    [self.sites_that_say(region, is_down), self.sites_that_say(region, was_agreed_down)];
+                let against = seen.max(agreed);
                 assert!(against >= 2, "one site alone took r{region} down");
             }
             let verdict = &self.verdicts[region];

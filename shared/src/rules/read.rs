@@ -122,14 +122,14 @@ pub(crate) async fn rules(reader: &mut Reader<'_>, node: &Node, turns: &mut Turn
 
 async fn map<K: Ord, V>(
     fields: &mut Fields<'_, '_, '_>,
-    key: &'static str,
+    section: &'static str,
     context: &mut Context,
     turns: &mut Turns<'_>,
     name: fn(&str) -> Option<K>,
     value: impl Fn(&mut Reader<'_>, &Node, &mut Context) -> Option<V>,
 ) -> BTreeMap<K, V> {
     let mut map = BTreeMap::new();
-    let Some((mut reader, node)) = fields.take(key) else { return map };
+    let Some((mut reader, node)) = fields.take(section) else { return map };
     for (key, node) in reader.entries(node).unwrap_or_default() {
         turns.spend(node.weight()).await;
         let reader = &mut reader.at(key);
@@ -137,8 +137,11 @@ async fn map<K: Ord, V>(
         match name(key) {
             Some(name) => map.extend(value.map(|value| (name, value))),
             None => {
-                reader
-                    .fail::<()>(format!("{NOT_A_NAME}; a jurisdiction is neither \"unknown\" nor like a country code"));
+                let reserved = match section {
+                    "jurisdictions" => "; a jurisdiction is neither \"unknown\" nor like a country code",
+                    _ => "",
+                };
+                reader.fail::<()>(format!("{NOT_A_NAME}{reserved}"));
             }
         }
     }

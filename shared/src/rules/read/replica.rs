@@ -286,7 +286,11 @@ fn pointer(reader: &mut Reader<'_>, node: &Node) -> Option<JsonPointer> {
 fn name(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<String> {
     let text = reader.string(node)?;
     let fits = !text.is_empty() && text.len() <= LONGEST_NAME && !text.chars().any(char::is_control);
-    if fits { Some(text.to_owned()) } else { reader.fail(format!("is empty or too long; write {what}")) }
+    if fits {
+        Some(text.to_owned())
+    } else {
+        reader.fail(format!("is empty, too long, or has control characters; write {what}"))
+    }
 }
 
 /// A name that becomes one segment of a URL's path.
