@@ -97,7 +97,7 @@ pub(crate) struct Api {
     pub begun: Timestamp,
     /// The bundles that this node holds.
     pub bundles: Bundles,
-    /// A permit of it is held by each request that waits until a bundle has another version.
+    /// Limits the requests that wait until a bundle has another version. Each of them holds a permit.
     pub waiting: Semaphore,
     /// What of bundles is being sent.
     pub sending: Sending,

@@ -93,8 +93,9 @@ pub(crate) struct Metrics {
 /// Numbers of answers by response code and query type. The last of each counts all others.
 type Answered = [[AtomicU64; QTYPES.len() + 1]; RCODES.len() + 1];
 
-/// What steered answers are counted by: the service, the region whose records were answered, and where the client was.
-/// Without a region, the answer had the service's `denied_answers` or no records.
+/// What steered answers are counted by: the service, the region whose records were answered, and the origin (the
+/// client's country, and whether the resolver sent the client's subnet). Without a region, the answer had the service's
+/// `denied_answers` or no records.
 type Steering = (ServiceId, Option<RegionId>, Origin);
 
 impl Default for Metrics {
@@ -139,7 +140,7 @@ impl Metrics {
         }
     }
 
-    /// Takes note of how long one answer over a stream took.
+    /// Records how long one answer over a stream took.
     pub(crate) fn took(&self, transport: Transport, span: Duration) {
         let transport = TRANSPORTS.iter().position(|(known, _)| *known == transport).unwrap_or_default();
         self.latency[transport].add(span, 1);

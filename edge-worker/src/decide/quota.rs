@@ -1,9 +1,9 @@
 //! The providers' quotas and tenants' budgets in one isolate. Takes the estimated and real costs of requests, and the
 //! rate limit headers of providers; returns which endpoints may be asked now. Called by `memory`.
 //!
-//! A pool counts the requests and tokens that were taken of one quota or budget. An isolate asks a DNS node for a part
-//! of each pool that it uses, and spends this part. The counting itself is in [`bailiwick_rules::quota`], which DNS
-//! nodes use too.
+//! A pool counts the requests and tokens that were taken of one quota or budget. If the Worker knows DNS nodes that
+//! divide quotas (`LEASES_URLS`), an isolate asks one for a part of each pool that it uses, and spends this part. The
+//! counting itself is in [`bailiwick_rules::quota`], which DNS nodes use too.
 
 pub(crate) mod place;
 #[cfg(test)]

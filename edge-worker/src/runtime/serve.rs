@@ -213,7 +213,8 @@ impl<'t> Recognized<'t> {
         Ok(())
     }
 
-    /// Refuses a pin (the region that an operator names) if the request must go to a certain endpoint anyway.
+    /// Refuses a pin (the region that an operator names) if `has_place`: the request has to go to a certain endpoint,
+    /// or isn't inference.
     fn check_pin(&self, has_place: bool) -> Result<(), Failure> {
         match self.pin.is_some() && has_place {
             true => Err(Failure::BadPin { wrong: PinFault::State }),

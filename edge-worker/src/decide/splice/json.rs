@@ -21,7 +21,7 @@ const DEEPEST: usize = 128;
 enum Role {
     /// The document itself.
     Root,
-    /// A list of items: `data` of the document, or `output` of the document or of its `response`.
+    /// A list of items: `data` of the document, or `output` or `instructions` of the document or of its `response`.
     Data,
     /// An object in such a list, or `item` or `file` of the document. `file` is the file that an upload made.
     Item,

@@ -56,7 +56,8 @@ fn is_sealed(item: &ItemId) -> bool {
 
 /// Opens all ids of a request.
 ///
-/// # Errors 404 for an id that isn't `owner`'s. 400 for ids of more than one endpoint, and for references to items if
+/// # Errors
+/// 404 for an id that isn't `owner`'s. 400 for ids of more than one endpoint, and for references to items if
 /// the service doesn't store answers. 503 if keys are needed and missing.
 pub(crate) fn claim(
     keys: Option<&Keyring>,

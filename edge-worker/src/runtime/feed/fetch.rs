@@ -25,8 +25,8 @@ use crate::runtime::env;
 use crate::runtime::log;
 use crate::runtime::metrics::{self, FeedKind};
 
-/// Asks every URL of rules at the same time. If no URL gives a usable answer, asks KV. Calls `signal` when requests may
-/// continue.
+/// Asks every URL of rules at the same time. If no URL gives a usable answer, asks KV. Notifies `signal` when requests
+/// may continue.
 pub(super) async fn fetch_rules(env: &Env, settings: &Settings, signal: &FetchSignal) {
     let token = env::text(env, "RULES_TOKEN");
     let mut reads = FuturesUnordered::new();
@@ -167,7 +167,7 @@ fn line_of(source: &str, offer: &OfferOutcome) -> Option<(bool, Value)> {
     }
 }
 
-/// Asks every node for its health report at the same time. Calls `signal` when requests may continue.
+/// Asks every node for its health report at the same time. Notifies `signal` when requests may continue.
 pub(super) async fn fetch_health(env: &Env, settings: &Settings, signal: &FetchSignal) {
     let token = env::text(env, "HEALTH_TOKEN");
     let mut reads = FuturesUnordered::new();
