@@ -244,20 +244,20 @@ impl NodeStatus {
     fn regions(&self, text: &mut String, paint: &dyn Fn(Status, &str) -> String) {
         text.push('\n');
         let mut lines = vec![["region", "status", "for", "why", "last failed probe"].map(str::to_owned)];
-        for one in &self.regions {
-            let name = one.endpoint.as_ref().map_or(one.region.clone(), |endpoint| format!("  {endpoint}"));
-            let since = one.since.map_or("-".to_owned(), |since| words(self.now.since(since)));
-            let failed = match (&one.failure, one.failed_at) {
+        for row in &self.regions {
+            let name = row.endpoint.as_ref().map_or(row.region.clone(), |endpoint| format!("  {endpoint}"));
+            let since = row.since.map_or("-".to_owned(), |since| words(self.now.since(since)));
+            let failed = match (&row.failure, row.failed_at) {
                 (Some(failure), Some(at)) => format!("{} ago: {failure}", words(self.now.since(at))),
                 _ => "-".to_owned(),
             };
-            lines.push([name, one.status.to_string(), since, one.why.clone(), failed]);
+            lines.push([name, row.status.to_string(), since, row.why.clone(), failed]);
         }
         let mut table = String::new();
         columns(&lines, &mut table);
         // Statuses are coloured after the columns were aligned, because the codes of colours have no width.
-        for (line, one) in table.lines().zip(std::iter::once(None).chain(self.regions.iter().map(Some))) {
-            let word = one.map(|one| (one.status, format!(" {} ", one.status)));
+        for (line, row) in table.lines().zip(std::iter::once(None).chain(self.regions.iter().map(Some))) {
+            let word = row.map(|row| (row.status, format!(" {} ", row.status)));
             let painted = word.map(|(status, word)| line.replacen(&word, &paint(status, &word), 1));
             let _ = writeln!(text, "{}", painted.as_deref().unwrap_or(line));
         }
@@ -269,11 +269,11 @@ impl NodeStatus {
         }
         text.push('\n');
         let mut lines = vec![["endpoint", "load", "of", "read", "last reading"].map(str::to_owned)];
-        for one in &self.loads {
-            let read = one.read_at.map_or("-".to_owned(), |at| format!("{} ago", words(self.now.since(at))));
-            let last = one.failure.clone().unwrap_or("succeeded".to_owned());
-            let name = format!("{}/{}", one.region, one.endpoint);
-            lines.push([name, one.load.clone(), one.of.clone(), read, last]);
+        for row in &self.loads {
+            let read = row.read_at.map_or("-".to_owned(), |at| format!("{} ago", words(self.now.since(at))));
+            let last = row.failure.clone().unwrap_or("succeeded".to_owned());
+            let name = format!("{}/{}", row.region, row.endpoint);
+            lines.push([name, row.load.clone(), row.of.clone(), read, last]);
         }
         columns(&lines, text);
     }
@@ -285,13 +285,13 @@ impl NodeStatus {
         text.push('\n');
         let heads = ["replica", "is", "lag", "version", "withheld", "read", "last reading"];
         let mut lines = vec![heads.map(str::to_owned)];
-        for one in &self.replicas {
-            let read = one.read_at.map_or("-".to_owned(), |at| format!("{} ago", words(self.now.since(at))));
-            let last = one.failure.clone().unwrap_or("succeeded".to_owned());
+        for row in &self.replicas {
+            let read = row.read_at.map_or("-".to_owned(), |at| format!("{} ago", words(self.now.since(at))));
+            let last = row.failure.clone().unwrap_or("succeeded".to_owned());
             let or_dash = |text: &Option<String>| text.clone().unwrap_or("-".to_owned());
-            let withheld = if one.withheld { "yes" } else { "no" }.to_owned();
-            let name = format!("{}/{}", one.region, one.replica);
-            lines.push([name, one.freshness.clone(), or_dash(&one.lag), or_dash(&one.version), withheld, read, last]);
+            let withheld = if row.withheld { "yes" } else { "no" }.to_owned();
+            let name = format!("{}/{}", row.region, row.replica);
+            lines.push([name, row.freshness.clone(), or_dash(&row.lag), or_dash(&row.version), withheld, read, last]);
         }
         columns(&lines, text);
     }
@@ -306,15 +306,15 @@ impl NodeStatus {
     fn sources(&self, text: &mut String, paint: &dyn Fn(Status, &str) -> String) {
         text.push('\n');
         let mut lines = vec![["source", "in service", "taken"].map(str::to_owned)];
-        for one in &self.sources {
-            let taken = one.accepted_at.map_or("-".to_owned(), |at| format!("{} ago", words(self.now.since(at))));
-            lines.push([one.source.clone(), one.what.clone(), taken]);
+        for row in &self.sources {
+            let taken = row.accepted_at.map_or("-".to_owned(), |at| format!("{} ago", words(self.now.since(at))));
+            lines.push([row.source.clone(), row.what.clone(), taken]);
         }
         columns(&lines, text);
-        for one in &self.sources {
-            let at = one.refused_at.map(|at| format!("{} ago", words(self.now.since(at)))).unwrap_or_default();
-            for error in &one.errors {
-                let _ = writeln!(text, "{}", paint(Status::Down, &format!("{} refused {at}: {error}", one.source)));
+        for row in &self.sources {
+            let at = row.refused_at.map(|at| format!("{} ago", words(self.now.since(at)))).unwrap_or_default();
+            for error in &row.errors {
+                let _ = writeln!(text, "{}", paint(Status::Down, &format!("{} refused {at}: {error}", row.source)));
             }
         }
     }
@@ -323,25 +323,25 @@ impl NodeStatus {
         if !self.keys.is_empty() {
             text.push('\n');
             let mut lines = vec![["zone", "key", "algorithm", "state", "signed for another"].map(str::to_owned)];
-            for one in &self.keys {
-                let until = one.signed_until.map_or("-".to_owned(), |until| words(until.since(self.now)));
-                let (tag, algorithm) = (one.tag.to_string(), one.algorithm.to_string());
-                lines.push([one.zone.clone(), tag, algorithm, one.state.clone(), until]);
+            for key in &self.keys {
+                let until = key.signed_until.map_or("-".to_owned(), |until| words(until.since(self.now)));
+                let (tag, algorithm) = (key.tag.to_string(), key.algorithm.to_string());
+                lines.push([key.zone.clone(), tag, algorithm, key.state.clone(), until]);
             }
             columns(&lines, text);
         }
         if !self.files.is_empty() {
             text.push('\n');
         }
-        for one in &self.files {
-            let expires = match one.expires {
+        for row in &self.files {
+            let expires = match row.expires {
                 None => String::new(),
                 Some(at) if at <= self.now => format!(": expired at {at}"),
                 Some(at) => format!(": expires in {}, at {at}", words(at.since(self.now))),
             };
-            let failing = if one.failing { "; the version last offered was refused, see the log" } else { "" };
-            let line = format!("file {}{expires}{failing}", one.files);
-            let is_bad = one.failing || one.expires.is_some_and(|at| at <= self.now);
+            let failing = if row.failing { "; the version last offered was refused, see the log" } else { "" };
+            let line = format!("file {}{expires}{failing}", row.files);
+            let is_bad = row.failing || row.expires.is_some_and(|at| at <= self.now);
             let _ = writeln!(text, "{}", if is_bad { paint(Status::Down, &line) } else { line });
         }
     }
@@ -350,15 +350,15 @@ impl NodeStatus {
     /// that an operator forces isn't a problem.
     #[must_use]
     pub(crate) fn is_well(&self) -> bool {
-        let is_down = |one: &RegionNow| {
-            let is_half_down = one.families.values().any(|status| *status == Status::Down);
+        let is_down = |region: &RegionNow| {
+            let is_half_down = region.families.values().any(|status| *status == Status::Down);
             let by_fleet = |agreed: VerdictReport| agreed.verdict == Status::Down || agreed.held_by == HeldBy::Guard;
-            (one.probed == Status::Down || is_half_down || one.fleet.is_some_and(by_fleet)) && !one.forced
+            (region.probed == Status::Down || is_half_down || region.fleet.is_some_and(by_fleet)) && !region.forced
         };
         self.troubles.is_empty()
             && !self.regions.iter().any(is_down)
-            && self.sources.iter().all(|one| one.errors.is_empty())
-            && self.files.iter().all(|one| !one.failing && one.expires.is_none_or(|at| at > self.now))
+            && self.sources.iter().all(|source| source.errors.is_empty())
+            && self.files.iter().all(|files| !files.failing && files.expires.is_none_or(|at| at > self.now))
     }
 }
 
@@ -366,10 +366,10 @@ impl NodeStatus {
 #[must_use]
 pub(crate) fn overrides_text(overrides: &[OverrideNow], now: Timestamp) -> String {
     let mut lines = vec![["override of", "forced", "for another", "until", "by", "reason"].map(str::to_owned)];
-    for one in overrides {
-        let left = words(one.until.since(now));
-        let (status, until) = (one.status.to_string(), one.until.to_string());
-        lines.push([one.of.clone(), status, left, until, one.source.clone(), one.reason.clone()]);
+    for row in overrides {
+        let left = words(row.until.since(now));
+        let (status, until) = (row.status.to_string(), row.until.to_string());
+        lines.push([row.of.clone(), status, left, until, row.source.clone(), row.reason.clone()]);
     }
     let mut text = String::new();
     columns(&lines, &mut text);

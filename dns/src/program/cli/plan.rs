@@ -149,7 +149,7 @@ fn report(args: &PlanArgs, table: &Table, classes: &Classes, lost: &[RegionIndex
         finding(table, loss, carried, args.max_load)
     };
     let fences: Vec<Finding> = losses.iter().map(finding).collect();
-    let ok = fences.iter().all(|one| one.carried == Some(true));
+    let ok = fences.iter().all(|finding| finding.carried == Some(true));
     let demand = if args.demand.is_some() { "file" } else { "rules" };
     let output = match args.json {
         true => match serde_json::to_string_pretty(&Findings { ok, demand, fences }) {
@@ -189,37 +189,40 @@ const MAX_NAMED: usize = 6;
 fn text(fences: &[Finding], args: &PlanArgs) -> String {
     let mut out = String::new();
     let mut last: Option<&[String]> = None;
-    let width = fences.iter().filter_map(|one| one.lost.as_ref()).map(|lost| lost.chars().count()).max().unwrap_or(0);
+    let width =
+        fences.iter().filter_map(|finding| finding.lost.as_ref()).map(|lost| lost.chars().count()).max().unwrap_or(0);
     let width = width.max("nothing".len());
-    for one in fences {
-        if last != Some(&one.fence) {
-            let more = one.fence.len().saturating_sub(MAX_NAMED);
-            let names = one.fence.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    for finding in fences {
+        if last != Some(&finding.fence) {
+            let more = finding.fence.len().saturating_sub(MAX_NAMED);
+            let names = finding.fence.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             out += &format!("{}fence of {names}{more}\n", if last.is_some() { "\n" } else { "" });
             out += &format!(
                 "  {:<width$}  {:>8}  {:>8}  {:>8}  {:>8}  fullest after it\n",
                 "lost", "demand", "capacity", "load", "refused"
             );
-            last = Some(&one.fence);
+            last = Some(&finding.fence);
         }
-        let lost = one.lost.as_deref().unwrap_or("nothing");
-        let capacity = one.capacity.map_or("unknown".to_owned(), |capacity| format!("{capacity:.0}"));
-        let load = one.load.map_or("unknown".to_owned(), percentage);
-        let refused = if one.refused > 0.0 { percentage(one.refused) } else { "–".to_owned() };
-        let fullest =
-            one.fullest.as_ref().map_or("–".to_owned(), |one| format!("{} {}", one.region, percentage(one.load)));
-        let mark = match one.carried {
+        let lost = finding.lost.as_deref().unwrap_or("nothing");
+        let capacity = finding.capacity.map_or("unknown".to_owned(), |capacity| format!("{capacity:.0}"));
+        let load = finding.load.map_or("unknown".to_owned(), percentage);
+        let refused = if finding.refused > 0.0 { percentage(finding.refused) } else { "–".to_owned() };
+        let fullest = finding
+            .fullest
+            .as_ref()
+            .map_or("–".to_owned(), |fullest| format!("{} {}", fullest.region, percentage(fullest.load)));
+        let mark = match finding.carried {
             Some(true) => "",
             Some(false) => "  ← not carried",
             None => "  ← unknown: a capacity is missing",
         };
         out += &format!(
             "  {lost:<width$}  {:>8.0}  {capacity:>8}  {load:>8}  {refused:>8}  {fullest}{mark}\n",
-            one.demand
+            finding.demand
         );
     }
-    let not_carried = fences.iter().filter(|one| one.carried != Some(true)).count();
+    let not_carried = fences.iter().filter(|finding| finding.carried != Some(true)).count();
     out += &match not_carried {
         0 => format!("\nEvery fence carries every loss at a load of {} or less.\n", args.max_load),
         count => format!("\n{count} of {} can't be carried, or nobody knows.\n", fences.len()),

@@ -153,18 +153,18 @@ fn text(scenario: &Scenario, reports: &[OutcomeReport]) -> String {
         "{:<8}  {:>8}  {:>10}  {:>9}  {:>9}  {:>12}  {:>5}  peak of\n",
         "by", "refused", "worst step", "peak load", "collapses", "client moves", "turns"
     );
-    for one in reports {
-        let region = one.peak_region.as_deref().unwrap_or("–");
-        let (hour, minute) = (one.peak_at / 3_600, one.peak_at / 60 % 60);
+    for report in reports {
+        let region = report.peak_region.as_deref().unwrap_or("–");
+        let (hour, minute) = (report.peak_at / 3_600, report.peak_at / 60 % 60);
         out += &format!(
             "{:<8}  {:>6.2} %  {:>8.1} %  {:>7.0} %  {:>9}  {:>12.0}  {:>5}  {region} at {hour}:{minute:02}\n",
-            one.by,
-            one.refused * 100.0,
-            one.worst_step * 100.0,
-            one.peak * 100.0,
-            one.collapses,
-            one.moves,
-            one.turns
+            report.by,
+            report.refused * 100.0,
+            report.worst_step * 100.0,
+            report.peak * 100.0,
+            report.collapses,
+            report.moves,
+            report.turns
         );
     }
     out + &format!("\n{} in steps of {}; {} clients.\n", Millis(scenario.length.0), scenario.step, scenario.clients)
