@@ -91,7 +91,7 @@ fn a_whole_configuration_is_read_with_paths_beside_it() {
     assert_eq!(config.identity, Identity::new(Some("1"), Some("ns1.example.com"), Some("ns1")));
     let tls = TlsFiles { cert: "/etc/b/tls.pem".into(), key: "/etc/b/tls.key".into() };
     let encrypted = |addresses: &[&str]| {
-        let listen = addresses.iter().map(|one| one.parse().unwrap()).collect();
+        let listen = addresses.iter().map(|address| address.parse().unwrap()).collect();
         Some(Encrypted { listen, tls: tls.clone() })
     };
     assert_eq!(config.dot, encrypted(&["127.0.0.1:853", "[::1]:0"]));
@@ -212,7 +212,7 @@ fn one_prefix_may_not_have_more_signatures_than_all() {
     let read = |signing: &str| parse(&format!("listen = ['127.0.0.1:0']\nrules = 'r'\n[signing]\n{signing}\n"));
     let errors = read("per_second = 300\nin_all = 299").unwrap_err();
     let expected = "\"signing.per_second\" (300) is more than \"signing.in_all\" (299)";
-    assert!(matches!(&errors[..], [one] if one.contains(expected)), "{errors:?}");
+    assert!(matches!(&errors[..], [error] if error.contains(expected)), "{errors:?}");
     assert_eq!(read("per_second = 300\nin_all = 300").unwrap().signing.in_all, 300);
 }
 
@@ -274,24 +274,28 @@ fn errors_of_signed_zones_are_told_with_their_lines() {
 #[test]
 fn addresses_of_which_one_holds_another_are_told_over_all_sections() {
     let reported = |text: &str| parse(&format!("rules = 'r'\n{text}")).err().unwrap_or_default();
-    let one = |errors: Vec<String>, at: &str, words: &str| {
-        assert!(matches!(&errors[..], [one] if one.starts_with(at) && one.contains(words)), "{errors:?}");
+    let expect_one = |errors: Vec<String>, at: &str, words: &str| {
+        assert!(matches!(&errors[..], [error] if error.starts_with(at) && error.contains(words)), "{errors:?}");
     };
-    one(
+    expect_one(
         reported("listen = ['0.0.0.0:53', '127.0.0.1:53']"),
         "b.toml:2: ",
         "\"127.0.0.1:53\" and \"0.0.0.0:53\" overlap",
     );
-    one(reported("listen = ['[::1]:53', '[::]:53']"), "b.toml:2: ", "overlap");
-    one(reported("listen = ['0.0.0.0:53']\n[api]\nlisten = '127.0.0.1:53'"), "b.toml:4: ", "overlap");
-    one(reported("listen = ['127.0.0.1:53']\n[api]\nlisten = '127.0.0.1:53'"), "b.toml:4: ", "by another section");
+    expect_one(reported("listen = ['[::1]:53', '[::]:53']"), "b.toml:2: ", "overlap");
+    expect_one(reported("listen = ['0.0.0.0:53']\n[api]\nlisten = '127.0.0.1:53'"), "b.toml:4: ", "overlap");
+    expect_one(
+        reported("listen = ['127.0.0.1:53']\n[api]\nlisten = '127.0.0.1:53'"),
+        "b.toml:4: ",
+        "by another section",
+    );
     let both = "listen = ['0.0.0.0:53', '[::]:53']\n";
-    one(reported(&format!("ipv6_only = false\n{both}")), "b.toml:3: ", "overlap");
+    expect_one(reported(&format!("ipv6_only = false\n{both}")), "b.toml:3: ", "overlap");
     for fine in [both, "listen = ['0.0.0.0:0', '127.0.0.1:0']", "listen = ['127.0.0.1:53', '127.0.0.2:53']"] {
         assert_eq!(reported(fine), [""; 0], "{fine}");
     }
     let doq = "listen = ['127.0.0.1:53']\n[doq]\nlisten = ['0.0.0.0:53']\ncert = 'c'\nkey = 'k'";
-    one(reported(doq), "b.toml:4: ", "overlap");
+    expect_one(reported(doq), "b.toml:4: ", "overlap");
     let doh = "listen = ['127.0.0.1:53']\n[doq]\nlisten = ['127.0.0.1:853']\ncert = 'c'\nkey = 'k'\n[dot]\n\
                listen = ['127.0.0.1:853']\ncert = 'c'\nkey = 'k'";
     assert_eq!(reported(doh), [""; 0], "UDP and TCP share a port");
@@ -327,7 +331,10 @@ fn rfc5891_4_names_that_nobody_asks_for_are_no_zones() {
         ("a.*.example", "a wildcard is no zone"),
     ] {
         let errors = zone(name).unwrap_err();
-        assert!(matches!(&errors[..], [one] if one.starts_with("b.toml:4: ") && one.contains(error)), "{errors:?}");
+        assert!(
+            matches!(&errors[..], [found] if found.starts_with("b.toml:4: ") && found.contains(error)),
+            "{errors:?}"
+        );
     }
     for good in ["xn--bcher-kva.example", "0/25.2.0.192.in-addr.arpa", "_tcp.example", "."] {
         assert!(zone(good).is_ok(), "{good}");

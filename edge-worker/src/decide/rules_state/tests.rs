@@ -53,7 +53,7 @@ fn a_newer_document_is_taken_an_older_one_ignored() {
     assert_eq!((revision(&state), state.trouble()), (Some(7), None));
     assert!(
         matches!(offer(&mut state, 1, &rules(8, "ams")), OfferOutcome::Taken(_)),
-        "the highest of all sources wins"
+        "the newest document of all sources is used"
     );
     assert_eq!(revision(&state), Some(8));
 }
@@ -84,7 +84,10 @@ fn a_conflict_between_sources_is_reported_until_newer_rules_arrive() {
     assert_eq!(state.trouble(), Some("conflict"));
     offer(&mut state, 0, &rules(8, "fra"));
     assert_eq!(state.trouble(), None);
-    assert!(matches!(offer(&mut state, 1, &rules(7, "ams")), OfferOutcome::Known), "the document is only old now");
+    assert!(
+        matches!(offer(&mut state, 1, &rules(7, "ams")), OfferOutcome::Known),
+        "the document doesn't conflict any more, it is only old"
+    );
 }
 
 #[test]
@@ -92,10 +95,10 @@ fn unreachable_sources_are_told_once_each_and_forgotten_when_they_answer() {
     let mut state = RulesState::bundled(&rules(3, "fra"));
     state.arrange(2, 2, Timestamp(0));
     let mut unread = |source, why| (state.note_unread(source, why, Timestamp(0)), state.trouble());
-    assert_eq!(unread(0, ReadError::Refused), (true, None), "the other source may answer");
+    assert_eq!(unread(0, ReadError::Refused), (true, None), "the other source may still answer");
     assert_eq!(unread(1, ReadError::Timeout), (true, Some("unreachable")));
     assert!(!unread(1, ReadError::Timeout).0);
-    assert!(unread(1, ReadError::Tls).0, "why is news");
+    assert!(unread(1, ReadError::Tls).0, "another reason is reported again");
     assert_eq!(state.answering(), (0, 2));
     state.note_unmodified(1, Timestamp(0));
     assert_eq!((revision(&state), state.trouble(), state.answering()), (Some(3), None, (1, 2)));
@@ -121,9 +124,9 @@ fn rules_age_from_when_a_source_last_had_them() {
         "none of these answers confirms the rules"
     );
     offer_at(&mut state, 2, &rules(7, "fra"), None, 20_000);
-    assert_eq!(age(&state, 20_000), Age::Fresh, "KV has the very same");
+    assert_eq!(age(&state, 20_000), Age::Fresh, "KV has the current document");
     offer_at(&mut state, 1, &rules(6, "fra"), None, 40_000);
-    assert_eq!(age(&state, 40_000), Age::Fresh, "a node that lags behind has no newer rules");
+    assert_eq!(age(&state, 40_000), Age::Fresh, "a node with older rules confirms that there are no newer ones");
     state.note_unmodified(0, Timestamp(60_000));
     assert_eq!(age(&state, 60_000), Age::Fresh);
 }
@@ -169,9 +172,13 @@ fn rules_built_in_hold_while_kv_has_none_and_never_age_without_a_source() {
     let mut state = RulesState::bundled(&rules(5, "fra"));
     assert_eq!(state.age(Timestamp(i64::MAX), MAX_AGE), Age::Fresh);
     state.arrange(1, 1, Timestamp(0));
-    assert!(!state.note_unread(0, ReadError::NoKey, Timestamp(9_000_000)), "no news");
+    assert!(!state.note_unread(0, ReadError::NoKey, Timestamp(9_000_000)), "a missing key isn't reported");
     assert_eq!((state.age(Timestamp(9_000_000), MAX_AGE), state.trouble()), (Age::Fresh, None));
     offer(&mut state, 0, &rules(6, "fra"));
     state.note_unread(0, ReadError::NoKey, Timestamp(9_000_000));
-    assert_eq!(state.age(Timestamp(9_000_000), MAX_AGE), Age::TooOld(Millis(9_000_000)), "the source was removed");
+    assert_eq!(
+        state.age(Timestamp(9_000_000), MAX_AGE),
+        Age::TooOld(Millis(9_000_000)),
+        "KV had rules, so its missing key confirms nothing"
+    );
 }

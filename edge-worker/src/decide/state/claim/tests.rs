@@ -107,7 +107,7 @@ fn where_nothing_is_stored_ids_pass_and_references_are_refused() {
     assert_eq!((found, sent), (Claimed::default(), items));
     let old = json!([{ "role": "assistant", "id": sealed("acme", "fra-1", "msg_1"), "content": "c" }]);
     let (_, sent) = claimed("acme", &[], None, &json!({ "model": "m", "input": old })).unwrap();
-    assert!(sent[0]["id"].as_str().unwrap().len() <= 64, "no host takes a sealed id");
+    assert!(sent[0]["id"].as_str().unwrap().len() <= 64, "a sealed id would be too long for hosts");
     for id in ["rs_1".to_owned(), sealed("acme", "fra-1", "rs_1")] {
         let reference = json!({ "model": "m", "input": [{ "type": "item_reference", "id": id }] });
         assert_eq!(claimed("acme", &[], Some(&keys()), &reference).err(), Some(Failure::ItemReference));
@@ -131,7 +131,7 @@ fn a_fine_tuned_model_is_where_it_was_made() {
     assert_eq!(ask("acme", "gpt-4o", json!("q")), Ok((None, None, false)));
 }
 
-/// An item, by kind, with this id.
+/// An item of this kind, with this id.
 fn item(kind: usize, id: &str) -> Value {
     match kind {
         0 => json!({ "type": "item_reference", "id": id }),
@@ -148,7 +148,8 @@ fn item(kind: usize, id: &str) -> Value {
 #[test]
 fn an_id_of_one_tenants_never_reaches_an_endpoint_for_another() {
     let places = ["fra-1", "fra-2"];
-    // Whose id it is, how it is written, where it was made.
+    // For each id: the kind of its item, whether it is the sender's own, how it is written (raw, sealed, or sealed and
+    // altered), the endpoint that made it, and a number.
     let id = (0..8usize, any::<bool>(), 0..3usize, 0..2usize, 0..3u8);
     let strategy = (proptest::collection::vec(id, 1..6), any::<bool>());
     let (cases, passed) = (Cell::new(0), Cell::new(0));
@@ -181,8 +182,8 @@ fn an_id_of_one_tenants_never_reaches_an_endpoint_for_another() {
             let sent = sent.to_string();
             prop_assert!(!sent.contains("bw1"), "a sealed id was sent: {}", sent);
             if stores {
-                for one in theirs {
-                    prop_assert!(!sent.contains(&one), "{} in {}", one, sent);
+                for foreign in theirs {
+                    prop_assert!(!sent.contains(&foreign), "{} in {}", foreign, sent);
                 }
                 prop_assert!(!sent.contains("rs_mine") || found.place.is_some(), "an id without its place: {}", sent);
             }
