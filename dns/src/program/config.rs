@@ -197,8 +197,8 @@ impl Config {
         Ok(Some(fleet).filter(|fleet| fleet.nats.is_some()))
     }
 
-    /// The file of the rules document that a command reads. It is [`Self::rules`]. But if a node takes its rules from
-    /// others and has none yet, it is the document that the node begins with.
+    /// The file of the rules document that a command reads. It is `rules`, unless the node takes its rules from others
+    /// and has none yet. Then it is the document that the node begins with.
     #[must_use]
     pub fn rules_file(&self) -> &Path {
         match &self.fleet.seed {
