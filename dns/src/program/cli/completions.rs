@@ -55,7 +55,7 @@ pub(super) fn names(args: &NamesArgs) -> Report {
         Some(rules) => Some(rules),
         None => {
             let config = named(&args.words, "--config").unwrap_or_else(|| PathBuf::from("bailiwick.toml"));
-            Config::read(&config).ok().map(|config| config.rules)
+            Config::read(&config).ok().map(|config| config.rules_file().to_owned())
         }
     };
     let Some(rules) = rules.and_then(|file| load::read_rules(Path::new(&file)).ok()) else { return Report::default() };
