@@ -196,6 +196,20 @@ impl Nats {
         self.servers.iter().filter_map(|(_, server)| server.as_ref()).for_each(|server| server.signal("HUP"));
     }
 
+    /// Takes the permission to use a subject away from all users.
+    ///
+    /// # Panics
+    /// If no user has it.
+    pub fn forbid(&self, subject: &str) {
+        let (file, quoted) = (self.path("users.conf"), format!("\"{subject}\""));
+        let users = std::fs::read_to_string(&file).expect("users");
+        let fewer: String =
+            users.lines().filter(|line| !line.contains(&quoted)).map(|line| line.to_owned() + "\n").collect();
+        assert_ne!(users, fewer, "nobody may use {subject}");
+        std::fs::write(&file, fewer).expect("written");
+        self.servers.iter().filter_map(|(_, server)| server.as_ref()).for_each(|server| server.signal("HUP"));
+    }
+
     /// A user that may do everything.
     fn add_administrator(&self) {
         let file = self.path("users.conf");

@@ -90,18 +90,23 @@ impl Bus {
         self.client.server_info().server_name
     }
 
-    /// Tries out whether this user may send what a node reports. Nobody listens to what is sent.
+    /// Tries out whether this user may send what a node reports, and may be asked and answer. What is sent is empty, and
+    /// passed over by all who listen.
     ///
     /// # Errors
     /// What the server refuses.
     pub(super) async fn may_report(&self, node: &str) -> Result<(), String> {
-        let sent = self.client.publish(format!("bw.obs.{node}"), Vec::new().into()).await;
-        sent.map_err(|error| self.why(&error.to_string()))?;
+        for subject in ["bw.obs", "bw.told"] {
+            let sent = self.client.publish(format!("{subject}.{node}"), Vec::new().into()).await;
+            sent.map_err(|error| self.why(&error.to_string()))?;
+        }
+        let questions = self.client.subscribe("bw.ask.*").await;
+        let _questions = questions.map_err(|error| self.why(&error.to_string()))?;
         // A server answers in order, so that it has looked at the above once it answers this.
         self.head().await?;
         let mut said = self.said.clone();
         match timeout(REFUSAL, said.wait_for(|said| said.refusal.is_some())).await {
-            Ok(_) => Err(self.why("this user may not report as this node")),
+            Ok(_) => Err(self.why("this user may not report or answer as this node")),
             Err(_) => Ok(()),
         }
     }
