@@ -100,6 +100,8 @@ pub enum Waiting {
     Silence(Stage),
     /// These nodes, which reported lately, don't serve the document yet.
     Nodes(Vec<String>),
+    /// These nodes served the document and haven't reported since: the document may have killed them.
+    Gone(Vec<String>),
     /// The document has to be served for this much longer.
     Bake(Millis),
 }
@@ -176,6 +178,11 @@ pub fn next(head: &Head, nodes: &[NodeReport], predicted: &Prediction, care: &Ca
     let late: Vec<String> = reached().filter(|node| !has_it(node)).map(|node| node.node.clone()).collect();
     if !late.is_empty() {
         return Step::Wait(Waiting::Nodes(late));
+    }
+    let gone = nodes.iter().filter(|node| node.stage <= head.stage && !node.is_live && has_it(node));
+    let gone: Vec<String> = gone.map(|node| node.node.clone()).collect();
+    if !gone.is_empty() && head.stage != Stage::Rest {
+        return Step::Wait(Waiting::Gone(gone));
     }
     // If no node is known at all, none has the document.
     if nodes.is_empty() {
@@ -280,6 +287,7 @@ impl fmt::Display for Waiting {
         match self {
             Self::Silence(stage) => write!(f, "no node of stage {stage} was heard lately"),
             Self::Nodes(nodes) => write!(f, "not taken yet by {}", nodes.join(", ")),
+            Self::Gone(nodes) => write!(f, "{} took it, and gave no answer since", nodes.join(", ")),
             Self::Bake(left) => write!(f, "served for another {left} before the next stage"),
         }
     }

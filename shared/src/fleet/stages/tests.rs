@@ -75,7 +75,7 @@ fn silent_nodes_hold_nothing_up_unless_a_whole_stage_is_silent() {
     take(&mut nodes, 0, 30, answers(600, 1_400, 0, 2));
     nodes[1].is_live = false;
     assert_eq!(ask(Stage::Canary, &nodes), Step::Advance(Stage::Early));
-    nodes[0].is_live = false;
+    (nodes[0].is_live, nodes[0].serves) = (false, revision(7));
     assert_eq!(ask(Stage::Canary, &nodes), Step::Wait(Waiting::Silence(Stage::Canary)));
     let rest: Vec<NodeReport> = nodes.into_iter().filter(|node| node.stage == Stage::Rest).collect();
     assert_eq!(ask(Stage::Canary, &rest), Step::Advance(Stage::Rest), "stages without nodes are skipped");
@@ -84,6 +84,19 @@ fn silent_nodes_hold_nothing_up_unless_a_whole_stage_is_silent() {
     }
     let other = next(&head(6, Stage::Canary), &fleet(), &predicted(), &Care::default());
     assert!(matches!(other, Step::Wait(Waiting::Nodes(_))), "the nodes serve another document: {other:?}");
+}
+
+#[test]
+fn a_node_that_took_it_and_is_silent_since_holds_it_up_until_all_may_have_it() {
+    let mut nodes = fleet();
+    (0..4).for_each(|at| take(&mut nodes, at, 30, answers(600, 1_400, 0, 2)));
+    nodes[1].is_live = false;
+    for stage in [Stage::Canary, Stage::Early] {
+        assert_eq!(ask(stage, &nodes), Step::Wait(Waiting::Gone(vec!["ns2".to_owned()])));
+    }
+    assert_eq!(ask(Stage::Rest, &nodes), Step::Done, "there is nothing left to hold");
+    nodes[1].is_live = true;
+    assert_eq!(ask(Stage::Canary, &nodes), Step::Advance(Stage::Early), "it is back");
 }
 
 #[test]
