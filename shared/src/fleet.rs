@@ -17,6 +17,7 @@ pub mod gates;
 pub mod guard;
 pub mod head;
 pub mod impact;
+pub mod lease;
 mod overrides;
 pub mod pace;
 #[cfg(test)]

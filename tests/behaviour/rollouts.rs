@@ -71,12 +71,13 @@ impl Fixture {
         Self { node, name: "fp8", place, batches: 0 }
     }
 
-    fn record(&self) -> PathBuf {
+    /// Where what was counted is kept.
+    pub(crate) fn record(&self) -> PathBuf {
         self.node.setup.path("record.json")
     }
 
     /// The words of a command.
-    fn words(&self, words: &[&str]) -> Vec<String> {
+    pub(crate) fn words(&self, words: &[&str]) -> Vec<String> {
         let mut all = vec!["rollout".to_owned(), words[0].to_owned(), self.name.to_owned()];
         all.extend(words[1..].iter().map(|word| (*word).to_owned()));
         let looks = ["start", "run", "status", "report"].contains(&words[0]);
@@ -109,7 +110,7 @@ impl Fixture {
         serde_json::from_str(&self.node.get("/v1/rules")).expect("rules")
     }
 
-    fn shares(&self) -> Value {
+    pub(crate) fn shares(&self) -> Value {
         self.rules()["rollouts"][self.name]["progress"]["shares"].clone()
     }
 

@@ -82,6 +82,15 @@ pub struct Range {
 }
 
 impl Record {
+    /// Forgets an earlier rollout of the same name: its old arm is nothing to compare with.
+    pub fn begin(&mut self, rollout: &Rollout, place: Place<'_>) {
+        let is_first = |step: &StepRecord| step.region == *place.region && step.share == place.share;
+        let begins = rollout.regions.first() == Some(place.region) && rollout.steps.first() == Some(&place.share);
+        if begins && !self.steps.iter().all(is_first) {
+            self.steps.clear();
+        }
+    }
+
     /// Notes what a node tells of a step. Every node counts everything, so that counts of two are never added up.
     /// `process` tells a node that was started anew, and so counts from nothing, from an answer that came late.
     pub fn note(&mut self, place: Place<'_>, told: &StepSums, process: &(String, Timestamp)) {
@@ -179,6 +188,34 @@ impl Record {
         let before = earlier.iter().rev().filter(here).find(|step| step.share < 100).map(|step| &step.old.counts);
         let is_it = step.region == *place.region && step.since == since;
         is_it.then_some(Seen { old: &step.old, new: &step.new, before, told_at })
+    }
+
+    /// What another one has to know to go on: the last step, and the one before it that it may be compared with.
+    #[must_use]
+    pub fn brief(&self) -> Self {
+        let Some((last, earlier)) = self.steps.split_last() else { return Self::default() };
+        let before = earlier.iter().rev().find(|step| step.region == last.region && step.share < 100);
+        let steps = before.into_iter().chain([last]);
+        Self { steps: steps.map(|step| StepRecord { looks: Vec::new(), ..step.clone() }).collect() }
+    }
+
+    /// Takes what another one noted, as far as it isn't known here, or less of it is.
+    pub fn adopt(&mut self, left: Self) {
+        let counted = |step: &StepRecord| attempts(&step.old.counts).saturating_add(attempts(&step.new.counts));
+        for step in left.steps {
+            let is_it = |own: &&mut StepRecord| own.region == step.region && own.since == step.since;
+            match self.steps.iter_mut().find(is_it) {
+                Some(own) if counted(own) < counted(&step) => {
+                    let looks = std::mem::take(&mut own.looks);
+                    *own = StepRecord { looks, ..step };
+                }
+                Some(_) => {}
+                None => {
+                    let place = self.steps.partition_point(|own| own.since < step.since);
+                    self.steps.insert(place, step);
+                }
+            }
+        }
     }
 
     /// Keeps a look at the step under way, and what was decided.

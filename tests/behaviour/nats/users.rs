@@ -31,6 +31,7 @@ fn a_node_writes_what_is_its_own_and_nothing_else() {
     }
     assert!(writes(&nats, "ns1", "$KV.bw_state.node.ns1"));
     assert!(!writes(&nats, "publisher", "$KV.bw_state.node.ns1"), "the publisher is no node");
+    assert!(writes(&nats, "publisher", "$KV.bw_state.run.x") && !writes(&nats, "ns1", "$KV.bw_state.run.x"));
     assert_eq!(nats.read("bw_rules", "head"), head);
     for user in ["ns1", "publisher"] {
         let delete = async |client: Client| {
@@ -125,7 +126,10 @@ fn a_configuration_is_tried_out_before_its_node_starts() {
     fine(&nats, &["rules", "restore", "--from", &first, "--reason", "the first"]);
     let (is_well, said) = checked(&setup);
     assert!(is_well && said.contains("NATS: revision 1 is there, and good"), "{said}");
-    assert!(said.contains("the bucket bw_state is kept 3 times") && said.contains("may report as this node"), "{said}");
+    assert!(
+        said.contains("the bucket bw_state is kept 3 times") && said.contains("may report and answer as this node"),
+        "{said}"
+    );
     assert!(said.starts_with("ns1  mode nats, stage rest\n") && said.contains("no trusted_publishers"), "{said}");
 
     let config = std::fs::read_to_string(setup.path("bailiwick.toml")).expect("a configuration");
@@ -133,6 +137,15 @@ fn a_configuration_is_tried_out_before_its_node_starts() {
     let (is_well, said) = checked(&setup);
     assert!(!is_well && said.contains("! NATS: ") && said.contains("nats-config"), "another node's key: {said}");
     setup.write("bailiwick.toml", &config);
+    for subject in ["bw.told.ns1", "bw.obs.ns1"] {
+        nats.forbid(subject);
+        wait::until_true("what the user lacks is told", || {
+            let (is_well, said) = checked(&setup);
+            !is_well && said.contains("! NATS: ") && said.contains(subject) && said.contains("nats-config")
+        });
+        nats.change_users(&["ns1", "ns2"]);
+        wait::until_true("it has it again", || checked(&setup).0);
+    }
     nats.stop_server(2);
     wait::until_true("a copy is missed", || {
         let (is_well, said) = checked(&setup);

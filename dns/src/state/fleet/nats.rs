@@ -1,7 +1,7 @@
 //! Follows the rules in NATS, and exchanges health over it. Takes the settings, sends what comes to the owner. Started
 //! by [`super::start`], and asked once by [`super::first`]. Only this module and those below it know NATS.
 //!
-//! Nothing is kept at the servers for a node: it subscribes to news of the head. It reads the head when there are some,
+//! Nothing is kept at the servers for a node: it subscribes to news of the head, which carry it. It also reads the head
 //! when the connection is lost or there again, and every half minute. So nothing can be lost, or be left over, when
 //! servers restart.
 
@@ -16,6 +16,7 @@ mod pools;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Message;
 use bailiwick_rules::fleet::follow::{Kept, Own};
 use bailiwick_rules::fleet::head::{Head, sha256_hex};
 use futures_util::StreamExt;
@@ -121,7 +122,7 @@ pub(crate) async fn check_nats(settings: &Settings, nats: &Nats, node: &str) -> 
     };
     let mut findings = vec![Ok(format!("connected to {}", bus.server())), check_rules(&bus, settings).await];
     findings.extend(bus.copies().await);
-    findings.push(bus.may_report(node).await.map(|()| "this user may report as this node".to_owned()));
+    findings.push(bus.may_report(node).await.map(|()| "this user may report and answer as this node".to_owned()));
     findings
 }
 
@@ -186,35 +187,43 @@ impl Follower {
         }
     }
 
-    /// Reads the head whenever it may be another one.
+    /// Takes the head whenever it may be another one.
     async fn follow_head(&self, bus: &Bus) -> Ended {
         let Ok(mut news) = bus.client.subscribe(NEWS).await else { return Ended::Failed };
         let (mut connection, mut seen, mut failures) = (bus.follow(), Seen::default(), 0);
+        let mut told = None;
         loop {
-            let read = self.look(bus, &mut seen).await;
+            let read = self.look(bus, &mut seen, told.take()).await;
             failures = if read.is_err() { failures + 1 } else { 0 };
             let pause = if failures == 0 { jittered(POLL) } else { after_failure(failures - 1) };
             self.note(read);
             tokio::select! {
                 () = sleep_until(Instant::now() + pause) => {}
-                one = news.next() => if one.is_none() { return Ended::Failed },
+                one = news.next() => match one {
+                    Some(message) => told = told_by(&message),
+                    None => return Ended::Failed,
+                },
                 () = changed(&mut connection) => {}
             }
         }
     }
 
-    /// Looks at the head once, and takes the document that it names if need be.
+    /// Looks at the head once, and takes the document that it names if need be. `told` is the head of news, which spares
+    /// a round trip; it may be one of several that came at once, so that only a newer one is gone by.
     ///
     /// # Errors
     /// Why this node isn't known to serve the newest rules.
-    async fn look(&self, bus: &Bus, seen: &mut Seen) -> Result<(), String> {
-        let (head, sequence) = match bus.head().await? {
-            Pointed::Head(head, sequence) => (head, sequence),
-            Pointed::Absent(_) => return Err(no_head()),
-            Pointed::NoBucket => return Err(no_bucket()),
+    async fn look(&self, bus: &Bus, seen: &mut Seen, told: Option<(Head, Vec<u8>, u64)>) -> Result<(), String> {
+        let own = self.handle.snapshot().table().revision();
+        let (head, sequence) = match told {
+            Some((head, bytes, sequence)) if head.revision > own.number => (bytes, sequence),
+            _ => match bus.head().await? {
+                Pointed::Head(head, sequence) => (head, sequence),
+                Pointed::Absent(_) => return Err(no_head()),
+                Pointed::NoBucket => return Err(no_bucket()),
+            },
         };
         let tag = Some(format!("{sequence}-{}", sha256_hex(&head)));
-        let own = self.handle.snapshot().table().revision();
         let known = self.handle.fleet().with(|known| known.head.clone());
         let has = Own { revision: Some(own), head: known.as_ref() };
         if seen.waits_for.is_some() && seen.waits_for == tag {
@@ -248,6 +257,12 @@ impl Follower {
             _ => {}
         }
     }
+}
+
+/// The head that news carry, its bytes, and the number of its entry. `None`: it has to be read.
+fn told_by(message: &Message) -> Option<(Head, Vec<u8>, u64)> {
+    let number = message.headers.as_ref()?.get("Nats-Sequence")?.as_str().parse().ok()?;
+    Some((Head::parse(&message.payload).ok()?, message.payload.to_vec(), number))
 }
 
 /// The document that a head names.

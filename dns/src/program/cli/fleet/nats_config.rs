@@ -193,6 +193,8 @@ fn permissions(name: &str, key: &str) -> (Vec<String>, Vec<String>) {
         send.push("$KV.bw_rules.doc.>".to_owned());
         send.push("$JS.API.STREAM.CREATE.OBJ_bw_bundles".to_owned());
         send.extend(["$O.bw_bundles.M.>", "$O.bw_bundles.C.>"].map(str::to_owned));
+        // Whoever runs a rollout says so.
+        send.push("$KV.bw_state.run.>".to_owned());
         send.push("bw.ask.*".to_owned());
         hear.push("bw.told.>".to_owned());
     } else {

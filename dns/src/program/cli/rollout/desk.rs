@@ -16,7 +16,7 @@ use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::cli::rules::author::AuthorArgs;
 use crate::program::cli::rules::document::{with_progress, with_revision};
 use crate::program::cli::rules::stage::last_for_all;
-use crate::program::cli::rules::truth::{Base, Put, Truth};
+use crate::program::cli::rules::truth::{Base, Buckets, Put, Truth};
 use crate::program::config::Config;
 use crate::state::load::{compile_rules, read_file};
 use crate::state::snapshot::Rules;
@@ -78,6 +78,14 @@ impl Desk {
             return Ok(Self::File(config.rules));
         }
         Truth::find(args, Power::Write).map(Self::Fleet)
+    }
+
+    /// The store of the fleet, if it has one.
+    pub(super) fn store(&self) -> Option<&Buckets> {
+        match self {
+            Self::Fleet(Truth::Nats(buckets)) => Some(buckets),
+            Self::Fleet(Truth::Writer(_)) | Self::File(_) => None,
+        }
     }
 
     /// The document in service.

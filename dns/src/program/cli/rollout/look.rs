@@ -99,6 +99,7 @@ pub(super) fn look(
 ) -> Decision {
     let rule = &rollout.rule;
     let here = place(rule).filter(|_| rule.progress.as_ref().is_some_and(|progress| progress.ended.is_none()));
+    here.into_iter().for_each(|here| record.begin(rule, here));
     if let (Some(here), Some(heard)) = (here, heard)
         && let Some(told) = heard.told.regions.get(here.region)
     {

@@ -13,6 +13,7 @@ use clap::Args;
 use super::desk::{Desk, Step};
 use super::evals::{EvalFolder, eval_folder};
 use super::look::{LookArgs, look, read, write};
+use super::turn::{Runner, Runs};
 use super::{RolloutArgs, said};
 use crate::program::report::Report;
 use crate::system::clock::Clock;
@@ -54,9 +55,18 @@ enum Looked {
 /// Runs a rollout until it has ended.
 pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
     let desk = Desk::find(&args.rollout.node)?;
+    let mut runner = Runner::new(&args.rollout.name, args.every);
+    let done = until_it_has_ended(args, &desk, &mut runner);
+    if let Ok(record) = read(&args.look.record(&args.rollout.name)) {
+        runner.leave(&desk, &record);
+    }
+    done
+}
+
+fn until_it_has_ended(args: &RunArgs, desk: &Desk, runner: &mut Runner) -> Result<Report, Vec<String>> {
     let (mut last, mut told_at, mut failures) = (String::new(), None, 0);
     loop {
-        let line = match once(args, &desk) {
+        let line = match once(args, desk, runner) {
             Ok(Looked::Ended(report)) => return Ok(report),
             Ok(Looked::Again(line)) if args.once => return Ok(Report::fine(line + "\n")),
             Err(errors) if args.once || failures >= MOST_FAILURES => return Err(errors),
@@ -86,8 +96,12 @@ fn without_digits(line: &str) -> String {
 }
 
 /// Looks once, and publishes what is decided.
-fn once(args: &RunArgs, desk: &Desk) -> Result<Looked, Vec<String>> {
+fn once(args: &RunArgs, desk: &Desk, runner: &mut Runner) -> Result<Looked, Vec<String>> {
     let RolloutArgs { name, node, author } = &args.rollout;
+    let left = match runner.look(desk)? {
+        Runs::This(left) => left,
+        Runs::Another(holder) => return Ok(Looked::Again(format!("waits: {holder} runs it"))),
+    };
     let current = desk.current()?;
     let rollout = current.rollout(name)?;
     // Who isn't heard is no reason to forget max_hold.
@@ -97,6 +111,7 @@ fn once(args: &RunArgs, desk: &Desk) -> Result<Looked, Vec<String>> {
     };
     let (file, now) = (args.look.record(name), Clock::system().now());
     let mut record = read(&file)?;
+    left.into_iter().for_each(|left| record.adopt(left));
     if let Some(folder) = &args.eval {
         folder.fits(rollout.rule.eval.as_ref()).map_err(|told| vec![told])?;
     }
@@ -109,6 +124,9 @@ fn once(args: &RunArgs, desk: &Desk) -> Result<Looked, Vec<String>> {
     match (write(&file, &record), &decision.action) {
         (Err(errors), Action::RollBack(_)) => errors.iter().for_each(|error| eprintln!("warning: {error}")),
         (written, _) => written?,
+    }
+    if !runner.renew(desk, &record) {
+        return Ok(Looked::Again("another process has begun to run it; it looks again".to_owned()));
     }
     match (&decision.action, progress_after(&rollout.rule, &decision.action, now)) {
         (Action::Over(how), _) if how == "done" => Ok(Looked::Ended(Report::fine(format!("{name} {words}\n")))),

@@ -1,13 +1,14 @@
 //! The buckets of a fleet in JetStream. Takes a connection, reads the head and documents, and replaces the head if
 //! it is still the same. Called by what follows and by what publishes.
 //!
-//! `bw_rules` holds `head` and `doc.<sha256>`, `bw_state` holds `node.<name>`. Both are key-value buckets, so that the
+//! `bw_rules` holds `head` and `doc.<sha256>`, `bw_state` holds `node.<name>`,
+//! `lease.<pool>` and `run.<rollout>`. Both are key-value buckets, so that the
 //! tools of NATS show them. No consumer is ever made: a head is read, and the server tells of a new one on [`NEWS`].
 
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{
-    Config, DirectGetErrorKind, DiscardPolicy, RawMessageError, RawMessageErrorKind, Republish, StorageType, Stream,
+    Config, DiscardPolicy, RawMessageError, RawMessageErrorKind, Republish, StorageType, Stream,
 };
 use async_nats::jetstream::{ErrorCode, context::PublishError};
 use async_nats::{HeaderMap, header};
@@ -109,21 +110,21 @@ impl Bus {
         })
     }
 
-    /// Reads the state of a pool. `None` if it was never written.
+    /// Reads a key of the bucket of state. `None` if it was never written.
     ///
     /// # Errors
     /// Why nothing is known.
-    pub(super) async fn pool(&self, key: &str) -> Result<Option<Stored>, String> {
+    pub(crate) async fn state(&self, key: &str) -> Result<Option<Stored>, String> {
         let last = self.last(STATE, &format!("$KV.{STATE}.{key}")).await?;
         let Last { bytes, number, noted } = last.ok_or_else(|| format!("there is no bucket {STATE}"))?;
         Ok((number > 0).then(|| Stored { bytes: bytes.unwrap_or_default(), number, noted }))
     }
 
-    /// Writes the state of a pool if the entry `before` is still the last one, 0 being none.
+    /// Writes a key of the bucket of state if the entry `before` is still the last one, 0 being none.
     ///
     /// # Errors
     /// When it certainly wasn't written.
-    pub(super) async fn swap_pool(&self, key: &str, bytes: &[u8], before: u64) -> Result<Swapped, String> {
+    pub(crate) async fn swap_state(&self, key: &str, bytes: &[u8], before: u64) -> Result<Swapped, String> {
         self.put_if(&format!("$KV.{STATE}.{key}"), bytes, before).await
     }
 
@@ -148,13 +149,12 @@ impl Bus {
         Ok(document)
     }
 
-    /// Reads an entry of a document from any server that holds it; if that one doesn't answer, as its line may be cut,
-    /// from the one that leads. `None` if there is none.
+    /// Reads an entry of a document from any server that holds it. If that one doesn't answer, as its line may be cut, or
+    /// doesn't have it yet, it is read from the one that leads. `None` if there is none.
     async fn entry(&self, stream: &Stream<()>, subject: &str) -> Result<Option<Vec<u8>>, String> {
         match stream.direct_get_last_for_subject(subject).await {
             Ok(message) if is_deleted(&message) => Ok(None),
             Ok(message) => Ok(Some(message.payload.to_vec())),
-            Err(error) if matches!(error.kind(), DirectGetErrorKind::NotFound) => Ok(None),
             Err(_) => Ok(self.last(RULES, subject).await?.and_then(|last| last.bytes)),
         }
     }

@@ -25,11 +25,11 @@ impl Pools {
 
 impl PoolStore for Pools {
     async fn read(&self, key: &str) -> Result<Option<Stored>, String> {
-        self.bus()?.pool(key).await
+        self.bus()?.state(key).await
     }
 
     async fn write(&self, key: &str, bytes: Vec<u8>, after: u64) -> Result<Written, String> {
-        match self.bus()?.swap_pool(key, &bytes, after).await? {
+        match self.bus()?.swap_state(key, &bytes, after).await? {
             Swapped::Done => Ok(Written::Done),
             Swapped::Behind => Ok(Written::Conflict),
             Swapped::Unknown(why) => Err(why),

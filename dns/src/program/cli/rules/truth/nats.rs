@@ -1,6 +1,7 @@
 //! Publishing in NATS, as the publisher's user. Called by [`super`] and by `rules restore`.
 
 mod bundles;
+mod leases;
 
 use bailiwick_rules::fleet::head::{Head, sha256_hex};
 use bailiwick_rules::fleet::impact::Queries;
