@@ -312,18 +312,21 @@ fn joined(names: &[JurisdictionId]) -> String {
     names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Writes lines of cells as a table. Each column is as wide as its widest cell; the last column isn't padded.
-pub fn columns<const N: usize>(lines: &[[String; N]], out: &mut String) {
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
+/// Cells below one another, each column as wide as its widest cell; the last is never padded.
+pub fn columns<L: AsRef<[String]>>(lines: &[L], out: &mut String) {
+    let cells = |line: &L| line.as_ref().iter().map(|cell| cell.chars().count()).collect::<Vec<_>>();
+    let mut widths: Vec<usize> = Vec::new();
+    for counts in lines.iter().map(cells) {
+        widths.resize(widths.len().max(counts.len()), 0);
+        widths.iter_mut().zip(counts).for_each(|(width, count)| *width = count.max(*width));
+    }
     for line in lines {
-        for (column, cell) in line.iter().enumerate() {
+        let Some((last, cells)) = line.as_ref().split_last() else { continue };
+        for (cell, width) in cells.iter().zip(&widths) {
             // Writing to a String cannot fail.
-            let _ = match column + 1 == N {
-                true => writeln!(out, "{cell}"),
-                false => write!(out, "{cell:<width$}  ", width = widths[column]),
-            };
+            let _ = write!(out, "{cell:<width$}  ");
         }
+        let _ = writeln!(out, "{last}");
     }
 }
 

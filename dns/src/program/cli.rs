@@ -22,6 +22,7 @@ mod rules;
 mod shift;
 mod simulate;
 mod status;
+mod top;
 
 use std::process::ExitCode;
 
@@ -136,6 +137,15 @@ enum Command {
   bailiwick status --json | jq -r '.regions[] | select(.status == \"down\") | .region'
   bailiwick status --api https://ns2.example.com:8053 --token-file reader.token")]
     Status(status::StatusArgs),
+    /// Show at a terminal how a running node fares, again and again.
+    ///
+    /// The head has the node, its revision, and what is wrong. Below it is one table at a time: regions, the worst
+    /// first, fences, load, replicas, overrides, sources, keys, and the nodes of the fleet. The keys are told at the
+    /// bottom. When the node gives no answer, the last one stays, and its age is told.
+    #[command(after_help = "Examples:
+  bailiwick top
+  bailiwick top --api https://ns2.example.com:8053 --token-file reader.token --every 5s")]
+    Top(top::TopArgs),
     /// Tell what each region really runs: model, weights, engine, and how near their answers are to each other.
     ///
     /// It asks the node's API. The exit code is 1 if regions of one fence run different things, or something else than
@@ -225,6 +235,7 @@ pub fn run() -> ExitCode {
         Command::Bundle(command) => bundle::run(&command),
         Command::Eval(command) => eval::run(&command),
         Command::Status(args) => status::status(&args),
+        Command::Top(args) => top::run(&args),
         Command::Releases(args) => releases::run(&args),
         Command::Drain(args) => drain::drain(&args, crate::system::clock::Clock::system().now()),
         Command::Undrain(args) => drain::undrain(&args),

@@ -1,16 +1,18 @@
 //! The status of a node at one moment. `/v1/status` fills a [`NodeStatus`] and sends it as JSON. `bailiwick status`
 //! reads that JSON and prints it for a person.
 
+mod sheet;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use bailiwick_rules::health::{AddressFamily, Status};
-use bailiwick_rules::overview::columns;
 use bailiwick_rules::report::{HeldBy, VerdictReport};
 use bailiwick_rules::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::text::span::words;
+pub(crate) use sheet::{Row, Sheet};
 
 /// The status of a node. Programs of other versions may know more or fewer fields.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -219,117 +221,117 @@ impl NodeStatus {
         for warning in &self.warnings {
             let _ = writeln!(text, "warning: {warning}");
         }
-        self.fences(&mut text);
-        self.regions(&mut text, paint);
-        self.loads(&mut text);
-        self.replicas(&mut text);
-        self.overrides(&mut text);
-        self.sources(&mut text, paint);
-        self.keys_and_files(&mut text, paint);
+        for sheet in self.sheets() {
+            // These three say by their heads alone that there is nothing.
+            if !sheet.rows.is_empty() || ["fences", "regions", "sources"].contains(&sheet.name) {
+                text.push('\n');
+                sheet.to_text(&mut text, paint);
+            }
+            if sheet.name == "sources" {
+                self.refusals().iter().for_each(|line| text.push_str(&(paint(Status::Down, line) + "\n")));
+            }
+        }
+        self.files(&mut text, paint);
         text
     }
 
-    fn fences(&self, text: &mut String) {
-        text.push('\n');
-        let mut lines = vec![["service", "tenant", "clients", "by", "fence", "now"].map(str::to_owned)];
-        for fence in &self.fences {
-            let tenant = fence.tenant.clone().unwrap_or("-".to_owned());
-            let now = if fence.offered == fence.fence { "the same".to_owned() } else { fence.offered.clone() };
-            let (service, clients, by) = (fence.service.clone(), fence.clients.clone(), fence.by.clone());
-            lines.push([service, tenant, clients, by, fence.fence.clone(), now]);
-        }
-        columns(&lines, text);
+    /// What it says, table by table. `bailiwick status` prints them below each other, `bailiwick top` one at a time.
+    #[must_use]
+    pub(crate) fn sheets(&self) -> [Sheet; 7] {
+        [self.fences(), self.regions(), self.loads(), self.replicas(), self.overrides(), self.sources(), self.keys()]
     }
 
-    fn regions(&self, text: &mut String, paint: &dyn Fn(Status, &str) -> String) {
-        text.push('\n');
-        let mut lines = vec![["region", "status", "for", "why", "last failed probe"].map(str::to_owned)];
-        for row in &self.regions {
-            let name = row.endpoint.as_ref().map_or(row.region.clone(), |endpoint| format!("  {endpoint}"));
-            let since = row.since.map_or("-".to_owned(), |since| words(self.now.since(since)));
-            let failed = match (&row.failure, row.failed_at) {
-                (Some(failure), Some(at)) => format!("{} ago: {failure}", words(self.now.since(at))),
+    fn fences(&self) -> Sheet {
+        let rows = self.fences.iter().map(|one| {
+            let tenant = one.tenant.clone().unwrap_or("-".to_owned());
+            let now = if one.offered == one.fence { "the same".to_owned() } else { one.offered.clone() };
+            let cells = [one.service.clone(), tenant, one.clients.clone(), one.by.clone(), one.fence.clone(), now];
+            Row::plain(cells)
+        });
+        Sheet::new("fences", ["service", "tenant", "clients", "by", "fence", "now"], rows)
+    }
+
+    fn regions(&self) -> Sheet {
+        let rows = self.regions.iter().map(|one| {
+            let name = one.endpoint.as_ref().map_or(one.region.clone(), |endpoint| format!("  {endpoint}"));
+            let since = one.since.map_or("-".to_owned(), |since| words(self.now.since(since)));
+            let failed = match (&one.failure, one.failed_at) {
+                (Some(failure), Some(at)) => format!("{}: {failure}", self.ago(at)),
                 _ => "-".to_owned(),
             };
-            lines.push([name, row.status.to_string(), since, row.why.clone(), failed]);
-        }
-        let mut table = String::new();
-        columns(&lines, &mut table);
-        // Statuses are coloured after the columns were aligned, because the codes of colours have no width.
-        for (line, row) in table.lines().zip(std::iter::once(None).chain(self.regions.iter().map(Some))) {
-            let word = row.map(|row| (row.status, format!(" {} ", row.status)));
-            let painted = word.map(|(status, word)| line.replacen(&word, &paint(status, &word), 1));
-            let _ = writeln!(text, "{}", painted.as_deref().unwrap_or(line));
-        }
+            Row { status: one.status, ..Row::plain([name, one.status.to_string(), since, one.why.clone(), failed]) }
+        });
+        Sheet::new("regions", ["region", "status", "for", "why", "last failed probe"], rows)
     }
 
-    fn loads(&self, text: &mut String) {
-        if self.loads.is_empty() {
-            return;
-        }
-        text.push('\n');
-        let mut lines = vec![["endpoint", "load", "of", "read", "last reading"].map(str::to_owned)];
-        for row in &self.loads {
-            let read = row.read_at.map_or("-".to_owned(), |at| format!("{} ago", words(self.now.since(at))));
-            let last = row.failure.clone().unwrap_or("succeeded".to_owned());
-            let name = format!("{}/{}", row.region, row.endpoint);
-            lines.push([name, row.load.clone(), row.of.clone(), read, last]);
-        }
-        columns(&lines, text);
+    fn loads(&self) -> Sheet {
+        let rows = self.loads.iter().map(|one| {
+            let last = one.failure.clone().unwrap_or("succeeded".to_owned());
+            let name = format!("{}/{}", one.region, one.endpoint);
+            Row::plain([name, one.load.clone(), one.of.clone(), self.ago_or_dash(one.read_at), last])
+        });
+        Sheet::new("load", ["endpoint", "load", "of", "read", "last reading"], rows)
     }
 
-    fn replicas(&self, text: &mut String) {
-        if self.replicas.is_empty() {
-            return;
-        }
-        text.push('\n');
-        let heads = ["replica", "is", "lag", "version", "withheld", "read", "last reading"];
-        let mut lines = vec![heads.map(str::to_owned)];
-        for row in &self.replicas {
-            let read = row.read_at.map_or("-".to_owned(), |at| format!("{} ago", words(self.now.since(at))));
-            let last = row.failure.clone().unwrap_or("succeeded".to_owned());
+    fn replicas(&self) -> Sheet {
+        let rows = self.replicas.iter().map(|one| {
+            let last = one.failure.clone().unwrap_or("succeeded".to_owned());
             let or_dash = |text: &Option<String>| text.clone().unwrap_or("-".to_owned());
-            let withheld = if row.withheld { "yes" } else { "no" }.to_owned();
-            let name = format!("{}/{}", row.region, row.replica);
-            lines.push([name, row.freshness.clone(), or_dash(&row.lag), or_dash(&row.version), withheld, read, last]);
-        }
-        columns(&lines, text);
+            let withheld = if one.withheld { "yes" } else { "no" }.to_owned();
+            let (name, read) = (format!("{}/{}", one.region, one.replica), self.ago_or_dash(one.read_at));
+            let (lag, version) = (or_dash(&one.lag), or_dash(&one.version));
+            Row::plain([name, one.freshness.clone(), lag, version, withheld, read, last])
+        });
+        Sheet::new("replicas", ["replica", "is", "lag", "version", "withheld", "read", "last reading"], rows)
     }
 
-    fn overrides(&self, text: &mut String) {
-        if !self.overrides.is_empty() {
-            text.push('\n');
-            text.push_str(&overrides_text(&self.overrides, self.now));
-        }
+    fn overrides(&self) -> Sheet {
+        overrides_sheet(&self.overrides, self.now)
     }
 
-    fn sources(&self, text: &mut String, paint: &dyn Fn(Status, &str) -> String) {
-        text.push('\n');
-        let mut lines = vec![["source", "in service", "taken"].map(str::to_owned)];
-        for row in &self.sources {
-            let taken = row.accepted_at.map_or("-".to_owned(), |at| format!("{} ago", words(self.now.since(at))));
-            lines.push([row.source.clone(), row.what.clone(), taken]);
-        }
-        columns(&lines, text);
-        for row in &self.sources {
-            let at = row.refused_at.map(|at| format!("{} ago", words(self.now.since(at)))).unwrap_or_default();
-            for error in &row.errors {
-                let _ = writeln!(text, "{}", paint(Status::Down, &format!("{} refused {at}: {error}", row.source)));
-            }
-        }
+    fn sources(&self) -> Sheet {
+        let rows = self
+            .sources
+            .iter()
+            .map(|one| Row::plain([one.source.clone(), one.what.clone(), self.ago_or_dash(one.accepted_at)]));
+        Sheet::new("sources", ["source", "in service", "taken"], rows)
     }
 
-    fn keys_and_files(&self, text: &mut String, paint: &dyn Fn(Status, &str) -> String) {
-        if !self.keys.is_empty() {
-            text.push('\n');
-            let mut lines = vec![["zone", "key", "algorithm", "state", "signed for another"].map(str::to_owned)];
-            for key in &self.keys {
-                let until = key.signed_until.map_or("-".to_owned(), |until| words(until.since(self.now)));
-                let (tag, algorithm) = (key.tag.to_string(), key.algorithm.to_string());
-                lines.push([key.zone.clone(), tag, algorithm, key.state.clone(), until]);
-            }
-            columns(&lines, text);
-        }
+    fn keys(&self) -> Sheet {
+        let rows = self.keys.iter().map(|one| {
+            let until = one.signed_until.map_or("-".to_owned(), |until| words(until.since(self.now)));
+            let (tag, algorithm) = (one.tag.to_string(), one.algorithm.to_string());
+            Row::plain([one.zone.clone(), tag, algorithm, one.state.clone(), until])
+        });
+        Sheet::new("keys", ["zone", "key", "algorithm", "state", "signed for another"], rows)
+    }
+
+    fn ago(&self, at: Timestamp) -> String {
+        format!("{} ago", words(self.now.since(at)))
+    }
+
+    fn ago_or_dash(&self, at: Option<Timestamp>) -> String {
+        at.map_or("-".to_owned(), |at| self.ago(at))
+    }
+
+    /// What was refused of sources, in a line each.
+    fn refusals(&self) -> Vec<String> {
+        let of_source = |one: &SourceNow| {
+            let at = one.refused_at.map(|at| self.ago(at)).unwrap_or_default();
+            let source = one.source.clone();
+            one.errors.iter().map(move |error| format!("{source} refused {at}: {error}")).collect::<Vec<_>>()
+        };
+        self.sources.iter().flat_map(of_source).collect()
+    }
+
+    /// What is wrong with the node itself, in a line each.
+    #[must_use]
+    pub(crate) fn alarms(&self) -> Vec<String> {
+        let troubles = self.troubles.iter().map(|trouble| format!("trouble: {trouble}"));
+        troubles.chain(self.refusals()).collect()
+    }
+
+    fn files(&self, text: &mut String, paint: &dyn Fn(Status, &str) -> String) {
         if !self.files.is_empty() {
             text.push('\n');
         }
@@ -365,15 +367,18 @@ impl NodeStatus {
 /// Overrides as a table.
 #[must_use]
 pub(crate) fn overrides_text(overrides: &[OverrideNow], now: Timestamp) -> String {
-    let mut lines = vec![["override of", "forced", "for another", "until", "by", "reason"].map(str::to_owned)];
-    for row in overrides {
-        let left = words(row.until.since(now));
-        let (status, until) = (row.status.to_string(), row.until.to_string());
-        lines.push([row.of.clone(), status, left, until, row.source.clone(), row.reason.clone()]);
-    }
     let mut text = String::new();
-    columns(&lines, &mut text);
+    overrides_sheet(overrides, now).to_text(&mut text, &|_, word| word.to_owned());
     text
+}
+
+fn overrides_sheet(overrides: &[OverrideNow], now: Timestamp) -> Sheet {
+    let rows = overrides.iter().map(|one| {
+        let left = words(one.until.since(now));
+        let (status, until) = (one.status.to_string(), one.until.to_string());
+        Row::plain([one.of.clone(), status, left, until, one.source.clone(), one.reason.clone()])
+    });
+    Sheet::new("overrides", ["override of", "forced", "for another", "until", "by", "reason"], rows)
 }
 
 #[cfg(test)]

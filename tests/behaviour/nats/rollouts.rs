@@ -77,5 +77,5 @@ fn one_of_two_runs_it_and_when_that_one_is_killed_the_other_goes_on_with_what_wa
         let lease = nats.read("bw_state", "run.fp8").expect("a lease");
         serde_json::from_slice::<Value>(&lease).expect("JSON")["holder"] == ""
     });
-    assert_eq!(fixture.rules()["revision"], 5, "no step was published twice");
+    assert_eq!(fixture.rules()["revision"], 6, "no step was published twice");
 }

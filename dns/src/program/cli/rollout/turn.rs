@@ -38,10 +38,10 @@ pub(super) enum Runs {
 impl Runner {
     /// For a rollout, by one who looks every `every`.
     pub(super) fn new(rollout: &str, every: Millis) -> Self {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let host = if host.trim().is_empty() { "an unnamed host" } else { host.trim() };
+        let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        let (process, host) = (std::process::id(), host.as_deref().unwrap_or("an unnamed host"));
         // Two containers may have one name, and the same process id in each.
-        let me = format!("process {} of {host} ({:08x})", std::process::id(), random::bits() >> 32);
+        let me = format!("process {process} of {host} ({:08x})", random::bits() >> 32);
         let span = Millis(every.0.saturating_mul(3)).max(SPAN);
         Self {
             contender: Contender::new(me, span),
