@@ -80,6 +80,19 @@ impl RegionEvals {
         goes_on
     }
 
+    /// Takes the findings that another one had of the same region, as far as they aren't known here.
+    pub(super) fn adopt(&mut self, left: Self) {
+        if (&self.region, self.since, &self.change) != (&left.region, left.since, &left.change) {
+            return;
+        }
+        for finding in left.findings {
+            if !self.findings.iter().any(|known| known.digest == finding.digest) {
+                let place = self.findings.partition_point(|known| known.at <= finding.at);
+                self.findings.insert(place, finding);
+            }
+        }
+    }
+
     /// The latest finding of a check, and how many there are.
     pub(super) fn latest(&self, check: &EvalCheck) -> Option<(&Finding, usize)> {
         let found = self.findings.last().filter(|last| last.suite == check.suite && last.margin == check.margin)?;

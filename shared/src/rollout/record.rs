@@ -87,7 +87,7 @@ impl Record {
         let is_first = |step: &StepRecord| step.region == *place.region && step.share == place.share;
         let begins = rollout.regions.first() == Some(place.region) && rollout.steps.first() == Some(&place.share);
         if begins && !self.steps.iter().all(is_first) {
-            self.steps.clear();
+            (self.steps, self.evals) = Default::default();
         }
     }
 
@@ -196,11 +196,18 @@ impl Record {
         let Some((last, earlier)) = self.steps.split_last() else { return Self::default() };
         let before = earlier.iter().rev().find(|step| step.region == last.region && step.share < 100);
         let steps = before.into_iter().chain([last]);
-        Self { steps: steps.map(|step| StepRecord { looks: Vec::new(), ..step.clone() }).collect() }
+        let steps = steps.map(|step| StepRecord { looks: Vec::new(), ..step.clone() }).collect();
+        Self { steps, evals: self.evals.last().cloned().into_iter().collect() }
     }
 
     /// Takes what another one noted, as far as it isn't known here, or less of it is.
     pub fn adopt(&mut self, left: Self) {
+        for evals in left.evals {
+            match self.evals.last_mut() {
+                Some(own) if own.since >= evals.since => own.adopt(evals),
+                _ => self.evals.push(evals),
+            }
+        }
         let counted = |step: &StepRecord| attempts(&step.old.counts).saturating_add(attempts(&step.new.counts));
         for step in left.steps {
             let is_it = |own: &&mut StepRecord| own.region == step.region && own.since == step.since;
@@ -289,6 +296,59 @@ mod tests {
     fn seen(record: &Record, place: Place<'_>, since: Timestamp) -> Option<([u64; 2], Option<u64>)> {
         let seen = record.seen(place, since, None)?;
         Some(([attempts(&seen.old.counts), attempts(&seen.new.counts)], seen.before.map(attempts)))
+    }
+
+    /// A rollout of two regions whose first step began now.
+    fn rule() -> Rollout {
+        let rules = serde_json::json!({
+            "version": 1, "revision": 1, "jurisdictions": { "eu": { "include": ["EU"] } },
+            "regions": { "fra": { "countries": ["DE"] }, "par": { "countries": ["FR"] } },
+            "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
+                                    "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } },
+            "rollouts": { "r": { "service": "chat", "model": "m", "from": "old", "to": "new",
+                "regions": ["fra", "par"], "steps": [5, 50], "checks": { "error_rate": { "max_diff": 0.01 } },
+                "progress": { "shares": { "fra": 5 }, "since": NOW.to_string() } } },
+        });
+        crate::table::Table::compile(rules.to_string().as_bytes()).unwrap().rollouts()[0].rule.clone()
+    }
+
+    #[test]
+    fn whoever_goes_on_takes_what_the_one_before_counted_and_nothing_twice() {
+        let fra = RegionId::parse("fra").unwrap();
+        let at = |share| Place { region: &fra, share, next: None };
+        let process = ("ns1".to_owned(), Timestamp(1));
+        let (mut first, later) = (Record::default(), NOW.after(Millis(5)));
+        first.note(at(5), &told(Timestamp(NOW.0 - 5), 7, 7), &process);
+        first.note(at(50), &told(NOW, 10, 20), &process);
+        first.note(at(100), &told(later, 0, 30), &process);
+        let brief = first.brief();
+        let kept: Vec<u8> = brief.steps.iter().map(|step| step.share).collect();
+        assert_eq!(kept, [50, 100], "the step and what it is compared with");
+        let mut second = Record::default();
+        second.adopt(brief.clone());
+        assert_eq!(seen(&second, at(100), later), Some(([0, 30], Some(10))));
+        second.note(at(100), &told(later, 0, 40), &process);
+        second.adopt(brief);
+        assert_eq!(seen(&second, at(100), later), Some(([0, 40], Some(10))), "what it knows better stays");
+        let mut third = Record::default();
+        third.note(at(100), &told(later, 0, 35), &process);
+        third.adopt(second.brief());
+        assert_eq!(seen(&third, at(100), later), Some(([0, 40], Some(10))), "in the order of their begin");
+        assert_eq!(Record::default().brief(), Record::default());
+    }
+
+    #[test]
+    fn a_rollout_that_begins_anew_is_not_compared_with_the_one_before() {
+        let (fra, rule, process) = (RegionId::parse("fra").unwrap(), rule(), ("ns1".to_owned(), Timestamp(1)));
+        let at = |share| Place { region: &fra, share, next: None };
+        let mut record = Record::default();
+        for share in [5, 50] {
+            record.begin(&rule, at(share));
+            record.note(at(share), &told(Timestamp(NOW.0 + i64::from(share)), 10, 10), &process);
+        }
+        assert_eq!(record.steps.len(), 2, "its own steps stay");
+        record.begin(&rule, at(5));
+        assert_eq!(record, Record::default());
     }
 
     #[test]
