@@ -39,8 +39,8 @@ pub(crate) enum RolloutCommand {
     /// what it waits for. The exit code is 0 when the rollout is done, 1 if it was rolled back.
     ///
     /// It may be killed and started again at any time: where the rollout stands is in the rules. Two that run at once
-    /// do no harm, as a step replaces only the document it was decided by. In a fleet with NATS one of them runs it, and
-    /// the others wait until it is gone.
+    /// do no harm, as a step replaces only the document it was decided by. In a fleet with NATS one of them runs it,
+    /// and the others wait until it is gone.
     #[command(after_help = "Examples:
   bailiwick rollout run llama-fp8 --key publisher.key
   bailiwick rollout run llama-fp8 --once                one look, for a timer

@@ -208,8 +208,8 @@ impl Follower {
         }
     }
 
-    /// Looks at the head once, and takes the document that it names if need be. `told` is the head of news, which spares
-    /// a round trip; it may be one of several that came at once, so that only a newer one is gone by.
+    /// Looks at the head once, and takes the document that it names if need be. `told` is the head of news, which
+    /// spares a round trip; it may be one of several that came at once, so that only a newer one is gone by.
     ///
     /// # Errors
     /// Why this node isn't known to serve the newest rules.

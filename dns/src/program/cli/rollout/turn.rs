@@ -1,5 +1,5 @@
-//! Who runs a rollout, where a fleet has a store. Takes the store, returns whether this process is the one, and what the
-//! one before it had noted. Called by [`super::run`] before and after each look.
+//! Who runs a rollout, where a fleet has a store. Takes the store, returns whether this process is the one, and what
+//! the one before it had noted. Called by [`super::run`] before and after each look.
 //!
 //! Without a store nobody is asked: a step replaces only the document that it was decided by.
 

@@ -149,8 +149,8 @@ impl Bus {
         Ok(document)
     }
 
-    /// Reads an entry of a document from any server that holds it. If that one doesn't answer, as its line may be cut, or
-    /// doesn't have it yet, it is read from the one that leads. `None` if there is none.
+    /// Reads an entry of a document from any server that holds it. If that one doesn't answer, as its line may be cut,
+    /// or doesn't have it yet, it is read from the one that leads. `None` if there is none.
     async fn entry(&self, stream: &Stream<()>, subject: &str) -> Result<Option<Vec<u8>>, String> {
         match stream.direct_get_last_for_subject(subject).await {
             Ok(message) if is_deleted(&message) => Ok(None),

@@ -90,8 +90,8 @@ impl Bus {
         self.client.server_info().server_name
     }
 
-    /// Tries out whether this user may send what a node reports, and may be asked and answer. What is sent is empty, and
-    /// passed over by all who listen.
+    /// Tries out whether this user may send what a node reports, and may be asked and answer. What is sent is empty,
+    /// and passed over by all who listen.
     ///
     /// # Errors
     /// What the server refuses.
