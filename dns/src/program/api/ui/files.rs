@@ -26,11 +26,11 @@ pub(super) const FILES: [File; 6] = [
         gzip: include_bytes!("notices-7eebeb95e9.txt.gz"),
     },
     File {
-        name: "page-b74f85f7b2.css",
+        name: "page-0d9759958a.css",
         kind: "text/css; charset=utf-8",
-        plain: include_bytes!("page-b74f85f7b2.css"),
-        brotli: include_bytes!("page-b74f85f7b2.css.br"),
-        gzip: include_bytes!("page-b74f85f7b2.css.gz"),
+        plain: include_bytes!("page-0d9759958a.css"),
+        brotli: include_bytes!("page-0d9759958a.css.br"),
+        gzip: include_bytes!("page-0d9759958a.css.gz"),
     },
     File {
         name: "page-e1be3ebf4a.js",
