@@ -318,6 +318,23 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_outside_of_its_fence_is_found() {
+        let document = rules(r#""eu""#);
+        let (table, book) = (Table::compile(document.as_bytes()).unwrap(), Book::read(document.as_bytes()));
+        let country = CountryCode::parse("AT");
+        let service = table.service_named("chat").unwrap();
+        let ranking =
+            rank(&table, service, &stand(&table, &Client { country, ..Client::default() }), PathClass::Inference);
+        let mut audit = Audit::default();
+        for region in ["fra", "lon", "fra"] {
+            audit.check_answer(&book, &table, (service, &ranking), table.region_named(region).unwrap());
+        }
+        assert_eq!((audit.answers, audit.violations), (3, 1));
+        assert_eq!((audit.listed[0].client.as_str(), audit.listed[0].region.as_str()), ("DNS", "lon"));
+        assert!(book.allows_country("chat", country, "fra") && !book.allows_country("chat", None, "fra"));
+    }
+
+    #[test]
     fn tenants_beyond_the_bound_are_counted_as_left_out() {
         let table = Table::compile(rules(r#""eu""#).as_bytes()).unwrap();
         let conditions = Conditions { health: &[], local: &Local::default(), now: Timestamp(0) };

@@ -152,3 +152,41 @@ fn obstacles(snapshot: &Snapshot, rollout: &Rollout, now: Timestamp) -> Vec<Stri
     }));
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_rules::observe::{ArmSum, Counts};
+    use bailiwick_rules::table::Table;
+
+    use super::*;
+
+    fn arm(committed: u64, failed: u64) -> ArmSum {
+        let attempts = [("committed", committed), ("network", failed)];
+        let attempts = attempts.into_iter().map(|(word, count)| (word.to_owned(), count)).collect();
+        ArmSum { counts: Counts { attempts, ..Counts::default() }, newest: None }
+    }
+
+    #[test]
+    fn an_interval_holds_what_was_seen_and_narrows_with_samples() {
+        let table = Table::compile(
+            br#"{ "version": 1, "revision": 1,
+            "jurisdictions": { "eu": { "include": ["EU"] } },
+            "regions": { "fra": { "countries": ["DE"], "endpoints": { "e": { "url": "https://e.example/v1",
+                "models": { "large": "bf16" } } } } },
+            "rollouts": { "fp8": { "service": "chat", "model": "large", "from": "bf16", "to": "fp8",
+                "regions": ["fra"], "checks": { "error_rate": { "max_diff": 0.2 } } } },
+            "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra"],
+                "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } } }"#,
+        )
+        .unwrap();
+        let seen = |times: u64| {
+            let (old, new) = (arm(980 * times, 20 * times), arm(95 * times, 5 * times));
+            let sums = StepSums { since: Timestamp(0), revision: 1, old, new };
+            measures(&table.rollouts()[0], &sums).remove(0)
+        };
+        let few = seen(1);
+        assert_eq!((few.of, few.samples, few.seen), ("difference", [1_000, 100], Some([0.02, 0.05])));
+        let ((low, high), (lower, higher)) = (seen(100).possible.unwrap(), few.possible.unwrap());
+        assert!(lower < low && low < 0.03 && 0.03 < high && high < higher, "{lower} {low} {high} {higher}");
+    }
+}
