@@ -87,9 +87,11 @@ pub(super) fn unseal(text: &str, keys: &[PublicKey]) -> Result<Opened, SealError
     Ok(Opened { kid, report, has_page: around.is_some() })
 }
 
-/// The digest of a page around its report.
+/// The digest of a page around its report. The first length fixes the report's place: moved into a title or a comment,
+/// the same bytes would show a reader something else.
 fn digest(before: &str, after: &str) -> String {
     let mut context = Context::new(&SHA256);
+    context.update(&u64::try_from(before.len()).unwrap_or(u64::MAX).to_be_bytes());
     [before, after].iter().for_each(|part| context.update(part.as_bytes()));
     context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -124,6 +126,19 @@ mod tests {
         assert_eq!(unseal(&page.replace("fp8<", "fp4<"), &[public]), Err(SealError::Page));
         let alone = format!("{PAGE_TEXT}{BEGIN}{signed}{END}</html>\n");
         assert_eq!(unseal(&alone, &[public]), Err(SealError::Page));
+    }
+
+    #[test]
+    fn a_report_in_a_page_stays_where_it_was_put() {
+        let ((signer, public), end) = (key(), "<hr>\n</html>\n");
+        let page = seal_page(&signer, PAGE_TEXT, end, json!({ "rollout": "fp8" })).expect("signed");
+        let block = page.strip_prefix(PAGE_TEXT).and_then(|rest| rest.strip_suffix(end)).expect("the report's block");
+        let around = format!("{PAGE_TEXT}{end}");
+        let believed = (0..=around.len()).filter(|place| {
+            let (before, after) = around.split_at(*place);
+            unseal(&format!("{before}{block}{after}"), &[public]).is_ok()
+        });
+        assert_eq!(believed.collect::<Vec<_>>(), [PAGE_TEXT.len()]);
     }
 
     #[test]
