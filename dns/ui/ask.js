@@ -4,7 +4,7 @@ import { query } from "./api.js";
 import { html } from "./html.js";
 import { useAnswer, useStore } from "./store.js";
 import { Table } from "./table.js";
-import { Foreign, country } from "./text.js";
+import { Foreign, country, moment } from "./text.js";
 
 const KINDS = [
   ["client", "an address"],
@@ -66,14 +66,16 @@ function Explained({ answer }) {
 
 export function Ask() {
   const { picture } = useStore();
-  const services = picture.going.map((one) => one.service);
+  const services = picture.services ?? picture.going.map((one) => one.service);
   const [draft, change] = useState({ service: services[0] ?? "", kind: "country", who: "DE" });
-  const [asked, ask] = useState(null);
-  const { data, problem } = useAnswer(asked);
+  const [asked, ask] = useState({ path: null, turn: 0 });
+  const { data, problem, at } = useAnswer(asked.path, 0, asked.turn);
   const edit = (key) => (event) => change({ ...draft, [key]: event.target.value });
   const submit = (event) => {
     event.preventDefault();
-    ask(query("/v1/explain/nodes", { service: draft.service, [draft.kind]: draft.who.trim() }));
+    const path = query("/v1/explain/nodes", { service: draft.service, [draft.kind]: draft.who.trim() });
+    // What was true a minute ago may not be now, so the same question is asked again.
+    ask({ path, turn: asked.turn + 1 });
   };
   return html`<section class="card" aria-label="what would this client get">
     <h2>What would this client get?</h2>
@@ -102,6 +104,7 @@ export function Ask() {
       /></label>
       <button type="submit" class="primary">Ask every node</button>
     </form>
+    <p class="soft asked" role="status">${asked.path && (at ? `Answered at ${moment(at)}.` : "Asking every node…")}</p>
     ${problem && html`<p class="warn" role="alert"><${Foreign} text=${problem.message} most=${400} /></p>`}
     ${data && html`<${Explained} answer=${data} />`}
   </section>`;

@@ -8,8 +8,8 @@ import { Nodes } from "./nodes.js";
 import { Now } from "./now.js";
 import { Rollouts } from "./rollouts.js";
 import { Rules } from "./rules.js";
-import { start, useStore } from "./store.js";
-import { Foreign, ago, span } from "./text.js";
+import { isSilent, start, useStore } from "./store.js";
+import { Foreign, age, moment, span } from "./text.js";
 import { Timeline } from "./timeline.js";
 
 const ROUTES = [
@@ -21,8 +21,6 @@ const ROUTES = [
   ["capacity", "N−1", Capacity],
   ["nodes", "Nodes", Nodes],
 ];
-/** A picture that is older than this isn't the present. */
-const OLD = 15_000;
 
 const read = () => {
   const [name = "", argument = ""] = location.hash.replace(/^#\/?/, "").split("/");
@@ -58,13 +56,18 @@ function useTheme() {
   return [theme, () => choose(theme === "dark" ? "light" : "dark")];
 }
 
-function TokenForm({ problem }) {
+function TokenForm({ problem, refusal, refusals }) {
   const field = useRef(null);
   const submit = (event) => {
     event.preventDefault();
     start(field.current.value);
     field.current.value = "";
   };
+  // Who types in a wrong token goes on there.
+  useEffect(() => {
+    if (refusals > 0) field.current.focus();
+  }, [refusals]);
+  const said = refusal ?? (problem?.status === 403 ? problem.message : null);
   return html`<main class="gate">
     <section class="card">
       <h1>This node wants a token</h1>
@@ -74,16 +77,27 @@ function TokenForm({ problem }) {
       </p>
       <form onSubmit=${submit}>
         <label
-          >Token <input ref=${field} type="password" name="token" autocomplete="off" required maxlength="1000"
+          >Token
+          <input
+            ref=${field}
+            type="password"
+            name="token"
+            autocomplete="off"
+            required
+            maxlength="1000"
+            aria-invalid=${refusal !== null}
+            aria-describedby="refusal"
         /></label>
         <button type="submit" class="primary">Look</button>
       </form>
-      ${problem.status === 403 && html`<p class="warn" role="alert"><${Foreign} text=${problem.message} most=${400} /></p>`}
+      <div id="refusal">
+        ${said && html`<p key=${refusals} class="warn" role="alert"><${Foreign} text=${said} most=${400} /></p>`}
+      </div>
     </section>
   </main>`;
 }
 
-function Head({ picture, route, live, late, theme, turn }) {
+function Head({ picture, route, live, silent, theme, turn }) {
   return html`<header class="top">
     <a class="brand" href="#/" aria-label="bailiwick, now"
       ><svg viewBox="0 0 24 24" aria-hidden="true">
@@ -102,9 +116,9 @@ function Head({ picture, route, live, late, theme, turn }) {
         <b>${picture.revision}</b></span
       >
       <span
-        class=${late ? "late" : live ? "live" : "polled"}
+        class=${silent ? "late" : live ? "live" : "polled"}
         title="version ${picture.version}, up for ${span(Date.parse(picture.now) - Date.parse(picture.begun))}"
-        >${late ? `stale: ${ago(picture.now)}` : live ? "live" : "every 2 s"}</span
+        >${silent ? `silent for ${age(picture.now)}` : live ? "live" : "every 2 s"}</span
       >
       <button
         type="button"
@@ -119,7 +133,7 @@ function Head({ picture, route, live, late, theme, turn }) {
 }
 
 function Page() {
-  const { picture, problem, needsToken, live, arrived } = useStore();
+  const { picture, problem, needsToken, refusal, refusals, live } = useStore();
   const route = useRoute();
   const [theme, turn] = useTheme();
   const main = useRef(null);
@@ -133,10 +147,10 @@ function Page() {
     if (first.current) first.current = false;
     else main.current?.focus();
   }, [route.name, route.argument]);
-  if (needsToken) return html`<${TokenForm} problem=${problem} />`;
+  if (needsToken) return html`<${TokenForm} ...${{ problem, refusal, refusals }} />`;
   if (!picture)
     return html`<main class="gate"><p role="status">${problem ? problem.message : "asking the node…"}</p></main>`;
-  const late = Date.now() - arrived > OLD;
+  const silent = isSilent();
   return html` <a
       class="skip"
       href="#main"
@@ -146,10 +160,16 @@ function Page() {
       }}
       >skip to the content</a
     >
-    <${Head} ...${{ picture, route, live, late, theme, turn }} />
+    <${Head} ...${{ picture, route, live, silent, theme, turn }} />
     <main id="main" tabindex="-1" ref=${main}>
       <h1 class="unseen">${label}: ${picture.node.slice(0, 80)}</h1>
-      ${late && html`<p class="warn" role="alert">This is what the node told ${ago(picture.now)}. ${problem?.message ?? ""}</p>`}
+      ${
+        silent &&
+        html`<p class="warn silent" role="alert">
+          The node has been silent since ${moment(picture.now)}; what you see is what it told then
+          ${problem && html`(<${Foreign} text=${problem.message} most=${400} />)`}
+        </p>`
+      }
       <${View} argument=${route.argument} dark=${theme} />
     </main>
     <footer class="soft">
@@ -161,5 +181,4 @@ function Page() {
 }
 
 render(html`<${Page} />`, document.getElementById("page"));
-// The age of things is shown by the clock.
 start();

@@ -210,7 +210,7 @@ export function WorldMap({ world, going, regions, flows, edge, jurisdictions, co
 }
 
 /** What colours and lines mean. */
-export function Legend({ going, colours, flows, edge, missing }) {
+export function Legend({ going, colours, flows, edge, missing, leftOut }) {
   const shown = [...colours].filter(([name]) => going.groups.some((group) => group.to === name));
   const kinds = new Set(flows.map((one) => one.source));
   const sum = (kind) => rate(flows.filter((one) => one.source === kind).reduce((all, one) => all + one.rate, 0));
@@ -242,6 +242,7 @@ export function Legend({ going, colours, flows, edge, missing }) {
         ${rate(edge.reduce((all, one) => all + one.per_second, 0))}/s
       </li>`
     }
+    ${leftOut > 0 && html`<li class="soft">without ${plural(leftOut, "smaller flow")}</li>`}
     ${missing > 0 && html`<li class="warn">without the queries of ${plural(missing, "node")} that gave no answer</li>`}
   </ul>`;
 }

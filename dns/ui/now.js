@@ -3,22 +3,24 @@
 import { useState } from "preact/hooks";
 import { html } from "./html.js";
 import { Legend, WorldMap, byCountry, hues, inWords, look, mark } from "./map.js";
-import { nodeTime, useStore } from "./store.js";
+import { isSilent, nodeTime, useStore } from "./store.js";
 import { Table } from "./table.js";
-import { Foreign, ago, clock, count, country, left, percent, plural, rate, span } from "./text.js";
+import { Foreign, age, ago, clock, count, country, left, percent, plural, rate, span } from "./text.js";
 
 const HOUR = 3_600_000;
 /** What the node says of a region without a monitor. */
 const UNWATCHED = "not watched";
 /** A check that is older than this says little: one is made each minute. */
 const OLD_CHECK = 180_000;
+/** Where clients go is told with its age if it is older than so many milliseconds. The node looks every five seconds, or
+ * more rarely where that takes long. */
+const OLD_GOING = 12_000;
 
 /** Queries a second by country and region, of all nodes if they were asked. */
 export function flowsOf({ picture, traffic }) {
   const { seconds, flows } = picture.flows;
-  if (!traffic) return flows.map((one) => ({ ...one, rate: one.queries / seconds }));
-  const all = Math.max(1, (Date.parse(traffic.until) - Date.parse(traffic.from ?? traffic.until)) / 1000);
-  return traffic.counts.map((one) => ({ ...one, rate: one.queries / all }));
+  const [all, span] = traffic ? [traffic.flows, traffic.seconds] : [flows, seconds];
+  return all.map((one) => ({ ...one, rate: one.queries / span }));
 }
 
 /** One answer: a number, what it counts, and which ones. */
@@ -47,14 +49,14 @@ function Fences({ checked, services }) {
   if (!checked) return html`<${Tile} tone="plain" number="…" label="fence violations">Not checked yet.<//>`;
   const { violations, given } = checked;
   const outside = given?.outside ?? 0;
-  const age = span(nodeTime() - Date.parse(checked.at));
   const who = `${plural(checked.services, "service")} × ${count(checked.countries - 1)} countries and unknown places`;
   const tenants = checked.tenants > 0 ? `, ${plural(checked.tenants, "tenant")}` : "";
   const what = html`<p>
     ${`${ago(checked.at)}: ${plural(checked.decisions, "decision")} of revision ${checked.revision} (${who}${tenants}) `}
     ${`and ${plural(checked.answers, "ready DNS answer")} compared with the document.`}
   </p>`;
-  const late = nodeTime() - Date.parse(checked.at) > OLD_CHECK && html`<p class="warn">The check is ${age} old.</p>`;
+  const late =
+    nodeTime() - Date.parse(checked.at) > OLD_CHECK && html`<p class="warn">The check is ${age(checked.at)} old.</p>`;
   const served =
     given &&
     html`<p>
@@ -63,7 +65,7 @@ function Fences({ checked, services }) {
     </p>`;
   const listed = checked.listed.map((one) => html`<bdi>${one.service}</bdi>: ${one.client} → <bdi>${one.region}</bdi>`);
   return html`<${Tile}
-    tone=${violations + outside > 0 ? "bad" : "good"}
+    tone=${violations + outside > 0 ? "bad" : isSilent() ? "plain" : "good"}
     number=${violations + outside}
     label="fence violations"
   >
@@ -87,7 +89,7 @@ function Tiles({ picture }) {
   const unheard = peers.filter((one) => one.trouble != null);
   const going_on = rollouts.filter((one) => !one.says.startsWith("hasn't begun") && !one.says.includes("; ended"));
   return html`<ul class="tiles" aria-label="state of everything">
-    <${Fences} checked=${checked} services=${going.length} />
+    <${Fences} checked=${checked} services=${picture.services?.length ?? going.length} />
     <${Tile} tone="bad" number=${down.length} label=${down.length === 1 ? "region down" : "regions down"}>
       ${down.length > 0 ? html`<${Few} all=${down.map(said)} />` : html`<p>of ${plural(regions.length, "region")}${unwatched > 0 ? `; ${unwatched} not watched` : ""}</p>`}
     <//>
@@ -148,6 +150,8 @@ function Tiles({ picture }) {
   </ul>`;
 }
 
+/** For how many services it is told where a country goes. */
+const SERVICES = 6;
 /** How many of the busiest countries are told beside the one that is asked about. */
 const BUSIEST = 4;
 
@@ -158,7 +162,8 @@ function busiest(flows) {
   return [...rates].sort((one, other) => other[1] - one[1]);
 }
 
-function Answer({ going, code, moves, regions }) {
+function Answer({ going, code, picture }) {
+  const { moves, regions } = picture;
   const group = byCountry(going).get(code);
   if (!group) return html`<p class="answer soft">nothing is decided for it</p>`;
   if (group.to == null) {
@@ -170,13 +175,18 @@ function Answer({ going, code, moves, regions }) {
   const region = regions.find((one) => one.region === group.to);
   return html`<p class="answer">
     ${region && mark(look(region))} <${Foreign} text=${group.to} most=${60} />
-    ${region?.status === "down" && html`<small> is down, and offered all the same: nothing else is left in the fence</small>`}
+    ${
+      region?.status === "down" &&
+      html`<small>
+        is down${group.is_revived && ", and offered all the same: nothing else is left in the fence"}</small
+      >`
+    }
     ${moved.length > 0 && html`<small> of which ${moved.slice(0, 3).map((one, place) => html`${place > 0 ? ", " : ""}${percent(one.share)} moved to <bdi>${one.to}</bdi>`)}</small>`}
   </p>`;
 }
 
 /** Where do people of this country go? */
-function Finder({ all, flows, regions, moves, chosen, choose }) {
+function Finder({ all, flows, picture, chosen, choose }) {
   const goes = byCountry(all[0]);
   const code = chosen ?? "DE";
   const others = busiest(flows)
@@ -185,6 +195,9 @@ function Finder({ all, flows, regions, moves, chosen, choose }) {
   const codes = [...goes.keys()]
     .filter((one) => one !== "unknown")
     .sort((one, other) => country(one).localeCompare(country(other)));
+  const at = picture.going_at;
+  const isAged = at != null && nodeTime() - Date.parse(at) > OLD_GOING;
+  const leftOut = Math.max(0, all.length - SERVICES) + (picture.going_left_out ?? 0);
   const sum = flows.filter((one) => one.country === code).reduce((rates, one) => rates + one.rate, 0);
   return html`<section class="card finder" aria-label="where a country goes">
     <h2>
@@ -196,11 +209,11 @@ function Finder({ all, flows, regions, moves, chosen, choose }) {
       go?
     </h2>
     <dl>
-      ${all.slice(0, 6).map(
+      ${all.slice(0, SERVICES).map(
         (going) =>
           html`<div key=${going.service}>
             <dt><${Foreign} text=${going.service} most=${40} /></dt>
-            <dd><${Answer} going=${going} code=${code} moves=${moves} regions=${regions} /></dd>
+            <dd><${Answer} going=${going} code=${code} picture=${picture} /></dd>
           </div>`,
       )}
     </dl>
@@ -216,6 +229,8 @@ function Finder({ all, flows, regions, moves, chosen, choose }) {
         )}
       </dl>`
     }
+    ${isAged && html`<p class="soft aged">As decided ${ago(at)}.</p>`}
+    ${leftOut > 0 && html`<p class="soft">${plural(leftOut, "more service")}: <a href="#/ask">ask for one</a>.</p>`}
     <p class="soft">
       ${sum > 0 ? `${rate(sum)} queries a second now. ` : ""}By country;
       <a href="#/ask">ask for an address or a tenant</a>.
@@ -437,6 +452,13 @@ export function Now() {
                   </select>`
                 }
               </header>
+              ${
+                picture.going_left_out > 0 &&
+                html`<p class="warn">
+                  The map and its table leave out ${plural(picture.going_left_out, "service")}.
+                  <a href="#/ask">Ask for one of them.</a>
+                </p>`
+              }
               ${world ? html`<${WorldMap} ...${{ world, going, regions, flows: ofService, edge: picture.edge, jurisdictions, colours, chosen }} />` : html`<div class="world"></div>`}
               <${Legend}
                 going=${going}
@@ -444,18 +466,18 @@ export function Now() {
                 flows=${ofService}
                 edge=${picture.edge}
                 missing=${state.traffic?.missing.length ?? 0}
+                leftOut=${(state.traffic ?? picture.flows).left_out}
               />
             </section>
             <div class="side">
               <${Finder}
                 all=${[going, ...picture.going.filter((one) => one !== going)]}
                 flows=${flows}
-                regions=${regions}
-                moves=${picture.moves}
+                picture=${picture}
                 chosen=${chosen}
                 choose=${choose}
               />
-              <${LastHour} events=${events} begun=${picture.begun} live=${live} />
+              <${LastHour} events=${events} begun=${picture.begun} live=${live && !isSilent()} />
             </div>
           </div>`
         : html`<section class="card blank">
@@ -465,7 +487,7 @@ export function Now() {
                 once rules with a service are in service, this page shows who goes where.
               </p>
             </section>
-            <${LastHour} events=${events} begun=${picture.begun} live=${live} />`
+            <${LastHour} events=${events} begun=${picture.begun} live=${live && !isSilent()} />`
     }
     ${regions.length > 0 && html`<${Table} caption="Regions" start="verdict" rows=${regions} columns=${columnsOf(picture, flows)} />`}
     ${going && html`<${Who} picture=${picture} flows=${flows} />`}

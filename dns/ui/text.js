@@ -39,10 +39,14 @@ export function span(ms) {
 
 /** How long ago, by the node's clock. */
 export const ago = (at) => (at == null ? "–" : `${span(nodeTime() - Date.parse(at))} ago`);
+/** How old what was told then is, by the node's clock. */
+export const age = (at) => span(nodeTime() - Date.parse(at));
 /** How long until, by the node's clock. */
 export const left = (at) => span(Date.parse(at) - nodeTime());
 /** The time of day in UTC. */
 export const clock = (at) => new Date(at).toISOString().slice(11, 16);
+/** The time of day in UTC, to the second. */
+export const moment = (at) => `${new Date(at).toISOString().slice(11, 19)} UTC`;
 /** Date and time in UTC. */
 export const date = (at) => `${new Date(at).toISOString().slice(0, 16).replace("T", " ")} UTC`;
 

@@ -22,6 +22,8 @@ export class DnsNode {
     readonly url: string,
     /** Ends it before `stopAll` would. */
     readonly stop: () => Promise<void>,
+    /** Sends its process a signal: one that hangs is made by SIGSTOP. */
+    readonly signal: (name: "SIGSTOP" | "SIGCONT") => void,
   ) {}
 
   /** Starts it, with more lines of its configuration: the first belong to `[api]`. */
@@ -48,6 +50,8 @@ export class DnsNode {
     const stop = async () => {
       if (server.exitCode !== null || server.signalCode !== null) return;
       server.kill();
+      // A process that is stopped takes no other signal.
+      server.kill("SIGCONT");
       await once(server, "exit");
     };
     onStop(stop);
@@ -59,7 +63,7 @@ export class DnsNode {
       (value) => value !== null,
     );
     const [host, port] = reported.dns[0].split(":");
-    return new DnsNode(folder, { host, port }, `http://${reported.api}`, stop);
+    return new DnsNode(folder, { host, port }, `http://${reported.api}`, stop, (name) => server.kill(name));
   }
 
   /** Replaces its rules by a document, or by any text, in one step. */

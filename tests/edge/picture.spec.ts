@@ -336,9 +336,25 @@ test("where reading needs a token, it is typed in and stands in no URL and no st
   const { page, wrong } = await see({ url });
   await page.getByRole("heading", { name: "This node wants a token" }).waitFor();
   await shoot(page, "token-light-1600");
-  await page.getByLabel("Token").fill("f".repeat(64));
-  await page.getByRole("button", { name: "Look" }).click();
-  await page.getByRole("heading", { name: "This node wants a token" }).waitFor();
+  expect(await page.getByRole("alert").count()).toBe(0);
+  for (const [typed, said] of [
+    ["f".repeat(64), /refuses this token/],
+    ["f".repeat(63), /refuses this token/],
+    // A header can't carry these, so the node isn't asked.
+    [`${"f".repeat(63)}ж`, /beyond ASCII/],
+    [" ", /Type a token/],
+  ] as const) {
+    await page.evaluate("document.querySelector('[role=alert]')?.setAttribute('data-old', '')");
+    await page.getByLabel("Token").fill(typed);
+    await page.keyboard.press("Enter");
+    // Another element each time, so that a screen reader says it again.
+    await page.locator("[role=alert]:not([data-old])").waitFor();
+    expect(await page.getByRole("alert").innerText()).toMatch(said);
+    expect(await page.evaluate("document.activeElement.name")).toBe("token");
+  }
+  await page.evaluate(AXE);
+  expect(((await page.evaluate("axe.run({ resultTypes: ['violations'] })")) as Json).violations).toEqual([]);
+  await shoot(page, "token-wrong-1600");
   const asked: string[] = [];
   page.on("request", (request) => asked.push(request.url()));
   await page.getByLabel("Token").fill(WORKER_TOKEN);
@@ -352,6 +368,119 @@ test("where reading needs a token, it is typed in and stands in no URL and no st
   expect(await page.evaluate("document.documentElement.outerHTML")).not.toContain(WORKER_TOKEN);
   // Answers without a token, and those with a wrong one, are all that went wrong.
   expect(wrong.filter((one) => !one.includes("401"))).toEqual([]);
+});
+
+test("a node that hangs is shown as silent, and what it told as no longer good", async () => {
+  const node = await DnsNode.start(rules(1, calm()));
+  const { page } = await see(node);
+  await page.locator(".live").waitFor();
+  await page.locator(".tile.good").waitFor();
+  const ended = page.waitForEvent("requestfailed", {
+    predicate: (request) => request.url().includes("/v1/events"),
+    timeout: 60_000,
+  });
+  node.signal("SIGSTOP");
+  const alert = page.getByRole("alert").filter({ hasText: "has been silent since" });
+  await alert.waitFor({ timeout: 40_000 });
+  expect(await alert.innerText()).toContain("gave no answer within 10 seconds");
+  expect(await page.locator(".who .late").innerText()).toMatch(/^silent for \d+ s$/);
+  expect(await page.locator(".tile.good").count()).toBe(0);
+  await shoot(page, "silent-light-1600");
+  // Its stream is open and gives nothing.
+  await ended;
+  node.signal("SIGCONT");
+  await page.locator(".live").waitFor({ timeout: 40_000 });
+  await page.locator(".tile.good").waitFor();
+  expect(await alert.count()).toBe(0);
+}, 180_000);
+
+/** Makes the page believe that its tab is hidden, or shown again. */
+const hide = (page: Page, hidden: boolean) =>
+  page.evaluate(`Object.defineProperty(document, "hidden", { configurable: true, value: ${hidden} });
+    document.dispatchEvent(new Event("visibilitychange"));`);
+
+test("a hidden page ends its stream and asks nothing, and goes on where it was", async () => {
+  const { page } = await see(sixty, { path: "#/nodes" });
+  await page.locator(".live").waitFor();
+  await page.locator("section[aria-label=Nodes]").waitFor();
+  const asked: string[] = [];
+  page.on("request", (request) => asked.push(new URL(request.url()).pathname));
+  await page.clock.install();
+  const ended = page.waitForEvent("requestfailed", (request) => request.url().includes("/v1/events"));
+  await hide(page, true);
+  await ended;
+  asked.length = 0;
+  await page.clock.runFor(120_000);
+  expect(asked).toEqual([]);
+  const resumed = page.waitForRequest((request) => request.url().includes("/v1/events"));
+  await hide(page, false);
+  expect((await resumed).headers()["last-event-id"]).toMatch(/^\d+-\d+$/);
+  await page.locator(".live").waitFor();
+  await until(
+    async () => ["/v1/picture", "/v1/fleet/nodes"].filter((path) => !asked.includes(path)),
+    (missing) => missing.length === 0,
+  );
+});
+
+test("whoever asks twice is answered twice, and told when", async () => {
+  const { page, wrong } = await see(three, { path: "#/ask" });
+  const asked: string[] = [];
+  page.on("request", (request) => request.url().includes("/v1/explain/nodes") && asked.push(request.url()));
+  for (const times of [1, 2]) {
+    await page.getByRole("button", { name: "Ask every node" }).click();
+    await until(
+      async () => asked.length,
+      (number) => number === times,
+    );
+    await page.locator(".asked", { hasText: /^Answered at \d\d:\d\d:\d\d UTC\.$/ }).waitFor();
+    await page.locator(".answer").waitFor();
+  }
+  expect(asked[0]).toBe(asked[1]);
+  await shoot(page, "ask-light-1600");
+  expect(wrong).toEqual([]);
+});
+
+test("what is old or left out is said", async () => {
+  const { page, wrong } = await see(sixty);
+  let [decided, revived] = [20_000, false];
+  await page.route("**/v1/picture*", async (route) => {
+    const picture = await (await route.fetch()).json();
+    const now = Date.parse(picture.now);
+    const german = picture.going[0].groups.find((one: Json) => one.countries.split(" ").includes("DE"));
+    const region = picture.regions.find((one: Json) => one.region === german.to);
+    Object.assign(region, { status: "down", forced: false });
+    german.is_revived = revived;
+    picture.going_at = new Date(now - decided).toISOString();
+    Object.assign(picture, { services: ["chat", "one", "two", "three"], going_left_out: 3 });
+    const flow = { service: "chat", country: "DE", region: german.to, source: "ecs", queries: 6000 };
+    const missing = [{ peer: "http://127.0.0.1:1", why: "it is stopped" }];
+    picture.fleet_traffic = { at: picture.now, flows: [flow], left_out: 7, missing };
+    await route.fulfill({ json: picture });
+  });
+  await page.reload();
+  const answer = page.locator(".finder .answer", { hasText: "is down" });
+  await answer.waitFor();
+  await page.locator(".aged", { hasText: /^As decided \d+ s ago\.$/ }).waitFor();
+  expect(await answer.innerText()).not.toContain("nothing else is left");
+  expect(await page.locator(".mapped").innerText()).toContain("leave out 3 services");
+  await page.locator(".finder", { hasText: "3 more services" }).waitFor();
+  await page.locator(".legend", { hasText: "without 7 smaller flows" }).waitFor();
+  expect(await page.locator(".legend").innerText()).toContain("without the queries of 1 node");
+  await page.locator(".finder", { hasText: "10 queries a second" }).waitFor();
+  await shoot(page, "left-out-light-1600");
+  [decided, revived] = [1000, true];
+  await page
+    .locator(".finder .answer", { hasText: "is down, and offered all the same: nothing else is left" })
+    .waitFor();
+  expect(await page.locator(".aged").count()).toBe(0);
+  await page.goto(`${sixty.url}/ui/#/ask`);
+  expect(await page.locator("form select").first().locator("option").allInnerTexts()).toEqual([
+    "chat",
+    "one",
+    "two",
+    "three",
+  ]);
+  expect(wrong).toEqual([]);
 });
 
 /** A query for A of chat.ai.example.com with this id (RFC 1035 §4.1). */

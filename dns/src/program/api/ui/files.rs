@@ -33,11 +33,11 @@ pub(super) const FILES: [File; 6] = [
         gzip: include_bytes!("page-0d9759958a.css.gz"),
     },
     File {
-        name: "page-e1be3ebf4a.js",
+        name: "page-2fd192767b.js",
         kind: "text/javascript; charset=utf-8",
-        plain: include_bytes!("page-e1be3ebf4a.js"),
-        brotli: include_bytes!("page-e1be3ebf4a.js.br"),
-        gzip: include_bytes!("page-e1be3ebf4a.js.gz"),
+        plain: include_bytes!("page-2fd192767b.js"),
+        brotli: include_bytes!("page-2fd192767b.js.br"),
+        gzip: include_bytes!("page-2fd192767b.js.gz"),
     },
     File {
         name: "world-189afffc93.json",
