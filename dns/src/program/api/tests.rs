@@ -458,6 +458,12 @@ async fn whatever_else_is_asked_is_told_in_json() {
     let fixture = Fixture::open().await;
     let (status, reported) = read(fixture.get("/v2").await).await;
     assert!(status == 404 && message(&reported).contains("/v1/explain"), "{reported}");
+    // All paths that take no name are told.
+    let paths: Vec<&str> = message(&reported).split([' ', ',']).collect();
+    let routes = include_str!("../api.rs").split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next());
+    for route in routes.filter(|route| !route.contains('{') && *route != "/ui") {
+        assert!(paths.contains(&route), "{route} isn't in {paths:?}");
+    }
     let (status, reported) = read(fixture.send(Method::PUT, "/v1/rules", Some(TOKEN), None).await).await;
     assert!(status == 405 && message(&reported).contains("PUT"), "{reported}");
     fixture.api.draining.store(true, Ordering::Relaxed);
