@@ -11,12 +11,13 @@ use bailiwick_rules::time::Millis;
 use clap::Args;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use serde::Deserialize;
 
 use super::node::{Node, NodeArgs, Power};
 use crate::program::fleet_report::NodesReport;
 use crate::program::report::Report;
 use crate::text::span::parse_span;
-use view::{Answer, Go, View};
+use view::{Answer, Checked, Go, View};
 
 /// How long a key is waited for before the picture is drawn again, as its ages have grown.
 const REDRAW: Duration = Duration::from_millis(250);
@@ -57,12 +58,19 @@ pub(super) fn run(args: &TopArgs) -> Report {
     }
 }
 
+/// As much of `/v1/picture` as is shown.
+#[derive(Deserialize)]
+struct PictureReport {
+    checked: Option<Checked>,
+}
+
 /// Asks the node until nobody listens. A message ends the pause, and says whether its peers are asked, too.
 fn ask(node: &Node, every: Duration, tell: &Sender<Answer>, woken: &Receiver<bool>) {
     let mut with_peers = false;
     loop {
         let begun = Instant::now();
-        let mut answer = Answer { status: read(node, "/v1/status"), nodes: None };
+        let checked = read::<PictureReport>(node, "/v1/picture").ok().and_then(|picture| picture.checked);
+        let mut answer = Answer { status: read(node, "/v1/status"), nodes: None, checked };
         if with_peers {
             answer.nodes = Some(read::<NodesReport>(node, "/v1/fleet/nodes"));
         }

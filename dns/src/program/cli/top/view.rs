@@ -8,13 +8,14 @@ use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use bailiwick_rules::health::Status;
-use bailiwick_rules::time::Millis;
+use bailiwick_rules::time::{Millis, Timestamp};
 use ratatui::Frame;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Table, TableState};
+use serde::Deserialize;
 
 use crate::program::fleet_report::{FleetReport, NodesReport};
 use crate::program::node_status::{NodeStatus, Row, Sheet};
@@ -36,6 +37,17 @@ pub(super) struct Answer {
     pub(super) status: Result<NodeStatus, String>,
     /// `/v1/fleet/nodes`, if it was asked.
     pub(super) nodes: Option<Result<NodesReport, String>>,
+    /// What the node checked of fences, of `/v1/picture`. `None`: it tells none, as one of an earlier version.
+    pub(super) checked: Option<Checked>,
+}
+
+/// What a node checked of fences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(super) struct Checked {
+    /// When.
+    pub(super) at: Timestamp,
+    /// How many decisions and answers were outside their fence.
+    pub(super) violations: u64,
 }
 
 /// What a key asks for.
@@ -55,6 +67,7 @@ pub(super) struct View {
     every: Duration,
     status: Option<NodeStatus>,
     nodes: Option<NodesReport>,
+    checked: Option<Checked>,
     /// When the last good answer came.
     heard: Option<Instant>,
     /// Why the last question got no good answer.
@@ -69,7 +82,8 @@ impl View {
     /// A view of a node that is asked every `every`.
     pub(super) fn new(every: Duration) -> Self {
         let chosen = TableState::default().with_selected(Some(0));
-        Self { every, status: None, nodes: None, heard: None, trouble: None, pane: 0, order: None, chosen }
+        let (status, nodes, checked) = (None, None, None);
+        Self { every, status, nodes, checked, heard: None, trouble: None, pane: 0, order: None, chosen }
     }
 
     /// Whether the node's peers are to be asked.
@@ -80,6 +94,7 @@ impl View {
     /// Takes an answer. What was known stays when there is none.
     pub(super) fn take(&mut self, answer: Answer, now: Instant) {
         self.trouble = None;
+        self.checked = answer.checked.or(self.checked);
         match answer.status {
             Ok(status) => (self.status, self.heard) = (Some(status), Some(now)),
             Err(why) => self.trouble = Some(why),
@@ -120,9 +135,10 @@ impl View {
     }
 
     fn turn_to(&mut self, pane: usize) -> Go {
+        let wanted = self.wants_peers();
         (self.pane, self.order) = (pane, None);
         self.chosen.select(Some(0));
-        if pane == NODES { Go::Ask } else { Go::On }
+        if self.wants_peers() == wanted { Go::On } else { Go::Ask }
     }
 
     /// The table that is shown, in its order.
@@ -171,6 +187,7 @@ impl View {
         let up = words(status.now.since(status.begun));
         let what = format!(" bailiwick {}, up for {up}, rules revision {}   ", status.version, status.revision);
         let mut lines = vec![Line::from(vec![status.node.clone().bold(), what.into(), heard]), summary(status)];
+        lines.extend(self.checked.map(|checked| fences(checked, status.now)));
         let alarms = self.trouble.clone().into_iter().chain(status.alarms());
         lines.extend(alarms.take(3).map(|alarm| Line::from(alarm.red())));
         lines.extend(status.warnings.iter().take(1).map(|warning| Line::from(format!("warning: {warning}").yellow())));
@@ -188,8 +205,9 @@ impl View {
     fn table(&mut self, frame: &mut Frame<'_>, area: Rect) {
         let sheet = self.sheet();
         if sheet.rows.is_empty() {
-            let name = sheet.name;
-            let none = if self.status.is_some() { format!("no {name}") } else { String::new() };
+            let (name, is_known) =
+                (sheet.name, if self.wants_peers() { self.nodes.is_some() } else { self.status.is_some() });
+            let none = if is_known { format!("no {name}") } else { "the node is asked".to_owned() };
             frame.render_widget(Paragraph::new(none.dim()), area);
             return;
         }
@@ -209,6 +227,14 @@ impl View {
         let table = table.row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
         frame.render_stateful_widget(table, area, &mut self.chosen);
     }
+}
+
+/// In one line: whether anything is outside its fence.
+fn fences(checked: Checked, now: Timestamp) -> Line<'static> {
+    let (violations, ago) = (checked.violations, words(now.since(checked.at)));
+    let text = format!("{violations} fence violations");
+    let text = if violations == 0 { text.green() } else { text.red().bold() };
+    Line::from(vec![text, format!(", checked {ago} ago").dim()])
 }
 
 /// In one line: how many regions are in which state, how much is withheld, and what operators force.

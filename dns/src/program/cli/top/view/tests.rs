@@ -36,7 +36,7 @@ fn status() -> NodeStatus {
 }
 
 fn answered(status: Result<NodeStatus, String>) -> Answer {
-    Answer { status, nodes: None }
+    Answer { status, nodes: None, checked: None }
 }
 
 fn press(view: &mut View, code: KeyCode) -> Go {
@@ -95,11 +95,9 @@ fn keys_turn_tables_choose_rows_sort_and_end() {
         assert_eq!(view.chosen.selected(), Some(expected), "{key:?}");
     }
     // By name; then by status, where down comes before up.
-    for (order, first) in [(Some(0), "  fra-1"), (Some(1), "uk-london")] {
+    for (order, first) in [(Some(0), "eu-frankfurt"), (Some(1), "uk-london")] {
         press(&mut view, KeyCode::Char('s'));
-        assert_eq!(view.order, order);
-        let sheet = view.sheet();
-        assert!(sheet.rows[0].cells[0] == first || order == Some(0), "{:?}", sheet.rows);
+        assert_eq!((view.order, view.sheet().rows[0].cells[0].as_str()), (order, first));
     }
     (0..4).for_each(|_| _ = press(&mut view, KeyCode::Char('s')));
     assert_eq!(view.order, None, "after the last column as at the begin");
@@ -107,11 +105,27 @@ fn keys_turn_tables_choose_rows_sort_and_end() {
     assert_eq!((view.sheet().name, view.chosen.selected()), ("fences", Some(0)));
     press(&mut view, KeyCode::BackTab);
     assert_eq!(view.sheet().name, "regions");
-    press(&mut view, KeyCode::Left);
+    assert_eq!(press(&mut view, KeyCode::Left), Go::Ask);
     assert!(view.wants_peers(), "it goes around");
-    assert_eq!(press(&mut view, KeyCode::Char('8')), Go::Ask);
+    assert_eq!(press(&mut view, KeyCode::Char('8')), Go::On, "they are asked already");
+    assert!(lines(&mut view, now).iter().any(|line| line == "the node is asked"));
+    assert_eq!(press(&mut view, KeyCode::Char('1')), Go::Ask, "so that they aren't any more");
     assert_eq!(press(&mut view, KeyCode::Char('q')), Go::End);
     assert_eq!(view.press(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)), Go::End);
+}
+
+#[test]
+fn what_is_outside_its_fence_is_told_on_the_first_screen() {
+    let (mut view, now) = (View::new(EVERY), Instant::now());
+    let answer = |violations: u64| {
+        let checked = Some(Checked { at: Timestamp(3_597_000), violations });
+        Answer { checked, ..answered(Ok(status())) }
+    };
+    view.take(answer(0), now);
+    assert_eq!(lines(&mut view, now)[2], "0 fence violations, checked 3s ago");
+    view.take(answer(2), now);
+    assert_eq!(lines(&mut view, now)[2], "2 fence violations, checked 3s ago");
+    assert_eq!(drawn(&mut view, (100, 12), now)[(0, 2)].fg, Color::Red);
 }
 
 #[test]
@@ -137,7 +151,7 @@ fn nodes_that_give_no_answer_are_told_first() {
     .unwrap();
     let missing = vec![Missing { peer: "https://ns2.example.com".to_owned(), why: "timed out".to_owned() }];
     let nodes = NodesReport { asked, peers: Default::default(), missing };
-    view.take(Answer { status: Ok(status()), nodes: Some(Ok(nodes)) }, now);
+    view.take(Answer { status: Ok(status()), nodes: Some(Ok(nodes)), checked: None }, now);
     let rows = view.sheet().rows;
     assert_eq!((rows[0].cells[0].as_str(), rows[0].cells[6].as_str()), ("https://ns2.example.com", "timed out"));
     assert_eq!(rows[1].cells[..4], ["ns1", "rest", "peers", "12"]);
