@@ -32,6 +32,7 @@ const HEADERS: &[&str] = &[
     "tracestate",
     "user-agent",
     "x-api-key",
+    "x-bailiwick-bundle",
     "x-client-request-id",
     "x-session-id",
 ];
