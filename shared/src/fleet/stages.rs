@@ -55,6 +55,8 @@ pub struct NodeReport {
     pub stage: Stage,
     /// Whether it reported lately.
     pub is_live: bool,
+    /// Whether whoever watches has heard the node, and hasn't lately.
+    pub is_gone: bool,
     /// The document that it serves.
     pub serves: Revision,
     /// For how long it has served that document, by its own clock.
@@ -100,7 +102,7 @@ pub enum Waiting {
     Silence(Stage),
     /// These nodes, which reported lately, don't serve the document yet.
     Nodes(Vec<String>),
-    /// These nodes served the document and haven't reported since: the document may have killed them.
+    /// These nodes answered since the watch began, and don't any more: the document may have killed them.
     Gone(Vec<String>),
     /// The document has to be served for this much longer.
     Bake(Millis),
@@ -179,7 +181,7 @@ pub fn next(head: &Head, nodes: &[NodeReport], predicted: &Prediction, care: &Ca
     if !late.is_empty() {
         return Step::Wait(Waiting::Nodes(late));
     }
-    let gone = nodes.iter().filter(|node| node.stage <= head.stage && !node.is_live && has_it(node));
+    let gone = nodes.iter().filter(|node| node.stage <= head.stage && node.is_gone);
     let gone: Vec<String> = gone.map(|node| node.node.clone()).collect();
     if !gone.is_empty() && head.stage != Stage::Rest {
         return Step::Wait(Waiting::Gone(gone));
@@ -287,7 +289,9 @@ impl fmt::Display for Waiting {
         match self {
             Self::Silence(stage) => write!(f, "no node of stage {stage} was heard lately"),
             Self::Nodes(nodes) => write!(f, "not taken yet by {}", nodes.join(", ")),
-            Self::Gone(nodes) => write!(f, "{} took it, and gave no answer since", nodes.join(", ")),
+            Self::Gone(nodes) => {
+                write!(f, "{} answered before, and no longer; it may have killed them", nodes.join(", "))
+            }
             Self::Bake(left) => write!(f, "served for another {left} before the next stage"),
         }
     }

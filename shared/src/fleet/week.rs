@@ -261,8 +261,10 @@ impl Week {
             let serves = node.serves?;
             let serves_for = Millis((now - node.since) * 1_000);
             let (before, since) = (Answers::default(), Answers::default());
-            let is_live = !node.is_cut_off(now);
-            Some(NodeReport { node: at.to_string(), stage: node.stage, is_live, serves, serves_for, before, since })
+            let (node, stage, is_live) = (at.to_string(), node.stage, !node.is_cut_off(now));
+            // Whoever watches has heard every node before.
+            let is_gone = !is_live;
+            Some(NodeReport { node, stage, is_live, is_gone, serves, serves_for, before, since })
         };
         let reports: Vec<NodeReport> = self.nodes.iter().enumerate().filter_map(report).collect();
         match next(&newest, &reports, &Prediction::new(), &Care::default()) {

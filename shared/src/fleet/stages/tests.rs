@@ -24,6 +24,7 @@ fn fleet() -> Vec<NodeReport> {
         node: node.to_owned(),
         stage,
         is_live: true,
+        is_gone: false,
         serves: revision(7),
         serves_for: Millis(3_600_000),
         before: answers(1_000, 1_000, 0, 2),
@@ -75,7 +76,7 @@ fn silent_nodes_hold_nothing_up_unless_a_whole_stage_is_silent() {
     take(&mut nodes, 0, 30, answers(600, 1_400, 0, 2));
     nodes[1].is_live = false;
     assert_eq!(ask(Stage::Canary, &nodes), Step::Advance(Stage::Early));
-    (nodes[0].is_live, nodes[0].serves) = (false, revision(7));
+    nodes[0].is_live = false;
     assert_eq!(ask(Stage::Canary, &nodes), Step::Wait(Waiting::Silence(Stage::Canary)));
     let rest: Vec<NodeReport> = nodes.into_iter().filter(|node| node.stage == Stage::Rest).collect();
     assert_eq!(ask(Stage::Canary, &rest), Step::Advance(Stage::Rest), "stages without nodes are skipped");
@@ -87,15 +88,18 @@ fn silent_nodes_hold_nothing_up_unless_a_whole_stage_is_silent() {
 }
 
 #[test]
-fn a_node_that_took_it_and_is_silent_since_holds_it_up_until_all_may_have_it() {
+fn a_node_that_falls_silent_on_the_way_holds_it_up_until_all_may_have_it() {
     let mut nodes = fleet();
     (0..4).for_each(|at| take(&mut nodes, at, 30, answers(600, 1_400, 0, 2)));
-    nodes[1].is_live = false;
-    for stage in [Stage::Canary, Stage::Early] {
-        assert_eq!(ask(stage, &nodes), Step::Wait(Waiting::Gone(vec!["ns2".to_owned()])));
+    // Killed at once, it never told that it had taken the document.
+    for serves in [revision(7), revision(8)] {
+        (nodes[1].is_live, nodes[1].is_gone, nodes[1].serves) = (false, true, serves);
+        for stage in [Stage::Canary, Stage::Early] {
+            assert_eq!(ask(stage, &nodes), Step::Wait(Waiting::Gone(vec!["ns2".to_owned()])));
+        }
+        assert_eq!(ask(Stage::Rest, &nodes), Step::Done, "there is nothing left to hold");
     }
-    assert_eq!(ask(Stage::Rest, &nodes), Step::Done, "there is nothing left to hold");
-    nodes[1].is_live = true;
+    (nodes[1].is_live, nodes[1].is_gone) = (true, false);
     assert_eq!(ask(Stage::Canary, &nodes), Step::Advance(Stage::Early), "it is back");
 }
 

@@ -240,6 +240,7 @@ impl Sight {
                 node: url.clone(),
                 stage,
                 is_live: false,
+                is_gone: false,
                 serves: Revision { number: 0, sha256: [0; 32] },
                 serves_for: Millis(0),
                 before: Answers::default(),
@@ -248,7 +249,7 @@ impl Sight {
         });
         let heard = self.heard.values().map(|(at, report)| {
             let is_live = now.duration_since(*at) <= LATELY;
-            NodeReport { is_live, ..report.clone() }
+            NodeReport { is_live, is_gone: !is_live, ..report.clone() }
         });
         heard.chain(never).collect()
     }
@@ -261,5 +262,14 @@ fn node_report(node: FleetReport) -> Option<NodeReport> {
     let (serves_for, before, since) =
         served.map(|served| (served.span, served.before, served.since)).unwrap_or_default();
     let serves = Revision { number: node.revision, sha256 };
-    Some(NodeReport { node: node.node, stage: node.stage, is_live: true, serves, serves_for, before, since })
+    Some(NodeReport {
+        node: node.node,
+        stage: node.stage,
+        is_live: true,
+        is_gone: false,
+        serves,
+        serves_for,
+        before,
+        since,
+    })
 }
