@@ -151,6 +151,39 @@ impl Counts {
         }
     }
 
+    /// What is left without the counts of an earlier time.
+    #[must_use]
+    pub fn less(&self, earlier: &Self) -> Self {
+        let words = |words: &ByWord, earlier: &ByWord| {
+            let left = |(word, count): (&String, &u64)| {
+                let left = count.saturating_sub(earlier.get(word).copied().unwrap_or(0));
+                (left > 0).then(|| (word.clone(), left))
+            };
+            words.iter().filter_map(left).collect()
+        };
+        let of_length = |(length, timing): (&String, &Timing)| {
+            let none = Timing::default();
+            let earlier = earlier.by_length.get(length).unwrap_or(&none);
+            let first_token = timing.first_token.less(&earlier.first_token);
+            (
+                length.clone(),
+                Timing { first_token, between_tokens: timing.between_tokens.less(&earlier.between_tokens) },
+            )
+        };
+        Self {
+            requests: words(&self.requests, &earlier.requests),
+            attempts: words(&self.attempts, &earlier.attempts),
+            finish: words(&self.finish, &earlier.finish),
+            tokens_in: self.tokens_in.saturating_sub(earlier.tokens_in),
+            tokens_out: self.tokens_out.saturating_sub(earlier.tokens_out),
+            busy_ms: self.busy_ms.saturating_sub(earlier.busy_ms),
+            first_token: self.first_token.less(&earlier.first_token),
+            between_tokens: self.between_tokens.less(&earlier.between_tokens),
+            total: self.total.less(&earlier.total),
+            by_length: self.by_length.iter().map(of_length).collect(),
+        }
+    }
+
     /// Counts a word once.
     pub fn bump(words: &mut ByWord, word: &str) {
         add_word(words, word, 1);

@@ -33,7 +33,7 @@ pub struct Entry<N> {
     pub number: u64,
     /// When that was, by the store's clock.
     pub noted: Timestamp,
-    /// What it says. `None`: it can't be read, or was deleted.
+    /// What it says. `None`: it was deleted.
     pub lease: Option<Lease<N>>,
 }
 

@@ -67,24 +67,29 @@ impl RegionEvals {
         Self { region: place.region.clone(), since, share: place.share, change, findings: Vec::new() }
     }
 
-    /// Whether they go on at a place whose step began at `since`. They don't if the region begins anew.
+    /// Whether they go on at a place whose step began at `since`. If the region's first step begins anew, earlier results
+    /// don't speak of it any more. They count as looks all the same, or else the level would hold only for the looks
+    /// between two begins.
     pub(super) fn go_on(&mut self, rollout: &Rollout, place: Place<'_>, since: Timestamp) -> bool {
         let is_first = rollout.steps.first() == Some(&place.share);
-        let goes_on = self.region == *place.region
-            && self.share <= place.share
-            && self.change == format!("{:?}", rollout.change)
-            && (!is_first || self.since == since);
+        let goes_on =
+            self.region == *place.region && self.share <= place.share && self.change == format!("{:?}", rollout.change);
         if goes_on {
             self.share = place.share;
+            self.since = if is_first { since } else { self.since };
         }
         goes_on
     }
 
-    /// Takes the findings that another one had of the same region, as far as they aren't known here.
+    /// Whether these are evals of the same.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        (&self.region, &self.change) == (&other.region, &other.change)
+    }
+
+    /// Takes the findings that another one had of the same, as far as they aren't known here.
     pub(super) fn adopt(&mut self, left: Self) {
-        if (&self.region, self.since, &self.change) != (&left.region, left.since, &left.change) {
-            return;
-        }
+        // Who began in the middle of a region doesn't know when it began.
+        self.since = self.since.min(left.since);
         for finding in left.findings {
             if !self.findings.iter().any(|known| known.digest == finding.digest) {
                 let place = self.findings.partition_point(|known| known.at <= finding.at);
@@ -93,9 +98,10 @@ impl RegionEvals {
         }
     }
 
-    /// The latest finding of a check, and how many there are.
-    pub(super) fn latest(&self, check: &EvalCheck) -> Option<(&Finding, usize)> {
-        let found = self.findings.last().filter(|last| last.suite == check.suite && last.margin == check.margin)?;
+    /// The latest finding of a check from a run that began since then, and how many findings there are.
+    pub(super) fn latest(&self, check: &EvalCheck, since: Timestamp) -> Option<(&Finding, usize)> {
+        let is_it = |last: &&Finding| last.suite == check.suite && last.margin == check.margin && last.begun >= since;
+        let found = self.findings.last().filter(is_it)?;
         Some((found, self.findings.len()))
     }
 }

@@ -51,8 +51,12 @@ pub struct StepRecord {
     /// Which process told them: the node's name and when it began.
     #[serde(default)]
     told_by: Option<(String, Timestamp)>,
-    /// What nodes have told and forgotten, as they were started anew.
+    /// What nodes have told and forgotten, as they were started anew, and what other nodes told before.
     forgotten: [Counts; 2],
+    /// What the process that tells now had counted when it was first heard, if another one's counts stand in
+    /// `forgotten`: that isn't counted again.
+    #[serde(default)]
+    base: [Counts; 2],
     /// What was decided at the last look.
     #[serde(default)]
     pub outcome: String,
@@ -105,24 +109,25 @@ impl Record {
         let now = [&told.old.counts, &told.new.counts];
         let total = |counts: [&Counts; 2]| counts.map(attempts).iter().fold(0_u64, |sum, one| sum.saturating_add(*one));
         match &step.told_by {
-            Some((node, begun)) if *node == process.0 && *begun < process.1 => {
-                step.forgotten.iter_mut().zip(&step.last).for_each(|(sum, last)| sum.add(last));
-            }
+            Some((node, begun)) if *node == process.0 && *begun < process.1 => step.go_on_from(Default::default()),
             // An older answer of the same process, or of one that has ended.
             Some((node, begun)) if *node == process.0 && (*begun > process.1 || is_less(now, &step.last)) => return,
-            Some((node, _)) if *node != process.0 => {
-                if total(now) <= total([&step.old.counts, &step.new.counts]) {
-                    return;
-                }
-                step.forgotten = [Counts::default(), Counts::default()];
+            // Of two nodes the one that counted more knows more.
+            Some((node, _)) if *node != process.0 && total(now) > total([&step.old.counts, &step.new.counts]) => {
+                (step.forgotten, step.base) = Default::default();
             }
+            // One that was started since, or missed some: what it counts from now on comes on top.
+            Some((node, _)) if *node != process.0 => step.go_on_from(now.map(Counts::clone)),
             _ => {}
         }
         step.told_by = Some(process.clone());
         step.last = now.map(Counts::clone);
-        let sums = [(&mut step.old, &told.old, &step.forgotten[0]), (&mut step.new, &told.new, &step.forgotten[1])];
-        for (sum, told, forgotten) in sums {
-            sum.counts = told.counts.clone();
+        let [old_base, new_base] = &step.base;
+        let [old_forgotten, new_forgotten] = &step.forgotten;
+        for (sum, told, base, forgotten) in
+            [(&mut step.old, &told.old, old_base, old_forgotten), (&mut step.new, &told.new, new_base, new_forgotten)]
+        {
+            sum.counts = told.counts.less(base);
             sum.counts.add(forgotten);
             sum.newest = told.newest;
         }
@@ -177,7 +182,8 @@ impl Record {
     pub fn evaled(&self, rollout: &Rollout, place: Place<'_>) -> Option<(&Finding, usize)> {
         let (check, since) = (rollout.eval.as_ref()?, rollout.progress.as_ref()?.since);
         let last = self.evals.last()?;
-        last.clone().go_on(rollout, place, since).then(|| last.latest(check))?
+        let mut now = last.clone();
+        now.go_on(rollout, place, since).then(|| last.latest(check, now.since))?
     }
 
     /// What a step is judged by; `None` if nothing of it was noted.
@@ -193,9 +199,12 @@ impl Record {
     /// What another one has to know to go on: the last step, and the one before it that it may be compared with.
     #[must_use]
     pub fn brief(&self) -> Self {
-        let Some((last, earlier)) = self.steps.split_last() else { return Self::default() };
-        let before = earlier.iter().rev().find(|step| step.region == last.region && step.share < 100);
-        let steps = before.into_iter().chain([last]);
+        let last = self.steps.last();
+        let before = last.and_then(|last| {
+            let earlier = self.steps.iter().rev().skip(1);
+            earlier.clone().find(|step| step.region == last.region && step.share < 100)
+        });
+        let steps = before.into_iter().chain(last);
         let steps = steps.map(|step| StepRecord { looks: Vec::new(), ..step.clone() }).collect();
         Self { steps, evals: self.evals.last().cloned().into_iter().collect() }
     }
@@ -204,7 +213,8 @@ impl Record {
     pub fn adopt(&mut self, left: Self) {
         for evals in left.evals {
             match self.evals.last_mut() {
-                Some(own) if own.since >= evals.since => own.adopt(evals),
+                Some(own) if own.is_of(&evals) => own.adopt(evals),
+                Some(own) if own.since >= evals.since => {}
                 _ => self.evals.push(evals),
             }
         }
@@ -258,6 +268,12 @@ fn is_less(now: [&Counts; 2], last: &[Counts; 2]) -> bool {
 }
 
 impl StepRecord {
+    /// Keeps the sums so far. What is told from now on is added, less `base`.
+    fn go_on_from(&mut self, base: [Counts; 2]) {
+        self.forgotten = [self.old.counts.clone(), self.new.counts.clone()];
+        self.base = base;
+    }
+
     fn new(place: Place<'_>, since: Timestamp) -> Self {
         Self {
             region: place.region.clone(),
@@ -267,7 +283,8 @@ impl StepRecord {
             new: ArmSum::default(),
             last: [Counts::default(), Counts::default()],
             told_by: None,
-            forgotten: [Counts::default(), Counts::default()],
+            forgotten: Default::default(),
+            base: Default::default(),
             outcome: String::new(),
             looks: Vec::new(),
         }
@@ -300,9 +317,11 @@ mod tests {
 
     /// A rollout of two regions whose first step began now.
     fn rule() -> Rollout {
+        let endpoints = serde_json::json!({ "e": { "url": "https://e.example/v1", "models": { "m": "old" } } });
         let rules = serde_json::json!({
             "version": 1, "revision": 1, "jurisdictions": { "eu": { "include": ["EU"] } },
-            "regions": { "fra": { "countries": ["DE"] }, "par": { "countries": ["FR"] } },
+            "regions": { "fra": { "countries": ["DE"], "endpoints": endpoints },
+                         "par": { "countries": ["FR"], "endpoints": endpoints } },
             "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
                                     "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } },
             "rollouts": { "r": { "service": "chat", "model": "m", "from": "old", "to": "new",
@@ -335,6 +354,32 @@ mod tests {
         third.adopt(second.brief());
         assert_eq!(seen(&third, at(100), later), Some(([0, 40], Some(10))), "in the order of their begin");
         assert_eq!(Record::default().brief(), Record::default());
+    }
+
+    #[test]
+    fn another_node_that_counted_less_is_heard_and_its_new_counts_are_added() {
+        let fra = RegionId::parse("fra").unwrap();
+        let at = Place { region: &fra, share: 50, next: None };
+        let process = |node: &str, begun: i64| (node.to_owned(), Timestamp(begun));
+        let mut record = Record::default();
+        // The second was started anew during the step, and is asked by whoever goes on.
+        for (node, begun, old, new, expected) in [
+            ("ns1", 1, 5_000, 5_000, [5_000, 5_000]),
+            ("ns2", 7, 10, 12, [5_000, 5_000]),
+            ("ns2", 7, 15, 22, [5_005, 5_010]),
+            ("ns2", 8, 3, 4, [5_008, 5_014]),
+            ("ns1", 1, 5_006, 5_008, [5_008, 5_014]),
+            ("ns1", 1, 5_007, 5_010, [5_009, 5_016]),
+            ("ns3", 1, 6_000, 6_000, [6_000, 6_000]),
+        ] {
+            let mut now = told(NOW, old, new);
+            now.new.newest = Some(NOW.after(Millis(old)));
+            record.note(at, &now, &process(node, begun));
+            assert_eq!(seen(&record, at, NOW), Some((expected, None)), "{node} {begun} {old} {new}");
+            let newest = record.seen(at, NOW, None).and_then(|seen| seen.new.newest);
+            assert_eq!(newest, now.new.newest, "its traffic is seen");
+            record.adopt(record.brief());
+        }
     }
 
     #[test]

@@ -168,6 +168,29 @@ fn few_cases_hold_and_each_further_result_is_judged_more_strictly() {
 }
 
 #[test]
+fn results_from_before_a_step_began_anew_are_past_but_count_as_looks() {
+    let (mut rollout, mut record) = (rollout(), Record::default());
+    let looks = |record: &Record, rollout: &Rollout| Some(record.evaled(rollout, place(rollout)?)?.1);
+    assert_eq!(note(&mut record, &rollout, &files([100, 100], 100)), None);
+    assert_eq!(looks(&record, &rollout), Some(1));
+    let anew = BEGIN.after(Millis(120_000));
+    rollout.progress = Some(at("lon", 5, anew));
+    assert_eq!(looks(&record, &rollout), None, "they are of a time before");
+    let refused = note(&mut record, &rollout, &files([90, 90], 90)).unwrap();
+    assert!(refused.contains("before the new arm had its share of lon"), "{refused}");
+    let later = |arm: Arm| file(Header { begun: Some(anew), ..header(arm) }, &[1.0; 50]);
+    assert_eq!(note(&mut record, &rollout, &[later(Arm::Old), later(Arm::New)]), None);
+    assert_eq!(looks(&record, &rollout), Some(2), "else pausing and resuming would give the whole level again");
+    // Whoever goes on with it, knowing the region from its second step alone, learns all of it.
+    rollout.progress = Some(at("lon", 50, anew.after(Millis(HOUR))));
+    let mut other = Record::default();
+    let here = place(&rollout).unwrap();
+    assert_eq!(other.note_eval(&rollout, here, None, anew), None);
+    other.adopt(record.brief());
+    assert_eq!((looks(&other, &rollout), other.evals.len()), (Some(2), 1));
+}
+
+#[test]
 fn results_of_something_else_are_not_judged() {
     let rollout = rollout();
     let told = |old: Vec<u8>, new: Vec<u8>| note(&mut Record::default(), &rollout, &[old, new]).unwrap_or_default();

@@ -63,7 +63,7 @@ impl Runner {
             Turn::Theirs(holder) => Ok(Runs::Another(holder)),
             Turn::Mine { after, left } => {
                 self.after = after;
-                Ok(Runs::This(left))
+                Ok(Runs::This(left.flatten()))
             }
         }
     }

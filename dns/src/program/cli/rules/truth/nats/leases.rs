@@ -3,22 +3,24 @@
 use bailiwick_rules::fleet::lease::{Entry, Lease};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{Buckets, one};
 use crate::state::fleet::Swapped;
 
 impl Buckets {
-    /// What stands under a key. `None` if nothing ever did.
+    /// What stands under a key. `None` if nothing ever did. A note that can't be read, as one of another version of this
+    /// program, is left out.
     ///
     /// # Errors
     /// When it can't be read.
     pub(in crate::program::cli) fn lease<N: DeserializeOwned>(
         &self,
         key: &str,
-    ) -> Result<Option<Entry<N>>, Vec<String>> {
+    ) -> Result<Option<Entry<Option<N>>>, Vec<String>> {
         let stored = self.runtime.block_on(self.bus.state(key)).map_err(one)?;
         let entry = stored.map(|stored| {
-            let lease = serde_json::from_slice(&stored.bytes).ok();
+            let lease = (!stored.bytes.is_empty()).then(|| read(&stored.bytes));
             Entry { number: stored.number, noted: stored.noted, lease }
         });
         Ok(entry)
@@ -36,5 +38,29 @@ impl Buckets {
     ) -> Result<Swapped, Vec<String>> {
         let bytes = serde_json::to_vec(lease).map_err(|error| one(format!("a lease can't be written: {error}")))?;
         self.runtime.block_on(self.bus.swap_state(key, &bytes, after)).map_err(one)
+    }
+}
+
+fn read<N: DeserializeOwned>(bytes: &[u8]) -> Lease<Option<N>> {
+    match serde_json::from_slice::<Lease<Value>>(bytes) {
+        Ok(Lease { holder, span_ms, note }) => Lease { holder, span_ms, note: serde_json::from_value(note).ok() },
+        // Whoever it is may be at work.
+        Err(_) => Lease { holder: "somebody whose lease can't be read".to_owned(), span_ms: u64::MAX, note: None },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_can_be_read_in_part_only_is_held_all_the_same() {
+        let lease = |holder: &str, span_ms, note| Lease { holder: holder.to_owned(), span_ms, note };
+        assert_eq!(read(br#"{"holder":"a","span_ms":5,"note":7}"#), lease("a", 5, Some(7)));
+        assert_eq!(read::<u8>(br#"{"holder":"a","span_ms":5,"note":{"new":"form"},"more":1}"#), lease("a", 5, None));
+        for other in [&b"{"[..], br#"{"holder":"a"}"#, b"\xff"] {
+            let lease = read::<u8>(other);
+            assert!(!lease.holder.is_empty() && lease.span_ms == u64::MAX, "{lease:?}");
+        }
     }
 }
