@@ -67,9 +67,9 @@ impl RegionEvals {
         Self { region: place.region.clone(), since, share: place.share, change, findings: Vec::new() }
     }
 
-    /// Whether they go on at a place whose step began at `since`. If the region's first step begins anew, earlier results
-    /// don't speak of it any more. They count as looks all the same, or else the level would hold only for the looks
-    /// between two begins.
+    /// Whether they go on at a place whose step began at `since`. If the region's first step begins anew, earlier
+    /// results don't speak of it any more. They count as looks all the same, or else the level would hold only for the
+    /// looks between two begins.
     pub(super) fn go_on(&mut self, rollout: &Rollout, place: Place<'_>, since: Timestamp) -> bool {
         let is_first = rollout.steps.first() == Some(&place.share);
         let goes_on =

@@ -9,8 +9,8 @@ use super::{Buckets, one};
 use crate::state::fleet::Swapped;
 
 impl Buckets {
-    /// What stands under a key. `None` if nothing ever did. A note that can't be read, as one of another version of this
-    /// program, is left out.
+    /// What stands under a key. `None` if nothing ever did. A note that can't be read, as one of another version of
+    /// this program, is left out.
     ///
     /// # Errors
     /// When it can't be read.
