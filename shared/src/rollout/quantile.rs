@@ -91,14 +91,14 @@ fn evidence_beyond(first: &ArmTimes, second: &ArmTimes, steps: i16) -> f64 {
 /// ```
 /// use bailiwick_rules::observe::Histogram;
 /// use bailiwick_rules::rollout::quantile::{Times, p_of_at_most};
-/// use bailiwick_rules::rollout::strata::arm_times;
+/// use bailiwick_rules::rollout::strata::alike;
 /// let (mut old, mut new) = (Histogram::default(), Histogram::default());
 /// for nth in 0..1_000 {
 ///     old.count(200_000 + nth * 100);
 ///     new.count(400_000 + nth * 200);
 /// }
 /// // The 95th percentiles, of requests in one class.
-/// let [old, new] = arm_times(vec![Times::of(&old)], vec![Times::of(&new)], 0.95);
+/// let [old, new] = alike(Times::of(&old), Times::of(&new), 0.95);
 /// assert!(p_of_at_most(&old, &new, 1.5) < 0.001);
 /// assert!(p_of_at_most(&old, &new, 2.2) >= 1.0);
 /// ```
@@ -138,7 +138,7 @@ pub fn interval(first: &ArmTimes, second: &ArmTimes, alpha: f64) -> Interval {
 #[cfg(test)]
 mod tests {
     use super::super::proportion::{evidence_above, evidence_below};
-    use super::super::strata::arm_times;
+    use super::super::strata::alike;
     use super::*;
 
     #[test]
@@ -148,7 +148,7 @@ mod tests {
         let (mut old, mut new) = (Histogram::default(), Histogram::default());
         (0..500).for_each(|_| old.count(1_000_000));
         (0..500).for_each(|_| new.count(1_150_000));
-        let [old, new] = arm_times(vec![Times::of(&old)], vec![Times::of(&new)], 0.95);
+        let [old, new] = alike(Times::of(&old), Times::of(&new), 0.95);
         let all = Events { happened: 500, trials: 500 };
         let none = Events { happened: 0, trials: 500 };
         let alone = evidence_above(all, 0.95).min(evidence_below(none, 0.95));

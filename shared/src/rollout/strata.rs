@@ -16,7 +16,9 @@
 //! mean of the shares is at most (or at least) a part. Of all shares with such a mean, the likeliest are taken
 //! (universal inference), so the evidence is never greater than the martingale. That holds for each set of weights, so
 //! weights may follow the traffic. As it depends on the weights which arm's share is on the claimed side, the greater
-//! of two martingales bounds the evidence, and half of it is taken. With one class everything is as without classes.
+//! of two martingales bounds the evidence, and half of it is taken. That is so from the first request on, also while
+//! all requests are of one class: an early look without that price would have a bound of its own, and the chances of
+//! both would add up. What never has classes pays nothing.
 //!
 //! Sources: L. Wasserman, A. Ramdas, S. Balakrishnan, *Universal inference* (2020). W. G. Cochran, *The effectiveness
 //! of adjustment by subclassification in removing bias in observational studies* (1968). R. Turner, A. Ly, P.
@@ -43,12 +45,21 @@ const DOUBLINGS: u32 = 64;
 pub struct ArmTimes {
     classes: Vec<(Times, f64)>,
     part: f64,
+    /// The logarithm by which evidence is lessened.
+    price: f64,
     /// What was computed: the evidence for each bound that the share is greater than the part, and less.
     above: Vec<Cell<f64>>,
     below: Vec<Cell<f64>>,
 }
 
-/// The arms of which the classes of times are these, seen with the same weights: the requests of both together.
+/// The arms of which these are all times, whatever the requests.
+#[must_use]
+pub fn alike(old: Times, new: Times, part: f64) -> [ArmTimes; 2] {
+    arm_times(vec![old], vec![new], part).map(|arm| ArmTimes { price: 0.0, ..arm })
+}
+
+/// The arms of which the classes of times are these, seen with the same weights: the requests of both together. Later
+/// looks may have more classes.
 #[must_use]
 pub fn arm_times(old: Vec<Times>, new: Vec<Times>, part: f64) -> [ArmTimes; 2] {
     let all: u64 = old.iter().chain(&new).fold(0, |sum, one| sum.saturating_add(one.len()));
@@ -61,7 +72,7 @@ pub fn arm_times(old: Vec<Times>, new: Vec<Times>, part: f64) -> [ArmTimes; 2] {
         let known = vec![Cell::new(f64::NAN); KNOWN.count()];
         // What neither arm has weighs nothing.
         let classes = classes.into_iter().zip(weights.iter().copied()).filter(|(_, weight)| *weight > 0.0).collect();
-        ArmTimes { classes, part, above: known.clone(), below: known }
+        ArmTimes { classes, part, price: LN_2, above: known.clone(), below: known }
     };
     [arm(old), arm(new)]
 }
@@ -91,7 +102,7 @@ impl ArmTimes {
 
     /// The logarithm by which evidence is lessened, because it depends on the weights which claim is true.
     pub(super) fn price(&self) -> f64 {
-        if self.classes.len() > 1 { LN_2 } else { 0.0 }
+        self.price
     }
 
     /// The weighted share of times up to a bound. A class without times counts as none.

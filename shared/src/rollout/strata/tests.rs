@@ -47,10 +47,10 @@ impl World {
         let plain = |arm: usize| {
             let mut all = Histogram::default();
             self.times[arm].iter().for_each(|of_class| all.merge(of_class));
-            vec![Times::of(&all)]
+            Times::of(&all)
         };
         let classes = |arm: usize| self.times[arm].iter().map(Times::of).collect::<Vec<_>>();
-        [arm_times(plain(0), plain(1), PART), arm_times(classes(0), classes(1), PART)]
+        [alike(plain(0), plain(1), PART), arm_times(classes(0), classes(1), PART)]
     }
 
     /// The p-values of "at most `ratio` times as long", in one class and by classes.
@@ -152,6 +152,26 @@ fn a_class_that_an_arm_lacks_neither_fails_nor_passes() {
     assert!(world.beyond(2.0)[0] <= 0.05, "in one class it would pass");
     let empty = World::default();
     assert_eq!((empty.within(1.15), empty.beyond(1.15)), ([1.0; 2], [1.0; 2]));
+}
+
+#[test]
+fn a_look_before_the_second_class_pays_for_it_too() {
+    let random = &mut Random::new(25);
+    // The first looks have short prompts only, and later ones long ones too.
+    let (mut world, mut prices) = (World::default(), Vec::new());
+    for long in [0.0, 0.0, 0.3, 0.3] {
+        (0..2).for_each(|arm| world.serve(arm, 600, (long, if arm == 1 { 3.0 } else { 1.0 }), random));
+        if long == 0.0 {
+            // Those of some 3 KB that are longer than 4 KiB are left out.
+            (0..2).for_each(|arm| (1..5).for_each(|class| world.times[arm][class] = Histogram::default()));
+            let [in_one, by_class] = world.within(1.15);
+            assert!(in_one < 0.5 && (by_class / in_one - 2.0).abs() < 1e-9, "{in_one} {by_class}");
+        }
+        let [_, [old, new]] = world.arms();
+        prices.push((old.classes.len(), old.price(), new.price()));
+    }
+    assert!(prices[1].0 == 1 && prices[3].0 > 1, "{prices:?}");
+    assert!(prices.iter().all(|(_, old, new)| (*old, *new) == (LN_2, LN_2)), "{prices:?}");
 }
 
 /// The likeliest shares under a claim, by trying them all.
