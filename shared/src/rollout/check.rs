@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::proportion::{self, Events, Interval};
 use super::quantile::{self, Times};
-use super::strata::{ArmTimes, arm_times};
+use super::strata::{ArmTimes, alike, arm_times};
 use crate::observe::{ByWord, Counts, Histogram, Timing};
-use crate::rules::{Allowed, Measure};
+use crate::rules::{Allowed, Change, Measure};
 
 /// The quantile of times that is compared.
 const PART: f64 = 0.95;
@@ -33,6 +33,8 @@ pub struct Check {
     pub margin: Margin,
     /// Whether it may fail before there are enough samples.
     pub is_critical: bool,
+    /// Whether times are compared within classes of the request's length.
+    pub is_by_length: bool,
 }
 
 /// How sure a verdict has to be.
@@ -179,14 +181,18 @@ fn refuted(judged: &[Judged], alpha: f64) -> Vec<usize> {
 }
 
 impl Check {
-    /// The check of a measure by what the rules allow; `None` if that doesn't fit.
+    /// The check of a measure in a rollout of this change, by what the rules allow; `None` if that doesn't fit.
+    ///
+    /// Prompts of a bundle are part of the request, so its new version changes the length. Within a class of lengths
+    /// the arms wouldn't do the same work, and slowness by longer prompts is what is asked for.
     #[must_use]
-    pub fn of(measure: Measure, allowed: Allowed) -> Option<Self> {
+    pub fn of(measure: Measure, allowed: Allowed, change: &Change) -> Option<Self> {
         let margin = match measure.is_time() {
             true => Margin::Ratio(allowed.max_ratio?),
             false => Margin::Difference(allowed.max_diff?),
         };
-        Some(Self { measure, margin, is_critical: allowed.critical })
+        let is_by_length = !matches!(change, Change::Bundle { .. });
+        Some(Self { measure, margin, is_critical: allowed.critical, is_by_length })
     }
 
     /// How much worse the new arm may be, in words.
@@ -250,8 +256,8 @@ impl Check {
         }
     }
 
-    /// The times of both arms by the length of the request, if it is a time. What was counted without a length is a
-    /// class of its own.
+    /// The times of both arms, if it is a time; by the length of the request, if that is the same in both arms. What
+    /// was counted without a length is a class of its own.
     fn times(self, old: &Counts, new: &Counts) -> Option<[ArmTimes; 2]> {
         type Of = (fn(&Counts) -> &Histogram, fn(&Timing) -> &Histogram);
         let (all, of_length): Of = match self.measure {
@@ -259,6 +265,9 @@ impl Check {
             Measure::BetweenTokens => (|counts| &counts.between_tokens, |timing| &timing.between_tokens),
             Measure::Errors | Measure::Length | Measure::Refusals => return None,
         };
+        if !self.is_by_length {
+            return Some(alike(Times::of(all(old)), Times::of(all(new)), PART));
+        }
         let lengths: BTreeSet<&String> = old.by_length.keys().chain(new.by_length.keys()).collect();
         let classes = |counts: &Counts| {
             let (mut rest, none) = (all(counts).clone(), Histogram::default());
@@ -278,10 +287,44 @@ impl Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::Version;
+    use crate::id::BundleId;
+
+    fn errors() -> Check {
+        let (measure, margin) = (Measure::Errors, Margin::Difference(0.0));
+        Check { measure, margin, is_critical: true, is_by_length: true }
+    }
+
+    /// A time to the first token of at most 1.15 times as long, in a rollout of a model or of a bundle.
+    fn first_token(is_bundle: bool) -> Check {
+        let allowed = Allowed { max_diff: None, max_ratio: Some(1.15), critical: false };
+        let version = Version::parse(&"0a".repeat(32)).unwrap();
+        let change = match is_bundle {
+            true => Change::Bundle { bundle: BundleId::parse("prompts").unwrap(), to: version },
+            false => Change::Model { model: "m".into(), from: "old".into(), to: "new".into() },
+        };
+        Check::of(Measure::FirstToken, allowed, &change).unwrap()
+    }
+
+    /// Times to the first token: of which length, how long in microseconds, and how often.
+    fn timed(of: &[(&str, u64, u64)]) -> Counts {
+        let mut counts = Counts::default();
+        for (length, us, times) in of {
+            for _ in 0..*times {
+                counts.first_token.count(*us);
+                if !length.is_empty() {
+                    counts.by_length.entry((*length).to_owned()).or_default().first_token.count(*us);
+                }
+            }
+        }
+        counts
+    }
+
+    const SURE: Level = Level { alpha: 0.01, pass: 0.05, min_samples: 1 };
 
     #[test]
     fn what_is_not_the_fault_of_an_endpoint_is_no_error_and_no_sample() {
-        let check = Check { measure: Measure::Errors, margin: Margin::Difference(0.0), is_critical: true };
+        let check = errors();
         let mut counts = Counts::default();
         for word in ["client_gone", "no_quota", "pending", "refused"] {
             Counts::bump(&mut counts.attempts, word);
@@ -295,25 +338,11 @@ mod tests {
 
     #[test]
     fn times_are_compared_by_length_and_those_without_one_among_themselves() {
-        let check = Check { measure: Measure::FirstToken, margin: Margin::Ratio(1.15), is_critical: false };
-        let level = Level { alpha: 0.01, pass: 0.05, min_samples: 1 };
-        let counts = |of: &[(&str, u64, u64)]| {
-            let mut counts = Counts::default();
-            for (length, us, times) in of {
-                for _ in 0..*times {
-                    counts.first_token.count(*us);
-                    if !length.is_empty() {
-                        counts.by_length.entry((*length).to_owned()).or_default().first_token.count(*us);
-                    }
-                }
-            }
-            counts
-        };
         // The new arm has ten times as many long requests, which take long in both arms.
         let of = |short: &str, long: &str| {
-            let old = counts(&[(short, 200_000, 3_000), (long, 4_000_000, 30)]);
-            let new = counts(&[(short, 200_000, 2_700), (long, 4_000_000, 300)]);
-            judge(&[check], &old, &new, level)
+            let old = timed(&[(short, 200_000, 3_000), (long, 4_000_000, 30)]);
+            let new = timed(&[(short, 200_000, 2_700), (long, 4_000_000, 300)]);
+            judge(&[first_token(false)], &old, &new, SURE)
         };
         assert_ne!(of("4k", "256k").verdict, Verdict::Fail);
         assert_eq!(of("4k", "256k").checks[0].samples, [3_030, 3_000]);
@@ -321,9 +350,28 @@ mod tests {
         assert_eq!(of("", "").verdict, Verdict::Fail, "of earlier Workers nobody knows the lengths");
     }
 
+    /// The prompts of a bundle's new version may be longer or shorter, so that the arms have no class in common.
+    #[test]
+    fn times_of_a_bundle_are_compared_whatever_the_length() {
+        let of = |is_bundle: bool, us: u64| {
+            let (old, new) = (timed(&[("4k", 200_000, 3_000)]), timed(&[("16k", us, 3_000)]));
+            (judge(&[first_token(is_bundle)], &old, &new, SURE), first_token(is_bundle).possible(&old, &new, 0.01))
+        };
+        assert_eq!(of(true, 200_000).0.verdict, Verdict::Pass);
+        assert_eq!(of(true, 400_000).0.verdict, Verdict::Fail, "slow by its longer prompts");
+        assert!(of(true, 200_000).1.unwrap().high < 1.3);
+        let apart = of(false, 200_000);
+        assert_eq!(
+            apart.0.verdict,
+            Verdict::Inconclusive(Inconclusive::Wide),
+            "other requests, of which nothing is known"
+        );
+        assert_eq!(apart.1.unwrap().high, f64::INFINITY);
+    }
+
     #[test]
     fn the_level_holds_for_all_checks_together() {
-        let check = Check { measure: Measure::Errors, margin: Margin::Difference(0.0), is_critical: true };
+        let check = errors();
         let judged = |values: &[f64]| -> Vec<Judged> {
             let one = |p_within: &f64| Judged {
                 check,

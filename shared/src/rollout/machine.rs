@@ -13,7 +13,7 @@ use super::check::{Check, Judgement, Level, Verdict, judge};
 use super::evals::{EvalJudged, Evaled, judge_eval};
 use crate::id::RegionId;
 use crate::observe::{ArmSum, Counts};
-use crate::rules::{Change, Progress, Rollout};
+use crate::rules::{Allowed, Change, Measure, Progress, Rollout};
 use crate::time::{Millis, Timestamp};
 
 /// The chance that a rollout of something as good is rolled back, over all its steps, checks and looks.
@@ -137,7 +137,8 @@ pub fn after(rollout: &Rollout, place: Place<'_>) -> Action {
 /// The checks of a rollout.
 #[must_use]
 pub fn checks(rollout: &Rollout) -> Vec<Check> {
-    rollout.checks.iter().filter_map(|(compared, allowed)| Check::of(*compared, *allowed)).collect()
+    let of = |(compared, allowed): (&Measure, &Allowed)| Check::of(*compared, *allowed, &rollout.change);
+    rollout.checks.iter().filter_map(of).collect()
 }
 
 /// How sure the verdicts of one step have to be, and those of a region's eval.

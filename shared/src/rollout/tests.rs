@@ -42,7 +42,7 @@ impl Arm {
 }
 
 fn checks() -> [Check; 4] {
-    let check = |measure, margin, is_critical| Check { measure, margin, is_critical };
+    let check = |measure, margin, is_critical| Check { measure, margin, is_critical, is_by_length: true };
     [
         check(Measure::Errors, Margin::Difference(0.005), true),
         check(Measure::Length, Margin::Difference(0.02), false),

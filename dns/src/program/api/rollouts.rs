@@ -10,7 +10,8 @@ use axum::http::StatusCode;
 use bailiwick_rules::id::{RegionId, RolloutId};
 use bailiwick_rules::observe::StepSums;
 use bailiwick_rules::report::{RolloutReport, RolloutsReport};
-use bailiwick_rules::rollout::{Check, Level, Margin, judge};
+use bailiwick_rules::rollout::machine::checks;
+use bailiwick_rules::rollout::{Level, Margin, judge};
 use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::table::{RegionIndex, Rollout};
 use bailiwick_rules::time::Timestamp;
@@ -97,8 +98,7 @@ pub(super) async fn intervals(State(api): State<Arc<Api>>) -> Result<Json<Interv
 }
 
 fn measures(rollout: &Rollout, sums: &StepSums) -> Vec<Measured> {
-    let checks: Vec<Check> =
-        rollout.rule.checks.iter().filter_map(|(measure, allowed)| Check::of(*measure, *allowed)).collect();
+    let checks = checks(&rollout.rule);
     let (old, new) = (&sums.old.counts, &sums.new.counts);
     let level = Level { alpha: CHANCE, pass: CHANCE, min_samples: rollout.rule.min_samples };
     let measured = judge(&checks, old, new, level).checks.into_iter().map(|judged| {
