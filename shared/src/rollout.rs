@@ -8,6 +8,7 @@ mod arm;
 mod check;
 pub mod evals;
 pub mod machine;
+pub mod possible;
 pub mod proportion;
 pub mod quantile;
 pub mod record;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::evals::{Finding, RegionEvals};
 use super::machine::{Place, Seen, checks, level, old_arm};
+use super::possible::Possible;
 use crate::id::RegionId;
 use crate::observe::{ArmSum, Counts, StepSums};
 use crate::rules::Rollout;
@@ -69,8 +70,8 @@ pub struct StepRecord {
 pub struct Look {
     /// When.
     pub at: Timestamp,
-    /// What is possible of each check, in the order of the checks; nothing of one that can't be measured.
-    pub possible: Vec<Option<Range>>,
+    /// What is possible of each check.
+    pub possible: Possible,
     /// The attempts of the old and the new arm.
     pub attempts: [u64; 2],
 }
@@ -244,7 +245,7 @@ impl Record {
             let possible = check.possible(old, new, alpha)?;
             Some(Range { low: possible.low, high: Some(possible.high).filter(|high| high.is_finite()) })
         };
-        let possible = checks(rollout).into_iter().map(range).collect();
+        let possible = Possible::of(&checks(rollout), range);
         let look = Look { at: now, possible, attempts: [attempts(old), attempts(new)] };
         let Some(step) = self.steps.last_mut() else { return };
         outcome.clone_into(&mut step.outcome);

@@ -61,8 +61,8 @@ pub(super) fn page(name: &str, rule: &Rollout, record: &Record) -> Page {
         let (region, share) = (escape(step.region.as_str()), step.share);
         let _ = writeln!(page, "<h2>{region}, {share} %, since {}</h2>", step.since);
         let _ = writeln!(page, "<p>{}</p>", escape(&step.outcome));
-        for (position, check) in checks.iter().enumerate() {
-            page += &figure(step, position, *check);
+        for check in &checks {
+            page += &figure(step, &checks, *check);
         }
     }
     page += &evals(record);
@@ -89,12 +89,12 @@ fn evals(record: &Record) -> String {
     table
 }
 
-/// The picture of one check in one step.
-fn figure(step: &StepRecord, position: usize, check: Check) -> String {
+/// The picture of one check in one step. `checks` are all of the rules.
+fn figure(step: &StepRecord, checks: &[Check], check: Check) -> String {
     let ranges: Vec<(f64, f64)> = step
         .looks
         .iter()
-        .filter_map(|look| look.possible.get(position).copied().flatten())
+        .filter_map(|look| look.possible.by_measure(checks).get(check.measure.as_str()).copied().flatten())
         .map(|range| (range.low, range.high.unwrap_or(f64::MAX)))
         .collect();
     let (limit, none) = (limit(check), if check.measure.is_time() { 1.0 } else { 0.0 });
@@ -125,15 +125,16 @@ fn figure(step: &StepRecord, position: usize, check: Check) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use bailiwick_rules::table::Table;
     use serde_json::json;
 
     use super::*;
 
-    #[test]
-    fn nothing_of_a_rollout_becomes_markup() {
-        let evil = "<script>alert(1)</script>\"'&";
+    const EVIL: &str = "<script>alert(1)</script>\"'&";
+
+    /// A rollout with these checks that has ended.
+    pub(in super::super) fn rule(checks: &Value) -> Rollout {
         let rules = json!({
             "version": 1, "revision": 7, "jurisdictions": { "eu": { "include": ["EU"] } },
             "regions": { "fra": { "countries": ["DE"],
@@ -141,22 +142,47 @@ mod tests {
             "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra"],
                                     "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } },
             "rollouts": { "next": { "service": "chat", "model": "m", "from": "old", "to": "new", "regions": ["fra"],
-                                    "checks": { "error_rate": { "max_diff": 0.01 } },
-                                    "progress": { "since": "2026-12-01T06:00:00Z", "ended": evil } } },
+                                    "checks": checks,
+                                    "progress": { "since": "2026-12-01T06:00:00Z", "ended": EVIL } } },
         });
-        let table = Table::compile(rules.to_string().as_bytes()).expect("rules");
-        let empty = json!({ "counts": {} });
-        let counts = json!([{}, {}]);
-        let record: Record = serde_json::from_value(json!({
-            "steps": [{ "region": "fra", "share": 5, "since": "2026-12-01T06:00:00Z", "old": empty, "new": empty,
-                        "last": counts, "forgotten": counts, "outcome": evil, "looks": [] }],
-            "evals": [{ "region": "fra", "since": "2026-12-01T06:00:00Z", "share": 5, "change": evil, "findings": [
-                { "digest": evil, "suite": evil, "margin": 0.1, "begun": "2026-12-01T06:00:00Z",
-                  "at": "2026-12-01T06:00:00Z", "cases": 1, "means": [1.0, 1.0], "p_within": 1.0, "p_beyond": 1.0 }] }],
+        Table::compile(rules.to_string().as_bytes()).expect("rules").rollouts()[0].rule.clone()
+    }
+
+    /// A record with one step, two looks at which this was possible, and an eval.
+    pub(in super::super) fn record(possible: &Value) -> Record {
+        let (empty, counts, at) = (json!({ "counts": {} }), json!([{}, {}]), "2026-12-01T06:00:00Z");
+        let look = json!({ "at": at, "possible": possible, "attempts": [1, 1] });
+        serde_json::from_value(json!({
+            "steps": [{ "region": "fra", "share": 5, "since": at, "old": empty, "new": empty,
+                        "last": counts, "forgotten": counts, "outcome": EVIL, "looks": [look, look] }],
+            "evals": [{ "region": "fra", "since": at, "share": 5, "change": EVIL, "findings": [
+                { "digest": EVIL, "suite": EVIL, "margin": 0.1, "begun": at,
+                  "at": at, "cases": 1, "means": [1.0, 1.0], "p_within": 1.0, "p_beyond": 1.0 }] }],
         }))
-        .expect("a record");
-        let page = page(evil, &table.rollouts()[0].rule, &record).plain();
+        .expect("a record")
+    }
+
+    #[test]
+    fn nothing_of_a_rollout_becomes_markup() {
+        let rule = rule(&json!({ "error_rate": { "max_diff": 0.01 } }));
+        let page = page(EVIL, &rule, &record(&json!({ EVIL: null }))).plain();
         assert!(!page.contains("<script"), "{page}");
         assert_eq!(page.matches("&lt;script&gt;alert(1)").count(), 5, "{page}");
+    }
+
+    #[test]
+    fn a_band_is_drawn_of_its_own_measure_when_a_check_is_added_before_it() {
+        let rule = rule(&json!({ "error_rate": { "max_diff": 0.01 }, "finish_length": { "max_diff": 0.02 } }));
+        let range = json!({ "low": -0.02, "high": 0.04 });
+        let bands = |possible: Value| {
+            let page = page("next", &rule, &record(&possible)).plain();
+            let figures = page.split("<figcaption>").skip(1);
+            let drawn = |figure: &str| Some((figure.split_once('<')?.0.to_owned(), !figure.contains("points=\"\"")));
+            figures.filter_map(drawn).collect::<Vec<_>>()
+        };
+        let of = |errors, length| [("error_rate".to_owned(), errors), ("finish_length".to_owned(), length)];
+        assert_eq!(bands(json!({ "finish_length": range })), of(false, true));
+        assert_eq!(bands(json!([range])), of(false, false), "nobody knows of which check it is");
+        assert_eq!(bands(json!([range, null])), of(true, false));
     }
 }

@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::RolloutArgs;
-use super::desk::{Current, Desk};
+use super::desk::Desk;
 use super::look::{LookArgs, read};
 use super::page::page;
 use super::seal::seal;
@@ -44,7 +44,7 @@ pub(super) fn report(args: &ReportArgs, now: Timestamp) -> Result<Report, Vec<St
     let current = Desk::find(node)?.current()?;
     let rule = &current.rollout(name)?.rule;
     let record = read(&args.look.record(name))?;
-    let json = as_json(name, (&current, rule), &record, now);
+    let json = as_json(name, (current.revision(), rule), &record, now);
     let unsigned = || vec!["the report can't be signed".to_owned()];
     let Some(file) = &args.html else {
         return match &signer {
@@ -77,15 +77,13 @@ pub(super) fn limit(check: Check) -> f64 {
     }
 }
 
-fn as_json(name: &str, (current, rule): (&Current, &Rollout), record: &Record, now: Timestamp) -> Value {
+/// The report. `revision` is the number and the SHA-256 of the rules.
+fn as_json(name: &str, (revision, rule): ((u64, String), &Rollout), record: &Record, now: Timestamp) -> Value {
     let checks = checks(rule);
     let steps = record.steps.iter().map(|step| {
         let looks = step.looks.iter().map(|look| {
-            let possible = checks.iter().zip(&look.possible);
-            let possible: serde_json::Map<String, Value> =
-                possible.map(|(check, range)| (check.measure.as_str().to_owned(), json!(range))).collect();
             json!({ "at": look.at, "attempts": { "old": look.attempts[0], "new": look.attempts[1] },
-                    "possible": possible })
+                    "possible": look.possible.by_measure(&checks) })
         });
         json!({ "region": step.region, "share": step.share, "since": step.since, "outcome": step.outcome,
                 "old": step.old.counts, "new": step.new.counts, "looks": looks.collect::<Vec<_>>() })
@@ -93,7 +91,7 @@ fn as_json(name: &str, (current, rule): (&Current, &Rollout), record: &Record, n
     let limits: serde_json::Map<String, Value> =
         checks.iter().map(|check| (check.measure.as_str().to_owned(), json!(limit(*check)))).collect();
     let ended = rule.progress.as_ref().and_then(|progress| progress.ended.as_ref());
-    let (revision, sha256) = current.revision();
+    let (revision, sha256) = revision;
     let mut report = json!({ "rollout": name, "service": rule.service, "ended": ended, "limits": limits,
                              "at": now, "revision": revision, "rules_sha256": sha256,
                              "steps": steps.collect::<Vec<_>>() });
@@ -103,4 +101,24 @@ fn as_json(name: &str, (current, rule): (&Current, &Rollout), record: &Record, n
         report["eval"] = json!({ "suite": check.suite, "margin": check.margin, "regions": evals.collect::<Vec<_>>() });
     }
     report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::page::tests::{record, rule};
+    use super::*;
+
+    #[test]
+    fn a_range_is_told_of_its_own_measure_when_a_check_is_added_before_it() {
+        let rule = rule(&json!({ "error_rate": { "max_diff": 0.01 }, "finish_length": { "max_diff": 0.02 } }));
+        let range = json!({ "low": 0.25, "high": 0.5 });
+        let possible = |kept: Value| {
+            let report = as_json("next", ((7, "0a".to_owned()), &rule), &record(&kept), Timestamp(0));
+            report["steps"][0]["looks"][0]["possible"].clone()
+        };
+        assert_eq!(possible(json!({ "finish_length": range })), json!({ "finish_length": range }));
+        // As earlier versions kept it: with the same checks, and with one less.
+        assert_eq!(possible(json!([null, range])), json!({ "error_rate": null, "finish_length": range }));
+        assert_eq!(possible(json!([range])), json!({}));
+    }
 }

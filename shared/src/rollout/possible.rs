@@ -1,0 +1,75 @@
+//! What was possible at a look at a rollout. Takes the ranges by check, returns them by the measures' names. Kept in
+//! the record of a rollout; the rules may have got other checks since.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::check::Check;
+use super::record::Range;
+
+/// What is possible of each check; nothing of one that can't be measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Possible {
+    /// By the measure's name in the rules.
+    ByMeasure(BTreeMap<String, Option<Range>>),
+    /// As earlier versions kept it: in the order that the checks of the rules had then.
+    InOrder(Vec<Option<Range>>),
+}
+
+impl Possible {
+    /// The ranges of these checks.
+    pub(super) fn of(checks: &[Check], range: impl Fn(Check) -> Option<Range>) -> Self {
+        Self::ByMeasure(checks.iter().map(|check| (check.measure.as_str().to_owned(), range(*check))).collect())
+    }
+
+    /// The ranges by the measure's name. `checks` are those of the rules now. If they are more or fewer than those of
+    /// an earlier version's look, nobody knows any more of which check a range is, so none is returned.
+    #[must_use]
+    pub fn by_measure(&self, checks: &[Check]) -> BTreeMap<&str, Option<Range>> {
+        match self {
+            Self::ByMeasure(ranges) => ranges.iter().map(|(name, range)| (name.as_str(), *range)).collect(),
+            Self::InOrder(ranges) if ranges.len() == checks.len() => {
+                checks.iter().map(|check| check.measure.as_str()).zip(ranges.iter().copied()).collect()
+            }
+            Self::InOrder(_) => BTreeMap::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::rollout::{Margin, Measure};
+
+    fn check(measure: Measure) -> Check {
+        Check { measure, margin: Margin::Difference(0.01), is_critical: false, is_by_length: true }
+    }
+
+    fn range(low: f64) -> Option<Range> {
+        Some(Range { low, high: None })
+    }
+
+    #[test]
+    fn a_range_keeps_its_measure_when_a_check_is_added_before_it() {
+        let (length, errors) = (check(Measure::Length), check(Measure::Errors));
+        let kept = Possible::of(&[length], |_| range(0.25));
+        let kept: Possible = serde_json::from_value(json!(kept)).unwrap();
+        for now in [&[length][..], &[errors, length], &[errors], &[]] {
+            assert_eq!(kept.by_measure(now), [("finish_length", range(0.25))].into());
+        }
+    }
+
+    #[test]
+    fn a_list_of_an_earlier_version_is_read_while_the_checks_are_as_many() {
+        let kept: Possible = serde_json::from_value(json!([null, { "low": 0.5, "high": 1.0 }])).unwrap();
+        let (length, errors, refusals) = (check(Measure::Length), check(Measure::Errors), check(Measure::Refusals));
+        let of_length = Some(Range { low: 0.5, high: Some(1.0) });
+        let named = [("error_rate", None), ("finish_length", of_length)].into();
+        assert_eq!(kept.by_measure(&[errors, length]), named);
+        assert!(kept.by_measure(&[errors, length, refusals]).is_empty());
+    }
+}
