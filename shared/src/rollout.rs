@@ -8,6 +8,7 @@ mod arm;
 mod check;
 pub mod evals;
 pub mod machine;
+mod place;
 pub mod possible;
 pub mod proportion;
 pub mod quantile;
@@ -15,7 +16,9 @@ pub mod record;
 pub mod strata;
 #[cfg(test)]
 mod tests;
+pub mod times;
 
 pub use crate::rules::{Arm, Measure};
 pub use arm::{Asked, Role, arm_at, is_trial, role, version_in};
 pub use check::{Check, Inconclusive, Judged, Judgement, Level, Margin, Verdict, judge};
+pub use place::Place;

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::proportion::{self, Events, Interval};
-use super::quantile::{self, Times};
+use super::quantile;
 use super::strata::{ArmTimes, alike, arm_times};
+use super::times::Times;
 use crate::observe::{ByWord, Counts, Histogram, Timing};
 use crate::rules::{Allowed, Change, Measure};
 
@@ -181,6 +182,14 @@ fn refuted(judged: &[Judged], alpha: f64) -> Vec<usize> {
 }
 
 impl Check {
+    /// The greatest difference or ratio that is allowed.
+    #[must_use]
+    pub fn limit(self) -> f64 {
+        match self.margin {
+            Margin::Difference(most) | Margin::Ratio(most) => most,
+        }
+    }
+
     /// The check of a measure in a rollout of this change, by what the rules allow; `None` if that doesn't fit.
     ///
     /// Prompts of a bundle are part of the request, so its new version changes the length. Within a class of lengths

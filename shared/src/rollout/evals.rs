@@ -13,7 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::{Inconclusive, Level, Verdict};
-use super::machine::Place;
+use super::place::Place;
 use crate::id::RegionId;
 use crate::rules::{EvalCheck, Rollout};
 use crate::time::Timestamp;

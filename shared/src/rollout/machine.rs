@@ -11,6 +11,7 @@
 
 use super::check::{Check, Judgement, Level, Verdict, judge};
 use super::evals::{EvalJudged, Evaled, judge_eval};
+use super::place::Place;
 use crate::id::RegionId;
 use crate::observe::{ArmSum, Counts};
 use crate::rules::{Allowed, Change, Measure, Progress, Rollout};
@@ -35,17 +36,6 @@ pub struct Seen<'a> {
     /// The time of the node that counted when it told this, by its clock, as [`ArmSum::newest`] is. `None`: it wasn't
     /// heard just now.
     pub told_at: Option<Timestamp>,
-}
-
-/// Where a rollout stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place<'r> {
-    /// The region whose step is under way.
-    pub region: &'r RegionId,
-    /// The region's share, in per cent.
-    pub share: u8,
-    /// The next share; `None` for the last step, which bakes.
-    pub next: Option<u8>,
 }
 
 /// What to do.

@@ -14,57 +14,15 @@
 
 use libm::{ceil, exp, exp2, floor, log, log2};
 
-use super::proportion::{Events, Interval};
+use super::proportion::Interval;
 use super::strata::ArmTimes;
-use crate::observe::{Histogram, MAX_INDEX, MIN_INDEX};
+use super::times::WIDEST;
+use crate::observe::{MAX_INDEX, MIN_INDEX};
 
 /// The buckets in which a time doubles.
 const PER_DOUBLING: f64 = 8.0;
 /// The bounds of buckets.
 const BOUNDS: core::ops::RangeInclusive<i16> = MIN_INDEX + 1..=MAX_INDEX;
-/// The widest ratio that is looked at: 2^8.
-pub(super) const WIDEST: i16 = 64;
-
-/// How many times lie at or below each bound of a histogram.
-#[derive(Clone, Debug)]
-pub struct Times {
-    /// Bounds with a count, ascending.
-    at_or_below: Vec<(i16, u64)>,
-    zero: u64,
-    total: u64,
-}
-
-impl Times {
-    /// The times of a histogram.
-    #[must_use]
-    pub fn of(histogram: &Histogram) -> Self {
-        let mut total = histogram.zero();
-        let at_or_below = histogram.buckets().map(|(index, count)| {
-            total = total.saturating_add(count);
-            (index.saturating_add(1), total)
-        });
-        Self { at_or_below: at_or_below.collect(), zero: histogram.zero(), total }
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.total
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.total == 0
-    }
-
-    pub(super) fn up_to(&self, bound: i16) -> Events {
-        let place = self.at_or_below.partition_point(|(at, _)| *at <= bound);
-        let last = place.checked_sub(1).and_then(|place| self.at_or_below.get(place));
-        Events { happened: last.map_or(self.zero, |(_, count)| *count), trials: self.total }
-    }
-}
-
 /// The logarithm of the evidence against "the quantile of the second is at most 2^(`steps`/8) times that of the first".
 fn evidence_beyond(first: &ArmTimes, second: &ArmTimes, steps: i16) -> f64 {
     let at = |bound: i16| {
@@ -90,8 +48,9 @@ fn evidence_beyond(first: &ArmTimes, second: &ArmTimes, steps: i16) -> f64 {
 ///
 /// ```
 /// use bailiwick_rules::observe::Histogram;
-/// use bailiwick_rules::rollout::quantile::{Times, p_of_at_most};
+/// use bailiwick_rules::rollout::quantile::p_of_at_most;
 /// use bailiwick_rules::rollout::strata::alike;
+/// use bailiwick_rules::rollout::times::Times;
 /// let (mut old, mut new) = (Histogram::default(), Histogram::default());
 /// for nth in 0..1_000 {
 ///     old.count(200_000 + nth * 100);
@@ -137,9 +96,12 @@ pub fn interval(first: &ArmTimes, second: &ArmTimes, alpha: f64) -> Interval {
 
 #[cfg(test)]
 mod tests {
+    use super::super::proportion::Events;
     use super::super::proportion::{evidence_above, evidence_below};
     use super::super::strata::alike;
+    use super::super::times::Times;
     use super::*;
+    use crate::observe::Histogram;
 
     #[test]
     fn evidence_is_averaged_over_all_bounds() {

@@ -7,7 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::evals::{Finding, RegionEvals};
-use super::machine::{Place, Seen, checks, level, old_arm};
+use super::machine::{Seen, checks, level, old_arm};
+use super::place::Place;
 use super::possible::Possible;
 use crate::id::RegionId;
 use crate::observe::{ArmSum, Counts, StepSums};

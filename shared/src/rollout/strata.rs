@@ -30,7 +30,7 @@ use core::f64::consts::LN_2;
 use libm::sqrt;
 
 use super::proportion::{self, Events};
-use super::quantile::{Times, WIDEST};
+use super::times::{Times, WIDEST};
 use crate::observe::{MAX_INDEX, MIN_INDEX};
 
 /// The bounds whose evidence is kept once it was computed.

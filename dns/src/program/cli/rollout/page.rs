@@ -12,7 +12,6 @@ use bailiwick_rules::rules::Rollout;
 use bailiwick_rules::simulation::escape;
 use serde_json::Value;
 
-use super::report::limit;
 use super::seal::seal_page;
 use crate::program::jws::Signer;
 
@@ -97,7 +96,7 @@ fn figure(step: &StepRecord, checks: &[Check], check: Check) -> String {
         .filter_map(|look| look.possible.by_measure(checks).get(check.measure.as_str()).copied().flatten())
         .map(|range| (range.low, range.high.unwrap_or(f64::MAX)))
         .collect();
-    let (limit, none) = (limit(check), if check.measure.is_time() { 1.0 } else { 0.0 });
+    let (limit, none) = (check.limit(), if check.measure.is_time() { 1.0 } else { 0.0 });
     // Four times the margin to either side of "no difference". Wider bands are cut off.
     let reach = 4.0 * (limit - none).abs();
     let y = |value: f64| {

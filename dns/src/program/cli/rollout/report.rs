@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use bailiwick_rules::rollout::machine::checks;
 use bailiwick_rules::rollout::record::Record;
-use bailiwick_rules::rollout::{Check, Margin};
 use bailiwick_rules::rules::Rollout;
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
@@ -70,13 +69,6 @@ fn signer(file: &Path) -> Result<Signer, String> {
     })
 }
 
-/// What a check allows, as a number.
-pub(super) fn limit(check: Check) -> f64 {
-    match check.margin {
-        Margin::Difference(most) | Margin::Ratio(most) => most,
-    }
-}
-
 /// The report. `revision` is the number and the SHA-256 of the rules.
 fn as_json(name: &str, (revision, rule): ((u64, String), &Rollout), record: &Record, now: Timestamp) -> Value {
     let checks = checks(rule);
@@ -89,7 +81,7 @@ fn as_json(name: &str, (revision, rule): ((u64, String), &Rollout), record: &Rec
                 "old": step.old.counts, "new": step.new.counts, "looks": looks.collect::<Vec<_>>() })
     });
     let limits: serde_json::Map<String, Value> =
-        checks.iter().map(|check| (check.measure.as_str().to_owned(), json!(limit(*check)))).collect();
+        checks.iter().map(|check| (check.measure.as_str().to_owned(), json!(check.limit()))).collect();
     let ended = rule.progress.as_ref().and_then(|progress| progress.ended.as_ref());
     let (revision, sha256) = revision;
     let mut report = json!({ "rollout": name, "service": rule.service, "ended": ended, "limits": limits,
