@@ -16,22 +16,45 @@ use crate::table::{RegionIndex, ServiceIndex, Table, TenantIndex};
 /// The most violations that are listed; more are counted.
 const MOST_LISTED: usize = 100;
 
-/// What a document says of fences, by names.
+/// What a document says of fences. It grows with the document only: fences of tenants aren't multiplied out by service.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
-    jurisdictions: BTreeMap<String, CountrySet>,
-    services: BTreeMap<String, Vec<Rule>>,
-    /// The fences of tenants that have their own, by tenant and service.
-    tenants: BTreeMap<(String, String), BTreeSet<String>>,
-    /// The residencies that tenants declare.
-    declared: BTreeMap<String, BTreeSet<String>>,
+    /// By name. Elsewhere a jurisdiction is its position here.
+    jurisdictions: Vec<(String, CountrySet)>,
+    services: BTreeMap<String, Service>,
+    /// By region: the jurisdictions in which it lies wholly.
+    regions: BTreeMap<String, BTreeSet<usize>>,
+    tenants: BTreeMap<String, Tenant>,
+}
+
+/// The regions and residency rules of a service.
+#[derive(Clone, Debug, Default)]
+struct Service {
+    regions: BTreeSet<String>,
+    rules: Vec<Rule>,
 }
 
 /// A residency rule.
 #[derive(Clone, Debug)]
 struct Rule {
-    clients: Vec<String>,
-    allowed: BTreeSet<String>,
+    clients: Names,
+    is_for_unknown: bool,
+    process_in: Names,
+}
+
+/// What a tenant may use, and its own fence or the residency that it declares.
+#[derive(Clone, Debug, Default)]
+struct Tenant {
+    services: BTreeSet<String>,
+    declared: Option<BTreeSet<usize>>,
+    process_in: Option<Names>,
+}
+
+/// Some jurisdictions, or all (`*`).
+#[derive(Clone, Debug, Default)]
+struct Names {
+    has_all: bool,
+    jurisdictions: BTreeSet<usize>,
 }
 
 /// What was checked, and what was found.
@@ -75,75 +98,91 @@ impl Book {
             .map(|(name, jurisdiction)| (name.clone(), countries(jurisdiction)))
             .collect();
         let mut book = Self { jurisdictions, ..Self::default() };
+        let positions: BTreeMap<String, usize> =
+            book.jurisdictions.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
+        let names = |value: &Value| {
+            // A tier of `process_in` is a name or a list of names.
+            let listed: Vec<String> = value.as_array().into_iter().flatten().flat_map(texts).collect();
+            let jurisdictions = listed.iter().filter_map(|name| positions.get(name).copied()).collect();
+            Names { has_all: listed.iter().any(|name| name == "*"), jurisdictions }
+        };
+        for (name, region) in entries(&document["regions"]) {
+            let within = book.holding(&texts(&region["countries"]), &positions);
+            book.regions.insert(name.clone(), within);
+        }
         for (name, service) in entries(&document["services"]) {
-            let regions = texts(&service["regions"]);
             let rules = service["residency"].as_array().into_iter().flatten();
             let rules = rules.map(|rule| Rule {
-                clients: texts(&rule["clients"]),
-                allowed: book.allowed(&document, &regions, &rule["process_in"]),
+                clients: names(&rule["clients"]),
+                is_for_unknown: texts(&rule["clients"]).iter().any(|client| client == "unknown"),
+                process_in: names(&rule["process_in"]),
             });
             let rules = rules.collect();
-            book.services.insert(name.clone(), rules);
+            book.services
+                .insert(name.clone(), Service { regions: texts(&service["regions"]).into_iter().collect(), rules });
         }
         for (name, tenant) in entries(&document["tenants"]) {
             let declared = texts(&tenant["residency"]);
-            if !declared.is_empty() {
-                book.declared.insert(name.clone(), declared.into_iter().collect());
-            }
-            for service in texts(&tenant["services"]).iter().filter(|_| !tenant["process_in"].is_null()) {
-                let regions = texts(&document["services"][service.as_str()]["regions"]);
-                let allowed = book.allowed(&document, &regions, &tenant["process_in"]);
-                book.tenants.insert((name.clone(), service.clone()), allowed);
-            }
+            let declared_at = declared.iter().filter_map(|name| positions.get(name).copied()).collect();
+            let tenant = Tenant {
+                services: texts(&tenant["services"]).into_iter().collect(),
+                declared: (!declared.is_empty()).then_some(declared_at),
+                process_in: (!tenant["process_in"].is_null()).then(|| names(&tenant["process_in"])),
+            };
+            book.tenants.insert(name.clone(), tenant);
         }
         book
     }
 
-    /// The regions that lie wholly in one of the jurisdictions of `process_in`.
-    fn allowed(&self, document: &Value, regions: &[String], process_in: &Value) -> BTreeSet<String> {
-        // A tier is a name or a list of names.
-        let tiers = process_in.as_array().into_iter().flatten();
-        let names: Vec<String> = tiers.flat_map(texts).collect();
-        let is_allowed = |region: &&String| {
-            let places = texts(&document["regions"][region.as_str()]["countries"]);
-            names.iter().any(|name| name == "*" || self.lies_in(&places, name))
+    /// The jurisdictions that hold all of these places, which are countries or jurisdictions.
+    fn holding(&self, places: &[String], positions: &BTreeMap<String, usize>) -> BTreeSet<usize> {
+        let holds = |within: &CountrySet| {
+            let is_within = |place: &String| match (place.as_str(), CountryCode::parse(place)) {
+                ("*", _) => false,
+                (_, Some(country)) => within.contains(country),
+                (name, None) => positions.get(name).is_some_and(|at| self.jurisdictions[*at].1.is_subset(within)),
+            };
+            !places.is_empty() && places.iter().all(is_within)
         };
-        regions.iter().filter(is_allowed).cloned().collect()
-    }
-
-    fn lies_in(&self, places: &[String], jurisdiction: &str) -> bool {
-        let Some(within) = self.jurisdictions.get(jurisdiction) else { return false };
-        let is_within = |place: &String| match (place.as_str(), CountryCode::parse(place)) {
-            ("*", _) => false,
-            (_, Some(country)) => within.contains(country),
-            (name, None) => self.jurisdictions.get(name).is_some_and(|set| set.is_subset(within)),
-        };
-        !places.is_empty() && places.iter().all(is_within)
+        let all = self.jurisdictions.iter().enumerate();
+        all.filter(|(_, (_, within))| holds(within)).map(|(at, _)| at).collect()
     }
 
     /// The rule for clients of these jurisdictions; `None`: for clients that nobody can place.
-    fn rule(&self, service: &str, jurisdictions: Option<&BTreeSet<String>>) -> Option<usize> {
-        let takes = |rule: &Rule| {
-            rule.clients.iter().any(|client| match (client.as_str(), jurisdictions) {
-                ("unknown", its) => its.is_none(),
-                ("*", its) => its.is_some(),
-                (name, its) => its.is_some_and(|its| its.contains(name)),
-            })
+    fn rule(&self, service: &str, jurisdictions: Option<&BTreeSet<usize>>) -> Option<usize> {
+        let takes = |rule: &Rule| match jurisdictions {
+            None => rule.is_for_unknown,
+            Some(its) => rule.clients.has_all || !rule.clients.jurisdictions.is_disjoint(its),
         };
-        self.services.get(service)?.iter().position(takes)
+        self.services.get(service)?.rules.iter().position(takes)
     }
 
     /// The jurisdictions of a country.
-    fn jurisdictions_of(&self, country: CountryCode) -> BTreeSet<String> {
-        let its = self.jurisdictions.iter().filter(|(_, set)| set.contains(country));
-        its.map(|(name, _)| name.clone()).collect()
+    fn jurisdictions_of(&self, country: CountryCode) -> BTreeSet<usize> {
+        let all = self.jurisdictions.iter().enumerate();
+        all.filter(|(_, (_, set))| set.contains(country)).map(|(at, _)| at).collect()
+    }
+
+    /// Whether a service has a region, and it lies in one of these jurisdictions.
+    fn lies_in(&self, service: &str, process_in: &Names, region: &str) -> bool {
+        let is_within = || self.regions.get(region).is_some_and(|its| !its.is_disjoint(&process_in.jurisdictions));
+        self.services.get(service).is_some_and(|service| service.regions.contains(region))
+            && (process_in.has_all || is_within())
     }
 
     /// Whether clients that this rule of a service takes may be sent to a region.
     fn allows(&self, service: &str, rule: Option<usize>, region: &str) -> bool {
-        let rules = self.services.get(service);
-        let rule = rule.and_then(|rule| rules?.get(rule));
-        rule.is_some_and(|rule| rule.allowed.contains(region))
+        let rule = rule.and_then(|rule| self.services.get(service)?.rules.get(rule));
+        rule.is_some_and(|rule| self.lies_in(service, &rule.process_in, region))
+    }
+
+    /// Whether clients of a tenant may be sent to a region, if they are of these jurisdictions.
+    fn allows_tenant(&self, tenant: &Tenant, service: &str, its: Option<&BTreeSet<usize>>, region: &str) -> bool {
+        let is_within = match &tenant.process_in {
+            Some(process_in) => self.lies_in(service, process_in, region),
+            None => self.allows(service, self.rule(service, tenant.declared.as_ref().or(its)), region),
+        };
+        is_within && tenant.services.contains(service)
     }
 
     /// Whether clients from this country may be sent to a region; `None`: clients that nobody can place.
@@ -187,7 +226,7 @@ pub fn audit(table: &Table, book: &Book, conditions: &Conditions<'_>, most_tenan
     let mut audit = Audit { services: table.services().len(), tenants: table.tenants().len(), ..Audit::default() };
     let countries: Vec<Option<CountryCode>> = geo::countries().map(Some).chain([None]).collect();
     audit.countries = countries.len();
-    let jurisdictions: Vec<Option<BTreeSet<String>>> =
+    let jurisdictions: Vec<Option<BTreeSet<usize>>> =
         countries.iter().map(|country| country.map(|country| book.jurisdictions_of(country))).collect();
     for index in (0..table.services().len()).map(ServiceIndex::new) {
         let service = table.service(index).id.as_str();
@@ -214,32 +253,43 @@ pub fn audit(table: &Table, book: &Book, conditions: &Conditions<'_>, most_tenan
     audit
 }
 
-/// Checks tenants that have their own fence or declare where they belong.
+/// Checks tenants that have their own fence or declare where they belong. The document says which do, not the table: a
+/// table may have lost just that.
 fn audit_tenants(table: &Table, book: &Book, conditions: &Conditions<'_>, most: usize, audit: &mut Audit) {
-    let mut checked = 0;
+    let (mut checked, unknown) = (0, Tenant::default());
+    let places = || geo::countries().map(Some).chain([None]);
+    let indexes = (0..table.services().len()).map(ServiceIndex::new);
+    let indexes: BTreeMap<&str, ServiceIndex> =
+        indexes.map(|index| (table.service(index).id.as_str(), index)).collect();
     for (position, tenant) in table.tenants().iter().enumerate() {
-        let name = tenant.id.as_str();
+        let (name, index) = (tenant.id.as_str(), TenantIndex::new(position));
+        let written = book.tenants.get(name).unwrap_or(&unknown);
+        let of_document = (written.process_in.is_some(), written.declared.is_some());
+        let of_table = (tenant.has_fence(), !tenant.residency.is_empty());
         // Those that do neither are steered by country, which was checked.
-        if !tenant.has_fence() && tenant.residency.is_empty() {
+        if of_document == (false, false) && of_table == (false, false) {
             continue;
         }
-        let standing = stand(table, &Client { tenant: Some(TenantIndex::new(position)), ..Client::default() });
-        for index in tenant.services.iter().copied() {
+        // A fence of its own doesn't depend on where a client is, unless one of both knows of none.
+        let countries: Vec<Option<CountryCode>> = if of_document == of_table { vec![None] } else { places().collect() };
+        let served = tenant.services.iter().map(|service| table.service(*service).id.as_str());
+        let services: BTreeSet<&str> = written.services.iter().map(String::as_str).chain(served).collect();
+        for (service, at) in services.iter().filter_map(|service| Some((*service, *indexes.get(service)?))) {
             if checked == most {
                 audit.left_out += 1;
                 continue;
             }
             checked += 1;
-            audit.decisions += 1;
-            let service = table.service(index).id.as_str();
-            let own = book.tenants.get(&(name.to_owned(), service.to_owned()));
-            let rule = book.rule(service, book.declared.get(name));
-            let ranking = rank(table, index, &standing, PathClass::Inference);
-            for region in regions_of(table, &ranking, conditions) {
-                let region = table.region(region).id.as_str();
-                let is_allowed = own.map_or_else(|| book.allows(service, rule, region), |own| own.contains(region));
-                if !is_allowed {
-                    audit.add(service, name, region);
+            for country in &countries {
+                audit.decisions += 1;
+                let its = country.map(|country| book.jurisdictions_of(country));
+                let standing = stand(table, &Client { tenant: Some(index), country: *country, ..Client::default() });
+                let ranking = rank(table, at, &standing, PathClass::Inference);
+                for region in regions_of(table, &ranking, conditions) {
+                    let region = table.region(region).id.as_str();
+                    if !book.allows_tenant(written, service, its.as_ref(), region) {
+                        audit.add(service, name, region);
+                    }
                 }
             }
         }
@@ -342,9 +392,66 @@ mod tests {
         let none = audit(&table, &book, &conditions, 0);
         assert_eq!((none.left_out, none.decisions), (1, 2 * none.countries));
         let mut other = book.clone();
-        other.tenants.values_mut().for_each(BTreeSet::clear);
+        other.tenants.values_mut().for_each(|tenant| tenant.process_in = Some(Names::default()));
         let found = audit(&table, &other, &conditions, 10);
         assert_eq!((found.violations, found.listed[0].client.as_str()), (1, "acme"));
+    }
+
+    #[test]
+    fn a_table_that_lost_what_its_document_says_of_a_tenant_is_found() {
+        let conditions = Conditions { health: &[], local: &Local::default(), now: Timestamp(0) };
+        let plain = rules(r#""eu""#).replace(r#"["own"], "process_in": ["eu"]"#, r#"["own"]"#);
+        let declaring =
+            |where_to: &str| plain.replace(r#"["own"]"#, &format!(r#"["chat"], "residency": "{where_to}""#));
+        let none = plain.replace(r#"["own"]"#, r#"["chat"]"#);
+        let pairs = [
+            // Without its fence, the tenant is steered by country, to London.
+            (rules(r#""eu""#), plain.clone()),
+            (declaring("uk"), none.clone()),
+            // A table may have made it up as well.
+            (plain.clone(), rules(r#""eu""#)),
+            (none.clone(), declaring("eu")),
+        ];
+        for (written, served) in pairs {
+            assert_ne!(written, served);
+            let table = Table::compile(served.as_bytes()).unwrap();
+            let found = audit(&table, &Book::read(written.as_bytes()), &conditions, 10);
+            assert!(found.violations > 0 && found.listed.iter().all(|one| one.client == "acme"), "{written} {found:?}");
+            let same = audit(&table, &Book::read(served.as_bytes()), &conditions, 10);
+            assert_eq!(same.violations, 0, "{served}");
+        }
+    }
+
+    /// How many names and positions a book holds.
+    fn size(book: &Book) -> usize {
+        let of_rule = |rule: &Rule| rule.clients.jurisdictions.len() + rule.process_in.jurisdictions.len();
+        let of_service = |one: &Service| 1 + one.regions.len() + one.rules.iter().map(of_rule).sum::<usize>();
+        let names = |names: &Option<Names>| names.as_ref().map_or(0, |names| names.jurisdictions.len());
+        let of_tenant = |one: &Tenant| 1 + one.services.len() + names(&one.process_in);
+        book.regions.values().map(|its| 1 + its.len()).sum::<usize>()
+            + book.services.values().map(of_service).sum::<usize>()
+            + book.tenants.values().map(of_tenant).sum::<usize>()
+    }
+
+    #[test]
+    fn a_book_grows_with_its_document_and_no_faster() {
+        let names = |kind: &str, count: usize| -> Vec<String> { (0..count).map(|n| format!("{kind}{n}")).collect() };
+        let (regions, services) = (names("r", 40), names("s", 100));
+        let each =
+            |names: &[String], value: Value| -> Value { names.iter().map(|n| (n.clone(), value.clone())).collect() };
+        let service =
+            serde_json::json!({ "regions": regions, "residency": [{ "clients": ["*"], "process_in": ["eu"] }] });
+        let document = serde_json::json!({
+            "jurisdictions": { "eu": { "include": ["EU"] } },
+            "regions": each(&regions, serde_json::json!({ "countries": ["DE"] })),
+            "services": each(&services, service),
+            "tenants": each(&names("t", 1_000), serde_json::json!({ "services": services, "process_in": ["eu"] })),
+        });
+        let book = Book::read(document.to_string().as_bytes());
+        let (of_regions, of_services, of_tenants) = (2 * 40, 100 * (1 + 40 + 1), 1_000 * (1 + 100 + 1));
+        assert_eq!(size(&book), of_regions + of_services + of_tenants, "not 1,000 × 100 × 40");
+        assert!(book.allows_tenant(&book.tenants["t7"], "s9", None, "r39"));
+        assert!(!book.allows_tenant(&book.tenants["t7"], "s9", None, "r40"), "no service has it");
     }
 
     #[test]
