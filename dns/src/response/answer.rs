@@ -47,6 +47,9 @@ impl Origin {
     /// The number of origins.
     pub(crate) const COUNT: usize = 512;
 
+    /// The origin of clients that a thread had no counter left for. No country has its number.
+    pub(crate) const UNCOUNTED: Self = Self(u8::MAX as u16 * 2);
+
     /// The origin of a client in the country with this number; 0 if the client's place is unknown.
     #[must_use]
     pub(crate) fn new(country: u8, has_subnet: bool) -> Self {

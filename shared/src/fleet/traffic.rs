@@ -193,25 +193,16 @@ impl Traffic {
     pub fn report(&self, now: Timestamp, since: Timestamp, service: Option<&str>, apart: bool) -> TrafficReport {
         let buckets = || self.buckets.iter().filter(|bucket| bucket.end() > since);
         let wanted = |(key, _): &&(Key, u64)| service.is_none_or(|name| self.services.name(key.service) == name);
-        let count = |bucket: Option<&Bucket>, (key, queries): (Key, u64)| Count {
-            from: bucket.map(|bucket| bucket.from),
-            seconds: bucket.map(|bucket| bucket.span.0 / 1_000),
-            service: self.services.name(key.service).to_owned(),
-            country: key.country.map(|country| country.to_string()),
-            region: key.region.checked_sub(1).map(|region| self.regions.name(region).to_owned()),
-            source: key.source,
-            queries,
-        };
         let counts = match apart {
             true => buckets()
-                .flat_map(|bucket| bucket.counts.iter().filter(wanted).map(move |one| count(Some(bucket), *one)))
+                .flat_map(|bucket| bucket.counts.iter().filter(wanted).map(move |one| self.count(Some(bucket), *one)))
                 .collect(),
             false => {
                 let mut sums: BTreeMap<Key, u64> = BTreeMap::new();
                 for (key, queries) in buckets().flat_map(|bucket| bucket.counts.iter().filter(wanted)) {
                     add(sums.entry(*key).or_default(), *queries);
                 }
-                sums.into_iter().map(|one| count(None, one)).collect()
+                sums.into_iter().map(|one| self.count(None, one)).collect()
             }
         };
         TrafficReport {
@@ -221,6 +212,39 @@ impl Traffic {
             missing: Vec::new(),
             counts,
         }
+    }
+
+    /// A count with its names.
+    fn count(&self, bucket: Option<&Bucket>, (key, queries): (Key, u64)) -> Count {
+        Count {
+            from: bucket.map(|bucket| bucket.from),
+            seconds: bucket.map(|bucket| bucket.span.0 / 1_000),
+            service: self.services.name(key.service).to_owned(),
+            country: key.country.map(|country| country.to_string()),
+            region: key.region.checked_sub(1).map(|region| self.regions.name(region).to_owned()),
+            source: key.source,
+            queries,
+        }
+    }
+
+    /// The sums over the buckets that begin at `since` or later. Of those that begin at `uncounted` or before, queries
+    /// without a country are left out; returns how many these are, too.
+    #[must_use]
+    pub fn report_whole(&self, now: Timestamp, since: Timestamp, uncounted: Timestamp) -> (TrafficReport, u64) {
+        let mut left_out = 0;
+        let mut sums: BTreeMap<Key, u64> = BTreeMap::new();
+        let buckets = self.buckets.iter().filter(|bucket| bucket.from >= since);
+        let from = buckets.clone().next().map(|bucket| bucket.from);
+        for bucket in buckets {
+            for (key, queries) in &bucket.counts {
+                match key.country.is_none() && bucket.from <= uncounted {
+                    true => add(&mut left_out, *queries),
+                    false => add(sums.entry(*key).or_default(), *queries),
+                }
+            }
+        }
+        let counts = sums.into_iter().map(|one| self.count(None, one)).collect();
+        (TrafficReport { from, until: now, nodes: None, missing: Vec::new(), counts }, left_out)
     }
 
     fn entries(&self) -> usize {
@@ -355,6 +379,23 @@ mod tests {
         assert_eq!(sum(&traffic.report(now, Timestamp(0), None, false)), 11, "only what is older than a week is gone");
         traffic.add(now.after(KEPT).after(BUCKET), []);
         assert!(traffic.report(now, Timestamp(0), None, false).counts.is_empty());
+    }
+
+    #[test]
+    fn whole_buckets_are_told_without_those_whose_country_may_have_been_lost() {
+        let mut traffic = Traffic::default();
+        for bucket in 0..4 {
+            let counts = [(counted("chat", de()), 10), (counted("chat", None), 1)];
+            traffic.add(NOW.after(Millis(bucket * BUCKET.0 + 1)), counts);
+        }
+        let told = |since: u64, uncounted: Timestamp| {
+            let (report, left_out) = traffic.report_whole(NOW, NOW.after(Millis(since * BUCKET.0)), uncounted);
+            (sum(&report), report.counts.len(), left_out)
+        };
+        assert_eq!(told(0, Timestamp(i64::MIN)), (44, 2, 0));
+        assert_eq!(told(1, Timestamp(i64::MIN)), (33, 2, 0), "a bucket that began before isn't whole");
+        assert_eq!(told(1, NOW.after(Millis(2 * BUCKET.0 + 1))), (31, 2, 2), "what was recorded later counts again");
+        assert_eq!(told(1, NOW.after(Millis(9 * BUCKET.0))), (30, 1, 3));
     }
 
     #[test]

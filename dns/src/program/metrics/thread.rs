@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bailiwick_rules::table::RegionIndex;
 
@@ -23,19 +23,19 @@ pub(crate) struct ThreadCounters {
     pub(super) memo_hits: AtomicU64,
     pub(super) memo_mismatches: AtomicU64,
     pub(crate) latency: Latency,
-    /// The steered answers. The lock is taken when the rules change and when metrics are read, but not for counting.
+    /// The steered answers. The thread takes the lock when the rules change, so nobody holds it while summing.
     steered: Mutex<Steered>,
+    /// The sums under rules before those in `steered`. Only readers take this lock, and always before the other one.
+    sums: Mutex<BTreeMap<Steering, u64>>,
 }
 
-/// All steered answers of one thread.
+/// The counters of the steered answers of one thread.
 #[derive(Debug, Default)]
 struct Steered {
     /// The counters under the rules in service.
     current: Arc<SteeredCounters>,
-    /// The counters under earlier rules. The next reader adds them to `sums`, so that the thread needn't.
+    /// The counters under earlier rules. The next reader adds them to the sums, so that the thread needn't.
     past: Vec<Arc<SteeredCounters>>,
-    /// The sums under still earlier rules.
-    sums: BTreeMap<Steering, u64>,
 }
 
 /// Steered answers under one rules document.
@@ -51,7 +51,7 @@ pub(crate) struct SteeredCounters {
 }
 
 /// The most counters that a thread makes under one document: 16 MiB. Further answers are counted without their origin,
-/// like answers to clients whose place is unknown.
+/// as [`Origin::UNCOUNTED`].
 const MOST_COUNTERS: usize = 2 << 20;
 
 impl SteeredCounters {
@@ -72,14 +72,24 @@ impl SteeredCounters {
         }
     }
 
-    /// Makes a row. If there are too many counters, returns the row of clients whose place is unknown.
+    /// Makes a row. If there are too many counters, returns the row of clients that no counter is left for.
     #[cold]
     fn new_row<'r>(&'r self, service: ServiceIndex, row: &'r OnceLock<Box<[AtomicU64]>>) -> Option<&'r [AtomicU64]> {
         let length = self.rules.as_ref()?.table.regions().len() + 1;
         let left = self.left.load(Ordering::Relaxed);
-        let row = if left >= length { row } else { self.rows.get(service.get() * Origin::COUNT)? };
+        let row = if left >= length {
+            row
+        } else {
+            self.rows.get(service.get() * Origin::COUNT + Origin::UNCOUNTED.get())?
+        };
         self.left.store(left.saturating_sub(length), Ordering::Relaxed);
         Some(row.get_or_init(|| (0..length).map(|_| AtomicU64::new(0)).collect()))
+    }
+
+    /// Makes no further row, as if all counters were made.
+    #[cfg(test)]
+    pub(crate) fn fill(&self) {
+        self.left.store(0, Ordering::Relaxed);
     }
 
     fn sum_into(&self, sums: &mut BTreeMap<Steering, u64>) {
@@ -122,7 +132,7 @@ impl ThreadCounters {
     /// Counters for steered answers under these rules.
     pub(crate) fn steered_under(&self, rules: &Arc<Rules>) -> Arc<SteeredCounters> {
         let new = Arc::new(SteeredCounters::new(rules));
-        let mut steered = self.steered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steered = self.steered();
         let old = std::mem::replace(&mut steered.current, Arc::clone(&new));
         steered.past.push(old);
         new
@@ -130,17 +140,76 @@ impl ThreadCounters {
 
     /// Adds all steered answers.
     pub(super) fn sum_steered_into(&self, sums: &mut BTreeMap<Steering, u64>) {
-        let mut steered = self.steered.lock().unwrap_or_else(PoisonError::into_inner);
-        let Steered { current, past, sums: earlier } = &mut *steered;
-        past.drain(..).for_each(|counters| counters.sum_into(earlier));
+        let mut earlier = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steered = self.steered();
+        let (current, past) = (Arc::clone(&steered.current), std::mem::take(&mut steered.past));
+        drop(steered);
+        past.iter().for_each(|counters| counters.sum_into(&mut earlier));
         current.sum_into(sums);
-        for (key, count) in earlier {
+        for (key, count) in &*earlier {
             *sums.entry(key.clone()).or_default() += *count;
         }
+    }
+
+    fn steered(&self) -> MutexGuard<'_, Steered> {
+        self.steered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Adds one to a counter that only this thread writes. This is cheaper than an atomic addition.
 fn add(counter: &AtomicU64) {
     counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_rules::geo::CountryCode;
+    use bailiwick_rules::table::Table;
+
+    use super::*;
+
+    fn rules() -> Arc<Rules> {
+        let document = r#"{ "version": 1, "revision": 1, "jurisdictions": { "eu": { "include": ["EU"] } },
+            "regions": { "fra": { "countries": ["DE"] } },
+            "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra"],
+                "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } } }"#;
+        let table = Table::compile(document.as_bytes()).unwrap();
+        Arc::new(Rules { table, bytes: Arc::from(document.as_bytes()) })
+    }
+
+    #[test]
+    fn sums_are_the_same_whichever_rules_came_meanwhile() {
+        let (thread, rules) = (ThreadCounters::default(), rules());
+        let origin = Origin::new(CountryCode::parse("AT").unwrap().number(), true);
+        for revisions in 1..5 {
+            let counters = thread.steered_under(&rules);
+            counters.add(ServiceIndex(0), Some(RegionIndex(0)), origin);
+            for _ in 0..2 {
+                let mut sums = BTreeMap::new();
+                thread.sum_steered_into(&mut sums);
+                assert_eq!(sums.values().copied().collect::<Vec<u64>>(), [revisions]);
+            }
+        }
+    }
+
+    #[test]
+    fn rules_change_while_counters_are_summed() {
+        let (thread, rules) = (ThreadCounters::default(), rules());
+        // As a reader does that hasn't come to its end.
+        let summing = thread.sums.lock().unwrap();
+        thread.steered_under(&rules).add(ServiceIndex(0), None, Origin::default());
+        drop(summing);
+    }
+
+    #[test]
+    fn what_no_counter_is_left_for_is_counted_apart_from_clients_whose_place_is_unknown() {
+        let (thread, rules) = (ThreadCounters::default(), rules());
+        let counters = thread.steered_under(&rules);
+        counters.fill();
+        counters.add(ServiceIndex(0), None, Origin::new(7, true));
+        let mut sums = BTreeMap::new();
+        thread.sum_steered_into(&mut sums);
+        assert_eq!(sums.keys().map(|(.., origin)| *origin).collect::<Vec<_>>(), [Origin::UNCOUNTED]);
+        assert_eq!(CountryCode::numbered(Origin::UNCOUNTED.country()), None);
+    }
 }

@@ -11,6 +11,7 @@ use bailiwick_rules::id::RegionId;
 use bailiwick_rules::time::Timestamp;
 
 use super::{Metrics, Steering};
+use crate::response::answer::Origin;
 
 /// The recorded traffic.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub(super) struct Recorder {
     /// The counters when they were read last.
     before: BTreeMap<Steering, u64>,
     traffic: Traffic,
+    /// When answers were recorded last for which a thread had no counter of their country.
+    uncounted: Option<Timestamp>,
 }
 
 /// Which queries to report.
@@ -53,9 +56,14 @@ impl Metrics {
                 region: region.as_ref().map(RegionId::as_str),
                 source: if origin.has_subnet() { Source::Ecs } else { Source::Resolver },
             };
-            (new > 0).then_some((counted, new))
+            (new > 0).then_some(((counted, *origin == Origin::UNCOUNTED), new))
         });
-        recorder.traffic.add(now, new);
+        let mut has_uncounted = false;
+        let new = new.inspect(|(key, _)| has_uncounted |= key.1);
+        recorder.traffic.add(now, new.map(|((counted, _), new)| (counted, new)));
+        if has_uncounted {
+            recorder.uncounted = Some(now);
+        }
         recorder.before = sums;
         recorder
     }
@@ -75,6 +83,14 @@ impl Metrics {
         self.recorded(now).traffic.to_bytes()
     }
 
+    /// Reports the queries of all buckets that begin at `since` or later, as they were recorded last: nothing is summed
+    /// anew. Leaves out queries without a country where some of them may have had one, and says how many these are.
+    pub(crate) fn recorded_traffic(&self, now: Timestamp, since: Timestamp) -> (TrafficReport, u64) {
+        let recorder = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        let uncounted = recorder.uncounted.unwrap_or(Timestamp(i64::MIN));
+        recorder.traffic.report_whole(now, since, uncounted)
+    }
+
     /// Reports the wanted queries until `now`.
     pub(crate) fn traffic(&self, now: Timestamp, wanted: Wanted<'_>) -> TrafficReport {
         self.recorded(now).traffic.report(now, wanted.since, wanted.service, wanted.apart)
@@ -88,7 +104,6 @@ mod tests {
     use bailiwick_rules::id::ServiceId;
 
     use super::*;
-    use crate::response::answer::Origin;
 
     #[test]
     fn threads_that_record_at_the_same_time_count_nothing_twice() {
