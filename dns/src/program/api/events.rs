@@ -19,10 +19,11 @@ use futures_util::stream::unfold;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc::{Sender, channel};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Api;
 use super::reply::Problem;
+use crate::program::picture::events::{Event, Events};
 
 /// How many past events a viewer without a number gets.
 const PAST: usize = 200;
@@ -34,6 +35,10 @@ const PIECES: usize = 4;
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// How often a comment is sent, so that nobody between takes the connection for dead.
 const PING: Duration = Duration::from_secs(15);
+
+/// For how long a viewer is fed. It comes back with the number of its last event, so nothing is lost. One that is gone
+/// without a word holds its place no longer than that: what is sent to it may vanish in buffers.
+const LIFE: Duration = Duration::from_secs(3_600);
 
 /// How many past events are wanted.
 #[derive(Debug, Deserialize)]
@@ -59,9 +64,11 @@ pub(super) async fn events(
     };
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|id| own_id(&api, id));
     let from = last.unwrap_or_else(|| api.picture.events(|events| events.before_last(asked.last.unwrap_or(PAST))));
+    // Whoever comes for the first time misses nothing of what was before.
+    let known = last.unwrap_or_else(|| api.picture.events(Events::newest));
     let (pieces, received) = channel(PIECES);
     tokio::spawn(async move {
-        follow(api, from, pieces).await;
+        follow(api, from, known, pieces, LIFE).await;
         drop(place);
     });
     let stream = unfold(received, |mut received| async {
@@ -75,8 +82,9 @@ pub(super) async fn events(
     Ok((headers, Body::from_stream(stream)).into_response())
 }
 
-/// Feeds one viewer.
-async fn follow(api: Arc<Api>, mut from: u64, pieces: Sender<String>) {
+/// Feeds one viewer for so long. It has events up to `from`, and misses none up to `known`.
+pub(super) async fn follow(api: Arc<Api>, mut from: u64, known: u64, pieces: Sender<String>, life: Duration) {
+    let end = Instant::now() + life;
     let mut newest = api.picture.follow();
     let hello = json!({ "node": api.node, "begun": api.begun });
     if !send(&pieces, format!("retry: 3000\nevent: hello\ndata: {hello}\n\n")).await {
@@ -85,20 +93,11 @@ async fn follow(api: Arc<Api>, mut from: u64, pieces: Sender<String>) {
     loop {
         newest.borrow_and_update();
         let events = api.picture.events(|events| events.after(from, IN_A_PIECE));
-        if api.picture.is_closed() {
+        if api.picture.is_closed() || Instant::now() >= end {
             return;
         }
         if let Some(last) = events.last() {
-            let missed = events.first().map_or(0, |first| first.id - from - 1);
-            let mut piece = String::new();
-            for event in &events {
-                // JSON has no line breaks here, so an event is one line whatever its texts are.
-                let data = serde_json::to_string(event).unwrap_or_default();
-                let _ = write!(piece, "id: {}-{}\nevent: change\ndata: {data}\n\n", api.begun.0, event.id);
-            }
-            if missed > 0 && from > 0 {
-                piece.insert_str(0, &format!("event: missed\ndata: {{\"events\":{missed}}}\n\n"));
-            }
+            let piece = piece(&events, from.max(known), api.begun.0);
             from = last.id;
             if !send(&pieces, piece).await {
                 return;
@@ -108,9 +107,26 @@ async fn follow(api: Arc<Api>, mut from: u64, pieces: Sender<String>) {
         tokio::select! {
             changed = newest.changed() => if changed.is_err() { return },
             () = pieces.closed() => return,
+            () = tokio::time::sleep_until(end) => return,
             () = tokio::time::sleep(PING) => if !send(&pieces, ":\n\n".to_owned()).await { return },
         }
     }
+}
+
+/// Events as text, with how many are missing between them after the one numbered `known`.
+fn piece(events: &[Event], mut known: u64, begun: i64) -> String {
+    let mut piece = String::new();
+    for event in events {
+        let missed = event.id.saturating_sub(known + 1);
+        if missed > 0 {
+            let _ = write!(piece, "event: missed\ndata: {{\"events\":{missed}}}\n\n");
+        }
+        known = known.max(event.id);
+        // JSON has no line breaks here, so an event is one line whatever its texts are.
+        let data = serde_json::to_string(event).unwrap_or_default();
+        let _ = write!(piece, "id: {begun}-{}\nevent: change\ndata: {data}\n\n", event.id);
+    }
+    piece
 }
 
 /// Whether the viewer took it.
@@ -122,4 +138,30 @@ pub(super) async fn send(pieces: &Sender<String>, piece: String) -> bool {
 fn own_id(api: &Api, id: &str) -> Option<u64> {
     let (begun, id) = id.rsplit_once('-')?;
     (begun.parse() == Ok(api.begun.0)).then(|| id.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::picture::events::{Change, Kind, Tone};
+
+    #[test]
+    fn what_is_missing_between_events_is_counted_but_not_what_was_known() {
+        let event = |id| Event {
+            id,
+            at: bailiwick_rules::time::Timestamp(0),
+            change: Change::new(Kind::Health, Tone::Plain, "fra", "is up", ""),
+        };
+        let told = |known| -> Vec<String> {
+            let text = piece(&[3, 4, 7, 9].map(event), known, 17);
+            let lines = text.lines().filter(|line| line.starts_with("id: ") || line.contains("events"));
+            lines.map(|line| line.trim_start_matches("data: ").to_owned()).collect()
+        };
+        let missed = |count: u64| format!("{{\"events\":{count}}}");
+        let ids = ["id: 17-3", "id: 17-4", "id: 17-7", "id: 17-9"];
+        assert_eq!(told(1), [&missed(1), ids[0], ids[1], &missed(2), ids[2], &missed(1), ids[3]]);
+        assert_eq!(told(2), [ids[0], ids[1], &missed(2), ids[2], &missed(1), ids[3]]);
+        assert_eq!(told(7), [ids[0], ids[1], ids[2], &missed(1), ids[3]]);
+        assert_eq!(told(20), ids);
+    }
 }
