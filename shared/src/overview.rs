@@ -109,13 +109,17 @@ pub fn overview(table: &Table, service: Option<ServiceIndex>, tenant: Option<Ten
             add_service(table, index, tenant, &classes, &mut fences);
         }
     }
+    Overview { revision: table.revision().number, jurisdictions: territories(table).collect(), fences }
+}
+
+/// Every jurisdiction with its countries.
+pub fn territories(table: &Table) -> impl Iterator<Item = Territory> {
     let territory = |(name, set, description): (&JurisdictionId, &geo::CountrySet, Option<&str>)| Territory {
         name: name.clone(),
         description: description.map(str::to_owned),
         countries: set.iter().collect(),
     };
-    let jurisdictions = table.jurisdictions().map(territory).collect();
-    Overview { revision: table.revision().number, jurisdictions, fences }
+    table.jurisdictions().map(territory)
 }
 
 /// Countries that lie in the same jurisdictions.

@@ -5,6 +5,7 @@
 
 mod accept;
 mod exposition;
+mod fences;
 mod latency;
 mod plain;
 mod protobuf;
@@ -27,6 +28,7 @@ use crate::response::wire::{Outcome, Transport};
 use crate::state::owner::Handle;
 use crate::system::file_reload::FileHealth;
 pub(crate) use accept::Format;
+pub(crate) use fences::Fences;
 pub(crate) use latency::{EVERY, Latency};
 pub(crate) use plain::plain;
 pub(crate) use protobuf::protobuf;
@@ -85,6 +87,8 @@ pub(crate) struct Metrics {
     traffic: Mutex<traffic::Recorder>,
     serving: Mutex<serving::Serving>,
     threads: Mutex<Vec<Arc<ThreadCounters>>>,
+    /// What the last check of fences found.
+    pub(crate) fences: Fences,
     gate: Option<Arc<Gate>>,
     limiter: Option<Arc<Limiter>>,
     files: Vec<Arc<FileHealth>>,
@@ -111,6 +115,7 @@ impl Default for Metrics {
             traffic: Mutex::default(),
             serving: Mutex::default(),
             threads: Mutex::default(),
+            fences: Fences::default(),
             gate: None,
             limiter: None,
             files: Vec::new(),
@@ -154,7 +159,9 @@ impl Metrics {
     /// All steered answers since this process began.
     fn all_steered(&self) -> BTreeMap<Steering, u64> {
         let mut sums = self.steered().clone();
-        for thread in self.threads().iter() {
+        // A thread that begins needn't wait for the sums.
+        let threads = self.threads().clone();
+        for thread in threads {
             thread.sum_steered_into(&mut sums);
         }
         sums

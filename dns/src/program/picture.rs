@@ -35,10 +35,15 @@ pub(crate) struct Checked {
     pub(crate) audit: Audit,
     /// What was found in the answers that were given; `None` until enough time has passed under this revision.
     pub(crate) given: Option<Given>,
-    /// Where clients of each country go, by service.
-    pub(crate) going: Vec<Going>,
     /// The load of fences without one of their regions.
     pub(crate) margins: Vec<Margin>,
+}
+
+impl Checked {
+    /// How many answers that were given led outside.
+    pub(crate) fn outside(&self) -> u64 {
+        self.given.as_ref().map_or(0, |given| given.outside)
+    }
 }
 
 /// Answers that DNS gave under the rules in service.
@@ -50,6 +55,19 @@ pub(crate) struct Given {
     pub(crate) queries: u64,
     /// How many of them named one outside of the fence of the client's country.
     pub(crate) outside: u64,
+    /// How many more weren't compared, because a thread of packets had no counter left for their country.
+    pub(crate) left_out: u64,
+}
+
+/// Where clients of every service go, at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct AllGoing {
+    /// When.
+    pub(crate) at: Timestamp,
+    /// By service.
+    pub(crate) services: Vec<Going>,
+    /// How many more services there are.
+    pub(crate) left_out: usize,
 }
 
 /// Where clients of a service go.
@@ -68,6 +86,8 @@ pub(crate) struct Group {
     pub(crate) to: Option<String>,
     /// Whether a fence has regions and none is offered.
     pub(crate) is_withheld: bool,
+    /// Whether the region is offered only because nothing else is left.
+    pub(crate) is_revived: bool,
     /// The countries, with spaces between; `unknown` is for clients that nobody can place.
     pub(crate) countries: String,
 }
@@ -111,6 +131,7 @@ struct Kept {
     events: Events,
     timeline: Timeline,
     checked: Option<Checked>,
+    going: Option<AllGoing>,
     edge: Vec<EdgeFlow>,
     is_closed: bool,
 }
@@ -162,6 +183,16 @@ impl Picture {
     /// What was checked of fences last; `None` before the first time.
     pub(crate) fn checked(&self) -> Option<Checked> {
         self.kept().checked.clone()
+    }
+
+    /// Notes where clients go.
+    pub(crate) fn go(&self, going: AllGoing) {
+        self.kept().going = Some(going);
+    }
+
+    /// Where clients go; `None` before it was first looked at.
+    pub(crate) fn going(&self) -> Option<AllGoing> {
+        self.kept().going.clone()
     }
 
     /// Notes what Workers serve.

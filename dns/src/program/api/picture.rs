@@ -2,6 +2,7 @@
 //! JSON. Beside it, the look that is taken every second: it finds events, samples regions and checks fences.
 
 mod edge;
+mod fleet;
 mod look;
 mod now;
 
@@ -22,7 +23,9 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::Api;
+use super::read::{explained, how_to_ask};
 use super::reply::Problem;
+use crate::program::question::Question;
 use crate::state::fleet::ask_others;
 
 pub(super) use look::watch;
@@ -34,12 +37,47 @@ const MAX_ANSWER: usize = 1 << 20;
 /// The longest question that is passed on, in bytes.
 const MAX_QUESTION: usize = 2_000;
 
-/// The last answer of `/v1/picture`, and when it was made.
-pub(crate) type Cached = Mutex<Option<(Instant, Bytes)>>;
+/// The last answers of `/v1/picture`.
+#[derive(Debug, Default)]
+pub(crate) struct Cached {
+    /// The picture without the fleet, and when it was made.
+    own: Mutex<Option<(Instant, Bytes)>>,
+    fleet: fleet::Cached,
+}
+
+/// What is asked of the picture.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// Whether the traffic of all nodes is told, too.
+    #[serde(default)]
+    fleet: bool,
+}
 
 /// All that the first screen shows, made once a second however many ask.
-pub(super) async fn picture(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
-    let mut cached = api.cached_picture.lock().await;
+pub(super) async fn picture(
+    State(api): State<Arc<Api>>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(wanted) = wanted.map_err(|rejection| {
+        let how = "ask as /v1/picture, or as /v1/picture?fleet=true for the traffic of all nodes";
+        Problem::new(StatusCode::BAD_REQUEST, format!("{}; {how}", rejection.body_text()))
+    })?;
+    // In a task of its own: whoever asks may leave, and nobody else should begin the same work meanwhile.
+    let own = tokio::spawn(own(Arc::clone(&api)));
+    let own = own.await.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this program"))??;
+    if !wanted.fleet {
+        return Ok(json(own));
+    }
+    // The picture is an object that is never empty.
+    let of_fleet = fleet::traffic(&api).await;
+    let rest = own.strip_suffix(b"}").unwrap_or_default();
+    Ok(json(Bytes::from([rest, b",\"fleet_traffic\":", &of_fleet, b"}"].concat())))
+}
+
+/// The picture without the fleet.
+async fn own(api: Arc<Api>) -> Result<Bytes, Problem> {
+    let mut cached = api.cached_picture.own.lock().await;
     let fresh = cached.as_ref().filter(|(made, _)| made.elapsed() < FRESH).map(|(_, bytes)| bytes.clone());
     let bytes = match fresh {
         Some(bytes) => bytes,
@@ -52,8 +90,7 @@ pub(super) async fn picture(State(api): State<Arc<Api>>) -> Result<Response, Pro
             bytes
         }
     };
-    drop(cached);
-    Ok(json(bytes))
+    Ok(bytes)
 }
 
 fn json(bytes: Bytes) -> Response {
@@ -115,8 +152,12 @@ pub(super) async fn explain_by_node(
     }
     let uri = format!("/v1/explain?{question}").parse();
     let uri = uri.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "this is no query string"))?;
-    let own = Query::try_from_uri(&uri);
-    let Json(own) = super::read::explain(State(Arc::clone(&api)), own).await?;
+    let Query(own) = Query::<Question>::try_from_uri(&uri).map_err(|error| how_to_ask(&error.body_text()))?;
+    if own.all {
+        let message = "all: every fence is the same for all nodes with the same rules; ask /v1/explain?all=true of one";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, message));
+    }
+    let own = explained(&api, &own)?;
     let mut nodes = BTreeMap::from([(api.node.clone(), serde_json::to_value(own).unwrap_or_default())]);
     let mut missing = Vec::new();
     let name = |peer: &str| {

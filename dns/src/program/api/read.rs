@@ -14,7 +14,6 @@ use bailiwick_rules::explain::{Explanation, explain as explain_steering};
 use bailiwick_rules::fleet::head::{Head, Stage};
 use bailiwick_rules::health::supposing_down;
 use bailiwick_rules::id::RegionId;
-use bailiwick_rules::overview::Overview;
 use bailiwick_rules::report::{HealthReport, VerdictReport};
 use bailiwick_rules::steer::{Conditions, Local};
 use bailiwick_rules::time::Timestamp;
@@ -27,6 +26,7 @@ use crate::program::metrics::{Format, plain, protobuf};
 use crate::program::question::Question;
 use crate::state::fleet::HEAD;
 use crate::state::owner::{Failure, SourceStatus};
+use crate::state::snapshot::Snapshot;
 
 /// Tells that the document last offered isn't the one in service, and the first reason.
 const RULES_ERROR: HeaderName = HeaderName::from_static("x-bailiwick-rules-error");
@@ -169,19 +169,11 @@ pub(super) async fn rules_status(State(api): State<Arc<Api>>) -> Json<Sources> {
     })
 }
 
-fn how_to_ask(wrong: &str) -> Problem {
+pub(super) fn how_to_ask(wrong: &str) -> Problem {
     let how = "ask as /v1/explain?service=chat&client=203.0.113.7 or with country, tenant, model, path, down and at, \
         or with \
                all=true for every fence";
     Problem::new(StatusCode::BAD_REQUEST, format!("{wrong}; {how}"))
-}
-
-/// One decision, or every fence.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub(super) enum Explained {
-    One(Box<OneExplained>),
-    All(Overview),
 }
 
 /// One decision, and who holds the statuses it rests on.
@@ -194,20 +186,36 @@ pub(super) struct OneExplained {
     fleet: BTreeMap<RegionId, VerdictReport>,
 }
 
-/// What the snapshot in service decides for a client, by its health and what is supposed to be down.
+/// What the snapshot in service decides for a client, or every fence.
 pub(super) async fn explain(
     State(api): State<Arc<Api>>,
     question: Result<Query<Question>, QueryRejection>,
-) -> Result<Json<Explained>, Problem> {
+) -> Result<Response, Problem> {
     let Query(question) = question.map_err(|rejection| how_to_ask(&rejection.body_text()))?;
-    if !question.all && question.service.is_none() && question.tenant.is_none() {
+    match question.all {
+        true => every_fence(question, api.handle.snapshot_owned()).await,
+        false => Ok(Json(explained(&api, &question)?).into_response()),
+    }
+}
+
+/// Every fence. There may be millions, so this isn't done on a thread that serves connections.
+async fn every_fence(question: Question, snapshot: Arc<Snapshot>) -> Result<Response, Problem> {
+    let listed = tokio::task::spawn_blocking(move || {
+        let all = question.overview(snapshot.table())?;
+        serde_json::to_vec(&all).map_err(|error| vec![error.to_string()])
+    });
+    let fault = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this program");
+    let bytes = listed.await.map_err(fault)?.map_err(|errors| Problem::all(StatusCode::BAD_REQUEST, errors))?;
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response())
+}
+
+/// What the snapshot in service decides for a client, by its health and what is supposed to be down.
+pub(super) fn explained(api: &Api, question: &Question) -> Result<OneExplained, Problem> {
+    if question.service.is_none() && question.tenant.is_none() {
         return Err(how_to_ask("service: is missing"));
     }
     let snapshot = api.handle.snapshot_owned();
     let refused = |errors| Problem::all(StatusCode::BAD_REQUEST, errors);
-    if question.all {
-        return question.overview(snapshot.table()).map(|all| Json(Explained::All(all))).map_err(refused);
-    }
     let understood =
         question.understand(snapshot.table(), snapshot.world().places(), api.handle.now()).map_err(refused)?;
     let health = supposing_down(&snapshot.health().regions, &understood.down);
@@ -217,5 +225,5 @@ pub(super) async fn explain(
     snapshot.explain_shed(&mut explained, &understood.ask);
     let mut fleet = snapshot.fleet_report(understood.at);
     fleet.retain(|region, _| explained.fence.contains(region));
-    Ok(Json(Explained::One(Box::new(OneExplained { explanation: explained, fleet }))))
+    Ok(OneExplained { explanation: explained, fleet })
 }

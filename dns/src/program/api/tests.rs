@@ -86,7 +86,7 @@ impl Fixture {
             waiting: Semaphore::new(MOST_WAITING),
             sending: Sending::default(),
             picture: Picture::default(),
-            cached_picture: Mutex::default(),
+            cached_picture: super::picture::Cached::default(),
             publishing: Mutex::default(),
             failed_tokens: FailedTokens::default(),
             handle: started.handle.clone(),

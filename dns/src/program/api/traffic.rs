@@ -62,7 +62,7 @@ pub(super) async fn traffic(
     }
     let mut report = counted(&api, span, asked.service.as_deref(), asked.buckets);
     if asked.fleet {
-        add_others(&api, &asked, span, &mut report).await?;
+        add_others(&api, &asked, span, MAX_ANSWER, &mut report).await?;
     }
     Ok(Json(report))
 }
@@ -79,8 +79,22 @@ fn counted(api: &Api, span: Millis, service: Option<&str>, apart: bool) -> Traff
     api.metrics.traffic(now, Wanted { since, service, apart })
 }
 
+/// What all nodes of the fleet counted in the last `span`. The answer of a node has at most `most` bytes.
+pub(super) async fn of_fleet(api: &Api, span: Millis, most: usize) -> Result<TrafficReport, Problem> {
+    let asked = Asked { since: None, service: None, buckets: false, fleet: true };
+    let mut report = counted(api, span, None, false);
+    add_others(api, &asked, span, most, &mut report).await?;
+    Ok(report)
+}
+
 /// Adds what the other nodes of the fleet counted. Whoever gives no answer is told as missing.
-async fn add_others(api: &Api, asked: &Asked, span: Millis, report: &mut TrafficReport) -> Result<(), Problem> {
+async fn add_others(
+    api: &Api,
+    asked: &Asked,
+    span: Millis,
+    most: usize,
+    report: &mut TrafficReport,
+) -> Result<(), Problem> {
     let mut path = format!("/v1/traffic?since={}s&buckets={}", span.0.div_ceil(1_000), asked.buckets);
     if let Some(service) = &asked.service {
         path = format!("{path}&service={service}");
@@ -99,7 +113,7 @@ async fn add_others(api: &Api, asked: &Asked, span: Millis, report: &mut Traffic
             Err(why) => missing.push(Missing { peer: peer.to_owned(), why }),
         }
     };
-    let asked = ask_others(&api.fleet, &path, MAX_ANSWER, add).await;
+    let asked = ask_others(&api.fleet, &path, most, add).await;
     asked.map_err(|errors| Problem::all(StatusCode::INTERNAL_SERVER_ERROR, errors))?;
     (report.nodes, report.missing) = (Some(nodes), missing);
     Ok(())

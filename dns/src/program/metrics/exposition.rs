@@ -60,6 +60,7 @@ impl Collector for Exposition {
         self.limits(&mut encoder)?;
         self.steered(&mut encoder)?;
         self.rules(&mut encoder)?;
+        self.fences(&mut encoder)?;
         self.sources(&mut encoder)?;
         self.keys(&mut encoder)?;
         self.signatures(&mut encoder)?;
@@ -192,6 +193,16 @@ impl Exposition {
         }
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         gauge(encoder, "build_info", "The program's version")?.encode_family(&version)?.encode_gauge(&1_u64)
+    }
+
+    fn fences(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "What leads out of its fence, as the last check found it: decisions, and answers that were given";
+        let mut metric = gauge(encoder, "fence_violations", help)?;
+        for (of, count) in self.metrics.fences.violations() {
+            metric.encode_family(&[("of", of)])?.encode_gauge(&count)?;
+        }
+        let help = "When fences were checked last, in seconds since 1970; 0: not yet";
+        gauge(encoder, "fences_checked_seconds", help)?.encode_gauge(&self.metrics.fences.checked())
     }
 
     fn sources(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

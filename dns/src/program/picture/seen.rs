@@ -37,6 +37,8 @@ pub(crate) struct Seen {
     pub(crate) rollouts: BTreeMap<String, String>,
     /// How many decisions lead out of their fence.
     pub(crate) violations: usize,
+    /// Whether answers that were given led out of their fence.
+    pub(crate) led_outside: bool,
 }
 
 /// A region.
@@ -134,6 +136,13 @@ impl Seen {
                 many => (Tone::Bad, format!("{many} decisions lead out of their fence")),
             };
             changes.push(Change::new(Kind::Fence, tone, "fences", &says, "this node's check"));
+        }
+        if self.led_outside != before.led_outside {
+            let (tone, says) = match self.led_outside {
+                false => (Tone::Good, "no answer that counts has led out of its fence any longer"),
+                true => (Tone::Bad, "answers that were given led out of their fence"),
+            };
+            changes.push(Change::new(Kind::Fence, tone, "fences", says, "this node's check"));
         }
     }
 
@@ -268,6 +277,7 @@ mod tests {
             peers: one("ns2", "refused"),
             rollouts: one("next", "fra 10 %"),
             violations: 3,
+            led_outside: true,
             ..before.clone()
         };
         assert_eq!(
@@ -276,6 +286,7 @@ mod tests {
                 "rules revision 8 is in service, after 7 (bob: more)",
                 "rules a document was refused (/services: is wrong)",
                 "fences 3 decisions lead out of their fence (this node's check)",
+                "fences answers that were given led out of their fence (this node's check)",
                 "fra/fra-1 is forced down until 1970-01-01 00:00 UTC (drill)",
                 "fra/docs is lagging, was new (this node's reading)",
                 "fra/fra-1 runs another release (model)",
@@ -284,6 +295,6 @@ mod tests {
             ]
         );
         let healed = Seen { replicas: one("fra/docs", "fresh"), peers: one("ns2", ""), ..before.clone() };
-        assert_eq!(told(&healed, &now).len(), 6, "rules, fences, override, replica, skew, peer");
+        assert_eq!(told(&healed, &now).len(), 7, "rules, fences twice, override, replica, skew, peer");
     }
 }

@@ -107,7 +107,7 @@ impl Http {
             waiting: Semaphore::new(api::MOST_WAITING),
             sending: api::sending::Sending::default(),
             picture: Picture::default(),
-            cached_picture: Mutex::default(),
+            cached_picture: api::picture::Cached::default(),
             publishing: Mutex::default(),
             failed_tokens: FailedTokens::default(),
             loopback,

@@ -2,7 +2,7 @@
 //! Takes a snapshot, returns numbers for the picture. Called by the API; no query waits for it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bailiwick_rules::audit::{Audit, Book, audit};
 use bailiwick_rules::geo::{self, CountryCode};
@@ -11,7 +11,7 @@ use bailiwick_rules::table::{RegionIndex, ServiceIndex};
 use bailiwick_rules::time::Timestamp;
 
 use super::shed::Spread;
-use super::{Choice, Choices, Offer, Snapshot};
+use super::{Choice, Choices, Decided, Offer, Snapshot, World};
 
 /// The most pairs of service and tenant that are checked.
 const MOST_TENANTS: usize = 20_000;
@@ -23,8 +23,28 @@ pub(crate) struct Going {
     pub to: Option<RegionIndex>,
     /// Whether a fence has regions, but none is offered.
     pub is_withheld: bool,
+    /// Whether the region is offered only because nothing else is left.
+    pub is_revived: bool,
     /// The countries; `None` is for clients that nobody can place.
     pub countries: Vec<Option<CountryCode>>,
+}
+
+/// What a snapshot answered. Keeps neither rules nor decisions alive.
+#[derive(Debug, Clone)]
+pub(crate) struct Print {
+    world: Weak<World>,
+    decided: Vec<Weak<Decided>>,
+}
+
+impl Print {
+    /// Whether this snapshot answers the same.
+    #[must_use]
+    pub(crate) fn is_of(&self, snapshot: &Snapshot) -> bool {
+        // A weak pointer keeps its address from being used again.
+        self.world.as_ptr() == Arc::as_ptr(&snapshot.world)
+            && self.decided.len() == snapshot.decided.len()
+            && self.decided.iter().zip(&snapshot.decided).all(|(one, other)| one.as_ptr() == Arc::as_ptr(other))
+    }
 }
 
 /// The TTLs of a region's answers, in seconds: the shortest and the longest.
@@ -33,24 +53,22 @@ pub(crate) type Ttls = BTreeMap<RegionIndex, (u32, u32)>;
 impl Snapshot {
     /// Checks the decisions for all countries and tenants, and every answer that DNS has ready.
     #[must_use]
-    pub(crate) fn audit(&self, now: Timestamp) -> Audit {
-        let (table, book) = (self.table(), Book::read(self.rules_bytes()));
-        let mut found = audit(table, &book, &self.conditions(&Local::default(), now), MOST_TENANTS);
+    pub(crate) fn audit(&self, book: &Book, now: Timestamp) -> Audit {
+        let table = self.table();
+        let mut found = audit(table, book, &self.conditions(&Local::default(), now), MOST_TENANTS);
         for (service, class, choice) in self.choices() {
             let ranking = self.world.classes_of(service).and_then(|classes| classes.rankings().get(class));
             if let (Offer::Region(region), Some(ranking)) = (choice.offer, ranking) {
-                found.check_answer(&book, table, (service, ranking), region);
+                found.check_answer(book, table, (service, ranking), region);
             }
         }
         found
     }
 
-    /// Whether this snapshot answers as another one does.
+    /// What to compare a later snapshot with.
     #[must_use]
-    pub(crate) fn answers_as(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.world, &other.world)
-            && self.decided.len() == other.decided.len()
-            && self.decided.iter().zip(&other.decided).all(|(one, other)| Arc::ptr_eq(one, other))
+    pub(crate) fn print(&self) -> Print {
+        Print { world: Arc::downgrade(&self.world), decided: self.decided.iter().map(Arc::downgrade).collect() }
     }
 
     /// Every answer that is ready, with its service and the class of the clients that get it.
@@ -89,11 +107,15 @@ impl Snapshot {
         for country in geo::countries().map(Some).chain([None]) {
             let standing = stand(table, &Client { country, ..Client::default() });
             let ranking = rank(table, service, &standing, PathClass::Inference);
-            let to = decide(table, &ranking, None, &conditions).ordered.first().map(|first| first.fenced.region);
+            let steering = decide(table, &ranking, None, &conditions);
+            let to = steering.ordered.first().map(|first| first.fenced.region);
             let is_withheld = to.is_none() && !ranking.order.is_empty();
-            match groups.iter_mut().find(|group| (group.to, group.is_withheld) == (to, is_withheld)) {
+            let is_revived = to.is_some() && steering.revived;
+            let is_same =
+                |group: &&mut Going| (group.to, group.is_withheld, group.is_revived) == (to, is_withheld, is_revived);
+            match groups.iter_mut().find(is_same) {
                 Some(group) => group.countries.push(country),
-                None => groups.push(Going { to, is_withheld, countries: vec![country] }),
+                None => groups.push(Going { to, is_withheld, is_revived, countries: vec![country] }),
             }
         }
         groups

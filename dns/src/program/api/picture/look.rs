@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bailiwick_rules::audit::Book;
-use bailiwick_rules::fleet::traffic::BUCKET;
+use bailiwick_rules::fleet::traffic::{BUCKET, TrafficReport};
 use bailiwick_rules::geo::CountryCode;
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::load::{Classes, requests};
 use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::steer::first_token::Medians;
 use bailiwick_rules::steer::{Local, effective_status, forced};
-use bailiwick_rules::table::{RegionIndex, ServiceIndex};
+use bailiwick_rules::table::{RegionIndex, Revision, ServiceIndex, Table};
 use bailiwick_rules::time::Timestamp;
 
 use super::super::overrides::in_force;
@@ -21,19 +21,22 @@ use super::super::status::regions;
 use super::Api;
 use super::edge::{self, EdgeRates};
 use super::now::{rollout, whole_regions};
-use crate::program::metrics::Wanted;
+use crate::program::metrics::Metrics;
 use crate::program::picture::seen::{Forced, Region, Seen};
 use crate::program::picture::timeline::{Sample, State};
-use crate::program::picture::{Checked, Given, Going, Group, Margin};
-use crate::state::snapshot::Snapshot;
+use crate::program::picture::{AllGoing, Checked, Given, Going, Group, Margin};
+use crate::state::snapshot::{Print, Snapshot};
 
 /// How often one looks.
 const EVERY: Duration = Duration::from_secs(1);
 /// A check of fences that took so long is followed by a pause of so many times that: it takes no more than 5 % of one
-/// core.
+/// core. The same holds for the look where clients go.
 const PAUSE: u32 = 20;
 /// How often fences are checked although nothing changed: overrides end, and a check has a date.
 const CHECK_AT_LEAST: Duration = Duration::from_secs(60);
+/// How often one looks where clients go although no answer of DNS changed: services that only the edge serves have
+/// none.
+const GOING_AT_LEAST: Duration = Duration::from_secs(5);
 /// The most services for which it is told where clients go.
 const MOST_SERVICES: usize = 32;
 /// A day, in milliseconds.
@@ -42,15 +45,46 @@ const DAY: i64 = 86_400_000;
 /// What is remembered from look to look.
 #[derive(Default)]
 struct Memory {
-    check: Option<LastCheck>,
+    /// The second reading of the rules in service.
+    book: Option<(Revision, Arc<Book>)>,
+    checked: Option<Last>,
+    went: Option<Last>,
     edge: EdgeRates,
 }
 
-/// The last check of fences.
-struct LastCheck {
-    of: Arc<Snapshot>,
+/// When something was done last, for which answers, and how long it took.
+struct Last {
+    of: Print,
     at: Instant,
     took: Duration,
+}
+
+impl Last {
+    /// Something was begun at this time, and is over now.
+    fn since(at: Instant, snapshot: &Snapshot) -> Self {
+        Self { of: snapshot.print(), at, took: at.elapsed() }
+    }
+
+    /// Whether it should be done again: answers changed, or it is long ago; but not too often.
+    fn is_due(&self, snapshot: &Snapshot, at_least: Duration) -> bool {
+        let age = self.at.elapsed();
+        (age >= at_least || !self.of.is_of(snapshot)) && age >= self.took * PAUSE
+    }
+}
+
+impl Memory {
+    /// The second reading of the rules in service, which is made once for each document.
+    fn book(&mut self, snapshot: &Snapshot) -> Arc<Book> {
+        let revision = snapshot.table().revision();
+        match &self.book {
+            Some((of, book)) if *of == revision => Arc::clone(book),
+            _ => {
+                let book = Arc::new(Book::read(snapshot.rules_bytes()));
+                self.book = Some((revision, Arc::clone(&book)));
+                book
+            }
+        }
+    }
 }
 
 /// Looks until it is dropped.
@@ -69,7 +103,12 @@ pub(crate) async fn watch(api: Arc<Api>) {
 
 fn look(api: &Api, mut memory: Memory) -> Memory {
     let (snapshot, now) = (api.handle.snapshot_owned(), api.handle.now());
-    memory.check = Some(check(api, &snapshot, memory.check.take(), now));
+    check(api, &snapshot, &mut memory, now);
+    if memory.went.as_ref().is_none_or(|last| last.is_due(&snapshot, GOING_AT_LEAST)) {
+        let at = Instant::now();
+        api.picture.go(going(&snapshot, now));
+        memory.went = Some(Last::since(at, &snapshot));
+    }
     let totals = api.handle.observed().with(|sums| edge::totals(sums));
     api.picture.note_edge(memory.edge.rates(totals, now));
     let seen = see(api, &snapshot, now);
@@ -97,26 +136,34 @@ fn with_failure(why: String, failure: Option<String>) -> String {
 }
 
 /// Checks fences if what is answered may have changed, but not too often.
-fn check(api: &Api, snapshot: &Arc<Snapshot>, last: Option<LastCheck>, now: Timestamp) -> LastCheck {
-    let is_due = |last: &LastCheck| {
-        let age = last.at.elapsed();
-        (!snapshot.answers_as(&last.of) || age >= CHECK_AT_LEAST) && age >= last.took * PAUSE
-    };
-    let last = match last {
-        Some(last) if !is_due(&last) => return last,
-        last => last,
-    };
+fn check(api: &Api, snapshot: &Snapshot, memory: &mut Memory, now: Timestamp) {
+    if memory.checked.as_ref().is_some_and(|last| !last.is_due(snapshot, CHECK_AT_LEAST)) {
+        return;
+    }
     let at = Instant::now();
-    let audit = snapshot.audit(now);
-    let was_well = last.is_none() || api.picture.checked().is_none_or(|checked| checked.audit.violations == 0);
-    if audit.violations > 0 && was_well {
-        let listed: Vec<String> = audit
-            .listed
-            .iter()
-            .take(3)
-            .map(|one| format!("{}/{} to {}", one.service, one.client, one.region))
-            .collect();
-        let (revision, violations) = (snapshot.table().revision().number, audit.violations);
+    let book = memory.book(snapshot);
+    let (audit, margins, revision) =
+        (snapshot.audit(&book, now), margins(snapshot), snapshot.table().revision().number);
+    let accepted = api.handle.status().rules.accepted_at;
+    let given = accepted.and_then(|accepted| {
+        let since = Timestamp(accepted.max(api.begun).after(BUCKET).0.max(now.0 - DAY));
+        given(&api.metrics, &book, snapshot.table(), since, now)
+    });
+    memory.checked = Some(Last::since(at, snapshot));
+    let took_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let checked = Checked { at: now, revision, took_ms, audit, given, margins };
+    log(&checked, api.picture.checked().as_ref());
+    api.metrics.fences.note(now, checked.audit.violations, checked.outside());
+    api.picture.check(checked);
+}
+
+/// Logs violations that the check before didn't find.
+fn log(checked: &Checked, before: Option<&Checked>) {
+    let (revision, violations, outside) = (checked.revision, checked.audit.violations, checked.outside());
+    if violations > 0 && before.is_none_or(|before| before.audit.violations == 0) {
+        let listed = checked.audit.listed.iter().take(3);
+        let listed: Vec<String> =
+            listed.map(|one| format!("{}/{} to {}", one.service, one.client, one.region)).collect();
         let listed = listed.join(", ");
         tracing::error!(
             json.event = "fence_violated",
@@ -125,36 +172,31 @@ fn check(api: &Api, snapshot: &Arc<Snapshot>, last: Option<LastCheck>, now: Time
             "{violations} decisions lead out of their fence: {listed}; please report it"
         );
     }
-    let revision = snapshot.table().revision().number;
-    let (given, going, margins) = (given(api, snapshot, now), going(snapshot, now), margins(snapshot));
-    let took = at.elapsed();
-    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    api.picture.check(Checked { at: now, revision, took_ms, audit, given, going, margins });
-    LastCheck { of: Arc::clone(snapshot), at, took }
+    if outside > 0 && before.is_none_or(|before| before.outside() == 0) {
+        tracing::error!(
+            json.event = "fence_violated",
+            revision,
+            outside,
+            "{outside} answers that were given led out of their fence: see /v1/traffic, and please report it"
+        );
+    }
 }
 
 /// Compares the answers that were counted with the fences. Only buckets count that began long enough after the rules
 /// came into service: a bucket may hold queries that were answered up to one bucket earlier.
-fn given(api: &Api, snapshot: &Snapshot, now: Timestamp) -> Option<Given> {
-    let accepted = api.handle.status().rules.accepted_at?.max(api.begun);
-    let since = Timestamp(accepted.after(BUCKET).0.max(now.0 - DAY));
-    let report = api.metrics.traffic(now, Wanted { since, service: None, apart: true });
-    let (book, table) = (Book::read(snapshot.rules_bytes()), snapshot.table());
-    let mut found = Given { since: now, queries: 0, outside: 0 };
-    let mut known: BTreeMap<(String, Option<String>, String), bool> = BTreeMap::new();
-    for count in report.counts {
-        let (Some(from), Some(region)) = (count.from.filter(|from| *from >= since), count.region) else { continue };
+fn given(metrics: &Metrics, book: &Book, table: &Table, since: Timestamp, now: Timestamp) -> Option<Given> {
+    let (report, left_out) = metrics.recorded_traffic(now, since);
+    let TrafficReport { from, counts, .. } = report;
+    let mut found = Given { since: from.unwrap_or(now), queries: 0, outside: 0, left_out };
+    for count in counts {
+        let Some(region) = count.region else { continue };
         // Names beyond a bound are counted under one that no rules have.
         if table.region_named(&region).is_none() || table.service_named(&count.service).is_none() {
             continue;
         }
-        found.since = found.since.min(from);
         found.queries += count.queries;
-        let is_allowed = *known.entry((count.service, count.country, region)).or_insert_with_key(|key| {
-            let (service, country, region) = key;
-            book.allows_country(service, country.as_deref().and_then(CountryCode::parse), region)
-        });
-        if !is_allowed {
+        let country = count.country.as_deref().and_then(CountryCode::parse);
+        if !book.allows_country(&count.service, country, &region) {
             found.outside += count.queries;
         }
     }
@@ -162,12 +204,13 @@ fn given(api: &Api, snapshot: &Snapshot, now: Timestamp) -> Option<Given> {
 }
 
 /// Where clients of each country go, by service.
-fn going(snapshot: &Snapshot, now: Timestamp) -> Vec<Going> {
+fn going(snapshot: &Snapshot, now: Timestamp) -> AllGoing {
     let table = snapshot.table();
     let services = (0..).map(ServiceIndex).zip(table.services()).take(MOST_SERVICES);
     let group = |group: crate::state::snapshot::Going| Group {
         to: group.to.map(|region| table.region(region).id.to_string()),
         is_withheld: group.is_withheld,
+        is_revived: group.is_revived,
         countries: group
             .countries
             .iter()
@@ -179,7 +222,8 @@ fn going(snapshot: &Snapshot, now: Timestamp) -> Vec<Going> {
         service: service.id.to_string(),
         groups: snapshot.going(index, now).into_iter().map(group).collect(),
     };
-    services.map(of).collect()
+    let left_out = table.services().len().saturating_sub(MOST_SERVICES);
+    AllGoing { at: now, services: services.map(of).collect(), left_out }
 }
 
 /// What fences carry without one of their regions: by the measured demand, or by what the rules state.
@@ -236,6 +280,7 @@ fn see(api: &Api, snapshot: &Snapshot, now: Timestamp) -> Seen {
         (one.of, forced)
     });
     let moves = snapshot.health().planned.iter().flat_map(|planned| &planned.moves);
+    let checked = api.picture.checked();
     Seen {
         rules: (table.revision().number, head),
         refused: refused.map(|failure| (failure.at, failure.errors.first().cloned().unwrap_or_default())),
@@ -246,7 +291,8 @@ fn see(api: &Api, snapshot: &Snapshot, now: Timestamp) -> Seen {
         moves: moves.map(|moved| ((name(moved.from), name(moved.to)), moved.share)).collect(),
         peers,
         rollouts: table.rollouts().iter().map(|one| (one.id.to_string(), rollout(table, one))).collect(),
-        violations: api.picture.checked().map_or(0, |checked| checked.audit.violations),
+        violations: checked.as_ref().map_or(0, |checked| checked.audit.violations),
+        led_outside: checked.is_some_and(|checked| checked.outside() > 0),
     }
 }
 
@@ -295,4 +341,44 @@ fn samples(snapshot: &Snapshot, seen: &Seen, first_tokens: &Medians, now: Timest
         (region.id.clone(), Sample { state, load, first_token })
     };
     (0..).map(RegionIndex).zip(table.regions()).map(sample).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_rules::id::ServiceId;
+
+    use super::*;
+    use crate::response::answer::Origin;
+    use crate::state::snapshot::Rules;
+
+    const RULES: &str = r#"{ "version": 1, "revision": 1, "jurisdictions": { "eu": { "include": ["EU"] } },
+        "regions": { "fra": { "countries": ["DE"] } },
+        "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra"],
+            "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } } }"#;
+
+    #[test]
+    fn an_answer_without_a_counter_of_its_country_is_no_violation_and_one_for_an_unknown_client_is() {
+        let now = Timestamp(10 * i64::try_from(BUCKET.0).unwrap());
+        let book = Book::read(RULES.as_bytes());
+        let table = Table::compile(RULES.as_bytes()).unwrap();
+        let rules = Arc::new(Rules { table, bytes: Arc::from(RULES.as_bytes()) });
+        let (service, region) = (ServiceId::parse("chat").unwrap(), RegionId::parse("fra").unwrap());
+        let austria = Origin::new(CountryCode::parse("AT").unwrap().number(), true);
+        let found = |is_full: bool, others: &[Origin]| {
+            let metrics = Metrics::default();
+            let counters = metrics.thread().steered_under(&rules);
+            if is_full {
+                counters.fill();
+            }
+            counters.add(ServiceIndex(0), Some(RegionIndex(0)), austria);
+            others.iter().for_each(|origin| metrics.count_steered(&service, Some(&region), *origin));
+            metrics.record_traffic(now);
+            given(&metrics, &book, &rules.table, now, now).map(|found| (found.queries, found.outside, found.left_out))
+        };
+        assert_eq!(found(false, &[]), Some((1, 0, 0)));
+        assert_eq!(found(false, &[Origin::default()]), Some((2, 1, 0)), "nobody unplaced may be sent anywhere");
+        assert_eq!(found(true, &[austria]), Some((1, 0, 1)));
+        assert_eq!(found(true, &[austria, Origin::default()]), Some((1, 0, 2)), "who was which can't be told");
+        assert_eq!(found(true, &[]), None);
+    }
 }

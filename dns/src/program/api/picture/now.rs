@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 
 use bailiwick_rules::audit::Violation;
+use bailiwick_rules::fleet::traffic::TrafficReport;
 use bailiwick_rules::geo::Coordinates;
 use bailiwick_rules::health::Status;
+use bailiwick_rules::overview::{Territory, territories};
 use bailiwick_rules::report::LoadReport;
 use bailiwick_rules::rules::Change;
 use bailiwick_rules::steer::first_token::Medians;
@@ -14,23 +16,23 @@ use bailiwick_rules::time::{Millis, Timestamp};
 use serde::Serialize;
 
 use super::super::overrides::in_force;
-use super::super::status::{fences, regions, replicas, sources, troubles};
+use super::super::status::{regions, replicas, sources, troubles};
 use super::Api;
 use crate::program::fleet_report::HeadReport;
 use crate::program::metrics::Wanted;
-use crate::program::node_status::{FenceNow, OverrideNow, RegionNow, ReplicaNow, SourceNow};
+use crate::program::node_status::{OverrideNow, RegionNow, ReplicaNow, SourceNow};
 use crate::program::picture::{Checked, EdgeFlow, Going, Margin};
 use crate::state::fleet_status::Peer;
 use crate::state::snapshot::{Snapshot, Ttls};
 
 /// Over how long queries are counted.
-const SPAN: Millis = Millis(600_000);
+pub(super) const SPAN: Millis = Millis(600_000);
 /// The most flows of DNS that are told.
 const MOST_FLOWS: usize = 600;
 /// The most countries of a region that are told.
 const MOST_COUNTRIES: usize = 12;
-/// The most fences that are told.
-const MOST_FENCES: usize = 500;
+/// The most jurisdictions that are told.
+const MOST_JURISDICTIONS: usize = 500;
 
 /// All that the first screen shows.
 #[derive(Serialize)]
@@ -47,9 +49,16 @@ pub(super) struct Now {
     mode: &'static str,
     peers: Vec<Peer>,
     checked: Option<CheckedNow>,
+    /// The names of all services.
+    services: Vec<String>,
+    /// Where clients go, for the first services.
     going: Vec<Going>,
+    /// When that was looked at.
+    going_at: Option<Timestamp>,
+    /// For how many more services it isn't told.
+    going_left_out: usize,
+    jurisdictions: Vec<Territory>,
     regions: Vec<RegionOut>,
-    fences: Vec<FenceNow>,
     flows: Flows,
     edge: Vec<EdgeFlow>,
     moves: Vec<Move>,
@@ -127,9 +136,9 @@ struct RegionOut {
     quotas: Vec<String>,
 }
 
-/// Queries of the last minutes, as this node answered them.
+/// Queries of the last minutes.
 #[derive(Serialize)]
-struct Flows {
+pub(super) struct Flows {
     seconds: u64,
     left_out: usize,
     flows: Vec<Flow>,
@@ -186,12 +195,10 @@ pub(super) fn now(api: &Api) -> Now {
     let (published, peers) =
         api.handle.fleet().with(|known| (known.head.as_ref().map(HeadReport::from), known.peers.clone()));
     let checked = api.picture.checked();
-    let (going, margins) =
-        checked.as_ref().map(|checked| (checked.going.clone(), checked.margins.clone())).unwrap_or_default();
+    let margins = checked.as_ref().map(|checked| checked.margins.clone()).unwrap_or_default();
+    let going = api.picture.going();
     let name = |region: RegionIndex| table.region(region).id.to_string();
     let moves = snapshot.health().planned.iter().flat_map(|planned| &planned.moves);
-    let mut fences = fences(&snapshot, now);
-    fences.truncate(MOST_FENCES);
     Now {
         node: api.node.clone(),
         version: env!("CARGO_PKG_VERSION"),
@@ -205,9 +212,12 @@ pub(super) fn now(api: &Api) -> Now {
         mode: api.fleet.mode.as_str(),
         peers,
         checked: checked.map(CheckedNow::from),
-        going,
+        services: table.services().iter().map(|service| service.id.to_string()).collect(),
+        going_at: going.as_ref().map(|going| going.at),
+        going_left_out: going.as_ref().map_or(0, |going| going.left_out),
+        going: going.map(|going| going.services).unwrap_or_default(),
+        jurisdictions: territories(table).take(MOST_JURISDICTIONS).collect(),
         regions: all_regions(api, &snapshot, now),
-        fences,
         flows: flows(api, now),
         edge: api.picture.edge(),
         moves: moves
@@ -297,10 +307,14 @@ fn region_out(
     }
 }
 
-/// The largest flows.
+/// The largest flows of this node.
 fn flows(api: &Api, now: Timestamp) -> Flows {
     let since = Timestamp(now.0.saturating_sub(i64::try_from(SPAN.0).unwrap_or(i64::MAX)));
-    let mut report = api.metrics.traffic(now, Wanted { since, service: None, apart: false });
+    largest(api.metrics.traffic(now, Wanted { since, service: None, apart: false }), now)
+}
+
+/// The largest flows of a report.
+pub(super) fn largest(mut report: TrafficReport, now: Timestamp) -> Flows {
     report.counts.sort_unstable_by_key(|count| std::cmp::Reverse(count.queries));
     let left_out = report.counts.len().saturating_sub(MOST_FLOWS);
     report.counts.truncate(MOST_FLOWS);

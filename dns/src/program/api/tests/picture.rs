@@ -70,6 +70,57 @@ async fn the_picture_says_who_goes_where_and_that_nothing_leads_outside() {
     assert_eq!((&fra["region"], &fra["endpoints"], &fra["quotas"]), (&json!("fra"), &json!(1), &json!(["swc"])));
     let flow = json!({ "service": "chat", "country": "AT", "region": "fra", "source": "ecs", "queries": 1 });
     assert_eq!(picture["flows"]["flows"], json!([flow]));
+    let eu = &picture["jurisdictions"][0];
+    assert!(eu["name"] == "eu" && eu["countries"].as_array().unwrap().contains(&json!("FR")), "{eu}");
+    assert_eq!((&picture["services"], &picture["going_left_out"]), (&json!(["chat"]), &json!(0)));
+    assert!(picture["going_at"].is_string() && picture["fences"].is_null() && picture["fleet_traffic"].is_null());
+    let metrics = fixture.get("/metrics").await.text().await.unwrap();
+    for expected in ["bailiwick_fence_violations{of=\"decisions\"} 0", "bailiwick_fence_violations{of=\"answers\"} 0"] {
+        assert!(metrics.contains(expected), "{metrics}");
+    }
+
+    // The sum of the fleet is kept: what is counted now isn't in it for a while.
+    let fleet = async || until(&fixture, "/v1/picture?fleet=true", |_| true).await["fleet_traffic"].take();
+    let first = fleet().await;
+    assert_eq!((&first["flows"], &first["missing"], &first["left_out"]), (&json!([flow]), &json!([]), &json!(0)));
+    fixture.api.metrics.count_steered(&service, Some(&RegionId::parse("fra").unwrap()), origin);
+    assert_eq!(fleet().await, first);
+    assert_eq!(fixture.get("/v1/picture?fleet=maybe").await.status(), 400);
+}
+
+#[tokio::test]
+async fn where_clients_go_follows_an_override_at_once() {
+    let fixture = Fixture::open().await;
+    let going = |body: &Value, country: &str| {
+        let groups = body["going"][0]["groups"].as_array()?;
+        let holds = |group: &&Value| group["countries"].as_str().unwrap().split(' ').any(|one| one == country);
+        groups.iter().find(holds).map(|group| (group["to"].clone(), group["is_revived"].clone()))
+    };
+    let is = |region: &str, is_revived: bool| Some((json!(region), json!(is_revived)));
+    until(&fixture, "/v1/picture", |body| going(body, "DE") == is("fra", false)).await;
+    let down = json!({ "region": "fra", "status": "down", "until": tomorrow(&fixture), "reason": "drill" });
+    assert_eq!(fixture.force(down).await.0, 200);
+    until(&fixture, "/v1/picture", |body| going(body, "DE") == is("par", false)).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_events_ends_after_its_time() {
+    let fixture = Fixture::open().await;
+    let (pieces, mut received) = tokio::sync::mpsc::channel(4);
+    let life = Duration::from_millis(50);
+    let fed = super::super::events::follow(Arc::clone(&fixture.api), 0, 0, pieces, life);
+    let reader = async { while received.recv().await.is_some() {} };
+    tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(fed, reader) }).await.expect("it ends");
+}
+
+#[tokio::test]
+async fn every_fence_is_listed_by_one_node_only() {
+    let fixture = Fixture::open().await;
+    let (status, all) = read(fixture.get("/v1/explain?all=true").await).await;
+    assert_eq!((status, &all["jurisdictions"][0]["name"]), (200, &json!("eu")), "{all}");
+    assert_eq!(fixture.get("/v1/explain?all=true&service=chta").await.status(), 400);
+    let (status, body) = read(fixture.get("/v1/explain/nodes?all=true").await).await;
+    assert!(status == 400 && message(&body).contains("/v1/explain?all=true"), "{body}");
 }
 
 #[tokio::test]
