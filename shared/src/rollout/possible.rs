@@ -6,7 +6,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::check::Check;
-use super::record::Range;
+
+/// The differences or ratios that aren't refuted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Range {
+    /// The least.
+    pub low: f64,
+    /// The greatest; absent if there is no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high: Option<f64>,
+}
 
 /// What is possible of each check; nothing of one that can't be measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

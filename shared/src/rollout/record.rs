@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::evals::{Finding, RegionEvals};
 use super::machine::{Seen, checks, level, old_arm};
 use super::place::Place;
-use super::possible::Possible;
+use super::possible::{Possible, Range};
 use crate::id::RegionId;
 use crate::observe::{ArmSum, Counts, StepSums};
 use crate::rules::Rollout;
@@ -75,16 +75,6 @@ pub struct Look {
     pub possible: Possible,
     /// The attempts of the old and the new arm.
     pub attempts: [u64; 2],
-}
-
-/// The differences or ratios that aren't refuted.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Range {
-    /// The least.
-    pub low: f64,
-    /// The greatest; absent if there is no bound.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub high: Option<f64>,
 }
 
 impl Record {
