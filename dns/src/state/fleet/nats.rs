@@ -19,7 +19,7 @@ use std::time::Duration;
 use async_nats::Message;
 use bailiwick_rules::fleet::follow::{Kept, Own};
 use bailiwick_rules::fleet::head::{Head, sha256_hex};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -200,7 +200,12 @@ impl Follower {
             tokio::select! {
                 () = sleep_until(Instant::now() + pause) => {}
                 one = news.next() => match one {
-                    Some(message) => told = told_by(&message),
+                    // Of several that came at once the newest counts: nothing that is superseded comes into service.
+                    Some(first) => {
+                        let others = std::iter::from_fn(|| news.next().now_or_never().flatten());
+                        let heads = std::iter::once(first).chain(others).filter_map(|message| told_by(&message));
+                        told = heads.max_by_key(|(head, _, number)| (head.revision, *number));
+                    }
                     None => return Ended::Failed,
                 },
                 () = changed(&mut connection) => {}
