@@ -36,8 +36,8 @@ class Bundle:
     def __init__(self, nodes, name, token=None, region=None):
         self.nodes, self.name, self.token, self.region = list(nodes), name, token, region
         self._etag = None
-        # The version, its files, and the rollout with its own: {"name", "version", "share", "files"} or None. Replaced
-        # as a whole.
+        # The version, its files, and the rollout with its own: {"name", "version", "share", "region", "files"} or
+        # None. Replaced as a whole.
         self._state = (None, {}, None)
 
     @property
@@ -60,7 +60,9 @@ class Bundle:
             raise LookupError(f"bundle {self.name}: no version is here yet; call refresh() first")
         if rollout and is_new(rollout["name"], session, rollout["share"]):
             version, files = rollout["version"], rollout["files"]
-        return files, f"{self.name}@{version}"
+        # What the region by whose share this was chosen serves, and nothing else, is judged.
+        by = f";region={rollout['region']}" if rollout else ""
+        return files, f"{self.name}@{version}{by}"
 
     def refresh(self, wait=0):
         """Gets what is new, from the first node that gives it: another version, or a step of a rollout. Whether there
@@ -101,7 +103,7 @@ class Bundle:
         if rollout:
             body, _ = self._get(node, f"/v1/bundles/{self.name}", {"version": rollout["version"]}, None, 0)
             new = self._files(node, {**json.loads(body), "version": rollout["version"]})
-            rollout = {**{key: rollout[key] for key in ("name", "version", "share")}, "files": new}
+            rollout = {**{key: rollout[key] for key in ("name", "version", "share", "region")}, "files": new}
         state = (manifest["version"], files, rollout)
         is_other = state != self._state
         self._state, self._etag = state, etag

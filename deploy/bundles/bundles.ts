@@ -19,7 +19,7 @@ const PAUSE = 5_000; // milliseconds after an answer of no use
 interface Manifest {
   version: string;
   files: { path: string; bytes: number; sha256: string }[];
-  rollout?: { name: string; version: string; share: number };
+  rollout?: { name: string; version: string; share: number; region: string };
 }
 
 interface Answer {
@@ -30,11 +30,12 @@ interface Answer {
 /** Contents by path. */
 export type Files = ReadonlyMap<string, Uint8Array>;
 
-/** A rollout: its name, the new version with its files, and the share of the sessions that get it, in per cent. */
+/** A rollout: the new version with its files, and the share of a region's sessions that get it, in per cent. */
 export interface Rollout {
   name: string;
   version: string;
   share: number;
+  region: string;
   files: Files;
 }
 
@@ -75,7 +76,9 @@ export class Bundle {
     if (version === undefined) throw new Error(`bundle ${name}: no version is here yet; call refresh() first`);
     const isOfNew = rollout !== undefined && (await isNew(rollout.name, session, rollout.share));
     const chosen = isOfNew ? rollout : { version, files };
-    return { files: chosen.files, header: `${name}@${chosen.version}` };
+    // What the region by whose share this was chosen serves, and nothing else, is judged.
+    const by = rollout === undefined ? "" : `;region=${rollout.region}`;
+    return { files: chosen.files, header: `${name}@${chosen.version}${by}` };
   }
 
   /**
@@ -123,7 +126,7 @@ export class Bundle {
     const files = await this.filesOf(node, version, manifest);
     const next = manifest.rollout;
     const rollout = next && { ...next, files: await this.filesOf(node, next.version) };
-    const told = (one: Rollout | undefined) => `${one?.name}/${one?.version}/${one?.share}`;
+    const told = (one: Rollout | undefined) => `${one?.name}/${one?.version}/${one?.share}/${one?.region}`;
     const isOther = version !== this.version || told(rollout) !== told(this.rollout);
     this.version = version;
     this.files = files;

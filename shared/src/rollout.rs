@@ -19,6 +19,6 @@ mod tests;
 pub mod times;
 
 pub use crate::rules::{Arm, Measure};
-pub use arm::{Asked, Role, arm_at, is_trial, role, version_in};
+pub use arm::{Asked, Choice, Role, arm_at, choice_in, is_trial, role};
 pub use check::{Check, Inconclusive, Judged, Judgement, Level, Margin, Verdict, judge};
 pub use place::Place;

@@ -12,8 +12,8 @@ const OPERATOR = "operators-token-0123456789";
 const ONE = "1".repeat(64),
   TWO = "2".repeat(64),
   THREE = "3".repeat(64);
-const OLD = `prompts@${ONE}`,
-  NEW = `prompts@${TWO}`;
+const OLD = `prompts@${ONE};region=eu-frankfurt`,
+  NEW = `prompts@${TWO};region=eu-frankfurt`;
 const pem = generateKeyPairSync("ed25519").privateKey.export({ type: "pkcs8", format: "pem" }) as string;
 let fra: StandIn, par: StandIn;
 
@@ -53,6 +53,9 @@ test("the version that the application names decides the arm, and the endpoint d
     [OLD, "old"],
     [NEW, "new"],
     [` tools@${THREE} ,${NEW}`, "new"],
+    [`prompts@${TWO}`, "new"],
+    [`prompts@${TWO};region=eu-paris`, "new"],
+    [`prompts@${TWO};region=none`, "new"],
     [`${NEW}, tools@${ONE}`, "new"],
     [null, null],
     [`prompts@${THREE}`, null],
@@ -61,11 +64,12 @@ test("the version that the application names decides the arm, and the endpoint d
     expect(await ask(edge, bundle), String(bundle)).toMatchObject({ status: 200, arm, region: "eu-frankfurt" });
   }
   // What can't be read is served like what isn't there, as the answer is the same.
-  for (const odd of ["", "prompts", "prompts@2", `prompts@${"A".repeat(64)}`, `${OLD}, ${NEW}`, "\u00e9@;,=,,"]) {
-    expect(await ask(edge, odd), odd).toMatchObject({ status: 200, arm: null });
+  const odd = ["", "prompts", "prompts@2", `prompts@${"A".repeat(64)}`, `prompts@${ONE};q=1`];
+  for (const statement of [...odd, `${OLD}, ${NEW}`, "\u00e9@;,=,,", `${OLD}, prompts@${ONE}`]) {
+    expect(await ask(edge, statement), statement).toMatchObject({ status: 200, arm: null });
   }
   const asked = await fra.requests();
-  expect(asked.length).toBe(13);
+  expect(asked.length).toBe(18);
   for (const { headers, body } of asked) {
     expect(JSON.stringify(headers)).not.toMatch(/bailiwick|prompts|2222/);
     expect(body).not.toMatch(/prompts|2222/);
@@ -144,6 +148,10 @@ test("a real node adds up both arms, and the receipt names each attempt's", asyn
   for (let i = 0; i < 6; i++) await ask(edge, OLD);
   for (let i = 0; i < 4; i++) await ask(edge, NEW);
   for (let i = 0; i < 3; i++) await ask(edge, null);
+  // Chosen by the share of another region, or nobody knows by which: the arms wouldn't be alike.
+  for (const other of [`prompts@${ONE}`, `prompts@${TWO};region=eu-paris`, `prompts@${TWO};region=none`]) {
+    await ask(edge, other);
+  }
   await fra.fail({ mode: "status", status: 500, times: 1 });
   const { receipt, arm } = await ask(edge, NEW, { model: "a" });
   expect(arm).toBeNull();

@@ -12,10 +12,9 @@ mod target;
 
 use std::collections::BTreeSet;
 
-use bailiwick_rules::bundle::Version;
 use bailiwick_rules::health::Status;
 use bailiwick_rules::id::{EndpointId, RegionId, TierId};
-use bailiwick_rules::rollout::Arm;
+use bailiwick_rules::rollout::{Arm, Choice};
 use bailiwick_rules::rules::{Endpoint, PriorityForm, ServiceTier};
 use bailiwick_rules::steer::{
     Conditions, Cooling, Ranked, Reason, Skew, Steering, Withheld, forced_endpoint, forces_endpoints,
@@ -98,8 +97,8 @@ pub(crate) struct PlanRequest<'a> {
     pub(crate) conditions: Conditions<'a>,
     /// The arm that an operator wants; else the session's own.
     pub(crate) arm: Option<Arm>,
-    /// The version of the bundle that the rollout moves, as the application names it.
-    pub(crate) version: Option<Version>,
+    /// The version of the bundle that the rollout moves, as the application chose and names it.
+    pub(crate) choice: Option<Choice>,
     /// Requests with equal keys go to the same endpoint of a region, as long as it is up.
     pub(crate) affinity: &'a str,
 }

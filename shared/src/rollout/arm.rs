@@ -5,13 +5,23 @@
 //! the new arm at 5 % keeps it at 25 %, and all isolates agree without telling each other.
 //!
 //! Where a rollout moves a bundle, the application has chosen already, as the prompt was made before the request. It
-//! says which version it used, and that decides.
+//! says which version it used, and that decides. It also says by which region's share it chose: an arm is judged only
+//! by what that region serves, because sessions that were chosen by another share would make the arms unlike.
 
 use crate::bundle::Version;
 use crate::id::{BundleId, EndpointId, RegionId};
 use crate::load::Point;
 use crate::rules::{Arm, Change, Ratio};
 use crate::table::{RegionIndex, Rollout};
+
+/// The version of a bundle that an application chose for a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Choice {
+    /// The version.
+    pub version: Version,
+    /// The region by whose share it was chosen; `None` if the application names none.
+    pub region: Option<RegionIndex>,
+}
 
 /// What a rollout makes of an endpoint for one session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,21 +100,27 @@ pub fn role<'r>(rollout: &'r Rollout, region: &RegionId, arm: Option<Arm>, asked
     }
 }
 
-/// The version of a bundle in an application's statement of what a request was made of, such as `prompts@7d86…,
-/// tools@0d8d…`. `None` if it doesn't name the bundle, names two of its versions, or can't be read.
+/// The version of a bundle in an application's statement of what a request was made of, with the region by whose share
+/// it was chosen, such as `prompts@7d86…;region=uk-london, tools@0d8d…`. `None` if it doesn't name the bundle, says two
+/// things of it, or can't be read.
 ///
 /// ```
-/// use bailiwick_rules::{bundle::Version, id::BundleId, rollout::version_in};
+/// use bailiwick_rules::{id::BundleId, rollout::choice_in};
 /// let (name, digits) = (BundleId::parse("prompts").unwrap(), "0a".repeat(32));
-/// assert_eq!(version_in(&format!("tools@1, prompts@{digits}"), &name), Version::parse(&digits));
-/// assert_eq!(version_in("prompts@0a", &name), None);
+/// let chosen = |statement: &str| choice_in(&statement.replace("DIGITS", &digits), &name).map(|(_, region)| region);
+/// assert_eq!(chosen("tools@1, prompts@DIGITS;region=uk-london"), Some(Some("uk-london")));
+/// assert_eq!(chosen("prompts@DIGITS"), Some(None));
+/// assert_eq!(chosen("prompts@0a"), None);
 /// ```
 #[must_use]
-pub fn version_in(statement: &str, bundle: &BundleId) -> Option<Version> {
+pub fn choice_in<'s>(statement: &'s str, bundle: &BundleId) -> Option<(Version, Option<&'s str>)> {
     let entries = statement.split(',').filter_map(|entry| entry.trim().split_once('@'));
-    let mut versions = entries.filter(|(name, _)| *name == bundle.as_str()).map(|(_, version)| Version::parse(version));
-    let version = versions.next()??;
-    versions.all(|other| other == Some(version)).then_some(version)
+    let mut choices = entries.filter(|(name, _)| *name == bundle.as_str()).map(|(_, choice)| {
+        let (version, region) = choice.split_once(";region=").map_or((choice, None), |(v, region)| (v, Some(region)));
+        Some((Version::parse(version)?, region))
+    });
+    let choice = choices.next()??;
+    choices.all(|other| other == Some(choice)).then_some(choice)
 }
 
 /// Whether a failure of the new arm may not count against the endpoint: the old arm is served by the same endpoint
@@ -190,9 +206,15 @@ mod tests {
     #[test]
     fn what_an_application_says_of_its_bundles_is_read_strictly() {
         let (name, one, two) = (BundleId::parse("prompts").unwrap(), "1".repeat(64), "2".repeat(64));
-        let of = |text: &str| version_in(&text.replace("ONE", &one).replace("TWO", &two), &name);
-        let found = Version::parse(&one);
-        assert!(found.is_some());
+        let of = |text: &str| {
+            let text = text.replace("ONE", &one).replace("TWO", &two);
+            choice_in(&text, &name).map(|(version, region)| (version, region.map(str::to_owned)))
+        };
+        let version = Version::parse(&one).unwrap();
+        for text in ["prompts@ONE;region=fra", "tools@TWO;region=par, prompts@ONE;region=fra ,prompts@ONE;region=fra"] {
+            assert_eq!(of(text), Some((version, Some("fra".to_owned()))), "{text}");
+        }
+        let found = Some((version, None));
         for text in [
             "prompts@ONE",
             " prompts@ONE ",
@@ -214,6 +236,10 @@ mod tests {
             "prompts @ONE",
             "prompts@ ONE",
             "prompts@ONE;q=1",
+            "prompts@ONE;region",
+            "prompts@ONE; region=fra",
+            "prompts@ONE;region=fra, prompts@ONE;region=par",
+            "prompts@ONE;region=fra, prompts@ONE",
             "prompts@ONE, prompts@TWO",
             "prompts@ONE, prompts@",
             "xprompts@ONE",

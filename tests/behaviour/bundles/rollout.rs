@@ -59,7 +59,10 @@ fn told(answer: &Answer) -> (String, Value) {
     let (version, rollout) = (text(&manifest["version"]), manifest["rollout"].clone());
     let tag = match &rollout {
         Value::Null => format!("\"{version}\""),
-        new => format!("\"{version}/{}/{}/{}\"", text(&new["name"]), text(&new["version"]), new["share"]),
+        new => {
+            let [name, to, region] = ["name", "version", "region"].map(|key| text(&new[key]));
+            format!("\"{version}/{name}/{to}/{}/{region}\"", new["share"])
+        }
     };
     assert_eq!(answer.header("etag"), tag);
     (version, rollout)
@@ -117,8 +120,8 @@ impl Scene {
     }
 
     /// What the manifest says while a share of the sessions gets the new version.
-    fn at(&self, share: u8) -> (String, Value) {
-        (self.one.clone(), json!({ "name": NAME, "version": self.two, "share": share }))
+    fn at(&self, region: &str, share: u8) -> (String, Value) {
+        (self.one.clone(), json!({ "name": NAME, "version": self.two, "share": share, "region": region }))
     }
 
     /// London gets what it got before the rollout, byte for byte.
@@ -133,7 +136,7 @@ impl Scene {
         let wakes = waiting(self.node(), &self.is_unchanged());
         self.fixture.fine(&["start"]);
         let at_10 = wakes.join().expect("an answer");
-        assert_eq!(told(&at_10), self.at(10));
+        assert_eq!(told(&at_10), self.at("uk-london", 10));
         for path in ["/v1/bundles/prompts", "/v1/bundles/prompts?region=eu-frankfurt", &of_version(&self.one)] {
             assert_eq!(self.of(path), (self.one.clone(), Value::Null), "{path}");
         }
@@ -156,7 +159,7 @@ impl Scene {
         let wakes = waiting(self.node(), known);
         self.fixture.goes_on("uk-london", &json!({ "uk-london": 50 }));
         let at_50 = wakes.join().expect("an answer");
-        assert_eq!(told(&at_50), self.at(50));
+        assert_eq!(told(&at_50), self.at("uk-london", 50));
         for client in &mut self.running {
             let last = client.shows("half of the sessions", |last| last["rollout"]["share"] == 50);
             assert_eq!([&last["version"], &last["rollout"]["version"]], [&json!(self.one), &json!(self.two)]);
@@ -171,7 +174,7 @@ impl Scene {
         let wakes = waiting(self.node(), known);
         self.fixture.goes_on("uk-london", &json!({ "uk-london": 100, "eu-frankfurt": 10 }));
         assert_eq!(told(&wakes.join().expect("an answer")), (self.two.clone(), Value::Null));
-        assert_eq!(self.of("/v1/bundles/prompts?region=eu-frankfurt"), self.at(10));
+        assert_eq!(self.of("/v1/bundles/prompts?region=eu-frankfurt"), self.at("eu-frankfurt", 10));
         let shown = fine(self.node(), &["bundle", "show", "prompts", "--region", "uk-london"]);
         assert!(shown.starts_with(&format!("prompts {}\n", self.two)), "{shown}");
         self.fixture.goes_on("eu-frankfurt", &json!({ "uk-london": 100, "eu-frankfurt": 50 }));
@@ -191,7 +194,7 @@ impl Scene {
         self.fixture.fine(&["start"]);
         self.fixture.goes_on("uk-london", &json!({ "uk-london": 50 }));
         let again = get(self.node(), OF_LONDON);
-        assert_eq!(told(&again), self.at(50));
+        assert_eq!(told(&again), self.at("uk-london", 50));
         let wakes = waiting(self.node(), &again);
         self.fixture.observe("uk-london", 300, 200);
         let said = self.fixture.fine(&["run", "--once"]);
@@ -308,8 +311,8 @@ fn sessions_are_alike_in_both_languages(node: &Node, one: &str, two: &str) {
     assert!((70..130).contains(&news(50).len()) && news(100).len() == 200, "{}", news(50).len());
     let given: Vec<Value> = (0..200)
         .map(|nth| match is_new(&session(nth), 50) {
-            true => json!([format!("prompts@{two}"), "two"]),
-            false => json!([format!("prompts@{one}"), "one"]),
+            true => json!([format!("prompts@{two};region=uk-london"), "two"]),
+            false => json!([format!("prompts@{one};region=uk-london"), "one"]),
         })
         .collect();
     assert_eq!([&told[0]["given"], &told[0]["alone"]], [&json!(given), &json!(given)]);

@@ -75,6 +75,9 @@ pub(crate) struct RolloutReport {
     pub(crate) version: Version,
     /// The share of the sessions that get it, in per cent.
     pub(crate) share: u8,
+    /// The region whose share this is. Applications name it together with the version, as only what this region serves
+    /// is judged by what they chose.
+    pub(crate) region: RegionId,
 }
 
 /// The bundles of a node, or of NATS.
@@ -181,7 +184,9 @@ impl Found {
         match &self.rollout {
             None => format!("\"{}\"", self.version),
             // No name has a slash.
-            Some(RolloutReport { name, version, share }) => format!("\"{}/{name}/{version}/{share}\"", self.version),
+            Some(RolloutReport { name, version, share, region }) => {
+                format!("\"{}/{name}/{version}/{share}/{region}\"", self.version)
+            }
         }
     }
 }
@@ -329,7 +334,8 @@ fn rollout_of(api: &Api, name: &BundleId, region: Option<&RegionId>, version: Ve
     let table = snapshot.table();
     let new = table.new_bundle_version(name, region).filter(|_| table.bundle_version(name, region) == Some(version))?;
     api.bundles.held(name, new.version)?;
-    Some(RolloutReport { name: new.rollout.clone(), version: new.version, share: new.share })
+    let region = region?.clone();
+    Some(RolloutReport { name: new.rollout.clone(), version: new.version, share: new.share, region })
 }
 
 /// The region that is asked for: that of the token, or the one named.

@@ -59,7 +59,7 @@ fn judge(endpoint: &str, allow: &[&str]) -> BatchPolicy {
         needs: &Needs::default(),
         conditions,
         arm: None,
-        version: None,
+        choice: None,
         affinity: "",
     };
     let at: Place = place(&table, region, endpoint);

@@ -2,7 +2,7 @@
 //! the rollout. Called by `plan` for every region, which by itself decides that the region may be asked at all.
 
 use bailiwick_rules::id::{EndpointId, RegionId};
-use bailiwick_rules::rollout::{Arm, Asked, Role, arm_at, is_trial, role};
+use bailiwick_rules::rollout::{Arm, Asked, Choice, Role, arm_at, is_trial, role};
 use bailiwick_rules::rules::Endpoint;
 use bailiwick_rules::table::{RegionIndex, Rollout, Table};
 
@@ -15,6 +15,8 @@ pub(super) struct Arms<'t> {
     /// The rollout of the request's service, and the session's arm.
     own: Option<(&'t Rollout, Option<Arm>)>,
     model: Option<&'t str>,
+    /// The version of the bundle that the rollout moves, as the application chose it.
+    choice: Option<Choice>,
     pinned: Option<&'t EndpointId>,
     /// The only arm that an operator wants.
     only: Option<Arm>,
@@ -33,7 +35,8 @@ pub(super) struct Part<'t> {
     /// Whether its failures don't count against the endpoint.
     pub(super) is_trial: bool,
     /// Whether the rollout is judged by attempts here. If the new endpoint fails, the old one gets its sessions, which
-    /// are those of requests that failed once. By them the old arm isn't judged.
+    /// are those of requests that failed once. By them the old arm isn't judged. Neither is an arm that an application
+    /// chose by the share of another region.
     pub(super) is_judged: bool,
 }
 
@@ -47,7 +50,10 @@ impl<'t> Arms<'t> {
     ) -> Option<Self> {
         let own = wanted.rollout.map(|rollout| {
             // An operator may try an arm before the region has a share.
-            let arm = wanted.arm.or_else(|| arm_at(rollout, region, wanted.affinity, wanted.version));
+            let arm = wanted.arm.or_else(|| {
+                let version = wanted.choice.map(|choice| choice.version);
+                arm_at(rollout, region, wanted.affinity, version)
+            });
             (rollout, arm)
         });
         (!table.rollouts().is_empty()).then_some(Self {
@@ -55,6 +61,7 @@ impl<'t> Arms<'t> {
             region,
             own,
             model: wanted.model,
+            choice: wanted.choice,
             pinned,
             only: wanted.arm,
         })
@@ -96,9 +103,15 @@ impl<'t> Arms<'t> {
                 stands_for: stands_for.and_then(|id| self.endpoint(id)),
                 is_last,
                 is_trial: is_trial(rollout, self.region, serves),
-                is_judged: arm == Some(serves),
+                is_judged: arm == Some(serves) && self.is_of_region(rollout),
             })),
         }
+    }
+
+    /// Whether the arm was chosen by the share of this region.
+    fn is_of_region(&self, rollout: &Rollout) -> bool {
+        let is_chosen_here = self.choice.is_some_and(|choice| choice.region == Some(self.region));
+        rollout.bundle().is_none() || is_chosen_here
     }
 
     fn endpoint(&self, id: &EndpointId) -> Option<(&'t EndpointId, &'t Endpoint)> {

@@ -2,6 +2,7 @@
 //! shares, times to the first token, health and cool-downs: whatever they are, no endpoint outside of a client's fence
 //! is asked.
 
+use bailiwick_rules::bundle::Version;
 use bailiwick_rules::report::{Shares, SharesReport};
 use bailiwick_rules::rollout::Arm;
 use bailiwick_rules::rules::Change;
@@ -91,9 +92,11 @@ fn whatever_loads_quotas_and_tiers_say_nothing_outside_the_fence_is_asked() {
             let rollout = table.rollout_of(ask.service);
             let affinity = &nth.to_string();
             let version = random.pick(&[None, Some('0'), Some('1'), Some('2'), Some('3')]).map(version);
-            let version = version.and_then(|digits| Version::parse(&digits));
+            let by = *random.pick(&["a", "b", "c", "d", "none"]);
+            let choice = version.and_then(|digits| Version::parse(&digits));
+            let choice = choice.map(|version| Choice { version, region: table.region_named(by) });
             let wanted =
-                PlanRequest { rollout, model: ask.model, needs: &needs, conditions, arm: None, version, affinity };
+                PlanRequest { rollout, model: ask.model, needs: &needs, conditions, arm: None, choice, affinity };
             pinned += check_pin(&mut random, &table, &ranking, &steering, &wanted, seed);
             let Ok(mut plan) = Plan::from_steering(&table, ask.service, &steering, &wanted, |_| true) else { continue };
             let tenant = ask.client.tenant.map(|tenant| table.tenant(tenant));
@@ -161,13 +164,15 @@ fn check_arms(table: &Table, wanted: &PlanRequest<'_>, plan: &Plan, seed: u64) {
         let share = wanted.rollout.and_then(|rollout| rollout.share(target.region()));
         assert!(target.arm().is_none() || share.is_some(), "seed {seed}: an arm where nothing has begun");
         if let Some((rollout, (_, to))) = wanted.rollout.and_then(|rollout| Some((rollout, rollout.bundle()?))) {
-            let named = wanted.version.filter(|_| share.is_some());
-            let arm = match named {
+            let choice = wanted.choice.filter(|_| share.is_some());
+            let arm = match choice.map(|choice| choice.version) {
                 Some(version) if version == to => Some(Arm::New),
                 Some(version) if rollout.pin(target.region()) == Some(version) => Some(Arm::Old),
                 _ => None,
             };
-            assert_eq!((target.arm(), target.is_judged()), (arm, arm.is_some()), "seed {seed}: the arm is told");
+            let is_chosen_here = choice.is_some_and(|choice| choice.region == Some(target.region()));
+            let is_judged = arm.is_some() && is_chosen_here;
+            assert_eq!((target.arm(), target.is_judged()), (arm, is_judged), "seed {seed}: the arm is told");
             assert_eq!(target.is_trial(), arm == Some(Arm::New) && share < Some(100), "seed {seed}: a trial");
         }
         if table.is_rolled_out(target.region(), target.id()) {

@@ -71,8 +71,8 @@ fn plan(table: &Table, service: &str, model: &str, session: &str) -> Plan {
     plan_of(table, service, model, (session, None))
 }
 
-/// The same for a request that was made with this version of the bundle.
-fn plan_of(table: &Table, service: &str, model: &str, (session, version): (&str, Option<Version>)) -> Plan {
+/// The same for a request for which the application chose this version of the bundle.
+fn plan_of(table: &Table, service: &str, model: &str, (session, choice): (&str, Option<Choice>)) -> Plan {
     let local = Local::default();
     let conditions = Conditions { health: &[], local: &local, now: NOW };
     let client = Client { country: CountryCode::parse("DE"), ..Client::default() };
@@ -81,7 +81,7 @@ fn plan_of(table: &Table, service: &str, model: &str, (session, version): (&str,
     let steering = steer(table, &ask, &conditions);
     let rollout = table.rollout_of(service);
     let (model, needs, affinity) = (Some(model), &Needs::default(), session);
-    let wanted = PlanRequest { rollout, model, needs, conditions, arm: None, version, affinity };
+    let wanted = PlanRequest { rollout, model, needs, conditions, arm: None, choice, affinity };
     Plan::from_steering(table, service, &steering, &wanted, |_| true).unwrap()
 }
 
@@ -217,8 +217,8 @@ fn an_operator_tries_an_arm_wherever_the_rollout_stands() {
         let conditions = Conditions { health, local: &local, now: NOW };
         let steering = steer(table, &ask, &conditions);
         let rollout = table.rollout_of(ask.service);
-        let (version, affinity) = (None, "x");
-        let wanted = PlanRequest { rollout, model: ask.model, needs: &needs, conditions, arm: None, version, affinity };
+        let (choice, affinity) = (None, "x");
+        let wanted = PlanRequest { rollout, model: ask.model, needs: &needs, conditions, arm: None, choice, affinity };
         let pin = Pin { region: table.region_named(region).unwrap(), arm };
         Plan::in_region(table, &steering, &wanted, |_| true, pin)
     };
@@ -258,10 +258,11 @@ fn an_operator_tries_an_arm_wherever_the_rollout_stands() {
 
 #[test]
 fn the_version_of_a_bundle_decides_the_arm_of_each_region() {
-    let told = |table: &Table, digit: Option<&str>| {
-        let version = digit.map(|digit| Version::parse(&digits(digit)).unwrap());
+    let told_by = |table: &Table, digit: Option<&str>, by: Option<&str>| {
+        let region = by.map(|name| table.region_named(name).unwrap());
+        let choice = digit.map(|digit| Choice { version: Version::parse(&digits(digit)).unwrap(), region });
         // Whatever the session, as the application chose.
-        let plans = sessions().take(50).map(|session| plan_of(table, "chat", "large", (&session, version)));
+        let plans = sessions().take(50).map(|session| plan_of(table, "chat", "large", (&session, choice)));
         let mut arms: Vec<_> = plans
             .flat_map(|plan| {
                 let of = |one: &Target| (one.region_id().to_string(), one.arm(), one.is_trial(), one.is_judged());
@@ -274,12 +275,19 @@ fn the_version_of_a_bundle_decides_the_arm_of_each_region() {
     };
     let (fra, par) = ("fra".to_owned(), "par".to_owned());
     let apart = |region: &String| (region.clone(), None, false, false);
-    let old = |region: &String| (region.clone(), Some(Arm::Old), false, true);
-    let new = |region: &String, is_trial| (region.clone(), Some(Arm::New), is_trial, true);
+    let told = |table: &Table, digit| told_by(table, digit, None);
+    let old = |region: &String| (region.clone(), Some(Arm::Old), false, false);
+    let new = |region: &String, is_trial| (region.clone(), Some(Arm::New), is_trial, false);
+    let judged = |(region, arm, is_trial, _): (String, Option<Arm>, bool, bool)| (region, arm, is_trial, true);
     let table = of_bundle(&json!({ "fra": 100, "par": 5 }));
     assert_eq!(told(&table, Some("2")), [new(&fra, false), new(&par, true)], "at 5 % too, as the application chose it");
     assert_eq!(told(&table, Some("0")), [old(&fra), apart(&par)], "Paris has another version");
     assert_eq!(told(&table, Some("1")), [apart(&fra), old(&par)]);
+    // Only the region by whose share it was chosen is judged.
+    assert_eq!(told_by(&table, Some("2"), Some("fra")), [judged(new(&fra, false)), new(&par, true)]);
+    assert_eq!(told_by(&table, Some("2"), Some("par")), [new(&fra, false), judged(new(&par, true))]);
+    assert_eq!(told_by(&table, Some("0"), Some("fra")), [judged(old(&fra)), apart(&par)]);
+    assert_eq!(told_by(&table, Some("0"), Some("par")), [old(&fra), apart(&par)]);
     for other in [None, Some("3")] {
         assert_eq!(told(&table, other), [apart(&fra), apart(&par)]);
     }
@@ -288,11 +296,11 @@ fn the_version_of_a_bundle_decides_the_arm_of_each_region() {
     assert_eq!(told(&of_bundle(&json!({})), Some("2")), [apart(&fra), apart(&par)], "it was rolled back");
     // Nothing else differs from a plan without the rollout.
     let before = rules(None);
-    let version = Version::parse(&digits("2"));
+    let choice = Version::parse(&digits("2")).map(|version| Choice { version, region: before.region_named("fra") });
     for session in sessions().take(50) {
         let places = |plan: &Plan| plan.targets().iter().map(Target::place).collect::<Vec<_>>();
         for (service, model) in [("chat", "large"), ("chat", "small"), ("other", "large")] {
-            let rolled_out = plan_of(&table, service, model, (&session, version));
+            let rolled_out = plan_of(&table, service, model, (&session, choice));
             assert_eq!(places(&rolled_out), places(&plan(&before, service, model, &session)));
             assert!(service == "chat" || rolled_out.targets().iter().all(|target| target.arm().is_none()));
         }
@@ -334,7 +342,7 @@ fn state_is_made_at_the_old_endpoint_and_found_where_it_is() {
                 needs: &needs,
                 conditions,
                 arm: None,
-                version: None,
+                choice: None,
                 affinity: &session,
             };
             let plan = Plan::pinned(&table, &steering, &wanted, |_| true, &place).unwrap();

@@ -60,15 +60,8 @@ fn plan_by(rules: &str, case: &Case<'_>, needs: &Needs) -> Result<Plan, Failure>
     let ask = Ask { service, client, model: case.model, path_class: PathClass::Inference, needs: None };
     let steering = steer(&table, &ask, &conditions);
     let rollout = table.rollout_of(service);
-    let wanted = PlanRequest {
-        rollout,
-        model: case.model,
-        needs,
-        conditions,
-        arm: None,
-        version: None,
-        affinity: case.affinity,
-    };
+    let wanted =
+        PlanRequest { rollout, model: case.model, needs, conditions, arm: None, choice: None, affinity: case.affinity };
     Plan::from_steering(&table, service, &steering, &wanted, |name| name != case.missing)
 }
 
@@ -274,7 +267,7 @@ fn forced_endpoints_are_tried_or_skipped_whatever_their_probes_say() {
     );
     let needs = Needs::default();
     let wanted =
-        PlanRequest { rollout: None, model: None, needs: &needs, conditions, arm: None, version: None, affinity: "" };
+        PlanRequest { rollout: None, model: None, needs: &needs, conditions, arm: None, choice: None, affinity: "" };
     let pinned = |name: &str| {
         let place = Place { region: RegionIndex(0), endpoint: EndpointId::parse(name).unwrap() };
         Plan::pinned(&table, &steering, &wanted, |_| true, &place).map(|plan| plan.targets().len())
@@ -341,7 +334,7 @@ fn state_case(
         needs: &Needs::default(),
         conditions,
         arm: None,
-        version: None,
+        choice: None,
         affinity: "",
     };
     let plan = Plan::pinned(&table, &steer(&table, &ask, &conditions), &wanted, |_| true, &place)?;

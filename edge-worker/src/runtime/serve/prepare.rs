@@ -5,9 +5,8 @@
 
 use std::rc::Rc;
 
-use bailiwick_rules::bundle::Version;
 use bailiwick_rules::quota::Refusal;
-use bailiwick_rules::rollout::version_in;
+use bailiwick_rules::rollout::{Choice, choice_in};
 use bailiwick_rules::rules::{Allowance, Limits, Receipts, Streams};
 use bailiwick_rules::steer::{Ask, Conditions, Local, Ranking, Reason, Steering, by_path, decide, rank_for, stand};
 use bailiwick_rules::table::{RegionIndex, Service, Table};
@@ -47,7 +46,8 @@ use crate::runtime::receipt::{ReceiptPolicy, ReceiptSigner};
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::request::ClientRequest;
 
-/// The header in which an application names the versions of bundles that a request was made with: `prompts@VERSION`.
+/// The header in which an application names the versions of bundles that a request was made with:
+/// `prompts@VERSION;region=REGION`.
 const BUNDLE: &str = "x-bailiwick-bundle";
 
 /// The result of preparing a request.
@@ -83,8 +83,8 @@ pub(super) fn prepare(
     let json = body.as_ref().and_then(Content::json);
     let affinity = affinity(known.table, &known.caller, json, request, &info.request_id);
     let source = Source::of(opened.owner.tenant.as_deref(), known.caller.client.address, &affinity);
-    let version = version(known.table, &known.caller, request);
-    let input = SteeringInput { affinity, source, version, now: clock::now() };
+    let choice = choice(known.table, &known.caller, request);
+    let input = SteeringInput { affinity, source, choice, now: clock::now() };
     let (mut plan, steering) = match planned(&env, snapshot, info, &known, body.as_ref(), &mut opened, &input)? {
         Planned::Listed(reply) => return Ok(Preparation::Answered(reply)),
         Planned::Sendable(plan, steering) => (plan, steering),
@@ -140,7 +140,7 @@ struct SteeringInput {
     affinity: String,
     source: Source,
     /// The version of the bundle that a rollout of the service moves.
-    version: Option<Version>,
+    choice: Option<Choice>,
     /// The time at which the body has arrived. The conditions of this time count.
     now: Timestamp,
 }
@@ -205,8 +205,8 @@ fn planned(
     let no_needs = Needs::default();
     let needs = body.map_or(&no_needs, Content::needs);
     let rollout = table.rollout_of(caller.service);
-    let (version, affinity) = (input.version, &input.affinity);
-    let wanted = PlanRequest { rollout, model: ask.model, needs, conditions, arm: None, version, affinity };
+    let (choice, affinity) = (input.choice, &input.affinity);
+    let wanted = PlanRequest { rollout, model: ask.model, needs, conditions, arm: None, choice, affinity };
     let mut plan = match &place {
         None if let Some(pin) = known.pin => Plan::in_region(table, &steering, &wanted, has_secret, pin)?,
         None => Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?,
@@ -466,10 +466,11 @@ fn models(names: &[String], asked: Option<&str>, info: &ResponseInfo) -> Result<
     }
 }
 
-/// The version of the bundle that the service's rollout moves, as the application names it.
-fn version(table: &Table, caller: &Caller, request: &ClientRequest) -> Option<Version> {
+/// The version of the bundle that the service's rollout moves, as the application chose and names it.
+fn choice(table: &Table, caller: &Caller, request: &ClientRequest) -> Option<Choice> {
     let (bundle, _) = table.rollout_of(caller.service)?.bundle()?;
-    version_in(request.header(BUNDLE)?, bundle)
+    let (version, region) = choice_in(request.header(BUNDLE)?, bundle)?;
+    Some(Choice { version, region: region.and_then(|name| table.region_named(name)) })
 }
 
 /// The key that keeps a client's related requests at one endpoint, where their common prefix is cached.

@@ -215,12 +215,13 @@ fn main() {
         .collect();
     std::thread::sleep(Duration::from_secs(arguments.seconds));
     took.sort_by(f64::total_cmp);
-    let at = |percent: usize| took.get(percent * took.len() / 100).copied();
+    // The least time that so many of all took, or less.
+    let at = |percent: usize| took.get((percent * took.len()).div_ceil(100).saturating_sub(1)).copied();
     let bytes = rules(&arguments, target.address(), 1, "192.0.2.1").to_string().len();
     let figures = |figure| fleet.nodes.iter().map(|node| memory(node, figure).round()).collect::<Vec<f64>>();
     let mode = arguments.mode.to_possible_value().map(|mode| mode.get_name().to_owned());
     let report = json!({ "mode": mode, "nodes": arguments.nodes, "regions": arguments.regions, "document_bytes": bytes,
-        "publishes": took.len(), "seconds": { "p50": at(50), "p99": at(99), "most": took.last() },
+        "publishes": took.len(), "seconds": { "p50": at(50), "p95": at(95), "p99": at(99), "most": took.last() },
         "memory_mib": { "now": figures("VmRSS"), "most": figures("VmHWM") } });
     println!("{report}");
 }
