@@ -107,6 +107,11 @@ id!(
 );
 
 id!(
+    /// The name of a sink, such as `eu`: a collector that gets the edge's events.
+    SinkId
+);
+
+id!(
     /// The name of a node whose report counts as a vote on health, such as `ns1`.
     VoterId
 );

@@ -12,6 +12,7 @@ mod cors;
 mod fleet;
 mod host;
 mod load;
+mod logs;
 mod monitor;
 mod quota;
 pub(crate) mod read;
@@ -38,6 +39,7 @@ pub use cors::{Cors, WebOrigin};
 pub use fleet::{Fleet, Guard, Voter};
 pub use host::SteeredHost;
 pub use load::{Order, Ratio, RegionLoad, Shed, ShedAt, Slew};
+pub use logs::Sink;
 pub use monitor::{Family, HttpProbe, ModelProbe, Monitor, PROBE_TOKENS, Probe, ProbeBudget};
 pub use quota::{Budget, PriorityForm, Quota, ServiceTier, TenantLimits};
 pub use release::{Glob, Release, Skew};
@@ -59,8 +61,8 @@ pub use source::{LoadSource, MetricsOf, NamedSeries, Series};
 use crate::geo::{self, Coordinates, CountryCode, CountrySet};
 use crate::health::Status;
 use crate::id::{
-    BundleId, EndpointId, JurisdictionId, Overridden, QuotaId, RegionId, ReplicaId, RolloutId, ServiceId, TenantId,
-    TierId,
+    BundleId, EndpointId, JurisdictionId, Overridden, QuotaId, RegionId, ReplicaId, RolloutId, ServiceId, SinkId,
+    TenantId, TierId,
 };
 use crate::time::{Millis, Timestamp};
 
@@ -104,6 +106,9 @@ pub struct Rules {
     /// What every region should run, by the clients' name of the model.
     #[schemars(default)]
     pub releases: BTreeMap<String, Release>,
+    /// Collectors of the edge's events. Each gets only events of clients that may be processed where it stands.
+    #[schemars(default, with = "BTreeMap<String, Sink>")]
+    pub logs: BTreeMap<SinkId, Sink>,
     /// How several nodes agree on health. Absent: each goes by its own probes, and the edge by those it hears.
     #[schemars(default)]
     pub fleet: Option<Fleet>,
@@ -314,6 +319,9 @@ pub struct Tenant {
     /// Absent: by those rules.
     #[schemars(default, with = "Option<Vec<schema::OneOrMore>>", length(min = 1))]
     pub process_in: Option<Vec<Tier>>,
+    /// The sink of its events; only beside `process_in`, in whose tiers it has to lie. Absent: the only sink that does.
+    #[schemars(default, with = "Option<String>")]
+    pub logs: Option<SinkId>,
     /// The services it may use.
     #[schemars(with = "Vec<String>", length(min = 1))]
     pub services: Vec<ServiceId>,

@@ -15,6 +15,7 @@
 pub mod first_token;
 mod forced;
 mod knowledge;
+mod logs;
 mod skew;
 
 use core::net::IpAddr;
@@ -31,6 +32,7 @@ use knowledge::{Knowledge, time_to_lag, time_to_return};
 
 pub use forced::{InForce, effective_status, endpoint_in_force, forced, forced_endpoint, forces_endpoints};
 pub use knowledge::{Behind, behind};
+pub use logs::{Logged, logged};
 pub use skew::{Differing, Skew, differing};
 
 /// The client, as far as it is known. In DNS the tenant is never known.

@@ -10,6 +10,7 @@ mod check;
 mod fleet;
 mod hosts;
 mod index;
+mod logs;
 mod needs;
 mod networks;
 mod quotas;
@@ -31,8 +32,11 @@ pub use bundles::NewVersion;
 pub use fleet::{Fleet, Voter};
 use hosts::Hosts;
 pub use index::{
-    JurisdictionIndex, QuotaIndex, RegionIndex, ReleaseIndex, ReplicaIndex, ServiceIndex, TenantIndex, TierIndex,
+    JurisdictionIndex, QuotaIndex, RegionIndex, ReleaseIndex, ReplicaIndex, ServiceIndex, SinkIndex, TenantIndex,
+    TierIndex,
 };
+use logs::Logs;
+pub use logs::Sink;
 use needs::Needs;
 pub use needs::{RegionReplica, Replica};
 pub use networks::NetworkPlace;
@@ -75,6 +79,8 @@ pub struct Table {
     releases: Vec<Release>,
     /// The voters on health. Boxed, as most documents have none.
     fleet: Option<Box<Fleet>>,
+    /// The sinks of events. Boxed, as most documents have none.
+    logs: Option<Box<Logs>>,
     keys: Vec<(KeyDigest, TenantIndex)>,
     hosts: Hosts,
     networks: Networks,
@@ -175,6 +181,8 @@ pub struct Service {
     pub guard: Option<rules::Guard>,
     /// The replicas of knowledge that its requests need; `None` if they need none. Boxed, as most documents have none.
     needs: Option<Box<Needs>>,
+    /// Whether prompts and answers of the service go to its sinks too.
+    pub log_content: bool,
     /// Whether any tenant names the service. Then only clients with a known key may use it.
     pub requires_key: bool,
 }

@@ -9,6 +9,7 @@ mod bundle;
 mod fleet;
 mod http;
 mod load;
+mod logs;
 mod model_probe;
 mod monitor;
 mod quota;
@@ -29,7 +30,7 @@ use crate::geo::{self, CountryCode};
 use crate::health::Status;
 use crate::id::{
     BundleId, EndpointId, JurisdictionId, NOT_A_NAME, Overridden, QuotaId, RegionId, ReplicaId, RolloutId, ServiceId,
-    TenantId, TierId,
+    SinkId, TenantId, TierId,
 };
 use crate::json::{Fields, Node, Reader};
 use crate::time::{Millis, Timestamp};
@@ -51,6 +52,7 @@ struct Context {
     quotas: Vec<String>,
     tiers: Vec<String>,
     replicas: Vec<String>,
+    sinks: Vec<String>,
     hosts: HashMap<SteeredHost, String>,
     digests: HashMap<KeyDigest, String>,
     prefixes: HashMap<IpNet, usize>,
@@ -74,6 +76,7 @@ impl Context {
             quotas: keys("quotas"),
             tiers: keys("tiers"),
             replicas: keys("replicas"),
+            sinks: keys("logs"),
             ..Self::default()
         }
     }
@@ -111,6 +114,7 @@ pub(crate) async fn rules(reader: &mut Reader<'_>, node: &Node, turns: &mut Turn
         replicas: map(&mut fields, "replicas", context, turns, ReplicaId::parse, replica::replica).await,
         bundles: map(&mut fields, "bundles", context, turns, BundleId::parse, bundle::bundle).await,
         releases: map(&mut fields, "releases", context, turns, release::model_name, release::release).await,
+        logs: map(&mut fields, "logs", context, turns, SinkId::parse, logs::sink).await,
         fleet: fields.optional("fleet", |reader, node| fleet::fleet(reader, node, context)),
         networks: list(&mut fields, "networks", context, turns, network).await,
         overrides: list(&mut fields, "overrides", context, turns, an_override).await,
@@ -238,6 +242,15 @@ fn tenant(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option
         _ => named(reader, node).map(|id| vec![id]),
     });
     let process_in = fields.optional("process_in", |reader, node| service::tiers(reader, node, &context.jurisdictions));
+    let logs = fields.optional("logs", |reader, node| {
+        if process_in.is_none() {
+            return reader.fail(
+                "stands in a tenant without \"process_in\", whose events go where its services' rules say; write it \
+                 there, or leave it out",
+            );
+        }
+        logs::named(reader, node, context)
+    });
     let services = fields.required("services", "the services it may use", |reader, node| {
         distinct(reader, node, |reader, node| reference(reader, node, "service", &context.services, ServiceId::parse))
     });
@@ -247,6 +260,7 @@ fn tenant(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option
         key_sha256: key_sha256.unwrap_or_default(),
         residency: residency.unwrap_or_default(),
         process_in,
+        logs,
         services: services.unwrap_or_default(),
         limits,
     })

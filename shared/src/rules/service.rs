@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 
 use super::{Answers, Cors, Guard, Order, Shed, ShedAt, Slew, SteeredHost, schema};
-use crate::id::{JurisdictionId, RegionId, ReplicaId};
+use crate::id::{JurisdictionId, RegionId, ReplicaId, SinkId};
 use crate::time::Millis;
 
 /// A steered service.
@@ -77,6 +77,10 @@ pub struct Service {
     /// a region only if `/` is listed and every path needs the replica.
     #[schemars(default, with = "BTreeMap<String, Vec<String>>")]
     pub needs: BTreeMap<String, Vec<ReplicaId>>,
+    /// Whether prompts and answers go to the sinks of `logs` too. Each sink of its clients has to take them
+    /// (`"content": true`), and receipts say so.
+    #[schemars(default)]
+    pub log_content: bool,
 }
 
 /// How regions inside the fence are ordered, and whether a request crosses regions.
@@ -104,6 +108,9 @@ pub struct ResidencyRule {
     /// denied.
     #[schemars(with = "Vec<schema::OneOrMore>")]
     pub process_in: Vec<Tier>,
+    /// The sink of these clients' events, which has to lie in every tier. Absent: the only sink that does.
+    #[schemars(default, with = "Option<String>")]
+    pub logs: Option<SinkId>,
 }
 
 /// One entry of a rule's `clients`.

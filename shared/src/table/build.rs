@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::fleet::Fleet;
 use super::hosts::Hosts;
+use super::logs::Logs;
 use super::needs::{self, Needs, Replica};
 use super::networks::Networks;
 use super::quotas::{self, TenantLimits, Tiers};
@@ -16,10 +17,10 @@ use super::{
     TenantIndex, check, warn,
 };
 use super::{releases, rollouts};
-use crate::geo::{self, CountrySet};
+use crate::geo;
 use crate::id::{JurisdictionId, RegionId, ServiceId, TenantId};
 use crate::json::{Node, Reader, Violation};
-use crate::rules::{self, ClientMatch, KeyDigest, Pattern, Place, Rules, Tier};
+use crate::rules::{self, ClientMatch, KeyDigest, Pattern, Rules, Tier};
 use crate::turns::{self, Turns};
 
 /// The future of a table that is being compiled. It is boxed so that the compiler's code stands only once in the
@@ -95,6 +96,7 @@ impl Table {
             check::replicas(&rules, &mut violations);
             check::releases(&rules, &mut violations);
             check::tenants(&rules, &mut violations, turns).await;
+            check::logs(&rules, &mut violations, turns).await;
             if !violations.is_empty() {
                 return Err(violations);
             }
@@ -105,7 +107,7 @@ impl Table {
 
     async fn build(mut rules: Rules, revision: Revision, warnings: Warnings, turns: &mut Turns<'_>) -> Self {
         let territories = Territories::new(&rules);
-        let named_by_regions = warn::named_by_regions(&rules);
+        let (logs, named_by_regions) = (Logs::new(&rules, &territories), warn::named_by_regions(&rules));
         let replicas: Vec<Replica> = rules.replicas.clone().into_iter().map(Replica::new).collect();
         let regions: Vec<Region> = core::mem::take(&mut rules.regions)
             .into_iter()
@@ -157,6 +159,7 @@ impl Table {
             bundles: rules.bundles,
             releases: releases::build(rules.releases),
             fleet,
+            logs,
             keys,
             hosts,
             overrides,
@@ -183,20 +186,11 @@ impl Table {
 }
 
 fn build_region(id: RegionId, region: rules::Region, territories: &Territories, replicas: &[Replica]) -> Region {
-    let set_of = |place: &Place| match place {
-        Place::Anywhere => CountrySet::EVERYWHERE,
-        Place::Country(country) => CountrySet::from_iter([*country]),
-        Place::Jurisdiction(name) => territories.of(name),
-    };
-    let mut countries = CountrySet::default();
-    for place in &region.countries {
-        countries.extend(&set_of(place));
-    }
-    let first = region.countries.first().and_then(|place| set_of(place).iter().next());
+    let first = region.countries.first().and_then(|place| territories.of_place(place).iter().next());
     let load = build_load(&region);
     Region {
         id,
-        countries,
+        countries: territories.countries(&region.countries),
         location: region.location.or_else(|| geo::centroid(first?)),
         standby: region.standby,
         answers: region.answers,
@@ -249,6 +243,7 @@ fn build_service(
         order: service.order,
         guard: service.guard,
         needs: Needs::new(&service.needs, replicas),
+        log_content: service.log_content,
         requires_key: false,
     }
 }

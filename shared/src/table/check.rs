@@ -1,6 +1,7 @@
 //! Checks the parts of a document against each other. The reader has already checked that all names in it exist. Takes
 //! the rules, adds violations. Called by [`super::Table::compile`].
 
+mod logs;
 mod quotas;
 mod releases;
 mod replicas;
@@ -12,6 +13,7 @@ use crate::id::{RegionId, ServiceId};
 use crate::json::Violation;
 use crate::rules::{self, Answers, ClientMatch, HostName, Rules};
 use crate::turns::Turns;
+pub(super) use logs::logs;
 pub(super) use quotas::quotas;
 pub(super) use releases::releases;
 pub(super) use replicas::replicas;

@@ -52,6 +52,10 @@ index!(
     ReleaseIndex
 );
 index!(
+    /// A sink's position in its table.
+    SinkIndex
+);
+index!(
     /// A jurisdiction's position in its table.
     JurisdictionIndex
 );

@@ -4,7 +4,7 @@
 use super::{Fenced, JurisdictionIndex, Region, RegionIndex};
 use crate::geo::CountrySet;
 use crate::id::JurisdictionId;
-use crate::rules::{Rules, Tier};
+use crate::rules::{Place, Rules, Tier};
 
 /// Every jurisdiction with its countries, by index.
 pub(super) struct Territories(pub(super) Vec<(JurisdictionId, CountrySet)>);
@@ -21,6 +21,24 @@ impl Territories {
     /// The countries of a jurisdiction; none if the name isn't declared.
     pub(super) fn of(&self, name: &JurisdictionId) -> CountrySet {
         self.index(name).map(|index| self.0[index.get()].1).unwrap_or_default()
+    }
+
+    /// All countries of these places.
+    pub(super) fn countries(&self, places: &[Place]) -> CountrySet {
+        let mut countries = CountrySet::default();
+        for place in places {
+            countries.extend(&self.of_place(place));
+        }
+        countries
+    }
+
+    /// The countries of a place.
+    pub(super) fn of_place(&self, place: &Place) -> CountrySet {
+        match place {
+            Place::Anywhere => CountrySet::EVERYWHERE,
+            Place::Country(country) => CountrySet::from_iter([*country]),
+            Place::Jurisdiction(name) => self.of(name),
+        }
     }
 
     /// The fence: those of `members` that lie in a tier of `process_in`. Each has the first tier that it lies in, and

@@ -2,6 +2,7 @@
 //! JSON pointer and how to mend it. Called by `build`.
 
 mod fleet;
+mod logs;
 mod names;
 mod probes;
 mod releases;
@@ -59,6 +60,7 @@ pub(super) fn warnings(
     warner.rollouts();
     warner.replicas();
     warner.releases();
+    warner.sinks();
     warner.alias_loops();
     warner.warnings
 }

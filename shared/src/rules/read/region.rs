@@ -22,8 +22,7 @@ use crate::turns::{Turns, at_once};
 pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Region> {
     let mut fields = reader.object(node)?;
     let countries = fields.required("countries", "a list of all the countries it may process in", |reader, node| {
-        let many = matches!(node, Node::Array(items) if items.len() > 1);
-        reader.filled_list(node, |reader, node| place(reader, node, many, context))
+        places(reader, node, context)
     });
     let region = Region {
         countries: countries.unwrap_or_default(),
@@ -63,6 +62,12 @@ fn replicas(fields: &mut Fields<'_, '_, '_>, context: &mut Context) -> BTreeMap<
             Some(replicas)
         })
         .unwrap_or_default()
+}
+
+/// Places: ISO codes, jurisdictions by name, or `*` alone.
+pub(super) fn places(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<Vec<Place>> {
+    let many = matches!(node, Node::Array(items) if items.len() > 1);
+    reader.filled_list(node, |reader, node| place(reader, node, many, context))
 }
 
 fn place(reader: &mut Reader<'_>, node: &Node, many: bool, context: &Context) -> Option<Place> {

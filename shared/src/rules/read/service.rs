@@ -3,9 +3,10 @@
 use super::Context;
 use super::fleet::guard;
 use super::load::{order, shedding};
+use super::logs;
 use super::region::answers;
 use super::replica::needs;
-use super::value::{distinct, duration, once, one_of, reference, steered_host};
+use super::value::{boolean, distinct, duration, once, one_of, reference, steered_host};
 use crate::id::{JurisdictionId, RegionId};
 use crate::json::{Node, Reader};
 use crate::rules::{
@@ -68,9 +69,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
             .optional("hub", |reader, _| reader.fail("belongs to \"pattern\": \"hub-and-spoke\" only; leave it out")),
         _ => fields.optional("hub", |reader, node| hub(reader, node, regions.as_deref(), context)),
     };
-    let limits = fields.optional("limits", limits);
-    let allow =
-        fields.optional("allow", |reader, node| reader.list(node, |reader, node| one_of(reader, node, &ALLOWANCES)));
+    let (limits, allow) = (fields.optional("limits", limits), fields.optional("allow", allow));
     let receipts = fields.optional("receipts", |reader, node| one_of(reader, node, &RECEIPTS));
     let keepalive = |reader: &mut Reader<'_>, node: &Node| duration(reader, node, KEEPALIVE);
     let (cors, keepalive) = (fields.optional("cors", cors), fields.optional("keepalive", keepalive));
@@ -78,6 +77,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
     let (shed, shed_at, slew) = shedding(&mut fields, pattern);
     let (order, guard) = (order(&mut fields).unwrap_or_default(), fields.optional("guard", guard));
     let needs = fields.optional("needs", |reader, node| needs(reader, node, context));
+    let log_content = fields.optional("log_content", boolean).unwrap_or_default();
     fields.finish();
     Some(Service {
         hosts: hosts.unwrap_or_default(),
@@ -100,6 +100,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         order,
         guard,
         needs: needs.unwrap_or_default(),
+        log_content,
     })
 }
 
@@ -147,8 +148,9 @@ fn residency(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<
         if clients.contains(&ClientMatch::Known) {
             catch_all = catch_all.or(Some(index));
         }
+        let logs = fields.optional("logs", |reader, node| logs::named(reader, node, context));
         fields.finish();
-        Some(ResidencyRule { clients, process_in: process_in.unwrap_or_default() })
+        Some(ResidencyRule { clients, process_in: process_in.unwrap_or_default(), logs })
     })
 }
 
@@ -168,6 +170,10 @@ fn tier(reader: &mut Reader<'_>, node: &Node, jurisdictions: &[String]) -> Optio
         Node::String(_) => jurisdiction(reader, node).map(|id| Tier::In(vec![id])),
         other => reader.expected("a jurisdiction, a list of them, or \"*\"", other),
     }
+}
+
+fn allow(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<Allowance>> {
+    reader.list(node, |reader, node| one_of(reader, node, &ALLOWANCES))
 }
 
 fn ttl(reader: &mut Reader<'_>, node: &Node) -> Option<TtlBounds> {

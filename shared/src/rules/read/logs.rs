@@ -1,0 +1,28 @@
+//! Reads sinks of events, and references to them. Called by [`super::rules`] and the readers of services and tenants.
+
+use super::Context;
+use super::http::base_url;
+use super::region::places;
+use super::value::{boolean, reference, secret_name};
+use crate::id::SinkId;
+use crate::json::{Node, Reader};
+use crate::rules::Sink;
+
+pub(super) fn sink(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Sink> {
+    let mut fields = reader.object(node)?;
+    let countries = fields.required("countries", "a list of all the countries it keeps events in", |reader, node| {
+        places(reader, node, context)
+    });
+    let otlp =
+        fields.required("otlp", "where events are posted, such as https://otel.eu.example.net/v1/logs", base_url);
+    let traces = fields.optional("traces", base_url);
+    let secret = fields.optional("secret", secret_name);
+    let content = fields.optional("content", boolean).unwrap_or_default();
+    fields.finish();
+    Some(Sink { countries: countries?, otlp: otlp?, traces, secret, content })
+}
+
+/// A sink by its name.
+pub(super) fn named(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<SinkId> {
+    reference(reader, node, "sink", &context.sinks, SinkId::parse)
+}
