@@ -52,6 +52,7 @@ const edge :Workerd.Worker = (
     (name = "HEALTH_REFRESH_SECONDS", fromEnvironment = "HEALTH_REFRESH_SECONDS"),
     (name = "LOG", fromEnvironment = "LOG"),
     (name = "STATE_KEY", fromEnvironment = "STATE_KEY"),
+    (name = "LOGS_KEY", fromEnvironment = "LOGS_KEY"),
     (name = "RECEIPT_KEY", fromEnvironment = "RECEIPT_KEY"),
     (name = "RECEIPT_PUBLIC_KEYS", fromEnvironment = "RECEIPT_PUBLIC_KEYS"),
     (name = "EXPLAIN_TOKEN", fromEnvironment = "EXPLAIN_TOKEN"),

@@ -4,7 +4,8 @@
 //! [`plan`] turns a steering into the endpoints that a request may be sent to, and nothing else can. [`attempt`] is the
 //! state machine that says what to do about each event. [`breaker`] and [`cooldown`] decide which endpoints rest, each
 //! by the [`source`] that a failure counts for. [`body`], [`multipart`], [`batch`], [`rewrite`] and [`state`] shape a
-//! request, [`splice`] and [`sse`] its answer, [`envelope`] a failure. [`observe`] counts what became of all of them.
+//! request, [`splice`] and [`sse`] its answer, [`envelope`] a failure. [`observe`] counts what became of all of them,
+//! and [`logs`] words it for collectors.
 
 pub(crate) mod admission;
 pub(crate) mod attempt;
@@ -21,6 +22,7 @@ pub(crate) mod headers;
 pub(crate) mod inflight;
 pub(crate) mod json;
 pub(crate) mod keepalive;
+pub(crate) mod logs;
 pub(crate) mod multipart;
 pub(crate) mod observe;
 pub(crate) mod payload;

@@ -2,9 +2,9 @@
 //!
 //! A request passes `request` (what it says), `client` (who sends it), `incoming` (its body) and `serve` (which steers
 //! it); `proxy` then carries out what `decide::attempt` decides, over the request's `exchange`. `reply` makes
-//! the response, `receipt` signs it, `account` counts and logs the outcome. `task` runs the requests, `feed` brings
-//! rules and health, `leases` the isolate's parts of quotas, `memory` keeps what an isolate has learned, `uploads` and
-//! `held` send bodies to an endpoint.
+//! the response, `receipt` signs it, `account` counts and logs the outcome, `logs` sends it to a sink. `task` runs the
+//! requests, `feed` brings rules and health, `leases` the isolate's parts of quotas, `memory` keeps what an isolate has
+//! learned, `uploads` and `held` send bodies to an endpoint.
 
 mod account;
 mod client;
@@ -19,6 +19,7 @@ mod incoming;
 mod isolate;
 mod leases;
 mod log;
+mod logs;
 mod memory;
 mod metrics;
 mod notice;

@@ -70,6 +70,9 @@ pub struct Claims {
     /// How many more such replicas there were than the receipt has room for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub stale_more: usize,
+    /// The sink that gets the prompt and the answer, as the service keeps them. Absent if they aren't kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_to: Option<String>,
     /// Every endpoint that the request was sent to, in order.
     pub attempts: Vec<Attempt>,
     /// The endpoint whose answer was passed on. Absent if the edge answered with an error of its own.
@@ -220,6 +223,7 @@ mod tests {
                 fence_more: 0,
                 stale,
                 stale_more: 0,
+                content_to: tenant.then(|| "eu".to_owned()),
                 attempts,
                 committed,
                 status: 200,
@@ -267,6 +271,7 @@ mod tests {
             fence_more: 0,
             stale: Vec::new(),
             stale_more: 0,
+            content_to: None,
             attempts: Vec::new(),
             committed: None,
             status: 503,
@@ -294,6 +299,7 @@ mod tests {
             fence_more: 0,
             stale: Vec::new(),
             stale_more: 0,
+            content_to: None,
             attempts: Vec::new(),
             committed: None,
             status: 200,

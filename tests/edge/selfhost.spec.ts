@@ -127,7 +127,7 @@ test("STATE_KEY reaches the Worker from the environment", async () => {
 });
 
 /** Matches names of variables and secrets in a text. */
-const NAMES = /\b(?:RULES|HEALTH|LEASES|OBSERVATIONS|STATE|RECEIPT|EXPLAIN)_[A-Z_]+\b|\bLOG\b(?==|`| =)/g;
+const NAMES = /\b(?:RULES|HEALTH|LEASES|OBSERVATIONS|STATE|LOGS|RECEIPT|EXPLAIN)_[A-Z_]+\b|\bLOG\b(?==|`| =)/g;
 const named = (text: string) => [...new Set(text.match(NAMES))].sort();
 
 test("every variable that a page names is read by the code, and bound in workerd.capnp", () => {

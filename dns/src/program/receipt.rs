@@ -132,6 +132,7 @@ mod tests {
             fence_more: 0,
             stale: Vec::new(),
             stale_more: 0,
+            content_to: None,
             attempts: vec![Attempt {
                 region: "fra".into(),
                 endpoint: "fra-1".into(),

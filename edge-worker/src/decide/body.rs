@@ -311,6 +311,12 @@ impl Inspected {
         out
     }
 
+    /// The bytes that the client sent.
+    #[must_use]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// How many bytes the client sent.
     #[must_use]
     pub(crate) fn size(&self) -> usize {

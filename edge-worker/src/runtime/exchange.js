@@ -98,7 +98,7 @@ export function serve(request, env, ctx) {
   if (wasm.criticalError) new Shim(ctx, env);
   const text = describe(request);
   return new Promise((answer) => {
-    const exchange = new Exchange(text.slice(0, text.indexOf("\n")), answer);
+    const exchange = new Exchange(text.slice(0, text.indexOf("\n")), answer, ctx);
     const { signal } = request;
     signal.onabort = () => exchange.notify(CLIENT_GONE, 0);
     exchange.enter(begin, exchange, request, env, ctx, bytesOf(text));
@@ -132,13 +132,14 @@ const free = [];
 let numbers = 0;
 
 class Exchange {
-  /** `answer` is called with the client's response. */
-  constructor(id, answer) {
+  /** `answer` is called with the client's response. `context` is the runtime's context of the request. */
+  constructor(id, answer, context) {
     /** The task's number; `undefined` when the task has ended. */
     this.number = free.pop() ?? numbers++;
     this.instance = wasm.instanceId;
     this.id = id;
     this.answer = answer;
+    this.context = context;
     this.flight = undefined;
     this.timer = undefined;
     /** The body of the client's response, its writer, and whether a pipe of the runtime writes it instead. */
@@ -198,6 +199,15 @@ class Exchange {
   abandon() {
     if (this.number !== undefined) free.push(this.number);
     this.number = undefined;
+  }
+
+  /** Lets work go on after the request has ended, until `promise` settles. */
+  keep(promise) {
+    try {
+      this.context.waitUntil(promise);
+    } catch {
+      // The runtime has ended the request. The work goes on only as long as another request lasts.
+    }
   }
 
   /** Ends the exchange because the Wasm is broken. */

@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use worker::js_sys;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::wasm_bindgen::{self, JsValue};
 use worker::web_sys;
@@ -62,6 +63,9 @@ extern "C" {
     /// Continues the task in a later microtask.
     #[wasm_bindgen(method)]
     pub(crate) fn wake(this: &JsExchange);
+    /// Lets work go on after the request has ended, until the promise settles.
+    #[wasm_bindgen(method)]
+    pub(crate) fn keep(this: &JsExchange, promise: &js_sys::Promise);
     /// Ends the task, and aborts the fetch in flight.
     #[wasm_bindgen(method)]
     pub(crate) fn end(this: &JsExchange);

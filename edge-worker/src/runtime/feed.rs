@@ -377,6 +377,11 @@ pub(crate) fn revision_number() -> u64 {
     STATE.with_borrow(|state| state.rules_state.table().map_or(0, |table| table.revision().number))
 }
 
+/// The current rules, whether or not they are too old.
+pub(crate) fn current_table() -> Option<Rc<Table>> {
+    STATE.with_borrow(|state| state.rules_state.table().cloned())
+}
+
 /// When this isolate began.
 pub(crate) fn began() -> Timestamp {
     STATE.with_borrow(|state| state.began)

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use bailiwick_rules::table::Table;
 
 use crate::decide::attempt::{Outcome, Record};
+use crate::decide::logs::Signal;
 pub(crate) use text::{Format, Gauges, write};
 
 thread_local! {
@@ -32,6 +33,10 @@ pub(crate) struct Counts {
     /// Results of fetches, by feed and source.
     fetches: [BTreeMap<String, CountsByWord>; 4],
     events: CountsByWord,
+    /// What became of events and spans, by sink.
+    sinks: [BTreeMap<String, CountsByWord>; 2],
+    /// Why posts to sinks failed.
+    sink_failures: [BTreeMap<String, CountsByWord>; 2],
 }
 
 /// The kinds of fetches and posts that are counted.
@@ -72,9 +77,27 @@ pub(crate) fn fetch(feed: FeedKind, source: &str, result: &'static str) {
     COUNTS.with_borrow_mut(|counts| with(&mut counts.fetches[feed as usize], source, |words| bump(words, result)));
 }
 
+/// Counts events or spans of a sink, by what became of them. The name is empty if they belong to no sink.
+pub(crate) fn sink(sink: &str, signal: Signal, word: &'static str, records: u64) {
+    if records > 0 {
+        COUNTS.with_borrow_mut(|counts| {
+            with(&mut counts.sinks[signal as usize], sink, |words| add(words, word, records));
+        });
+    }
+}
+
+/// Counts a post that a sink didn't take.
+pub(crate) fn sink_failed(sink: &str, signal: Signal, reason: &'static str) {
+    COUNTS
+        .with_borrow_mut(|counts| with(&mut counts.sink_failures[signal as usize], sink, |words| bump(words, reason)));
+}
+
 /// Removes counters of names that the rules no longer have.
 fn follow(counts: &mut Counts, table: &Table) {
     counts.requests.retain(|service, _| service.is_empty() || table.service_named(service).is_some());
+    for sinks in counts.sinks.iter_mut().chain(&mut counts.sink_failures) {
+        sinks.retain(|name, _| name.is_empty() || table.sinks().iter().any(|sink| sink.id.as_str() == name));
+    }
     counts.attempts.retain(|region, endpoints| {
         let region = table.region_named(region).map(|index| table.region(index));
         let known =
@@ -85,9 +108,13 @@ fn follow(counts: &mut Counts, table: &Table) {
 }
 
 fn bump(words: &mut CountsByWord, word: &'static str) {
+    add(words, word, 1);
+}
+
+fn add(words: &mut CountsByWord, word: &'static str, more: u64) {
     match words.iter_mut().find(|(known, _)| *known == word) {
-        Some((_, count)) => *count += 1,
-        None => words.push((word, 1)),
+        Some((_, count)) => *count += more,
+        None => words.push((word, more)),
     }
 }
 

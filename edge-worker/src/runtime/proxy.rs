@@ -38,6 +38,7 @@ use crate::runtime::account;
 use crate::runtime::clock::{self, Clock};
 use crate::runtime::exchange::Exchange;
 use crate::runtime::held::Writing;
+use crate::runtime::logs::Sender;
 use crate::runtime::memory::{self, Attribution};
 use crate::runtime::observe::Observation;
 use crate::runtime::receipt::ReceiptSigner;
@@ -83,6 +84,8 @@ pub(crate) struct Job {
     pub(crate) metering: Option<Box<Metering>>,
     /// Counts the request for the DNS nodes, if they want counts.
     pub(crate) observation: Option<Observation>,
+    /// Sends the request's event, if the rules have sinks.
+    pub(crate) sender: Option<Sender>,
     /// Counts the request as in flight until it is dropped, if the number of the tenant's requests is limited.
     pub(crate) slot: Option<Slot>,
 }
@@ -120,6 +123,8 @@ pub(crate) struct Driver {
     /// The memory that is reserved for an answer that is held back, beyond what each answer may take without a
     /// reservation.
     held_reservation: Reservation,
+    /// The status of the committed answer.
+    status: Option<u16>,
     /// The failure that the client got instead of an answer: its status and its code.
     failed: Option<(u16, &'static str)>,
     /// When a waiting client gets the next comment.
@@ -214,6 +219,7 @@ impl Driver {
             splice: None,
             file: None,
             is_unmeasured: false,
+            status: None,
             failed: None,
             held_reservation: Reservation::default(),
             keepalive: None,
@@ -399,7 +405,19 @@ impl Driver {
         for action in actions {
             self.perform(action, whole, &mut outputs);
         }
+        self.keep_answer(&outputs);
         outputs
+    }
+
+    /// Keeps what the client gets of an answer, if the service keeps answers.
+    #[inline(never)]
+    fn keep_answer(&self, outputs: &VecDeque<Output>) {
+        let Some(content) = self.info.logged.as_ref().and_then(|logged| logged.content.as_ref()) else { return };
+        for output in outputs {
+            if let Output::Emit(bytes) = output {
+                content.borrow_mut().keep_answer(bytes);
+            }
+        }
     }
 
     /// Reserves memory for more of a held answer.
@@ -423,6 +441,10 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.settle_all();
         let code = account::ran(&self.info, self.run.record(), self.failed, self.is_unmeasured);
+        if let Some(sender) = self.job.sender.take() {
+            let status = self.failed.map(|(status, _)| status).or(self.status);
+            sender.ran(&self.info, &self.run, self.job.model.as_deref(), code, status);
+        }
         if let Some(observation) = self.job.observation.take() {
             observation.end(&self.info, &self.run, self.job.model.as_deref(), code);
         }

@@ -143,6 +143,7 @@ impl ReceiptPolicy {
             fence_more: 0,
             stale: info.stale.as_deref().unwrap_or_default().to_vec(),
             stale_more: 0,
+            content_to: info.logged.as_ref().and_then(|logged| logged.keeper(table)),
             attempts: Vec::new(),
             committed: None,
             status: 0,

@@ -10,6 +10,7 @@ use crate::decide::attempt::Record;
 use crate::decide::denial::Denial;
 use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
+use crate::decide::logs::Subject;
 use crate::decide::plan::Target;
 use crate::runtime::clock;
 
@@ -61,6 +62,8 @@ pub(crate) struct ResponseInfo {
     pub(crate) shed: Option<Rc<str>>,
     /// `x-bailiwick-stale`: the replicas that are too far behind in the region that was kept as the freshest.
     pub(crate) stale: Option<Rc<[String]>>,
+    /// What is known of the request for its event, if the rules have sinks.
+    pub(crate) logged: Option<Rc<Subject>>,
     /// When the request arrived.
     pub(crate) began: Timestamp,
     /// When the request was steered.
@@ -79,6 +82,7 @@ impl ResponseInfo {
             denied: None,
             shed: None,
             stale: None,
+            logged: None,
             began: clock::now(),
             steered: None,
         }

@@ -54,6 +54,11 @@ impl ClientRequest {
         self.headers.get(name)
     }
 
+    /// The JavaScript side of the request.
+    pub(crate) fn exchange(&self) -> &JsExchange {
+        &self.exchange
+    }
+
     /// The runtime's request object.
     pub(crate) fn raw(&self) -> &web_sys::Request {
         &self.request

@@ -17,6 +17,7 @@ use crate::decide::body::{Inspected, Terms};
 use crate::decide::buffer_pool::PooledBuffer;
 use crate::decide::envelope::{Failure, Limited, PinFault};
 use crate::decide::inflight::Reservation;
+use crate::decide::logs::Subject;
 use crate::decide::multipart::form::Form;
 use crate::decide::multipart::is_form;
 use crate::decide::pin::{OPERATOR, PIN, Pin};
@@ -35,6 +36,7 @@ use crate::runtime::explain;
 use crate::runtime::feed::{self, Snapshot};
 use crate::runtime::incoming::{drain, read_body};
 use crate::runtime::leases;
+use crate::runtime::logs::Sender;
 use crate::runtime::observe;
 use crate::runtime::proxy::{Answer, Driver, add_budget_headers, budget_of};
 use crate::runtime::receipt::{self, ReceiptPolicy};
@@ -64,16 +66,17 @@ pub(crate) async fn serve(mut request: ClientRequest, exchange: Exchange, env: E
     if let Age::Stale(age) | Age::TooOld(age) = snapshot.age {
         info.rules_age = Some(age.0 / 1000);
     }
+    let sender = Sender::of(snapshot.table.as_deref(), &request, &env);
     let page = OriginPolicy::of(&request, snapshot.table.as_deref());
     let answered = match page.as_ref().and_then(|page| of_page(page, &request, &info)) {
         Some(at_once) => at_once.map(Answer::Whole),
-        None => answer(&mut request, exchange, env, context, &snapshot, &mut info).await,
+        None => answer(&mut request, exchange, env, context, &snapshot, &mut info, sender.as_ref()).await,
     };
     let mut answer = match answered {
         Ok(answer) => answer,
         Err(failure) => {
             recognise_host(&mut info, &snapshot, &request);
-            Answer::Whole(refused(&mut request, &info, failure).await)
+            Answer::Whole(refused(&mut request, &info, failure, sender.as_ref()).await)
         }
     };
     match (page, &info.whose) {
@@ -103,9 +106,18 @@ fn recognise_host(info: &mut ResponseInfo, snapshot: &Snapshot, request: &Client
 
 /// Answers a request that is refused, after its body was drained.
 #[inline(never)]
-fn refused<'a>(request: &'a mut ClientRequest, info: &'a ResponseInfo, failure: Failure) -> LocalBoxFuture<'a, Reply> {
+fn refused<'a>(
+    request: &'a mut ClientRequest,
+    info: &'a ResponseInfo,
+    failure: Failure,
+    sender: Option<&'a Sender>,
+) -> LocalBoxFuture<'a, Reply> {
     Box::pin(async move {
-        account::refused(info, &failure, info.failed(&failure, None).0);
+        let status = info.failed(&failure, None).0;
+        account::refused(info, &failure, status);
+        if let Some(sender) = sender.filter(|_| !request.address.path.starts_with(OURS)) {
+            sender.unsent(info, failure.own_code(), status);
+        }
         // A body that was read in one call has no pieces left.
         if let Some(mut pieces) = request.pieces() {
             drain(&mut pieces).await;
@@ -131,6 +143,7 @@ async fn answer(
     context: &Context,
     snapshot: &Snapshot,
     info: &mut ResponseInfo,
+    sender: Option<&Sender>,
 ) -> Result<Answer, Failure> {
     if request.address.path.starts_with(OURS) {
         let reply = ours(request, &env, snapshot, info).await?;
@@ -140,6 +153,7 @@ async fn answer(
     let table = snapshot.rules()?;
     let mut known = Recognized::of(request, table)?;
     info.whose = snapshot.whose(known.caller.service, known.caller.tenant);
+    info.logged = known.logged(request);
     let service = table.service(known.caller.service);
     let receipt_policy = match ReceiptPolicy::closed(service.receipts) {
         Some(closed) => closed,
@@ -157,6 +171,9 @@ async fn answer(
     let prepared = match prepare(request, env, snapshot, info, known, body, receipt_policy)? {
         Preparation::Answered(reply) => {
             account::answered(info, reply.status);
+            if let Some(sender) = sender {
+                sender.unsent(info, "ok", reply.status);
+            }
             return Ok(Answer::Whole(reply));
         }
         Preparation::Sendable(prepared) => prepared,
@@ -168,6 +185,7 @@ async fn answer(
         job.upload = Some(upload.await?);
     }
     job.reservation = Some(Rc::new(reservation));
+    job.sender = sender.cloned();
     job.headers = core::mem::take(&mut request.headers);
     if let (Some(_), Some(table)) = (&job.metering, &snapshot.table)
         && (budget_of(table, caller.tenant).is_some()
@@ -220,6 +238,12 @@ impl<'t> Recognized<'t> {
             true => Err(Failure::BadPin { wrong: PinFault::State }),
             false => Ok(()),
         }
+    }
+
+    /// What is known of the request for its event, if the rules have sinks.
+    fn logged(&self, request: &ClientRequest) -> Option<Rc<Subject>> {
+        let Caller { service, client, .. } = &self.caller;
+        Subject::of(self.table, *service, client, &self.route, request.header("traceparent"), &request.id)
     }
 
     fn is_state(&self) -> bool {

@@ -149,6 +149,9 @@ fn text_of(verified: &Verified) -> String {
     if !claims.stale.is_empty() || claims.stale_more > 0 {
         lines.push(format!("stale      {}", names(&claims.stale, claims.stale_more)));
     }
+    if let Some(sink) = &claims.content_to {
+        lines.push(format!("kept       prompt and answer, by the sink {sink}"));
+    }
     for (number, attempt) in attempts.iter().enumerate() {
         let (region, endpoint, outcome, ms) = (&attempt.region, &attempt.endpoint, &attempt.outcome, attempt.ms);
         lines.push(format!("sent {:>4}  {region}, {endpoint}: {outcome} after {ms} ms", number + 1));
@@ -227,6 +230,7 @@ mod tests {
             fence_more: 2,
             stale: vec!["kb;lag=75s".to_owned()],
             stale_more: 0,
+            content_to: Some("eu".to_owned()),
             attempts: vec![attempt],
             committed: None,
             status: 504,
@@ -251,7 +255,8 @@ mod tests {
             verify_text(by_file, ""),
         ] {
             assert_eq!(reported.errors, Vec::<String>::new());
-            let sent = "stale      kb;lag=75s\nsent    1  fra, fra-1: timeout after 15000 ms\n";
+            let kept = "stale      kb;lag=75s\nkept       prompt and answer, by the sink eu\n";
+            let sent = format!("{kept}sent    1  fra, fra-1: timeout after 15000 ms\n");
             assert!(reported.output.contains(&format!("fence      fra and 2 more\n{sent}")), "{}", reported.output);
             assert!(reported.output.contains("answer     an error of the gateway's own\n"), "{}", reported.output);
         }

@@ -1,6 +1,8 @@
 //! Asks one source of rules or health, by HTTP or in Workers KV. Takes the source with a time limit; returns its
 //! answer, or the reason why there is none. Called by `feed`.
 
+use core::ops::RangeInclusive;
+
 use bailiwick_rules::time::Millis;
 use futures_util::future::{self, Either};
 use futures_util::{StreamExt, pin_mut};
@@ -52,31 +54,47 @@ pub(crate) async fn get(
     timeout: Millis,
 ) -> Result<Read, ReadError> {
     let request = request(url, token, etag).ok_or(ReadError::BadUrl)?;
-    send(request, etag, timeout).await
+    send(request, etag, timeout, 200..=200).await
 }
 
 /// Sends a POST with JSON, with the same limits as [`get`].
 pub(crate) async fn post(url: &str, token: Option<&str>, json: &str, timeout: Millis) -> Result<Vec<u8>, ReadError> {
-    let headers = headers(token).ok_or(ReadError::BadUrl)?;
+    post_for(url, token.map(bearer).as_deref(), json, timeout, 200..=200).await
+}
+
+/// As [`post`], with any `Authorization`, for a receiver whose success may have any of these statuses.
+pub(crate) async fn post_for(
+    url: &str,
+    authorization: Option<&str>,
+    json: &str,
+    timeout: Millis,
+    success: RangeInclusive<u16>,
+) -> Result<Vec<u8>, ReadError> {
+    let headers = headers(authorization).ok_or(ReadError::BadUrl)?;
     headers.set("content-type", "application/json").map_err(|_| ReadError::BadUrl)?;
     let mut init = RequestInit::new();
     init.with_method(Method::Post).with_headers(headers).with_redirect(RequestRedirect::Manual);
     init.with_body(Some(json.into()));
     let request = Request::new_with_init(url, &init).map_err(|_| ReadError::BadUrl)?;
-    match send(request, None, timeout).await? {
+    match send(request, None, timeout, success).await? {
         Read::Document { bytes, .. } => Ok(bytes),
         Read::Unmodified => Err(ReadError::Unreadable),
     }
 }
 
-async fn send(request: Request, etag: Option<&str>, timeout: Millis) -> Result<Read, ReadError> {
+async fn send(
+    request: Request,
+    etag: Option<&str>,
+    timeout: Millis,
+    success: RangeInclusive<u16>,
+) -> Result<Read, ReadError> {
     let abort = AbortController::default();
     let signal = abort.signal();
     let fetched = async {
         let sent = Fetch::Request(request).send_with_signal(&signal).await;
         let mut response = sent.map_err(|error| of_message(&error.to_string()))?;
         match response.status_code() {
-            200 => {}
+            status if success.contains(&status) => {}
             304 if etag.is_some() => return Ok(Read::Unmodified),
             status => return Err(ReadError::Status(status)),
         }
@@ -106,7 +124,7 @@ async fn send(request: Request, etag: Option<&str>, timeout: Millis) -> Result<R
 }
 
 fn request(url: &str, token: Option<&str>, etag: Option<&str>) -> Option<Request> {
-    let headers = headers(token)?;
+    let headers = headers(token.map(bearer).as_deref())?;
     if let Some(etag) = etag {
         headers.set("if-none-match", etag).ok()?;
     }
@@ -115,10 +133,15 @@ fn request(url: &str, token: Option<&str>, etag: Option<&str>) -> Option<Request
     Request::new_with_init(url, &init).ok()
 }
 
-fn headers(token: Option<&str>) -> Option<Headers> {
+/// The value of `Authorization` for a token.
+pub(crate) fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}
+
+fn headers(authorization: Option<&str>) -> Option<Headers> {
     let headers = Headers::new();
-    if let Some(token) = token {
-        headers.set("authorization", &format!("Bearer {token}")).ok()?;
+    if let Some(authorization) = authorization {
+        headers.set("authorization", authorization).ok()?;
     }
     Some(headers)
 }

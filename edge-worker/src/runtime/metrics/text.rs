@@ -2,10 +2,12 @@
 //! that format. Called by `explain`.
 
 use core::fmt::Write as _;
+use std::collections::BTreeMap;
 
 use bailiwick_rules::table::Table;
 
 use super::{COUNTS, Counts, CountsByWord, follow};
+use crate::decide::logs::Signal;
 use crate::decide::quota::Standing;
 
 /// The names of the metrics of fetches and posts, by [`super::FeedKind`].
@@ -112,8 +114,23 @@ impl Exposition {
                 self.words(feed, &[("source", source.as_str())], "outcome", words);
             }
         }
+        self.sinks("sink_records", "Events and spans for sinks, by what came of them.", "outcome", &counts.sinks);
+        self.sinks("sink_failures", "Posts that a sink didn't take.", "reason", &counts.sink_failures);
         self.counter("events", "Whatever else is counted.");
         self.words("events", &[], "event", &counts.events);
+    }
+
+    /// Counts by sink, for logs and for traces. Nothing if there are none.
+    fn sinks(&mut self, name: &str, help: &str, by: &str, counts: &[BTreeMap<String, CountsByWord>; 2]) {
+        if counts.iter().all(BTreeMap::is_empty) {
+            return;
+        }
+        self.counter(name, help);
+        for (signal, sinks) in [Signal::Logs, Signal::Traces].into_iter().zip(counts) {
+            for (sink, words) in sinks {
+                self.words(name, &[("sink", sink.as_str()), ("signal", signal.as_str())], by, words);
+            }
+        }
     }
 
     fn gauges(&mut self, gauges: &Gauges) {

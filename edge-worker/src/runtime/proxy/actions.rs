@@ -41,6 +41,7 @@ impl Driver {
                 self.exchange.abort();
             }
             Action::Commit { status, body, as_events, .. } => {
+                self.status = Some(status);
                 let body = self.commit(body, as_events, whole);
                 outputs.extend([Output::Commit { status }, Output::Emit(body)]);
             }
@@ -105,6 +106,11 @@ impl Driver {
     #[inline(never)]
     fn note_sent(&mut self, target: usize) {
         let Some(target) = self.run.target(target) else { return };
+        if let Some(content) = self.info.logged.as_ref().and_then(|logged| logged.content.as_ref())
+            && let Some(json) = self.job.body.as_ref().and_then(|body| body.json())
+        {
+            content.borrow_mut().keep_prompt(json.as_bytes());
+        }
         memory::with(|memory| memory.sent(target, self.job.source, clock::now()));
         if let Some(observation) = &mut self.job.observation {
             let bytes = self.job.body.as_ref().map_or(0, |body| body.size());
@@ -128,6 +134,10 @@ impl Driver {
         let secret = target.secret().and_then(|name| env::text(&self.job.env, name));
         let Job { route, query, headers, body, .. } = &self.job;
         let mut out = rewrite::outgoing(target, route, query, headers, body.as_deref(), secret.as_deref())?;
+        let logged = self.info.logged.as_ref();
+        if let Some(traceparent) = logged.and_then(|one| one.traceparent(&self.info.request_id, attempt.into())) {
+            out.headers.set("traceparent", &traceparent);
+        }
         let written = match (out.written, body) {
             (Some(length), Some(body)) => {
                 let (writing, stream) = Writing::begin(body, self.job.reservation.as_ref(), target, length)?;

@@ -356,6 +356,7 @@ fn prepared(
         metering: None,
         slot: None,
         observation,
+        sender: None,
     };
     Prepared { task, job, load }
 }
