@@ -33,8 +33,8 @@ use crate::state::snapshot::Snapshot;
 use crate::system::batch::SIZE;
 use crate::zone::ServiceIndex;
 use crate::zones::Seek;
-use patch::{Hit, Source};
-use pattern::{Answers, Pattern, Patterns, Stands};
+use patch::{Hit, HitSource};
+use pattern::{Answers, NamePosition, Pattern, Patterns};
 use query::Query;
 use table::{Entry, Key, Table};
 
@@ -47,20 +47,20 @@ const STEERED: usize = 256;
 const COMPARE_EVERY: u32 = 1 << 16;
 
 /// A query of a batch that was read but not answered yet, and where its answer probably is.
-struct Ahead<'s, 'p> {
+struct PendingQuery<'s, 'p> {
     query: Query<'p>,
-    place: Place<'s>,
+    place: LookupPlace<'s>,
 }
 
 /// Where to look for the answer to a query.
 #[derive(Clone, Copy)]
-enum Place<'s> {
+enum LookupPlace<'s> {
     /// Probably an entry of the table.
     Table,
     /// The name belongs to this zone. Its position there isn't known yet.
     Zone(Seek<'s>),
     /// The name belongs to this zone, and has this position there.
-    Found(Seek<'s>, Stands),
+    Found(Seek<'s>, NamePosition),
     /// The name belongs to no zone.
     Nowhere,
 }
@@ -123,14 +123,14 @@ impl Memo {
         // The list is large, so it is filled in place instead of being collected and moved.
         let mut ahead = SmallVec::<[_; SIZE]>::new();
         ahead.extend(batch.iter().map(|datagram| self.look(context, snapshot, datagram.packet, datagram.from)));
-        for Ahead { place, .. } in ahead.iter().flatten() {
-            if let Place::Zone(seek) = place {
+        for PendingQuery { place, .. } in ahead.iter().flatten() {
+            if let LookupPlace::Zone(seek) = place {
                 seek.approach();
             }
         }
-        for Ahead { query, place } in ahead.iter_mut().flatten() {
-            if let Place::Zone(seek) = *place {
-                *place = Place::Found(seek, seek.locate(query.name).into());
+        for PendingQuery { query, place } in ahead.iter_mut().flatten() {
+            if let LookupPlace::Zone(seek) = *place {
+                *place = LookupPlace::Found(seek, seek.locate(query.name).into());
             }
         }
         for (Datagram { packet, from, response }, ahead) in batch.iter_mut().zip(&ahead) {
@@ -150,14 +150,14 @@ impl Memo {
         snapshot: &'s Snapshot,
         packet: &'p [u8],
         from: IpAddr,
-    ) -> Option<Ahead<'s, 'p>> {
+    ) -> Option<PendingQuery<'s, 'p>> {
         let query = query::read(packet)?;
         if query.is_dnssec_ok() && snapshot.has_stale_signatures(context.now) {
             return None;
         }
         if !self.table.expect(&Key::new(&query)) {
-            let place = snapshot.zones().seek(query.name, query.qtype).map_or(Place::Nowhere, Place::Zone);
-            return Some(Ahead { query, place });
+            let place = snapshot.zones().seek(query.name, query.qtype).map_or(LookupPlace::Nowhere, LookupPlace::Zone);
+            return Some(PendingQuery { query, place });
         }
         let (hash, service) = self.steered[steered_place(query.hash)];
         if hash == query.hash
@@ -165,7 +165,7 @@ impl Memo {
         {
             classes.expect(query.ecs.filter(|ecs| ecs.source > 0).map_or(from, |ecs| ecs.address));
         }
-        Some(Ahead { query, place: Place::Table })
+        Some(PendingQuery { query, place: LookupPlace::Table })
     }
 
     /// Answers one datagram into `out`, which is overwritten.
@@ -173,15 +173,15 @@ impl Memo {
         &mut self,
         context: &Context<'_>,
         snapshot: &Snapshot,
-        ahead: &Ahead<'_, '_>,
+        ahead: &PendingQuery<'_, '_>,
         packet: &[u8],
         from: IpAddr,
         out: &mut Vec<u8>,
     ) -> Outcome {
-        let Ahead { query, place } = ahead;
+        let PendingQuery { query, place } = ahead;
         // Taken by reference, because moving the value would have to wait for memory that was written just before.
-        let kept = self.find(query, *place, snapshot, from);
-        let Some(kept) = &kept else {
+        let answer = self.find(query, *place, snapshot, from);
+        let Some(answer) = &answer else {
             let outcome = answer_uncached(context, snapshot, packet, from, out);
             self.keep(query, snapshot, from, &outcome, out);
             return outcome;
@@ -193,7 +193,7 @@ impl Memo {
                 let admitted = Admitted { limiter, admitted };
                 return answer_uncached(&Context { limiter: Some(&admitted), ..*context }, snapshot, packet, from, out);
             }
-            match limiter.judge(from, kept.class()) {
+            match limiter.judge(from, answer.class()) {
                 Verdict::Answer => {}
                 Verdict::Slip => limit = 0,
                 Verdict::Drop => {
@@ -202,7 +202,7 @@ impl Memo {
                 }
             }
         }
-        let outcome = kept.write(query, packet, limit, out);
+        let outcome = answer.write(query, packet, limit, out);
         self.hits += 1;
         self.since_comparison += 1;
         if self.since_comparison >= COMPARE_EVERY && limit != 0 {
@@ -222,17 +222,17 @@ impl Memo {
     fn find<'k>(
         &'k self,
         query: &Query<'_>,
-        place: Place<'k>,
+        place: LookupPlace<'k>,
         snapshot: &'k Snapshot,
         from: IpAddr,
     ) -> Option<Hit<'k>> {
         match place {
-            Place::Nowhere => None,
+            LookupPlace::Nowhere => None,
             // An earlier query of this batch may have added it.
-            Place::Found(seek, stands) => {
+            LookupPlace::Found(seek, stands) => {
                 self.of_pattern(query, seek, stands).or_else(|| self.entry(query, snapshot, from))
             }
-            Place::Table | Place::Zone(_) => self.entry(query, snapshot, from).or_else(|| {
+            LookupPlace::Table | LookupPlace::Zone(_) => self.entry(query, snapshot, from).or_else(|| {
                 let seek = snapshot.zones().seek(query.name, query.qtype)?;
                 self.of_pattern(query, seek, seek.locate(query.name).into())
             }),
@@ -245,21 +245,21 @@ impl Memo {
         let key = Key::new(query);
         let entry = self.table.find(&key, query.name)?;
         let Some(service) = entry.asks else {
-            return Some(Hit { source: Source::Entry(entry), scope: 0, origin: Origin::default() });
+            return Some(Hit { source: HitSource::Entry(entry), scope: 0, origin: Origin::default() });
         };
         // The name is steered, so the answer depends on the client.
-        let seat = snapshot.seat_of(service, &Asking { transport: from, ecs: query.ecs })?;
-        let entry = self.table.find(&key.of_seat(&seat), query.name)?;
+        let client_key = snapshot.client_key_of(service, &Asking { transport: from, ecs: query.ecs })?;
+        let entry = self.table.find(&key.of_client(&client_key), query.name)?;
         let holds = entry.decided == snapshot.service_generation(service);
-        holds.then_some(Hit { source: Source::Entry(entry), scope: seat.scope, origin: seat.origin })
+        holds.then_some(Hit { source: HitSource::Entry(entry), scope: client_key.scope, origin: client_key.origin })
     }
 
     /// The pattern that answers this query, and the records to fill in.
     #[inline]
-    fn of_pattern<'k>(&'k self, query: &Query<'_>, seek: Seek<'k>, stands: Stands) -> Option<Hit<'k>> {
+    fn of_pattern<'k>(&'k self, query: &Query<'_>, seek: Seek<'k>, stands: NamePosition) -> Option<Hit<'k>> {
         let answers = Answers::of(query, seek.zone(), stands)?;
         let pattern = self.patterns.find(query, &seek, answers)?;
-        Some(Hit { source: Source::Pattern(pattern, answers), scope: 0, origin: Origin::default() })
+        Some(Hit { source: HitSource::Pattern(pattern, answers), scope: 0, origin: Origin::default() })
     }
 
     /// Makes the answer without the memo. If the kept answer differs from it, replaces the kept answer in `out` and
@@ -295,13 +295,15 @@ impl Memo {
         }
         let (mut key, mut decided) = (Key::new(query), 0);
         if let Some(service) = service {
-            let Some(seat) = snapshot.seat_of(service, &Asking { transport: from, ecs: query.ecs }) else { return };
+            let Some(client_key) = snapshot.client_key_of(service, &Asking { transport: from, ecs: query.ecs }) else {
+                return;
+            };
             self.steered[steered_place(query.hash)] = (query.hash, service);
             self.table.put(&key, query.name, |mut wire| {
                 wire.set(&bare[..HEADER + query.name.as_wire().len()]);
                 Entry { asks: Some(service), wire, ..Entry::empty() }
             });
-            key = key.of_seat(&seat);
+            key = key.of_client(&client_key);
             decided = snapshot.service_generation(service);
         }
         self.table.put(&key, query.name, |mut wire| {

@@ -1,5 +1,6 @@
-//! The program: what the operator writes, calls and reads. [`cli`] is entered first; `serve` joins everything below
-//! until a signal ends it.
+//! The program `bailiwick`: its configuration, commands, HTTP API, metrics and logs. `main` calls [`cli`], which runs
+//! the command that the operator names. The command `serve` runs the server until a signal ends it; it alone starts the
+//! listeners, the owner of the state and the API.
 
 pub(crate) mod api;
 pub mod cli;

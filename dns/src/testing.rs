@@ -11,7 +11,7 @@ use hickory_proto::rr::{RData, Record};
 
 use crate::protocol::name::{Name, NameRef};
 use crate::protocol::rdata::{RdataSet, rtype};
-use crate::response::answer::{Asking, NoSteering, Steered, SteeredAnswers};
+use crate::response::answer::{Asking, NoSteering, SteeredAnswer, SteeredAnswers};
 use crate::response::wire::{Context, Outcome, Settings, Transport, respond};
 use crate::zone::{Compiled, ServiceIndex, SteeredOwner, Zone, ZoneError, file};
 use crate::zones::{ServedZone, Zones};
@@ -62,11 +62,18 @@ impl Fixed {
 }
 
 impl SteeredAnswers for Fixed {
-    fn resolve(&self, service: ServiceIndex, _: u16, _: &Asking) -> Steered<'_> {
+    fn resolve(&self, service: ServiceIndex, _: u16, _: &Asking) -> SteeredAnswer<'_> {
         match service.0 {
-            0 => Steered::Records { ttl: 20, rdatas: self.address.as_ref(), scope: 20, region: Some(RegionIndex(0)) },
-            1 => Steered::Records { ttl: 30, rdatas: self.alias.as_ref(), scope: 24, region: Some(RegionIndex(0)) },
-            _ => Steered::Nothing { scope: 16, ede: 18 },
+            0 => SteeredAnswer::Records {
+                ttl: 20,
+                rdatas: self.address.as_ref(),
+                scope: 20,
+                region: Some(RegionIndex(0)),
+            },
+            1 => {
+                SteeredAnswer::Records { ttl: 30, rdatas: self.alias.as_ref(), scope: 24, region: Some(RegionIndex(0)) }
+            }
+            _ => SteeredAnswer::Nothing { scope: 16, ede: 18 },
         }
     }
 }

@@ -132,7 +132,7 @@ pub struct Zone {
 
 /// The result of looking a name up in a zone (RFC 1034 §4.3.2 step 3, RFC 4592 §3.3.1, RFC 6672 §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum LookupResult {
     /// The name exists; it may be an empty non-terminal.
     Exact(NodeId),
     /// The name doesn't exist, and this wildcard answers for it.
@@ -192,7 +192,7 @@ impl Zone {
 
     /// Looks up `name`, which must lie within the zone. Walks from the apex down, so the delegation or DNAME nearest to
     /// the apex decides.
-    pub fn locate(&self, name: NameRef<'_>) -> Found {
+    pub fn locate(&self, name: NameRef<'_>) -> LookupResult {
         self.descend(Descent::new(name, self.depth), |at, label| self.tree.child(at, label))
     }
 
@@ -202,25 +202,27 @@ impl Zone {
         &self,
         mut labels: impl ExactSizeIterator<Item = &'n [u8]>,
         child: impl Fn(u32, &[u8]) -> Option<u32>,
-    ) -> Found {
+    ) -> LookupResult {
         let mut at = TOP;
         loop {
             let node = self.tree.value(at);
             let below = labels.len();
             if node.is_cut {
-                return Found::Cut { node: NodeId(at), below };
+                return LookupResult::Cut { node: NodeId(at), below };
             }
             if node.is_dname && below > 0 {
-                return Found::Dname { node: NodeId(at), below };
+                return LookupResult::Dname { node: NodeId(at), below };
             }
             let Some(label) = labels.next() else {
-                return Found::Exact(NodeId(at));
+                return LookupResult::Exact(NodeId(at));
             };
             match child(at, label) {
                 Some(child) => at = child,
                 // `at` is the closest encloser; only its own wildcard counts (RFC 4592 §3.3.1).
                 None => {
-                    return node.wildcard.map_or(Found::Missing, |wildcard| Found::Wildcard(NodeId(wildcard.get())));
+                    return node
+                        .wildcard
+                        .map_or(LookupResult::Missing, |wildcard| LookupResult::Wildcard(NodeId(wildcard.get())));
                 }
             }
         }

@@ -3,7 +3,7 @@
 //!
 //! [`plan`] turns a steering into the endpoints that a request may be sent to, and nothing else can. [`attempt`] is the
 //! state machine that says what to do about each event. [`breaker`] and [`cooldown`] decide which endpoints rest, each
-//! by the [`source`] that a failure counts for. [`body`], [`multipart`], [`batch`], [`rewrite`] and [`state`] shape a
+//! by the [`sender`] that a failure counts for. [`body`], [`multipart`], [`batch`], [`rewrite`] and [`state`] shape a
 //! request, [`splice`] and [`sse`] its answer, [`envelope`] a failure. [`observe`] counts what became of all of them,
 //! and [`logs`] words it for collectors.
 
@@ -34,8 +34,8 @@ pub(crate) mod rewrite;
 pub(crate) mod route;
 pub(crate) mod rules_state;
 pub(crate) mod secrets;
+pub(crate) mod sender;
 pub(crate) mod shed;
-pub(crate) mod source;
 pub(crate) mod splice;
 pub(crate) mod sse;
 pub(crate) mod staged;

@@ -1,9 +1,11 @@
-//! Checks decisions against a second, plain reading of the rules document. Takes the document's JSON, a table and the
-//! conditions of a moment; returns every decision that names a region outside of its fence. Called by the node whenever
-//! rules or health change, for the picture.
+//! Checks decisions against a second, plain reading of the rules document. Takes the document's JSON, a table (the
+//! compiled document) and the conditions of a moment; returns every decision that names a region outside of its fence,
+//! which is the regions that may process the client. Called by the DNS node whenever rules or health change, for the
+//! page at `/ui/`.
 //!
-//! The table is compiled once and steers everything, so a fault in its compilation would steer wrongly and look right.
-//! [`Book`] shares no code with that but the lists of countries: it reads the JSON as a person would.
+//! The table is compiled once and steers everything. If the compilation had a fault, every decision would follow it,
+//! and nothing would look wrong. [`Book`] shares no code with the compilation, except the lists of countries: it reads
+//! the JSON as a person would.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +18,7 @@ use crate::table::{RegionIndex, ServiceIndex, Table, TenantIndex};
 /// The most violations that are listed; more are counted.
 const MOST_LISTED: usize = 100;
 
-/// What a document says of fences. It grows with the document only: fences of tenants aren't multiplied out by service.
+/// The part of a document that says which regions may process which clients.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
     /// By name. Elsewhere a jurisdiction is its position here.
@@ -57,7 +59,7 @@ struct Names {
     jurisdictions: BTreeSet<usize>,
 }
 
-/// What was checked, and what was found.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Audit {
     /// Services of the rules.
@@ -90,7 +92,7 @@ pub struct Violation {
 }
 
 impl Book {
-    /// Reads a document that a table was compiled from. What it doesn't understand allows nothing.
+    /// Reads a document from which a table was compiled. A part that it can't read allows nothing.
     #[must_use]
     pub fn read(document: &[u8]) -> Self {
         let document: Value = serde_json::from_slice(document).unwrap_or_default();
@@ -234,7 +236,7 @@ pub fn audit(table: &Table, book: &Book, conditions: &Conditions<'_>, most_tenan
         let mut fences: BTreeMap<Vec<usize>, BTreeSet<RegionIndex>> = BTreeMap::new();
         for (country, its) in countries.iter().zip(&jurisdictions) {
             let standing = stand(table, &Client { country: *country, ..Client::default() });
-            let mut key: Vec<usize> = standing.jurisdictions.iter().map(|one| one.get()).collect();
+            let mut key: Vec<usize> = standing.jurisdictions.iter().map(|jurisdiction| jurisdiction.get()).collect();
             key.push(usize::from(country.is_none()));
             let fence = fences.entry(key).or_insert_with(|| {
                 let ranking = rank(table, index, &standing, PathClass::Inference);
@@ -310,7 +312,7 @@ fn entries(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
 /// A text, or the texts of a list.
 fn texts(value: &Value) -> Vec<String> {
     let listed = value.as_array().into_iter().flatten();
-    listed.chain(value.is_string().then_some(value)).filter_map(|one| one.as_str().map(str::to_owned)).collect()
+    listed.chain(value.is_string().then_some(value)).filter_map(|element| element.as_str().map(str::to_owned)).collect()
 }
 
 /// The countries of a jurisdiction.
@@ -319,8 +321,8 @@ fn countries(jurisdiction: &Value) -> CountrySet {
     let mut set: CountrySet = listed.iter().filter_map(|code| CountryCode::parse(code)).collect();
     let excluded: Vec<CountryCode> =
         texts(&jurisdiction["exclude"]).iter().filter_map(|code| CountryCode::parse(code)).collect();
-    for held in texts(&jurisdiction["include"]).iter().filter_map(|name| built_in_set(name)) {
-        set.extend(&held.iter().filter(|country| !excluded.contains(country)).collect());
+    for built_in in texts(&jurisdiction["include"]).iter().filter_map(|name| built_in_set(name)) {
+        set.extend(&built_in.iter().filter(|country| !excluded.contains(country)).collect());
     }
     set
 }

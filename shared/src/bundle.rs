@@ -1,6 +1,7 @@
-//! Bundles: named, versioned sets of files, such as prompts. Takes paths and contents, returns a [`Manifest`] whose
-//! [`Version`] is the digest of all of it; says which version a region is served, and which may be removed. Called by
-//! whoever pushes, keeps or serves bundles.
+//! Bundles: named, versioned sets of files for applications, such as prompts. Takes paths and contents, returns a
+//! [`Manifest`], which lists the files with their digests; its [`Version`] is the digest of this list. Also decides
+//! which version a region is served, and which versions may be removed. Called by the commands that push bundles, and
+//! by the nodes that store and serve them.
 //!
 //! A version is the SHA-256 of what `sha256sum` prints for the sorted paths. So equal files have an equal version,
 //! wherever they are pushed from, and a version is checked with usual tools:
@@ -198,7 +199,7 @@ impl Manifest {
         for file in &files {
             path::check(&file.path).map_err(|why| BundleError::Path { path: file.path.clone(), why })?;
         }
-        files.sort_by(|one, other| one.path.cmp(&other.path));
+        files.sort_by(|file, other| file.path.cmp(&other.path));
         if let Some(pair) = files.windows(2).find(|pair| pair[0].path == pair[1].path) {
             return Err(BundleError::Twice(pair[0].path.clone()));
         }
@@ -271,8 +272,8 @@ pub fn served(pinned: Version, last: Option<Version>, is_held: impl Fn(Version) 
 
 /// Which versions of a bundle may be removed: all but those in use, and the `most` others that came last.
 #[must_use]
-pub fn superfluous(held: &[(Version, Timestamp)], in_use: &BTreeSet<Version>, most: usize) -> Vec<Version> {
-    let mut others: Vec<_> = held.iter().filter(|(version, _)| !in_use.contains(version)).collect();
+pub fn superfluous(stored: &[(Version, Timestamp)], in_use: &BTreeSet<Version>, most: usize) -> Vec<Version> {
+    let mut others: Vec<_> = stored.iter().filter(|(version, _)| !in_use.contains(version)).collect();
     others.sort_by_key(|(version, came)| (core::cmp::Reverse(*came), *version));
     others.into_iter().skip(most).map(|(version, _)| *version).collect()
 }

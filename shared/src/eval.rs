@@ -1,11 +1,13 @@
-//! Evals: does one region, or one model, answer as well as another? Takes suites of cases and results of two runs;
-//! returns what was asked, and whether the second run is as good as the first. Called by `bailiwick eval`.
+//! Evals: does one region, or one model, answer as well as another? A *suite* is a list of *cases*; each case is a
+//! conversation and what a good answer to it is. A *run* asks a model all cases and scores the answers. Takes the bytes
+//! of suites and of the results of runs; returns the cases, and whether a second run is as good as a first one. Called
+//! by `bailiwick eval`, and by `bailiwick rollout` where an eval decides about a rollout.
 //!
-//! [`read_suite`] reads the cases. [`read_run`] reads the results of a run, ours or those of lm-evaluation-harness.
-//! [`compare`] compares two runs of the same cases, pair by pair. [`pairs`] and [`scores`] hold the statistics with
-//! their sources.
+//! [`read_suite`] reads the cases. [`read_run`] reads the results of a run, made by `bailiwick eval run` or by
+//! lm-evaluation-harness. [`compare`] compares two runs of the same cases, case by case. [`pairs`] and [`scores`] hold
+//! the statistics with their sources.
 //!
-//! The Worker has no use for it: the module is behind the feature `eval`.
+//! The Worker doesn't need this module, so it is behind the feature `eval`.
 
 mod binomial;
 mod compare;
@@ -21,7 +23,7 @@ mod tests;
 pub use compare::{Comparison, Settings, Sides, Verdict, chance, compare, differences, worse_beyond};
 pub use lm_eval::Companion;
 pub use outcome::{Header, Outcome, VERSION, read_log};
-pub use run::{Measured, Run, Wanted, read_run};
+pub use run::{CaseResult, ResultFilter, Run, read_run};
 pub use suite::{Case, Expect, Judge, MAX_CASES, MAX_SUITE, Suite, read_suite};
 
 use core::fmt::Write;

@@ -10,8 +10,8 @@ use crate::id::{JurisdictionId, RegionId, ReplicaId, ServiceId};
 use crate::rules::Ratio;
 use crate::steer::first_token::{self, Expected, FirstTokens};
 use crate::steer::{
-    Ask, Conditions, FenceBy, Ranked, Ranking, Reason, Source, Standing, Steering, behind, decide, differing, rank_for,
-    stand,
+    Ask, Conditions, FenceBy, JurisdictionSource, Ranked, Ranking, Reason, Standing, Steering, behind, decide,
+    differing_endpoints, rank_for, stand,
 };
 use crate::table::{RegionIndex, Table};
 use crate::time::Timestamp;
@@ -68,7 +68,7 @@ pub struct ExplainedClient {
     /// The client's jurisdictions.
     pub jurisdictions: Vec<JurisdictionId>,
     /// How the jurisdictions were found.
-    pub source: Source,
+    pub source: JurisdictionSource,
     /// What the law of the EU and the EEA says about the client's country, where people often err. It is the end of a
     /// sentence that begins with the country's code.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,6 +164,7 @@ pub fn explain_at_edge(
     explanation
 }
 
+/// Puts together the explanation of one decision.
 fn of(
     table: &Table,
     (ask, conditions): (&Ask<'_>, &Conditions<'_>),
@@ -187,7 +188,7 @@ fn of(
             country: standing.country,
             jurisdictions: standing.jurisdictions.iter().map(|&index| table.jurisdiction(index).clone()).collect(),
             source: standing.source,
-            territory: standing.country.and_then(geo::territory).map(|one| one.why),
+            territory: standing.country.and_then(geo::territory).map(|territory| territory.why),
         },
         fence_by: ranking.fence_by.filter(|by| *by == FenceBy::Tenant).map(FenceBy::as_str),
         fence: ranking.order.iter().map(name).collect(),
@@ -236,9 +237,12 @@ fn differs(
     region: RegionIndex,
 ) -> Vec<&'static str> {
     let Some(release) = ask.model.and_then(|model| table.release_of(model)) else { return Vec::new() };
-    let found = differing(table, &ranking.regions(), release, conditions);
-    let of_region: Vec<Aspect> =
-        found.into_iter().filter(|one| one.region == region).flat_map(|one| one.aspects).collect();
+    let differing_endpoints = differing_endpoints(table, &ranking.regions(), release, conditions);
+    let of_region: Vec<Aspect> = differing_endpoints
+        .into_iter()
+        .filter(|differing| differing.region == region)
+        .flat_map(|differing| differing.aspects)
+        .collect();
     Aspect::ALL.into_iter().filter(|aspect| of_region.contains(aspect)).map(Aspect::as_str).collect()
 }
 
@@ -264,6 +268,7 @@ impl Explanation {
         text
     }
 
+    /// Writes the explanation as lines for a terminal.
     fn write_text(&self, out: &mut String) -> core::fmt::Result {
         writeln!(out, "service    {}, rules revision {}", self.service, self.revision)?;
         writeln!(out, "client     {}", self.client_sentence())?;
@@ -331,12 +336,12 @@ impl Explanation {
             let why = "no other region of the fence is left";
             writeln!(out, "skewed     what runs another release is offered all the same: {why}")?;
         }
-        if let Some(kept) = self.ordered.first().filter(|_| self.stale) {
-            let behind = behind_sentence(&kept.behind);
+        if let Some(first) = self.ordered.first().filter(|_| self.stale) {
+            let behind = behind_sentence(&first.behind);
             writeln!(
                 out,
                 "stale      {} is the freshest and offered all the same (keep_freshest){behind}",
-                kept.region
+                first.region
             )?;
         }
         Ok(())
@@ -345,25 +350,27 @@ impl Explanation {
     /// Which residency rule would match the client, as a sentence.
     fn mend(&self) -> String {
         let clients = match (self.client.source, &self.client.jurisdictions[..]) {
-            (Source::Unknown, _) => "\"unknown\"".to_owned(),
+            (JurisdictionSource::Unknown, _) => "\"unknown\"".to_owned(),
             (_, []) => "\"*\"".to_owned(),
-            (_, [one, ..]) => format!("{one:?} or \"*\""),
+            (_, [value, ..]) => format!("{value:?} or \"*\""),
         };
         format!("a rule of the service with {clients} among its \"clients\" would")
     }
 
+    /// Where the client is, and how that was found.
     fn client_sentence(&self) -> String {
         let country = self.client.country.map_or("an unknown country".to_owned(), |country| country.to_string());
         let jurisdictions = names_or_nothing(self.client.jurisdictions.iter());
         match self.client.source {
-            Source::Tenant => format!("{country}; jurisdictions {jurisdictions}, as its tenant declares"),
-            Source::Network => format!("{country}, as \"networks\" says; jurisdictions: {jurisdictions}"),
-            Source::Geography => format!("{country}, by geography; jurisdictions: {jurisdictions}"),
-            Source::Unknown => "unknown: no country could be learnt".to_owned(),
+            JurisdictionSource::Tenant => format!("{country}; jurisdictions {jurisdictions}, as its tenant declares"),
+            JurisdictionSource::Network => format!("{country}, as \"networks\" says; jurisdictions: {jurisdictions}"),
+            JurisdictionSource::Geography => format!("{country}, by geography; jurisdictions: {jurisdictions}"),
+            JurisdictionSource::Unknown => "unknown: no country could be learnt".to_owned(),
         }
     }
 }
 
+/// Why a region isn't offered.
 fn sentence(reason: Reason) -> &'static str {
     match reason {
         Reason::NotHome => "not_home (the pattern keeps this client at one region)",
@@ -379,8 +386,8 @@ fn sentence(reason: Reason) -> &'static str {
 
 /// The copies that are too far behind, as the end of a line.
 fn behind_sentence(behind: &[ExplainedLag]) -> String {
-    let one = |lag: &ExplainedLag| format!("{} {}", lag.replica, lag.lag.as_deref().unwrap_or("unknown"));
-    let all: Vec<String> = behind.iter().map(one).collect();
+    let text = |lag: &ExplainedLag| format!("{} {}", lag.replica, lag.lag.as_deref().unwrap_or("unknown"));
+    let all: Vec<String> = behind.iter().map(text).collect();
     if all.is_empty() { String::new() } else { format!(": {}", all.join(", ")) }
 }
 

@@ -30,7 +30,7 @@ mod votes;
 mod week;
 
 pub use agreed::Agreed;
-pub use ballot::{Ballot, OwnSight};
+pub use ballot::{Ballot, OwnProbes};
 pub use combined::{combined, fold};
 pub use overrides::Overrides;
-pub use verdict::{Hearing, Verdict, verdicts};
+pub use verdict::{Verdict, VerdictInput, verdicts};

@@ -8,7 +8,7 @@ mod release;
 mod tests;
 
 pub use lag::{Freshness, Lag, LagLimits, LagMachine, LagReading, ReplicaHealth, ReplicaSet, version_of_most};
-pub use release::{Aspect, ReleaseHealth, Said};
+pub use release::{Aspect, AspectValue, ReleaseHealth};
 
 use crate::time::{Millis, Timestamp};
 
@@ -148,7 +148,7 @@ impl AntiFlap {
 
 /// The state of one monitor: its machine, its interval, and when the last result came in.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Monitored {
+pub struct MonitorState {
     /// The machine that turns results into a status.
     pub machine: AntiFlap,
     /// The time between two probes.
@@ -157,7 +157,7 @@ pub struct Monitored {
     pub last_result: Option<Timestamp>,
 }
 
-impl Monitored {
+impl MonitorState {
     /// Whether the last result is more than three intervals old. The status stays as it was.
     #[must_use]
     pub fn is_stale(&self, now: Timestamp) -> bool {
@@ -300,8 +300,8 @@ impl RegionHealth {
     /// The health of a region by its monitors. It is down if its own monitor is down, or if all its endpoints have
     /// monitors and all are down. Otherwise it is up if any of the monitors is up, and unknown if none is.
     #[must_use]
-    pub fn of(region: Option<&Monitored>, endpoints: &[Option<&Monitored>], now: Timestamp) -> Self {
-        let reading = |monitor: &Monitored| monitor.reading(now);
+    pub fn of(region: Option<&MonitorState>, endpoints: &[Option<&MonitorState>], now: Timestamp) -> Self {
+        let reading = |monitor: &MonitorState| monitor.reading(now);
         let endpoints: Vec<Option<Reading>> = endpoints.iter().map(|monitor| monitor.map(reading)).collect();
         Self::with_forced(region.map(reading), &endpoints, &[])
     }

@@ -76,7 +76,8 @@ impl Node {
             }
     }
 
-    /// Frees the memory of this value, with pauses for other work.
+    /// Frees the memory of this value, with pauses for other work. Freeing takes about an eighth of the time of
+    /// reading.
     pub(crate) async fn free(self, turns: &mut Turns<'_>) {
         let Self::Object(sections) = self else { return };
         for (_, section) in sections {
@@ -267,16 +268,16 @@ impl<'v> Reader<'v> {
         let Node::Object(entries) = node else {
             return self.expected("an object", node);
         };
-        let mut seen = std::collections::HashSet::with_capacity(entries.len());
-        let mut kept = Vec::with_capacity(entries.len());
+        let mut keys = std::collections::HashSet::with_capacity(entries.len());
+        let mut entries_once = Vec::with_capacity(entries.len());
         for (key, value) in entries {
-            if seen.insert(key.as_str()) {
-                kept.push((key.as_str(), value));
+            if keys.insert(key.as_str()) {
+                entries_once.push((key.as_str(), value));
             } else {
                 self.at(key).fail::<()>("stands twice in its object; keep one");
             }
         }
-        Some(kept)
+        Some(entries_once)
     }
 
     /// An object with known fields, which are then read one by one.

@@ -40,8 +40,8 @@ pub use lost::{FenceLoss, losses, settled};
 pub use margin::{Margin, Margins, margins};
 pub use mean::{EndpointLoad, MeanLoad, capacity_of};
 pub use place::{BUCKETS, Home, Point};
-pub use planning::{Move, Plan, Seen, plan};
-pub use readings::{HOLD, Reading, RegionSeen, RegionState, Standing};
+pub use planning::{Move, Plan, PlanInput, plan};
+pub use readings::{HOLD, Reading, RegionInput, RegionState, Standing};
 pub use warnings::warnings;
 
 use crate::rules::Ratio;

@@ -1,6 +1,7 @@
 //! Observations: counts that Workers make and DNS nodes add up. Takes counts of requests, attempts, tokens and times;
 //! returns their sums, the requests in flight and the demand. Used by the Worker, which makes a [`Batch`], and by the
-//! node's API, which adds the batch to its [`Sums`].
+//! node's API, which adds the batch to its [`Sums`]. An isolate is one instance of the Worker; the platform runs
+//! several, which share no memory.
 //!
 //! Observations hold no key, address, id or text of a request, only counts. Labels are names of the rules and fixed
 //! words, so their number is bounded by the rules.
@@ -21,7 +22,7 @@ use crate::id::{EndpointId, RegionId, ServiceId};
 pub use arms::{ArmSum, ArmSums, StepSums};
 pub use batch::{ArmCounts, Batch, InFlight, Malformed, Observation, OrderDemand};
 pub use histogram::{Histogram, MAX_INDEX, MIN_INDEX};
-pub use sums::{Refusal, Sums, Taken};
+pub use sums::{AddOutcome, Refusal, Sums};
 
 /// The longest interval between two batches of one isolate while it has traffic, in milliseconds.
 pub const INTERVAL_MS: u64 = 5_000;
@@ -142,7 +143,7 @@ impl Counts {
         self.between_tokens.merge(&other.between_tokens);
         self.total.merge(&other.total);
         for (length, more) in &other.by_length {
-            // What has no class is counted without a length.
+            // If there are too many classes, the times are counted without a length.
             if self.by_length.len() < MAX_LENGTHS || self.by_length.contains_key(length) {
                 let sum = self.by_length.entry(length.clone()).or_default();
                 sum.first_token.merge(&more.first_token);

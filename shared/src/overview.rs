@@ -8,7 +8,9 @@ use core::fmt::Write;
 
 use crate::geo::{self, CountryCode};
 use crate::id::{JurisdictionId, RegionId, ServiceId, TenantId};
-use crate::steer::{Client, Conditions, FenceBy, PathClass, Ranked, Ranking, Source, Standing, decide, rank, stand};
+use crate::steer::{
+    Client, Conditions, FenceBy, JurisdictionSource, PathClass, Ranked, Ranking, Standing, decide, rank, stand,
+};
 use crate::table::{JurisdictionIndex, ServiceIndex, Table, TenantIndex};
 
 /// How many countries a line of text names before it counts the rest.
@@ -143,6 +145,7 @@ fn classes(table: &Table) -> Vec<CountryClass> {
     classes
 }
 
+/// Adds the rows of a service: for each tenant, or for all clients if the service has no tenants.
 fn add_service(
     table: &Table,
     index: ServiceIndex,
@@ -152,12 +155,13 @@ fn add_service(
 ) {
     let of_geography = |tenant: Option<TenantIndex>, rows: &mut Vec<Row>| {
         for class in classes {
-            let names = class.jurisdictions.iter().map(|&one| table.jurisdiction(one).clone()).collect();
+            let names = class.jurisdictions.iter().map(|&index| table.jurisdiction(index).clone()).collect();
             let clients = Clients::Geography { jurisdictions: names, countries: class.countries.clone() };
-            let standing = Standing { jurisdictions: class.jurisdictions.clone(), ..nowhere(Source::Geography) };
+            let standing =
+                Standing { jurisdictions: class.jurisdictions.clone(), ..nowhere(JurisdictionSource::Geography) };
             rows.push(row(table, index, tenant, clients, &standing));
         }
-        rows.push(row(table, index, tenant, Clients::Unknown, &nowhere(Source::Unknown)));
+        rows.push(row(table, index, tenant, Clients::Unknown, &nowhere(JurisdictionSource::Unknown)));
     };
     if !table.service(index).requires_key {
         if only.is_none() {
@@ -170,7 +174,7 @@ fn add_service(
         if !tenant.services.contains(&index) || only.is_some_and(|only| only != place) {
             continue;
         }
-        let declared = || tenant.residency.iter().map(|&one| table.jurisdiction(one).clone()).collect();
+        let declared = || tenant.residency.iter().map(|&index| table.jurisdiction(index).clone()).collect();
         let clients = match (tenant.has_fence(), tenant.residency.is_empty()) {
             (true, _) => Clients::All,
             (false, false) => Clients::Declared { jurisdictions: declared() },
@@ -185,10 +189,11 @@ fn add_service(
 }
 
 /// The standing of a client whose place is unknown.
-fn nowhere(source: Source) -> Standing {
+fn nowhere(source: JurisdictionSource) -> Standing {
     Standing { country: None, jurisdictions: Vec::new(), source, location: None, fenced: None }
 }
 
+/// The fence for some clients of a service.
 fn row(table: &Table, index: ServiceIndex, tenant: Option<TenantIndex>, clients: Clients, standing: &Standing) -> Row {
     let service = table.service(index);
     let ranking = rank(table, index, standing, PathClass::Inference);
@@ -203,7 +208,7 @@ fn row(table: &Table, index: ServiceIndex, tenant: Option<TenantIndex>, clients:
         clients,
         fence_by: ranking.fence_by.map(FenceBy::as_str),
         rule: if let Some(FenceBy::Rule(rule)) = ranking.fence_by { Some(rule) } else { None },
-        hub_in_fence: service.hub.as_ref().map(|hub| fence.iter().any(|one| one.region == hub.region)),
+        hub_in_fence: service.hub.as_ref().map(|hub| fence.iter().any(|fenced| fenced.region == hub.region)),
         fence,
         ranking,
     }
@@ -223,10 +228,10 @@ impl Overview {
         if !self.jurisdictions.is_empty() {
             text.push('\n');
             let mut lines = vec![["jurisdiction", "countries"].map(str::to_owned)];
-            for one in &self.jurisdictions {
-                let codes: Vec<&str> = one.countries.iter().map(CountryCode::as_str).collect();
-                let about = one.description.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
-                lines.push([one.name.to_string(), format!("{}: {}{about}", codes.len(), codes.join(" "))]);
+            for jurisdiction in &self.jurisdictions {
+                let codes: Vec<&str> = jurisdiction.countries.iter().map(CountryCode::as_str).collect();
+                let about = jurisdiction.description.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
+                lines.push([jurisdiction.name.to_string(), format!("{}: {}{about}", codes.len(), codes.join(" "))]);
             }
             columns(&lines, &mut text);
         }
@@ -271,9 +276,9 @@ impl Row {
     #[must_use]
     pub fn offered_sentence(&self, table: &Table, conditions: &Conditions<'_>) -> String {
         let steering = decide(table, &self.ranking, None, conditions);
-        let offered = steering.ordered.iter().map(|one| table.region(one.fenced.region).id.as_str());
+        let offered = steering.ordered.iter().map(|ranked| table.region(ranked.fenced.region).id.as_str());
         let offered: Vec<&FencedRegion> =
-            offered.filter_map(|id| self.fence.iter().find(|one| one.region.as_str() == id)).collect();
+            offered.filter_map(|id| self.fence.iter().find(|fenced| fenced.region.as_str() == id)).collect();
         match (self.fence.is_empty(), offered.is_empty(), steering.revived) {
             (true, ..) => "nothing: denied".to_owned(),
             (_, true, _) => "nothing: all are withheld".to_owned(),
@@ -300,14 +305,14 @@ impl Row {
 fn tiers(regions: &[&FencedRegion]) -> String {
     let mut text = String::new();
     let mut last: Option<&FencedRegion> = None;
-    for one in regions {
+    for fenced in regions {
         text += match last {
             None => "",
-            Some(last) if (last.standby, last.tier) == (one.standby, one.tier) => ", ",
+            Some(last) if (last.standby, last.tier) == (fenced.standby, fenced.tier) => ", ",
             Some(_) => " > ",
         };
-        text += one.region.as_str();
-        last = Some(one);
+        text += fenced.region.as_str();
+        last = Some(fenced);
     }
     text
 }

@@ -16,9 +16,9 @@ mod properties;
 mod refusal;
 mod verdict;
 
-pub use answer::{Answer, MAX_ANSWER, NoToken, Seen};
+pub use answer::{Answer, MAX_ANSWER, NoToken, TokenProof};
 pub use ask::{Field, TokenLimit, body};
 pub use motion::{EngineWatch, Motion};
-pub use pace::{Purse, next_round, phase};
-pub use refusal::{MAX_REFUSAL, Refused, refused};
+pub use pace::{ProbeTokens, next_round, phase};
+pub use refusal::{MAX_REFUSAL, RefusalMeaning, refused};
 pub use verdict::{Effect, Finding, Verdict, judge};

@@ -13,7 +13,7 @@ use sha2::Digest;
 
 pub use key::{PublicKey, key_set, public_keys};
 
-use crate::steer::Source;
+use crate::steer::JurisdictionSource;
 
 /// The algorithm (RFC 8037 §3.1). No other is accepted, so that an attacker can't choose a weaker one (RFC 8725 §3.1).
 pub const ALGORITHM: &str = "EdDSA";
@@ -91,7 +91,7 @@ pub struct ClientClaim {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub jurisdictions_more: usize,
     /// How the jurisdictions were found.
-    pub source: Source,
+    pub source: JurisdictionSource,
 }
 
 /// One attempt: the request was sent to one endpoint.
@@ -203,7 +203,12 @@ mod tests {
         let committed = (name(), name(), name());
         let committed =
             committed.prop_map(|(region, endpoint, jurisdiction)| Committed { region, endpoint, jurisdiction });
-        let sources = [Source::Tenant, Source::Network, Source::Geography, Source::Unknown];
+        let sources = [
+            JurisdictionSource::Tenant,
+            JurisdictionSource::Network,
+            JurisdictionSource::Geography,
+            JurisdictionSource::Unknown,
+        ];
         let client = (names(60), prop::sample::select(sources.to_vec()));
         let attempts = prop::collection::vec(attempt, 0..=3);
         let stale = prop::collection::vec("[a-z]{1,63};lag=[0-9]{1,20}s", 0..64);
@@ -257,7 +262,11 @@ mod tests {
     #[test]
     fn a_fence_of_three_hundred_regions_is_cut_no_more_than_needed() {
         let fence: Vec<String> = (0..300).map(|i| format!("region-{i:03}")).collect();
-        let client = ClientClaim { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography };
+        let client = ClientClaim {
+            jurisdictions: vec!["eu".into()],
+            jurisdictions_more: 0,
+            source: JurisdictionSource::Geography,
+        };
         let claims = Claims {
             jti: "id".into(),
             iat: 1,
@@ -285,7 +294,11 @@ mod tests {
 
     #[test]
     fn claims_that_can_never_fit_make_no_receipt() {
-        let client = ClientClaim { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography };
+        let client = ClientClaim {
+            jurisdictions: vec!["eu".into()],
+            jurisdictions_more: 0,
+            source: JurisdictionSource::Geography,
+        };
         let claims = Claims {
             jti: "x".repeat(LONGEST),
             iat: 1,

@@ -17,10 +17,10 @@ mod properties;
 mod reading;
 mod source;
 
-pub use answer::{LONGEST_ANSWER, Listed, Told, completion, models};
+pub use answer::{CompletionReport, LONGEST_ANSWER, ModelListing, completion, models};
 pub use ask::{Form, PROMPTS, Refusal, body};
 pub use confirm::{Confirmed, Next};
 pub use distance::distance;
-pub use judge::{Known, health};
+pub use judge::{EndpointReading, health};
 pub use reading::{Reading, Round, most_told};
-pub use source::{ReleaseSource, Watched, sources};
+pub use source::{EndpointToRead, ReleaseSource, sources};

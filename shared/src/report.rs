@@ -180,12 +180,13 @@ pub fn aggregate(table: &Table, reports: &[Received], now: Timestamp) -> Vec<Reg
     let mut health: Vec<RegionHealth> =
         regions.map(|(index, _)| region_health(table, RegionIndex(index), reports, now)).collect();
     if !table.releases().is_empty() {
-        let releases = crate::release::health(table, &releases::known(table, reports, now));
+        let releases = crate::release::health(table, &releases::fresh_readings(table, reports, now));
         health.iter_mut().zip(releases).for_each(|(region, releases)| region.releases = releases);
     }
     health
 }
 
+/// The health of a region by the fresh reports of all nodes.
 fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: Timestamp) -> RegionHealth {
     let region = table.region(index);
     let reported = || {
@@ -214,14 +215,14 @@ fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: T
     let names = || region.endpoints.iter().map(|(name, _)| name);
     let copy = |copy: &crate::table::RegionReplica| {
         let id = &table.replica(copy.replica).id;
-        let said: Vec<&ReplicaReport> = reports
+        let fresh: Vec<&ReplicaReport> = reports
             .iter()
-            .filter_map(|one| {
-                let of_region = one.report.regions.get(region.id.as_str())?;
-                of_region.replicas.get(id.as_str()).filter(|said| said.counts(of_region, one.at, now))
+            .filter_map(|received| {
+                let of_region = received.report.regions.get(region.id.as_str())?;
+                of_region.replicas.get(id.as_str()).filter(|replica| replica.counts(of_region, received.at, now))
             })
             .collect();
-        replicas::combined(table, copy, &said, |statuses| majority(statuses))
+        replicas::combined(table, copy, &fresh, |statuses| majority(statuses))
     };
     RegionHealth {
         probed: majority(fresh.iter().map(|reported| reported.probed)),
@@ -244,6 +245,7 @@ fn binding<'a>(reported: impl Iterator<Item = &'a OverrideReport>, now: Timestam
         .map(|forced| Forced { status: forced.status, until: forced.until, reason: forced.reason.clone() })
 }
 
+/// The status that most nodes see. More than half have to say that something is down.
 fn majority(statuses: impl Iterator<Item = Status>) -> Status {
     let (mut down, mut up, mut all) = (0, 0, 0);
     for status in statuses {

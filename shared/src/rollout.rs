@@ -1,8 +1,18 @@
-//! Rollouts: something new replaces something old, region after region, and is judged all the while. Takes the rules'
-//! rollout and what was counted of its two arms; returns the arm of a session, and whether the new arm is as good.
+//! Rollouts. A rollout replaces a model's name, an endpoint or the version of a bundle (a named set of files, such as
+//! prompts), region after region. In each region the new thing serves a growing share of the sessions, step by step.
+//! The sessions with the new thing are the *new arm*, the others the *old arm*. The new arm must not be worse than the
+//! old one, or everything is rolled back.
 //!
-//! [`arm_at`] chooses the arm of a session. [`judge`] compares two arms that served at the same time, and may be asked
-//! as often as one likes. [`proportion`] and [`quantile`] hold the statistics with their sources.
+//! Takes a rollout of the rules and what was counted of its two arms; returns the arm of a session, and what to do
+//! next. The edge calls [`arm_at`] for each request; `bailiwick rollout` calls [`machine::step`] again and again.
+//!
+//! - [`arm_at`] chooses the arm of a session, and [`role`] says what that means for an endpoint.
+//! - [`judge`] compares the two arms by the checks of the rules. It may be called as often as one likes: the chance of
+//!   a false alarm holds for all calls together. [`proportion`], [`quantile`] and [`strata`] hold the statistics with
+//!   their sources.
+//! - [`evals`] compares the two arms by an eval (a suite of cases with known answers).
+//! - [`machine`] decides from all of that whether the rollout waits, goes on or is rolled back.
+//! - [`record`] keeps what was counted and decided, for the next look and for a report.
 
 mod arm;
 mod check;
@@ -19,6 +29,6 @@ mod tests;
 pub mod times;
 
 pub use crate::rules::{Arm, Measure};
-pub use arm::{Asked, Choice, Role, arm_at, choice_in, is_trial, role};
-pub use check::{Check, Inconclusive, Judged, Judgement, Level, Margin, Verdict, judge};
+pub use arm::{Choice, RequestedEndpoint, Role, arm_at, choice_in, is_trial, role};
+pub use check::{Check, CheckResult, Inconclusive, Judgement, Level, Margin, Verdict, judge};
 pub use place::Place;

@@ -33,7 +33,7 @@ use knowledge::{Knowledge, time_to_lag, time_to_return};
 pub use forced::{InForce, effective_status, endpoint_in_force, forced, forced_endpoint, forces_endpoints};
 pub use knowledge::{Behind, behind};
 pub use logs::{Logged, logged};
-pub use skew::{Differing, Skew, differing};
+pub use skew::{DifferingEndpoint, Skew, differing_endpoints};
 
 /// The client, as far as it is known. In DNS the tenant is never known.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -113,7 +113,7 @@ pub struct Standing {
     /// The client's jurisdictions, by name. Empty for a country that lies in no jurisdiction.
     pub jurisdictions: Vec<JurisdictionIndex>,
     /// How the jurisdictions were found.
-    pub source: Source,
+    pub source: JurisdictionSource,
     /// The client's location, for distances.
     pub location: Option<Coordinates>,
     /// The client's tenant, if the tenant's own `process_in` is the fence. The other fields don't matter for the fence
@@ -124,7 +124,7 @@ pub struct Standing {
 /// How a client's jurisdictions were found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
+pub enum JurisdictionSource {
     /// The tenant's declared residency.
     Tenant,
     /// An entry of `networks`.
@@ -293,17 +293,17 @@ pub fn steer(table: &Table, ask: &Ask<'_>, conditions: &Conditions<'_>) -> Steer
 pub fn stand(table: &Table, client: &Client) -> Standing {
     let network = client.address.and_then(|address| table.network_of(address));
     let (country, location, geographic) = match network {
-        Some(place) => (Some(place.country), place.location, Source::Network),
-        None => (client.country, client.location, Source::Geography),
+        Some(place) => (Some(place.country), place.location, JurisdictionSource::Network),
+        None => (client.country, client.location, JurisdictionSource::Geography),
     };
     let location = location.or_else(|| geo::centroid(country?));
     let tenant = client.tenant.map(|index| (index, table.tenant(index)));
     let declared = tenant.map(|(_, tenant)| &tenant.residency).filter(|declared| !declared.is_empty());
     let fenced = tenant.filter(|(_, tenant)| tenant.has_fence()).map(|(index, _)| index);
     let (jurisdictions, source) = match (declared, country) {
-        (Some(declared), _) => (declared.clone(), Source::Tenant),
+        (Some(declared), _) => (declared.clone(), JurisdictionSource::Tenant),
         (None, Some(country)) => (table.jurisdictions_of(country), geographic),
-        (None, None) => (Vec::new(), Source::Unknown),
+        (None, None) => (Vec::new(), JurisdictionSource::Unknown),
     };
     Standing { country, jurisdictions, source, location, fenced }
 }
@@ -314,7 +314,7 @@ fn fence<'t>(table: &'t Table, index: ServiceIndex, standing: &Standing) -> (Opt
         return (Some(FenceBy::Tenant), fence);
     }
     let matches_client = |rule: &crate::table::ResidencyRule| match standing.source {
-        Source::Unknown => rule.unknown,
+        JurisdictionSource::Unknown => rule.unknown,
         _ => rule.known || rule.jurisdictions.iter().any(|listed| standing.jurisdictions.contains(listed)),
     };
     let rules = &table.service(index).residency;
@@ -435,11 +435,15 @@ fn decide_by(
     if let Some(position) = freshest {
         ordered.push(withheld.remove(position).0.ranked);
     }
-    let revived =
-        ordered.is_empty() && skew.is_none() && ranking.revivable && withheld.iter().any(|(_, one)| one.passing);
+    let revived = ordered.is_empty()
+        && skew.is_none()
+        && ranking.revivable
+        && withheld.iter().any(|(_, withholding)| withholding.passing);
     if revived {
-        ordered.extend(withheld.iter().filter(|(_, one)| one.passing).map(|(withheld, _)| withheld.ranked));
-        withheld.retain(|(_, one)| !one.passing);
+        ordered.extend(
+            withheld.iter().filter(|(_, withholding)| withholding.passing).map(|(withheld, _)| withheld.ranked),
+        );
+        withheld.retain(|(_, withholding)| !withholding.passing);
     }
     let withheld = withheld.into_iter().map(|(withheld, _)| withheld).collect();
     Steering { ordered, withheld, revived, stale: freshest.is_some(), skewed: false, valid_until }
@@ -448,8 +452,9 @@ fn decide_by(
 /// The position of the region that is least behind, among those that are withheld only for their lag and whose replicas
 /// allow a stale region. If several are equally far behind, the first in the order counts.
 fn freshest(withheld: &[(Withheld, Judgement)]) -> Option<usize> {
-    let kept = withheld.iter().enumerate().filter_map(|(position, (_, one))| Some((one.kept_at?, position)));
-    kept.min().map(|(_, position)| position)
+    let positions =
+        withheld.iter().enumerate().filter_map(|(position, (_, withholding))| Some((withholding.kept_at?, position)));
+    positions.min().map(|(_, position)| position)
 }
 
 /// Whether a region is withheld, and why.

@@ -284,7 +284,7 @@ impl Tenant {
     #[must_use]
     pub fn fence(&self, service: ServiceIndex) -> Option<&[Fenced]> {
         let fences = self.fences.as_ref()?;
-        let position = self.services.iter().position(|one| *one == service);
+        let position = self.services.iter().position(|index| *index == service);
         Some(position.and_then(|position| fences.get(position)).map_or(&[][..], |fence| fence))
     }
 }
@@ -419,15 +419,15 @@ impl Table {
     #[must_use]
     pub fn ranks_like(&self, other: &Self) -> bool {
         let places = |table: &Self| {
-            table.regions.iter().map(|one| (one.id.clone(), one.location, one.standby)).collect::<Vec<_>>()
+            table.regions.iter().map(|region| (region.id.clone(), region.location, region.standby)).collect::<Vec<_>>()
         };
-        let replicas = |table: &Self| table.replicas.iter().map(|one| one.id.clone()).collect::<Vec<_>>();
+        let replicas = |table: &Self| table.replicas.iter().map(|replica| replica.id.clone()).collect::<Vec<_>>();
         self.jurisdictions == other.jurisdictions
             && replicas(self) == replicas(other)
             && self.networks == other.networks
             && places(self) == places(other)
             && self.services.len() == other.services.len()
-            && self.services.iter().zip(&other.services).all(|(one, other)| one.ranks_like(other))
+            && self.services.iter().zip(&other.services).all(|(service, other)| service.ranks_like(other))
     }
 
     /// The jurisdictions that have this country.
@@ -465,13 +465,13 @@ impl Table {
     /// The tenant whose key has this digest. Takes the same time whichever key matches, or if none does.
     #[must_use]
     pub fn tenant_of_key(&self, digest: &KeyDigest) -> Option<TenantIndex> {
-        let mut found = None;
-        for (known, tenant) in &self.keys {
-            if bool::from(known.0.ct_eq(&digest.0)) {
-                found = Some(*tenant);
+        let mut tenant_of_key = None;
+        for (known_digest, tenant) in &self.keys {
+            if bool::from(known_digest.0.ct_eq(&digest.0)) {
+                tenant_of_key = Some(*tenant);
             }
         }
-        found
+        tenant_of_key
     }
 
     /// What `networks` of the rules says of an address; the longest matching prefix counts. A v4-mapped address is

@@ -12,14 +12,14 @@ use bailiwick_dns::dnssec::policy::Policy;
 use bailiwick_dns::dnssec::state::State;
 use bailiwick_dns::dnssec::timeline::{self, NewKey};
 use bailiwick_dns::protocol::rdata::RdataSet;
-use bailiwick_dns::response::answer::{Asking, Steered, SteeredAnswers};
+use bailiwick_dns::response::answer::{Asking, SteeredAnswer, SteeredAnswers};
 use bailiwick_dns::response::wire::{self, Context, Outcome, Settings, Transport};
 use bailiwick_dns::zone::{ServiceIndex, SteeredOwner, Zone, file};
 use bailiwick_dns::zones::{ServedZone, Zones};
 use bailiwick_rules::bundle;
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::load::{EnginePage, EngineReading};
-use bailiwick_rules::probe::{Answer, Refused, Seen, TokenLimit, refused};
+use bailiwick_rules::probe::{Answer, RefusalMeaning, TokenLimit, TokenProof, refused};
 use bailiwick_rules::quota::{Cost, LONGEST_WAIT, Limit, Limits, Pool, Reading};
 use bailiwick_rules::replica;
 use bailiwick_rules::rules::MetricsOf;
@@ -41,11 +41,11 @@ struct Served {
 }
 
 impl SteeredAnswers for Served {
-    fn resolve(&self, _: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_> {
+    fn resolve(&self, _: ServiceIndex, rtype: u16, client: &Asking) -> SteeredAnswer<'_> {
         let scope = client.ecs.map_or(0, |ecs| ecs.source.min(20));
         match rtype {
-            1 => Steered::Records { ttl: 30, rdatas: self.address.as_ref(), scope, region: None },
-            _ => Steered::Nothing { scope, ede: 18 },
+            1 => SteeredAnswer::Records { ttl: 30, rdatas: self.address.as_ref(), scope, region: None },
+            _ => SteeredAnswer::Nothing { scope, ede: 18 },
         }
     }
 }
@@ -326,9 +326,9 @@ pub(crate) fn quota_headers(bytes: &[u8]) {
     let limits = Limits::new(Some(limit), Some(limit), vec![Ratio(300_000)]);
     let one = Cost { requests: 1, tokens: 1 };
     let (mut pool, before) = (Pool::default(), Pool::default().left(&limits, now));
-    pool.served(&limits, &reading, now);
+    pool.note_served(&limits, &reading, now);
     assert!(pool.left(&limits, now) <= before, "a reported number never raises the limit");
-    pool.refused(&reading, now);
+    pool.note_refused(&reading, now);
     assert!(pool.check(&limits, None, one, now).is_err(), "never a hot retry");
     assert!(pool.check(&limits, None, one, now.after(LONGEST_WAIT)).is_ok(), "a pool isn't closed for ever");
 }
@@ -342,7 +342,7 @@ pub(crate) fn model_answer(bytes: &[u8]) {
     let read = |kind: &str, length: usize| {
         let mut answer = Answer::new(Some(kind), None)?;
         for piece in bytes.chunks(length) {
-            if answer.push(piece)? == Seen::Token {
+            if answer.push(piece)? == TokenProof::Token {
                 return Ok(());
             }
         }
@@ -361,7 +361,7 @@ pub(crate) fn model_answer(bytes: &[u8]) {
     }
     let mut limit = TokenLimit::default();
     let mut raises = 0;
-    while let Refused::Raise(next) = refused(400, bytes, limit) {
+    while let RefusalMeaning::Raise(next) = refused(400, bytes, limit) {
         (limit, raises) = (next, raises + 1);
         assert!(raises <= 2, "asked again and again");
     }

@@ -11,7 +11,7 @@ const IN: [u8; 2] = [0, 1];
 
 /// An RRset that is to be signed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Covered<'a> {
+pub(crate) struct SignedData<'a> {
     /// The owner, in upper or lower case.
     pub(crate) owner: NameRef<'a>,
     /// The type.
@@ -22,7 +22,7 @@ pub(crate) struct Covered<'a> {
     pub(crate) rdatas: Rdatas<'a>,
 }
 
-impl Covered<'_> {
+impl SignedData<'_> {
     /// The RDATA of the RRSIG up to the signature, with names in lower case (RFC 4034 §3.1).
     pub(crate) fn head(&self, origin: NameRef<'_>, key: &SigningKey, window: Window) -> Vec<u8> {
         let mut head = self.rtype.to_be_bytes().to_vec();
@@ -80,7 +80,7 @@ mod tests {
         let key = SigningKey::from_pem(key).unwrap();
         let origin = name("Example.COM");
         let rdatas = RdataSet::new(rtype::MX, [&b"\x00\x0a\x04MAIL\x07eXample\x03com\x00"[..]]);
-        let covered = Covered { owner: origin.as_ref(), rtype: rtype::MX, ttl: 3600, rdatas: rdatas.as_ref() };
+        let covered = SignedData { owner: origin.as_ref(), rtype: rtype::MX, ttl: 3600, rdatas: rdatas.as_ref() };
         let window = Window { inception: 1_438_207_200, expiration: 1_440_021_600 };
         let mut signed = covered.head(origin.as_ref(), &key, window);
         covered.append_records(&mut signed);
@@ -92,7 +92,7 @@ mod tests {
     fn rfc4034_3_1_3_a_leading_asterisk_does_not_count_as_a_label() {
         let labels = |owner: &str| {
             let owner = name(owner);
-            Covered { owner: owner.as_ref(), rtype: rtype::A, ttl: 0, rdatas: Rdatas::EMPTY }.labels()
+            SignedData { owner: owner.as_ref(), rtype: rtype::A, ttl: 0, rdatas: Rdatas::EMPTY }.labels()
         };
         assert_eq!(
             ["www.example.com", "*.example.com", "*.*.example.com", "a.*.example.com", "."].map(labels),

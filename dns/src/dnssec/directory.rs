@@ -58,6 +58,7 @@ pub(crate) fn read_keys(
     if faults.is_empty() { Ok(keys.into()) } else { Err(faults) }
 }
 
+/// Reads the state and the keys of a zone. `opening` is called with each file before it is opened.
 fn read(zone: &SignedZone, now: Timestamp, opening: &mut dyn FnMut(&Path)) -> Result<ZoneKeys, Vec<Fault>> {
     let state = read_state(zone, opening)?.ok_or_else(|| {
         let message =
@@ -131,6 +132,8 @@ pub(crate) fn read_key(zone: &SignedZone, stated: &KeyState) -> Result<SigningKe
     read_pem(&path, stated).map_err(|message| Fault::of_file(&path, message))
 }
 
+/// Reads a private key and checks it against the state file: the algorithm, the tag, and that only the owner may read
+/// the file.
 fn read_pem(path: &Path, stated: &KeyState) -> Result<SigningKey, String> {
     let mended = "restore it from the node where `bailiwick keys` was last run";
     let unreadable = |error: io::Error| match error.kind() {
@@ -178,8 +181,8 @@ impl Locked {
     /// If the directory can't be made, or another process holds the lock.
     pub(crate) fn take(directory: &Path) -> Result<Self, Fault> {
         let wrong = |message: String| Fault::of_file(directory, message);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        made.map_err(|error| {
+        let result = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        result.map_err(|error| {
             wrong(format!("can't be made ({error}); mend \"keys\" in the configuration, or make it yourself"))
         })?;
         let lock = File::open(directory)

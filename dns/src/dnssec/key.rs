@@ -155,6 +155,7 @@ impl SigningKey {
         Self::from_pkcs8(der.secret_pkcs8_der())
     }
 
+    /// Reads a private key in PKCS #8: ECDSA P-256 or Ed25519.
     fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, KeyError> {
         let random = SystemRandom::new();
         let (secret, algorithm, public) =

@@ -18,21 +18,22 @@ pub struct ZoneKeys {
     origin: Name,
     policy: Policy,
     /// All keys, except those that were removed before the files were read.
-    held: Arc<[Held]>,
+    keys_with_state: Arc<[KeyWithState]>,
 }
 
 /// A key with its state.
 #[derive(Debug)]
-struct Held {
+struct KeyWithState {
     state: KeyState,
     key: Arc<SigningKey>,
 }
 
 impl PartialEq for ZoneKeys {
     fn eq(&self, other: &Self) -> bool {
-        let same = |(a, b): (&Held, &Held)| a.state == b.state && a.key.dnskey() == b.key.dnskey();
-        (&self.origin, &self.policy, self.held.len()) == (&other.origin, &other.policy, other.held.len())
-            && self.held.iter().zip(&*other.held).all(same)
+        let same = |(a, b): (&KeyWithState, &KeyWithState)| a.state == b.state && a.key.dnskey() == b.key.dnskey();
+        (&self.origin, &self.policy, self.keys_with_state.len())
+            == (&other.origin, &other.policy, other.keys_with_state.len())
+            && self.keys_with_state.iter().zip(&*other.keys_with_state).all(same)
     }
 }
 
@@ -80,8 +81,9 @@ pub struct KeySet {
 impl ZoneKeys {
     /// Pairs the states with their keys. `key_of` returns the key of a state; states without a key are left out.
     pub fn new(state: &State, policy: Policy, mut key_of: impl FnMut(&KeyState) -> Option<Arc<SigningKey>>) -> Self {
-        let held = state.keys.iter().filter_map(|state| Some(Held { state: state.clone(), key: key_of(state)? }));
-        Self { origin: state.zone.clone(), policy, held: held.collect() }
+        let keys_with_state =
+            state.keys.iter().filter_map(|state| Some(KeyWithState { state: state.clone(), key: key_of(state)? }));
+        Self { origin: state.zone.clone(), policy, keys_with_state: keys_with_state.collect() }
     }
 
     /// The keys of a zone with a single key, which has always been active. For tests of signing.
@@ -96,7 +98,7 @@ impl ZoneKeys {
             ready: begun,
             stage: Stage::Active { since: begun },
         };
-        Self { origin, policy: Policy::default(), held: [Held { state, key: Arc::new(key) }].into() }
+        Self { origin, policy: Policy::default(), keys_with_state: [KeyWithState { state, key: Arc::new(key) }].into() }
     }
 
     /// The apex.
@@ -108,8 +110,9 @@ impl ZoneKeys {
     /// The zone's key set at `now`.
     #[must_use]
     pub fn key_set(&self, now: Timestamp) -> KeySet {
-        let live: Vec<&Held> = self.held.iter().filter(|held| !held.state.is_removed(now)).collect();
-        let role = |held: &&Held| match held.state.stage {
+        let live: Vec<&KeyWithState> =
+            self.keys_with_state.iter().filter(|entry| !entry.state.is_removed(now)).collect();
+        let role = |entry: &&KeyWithState| match entry.state.stage {
             Stage::Published => Role::Published,
             Stage::Active { .. } => Role::Active,
             Stage::Retired { .. } => Role::Retired,
@@ -117,19 +120,19 @@ impl ZoneKeys {
         // The published CDS is that of the active key. Once the successor is ready, that is, once no cache can hold a
         // DNSKEY RRset without it, the CDS is that of the successor. RFC 8078 §3.1: the CDS of a zone's first key is
         // published once the parent may have its DS.
-        let is_ready = |held: &&Held| held.state.ready <= now;
-        let place = |wanted: Role| live.iter().position(|held| role(held) == wanted && is_ready(held));
+        let is_ready = |entry: &&KeyWithState| entry.state.ready <= now;
+        let place = |wanted: Role| live.iter().position(|entry| role(entry) == wanted && is_ready(entry));
         let reported = place(Role::Published).or_else(|| place(Role::Active));
-        let changes = self.held.iter().flat_map(|held| {
-            let remove = match held.state.stage {
+        let changes = self.keys_with_state.iter().flat_map(|entry| {
+            let remove = match entry.state.stage {
                 Stage::Retired { remove, .. } => Some(remove),
                 Stage::Published | Stage::Active { .. } => None,
             };
-            [Some(held.state.ready), remove]
+            [Some(entry.state.ready), remove]
         });
         KeySet {
             origin: self.origin.clone(),
-            keys: live.iter().map(|held| (role(held), Arc::clone(&held.key))).collect(),
+            keys: live.iter().map(|entry| (role(entry), Arc::clone(&entry.key))).collect(),
             cds: self.policy.cds,
             reported,
             dnskey_ttl: self.policy.dnskey_ttl_seconds(),
@@ -229,14 +232,14 @@ impl fmt::Debug for KeySet {
 }
 
 /// The digest of a key set.
-fn digest(origin: &Name, live: &[&Held]) -> String {
+fn digest(origin: &Name, live: &[&KeyWithState]) -> String {
     let mut hash = Context::new(&SHA256);
     let mut feed = |field: &[u8]| {
         hash.update(&u64::try_from(field.len()).unwrap_or(u64::MAX).to_be_bytes());
         hash.update(field);
     };
     feed(&origin.as_wire().to_ascii_lowercase());
-    for Held { state, key } in live {
+    for KeyWithState { state, key } in live {
         feed(key.dnskey());
         let (stage, times) = match state.stage {
             Stage::Published => ("published", vec![]),

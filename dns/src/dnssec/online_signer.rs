@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::budget::{Budget, SigningLimit, Via};
-use super::canonical::Covered;
+use super::canonical::SignedData;
 use super::key::KeyError;
 use super::key_set::KeySet;
 use super::sign::{Signatures, sign};
@@ -26,7 +26,7 @@ const WAYS: usize = 8;
 
 /// The client for which a signature is made, and the time.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted {
+pub(crate) struct SigningRequest {
     /// The source address.
     pub(crate) client: IpAddr,
     /// The transport of the query.
@@ -37,7 +37,7 @@ pub(crate) struct Wanted {
 
 /// Why there is no signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum SigningRefusal {
     /// The budget of signatures for this second is spent: the client's, or that of all clients together.
     Budget,
     /// The system has no random bytes.
@@ -51,9 +51,12 @@ pub(crate) struct OnlineSigner {
     secret: (u64, u64),
     sets: Box<[Mutex<Set>]>,
     budget: Budget,
-    made: AtomicU64,
-    found: AtomicU64,
-    refused: AtomicU64,
+    /// How many signatures were made.
+    signed_count: AtomicU64,
+    /// How many signatures were found in the cache.
+    cache_hits: AtomicU64,
+    /// How many signatures were refused because the budget was spent.
+    refusals: AtomicU64,
 }
 
 /// The entries whose hashes share some bits, the most recently used entry first.
@@ -78,9 +81,9 @@ impl OnlineSigner {
             secret: (random(), random()),
             sets: (0..SETS).map(|_| Mutex::default()).collect(),
             budget: Budget::new(),
-            made: AtomicU64::new(0),
-            found: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            signed_count: AtomicU64::new(0),
+            cache_hits: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
         }
     }
 
@@ -91,49 +94,49 @@ impl OnlineSigner {
 
     /// How many signatures were made online.
     #[must_use]
-    pub(crate) fn made(&self) -> u64 {
-        self.made.load(Ordering::Relaxed)
+    pub(crate) fn signed_count(&self) -> u64 {
+        self.signed_count.load(Ordering::Relaxed)
     }
 
     /// How often a signature was found in the cache.
     #[must_use]
-    pub(crate) fn found(&self) -> u64 {
-        self.found.load(Ordering::Relaxed)
+    pub(crate) fn cache_hits(&self) -> u64 {
+        self.cache_hits.load(Ordering::Relaxed)
     }
 
     /// How often a signature was refused because the budget was spent.
     #[must_use]
-    pub(crate) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    pub(crate) fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
     }
 
     /// The signatures of an RRset by the keys that sign the zone's data.
     pub(super) fn signatures(
         &self,
-        covered: &Covered<'_>,
+        covered: &SignedData<'_>,
         key_set: &KeySet,
-        wanted: Wanted,
-    ) -> Result<Signatures, Refused> {
-        let Wanted { client, via, now } = wanted;
+        wanted: SigningRequest,
+    ) -> Result<Signatures, SigningRefusal> {
+        let SigningRequest { client, via, now } = wanted;
         let hash = self.hash(covered, key_set);
-        if let Some(found) = self.set(hash).find(hash).filter(|found| found.are_fresh(covered.ttl, now, now)) {
-            self.found.fetch_add(1, Ordering::Relaxed);
-            return Ok(found);
+        if let Some(cached) = self.set(hash).find(hash).filter(|cached| cached.are_fresh(covered.ttl, now, now)) {
+            self.cache_hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(cached);
         }
         if !self.budget.take(client, via, now) {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(Refused::Budget);
+            self.refusals.fetch_add(1, Ordering::Relaxed);
+            return Err(SigningRefusal::Budget);
         }
         // No lock is held here. Two queries at the same time may both sign the same data, but neither waits.
-        let made = sign(covered, key_set.origin(), key_set.signers(), now).map_err(Refused::Failed)?;
-        self.made.fetch_add(1, Ordering::Relaxed);
-        self.set(hash).keep(hash, made.clone());
-        Ok(made)
+        let signatures = sign(covered, key_set.origin(), key_set.signers(), now).map_err(SigningRefusal::Failed)?;
+        self.signed_count.fetch_add(1, Ordering::Relaxed);
+        self.set(hash).keep(hash, signatures.clone());
+        Ok(signatures)
     }
 
     /// The hash of everything on which a signature depends, except the time. The hash has 128 bits and is keyed with a
     /// secret, so that nobody can find two contents with the same hash.
-    fn hash(&self, covered: &Covered<'_>, key_set: &KeySet) -> u128 {
+    fn hash(&self, covered: &SignedData<'_>, key_set: &KeySet) -> u128 {
         let mut content = Vec::with_capacity(512);
         covered.append_records(&mut content);
         content.extend_from_slice(key_set.origin().as_wire());
@@ -154,13 +157,13 @@ impl OnlineSigner {
 
 impl Set {
     fn find(&mut self, hash: u128) -> Option<Signatures> {
-        let place = self.0.iter().position(|(kept, _)| *kept == hash)?;
+        let place = self.0.iter().position(|(cached, _)| *cached == hash)?;
         self.0[..=place].rotate_right(1);
         Some(self.0[0].1.clone())
     }
 
     fn keep(&mut self, hash: u128, signatures: Signatures) {
-        self.0.retain(|(kept, _)| *kept != hash);
+        self.0.retain(|(cached, _)| *cached != hash);
         self.0.truncate(WAYS - 1);
         self.0.insert(0, (hash, signatures));
     }
@@ -186,10 +189,10 @@ mod tests {
         owner: &Name,
         rdata: &[u8],
         now: u32,
-    ) -> Result<Signatures, Refused> {
+    ) -> Result<Signatures, SigningRefusal> {
         let rdatas = RdataSet::new(rtype::A, [rdata]);
-        let covered = Covered { owner: owner.as_ref(), rtype: rtype::A, ttl: 300, rdatas: rdatas.as_ref() };
-        let wanted = Wanted { client: "192.0.2.1".parse().unwrap(), via: Via::Datagram, now };
+        let covered = SignedData { owner: owner.as_ref(), rtype: rtype::A, ttl: 300, rdatas: rdatas.as_ref() };
+        let wanted = SigningRequest { client: "192.0.2.1".parse().unwrap(), via: Via::Datagram, now };
         online_signer.signatures(&covered, key_set, wanted)
     }
 
@@ -198,7 +201,7 @@ mod tests {
         let (online_signer, key_set) = (OnlineSigner::new(), key_set());
         let first = ask(&online_signer, &key_set, &name("a.example.com"), &[192, 0, 2, 1], NOW).unwrap();
         assert_eq!(ask(&online_signer, &key_set, &name("A.example.com"), &[192, 0, 2, 1], NOW + 60), Ok(first.clone()));
-        assert_eq!((online_signer.made(), online_signer.found()), (1, 1));
+        assert_eq!((online_signer.signed_count(), online_signer.cache_hits()), (1, 1));
         for (case, key_set, owner, address, now) in [
             ("owner", &key_set, "b.example.com", 1, NOW),
             ("data", &key_set, "a.example.com", 2, NOW),
@@ -218,7 +221,7 @@ mod tests {
         let asked: Vec<_> = (0..300).map(|n| ask(&online_signer, &key_set, &owner(n), &[192, 0, 2, 1], NOW)).collect();
         let made = asked.iter().filter(|asked| asked.is_ok()).count();
         assert_eq!(made, 200);
-        assert_eq!((online_signer.refused(), asked[299].clone()), (100, Err(Refused::Budget)));
+        assert_eq!((online_signer.refusals(), asked[299].clone()), (100, Err(SigningRefusal::Budget)));
         assert_eq!(ask(&online_signer, &key_set, &owner(0), &[192, 0, 2, 1], NOW), asked[0]);
     }
 
@@ -228,7 +231,7 @@ mod tests {
         online_signer.limit(SigningLimit { per_second: 3, ..SigningLimit::default() });
         let owner = |n: usize| name(&format!("{n}.example.com"));
         let made = (0..10).filter(|&n| ask(&online_signer, &key_set, &owner(n), &[192, 0, 2, 1], NOW).is_ok()).count();
-        assert_eq!((made, online_signer.refused()), (3, 7));
+        assert_eq!((made, online_signer.refusals()), (3, 7));
     }
 
     #[test]

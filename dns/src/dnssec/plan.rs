@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use super::canonical::Covered;
+use super::canonical::SignedData;
 use super::denial::{Next, nsec};
 use super::key::{KeyError, SigningKey};
 use super::key_set::KeySet;
@@ -71,11 +71,11 @@ impl<'a> Plan<'a> {
         let ((rtype, ttl, rdatas), place) = (set, self.found.len());
         let horizon = self.now.wrapping_add(BATCH);
         let same_keys = self.same_keys[usize::from(of_keys)];
-        let kept = old.filter(|old| same_keys && old.are_fresh(ttl, self.now, horizon)).cloned();
-        if kept.is_none() {
+        let reusable = old.filter(|old| same_keys && old.are_fresh(ttl, self.now, horizon)).cloned();
+        if reusable.is_none() {
             self.jobs.push(Job { place, owner, rtype, ttl, rdatas: rdatas.to_set(), of_keys });
         }
-        self.found.push(kept);
+        self.found.push(reusable);
         place
     }
 
@@ -178,20 +178,20 @@ impl<'a> Plan<'a> {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         // If the zone was signed before, it is in service, and the other half of the cores answers queries.
         let threads = if self.before.is_some() { cores.div_ceil(2) } else { cores };
-        let made = in_parallel(&self.jobs, threads, origin, |job| {
+        let new_signatures = in_parallel(&self.jobs, threads, origin, |job| {
             let Job { owner, rtype, ttl, rdatas, .. } = job;
-            let covered = Covered { owner: owner.as_ref(), rtype: *rtype, ttl: *ttl, rdatas: rdatas.as_ref() };
+            let covered = SignedData { owner: owner.as_ref(), rtype: *rtype, ttl: *ttl, rdatas: rdatas.as_ref() };
             if job.of_keys {
                 sign(&covered, origin, key_set.dnskey_signers(), self.now)
             } else {
                 sign(&covered, origin, key_set.signers(), self.now)
             }
         })?;
-        let mut found = self.found;
-        for (job, signatures) in self.jobs.iter().zip(made) {
-            found[job.place] = Some(signatures);
+        let mut stored = self.found;
+        for (job, signatures) in self.jobs.iter().zip(new_signatures) {
+            stored[job.place] = Some(signatures);
         }
-        Ok(found.into_iter().flatten().collect())
+        Ok(stored.into_iter().flatten().collect())
     }
 }
 
@@ -226,10 +226,10 @@ fn in_parallel<'j>(
         while ends.recv_timeout(TELL) == Err(RecvTimeoutError::Timeout) {
             tracing::info!(zone = %origin, "signing: {} of {} RRsets", done.load(Ordering::Relaxed), jobs.len());
         }
-        let mut made = Vec::with_capacity(jobs.len());
+        let mut signatures = Vec::with_capacity(jobs.len());
         for thread in threads {
-            made.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            signatures.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         }
-        Ok(made)
+        Ok(signatures)
     })
 }

@@ -41,9 +41,9 @@ impl SignedZone {
         let steered: Vec<Vec<(Published, usize)>> = plan.steered_sets(published);
         let keys: Vec<usize> = plan.apex_sets(&apex);
         let nsecs: Vec<Option<usize>> = plan.nsecs(&apex);
-        let made = plan.carry_out(&key_set)?;
+        let all = plan.carry_out(&key_set)?;
 
-        let signatures = |place: usize| made[place].clone();
+        let signatures = |place: usize| all[place].clone();
         let variants = |owner: Vec<(Published, usize)>| {
             let variants = owner.into_iter();
             variants.map(|(published, place)| Variant { published, signatures: signatures(place) }).collect()
@@ -54,8 +54,8 @@ impl SignedZone {
             steered: steered.into_iter().map(variants).collect(),
             apex: apex.into_iter().zip(keys.into_iter().map(signatures)).collect(),
             // Every zone has an SOA, so there is at least one signature.
-            due: made.iter().filter_map(Signatures::due).reduce(earlier).unwrap_or(now),
-            until: made.iter().filter_map(Signatures::until).reduce(earlier).unwrap_or(now),
+            due: all.iter().filter_map(Signatures::due).reduce(earlier).unwrap_or(now),
+            until: all.iter().filter_map(Signatures::until).reduce(earlier).unwrap_or(now),
             key_set,
             online_signer,
         })

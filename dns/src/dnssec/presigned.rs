@@ -1,18 +1,20 @@
 //! The signatures of a zone that are made before any query. Takes the number of a name or an RRset, returns its
-//! signatures. Called by answers; made by `presign`.
+//! signatures. `presign` makes a [`SignedZone`]; the code that answers queries reads it. A steered name is one whose
+//! records the rules decide.
 //!
-//! Each static RRset is signed. The NSEC of each name is signed too, unless there are very many names. At steered
-//! names, each RRset that a region or `denied_answers` publishes is signed. Health decides which of these RRsets a
-//! client gets, but doesn't change their signatures. A fresh signature over equal data is reused from the zone's
-//! previous version.
+//! Each static RRset (an RRset of the zone file) is signed. The NSEC of each name is signed too, unless there are very
+//! many names. At steered names, whose records depend on the client, each RRset that a region publishes is signed, and
+//! so are the `denied_answers` of the service, which clients get whom no region may process. Health decides which of
+//! these RRsets a client gets, but doesn't change their signatures. A fresh signature over equal data is reused from
+//! the zone's previous version.
 
 use std::sync::Arc;
 
 use bailiwick_rules::table::RegionIndex;
 
-use super::canonical::Covered;
+use super::canonical::SignedData;
 use super::key_set::KeySet;
-use super::online_signer::{OnlineSigner, Refused, Wanted};
+use super::online_signer::{OnlineSigner, SigningRefusal, SigningRequest};
 use super::sign::Signatures;
 use crate::protocol::rdata::RdataSet;
 use crate::zone::{NodeId, RrSet, Zone};
@@ -82,8 +84,8 @@ impl SignedZone {
     /// publishes the RRset, `None` for `denied_answers`.
     pub(crate) fn of_steered(&self, number: usize, region: Option<RegionIndex>, rtype: u16) -> Option<&Signatures> {
         let is_wanted = |published: &Published| published.region == region && published.rtype == rtype;
-        let found = self.variants(number).iter().find(|variant| is_wanted(&variant.published))?;
-        Some(&found.signatures)
+        let variant = self.variants(number).iter().find(|variant| is_wanted(&variant.published))?;
+        Some(&variant.signatures)
     }
 
     /// An RRset at the apex that is made from the keys.
@@ -106,7 +108,11 @@ impl SignedZone {
     ///
     /// # Errors
     /// If the client's budget is spent, or the system has no random bytes.
-    pub(crate) fn sign_online(&self, covered: &Covered<'_>, wanted: Wanted) -> Result<Signatures, Refused> {
+    pub(crate) fn sign_online(
+        &self,
+        covered: &SignedData<'_>,
+        wanted: SigningRequest,
+    ) -> Result<Signatures, SigningRefusal> {
         self.online_signer.signatures(covered, &self.key_set, wanted)
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::canonical::Covered;
+use super::canonical::SignedData;
 use super::key::{KeyError, SigningKey};
 use super::lifetime::{Rrsig, Window, is_before};
 use crate::protocol::name::NameRef;
@@ -67,7 +67,7 @@ pub(crate) fn earlier(a: u32, b: u32) -> u32 {
 /// # Errors
 /// If the system has no random bytes.
 pub(crate) fn sign<'k>(
-    covered: &Covered<'_>,
+    covered: &SignedData<'_>,
     origin: NameRef<'_>,
     keys: impl IntoIterator<Item = &'k SigningKey>,
     now: u32,
@@ -77,7 +77,7 @@ pub(crate) fn sign<'k>(
 }
 
 /// The RDATA of one RRSIG.
-fn rrsig(covered: &Covered<'_>, origin: NameRef<'_>, key: &SigningKey, now: u32) -> Result<Vec<u8>, KeyError> {
+fn rrsig(covered: &SignedData<'_>, origin: NameRef<'_>, key: &SigningKey, now: u32) -> Result<Vec<u8>, KeyError> {
     let mut rrsig = covered.head(origin, key, Window::new(now, covered.ttl));
     let head = rrsig.len();
     covered.append_records(&mut rrsig);

@@ -209,6 +209,7 @@ enum Word {
 }
 
 impl Entry {
+    /// Checks one key of the state file, and turns its words and times into a [`KeyState`].
     fn parse(&self) -> Result<KeyState, String> {
         let stage = match (self.state, self.active, self.retired, self.remove) {
             (Word::Published, None, None, None) => Stage::Published,

@@ -19,8 +19,8 @@ const MADE_HERE: [(u16, &str); 7] = [
 /// The errors that keep these records from being signed.
 pub(crate) fn unsignable(records: &Records) -> Vec<ZoneError> {
     let errors = records.iter().filter_map(|record| {
-        let made = MADE_HERE.iter().find(|(rtype, _)| *rtype == record.rtype);
-        let message = match made {
+        let made_here = MADE_HERE.iter().find(|(rtype, _)| *rtype == record.rtype);
+        let message = match made_here {
             Some((_, word)) => {
                 let owner = record.owner;
                 format!(

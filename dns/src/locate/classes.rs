@@ -191,6 +191,7 @@ impl Networks<'_> {
         ranges(edges(prefixes), |start| self.standing_at(IpAddr::V4(Ipv4Addr::from_bits(start))))
     }
 
+    /// The class of each range of IPv6 addresses that the rules name or that carries IPv4 addresses.
     fn ranges_v6(&mut self) -> Ranges<u128> {
         let prefixes = self.table.network_prefixes().filter_map(|prefix| match prefix {
             IpNet::V6(prefix) => Some((prefix.network().to_bits(), prefix.prefix_len())),
@@ -288,6 +289,7 @@ impl Classing {
         self.classes.push(class);
     }
 
+    /// Ends the classing of one service: the class of each standing, and where the classes of addresses change.
     fn finish(self, standings: &Arc<Standings>) -> Classes {
         let country = |standing: &Standing| standing.country.map_or(0, CountryCode::number);
         let members = self.classes.into_iter().zip(&standings.standings);
@@ -318,18 +320,18 @@ impl Classes {
     /// Does the work of [`Classes::of_services`] on one core. The outer loop is over the standings, so that the
     /// distances of each standing are computed only once.
     fn one_by_one(table: &Table, services: &[ServiceIndex], standings: &Arc<Standings>) -> Vec<Self> {
-        let mut found: Vec<Classing> = services.iter().map(|_| Classing::default()).collect();
+        let mut classings: Vec<Classing> = services.iter().map(|_| Classing::default()).collect();
         let mut distances: Vec<Option<u32>> = Vec::with_capacity(table.regions().len());
         for standing in &standings.standings {
             distances.clear();
             let regions = (0..).map(RegionIndex).zip(table.regions());
             distances.extend(regions.map(|(region, _)| distance(table, standing, region)));
-            for (service, classing) in services.iter().zip(&mut found) {
+            for (service, classing) in services.iter().zip(&mut classings) {
                 let km = |region: RegionIndex| distances[region.get()];
                 classing.push(rank_by(table, *service, standing, PathClass::Inference, km));
             }
         }
-        found.into_iter().map(|classing| classing.finish(standings)).collect()
+        classings.into_iter().map(|classing| classing.finish(standings)).collect()
     }
 
     /// The class of an address whose first `known` bits are known (255 for all bits), and the length of the prefix to
@@ -349,6 +351,8 @@ impl Classes {
         (class, scope, country)
     }
 
+    /// The class of an address, and the length of the shortest prefix whose clients all have it. `known` is how many
+    /// bits of the address are known.
     fn member(&self, address: IpAddr, known: u8) -> (Member, u8) {
         let address = match address {
             IpAddr::V4(address) => return self.member_v4(address.to_bits()),

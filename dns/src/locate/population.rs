@@ -22,7 +22,7 @@ const BELOW_48: u32 = 80;
 
 /// What the `networks` of both documents say of an address.
 #[derive(Clone, Copy)]
-struct Named {
+struct NetworkEntries {
     old: Option<NetworkPlace>,
     new: Option<NetworkPlace>,
     /// The longest prefix in either document that contains the address.
@@ -41,7 +41,7 @@ struct Population<'a> {
     tables: [&'a Table; 2],
     prefixes: BTreeSet<IpNet>,
     places: &'a Places,
-    named: Vec<Named>,
+    named: Vec<NetworkEntries>,
     /// The index in `named` of each prefix.
     by_prefix: HashMap<IpNet, u32>,
     /// The key of each group.
@@ -85,6 +85,7 @@ pub(crate) fn population(old: &Table, new: &Table, places: &Places) -> Vec<Group
 }
 
 impl Population<'_> {
+    /// The group of each range of IPv4 addresses: the network of the rules that holds it, or none.
     fn named_v4(&mut self) -> Ranges<u32> {
         let prefixes = self.prefixes.iter().filter_map(|prefix| match prefix {
             IpNet::V4(prefix) => Some((prefix.network().to_bits(), prefix.prefix_len())),
@@ -97,6 +98,7 @@ impl Population<'_> {
         built.finish()
     }
 
+    /// The group of each range of IPv6 addresses: named by the rules, a carrier of IPv4 addresses, or neither.
     fn named_v6(&mut self) -> Ranges<u128> {
         let prefixes = self.prefixes.iter().filter_map(|prefix| match prefix {
             IpNet::V6(prefix) => Some((prefix.network().to_bits(), prefix.prefix_len())),
@@ -125,7 +127,7 @@ impl Population<'_> {
         let longest = if address.is_ipv4() { 32 } else { 128 };
         let mut around = (0..=longest).rev().filter_map(|length| Some(IpNet::new(address, length).ok()?.trunc()));
         let prefix = around.find(|prefix| self.prefixes.contains(prefix))?;
-        let named = Named { old, new, prefix, address };
+        let named = NetworkEntries { old, new, prefix, address };
         // All addresses with the same longest prefix have the same entries in both documents.
         let next = u32::try_from(self.named.len()).ok()?;
         Some(*self.by_prefix.entry(prefix).or_insert_with(|| {

@@ -177,6 +177,8 @@ impl Ranges<u128> {
 const MAX_BITS: u8 = 16;
 
 impl<A: Bits> Ranges<A> {
+    /// Builds the index over ranges. A part is the addresses with the same first bits; for each part the index has the
+    /// first range in it.
     fn new(starts: Vec<A>, values: Vec<u32>) -> Self {
         // About as many parts as ranges.
         #[allow(clippy::cast_possible_truncation)] // at most 63
@@ -205,9 +207,9 @@ impl<A: Bits> Ranges<A> {
         let at = self.position(address);
         // A prefix around the address crosses no border if and only if it holds neither of the two addresses just
         // outside.
-        let apart = |outside: Option<A>| outside.map_or(0, |outside| address.common(outside) + 1);
-        let below = apart(self.starts[borders.at_or_before(at)].before());
-        let above = apart(borders.after(at).map(|next| self.starts[next]));
+        let length_without = |outside: Option<A>| outside.map_or(0, |outside| address.common(outside) + 1);
+        let below = length_without(self.starts[borders.at_or_before(at)].before());
+        let above = length_without(borders.after(at).map(|next| self.starts[next]));
         (self.values[at], below.max(above))
     }
 
@@ -224,7 +226,7 @@ impl<A: Bits> Ranges<A> {
     pub(crate) fn borders(&self, mut value: impl FnMut(u32) -> u32) -> Borders {
         let mut borders = vec![0_u64; self.starts.len().div_ceil(64)];
         let mut before = None;
-        for (at, now) in self.values.iter().map(|&one| Some(value(one))).enumerate() {
+        for (at, now) in self.values.iter().map(|&stored| Some(value(stored))).enumerate() {
             borders[at / 64] |= u64::from(now != before) << (at % 64);
             before = now;
         }

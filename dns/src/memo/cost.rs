@@ -158,18 +158,18 @@ fn crowded() -> Snapshot {
         ..Health::default()
     };
     let database = maxminddb::Reader::open_readfile(DATABASE).unwrap();
-    let mut made = crate::locate::geoip::testing::DatabaseBuilder::new(6);
+    let mut builder = crate::locate::geoip::testing::DatabaseBuilder::new(6);
     for network in database.networks(maxminddb::WithinOptions::default()).unwrap() {
         let network = network.unwrap();
         let place = random.bits().to_le_bytes();
         // The coordinates are those of about 65,000 different places.
         let coordinates = (f64::from(place[0]) / 255.0 * 140.0 - 70.0, f64::from(place[1]) / 255.0 * 340.0 - 170.0);
-        made = made.add(
+        builder = builder.add(
             network.network().unwrap().to_string().parse().unwrap(),
             &crate::locate::geoip::testing::flat(random.pick::<&str>(&countries), Some(coordinates)),
         );
     }
-    let bytes = made.bytes();
+    let bytes = builder.bytes();
     let begun = Instant::now();
     let places = Places::read(&bytes).unwrap();
     println!("crowded: database of {} octets read in {:.1} s", bytes.len(), begun.elapsed().as_secs_f64());

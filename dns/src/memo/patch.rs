@@ -12,7 +12,7 @@ use crate::response::wire::{Class, HEADER, Outcome, TC};
 
 /// A kept answer that fits a query.
 pub(super) struct Hit<'k> {
-    pub(super) source: Source<'k>,
+    pub(super) source: HitSource<'k>,
     /// The prefix length around the client for which the answer is valid: the SCOPE PREFIX-LENGTH of RFC 7871 §6.
     pub(super) scope: u8,
     /// The origin (country, and whether the resolver sent a subnet) under which a steered answer is counted.
@@ -21,7 +21,7 @@ pub(super) struct Hit<'k> {
 
 /// Where a kept answer comes from.
 #[derive(Clone, Copy)]
-pub(super) enum Source<'k> {
+pub(super) enum HitSource<'k> {
     Entry(&'k Entry),
     Pattern(&'k Pattern, Answers<'k>),
 }
@@ -30,8 +30,8 @@ impl Hit<'_> {
     /// The class by which the rate limiter counts the answer.
     pub(super) fn class(&self) -> Class {
         match self.source {
-            Source::Entry(entry) => entry.kind,
-            Source::Pattern(_, answers) => answers.class(),
+            HitSource::Entry(entry) => entry.kind,
+            HitSource::Pattern(_, answers) => answers.class(),
         }
     }
 
@@ -42,13 +42,13 @@ impl Hit<'_> {
         out.extend_from_slice(&packet[..question_end]);
         // The id, the question and the flags RD and CD are copied from the query.
         let [flags, more_flags] = match self.source {
-            Source::Entry(entry) => {
+            HitSource::Entry(entry) => {
                 let (head, tail) = entry.wire.bytes().split_at(question_end);
                 out.extend_from_slice(tail);
                 out[4..HEADER].copy_from_slice(&head[4..HEADER]);
                 [head[2], head[3]]
             }
-            Source::Pattern(pattern, answers) => {
+            HitSource::Pattern(pattern, answers) => {
                 let count = answers.write(out);
                 pattern.write(question_end, out);
                 out[6..8].copy_from_slice(&count.to_be_bytes());
@@ -79,10 +79,11 @@ impl Hit<'_> {
         self.outcome(query, truncated)
     }
 
+    /// What metrics and logs note about this answer.
     fn outcome(&self, query: &Query<'_>, truncated: bool) -> Outcome {
         let (rcode, service, region, keepable) = match self.source {
-            Source::Entry(entry) => (entry.rcode, entry.service, entry.region, true),
-            Source::Pattern(_, answers) => (answers.rcode(), None, None, matches!(answers, Answers::Static(_))),
+            HitSource::Entry(entry) => (entry.rcode, entry.service, entry.region, true),
+            HitSource::Pattern(_, answers) => (answers.rcode(), None, None, matches!(answers, Answers::Static(_))),
         };
         Outcome::Answered {
             rcode,

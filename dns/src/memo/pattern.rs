@@ -13,7 +13,7 @@ use crate::protocol::name::{MAX_NAME, Name, NameRef, case};
 use crate::protocol::rdata::rtype;
 use crate::response::answer::Rcode;
 use crate::response::wire::{Class, HEADER};
-use crate::zone::{Found, NodeId, RrSet};
+use crate::zone::{LookupResult, NodeId, RrSet};
 use crate::zones::{Seek, ServedZone};
 
 /// How many places for patterns there are. A place is a hash of zone, EDNS, DO and response code; patterns with the
@@ -34,7 +34,7 @@ const USUAL: usize = 8;
 
 /// The position of a name in its zone, as far as it matters for patterns.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Stands {
+pub(super) enum NamePosition {
     /// The name doesn't exist.
     Nowhere,
     /// The name exists.
@@ -43,12 +43,12 @@ pub(super) enum Stands {
     Elsewhere,
 }
 
-impl From<Found> for Stands {
-    fn from(found: Found) -> Self {
+impl From<LookupResult> for NamePosition {
+    fn from(found: LookupResult) -> Self {
         match found {
-            Found::Missing => Self::Nowhere,
-            Found::Exact(node) => Self::At(node),
-            Found::Wildcard(_) | Found::Cut { .. } | Found::Dname { .. } => Self::Elsewhere,
+            LookupResult::Missing => Self::Nowhere,
+            LookupResult::Exact(node) => Self::At(node),
+            LookupResult::Wildcard(_) | LookupResult::Cut { .. } | LookupResult::Dname { .. } => Self::Elsewhere,
         }
     }
 }
@@ -64,18 +64,18 @@ pub(super) enum Answers<'s> {
 
 impl<'s> Answers<'s> {
     /// The answers to a query for a name at this position, if there may be a pattern for them.
-    pub(super) fn of(query: &Query<'_>, zone: &'s ServedZone, stands: Stands) -> Option<Self> {
+    pub(super) fn of(query: &Query<'_>, zone: &'s ServedZone, stands: NamePosition) -> Option<Self> {
         if query.is_dnssec_ok() && zone.signed().is_some() {
             return None; // each name has signatures of its own
         }
         match stands {
-            Stands::Nowhere => Some(Self::Missing),
+            NamePosition::Nowhere => Some(Self::Missing),
             // The data of these types holds no names. So no pointer leads into it, and no addresses are added for it.
-            Stands::At(node) if matches!(query.qtype, rtype::A | rtype::AAAA | rtype::TXT | rtype::CAA) => {
+            NamePosition::At(node) if matches!(query.qtype, rtype::A | rtype::AAAA | rtype::TXT | rtype::CAA) => {
                 // If the rules answer a type, the zone file doesn't have that type.
                 zone.set(node, query.qtype).filter(|set| !set.rdatas.as_ref().is_empty()).map(Self::Static)
             }
-            Stands::At(_) | Stands::Elsewhere => None,
+            NamePosition::At(_) | NamePosition::Elsewhere => None,
         }
     }
 
@@ -184,11 +184,11 @@ impl Pattern {
         if zone.origin().labels().count() > MAX_LABELS {
             return None;
         }
-        let mut made = Vec::new();
-        let count = answers.write(&mut made);
+        let mut octets = Vec::new();
+        let count = answers.write(&mut octets);
         let (head, rest) = (response.get(..HEADER)?, response.get(question_end..)?);
         let counts = *head.last_chunk::<4>()?;
-        let start = rest.strip_prefix(&made[..]).filter(|_| head[6..8] == count.to_be_bytes())?;
+        let start = rest.strip_prefix(&octets[..]).filter(|_| head[6..8] == count.to_be_bytes())?;
         let start = response.len() - start.len();
         let apex_start = question_end - 4 - zone.origin().as_wire().len();
         let mut reader = Reader { response, at: start, pointers: Vec::new(), names: Vec::new() };
@@ -278,7 +278,7 @@ fn move_pointers(tail: &mut [u8], places: &[u16], by: usize) {
 }
 
 /// A name in a response.
-struct Written {
+struct WrittenName {
     name: Name,
     /// How many labels are written before a pointer.
     new_labels: usize,
@@ -290,7 +290,7 @@ struct Reader<'r> {
     at: usize,
     /// The positions of pointers.
     pointers: Vec<usize>,
-    names: Vec<Written>,
+    names: Vec<WrittenName>,
 }
 
 impl Reader<'_> {
@@ -314,6 +314,7 @@ impl Reader<'_> {
         (self.at == end).then_some(())
     }
 
+    /// Reads a name, which may be compressed, and notes where its pointers are.
     fn name(&mut self) -> Option<()> {
         let (mut at, mut wire, mut new_labels, mut end) = (self.at, Vec::new(), 0, None);
         while wire.len() <= MAX_NAME {
@@ -321,7 +322,7 @@ impl Reader<'_> {
                 0 => {
                     wire.push(0);
                     self.at = end.unwrap_or(at + 1);
-                    self.names.push(Written { name: NameRef::from_wire(&wire).ok()?.to_name(), new_labels });
+                    self.names.push(WrittenName { name: NameRef::from_wire(&wire).ok()?.to_name(), new_labels });
                     return Some(());
                 }
                 length @ 1..=63 => {

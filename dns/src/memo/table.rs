@@ -1,5 +1,9 @@
-//! A hash table of kept answers that grows to a fixed size. Called by [`super::Memo`]. In a full table a new entry
-//! replaces an old one, so no flood of questions takes more memory.
+//! A hash table of kept answers that grows to a fixed size. Takes a query's key and name, returns the entry with the
+//! answer. Called by [`super::Memo`]. In a full table a new entry replaces an old one, so no flood of questions takes
+//! more memory.
+//!
+//! Answers for a steered name (a name whose records the rules decide) depend on the client. For such a name the table
+//! holds a mark, which says whose classes of clients count, and one entry for each class and part of a class.
 
 use bailiwick_rules::table::RegionIndex;
 
@@ -7,7 +11,7 @@ use crate::locate::classes::ClassId;
 use crate::protocol::name::{NameRef, case};
 use crate::response::answer::Rcode;
 use crate::response::wire::{Class, HEADER};
-use crate::state::snapshot::Seat;
+use crate::state::snapshot::ClientKey;
 use crate::zone::ServiceIndex;
 
 use super::query::Query;
@@ -45,12 +49,12 @@ impl Key {
         Self { hash: query.hash, qtype: query.qtype, form: query.form, class: None, part: 0 }
     }
 
-    /// The key for clients of this seat (class, and part of the class).
-    pub(super) fn of_seat(self, seat: &Seat) -> Self {
+    /// The key for clients of this class and part of the class.
+    pub(super) fn of_client(self, client_key: &ClientKey) -> Self {
         const STIR: u64 = 0xd6e8_feb8_6659_fd93;
-        let part = seat.part.number();
-        let hash = (self.hash ^ (u64::from(seat.class.0) + 1) ^ u64::from(part) << 32).wrapping_mul(STIR);
-        Self { hash: hash ^ hash >> 32, class: Some(seat.class), part, ..self }
+        let part = client_key.part.number();
+        let hash = (self.hash ^ (u64::from(client_key.class.0) + 1) ^ u64::from(part) << 32).wrapping_mul(STIR);
+        Self { hash: hash ^ hash >> 32, class: Some(client_key.class), part, ..self }
     }
 }
 
@@ -249,8 +253,8 @@ impl Table {
         while left != 0 {
             let way = left.trailing_zeros() as usize / 8;
             let slot = &self.slots[set * WAYS + way];
-            let kept = slot.entry.wire.bytes().get(HEADER..HEADER + name.len());
-            if slot.key == *key && kept.is_some_and(|kept| case::same(kept, name)) {
+            let name_of_entry = slot.entry.wire.bytes().get(HEADER..HEADER + name.len());
+            if slot.key == *key && name_of_entry.is_some_and(|name_of_entry| case::same(name_of_entry, name)) {
                 return Some(way);
             }
             left &= left - 1;

@@ -112,13 +112,14 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
+/// Reads a certificate chain and its private key, and checks that they belong together.
 fn read(files: &TlsFiles) -> Result<CertifiedKey, Vec<Fault>> {
     let certificates = read_file(&files.cert).map_err(PemError::Io);
     let certificates = certificates.and_then(|pem| CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>());
-    let certificates = certificates.map_err(|error| broken(&files.cert, "certificates", &error)).and_then(|found| {
+    let certificates = certificates.map_err(|error| broken(&files.cert, "certificates", &error)).and_then(|chain| {
         let none =
             || Fault::of_file(&files.cert, "holds no certificate; write the chain there as PEM, the server's first");
-        if found.is_empty() { Err(none()) } else { Ok(found) }
+        if chain.is_empty() { Err(none()) } else { Ok(chain) }
     });
     let key = read_file(&files.key).map_err(PemError::Io).and_then(|pem| PrivateKeyDer::from_pem_slice(&pem));
     let key = key.map_err(|error| broken(&files.key, "a private key", &error));

@@ -28,6 +28,7 @@ pub(crate) fn read(config: &CookieFiles) -> Result<Cookies, Vec<Fault>> {
     if faults.is_empty() { Ok(Cookies::new(secrets, config.required)) } else { Err(faults) }
 }
 
+/// Reads a cookie secret from a file.
 fn secret(file: &Path) -> Result<[u8; 16], String> {
     let text = read_text(file)
         .map_err(|error| format!("can't be read ({error}); write a secret with `openssl rand -hex 16`"))?;

@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 pub use absent::Absent;
 use bind::Binding;
 pub use bind::{BindError, bind_api, is_present};
-pub use inherited::{Handed, Inherited, Role};
+pub use inherited::{HandedSocket, Inherited, Role};
 
 use crate::net::certificate::Certificate;
 use crate::net::streams::{self, Gate, Shared, StreamProtocol, quic};
@@ -128,12 +128,12 @@ impl Sockets {
     ///
     /// # Errors
     /// If the system has no file descriptor left.
-    pub fn copies(&self) -> io::Result<Vec<Handed>> {
-        let dns = self.dns.iter().map(|(tcp, _)| Handed::copy(Role::Dns, tcp));
-        let udp = self.dns.iter().flat_map(|(_, udp)| udp).map(|udp| Handed::copy(Role::Dns, udp));
-        let dot = self.dot.iter().map(|tcp| Handed::copy(Role::Dot, tcp));
-        let doq = self.doq.iter().map(|udp| Handed::copy(Role::Doq, udp));
-        let doh = self.doh.iter().map(|tcp| Handed::copy(Role::Doh, tcp));
+    pub fn copies(&self) -> io::Result<Vec<HandedSocket>> {
+        let dns = self.dns.iter().map(|(tcp, _)| HandedSocket::copy(Role::Dns, tcp));
+        let udp = self.dns.iter().flat_map(|(_, udp)| udp).map(|udp| HandedSocket::copy(Role::Dns, udp));
+        let dot = self.dot.iter().map(|tcp| HandedSocket::copy(Role::Dot, tcp));
+        let doq = self.doq.iter().map(|udp| HandedSocket::copy(Role::Doq, udp));
+        let doh = self.doh.iter().map(|tcp| HandedSocket::copy(Role::Doh, tcp));
         dns.chain(udp).chain(dot).chain(doq).chain(doh).collect()
     }
 
@@ -255,14 +255,14 @@ impl Listeners {
     /// when its buffers are empty.
     pub async fn drain(mut self, limit: Duration) {
         let end = Instant::now() + limit;
-        let mut seen = self.gate.messages();
+        let mut before = self.gate.messages();
         loop {
             sleep(QUIET.min(limit)).await;
             let now = self.gate.messages();
-            if now == seen || Instant::now() >= end {
+            if now == before || Instant::now() >= end {
                 break;
             }
-            seen = now;
+            before = now;
         }
         self.stop_udp.store(true, Ordering::Relaxed);
         self.yielding.send_replace(true);

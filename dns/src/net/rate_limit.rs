@@ -57,7 +57,7 @@ impl RateLimit {
 
 /// What a bucket of a prefix counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Counted {
+enum BucketKind {
     /// All queries, before they are parsed.
     Queries,
     /// Answers of one class.
@@ -101,7 +101,7 @@ impl Limiter {
     }
 
     /// Judges an answer or a query now, and counts the verdict.
-    fn count(&self, from: IpAddr, what: Counted) -> Verdict {
+    fn count(&self, from: IpAddr, what: BucketKind) -> Verdict {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let verdict = self.table.judge(from, what, now);
         match verdict {
@@ -115,11 +115,11 @@ impl Limiter {
 
 impl crate::response::wire::Limiter for Limiter {
     fn admit(&self, from: IpAddr) -> Verdict {
-        self.count(from, Counted::Queries)
+        self.count(from, BucketKind::Queries)
     }
 
     fn judge(&self, from: IpAddr, class: Class) -> Verdict {
-        self.count(from, Counted::Answers(class))
+        self.count(from, BucketKind::Answers(class))
     }
 }
 
@@ -133,11 +133,11 @@ struct Table {
 
 type Set = [Cell; WAYS];
 
-/// The bucket of one prefix for one [`Counted`].
+/// The bucket of one prefix for one [`BucketKind`].
 #[derive(Debug, Clone, Copy, Default)]
 struct Cell {
-    /// A hash of the prefix and the [`Counted`] with a random key, so that nobody can choose prefixes that share a cell
-    /// with a victim. 0 for a free cell.
+    /// A hash of the prefix and the [`BucketKind`] with a random key, so that nobody can choose prefixes that share a
+    /// cell with a victim. 0 for a free cell.
     key: u64,
     /// When tokens were last added, in milliseconds.
     at: u64,
@@ -162,13 +162,13 @@ impl Table {
     }
 
     /// Takes a token from the bucket of a client's prefix. `now` is in milliseconds.
-    fn judge(&self, from: IpAddr, what: Counted, now: u64) -> Verdict {
+    fn judge(&self, from: IpAddr, what: BucketKind, now: u64) -> Verdict {
         if self.limit.exempt.iter().any(|network| network.contains(&from)) {
             return Verdict::Answer;
         }
         let rate = match what {
-            Counted::Queries => self.limit.per_second.saturating_mul(FLOOD),
-            Counted::Answers(_) => self.limit.per_second,
+            BucketKind::Queries => self.limit.per_second.saturating_mul(FLOOD),
+            BucketKind::Answers(_) => self.limit.per_second,
         };
         let key = self.hasher.hash_one((self.prefix(from), what)).max(1);
         let (shard, set) = place(key);
@@ -181,12 +181,12 @@ impl Table {
     fn prefix(&self, from: IpAddr) -> IpAddr {
         match from {
             IpAddr::V4(address) => {
-                let kept = u32::MAX.checked_shl(32 - u32::from(self.limit.ipv4_prefix.min(32))).unwrap_or_default();
-                Ipv4Addr::from_bits(address.to_bits() & kept).into()
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.limit.ipv4_prefix.min(32))).unwrap_or_default();
+                Ipv4Addr::from_bits(address.to_bits() & mask).into()
             }
             IpAddr::V6(address) => {
-                let kept = u128::MAX.checked_shl(128 - u32::from(self.limit.ipv6_prefix.min(128))).unwrap_or_default();
-                Ipv6Addr::from_bits(address.to_bits() & kept).into()
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.limit.ipv6_prefix.min(128))).unwrap_or_default();
+                Ipv6Addr::from_bits(address.to_bits() & mask).into()
             }
         }
     }
@@ -244,7 +244,7 @@ mod tests {
     fn judged(table: &Table, from: &str, class: Class, now: u64, times: usize) -> [usize; 3] {
         let mut counts = [0; 3];
         for _ in 0..times {
-            let verdict = table.judge(address(from), Counted::Answers(class), now);
+            let verdict = table.judge(address(from), BucketKind::Answers(class), now);
             counts[match verdict {
                 Verdict::Answer => 0,
                 Verdict::Slip => 1,
@@ -300,7 +300,7 @@ mod tests {
         // Each forged address has its own prefix and spends one token. The victim has spent more, so its cell stays.
         for forged in 0..400_000_u32 {
             let forged = Ipv4Addr::from_bits(0x0a00_0000 + (forged << 8));
-            table.judge(forged.into(), Counted::Answers(Class::Negative), 1);
+            table.judge(forged.into(), BucketKind::Answers(Class::Negative), 1);
         }
         assert_eq!(judged(&table, "192.0.2.1", Class::Negative, 1, 100)[0], 0, "the victim's bucket is still empty");
         let cells: usize = table.shards.iter().map(|shard| shard.lock().unwrap().len() * WAYS).sum();
@@ -339,7 +339,7 @@ mod tests {
             let table = Table::new(RateLimit::at(rate));
             let between = u64::from(1000_u32.div_ceil(rate));
             for number in 0..200 {
-                prop_assert_eq!(table.judge(address("2001:db8::1"), Counted::Answers(Class::Positive),
+                prop_assert_eq!(table.judge(address("2001:db8::1"), BucketKind::Answers(Class::Positive),
                     start + number * between), Verdict::Answer);
             }
         }
@@ -349,7 +349,7 @@ mod tests {
             rate in any::<u32>()) {
             let table = Table::new(RateLimit::at(rate));
             for now in times {
-                table.judge(address("192.0.2.1"), Counted::Answers(Class::Positive), now);
+                table.judge(address("192.0.2.1"), BucketKind::Answers(Class::Positive), now);
             }
         }
     }

@@ -124,8 +124,8 @@ impl Api {
     /// Restores the counts of traffic from a state directory. If they can't be read, a warning says so, and they are
     /// lost.
     pub(crate) fn restore_traffic(&self, state_dir: &Path) {
-        let kept = Store::traffic_in(state_dir).map_err(|error| format!("can't be read ({error})"));
-        let restored = match kept {
+        let stored = Store::traffic_in(state_dir).map_err(|error| format!("can't be read ({error})"));
+        let restored = match stored {
             Ok(Some(bytes)) => self.metrics.restore_traffic(&bytes, self.handle.now()),
             Ok(None) => Ok(()),
             Err(why) => Err(why),
@@ -225,6 +225,7 @@ pub(crate) fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
+/// The paths of the API and what handles each of them.
 fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
@@ -361,6 +362,7 @@ fn of_zones(handle: &Handle) -> Vec<String> {
     missing.iter().map(|zone| format!("zone {zone}: is not served")).chain(failing).collect()
 }
 
+/// The answer for an unknown path.
 async fn not_found(request: Request) -> Problem {
     let message = format!(
         "nothing is at {}; there are /ui/, /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/head, \

@@ -255,13 +255,14 @@ pub fn run() -> ExitCode {
     reported.print()
 }
 
+/// The manual page of the program, or of one command.
 fn manual(command: Option<&str>) -> Report {
     let mut program = Cli::command();
     program.build();
     let page = match command {
         None => clap_mangen::Man::new(program),
         Some(name) => match program.find_subcommand(name) {
-            Some(found) => clap_mangen::Man::new(found.clone()),
+            Some(subcommand) => clap_mangen::Man::new(subcommand.clone()),
             None => {
                 let known: Vec<&str> = program.get_subcommands().map(clap::Command::get_name).collect();
                 let suggestion = crate::text::nearest::suggestion(name, known.iter().copied());

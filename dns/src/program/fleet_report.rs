@@ -137,7 +137,7 @@ impl FleetReport {
                 troubles.push(format!("{name} is missing: {trouble}"));
                 continue;
             }
-            if let Some(revision) = peer.told.revision.filter(|revision| *revision < self.revision) {
+            if let Some(revision) = peer.report.revision.filter(|revision| *revision < self.revision) {
                 troubles.push(format!("{name} serves revision {revision}, this node {}", self.revision));
             }
             troubles.extend(self.differences(peer));
@@ -174,14 +174,14 @@ impl FleetReport {
         if let Some(head) = &self.head {
             let _ = writeln!(text, "published by {} at {}: {}", head.author, head.created_at, head.reason);
         }
-        text += &self.possessions();
+        text += &self.own_geoip_and_keys();
         if let Some(nats) = &self.nats {
             let read = nats.read_at.map_or_else(|| "not read yet".to_owned(), |at| format!("last read at {at}"));
             let _ = writeln!(text, "NATS at {}, {read}", nats.servers);
         }
         let width = self.peers.iter().map(|peer| peer.name().chars().count()).max().unwrap_or_default();
         for peer in &self.peers {
-            let revision = peer.told.revision.map_or_else(|| "unknown".to_owned(), |revision| revision.to_string());
+            let revision = peer.report.revision.map_or_else(|| "unknown".to_owned(), |revision| revision.to_string());
             let state = match (&peer.trouble, peer.answered_at) {
                 (Some(_), _) => "missing",
                 (None, Some(_)) => "answers",
@@ -191,7 +191,7 @@ impl FleetReport {
                 text,
                 "  {:width$}  revision {revision}, {state}{}",
                 peer.name(),
-                compared::details(&peer.told)
+                compared::details(&peer.report)
             );
         }
         for trouble in self.troubles() {
@@ -211,17 +211,17 @@ impl Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::fleet_status::Told;
+    use crate::state::fleet_status::PeerReport;
 
-    fn at(revision: u64) -> Told {
-        Told { revision: Some(revision), ..Told::default() }
+    fn at(revision: u64) -> PeerReport {
+        PeerReport { revision: Some(revision), ..PeerReport::default() }
     }
 
     fn peer(node: &str, revision: u64, trouble: Option<&str>) -> Peer {
         Peer {
             url: format!("https://{node}:8053"),
             node: Some(node.to_owned()),
-            told: at(revision),
+            report: at(revision),
             answered_at: Some(Timestamp(0)),
             trouble: trouble.map(str::to_owned),
         }
@@ -275,13 +275,21 @@ mod tests {
         let keys = |digest: &str| BTreeMap::from([("ai.example.com.".to_owned(), digest.to_owned())]);
         (report.keys_sha256, report.geoip_built) = (keys("ab"), Some(Timestamp(86_400_000)));
         assert!(report.troubles().is_empty(), "what a peer doesn't tell isn't compared");
-        let same =
-            Told { keys_sha256: keys("ab"), geoip_built: report.geoip_built, clock_ahead_ms: Some(9_000), ..at(8) };
-        report.peers[0].told = same;
+        let same = PeerReport {
+            keys_sha256: keys("ab"),
+            geoip_built: report.geoip_built,
+            clock_ahead_ms: Some(9_000),
+            ..at(8)
+        };
+        report.peers[0].report = same;
         assert!(report.troubles().is_empty());
-        let other =
-            Told { keys_sha256: keys("cd"), geoip_built: Some(Timestamp(0)), clock_ahead_ms: Some(-61_000), ..at(8) };
-        report.peers[0].told = other;
+        let other = PeerReport {
+            keys_sha256: keys("cd"),
+            geoip_built: Some(Timestamp(0)),
+            clock_ahead_ms: Some(-61_000),
+            ..at(8)
+        };
+        report.peers[0].report = other;
         assert_eq!(
             report.troubles(),
             [

@@ -31,14 +31,17 @@ pub(crate) fn impact(
 /// rules. The result says whose fence changes, but not how many clients these are.
 #[must_use]
 pub(crate) fn impact_by_country(old: &Table, new: &Table, now: Timestamp) -> Impact {
-    let of = |country| {
+    let group_of = |country| {
         let client = Client { country: Some(country), ..Client::default() };
         Group { client, network: None, ipv4: 0, ipv6: 0 }
     };
-    let groups: Vec<Group> = population(old, new, &Places::none()).into_iter().chain(countries().map(of)).collect();
+    let groups: Vec<Group> =
+        population(old, new, &Places::none()).into_iter().chain(countries().map(group_of)).collect();
     compared(old, new, &groups, None, now, &mut |_, _| ())
 }
 
+/// Compares all services by several threads. `progress` is called with the number of services that are done, and of
+/// all.
 fn compared(
     old: &Table,
     new: &Table,
@@ -52,21 +55,21 @@ fn compared(
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(all);
     let next = AtomicUsize::new(0);
     let services = std::thread::scope(|scope| {
-        let (found, finds) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         for _ in 0..threads {
-            let (found, next, comparison) = (found.clone(), &next, &comparison);
+            let (sender, next, comparison) = (sender.clone(), &next, &comparison);
             scope.spawn(move || {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    if at >= all || found.send(comparison.service(at)).is_err() {
+                    if at >= all || sender.send(comparison.service(at)).is_err() {
                         return;
                     }
                 }
             });
         }
-        drop(found);
+        drop(sender);
         let mut services: Vec<ServiceImpact> = Vec::with_capacity(all);
-        for service in finds {
+        for service in receiver {
             services.push(service);
             progress(services.len(), all);
         }

@@ -11,14 +11,14 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde_json::Value;
 
-/// What kind of text it has to be.
+/// The kind of signed text that is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
-    /// The word for it.
+    /// The word for the kind, such as `receipt`.
     pub(crate) name: &'static str,
-    /// Its type. It prevents that a text of another kind is accepted.
+    /// The type in the header of the text. It prevents that a text of another kind is accepted.
     pub(crate) typ: &'static str,
-    /// The longest, in bytes.
+    /// The length of the longest text, in bytes.
     pub(crate) longest: usize,
 }
 
@@ -103,6 +103,7 @@ impl Signer {
     }
 }
 
+/// Reads a key from a JSON Web Key.
 fn of_jwk(text: &str) -> Option<Ed25519KeyPair> {
     let jwk: Value = serde_json::from_str(text).ok()?;
     let public = PublicKey::from_jwk(&jwk)?;
@@ -110,6 +111,7 @@ fn of_jwk(text: &str) -> Option<Ed25519KeyPair> {
     Ed25519KeyPair::from_seed_and_public_key(&seed, &public.0).ok()
 }
 
+/// Reads a key from PKCS#8 in PEM.
 fn of_pem(text: &str) -> Option<Ed25519KeyPair> {
     let body = text.strip_prefix("-----BEGIN PRIVATE KEY-----")?.strip_suffix("-----END PRIVATE KEY-----")?;
     let body: String = body.split_ascii_whitespace().collect();

@@ -79,6 +79,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(thread = name, place, message, "a fault of this program (a panic); please report it");
 }
 
+/// Reads a filter, and adds what is [`QUIET`] unless the filter names it.
 fn filter(text: &str) -> Result<EnvFilter, String> {
     let quiet = QUIET.iter().filter(|_| !text.contains("hickory"));
     let whole = quiet.fold(text.to_owned(), |all, directive| format!("{all},{directive}"));

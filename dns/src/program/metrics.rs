@@ -32,9 +32,9 @@ pub(crate) use fences::Fences;
 pub(crate) use latency::{EVERY, Latency};
 pub(crate) use plain::plain;
 pub(crate) use protobuf::protobuf;
-pub(crate) use serving::Served;
+pub(crate) use serving::AnswersByRevision;
 pub(crate) use thread::{SteeredCounters, ThreadCounters};
-pub(crate) use traffic::Wanted;
+pub(crate) use traffic::TrafficFilter;
 
 /// The transports, with their names in labels.
 const TRANSPORTS: [(Transport, &str); 5] = [

@@ -241,46 +241,53 @@ impl NodeStatus {
         [self.fences(), self.regions(), self.loads(), self.replicas(), self.overrides(), self.sources(), self.keys()]
     }
 
+    /// The table of fences.
     fn fences(&self) -> Sheet {
-        let rows = self.fences.iter().map(|one| {
-            let tenant = one.tenant.clone().unwrap_or("-".to_owned());
-            let now = if one.offered == one.fence { "the same".to_owned() } else { one.offered.clone() };
-            let cells = [one.service.clone(), tenant, one.clients.clone(), one.by.clone(), one.fence.clone(), now];
+        let rows = self.fences.iter().map(|row| {
+            let tenant = row.tenant.clone().unwrap_or("-".to_owned());
+            let now = if row.offered == row.fence { "the same".to_owned() } else { row.offered.clone() };
+            let cells = [row.service.clone(), tenant, row.clients.clone(), row.by.clone(), row.fence.clone(), now];
             Row::plain(cells)
         });
         Sheet::new("fences", ["service", "tenant", "clients", "by", "fence", "now"], rows)
     }
 
+    /// The table of regions and endpoints.
     fn regions(&self) -> Sheet {
-        let rows = self.regions.iter().map(|one| {
-            let name = one.endpoint.as_ref().map_or(one.region.clone(), |endpoint| format!("  {endpoint}"));
-            let since = one.since.map_or("-".to_owned(), |since| words(self.now.since(since)));
-            let failed = match (&one.failure, one.failed_at) {
+        let rows = self.regions.iter().map(|region| {
+            let name = region.endpoint.as_ref().map_or(region.region.clone(), |endpoint| format!("  {endpoint}"));
+            let since = region.since.map_or("-".to_owned(), |since| words(self.now.since(since)));
+            let failed = match (&region.failure, region.failed_at) {
                 (Some(failure), Some(at)) => format!("{}: {failure}", self.ago(at)),
                 _ => "-".to_owned(),
             };
-            Row { status: one.status, ..Row::plain([name, one.status.to_string(), since, one.why.clone(), failed]) }
+            Row {
+                status: region.status,
+                ..Row::plain([name, region.status.to_string(), since, region.why.clone(), failed])
+            }
         });
         Sheet::new("regions", ["region", "status", "for", "why", "last failed probe"], rows)
     }
 
+    /// The table of loads.
     fn loads(&self) -> Sheet {
-        let rows = self.loads.iter().map(|one| {
-            let last = one.failure.clone().unwrap_or("succeeded".to_owned());
-            let name = format!("{}/{}", one.region, one.endpoint);
-            Row::plain([name, one.load.clone(), one.of.clone(), self.ago_or_dash(one.read_at), last])
+        let rows = self.loads.iter().map(|load| {
+            let last = load.failure.clone().unwrap_or("succeeded".to_owned());
+            let name = format!("{}/{}", load.region, load.endpoint);
+            Row::plain([name, load.load.clone(), load.of.clone(), self.ago_or_dash(load.read_at), last])
         });
         Sheet::new("load", ["endpoint", "load", "of", "read", "last reading"], rows)
     }
 
+    /// The table of replicas.
     fn replicas(&self) -> Sheet {
-        let rows = self.replicas.iter().map(|one| {
-            let last = one.failure.clone().unwrap_or("succeeded".to_owned());
+        let rows = self.replicas.iter().map(|replica| {
+            let last = replica.failure.clone().unwrap_or("succeeded".to_owned());
             let or_dash = |text: &Option<String>| text.clone().unwrap_or("-".to_owned());
-            let withheld = if one.withheld { "yes" } else { "no" }.to_owned();
-            let (name, read) = (format!("{}/{}", one.region, one.replica), self.ago_or_dash(one.read_at));
-            let (lag, version) = (or_dash(&one.lag), or_dash(&one.version));
-            Row::plain([name, one.freshness.clone(), lag, version, withheld, read, last])
+            let withheld = if replica.withheld { "yes" } else { "no" }.to_owned();
+            let (name, read) = (format!("{}/{}", replica.region, replica.replica), self.ago_or_dash(replica.read_at));
+            let (lag, version) = (or_dash(&replica.lag), or_dash(&replica.version));
+            Row::plain([name, replica.freshness.clone(), lag, version, withheld, read, last])
         });
         Sheet::new("replicas", ["replica", "is", "lag", "version", "withheld", "read", "last reading"], rows)
     }
@@ -290,18 +297,18 @@ impl NodeStatus {
     }
 
     fn sources(&self) -> Sheet {
-        let rows = self
-            .sources
-            .iter()
-            .map(|one| Row::plain([one.source.clone(), one.what.clone(), self.ago_or_dash(one.accepted_at)]));
+        let rows = self.sources.iter().map(|source| {
+            Row::plain([source.source.clone(), source.what.clone(), self.ago_or_dash(source.accepted_at)])
+        });
         Sheet::new("sources", ["source", "in service", "taken"], rows)
     }
 
+    /// The table of the keys of signed zones.
     fn keys(&self) -> Sheet {
-        let rows = self.keys.iter().map(|one| {
-            let until = one.signed_until.map_or("-".to_owned(), |until| words(until.since(self.now)));
-            let (tag, algorithm) = (one.tag.to_string(), one.algorithm.to_string());
-            Row::plain([one.zone.clone(), tag, algorithm, one.state.clone(), until])
+        let rows = self.keys.iter().map(|key| {
+            let until = key.signed_until.map_or("-".to_owned(), |until| words(until.since(self.now)));
+            let (tag, algorithm) = (key.tag.to_string(), key.algorithm.to_string());
+            Row::plain([key.zone.clone(), tag, algorithm, key.state.clone(), until])
         });
         Sheet::new("keys", ["zone", "key", "algorithm", "state", "signed for another"], rows)
     }
@@ -316,10 +323,10 @@ impl NodeStatus {
 
     /// What was refused of sources, in a line each.
     fn refusals(&self) -> Vec<String> {
-        let of_source = |one: &SourceNow| {
-            let at = one.refused_at.map(|at| self.ago(at)).unwrap_or_default();
-            let source = one.source.clone();
-            one.errors.iter().map(move |error| format!("{source} refused {at}: {error}")).collect::<Vec<_>>()
+        let of_source = |source_now: &SourceNow| {
+            let at = source_now.refused_at.map(|at| self.ago(at)).unwrap_or_default();
+            let source = source_now.source.clone();
+            source_now.errors.iter().map(move |error| format!("{source} refused {at}: {error}")).collect::<Vec<_>>()
         };
         self.sources.iter().flat_map(of_source).collect()
     }
@@ -331,6 +338,7 @@ impl NodeStatus {
         troubles.chain(self.refusals()).collect()
     }
 
+    /// Adds the certificate and token files to the text.
     fn files(&self, text: &mut String, paint: &dyn Fn(Status, &str) -> String) {
         if !self.files.is_empty() {
             text.push('\n');
@@ -372,11 +380,12 @@ pub(crate) fn overrides_text(overrides: &[OverrideNow], now: Timestamp) -> Strin
     text
 }
 
+/// The table of overrides.
 fn overrides_sheet(overrides: &[OverrideNow], now: Timestamp) -> Sheet {
-    let rows = overrides.iter().map(|one| {
-        let left = words(one.until.since(now));
-        let (status, until) = (one.status.to_string(), one.until.to_string());
-        Row::plain([one.of.clone(), status, left, until, one.source.clone(), one.reason.clone()])
+    let rows = overrides.iter().map(|forced| {
+        let left = words(forced.until.since(now));
+        let (status, until) = (forced.status.to_string(), forced.until.to_string());
+        Row::plain([forced.of.clone(), status, left, until, forced.source.clone(), forced.reason.clone()])
     });
     Sheet::new("overrides", ["override of", "forced", "for another", "until", "by", "reason"], rows)
 }

@@ -1,7 +1,8 @@
-//! What the picture needs beside the snapshot: events, the last day of each region, and what was checked of fences.
-//! Takes what the API sees every second, returns it to `/v1/picture`, `/v1/timeline` and `/v1/events`. Held by the API.
+//! The data behind the picture, which is the page at `/ui/`: events, the last day of each region, and the results of
+//! the last check of fences (the regions that may process a client). Once a second the API looks at the node's snapshot
+//! and calls this module with what it finds; `/v1/picture`, `/v1/timeline` and `/v1/events` read it. Held by the API.
 //!
-//! All of it is bounded, and no query waits for any of it.
+//! Its memory is bounded, and no DNS query waits for any of it.
 
 pub(crate) mod events;
 pub(crate) mod seen;
@@ -16,40 +17,40 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
 use events::{Change, Events};
-use seen::Seen;
+use seen::NodeView;
 use timeline::{Sample, Timeline};
 
 /// How many viewers may follow events at once.
 const MOST_VIEWERS: usize = 100;
 
-/// What was checked of fences.
+/// The result of a check of fences: whether any decision or answer led a client out of its fence.
 #[derive(Debug, Clone)]
-pub(crate) struct Checked {
-    /// When.
+pub(crate) struct FenceCheck {
+    /// When the check ended.
     pub(crate) at: Timestamp,
     /// The revision of the rules.
     pub(crate) revision: u64,
-    /// How long it took, in milliseconds.
+    /// How long the check took, in milliseconds.
     pub(crate) took_ms: u64,
-    /// What was found.
+    /// The decisions that lead out of a fence.
     pub(crate) audit: Audit,
-    /// What was found in the answers that were given; `None` until enough time has passed under this revision.
-    pub(crate) given: Option<Given>,
+    /// The check of the answers that DNS gave; `None` until enough time has passed under this revision.
+    pub(crate) given: Option<AnswerCounts>,
     /// The load of fences without one of their regions.
     pub(crate) margins: Vec<Margin>,
 }
 
-impl Checked {
-    /// How many answers that were given led outside.
+impl FenceCheck {
+    /// How many answers named a region outside of the client's fence.
     pub(crate) fn outside(&self) -> u64 {
         self.given.as_ref().map_or(0, |given| given.outside)
     }
 }
 
-/// Answers that DNS gave under the rules in service.
+/// The number of answers that DNS gave under the rules in service.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Given {
-    /// Since when.
+pub(crate) struct AnswerCounts {
+    /// The time since which answers are counted.
     pub(crate) since: Timestamp,
     /// How many named a region.
     pub(crate) queries: u64,
@@ -61,18 +62,18 @@ pub(crate) struct Given {
 
 /// Where clients of every service go, at one moment.
 #[derive(Debug, Clone)]
-pub(crate) struct AllGoing {
+pub(crate) struct AllDestinations {
     /// When.
     pub(crate) at: Timestamp,
     /// By service.
-    pub(crate) services: Vec<Going>,
+    pub(crate) services: Vec<Destinations>,
     /// How many more services there are.
     pub(crate) left_out: usize,
 }
 
 /// Where clients of a service go.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Going {
+pub(crate) struct Destinations {
     /// The service.
     pub(crate) service: String,
     /// Countries whose clients go to the same region.
@@ -119,52 +120,53 @@ pub(crate) struct EdgeFlow {
 /// What is kept for the picture.
 #[derive(Debug)]
 pub(crate) struct Picture {
-    kept: Mutex<Kept>,
+    state: Mutex<PictureState>,
     newest: watch::Sender<u64>,
-    /// Held by those who follow events.
+    /// Each viewer that follows events holds a permit.
     pub(crate) viewers: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    seen: Option<Seen>,
+struct PictureState {
+    last_view: Option<NodeView>,
     events: Events,
     timeline: Timeline,
-    checked: Option<Checked>,
-    going: Option<AllGoing>,
+    checked: Option<FenceCheck>,
+    going: Option<AllDestinations>,
     edge: Vec<EdgeFlow>,
     is_closed: bool,
 }
 
 impl Default for Picture {
     fn default() -> Self {
-        Self { kept: Mutex::default(), newest: watch::Sender::new(0), viewers: Arc::new(Semaphore::new(MOST_VIEWERS)) }
+        Self { state: Mutex::default(), newest: watch::Sender::new(0), viewers: Arc::new(Semaphore::new(MOST_VIEWERS)) }
     }
 }
 
 impl Picture {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn state(&self) -> MutexGuard<'_, PictureState> {
         // A poisoned lock still holds what was seen.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what is seen now. `why` says why a region has its status.
-    pub(crate) fn note(&self, seen: Seen, now: Timestamp, why: impl FnMut(&str) -> String) {
-        let before = self.kept().seen.take();
-        let seen = seen.following(before.as_ref());
+    /// Takes a new view of the node, and adds events for what has changed since the last one. `why` says why a region
+    /// has its status.
+    pub(crate) fn note(&self, view: NodeView, now: Timestamp, why: impl FnMut(&str) -> String) {
+        let before = self.state().last_view.take();
+        let view = view.following(before.as_ref());
         // The first look has nothing to compare with.
-        let changes = before.map_or_else(Vec::new, |before| seen.changes(&before, why));
-        self.kept().seen = Some(seen);
+        let changes = before.map_or_else(Vec::new, |before| view.changes(&before, why));
+        self.state().last_view = Some(view);
         self.add(changes, now);
     }
 
     /// Adds changes to the events.
     fn add(&self, changes: Vec<Change>, now: Timestamp) {
         let is_news = !changes.is_empty();
-        let mut kept = self.kept();
-        kept.events.add(changes, now);
-        let newest = kept.events.newest();
-        drop(kept);
+        let mut state = self.state();
+        state.events.add(changes, now);
+        let newest = state.events.newest();
+        drop(state);
         if is_news {
             self.newest.send_replace(newest);
         }
@@ -172,47 +174,47 @@ impl Picture {
 
     /// Notes the samples of a moment.
     pub(crate) fn sample(&self, samples: impl IntoIterator<Item = (RegionId, Sample)>, now: Timestamp) {
-        self.kept().timeline.add(samples, now);
+        self.state().timeline.add(samples, now);
     }
 
     /// Notes what was checked of fences.
-    pub(crate) fn check(&self, checked: Checked) {
-        self.kept().checked = Some(checked);
+    pub(crate) fn check(&self, checked: FenceCheck) {
+        self.state().checked = Some(checked);
     }
 
     /// What was checked of fences last; `None` before the first time.
-    pub(crate) fn checked(&self) -> Option<Checked> {
-        self.kept().checked.clone()
+    pub(crate) fn checked(&self) -> Option<FenceCheck> {
+        self.state().checked.clone()
     }
 
     /// Notes where clients go.
-    pub(crate) fn go(&self, going: AllGoing) {
-        self.kept().going = Some(going);
+    pub(crate) fn go(&self, going: AllDestinations) {
+        self.state().going = Some(going);
     }
 
     /// Where clients go; `None` before it was first looked at.
-    pub(crate) fn going(&self) -> Option<AllGoing> {
-        self.kept().going.clone()
+    pub(crate) fn going(&self) -> Option<AllDestinations> {
+        self.state().going.clone()
     }
 
     /// Notes what Workers serve.
     pub(crate) fn note_edge(&self, edge: Vec<EdgeFlow>) {
-        self.kept().edge = edge;
+        self.state().edge = edge;
     }
 
     /// What Workers serve.
     pub(crate) fn edge(&self) -> Vec<EdgeFlow> {
-        self.kept().edge.clone()
+        self.state().edge.clone()
     }
 
     /// Looks at the events.
     pub(crate) fn events<T>(&self, look: impl FnOnce(&Events) -> T) -> T {
-        look(&self.kept().events)
+        look(&self.state().events)
     }
 
     /// Looks at the last day.
     pub(crate) fn timeline<T>(&self, look: impl FnOnce(&Timeline) -> T) -> T {
-        look(&self.kept().timeline)
+        look(&self.state().timeline)
     }
 
     /// Gives the number of the newest event, from now on.
@@ -220,14 +222,14 @@ impl Picture {
         self.newest.subscribe()
     }
 
-    /// Lets nobody follow any longer.
+    /// Ends all streams of events, and refuses new ones.
     pub(crate) fn close(&self) {
-        self.kept().is_closed = true;
+        self.state().is_closed = true;
         self.newest.send_modify(|_| {});
     }
 
-    /// Whether nobody may follow any longer.
+    /// Whether streams of events have been ended.
     pub(crate) fn is_closed(&self) -> bool {
-        self.kept().is_closed
+        self.state().is_closed
     }
 }

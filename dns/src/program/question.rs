@@ -60,7 +60,7 @@ fn separated<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<St
 }
 
 /// A question whose names were all found in the rules.
-pub(crate) struct Understood<'q> {
+pub(crate) struct ResolvedQuestion<'q> {
     /// The request to steer.
     pub(crate) ask: Ask<'q>,
     /// The indexes of the regions that are supposed to be down.
@@ -81,7 +81,7 @@ impl Question {
         table: &Table,
         places: &Places,
         now: Timestamp,
-    ) -> Result<Understood<'q>, Vec<String>> {
+    ) -> Result<ResolvedQuestion<'q>, Vec<String>> {
         let mut errors = Vec::new();
         let tenant = self.tenant(table).map_err(|error| errors.push(error)).ok().flatten();
         let service = self.service(table, tenant).map_err(|error| errors.push(error)).ok();
@@ -105,7 +105,7 @@ impl Question {
         let client = Client { tenant, ..client };
         let (path_class, needs) = self.path_of(table, service);
         let ask = Ask { service, client, model: self.model.as_deref(), path_class, needs };
-        Ok(Understood { ask, down, at, notes: self.notes(table, &ask) })
+        Ok(ResolvedQuestion { ask, down, at, notes: self.notes(table, &ask) })
     }
 
     /// Every fence (the regions that may process a client), or only the fences of the service and of the tenant that
@@ -144,6 +144,7 @@ impl Question {
         }
     }
 
+    /// The client that the question is about, by address or country.
     fn client(&self, table: &Table, places: &Places) -> Result<Client, String> {
         match (&self.client, &self.country) {
             (Some(_), Some(_)) => Err("client, country: give one of them, not both".to_owned()),
@@ -199,11 +200,11 @@ impl Question {
         }
         if let Some(code) = self.country.as_deref().filter(|_| ask.client.country.is_none()) {
             let about = non_country(&code.to_ascii_uppercase());
-            let meant = about.and_then(|code| code.meant).map(|meant| format!("; the country is {meant}"));
+            let hint = about.and_then(|code| code.stands_for).map(|hint| format!("; the country is {hint}"));
             let about = about.map_or("is no country's code", |code| code.about);
             notes.push(format!(
                 "country: \"{code}\" {about}{}; a client of which a database or front says so is unknown",
-                meant.unwrap_or_default()
+                hint.unwrap_or_default()
             ));
         }
         notes

@@ -1,5 +1,6 @@
 //! Verifies receipts. Takes a receipt (a compact JWS) and public keys, returns the receipt's claims or the reason why
-//! the receipt isn't valid. Called by `bailiwick receipt`. Pure.
+//! the receipt isn't valid. Called by `bailiwick receipt`. Pure. A fence is the list of the regions that may process a
+//! client's data.
 //!
 //! A receipt is the edge's signed statement of where a request was processed. Only one algorithm, one type and one form
 //! are accepted (RFC 8725 §3.1, §3.11). So the receipt never decides how it is verified.
@@ -104,7 +105,7 @@ pub(crate) fn verify(
 mod tests {
     use super::*;
     use bailiwick_rules::receipt::{Attempt, ClientClaim, Committed, compact};
-    use bailiwick_rules::steer::Source;
+    use bailiwick_rules::steer::JurisdictionSource;
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::*;
@@ -126,7 +127,11 @@ mod tests {
             tenant: Some(tenant_digest("0b1f0a0e", "acme")),
             revision: 7,
             rules_sha256: "f".repeat(64),
-            client: ClientClaim { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Tenant },
+            client: ClientClaim {
+                jurisdictions: vec!["eu".into()],
+                jurisdictions_more: 0,
+                source: JurisdictionSource::Tenant,
+            },
             fence_by: None,
             fence: vec!["fra".into(), "par".into()],
             fence_more: 0,

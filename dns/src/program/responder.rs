@@ -136,6 +136,7 @@ impl Datagrams for Thread {
 }
 
 impl Thread {
+    /// Answers a batch of datagrams, and counts the answers.
     fn answer(&mut self, batch: &mut [Datagram<'_>]) {
         let context = self.responder.context(self.settings.load(), self.now);
         let (counters, steered) = (&self.counters, &self.steered);
@@ -159,7 +160,7 @@ mod tests {
     use crate::locate::geoip::Places;
     use crate::state::load::compile_rules;
     use crate::state::owner::{InitialState, Offer, spawn};
-    use crate::state::probe::{Passed, ProbeFailure, Prober, Targets};
+    use crate::state::probe::{ProbeFailure, ProbeSuccess, Prober, Targets};
     use crate::state::snapshot::{Rules, World, ZoneSource};
     use crate::testing::{CLIENT, query};
     use crate::zone::file;
@@ -169,8 +170,8 @@ mod tests {
     struct NoProbes;
 
     impl Prober for NoProbes {
-        async fn probe(&self, _: &Monitor, _: Targets) -> Result<Passed, ProbeFailure> {
-            Ok(Passed::default())
+        async fn probe(&self, _: &Monitor, _: Targets) -> Result<ProbeSuccess, ProbeFailure> {
+            Ok(ProbeSuccess::default())
         }
 
         async fn read_load(

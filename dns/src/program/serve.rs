@@ -31,14 +31,14 @@ use crate::state::fleet;
 use crate::state::load::Sources;
 use crate::state::owner::Handle;
 use crate::state::probe::Secrets;
-use crate::state::startup::{Started, check, start};
+use crate::state::startup::{StartedState, check, start};
 use crate::system::clock::Clock;
 pub(super) use args::ServeArgs;
 use http::Http;
 use running::Running;
 pub(crate) use running::node_name;
 use service_manager::ServiceManager;
-use takeover::{OldProcess, Taken};
+use takeover::{OldProcess, ReceivedState};
 use upgrade::Upgrade;
 
 /// How long the program waits at its end for work that is still running: reading, compiling, signing or writing. Only
@@ -67,6 +67,7 @@ pub(crate) fn run(args: &ServeArgs) -> ExitCode {
     code.map_or(ExitCode::SUCCESS, print_report)
 }
 
+/// Reads the configuration, and serves until the server ends.
 fn run_to_end(args: &ServeArgs) -> Result<(), Vec<String>> {
     let config = Config::read(&args.config).map_err(strings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -94,6 +95,7 @@ fn strings<E: ToString>(errors: impl IntoIterator<Item = E>) -> Vec<String> {
     errors.into_iter().map(|error| error.to_string()).collect()
 }
 
+/// Starts the server, and handles signals until the server ends or a new process takes over.
 async fn serve(mut config: Config, args: &ServeArgs) -> Result<(), Vec<String>> {
     let mut signals = Signals::catch().map_err(|error| vec![format!("signals can't be caught: {error}")])?;
     let (upgrade, clock) = (Upgrade::prepare(), Clock::system());
@@ -143,11 +145,11 @@ async fn serve(mut config: Config, args: &ServeArgs) -> Result<(), Vec<String>> 
 }
 
 /// The sockets and files of a server that is about to answer.
-struct Begun {
+struct PreparedServer {
     sockets: Sockets,
     certificates: Certificates,
     http: Option<Http>,
-    started: Started,
+    started: StartedState,
     secrets: Secrets,
     settings: Settings,
     /// The lock of the state directory; `None` if another process holds the lock.
@@ -157,14 +159,14 @@ struct Begun {
 }
 
 /// Binds every address and loads every file, so that all errors are reported together.
-async fn begin(config: &Config, is_takeover: bool, clock: &Clock) -> Result<Begun, Vec<String>> {
+async fn begin(config: &Config, is_takeover: bool, clock: &Clock) -> Result<PreparedServer, Vec<String>> {
     raise_limit_of_files();
     let mut errors = Vec::new();
     let mut inherited = takeover::of_systemd();
     let (mut lock, mut old) = (None, None);
-    if is_takeover && let Some(taken) = take_over(config).await? {
-        inherited.append(taken.inherited);
-        (lock, old) = (taken.lock, Some(taken.old_process));
+    if is_takeover && let Some(received) = take_over(config).await? {
+        inherited.append(received.inherited);
+        (lock, old) = (received.lock, Some(received.old_process));
     }
     let lock = lock.or_else(|| config.state_dir.as_deref().and_then(takeover::lock));
     let settings = settings(config).map_err(|failed| errors.extend(failed)).ok();
@@ -187,27 +189,28 @@ async fn begin(config: &Config, is_takeover: bool, clock: &Clock) -> Result<Begu
     let secrets = Secrets::in_files(config.secrets.clone());
     let started = start(sources, secrets.clone(), clock.clone()).await.map_err(strings)?;
     started.handle.snapshot().world().online_signer().limit(config.signing);
-    Ok(Begun { sockets, certificates, http, started, secrets, settings, lock, old })
+    Ok(PreparedServer { sockets, certificates, http, started, secrets, settings, lock, old })
 }
 
 /// Asks the process that serves now for its sockets; `None` if no process serves.
-async fn take_over(config: &Config) -> Result<Option<Taken>, Vec<String>> {
+async fn take_over(config: &Config) -> Result<Option<ReceivedState>, Vec<String>> {
     let Some(state_dir) = config.state_dir.clone() else {
         return Err(vec![
             "--takeover finds the process that serves by its state_dir: set it in the configuration".to_owned(),
         ]);
     };
-    let taken = tokio::task::spawn_blocking(move || takeover::take(&state_dir)).await;
-    match taken.map_err(std::io::Error::other).flatten() {
+    let received = tokio::task::spawn_blocking(move || takeover::take(&state_dir)).await;
+    match received.map_err(std::io::Error::other).flatten() {
         Ok(None) => {
             info!("nobody serves with this state_dir: beginning as ever");
             Ok(None)
         }
-        Ok(taken) => Ok(taken),
+        Ok(received) => Ok(received),
         Err(error) => Err(vec![format!("the process that serves gives no sockets ({error}); it goes on serving")]),
     }
 }
 
+/// The files and directories that the node reads its state from.
 fn sources(config: &Config, lock: Option<Arc<File>>) -> Sources {
     Sources {
         node: running::node_name(config),
@@ -233,10 +236,12 @@ fn raise_limit_of_files() {
     }
 }
 
+/// The addresses of all transports.
 fn addresses(config: &Config) -> Addresses {
-    let of = |section: &Option<Encrypted>| section.as_ref().map(|section| section.listen.clone()).unwrap_or_default();
+    let listen_of =
+        |section: &Option<Encrypted>| section.as_ref().map(|section| section.listen.clone()).unwrap_or_default();
     let (dns, ipv6_only) = (config.listen.clone(), config.ipv6_only);
-    let (dot, doq, doh) = (of(&config.dot), of(&config.doq), of(&config.doh));
+    let (dot, doq, doh) = (listen_of(&config.dot), listen_of(&config.doq), listen_of(&config.doh));
     Addresses { dns, threads: config.threads, dot, doq, doh, ipv6_only }
 }
 
@@ -260,6 +265,7 @@ fn settings(config: &Config) -> Result<Settings, Vec<String>> {
     Ok(Settings { identity: config.identity.clone(), cookies, idle: config.tcp.idle, responses: config.responses })
 }
 
+/// Logs that the server is ready, with its addresses and warnings.
 fn announce(handle: &Handle, node: &str, addresses: &Addresses, api: Option<SocketAddr>) {
     for warning in handle.status().warnings.iter() {
         warn!(json.event = "warning", "{warning}");
@@ -285,6 +291,7 @@ struct Signals {
 }
 
 impl Signals {
+    /// Starts to catch the signals.
     fn catch() -> std::io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
@@ -294,6 +301,7 @@ impl Signals {
         })
     }
 
+    /// Waits for the next signal.
     async fn next(&mut self) -> SignalAction {
         tokio::select! {
             _ = self.hangup.recv() => SignalAction::Reload,

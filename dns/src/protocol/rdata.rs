@@ -145,7 +145,7 @@ enum Field {
 
 /// One piece of an rdata.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Part<'a> {
+pub(crate) enum RdataPart<'a> {
     /// Octets to copy.
     Octets(&'a [u8]),
     /// A name.
@@ -177,9 +177,9 @@ fn layout(rtype: u16) -> Option<(&'static [Field], bool)> {
 }
 
 /// Calls `part` with each piece of an rdata, in order. Returns false if the rdata doesn't have the layout of its type.
-pub(crate) fn parts<'a>(rtype: u16, rdata: &'a [u8], mut part: impl FnMut(Part<'a>)) -> bool {
+pub(crate) fn parts<'a>(rtype: u16, rdata: &'a [u8], mut part: impl FnMut(RdataPart<'a>)) -> bool {
     let Some((fields, _)) = layout(rtype) else {
-        part(Part::Octets(rdata));
+        part(RdataPart::Octets(rdata));
         return true;
     };
     let mut rest = rdata;
@@ -193,7 +193,7 @@ pub(crate) fn parts<'a>(rtype: u16, rdata: &'a [u8], mut part: impl FnMut(Part<'
             Field::Rest => rest.len(),
             Field::Name => match NameRef::from_wire(rest) {
                 Ok(name) => {
-                    part(Part::Name(name));
+                    part(RdataPart::Name(name));
                     rest = &rest[name.as_wire().len()..];
                     continue;
                 }
@@ -203,7 +203,7 @@ pub(crate) fn parts<'a>(rtype: u16, rdata: &'a [u8], mut part: impl FnMut(Part<'
         let Some((octets, tail)) = rest.split_at_checked(length) else {
             return false;
         };
-        part(Part::Octets(octets));
+        part(RdataPart::Octets(octets));
         rest = tail;
     }
     rest.is_empty()
@@ -241,8 +241,8 @@ pub(crate) fn canonical(rtype: u16, rdata: &[u8]) -> Cow<'_, [u8]> {
     }
     let mut lower = Vec::with_capacity(rdata.len());
     let whole = parts(rtype, rdata, |part| match part {
-        Part::Octets(octets) => lower.extend_from_slice(octets),
-        Part::Name(name) => lower.extend(name.as_wire().iter().map(u8::to_ascii_lowercase)),
+        RdataPart::Octets(octets) => lower.extend_from_slice(octets),
+        RdataPart::Name(name) => lower.extend(name.as_wire().iter().map(u8::to_ascii_lowercase)),
     });
     if whole { Cow::Owned(lower) } else { Cow::Borrowed(rdata) }
 }

@@ -82,7 +82,7 @@ impl Origin {
 
 /// The answer of the rules at a steered name, which is a name whose records depend on the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Steered<'a> {
+pub enum SteeredAnswer<'a> {
     /// The chosen region's RRset.
     Records {
         /// Time to live in seconds.
@@ -107,7 +107,7 @@ pub enum Steered<'a> {
 /// The source of answers at steered names.
 pub trait SteeredAnswers {
     /// The answer for this client at a steered name of `service`, for one of its types.
-    fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_>;
+    fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> SteeredAnswer<'_>;
 
     /// The origin under which the answer is counted.
     fn origin_of(&self, _service: ServiceIndex, _client: &Asking) -> Origin {
@@ -120,8 +120,8 @@ pub trait SteeredAnswers {
 pub struct NoSteering;
 
 impl SteeredAnswers for NoSteering {
-    fn resolve(&self, _: ServiceIndex, _: u16, _: &Asking) -> Steered<'_> {
-        Steered::Nothing { scope: 0, ede: 14 }
+    fn resolve(&self, _: ServiceIndex, _: u16, _: &Asking) -> SteeredAnswer<'_> {
+        SteeredAnswer::Nothing { scope: 0, ede: 14 }
     }
 }
 
@@ -225,13 +225,13 @@ pub enum Data<'a> {
 impl Data<'_> {
     /// The rdatas in wire format.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let (stored, made) = match self {
+        let (stored, synthesised) = match self {
             Self::Stored(rdatas) => (*rdatas, None),
             Self::Made(name) => (Rdatas::EMPTY, Some(name.as_wire())),
             Self::Nsec(rdata) => (Rdatas::EMPTY, Some(&**rdata)),
             Self::Rrsigs(signatures) => (signatures.rdatas(), None),
         };
-        stored.iter().chain(made)
+        stored.iter().chain(synthesised)
     }
 }
 
@@ -349,11 +349,11 @@ pub fn answer<'a>(zones: &'a Zones, steering: &'a impl SteeredAnswers, query: &Q
         };
         return Answer { ede, ..Answer::bare(rcode) };
     }
-    let found = zones.find(query.qname, query.qtype);
-    if !zones.missing().is_empty() && zones.is_missing(query.qname, query.qtype, found) {
+    let enclosing_zone = zones.find(query.qname, query.qtype);
+    if !zones.missing().is_empty() && zones.is_missing(query.qname, query.qtype, enclosing_zone) {
         return Answer { ede: Some(NOT_READY), ..Answer::bare(Rcode::SERVFAIL) };
     }
-    let Some(zone) = found else {
+    let Some(zone) = enclosing_zone else {
         return Answer { ede: Some(NOT_AUTHORITATIVE), ..Answer::bare(Rcode::REFUSED) };
     };
     walk::walk(zones, steering, query, zone)

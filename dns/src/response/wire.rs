@@ -15,7 +15,7 @@ use crate::response::answer::{Answer, Asking, Dnssec, Origin, Query, Rcode, Stee
 use crate::zone::ServiceIndex;
 use crate::zones::Zones;
 pub use context::{Class, Context, Limiter, Settings, Transport, Verdict};
-use cookies::Checked;
+use cookies::CookieCheck;
 pub use cookies::Cookies;
 use encode::Encoder;
 pub(crate) use encode::TC;
@@ -116,7 +116,7 @@ pub fn respond(
 }
 
 /// The verdict on the request's cookie, if the request has a cookie of a valid form.
-fn checked(context: &Context<'_>, request: &Request<'_>, from: IpAddr) -> Option<Checked> {
+fn checked(context: &Context<'_>, request: &Request<'_>, from: IpAddr) -> Option<CookieCheck> {
     let cookie = request.edns?.cookie?;
     let sound = !matches!(request.verdict, Rcode::FORMERR | Rcode::BADVERS);
     sound.then(|| context.settings.cookies.check(&cookie, from, context.now))
@@ -127,7 +127,7 @@ fn checked(context: &Context<'_>, request: &Request<'_>, from: IpAddr) -> Option
 fn refused_for_cookie<'a>(
     context: &Context<'_>,
     request: &Request<'_>,
-    checked: Option<&Checked>,
+    checked: Option<&CookieCheck>,
     transport: Transport,
 ) -> Option<Answer<'a>> {
     if checked?.proven || request.verdict != Rcode::NOERROR {
@@ -169,10 +169,11 @@ fn reply<'a>(
     answer(zones, steering, &query)
 }
 
+/// The EDNS options of the response.
 fn options<'s>(
     settings: &'s Settings,
     request: &Request<'_>,
-    checked: Option<Checked>,
+    checked: Option<CookieCheck>,
     transport: Transport,
 ) -> Options<'s> {
     let wants = |wish: fn(&parse::Edns<'_>) -> bool| request.edns.as_ref().is_some_and(wish);

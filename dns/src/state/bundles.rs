@@ -1,9 +1,10 @@
-//! The bundles that this node holds. Takes packs, keeps them in the state directory; returns which version a region
-//! gets by the rules, and its files. Called by the API, and by what fetches bundles from others
-//! ([`fleet`](crate::state::fleet)).
+//! The bundles that this node stores. A bundle is a named set of files for applications, such as prompts; a version is
+//! identified by the digest of its files; a pack is a version as one piece of bytes. Takes packs, keeps them in the
+//! state directory; returns which version a region gets by the rules, and its files. Called by the API, and by
+//! [`fleet`](crate::state::fleet), which fetches bundles from other nodes and from NATS.
 //!
-//! What comes in is checked by its digests before it is kept, and what goes out before it is served. A version that was
-//! damaged on the disk is removed, and fetched again like one that was never there.
+//! Digests are checked before a pack is stored, and again before a file is served. A version that was damaged on the
+//! disk is removed, and fetched again as if it had never been there.
 
 mod folder;
 mod served;
@@ -25,7 +26,7 @@ use bailiwick_rules::time::Timestamp;
 use tokio::sync::watch;
 
 use folder::Folder;
-use served::Served;
+use served::LastServed;
 
 /// How many bundles a node holds.
 const MOST_BUNDLES: usize = 256;
@@ -38,25 +39,25 @@ pub(crate) struct Bundles(Arc<Inner>);
 struct Inner {
     /// `None` without a state directory: then nothing can be held.
     folder: Option<Folder>,
-    known: Mutex<Known>,
+    known: Mutex<FolderState>,
     /// Counts the changes of what is known.
     changes: watch::Sender<u64>,
-    /// Whether nobody may wait any longer, as the server goes down.
+    /// Whether requests may no longer wait for another version, because the server stops.
     is_closed: AtomicBool,
 }
 
 /// What is known of the folder, and of what regions were served.
 #[derive(Debug, Default)]
-struct Known {
-    held: BTreeMap<BundleId, BTreeMap<Version, Held>>,
-    served: Served,
+struct FolderState {
+    versions: BTreeMap<BundleId, BTreeMap<Version, StoredVersion>>,
+    served: LastServed,
     /// Why a version that is pinned isn't here.
     troubles: BTreeMap<(BundleId, Version), String>,
 }
 
 /// A version in the folder.
 #[derive(Debug, Clone)]
-pub(crate) struct Held {
+pub(crate) struct StoredVersion {
     /// Its files.
     pub(crate) manifest: Arc<Manifest>,
     /// When it came.
@@ -67,7 +68,7 @@ pub(crate) struct Held {
 
 /// Why a bundle can't be kept.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum PutError {
     /// There is no state directory.
     #[error("this node has no state_dir, so it can keep no bundles; set state_dir in its configuration")]
     NoFolder,
@@ -116,8 +117,8 @@ impl Bundles {
     /// Reads what a state directory holds. What isn't whole is removed.
     pub(crate) fn open(state_dir: Option<&Path>) -> Self {
         let folder = state_dir.map(Folder::of);
-        let (held, served) = folder.as_ref().map(Folder::read).unwrap_or_default();
-        let known = Known { held, served, troubles: BTreeMap::new() };
+        let (versions, served) = folder.as_ref().map(Folder::read).unwrap_or_default();
+        let known = FolderState { versions, served, troubles: BTreeMap::new() };
         Self(Arc::new(Inner {
             folder,
             known: Mutex::new(known),
@@ -126,22 +127,22 @@ impl Bundles {
         }))
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn folder_state(&self) -> MutexGuard<'_, FolderState> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells whoever waits that something has changed.
+    /// Wakes the requests that wait for another version.
     pub(crate) fn tell(&self) {
         self.0.changes.send_modify(|count| *count += 1);
     }
 
-    /// Lets nobody wait any longer.
+    /// Ends the waiting of all requests, because the server stops.
     pub(crate) fn close(&self) {
         self.0.is_closed.store(true, Ordering::Relaxed);
         self.tell();
     }
 
-    /// Whether nobody may wait any longer.
+    /// Whether requests may no longer wait.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.is_closed.load(Ordering::Relaxed)
     }
@@ -152,20 +153,20 @@ impl Bundles {
     }
 
     /// Everything that is held, by name and version.
-    pub(crate) fn all(&self) -> BTreeMap<BundleId, BTreeMap<Version, Held>> {
-        self.known().held.clone()
+    pub(crate) fn all(&self) -> BTreeMap<BundleId, BTreeMap<Version, StoredVersion>> {
+        self.folder_state().versions.clone()
     }
 
     /// A version that is held.
-    pub(crate) fn held(&self, name: &BundleId, version: Version) -> Option<Held> {
-        self.known().held.get(name)?.get(&version).cloned()
+    pub(crate) fn stored(&self, name: &BundleId, version: Version) -> Option<StoredVersion> {
+        self.folder_state().versions.get(name)?.get(&version).cloned()
     }
 
     /// The version that a region gets, or somebody of none.
     pub(crate) fn resolve(&self, table: &Table, name: &BundleId, region: Option<&RegionId>) -> Resolved {
         let (pins, pinned) = (table.bundles().get(name), table.bundle_version(name, region));
         let Some((pins, pinned)) = pins.zip(pinned) else { return Resolved::Unpinned };
-        let known = self.known();
+        let known = self.folder_state();
         match served(pinned, known.served.of(name, region, pins), |version| known.holds(name, version)) {
             Some(version) => Resolved::Serves { version, pinned },
             None => Resolved::Missing(pinned, known.troubles.get(&(name.clone(), pinned)).cloned()),
@@ -183,41 +184,41 @@ impl Bundles {
         pack: &[u8],
         table: &Table,
         now: Timestamp,
-    ) -> Result<(Version, Held, bool), Refused> {
-        let folder = self.0.folder.as_ref().ok_or(Refused::NoFolder)?;
+    ) -> Result<(Version, StoredVersion, bool), PutError> {
+        let folder = self.0.folder.as_ref().ok_or(PutError::NoFolder)?;
         let (manifest, contents) = unpack(pack)?;
         let bytes: usize = contents.iter().map(|content| content.len()).sum();
         let version = manifest.version();
         if expected.is_some_and(|expected| expected != version) {
-            return Err(Refused::Other(version));
+            return Err(PutError::Other(version));
         }
-        if let Some(held) = self.held(name, version)
+        if let Some(stored) = self.stored(name, version)
             && folder.pack(name, version).is_ok_and(|there| there == pack)
         {
-            return Ok((version, held, false));
+            return Ok((version, stored, false));
         }
-        let is_full = |known: &Known| known.held.len() >= MOST_BUNDLES && !known.held.contains_key(name);
-        if is_full(&self.known()) {
-            return Err(Refused::TooMany);
+        let is_full = |known: &FolderState| known.versions.len() >= MOST_BUNDLES && !known.versions.contains_key(name);
+        if is_full(&self.folder_state()) {
+            return Err(PutError::TooMany);
         }
         folder.write(name, version, pack)?;
-        let held = Held { manifest: Arc::new(manifest), came: now, contents: pack.len() - bytes };
+        let stored = StoredVersion { manifest: Arc::new(manifest), came: now, contents: pack.len() - bytes };
         {
-            let mut known = self.known();
-            known.held.entry(name.clone()).or_default().insert(version, held.clone());
+            let mut known = self.folder_state();
+            known.versions.entry(name.clone()).or_default().insert(version, stored.clone());
             known.troubles.remove(&(name.clone(), version));
             for old in known.superfluous(name, table) {
                 folder.remove(name, old);
-                known.held.entry(name.clone()).or_default().remove(&old);
+                known.versions.entry(name.clone()).or_default().remove(&old);
             }
         }
         self.tell();
-        Ok((version, held, true))
+        Ok((version, stored, true))
     }
 
     /// Reads a whole pack. `None` if it isn't held, or was damaged. Called where a disk may hang.
     pub(crate) fn pack(&self, name: &BundleId, version: Version) -> Option<Vec<u8>> {
-        let (folder, _) = (self.0.folder.as_ref()?, self.held(name, version)?);
+        let (folder, _) = (self.0.folder.as_ref()?, self.stored(name, version)?);
         let read = folder.pack(name, version);
         if read.as_ref().is_err_and(|error| !is_damage(error)) {
             return None;
@@ -231,9 +232,15 @@ impl Bundles {
     }
 
     /// Reads a file of a version that is held. `None` if it was damaged. Called where a disk may hang.
-    pub(crate) fn file(&self, name: &BundleId, version: Version, held: &Held, path: &str) -> Option<Vec<u8>> {
-        let (folder, (file, from)) = (self.0.folder.as_ref()?, held.manifest.file(path)?);
-        let content = folder.part(name, version, held.contents as u64 + from, file.bytes);
+    pub(crate) fn file(
+        &self,
+        name: &BundleId,
+        version: Version,
+        stored: &StoredVersion,
+        path: &str,
+    ) -> Option<Vec<u8>> {
+        let (folder, (file, from)) = (self.0.folder.as_ref()?, stored.manifest.file(path)?);
+        let content = folder.part(name, version, stored.contents as u64 + from, file.bytes);
         if content.as_ref().is_err_and(|error| !is_damage(error)) {
             return None;
         }
@@ -247,14 +254,14 @@ impl Bundles {
     /// Forgets a version that was damaged on the disk.
     fn lose(&self, name: &BundleId, version: Version) {
         let was_held = {
-            let mut known = self.known();
-            let held = known.held.get_mut(name).and_then(|versions| versions.remove(&version));
-            if held.is_some()
+            let mut known = self.folder_state();
+            let removed = known.versions.get_mut(name).and_then(|versions| versions.remove(&version));
+            if removed.is_some()
                 && let Some(folder) = &self.0.folder
             {
                 folder.remove(name, version);
             }
-            held.is_some()
+            removed.is_some()
         };
         if was_held {
             tracing::error!(
@@ -271,9 +278,9 @@ impl Bundles {
     pub(crate) fn settle(&self, table: &Table) -> Vec<(BundleId, Version)> {
         let mut missing = BTreeSet::new();
         let written = {
-            let mut known = self.known();
-            let Known { held, served, troubles } = &mut *known;
-            let is_held = |name: &BundleId, version| held.get(name).is_some_and(|all| all.contains_key(&version));
+            let mut known = self.folder_state();
+            let FolderState { versions, served, troubles } = &mut *known;
+            let is_held = |name: &BundleId, version| versions.get(name).is_some_and(|all| all.contains_key(&version));
             let lacking = table.bundle_versions().filter(|(name, _, version)| !is_held(name, *version));
             missing.extend(lacking.map(|(name, _, version)| (name.clone(), version)));
             troubles.retain(|of, _| missing.contains(of));
@@ -291,20 +298,21 @@ impl Bundles {
 
     /// Notes why a version isn't here. Returns whether that is news.
     pub(crate) fn note_trouble(&self, name: &BundleId, version: Version, why: String) -> bool {
-        self.known().troubles.insert((name.clone(), version), why.clone()) != Some(why)
+        self.folder_state().troubles.insert((name.clone(), version), why.clone()) != Some(why)
     }
 }
 
-impl Known {
+impl FolderState {
     fn holds(&self, name: &BundleId, version: Version) -> bool {
-        self.held.get(name).is_some_and(|versions| versions.contains_key(&version))
+        self.versions.get(name).is_some_and(|versions| versions.contains_key(&version))
     }
 
     /// The versions of a bundle that aren't kept any longer.
     fn superfluous(&self, name: &BundleId, table: &Table) -> Vec<Version> {
         let named = table.bundle_versions().filter(|(bundle, ..)| *bundle == name).map(|(.., version)| version);
         let in_use = named.chain(self.served.versions(name)).collect();
-        let held: Vec<_> = self.held.get(name).into_iter().flatten().map(|(one, held)| (*one, held.came)).collect();
-        superfluous(&held, &in_use, MOST_VERSIONS)
+        let stored: Vec<_> =
+            self.versions.get(name).into_iter().flatten().map(|(version, stored)| (*version, stored.came)).collect();
+        superfluous(&stored, &in_use, MOST_VERSIONS)
     }
 }

@@ -40,7 +40,7 @@ use nats::Objects;
 pub(crate) use client::HEAD;
 pub use nats::Nats;
 pub(crate) use nats::{
-    Answers, Bus, NKey, Pointed, Question, Swapped, check_nats, is_name, no_bucket, no_head, no_version,
+    Answers, Bus, HeadEntry, NKey, Question, SwapOutcome, check_nats, is_name, no_bucket, no_head, no_version,
 };
 pub(crate) use others::ask_others;
 pub(crate) use record::note;
@@ -194,7 +194,7 @@ pub(crate) fn start(
     }
     let client = Arc::new(Client::new(&settings)?);
     let peer = |url: &String| Peer { url: url.clone(), ..Peer::default() };
-    handle.fleet().with(|known| known.peers = settings.peers.iter().map(peer).collect());
+    handle.fleet().with(|view| view.peers = settings.peers.iter().map(peer).collect());
     peers::start(&settings, &client, handle);
     Ok(())
 }
@@ -237,10 +237,10 @@ pub(crate) async fn begin(settings: &Settings, node: &str) -> Result<(), Vec<Str
     }
     let seed = settings.seed.as_deref().map(read_seed).transpose().map_err(|faults| texts(&faults))?;
     let (revision, bytes, head) = first::first(settings, node, seed).await?;
-    let kept = store::make(state_dir)
+    let result = store::make(state_dir)
         .and_then(|()| Store::write_history(state_dir, revision, &bytes, head.as_ref()))
         .and_then(|()| replace(&file, &bytes, FileMode::Private));
-    kept.map_err(|error| vec![format!("{}: can't be written ({error}); mend state_dir", file.display())])
+    result.map_err(|error| vec![format!("{}: can't be written ({error}); mend state_dir", file.display())])
 }
 
 fn read_seed(file: &Path) -> Result<offer::First, Vec<Fault>> {

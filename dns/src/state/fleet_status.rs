@@ -17,11 +17,11 @@ const MOST_OFFERED: usize = 8;
 
 /// Access to what is known of the fleet. It is in memory only.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct FleetStatus(Arc<Mutex<Known>>);
+pub(crate) struct FleetStatus(Arc<Mutex<FleetView>>);
 
 /// What is known of the fleet.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct FleetView {
     /// The peers in the order of the configuration.
     pub(crate) peers: Vec<Peer>,
     /// The store (NATS) that rules come from, if one is configured.
@@ -50,7 +50,7 @@ pub(crate) struct Peer {
     pub(crate) node: Option<String>,
     /// The peer's state, from its health report.
     #[serde(flatten)]
-    pub(crate) told: Told,
+    pub(crate) report: PeerReport,
     /// When it answered last.
     pub(crate) answered_at: Option<Timestamp>,
     /// Why its last answer couldn't be used; `None` if it could.
@@ -59,7 +59,7 @@ pub(crate) struct Peer {
 
 /// What a peer's health report says, apart from health.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Told {
+pub(crate) struct PeerReport {
     /// The revision of the rules that the peer serves.
     pub(crate) revision: Option<u64>,
     /// For each zone that the peer signs, a digest of the zone's keys.
@@ -77,7 +77,7 @@ pub(crate) struct Told {
 /// The most zones of a peer whose keys are noted.
 const MOST_ZONES: usize = 1_000;
 
-impl Told {
+impl PeerReport {
     /// What a report says that was sent at `now`, by this node's clock.
     pub(crate) fn of(report: &HealthReport, now: Timestamp) -> Self {
         Self {
@@ -102,13 +102,13 @@ pub(crate) struct Store {
 
 impl FleetStatus {
     /// Reads or changes what is known. `look` shouldn't take long, because other callers wait for it.
-    pub(crate) fn with<T>(&self, look: impl FnOnce(&mut Known) -> T) -> T {
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&mut FleetView) -> T) -> T {
         // A poisoned lock still holds what was seen.
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Known {
+impl FleetView {
     /// Counts a refused offer of rules, and notes it as the last refusal.
     pub(crate) fn refuse(&mut self, from: &str, refusal: &Refusal, now: Timestamp) {
         *self.refused.entry(refusal.label()).or_default() += 1;
@@ -116,7 +116,7 @@ impl Known {
     }
 
     /// Notes the outcome of a request to a peer; `trouble` is `None` if the peer answered.
-    pub(crate) fn asked(&mut self, place: usize, trouble: Option<String>, now: Timestamp) {
+    pub(crate) fn note_asked(&mut self, place: usize, trouble: Option<String>, now: Timestamp) {
         if let Some(peer) = self.peers.get_mut(place) {
             if trouble.is_none() {
                 peer.answered_at = Some(now);
@@ -140,14 +140,14 @@ impl Known {
     }
 
     /// Notes a report that another node sent over the store. At most `most` nodes are noted.
-    pub(crate) fn heard(&mut self, node: &str, told: &Told, now: Timestamp, most: usize) {
-        let (told, answered_at) = (told.clone(), Some(now));
+    pub(crate) fn note_report(&mut self, node: &str, report: &PeerReport, now: Timestamp, most: usize) {
+        let (report, answered_at) = (report.clone(), Some(now));
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node.as_deref() == Some(node)) {
-            (peer.told, peer.answered_at, peer.trouble) = (told, answered_at, None);
+            (peer.report, peer.answered_at, peer.trouble) = (report, answered_at, None);
         } else if self.peers.len() < most {
             let (url, node) = (format!("bw.health.{node}"), Some(node.to_owned()));
-            self.peers.push(Peer { url, node, told, answered_at, trouble: None });
-            self.peers.sort_by(|one, other| one.node.cmp(&other.node));
+            self.peers.push(Peer { url, node, report, answered_at, trouble: None });
+            self.peers.sort_by(|peer, other| peer.node.cmp(&other.node));
         }
     }
 
@@ -233,35 +233,35 @@ impl Known {
 mod tests {
     use super::*;
 
-    fn known(peers: usize) -> Known {
-        Known { peers: vec![Peer::default(); peers], ..Known::default() }
+    fn known(peers: usize) -> FleetView {
+        FleetView { peers: vec![Peer::default(); peers], ..FleetView::default() }
     }
 
-    fn at(revision: u64) -> Told {
-        Told { revision: Some(revision), ..Told::default() }
+    fn at(revision: u64) -> PeerReport {
+        PeerReport { revision: Some(revision), ..PeerReport::default() }
     }
 
     #[test]
     fn a_node_is_connected_while_any_peer_answers_and_lags_from_the_moment_none_does() {
         let mut known = known(2);
         assert!(!known.is_connected(), "nobody was asked yet");
-        known.asked(0, Some("refused".into()), Timestamp(1_000));
-        known.asked(1, None, Timestamp(2_000));
+        known.note_asked(0, Some("refused".into()), Timestamp(1_000));
+        known.note_asked(1, None, Timestamp(2_000));
         assert!(known.is_connected() && known.lag(Timestamp(9_000)) == Millis(0));
-        known.asked(1, Some("hangs".into()), Timestamp(3_000));
-        known.asked(0, Some("refused".into()), Timestamp(4_000));
+        known.note_asked(1, Some("hangs".into()), Timestamp(3_000));
+        known.note_asked(0, Some("refused".into()), Timestamp(4_000));
         assert!(!known.is_connected());
         assert_eq!(known.lag(Timestamp(9_000)), Millis(6_000));
-        known.asked(0, None, Timestamp(10_000));
+        known.note_asked(0, None, Timestamp(10_000));
         assert!(known.is_connected() && known.lag(Timestamp(11_000)) == Millis(0));
     }
 
     #[test]
     fn a_node_with_a_store_is_connected_by_it_alone() {
-        let mut known = Known { store: Some(Store::default()), ..Known::default() };
-        known.heard("ns2", &at(7), Timestamp(0), 2);
-        known.heard("ns1", &at(7), Timestamp(1_000), 2);
-        known.heard("ns3", &at(7), Timestamp(1_000), 2);
+        let mut known = FleetView { store: Some(Store::default()), ..FleetView::default() };
+        known.note_report("ns2", &at(7), Timestamp(0), 2);
+        known.note_report("ns1", &at(7), Timestamp(1_000), 2);
+        known.note_report("ns3", &at(7), Timestamp(1_000), 2);
         assert!(!known.is_connected(), "the store wasn't read yet");
         assert!(known.hears("ns1") && !known.hears("ns3"), "the third is one too many");
         assert_eq!(known.stored(None, Timestamp(1_000)), None);
@@ -271,14 +271,14 @@ mod tests {
         known.stored(Some("dead".into()), Timestamp(2_000));
         assert_eq!(known.stored(Some("dead".into()), Timestamp(3_000)).as_deref(), Some("dead"));
         assert!(!known.is_connected() && known.lag(Timestamp(9_000)) == Millis(7_000));
-        known.heard("ns2", &at(8), Timestamp(9_000), 2);
+        known.note_report("ns2", &at(8), Timestamp(9_000), 2);
         assert!(known.hears("ns2") && !known.is_connected());
     }
 
     #[test]
     fn what_was_taken_lags_until_it_is_in_service() {
         let mut known = known(1);
-        known.asked(0, None, Timestamp(0));
+        known.note_asked(0, None, Timestamp(0));
         known.offer(7, None, Timestamp(1_000));
         known.offer(8, None, Timestamp(2_000));
         known.serves(7, "a");

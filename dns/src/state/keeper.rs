@@ -136,6 +136,7 @@ impl KeeperHandle {
 }
 
 impl Shared {
+    /// The thread: does the writes that are due, and tries failed ones again.
     fn run(&self, store: &Store, attempts: &UnboundedSender<Attempt>) {
         while let Some((kind, due)) = self.next() {
             // After a panic in one write, the thread goes on with the others.

@@ -1,6 +1,7 @@
 //! The quotas of providers and the budgets of tenants, divided among the isolates (running instances) of edge Workers.
 //! Takes an isolate's request from the API, returns the lease that the isolate may spend. Held by every
-//! [`Handle`](crate::state::owner::Handle).
+//! [`Handle`](crate::state::owner::Handle). A lease is a part of a quota that a node grants to an isolate (an instance
+//! of the Worker) for a short time.
 //!
 //! In a fleet with a store (NATS), all nodes share one pool for each quota and budget. A turn is one exchange between a
 //! node and the store's pool, by [`turns`](crate::state::fleet::turns).
@@ -49,7 +50,7 @@ pub(crate) struct Shared {
 
 /// A turn that has begun.
 #[derive(Debug)]
-pub(crate) struct Begun {
+pub(crate) struct BegunTurn {
     /// The pool.
     pub(crate) pool: PoolName,
     /// The limits of the pool.
@@ -103,7 +104,7 @@ impl PoolName {
 }
 
 impl Ledgers {
-    fn named(&mut self, pool: &PoolName) -> Option<&mut Shared> {
+    fn shared_pool(&mut self, pool: &PoolName) -> Option<&mut Shared> {
         match pool {
             PoolName::Quota(id) => self.quotas.get_mut(id),
             PoolName::Budget(id) => self.budgets.get_mut(id),
@@ -156,7 +157,7 @@ impl Leases {
     }
 
     /// Begins at most `most` of the turns that are due. The caller has to end each by [`Leases::end`].
-    pub(crate) fn begin(&self, table: &Table, now: Timestamp, most: usize) -> Vec<Begun> {
+    pub(crate) fn begin(&self, table: &Table, now: Timestamp, most: usize) -> Vec<BegunTurn> {
         let mut ledgers = self.lock();
         let Ledgers { quotas, budgets, nodes } = &mut *ledgers;
         let quotas = quotas.iter_mut().filter(|(_, shared)| shared.is_due(now));
@@ -165,17 +166,17 @@ impl Leases {
         let due = quotas.chain(budgets.map(|(id, shared)| (PoolName::Budget(id.clone()), shared)));
         let begin = |(pool, shared): (PoolName, &mut Shared)| {
             let limits = pool.limits(table, *nodes)?;
-            shared.begin(now).map(|turn| Begun { pool, limits, turn })
+            shared.begin(now).map(|turn| BegunTurn { pool, limits, turn })
         };
         due.filter_map(begin).take(most).collect()
     }
 
     /// Ends a turn. `got` is what the store gave, or `None` if the store didn't answer. `random` varies the time of the
     /// next turn.
-    pub(crate) fn end(&self, begun: &Begun, got: Option<Amounts>, now: Timestamp, random: u64) {
+    pub(crate) fn end(&self, begun: &BegunTurn, got: Option<Amounts>, now: Timestamp, random: u64) {
         // If the rules no longer have this pool, its ledger is gone.
         let mut ledgers = self.lock();
-        let Some(shared) = ledgers.named(&begun.pool) else { return };
+        let Some(shared) = ledgers.shared_pool(&begun.pool) else { return };
         shared.is_busy = false;
         match got {
             Some(got) => shared.allowance.receive(got, now, random),

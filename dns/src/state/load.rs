@@ -146,6 +146,7 @@ pub(crate) fn read_zone(origin: &Name, path: &Path, opening: &mut dyn FnMut(&Pat
 }
 
 impl Unusable {
+    /// The fault of a file that can't be read.
     pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Self {
         Self { faults: vec![unreadable(path, error)], may_pass: passes(error) }
     }
@@ -167,6 +168,7 @@ pub(crate) fn read_geoip(path: Option<&Path>, registered: Registered) -> Result<
     Places::read_with(&bytes, registered).map(Arc::new).map_err(|error| vec![Fault::of_file(path, error.to_string())])
 }
 
+/// The fault of a file that can't be read.
 pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Fault {
     match error.kind() {
         io::ErrorKind::InvalidInput => Fault::of_file(

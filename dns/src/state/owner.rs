@@ -57,7 +57,7 @@ pub(crate) enum Change {
     /// A new version of a source.
     Offer(Offer),
     /// Everything that is wrong with the files of a source now.
-    Faults(Source, Faults),
+    Faults(FileKind, Faults),
     /// Force the status of a region or an endpoint.
     SetOverride { of: Overridden, forced: Forced, insists: bool, reply: Reply },
     /// End an override.
@@ -87,7 +87,7 @@ pub(crate) enum Offer {
 
 /// A kind of file from which the owner gets versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Source {
+pub(crate) enum FileKind {
     /// The rules document.
     Rules,
     /// The zone files.
@@ -98,12 +98,12 @@ pub(crate) enum Source {
     Geoip,
 }
 
-impl Source {
+impl FileKind {
     /// All sources.
     pub(crate) const ALL: [Self; 4] = [Self::Rules, Self::Zones, Self::Keys, Self::Geoip];
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for FileKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Rules => "rules",
@@ -117,12 +117,12 @@ impl fmt::Display for Source {
 impl Offer {
     /// The source of this version.
     #[must_use]
-    pub(crate) fn source(&self) -> Source {
+    pub(crate) fn source(&self) -> FileKind {
         match self {
-            Self::Rules(_) => Source::Rules,
-            Self::Zones(_) => Source::Zones,
-            Self::Keys(_) => Source::Keys,
-            Self::Places(_) => Source::Geoip,
+            Self::Rules(_) => FileKind::Rules,
+            Self::Zones(_) => FileKind::Zones,
+            Self::Keys(_) => FileKind::Keys,
+            Self::Places(_) => FileKind::Geoip,
         }
     }
 }
@@ -201,22 +201,22 @@ pub(crate) struct Failure {
 impl Status {
     /// The status of one source.
     #[must_use]
-    pub(crate) fn of(&self, source: Source) -> &SourceStatus {
+    pub(crate) fn of(&self, source: FileKind) -> &SourceStatus {
         match source {
-            Source::Rules => &self.rules,
-            Source::Zones => &self.zones,
-            Source::Keys => &self.keys,
-            Source::Geoip => &self.geoip,
+            FileKind::Rules => &self.rules,
+            FileKind::Zones => &self.zones,
+            FileKind::Keys => &self.keys,
+            FileKind::Geoip => &self.geoip,
         }
     }
 
     /// [`Status::of`], to change it.
-    fn of_mut(&mut self, source: Source) -> &mut SourceStatus {
+    fn of_mut(&mut self, source: FileKind) -> &mut SourceStatus {
         match source {
-            Source::Rules => &mut self.rules,
-            Source::Zones => &mut self.zones,
-            Source::Keys => &mut self.keys,
-            Source::Geoip => &mut self.geoip,
+            FileKind::Rules => &mut self.rules,
+            FileKind::Zones => &mut self.zones,
+            FileKind::Keys => &mut self.keys,
+            FileKind::Geoip => &mut self.geoip,
         }
     }
 }
@@ -351,7 +351,7 @@ impl Handle {
 
     /// Reports everything that is wrong with the files of a source. The last good version stays in service. `false` if
     /// the owner is gone.
-    pub(crate) fn report_faults_from_thread(&self, source: Source, faults: Faults) -> bool {
+    pub(crate) fn report_faults_from_thread(&self, source: FileKind, faults: Faults) -> bool {
         self.changes.blocking_send(Change::Faults(source, faults)).is_ok()
     }
 

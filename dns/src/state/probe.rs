@@ -20,7 +20,7 @@ use std::time::Duration;
 use bailiwick_rules::health::AddressFamily;
 use bailiwick_rules::load::EngineReading;
 use bailiwick_rules::probe::{next_round, phase};
-use bailiwick_rules::release::{Form, Listed, ReleaseSource, Told};
+use bailiwick_rules::release::{CompletionReport, Form, ModelListing, ReleaseSource};
 use bailiwick_rules::replica::{ReadFailure, ReplicaReading};
 use bailiwick_rules::rules::{Family, LoadSource, Monitor, ReplicaSource};
 use bailiwick_rules::time::Timestamp;
@@ -29,11 +29,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::system::clock::Clock;
-use crate::system::tasks::unwinding;
+use crate::system::tasks::catching_panics;
 pub(crate) use loads::{LoadResult, SourceId};
-pub(crate) use model::{Places, Surroundings, Tokens};
+pub(crate) use model::{NodeContext, Places, Tokens};
 pub(crate) use network::NetworkProber;
-pub(crate) use outcome::{Outcome, Passed, ProbeFailure};
+pub(crate) use outcome::{Outcome, ProbeFailure, ProbeSuccess};
 pub(crate) use releases::{ReleaseId, ReleaseResult};
 pub(crate) use replicas::{CopyId, ReplicaResult};
 pub use secrets::SecretFiles;
@@ -50,7 +50,11 @@ const SLOW: Duration = Duration::from_millis(500);
 /// Carries out single probes and readings.
 pub(crate) trait Prober: Send + Sync + 'static {
     /// Probes the monitor's endpoint at `targets`. The caller applies the timeout.
-    fn probe(&self, monitor: &Monitor, targets: Targets) -> impl Future<Output = Result<Passed, ProbeFailure>> + Send;
+    fn probe(
+        &self,
+        monitor: &Monitor,
+        targets: Targets,
+    ) -> impl Future<Output = Result<ProbeSuccess, ProbeFailure>> + Send;
 
     /// Fetches and reads the metrics page of a source; the error says what failed. The caller applies the timeout.
     fn read_load(&self, source: &LoadSource) -> impl Future<Output = Result<EngineReading, String>> + Send;
@@ -65,7 +69,7 @@ pub(crate) trait Prober: Send + Sync + 'static {
 
     /// Asks an endpoint for its list of models; the error says what failed. The caller applies the timeout. A prober
     /// that asks no endpoint what it runs needs neither this method nor [`Prober::ask_prompt`].
-    fn list_models(&self, _: &ReleaseSource) -> impl Future<Output = Result<Listed, String>> + Send {
+    fn list_models(&self, _: &ReleaseSource) -> impl Future<Output = Result<ModelListing, String>> + Send {
         async { Err("nothing is asked here".to_owned()) }
     }
 
@@ -76,7 +80,7 @@ pub(crate) trait Prober: Send + Sync + 'static {
         _: &ReleaseSource,
         _prompt: usize,
         _: Form,
-    ) -> impl Future<Output = Result<(Told, Form), String>> + Send {
+    ) -> impl Future<Output = Result<(CompletionReport, Form), String>> + Send {
         async { Err("nothing is asked here".to_owned()) }
     }
 }
@@ -135,7 +139,7 @@ pub(crate) struct Probing<P> {
     loads: mpsc::Sender<LoadResult>,
     replicas: mpsc::Sender<ReplicaResult>,
     releases: mpsc::Sender<ReleaseResult>,
-    surroundings: Surroundings,
+    node_context: NodeContext,
 }
 
 /// The running task of a monitor or source. Dropping this stops the task.
@@ -157,9 +161,9 @@ impl<P: Prober> Probing<P> {
         loads: mpsc::Sender<LoadResult>,
         replicas: mpsc::Sender<ReplicaResult>,
         releases: mpsc::Sender<ReleaseResult>,
-        surroundings: Surroundings,
+        node_context: NodeContext,
     ) -> Self {
-        Self { prober: Arc::new(prober), slots: Arc::default(), results, loads, replicas, releases, surroundings }
+        Self { prober: Arc::new(prober), slots: Arc::default(), results, loads, replicas, releases, node_context }
     }
 
     /// Starts a monitor, which probes at once and then at every interval. `places` has the endpoints that it watches
@@ -182,8 +186,8 @@ impl<P: Prober> Probing<P> {
             results: self.results.clone(),
         };
         Running(match probes.monitor.probe.model().is_some() {
-            true => tokio::spawn(model::run(probes, self.surroundings.clone(), places.clone())),
-            false => tokio::spawn(run(probes, self.surroundings.clone(), is_spread)),
+            true => tokio::spawn(model::run(probes, self.node_context.clone(), places.clone())),
+            false => tokio::spawn(run(probes, self.node_context.clone(), is_spread)),
         })
     }
 
@@ -201,7 +205,7 @@ impl<P: Prober> Probing<P> {
             tokens,
             prober: Arc::clone(&self.prober),
             slots: Arc::clone(&self.slots),
-            around: self.surroundings.clone(),
+            node_context: self.node_context.clone(),
             results: self.releases.clone(),
         })
     }
@@ -213,7 +217,7 @@ impl<P: Prober> Probing<P> {
             source,
             prober: Arc::clone(&self.prober),
             slots: Arc::clone(&self.slots),
-            clock: self.surroundings.clock.clone(),
+            clock: self.node_context.clock.clone(),
             results: self.replicas.clone(),
         })
     }
@@ -267,7 +271,7 @@ impl<P: Prober> Probes<P> {
         let probe = async {
             let began = Instant::now();
             let limit = self.monitor.timeout.to_std();
-            let outcome = unwinding(timeout(limit, self.prober.probe(&self.monitor, self.targets))).await;
+            let outcome = catching_panics(timeout(limit, self.prober.probe(&self.monitor, self.targets))).await;
             (outcome, began.elapsed() >= SLOW)
         };
         let (outcome, is_slow) = self.slots.run(*was_slow, probe).await?;
@@ -285,16 +289,16 @@ impl<P: Prober> Probes<P> {
 }
 
 /// Probes one monitor until its task is aborted or the owner no longer receives results.
-async fn run<P: Prober>(probes: Probes<P>, around: Surroundings, is_spread: bool) {
+async fn run<P: Prober>(probes: Probes<P>, node_context: NodeContext, is_spread: bool) {
     let interval = probes.monitor.interval.to_std();
     let watched = format!("{:?} {:?}", probes.monitor.probe, probes.targets);
-    let phase = is_spread.then(|| phase(&around.node, &watched, probes.monitor.interval));
+    let phase = is_spread.then(|| phase(&node_context.node, &watched, probes.monitor.interval));
     let mut due = Instant::now();
     let mut pause = first_pause(probes.id.0, interval);
     let mut was_slow = false;
     loop {
         sleep_until(due).await;
-        let (begun, began) = (around.clock.now(), Instant::now());
+        let (begun, began) = (node_context.clock.now(), Instant::now());
         if probes.once(&mut was_slow, begun).await.is_none() {
             return;
         }

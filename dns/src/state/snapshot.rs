@@ -30,7 +30,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bailiwick_rules::health::{AddressFamily, Forced, Monitored, RegionHealth};
+use bailiwick_rules::health::{AddressFamily, Forced, MonitorState, RegionHealth};
 use bailiwick_rules::id::Overridden;
 use bailiwick_rules::report::OverrideRecord;
 use bailiwick_rules::steer::{Conditions, Local};
@@ -39,21 +39,21 @@ use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::dnssec::lifetime::is_before;
 use crate::protocol::rdata::{Rdatas, rtype};
-use crate::response::answer::{Asking, Origin, Steered, SteeredAnswers};
+use crate::response::answer::{Asking, Origin, SteeredAnswer, SteeredAnswers};
 use crate::zone::ServiceIndex;
 use crate::zones::Zones;
 
-pub(crate) use audit::{Going, Print, Ttls};
+pub(crate) use audit::{CountryGroup, Print, Ttls};
 pub(crate) use fleet::FleetHealth;
 pub(crate) use loads::{LoadView, endpoints_up};
 pub(crate) use models::{ModelView, VerdictCounts};
-pub(crate) use planned::Planned;
+pub(crate) use planned::PlanFigures;
 pub(crate) use releases::ReleaseView;
 pub(crate) use replicas::ReplicaView;
-pub(crate) use shed::{Part, Seat, Shares};
+pub(crate) use shed::{ClassPart, ClientKey, Shares};
 pub(crate) use world::{RejectedZone, Rules, World, ZoneSource};
 
-use shed::Spread;
+use shed::PartsByClass;
 
 /// No EDNS scope: the answer doesn't depend on the client's address.
 const NO_SCOPE: u8 = 0;
@@ -69,7 +69,7 @@ pub(crate) struct Snapshot {
     world: Arc<World>,
     health: Health,
     /// The decisions, by service.
-    decided: Vec<Arc<Decided>>,
+    decided: Vec<Arc<ServiceDecisions>>,
     generation: u64,
     /// When the decisions were made.
     #[cfg(test)]
@@ -98,7 +98,7 @@ pub(crate) struct Health {
     /// The shares (fractions) of clients to move because of load; `None` without a plan.
     pub shares: Option<Shares>,
     /// The same plan in numbers, for metrics.
-    pub planned: Option<Arc<Planned>>,
+    pub planned: Option<Arc<PlanFigures>>,
     /// Overrides from the API, without those that have ended.
     pub overrides: BTreeMap<Overridden, Forced>,
     /// The time since when each region has its effective status, by region index. Not before the start of this program.
@@ -132,7 +132,7 @@ pub(crate) struct MonitorView {
     /// The family of addresses, if the monitor probes the families separately.
     pub family: Option<AddressFamily>,
     /// The monitor's state machine, its interval, and the time of its last result.
-    pub monitored: Monitored,
+    pub monitored: MonitorState,
     /// Why the last probe failed; `None` after a success.
     pub failure: Option<Arc<str>>,
     /// The time since when the monitor has its status. Not before the start of this program.
@@ -156,12 +156,12 @@ pub(crate) struct Probes {
 
 /// The decisions for one service.
 #[derive(Debug)]
-struct Decided {
+struct ServiceDecisions {
     choices: Choices,
     /// The choices by type of records, if the families of a region's addresses differ in health.
     by_family: Option<Box<ChoicesByFamily>>,
     /// The parts of classes that are moved because of load; `None` if no client is moved.
-    spread: Option<Spread>,
+    parts_by_class: Option<PartsByClass>,
     /// Changes whenever an answer of the service changes.
     generation: u64,
 }
@@ -184,17 +184,18 @@ struct ChoicesByFamily {
     whole: Choices,
 }
 
-impl Decided {
-    /// The choice for records of this type and the clients of this seat (class, and part of the class).
-    fn choice(&self, seat: &Seat, rtype: u16) -> Option<Choice> {
+impl ServiceDecisions {
+    /// The choice for records of this type and the clients of a class and part of the class.
+    fn choice(&self, client_key: &ClientKey, rtype: u16) -> Option<Choice> {
         let choices = self.choices_for(rtype);
-        match self.spread.as_ref().and_then(|spread| spread.moved(seat)) {
+        match self.parts_by_class.as_ref().and_then(|parts_by_class| parts_by_class.moved(client_key)) {
             Some(moved) => choices.moved.get(moved),
-            None => choices.classes.get(seat.class.get()),
+            None => choices.classes.get(client_key.class.get()),
         }
         .copied()
     }
 
+    /// The decisions for a type of records: addresses of a family may have decisions of their own.
     fn choices_for(&self, rtype: u16) -> &Choices {
         let Some(by_family) = &self.by_family else { return &self.choices };
         match rtype {
@@ -255,9 +256,9 @@ impl Snapshot {
             let shares = health.shares.as_ref().map(|shares| &*shares.dns);
             let decision = world.decide(service, &conditions, health.by_family.as_deref(), shares);
             until = until.into_iter().chain(decision.until).min();
-            let kept = same_world.and_then(|before| before.decided.get(service.get()));
-            decided.push(match kept.filter(|kept| decision.is(kept)) {
-                Some(kept) => Arc::clone(kept),
+            let unchanged = same_world.and_then(|before| before.decided.get(service.get()));
+            decided.push(match unchanged.filter(|unchanged| decision.is(unchanged)) {
+                Some(unchanged) => Arc::clone(unchanged),
                 None => Arc::new(decision.of_generation(next)),
             });
         }
@@ -329,22 +330,22 @@ impl Snapshot {
         self.decided.get(service.get()).map_or(0, |decided| decided.generation)
     }
 
-    /// The seat of a client of `service`; `None` for a service that isn't in the rules.
+    /// The class and part of a client of `service`; `None` for a service that isn't in the rules.
     #[must_use]
     #[inline]
-    pub(crate) fn seat_of(&self, service: ServiceIndex, client: &Asking) -> Option<Seat> {
+    pub(crate) fn client_key_of(&self, service: ServiceIndex, client: &Asking) -> Option<ClientKey> {
         let ranges = self.world.classes_of(service)?;
         let (address, known, has_subnet) = match client.ecs {
             Some(ecs) if ecs.source > 0 => (ecs.address, ecs.source, true),
             _ => (client.transport, u8::MAX, false),
         };
         let (class, scope, country) = ranges.class_and_country(address, known);
-        let whole = Seat { class, part: Part::STAYS, scope, origin: Origin::new(country, has_subnet) };
-        let seat = match self.decided.get(service.get()).and_then(|decided| decided.spread.as_ref()) {
+        let whole = ClientKey { class, part: ClassPart::STAYS, scope, origin: Origin::new(country, has_subnet) };
+        let client_key = match self.decided.get(service.get()).and_then(|decided| decided.parts_by_class.as_ref()) {
             None => whole,
-            Some(spread) => spread.seat(whole, address, ranges),
+            Some(parts_by_class) => parts_by_class.client_key(whole, address, ranges),
         };
-        Some(if has_subnet { seat } else { Seat { scope: NO_SCOPE, ..seat } })
+        Some(if has_subnet { client_key } else { ClientKey { scope: NO_SCOPE, ..client_key } })
     }
 
     /// The conditions of this snapshot as of `now`.
@@ -355,24 +356,24 @@ impl Snapshot {
 }
 
 impl SteeredAnswers for Snapshot {
-    fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_> {
-        let found = self
-            .seat_of(service, client)
-            .and_then(|seat| Some((self.decided.get(service.get())?.choice(&seat, rtype)?, seat.scope)));
+    fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> SteeredAnswer<'_> {
+        let decision = self.client_key_of(service, client).and_then(|client_key| {
+            Some((self.decided.get(service.get())?.choice(&client_key, rtype)?, client_key.scope))
+        });
         // This never happens, because every service that steers a name of these zones is in the rules.
-        let Some((choice, scope)) = found else {
-            return Steered::Nothing { scope: NO_SCOPE, ede: NOT_READY };
+        let Some((choice, scope)) = decision else {
+            return SteeredAnswer::Nothing { scope: NO_SCOPE, ede: NOT_READY };
         };
         let (records, region) = match choice.offer {
             Offer::Region(region) => (self.world.records_of_region(service, region), Some(region)),
             Offer::Denied => (self.world.denied_records(service), None),
-            Offer::Nothing(ede) => return Steered::Nothing { scope, ede },
+            Offer::Nothing(ede) => return SteeredAnswer::Nothing { scope, ede },
         };
         let rdatas = records.and_then(|records| records.of_type(rtype)).unwrap_or(Rdatas::EMPTY);
-        Steered::Records { ttl: choice.ttl, rdatas, scope, region }
+        SteeredAnswer::Records { ttl: choice.ttl, rdatas, scope, region }
     }
 
     fn origin_of(&self, service: ServiceIndex, client: &Asking) -> Origin {
-        self.seat_of(service, client).map_or(Origin::default(), |seat| seat.origin)
+        self.client_key_of(service, client).map_or(Origin::default(), |client_key| client_key.origin)
     }
 }

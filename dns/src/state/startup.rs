@@ -15,17 +15,17 @@ use crate::locate::geoip::{Places, Registered};
 use crate::protocol::name::Name;
 use crate::state::load::Shrink;
 use crate::state::load::{Fault, Sources};
-use crate::state::owner::{self, Faults, Handle, InitialState, Offer, Source, SourceStatus, Status};
+use crate::state::owner::{self, Faults, FileKind, Handle, InitialState, Offer, SourceStatus, Status};
 use crate::state::probe::{NetworkProber, Prober, Secrets};
 use crate::state::snapshot::{RejectedZone, Rules, World, ZoneSource};
 use crate::state::store::{Kind, Store};
-use crate::state::watch::{self, Feed, Part, Parts, Reading};
+use crate::state::watch::{self, Feed, Parts, Reading, SourcePart};
 use crate::system::clock::Clock;
 use crate::zone::{Zone, ZoneError, file};
 
 /// A node whose state is in service.
 #[derive(Debug)]
-pub(crate) struct Started {
+pub(crate) struct StartedState {
     /// Reads and changes the node's state.
     pub handle: Handle,
     /// Watches the node's files.
@@ -39,7 +39,7 @@ pub(crate) struct Started {
 ///
 /// # Errors
 /// Everything that is wrong, if there is no usable version of the rules, of the GeoIP database, or of any zone.
-pub(crate) async fn start(sources: Sources, secrets: Secrets, clock: Clock) -> Result<Started, Vec<Fault>> {
+pub(crate) async fn start(sources: Sources, secrets: Secrets, clock: Clock) -> Result<StartedState, Vec<Fault>> {
     let prober = NetworkProber::new(secrets, &sources.directory);
     let prober = prober.map_err(|message| vec![Fault { place: String::new(), message }])?;
     start_with(sources, prober, clock).await
@@ -49,14 +49,19 @@ pub(crate) async fn start(sources: Sources, secrets: Secrets, clock: Clock) -> R
 ///
 /// # Errors
 /// As [`start`].
-pub(crate) async fn start_with<P: Prober>(sources: Sources, prober: P, clock: Clock) -> Result<Started, Vec<Fault>> {
+pub(crate) async fn start_with<P: Prober>(
+    sources: Sources,
+    prober: P,
+    clock: Clock,
+) -> Result<StartedState, Vec<Fault>> {
     let now = clock.now();
     let to_load = sources.clone();
     let loading = tokio::task::spawn_blocking(move || {
         let loaded = load(&to_load, now);
         loaded.beginning(&to_load, now)
     });
-    let Begun { mut beginning, parts, geoip } = loading.await.unwrap_or_else(|panic| Err(vec![internal(&panic)]))?;
+    let FirstState { mut beginning, parts, geoip } =
+        loading.await.unwrap_or_else(|panic| Err(vec![internal(&panic)]))?;
     beginning.node.clone_from(&sources.node);
     let handle = owner::spawn(beginning, prober, clock).await;
     if let Some(bytes) = geoip {
@@ -65,7 +70,7 @@ pub(crate) async fn start_with<P: Prober>(sources: Sources, prober: P, clock: Cl
     let feed = Feed::start(sources, parts, handle.clone()).map_err(|error| {
         vec![Fault { place: String::new(), message: format!("the system gives no thread: {error}") }]
     })?;
-    Ok(Started { handle, feed })
+    Ok(StartedState { handle, feed })
 }
 
 /// Checks the files that are configured, and ignores last good versions. Returns warnings.
@@ -104,7 +109,7 @@ struct Loaded {
 }
 
 /// The state that a node begins with, and the state of its files.
-struct Begun {
+struct FirstState {
     beginning: InitialState,
     parts: Parts,
     geoip: Option<Vec<u8>>,
@@ -117,24 +122,24 @@ fn load(sources: &Sources, now: Timestamp) -> Loaded {
     let store = open_store(sources).map_err(|fault| store_faults.push(fault)).ok().flatten();
     let mut kept_zones = Vec::new();
     let zones = sources.zones.iter().map(|(origin, path)| {
-        let kept = store.as_ref().and_then(|store| kept_zone(store, origin));
+        let stored = store.as_ref().and_then(|store| kept_zone(store, origin));
         let reading = watch::read_zone(origin, path);
-        let part = zone_part(&reading, kept.as_ref(), sources);
+        let part = zone_part(&reading, stored.as_ref(), sources);
         faults.extend(reading.outcome.err().into_iter().flat_map(|unusable| unusable.faults));
-        kept_zones.extend(kept);
+        kept_zones.extend(stored);
         (origin.clone(), part)
     });
     let zones = zones.collect();
     let keys = sources.dnssec.iter().map(|zone| {
         let reading = watch::read_zone_keys(zone, now);
         let good = reading.outcome.as_ref().ok().cloned();
-        let part = Part::new(&reading, good.is_some(), good, shrink);
+        let part = SourcePart::new(&reading, good.is_some(), good, shrink);
         faults.extend(reading.outcome.err().into_iter().flat_map(|unusable| unusable.faults));
         (zone.clone(), part)
     });
     let keys = keys.collect();
     let read = sources.geoip.as_deref().map(|path| watch::read_geoip(path, sources.registered));
-    let geoip_part = read.as_ref().map(|reading| Part::new(reading, is_done(reading), None, shrink));
+    let geoip_part = read.as_ref().map(|reading| SourcePart::new(reading, is_done(reading), None, shrink));
     let mut geoip_faults = Faults::new();
     let (places, geoip) = match read.map(|reading| reading.outcome) {
         None => (Some(Arc::new(Places::none())), None),
@@ -147,7 +152,7 @@ fn load(sources: &Sources, now: Timestamp) -> Loaded {
     };
     faults.extend(store_faults);
     let rules = watch::read_rules(&sources.rules);
-    let parts = Parts { rules: Part::new(&rules, is_done(&rules), None, shrink), zones, keys, geoip: geoip_part };
+    let parts = Parts { rules: SourcePart::new(&rules, is_done(&rules), None, shrink), zones, keys, geoip: geoip_part };
     let (configured, rules_faults) = match rules.outcome {
         Ok(rules) => (Some(rules), Vec::new()),
         Err(unusable) => (None, unusable.faults),
@@ -162,16 +167,18 @@ fn is_done<T>(reading: &Reading<T>) -> bool {
 
 /// The version of a zone to begin with. This is the file, or the last good version if the file can't be used or lost
 /// much. The feed compares later versions with it.
-fn zone_part(reading: &Reading<ZoneSource>, kept: Option<&ZoneSource>, sources: &Sources) -> Part<ZoneSource> {
-    let is_held =
-        |zone: &ZoneSource| sources.shrink == Shrink::Hold && kept.is_some_and(|kept| watch::is_shrunk(kept, zone));
+fn zone_part(reading: &Reading<ZoneSource>, stored: Option<&ZoneSource>, sources: &Sources) -> SourcePart<ZoneSource> {
+    let is_held = |zone: &ZoneSource| {
+        sources.shrink == Shrink::Hold && stored.is_some_and(|stored| watch::is_shrunk(stored, zone))
+    };
     match &reading.outcome {
-        Ok(zone) if is_held(zone) => Part::new(reading, false, kept.cloned(), sources.shrink),
-        Ok(zone) => Part::new(reading, true, Some(zone.clone()), sources.shrink),
-        Err(_) => Part::new(reading, is_done(reading), kept.cloned(), sources.shrink),
+        Ok(zone) if is_held(zone) => SourcePart::new(reading, false, stored.cloned(), sources.shrink),
+        Ok(zone) => SourcePart::new(reading, true, Some(zone.clone()), sources.shrink),
+        Err(_) => SourcePart::new(reading, is_done(reading), stored.cloned(), sources.shrink),
     }
 }
 
+/// Opens the directory in which the node keeps what was last good.
 fn open_store(sources: &Sources) -> Result<Option<Store>, Fault> {
     let Some(directory) = sources.state_dir.as_deref() else { return Ok(None) };
     let opened = match &sources.lock {
@@ -199,12 +206,12 @@ impl Loaded {
 
     /// Compiles what was read. If the rules don't fit the zones, the last good rules are tried; then zones that don't
     /// fit are replaced by their last good versions.
-    fn beginning(mut self, sources: &Sources, now: Timestamp) -> Result<Begun, Vec<Fault>> {
+    fn beginning(mut self, sources: &Sources, now: Timestamp) -> Result<FirstState, Vec<Fault>> {
         let zones = self.parts.zone_sources();
         let are_any = zones.is_empty() || zones.iter().any(|zone| !zone.is_missing());
         let is_store_fine = self.store.is_some() == sources.state_dir.is_some();
-        let kept = self.store.as_ref().and_then(last_good);
-        let (candidates, note) = in_order(self.configured.clone(), kept);
+        let last_good = self.store.as_ref().and_then(last_good);
+        let (candidates, note) = in_order(self.configured.clone(), last_good);
         let Some(places) = self.places.clone().filter(|_| are_any && is_store_fine) else {
             return Err(self.all_faults());
         };
@@ -238,14 +245,17 @@ impl Loaded {
     fn fitting(&self, zones: &[ZoneSource], rejected: &[RejectedZone], rules: &Rules) -> Arc<[ZoneSource]> {
         let keys = self.parts.zone_keys();
         let fits = |zone: &&ZoneSource| World::rejected(rules, std::slice::from_ref(*zone), &keys).is_empty();
-        let kept = |origin: &Name| self.kept_zones.iter().find(|kept| kept.origin == *origin).filter(fits).cloned();
+        let stored =
+            |origin: &Name| self.kept_zones.iter().find(|stored| stored.origin == *origin).filter(fits).cloned();
         let fitting = zones.iter().map(|zone| match rejected.iter().any(|(origin, _)| *origin == zone.origin) {
-            true => kept(&zone.origin).unwrap_or_else(|| ZoneSource::missing(zone.origin.clone())),
+            true => stored(&zone.origin).unwrap_or_else(|| ZoneSource::missing(zone.origin.clone())),
             false => zone.clone(),
         });
         fitting.collect()
     }
 
+    /// The state that the node starts with. `refused` says why a newer candidate was refused, `note` adds a reason to
+    /// warn.
     fn begun(
         self,
         world: World,
@@ -254,16 +264,16 @@ impl Loaded {
         note: Option<String>,
         rejected: &[RejectedZone],
         now: Timestamp,
-    ) -> Begun {
+    ) -> FirstState {
         let why = Some(self.rules_faults).filter(|faults| !faults.is_empty()).or(refused);
         let why = why.map(|faults| faults.iter().map(Fault::to_string).collect::<Vec<_>>());
         let alarm = why.or(note.map(|note| vec![note])).filter(|_| candidate.is_last_good);
         let rules = alarm.map(|errors| Faults::from([(String::new(), errors)])).unwrap_or_default();
         let faults = BTreeMap::from([
-            (Source::Rules, rules),
-            (Source::Zones, self.parts.zone_faults()),
-            (Source::Keys, self.parts.key_faults()),
-            (Source::Geoip, self.geoip_faults),
+            (FileKind::Rules, rules),
+            (FileKind::Zones, self.parts.zone_faults()),
+            (FileKind::Keys, self.parts.key_faults()),
+            (FileKind::Geoip, self.geoip_faults),
         ]);
         let mut set_aside = Vec::new();
         if let Some(rules) =
@@ -276,10 +286,11 @@ impl Loaded {
         }
         let beginning =
             InitialState { set_aside, ..beginning(world, self.store, faults, owner::faults_of(rejected), now) };
-        Begun { beginning, parts: self.parts, geoip: self.geoip }
+        FirstState { beginning, parts: self.parts, geoip: self.geoip }
     }
 }
 
+/// Compiles the first world from these parts.
 fn build(
     rules: &Arc<Rules>,
     zones: &Arc<[ZoneSource]>,
@@ -297,22 +308,23 @@ fn zone_faults(zones: &[ZoneSource]) -> Vec<Fault> {
     errors.flatten().map(Fault::from).collect()
 }
 
+/// The initial state of the owner, with the counts and faults of each source. Logs the faults.
 fn beginning(
     world: World,
     store: Option<Store>,
-    faults: BTreeMap<Source, Faults>,
+    faults: BTreeMap<FileKind, Faults>,
     rejected: Faults,
     now: Timestamp,
 ) -> InitialState {
-    let status_of = |source: Source| {
+    let status_of = |source: FileKind| {
         let refused = faults.get(&source).map_or(0, Faults::len) as u64;
         SourceStatus { accepted: 1, accepted_at: Some(now), refused, ..SourceStatus::default() }
     };
     let mut status = Status {
-        rules: status_of(Source::Rules),
-        zones: status_of(Source::Zones),
-        keys: status_of(Source::Keys),
-        geoip: status_of(Source::Geoip),
+        rules: status_of(FileKind::Rules),
+        zones: status_of(FileKind::Zones),
+        keys: status_of(FileKind::Keys),
+        geoip: status_of(FileKind::Geoip),
         ..Status::default()
     };
     for (source, faults) in &faults {
@@ -407,20 +419,20 @@ struct Candidate {
 
 /// The documents that may be used at the start, the preferred one first. Also why the configured document isn't
 /// preferred, if so.
-fn in_order(configured: Option<Arc<Rules>>, kept: Option<Arc<Rules>>) -> (Vec<Candidate>, Option<String>) {
+fn in_order(configured: Option<Arc<Rules>>, last_good: Option<Arc<Rules>>) -> (Vec<Candidate>, Option<String>) {
     let configured = configured.map(|rules| Candidate { rules, is_last_good: false });
-    let kept = kept.map(|rules| Candidate { rules, is_last_good: true });
-    match (configured, kept) {
-        (Some(configured), Some(kept)) => {
-            let (old, new) = (kept.rules.table.revision(), configured.rules.table.revision());
+    let last_good = last_good.map(|rules| Candidate { rules, is_last_good: true });
+    match (configured, last_good) {
+        (Some(configured), Some(last_good)) => {
+            let (old, new) = (last_good.rules.table.revision(), configured.rules.table.revision());
             match old.succession(&new) {
-                Succession::Newer => (vec![configured, kept], None),
+                Succession::Newer => (vec![configured, last_good], None),
                 Succession::Same => (vec![configured], None),
-                Succession::Older => (vec![kept, configured], Some(owner::older(&old, &new))),
-                Succession::Conflict => (vec![kept, configured], Some(owner::conflicting(&old, &new))),
+                Succession::Older => (vec![last_good, configured], Some(owner::older(&old, &new))),
+                Succession::Conflict => (vec![last_good, configured], Some(owner::conflicting(&old, &new))),
             }
         }
-        (configured, kept) => (configured.into_iter().chain(kept).collect(), None),
+        (configured, last_good) => (configured.into_iter().chain(last_good).collect(), None),
     }
 }
 

@@ -216,13 +216,14 @@ impl Store {
     /// When the file exists and can't be read or parsed.
     pub(crate) fn overrides(&self) -> io::Result<BTreeMap<Overridden, Forced>> {
         let Some(bytes) = read(&self.overrides_path())? else { return Ok(BTreeMap::new()) };
-        let kept: BTreeMap<String, StoredOverride> = serde_json::from_slice(&bytes)?;
-        let forced = |kept: StoredOverride| Forced { status: kept.status, until: kept.until, reason: kept.reason };
-        let parse = |(name, kept): (String, StoredOverride)| match Overridden::parse(&name) {
-            Some(of) => Ok((of, forced(kept))),
+        let stored: BTreeMap<String, StoredOverride> = serde_json::from_slice(&bytes)?;
+        let forced =
+            |stored: StoredOverride| Forced { status: stored.status, until: stored.until, reason: stored.reason };
+        let parse = |(name, stored): (String, StoredOverride)| match Overridden::parse(&name) {
+            Some(of) => Ok((of, forced(stored))),
             None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name:?} is no region or endpoint"))),
         };
-        kept.into_iter().map(parse).collect()
+        stored.into_iter().map(parse).collect()
     }
 
     /// The overrides of all nodes of a fleet, as this node last knew them; empty if none were stored.
@@ -252,14 +253,14 @@ impl Store {
     /// # Errors
     /// When the file can't be written.
     pub(crate) fn keep_overrides(&self, overrides: &BTreeMap<Overridden, Forced>) -> io::Result<()> {
-        let kept = |forced: &Forced| StoredOverride {
+        let stored_form = |forced: &Forced| StoredOverride {
             status: forced.status,
             until: forced.until,
             reason: forced.reason.clone(),
         };
-        let kept: BTreeMap<String, StoredOverride> =
-            overrides.iter().map(|(of, forced)| (of.to_string(), kept(forced))).collect();
-        replace(&self.overrides_path(), &serde_json::to_vec_pretty(&kept)?, Mode::Private)
+        let stored: BTreeMap<String, StoredOverride> =
+            overrides.iter().map(|(of, forced)| (of.to_string(), stored_form(forced))).collect();
+        replace(&self.overrides_path(), &serde_json::to_vec_pretty(&stored)?, Mode::Private)
     }
 }
 

@@ -2,8 +2,9 @@
 //! keys and GeoIP data to the owner.
 //!
 //! A thread checks every file several times a second ([`change`]) and takes a version when it counts as complete
-//! ([`settle`]). Each zone, and the keys of each zone, are read and judged separately, so a mistake in one doesn't
-//! block another.
+//! ([`settle`]). Each zone, and the keys of each zone, are read and checked separately, so a mistake in one doesn't
+//! block another. A fault is a mistake in a file, with its place. The owner is the task that decides which versions
+//! are in service; this module only offers versions to it.
 
 mod change;
 mod part;
@@ -21,15 +22,15 @@ use crate::dnssec::directory::SignedZone;
 use crate::dnssec::key_set::ZoneKeys;
 use crate::protocol::name::{Name, NameRef};
 use crate::state::load::Sources;
-use crate::state::owner::{Faults, Handle, Offer, Source};
+use crate::state::owner::{Faults, FileKind, Handle, Offer};
 use crate::state::snapshot::ZoneSource;
 use crate::state::store::{Kind, Store};
 use crate::system::batch::give_back_memory;
 use crate::system::tasks::{Backoff, Pulse};
 use change::Moves;
-use part::{Check, alone};
-pub(crate) use part::{Part, Reading, read_geoip, read_rules, read_zone, read_zone_keys};
-use settle::{Judged, Millis};
+use part::{Check, any_version};
+pub(crate) use part::{Reading, SourcePart, read_geoip, read_rules, read_zone, read_zone_keys};
+use settle::{CompareResult, Millis};
 
 /// The shortest pause between two looks at all files. If a look takes longer than a twentieth of this, the pause is
 /// twenty times the duration of the look.
@@ -53,18 +54,18 @@ pub(crate) struct Feed {
 /// the rules, a zone, the keys of a zone, or the GeoIP database.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub(crate) rules: Part<()>,
+    pub(crate) rules: SourcePart<()>,
     /// In the order of the configuration.
-    pub(crate) zones: Vec<(Name, Part<ZoneSource>)>,
-    pub(crate) keys: Vec<(SignedZone, Part<ZoneKeys>)>,
-    pub(crate) geoip: Option<Part<()>>,
+    pub(crate) zones: Vec<(Name, SourcePart<ZoneSource>)>,
+    pub(crate) keys: Vec<(SignedZone, SourcePart<ZoneKeys>)>,
+    pub(crate) geoip: Option<SourcePart<()>>,
 }
 
 impl Parts {
     /// The zones as they can be served. A zone is missing if it has no version, or if it must be signed and has no
     /// keys.
     pub(crate) fn zone_sources(&self) -> Arc<[ZoneSource]> {
-        let source = |(origin, part): &(Name, Part<ZoneSource>)| {
+        let source = |(origin, part): &(Name, SourcePart<ZoneSource>)| {
             let keys = self.keys.iter().find(|(zone, _)| zone.origin == *origin);
             let lacks_keys = keys.is_some_and(|(_, keys)| keys.good.is_none());
             let good = part.good.as_ref().filter(|_| !lacks_keys);
@@ -127,8 +128,8 @@ struct Watching {
 struct MemoryRelease {
     /// How many versions were accepted at the last look.
     accepted: Option<u64>,
-    /// When to give back memory, the soonest time last. It is due at once after a version was accepted, and again when
-    /// the previous version is no longer in use.
+    /// When to give back memory, in reverse order. It is due at once after a version was accepted, and again when the
+    /// previous version is no longer in use.
     due: Vec<Instant>,
 }
 
@@ -146,6 +147,7 @@ impl MemoryRelease {
 }
 
 impl Watching {
+    /// The thread: looks at all files, then pauses or waits for a call of [`Feed::reload`].
     fn run(mut self, reloads: &Receiver<()>, pulse: &Pulse) {
         let (mut backoff, mut pause) = (Backoff::default(), LOOK);
         loop {
@@ -176,7 +178,7 @@ impl Watching {
     /// Gives back memory if it is time.
     fn tidy_up(&mut self) {
         let status = self.handle.status();
-        let accepted = Source::ALL.iter().map(|source| status.of(*source).accepted).sum();
+        let accepted = FileKind::ALL.iter().map(|source| status.of(*source).accepted).sum();
         if self.release.is_due(accepted, Instant::now()) {
             give_back_memory();
         }
@@ -185,18 +187,19 @@ impl Watching {
     /// Looks at everything once. Returns whether the owner still runs.
     fn look(&mut self, reload: bool) -> bool {
         let panics = self.handle.status().panics;
-        let is_lost = std::mem::replace(&mut self.panics, panics) != panics;
-        if reload || is_lost {
+        let may_be_lost = std::mem::replace(&mut self.panics, panics) != panics;
+        if reload || may_be_lost {
             self.confirm();
         }
         let parts = &self.parts;
         let stamps = parts.rules.stamps().chain(parts.zones.iter().flat_map(|(_, part)| part.stamps()));
         let stamps = stamps.chain(parts.keys.iter().flat_map(|(_, part)| part.stamps()));
-        self.moves.update(stamps.chain(parts.geoip.iter().flat_map(Part::stamps)));
+        self.moves.update(stamps.chain(parts.geoip.iter().flat_map(SourcePart::stamps)));
         let zones = self.look_at_zones();
         self.look_at_rules() && self.look_at_geoip() && self.look_at_keys(zones)
     }
 
+    /// Makes every part be read again, and taken even if it lost much.
     fn confirm(&mut self) {
         let now = self.now();
         self.parts.rules.confirm(now);
@@ -205,6 +208,7 @@ impl Watching {
         self.parts.geoip.iter_mut().for_each(|part| part.confirm(now));
     }
 
+    /// The time since the thread began.
     fn now(&self) -> Millis {
         Millis::try_from(self.begun.elapsed().as_millis()).unwrap_or(Millis::MAX)
     }
@@ -216,31 +220,33 @@ impl Watching {
             return true;
         }
         let now = self.now();
-        match self.parts.rules.step(now, &self.moves, || read_rules(&self.sources.rules), alone) {
+        match self.parts.rules.step(now, &self.moves, || read_rules(&self.sources.rules), any_version) {
             Check::Nothing => true,
             Check::Version(rules) => {
-                self.handle.offer_from_thread(Offer::Rules(rules)) && self.report_faults(Source::Rules, Faults::new())
+                self.handle.offer_from_thread(Offer::Rules(rules)) && self.report_faults(FileKind::Rules, Faults::new())
             }
             Check::Faults => {
                 let faults = self.parts.rules.faults().into_iter().map(|faults| (String::new(), faults)).collect();
-                self.report_faults(Source::Rules, faults)
+                self.report_faults(FileKind::Rules, faults)
             }
         }
     }
 
+    /// Reads the GeoIP database if it changed. Returns whether the owner still runs.
     fn look_at_geoip(&mut self) -> bool {
         let (registered, now) = (self.sources.registered, self.now());
         let Some(path) = self.sources.geoip.clone() else { return true };
         let Some(part) = &mut self.parts.geoip else { return true };
-        match part.step(now, &self.moves, || read_geoip(&path, registered), alone) {
+        match part.step(now, &self.moves, || read_geoip(&path, registered), any_version) {
             Check::Nothing => true,
             Check::Version((places, bytes)) => {
                 self.handle.keep(Kind::Geoip, Box::new(move |store| store.keep_geoip(&bytes)));
-                self.handle.offer_from_thread(Offer::Places(places)) && self.report_faults(Source::Geoip, Faults::new())
+                self.handle.offer_from_thread(Offer::Places(places))
+                    && self.report_faults(FileKind::Geoip, Faults::new())
             }
             Check::Faults => {
                 let faults = part.faults().into_iter().map(|faults| (String::new(), faults)).collect();
-                self.report_faults(Source::Geoip, faults)
+                self.report_faults(FileKind::Geoip, faults)
             }
         }
     }
@@ -252,9 +258,9 @@ impl Watching {
             self.sources.zones.iter().map(|(origin, path)| (origin, path.as_path())).collect();
         for (origin, part) in &mut self.parts.zones {
             let Some(path) = paths.get(origin) else { continue };
-            let found = part.step(now, &self.moves, || read_zone(origin, path), compare);
-            is_new |= !matches!(found, Check::Nothing);
-            if let Check::Version(zone) = found {
+            let check = part.step(now, &self.moves, || read_zone(origin, path), compare);
+            is_new |= !matches!(check, Check::Nothing);
+            if let Check::Version(zone) = check {
                 part.good = Some(zone);
             }
         }
@@ -262,13 +268,13 @@ impl Watching {
     }
 
     /// Reads the keys that changed, then offers keys and zones. Keys are offered first, because a zone that must be
-    /// signed waits for its keys.
+    /// signed waits for its keys. Returns whether the owner still runs.
     fn look_at_keys(&mut self, mut has_new_zones: bool) -> bool {
         let (now, at, mut has_new_keys) = (self.now(), self.handle.now(), false);
         for (zone, part) in &mut self.parts.keys {
-            let found = part.step(now, &self.moves, || read_zone_keys(zone, at), alone);
-            has_new_keys |= !matches!(found, Check::Nothing);
-            if let Check::Version(keys) = found {
+            let check = part.step(now, &self.moves, || read_zone_keys(zone, at), any_version);
+            has_new_keys |= !matches!(check, Check::Nothing);
+            if let Check::Version(keys) = check {
                 has_new_zones |= part.good.is_none();
                 part.good = Some(keys);
             }
@@ -281,7 +287,8 @@ impl Watching {
             && (!has_new_zones || offer(Offer::Zones(self.parts.zone_sources()), self.parts.zone_faults()))
     }
 
-    fn report_faults(&self, source: Source, faults: Faults) -> bool {
+    /// Reports the faults of a kind of file. Returns whether the owner still runs.
+    fn report_faults(&self, source: FileKind, faults: Faults) -> bool {
         self.handle.report_faults_from_thread(source, faults)
     }
 }
@@ -298,34 +305,35 @@ fn entries(zone: &ZoneSource) -> Vec<Entry<'_>> {
 
 /// Compares a new version of a zone with the version in service. Also returns the message to report if the new version
 /// lost much, that is, more than a third of the names.
-fn compare(old: Option<&ZoneSource>, new: &ZoneSource) -> (Judged, String) {
-    let Some(old) = old else { return (Judged::Lossy, String::new()) };
+fn compare(old: Option<&ZoneSource>, new: &ZoneSource) -> (CompareResult, String) {
+    let Some(old) = old else { return (CompareResult::Lossy, String::new()) };
     let (before, now) = (entries(old), entries(new));
     let (mut names, mut gone) = (0_usize, 0_usize);
-    for same in before.chunk_by(|one, next| one.0 == next.0) {
+    for of_name in before.chunk_by(|entry, next| entry.0 == next.0) {
         names += 1;
-        gone += usize::from(now.binary_search_by(|(name, _)| name.cmp(&same[0].0)).is_err());
+        gone += usize::from(now.binary_search_by(|(name, _)| name.cmp(&of_name[0].0)).is_err());
     }
-    let lacks = |same: &[Entry<'_>]| {
+    // Whether the new version has fewer records of the same owner and type.
+    let has_fewer = |same: &[Entry<'_>]| {
         let left = now.partition_point(|entry| *entry <= same[0]) - now.partition_point(|entry| *entry < same[0]);
         left < same.len()
     };
-    let reported = format!(
+    let message = format!(
         "{gone} of the zone's {names} names are missing in the new version, so it waits for {} seconds without a \
          change; a SIGHUP \
          takes it now, and shrink = \"take\" in the configuration takes such versions at once",
         settle::HELD / 1000
     );
-    match before.chunk_by(|one, next| one == next).any(lacks) {
-        false => (Judged::Whole, String::new()),
-        true if gone > FEW && gone * 3 > names => (Judged::Shrunk, reported),
-        true => (Judged::Lossy, String::new()),
+    match before.chunk_by(|entry, next| entry == next).any(has_fewer) {
+        false => (CompareResult::Whole, String::new()),
+        true if gone > FEW && gone * 3 > names => (CompareResult::Shrunk, message),
+        true => (CompareResult::Lossy, String::new()),
     }
 }
 
 /// Whether a new version of a zone lost so much that an operator should confirm it.
 pub(crate) fn is_shrunk(old: &ZoneSource, new: &ZoneSource) -> bool {
-    compare(Some(old), new).0 == Judged::Shrunk
+    compare(Some(old), new).0 == CompareResult::Shrunk
 }
 
 #[cfg(test)]

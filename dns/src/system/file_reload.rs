@@ -86,7 +86,7 @@ impl Renewal {
     /// When the system can't start a thread.
     pub(crate) fn start(all: Vec<Arc<dyn Renew>>, tasks: &Tasks) -> io::Result<Self> {
         let (now, reload_requests) = mpsc::sync_channel(1);
-        let watched: Vec<Watched> = all.into_iter().map(Watched::new).collect();
+        let watched: Vec<ReloadState> = all.into_iter().map(ReloadState::new).collect();
         let files = watched.iter().map(|watched| Arc::clone(&watched.files)).collect();
         if !watched.is_empty() {
             let pulse = tasks.beating("certificates", false, PATIENCE);
@@ -111,7 +111,7 @@ impl Renewal {
 
 /// Checks the files until the [`Renewal`] is dropped. This is a thread of its own, because a disk may hang. A panic in
 /// one check doesn't end the thread.
-fn check_all(mut watched: Vec<Watched>, reload_requests: &Receiver<()>, pulse: &Pulse) {
+fn check_all(mut watched: Vec<ReloadState>, reload_requests: &Receiver<()>, pulse: &Pulse) {
     loop {
         let is_reload = match reload_requests.recv_timeout(CHECK) {
             Ok(()) => true,
@@ -129,31 +129,31 @@ fn check_all(mut watched: Vec<Watched>, reload_requests: &Receiver<()>, pulse: &
 }
 
 /// A value with the state of its files.
-struct Watched {
+struct ReloadState {
     value: Arc<dyn Renew>,
     files: Arc<FileHealth>,
     /// The stamps of the files when they were last read.
     read: Vec<Stamp>,
     /// The stamps of the files at the last check.
-    seen: Vec<Stamp>,
+    last_look: Vec<Stamp>,
 }
 
-impl Watched {
+impl ReloadState {
     fn new(value: Arc<dyn Renew>) -> Self {
         let files = value.files();
-        let seen = stamps(&files);
+        let last_look = stamps(&files);
         let files = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(",");
         let files = FileHealth { files, failing: AtomicBool::new(false), expires: AtomicI64::new(NEVER) };
         files.note_expiry(value.expires());
-        Self { value, files: Arc::new(files), read: seen.clone(), seen }
+        Self { value, files: Arc::new(files), read: last_look.clone(), last_look }
     }
 
     /// Reads the files if they have changed since they were read, but not since the last check. With `is_reload` the
     /// files are read in any case.
     fn check(&mut self, is_reload: bool) {
         let now = stamps(&self.value.files());
-        let has_settled = now == self.seen && now != self.read;
-        self.seen.clone_from(&now);
+        let has_settled = now == self.last_look && now != self.read;
+        self.last_look.clone_from(&now);
         if !has_settled && !is_reload {
             return;
         }
@@ -204,7 +204,7 @@ mod tests {
         let file = directory.path().join("file");
         std::fs::write(&file, "one").unwrap();
         let counted = Arc::new(Counted(file.clone(), AtomicUsize::new(0)));
-        let mut watched = Watched::new(Arc::clone(&counted) as _);
+        let mut watched = ReloadState::new(Arc::clone(&counted) as _);
         let files = Arc::clone(&watched.files);
         assert_eq!(files.files, file.display().to_string());
         let mut renewals_after = |checks: usize, is_reload| {

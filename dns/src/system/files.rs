@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 pub(crate) use replace::{Mode, replace};
-pub(crate) use stamp::{Found, Stamp};
+pub(crate) use stamp::{FileMetadata, Stamp};
 
 /// The error message for a pipe, a socket or a device.
 pub(crate) const NO_FILE: &str = "is no file but a pipe, a socket or a device";
@@ -52,5 +52,5 @@ pub(crate) fn read_text(path: &Path) -> io::Result<String> {
 /// Whether the path names a pipe, a socket or a device. Reading one may block for ever, and the thread that watches the
 /// files would then notice no change of any file.
 pub(crate) fn is_special(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+    std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
 }

@@ -93,6 +93,7 @@ impl Tasks {
         self.add(name.into(), true, None)
     }
 
+    /// Adds a task to the list of watched tasks.
     fn add(&self, name: String, is_vital: bool, patience: Option<Duration>) -> Pulse {
         let task = Arc::new(Task {
             name,
@@ -199,7 +200,7 @@ impl Backoff {
 pub(crate) struct Panicked;
 
 /// Runs a future. If it panics, only this future ends.
-pub(crate) async fn unwinding<F: Future>(future: F) -> Result<F::Output, Panicked> {
+pub(crate) async fn catching_panics<F: Future>(future: F) -> Result<F::Output, Panicked> {
     let mut future = pin!(future);
     poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
         Ok(polled) => polled.map(Ok),
@@ -222,7 +223,7 @@ pub(crate) async fn supervise<F: Future<Output = Ended>>(pulse: Pulse, mut make:
     let mut backoff = Backoff::default();
     loop {
         let begun = Instant::now();
-        if unwinding(make()).await == Ok(Ended::OnRequest) {
+        if catching_panics(make()).await == Ok(Ended::OnRequest) {
             return;
         }
         pulse.panicked();

@@ -23,15 +23,15 @@ pub(crate) fn find(text: &[u8], pointer: &str) -> Place {
     let start = if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
     let mut scanner = Scanner { text, at: start };
     scanner.space();
-    let mut found = scanner.at;
+    let mut innermost = scanner.at;
     for token in pointer.split('/').skip(1) {
         let token = token.replace("~1", "/").replace("~0", "~");
         match scanner.member(&token) {
-            Some((place, value)) => (found, scanner.at) = (place, value),
+            Some((place, value)) => (innermost, scanner.at) = (place, value),
             None => break,
         }
     }
-    place_of(text, start, found)
+    place_of(text, start, innermost)
 }
 
 /// The bytes of the value that a pointer names, without white space around it.
@@ -49,6 +49,7 @@ pub(crate) fn value_at(text: &[u8], pointer: &str) -> Option<Range<usize>> {
     Some(start..start + end + 1)
 }
 
+/// The line and column of an offset.
 fn place_of(text: &[u8], start: usize, at: usize) -> Place {
     let before = text.get(start..at).unwrap_or_default();
     // CR LF is one end of a line, and so is CR or LF alone.
@@ -71,13 +72,13 @@ impl Scanner<'_> {
     /// Finds the member of that name, or the element of that index, in the value that begins here. Returns where the
     /// member's key and its value begin; for an element, both are where its value begins.
     fn member(&mut self, token: &str) -> Option<(usize, usize)> {
-        let (mut found, mut index) = (None, 0_usize);
+        let (mut item, mut index) = (None, 0_usize);
         match self.peek()? {
             b'{' => loop {
                 self.at += 1;
                 self.space();
                 if self.peek()? == b'}' {
-                    return found;
+                    return item;
                 }
                 let key = self.at;
                 self.string()?;
@@ -86,12 +87,12 @@ impl Scanner<'_> {
                 self.at += 1; // the colon
                 self.space();
                 if name.as_deref() == Some(token) {
-                    found = Some((key, self.at));
+                    item = Some((key, self.at));
                 }
                 self.value()?;
                 self.space();
                 if self.peek()? != b',' {
-                    return found;
+                    return item;
                 }
             },
             b'[' => loop {

@@ -1,5 +1,5 @@
 //! Finds the names and RRsets for which a zone has authority. Takes a compiled zone, returns the names and RRsets by
-//! their numbers. Called by `dnssec`, which signs them.
+//! their numbers. Called by `dnssec`, which signs them. A steered name is one whose records the rules decide.
 
 use super::{NodeId, RrSet, SteeredOwner, Zone};
 use crate::protocol::name::Name;

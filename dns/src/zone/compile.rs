@@ -1,5 +1,5 @@
 //! Compiles a zone. Takes all records and steered owners, returns the checked index or every error. Called by
-//! `Zone::compile`.
+//! `Zone::compile`. A steered name is one whose records the rules decide.
 
 mod checks;
 
@@ -129,6 +129,7 @@ impl<'r> Build<'r> {
         self.link_wildcards();
     }
 
+    /// Notes at each node whether it has a wildcard below it.
     fn link_wildcards(&mut self) {
         for node in 0..u32::try_from(self.tree.len()).unwrap_or(u32::MAX) {
             if let Some(parent) = self.tree.parent(node)
@@ -171,7 +172,7 @@ impl<'r> Build<'r> {
     /// Enters the steered owners and checks them against the static records.
     fn steer(&mut self, steered: &[SteeredOwner]) {
         let file: Arc<str> = Arc::from("rules");
-        let mut seen: HashMap<&Name, &SteeredOwner> = HashMap::new();
+        let mut owners: HashMap<&Name, &SteeredOwner> = HashMap::new();
         let mut accepted = Vec::new();
         for owner in steered {
             let place = Location { file: Arc::clone(&file), line: 0 };
@@ -180,7 +181,7 @@ impl<'r> Build<'r> {
                 self.error(place, format!("the host {name} lies outside the zone {}", self.origin));
                 continue;
             }
-            if let Some(other) = seen.insert(name, owner) {
+            if let Some(other) = owners.insert(name, owner) {
                 if other.service != owner.service {
                     self.error(place, format!("the host {name} is named by two services; leave it to one"));
                 }
@@ -197,6 +198,7 @@ impl<'r> Build<'r> {
         self.link_wildcards();
     }
 
+    /// Builds the zone from the records that were added.
     fn finish(mut self) -> Compiled {
         let sets: Vec<RrSet> = self
             .groups

@@ -44,7 +44,7 @@ pub fn parse(
     origin: &Name,
     open: &mut dyn FnMut(&Path) -> Result<Vec<u8>, String>,
 ) -> Result<Records, Vec<ZoneError>> {
-    let mut found = Findings::default();
+    let mut findings = Findings::default();
     let scope = Scope {
         file: file.into(),
         origin: origin.clone(),
@@ -53,18 +53,18 @@ pub fn parse(
         last_ttl: None,
         depth: 0,
     };
-    let _ = scope.read(text, open, &mut found);
-    if found.errors.is_empty() {
-        found.records.settle();
-        return Ok(found.records);
+    let _ = scope.read(text, open, &mut findings);
+    if findings.errors.is_empty() {
+        findings.records.settle();
+        return Ok(findings.records);
     }
     // The lines that could be parsed are checked as a zone, so that all errors are reported at once. Errors without a
     // line are left out: missing records may be in the lines that couldn't be parsed.
-    if let Err(errors) = Zone::compile(origin, &found.records, &[]) {
-        found.errors.extend(errors.into_iter().filter(|error| error.place.line > 0));
+    if let Err(errors) = Zone::compile(origin, &findings.records, &[]) {
+        findings.errors.extend(errors.into_iter().filter(|error| error.place.line > 0));
     }
-    found.errors.sort();
-    Err(found.errors)
+    findings.errors.sort();
+    Err(findings.errors)
 }
 
 /// The records and errors found so far.
@@ -101,14 +101,14 @@ type Open<'o> = &'o mut dyn FnMut(&Path) -> Result<Vec<u8>, String>;
 
 impl Scope {
     /// Reads the whole text. Returns the scope after its last entry.
-    fn read(mut self, text: &[u8], open: Open<'_>, found: &mut Findings) -> Self {
+    fn read(mut self, text: &[u8], open: Open<'_>, findings: &mut Findings) -> Self {
         for entry in Lexer::new(text) {
             let (line, result) = match entry {
                 Err((line, message)) => (line, Err(message)),
-                Ok(entry) => (entry.line, self.entry(&entry, open, found)),
+                Ok(entry) => (entry.line, self.entry(&entry, open, findings)),
             };
             if let Err(message) = result {
-                found.errors.push(ZoneError { place: self.place(line), message });
+                findings.errors.push(ZoneError { place: self.place(line), message });
             }
         }
         self
@@ -120,19 +120,20 @@ impl Scope {
     }
 
     /// Reads an entry: a directive or a record.
-    fn entry(&mut self, entry: &Entry<'_>, open: Open<'_>, found: &mut Findings) -> Result<(), String> {
+    fn entry(&mut self, entry: &Entry<'_>, open: Open<'_>, findings: &mut Findings) -> Result<(), String> {
         match entry.tokens[0].text {
-            [b'$', directive @ ..] if !entry.indented => self.directive(directive, &entry.tokens[1..], open, found),
-            _ => self.record(entry, found),
+            [b'$', directive @ ..] if !entry.indented => self.directive(directive, &entry.tokens[1..], open, findings),
+            _ => self.record(entry, findings),
         }
     }
 
+    /// Carries out `$ORIGIN`, `$TTL` or `$INCLUDE`.
     fn directive(
         &mut self,
         directive: &[u8],
         arguments: &[Token<'_>],
         open: Open<'_>,
-        found: &mut Findings,
+        findings: &mut Findings,
     ) -> Result<(), String> {
         let shown = String::from_utf8_lossy(directive).to_ascii_uppercase();
         match (shown.as_str(), arguments) {
@@ -144,10 +145,10 @@ impl Scope {
                 self.default_ttl = Some(ttl(value.text)?.ok_or("$TTL wants a time such as 3600 or 1h")?);
                 Ok(())
             }
-            ("INCLUDE", [path]) => self.include(path, self.origin.clone(), open, found),
+            ("INCLUDE", [path]) => self.include(path, self.origin.clone(), open, findings),
             ("INCLUDE", [path, origin]) => {
                 let origin = self.name(origin)?;
-                self.include(path, origin, open, found)
+                self.include(path, origin, open, findings)
             }
             ("ORIGIN", _) => Err("$ORIGIN wants exactly one name".into()),
             ("TTL", _) => Err("$TTL wants exactly one time".into()),
@@ -159,7 +160,13 @@ impl Scope {
 
     /// Reads an included file. Its origin ends with the file (RFC 1035 §5.1). Its `$TTL` stays in force after the file,
     /// as in BIND and NSD.
-    fn include(&mut self, path: &Token<'_>, origin: Name, open: Open<'_>, found: &mut Findings) -> Result<(), String> {
+    fn include(
+        &mut self,
+        path: &Token<'_>,
+        origin: Name,
+        open: Open<'_>,
+        findings: &mut Findings,
+    ) -> Result<(), String> {
         if self.depth == MAX_INCLUDES {
             return Err(format!(
                 "files include files more than {MAX_INCLUDES} deep; where one includes itself, remove that line"
@@ -177,12 +184,13 @@ impl Scope {
             last_ttl: self.last_ttl,
             depth: self.depth + 1,
         };
-        let read = scope.read(&text, open, found);
+        let read = scope.read(&text, open, findings);
         (self.default_ttl, self.last_ttl) = (read.default_ttl, read.last_ttl);
         Ok(())
     }
 
-    fn record(&mut self, entry: &Entry<'_>, found: &mut Findings) -> Result<(), String> {
+    /// Reads a record and adds it to the findings.
+    fn record(&mut self, entry: &Entry<'_>, findings: &mut Findings) -> Result<(), String> {
         let (owner, rest) = if entry.indented {
             match &self.owner {
                 Owner::None => {
@@ -201,12 +209,12 @@ impl Scope {
         // The owner and the rest of an entry may both be wrong. Then both errors are reported.
         match (owner, rest) {
             (Ok(owner), Ok((ttl, rtype, rdata))) => {
-                found.records.push(owner.as_ref(), rtype, ttl, &rdata, &place);
+                findings.records.push(owner.as_ref(), rtype, ttl, &rdata, &place);
                 Ok(())
             }
             (Err(None), Ok(_)) => Ok(()),
             (Err(Some(message)), Err(other)) => {
-                found.errors.push(ZoneError { place, message });
+                findings.errors.push(ZoneError { place, message });
                 Err(other)
             }
             (_, Err(message)) | (Err(Some(message)), Ok(_)) => Err(message),

@@ -118,6 +118,7 @@ impl<T: Default> NameTree<T> {
         self.labels.shrink_to_fit();
     }
 
+    /// Adds a node below `parent`. `slot` is its free place in the hash table.
     fn add(&mut self, parent: u32, label: &[u8], hash: u64, slot: usize) -> u32 {
         let number = u32::try_from(self.nodes.len()).expect("fewer than 2^32 names fit in memory");
         let length = u8::try_from(label.len()).expect("a label has at most 63 octets");
@@ -138,6 +139,7 @@ impl<T: Default> NameTree<T> {
         number
     }
 
+    /// Doubles the hash table.
     fn grow(&mut self) {
         let size = self.numbers.len() * 2;
         (self.tags, self.numbers) = (vec![FREE; size], vec![NONE; size]);
@@ -229,11 +231,11 @@ impl<T> NameTree<T> {
         let size = self.tags.len();
         let mut at = bucket(hash, size);
         loop {
-            let found = self.tags[at];
-            if found == FREE {
+            let tag_at = self.tags[at];
+            if tag_at == FREE {
                 return Err(at);
             }
-            if found == tag(hash) {
+            if tag_at == tag(hash) {
                 let number = self.numbers[at];
                 let node = &self.nodes[number as usize];
                 if node.parent == parent && case::same(self.label(node), label) {
@@ -244,6 +246,7 @@ impl<T> NameTree<T> {
         }
     }
 
+    /// The label of a node. Long labels are stored apart from the node.
     fn label<'t>(&'t self, node: &'t Node<T>) -> &'t [u8] {
         let length = usize::from(node.length);
         node.label.get(..length).unwrap_or_else(|| {

@@ -3,7 +3,7 @@
 //! many lookups can overlap. Called by `zones::seek`.
 
 use super::index::Descent;
-use super::{Found, NodeId, Zone};
+use super::{LookupResult, NodeId, Zone};
 use crate::protocol::name::{NameRef, case};
 use crate::system::batch::prefetch;
 
@@ -43,18 +43,18 @@ impl Zone {
 
     /// The third step: finds the name as [`Zone::locate`] does. Starts to load its records.
     #[inline]
-    pub(crate) fn locate_by(&self, key: Key, name: NameRef<'_>) -> Found {
+    pub(crate) fn locate_by(&self, key: Key, name: NameRef<'_>) -> LookupResult {
         let labels = key.labels(name);
-        let found = match only_label(labels) {
+        let result = match only_label(labels) {
             Some(label) => self.descend([label].into_iter(), |at, label| self.tree.child_of_key(at, label, key.hash)),
             None => self.descend(Descent::of_labels(labels), |at, label| self.tree.child(at, label)),
         };
-        if let Found::Exact(NodeId(node)) = found
+        if let LookupResult::Exact(NodeId(node)) = result
             && let Some(set) = self.sets.get(self.tree.value(node).sets.0 as usize)
         {
             prefetch(set);
         }
-        found
+        result
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::{ServedZone, Zones};
 use crate::protocol::name::NameRef;
-use crate::zone::{Found, Key};
+use crate::zone::{Key, LookupResult};
 
 /// A name that is being looked up in its zone.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,7 @@ impl<'z> Seek<'z> {
 
     /// The third step: finds the name, as [`Zone::locate`](crate::zone::Zone::locate) does, and starts to load its
     /// records.
-    pub(crate) fn locate(&self, name: NameRef<'_>) -> Found {
+    pub(crate) fn locate(&self, name: NameRef<'_>) -> LookupResult {
         self.zone.locate_by(self.key, name)
     }
 }

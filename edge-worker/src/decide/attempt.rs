@@ -1,11 +1,12 @@
 //! The attempt machine. An attempt is one try to get a request answered by one endpoint. The commit is the moment from
 //! which an answer is passed to the client; after it no other endpoint is tried. Takes an [`Event`] of a request's
-//! attempts, returns the [`Action`]s to do next. Driven by `runtime/proxy.rs`, and by tests.
+//! attempts, returns the [`Action`]s to do next. Driven by `runtime/proxy.rs`, and by tests. An endpoint at rest gets
+//! no requests for a while, because requests to it failed.
 //!
 //! The driver first calls [`step`] with [`Event::Start`]. It then does the actions in order, and reports each event
 //! with the number of its attempt. After `Send` it reports `Headers` or `FetchError`. After `Headers` it reads the
 //! body, whatever the status, and reports `Chunk`s, and then `Eof` or `BodyError`. It reads until it gets `Abort`,
-//! `Finish`, `CutStream`, `EmitTail` or `Reply`. At most one timer is armed; a new `Arm` replaces the old one.
+//! `Finish`, `CutStream`, `EmitTail` or `Reply`. At most one timer runs; a new `SetTimer` replaces the old one.
 
 mod budget;
 mod record;
@@ -71,7 +72,7 @@ pub(crate) enum Event {
         /// The attempt.
         attempt: AttemptNumber,
     },
-    /// The timer of the last `Arm` fired. If the deadline has moved since, the machine arms the timer again.
+    /// The timer of the last `SetTimer` fired. If the deadline has moved since, the machine sets the timer again.
     Timer {
         /// The attempt.
         attempt: AttemptNumber,
@@ -91,14 +92,14 @@ pub(crate) enum Action {
         target: usize,
     },
     /// Set the timer: report `Timer` after this time.
-    Arm {
+    SetTimer {
         /// The attempt.
         attempt: AttemptNumber,
         /// Milliseconds from now.
         after_ms: u64,
     },
     /// Cancel the timer.
-    Disarm {
+    CancelTimer {
         /// The attempt.
         attempt: AttemptNumber,
     },

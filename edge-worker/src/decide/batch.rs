@@ -17,7 +17,7 @@ use crate::decide::envelope::Failure;
 use crate::decide::inflight::Reservation;
 use crate::decide::plan::{Target, no_engine};
 use crate::decide::route::query::Query;
-use crate::decide::state::claim::{Claimed, NamedIds, claim};
+use crate::decide::state::claim::{IdClaims, NamedIds, claim};
 use crate::decide::state::sealed_id::{Keyring, Owner};
 
 /// The longest line, in bytes. A line of this length has room for some images.
@@ -90,7 +90,7 @@ impl BatchPolicy {
     }
 
     /// The endpoint's name for a model, by the same rules as for a single request.
-    fn model(&self, claimed: &Claimed, model: String) -> Result<String, Failure> {
+    fn model(&self, claimed: &IdClaims, model: String) -> Result<String, Failure> {
         if let Some(endpoint_model) = &claimed.model {
             return Ok(endpoint_model.clone());
         }
@@ -231,8 +231,8 @@ fn line_failure(line: u64, failure: Failure) -> Failure {
 
 /// The JSON text, changed so that every program takes it for one line.
 fn one_line(text: &str) -> Cow<'_, str> {
-    let found = ENDS.iter().filter(|(end, _)| memmem::find(text.as_bytes(), end.as_bytes()).is_some());
-    found.fold(Cow::Borrowed(text), |text, (end, written)| Cow::Owned(text.replace(end, written)))
+    let ends_in_text = ENDS.iter().filter(|(end, _)| memmem::find(text.as_bytes(), end.as_bytes()).is_some());
+    ends_in_text.fold(Cow::Borrowed(text), |text, (end, written)| Cow::Owned(text.replace(end, written)))
 }
 
 #[cfg(test)]

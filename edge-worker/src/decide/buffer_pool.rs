@@ -102,6 +102,7 @@ impl Drop for PooledBuffer {
     }
 }
 
+/// Whether a buffer of this size is kept in the pool.
 fn is_large(bytes: usize) -> bool {
     bytes as u64 > LARGE
 }
@@ -110,9 +111,9 @@ fn is_large(bytes: usize) -> bool {
 /// more fit within the limit, and returns a `Vec` without capacity.
 fn take_unused(bytes: usize) -> Vec<u8> {
     UNUSED.with_borrow_mut(|unused| {
-        let fits = |at: &usize| PooledBuffer::suits(unused[*at].capacity(), bytes);
-        let fits = (0..unused.len()).filter(fits).min_by_key(|&at| unused[at].capacity());
-        if let Some(at) = fits {
+        let suits = |at: &usize| PooledBuffer::suits(unused[*at].capacity(), bytes);
+        let smallest = (0..unused.len()).filter(suits).min_by_key(|&at| unused[at].capacity());
+        if let Some(at) = smallest {
             return unused.swap_remove(at);
         }
         shrink(unused, bytes);

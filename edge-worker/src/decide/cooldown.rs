@@ -1,11 +1,12 @@
 //! The cool-downs (rests) of endpoints in one isolate. Takes failures; returns the endpoints that
-//! [`steer`](bailiwick_rules::steer::steer()) withholds as `cooling`. Called by `memory`.
+//! [`steer`](bailiwick_rules::steer::steer()) withholds as `cooling`. Called by `memory`. An isolate is one instance of
+//! the Worker; the platform runs several, which share no memory.
 //!
-//! After a failure an endpoint rests for the [`Source`] whose request failed: the next requests of this source go to
-//! other endpoints, and requests of other sources don't change. An endpoint rests for all sources if requests of
-//! several sources failed there and no request was served in between. So an unusual prompt, a missing path or a spent
+//! After a failure an endpoint rests for the [`Sender`] whose request failed: the next requests of this sender go to
+//! other endpoints, and requests of other senders don't change. An endpoint rests for all senders if requests of
+//! several senders failed there and no request was served in between. So an unusual prompt, a missing path or a spent
 //! quota of one tenant never moves requests of another tenant, and a dead endpoint gets no more requests after failures
-//! of two sources.
+//! of two senders.
 //!
 //! The length of a rest doubles with every failure in a row. A rest concerns an endpoint and a model. If the path may
 //! be at fault, the rest concerns only this path. [`crate::decide::breaker`] watches the endpoint as a whole.
@@ -21,21 +22,21 @@ use bailiwick_rules::table::Table;
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::decide::headers::Headers;
-use crate::decide::source::Source;
+use crate::decide::sender::Sender;
 
 /// The first rest in milliseconds, if the endpoint asks for none.
 const SHORTEST_MS: u64 = 1_000;
 /// The longest rest in milliseconds, even if the endpoint asks for a longer one.
 const LONGEST_MS: u64 = 60_000;
-/// If requests of several sources fail within this time, in milliseconds, and no request is served in between, the
-/// endpoint rests for all sources.
+/// If requests of several senders fail within this time, in milliseconds, and no request is served in between, the
+/// endpoint rests for all senders.
 const TOGETHER_MS: u64 = 60_000;
-/// An endpoint rests for all sources after failures of this many sources.
+/// An endpoint rests for all senders after failures of this many senders.
 const SEVERAL: usize = 2;
 /// The most pairs of endpoint and model that are remembered. If an endpoint takes any model, clients can name any
 /// number of models.
 const MAX: usize = 1_024;
-/// The most sources that are remembered for each pair.
+/// The most senders that are remembered for each pair.
 const MAX_SOURCES: usize = 16;
 
 /// The segments of a path of the model API, with `*` for an id.
@@ -63,9 +64,9 @@ pub(crate) struct Key {
 /// The rests of one part of an endpoint.
 #[derive(Clone, Debug, Default)]
 struct Rests {
-    /// The rest for each source whose requests failed.
-    by_source: Vec<(Source, Rest)>,
-    /// The rest for all sources.
+    /// The rest for each sender whose requests failed.
+    by_sender: Vec<(Sender, Rest)>,
+    /// The rest for all senders.
     all: Option<Rest>,
 }
 
@@ -76,9 +77,9 @@ struct Rest {
     until: Timestamp,
     /// The time of the last failure.
     failed: Timestamp,
-    /// Failures since the endpoint last served this source.
+    /// Failures since the endpoint last served this sender.
     failures: u32,
-    /// Whether a request of any source was served since the last failure.
+    /// Whether a request of any sender was served since the last failure.
     served: bool,
 }
 
@@ -100,71 +101,71 @@ impl Rest {
         *self = Self { until, failed: now, failures: self.failures.saturating_add(1), served: false };
     }
 
-    /// Whether the failure counts towards a rest for all sources.
+    /// Whether the failure counts towards a rest for all senders.
     fn counts(&self, now: Timestamp) -> bool {
         !self.served && self.failed.after(Millis(TOGETHER_MS)).lasts(now, Millis(TOGETHER_MS))
     }
 }
 
 impl Rests {
-    /// The rest for a source.
-    fn of(&self, source: Source) -> Option<&Rest> {
-        self.by_source.iter().find(|(failed, _)| *failed == source).map(|(_, rest)| rest)
+    /// The rest for a sender.
+    fn of(&self, sender: Sender) -> Option<&Rest> {
+        self.by_sender.iter().find(|(failed, _)| *failed == sender).map(|(_, rest)| rest)
     }
 
-    /// Records a failure of a source's request.
-    fn fail(&mut self, source: Source, retry_after_ms: Option<u64>, now: Timestamp) {
-        match self.by_source.iter_mut().find(|(failed, _)| *failed == source) {
+    /// Records a failure of a sender's request.
+    fn fail(&mut self, sender: Sender, retry_after_ms: Option<u64>, now: Timestamp) {
+        match self.by_sender.iter_mut().find(|(failed, _)| *failed == sender) {
             Some((_, rest)) => rest.fail(retry_after_ms, now),
             None => {
-                if self.by_source.len() >= MAX_SOURCES {
-                    let first = (0..self.by_source.len()).min_by_key(|&at| self.by_source[at].1.until);
-                    first.map(|at| self.by_source.swap_remove(at));
+                if self.by_sender.len() >= MAX_SOURCES {
+                    let first = (0..self.by_sender.len()).min_by_key(|&at| self.by_sender[at].1.until);
+                    first.map(|at| self.by_sender.swap_remove(at));
                 }
                 let mut rest = Rest::new(now);
                 rest.fail(retry_after_ms, now);
-                self.by_source.push((source, rest));
+                self.by_sender.push((sender, rest));
             }
         }
-        if self.by_source.iter().filter(|(_, rest)| rest.counts(now)).count() >= SEVERAL {
+        if self.by_sender.iter().filter(|(_, rest)| rest.counts(now)).count() >= SEVERAL {
             self.all.get_or_insert(Rest::new(now)).fail(retry_after_ms, now);
         }
     }
 
-    /// The end of the rest for a source; without a source, of the rest for all sources. `None` if there is no rest.
-    fn until(&self, source: Option<Source>, now: Timestamp) -> Option<Timestamp> {
-        let own = source.and_then(|source| self.of(source));
-        own.into_iter().chain(&self.all).filter(|rest| rest.lasts(now)).map(|rest| rest.until).max()
+    /// The end of the rest for a sender; without a sender, of the rest for all senders. `None` if there is no rest.
+    fn until(&self, sender: Option<Sender>, now: Timestamp) -> Option<Timestamp> {
+        let of_sender = sender.and_then(|sender| self.of(sender));
+        of_sender.into_iter().chain(&self.all).filter(|rest| rest.lasts(now)).map(|rest| rest.until).max()
     }
 
     fn lasts(&self, now: Timestamp) -> bool {
-        self.by_source.iter().map(|(_, rest)| rest).chain(&self.all).any(|rest| rest.lasts(now))
+        self.by_sender.iter().map(|(_, rest)| rest).chain(&self.all).any(|rest| rest.lasts(now))
     }
 }
 
 impl CoolDowns {
     /// Lets an endpoint rest for the time that it asked for, or else for the time that backoff decides, but for at most
     /// 60 s. Called for `Action::CoolDown`.
-    pub(crate) fn rest(&mut self, key: Key, source: Source, retry_after_ms: Option<u64>, now: Timestamp) {
+    pub(crate) fn rest(&mut self, key: Key, sender: Sender, retry_after_ms: Option<u64>, now: Timestamp) {
         if self.rests.len() >= MAX && !self.rests.contains_key(&key) {
-            self.make_room(source, now);
+            self.make_room(sender, now);
         }
-        self.rests.entry(key).or_default().fail(source, retry_after_ms, now);
+        self.rests.entry(key).or_default().fail(sender, retry_after_ms, now);
     }
 
-    /// Notes that the endpoint served a request of a source. The source's own failures there are forgotten, and a rest
-    /// for all sources ends. Rests for other single sources stay, because their requests may differ. Called at
+    /// Notes that the endpoint served a request of a sender. The sender's own failures there are forgotten, and a rest
+    /// for all senders ends. Rests for other single senders stay, because their requests may differ. Called at
     /// `Action::Commit`.
-    pub(crate) fn recovered(&mut self, key: &Key, source: Source) {
+    pub(crate) fn note_recovery(&mut self, key: &Key, sender: Sender) {
         if self.rests.is_empty() {
             return;
         }
         for key in key.covering() {
             let Some(rests) = self.rests.get_mut(&key) else { continue };
             rests.all = None;
-            rests.by_source.retain(|(failed, _)| *failed != source);
-            rests.by_source.iter_mut().for_each(|(_, rest)| rest.served = true);
-            if rests.by_source.is_empty() {
+            rests.by_sender.retain(|(failed, _)| *failed != sender);
+            rests.by_sender.iter_mut().for_each(|(_, rest)| rest.served = true);
+            if rests.by_sender.is_empty() {
                 self.rests.remove(&key);
             }
         }
@@ -176,22 +177,22 @@ impl CoolDowns {
         self.rests.is_empty()
     }
 
-    /// Whether the endpoint rests for a source, for `Run::skip_resting`.
+    /// Whether the endpoint rests for a sender, for `Run::skip_resting`.
     #[must_use]
-    pub(crate) fn is_resting(&self, key: &Key, source: Source, now: Timestamp) -> bool {
-        let rests = |key: Key| self.rests.get(&key).is_some_and(|rests| rests.until(Some(source), now).is_some());
+    pub(crate) fn is_resting(&self, key: &Key, sender: Sender, now: Timestamp) -> bool {
+        let rests = |key: Key| self.rests.get(&key).is_some_and(|rests| rests.until(Some(sender), now).is_some());
         !self.rests.is_empty() && key.covering().into_iter().any(rests)
     }
 
-    /// The rests, as steering needs them for a request of `source` to `path`; without a source, the rests for all
-    /// sources.
+    /// The rests, as steering needs them for a request of `sender` to `path`; without a sender, the rests for all
+    /// senders.
     #[must_use]
-    pub(crate) fn local(&self, table: &Table, path: Option<Path>, source: Option<Source>, now: Timestamp) -> Local {
+    pub(crate) fn local(&self, table: &Table, path: Option<Path>, sender: Option<Sender>, now: Timestamp) -> Local {
         let cooling = |(key, rests): (&Key, &Rests)| {
             if key.path.is_some() && key.path != path {
                 return None;
             }
-            let until = rests.until(source, now)?;
+            let until = rests.until(sender, now)?;
             Some(Cooling {
                 region: table.region_named(key.region.as_str())?,
                 endpoint: key.endpoint.clone(),
@@ -203,16 +204,16 @@ impl CoolDowns {
     }
 
     /// Removes the entries whose rests have ended. If none has ended, removes one entry: the one that ends first among
-    /// those of this source alone, else among those of other sources. Entries with a rest for all sources are removed
-    /// last. So a source that names ever new models pushes out its own rests.
-    fn make_room(&mut self, source: Source, now: Timestamp) {
+    /// those of this sender alone, else among those of other senders. Entries with a rest for all senders are removed
+    /// last. So a sender that names ever new models pushes out its own rests.
+    fn make_room(&mut self, sender: Sender, now: Timestamp) {
         self.rests.retain(|_, rests| rests.lasts(now));
         if self.rests.len() < MAX {
             return;
         }
         let order = |rests: &Rests| {
-            let own = rests.by_source.iter().all(|(failed, _)| *failed == source);
-            let until = rests.by_source.iter().map(|(_, rest)| rest).chain(&rests.all).map(|rest| rest.until).max();
+            let own = rests.by_sender.iter().all(|(failed, _)| *failed == sender);
+            let until = rests.by_sender.iter().map(|(_, rest)| rest).chain(&rests.all).map(|rest| rest.until).max();
             (rests.all.is_some(), !own, until)
         };
         let first = self.rests.iter().min_by_key(|(_, rests)| order(rests)).map(|(key, _)| key.clone());

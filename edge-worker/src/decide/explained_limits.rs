@@ -12,7 +12,7 @@ use bailiwick_rules::time::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::decide::admission;
-use crate::decide::quota::{Quotas, Standing};
+use crate::decide::quota::{QuotaState, Quotas};
 
 /// The quotas and limits of one explanation. Parts that don't apply are left out.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -80,7 +80,7 @@ struct ExplainedAmount {
 }
 
 /// The client and the regions that are explained.
-pub(crate) struct Asked<'a> {
+pub(crate) struct LimitsQuestion<'a> {
     /// The regions of the fence.
     pub(crate) fence: &'a [RegionIndex],
     /// The offered regions.
@@ -95,20 +95,20 @@ impl ExplainedLimits {
     /// The quotas and limits; empty for rules without quotas and limits.
     pub(crate) fn of(
         table: &Table,
-        asked: &Asked<'_>,
+        question: &LimitsQuestion<'_>,
         quotas: &mut Quotas,
         load: impl Fn(RegionIndex) -> Option<Ratio>,
         now: Timestamp,
     ) -> Self {
         let state_of = |(id, endpoints): (&str, Vec<String>)| {
             let quota = table.quotas().get(table.quota_named(id)?.get())?;
-            let (Standing { requests, tokens, .. }, wait) = quotas.standing(quota, now);
+            let (QuotaState { requests, tokens, .. }, wait) = quotas.standing(quota, now);
             let withheld_until = wait.map(|wait| now.after(wait));
             Some(ExplainedQuota { quota: id.to_owned(), endpoints, requests, tokens, withheld_until })
         };
-        let by_quota = if asked.by_operator { endpoints_by_quota(table, asked.fence) } else { Vec::new() };
+        let by_quota = if question.by_operator { endpoints_by_quota(table, question.fence) } else { Vec::new() };
         let quota_states = by_quota.into_iter().filter_map(state_of).collect();
-        Self { quotas: quota_states, limits: limits_of_tenant(table, asked, quotas, load, now) }
+        Self { quotas: quota_states, limits: limits_of_tenant(table, question, quotas, load, now) }
     }
 
     /// The fields to add to a JSON object, each with a comma before it.
@@ -211,18 +211,18 @@ fn endpoints_by_quota<'t>(table: &'t Table, fence: &[RegionIndex]) -> Vec<(&'t s
 /// The limits of the tenant, if it has any.
 fn limits_of_tenant(
     table: &Table,
-    asked: &Asked<'_>,
+    question: &LimitsQuestion<'_>,
     quotas: &mut Quotas,
     load: impl Fn(RegionIndex) -> Option<Ratio>,
     now: Timestamp,
 ) -> Option<ExplainedTenant> {
-    let tenant = table.tenant(asked.tenant?);
+    let tenant = table.tenant(question.tenant?);
     let limits = tenant.limits.as_ref()?;
     let tier = table.tier_of(tenant).map(|(name, tier)| ExplainedTier {
         name: name.to_string(),
         rank: tier.rank,
         refuse_at: tier.refuse_at.map(|mark| f64::from(mark.0) / f64::from(Ratio::ONE.0)),
-        refused: admission::check_tier(table, tenant, asked.offered.iter().copied(), load).is_err(),
+        refused: admission::check_tier(table, tenant, question.offered.iter().copied(), load).is_err(),
     });
     let concurrency =
         limits.concurrency.map(|most| ExplainedConcurrency { under_way: admission::under_way(&tenant.id), most });
@@ -268,8 +268,9 @@ mod tests {
     /// The quotas and limits in an explanation. The tenant may be missing.
     fn explained(quotas: &mut Quotas, tenant: bool, by_operator: bool, load: u32) -> ExplainedLimits {
         let (table, both) = (table(), [RegionIndex(0), RegionIndex(1)]);
-        let asked = Asked { fence: &both, offered: &both, tenant: tenant.then_some(TenantIndex(0)), by_operator };
-        ExplainedLimits::of(&table, &asked, quotas, |_| Some(Ratio(load)), NOW)
+        let question =
+            LimitsQuestion { fence: &both, offered: &both, tenant: tenant.then_some(TenantIndex(0)), by_operator };
+        ExplainedLimits::of(&table, &question, quotas, |_| Some(Ratio(load)), NOW)
     }
 
     /// The JSON fields.

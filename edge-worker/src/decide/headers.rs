@@ -53,10 +53,10 @@ impl Headers {
             self.text.reserve(512);
         }
         self.text.push_str(name);
-        let named = self.text.len();
+        let end_of_name = self.text.len();
         self.text.push('\n');
         self.text.push_str(value);
-        self.ends.push((named, self.text.len()));
+        self.ends.push((end_of_name, self.text.len()));
         self.text.push('\n');
     }
 

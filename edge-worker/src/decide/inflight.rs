@@ -1,5 +1,6 @@
 //! Limits the bytes of bodies that an isolate holds at once. Takes the size of a body; returns a [`Reservation`], or
-//! refuses the body. Called by `incoming`, `uploads` and all other code that holds bodies.
+//! refuses the body. Called by `incoming`, `uploads` and all other code that holds bodies. An isolate is one instance
+//! of the Worker; the platform runs several, which share no memory.
 //!
 //! An isolate has 128 MB for all of its requests. If the isolate uses more, all of its requests end. Allocated bytes
 //! are counted, not received bytes. The Wasm's memory is limited to 96 MiB (build.rs), so that it leaves the rest to

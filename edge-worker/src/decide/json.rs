@@ -225,15 +225,16 @@ impl<'a> Scan<'a> {
 
     fn next_is(&mut self, byte: u8) -> bool {
         self.skip_space();
-        let found = self.text.get(self.at) == Some(&byte);
-        self.at += usize::from(found);
-        found
+        let matches_byte = self.text.get(self.at) == Some(&byte);
+        self.at += usize::from(matches_byte);
+        matches_byte
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), InvalidJson> {
         if self.next_is(byte) { Ok(()) } else { self.broken() }
     }
 
+    /// Enters an object or a list, unless it is nested too deeply.
     fn enter(&mut self, byte: u8) -> Result<(), InvalidJson> {
         if self.depth == DEEPEST {
             return self.broken();
@@ -282,6 +283,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
+    /// Skips at least one digit.
     fn digits(&mut self) -> Result<(), InvalidJson> {
         let count = self.text[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         if count == 0 {
@@ -316,6 +318,7 @@ impl<'a> Scan<'a> {
         Ok((range, escaped))
     }
 
+    /// Skips an escape sequence of a string.
     fn escape(&mut self) -> Result<(), InvalidJson> {
         self.at += 1;
         match self.text.get(self.at) {

@@ -158,20 +158,20 @@ impl Splitter {
                 }
                 State::Head => return self.next_head(),
                 State::Body => {
-                    let found = find(&self.pending, &self.delimiter);
+                    let delimiter_at = find(&self.pending, &self.delimiter);
                     // The last bytes of `pending` may be the start of a delimiter. All bytes before them are content.
-                    let content = found.unwrap_or(self.pending.len().saturating_sub(self.delimiter.len() - 1));
+                    let content = delimiter_at.unwrap_or(self.pending.len().saturating_sub(self.delimiter.len() - 1));
                     if self.parts == 0 {
-                        if found.is_none() && self.pending.len() < self.delimiter.len() {
+                        if delimiter_at.is_none() && self.pending.len() < self.delimiter.len() {
                             return Ok(None);
                         }
-                        if found != Some(0) {
+                        if delimiter_at != Some(0) {
                             return Err(bad("the body doesn't begin with the boundary of its Content-Type"));
                         }
                     } else if content > 0 {
                         return Ok(Some(Piece::Data(self.take(content))));
                     }
-                    if found.is_none() {
+                    if delimiter_at.is_none() {
                         return Ok(None);
                     }
                     self.take(self.delimiter.len());

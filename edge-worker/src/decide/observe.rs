@@ -1,5 +1,13 @@
-//! Counts requests and their outcomes for the DNS nodes. Takes the begin and end of requests and attempts; returns the
-//! [`Batch`] of this isolate for a span of time. Called by `runtime::observe`.
+//! Counts requests and their outcomes for the DNS nodes. Takes the begin and the end of each request and of each
+//! attempt (one try to get the request answered by one endpoint). Returns a [`Batch`]: the counts of this isolate,
+//! which is one running instance of the Worker, since its last batch. Called by `runtime::observe`, which posts the
+//! batches.
+//!
+//! Three things are counted. Outcomes, tokens and times are sums by [`Key`] (service, clients, region, endpoint, model
+//! and so on). Requests in flight are measured as busy time: a request that takes two seconds adds two seconds to its
+//! key. Demand is the same for the clients of a service whose fence (the regions that may process them) has the same
+//! order, whatever region serves them. Where a rollout replaces a model or an endpoint, [`Arms`] counts its old and its
+//! new side apart.
 //!
 //! The number of counts is bounded. Labels are names of the rules and fixed words, never text from a client or an
 //! endpoint.
@@ -16,7 +24,7 @@ use bailiwick_rules::time::Timestamp;
 use super::attempt::{Outcome, Record};
 
 use arms::Arms;
-pub(crate) use arms::Judged;
+pub(crate) use arms::JudgedAttempts;
 
 /// The most regions of an order. The demand of clients with a longer fence isn't counted.
 const LONGEST_ORDER: usize = 64;
@@ -34,9 +42,13 @@ pub(crate) struct Collector {
     /// When the last batch was taken.
     since: Timestamp,
     counts: BTreeMap<Key, Counts>,
+    /// The requests that are at an endpoint now.
     in_flight: InProgress<Key>,
+    /// The steered requests that haven't ended yet.
     demand: InProgress<Order>,
+    /// The requests that weren't counted because there were too many keys.
     uncounted: u64,
+    /// The attempts by which rollouts are judged.
     arms: Arms,
     /// Whether the last batch reported requests in flight.
     has_reported: bool,
@@ -72,6 +84,7 @@ impl Busy {
         self.count = self.count.saturating_sub(1);
     }
 
+    /// Returns the busy time since the last call.
     fn take(&mut self, now: Timestamp) -> u64 {
         self.accrue(now);
         core::mem::take(&mut self.busy_ms)
@@ -133,50 +146,56 @@ impl Collector {
     }
 
     /// Records that a request was steered. The request counts as demand of clients whose fence has this order.
-    pub(crate) fn steered(&mut self, order: &Order, now: Timestamp) {
+    pub(crate) fn begin_request(&mut self, order: &Order, now: Timestamp) {
         if (1..=LONGEST_ORDER).contains(&order.1.len()) {
             self.demand.begin(order, Batch::MAX_ORDERS, now);
         }
     }
 
     /// Records that a steered request has ended.
-    pub(crate) fn ended(&mut self, order: &Order, now: Timestamp) {
+    pub(crate) fn end_request(&mut self, order: &Order, now: Timestamp) {
         self.demand.end(order, now);
     }
 
     /// Records that a request was sent to the endpoint of a key.
-    pub(crate) fn sent(&mut self, key: &Key, now: Timestamp) {
+    pub(crate) fn begin_send(&mut self, key: &Key, now: Timestamp) {
         self.in_flight.begin(key, Batch::MAX_KEYS, now);
     }
 
     /// Records that a request is no longer at the endpoint of a key.
-    pub(crate) fn left(&mut self, key: &Key, now: Timestamp) {
+    pub(crate) fn end_send(&mut self, key: &Key, now: Timestamp) {
         self.in_flight.end(key, now);
     }
 
     /// Counts a request that was sent to no endpoint.
-    pub(crate) fn refused(&mut self, key: Key, code: &str, total_ms: u64) {
-        self.with(key, |counts| {
+    pub(crate) fn count_unsent(&mut self, key: Key, code: &str, total_ms: u64) {
+        self.change_counts(key, |counts| {
             Counts::bump(&mut counts.requests, code);
             counts.total.count(total_ms.saturating_mul(1_000));
         });
     }
 
-    /// Whether an attempt of this tenant at a region where a rollout has arms will be judged. Asked when the attempt
-    /// begins and without its arm, so that neither its end nor its arm decides whether it counts.
-    pub(crate) fn judges(&mut self, tenant: Option<TenantIndex>, service: &ServiceId, region: &RegionId) -> bool {
+    /// Whether an attempt of this tenant will count for the judgement of a rollout that is under way in the region. The
+    /// caller asks when the attempt begins, and doesn't say whether it is of the rollout's old or new arm (side). So
+    /// neither its outcome nor its arm decides whether it counts.
+    pub(crate) fn admit_to_judgement(
+        &mut self,
+        tenant: Option<TenantIndex>,
+        service: &ServiceId,
+        region: &RegionId,
+    ) -> bool {
         self.arms.admit(tenant, service, region)
     }
 
     /// Counts a request that was sent to endpoints, and its attempts. `base` is the key of the request without an
-    /// endpoint; `key` returns the key of an attempt, by the attempt's index. `judged` tells of each attempt whether
-    /// its rollout is judged by it.
-    pub(crate) fn ran(
+    /// endpoint; `key` returns the key of an attempt, by the attempt's index. `judged` says which attempts count for
+    /// the judgement of a rollout. `code` is the code of the answer, such as `ok`.
+    pub(crate) fn count_sent(
         &mut self,
         base: &Key,
         key: impl Fn(usize) -> Key,
         record: &Record,
-        judged: Judged,
+        judged: JudgedAttempts,
         code: &str,
         total_ms: u64,
     ) {
@@ -186,18 +205,17 @@ impl Collector {
             if judged.has(nth) {
                 self.arms.count(&key, |counts| Counts::bump(&mut counts.attempts, outcome));
             }
-            self.with(key, |counts| Counts::bump(&mut counts.attempts, outcome));
+            self.change_counts(key, |counts| Counts::bump(&mut counts.attempts, outcome));
         }
         let is_committed =
             |nth: &usize| record.attempts.get(*nth).is_some_and(|attempt| attempt.outcome == Some(Outcome::Committed));
         let committed = (0..record.attempts.len()).find(is_committed);
-        let (first_token_us, usage) = match committed.and_then(|nth| record.attempts.get(nth)) {
-            // A stream is committed when its first content arrives, so the attempt's time is that to the first content.
-            Some(attempt) if record.contents.count > 0 => (Some(attempt.ms.saturating_mul(1_000)), Some(record.usage)),
-            Some(_) => (None, Some(record.usage)),
-            None => (None, None),
-        };
-        let answer = |counts: &mut Counts| {
+        let usage = committed.map(|_| record.usage);
+        // A stream is committed when its first content arrives, so the attempt's time is that to the first content.
+        let has_content = record.contents.count > 0;
+        let committed_attempt = committed.and_then(|nth| record.attempts.get(nth));
+        let first_token_us = committed_attempt.filter(|_| has_content).map(|attempt| attempt.ms.saturating_mul(1_000));
+        let count_answer = |counts: &mut Counts| {
             first_token_us.into_iter().for_each(|us| counts.first_token.count(us));
             record.contents.between_us().into_iter().for_each(|us| counts.between_tokens.count(us));
             let finish = usage.and_then(|usage| usage.finish);
@@ -205,7 +223,7 @@ impl Collector {
         };
         if let Some(nth) = committed.filter(|nth| judged.has(*nth)) {
             self.arms.count(&key(nth), |counts| {
-                answer(counts);
+                count_answer(counts);
                 if let Some(us) = first_token_us {
                     let timing = counts.by_length.entry(length_class(judged.bytes()).to_owned()).or_default();
                     timing.first_token.count(us);
@@ -213,10 +231,10 @@ impl Collector {
                 }
             });
         }
-        self.with(committed.map_or_else(|| base.clone(), key), |counts| {
+        self.change_counts(committed.map_or_else(|| base.clone(), key), |counts| {
             Counts::bump(&mut counts.requests, code);
             counts.total.count(total_ms.saturating_mul(1_000));
-            answer(counts);
+            count_answer(counts);
             if let Some(usage) = usage {
                 counts.tokens_in = counts.tokens_in.saturating_add(usage.tokens_in.unwrap_or(0));
                 counts.tokens_out = counts.tokens_out.saturating_add(usage.tokens_out.unwrap_or(0));
@@ -226,7 +244,7 @@ impl Collector {
 
     /// Changes the counts of a key. If there are too many keys, the model is replaced by [`OTHER`], or the request
     /// isn't counted.
-    fn with(&mut self, mut key: Key, change: impl FnOnce(&mut Counts)) {
+    fn change_counts(&mut self, mut key: Key, change: impl FnOnce(&mut Counts)) {
         if self.counts.len() >= Batch::MAX_KEYS && !self.counts.contains_key(&key) {
             key.model = key.model.map(|_| OTHER.to_owned());
             if !self.counts.contains_key(&key) {
@@ -322,7 +340,7 @@ mod tests {
     fn an_isolate_without_traffic_sends_no_batch() {
         let mut collector = collector();
         assert_eq!(collector.take(7, after(5_000)), None);
-        collector.refused(base(), "model_not_found", 3);
+        collector.count_unsent(base(), "model_not_found", 3);
         let batch = collector.take(7, after(10_000)).unwrap();
         assert_eq!((batch.sequence, batch.span_ms, batch.revision), (1, 5_000, 7));
         assert_eq!(batch.counts[0].counts.requests["model_not_found"], 1);
@@ -348,7 +366,7 @@ mod tests {
         let record = served_at_the_second();
         let mut collector = collector();
         let keys = [at("fra-1"), at("fra-2")];
-        collector.ran(&base(), |nth| keys[nth].clone(), &record, Judged::default(), "ok", 1_200);
+        collector.count_sent(&base(), |nth| keys[nth].clone(), &record, JudgedAttempts::default(), "ok", 1_200);
         let batch = collector.take(1, after(5_000)).unwrap();
         let counts: BTreeMap<_, _> =
             batch.counts.into_iter().map(|observation| (observation.key, observation.counts)).collect();
@@ -361,7 +379,14 @@ mod tests {
         assert_eq!(sums, [80_000, 30_000, 1_200_000]);
 
         let all_failed = Record { attempts: vec![attempt("fra-1", Outcome::Network, 5)], ..Record::default() };
-        collector.ran(&base(), |nth| keys[nth].clone(), &all_failed, Judged::default(), "endpoints_failed", 9);
+        collector.count_sent(
+            &base(),
+            |nth| keys[nth].clone(),
+            &all_failed,
+            JudgedAttempts::default(),
+            "endpoints_failed",
+            9,
+        );
         let batch = collector.take(1, after(9_000)).unwrap();
         let first_tokens = |observation: &Observation| observation.counts.first_token.len();
         let reported: Vec<_> =
@@ -378,15 +403,15 @@ mod tests {
         let record = served_at_the_second();
         let with = |endpoint: &str, arm: &str| Key { arm: Some(arm.to_owned()), ..at(endpoint) };
         let keys = [with("fra-1", "new"), with("fra-2", "old")];
-        let told = |judged: [bool; 2]| {
-            let (mut collector, mut bits) = (collector(), Judged::default());
-            judged.into_iter().for_each(|one| bits.note(one, 20_000));
-            collector.ran(&base(), |nth| keys[nth].clone(), &record, bits, "ok", 1_200);
+        let arms_of = |judged: [bool; 2]| {
+            let (mut collector, mut bits) = (collector(), JudgedAttempts::default());
+            judged.into_iter().for_each(|is_judged| bits.note(is_judged, 20_000));
+            collector.count_sent(&base(), |nth| keys[nth].clone(), &record, bits, "ok", 1_200);
             let batch = collector.take(1, after(5_000)).unwrap();
             Batch::read(&serde_json::to_vec(&batch).unwrap()).unwrap().arms
         };
-        let both = told([true, true]);
-        let arms: Vec<_> = both.iter().map(|one| one.arm.as_str()).collect();
+        let both = arms_of([true, true]);
+        let arms: Vec<_> = both.iter().map(|counts| counts.arm.as_str()).collect();
         assert_eq!(arms, ["old", "new"]);
         let (old, new) = (&both[0].counts, &both[1].counts);
         assert_eq!((old.attempts["committed"], old.finish["stop"], old.first_token.len()), (1, 1, 1));
@@ -394,22 +419,22 @@ mod tests {
         let of_length = &old.by_length["64k"];
         assert_eq!((&of_length.first_token, &of_length.between_tokens), (&old.first_token, &old.between_tokens));
         assert_eq!((old.by_length.len(), new.by_length.len()), (1, 0));
-        assert_eq!(told([false, true]).len(), 1);
-        assert!(told([false, false]).is_empty(), "a batch without judged attempts is the same as before");
+        assert_eq!(arms_of([false, true]).len(), 1);
+        assert!(arms_of([false, false]).is_empty(), "a batch without judged attempts is the same as before");
     }
 
     #[test]
     fn requests_in_progress_are_reported_in_each_span() {
         let mut collector = collector();
-        collector.steered(&order(), after(1_000));
-        collector.sent(&at("fra-1"), after(1_000));
-        collector.sent(&at("fra-1"), after(3_000));
+        collector.begin_request(&order(), after(1_000));
+        collector.begin_send(&at("fra-1"), after(1_000));
+        collector.begin_send(&at("fra-1"), after(3_000));
         let first = collector.take(1, after(5_000)).unwrap();
         assert_eq!((first.counts[0].counts.busy_ms, first.in_flight[0].count), (4_000 + 2_000, 2));
         assert_eq!(first.demand[0].busy_ms, 4_000);
-        collector.left(&at("fra-1"), after(6_000));
-        collector.left(&at("fra-1"), after(7_000));
-        collector.ended(&order(), after(7_000));
+        collector.end_send(&at("fra-1"), after(6_000));
+        collector.end_send(&at("fra-1"), after(7_000));
+        collector.end_request(&order(), after(7_000));
         let second = collector.take(1, after(10_000)).unwrap();
         assert_eq!((second.counts[0].counts.busy_ms, second.in_flight.len()), (1_000 + 2_000, 0));
         assert_eq!((second.demand[0].busy_ms, second.sequence), (2_000, 2));
@@ -425,10 +450,10 @@ mod tests {
         let mut collector = collector();
         for nth in 0..2_000 {
             let model = Some(format!("model-{nth}"));
-            collector.refused(Key { model, ..base() }, "ok", 1);
-            collector.sent(&Key { clients: format!("c{nth}"), ..at("fra-1") }, NOW);
+            collector.count_unsent(Key { model, ..base() }, "ok", 1);
+            collector.begin_send(&Key { clients: format!("c{nth}"), ..at("fra-1") }, NOW);
             let region = RegionId::parse(&format!("r{nth}")).unwrap();
-            collector.steered(&(base().service, vec![region; 1 + nth % 80]), NOW);
+            collector.begin_request(&(base().service, vec![region; 1 + nth % 80]), NOW);
         }
         let batch = collector.take(1, after(1_000)).unwrap();
         let bytes = serde_json::to_vec(&batch).unwrap();
@@ -466,11 +491,11 @@ mod tests {
                 match step {
                     Step::Begin(nth) => {
                         under_way[nth] += 1;
-                        collector.sent(&at(&format!("e{nth}")), now);
+                        collector.begin_send(&at(&format!("e{nth}")), now);
                     }
                     Step::End(nth) if under_way[nth] > 0 => {
                         under_way[nth] -= 1;
-                        collector.left(&at(&format!("e{nth}")), now);
+                        collector.end_send(&at(&format!("e{nth}")), now);
                     }
                     Step::End(_) => {}
                     Step::Wait(ms) => {

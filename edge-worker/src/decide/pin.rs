@@ -1,5 +1,6 @@
 //! Reads `x-bailiwick-pin`, by which an operator names the region that serves a request. Takes the header and the
-//! rules; returns a [`Pin`]. Called by `serve` when it recognises a request; `plan` keeps to it.
+//! rules; returns a [`Pin`]. Called by `serve` when it recognises a request; `plan` keeps to it. The arms of a rollout
+//! are its two sides: the requests that get the old thing, and those that get the new thing.
 
 use bailiwick_rules::rollout::Arm;
 use bailiwick_rules::table::{RegionIndex, Table};

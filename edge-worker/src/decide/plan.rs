@@ -120,16 +120,16 @@ impl Plan {
         table: &Table,
         service: ServiceIndex,
         steering: &Steering,
-        wanted: &PlanRequest<'_>,
+        request: &PlanRequest<'_>,
         has_secret: impl Fn(&str) -> bool,
     ) -> Result<Self, Failure> {
-        if let Some(failure) = nothing_offered(table, service, steering, wanted) {
+        if let Some(failure) = nothing_offered(table, service, steering, request) {
             return Err(failure);
         }
         let mut plan = Self { targets: Vec::new(), skipped: Vec::new() };
-        let skew = skew(table, steering, wanted);
+        let skew = skew(table, steering, request);
         for ranked in &steering.ordered {
-            plan.add_region(table, ranked.fenced, (wanted, skew.as_ref()), &has_secret, None);
+            plan.add_region(table, ranked.fenced, (request, skew.as_ref()), &has_secret, None);
         }
         Ok(plan)
     }
@@ -140,34 +140,34 @@ impl Plan {
         &mut self,
         table: &Table,
         fenced: Fenced,
-        (wanted, skew): (&PlanRequest<'_>, Option<&Skew>),
+        (request, skew): (&PlanRequest<'_>, Option<&Skew>),
         has_secret: &impl Fn(&str) -> bool,
         pinned: Option<&EndpointId>,
     ) {
         let region = table.region(fenced.region);
-        let arms = Arms::at(table, fenced.region, wanted, pinned);
+        let arms = Arms::at(table, fenced.region, request, pinned);
         let mut skip = |endpoint: &EndpointId, why: Skip| {
             self.skipped.push(Skipped { region: region.id.clone(), endpoint: endpoint.clone(), why });
         };
         let mut able = Vec::new();
-        let any_forced = forces_endpoints(table, fenced.region, &wanted.conditions);
+        let any_forced = forces_endpoints(table, fenced.region, &request.conditions);
         let forced_at = |position| {
-            let forced = || forced_endpoint(table, fenced.region, position, &wanted.conditions);
+            let forced = || forced_endpoint(table, fenced.region, position, &request.conditions);
             any_forced.then(forced).flatten().map(|forced| forced.status)
         };
         for (position, (id, endpoint)) in region.endpoints.iter().enumerate() {
             let secret = endpoint.secret.as_ref().is_none_or(|secret| has_secret(secret.as_str()));
-            match model_at(endpoint, wanted.model) {
+            match model_at(endpoint, request.model) {
                 None => skip(id, Skip::NoModel),
-                Some(_) if lacks(endpoint, wanted.needs).is_some() => skip(id, Skip::NoModel),
-                Some(_) if !wanted.needs.engines.includes(endpoint.engine) => skip(id, Skip::Engine),
+                Some(_) if lacks(endpoint, request.needs).is_some() => skip(id, Skip::NoModel),
+                Some(_) if !request.needs.engines.includes(endpoint.engine) => skip(id, Skip::Engine),
                 Some(_) if !secret => skip(id, Skip::NoSecret),
                 Some(_) if forced_at(position) == Some(Status::Down) => skip(id, Skip::Forced),
                 Some(model) => match arms.as_ref().map_or(Ok(None), |arms| arms.of(id, model)) {
                     Err(closed) => skip(id, closed),
                     Ok(part) => {
                         let is_forced_up = forced_at(position).is_some();
-                        let reason = reason_to_wait((fenced.region, position, id), wanted, is_forced_up, skew);
+                        let reason = reason_to_wait((fenced.region, position, id), request, is_forced_up, skew);
                         able.push((reason, id, endpoint, model, part));
                     }
                 },
@@ -181,7 +181,7 @@ impl Plan {
                 // An endpoint that replaces another takes its place.
                 let stands_for = part.as_ref().and_then(|part| part.stands_for);
                 let (as_id, as_endpoint) = stands_for.unwrap_or((id, endpoint));
-                (is_last, as_endpoint.priority, score(wanted.affinity, &region.id, as_id, as_endpoint), *id)
+                (is_last, as_endpoint.priority, score(request.affinity, &region.id, as_id, as_endpoint), *id)
             });
         }
         for (reason, id, endpoint, model, part) in able {
@@ -191,7 +191,7 @@ impl Plan {
                     region: fenced.region,
                     region_id: region.id.clone(),
                     id: id.clone(),
-                    endpoint: part.as_ref().map_or_else(|| endpoint.clone(), |part| part.endpoint(endpoint, wanted)),
+                    endpoint: part.as_ref().map_or_else(|| endpoint.clone(), |part| part.endpoint(endpoint, request)),
                     model: part.as_ref().and_then(|part| part.model).or(model).map(str::to_owned),
                     arm: part.as_ref().map(|part| part.arm),
                     is_trial: part.as_ref().is_some_and(|part| part.is_trial),
@@ -311,12 +311,12 @@ pub(crate) fn models(table: &Table, steering: &Steering) -> Option<Vec<String>> 
 }
 
 /// Which endpoints run another release of the model than counts in the fence. `None` if none does.
-fn skew(table: &Table, steering: &Steering, wanted: &PlanRequest<'_>) -> Option<Skew> {
+fn skew(table: &Table, steering: &Steering, request: &PlanRequest<'_>) -> Option<Skew> {
     if table.releases().is_empty() {
         return None;
     }
     let fence: Vec<RegionIndex> = steering.fence().map(|ranked| ranked.fenced.region).collect();
-    Skew::of(table, &fence, wanted.model, &wanted.conditions)
+    Skew::of(table, &fence, request.model, &request.conditions)
 }
 
 /// The quota that an endpoint's requests are counted against.
@@ -329,9 +329,9 @@ fn nothing_offered(
     table: &Table,
     service: ServiceIndex,
     steering: &Steering,
-    wanted: &PlanRequest<'_>,
+    request: &PlanRequest<'_>,
 ) -> Option<Failure> {
-    let model = wanted.model;
+    let model = request.model;
     let mut fence = steering.fence().peekable();
     let not_home = |withheld: &Withheld| withheld.reason == Reason::NotHome;
     let hub_outside = table.service(service).hub.is_some() && steering.withheld.iter().all(not_home);
@@ -346,30 +346,31 @@ fn nothing_offered(
     {
         return Some(Failure::ModelNotFound { model: name.to_owned() });
     }
-    if !wanted.needs.models.is_empty()
-        && let Some(named) = lacking_everywhere(table, steering, wanted)
+    if !request.needs.models.is_empty()
+        && let Some(named) = lacking_everywhere(table, steering, request)
     {
         return Some(named.not_found());
     }
     let knows = |ranked: Ranked| {
-        let fits =
-            |endpoint: &Endpoint| wanted.needs.engines.includes(endpoint.engine) && model_at(endpoint, model).is_some();
+        let fits = |endpoint: &Endpoint| {
+            request.needs.engines.includes(endpoint.engine) && model_at(endpoint, model).is_some()
+        };
         table.region(ranked.fenced.region).endpoints.iter().any(|(_, endpoint)| fits(endpoint))
     };
-    if wanted.needs.engines != Engines::ALL && !steering.fence().any(knows) {
-        return Some(no_engine(wanted.needs));
+    if request.needs.engines != Engines::ALL && !steering.fence().any(knows) {
+        return Some(no_engine(request.needs));
     }
     steering.ordered.is_empty().then_some(Failure::RegionUnavailable)
 }
 
 /// The model named below the body's top level because of which no endpoint of the fence can take the request.
 #[inline(never)]
-fn lacking_everywhere<'n>(table: &Table, steering: &Steering, wanted: &PlanRequest<'n>) -> Option<&'n NamedModel> {
+fn lacking_everywhere<'n>(table: &Table, steering: &Steering, request: &PlanRequest<'n>) -> Option<&'n NamedModel> {
     let endpoints = steering.fence().flat_map(|ranked| &table.region(ranked.fenced.region).endpoints);
-    let with_model = endpoints.filter(|(_, endpoint)| model_at(endpoint, wanted.model).is_some());
+    let with_model = endpoints.filter(|(_, endpoint)| model_at(endpoint, request.model).is_some());
     let mut lacking = None;
     for (_, endpoint) in with_model {
-        lacking = Some(lacks(endpoint, wanted.needs)?);
+        lacking = Some(lacks(endpoint, request.needs)?);
     }
     lacking
 }
@@ -382,17 +383,17 @@ pub(crate) fn no_engine(needs: &Needs) -> Failure {
 /// Why an endpoint should be tried after others, if at all. Probes don't count if an operator forced it up.
 fn reason_to_wait(
     (region, position, id): (RegionIndex, usize, &EndpointId),
-    wanted: &PlanRequest<'_>,
+    request: &PlanRequest<'_>,
     is_forced_up: bool,
     skew: Option<&Skew>,
 ) -> Option<Skip> {
-    let conditions = &wanted.conditions;
+    let conditions = &request.conditions;
     let health = conditions.health.get(region.get());
     if health.and_then(|health| health.endpoints.get(position)) == Some(&Status::Down) && !is_forced_up {
         return Some(Skip::Down);
     }
     let mine = |cooling: &Cooling| {
-        let same_model = cooling.model.is_none() || cooling.model.as_deref() == wanted.model;
+        let same_model = cooling.model.is_none() || cooling.model.as_deref() == request.model;
         cooling.region == region && cooling.endpoint == *id && same_model && cooling.until > conditions.now
     };
     let is_cooling = conditions.local.cooling.iter().any(mine);

@@ -1,5 +1,6 @@
 //! The providers' quotas and tenants' budgets in one isolate. Takes the estimated and real costs of requests, and the
-//! rate limit headers of providers; returns which endpoints may be asked now. Called by `memory`.
+//! rate limit headers of providers; returns which endpoints may be asked now. Called by `memory`. An isolate is one
+//! instance of the Worker; the platform runs several, which share no memory.
 //!
 //! A pool counts the requests and tokens that were taken of one quota or budget. If the Worker knows DNS nodes that
 //! divide quotas (`LEASES_URLS`), an isolate asks one for a part of each pool that it uses, and spends this part. The
@@ -28,7 +29,7 @@ const OUTPUT_DEFAULT: u64 = 800;
 /// The pools of all quotas and budgets, by name, so that they survive a change of the rules.
 #[derive(Debug, Default)]
 pub(crate) struct Quotas {
-    pools: HashMap<PoolKey, Known>,
+    pools: HashMap<PoolKey, PoolState>,
     ratios: Ratios,
 }
 
@@ -41,7 +42,7 @@ enum PoolKey {
 
 /// One pool: its limits, what this isolate took of it, and the part of it that a node granted to this isolate.
 #[derive(Debug, Default)]
-struct Known {
+struct PoolState {
     limits: Limits,
     pool: Pool,
     share: Share,
@@ -83,7 +84,7 @@ pub(crate) struct Charge {
 
 /// The state of a quota in an isolate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct QuotaState {
     /// The quota.
     pub(crate) quota: String,
     /// The requests that the isolate may send at once; `None` if requests aren't limited.
@@ -173,7 +174,7 @@ impl Quotas {
     ) -> Result<(), Refusal> {
         let cost = self.cost_by(OUTPUT_DEFAULT, demand);
         let known = self.of_budget(tenant, budget, now);
-        known.check(None, cost, now).inspect_err(|_| known.share.lacked(cost))
+        known.check(None, cost, now).inspect_err(|_| known.share.note_lack(cost))
     }
 
     /// Takes the estimated cost of a request from the budget of its tenant.
@@ -195,9 +196,9 @@ impl Quotas {
     }
 
     /// Records a request that didn't fit, for the next ask to a node.
-    pub(crate) fn lacked(&mut self, quota: &Quota, demand: &Demand, now: Timestamp) {
+    pub(crate) fn note_lack(&mut self, quota: &Quota, demand: &Demand, now: Timestamp) {
         let cost = self.cost(quota, demand);
-        self.of_quota(quota, now).share.lacked(cost);
+        self.of_quota(quota, now).share.note_lack(cost);
     }
 
     /// Takes the estimated cost of an attempt from a quota.
@@ -221,7 +222,7 @@ impl Quotas {
             }
         };
         // The pool is missing if the rules no longer have the quota.
-        let Some(Known { limits, pool, share }) = self.pools.get_mut(&charge.pool) else { return };
+        let Some(PoolState { limits, pool, share }) = self.pools.get_mut(&charge.pool) else { return };
         pool.true_up(limits, charge.reserve, charge.cost, used, now);
         let more = used.tokens.saturating_sub(charge.cost.tokens);
         let less = charge.cost.tokens.saturating_sub(used.tokens);
@@ -240,31 +241,31 @@ impl Quotas {
 
     /// Applies a provider's rate limit headers to the quota that an attempt was charged to.
     pub(crate) fn apply_headers(&mut self, charge: &Charge, status: u16, reading: &Reading, now: Timestamp) {
-        let Some(Known { limits, pool, .. }) = self.pools.get_mut(&charge.pool) else { return };
+        let Some(PoolState { limits, pool, .. }) = self.pools.get_mut(&charge.pool) else { return };
         match status {
-            200..=299 => pool.served(limits, reading, now),
-            429 => pool.refused(reading, now),
+            200..=299 => pool.note_served(limits, reading, now),
+            429 => pool.note_refused(reading, now),
             _ => {}
         }
     }
 
     /// The state of all quotas that this isolate has used and that the rules still have.
     #[must_use]
-    pub(crate) fn standings(&self, table: &Table, now: Timestamp) -> Vec<Standing> {
+    pub(crate) fn standings(&self, table: &Table, now: Timestamp) -> Vec<QuotaState> {
         let mut standings = Vec::new();
         for quota in table.quotas() {
-            if let Some(Known { limits, pool, share }) = self.pools.get(&PoolKey::Quota(quota.id.clone())) {
+            if let Some(PoolState { limits, pool, share }) = self.pools.get(&PoolKey::Quota(quota.id.clone())) {
                 let (requests, tokens) = pool.left(limits, now);
                 let (quota, closed) = (quota.id.to_string(), pool.closed(now).max(share.closed(now)));
-                standings.push(Standing { quota, requests, tokens, closed });
+                standings.push(QuotaState { quota, requests, tokens, closed });
             }
         }
         standings
     }
 
     /// The state of one quota, used or not, and how long even the smallest request has to wait.
-    pub(crate) fn standing(&mut self, quota: &Quota, now: Timestamp) -> (Standing, Option<Millis>) {
-        let unused = Known { limits: Limits::of(quota, Millis(0)), ..Known::default() };
+    pub(crate) fn standing(&mut self, quota: &Quota, now: Timestamp) -> (QuotaState, Option<Millis>) {
+        let unused = PoolState { limits: Limits::of(quota, Millis(0)), ..PoolState::default() };
         let known = self.pools.get(&PoolKey::Quota(quota.id.clone())).unwrap_or(&unused);
         let (requests, tokens) = known.pool.left(&known.limits, now);
         let closed = known.pool.closed(now).max(known.share.closed(now));
@@ -273,7 +274,7 @@ impl Quotas {
             Err(Refusal::Wait(wait)) => Some(wait),
             Ok(()) | Err(Refusal::TooLarge) => None,
         };
-        (Standing { quota: quota.id.to_string(), requests, tokens, closed }, wait)
+        (QuotaState { quota: quota.id.to_string(), requests, tokens, closed }, wait)
     }
 
     /// Whether a node should be asked for a part of a pool now.
@@ -283,7 +284,7 @@ impl Quotas {
     }
 
     /// The asks for a node, for all quotas and budgets that this isolate uses. The caller passes the node's answer to
-    /// [`Quotas::answered`].
+    /// [`Quotas::note_answer`].
     pub(crate) fn asks(&mut self, table: &Table, isolate: String, now: Timestamp) -> Asks {
         let (mut quotas, mut budgets) = (BTreeMap::new(), BTreeMap::new());
         let revision = table.revision().number;
@@ -305,11 +306,11 @@ impl Quotas {
 
     /// Applies a node's answer to `asks`; `grants` is `None` if no node answered. `table` holds the rules that the asks
     /// were made with.
-    pub(crate) fn answered(&mut self, table: &Table, asks: &Asks, grants: Option<&Grants>) {
+    pub(crate) fn note_answer(&mut self, table: &Table, asks: &Asks, grants: Option<&Grants>) {
         for id in asks.quotas.keys() {
             let grant = grants.and_then(|grants| grants.quotas.get(id));
             if let Some(known) = self.pools.get_mut(&PoolKey::Quota(id.clone())) {
-                known.answered(grant);
+                known.note_answer(grant);
             }
         }
         for position in asks.budgets.keys() {
@@ -317,23 +318,23 @@ impl Quotas {
             let tenant = table.tenants().get(*position as usize);
             let key = tenant.map(|tenant| PoolKey::Budget(tenant.id.clone()));
             if let Some(known) = key.and_then(|key| self.pools.get_mut(&key)) {
-                known.answered(grant);
+                known.note_answer(grant);
             }
         }
     }
 
     /// The pool of a quota.
-    fn of_quota(&mut self, quota: &Quota, now: Timestamp) -> &mut Known {
+    fn of_quota(&mut self, quota: &Quota, now: Timestamp) -> &mut PoolState {
         self.known(PoolKey::Quota(quota.id.clone()), Limits::of(quota, Millis(0)), now)
     }
 
     /// The pool of a tenant's budget.
-    fn of_budget(&mut self, tenant: &Tenant, budget: &Budget, now: Timestamp) -> &mut Known {
+    fn of_budget(&mut self, tenant: &Tenant, budget: &Budget, now: Timestamp) -> &mut PoolState {
         self.known(PoolKey::Budget(tenant.id.clone()), Limits::of_budget(budget), now)
     }
 
     /// A pool with its current limits, which may have changed since the pool was last used.
-    fn known(&mut self, key: PoolKey, limits: Limits, now: Timestamp) -> &mut Known {
+    fn known(&mut self, key: PoolKey, limits: Limits, now: Timestamp) -> &mut PoolState {
         let known = self.pools.entry(key).or_default();
         if known.limits != limits {
             known.pool = core::mem::take(&mut known.pool).at_limits(&known.limits, &limits, now);
@@ -343,7 +344,8 @@ impl Quotas {
     }
 }
 
-impl Known {
+impl PoolState {
+    /// Whether a request may be sent now, by the pool and by this isolate's share of it.
     fn check(&self, reserve: Option<usize>, cost: Cost, now: Timestamp) -> Result<(), Refusal> {
         let wait = self.share.wait(&self.limits, cost, now);
         match self.pool.check(&self.limits, reserve, cost, now) {
@@ -363,10 +365,10 @@ impl Known {
         self.share.ask(self.pool.closed(now), now)
     }
 
-    fn answered(&mut self, grant: Option<&Grant>) {
+    fn note_answer(&mut self, grant: Option<&Grant>) {
         match grant {
-            Some(grant) => self.share.answered(grant),
-            None => self.share.failed(),
+            Some(grant) => self.share.note_answer(grant),
+            None => self.share.note_failure(),
         }
     }
 }

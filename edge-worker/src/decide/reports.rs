@@ -23,7 +23,7 @@ const LEAST: Millis = Millis(1_000);
 
 /// What the fresh reports say together.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct CombinedHealth {
     /// The health of each region. If the rules name voters, it is what the voters agreed on. Else it is what most nodes
     /// with a fresh report say.
     pub(crate) health: Rc<[RegionHealth]>,
@@ -35,7 +35,7 @@ pub(crate) struct Seen {
     pub(crate) first_tokens: Rc<FirstTokens>,
 }
 
-impl Default for Seen {
+impl Default for CombinedHealth {
     fn default() -> Self {
         Self { health: Rc::from([]), shares: Rc::default(), loads: Rc::from([]), first_tokens: Rc::default() }
     }
@@ -45,7 +45,7 @@ impl Default for Seen {
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     by_node: Vec<Option<Received>>,
-    aggregate: Option<(Revision, Timestamp, Seen)>,
+    aggregate: Option<(Revision, Timestamp, CombinedHealth)>,
     /// What the voters agreed on. A new isolate knows no agreement: every region counts as up until most sites report a
     /// status, or report what they agreed on before.
     agreed: Agreed,
@@ -67,7 +67,7 @@ impl Reports {
     }
 
     /// What the fresh reports say of the regions of `table`.
-    pub(crate) fn seen(&mut self, table: &Table, now: Timestamp) -> Seen {
+    pub(crate) fn seen(&mut self, table: &Table, now: Timestamp) -> CombinedHealth {
         if let Some((revision, at, seen)) = &self.aggregate
             && *revision == table.revision()
             && *at <= now
@@ -82,7 +82,7 @@ impl Reports {
         let health = combined(table, &received, &mut self.agreed, now).into();
         let timed = newest(&received, now, |report| !report.first_token_ms.is_empty());
         self.medians = timed.map(|report| hold(&self.medians, &report.first_token_ms)).unwrap_or_default();
-        let seen = Seen {
+        let seen = CombinedHealth {
             health,
             shares: Rc::new(shares.unwrap_or_default()),
             loads: loads(table, &received, now),

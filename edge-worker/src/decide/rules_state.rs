@@ -1,6 +1,6 @@
 //! The rules that an isolate follows. Takes rules documents of several sources (URLs and Workers KV); returns the table
 //! to steer by, and how long ago a source confirmed it. Pure: `runtime::feed` passes the bytes, and a time that never
-//! goes back.
+//! goes back. An isolate is one instance of the Worker; the platform runs several, which share no memory.
 
 #[cfg(test)]
 mod tests;
@@ -23,8 +23,8 @@ pub(crate) struct RulesState {
     is_bundled: bool,
     /// When a source last confirmed the current rules. For built-in rules: when this isolate began.
     confirmed: Timestamp,
-    sources: Vec<Source>,
-    /// The first so many of `sources` are asked each time. KV may come after them as a fallback.
+    sources: Vec<SourceState>,
+    /// How many of `sources`, from the first on, are asked each time. KV may come after them as a fallback.
     primary: usize,
     /// When the log last said that the current rules are old.
     logged_old: Option<Timestamp>,
@@ -32,25 +32,25 @@ pub(crate) struct RulesState {
 
 /// What is known of one source.
 #[derive(Clone, Debug, Default)]
-struct Source {
+struct SourceState {
     /// The entity tag of the source's document, if the document is valid.
     etag: Option<String>,
     /// The digest of the last document of this source, and the reason, if that document was refused.
-    refused: Option<([u8; 32], Refused)>,
+    refused: Option<([u8; 32], RefusalReason)>,
     /// Why the last attempt to read the source failed.
     unread: Option<ReadError>,
 }
 
 /// Why a document was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Refused {
+pub(crate) enum RefusalReason {
     /// The document has violations.
     Invalid,
     /// The document has the number of the current revision, but other bytes.
     Conflict,
 }
 
-impl Refused {
+impl RefusalReason {
     /// The word for logs and headers.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -70,7 +70,7 @@ pub(crate) enum OfferOutcome {
     /// The document was refused before.
     RefusedBefore,
     /// The document was refused for the first time. `Conflict` has no violations.
-    Refused(Refused, Vec<Violation>),
+    Refused(RefusalReason, Vec<Violation>),
 }
 
 impl OfferOutcome {
@@ -116,7 +116,7 @@ impl RulesState {
     /// Sets how many sources there are, and how many of them are asked each time. The age of built-in rules counts from
     /// `now`.
     pub(crate) fn arrange(&mut self, sources: usize, primary: usize, now: Timestamp) {
-        self.sources = vec![Source::default(); sources];
+        self.sources = vec![SourceState::default(); sources];
         self.primary = primary;
         self.confirmed = now;
     }
@@ -161,13 +161,13 @@ impl RulesState {
         let is_primary = source < self.primary;
         let succession = |table: &Table, revision| table.revision().succession(&revision);
         let (offer, confirmed) = match compiled {
-            Err(violations) => (OfferOutcome::Refused(Refused::Invalid, violations), false),
+            Err(violations) => (OfferOutcome::Refused(RefusalReason::Invalid, violations), false),
             Ok(table) => match self.table.as_deref().map(|current| succession(current, table.revision())) {
                 None | Some(Succession::Newer) => (self.take(table), true),
                 Some(Succession::Same) => (OfferOutcome::Known, true),
                 // KV is only a fallback, so it may hold an old document.
                 Some(Succession::Older) => (OfferOutcome::Known, is_primary),
-                Some(Succession::Conflict) => (OfferOutcome::Refused(Refused::Conflict, Vec::new()), false),
+                Some(Succession::Conflict) => (OfferOutcome::Refused(RefusalReason::Conflict, Vec::new()), false),
             },
         };
         if confirmed {
@@ -182,12 +182,13 @@ impl RulesState {
         offer
     }
 
+    /// Puts a table in service.
     fn take(&mut self, table: Table) -> OfferOutcome {
         let revision = table.revision();
         (self.table, self.is_bundled) = (Some(Rc::new(table)), false);
         // A conflict with the earlier document no longer matters.
         for source in &mut self.sources {
-            source.refused.take_if(|(_, why)| *why == Refused::Conflict);
+            source.refused.take_if(|(_, why)| *why == RefusalReason::Conflict);
         }
         OfferOutcome::Taken(revision)
     }
@@ -257,12 +258,16 @@ impl RulesState {
     /// can be read.
     pub(crate) fn trouble(&self) -> Option<&'static str> {
         let primary = self.sources.get(..self.primary).unwrap_or_default();
-        let is_unread = |source: &Source| source.unread.is_some_and(|why| why != ReadError::NoKey);
+        let is_unread = |source: &SourceState| source.unread.is_some_and(|why| why != ReadError::NoKey);
         if !primary.is_empty() && primary.iter().all(is_unread) {
             return Some("unreachable");
         }
-        let refused = |why: Refused| primary.iter().any(|source| source.refused.is_some_and(|(_, known)| known == why));
-        [Refused::Invalid, Refused::Conflict].into_iter().find(|&why| refused(why)).map(Refused::as_str)
+        let refused =
+            |why: RefusalReason| primary.iter().any(|source| source.refused.is_some_and(|(_, known)| known == why));
+        [RefusalReason::Invalid, RefusalReason::Conflict]
+            .into_iter()
+            .find(|&why| refused(why))
+            .map(RefusalReason::as_str)
     }
 
     /// How many primary sources could be read at the last attempt, and how many there are.

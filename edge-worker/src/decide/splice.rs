@@ -99,7 +99,7 @@ impl Names {
         places: NamePlaces,
         ids: Option<Ids>,
     ) -> Self {
-        let models = pairs.map(|(found, written)| (found.clone(), quoted(written))).collect();
+        let models = pairs.map(|(at_endpoint, written)| (at_endpoint.clone(), quoted(written))).collect();
         Self { models: Models::Map(models), places, ids }
     }
 
@@ -113,11 +113,11 @@ impl Names {
     }
 
     /// The quoted string to write in place of a model's name; `None` if the name stays.
-    fn model(&self, found: &str) -> Option<&str> {
+    fn model(&self, at_endpoint: &str) -> Option<&str> {
         match &self.models {
             Models::Same => None,
             Models::One(model) => Some(model),
-            Models::Map(models) => models.get(found).map(String::as_str),
+            Models::Map(models) => models.get(at_endpoint).map(String::as_str),
         }
     }
 
@@ -252,6 +252,7 @@ impl Events {
         Self { names, json, line, after_cr: false, begun: false, last: None, done: false }
     }
 
+    /// Writes the next bytes of an event stream to `out`, with the replacements. An event may be cut anywhere.
     fn pass(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         if !self.begun && !bytes.is_empty() {
             self.begun = true;
@@ -295,6 +296,8 @@ impl Events {
         }
     }
 
+    /// Writes a piece of an event's data with the replacements. If the data begins like those of the last event, which
+    /// is usual, the beginning isn't read again.
     fn data(&mut self, text: &[u8], out: &mut Vec<u8>) {
         let is_odd = has_odd_numbers(text);
         let fresh = self.json.is_fresh() && !is_odd;

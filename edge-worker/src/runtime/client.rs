@@ -46,6 +46,7 @@ pub(crate) fn service_of(table: &Table, host: &str) -> Option<ServiceIndex> {
     table.service_of_host(host.strip_suffix('.').unwrap_or(host))
 }
 
+/// The tenant whose key the request has.
 fn tenant_of(table: &Table, service: ServiceIndex, credentials: &Credentials) -> Result<TenantIndex, Failure> {
     let key = match (&credentials.bearer, &credentials.api_key) {
         (None, None) => return Err(Failure::MissingKey),
@@ -92,6 +93,7 @@ impl Credentials {
         Self { bearer: Some(key.to_owned()), api_key: None }
     }
 
+    /// Reads the credentials in these headers.
     fn read(authorization: Option<&str>, api_key: Option<&str>) -> Self {
         let bearer = authorization.and_then(|value| {
             let (scheme, token) = value.trim().split_once(' ')?;
@@ -123,6 +125,7 @@ impl Origin {
         Client { tenant: None, address: self.address, country: self.country, location: self.location }
     }
 
+    /// Reads what the runtime says about the client.
     fn read(address: Option<&str>, country: Option<&str>, latitude: Option<&str>, longitude: Option<&str>) -> Self {
         let degrees = |text: Option<&str>| text?.trim().parse::<f64>().ok();
         Self {

@@ -64,6 +64,7 @@ impl OriginPolicy {
         Some(Self::look_up(origin, table, &request.address.host))
     }
 
+    /// Whether web pages of this origin may use the service of this host.
     #[inline(never)]
     fn look_up(origin: &str, table: Option<&Table>, host: &str) -> Self {
         let cors = table
@@ -84,10 +85,10 @@ impl OriginPolicy {
         if let Err(failure) = Route::parse(method, &request.address.path) {
             return Some(Err(failure));
         }
-        let wanted = request.header("access-control-request-headers").unwrap_or_default();
+        let requested_headers = request.header("access-control-request-headers").unwrap_or_default();
         let headers = [
             ("access-control-allow-methods", method.to_owned()),
-            ("access-control-allow-headers", allowed_headers(wanted)),
+            ("access-control-allow-headers", allowed_headers(requested_headers)),
             ("access-control-max-age", max_age.to_string()),
         ];
         Some(Ok(info.no_content(headers.into_iter().collect())))
@@ -101,8 +102,8 @@ impl OriginPolicy {
             Self::Refused => return vary(headers),
             Self::Allowed { origin, .. } => origin,
         };
-        let shown = |name: &str| !SAFELISTED.contains(&name) && !name.starts_with("access-control-");
-        let names: Vec<&str> = headers.iter().map(|(name, _)| name).filter(|name| shown(name)).collect();
+        let is_exposed = |name: &str| !SAFELISTED.contains(&name) && !name.starts_with("access-control-");
+        let names: Vec<&str> = headers.iter().map(|(name, _)| name).filter(|name| is_exposed(name)).collect();
         let names = names.join(", ");
         if !names.is_empty() {
             headers.push("access-control-expose-headers", &names);
@@ -122,21 +123,22 @@ pub(crate) fn write_for_none(service: &Service, headers: &mut Headers) {
     }
 }
 
+/// Tells caches that the answer depends on the origin.
 fn vary(headers: &mut Headers) {
     headers.push("vary", "Origin");
 }
 
-/// The headers that a page wants to send and may send.
-fn allowed_headers(wanted: &str) -> String {
+/// Those of the requested headers that a page may send.
+fn allowed_headers(requested: &str) -> String {
     let is_allowed = |name: &&str| {
         let is_stainless = name.strip_prefix("x-stainless-").is_some_and(|rest| {
             rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         });
         name.len() <= 64 && (HEADERS.contains(name) || is_stainless)
     };
-    let wanted = wanted.to_ascii_lowercase();
+    let requested = requested.to_ascii_lowercase();
     // No client sends more than 64 headers.
-    let names: Vec<&str> = wanted.split(',').map(str::trim).filter(is_allowed).take(64).collect();
+    let names: Vec<&str> = requested.split(',').map(str::trim).filter(is_allowed).take(64).collect();
     names.join(", ")
 }
 

@@ -163,7 +163,7 @@ class Exchange {
     this.reader = undefined;
     this.pulling = false;
     this.pullTimer = undefined;
-    this.arm(MAX_SILENCE);
+    this.setTimer(MAX_SILENCE);
   }
 
   /** Calls into Wasm on behalf of this request's task. */
@@ -430,12 +430,12 @@ class Exchange {
   }
 
   /** Sets the timer: reports TIMER after `milliseconds`. Replaces a timer that was set before. */
-  arm(milliseconds) {
+  setTimer(milliseconds) {
     if (this.timer !== undefined) clearTimeout(this.timer);
     this.timer = setTimeout(() => {
       this.timer = undefined;
       this.notify(TIMER, 0);
-      if (this.number !== undefined && this.timer === undefined) this.arm(MAX_SILENCE);
+      if (this.number !== undefined && this.timer === undefined) this.setTimer(MAX_SILENCE);
     }, milliseconds);
   }
 

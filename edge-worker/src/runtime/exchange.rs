@@ -30,34 +30,49 @@ extern "C" {
     /// The `Exchange` object of exchange.js.
     #[derive(Clone)]
     pub(crate) type JsExchange;
+    /// Sends a request to an endpoint.
     #[wasm_bindgen(method)]
     fn send(this: &JsExchange, attempt: u8, head: &str, body: Option<&[u8]>, stream: Option<JsValue>);
+    /// Asks for more of the answer's body. With `on_demand`, nothing is read ahead.
     #[wasm_bindgen(method)]
     fn read(this: &JsExchange, on_demand: bool);
+    /// Lets the runtime pass the rest of the answer to the client.
     #[wasm_bindgen(method)]
     fn pipe(this: &JsExchange);
+    /// Fetches a small document while an answer is in flight.
     #[wasm_bindgen(method, js_name = fetchDocument)]
     fn fetch_document(this: &JsExchange, head: &str);
+    /// Aborts the request in flight.
     #[wasm_bindgen(method)]
     fn abort(this: &JsExchange);
+    /// Stops listening to an answer whose content is complete.
     #[wasm_bindgen(method)]
     fn leave(this: &JsExchange);
-    #[wasm_bindgen(method)]
-    fn arm(this: &JsExchange, milliseconds: f64);
+    /// Sets the timer, in place of a timer that was set before.
+    #[wasm_bindgen(method, js_name = setTimer)]
+    fn set_timer(this: &JsExchange, milliseconds: f64);
+    /// Answers the client with a complete response.
     #[wasm_bindgen(method)]
     fn respond(this: &JsExchange, status: u16, headers: &str, bytes: Option<&[u8]>, text: Option<&str>);
+    /// Answers the client with a response whose body is written later.
     #[wasm_bindgen(method, catch)]
     fn begin(this: &JsExchange, status: u16, headers: &str, length: Option<f64>) -> Result<(), JsValue>;
+    /// Reads the whole body of the client's request.
     #[wasm_bindgen(method, catch, js_name = readBody)]
     fn read_body(this: &JsExchange, request: &web_sys::Request) -> Result<(), JsValue>;
+    /// Writes to the client. Returns whether the client keeps up.
     #[wasm_bindgen(method)]
     fn write(this: &JsExchange, bytes: &[u8]) -> bool;
+    /// Returns whether the client has taken everything.
     #[wasm_bindgen(method)]
     fn flush(this: &JsExchange) -> bool;
+    /// Ends the client's body, which is complete.
     #[wasm_bindgen(method)]
     fn close(this: &JsExchange);
+    /// Breaks off the client's body, which is incomplete.
     #[wasm_bindgen(method)]
     fn cut(this: &JsExchange);
+    /// Reads a piece of the request's body within a time limit.
     #[wasm_bindgen(method)]
     fn pull(this: &JsExchange, request: &web_sys::Request, milliseconds: f64);
     /// Continues the task in a later microtask.
@@ -320,19 +335,19 @@ impl Exchange {
     }
 
     /// Sets the timer: [`Arrival::Timer`] follows after `after_ms` or earlier.
-    pub(crate) fn arm(&mut self, now_ms: i64, after_ms: u64) {
+    pub(crate) fn set_timer(&mut self, now_ms: i64, after_ms: u64) {
         let after_ms = after_ms.min(LONGEST_TIMER_MS);
         let at = now_ms.saturating_add_unsigned(after_ms);
         if self.timer_at.is_none_or(|timer_at| at < timer_at) {
             self.timer_at = Some(at);
-            self.set_timer(after_ms);
+            self.set_js_timer(after_ms);
         }
     }
 
     /// Sets the timer of exchange.js, whatever was set before.
-    fn set_timer(&self, after_ms: u64) {
+    fn set_js_timer(&self, after_ms: u64) {
         // At most five seconds.
-        self.js.arm(u32::try_from(after_ms).map_or(f64::from(u32::MAX), f64::from));
+        self.js.set_timer(u32::try_from(after_ms).map_or(f64::from(u32::MAX), f64::from));
     }
 
     /// Answers the client with a response whose body is written later. `length` is the body's size in bytes, if known.
@@ -360,7 +375,7 @@ impl Exchange {
         let mut time = || Timestamp(clock.at(clock::now()));
         let deadline = time().after(within);
         loop {
-            self.arm(clock::now().0, deadline.since(time()).0);
+            self.set_timer(clock::now().0, deadline.since(time()).0);
             let result = wait_for(&self.inbox, Inbox::take_body).await;
             match result {
                 Some(body) => return body.ok_or(Failure::MissingBody),
@@ -391,7 +406,7 @@ impl Exchange {
         };
         let is_taken = wait_for(&self.inbox, take).await;
         if let Some(after_ms) = self.inbox.borrow_mut().grace() {
-            self.set_timer(after_ms);
+            self.set_js_timer(after_ms);
         }
         is_taken
     }

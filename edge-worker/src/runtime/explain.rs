@@ -24,12 +24,12 @@ use url::form_urlencoded;
 use worker::Env;
 
 use crate::decide::envelope::{Failure, quote};
-use crate::decide::explained_limits::{Asked, ExplainedLimits};
+use crate::decide::explained_limits::{ExplainedLimits, LimitsQuestion};
 use crate::decide::inflight;
 use crate::decide::route::query::Query;
 use crate::decide::secrets::{self, Missing};
+use crate::decide::sender::Sender;
 use crate::decide::shed::sheds;
-use crate::decide::source::Source;
 use crate::runtime::client::{self, Credentials, Origin};
 use crate::runtime::clock;
 use crate::runtime::env;
@@ -76,11 +76,11 @@ pub(crate) fn answer(
         Question::ClientQuestion(question) => {
             let now = clock::now();
             let tenant = question.client.tenant.map(|tenant| table.tenant(tenant).id.as_str());
-            // A breaker may be open for one source (a tenant or a client). It counts only if the question names the
-            // source.
+            // A breaker may be open for one sender (a tenant or a client). It counts only if the question names the
+            // sender.
             let is_known = tenant.is_some() || question.client.address.is_some();
-            let source = is_known.then(|| Source::of(tenant, question.client.address, ""));
-            let local = memory::with(|memory| memory.local(table, None, source, now));
+            let sender = is_known.then(|| Sender::of(tenant, question.client.address, ""));
+            let local = memory::with(|memory| memory.local(table, None, sender, now));
             let conditions = Conditions { health: &snapshot.health, local: &local, now };
             let mut explanation = explain_at_edge(table, &question.ask(), &conditions, &snapshot.first_tokens);
             if sheds(table.service(question.ask().service), question.ask().path_class) {
@@ -95,7 +95,7 @@ pub(crate) fn answer(
             let offered: Vec<_> =
                 explanation.ordered.iter().filter_map(|explained| region(&explained.region)).collect();
             let (tenant, by_operator) = (question.client.tenant, question.by_operator);
-            let asked = Asked { fence: &fence, offered: &offered, tenant, by_operator };
+            let asked = LimitsQuestion { fence: &fence, offered: &offered, tenant, by_operator };
             let load = |region| snapshot.load_of(region);
             let limits = memory::with(|memory| ExplainedLimits::of(table, &asked, &mut memory.quotas, load, now));
             Explained::of(serde_json::to_string(&explanation), explanation.to_text(), &missing, &limits)?
@@ -286,7 +286,7 @@ impl Requester<'_> {
     /// The service and the client that the operator asks for. By default, it is a client at the operator's location.
     fn any_client(&self, table: &Table, reader: &mut QueryReader) -> (Option<ServiceIndex>, Client) {
         let service = match reader.value("service") {
-            Some(name) => reader.known("service", &name, table.service_named(&name)),
+            Some(name) => reader.require("service", &name, table.service_named(&name)),
             None => {
                 let here = client::service_of(table, self.host);
                 if here.is_none() {
@@ -304,7 +304,7 @@ impl Requester<'_> {
             },
         };
         if let Some(name) = reader.value("tenant") {
-            client.tenant = reader.known("tenant", &name, table.tenant_named(&name));
+            client.tenant = reader.require("tenant", &name, table.tenant_named(&name));
             if let (Some(tenant), Some(service)) = (client.tenant, service)
                 && !table.tenant(tenant).services.contains(&service)
             {
@@ -320,8 +320,8 @@ impl Requester<'_> {
 fn all(table: &Table, reader: &mut QueryReader) -> Result<Question, Failure> {
     reader.refuse_all_but(&[WITH_ALL]);
     reader.value("all");
-    let service = reader.value("service").and_then(|name| reader.known("service", &name, table.service_named(&name)));
-    let tenant = reader.value("tenant").and_then(|name| reader.known("tenant", &name, table.tenant_named(&name)));
+    let service = reader.value("service").and_then(|name| reader.require("service", &name, table.service_named(&name)));
+    let tenant = reader.value("tenant").and_then(|name| reader.require("tenant", &name, table.tenant_named(&name)));
     if reader.errors.is_empty() {
         return Ok(Question::All { service, tenant });
     }
@@ -359,7 +359,7 @@ impl QueryReader {
     }
 
     /// Returns `found`, what the rules have under `name`. Records a mistake if it is `None`.
-    fn known<T>(&mut self, what: &str, name: &str, found: Option<T>) -> Option<T> {
+    fn require<T>(&mut self, what: &str, name: &str, found: Option<T>) -> Option<T> {
         if found.is_none() {
             self.errors.push(format!("{what}: the rules have no {what} {}.", quote(name)));
         }

@@ -1,6 +1,7 @@
 //! Fetches rules and health from the APIs of DNS nodes, or rules from Workers KV. Stores the answers in the
 //! [`RulesState`] and the [`Reports`] of this isolate, and returns a [`Snapshot`]. Called by `serve`: each request
-//! first calls [`refresh`], then [`snapshot`].
+//! first calls [`refresh`], then [`snapshot`]. An isolate is one instance of the Worker; the platform runs several,
+//! which share no memory.
 //!
 //! A feed is the rules or the health, as it is fetched again and again. An isolate serves many requests, and no request
 //! may await the promise of another request. So the state is plain values, which are never borrowed across an await. A
@@ -37,7 +38,7 @@ use self::fetch::{fetch_health, fetch_rules};
 use self::schedule::{Due, Schedule};
 use self::settings::Settings;
 use crate::decide::envelope::Failure;
-use crate::decide::reports::{Reports, Seen};
+use crate::decide::reports::{CombinedHealth, Reports};
 use crate::decide::rules_state::ReadError;
 use crate::decide::rules_state::{Age, RulesState};
 use crate::runtime::clock::{self, Clock};
@@ -223,6 +224,7 @@ impl FetchSignal {
         }
     }
 
+    /// Waits until this is set.
     async fn wait(self: Rc<Self>) {
         poll_fn(|context| {
             if self.is_set.get() {
@@ -242,13 +244,13 @@ pub(crate) fn snapshot() -> Snapshot {
         let now = clock::now();
         let steady = Timestamp(state.clock.at(now));
         let table = state.rules_state.table().cloned();
-        let seen = table.as_ref().map_or_else(Seen::default, |table| state.reports.seen(table, now));
+        let seen = table.as_ref().map_or_else(CombinedHealth::default, |table| state.reports.seen(table, now));
         let age = state.age(steady);
         let should_log_age = state.rules_state.should_log_age(age, steady);
         let (rules_state, nodes) = (&state.rules_state, state.reports.nodes());
         let (confirmed, trouble, sources) =
             (rules_state.since_confirmed(steady), rules_state.trouble(), rules_state.answering());
-        let Seen { health, shares, loads, first_tokens } = seen;
+        let CombinedHealth { health, shares, loads, first_tokens } = seen;
         let snapshot =
             Snapshot { table, age, confirmed, health, loads, shares, first_tokens, trouble, sources, nodes, now };
         (snapshot, should_log_age)
@@ -259,6 +261,7 @@ pub(crate) fn snapshot() -> Snapshot {
     snapshot
 }
 
+/// Logs that the rules are old.
 #[inline(never)]
 fn log_age(snapshot: &Snapshot) {
     let (event, age) = match snapshot.age {
@@ -331,6 +334,7 @@ impl State {
         }
     }
 
+    /// Whether a feed has to be fetched again, and whether requests have to wait for it.
     fn due(&mut self, feed: Feed, now: Timestamp) -> Due {
         let Some(settings) = &self.settings else { return Due::No };
         let longest = self.longest(feed);

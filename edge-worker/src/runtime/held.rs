@@ -55,6 +55,7 @@ impl Writing {
     }
 }
 
+/// Writes the request's body for an endpoint, chunk by chunk.
 async fn write(
     content: Rc<Content>,
     _hold: Option<Rc<Reservation>>,

@@ -101,8 +101,8 @@ fn make_room(
     let wanted = capacity_for(length, largest);
     // If the wanted capacity isn't free, a smaller one may suffice: most bodies end long before their limit.
     let enough = [wanted, wanted.min(length.saturating_mul(2)), length];
-    let made = enough.into_iter().any(|capacity| resized(bytes, PooledBuffer::size(capacity), reservation).is_ok());
-    if made { Ok(()) } else { Err(Failure::Busy) }
+    let has_room = enough.into_iter().any(|capacity| resized(bytes, PooledBuffer::size(capacity), reservation).is_ok());
+    if has_room { Ok(()) } else { Err(Failure::Busy) }
 }
 
 /// Moves the bytes to a buffer of `capacity`, and reserves its memory. On failure nothing changes.

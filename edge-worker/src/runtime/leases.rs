@@ -17,7 +17,7 @@ use worker::{Context, Env};
 use crate::decide::rules_state::ReadError;
 use crate::runtime::clock;
 use crate::runtime::env;
-use crate::runtime::feed::settings::Source;
+use crate::runtime::feed::settings::FeedSource;
 use crate::runtime::feed::{self, ask};
 use crate::runtime::isolate;
 use crate::runtime::memory;
@@ -48,12 +48,12 @@ pub(crate) fn refresh(table: &Rc<Table>, env: &Env, context: &Context) {
             return;
         }
         let grants = ask_nodes(&settings.leases, &env, &asks).await;
-        memory::with(|memory| memory.quotas.answered(&table, &asks, grants.as_ref()));
+        memory::with(|memory| memory.quotas.note_answer(&table, &asks, grants.as_ref()));
     });
 }
 
 /// Asks the nodes one after the other, until one answers.
-async fn ask_nodes(nodes: &[Source], env: &Env, asks: &Asks) -> Option<Grants> {
+async fn ask_nodes(nodes: &[FeedSource], env: &Env, asks: &Asks) -> Option<Grants> {
     let token = env::text(env, "HEALTH_TOKEN");
     let body = serde_json::to_string(asks).ok()?;
     for position in order(nodes.len()) {

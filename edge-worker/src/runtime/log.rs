@@ -18,7 +18,9 @@ const MAX: u32 = 500;
 const SPAN: Millis = Millis(10_000);
 
 thread_local! {
+    /// Whether every request is logged.
     static ALL: Cell<bool> = const { Cell::new(false) };
+    /// When the present span began, and how many lines were written in it.
     static WRITTEN: Cell<(Timestamp, u32)> = const { Cell::new((Timestamp(0), 0)) };
 }
 
@@ -45,6 +47,7 @@ pub(crate) fn may_log_failure(now: Timestamp) -> bool {
     may
 }
 
+/// Counts a line, and returns whether it may be written.
 fn allowed((began, count): (Timestamp, u32), now: Timestamp) -> ((Timestamp, u32), bool) {
     if !began.after(SPAN).lasts(now, SPAN) {
         return ((now, 1), true);

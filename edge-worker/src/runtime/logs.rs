@@ -1,5 +1,6 @@
 //! Sends events and spans to the sinks of the rules. Takes the outcome of requests; posts batches of OTLP in the
-//! background. Called by `serve` and `proxy`. Without `logs` in the rules there is no [`Sender`], and nothing is done.
+//! background. Called by `serve` and `proxy`. Without `logs` in the rules there is no [`LogSender`], and nothing is
+//! done.
 //!
 //! When a request has ended, its event is put into the isolate's queue. If no post is under way, one begins inside
 //! `waitUntil`, and first gathers for a second. No request waits for it. A post belongs to the request that began it,
@@ -27,12 +28,12 @@ const KEY: &str = "LOGS_KEY";
 
 /// What it takes to post in the background.
 #[derive(Clone)]
-pub(crate) struct Sender {
+pub(crate) struct LogSender {
     env: Env,
     exchange: JsExchange,
 }
 
-impl Sender {
+impl LogSender {
     /// The sender of a request. `None` if the rules have no sinks.
     pub(crate) fn of(table: Option<&Table>, request: &ClientRequest, env: &Env) -> Option<Self> {
         table.filter(|table| !table.sinks().is_empty())?;

@@ -1,5 +1,6 @@
 //! What one isolate remembers about endpoints. Takes how each attempt ended; returns which endpoints are at rest, that
-//! is, get no requests for a while after failures. Called by `serve`, its `prepare`, and `proxy`.
+//! is, get no requests for a while after failures. Called by `serve`, its `prepare`, and `proxy`. An isolate is one
+//! instance of the Worker; the platform runs several, which share no memory.
 //!
 //! The memory holds plain values, which are never borrowed across an await. Its size is bounded. It ends with the
 //! isolate.
@@ -15,14 +16,15 @@ use crate::decide::breaker::{Breakers, Verdict};
 use crate::decide::cooldown::{CoolDowns, Key, Path};
 use crate::decide::plan::Target;
 use crate::decide::quota::Quotas;
-use crate::decide::source::Source;
+use crate::decide::sender::Sender;
 use crate::runtime::clock;
 
 thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::new(Memory::new(clock::now()));
 }
 
-/// What an isolate remembers.
+/// What an isolate remembers. A trial is an endpoint of the new arm of a rollout (its new side): its failures don't
+/// count against the old arm.
 #[derive(Debug)]
 pub(crate) struct Memory {
     cool_downs: CoolDowns,
@@ -46,35 +48,35 @@ impl Memory {
         }
     }
 
-    /// The conditions of this isolate for steering a request of `source`. Without a source, only the conditions that
+    /// The conditions of this isolate for steering a request of `sender`. Without a sender, only the conditions that
     /// hold for all clients.
-    pub(crate) fn local(&self, table: &Table, path: Option<Path>, source: Option<Source>, now: Timestamp) -> Local {
-        let mut local = self.cool_downs.local(table, path, source, now);
-        local.cooling.extend(self.breakers.resting(table, source, now));
+    pub(crate) fn local(&self, table: &Table, path: Option<Path>, sender: Option<Sender>, now: Timestamp) -> Local {
+        let mut local = self.cool_downs.local(table, path, sender, now);
+        local.cooling.extend(self.breakers.resting(table, sender, now));
         local
     }
 
     /// Whether an endpoint is at rest, so that it should be avoided while there are other endpoints.
     pub(crate) fn is_resting(&self, target: &Target, attribution: &Attribution<'_>, now: Timestamp) -> bool {
         // Usually no endpoint is at rest. Then no key is made.
-        !self.cool_downs.is_empty() && self.cool_downs.is_resting(&attribution.key(target), attribution.source, now)
-            || self.breakers.is_open(target.region_id(), target.id(), attribution.source, now)
+        !self.cool_downs.is_empty() && self.cool_downs.is_resting(&attribution.key(target), attribution.sender, now)
+            || self.breakers.is_open(target.region_id(), target.id(), attribution.sender, now)
     }
 
     /// Notes that a request is sent to an endpoint.
-    pub(crate) fn sent(&mut self, target: &Target, source: Source, now: Timestamp) {
+    pub(crate) fn note_sent(&mut self, target: &Target, sender: Sender, now: Timestamp) {
         if !target.is_trial() {
-            self.breakers.sent(target.region_id(), target.id(), source, now);
+            self.breakers.note_sent(target.region_id(), target.id(), sender, now);
         }
     }
 
     /// Notes how an attempt at an endpoint ended.
     pub(crate) fn note(&mut self, target: &Target, attribution: &Attribution<'_>, verdict: Verdict, now: Timestamp) {
         if !target.is_trial() {
-            self.breakers.note(target.region_id(), target.id(), attribution.source, verdict, now);
+            self.breakers.note(target.region_id(), target.id(), attribution.sender, verdict, now);
         }
         if verdict == Verdict::Answered && !self.cool_downs.is_empty() {
-            self.cool_downs.recovered(&attribution.key(target), attribution.source);
+            self.cool_downs.note_recovery(&attribution.key(target), attribution.sender);
         }
     }
 
@@ -87,15 +89,15 @@ impl Memory {
         now: Timestamp,
     ) {
         if let Action::CoolDown { region, endpoint, model, this_path, retry_after_ms, fault } = action {
-            let (region, endpoint, source) = (region.clone(), endpoint.clone(), attribution.source);
+            let (region, endpoint, sender) = (region.clone(), endpoint.clone(), attribution.sender);
             let verdict = if *fault { Verdict::Fault } else { Verdict::Answered };
             let is_trial = target.is_some_and(Target::is_trial);
             if !is_trial {
-                self.breakers.note(&region, &endpoint, source, verdict, now);
+                self.breakers.note(&region, &endpoint, sender, verdict, now);
             }
             let model = if is_trial { Some(of_trial(attribution.model)) } else { model.clone() };
             let key = Key { region, endpoint, model, path: this_path.then_some(attribution.path) };
-            self.cool_downs.rest(key, source, *retry_after_ms, now);
+            self.cool_downs.rest(key, sender, *retry_after_ms, now);
         }
     }
 }
@@ -104,7 +106,7 @@ impl Memory {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attribution<'a> {
     /// Who sent the request.
-    pub(crate) source: Source,
+    pub(crate) sender: Sender,
     /// The client's name of the model.
     pub(crate) model: Option<&'a str>,
     /// The path of the model API, as a pattern.
@@ -112,6 +114,7 @@ pub(crate) struct Attribution<'a> {
 }
 
 impl Attribution<'_> {
+    /// What rests if the request fails at this endpoint.
     fn key(&self, target: &Target) -> Key {
         Key {
             region: target.region_id().clone(),

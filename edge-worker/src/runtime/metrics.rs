@@ -1,5 +1,6 @@
 //! Counts events of this isolate. Takes the name of an event; returns the text of all counters for Prometheus. Called
-//! by many files of `runtime`.
+//! by many files of `runtime`. An isolate is one instance of the Worker; the platform runs several, which share no
+//! memory.
 //!
 //! Labels are names in the rules, hosts of the feeds, and fixed words. Nothing that a client or an endpoint sends
 //! becomes a label. So the number of labels is bounded by the rules.

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bailiwick_rules::observe::{Key, OTHER};
-use bailiwick_rules::steer::{Ranking, Source, Standing};
+use bailiwick_rules::steer::{JurisdictionSource, Ranking, Standing};
 use bailiwick_rules::table::{Table, TenantIndex};
 use bailiwick_rules::time::{Millis, Timestamp};
 use futures_util::future::join_all;
@@ -17,13 +17,13 @@ use serde_json::json;
 use worker::{Context, Delay, Env};
 
 use crate::decide::attempt::Run;
-use crate::decide::observe::{Collector, Judged, Order};
+use crate::decide::observe::{Collector, JudgedAttempts, Order};
 use crate::decide::plan::Target;
 use crate::decide::rules_state::ReadError;
 use crate::runtime::clock;
 use crate::runtime::env;
 use crate::runtime::feed::ask;
-use crate::runtime::feed::settings::{Settings, Source as Node};
+use crate::runtime::feed::settings::{FeedSource as Node, Settings};
 use crate::runtime::isolate;
 use crate::runtime::log;
 use crate::runtime::metrics::{self, FeedKind};
@@ -133,7 +133,7 @@ pub(crate) fn refused(info: &ResponseInfo, code: &str) {
         let service = whose.table.service(whose.service).id.clone();
         let (clients, tier) = ("unknown".to_owned(), tier_of(&whose.table, whose));
         let key = Key { service, clients, region: None, endpoint: None, model: None, tier, arm: None };
-        state.collector.refused(key, code, now.since(info.began).0);
+        state.collector.count_unsent(key, code, now.since(info.began).0);
     });
 }
 
@@ -146,13 +146,15 @@ fn tier_of(table: &Table, whose: &Identity) -> Option<String> {
 /// One request that is counted, from its steering to its end.
 #[derive(Debug)]
 pub(crate) struct Observation {
+    /// The key of the request without an endpoint.
     base: Key,
+    /// The order of the client's fence (the regions that may process it), by which demand is counted.
     order: Order,
     /// The endpoint that the request is sent to now.
     at: Option<Key>,
     tenant: Option<TenantIndex>,
     /// Which attempts count for the judgement of a rollout.
-    judged: Judged,
+    judged: JudgedAttempts,
 }
 
 impl Observation {
@@ -164,22 +166,22 @@ impl Observation {
         let service = table.service(whose.service).id.clone();
         let regions = ranking.order.iter().map(|ranked| table.region(ranked.fenced.region).id.clone());
         let order = (service.clone(), regions.collect());
-        with(|state, now| state.collector.steered(&order, now));
+        with(|state, now| state.collector.begin_request(&order, now));
         let clients = clients(table, standing);
         let tier = tier_of(table, whose);
         let base = Key { service, clients, region: None, endpoint: None, model: None, tier, arm: None };
-        Some(Self { base, order, at: None, tenant: whose.tenant, judged: Judged::default() })
+        Some(Self { base, order, at: None, tenant: whose.tenant, judged: JudgedAttempts::default() })
     }
 
-    /// Notes that the request, of so many bytes, is sent to an endpoint, and has left the endpoint before.
-    pub(crate) fn sent(&mut self, target: &Target, model: Option<&str>, bytes: usize) {
+    /// Notes that the request, which has this many bytes, is now sent to an endpoint, and no longer to the one before.
+    pub(crate) fn note_sent(&mut self, target: &Target, model: Option<&str>, bytes: usize) {
         self.leave();
         let key = self.key(target, model);
         let mut is_judged = false;
         with(|state, now| {
-            is_judged =
-                target.is_judged() && state.collector.judges(self.tenant, &self.base.service, target.region_id());
-            state.collector.sent(&key, now);
+            is_judged = target.is_judged()
+                && state.collector.admit_to_judgement(self.tenant, &self.base.service, target.region_id());
+            state.collector.begin_send(&key, now);
         });
         self.judged.note(is_judged, bytes);
         self.at = Some(key);
@@ -193,12 +195,12 @@ impl Observation {
             target.map_or_else(|| self.base.clone(), |target| self.key(target, model))
         };
         let (record, judged) = (run.record(), self.judged);
-        with(|state, now| state.collector.ran(&self.base, key, record, judged, code, now.since(info.began).0));
+        with(|state, now| state.collector.count_sent(&self.base, key, record, judged, code, now.since(info.began).0));
     }
 
     fn leave(&mut self) {
         if let Some(key) = self.at.take() {
-            with(|state, now| state.collector.left(&key, now));
+            with(|state, now| state.collector.end_send(&key, now));
         }
     }
 
@@ -215,14 +217,14 @@ impl Drop for Observation {
     /// Notes that the request has ended, so that it no longer counts as demand.
     fn drop(&mut self) {
         self.leave();
-        with(|state, now| state.collector.ended(&self.order, now));
+        with(|state, now| state.collector.end_request(&self.order, now));
     }
 }
 
 /// The label for the jurisdictions of a client.
 fn clients(table: &Table, standing: &Standing) -> String {
     if standing.jurisdictions.is_empty() {
-        return if standing.source == Source::Unknown { "unknown" } else { "none" }.to_owned();
+        return if standing.source == JurisdictionSource::Unknown { "unknown" } else { "none" }.to_owned();
     }
     let mut names: Vec<&str> = standing.jurisdictions.iter().map(|index| table.jurisdiction(*index).as_str()).collect();
     names.sort_unstable();

@@ -30,7 +30,7 @@ use crate::decide::keepalive::{self, KeepAlive};
 use crate::decide::rewrite::{Content, headers};
 use crate::decide::route::Route;
 use crate::decide::route::query::Query;
-use crate::decide::source::Source;
+use crate::decide::sender::Sender;
 use crate::decide::splice::Splice;
 use crate::decide::sse::single::AnswerKind;
 use crate::decide::state::sealed_id::{Keyring, Owner};
@@ -38,7 +38,7 @@ use crate::runtime::account;
 use crate::runtime::clock::{self, Clock};
 use crate::runtime::exchange::Exchange;
 use crate::runtime::held::Writing;
-use crate::runtime::logs::Sender;
+use crate::runtime::logs::LogSender;
 use crate::runtime::memory::{self, Attribution};
 use crate::runtime::observe::Observation;
 use crate::runtime::receipt::ReceiptSigner;
@@ -64,7 +64,7 @@ pub(crate) struct Job {
     /// The client's name of the model.
     pub(crate) model: Option<String>,
     /// The client to whom failures of endpoints are attributed.
-    pub(crate) source: Source,
+    pub(crate) sender: Sender,
     /// The signer of the receipt, if there is one.
     pub(crate) receipt_signer: Option<ReceiptSigner>,
     /// The keys and the owner to seal ids with, if the answer may hold ids.
@@ -85,7 +85,7 @@ pub(crate) struct Job {
     /// Counts the request for the DNS nodes, if they want counts.
     pub(crate) observation: Option<Observation>,
     /// Sends the request's event, if the rules have sinks.
-    pub(crate) sender: Option<Sender>,
+    pub(crate) log_sender: Option<LogSender>,
     /// Counts the request as in flight until it is dropped, if the number of the tenant's requests is limited.
     pub(crate) slot: Option<Slot>,
 }
@@ -93,7 +93,7 @@ pub(crate) struct Job {
 impl Job {
     /// The client, model and path that a failure is attributed to.
     fn attribution(&self) -> Attribution<'_> {
-        Attribution { source: self.source, model: self.model.as_deref(), path: self.route.pattern() }
+        Attribution { sender: self.sender, model: self.model.as_deref(), path: self.route.pattern() }
     }
 }
 
@@ -107,7 +107,7 @@ pub(crate) struct Driver {
     /// The endpoint's headers of the committed answer. They are kept because the fetch may have ended with the same
     /// chunk.
     upstream_headers: Option<Headers>,
-    /// The attempt whose timer is armed.
+    /// The attempt whose timer runs.
     timer: Option<AttemptNumber>,
     /// The machine's time.
     clock: Clock,
@@ -281,17 +281,18 @@ impl Driver {
         if is_content(&self.job.route) {
             self.rename_file(&mut headers);
         }
-        self.info.served(headers, self.run.served_by(), self.run.record())
+        self.info.answer_headers(headers, self.run.served_by(), self.run.record())
     }
 
     /// The client's name of a model, if the endpoint's name for it differs.
     fn renamed(&self, model: &str) -> Option<String> {
         let target = self.run.served_by()?;
-        let asked = self.job.model.as_ref().filter(|&asked| target.model() != Some(asked));
-        let found = || target.renamed()?.rfind(|(theirs, _)| *theirs == model).map(|(_, ours)| ours);
-        asked.or_else(found).cloned()
+        let requested = self.job.model.as_ref().filter(|&requested| target.model() != Some(requested));
+        let by_their_name = || target.renamed()?.rfind(|(theirs, _)| *theirs == model).map(|(_, ours)| ours);
+        requested.or_else(by_their_name).cloned()
     }
 
+    /// The answer to begin: whole if it has ended already, otherwise streamed.
     #[inline(never)]
     fn answer(mut self: Box<Self>, status: u16, headers: Headers, outputs: VecDeque<Output>) -> Answer {
         if outputs.iter().any(|out| matches!(out, Output::Finish)) {
@@ -363,7 +364,7 @@ impl Driver {
     #[inline(never)]
     fn fail<'a>(&'a mut self, failure: &'a Failure) -> LocalBoxFuture<'a, Reply> {
         Box::pin(async move {
-            let (status, mut headers) = self.info.failed(failure, Some(self.run.record()));
+            let (status, mut headers) = self.info.failure_headers(failure, Some(self.run.record()));
             self.failed = Some((status, failure.own_code()));
             if let Some(receipt_signer) = self.job.receipt_signer.take() {
                 // The error is sent even if its receipt can't be signed.
@@ -373,6 +374,7 @@ impl Driver {
         })
     }
 
+    /// Waits for the next event, and returns what to do after it.
     async fn next_outputs(&mut self) -> VecDeque<Output> {
         let mut outputs = match self.next_event().await {
             Some(event) => self.advance(event),
@@ -441,9 +443,9 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.settle_all();
         let code = account::ran(&self.info, self.run.record(), self.failed, self.is_unmeasured);
-        if let Some(sender) = self.job.sender.take() {
+        if let Some(log_sender) = self.job.log_sender.take() {
             let status = self.failed.map(|(status, _)| status).or(self.status);
-            sender.ran(&self.info, &self.run, self.job.model.as_deref(), code, status);
+            log_sender.ran(&self.info, &self.run, self.job.model.as_deref(), code, status);
         }
         if let Some(observation) = self.job.observation.take() {
             observation.end(&self.info, &self.run, self.job.model.as_deref(), code);

@@ -1,6 +1,7 @@
 //! Signs receipts: signed statements of where a request was processed. Takes a steering and the record of a request's
 //! attempts; returns the value of `x-bailiwick-receipt`. `serve` gets a [`ReceiptSigner`] before anything is sent, and
-//! `proxy` signs with it when the answer is known.
+//! `proxy` signs with it when the answer is known. An isolate is one instance of the Worker; the platform runs several,
+//! which share no memory.
 //!
 //! The runtime's WebCrypto makes the signatures. It adds no code to the Wasm, runs in constant time, and never reveals
 //! the private key again.

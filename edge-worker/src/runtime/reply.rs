@@ -56,7 +56,7 @@ pub(crate) struct ResponseInfo {
     pub(crate) rules_age: Option<u64>,
     /// The service and the tenant of the request, once known.
     pub(crate) whose: Option<Identity>,
-    /// The reasons why no endpoint may be asked, if there is none.
+    /// If no endpoint may be asked: the reasons.
     pub(crate) denied: Option<Rc<Denial>>,
     /// `x-bailiwick-shed`: from where to where the request was moved because of load.
     pub(crate) shed: Option<Rc<str>>,
@@ -119,7 +119,7 @@ impl ResponseInfo {
 
     /// The headers of an endpoint's answer. `headers` are the endpoint's headers that may pass. Headers that name the
     /// endpoint and the request are added.
-    pub(crate) fn served(&self, mut headers: Headers, target: Option<&Target>, record: &Record) -> Headers {
+    pub(crate) fn answer_headers(&self, mut headers: Headers, target: Option<&Target>, record: &Record) -> Headers {
         if let Some(target) = target {
             headers.set("x-bailiwick-region", target.region_id().as_str());
             headers.set("x-bailiwick-jurisdiction", target.jurisdiction());
@@ -133,7 +133,7 @@ impl ResponseInfo {
     }
 
     /// The headers of a stream that begins before its endpoint is known.
-    pub(crate) fn begun(&mut self) -> Headers {
+    pub(crate) fn early_stream_headers(&mut self) -> Headers {
         // The upstream id that is known so far belongs to an attempt that failed.
         self.upstream_id = None;
         let mut headers = Headers::default();
@@ -143,7 +143,7 @@ impl ResponseInfo {
     }
 
     /// The status and the headers of a failure in OpenAI's form of errors. [`Failure::body`] is the body.
-    pub(crate) fn failed(&self, failure: &Failure, record: Option<&Record>) -> (u16, Headers) {
+    pub(crate) fn failure_headers(&self, failure: &Failure, record: Option<&Record>) -> (u16, Headers) {
         let mut headers = Headers::default();
         headers.set("content-type", "application/json");
         for (name, value) in failure.headers() {
@@ -157,7 +157,7 @@ impl ResponseInfo {
 
     /// The response for a failure, in OpenAI's form of errors.
     pub(crate) fn failure(&self, failure: &Failure) -> Reply {
-        let (status, headers) = self.failed(failure, None);
+        let (status, headers) = self.failure_headers(failure, None);
         Reply::new(status, headers, failure.body().into_bytes())
     }
 

@@ -83,6 +83,7 @@ pub(crate) struct Address {
 }
 
 impl Address {
+    /// Reads host, path and query of a URL.
     fn of(url: &str) -> Self {
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
         let rest = rest.split('#').next().unwrap_or(rest);

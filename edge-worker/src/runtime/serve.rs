@@ -36,17 +36,17 @@ use crate::runtime::explain;
 use crate::runtime::feed::{self, Snapshot};
 use crate::runtime::incoming::{drain, read_body};
 use crate::runtime::leases;
-use crate::runtime::logs::Sender;
+use crate::runtime::logs::LogSender;
 use crate::runtime::observe;
 use crate::runtime::proxy::{Answer, Driver, add_budget_headers, budget_of};
 use crate::runtime::receipt::{self, ReceiptPolicy};
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::request::ClientRequest;
 use crate::runtime::uploads::{self, OutboundUpload};
-use prepare::{Preparation, Prepared, batch_input, prepare, state_keys};
+use prepare::{Preparation, PreparedRequest, batch_input, prepare, state_keys};
 
 /// The prefix of the Worker's own paths, under every host.
-const OURS: &str = "/.well-known/bailiwick/";
+const OURS: &str = "/.well-recognized/bailiwick/";
 
 /// Answers a request.
 ///
@@ -66,17 +66,17 @@ pub(crate) async fn serve(mut request: ClientRequest, exchange: Exchange, env: E
     if let Age::Stale(age) | Age::TooOld(age) = snapshot.age {
         info.rules_age = Some(age.0 / 1000);
     }
-    let sender = Sender::of(snapshot.table.as_deref(), &request, &env);
+    let log_sender = LogSender::of(snapshot.table.as_deref(), &request, &env);
     let page = OriginPolicy::of(&request, snapshot.table.as_deref());
     let answered = match page.as_ref().and_then(|page| of_page(page, &request, &info)) {
         Some(at_once) => at_once.map(Answer::Whole),
-        None => answer(&mut request, exchange, env, context, &snapshot, &mut info, sender.as_ref()).await,
+        None => answer(&mut request, exchange, env, context, &snapshot, &mut info, log_sender.as_ref()).await,
     };
     let mut answer = match answered {
         Ok(answer) => answer,
         Err(failure) => {
             recognise_host(&mut info, &snapshot, &request);
-            Answer::Whole(refused(&mut request, &info, failure, sender.as_ref()).await)
+            Answer::Whole(refused(&mut request, &info, failure, log_sender.as_ref()).await)
         }
     };
     match (page, &info.whose) {
@@ -110,13 +110,13 @@ fn refused<'a>(
     request: &'a mut ClientRequest,
     info: &'a ResponseInfo,
     failure: Failure,
-    sender: Option<&'a Sender>,
+    log_sender: Option<&'a LogSender>,
 ) -> LocalBoxFuture<'a, Reply> {
     Box::pin(async move {
-        let status = info.failed(&failure, None).0;
+        let status = info.failure_headers(&failure, None).0;
         account::refused(info, &failure, status);
-        if let Some(sender) = sender.filter(|_| !request.address.path.starts_with(OURS)) {
-            sender.unsent(info, failure.own_code(), status);
+        if let Some(log_sender) = log_sender.filter(|_| !request.address.path.starts_with(OURS)) {
+            log_sender.unsent(info, failure.own_code(), status);
         }
         // A body that was read in one call has no pieces left.
         if let Some(mut pieces) = request.pieces() {
@@ -136,6 +136,7 @@ fn revision(snapshot: &Snapshot) -> Option<String> {
     Some(snapshot.trouble.map_or_else(|| number.to_string(), |trouble| format!("{number};feed={trouble}")))
 }
 
+/// Answers a request: recognizes the caller, checks the request and its body, makes a plan, and starts the attempts.
 async fn answer(
     request: &mut ClientRequest,
     mut exchange: Exchange,
@@ -143,7 +144,7 @@ async fn answer(
     context: &Context,
     snapshot: &Snapshot,
     info: &mut ResponseInfo,
-    sender: Option<&Sender>,
+    log_sender: Option<&LogSender>,
 ) -> Result<Answer, Failure> {
     if request.address.path.starts_with(OURS) {
         let reply = ours(request, &env, snapshot, info).await?;
@@ -151,41 +152,41 @@ async fn answer(
         return Ok(Answer::Whole(reply));
     }
     let table = snapshot.rules()?;
-    let mut known = Recognized::of(request, table)?;
-    info.whose = snapshot.whose(known.caller.service, known.caller.tenant);
-    info.logged = known.logged(request);
-    let service = table.service(known.caller.service);
+    let mut recognized = Recognized::of(request, table)?;
+    info.whose = snapshot.whose(recognized.caller.service, recognized.caller.tenant);
+    info.logged = recognized.logged(request);
+    let service = table.service(recognized.caller.service);
     let receipt_policy = match ReceiptPolicy::closed(service.receipts) {
         Some(closed) => closed,
         None => ReceiptPolicy::open(&env, service.receipts).await?,
     };
-    known.check(request, &env)?;
+    recognized.check(request, &env)?;
     let mut reservation = Reservation::default();
-    let body = if known.takes_body() {
+    let body = if recognized.takes_body() {
         let bytes = read_body(request, &mut exchange, &service.limits, &mut reservation).await?;
-        Some(known.inspect(request, bytes)?)
+        Some(recognized.inspect(request, bytes)?)
     } else {
         None
     };
-    let caller = known.caller;
-    let prepared = match prepare(request, env, snapshot, info, known, body, receipt_policy)? {
+    let caller = recognized.caller;
+    let prepared = match prepare(request, env, snapshot, info, recognized, body, receipt_policy)? {
         Preparation::Answered(reply) => {
             account::answered(info, reply.status);
-            if let Some(sender) = sender {
-                sender.unsent(info, "ok", reply.status);
+            if let Some(log_sender) = log_sender {
+                log_sender.unsent(info, "ok", reply.status);
             }
             return Ok(Answer::Whole(reply));
         }
         Preparation::Sendable(prepared) => prepared,
     };
     let lines = prepared.load.and_then(|_| batch_input(request, snapshot, &caller, &prepared));
-    let Prepared { task, mut job, load } = *prepared;
+    let PreparedRequest { task, mut job, load } = *prepared;
     if let Some(load) = load {
         let upload = OutboundUpload::begin(request, load, lines, &service.allow, &service.limits, &mut reservation);
         job.upload = Some(upload.await?);
     }
     job.reservation = Some(Rc::new(reservation));
-    job.sender = sender.cloned();
+    job.log_sender = log_sender.cloned();
     job.headers = core::mem::take(&mut request.headers);
     if let (Some(_), Some(table)) = (&job.metering, &snapshot.table)
         && (budget_of(table, caller.tenant).is_some()
@@ -209,6 +210,7 @@ struct Recognized<'t> {
 }
 
 impl<'t> Recognized<'t> {
+    /// Recognizes the service, the tenant and the route of a request.
     #[inline(never)]
     fn of(request: &ClientRequest, table: &'t Table) -> Result<Self, Failure> {
         let address = &request.address;
@@ -259,6 +261,7 @@ impl<'t> Recognized<'t> {
         }
     }
 
+    /// Reads the body as a form or as JSON, and checks its fields.
     #[inline(never)]
     fn inspect(&self, request: &ClientRequest, bytes: PooledBuffer) -> Result<Content, Failure> {
         let service = self.table.service(self.caller.service);

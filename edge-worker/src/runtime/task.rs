@@ -72,7 +72,8 @@ fn with<T>(number: u32, f: impl FnOnce(&mut Task) -> T) -> Option<T> {
     TASKS.with_borrow_mut(|tasks| tasks.get_mut(number as usize)?.as_mut().map(f))
 }
 
-/// Begins a task, and polls it once. When the task ends, `exchange` is told so. `inbox` gets the exchange's events.
+/// Begins a task, and polls it once. When the task ends, the `exchange` learns of it. `inbox` gets the exchange's
+/// events.
 pub(crate) fn begin(
     number: u32,
     exchange: JsExchange,

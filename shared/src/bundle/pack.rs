@@ -1,5 +1,6 @@
-//! A bundle as one piece of bytes, as it is pushed, passed on and kept. Takes files, returns a pack; takes a pack,
-//! returns files whose digests were checked, or why it is none.
+//! A pack: a version of a bundle (a named set of files) as one piece of bytes. Bundles are pushed, copied between nodes
+//! and stored in this form. Takes files, returns a pack; takes a pack, returns files whose digests were checked, or
+//! what is wrong with it. Called by the commands that push bundles, and by the nodes that store them.
 //!
 //! A pack is a line with its format, a line `DIGEST SIZE PATH` for each file, an empty line, and all contents in that
 //! order. The same files give the same pack.
@@ -12,9 +13,9 @@ use super::{BundleError, Digest, File, MOST_BYTES, MOST_FILES, Manifest};
 const FORMAT: &str = "bailiwick bundle 1\n";
 /// The longest line of a file, in bytes: its digest, its size, its path.
 const LONGEST_LINE: usize = 64 + 1 + 20 + 1 + 200 + 1;
-/// What the header of a pack can't be longer than, in bytes.
+/// The longest header of a pack, in bytes.
 pub const HEADER_MOST: usize = FORMAT.len() + MOST_FILES * LONGEST_LINE + 1;
-/// What a pack can't be longer than, in bytes.
+/// The longest pack, in bytes.
 #[expect(clippy::cast_possible_truncation, reason = "64 MiB")]
 pub const LARGEST_PACK: usize = HEADER_MOST + MOST_BYTES as usize;
 

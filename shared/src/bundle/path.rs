@@ -1,5 +1,6 @@
 //! Which paths may stand in a bundle. Takes a path, returns what is wrong with it. Called by [`super::Manifest::new`],
-//! so that no manifest names a place outside of the folder into which it is written.
+//! so that no manifest names a place outside of the folder into which it is written. A bundle is a named, versioned set
+//! of files for applications, such as prompts.
 
 /// The longest path, in bytes.
 const LONGEST: usize = 200;

@@ -13,7 +13,7 @@ pub(super) fn number(count: u64) -> f64 {
     number
 }
 
-/// The binomial distributions of up to so many trials.
+/// The binomial distributions of up to a given number of trials.
 pub(super) struct Binomials {
     /// The logarithms of the factorials.
     factorials: Vec<f64>,
@@ -26,8 +26,8 @@ impl Binomials {
     }
 
     fn factorial(&self, k: u64) -> f64 {
-        let found = usize::try_from(k).ok().and_then(|place| self.factorials.get(place));
-        found.copied().unwrap_or_else(|| lgamma(number(k) + 1.0))
+        let tabulated = usize::try_from(k).ok().and_then(|place| self.factorials.get(place));
+        tabulated.copied().unwrap_or_else(|| lgamma(number(k) + 1.0))
     }
 
     /// The chance of exactly `k` successes in `n` trials.

@@ -1,29 +1,30 @@
-//! Compares two runs. Takes [`Run`]s of the same cases, returns what keeps them from being compared, or a
-//! [`Comparison`]. Called by `bailiwick eval compare`.
+//! Compares two runs of an eval. A run is the scores of a model's answers to the cases of a suite. Takes two [`Run`]s
+//! of the same cases, returns the reasons why they can't be compared, or a [`Comparison`]. Called by `bailiwick eval
+//! compare` and by rollouts.
 
 use std::collections::BTreeSet;
 
 use super::pairs::{self, Pairs};
-use super::run::{Measured, Run};
+use super::run::{CaseResult, Run};
 use super::scores;
 
 /// How many cases are named as an example.
 const EXAMPLES: usize = 3;
 
-/// What counts as alike.
+/// How two runs are compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// The difference of means that doesn't matter.
+    /// The difference of the mean scores that doesn't matter.
     pub margin: f64,
-    /// The chance of a wrong verdict, of each kind.
+    /// The allowed chance of a wrong verdict, for each kind of verdict.
     pub alpha: f64,
     /// The seed of the bootstrap.
     pub seed: u64,
-    /// What has to be shown.
+    /// What has to be shown for [`Verdict::Alike`].
     pub sides: Sides,
 }
 
-/// What has to be shown.
+/// What has to be shown for the verdict that the second run is as good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sides {
     /// That the second run is neither worse nor better by the margin.
@@ -32,21 +33,21 @@ pub enum Sides {
     NotWorse,
 }
 
-/// What was shown.
+/// The verdict of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The second run is as good, within the margin.
     Alike,
-    /// It is worse, and maybe by more than the margin.
+    /// The second run is worse, maybe by more than the margin.
     Worse,
-    /// It is better, and maybe by more than the margin.
+    /// The second run is better, maybe by more than the margin.
     Better,
-    /// Nothing.
+    /// Nothing is shown: there are too few cases.
     NotShown,
 }
 
 impl Verdict {
-    /// One word or two.
+    /// The verdict in one or two words.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -58,18 +59,18 @@ impl Verdict {
     }
 }
 
-/// Two runs, compared.
+/// The comparison of two runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
-    /// How many cases.
+    /// The number of cases.
     pub cases: usize,
     /// The mean score of each run.
     pub means: [f64; 2],
     /// The second mean less the first.
     pub difference: f64,
-    /// The differences that remain possible, without `alpha` at each side.
+    /// The range of differences that are still possible: a confidence interval that leaves out `alpha` at each side.
     pub interval: [f64; 2],
-    /// How many cases both got right, or one; absent for scores.
+    /// How many cases both runs got right, only one of them, or neither; absent if cases have scores between 0 and 1.
     pub pairs: Option<Pairs>,
     /// How many cases differ.
     pub differing: usize,
@@ -79,25 +80,25 @@ pub struct Comparison {
     pub p_worse: f64,
     /// The p-value of "the second is better by the margin or more".
     pub p_better: f64,
-    /// By which tests.
+    /// The names of the tests that were used.
     pub method: &'static str,
-    /// What was shown.
+    /// The verdict of a comparison.
     pub verdict: Verdict,
 }
 
-/// What keeps two runs from being compared, a sentence each. Nothing if they ran the same.
+/// The reasons why two runs can't be compared, a sentence each. None if they ran the same cases in the same way.
 #[must_use]
 pub fn differences(a: &Run, b: &Run) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut problems = Vec::new();
     for (name, run) in [("first", a), ("second", b)] {
         if !run.unanswered.is_empty() {
             let examples = examples(run.unanswered.iter().map(String::as_str));
-            found.push(format!("cases of the {name} file have no answer: {examples}; run it again, it goes on"));
+            problems.push(format!("cases of the {name} file have no answer: {examples}; run it again, it goes on"));
         }
     }
-    for (name, one) in &a.about {
-        if let Some(other) = b.about.get(name).filter(|other| *other != one) {
-            found.push(format!("the {name} differs: {one} in the first file, {other} in the second"));
+    for (name, setting) in &a.about {
+        if let Some(setting_of_b) = b.about.get(name).filter(|setting_of_b| *setting_of_b != setting) {
+            problems.push(format!("the {name} differs: {setting} in the first file, {setting_of_b} in the second"));
         }
     }
     let without = |these: &Run, others: &Run| -> Vec<String> {
@@ -106,29 +107,34 @@ pub fn differences(a: &Run, b: &Run) -> Vec<String> {
     for (name, missing) in [("first", without(a, b)), ("second", without(b, a))] {
         if !missing.is_empty() {
             let examples = examples(missing.iter().map(String::as_str));
-            found.push(format!("cases are in the {name} file alone: {examples}"));
+            problems.push(format!("cases are in the {name} file alone: {examples}"));
         }
     }
-    let both = || a.cases.iter().filter_map(|(case, one)| Some((case.as_str(), one, b.cases.get(case)?)));
-    let kinds: BTreeSet<&str> = both().flat_map(|(_, one, _)| one.hashes.keys().copied()).collect();
+    let both = || a.cases.iter().filter_map(|(case, of_a)| Some((case.as_str(), of_a, b.cases.get(case)?)));
+    let kinds: BTreeSet<&str> = both().flat_map(|(_, of_a, _)| of_a.hashes.keys().copied()).collect();
     for kind in kinds {
-        let differ = both().filter(|(_, one, other)| one.hashes.get(kind) != other.hashes.get(kind));
+        let differ = both().filter(|(_, of_a, of_b)| of_a.hashes.get(kind) != of_b.hashes.get(kind));
         let differ: Vec<&str> = differ.map(|(case, ..)| case).collect();
         if !differ.is_empty() {
-            found.push(format!("the {kind} differs in {} cases: {}", differ.len(), examples(differ.iter().copied())));
+            problems.push(format!(
+                "the {kind} differs in {} cases: {}",
+                differ.len(),
+                examples(differ.iter().copied())
+            ));
         }
     }
     let uneven: Vec<&str> =
-        both().filter(|(_, one, other)| one.scores.len() != other.scores.len()).map(|(case, ..)| case).collect();
+        both().filter(|(_, of_a, of_b)| of_a.scores.len() != of_b.scores.len()).map(|(case, ..)| case).collect();
     if !uneven.is_empty() {
-        found.push(format!("cases were repeated more often in one file: {}", examples(uneven.into_iter())));
+        problems.push(format!("cases were repeated more often in one file: {}", examples(uneven.into_iter())));
     }
-    if a.cases.is_empty() && found.is_empty() {
-        found.push("there is no case".to_owned());
+    if a.cases.is_empty() && problems.is_empty() {
+        problems.push("there is no case".to_owned());
     }
-    found
+    problems
 }
 
+/// The first names, and how many more there are.
 fn examples<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
     let first: Vec<String> = names.iter().take(EXAMPLES).map(|name| format!("{name:?}")).collect();
@@ -138,13 +144,14 @@ fn examples<'a>(names: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
-/// Compares two runs of the same cases. A case is one sample, however often it was repeated: what repeats is its mean.
+/// Compares two runs of the same cases. A case is one sample, however often it was repeated: its score is the mean of
+/// the repetitions.
 #[must_use]
 pub fn compare(a: &Run, b: &Run, settings: Settings) -> Comparison {
-    let both: Vec<(&Measured, &Measured)> =
-        a.cases.iter().filter_map(|(case, one)| Some((one, b.cases.get(case)?))).collect();
-    let is_plain = |one: &Measured| matches!(one.scores.as_slice(), [score] if *score == 0.0 || *score == 1.0);
-    let measured = match both.iter().all(|(one, other)| is_plain(one) && is_plain(other)) {
+    let both: Vec<(&CaseResult, &CaseResult)> =
+        a.cases.iter().filter_map(|(case, of_a)| Some((of_a, b.cases.get(case)?))).collect();
+    let is_plain = |of_a: &CaseResult| matches!(of_a.scores.as_slice(), [score] if *score == 0.0 || *score == 1.0);
+    let measured = match both.iter().all(|(of_a, of_b)| is_plain(of_a) && is_plain(of_b)) {
         true => of_pairs(&both, settings),
         false => of_scores(&both, settings),
     };
@@ -156,16 +163,17 @@ pub fn compare(a: &Run, b: &Run, settings: Settings) -> Comparison {
 /// others.
 #[must_use]
 pub fn worse_beyond(a: &Run, b: &Run, margin: f64) -> f64 {
-    let both = a.cases.iter().filter_map(|(case, one)| Some((one, b.cases.get(case)?)));
-    let losses = both.map(|(one, other)| scores::mean(&one.scores) - scores::mean(&other.scores));
+    let both = a.cases.iter().filter_map(|(case, of_a)| Some((of_a, b.cases.get(case)?)));
+    let losses = both.map(|(of_a, of_b)| scores::mean(&of_a.scores) - scores::mean(&of_b.scores));
     scores::p_of_at_most(&losses.collect::<Vec<_>>(), margin)
 }
 
-fn of_pairs(both: &[(&Measured, &Measured)], settings: Settings) -> Comparison {
+/// Compares cases that are right or wrong.
+fn of_pairs(both: &[(&CaseResult, &CaseResult)], settings: Settings) -> Comparison {
     let mut pairs = Pairs::default();
-    let right = |one: &Measured| one.scores.first() == Some(&1.0);
-    for (one, other) in both {
-        pairs.add(right(one), right(other));
+    let right = |measured: &CaseResult| measured.scores.first() == Some(&1.0);
+    for (of_a, of_b) in both {
+        pairs.add(right(of_a), right(of_b));
     }
     let share = |alone: u64| super::binomial::number(pairs.both + alone) / super::binomial::number(pairs.len().max(1));
     Comparison {
@@ -183,9 +191,10 @@ fn of_pairs(both: &[(&Measured, &Measured)], settings: Settings) -> Comparison {
     }
 }
 
-fn of_scores(both: &[(&Measured, &Measured)], settings: Settings) -> Comparison {
-    let mean = |one: &Measured| scores::mean(&one.scores);
-    let of_a: Vec<f64> = both.iter().map(|(one, _)| mean(one)).collect();
+/// Compares cases that have scores.
+fn of_scores(both: &[(&CaseResult, &CaseResult)], settings: Settings) -> Comparison {
+    let mean = |measured: &CaseResult| scores::mean(&measured.scores);
+    let of_a: Vec<f64> = both.iter().map(|(of_a, _)| mean(of_a)).collect();
     let of_b: Vec<f64> = both.iter().map(|(_, other)| mean(other)).collect();
     let differences: Vec<f64> = of_b.iter().zip(&of_a).map(|(b, a)| b - a).collect();
     let mirrored: Vec<f64> = differences.iter().map(|value| -value).collect();
@@ -213,12 +222,13 @@ fn of_scores(both: &[(&Measured, &Measured)], settings: Settings) -> Comparison 
     }
 }
 
-fn verdict(found: &Comparison, settings: Settings) -> Verdict {
-    let is_not_worse = found.p_worse <= settings.alpha;
-    let is_not_better = found.p_better <= settings.alpha || settings.sides == Sides::NotWorse;
-    match (is_not_worse && is_not_better, found.p_no_difference <= settings.alpha) {
+/// The verdict of a comparison.
+fn verdict(comparison: &Comparison, settings: Settings) -> Verdict {
+    let is_not_worse = comparison.p_worse <= settings.alpha;
+    let is_not_better = comparison.p_better <= settings.alpha || settings.sides == Sides::NotWorse;
+    match (is_not_worse && is_not_better, comparison.p_no_difference <= settings.alpha) {
         (true, _) => Verdict::Alike,
-        (false, true) if found.difference < 0.0 => Verdict::Worse,
+        (false, true) if comparison.difference < 0.0 => Verdict::Worse,
         (false, true) => Verdict::Better,
         (false, false) => Verdict::NotShown,
     }
@@ -228,18 +238,21 @@ fn verdict(found: &Comparison, settings: Settings) -> Verdict {
 /// cases didn't score the same every time; `None` if cases weren't repeated.
 #[must_use]
 pub fn chance(run: &Run, settings: Settings) -> Option<(Comparison, usize)> {
-    let least = run.cases.values().map(|one| one.scores.len()).min()?;
+    let least = run.cases.values().map(|measured| measured.scores.len()).min()?;
     let half = least / 2;
     if half == 0 {
         return None;
     }
     let part = |from: usize| {
-        let cut = |one: &Measured| Measured {
-            scores: one.scores.iter().skip(from).take(half).copied().collect(),
-            hashes: one.hashes.clone(),
+        let cut = |measured: &CaseResult| CaseResult {
+            scores: measured.scores.iter().skip(from).take(half).copied().collect(),
+            hashes: measured.hashes.clone(),
         };
-        Run { cases: run.cases.iter().map(|(case, one)| (case.clone(), cut(one))).collect(), ..Run::default() }
+        Run {
+            cases: run.cases.iter().map(|(case, measured)| (case.clone(), cut(measured))).collect(),
+            ..Run::default()
+        }
     };
-    let flips = |one: &&Measured| one.scores.windows(2).any(|pair| pair.first() != pair.last());
+    let flips = |measured: &&CaseResult| measured.scores.windows(2).any(|pair| pair.first() != pair.last());
     Some((compare(&part(0), &part(half), settings), run.cases.values().filter(flips).count()))
 }

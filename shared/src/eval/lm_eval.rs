@@ -1,18 +1,19 @@
-//! The files of lm-evaluation-harness. Takes `samples_TASK_….jsonl`, which `lm_eval --log_samples` writes, and what the
-//! `results_….json` beside it tells; returns [`Run`]. Called by [`super::run`].
+//! Reads the result files of lm-evaluation-harness, another program that runs evals. Takes `samples_TASK_….jsonl`,
+//! which `lm_eval --log_samples` writes, and the `results_….json` beside it; returns a [`Run`]. Called by
+//! [`super::run`].
 //!
-//! A line is one document with one filter: `doc_id`, `doc_hash`, `prompt_hash`, `target_hash`, `arguments` (prompts and
-//! parameters of generation), `filter`, the names of `metrics`, and each metric by its name. The file knows no seed and
-//! no chat template; those stand in the other one.
+//! A line of the samples is one document with one filter: `doc_id`, `doc_hash`, `prompt_hash`, `target_hash`,
+//! `arguments` (prompts and parameters of generation), `filter`, the names of `metrics`, and each metric by its name.
+//! Seeds and the chat template are in `results_….json` only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use super::digest;
-use super::run::{Measured, Run, Wanted};
+use super::run::{CaseResult, ResultFilter, Run};
 
-/// What `results_….json` tells of a task.
+/// The content of `results_….json` about one task.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Companion {
     about: BTreeMap<&'static str, String>,
@@ -21,14 +22,14 @@ pub struct Companion {
 }
 
 impl Companion {
-    /// Reads it, for a task.
+    /// Reads the part about a task.
     ///
     /// # Errors
-    /// If it is no JSON.
+    /// If the text isn't JSON.
     pub fn read(bytes: &[u8], task: &str) -> Result<Self, String> {
         let whole: Value = serde_json::from_slice(bytes).map_err(|error| format!("is no JSON: {error}"))?;
         let config = &whole["config"];
-        let found = [
+        let settings = [
             ("task hash", &whole["task_hashes"][task]),
             ("version of the task", &whole["versions"][task]),
             ("number of examples", &whole["n-shot"][task]),
@@ -44,23 +45,23 @@ impl Companion {
         let directions = whole["higher_is_better"][task].as_object();
         let lower = directions.into_iter().flatten().filter(|(_, is_higher)| **is_higher == Value::Bool(false));
         Ok(Self {
-            about: found.into_iter().map(|(name, value)| (name, value.to_string())).collect(),
+            about: settings.into_iter().map(|(name, value)| (name, value.to_string())).collect(),
             lower_is_better: lower.map(|(metric, _)| metric.clone()).collect(),
         })
     }
 }
 
-/// Whether a line is one of lm-evaluation-harness.
+/// Whether a line was written by lm-evaluation-harness.
 pub(super) fn is_sample(line: &[u8]) -> bool {
     let text = String::from_utf8_lossy(line);
     text.contains("\"doc_id\"") && !text.contains("\"bailiwick_eval\"")
 }
 
 /// Reads the samples of a task.
-pub(super) fn read(bytes: &[u8], companion: Option<&Companion>, wanted: Wanted<'_>) -> Result<Run, String> {
+pub(super) fn read(bytes: &[u8], companion: Option<&Companion>, choice: ResultFilter<'_>) -> Result<Run, String> {
     let samples = samples(bytes)?;
-    let filters: BTreeSet<&str> = samples.iter().filter_map(|(_, one)| one["filter"].as_str()).collect();
-    let filter = match (wanted.filter, filters.len()) {
+    let filters: BTreeSet<&str> = samples.iter().filter_map(|(_, sample)| sample["filter"].as_str()).collect();
+    let filter = match (choice.filter, filters.len()) {
         (Some(wanted), _) if !filters.contains(wanted) => {
             return Err(format!("has no filter {wanted:?}; it has {}", listed(&filters)));
         }
@@ -68,9 +69,10 @@ pub(super) fn read(bytes: &[u8], companion: Option<&Companion>, wanted: Wanted<'
         (None, 0 | 1) => None,
         (None, _) => return Err(format!("has several filters; name one by --filter: {}", listed(&filters))),
     };
-    let samples = samples.iter().filter(|(_, one)| filter.is_none_or(|filter| one["filter"] == filter));
-    let mut run = Run { about: companion.map(|one| one.about.clone()).unwrap_or_default(), ..Run::default() };
-    let mut metric: Option<String> = wanted.metric.map(str::to_owned);
+    let samples = samples.iter().filter(|(_, sample)| filter.is_none_or(|filter| sample["filter"] == filter));
+    let mut run =
+        Run { about: companion.map(|companion| companion.about.clone()).unwrap_or_default(), ..Run::default() };
+    let mut metric: Option<String> = choice.metric.map(str::to_owned);
     for (line, sample) in samples {
         let id = sample["doc_id"].to_string();
         let metric = match &metric {
@@ -80,7 +82,7 @@ pub(super) fn read(bytes: &[u8], companion: Option<&Companion>, wanted: Wanted<'
                     .ok_or_else(|| format!("line {line}: names no metric that is a number; name one by --metric"))?,
             ),
         };
-        if companion.is_some_and(|one| one.lower_is_better.contains(metric)) {
+        if companion.is_some_and(|companion| companion.lower_is_better.contains(metric)) {
             return Err(format!(
                 "of {metric:?} less is better, and compare takes more for better; name another metric by --metric"
             ));
@@ -96,7 +98,7 @@ pub(super) fn read(bytes: &[u8], companion: Option<&Companion>, wanted: Wanted<'
             ("target", text("target_hash")),
             ("arguments", digest(sample["arguments"].to_string().as_bytes())),
         ]);
-        if run.cases.insert(id.clone(), Measured { hashes, scores: vec![score] }).is_some() {
+        if run.cases.insert(id.clone(), CaseResult { hashes, scores: vec![score] }).is_some() {
             return Err(format!("line {line}: document {id} comes twice; are two runs in one file?"));
         }
     }

@@ -1,5 +1,6 @@
-//! The results of `bailiwick eval run`, a line each. Takes the bytes of a file, returns its header and outcomes, and
-//! how many bytes are whole lines. Called by `bailiwick eval run` to go on, and by [`super::run`] to compare.
+//! The file of results that `bailiwick eval run` writes: a header, then one line for each case that was asked. Takes
+//! the bytes of a file, returns its header and outcomes, and how many bytes are whole lines. Called by `bailiwick eval
+//! run`, which goes on where an earlier run stopped, and by [`super::run`] for comparisons.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use crate::time::Timestamp;
 /// The version of the format.
 pub const VERSION: u32 = 1;
 
-/// The first line: what was run.
+/// The first line: what is run, and where.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     /// The version of the format.
@@ -19,7 +20,7 @@ pub struct Header {
     pub suite: String,
     /// The suite's digest.
     pub suite_hash: String,
-    /// How many cases it has.
+    /// The number of cases of the suite.
     pub cases: usize,
     /// The service that was asked.
     pub service: String,
@@ -39,22 +40,22 @@ pub struct Header {
     pub repeat: u32,
 }
 
-/// The other lines: what became of a case.
+/// Each further line: the outcome of asking a case once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The case.
     pub case: String,
-    /// Which repetition, from 0.
+    /// The number of the repetition, from 0.
     pub repeat: u32,
     /// Digests of the case's messages, params and expectation.
     pub hashes: [String; 3],
-    /// Whether the answer is right; absent if it was scored without a limit, or there is none.
+    /// Whether the answer is right; absent if the case has a score without a limit, or no answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub right: Option<bool>,
-    /// From 0 to 1; absent if there is no answer.
+    /// The score, from 0 to 1; absent if there is no answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
-    /// Why it isn't right.
+    /// Why the answer isn't right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Why there is no answer. The case is asked again by the next run.
@@ -63,12 +64,12 @@ pub struct Outcome {
     /// The answer, maybe cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
-    /// How long it took, in milliseconds.
+    /// How long the answer took, in milliseconds.
     pub ms: u64,
-    /// Where it was made, as the edge says.
+    /// The region and endpoint that made the answer, as the edge says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
-    /// The arm of a rollout that made it.
+    /// The arm (old or new side) of a rollout that made the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arm: Option<String>,
     /// The engine's `system_fingerprint`.
@@ -81,9 +82,9 @@ pub struct Outcome {
 pub struct Log {
     /// What was run.
     pub header: Header,
-    /// What became of cases, in the order of the file. The last of a case and repetition counts.
+    /// The outcomes, in the order of the file. The last one of a case and repetition counts.
     pub outcomes: Vec<Outcome>,
-    /// How many bytes are whole lines. What follows is a line that a killed run has begun.
+    /// How many bytes are whole lines. After them comes at most a line that a killed run has begun.
     pub whole: usize,
 }
 
@@ -91,8 +92,8 @@ impl Log {
     /// The cases and repetitions that have a score.
     #[must_use]
     pub fn done(&self) -> BTreeSet<(String, u32)> {
-        let scored = self.outcomes.iter().filter(|one| one.score.is_some());
-        scored.map(|one| (one.case.clone(), one.repeat)).collect()
+        let scored = self.outcomes.iter().filter(|outcome| outcome.score.is_some());
+        scored.map(|outcome| (outcome.case.clone(), outcome.repeat)).collect()
     }
 }
 

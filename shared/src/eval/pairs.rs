@@ -1,14 +1,15 @@
-//! Right and wrong, pair by pair. Takes how many cases two runs both got right, or only one of them; returns whether
-//! they differ, and whether they differ by less than a margin. Called by [`super::compare`].
+//! Statistics for two runs of an eval whose answers are right or wrong. Both runs have the same cases, so each case is
+//! a pair of answers. Takes how many cases both runs got right, only one of them, or neither; returns p-values for
+//! whether the runs differ, and for whether they differ by less than a margin. Called by [`super::compare`].
 //!
-//! **Do they differ?** Cases that both get right, or both wrong, say nothing. Of the others each run has half if
-//! neither is better, so their number is binomial: the exact test of McNemar.
+//! **Do they differ?** Cases that both runs get right, or both wrong, say nothing. If neither run is better, each has
+//! half of the other cases on average, so their number is binomial. This is the exact test of McNemar.
 //!
-//! **Are they alike?** Two one-sided tests (TOST, Schuirmann): that the second run isn't worse by the margin, and that
-//! it isn't better by it. Each is the score test with the rates that fit best at the margin (Tango). Its level is
-//! not taken from a normal curve, which is too narrow when few cases differ: for each rate at which cases might differ
-//! the chance of a result as strong is summed over all results, and the greatest of these chances is the p-value. So
-//! two runs that agree on all of 20 cases are not yet alike within two points.
+//! **Are they alike?** Two one-sided tests (TOST, Schuirmann) ask whether the second run isn't worse by the margin, and
+//! whether it isn't better by it. Each is the score test with the rates that fit best at the margin (Tango). The
+//! p-value isn't taken from a normal curve, which is too narrow when few cases differ. Instead, for each rate at which
+//! cases might differ, the chances of all results that are at least as strong are added up, and the greatest sum is the
+//! p-value. So two runs that agree on all of 20 cases aren't yet shown to be alike within two points.
 //!
 //! Sources: Q. McNemar, *Note on the sampling error of the difference between correlated proportions or percentages*
 //! (1947). D. J. Schuirmann, *A comparison of the two one-sided tests procedure and the power approach* (1987).
@@ -28,16 +29,16 @@ const REFINED: u32 = 12;
 /// What a test value may be off by rounding.
 const ROUNDING: f64 = 1e-9;
 
-/// How many cases two runs got right.
+/// How many cases each of two runs got right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Pairs {
-    /// Both.
+    /// Cases that both runs got right.
     pub both: u64,
-    /// The first run alone.
+    /// Cases that only the first run got right.
     pub only_a: u64,
-    /// The second run alone.
+    /// Cases that only the second run got right.
     pub only_b: u64,
-    /// Neither.
+    /// Cases that neither run got right.
     pub neither: u64,
 }
 
@@ -137,11 +138,11 @@ pub fn interval(pairs: Pairs, alpha: f64) -> [f64; 2] {
     [-solve(pairs), solve(pairs.exchanged())]
 }
 
-/// The results that speak at least as strongly against "worse by the margin" as what was seen.
+/// The results that speak at least as strongly against "worse by the margin" as the observed result.
 struct Region {
     n: u64,
     margin: f64,
-    seen: f64,
+    observed: f64,
     /// For each number of cases that only the second run got right: 1 more than the greatest number for the first run
     /// alone that belongs to it, or 0 if none does. Found when it is first asked for.
     bounds: Vec<Option<u64>>,
@@ -151,22 +152,22 @@ struct Region {
 impl Region {
     fn new(pairs: Pairs, margin: f64) -> Self {
         let n = pairs.len();
-        let seen = score(pairs.only_a, pairs.only_b, n, margin) + ROUNDING;
+        let observed = score(pairs.only_a, pairs.only_b, n, margin) + ROUNDING;
         let length = usize::try_from(n).unwrap_or(usize::MAX).saturating_add(1);
-        Self { n, margin, seen, bounds: vec![None; length], binomials: Binomials::up_to(n) }
+        Self { n, margin, observed, bounds: vec![None; length], binomials: Binomials::up_to(n) }
     }
 
     /// How many numbers of cases that only the first run got right belong to it, from 0 on.
     fn bound(&mut self, only_b: u64) -> u64 {
-        let (n, margin, seen) = (self.n, self.margin, self.seen);
-        let found = usize::try_from(only_b).ok().and_then(|place| self.bounds.get_mut(place));
-        let Some(found) = found else { return 0 };
-        *found.get_or_insert_with(|| {
+        let (n, margin, observed) = (self.n, self.margin, self.observed);
+        let bound = usize::try_from(only_b).ok().and_then(|place| self.bounds.get_mut(place));
+        let Some(bound) = bound else { return 0 };
+        *bound.get_or_insert_with(|| {
             // The test value rises with the cases that only the first run got right.
             let (mut low, mut high) = (0, n - only_b + 1);
             while low < high {
                 let middle = u64::midpoint(low, high);
-                if score(middle, only_b, n, margin) <= seen { low = middle + 1 } else { high = middle }
+                if score(middle, only_b, n, margin) <= observed { low = middle + 1 } else { high = middle }
             }
             low
         })

@@ -1,16 +1,17 @@
-//! Scores, pair by pair. Takes what the second run scored less what the first scored, for each case; returns whether
-//! the mean differs from nothing, and whether it differs by less than a margin. Called by [`super::compare`].
+//! Statistics for two runs of an eval whose answers have scores. Takes, for each case, the score in the second run less
+//! the score in the first; returns p-values for whether the mean difference is zero, and for whether it is less than a
+//! margin. Called by [`super::compare`].
 //!
-//! **Scores from 0 to 1** are tested by betting: for each claim about the mean a gambler who bets against it can't
-//! expect to win, so the chance to ever have 1/α times the stake is α at most. Several constant bets share the stake.
-//! Nothing is approximated, whatever the scores' distribution, and also if hardly any case differs. It takes two to
-//! four times the cases of a t test.
+//! **Scores from 0 to 1** are tested by betting. If a claim about the mean is true, a gambler who bets against it can't
+//! expect to win, so the chance to ever have 1/α times the stake is at most α. Several constant bets share the stake.
+//! Nothing is approximated: the test holds for every distribution of scores, also if hardly any case differs. It needs
+//! two to four times as many cases as a t test.
 //!
-//! **Scores without bounds**, such as likelihoods, have no such test. Theirs are two one-sided paired t tests
-//! (Schuirmann), and they need [`LEAST_DIFFERING`] cases that differ.
+//! **Scores without bounds**, such as likelihoods, are tested by two one-sided paired t tests (Schuirmann), which need
+//! [`LEAST_DIFFERING`] cases that differ.
 //!
-//! **The interval** is a paired bootstrap: cases are drawn again with replacement, by a seed. It is told, and decides
-//! nothing.
+//! **The interval** is a paired bootstrap: cases are drawn again with replacement, by a seed. The interval is only
+//! reported; it decides nothing.
 //!
 //! Sources: I. Waudby-Smith, A. Ramdas, *Estimating means of bounded random variables by betting* (2024). D. J.
 //! Schuirmann, *A comparison of the two one-sided tests procedure and the power approach* (1987). B. Efron, R. J.
@@ -49,7 +50,7 @@ pub fn p_of_at_most(differences: &[f64], bound: f64) -> f64 {
     // A bet of 1 / (bound + 1) may lose all at a difference of −1.
     let logs = BETS.map(|part| differences.iter().map(|value| log1p(part * (value - bound) / (bound + 1.0))).sum());
     let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let shared: f64 = logs.iter().map(|one: &f64| exp(one - most)).sum();
+    let shared: f64 = logs.iter().map(|log: &f64| exp(log - most)).sum();
     let won = most + log(shared / number(BETS.len() as u64));
     exp(-won).min(1.0)
 }

@@ -1,5 +1,5 @@
-//! The cases of a suite. Takes JSON lines, returns [`Suite`], or every mistake with its line. Called by `bailiwick eval
-//! run`.
+//! Reads the suite of an eval. A suite is a list of cases; each case is a conversation and what a good answer to it is.
+//! Takes JSON lines, returns a [`Suite`], or every mistake with its line. Called by `bailiwick eval run`.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub const MAX_CASES: usize = 100_000;
 const MAX_LINE: usize = 1 << 20;
 /// The longest id of a case, in bytes.
 const MAX_ID: usize = 200;
-/// The most mistakes that are told at once.
+/// The most mistakes that are reported at once.
 const MAX_MISTAKES: usize = 20;
 /// Fields of a request that a case can't set, and why.
 const NOT_PARAMS: [(&str, &str); 4] = [
@@ -26,7 +26,7 @@ const NOT_PARAMS: [(&str, &str); 4] = [
     ("n", "ask several times by --repeat"),
 ];
 
-/// Cases, in the order of the file.
+/// The cases, in the order of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suite {
     /// The cases.
@@ -35,38 +35,38 @@ pub struct Suite {
     pub hash: String,
 }
 
-/// What is asked, and what is expected.
+/// A case: what the model is asked, and what answer is expected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Case {
-    /// Its name; once in a suite.
+    /// The case's name, which no other case of the suite has.
     pub id: String,
-    /// The line it stands in, from 1.
+    /// The number of its line in the file, from 1.
     pub line: usize,
     /// The conversation so far.
     pub messages: Value,
     /// More fields of the request, such as `temperature`.
     pub params: Map<String, Value>,
-    /// What the answer has to be.
+    /// What answer is expected.
     pub expect: Expect,
     /// Digests of `messages`, `params` and `expect`.
     pub hashes: [String; 3],
 }
 
-/// What an answer has to be.
+/// What makes an answer right.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expect {
-    /// The same text, but for spaces at its ends.
+    /// The answer is this text, except for spaces at its ends.
     Exact(String),
-    /// All of these parts, in any order.
+    /// The answer contains all of these parts, in any order.
     Contains(OneOrMore),
-    /// A text in which this is found.
+    /// This regular expression matches somewhere in the answer.
     Regex(String),
-    /// JSON that this schema allows.
+    /// The answer is JSON that this schema allows.
     JsonSchema(Value),
-    /// A last number that is near this one.
-    Number(Near),
-    /// What another model finds good.
+    /// The last number in the answer is near this one.
+    Number(ExpectedNumber),
+    /// Another model, the judge, scores the answer.
     Judge(Judge),
 }
 
@@ -85,7 +85,7 @@ impl OneOrMore {
     #[must_use]
     pub fn all(&self) -> &[String] {
         match self {
-            Self::One(one) => core::slice::from_ref(one),
+            Self::One(single) => core::slice::from_ref(single),
             Self::More(more) => more,
         }
     }
@@ -94,7 +94,7 @@ impl OneOrMore {
 /// A number and how far off an answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Near {
+pub struct ExpectedNumber {
     /// The number.
     pub value: f64,
     /// How far off the answer may be; 0.
@@ -106,7 +106,7 @@ pub struct Near {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Judge {
-    /// Its name, as clients ask for it.
+    /// The model's name, as clients ask for it.
     pub model: String,
     /// What a good answer is.
     pub rubric: String,
@@ -182,6 +182,7 @@ pub fn read_suite(bytes: &[u8]) -> Result<Suite, Vec<String>> {
     Ok(Suite { cases, hash })
 }
 
+/// Reads a line of a suite: a prompt, and how its answer is graded.
 fn read_case(line: usize, text: &[u8]) -> Result<Case, String> {
     if text.len() > MAX_LINE {
         return Err(format!("is longer than {} MiB; shorten the prompt", MAX_LINE >> 20));
@@ -199,7 +200,7 @@ fn read_case(line: usize, text: &[u8]) -> Result<Case, String> {
         (None, None) => return Err("has neither \"messages\" nor \"prompt\"; add one of them".to_owned()),
         (Some(_), Some(_)) => return Err("has both \"messages\" and \"prompt\"; keep one of them".to_owned()),
     };
-    let is_message = |one: &Value| one["role"].is_string() && !one["content"].is_null();
+    let is_message = |value: &Value| value["role"].is_string() && !value["content"].is_null();
     if messages.is_empty() || !messages.iter().all(is_message) {
         return Err("\"messages\" has to be a list of {\"role\": …, \"content\": …}".to_owned());
     }
@@ -215,7 +216,7 @@ fn read_case(line: usize, text: &[u8]) -> Result<Case, String> {
     Ok(Case { id: written.id, line, messages, params: written.params, expect, hashes })
 }
 
-/// What the types allow but no answer could ever be.
+/// Refuses an expectation that the types allow but that no answer could ever meet.
 fn check(expect: &Expect) -> Result<(), String> {
     match expect {
         Expect::Contains(parts) if parts.all().is_empty() || parts.all().iter().any(String::is_empty) => {

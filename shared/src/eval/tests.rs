@@ -42,7 +42,7 @@ fn ours(seed: i64, scores: &[&[f64]]) -> Vec<u8> {
 }
 
 fn run(bytes: &[u8]) -> Run {
-    read_run(bytes, None, Wanted::default()).unwrap()
+    read_run(bytes, None, ResultFilter::default()).unwrap()
 }
 
 /// A run of cases with one score each.
@@ -154,9 +154,9 @@ fn the_same_model_asked_twice_is_seldom_called_worse() {
     let drawn = |random: &mut Random| -> Run {
         // Easy cases are right nine times of ten, hard ones half of the time.
         let right = |random: &mut Random, nth: usize| unit(random) < if nth.is_multiple_of(5) { 0.5 } else { 0.98 };
-        let measured = |random: &mut Random, nth: usize| Measured {
+        let measured = |random: &mut Random, nth: usize| CaseResult {
             scores: vec![f64::from(u8::from(right(random, nth)))],
-            ..Measured::default()
+            ..CaseResult::default()
         };
         let cases = (0..300).map(|nth| (nth.to_string(), measured(random, nth))).collect();
         Run { cases, ..Run::default() }
@@ -192,19 +192,23 @@ fn samples(of_first: &str) -> String {
 #[test]
 fn samples_of_lm_eval_are_read() {
     let text = samples("0.0");
-    let read = |text: &str, wanted: Wanted<'_>| read_run(text.as_bytes(), None, wanted);
-    let told = read(&text, Wanted::default()).unwrap_err();
+    let read = |text: &str, wanted: ResultFilter<'_>| read_run(text.as_bytes(), None, wanted);
+    let told = read(&text, ResultFilter::default()).unwrap_err();
     assert_eq!(told, "has several filters; name one by --filter: flexible, strict");
-    let strict = Wanted { filter: Some("strict"), metric: None };
+    let strict = ResultFilter { filter: Some("strict"), metric: None };
     let found = read(&text, strict).unwrap();
     assert_eq!(found.about["metric"], "exact_match", "the first that is a number");
     assert_eq!(found.cases["0"].scores, [0.0]);
     assert_eq!(found.cases["1"].hashes["prompt"], "p1");
-    let acc = read(&text, Wanted { metric: Some("acc"), ..strict }).unwrap();
+    let acc = read(&text, ResultFilter { metric: Some("acc"), ..strict }).unwrap();
     assert_eq!(acc.cases["0"].scores, [1.0]);
     assert!(differences(&found, &acc)[0].starts_with("the metric differs: exact_match"));
-    assert!(read(&text, Wanted { metric: Some("bleu"), ..strict }).unwrap_err().contains("is no number; name another"));
-    assert!(read(&text, Wanted { filter: Some("x"), metric: None }).unwrap_err().contains("has no filter \"x\""));
+    assert!(
+        read(&text, ResultFilter { metric: Some("bleu"), ..strict })
+            .unwrap_err()
+            .contains("is no number; name another")
+    );
+    assert!(read(&text, ResultFilter { filter: Some("x"), metric: None }).unwrap_err().contains("has no filter \"x\""));
     let nan = read(&samples("NaN"), strict).unwrap_err();
     assert!(nan.starts_with("line 1: holds NaN or Infinity"), "{nan}");
     let twice = read(&(samples("0.0") + &text), strict).unwrap_err();
@@ -224,7 +228,7 @@ fn seeds_and_templates_of_lm_eval_stand_in_its_other_file() {
                               "task_hashes": { "gsm8k": "x", "mmlu": "y" } });
         Companion::read(results.to_string().as_bytes(), "gsm8k").unwrap()
     };
-    let wanted = Wanted { filter: Some("strict"), metric: None };
+    let wanted = ResultFilter { filter: Some("strict"), metric: None };
     let read = |companion: &Companion| read_run(samples("0.0").as_bytes(), Some(companion), wanted).unwrap();
     let (a, b) = (read(&results(1, "t")), read(&results(2, "u")));
     assert_eq!(

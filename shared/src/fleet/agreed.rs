@@ -1,5 +1,6 @@
-//! What was agreed on about health, as far as the next verdict depends on it. Whoever judges keeps one [`Agreed`]: a
-//! node for as long as it runs, the edge in each isolate (a running instance of the Worker).
+//! The health that the voters agreed on, as far as the next verdict depends on it. A voter is a DNS node whose report
+//! counts as a vote; a verdict is the status that most voters agree on. [`super::verdict`] reads and updates one
+//! [`Agreed`]: a node keeps it for as long as it runs, the edge in each isolate (a running instance of the Worker).
 
 use serde::{Deserialize, Serialize};
 
@@ -10,35 +11,35 @@ use crate::rules::ReplicaSource;
 use crate::table::{RegionReplica, Revision, Table};
 use crate::time::Timestamp;
 
-/// What was agreed on about all regions of one document. At first everything is unknown, which counts as up, until most
-/// sites say something or report what they took as agreed on.
+/// The agreed health of all regions of one rules document. At first everything is unknown, which counts as up, until
+/// most sites say something or report what was agreed on before.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Agreed {
     revision: Option<Revision>,
-    /// What was agreed on about each region, by region index.
+    /// The agreed health of each region, by region index.
     pub(super) regions: Vec<RegionAgreed>,
     pub(super) fences: Vec<GuardedFence>,
 }
 
-/// What was agreed on about one region.
+/// The agreed health of one region.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RegionAgreed {
     id: RegionId,
-    pub(super) whole: Held,
+    pub(super) whole: AgreedStatus,
     /// Since when a majority calls the region down while a guard keeps it in service.
     pub(super) falling_since: Option<Timestamp>,
-    pub(super) families: [Held; 2],
+    pub(super) families: [AgreedStatus; 2],
     /// The names of its endpoints.
     names: Vec<EndpointId>,
     /// By position of the endpoint in `names`.
-    pub(super) endpoints: Vec<Held>,
+    pub(super) endpoints: Vec<AgreedStatus>,
     /// The names of the replicas (knowledge such as a search index) that it has a copy of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     copies: Vec<ReplicaId>,
     /// By position of the copy in `copies`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) replicas: Vec<Held>,
+    pub(super) replicas: Vec<AgreedStatus>,
     /// What the rules say of each copy, by position. Empty after a restart: then no copy counts as changed.
     #[serde(skip)]
     read_as: Vec<ReadAs>,
@@ -69,7 +70,7 @@ impl ReadAs {
 /// A status that was agreed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Held {
+pub(super) struct AgreedStatus {
     /// The status; `Unknown`: nothing was agreed on yet.
     pub(super) status: Status,
     /// Since when the status holds.
@@ -78,7 +79,7 @@ pub(super) struct Held {
     pub(super) alone_since: Option<Timestamp>,
 }
 
-impl Held {
+impl AgreedStatus {
     /// Sets the status. If `since` lies in the future, the clock was set back, and `now` takes its place.
     pub(super) fn set(&mut self, status: Status, now: Timestamp) {
         self.since = if status == self.status { self.since.min(now) } else { now };
@@ -122,37 +123,37 @@ impl Agreed {
         self.fences = guarded_fences(table);
         let mut before = std::mem::take(&mut self.regions);
         let carried = table.regions().iter().map(|region| {
-            let kept = before.iter().position(|old| old.id == region.id).map(|at| before.swap_remove(at));
+            let old_state = before.iter().position(|old| old.id == region.id).map(|at| before.swap_remove(at));
             let names: Vec<EndpointId> = region.endpoints.iter().map(|(id, _)| id.clone()).collect();
             let endpoints = |before: &RegionAgreed| {
-                let of = |id: &EndpointId| before.names.iter().position(|name| name == id);
-                let held = |id| of(id).and_then(|at| before.endpoints.get(at).copied()).unwrap_or_default();
-                names.iter().map(held).collect()
+                let position = |id: &EndpointId| before.names.iter().position(|name| name == id);
+                let old_status = |id| position(id).and_then(|at| before.endpoints.get(at).copied()).unwrap_or_default();
+                names.iter().map(old_status).collect()
             };
             let copies: Vec<ReplicaId> =
                 region.replicas.iter().map(|copy| table.replica(copy.replica).id.clone()).collect();
             let read_as: Vec<ReadAs> = region.replicas.iter().map(ReadAs::of).collect();
             let replicas = |before: &RegionAgreed| {
-                let held = |(id, read_as): (&ReplicaId, &ReadAs)| {
+                let old_status = |(id, read_as): (&ReplicaId, &ReadAs)| {
                     let at = before.copies.iter().position(|name| name == id)?;
                     let is_kept = before.read_as.get(at).is_none_or(|before| before.is_alike(read_as));
                     before.replicas.get(at).copied().filter(|_| is_kept)
                 };
-                copies.iter().zip(&read_as).map(|copy| held(copy).unwrap_or_default()).collect()
+                copies.iter().zip(&read_as).map(|copy| old_status(copy).unwrap_or_default()).collect()
             };
-            match kept {
-                Some(kept) => {
-                    let (endpoints, replicas) = (endpoints(&kept), replicas(&kept));
-                    RegionAgreed { endpoints, names, copies, replicas, read_as, ..kept }
+            match old_state {
+                Some(old_state) => {
+                    let (endpoints, replicas) = (endpoints(&old_state), replicas(&old_state));
+                    RegionAgreed { endpoints, names, copies, replicas, read_as, ..old_state }
                 }
                 None => RegionAgreed {
                     id: region.id.clone(),
-                    whole: Held::default(),
+                    whole: AgreedStatus::default(),
                     falling_since: None,
-                    families: [Held::default(); 2],
-                    endpoints: vec![Held::default(); names.len()],
+                    families: [AgreedStatus::default(); 2],
+                    endpoints: vec![AgreedStatus::default(); names.len()],
                     names,
-                    replicas: vec![Held::default(); copies.len()],
+                    replicas: vec![AgreedStatus::default(); copies.len()],
                     copies,
                     read_as,
                 },

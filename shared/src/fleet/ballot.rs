@@ -1,5 +1,5 @@
 //! What one voter says of health. A voter is a node whose report counts as a vote. Takes a report as it arrived,
-//! returns a [`Ballot`] in which positions stand for names, or nothing if the node doesn't vote. Made by whoever
+//! returns a [`Ballot`] in which positions stand for names, or nothing if the node doesn't vote. Made by the code that
 //! receives reports, counted by [`super::verdict`].
 
 use crate::health::{AddressFamily, RegionHealth, Status};
@@ -19,12 +19,12 @@ pub struct Ballot {
     /// When the report arrived, by the receiver's clock.
     pub(super) at: Timestamp,
     /// What the voter says of each region, by region index; `None`: nothing.
-    regions: Vec<Option<Cast>>,
+    regions: Vec<Option<RegionVote>>,
 }
 
 /// What a node's own probes say.
 #[derive(Clone, Copy, Debug)]
-pub struct OwnSight<'a> {
+pub struct OwnProbes<'a> {
     /// The health of each region, by region index.
     pub regions: &'a [RegionHealth],
     /// The same for each family of addresses, IPv4 and IPv6; `None` where no monitor probes that family by itself.
@@ -38,7 +38,7 @@ pub struct OwnSight<'a> {
 
 /// What a voter says of one region.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Cast {
+pub(super) struct RegionVote {
     /// How old the results were when the report was sent, by the sender's clock.
     age: Millis,
     interval: Millis,
@@ -59,55 +59,55 @@ impl Ballot {
     #[must_use]
     pub fn read(table: &Table, report: &HealthReport, at: Timestamp) -> Option<Self> {
         let voter = table.fleet()?.voter_named(&report.node)?;
-        let cast = |region: &crate::table::Region| {
-            let said = report.regions.get(region.id.as_str())?;
+        let vote = |region: &crate::table::Region| {
+            let of_region = report.regions.get(region.id.as_str())?;
             let agreed = report.fleet.get(region.id.as_str()).filter(|agreed| agreed.held_by != HeldBy::Override);
             let endpoints = region.endpoints.iter().map(|(id, _)| {
-                said.endpoints.get(id.as_str()).map_or(Status::Unknown, crate::report::EndpointReport::by_probes)
+                of_region.endpoints.get(id.as_str()).map_or(Status::Unknown, crate::report::EndpointReport::by_probes)
             });
-            let cast = Cast {
-                age: Millis(said.age_ms),
-                interval: Millis(said.interval_ms.min(LONGEST_INTERVAL)),
-                region: said.probed,
-                families: [AddressFamily::Ipv4, AddressFamily::Ipv6].map(|family| of_family(said, family)),
+            let vote = RegionVote {
+                age: Millis(of_region.age_ms),
+                interval: Millis(of_region.interval_ms.min(LONGEST_INTERVAL)),
+                region: of_region.probed,
+                families: [AddressFamily::Ipv4, AddressFamily::Ipv6].map(|family| of_family(of_region, family)),
                 endpoints: endpoints.collect(),
-                replicas: region.replicas.iter().map(|copy| of_copy(table, copy, said)).collect(),
+                replicas: region.replicas.iter().map(|copy| of_copy(table, copy, of_region)).collect(),
                 agreed: agreed.map_or(Status::Unknown, |agreed| agreed.verdict),
             };
-            Some(if report.blind { cast.blinded() } else { cast })
+            Some(if report.blind { vote.blinded() } else { vote })
         };
-        Some(Self { voter, at, regions: table.regions().iter().map(cast).collect() })
+        Some(Self { voter, at, regions: table.regions().iter().map(vote).collect() })
     }
 
     /// The ballot of this node itself, equal to what other nodes would read from a report sent now.
     #[must_use]
-    pub fn own(table: &Table, voter: usize, sight: &OwnSight<'_>, now: Timestamp) -> Self {
-        let cast = |(index, region): (usize, &crate::table::Region)| {
-            let of =
+    pub fn own(table: &Table, voter: usize, probes: &OwnProbes<'_>, now: Timestamp) -> Self {
+        let vote = |(index, region): (usize, &crate::table::Region)| {
+            let probed =
                 |health: Option<&[RegionHealth]>| health.and_then(|all| all.get(index)).map(|health| health.probed);
-            let health = sight.regions.get(index)?;
+            let health = probes.regions.get(index)?;
             let endpoint = |at: usize| health.endpoints.get(at).copied().unwrap_or_default();
-            let (age, interval) = sight.ages.get(index).copied().unwrap_or_default();
-            let cast = Cast {
+            let (age, interval) = probes.ages.get(index).copied().unwrap_or_default();
+            let vote = RegionVote {
                 age,
                 interval: Millis(interval.0.min(LONGEST_INTERVAL)),
                 region: health.probed,
-                families: sight.families.map(|family| of(family).unwrap_or(health.probed)),
+                families: probes.families.map(|family| probed(family).unwrap_or(health.probed)),
                 endpoints: (0..region.endpoints.len()).map(endpoint).collect(),
                 replicas: health.replicas.iter().map(|copy| copy.status).collect(),
                 agreed: Status::Unknown,
             };
-            Some(if sight.is_blind { cast.blinded() } else { cast })
+            Some(if probes.is_blind { vote.blinded() } else { vote })
         };
-        Self { voter, at: now, regions: table.regions().iter().enumerate().map(cast).collect() }
+        Self { voter, at: now, regions: table.regions().iter().enumerate().map(vote).collect() }
     }
 
     /// What the ballot says of a region, if that is fresh.
-    pub(super) fn of(&self, region: usize, now: Timestamp) -> Option<&Cast> {
-        let cast = self.regions.get(region)?.as_ref()?;
+    pub(super) fn of(&self, region: usize, now: Timestamp) -> Option<&RegionVote> {
+        let vote = self.regions.get(region)?.as_ref()?;
         // A report from the future has an unknown age: the receiver's clock was set back.
-        let age = cast.age.0.saturating_add(now.since(self.at).0);
-        (self.at <= now && age <= FRESH_INTERVALS * cast.interval.0).then_some(cast)
+        let age = vote.age.0.saturating_add(now.since(self.at).0);
+        (self.at <= now && age <= FRESH_INTERVALS * vote.interval.0).then_some(vote)
     }
 
     /// Whether what the ballot says of at least one region is fresh.
@@ -117,7 +117,7 @@ impl Ballot {
     }
 }
 
-impl Cast {
+impl RegionVote {
     /// What the same voter says if it is blind: `unknown` of everything.
     fn blinded(mut self) -> Self {
         self.region = Status::Unknown;
@@ -130,19 +130,19 @@ impl Cast {
 
 /// What the report says of a region's copy of a replica, if the reading counted when the report was sent. A leader is
 /// always up: nodes needn't read its lag.
-fn of_copy(table: &Table, copy: &RegionReplica, said: &RegionReport) -> Status {
+fn of_copy(table: &Table, copy: &RegionReplica, of_region: &RegionReport) -> Status {
     if copy.is_leader {
         return Status::Up;
     }
-    let of_copy = said.replicas.get(table.replica(copy.replica).id.as_str());
-    let counts = |copy: &&crate::report::ReplicaReport| copy.counts(said, Timestamp(0), Timestamp(0));
-    of_copy.filter(counts).map(|copy| copy.status).unwrap_or_default()
+    let report_of_copy = of_region.replicas.get(table.replica(copy.replica).id.as_str());
+    let counts = |copy: &&crate::report::ReplicaReport| copy.counts(of_region, Timestamp(0), Timestamp(0));
+    report_of_copy.filter(counts).map(|copy| copy.status).unwrap_or_default()
 }
 
 /// What the report says of one family of a region's addresses; what it says of the region, where it has nothing about
 /// that family.
-fn of_family(said: &RegionReport, family: AddressFamily) -> Status {
-    said.families.get(&family).copied().unwrap_or(said.probed)
+fn of_family(of_region: &RegionReport, family: AddressFamily) -> Status {
+    of_region.families.get(&family).copied().unwrap_or(of_region.probed)
 }
 
 /// The newest ballot of each voter, by voter. If two of one voter arrived at the same time, the choice doesn't depend

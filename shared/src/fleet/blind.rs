@@ -11,37 +11,37 @@ use crate::time::{Millis, Timestamp};
 /// The monitors of a node, by a key, and whether the node is blind.
 ///
 /// ```
-/// use bailiwick_rules::fleet::blind::Sight;
+/// use bailiwick_rules::fleet::blind::BlindnessDetector;
 /// use bailiwick_rules::time::{Millis, Timestamp};
 ///
-/// let mut sight = Sight::default();
+/// let mut detector = BlindnessDetector::default();
 /// for (monitor, region) in [(1, 0), (2, 1), (3, 2)] {
-///     sight.record(monitor, region, Millis(10_000), true, Timestamp(0));
+///     detector.record(monitor, region, Millis(10_000), true, Timestamp(0));
 /// }
-/// sight.record(1, 0, Millis(10_000), false, Timestamp(1_000));
-/// assert!(!sight.is_blind(), "one region of three may be down");
-/// sight.record(2, 1, Millis(10_000), false, Timestamp(9_000));
-/// assert!(sight.is_blind(), "two regions at once: it is rather the node's own line");
-/// sight.record(3, 2, Millis(10_000), true, Timestamp(9_500));
-/// assert!(!sight.is_blind(), "the line works");
+/// detector.record(1, 0, Millis(10_000), false, Timestamp(1_000));
+/// assert!(!detector.is_blind(), "one region of three may be down");
+/// detector.record(2, 1, Millis(10_000), false, Timestamp(9_000));
+/// assert!(detector.is_blind(), "two regions at once: it is rather the node's own line");
+/// detector.record(3, 2, Millis(10_000), true, Timestamp(9_500));
+/// assert!(!detector.is_blind(), "the line works");
 /// ```
 #[derive(Clone, Debug)]
-pub struct Sight<K> {
-    monitors: BTreeMap<K, Watched>,
+pub struct BlindnessDetector<K> {
+    monitors: BTreeMap<K, MonitorRecord>,
     is_blind: bool,
     /// When any monitor last succeeded.
     succeeded: Option<Timestamp>,
 }
 
-impl<K> Default for Sight<K> {
+impl<K> Default for BlindnessDetector<K> {
     fn default() -> Self {
         Self { monitors: BTreeMap::new(), is_blind: false, succeeded: None }
     }
 }
 
-/// One monitor.
+/// What the detector knows of one monitor.
 #[derive(Clone, Copy, Debug)]
-struct Watched {
+struct MonitorRecord {
     /// The index of the region that it probes.
     region: usize,
     interval: Millis,
@@ -49,12 +49,12 @@ struct Watched {
     failing: Option<Timestamp>,
 }
 
-impl<K: Ord + Copy> Sight<K> {
+impl<K: Ord + Copy> BlindnessDetector<K> {
     /// Takes the result of a monitor of a region.
     pub fn record(&mut self, monitor: K, region: usize, interval: Millis, success: bool, now: Timestamp) {
         let before = self.monitors.get(&monitor).and_then(|watched| watched.failing);
         let failing = if success { None } else { Some(before.map_or(now, |since| since.min(now))) };
-        self.monitors.insert(monitor, Watched { region, interval, failing });
+        self.monitors.insert(monitor, MonitorRecord { region, interval, failing });
         if success {
             self.succeeded = Some(now);
             self.is_blind = false;
@@ -64,8 +64,8 @@ impl<K: Ord + Copy> Sight<K> {
     }
 
     /// Forgets monitors that don't run any more.
-    pub fn keep_only(&mut self, mut kept: impl FnMut(&K) -> bool) {
-        self.monitors.retain(|monitor, _| kept(monitor));
+    pub fn keep_only(&mut self, mut is_kept: impl FnMut(&K) -> bool) {
+        self.monitors.retain(|monitor, _| is_kept(monitor));
     }
 
     /// Whether more than half of all monitors, in at least two regions, began to fail within one interval, and none has
@@ -82,14 +82,14 @@ impl<K: Ord + Copy> Sight<K> {
     fn fails_at_once(&self, begins: bool, now: Timestamp) -> bool {
         let longest = self.monitors.values().map(|watched| watched.interval).max().unwrap_or_default();
         let is_dark = self.succeeded.is_none_or(|at| now.since(at) >= longest);
-        let is_failing = |one: &&Watched| {
-            let within = |since: Timestamp| is_dark || begins && now.since(since) <= one.interval;
-            one.failing.is_some_and(within)
+        let is_failing = |monitor: &&MonitorRecord| {
+            let within = |since: Timestamp| is_dark || begins && now.since(since) <= monitor.interval;
+            monitor.failing.is_some_and(within)
         };
         let (mut count, mut first, mut several) = (0, None, false);
-        for one in self.monitors.values().filter(is_failing) {
+        for monitor in self.monitors.values().filter(is_failing) {
             count += 1;
-            several |= *first.get_or_insert(one.region) != one.region;
+            several |= *first.get_or_insert(monitor.region) != monitor.region;
         }
         several && count * 2 > self.monitors.len()
     }
@@ -104,15 +104,15 @@ mod tests {
     /// Five regions, probed every ten seconds one after the other, from 0 to 8 s; `up` tells whether a region's probe
     /// succeeds at a time. Returns the seconds at which the node was blind.
     fn blind_at(seconds: i64, up: impl Fn(usize, i64) -> bool) -> Vec<i64> {
-        let mut sight = Sight::default();
+        let mut detector = BlindnessDetector::default();
         let mut blind = Vec::new();
         for second in 0..seconds {
             let region = usize::try_from(second % 10 / 2).unwrap();
             if second % 2 == 0 {
                 let now = Timestamp(second * 1_000);
-                sight.record(region, region, INTERVAL, up(region, second), now);
+                detector.record(region, region, INTERVAL, up(region, second), now);
             }
-            if sight.is_blind() {
+            if detector.is_blind() {
                 blind.push(second);
             }
         }
@@ -143,14 +143,14 @@ mod tests {
 
     #[test]
     fn one_region_alone_never_blinds_however_many_monitors_it_has() {
-        let mut sight = Sight::default();
+        let mut detector = BlindnessDetector::default();
         for monitor in 0..10 {
-            sight.record(monitor, 0, INTERVAL, false, Timestamp(0));
+            detector.record(monitor, 0, INTERVAL, false, Timestamp(0));
         }
-        assert!(!sight.is_blind());
-        sight.record(10, 1, INTERVAL, false, Timestamp(0));
-        assert!(sight.is_blind(), "a node that starts without a line");
-        sight.keep_only(|monitor| *monitor != 10);
-        assert!(sight.is_blind(), "blind until a monitor succeeds");
+        assert!(!detector.is_blind());
+        detector.record(10, 1, INTERVAL, false, Timestamp(0));
+        assert!(detector.is_blind(), "a node that starts without a line");
+        detector.keep_only(|monitor| *monitor != 10);
+        assert!(detector.is_blind(), "blind until a monitor succeeds");
     }
 }

@@ -2,7 +2,7 @@
 //! health and verdicts, returns the health that steering uses. Called by the owner of the DNS half's state and by the
 //! edge.
 
-use super::{Agreed, Ballot, Hearing, Verdict, verdicts};
+use super::{Agreed, Ballot, Verdict, VerdictInput, verdicts};
 use crate::health::RegionHealth;
 use crate::report::{Received, aggregate};
 use crate::steer::{Conditions, Local, forced};
@@ -32,8 +32,8 @@ pub fn fold(
 ) -> Vec<Verdict> {
     let verdicts = {
         let conditions = Conditions { health, local: &Local::default(), now };
-        let forced = |region| forced(table, region, &conditions).map(|one| one.status);
-        verdicts(&Hearing { table, ballots, own, forced: &forced, now }, agreed)
+        let forced = |region| forced(table, region, &conditions).map(|forced| forced.status);
+        verdicts(&VerdictInput { table, ballots, own, forced: &forced, now }, agreed)
     };
     for (health, verdict) in health.iter_mut().zip(&verdicts) {
         health.probed = verdict.status;

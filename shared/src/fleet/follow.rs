@@ -49,7 +49,7 @@ impl Trust<'_> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HeadStep {
     /// Change nothing.
-    Keep(Kept),
+    Keep(NoChange),
     /// Fetch the document that the head names, and ask [`document`] about it.
     Fetch(Box<Head>),
     /// Keep this head in place of the one that the node has: it names the document in service, with a later stage.
@@ -62,7 +62,7 @@ pub enum HeadStep {
 #[derive(Debug)]
 pub enum DocumentStep {
     /// Change nothing.
-    Keep(Kept),
+    Keep(NoChange),
     /// Serve the document.
     Take(Box<Table>),
     /// Change nothing, and tell an operator.
@@ -71,7 +71,7 @@ pub enum DocumentStep {
 
 /// Why an offer changes nothing although nothing is wrong with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kept {
+pub enum NoChange {
     /// Nothing was offered.
     Absent,
     /// The document is in service already.
@@ -153,39 +153,39 @@ impl fmt::Display for Refusal {
 
 /// The document that a node has, served or kept.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Own<'a> {
+pub struct OwnDocument<'a> {
     /// The document's revision; `None` if the node has no document.
     pub revision: Option<Revision>,
     /// The head that came with it, if one did.
     pub head: Option<&'a Head>,
 }
 
-impl Own<'_> {
+impl OwnDocument<'_> {
     /// Whether `head`, which names the same document, replaces the head that this node has. The head with the later
     /// stage counts. A stage is never taken back, so the order in which heads arrive doesn't matter.
     fn is_outdone_by(&self, head: &Head) -> bool {
-        let own = self.head.filter(|own| own.names() == self.revision);
-        own.is_none_or(|own| own.stage < head.stage)
+        let own_head = self.head.filter(|own_head| own_head.names() == self.revision);
+        own_head.is_none_or(|own_head| own_head.stage < head.stage)
     }
 }
 
 /// What to do about the head that a store or a peer offers; `offered` is `None` if it has no head.
 #[must_use]
-pub fn head(own: Own<'_>, offered: Option<&[u8]>, stage: Stage, trust: Trust<'_>) -> HeadStep {
-    let Some(bytes) = offered else { return HeadStep::Keep(Kept::Absent) };
+pub fn head(own: OwnDocument<'_>, offered: Option<&[u8]>, stage: Stage, trust: Trust<'_>) -> HeadStep {
+    let Some(bytes) = offered else { return HeadStep::Keep(NoChange::Absent) };
     let head = match trust.believe(bytes) {
         Ok(head) => head,
         Err(error) => return HeadStep::Refuse(Refusal::Head(error)),
     };
-    let Some(named) = head.names() else {
+    let Some(named_revision) = head.names() else {
         return HeadStep::Refuse(Refusal::Head(HeadError::Form("its sha256 is none".to_owned())));
     };
-    match own.revision.map_or(Succession::Newer, |own| own.succession(&named)) {
+    match own.revision.map_or(Succession::Newer, |own| own.succession(&named_revision)) {
         Succession::Same if own.is_outdone_by(&head) => HeadStep::Note(Box::new(head)),
-        Succession::Same => HeadStep::Keep(Kept::Same),
-        Succession::Older => HeadStep::Keep(Kept::Older(named.number)),
-        Succession::Conflict => HeadStep::Refuse(Refusal::Conflict(named.number)),
-        Succession::Newer if stage > head.stage => HeadStep::Keep(Kept::Later(named.number)),
+        Succession::Same => HeadStep::Keep(NoChange::Same),
+        Succession::Older => HeadStep::Keep(NoChange::Older(named_revision.number)),
+        Succession::Conflict => HeadStep::Refuse(Refusal::Conflict(named_revision.number)),
+        Succession::Newer if stage > head.stage => HeadStep::Keep(NoChange::Later(named_revision.number)),
         Succession::Newer => HeadStep::Fetch(Box::new(head)),
     }
 }
@@ -199,8 +199,8 @@ pub fn document(own: Option<Revision>, by: Option<&Head>, bytes: &[u8]) -> Docum
     // Compiling a document costs far more than hashing it.
     let digest: [u8; 32] = sha2::Sha256::digest(bytes).into();
     match by {
-        None if own.is_some_and(|own| own.sha256 == digest) => return DocumentStep::Keep(Kept::Same),
-        Some(head) if head.names().map(|named| named.sha256) != Some(digest) => {
+        None if own.is_some_and(|own| own.sha256 == digest) => return DocumentStep::Keep(NoChange::Same),
+        Some(head) if head.names().map(|revision| revision.sha256) != Some(digest) => {
             return DocumentStep::Refuse(Refusal::Digest(head.revision));
         }
         _ => {}
@@ -209,18 +209,18 @@ pub fn document(own: Option<Revision>, by: Option<&Head>, bytes: &[u8]) -> Docum
         Ok(table) => table,
         Err(violations) => return DocumentStep::Refuse(Refusal::Rules(violations)),
     };
-    let found = table.revision();
+    let revision = table.revision();
     if let Some(head) = by
-        && head.revision != found.number
+        && head.revision != revision.number
     {
-        return DocumentStep::Refuse(Refusal::Revision { head: head.revision, document: found.number });
+        return DocumentStep::Refuse(Refusal::Revision { head: head.revision, document: revision.number });
     }
     // The node may have taken another document while this one was fetched.
-    match own.map_or(Succession::Newer, |own| own.succession(&found)) {
+    match own.map_or(Succession::Newer, |own| own.succession(&revision)) {
         Succession::Newer => DocumentStep::Take(Box::new(table)),
-        Succession::Same => DocumentStep::Keep(Kept::Same),
-        Succession::Older => DocumentStep::Keep(Kept::Older(found.number)),
-        Succession::Conflict => DocumentStep::Refuse(Refusal::Conflict(found.number)),
+        Succession::Same => DocumentStep::Keep(NoChange::Same),
+        Succession::Older => DocumentStep::Keep(NoChange::Older(revision.number)),
+        Succession::Conflict => DocumentStep::Refuse(Refusal::Conflict(revision.number)),
     }
 }
 
@@ -231,16 +231,16 @@ pub enum First {
     Store,
     /// From this peer, because it has a higher revision: the store is older than the fleet.
     Peer(usize),
-    /// From nobody yet.
+    /// From no peer yet.
     Nobody,
 }
 
-/// Where a node without a document of its own gets its first one: from whoever has the highest revision. `store` and
-/// `peers` are their revisions, `None` for one that didn't answer. The store wins a tie.
+/// Where a node without a document of its own gets its first one: from the peer or store that has the highest revision.
+/// `store` and `peers` are their revisions, `None` for one that didn't answer. The store wins a tie.
 #[must_use]
 pub fn first(store: Option<u64>, peers: &[Option<u64>]) -> First {
-    let known = peers.iter().enumerate().filter_map(|(place, revision)| Some((place, (*revision)?)));
-    let highest = known.max_by_key(|(place, revision)| (*revision, core::cmp::Reverse(*place)));
+    let revisions = peers.iter().enumerate().filter_map(|(place, revision)| Some((place, (*revision)?)));
+    let highest = revisions.max_by_key(|(place, revision)| (*revision, core::cmp::Reverse(*place)));
     match (store, highest) {
         (Some(store), Some((place, peer))) if peer > store => First::Peer(place),
         (Some(_), _) => First::Store,

@@ -77,26 +77,27 @@ pub fn shut(impact: &Impact, gates: &Gates, accepted: &Accepted) -> Vec<Shut> {
     }
     // A tenant that starts or stops using a service doesn't count: that is a matter of access, not of steering.
     let counts = |service: &&ServiceImpact| service.tenants.is_empty() || service.presence == Presence::Both;
-    let of = |service: &ServiceImpact| {
+    let shut_of = |service: &ServiceImpact| {
         let part = |part: &Weight| part_of(part, &service.total);
         let moved = above(Gate::MaxMoved, part(&service.moved), gates.max_moved, accepted.moved, service);
         let denied = above(Gate::MaxDenied, part(&service.denied), gates.max_denied, accepted.denied, service);
         let regions = service.fewest_regions.and_then(|regions| u32::try_from(regions).ok());
-        let few = regions
-            .zip(gates.min_regions)
-            .filter(|(found, allowed)| found < allowed && accepted.regions.is_none_or(|accepted| found < &accepted));
-        let few = few.map(|(found, allowed)| Shut {
+        let few = regions.zip(gates.min_regions).filter(|(regions, allowed)| {
+            regions < allowed && accepted.regions.is_none_or(|accepted| regions < &accepted)
+        });
+        let few = few.map(|(regions, allowed)| Shut {
             service: Some(service.service.clone()),
             gate: Gate::MinRegions,
-            found: Some(found),
+            found: Some(regions),
             allowed,
-            accept: format!("--accept-regions {found}"),
+            accept: format!("--accept-regions {regions}"),
         });
         [moved, denied, few]
     };
-    impact.services.iter().filter(counts).flat_map(of).flatten().collect()
+    impact.services.iter().filter(counts).flat_map(shut_of).flatten().collect()
 }
 
+/// The gate that stays shut because a share is greater than allowed, and greater than accepted.
 fn above(
     gate: Gate,
     found: Ratio,

@@ -25,14 +25,14 @@ pub struct GuardedFence {
 
 /// What a guard looks at of one region.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct GuardedRegion {
     /// Since when the region is down because of health; `None`: it isn't.
     pub(super) down_since: Option<Timestamp>,
     /// What an operator forces it to be.
     pub(super) forced: Option<Status>,
 }
 
-impl Standing {
+impl GuardedRegion {
     /// Whether the region is in service: neither an operator nor health took it away.
     fn is_left(self) -> bool {
         self.forced.map_or(self.down_since.is_none(), |forced| forced == Status::Up)
@@ -59,42 +59,43 @@ pub fn guarded_fences(table: &Table) -> Vec<GuardedFence> {
 }
 
 /// Names the owner of a fence, if the name is needed.
-type Whose<'t> = Box<dyn Fn() -> String + 't>;
+type OwnerName<'t> = Box<dyn Fn() -> String + 't>;
 
+/// The fences of a service, by rules and by tenants, each with a name for messages.
 fn fences_of<'t>(
     table: &'t Table,
     index: ServiceIndex,
     service: &'t Service,
-) -> impl Iterator<Item = (Whose<'t>, &'t [Fenced])> {
+) -> impl Iterator<Item = (OwnerName<'t>, &'t [Fenced])> {
     let of_rules = service.residency.iter().enumerate().map(|(number, rule)| {
-        let whose: Whose<'t> = Box::new(move || format!("the clients of rule {number}"));
+        let whose: OwnerName<'t> = Box::new(move || format!("the clients of rule {number}"));
         (whose, &rule.fence[..])
     });
     let of_tenants = table.tenants().iter().filter_map(move |tenant| {
-        let whose: Whose<'t> = Box::new(|| format!("the tenant {}", tenant.id));
+        let whose: OwnerName<'t> = Box::new(|| format!("the tenant {}", tenant.id));
         Some((whose, tenant.fence(index)?))
     });
     of_rules.chain(of_tenants)
 }
 
 impl GuardedFence {
-    /// Whether the guard forbids taking `region` away now. The voters have called the region down since `wanted`.
+    /// Whether the guard forbids taking `region` away now. The voters have called the region down since `wanted_since`.
     pub(super) fn is_against(
         &self,
         region: RegionIndex,
-        wanted: Timestamp,
-        standing: impl Fn(RegionIndex) -> Standing,
+        wanted_since: Timestamp,
+        standing: impl Fn(RegionIndex) -> GuardedRegion,
         now: Timestamp,
     ) -> bool {
-        if !self.regions.contains(&region) || now.since(wanted) >= self.guard.window {
+        if !self.regions.contains(&region) || now.since(wanted_since) >= self.guard.window {
             return false;
         }
         let others = || self.regions.iter().filter(|other| **other != region).map(|other| standing(*other));
         let is_recent =
-            |standing: &Standing| standing.down_since.is_some_and(|since| now.since(since) < self.guard.window);
-        let taken = 1 + others().filter(is_recent).count() as u64;
+            |standing: &GuardedRegion| standing.down_since.is_some_and(|since| now.since(since) < self.guard.window);
+        let newly_down = 1 + others().filter(is_recent).count() as u64;
         let left = others().filter(|standing| standing.is_left()).count();
-        taken > self.guard.max_down.of(self.regions.len() as u64) || left < self.guard.keep as usize
+        newly_down > self.guard.max_down.of(self.regions.len() as u64) || left < self.guard.keep as usize
     }
 }
 
@@ -107,7 +108,7 @@ pub fn left_short<'f>(
     is_left: impl Fn(RegionIndex) -> bool,
 ) -> Vec<(&'f GuardedFence, usize)> {
     let short = |fence: &'f GuardedFence| {
-        let left = fence.regions.iter().filter(|one| **one != region && is_left(**one)).count();
+        let left = fence.regions.iter().filter(|other| **other != region && is_left(**other)).count();
         let loses = fence.regions.contains(&region) && is_left(region);
         (loses && left < fence.guard.keep as usize).then_some((fence, left))
     };

@@ -1,6 +1,7 @@
-//! The head: a small document that says which rules are published, by whom and why. Takes the bytes of a head and the
-//! keys of those who may publish, returns the head, or why it isn't believed. Called by [`super::follow`] and by the
-//! publishing command.
+//! The head: a small signed document that says which rules document is published, by whom and why. Takes the bytes of a
+//! head and the keys that may publish, returns the head, or why nodes don't accept it. Called by [`super::follow`] and
+//! by the publishing command. A stage is a part of the fleet: the canary nodes get a new document first, then the early
+//! nodes, then all.
 //!
 //! This module holds no private keys and no cryptography: its caller hands in a function that verifies Ed25519.
 
@@ -126,7 +127,7 @@ pub struct Signature {
     pub value: String,
 }
 
-/// Why a head isn't believed.
+/// Why nodes don't accept a head.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HeadError {
     /// The bytes are no head.
@@ -236,6 +237,7 @@ impl Head {
         bytes
     }
 
+    /// Writes what both the publisher and those who approve sign.
     fn write_content(&self, bytes: &mut Vec<u8>) {
         field(bytes, "revision", &self.revision.to_string());
         field(bytes, "sha256", &self.sha256);
@@ -255,7 +257,7 @@ impl Head {
     /// Checks that one of the publishers signed the head.
     ///
     /// # Errors
-    /// Why the head isn't believed.
+    /// Why nodes don't accept the head.
     pub fn verify(&self, publishers: &[PublicKey], verify: Verify) -> Result<(), HeadError> {
         let signature = self.signature.as_ref().ok_or(HeadError::Unsigned)?;
         signature.check(&self.signed_bytes(), publishers, verify)

@@ -81,7 +81,7 @@ pub struct ServiceImpact {
     /// Clients whose fence gets smaller.
     pub tighter: Vec<FenceChange>,
     /// Clients who have no region left if one fails, and would have had one before.
-    pub alone: Vec<Alone>,
+    pub alone: Vec<SingleRegionClients>,
     /// The fewest regions of any fence that got smaller: 0 if one was emptied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fewest_regions: Option<usize>,
@@ -110,7 +110,7 @@ pub struct Move {
     pub to: Option<RegionId>,
     /// The clients.
     #[serde(flatten)]
-    pub who: Who,
+    pub who: AffectedClients,
 }
 
 /// Clients that go elsewhere than before when a region is down.
@@ -135,22 +135,22 @@ pub struct FenceChange {
     pub anywhere: bool,
     /// The clients.
     #[serde(flatten)]
-    pub who: Who,
+    pub who: AffectedClients,
 }
 
 /// Clients that only one region can serve.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Alone {
+pub struct SingleRegionClients {
     /// The only region that can serve them.
     pub region: RegionId,
     /// The clients.
     #[serde(flatten)]
-    pub who: Who,
+    pub who: AffectedClients,
 }
 
 /// Clients, listed with the heaviest first, and their weight.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Who {
+pub struct AffectedClients {
     /// By country, or by network.
     pub clients: Vec<Clients>,
     /// The sum over all of them.
@@ -177,20 +177,20 @@ impl Impact {
     /// Whether some clients' fences get smaller. Such a document has to go to all nodes at once.
     #[must_use]
     pub fn is_tightened(&self) -> bool {
-        self.services.iter().any(|one| !one.tighter.is_empty())
+        self.services.iter().any(|service| !service.tighter.is_empty())
     }
 
     /// Whether some clients may be processed in a country where they might not be before.
     #[must_use]
     pub fn is_widened(&self) -> bool {
-        self.services.iter().any(|one| !one.wider.is_empty())
+        self.services.iter().any(|service| !service.wider.is_empty())
     }
 
     /// Within how many seconds all resolvers have the new answers; `None` if none change.
     #[must_use]
     pub fn converges_within(&self) -> Option<u32> {
-        let changes = |one: &&ServiceImpact| !one.moves.is_empty();
-        self.services.iter().filter(changes).map(|one| one.ttl).max()
+        let changes = |service: &&ServiceImpact| !service.moves.is_empty();
+        self.services.iter().filter(changes).map(|service| service.ttl).max()
     }
 }
 

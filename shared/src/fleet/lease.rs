@@ -1,12 +1,13 @@
-//! Who of several programs does what one alone should do. Takes what stands in the fleet's store, returns whether it is
-//! this one's turn, and what to write. Called by `bailiwick rollout run`.
+//! A lease, by which one of several processes does some work and the others wait. Takes the lease's entry in the
+//! fleet's store, returns whether it is this process's turn, and the entry to write. Called by `bailiwick rollout run`.
 //!
-//! A lease saves work, and keeps two from telling an operator the same. Nothing depends on it: each step of a rollout
-//! replaces only the document that it was decided by, so that two who both think it is their turn do no harm.
+//! The lease saves work, and keeps two processes from printing the same to an operator. Correctness doesn't depend on
+//! it: each step of a rollout replaces only the document by which it was decided. So two processes that both believe it
+//! is their turn do no harm.
 //!
-//! An entry that its holder doesn't renew for its span may be taken. For that nobody compares clocks: whoever waits
-//! measures by its own how long the entry has stayed the same. Only for the time before it looked first does it believe
-//! the store's time stamp.
+//! If the holder doesn't renew its entry within the lease's span, another process may take it. No two clocks are
+//! compared for that: a process that waits measures by its own clock how long the entry has stayed the same. Only for
+//! the time before its first look does it rely on the store's time stamp.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,14 +16,14 @@ use crate::time::{Millis, Timestamp};
 /// The longest span that is respected. An entry with a longer one may be taken after this.
 const LONGEST: Millis = Millis(600_000);
 
-/// What stands in the store.
+/// A lease, as it is written into the store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lease<N> {
-    /// Who has it. Empty: nobody, as the last one has given it back.
+    /// The process that holds it. Empty if the last holder has given it back.
     pub holder: String,
-    /// How long after its last renewal nobody else takes it.
+    /// How long after its last renewal no other process takes it.
     pub span_ms: u64,
-    /// What the next one has to know.
+    /// What the next holder has to know.
     pub note: N,
 }
 
@@ -31,40 +32,40 @@ pub struct Lease<N> {
 pub struct Entry<N> {
     /// The number of the change that wrote it.
     pub number: u64,
-    /// When that was, by the store's clock.
+    /// When the entry was written, by the store's clock.
     pub noted: Timestamp,
-    /// What it says. `None`: it was deleted.
+    /// The lease; `None` if it was deleted.
     pub lease: Option<Lease<N>>,
 }
 
-/// One who wants a lease.
+/// A process that wants a lease.
 #[derive(Clone, Debug)]
 pub struct Contender {
     me: String,
     span: Millis,
-    /// The entry of another that was seen last, and how long ago it was written at least, at a moment of now.
-    seen: Option<(u64, Millis, Timestamp)>,
+    /// The number of another process's entry that was seen last, its age at least, and when it had that age.
+    observed: Option<(u64, Millis, Timestamp)>,
 }
 
 /// Whose turn it is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Turn<N> {
-    /// This one's: it writes its lease after the change of this number, 0 being none.
+    /// This process's turn. It writes its lease in place of the entry with this number; 0 stands for no entry.
     Mine {
         /// The number.
         after: u64,
-        /// What another one left.
+        /// What the last holder left.
         left: Option<N>,
     },
-    /// Another one's.
+    /// Another process's turn.
     Theirs(String),
 }
 
 impl Contender {
-    /// One who is called `me`, and renews its lease more often than each `span`.
+    /// A process with the name `me`, which renews its lease more than once in each `span`.
     #[must_use]
     pub fn new(me: String, span: Millis) -> Self {
-        Self { me, span, seen: None }
+        Self { me, span, observed: None }
     }
 
     /// Looks at the entry. `now` must not be set back while this lives.
@@ -74,12 +75,12 @@ impl Contender {
         if holder == self.me {
             return Turn::Mine { after: number, left: None };
         }
-        let (age, since) = match self.seen {
-            Some((seen, age, since)) if seen == number => (age, since),
+        let (age, since) = match self.observed {
+            Some((observed, age, since)) if observed == number => (age, since),
             Some(_) => (Millis(0), now),
             None => (now.since(noted), now),
         };
-        self.seen = Some((number, age, since));
+        self.observed = Some((number, age, since));
         let unchanged = Millis(age.0.saturating_add(now.since(since).0));
         match holder.is_empty() || unchanged > Millis(span_ms).min(LONGEST) {
             true => Turn::Mine { after: number, left: Some(note) },
@@ -165,7 +166,7 @@ mod tests {
                 renewed = Some((*who, now));
             }
         }
-        // Whoever remains gets it in the end.
+        // The process that remains gets the lease in the end.
         for pause in [0, 40_000, 700_000] {
             contenders[0].look(stored.clone(), Timestamp(NOW.0 + now + pause + clocks[0]));
         }

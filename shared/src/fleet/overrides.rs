@@ -33,14 +33,14 @@ const LONGEST_ORIGIN: usize = 253;
 /// Every override that is known and hasn't run out, including those that were ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
-    records: BTreeMap<(Overridden, String), Kept>,
+    records: BTreeMap<(Overridden, String), KnownOverride>,
     /// Fences from which overrides of several nodes together take too many regions.
     conflicts: Conflicts,
 }
 
 /// One override.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Kept {
+struct KnownOverride {
     /// The origin's number of the override.
     number: u64,
     forced: Forced,
@@ -58,15 +58,15 @@ impl Overrides {
         let key = (of, origin.to_owned());
         // By the clock, a node that lost its state numbers higher than before.
         let by_clock = u64::try_from(now.0).unwrap_or(0);
-        let number = self.records.get(&key).map_or(by_clock, |kept| kept.number.saturating_add(1).max(by_clock));
-        self.records.insert(key, Kept { number, forced, insists, ended: false });
+        let number = self.records.get(&key).map_or(by_clock, |own| own.number.saturating_add(1).max(by_clock));
+        self.records.insert(key, KnownOverride { number, forced, insists, ended: false });
     }
 
     /// Ends every override of a region or endpoint, whoever made it. Returns whether there was one.
     pub fn end(&mut self, of: &Overridden) -> bool {
         let mut any = false;
-        for (_, kept) in self.records.iter_mut().filter(|((other, _), kept)| other == of && !kept.ended) {
-            kept.ended = true;
+        for (_, own) in self.records.iter_mut().filter(|((other, _), own)| other == of && !own.ended) {
+            own.ended = true;
             any = true;
         }
         any
@@ -79,13 +79,13 @@ impl Overrides {
         for record in reported.iter().filter(|record| is_sound(record, table, now)) {
             let key = (record.of(), record.origin.clone());
             let forced = Forced { status: record.status, until: record.until, reason: record.reason.clone() };
-            let new = Kept { number: record.number, forced, insists: record.insists, ended: record.ended };
+            let new = KnownOverride { number: record.number, forced, insists: record.insists, ended: record.ended };
             let is_full = self.records.len() >= MOST;
             match self.records.get_mut(&key) {
                 None if is_full => continue,
                 None => _ = self.records.insert(key, new),
-                Some(kept) if new.number > kept.number => *kept = new,
-                Some(kept) if new.number == kept.number && new.ended && !kept.ended => kept.ended = true,
+                Some(known) if new.number > known.number => *known = new,
+                Some(known) if new.number == known.number && new.ended && !known.ended => known.ended = true,
                 Some(_) => continue,
             }
             any = true;
@@ -100,10 +100,10 @@ impl Overrides {
     pub fn run_out(&mut self, now: Timestamp) -> Vec<(Overridden, Forced)> {
         let mut over = Vec::new();
         self.forget_conflicts(now);
-        self.records.retain(|(of, _), kept| {
-            let lasts = kept.forced.until > now;
-            if !lasts && !kept.ended {
-                over.push((of.clone(), kept.forced.clone()));
+        self.records.retain(|(of, _), entry| {
+            let lasts = entry.forced.until > now;
+            if !lasts && !entry.ended {
+                over.push((of.clone(), entry.forced.clone()));
             }
             lasts
         });
@@ -124,11 +124,11 @@ impl Overrides {
     fn binding(&self) -> BTreeMap<Overridden, Forced> {
         let mut binding: BTreeMap<Overridden, Forced> = BTreeMap::new();
         let order = |forced: &Forced| (forced.status != Status::Down, Reverse(forced.until));
-        for ((of, _), kept) in self.records.iter().filter(|(_, kept)| !kept.ended) {
+        for ((of, _), entry) in self.records.iter().filter(|(_, entry)| !entry.ended) {
             match binding.get_mut(of) {
-                Some(other) if order(other) <= order(&kept.forced) => {}
-                Some(other) => *other = kept.forced.clone(),
-                None => _ = binding.insert(of.clone(), kept.forced.clone()),
+                Some(other) if order(other) <= order(&entry.forced) => {}
+                Some(other) => *other = entry.forced.clone(),
+                None => _ = binding.insert(of.clone(), entry.forced.clone()),
             }
         }
         binding
@@ -137,16 +137,16 @@ impl Overrides {
     /// All overrides, as nodes report them to each other and as they are kept over a restart.
     #[must_use]
     pub fn records(&self) -> Vec<OverrideRecord> {
-        let record = |((of, origin), kept): (&(Overridden, String), &Kept)| OverrideRecord {
+        let record = |((of, origin), entry): (&(Overridden, String), &KnownOverride)| OverrideRecord {
             region: of.region.clone(),
             endpoint: of.endpoint.clone(),
             origin: origin.clone(),
-            number: kept.number,
-            status: kept.forced.status,
-            until: kept.forced.until,
-            reason: kept.forced.reason.clone(),
-            insists: kept.insists,
-            ended: kept.ended,
+            number: entry.number,
+            status: entry.forced.status,
+            until: entry.forced.until,
+            reason: entry.forced.reason.clone(),
+            insists: entry.insists,
+            ended: entry.ended,
         };
         self.records.iter().map(record).collect()
     }
@@ -159,19 +159,23 @@ impl Overrides {
         in_force: BTreeMap<Overridden, Forced>,
         origin: &str,
     ) -> Self {
-        let kept = |record: OverrideRecord| {
-            let of = record.of();
+        let entry_of = |record: OverrideRecord| {
+            let subject = record.of();
             let forced = Forced { status: record.status, until: record.until, reason: record.reason };
-            ((of, record.origin), Kept { number: record.number, forced, insists: record.insists, ended: record.ended })
+            (
+                (subject, record.origin),
+                KnownOverride { number: record.number, forced, insists: record.insists, ended: record.ended },
+            )
         };
-        let records = records.into_iter().map(kept).collect();
+        let records = records.into_iter().map(entry_of).collect();
         let mut restored = Self { records, conflicts: Conflicts::default() };
-        for (of, forced) in in_force {
-            if !restored.records.keys().any(|(other, _)| *other == of) {
+        for (subject, forced) in in_force {
+            if !restored.records.keys().any(|(other, _)| *other == subject) {
                 // The number is always 0, so that the override stays ended if another node ended it meanwhile.
-                restored
-                    .records
-                    .insert((of, origin.to_owned()), Kept { number: 0, forced, insists: false, ended: false });
+                restored.records.insert(
+                    (subject, origin.to_owned()),
+                    KnownOverride { number: 0, forced, insists: false, ended: false },
+                );
             }
         }
         restored

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::ballot::Cast;
-use super::{Agreed, Ballot, Hearing, Verdict, verdicts};
+use super::ballot::RegionVote;
+use super::{Agreed, Ballot, Verdict, VerdictInput, verdicts};
 use crate::health::Status;
 use crate::id::{EndpointId, RegionId};
 use crate::report::{EndpointReport, HealthReport, HeldBy, RegionReport, VerdictReport, Votes};
@@ -144,8 +144,8 @@ struct Play<'t> {
 impl Play<'_> {
     fn judge(&self, ballots: &[Ballot]) -> (Vec<Verdict>, Agreed) {
         let mut agreed = self.agreed.clone();
-        let hearing = Hearing { table: self.table, ballots, own: self.own, forced: &|_| None, now: self.now };
-        (verdicts(&hearing, &mut agreed), agreed)
+        let input = VerdictInput { table: self.table, ballots, own: self.own, forced: &|_| None, now: self.now };
+        (verdicts(&input, &mut agreed), agreed)
     }
 
     /// Lets time pass, and takes some reports. Returns the verdicts from before.
@@ -170,12 +170,12 @@ impl Play<'_> {
     }
 
     /// How many sites have a voter whose newest report is fresh and says this of the region.
-    fn sites_that_say(&self, region: usize, says: impl Fn(&Cast) -> bool) -> usize {
+    fn sites_that_say(&self, region: usize, says: impl Fn(&RegionVote) -> bool) -> usize {
         let fleet = self.table.fleet().unwrap();
         let newest = super::ballot::newest(fleet.voters.len(), &self.ballots, self.now);
         let voters = newest.iter().zip(&fleet.voters).filter(|(ballot, _)| {
-            let cast = ballot.and_then(|ballot| ballot.of(region, self.now));
-            cast.is_some_and(&says)
+            let vote = ballot.and_then(|ballot| ballot.of(region, self.now));
+            vote.is_some_and(&says)
         });
         let mut sites: Vec<usize> = voters.map(|(_, voter)| voter.site).collect();
         sites.sort_unstable();
@@ -184,41 +184,47 @@ impl Play<'_> {
     }
 
     fn check(&mut self, before: &[Verdict]) {
-        let was_down = |region: usize| before.get(region).is_some_and(|one| one.status == Status::Down);
+        let was_down = |region: usize| before.get(region).is_some_and(|verdict| verdict.status == Status::Down);
         let is_down = |region: usize| self.verdicts[region].status == Status::Down;
         let falls = |region: usize| is_down(region) && !was_down(region);
         let sites = self.table.fleet().unwrap().sites.len();
         for region in 0..REGIONS.len() {
             if falls(region) && sites >= 3 {
-                let is_down = |cast: &Cast| cast.region == Status::Down;
-                let was_agreed_down = |cast: &Cast| cast.agreed == Status::Down;
-                let [seen, agreed] =
+                let is_down = |vote: &RegionVote| vote.region == Status::Down;
+                let was_agreed_down = |vote: &RegionVote| vote.agreed == Status::Down;
+                let [by_probes, agreed] =
                     [self.sites_that_say(region, is_down), self.sites_that_say(region, was_agreed_down)];
-                let against = seen.max(agreed);
+                let against = by_probes.max(agreed);
                 assert!(against >= 2, "one site alone took r{region} down");
             }
             let verdict = &self.verdicts[region];
             assert_eq!(verdict.held_by == HeldBy::Guard, !verdict.guarded_by.is_empty());
             let part_down = |verdict: Option<&Verdict>, at: usize| {
-                verdict.and_then(|one| one.endpoints.get(at)).is_some_and(|status| *status == Status::Down)
+                verdict.and_then(|verdict| verdict.endpoints.get(at)).is_some_and(|status| *status == Status::Down)
             };
-            let taken = |at: usize| part_down(Some(verdict), at) && !part_down(before.get(region), at);
-            let is_taken = (0..verdict.endpoints.len()).any(taken);
-            assert!(verdict.guarded_by.is_empty() || !is_taken, "an endpoint fell in a region that a guard holds");
+            let is_newly_down = |at: usize| part_down(Some(verdict), at) && !part_down(before.get(region), at);
+            let is_any_newly_down = (0..verdict.endpoints.len()).any(is_newly_down);
+            assert!(
+                verdict.guarded_by.is_empty() || !is_any_newly_down,
+                "an endpoint fell in a region that a guard holds"
+            );
         }
         for fence in &super::guard::guarded_fences(self.table) {
             let left = fence.regions.iter().filter(|region| !is_down(region.get())).count();
             for region in fence.regions.iter().map(|region| region.get()).filter(|region| falls(*region)) {
-                let held = self.held_since[region].map_or(Millis(0), |since| self.now.since(since));
+                let held_for = self.held_since[region].map_or(Millis(0), |since| self.now.since(since));
                 let is_kept = left >= fence.guard.keep as usize;
-                assert!(is_kept || held >= fence.guard.window, "r{region} left {left} of {fence:?} after {held}");
+                assert!(
+                    is_kept || held_for >= fence.guard.window,
+                    "r{region} left {left} of {fence:?} after {held_for}"
+                );
                 let count = fence.regions.iter().filter(|region| falls(region.get())).count() as u64;
                 let is_fair = count <= fence.guard.max_down.of(fence.regions.len() as u64);
                 assert!(
                     is_fair
-                        || fence.regions.iter().any(|one| {
-                            let since = self.held_since[one.get()];
-                            falls(one.get()) && since.is_some_and(|since| self.now.since(since) >= fence.guard.window)
+                        || fence.regions.iter().any(|other| {
+                            let since = self.held_since[other.get()];
+                            falls(other.get()) && since.is_some_and(|since| self.now.since(since) >= fence.guard.window)
                         }),
                     "{count} of {fence:?} fell at once"
                 );
@@ -249,7 +255,7 @@ fn play(table: &Table, seed: u64) -> Play<'_> {
 #[test]
 fn no_reports_take_away_what_they_may_not() {
     let fleets: Vec<Table> = (0..FLEETS).map(|seed| fleet(&mut Random::new(seed))).collect();
-    let (mut verdicts, mut falls, mut held) = (0u64, 0u64, 0u64);
+    let (mut verdicts, mut falls, mut held_by_guard) = (0u64, 0u64, 0u64);
     for seed in 0..SEQUENCES {
         let mut play = play(&fleets[usize::try_from(seed % FLEETS).unwrap()], seed);
         let mut truth = [Status::Up; 4];
@@ -263,15 +269,19 @@ fn no_reports_take_away_what_they_may_not() {
             let before = play.step(&truth, reports);
             play.check(&before);
             verdicts += play.verdicts.len() as u64;
-            held += play.verdicts.iter().filter(|one| one.held_by == HeldBy::Guard).count() as u64;
-            let down = |of: &[Verdict]| of.iter().filter(|one| one.status == Status::Down).count() as u64;
+            held_by_guard += play.verdicts.iter().filter(|verdict| verdict.held_by == HeldBy::Guard).count() as u64;
+            let down = |of: &[Verdict]| of.iter().filter(|verdict| verdict.status == Status::Down).count() as u64;
             falls += down(&play.verdicts).saturating_sub(down(&before));
             play.ballots.drain(..play.ballots.len().saturating_sub(12));
         }
     }
-    assert!(falls > SEQUENCES / 10 && held > SEQUENCES / 10, "{falls} falls, {held} held: the test tests little");
+    assert!(
+        falls > SEQUENCES / 10 && held_by_guard > SEQUENCES / 10,
+        "{falls} falls, {held_by_guard} held: the test tests little"
+    );
     println!(
-        "verdicts of a fleet: {SEQUENCES} random cases, {verdicts} verdicts, {falls} falls, {held} held by guards"
+        "verdicts of a fleet: {SEQUENCES} random cases, {verdicts} verdicts, {falls} falls, {held_by_guard} held by \
+         guards"
     );
 }
 
@@ -289,7 +299,7 @@ fn one_reporter_alone_takes_nothing_down_where_three_sites_are_configured() {
             report.node.clone_from(&lone);
             play.ballots = Ballot::read(play.table, &report, play.now).into_iter().collect();
             let (verdicts, agreed) = play.judge(&play.ballots);
-            assert!(verdicts.iter().all(|one| one.status != Status::Down), "seed {seed}");
+            assert!(verdicts.iter().all(|verdict| verdict.status != Status::Down), "seed {seed}");
             play.agreed = agreed;
         }
     }

@@ -1,6 +1,6 @@
 //! Decides which nodes get a new document next. Takes the head (which names the published document and its stage), what
 //! every node reports about itself, and what the change was predicted to do. Returns whether to wait, to go on to the
-//! next stage, or to give up and why. Called by whoever drives a rollout.
+//! next stage, or to give up and why. Called by `bailiwick rules watch`.
 //!
 //! Every duration is measured by the node that reports it. No two nodes' clocks are compared, and nothing here reads
 //! the time of day. A document that makes a fence smaller (the regions that may process a client) skips the stages: see
@@ -55,7 +55,7 @@ pub struct NodeReport {
     pub stage: Stage,
     /// Whether it reported lately.
     pub is_live: bool,
-    /// Whether whoever watches has heard the node, and hasn't lately.
+    /// Whether the node has reported before, but not lately.
     pub is_gone: bool,
     /// The document that it serves.
     pub serves: Revision,
@@ -144,7 +144,7 @@ pub enum Fault {
 
 /// Why a document can't start with the stage that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unstaged {
+pub enum StageRefusal {
     /// It makes a fence smaller, and `--tighten` wasn't given.
     Tightens,
     /// `--tighten` was given together with a stage.
@@ -156,12 +156,12 @@ pub enum Unstaged {
 ///
 /// # Errors
 /// If the document has to go to all nodes at once and `tighten` isn't set, or if both a stage and `tighten` are given.
-pub fn begin(impact: &Impact, asked: Option<Stage>, tighten: bool) -> Result<Stage, Unstaged> {
-    match (asked, tighten) {
-        (Some(stage), true) if stage != Stage::Rest => Err(Unstaged::Both),
+pub fn begin(impact: &Impact, wanted_stage: Option<Stage>, tighten: bool) -> Result<Stage, StageRefusal> {
+    match (wanted_stage, tighten) {
+        (Some(stage), true) if stage != Stage::Rest => Err(StageRefusal::Both),
         (_, true) => Ok(Stage::Rest),
-        (Some(stage), false) if stage != Stage::Rest && impact.is_tightened() => Err(Unstaged::Tightens),
-        (asked, false) => Ok(asked.unwrap_or_default()),
+        (Some(stage), false) if stage != Stage::Rest && impact.is_tightened() => Err(StageRefusal::Tightens),
+        (wanted_stage, false) => Ok(wanted_stage.unwrap_or_default()),
     }
 }
 
@@ -170,11 +170,11 @@ pub fn begin(impact: &Impact, asked: Option<Stage>, tighten: bool) -> Result<Sta
 pub fn next(head: &Head, nodes: &[NodeReport], predicted: &Prediction, care: &Care) -> Step {
     let has_it = |node: &NodeReport| head.names() == Some(node.serves);
     let reached = || nodes.iter().filter(|node| node.stage <= head.stage && node.is_live);
-    let taken: Vec<&NodeReport> = reached().filter(|node| has_it(node)).collect();
-    let least = taken.iter().map(|node| node.serves_for).min();
+    let serving: Vec<&NodeReport> = reached().filter(|node| has_it(node)).collect();
+    let least = serving.iter().map(|node| node.serves_for).min();
     // Once every node has served the document for long enough, a fault has other causes.
     let is_over = head.stage == Stage::Rest && reached().all(has_it) && least.is_some_and(|least| least >= care.bake);
-    if let Some(fault) = fault(&taken, predicted, care).filter(|_| !is_over) {
+    if let Some(fault) = fault(&serving, predicted, care).filter(|_| !is_over) {
         return Step::Abort(fault);
     }
     let late: Vec<String> = reached().filter(|node| !has_it(node)).map(|node| node.node.clone()).collect();
@@ -193,7 +193,9 @@ pub fn next(head: &Head, nodes: &[NodeReport], predicted: &Prediction, care: &Ca
     // A stage that no node belongs to is skipped. A stage whose nodes are all silent isn't.
     let of_stage = |stage: Stage| nodes.iter().any(|node| node.stage == stage);
     let silent = |stage: &Stage| of_stage(*stage) && !reached().any(|node| node.stage == *stage);
-    if let Some(stage) = Stage::ALL.into_iter().map(|(stage, _)| stage).filter(|one| *one <= head.stage).find(silent) {
+    if let Some(stage) =
+        Stage::ALL.into_iter().map(|(stage, _)| stage).filter(|stage| *stage <= head.stage).find(silent)
+    {
         return Step::Wait(Waiting::Silence(stage));
     }
     if let Some(least) = least.filter(|least| *least < care.bake) {
@@ -207,15 +209,16 @@ pub fn next(head: &Head, nodes: &[NodeReport], predicted: &Prediction, care: &Ca
 }
 
 /// The first fault of the nodes that have the document.
-fn fault(taken: &[&NodeReport], predicted: &Prediction, care: &Care) -> Option<Fault> {
-    servfail(taken, care).or_else(|| shares(taken, predicted, care))
+fn fault(serving: &[&NodeReport], predicted: &Prediction, care: &Care) -> Option<Fault> {
+    servfail(serving, care).or_else(|| shares(serving, predicted, care))
 }
 
-fn servfail(taken: &[&NodeReport], care: &Care) -> Option<Fault> {
+/// A node that answers SERVFAIL more often since it serves the document.
+fn servfail(serving: &[&NodeReport], care: &Care) -> Option<Fault> {
     let share = |answers: &Answers| Ratio::between(answers.servfail, answers.all);
     // A node that has just started has counted too few answers from before.
     let enough = |node: &&&NodeReport| node.since.all >= care.enough && node.before.all >= care.enough;
-    taken.iter().filter(enough).find_map(|node| {
+    serving.iter().filter(enough).find_map(|node| {
         let (before, since) = (share(&node.before), share(&node.since));
         let is_worse = since.0 > before.0.saturating_add(care.servfail.0);
         is_worse.then(|| Fault::Servfail { node: node.node.clone(), before, since })
@@ -223,10 +226,10 @@ fn servfail(taken: &[&NodeReport], care: &Care) -> Option<Fault> {
 }
 
 /// Compares the shares of regions, before and since, summed over all nodes that have the document.
-fn shares(taken: &[&NodeReport], predicted: &Prediction, care: &Care) -> Option<Fault> {
+fn shares(serving: &[&NodeReport], predicted: &Prediction, care: &Care) -> Option<Fault> {
     let sum = |of: fn(&NodeReport) -> &Answers, service: &str| {
         let mut sum: BTreeMap<Option<&str>, u64> = BTreeMap::new();
-        for (region, count) in taken.iter().filter_map(|node| of(node).steered.get(service)).flatten() {
+        for (region, count) in serving.iter().filter_map(|node| of(node).steered.get(service)).flatten() {
             let sum = sum.entry(region.as_deref()).or_default();
             *sum = sum.saturating_add(*count);
         }
@@ -235,7 +238,7 @@ fn shares(taken: &[&NodeReport], predicted: &Prediction, care: &Care) -> Option<
     predicted.iter().find_map(|(service, predicted)| {
         let (before, since) = (sum(|node| &node.before, service), sum(|node| &node.since, service));
         let total =
-            |sum: &BTreeMap<Option<&str>, u64>| sum.values().fold(0_u64, |total, one| total.saturating_add(*one));
+            |sum: &BTreeMap<Option<&str>, u64>| sum.values().fold(0_u64, |total, count| total.saturating_add(*count));
         let totals = [total(&before), total(&since)];
         if totals.iter().any(|total| *total < care.enough) {
             return None;
@@ -265,7 +268,7 @@ impl Impact {
     #[must_use]
     pub fn prediction(&self) -> Prediction {
         let mut predicted = Prediction::new();
-        let plain = self.services.iter().filter(|one| one.tenants.is_empty() && one.total.queries > 0);
+        let plain = self.services.iter().filter(|service| service.tenants.is_empty() && service.total.queries > 0);
         for service in plain {
             let shares = predicted.entry(service.service.to_string()).or_default();
             for way in &service.moves {
@@ -318,7 +321,7 @@ impl fmt::Display for Fault {
     }
 }
 
-impl fmt::Display for Unstaged {
+impl fmt::Display for StageRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Tightens => {

@@ -1,6 +1,6 @@
 //! Queries of the last week, counted by service, country, region and source of the client's place. Takes counts every
-//! few minutes, returns a [`TrafficReport`]. Kept by each node; whoever compares two rules documents uses it to weigh
-//! clients.
+//! few minutes, returns a [`TrafficReport`]. Kept by each node. The code that compares two rules documents uses it
+//! to weigh clients.
 //!
 //! Counts stand in buckets of five minutes. `MOST_ENTRIES` limits the memory: beyond it, the oldest buckets are merged
 //! into buckets of up to a day, and then dropped. So the newest counts keep their five minutes.
@@ -23,14 +23,15 @@ pub const KEPT: Millis = Millis(7 * 86_400_000);
 const LONGEST: Millis = Millis(86_400_000);
 /// How many counts are kept. Each takes about 16 bytes.
 const MOST_ENTRIES: usize = 500_000;
-/// How many names of services, and how many of regions, are told apart. The names of all documents of the week count.
+/// How many names of services, and how many of regions, are counted separately. The names of all documents of the week
+/// count.
 const MOST_NAMES: usize = 8_192;
 /// The name under which all further names are counted.
 const OTHERS: &str = "(others)";
 
 /// By what a query is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counted<'a> {
+pub struct QueryLabels<'a> {
     /// The service.
     pub service: &'a str,
     /// The client's country; `None`: unknown.
@@ -38,27 +39,27 @@ pub struct Counted<'a> {
     /// The region in the answer; `None`: an answer without a region.
     pub region: Option<&'a str>,
     /// How the client's place was learnt.
-    pub source: Source,
+    pub source: AddressSource,
 }
 
-/// How a client's place was learnt.
+/// Which address a DNS query was answered by: the client's network, or the resolver's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
+pub enum AddressSource {
     /// By the client subnet in the resolver's query (EDNS Client Subnet, RFC 7871).
     Ecs,
     /// By the resolver's address.
     Resolver,
 }
 
-/// A [`Counted`] in few bytes: names are replaced by their numbers.
+/// A [`QueryLabels`] in few bytes: names are replaced by their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     service: u16,
     /// 0 for no region, otherwise the number of the region's name plus one.
     region: u16,
     country: Option<CountryCode>,
-    source: Source,
+    source: AddressSource,
 }
 
 /// The counts of one span of time.
@@ -128,13 +129,13 @@ pub struct Count {
     /// The region in the answer; null: an answer without a region.
     pub region: Option<String>,
     /// How the client's place was learnt.
-    pub source: Source,
+    pub source: AddressSource,
     /// How many queries.
     pub queries: u64,
 }
 
 /// What a count is of: start of the bucket, service, country, region, source, and seconds of the bucket.
-type CountKey = (Option<Timestamp>, String, Option<String>, Option<String>, Source, Option<u64>);
+type CountKey = (Option<Timestamp>, String, Option<String>, Option<String>, AddressSource, Option<u64>);
 
 impl Count {
     fn key(self) -> CountKey {
@@ -164,12 +165,12 @@ impl Names {
 
 impl Traffic {
     /// Adds queries that were counted until `now`, to the bucket of that moment.
-    pub fn add<'a>(&mut self, now: Timestamp, counted: impl IntoIterator<Item = (Counted<'a>, u64)>) {
+    pub fn add<'a>(&mut self, now: Timestamp, counted: impl IntoIterator<Item = (QueryLabels<'a>, u64)>) {
         let mut counts: BTreeMap<Key, u64> = BTreeMap::new();
-        for (one, queries) in counted {
-            let service = self.services.number(one.service);
-            let region = one.region.map_or(0, |region| self.regions.number(region).saturating_add(1));
-            let key = Key { service, region, country: one.country, source: one.source };
+        for (entry, queries) in counted {
+            let service = self.services.number(entry.service);
+            let region = entry.region.map_or(0, |region| self.regions.number(region).saturating_add(1));
+            let key = Key { service, region, country: entry.country, source: entry.source };
             *counts.entry(key).or_default() += queries;
         }
         self.forget(now);
@@ -192,17 +193,19 @@ impl Traffic {
     #[must_use]
     pub fn report(&self, now: Timestamp, since: Timestamp, service: Option<&str>, apart: bool) -> TrafficReport {
         let buckets = || self.buckets.iter().filter(|bucket| bucket.end() > since);
-        let wanted = |(key, _): &&(Key, u64)| service.is_none_or(|name| self.services.name(key.service) == name);
+        let is_of_service = |(key, _): &&(Key, u64)| service.is_none_or(|name| self.services.name(key.service) == name);
         let counts = match apart {
             true => buckets()
-                .flat_map(|bucket| bucket.counts.iter().filter(wanted).map(move |one| self.count(Some(bucket), *one)))
+                .flat_map(|bucket| {
+                    bucket.counts.iter().filter(is_of_service).map(move |entry| self.count(Some(bucket), *entry))
+                })
                 .collect(),
             false => {
                 let mut sums: BTreeMap<Key, u64> = BTreeMap::new();
-                for (key, queries) in buckets().flat_map(|bucket| bucket.counts.iter().filter(wanted)) {
+                for (key, queries) in buckets().flat_map(|bucket| bucket.counts.iter().filter(is_of_service)) {
                     add(sums.entry(*key).or_default(), *queries);
                 }
-                sums.into_iter().map(|one| self.count(None, one)).collect()
+                sums.into_iter().map(|entry| self.count(None, entry)).collect()
             }
         };
         TrafficReport {
@@ -243,7 +246,7 @@ impl Traffic {
                 }
             }
         }
-        let counts = sums.into_iter().map(|one| self.count(None, one)).collect();
+        let counts = sums.into_iter().map(|entry| self.count(None, entry)).collect();
         (TrafficReport { from, until: now, nodes: None, missing: Vec::new(), counts }, left_out)
     }
 
@@ -263,16 +266,16 @@ impl Traffic {
     /// bucket. The newest bucket is never merged.
     fn shrink(&mut self) {
         let fits = |at: &usize| {
-            let (one, next) = (&self.buckets[*at], &self.buckets[at + 1]);
-            next.end().since(one.from) <= LONGEST
+            let (bucket, next) = (&self.buckets[*at], &self.buckets[at + 1]);
+            next.end().since(bucket.from) <= LONGEST
         };
         match (0..self.buckets.len().saturating_sub(2)).find(fits) {
             None => _ = self.buckets.pop_front(),
             Some(at) => {
                 let Some(next) = self.buckets.remove(at + 1) else { return };
-                let one = &mut self.buckets[at];
-                one.span = next.end().since(one.from);
-                one.counts = merged(std::mem::take(&mut one.counts), next.counts);
+                let bucket = &mut self.buckets[at];
+                bucket.span = next.end().since(bucket.from);
+                bucket.counts = merged(std::mem::take(&mut bucket.counts), next.counts);
             }
         }
     }
@@ -290,9 +293,9 @@ fn add(sum: &mut u64, queries: u64) {
 }
 
 /// The sums of two lists, in order of their keys.
-fn merged(one: Vec<(Key, u64)>, other: Vec<(Key, u64)>) -> Vec<(Key, u64)> {
-    let mut sums: BTreeMap<Key, u64> = one.into_iter().collect();
-    for (key, queries) in other {
+fn merged(earlier: Vec<(Key, u64)>, later: Vec<(Key, u64)>) -> Vec<(Key, u64)> {
+    let mut sums: BTreeMap<Key, u64> = earlier.into_iter().collect();
+    for (key, queries) in later {
         add(sums.entry(key).or_default(), queries);
     }
     sums.into_iter().collect()
@@ -302,8 +305,8 @@ impl TrafficReport {
     /// Adds what another node counted. Counts with the same key become one.
     pub fn add(&mut self, other: Self) {
         self.from = match (self.from, other.from) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
         };
         let mut sums: BTreeMap<CountKey, u64> = BTreeMap::new();
         for count in std::mem::take(&mut self.counts).into_iter().chain(other.counts) {
@@ -345,8 +348,8 @@ mod tests {
         CountryCode::parse("DE")
     }
 
-    fn counted(service: &str, country: Option<CountryCode>) -> Counted<'_> {
-        Counted { service, country, region: Some("fra"), source: Source::Ecs }
+    fn counted(service: &str, country: Option<CountryCode>) -> QueryLabels<'_> {
+        QueryLabels { service, country, region: Some("fra"), source: AddressSource::Ecs }
     }
 
     fn sum(report: &TrafficReport) -> u64 {
@@ -357,7 +360,7 @@ mod tests {
     fn counts_are_told_since_a_time_by_service_and_bucket_for_a_week() {
         let mut traffic = Traffic::default();
         for minutes in [0, 2, 6, 60] {
-            let nobody = Counted { region: None, source: Source::Resolver, ..counted("embed", None) };
+            let nobody = QueryLabels { region: None, source: AddressSource::Resolver, ..counted("embed", None) };
             traffic.add(NOW.after(Millis(minutes * 60_000)), [(counted("chat", de()), 10), (nobody, 1)]);
         }
         let now = NOW.after(Millis(3_600_000));

@@ -8,9 +8,9 @@
 //! see `Judge::alone`. A guard may keep a region in service that the voters call down: it limits how many regions of a
 //! service may go down at once.
 
-use super::agreed::{Agreed, Held};
-use super::ballot::{Ballot, Cast, newest};
-use super::guard::Standing;
+use super::agreed::{Agreed, AgreedStatus};
+use super::ballot::{Ballot, RegionVote, newest};
+use super::guard::GuardedRegion;
 use super::votes::{Count, count};
 use crate::health::Status;
 use crate::report::{HeldBy, VerdictReport, Votes};
@@ -47,7 +47,7 @@ impl Verdict {
 }
 
 /// What is to be judged: ballots, the time, and which voter this node is.
-pub struct Hearing<'a> {
+pub struct VerdictInput<'a> {
     /// The rules.
     pub table: &'a Table,
     /// The ballots, in any order. If one voter has several, the newest counts.
@@ -63,56 +63,56 @@ pub struct Hearing<'a> {
 /// The verdicts of all regions, by region index; none where the rules name no voters. `agreed` holds what was agreed on
 /// before; it is updated to what is agreed on now.
 #[must_use]
-pub fn verdicts(hearing: &Hearing<'_>, agreed: &mut Agreed) -> Vec<Verdict> {
-    let Some(fleet) = hearing.table.fleet() else { return Vec::new() };
-    agreed.carry_over(hearing.table);
-    let newest = newest(fleet.voters.len(), hearing.ballots, hearing.now);
-    let judge = Judge { hearing, fleet };
-    let mut verdicts = Vec::with_capacity(hearing.table.regions().len());
-    let mut casts: Vec<Option<&Cast>> = Vec::with_capacity(newest.len());
-    let mut wanted = Vec::new();
+pub fn verdicts(input: &VerdictInput<'_>, agreed: &mut Agreed) -> Vec<Verdict> {
+    let Some(fleet) = input.table.fleet() else { return Vec::new() };
+    agreed.carry_over(input.table);
+    let newest = newest(fleet.voters.len(), input.ballots, input.now);
+    let judge = Judge { input, fleet };
+    let mut verdicts = Vec::with_capacity(input.table.regions().len());
+    let mut votes_by_voter: Vec<Option<&RegionVote>> = Vec::with_capacity(newest.len());
+    let mut statuses = Vec::new();
     for (index, region) in (0..).map(RegionIndex).zip(agreed.regions.iter_mut()) {
-        casts.clear();
-        casts.extend(newest.iter().map(|ballot| ballot.and_then(|ballot| ballot.of(index.get(), hearing.now))));
+        votes_by_voter.clear();
+        votes_by_voter.extend(newest.iter().map(|ballot| ballot.and_then(|ballot| ballot.of(index.get(), input.now))));
         let (mut status, count, held_by) =
-            judge.judge(index, &casts, (&mut region.whole, fleet.min_hold), &|cast| cast.region);
+            judge.judge(index, &votes_by_voter, (&mut region.whole, fleet.min_hold), &|vote| vote.region);
         if status == Status::Unknown {
-            status = judge.told(index, &casts);
+            status = judge.reported_status(index, &votes_by_voter);
         }
-        wanted.push(status);
+        statuses.push(status);
         verdicts.push(Verdict { votes: count.votes, held_by, ..Verdict::default() });
     }
-    judge.apply(agreed, &wanted, &mut verdicts);
+    judge.apply(agreed, &statuses, &mut verdicts);
     for (index, verdict) in (0..).map(RegionIndex).zip(verdicts.iter_mut()) {
         let Some(region) = agreed.regions.get_mut(index.get()) else { continue };
-        casts.clear();
-        casts.extend(newest.iter().map(|ballot| ballot.and_then(|ballot| ballot.of(index.get(), hearing.now))));
+        votes_by_voter.clear();
+        votes_by_voter.extend(newest.iter().map(|ballot| ballot.and_then(|ballot| ballot.of(index.get(), input.now))));
         // If a guard keeps the region in service, its endpoints and address families stay in service too.
         let is_guarded = !verdict.guarded_by.is_empty();
-        let of_part = |held: &mut Held, said: &dyn Fn(&Cast) -> Status| {
-            let (status, ..) = judge.judge(index, &casts, (held, fleet.min_hold), said);
+        let decide = |agreed_status: &mut AgreedStatus, status_in: &dyn Fn(&RegionVote) -> Status| {
+            let (status, ..) = judge.judge(index, &votes_by_voter, (agreed_status, fleet.min_hold), status_in);
             if !(is_guarded && status == Status::Down) {
-                held.set(status, hearing.now);
+                agreed_status.set(status, input.now);
             }
-            held.status
+            agreed_status.status
         };
-        let of_families = [0, 1].map(|family| of_part(&mut region.families[family], &|cast| cast.families[family]));
+        let of_families = [0, 1].map(|family| decide(&mut region.families[family], &|vote| vote.families[family]));
         verdict.families = match verdict.status {
             Status::Down => [Status::Down; 2],
             _ => of_families,
         };
-        let said = |at: usize| move |cast: &Cast| cast.endpoints.get(at).copied().unwrap_or_default();
+        let status_at = |at: usize| move |vote: &RegionVote| vote.endpoints.get(at).copied().unwrap_or_default();
         let endpoints = region.endpoints.iter_mut().enumerate();
-        verdict.endpoints = endpoints.map(|(at, held)| of_part(held, &said(at))).collect();
+        verdict.endpoints = endpoints.map(|(at, agreed_status)| decide(agreed_status, &status_at(at))).collect();
         // A guard keeps regions in service. It doesn't apply to copies: stale knowledge stays stale.
-        let said = |at: usize| move |cast: &Cast| cast.replicas.get(at).copied().unwrap_or_default();
-        let copies = &hearing.table.region(index).replicas;
-        let of_copy = |(at, held): (usize, &mut Held)| {
+        let status_at = |at: usize| move |vote: &RegionVote| vote.replicas.get(at).copied().unwrap_or_default();
+        let copies = &input.table.region(index).replicas;
+        let of_copy = |(at, agreed_status): (usize, &mut AgreedStatus)| {
             // A copy's reader waits for `up_thresh` good readings already, so `min_hold` doesn't apply here.
-            let (by_votes, ..) = judge.judge(index, &casts, (held, Millis(0)), &said(at));
+            let (by_votes, ..) = judge.judge(index, &votes_by_voter, (agreed_status, Millis(0)), &status_at(at));
             let is_leader = copies.get(at).is_some_and(|copy| copy.is_leader);
-            held.set(if is_leader { Status::Up } else { by_votes }, hearing.now);
-            held.status
+            agreed_status.set(if is_leader { Status::Up } else { by_votes }, input.now);
+            agreed_status.status
         };
         verdict.replicas = region.replicas.iter_mut().enumerate().map(of_copy).collect();
     }
@@ -121,39 +121,41 @@ pub fn verdicts(hearing: &Hearing<'_>, agreed: &mut Agreed) -> Vec<Verdict> {
 
 /// Judges regions, endpoints and copies, one after the other.
 struct Judge<'a> {
-    hearing: &'a Hearing<'a>,
+    input: &'a VerdictInput<'a>,
     fleet: &'a Fleet,
 }
 
 impl Judge<'_> {
     /// Returns the status that one region, endpoint or copy is to get before guards, the votes, and what decided the
-    /// status. Something that was called down stays down for at least `min_hold`.
+    /// status. `status_in` reads the status of this thing in a vote. Something that was called down stays down for at
+    /// least `min_hold`.
     fn judge(
         &self,
         region: RegionIndex,
-        casts: &[Option<&Cast>],
-        (held, min_hold): (&mut Held, Millis),
-        said: &dyn Fn(&Cast) -> Status,
+        votes_by_voter: &[Option<&RegionVote>],
+        (agreed_status, min_hold): (&mut AgreedStatus, Millis),
+        status_in: &dyn Fn(&RegionVote) -> Status,
     ) -> (Status, Count, HeldBy) {
-        let now = self.hearing.now;
-        let of_voter = |voter: usize| casts.get(voter).copied().flatten().map(said);
+        let now = self.input.now;
+        let of_voter = |voter: usize| votes_by_voter.get(voter).copied().flatten().map(status_in);
         let count = count(self.fleet, region, of_voter);
-        held.note_quorum(count.is_quorum, now);
+        agreed_status.note_quorum(count.is_quorum, now);
         let by_majority = count.majority.map(|status| (status, HeldBy::Quorum));
         let alone = || {
-            let is_over = held.alone_since.is_some_and(|since| now.since(since) >= self.fleet.hold);
+            let is_over = agreed_status.alone_since.is_some_and(|since| now.since(since) >= self.fleet.hold);
             is_over.then(|| self.alone(of_voter)).flatten()
         };
-        let unheld = || alone().map(|status| (status, HeldBy::None));
-        let (status, held_by) = by_majority.or_else(unheld).unwrap_or((held.status, HeldBy::None));
-        let rests = held.status == Status::Down && status == Status::Up && now.since(held.since) < min_hold;
-        if rests { (Status::Down, count, HeldBy::None) } else { (status, count, held_by) }
+        let by_own_probes = || alone().map(|status| (status, HeldBy::None));
+        let (status, held_by) = by_majority.or_else(by_own_probes).unwrap_or((agreed_status.status, HeldBy::None));
+        let is_too_early =
+            agreed_status.status == Status::Down && status == Status::Up && now.since(agreed_status.since) < min_hold;
+        if is_too_early { (Status::Down, count, HeldBy::None) } else { (status, count, held_by) }
     }
 
     /// What most sites report as agreed on about a region. A node that has just started and sees no majority of votes
     /// takes that over.
-    fn told(&self, region: RegionIndex, casts: &[Option<&Cast>]) -> Status {
-        let agreed = |voter: usize| casts.get(voter).copied().flatten().map(|cast| cast.agreed);
+    fn reported_status(&self, region: RegionIndex, votes_by_voter: &[Option<&RegionVote>]) -> Status {
+        let agreed = |voter: usize| votes_by_voter.get(voter).copied().flatten().map(|vote| vote.agreed);
         count(self.fleet, region, agreed).majority.unwrap_or_default()
     }
 
@@ -161,19 +163,19 @@ impl Judge<'_> {
     /// only if its own probes and every voter that it hears say so. Where there are three sites or more, one site alone
     /// never takes anything down: others may reach what that site doesn't. The edge has no probes, so the votes that it
     /// hears stand in for its own.
-    fn alone(&self, said: impl Fn(usize) -> Option<Status>) -> Option<Status> {
+    fn alone(&self, status_by: impl Fn(usize) -> Option<Status>) -> Option<Status> {
         let voters = || self.fleet.voters.iter().enumerate();
-        let known = || voters().filter_map(|(at, voter)| Some((voter.site, said(at)?)));
-        let all = |status: Status| known().all(|(_, vote)| vote == status || vote == Status::Unknown);
-        let of_own = match self.hearing.own {
-            Some(own) => said(own)?,
-            None if known().any(|(_, status)| status == Status::Up) => Status::Up,
+        let statuses = || voters().filter_map(|(at, voter)| Some((voter.site, status_by(at)?)));
+        let all = |status: Status| statuses().all(|(_, vote)| vote == status || vote == Status::Unknown);
+        let own_status = match self.input.own {
+            Some(own) => status_by(own)?,
+            None if statuses().any(|(_, status)| status == Status::Up) => Status::Up,
             None => Status::Down,
         };
-        let mut sites = known().filter(|(_, status)| *status == Status::Down).map(|(site, _)| site);
+        let mut sites = statuses().filter(|(_, status)| *status == Status::Down).map(|(site, _)| site);
         let first = sites.next();
         let is_several = first.is_some_and(|first| sites.any(|site| site != first));
-        match of_own {
+        match own_status {
             Status::Up => Some(Status::Up),
             Status::Down if first.is_some() && all(Status::Down) && (is_several || self.fleet.sites.len() < 3) => {
                 Some(Status::Down)
@@ -184,10 +186,10 @@ impl Judge<'_> {
 
     /// Sets the statuses of all regions, as far as guards allow. Regions that are to go down are handled in the order
     /// in which the voters called them down, then by name.
-    fn apply(&self, agreed: &mut Agreed, wanted: &[Status], verdicts: &mut [Verdict]) {
-        let now = self.hearing.now;
+    fn apply(&self, agreed: &mut Agreed, statuses: &[Status], verdicts: &mut [Verdict]) {
+        let now = self.input.now;
         let mut falling = Vec::new();
-        for (index, (region, status)) in (0..).map(RegionIndex).zip(agreed.regions.iter_mut().zip(wanted)) {
+        for (index, (region, status)) in (0..).map(RegionIndex).zip(agreed.regions.iter_mut().zip(statuses)) {
             let falls = *status == Status::Down && region.whole.status != Status::Down;
             region.falling_since = match region.falling_since {
                 _ if !falls => None,
@@ -204,7 +206,7 @@ impl Judge<'_> {
             let standing = |region: RegionIndex| {
                 let whole = agreed.regions.get(region.get()).map(|region| region.whole);
                 let down = whole.filter(|whole| whole.status == Status::Down);
-                Standing { down_since: down.map(|whole| whole.since), forced: (self.hearing.forced)(region) }
+                GuardedRegion { down_since: down.map(|whole| whole.since), forced: (self.input.forced)(region) }
             };
             let against = agreed.fences.iter().filter(|fence| fence.is_against(index, since, standing, now));
             let mut services: Vec<ServiceIndex> = against.map(|fence| fence.service).collect();

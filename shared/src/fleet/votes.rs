@@ -36,15 +36,15 @@ impl Site {
     }
 }
 
-/// Counts the votes on something that belongs to `region`. `said` gives the vote of the voter at a position, or `None`
-/// if no fresh report of that voter is known. All majorities are of the voters and sites that the rules name, not only
-/// of those that reported.
-pub(super) fn count(fleet: &Fleet, region: RegionIndex, said: impl Fn(usize) -> Option<Status>) -> Count {
+/// Counts the votes on something that belongs to `region`. `status_by` gives the vote of the voter at a position, or
+/// `None` if no fresh report of that voter is known. All majorities are of the voters and sites that the rules name,
+/// not only of those that reported.
+pub(super) fn count(fleet: &Fleet, region: RegionIndex, status_by: impl Fn(usize) -> Option<Status>) -> Count {
     let mut sites = vec![Site::default(); fleet.sites.len()];
     for (position, voter) in fleet.voters.iter().enumerate() {
         let Some(site) = sites.get_mut(voter.site) else { continue };
         site.voters += 1;
-        let Some(status) = said(position) else { continue };
+        let Some(status) = status_by(position) else { continue };
         site.heard += 1;
         let is_inside = voter.region == Some(region);
         match status {
@@ -55,10 +55,10 @@ pub(super) fn count(fleet: &Fleet, region: RegionIndex, said: impl Fn(usize) -> 
             Status::Unknown => {}
         }
     }
-    let (mut votes, mut up, mut known) = (Votes::default(), 0, 0);
+    let (mut votes, mut up, mut knowing_sites) = (Votes::default(), 0, 0);
     for site in &sites {
         up += u32::from(site.is_most(site.up));
-        known += u32::from(site.is_most(site.up + site.down + site.inside_up + site.inside_down));
+        knowing_sites += u32::from(site.is_most(site.up + site.down + site.inside_up + site.inside_down));
         match () {
             () if site.is_most(site.down) => votes.down += 1,
             () if site.is_most(site.up + site.inside_up) => votes.up += 1,
@@ -74,7 +74,7 @@ pub(super) fn count(fleet: &Fleet, region: RegionIndex, said: impl Fn(usize) -> 
         () if is_most(up) || up >= votes.down && is_most(votes.up) => Some(Status::Up),
         () => None,
     };
-    Count { votes, majority, is_quorum: is_most(known) }
+    Count { votes, majority, is_quorum: is_most(knowing_sites) }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::follow::testing::{key, sign, stand_in};
-use super::follow::{self, DocumentStep, HeadStep, Kept, Own, Trust};
+use super::follow::{self, DocumentStep, HeadStep, NoChange, OwnDocument, Trust};
 use super::head::{Head, Stage, sha256_hex};
 use super::stages::{Answers, Care, NodeReport, Prediction, Step, next};
 use crate::geo::CountryCode;
@@ -73,7 +73,7 @@ fn document(number: u64, fence: usize, stage: Stage) -> Document {
 fn fence_of(table: &Table) -> Vec<String> {
     let client = Client { country: CountryCode::parse("DE"), ..Client::default() };
     let ranking = rank(table, ServiceIndex(0), &stand(table, &client), PathClass::Inference);
-    let mut fence: Vec<String> = ranking.regions().iter().map(|one| table.region(*one).id.to_string()).collect();
+    let mut fence: Vec<String> = ranking.regions().iter().map(|region| table.region(*region).id.to_string()).collect();
     fence.sort();
     fence
 }
@@ -262,7 +262,7 @@ impl Week {
             let serves_for = Millis((now - node.since) * 1_000);
             let (before, since) = (Answers::default(), Answers::default());
             let (node, stage, is_live) = (at.to_string(), node.stage, !node.is_cut_off(now));
-            // Whoever watches has heard every node before.
+            // The watching command has had a report of every node before.
             let is_gone = !is_live;
             Some(NodeReport { node, stage, is_live, is_gone, serves, serves_for, before, since })
         };
@@ -289,9 +289,9 @@ impl Week {
         }
         let publishers = [key(PUBLISHER)];
         let trust = Trust { publishers: &publishers, verify: stand_in };
-        let own = Own { revision: node.serves, head: node.head.as_ref() };
+        let own = OwnDocument { revision: node.serves, head: node.head.as_ref() };
         match follow::head(own, self.stored.as_deref(), node.stage, trust) {
-            HeadStep::Keep(Kept::Older(_)) => self.kept_older += 1,
+            HeadStep::Keep(NoChange::Older(_)) => self.kept_older += 1,
             HeadStep::Keep(_) => {}
             HeadStep::Refuse(_) => self.refused += 1,
             HeadStep::Note(head) => {
@@ -309,7 +309,8 @@ impl Week {
                 let had = node.serves.map_or(0, |serves| serves.number);
                 assert!(document.revision.number > had, "a node never goes back");
                 let stage = node.stage;
-                let passed = (had + 1..=document.revision.number).filter_map(|one| self.offered.get(&(one, stage)));
+                let passed =
+                    (had + 1..=document.revision.number).filter_map(|number| self.offered.get(&(number, stage)));
                 self.delays.extend(passed.map(|offered| now - offered));
                 let revision = Some(document.revision);
                 let node = &mut self.nodes[at];

@@ -129,7 +129,7 @@ pub(super) const TERRITORIES: [Territory; 36] = [
 /// The entry of a code's territory. `None` for most states, and for territories that EU law doesn't mention.
 #[must_use]
 pub fn territory(country: CountryCode) -> Option<&'static Territory> {
-    let index = TERRITORIES.binary_search_by(|one| one.code.cmp(country.as_str())).ok()?;
+    let index = TERRITORIES.binary_search_by(|territory| territory.code.cmp(country.as_str())).ok()?;
     TERRITORIES.get(index)
 }
 
@@ -141,15 +141,15 @@ pub struct NonCountry {
     /// The meaning of the code. It is the end of a sentence that begins with the code.
     pub about: &'static str,
     /// The country that the writer probably means, if there is one.
-    pub meant: Option<&'static str>,
+    pub stands_for: Option<&'static str>,
 }
 
 const fn of_nobody(code: &'static str, about: &'static str) -> NonCountry {
-    NonCountry { code, about, meant: None }
+    NonCountry { code, about, stands_for: None }
 }
 
-const fn meant(code: &'static str, about: &'static str, meant: &'static str) -> NonCountry {
-    NonCountry { code, about, meant: Some(meant) }
+const fn alias(code: &'static str, about: &'static str, stands_for: &'static str) -> NonCountry {
+    NonCountry { code, about, stands_for: Some(stands_for) }
 }
 
 /// All known codes that aren't countries, sorted by code.
@@ -159,21 +159,21 @@ const NON_COUNTRIES: [NonCountry; 21] = [
     of_nobody("AN", "was the Netherlands Antilles, which are AW, BQ, CW and SX now"),
     of_nobody("AP", "is what old databases write for somewhere in Asia or the Pacific"),
     of_nobody("CS", "was Serbia and Montenegro, which are RS and ME now"),
-    meant("EA", "is Ceuta and Melilla, which belong to Spain", "ES"),
-    meant("EL", "is what the EU's institutions write for Greece", "GR"),
+    alias("EA", "is Ceuta and Melilla, which belong to Spain", "ES"),
+    alias("EL", "is what the EU's institutions write for Greece", "GR"),
     of_nobody("EU", "is what old databases write for somewhere in Europe"),
-    meant("FL", "is no code of ISO 3166-1, though cars of Liechtenstein carry it", "LI"),
-    meant("FX", "was France in Europe", "FR"),
-    meant("IC", "is the Canary Islands, which belong to Spain", "ES"),
+    alias("FL", "is no code of ISO 3166-1, though cars of Liechtenstein carry it", "LI"),
+    alias("FX", "was France in Europe", "FR"),
+    alias("IC", "is the Canary Islands, which belong to Spain", "ES"),
     of_nobody("O1", "is what databases write for none of the countries"),
     of_nobody("SU", "was the Soviet Union"),
     of_nobody("T1", "is what Cloudflare writes for Tor"),
-    meant("TP", "was East Timor", "TL"),
-    meant("UK", "is no code of ISO 3166-1, which writes the United Kingdom otherwise", "GB"),
-    meant("XI", "is Northern Ireland in matters of customs", "GB"),
+    alias("TP", "was East Timor", "TL"),
+    alias("UK", "is no code of ISO 3166-1, which writes the United Kingdom otherwise", "GB"),
+    alias("XI", "is Northern Ireland in matters of customs", "GB"),
     of_nobody("XX", "is what databases and Cloudflare write for a country that isn't known"),
     of_nobody("YU", "was Yugoslavia"),
-    meant("ZR", "was Zaire", "CD"),
+    alias("ZR", "was Zaire", "CD"),
     of_nobody("ZZ", "is what databases write for a country that isn't known"),
 ];
 
@@ -181,12 +181,12 @@ const NON_COUNTRIES: [NonCountry; 21] = [
 ///
 /// ```
 /// use bailiwick_rules::geo::non_country;
-/// assert_eq!(non_country("UK").unwrap().meant, Some("GB"));
+/// assert_eq!(non_country("UK").unwrap().stands_for, Some("GB"));
 /// assert_eq!(non_country("GB"), None);
 /// ```
 #[must_use]
 pub fn non_country(code: &str) -> Option<&'static NonCountry> {
-    let index = NON_COUNTRIES.binary_search_by(|one| one.code.cmp(code)).ok()?;
+    let index = NON_COUNTRIES.binary_search_by(|entry| entry.code.cmp(code)).ok()?;
     NON_COUNTRIES.get(index)
 }
 
@@ -218,7 +218,7 @@ mod tests {
         }
         for one in NON_COUNTRIES {
             assert_eq!(CountryCode::parse(one.code), None, "{}", one.code);
-            assert!(one.meant.is_none_or(|code| CountryCode::parse(code).is_some()), "{}", one.code);
+            assert!(one.stands_for.is_none_or(|code| CountryCode::parse(code).is_some()), "{}", one.code);
         }
     }
 

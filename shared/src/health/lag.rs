@@ -224,6 +224,8 @@ impl LagMachine {
         }
     }
 
+    /// Takes a reading. The copy lags after several readings over `max`, and no longer after several readings that are
+    /// at most `resume`.
     fn judge(&mut self, lag: Option<Lag>, limits: &LagLimits) {
         let is_over = lag.zip(limits.max).is_some_and(|(lag, max)| lag > max);
         let is_under = !is_over && lag.zip(limits.resume).is_none_or(|(lag, resume)| lag <= resume);
@@ -290,7 +292,7 @@ impl LagMachine {
 pub fn version_of_most<'v>(versions: impl Iterator<Item = (&'v str, bool)>) -> Option<&'v str> {
     let mut counts: Vec<(&str, usize, bool)> = Vec::new();
     for (version, is_leader) in versions {
-        match counts.iter_mut().find(|(one, ..)| *one == version) {
+        match counts.iter_mut().find(|(counted, ..)| *counted == version) {
             Some((_, count, leads)) => (*count, *leads) = (*count + 1, *leads || is_leader),
             None => counts.push((version, 1, is_leader)),
         }

@@ -1,6 +1,9 @@
-//! What is known about the release that an endpoint runs. A release is what should run under a model's name. Made by
-//! `release`, which compares endpoints' answers; used by steering. Holds only small numbers, so that decisions don't
-//! change with each reading.
+//! What is known about the release that an endpoint runs. A release says which model, engine and settings should run
+//! under a model's name; skew means that an endpoint runs something else. The module `release` compares the endpoints'
+//! answers and makes a [`ReleaseHealth`] for each endpoint; steering reads it.
+//!
+//! Only small numbers stand here, not the answers. So a decision changes only when an endpoint really changes, not with
+//! each reading.
 
 /// A property of a release that is compared between endpoints.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -34,17 +37,18 @@ impl Aspect {
     }
 }
 
-/// What an endpoint's answer says about one aspect.
+/// What is known about one aspect of the release that an endpoint runs: how its value compares with the value that the
+/// rules pin, or with the values of other endpoints.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub enum Said {
-    /// Nothing that can be compared. This never counts as skew, that is, as running something else.
+pub enum AspectValue {
+    /// The endpoint didn't say anything that can be compared. This never counts as skew.
     #[default]
     Unknown,
-    /// The value that the rules pin.
-    Pinned,
-    /// Another value than the rules pin.
-    Other,
-    /// One of several values, where the rules pin none. Endpoints with the same number have the same value.
+    /// The rules pin a value, and the endpoint has it.
+    MatchesPin,
+    /// The rules pin a value, and the endpoint has another one.
+    DiffersFromPin,
+    /// The rules pin no value. Endpoints with the same number have the same value.
     Version(u32),
 }
 
@@ -55,14 +59,15 @@ pub struct ReleaseHealth {
     pub release: usize,
     /// The endpoint's position in its region.
     pub endpoint: usize,
-    /// By aspect, in the order of [`Aspect::ALL`].
-    pub said: [Said; Aspect::ALL.len()],
+    /// One value for each aspect, in the order of [`Aspect::ALL`].
+    pub values: [AspectValue; Aspect::ALL.len()],
 }
 
 impl ReleaseHealth {
-    /// What the endpoint's answer says about one aspect.
+    /// The value of one aspect.
     #[must_use]
-    pub fn of(&self, aspect: Aspect) -> Said {
-        Aspect::ALL.iter().zip(self.said).find(|(one, _)| **one == aspect).map_or(Said::Unknown, |(_, said)| said)
+    pub fn value(&self, aspect: Aspect) -> AspectValue {
+        let position = Aspect::ALL.iter().position(|known| *known == aspect);
+        position.and_then(|position| self.values.get(position)).copied().unwrap_or_default()
     }
 }

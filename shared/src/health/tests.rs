@@ -14,8 +14,8 @@ fn after(results: &[bool]) -> AntiFlap {
     machine
 }
 
-fn monitored(results: &[bool]) -> Monitored {
-    Monitored { machine: after(results), interval: Millis(1000), last_result: Some(NOW) }
+fn monitored(results: &[bool]) -> MonitorState {
+    MonitorState { machine: after(results), interval: Millis(1000), last_result: Some(NOW) }
 }
 
 const UP: &[bool] = &[true];
@@ -57,8 +57,9 @@ fn up_counts_failures_that_are_not_in_a_row_until_enough_successes() {
 #[test]
 fn a_region_is_down_by_its_monitor_or_by_all_its_endpoints() {
     let (up, down, unheard) = (monitored(UP), monitored(DOWN), monitored(&[]));
-    let probed =
-        |region: Option<&Monitored>, endpoints: &[Option<&Monitored>]| RegionHealth::of(region, endpoints, NOW).probed;
+    let probed = |region: Option<&MonitorState>, endpoints: &[Option<&MonitorState>]| {
+        RegionHealth::of(region, endpoints, NOW).probed
+    };
     assert_eq!(probed(None, &[]), Status::Unknown);
     assert_eq!(probed(Some(&down), &[Some(&up)]), Status::Down);
     assert_eq!(probed(None, &[Some(&down), Some(&down)]), Status::Down);
@@ -72,8 +73,8 @@ fn a_region_is_down_by_its_monitor_or_by_all_its_endpoints() {
 #[test]
 fn an_endpoint_that_is_forced_counts_as_what_it_is_forced_to_be() {
     let (up, down) = (monitored(UP), monitored(DOWN));
-    let of = |endpoints: &[Option<&Monitored>], forced: &[Option<Status>]| {
-        let read = |monitor: &Option<&Monitored>| monitor.map(|monitor| monitor.reading(NOW));
+    let of = |endpoints: &[Option<&MonitorState>], forced: &[Option<Status>]| {
+        let read = |monitor: &Option<&MonitorState>| monitor.map(|monitor| monitor.reading(NOW));
         RegionHealth::with_forced(None, &endpoints.iter().map(read).collect::<Vec<_>>(), forced)
     };
     let (force_up, force_down) = (Some(Status::Up), Some(Status::Down));

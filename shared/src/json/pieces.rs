@@ -32,14 +32,14 @@ async fn value(scan: &mut Scan<'_>, turns: &mut Turns<'_>, levels: usize) -> Opt
     if levels > 0 && matches!(scan.peek()?, b'{' | b'[') {
         // Skips the value to find out whether it is small.
         match scan.skip_value(SMALL) {
-            Skipped::Whole => {}
-            Skipped::TooLong => {
+            SkipOutcome::Whole => {}
+            SkipOutcome::TooLong => {
                 scan.at = begin;
                 return Box::pin(container(scan, turns, levels)).await;
             }
-            Skipped::Broken => return None,
+            SkipOutcome::Broken => return None,
         }
-    } else if !matches!(scan.skip_value(usize::MAX), Skipped::Whole) {
+    } else if !matches!(scan.skip_value(usize::MAX), SkipOutcome::Whole) {
         return None;
     }
     let piece = scan.text.get(begin..scan.at)?;
@@ -84,7 +84,7 @@ async fn container(scan: &mut Scan<'_>, turns: &mut Turns<'_>, levels: usize) ->
 }
 
 /// The result of skipping a value.
-enum Skipped {
+enum SkipOutcome {
     /// The value was skipped.
     Whole,
     /// The value is longer than allowed.
@@ -128,10 +128,10 @@ impl Scan<'_> {
     fn skip_string(&mut self) -> Option<()> {
         loop {
             let rest = self.text.get(self.at..)?;
-            let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
-            let is_end = rest.get(found) == Some(&b'"');
+            let offset = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+            let is_end = rest.get(offset) == Some(&b'"');
             // A byte after a backslash can't end the string.
-            self.at += found + if is_end { 1 } else { 2 };
+            self.at += offset + if is_end { 1 } else { 2 };
             if is_end {
                 return Some(());
             }
@@ -139,12 +139,12 @@ impl Scan<'_> {
     }
 
     /// Skips a value, unless it is longer than `longest` bytes. Doesn't check that the value is valid JSON.
-    fn skip_value(&mut self, longest: usize) -> Skipped {
+    fn skip_value(&mut self, longest: usize) -> SkipOutcome {
         let begin = self.at;
         let mut depth = 0_usize;
         while let Some(byte) = self.peek() {
             if self.at - begin > longest {
-                return Skipped::TooLong;
+                return SkipOutcome::TooLong;
             }
             match byte {
                 b',' | b'}' | b']' if depth == 0 => break,
@@ -154,13 +154,13 @@ impl Scan<'_> {
             }
             self.at += 1;
             if byte == b'"' && self.skip_string().is_none() || depth > MAX_DEPTH {
-                return Skipped::Broken;
+                return SkipOutcome::Broken;
             }
             if depth == 0 && matches!(byte, b'"' | b'}' | b']') {
                 break;
             }
         }
-        Skipped::Whole
+        SkipOutcome::Whole
     }
 }
 

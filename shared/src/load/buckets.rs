@@ -1,5 +1,7 @@
-//! Shares in the form that DNS uses. Takes a plan, returns a region for each bucket of each class; a class has
-//! [`BUCKETS`] buckets of clients. Made by the DNS node once per plan, and read by its snapshot once per class.
+//! The shares of a load plan, in the form that DNS uses. A plan moves clients from full regions to others; a class is
+//! the clients of a service whose fence (the regions that may process them) has the same order, and a share is the part
+//! of a class that moves to one region. DNS divides each class into [`BUCKETS`] buckets of clients. Takes a plan,
+//! returns the region to which each bucket moves. Called by the DNS node once per plan; its snapshot looks buckets up.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -71,7 +73,7 @@ impl BucketShares {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{Reading, RegionSeen, Seen, plan, requests};
+    use crate::load::{PlanInput, Reading, RegionInput, plan, requests};
     use crate::table::Table;
     use crate::time::{Millis, Timestamp};
 
@@ -83,11 +85,11 @@ mod tests {
         let seen = |region: &str, used| {
             let load = |capacity| Some(Reading { used: requests(used), at: NOW }).filter(|_| capacity > 0);
             let capacity = table.region(table.region_named(region).unwrap()).load.as_ref()?.capacity?;
-            Some(RegionSeen { is_up: region != "fra", capacity: Some(requests(capacity)), reading: load(capacity) })
+            Some(RegionInput { is_up: region != "fra", capacity: Some(requests(capacity)), reading: load(capacity) })
         };
         let names = table.regions().iter().map(|region| region.id.as_str());
         let regions: Vec<_> = names.map(|name| seen(name, if name == "waw" { 60 } else { 20 }).unwrap()).collect();
-        let seen = Seen { regions: &regions, interval: Millis(5_000) };
+        let seen = PlanInput { regions: &regions, interval: Millis(5_000) };
         let plan = plan(table, &classes, &seen, None, NOW);
         (classes, plan)
     }

@@ -29,13 +29,13 @@ fn table(demands: &[u32]) -> Table {
 }
 
 /// A region that is up and had `used` requests in flight (in thousandths) at a time.
-fn seen(used: Amount, at: i64) -> RegionSeen {
+fn region_input(used: Amount, at: i64) -> RegionInput {
     let reading = Reading { used, at: Timestamp(at) };
-    RegionSeen { is_up: true, capacity: Some(requests(100)), reading: Some(reading) }
+    RegionInput { is_up: true, capacity: Some(requests(100)), reading: Some(reading) }
 }
 
-fn planned(table: &Table, classes: &Classes, regions: &[RegionSeen], before: Option<&Plan>, at: i64) -> Plan {
-    plan(table, classes, &Seen { regions, interval: INTERVAL }, before, Timestamp(at))
+fn planned(table: &Table, classes: &Classes, regions: &[RegionInput], before: Option<&Plan>, at: i64) -> Plan {
+    plan(table, classes, &PlanInput { regions, interval: INTERVAL }, before, Timestamp(at))
 }
 
 /// The amount that the plan moves to a region.
@@ -51,16 +51,16 @@ fn when_one_of_four_regions_dies_no_other_rises_above_its_low_mark() {
         let table = table(&[load; 4]);
         let classes = Classes::stated(&table);
         for killed in 0..4 {
-            let mut regions = vec![seen(requests(load), 0); 4];
+            let mut regions = vec![region_input(requests(load), 0); 4];
             regions[killed].is_up = false;
             let plan = planned(&table, &classes, &regions, None, 0);
             let others = (0..4).filter(|nth| *nth != killed);
-            let taken: Vec<Amount> = others.map(|nth| moved_to(&classes, &plan, nth)).collect();
+            let received: Vec<Amount> = others.map(|nth| moved_to(&classes, &plan, nth)).collect();
             let most = requests(load).max(requests(70));
-            assert!(taken.iter().all(|amount| requests(load) + amount <= most), "{killed}: {taken:?}");
-            let total: Amount = taken.iter().sum();
+            assert!(received.iter().all(|amount| requests(load) + amount <= most), "{killed}: {received:?}");
+            let total: Amount = received.iter().sum();
             let least = requests(room) * 4 / 5;
-            assert!((least..=requests(room)).contains(&total), "the room isn't used: {taken:?}");
+            assert!((least..=requests(room)).contains(&total), "the room isn't used: {received:?}");
         }
     }
 }
@@ -72,7 +72,7 @@ fn two_regions() -> (Table, Classes, Plan) {
     let mut before: Option<Plan> = None;
     for at in (0..=40_000).step_by(10_000) {
         let moved = before.as_ref().map_or(0, |plan| moved_to(&classes, plan, 1));
-        let regions = [seen(requests(95) - moved, at), seen(requests(20) + moved, at)];
+        let regions = [region_input(requests(95) - moved, at), region_input(requests(20) + moved, at)];
         before = Some(planned(&table, &classes, &regions, before.as_ref(), at));
     }
     (table, classes, before.unwrap())
@@ -83,13 +83,13 @@ fn when_all_readings_are_stale_the_shares_stay_for_a_while_and_then_shrink_to_no
     let (table, classes, mut plan) = two_regions();
     let share = moved_to(&classes, &plan, 1);
     assert!(share > requests(3), "{share}");
-    let stale = [seen(requests(95) - share, 40_000), seen(requests(20) + share, 40_000)];
+    let stale = [region_input(requests(95) - share, 40_000), region_input(requests(20) + share, 40_000)];
     let mut shares = Vec::new();
     for at in (50_000..1_200_000).step_by(10_000) {
         plan = planned(&table, &classes, &stale, Some(&plan), at);
         shares.push(moved_to(&classes, &plan, 1));
     }
-    assert!(shares[..2].iter().all(|held| held.abs_diff(share) <= 100), "the share stays at first: {shares:?}");
+    assert!(shares[..2].iter().all(|current| current.abs_diff(share) <= 100), "the share stays at first: {shares:?}");
     assert!(shares.is_sorted_by(|earlier, later| later <= earlier), "the share never grows: {shares:?}");
     assert_eq!(shares.last(), Some(&0), "{shares:?}");
     assert!((0..classes.list().len()).all(|class| plan.left(ClassIndex(class)) == 0), "every client has a region");
@@ -100,10 +100,10 @@ fn a_stale_idle_region_gets_no_extra_traffic() {
     let (table, classes, mut plan) = two_regions();
     // The last reading of r1 says that it is idle. As soon as that reading is stale, no more clients move to r1,
     // however full r0 becomes.
-    let idle = seen(requests(1), 40_000);
+    let idle = region_input(requests(1), 40_000);
     let mut most = Amount::MAX;
     for (nth, at) in (50_000..1_200_000).step_by(10_000).enumerate() {
-        let full = seen(requests(90 + 5 * u32::try_from(nth).unwrap()), at);
+        let full = region_input(requests(90 + 5 * u32::try_from(nth).unwrap()), at);
         plan = planned(&table, &classes, &[full, idle], Some(&plan), at);
         // The reading is fresh for two intervals.
         if at > 60_000 {

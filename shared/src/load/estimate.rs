@@ -45,20 +45,20 @@ fn heaviest(orders: impl IntoIterator<Item = (Vec<RegionIndex>, u64)>, most: usi
         let whole = by_order.entry(order).or_default();
         *whole = whole.saturating_add(weight);
     }
-    let mut kept: Vec<(Vec<RegionIndex>, u64)> = by_order.into_iter().collect();
+    let mut heaviest: Vec<(Vec<RegionIndex>, u64)> = by_order.into_iter().collect();
     // A stable sort, so that equal inputs give equal results.
-    kept.sort_by_key(|(_, weight)| core::cmp::Reverse(*weight));
-    let rest = kept.split_off(most.min(kept.len()));
+    heaviest.sort_by_key(|(_, weight)| core::cmp::Reverse(*weight));
+    let rest = heaviest.split_off(most.min(heaviest.len()));
     let mut heaviest_of_fence: HashMap<(RegionIndex, Vec<RegionIndex>), usize> = HashMap::new();
-    for (position, (order, _)) in kept.iter().enumerate() {
+    for (position, (order, _)) in heaviest.iter().enumerate() {
         heaviest_of_fence.entry((order[0], as_set(order))).or_insert(position);
     }
     for (order, weight) in rest {
         if let Some(position) = heaviest_of_fence.get(&(order[0], as_set(&order))) {
-            kept[*position].1 = kept[*position].1.saturating_add(weight);
+            heaviest[*position].1 = heaviest[*position].1.saturating_add(weight);
         }
     }
-    kept
+    heaviest
 }
 
 /// The demand of a service's clients whose home is this region: the region's demand divided by the services that it

@@ -132,8 +132,8 @@ impl Search {
         let mut at = end;
         while let Some((ask, choice, leaving)) = self.reached_by[at.get()] {
             let left = leaving.and_then(|region| asks[ask].choices.iter().position(|choice| *choice == region));
-            let held = left.and_then(|left| asks[ask].placed.iter().find(|(placed_at, _)| *placed_at == left));
-            amount = held.map_or(amount, |(_, held)| amount.min(*held));
+            let placed_there = left.and_then(|left| asks[ask].placed.iter().find(|(placed_at, _)| *placed_at == left));
+            amount = placed_there.map_or(amount, |(_, placed_there)| amount.min(*placed_there));
             steps.push((ask, choice, left));
             match leaving {
                 Some(region) => at = region,

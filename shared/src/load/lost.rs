@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::classes::{Classes, as_set};
 use super::fill::{Ask, fill};
 use super::planning::arrived;
-use super::{Amount, Plan, Reading, RegionSeen, Seen, plan, requests};
+use super::{Amount, Plan, PlanInput, Reading, RegionInput, plan, requests};
 use crate::rules::Ratio;
 use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
@@ -124,11 +124,11 @@ pub fn settled(table: &Table, classes: &Classes, lost: Option<RegionIndex>) -> V
         let region = |(index, used): (usize, &Amount)| {
             let region = RegionIndex::new(index);
             let reading = Reading { used: *used, at: now };
-            RegionSeen::stated(table, region, Some(region) != lost, Some(reading))
+            RegionInput::stated(table, region, Some(region) != lost, Some(reading))
         };
-        let regions: Vec<RegionSeen> = used.iter().enumerate().map(region).collect();
-        let seen = Seen { regions: &regions, interval: Millis(10_000) };
-        plan_made = Some(plan(table, classes, &seen, plan_made.as_ref(), now));
+        let regions: Vec<RegionInput> = used.iter().enumerate().map(region).collect();
+        let input = PlanInput { regions: &regions, interval: Millis(10_000) };
+        plan_made = Some(plan(table, classes, &input, plan_made.as_ref(), now));
         now = now.after(DAY);
     }
     carried(table, classes, plan_made.as_ref(), lost, DAY)

@@ -14,7 +14,7 @@
 use super::classes::{ClassIndex, Classes};
 use super::fill::{Ask, fill};
 use super::place::Point;
-use super::readings::{InEffect, RegionSeen, RegionState, Standing, Times};
+use super::readings::{InEffect, RegionInput, RegionState, Standing, Times};
 use super::{Amount, proportion, requests, staying};
 use crate::rules::{Ratio, RegionLoad, ShedAt, Slew};
 use crate::table::{RegionIndex, Service, Table};
@@ -28,9 +28,9 @@ const RESOLVER_LAG: Millis = Millis(10_000);
 
 /// What is known about all regions at one moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct PlanInput<'a> {
     /// By region index. Regions beyond the end of the list count as up, with unknown load.
-    pub regions: &'a [RegionSeen],
+    pub regions: &'a [RegionInput],
     /// The interval between readings.
     pub interval: Millis,
 }
@@ -134,7 +134,7 @@ impl Plan {
 /// nothing has been moved yet.
 ///
 /// ```
-/// use bailiwick_rules::load::{Classes, ClassIndex, Plan, Reading, RegionSeen, Seen, plan};
+/// use bailiwick_rules::load::{Classes, ClassIndex, Plan, PlanInput, Reading, RegionInput, plan};
 /// use bailiwick_rules::table::Table;
 /// use bailiwick_rules::time::{Millis, Timestamp};
 ///
@@ -149,23 +149,23 @@ impl Plan {
 /// let classes = Classes::stated(&table);
 /// let now = Timestamp(0);
 /// let seen = |is_up, used| {
-///     RegionSeen { is_up, capacity: Some(100_000), reading: Some(Reading { used, at: now }) }
+///     RegionInput { is_up, capacity: Some(100_000), reading: Some(Reading { used, at: now }) }
 /// };
 ///
 /// // Frankfurt is down. Paris carries 20 and has a low mark of 70, so it gets 50 of Frankfurt's 90.
 /// let regions = [seen(false, 0), seen(true, 20_000)];
-/// let plan = plan(&table, &classes, &Seen { regions: &regions, interval: Millis(10_000) }, None, now);
+/// let plan = plan(&table, &classes, &PlanInput { regions: &regions, interval: Millis(10_000) }, None, now);
 /// let moves = (0..classes.list().len()).flat_map(|class| plan.moves(ClassIndex(class)));
 /// let moved: u64 = moves.map(|planned| planned.amount).sum();
 /// assert!((49_990..=50_000).contains(&moved), "{moved}");
 /// ```
 #[must_use]
-pub fn plan(table: &Table, classes: &Classes, seen: &Seen<'_>, previous: Option<&Plan>, now: Timestamp) -> Plan {
-    let elapsed = previous.map_or(seen.interval, |previous| now.since(previous.at));
+pub fn plan(table: &Table, classes: &Classes, input: &PlanInput<'_>, previous: Option<&Plan>, now: Timestamp) -> Plan {
+    let elapsed = previous.map_or(input.interval, |previous| now.since(previous.at));
     let moves = arrived(table, classes, previous, elapsed);
     let left = following(table, classes, previous.map_or(&[], |previous| &previous.left), elapsed);
     let fade = Slew::default().step(elapsed);
-    let regions = assess(table, classes, seen, previous, &[&moves, &left], (now, fade));
+    let regions = assess(table, classes, input, previous, &[&moves, &left], (now, fade));
     Planner { table, classes, regions, previous, elapsed }.plan(&moves, &left, fade, now)
 }
 
@@ -212,7 +212,7 @@ fn follow(reached: Amount, goal: Amount, elapsed: Millis, lag: Millis) -> Amount
 fn assess(
     table: &Table,
     classes: &Classes,
-    seen: &Seen<'_>,
+    input: &PlanInput<'_>,
     previous: Option<&Plan>,
     moved: &[&[Vec<Move>]; 2],
     (now, fade): (Timestamp, Ratio),
@@ -229,21 +229,21 @@ fn assess(
         for (class, moves) in classes.list().iter().zip(*lists) {
             for moved in moves {
                 if let Some(home) = effects.get_mut(class.home().get()) {
-                    home.given = home.given.saturating_add(moved.reached);
+                    home.moved_away = home.moved_away.saturating_add(moved.reached);
                 }
                 if let Some(receiver) = effects.get_mut(moved.to.get()) {
-                    receiver.taken = receiver.taken.saturating_add(moved.reached);
+                    receiver.moved_in = receiver.moved_in.saturating_add(moved.reached);
                     receiver.planned = receiver.planned.saturating_add(if is_planned { moved.amount } else { 0 });
                 }
             }
         }
     }
-    let unseen = RegionSeen { is_up: true, capacity: None, reading: None };
+    let unseen = RegionInput { is_up: true, capacity: None, reading: None };
     let state = |(index, effect): (usize, &InEffect)| {
         let marks = marks(table, index);
-        let times = Times { now, interval: seen.interval, warmup: marks.warmup };
+        let times = Times { now, interval: input.interval, warmup: marks.warmup };
         let before = previous.map(|previous| previous.region(RegionIndex::new(index))).unwrap_or_default();
-        let mut state = before.next(seen.regions.get(index).unwrap_or(&unseen), *effect, times);
+        let mut state = before.next(input.regions.get(index).unwrap_or(&unseen), *effect, times);
         state.room = state.room(marks.low.of(state.capacity), effect.planned, fade);
         state
     };
@@ -255,7 +255,7 @@ fn marks(table: &Table, region: usize) -> RegionLoad {
     table.regions().get(region).and_then(|region| region.load.as_deref().copied()).unwrap_or_default()
 }
 
-impl RegionSeen {
+impl RegionInput {
     /// A region with the capacity that the rules state and a measured load.
     #[must_use]
     pub fn stated(table: &Table, region: RegionIndex, is_up: bool, reading: Option<super::Reading>) -> Self {
@@ -265,7 +265,7 @@ impl RegionSeen {
 
 /// How much of a class should move.
 #[derive(Clone, Copy, Default)]
-struct Wish {
+struct WantedMove {
     /// The requests that the class's clients have in flight, scaled to the measured load of the home region.
     demand: Amount,
     /// The amount to move if all classes of the home region move the same part.
@@ -290,7 +290,8 @@ impl Planner<'_> {
     fn plan(self, arrived: &[Vec<Move>], left: &[Vec<Move>], fade: Ratio, now: Timestamp) -> Plan {
         let needs = self.needs();
         let wanted = self.wanted(&needs);
-        let wishes: Vec<Wish> = (0..self.classes.list().len()).map(|class| self.wish(class, &wanted, fade)).collect();
+        let wishes: Vec<WantedMove> =
+            (0..self.classes.list().len()).map(|class| self.wish(class, &wanted, fade)).collect();
         let mut rooms: Vec<Amount> = self.regions.iter().map(|region| region.room).collect();
         let mut asks: Vec<Ask<'_>> = self
             .classes
@@ -357,10 +358,10 @@ impl Planner<'_> {
 
     /// How much of a class should move. `wanted` is the part to move, by home region; `fade` is how much a share
     /// shrinks if the home's reading is very old.
-    fn wish(&self, index: usize, wanted: &[Ratio], fade: Ratio) -> Wish {
+    fn wish(&self, index: usize, wanted: &[Ratio], fade: Ratio) -> WantedMove {
         let class = &self.classes.list()[index];
         if !class.moves {
-            return Wish::default();
+            return WantedMove::default();
         }
         let demand = self.demand(class);
         let home = class.home().get();
@@ -371,14 +372,14 @@ impl Planner<'_> {
         let wanted = wanted.get(home).copied().unwrap_or_default();
         let wish = |share: Ratio, must| {
             let least = share.of(demand);
-            Wish { demand, least, most: least, must }
+            WantedMove { demand, least, most: least, must }
         };
         match standing {
             Standing::Down => wish(Ratio::ONE, true),
             Standing::Warming(warm) => wish(wanted.max(Ratio(Ratio::ONE.0 - warm.0)), true),
             Standing::Known => {
                 let most = Ratio(up).of(demand);
-                Wish { most, ..wish(Ratio(wanted.0.clamp(down, up)), false) }
+                WantedMove { most, ..wish(Ratio(wanted.0.clamp(down, up)), false) }
             }
             Standing::Held => wish(before, false),
             Standing::Fading | Standing::Unknown => wish(Ratio(before.0.saturating_sub(fade.0)), false),
@@ -405,7 +406,7 @@ impl Planner<'_> {
 
     /// If some classes of a home region found no room, the other classes of this home move more. Their slew (how fast a
     /// share may change) limits that.
-    fn rest(&self, asks: &mut [Ask<'_>], wishes: &[Wish], needs: &[Amount], rooms: &mut [Amount]) {
+    fn rest(&self, asks: &mut [Ask<'_>], wishes: &[WantedMove], needs: &[Amount], rooms: &mut [Amount]) {
         let mut missing: Vec<Amount> = needs.to_vec();
         let homes = || self.classes.list().iter().map(|class| class.home().get());
         for (home, ask) in homes().zip(&*asks) {
@@ -425,7 +426,7 @@ impl Planner<'_> {
 
 /// The moves of a class, in the order of the fence: the amounts placed now, and earlier moves whose clients haven't all
 /// gone home yet.
-fn moves(ask: &Ask<'_>, wish: &Wish, before: &[Move]) -> Vec<Move> {
+fn moves(ask: &Ask<'_>, wish: &WantedMove, before: &[Move]) -> Vec<Move> {
     let position = |region: RegionIndex| ask.choices.iter().position(|choice| *choice == region);
     let still_away = before.iter().filter(|earlier| earlier.reached > 0).filter_map(|earlier| position(earlier.to));
     let mut choices: Vec<usize> = ask.placed.iter().map(|(choice, _)| *choice).chain(still_away).collect();

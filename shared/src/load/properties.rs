@@ -39,12 +39,12 @@ fn document(random: &mut Random) -> String {
             let pattern = random.pick(&["active-active", "active-active", "active-passive", "regional-sharding"]);
             let shed = if *pattern != "regional-sharding" && random.chance(10) { r#""shed": "never","# } else { "" };
             let members = random.some(&names, 1).join(", ");
-            let (one, two, three) = (tier(random), tier(random), tier(random));
+            let (first, second, third) = (tier(random), tier(random), tier(random));
             format!(
                 r#""s{n}": {{ "hosts": ["s{n}.example"], "pattern": "{pattern}", "regions": [{members}], {shed}
-                   "residency": [{{ "clients": ["eu"], "process_in": [{one}] }},
-                                 {{ "clients": ["us"], "process_in": [{two}] }},
-                                 {{ "clients": ["*"], "process_in": [{three}] }}] }}"#
+                   "residency": [{{ "clients": ["eu"], "process_in": [{first}] }},
+                                 {{ "clients": ["us"], "process_in": [{second}] }},
+                                 {{ "clients": ["*"], "process_in": [{third}] }}] }}"#
             )
         })
         .collect();
@@ -78,8 +78,8 @@ fn for_all(property: &str, fleets: u64, mut check: impl FnMut(&mut Fleet)) {
         let mut fleet = Fleet { random, table, classes, capacities: Vec::new() };
         for nth in 0..OF_EACH {
             fleet.shuffle();
-            let held = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| check(&mut fleet)));
-            assert!(held.is_ok(), "{property}: fences {seed}, fleet {nth}: {document}");
+            let result = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| check(&mut fleet)));
+            assert!(result.is_ok(), "{property}: fences {seed}, fleet {nth}: {document}");
         }
     }
     println!("{property}: {} random fleets", sets * OF_EACH);
@@ -118,25 +118,25 @@ impl Fleet {
     }
 
     /// All regions as up, with fresh readings of these loads.
-    fn seen(&self, used: &[Amount], at: Timestamp) -> Vec<RegionSeen> {
-        let seen = |(used, capacity): (&Amount, &Option<Amount>)| RegionSeen {
+    fn inputs(&self, used: &[Amount], at: Timestamp) -> Vec<RegionInput> {
+        let input = |(used, capacity): (&Amount, &Option<Amount>)| RegionInput {
             is_up: true,
             capacity: *capacity,
             reading: Some(Reading { used: *used, at }),
         };
-        used.iter().zip(&self.capacities).map(seen).collect()
+        used.iter().zip(&self.capacities).map(input).collect()
     }
 
-    fn plan(&self, regions: &[RegionSeen], previous: Option<&Plan>, now: Timestamp) -> Plan {
-        plan(&self.table, &self.classes, &Seen { regions, interval: INTERVAL }, previous, now)
+    fn plan(&self, regions: &[RegionInput], previous: Option<&Plan>, now: Timestamp) -> Plan {
+        plan(&self.table, &self.classes, &PlanInput { regions, interval: INTERVAL }, previous, now)
     }
 
     /// Regions in random states: down, or with a stale, missing or random reading.
-    fn any(&mut self, now: Timestamp) -> Vec<RegionSeen> {
+    fn any(&mut self, now: Timestamp) -> Vec<RegionInput> {
         let own = self.own();
-        let mut seen = self.seen(&own, now);
+        let mut inputs = self.inputs(&own, now);
         let random = &mut self.random;
-        for region in &mut seen {
+        for region in &mut inputs {
             region.is_up = random.chance(85);
             let age = random.below(120_000) as i64;
             region.reading = match random.below(10) {
@@ -146,23 +146,23 @@ impl Fleet {
                 _ => region.reading,
             };
         }
-        seen
+        inputs
     }
 
     /// Makes some plans with random states of the regions. Returns the last states, the last two plans and the time.
-    fn history(&mut self) -> (Vec<RegionSeen>, Plan, Plan, Timestamp) {
+    fn history(&mut self) -> (Vec<RegionInput>, Plan, Plan, Timestamp) {
         let mut now = Timestamp(1_000_000);
         let first = self.any(now);
         let mut before = self.plan(&first, None, now);
         for _ in 0..self.random.below(4) {
             now = now.after(Millis(self.random.below(90_000) as u64));
-            let seen = self.any(now);
-            before = self.plan(&seen, Some(&before), now);
+            let inputs = self.any(now);
+            before = self.plan(&inputs, Some(&before), now);
         }
         now = now.after(Millis(self.random.below(90_000) as u64));
-        let seen = self.any(now);
-        let plan = self.plan(&seen, Some(&before), now);
-        (seen, before, plan, now)
+        let inputs = self.any(now);
+        let plan = self.plan(&inputs, Some(&before), now);
+        (inputs, before, plan, now)
     }
 
     /// The amount of a region's low mark.
@@ -175,14 +175,14 @@ impl Fleet {
     }
 
     /// The amount that a plan moves to each region.
-    fn given(&self, plan: &Plan) -> Vec<Amount> {
-        let mut given = vec![0; self.capacities.len()];
+    fn received(&self, plan: &Plan) -> Vec<Amount> {
+        let mut amounts = vec![0; self.capacities.len()];
         for index in 0..self.classes.list().len() {
             for planned in plan.moves(ClassIndex(index)) {
-                given[planned.to.get()] += planned.amount;
+                amounts[planned.to.get()] += planned.amount;
             }
         }
-        given
+        amounts
     }
 }
 
@@ -233,20 +233,20 @@ fn no_bucket_is_moved_out_of_its_fence() {
 #[test]
 fn no_region_takes_more_than_its_room_and_none_takes_clients_without_a_reading() {
     for_all("room", 100_000, |fleet| {
-        let (seen, before, plan, _) = fleet.history();
-        let (given, given_before) = (fleet.given(&plan), fleet.given(&before));
-        for (index, region) in seen.iter().enumerate() {
+        let (inputs, before, plan, _) = fleet.history();
+        let (received, received_before) = (fleet.received(&plan), fleet.received(&before));
+        for (index, region) in inputs.iter().enumerate() {
             let state = plan.region(RegionIndex::new(index));
-            assert!(given[index] <= state.room, "region {index}: {state:?} is given {}", given[index]);
+            assert!(received[index] <= state.room, "region {index}: {state:?} is given {}", received[index]);
             match state.standing {
                 Standing::Known | Standing::Warming(_) => {
-                    assert!(given[index] == 0 || given[index] + state.natural <= fleet.low(index));
+                    assert!(received[index] == 0 || received[index] + state.natural <= fleet.low(index));
                 }
                 // A stale reading never counts as idle.
-                Standing::Held | Standing::Fading => assert!(given[index] <= given_before[index]),
-                Standing::Down | Standing::Unknown => assert_eq!(given[index], 0),
+                Standing::Held | Standing::Fading => assert!(received[index] <= received_before[index]),
+                Standing::Down | Standing::Unknown => assert_eq!(received[index], 0),
             }
-            assert!(region.capacity.is_some() || given[index] == 0);
+            assert!(region.capacity.is_some() || received[index] == 0);
         }
     });
 }
@@ -255,12 +255,12 @@ fn no_region_takes_more_than_its_room_and_none_takes_clients_without_a_reading()
 fn no_region_both_gives_and_takes_clients() {
     for_all("one way", 100_000, |fleet| {
         let (_, _, plan, _) = fleet.history();
-        let given = fleet.given(&plan);
+        let received = fleet.received(&plan);
         for (index, class) in fleet.classes.list().iter().enumerate() {
             let home = class.home();
             let standing = plan.region(home).standing;
             if standing == Standing::Known && plan.region(home).natural > fleet.low(home.get()) {
-                assert!(given[home.get()] == 0, "class {index}");
+                assert!(received[home.get()] == 0, "class {index}");
             }
             assert!(plan.moves(ClassIndex(index)).iter().all(|planned| planned.to != home));
         }
@@ -271,8 +271,8 @@ fn no_region_both_gives_and_takes_clients() {
 fn no_more_is_moved_than_is_needed_and_no_faster_than_the_slew() {
     for_all("slew", 100_000, |fleet| {
         let now = Timestamp(0);
-        let seen = fleet.seen(&fleet.own(), now);
-        let plan = fleet.plan(&seen, None, now);
+        let inputs = fleet.inputs(&fleet.own(), now);
+        let plan = fleet.plan(&inputs, None, now);
         let mut moved = vec![0; fleet.capacities.len()];
         for (index, class) in fleet.classes.list().iter().enumerate() {
             assert!(plan.share(ClassIndex(index)).0 <= 50_000, "a first step may be 5 % at most");
@@ -296,13 +296,13 @@ fn no_more_is_moved_than_is_needed_and_no_faster_than_the_slew() {
 fn with_constant_demand_the_plan_settles_and_never_swings() {
     for_all("settles", 1_000, |fleet| {
         let mut now = Timestamp(0);
-        let mut plan = fleet.plan(&fleet.seen(&fleet.own(), now), None, now);
+        let mut plan = fleet.plan(&fleet.inputs(&fleet.own(), now), None, now);
         let mut totals: Vec<Vec<u32>> = Vec::new();
         for _ in 0..60 {
             now = now.after(INTERVAL);
             let arrived = planning::arrived(&fleet.table, &fleet.classes, Some(&plan), INTERVAL);
             let used = fleet.carried(&arrived);
-            plan = fleet.plan(&fleet.seen(&used, now), Some(&plan), now);
+            plan = fleet.plan(&fleet.inputs(&used, now), Some(&plan), now);
             totals.push((0..fleet.classes.list().len()).map(|class| plan.share(ClassIndex(class)).0).collect());
         }
         let last = totals.last().unwrap();
@@ -321,11 +321,11 @@ fn with_constant_demand_the_plan_settles_and_never_swings() {
 fn fits(fleet: &Fleet, rooms: &[Amount], dead: RegionIndex) -> Amount {
     let moving: Vec<&Class> = fleet.classes.list().iter().filter(|class| class.moves && class.home() == dead).collect();
     (0..1_u32 << moving.len())
-        .map(|kept| {
+        .map(|choice| {
             let mut reached = vec![false; rooms.len()];
             let mut cut = 0;
             for (nth, class) in moving.iter().enumerate() {
-                match kept >> nth & 1 {
+                match choice >> nth & 1 {
                     0 => cut += class.demand,
                     _ => class.order[1..].iter().for_each(|region| reached[region.get()] = true),
                 }
@@ -341,10 +341,10 @@ fn when_a_region_dies_no_other_rises_above_its_low_mark_and_all_that_fits_is_mov
     for_all("death", 100_000, |fleet| {
         let now = Timestamp(0);
         let own = fleet.own();
-        let mut seen = fleet.seen(&own, now);
+        let mut inputs = fleet.inputs(&own, now);
         let dead = RegionIndex::new(fleet.random.below(own.len()));
-        seen[dead.get()].is_up = false;
-        let plan = fleet.plan(&seen, None, now);
+        inputs[dead.get()].is_up = false;
+        let plan = fleet.plan(&inputs, None, now);
         let rooms: Vec<Amount> = (0..own.len()).map(|index| plan.region(RegionIndex::new(index)).room).collect();
         let of_dead = |class: &&(usize, &Class)| class.1.moves && class.1.home() == dead;
         let classes: Vec<(usize, &Class)> = fleet.classes.list().iter().enumerate().collect();
@@ -353,9 +353,9 @@ fn when_a_region_dies_no_other_rises_above_its_low_mark_and_all_that_fits_is_mov
         let wanted: Amount = classes.iter().filter(of_dead).filter(elsewhere).map(|(_, class)| class.demand).sum();
         let left: Amount = classes.iter().filter(of_dead).map(|(index, _)| plan.left(ClassIndex(*index))).sum();
         assert_eq!(wanted - left, fits(fleet, &rooms, dead), "some of the demand that fits isn't moved");
-        for (index, given) in fleet.given(&plan).into_iter().enumerate() {
+        for (index, amount) in fleet.received(&plan).into_iter().enumerate() {
             let before = own[index];
-            assert!(before + given <= before.max(fleet.low(index)), "region {index}: {before} and {given}");
+            assert!(before + amount <= before.max(fleet.low(index)), "region {index}: {before} and {amount}");
         }
     });
 }
@@ -374,7 +374,7 @@ fn a_larger_share_moves_all_clients_that_a_smaller_share_moves() {
         let settled = |used: Amount| {
             let mut used_by_all = own.clone();
             used_by_all[donor] = used;
-            fleet.plan(&fleet.seen(&used_by_all, later), Some(&Plan::default()), later)
+            fleet.plan(&fleet.inputs(&used_by_all, later), Some(&Plan::default()), later)
         };
         let (small, large) = (settled(own[donor]), settled(own[donor] + more));
         let moved = |plan: &Plan| plan.moves(ClassIndex(class)).iter().map(|planned| planned.amount).sum::<Amount>();

@@ -25,7 +25,7 @@ pub struct Reading {
 
 /// What is known about a region at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RegionSeen {
+pub struct RegionInput {
     /// Whether probes and overrides allow requests to the region.
     pub is_up: bool,
     /// The present capacity; `None` if the capacity isn't known.
@@ -80,9 +80,9 @@ pub struct RegionState {
 #[derive(Clone, Copy, Default)]
 pub(super) struct InEffect {
     /// The demand of the region's own clients that are served elsewhere.
-    pub(super) given: Amount,
+    pub(super) moved_away: Amount,
     /// The demand of other regions' clients that are served here.
-    pub(super) taken: Amount,
+    pub(super) moved_in: Amount,
     /// The demand that the last plan moves here, whether it has arrived or not.
     pub(super) planned: Amount,
     /// The demand of the region's own clients.
@@ -99,23 +99,23 @@ pub(super) struct Times {
 
 impl RegionState {
     /// The state at this moment. The room is still that of the last state.
-    pub(super) fn next(self, seen: &RegionSeen, effect: InEffect, times: Times) -> Self {
+    pub(super) fn next(self, input: &RegionInput, effect: InEffect, times: Times) -> Self {
         let mut next = self;
-        next.capacity = seen.capacity.unwrap_or(0);
-        let age = next.read(seen, effect, times);
+        next.capacity = input.capacity.unwrap_or(0);
+        let age = next.read(input, effect, times);
         next.returned_at = match (self.standing, self.returned_at) {
-            (Standing::Down, _) if seen.is_up => Some(times.now),
-            (_, returned) => returned.filter(|_| seen.is_up),
+            (Standing::Down, _) if input.is_up => Some(times.now),
+            (_, returned) => returned.filter(|_| input.is_up),
         };
         let warm = next.returned_at.map(|at| Ratio::between(times.now.since(at).0, times.warmup.0.max(1)));
         let warm = warm.filter(|warm| *warm < Ratio::ONE && times.warmup > Millis(0));
         if warm.is_none() {
             next.returned_at = None;
         }
-        next.standing = match (seen.is_up, warm, age) {
+        next.standing = match (input.is_up, warm, age) {
             (false, ..) => Standing::Down,
             (_, Some(warm), _) => Standing::Warming(warm),
-            (_, _, Some(age)) if seen.capacity.is_some() => match age.0 / times.interval.0.max(1) {
+            (_, _, Some(age)) if input.capacity.is_some() => match age.0 / times.interval.0.max(1) {
                 intervals if intervals < FRESH => Standing::Known,
                 intervals if intervals < FRESH + HELD => Standing::Held,
                 _ => Standing::Fading,
@@ -127,15 +127,15 @@ impl RegionState {
     }
 
     /// Uses the reading if it is new. Returns the age of the newest used reading; `None` if there never was one.
-    fn read(&mut self, seen: &RegionSeen, effect: InEffect, times: Times) -> Option<Millis> {
+    fn read(&mut self, input: &RegionInput, effect: InEffect, times: Times) -> Option<Millis> {
         // A reading from the future comes from a wrong clock, and would hide all later readings.
         let is_usable = |reading: &Reading| reading.at <= times.now.after(times.interval);
         let is_newer = |reading: &Reading| self.reading_at.is_none_or(|last| reading.at > last);
-        if let Some(reading) = seen.reading.filter(|reading| is_usable(reading) && is_newer(reading) && seen.is_up) {
+        if let Some(reading) = input.reading.filter(|reading| is_usable(reading) && is_newer(reading) && input.is_up) {
             self.reading_at = Some(reading.at);
             // The measured load includes the effect of earlier plans, which is taken out here. Otherwise a plan would
             // react to its own effect.
-            let natural = reading.used.saturating_add(effect.given).saturating_sub(effect.taken);
+            let natural = reading.used.saturating_add(effect.moved_away).saturating_sub(effect.moved_in);
             self.hold(natural, times.now);
             self.counted = effect.counted;
         }
@@ -180,9 +180,9 @@ mod tests {
         Times { now: Timestamp(now), interval: INTERVAL, warmup: Millis(60_000) }
     }
 
-    fn up(used: Option<(Amount, i64)>) -> RegionSeen {
+    fn up(used: Option<(Amount, i64)>) -> RegionInput {
         let reading = used.map(|(used, at)| Reading { used, at: Timestamp(at) });
-        RegionSeen { is_up: true, capacity: Some(1_000), reading }
+        RegionInput { is_up: true, capacity: Some(1_000), reading }
     }
 
     #[test]
@@ -202,14 +202,14 @@ mod tests {
     fn a_region_with_unknown_load_or_capacity_has_no_room() {
         let state = RegionState::default().next(&up(None), InEffect::default(), times(0));
         assert_eq!((state.standing, state.room(700, 0, Ratio(1))), (Standing::Unknown, 0));
-        let no_capacity = RegionSeen { capacity: None, ..up(Some((1, 0))) };
+        let no_capacity = RegionInput { capacity: None, ..up(Some((1, 0))) };
         let state = RegionState::default().next(&no_capacity, InEffect::default(), times(0));
         assert_eq!((state.standing, state.room(0, 0, Ratio(1))), (Standing::Fading, 0));
     }
 
     #[test]
     fn the_natural_load_excludes_moved_clients_and_is_held_at_its_peak() {
-        let effect = InEffect { given: 300, taken: 50, ..InEffect::default() };
+        let effect = InEffect { moved_away: 300, moved_in: 50, ..InEffect::default() };
         let mut state = RegionState::default().next(&up(Some((500, 0))), effect, times(0));
         assert_eq!(state.natural, 750);
         state = state.next(&up(Some((100, 10_000))), effect, times(10_000));
@@ -235,9 +235,9 @@ mod tests {
     #[test]
     fn a_region_that_is_up_again_is_warmed_up() {
         let seen = up(Some((0, 0)));
-        let down = RegionSeen { is_up: false, ..seen };
+        let down = RegionInput { is_up: false, ..seen };
         let at =
-            |state: RegionState, seen: &RegionSeen, now| state.next(seen, InEffect::default(), times(now)).standing;
+            |state: RegionState, seen: &RegionInput, now| state.next(seen, InEffect::default(), times(now)).standing;
         let state = RegionState::default().next(&down, InEffect::default(), times(0));
         assert_eq!(state.standing, Standing::Down);
         let back = state.next(&seen, InEffect::default(), times(1_000));

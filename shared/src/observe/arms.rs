@@ -1,7 +1,10 @@
-//! What was counted of the two arms of each rollout since its step began. Takes the counts that Workers judged by;
-//! returns them by region. Held by [`super::Sums`]; told by the node's API, and judged by `bailiwick rollout`.
+//! The counts of both arms of each rollout since its step began. A rollout replaces something old by something new for
+//! a share of the sessions, step by step; its arms are the sessions with the old and with the new thing. Takes the
+//! counts that Workers post for rollouts ([`ArmCounts`]); returns their sums by region. A part of [`super::Sums`]. The
+//! node's API returns the sums, and `bailiwick rollout` judges the rollout by them.
 //!
-//! Counts begin anew with each step. What was counted before, by other rules, or while caches were cold, isn't added.
+//! Counts begin at zero with each step. Counts from before the step, by earlier rules, or from its warm-up, while
+//! caches are cold, aren't added.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +28,8 @@ pub struct ArmSums {
 pub struct StepSums {
     /// When the step began.
     pub since: Timestamp,
-    /// The revision of the rules with which this node first saw it. Workers that follow an earlier one have other
-    /// shares.
+    /// The revision of the rules with which this node first saw the step. Workers that still have earlier rules have
+    /// other shares, so their counts aren't added.
     pub revision: u64,
     /// The old arm.
     pub old: ArmSum,
@@ -34,10 +37,10 @@ pub struct StepSums {
     pub new: ArmSum,
 }
 
-/// One arm.
+/// The sum of one arm.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ArmSum {
-    /// Its counts.
+    /// The counts.
     pub counts: Counts,
     /// When something was last counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,14 +49,14 @@ pub struct ArmSum {
 
 /// When and by which rules a batch was made.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Made {
-    /// The begin of what it covers.
+pub(super) struct BatchOrigin {
+    /// The beginning of the span that the batch covers.
     from: Timestamp,
     /// The revision of the rules.
     revision: u64,
 }
 
-impl Made {
+impl BatchOrigin {
     pub(super) fn of(batch: &Batch) -> Self {
         let span = i64::try_from(batch.span_ms).unwrap_or(i64::MAX);
         Self { from: Timestamp(batch.at.0.saturating_sub(span)), revision: batch.revision }
@@ -61,15 +64,15 @@ impl Made {
 }
 
 impl ArmSums {
-    /// Follows the rules: what isn't of a step under way is dropped.
+    /// Follows the rules: sums that don't belong to a step under way are dropped.
     pub(super) fn follow(&mut self, table: &Table) {
         let mut before = core::mem::take(&mut self.regions);
         for rollout in table.rollouts() {
             let Some(progress) = &rollout.rule.progress else { continue };
             for (region, _) in rollout.regions.iter().filter(|(_, share)| share.is_some()) {
                 let place = (rollout.id.clone(), table.region(*region).id.clone());
-                let kept = before.remove(&place).filter(|step| step.since == progress.since);
-                let step = kept.unwrap_or_else(|| StepSums {
+                let same_step = before.remove(&place).filter(|step| step.since == progress.since);
+                let step = same_step.unwrap_or_else(|| StepSums {
                     since: progress.since,
                     revision: table.revision().number,
                     old: ArmSum::default(),
@@ -80,16 +83,16 @@ impl ArmSums {
         }
     }
 
-    /// Adds what one Worker counted of an arm. False if the rules don't have its names.
-    pub(super) fn add(&mut self, entry: &ArmCounts, made: Made, table: &Table, now: Timestamp) -> bool {
+    /// Adds the counts that one isolate posted for an arm. False if the rules don't have the names in it.
+    pub(super) fn add(&mut self, entry: &ArmCounts, origin: BatchOrigin, table: &Table, now: Timestamp) -> bool {
         let service = table.service_named(entry.service.as_str());
         let rollout = service.and_then(|service| table.rollout_of(service));
         let (Some(rollout), Some(arm)) = (rollout, Arm::parse(&entry.arm)) else { return false };
         let place = (rollout.id.clone(), entry.region.clone());
         let Some(step) = self.regions.get_mut(&place) else { return false };
         let counted_from = step.since.after(rollout.rule.warm_up);
-        if made.from < counted_from || made.revision < step.revision {
-            // Known, and on purpose not counted.
+        if origin.from < counted_from || origin.revision < step.revision {
+            // The names are known, but these counts must not be added.
             return true;
         }
         let sum = match arm {

@@ -1,5 +1,5 @@
-//! A batch: the counts of one isolate since its last batch, as JSON. Written by the Worker, read by the node's
-//! `POST /v1/observations`.
+//! A batch: the counts of one isolate since its last batch, as JSON. Written by the Worker, read by the node's `POST
+//! /v1/observations`. An isolate is one instance of the Worker; the platform runs several, which share no memory.
 
 use serde::{Deserialize, Serialize};
 

@@ -135,11 +135,11 @@ impl Histogram {
         if below >= rank {
             return (!self.is_empty()).then_some(0);
         }
-        let found = self.buckets().find(|(_, count)| {
+        let bucket = self.buckets().find(|(_, count)| {
             below += u128::from(*count);
             below >= rank
         });
-        found.map(|(index, _)| bound_us(index + 1))
+        bucket.map(|(index, _)| bound_us(index + 1))
     }
 }
 

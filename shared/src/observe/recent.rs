@@ -1,5 +1,5 @@
-//! Times of the last five minutes. Takes histograms as they are reported, returns their median. Used by
-//! [`super::Sums`].
+//! The times of the last five minutes, such as times to the first token. Takes histograms as Workers report them,
+//! returns the median of all times in them. Used by [`super::Sums`].
 
 use super::Histogram;
 use crate::time::Timestamp;

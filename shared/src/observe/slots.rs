@@ -1,5 +1,6 @@
-//! Means over time. Takes busy times as they are reported, returns the mean number of requests in flight. Used by
-//! [`super::Sums`].
+//! The mean number of requests in flight over the last seconds or minutes. Takes busy times as Workers report them: a
+//! request that is in flight for two seconds adds two seconds of busy time. Returns the mean number of requests, which
+//! is the busy time divided by the span. Used by [`super::Sums`].
 
 use super::INTERVAL_MS;
 use crate::load::Amount;

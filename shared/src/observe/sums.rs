@@ -1,9 +1,10 @@
 //! The sums of the observations of all isolates. Takes batches; returns sums by key, the requests in flight at each
 //! endpoint, and the demand of clients. Held by the node: its API adds batches; `/metrics` and the plan read the sums.
+//! A fence is the list of the regions that may process a client's data.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::arms::{ArmSums, Made};
+use super::arms::{ArmSums, BatchOrigin};
 use super::batch::{Batch, InFlight, Observation, OrderDemand};
 use super::recent::Recent;
 use super::slots::Slots;
@@ -34,7 +35,7 @@ const LOAD_SLOTS: u32 = 3;
 const DEMAND_SLOTS: u32 = 60;
 
 /// An endpoint by its names.
-type Place = (RegionId, EndpointId);
+type EndpointKey = (RegionId, EndpointId);
 /// The clients of a service whose fence has one order.
 type Order = (ServiceId, Vec<RegionId>);
 
@@ -42,8 +43,8 @@ type Order = (ServiceId, Vec<RegionId>);
 #[derive(Debug, Default)]
 pub struct Sums {
     totals: BTreeMap<Key, Counts>,
-    busy: BTreeMap<Place, Slots>,
-    served: BTreeMap<Place, Timestamp>,
+    busy: BTreeMap<EndpointKey, Slots>,
+    served: BTreeMap<EndpointKey, Timestamp>,
     demand: BTreeMap<Order, Slots>,
     first_tokens: BTreeMap<(ServiceId, RegionId), Recent>,
     /// The medians of `first_tokens`, and when they were computed.
@@ -68,12 +69,12 @@ struct Isolate {
     sequence: u64,
     /// When the batch arrived.
     received: Timestamp,
-    in_flight: Vec<(Place, u32)>,
+    in_flight: Vec<(EndpointKey, u32)>,
 }
 
 /// The result of adding a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Taken {
+pub struct AddOutcome {
     /// Entries that were added.
     pub added: usize,
     /// Entries that were dropped, because the rules don't have their names or there is no room.
@@ -110,10 +111,10 @@ impl Sums {
     ///
     /// # Errors
     /// If the batch must not be added.
-    pub fn take(&mut self, batch: Batch, table: &Table, now: Timestamp) -> Result<Taken, Refusal> {
+    pub fn take(&mut self, batch: Batch, table: &Table, now: Timestamp) -> Result<AddOutcome, Refusal> {
         self.follow(table);
         let missed = self.admit(&batch, now).inspect_err(|refusal| self.note_refused(refusal.as_str()))?;
-        let (span, made) = (Millis(batch.span_ms.max(1)), Made::of(&batch));
+        let (span, origin) = (Millis(batch.span_ms.max(1)), BatchOrigin::of(&batch));
         let (mut added, mut dropped) = (0, 0);
         let mut note = |is_added: bool| if is_added { added += 1 } else { dropped += 1 };
         for observation in batch.counts {
@@ -123,7 +124,7 @@ impl Sums {
             note(self.add_demand(demand, table, span, now));
         }
         for arm in batch.arms {
-            note(self.arms.add(&arm, made, table, now));
+            note(self.arms.add(&arm, origin, table, now));
         }
         let is_known = |entry: &InFlight| endpoint_of(table, &entry.region, &entry.endpoint).is_some();
         let by_place = |entry: InFlight| ((entry.region, entry.endpoint), entry.count);
@@ -135,7 +136,7 @@ impl Sums {
         self.taken = self.taken.saturating_add(1);
         self.missed = self.missed.saturating_add(missed);
         self.dropped = self.dropped.saturating_add(dropped as u64).saturating_add(batch.uncounted);
-        Ok(Taken { added, dropped, missed })
+        Ok(AddOutcome { added, dropped, missed })
     }
 
     /// Counts a refused batch.
@@ -218,7 +219,7 @@ impl Sums {
         }
         self.arms.follow(table);
         self.totals.retain(|key, _| is_of_rules(table, &mut key.clone()));
-        let is_there = |(region, endpoint): &Place| endpoint_of(table, region, endpoint).is_some();
+        let is_there = |(region, endpoint): &EndpointKey| endpoint_of(table, region, endpoint).is_some();
         self.busy.retain(|place, _| is_there(place));
         self.first_tokens.retain(|(service, region), _| {
             let service = table.service_named(service.as_str());
@@ -272,7 +273,7 @@ impl Sums {
     pub fn first_tokens(&mut self, now: Timestamp) -> &Medians {
         let is_new = |(at, _): &(Timestamp, Medians)| *at <= now && now.since(*at).0 < INTERVAL_MS;
         let medians = match self.medians.take().filter(is_new) {
-            Some(kept) => kept,
+            Some(key) => key,
             None => {
                 let mut medians = Medians::new();
                 for ((service, region), times) in &self.first_tokens {
@@ -287,9 +288,9 @@ impl Sums {
     }
 
     /// The number of complete slots for a mean. Slots before the first batch don't count: their load is unknown.
-    fn slots(&self, wanted: u32, now: Timestamp) -> u32 {
-        let known = self.first.map_or(0, |first| now.since(first).0 / INTERVAL_MS);
-        u32::try_from(known).unwrap_or(u32::MAX).clamp(1, wanted)
+    fn slots(&self, most: u32, now: Timestamp) -> u32 {
+        let elapsed = self.first.map_or(0, |first| now.since(first).0 / INTERVAL_MS);
+        u32::try_from(elapsed).unwrap_or(u32::MAX).clamp(1, most)
     }
 
     /// Whether any isolate has sent a batch within 15 s.
@@ -456,7 +457,11 @@ mod tests {
         for nth in 0..3 {
             let now = NOW.after(Millis(5_000 * nth));
             let taken = sums.take(batch(nth + 1, now, &counts(|_| {})), &table, now).unwrap();
-            assert_eq!(taken, Taken { added: 2, dropped: 1, missed: 0 }, "demand for an unknown region is dropped");
+            assert_eq!(
+                taken,
+                AddOutcome { added: 2, dropped: 1, missed: 0 },
+                "demand for an unknown region is dropped"
+            );
         }
         let now = NOW.after(Millis(15_000));
         assert_eq!(sums.at_endpoint(&region, &endpoint, now), Some(2_000));

@@ -17,7 +17,7 @@ const MAX_EVENT: usize = 64 << 10;
 
 /// Whether the answer has proved a token so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Seen {
+pub enum TokenProof {
     /// No token yet.
     Nothing,
     /// A token. The rest of the answer needn't be read.
@@ -72,13 +72,13 @@ impl fmt::Display for NoToken {
 /// Reads an answer with status 2xx, piece by piece.
 ///
 /// ```
-/// use bailiwick_rules::probe::{Answer, Seen};
+/// use bailiwick_rules::probe::{Answer, TokenProof};
 /// let mut answer = Answer::new(Some("text/event-stream; charset=utf-8"), None).unwrap();
 /// let role = b": ping\n\ndata: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n";
-/// assert_eq!(answer.push(role), Ok(Seen::Nothing));
+/// assert_eq!(answer.push(role), Ok(TokenProof::Nothing));
 /// let half = b"data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n";
-/// assert_eq!(answer.push(half), Ok(Seen::Nothing));
-/// assert_eq!(answer.push(b"\n"), Ok(Seen::Token));
+/// assert_eq!(answer.push(half), Ok(TokenProof::Nothing));
+/// assert_eq!(answer.push(b"\n"), Ok(TokenProof::Token));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -124,18 +124,18 @@ impl Answer {
     ///
     /// # Errors
     /// When the answer proves no token, whatever follows.
-    pub fn push(&mut self, piece: &[u8]) -> Result<Seen, NoToken> {
+    pub fn push(&mut self, piece: &[u8]) -> Result<TokenProof, NoToken> {
         let room = MAX_ANSWER.saturating_sub(self.bytes);
         self.bytes = self.bytes.saturating_add(piece.len());
         let (piece, is_cut) = (piece.get(..room).unwrap_or(piece), piece.len() > room);
-        let seen = match self.form {
+        let proof = match self.form {
             Form::Json => {
                 self.rest.extend_from_slice(piece);
-                Seen::Nothing
+                TokenProof::Nothing
             }
             Form::Events => self.lines(piece)?,
         };
-        if is_cut && seen == Seen::Nothing { Err(NoToken::TooLong) } else { Ok(seen) }
+        if is_cut && proof == TokenProof::Nothing { Err(NoToken::TooLong) } else { Ok(proof) }
     }
 
     /// Ends the answer. An incomplete event doesn't count (WHATWG, *Server-sent events* §9.2.6).
@@ -148,15 +148,15 @@ impl Answer {
             Form::Json => {
                 let value = serde_json::from_slice(&self.rest).map_err(|_| NoToken::NotJson)?;
                 match token_in(&value)? {
-                    Seen::Token => Ok(()),
-                    Seen::Nothing => Err(NoToken::Ended),
+                    TokenProof::Token => Ok(()),
+                    TokenProof::Nothing => Err(NoToken::Ended),
                 }
             }
         }
     }
 
     /// Reads lines. A line ends with a line feed, a carriage return, or both.
-    fn lines(&mut self, mut piece: &[u8]) -> Result<Seen, NoToken> {
+    fn lines(&mut self, mut piece: &[u8]) -> Result<TokenProof, NoToken> {
         if core::mem::take(&mut self.after_return) {
             piece = piece.strip_prefix(b"\n").unwrap_or(piece);
         }
@@ -170,12 +170,12 @@ impl Answer {
             }
             self.extend(head)?;
             let line = core::mem::take(&mut self.rest);
-            if self.line(&line)? == Seen::Token {
-                return Ok(Seen::Token);
+            if self.line(&line)? == TokenProof::Token {
+                return Ok(TokenProof::Token);
             }
         }
         self.extend(piece)?;
-        Ok(Seen::Nothing)
+        Ok(TokenProof::Nothing)
     }
 
     /// Adds a piece to the line that hasn't ended.
@@ -188,7 +188,7 @@ impl Answer {
     }
 
     /// Reads a complete line.
-    fn line(&mut self, line: &[u8]) -> Result<Seen, NoToken> {
+    fn line(&mut self, line: &[u8]) -> Result<TokenProof, NoToken> {
         if line.is_empty() {
             return self.end_event();
         }
@@ -207,14 +207,14 @@ impl Answer {
             Some(b"event") => self.is_error = value == b"error",
             _ => {}
         }
-        Ok(Seen::Nothing)
+        Ok(TokenProof::Nothing)
     }
 
     /// Reads a complete event.
-    fn end_event(&mut self) -> Result<Seen, NoToken> {
+    fn end_event(&mut self) -> Result<TokenProof, NoToken> {
         let (data, is_error) = (core::mem::take(&mut self.data), core::mem::take(&mut self.is_error));
         if data.is_empty() {
-            return Ok(Seen::Nothing);
+            return Ok(TokenProof::Nothing);
         }
         // Events that aren't JSON prove nothing: `[DONE]`, heartbeats, or numbers such as NaN.
         let value = serde_json::from_slice(&data).unwrap_or(Value::Null);
@@ -227,14 +227,14 @@ impl Answer {
 
 /// Whether an event or a JSON answer proves a token: by content, reasoning, a tool call, a token count of at least 1,
 /// or the finish reason `length`. A role alone is no proof, because servers send it before the engine has made a token.
-fn token_in(value: &Value) -> Result<Seen, NoToken> {
+fn token_in(value: &Value) -> Result<TokenProof, NoToken> {
     if let Some(error) = value.get("error").filter(|error| !error.is_null()) {
         return Err(NoToken::Error(status_of(error)));
     }
     let counted = value.get("usage").and_then(|usage| usage.get("completion_tokens")).and_then(Value::as_f64);
     let choices = value.get("choices").and_then(Value::as_array);
     let is_token = counted.is_some_and(|tokens| tokens >= 1.0) || choices.into_iter().flatten().any(is_token);
-    Ok(if is_token { Seen::Token } else { Seen::Nothing })
+    Ok(if is_token { TokenProof::Token } else { TokenProof::Nothing })
 }
 
 /// Whether a choice holds output of the model.
@@ -270,7 +270,7 @@ mod tests {
     fn stream_in(length: usize, text: &str) -> Result<(), NoToken> {
         let mut answer = Answer::new(Some("text/event-stream"), None)?;
         for piece in text.as_bytes().chunks(length.max(1)) {
-            if answer.push(piece)? == Seen::Token {
+            if answer.push(piece)? == TokenProof::Token {
                 return Ok(());
             }
         }

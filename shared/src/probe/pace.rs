@@ -32,25 +32,25 @@ pub fn next_round(begun: Timestamp, phase: Millis, interval: Millis, jitter: u64
     Timestamp(i64::try_from(first + late).unwrap_or(i64::MAX))
 }
 
-/// The tokens left of a probe budget. A purse refills continuously. A full purse holds a twenty-fourth of the budget,
-/// but at least the tokens of one probe. In any time as long as the budget's, at most the budget's tokens are spent.
+/// The tokens left of a probe budget. They refill continuously, up to a twenty-fourth of the budget, but at least the
+/// tokens of one probe. In any time as long as the budget's, at most the budget's tokens are spent.
 #[derive(Clone, Copy, Debug)]
-pub struct Purse {
+pub struct ProbeTokens {
     /// The milliseconds in which the tokens of one probe come back.
     each: u64,
-    /// The milliseconds in which an empty purse becomes full.
+    /// The milliseconds in which all tokens come back.
     whole: u64,
-    /// The time at which the purse is full if nothing more is spent.
+    /// The time at which all tokens are back if no more are spent.
     full_at: Timestamp,
 }
 
-impl Purse {
-    /// A full purse.
+impl ProbeTokens {
+    /// The tokens of a budget of which nothing is spent.
     #[must_use]
     pub fn new(budget: ProbeBudget, now: Timestamp) -> Self {
         let (tokens, per) = (u128::from(budget.tokens), u128::from(budget.per.0));
         let cost = u128::from(PROBE_TOKENS);
-        // The tokens of a full purse and those that come back in the span add up to the budget.
+        // The tokens at the beginning and those that come back in the span add up to the budget.
         let at_once = (tokens / 24).max(cost);
         let refill = tokens.saturating_sub(at_once);
         let millis = |millis: u128| u64::try_from(millis).unwrap_or(u64::MAX).min(i64::MAX as u64 / 4);
@@ -67,7 +67,7 @@ impl Purse {
     /// # Errors
     /// If there aren't enough tokens: the time at which there will be enough.
     pub fn take(&mut self, now: Timestamp) -> Result<(), Timestamp> {
-        // If the clock was set back, the purse counts as empty, and is full again after `whole` milliseconds.
+        // If the clock was set back, no tokens are left, and all are back after `whole` milliseconds.
         let full_at = self.full_at.clamp(now, now.after(Millis(self.whole)));
         let after = full_at.after(Millis(self.each));
         let opens = Timestamp(after.0.saturating_sub(i64::try_from(self.whole).unwrap_or(i64::MAX)));
@@ -85,8 +85,8 @@ mod tests {
 
     const DAY: u64 = 86_400_000;
 
-    fn purse(tokens: u64) -> Purse {
-        Purse::new(ProbeBudget { tokens, per: Millis(DAY) }, Timestamp(0))
+    fn purse(tokens: u64) -> ProbeTokens {
+        ProbeTokens::new(ProbeBudget { tokens, per: Millis(DAY) }, Timestamp(0))
     }
 
     #[test]

@@ -16,7 +16,7 @@ fn read(kind: &str, bytes: &[u8], cuts: &[usize]) -> Result<(), NoToken> {
     while !rest.is_empty() {
         let (piece, after) = rest.split_at((*cuts.next().unwrap_or(&1)).clamp(1, rest.len()));
         rest = after;
-        if answer.push(piece)? == Seen::Token {
+        if answer.push(piece)? == TokenProof::Token {
             return Ok(());
         }
     }
@@ -49,7 +49,7 @@ fn worthless() -> impl Strategy<Value = String> {
 
 #[test]
 fn nothing_without_a_token_is_proof_and_a_token_is_found_behind_anything() {
-    let (cases, found) = (Cell::new(0), Cell::new(0));
+    let (cases, with_token) = (Cell::new(0), Cell::new(0));
     let strategy = (worthless(), prop::collection::vec(1..40_usize, 1..8), any::<bool>());
     TestRunner::new(ProptestConfig::with_cases(20_000))
         .run(&strategy, |(text, cuts, has_token)| {
@@ -58,12 +58,12 @@ fn nothing_without_a_token_is_proof_and_a_token_is_found_behind_anything() {
             let text = if has_token { text + token } else { text };
             let result = read("text/event-stream", text.as_bytes(), &cuts);
             prop_assert_eq!(result, if has_token { Ok(()) } else { Err(NoToken::Ended) });
-            found.set(found.get() + u32::from(has_token));
+            with_token.set(with_token.get() + u32::from(has_token));
             Ok(())
         })
         .unwrap();
-    println!("streams tried: {}, with a token: {}", cases.get(), found.get());
-    assert!(found.get() > 1_000);
+    println!("streams tried: {}, with a token: {}", cases.get(), with_token.get());
+    assert!(with_token.get() > 1_000);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn any_bytes_are_read_alike_however_they_are_cut() {
                 prop_assert_eq!(read(kind, &bytes, &cuts), whole);
             }
             for status in [400, 422, 500] {
-                if let Refused::Raise(limit) = refused(status, &bytes, TokenLimit::default()) {
+                if let RefusalMeaning::Raise(limit) = refused(status, &bytes, TokenLimit::default()) {
                     prop_assert!(limit.is_raised() && status != 500);
                 }
             }
@@ -94,13 +94,13 @@ fn any_bytes_are_read_alike_however_they_are_cut() {
 
 #[test]
 fn no_span_of_a_budget_sees_more_tokens_than_it_has() {
-    let (cases, taken) = (Cell::new(0), Cell::new(0_usize));
+    let (cases, paid) = (Cell::new(0), Cell::new(0_usize));
     let strategy =
         (PROBE_TOKENS..40 * PROBE_TOKENS, 60_000_u64..86_400_000, prop::collection::vec(0.0..0.2_f64, 1..60));
     TestRunner::new(ProptestConfig::with_cases(5_000))
         .run(&strategy, |(tokens, per, waits)| {
             cases.set(cases.get() + 1);
-            let mut purse = Purse::new(ProbeBudget { tokens, per: Millis(per) }, Timestamp(0));
+            let mut purse = ProbeTokens::new(ProbeBudget { tokens, per: Millis(per) }, Timestamp(0));
             let (mut now, mut spent) = (0_i64, Vec::new());
             for wait in waits.iter().cycle().take(200) {
                 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
@@ -116,12 +116,12 @@ fn no_span_of_a_budget_sees_more_tokens_than_it_has() {
                 let within = spent[index..].iter().filter(|at| **at < end).count() as u64;
                 prop_assert!(within * PROBE_TOKENS <= tokens, "{} in one span", within);
             }
-            taken.set(taken.get() + spent.len());
+            paid.set(paid.get() + spent.len());
             Ok(())
         })
         .unwrap();
-    println!("budgets tried: {}, probes paid: {}", cases.get(), taken.get());
-    assert!(taken.get() > 5_000);
+    println!("budgets tried: {}, probes paid: {}", cases.get(), paid.get());
+    assert!(paid.get() > 5_000);
 }
 
 #[test]

@@ -9,7 +9,7 @@ pub const MAX_REFUSAL: usize = 16 << 10;
 
 /// What a refusal means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refused {
+pub enum RefusalMeaning {
     /// The model refused the token limit or its field. The probe should be repeated with this limit at once.
     Raise(TokenLimit),
     /// The model complains that the token limit was reached. So it generated tokens, and the probe passes.
@@ -25,17 +25,17 @@ pub enum Refused {
 /// `Could not finish the message because max_tokens or model output limit was reached`), and for the names of the
 /// fields, which engines write when they refuse a field.
 #[must_use]
-pub fn refused(status: u16, body: &[u8], limit: TokenLimit) -> Refused {
+pub fn refused(status: u16, body: &[u8], limit: TokenLimit) -> RefusalMeaning {
     if matches!(status, 400 | 422) {
         let text = String::from_utf8_lossy(body.get(..MAX_REFUSAL).unwrap_or(body)).to_ascii_lowercase();
         if text.contains("output limit was reached") && limit.tokens > 1 {
-            return Refused::Generated;
+            return RefusalMeaning::Generated;
         }
         if let Some(raised) = raised(&text, limit) {
-            return Refused::Raise(raised);
+            return RefusalMeaning::Raise(raised);
         }
     }
-    Refused::Found(Finding::of_status(status))
+    RefusalMeaning::Found(Finding::of_status(status))
 }
 
 /// The other limit that a refusal asks for, if any. Each step changes the field or raises the limit, so there are at
@@ -63,7 +63,7 @@ mod tests {
         was reached. Please try again with higher max_tokens.","type":"invalid_request_error","param":null,
         "code":null}}"#;
 
-    fn read(body: &str, limit: TokenLimit) -> Refused {
+    fn read(body: &str, limit: TokenLimit) -> RefusalMeaning {
         refused(400, body.replace("\n        ", " ").as_bytes(), limit)
     }
 
@@ -72,11 +72,11 @@ mod tests {
         let first = TokenLimit::default();
         let other_field = TokenLimit { field: Field::MaxCompletionTokens, tokens: 16 };
         let more = TokenLimit { field: Field::MaxTokens, tokens: 16 };
-        assert_eq!(read(UNSUPPORTED, first), Refused::Raise(other_field));
-        assert_eq!(read(TOO_FEW, first), Refused::Raise(more));
-        assert_eq!(read(UNSUPPORTED, more), Refused::Raise(other_field));
-        assert_eq!(read(REACHED, first), Refused::Raise(more), "with a limit of 1 this message is no proof");
-        assert_eq!(read(REACHED, other_field), Refused::Generated);
+        assert_eq!(read(UNSUPPORTED, first), RefusalMeaning::Raise(other_field));
+        assert_eq!(read(TOO_FEW, first), RefusalMeaning::Raise(more));
+        assert_eq!(read(UNSUPPORTED, more), RefusalMeaning::Raise(other_field));
+        assert_eq!(read(REACHED, first), RefusalMeaning::Raise(more), "with a limit of 1 this message is no proof");
+        assert_eq!(read(REACHED, other_field), RefusalMeaning::Generated);
     }
 
     #[test]
@@ -87,7 +87,7 @@ mod tests {
                 let mut limit = TokenLimit::default();
                 let mut raises = 0;
                 for text in [first, second, first, second, first] {
-                    if let Refused::Raise(next) = read(text, limit) {
+                    if let RefusalMeaning::Raise(next) = read(text, limit) {
                         (limit, raises) = (next, raises + 1);
                     }
                 }
@@ -95,22 +95,22 @@ mod tests {
             }
         }
         let last = TokenLimit { field: Field::MaxCompletionTokens, tokens: 16 };
-        assert_eq!(read(TOO_FEW, last), Refused::Found(Finding::Misconfigured));
+        assert_eq!(read(TOO_FEW, last), RefusalMeaning::Found(Finding::Misconfigured));
     }
 
     #[test]
     fn each_status_gives_the_right_finding() {
         let found = |status| refused(status, b"max_tokens", TokenLimit::default());
         for status in [401, 403, 404, 405, 413, 415] {
-            assert_eq!(found(status), Refused::Found(Finding::Misconfigured), "{status}");
+            assert_eq!(found(status), RefusalMeaning::Found(Finding::Misconfigured), "{status}");
         }
-        assert_eq!(found(429), Refused::Found(Finding::Throttled));
+        assert_eq!(found(429), RefusalMeaning::Found(Finding::Throttled));
         for status in [100, 204, 301, 302, 307, 408, 500, 502, 503, 504, 529, 999] {
-            assert_eq!(found(status), Refused::Found(Finding::Down), "{status}");
+            assert_eq!(found(status), RefusalMeaning::Found(Finding::Down), "{status}");
         }
         let wordless = refused(400, b"{}", TokenLimit::default());
-        assert_eq!(wordless, Refused::Found(Finding::Misconfigured));
+        assert_eq!(wordless, RefusalMeaning::Found(Finding::Misconfigured));
         let late = [vec![b'x'; MAX_REFUSAL], b"max_tokens".to_vec()].concat();
-        assert_eq!(refused(400, &late, TokenLimit::default()), Refused::Found(Finding::Misconfigured));
+        assert_eq!(refused(400, &late, TokenLimit::default()), RefusalMeaning::Found(Finding::Misconfigured));
     }
 }

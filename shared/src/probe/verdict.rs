@@ -129,8 +129,8 @@ impl fmt::Display for Verdict {
 /// assert_eq!(judge(Finding::Down, Some(Motion::Advancing)), Verdict::Down);
 /// ```
 #[must_use]
-pub fn judge(found: Finding, motion: Option<Motion>) -> Verdict {
-    match (found, motion) {
+pub fn judge(finding: Finding, motion: Option<Motion>) -> Verdict {
+    match (finding, motion) {
         (Finding::Late, Some(Motion::Advancing)) => Verdict::Busy,
         (Finding::Late, Some(Motion::Still { has_work: true })) => Verdict::Frozen,
         (Finding::Late | Finding::Down, _) => Verdict::Down,

@@ -176,13 +176,13 @@ impl Bucket {
     /// How long until this many units fit: 0 if they fit now, `None` if they never fit. An amount larger than a full
     /// bucket fits as soon as the bucket is full. It overdraws the bucket, which then takes longer to refill.
     ///
-    /// `held` units are kept for others: a bucket that has only these units counts as empty.
+    /// `reserved` units are kept for others: a bucket that has only these units counts as empty.
     #[must_use]
-    pub fn wait(self, rate: Rate, units: u64, held: u64, now: Timestamp) -> Option<Millis> {
+    pub fn wait(self, rate: Rate, units: u64, reserved: u64, now: Timestamp) -> Option<Millis> {
         if units > rate.limit {
             return None;
         }
-        let wanted = units.saturating_add(held).min(rate.burst);
+        let wanted = units.saturating_add(reserved).min(rate.burst);
         let lacking = self.missing(rate, now) + rate.ticks(wanted) - rate.ticks(rate.burst);
         Some(if lacking <= 0 { Millis(0) } else { rate.span(lacking) })
     }

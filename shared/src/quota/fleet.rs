@@ -1,6 +1,8 @@
 //! Divides a pool among the nodes of a fleet. The fleet's store keeps the [`Stamps`] of each pool, and nodes change
 //! them by compare-and-set only. A node takes an [`Allowance`] from the store before isolates ask for it, and its
-//! [`Ledger`](super::Ledger) grants leases from the allowance.
+//! [`Ledger`](super::Ledger) grants leases from the allowance. An isolate is one instance of the Worker; the platform
+//! runs several, which share no memory. A lease is a part of a quota that a node grants to an isolate (an instance of
+//! the Worker) for a short time.
 //!
 //! The stamps are times of the store's clock, so the clocks of nodes are never compared. A node that can't reach the
 //! store grants one n-th of the pool, where n is the number of nodes. While `c` of `n` nodes are cut off, all nodes
@@ -107,7 +109,7 @@ impl Stamps {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allowance {
     /// The units that the node took from the store and hasn't granted.
-    held: Amounts,
+    own_part: Amounts,
     /// The units that isolates spent beyond their grants, and that the store hasn't charged yet.
     owed: Amounts,
     /// The units that isolates were granted since the last turn.
@@ -136,8 +138,8 @@ impl Allowance {
     /// The time to wait, if the node doesn't hold enough for that request.
     pub(super) fn bound(&mut self, granted: Amounts, want: Amounts, least: Amounts) -> Result<Amounts, Millis> {
         let granted = Amounts {
-            requests: self.held.requests.min(granted.requests),
-            tokens: self.held.tokens.min(granted.tokens),
+            requests: self.own_part.requests.min(granted.requests),
+            tokens: self.own_part.tokens.min(granted.tokens),
         };
         let lacks = |of: fn(&Amounts) -> u64| of(&want).max(of(&least)).saturating_sub(of(&granted));
         let lacking = Amounts { requests: lacks(|amounts| amounts.requests), tokens: lacks(|amounts| amounts.tokens) };
@@ -145,7 +147,7 @@ impl Allowance {
         if least.minus(granted) != Amounts::default() {
             return Err(SHORT_WAIT);
         }
-        self.held = self.held.minus(granted);
+        self.own_part = self.own_part.minus(granted);
         self.granted = self.granted.plus(granted);
         Ok(granted)
     }
@@ -159,9 +161,9 @@ impl Allowance {
 
     /// Takes back the unused units of a grant, and records the units that were spent beyond the grant.
     pub(super) fn settle(&mut self, unused: Amounts, over: Amounts) {
-        self.held = self.held.plus(unused);
-        let short = over.minus(self.held);
-        self.held = self.held.minus(over);
+        self.own_part = self.own_part.plus(unused);
+        let short = over.minus(self.own_part);
+        self.own_part = self.own_part.minus(over);
         self.owed = self.owed.plus(short);
     }
 
@@ -169,7 +171,7 @@ impl Allowance {
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
         let is_over = self.turn_ended.is_none_or(|at| !at.after(self.pause).lasts(now, self.pause));
-        let amounts = [self.held, self.owed, self.granted, self.lacking, self.demand];
+        let amounts = [self.own_part, self.owed, self.granted, self.lacking, self.demand];
         is_over && amounts.iter().any(|amounts| *amounts != Amounts::default())
     }
 
@@ -189,14 +191,14 @@ impl Allowance {
         };
         (self.demand, self.granted, self.lacking) = (new_demand, Amounts::default(), Amounts::default());
         self.turn_began = Some(now);
-        let back = self.held.minus(demand.plus(demand));
-        self.held = self.held.minus(back);
-        Turn { back, owed: core::mem::take(&mut self.owed), want: demand.minus(self.held) }
+        let back = self.own_part.minus(demand.plus(demand));
+        self.own_part = self.own_part.minus(back);
+        Turn { back, owed: core::mem::take(&mut self.owed), want: demand.minus(self.own_part) }
     }
 
     /// Ends a turn with the units that the store gave. `random` decides when the next turn begins.
     pub fn receive(&mut self, got: Amounts, now: Timestamp, random: u64) {
-        self.held = self.held.plus(got);
+        self.own_part = self.own_part.plus(got);
         (self.has_answered, self.failing_since) = (true, None);
         self.end_turn(now, random);
     }
@@ -208,7 +210,7 @@ impl Allowance {
         self.failing_since.get_or_insert(now);
         self.end_turn(now, random);
         if self.is_cut_off(now) {
-            self.held = Amounts::default();
+            self.own_part = Amounts::default();
         }
     }
 
@@ -227,8 +229,8 @@ impl Allowance {
 
     /// The units that may be granted now.
     #[must_use]
-    pub fn held(&self) -> Amounts {
-        self.held
+    pub fn own_part(&self) -> Amounts {
+        self.own_part
     }
 }
 

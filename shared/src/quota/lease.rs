@@ -125,7 +125,7 @@ pub struct Ledger {
 #[derive(Clone, Copy, Debug)]
 struct Holder {
     /// The time of the isolate's last ask.
-    seen: Timestamp,
+    last_ask: Timestamp,
     /// The isolate's last grant. Its next ask reports how much of it was spent.
     granted: Amounts,
     /// Whether the grant was taken from a pool that nodes share, so that its unspent units go back to that pool.
@@ -137,12 +137,12 @@ struct Holder {
 impl Holder {
     /// Whether the isolate gets a part of the pool.
     fn is_active(&self, now: Timestamp) -> bool {
-        self.seen.after(ACTIVE).lasts(now, ACTIVE)
+        self.last_ask.after(ACTIVE).lasts(now, ACTIVE)
     }
 }
 
 /// An isolate's part of one dimension.
-struct Part {
+struct IsolatePart {
     share: u64,
     granted: u64,
 }
@@ -200,7 +200,7 @@ impl Ledger {
         self.make_room(holder);
         self.holders.insert(
             holder,
-            Holder { seen: now, granted: Amounts::default(), is_shared: allowance.is_some(), want: ask.want },
+            Holder { last_ask: now, granted: Amounts::default(), is_shared: allowance.is_some(), want: ask.want },
         );
         let grant = self.grant(limits, holder, ask, now);
         let bound = allowance.map(|allowance| allowance.bound(grant.granted, ask.want, ask.least));
@@ -222,7 +222,7 @@ impl Ledger {
         let (left_requests, left_tokens) = self.pool.left(limits, now);
         let part = |rate: Option<Rate>, left: Option<u64>, of: fn(&Amounts) -> u64| match (rate, left) {
             (Some(rate), Some(left)) => self.part(rate, left, (holder, ask), now, of),
-            _ => Part { share: UNLIMITED, granted: UNLIMITED },
+            _ => IsolatePart { share: UNLIMITED, granted: UNLIMITED },
         };
         let requests = part(limits.requests, left_requests, |amounts| amounts.requests);
         let tokens = part(limits.tokens, left_tokens, |amounts| amounts.tokens);
@@ -239,7 +239,14 @@ impl Ledger {
 
     /// One isolate's part of one dimension: the wanted amount, but at most its share and what other isolates leave of
     /// their shares.
-    fn part(&self, rate: Rate, left: u64, (holder, ask): (u64, &Ask), now: Timestamp, of: fn(&Amounts) -> u64) -> Part {
+    fn part(
+        &self,
+        rate: Rate,
+        left: u64,
+        (holder, ask): (u64, &Ask),
+        now: Timestamp,
+        of: fn(&Amounts) -> u64,
+    ) -> IsolatePart {
         // A budget holds far more units than come back during a lease. So at least half of the units left are divided
         // among isolates.
         let worth = rate.refilled(LEASE).max(left / 2).max(1);
@@ -248,7 +255,7 @@ impl Ledger {
         let share = worth / (wants.len() as u64 + 1);
         let wanted = wants.iter().fold(0u64, |sum, want| sum.saturating_add(*want.min(&share)));
         let most = share.max(worth.saturating_sub(wanted)).min(left);
-        Part { share, granted: of(&ask.want).min(most).max(of(&ask.least)) }
+        IsolatePart { share, granted: of(&ask.want).min(most).max(of(&ask.least)) }
     }
 
     /// The sum of all grants.
@@ -280,7 +287,7 @@ impl Ledger {
         if self.holders.len() < MAX_HOLDERS || self.holders.contains_key(&holder) {
             return;
         }
-        let silent = self.holders.iter().min_by_key(|(id, holder)| (holder.seen, **id)).map(|(id, _)| *id);
+        let silent = self.holders.iter().min_by_key(|(id, holder)| (holder.last_ask, **id)).map(|(id, _)| *id);
         silent.and_then(|id| self.holders.remove(&id));
     }
 }

@@ -72,7 +72,7 @@ pub enum Refusal {
 
 /// The buckets of one dimension: requests or tokens.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Taken {
+struct DimensionBuckets {
     /// The bucket of the whole pool.
     all: Bucket,
     /// The bucket of each reserve.
@@ -82,8 +82,8 @@ struct Taken {
 /// How much was taken of a pool. An unused pool is full.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pool {
-    requests: Taken,
-    tokens: Taken,
+    requests: DimensionBuckets,
+    tokens: DimensionBuckets,
     /// The end of the time for which the provider refuses requests.
     closed_until: Timestamp,
     /// How many times in a row the provider refused.
@@ -92,7 +92,12 @@ pub struct Pool {
 
 impl Default for Pool {
     fn default() -> Self {
-        Self { requests: Taken::default(), tokens: Taken::default(), closed_until: Timestamp(i64::MIN), refusals: 0 }
+        Self {
+            requests: DimensionBuckets::default(),
+            tokens: DimensionBuckets::default(),
+            closed_until: Timestamp(i64::MIN),
+            refusals: 0,
+        }
     }
 }
 
@@ -100,13 +105,13 @@ impl Pool {
     /// The same pool with new limits. Units that were taken stay taken. Reserves begin full.
     #[must_use]
     pub fn at_limits(self, old: &Limits, new: &Limits, now: Timestamp) -> Self {
-        let taken = |taken: Taken, old: Option<Rate>, new: Option<Rate>| Taken {
-            all: old.zip(new).map_or_else(Bucket::default, |(old, new)| taken.all.at_rate(old, new, now)),
+        let resized = |buckets: DimensionBuckets, old: Option<Rate>, new: Option<Rate>| DimensionBuckets {
+            all: old.zip(new).map_or_else(Bucket::default, |(old, new)| buckets.all.at_rate(old, new, now)),
             floors: Vec::new(),
         };
         Self {
-            requests: taken(self.requests, old.requests, new.requests),
-            tokens: taken(self.tokens, old.tokens, new.tokens),
+            requests: resized(self.requests, old.requests, new.requests),
+            tokens: resized(self.tokens, old.tokens, new.tokens),
             ..self
         }
     }
@@ -117,20 +122,20 @@ impl Pool {
     /// How long the request has to wait, or that it never fits.
     pub fn check(&self, limits: &Limits, reserve: Option<usize>, cost: Cost, now: Timestamp) -> Result<(), Refusal> {
         let mut wait = self.closed(now);
-        for (taken, rate, units) in self.dimensions(limits, cost) {
-            wait = wait.max(taken.wait(rate, &limits.reserves, reserve, units, now).ok_or(Refusal::TooLarge)?);
+        for (buckets, rate, units) in self.dimensions(limits, cost) {
+            wait = wait.max(buckets.wait(rate, &limits.reserves, reserve, units, now).ok_or(Refusal::TooLarge)?);
         }
         if wait == Millis(0) { Ok(()) } else { Err(Refusal::Wait(wait)) }
     }
 
     /// Takes the cost of a request, whether it fits or not.
     pub fn charge(&mut self, limits: &Limits, reserve: Option<usize>, cost: Cost, now: Timestamp) {
-        self.each(limits, cost, |taken, rate, units| taken.charge(rate, &limits.reserves, reserve, units, now));
+        self.each(limits, cost, |buckets, rate, units| buckets.charge(rate, &limits.reserves, reserve, units, now));
     }
 
     /// Gives back units that weren't used after all.
     pub fn refund(&mut self, limits: &Limits, reserve: Option<usize>, cost: Cost, now: Timestamp) {
-        self.each(limits, cost, |taken, rate, units| taken.refund(rate, &limits.reserves, reserve, units, now));
+        self.each(limits, cost, |buckets, rate, units| buckets.refund(rate, &limits.reserves, reserve, units, now));
     }
 
     /// Replaces the estimated cost that was charged for a request by its real cost.
@@ -144,14 +149,14 @@ impl Pool {
 
     /// Applies the headers of an answer. If the provider reports less remaining units than the pool has, the pool is
     /// lowered to them. It is never raised.
-    pub fn served(&mut self, limits: &Limits, reading: &Reading, now: Timestamp) {
+    pub fn note_served(&mut self, limits: &Limits, reading: &Reading, now: Timestamp) {
         self.refusals = 0;
         let reported = [reading.requests, reading.tokens].map(Option::unwrap_or_default);
-        for (taken, rate, reported) in
+        for (buckets, rate, reported) in
             [(&mut self.requests, limits.requests, reported[0]), (&mut self.tokens, limits.tokens, reported[1])]
         {
             if let (Some(rate), Some(remaining)) = (rate, reported.remaining) {
-                taken.all.lower_to(rate, remaining, now);
+                buckets.all.lower_to(rate, remaining, now);
             }
         }
         let exhausted = reported.iter().filter(|dimension| dimension.remaining == Some(0));
@@ -162,7 +167,7 @@ impl Pool {
 
     /// Applies a refusal: nothing fits for the time that the provider names. If it names none, the time doubles with
     /// each refusal in a row.
-    pub fn refused(&mut self, reading: &Reading, now: Timestamp) {
+    pub fn note_refused(&mut self, reading: &Reading, now: Timestamp) {
         let backoff = Millis(SHORTEST_BACKOFF.0 << self.refusals.min(MOST_DOUBLINGS));
         self.refusals = self.refusals.saturating_add(1);
         // A wait of 0 is ignored, because it would make the edge retry without a pause.
@@ -172,9 +177,9 @@ impl Pool {
     /// The state of each limited dimension, requests first, for the rate limit headers of an answer.
     #[must_use]
     pub fn header_state(&self, limits: &Limits, now: Timestamp) -> [Option<Dimension>; 2] {
-        let dimension = |taken: &Taken, rate: Option<Rate>| {
+        let dimension = |buckets: &DimensionBuckets, rate: Option<Rate>| {
             let rate = rate?;
-            let (remaining, reset) = (taken.all.left(rate, now), taken.all.time_to_full(rate, now));
+            let (remaining, reset) = (buckets.all.left(rate, now), buckets.all.time_to_full(rate, now));
             Some(Dimension { limit: Some(rate.limit()), remaining: Some(remaining), reset: Some(reset) })
         };
         [dimension(&self.requests, limits.requests), dimension(&self.tokens, limits.tokens)]
@@ -189,7 +194,7 @@ impl Pool {
     /// How many requests and tokens may be taken now without a reserve; `None` for a dimension without a limit.
     #[must_use]
     pub fn left(&self, limits: &Limits, now: Timestamp) -> (Option<u64>, Option<u64>) {
-        let left = |taken: &Taken, rate: Option<Rate>| rate.map(|rate| taken.all.left(rate, now));
+        let left = |buckets: &DimensionBuckets, rate: Option<Rate>| rate.map(|rate| buckets.all.left(rate, now));
         (left(&self.requests, limits.requests), left(&self.tokens, limits.tokens))
     }
 
@@ -203,13 +208,13 @@ impl Pool {
     }
 
     /// The limited dimensions, each with the units that a request costs.
-    fn dimensions(&self, limits: &Limits, cost: Cost) -> impl Iterator<Item = (&Taken, Rate, u64)> {
+    fn dimensions(&self, limits: &Limits, cost: Cost) -> impl Iterator<Item = (&DimensionBuckets, Rate, u64)> {
         let both = [(&self.requests, limits.requests, cost.requests), (&self.tokens, limits.tokens, cost.tokens)];
-        both.into_iter().filter_map(|(taken, rate, units)| Some((taken, rate?, units)))
+        both.into_iter().filter_map(|(buckets, rate, units)| Some((buckets, rate?, units)))
     }
 
     /// Changes each limited dimension of which a request costs units.
-    fn each(&mut self, limits: &Limits, cost: Cost, mut change: impl FnMut(&mut Taken, Rate, u64)) {
+    fn each(&mut self, limits: &Limits, cost: Cost, mut change: impl FnMut(&mut DimensionBuckets, Rate, u64)) {
         if let Some(rate) = limits.requests.filter(|_| cost.requests > 0) {
             change(&mut self.requests, rate, cost.requests);
         }
@@ -219,7 +224,7 @@ impl Pool {
     }
 }
 
-impl Taken {
+impl DimensionBuckets {
     /// How long until the units fit, either into the common part of the pool or into the tenant's own reserve.
     fn wait(
         &self,
@@ -230,13 +235,14 @@ impl Taken {
         now: Timestamp,
     ) -> Option<Millis> {
         let others = reserves.iter().enumerate().filter(|(position, _)| Some(*position) != reserve);
-        let held = others.map(|(position, part)| self.floor(position).left(rate.share(*part), now)).sum();
-        let common = self.all.wait(rate, units, held, now);
+        let kept_for_others = others.map(|(position, part)| self.floor(position).left(rate.share(*part), now)).sum();
+        let common = self.all.wait(rate, units, kept_for_others, now);
         let own =
             reserve.and_then(|position| self.floor(position).wait(rate.share(*reserves.get(position)?), units, 0, now));
         common.into_iter().chain(own).min()
     }
 
+    /// Takes units from the pool, and from the tenant's reserve as far as it has some.
     fn charge(&mut self, rate: Rate, reserves: &[Ratio], reserve: Option<usize>, units: u64, now: Timestamp) {
         self.all.charge(rate, units, now);
         let Some((floor, share)) = self.own(rate, reserves, reserve) else { return };
@@ -384,21 +390,21 @@ mod tests {
             Err(Refusal::TooLarge) => panic!("one request is never too large"),
         };
         let mut pool = Pool::default();
-        pool.refused(&Reading { retry_after: Some(Millis(7_000)), ..Reading::default() }, now);
+        pool.note_refused(&Reading { retry_after: Some(Millis(7_000)), ..Reading::default() }, now);
         assert_eq!(wait(&pool, now), 7_000);
-        pool.refused(&Reading { retry_after: Some(Millis(2_000)), ..Reading::default() }, now);
+        pool.note_refused(&Reading { retry_after: Some(Millis(2_000)), ..Reading::default() }, now);
         assert_eq!(wait(&pool, now), 7_000, "a shorter wait of another answer doesn't shorten the closure");
         assert_eq!(wait(&pool, Timestamp(NOW - 7_200_000)), 0, "the clock was set back");
-        pool.served(&limits, &Reading::default(), Timestamp(NOW + 7_000));
+        pool.note_served(&limits, &Reading::default(), Timestamp(NOW + 7_000));
         for expected in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000] {
             let mut fresh = Pool { closed_until: Timestamp(i64::MIN), ..pool.clone() };
-            fresh.refused(&Reading { retry_after: Some(Millis(0)), ..Reading::default() }, now);
+            fresh.note_refused(&Reading { retry_after: Some(Millis(0)), ..Reading::default() }, now);
             assert_eq!(wait(&fresh, now), expected, "the wait doubles with each refusal");
             pool.refusals = fresh.refusals;
         }
         let mut pool = Pool::default();
         let exhausted = Dimension { remaining: Some(0), reset: Some(Millis(u64::MAX)), limit: None };
-        pool.served(&limits, &Reading { tokens: Some(exhausted), ..Reading::default() }, now);
+        pool.note_served(&limits, &Reading { tokens: Some(exhausted), ..Reading::default() }, now);
         assert_eq!(wait(&pool, now), LONGEST_WAIT.0, "a dimension that the rules don't limit counts too");
     }
 

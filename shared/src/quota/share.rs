@@ -36,7 +36,7 @@ pub struct Share {
     /// The cost of the largest request that didn't fit since the last ask.
     lacked: Amounts,
     /// The time of the last ask.
-    asked: Option<Timestamp>,
+    asked_at: Option<Timestamp>,
     /// Whether the last ask failed.
     failed: bool,
     /// The end of the time for which the provider refuses requests, as another isolate reported to the node. An ask
@@ -115,7 +115,7 @@ impl Share {
     }
 
     /// Records a request that didn't fit, so that the next ask asks for enough.
-    pub fn lacked(&mut self, cost: Cost) {
+    pub fn note_lack(&mut self, cost: Cost) {
         let cost = Amounts::from(cost);
         self.demand = self.demand.plus(cost);
         self.lacked =
@@ -152,7 +152,7 @@ impl Share {
     /// request didn't fit.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
-        let since = |span: Millis| self.asked.is_none_or(|asked| !asked.after(span).lasts(now, span));
+        let since = |span: Millis| self.asked_at.is_none_or(|asked| !asked.after(span).lasts(now, span));
         if self.reporting.is_some() {
             return since(UNANSWERED);
         }
@@ -165,17 +165,17 @@ impl Share {
         since(pause) && (is_old || self.lacked != Amounts::default() || self.lease.as_ref().is_none_or(is_low))
     }
 
-    /// The ask for a node. The caller has to call [`Share::answered`] or [`Share::failed`] afterwards.
+    /// The ask for a node. The caller has to call [`Share::note_answer`] or [`Share::note_failure`] afterwards.
     pub fn ask(&mut self, closed: Millis, now: Timestamp) -> Ask {
         if self.reporting.is_some() {
-            self.failed();
+            self.note_failure();
         }
         let spent = core::mem::take(&mut self.spent);
         let returned = core::mem::take(&mut self.returned);
         let demand = core::mem::take(&mut self.demand);
         let lacked = core::mem::take(&mut self.lacked);
         self.reporting = Some((spent, returned));
-        self.asked = Some(now);
+        self.asked_at = Some(now);
         // The demand was measured during half a lease, so it is doubled. A quarter more lets the grant grow.
         let grown = |units: u64| units.saturating_mul(2).saturating_add(units / 4);
         let want = Amounts { requests: grown(demand.requests).max(1), tokens: grown(demand.tokens) };
@@ -184,10 +184,10 @@ impl Share {
     }
 
     /// Applies a node's answer. The lease begins at the time of the ask.
-    pub fn answered(&mut self, grant: &Grant) {
-        let (Some(_), Some(asked)) = (self.reporting.take(), self.asked) else { return };
+    pub fn note_answer(&mut self, grant: &Grant) {
+        let (Some(_), Some(asked_at)) = (self.reporting.take(), self.asked_at) else { return };
         self.failed = false;
-        self.closed_until = (grant.closed_ms > 0).then(|| asked.after(Millis(grant.closed_ms).min(LONGEST_WAIT)));
+        self.closed_until = (grant.closed_ms > 0).then(|| asked_at.after(Millis(grant.closed_ms).min(LONGEST_WAIT)));
         // Units that were spent while the ask was under way are taken from the grant.
         let left = grant.granted.minus(self.spent.minus(self.returned));
         self.lease = Some(Lease {
@@ -195,13 +195,13 @@ impl Share {
             left,
             share: grant.share,
             wait: Millis(grant.wait_ms).min(HALF_FOR),
-            until: asked.after(Millis(grant.lasts_ms).min(LEASE)),
+            until: asked_at.after(Millis(grant.lasts_ms).min(LEASE)),
             half: [Bucket::default(); 2],
         });
     }
 
     /// Records that a node didn't answer. The next ask reports the amounts of this ask again.
-    pub fn failed(&mut self) {
+    pub fn note_failure(&mut self) {
         self.failed = true;
         if let Some((spent, returned)) = self.reporting.take() {
             self.spent = self.spent.plus(spent);

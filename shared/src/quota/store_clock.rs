@@ -11,14 +11,14 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StoreClock {
     /// A time that the store noted, and the node's time when it saw that change.
-    seen: Option<(Timestamp, Timestamp)>,
+    last_change: Option<(Timestamp, Timestamp)>,
 }
 
 impl StoreClock {
     /// The earliest time that the store's clock can show; `None` if nothing was seen yet. `now` is the node's time.
     #[must_use]
     pub fn at(&self, now: Timestamp) -> Option<Timestamp> {
-        self.seen.map(|(noted, seen)| noted.after(now.since(seen)))
+        self.last_change.map(|(noted, seen_at)| noted.after(now.since(seen_at)))
     }
 
     /// The node sees a change that the store noted at this time. `now` and `after` are the node's times: the change was
@@ -42,7 +42,7 @@ impl StoreClock {
         let latest = after.map(|after| noted.after(now.since(after)));
         let is_set_back = known.zip(latest).is_some_and(|(known, latest)| known > latest);
         if is_later || is_set_back {
-            self.seen = Some((noted, now));
+            self.last_change = Some((noted, now));
         }
     }
 }

@@ -53,7 +53,7 @@ impl Run {
             share.charge(&self.limits, cost, now);
             self.sent.push((ms, tokens));
         } else {
-            share.lacked(cost);
+            share.note_lack(cost);
             self.refused += 1;
         }
         if share.is_due(now) {
@@ -70,8 +70,8 @@ impl Run {
         while let Some((_, at, grant)) = self.grants.front().copied().filter(|(due, _, _)| *due <= ms) {
             self.grants.pop_front();
             match grant {
-                Some(grant) => self.isolates[at].1.answered(&grant),
-                None => self.isolates[at].1.failed(),
+                Some(grant) => self.isolates[at].1.note_answer(&grant),
+                None => self.isolates[at].1.note_failure(),
             }
         }
     }
@@ -163,7 +163,7 @@ fn one_isolates_refusal_stops_all() {
     let mut run = Run::new(3, 6_000, 1_000_000_000);
     run.load(50, |_| 10, 0, 5_000);
     let refusal = Reading { retry_after: Some(Millis(20_000)), ..Reading::default() };
-    run.isolates[0].0.refused(&refusal, Timestamp(NOW + 5_000));
+    run.isolates[0].0.note_refused(&refusal, Timestamp(NOW + 5_000));
     run.load(50, |_| 10, 5_000, 8_000);
     run.sent.clear();
     run.load(50, |_| 10, 8_000, 24_000);
@@ -179,7 +179,7 @@ fn one_isolates_refusal_stops_one_that_sends_rarely_too() {
     let mut run = Run::new(2, 60_000, 1_000_000_000);
     run.load(3_000, |_| 10, 0, 9_001);
     let refusal = Reading { retry_after: Some(Millis(30_000)), ..Reading::default() };
-    run.isolates[0].0.refused(&refusal, Timestamp(NOW + 9_001));
+    run.isolates[0].0.note_refused(&refusal, Timestamp(NOW + 9_001));
     run.load(3_000, |_| 10, 9_001, 16_000);
     run.sent.clear();
     run.load(3_000, |_| 10, 16_000, 39_000);
@@ -220,7 +220,7 @@ fn lies_are_bounded() {
                 let most = rate.burst().max(ask.least.tokens.min(rate.limit()));
                 prop_assert!(answer.granted.tokens <= most, "{answer:?}");
                 share.ask(pool.closed(now), now);
-                share.answered(&grant);
+                share.note_answer(&grant);
                 let cost = Cost { requests: 1, tokens: 3 };
                 while pool.check(&run.limits, None, cost, now).is_ok()
                     && share.wait(&run.limits, cost, now) == Millis(0)
@@ -230,7 +230,7 @@ fn lies_are_bounded() {
                     sent += 1;
                 }
                 share.refund(Cost { requests: 0, tokens: holder });
-                share.lacked(Cost { requests: holder, tokens: holder });
+                share.note_lack(Cost { requests: holder, tokens: holder });
                 now = now.after(Millis(pause.unsigned_abs()));
             }
             let minutes = now.since(Timestamp(NOW)).0 / 60_000 + 1;

@@ -15,7 +15,7 @@ pub(super) const LONGEST_TEXT: usize = 256;
 
 /// What `/v1/models` says of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listed {
+pub struct ModelListing {
     /// Where the weights come from, such as a repository or a path; `None` if the answer only repeats the model's name.
     pub root: Option<String>,
     /// The longest context, in tokens.
@@ -24,7 +24,7 @@ pub struct Listed {
 
 /// What a completion says of the release.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct CompletionReport {
     /// The model's name.
     pub model: Option<String>,
     /// The engine, as its `system_fingerprint` names it.
@@ -37,7 +37,7 @@ pub struct Told {
 /// lists a single model under another name; a list with one entry is taken for the model, whatever its name. `None` if
 /// the answer is no such list or lacks the model.
 #[must_use]
-pub fn models(bytes: &[u8], model: &str) -> Option<Listed> {
+pub fn models(bytes: &[u8], model: &str) -> Option<ModelListing> {
     let page: Value = serde_json::from_slice(bytes).ok()?;
     let listed = page.get("data")?.as_array()?;
     let id = |entry: &Value| entry.get("id").and_then(Value::as_str).map(str::to_owned);
@@ -48,7 +48,7 @@ pub fn models(bytes: &[u8], model: &str) -> Option<Listed> {
     let id = id(entry).unwrap_or_default();
     // vLLM and SGLang have the length in a field of its own, llama.cpp among its metadata.
     let length = entry.get("max_model_len").or_else(|| entry.get("meta")?.get("n_ctx"));
-    Some(Listed {
+    Some(ModelListing {
         root: text(entry.get("root")).filter(|root| *root != id && root != model),
         max_model_len: length.and_then(Value::as_u64).filter(|length| *length > 0),
     })
@@ -56,12 +56,12 @@ pub fn models(bytes: &[u8], model: &str) -> Option<Listed> {
 
 /// Reads a completion that isn't streamed. `None` if the bytes are no completion.
 #[must_use]
-pub fn completion(bytes: &[u8]) -> Option<Told> {
+pub fn completion(bytes: &[u8]) -> Option<CompletionReport> {
     let answer: Value = serde_json::from_slice(bytes).ok()?;
     let choice = answer.get("choices")?.as_array()?.first()?;
     let tokens = choice.get("logprobs").and_then(|logprobs| logprobs.get("content")).and_then(Value::as_array);
     let positions = tokens.map(|tokens| tokens.iter().take(Canary::POSITIONS).map_while(position).collect::<Vec<_>>());
-    Some(Told {
+    Some(CompletionReport {
         model: text(answer.get("model")),
         fingerprint: text(answer.get("system_fingerprint")).or_else(|| weights(&answer)),
         positions: positions.filter(|positions| !positions.is_empty()),
@@ -80,21 +80,21 @@ fn position(place: &Value) -> Option<Position> {
     let others = place.get("top_logprobs").and_then(Value::as_array).into_iter().flatten();
     // A list of more tokens than were asked for isn't read to its end.
     let mut others: Vec<Token> = others.take(4 * Canary::TOKENS).filter_map(token).collect();
-    others.retain(|one| one.hash != chosen.hash);
-    others.sort_by_key(|one| (one.cost, one.hash));
-    others.dedup_by_key(|one| one.hash);
+    others.retain(|token| token.hash != chosen.hash);
+    others.sort_by_key(|token| (token.cost, token.hash));
+    others.dedup_by_key(|token| token.hash);
     Some(Position(core::iter::once(chosen).chain(others).take(Canary::TOKENS).collect()))
 }
 
 /// A token by its bytes, or by its text if the answer has no bytes.
-fn token(one: &Value) -> Option<Token> {
-    let logprob = one.get("logprob")?.as_f64()?;
+fn token(value: &Value) -> Option<Token> {
+    let logprob = value.get("logprob")?.as_f64()?;
     let byte = |value: &Value| value.as_u64().and_then(|byte| u8::try_from(byte).ok());
-    let bytes = one.get("bytes").and_then(Value::as_array).filter(|bytes| !bytes.is_empty());
+    let bytes = value.get("bytes").and_then(Value::as_array).filter(|bytes| !bytes.is_empty());
     let bytes: Option<Vec<u8>> = bytes.and_then(|bytes| bytes.iter().take(LONGEST_TEXT).map(byte).collect());
     match bytes {
         Some(bytes) => Token::new(&bytes, logprob),
-        None => Token::new(one.get("token")?.as_str()?.as_bytes(), logprob),
+        None => Token::new(value.get("token")?.as_str()?.as_bytes(), logprob),
     }
 }
 
@@ -122,13 +122,13 @@ mod tests {
         assert_eq!(models(vllm, "gpt"), None, "the list has two models, and not this one");
         let sglang = br#"{"object":"list","data":[{"id":"llama","object":"model","created":1,"owned_by":"sglang",
             "root":"llama","parent":null,"max_model_len":32768}]}"#;
-        assert_eq!(models(sglang, "llama"), Some(Listed { root: None, max_model_len: Some(32_768) }));
+        assert_eq!(models(sglang, "llama"), Some(ModelListing { root: None, max_model_len: Some(32_768) }));
         let llama_cpp = br#"{"models":[],"object":"list","data":[{"id":"/models/llama-q4.gguf","object":"model",
             "created":1,"owned_by":"llamacpp","meta":{"vocab_type":2,"n_vocab":128256,"n_ctx":8192,
             "n_ctx_train":131072}}]}"#;
-        assert_eq!(models(llama_cpp, "llama"), Some(Listed { root: None, max_model_len: Some(8_192) }));
+        assert_eq!(models(llama_cpp, "llama"), Some(ModelListing { root: None, max_model_len: Some(8_192) }));
         let openai = br#"{"object":"list","data":[{"id":"gpt-4o","object":"model","created":1,"owned_by":"system"}]}"#;
-        assert_eq!(models(openai, "gpt-4o"), Some(Listed::default()));
+        assert_eq!(models(openai, "gpt-4o"), Some(ModelListing::default()));
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(completion(sglang).unwrap().fingerprint.as_deref(), Some("weights-step-7"));
         assert_eq!(completion(sglang).unwrap().positions, None);
         let default = br#"{"choices":[{"index":0}],"metadata":{"weight_version":"default"}}"#;
-        assert_eq!(completion(default), Some(Told::default()), "nobody named a version");
+        assert_eq!(completion(default), Some(CompletionReport::default()), "nobody named a version");
         let tgi =
             br#"{"model":"tgi","system_fingerprint":"2.4.1-native","choices":[{"index":0,"message":{"content":"H"},
             "logprobs":{"content":[{"token":"H","logprob":-0.5,"top_logprobs":[{"token":"A","logprob":-0.9}]}]}}]}"#;
@@ -186,7 +186,7 @@ mod tests {
         let long = "x".repeat(LONGEST_TEXT + 1);
         let told =
             completion(format!(r#"{{"model":"{long}","system_fingerprint":"a\u0007","choices":[{{}}]}}"#).as_bytes());
-        assert_eq!(told, Some(Told::default()));
+        assert_eq!(told, Some(CompletionReport::default()));
         for logprobs in [
             r#"{"content":[]}"#,
             r#"{"content":[{"token":"a"}]}"#,
@@ -197,7 +197,7 @@ mod tests {
             "[]",
         ] {
             let text = format!(r#"{{"choices":[{{"logprobs":{logprobs}}}]}}"#);
-            assert_eq!(completion(text.as_bytes()), Some(Told::default()), "{text}");
+            assert_eq!(completion(text.as_bytes()), Some(CompletionReport::default()), "{text}");
         }
         let nan = br#"{"choices":[{"logprobs":{"content":[{"token":"a","logprob":NaN}]}}]}"#;
         assert_eq!(completion(nan), None, "NaN is no JSON");

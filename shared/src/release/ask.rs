@@ -1,12 +1,12 @@
 //! The request of a canary: a fixed prompt whose likeliest tokens tell models apart. Takes a model and the number of a
 //! prompt, returns the request's body. Called by the DNS node.
 
-use crate::probe::{Refused, TokenLimit, refused};
+use crate::probe::{RefusalMeaning, TokenLimit, refused};
 use crate::rules::Canary;
 
 /// The fixed prompts. They leave open how the answer begins, so that many tokens are likely, and a small change of the
-/// model changes their probabilities. Answers to other prompts can't be compared with recorded ones: whoever changes a
-/// prompt has to raise the version of [`Canary`].
+/// model changes their probabilities. Answers to other prompts can't be compared with recorded ones: a person who
+/// changes a prompt has to raise the version of [`Canary`].
 pub const PROMPTS: [&str; Canary::PROMPTS] = [
     "Write one unusual English word and nothing else.",
     "Name any town in the world. Answer with its name only.",
@@ -57,11 +57,11 @@ impl Form {
     #[must_use]
     pub fn after(self, status: u16, body: &[u8]) -> Refusal {
         match refused(status, body, self.limit) {
-            Refused::Raise(limit) => Refusal::Again(Self { limit, ..self }),
+            RefusalMeaning::Raise(limit) => Refusal::Again(Self { limit, ..self }),
             _ if matches!(status, 400 | 422) && self.has_logprobs => {
                 Refusal::Again(Self { has_logprobs: false, ..self })
             }
-            Refused::Generated | Refused::Found(_) => Refusal::Failed,
+            RefusalMeaning::Generated | RefusalMeaning::Found(_) => Refusal::Failed,
         }
     }
 }

@@ -5,11 +5,11 @@
 
 use super::reading::Reading;
 
-/// The reading that is believed of an endpoint, and a different one that was read once so far.
+/// The believed reading of an endpoint, and a different reading that was seen only once so far.
 #[derive(Clone, Debug, Default)]
 pub struct Confirmed {
     believed: Option<Reading>,
-    once: Option<Reading>,
+    unconfirmed: Option<Reading>,
 }
 
 /// When to read again.
@@ -25,12 +25,12 @@ impl Confirmed {
     /// Takes a reading. The first reading is believed at once. `tolerance` is how far two canaries may be apart, in
     /// nats.
     pub fn take(&mut self, reading: Reading, tolerance: f64) -> Next {
-        let is_like = |other: &Option<Reading>| other.as_ref().is_some_and(|one| one.is_like(&reading, tolerance));
-        if self.believed.is_none() || is_like(&self.believed) || is_like(&self.once) {
-            *self = Self { believed: Some(reading), once: None };
+        let is_like = |other: &Option<Reading>| other.as_ref().is_some_and(|known| known.is_like(&reading, tolerance));
+        if self.believed.is_none() || is_like(&self.believed) || is_like(&self.unconfirmed) {
+            *self = Self { believed: Some(reading), unconfirmed: None };
             return Next::Usual;
         }
-        self.once = Some(reading);
+        self.unconfirmed = Some(reading);
         Next::Soon
     }
 

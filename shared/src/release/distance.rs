@@ -42,16 +42,18 @@ pub fn distance(a: &Canary, b: &Canary) -> Option<f64> {
 /// The weighted difference at one position, in nats; `None` if either side lists no token.
 fn apart(a: &Position, b: &Position) -> Option<f64> {
     let (floor_a, floor_b) = (floor(a)?, floor(b)?);
-    let of = |position: &Position, hash: u16| position.0.iter().find(|one| one.hash == hash).map(|one| one.logprob());
+    let logprob_in = |position: &Position, hash: u16| {
+        position.0.iter().find(|token| token.hash == hash).map(|token| token.logprob())
+    };
     let (mut sum, mut weights) = (0.0, 0.0);
     let mut add = |weight: f64, difference: f64| (sum, weights) = (sum + weight * difference, weights + weight);
     for token in &a.0 {
         let here = token.logprob();
         // `b` doesn't list this token. So the token is at most as likely as the least likely one that `b` lists.
-        let there = of(b, token.hash).unwrap_or(here.min(floor_b));
+        let there = logprob_in(b, token.hash).unwrap_or(here.min(floor_b));
         add(f64::midpoint(libm::exp(here), libm::exp(there)), (here - there).abs());
     }
-    for token in b.0.iter().filter(|token| of(a, token.hash).is_none()) {
+    for token in b.0.iter().filter(|token| logprob_in(a, token.hash).is_none()) {
         let (there, here) = (token.logprob(), token.logprob().min(floor_a));
         add(f64::midpoint(libm::exp(here), libm::exp(there)), (here - there).abs());
     }

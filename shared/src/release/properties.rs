@@ -3,8 +3,8 @@
 
 use core::cell::Cell;
 
-use super::{Known, Reading, health};
-use crate::health::{Aspect, Said};
+use super::{EndpointReading, Reading, health};
+use crate::health::{Aspect, AspectValue};
 use crate::release::distance;
 use crate::rules::{Canary, Position, Token};
 use crate::table::{RegionIndex, ReleaseIndex, Table};
@@ -59,7 +59,7 @@ impl Model {
 
 /// How many of `cases` pairs are further apart than `tolerance`. A pair is a model and the same model with a change,
 /// both read under noise. A pair that can't be compared doesn't count.
-fn found(cases: u64, change: f64, noise: f64, tolerance: f64) -> u64 {
+fn detected(cases: u64, change: f64, noise: f64, tolerance: f64) -> u64 {
     let is_found = |case: &u64| {
         let mut random = Random::new(*case);
         let model = Model { weights: random.bits(), change: (0, 0.0) };
@@ -86,7 +86,7 @@ fn noise_is_no_skew_and_a_changed_model_is() {
         (0.3, 0.03),
         (0.5, 0.03),
     ] {
-        let count = found(CASES, change, noise, tolerance);
+        let count = detected(CASES, change, noise, tolerance);
         println!("change {change}, noise {noise}: {count} found");
         match (change, noise) {
             (0.0, _) => assert_eq!(count, 0, "noise {noise} is reported as skew"),
@@ -94,7 +94,7 @@ fn noise_is_no_skew_and_a_changed_model_is() {
             _ => {}
         }
     }
-    println!("at 0.06: change 0.1 {}, none {}", found(CASES, 0.1, 0.03, 0.06), found(CASES, 0.0, 0.03, 0.06));
+    println!("at 0.06: change 0.1 {}, none {}", detected(CASES, 0.1, 0.03, 0.06), detected(CASES, 0.0, 0.03, 0.06));
     let apart = |case: u64| {
         let mut random = Random::new(case);
         let (one, other) = (random.bits(), random.bits());
@@ -125,21 +125,21 @@ fn the_same_model_has_one_number_in_all_regions_and_the_order_of_regions_does_no
         let models = [(); 2].map(|()| Model { weights: random.bits(), change: (0, 0.0) });
         let which: Vec<usize> = (0..5).map(|_| random.below(2)).collect();
         let canaries: Vec<Canary> = which.iter().map(|one| models[*one].canary(0.03, &mut random)).collect();
-        let said = |order: &[usize]| {
-            let known: Vec<Known> = order
+        let values = |order: &[usize]| {
+            let readings: Vec<EndpointReading> = order
                 .iter()
                 .zip(0..)
-                .map(|(at, region)| Known {
+                .map(|(at, region)| EndpointReading {
                     region: RegionIndex(region),
                     endpoint: 0,
                     release: ReleaseIndex(0),
                     reading: Reading { canary: Some(canaries[*at].clone()), ..Reading::default() },
                 })
                 .collect();
-            let said = health(&table, &known).concat().into_iter().map(|one| one.of(Aspect::Canary));
-            said.collect::<Vec<Said>>()
+            let values = health(&table, &readings).concat().into_iter().map(|health| health.value(Aspect::Canary));
+            values.collect::<Vec<AspectValue>>()
         };
-        let (forward, backward) = (said(&[0, 1, 2, 3, 4]), said(&[4, 3, 2, 1, 0]));
+        let (forward, backward) = (values(&[0, 1, 2, 3, 4]), values(&[4, 3, 2, 1, 0]));
         for a in 0..5 {
             for b in 0..5 {
                 compared.set(compared.get() + 1);
@@ -193,8 +193,8 @@ fn random_bytes_are_read_or_not_and_never_break_the_reader() {
         for bytes in [text.as_bytes(), &bytes] {
             let _ = super::models(bytes, "m");
             let mut round = super::Round::default();
-            for told in super::completion(bytes).into_iter().cycle().take(Canary::PROMPTS) {
-                round.tell(told);
+            for report in super::completion(bytes).into_iter().cycle().take(Canary::PROMPTS) {
+                round.tell(report);
             }
             let reading = round.reading();
             prop_assert!(reading.is_like(&reading.clone(), 0.1));

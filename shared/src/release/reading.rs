@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::answer::{LONGEST_TEXT, Listed, Told};
+use super::answer::{CompletionReport, LONGEST_TEXT, ModelListing};
 use super::ask::PROMPTS;
 use super::distance::distance;
 use crate::rules::Canary;
@@ -70,35 +70,35 @@ pub(super) fn engine(fingerprint: Option<&str>) -> Option<&str> {
 /// Of several readings of the same endpoint, the one that is like most of the others; of equals the first.
 #[must_use]
 pub fn most_told(readings: &[Reading], tolerance: f64) -> Option<&Reading> {
-    let likes = |one: &Reading| readings.iter().filter(|other| one.is_like(other, tolerance)).count();
-    let counted = readings.iter().enumerate().map(|(at, one)| (likes(one), core::cmp::Reverse(at), one));
-    counted.max_by_key(|(likes, at, _)| (*likes, *at)).map(|(.., one)| one)
+    let likes = |reading: &Reading| readings.iter().filter(|other| reading.is_like(other, tolerance)).count();
+    let counted = readings.iter().enumerate().map(|(at, reading)| (likes(reading), core::cmp::Reverse(at), reading));
+    counted.max_by_key(|(likes, at, _)| (*likes, *at)).map(|(.., reading)| reading)
 }
 
 /// The answers of one round so far.
 #[derive(Clone, Debug, Default)]
 pub struct Round {
-    listed: Option<Listed>,
-    told: Vec<Told>,
+    listed: Option<ModelListing>,
+    reports: Vec<CompletionReport>,
 }
 
 impl Round {
     /// Takes the model's entry of `/v1/models`.
-    pub fn list(&mut self, listed: Listed) {
+    pub fn list(&mut self, listed: ModelListing) {
         self.listed = Some(listed);
     }
 
     /// Takes the answer to the next prompt.
-    pub fn tell(&mut self, told: Told) {
-        self.told.push(told);
+    pub fn tell(&mut self, report: CompletionReport) {
+        self.reports.push(report);
     }
 
     /// The number of the prompt to send next; `None` if no answer is missing. An endpoint whose answer has no log
     /// probabilities gets no further prompts.
     #[must_use]
     pub fn next_prompt(&self) -> Option<usize> {
-        let is_worth_it = self.told.iter().all(|told| told.positions.is_some());
-        (is_worth_it && self.told.len() < PROMPTS.len()).then_some(self.told.len())
+        let is_worth_it = self.reports.iter().all(|report| report.positions.is_some());
+        (is_worth_it && self.reports.len() < PROMPTS.len()).then_some(self.reports.len())
     }
 
     /// The reading that the answers give.
@@ -107,18 +107,19 @@ impl Round {
         let listed = self.listed.unwrap_or_default();
         // Different engines behind one URL may have given these answers. A field on which the answers differ counts as
         // not known.
-        let same = |of: fn(&Told) -> Option<&str>| {
-            let mut said = self.told.iter().filter_map(of);
-            let first = said.next()?;
-            said.all(|other| other == first).then(|| Arc::from(first))
+        let same = |of: fn(&CompletionReport) -> Option<&str>| {
+            let mut values = self.reports.iter().filter_map(of);
+            let first = values.next()?;
+            values.all(|other| other == first).then(|| Arc::from(first))
         };
-        let is_whole = self.told.len() == PROMPTS.len() && self.told.iter().all(|told| told.positions.is_some());
-        let prompts = || self.told.iter().map(|told| told.positions.clone().unwrap_or_default()).collect();
+        let is_whole =
+            self.reports.len() == PROMPTS.len() && self.reports.iter().all(|report| report.positions.is_some());
+        let prompts = || self.reports.iter().map(|report| report.positions.clone().unwrap_or_default()).collect();
         Reading {
-            model: same(|told| told.model.as_deref()),
+            model: same(|report| report.model.as_deref()),
             root: listed.root.map(Arc::from),
             max_model_len: listed.max_model_len,
-            fingerprint: same(|told| told.fingerprint.as_deref()),
+            fingerprint: same(|report| report.fingerprint.as_deref()),
             canary: is_whole.then(|| Canary { prompts: prompts() }),
         }
     }
@@ -129,9 +130,13 @@ mod tests {
     use super::*;
     use crate::rules::{Position, Token};
 
-    fn told(model: &str, logprob: Option<f64>) -> Told {
+    fn told(model: &str, logprob: Option<f64>) -> CompletionReport {
         let position = |logprob| Position(vec![Token::new(b"a", logprob).unwrap()]);
-        Told { model: Some(model.to_owned()), fingerprint: None, positions: logprob.map(|one| vec![position(one)]) }
+        CompletionReport {
+            model: Some(model.to_owned()),
+            fingerprint: None,
+            positions: logprob.map(|one| vec![position(one)]),
+        }
     }
 
     #[test]
@@ -151,7 +156,7 @@ mod tests {
     #[test]
     fn answers_that_contradict_each_other_say_nothing() {
         let mut round = Round::default();
-        round.list(Listed { root: Some("r".to_owned()), max_model_len: Some(8) });
+        round.list(ModelListing { root: Some("r".to_owned()), max_model_len: Some(8) });
         round.tell(told("m", Some(-0.5)));
         round.tell(told("n", Some(-0.5)));
         let reading = round.reading();

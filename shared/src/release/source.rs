@@ -28,7 +28,7 @@ pub struct ReleaseSource {
 
 /// An endpoint that is asked for one release.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Watched {
+pub struct EndpointToRead {
     /// The region.
     pub region: RegionIndex,
     /// The endpoint's position in the region.
@@ -41,7 +41,7 @@ pub struct Watched {
 
 /// Every endpoint that serves the model of a release and has a monitor that asks a model.
 #[must_use]
-pub fn sources(table: &Table) -> Vec<Watched> {
+pub fn sources(table: &Table) -> Vec<EndpointToRead> {
     let mut watched = Vec::new();
     for (region, of_region) in table.regions().iter().enumerate() {
         let region = RegionIndex::new(region);
@@ -50,7 +50,7 @@ pub fn sources(table: &Table) -> Vec<Watched> {
                 let model = table.call_of(region, endpoint, release);
                 let source = of_endpoint.monitor.as_ref().zip(model);
                 let source = source.and_then(|(monitor, model)| source_of(table, release, monitor, model));
-                watched.extend(source.map(|source| Watched { region, endpoint, release, source }));
+                watched.extend(source.map(|source| EndpointToRead { region, endpoint, release, source }));
             }
         }
     }
@@ -98,26 +98,31 @@ mod tests {
         );
         let table = table.unwrap_or_else(|errors| panic!("{errors:?}"));
         let watched = sources(&table);
-        let of = |one: &Watched| {
-            let models = one.source.models.as_ref().map(ToString::to_string).unwrap_or_default();
-            (one.endpoint, one.source.model.clone(), one.source.http.url.to_string(), models)
+        let summary = |endpoint: &EndpointToRead| {
+            let models = endpoint.source.models.as_ref().map(ToString::to_string).unwrap_or_default();
+            (endpoint.endpoint, endpoint.source.model.clone(), endpoint.source.http.url.to_string(), models)
         };
-        let asked: Vec<_> = watched.iter().map(of).collect();
-        let own = |text: &str| text.to_owned();
+        let asked: Vec<_> = watched.iter().map(summary).collect();
+        let owned = |text: &str| text.to_owned();
         assert_eq!(
             asked,
             [
-                (0, own("llama"), own("https://a.example/v1/chat/completions"), own("https://a.example/v1/models")),
-                (0, own("e5"), own("https://a.example/v1/chat/completions"), own("https://a.example/v1/models")),
+                (
+                    0,
+                    owned("llama"),
+                    owned("https://a.example/v1/chat/completions"),
+                    owned("https://a.example/v1/models")
+                ),
+                (0, owned("e5"), owned("https://a.example/v1/chat/completions"), owned("https://a.example/v1/models")),
                 (
                     1,
-                    own("gpt"),
-                    own("https://b.openai.azure.com/openai/deployments/gpt/chat/completions?api-version=2024-10-21"),
-                    own("")
+                    owned("gpt"),
+                    owned("https://b.openai.azure.com/openai/deployments/gpt/chat/completions?api-version=2024-10-21"),
+                    owned("")
                 ),
             ]
         );
         assert_eq!(watched[1].source.interval, Millis(300_000));
-        assert_eq!(watched[0].source.http.secret.as_ref().map(|secret| secret.as_str().to_owned()), Some(own("KEY")));
+        assert_eq!(watched[0].source.http.secret.as_ref().map(|secret| secret.as_str().to_owned()), Some(owned("KEY")));
     }
 }

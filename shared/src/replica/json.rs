@@ -110,7 +110,7 @@ fn leads(answer: &Value, pointer: &JsonPointer) -> Result<bool, ReadFailure> {
 
 /// Whether the name of a role means a leader.
 pub(super) fn is_leading(role: &str) -> bool {
-    ["leader", "primary", "master"].iter().any(|one| role.eq_ignore_ascii_case(one))
+    ["leader", "primary", "master"].iter().any(|word| role.eq_ignore_ascii_case(word))
 }
 
 /// The version at a pointer: a text, or a number.

@@ -73,10 +73,10 @@ pub(super) fn patroni(cluster: &Value, name: &str) -> Result<ReplicaReading, Rea
 /// Elasticsearch: the answer of `/INDEX/_ccr/stats`. The follower reports the last checkpoint that it received from its
 /// leader, so the checkpoints don't show a broken connection. Failed reads and a long time without a request do.
 pub(super) fn elasticsearch(stats: &Value, index: &str) -> Result<ReplicaReading, ReadFailure> {
-    let Some(follower) = items(stats, "indices").find(|one| text(one, "index") == index) else {
+    let Some(follower) = items(stats, "indices").find(|shard| text(shard, "index") == index) else {
         return wrong(format!("the answer has no index {}; is it a follower?", quoted(index)));
     };
-    let is_fatal = |value: &Value| value.get("fatal_exception").is_some_and(|one| !one.is_null());
+    let is_fatal = |value: &Value| value.get("fatal_exception").is_some_and(|fault| !fault.is_null());
     let (mut lag, mut shards) = (0_u64, 0);
     for shard in items(follower, "shards") {
         shards += 1;

@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{FRESH_INTERVALS, Received, RegionReport};
-use crate::release::{Known, Reading, most_told};
+use crate::release::{EndpointReading, Reading, most_told};
 use crate::rules::Canary;
 use crate::table::{RegionIndex, ReleaseIndex, Table};
 use crate::time::Timestamp;
@@ -88,29 +88,31 @@ impl ReleaseReport {
 
 /// The readings of every endpoint, from the reports of several nodes. Of each endpoint the reading counts that most
 /// other fresh readings agree with.
-pub(super) fn known(table: &Table, reports: &[Received], now: Timestamp) -> Vec<Known> {
-    let mut known = Vec::new();
+pub(super) fn fresh_readings(table: &Table, reports: &[Received], now: Timestamp) -> Vec<EndpointReading> {
+    let mut endpoint_readings = Vec::new();
     if table.releases().is_empty() {
-        return known;
+        return endpoint_readings;
     }
     for (index, region) in table.regions().iter().enumerate() {
         for (endpoint, (id, _)) in region.endpoints.iter().enumerate() {
             for (position, release) in table.releases().iter().enumerate() {
-                let said = reports.iter().filter_map(|one| {
-                    let of_region = one.report.regions.get(region.id.as_str())?;
-                    let said = of_region.endpoints.get(id.as_str())?.releases.get(&release.model)?;
-                    said.counts(of_region, one.at, now).then(|| said.reading())
+                let fresh = reports.iter().filter_map(|received| {
+                    let of_region = received.report.regions.get(region.id.as_str())?;
+                    let report = of_region.endpoints.get(id.as_str())?.releases.get(&release.model)?;
+                    report.counts(of_region, received.at, now).then(|| report.reading())
                 });
-                let said: Vec<Reading> = said.collect();
+                let readings: Vec<Reading> = fresh.collect();
                 let (region, release_index) = (RegionIndex::new(index), ReleaseIndex::new(position));
-                known.extend(most_told(&said, release.rule.tolerance).cloned().map(|reading| Known {
-                    region,
-                    endpoint,
-                    release: release_index,
-                    reading,
-                }));
+                endpoint_readings.extend(
+                    most_told(&readings, release.rule.tolerance).cloned().map(|reading| EndpointReading {
+                        region,
+                        endpoint,
+                        release: release_index,
+                        reading,
+                    }),
+                );
             }
         }
     }
-    known
+    endpoint_readings
 }

@@ -1,6 +1,6 @@
 //! Replicas of knowledge as a node reports them: how far each region's copy is behind its leader. Holds the JSON that
 //! `/v1/health` carries as `replicas` of a region. Written by the DNS node. The edge combines such reports of several
-//! nodes.
+//! nodes. A replica is knowledge, such as a search index, of which regions hold copies.
 //!
 //! ```json
 //! { "kb": { "status": "down", "freshness": "lagging", "lag_ms": 75000, "age_ms": 812, "interval_ms": 5000 } }
@@ -68,24 +68,25 @@ impl ReplicaReport {
 pub(super) fn combined(
     table: &Table,
     copy: &RegionReplica,
-    said: &[&ReplicaReport],
+    reports: &[&ReplicaReport],
     majority: impl Fn(&mut dyn Iterator<Item = Status>) -> Status,
 ) -> ReplicaHealth {
     let replica = table.replica(copy.replica);
-    let status = match majority(&mut said.iter().map(|one| one.status)) {
+    let status = match majority(&mut reports.iter().map(|report| report.status)) {
         // These reports come from nodes that still follow older rules, in which the copy wasn't the leader.
         Status::Down if copy.is_leader => Status::Up,
         status => status,
     };
-    let mut lags: Vec<Lag> = said.iter().filter_map(|one| one.behind()).collect();
+    let mut lags: Vec<Lag> = reports.iter().filter_map(|report| report.behind()).collect();
     lags.sort_unstable();
     let fits = |version: &&str| version.len() <= LONGEST_VERSION;
-    let versions = said.iter().filter_map(|one| one.version.as_deref()).filter(fits).map(|version| (version, false));
+    let versions =
+        reports.iter().filter_map(|report| report.version.as_deref()).filter(fits).map(|version| (version, false));
     ReplicaHealth {
         replica: copy.replica.get(),
         status,
         lag: lags.get(lags.len() / 2).copied().filter(|_| status == Status::Down),
-        is_leader: copy.is_leader || said.iter().any(|one| one.freshness == Freshness::Leader.as_str()),
+        is_leader: copy.is_leader || reports.iter().any(|report| report.freshness == Freshness::Leader.as_str()),
         version: version_of_most(versions).filter(|_| replica.is_grouped).map(Arc::from),
         to_down: None,
         to_up: None,

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ReleaseReport;
-use crate::health::{Aspect, Said};
+use crate::health::{Aspect, AspectValue};
 use crate::id::{EndpointId, RegionId};
 use crate::release::distance;
 use crate::rules::{Canary, Glob};
-use crate::steer::{Conditions, differing};
+use crate::steer::{Conditions, differing_endpoints};
 use crate::table::{RegionIndex, ReleaseIndex, Table};
 use crate::time::Timestamp;
 
@@ -101,7 +101,7 @@ impl Running {
 pub fn running(
     table: &Table,
     conditions: &Conditions<'_>,
-    said: impl Fn(RegionIndex, usize, ReleaseIndex) -> Option<ReleaseReport>,
+    report_of: impl Fn(RegionIndex, usize, ReleaseIndex) -> Option<ReleaseReport>,
 ) -> BTreeMap<String, ReleaseState> {
     let fences = fences(table);
     let mut states = BTreeMap::new();
@@ -121,7 +121,7 @@ pub fn running(
                     state,
                     differs: aspects.into_iter().map(|aspect| aspect.as_str().to_owned()).collect(),
                     canary_apart: None,
-                    said: said(region, endpoint, index),
+                    said: report_of(region, endpoint, index),
                 });
             }
         }
@@ -167,10 +167,10 @@ fn state(
     let fences = fences.iter().filter(|fence| fence.contains(&region)).chain([&alone]);
     let (mut aspects, mut undecided) = (Vec::new(), Vec::new());
     for fence in fences {
-        let found = differing(table, fence, release, conditions).into_iter();
-        for one in found.filter(|one| (one.region, one.endpoint) == (region, endpoint)) {
-            aspects.extend(one.aspects);
-            undecided.extend(one.undecided);
+        let in_fence = differing_endpoints(table, fence, release, conditions).into_iter();
+        for differing in in_fence.filter(|differing| (differing.region, differing.endpoint) == (region, endpoint)) {
+            aspects.extend(differing.aspects);
+            undecided.extend(differing.undecided);
         }
     }
     let is_skewed = !aspects.is_empty();
@@ -180,27 +180,30 @@ fn state(
         return (state, Aspect::ALL.into_iter().filter(|aspect| differs.contains(aspect)).collect());
     }
     let health = conditions.health.get(region.get()).map_or(&[][..], |health| &health.releases);
-    let known = health.iter().find(|one| (one.release, one.endpoint) == (release.get(), endpoint));
-    let is_known = known.is_some_and(|one| one.said.iter().any(|said| *said != Said::Unknown));
+    let of_endpoint =
+        health.iter().find(|of_endpoint| (of_endpoint.release, of_endpoint.endpoint) == (release.get(), endpoint));
+    let is_known =
+        of_endpoint.is_some_and(|of_endpoint| of_endpoint.values.iter().any(|value| *value != AspectValue::Unknown));
     (if is_known { Running::Same } else { Running::Unknown }, Vec::new())
 }
 
 /// Sets how far each canary is from the pinned one, or, if none is pinned, from the one that differs most.
 fn measure(endpoints: &mut [RunningReport], pin: Option<&Canary>) {
-    let of = |one: &RunningReport| Canary::parse(one.said.as_ref()?.canary.as_deref()?);
-    let canaries: Vec<Option<Canary>> = endpoints.iter().map(of).collect();
-    for (at, one) in endpoints.iter_mut().enumerate() {
+    let canary = |report: &RunningReport| Canary::parse(report.said.as_ref()?.canary.as_deref()?);
+    let canaries: Vec<Option<Canary>> = endpoints.iter().map(canary).collect();
+    for (at, report) in endpoints.iter_mut().enumerate() {
         let Some(own) = canaries.get(at).and_then(Option::as_ref) else { continue };
         let others =
-            || canaries.iter().enumerate().filter(|(other, _)| *other != at).filter_map(|(_, one)| one.as_ref());
+            || canaries.iter().enumerate().filter(|(other, _)| *other != at).filter_map(|(_, canary)| canary.as_ref());
         let apart = match pin {
             Some(pin) => distance(pin, own),
             None => others().filter_map(|other| distance(own, other)).max_by(f64::total_cmp),
         };
-        one.canary_apart = apart.map(|nats| libm::round(nats * 10_000.0) / 10_000.0);
+        report.canary_apart = apart.map(|nats| libm::round(nats * 10_000.0) / 10_000.0);
     }
 }
 
+/// What the rules pin of a release, by aspect.
 fn pins(rule: &crate::rules::Release) -> BTreeMap<String, String> {
     let glob = |glob: &Option<Glob>| glob.as_ref().map(|glob| glob.as_str().to_owned());
     let pins = [
@@ -219,7 +222,7 @@ mod tests {
     use crate::health::{RegionHealth, ReleaseHealth};
     use crate::steer::Local;
 
-    fn told(said: [[Said; 5]; 3]) -> Vec<(Running, String)> {
+    fn reported(values: [[AspectValue; 5]; 3]) -> Vec<(Running, String)> {
         let region = |name: &str, country: &str| {
             format!(
                 r#""{name}": {{ "countries": ["{country}"], "endpoints": {{
@@ -237,30 +240,36 @@ mod tests {
             region("c", "US")
         );
         let table = Table::compile(json.as_bytes()).unwrap_or_else(|errors| panic!("{errors:?}"));
-        let health: Vec<RegionHealth> = said
+        let health: Vec<RegionHealth> = values
             .into_iter()
-            .map(|said| RegionHealth {
-                releases: vec![ReleaseHealth { release: 0, endpoint: 0, said }],
+            .map(|values| RegionHealth {
+                releases: vec![ReleaseHealth { release: 0, endpoint: 0, values }],
                 ..RegionHealth::default()
             })
             .collect();
         let conditions = Conditions { health: &health, local: &Local::default(), now: Timestamp(0) };
         let states = running(&table, &conditions, |_, _, _| None);
-        states["chat"].endpoints.iter().map(|one| (one.state, one.differs.join(" "))).collect()
+        states["chat"].endpoints.iter().map(|report| (report.state, report.differs.join(" "))).collect()
     }
 
     #[test]
     fn an_endpoint_is_told_by_what_differs_in_any_fence() {
-        let of = |fingerprint, canary| [Said::Unknown, Said::Unknown, Said::Unknown, fingerprint, canary];
-        let (v0, v1, none) = (Said::Version(0), Said::Version(1), Said::Unknown);
+        let of = |fingerprint, canary| {
+            [AspectValue::Unknown, AspectValue::Unknown, AspectValue::Unknown, fingerprint, canary]
+        };
+        let (v0, v1, none) = (AspectValue::Version(0), AspectValue::Version(1), AspectValue::Unknown);
         let own = |text: &str| text.to_owned();
         assert_eq!(
-            told([of(v0, v0), of(v1, v0), of(v0, none)]),
+            reported([of(v0, v0), of(v1, v0), of(v0, none)]),
             [(Running::Undecided, own("fingerprint")), (Running::Skew, own("fingerprint")), (Running::Same, own(""))],
             "in the EU's fence the two regions differ, and neither has a majority"
         );
-        assert_eq!(told([[none; 5]; 3]), vec![(Running::Unknown, own("")); 3]);
-        let pinned = told([of(Said::Pinned, none), of(Said::Other, none), of(Said::Pinned, none)]);
+        assert_eq!(reported([[none; 5]; 3]), vec![(Running::Unknown, own("")); 3]);
+        let pinned = reported([
+            of(AspectValue::MatchesPin, none),
+            of(AspectValue::DiffersFromPin, none),
+            of(AspectValue::MatchesPin, none),
+        ]);
         assert_eq!(pinned[1], (Running::Skew, own("fingerprint")));
         assert_eq!(pinned[0].0, Running::Same);
     }

@@ -75,8 +75,8 @@ impl SharesReport {
         let name = |region: RegionIndex| table.region(region).id.clone();
         let mut services: BTreeMap<ServiceId, Vec<ClassShares>> = BTreeMap::new();
         for (index, class) in classes.list().iter().enumerate() {
-            let moves = plan.moves(ClassIndex(index)).iter().filter(|one| one.share > Ratio(0));
-            let moves: Vec<_> = moves.map(|one| MoveReport { to: name(one.to), share: one.share }).collect();
+            let moves = plan.moves(ClassIndex(index)).iter().filter(|moved| moved.share > Ratio(0));
+            let moves: Vec<_> = moves.map(|moved| MoveReport { to: name(moved.to), share: moved.share }).collect();
             if !moves.is_empty() {
                 let order = class.order.iter().map(|region| name(*region)).collect();
                 let of_service = services.entry(table.service(class.service).id.clone()).or_default();
@@ -91,18 +91,19 @@ impl SharesReport {
     pub fn newest(reports: &[Received], now: Timestamp) -> Option<&Self> {
         let reported = reports.iter().filter_map(|received| received.report.shares.as_ref());
         // A plan with a time in the future comes from a wrong clock. It would hide all other plans.
-        let is_fresh = |one: &&Self| one.at <= now.after(Millis(one.interval_ms)) && one.left(now) > Ratio(0);
-        reported.filter(is_fresh).max_by_key(|one| one.at)
+        let is_fresh =
+            |report: &&Self| report.at <= now.after(Millis(report.interval_ms)) && report.left(now) > Ratio(0);
+        reported.filter(is_fresh).max_by_key(|report| report.at)
     }
 
     /// How much of the shares still counts: all for three intervals, then less and less for twelve more. The load isn't
     /// known without new reports, so the clients return to their first region step by step.
     fn left(&self, now: Timestamp) -> Ratio {
-        let (held, fading) = (
+        let (held_for, fading) = (
             FRESH_INTERVALS.saturating_mul(self.interval_ms),
             FADING_INTERVALS.saturating_mul(self.interval_ms).max(1),
         );
-        let faded = now.since(self.at).0.saturating_sub(held);
+        let faded = now.since(self.at).0.saturating_sub(held_for);
         Ratio::between(fading.saturating_sub(faded), fading)
     }
 }
@@ -135,19 +136,19 @@ impl Shares {
         let region = |name: &RegionId| table.region_named(name.as_str());
         let read = |service: ServiceIndex, class: &ClassShares| {
             let order: Vec<RegionIndex> = class.order.iter().map(region).collect::<Option<_>>()?;
-            let inside = |to: &RegionIndex| order.iter().skip(1).any(|one| one == to);
-            let to_move = |one: &MoveReport| Some((region(&one.to).filter(inside)?, one.share));
+            let inside = |to: &RegionIndex| order.iter().skip(1).any(|region| region == to);
+            let to_move = |moved: &MoveReport| Some((region(&moved.to).filter(inside)?, moved.share));
             let moves: Vec<_> = class.moves.iter().map(to_move).collect::<Option<_>>()?;
             let total: u64 = moves.iter().map(|(_, share)| u64::from(share.0)).sum();
             let faded = |share: Ratio| Ratio(u32::try_from(left.of(u64::from(share.0))).unwrap_or(0));
             let moves = moves.into_iter().map(|(to, share)| (to, faded(share))).collect();
             (total <= u64::from(Ratio::ONE.0)).then_some(((service, order), moves))
         };
-        let known = report.services.iter().filter_map(|(name, classes)| {
+        let shares = report.services.iter().filter_map(|(name, classes)| {
             let service = table.service_named(name.as_str())?;
             Some(classes.iter().filter_map(move |class| read(service, class)))
         });
-        Self(known.flatten().collect())
+        Self(shares.flatten().collect())
     }
 
     /// The moves of one class: the clients of `service` whose fence is `ranking`. Each move is a region and a share.
@@ -187,7 +188,7 @@ impl Shares {
         let to = point.on(moves.iter().copied())?;
         let place = steering.ordered.iter().position(|ranked| ranked.fenced.region == to)?;
         steering.ordered.get_mut(..=place)?.rotate_right(1);
-        let share = moves.iter().find(|(one, _)| *one == to).map_or(Ratio(0), |(_, share)| *share);
+        let share = moves.iter().find(|(region, _)| *region == to).map_or(Ratio(0), |(_, share)| *share);
         Some(Shed { from, to, share })
     }
 
@@ -204,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::health::{RegionHealth, Status};
-    use crate::load::{Reading, RegionSeen, Seen, place_of_country, plan, requests};
+    use crate::load::{PlanInput, Reading, RegionInput, place_of_country, plan, requests};
     use crate::report::HealthReport;
     use crate::steer::{Client, Conditions, Local, PathClass, decide, rank, stand};
 
@@ -226,7 +227,7 @@ mod tests {
     /// What a node reports while Frankfurt and London are down.
     fn reported(table: &Table) -> SharesReport {
         let classes = Classes::stated(table);
-        let seen = |is_up, used| RegionSeen {
+        let seen = |is_up, used| RegionInput {
             is_up,
             capacity: Some(requests(100)),
             reading: Some(Reading { used: requests(used), at: NOW }),
@@ -235,7 +236,7 @@ mod tests {
         SharesReport::new(
             table,
             &classes,
-            &plan(table, &classes, &Seen { regions: &regions, interval: INTERVAL }, None, NOW),
+            &plan(table, &classes, &PlanInput { regions: &regions, interval: INTERVAL }, None, NOW),
             INTERVAL,
         )
     }

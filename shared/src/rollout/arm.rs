@@ -1,12 +1,15 @@
-//! Which arm of a rollout serves a session. Takes a rollout, a region and a session; returns the arm, and what it makes
-//! of an endpoint. Called by the edge when it plans a request.
+//! Which arm of a rollout serves a session. A rollout replaces something old by something new for a share of the
+//! sessions; its arms are its old and its new side. Takes a rollout, a region and a session; returns the session's arm,
+//! and what that means for an endpoint. Called by the edge when it plans a request.
 //!
-//! A session is a point on a line. It has the new arm if its point lies below the region's share. So a session that has
-//! the new arm at 5 % keeps it at 25 %, and all isolates agree without telling each other.
+//! A hash makes a point from 0 to 1 of each session. The session has the new arm if its point lies below the region's
+//! share. So a session that has the new arm at 5 % keeps it at 25 %, and all isolates (running instances of the Worker)
+//! agree without telling each other.
 //!
-//! Where a rollout moves a bundle, the application has chosen already, as the prompt was made before the request. It
-//! says which version it used, and that decides. It also says by which region's share it chose: an arm is judged only
-//! by what that region serves, because sessions that were chosen by another share would make the arms unlike.
+//! If the rollout replaces the version of a bundle (a set of files, such as prompts), the application has chosen
+//! already, because it made its prompt before it sent the request. The request says which version was used, and that
+//! decides. It also says by which region's share the application chose: an arm is judged only by what that region
+//! serves, because sessions that were chosen by another share would make the arms unlike.
 
 use crate::bundle::Version;
 use crate::id::{BundleId, EndpointId, RegionId};
@@ -26,11 +29,11 @@ pub struct Choice {
 /// What a rollout makes of an endpoint for one session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role<'r> {
-    /// The same as without the rollout.
-    Apart,
-    /// Only the other arm may be sent to it.
+    /// The rollout changes nothing for this endpoint.
+    Unaffected,
+    /// The endpoint serves only the other arm, so this session isn't sent there.
     Closed,
-    /// It serves an arm.
+    /// The endpoint serves an arm.
     Serves {
         /// The arm.
         arm: Arm,
@@ -43,9 +46,9 @@ pub enum Role<'r> {
     },
 }
 
-/// An endpoint of the rules, as one request asks for it.
+/// An endpoint of the rules, and the model that a request wants from it.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct RequestedEndpoint<'a> {
     /// The endpoint.
     pub endpoint: &'a EndpointId,
     /// The client's name of the model.
@@ -54,15 +57,19 @@ pub struct Asked<'a> {
     pub call: Option<&'a str>,
 }
 
-/// The arm of a session in a region; `None` if the rollout hasn't begun there. `session` is the tenant with what names
-/// the session. If the rollout moves a bundle, `version` is the one of which the request was made, and `None` is the
-/// answer too for a version that is neither the new one nor the one that the region has.
+/// The arm of a session in a region; `None` if the rollout hasn't begun there. `session` is the tenant's id followed by
+/// the session's own name.
+///
+/// If the rollout replaces the version of a bundle, `version` is the version from which the request was made. For a
+/// version that is neither the new one nor the one that the region has, the result is `None` too.
 #[must_use]
 pub fn arm_at(rollout: &Rollout, region: RegionIndex, session: &str, version: Option<Version>) -> Option<Arm> {
     let share = rollout.share(region)?;
     if let Change::Bundle { to, .. } = &rollout.rule.change {
         let arms = [(Some(*to), Arm::New), (rollout.pin(region), Arm::Old)];
-        return version.and_then(|version| arms.into_iter().find(|(one, _)| *one == Some(version))).map(|(_, arm)| arm);
+        return version
+            .and_then(|version| arms.into_iter().find(|(version_of_arm, _)| *version_of_arm == Some(version)))
+            .map(|(_, arm)| arm);
     }
     let share = Ratio(u32::from(share) * 10_000);
     let is_new = Point::of(session.as_bytes(), &rollout.salt).on([(region, share)]).is_some();
@@ -72,30 +79,35 @@ pub fn arm_at(rollout: &Rollout, region: RegionIndex, session: &str, version: Op
 /// What a rollout makes of an endpoint for a session whose arm in the endpoint's region is `arm`. `pair` is the pair of
 /// that region, if the rollout replaces endpoints.
 #[must_use]
-pub fn role<'r>(rollout: &'r Rollout, region: &RegionId, arm: Option<Arm>, asked: Asked<'_>) -> Role<'r> {
+pub fn role<'r>(
+    rollout: &'r Rollout,
+    region: &RegionId,
+    arm: Option<Arm>,
+    requested: RequestedEndpoint<'_>,
+) -> Role<'r> {
     match &rollout.rule.change {
         Change::Model { model, from, to } => match arm {
-            Some(arm) if asked.model == Some(model) && asked.call == Some(from) => {
+            Some(arm) if requested.model == Some(model) && requested.call == Some(from) => {
                 let model = (arm == Arm::New).then_some(to.as_str());
                 Role::Serves { arm, model, stands_for: None, is_last: false }
             }
-            _ => Role::Apart,
+            _ => Role::Unaffected,
         },
         Change::Endpoints(pairs) => match (pairs.get(region), arm) {
-            (Some(pair), Some(Arm::New)) if pair.to == *asked.endpoint => {
+            (Some(pair), Some(Arm::New)) if pair.to == *requested.endpoint => {
                 Role::Serves { arm: Arm::New, model: None, stands_for: Some(&pair.from), is_last: false }
             }
-            (Some(pair), _) if pair.to == *asked.endpoint => Role::Closed,
+            (Some(pair), _) if pair.to == *requested.endpoint => Role::Closed,
             // If the new endpoint fails, the old one helps out.
-            (Some(pair), Some(arm)) if pair.from == *asked.endpoint => {
+            (Some(pair), Some(arm)) if pair.from == *requested.endpoint => {
                 Role::Serves { arm: Arm::Old, model: None, stands_for: None, is_last: arm == Arm::New }
             }
-            _ => Role::Apart,
+            _ => Role::Unaffected,
         },
         // Every endpoint serves both arms, each with its own prompts.
         Change::Bundle { .. } => match arm {
             Some(arm) => Role::Serves { arm, model: None, stands_for: None, is_last: false },
-            None => Role::Apart,
+            None => Role::Unaffected,
         },
     }
 }
@@ -123,13 +135,14 @@ pub fn choice_in<'s>(statement: &'s str, bundle: &BundleId) -> Option<(Version, 
     choices.all(|other| other == Some(choice)).then_some(choice)
 }
 
-/// Whether a failure of the new arm may not count against the endpoint: the old arm is served by the same endpoint
-/// under another name of the model or with other prompts, and mustn't lose it.
+/// Whether failures of this arm are ignored when the endpoint's health is judged. That is so for the new arm if the
+/// same endpoint serves the old arm too, under another name of the model or with other prompts: failures of the new
+/// thing must not take the endpoint away from the old arm.
 #[must_use]
 pub fn is_trial(rollout: &Rollout, region: RegionIndex, arm: Arm) -> bool {
     arm == Arm::New
         && !matches!(rollout.rule.change, Change::Endpoints(_))
-        // An operator may try the new one before the region has a share.
+        // An operator may try the new arm before the region has a share.
         && rollout.share(region).is_none_or(|share| share < 100)
 }
 
@@ -256,12 +269,15 @@ mod tests {
         let (rollout, par) = (&table.rollouts()[0], table.region_named("par").unwrap());
         assert_eq!(arm_at(rollout, par, "acme", None), None);
         let (endpoint, region) = (EndpointId::parse("a").unwrap(), &table.region(par).id);
-        let asked = Asked { endpoint: &endpoint, model: Some("m"), call: Some("old") };
-        assert_eq!(role(rollout, region, None, asked), Role::Apart);
-        let new = role(rollout, region, Some(Arm::New), asked);
+        let requested = RequestedEndpoint { endpoint: &endpoint, model: Some("m"), call: Some("old") };
+        assert_eq!(role(rollout, region, None, requested), Role::Unaffected);
+        let new = role(rollout, region, Some(Arm::New), requested);
         assert!(matches!(new, Role::Serves { arm: Arm::New, model: Some("new"), .. }), "{new:?}");
-        for apart in [Asked { call: Some("other"), ..asked }, Asked { model: Some("n"), ..asked }] {
-            assert_eq!(role(rollout, region, Some(Arm::New), apart), Role::Apart);
+        for unaffected in [
+            RequestedEndpoint { call: Some("other"), ..requested },
+            RequestedEndpoint { model: Some("n"), ..requested },
+        ] {
+            assert_eq!(role(rollout, region, Some(Arm::New), unaffected), Role::Unaffected);
         }
     }
 }

@@ -1,4 +1,7 @@
-//! The checks of a rollout. Takes what was counted of two arms, returns a verdict for each check and for all of them.
+//! The checks of a rollout: whether the new arm is worse than the old one. The arms are the sessions with the old and
+//! with the new thing. Each check compares one measure, such as the rate of errors, and allows the new arm to be worse
+//! by a margin. Takes what was counted of both arms, returns a verdict for each check and for all of them. Called by
+//! [`super::machine`].
 
 use std::collections::BTreeSet;
 
@@ -9,9 +12,9 @@ use super::times::Times;
 use crate::observe::{ByWord, Counts, Histogram, Timing};
 use crate::rules::{Allowed, Change, Measure};
 
-/// The quantile of times that is compared.
+/// Which quantile of the times is compared: 95 % of the times are shorter.
 const PART: f64 = 0.95;
-/// How attempts end that an endpoint isn't to blame for.
+/// The outcomes of attempts that aren't the endpoint's fault.
 const BLAMELESS: [&str; 5] = ["committed", "client_gone", "no_quota", "pending", "refused"];
 /// Why a model stopped when it refused.
 const REFUSALS: [&str; 1] = ["content_filter"];
@@ -19,9 +22,9 @@ const REFUSALS: [&str; 1] = ["content_filter"];
 /// How much worse the new arm may be.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Margin {
-    /// Its share may be so much greater. For shares.
+    /// For shares: the new arm's share may be greater by this much.
     Difference(f64),
-    /// Its time may be so many times as long. For times.
+    /// For times: the new arm may take this many times as long.
     Ratio(f64),
 }
 
@@ -32,7 +35,7 @@ pub struct Check {
     pub measure: Measure,
     /// How much worse the new arm may be.
     pub margin: Margin,
-    /// Whether it may fail before there are enough samples.
+    /// Whether the check may fail before there are enough samples.
     pub is_critical: bool,
     /// Whether times are compared within classes of the request's length.
     pub is_by_length: bool,
@@ -41,7 +44,7 @@ pub struct Check {
 /// How sure a verdict has to be.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Level {
-    /// The chance that an arm that is as good ever fails, over all checks and all looks.
+    /// The chance that a new arm that is as good ever fails, over all checks and all looks together.
     pub alpha: f64,
     /// The chance that a check passes at any look although the new arm is worse by the margin.
     pub pass: f64,
@@ -49,12 +52,12 @@ pub struct Level {
     pub min_samples: u64,
 }
 
-/// What a check says.
+/// The verdict of a check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// The new arm isn't worse by more than the margin.
+    /// It is certain that the new arm isn't worse by more than the margin.
     Pass,
-    /// It is worse by more than the margin.
+    /// It is certain that the new arm is worse by more than the margin.
     Fail,
     /// Neither is certain.
     Inconclusive(Inconclusive),
@@ -65,15 +68,15 @@ pub enum Verdict {
 pub enum Inconclusive {
     /// An arm has fewer samples than are asked for.
     FewSamples,
-    /// What remains possible lies on both sides of the margin.
+    /// The differences that are still possible lie on both sides of the margin.
     Wide,
-    /// The margin is none for this measure.
+    /// The rules give a margin of the wrong kind for this measure.
     Unfit,
 }
 
 /// One check with its verdict.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Judged {
+pub struct CheckResult {
     /// The check.
     pub check: Check,
     /// Its verdict.
@@ -84,24 +87,24 @@ pub struct Judged {
     pub p_beyond: f64,
     /// The samples of the old and the new arm.
     pub samples: [u64; 2],
-    /// The share of the old and the new arm, if it is a share.
-    pub seen: Option<[f64; 2]>,
+    /// The shares of the old and the new arm; `None` if times are compared.
+    pub rates: Option<[f64; 2]>,
 }
 
 /// All checks with their verdicts.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Judgement {
     /// Each check.
-    pub checks: Vec<Judged>,
+    pub checks: Vec<CheckResult>,
     /// [`Verdict::Fail`] if one fails, [`Verdict::Pass`] if all pass.
     pub verdict: Verdict,
 }
 
-impl Judged {
-    /// What was seen and what is allowed, in a sentence.
+impl CheckResult {
+    /// What was counted and what is allowed, in a sentence.
     fn sentence(&self) -> String {
         let [old, new] = self.samples;
-        let counts = match self.seen {
+        let counts = match self.rates {
             Some([of_old, of_new]) => {
                 let per_cent = |part: f64| part * 100.0;
                 format!("{:.2} % in the new arm and {:.2} % in the old one", per_cent(of_new), per_cent(of_old))
@@ -121,18 +124,18 @@ impl Judgement {
     /// The checks that failed, in one line.
     #[must_use]
     pub fn failures(&self) -> String {
-        let failed = self.checks.iter().filter(|one| one.verdict == Verdict::Fail);
-        failed.map(Judged::sentence).collect::<Vec<_>>().join("; ")
+        let failed = self.checks.iter().filter(|result| result.verdict == Verdict::Fail);
+        failed.map(CheckResult::sentence).collect::<Vec<_>>().join("; ")
     }
 
     /// What isn't certain yet, in one line.
     #[must_use]
     pub fn undecided(&self) -> String {
-        let words = |one: &Judged| {
-            let name = one.check.measure.as_str();
-            match one.verdict {
+        let words = |result: &CheckResult| {
+            let name = result.check.measure.as_str();
+            match result.verdict {
                 Verdict::Inconclusive(Inconclusive::FewSamples) => {
-                    Some(format!("{name} has {} and {} samples", one.samples[1], one.samples[0]))
+                    Some(format!("{name} has {} and {} samples", result.samples[1], result.samples[0]))
                 }
                 Verdict::Inconclusive(Inconclusive::Wide) => Some(format!("{name} isn't certain yet")),
                 Verdict::Inconclusive(Inconclusive::Unfit) => Some(format!("{name} has a margin that doesn't fit")),
@@ -144,40 +147,41 @@ impl Judgement {
     }
 }
 
-/// Judges the new arm by the old one. May be asked at every moment: the level holds for all looks together.
+/// Compares the new arm with the old one. This may be done at every moment: the level holds for all looks together.
 #[must_use]
 pub fn judge(checks: &[Check], old: &Counts, new: &Counts, level: Level) -> Judgement {
-    let mut judged: Vec<Judged> = checks.iter().map(|check| check.measured(old, new)).collect();
-    let failed = refuted(&judged, level.alpha);
-    for (position, one) in judged.iter_mut().enumerate() {
-        let has_samples = one.samples.iter().all(|samples| *samples >= level.min_samples.max(1));
-        one.verdict = match one.verdict {
+    let mut results: Vec<CheckResult> = checks.iter().map(|check| check.measure_arms(old, new)).collect();
+    let failed = failed_positions(&results, level.alpha);
+    for (position, result) in results.iter_mut().enumerate() {
+        let has_samples = result.samples.iter().all(|samples| *samples >= level.min_samples.max(1));
+        result.verdict = match result.verdict {
             Verdict::Inconclusive(Inconclusive::Unfit) => continue,
-            _ if failed.contains(&position) && (has_samples || one.check.is_critical) => Verdict::Fail,
+            _ if failed.contains(&position) && (has_samples || result.check.is_critical) => Verdict::Fail,
             _ if !has_samples => Verdict::Inconclusive(Inconclusive::FewSamples),
-            _ if one.p_beyond <= level.pass => Verdict::Pass,
+            _ if result.p_beyond <= level.pass => Verdict::Pass,
             _ => Verdict::Inconclusive(Inconclusive::Wide),
         };
     }
-    let first_other = || judged.iter().map(|one| one.verdict).find(|verdict| *verdict != Verdict::Pass);
-    let verdict = match judged.iter().any(|one| one.verdict == Verdict::Fail) {
+    let first_other = || results.iter().map(|result| result.verdict).find(|verdict| *verdict != Verdict::Pass);
+    let verdict = match results.iter().any(|result| result.verdict == Verdict::Fail) {
         true => Verdict::Fail,
-        // Nothing that is checked proves nothing.
-        false if judged.is_empty() => Verdict::Inconclusive(Inconclusive::FewSamples),
+        // Without a check, nothing is proved.
+        false if results.is_empty() => Verdict::Inconclusive(Inconclusive::FewSamples),
         false => first_other().unwrap_or(Verdict::Pass),
     };
-    Judgement { checks: judged, verdict }
+    Judgement { checks: results, verdict }
 }
 
-/// The checks whose claims are refuted, at a level for all of them together (S. Holm, *A simple sequentially rejective
-/// multiple test procedure*, 1979).
-fn refuted(judged: &[Judged], alpha: f64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..judged.len()).collect();
-    order.sort_by(|a, b| judged[*a].p_within.total_cmp(&judged[*b].p_within));
-    let left = |rank: usize| u32::try_from(judged.len() - rank).map_or(f64::INFINITY, f64::from);
-    let rejected =
-        order.iter().enumerate().take_while(|(rank, place)| judged[**place].p_within * left(*rank) <= alpha).count();
-    order.truncate(rejected);
+/// The positions of the checks for which "the new arm is worse by the margin at most" is refuted. The level `alpha` is
+/// for all checks together (S. Holm, *A simple sequentially rejective multiple test procedure*, 1979): the smallest
+/// p-value is multiplied by the number of checks, the next one by one less, and so on until one is too great.
+fn failed_positions(results: &[CheckResult], alpha: f64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..results.len()).collect();
+    order.sort_by(|a, b| results[*a].p_within.total_cmp(&results[*b].p_within));
+    let factor = |rank: usize| u32::try_from(results.len() - rank).map_or(f64::INFINITY, f64::from);
+    let is_refuted = |(rank, position): &(usize, &usize)| results[**position].p_within * factor(*rank) <= alpha;
+    let refuted = order.iter().enumerate().take_while(is_refuted).count();
+    order.truncate(refuted);
     order
 }
 
@@ -190,10 +194,12 @@ impl Check {
         }
     }
 
-    /// The check of a measure in a rollout of this change, by what the rules allow; `None` if that doesn't fit.
+    /// The check of a measure in a rollout of this change, with the margin that the rules allow; `None` if the margin
+    /// is of the wrong kind for the measure.
     ///
-    /// Prompts of a bundle are part of the request, so its new version changes the length. Within a class of lengths
-    /// the arms wouldn't do the same work, and slowness by longer prompts is what is asked for.
+    /// Times are compared within classes of the request's length, as longer requests take longer. In a rollout of a
+    /// bundle they aren't: the prompts of the bundle are part of the request, so the new version changes its length,
+    /// and a slowness that comes from longer prompts should be noticed.
     #[must_use]
     pub fn of(measure: Measure, allowed: Allowed, change: &Change) -> Option<Self> {
         let margin = match measure.is_time() {
@@ -212,7 +218,8 @@ impl Check {
         }
     }
 
-    fn measured(self, old: &Counts, new: &Counts) -> Judged {
+    /// Compares one measure of both arms. The verdict stays open; [`judge`] sets it by the p-values.
+    fn measure_arms(self, old: &Counts, new: &Counts) -> CheckResult {
         let shares = self.share(old).zip(self.share(new));
         let times = self.times(old, new);
         let (p_within, p_beyond, samples) = match (shares, times, self.margin) {
@@ -228,15 +235,22 @@ impl Check {
             ),
             _ => {
                 let verdict = Verdict::Inconclusive(Inconclusive::Unfit);
-                return Judged { check: self, verdict, p_within: 1.0, p_beyond: 1.0, samples: [0, 0], seen: None };
+                return CheckResult {
+                    check: self,
+                    verdict,
+                    p_within: 1.0,
+                    p_beyond: 1.0,
+                    samples: [0, 0],
+                    rates: None,
+                };
             }
         };
         let verdict = Verdict::Inconclusive(Inconclusive::Wide);
-        let seen = shares.map(|(old, new)| [old.rate(), new.rate()]);
-        Judged { check: self, verdict, p_within, p_beyond, samples, seen }
+        let rates = shares.map(|(old, new)| [old.rate(), new.rate()]);
+        CheckResult { check: self, verdict, p_within, p_beyond, samples, rates }
     }
 
-    /// The differences or ratios, new arm to old, that aren't refuted at level `alpha`.
+    /// The range of differences or ratios, new arm to old, that are still possible at level `alpha`.
     #[must_use]
     pub fn possible(self, old: &Counts, new: &Counts, alpha: f64) -> Option<Interval> {
         if let (Some(old), Some(new)) = (self.share(old), self.share(new)) {
@@ -246,10 +260,11 @@ impl Check {
         Some(quantile::interval(&old, &new, alpha))
     }
 
+    /// How often the measured event happened in one arm, if the measure is a share.
     fn share(self, counts: &Counts) -> Option<Events> {
-        let all = |words: &ByWord| words.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
-        let of = |words: &ByWord, named: &[&str]| {
-            let counts = named.iter().filter_map(|word| words.get(*word));
+        let all = |counted: &ByWord| counted.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        let of = |counted: &ByWord, words: &[&str]| {
+            let counts = words.iter().filter_map(|word| counted.get(*word));
             counts.fold(0_u64, |sum, count| sum.saturating_add(*count))
         };
         let (attempts, finish) = (&counts.attempts, &counts.finish);
@@ -265,11 +280,11 @@ impl Check {
         }
     }
 
-    /// The times of both arms, if it is a time; by the length of the request, if that is the same in both arms. What
-    /// was counted without a length is a class of its own.
+    /// The times of both arms, if the measure is a time, in classes by the length of the request (see [`Check::of`]).
+    /// Times that were counted without a length are a class of their own.
     fn times(self, old: &Counts, new: &Counts) -> Option<[ArmTimes; 2]> {
-        type Of = (fn(&Counts) -> &Histogram, fn(&Timing) -> &Histogram);
-        let (all, of_length): Of = match self.measure {
+        type Getters = (fn(&Counts) -> &Histogram, fn(&Timing) -> &Histogram);
+        let (all, of_length): Getters = match self.measure {
             Measure::FirstToken => (|counts| &counts.first_token, |timing| &timing.first_token),
             Measure::BetweenTokens => (|counts| &counts.between_tokens, |timing| &timing.between_tokens),
             Measure::Errors | Measure::Length | Measure::Refusals => return None,
@@ -381,18 +396,18 @@ mod tests {
     #[test]
     fn the_level_holds_for_all_checks_together() {
         let check = errors();
-        let judged = |values: &[f64]| -> Vec<Judged> {
-            let one = |p_within: &f64| Judged {
+        let judged = |values: &[f64]| -> Vec<CheckResult> {
+            let one = |p_within: &f64| CheckResult {
                 check,
                 verdict: Verdict::Inconclusive(Inconclusive::Wide),
                 p_within: *p_within,
                 p_beyond: 1.0,
                 samples: [1, 1],
-                seen: None,
+                rates: None,
             };
             values.iter().map(one).collect()
         };
-        let refuted = |values: &[f64]| refuted(&judged(values), 0.01);
+        let refuted = |values: &[f64]| failed_positions(&judged(values), 0.01);
         assert_eq!(refuted(&[0.009]), [0]);
         assert!(refuted(&[0.5, 0.004, 0.9]).is_empty(), "three checks: a third of the level");
         assert_eq!(refuted(&[0.5, 0.003, 0.9]), [1]);

@@ -1,14 +1,16 @@
-//! Evals as a check of a rollout. Takes what two files of results say of both arms in a region; returns a [`Finding`],
-//! and what the check says of it. Called by [`super::machine`] and, to read results, by `bailiwick rollout run`.
+//! Evals as a check of a rollout. An eval asks a model the cases of a suite and scores the answers; here the old and
+//! the new arm (the old and the new thing of the rollout) are asked in the same region. Takes the files of results of
+//! both arms, returns a [`Finding`] and the verdict on it. Called by [`super::machine`]; `bailiwick rollout run` reads
+//! the files.
 //!
 //! Each case is compared with itself: the new arm's score less the old arm's. A finding holds for all steps of its
-//! region, until the region begins anew or other results are shown.
+//! region, until the region begins again or the operator names other results.
 //!
-//! **Level.** In each region the eval counts as one more step, with a step's part of the level
-//! ([`super::machine::level`]). Results don't grow from look to look, so a usual test of fixed
-//! size is enough. But whoever isn't pleased runs the eval again. So the n-th results of a region are judged at
-//! 1/(n·(n+1)) of that part. These fractions add up to one, so the level holds however often the eval is run
-//! (Bonferroni); the same for the chance to pass by mistake.
+//! **Chance of a false alarm.** In each region the eval counts as one more step, with a step's part of the level
+//! ([`super::machine::level`]). The results of one run don't grow from look to look, so a usual test of fixed size is
+//! enough. But an operator who doesn't like the results may run the eval again. So the n-th results of a region are
+//! judged at 1/(n·(n+1)) of that part. These fractions add up to one, so the level holds however often the eval is run
+//! (Bonferroni). The same goes for the chance to pass by mistake.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,20 +23,20 @@ use crate::time::Timestamp;
 /// The most results of a region that are judged.
 pub const MOST_RESULTS: usize = 100;
 
-/// What two files of results say, one of each arm.
+/// The comparison of two files of results, one for each arm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
-    /// A digest of both files, by which they are known again.
+    /// A digest of both files, so that the same files aren't judged twice.
     pub digest: String,
-    /// The suite.
+    /// The name of the suite.
     pub suite: String,
-    /// The margin that it was compared by.
+    /// How much less the new arm may score on average.
     pub margin: f64,
     /// When the earlier of both runs began.
     pub begun: Timestamp,
-    /// When it was first looked at.
+    /// When the files were first compared.
     pub at: Timestamp,
-    /// How many cases.
+    /// The number of cases.
     pub cases: usize,
     /// The mean score of the old and the new arm.
     pub means: [f64; 2],
@@ -49,13 +51,13 @@ pub struct Finding {
 pub struct RegionEvals {
     /// The region.
     pub region: RegionId,
-    /// When it began, as far as is known. Earlier results don't count.
+    /// When the region's first step began, as far as is known. Results of earlier runs don't count.
     pub since: Timestamp,
-    /// Its share at the last look, in per cent.
+    /// The region's share at the last look, in per cent.
     share: u8,
-    /// What is replaced, in words by which a change of it is noticed.
+    /// What the rollout replaces, as text. If it changes, these evals no longer count.
     change: String,
-    /// What was found, the latest last.
+    /// All findings, the latest last.
     pub findings: Vec<Finding>,
 }
 
@@ -67,9 +69,9 @@ impl RegionEvals {
         Self { region: place.region.clone(), since, share: place.share, change, findings: Vec::new() }
     }
 
-    /// Whether they go on at a place whose step began at `since`. If the region's first step begins anew, earlier
-    /// results don't speak of it any more. They count as looks all the same, or else the level would hold only for the
-    /// looks between two begins.
+    /// Whether these evals still count at a place whose step began at `since`. If the region's first step begins again,
+    /// earlier results say nothing about it. They still count as looks: otherwise the level would hold only for the
+    /// looks between two beginnings.
     pub(super) fn go_on(&mut self, rollout: &Rollout, place: Place<'_>, since: Timestamp) -> bool {
         let is_first = rollout.steps.first() == Some(&place.share);
         let goes_on =
@@ -81,16 +83,16 @@ impl RegionEvals {
         goes_on
     }
 
-    /// Whether these are evals of the same.
+    /// Whether the other evals are of the same region and the same change.
     pub(super) fn is_of(&self, other: &Self) -> bool {
         (&self.region, &self.change) == (&other.region, &other.change)
     }
 
-    /// Takes the findings that another one had of the same, as far as they aren't known here.
-    pub(super) fn adopt(&mut self, left: Self) {
-        // Who began in the middle of a region doesn't know when it began.
-        self.since = self.since.min(left.since);
-        for finding in left.findings {
+    /// Adds the findings that another process left behind, except those that are known here.
+    pub(super) fn adopt(&mut self, left_behind: Self) {
+        // A process that began in the middle of a region doesn't know when the region began.
+        self.since = self.since.min(left_behind.since);
+        for finding in left_behind.findings {
             if !self.findings.iter().any(|known| known.digest == finding.digest) {
                 let place = self.findings.partition_point(|known| known.at <= finding.at);
                 self.findings.insert(place, finding);
@@ -98,35 +100,36 @@ impl RegionEvals {
         }
     }
 
-    /// The latest finding of a check from a run that began since then, and how many findings there are.
+    /// The latest finding, if it is of this check and of a run that began at `since` or later, and how many findings
+    /// there are.
     pub(super) fn latest(&self, check: &EvalCheck, since: Timestamp) -> Option<(&Finding, usize)> {
         let is_it = |last: &&Finding| last.suite == check.suite && last.margin == check.margin && last.begun >= since;
-        let found = self.findings.last().filter(is_it)?;
-        Some((found, self.findings.len()))
+        let finding = self.findings.last().filter(is_it)?;
+        Some((finding, self.findings.len()))
     }
 }
 
 /// What is known of the eval of the region whose step is under way.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Evaled<'a> {
+pub struct EvalState<'a> {
     /// The latest finding since the region began, and how many there are.
     pub found: Option<(&'a Finding, usize)>,
-    /// Why there is no later one, if results were named and can't be judged.
+    /// Why there is no later finding, if the operator named results that can't be judged.
     pub problem: Option<&'a str>,
 }
 
-/// What the check says.
+/// The verdict of the eval.
 #[derive(Clone, Debug, PartialEq)]
-pub struct EvalJudged {
-    /// Its verdict.
+pub struct EvalResult {
+    /// The verdict.
     pub verdict: Verdict,
-    /// Why, and what to do, in a sentence.
+    /// The reason, and what to do, in a sentence.
     pub why: String,
-    /// The finding that it is based on.
+    /// The finding on which the verdict is based.
     pub found: Option<Finding>,
 }
 
-/// Which part of a level the n-th results of a region have.
+/// The part of a level at which the n-th results of a region are judged.
 #[must_use]
 pub fn part(nth: usize) -> f64 {
     let nth = f64::from(u32::try_from(nth.max(1)).unwrap_or(u32::MAX));
@@ -135,43 +138,43 @@ pub fn part(nth: usize) -> f64 {
 
 /// The verdict of a finding, which is the n-th of its region, at the level of a step.
 #[must_use]
-pub fn verdict(found: &Finding, nth: usize, level: Level) -> Verdict {
+pub fn verdict(finding: &Finding, nth: usize, level: Level) -> Verdict {
     match part(nth) {
-        part if found.p_within <= level.alpha * part => Verdict::Fail,
-        part if found.p_beyond <= level.pass * part => Verdict::Pass,
+        part if finding.p_within <= level.alpha * part => Verdict::Fail,
+        part if finding.p_beyond <= level.pass * part => Verdict::Pass,
         _ => Verdict::Inconclusive(Inconclusive::Wide),
     }
 }
 
-/// What the check of a region says.
+/// Judges the latest finding of a region.
 #[must_use]
-pub fn judge_eval(check: &EvalCheck, region: &RegionId, evaled: Evaled<'_>, level: Level) -> EvalJudged {
+pub fn judge_eval(check: &EvalCheck, region: &RegionId, eval_state: EvalState<'_>, level: Level) -> EvalResult {
     let EvalCheck { suite, margin } = check;
-    let Some((found, nth)) = evaled.found else {
-        let why = match evaled.problem {
+    let Some((found, nth)) = eval_state.found else {
+        let why = match eval_state.problem {
             Some(problem) => format!("eval {suite} of {region}: {problem}"),
             None => format!(
                 "eval {suite} of {region} has no results yet; make them by `bailiwick eval run --suite {suite}.jsonl \
                  --region {region} --arm old,new --out FOLDER …`, and name them by `rollout run --eval {suite}=FOLDER`"
             ),
         };
-        return EvalJudged { verdict: Verdict::Inconclusive(Inconclusive::FewSamples), why, found: None };
+        return EvalResult { verdict: Verdict::Inconclusive(Inconclusive::FewSamples), why, found: None };
     };
     let verdict = verdict(found, nth, level);
     let Finding { cases, means: [old, new], .. } = found;
-    let seen = format!("eval {suite} scores {new:.4} in the new arm and {old:.4} in the old one ({cases} cases");
+    let finding = format!("eval {suite} scores {new:.4} in the new arm and {old:.4} in the old one ({cases} cases");
     let why = match verdict {
-        Verdict::Pass => format!("{seen}, p {:.1e} of worse by {margin})", found.p_beyond),
-        Verdict::Fail => format!("{seen}, p {:.1e}), at most {margin} less is allowed", found.p_within),
+        Verdict::Pass => format!("{finding}, p {:.1e} of worse by {margin})", found.p_beyond),
+        Verdict::Fail => format!("{finding}, p {:.1e}), at most {margin} less is allowed", found.p_within),
         Verdict::Inconclusive(_) => {
-            let more = evaled.problem.map(|problem| format!("; {problem}")).unwrap_or_default();
+            let more = eval_state.problem.map(|problem| format!("; {problem}")).unwrap_or_default();
             format!(
-                "{seen}), so it isn't certain that it is less than {margin} worse; run a suite of more cases into \
+                "{finding}), so it isn't certain that it is less than {margin} worse; run a suite of more cases into \
                  another folder, and name that by --eval{more}"
             )
         }
     };
-    EvalJudged { verdict, why, found: Some(found.clone()) }
+    EvalResult { verdict, why, found: Some(found.clone()) }
 }
 
 #[cfg(any(test, feature = "eval"))]

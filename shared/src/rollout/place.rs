@@ -1,14 +1,16 @@
-//! Where a rollout stands: the region and the step under way. Found by [`super::machine::place`].
+//! The position of a rollout: the region and the step under way. A rollout goes region after region; in each region its
+//! share of the sessions grows from step to step. Made by [`super::machine::place`] from the progress in the rules;
+//! read by everything that judges or reports a step.
 
 use crate::id::RegionId;
 
-/// Where a rollout stands.
+/// The position of a rollout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place<'r> {
     /// The region whose step is under way.
     pub region: &'r RegionId,
-    /// The region's share, in per cent.
+    /// The share of the region's sessions that have the new arm in this step, in per cent.
     pub share: u8,
-    /// The next share; `None` for the last step, which bakes.
+    /// The share of the next step; `None` in the last step, which has all sessions and lasts longer than the others.
     pub next: Option<u8>,
 }

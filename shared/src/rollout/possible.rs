@@ -1,5 +1,6 @@
-//! What was possible at a look at a rollout. Takes the ranges by check, returns them by the measures' names. Kept in
-//! the record of a rollout; the rules may have got other checks since.
+//! Which differences between the arms of a rollout were still possible at one look. The arms are the sessions with the
+//! old and with the new thing. For each check this is a range, a confidence interval. Takes the ranges by check,
+//! returns them by the measures' names, because the rules may get other checks later. Kept in the record of a rollout.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::Check;
 
-/// The differences or ratios that aren't refuted.
+/// A range of differences or ratios that are still possible.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Range {
     /// The least.
@@ -17,13 +18,13 @@ pub struct Range {
     pub high: Option<f64>,
 }
 
-/// What is possible of each check; nothing of one that can't be measured.
+/// The range of each check; `None` for a check that can't be measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Possible {
     /// By the measure's name in the rules.
     ByMeasure(BTreeMap<String, Option<Range>>),
-    /// As earlier versions kept it: in the order that the checks of the rules had then.
+    /// In the order that the checks of the rules had then, as earlier versions of this program wrote it.
     InOrder(Vec<Option<Range>>),
 }
 
@@ -33,8 +34,8 @@ impl Possible {
         Self::ByMeasure(checks.iter().map(|check| (check.measure.as_str().to_owned(), range(*check))).collect())
     }
 
-    /// The ranges by the measure's name. `checks` are those of the rules now. If they are more or fewer than those of
-    /// an earlier version's look, nobody knows any more of which check a range is, so none is returned.
+    /// The ranges by the measure's name. `checks` are the checks of the present rules. If their number differs from
+    /// that of a look without names, nobody knows which range belongs to which check, so none is returned.
     #[must_use]
     pub fn by_measure(&self, checks: &[Check]) -> BTreeMap<&str, Option<Range>> {
         match self {

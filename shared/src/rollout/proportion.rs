@@ -1,8 +1,8 @@
 //! Tests of two proportions that may be looked at as often as one likes. Takes how often something happened to two
 //! arms of a rollout; returns how strongly that speaks against a difference, and which differences remain possible.
 //!
-//! **Why no usual test.** A test at a level of 1 % errs in one of a hundred looks. Whoever looks each minute until it
-//! fires is almost sure to be misled. Here the level holds for all looks together, whenever one stops.
+//! **Why no usual test.** A test at a level of 1 % errs in one of a hundred looks. If somebody looks each minute until
+//! the test fires, it almost surely misleads them. Here the level holds for all looks together, whenever one stops.
 //!
 //! **How.** For fixed rates, a mixture of likelihoods divided by the likelihood of those rates is a martingale. Its
 //! mean is 1 however long one waits, so the chance that it ever reaches 1/α is at most α (Ville's inequality). The
@@ -21,7 +21,7 @@ const HALVINGS: u32 = 41;
 /// The logarithm of π, which is B(½, ½).
 const LOG_PI: f64 = 1.144_729_885_849_400_2;
 
-/// How often something happened in so many trials.
+/// How often something happened in a number of trials.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Events {
     /// The trials in which it happened. More than all trials count as all.
@@ -79,14 +79,14 @@ impl Events {
 
 /// The logarithm of the evidence against "the rate is at most `limit`".
 #[must_use]
-pub fn evidence_above(seen: Events, limit: f64) -> f64 {
-    seen.mixture() - seen.likelihood(seen.rate().min(limit))
+pub fn evidence_above(events: Events, limit: f64) -> f64 {
+    events.mixture() - events.likelihood(events.rate().min(limit))
 }
 
 /// The logarithm of the evidence against "the rate is at least `limit`".
 #[must_use]
-pub fn evidence_below(seen: Events, limit: f64) -> f64 {
-    seen.mixture() - seen.likelihood(seen.rate().max(limit))
+pub fn evidence_below(events: Events, limit: f64) -> f64 {
+    events.mixture() - events.likelihood(events.rate().max(limit))
 }
 
 /// The logarithm of the evidence against "the second rate less the first is `difference`".
@@ -143,13 +143,13 @@ pub fn interval(first: Events, second: Events, alpha: f64) -> Interval {
     if first.trials == 0 || second.trials == 0 {
         return Interval { low: -1.0, high: 1.0 };
     }
-    let (seen, limit) = (second.rate() - first.rate(), -log(alpha));
+    let (difference, limit) = (second.rate() - first.rate(), -log(alpha));
     let is_refuted = |difference: f64| evidence_against(first, second, difference) >= limit;
     let edge = |end: f64| {
         if !is_refuted(end) {
             return end;
         }
-        let (mut outside, mut inside) = (end, seen);
+        let (mut outside, mut inside) = (end, difference);
         for _ in 0..HALVINGS {
             let middle = f64::midpoint(outside, inside);
             if is_refuted(middle) { outside = middle } else { inside = middle }

@@ -1,13 +1,16 @@
-//! What is remembered of a rollout between two looks. Takes what a node tells of a step, returns the counts to judge
-//! by, and keeps what was possible at each look, for a report. Kept in a file by `bailiwick rollout`.
+//! The record of a rollout: what was counted and decided at the looks so far. `bailiwick rollout` keeps it in a file.
+//! Takes the counts of a step from a node's answer, returns the counts by which the step is judged. Also keeps, for a
+//! report, which differences between the arms were still possible at each look. The arms are the sessions with the old
+//! and with the new thing.
 //!
-//! Where the rollout stands isn't kept here: that is in the rules. Without a record a step that has no old arm any more
-//! can't be judged, so it holds.
+//! The record is needed because a node that is started again counts from zero, and because a step in which the new arm
+//! has all sessions is compared with the old arm of an earlier step. Without a record such a step can't be judged, so
+//! it waits. The state of the rollout itself, its shares, isn't kept here but in the rules.
 
 use serde::{Deserialize, Serialize};
 
 use super::evals::{Finding, RegionEvals};
-use super::machine::{Seen, checks, level, old_arm};
+use super::machine::{StepObservations, checks, level, old_arm};
 use super::place::Place;
 use super::possible::{Possible, Range};
 use crate::id::RegionId;
@@ -25,12 +28,12 @@ const LONGEST_PROBLEM: usize = 400;
 /// The shortest time between two looks that are kept.
 const BETWEEN_LOOKS: Millis = Millis(60_000);
 
-/// What is remembered of a rollout.
+/// The record of a rollout.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its steps, the oldest first.
+    /// The steps, the oldest first.
     pub steps: Vec<StepRecord>,
-    /// The evals of its regions, the oldest first.
+    /// The evals of the regions, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evals: Vec<RegionEvals>,
 }
@@ -40,23 +43,23 @@ pub struct Record {
 pub struct StepRecord {
     /// The region.
     pub region: RegionId,
-    /// Its share, in per cent.
+    /// The region's share in this step, in per cent.
     pub share: u8,
     /// When the step began.
     pub since: Timestamp,
-    /// The old arm.
+    /// The counts of the old arm, from all processes together.
     pub old: ArmSum,
-    /// The new arm.
+    /// The counts of the new arm, from all processes together.
     pub new: ArmSum,
-    /// What the node told last, of both arms.
+    /// The counts of both arms in the last answer.
     last: [Counts; 2],
-    /// Which process told them: the node's name and when it began.
+    /// The process that gave the last answer: the node's name, and when its process began.
     #[serde(default)]
     told_by: Option<(String, Timestamp)>,
-    /// What nodes have told and forgotten, as they were started anew, and what other nodes told before.
+    /// The counts of earlier processes, which the present one doesn't have: it was started later, or is another node.
     forgotten: [Counts; 2],
-    /// What the process that tells now had counted when it was first heard, if another one's counts stand in
-    /// `forgotten`: that isn't counted again.
+    /// What the present process had counted already at its first answer, if the same requests may be in `forgotten`.
+    /// These counts are subtracted, so that no request counts twice.
     #[serde(default)]
     base: [Counts; 2],
     /// What was decided at the last look.
@@ -66,19 +69,19 @@ pub struct StepRecord {
     pub looks: Vec<Look>,
 }
 
-/// One look at a step.
+/// One look at a step, as far as a report shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Look {
-    /// When.
+    /// The time of the look.
     pub at: Timestamp,
-    /// What is possible of each check.
+    /// For each check, which differences between the arms were still possible.
     pub possible: Possible,
     /// The attempts of the old and the new arm.
     pub attempts: [u64; 2],
 }
 
 impl Record {
-    /// Forgets an earlier rollout of the same name: its old arm is nothing to compare with.
+    /// Forgets an earlier rollout of the same name. Its old arm can't be compared with the new arm of this one.
     pub fn begin(&mut self, rollout: &Rollout, place: Place<'_>) {
         let is_first = |step: &StepRecord| step.region == *place.region && step.share == place.share;
         let begins = rollout.regions.first() == Some(place.region) && rollout.steps.first() == Some(&place.share);
@@ -87,19 +90,21 @@ impl Record {
         }
     }
 
-    /// Notes what a node tells of a step. Every node counts everything, so that counts of two are never added up.
-    /// `process` tells a node that was started anew, and so counts from nothing, from an answer that came late.
-    pub fn note(&mut self, place: Place<'_>, told: &StepSums, process: &(String, Timestamp)) {
-        let is_it = |step: &StepRecord| step.region == *place.region && step.since == told.since;
+    /// Adds the counts of a node's answer to a step. Workers post everything to every node, so the counts of two nodes
+    /// are never added up. `process` is the node's name and the time when its process began. It distinguishes a node
+    /// that was started again, and so counts from zero, from an answer of the same process that came late.
+    pub fn note(&mut self, place: Place<'_>, sums: &StepSums, process: &(String, Timestamp)) {
+        let is_it = |step: &StepRecord| step.region == *place.region && step.since == sums.since;
         if !self.steps.last().is_some_and(is_it) {
             if self.steps.len() >= MOST_STEPS {
                 self.steps.remove(0);
             }
-            self.steps.push(StepRecord::new(place, told.since));
+            self.steps.push(StepRecord::new(place, sums.since));
         }
         let Some(step) = self.steps.last_mut() else { return };
-        let now = [&told.old.counts, &told.new.counts];
-        let total = |counts: [&Counts; 2]| counts.map(attempts).iter().fold(0_u64, |sum, one| sum.saturating_add(*one));
+        let now = [&sums.old.counts, &sums.new.counts];
+        let total =
+            |counts: [&Counts; 2]| counts.map(attempts).iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
         match &step.told_by {
             Some((node, begun)) if *node == process.0 && *begun < process.1 => step.go_on_from(Default::default()),
             // An older answer of the same process, or of one that has ended.
@@ -108,7 +113,7 @@ impl Record {
             Some((node, _)) if *node != process.0 && total(now) > total([&step.old.counts, &step.new.counts]) => {
                 (step.forgotten, step.base) = Default::default();
             }
-            // One that was started since, or missed some: what it counts from now on comes on top.
+            // A node that was started later, or missed some posts: what it counts from now on is added.
             Some((node, _)) if *node != process.0 => step.go_on_from(now.map(Counts::clone)),
             _ => {}
         }
@@ -116,17 +121,18 @@ impl Record {
         step.last = now.map(Counts::clone);
         let [old_base, new_base] = &step.base;
         let [old_forgotten, new_forgotten] = &step.forgotten;
-        for (sum, told, base, forgotten) in
-            [(&mut step.old, &told.old, old_base, old_forgotten), (&mut step.new, &told.new, new_base, new_forgotten)]
+        for (sum, arm_sum, base, forgotten) in
+            [(&mut step.old, &sums.old, old_base, old_forgotten), (&mut step.new, &sums.new, new_base, new_forgotten)]
         {
-            sum.counts = told.counts.less(base);
+            sum.counts = arm_sum.counts.less(base);
             sum.counts.add(forgotten);
-            sum.newest = told.newest;
+            sum.newest = arm_sum.newest;
         }
     }
 
-    /// Notes that a region has begun, and results of its eval if they weren't noted before. `files` are those of the
-    /// old and the new arm, or why there are none; `None` if nobody named any. Returns why they can't be judged.
+    /// Notes that a region has begun, and adds the results of its eval unless they were added before. `files` are the
+    /// files of the old and the new arm, or why there are none; `None` if the operator named no folder. Returns why the
+    /// results can't be judged, if they can't.
     #[cfg(any(test, feature = "eval"))]
     pub fn note_eval(
         &mut self,
@@ -151,13 +157,13 @@ impl Record {
         }
         match super::evals::find((rollout, check), (place.region, evals.since), files, now) {
             Ok(found) => evals.findings.push(found),
-            // It may quote a file.
+            // The message may quote a file, so its length is limited.
             Err(problem) => return Some(problem.chars().take(LONGEST_PROBLEM).collect()),
         }
         None
     }
 
-    /// The evals of the region under way, which begin with it.
+    /// The evals of the region whose step is under way.
     #[cfg(any(test, feature = "eval"))]
     fn evals_of(&mut self, rollout: &Rollout, place: Place<'_>, since: Timestamp) -> Option<&mut RegionEvals> {
         if !self.evals.last_mut().is_some_and(|last| last.go_on(rollout, place, since)) {
@@ -169,26 +175,32 @@ impl Record {
         self.evals.last_mut()
     }
 
-    /// The latest finding since the region under way began, and how many there are.
+    /// The latest finding since the region under way began, and how many findings there are.
     #[must_use]
-    pub fn evaled(&self, rollout: &Rollout, place: Place<'_>) -> Option<(&Finding, usize)> {
+    pub fn latest_finding(&self, rollout: &Rollout, place: Place<'_>) -> Option<(&Finding, usize)> {
         let (check, since) = (rollout.eval.as_ref()?, rollout.progress.as_ref()?.since);
         let last = self.evals.last()?;
         let mut now = last.clone();
         now.go_on(rollout, place, since).then(|| last.latest(check, now.since))?
     }
 
-    /// What a step is judged by; `None` if nothing of it was noted.
+    /// The counts by which a step is judged; `None` if no node has answered since it began.
     #[must_use]
-    pub fn seen(&self, place: Place<'_>, since: Timestamp, told_at: Option<Timestamp>) -> Option<Seen<'_>> {
+    pub fn observations(
+        &self,
+        place: Place<'_>,
+        since: Timestamp,
+        answered_at: Option<Timestamp>,
+    ) -> Option<StepObservations<'_>> {
         let (step, earlier) = self.steps.split_last()?;
         let here = |step: &&StepRecord| step.region == *place.region;
         let before = earlier.iter().rev().filter(here).find(|step| step.share < 100).map(|step| &step.old.counts);
         let is_it = step.region == *place.region && step.since == since;
-        is_it.then_some(Seen { old: &step.old, new: &step.new, before, told_at })
+        is_it.then_some(StepObservations { old: &step.old, new: &step.new, before, answered_at })
     }
 
-    /// What another one has to know to go on: the last step, and the one before it that it may be compared with.
+    /// The part of the record that another process needs to go on: the last step, and the step before it with which it
+    /// may be compared.
     #[must_use]
     pub fn brief(&self) -> Self {
         let last = self.steps.last();
@@ -201,9 +213,9 @@ impl Record {
         Self { steps, evals: self.evals.last().cloned().into_iter().collect() }
     }
 
-    /// Takes what another one noted, as far as it isn't known here, or less of it is.
-    pub fn adopt(&mut self, left: Self) {
-        for evals in left.evals {
+    /// Adds the record that another process left behind, except what is known here as well or better.
+    pub fn adopt(&mut self, left_behind: Self) {
+        for evals in left_behind.evals {
             match self.evals.last_mut() {
                 Some(own) if own.is_of(&evals) => own.adopt(evals),
                 Some(own) if own.since >= evals.since => {}
@@ -211,7 +223,7 @@ impl Record {
             }
         }
         let counted = |step: &StepRecord| attempts(&step.old.counts).saturating_add(attempts(&step.new.counts));
-        for step in left.steps {
+        for step in left_behind.steps {
             let is_it = |own: &&mut StepRecord| own.region == step.region && own.since == step.since;
             match self.steps.iter_mut().find(is_it) {
                 Some(own) if counted(own) < counted(&step) => {
@@ -227,11 +239,11 @@ impl Record {
         }
     }
 
-    /// Keeps a look at the step under way, and what was decided.
+    /// Records a look at the step under way, and what was decided.
     pub fn look(&mut self, rollout: &Rollout, place: Place<'_>, outcome: &str, now: Timestamp) {
         let Some(since) = rollout.progress.as_ref().map(|progress| progress.since) else { return };
-        let Some(seen) = self.seen(place, since, None) else { return };
-        let (old, new, alpha) = (old_arm(place, seen), &seen.new.counts, level(rollout).alpha);
+        let Some(observed) = self.observations(place, since, None) else { return };
+        let (old, new, alpha) = (old_arm(place, observed), &observed.new.counts, level(rollout).alpha);
         let range = |check: super::Check| {
             let possible = check.possible(old, new, alpha)?;
             Some(Range { low: possible.low, high: Some(possible.high).filter(|high| high.is_finite()) })
@@ -254,13 +266,13 @@ impl Record {
     }
 }
 
-/// Whether any of these counts is lower.
+/// Whether any of these counts is lower than before.
 fn is_less(now: [&Counts; 2], last: &[Counts; 2]) -> bool {
     last.iter().zip(now).any(|(last, now)| attempts(now) < attempts(last))
 }
 
 impl StepRecord {
-    /// Keeps the sums so far. What is told from now on is added, less `base`.
+    /// Keeps the sums so far as `forgotten`. The counts of later answers are added to them, less `base`.
     fn go_on_from(&mut self, base: [Counts; 2]) {
         self.forgotten = [self.old.counts.clone(), self.new.counts.clone()];
         self.base = base;
@@ -303,7 +315,7 @@ mod tests {
     }
 
     fn seen(record: &Record, place: Place<'_>, since: Timestamp) -> Option<([u64; 2], Option<u64>)> {
-        let seen = record.seen(place, since, None)?;
+        let seen = record.observations(place, since, None)?;
         Some(([attempts(&seen.old.counts), attempts(&seen.new.counts)], seen.before.map(attempts)))
     }
 
@@ -354,7 +366,7 @@ mod tests {
         let at = Place { region: &fra, share: 50, next: None };
         let process = |node: &str, begun: i64| (node.to_owned(), Timestamp(begun));
         let mut record = Record::default();
-        // The second was started anew during the step, and is asked by whoever goes on.
+        // The second node was started again during the step, and is asked by the process that goes on.
         for (node, begun, old, new, expected) in [
             ("ns1", 1, 5_000, 5_000, [5_000, 5_000]),
             ("ns2", 7, 10, 12, [5_000, 5_000]),
@@ -368,7 +380,7 @@ mod tests {
             now.new.newest = Some(NOW.after(Millis(old)));
             record.note(at, &now, &process(node, begun));
             assert_eq!(seen(&record, at, NOW), Some((expected, None)), "{node} {begun} {old} {new}");
-            let newest = record.seen(at, NOW, None).and_then(|seen| seen.new.newest);
+            let newest = record.observations(at, NOW, None).and_then(|seen| seen.new.newest);
             assert_eq!(newest, now.new.newest, "its traffic is seen");
             record.adopt(record.brief());
         }
@@ -413,7 +425,7 @@ mod tests {
             record.note(at(50), &told(NOW, old, new), &process(node, begun));
             assert_eq!(seen(&record, at(50), NOW), Some((expected, None)), "{node} {begun} {old} {new}");
         }
-        // It outlives whoever keeps it.
+        // The record is written and read again, as by another process.
         let mut record: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
         let later = NOW.after(Millis(1));
         record.note(at(100), &told(later, 0, 4), &process("ns1", 3));

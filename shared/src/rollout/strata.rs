@@ -1,10 +1,11 @@
-//! The share of times up to a bound in an arm, as it would be if both arms had the same mix of requests. Takes the
-//! times of both arms by class, returns the evidence that such a share is greater or less than a part. Called by
-//! [`super::quantile`].
+//! Compares the times of two arms of a rollout (the sessions with the old and with the new thing) as if both arms had
+//! the same mix of short and long requests. A class, or stratum, is the requests of about the same length. Takes the
+//! times of both arms by class, returns the evidence that the share of times up to a bound is greater or less than a
+//! given part. Called by [`super::quantile`].
 //!
-//! **Why classes.** The time to the first token grows with the prompt. A few sessions with long prompts may all have
-//! one arm, and then this arm seems slow. Sessions differ too much for chance to even that out soon. Within a class of
-//! lengths, both arms do the same work.
+//! **Why classes.** The time to the first token grows with the prompt. A few sessions with long prompts may all belong
+//! to one arm, and then this arm seems slow. Sessions differ so much that chance takes long to even that out. Within a
+//! class of lengths, both arms do the same work.
 //!
 //! **What is compared.** The share of times up to a bound in an arm is the mean of its classes' shares, weighted by
 //! how many requests of both arms together are of each class (direct standardisation). If the new arm is as fast in
@@ -33,46 +34,47 @@ use super::proportion::{self, Events};
 use super::times::{Times, WIDEST};
 use crate::observe::{MAX_INDEX, MIN_INDEX};
 
-/// The bounds whose evidence is kept once it was computed.
-const KNOWN: core::ops::RangeInclusive<i16> = MIN_INDEX - WIDEST..=MAX_INDEX + WIDEST;
-/// How often the strength of the claim is halved to find the likeliest shares.
+/// The bounds whose evidence is stored once it was computed.
+const STORED: core::ops::RangeInclusive<i16> = MIN_INDEX - WIDEST..=MAX_INDEX + WIDEST;
+/// How often the interval for the strength of the claim is halved, to find the likeliest shares.
 const HALVINGS: u32 = 40;
-/// How often it is doubled before that.
+/// How often the strength is doubled before that, to find the interval.
 const DOUBLINGS: u32 = 64;
 
-/// The times of an arm by class, seen with the weights of both arms.
+/// The times of one arm by class, with the weight of each class. Both arms have the same weights.
 #[derive(Clone, Debug)]
 pub struct ArmTimes {
     classes: Vec<(Times, f64)>,
     part: f64,
     /// The logarithm by which evidence is lessened.
     price: f64,
-    /// What was computed: the evidence for each bound that the share is greater than the part, and less.
+    /// The evidence for each bound that the share is greater than the part, once it was computed; else NaN.
     above: Vec<Cell<f64>>,
+    /// The same for less than the part.
     below: Vec<Cell<f64>>,
 }
 
-/// The arms of which these are all times, whatever the requests.
+/// Both arms with all of their times in one class.
 #[must_use]
 pub fn alike(old: Times, new: Times, part: f64) -> [ArmTimes; 2] {
     arm_times(vec![old], vec![new], part).map(|arm| ArmTimes { price: 0.0, ..arm })
 }
 
-/// The arms of which the classes of times are these, seen with the same weights: the requests of both together. Later
-/// looks may have more classes.
+/// Both arms with their times in these classes. The weight of a class is its part of the requests of both arms
+/// together. Later looks may have more classes.
 #[must_use]
 pub fn arm_times(old: Vec<Times>, new: Vec<Times>, part: f64) -> [ArmTimes; 2] {
-    let all: u64 = old.iter().chain(&new).fold(0, |sum, one| sum.saturating_add(one.len()));
+    let all: u64 = old.iter().chain(&new).fold(0, |sum, timing| sum.saturating_add(timing.len()));
     let weights: Vec<f64> = old
         .iter()
         .zip(&new)
         .map(|(old, new)| number(old.len().saturating_add(new.len())) / number(all.max(1)))
         .collect();
     let arm = |classes: Vec<Times>| {
-        let known = vec![Cell::new(f64::NAN); KNOWN.count()];
-        // What neither arm has weighs nothing.
+        let empty = vec![Cell::new(f64::NAN); STORED.count()];
+        // A class without requests in either arm has no weight.
         let classes = classes.into_iter().zip(weights.iter().copied()).filter(|(_, weight)| *weight > 0.0).collect();
-        ArmTimes { classes, part, price: LN_2, above: known.clone(), below: known }
+        ArmTimes { classes, part, price: LN_2, above: empty.clone(), below: empty }
     };
     [arm(old), arm(new)]
 }
@@ -83,13 +85,13 @@ fn number(count: u64) -> f64 {
 }
 
 impl ArmTimes {
-    /// How many times there are.
+    /// The number of times.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.classes.iter().fold(0, |sum, (times, _)| sum.saturating_add(times.len()))
     }
 
-    /// Whether there are none.
+    /// Whether there are no times.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -115,9 +117,9 @@ impl ArmTimes {
         if let [(times, _)] = self.classes.as_slice() {
             return proportion::evidence_above(times.up_to(bound), self.part);
         }
-        self.known(&self.above, bound, || {
-            let seen = self.classes.iter().map(|(times, weight)| (times.up_to(bound), *weight));
-            evidence_above(&seen.collect::<Vec<_>>(), self.part)
+        self.stored(&self.above, bound, || {
+            let classes = self.classes.iter().map(|(times, weight)| (times.up_to(bound), *weight));
+            evidence_above(&classes.collect::<Vec<_>>(), self.part)
         })
     }
 
@@ -126,16 +128,17 @@ impl ArmTimes {
         if let [(times, _)] = self.classes.as_slice() {
             return proportion::evidence_below(times.up_to(bound), self.part);
         }
-        self.known(&self.below, bound, || {
+        self.stored(&self.below, bound, || {
             // The share of the times above it is at most the rest.
-            let above = |seen: Events| Events { happened: seen.trials.saturating_sub(seen.happened), ..seen };
-            let seen = self.classes.iter().map(|(times, weight)| (above(times.up_to(bound)), *weight));
-            evidence_above(&seen.collect::<Vec<_>>(), 1.0 - self.part)
+            let above = |events: Events| Events { happened: events.trials.saturating_sub(events.happened), ..events };
+            let classes = self.classes.iter().map(|(times, weight)| (above(times.up_to(bound)), *weight));
+            evidence_above(&classes.collect::<Vec<_>>(), 1.0 - self.part)
         })
     }
 
-    fn known(&self, cells: &[Cell<f64>], bound: i16, compute: impl FnOnce() -> f64) -> f64 {
-        let place = usize::try_from(i32::from(bound) - i32::from(*KNOWN.start())).ok();
+    /// Returns a stored value, or computes and stores it.
+    fn stored(&self, cells: &[Cell<f64>], bound: i16, compute: impl FnOnce() -> f64) -> f64 {
+        let place = usize::try_from(i32::from(bound) - i32::from(*STORED.start())).ok();
         let Some(cell) = place.and_then(|place| cells.get(place)) else { return compute() };
         if cell.get().is_nan() {
             cell.set(compute());
@@ -145,13 +148,14 @@ impl ArmTimes {
 }
 
 /// The logarithm of the evidence against "the weighted mean of the rates is at most `limit`".
-fn evidence_above(seen: &[(Events, f64)], limit: f64) -> f64 {
-    let mixtures: f64 = seen.iter().map(|(events, _)| events.mixture()).sum();
+fn evidence_above(classes: &[(Events, f64)], limit: f64) -> f64 {
+    let mixtures: f64 = classes.iter().map(|(events, _)| events.mixture()).sum();
     let likelihood = |strength: f64| -> f64 {
-        seen.iter().map(|(events, weight)| events.likelihood(rate(*events, strength * weight))).sum()
+        classes.iter().map(|(events, weight)| events.likelihood(rate(*events, strength * weight))).sum()
     };
-    let mean =
-        |strength: f64| -> f64 { seen.iter().map(|(events, weight)| weight * rate(*events, strength * weight)).sum() };
+    let mean = |strength: f64| -> f64 {
+        classes.iter().map(|(events, weight)| weight * rate(*events, strength * weight)).sum()
+    };
     if mean(0.0) <= limit {
         return mixtures - likelihood(0.0);
     }
@@ -172,8 +176,8 @@ fn evidence_above(seen: &[(Events, f64)], limit: f64) -> f64 {
 
 /// The likeliest rate of a class under a claim that pulls it down with this strength: where the derivative of the
 /// likelihood is the strength. It solves `strength · p² − (trials + strength) · p + happened = 0`.
-fn rate(seen: Events, strength: f64) -> f64 {
-    let Events { happened, trials } = seen;
+fn rate(events: Events, strength: f64) -> f64 {
+    let Events { happened, trials } = events;
     let (yes, all) = (number(happened.min(trials)), number(trials));
     if happened == 0 {
         return 0.0;

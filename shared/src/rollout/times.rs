@@ -1,10 +1,11 @@
-//! The times of an arm of a rollout. Takes a histogram, returns how many times lie at or below each of its bounds. Used
-//! by [`super::quantile`] and [`super::strata`].
+//! The times of one arm of a rollout, such as the times to the first token. (An arm is the sessions with the old or
+//! with the new thing.) Takes a histogram, returns how many of its times lie at or below a bound. Used by
+//! [`super::quantile`] and [`super::strata`].
 
 use super::proportion::Events;
 use crate::observe::Histogram;
 
-/// The widest ratio that is looked at: 2^8.
+/// The widest ratio of two times that is considered, in buckets of the histogram: 2^8, as 8 buckets double a time.
 pub(super) const WIDEST: i16 = 64;
 
 /// How many times lie at or below each bound of a histogram.
@@ -28,18 +29,19 @@ impl Times {
         Self { at_or_below: at_or_below.collect(), zero: histogram.zero(), total }
     }
 
-    /// How many there are.
+    /// The number of times.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.total
     }
 
-    /// Whether there are none.
+    /// Whether there are no times.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.total == 0
     }
 
+    /// How many of the times lie at or below a bound of the histogram.
     pub(super) fn up_to(&self, bound: i16) -> Events {
         let place = self.at_or_below.partition_point(|(at, _)| *at <= bound);
         let last = place.checked_sub(1).and_then(|place| self.at_or_below.get(place));

@@ -80,6 +80,7 @@ impl ServiceBinding {
         self.priority == 0
     }
 
+    /// Checks that the parameters fit each other.
     fn check(&self) -> Result<(), String> {
         let has = |key: u16| self.params.iter().any(|(other, _)| *other == key);
         if self.is_alias() && !self.params.is_empty() {
@@ -116,7 +117,7 @@ fn number(digits: &[u8]) -> Option<u16> {
 
 /// One `key` or `key=value` at the start of `text`: the key, the unescaped value, and the rest of the text.
 fn parameter(text: &str) -> Result<(&str, Option<Vec<u8>>, &str), String> {
-    let end = text.find(|one: char| one == '=' || one.is_whitespace()).unwrap_or(text.len());
+    let end = text.find(|character: char| character == '=' || character.is_whitespace()).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     let Some(rest) = rest.strip_prefix('=') else { return Ok((name, None, rest)) };
     let (value, left) = character_string(rest).ok_or_else(|| {
@@ -164,6 +165,7 @@ fn character_string(text: &str) -> Option<(Vec<u8>, &str)> {
     }
 }
 
+/// The number of a parameter with this name.
 fn key(name: &str) -> Result<u16, String> {
     if HINTS.contains(&name) {
         return Err(format!("has {name}; leave it out, address hints are derived from the A and AAAA beside it"));
@@ -190,26 +192,26 @@ fn name_of(key: u16) -> String {
 
 /// A value in the wire form of its key (RFC 9460 §7, §8; RFC 9461 §5; RFC 9540 §4).
 fn encode(key: u16, name: &str, value: Option<Vec<u8>>) -> Result<Vec<u8>, String> {
-    let given = |what: &str| match &value {
+    let required = |what: &str| match &value {
         Some(value) if !value.is_empty() => Ok(value.as_slice()),
         _ => Err(format!("has {name} without a value; write {what}")),
     };
     match key {
-        0 => mandatory(given("the keys a client must understand, such as mandatory=alpn")?),
-        1 => alpn(given("protocols, such as alpn=h2,h3")?),
+        0 => mandatory(required("the keys a client must understand, such as mandatory=alpn")?),
+        1 => alpn(required("protocols, such as alpn=h2,h3")?),
         2 | 8 => match value {
             None => Ok(Vec::new()),
             Some(_) => Err(format!("has {name} with a value; it takes none")),
         },
         3 => {
-            let digits = given("a port, such as port=8443")?;
+            let digits = required("a port, such as port=8443")?;
             let port = number(digits).ok_or("has a port that is no number up to 65535; write one such as port=8443")?;
             Ok(port.to_be_bytes().to_vec())
         }
-        5 => base64(given("an ECHConfigList in base64")?)
+        5 => base64(required("an ECHConfigList in base64")?)
             .ok_or_else(|| "has an ech that is no base64; write the ECHConfigList in base64".to_owned()),
         7 => {
-            let path = given("a URI template, such as dohpath=/dns-query{?dns}")?;
+            let path = required("a URI template, such as dohpath=/dns-query{?dns}")?;
             let fits = path.starts_with(b"/")
                 && path.windows(4).any(|part| part == b"?dns")
                 && core::str::from_utf8(path).is_ok();
@@ -280,18 +282,18 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
     }
     let digits = &text[..text.len() - padding];
     let mut bytes = Vec::with_capacity(digits.len());
-    let (mut held, mut bits) = (0_u32, 0);
+    let (mut buffer, mut bits) = (0_u32, 0);
     for byte in digits {
-        held = held << 6 | u32::from(digit(*byte)?);
+        buffer = buffer << 6 | u32::from(digit(*byte)?);
         bits += 6;
         if bits >= 8 {
             bits -= 8;
-            let [.., byte] = (held >> bits).to_be_bytes();
+            let [.., byte] = (buffer >> bits).to_be_bytes();
             bytes.push(byte);
-            held &= (1 << bits) - 1;
+            buffer &= (1 << bits) - 1;
         }
     }
-    (held == 0).then_some(bytes)
+    (buffer == 0).then_some(bytes)
 }
 
 #[cfg(test)]

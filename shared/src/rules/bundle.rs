@@ -1,5 +1,6 @@
 //! The fields of the rules that say which version of a bundle the applications of each region get. Read by
-//! [`super::read`]; nodes serve bundles by them.
+//! [`super::read`]; nodes serve bundles by them. A bundle is a named, versioned set of files for applications, such as
+//! prompts.
 
 use std::collections::BTreeMap;
 

@@ -15,7 +15,7 @@ const LONGEST: usize = 1_024;
 /// The likeliest tokens at each position of the answers to all prompts, in the prompts' order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Canary {
-    /// By prompt; empty for one that wasn't answered.
+    /// The positions of the answer to each prompt; empty for a prompt that wasn't answered.
     pub prompts: Vec<Vec<Position>>,
 }
 
@@ -33,11 +33,11 @@ pub struct Token {
 }
 
 impl Token {
-    /// The cost of a token of which nothing more is told than that it is very unlikely.
+    /// The greatest cost. It also stands for tokens of which is only known that they are very unlikely.
     pub const LEAST: u16 = 20_000;
 
-    /// A token with a log probability in nats. Values that none can be are moved to the nearest that one can. `None` if
-    /// it is no number.
+    /// A token with a log probability in nats. A value outside of the possible range is moved to the nearest possible
+    /// value. `None` if it is no number.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // within 0 and LEAST
     pub fn new(text: &[u8], logprob: f64) -> Option<Self> {

@@ -1,5 +1,6 @@
 //! The fields of the rules that say how several nodes agree on health: which nodes vote, how long a status stands, and
-//! how much of a fence health may take away. Read by [`super::read`]; used by `fleet`, which decides.
+//! how much of a fence health may take away. Read by [`super::read`]; used by `fleet`, which decides. A fence is the
+//! list of the regions that may process a client's data.
 
 use std::collections::BTreeMap;
 

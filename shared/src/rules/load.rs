@@ -1,5 +1,6 @@
 //! The fields of the rules that say how full a region may get, and how its clients may be moved. Read by
-//! [`super::read`]; used by `load`, which plans with them.
+//! [`super::read`]; used by `load`, which plans with them. A fence is the list of the regions that may process a
+//! client's data.
 
 use core::fmt;
 

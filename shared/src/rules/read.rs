@@ -63,6 +63,7 @@ struct Context {
 }
 
 impl Context {
+    /// Collects the names that the document declares, before anything that refers to them is read.
     fn gather(node: &Node) -> Self {
         let keys = |section: &str| members(node, section).map(|(key, _)| key.clone()).collect();
         let endpoints = members(node, "regions")
@@ -124,6 +125,7 @@ pub(crate) async fn rules(reader: &mut Reader<'_>, node: &Node, turns: &mut Turn
     Some(rules)
 }
 
+/// Reads a section: an object of names and values.
 async fn map<K: Ord, V>(
     fields: &mut Fields<'_, '_, '_>,
     section: &'static str,
@@ -152,6 +154,7 @@ async fn map<K: Ord, V>(
     map
 }
 
+/// Reads a section that is a list.
 async fn list<V>(
     fields: &mut Fields<'_, '_, '_>,
     key: &'static str,
@@ -175,6 +178,7 @@ fn jurisdiction_name(text: &str) -> Option<JurisdictionId> {
     JurisdictionId::parse(text).filter(|_| !like_a_code && text != "unknown")
 }
 
+/// Reads a jurisdiction: the countries that it consists of.
 fn jurisdiction(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Option<Jurisdiction> {
     let mut fields = reader.object(node)?;
     if !fields.has("countries") && !fields.has("include") {
@@ -194,6 +198,7 @@ fn jurisdiction(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Option
     Some(read)
 }
 
+/// Reads the name of a built-in set of countries.
 fn built_in(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     let name = reader.string(node)?;
     if geo::BUILT_IN_SETS.contains(&name) {
@@ -215,12 +220,13 @@ fn excluded(
         return reader.fail(format!("is {code}, which stands in \"countries\" too; keep it in one of them"));
     }
     if !include.iter().filter_map(|name| geo::built_in_set(name)).any(|set| set.contains(code)) {
-        let why = geo::territory(code).map(|one| format!(": {code} {}", one.why)).unwrap_or_default();
+        let why = geo::territory(code).map(|territory| format!(": {code} {}", territory.why)).unwrap_or_default();
         return reader.fail(format!("is {code}, which no included set holds{why}; leave it out"));
     }
     Some(code)
 }
 
+/// Reads a tenant.
 fn tenant(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Tenant> {
     let mut fields = reader.object(node)?;
     let key_sha256 = fields.required("key_sha256", "the digests that `bailiwick hash-key` prints", |reader, node| {
@@ -266,6 +272,7 @@ fn tenant(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option
     })
 }
 
+/// Reads a network whose country the document declares.
 fn network(reader: &mut Reader<'_>, index: usize, node: &Node, context: &mut Context) -> Option<Network> {
     let mut fields = reader.object(node)?;
     let prefix = fields.required("prefix", "a prefix such as \"198.51.100.0/24\"", |reader, node| {
@@ -292,14 +299,16 @@ fn keeping(reader: &mut Reader<'_>, node: &Node) -> Option<Keeping> {
     Some(Keeping { stale_for })
 }
 
+/// Reads an override, which forces a region or an endpoint up or down until a time.
 fn an_override(reader: &mut Reader<'_>, index: usize, node: &Node, context: &mut Context) -> Option<Override> {
     let mut fields = reader.object(node)?;
     let is_whole = !fields.has("endpoint");
-    let once =
-        |reader: &mut Reader<'_>, overridden: &mut HashMap<_, _>, of: Overridden| match overridden.insert(of, index) {
-            Some(first) => reader.fail(format!("is overridden at /overrides/{first} too; keep one")),
-            None => Some(()),
-        };
+    let once = |reader: &mut Reader<'_>, overridden: &mut HashMap<_, _>, subject: Overridden| match overridden
+        .insert(subject, index)
+    {
+        Some(first) => reader.fail(format!("is overridden at /overrides/{first} too; keep one")),
+        None => Some(()),
+    };
     let region = fields.required("region", "the region's name", |reader, node| {
         let region = reference(reader, node, "region", &context.regions, RegionId::parse)?;
         if is_whole {
@@ -311,8 +320,8 @@ fn an_override(reader: &mut Reader<'_>, index: usize, node: &Node, context: &mut
     let names = names.map_or(&[][..], Vec::as_slice);
     let endpoint = fields.optional("endpoint", |reader, node| {
         let endpoint = reference(reader, node, "endpoint", names, EndpointId::parse)?;
-        let of = Overridden { region: region.clone()?, endpoint: Some(endpoint.clone()) };
-        once(reader, &mut context.overridden, of)?;
+        let subject = Overridden { region: region.clone()?, endpoint: Some(endpoint.clone()) };
+        once(reader, &mut context.overridden, subject)?;
         Some(endpoint)
     });
     let choices = [("up", Status::Up), ("down", Status::Down)];

@@ -1,5 +1,7 @@
-//! The fields of the rules that say how something new replaces something old, region after region, and where that
-//! stands. Read by [`super::read`]; the edge sends requests by it, and [`crate::rollout`] judges it.
+//! The fields of the rules about rollouts. A rollout replaces something old by something new, region after region; the
+//! sessions with the old and with the new thing are its arms. The fields say what is replaced, by which steps and
+//! checks, and how far the rollout has got. Read by [`super::read`]; the edge chooses an arm for each request, and
+//! [`crate::rollout`] decides about the next step.
 
 use core::fmt;
 use std::borrow::Cow;
@@ -105,7 +107,7 @@ impl Measure {
     /// The name in the rules.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        Self::ALL.iter().find(|(_, one)| *one == self).map_or("", |(name, _)| name)
+        Self::ALL.iter().find(|(_, measure)| *measure == self).map_or("", |(name, _)| name)
     }
 
     /// Whether it is a time, which is compared by ratio, and not a share, which is compared by difference.

@@ -53,7 +53,7 @@ impl fmt::Display for HostName {
 pub struct HttpUrl(url::Url);
 
 impl HttpUrl {
-    /// Reads a URL; the error is what to say about it.
+    /// Reads a URL. The error is the end of a message about the text.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         let Ok(url) = url::Url::parse(text) else {
             return Err("is not a URL; write one such as https://gpu.example.net/v1");
@@ -76,7 +76,7 @@ impl HttpUrl {
         Self(url)
     }
 
-    /// What keeps this URL from being an endpoint's base, if anything.
+    /// Why this URL can't be an endpoint's base; `None` if it can.
     pub(super) fn unfit_for_endpoint(&self) -> Option<&'static str> {
         if self.0.query().is_some() {
             return Some("holds a query; leave out '?' and what follows");

@@ -12,8 +12,8 @@ use crate::time::{Millis, Timestamp};
 
 /// The schema (draft 2020-12) as pretty-printed JSON with a final newline.
 ///
-/// Editors complete and check a rules document by it when the document names it as `$schema`. It knows shapes only;
-/// what one part says of another is checked by `bailiwick check`.
+/// Editors complete and check a rules document by it when the document names it as `$schema`. It describes the form of
+/// a document only. Whether the parts of a document fit each other is checked by `bailiwick check`.
 #[must_use]
 pub fn json_schema_text() -> String {
     let mut schema = schemars::schema_for!(Rules);

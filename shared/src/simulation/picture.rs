@@ -11,7 +11,7 @@ use crate::time::Millis;
 
 /// The most regions that get a line of their own: those with the highest peaks.
 const LINES: usize = 8;
-/// Colours that can be told apart by people who don't see red or green (Okabe and Ito 2008).
+/// Colours that can be distinguished by people who don't see red or green (Okabe and Ito 2008).
 const COLOURS: [&str; LINES] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#b8a800"];
 /// The measures of a panel, in pixels.
 const WIDTH: f64 = 820.0;
@@ -46,25 +46,27 @@ pub fn svg(table: &Table, scenario: &Scenario, outcomes: &[Outcome]) -> String {
 /// A text escaped for HTML or SVG. Control characters are left out.
 #[must_use]
 pub fn escape(text: &str) -> String {
-    let kept = text.chars().filter(|one| !one.is_control());
-    kept.map(|one| match one {
-        '<' => "&lt;".to_owned(),
-        '>' => "&gt;".to_owned(),
-        '&' => "&amp;".to_owned(),
-        '"' => "&quot;".to_owned(),
-        other => other.to_string(),
-    })
-    .collect()
+    let printable = text.chars().filter(|character| !character.is_control());
+    printable
+        .map(|character| match character {
+            '<' => "&lt;".to_owned(),
+            '>' => "&gt;".to_owned(),
+            '&' => "&amp;".to_owned(),
+            '"' => "&quot;".to_owned(),
+            other => other.to_string(),
+        })
+        .collect()
 }
 
 /// The regions with the highest peaks over all outcomes, sorted by index.
 fn shown(table: &Table, outcomes: &[Outcome]) -> Vec<RegionIndex> {
     let peak = |index: usize| {
-        let loads = outcomes.iter().flat_map(|outcome| &outcome.samples).filter_map(|one| *one.loads.get(index)?);
+        let loads =
+            outcomes.iter().flat_map(|outcome| &outcome.samples).filter_map(|sample| *sample.loads.get(index)?);
         loads.fold(0.0_f64, f64::max)
     };
     let mut peaks: Vec<(f64, usize)> = (0..table.regions().len()).map(|index| (peak(index), index)).collect();
-    peaks.sort_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
+    peaks.sort_by(|peak, other| other.0.total_cmp(&peak.0).then(peak.1.cmp(&other.1)));
     let chosen: BTreeSet<usize> = peaks.into_iter().take(LINES).map(|(_, index)| index).collect();
     chosen.into_iter().map(RegionIndex::new).collect()
 }
@@ -123,7 +125,8 @@ fn panel(out: &mut String, scenario: &Scenario, outcome: &Outcome, shown: &[Regi
             (to - from).max(0.0)
         );
     }
-    for load in [0.0, 0.5, 1.0].into_iter().chain((3..=10).map(|half| f64::from(half) / 2.0)).filter(|one| *one <= most)
+    for load in
+        [0.0, 0.5, 1.0].into_iter().chain((3..=10).map(|half| f64::from(half) / 2.0)).filter(|load| *load <= most)
     {
         let (colour, at) = (if load == 1.0 { "#c00" } else { "#ddd" }, y(load));
         let _ = writeln!(
@@ -140,9 +143,9 @@ fn panel(out: &mut String, scenario: &Scenario, outcome: &Outcome, shown: &[Regi
         .samples
         .iter()
         .zip(0..)
-        .map(|(one, nth)| format!("{}L{:.1} {:.1}", line_break(nth), x(one.at), y(one.refused * most)));
+        .map(|(sample, nth)| format!("{}L{:.1} {:.1}", line_break(nth), x(sample.at), y(sample.refused * most)));
     let refused: String = refused.collect();
-    let last = outcome.samples.last().map_or(LEFT, |one| x(one.at));
+    let last = outcome.samples.last().map_or(LEFT, |sample| x(sample.at));
     let bottom = top + HEIGHT;
     let _ = writeln!(
         out,

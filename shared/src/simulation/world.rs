@@ -1,5 +1,6 @@
-//! The simulated world. Takes a table, a scenario and a way of steering; returns peaks, refusals and moves. Called by
-//! `bailiwick simulate`.
+//! The simulated world: regions with a load, and cohorts of clients that move between them. Takes a table (the compiled
+//! rules), a scenario and a way of steering; plays the scenario step by step, and returns the highest loads, the
+//! refused requests and the moved clients. Called by `bailiwick simulate`.
 
 #[cfg(test)]
 mod tests;
@@ -8,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::scenario::Scenario;
 use crate::geo::CountryCode;
-use crate::load::{ClassIndex, Classes, Demand, Plan, Reading, RegionSeen, Seen, plan};
+use crate::load::{ClassIndex, Classes, Demand, Plan, PlanInput, Reading, RegionInput, plan};
 use crate::rules::ShedAt;
 use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
@@ -125,7 +126,7 @@ struct World<'s> {
     way: Way,
     classes: Classes,
     cohorts: Vec<Cohort>,
-    regions: Vec<Place>,
+    regions: Vec<SimulatedRegion>,
     plan: Option<Plan>,
     /// The demand that was offered to each region at past times, newest last.
     past: VecDeque<(Millis, Vec<f64>)>,
@@ -140,7 +141,7 @@ struct World<'s> {
 
 /// A region.
 #[derive(Clone)]
-struct Place {
+struct SimulatedRegion {
     capacity: Option<f64>,
     offered: f64,
     /// When the region serves again, if it is down.
@@ -157,8 +158,8 @@ impl<'s> World<'s> {
     fn new(table: &'s Table, scenario: &'s Scenario, way: Way) -> Self {
         let classes = Classes::new(table, &scenario.demand);
         let cohorts = cohorts(table, scenario, &classes);
-        let capacity = |index| RegionSeen::stated(table, RegionIndex(index), true, None).capacity.map(in_requests);
-        let place = |index| Place {
+        let capacity = |index| RegionInput::stated(table, RegionIndex(index), true, None).capacity.map(in_requests);
+        let place = |index| SimulatedRegion {
             capacity: capacity(index),
             offered: 0.0,
             down_until: None,
@@ -226,10 +227,10 @@ impl<'s> World<'s> {
     /// Decides where all clients should be.
     fn steer(&mut self, at: Millis) {
         if self.way == Way::Load {
-            let seen = self.seen(at);
-            let seen = Seen { regions: &seen, interval: self.scenario.readings };
+            let regions = self.observed_regions(at);
+            let input = PlanInput { regions: &regions, interval: self.scenario.readings };
             let now = Timestamp(i64::try_from(at.0).unwrap_or(i64::MAX));
-            self.plan = Some(plan(self.table, &self.classes, &seen, self.plan.as_ref(), now));
+            self.plan = Some(plan(self.table, &self.classes, &input, self.plan.as_ref(), now));
         }
         for (index, class) in self.classes.list().iter().enumerate() {
             let is_up = |region: &&RegionIndex| self.regions[region.get()].thought_up;
@@ -242,10 +243,10 @@ impl<'s> World<'s> {
             let cohort = &mut self.cohorts[index];
             cohort.goal.clear();
             let mut left = 1.0;
-            for one in moves.iter().filter(|one| one.share.0 > 0) {
-                let share = f64::from(one.share.0) / 1e6;
+            for moved in moves.iter().filter(|moved| moved.share.0 > 0) {
+                let share = f64::from(moved.share.0) / 1e6;
                 left -= share;
-                add(&mut cohort.goal, one.to, share);
+                add(&mut cohort.goal, moved.to, share);
             }
             add(&mut cohort.goal, stays, left.max(0.0));
             self.outcome.turns += u32::from(cohort.turns(1.0 - left));
@@ -253,7 +254,7 @@ impl<'s> World<'s> {
     }
 
     /// What the planner sees: health as probes report it, and loads as they were some time ago.
-    fn seen(&mut self, at: Millis) -> Vec<RegionSeen> {
+    fn observed_regions(&mut self, at: Millis) -> Vec<RegionInput> {
         let due = Millis(at.0.saturating_sub(self.scenario.delay.0));
         let is_round = at.0 % self.scenario.readings.0.max(1) < self.scenario.step.0;
         if let Some((when, offered)) = self.past.iter().rev().find(|(when, _)| *when <= due).filter(|_| is_round) {
@@ -264,14 +265,14 @@ impl<'s> World<'s> {
                 }
             }
         }
-        let seen = |(index, place): (u32, &Place)| {
+        let input_of = |(index, place): (u32, &SimulatedRegion)| {
             let reading = place.reading.map(|(at, offered)| Reading {
                 used: in_thousandths(offered),
                 at: Timestamp(i64::try_from(at.0).unwrap_or(i64::MAX)),
             });
-            RegionSeen::stated(self.table, RegionIndex(index), place.thought_up, reading)
+            RegionInput::stated(self.table, RegionIndex(index), place.thought_up, reading)
         };
-        (0..).zip(&self.regions).map(seen).collect()
+        (0..).zip(&self.regions).map(input_of).collect()
     }
 
     /// Moves clients towards where they should be, each group at its own speed.
@@ -322,8 +323,8 @@ impl<'s> World<'s> {
             }
         }
         self.past.push_back((at, self.regions.iter().map(|place| place.offered).collect()));
-        let kept = usize::try_from(self.scenario.delay.0 / self.scenario.step.0.max(1)).unwrap_or(0) + 2;
-        while self.past.len() > kept {
+        let most = usize::try_from(self.scenario.delay.0 / self.scenario.step.0.max(1)).unwrap_or(0) + 2;
+        while self.past.len() > most {
             self.past.pop_front();
         }
         self.outcome.worst_step = self.outcome.worst_step.max(part_of(refused, offered));
@@ -363,8 +364,9 @@ fn cohorts(table: &Table, scenario: &Scenario, classes: &Classes) -> Vec<Cohort>
         let alone = Demand::from([((service, country), peak)]);
         // A country belongs to the class whose regions have the same order as the country's own.
         let order = Classes::new(table, &alone).list().first().map(|class| class.order.clone());
-        let found = classes.list().iter().position(|one| one.service == service && Some(&one.order) == order.as_ref());
-        if let Some(class) = found {
+        let class =
+            classes.list().iter().position(|class| class.service == service && Some(&class.order) == order.as_ref());
+        if let Some(class) = class {
             of_class.entry(class).or_default().push((country, in_requests(peak)));
         }
     }
@@ -399,7 +401,7 @@ fn pace(step: Millis, kept_for: Millis) -> f64 {
 }
 
 fn add(spread: &mut Spread, region: RegionIndex, share: f64) {
-    match spread.iter_mut().find(|(one, _)| *one == region) {
+    match spread.iter_mut().find(|(known, _)| *known == region) {
         Some((_, there)) => *there += share,
         None => spread.push((region, share)),
     }
@@ -409,12 +411,12 @@ fn add(spread: &mut Spread, region: RegionIndex, share: f64) {
 fn approach(spread: &mut Spread, goal: &Spread, pace: f64) -> f64 {
     let mut moved = 0.0;
     for (region, share) in goal {
-        let there = spread.iter().find(|(one, _)| one == region).map_or(0.0, |(_, there)| *there);
+        let there = spread.iter().find(|(known, _)| known == region).map_or(0.0, |(_, there)| *there);
         let change = (share - there) * pace;
         moved += change.max(0.0);
         add(spread, *region, change);
     }
-    for (_, there) in spread.iter_mut().filter(|(region, _)| !goal.iter().any(|(one, _)| one == region)) {
+    for (_, there) in spread.iter_mut().filter(|(region, _)| !goal.iter().any(|(known, _)| known == region)) {
         *there -= *there * pace;
     }
     spread.retain(|(_, share)| *share > 1e-9);

@@ -1,5 +1,6 @@
 //! Orders regions by the expected time to the first token. Takes a steering and the medians that nodes observed;
 //! changes the order of the offered regions within each tier of residency. Called by the edge; DNS orders by distance.
+//! A fence is the list of the regions that may process a client's data.
 //!
 //! The expected time is the sum of the network time, 1 ms for each 100 km, and the median observed in the region. A
 //! region whose distance or median isn't known keeps its place in the order by distance. Only regions that are offered
@@ -52,8 +53,9 @@ impl FirstTokens {
     pub fn read(table: &Table, medians: &Medians) -> Self {
         let of_service = |(service, regions): (&ServiceId, &BTreeMap<RegionId, u32>)| {
             let service = table.service_named(service.as_str())?;
-            let known = |(region, ms): (&RegionId, &u32)| Some(((service, table.region_named(region.as_str())?), *ms));
-            Some(regions.iter().filter_map(known).collect::<Vec<_>>())
+            let by_index =
+                |(region, ms): (&RegionId, &u32)| Some(((service, table.region_named(region.as_str())?), *ms));
+            Some(regions.iter().filter_map(by_index).collect::<Vec<_>>())
         };
         Self(medians.iter().filter_map(of_service).flatten().collect())
     }
@@ -113,13 +115,13 @@ pub fn applies(table: &Table, ask: &Ask<'_>, ranking: &Ranking) -> bool {
 /// that an order doesn't change back and forth with every report. Medians that nodes no longer report are dropped.
 #[must_use]
 pub fn hold(before: &Medians, reported: &Medians) -> Medians {
-    let held = |service: &ServiceId, region: &RegionId, now: u32| {
+    let held_for = |service: &ServiceId, region: &RegionId, now: u32| {
         let before = before.get(service).and_then(|regions| regions.get(region)).copied();
         let is_close = |before: &u32| 5 * u64::from(before.abs_diff(now)) < u64::from(*before);
         before.filter(is_close).unwrap_or(now)
     };
     let of_service = |(service, regions): (&ServiceId, &BTreeMap<RegionId, u32>)| {
-        let regions = regions.iter().map(|(region, ms)| (region.clone(), held(service, region, *ms)));
+        let regions = regions.iter().map(|(region, ms)| (region.clone(), held_for(service, region, *ms)));
         (service.clone(), regions.collect())
     };
     reported.iter().map(of_service).collect()

@@ -1,7 +1,7 @@
 //! Replicas of knowledge in a decision. A replica is a body of knowledge, such as a search index, and regions hold
 //! copies of it. A copy lags if it is too far behind its leader. Takes what a request needs and the health of regions,
 //! returns which regions lag, which have another version, and which is least behind. Called by [`super::decide`]; does
-//! nothing for requests that need no replica.
+//! nothing for requests that need no replica. A fence is the list of the regions that may process a client's data.
 
 use super::{Conditions, Ranking};
 use crate::health::{Lag, RegionHealth, ReplicaHealth, ReplicaSet, Status, version_of_most};
@@ -15,11 +15,11 @@ pub(super) struct Knowledge<'a> {
     health: &'a [RegionHealth],
     /// The version that the copies in the fence have to have, by the replica's position in the table. Only for replicas
     /// that are grouped by version.
-    versions: Vec<(usize, Wanted<'a>)>,
+    versions: Vec<(usize, RequiredVersion<'a>)>,
 }
 
 /// The version that a replica's copies have to have.
-struct Wanted<'a> {
+struct RequiredVersion<'a> {
     version: &'a str,
     /// Whether a copy whose version isn't known is withheld.
     withholds_unknown: bool,
@@ -57,7 +57,7 @@ impl<'a> Knowledge<'a> {
             // While no version is known at all, as at an edge without reports of nodes, a pinned version withholds
             // nothing.
             let is_any_known = copies(at).next().is_some();
-            Some((at, Wanted { version, withholds_unknown: is_any_known && replica.limits.withholds_unknown }))
+            Some((at, RequiredVersion { version, withholds_unknown: is_any_known && replica.limits.withholds_unknown }))
         });
         Some(Self { table, needs: ranking.needs, health, versions: versions.collect() })
     }
@@ -80,9 +80,9 @@ impl<'a> Knowledge<'a> {
                 let lag = copy.lag.zip(replica.limits.max).map_or(u64::MAX, |(lag, max)| lag.per_mille_of(max));
                 copies.kept_at = copies.kept_at.filter(|_| replica.keep_freshest).map(|worst| worst.max(lag));
             }
-            if let Some((_, wanted)) = self.versions.iter().find(|(at, _)| *at == copy.replica) {
-                let is_other = |version: &str| wanted.version != version;
-                copies.has_other_version |= copy.version.as_deref().map_or(wanted.withholds_unknown, is_other);
+            if let Some((_, required)) = self.versions.iter().find(|(at, _)| *at == copy.replica) {
+                let is_other = |version: &str| required.version != version;
+                copies.has_other_version |= copy.version.as_deref().map_or(required.withholds_unknown, is_other);
             }
         }
         copies.kept_at = copies.kept_at.filter(|_| copies.lags && !copies.has_other_version);

@@ -57,7 +57,7 @@ fn for_all(property: &str, cases: u64, check: impl Fn(Case) -> bool) {
         let (health, local, now) = conditions(&mut random, &table);
         let case = Case { random, document, table, ask, health, local, now };
         let holds = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| check(case)));
-        assert!(holds.as_ref().is_ok_and(|held| *held), "{property}: seed {seed} ({holds:?})");
+        assert!(holds.as_ref().is_ok_and(|is_true| *is_true), "{property}: seed {seed} ({holds:?})");
     }
     println!("{property}: {cases} random cases");
 }
@@ -74,11 +74,11 @@ fn countries_by_the_book(jurisdiction: &Value) -> CountrySet {
     let listed = jurisdiction["countries"].as_array().into_iter().flatten();
     let mut set: CountrySet = listed.filter_map(|code| CountryCode::parse(code.as_str()?)).collect();
     for included in jurisdiction["include"].as_array().into_iter().flatten() {
-        let held = built_in_set(included.as_str().unwrap()).unwrap();
-        let excluded = |one: &CountryCode| {
-            jurisdiction["exclude"].as_array().is_some_and(|all| all.contains(&one.as_str().into()))
+        let built_in = built_in_set(included.as_str().unwrap()).unwrap();
+        let excluded = |country: &CountryCode| {
+            jurisdiction["exclude"].as_array().is_some_and(|all| all.contains(&country.as_str().into()))
         };
-        set.extend(&held.iter().filter(|one| !excluded(one)).collect());
+        set.extend(&built_in.iter().filter(|country| !excluded(country)).collect());
     }
     set
 }
@@ -117,11 +117,11 @@ fn fence_by_the_book(case: &Case) -> Vec<String> {
         rule["clients"].as_array().unwrap().iter().any(|client| match (client.as_str().unwrap(), &mine) {
             ("unknown", mine) => mine.is_none(),
             ("*", mine) => mine.is_some(),
-            (name, Some(mine)) => mine.iter().any(|one| one == name),
+            (name, Some(mine)) => mine.iter().any(|name_of_region| name_of_region == name),
             (_, None) => false,
         })
     });
-    let Some(process_in) = own.or(rule).map(|one| one["process_in"].as_array().unwrap()) else { return Vec::new() };
+    let Some(process_in) = own.or(rule).map(|rule| rule["process_in"].as_array().unwrap()) else { return Vec::new() };
 
     let lies_in = |region: &str, jurisdiction: &str| {
         let places = document["regions"][region]["countries"].as_array().unwrap();
@@ -137,8 +137,8 @@ fn fence_by_the_book(case: &Case) -> Vec<String> {
     let is_in_fence = |region: &String| {
         process_in.iter().any(|tier| match tier {
             Value::String(any) if any == "*" => true,
-            Value::String(one) => lies_in(region, one),
-            several => several.as_array().unwrap().iter().any(|one| lies_in(region, one.as_str().unwrap())),
+            Value::String(id) => lies_in(region, id),
+            several => several.as_array().unwrap().iter().any(|id| lies_in(region, id.as_str().unwrap())),
         })
     };
     let mut fence: Vec<String> = regions.filter(is_in_fence).collect();
@@ -241,7 +241,8 @@ fn patterns_order_as_they_say() {
         let service = case.table.service(case.ask.service);
         let standing = stand(&case.table, &case.ask.client);
         let ranking = rank(&case.table, case.ask.service, &standing, case.ask.path_class);
-        let written = |ranked: &Ranked| service.regions.iter().position(|&one| one == ranked.fenced.region).unwrap();
+        let written =
+            |ranked: &Ranked| service.regions.iter().position(|&region| region == ranked.fenced.region).unwrap();
         ranking.order.windows(2).all(|pair| {
             let standby = |ranked: &Ranked| case.table.region(ranked.fenced.region).standby;
             let (a, b) = (&pair[0], &pair[1]);
@@ -267,7 +268,8 @@ fn home_is_alone_and_a_hub_is_never_revived() {
             Pattern::RegionalSharding => steering.ordered.len() <= 1,
             Pattern::HubAndSpoke if hub_path => {
                 let hub = &service.hub.as_ref().unwrap().region;
-                !steering.revived && steering.ordered.iter().all(|one| case.table.region(one.fenced.region).id == *hub)
+                !steering.revived
+                    && steering.ordered.iter().all(|ranked| case.table.region(ranked.fenced.region).id == *hub)
             }
             _ => steering.withheld.iter().all(|withheld| withheld.reason != Reason::NotHome),
         }

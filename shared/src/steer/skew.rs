@@ -1,27 +1,31 @@
-//! Releases in a decision. A release says which model, engine and settings should run under a name of a model; skew
-//! means that an endpoint runs something else. Takes a fence and the health of its regions, returns which endpoints run
-//! something else than the release pins, or than most regions of the fence run. Called by [`super::decide`], by the
-//! edge for each region's endpoints, and by reports.
+//! Finds endpoints that run something else than they should. Takes a fence (the regions that may process a client) and
+//! the health of its regions; returns the endpoints that differ, and the endpoints and regions that are withheld for
+//! it, which means that no request is sent there. Called by [`super::decide`], by the edge for each region's endpoints,
+//! and by reports.
+//!
+//! A release says which model, engine and settings should run under a name of a model. Skew means that an endpoint runs
+//! something else. Each property that is compared is an [`Aspect`]. A release may pin an aspect, that is, name the
+//! value that every endpoint must have. Where nothing is pinned, the majority of the fence's regions is right.
 
 use super::{Conditions, forced_endpoint};
-use crate::health::{Aspect, ReleaseHealth, Said, Status};
+use crate::health::{Aspect, AspectValue, ReleaseHealth, Status};
 use crate::table::{RegionIndex, ReleaseIndex, Table};
 
-/// An endpoint that runs something else.
+/// An endpoint that runs something else than it should.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Differing {
+pub struct DifferingEndpoint {
     /// Its region.
     pub region: RegionIndex,
     /// Its position in the region.
     pub endpoint: usize,
-    /// What differs from the pin, or from most regions of the fence.
+    /// The aspects that differ from the pin, or from most regions of the fence.
     pub aspects: Vec<Aspect>,
     /// The aspects of which no version has a majority, so that nobody knows which version is right. Nothing is withheld
     /// because of these.
     pub undecided: Vec<Aspect>,
 }
 
-impl Differing {
+impl DifferingEndpoint {
     /// Whether the endpoint surely differs, so that it is withheld if the release says `withhold`.
     #[must_use]
     pub fn is_certain(&self) -> bool {
@@ -35,63 +39,83 @@ impl Differing {
 /// down. An endpoint that runs something else on purpose, because of a rollout, neither votes nor differs. An aspect
 /// that isn't known differs from nothing.
 #[must_use]
-pub fn differing(
+pub fn differing_endpoints(
     table: &Table,
     fence: &[RegionIndex],
     release: ReleaseIndex,
     conditions: &Conditions<'_>,
-) -> Vec<Differing> {
-    let known = |region: RegionIndex| {
-        let of_region = conditions.health.get(region.get()).map_or(&[][..], |health| &health.releases);
-        let is_counted = move |one: &&ReleaseHealth| {
-            one.release == release.get() && !table.is_on_trial(region, one.endpoint, release)
-        };
-        of_region.iter().filter(is_counted)
-    };
-    let is_other = |one: &ReleaseHealth| one.said.contains(&Said::Other);
-    let majorities = Aspect::ALL.map(|aspect| {
-        let votes = fence.iter().filter_map(|region| {
-            let versions = known(*region).filter(|one| !is_other(one)).filter_map(|one| version(one.of(aspect)));
-            majority(versions).0
-        });
-        majority(votes)
+) -> Vec<DifferingEndpoint> {
+    let endpoints_of = |region: RegionIndex| compared_endpoints(table, region, release, conditions);
+    let votes = Aspect::ALL.map(|aspect| {
+        let votes_of_regions = fence.iter().filter_map(|region| vote_of_region(endpoints_of(*region), aspect));
+        majority(votes_of_regions)
     });
-    let mut found = Vec::new();
+    let mut differing = Vec::new();
     for &region in fence {
-        for one in known(region) {
+        for endpoint in endpoints_of(region) {
             let (mut aspects, mut undecided) = (Vec::new(), Vec::new());
-            for (aspect, (most, is_split)) in Aspect::ALL.into_iter().zip(majorities) {
-                match (one.of(aspect), most) {
-                    (Said::Other, _) => aspects.push(aspect),
-                    (Said::Version(version), Some(most)) if version != most => aspects.push(aspect),
-                    (Said::Version(_), None) if is_split => undecided.push(aspect),
+            for (aspect, vote) in Aspect::ALL.into_iter().zip(votes) {
+                match (endpoint.value(aspect), vote.winner) {
+                    (AspectValue::DiffersFromPin, _) => aspects.push(aspect),
+                    (AspectValue::Version(version), Some(winner)) if version != winner => aspects.push(aspect),
+                    (AspectValue::Version(_), None) if vote.is_split => undecided.push(aspect),
                     _ => {}
                 }
             }
             if !aspects.is_empty() || !undecided.is_empty() {
-                found.push(Differing { region, endpoint: one.endpoint, aspects, undecided });
+                differing.push(DifferingEndpoint { region, endpoint: endpoint.endpoint, aspects, undecided });
             }
         }
     }
-    found
+    differing
 }
 
-fn version(said: Said) -> Option<u32> {
-    if let Said::Version(version) = said { Some(version) } else { None }
+/// The endpoints of a region whose release is compared: those of which something is known, but for those that run
+/// something else on purpose, because of a rollout.
+fn compared_endpoints<'a>(
+    table: &'a Table,
+    region: RegionIndex,
+    release: ReleaseIndex,
+    conditions: &Conditions<'a>,
+) -> impl Iterator<Item = &'a ReleaseHealth> {
+    let of_region = conditions.health.get(region.get()).map_or(&[][..], |health| &health.releases);
+    of_region.iter().filter(move |endpoint| {
+        endpoint.release == release.get() && !table.is_on_trial(region, endpoint.endpoint, release)
+    })
 }
 
-/// The version that more than half have, and whether there is none although there are several versions.
-fn majority(versions: impl Iterator<Item = u32>) -> (Option<u32>, bool) {
+/// The version of an aspect that most endpoints of a region run; `None` if no version has a majority. An endpoint that
+/// differs from a pin of the release is known to be wrong, so it has no vote.
+fn vote_of_region<'a>(endpoints: impl Iterator<Item = &'a ReleaseHealth>, aspect: Aspect) -> Option<u32> {
+    let voters = endpoints.filter(|endpoint| !endpoint.values.contains(&AspectValue::DiffersFromPin));
+    let versions = voters.filter_map(|endpoint| match endpoint.value(aspect) {
+        AspectValue::Version(version) => Some(version),
+        _ => None,
+    });
+    majority(versions).winner
+}
+
+/// The result of a vote on the version that is right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Vote {
+    /// The version with more than half of the votes.
+    winner: Option<u32>,
+    /// Whether there are votes for several versions and none of them wins.
+    is_split: bool,
+}
+
+/// Counts votes. Each item of `versions` is one vote for that version.
+fn majority(versions: impl Iterator<Item = u32>) -> Vote {
     let mut counts: Vec<(u32, usize)> = Vec::new();
     for version in versions {
-        match counts.iter_mut().find(|(one, _)| *one == version) {
+        match counts.iter_mut().find(|(counted, _)| *counted == version) {
             Some((_, count)) => *count += 1,
             None => counts.push((version, 1)),
         }
     }
-    let all: usize = counts.iter().map(|(_, count)| *count).sum();
-    let most = counts.iter().find(|(_, count)| 2 * count > all).map(|(version, _)| *version);
-    (most, most.is_none() && counts.len() > 1)
+    let total: usize = counts.iter().map(|(_, count)| *count).sum();
+    let winner = counts.iter().find(|(_, count)| 2 * count > total).map(|(version, _)| *version);
+    Vote { winner, is_split: winner.is_none() && counts.len() > 1 }
 }
 
 /// Which endpoints and regions of a fence are withheld because of what they run.
@@ -113,12 +137,12 @@ impl Skew {
         }
         let skew = match model {
             Some(model) => {
-                let endpoints = withheld(table, fence, table.release_of(model)?, conditions);
+                let endpoints = withheld_endpoints(table, fence, table.release_of(model)?, conditions);
                 let is_withheld = |region: &RegionIndex| is_left_without(table, *region, model, &endpoints, conditions);
                 let regions = fence.iter().copied().filter(is_withheld).collect();
                 Self { endpoints, regions }
             }
-            None => Self { endpoints: Vec::new(), regions: of_every_model(table, fence, conditions) },
+            None => Self { endpoints: Vec::new(), regions: regions_withheld_for_every_model(table, fence, conditions) },
         };
         (!skew.endpoints.is_empty() || !skew.regions.is_empty()).then_some(skew)
     }
@@ -137,7 +161,7 @@ impl Skew {
 }
 
 /// The endpoints that are withheld because of a release; none if the release only warns.
-fn withheld(
+fn withheld_endpoints(
     table: &Table,
     fence: &[RegionIndex],
     release: ReleaseIndex,
@@ -146,8 +170,8 @@ fn withheld(
     if !table.releases().get(release.get()).is_some_and(crate::table::Release::withholds) {
         return Vec::new();
     }
-    let found = differing(table, fence, release, conditions).into_iter().filter(Differing::is_certain);
-    found.map(|one| (one.region, one.endpoint)).collect()
+    let differing = differing_endpoints(table, fence, release, conditions).into_iter();
+    differing.filter(DifferingEndpoint::is_certain).map(|endpoint| (endpoint.region, endpoint.endpoint)).collect()
 }
 
 /// Whether every endpoint of a region that has the model and isn't down is in `withheld`. Not so for a region without
@@ -159,41 +183,50 @@ fn is_left_without(
     withheld: &[(RegionIndex, usize)],
     conditions: &Conditions<'_>,
 ) -> bool {
-    if !withheld.iter().any(|(one, _)| *one == region) {
+    if !withheld.iter().any(|(region_of_endpoint, _)| *region_of_endpoint == region) {
         return false;
     }
     let health = conditions.health.get(region.get());
-    let is_down = |endpoint: usize| match forced_endpoint(table, region, endpoint, conditions) {
+    let is_down = |position: usize| match forced_endpoint(table, region, position, conditions) {
         Some(forced) => forced.status == Status::Down,
-        None => health.and_then(|health| health.endpoints.get(endpoint)) == Some(&Status::Down),
+        None => health.and_then(|health| health.endpoints.get(position)) == Some(&Status::Down),
     };
     let endpoints = table.region(region).endpoints.iter().enumerate();
-    let able = endpoints.filter(|(_, (_, endpoint))| crate::table::call(endpoint, model).is_some());
-    let mut left = able.filter(|(at, _)| !is_down(*at)).peekable();
-    left.peek().is_some() && left.all(|(at, _)| withheld.contains(&(region, at)))
+    let with_model = endpoints.filter(|(_, (_, endpoint))| crate::table::call(endpoint, model).is_some());
+    let mut in_service = with_model.filter(|(position, _)| !is_down(*position)).peekable();
+    in_service.peek().is_some() && in_service.all(|(position, _)| withheld.contains(&(region, position)))
 }
 
 /// The regions that are withheld for every model of their endpoints. A region with an endpoint that takes any model is
 /// never among them, as not all of its models are known.
-fn of_every_model(table: &Table, fence: &[RegionIndex], conditions: &Conditions<'_>) -> Vec<RegionIndex> {
+fn regions_withheld_for_every_model(
+    table: &Table,
+    fence: &[RegionIndex],
+    conditions: &Conditions<'_>,
+) -> Vec<RegionIndex> {
     let mut by_release: Vec<Option<Vec<(RegionIndex, usize)>>> = vec![None; table.releases().len()];
     let mut is_withheld = |region: RegionIndex| {
-        let mut models = Vec::new();
-        for (_, endpoint) in &table.region(region).endpoints {
-            let Some(of_endpoint) = &endpoint.models else { return false };
-            models.extend(of_endpoint.keys().map(String::as_str));
-        }
-        models.sort_unstable();
-        models.dedup();
-        let mut of_model = |model: &str| {
+        let Some(models) = models_of_region(table, region) else { return false };
+        let mut is_withheld_for = |model: &str| {
             let Some(release) = table.release_of(model) else { return false };
             let Some(slot) = by_release.get_mut(release.get()) else { return false };
-            let endpoints = slot.get_or_insert_with(|| withheld(table, fence, release, conditions));
+            let endpoints = slot.get_or_insert_with(|| withheld_endpoints(table, fence, release, conditions));
             is_left_without(table, region, model, endpoints, conditions)
         };
-        !models.is_empty() && models.into_iter().all(&mut of_model)
+        !models.is_empty() && models.into_iter().all(&mut is_withheld_for)
     };
     fence.iter().copied().filter(|region| is_withheld(*region)).collect()
+}
+
+/// The clients' names of all models that the endpoints of a region have; `None` if an endpoint takes any model.
+fn models_of_region(table: &Table, region: RegionIndex) -> Option<Vec<&str>> {
+    let mut models = Vec::new();
+    for (_, endpoint) in &table.region(region).endpoints {
+        models.extend(endpoint.models.as_ref()?.keys().map(String::as_str));
+    }
+    models.sort_unstable();
+    models.dedup();
+    Some(models)
 }
 
 #[cfg(test)]
@@ -202,7 +235,7 @@ mod tests {
 
     #[test]
     fn more_than_half_decide_and_else_nobody() {
-        for (versions, most, is_split) in [
+        for (versions, winner, is_split) in [
             (&[][..], None, false),
             (&[7][..], Some(7), false),
             (&[7, 8][..], None, true),
@@ -212,7 +245,7 @@ mod tests {
             (&[7, 7, 8, 9, 10][..], None, true),
             (&[8, 7, 7, 9, 7][..], Some(7), false),
         ] {
-            assert_eq!(majority(versions.iter().copied()), (most, is_split), "{versions:?}");
+            assert_eq!(majority(versions.iter().copied()), Vote { winner, is_split }, "{versions:?}");
         }
     }
 }

@@ -1,5 +1,9 @@
 //! Compiles a rules document. Takes its bytes, returns the [`Table`] or every violation. Called by all code that loads
-//! rules: the DNS server at once, the Worker in turns between its requests.
+//! rules. The DNS server compiles at once. The Worker has a single thread, so it compiles in turns (pieces of limited
+//! work) and serves requests between them.
+//!
+//! A fence is the list of the regions that may process a client's data. A territory is the set of countries that a
+//! jurisdiction consists of.
 
 use core::pin::Pin;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -76,6 +80,7 @@ impl Table {
         })
     }
 
+    /// Reads the document, checks it, and builds the table from it.
     fn compile_by<'a, 'p: 'a>(
         bytes: &'a [u8],
         sha256: [u8; 32],
@@ -105,6 +110,7 @@ impl Table {
         })
     }
 
+    /// Builds the table from rules without violations. Replaces names by indices into the table's lists.
     async fn build(mut rules: Rules, revision: Revision, warnings: Warnings, turns: &mut Turns<'_>) -> Self {
         let territories = Territories::new(&rules);
         let (logs, named_by_regions) = (Logs::new(&rules, &territories), warn::named_by_regions(&rules));
@@ -133,13 +139,13 @@ impl Table {
 
         let mut overrides = vec![None; regions.len()];
         let mut endpoint_overrides = Vec::new();
-        for (place, forced) in rules.overrides.into_iter().enumerate() {
-            let Some(index) = region(&forced.region) else { continue };
-            match &forced.endpoint {
-                None => overrides[index.get()] = Some((place, forced)),
+        for (number, rule) in rules.overrides.into_iter().enumerate() {
+            let Some(index) = region(&rule.region) else { continue };
+            match &rule.endpoint {
+                None => overrides[index.get()] = Some((number, rule)),
                 Some(endpoint) => {
                     let at = position(&regions[index.get()].endpoints, |(id, _)| id == endpoint);
-                    endpoint_overrides.extend(at.map(|at| (index, at, place, forced)));
+                    endpoint_overrides.extend(at.map(|at| (index, at, number, rule)));
                 }
             }
         }
@@ -148,7 +154,7 @@ impl Table {
             networks: Networks::new(&rules.networks, turns).await,
             stale_for: rules.rules.stale_for,
             jurisdictions: territories.0,
-            descriptions: rules.jurisdictions.into_values().map(|one| one.description).collect(),
+            descriptions: rules.jurisdictions.into_values().map(|jurisdiction| jurisdiction.description).collect(),
             regions,
             services,
             tenants,
@@ -185,6 +191,7 @@ impl Table {
     }
 }
 
+/// Compiles a region. A region without a location is placed at the centre of its first country.
 fn build_region(id: RegionId, region: rules::Region, territories: &Territories, replicas: &[Replica]) -> Region {
     let first = region.countries.first().and_then(|place| territories.of_place(place).iter().next());
     let load = build_load(&region);
@@ -203,11 +210,12 @@ fn build_region(id: RegionId, region: rules::Region, territories: &Territories, 
 
 /// The load of a region, with the capacities of its endpoints added up; `None` if the document says nothing of it.
 fn build_load(region: &rules::Region) -> Option<Box<rules::RegionLoad>> {
-    let of_endpoints = region.endpoints.values().filter_map(|one| one.capacity).reduce(u32::saturating_add);
-    let said = region.load.or(of_endpoints.map(|_| rules::RegionLoad::default()))?;
-    Some(Box::new(rules::RegionLoad { capacity: said.capacity.or(of_endpoints), ..said }))
+    let of_endpoints = region.endpoints.values().filter_map(|endpoint| endpoint.capacity).reduce(u32::saturating_add);
+    let load = region.load.or(of_endpoints.map(|_| rules::RegionLoad::default()))?;
+    Some(Box::new(rules::RegionLoad { capacity: load.capacity.or(of_endpoints), ..load }))
 }
 
+/// Compiles a service. `members` are the indices of its regions.
 fn build_service(
     id: ServiceId,
     service: rules::Service,
@@ -248,21 +256,22 @@ fn build_service(
     }
 }
 
+/// Compiles a rule that says where the data of some clients may be processed.
 fn build_rule(
     rule: &rules::ResidencyRule,
     members: &[RegionIndex],
     regions: &[Region],
     territories: &Territories,
 ) -> ResidencyRule {
-    let takes = |client: &ClientMatch| rule.clients.contains(client);
-    let named = |client: &ClientMatch| match client {
+    let applies_to = |client: &ClientMatch| rule.clients.contains(client);
+    let jurisdiction_of = |client: &ClientMatch| match client {
         ClientMatch::Jurisdiction(name) => territories.index(name),
         ClientMatch::Known | ClientMatch::Unknown => None,
     };
     ResidencyRule {
-        known: takes(&ClientMatch::Known),
-        unknown: takes(&ClientMatch::Unknown),
-        jurisdictions: rule.clients.iter().filter_map(named).collect(),
+        known: applies_to(&ClientMatch::Known),
+        unknown: applies_to(&ClientMatch::Unknown),
+        jurisdictions: rule.clients.iter().filter_map(jurisdiction_of).collect(),
         fence: territories.fence(&rule.process_in, members, regions),
     }
 }
@@ -278,19 +287,19 @@ async fn build_tenants(
 ) -> (Vec<Tenant>, Vec<(KeyDigest, TenantIndex)>) {
     let (mut built, mut keys) = (Vec::with_capacity(tenants.len()), Vec::new());
     // Many tenants have the same `process_in`, so they share one fence.
-    let mut known: HashMap<(ServiceIndex, Vec<Tier>), Arc<[Fenced]>> = HashMap::new();
+    let mut by_process_in: HashMap<(ServiceIndex, Vec<Tier>), Arc<[Fenced]>> = HashMap::new();
     for (id, tenant) in tenants {
         turns.spend(BUILD * (1 + tenant.services.len())).await;
         let index = TenantIndex::new(built.len());
         keys.extend(tenant.key_sha256.iter().map(|digest| (*digest, index)));
-        let named = |id: &ServiceId| position(services, |service| service.id == *id).map(ServiceIndex::new);
-        let allowed: Vec<ServiceIndex> = tenant.services.iter().filter_map(named).collect();
+        let index_of = |id: &ServiceId| position(services, |service| service.id == *id).map(ServiceIndex::new);
+        let allowed: Vec<ServiceIndex> = tenant.services.iter().filter_map(index_of).collect();
         for service in &allowed {
             services[service.get()].requires_key = true;
         }
         let mut fence = |service: &ServiceIndex, process_in: &[Tier]| {
             let fence = || territories.fence(process_in, &services[service.get()].regions, regions).into();
-            Arc::clone(known.entry((*service, process_in.to_vec())).or_insert_with(fence))
+            Arc::clone(by_process_in.entry((*service, process_in.to_vec())).or_insert_with(fence))
         };
         let fences =
             tenant.process_in.map(|process_in| allowed.iter().map(|service| fence(service, &process_in)).collect());

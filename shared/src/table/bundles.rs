@@ -1,5 +1,6 @@
-//! Which version of a bundle applications get: by the pins of the rules, and by a rollout under way. Takes a bundle and
-//! a region, returns a version. Called by nodes, which fetch, keep and serve bundles, and by who tells what changes.
+//! Which version of a bundle (a named set of files for applications) each region gets: by the pins of the rules, which
+//! name a version, and by a rollout under way, which replaces it step by step. Takes a bundle and a region, returns a
+//! version. Called by nodes, which fetch, store and serve bundles, and by the code that compares two rules documents.
 
 use std::collections::BTreeMap;
 

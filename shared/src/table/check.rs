@@ -125,6 +125,7 @@ pub(super) fn aliases(answers: &Answers) -> impl Iterator<Item = &HostName> {
     answers.cname.iter().chain(bindings.filter_map(|binding| binding.target.as_ref()))
 }
 
+/// The types of records that these answers have.
 fn types(answers: &Answers) -> Vec<&'static str> {
     let present = [
         ("A", !answers.a.is_empty()),
@@ -139,8 +140,8 @@ fn types(answers: &Answers) -> Vec<&'static str> {
 
 /// The names of the members of `section` that have a violation at `field`, or anywhere if `field` is empty.
 fn unread<'v>(violations: &'v [Violation], section: &str, field: &str) -> HashSet<&'v str> {
-    let name = |one: &'v Violation| {
-        let place = one.pointer.strip_prefix(section)?;
+    let name = |violation: &'v Violation| {
+        let place = violation.pointer.strip_prefix(section)?;
         let (name, rest) = place.split_once('/').unwrap_or((place, ""));
         let is_there = field.is_empty() || rest.split('/').next() == Some(field);
         is_there.then_some(name)
@@ -154,7 +155,7 @@ pub(super) async fn tenants(rules: &Rules, violations: &mut Vec<Violation>, turn
     // Parts that couldn't be read are reported already, and aren't checked further.
     let (unread_tenants, unread_services) =
         (unread(violations, "/tenants/", ""), unread(violations, "/services/", "residency"));
-    let mut found = Vec::new();
+    let mut mistakes = Vec::new();
     for (name, tenant) in &rules.tenants {
         turns.spend(super::BUILD * (1 + tenant.services.len())).await;
         if tenant.residency.is_empty() || tenant.process_in.is_some() || unread_tenants.contains(name.as_str()) {
@@ -162,29 +163,30 @@ pub(super) async fn tenants(rules: &Rules, violations: &mut Vec<Violation>, turn
         }
         for id in &tenant.services {
             let Some(service) = rules.services.get(id) else { continue };
-            let named = |client: &ClientMatch| match client {
-                ClientMatch::Jurisdiction(one) => tenant.residency.contains(one),
+            let is_declared = |client: &ClientMatch| match client {
+                ClientMatch::Jurisdiction(jurisdiction) => tenant.residency.contains(jurisdiction),
                 ClientMatch::Known | ClientMatch::Unknown => false,
             };
-            let taken =
-                |rule: &&rules::ResidencyRule| rule.clients.iter().any(|one| *one == ClientMatch::Known || named(one));
-            let position = service.residency.iter().position(|rule| taken(&rule));
+            let applies = |rule: &&rules::ResidencyRule| {
+                rule.clients.iter().any(|client| *client == ClientMatch::Known || is_declared(client))
+            };
+            let position = service.residency.iter().position(|rule| applies(&rule));
             let Some((index, rule)) = position.and_then(|index| Some((index, service.residency.get(index)?))) else {
                 continue;
             };
-            if rule.clients.iter().any(named) || unread_services.contains(id.as_str()) {
+            if rule.clients.iter().any(is_declared) || unread_services.contains(id.as_str()) {
                 continue;
             }
-            let declared: Vec<String> = tenant.residency.iter().map(|one| format!("{one:?}")).collect();
-            let first = declared.first().map_or("", |one| one);
+            let declared: Vec<String> = tenant.residency.iter().map(|declared| format!("{declared:?}")).collect();
+            let first = declared.first().map_or("", |text| text);
             let message = format!(
                 "is {}, which no rule of the service {id} names, so its rule {index} (\"*\") would process this tenant \
                  wherever anybody may be; name it in the \"clients\" of a rule, or say here where: \"process_in\": \
                  [{first}]",
                 declared.join(", ")
             );
-            found.push(Violation { pointer: format!("/tenants/{name}/residency"), message });
+            mistakes.push(Violation { pointer: format!("/tenants/{name}/residency"), message });
         }
     }
-    violations.extend(found);
+    violations.extend(mistakes);
 }

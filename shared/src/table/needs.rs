@@ -26,6 +26,7 @@ pub struct Replica {
 }
 
 impl Replica {
+    /// Compiles the rule of a replica.
     pub(super) fn new((id, replica): (ReplicaId, rules::Replica)) -> Self {
         let limits = LagLimits {
             max: replica.max_lag,
@@ -58,7 +59,7 @@ pub struct RegionReplica {
 /// A region's copies, by name.
 pub(super) fn of_region(copies: BTreeMap<ReplicaId, rules::RegionReplica>, replicas: &[Replica]) -> Vec<RegionReplica> {
     let copy = |(id, copy): (ReplicaId, rules::RegionReplica)| {
-        let replica = position(replicas, |one| one.id == id).map(ReplicaIndex::new)?;
+        let replica = position(replicas, |replica| replica.id == id).map(ReplicaIndex::new)?;
         Some(RegionReplica { replica, is_leader: copy.is_leader, source: copy.source })
     };
     copies.into_iter().filter_map(copy).collect()
@@ -80,14 +81,14 @@ impl Needs {
         if needs.is_empty() {
             return None;
         }
-        let set = |named: &Vec<ReplicaId>| {
-            let positions = named.iter().filter_map(|id| position(replicas, |one| one.id == *id));
+        let set = |ids: &Vec<ReplicaId>| {
+            let positions = ids.iter().filter_map(|id| position(replicas, |replica| replica.id == *id));
             positions.fold(ReplicaSet::EMPTY, ReplicaSet::with)
         };
         let others = needs.get("/").map_or(ReplicaSet::EMPTY, set);
         let paths: Vec<(String, ReplicaSet)> =
-            needs.iter().filter(|(path, _)| *path != "/").map(|(path, named)| (path.clone(), set(named))).collect();
-        let everywhere = paths.iter().fold(others, |all, (_, one)| all.and(*one));
+            needs.iter().filter(|(path, _)| *path != "/").map(|(path, ids)| (path.clone(), set(ids))).collect();
+        let everywhere = paths.iter().fold(others, |all, (_, needs)| all.and(*needs));
         Some(Box::new(Self { everywhere, paths, others }))
     }
 

@@ -28,6 +28,7 @@ pub(super) struct Networks {
 }
 
 impl Networks {
+    /// Compiles the networks of the rules, so that the longest prefix is found first.
     pub(super) async fn new(networks: &[rules::Network], turns: &mut Turns<'_>) -> Self {
         let mut lengths = [Vec::new(), Vec::new()];
         for network in networks {
@@ -53,6 +54,7 @@ impl Networks {
         self.places.keys().copied()
     }
 
+    /// The place of the longest prefix that holds an address.
     pub(super) fn longest_match(&self, address: IpAddr) -> Option<NetworkPlace> {
         let address = address.to_canonical();
         let lengths = &self.lengths[usize::from(address.is_ipv6())];

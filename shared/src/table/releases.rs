@@ -46,8 +46,8 @@ impl Table {
     /// The release of a model, by the clients' name.
     #[must_use]
     pub fn release_of(&self, model: &str) -> Option<ReleaseIndex> {
-        let found = self.releases.binary_search_by(|release| release.model.as_str().cmp(model));
-        found.ok().map(ReleaseIndex::new)
+        let position = self.releases.binary_search_by(|release| release.model.as_str().cmp(model));
+        position.ok().map(ReleaseIndex::new)
     }
 
     /// The endpoint's own name for the model of a release; `None` if the endpoint doesn't have the model.
@@ -66,7 +66,7 @@ impl Table {
         let is_replaced = self.rollouts().iter().any(|rollout| {
             let is_under_way = rollout.rule.progress.as_ref().is_some_and(|progress| progress.ended.is_none());
             let is_of_model = matches!(&rollout.rule.change, Change::Model { model, .. } if *model == release.model);
-            is_under_way && is_of_model && rollout.regions.iter().any(|(one, _)| *one == region)
+            is_under_way && is_of_model && rollout.regions.iter().any(|(member, _)| *member == region)
         });
         is_replaced || self.is_rolled_out(region, id)
     }

@@ -54,13 +54,13 @@ impl Rollout {
     /// The share of a region's sessions that has the new arm, in per cent; `None` if the rollout hasn't begun there.
     #[must_use]
     pub fn share(&self, region: RegionIndex) -> Option<u8> {
-        self.regions.iter().find(|(one, _)| *one == region)?.1
+        self.regions.iter().find(|(member, _)| *member == region)?.1
     }
 
     /// The version that it replaces in a region, if it moves a bundle.
     #[must_use]
     pub fn pin(&self, region: RegionIndex) -> Option<Version> {
-        let at = self.regions.iter().position(|(one, _)| *one == region)?;
+        let at = self.regions.iter().position(|(member, _)| *member == region)?;
         self.pins.get(at).copied()
     }
 

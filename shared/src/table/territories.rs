@@ -11,7 +11,7 @@ pub(super) struct Territories(pub(super) Vec<(JurisdictionId, CountrySet)>);
 
 impl Territories {
     pub(super) fn new(rules: &Rules) -> Self {
-        Self(rules.jurisdictions.iter().map(|(id, one)| (id.clone(), one.territory())).collect())
+        Self(rules.jurisdictions.iter().map(|(id, jurisdiction)| (id.clone(), jurisdiction.territory())).collect())
     }
 
     pub(super) fn index(&self, name: &JurisdictionId) -> Option<JurisdictionIndex> {
@@ -51,8 +51,9 @@ impl Territories {
             process_in.iter().enumerate().find_map(|(tier, process_in)| match process_in {
                 Tier::Anywhere => Some(Fenced { region, tier, jurisdiction: None }),
                 Tier::In(names) => {
-                    let found = names.iter().filter_map(|name| self.index(name)).find(|set| lies_in(region, set))?;
-                    Some(Fenced { region, tier, jurisdiction: Some(found) })
+                    let jurisdiction =
+                        names.iter().filter_map(|name| self.index(name)).find(|set| lies_in(region, set))?;
+                    Some(Fenced { region, tier, jurisdiction: Some(jurisdiction) })
                 }
             })
         };

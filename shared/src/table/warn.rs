@@ -1,5 +1,6 @@
 //! Finds what is allowed but probably not meant. Takes a document without violations, returns warnings, each with its
-//! JSON pointer and how to mend it. Called by `build`.
+//! JSON pointer and how to mend it. Called by `build`. A fence is the list of the regions that may process a client's
+//! data.
 
 mod fleet;
 mod logs;
@@ -114,11 +115,11 @@ impl Warner<'_> {
         let place = format!("/services/{id}/residency/{index}/process_in");
         let members: Vec<&Region> = self.members(service).collect();
         let first_tier = |region: &&Region| rule.process_in.iter().position(|tier| self.lies_in(region, tier));
-        let held: BTreeSet<usize> = members.iter().filter_map(first_tier).collect();
+        let tiers_with_region: BTreeSet<usize> = members.iter().filter_map(first_tier).collect();
         let outside: Vec<(&Region, &JurisdictionId, CountrySet)> = members
             .iter()
-            .filter(|one| first_tier(one).is_none())
-            .filter_map(|one| self.nearly(one, &rule.process_in))
+            .filter(|client| first_tier(client).is_none())
+            .filter_map(|client| self.nearly(client, &rule.process_in))
             .collect();
         let mut reported: Vec<(String, String)> = outside
             .iter()
@@ -132,13 +133,13 @@ impl Warner<'_> {
                 (place.clone(), message)
             })
             .collect();
-        if held.is_empty() && !rule.process_in.is_empty() {
+        if tiers_with_region.is_empty() && !rule.process_in.is_empty() {
             let message =
                 "holds no region of the service: these clients are always denied; list a region that lies there";
             reported.insert(0, (place, message.to_owned()));
         } else {
             for (tier, process_in) in rule.process_in.iter().enumerate() {
-                if matches!(process_in, Tier::In(_)) && !held.contains(&tier) {
+                if matches!(process_in, Tier::In(_)) && !tiers_with_region.contains(&tier) {
                     let message =
                         "adds no region of the service; a region lies in a jurisdiction only if all its countries do";
                     reported.push((format!("{place}/{tier}"), message.to_owned()));
@@ -161,11 +162,11 @@ impl Warner<'_> {
         let names = process_in.iter().flat_map(|tier| if let Tier::In(names) = tier { &names[..] } else { &[] });
         names
             .filter_map(|name| {
-                let held = self.territories.of(name);
-                let lacking: CountrySet = region.countries.iter().filter(|code| !held.contains(*code)).collect();
+                let covered = self.territories.of(name);
+                let lacking: CountrySet = region.countries.iter().filter(|code| !covered.contains(*code)).collect();
                 let of_a_state_within = |code: CountryCode| {
-                    let state = geo::territory(code).and_then(|one| CountryCode::parse(one.of?));
-                    state.is_some_and(|state| held.contains(state))
+                    let state = geo::territory(code).and_then(|territory| CountryCode::parse(territory.of?));
+                    state.is_some_and(|state| covered.contains(state))
                 };
                 (!lacking.is_empty() && lacking.iter().all(of_a_state_within)).then_some((region, name, lacking))
             })
@@ -186,14 +187,14 @@ impl Warner<'_> {
         if takes(&ClientMatch::Known) {
             return;
         }
-        let named = service.residency.iter().flat_map(|rule| &rule.clients);
-        let mut taken = CountrySet::default();
-        for client in named {
+        let clients = service.residency.iter().flat_map(|rule| &rule.clients);
+        let mut covered = CountrySet::default();
+        for client in clients {
             if let ClientMatch::Jurisdiction(name) = client {
-                taken.extend(&self.territories.of(name));
+                covered.extend(&self.territories.of(name));
             }
         }
-        let left: Vec<CountryCode> = geo::countries().filter(|code| !taken.contains(*code)).collect();
+        let left: Vec<CountryCode> = geo::countries().filter(|code| !covered.contains(*code)).collect();
         if !left.is_empty() {
             self.warn(
                 place,
@@ -212,7 +213,8 @@ impl Warner<'_> {
         if !self.members(service).any(|region| !region.endpoints.is_empty()) {
             return;
         }
-        let bare = |name: &RegionId| self.regions.iter().any(|one| one.id == *name && one.endpoints.is_empty());
+        let bare =
+            |name: &RegionId| self.regions.iter().any(|region| region.id == *name && region.endpoints.is_empty());
         let bare: Vec<_> = service.regions.iter().enumerate().filter(|(_, name)| bare(name)).collect();
         for (index, name) in bare {
             let message = format!(
@@ -241,11 +243,12 @@ impl Warner<'_> {
         }
     }
 
+    /// Warns of a fence that denies the tenant, and of a tier that adds nothing to it.
     fn fence_of_tenant(&mut self, place: &str, tenant: &Tenant, process_in: &[Tier]) {
         let place = format!("{place}/process_in");
         let services = tenant.services.iter().filter_map(|id| Some((id, self.rules.services.get(id)?)));
         let mut reported = Vec::new();
-        let mut held = BTreeSet::new();
+        let mut filled_tiers = BTreeSet::new();
         for (id, service) in services {
             let first_tier = |region: &Region| process_in.iter().position(|tier| self.lies_in(region, tier));
             let tiers: BTreeSet<usize> = self.members(service).filter_map(first_tier).collect();
@@ -256,10 +259,10 @@ impl Warner<'_> {
                 );
                 reported.push((place.clone(), message));
             }
-            held.extend(tiers);
+            filled_tiers.extend(tiers);
         }
         for (tier, _) in process_in.iter().enumerate().filter(|(_, tier)| matches!(tier, Tier::In(_))) {
-            if !held.contains(&tier) && !held.is_empty() {
+            if !filled_tiers.contains(&tier) && !filled_tiers.is_empty() {
                 let message =
                     "adds no region of its services; a region lies in a jurisdiction only if all its countries do";
                 reported.push((format!("{place}/{tier}"), message.to_owned()));
@@ -294,6 +297,7 @@ impl Warner<'_> {
         }
     }
 
+    /// Warns of jurisdictions that decide nothing, and of lists that seem to lack members of the EU.
     fn jurisdictions(&mut self, by_regions: &BTreeSet<JurisdictionId>) {
         let mut used: BTreeSet<&JurisdictionId> = by_regions.iter().collect();
         for rule in self.rules.services.values().flat_map(|service| &service.residency) {
@@ -336,7 +340,7 @@ impl Warner<'_> {
         let mut reported = Vec::new();
         for region in self.regions {
             let services = &self.rules.services;
-            let serves = |id: &ServiceId| services.get(id).is_some_and(|one| one.regions.contains(&region.id));
+            let serves = |id: &ServiceId| services.get(id).is_some_and(|service| service.regions.contains(&region.id));
             let tenants = self.rules.tenants.values().filter(|tenant| tenant.services.iter().any(serves)).count();
             let is_open = |endpoint: &Endpoint| endpoint.engine.is_some() && endpoint.models.is_none();
             for (id, _) in region.endpoints.iter().filter(|(_, endpoint)| tenants > 1 && is_open(endpoint)) {
@@ -354,6 +358,7 @@ impl Warner<'_> {
         }
     }
 
+    /// Warns of regions that no service uses, and of endpoints with unusual URLs.
     fn regions(&mut self) {
         let served: BTreeSet<&RegionId> = self.rules.services.values().flat_map(|service| &service.regions).collect();
         for region in self.regions {

@@ -8,7 +8,7 @@ use sha2::Digest;
 
 use crate::explain::explain;
 use crate::geo::{Coordinates, CountryCode};
-use crate::health::{Forced, Lag, RegionHealth, ReleaseHealth, ReplicaHealth, Said, Status};
+use crate::health::{AspectValue, Forced, Lag, RegionHealth, ReleaseHealth, ReplicaHealth, Status};
 use crate::steer::{Ask, Client, Conditions, Cooling, Local, PathClass};
 use crate::table::{RegionIndex, ServiceIndex, Table, TenantIndex};
 use crate::time::{Millis, Timestamp};
@@ -112,6 +112,7 @@ pub fn document(random: &mut Random) -> Value {
     })
 }
 
+/// A region with random countries, location and endpoints.
 fn region(random: &mut Random, jurisdictions: &[&str]) -> Value {
     let countries = match random.below(10) {
         0 => vec!["*"],
@@ -143,6 +144,7 @@ fn degrees(random: &mut Random, bound: usize) -> f64 {
     random.below(bound * 200 + 1) as f64 / 100.0 - bound as f64
 }
 
+/// A service of some of the regions, with random rules of residency.
 fn service(random: &mut Random, name: &str, jurisdictions: &[&str], regions: &[String]) -> Value {
     let pattern = *random.pick(&["active-active", "active-passive", "regional-sharding", "hub-and-spoke"]);
     let members = random.some(regions, 1);
@@ -170,6 +172,7 @@ fn service(random: &mut Random, name: &str, jurisdictions: &[&str], regions: &[S
     service
 }
 
+/// The tiers of a `process_in`: one, two or three sets of jurisdictions.
 fn tiers(random: &mut Random, jurisdictions: &[&str]) -> Vec<Value> {
     (0..=random.below(2))
         .map(|_| match random.below(8) {
@@ -189,11 +192,12 @@ fn falls_to_anybody(tenant: &Value, serving: &serde_json::Map<String, Value>) ->
         let rules = serving[name]["residency"].as_array().into_iter().flatten();
         rules.flat_map(|rule| rule["clients"].as_array().into_iter().flatten()).collect::<Vec<_>>()
     };
-    services
-        .map(clients)
-        .any(|clients| clients.iter().any(|one| **one == "*") && !clients.iter().any(|one| declared.contains(one)))
+    services.map(clients).any(|clients| {
+        clients.iter().any(|client| **client == "*") && !clients.iter().any(|client| declared.contains(client))
+    })
 }
 
+/// A tenant of some of the services.
 fn tenant(
     random: &mut Random,
     n: usize,
@@ -297,8 +301,9 @@ pub fn release(random: &mut Random, document: &mut Value) {
     let endpoints = document["regions"].as_object().into_iter().flat_map(|regions| regions.values());
     let endpoints: Vec<&Value> =
         endpoints.filter_map(|region| region["endpoints"].as_object()).flat_map(|all| all.values()).collect();
-    let has =
-        |model: &str| endpoints.iter().any(|one| one["models"].as_object().is_none_or(|all| all.contains_key(model)));
+    let has = |model: &str| {
+        endpoints.iter().any(|endpoint| endpoint["models"].as_object().is_none_or(|all| all.contains_key(model)))
+    };
     let models = MODELS.into_iter().filter(|model| has(model));
     let releases: serde_json::Map<_, _> = models
         .filter_map(|model| {
@@ -315,13 +320,14 @@ pub fn release(random: &mut Random, document: &mut Value) {
 fn releases_health(random: &mut Random, table: &Table, region: &crate::table::Region) -> Vec<ReleaseHealth> {
     let mut known = Vec::new();
     for (release, of) in table.releases().iter().enumerate() {
-        for (endpoint, (_, one)) in region.endpoints.iter().enumerate() {
-            if crate::table::call(one, &of.model).is_some() && random.chance(80) {
-                let mut said = [(); 5].map(|()| *random.pick(&[Said::Unknown, Said::Pinned, Said::Version(0)]));
+        for (endpoint, (_, rule)) in region.endpoints.iter().enumerate() {
+            if crate::table::call(rule, &of.model).is_some() && random.chance(80) {
+                let mut values = [(); 5]
+                    .map(|()| *random.pick(&[AspectValue::Unknown, AspectValue::MatchesPin, AspectValue::Version(0)]));
                 if random.chance(40) {
-                    said[random.below(5)] = *random.pick(&[Said::Other, Said::Version(1)]);
+                    values[random.below(5)] = *random.pick(&[AspectValue::DiffersFromPin, AspectValue::Version(1)]);
                 }
-                known.push(ReleaseHealth { release, endpoint, said });
+                known.push(ReleaseHealth { release, endpoint, values });
             }
         }
     }

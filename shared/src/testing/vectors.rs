@@ -11,7 +11,7 @@ use crate::explain::explain;
 use crate::geo::{Coordinates, CountryCode};
 use crate::health::{Forced, RegionHealth, Status};
 use crate::id::EndpointId;
-use crate::release::Known;
+use crate::release::EndpointReading;
 use crate::report::ReleaseReport;
 use crate::steer::{Ask, Client, Conditions, Cooling, Local, PathClass};
 use crate::table::{RegionIndex, ReleaseIndex, ServiceIndex, Table};
@@ -108,7 +108,7 @@ fn health_of(table: &Table, regions: &Value) -> Result<Vec<RegionHealth>, String
         Value::Null => Ok(Status::Unknown),
         other => serde_json::from_value(other.clone()).map_err(|error| error.to_string()),
     };
-    let one = |region: &crate::table::Region| {
+    let region_health = |region: &crate::table::Region| {
         let reported = &regions[region.id.as_str()];
         let forced = |reported: &Value| match reported {
             Value::Null => Ok(None),
@@ -132,21 +132,21 @@ fn health_of(table: &Table, regions: &Value) -> Result<Vec<RegionHealth>, String
             ..RegionHealth::default()
         })
     };
-    table.regions().iter().map(one).collect()
+    table.regions().iter().map(region_health).collect()
 }
 
 /// What endpoints said that they run. `runs` has it by region, endpoint and model.
-fn runs_of(table: &Table, runs: &Value) -> Result<Vec<Known>, String> {
+fn runs_of(table: &Table, runs: &Value) -> Result<Vec<EndpointReading>, String> {
     let mut known = Vec::new();
     for (region, of_region) in (0..).zip(table.regions()) {
         for (endpoint, (id, _)) in of_region.endpoints.iter().enumerate() {
             for (release, of) in (0..).zip(table.releases()) {
-                let said = &runs[of_region.id.as_str()][id.as_str()][&of.model];
-                if !said.is_null() {
-                    let said: ReleaseReport =
-                        serde_json::from_value(said.clone()).map_err(|error| error.to_string())?;
+                let report = &runs[of_region.id.as_str()][id.as_str()][&of.model];
+                if !report.is_null() {
+                    let report: ReleaseReport =
+                        serde_json::from_value(report.clone()).map_err(|error| error.to_string())?;
                     let (region, release) = (RegionIndex(region), ReleaseIndex(release));
-                    known.push(Known { region, endpoint, release, reading: said.reading() });
+                    known.push(EndpointReading { region, endpoint, release, reading: report.reading() });
                 }
             }
         }
@@ -155,7 +155,7 @@ fn runs_of(table: &Table, runs: &Value) -> Result<Vec<Known>, String> {
 }
 
 fn local_of(table: &Table, cooling: &Value) -> Result<Local, String> {
-    let one = |entry: &Value| {
+    let cool_down = |entry: &Value| {
         Some(Cooling {
             region: table.region_named(entry["region"].as_str()?)?,
             endpoint: EndpointId::parse(entry["endpoint"].as_str()?)?,
@@ -164,6 +164,6 @@ fn local_of(table: &Table, cooling: &Value) -> Result<Local, String> {
         })
     };
     let entries = cooling.as_array().map_or(&[][..], Vec::as_slice);
-    let read: Option<Vec<Cooling>> = entries.iter().map(one).collect();
+    let read: Option<Vec<Cooling>> = entries.iter().map(cool_down).collect();
     Ok(Local { cooling: read.ok_or("a cool-down is malformed")? })
 }

@@ -30,6 +30,7 @@ pub(super) fn validity(der: &[u8]) -> Option<(Timestamp, Timestamp)> {
     Some((moment(tag, from)?, moment(last_tag, until)?))
 }
 
+/// Reads a time of a certificate.
 fn moment(tag: u8, time: &[u8]) -> Option<Timestamp> {
     let time = str::from_utf8(time).ok()?;
     let (century, rest) = match tag {
@@ -45,7 +46,7 @@ fn moment(tag: u8, time: &[u8]) -> Option<Timestamp> {
 
 /// The content of the next element, which must have this tag.
 fn inside<'d>(der: &mut &'d [u8], tag: u8) -> Option<&'d [u8]> {
-    next(der).filter(|(found, _)| *found == tag).map(|(_, content)| content)
+    next(der).filter(|(first_tag, _)| *first_tag == tag).map(|(_, content)| content)
 }
 
 /// The tag and the content of the next element (X.690 §8.1). `der` then begins after that element.

@@ -40,6 +40,7 @@ impl Absent {
         absent.iter().map(|address| format!("address {address}: no interface has it yet")).collect()
     }
 
+    /// Logs which addresses have come to an interface, and which have gone.
     fn look(&self, watched: &[IpAddr], is_present: impl Fn(IpAddr) -> bool) {
         let now: Vec<IpAddr> = watched.iter().copied().filter(|address| !is_present(*address)).collect();
         let before = std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), now.clone());

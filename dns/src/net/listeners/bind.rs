@@ -25,6 +25,7 @@ pub struct BindError {
     pub error: io::Error,
 }
 
+/// What an operator can do if an address can't be bound.
 fn mend(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
@@ -109,6 +110,7 @@ impl Binding<'_> {
         }
     }
 
+    /// Binds a socket for TCP.
     fn bind_tcp(&self, address: SocketAddr) -> io::Result<TcpListener> {
         let socket = self.socket(address, Type::STREAM, Protocol::TCP)?;
         socket.set_reuse_address(true)?; // a restart doesn't wait for old connections' TIME_WAIT
@@ -125,6 +127,7 @@ impl Binding<'_> {
         Ok(socket.into())
     }
 
+    /// Makes a socket for an address, without binding it.
     fn socket(&self, address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
         // The socket is bound even if no interface has the address yet. It may come later: a floating address, or an

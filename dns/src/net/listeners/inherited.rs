@@ -43,7 +43,7 @@ impl Role {
 
 /// A bound socket, and its role if it is known.
 #[derive(Debug)]
-struct Bound {
+struct BoundSocket {
     role: Option<Role>,
     kind: SockType,
     address: SocketAddr,
@@ -52,7 +52,7 @@ struct Bound {
 
 /// Sockets that wait to be used.
 #[derive(Debug, Default)]
-pub struct Inherited(Vec<Bound>);
+pub struct Inherited(Vec<BoundSocket>);
 
 impl Inherited {
     /// Adds a socket. A socket without a role may be used for any role at its address.
@@ -71,7 +71,7 @@ impl Inherited {
         if !is_usable {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no socket that listens by UDP or TCP"));
         }
-        self.0.push(Bound { role, kind, address, file });
+        self.0.push(BoundSocket { role, kind, address, file });
         Ok(())
     }
 
@@ -101,8 +101,9 @@ impl Inherited {
         std::iter::once(first).chain(rest).collect()
     }
 
+    /// Takes the inherited socket with this role, kind and address, if there is one.
     fn take(&mut self, role: Role, kind: SockType, address: SocketAddr) -> Option<OwnedFd> {
-        let fits = |bound: &Bound| {
+        let fits = |bound: &BoundSocket| {
             let at = bound.address;
             let is_there = at.ip() == address.ip() && (address.port() == 0 || at.port() == address.port());
             is_there && bound.kind == kind && bound.role.is_none_or(|bound_role| bound_role == role)
@@ -113,7 +114,7 @@ impl Inherited {
 
     /// Closes the sockets that weren't taken, and logs a warning for each.
     pub fn close_rest(self) {
-        for Bound { role, address, .. } in self.0 {
+        for BoundSocket { role, address, .. } in self.0 {
             let role = role.map_or("no role", Role::name);
             warn!("the inherited socket at {address} ({role}) is closed: the configuration doesn't listen there");
         }
@@ -122,14 +123,14 @@ impl Inherited {
 
 /// A copy of a socket for the process that takes over.
 #[derive(Debug)]
-pub struct Handed {
+pub struct HandedSocket {
     /// The purpose of the socket.
     pub role: Role,
     /// The socket.
     pub file: OwnedFd,
 }
 
-impl Handed {
+impl HandedSocket {
     /// Copies a socket.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use hickory_proto::rr::{Name, RecordType};
 use super::*;
 use crate::net::streams::Limits;
 use crate::protocol::rdata::{RdataSet, Rdatas, rtype};
-use crate::response::answer::{Asking, Steered, SteeredAnswers};
+use crate::response::answer::{Asking, SteeredAnswer, SteeredAnswers};
 use crate::response::wire::{self, Outcome, Transport};
 use crate::zone::{ServiceIndex, SteeredOwner, Zone, file};
 use crate::zones::{ServedZone, Zones};
@@ -25,11 +25,11 @@ struct Fixture(Zones, RdataSet);
 
 /// Service 0 gives an address with a scope, service 1 gives nothing.
 impl SteeredAnswers for Fixture {
-    fn resolve(&self, service: ServiceIndex, _: u16, client: &Asking) -> Steered<'_> {
+    fn resolve(&self, service: ServiceIndex, _: u16, client: &Asking) -> SteeredAnswer<'_> {
         let scope = client.ecs.map_or(0, |ecs| ecs.source.min(20));
         match service.0 {
-            0 => Steered::Records { ttl: 30, rdatas: self.records(), scope, region: None },
-            _ => Steered::Nothing { scope, ede: 18 },
+            0 => SteeredAnswer::Records { ttl: 30, rdatas: self.records(), scope, region: None },
+            _ => SteeredAnswer::Nothing { scope, ede: 18 },
         }
     }
 }

@@ -66,13 +66,13 @@ impl Gate {
     pub(super) fn admit(self: &Arc<Self>, client: IpAddr) -> Option<Pass> {
         let client = client_of(client);
         let mut open = self.open();
-        let held = open.by_client.get(&client).copied().unwrap_or_default();
-        if open.total >= open.limits.connections || held >= open.limits.per_client {
+        let of_client = open.by_client.get(&client).copied().unwrap_or_default();
+        if open.total >= open.limits.connections || of_client >= open.limits.per_client {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         open.total += 1;
-        open.by_client.insert(client, held + 1);
+        open.by_client.insert(client, of_client + 1);
         Some(Pass { gate: Arc::clone(self), client })
     }
 
@@ -135,9 +135,9 @@ impl Drop for Pass {
     fn drop(&mut self) {
         let mut open = self.gate.open();
         open.total = open.total.saturating_sub(1);
-        if let Some(held) = open.by_client.get_mut(&self.client) {
-            *held -= 1;
-            if *held == 0 {
+        if let Some(of_client) = open.by_client.get_mut(&self.client) {
+            *of_client -= 1;
+            if *of_client == 0 {
                 open.by_client.remove(&self.client);
             }
         }

@@ -1,9 +1,11 @@
-//! `GET /v1/bundles`: takes a bundle's name and what the caller has, returns the manifest of the version that its
-//! region gets, or a file of it; and waits for another version if that is wanted. During a rollout the manifest also
-//! names the new version, and the share of the sessions that get it.
+//! `GET /v1/bundles`, by which applications fetch bundles. A bundle is a named set of files, such as prompts; the rules
+//! say which version each region gets. Takes a bundle's name and the version that the caller has; returns the manifest
+//! (list of files) of the version that the caller's region gets, or a file of it. On request it waits until there is
+//! another version. During a rollout of the bundle, the manifest also names the new version, and the share of the
+//! sessions that get it.
 //!
-//! The region is that of the caller's token ([`Tokens::region`](super::token::Tokens::region)). Who has no such token
-//! names one, or gets what those of no region get.
+//! The caller's region is that of its token ([`Tokens::region`](super::token::Tokens::region)). A caller without such a
+//! token may name a region; otherwise it gets the version for callers without a region.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,28 +26,28 @@ use tokio::time::{Instant, sleep_until};
 use super::Api;
 use super::reply::{Problem, is_known};
 use super::sending::Turn;
-use crate::state::bundles::{Held, Resolved};
+use crate::state::bundles::{Resolved, StoredVersion};
 
 /// The longest that a request may wait for another version.
 const LONGEST_WAIT: Millis = Millis(60_000);
-/// When to ask again for what isn't here yet, in seconds.
+/// How many seconds a caller should wait before it asks again for a version that isn't here yet.
 const AGAIN: HeaderValue = HeaderValue::from_static("2");
 /// The version that an answer is of.
 const VERSION: HeaderName = HeaderName::from_static("x-bailiwick-bundle-version");
 /// The version that is pinned, where the answer is of an earlier one.
 const PINNED: HeaderName = HeaderName::from_static("x-bailiwick-bundle-pinned");
 
-/// What is asked of a bundle.
+/// The query of a request for a bundle.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
-    /// As whose application.
+pub(super) struct BundleQuery {
+    /// The caller's region.
     region: Option<String>,
-    /// This version, whatever is pinned.
+    /// A version, whatever version the rules pin.
     version: Option<String>,
-    /// For how long another version than the known one is waited for.
+    /// How long the node waits for another version than the one that the caller has.
     wait: Option<String>,
-    /// In which form: `pack` is all files in one piece.
+    /// The form of the answer: `pack` is all files in one piece.
     #[serde(rename = "as")]
     form: Option<String>,
 }
@@ -121,7 +123,7 @@ pub(crate) struct MoveReport {
 pub(crate) struct VersionReport {
     /// The version.
     pub(crate) version: Version,
-    /// How many files it has; absent where nobody has looked.
+    /// How many files it has; absent if its manifest wasn't read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) files: Option<usize>,
     /// How many bytes these have.
@@ -134,15 +136,15 @@ pub(crate) struct VersionReport {
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<ListReport> {
     let snapshot = api.handle.snapshot_owned();
     let mut listed = ListReport::default();
-    for (name, held) in api.bundles.all() {
-        let report = |(version, held): (Version, Held)| VersionReport {
+    for (name, versions_of_bundle) in api.bundles.all() {
+        let report = |(version, stored): (Version, StoredVersion)| VersionReport {
             version,
-            files: Some(held.manifest.files().len()),
-            bytes: held.manifest.bytes(),
-            came: held.came,
+            files: Some(stored.manifest.files().len()),
+            bytes: stored.manifest.bytes(),
+            came: stored.came,
         };
-        let mut versions: Vec<VersionReport> = held.into_iter().map(report).collect();
-        versions.sort_by_key(|one| (std::cmp::Reverse(one.came), one.version));
+        let mut versions: Vec<VersionReport> = versions_of_bundle.into_iter().map(report).collect();
+        versions.sort_by_key(|report| (std::cmp::Reverse(report.came), report.version));
         listed.bundles.insert(name, BundleReport { versions, ..BundleReport::default() });
     }
     listed.pin(snapshot.table());
@@ -154,9 +156,9 @@ impl ListReport {
     pub(crate) fn pin(&mut self, table: &Table) {
         for (name, pins) in table.bundles() {
             let report = self.bundles.entry(name.clone()).or_default();
-            let held: BTreeSet<Version> = report.versions.iter().map(|one| one.version).collect();
+            let here: BTreeSet<Version> = report.versions.iter().map(|here| here.version).collect();
             let named = table.bundle_versions().filter(|(bundle, ..)| *bundle == name).map(|(.., version)| version);
-            let missing: BTreeSet<Version> = named.filter(|version| !held.contains(version)).collect();
+            let missing: BTreeSet<Version> = named.filter(|version| !here.contains(version)).collect();
             report.missing = missing.into_iter().collect();
             report.rollout = table.rollout_of_bundle(name).and_then(|rollout| {
                 let shares = rollout.rule.progress.as_ref().map(|progress| progress.shares.clone()).unwrap_or_default();
@@ -167,19 +169,20 @@ impl ListReport {
     }
 }
 
-/// A version of a bundle that somebody gets now.
-struct Found {
+/// The version of a bundle that a caller gets now.
+struct ServedVersion {
     name: BundleId,
     version: Version,
-    held: Held,
-    /// What is pinned, if that isn't here yet.
+    stored: StoredVersion,
+    /// The version that the rules pin, if it isn't here yet and another one is served instead.
     pinned: Option<Version>,
     /// The new version that some sessions get.
     rollout: Option<RolloutReport>,
 }
 
-impl Found {
-    /// The entity tag of its manifest. It is another one with each step of a rollout, so that who waits learns of it.
+impl ServedVersion {
+    /// The entity tag of its manifest. It changes with each step of a rollout, so that a caller that waits gets an
+    /// answer.
     fn tag(&self) -> String {
         match &self.rollout {
             None => format!("\"{}\"", self.version),
@@ -195,30 +198,30 @@ impl Found {
 pub(super) async fn one(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-    asked: Result<Query<Asked>, QueryRejection>,
+    query: Result<Query<BundleQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (name, asked) = (bundle(&name)?, understood(asked)?);
-    let region = region_of(&api, &asked, &headers)?;
-    let found = await_other(&api, &name, region.as_ref(), &asked, &headers).await?;
-    let tag = found.tag();
+    let (name, query) = (bundle(&name)?, understood(query)?);
+    let region = region_of(&api, &query, &headers)?;
+    let served = await_other(&api, &name, region.as_ref(), &query, &headers).await?;
+    let tag = served.tag();
     if is_known(&headers, &tag) {
-        return Ok((StatusCode::NOT_MODIFIED, told(&found, &tag)).into_response());
+        return Ok((StatusCode::NOT_MODIFIED, headers_for(&served, &tag)).into_response());
     }
-    match asked.form.as_deref() {
+    match query.form.as_deref() {
         None => {
-            let Found { name, version, held, rollout, .. } = &found;
-            let (bytes, files) = (held.manifest.bytes(), held.manifest.files().to_vec());
+            let ServedVersion { name, version, stored, rollout, .. } = &served;
+            let (bytes, files) = (stored.manifest.bytes(), stored.manifest.files().to_vec());
             let report =
                 ManifestReport { bundle: name.clone(), version: *version, bytes, files, rollout: rollout.clone() };
-            Ok((told(&found, &tag), Json(report)).into_response())
+            Ok((headers_for(&served, &tag), Json(report)).into_response())
         }
         Some("pack") => {
-            let turn = turn(&api, found.held.manifest.bytes())?;
-            let (bundles, name, version) = (api.bundles.clone(), found.name.clone(), found.version);
+            let turn = turn(&api, served.stored.manifest.bytes())?;
+            let (bundles, name, version) = (api.bundles.clone(), served.name.clone(), served.version);
             let pack = tokio::task::spawn_blocking(move || bundles.pack(&name, version)).await.ok().flatten();
             let pack = pack.ok_or_else(damaged)?;
-            let mut headers = told(&found, &tag);
+            let mut headers = headers_for(&served, &tag);
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
             Ok((headers, turn.carry(pack)).into_response())
         }
@@ -230,43 +233,43 @@ pub(super) async fn one(
 pub(super) async fn file(
     State(api): State<Arc<Api>>,
     Path((name, path)): Path<(String, String)>,
-    asked: Result<Query<Asked>, QueryRejection>,
+    query: Result<Query<BundleQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (name, asked) = (bundle(&name)?, understood(asked)?);
-    if asked.wait.is_some() || asked.form.is_some() {
+    let (name, query) = (bundle(&name)?, understood(query)?);
+    if query.wait.is_some() || query.form.is_some() {
         return Err(wrong("wait and as are for /v1/bundles/NAME; a file takes region and version"));
     }
-    let region = region_of(&api, &asked, &headers)?;
-    let found = current(&api, &name, region.as_ref(), &asked)?;
-    let Some((file, _)) = found.held.manifest.file(&path) else {
-        let message = format!("version {} of bundle {name} has no such file; its manifest lists them", found.version);
+    let region = region_of(&api, &query, &headers)?;
+    let served = current(&api, &name, region.as_ref(), &query)?;
+    let Some((file, _)) = served.stored.manifest.file(&path) else {
+        let message = format!("version {} of bundle {name} has no such file; its manifest lists them", served.version);
         return Err(Problem::new(StatusCode::NOT_FOUND, message));
     };
     let tag = format!("\"{}\"", file.sha256);
-    let mut answered = told(&found, &tag);
+    let mut answered = headers_for(&served, &tag);
     if is_known(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, answered).into_response());
     }
     let turn = turn(&api, file.bytes)?;
-    let (bundles, held, version) = (api.bundles.clone(), found.held.clone(), found.version);
-    let read = tokio::task::spawn_blocking(move || bundles.file(&name, version, &held, &path)).await;
+    let (bundles, stored, version) = (api.bundles.clone(), served.stored.clone(), served.version);
+    let read = tokio::task::spawn_blocking(move || bundles.file(&name, version, &stored, &path)).await;
     let content = read.ok().flatten().ok_or_else(damaged)?;
     answered.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     answered.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Ok((answered, turn.carry(content)).into_response())
 }
 
-/// The version that somebody gets: at once if it isn't the known one, else as soon as it is another, or after the time
-/// that is asked for.
+/// The version that the caller gets: at once if it isn't the version that the caller has, else as soon as there is
+/// another one, or after the time that the caller wants to wait.
 async fn await_other(
     api: &Api,
     name: &BundleId,
     region: Option<&RegionId>,
-    asked: &Asked,
+    query: &BundleQuery,
     headers: &HeaderMap,
-) -> Result<Found, Problem> {
-    let wait = asked.wait.as_deref().map(Millis::parse);
+) -> Result<ServedVersion, Problem> {
+    let wait = query.wait.as_deref().map(Millis::parse);
     let Some(wait) = wait.unwrap_or(Some(Millis(0))).filter(|wait| *wait <= LONGEST_WAIT) else {
         return Err(wrong("wait: write a duration up to 60s, such as wait=30s"));
     };
@@ -275,10 +278,10 @@ async fn await_other(
     let mut changes = api.bundles.follow();
     let mut turn = None;
     loop {
-        let found = current(api, name, region, asked)?;
-        let is_same = is_known(headers, &found.tag());
+        let served = current(api, name, region, query)?;
+        let is_same = is_known(headers, &served.tag());
         if !is_same || Instant::now() >= deadline || api.bundles.is_closed() {
-            return Ok(found);
+            return Ok(served);
         }
         if turn.is_none() {
             turn = Some(api.waiting.try_acquire().map_err(|_| {
@@ -293,13 +296,18 @@ async fn await_other(
     }
 }
 
-/// The version that somebody gets now.
-fn current(api: &Api, name: &BundleId, region: Option<&RegionId>, asked: &Asked) -> Result<Found, Problem> {
+/// The version that the caller gets now.
+fn current(
+    api: &Api,
+    name: &BundleId,
+    region: Option<&RegionId>,
+    query: &BundleQuery,
+) -> Result<ServedVersion, Problem> {
     let is_gone = |version| {
         let message = format!("this node holds no version {version} of bundle {name}; /v1/bundles lists what it holds");
         Problem::new(StatusCode::NOT_FOUND, message)
     };
-    let (version, pinned) = match &asked.version {
+    let (version, pinned) = match &query.version {
         Some(text) => {
             let version = Version::parse(text).ok_or_else(|| wrong("version: write all of its 64 digits"))?;
             (version, None)
@@ -320,11 +328,11 @@ fn current(api: &Api, name: &BundleId, region: Option<&RegionId>, asked: &Asked)
             }
         },
     };
-    let held = api.bundles.held(name, version).ok_or_else(|| is_gone(version))?;
-    // Who asks for one version, or for its pack, gets that alone.
-    let is_choosing = asked.version.is_none() && asked.form.is_none() && pinned.is_none();
+    let stored = api.bundles.stored(name, version).ok_or_else(|| is_gone(version))?;
+    // A caller that asks for one version, or for its pack, gets only that.
+    let is_choosing = query.version.is_none() && query.form.is_none() && pinned.is_none();
     let rollout = if is_choosing { rollout_of(api, name, region, version) } else { None };
-    Ok(Found { name: name.clone(), version, held, pinned, rollout })
+    Ok(ServedVersion { name: name.clone(), version, stored, pinned, rollout })
 }
 
 /// The new version of a bundle in a region where the others get `version`. `None` as long as it isn't here: an
@@ -333,16 +341,16 @@ fn rollout_of(api: &Api, name: &BundleId, region: Option<&RegionId>, version: Ve
     let snapshot = api.handle.snapshot();
     let table = snapshot.table();
     let new = table.new_bundle_version(name, region).filter(|_| table.bundle_version(name, region) == Some(version))?;
-    api.bundles.held(name, new.version)?;
+    api.bundles.stored(name, new.version)?;
     let region = region?.clone();
     Some(RolloutReport { name: new.rollout.clone(), version: new.version, share: new.share, region })
 }
 
 /// The region that is asked for: that of the token, or the one named.
-fn region_of(api: &Api, asked: &Asked, headers: &HeaderMap) -> Result<Option<RegionId>, Problem> {
+fn region_of(api: &Api, query: &BundleQuery, headers: &HeaderMap) -> Result<Option<RegionId>, Problem> {
     let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let snapshot = api.handle.snapshot();
-    match (api.tokens.region(authorization), &asked.region) {
+    match (api.tokens.region(authorization), &query.region) {
         (Some(own), Some(named)) if own.as_str() != named => {
             let message = format!("this token is of region {own}; leave region out, or send another token");
             Err(Problem::new(StatusCode::FORBIDDEN, message))
@@ -356,9 +364,9 @@ fn region_of(api: &Api, asked: &Asked, headers: &HeaderMap) -> Result<Option<Reg
     }
 }
 
-fn understood(asked: Result<Query<Asked>, QueryRejection>) -> Result<Asked, Problem> {
+fn understood(query: Result<Query<BundleQuery>, QueryRejection>) -> Result<BundleQuery, Problem> {
     let how = "ask as /v1/bundles/NAME?region=uk-london&wait=30s, or with version, or with as=pack";
-    asked.map(|Query(asked)| asked).map_err(|rejection| wrong(format!("{}; {how}", rejection.body_text())))
+    query.map(|Query(query)| query).map_err(|rejection| wrong(format!("{}; {how}", rejection.body_text())))
 }
 
 /// The bundle of a path.
@@ -374,7 +382,7 @@ fn wrong(message: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, message)
 }
 
-/// Leave to send so many bytes.
+/// Permission to send this many bytes.
 fn turn(api: &Api, bytes: u64) -> Result<Turn, Problem> {
     api.sending.turn(bytes).ok_or_else(|| {
         let message = "too much of bundles is being sent here; ask again in a while, or ask another node";
@@ -387,11 +395,11 @@ fn damaged() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).with(RETRY_AFTER, AGAIN)
 }
 
-/// What the headers of an answer tell.
-fn told(found: &Found, tag: &str) -> HeaderMap {
+/// The headers of an answer.
+fn headers_for(served: &ServedVersion, tag: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let versions = [(ETAG, Some(tag.to_owned())), (VERSION, Some(found.version.to_string()))];
-    for (name, value) in versions.into_iter().chain([(PINNED, found.pinned.map(|pinned| pinned.to_string()))]) {
+    let versions = [(ETAG, Some(tag.to_owned())), (VERSION, Some(served.version.to_string()))];
+    for (name, value) in versions.into_iter().chain([(PINNED, served.pinned.map(|pinned| pinned.to_string()))]) {
         headers.extend(value.and_then(|value| HeaderValue::from_str(&value).ok()).map(|value| (name, value)));
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

@@ -1,8 +1,9 @@
-//! `GET /v1/events`: takes the number of the last event that a viewer has, sends those after it and all to come, as
-//! server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+//! `GET /v1/events`, by which the page at `/ui/` follows events. Takes the number of the last event that a viewer has;
+//! sends the events after it, and all events to come, as server-sent events
+//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 //!
-//! A viewer who reads slowly isn't waited for: a few pieces are kept for it, and after a while it is dropped. It comes
-//! back with the number of its last event and misses nothing that is still kept.
+//! The node doesn't wait for a viewer that reads slowly: it keeps a few pieces for it, and closes the stream after a
+//! while. The viewer then connects again with the number of its last event, and misses nothing that is still kept.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -33,27 +34,27 @@ const IN_A_PIECE: usize = 64;
 const PIECES: usize = 4;
 /// How long a viewer may read nothing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// How often a comment is sent, so that nobody between takes the connection for dead.
+/// How often a comment is sent, so that no proxy in between takes the connection for dead.
 const PING: Duration = Duration::from_secs(15);
 
-/// For how long a viewer is fed. It comes back with the number of its last event, so nothing is lost. One that is gone
-/// without a word holds its place no longer than that: what is sent to it may vanish in buffers.
+/// How long one stream lasts. The viewer connects again with the number of its last event, so nothing is lost. A viewer
+/// that vanished without closing the connection, and whose events disappear in buffers, holds its place no longer.
 const LIFE: Duration = Duration::from_secs(3_600);
 
 /// How many past events are wanted.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct EventsQuery {
     last: Option<usize>,
 }
 
 /// Sends events until the viewer leaves, is too slow, or the server goes down.
 pub(super) async fn events(
     State(api): State<Arc<Api>>,
-    asked: Result<Query<Asked>, QueryRejection>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Query(asked) = asked.map_err(|rejection| {
+    let Query(query) = query.map_err(|rejection| {
         let message = format!("{}; ask as /v1/events, or as /v1/events?last=50", rejection.body_text());
         Problem::new(StatusCode::BAD_REQUEST, message)
     })?;
@@ -63,8 +64,8 @@ pub(super) async fn events(
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, message));
     };
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|id| own_id(&api, id));
-    let from = last.unwrap_or_else(|| api.picture.events(|events| events.before_last(asked.last.unwrap_or(PAST))));
-    // Whoever comes for the first time misses nothing of what was before.
+    let from = last.unwrap_or_else(|| api.picture.events(|events| events.before_last(query.last.unwrap_or(PAST))));
+    // A new viewer first gets past events.
     let known = last.unwrap_or_else(|| api.picture.events(Events::newest));
     let (pieces, received) = channel(PIECES);
     tokio::spawn(async move {
@@ -82,7 +83,7 @@ pub(super) async fn events(
     Ok((headers, Body::from_stream(stream)).into_response())
 }
 
-/// Feeds one viewer for so long. It has events up to `from`, and misses none up to `known`.
+/// Sends events to one viewer until its stream is over. It has the events up to `from`, and misses none up to `known`.
 pub(super) async fn follow(api: Arc<Api>, mut from: u64, known: u64, pieces: Sender<String>, life: Duration) {
     let end = Instant::now() + life;
     let mut newest = api.picture.follow();

@@ -27,16 +27,16 @@ pub(super) async fn fleet(State(api): State<Arc<Api>>) -> Json<FleetReport> {
 pub(super) async fn nodes(State(api): State<Arc<Api>>) -> Result<Json<NodesReport>, Problem> {
     let (mut peers, mut missing) = (BTreeMap::new(), Vec::new());
     let add = |peer: &str, answer: Result<Vec<u8>, String>| {
-        let of_peer = answer.and_then(|bytes| {
+        let parsed = answer.and_then(|bytes| {
             serde_json::from_slice(&bytes).map_err(|error| format!("/v1/fleet tells of no fleet: {error}"))
         });
-        match of_peer {
-            Ok(of_peer) => _ = peers.insert(peer.to_owned(), of_peer),
+        match parsed {
+            Ok(peer_report) => _ = peers.insert(peer.to_owned(), peer_report),
             Err(why) => missing.push(Missing { peer: peer.to_owned(), why }),
         }
     };
-    let asked = ask_others(&api.fleet, "/v1/fleet", MAX_ANSWER, add).await;
-    asked.map_err(|errors| Problem::all(StatusCode::INTERNAL_SERVER_ERROR, errors))?;
+    let result = ask_others(&api.fleet, "/v1/fleet", MAX_ANSWER, add).await;
+    result.map_err(|errors| Problem::all(StatusCode::INTERNAL_SERVER_ERROR, errors))?;
     Ok(Json(NodesReport { asked: report(&api), peers, missing }))
 }
 
@@ -45,7 +45,7 @@ pub(super) fn report(api: &Api) -> FleetReport {
     let (snapshot, now) = (api.handle.snapshot_owned(), api.handle.now());
     let revision = snapshot.table().revision();
     let serving = api.metrics.served(revision, Instant::now()).map(Serving::from);
-    api.handle.fleet().with(|known| FleetReport {
+    api.handle.fleet().with(|state| FleetReport {
         node: api.node.clone(),
         now,
         mode: api.fleet.mode.as_str().to_owned(),
@@ -53,16 +53,16 @@ pub(super) fn report(api: &Api) -> FleetReport {
         writer: api.fleet.writer,
         revision: revision.number,
         sha256: revision.sha256_hex(),
-        connected: known.is_connected(),
-        lag_seconds: known.lag(now).0 / 1000,
-        awaited_revision: known.awaited.map(|(revision, _)| revision),
-        head: known.head.as_ref().map(HeadReport::from),
-        refused: known.refused.iter().map(|(why, count)| ((*why).to_owned(), *count)).collect(),
-        last_refusal: known.last_refusal.clone().map(|(at, why)| RefusalNow { at, why }),
-        nats: known.store.clone(),
+        connected: state.is_connected(),
+        lag_seconds: state.lag(now).0 / 1000,
+        awaited_revision: state.awaited.map(|(revision, _)| revision),
+        head: state.head.as_ref().map(HeadReport::from),
+        refused: state.refused.iter().map(|(why, count)| ((*why).to_owned(), *count)).collect(),
+        last_refusal: state.last_refusal.clone().map(|(at, why)| RefusalNow { at, why }),
+        nats: state.store.clone(),
         keys_sha256: snapshot.keys_sha256(),
         geoip_built: snapshot.about(now).geoip_built,
-        peers: known.peers.clone(),
+        peers: state.peers.clone(),
         serving,
         limits: Limits::from(&*api.fleet),
     })

@@ -1,5 +1,6 @@
 //! `POST /v1/leases`. Takes what an isolate of a Worker spent of quotas and wants of them; returns what it may spend in
-//! the next seconds.
+//! the next seconds. A lease is a part of a quota that a node grants to an isolate (an instance of the Worker) for a
+//! short time.
 
 use std::sync::Arc;
 

@@ -48,7 +48,7 @@ pub(super) async fn add(
     let (snapshot, now) = (api.handle.snapshot_owned(), api.handle.now());
     let at = batch.at;
     match observed.with(|sums| sums.take(batch, snapshot.table(), now)) {
-        Ok(taken) => Ok(Json(Added { added: taken.added, dropped: taken.dropped, missed: taken.missed })),
+        Ok(outcome) => Ok(Json(Added { added: outcome.added, dropped: outcome.dropped, missed: outcome.missed })),
         Err(Refusal::Replayed(last)) => {
             let message = format!("a batch of this isolate with number {last} was added; a number is used once");
             Err(Problem::new(StatusCode::CONFLICT, message))

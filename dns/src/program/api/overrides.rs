@@ -72,6 +72,7 @@ pub(super) fn in_force(snapshot: &Snapshot, now: Timestamp) -> Vec<OverrideNow> 
     overrides.collect()
 }
 
+/// All overrides in force: those set by the API, and those of the rules.
 fn all(snapshot: &Snapshot, now: Timestamp) -> impl Iterator<Item = (Overridden, Forced, &'static str)> {
     let overrides = &snapshot.health().overrides;
     let by_api = overrides.iter().map(|(of, forced)| (of.clone(), forced.clone(), "api"));
@@ -87,7 +88,7 @@ fn all(snapshot: &Snapshot, now: Timestamp) -> impl Iterator<Item = (Overridden,
 /// The body of `POST /v1/overrides`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct OverrideRequest {
     region: String,
     endpoint: Option<String>,
     status: Status,
@@ -101,7 +102,7 @@ pub(super) struct Wanted {
 /// Forces the status of a region or an endpoint. Queries see it when the response leaves.
 pub(super) async fn set(
     State(api): State<Arc<Api>>,
-    body: Result<Json<Wanted>, JsonRejection>,
+    body: Result<Json<OverrideRequest>, JsonRejection>,
 ) -> Result<Json<OverrideStatus>, Problem> {
     let Json(wanted) = body.map_err(|rejection| {
         let message = format!(
@@ -111,20 +112,28 @@ pub(super) async fn set(
         );
         Problem::new(rejection.status(), message)
     })?;
-    let of = known(api.handle.snapshot().table(), &wanted.region, wanted.endpoint.as_deref())?;
+    let subject = subject_in_rules(api.handle.snapshot().table(), &wanted.region, wanted.endpoint.as_deref())?;
     let errors = wanted.errors(api.handle.now());
     if !errors.is_empty() {
         return Err(Problem::all(StatusCode::BAD_REQUEST, errors));
     }
     let forced = Forced { status: wanted.status, until: wanted.until, reason: wanted.reason };
-    let kept = match wanted.force {
-        true => api.handle.insist_on_override(of.clone(), forced.clone()).await,
-        false => api.handle.set_override(of.clone(), forced.clone()).await,
+    let durability = match wanted.force {
+        true => api.handle.insist_on_override(subject.clone(), forced.clone()).await,
+        false => api.handle.set_override(subject.clone(), forced.clone()).await,
     };
-    let kept = kept.map_err(|error| refused(&error))?;
+    let durability = durability.map_err(|error| problem_of(&error))?;
     let Forced { status, until, reason } = forced;
-    let Overridden { region, endpoint } = of;
-    Ok(Json(OverrideStatus { region, endpoint, status, until, reason, source: "api", kept: Some(sentence(&kept)) }))
+    let Overridden { region, endpoint } = subject;
+    Ok(Json(OverrideStatus {
+        region,
+        endpoint,
+        status,
+        until,
+        reason,
+        source: "api",
+        kept: Some(sentence(&durability)),
+    }))
 }
 
 #[derive(Debug, Serialize)]
@@ -148,19 +157,21 @@ pub(super) async fn end_of_endpoint(
     end_of(&api, &region, Some(&endpoint)).await
 }
 
+/// Ends an override that was set by the API.
 async fn end_of(api: &Api, region: &str, endpoint: Option<&str>) -> Result<Json<Ended>, Problem> {
     // What has left the rules may still have its override.
-    let named = |of: &&Overridden| of.region.as_str() == region && of.endpoint_name() == endpoint;
+    let named = |subject: &&Overridden| subject.region.as_str() == region && subject.endpoint_name() == endpoint;
     let left = api.handle.snapshot().health().overrides.keys().find(named).cloned();
-    let of = match left {
-        Some(of) => of,
-        None => known(api.handle.snapshot().table(), region, endpoint)?,
+    let subject = match left {
+        Some(subject) => subject,
+        None => subject_in_rules(api.handle.snapshot().table(), region, endpoint)?,
     };
-    let kept = api.handle.delete_override(of.clone()).await.map_err(|error| refused(&error))?;
-    Ok(Json(Ended { region: of.region, endpoint: of.endpoint, kept: sentence(&kept) }))
+    let durability = api.handle.delete_override(subject.clone()).await.map_err(|error| problem_of(&error))?;
+    Ok(Json(Ended { region: subject.region, endpoint: subject.endpoint, kept: sentence(&durability) }))
 }
 
-impl Wanted {
+impl OverrideRequest {
+    /// What is wrong with the request. All errors are listed, not only the first.
     fn errors(&self, now: Timestamp) -> Vec<String> {
         let mut errors = Vec::new();
         if self.status == Status::Unknown {
@@ -180,7 +191,7 @@ impl Wanted {
 }
 
 /// Finds the names in the rules.
-fn known(table: &Table, region: &str, endpoint: Option<&str>) -> Result<Overridden, Problem> {
+fn subject_in_rules(table: &Table, region: &str, endpoint: Option<&str>) -> Result<Overridden, Problem> {
     let unknown = |message| Problem::new(StatusCode::NOT_FOUND, message);
     let Some(index) = table.region_named(region) else {
         let suggestion = suggestion(region, table.regions().iter().map(|region| region.id.as_str()));
@@ -196,7 +207,8 @@ fn known(table: &Table, region: &str, endpoint: Option<&str>) -> Result<Overridd
     Ok(Overridden { region: region.id.clone(), endpoint: Some(endpoint) })
 }
 
-fn refused(error: &OverrideError) -> Problem {
+/// The answer for an override that isn't set or ended.
+fn problem_of(error: &OverrideError) -> Problem {
     let status = match error {
         OverrideError::Unknown(_) | OverrideError::NotForced(_) => StatusCode::NOT_FOUND,
         OverrideError::NoStatus | OverrideError::Ended(_) => StatusCode::BAD_REQUEST,
@@ -206,8 +218,8 @@ fn refused(error: &OverrideError) -> Problem {
     Problem::new(status, error.to_string())
 }
 
-fn sentence(kept: &Durability) -> String {
-    match kept {
+fn sentence(durability: &Durability) -> String {
+    match durability {
         Durability::Persisted => "in the state directory".to_owned(),
         Durability::UntilRestart(reason) => format!("until this server restarts: {reason}"),
     }

@@ -1,5 +1,8 @@
-//! `/v1/picture`, `/v1/timeline` and `/v1/explain/nodes`. Takes the snapshot and what is kept for the picture, returns
-//! JSON. Beside it, the look that is taken every second: it finds events, samples regions and checks fences.
+//! The API paths `/v1/picture`, `/v1/timeline` and `/v1/explain/nodes`, which the page at `/ui/` reads. Takes the
+//! node's snapshot and the data of [`crate::program::picture`], returns JSON. Run by the API.
+//!
+//! [`look`] is the task beside it that runs every second: it finds events, takes a sample of each region, and checks
+//! fences (the regions that may process a client).
 
 mod edge;
 mod fleet;
@@ -30,7 +33,7 @@ use crate::state::fleet::ask_others;
 
 pub(super) use look::watch;
 
-/// For how long an answer of `/v1/picture` serves all who ask.
+/// For how long an answer of `/v1/picture` is reused for everybody who asks.
 const FRESH: Duration = Duration::from_secs(1);
 /// The longest answer of another node that is read, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
@@ -45,11 +48,11 @@ pub(crate) struct Cached {
     fleet: fleet::Cached,
 }
 
-/// What is asked of the picture.
+/// The query of `/v1/picture`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
-    /// Whether the traffic of all nodes is told, too.
+pub(super) struct PictureQuery {
+    /// Whether the answer includes the traffic of all nodes.
     #[serde(default)]
     fleet: bool,
 }
@@ -57,35 +60,36 @@ pub(super) struct Wanted {
 /// All that the first screen shows, made once a second however many ask.
 pub(super) async fn picture(
     State(api): State<Arc<Api>>,
-    wanted: Result<Query<Wanted>, QueryRejection>,
+    wanted: Result<Query<PictureQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(wanted) = wanted.map_err(|rejection| {
         let how = "ask as /v1/picture, or as /v1/picture?fleet=true for the traffic of all nodes";
         Problem::new(StatusCode::BAD_REQUEST, format!("{}; {how}", rejection.body_text()))
     })?;
-    // In a task of its own: whoever asks may leave, and nobody else should begin the same work meanwhile.
-    let own = tokio::spawn(own(Arc::clone(&api)));
-    let own = own.await.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this program"))??;
+    // In a task of its own: the caller may leave, and no other caller should begin the same work meanwhile.
+    let task = tokio::spawn(picture_of_node(Arc::clone(&api)));
+    let result = task.await.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this program"));
+    let of_node = result??;
     if !wanted.fleet {
-        return Ok(json(own));
+        return Ok(json(of_node));
     }
     // The picture is an object that is never empty.
     let of_fleet = fleet::traffic(&api).await;
-    let rest = own.strip_suffix(b"}").unwrap_or_default();
-    Ok(json(Bytes::from([rest, b",\"fleet_traffic\":", &of_fleet, b"}"].concat())))
+    let unclosed = of_node.strip_suffix(b"}").unwrap_or_default();
+    Ok(json(Bytes::from([unclosed, b",\"fleet_traffic\":", &of_fleet, b"}"].concat())))
 }
 
-/// The picture without the fleet.
-async fn own(api: Arc<Api>) -> Result<Bytes, Problem> {
+/// The picture without the fleet. It is made again if it is older than [`FRESH`].
+async fn picture_of_node(api: Arc<Api>) -> Result<Bytes, Problem> {
     let mut cached = api.cached_picture.own.lock().await;
-    let fresh = cached.as_ref().filter(|(made, _)| made.elapsed() < FRESH).map(|(_, bytes)| bytes.clone());
+    let fresh = cached.as_ref().filter(|(made_at, _)| made_at.elapsed() < FRESH).map(|(_, bytes)| bytes.clone());
     let bytes = match fresh {
         Some(bytes) => bytes,
         None => {
-            let asked = Arc::clone(&api);
-            let made = tokio::task::spawn_blocking(move || serde_json::to_vec(&now::now(&asked))).await;
+            let state = Arc::clone(&api);
+            let result = tokio::task::spawn_blocking(move || serde_json::to_vec(&now::now(&state))).await;
             let fault = || Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this program");
-            let bytes = Bytes::from(made.map_err(|_| fault())?.map_err(|_| fault())?);
+            let bytes = Bytes::from(result.map_err(|_| fault())?.map_err(|_| fault())?);
             *cached = Some((Instant::now(), bytes.clone()));
             bytes
         }
@@ -93,6 +97,7 @@ async fn own(api: Arc<Api>) -> Result<Bytes, Problem> {
     Ok(bytes)
 }
 
+/// An answer with this JSON, which caches must not store.
 fn json(bytes: Bytes) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
@@ -101,33 +106,36 @@ fn json(bytes: Bytes) -> Response {
     (headers, bytes).into_response()
 }
 
-/// Which part of the last day is asked for.
+/// The query of `/v1/timeline`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct TimelineQuery {
     region: Option<String>,
 }
 
-/// The last day: the states of all regions, or all that is kept of one; and the events to mark.
+/// `/v1/timeline`: the states of all regions in the last day, or all numbers of one region; and the events to mark.
 pub(super) async fn timeline(
     State(api): State<Arc<Api>>,
-    asked: Result<Query<Asked>, QueryRejection>,
+    query: Result<Query<TimelineQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(asked) = asked.map_err(|rejection| {
+    let Query(query) = query.map_err(|rejection| {
         let how = "ask as /v1/timeline, or as /v1/timeline?region=eu-frankfurt";
         Problem::new(StatusCode::BAD_REQUEST, format!("{}; {how}", rejection.body_text()))
     })?;
     let marks = api.picture.events(crate::program::picture::events::Events::marks);
-    let with_marks = |mut of: Value| {
-        of["marks"] = serde_json::to_value(&marks).unwrap_or_default();
-        Json(of).into_response()
+    let with_marks = |mut numbers: Value| {
+        numbers["marks"] = serde_json::to_value(&marks).unwrap_or_default();
+        Json(numbers).into_response()
     };
-    let Some(region) = asked.region else {
-        return Ok(with_marks(api.picture.timeline(|kept| serde_json::to_value(kept.overview())).unwrap_or_default()));
+    let Some(region) = query.region else {
+        return Ok(with_marks(
+            api.picture.timeline(|timeline| serde_json::to_value(timeline.overview())).unwrap_or_default(),
+        ));
     };
-    let of = api.picture.timeline(|kept| kept.of(&region)).and_then(|of| serde_json::to_value(of).ok());
+    let numbers =
+        api.picture.timeline(|timeline| timeline.of(&region)).and_then(|numbers| serde_json::to_value(numbers).ok());
     let unknown = || Problem::new(StatusCode::NOT_FOUND, "region: nothing was noted of it in the last 24 hours");
-    of.map(with_marks).ok_or_else(unknown)
+    numbers.map(with_marks).ok_or_else(unknown)
 }
 
 /// What each node decides for a client.
@@ -152,16 +160,16 @@ pub(super) async fn explain_by_node(
     }
     let uri = format!("/v1/explain?{question}").parse();
     let uri = uri.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "this is no query string"))?;
-    let Query(own) = Query::<Question>::try_from_uri(&uri).map_err(|error| how_to_ask(&error.body_text()))?;
-    if own.all {
+    let Query(parsed) = Query::<Question>::try_from_uri(&uri).map_err(|error| how_to_ask(&error.body_text()))?;
+    if parsed.all {
         let message = "all: every fence is the same for all nodes with the same rules; ask /v1/explain?all=true of one";
         return Err(Problem::new(StatusCode::BAD_REQUEST, message));
     }
-    let own = explained(&api, &own)?;
-    let mut nodes = BTreeMap::from([(api.node.clone(), serde_json::to_value(own).unwrap_or_default())]);
+    let own_explanation = serde_json::to_value(explained(&api, &parsed)?).unwrap_or_default();
+    let mut nodes = BTreeMap::from([(api.node.clone(), own_explanation)]);
     let mut missing = Vec::new();
     let name = |peer: &str| {
-        let known = api.handle.fleet().with(|known| known.peers.iter().find(|one| one.url == peer)?.node.clone());
+        let known = api.handle.fleet().with(|view| view.peers.iter().find(|state| state.url == peer)?.node.clone());
         known.unwrap_or_else(|| peer.to_owned())
     };
     let add = |peer: &str, answer: Result<Vec<u8>, String>| {
@@ -171,7 +179,7 @@ pub(super) async fn explain_by_node(
             Err(why) => missing.push(Missing { peer: peer.to_owned(), why }),
         }
     };
-    let asked = ask_others(&api.fleet, &format!("/v1/explain?{question}"), MAX_ANSWER, add).await;
-    asked.map_err(|errors| Problem::all(StatusCode::INTERNAL_SERVER_ERROR, errors))?;
+    let result = ask_others(&api.fleet, &format!("/v1/explain?{question}"), MAX_ANSWER, add).await;
+    result.map_err(|errors| Problem::all(StatusCode::INTERNAL_SERVER_ERROR, errors))?;
     Ok(Json(ByNode { asked: api.node.clone(), nodes, missing }))
 }

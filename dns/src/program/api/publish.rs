@@ -1,6 +1,7 @@
-//! `PUT /v1/rules`, `PUT /v1/rules/head`, and the history of what was published. Takes a document with the entity tag
-//! of the one it replaces, or a head that brings the one in service to more nodes; returns whether it is in service.
-//! Only the writer of a fleet takes one.
+//! `PUT /v1/rules` and `PUT /v1/rules/head`, by which rules are published on this node, and the history of published
+//! documents. Takes a rules document with the entity tag of the document that it replaces; or a head (who publishes the
+//! rules, why and for which nodes) that brings the document in service to more nodes. Returns whether it is in service.
+//! Only the node that is the writer of its fleet accepts them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bailiwick_rules::fleet::follow::{self, DocumentStep, HeadStep, Kept, Own, Refusal, Trust, document};
+use bailiwick_rules::fleet::follow::{self, DocumentStep, HeadStep, NoChange, OwnDocument, Refusal, Trust, document};
 use bailiwick_rules::fleet::head::{Head, HeadError, Stage, sha256_hex};
 use bailiwick_rules::table::{Revision, Table};
 use base64::Engine;
@@ -32,7 +33,7 @@ use crate::state::store::Store;
 /// How long a request waits until its document is in service.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// What became of a document.
+/// The answer after a document was published.
 #[derive(Debug, Serialize)]
 pub(super) struct Published {
     revision: u64,
@@ -56,32 +57,32 @@ pub(super) async fn put(
     };
     // One at a time, until it is in service.
     let _turn = api.publishing.lock().await;
-    let own = api.handle.snapshot().table().revision();
-    if let Some(awaited) = api.handle.status().awaited_revision.filter(|awaited| *awaited != own.number) {
+    let own_revision = api.handle.snapshot().table().revision();
+    if let Some(awaited) = api.handle.status().awaited_revision.filter(|awaited| *awaited != own_revision.number) {
         let message = format!("revision {awaited} was taken a moment ago and is about to come into service; try again");
         return Err(Problem::new(StatusCode::CONFLICT, message));
     }
-    if expected != own.entity_tag() {
+    if expected != own_revision.entity_tag() {
         let message = format!(
             "this is based on another document than revision {}, which is in service; look at what came between with \
              `bailiwick rules history`, and publish again",
-            own.number
+            own_revision.number
         );
         return Err(Problem::new(StatusCode::PRECONDITION_FAILED, message));
     }
-    let head = head_of(&api, &headers, own)?;
-    let decided = tokio::task::spawn_blocking(move || (document(Some(own), head.as_ref(), &body), body, head));
+    let head = head_of(&api, &headers, own_revision)?;
+    let decided = tokio::task::spawn_blocking(move || (document(Some(own_revision), head.as_ref(), &body), body, head));
     let decided = decided.await.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this program"));
     match decided? {
         (DocumentStep::Take(table), bytes, head) => {
             check_pins(&api, &table).await?;
             serve(&api, *table, bytes, head).await.map(IntoResponse::into_response)
         }
-        (DocumentStep::Keep(Kept::Same), ..) => {
+        (DocumentStep::Keep(NoChange::Same), ..) => {
             Err(Problem::new(StatusCode::CONFLICT, "this very document is in service already"))
         }
-        (DocumentStep::Keep(_), ..) => Err(not_higher(own)),
-        (DocumentStep::Refuse(refusal), ..) => Err(refused(&refusal)),
+        (DocumentStep::Keep(_), ..) => Err(not_higher(own_revision)),
+        (DocumentStep::Refuse(refusal), ..) => Err(problem_of(&refusal)),
     }
 }
 
@@ -93,24 +94,26 @@ pub(super) async fn put_head(
     admit(&api, "/v1/rules/head")?;
     let body = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
     let _turn = api.publishing.lock().await;
-    let own = api.handle.snapshot().table().revision();
-    let known = api.handle.fleet().with(|known| known.head.clone());
-    let has = Own { revision: Some(own), head: known.as_ref() };
-    let done = Json(Published { revision: own.number, sha256: own.sha256_hex(), in_service: true });
+    let own_revision = api.handle.snapshot().table().revision();
+    let known = api.handle.fleet().with(|view| view.head.clone());
+    let has = OwnDocument { revision: Some(own_revision), head: known.as_ref() };
+    let done = Json(Published { revision: own_revision.number, sha256: own_revision.sha256_hex(), in_service: true });
     match follow::head(has, Some(&body), api.fleet.stage, api.fleet.trust()) {
         HeadStep::Note(head) if has_false_approval(&api, &head) => Err(false_approval()),
         HeadStep::Note(head) if note(&api.handle, &head) => Ok(done),
-        HeadStep::Refuse(refusal @ Refusal::Head(_)) => Err(refused(&refusal)),
-        // Whoever asks twice, as the answer was lost, gets the same answer.
-        HeadStep::Keep(Kept::Same) if known == Head::parse(&body).ok() => Ok(done),
-        HeadStep::Keep(Kept::Same) => {
+        HeadStep::Refuse(refusal @ Refusal::Head(_)) => Err(problem_of(&refusal)),
+        // A caller that asks again because the answer was lost gets the same answer.
+        HeadStep::Keep(NoChange::Same) if known == Head::parse(&body).ok() => Ok(done),
+        HeadStep::Keep(NoChange::Same) => {
             let stage = known.map(|head| head.stage).unwrap_or_default();
-            let message = format!("revision {} is for nodes of stage {stage} already", own.number);
+            let message = format!("revision {} is for nodes of stage {stage} already", own_revision.number);
             Err(Problem::new(StatusCode::CONFLICT, message))
         }
         _ => {
-            let message =
-                format!("this is the head of another document than revision {}, which is in service", own.number);
+            let message = format!(
+                "this is the head of another document than revision {}, which is in service",
+                own_revision.number
+            );
             Err(Problem::new(StatusCode::PRECONDITION_FAILED, message))
         }
     }
@@ -138,16 +141,16 @@ fn head_of(api: &Api, headers: &HeaderMap, own: Revision) -> Result<Option<Head>
     let Some(value) = headers.get(HEAD) else {
         return match api.fleet.trusted_publishers[..] {
             [] => Ok(None),
-            _ => Err(refused(&Refusal::Head(HeadError::Unsigned))),
+            _ => Err(problem_of(&Refusal::Head(HeadError::Unsigned))),
         };
     };
     let bytes = URL_SAFE_NO_PAD.decode(value).unwrap_or_default();
-    let has = Own { revision: Some(own), head: None };
+    let has = OwnDocument { revision: Some(own), head: None };
     match follow::head(has, Some(&bytes), api.fleet.stage, api.fleet.trust()) {
         HeadStep::Fetch(head) if has_false_approval(api, &head) => Err(false_approval()),
         HeadStep::Fetch(head) => Ok(Some(*head)),
-        HeadStep::Refuse(refusal) => Err(refused(&refusal)),
-        HeadStep::Keep(Kept::Later(_)) => {
+        HeadStep::Refuse(refusal) => Err(problem_of(&refusal)),
+        HeadStep::Keep(NoChange::Later(_)) => {
             let message = "the writer is of a later stage than this revision is for, so it couldn't hold it for the \
                 others; set [fleet] stage = \"canary\" there";
             Err(Problem::new(StatusCode::CONFLICT, message))
@@ -173,20 +176,20 @@ fn not_higher(own: Revision) -> Problem {
     Problem::new(StatusCode::CONFLICT, message)
 }
 
-/// Offers a document and waits for what becomes of it.
+/// Offers a document to the owner of the node's state, and waits until it is in service or refused.
 async fn serve(api: &Api, table: Table, bytes: Bytes, head: Option<Head>) -> Result<Json<Published>, Problem> {
     let (revision, mut status) = (table.revision(), api.handle.follow_status());
     let rules = Arc::new(Rules { table, bytes: bytes.to_vec().into() });
     let document = Arc::downgrade(&rules);
-    api.handle.fleet().with(|known| known.offer(revision.number, head, api.handle.now()));
+    api.handle.fleet().with(|view| view.offer(revision.number, head, api.handle.now()));
     api.handle.offer(Offer::Rules(rules)).await;
     let is_served = || api.handle.snapshot().table().revision() == revision;
-    // Others may offer documents meanwhile. What is said of those is no answer.
-    let refused = |now: &Status| {
-        let refused = now.refused_rules.as_ref().filter(|refused| refused.document.ptr_eq(&document));
+    // Others may offer documents meanwhile. Their outcomes are ignored.
+    let errors_in = |status: &Status| {
+        let refused = status.refused_rules.as_ref().filter(|refused| refused.document.ptr_eq(&document));
         refused.map(|refused| refused.errors.clone())
     };
-    let decided = status.wait_for(|now| is_served() || refused(now).is_some());
+    let decided = status.wait_for(|now| is_served() || errors_in(now).is_some());
     let in_time = tokio::time::timeout(PATIENCE, decided).await.is_ok();
     let published =
         |in_service| Json(Published { revision: revision.number, sha256: revision.sha256_hex(), in_service });
@@ -194,15 +197,16 @@ async fn serve(api: &Api, table: Table, bytes: Bytes, head: Option<Head>) -> Res
         (true, _) => Ok(published(true)),
         (false, false) => Ok(published(false)),
         (false, true) => {
-            api.handle.fleet().with(|known| known.withdraw(revision.number));
+            api.handle.fleet().with(|view| view.withdraw(revision.number));
             let errors =
-                refused(&api.handle.status()).unwrap_or_else(|| vec!["the server is shutting down".to_owned()]);
+                errors_in(&api.handle.status()).unwrap_or_else(|| vec!["the server is shutting down".to_owned()]);
             Err(Problem::all(StatusCode::UNPROCESSABLE_ENTITY, errors))
         }
     }
 }
 
-fn refused(refusal: &Refusal) -> Problem {
+/// The answer for a refused document.
+fn problem_of(refusal: &Refusal) -> Problem {
     let status = match refusal {
         Refusal::Head(_) => StatusCode::FORBIDDEN,
         Refusal::Conflict(_) => StatusCode::CONFLICT,

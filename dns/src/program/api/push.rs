@@ -1,5 +1,7 @@
-//! `PUT /v1/bundles/NAME`: takes the pack of a version, keeps it, returns the version. Also says whether the versions
-//! that new rules pin are anywhere, for [`super::publish`].
+//! `PUT /v1/bundles/NAME`, by which a version of a bundle (a named set of files for applications) is stored on this
+//! node. Takes a pack (all files of a version in one piece), returns the version. Also checks for [`super::publish`]
+//! whether the versions that new rules pin are on this node or on any of its peers. The rules pin a version of a
+//! bundle: they say which version is served, unless a rollout is under way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,13 +19,13 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::bundles::{ManifestReport, bundle};
 use super::reply::Problem;
-use crate::state::bundles::Refused;
+use crate::state::bundles::PutError;
 use crate::state::fleet::ask_others;
 
-/// The largest manifest that a peer may tell, in bytes: a thousand files with the longest paths.
+/// The largest manifest that is read from a peer, in bytes: a thousand files with the longest paths.
 const LARGEST_MANIFEST: usize = 1 << 20;
 
-/// What became of a pack.
+/// The answer after a pack was stored.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Pushed {
     /// The bundle.
@@ -58,17 +60,17 @@ pub(super) async fn put(
     })?;
     let (bundles, snapshot, now) = (api.bundles.clone(), api.handle.snapshot_owned(), api.handle.now());
     let bundle = name.clone();
-    let kept = tokio::task::spawn_blocking(move || bundles.put((&name, None), &body, snapshot.table(), now)).await;
-    let kept = kept.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this program"))?;
-    let (version, held, is_new) = kept.map_err(|refused| {
+    let result = tokio::task::spawn_blocking(move || bundles.put((&name, None), &body, snapshot.table(), now)).await;
+    let result = result.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this program"))?;
+    let (version, stored, is_new) = result.map_err(|refused| {
         let status = match refused {
-            Refused::Unfit(_) | Refused::Other(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Refused::NoFolder => StatusCode::CONFLICT,
-            Refused::TooMany | Refused::Disk(_) => StatusCode::INSUFFICIENT_STORAGE,
+            PutError::Unfit(_) | PutError::Other(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            PutError::NoFolder => StatusCode::CONFLICT,
+            PutError::TooMany | PutError::Disk(_) => StatusCode::INSUFFICIENT_STORAGE,
         };
         Problem::new(status, refused.to_string())
     })?;
-    let (files, bytes) = (held.manifest.files().len(), held.manifest.bytes());
+    let (files, bytes) = (stored.manifest.files().len(), stored.manifest.bytes());
     if is_new {
         tracing::info!(
             json.event = "bundle_pushed", %bundle, %version, files, bytes, "bundle {bundle} {version} is here"
@@ -78,14 +80,14 @@ pub(super) async fn put(
     Ok((status, Json(Pushed { bundle, version, files, bytes, is_new })))
 }
 
-/// Refuses rules that newly pin a version, or roll one out, which neither this node nor any of its peers has. What is
-/// named already isn't looked for, so that a lost version stands in the way of nothing else.
+/// Refuses rules that newly pin a version, or roll one out, that neither this node nor any of its peers has. Versions
+/// that the present rules name already aren't checked, so that a lost version doesn't prevent other changes.
 pub(super) async fn check_pins(api: &Api, table: &Table) -> Result<(), Problem> {
     let snapshot = api.handle.snapshot_owned();
     let mut lacking: BTreeMap<(&BundleId, Version), String> = BTreeMap::new();
     let before: BTreeSet<_> = snapshot.table().bundle_versions().map(|(name, _, version)| (name, version)).collect();
     for (name, place, version) in table.bundle_versions() {
-        if !before.contains(&(name, version)) && api.bundles.held(name, version).is_none() {
+        if !before.contains(&(name, version)) && api.bundles.stored(name, version).is_none() {
             lacking.entry((name, version)).or_insert(place);
         }
     }

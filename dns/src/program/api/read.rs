@@ -1,5 +1,6 @@
 //! The paths of the API that only read. Take requests, return metrics, health, the rules with the errors of the last
-//! version, and explanations. Each answer reads one snapshot.
+//! version, and explanations. Each answer reads one snapshot. A fence is the list of the regions that may process a
+//! client's data.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,8 +34,8 @@ const RULES_ERROR: HeaderName = HeaderName::from_static("x-bailiwick-rules-error
 /// The longest reason a header carries; all of it stands in `/v1/rules/status`.
 const MAX_REASON: usize = 500;
 
-/// OpenMetrics for whoever asks for it, as Prometheus does, or protobuf with native histograms; the older format for
-/// all others, such as `curl … | promtool check metrics`.
+/// OpenMetrics for clients that ask for it, as Prometheus does, or protobuf with native histograms; the older format
+/// for all others, such as `curl … | promtool check metrics`.
 pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
     let format = Format::of(headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()));
     let text = api.metrics.text(&api.handle);
@@ -47,6 +48,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
     ([(CONTENT_TYPE, kind), (VARY, HeaderValue::from_static("accept"))], body).into_response()
 }
 
+/// `/v1/health`: the health report of this node, which Workers and other nodes read.
 pub(super) async fn health(State(api): State<Arc<Api>>) -> Json<HealthReport> {
     let now = api.handle.now();
     let snapshot = api.handle.snapshot_owned();
@@ -67,16 +69,16 @@ pub(super) struct RulesAsked {
 /// for yet gets the newest one that is.
 pub(super) async fn rules(
     State(api): State<Arc<Api>>,
-    asked: Result<Query<RulesAsked>, QueryRejection>,
+    query: Result<Query<RulesAsked>, QueryRejection>,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
     let wrong = |_| Problem::new(StatusCode::BAD_REQUEST, "stage: write canary, early or rest");
-    let Query(asked) = asked.map_err(wrong)?;
+    let Query(query) = query.map_err(wrong)?;
     let snapshot = api.handle.snapshot_owned();
     let revision = snapshot.table().revision();
-    let head = api.handle.fleet().with(|known| known.head_of(revision).cloned());
-    let has_turn = |head: &Head| asked.stage.is_none_or(|stage| head.stage >= stage);
-    let (mut headers, tag, earlier) = match asked.stage.filter(|_| !head.as_ref().is_none_or(has_turn)) {
+    let head = api.handle.fleet().with(|view| view.head_of(revision).cloned());
+    let has_turn = |head: &Head| query.stage.is_none_or(|stage| head.stage >= stage);
+    let (mut headers, tag, earlier) = match query.stage.filter(|_| !head.as_ref().is_none_or(has_turn)) {
         None => (HeaderMap::new(), revision.entity_tag(), None),
         Some(stage) => match newest_for(&api, stage).await? {
             Some(earlier) => (earlier.headers(), earlier.tag(), Some(earlier)),
@@ -108,20 +110,20 @@ fn header_of(failure: &Failure) -> Option<HeaderValue> {
 
 /// The state of each source, with every error of the version that was refused last.
 #[derive(Debug, Serialize)]
-pub(super) struct Sources {
+pub(super) struct SourcesReport {
     revision: u64,
     sha256: String,
     awaited_revision: Option<u64>,
-    rules: Source,
-    zones: Source,
-    keys: Source,
-    geoip: Source,
+    rules: SourceReport,
+    zones: SourceReport,
+    keys: SourceReport,
+    geoip: SourceReport,
     not_persisted: Option<FailureStatus>,
     warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct Source {
+struct SourceReport {
     accepted: u64,
     refused: u64,
     ignored: u64,
@@ -141,7 +143,7 @@ impl From<&Failure> for FailureStatus {
     }
 }
 
-impl From<&SourceStatus> for Source {
+impl From<&SourceStatus> for SourceReport {
     fn from(status: &SourceStatus) -> Self {
         Self {
             accepted: status.accepted,
@@ -153,17 +155,18 @@ impl From<&SourceStatus> for Source {
     }
 }
 
-pub(super) async fn rules_status(State(api): State<Arc<Api>>) -> Json<Sources> {
+/// `/v1/rules/status`: what is in service, and what was refused.
+pub(super) async fn rules_status(State(api): State<Arc<Api>>) -> Json<SourcesReport> {
     let status = api.handle.status();
     let revision = api.handle.snapshot().table().revision();
-    Json(Sources {
+    Json(SourcesReport {
         revision: revision.number,
         sha256: revision.sha256_hex(),
         awaited_revision: status.awaited_revision,
-        rules: Source::from(&status.rules),
-        zones: Source::from(&status.zones),
-        keys: Source::from(&status.keys),
-        geoip: Source::from(&status.geoip),
+        rules: SourceReport::from(&status.rules),
+        zones: SourceReport::from(&status.zones),
+        keys: SourceReport::from(&status.keys),
+        geoip: SourceReport::from(&status.geoip),
         not_persisted: status.not_persisted.as_ref().map(FailureStatus::from),
         warnings: status.warnings.to_vec(),
     })

@@ -1,4 +1,5 @@
-//! Takes values and problems, returns the API's JSON responses; and says whether a caller has an answer already.
+//! Makes the API's JSON responses. Takes a value or a [`Problem`], returns a response. Also says, by entity tags,
+//! whether the caller has an answer already. Called by all paths of the API.
 
 use axum::Json;
 use axum::http::header::IF_NONE_MATCH;
@@ -33,9 +34,9 @@ impl Problem {
 
 /// Whether the caller has what this entity tag names, by the weak comparison of `If-None-Match` (RFC 9110 §13.1.2).
 pub(super) fn is_known(request: &HeaderMap, tag: &str) -> bool {
-    let matches = |one: &str| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag;
+    let matches = |value: &str| value == "*" || value.strip_prefix("W/").unwrap_or(value) == tag;
     let known = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    known.flat_map(|value| value.split(',')).any(|one| matches(one.trim()))
+    known.flat_map(|value| value.split(',')).any(|value| matches(value.trim()))
 }
 
 impl IntoResponse for Problem {

@@ -1,5 +1,6 @@
-//! `/v1/rollouts`: takes one snapshot and the sums of what Workers counted, returns for each rollout the two arms since
-//! its step began, and what stands in the way of going on.
+//! `/v1/rollouts`: takes one snapshot and the sums of what Workers counted. Returns, for each rollout, the counts of
+//! both arms (the sessions with the old and with the new thing) since the present step began, and the obstacles: why
+//! the rollout shouldn't go on now, such as an override.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,8 +33,8 @@ pub(super) async fn rollouts(State(api): State<Arc<Api>>) -> Json<RolloutsReport
     let rollouts = table.rollouts().iter().map(|rollout| {
         let regions = api.handle.observed().with(|sums| {
             sums.follow(table);
-            let of = |id: &RegionId| Some((id.clone(), sums.arms().of(&rollout.id, id)?.clone()));
-            rollout.rule.regions.iter().filter_map(of).collect::<BTreeMap<_, _>>()
+            let sums_of = |id: &RegionId| Some((id.clone(), sums.arms().of(&rollout.id, id)?.clone()));
+            rollout.rule.regions.iter().filter_map(sums_of).collect::<BTreeMap<_, _>>()
         });
         let obstacles = obstacles(&snapshot, rollout, now);
         (rollout.id.clone(), RolloutReport { obstacles, regions })
@@ -42,7 +43,7 @@ pub(super) async fn rollouts(State(api): State<Arc<Api>>) -> Json<RolloutsReport
     Json(RolloutsReport { node, at: now, begun: api.begun, revision, rollouts })
 }
 
-/// The rollouts with the differences between their arms that remain possible.
+/// The rollouts, with the differences between their arms that are still possible.
 #[derive(Serialize)]
 pub(super) struct Intervals {
     node: String,
@@ -59,12 +60,12 @@ struct RolloutIntervals {
 #[derive(Serialize)]
 struct StepIntervals {
     since: Timestamp,
-    measures: Vec<Measured>,
+    measures: Vec<MeasureReport>,
 }
 
-/// What is compared of two arms.
+/// The comparison of one measure of both arms.
 #[derive(Serialize)]
-struct Measured {
+struct MeasureReport {
     measure: &'static str,
     /// `difference` of shares, or `ratio` of times.
     of: &'static str,
@@ -80,24 +81,25 @@ struct Measured {
 
 /// The rollouts of the rules in service, with intervals. They take a moment to compute.
 pub(super) async fn intervals(State(api): State<Arc<Api>>) -> Result<Json<Intervals>, Problem> {
-    let asked = Arc::clone(&api);
+    let state = Arc::clone(&api);
     let Json(report) = rollouts(State(api)).await;
-    let made = tokio::task::spawn_blocking(move || {
-        let snapshot = asked.handle.snapshot_owned();
-        let of = |(id, report): (RolloutId, RolloutReport)| {
-            let rollout = snapshot.table().rollouts().iter().find(|one| one.id == id)?;
+    let reports = tokio::task::spawn_blocking(move || {
+        let snapshot = state.handle.snapshot_owned();
+        let with_intervals = |(id, report): (RolloutId, RolloutReport)| {
+            let rollout = snapshot.table().rollouts().iter().find(|rollout| rollout.id == id)?;
             let regions = report.regions.iter().map(|(region, sums)| {
                 (region.clone(), StepIntervals { since: sums.since, measures: measures(rollout, sums) })
             });
             Some((id, RolloutIntervals { obstacles: report.obstacles, regions: regions.collect() }))
         };
-        let rollouts = report.rollouts.into_iter().filter_map(of).collect();
+        let rollouts = report.rollouts.into_iter().filter_map(with_intervals).collect();
         Intervals { node: report.node, at: report.at, rollouts }
     });
-    made.await.map(Json).map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this program"))
+    reports.await.map(Json).map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this program"))
 }
 
-fn measures(rollout: &Rollout, sums: &StepSums) -> Vec<Measured> {
+/// The comparison of each measure that the rollout checks.
+fn measures(rollout: &Rollout, sums: &StepSums) -> Vec<MeasureReport> {
     let checks = checks(&rollout.rule);
     let (old, new) = (&sums.old.counts, &sums.new.counts);
     let level = Level { alpha: CHANCE, pass: CHANCE, min_samples: rollout.rule.min_samples };
@@ -107,12 +109,12 @@ fn measures(rollout: &Rollout, sums: &StepSums) -> Vec<Measured> {
             Margin::Ratio(most) => ("ratio", most),
         };
         let possible = judged.check.possible(old, new, CHANCE);
-        Measured {
+        MeasureReport {
             measure: judged.check.measure.as_str(),
             of,
             margin,
             samples: judged.samples,
-            seen: judged.seen,
+            seen: judged.rates,
             possible: possible
                 .map(|interval| (interval.low, interval.high))
                 .filter(|(low, high)| low.is_finite() && high.is_finite()),
@@ -126,31 +128,31 @@ fn obstacles(snapshot: &Snapshot, rollout: &Rollout, now: Timestamp) -> Vec<Stri
     let (table, health) = (snapshot.table(), snapshot.health());
     let service = table.service(rollout.service);
     let name = |region: &RegionIndex| table.region(*region).id.as_str();
-    let mut found = Vec::new();
+    let mut obstacles = Vec::new();
     if health.fleet.as_ref().is_some_and(|fleet| fleet.is_blind) {
-        found.push("this node's own line seems to be down".to_owned());
+        obstacles.push("this node's own line seems to be down".to_owned());
     }
     let is_of_service = |of: &str| {
         let region = of.split('/').next().unwrap_or_default();
-        service.regions.iter().any(|one| name(one) == region)
+        service.regions.iter().any(|own| name(own) == region)
     };
     let overrides = in_force(snapshot, now).into_iter().filter(|forced| is_of_service(&forced.of));
-    found.extend(
+    obstacles.extend(
         overrides.map(|forced| {
             format!("{} is forced {} until {}: {}", forced.of, forced.status, forced.until, forced.reason)
         }),
     );
     let shares = health.shares.as_ref().and_then(|shares| shares.report.services.get(&service.id));
     let moved = shares.into_iter().flatten().find_map(|class| Some((class.from()?, class.moves.first()?)));
-    found.extend(moved.map(|(from, to)| format!("clients of {from} are moved to {} because of load", to.to)));
+    obstacles.extend(moved.map(|(from, to)| format!("clients of {from} are moved to {} because of load", to.to)));
     let margins = health.planned.iter().flat_map(|planned| &planned.margins.worst);
-    let full = margins.filter(|one| one.load > Ratio::ONE);
-    let mut full = full.filter(|one| rollout.regions.iter().any(|(region, _)| one.fence.contains(region)));
-    found.extend(full.next().map(|one| {
-        let fence = one.fence.iter().map(name).collect::<Vec<_>>().join("+");
-        format!("without {} the fence {fence} would have a load of {}", name(&one.lost), one.load)
+    let full = margins.filter(|margin| margin.load > Ratio::ONE);
+    let mut full = full.filter(|margin| rollout.regions.iter().any(|(region, _)| margin.fence.contains(region)));
+    obstacles.extend(full.next().map(|margin| {
+        let fence = margin.fence.iter().map(name).collect::<Vec<_>>().join("+");
+        format!("without {} the fence {fence} would have a load of {}", name(&margin.lost), margin.load)
     }));
-    found
+    obstacles
 }
 
 #[cfg(test)]

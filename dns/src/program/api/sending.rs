@@ -1,35 +1,37 @@
-//! How much of bundles is sent at once. Takes the size of a content before it is read, returns a turn, or that there is
-//! too much under way; the content carries its turn until the last byte is sent. Called by [`super::bundles`].
+//! Limits how many bytes of bundles are in memory because they are being sent. Takes the size of a content before it is
+//! read; returns a [`Turn`], which is permission to send it, or `None` if too much is being sent already. The content
+//! carries its turn until the last byte is sent. Called by [`super::bundles`].
 //!
-//! A content is in memory while it is sent, and a slow reader keeps it there. Small ones, as prompts are, don't count.
+//! A content is in memory while it is sent, and a slow reader keeps it there. Small contents, such as prompts, don't
+//! count.
 
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How much may be sent at once, in KiB: the largest bundle four times.
+/// How much may be sent at the same time, in KiB: the largest bundle four times.
 const MOST: u32 = 4 * (64 << 10) + 1_024;
-/// What is no larger always has a turn, in bytes.
+/// A content of at most this many bytes always gets a turn.
 const SMALL: u64 = 1 << 20;
 
 /// What may be sent at once.
 #[derive(Debug)]
 pub(crate) struct Sending(Arc<Semaphore>);
 
-/// Leave to read a content and send it.
+/// Permission to read a content and send it.
 #[derive(Debug)]
 pub(super) struct Turn {
     _held: Option<OwnedSemaphorePermit>,
 }
 
 /// A content with its turn.
-struct Carried {
+struct SentContent {
     content: Vec<u8>,
     _turn: Turn,
 }
 
-impl AsRef<[u8]> for Carried {
+impl AsRef<[u8]> for SentContent {
     fn as_ref(&self) -> &[u8] {
         &self.content
     }
@@ -42,21 +44,21 @@ impl Default for Sending {
 }
 
 impl Sending {
-    /// A turn for a content of so many bytes. `None` if too much is being sent.
+    /// A turn for a content of this many bytes. `None` if too much is being sent.
     pub(super) fn turn(&self, bytes: u64) -> Option<Turn> {
         if bytes <= SMALL {
             return Some(Turn { _held: None });
         }
         let share = u32::try_from(bytes.div_ceil(1_024)).unwrap_or(MOST).min(MOST);
-        let held = Arc::clone(&self.0).try_acquire_many_owned(share).ok()?;
-        Some(Turn { _held: Some(held) })
+        let permits = Arc::clone(&self.0).try_acquire_many_owned(share).ok()?;
+        Some(Turn { _held: Some(permits) })
     }
 }
 
 impl Turn {
-    /// The content as a body. The turn ends when all of it was sent, or nobody wants it any more.
+    /// The content as a body. The turn ends when all of it was sent, or when the client has gone.
     pub(super) fn carry(self, content: Vec<u8>) -> Bytes {
-        Bytes::from_owner(Carried { content, _turn: self })
+        Bytes::from_owner(SentContent { content, _turn: self })
     }
 }
 

@@ -18,9 +18,10 @@ use super::Api;
 use super::overrides::in_force;
 use crate::dnssec::key_set::Role;
 use crate::program::node_status::{FenceNow, FilesNow, KeyNow, LoadNow, NodeStatus, RegionNow, ReplicaNow, SourceNow};
-use crate::state::owner::{self, Source};
+use crate::state::owner::{self, FileKind};
 use crate::state::snapshot::{MonitorView, Snapshot};
 
+/// `GET /v1/status`: all that this node knows about itself.
 pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<NodeStatus> {
     let (snapshot, status, now) = (api.handle.snapshot_owned(), api.handle.status(), api.handle.now());
     let revision = snapshot.table().revision();
@@ -48,6 +49,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<NodeStatus> {
     })
 }
 
+/// The fences of all services, with the regions that are offered now.
 pub(super) fn fences(snapshot: &Snapshot, now: Timestamp) -> Vec<FenceNow> {
     let (table, local) = (snapshot.table(), Local::default());
     let conditions = snapshot.conditions(&local, now);
@@ -69,7 +71,7 @@ pub(super) fn regions(snapshot: &Snapshot, node: &str, now: Timestamp) -> Vec<Re
     let report = snapshot.health_report(node, now);
     let mut reported = Vec::new();
     for (index, region) in (0..).map(RegionIndex).zip(table.regions()) {
-        let Some(one) = report.regions.get(region.id.as_str()) else { continue };
+        let Some(known) = report.regions.get(region.id.as_str()) else { continue };
         let monitors = |endpoint: Option<usize>| -> Vec<&MonitorView> {
             let is_it = |monitor: &&MonitorView| (monitor.region, monitor.endpoint) == (index, endpoint);
             health.monitors.iter().filter(is_it).collect()
@@ -77,17 +79,17 @@ pub(super) fn regions(snapshot: &Snapshot, node: &str, now: Timestamp) -> Vec<Re
         let (own, agreed) = (&monitors(None)[..], report.fleet.get(region.id.as_str()).copied());
         reported.push(RegionNow {
             region: region.id.to_string(),
-            status: agreed.map_or(one.status, |agreed| agreed.verdict),
-            probed: one.probed,
+            status: agreed.map_or(known.status, |agreed| agreed.verdict),
+            probed: known.probed,
             fleet: agreed,
-            families: one.families.clone(),
+            families: known.families.clone(),
             since: health.since.get(index.get()).copied(),
-            forced: one.forced.is_some() || is_drained(one),
-            why: agreed.and_then(why_agreed).unwrap_or_else(|| why_region(one, own)),
+            forced: known.forced.is_some() || is_drained(known),
+            why: agreed.and_then(why_agreed).unwrap_or_else(|| why_region(known, own)),
             ..last_failure(own)
         });
         for (position, (id, _)) in region.endpoints.iter().enumerate() {
-            let (watched, endpoint) = (&monitors(Some(position))[..], one.endpoints.get(id.as_str()));
+            let (watched, endpoint) = (&monitors(Some(position))[..], known.endpoints.get(id.as_str()));
             let forced = endpoint.and_then(|endpoint| endpoint.forced.as_ref());
             reported.push(RegionNow {
                 region: region.id.to_string(),
@@ -107,19 +109,19 @@ pub(super) fn regions(snapshot: &Snapshot, node: &str, now: Timestamp) -> Vec<Re
 
 /// The endpoints whose load is read.
 fn loads(snapshot: &Snapshot, now: Timestamp) -> Vec<LoadNow> {
-    let reported = snapshot.health().loads.iter().filter_map(|one| {
-        let region = snapshot.table().region(one.region);
-        let (endpoint, _) = region.endpoints.get(one.endpoint)?;
-        let failure = match (one.failure.as_deref(), one.reading) {
+    let reported = snapshot.health().loads.iter().filter_map(|source| {
+        let region = snapshot.table().region(source.region);
+        let (endpoint, _) = region.endpoints.get(source.endpoint)?;
+        let failure = match (source.failure.as_deref(), source.reading) {
             (None, None) => Some("none yet".to_owned()),
             (failure, _) => failure.map(str::to_owned),
         };
         Some(LoadNow {
             region: region.id.to_string(),
             endpoint: endpoint.to_string(),
-            load: one.load(now).map_or("unknown".to_owned(), |load| load.to_string()),
-            of: one.reading.map_or("-".to_owned(), |(_, reading)| parts(&reading)),
-            read_at: one.reading.map(|(at, _)| at),
+            load: source.load(now).map_or("unknown".to_owned(), |load| load.to_string()),
+            of: source.reading.map_or("-".to_owned(), |(_, reading)| parts(&reading)),
+            read_at: source.reading.map(|(at, _)| at),
             failure,
         })
     });
@@ -129,15 +131,15 @@ fn loads(snapshot: &Snapshot, now: Timestamp) -> Vec<LoadNow> {
 /// The copies of replicas that are read.
 pub(super) fn replicas(snapshot: &Snapshot) -> Vec<ReplicaNow> {
     let table = snapshot.table();
-    let reported = snapshot.health().replicas.iter().map(|one| ReplicaNow {
-        region: table.region(one.region).id.to_string(),
-        replica: table.replica(one.replica).id.to_string(),
-        freshness: one.freshness.as_str().to_owned(),
-        withheld: snapshot.withholds(one),
-        lag: one.lag().map(|lag| lag.to_string()),
-        version: one.version().map(str::to_owned),
-        read_at: one.reading.as_ref().map(|(at, _)| *at),
-        failure: one.failure.as_deref().map(str::to_owned),
+    let reported = snapshot.health().replicas.iter().map(|replica| ReplicaNow {
+        region: table.region(replica.region).id.to_string(),
+        replica: table.replica(replica.replica).id.to_string(),
+        freshness: replica.freshness.as_str().to_owned(),
+        withheld: snapshot.withholds(replica),
+        lag: replica.lag().map(|lag| lag.to_string()),
+        version: replica.version().map(str::to_owned),
+        read_at: replica.reading.as_ref().map(|(at, _)| *at),
+        failure: replica.failure.as_deref().map(str::to_owned),
     });
     reported.collect()
 }
@@ -179,15 +181,16 @@ fn why_agreed(agreed: VerdictReport) -> Option<String> {
         .filter(|(count, _)| *count > 0)
         .map(|(count, word)| format!("{count} {word}"))
         .collect();
-    let held = match agreed.held_by {
+    let reason = match agreed.held_by {
         HeldBy::Override => return None,
         HeldBy::Quorum => "most sites say so",
         HeldBy::Guard => "held by the guard although most sites or operators say down",
         HeldBy::None => "what was agreed on last",
     };
-    Some(format!("{held} (sites: {})", votes.join(", ")))
+    Some(format!("{reason} (sites: {})", votes.join(", ")))
 }
 
+/// Why a region has its status, in a few words. `own` are the monitors of the region itself.
 fn why_region(report: &RegionReport, own: &[&MonitorView]) -> String {
     let is_down = |monitor: &&MonitorView| monitor.monitored.machine.status() == Status::Down;
     let own_is_down = !own.is_empty() && own.iter().all(is_down);
@@ -237,13 +240,14 @@ fn why_model(status: Status, verdict: Verdict, monitor: &MonitorView) -> String 
     by_family(monitor.family, &why)
 }
 
+/// For each kind of file: what is in service, and why the last version was refused if it was.
 pub(super) fn sources(snapshot: &Snapshot, status: &owner::Status) -> Vec<SourceNow> {
     let world = snapshot.world();
     let zones = world.zone_sources();
     let served = zones.iter().filter(|zone| !zone.is_missing()).count();
     let built = world.places().built().map_or("none".to_owned(), |built| format!("built {built}"));
     let signed = world.key_sets().count();
-    let one = |source: Source, name: &str, what: String| {
+    let source_now = |source: FileKind, name: &str, what: String| {
         let state = status.of(source);
         SourceNow {
             source: name.to_owned(),
@@ -254,13 +258,14 @@ pub(super) fn sources(snapshot: &Snapshot, status: &owner::Status) -> Vec<Source
         }
     };
     vec![
-        one(Source::Rules, "rules", format!("revision {}", snapshot.table().revision().number)),
-        one(Source::Zones, "zones", format!("{served} of {} served", zones.len())),
-        one(Source::Keys, "keys", format!("{signed} zones signed")),
-        one(Source::Geoip, "geoip", built),
+        source_now(FileKind::Rules, "rules", format!("revision {}", snapshot.table().revision().number)),
+        source_now(FileKind::Zones, "zones", format!("{served} of {} served", zones.len())),
+        source_now(FileKind::Keys, "keys", format!("{signed} zones signed")),
+        source_now(FileKind::Geoip, "geoip", built),
     ]
 }
 
+/// The keys of the signed zones.
 fn keys(snapshot: &Snapshot, now: Timestamp) -> Vec<KeyNow> {
     let until: Vec<(String, Timestamp)> =
         snapshot.world().signed_until(now).map(|(zone, until)| (zone.origin().to_string(), until)).collect();

@@ -17,7 +17,7 @@ use crate::response::wire::{Class, Outcome, Transport};
 use crate::state::bundles::Bundles;
 use crate::state::load::Sources;
 use crate::state::probe::Secrets;
-use crate::state::startup::{Started, start};
+use crate::state::startup::{StartedState, start};
 use crate::system::clock::Clock;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -46,7 +46,7 @@ fn rules(revision: u64) -> String {
 
 /// A running API; what it needs lives as long.
 struct Fixture {
-    started: Started,
+    started: StartedState,
     api: Arc<Api>,
     url: String,
     client: Client,

@@ -66,6 +66,8 @@ impl Listener for TlsListener {
     }
 }
 
+/// Accepts connections and makes their TLS handshakes at the same time, so that a slow client delays no other. Sends
+/// each connection whose handshake is done.
 async fn accept(
     mut listener: TcpListener,
     acceptor: TlsAcceptor,

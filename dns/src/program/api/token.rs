@@ -13,7 +13,7 @@ use crate::program::config;
 use crate::state::load::{Fault, read_text};
 use crate::system::file_reload::Renew;
 
-/// A shorter token than 128 bits in hex is warned of, as one that can be guessed.
+/// A token of fewer characters is warned of, because it could be guessed. 32 characters are 128 bits in hex.
 const STRONG: usize = 32;
 
 /// A token, kept as its digest: comparing digests takes the same time whatever the lengths.
@@ -24,7 +24,7 @@ impl Token {
     /// Reads the token from the first line of a file.
     ///
     /// # Errors
-    /// When the file can't be read or holds no token worth the name.
+    /// When the file can't be read or holds no valid token.
     pub(crate) fn read(file: &Path) -> Result<Self, Fault> {
         let text = read_text(file).map_err(|error| {
             let mend = "write a token there, such as `openssl rand -hex 32` gives";
@@ -34,6 +34,7 @@ impl Token {
             .map_err(|message| Fault { place: format!("{}:1", file.display()), message })
     }
 
+    /// Reads a token from its text.
     fn parse(token: &str) -> Result<Self, String> {
         // RFC 6750 §2.1: b64token.
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
@@ -54,7 +55,7 @@ impl Token {
     }
 }
 
-/// The token in service: that of the file as it was when last it was any good.
+/// The token in service: the last valid token of a file.
 #[derive(Debug)]
 pub(crate) struct TokenFile {
     file: PathBuf,
@@ -125,8 +126,8 @@ impl Tokens {
         if faults.is_empty() { Ok(Self { write, worker, read: readers, region }) } else { Err(faults) }
     }
 
-    /// What the bearer of an `Authorization` header may do. Every token is compared, so that the time tells nothing of
-    /// which it is.
+    /// What the bearer of an `Authorization` header may do. Every token is compared, so that the time that this takes
+    /// doesn't tell which token it is.
     #[must_use]
     pub(crate) fn admit(&self, authorization: &str) -> Access {
         let any = |tokens: &[Arc<TokenFile>]| tokens.iter().fold(false, |any, token| token.admits(authorization) | any);
@@ -145,7 +146,7 @@ impl Tokens {
         self.region.iter().fold(None, |found, (id, token)| if token.admits(authorization) { Some(id) } else { found })
     }
 
-    /// All of them.
+    /// All tokens.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<TokenFile>> {
         let of_regions = self.region.iter().map(|(_, token)| token);
         self.write.iter().chain(&self.worker).chain(&self.read).chain(of_regions)

@@ -68,8 +68,8 @@ pub(super) async fn file(request: Request) -> Result<Response, Problem> {
 /// Whether a browser can decompress this (RFC 9110 §12.5.3). One that gives it a weight of 0 can't.
 fn accepts(headers: &HeaderMap, encoding: &str) -> bool {
     let listed = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    listed.flat_map(|value| value.split(',')).any(|one| {
-        let (name, weight) = one.split_once(';').unwrap_or((one, "q=1"));
+    listed.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
         let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok());
         name.trim().eq_ignore_ascii_case(encoding) && weight.is_some_and(|weight| weight > 0.0)
     })

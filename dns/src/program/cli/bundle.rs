@@ -1,5 +1,6 @@
-//! `bailiwick bundle`: takes folders of files, makes versions of them and stores them where nodes find them; lists,
-//! shows and fetches what is there.
+//! `bailiwick bundle`: stores bundles (named sets of files for applications, such as prompts) on a node or in NATS;
+//! lists, shows and fetches them. Takes the options of a command, returns its report. Called by the command line. The
+//! rules pin a version of a bundle: they say which version is served, unless a rollout is under way.
 
 mod folder;
 mod place;
@@ -13,7 +14,7 @@ use clap::{Args, Subcommand};
 
 use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::report::Report;
-use place::{Chosen, Place};
+use place::{BundleStore, VersionChoice};
 
 /// What to do with bundles.
 #[derive(Debug, Subcommand)]
@@ -83,7 +84,7 @@ pub(crate) struct ListArgs {
 
 /// Which version.
 #[derive(Debug, Args)]
-struct Which {
+struct VersionArgs {
     /// The bundle, and its version if it isn't the pinned one.
     #[arg(value_name = "NAME[@VERSION]", value_parser = of_version)]
     bundle: (BundleId, Option<String>),
@@ -98,7 +99,7 @@ struct Which {
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
     #[command(flatten)]
-    which: Which,
+    which: VersionArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -108,7 +109,7 @@ pub(crate) struct ShowArgs {
 #[derive(Debug, Args)]
 pub(crate) struct FetchArgs {
     #[command(flatten)]
-    which: Which,
+    which: VersionArgs,
     /// The folder. It is made; one that is there has to be empty.
     #[arg(long, value_name = "FOLDER")]
     to: PathBuf,
@@ -119,6 +120,7 @@ fn name(text: &str) -> Result<BundleId, String> {
     BundleId::parse(text).ok_or_else(|| mend.to_owned())
 }
 
+/// Reads `NAME` or `NAME@VERSION`.
 fn of_version(text: &str) -> Result<(BundleId, Option<String>), String> {
     let Some((bundle, version)) = text.split_once('@') else { return Ok((name(text)?, None)) };
     let fits = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -139,6 +141,7 @@ pub(super) fn run(command: &BundleCommand) -> Report {
     done.unwrap_or_else(Report::failed)
 }
 
+/// Reads a folder, and sends it to the store as a version of a bundle.
 fn push(args: &PushArgs) -> Result<Report, Vec<String>> {
     let read = folder::read(&args.folder)?;
     let at = args.folder.display();
@@ -149,13 +152,14 @@ fn push(args: &PushArgs) -> Result<Report, Vec<String>> {
         report.warnings.push(format!("left out, as their names begin with a dot: {}", read.left_out.join(", ")));
     }
     if !args.dry_run {
-        Place::find(&args.node, Power::Write)?.push((&args.name, version), bytes)?;
+        BundleStore::find(&args.node, Power::Write)?.push((&args.name, version), bytes)?;
     }
     Ok(report)
 }
 
+/// Lists the stored bundles, and which versions the rules pin.
 fn list(args: &ListArgs) -> Result<Report, Vec<String>> {
-    let listed = Place::find(&args.node, Power::Read)?.list()?;
+    let listed = BundleStore::find(&args.node, Power::Read)?.list()?;
     if args.json {
         let json = serde_json::to_string_pretty(&listed).map_err(|error| vec![error.to_string()])?;
         return Ok(Report::fine(json + "\n"));
@@ -166,20 +170,21 @@ fn list(args: &ListArgs) -> Result<Report, Vec<String>> {
     let mut text = String::new();
     for (name, bundle) in &listed.bundles {
         text += &format!("{name}\n");
-        for one in &bundle.versions {
+        for stored in &bundle.versions {
             let mut pins = Vec::new();
-            if bundle.pinned == Some(one.version) {
+            if bundle.pinned == Some(stored.version) {
                 pins.push("pinned".to_owned());
             }
-            let regions = bundle.regions.iter().filter(|(_, version)| **version == one.version);
+            let regions = bundle.regions.iter().filter(|(_, version)| **version == stored.version);
             pins.extend(regions.map(|(region, _)| format!("pinned for {region}")));
-            if let Some(rollout) = bundle.rollout.as_ref().filter(|rollout| rollout.version == one.version) {
+            if let Some(rollout) = bundle.rollout.as_ref().filter(|rollout| rollout.version == stored.version) {
                 let shares = rollout.shares.iter().map(|(region, share)| format!(", {share} % of {region}"));
                 pins.push(format!("rollout {}{}", rollout.name, shares.collect::<String>()));
             }
-            let files = one.files.map_or_else(String::new, |files| format!("{files:>5} files"));
-            text += format!("  {}  {}  {:>9} bytes{files}  {}", one.version, one.came, one.bytes, pins.join(", "))
-                .trim_end();
+            let files = stored.files.map_or_else(String::new, |files| format!("{files:>5} files"));
+            text +=
+                format!("  {}  {}  {:>9} bytes{files}  {}", stored.version, stored.came, stored.bytes, pins.join(", "))
+                    .trim_end();
             text.push('\n');
         }
         text.extend(bundle.missing.iter().map(|version| format!("  {version}  is pinned and isn't here\n")));
@@ -187,24 +192,24 @@ fn list(args: &ListArgs) -> Result<Report, Vec<String>> {
     Ok(Report::fine(text))
 }
 
-/// A version that came whole.
-struct Came {
+/// A version that was fetched, with all of its files.
+struct FetchedVersion {
     version: Version,
     manifest: Manifest,
     /// By path.
     contents: BTreeMap<String, Vec<u8>>,
 }
 
-/// The version that is meant.
-fn chosen(which: &Which) -> Result<Came, Vec<String>> {
+/// Fetches the version that the options name.
+fn chosen(which: &VersionArgs) -> Result<FetchedVersion, Vec<String>> {
     let (name, version) = &which.bundle;
     if version.is_some() && which.region.is_some() {
         return Err(vec!["--region and a version exclude each other; leave one out".to_owned()]);
     }
-    let place = Place::find(&which.node, Power::Read)?;
+    let place = BundleStore::find(&which.node, Power::Read)?;
     let chosen = match version {
-        Some(digits) => Chosen::Version(place.whole(name, digits)?),
-        None => Chosen::Pinned(which.region.as_deref()),
+        Some(digits) => VersionChoice::Version(place.whole(name, digits)?),
+        None => VersionChoice::Pinned(which.region.as_deref()),
     };
     let bytes = place.pack(name, &chosen)?;
     let fault = |why: String| vec![format!("what came isn't used: {why}")];
@@ -213,18 +218,19 @@ fn chosen(which: &Which) -> Result<Came, Vec<String>> {
     }
     let (manifest, contents) = unpack(&bytes).map_err(|error| fault(error.to_string()))?;
     let version = manifest.version();
-    if let Chosen::Version(asked) = chosen
-        && asked != version
+    if let VersionChoice::Version(wanted) = chosen
+        && wanted != version
     {
         return Err(fault(format!("it is version {version}, which wasn't asked for")));
     }
     let paths = manifest.files().iter().map(|file| file.path.clone());
     let contents = paths.zip(contents.into_iter().map(<[u8]>::to_vec)).collect();
-    Ok(Came { version, manifest, contents })
+    Ok(FetchedVersion { version, manifest, contents })
 }
 
+/// Lists the files of a version.
 fn show(args: &ShowArgs) -> Result<Report, Vec<String>> {
-    let Came { version, manifest, .. } = chosen(&args.which)?;
+    let FetchedVersion { version, manifest, .. } = chosen(&args.which)?;
     let name = &args.which.bundle.0;
     if args.json {
         let json = serde_json::json!({ "bundle": name, "version": version, "bytes": manifest.bytes(),
@@ -240,7 +246,7 @@ fn show(args: &ShowArgs) -> Result<Report, Vec<String>> {
 
 fn fetch(args: &FetchArgs) -> Result<Report, Vec<String>> {
     folder::is_free(&args.to)?;
-    let Came { version, manifest, contents } = chosen(&args.which)?;
+    let FetchedVersion { version, manifest, contents } = chosen(&args.which)?;
     folder::write(&args.to, &contents)?;
     let (files, to) = (manifest.files().len(), args.to.display());
     Ok(Report::fine(format!("{} {version}: {files} files in {to}\n", args.which.bundle.0)))

@@ -75,13 +75,14 @@ pub(crate) fn run(args: &CheckArgs, stdin: &mut dyn Read) -> Report {
 pub(super) fn configured(file: &Path) -> Findings {
     let mut findings = Findings::default();
     match Config::read(file) {
-        Ok(config) => named(&config, &mut findings),
+        Ok(config) => check_configured_files(&config, &mut findings),
         Err(errors) => findings.errors.extend(errors.into_iter().map(Fault::from)),
     }
     findings
 }
 
-fn named(config: &Config, findings: &mut Findings) {
+/// Checks everything that a configuration names: rules, zones, keys, certificates, secrets and more.
+fn check_configured_files(config: &Config, findings: &mut Findings) {
     let rules = configured_rules(config, findings);
     let sources = zones(&config.zones, findings);
     let keys = keys(&config.dnssec, findings);
@@ -146,6 +147,7 @@ pub(super) fn read_rules(file: &Path, stdin: &mut dyn Read) -> Result<Arc<Rules>
     }
 }
 
+/// Takes the rules if they could be read, with a summary and warnings about them. Otherwise notes the errors.
 fn rules(file: &Path, read: Result<Arc<Rules>, Vec<Fault>>, findings: &mut Findings) -> Option<Arc<Rules>> {
     match read {
         Ok(rules) => {
@@ -173,6 +175,7 @@ fn rules(file: &Path, read: Result<Arc<Rules>, Vec<Fault>>, findings: &mut Findi
     }
 }
 
+/// Reads the zones. Notes a summary or the errors.
 fn zones(zones: &[ZoneFile], findings: &mut Findings) -> Vec<ZoneSource> {
     let mut read: Vec<ZoneSource> = Vec::new();
     for zone in zones {
@@ -187,6 +190,7 @@ fn zones(zones: &[ZoneFile], findings: &mut Findings) -> Vec<ZoneSource> {
     read
 }
 
+/// Reads the keys of the signed zones. Notes a summary or the errors.
 fn keys(zones: &[SignedZone], findings: &mut Findings) -> Vec<ZoneKeys> {
     let now = Clock::system().now();
     let mut read = Vec::new();
@@ -205,6 +209,7 @@ fn keys(zones: &[SignedZone], findings: &mut Findings) -> Vec<ZoneKeys> {
     read
 }
 
+/// Reads the GeoIP database. Notes a summary and warnings, or the errors.
 fn places(file: &Path, registered: Registered, findings: &mut Findings) -> Option<Arc<Places>> {
     match read_geoip(Some(file), registered) {
         Ok(places) => {
@@ -234,13 +239,13 @@ fn unknown_codes(codes: &[UnknownCode]) -> String {
 /// whose country they don't know.
 fn code_warning(file: &Path, code: &UnknownCode) -> Option<String> {
     let about = geo::non_country(&code.code);
-    let meant = match about {
-        Some(NonCountry { meant: Some(code), .. }) => format!(" ({code} is meant)"),
+    let hint = match about {
+        Some(NonCountry { stands_for: Some(code), .. }) => format!(" ({code} is meant)"),
         Some(_) => return None,
         None => String::new(),
     };
     Some(format!(
-        "{}: says \"{}\" of {}, which is no country's code{meant}: these clients are unknown; mend the database, or \
+        "{}: says \"{}\" of {}, which is no country's code{hint}: these clients are unknown; mend the database, or \
          place them by \
          \"networks\" in the rules",
         file.display(),
@@ -330,12 +335,12 @@ fn certificate(files: &TlsFiles, findings: &mut Findings) {
 
 /// A warning if the node would refuse the configured rules document, because a newer or conflicting one was in service.
 fn older_than_kept(config: &Config) -> Option<String> {
-    let kept = std::fs::read(Store::rules_in(config.state_dir.as_deref()?)).ok()?;
-    let kept = Table::compile(&kept).ok()?.revision();
+    let last_good = std::fs::read(Store::rules_in(config.state_dir.as_deref()?)).ok()?;
+    let last_good = Table::compile(&last_good).ok()?.revision();
     let new = Table::compile(&std::fs::read(&config.rules).ok()?).ok()?.revision();
-    let why = match kept.succession(&new) {
-        Succession::Older => owner::older(&kept, &new),
-        Succession::Conflict => owner::conflicting(&kept, &new),
+    let why = match last_good.succession(&new) {
+        Succession::Older => owner::older(&last_good, &new),
+        Succession::Conflict => owner::conflicting(&last_good, &new),
         Succession::Newer | Succession::Same => return None,
     };
     Some(format!(
@@ -394,6 +399,7 @@ impl From<ConfigError> for Fault {
 }
 
 impl Findings {
+    /// The output of the command.
     fn report(self, json: bool) -> Report {
         let output = if json { self.json() } else { self.text() };
         // As JSON, the findings are part of the output. As text, they go to standard error, before the output.
@@ -414,6 +420,7 @@ impl Findings {
         self.summary.iter().chain([&verdict]).map(|line| format!("{line}\n")).collect()
     }
 
+    /// The findings as JSON.
     fn json(&self) -> String {
         #[derive(Serialize)]
         struct Document<'a> {

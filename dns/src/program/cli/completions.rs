@@ -38,6 +38,7 @@ enum Kind {
 }
 
 impl Kind {
+    /// The word for `bailiwick names`.
     fn word(self) -> &'static str {
         match self {
             Self::Places => "places",
@@ -102,6 +103,7 @@ pub(super) fn script(shell: Shell, mut command: Command) -> String {
     }
 }
 
+/// Changes the script for bash so that it asks this program for names from the rules.
 fn bash(mut script: String) -> String {
     let ask = |kind: Kind| format!("$(bailiwick names {} -- \"${{COMP_WORDS[@]}}\" 2>/dev/null)", kind.word());
     for (option, kind) in OPTIONS {
@@ -121,6 +123,7 @@ fn bash(mut script: String) -> String {
     script
 }
 
+/// Changes the script for zsh so that it asks this program for names from the rules.
 fn zsh(script: &str) -> String {
     let ask = |kind: Kind| format!("{{compadd -- $(bailiwick names {} -- $words 2>/dev/null)}}", kind.word());
     let mut lines = String::new();
@@ -140,6 +143,7 @@ fn zsh(script: &str) -> String {
     lines
 }
 
+/// The lines to add to the script for fish, which ask this program for names from the rules.
 fn fish() -> String {
     let ask = |kind: Kind| format!("-f -a '(bailiwick names {} -- (commandline -opc) 2>/dev/null)'", kind.word());
     let mut lines = String::new();

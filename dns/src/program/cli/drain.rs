@@ -50,34 +50,37 @@ pub(crate) struct UndrainArgs {
     json: bool,
 }
 
+/// Forces a region or an endpoint down on one node until a time.
 pub(super) fn drain(args: &DrainArgs, now: Timestamp) -> Report {
-    let of = match parse(&args.of) {
-        Ok(of) => of,
+    let subject = match parse(&args.of) {
+        Ok(subject) => subject,
         Err(reported) => return reported,
     };
     let until = match (args.span, args.until.as_deref().map(|text| parse_moment(text, now)).transpose()) {
         (_, Err(error)) => return Report::misuse(format!("--until: {error}")),
         (span, Ok(until)) => until.unwrap_or_else(|| now.after(span.unwrap_or_default())),
     };
-    let mut body = json!({ "region": of.region, "status": Status::Down, "until": until, "reason": args.reason });
-    if let Some(endpoint) = &of.endpoint {
+    let mut body = json!({ "region": subject.region, "status": Status::Down, "until": until, "reason": args.reason });
+    if let Some(endpoint) = &subject.endpoint {
         body["endpoint"] = json!(endpoint);
     }
-    set_override(&args.node, &body, args.json, |kept| {
+    set_override(&args.node, &body, args.json, |durability| {
         format!(
-            "{of} is drained on this node for {}, until {until}; kept {kept}\nEnd it with: bailiwick undrain {of}\n",
+            "{subject} is drained on this node for {}, until {until}; kept {durability}\nEnd it with: \
+             bailiwick undrain {subject}\n",
             words(until.since(now))
         )
     })
 }
 
+/// Ends what [`drain`] has set.
 pub(super) fn undrain(args: &UndrainArgs) -> Report {
-    let of = match parse(&args.of) {
-        Ok(of) => of,
+    let subject = match parse(&args.of) {
+        Ok(subject) => subject,
         Err(reported) => return reported,
     };
-    end_override(&args.node, &of, args.json, || {
-        format!("{of} is drained no longer on this node; its probes decide again\n")
+    end_override(&args.node, &subject, args.json, || {
+        format!("{subject} is drained no longer on this node; its probes decide again\n")
     })
 }
 
@@ -90,7 +93,7 @@ pub(super) fn set_override(
     sentence: impl FnOnce(&str) -> String,
 ) -> Report {
     let answer = Node::find(node, Power::Write).and_then(|node| node.ask(Method::POST, "/v1/overrides", Some(body)));
-    told(answer, is_json, |answer| sentence(answer["kept"].as_str().unwrap_or("nowhere")))
+    report_of(answer, is_json, |answer| sentence(answer["kept"].as_str().unwrap_or("nowhere")))
 }
 
 /// Asks a node to end an override. `sentence` makes the output.
@@ -102,10 +105,10 @@ pub(super) fn end_override(
 ) -> Report {
     let path = format!("/v1/overrides/{of}");
     let answer = Node::find(node, Power::Write).and_then(|node| node.ask(Method::DELETE, &path, None));
-    told(answer, is_json, |_| sentence())
+    report_of(answer, is_json, |_| sentence())
 }
 
-fn told(answer: Result<Value, Vec<String>>, is_json: bool, sentence: impl FnOnce(&Value) -> String) -> Report {
+fn report_of(answer: Result<Value, Vec<String>>, is_json: bool, sentence: impl FnOnce(&Value) -> String) -> Report {
     match answer {
         Err(errors) => Report::failed(errors),
         Ok(answer) if is_json => Report::fine(format!("{answer:#}\n")),

@@ -1,4 +1,5 @@
-//! `bailiwick eval`: asks regions the cases of a suite, and compares two runs pair by pair.
+//! `bailiwick eval`: asks a model in each region the cases of a suite and grades the answers; and compares the results
+//! of two such runs, case by case. Takes the options of a command, returns its report. Called by the command line.
 
 mod ask;
 mod compare;
@@ -25,11 +26,11 @@ pub(crate) enum EvalCommand {
     /// has one of
     ///
     ///   {"exact": "Paris"}            the same text, but for spaces at its ends
-    ///   {"contains": ["a", "b"]}      all of these
-    ///   {"regex": "^(?i)yes"}         a text in which this is found
-    ///   {"json_schema": {…}}          JSON that the schema allows
-    ///   {"number": {"value": 3.14, "tolerance": 0.01}}          the last number of the answer
-    ///   {"judge": {"model": "large", "rubric": "polite", "pass": 0.7}}      what another model finds good
+    /// {"contains": ["a", "b"]}      all of these
+    /// {"regex": "^(?i)yes"}         a text in which this is found
+    /// {"json_schema": {…}}          JSON that the schema allows
+    /// {"number": {"value": 3.14, "tolerance": 0.01}}          the last number of the answer
+    /// {"judge": {"model": "large", "rubric": "polite", "pass": 0.7}}      what another model finds good
     ///
     /// Results go to FOLDER/REGION.jsonl, a line for each answer, and a page to FOLDER/report.html. With --arm old,new
     /// both arms of a rollout are asked, into REGION.old.jsonl and REGION.new.jsonl. A run that was

@@ -66,7 +66,7 @@ pub(crate) fn run(args: &ExplainArgs, stdin: &mut dyn Read, now: Timestamp) -> R
     let health = supposing_down(&vec![RegionHealth::default(); rules.table.regions().len()], &understood.down);
     let conditions = Conditions { health: &health, local: &Local::default(), now: understood.at };
     let explanation = explain(&rules.table, &understood.ask, &conditions);
-    match written(args.json, &explanation, Explanation::to_text) {
+    match format_output(args.json, &explanation, Explanation::to_text) {
         Ok(output) => Report { output, warnings: understood.notes, ..Report::default() },
         Err(error) => Report::error(error),
     }
@@ -76,12 +76,12 @@ pub(crate) fn run(args: &ExplainArgs, stdin: &mut dyn Read, now: Timestamp) -> R
 /// are named.
 fn every_fence(args: &ExplainArgs, table: &Table) -> Report {
     match args.question.overview(table) {
-        Ok(all) => written(args.json, &all, Overview::to_text).map_or_else(Report::error, Report::fine),
+        Ok(all) => format_output(args.json, &all, Overview::to_text).map_or_else(Report::error, Report::fine),
         Err(errors) => Report::failed(errors),
     }
 }
 
-fn written<T: serde::Serialize>(json: bool, reported: &T, text: impl Fn(&T) -> String) -> Result<String, String> {
+fn format_output<T: serde::Serialize>(json: bool, reported: &T, text: impl Fn(&T) -> String) -> Result<String, String> {
     if !json {
         return Ok(text(reported));
     }

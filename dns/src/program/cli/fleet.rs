@@ -69,6 +69,7 @@ pub(crate) fn run(command: &FleetCommand) -> Report {
     }
 }
 
+/// Asks a node what it knows of its fleet.
 fn status(args: &StatusArgs) -> Result<Report, Vec<String>> {
     let answer = Node::find(&args.node, Power::Read)?.ask(Method::GET, "/v1/fleet", None)?;
     let json = args.json.then(|| format!("{answer:#}\n"));
@@ -79,6 +80,7 @@ fn status(args: &StatusArgs) -> Result<Report, Vec<String>> {
     Ok(Report { output: json.unwrap_or_else(|| report.to_text()), is_unwell, ..Report::default() })
 }
 
+/// Makes a key for publishing, and writes the private half to a file.
 fn keygen(file: &Path) -> Result<Report, String> {
     if file.exists() {
         return Err(format!("{}: is there already; name another file, or remove it", file.display()));

@@ -63,6 +63,7 @@ fn ask() -> std::io::Result<String> {
     line
 }
 
+/// The digest of the key on a line.
 fn digest(line: &str) -> Result<KeyDigest, String> {
     let key = line.strip_suffix('\n').unwrap_or(line);
     let key = key.strip_suffix('\r').unwrap_or(key);

@@ -152,6 +152,7 @@ fn pages(shape: Shape) -> Result<Vec<Page>, String> {
     Ok(pages)
 }
 
+/// Writes the example files into a directory. Without `force`, no file is overwritten.
 fn write(directory: &Path, shape: Shape, force: bool) -> Result<String, Vec<String>> {
     let pages = pages(shape).map_err(|error| vec![error])?;
     fs::create_dir_all(directory)
@@ -192,6 +193,7 @@ fn write(directory: &Path, shape: Shape, force: bool) -> Result<String, Vec<Stri
 }
 
 impl Page {
+    /// Writes the file.
     fn write(&self, file: &Path, force: bool) -> std::io::Result<()> {
         if force {
             // The old file is removed, not truncated, so that the new file gets the mode of this page.

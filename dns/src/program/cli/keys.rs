@@ -158,22 +158,23 @@ impl From<DigestArg> for DigestType {
 pub(crate) fn run(command: &KeysCommand, now: Timestamp) -> Report {
     let done = match command {
         KeysCommand::Generate(args) => {
-            args.zone.find().and_then(|found| steps::generate(&found, args.algorithm.into(), now))
+            args.zone.find().and_then(|configured_zone| steps::generate(&configured_zone, args.algorithm.into(), now))
         }
         KeysCommand::List(args) => list::list(args, now),
-        KeysCommand::Roll(args) => args.zone.find().and_then(|found| match args.ds_seen {
-            false => steps::begin(&found, now),
-            true => steps::finish(&found, now),
+        KeysCommand::Roll(args) => args.zone.find().and_then(|configured_zone| match args.ds_seen {
+            false => steps::begin(&configured_zone, now),
+            true => steps::finish(&configured_zone, now),
         }),
-        KeysCommand::Ds(args) => {
-            args.zone.find().and_then(|found| steps::ds(&found, args.digest.into(), args.early, now))
-        }
+        KeysCommand::Ds(args) => args
+            .zone
+            .find()
+            .and_then(|configured_zone| steps::ds(&configured_zone, args.digest.into(), args.early, now)),
     };
     done.unwrap_or_else(Report::failed)
 }
 
 /// A signed zone, and the configuration that has it.
-struct Found {
+struct ConfiguredZone {
     config: Config,
     zone: SignedZone,
     /// The options that name this zone again, for the next command that a message suggests.
@@ -181,16 +182,18 @@ struct Found {
 }
 
 impl ZoneArgs {
-    fn find(&self) -> Result<Found, Vec<Fault>> {
+    /// Reads the configuration, and finds the zone that the arguments name.
+    fn find(&self) -> Result<ConfiguredZone, Vec<Fault>> {
         let config = read_config(&self.config)?;
         let zone = self.choose(&config).map_err(|message| vec![Fault::of_file(&self.config, message)])?;
         let args = match self.config.as_os_str() == "bailiwick.toml" {
             true => format!("--zone {}", zone.origin),
             false => format!("--zone {} --config {}", zone.origin, self.config.display()),
         };
-        Ok(Found { config, zone, args })
+        Ok(ConfiguredZone { config, zone, args })
     }
 
+    /// The zone that the arguments name, or the only signed zone.
     fn choose(&self, config: &Config) -> Result<SignedZone, String> {
         let signed = || config.dnssec.iter().map(|zone| zone.origin.to_string()).collect::<Vec<_>>().join(", ");
         let section = |zone: &Name| format!("add a section [dnssec.\"{zone}\"] with keys = \"keys/{zone}\"");
@@ -216,11 +219,11 @@ fn read_config(file: &std::path::Path) -> Result<Config, Vec<Fault>> {
     Config::read(file).map_err(|errors| errors.into_iter().map(Fault::from).collect())
 }
 
-impl Found {
+impl ConfiguredZone {
     /// The longest TTL of all records that the zone serves: of its master file, of the configured rules, and of the
     /// rules that were last in service.
     fn longest_ttl(&self) -> Result<Millis, Vec<Fault>> {
-        let Found { config, zone, .. } = self;
+        let ConfiguredZone { config, zone, .. } = self;
         let file = config.zones.iter().find(|known| known.origin == zone.origin).map(|known| known.file.clone());
         let sources = read_zones(&[(zone.origin.clone(), file.unwrap_or_default())], &mut |_| ())?;
         let of_records = sources.iter().flat_map(|source| source.records.iter()).map(|record| record.ttl);

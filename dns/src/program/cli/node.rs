@@ -136,6 +136,7 @@ impl Node {
         Self { patience, ..self }
     }
 
+    /// The node that a configuration file describes, with a token for the API if one is needed.
     fn configured(file: &Path, power: Power) -> Result<Self, Vec<String>> {
         let config = Config::read(file).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let name = file.display();
@@ -203,6 +204,7 @@ impl Node {
         runtime.block_on(self.call(method, path, headers, body))
     }
 
+    /// Sends a request to the node and reads the answer.
     async fn call(
         &self,
         method: Method,
@@ -228,6 +230,7 @@ impl Node {
         Ok(Exchanged { status, headers, body, url: self.url.clone(), path: path.to_owned(), no_token })
     }
 
+    /// The HTTP client, which trusts the node's certificate if one is configured.
     fn client(&self) -> Result<reqwest::Client, Vec<String>> {
         // This fails if a provider is installed already, which does no harm.
         let _ = ring::default_provider().install_default();
@@ -238,6 +241,7 @@ impl Node {
         client.build().map_err(|error| vec![format!("TLS can't be set up: {error}")])
     }
 
+    /// The message if the node's API can't be reached.
     fn unreachable(&self, error: &reqwest::Error) -> String {
         let why = match error.is_timeout() {
             true => format!("no answer within {} s", self.patience.as_secs()),
@@ -271,6 +275,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
+/// Reads the API's token from the first line of a file.
 fn token(file: &Path) -> Result<String, String> {
     let text = read_text(file).map_err(|error| {
         format!(

@@ -100,6 +100,7 @@ pub(crate) fn run(args: &PlanArgs, stdin: &mut dyn Read) -> Report {
     }
 }
 
+/// The classes of clients with their demand: from a file, or as the rules state it.
 fn classes(args: &PlanArgs, table: &Table) -> Result<Classes, Vec<String>> {
     let classes = match &args.demand {
         None => Classes::stated(table),
@@ -123,23 +124,25 @@ fn classes(args: &PlanArgs, table: &Table) -> Result<Classes, Vec<String>> {
     Ok(classes)
 }
 
+/// The regions whose loss is examined: those of `--lose`, or all.
 fn lost(args: &PlanArgs, table: &Table) -> Result<Vec<RegionIndex>, Vec<String>> {
     let names = || table.regions().iter().map(|region| region.id.as_str());
     if args.lose.is_empty() {
         return Ok(names().filter_map(|name| table.region_named(name)).collect());
     }
-    let (mut found, mut errors) = (Vec::new(), Vec::new());
+    let (mut regions, mut errors) = (Vec::new(), Vec::new());
     for name in &args.lose {
         match table.region_named(name) {
-            Some(region) => found.push(region),
+            Some(region) => regions.push(region),
             None => {
                 errors.push(format!("lose: the rules have no region \"{name}\"; {}", suggestion(name, names())));
             }
         }
     }
-    if errors.is_empty() { Ok(found) } else { Err(errors) }
+    if errors.is_empty() { Ok(regions) } else { Err(errors) }
 }
 
+/// The output: what each fence can carry, with all regions and without each one.
 fn report(args: &PlanArgs, table: &Table, classes: &Classes, lost: &[RegionIndex]) -> Report {
     let losses = losses(table, classes, lost);
     let mut after: Vec<(Option<RegionIndex>, Vec<Amount>)> = vec![(None, settled(table, classes, None))];
@@ -161,6 +164,7 @@ fn report(args: &PlanArgs, table: &Table, classes: &Classes, lost: &[RegionIndex
     Report { output, is_unwell: !ok, ..Report::default() }
 }
 
+/// What a fence can carry after a loss. `carried` is the load of each region then.
 fn finding(table: &Table, loss: &FenceLoss, carried: &[Amount], max_load: Ratio) -> Finding {
     let name = |region: &RegionIndex| table.region(*region).id.to_string();
     let part = |ratio: Ratio| f64::from(ratio.0) / 1e6;
@@ -186,6 +190,7 @@ fn finding(table: &Table, loss: &FenceLoss, carried: &[Amount], max_load: Ratio)
 /// The most regions of a fence that a line names. The line says how many more there are.
 const MAX_NAMED: usize = 6;
 
+/// The findings as a table for each fence.
 fn text(fences: &[Finding], args: &PlanArgs) -> String {
     let mut out = String::new();
     let mut last: Option<&[String]> = None;

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use bailiwick_rules::receipt::{Claims, PublicKey, public_keys};
-use bailiwick_rules::steer::Source;
+use bailiwick_rules::steer::JurisdictionSource;
 use bailiwick_rules::time::{Millis, Timestamp};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -74,6 +74,7 @@ pub(crate) fn run(command: &ReceiptCommand, stdin: &mut dyn Read, now: Timestamp
     done.unwrap_or_else(Report::error)
 }
 
+/// Reads a receipt and the keys, and verifies the receipt.
 fn check(args: &VerifyArgs, stdin: &mut dyn Read, now: Timestamp) -> Result<Report, String> {
     let stdin_holds = |file: &PathBuf| file == Path::new("-");
     if args.receipt.is_none() && args.file.as_ref().is_none_or(stdin_holds) && stdin_holds(&args.jwks) {
@@ -96,6 +97,7 @@ fn check(args: &VerifyArgs, stdin: &mut dyn Read, now: Timestamp) -> Result<Repo
     Ok(Report::fine(text_of(&verified)))
 }
 
+/// Reads a file, or standard input for `-`.
 fn read(file: &Path, stdin: &mut dyn Read) -> Result<String, String> {
     if file == Path::new("-") {
         let mut text = String::new();
@@ -105,6 +107,7 @@ fn read(file: &Path, stdin: &mut dyn Read) -> Result<String, String> {
     std::fs::read_to_string(file).map_err(|error| format!("{}: can't be read: {error}", file.display()))
 }
 
+/// Reads the public keys that sign receipts.
 pub(super) fn keys(file: &Path, stdin: &mut dyn Read) -> Result<Vec<PublicKey>, String> {
     let text = read(file, stdin)?;
     let place = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
@@ -125,15 +128,16 @@ fn find(text: &str) -> &str {
     header.unwrap_or(text).trim()
 }
 
+/// What a valid receipt says, as lines of text.
 fn text_of(verified: &Verified) -> String {
     let Verified { kid, claims, .. } = verified;
     let Claims { jti, service, revision, rules_sha256, client, attempts, .. } = claims;
     let at = Timestamp(claims.iat.saturating_mul(1000));
     let source = match client.source {
-        Source::Tenant => "as its tenant declares",
-        Source::Network => "as \"networks\" says",
-        Source::Geography => "by geography",
-        Source::Unknown => "no country could be learnt",
+        JurisdictionSource::Tenant => "as its tenant declares",
+        JurisdictionSource::Network => "as \"networks\" says",
+        JurisdictionSource::Geography => "by geography",
+        JurisdictionSource::Unknown => "no country could be learnt",
     };
     let own = if claims.fence_by.as_deref() == Some("tenant") { ", by its tenant's own process_in" } else { "" };
     let mut lines = vec![
@@ -224,7 +228,11 @@ mod tests {
             tenant: Some(tenant_digest("id", "acme")),
             revision: 7,
             rules_sha256: "ab".into(),
-            client: ClientClaim { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography },
+            client: ClientClaim {
+                jurisdictions: vec!["eu".into()],
+                jurisdictions_more: 0,
+                source: JurisdictionSource::Geography,
+            },
             fence_by: None,
             fence: vec!["fra".into()],
             fence_more: 2,

@@ -14,10 +14,11 @@ use crate::text::span::words;
 /// Shows what each region runs. The exit code is 1 if an endpoint runs something else than it should, or than other
 /// regions of its fence run.
 pub(super) fn run(args: &StatusArgs) -> Report {
-    shown(args).unwrap_or_else(Report::failed)
+    show(args).unwrap_or_else(Report::failed)
 }
 
-fn shown(args: &StatusArgs) -> Result<Report, Vec<String>> {
+/// Asks a node which release of each model its endpoints run.
+fn show(args: &StatusArgs) -> Result<Report, Vec<String>> {
     let answer = Node::find(&args.node, Power::Read)?.ask(Method::GET, "/v1/releases", None)?;
     let json = args.json.then(|| format!("{answer:#}\n"));
     let report: ReleasesReport = serde_json::from_value(answer).map_err(|error| {
@@ -37,6 +38,7 @@ fn text(report: &ReleasesReport) -> String {
     tables.join("\n")
 }
 
+/// What the endpoints of a model run, as a table with the pinned release on top.
 fn table(model: &str, release: &ReleaseState) -> String {
     let heads = ["region", "runs", "model", "root", "max_model_len", "fingerprint", "canary", "read"];
     let mut lines = vec![heads.map(str::to_owned)];
@@ -57,20 +59,21 @@ fn table(model: &str, release: &ReleaseState) -> String {
     text
 }
 
+/// The row of an endpoint.
 fn line(run: &RunningReport) -> [String; 8] {
     let nothing = ReleaseReport::default();
-    let said = run.said.as_ref().unwrap_or(&nothing);
+    let report = run.said.as_ref().unwrap_or(&nothing);
     let or_dash = |text: Option<&String>| text.cloned().unwrap_or("-".to_owned());
     let runs = match run.differs[..] {
         [] => run.state.as_str().to_owned(),
         _ => format!("{}: {}", run.state.as_str(), run.differs.join(", ")),
     };
-    let canary = match (&said.canary, run.canary_apart) {
+    let canary = match (&report.canary, run.canary_apart) {
         (None, _) => "-".to_owned(),
         (Some(_), None) => "alone".to_owned(),
         (Some(_), Some(apart)) => format!("{apart:.3} nats"),
     };
-    let read = match (&run.said, said.age_ms) {
+    let read = match (&run.said, report.age_ms) {
         (None, _) => "not asked".to_owned(),
         (Some(_), None) => "not yet".to_owned(),
         (Some(_), Some(age)) => format!("{} ago", words(Millis(age))),
@@ -78,10 +81,10 @@ fn line(run: &RunningReport) -> [String; 8] {
     [
         format!("{}/{}", run.region, run.endpoint),
         runs,
-        or_dash(said.model.as_ref()),
-        or_dash(said.root.as_ref()),
-        said.max_model_len.map_or("-".to_owned(), |length| length.to_string()),
-        or_dash(said.fingerprint.as_ref()),
+        or_dash(report.model.as_ref()),
+        or_dash(report.root.as_ref()),
+        report.max_model_len.map_or("-".to_owned(), |length| length.to_string()),
+        or_dash(report.fingerprint.as_ref()),
         canary,
         read,
     ]

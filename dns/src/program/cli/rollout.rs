@@ -1,9 +1,12 @@
-//! `bailiwick rollout`: begins a rollout of the rules, brings it on step by step, and says how it stands.
+//! `bailiwick rollout`: begins a rollout of the rules, brings it forward step by step, and reports its state. A rollout
+//! replaces something old by something new for a growing share of the sessions, region after region; its *arms* are the
+//! sessions with the old and with the new thing. Takes the options of a command, returns its [`Report`]. Called by the
+//! command line. The decisions are in `bailiwick_rules::rollout`.
 
-mod desk;
 mod evals;
 mod look;
 mod page;
+mod progress_store;
 mod report;
 mod run;
 mod seal;
@@ -20,8 +23,8 @@ use clap::{Args, Subcommand};
 use super::node::NodeArgs;
 use super::rules::author::{AuthorArgs, reason};
 use crate::program::report::Report;
-use desk::{Current, Desk, Step};
 use look::LookArgs;
+use progress_store::{Current, ProgressStore, Step};
 
 /// What to do with a rollout.
 #[derive(Debug, Subcommand)]
@@ -100,7 +103,7 @@ pub(crate) struct StartArgs {
     look: LookArgs,
 }
 
-/// Options of the commands that an operator gives a reason for.
+/// Options of the commands that need a reason.
 #[derive(Debug, Args)]
 pub(crate) struct ChangeArgs {
     #[command(flatten)]
@@ -110,7 +113,7 @@ pub(crate) struct ChangeArgs {
     reason: String,
 }
 
-/// Runs any of them.
+/// Runs one of the commands.
 pub(super) fn run(command: &RolloutCommand, now: Timestamp) -> Report {
     let done = match command {
         RolloutCommand::Start(args) => begin(args, now),
@@ -133,39 +136,41 @@ pub(super) fn run(command: &RolloutCommand, now: Timestamp) -> Report {
     done.unwrap_or_else(Report::failed)
 }
 
+/// Begins a rollout: writes its first step into the rules.
 fn begin(args: &StartArgs, now: Timestamp) -> Result<Report, Vec<String>> {
     let RolloutArgs { name, node, author } = &args.rollout;
-    let desk = Desk::find(node)?;
-    let current = desk.current()?;
+    let store = ProgressStore::find(node)?;
+    let current = store.current()?;
     let rollout = current.rollout(name)?;
     if rollout.rule.progress.as_ref().is_some_and(|progress| progress.ended.is_none()) {
         return Err(vec![format!("the rollout {name} is under way already; `bailiwick rollout status` tells where")]);
     }
-    let told = args.look.report(node, rollout)?;
-    let unheard = || vec![format!("the node doesn't serve rules with the rollout {name} yet; publish them first")];
-    let action = start(&rollout.rule, &told.ok_or_else(unheard)?.told.obstacles);
+    let answer = args.look.report(node, rollout)?;
+    let not_served = || vec![format!("the node doesn't serve rules with the rollout {name} yet; publish them first")];
+    let action = start(&rollout.rule, &answer.ok_or_else(not_served)?.report.obstacles);
     if let Action::Hold(why) = &action {
         return Err(vec![format!("it isn't begun: {why}")]);
     }
-    apply(&desk, &current, rollout, &action, &said(&action), (author, now))
+    apply(&store, &current, rollout, &action, &words_for(&action), (author, now))
 }
 
+/// Takes the next step of a rollout at once, without waiting for its checks.
 fn promote(args: &ChangeArgs, now: Timestamp) -> Result<Report, Vec<String>> {
-    under_way(args, |desk, current, rollout, progress| {
+    under_way(args, |store, current, rollout, progress| {
         if let Some(why) = &progress.paused {
             return Err(vec![format!("it is paused ({why}); `bailiwick rollout resume` first")]);
         }
         let here = place(&rollout.rule).ok_or_else(|| vec!["no region has begun".to_owned()])?;
         let action = after(&rollout.rule, here);
-        let reason = format!("{}, by hand: {}", said(&action), args.reason);
-        apply(desk, current, rollout, &action, &reason, (&args.rollout.author, now))
+        let reason = format!("{}, by hand: {}", words_for(&action), args.reason);
+        apply(store, current, rollout, &action, &reason, (&args.rollout.author, now))
     })
 }
 
 fn abort(args: &ChangeArgs, now: Timestamp) -> Result<Report, Vec<String>> {
-    under_way(args, |desk, current, rollout, _| {
+    under_way(args, |store, current, rollout, _| {
         let action = Action::RollBack(args.reason.clone());
-        apply(desk, current, rollout, &action, &said(&action), (&args.rollout.author, now))
+        apply(store, current, rollout, &action, &words_for(&action), (&args.rollout.author, now))
     })
 }
 
@@ -174,14 +179,14 @@ fn change(
     args: &ChangeArgs,
     now: Timestamp,
     change: impl Fn(&mut Progress),
-    said: &str,
+    words: &str,
 ) -> Result<Report, Vec<String>> {
-    under_way(args, |desk, current, rollout, progress| {
+    under_way(args, |store, current, rollout, progress| {
         let mut progress = progress.clone();
         change(&mut progress);
-        let (name, reason) = (&args.rollout.name, format!("{said}: {}", args.reason));
-        match desk.publish(current, (rollout, &progress), &reason, &args.rollout.author, now)? {
-            Step::Published(revision) => Ok(Report::fine(format!("revision {revision}: {name} {said}\n"))),
+        let (name, reason) = (&args.rollout.name, format!("{words}: {}", args.reason));
+        match store.publish(current, (rollout, &progress), &reason, &args.rollout.author, now)? {
+            Step::Published(revision) => Ok(Report::fine(format!("revision {revision}: {name} {words}\n"))),
             Step::Stale => Err(stale()),
         }
     })
@@ -190,27 +195,28 @@ fn change(
 /// Finds a rollout that has begun and hasn't ended.
 fn under_way(
     args: &ChangeArgs,
-    then: impl FnOnce(&Desk, &Current, &Rollout, &Progress) -> Result<Report, Vec<String>>,
+    then: impl FnOnce(&ProgressStore, &Current, &Rollout, &Progress) -> Result<Report, Vec<String>>,
 ) -> Result<Report, Vec<String>> {
     let RolloutArgs { name, node, .. } = &args.rollout;
-    let desk = Desk::find(node)?;
-    let current = desk.current()?;
+    let store = ProgressStore::find(node)?;
+    let current = store.current()?;
     let rollout = current.rollout(name)?;
     let progress = rollout.rule.progress.as_ref();
     let progress = progress.ok_or_else(|| vec![format!("the rollout {name} hasn't begun")])?;
     match &progress.ended {
         Some(ended) => Err(vec![format!("the rollout {name} has ended: {ended}")]),
-        None => then(&desk, &current, rollout, progress),
+        None => then(&store, &current, rollout, progress),
     }
 }
 
+/// The error if somebody else has published meanwhile.
 fn stale() -> Vec<String> {
     vec!["somebody else has published meanwhile; look at `bailiwick rollout status`, and try again".to_owned()]
 }
 
-/// Publishes what an action asks for.
+/// Publishes the progress after an action.
 fn apply(
-    desk: &Desk,
+    store: &ProgressStore,
     current: &Current,
     rollout: &Rollout,
     action: &Action,
@@ -219,14 +225,14 @@ fn apply(
 ) -> Result<Report, Vec<String>> {
     let progress =
         progress_after(&rollout.rule, action, now).ok_or_else(|| vec!["nothing is to be done".to_owned()])?;
-    match desk.publish(current, (rollout, &progress), reason, author, now)? {
-        Step::Published(revision) => Ok(Report::fine(format!("revision {revision}: {}\n", said(action)))),
+    match store.publish(current, (rollout, &progress), reason, author, now)? {
+        Step::Published(revision) => Ok(Report::fine(format!("revision {revision}: {}\n", words_for(action)))),
         Step::Stale => Err(stale()),
     }
 }
 
 /// An action in words.
-fn said(action: &Action) -> String {
+fn words_for(action: &Action) -> String {
     match action {
         Action::Hold(why) => format!("waits: {why}"),
         Action::Begin(region, share) => format!("{region} begins with {share} %"),

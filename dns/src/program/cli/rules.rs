@@ -10,8 +10,8 @@ mod proposal;
 mod publish;
 mod restore;
 mod rollouts;
+pub(super) mod rules_store;
 pub(super) mod stage;
-pub(super) mod truth;
 mod watch;
 
 use std::io::Read;

@@ -71,6 +71,7 @@ pub(super) fn run(command: &ShiftCommand, now: Timestamp) -> Report {
     }
 }
 
+/// Moves the clients of a region to other regions for a time, on all nodes.
 fn away(args: &AwayArgs, now: Timestamp) -> Report {
     let region = match parse(&args.region) {
         Ok(region) => region,
@@ -81,15 +82,16 @@ fn away(args: &AwayArgs, now: Timestamp) -> Report {
     if args.force {
         body["force"] = json!(true);
     }
-    set_override(&args.node, &body, args.json, |kept| {
+    set_override(&args.node, &body, args.json, |durability| {
         format!(
-            "clients of {region} are shifted away for {}, until {until}; kept {kept}\nThe other nodes follow as they \
-             hear of it. End it with: bailiwick shift back {region}\n",
+            "clients of {region} are shifted away for {}, until {until}; kept {durability}\nThe other nodes follow as \
+             they hear of it. End it with: bailiwick shift back {region}\n",
             words(args.span)
         )
     })
 }
 
+/// Ends what [`away`] has set.
 fn back(args: &BackArgs) -> Report {
     let region = match parse(&args.region) {
         Ok(region) => region,

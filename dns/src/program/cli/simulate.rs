@@ -125,7 +125,10 @@ fn table(args: &SimulateArgs, scenario: &[u8], name: &str, stdin: &mut dyn Read)
         return Err(vec![format!("{name}: /rules: is missing; add a rules document, or name one by --rules FILE")]);
     };
     Table::compile(rules.to_string().as_bytes()).map_err(|violations| {
-        violations.iter().map(|found| format!("{name}: /rules{}: {}", found.pointer, found.message)).collect()
+        violations
+            .iter()
+            .map(|violation| format!("{name}: /rules{}: {}", violation.pointer, violation.message))
+            .collect()
     })
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct StatusArgs {
 
 /// Shows the status of the node. The exit code is 1 if something needs the operator's attention.
 pub(super) fn status(args: &StatusArgs) -> Report {
-    shown(args, |json, status| {
+    show_status(args, |json, status| {
         let output = match json {
             Some(json) => json,
             None => status.to_text(&paint(is_terminal())),
@@ -36,7 +36,7 @@ pub(super) fn status(args: &StatusArgs) -> Report {
 
 /// Shows the overrides in force.
 pub(super) fn overrides(args: &StatusArgs) -> Report {
-    shown(args, |json, status| match (json, status.overrides.is_empty()) {
+    show_status(args, |json, status| match (json, status.overrides.is_empty()) {
         (Some(_), _) => match serde_json::to_string_pretty(&status.overrides) {
             Ok(json) => Report::fine(json + "\n"),
             Err(error) => Report::error(error),
@@ -46,7 +46,8 @@ pub(super) fn overrides(args: &StatusArgs) -> Report {
     })
 }
 
-fn shown(args: &StatusArgs, tell: impl Fn(Option<String>, &NodeStatus) -> Report) -> Report {
+/// Asks a node for its status. `tell` makes the output from the JSON, if that is asked for, and from the status.
+fn show_status(args: &StatusArgs, tell: impl Fn(Option<String>, &NodeStatus) -> Report) -> Report {
     let node = match Node::find(&args.node, Power::Read) {
         Ok(node) => node,
         Err(errors) => return Report::failed(errors),

@@ -17,7 +17,7 @@ use super::node::{Node, NodeArgs, Power};
 use crate::program::fleet_report::NodesReport;
 use crate::program::report::Report;
 use crate::text::span::parse_span;
-use view::{Answer, Checked, Go, View};
+use view::{Answer, FenceCheck, Go, View};
 
 /// How long a key is waited for before the picture is drawn again, as its ages have grown.
 const REDRAW: Duration = Duration::from_millis(250);
@@ -41,11 +41,11 @@ pub(super) fn run(args: &TopArgs) -> Report {
         Ok(node) => node,
         Err(errors) => return Report::failed(errors),
     };
-    let (tell, answers) = channel();
-    let (wake, woken) = channel();
+    let (answer_sender, answers) = channel();
+    let (wake, wakes) = channel();
     let every = args.every.to_std().max(REDRAW);
-    // It ends with the program, or when nobody takes its answers.
-    std::thread::spawn(move || ask(&node, every, &tell, &woken));
+    // The thread ends with the program, or when the receiver of its answers is gone.
+    std::thread::spawn(move || ask(&node, every, &answer_sender, &wakes));
     let mut terminal = match ratatui::try_init() {
         Ok(terminal) => terminal,
         Err(error) => return Report::error(format!("the terminal can't be used: {error}")),
@@ -61,11 +61,12 @@ pub(super) fn run(args: &TopArgs) -> Report {
 /// As much of `/v1/picture` as is shown.
 #[derive(Deserialize)]
 struct PictureReport {
-    checked: Option<Checked>,
+    checked: Option<FenceCheck>,
 }
 
-/// Asks the node until nobody listens. A message ends the pause, and says whether its peers are asked, too.
-fn ask(node: &Node, every: Duration, tell: &Sender<Answer>, woken: &Receiver<bool>) {
+/// Asks the node again and again, until the receiver is gone. A message ends the pause, and says whether its peers are
+/// asked, too.
+fn ask(node: &Node, every: Duration, answers: &Sender<Answer>, wakes: &Receiver<bool>) {
     let mut with_peers = false;
     loop {
         let begun = Instant::now();
@@ -74,17 +75,18 @@ fn ask(node: &Node, every: Duration, tell: &Sender<Answer>, woken: &Receiver<boo
         if with_peers {
             answer.nodes = Some(read::<NodesReport>(node, "/v1/fleet/nodes"));
         }
-        if tell.send(answer).is_err() {
+        if answers.send(answer).is_err() {
             return;
         }
-        match woken.recv_timeout(every.saturating_sub(begun.elapsed())) {
-            Ok(wanted) => with_peers = wanted,
+        match wakes.recv_timeout(every.saturating_sub(begun.elapsed())) {
+            Ok(wants_peers) => with_peers = wants_peers,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
 
+/// Reads a path of the node's API.
 fn read<T: serde::de::DeserializeOwned>(node: &Node, path: &str) -> Result<T, String> {
     let text = node.read(path).map_err(|errors| errors.join("; "))?;
     serde_json::from_str(&text).map_err(|error| format!("{path}: is no answer of this version: {error}"))
@@ -113,7 +115,7 @@ fn show(
         match view.press(key) {
             Go::End => return Ok(()),
             Go::On => {}
-            // Whoever asks may have ended; then its last words are shown.
+            // The asking thread may have ended; then its last answer is shown.
             Go::Ask => _ = wake.send(view.wants_peers()),
         }
     }

@@ -35,6 +35,7 @@ const MAX_THREADS: u64 = 1024;
 type Key<'i> = Spanned<DeString<'i>>;
 type Value<'i> = Spanned<DeValue<'i>>;
 
+/// Reads a configuration. `file` is its name in messages; paths in it are relative to `directory`.
 pub(super) fn config(text: &str, file: &str, directory: &Path) -> Result<Config, Vec<ConfigError>> {
     let mut reader = Reader { text, file, directory, errors: Vec::new() };
     let (document, broken) = DeTable::parse_recoverable(text);
@@ -69,6 +70,7 @@ struct Reader<'t> {
 }
 
 impl Reader<'_> {
+    /// Reads the whole configuration. `None` if a setting is missing or wrong; the errors are noted then.
     #[expect(clippy::too_many_lines, reason = "a table of the keys")]
     fn document(&mut self, document: &DeTable<'_>) -> Option<Config> {
         let (mut node, mut listen, mut rules, mut geoip, mut state_dir) = (None, None, None, None, None);
@@ -190,6 +192,7 @@ impl Reader<'_> {
         self.word("responses", value, &words, Responses::Minimal)
     }
 
+    /// Reads the section `[zones]`: names of zones with their files.
     fn zones(&mut self, value: &Value<'_>) -> Vec<ZoneFile> {
         let mut zones: Vec<ZoneFile> = Vec::new();
         let Some(table) = value.get_ref().as_table() else {
@@ -225,6 +228,7 @@ impl Reader<'_> {
         zones
     }
 
+    /// Reads the section `[api]`.
     fn api(&mut self, key: &Key<'_>, value: &Value<'_>) -> Option<Api> {
         let Some(table) = value.get_ref().as_table() else {
             let kind = kind(value);
@@ -278,6 +282,7 @@ impl Reader<'_> {
         })
     }
 
+    /// Reads the section `[api.region_token_files]`: the token files of each region.
     fn region_tokens(&mut self, value: &Value<'_>) -> BTreeMap<RegionId, Vec<PathBuf>> {
         let mut files = BTreeMap::new();
         let Some(table) = value.get_ref().as_table() else {
@@ -299,6 +304,7 @@ impl Reader<'_> {
         files
     }
 
+    /// Reads the section `[cookies]`.
     fn cookies(&mut self, value: &Value<'_>) -> CookieFiles {
         let mut cookies = CookieFiles::default();
         let Some(table) = value.get_ref().as_table() else {
@@ -318,6 +324,7 @@ impl Reader<'_> {
         cookies
     }
 
+    /// Reads the section `[secrets]`: names of secrets with their files.
     fn secrets(&mut self, value: &Value<'_>) -> SecretFiles {
         let mut files = SecretFiles::new();
         let Some(table) = value.get_ref().as_table() else {
@@ -342,6 +349,7 @@ impl Reader<'_> {
         files
     }
 
+    /// Reads the section `[identity]`: what the server says about itself.
     fn identity(&mut self, value: &Value<'_>) -> Identity {
         let Some(table) = value.get_ref().as_table() else {
             let kind = kind(value);

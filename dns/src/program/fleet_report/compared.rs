@@ -6,7 +6,7 @@ use std::fmt::Write;
 use bailiwick_rules::time::Timestamp;
 
 use super::FleetReport;
-use crate::state::fleet_status::{Peer, Told};
+use crate::state::fleet_status::{Peer, PeerReport};
 
 /// If a peer's clock is at least this many seconds ahead or behind, the text says so. No decision depends on the
 /// difference, but each node ends overrides and signatures by its own clock.
@@ -19,12 +19,12 @@ pub(crate) fn clock(ahead_ms: i64) -> Option<String> {
 }
 
 /// What a peer reported of itself, for the line of this peer.
-pub(super) fn details(told: &Told) -> String {
+pub(super) fn details(report: &PeerReport) -> String {
     let mut text = String::new();
-    if let Some(built) = told.geoip_built {
+    if let Some(built) = report.geoip_built {
         let _ = write!(text, ", GeoIP of {}", day(built));
     }
-    if let Some(ahead) = told.clock_ahead_ms {
+    if let Some(ahead) = report.clock_ahead_ms {
         let sign = if ahead < 0 { '-' } else { '+' };
         let ahead = ahead.unsigned_abs();
         let _ = write!(text, ", clock {sign}{}.{} s", ahead / 1_000, ahead % 1_000 / 100);
@@ -34,7 +34,7 @@ pub(super) fn details(told: &Told) -> String {
 
 impl FleetReport {
     /// The lines about this node's own GeoIP database and keys.
-    pub(super) fn possessions(&self) -> String {
+    pub(super) fn own_geoip_and_keys(&self) -> String {
         let mut text = String::new();
         if let Some(built) = self.geoip_built {
             let _ = writeln!(text, "GeoIP database of {}", day(built));
@@ -47,7 +47,7 @@ impl FleetReport {
 
     /// The differences between this node and a peer that answers, each in a sentence.
     pub(super) fn differences(&self, peer: &Peer) -> Vec<String> {
-        let (name, Told { keys_sha256, geoip_built, clock_ahead_ms, .. }) = (peer.name(), &peer.told);
+        let (name, PeerReport { keys_sha256, geoip_built, clock_ahead_ms, .. }) = (peer.name(), &peer.report);
         let mut differences = Vec::new();
         for (zone, digest) in &self.keys_sha256 {
             // A peer that serves the zone unsigned, or not at all, reports no digest.
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_line_tells_what_is_known() {
-        let told = |geoip_built, clock_ahead_ms| Told { geoip_built, clock_ahead_ms, ..Told::default() };
+        let told = |geoip_built, clock_ahead_ms| PeerReport { geoip_built, clock_ahead_ms, ..PeerReport::default() };
         assert_eq!(details(&told(None, None)), "");
         assert_eq!(details(&told(Some(Timestamp(0)), Some(-1_234))), ", GeoIP of 1970-01-01, clock -1.2 s");
         assert_eq!(details(&told(None, Some(250))), ", clock +0.2 s");

@@ -1,6 +1,7 @@
 //! The limits for a change that is published on a node: its gates (how much the change may do to clients), and how
 //! carefully it goes from stage to stage. Takes the settings of `[fleet]`, returns a part of `/v1/fleet`. The commands
-//! that publish read this part back into gates and settings.
+//! that publish read this part back into gates and settings. A stage is a part of the fleet: the canary nodes get a new
+//! document first, then the early nodes, then all.
 
 use bailiwick_rules::fleet::gates::Gates;
 use bailiwick_rules::fleet::stages::Care;

@@ -77,6 +77,7 @@ where
 struct ForPrograms(Vec<(&'static str, Value)>);
 
 impl ForPrograms {
+    /// Adds a field, unless there is one of the same name.
     fn add(&mut self, field: &Field, value: Value) {
         let name = field.name();
         let name = name.strip_prefix(FOR_PROGRAMS).unwrap_or(name);

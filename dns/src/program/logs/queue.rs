@@ -198,6 +198,7 @@ impl<W: Write> Writer<W> {
         self.write_part(line)
     }
 
+    /// Writes bytes to the sink, and waits while the sink is full. Notes if a line was written in part only.
     fn write_part(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         let whole = bytes.len();
         while !bytes.is_empty() {

@@ -28,14 +28,15 @@ pub(super) use observed::{HISTOGRAMS, labels, seconds};
 use super::{Metrics, QTYPES, RCODES, TRANSPORTS, ThreadCounters, latency};
 use crate::program::logs::queue;
 use crate::response::wire::Transport;
-use crate::state::owner::{Handle, Source};
+use crate::state::owner::{FileKind, Handle};
 use crate::state::snapshot::MonitorView;
 
 /// The sources of what a node serves, with their names in labels.
-const SOURCES: [(Source, &str); 4] =
-    [(Source::Rules, "rules"), (Source::Zones, "zones"), (Source::Keys, "keys"), (Source::Geoip, "geoip")];
+const SOURCES: [(FileKind, &str); 4] =
+    [(FileKind::Rules, "rules"), (FileKind::Zones, "zones"), (FileKind::Keys, "keys"), (FileKind::Geoip, "geoip")];
 const STATUSES: [Status; 3] = [Status::Up, Status::Down, Status::Unknown];
 
+/// All metrics in Prometheus' text format.
 pub(super) fn text(metrics: Arc<Metrics>, handle: Handle) -> String {
     let mut registry = Registry::with_prefix("bailiwick");
     registry.register_collector(Box::new(Exposition { metrics, handle }));
@@ -80,6 +81,7 @@ impl Collector for Exposition {
 }
 
 impl Exposition {
+    /// The numbers of packets, by transport and answer.
     fn queries(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let threads = self.metrics.threads();
         // The shared counter of a transport. For UDP, the counters of the threads that answer datagrams are added.
@@ -117,6 +119,7 @@ impl Exposition {
         sample(&mut mismatches, &[], threads.iter().map(|thread| read(&thread.memo_mismatches)).sum())
     }
 
+    /// How far the limits of connections and answers are used.
     fn limits(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         if let Some(gate) = &self.metrics.gate {
             let open = u64::try_from(gate.count()).unwrap_or(u64::MAX);
@@ -142,6 +145,7 @@ impl Exposition {
         Ok(())
     }
 
+    /// How long answers took.
     fn latency(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "How long answers took, from a sample of datagrams and of all packets over streams";
         let mut metric = encoder.encode_descriptor("answer_seconds", help, None, MetricType::Histogram)?;
@@ -159,6 +163,7 @@ impl Exposition {
         Ok(())
     }
 
+    /// The numbers of answers that the rules decided.
     fn steered(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut metric = counter(
             encoder,
@@ -176,6 +181,7 @@ impl Exposition {
         Ok(())
     }
 
+    /// Which rules and which GeoIP database are in service.
     fn rules(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let revision = self.handle.snapshot().table().revision();
         gauge(encoder, "rules_revision", "The revision of the rules in service")?.encode_gauge(&revision.number)?;
@@ -195,6 +201,7 @@ impl Exposition {
         gauge(encoder, "build_info", "The program's version")?.encode_family(&version)?.encode_gauge(&1_u64)
     }
 
+    /// What the last check of fences found.
     fn fences(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "What leads out of its fence, as the last check found it: decisions, and answers that were given";
         let mut metric = gauge(encoder, "fence_violations", help)?;
@@ -205,6 +212,7 @@ impl Exposition {
         gauge(encoder, "fences_checked_seconds", help)?.encode_gauge(&self.metrics.fences.checked())
     }
 
+    /// The versions of files that were accepted or refused.
     fn sources(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let status = self.handle.status();
         let help =
@@ -243,6 +251,7 @@ impl Exposition {
         gauge(encoder, "persist_failing", "1 while the state directory can't be written")?.encode_gauge(&failed)
     }
 
+    /// The health of regions and endpoints.
     fn regions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.handle.snapshot_owned();
         let report = snapshot.health_report("", self.handle.now());
@@ -278,6 +287,7 @@ impl Exposition {
         Ok(())
     }
 
+    /// When overrides end.
     fn overrides(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let (snapshot, now) = (self.handle.snapshot_owned(), self.handle.now());
         let overrides: Vec<_> = snapshot.health().overrides.iter().filter(|(_, forced)| forced.until > now).collect();
@@ -334,6 +344,7 @@ impl Exposition {
         })
     }
 
+    /// Whether the long-lived tasks run.
     fn tasks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let tasks = self.handle.tasks().health();
         let mut failing = gauge(encoder, "task_failing", "1 while a long-lived task is down or makes no turn")?;

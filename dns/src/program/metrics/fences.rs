@@ -1,5 +1,5 @@
-//! What the last check of fences found, for metrics. Takes the numbers from the look of the API, returns them to
-//! [`super::exposition`].
+//! What the last check of fences found, for metrics. Takes the numbers from the API's task that checks fences every few
+//! seconds, returns them to [`super::exposition`]. A fence is the list of the regions that may process a client's data.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -8,8 +8,11 @@ use bailiwick_rules::time::Timestamp;
 /// What the last check of fences found.
 #[derive(Debug, Default)]
 pub(crate) struct Fences {
+    /// How many decisions lead out of their fence.
     decisions: AtomicU64,
+    /// How many answers that were given led out of their fence.
     answers: AtomicU64,
+    /// When fences were checked last, in seconds since 1970.
     checked: AtomicI64,
 }
 

@@ -1,5 +1,6 @@
-//! Metrics as messages of `io.prometheus.client.MetricFamily`, each with its length before it. Takes the older text
-//! format and the sums of what Workers observed; returns bytes. Called by `api`.
+//! Metrics in Prometheus' binary format: messages of `io.prometheus.client.MetricFamily`, each with its length before
+//! it. Takes the metrics in Prometheus' text format and the sums of what Workers observed; returns bytes. Called by
+//! `api`.
 //!
 //! The text has everything but native histograms (Prometheus' histograms of many sparse buckets). The histograms of
 //! what Workers observed are written in both forms: with the classic buckets of the text, and with native buckets from
@@ -67,6 +68,7 @@ struct Sample<'t> {
 }
 
 impl Family {
+    /// Adds a line of the text to its series.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are whole and not negative")]
     fn add(&mut self, mut sample: Sample<'_>) {
         let bound = sample.labels.remove("le").and_then(|le| le.parse::<f64>().ok());
@@ -79,16 +81,22 @@ impl Family {
         }
     }
 
+    /// The native histograms of this family by their labels. Empty if the family has none.
+    fn native_histograms<'s>(&self, sums: &'s Sums) -> BTreeMap<Labels, &'s Histogram> {
+        let is_this = |name: &str| self.name.strip_prefix("bailiwick_") == Some(name);
+        let Some((.., histogram_of)) = HISTOGRAMS.into_iter().find(|(name, ..)| is_this(name)) else {
+            return BTreeMap::new();
+        };
+        let with_labels = |(key, counts)| {
+            let labels = labels(key).into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+            (labels.collect(), histogram_of(counts))
+        };
+        sums.totals().map(with_labels).collect()
+    }
+
+    /// Writes the family as one message. The numbers are those of the fields and kinds in `metrics.proto`.
     fn write(self, sums: &Sums, out: &mut Vec<u8>) {
-        let own = |name: &str| self.name.strip_prefix("bailiwick_") == Some(name);
-        let of = HISTOGRAMS.into_iter().find(|(name, ..)| own(name)).map(|(.., of)| of);
-        let native: BTreeMap<Labels, &Histogram> = of.map_or_else(BTreeMap::new, |of| {
-            let named = |(key, counts)| {
-                let labels = labels(key).into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-                (labels.collect(), of(counts))
-            };
-            sums.totals().map(named).collect()
-        });
+        let native = self.native_histograms(sums);
         let mut message = Message::default();
         message.text(1, &self.name);
         message.text(2, &self.help);
@@ -122,6 +130,7 @@ impl Family {
 }
 
 impl Series {
+    /// Writes a histogram with its classic buckets, and with its native buckets if it has some.
     fn write(&self, native: Option<&Histogram>, message: &mut Message) {
         // The sums may have grown since the text was written. The count and sum must fit the native buckets.
         message.number(1, native.map_or(self.count, Histogram::len));
@@ -230,6 +239,7 @@ fn sample(line: &str) -> Option<Sample<'_>> {
     Some(Sample { name, labels, value: value.parse().ok()? })
 }
 
+/// Reads the labels between `{` and `}`.
 fn read_labels(mut rest: &str) -> Option<Labels> {
     let mut labels = Labels::new();
     while let Some((name, quoted)) = rest.split_once("=\"") {
@@ -245,6 +255,7 @@ fn read_labels(mut rest: &str) -> Option<Labels> {
     rest.is_empty().then_some(labels)
 }
 
+/// A text of the format without its escapes: `\n`, `\\` and `\"`.
 fn unescaped(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut chars = text.chars();

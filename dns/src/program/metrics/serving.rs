@@ -40,7 +40,7 @@ struct Current {
 
 /// A node's answers before and under a revision.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Served {
+pub(crate) struct AnswersByRevision {
     /// How long the node has served the revision.
     pub(crate) span: Millis,
     /// The answers in the hour before the node began to serve the revision.
@@ -83,11 +83,15 @@ impl Metrics {
     }
 
     /// This node's answers before and under the revision; `None` if another revision was noted last.
-    pub(crate) fn served(&self, revision: Revision, now: Instant) -> Option<Served> {
+    pub(crate) fn served(&self, revision: Revision, now: Instant) -> Option<AnswersByRevision> {
         let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         let current = serving.current.as_ref().filter(|current| current.revision == revision)?;
         let span = Millis(u64::try_from(now.duration_since(current.since).as_millis()).unwrap_or(u64::MAX));
-        Some(Served { span, before: current.before.clone(), since: less(&self.all_answers(), &current.at_begin) })
+        Some(AnswersByRevision {
+            span,
+            before: current.before.clone(),
+            since: less(&self.all_answers(), &current.at_begin),
+        })
     }
 
     /// All answers since this process began.

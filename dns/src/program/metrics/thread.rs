@@ -1,6 +1,6 @@
 //! Counters of one thread that answers datagrams. Takes outcomes from this thread only, so that counting needs neither
 //! a lock nor a cache line that another core writes to. The metrics add up the counters of all threads when they are
-//! read.
+//! read. A steered name is one whose records the rules decide.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -24,14 +24,14 @@ pub(crate) struct ThreadCounters {
     pub(super) memo_mismatches: AtomicU64,
     pub(crate) latency: Latency,
     /// The steered answers. The thread takes the lock when the rules change, so nobody holds it while summing.
-    steered: Mutex<Steered>,
+    steered: Mutex<SteeredCounts>,
     /// The sums under rules before those in `steered`. Only readers take this lock, and always before the other one.
     sums: Mutex<BTreeMap<Steering, u64>>,
 }
 
 /// The counters of the steered answers of one thread.
 #[derive(Debug, Default)]
-struct Steered {
+struct SteeredCounts {
     /// The counters under the rules in service.
     current: Arc<SteeredCounters>,
     /// The counters under earlier rules. The next reader adds them to the sums, so that the thread needn't.
@@ -92,12 +92,13 @@ impl SteeredCounters {
         self.left.store(0, Ordering::Relaxed);
     }
 
+    /// Adds this thread's counts of steered answers.
     fn sum_into(&self, sums: &mut BTreeMap<Steering, u64>) {
         let Some(rules) = &self.rules else { return };
         let by_service = self.rows.chunks_exact(Origin::COUNT);
         for (service, rows) in rules.table.services().iter().zip(by_service) {
-            let made = Origin::all().zip(rows).filter_map(|(origin, row)| Some((origin, row.get()?)));
-            for (origin, counts) in made {
+            let filled = Origin::all().zip(rows).filter_map(|(origin, row)| Some((origin, row.get()?)));
+            for (origin, counts) in filled {
                 let regions = rules.table.regions().iter().map(|region| Some(&region.id)).chain([None]);
                 for (region, count) in regions.zip(counts).filter(|(_, count)| count.load(Ordering::Relaxed) > 0) {
                     let key: Steering = (service.id.clone(), region.cloned(), origin);
@@ -132,7 +133,7 @@ impl ThreadCounters {
     /// Counters for steered answers under these rules.
     pub(crate) fn steered_under(&self, rules: &Arc<Rules>) -> Arc<SteeredCounters> {
         let new = Arc::new(SteeredCounters::new(rules));
-        let mut steered = self.steered();
+        let mut steered = self.steered_counts();
         let old = std::mem::replace(&mut steered.current, Arc::clone(&new));
         steered.past.push(old);
         new
@@ -141,7 +142,7 @@ impl ThreadCounters {
     /// Adds all steered answers.
     pub(super) fn sum_steered_into(&self, sums: &mut BTreeMap<Steering, u64>) {
         let mut earlier = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut steered = self.steered();
+        let mut steered = self.steered_counts();
         let (current, past) = (Arc::clone(&steered.current), std::mem::take(&mut steered.past));
         drop(steered);
         past.iter().for_each(|counters| counters.sum_into(&mut earlier));
@@ -151,7 +152,7 @@ impl ThreadCounters {
         }
     }
 
-    fn steered(&self) -> MutexGuard<'_, Steered> {
+    fn steered_counts(&self) -> MutexGuard<'_, SteeredCounts> {
         self.steered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
 
-use bailiwick_rules::fleet::traffic::{Counted, Source, Traffic, TrafficReport};
+use bailiwick_rules::fleet::traffic::{AddressSource, QueryLabels, Traffic, TrafficReport};
 use bailiwick_rules::geo::CountryCode;
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::time::Timestamp;
@@ -25,36 +25,36 @@ pub(super) struct Recorder {
 
 /// Which queries to report.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct TrafficFilter<'a> {
     /// Only queries after this time.
     pub(crate) since: Timestamp,
     /// Only queries for this service. `None` means queries for all services.
     pub(crate) service: Option<&'a str>,
     /// Whether to report each bucket of time separately.
-    pub(crate) apart: bool,
+    pub(crate) buckets_apart: bool,
 }
 
 impl Metrics {
     /// Adds the answers counted since the last call to the bucket of `now`.
     pub(crate) fn record_traffic(&self, now: Timestamp) {
-        drop(self.recorded(now));
+        drop(self.recorder(now));
     }
 
     /// Does [`Metrics::record_traffic`], and returns the recorded traffic. The sums are read while the lock is held.
     /// Otherwise two threads could record at once, and the thread with the older sums could take the lock last. Then
     /// the answers between both sums would be counted twice.
-    fn recorded(&self, now: Timestamp) -> MutexGuard<'_, Recorder> {
+    fn recorder(&self, now: Timestamp) -> MutexGuard<'_, Recorder> {
         let mut recorder = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
         let sums = self.all_steered();
         let before = std::mem::take(&mut recorder.before);
         let new = sums.iter().filter_map(|(key, count)| {
             let new = count.saturating_sub(before.get(key).copied().unwrap_or(0));
             let (service, region, origin) = key;
-            let counted = Counted {
+            let counted = QueryLabels {
                 service: service.as_str(),
                 country: CountryCode::numbered(origin.country()),
                 region: region.as_ref().map(RegionId::as_str),
-                source: if origin.has_subnet() { Source::Ecs } else { Source::Resolver },
+                source: if origin.has_subnet() { AddressSource::Ecs } else { AddressSource::Resolver },
             };
             (new > 0).then_some(((counted, *origin == Origin::UNCOUNTED), new))
         });
@@ -72,15 +72,15 @@ impl Metrics {
     ///
     /// # Errors
     /// What is wrong with the bytes. The recorded traffic then stays as it was.
-    pub(crate) fn restore_traffic(&self, kept: &[u8], now: Timestamp) -> Result<(), String> {
-        let kept = Traffic::read(kept, now)?;
-        self.traffic.lock().unwrap_or_else(PoisonError::into_inner).traffic = kept;
+    pub(crate) fn restore_traffic(&self, bytes: &[u8], now: Timestamp) -> Result<(), String> {
+        let traffic = Traffic::read(bytes, now)?;
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner).traffic = traffic;
         Ok(())
     }
 
     /// The traffic to store for the next process.
     pub(crate) fn traffic_to_keep(&self, now: Timestamp) -> Vec<u8> {
-        self.recorded(now).traffic.to_bytes()
+        self.recorder(now).traffic.to_bytes()
     }
 
     /// Reports the queries of all buckets that begin at `since` or later, as they were recorded last: nothing is summed
@@ -92,8 +92,8 @@ impl Metrics {
     }
 
     /// Reports the wanted queries until `now`.
-    pub(crate) fn traffic(&self, now: Timestamp, wanted: Wanted<'_>) -> TrafficReport {
-        self.recorded(now).traffic.report(now, wanted.since, wanted.service, wanted.apart)
+    pub(crate) fn traffic(&self, now: Timestamp, wanted: TrafficFilter<'_>) -> TrafficReport {
+        self.recorder(now).traffic.report(now, wanted.since, wanted.service, wanted.buckets_apart)
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
             (0..COUNTED).for_each(|_| metrics.count_steered(&service, None, Origin::default()));
             is_over.store(true, Ordering::Relaxed);
         });
-        let wanted = Wanted { since: at, service: None, apart: false };
+        let wanted = TrafficFilter { since: at, service: None, buckets_apart: false };
         let queries: u64 = metrics.traffic(at, wanted).counts.iter().map(|count| count.queries).sum();
         assert_eq!(queries, COUNTED);
     }

@@ -1,8 +1,8 @@
-//! The events of the last day, in order. Takes what changed, returns the events after a number. Held by
-//! [`super::Picture`]; `/v1/events` reads it.
+//! The events of the last day, such as a region that went down, for the page at `/ui/`. Takes changes, gives each a
+//! number, and returns the events after a given number. Held by [`super::Picture`]; `/v1/events` reads it.
 //!
-//! Memory is bounded by count and by bytes. Events that are rare and that the timeline marks are kept apart, so that a
-//! region that flaps doesn't push them out.
+//! Memory is bounded by count and by bytes. Rare events, which the timeline marks, have a list of their own, so that a
+//! region that goes up and down all the time doesn't push them out.
 
 use std::collections::VecDeque;
 
@@ -13,13 +13,13 @@ use serde::Serialize;
 pub(crate) const KEPT: Millis = Millis(86_400_000);
 /// The most events of health, load, replicas and the like.
 const MOST_EVENTS: usize = 8_192;
-/// The most bytes of them.
+/// The most bytes of these events.
 const MOST_EVENT_BYTES: usize = 6 << 20;
 /// The most events that the timeline marks.
 const MOST_MARKS: usize = 2_048;
 /// The most bytes of them.
 const MOST_MARK_BYTES: usize = 2 << 20;
-/// The most characters of a sentence or a name. The API tells all of it elsewhere.
+/// The most characters of a sentence or a name. Other paths of the API return the whole text.
 const LONGEST: usize = 300;
 
 /// What an event is about.
@@ -36,15 +36,15 @@ pub(crate) enum Kind {
     Replica,
     /// An endpoint runs another release, or doesn't any longer.
     Skew,
-    /// Another node can't be heard, or can again.
+    /// Another node doesn't answer, or answers again.
     Peer,
     /// An override was made or ended.
     Override,
     /// Rules came into service, or were refused.
     Rules,
-    /// A rollout went a step.
+    /// A rollout went on to its next step, or ended.
     Rollout,
-    /// A decision leads out of its fence, or none does any longer.
+    /// A decision leads out of its fence (the regions that may process the client), or none does any longer.
     Fence,
 }
 
@@ -63,11 +63,11 @@ pub(crate) enum Tone {
     Good,
     /// Something is worse than before.
     Bad,
-    /// Neither.
+    /// Neither better nor worse.
     Plain,
 }
 
-/// What changed.
+/// A change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Change {
     /// What it is about.
@@ -78,7 +78,7 @@ pub(crate) struct Change {
     pub(crate) of: String,
     /// What happened, in a sentence.
     pub(crate) says: String,
-    /// Who says so, or why.
+    /// The reason, or who says so.
     pub(crate) by: String,
 }
 
@@ -92,7 +92,7 @@ impl Change {
 /// A change with its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Event {
-    /// Its number, from 1.
+    /// The event's number, from 1.
     pub(crate) id: u64,
     /// When it was seen.
     pub(crate) at: Timestamp,
@@ -105,14 +105,14 @@ pub(crate) struct Event {
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     newest: u64,
-    events: Bounded,
-    marks: Bounded,
+    events: EventLog,
+    marks: EventLog,
 }
 
 /// Events in order, and how many bytes they take.
 #[derive(Debug, Default)]
-struct Bounded {
-    kept: VecDeque<Event>,
+struct EventLog {
+    queue: VecDeque<Event>,
     bytes: usize,
 }
 
@@ -124,17 +124,17 @@ impl Event {
     }
 }
 
-impl Bounded {
+impl EventLog {
     fn push(&mut self, event: Event, most: usize, most_bytes: usize) {
         self.bytes += event.bytes();
-        self.kept.push_back(event);
-        while self.kept.len() > most || self.bytes > most_bytes {
+        self.queue.push_back(event);
+        while self.queue.len() > most || self.bytes > most_bytes {
             self.pop();
         }
     }
 
     fn pop(&mut self) {
-        self.bytes -= self.kept.pop_front().map_or(0, |event| event.bytes());
+        self.bytes -= self.queue.pop_front().map_or(0, |event| event.bytes());
     }
 }
 
@@ -151,7 +151,7 @@ impl Events {
         }
         let is_old = |event: &Event| now.since(event.at) > KEPT;
         for bounded in [&mut self.events, &mut self.marks] {
-            while bounded.kept.front().is_some_and(is_old) {
+            while bounded.queue.front().is_some_and(is_old) {
                 bounded.pop();
             }
         }
@@ -162,11 +162,11 @@ impl Events {
         self.newest
     }
 
-    /// At most so many events after this number, in order.
+    /// At most `most` events after this number, in order.
     pub(crate) fn after(&self, id: u64, most: usize) -> Vec<Event> {
-        let later = |bounded: &Bounded| -> Vec<Event> {
-            let first = bounded.kept.partition_point(|event| event.id <= id);
-            bounded.kept.range(first..).take(most).cloned().collect()
+        let later = |bounded: &EventLog| -> Vec<Event> {
+            let first = bounded.queue.partition_point(|event| event.id <= id);
+            bounded.queue.range(first..).take(most).cloned().collect()
         };
         let mut events = later(&self.events);
         events.extend(later(&self.marks));
@@ -175,20 +175,20 @@ impl Events {
         events
     }
 
-    /// The number after which at most so many events follow.
+    /// The number after which at most `most` events follow.
     pub(crate) fn before_last(&self, most: usize) -> u64 {
-        let mut ids: Vec<u64> = self.events.kept.iter().chain(&self.marks.kept).map(|event| event.id).collect();
+        let mut ids: Vec<u64> = self.events.queue.iter().chain(&self.marks.queue).map(|event| event.id).collect();
         ids.sort_unstable();
         ids.len().checked_sub(most + 1).and_then(|position| ids.get(position)).copied().unwrap_or(0)
     }
 
     /// The events that the timeline marks.
     pub(crate) fn marks(&self) -> Vec<Event> {
-        self.marks.kept.iter().cloned().collect()
+        self.marks.queue.iter().cloned().collect()
     }
 }
 
-/// The text, cut after so many characters.
+/// The text, cut off after `most` characters.
 fn cut(text: &str) -> String {
     match text.char_indices().nth(LONGEST) {
         None => text.to_owned(),
@@ -223,7 +223,7 @@ mod tests {
         for n in 0..30_000 {
             events.add([change(Kind::Health, "fra")], Timestamp(n));
         }
-        assert_eq!((events.events.kept.len(), events.marks().len()), (MOST_EVENTS, 1));
+        assert_eq!((events.events.queue.len(), events.marks().len()), (MOST_EVENTS, 1));
         assert_eq!(events.newest(), 30_001);
         assert_eq!(events.after(0, 1)[0].change.of, "fra");
         let usual = events.events.bytes;
@@ -233,9 +233,9 @@ mod tests {
             let long = "\u{1f525}".repeat(1 << 10);
             events.add([Change::new(Kind::Health, Tone::Bad, &long, &long, &long)], Timestamp(n));
         }
-        let counted: usize = events.events.kept.iter().map(Event::bytes).sum();
+        let counted: usize = events.events.queue.iter().map(Event::bytes).sum();
         assert_eq!(events.events.bytes, counted);
-        assert!(counted <= MOST_EVENT_BYTES && events.events.kept.len() > 1_000, "{counted} bytes");
+        assert!(counted <= MOST_EVENT_BYTES && events.events.queue.len() > 1_000, "{counted} bytes");
     }
 
     #[test]

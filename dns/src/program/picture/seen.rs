@@ -1,5 +1,6 @@
-//! What a node sees at one moment, as far as events tell of it. Takes what it saw before and what it sees now, returns
-//! the changes. Called every second by the API.
+//! Finds events for the page at `/ui/`. A [`NodeView`] is the state of a node at one moment: statuses, loads, rules,
+//! overrides and so on. Takes the view of a second ago and the present one, returns what has changed. Called every
+//! second by the API. A fence is the list of the regions that may process a client's data.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +10,14 @@ use bailiwick_rules::time::Timestamp;
 
 use super::events::{Change, Kind, Tone};
 
-/// A region that was full is so until its load is below this part of its mark.
+/// A region that was full counts as full until its load is below this part of its mark. So it doesn't flap.
 const STILL_FULL: Ratio = Ratio(950_000);
-/// By how much a share has to change to be told again.
+/// By how much a share has to change before there is another event about it.
 const NOTABLE: u32 = 100_000;
 
-/// What is seen.
+/// The state of a node at one moment, as far as there are events about it.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Seen {
+pub(crate) struct NodeView {
     /// The revision in service, and who published it and why.
     pub(crate) rules: (u64, String),
     /// Why the document last offered isn't in service, and when that was seen.
@@ -65,8 +66,8 @@ pub(crate) struct Forced {
     pub(crate) reason: String,
 }
 
-impl Seen {
-    /// Carries over what depends on the past: whether regions are still full, and which shares were told.
+impl NodeView {
+    /// Adds what depends on the past: whether regions are still full, and which shares the last events reported.
     #[must_use]
     pub(crate) fn following(mut self, before: Option<&Self>) -> Self {
         for (name, region) in &mut self.regions {
@@ -75,9 +76,9 @@ impl Seen {
             region.is_full = region.load.is_some_and(|load| u64::from(load.0) >= mark.max(1));
         }
         for (pair, share) in &mut self.moves {
-            let told = before.and_then(|before| before.moves.get(pair));
-            if let Some(told) = told.filter(|told| told.0.abs_diff(share.0) < NOTABLE) {
-                *share = *told;
+            let reported = before.and_then(|before| before.moves.get(pair));
+            if let Some(reported) = reported.filter(|reported| reported.0.abs_diff(share.0) < NOTABLE) {
+                *share = *reported;
             }
         }
         self
@@ -121,6 +122,7 @@ impl Seen {
         changes
     }
 
+    /// Adds what has changed about the rules and the fences.
     fn rules_changes(&self, before: &Self, changes: &mut Vec<Change>) {
         let (revision, by) = &self.rules;
         if before.rules.0 != *revision {
@@ -146,6 +148,7 @@ impl Seen {
         }
     }
 
+    /// Adds what has changed about overrides.
     fn override_changes(&self, before: &Self, changes: &mut Vec<Change>) {
         for (name, forced) in &self.overrides {
             if before.overrides.get(name) != Some(forced) {
@@ -158,6 +161,7 @@ impl Seen {
         }
     }
 
+    /// Adds what has changed about replicas, releases, moved clients, rollouts and peers.
     fn other_changes(&self, before: &Self, changes: &mut Vec<Change>) {
         for (name, freshness) in &self.replicas {
             let was = before.replicas.get(name).map_or("new", String::as_str);
@@ -209,16 +213,16 @@ fn to_the_minute(at: Timestamp) -> String {
 mod tests {
     use super::*;
 
-    fn seen(status: Status, load: u32) -> Seen {
+    fn seen(status: Status, load: u32) -> NodeView {
         let region = Region { status, load: Some(Ratio(load)), mark: Ratio(800_000), is_full: false };
-        Seen {
+        NodeView {
             rules: (7, "ann: first".into()),
             regions: BTreeMap::from([("fra".to_owned(), region)]),
-            ..Seen::default()
+            ..NodeView::default()
         }
     }
 
-    fn told(now: &Seen, before: &Seen) -> Vec<String> {
+    fn told(now: &NodeView, before: &NodeView) -> Vec<String> {
         let changes = now.changes(before, |name| format!("probes of {name} fail"));
         changes.iter().map(|one| format!("{} {} ({})", one.of, one.says, one.by)).collect()
     }
@@ -243,7 +247,7 @@ mod tests {
 
     #[test]
     fn shares_are_told_when_they_change_notably() {
-        let moving = |share: u32| Seen {
+        let moving = |share: u32| NodeView {
             moves: BTreeMap::from([(("fra".to_owned(), "par".to_owned()), Ratio(share))]),
             ..seen(Status::Up, 0)
         };
@@ -268,7 +272,7 @@ mod tests {
         let before = seen(Status::Up, 0);
         let one = |name: &str, text: &str| BTreeMap::from([(name.to_owned(), text.to_owned())]);
         let forced = Forced { status: Status::Down, until: Timestamp(0), reason: "drill".into() };
-        let now = Seen {
+        let now = NodeView {
             rules: (8, "bob: more".into()),
             refused: Some((Timestamp(1), "/services: is wrong".into())),
             overrides: BTreeMap::from([("fra/fra-1".to_owned(), forced)]),
@@ -294,7 +298,7 @@ mod tests {
                 "next fra 10 % (revision 8)",
             ]
         );
-        let healed = Seen { replicas: one("fra/docs", "fresh"), peers: one("ns2", ""), ..before.clone() };
+        let healed = NodeView { replicas: one("fra/docs", "fresh"), peers: one("ns2", ""), ..before.clone() };
         assert_eq!(told(&healed, &now).len(), 7, "rules, fences twice, override, replica, skew, peer");
     }
 }

@@ -1,7 +1,7 @@
-//! The last day of each region, minute by minute. Takes samples, returns rows for the timeline. Held by
-//! [`super::Picture`].
+//! The last day of each region, minute by minute, for the timeline of the page at `/ui/`. Takes a sample (status, load,
+//! time to the first token) of each region every second; returns the rows of the timeline. Held by [`super::Picture`].
 //!
-//! A region takes 7 KiB, and at most `MOST_REGIONS` are kept.
+//! A region takes 7 KiB of memory, and at most `MOST_REGIONS` regions are kept.
 
 use std::collections::BTreeMap;
 
@@ -18,17 +18,17 @@ const MOST_REGIONS: usize = 2_048;
 /// No number was known in that minute.
 const NONE: u16 = u16::MAX;
 
-/// What a region was in a minute, worse if higher.
+/// The state of a region in a minute. A higher one is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum State {
-    /// Nothing was noted: the node didn't run, or didn't have the region.
+    /// There was no sample: the node didn't run, or didn't have the region.
     Nothing = b'.',
-    /// Nobody knew.
+    /// The status was unknown.
     Unknown = b'u',
-    /// It served.
+    /// It was up.
     Up = b'1',
-    /// It served, and was full.
+    /// It was up, and full.
     Full = b'f',
     /// An operator forced it down.
     Forced = b'o',
@@ -40,14 +40,14 @@ impl State {
     /// How bad it is.
     fn rank(self) -> usize {
         let order = [Self::Nothing, Self::Up, Self::Unknown, Self::Full, Self::Forced, Self::Down];
-        order.iter().position(|one| *one == self).unwrap_or(0)
+        order.iter().position(|status| *status == self).unwrap_or(0)
     }
 }
 
 /// A region at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sample {
-    /// What it is.
+    /// The region's state.
     pub(crate) state: State,
     /// Its load, in thousandths.
     pub(crate) load: Option<u16>,
@@ -61,7 +61,7 @@ struct Row {
     loads: Box<[u16; MINUTES]>,
     first_tokens: Box<[u16; MINUTES]>,
     /// The last minute in which the region was seen.
-    seen: i64,
+    last_minute: i64,
 }
 
 impl Row {
@@ -70,7 +70,7 @@ impl Row {
             states: Box::new([State::Nothing; MINUTES]),
             loads: Box::new([NONE; MINUTES]),
             first_tokens: Box::new([NONE; MINUTES]),
-            seen: 0,
+            last_minute: 0,
         }
     }
 
@@ -83,9 +83,9 @@ impl Row {
         if sample.state.rank() >= self.states[slot].rank() {
             self.states[slot] = sample.state;
         }
-        let higher = |kept: &mut u16, new: Option<u16>| {
+        let higher = |slot: &mut u16, new: Option<u16>| {
             if let Some(new) = new.map(|new| new.min(NONE - 1)) {
-                *kept = if *kept == NONE { new } else { new.max(*kept) };
+                *slot = if *slot == NONE { new } else { new.max(*slot) };
             }
         };
         higher(&mut self.loads[slot], sample.load);
@@ -112,7 +112,7 @@ pub(crate) struct Overview {
     regions: BTreeMap<RegionId, String>,
 }
 
-/// All that is kept of one region.
+/// The last day of one region.
 #[derive(Debug, Serialize)]
 pub(crate) struct OfRegion {
     from: Timestamp,
@@ -135,13 +135,13 @@ impl Timeline {
             self.rows.values_mut().for_each(|row| row.clear(slot(later)));
         }
         self.newest = minute;
-        self.rows.retain(|_, row| minute - row.seen < day);
+        self.rows.retain(|_, row| minute - row.last_minute < day);
         for (region, sample) in samples {
             if self.rows.len() >= MOST_REGIONS && !self.rows.contains_key(&region) {
                 continue;
             }
             let row = self.rows.entry(region).or_insert_with(Row::new);
-            row.seen = minute;
+            row.last_minute = minute;
             row.add(slot(minute), sample);
         }
     }
@@ -169,8 +169,8 @@ impl Timeline {
     /// All that is kept of a region.
     pub(crate) fn of(&self, region: &str) -> Option<OfRegion> {
         let row = self.rows.get(region)?;
-        let numbers = |kept: &[u16; MINUTES]| {
-            self.minutes().map(|slot| Some(kept[slot]).filter(|number| *number != NONE)).collect()
+        let numbers = |values: &[u16; MINUTES]| {
+            self.minutes().map(|slot| Some(values[slot]).filter(|number| *number != NONE)).collect()
         };
         Some(OfRegion {
             from: self.from(),

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::strings;
 use crate::net::certificate::Certificate;
-use crate::net::listeners::{Absent, Handed, Inherited, Role, bind_api};
+use crate::net::listeners::{Absent, HandedSocket, Inherited, Role, bind_api};
 use crate::program::api::failed_tokens::FailedTokens;
 use crate::program::api::tls::{PROTOCOLS, TlsListener};
 use crate::program::api::token::{Tokens, warnings};
@@ -79,10 +79,11 @@ impl Http {
     }
 
     /// A copy of the socket, for a process that takes over.
-    pub(super) fn copy(&self) -> io::Result<Handed> {
-        Handed::copy(Role::Api, &self.listener)
+    pub(super) fn copy(&self) -> io::Result<HandedSocket> {
+        HandedSocket::copy(Role::Api, &self.listener)
     }
 
+    /// Starts to serve the API.
     pub(super) fn serve(
         self,
         (handle, bundles): (Handle, Bundles),

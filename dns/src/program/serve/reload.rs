@@ -37,7 +37,7 @@ impl Changeable {
                 return current;
             }
         };
-        for key in fixed(&current, &new) {
+        for key in changed_fixed_keys(&current, &new) {
             warn!(
                 "{}: {key} has changed, which a running server can't follow; SIGUSR2 or `serve --takeover` puts it in \
                  service without losing a query",
@@ -74,7 +74,7 @@ impl Changeable {
 }
 
 /// The keys whose values differ, of those that can't change while the server runs.
-fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
+fn changed_fixed_keys(old: &Config, new: &Config) -> Vec<&'static str> {
     let differ = [
         ("node", old.node != new.node),
         ("listen", old.listen != new.listen),
@@ -105,11 +105,11 @@ mod tests {
     fn what_can_not_change_is_named() {
         let read = |text: &str| Config::parse(text, "b.toml", Path::new("/etc/b")).unwrap();
         let old = read("listen = ['127.0.0.1:53']\nrules = 'r.json'\n");
-        assert!(fixed(&old, &old).is_empty());
+        assert!(changed_fixed_keys(&old, &old).is_empty());
         let new = read(
             "listen = ['127.0.0.1:54']\nrules = 's.json'\nthreads = 2\n[identity]\nnsid = 'x'\n[zones]\n\
              'a.example' = 'a'\n",
         );
-        assert_eq!(fixed(&old, &new), ["listen", "threads", "rules", "[zones]"]);
+        assert_eq!(changed_fixed_keys(&old, &new), ["listen", "threads", "rules", "[zones]"]);
     }
 }

@@ -15,7 +15,7 @@ use super::http::{Http, ServedHttp};
 use super::reload::Changeable;
 use super::service_manager::ServiceManager;
 use super::takeover::{self, Handover, OldProcess, Successor};
-use super::{Begun, LAST_WORK, Signals};
+use super::{LAST_WORK, PreparedServer, Signals};
 use crate::net::listeners::{Absent, Addresses, Certificates, Listeners, QuicSockets};
 use crate::net::rate_limit::Limiter;
 use crate::net::streams::Gate;
@@ -24,7 +24,7 @@ use crate::program::metrics::Metrics;
 use crate::program::responder::Responder;
 use crate::state::bundles::Bundles;
 use crate::state::fleet;
-use crate::state::startup::Started;
+use crate::state::startup::StartedState;
 use crate::state::watch::Feed;
 use crate::system::clock::Clock;
 use crate::system::file_reload::{Renew, Renewal};
@@ -60,9 +60,10 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn start(config: &Config, begun: Begun, clock: Clock) -> Result<Self, Vec<String>> {
-        let Begun { mut sockets, certificates, http, started, secrets, settings, lock, old } = begun;
-        let Started { handle, feed } = started;
+    /// Starts all threads and tasks of the server. Without an old process, clients are answered from now on.
+    pub(super) fn start(config: &Config, begun: PreparedServer, clock: Clock) -> Result<Self, Vec<String>> {
+        let PreparedServer { mut sockets, certificates, http, started, secrets, settings, lock, old } = begun;
+        let StartedState { handle, feed } = started;
         let gate = Gate::new(config.tcp);
         let limiter = config.rate_limit.clone().map(|limit| Arc::new(Limiter::new(limit)));
         let renewed = certificates.all().map(|certificate| certificate as Arc<dyn Renew>);
@@ -145,9 +146,9 @@ impl Running {
         let (Some(state_dir), Some(handover)) = (&config.state_dir, self.handover.take()) else { return ready };
         let (handle, flag) = (self.changeable.handle.clone(), Arc::clone(&self.is_handing_over));
         let api = self.http.as_ref().map(|http| Arc::clone(&http.api));
-        let is_asked = move |asked| {
-            flag.store(asked, Ordering::Relaxed);
-            if asked {
+        let is_asked = move |is_on| {
+            flag.store(is_on, Ordering::Relaxed);
+            if is_on {
                 // The new process reads what is written to the state directory.
                 api.iter().for_each(|api| api.keep_traffic());
                 handle.finish_keeping(LAST_WORK);
@@ -210,6 +211,7 @@ impl Running {
     }
 }
 
+/// Ends the server: answers what is in flight, within a time limit.
 async fn end(listeners: Listeners, http: Option<ServedHttp>) {
     info!(json.event = "draining", "draining: answering what is in flight");
     if let Some(http) = &http {

@@ -77,6 +77,7 @@ impl ServiceManager {
     }
 }
 
+/// A socket to the service manager. A path that begins with `@` is an abstract name.
 fn connect(path: &[u8]) -> io::Result<(UnixDatagram, SocketAddr)> {
     use std::os::linux::net::SocketAddrExt;
     let address = match path {

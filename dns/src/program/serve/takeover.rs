@@ -27,7 +27,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, info, warn};
 
-use crate::net::listeners::{Handed, Inherited, Role};
+use crate::net::listeners::{HandedSocket, Inherited, Role};
 use crate::state::store;
 use crate::system::batch::receive_file;
 
@@ -60,7 +60,7 @@ fn path(state_dir: &Path) -> PathBuf {
 }
 
 /// What the new process has received from the old process.
-pub(super) struct Taken {
+pub(super) struct ReceivedState {
     /// The sockets.
     pub(super) inherited: Inherited,
     /// The lock of the state directory, which both processes hold from now on.
@@ -87,7 +87,7 @@ impl OldProcess {
 ///
 /// # Errors
 /// When the old process doesn't send its sockets. It then continues to serve.
-pub(super) fn take(state_dir: &Path) -> io::Result<Option<Taken>> {
+pub(super) fn take(state_dir: &Path) -> io::Result<Option<ReceivedState>> {
     let mut stream = match UnixStream::connect(path(state_dir)) {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -110,7 +110,7 @@ pub(super) fn take(state_dir: &Path) -> io::Result<Option<Taken>> {
         }
         stream.write_all(&[NEXT])?;
     }
-    Ok(Some(Taken { inherited, lock, old_process: OldProcess(stream) }))
+    Ok(Some(ReceivedState { inherited, lock, old_process: OldProcess(stream) }))
 }
 
 /// A new process that answers on this process's sockets and waits until this process stops.
@@ -124,7 +124,7 @@ pub(super) struct Successor {
 /// What is handed over to a new process: copies of all sockets, and the lock of the state directory.
 pub(super) struct Handover {
     /// The sockets with their roles.
-    pub(super) sockets: Vec<Handed>,
+    pub(super) sockets: Vec<HandedSocket>,
     /// The lock of the state directory.
     pub(super) lock: Arc<File>,
 }
@@ -167,6 +167,7 @@ pub(super) fn forget(state_dir: &Path) {
     let _ = std::fs::remove_file(path(state_dir));
 }
 
+/// Gives the sockets and the lock to a process that is to take over, and waits until it is ready.
 fn hand_over(stream: &mut UnixStream, handover: &Handover, successors: &UnboundedSender<Successor>) -> io::Result<()> {
     let pid = check_peer(stream)?;
     be_patient(stream, PATIENCE)?;
@@ -203,6 +204,7 @@ fn hand_over(stream: &mut UnixStream, handover: &Handover, successors: &Unbounde
     Ok(())
 }
 
+/// The octet of a role in the protocol.
 fn octet_of(role: Role) -> u8 {
     ROLES.iter().find(|(_, known)| *known == role).map_or(END, |(octet, _)| *octet)
 }
@@ -218,17 +220,20 @@ fn check_peer(stream: &UnixStream) -> io::Result<i32> {
     Ok(peer.pid())
 }
 
+/// Sets how long reads and writes wait for the other process.
 fn be_patient(stream: &UnixStream, patience: Duration) -> io::Result<()> {
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))
 }
 
+/// Waits for the next message, which is one octet.
 fn read_octet(stream: &mut UnixStream) -> io::Result<u8> {
     let mut word = [0];
     stream.read_exact(&mut word)?;
     Ok(word[0])
 }
 
+/// The error if the other process sends another message than the protocol allows here.
 fn unexpected(word: u8) -> io::Error {
     let message = format!("the other process said {:?}, which isn't expected here", char::from(word));
     io::Error::new(io::ErrorKind::InvalidData, message)
@@ -270,7 +275,7 @@ mod tests {
     use super::*;
 
     fn handover(socket: &UdpSocket, directory: &Path) -> Handover {
-        Handover { sockets: vec![Handed::copy(Role::Dns, socket).unwrap()], lock: lock(directory).unwrap() }
+        Handover { sockets: vec![HandedSocket::copy(Role::Dns, socket).unwrap()], lock: lock(directory).unwrap() }
     }
 
     #[test]

@@ -48,6 +48,7 @@ impl Upgrade {
     }
 }
 
+/// The arguments with `--takeover`, exactly once.
 fn with_takeover(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let takeover = OsString::from("--takeover");
     arguments.filter(|argument| *argument != takeover).chain([takeover.clone()]).collect()

@@ -5,11 +5,11 @@ mod signed;
 
 use bailiwick_rules::table::RegionIndex;
 
-use self::signed::Place;
-use super::{Answer, AnswerSet, Data, Owner, Query, Rcode, Responses, Signed, Steered, SteeredAnswers};
+use self::signed::DenialPlace;
+use super::{Answer, AnswerSet, Data, Owner, Query, Rcode, Responses, Signed, SteeredAnswer, SteeredAnswers};
 use crate::protocol::name::Name;
 use crate::protocol::rdata::{Rdatas, rtype, target};
-use crate::zone::{Found, NodeId, RrSet, ServiceIndex, Zone};
+use crate::zone::{LookupResult, NodeId, RrSet, ServiceIndex, Zone};
 use crate::zones::{ServedZone, Zones};
 
 /// How many aliases one answer follows. Of a longer chain, only the first part is answered, and the resolver asks for
@@ -53,7 +53,7 @@ struct At<'w, 'a> {
     node: NodeId,
     name: &'w Owner<'a>,
     /// Whether the node is a wildcard that was expanded to the name.
-    is_made: bool,
+    is_of_wildcard: bool,
 }
 
 /// An RRset of a node.
@@ -66,7 +66,7 @@ struct Set<'a> {
 }
 
 /// The answer has become SERVFAIL. The reason is in the answer.
-struct Refused;
+struct ServFail;
 
 /// The source of an RRset.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,19 +102,19 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
 
     /// Looks one name up in its zone.
     fn step(&mut self, zone: &'a ServedZone, name: &Owner<'a>) -> Step<'a> {
-        let at = |node, is_made| At { zone, node, name, is_made };
-        let found = zone.locate(name.name());
-        if matches!(found, Found::Exact(_)) && self.answer.answer.is_empty() {
+        let at = |node, is_of_wildcard| At { zone, node, name, is_of_wildcard };
+        let location = zone.locate(name.name());
+        if matches!(location, LookupResult::Exact(_)) && self.answer.answer.is_empty() {
             self.answer.keepable = true;
         }
-        match found {
+        match location {
             // DS at a delegation is the parent's own data (RFC 4035 §3.1.4.1).
-            Found::Cut { node, below: 0 } if self.query.qtype == rtype::DS => self.at_node(at(node, false)),
-            Found::Exact(node) => self.at_node(at(node, false)),
-            Found::Wildcard(node) => self.at_node(at(node, true)),
-            Found::Cut { node, below } => self.refer(zone, node, name.ancestor(below)),
-            Found::Dname { node, below } => self.redirect(zone, node, name, below),
-            Found::Missing => self.miss(zone, name),
+            LookupResult::Cut { node, below: 0 } if self.query.qtype == rtype::DS => self.at_node(at(node, false)),
+            LookupResult::Exact(node) => self.at_node(at(node, false)),
+            LookupResult::Wildcard(node) => self.at_node(at(node, true)),
+            LookupResult::Cut { node, below } => self.refer(zone, node, name.ancestor(below)),
+            LookupResult::Dname { node, below } => self.redirect(zone, node, name, below),
+            LookupResult::Missing => self.miss(zone, name),
         }
     }
 
@@ -154,39 +154,39 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
 
     /// The RRset of a node and type, if there is one. An error if the rules allow no records; then the answer has
     /// become SERVFAIL.
-    fn find(&mut self, at: At<'_, 'a>, rtype: u16) -> Result<Option<Set<'a>>, Refused> {
+    fn find(&mut self, at: At<'_, 'a>, rtype: u16) -> Result<Option<Set<'a>>, ServFail> {
         let At { zone, node, .. } = at;
-        let of = |set: &'a RrSet, origin| Set { rtype, ttl: set.ttl, rdatas: set.rdatas.as_ref(), origin };
+        let answer_set = |set: &'a RrSet, origin| Set { rtype, ttl: set.ttl, rdatas: set.rdatas.as_ref(), origin };
         match zone.steered(node) {
             Some(owner) if owner.types.contains(&rtype) => self.ask(owner.service, rtype).map(Some),
             _ => Ok(match zone.set(node, rtype) {
-                Some(set) => Some(of(set, Origin::Static)),
-                None => zone.key_set(node, rtype).map(|set| of(set, Origin::Keys)),
+                Some(set) => Some(answer_set(set, Origin::Static)),
+                None => zone.key_set(node, rtype).map(|set| answer_set(set, Origin::Keys)),
             }),
         }
     }
 
     /// The RRset that the rules give this client. An error if the rules allow no records; then the answer has become
     /// SERVFAIL.
-    fn ask(&mut self, service: ServiceIndex, rtype: u16) -> Result<Set<'a>, Refused> {
+    fn ask(&mut self, service: ServiceIndex, rtype: u16) -> Result<Set<'a>, ServFail> {
         let steering = self.steering;
         if *self.answer.service.get_or_insert(service) != service {
             self.answer.keepable = false;
         }
         self.answer.origin = steering.origin_of(service, &self.query.client);
         match steering.resolve(service, rtype, &self.query.client) {
-            Steered::Records { ttl, rdatas, scope, region } => {
+            SteeredAnswer::Records { ttl, rdatas, scope, region } => {
                 // A chain of aliases applies only to clients for which every link applies. All the links' prefixes
                 // contain the client, so the longest prefix is their intersection.
                 self.answer.scope = self.answer.scope.max(scope);
                 self.answer.region = region;
                 Ok(Set { rtype, ttl, rdatas, origin: Origin::Steered(region) })
             }
-            Steered::Nothing { scope, ede } => {
+            SteeredAnswer::Nothing { scope, ede } => {
                 self.answer.scope = self.answer.scope.max(scope);
                 self.answer.region = None;
                 self.fail(ede);
-                Err(Refused)
+                Err(ServFail)
             }
         }
     }
@@ -229,11 +229,11 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         if let (Some(signed), true, rtype::RRSIG | rtype::NSEC) =
             (zone.signed(), self.query.dnssec.ok, self.query.qtype)
         {
-            return self.answer_query_for_nsec(zone, signed, name, Place::Nowhere);
+            return self.answer_query_for_nsec(zone, signed, name, DenialPlace::Nowhere);
         }
         self.answer.rcode = self.rcode_of_missing(zone);
         self.add_soa(zone);
-        self.add_nsec(zone, name, Place::Nowhere);
+        self.add_nsec(zone, name, DenialPlace::Nowhere);
         Step::Done
     }
 
@@ -252,7 +252,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             self.authority(zone, node, owner.clone(), servers, servers.ttl);
             match zone.set(node, rtype::DS).filter(|_| self.query.dnssec.ok && zone.signed().is_some()) {
                 Some(ds) => self.authority(zone, node, owner, ds, ds.ttl),
-                None => self.add_nsec(zone, &owner, Place::Node(node)),
+                None => self.add_nsec(zone, &owner, DenialPlace::Node(node)),
             }
             if self.has_failed() {
                 return Step::Done;
@@ -270,31 +270,32 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             return Step::Done;
         };
         let owner = name.ancestor(below);
-        let made = name.name().strip_suffix(owner.name()).and_then(|labels| Name::join(labels, to));
+        let target = name.name().strip_suffix(owner.name()).and_then(|labels| Name::join(labels, to));
         // If the target is below the DNAME itself, the name would be redirected forever and get longer each time. So it
         // is redirected only once.
         let endless = to.is_within(owner.name());
         let (ttl, data) = (dname.ttl, Data::Stored(dname.rdatas.as_ref()));
         if !self.answer.answer.iter().any(|set| set.is(rtype::DNAME, owner.name())) {
             let set = Set { rtype: rtype::DNAME, ttl, rdatas: dname.rdatas.as_ref(), origin: Origin::Static };
-            let Some(signed) = self.signatures(At { zone, node, name: &owner, is_made: false }, &set) else {
+            let Some(signed) = self.signatures(At { zone, node, name: &owner, is_of_wildcard: false }, &set) else {
                 return Step::Done;
             };
             self.answer.answer.push(AnswerSet { owner, rtype: rtype::DNAME, ttl, data, signed });
         }
-        let Some(made) = made else {
+        let Some(target) = target else {
             self.answer.rcode = Rcode::YXDOMAIN;
             return Step::Done;
         };
         // The CNAME has the TTL of the DNAME that made it (RFC 6672 §3.1), and isn't signed (§5.3.1).
-        let (data, signed) = (Data::Made(made.clone()), Signed::No);
+        let (data, signed) = (Data::Made(target.clone()), Signed::No);
         self.answer.answer.push(AnswerSet { owner: name.clone(), rtype: rtype::CNAME, ttl, data, signed });
         if endless || matches!(self.query.qtype, rtype::CNAME | rtype::ANY) {
             return Step::Done;
         }
-        Step::Alias(Owner::Made(made))
+        Step::Alias(Owner::Made(target))
     }
 
+    /// Adds an RRset to the authority section, with its signatures.
     fn authority(&mut self, zone: &'a ServedZone, node: NodeId, owner: Owner<'a>, set: &'a RrSet, ttl: u32) {
         let (rtype, rdatas) = (set.rtype, set.rdatas.as_ref());
         // The NS records of a delegation aren't signed, because they belong to the child zone (RFC 4035 §2.2).
@@ -302,7 +303,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             Some(Signed::No)
         } else {
             let set = Set { rtype, ttl: set.ttl, rdatas, origin: Origin::Static };
-            self.signatures(At { zone, node, name: &owner, is_made: false }, &set)
+            self.signatures(At { zone, node, name: &owner, is_of_wildcard: false }, &set)
         };
         if let Some(signed) = signed {
             self.answer.authority.push(AnswerSet { owner, rtype, ttl, data: Data::Stored(rdatas), signed });
@@ -321,10 +322,14 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
                 continue;
             }
             let node = match zone.locate(host) {
-                Found::Exact(_) | Found::Wildcard(_) if self.query.dnssec.ok && zone.signed().is_some() => None,
-                Found::Exact(node) | Found::Wildcard(node) => Some(node),
-                Found::Cut { .. } => zone.glue(host),
-                Found::Dname { .. } | Found::Missing => None,
+                LookupResult::Exact(_) | LookupResult::Wildcard(_)
+                    if self.query.dnssec.ok && zone.signed().is_some() =>
+                {
+                    None
+                }
+                LookupResult::Exact(node) | LookupResult::Wildcard(node) => Some(node),
+                LookupResult::Cut { .. } => zone.glue(host),
+                LookupResult::Dname { .. } | LookupResult::Missing => None,
             };
             let Some(node) = node else { continue };
             for set in zone.sets(node).iter().filter(|set| matches!(set.rtype, rtype::A | rtype::AAAA)) {

@@ -46,7 +46,7 @@ impl<'a> Cookie<'a> {
 
 /// The verdict on a request's cookie, and the cookie for the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Checked {
+pub(super) struct CookieCheck {
     /// Whether the server cookie is valid. Then the client has received a cookie at this address before.
     pub(super) proven: bool,
     /// The data of the response's option.
@@ -83,7 +83,7 @@ impl Cookies {
     }
 
     /// Judges a request's cookie, and makes the cookie for the response.
-    pub(super) fn check(&self, cookie: &Cookie<'_>, from: IpAddr, now: u32) -> Checked {
+    pub(super) fn check(&self, cookie: &Cookie<'_>, from: IpAddr, now: u32) -> CookieCheck {
         let age = self.age(cookie, from, now);
         let mut reply = [0; WHOLE];
         reply[..CLIENT].copy_from_slice(&cookie.client);
@@ -98,7 +98,7 @@ impl Cookies {
                 reply[16..].copy_from_slice(&hash(&self.secrets[0], &cookie.client, &head, from));
             }
         }
-        Checked { proven: age.is_some(), reply }
+        CookieCheck { proven: age.is_some(), reply }
     }
 
     /// The age of the server cookie in seconds; `None` if it isn't valid or is missing.
@@ -151,8 +151,8 @@ fn random() -> [u8; 16] {
     let mut secret = [0; 16];
     if getrandom::fill(&mut secret).is_err() {
         use std::hash::{BuildHasher, RandomState};
-        let (one, other) = (RandomState::new().hash_one(1), RandomState::new().hash_one(2));
-        secret = (u128::from(one) << 64 | u128::from(other)).to_be_bytes();
+        let (high, low) = (RandomState::new().hash_one(1), RandomState::new().hash_one(2));
+        secret = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();
     }
     secret
 }

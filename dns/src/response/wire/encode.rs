@@ -8,7 +8,7 @@ use super::UDP_PAYLOAD;
 use super::cookies::COOKIE;
 use super::parse::{ECS, HEADER, KEEPALIVE, NSID, PADDING, Request};
 use crate::protocol::name::NameRef;
-use crate::protocol::rdata::{Part, compressible, parts, rtype};
+use crate::protocol::rdata::{RdataPart, compressible, parts, rtype};
 use crate::response::answer::identity::CHAOS;
 use crate::response::answer::{Answer, AnswerSet};
 
@@ -29,7 +29,7 @@ pub(super) struct Encoder<'o> {
     /// The positions of labels to which later names may point.
     places: [u16; PLACES],
     /// How many of these positions are in use.
-    known: usize,
+    places_used: usize,
     /// Where the question's name ends. In the question's name, case is ignored, so that owners can point to it. Other
     /// names are shared only if their octets are equal, so that the case of the zone's names is kept.
     question_end: usize,
@@ -50,7 +50,8 @@ impl<'o> Encoder<'o> {
         out.extend_from_slice(&[flags, more_flags]);
         out.extend_from_slice(&[0, u8::from(request.question.is_some()), 0, 0, 0, 0, 0, 0]);
         let class = request.question.map_or(1, |question| if question.qclass == CHAOS { CHAOS } else { 1 });
-        let mut encoder = Self { out, places: [0; PLACES], known: 0, question_end: HEADER, overflow: false, class };
+        let mut encoder =
+            Self { out, places: [0; PLACES], places_used: 0, question_end: HEADER, overflow: false, class };
         if let Some(question) = request.question {
             encoder.name(question.qname, false);
             encoder.question_end = encoder.out.len();
@@ -129,6 +130,7 @@ impl<'o> Encoder<'o> {
         self.count(5, usize::from(additional) + 1);
     }
 
+    /// Writes an EDNS option.
     fn option(&mut self, code: u16, data: &[u8]) {
         self.u16(code);
         let length = self.open();
@@ -136,6 +138,7 @@ impl<'o> Encoder<'o> {
         self.close(length);
     }
 
+    /// Writes the rest of an ECS option: the client's subnet, and the scope for which the answer is valid.
     fn subnet(&mut self, family: u16, source: u8, scope: u8, prefix: &[u8]) {
         let length = self.open();
         self.u16(family);
@@ -169,35 +172,35 @@ impl<'o> Encoder<'o> {
             return;
         }
         let start = self.out.len();
-        let known = self.known;
+        let known = self.places_used;
         let whole = parts(rtype, rdata, |part| match part {
-            Part::Octets(octets) => self.out.extend_from_slice(octets),
-            Part::Name(name) => self.name(name, true),
+            RdataPart::Octets(octets) => self.out.extend_from_slice(octets),
+            RdataPart::Name(name) => self.name(name, true),
         });
         if !whole {
             self.out.truncate(start);
-            self.known = known;
+            self.places_used = known;
             self.out.extend_from_slice(rdata);
         }
     }
 
     /// Writes a name. With `compress`, it ends with a pointer to the longest suffix that was already written.
     fn name(&mut self, name: NameRef<'_>, compress: bool) {
-        let whole = self.known; // the name itself isn't complete yet, so it can't be a target
+        let whole = self.places_used; // the name itself isn't complete yet, so it can't be a target
         let mut rest = name;
         while let Some(parent) = rest.parent() {
             if compress
                 && let Some(place) =
-                    self.places[..whole].iter().copied().find(|&place| self.stands_at(usize::from(place), rest))
+                    self.places[..whole].iter().copied().find(|&place| self.is_name_at(usize::from(place), rest))
             {
                 self.u16(0xc000 | place);
                 return;
             }
             if let Ok(place @ 0..0x4000) = u16::try_from(self.out.len())
-                && self.known < PLACES
+                && self.places_used < PLACES
             {
-                self.places[self.known] = place;
-                self.known += 1;
+                self.places[self.places_used] = place;
+                self.places_used += 1;
             }
             let label = &rest.as_wire()[..=usize::from(rest.as_wire()[0])];
             self.out.extend_from_slice(label);
@@ -207,7 +210,7 @@ impl<'o> Encoder<'o> {
     }
 
     /// Whether the name that was written at `at` equals `name`.
-    fn stands_at(&self, mut at: usize, name: NameRef<'_>) -> bool {
+    fn is_name_at(&self, mut at: usize, name: NameRef<'_>) -> bool {
         let mut rest = name.as_wire();
         loop {
             let length = self.out[at];

@@ -131,6 +131,7 @@ fn sections<'a>(packet: &'a [u8], request: &mut Request<'a>) -> Result<(), Rcode
     if questions == 1 || asks_for_cookie { Ok(()) } else { Err(Rcode::FORMERR) }
 }
 
+/// Reads the OPT record (EDNS) of a request.
 fn read_opt<'a>(opt: &Record<'a>, request: &mut Request<'a>) -> Result<(), Rcode> {
     let [_, version, flags, _] = opt.ttl;
     let edns = request.edns.insert(Edns {
@@ -252,6 +253,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads a record. Its owner isn't read, except for whether it is the root.
     fn record(&mut self) -> Result<Record<'a>, Rcode> {
         let owner = self.at;
         self.skip_name()?;

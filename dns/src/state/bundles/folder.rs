@@ -1,5 +1,6 @@
-//! The folder of bundles in the state directory: `bundles/NAME/VERSION` is a pack, `bundles/served.json` says what
-//! regions were served last. Takes names and versions, reads and writes files. Called by [`super::Bundles`].
+//! The folder of bundles in the state directory. The file `bundles/NAME/VERSION` is a pack (a version as one piece of
+//! bytes); `bundles/served.json` says which version each region was served last. Takes names and versions, reads and
+//! writes these files. Called by [`super::Bundles`].
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
@@ -13,8 +14,8 @@ use bailiwick_rules::bundle::{HEADER_MOST, Version, header};
 use bailiwick_rules::id::BundleId;
 use bailiwick_rules::time::Timestamp;
 
-use super::Held;
-use super::served::Served;
+use super::StoredVersion;
+use super::served::LastServed;
 use crate::system::files::{Mode, replace};
 
 /// The folder within the state directory.
@@ -38,21 +39,22 @@ impl Folder {
 
     /// Whether there is a whole pack of a version.
     pub(super) fn has(&self, name: &BundleId, version: Version) -> bool {
-        held(&self.file(name, version), version).is_ok_and(|held| held.is_some())
+        read_pack(&self.file(name, version), version).is_ok_and(|stored| stored.is_some())
     }
 
-    /// Reads everything. A file that is no whole pack is removed: it can be fetched again.
-    pub(super) fn read(&self) -> (BTreeMap<BundleId, BTreeMap<Version, Held>>, Served) {
-        let served = std::fs::read(self.0.join(SERVED)).ok().and_then(|bytes| Served::parse(&bytes));
+    /// Reads the whole folder. A file that isn't a whole pack is removed: it can be fetched again.
+    pub(super) fn read(&self) -> (BTreeMap<BundleId, BTreeMap<Version, StoredVersion>>, LastServed) {
+        let served = std::fs::read(self.0.join(SERVED)).ok().and_then(|bytes| LastServed::parse(&bytes));
         let mut all = BTreeMap::new();
         for folder in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
             let Some(name) = folder.file_name().to_str().and_then(BundleId::parse) else { continue };
             let mut versions = BTreeMap::new();
             for entry in std::fs::read_dir(folder.path()).into_iter().flatten().flatten() {
                 let version = entry.file_name().to_str().and_then(Version::parse);
-                match version.map_or(Ok(None), |version| Ok(held(&entry.path(), version)?.map(|held| (version, held))))
+                match version
+                    .map_or(Ok(None), |version| Ok(read_pack(&entry.path(), version)?.map(|stored| (version, stored))))
                 {
-                    Ok(Some((version, held))) => _ = versions.insert(version, held),
+                    Ok(Some((version, stored))) => _ = versions.insert(version, stored),
                     Ok(None) => remove(&entry.path()),
                     // It may be read after the next start.
                     Err(error) => {
@@ -112,6 +114,7 @@ fn make(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a file. If that fails, logs why.
 fn remove(file: &Path) {
     if let Err(error) = std::fs::remove_file(file).or_else(|error| match error.kind() {
         io::ErrorKind::NotFound => Ok(()),
@@ -122,7 +125,7 @@ fn remove(file: &Path) {
 }
 
 /// A pack on the disk, if its header and its size are those of this version. Contents are checked when they are read.
-fn held(file: &Path, version: Version) -> io::Result<Option<Held>> {
+fn read_pack(file: &Path, version: Version) -> io::Result<Option<StoredVersion>> {
     let opened = File::open(file)?;
     let metadata = opened.metadata()?;
     let mut begin = Vec::new();
@@ -132,5 +135,5 @@ fn held(file: &Path, version: Version) -> io::Result<Option<Held>> {
     let Ok((manifest, contents)) = header(&begin) else { return Ok(None) };
     let is_whole = metadata.len() == contents as u64 + manifest.bytes();
     let is_it = is_whole && manifest.version() == version;
-    Ok(is_it.then(|| Held { manifest: Arc::new(manifest), came, contents }))
+    Ok(is_it.then(|| StoredVersion { manifest: Arc::new(manifest), came, contents }))
 }

@@ -53,7 +53,7 @@ impl Disk {
     }
 
     fn read(&self, version: Version) -> Option<Vec<u8>> {
-        let held = self.bundles.held(&name("prompts"), version)?;
+        let held = self.bundles.stored(&name("prompts"), version)?;
         self.bundles.file(&name("prompts"), version, &held, "system.md")
     }
 
@@ -164,8 +164,8 @@ fn what_comes_from_elsewhere_is_checked() {
     let disk = Disk::new();
     let ((one, of_one), (two, of_two)) = (packed("one"), packed("two"));
     let put = |pack: &[u8]| disk.bundles.put((&name("prompts"), Some(two)), pack, &pinned(two), NOW);
-    assert!(matches!(put(&of_one), Err(Refused::Other(version)) if version == one));
-    assert!(matches!(put(&of_two[..20]), Err(Refused::Unfit(_))) && matches!(put(b""), Err(Refused::Unfit(_))));
+    assert!(matches!(put(&of_one), Err(PutError::Other(version)) if version == one));
+    assert!(matches!(put(&of_two[..20]), Err(PutError::Unfit(_))) && matches!(put(b""), Err(PutError::Unfit(_))));
     assert!(disk.bundles.all().is_empty());
     let nowhere = Bundles::open(None);
     let refused = nowhere.put((&name("prompts"), None), &of_one, &pinned(one), NOW).unwrap_err();
@@ -240,6 +240,6 @@ fn a_node_holds_a_bounded_number_of_bundles() {
         disk.bundles.put((&name(&format!("b{n}")), None), &pack, &pinned(one), NOW).unwrap();
     }
     let put = |bundle: &str, pack: &[u8]| disk.bundles.put((&name(bundle), None), pack, &pinned(one), NOW);
-    assert!(matches!(put("more", &pack), Err(Refused::TooMany)));
+    assert!(matches!(put("more", &pack), Err(PutError::TooMany)));
     assert!(put("b7", &other).is_ok(), "another version of one that is there");
 }

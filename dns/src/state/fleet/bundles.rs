@@ -96,8 +96,8 @@ impl Places {
         let mut whys = Vec::new();
         let keep = |pack: Vec<u8>| {
             let (bundles, snapshot, now, name) = (bundles.clone(), handle.snapshot_owned(), handle.now(), name.clone());
-            let kept = move || bundles.put((&name, Some(version)), &pack, snapshot.table(), now);
-            async move { tokio::task::spawn_blocking(kept).await.map_err(|error| error.to_string()) }
+            let put = move || bundles.put((&name, Some(version)), &pack, snapshot.table(), now);
+            async move { tokio::task::spawn_blocking(put).await.map_err(|error| error.to_string()) }
         };
         if let Some(objects) = &self.objects {
             match objects.fetch(name, version).await {

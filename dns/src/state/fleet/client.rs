@@ -52,12 +52,12 @@ pub(super) enum Answer {
     /// The peer has one of the documents that the request named, with this head, if any.
     Same(Option<Vec<u8>>),
     /// The peer has another document.
-    Other(Offered),
+    Other(OfferedDocument),
 }
 
 /// A document that a peer offers.
 #[derive(Debug)]
-pub(super) struct Offered {
+pub(super) struct OfferedDocument {
     /// The document's entity tag.
     pub(super) tag: Option<String>,
     /// The document's head, if the peer has one.
@@ -104,7 +104,7 @@ impl Client {
         match response.status() {
             StatusCode::NO_CONTENT => Ok(Answer::Nothing),
             StatusCode::NOT_MODIFIED => Ok(Answer::Same(head)),
-            StatusCode::OK => Ok(Answer::Other(Offered { tag, head, body: response })),
+            StatusCode::OK => Ok(Answer::Other(OfferedDocument { tag, head, body: response })),
             status => Err(refused(status)),
         }
     }
@@ -139,6 +139,7 @@ impl Client {
         self.get_within(peer, path, tags, ANSWER).await
     }
 
+    /// Sends a GET request to a peer, with the token for peers.
     async fn get_within(&self, peer: &str, path: &str, tags: &str, patience: Duration) -> Result<Response, String> {
         let mut request = self.http().get(format!("{peer}{path}")).timeout(patience);
         if !tags.is_empty() {
@@ -172,7 +173,7 @@ fn trusting(ca_file: Option<&Path>) -> Result<reqwest::Client, String> {
     client.build().map_err(|error| format!("peers can't be asked over TLS: {error}"))
 }
 
-impl Offered {
+impl OfferedDocument {
     /// The document's bytes. If there are more than `most`, reading stops after the chunk that exceeds the limit, and
     /// the caller sees that there are too many.
     pub(super) async fn bytes(self, most: usize) -> Result<Vec<u8>, String> {
@@ -192,6 +193,7 @@ async fn read(mut response: Response, most: usize, patience: Duration) -> Result
     Ok(bytes)
 }
 
+/// The message about an unexpected status.
 fn refused(status: StatusCode) -> String {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {

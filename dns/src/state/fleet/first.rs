@@ -40,12 +40,13 @@ pub(super) async fn first(settings: &Settings, node: &str, seed: Option<First>) 
             _ => None,
         };
         let revisions: Vec<Option<u64>> =
-            of_peers.iter().map(|asked| asked.as_ref().ok().map(|(revision, ..)| *revision)).collect();
+            of_peers.iter().map(|answer| answer.as_ref().ok().map(|(revision, ..)| *revision)).collect();
         let chosen = match follow::first(stored.as_ref().map(|(revision, ..)| *revision), &revisions) {
             follow::First::Peer(place) => of_peers.into_iter().nth(place).and_then(Result::ok),
             follow::First::Store => stored.take(),
             follow::First::Nobody => {
-                let failed = settings.peers.iter().zip(of_peers).filter_map(|(peer, asked)| Some((peer, asked.err()?)));
+                let failed =
+                    settings.peers.iter().zip(of_peers).filter_map(|(peer, answer)| Some((peer, answer.err()?)));
                 troubles = failed.map(|(peer, why)| format!("{peer}: {why}")).chain(store_trouble).collect();
                 None
             }

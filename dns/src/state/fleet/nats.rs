@@ -1,9 +1,9 @@
 //! Follows the rules in NATS, and exchanges health over it. Takes the settings, sends what comes to the owner. Started
 //! by [`super::start`], and asked once by [`super::first`]. Only this module and those below it know NATS.
 //!
-//! Nothing is kept at the servers for a node: it subscribes to news of the head, which carry it. It also reads the head
-//! when the connection is lost or there again, and every half minute. So nothing can be lost, or be left over, when
-//! servers restart.
+//! Nothing is kept at the servers for a node: it subscribes to announcements, which carry the head. It also reads the
+//! head when the connection is lost or there again, and every half minute. So nothing can be lost, or be left over,
+//! when servers restart.
 
 mod ask;
 mod bucket;
@@ -17,13 +17,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Message;
-use bailiwick_rules::fleet::follow::{Kept, Own};
+use bailiwick_rules::fleet::follow::{NoChange, OwnDocument};
 use bailiwick_rules::fleet::head::{Head, sha256_hex};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::offer::{First, Outcome, Seen, Weighed, as_first, settle, weigh};
+use super::offer::{First, LastOffer, OfferDecision, Outcome, as_first, carry_out, decide};
 use super::{Settings, turns};
 use crate::state::fleet_status::Store;
 use crate::state::owner::Handle;
@@ -33,14 +33,14 @@ use bucket::{NEWS, RULES};
 use pools::Pools;
 
 pub(crate) use ask::{Answers, Question};
-pub(crate) use bucket::{Pointed, Swapped, no_bucket};
+pub(crate) use bucket::{HeadEntry, SwapOutcome, no_bucket};
 pub(crate) use bus::Bus;
 pub use bus::Nats;
 pub(crate) use nkey::NKey;
 pub(in crate::state::fleet) use objects::Objects;
 pub(crate) use objects::no_version;
 
-/// How often the head is read without any news.
+/// How often the head is read without an announcement.
 const POLL: Duration = Duration::from_secs(30);
 /// The first pause after a head that couldn't be read.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ pub(super) fn start(
         objects: objects.clone(),
     };
     let store = Store { servers: nats.servers.join(", "), ..Store::default() };
-    handle.fleet().with(|known| known.store = Some(store));
+    handle.fleet().with(|view| view.store = Some(store));
     let (pools, of_pools) = (follower.pools.clone(), handle.clone());
     let pulse = handle.tasks().waiting("pools");
     // Both end with the program.
@@ -88,29 +88,34 @@ pub(super) fn start(
 pub(super) async fn first(settings: &Settings, nats: &Nats, node: &str) -> Result<First, String> {
     let bus = Bus::connect(nats, node).await?;
     let head = match bus.head().await? {
-        Pointed::Head(head, _) => head,
-        Pointed::Absent(_) => return Err(no_head()),
-        Pointed::NoBucket => return Err(no_bucket()),
+        HeadEntry::Head(head, _) => head,
+        HeadEntry::Absent(_) => return Err(no_head()),
+        HeadEntry::NoBucket => return Err(no_bucket()),
     };
-    let weighed = weigh_for_stage(&bus, Own::default(), &head, settings).await?;
-    as_first(weighed)
+    let decision = decide_for_stage(&bus, OwnDocument::default(), &head, settings).await?;
+    as_first(decision)
 }
 
-/// Decides about a head. If it isn't for this node's stage yet, the newest one that is takes its place.
+/// Decides about a head. If it isn't for this node's stage yet, decides about the newest head that is.
 ///
 /// # Errors
 /// Why the document can't be fetched.
-async fn weigh_for_stage(bus: &Bus, own: Own<'_>, head: &[u8], settings: &Settings) -> Result<Weighed, String> {
-    let weighed = weigh(own, Some(head), settings, fetch(bus, head)).await?;
-    let Weighed::Kept(Kept::Later(_)) = weighed else { return Ok(weighed) };
+async fn decide_for_stage(
+    bus: &Bus,
+    own: OwnDocument<'_>,
+    head: &[u8],
+    settings: &Settings,
+) -> Result<OfferDecision, String> {
+    let decision = decide(own, Some(head), settings, fetch(bus, head)).await?;
+    let OfferDecision::Keep(NoChange::Later(_)) = decision else { return Ok(decision) };
     let heads = bus.heads().await?;
     match heads.iter().rev().find(|head| head.stage >= settings.stage).map(Head::to_bytes) {
-        Some(earlier) => match weigh(own, Some(&earlier), settings, fetch(bus, &earlier)).await? {
-            // It is what this node serves, or older: a later one waits for its turn.
-            Weighed::Kept(_) => Ok(weighed),
+        Some(earlier) => match decide(own, Some(&earlier), settings, fetch(bus, &earlier)).await? {
+            // This node serves that document already, or a newer one. It waits for the later head.
+            OfferDecision::Keep(_) => Ok(decision),
             earlier => Ok(earlier),
         },
-        None => Ok(weighed),
+        None => Ok(decision),
     }
 }
 
@@ -129,14 +134,14 @@ pub(crate) async fn check_nats(settings: &Settings, nats: &Nats, node: &str) -> 
 /// Whether there are rules that this node can take.
 async fn check_rules(bus: &Bus, settings: &Settings) -> Result<String, String> {
     let head = match bus.head().await? {
-        Pointed::Head(head, _) => head,
-        Pointed::Absent(_) => return Err(no_head()),
-        Pointed::NoBucket => return Err(no_bucket()),
+        HeadEntry::Head(head, _) => head,
+        HeadEntry::Absent(_) => return Err(no_head()),
+        HeadEntry::NoBucket => return Err(no_bucket()),
     };
-    match weigh(Own::default(), Some(&head), settings, fetch(bus, &head)).await? {
-        Weighed::Take(table, ..) => Ok(format!("revision {} is there, and good", table.revision().number)),
-        Weighed::Kept(_) | Weighed::Note(_) => Ok("its rules aren't for this node's stage yet".to_owned()),
-        Weighed::Refused(refusal) => Err(refusal.to_string()),
+    match decide(OwnDocument::default(), Some(&head), settings, fetch(bus, &head)).await? {
+        OfferDecision::Take(table, ..) => Ok(format!("revision {} is there, and good", table.revision().number)),
+        OfferDecision::Keep(_) | OfferDecision::Note(_) => Ok("its rules aren't for this node's stage yet".to_owned()),
+        OfferDecision::Refuse(refusal) => Err(refusal.to_string()),
     }
 }
 
@@ -172,7 +177,7 @@ impl Follower {
         }
     }
 
-    /// Tries until there is a connection.
+    /// Connects to NATS. Tries until there is a connection.
     async fn connect(&self) -> Bus {
         let mut failures = 0;
         loop {
@@ -187,58 +192,64 @@ impl Follower {
         }
     }
 
-    /// Takes the head whenever it may be another one.
+    /// Reads the head again and again: after an announcement, after a change of the connection, and after a pause.
     async fn follow_head(&self, bus: &Bus) -> Ended {
-        let Ok(mut news) = bus.client.subscribe(NEWS).await else { return Ended::Failed };
-        let (mut connection, mut seen, mut failures) = (bus.follow(), Seen::default(), 0);
-        let mut told = None;
+        let Ok(mut announcements) = bus.client.subscribe(NEWS).await else { return Ended::Failed };
+        let (mut connection, mut last_offer, mut failures) = (bus.follow(), LastOffer::default(), 0);
+        let mut announced = None;
         loop {
-            let read = self.look(bus, &mut seen, told.take()).await;
+            let read = self.look(bus, &mut last_offer, announced.take()).await;
             failures = if read.is_err() { failures + 1 } else { 0 };
             let pause = if failures == 0 { jittered(POLL) } else { after_failure(failures - 1) };
             self.note(read);
             tokio::select! {
                 () = sleep_until(Instant::now() + pause) => {}
-                one = news.next() => match one {
+                message = announcements.next() => match message {
                     // Of several that came at once the newest counts: nothing that is superseded comes into service.
                     Some(first) => {
-                        let others = std::iter::from_fn(|| news.next().now_or_never().flatten());
-                        let heads = std::iter::once(first).chain(others).filter_map(|message| told_by(&message));
-                        told = heads.max_by_key(|(head, _, number)| (head.revision, *number));
+                        let others = std::iter::from_fn(|| announcements.next().now_or_never().flatten());
+                        let heads = std::iter::once(first).chain(others).filter_map(|message| announced_head(&message));
+                        announced = heads.max_by_key(|(head, _, number)| (head.revision, *number));
                     }
                     None => return Ended::Failed,
                 },
-                () = changed(&mut connection) => {}
+                () = until_changed(&mut connection) => {}
             }
         }
     }
 
-    /// Looks at the head once, and takes the document that it names if need be. `told` is the head of news, which
-    /// spares a round trip; it may be one of several that came at once, so that only a newer one is gone by.
+    /// Looks at the head once, and takes the document that it names if it is newer. `announced` is a head that NATS
+    /// announced, which saves a round trip. It may be one of several that came at the same time, so it counts only if
+    /// it is newer.
     ///
     /// # Errors
     /// Why this node isn't known to serve the newest rules.
-    async fn look(&self, bus: &Bus, seen: &mut Seen, told: Option<(Head, Vec<u8>, u64)>) -> Result<(), String> {
+    async fn look(
+        &self,
+        bus: &Bus,
+        last_offer: &mut LastOffer,
+        announced: Option<(Head, Vec<u8>, u64)>,
+    ) -> Result<(), String> {
         let own = self.handle.snapshot().table().revision();
-        let (head, sequence) = match told {
+        let (head, sequence) = match announced {
             Some((head, bytes, sequence)) if head.revision > own.number => (bytes, sequence),
             _ => match bus.head().await? {
-                Pointed::Head(head, sequence) => (head, sequence),
-                Pointed::Absent(_) => return Err(no_head()),
-                Pointed::NoBucket => return Err(no_bucket()),
+                HeadEntry::Head(head, sequence) => (head, sequence),
+                HeadEntry::Absent(_) => return Err(no_head()),
+                HeadEntry::NoBucket => return Err(no_bucket()),
             },
         };
         let tag = Some(format!("{sequence}-{}", sha256_hex(&head)));
-        let known = self.handle.fleet().with(|known| known.head.clone());
-        let has = Own { revision: Some(own), head: known.as_ref() };
-        if seen.waits_for.is_some() && seen.waits_for == tag {
+        let known = self.handle.fleet().with(|view| view.head.clone());
+        let has = OwnDocument { revision: Some(own), head: known.as_ref() };
+        if last_offer.waits_for.is_some() && last_offer.waits_for == tag {
             return Ok(());
         }
-        let weighed = weigh_for_stage(bus, has, &head, &self.settings).await?;
-        match settle(&self.handle, seen, "NATS", tag, weighed).await {
-            Outcome::Taken | Outcome::Kept(Kept::Same | Kept::Later(_)) => Ok(()),
-            Outcome::Kept(Kept::Absent) => Err(no_head()),
-            Outcome::Kept(Kept::Older(number)) => Err(format!(
+        let decision = decide_for_stage(bus, has, &head, &self.settings).await?;
+        match carry_out(&self.handle, last_offer, "NATS", tag, decision).await {
+            Outcome::Taken | Outcome::Kept(NoChange::Same | NoChange::Later(_)) => Ok(()),
+            Outcome::Kept(NoChange::Absent) => Err(no_head()),
+            Outcome::Kept(NoChange::Older(number)) => Err(format!(
                 "its head is revision {number}, and this node serves {}: the bucket {RULES} is older than the fleet, \
                  as after a restored backup; `bailiwick rules restore` puts the newest rules back",
                 own.number
@@ -251,7 +262,7 @@ impl Follower {
     fn note(&self, read: Result<(), String>) {
         let now = self.handle.now();
         let why = read.err();
-        let before = self.handle.fleet().with(|known| known.stored(why.clone(), now));
+        let before = self.handle.fleet().with(|view| view.stored(why.clone(), now));
         match (before, why) {
             (before, Some(why)) if before.as_ref() != Some(&why) => {
                 tracing::warn!(json.event = "nats_lost", json.reason = why, "NATS: {why}");
@@ -264,8 +275,8 @@ impl Follower {
     }
 }
 
-/// The head that news carry, its bytes, and the number of its entry. `None`: it has to be read.
-fn told_by(message: &Message) -> Option<(Head, Vec<u8>, u64)> {
+/// The head in an announcement, its bytes, and the number of its entry. `None`: the head has to be read from the store.
+fn announced_head(message: &Message) -> Option<(Head, Vec<u8>, u64)> {
     let number = message.headers.as_ref()?.get("Nats-Sequence")?.as_str().parse().ok()?;
     Some((Head::parse(&message.payload).ok()?, message.payload.to_vec(), number))
 }
@@ -276,26 +287,27 @@ async fn fetch(bus: &Bus, head: &[u8]) -> Result<Vec<u8>, String> {
     bus.document(&head.sha256).await
 }
 
-/// What to tell where a bucket has no head.
+/// The message about a bucket without a head.
 pub(crate) fn no_head() -> String {
     format!("the bucket {RULES} has no head; `bailiwick rules restore` puts the rules back")
 }
 
 /// Waits until a connection is lost, or is there again.
-async fn changed(connection: &mut watch::Receiver<bus::Said>) {
-    let state = |said: &bus::Said| (said.connections, said.is_connected);
-    let before = state(&connection.borrow_and_update());
-    if connection.wait_for(|said| state(said) != before).await.is_err() {
+async fn until_changed(connection: &mut watch::Receiver<bus::ConnectionState>) {
+    let state_of = |state: &bus::ConnectionState| (state.connections, state.is_connected);
+    let before = state_of(&connection.borrow_and_update());
+    if connection.wait_for(|state| state_of(state) != before).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// The pause after so many failures before this one: from 1 s to 30 s, up to half of it shorter.
+/// The pause after a failure that follows this many other failures: from 1 s to 30 s, and at random up to half of that
+/// shorter.
 fn after_failure(failures: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << failures.min(5)).min(POLL).mul_f64(0.5 + 0.5 * random::part())
 }
 
-/// A pause, up to a fifth shorter, so that nodes don't ask at the same moments.
+/// A pause, at random up to a fifth shorter, so that nodes don't ask at the same moments.
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.8 + 0.2 * random::part())
 }

@@ -29,7 +29,7 @@ pub(crate) async fn ask_others(
 ) -> Result<(), Vec<String>> {
     let client = Arc::new(Client::new(settings)?);
     let deadline = Instant::now() + PATIENCE;
-    let asked = settings.peers.iter().cloned().map(|peer| {
+    let requests = settings.peers.iter().cloned().map(|peer| {
         let (client, path) = (Arc::clone(&client), path.to_owned());
         async move {
             let answer = match timeout_at(deadline, client.json(&peer, &path, most)).await {
@@ -40,7 +40,7 @@ pub(crate) async fn ask_others(
             (peer, answer)
         }
     });
-    let mut answers = iter(asked).buffer_unordered(AT_ONCE);
+    let mut answers = iter(requests).buffer_unordered(AT_ONCE);
     while let Some((peer, answer)) = answers.next().await {
         each(&peer, answer);
     }

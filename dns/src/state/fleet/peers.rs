@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailiwick_rules::fleet::follow::{LARGEST_DOCUMENT, Own};
+use bailiwick_rules::fleet::follow::{LARGEST_DOCUMENT, OwnDocument};
 use bailiwick_rules::report::HealthReport;
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use super::client::{Answer, Client};
-use super::offer::{First, Seen, Weighed, as_first, of_same, settle, weigh};
+use super::offer::{First, LastOffer, OfferDecision, as_first, carry_out, decide, of_same};
 use super::{LARGEST_REPORT, Settings};
-use crate::state::fleet_status::Told;
+use crate::state::fleet_status::PeerReport;
 use crate::state::owner::Handle;
 use crate::system::random;
 use crate::system::tasks::supervise;
@@ -39,16 +39,16 @@ struct Peer {
 
 impl Peer {
     async fn run(self) -> crate::system::tasks::Ended {
-        let mut seen = Seen::default();
+        let mut last_offer = LastOffer::default();
         loop {
-            let asked = self.ask(&mut seen).await;
+            let result = self.ask(&mut last_offer).await;
             let now = self.handle.now();
-            let before = self.handle.fleet().with(|known| {
-                let before = known.peers.get(self.place).and_then(|peer| peer.trouble.clone());
-                known.asked(self.place, asked.clone().err(), now);
+            let before = self.handle.fleet().with(|view| {
+                let before = view.peers.get(self.place).and_then(|peer| peer.trouble.clone());
+                view.note_asked(self.place, result.clone().err(), now);
                 before
             });
-            self.tell(before.as_deref(), asked.err().as_deref());
+            self.tell(before.as_deref(), result.err().as_deref());
             tokio::time::sleep(jittered(self.settings.poll)).await;
         }
     }
@@ -68,48 +68,49 @@ impl Peer {
     }
 
     /// Asks the peer for rules, if this node follows others, and for health.
-    async fn ask(&self, seen: &mut Seen) -> Result<(), String> {
+    async fn ask(&self, last_offer: &mut LastOffer) -> Result<(), String> {
         if self.settings.follows() {
-            self.ask_for_rules(seen).await?;
+            self.ask_for_rules(last_offer).await?;
         }
-        let asked = self.handle.now();
+        let asked_at = self.handle.now();
         let bytes = self.client.json(self.url(), "/v1/health", LARGEST_REPORT).await?;
         // The peer read its clock about halfway between request and answer.
-        let answered_at = Timestamp(asked.0.midpoint(self.handle.now().0));
+        let answered_at = Timestamp(asked_at.0.midpoint(self.handle.now().0));
         let report = serde_json::from_slice::<HealthReport>(&bytes);
         let report = report.map_err(|error| format!("/v1/health is no health report: {error}"))?;
-        self.handle.fleet().with(|known| {
-            if let Some(peer) = known.peers.get_mut(self.place) {
+        self.handle.fleet().with(|view| {
+            if let Some(peer) = view.peers.get_mut(self.place) {
                 peer.node = Some(report.node.chars().filter(|c| !c.is_control()).take(100).collect());
-                peer.told = Told::of(&report, answered_at);
+                peer.report = PeerReport::of(&report, answered_at);
             }
         });
         self.handle.hear(Box::new(report)).await;
         Ok(())
     }
 
-    async fn ask_for_rules(&self, seen: &mut Seen) -> Result<(), String> {
+    /// Asks a peer for its rules, and puts them in service if they are newer and good.
+    async fn ask_for_rules(&self, last_offer: &mut LastOffer) -> Result<(), String> {
         let own = self.handle.snapshot().table().revision();
-        let tags: Vec<String> = [own.entity_tag()].into_iter().chain(seen.document.clone()).collect();
-        let known = self.handle.fleet().with(|known| known.head.clone());
-        let has = Own { revision: Some(own), head: known.as_ref() };
-        let (tag, weighed) = match self.client.rules(self.url(), self.settings.stage, &tags).await? {
+        let tags: Vec<String> = [own.entity_tag()].into_iter().chain(last_offer.document.clone()).collect();
+        let known = self.handle.fleet().with(|view| view.head.clone());
+        let has = OwnDocument { revision: Some(own), head: known.as_ref() };
+        let (tag, decision) = match self.client.rules(self.url(), self.settings.stage, &tags).await? {
             Answer::Nothing => return Ok(()),
             Answer::Same(head) => match of_same(has, head.as_deref(), &self.settings) {
-                // `seen` stays as it is, so that the last document isn't fetched again.
-                Weighed::Kept(_) => return Ok(()),
-                weighed => (seen.document.clone(), weighed),
+                // `last_offer.document` stays as it is, so that the last document isn't fetched again.
+                OfferDecision::Keep(_) => return Ok(()),
+                decision => (last_offer.document.clone(), decision),
             },
             Answer::Other(offered) => {
                 let (tag, head) = (offered.tag.clone().filter(|tag| is_tag(tag)), offered.head.clone());
-                if tag.is_some() && tag == seen.document {
+                if tag.is_some() && tag == last_offer.document {
                     return Ok(());
                 }
                 let fetch = offered.bytes(LARGEST_DOCUMENT);
-                (tag, weigh(has, head.as_deref(), &self.settings, fetch).await?)
+                (tag, decide(has, head.as_deref(), &self.settings, fetch).await?)
             }
         };
-        settle(&self.handle, seen, self.url(), tag, weighed).await;
+        carry_out(&self.handle, last_offer, self.url(), tag, decision).await;
         Ok(())
     }
 }
@@ -125,7 +126,7 @@ pub(super) async fn first_of(peer: &str, settings: &Settings, client: &Client) -
         Answer::Same(_) => return Err("it says that nothing has changed, though nothing was named".to_owned()),
     };
     let head = offered.head.clone();
-    as_first(weigh(Own::default(), head.as_deref(), settings, offered.bytes(LARGEST_DOCUMENT)).await?)
+    as_first(decide(OwnDocument::default(), head.as_deref(), settings, offered.bytes(LARGEST_DOCUMENT)).await?)
 }
 
 /// Whether this is an entity tag that may be sent back.

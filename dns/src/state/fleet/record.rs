@@ -19,6 +19,7 @@ pub(super) fn start(handle: &Handle) {
     tokio::spawn(supervise(pulse, move || run(handle.clone())));
 }
 
+/// Notes each revision that comes into service, and keeps it on disk with its head.
 async fn run(handle: Handle) -> Ended {
     let mut status = handle.follow_status();
     let mut known = None;
@@ -27,9 +28,9 @@ async fn run(handle: Handle) -> Ended {
         let revision = snapshot.table().revision();
         if known != Some(revision) {
             known = Some(revision);
-            handle.fleet().with(|known| {
-                known.serves(revision.number, &revision.sha256_hex());
-                keep(&handle, &snapshot, known.head.clone());
+            handle.fleet().with(|view| {
+                view.serves(revision.number, &revision.sha256_hex());
+                keep(&handle, &snapshot, view.head.clone());
             });
         }
         if status.changed().await.is_err() {
@@ -50,10 +51,10 @@ fn keep(handle: &Handle, snapshot: &Snapshot, head: Option<Head>) {
 /// or the known head is for as many nodes already.
 pub(crate) fn note(handle: &Handle, head: &Head) -> bool {
     let snapshot = handle.snapshot_owned();
-    handle.fleet().with(|known| {
-        let is_noted = known.note(snapshot.table().revision(), head);
+    handle.fleet().with(|view| {
+        let is_noted = view.note(snapshot.table().revision(), head);
         if is_noted {
-            keep(handle, &snapshot, known.head.clone());
+            keep(handle, &snapshot, view.head.clone());
             tracing::info!(
                 json.event = "stage", json.revision = head.revision, json.stage = %head.stage,
                 "revision {} is for nodes of stage {} now", head.revision, head.stage
@@ -67,6 +68,6 @@ pub(crate) fn note(handle: &Handle, head: &Head) -> bool {
 pub(super) fn restore(state_dir: &Path, handle: &Handle) {
     let revision = handle.snapshot().table().revision();
     if let Some(head) = Store::head_in_history(state_dir, revision.number) {
-        handle.fleet().with(|known| known.note(revision, &head));
+        handle.fleet().with(|view| view.note(revision, &head));
     }
 }

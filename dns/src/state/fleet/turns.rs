@@ -18,7 +18,7 @@ use futures_util::FutureExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
-use crate::state::leases::{Begun, Leases, PoolName};
+use crate::state::leases::{BegunTurn, Leases, PoolName};
 use crate::state::owner::Handle;
 use crate::system::clock::Clock;
 use crate::system::random;
@@ -44,7 +44,7 @@ pub(crate) struct Stored {
 
 /// The outcome of a compare-and-set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Written {
+pub(crate) enum WriteOutcome {
     /// The change was made.
     Done,
     /// Another node's change came first.
@@ -56,7 +56,8 @@ pub(crate) trait PoolStore: Clone + Send + Sync + 'static {
     /// Reads a key. An absent key is `None`.
     fn read(&self, key: &str) -> impl Future<Output = Result<Option<Stored>, String>> + Send;
     /// Writes a key, if its newest change has the number `after`. 0 means that there is no change yet.
-    fn write(&self, key: &str, bytes: Vec<u8>, after: u64) -> impl Future<Output = Result<Written, String>> + Send;
+    fn write(&self, key: &str, bytes: Vec<u8>, after: u64)
+    -> impl Future<Output = Result<WriteOutcome, String>> + Send;
 }
 
 impl PoolName {
@@ -75,11 +76,11 @@ impl PoolName {
 #[derive(Debug, Clone)]
 struct Times {
     begun: Instant,
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<TurnsState>>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct TurnsState {
     clock: StoreClock,
     /// For each pool, the number of a change, and a time by this node's clock at which that change was the newest.
     newest: BTreeMap<PoolName, (u64, Timestamp)>,
@@ -95,24 +96,24 @@ impl Times {
         Timestamp(i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX))
     }
 
-    fn with<T>(&self, look: impl FnOnce(&mut Known) -> T) -> T {
+    fn with<T>(&self, look: impl FnOnce(&mut TurnsState) -> T) -> T {
         look(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Notes that the change `number` of a pool was the newest at the time `at`. 0 means that there was no change.
     fn note(&self, pool: &PoolName, number: u64, at: Timestamp) {
-        self.with(|known| known.newest.insert(pool.clone(), (number, at)));
+        self.with(|state| state.newest.insert(pool.clone(), (number, at)));
     }
 
-    /// The store's time, if it is known after a reading of the pool. The reading began at `asked`.
-    fn of_store(&self, pool: &PoolName, stored: Option<&Stored>, asked: Timestamp) -> Option<Timestamp> {
-        self.with(|known| {
-            let before = known.newest.insert(pool.clone(), (stored.map_or(0, |stored| stored.number), asked));
+    /// The store's time, if it is known after a reading of the pool. The reading began at `asked_at`.
+    fn of_store(&self, pool: &PoolName, stored: Option<&Stored>, asked_at: Timestamp) -> Option<Timestamp> {
+        self.with(|state| {
+            let before = state.newest.insert(pool.clone(), (stored.map_or(0, |stored| stored.number), asked_at));
             if let Some(stored) = stored {
                 let after = before.filter(|(number, _)| *number != stored.number).map(|(_, at)| at);
-                known.clock.saw(stored.noted, after, self.now());
+                state.clock.saw(stored.noted, after, self.now());
             }
-            known.clock.at(self.now())
+            state.clock.at(self.now())
         })
     }
 }
@@ -133,7 +134,7 @@ pub(crate) async fn run(store: impl PoolStore, handle: Handle) -> Ended {
 /// How many nodes the fleet has, including this node: the number of voters, or of nodes that ever reported if that is
 /// larger. Nodes that fell silent count, because they may still grant leases.
 fn nodes(handle: &Handle, table: &Table) -> u32 {
-    let heard = handle.fleet().with(|known| known.peers.len()) + 1;
+    let heard = handle.fleet().with(|view| view.peers.len()) + 1;
     let voters = table.fleet().map_or(0, |fleet| fleet.voters.len());
     u32::try_from(heard.max(voters)).unwrap_or(u32::MAX)
 }
@@ -173,7 +174,7 @@ impl<S: PoolStore> Turns<S> {
 }
 
 /// Makes one turn. Tries again as long as another node's change comes first.
-async fn take(store: &impl PoolStore, begun: &Begun, times: &Times) -> Result<Amounts, String> {
+async fn take(store: &impl PoolStore, begun: &BegunTurn, times: &Times) -> Result<Amounts, String> {
     let attempts = async {
         loop {
             if let Some(got) = attempt(store, begun, times).await? {
@@ -185,13 +186,13 @@ async fn take(store: &impl PoolStore, begun: &Begun, times: &Times) -> Result<Am
 }
 
 /// Reads the pool and changes it. `None`: another attempt is needed.
-async fn attempt(store: &impl PoolStore, begun: &Begun, times: &Times) -> Result<Option<Amounts>, String> {
+async fn attempt(store: &impl PoolStore, begun: &BegunTurn, times: &Times) -> Result<Option<Amounts>, String> {
     let key = begun.pool.key();
-    let asked = times.now();
+    let asked_at = times.now();
     let stored = store.read(&key).await?;
     let bytes = stored.as_ref().map(|stored| &stored.bytes[..]).filter(|bytes| !bytes.is_empty());
     let before = bytes.map_or_else(|| Ok(Stamps::default()), Stamps::read)?;
-    let (after, got) = match times.of_store(&begun.pool, stored.as_ref(), asked) {
+    let (after, got) = match times.of_store(&begun.pool, stored.as_ref(), asked_at) {
         Some(now) => {
             let (after, got) = before.turn(&begun.limits, &begun.turn, now);
             (after, Some(got))
@@ -202,10 +203,10 @@ async fn attempt(store: &impl PoolStore, begun: &Begun, times: &Times) -> Result
     };
     let (number, sent) = (stored.map_or(0, |stored| stored.number), times.now());
     match store.write(&key, after.write(), number).await? {
-        Written::Done => {
+        WriteOutcome::Done => {
             times.note(&begun.pool, number, sent);
             Ok(got)
         }
-        Written::Conflict => Ok(None),
+        WriteOutcome::Conflict => Ok(None),
     }
 }

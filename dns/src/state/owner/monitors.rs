@@ -10,9 +10,9 @@ mod replicas;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bailiwick_rules::fleet::blind::Sight;
+use bailiwick_rules::fleet::blind::BlindnessDetector;
 use bailiwick_rules::fleet::pace::interval;
-use bailiwick_rules::health::{AddressFamily, AntiFlap, Forced, Monitored, Reading, RegionHealth, Status};
+use bailiwick_rules::health::{AddressFamily, AntiFlap, Forced, MonitorState, Reading, RegionHealth, Status};
 use bailiwick_rules::id::{EndpointId, Overridden, RegionId};
 use bailiwick_rules::probe::{Effect, Verdict};
 use bailiwick_rules::rules::{Monitor, Probe};
@@ -25,9 +25,9 @@ use crate::state::probe::{
     Targets,
 };
 use crate::state::snapshot::{ByFamily, Health, MonitorView, Probes};
-use loads::{Loads, Read};
+use loads::{LoadedEndpoint, Loads};
 use models::{Meaning, ModelState};
-use releases::{Asked, Releases};
+use releases::{Releases, WatchedEndpoint};
 use replicas::{Copy, Replicas};
 
 /// All monitors that run. Equal monitors of several endpoints run once.
@@ -40,7 +40,7 @@ pub(super) struct Monitors<P> {
     replicas: Replicas,
     releases: Releases,
     /// Whether the node's own network connection seems to be down, because most probes fail at once.
-    sight: Sight<MonitorId>,
+    blindness: BlindnessDetector<MonitorId>,
     /// The effective status of each region, and since when it has it.
     since: BTreeMap<RegionId, (Status, Timestamp)>,
 }
@@ -51,7 +51,7 @@ struct Entry {
     monitor: Monitor,
     /// Which addresses the probes try.
     targets: Targets,
-    monitored: Monitored,
+    monitored: MonitorState,
     failure: Option<Arc<str>>,
     /// When the monitor's status last changed; `None` before the first result.
     since: Option<Timestamp>,
@@ -73,11 +73,11 @@ pub(super) struct Assignment {
     /// By region index: the monitors of the region itself, and the monitors of each of its endpoints.
     regions: Vec<(MonitorIds, Vec<MonitorIds>)>,
     /// The endpoints whose load is read.
-    loads: Vec<Read>,
+    loads: Vec<LoadedEndpoint>,
     /// The copies of replicas.
     copies: Vec<Copy>,
     /// The endpoints that are asked what they run.
-    asked: Vec<Asked>,
+    watched_endpoints: Vec<WatchedEndpoint>,
 }
 
 impl Assignment {
@@ -155,8 +155,8 @@ impl<P: Prober> Monitors<P> {
     /// No monitors yet. `probing` starts them.
     pub(super) fn new(probing: Probing<P>) -> Self {
         let (loads, replicas, releases) = (Loads::default(), Replicas::default(), Releases::default());
-        let (entries, sight, since) = (BTreeMap::new(), Sight::default(), BTreeMap::new());
-        Self { probing, entries, next: 0, loads, replicas, releases, sight, since }
+        let (entries, blindness, since) = (BTreeMap::new(), BlindnessDetector::default(), BTreeMap::new());
+        Self { probing, entries, next: 0, loads, replicas, releases, blindness, since }
     }
 
     /// Starts every monitor of `table` that doesn't run yet. A running monitor with equal content keeps its state.
@@ -178,9 +178,9 @@ impl<P: Prober> Monitors<P> {
             let id = *regions.get(region.get())?.1.get(endpoint)?.first()?;
             Some((id, self.entries.get(&id)?.model.as_ref()?.places.tokens()))
         };
-        let asked = self.releases.assign(table, &self.probing, payer);
+        let watched_endpoints = self.releases.assign(table, &self.probing, payer);
         let (loads, copies) = (self.loads.assign(table, &self.probing), self.replicas.assign(table, &self.probing));
-        let assignment = Assignment { regions, loads, copies, asked };
+        let assignment = Assignment { regions, loads, copies, watched_endpoints };
         for (id, entry) in &mut self.entries {
             if let Some(model) = &mut entry.model {
                 let (places, sources) = models::watched(table, &assignment, *id);
@@ -207,7 +207,7 @@ impl<P: Prober> Monitors<P> {
         let model = monitor.probe.model().map(|_| Box::<ModelState>::default());
         let places = model.as_ref().map_or_else(Places::default, |model| model.places.clone());
         let entry = Entry {
-            monitored: Monitored {
+            monitored: MonitorState {
                 machine: AntiFlap::new(monitor.thresholds),
                 interval: monitor.interval,
                 last_result: None,
@@ -229,10 +229,10 @@ impl<P: Prober> Monitors<P> {
     pub(super) fn keep_only<'a>(&mut self, assignments: impl IntoIterator<Item = &'a Assignment> + Clone) {
         self.loads.keep_only(assignments.clone().into_iter().flat_map(|assignment| &assignment.loads));
         self.replicas.keep_only(assignments.clone().into_iter().flat_map(|assignment| &assignment.copies));
-        self.releases.keep_only(assignments.clone().into_iter().flat_map(|assignment| &assignment.asked));
-        let kept: BTreeSet<MonitorId> = assignments.into_iter().flat_map(Assignment::ids).collect();
-        self.entries.retain(|id, _| kept.contains(id));
-        self.sight.keep_only(|id| kept.contains(id));
+        self.releases.keep_only(assignments.clone().into_iter().flat_map(|assignment| &assignment.watched_endpoints));
+        let ids: BTreeSet<MonitorId> = assignments.into_iter().flat_map(Assignment::ids).collect();
+        self.entries.retain(|id, _| ids.contains(id));
+        self.blindness.keep_only(|id| ids.contains(id));
     }
 
     /// The longest timeout among monitors and copies without a first result; `None` when all have one.
@@ -270,7 +270,7 @@ impl<P: Prober> Monitors<P> {
             && meaning.effect != Effect::None
         {
             let success = meaning.effect == Effect::Success;
-            self.sight.record(result.monitor, region, entry.monitored.interval, success, now);
+            self.blindness.record(result.monitor, region, entry.monitored.interval, success, now);
         }
         let passed = entry.count(&meaning, now);
         if let Some(after) = meaning.verdict.filter(|after| verdict != Some(*after)) {
@@ -315,7 +315,7 @@ impl<P: Prober> Monitors<P> {
         now: Timestamp,
         places: (&Table, &Assignment),
     ) -> bool {
-        self.replicas.record(result, now, self.sight.is_blind(), (places.0, &places.1.copies))
+        self.replicas.record(result, now, self.blindness.is_blind(), (places.0, &places.1.copies))
     }
 
     /// Takes what an endpoint says that it runs. Returns whether a reading came, or whether the source began or ceased
@@ -326,7 +326,7 @@ impl<P: Prober> Monitors<P> {
         now: Timestamp,
         places: (&Table, &Assignment),
     ) -> bool {
-        self.releases.record(result, now, (places.0, &places.1.asked))
+        self.releases.record(result, now, (places.0, &places.1.watched_endpoints))
     }
 
     /// Health at `now`, as this node's probes see it. The caller fills in [`Health::since`] by
@@ -340,12 +340,12 @@ impl<P: Prober> Monitors<P> {
     ) -> Health {
         let (mut regions, mut monitors) = (Vec::new(), Vec::new());
         let mut by_family = self.has_families(assignment).then(ByFamily::default);
-        let releases = self.releases.health(table, &assignment.asked, now);
+        let releases = self.releases.health(table, &assignment.watched_endpoints, now);
         let assigned = assignment.regions.iter().zip(table.regions());
         for (index, ((own, endpoints), region)) in (0..).map(RegionIndex).zip(assigned) {
             let in_force = |endpoint: Option<&EndpointId>| {
-                let of = Overridden { region: region.id.clone(), endpoint: endpoint.cloned() };
-                overrides.get(&of).filter(|forced| forced.until > now).cloned()
+                let subject = Overridden { region: region.id.clone(), endpoint: endpoint.cloned() };
+                overrides.get(&subject).filter(|forced| forced.until > now).cloned()
             };
             let is_any = |of: &Overridden| of.region == region.id && of.endpoint.is_some();
             let names = || region.endpoints.iter().map(|(id, _)| id);
@@ -355,7 +355,7 @@ impl<P: Prober> Monitors<P> {
             };
             let statuses = statuses(table, index, &forced_endpoints, now);
             let copies = self.replicas.health(table, index, &assignment.copies);
-            let of = |read: &dyn Fn(&MonitorIds) -> Option<Reading>| {
+            let health_by = |read: &dyn Fn(&MonitorIds) -> Option<Reading>| {
                 let of_endpoints: Vec<Option<Reading>> = endpoints.iter().map(read).collect();
                 let mut health = RegionHealth::with_forced(read(own), &of_endpoints, &statuses);
                 health.forced = in_force(None);
@@ -364,11 +364,11 @@ impl<P: Prober> Monitors<P> {
                 health.releases = releases.get(index.get()).cloned().unwrap_or_default();
                 health
             };
-            regions.push(of(&|ids| self.read(ids, Reading::either, now)));
+            regions.push(health_by(&|ids| self.read(ids, Reading::either, now)));
             if let Some(by_family) = &mut by_family {
-                by_family.ipv4.push(of(&|ids| self.read_family(ids, AddressFamily::Ipv4, now)));
-                by_family.ipv6.push(of(&|ids| self.read_family(ids, AddressFamily::Ipv6, now)));
-                by_family.whole.push(of(&|ids| match published(region) {
+                by_family.ipv4.push(health_by(&|ids| self.read_family(ids, AddressFamily::Ipv4, now)));
+                by_family.ipv6.push(health_by(&|ids| self.read_family(ids, AddressFamily::Ipv6, now)));
+                by_family.whole.push(health_by(&|ids| match published(region) {
                     Some(family) => self.read_family(ids, family, now),
                     None => self.read(ids, Reading::both, now),
                 }));
@@ -390,7 +390,7 @@ impl<P: Prober> Monitors<P> {
             monitors,
             loads,
             replicas: self.replicas.views(table, &assignment.copies),
-            releases: self.releases.views(&assignment.asked),
+            releases: self.releases.views(&assignment.watched_endpoints),
             shares: None,
             planned: None,
             overrides,
@@ -402,7 +402,7 @@ impl<P: Prober> Monitors<P> {
 
     /// Whether the node's own network connection seems to be down, because most probes fail at once.
     pub(super) fn is_blind(&self) -> bool {
-        self.sight.is_blind()
+        self.blindness.is_blind()
     }
 
     /// Whether any of these monitors distinguishes the families of addresses.
@@ -448,8 +448,8 @@ impl<P: Prober> Monitors<P> {
         let mut since = Vec::with_capacity(table.regions().len());
         for (index, region) in (0..).map(RegionIndex).zip(table.regions()) {
             let status = effective_status(table, index, &conditions);
-            let kept = before.get(&region.id).filter(|(was, _)| *was == status);
-            let at = kept.map_or(now, |(_, at)| *at);
+            let same_status = before.get(&region.id).filter(|(was, _)| *was == status);
+            let at = same_status.map_or(now, |(_, at)| *at);
             self.since.insert(region.id.clone(), (status, at));
             since.push(at);
         }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bailiwick_rules::health::Status;
 use bailiwick_rules::id::{RegionId, ServiceId};
 use bailiwick_rules::load::{
-    Amount, BucketShares, Classes, MeanLoad, Plan, Reading, RegionSeen, Seen, capacity_of, estimate, plan, requests,
+    Amount, BucketShares, Classes, MeanLoad, Plan, PlanInput, Reading, RegionInput, capacity_of, estimate, plan,
+    requests,
 };
 use bailiwick_rules::observe::Sums;
 use bailiwick_rules::report::SharesReport;
@@ -37,13 +38,13 @@ const MOST_REPORTED: usize = 32;
 /// Makes plans, each from the previous plan.
 #[derive(Debug)]
 pub(super) struct Planner {
-    last: Option<Planned>,
+    last: Option<LastPlan>,
     observed: Observed,
 }
 
 /// A plan, and what it was made from.
 #[derive(Debug)]
-struct Planned {
+struct LastPlan {
     rules: Arc<Rules>,
     places: Arc<Places>,
     classes: Classes,
@@ -56,7 +57,7 @@ struct Planned {
     up: Vec<bool>,
     due: Timestamp,
     shares: Shares,
-    numbers: Arc<snapshot::Planned>,
+    numbers: Arc<snapshot::PlanFigures>,
 }
 
 /// The clients of a service whose fence has the same order of regions, and their demand.
@@ -82,7 +83,7 @@ impl Planner {
         let last = self.last.take();
         // If the clock was set back, a new plan is made.
         let is_current =
-            |last: &Planned| last.is_of(world) && last.up == up && now < last.due && last.due <= now.after(INTERVAL);
+            |last: &LastPlan| last.is_of(world) && last.up == up && now < last.due && last.due <= now.after(INTERVAL);
         let planned = match last {
             Some(last) if is_current(&last) => last,
             last => self.plan(world, last, health, up, now),
@@ -93,10 +94,10 @@ impl Planner {
     }
 
     /// Makes a plan from the previous plan, if there is one.
-    fn plan(&self, world: &World, last: Option<Planned>, health: &Health, up: Vec<bool>, now: Timestamp) -> Planned {
+    fn plan(&self, world: &World, last: Option<LastPlan>, health: &Health, up: Vec<bool>, now: Timestamp) -> LastPlan {
         let table = &world.rules().table;
-        let regions = seen(table, health, &up, &self.observed, now);
-        let seen = Seen { regions: &regions, interval: between_readings(health) };
+        let regions = region_inputs(table, health, &up, &self.observed, now);
+        let input = PlanInput { regions: &regions, interval: between_readings(health) };
         let was_counted = last.as_ref().is_some_and(|last| last.is_counted);
         let (mut classes, before, estimated) = match last {
             Some(last) if last.is_of(world) => (last.classes, Some(last.plan), last.estimated),
@@ -110,19 +111,19 @@ impl Planner {
         };
         let is_counted =
             self.observed.with(|sums| count_demand(table, &mut classes, &estimated, sums, now)) || was_counted;
-        let plan = plan(table, &classes, &seen, before.as_ref(), now);
+        let plan = plan(table, &classes, &input, before.as_ref(), now);
         let shares = Shares {
             report: Arc::new(reported(table, SharesReport::new(table, &classes, &plan, INTERVAL))),
             dns: Arc::new(BucketShares::new(&classes, &plan, |service| is_moved_by_dns(table, service))),
         };
         let (rules, places) = (Arc::clone(world.rules()), Arc::clone(world.places()));
-        let numbers = Arc::new(snapshot::Planned::new(table, &classes, &plan, seen.regions));
+        let numbers = Arc::new(snapshot::PlanFigures::new(table, &classes, &plan, input.regions));
         let due = now.after(INTERVAL);
-        Planned { rules, places, classes, is_counted, plan, estimated, up, due, shares, numbers }
+        LastPlan { rules, places, classes, is_counted, plan, estimated, up, due, shares, numbers }
     }
 
     /// The plan in force in numbers, for metrics.
-    pub(super) fn numbers(&self) -> Option<Arc<snapshot::Planned>> {
+    pub(super) fn numbers(&self) -> Option<Arc<snapshot::PlanFigures>> {
         self.last.as_ref().map(|planned| Arc::clone(&planned.numbers))
     }
 
@@ -132,7 +133,7 @@ impl Planner {
     }
 }
 
-impl Planned {
+impl LastPlan {
     /// Whether the plan was made with the rules and places of this world.
     fn is_of(&self, world: &World) -> bool {
         Arc::ptr_eq(&self.rules, world.rules()) && Arc::ptr_eq(&self.places, world.places())
@@ -243,7 +244,7 @@ fn between_readings(health: &Health) -> Millis {
 }
 
 /// The observations of each region. `up` says, by region index, whether the region is up.
-fn seen(table: &Table, health: &Health, up: &[bool], observed: &Observed, now: Timestamp) -> Vec<RegionSeen> {
+fn region_inputs(table: &Table, health: &Health, up: &[bool], observed: &Observed, now: Timestamp) -> Vec<RegionInput> {
     let conditions = Conditions { health: &health.regions, local: &Local::default(), now };
     let of_region = |((index, region), is_up): ((RegionIndex, &Region), &bool)| {
         let endpoints = endpoints_up(table, index, &health.loads, &conditions);
@@ -259,7 +260,7 @@ fn seen(table: &Table, health: &Health, up: &[bool], observed: &Observed, now: T
         // The higher reading counts. An engine's queue or cache may be full before its request slots are, or the other
         // way round.
         let reading = [by_engines, by_workers].into_iter().flatten().max_by_key(|reading| reading.used);
-        RegionSeen { is_up: *is_up, capacity, reading }
+        RegionInput { is_up: *is_up, capacity, reading }
     };
     (0..).map(RegionIndex).zip(table.regions()).zip(up).map(of_region).collect()
 }

@@ -30,16 +30,16 @@ pub(crate) use faults::faults_of;
 use super::monitors::{Assignment, Monitors};
 use super::planner::Planner;
 use super::voting::{self, Voting};
-use super::{Change, Faults, Handle, Offer, Source, Status};
+use super::{Change, Faults, FileKind, Handle, Offer, Status};
 use crate::state::fleet_status::FleetStatus;
 use crate::state::keeper::{Attempt, Keeper};
 use crate::state::leases::Leases;
 use crate::state::observed::Observed;
-use crate::state::probe::{LoadResult, ProbeResult, Prober, Probing, ReleaseResult, ReplicaResult, Surroundings};
+use crate::state::probe::{LoadResult, NodeContext, ProbeResult, Prober, Probing, ReleaseResult, ReplicaResult};
 use crate::state::snapshot::{Health, RejectedZone, Snapshot, World, ZoneSource};
 use crate::state::store::{Kind, Store};
 use crate::system::clock::Clock;
-use crate::system::tasks::{Backoff, Panicked, Pulse, Tasks, unwinding};
+use crate::system::tasks::{Backoff, Panicked, Pulse, Tasks, catching_panics};
 use crate::zone::ZoneError;
 
 /// How many changes and results may wait for the owner.
@@ -77,7 +77,7 @@ pub(crate) struct InitialState {
     /// What the voters (nodes that vote on health) agreed on before the restart.
     pub(crate) agreed: Agreed,
     /// What is wrong with the files.
-    pub(crate) faults: BTreeMap<Source, Faults>,
+    pub(crate) faults: BTreeMap<FileKind, Faults>,
     /// Zones that don't fit the rules or keys in service, and why.
     pub(crate) rejected: Faults,
     /// Versions that don't fit the other sources. They are tried again when another source changes.
@@ -103,8 +103,8 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
     let observed = Observed::default();
     let world = Arc::new(initial.world);
     let node: Arc<str> = initial.node.into();
-    let surroundings = Surroundings { clock: clock.clone(), node: Arc::clone(&node), observed: observed.clone() };
-    let mut monitors = Monitors::new(Probing::new(prober, results, loads, replicas, releases, surroundings));
+    let node_context = NodeContext { clock: clock.clone(), node: Arc::clone(&node), observed: observed.clone() };
+    let mut monitors = Monitors::new(Probing::new(prober, results, loads, replicas, releases, node_context));
     let assignment = monitors.assign(&world.rules().table);
     let all_overrides = Overrides::restored(initial.fleet_overrides, initial.overrides, &node);
     let overrides = all_overrides.in_force(clock.now());
@@ -139,7 +139,7 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
         planner: Planner::new(observed.clone()),
         set_aside: initial.set_aside,
         faults: initial.faults,
-        rejected: BTreeMap::from([(Source::Zones, initial.rejected)]),
+        rejected: BTreeMap::from([(FileKind::Zones, initial.rejected)]),
         kept_zones: Arc::default(),
         ready: Some(ready),
     };
@@ -170,16 +170,16 @@ struct Waiting {
 /// A world that is being built.
 struct Job {
     work: Work,
-    compiled: JoinHandle<Result<Built, Vec<ZoneError>>>,
+    compiled: JoinHandle<Result<BuiltWorld, Vec<ZoneError>>>,
 }
 
 /// A world that was built, and the zones whose new version was rejected. The world has the old version of those zones.
-struct Built {
+struct BuiltWorld {
     world: World,
     rejected: Vec<RejectedZone>,
 }
 
-impl From<World> for Built {
+impl From<World> for BuiltWorld {
     fn from(world: World) -> Self {
         Self { world, rejected: Vec::new() }
     }
@@ -240,9 +240,9 @@ struct Owner<P> {
     /// Versions that didn't fit the other sources. They are tried again when another source changes.
     set_aside: Vec<Offer>,
     /// What is wrong with the files of each source.
-    faults: BTreeMap<Source, Faults>,
+    faults: BTreeMap<FileKind, Faults>,
     /// What is wrong with the last compiled version of each source.
-    rejected: BTreeMap<Source, Faults>,
+    rejected: BTreeMap<FileKind, Faults>,
     /// The zones last given to the keeper.
     kept_zones: Arc<[ZoneSource]>,
     /// Notified after the first swap.
@@ -252,11 +252,11 @@ struct Owner<P> {
 impl<P: Prober> Owner<P> {
     /// Runs until every [`Handle`] is gone. If a turn panics, its event is lost, and the next turn follows.
     async fn run(mut self, first: Arranged, mut inbox: Inbox) {
-        Source::ALL.into_iter().for_each(|source| self.sum_up(source));
+        FileKind::ALL.into_iter().for_each(|source| self.sum_up(source));
         self.await_first_results(first);
         let mut backoff = Backoff::default();
         loop {
-            match unwinding(self.turn(&mut inbox)).await {
+            match catching_panics(self.turn(&mut inbox)).await {
                 Ok(Turn::Continue) => {
                     backoff.reset();
                     self.pulse.beat();
@@ -316,7 +316,7 @@ impl<P: Prober> Owner<P> {
                 None => return Turn::Stop,
             },
             Some(attempt) = inbox.attempts.recv() => self.note(attempt),
-            (work, built) = finished(&mut self.job) => self.built(work, built),
+            (work, built) = finished(&mut self.job) => self.take_built(work, built),
             () = deadline(self.waiting.as_ref().map(|waiting| waiting.deadline)) => {}
             () = sleep(wake.to_std()) => self.tick(),
             () = sleep(MAX_TURN) => {}

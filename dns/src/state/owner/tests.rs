@@ -20,7 +20,7 @@ use tokio::time::{Duration, Instant, sleep};
 use super::*;
 use crate::protocol::name::Name;
 use crate::state::load::compile_rules;
-use crate::state::probe::{Passed, ProbeFailure, Prober, Targets};
+use crate::state::probe::{ProbeFailure, ProbeSuccess, Prober, Targets};
 use crate::state::snapshot::World;
 use crate::state::store::Store;
 use crate::zone::file;
@@ -50,7 +50,7 @@ impl Scripted {
 }
 
 impl Prober for Scripted {
-    async fn probe(&self, monitor: &Monitor, targets: Targets) -> Result<Passed, ProbeFailure> {
+    async fn probe(&self, monitor: &Monitor, targets: Targets) -> Result<ProbeSuccess, ProbeFailure> {
         let Probe::Tcp { address } = &monitor.probe else { panic!("only tcp here") };
         // A monitor that distinguishes the families of addresses probes each family under a name of its own.
         let address =
@@ -60,7 +60,7 @@ impl Prober for Scripted {
         assert!(address != "stumbles:1" || self.count("stumbles:1") != 2, "a probe that dies once, for the test");
         let answer = self.answers.lock().unwrap().get(address).copied();
         match answer {
-            Some(true) => Ok(Passed::default()),
+            Some(true) => Ok(ProbeSuccess::default()),
             Some(false) => Err("refused".to_owned().into()),
             None => std::future::pending().await,
         }
@@ -270,14 +270,14 @@ async fn rules_that_do_not_fit_the_zones_are_refused_until_they_do() {
     assert_eq!(revision(&handle.snapshot()), 1);
 
     let broken = Faults::from([("example.com.".into(), vec!["example.zone:4: broken".into()])]);
-    handle.changes.send(Change::Faults(Source::Zones, broken.clone())).await.unwrap();
-    handle.changes.send(Change::Faults(Source::Zones, broken)).await.unwrap();
+    handle.changes.send(Change::Faults(FileKind::Zones, broken.clone())).await.unwrap();
+    handle.changes.send(Change::Faults(FileKind::Zones, broken)).await.unwrap();
     assert!(handle.wait_until(|_, status| status.zones.refused == 1).await);
     assert_eq!(handle.status().zones.last_error.as_ref().unwrap().errors, ["example.zone:4: broken"]);
     assert_eq!(handle.status().zones_failing["example.com."], ["example.zone:4: broken"]);
 
     handle.offer(Offer::Zones(zones("sub A 192.0.2.1\n"))).await;
-    handle.changes.send(Change::Faults(Source::Zones, Faults::new())).await.unwrap();
+    handle.changes.send(Change::Faults(FileKind::Zones, Faults::new())).await.unwrap();
     assert!(handle.wait_until(|snapshot, _| revision(snapshot) == 2).await, "the rules fit the zones now");
     let status = handle.status();
     assert!(status.rules.last_error.is_none() && status.zones.last_error.is_none());
@@ -303,7 +303,7 @@ async fn a_zone_that_does_not_fit_keeps_no_other_from_being_taken() {
     let has = |snapshot: &Snapshot, name: &str| {
         let name: Name = name.parse().unwrap();
         let zone = snapshot.zones().find(name.as_ref(), 1).unwrap();
-        matches!(zone.locate(name.as_ref()), crate::zone::Found::Exact(_))
+        matches!(zone.locate(name.as_ref()), crate::zone::LookupResult::Exact(_))
     };
     assert!(has(&handle.snapshot(), "new.example.org") && has(&handle.snapshot(), "chat.example.com"));
     assert!(handle.wait_until(|_, status| status.zones_failing.contains_key("example.com.")).await);

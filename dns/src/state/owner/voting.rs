@@ -2,12 +2,13 @@
 //! that the voters (nodes that the rules name) agree on. Answers are made from that health. A ballot is one voter's
 //! view of all regions. A verdict is the status of a region that most sites agree on. A verdict is held, that is, not
 //! changed, while sites disagree or don't report, until `min_hold` is over, or while a guard doesn't allow fewer
-//! regions. Held by the owner. If the rules name no voters, health stays as this node sees it.
+//! regions. Held by the owner. If the rules name no voters, health stays as this node sees it. A guard limits how many
+//! regions of a service may be taken out of service at the same time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bailiwick_rules::fleet::{Agreed, Ballot, OwnSight, Verdict, fold};
+use bailiwick_rules::fleet::{Agreed, Ballot, OwnProbes, Verdict, fold};
 use bailiwick_rules::health::{AddressFamily, RegionHealth, Status};
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::report::{DEFAULT_INTERVAL, HealthReport, HeldBy};
@@ -26,12 +27,12 @@ pub(super) struct Voting {
     /// This node's name.
     node: Arc<str>,
     /// The last report of each other voter, by the voter's name.
-    heard: BTreeMap<String, Heard>,
+    heard: BTreeMap<String, ReceivedReport>,
     /// The revision of the rules by which the ballots were read.
     revision: Option<Revision>,
     agreed: Agreed,
     /// The value of `agreed` that was last handed out to be written.
-    kept: Agreed,
+    last_written: Agreed,
     /// Whether any other node has reported.
     has_heard: bool,
     /// Whether this node was blind in the last turn: most of its probes failed at once, so its own network connection
@@ -43,7 +44,7 @@ pub(super) struct Voting {
 
 /// A report as it arrived.
 #[derive(Debug)]
-struct Heard {
+struct ReceivedReport {
     at: Timestamp,
     report: Box<HealthReport>,
     ballot: Ballot,
@@ -56,7 +57,7 @@ impl Voting {
             node,
             heard: BTreeMap::new(),
             revision: None,
-            kept: agreed.clone(),
+            last_written: agreed.clone(),
             agreed,
             has_heard: false,
             was_blind: false,
@@ -74,7 +75,7 @@ impl Voting {
             return is_first;
         }
         let Some(ballot) = Ballot::read(table, &report, now) else { return is_first };
-        self.heard.insert(report.node.clone(), Heard { at: now, report, ballot });
+        self.heard.insert(report.node.clone(), ReceivedReport { at: now, report, ballot });
         true
     }
 
@@ -85,11 +86,11 @@ impl Voting {
 
     /// What is agreed on, if it has changed since the last call.
     pub(super) fn changed_agreement(&mut self) -> Option<Agreed> {
-        if self.kept == self.agreed {
+        if self.last_written == self.agreed {
             return None;
         }
-        self.kept = self.agreed.clone();
-        Some(self.kept.clone())
+        self.last_written = self.agreed.clone();
+        Some(self.last_written.clone())
     }
 
     /// Replaces the statuses in `health` by what the voters agree on. Before the call, `health` is what this node sees
@@ -107,8 +108,8 @@ impl Voting {
         let families =
             [AddressFamily::Ipv4, AddressFamily::Ipv6].map(|family| Some(of(own_by_family.as_ref()?, family)));
         let voter = fleet.voter_named(&self.node);
-        let sight = OwnSight { regions: &own, families, ages: &ages, is_blind };
-        let own_ballot = voter.map(|voter| Ballot::own(table, voter, &sight, now));
+        let probes = OwnProbes { regions: &own, families, ages: &ages, is_blind };
+        let own_ballot = voter.map(|voter| Ballot::own(table, voter, &probes, now));
         let ballots: Vec<Ballot> = self.heard.values().map(|heard| heard.ballot.clone()).chain(own_ballot).collect();
         let verdicts = fold(table, &ballots, voter, &mut health.regions, &mut self.agreed, now);
         health.by_family = own_by_family.as_deref().map(|own| Arc::new(by_family(table, own, &verdicts)));

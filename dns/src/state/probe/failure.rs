@@ -48,8 +48,8 @@ pub(super) fn by_address(failure: &str, error: &(dyn Error + 'static), family: A
 fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
     let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     let inside: Option<&'e (dyn Error + 'static)> = inside.map(|inside| inside as _);
-    let found = error.downcast_ref().or_else(|| tls_error(inside?));
-    found.or_else(|| tls_error(error.source()?))
+    let outer = error.downcast_ref().or_else(|| tls_error(inside?));
+    outer.or_else(|| tls_error(error.source()?))
 }
 
 /// The I/O error among the causes.

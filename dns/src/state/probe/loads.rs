@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Prober, Running, SLOW, Slots, first_pause};
-use crate::system::tasks::unwinding;
+use crate::system::tasks::catching_panics;
 
 /// The longest pause after failures, in intervals of the source.
 const LONGEST_PAUSE: u32 = 8;
@@ -58,7 +58,7 @@ async fn run<P: Prober>(
         sleep_until(due).await;
         let fetch = async {
             let begun = Instant::now();
-            let outcome = unwinding(timeout(source.timeout.to_std(), prober.read_load(&source))).await;
+            let outcome = catching_panics(timeout(source.timeout.to_std(), prober.read_load(&source))).await;
             (outcome, begun.elapsed() >= SLOW)
         };
         let Some((outcome, is_slow)) = slots.run(was_slow, fetch).await else { return };

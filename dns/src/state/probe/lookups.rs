@@ -31,8 +31,8 @@ pub(super) struct Lookups {
 impl Default for Lookups {
     fn default() -> Self {
         Self::with_resolver(Arc::new(|host| {
-            let found = (host, 0).to_socket_addrs();
-            found.map(Iterator::collect).map_err(|error| format!("{host} can't be looked up: {error}"))
+            let lookup = (host, 0).to_socket_addrs();
+            lookup.map(Iterator::collect).map_err(|error| format!("{host} can't be looked up: {error}"))
         }))
     }
 }
@@ -56,8 +56,8 @@ impl Lookups {
         }
         let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
         let (host, port) = parts.ok_or_else(|| format!("{address} is no host and port"))?;
-        let found = self.of_host(host).await?;
-        Ok(found.iter().map(|address| SocketAddr::new(address.ip(), port)).collect())
+        let addresses = self.of_host(host).await?;
+        Ok(addresses.iter().map(|address| SocketAddr::new(address.ip(), port)).collect())
     }
 
     /// The addresses of a host, with port 0.
@@ -81,9 +81,9 @@ impl Lookups {
         let entry = RunningEntry { running: Arc::clone(&self.running), host: host.to_owned() };
         let resolver = Arc::clone(&self.resolver);
         let look_up = move || {
-            let found = resolver(&entry.host);
+            let result = resolver(&entry.host);
             drop(entry);
-            let _ = sender.send(Some(found)); // fails if no caller waits any more
+            let _ = sender.send(Some(result)); // fails if no caller waits any more
         };
         running.insert(host.to_owned(), outcome.clone());
         // If no thread can be started, `look_up` is dropped, and `RunningEntry` with it.
@@ -111,8 +111,8 @@ impl Resolve for Lookups {
     fn resolve(&self, name: Name) -> Resolving {
         let lookups = self.clone();
         Box::pin(async move {
-            let found = lookups.of_host(name.as_str()).await?;
-            Ok(Box::new(Vec::from(&*found).into_iter()) as Addrs)
+            let addresses = lookups.of_host(name.as_str()).await?;
+            Ok(Box::new(Vec::from(&*addresses).into_iter()) as Addrs)
         })
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bailiwick_rules::id::{EndpointId, RegionId};
-use bailiwick_rules::probe::{Purse, next_round, phase};
+use bailiwick_rules::probe::{ProbeTokens, next_round, phase};
 use bailiwick_rules::rules::ProbeBudget;
 use bailiwick_rules::time::{Millis, Timestamp};
 use tokio::time::{Instant, sleep_until};
@@ -16,7 +16,7 @@ use crate::system::random;
 
 /// What tasks of monitors know about the node that they run on.
 #[derive(Debug, Clone)]
-pub(crate) struct Surroundings {
+pub(crate) struct NodeContext {
     /// The node's clock.
     pub clock: Clock,
     /// The node's name. Nodes with different names probe at different times.
@@ -53,7 +53,7 @@ impl Places {
 
 /// The rest of a monitor's token budget, shared by all tasks that the budget pays for.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tokens(Arc<Mutex<Option<Purse>>>);
+pub(crate) struct Tokens(Arc<Mutex<Option<ProbeTokens>>>);
 
 impl Tokens {
     /// Takes the tokens of one probe. Without a budget there are always enough.
@@ -63,21 +63,21 @@ impl Tokens {
     pub(super) fn take(&self, budget: Option<ProbeBudget>, now: Timestamp) -> Result<(), Timestamp> {
         let Some(budget) = budget else { return Ok(()) };
         let mut purse = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        purse.get_or_insert_with(|| Purse::new(budget, now)).take(now)
+        purse.get_or_insert_with(|| ProbeTokens::new(budget, now)).take(now)
     }
 }
 
 /// Probes until the task is aborted or the owner no longer receives results.
-pub(super) async fn run<P: Prober>(probes: Probes<P>, around: Surroundings, places: Places) {
+pub(super) async fn run<P: Prober>(probes: Probes<P>, node: NodeContext, places: Places) {
     let Some(model) = probes.monitor.probe.model() else { return };
     let interval = probes.monitor.interval;
-    let watched = format!("{} {}", model.http.url, model.model);
-    let phase = phase(&around.node, &watched, interval);
+    let endpoint_and_model = format!("{} {}", model.http.url, model.model);
+    let phase = phase(&node.node, &endpoint_and_model, interval);
     let tokens = places.tokens();
     let mut was_slow = false;
     loop {
-        let (begun, began) = (around.clock.now(), Instant::now());
-        let served = places.served_at(&around.observed).filter(|at| is_within(*at, begun, interval));
+        let (begun, begun_instant) = (node.clock.now(), Instant::now());
+        let served = places.served_at(&node.observed).filter(|at| is_within(*at, begun, interval));
         let unpaid = if served.is_some() { None } else { tokens.take(model.budget, begun).err() };
         let sent = match (served, unpaid) {
             (Some(at), _) => probes.send(begun, Outcome::Served(at)).await,
@@ -89,7 +89,7 @@ pub(super) async fn run<P: Prober>(probes: Probes<P>, around: Surroundings, plac
         }
         let next = next_round(begun, phase, interval, random::bits());
         // If a probe takes longer than the interval, the missed rounds are skipped.
-        sleep_until((began + next.since(begun).to_std()).max(Instant::now())).await;
+        sleep_until((begun_instant + next.since(begun).to_std()).max(Instant::now())).await;
     }
 }
 

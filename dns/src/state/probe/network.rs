@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bailiwick_rules::health::AddressFamily;
 use bailiwick_rules::load::EngineReading;
-use bailiwick_rules::release::{Form, Listed, ReleaseSource, Told};
+use bailiwick_rules::release::{CompletionReport, Form, ModelListing, ReleaseSource};
 use bailiwick_rules::replica::{ReadFailure, ReplicaReading};
 use bailiwick_rules::rules::{HttpProbe, LoadSource, Monitor, Probe, ReplicaSource};
 use futures_util::future::try_join_all;
@@ -29,7 +29,7 @@ use tokio::net::TcpStream;
 use super::authorities::Authorities;
 use super::failure::{TlsSettings, by_address, chain, describe};
 use super::lookups::Lookups;
-use super::{Passed, ProbeFailure, Prober, Secrets, Targets};
+use super::{ProbeFailure, ProbeSuccess, Prober, Secrets, Targets};
 use crate::system::clock::Clock;
 use model::{CONNECT, RaisedLimits};
 
@@ -195,13 +195,13 @@ impl NetworkProber {
 }
 
 impl Prober for NetworkProber {
-    async fn probe(&self, monitor: &Monitor, targets: Targets) -> Result<Passed, ProbeFailure> {
+    async fn probe(&self, monitor: &Monitor, targets: Targets) -> Result<ProbeSuccess, ProbeFailure> {
         match &monitor.probe {
             Probe::Tcp { address } => self.connect(address, targets).await?,
             Probe::Http(probe) => self.get(probe, targets).await?,
             Probe::OpenAi(probe) => return self.ask_model(probe, targets).await,
         }
-        Ok(Passed::default())
+        Ok(ProbeSuccess::default())
     }
 
     async fn read_load(&self, source: &LoadSource) -> Result<EngineReading, String> {
@@ -212,11 +212,16 @@ impl Prober for NetworkProber {
         self.replica(source, clock).await
     }
 
-    async fn list_models(&self, source: &ReleaseSource) -> Result<Listed, String> {
+    async fn list_models(&self, source: &ReleaseSource) -> Result<ModelListing, String> {
         self.list(source).await
     }
 
-    async fn ask_prompt(&self, source: &ReleaseSource, prompt: usize, form: Form) -> Result<(Told, Form), String> {
+    async fn ask_prompt(
+        &self,
+        source: &ReleaseSource,
+        prompt: usize,
+        form: Form,
+    ) -> Result<(CompletionReport, Form), String> {
         self.prompt(source, prompt, form).await
     }
 }
@@ -225,17 +230,17 @@ impl Prober for NetworkProber {
 fn groups(targets: Targets, addresses: &[SocketAddr]) -> Result<Vec<Vec<SocketAddr>>, String> {
     let of_family = |family: AddressFamily| -> Result<Vec<SocketAddr>, String> {
         let is_of_family = |address: &&SocketAddr| address.is_ipv4() == (family == AddressFamily::Ipv4);
-        let found: Vec<SocketAddr> = addresses.iter().filter(is_of_family).copied().collect();
-        if found.is_empty() { Err(format!("the name has no {family} address")) } else { Ok(found) }
+        let matching: Vec<SocketAddr> = addresses.iter().filter(is_of_family).copied().collect();
+        if matching.is_empty() { Err(format!("the name has no {family} address")) } else { Ok(matching) }
     };
     Ok(match targets {
         Targets::Any => vec![addresses.to_vec()],
         Targets::AnyOf(family) => vec![of_family(family)?],
         Targets::AllOf(family) => {
-            let mut found = of_family(family)?;
-            found.sort_unstable();
-            found.dedup();
-            found.into_iter().take(MAX_ADDRESSES).map(|address| vec![address]).collect()
+            let mut matching = of_family(family)?;
+            matching.sort_unstable();
+            matching.dedup();
+            matching.into_iter().take(MAX_ADDRESSES).map(|address| vec![address]).collect()
         }
     })
 }

@@ -7,7 +7,7 @@ use bailiwick_rules::time::Timestamp;
 
 /// A probe that succeeded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Passed {
+pub(crate) struct ProbeSuccess {
     /// The number of tokens that the model accepted as a limit, if it refused a limit of one token.
     pub raised: Option<TokenLimit>,
 }
@@ -41,7 +41,7 @@ impl ProbeFailure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The probe succeeded.
-    Passed(Passed),
+    Passed(ProbeSuccess),
     /// The probe failed.
     Failed(ProbeFailure),
     /// No probe was sent, because the endpoint answered a client at this time.

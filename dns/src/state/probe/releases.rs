@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::model::Tokens;
-use super::{Prober, Running, SLOW, Slots, Surroundings};
+use super::{NodeContext, Prober, Running, SLOW, Slots};
 use crate::system::random;
-use crate::system::tasks::unwinding;
+use crate::system::tasks::catching_panics;
 
 /// How long one answer may take.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -50,12 +50,12 @@ pub(super) struct Task<P> {
     pub(super) tokens: Tokens,
     pub(super) prober: Arc<P>,
     pub(super) slots: Arc<Slots>,
-    pub(super) around: Surroundings,
+    pub(super) node_context: NodeContext,
     pub(super) results: mpsc::Sender<ReleaseResult>,
 }
 
 /// The result of one round of questions.
-enum Asked {
+enum RoundResult {
     /// All prompts were answered. The second field says why the list of models wasn't read. Many servers have none.
     Whole(Reading, Option<String>),
     /// The list of models was read, but no prompt was answered.
@@ -73,14 +73,14 @@ pub(super) fn start<P: Prober>(task: Task<P>) -> Running {
 async fn run<P: Prober>(task: Task<P>) {
     let interval = task.source.interval;
     let watched = format!("release {} {}", task.source.http.url, task.source.model);
-    let phase = phase(&task.around.node, &watched, interval);
+    let phase = phase(&task.node_context.node, &watched, interval);
     let (mut confirmed, mut failures) = (Confirmed::default(), 0_u32);
     sleep(Millis(phase.0 % (interval.0 / 10).clamp(1, FIRST.0)).to_std()).await;
     loop {
-        let (begun, began) = (task.around.clock.now(), Instant::now());
-        let Some(asked) = task.round().await else { return };
-        failures = if matches!(asked, Asked::Whole(..)) { 0 } else { failures.saturating_add(1) };
-        let (next, reading, failure) = judged(asked, &mut confirmed, task.source.tolerance);
+        let (begun, began) = (task.node_context.clock.now(), Instant::now());
+        let Some(result) = task.round().await else { return };
+        failures = if matches!(result, RoundResult::Whole(..)) { 0 } else { failures.saturating_add(1) };
+        let (next, reading, failure) = judge_round(result, &mut confirmed, task.source.tolerance);
         let result = ReleaseResult { release: task.id, reading, failure };
         if task.results.send(result).await.is_err() {
             return;
@@ -95,15 +95,21 @@ async fn run<P: Prober>(task: Task<P>) {
 }
 
 /// What follows from a round: when to ask again, the new reading that is believed, if any, and what failed.
-fn judged(asked: Asked, confirmed: &mut Confirmed, tolerance: f64) -> (Next, Option<Reading>, Option<String>) {
-    let (reading, failure) = match asked {
-        Asked::Nothing(failure) => return (Next::Usual, None, Some(failure)),
+fn judge_round(
+    result: RoundResult,
+    confirmed: &mut Confirmed,
+    tolerance: f64,
+) -> (Next, Option<Reading>, Option<String>) {
+    let (reading, failure) = match result {
+        RoundResult::Nothing(failure) => return (Next::Usual, None, Some(failure)),
         // The earlier reading stands until it is too old, because the new one doesn't contradict it.
-        Asked::Part(reading, failure) if confirmed.believed().is_some_and(|one| one.is_like(&reading, tolerance)) => {
+        RoundResult::Part(reading, failure)
+            if confirmed.believed().is_some_and(|known| known.is_like(&reading, tolerance)) =>
+        {
             return (Next::Usual, None, Some(failure));
         }
-        Asked::Part(reading, failure) => (reading, Some(failure)),
-        Asked::Whole(reading, note) => (reading, note),
+        RoundResult::Part(reading, failure) => (reading, Some(failure)),
+        RoundResult::Whole(reading, note) => (reading, note),
     };
     let next = confirmed.take(reading, tolerance);
     let believed = confirmed.believed().filter(|_| next == Next::Usual).cloned();
@@ -118,7 +124,7 @@ fn pause_after(interval: Millis, failures: u32) -> Millis {
 
 impl<P: Prober> Task<P> {
     /// One round of questions. `None` if there are no slots any more, because the node ends.
-    async fn round(&self) -> Option<Asked> {
+    async fn round(&self) -> Option<RoundResult> {
         let mut round = Round::default();
         let mut failure = None;
         let mut was_slow = false;
@@ -136,22 +142,22 @@ impl<P: Prober> Task<P> {
         while let Some(prompt) = round.next_prompt() {
             self.paid().await;
             match self.once(&mut was_slow, self.prober.ask_prompt(&self.source, prompt, form)).await? {
-                Ok((told, accepted)) => {
+                Ok((report, accepted)) => {
                     (form, has_answered) = (accepted, true);
-                    round.tell(told);
+                    round.tell(report);
                 }
-                Err(why) if is_listed && !has_answered => return Some(Asked::Part(round.reading(), why)),
-                Err(why) => return Some(Asked::Nothing(why)),
+                Err(why) if is_listed && !has_answered => return Some(RoundResult::Part(round.reading(), why)),
+                Err(why) => return Some(RoundResult::Nothing(why)),
             }
         }
-        Some(Asked::Whole(round.reading(), failure))
+        Some(RoundResult::Whole(round.reading(), failure))
     }
 
     /// Waits until the budget pays for a prompt.
     async fn paid(&self) {
-        while let Err(until) = self.tokens.take(self.source.budget, self.around.clock.now()) {
+        while let Err(until) = self.tokens.take(self.source.budget, self.node_context.clock.now()) {
             let pause: Timestamp = until;
-            sleep(pause.since(self.around.clock.now()).max(Millis(1)).to_std()).await;
+            sleep(pause.since(self.node_context.clock.now()).max(Millis(1)).to_std()).await;
         }
     }
 
@@ -161,12 +167,12 @@ impl<P: Prober> Task<P> {
         was_slow: &mut bool,
         ask: impl Future<Output = Result<T, String>>,
     ) -> Option<Result<T, String>> {
-        let asked = async {
+        let request = async {
             let began = Instant::now();
-            let outcome = unwinding(timeout(WITHIN, ask)).await;
+            let outcome = catching_panics(timeout(WITHIN, ask)).await;
             (outcome, began.elapsed() >= SLOW)
         };
-        let (outcome, is_slow) = self.slots.run(*was_slow, asked).await?;
+        let (outcome, is_slow) = self.slots.run(*was_slow, request).await?;
         *was_slow = is_slow || !matches!(outcome, Ok(Ok(Ok(_))));
         let late = || Err(format!("no whole answer within {} s", WITHIN.as_secs()));
         let panicked = || Err("it isn't read, by a fault of this program".to_owned());
@@ -188,14 +194,17 @@ mod tests {
         let mut confirmed = Confirmed::default();
         let failed = || "answered 429".to_owned();
         let whole = of("a", Some("b1"));
-        let asked = Asked::Whole(whole.clone(), None);
-        assert_eq!(judged(asked, &mut confirmed, 0.1), (Next::Usual, Some(whole), None));
-        let part = Asked::Part(of("a", None), failed());
-        assert_eq!(judged(part, &mut confirmed, 0.1), (Next::Usual, None, Some(failed())));
-        assert_eq!(judged(Asked::Nothing(failed()), &mut confirmed, 0.1), (Next::Usual, None, Some(failed())));
-        let other = || Asked::Part(of("c", None), failed());
-        assert_eq!(judged(other(), &mut confirmed, 0.1), (Next::Soon, None, Some(failed())));
-        assert_eq!(judged(other(), &mut confirmed, 0.1).1, Some(of("c", None)), "it says so twice");
+        let asked = RoundResult::Whole(whole.clone(), None);
+        assert_eq!(judge_round(asked, &mut confirmed, 0.1), (Next::Usual, Some(whole), None));
+        let part = RoundResult::Part(of("a", None), failed());
+        assert_eq!(judge_round(part, &mut confirmed, 0.1), (Next::Usual, None, Some(failed())));
+        assert_eq!(
+            judge_round(RoundResult::Nothing(failed()), &mut confirmed, 0.1),
+            (Next::Usual, None, Some(failed()))
+        );
+        let other = || RoundResult::Part(of("c", None), failed());
+        assert_eq!(judge_round(other(), &mut confirmed, 0.1), (Next::Soon, None, Some(failed())));
+        assert_eq!(judge_round(other(), &mut confirmed, 0.1).1, Some(of("c", None)), "it says so twice");
     }
 
     #[test]

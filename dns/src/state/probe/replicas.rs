@@ -1,5 +1,6 @@
 //! Reads how far the copies of replicas (knowledge that regions hold copies of) are behind their leaders. Takes a
-//! source from the owner, runs a task that asks it at every interval, and sends each result back to the owner.
+//! source, which is the URL where a copy's state is read, from the owner of the node's state; runs a task that asks the
+//! source at every interval, and sends each result back to the owner.
 //!
 //! The first reading happens at once. The second comes after a part of the interval that differs between sources, so
 //! that a node doesn't ask all sources at the same moment. A source that fails is asked just as often, because the
@@ -14,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Prober, Running, SLOW, Slots, first_pause};
 use crate::system::clock::Clock;
-use crate::system::tasks::unwinding;
+use crate::system::tasks::catching_panics;
 
 /// A copy's number. The owner assigns each number once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,7 +45,7 @@ pub(super) fn start<P: Prober>(task: Task<P>) -> Running {
     Running(tokio::spawn(run(task)))
 }
 
-/// Asks the source until the owner no longer receives results.
+/// Asks the source again and again, until the owner no longer receives results.
 async fn run<P: Prober>(task: Task<P>) {
     let Task { id, source, prober, slots, clock, results } = task;
     let interval = source.interval.to_std();
@@ -53,7 +54,7 @@ async fn run<P: Prober>(task: Task<P>) {
         sleep_until(due).await;
         let ask = async {
             let begun = Instant::now();
-            let outcome = unwinding(timeout(source.timeout.to_std(), prober.read_replica(&source, &clock))).await;
+            let outcome = catching_panics(timeout(source.timeout.to_std(), prober.read_replica(&source, &clock))).await;
             (outcome, begun.elapsed() >= SLOW)
         };
         let Some((outcome, is_slow)) = slots.run(was_slow, ask).await else { return };

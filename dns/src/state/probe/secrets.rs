@@ -19,7 +19,7 @@ pub type SecretFiles = BTreeMap<String, PathBuf>;
 #[derive(Clone, Default)]
 pub(crate) struct Secrets {
     /// Values that a test sets. They count before files and the environment.
-    given: BTreeMap<String, String>,
+    by_name: BTreeMap<String, String>,
     files: Arc<Mutex<Files>>,
 }
 
@@ -45,15 +45,15 @@ impl Secrets {
     /// Secrets with these values. Other names are looked up in the environment.
     #[must_use]
     #[cfg(test)]
-    pub(crate) fn new(given: BTreeMap<String, String>) -> Self {
-        Self { given, files: Arc::default() }
+    pub(crate) fn new(by_name: BTreeMap<String, String>) -> Self {
+        Self { by_name, files: Arc::default() }
     }
 
     /// Secrets in these files. Names without a file are looked up in the environment.
     #[must_use]
     pub(crate) fn in_files(named: SecretFiles) -> Self {
         let files = Files { named, read: HashMap::new() };
-        Self { given: BTreeMap::new(), files: Arc::new(Mutex::new(files)) }
+        Self { by_name: BTreeMap::new(), files: Arc::new(Mutex::new(files)) }
     }
 
     /// Replaces the files of secrets.
@@ -69,7 +69,7 @@ impl Secrets {
     /// # Errors
     /// The reason why the secret has no value.
     pub(crate) fn get(&self, name: &str) -> Result<String, String> {
-        if let Some(value) = self.given.get(name) {
+        if let Some(value) = self.by_name.get(name) {
             return Ok(value.clone());
         }
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,7 +130,7 @@ pub(crate) fn read(path: &Path) -> Result<String, Fault> {
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        f.debug_set().entries(self.given.keys().chain(files.named.keys())).finish()
+        f.debug_set().entries(self.by_name.keys().chain(files.named.keys())).finish()
     }
 }
 

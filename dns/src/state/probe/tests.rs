@@ -85,9 +85,9 @@ fn prober() -> NetworkProber {
 }
 
 /// The surroundings of a node to which no Worker reports observations.
-fn alone() -> Surroundings {
+fn alone() -> NodeContext {
     let clock = Clock::of_runtime(Timestamp(1_800_000_000_000));
-    Surroundings { clock, node: "ns1".into(), observed: Observed::default() }
+    NodeContext { clock, node: "ns1".into(), observed: Observed::default() }
 }
 
 /// An HTTP response.
@@ -100,7 +100,7 @@ async fn a_tcp_probe_passes_only_if_the_port_is_open() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let monitor = monitor(&format!(r#""type": "tcp", "address": "{address}""#));
-    assert_eq!(prober().probe(&monitor, Targets::Any).await, Ok(Passed::default()));
+    assert_eq!(prober().probe(&monitor, Targets::Any).await, Ok(ProbeSuccess::default()));
     drop(listener);
     let error = prober().probe(&monitor, Targets::Any).await.unwrap_err().message;
     assert!(error.contains("refused"), "{error}");
@@ -109,10 +109,10 @@ async fn a_tcp_probe_passes_only_if_the_port_is_open() {
 #[tokio::test]
 async fn an_http_probe_passes_only_with_the_expected_status_and_body() {
     let server = Server::start(answer("200 OK", "", "all is ready here"), false).await;
-    assert_eq!(prober().probe(&http(&server, ""), Targets::Any).await, Ok(Passed::default()));
+    assert_eq!(prober().probe(&http(&server, ""), Targets::Any).await, Ok(ProbeSuccess::default()));
     assert_eq!(
         prober().probe(&http(&server, r#", "body_contains": "ready""#), Targets::Any).await,
-        Ok(Passed::default())
+        Ok(ProbeSuccess::default())
     );
     let error =
         prober().probe(&http(&server, r#", "body_contains": "steady""#), Targets::Any).await.unwrap_err().message;
@@ -138,7 +138,7 @@ async fn a_secret_is_sent_as_a_bearer_token_and_a_missing_secret_fails_the_probe
     let server = Server::start(answer("200 OK", "", ""), false).await;
     assert_eq!(
         prober().probe(&http(&server, r#", "secret": "HEALTH_KEY""#), Targets::Any).await,
-        Ok(Passed::default())
+        Ok(ProbeSuccess::default())
     );
     assert!(server.requests.lock().unwrap()[0].contains("authorization: Bearer s3cret\r\n"));
     let error =
@@ -160,7 +160,7 @@ async fn only_the_beginning_of_a_body_is_read() {
     let server = Server::start("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nready\r\n", true).await;
     assert_eq!(
         prober().probe(&http(&server, r#", "body_contains": "ready""#), Targets::Any).await,
-        Ok(Passed::default())
+        Ok(ProbeSuccess::default())
     );
 }
 
@@ -195,9 +195,9 @@ async fn a_probe_that_takes_too_long_fails() {
 struct Instants(mpsc::UnboundedSender<Instant>);
 
 impl Prober for Instants {
-    async fn probe(&self, _: &Monitor, _: Targets) -> Result<Passed, ProbeFailure> {
+    async fn probe(&self, _: &Monitor, _: Targets) -> Result<ProbeSuccess, ProbeFailure> {
         self.0.send(Instant::now()).map_err(|error| error.to_string())?;
-        Ok(Passed::default())
+        Ok(ProbeSuccess::default())
     }
 
     async fn read_load(
@@ -288,7 +288,7 @@ async fn hanging_endpoints_do_not_delay_the_probes_of_others() {
     while passed_at.len() < 8 {
         let result = timeout(Duration::from_secs(60), recorded.recv()).await.unwrap().unwrap();
         if result.monitor == MonitorId(0) {
-            assert_eq!(result.outcome, Outcome::Passed(Passed::default()));
+            assert_eq!(result.outcome, Outcome::Passed(ProbeSuccess::default()));
             passed_at.push(begun.elapsed());
         }
     }

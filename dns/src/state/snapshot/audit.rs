@@ -10,15 +10,15 @@ use bailiwick_rules::steer::{Client, Local, PathClass, decide, rank, stand};
 use bailiwick_rules::table::{RegionIndex, ServiceIndex};
 use bailiwick_rules::time::Timestamp;
 
-use super::shed::Spread;
-use super::{Choice, Choices, Decided, Offer, Snapshot, World};
+use super::shed::PartsByClass;
+use super::{Choice, Choices, Offer, ServiceDecisions, Snapshot, World};
 
 /// The most pairs of service and tenant that are checked.
 const MOST_TENANTS: usize = 20_000;
 
 /// Countries whose clients go to the same region.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Going {
+pub(crate) struct CountryGroup {
     /// The region; `None`: residency allows none, or none is left.
     pub to: Option<RegionIndex>,
     /// Whether a fence has regions, but none is offered.
@@ -33,7 +33,7 @@ pub(crate) struct Going {
 #[derive(Debug, Clone)]
 pub(crate) struct Print {
     world: Weak<World>,
-    decided: Vec<Weak<Decided>>,
+    decided: Vec<Weak<ServiceDecisions>>,
 }
 
 impl Print {
@@ -43,7 +43,7 @@ impl Print {
         // A weak pointer keeps its address from being used again.
         self.world.as_ptr() == Arc::as_ptr(&snapshot.world)
             && self.decided.len() == snapshot.decided.len()
-            && self.decided.iter().zip(&snapshot.decided).all(|(one, other)| one.as_ptr() == Arc::as_ptr(other))
+            && self.decided.iter().zip(&snapshot.decided).all(|(own, others)| own.as_ptr() == Arc::as_ptr(others))
     }
 }
 
@@ -55,14 +55,14 @@ impl Snapshot {
     #[must_use]
     pub(crate) fn audit(&self, book: &Book, now: Timestamp) -> Audit {
         let table = self.table();
-        let mut found = audit(table, book, &self.conditions(&Local::default(), now), MOST_TENANTS);
+        let mut result = audit(table, book, &self.conditions(&Local::default(), now), MOST_TENANTS);
         for (service, class, choice) in self.choices() {
             let ranking = self.world.classes_of(service).and_then(|classes| classes.rankings().get(class));
             if let (Offer::Region(region), Some(ranking)) = (choice.offer, ranking) {
-                found.check_answer(book, table, (service, ranking), region);
+                result.check_answer(book, table, (service, ranking), region);
             }
         }
-        found
+        result
     }
 
     /// What to compare a later snapshot with.
@@ -78,7 +78,7 @@ impl Snapshot {
             let by_family = decided.by_family.iter().flat_map(|all| [&all.ipv4, &all.ipv6, &all.whole]);
             std::iter::once(&decided.choices).chain(by_family).flat_map(move |choices: &Choices| {
                 let stay = choices.classes.iter().copied().enumerate();
-                let moves = decided.spread.iter().flat_map(Spread::classes_of_moves);
+                let moves = decided.parts_by_class.iter().flat_map(PartsByClass::classes_of_moves);
                 let moved = moves.zip(choices.moved.iter().copied());
                 stay.chain(moved).map(move |(class, choice)| (service, class, choice))
             })
@@ -98,12 +98,12 @@ impl Snapshot {
         ttls
     }
 
-    /// Where clients of each country go first, for a service. Clients that are moved because of load aren't told apart.
+    /// Where clients of each country go first, for a service. It ignores that some clients are moved because of load.
     #[must_use]
-    pub(crate) fn going(&self, service: ServiceIndex, now: Timestamp) -> Vec<Going> {
+    pub(crate) fn going(&self, service: ServiceIndex, now: Timestamp) -> Vec<CountryGroup> {
         let (table, local) = (self.table(), Local::default());
         let conditions = self.conditions(&local, now);
-        let mut groups: Vec<Going> = Vec::new();
+        let mut groups: Vec<CountryGroup> = Vec::new();
         for country in geo::countries().map(Some).chain([None]) {
             let standing = stand(table, &Client { country, ..Client::default() });
             let ranking = rank(table, service, &standing, PathClass::Inference);
@@ -111,11 +111,12 @@ impl Snapshot {
             let to = steering.ordered.first().map(|first| first.fenced.region);
             let is_withheld = to.is_none() && !ranking.order.is_empty();
             let is_revived = to.is_some() && steering.revived;
-            let is_same =
-                |group: &&mut Going| (group.to, group.is_withheld, group.is_revived) == (to, is_withheld, is_revived);
+            let is_same = |group: &&mut CountryGroup| {
+                (group.to, group.is_withheld, group.is_revived) == (to, is_withheld, is_revived)
+            };
             match groups.iter_mut().find(is_same) {
                 Some(group) => group.countries.push(country),
-                None => groups.push(Going { to, is_withheld, is_revived, countries: vec![country] }),
+                None => groups.push(CountryGroup { to, is_withheld, is_revived, countries: vec![country] }),
             }
         }
         groups

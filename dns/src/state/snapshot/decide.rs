@@ -8,8 +8,8 @@ use bailiwick_rules::steer::{Conditions, Ranking, Steering, decide};
 use bailiwick_rules::table::RegionIndex;
 use bailiwick_rules::time::Timestamp;
 
-use super::shed::Spread;
-use super::{ByFamily, Choice, Choices, ChoicesByFamily, Decided, NOT_READY, Offer, PROHIBITED, World};
+use super::shed::PartsByClass;
+use super::{ByFamily, Choice, Choices, ChoicesByFamily, NOT_READY, Offer, PROHIBITED, ServiceDecisions, World};
 use crate::locate::classes::{ClassId, Classes};
 use crate::zone::ServiceIndex;
 
@@ -18,21 +18,23 @@ use crate::zone::ServiceIndex;
 pub(super) struct Decision {
     choices: Choices,
     by_family: Option<Box<ChoicesByFamily>>,
-    spread: Option<Spread>,
+    parts_by_class: Option<PartsByClass>,
     /// When the first temporary condition of the decisions, such as an override, ends.
     pub(super) until: Option<Timestamp>,
 }
 
 impl Decision {
     /// Whether this decision equals an earlier one.
-    pub(super) fn is(&self, before: &Decided) -> bool {
-        before.choices == self.choices && before.by_family == self.by_family && before.spread == self.spread
+    pub(super) fn is(&self, before: &ServiceDecisions) -> bool {
+        before.choices == self.choices
+            && before.by_family == self.by_family
+            && before.parts_by_class == self.parts_by_class
     }
 
     /// The decision as a snapshot holds it.
-    pub(super) fn of_generation(self, generation: u64) -> Decided {
-        let Self { choices, by_family, spread, until: _ } = self;
-        Decided { choices, by_family, spread, generation }
+    pub(super) fn of_generation(self, generation: u64) -> ServiceDecisions {
+        let Self { choices, by_family, parts_by_class, until: _ } = self;
+        ServiceDecisions { choices, by_family, parts_by_class, generation }
     }
 }
 
@@ -42,7 +44,7 @@ struct Deciding<'a> {
     service: ServiceIndex,
     /// How each class ranks the regions, by class.
     rankings: &'a [Ranking],
-    spread: Option<Spread>,
+    parts_by_class: Option<PartsByClass>,
     /// The clients that are moved, with the region they go to, by class.
     moves: Vec<(ClassId, RegionIndex)>,
 }
@@ -59,12 +61,14 @@ impl World {
         let Some(rankings) = self.classes_of(service).map(Classes::rankings) else {
             return Decision::default();
         };
-        let spread = shares.and_then(|shares| Spread::new(&self.rules().table, service, rankings, shares));
-        let (spread, moves) = spread.map_or((None, Vec::new()), |(spread, moves)| (Some(spread), moves));
-        let deciding = Deciding { world: self, service, rankings, spread, moves };
+        let parts_by_class =
+            shares.and_then(|shares| PartsByClass::new(&self.rules().table, service, rankings, shares));
+        let (parts_by_class, moves) =
+            parts_by_class.map_or((None, Vec::new()), |(parts_by_class, moves)| (Some(parts_by_class), moves));
+        let deciding = Deciding { world: self, service, rankings, parts_by_class, moves };
         let (choices, until) = deciding.choices(conditions);
         let by_family = by_family.and_then(|health| deciding.choices_by_family(health, conditions, &choices));
-        Decision { choices, by_family, spread: deciding.spread, until }
+        Decision { choices, by_family, parts_by_class: deciding.parts_by_class, until }
     }
 }
 
@@ -119,8 +123,9 @@ impl Deciding<'_> {
     /// move: the records of their region if it is offered, otherwise what the others get. All have the shortest TTL,
     /// because the next plan may move other clients.
     fn with_moved(&self, class: ClassId, choice: Choice, steering: &Steering, moved: &mut Vec<Choice>) -> Choice {
-        let first = self.moves.partition_point(|(one, _)| *one < class);
-        let mut of_class = self.moves[first..].iter().take_while(|(one, _)| *one == class).peekable();
+        let first = self.moves.partition_point(|(class_of_move, _)| *class_of_move < class);
+        let mut of_class =
+            self.moves[first..].iter().take_while(|(class_of_move, _)| *class_of_move == class).peekable();
         if of_class.peek().is_none() {
             return choice;
         }
@@ -132,6 +137,7 @@ impl Deciding<'_> {
         stays
     }
 
+    /// What the answer offers to clients with this ranking, and for how long resolvers may keep it.
     fn choose(&self, ranking: &Ranking, conditions: &Conditions<'_>) -> (Choice, Steering) {
         let table = &self.world.rules().table;
         let steering = decide(table, ranking, None, conditions);

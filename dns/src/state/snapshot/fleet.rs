@@ -41,10 +41,10 @@ impl FleetHealth {
 impl Health {
     /// Notes the regions whose overrides are held back by the guards of services. A guard says how many regions a
     /// service must keep offered.
-    pub(crate) fn hold_back(&mut self, table: &Table, held: &BTreeMap<Overridden, BTreeSet<ServiceIndex>>) {
-        let Some(fleet) = self.fleet.as_mut().filter(|_| !held.is_empty()) else { return };
+    pub(crate) fn hold_back(&mut self, table: &Table, overrides: &BTreeMap<Overridden, BTreeSet<ServiceIndex>>) {
+        let Some(fleet) = self.fleet.as_mut().filter(|_| !overrides.is_empty()) else { return };
         let verdicts = &mut Arc::make_mut(fleet).verdicts;
-        for (of, services) in held {
+        for (of, services) in overrides {
             let place = table.place_of(of).and_then(|(region, _)| verdicts.get_mut(region.get()));
             if let Some(verdict) = place {
                 verdict.held_by = HeldBy::Guard;

@@ -46,17 +46,18 @@ impl LoadView {
         Some(if self.is_full { load.max(Ratio::ONE) } else { load })
     }
 
+    /// What the health report says about this endpoint's load.
     fn report(&self, now: Timestamp) -> EndpointLoadReport {
         #[allow(clippy::cast_precision_loss)] // far fewer requests wait than a float can count exactly
         let count = |amount: Amount| amount as f64 / 1_000.0;
-        let of = |field: fn(EngineReading) -> Option<Amount>| {
+        let amount = |field: fn(EngineReading) -> Option<Amount>| {
             self.reading.and_then(|(_, reading)| field(reading)).map(count)
         };
         EndpointLoadReport {
             load: self.load(now),
             age_ms: self.reading.map(|(at, _)| now.since(at).0),
-            waiting: of(|reading| reading.waiting),
-            running: of(|reading| reading.running),
+            waiting: amount(|reading| reading.waiting),
+            running: amount(|reading| reading.running),
             kv: self.reading.and_then(|(_, reading)| reading.kv),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use bailiwick_rules::load::{Amount, ClassIndex, Classes, Margins, Plan, RegionSeen, Standing, margins};
+use bailiwick_rules::load::{Amount, ClassIndex, Classes, Margins, Plan, RegionInput, Standing, margins};
 use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::table::{RegionIndex, Table};
 
@@ -12,9 +12,9 @@ const MAX_MOVES: usize = 256;
 
 /// The numbers of one plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Planned {
+pub(crate) struct PlanFigures {
     /// The clients that are moved, by pair of regions, the largest first.
-    pub moves: Vec<Moved>,
+    pub moves: Vec<MovedClients>,
     /// The regions whose load is known.
     pub regions: Vec<Region>,
     /// The load that fences would have without one of their regions.
@@ -23,7 +23,7 @@ pub(crate) struct Planned {
 
 /// The clients that are moved from one region to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Moved {
+pub(crate) struct MovedClients {
     /// The home of the clients.
     pub from: RegionIndex,
     /// The region to which they are moved.
@@ -45,12 +45,12 @@ pub(crate) struct Region {
     pub high: Ratio,
 }
 
-impl Planned {
+impl PlanFigures {
     /// The numbers of a plan.
-    pub(crate) fn new(table: &Table, classes: &Classes, plan: &Plan, seen: &[RegionSeen]) -> Self {
+    pub(crate) fn new(table: &Table, classes: &Classes, plan: &Plan, inputs: &[RegionInput]) -> Self {
         let capacity = |region: RegionIndex| {
-            let seen = seen.get(region.get())?;
-            if seen.is_up { seen.capacity } else { Some(0) }
+            let input = inputs.get(region.get())?;
+            if input.is_up { input.capacity } else { Some(0) }
         };
         Self {
             moves: moves(classes, plan),
@@ -64,12 +64,13 @@ impl Planned {
     }
 }
 
-fn moves(classes: &Classes, plan: &Plan) -> Vec<Moved> {
+/// The largest moves of the plan: which share of the clients of a region goes to another.
+fn moves(classes: &Classes, plan: &Plan) -> Vec<MovedClients> {
     let mut at_home: BTreeMap<RegionIndex, Amount> = BTreeMap::new();
     let mut amounts: BTreeMap<(RegionIndex, RegionIndex), Amount> = BTreeMap::new();
     for (index, class) in classes.list().iter().enumerate() {
-        let own = at_home.entry(class.home()).or_default();
-        *own = own.saturating_add(class.demand);
+        let demand = at_home.entry(class.home()).or_default();
+        *demand = demand.saturating_add(class.demand);
         for part in plan.moves(ClassIndex(index)).iter().filter(|part| part.share > Ratio(0)) {
             let sum = amounts.entry((class.home(), part.to)).or_default();
             // The amounts of a plan are scaled to the measured load, so they can't be compared with the demand. Shares
@@ -79,9 +80,9 @@ fn moves(classes: &Classes, plan: &Plan) -> Vec<Moved> {
     }
     let share = |((from, to), amount): ((RegionIndex, RegionIndex), Amount)| {
         let all = at_home.get(&from).copied().unwrap_or_default();
-        (amount, Moved { from, to, share: Ratio::between(amount, all) })
+        (amount, MovedClients { from, to, share: Ratio::between(amount, all) })
     };
-    let mut all: Vec<(Amount, Moved)> = amounts.into_iter().map(share).collect();
+    let mut all: Vec<(Amount, MovedClients)> = amounts.into_iter().map(share).collect();
     all.sort_by_key(|(amount, moved)| (core::cmp::Reverse(*amount), moved.from, moved.to));
     all.truncate(MAX_MOVES);
     all.into_iter().map(|(_, moved)| moved).collect()

@@ -68,7 +68,7 @@ impl RecordSets {
 
     /// The records of one type.
     pub(super) fn of_type(&self, rtype: u16) -> Option<Rdatas<'_>> {
-        self.0.iter().find(|(one, _)| *one == rtype).map(|(_, set)| set.as_ref())
+        self.0.iter().find(|(own, _)| *own == rtype).map(|(_, set)| set.as_ref())
     }
 }
 

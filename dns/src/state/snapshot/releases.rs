@@ -33,6 +33,7 @@ pub(crate) struct ReleaseView {
 }
 
 impl ReleaseView {
+    /// What the health report says about this reading.
     fn report(&self, now: Timestamp) -> ReleaseReport {
         let reading = self.reading.as_ref().map(|(_, reading)| ReleaseReport::of(reading)).unwrap_or_default();
         ReleaseReport {
@@ -48,11 +49,11 @@ impl Snapshot {
     /// What each endpoint runs, and what differs from the release, by the name of the model that clients use.
     #[must_use]
     pub(crate) fn running(&self, now: Timestamp) -> BTreeMap<String, ReleaseState> {
-        let said = |region, endpoint, release| {
+        let report_of = |region, endpoint, release| {
             let is_it = |view: &&ReleaseView| (view.region, view.endpoint, view.release) == (region, endpoint, release);
             self.health.releases.iter().find(is_it).map(|view| view.report(now))
         };
-        running(self.table(), &self.conditions(&Local::default(), now), said)
+        running(self.table(), &self.conditions(&Local::default(), now), report_of)
     }
 
     /// What this node read about the models of an endpoint, by the name of the model that clients use.

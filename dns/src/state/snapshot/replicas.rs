@@ -53,6 +53,7 @@ impl ReplicaView {
         self.reading.as_ref().and_then(|(_, reading)| reading.version.as_deref())
     }
 
+    /// What the health report says about this copy.
     fn report(&self, now: Timestamp) -> ReplicaReport {
         let (lag_ms, lag) = match self.lag() {
             Some(Lag::Time(time)) => (Some(time.0), None),

@@ -47,6 +47,7 @@ impl Snapshot {
         About { now, geoip_built: self.world.places().built() }
     }
 
+    /// What the health report says about a region: the results of probes and the status with overrides.
     fn region_report(&self, index: RegionIndex, now: Timestamp) -> RegionReport {
         let (table, local) = (self.table(), Local::default());
         let own = self.health.own_regions();
@@ -74,6 +75,7 @@ impl Snapshot {
         }
     }
 
+    /// What the health report says about an endpoint.
     fn endpoint_report(&self, region: RegionIndex, position: usize, conditions: &Conditions<'_>) -> EndpointReport {
         let health = self.health.own_regions().get(region.get());
         let probed = health.and_then(|health| health.endpoints.get(position).copied()).unwrap_or_default();
@@ -140,11 +142,11 @@ impl Snapshot {
             (offered, offered.is_some() && !steering.revived)
         };
         let (usual, _) = first(&self.health.regions);
-        let of = |health: &[RegionHealth]| match first(health) {
+        let offered_by = |health: &[RegionHealth]| match first(health) {
             (offered, true) => offered,
             (_, false) => usual,
         };
-        let (a, aaaa) = (of(&by_family.ipv4), of(&by_family.ipv6));
+        let (a, aaaa) = (offered_by(&by_family.ipv4), offered_by(&by_family.ipv6));
         if a == usual && aaaa == usual {
             return BTreeMap::new();
         }

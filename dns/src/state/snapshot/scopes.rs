@@ -1,6 +1,6 @@
 //! Tests of RFC 7871 §7.2.1 by brute force. Takes random rules, health, databases and `networks`, and compares whole
-//! responses with what `steer` decides for single addresses without any ranges. Checks that each returned scope has
-//! one answer.
+//! responses with what `steer` decides for single addresses without any ranges. Checks that each returned scope has one
+//! answer. A fence is the list of the regions that may process a client's data.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -132,14 +132,14 @@ impl TestWorld {
             }
         }
         let rules = compile_rules(rules.to_string().into_bytes(), "rules.json").expect("sound rules");
-        let mut made = DatabaseBuilder::new(6);
+        let mut builder = DatabaseBuilder::new(6);
         let recorded = prefixes(random);
         for prefix in recorded.iter().filter(|prefix| crate::locate::classes::carried(prefix.network()).is_none()) {
             let location = random.chance(30).then_some((35.68, 139.69));
             let record = if random.chance(50) { flat } else { geoip2 };
-            made = made.add(*prefix, &record(random.pick::<&str>(&COUNTRIES), location));
+            builder = builder.add(*prefix, &record(random.pick::<&str>(&COUNTRIES), location));
         }
-        let places = Places::read(&made.bytes()).unwrap_or_else(|_| Places::none());
+        let places = Places::read(&builder.bytes()).unwrap_or_else(|_| Places::none());
         let origin: crate::protocol::name::Name = "example".parse().expect("a name");
         let zone = b"$TTL 60\n@ SOA ns.x. h.x. 1 2 3 4 60\n@ NS ns.x.\n";
         let records = file::parse(zone, "z", &origin, &mut |_| Err("no files".into())).expect("a zone");
@@ -257,17 +257,17 @@ fn rfc7871_7_2_1_whoever_is_inside_a_scope_gets_the_same_answer() {
                 // it, and the answer to a longer prefix may then differ.
                 let source = if probe.is_ipv4() { u8::try_from(1 + random.below(32)).expect("small") } else { whole };
                 let (answer, scope, ttl) = world.reported(service, probe, source);
-                let seen = block(probe, source).network();
-                let (expected, may_move) = world.expected(service, seen);
-                assert_eq!(answer, expected, "seed {seed}, {seen}/{source}");
+                let network = block(probe, source).network();
+                let (expected, may_move) = world.expected(service, network);
+                assert_eq!(answer, expected, "seed {seed}, {network}/{source}");
                 if may_move {
                     shed += 1;
                     // A 6to4 address carries the first 24 bits of an IPv4 address in its first 40.
-                    let least = if seen.is_ipv4() { 24 } else { world.carried(seen).map_or(48, |_| 40) };
-                    assert!(scope >= least, "seed {seed}, {seen}/{source}: {scope}");
-                    assert_eq!(ttl, Some(world.table().services()[service].ttl.min), "seed {seed}, {seen}/{source}");
+                    let least = if network.is_ipv4() { 24 } else { world.carried(network).map_or(48, |_| 40) };
+                    assert!(scope >= least, "seed {seed}, {network}/{source}: {scope}");
+                    assert_eq!(ttl, Some(world.table().services()[service].ttl.min), "seed {seed}, {network}/{source}");
                 }
-                let promised = block(seen, scope);
+                let promised = block(network, scope);
                 for other in inside(promised, random) {
                     compared += 1;
                     assert_eq!(world.expected(service, other).0, answer, "seed {seed}, {other} in {promised}");

@@ -12,7 +12,7 @@ use bailiwick_rules::rules::{Ratio, ShedAt};
 use bailiwick_rules::steer::{Ask, PathClass, Ranking, rank, stand};
 use bailiwick_rules::table::{RegionIndex, ServiceIndex, Table};
 
-use super::{Decided, Offer, Snapshot};
+use super::{Offer, ServiceDecisions, Snapshot};
 use crate::locate::classes::{ClassId, Classes};
 use crate::response::answer::{Asking, Origin};
 
@@ -27,9 +27,9 @@ pub(crate) struct Shares {
 
 /// A part of a class: the clients that are moved to one region, or the clients that stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Part(u8);
+pub(crate) struct ClassPart(u8);
 
-impl Part {
+impl ClassPart {
     /// The clients that stay. If no client of the class is moved, these are all.
     pub(crate) const STAYS: Self = Self(0);
 
@@ -42,11 +42,11 @@ impl Part {
 
 /// The client of a query, as far as the answer depends on the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seat {
+pub(crate) struct ClientKey {
     /// The client's class.
     pub class: ClassId,
     /// The client's part of the class.
-    pub part: Part,
+    pub part: ClassPart,
     /// The prefix length around the client's address within which all clients have this class and part.
     pub scope: u8,
     /// The origin under which the client's queries are counted.
@@ -55,19 +55,19 @@ pub(crate) struct Seat {
 
 /// The parts of one service's classes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Spread(Box<[Option<Box<OfClass>>]>);
+pub(super) struct PartsByClass(Box<[Option<Box<OfClass>>]>);
 
 /// The parts of one class.
 #[derive(Debug, PartialEq, Eq)]
 struct OfClass {
     home: Home,
     /// The position of this class's first move among all moves of the service.
-    first: usize,
+    first_move: usize,
     /// By bucket: 0 if its clients stay, otherwise the number of the move, from 1.
     parts: [u8; BUCKETS as usize],
 }
 
-impl Spread {
+impl PartsByClass {
     /// The parts of a service's classes, and the class and region of each move. `None` if no client is moved.
     pub(super) fn new(
         table: &Table,
@@ -83,24 +83,24 @@ impl Spread {
             let order = ranking.regions();
             let buckets = shares.of(service, &order)?;
             let home = Home::named(table.region(*order.first()?).id.as_str());
-            let first = moves.len();
+            let first_move = moves.len();
             let (parts, regions) = parts(buckets);
             moves.extend(regions.into_iter().map(|region| (ClassId(class), region)));
-            Some(Box::new(OfClass { home, first, parts }))
+            Some(Box::new(OfClass { home, first_move, parts }))
         };
         let classes: Box<[_]> = (0..).zip(rankings).map(of_class).collect();
         (!moves.is_empty()).then_some((Self(classes), moves))
     }
 
-    /// The seat of the client at `address`: `whole`, which is the seat without moves, with the client's part of its
-    /// class filled in.
+    /// The key of the client at `address`: `whole`, which is the key of its class without moves, with the client's part
+    /// of the class filled in.
     #[inline]
-    pub(super) fn seat(&self, whole: Seat, address: IpAddr, classes: &Classes) -> Seat {
+    pub(super) fn client_key(&self, whole: ClientKey, address: IpAddr, classes: &Classes) -> ClientKey {
         let Some(Some(of_class)) = self.0.get(whole.class.get()) else { return whole };
         let network = classes.network(address);
         let point = Point::of_network(network.prefix, network.length, of_class.home);
         let part = of_class.parts.get(point.bucket() as usize).copied().unwrap_or(0);
-        Seat { part: Part(part), scope: whole.scope.max(network.scope), ..whole }
+        ClientKey { part: ClassPart(part), scope: whole.scope.max(network.scope), ..whole }
     }
 
     /// The class of each move, in the order of the moves.
@@ -111,9 +111,9 @@ impl Spread {
     }
 
     /// The position of a client's move among all moves of the service; `None` if the client stays.
-    pub(super) fn moved(&self, seat: &Seat) -> Option<usize> {
-        let number = usize::from(seat.part.0).checked_sub(1)?;
-        Some(self.0.get(seat.class.get())?.as_deref()?.first + number)
+    pub(super) fn moved(&self, client_key: &ClientKey) -> Option<usize> {
+        let number = usize::from(client_key.part.0).checked_sub(1)?;
+        Some(self.0.get(client_key.class.get())?.as_deref()?.first_move + number)
     }
 }
 
@@ -133,17 +133,18 @@ impl Snapshot {
         let moves: Vec<_> = moves.map(|(to, count)| (to, Ratio::between(count, u64::from(BUCKETS)))).collect();
         explanation.add_shed(table, &moves);
         let Some(address) = ask.client.address.filter(|_| ask.client.tenant.is_none()) else { return };
-        let seat = self.seat_of(ask.service, &Asking { transport: address, ecs: None });
-        let moved = seat.and_then(|seat| self.decided.get(ask.service.get())?.region_of_move(&seat));
+        let client_key = self.client_key_of(ask.service, &Asking { transport: address, ecs: None });
+        let moved = client_key.and_then(|client_key| self.decided.get(ask.service.get())?.region_of_move(&client_key));
         let name = moved.map(|region| &table.region(region).id);
-        explanation.moved_to = name.filter(|name| explanation.ordered.iter().any(|one| one.region == **name)).cloned();
+        explanation.moved_to =
+            name.filter(|name| explanation.ordered.iter().any(|ranked| ranked.region == **name)).cloned();
     }
 }
 
-impl Decided {
+impl ServiceDecisions {
     /// The region to which a client is moved.
-    fn region_of_move(&self, seat: &Seat) -> Option<RegionIndex> {
-        match self.choices.moved.get(self.spread.as_ref()?.moved(seat)?)?.offer {
+    fn region_of_move(&self, client_key: &ClientKey) -> Option<RegionIndex> {
+        match self.choices.moved.get(self.parts_by_class.as_ref()?.moved(client_key)?)?.offer {
             Offer::Region(region) => Some(region),
             Offer::Denied | Offer::Nothing(_) => None,
         }

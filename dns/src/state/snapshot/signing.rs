@@ -60,6 +60,7 @@ impl World {
         self.clone().signed(now, Some(self))
     }
 
+    /// Signs a zone. Takes over the signatures of `before` that still fit.
     fn sign(
         &self,
         zone: &Zone,
@@ -86,15 +87,15 @@ impl World {
     fn published(&self, service: ServiceIndex) -> Vec<Published> {
         let ttl = |service: &Service| service.ttl.max;
         let ttl = self.rules().table.services().get(service.get()).map_or(0, ttl);
-        let of = |records: &RecordSets, region| {
+        let published_sets = |records: &RecordSets, region| {
             let sets = records.iter();
             sets.map(move |(rtype, set)| Published { region, ttl, rtype, rdatas: set.clone() }).collect::<Vec<_>>()
         };
         let regions = self.answers.get(service.get()).into_iter().flatten();
         let denied = self.denied.get(service.get()).and_then(Option::as_ref);
         regions
-            .flat_map(|(region, records)| of(records, Some(*region)))
-            .chain(denied.into_iter().flat_map(|records| of(records, None)))
+            .flat_map(|(region, records)| published_sets(records, Some(*region)))
+            .chain(denied.into_iter().flat_map(|records| published_sets(records, None)))
             .collect()
     }
 

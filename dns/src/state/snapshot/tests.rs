@@ -58,14 +58,14 @@ fn world(rules: &str) -> Arc<World> {
     Arc::new(World::build(rules, sources(""), Arc::default(), places(), NOW, None).unwrap())
 }
 
-fn up(down_thresh: u32) -> Monitored {
+fn up(down_thresh: u32) -> MonitorState {
     let mut machine = AntiFlap::new(Thresholds { up: 3, ok: 5, down: down_thresh });
     machine.record(true);
-    Monitored { machine, interval: Millis(5000), last_result: Some(NOW) }
+    MonitorState { machine, interval: Millis(5000), last_result: Some(NOW) }
 }
 
 /// Health in which Frankfurt has this monitor, and the other regions have none.
-fn health(fra: &Monitored) -> Health {
+fn health(fra: &MonitorState) -> Health {
     let unwatched = || RegionHealth::of(None, &[], NOW);
     let regions = vec![RegionHealth::of(Some(fra), &[], NOW), unwatched(), unwatched()];
     let monitors = vec![MonitorView {
@@ -94,11 +94,11 @@ fn subnet(address: &str, source: u8) -> Asking {
 
 fn a(snapshot: &Snapshot, service: ServiceIndex, client: Asking) -> (Vec<IpAddr>, u32, u8) {
     match snapshot.resolve(service, rtype::A, &client) {
-        Steered::Records { ttl, rdatas, scope, .. } => {
+        SteeredAnswer::Records { ttl, rdatas, scope, .. } => {
             let address = |rdata: &[u8]| IpAddr::from(<[u8; 4]>::try_from(rdata).unwrap());
             (rdatas.iter().map(address).collect(), ttl, scope)
         }
-        Steered::Nothing { scope, ede } => panic!("nothing for /{scope}, EDE {ede}"),
+        SteeredAnswer::Nothing { scope, ede } => panic!("nothing for /{scope}, EDE {ede}"),
     }
 }
 
@@ -113,7 +113,9 @@ fn a_client_gets_its_nearest_region_s_records_with_the_scope_for_which_they_hold
     assert_eq!(a(&snapshot, CHAT, subnet("198.51.100.0", 24)), (fra.clone(), 15, 24));
     assert_eq!(a(&snapshot, CHAT, subnet("2001:db8:77::", 48)), (addresses(&["192.0.2.20"]), 60, 32));
     assert_eq!(a(&snapshot, CHAT, subnet("203.0.113.128", 25)).0, addresses(&["192.0.2.30"]));
-    let Steered::Records { rdatas, .. } = snapshot.resolve(CHAT, rtype::TXT, &from("198.51.100.1")) else { panic!() };
+    let SteeredAnswer::Records { rdatas, .. } = snapshot.resolve(CHAT, rtype::TXT, &from("198.51.100.1")) else {
+        panic!()
+    };
     assert_eq!(rdatas.iter().collect::<Vec<_>>(), [b"\x03fra"]);
 }
 
@@ -122,8 +124,8 @@ fn rfc8914_an_empty_fence_is_prohibited_and_a_withheld_one_not_ready() {
     let world = world(RULES);
     let snapshot = Snapshot::new(Arc::clone(&world), health(&up(3)), NOW, None);
     let nothing = |snapshot: &Snapshot, client| match snapshot.resolve(CHAT, rtype::A, &client) {
-        Steered::Nothing { scope, ede } => (scope, ede),
-        Steered::Records { .. } => panic!("records"),
+        SteeredAnswer::Nothing { scope, ede } => (scope, ede),
+        SteeredAnswer::Records { .. } => panic!("records"),
     };
     let (scope, ede) = nothing(&snapshot, subnet("198.51.0.0", 16));
     assert_eq!(ede, 18, "the client's place is unknown, and no rule accepts such clients");
@@ -138,7 +140,7 @@ fn rfc8914_an_empty_fence_is_prohibited_and_a_withheld_one_not_ready() {
 
 /// The last byte of each record of one type that a client gets, and the TTL.
 fn last(snapshot: &Snapshot, rtype: u16) -> (Vec<u8>, u32) {
-    let Steered::Records { ttl, rdatas, .. } = snapshot.resolve(CHAT, rtype, &from("198.51.100.1")) else {
+    let SteeredAnswer::Records { ttl, rdatas, .. } = snapshot.resolve(CHAT, rtype, &from("198.51.100.1")) else {
         panic!("nothing")
     };
     (rdatas.iter().filter_map(|rdata| rdata.last().copied()).collect(), ttl)
@@ -159,7 +161,7 @@ fn a_family_that_is_dead_is_answered_by_another_region_and_the_other_one_stays()
     dead.machine.record(false);
     let (alive, dead) = (up(3), dead);
     // Regions are in the order of their names: fra, nyc, par.
-    let of = |ipv4: [&Monitored; 3], ipv6: [&Monitored; 3]| {
+    let of = |ipv4: [&MonitorState; 3], ipv6: [&MonitorState; 3]| {
         let join = |join: fn(Reading, Reading) -> Reading| {
             let read = |number: usize| join(ipv4[number].reading(NOW), ipv6[number].reading(NOW));
             (0..3).map(|number| RegionHealth::with_forced(Some(read(number)), &[], &[])).collect::<Vec<_>>()
@@ -405,8 +407,8 @@ fn dns_and_edge_agree_whose_a_host_is() {
             let asked: crate::protocol::name::Name = host.parse().unwrap();
             let zone = world.zones().find(asked.as_ref(), rtype::A).unwrap();
             let (node, made) = match zone.locate(asked.as_ref()) {
-                crate::zone::Found::Exact(node) => (Some(node), false),
-                crate::zone::Found::Wildcard(node) => (Some(node), true),
+                crate::zone::LookupResult::Exact(node) => (Some(node), false),
+                crate::zone::LookupResult::Wildcard(node) => (Some(node), true),
                 _ => (None, false),
             };
             let by_dns = node.and_then(|node| zone.steered(node)).map(|owner| owner.service);

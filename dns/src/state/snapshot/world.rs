@@ -16,7 +16,7 @@ use crate::locate::classes::{Classes, Standings};
 use crate::locate::geoip::Places;
 use crate::protocol::name::{Name, NameRef};
 use crate::protocol::rdata::{rtype, target};
-use crate::zone::{Found, Record, Records, ServiceIndex, SteeredOwner, Zone, ZoneError};
+use crate::zone::{LookupResult, Record, Records, ServiceIndex, SteeredOwner, Zone, ZoneError};
 use crate::zones::{ServedZone, Zones};
 
 /// A rules document with its compiled form.
@@ -235,6 +235,7 @@ fn zone_of<'s>(name: &Name, sources: &'s [ZoneSource]) -> Option<&'s ZoneSource>
     sources.iter().filter(holds).max_by_key(|source| source.origin.as_wire().len())
 }
 
+/// Compiles all zones that have a version, with the names that the rules decide. An error lists the rejected zones.
 fn compile_zones(
     sources: &[ZoneSource],
     owners: &[SteeredOwner],
@@ -275,7 +276,7 @@ fn warn_of_undelegated(zones: &Zones, keys: &[ZoneKeys], warnings: &mut Vec<Stri
     for zone in zones.iter() {
         let Some(parent) = zones.find(zone.origin(), rtype::DS) else { continue };
         let is_signed = keys.iter().any(|keys| keys.origin() == parent.origin());
-        let is_delegated = matches!(parent.locate(zone.origin()), Found::Cut { .. });
+        let is_delegated = matches!(parent.locate(zone.origin()), LookupResult::Cut { .. });
         if !is_delegated && parent.origin() != zone.origin() {
             let (zone, parent) = (zone.origin(), parent.origin());
             let why = match is_signed {
@@ -305,7 +306,7 @@ fn warn_of_loops(
         }
         let own = |target: NameRef<'_>| {
             let zone = zones.find(target, rtype::CNAME)?;
-            let Found::Wildcard(node) = zone.locate(target) else { return None };
+            let LookupResult::Wildcard(node) = zone.locate(target) else { return None };
             zone.steered(node).filter(|owner| owner.service == ServiceIndex(number))
         };
         let sets = published.iter().map(|(_, records)| records).chain(denied);
@@ -363,6 +364,7 @@ fn servers_of<'z>(parent: &'z ZoneSource, child: &ZoneSource) -> HashSet<NameRef
     parent.records.iter().filter(delegates).filter_map(|record| target(rtype::NS, record.rdata)).collect()
 }
 
+/// The classes of clients that each service with published answers ranks alike.
 fn compile_classes(
     table: &Table,
     answers: &[Vec<(RegionIndex, RecordSets)>],
@@ -379,8 +381,9 @@ fn compile_classes(
     let mut distinct: Vec<ServiceIndex> = firsts.iter().flatten().copied().collect();
     distinct.sort_unstable_by_key(|index| index.get());
     distinct.dedup();
-    let made: Vec<Arc<Classes>> =
+    let classes: Vec<Arc<Classes>> =
         Classes::of_services(table, &distinct, &standings).into_iter().map(Arc::new).collect();
-    let of = |first: ServiceIndex| distinct.iter().position(|index| *index == first).map(|at| Arc::clone(&made[at]));
-    firsts.into_iter().map(|first| of(first?)).collect()
+    let classes_of =
+        |first: ServiceIndex| distinct.iter().position(|index| *index == first).map(|at| Arc::clone(&classes[at]));
+    firsts.into_iter().map(|first| classes_of(first?)).collect()
 }

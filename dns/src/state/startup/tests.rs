@@ -16,14 +16,14 @@ use crate::dnssec::state::State;
 use crate::dnssec::timeline::{self, NewKey};
 use crate::locate::geoip::testing::{DatabaseBuilder, flat};
 use crate::program::config::SignedZone;
-use crate::state::probe::{Passed, ProbeFailure, Targets};
+use crate::state::probe::{ProbeFailure, ProbeSuccess, Targets};
 
 /// Every probe succeeds.
 struct Healthy;
 
 impl Prober for Healthy {
-    async fn probe(&self, _: &Monitor, _: Targets) -> Result<Passed, ProbeFailure> {
-        Ok(Passed::default())
+    async fn probe(&self, _: &Monitor, _: Targets) -> Result<ProbeSuccess, ProbeFailure> {
+        Ok(ProbeSuccess::default())
     }
 
     async fn read_load(
@@ -87,7 +87,7 @@ impl Node {
         }
     }
 
-    async fn start(&self) -> Result<Started, Vec<String>> {
+    async fn start(&self) -> Result<StartedState, Vec<String>> {
         let started = start_with(self.sources(), Healthy, Clock::system()).await;
         started.map_err(|faults| self.reported(&faults))
     }
@@ -109,11 +109,11 @@ fn rules(revision: u64, host: &str) -> String {
     )
 }
 
-fn revision(started: &Started) -> u64 {
+fn revision(started: &StartedState) -> u64 {
     started.handle.snapshot().table().revision().number
 }
 
-fn alarm(started: &Started) -> Option<String> {
+fn alarm(started: &StartedState) -> Option<String> {
     started.handle.status().rules.last_error.as_ref().map(|failure| failure.errors.join("; "))
 }
 
@@ -258,7 +258,7 @@ async fn changed_files_come_into_service_by_themselves() {
     let has = |snapshot: &crate::state::snapshot::Snapshot, host: &str| {
         let name: crate::protocol::name::Name = host.parse().unwrap();
         let zone = snapshot.zones().find(name.as_ref(), 1).unwrap();
-        matches!(zone.locate(name.as_ref()), crate::zone::Found::Exact(_))
+        matches!(zone.locate(name.as_ref()), crate::zone::LookupResult::Exact(_))
     };
     node.write("more.zone", "a A 192.0.2.1\n");
     node.replace("example.zone", format!("{HEAD}$INCLUDE more.zone\n"));

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
-use crate::system::files::{Found, Stamp};
+use crate::system::files::{FileMetadata, Stamp};
 
 /// The most reads of events at one check. Further events wait for the next check.
 const MAX_READS: usize = 256;
@@ -45,7 +45,7 @@ fn was_replaced(before: &Stamp, now: &Stamp, moves: &Moves) -> bool {
 
 /// Whether the file was renamed to its name. A write sets the time of the content and the time of the inode to the same
 /// moment. After a rename, or after a copy whose time was set, the two times differ.
-fn is_whole(file: &Found, moves: &Moves) -> bool {
+fn is_whole(file: &FileMetadata, moves: &Moves) -> bool {
     file.written != file.changed || moves.moved.contains(&file.real)
 }
 

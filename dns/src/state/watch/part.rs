@@ -1,6 +1,6 @@
 //! Takes the state of the files of one part, returns a version to put in service or its faults. A part is read as a
 //! whole: the rules, a zone with the files it includes, the keys of a zone, or the GeoIP database. Called by the feed
-//! in [`super`], which holds one [`Part`] for each.
+//! in [`super`], which holds one [`SourcePart`] for each.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bailiwick_rules::time::Timestamp;
 
 use super::change::{Moves, change};
-use super::settle::{Judged, Millis, Next, Settling, Verdict};
+use super::settle::{CompareResult, Millis, Next, Settling, Verdict};
 use crate::dnssec::directory::SignedZone;
 use crate::dnssec::directory::{STATE, read_keys};
 use crate::dnssec::key_set::ZoneKeys;
@@ -29,7 +29,7 @@ pub(crate) struct Reading<T> {
 
 /// One part, and what is known about its files and versions.
 #[derive(Debug)]
-pub(crate) struct Part<G> {
+pub(crate) struct SourcePart<G> {
     /// The state of the files when they were last checked.
     stamps: Vec<Stamp>,
     settling: Settling<Vec<Stamp>>,
@@ -48,19 +48,19 @@ pub(super) enum Check<T> {
     Nothing,
     /// A version to put in service.
     Version(T),
-    /// The list of faults has changed; see [`Part::faults`].
+    /// The list of faults has changed; see [`SourcePart::faults`].
     Faults,
 }
 
 /// Compares a version with the one in service. Also returns the message to report if the version is held.
-pub(super) type Compare<G, T> = fn(Option<&G>, &T) -> (Judged, String);
+pub(super) type Compare<G, T> = fn(Option<&G>, &T) -> (CompareResult, String);
 
 /// Compares nothing: every version that can be read and is valid counts as whole.
-pub(super) fn alone<G, T>(_: Option<&G>, _: &T) -> (Judged, String) {
-    (Judged::Whole, String::new())
+pub(super) fn any_version<G, T>(_: Option<&G>, _: &T) -> (CompareResult, String) {
+    (CompareResult::Whole, String::new())
 }
 
-impl<G> Part<G> {
+impl<G> SourcePart<G> {
     /// The state after a start. `is_done` means that the version read at the start was taken or refused, so it isn't
     /// read again.
     pub(crate) fn new<T>(reading: &Reading<T>, is_done: bool, good: Option<G>, shrink: Shrink) -> Self {
@@ -108,20 +108,21 @@ impl<G> Part<G> {
             self.stamps = stamps;
             return Check::Nothing;
         }
-        let (judged, held) = match &outcome {
+        let (compared, why_held) = match &outcome {
             Ok(version) => compare(self.good.as_ref(), version),
-            Err(Unusable { may_pass: true, .. }) => (Judged::Unreadable, String::new()),
-            Err(Unusable { may_pass: false, .. }) => (Judged::Broken, String::new()),
+            Err(Unusable { may_pass: true, .. }) => (CompareResult::Unreadable, String::new()),
+            Err(Unusable { may_pass: false, .. }) => (CompareResult::Broken, String::new()),
         };
         self.stamps.clone_from(&stamps);
-        let verdict = self.settling.judge(now, stamps, judged);
-        let is_reported = verdict == Verdict::Hold || (verdict, judged) == (Verdict::Refuse, Judged::Unreadable);
+        let verdict = self.settling.judge(now, stamps, compared);
+        let is_reported =
+            verdict == Verdict::Hold || (verdict, compared) == (Verdict::Refuse, CompareResult::Unreadable);
         self.is_waiting = is_reported || self.is_waiting && verdict == Verdict::Wait;
         match (verdict, outcome) {
             (Verdict::Take, Ok(version)) => self.report(Vec::new(), Check::Version(version)),
             (Verdict::Hold, _) => {
                 let place = self.stamps.first().map(|stamp| stamp.path.display().to_string()).unwrap_or_default();
-                self.report(vec![format!("{place}: {held}")], Check::Faults)
+                self.report(vec![format!("{place}: {why_held}")], Check::Faults)
             }
             (Verdict::Refuse | Verdict::Take, Err(unusable)) => self.report(texts(&unusable.faults), Check::Faults),
             (Verdict::Refuse, Ok(_)) | (Verdict::Wait, _) => Check::Nothing,
@@ -213,12 +214,12 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, "x").unwrap();
         let read = || Reading::<()>::of_file(&file, |_| panic!("for the test"));
-        let mut part = Part::<()>::new(&read(), false, None, Shrink::Hold);
+        let mut part = SourcePart::<()>::new(&read(), false, None, Shrink::Hold);
         assert!(part.faults().unwrap()[0].contains("by a fault of this program"));
         // The file is read again, and a version that can be read is taken.
-        assert!(matches!(part.step(0, &Moves::default(), read, alone), Check::Nothing));
+        assert!(matches!(part.step(0, &Moves::default(), read, any_version), Check::Nothing));
         let fine = || Reading::of_file(&file, |_| Ok(7));
-        assert!(matches!(part.step(60_000, &Moves::default(), fine, alone), Check::Version(7)));
+        assert!(matches!(part.step(60_000, &Moves::default(), fine, any_version), Check::Version(7)));
         assert_eq!(part.faults(), None);
     }
 
@@ -232,18 +233,18 @@ mod tests {
             let error = std::io::Error::from_raw_os_error(24); // EMFILE: too many open files
             Reading::<i32>::of_files(&file, |_| Err(Unusable::unreadable(&file, &error)))
         };
-        let mut part = Part::<()>::new(&fine(), true, None, Shrink::Hold);
+        let mut part = SourcePart::<()>::new(&fine(), true, None, Shrink::Hold);
         std::fs::rename(&file, folder.path().join("away")).unwrap();
         std::fs::write(&file, "xy").unwrap();
         let moves = Moves::default();
         let (mut reported, mut now) = (0, 0);
         while now < 20_000 {
-            reported += u32::from(matches!(part.step(now, &moves, short, alone), Check::Faults));
+            reported += u32::from(matches!(part.step(now, &moves, short, any_version), Check::Faults));
             now += 100;
         }
         assert_eq!(reported, 1, "the fault is reported once");
         assert!(part.faults().unwrap()[0].contains("can't be read"));
-        while !matches!(part.step(now, &moves, fine, alone), Check::Version(1)) {
+        while !matches!(part.step(now, &moves, fine, any_version), Check::Version(1)) {
             now += 100;
             assert!(now < 60_000);
         }

@@ -30,7 +30,7 @@ const AGAIN: Millis = 250;
 
 /// The result of comparing a version with the version in service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Judged {
+pub(super) enum CompareResult {
     /// The version has everything that is in service.
     Whole,
     /// The version lacks something that is in service, or nothing is in service.
@@ -73,22 +73,23 @@ pub(super) struct Settling<P> {
     /// The version that was taken or refused last.
     done: Option<P>,
     /// The version that waits.
-    seen: Option<P>,
-    /// When the last change of `seen` was noticed.
+    waiting: Option<P>,
+    /// When the last change of `waiting` was noticed.
     changed: Millis,
     /// When the first change after `done` was noticed.
     begun: Millis,
-    /// Whether `seen` is being written in place.
+    /// Whether `waiting` is being written in place.
     in_place: bool,
-    judged: Option<Judged>,
+    /// The result of comparing `waiting`; `None` if it wasn't read yet.
+    compared: Option<CompareResult>,
     /// The longest pause between two writes in place so far.
     pause: Millis,
     /// The last change of the last version, if that version was taken or refused although it may have been incomplete.
     ended_early: Option<Millis>,
-    /// Whether it was reported that `seen` is held.
+    /// Whether it was reported that `waiting` is held.
     is_reported: bool,
-    /// The time from `ended_early` to the first write of `seen`. If `seen` turns out to add to the version before, this
-    /// was a pause of the writer.
+    /// The time from `ended_early` to the first write of `waiting`. If `waiting` turns out to add to the version
+    /// before, this was a pause of the writer.
     follows: Option<Millis>,
     /// Whether an operator confirmed the files as they are.
     confirmed: bool,
@@ -105,11 +106,11 @@ impl<P: PartialEq + Clone> Settling<P> {
     pub(super) fn new(done: Option<P>, holds: bool) -> Self {
         Self {
             done,
-            seen: None,
+            waiting: None,
             changed: 0,
             begun: 0,
             in_place: false,
-            judged: None,
+            compared: None,
             pause: 0,
             ended_early: None,
             follows: None,
@@ -122,15 +123,15 @@ impl<P: PartialEq + Clone> Settling<P> {
     }
 
     /// Notes the state of the files now, and how it changed. Returns what to do next.
-    pub(super) fn look(&mut self, now: Millis, print: &P, change: Change) -> Next {
-        if self.done.as_ref() == Some(print) {
+    pub(super) fn look(&mut self, now: Millis, stamps: &P, change: Change) -> Next {
+        if self.done.as_ref() == Some(stamps) {
             // The files are again as they were in the version `done`.
-            self.seen = None;
+            self.waiting = None;
             return Next::Nothing;
         }
-        if self.seen.as_ref() != Some(print) {
+        if self.waiting.as_ref() != Some(stamps) {
             self.change(now, change);
-            self.seen = Some(print.clone());
+            self.waiting = Some(stamps.clone());
         }
         self.next(now)
     }
@@ -139,34 +140,36 @@ impl<P: PartialEq + Clone> Settling<P> {
     fn change(&mut self, now: Millis, change: Change) {
         // If more time passed, the writer had finished the version and began another one.
         let pause_since = |before: Millis| Some(now.saturating_sub(before)).filter(|pause| *pause <= LONGEST);
-        if self.seen.is_none() {
+        if self.waiting.is_none() {
             self.follows = self.ended_early.filter(|_| change == Change::InPlace).and_then(pause_since);
             (self.begun, self.in_place) = (now, false);
         } else if change == Change::InPlace {
             self.pause = self.pause.max(pause_since(self.changed).unwrap_or_default());
         }
         self.in_place = change == Change::InPlace || self.in_place && change == Change::PartReplaced;
-        (self.changed, self.judged, self.tries, self.is_reported) = (now, None, 0, false);
+        (self.changed, self.compared, self.tries, self.is_reported) = (now, None, 0, false);
     }
 
     /// Returns what to do at `now` with the version that waits.
     fn next(&self, now: Millis) -> Next {
-        let due = match self.judged {
-            Some(Judged::Unreadable) => self.again,
-            Some(Judged::Shrunk) if !self.is_reported => self.changed + self.patience().min(self.patience_if_lossy()),
+        let due = match self.compared {
+            Some(CompareResult::Unreadable) => self.again,
+            Some(CompareResult::Shrunk) if !self.is_reported => {
+                self.changed + self.patience().min(self.patience_if_lossy())
+            }
             None => (self.changed + self.patience()).min(self.begun + MAX_WAIT),
             Some(_) => self.changed + self.patience(),
         };
         if now >= due { Next::Read } else { Next::Wait(due) }
     }
 
-    /// How long `seen` must stay unchanged.
+    /// How long `waiting` must stay unchanged.
     fn patience(&self) -> Millis {
-        match self.judged {
+        match self.compared {
             _ if self.confirmed => Millis::from(self.in_place) * SHORT,
-            Some(Judged::Shrunk) if self.holds => HELD.max(self.patience_if_lossy()),
-            None | Some(Judged::Whole | Judged::Unreadable) => Millis::from(self.in_place) * SHORT,
-            Some(Judged::Lossy | Judged::Shrunk | Judged::Broken) => self.patience_if_lossy(),
+            Some(CompareResult::Shrunk) if self.holds => HELD.max(self.patience_if_lossy()),
+            None | Some(CompareResult::Whole | CompareResult::Unreadable) => Millis::from(self.in_place) * SHORT,
+            Some(CompareResult::Lossy | CompareResult::Shrunk | CompareResult::Broken) => self.patience_if_lossy(),
         }
     }
 
@@ -176,32 +179,33 @@ impl<P: PartialEq + Clone> Settling<P> {
         Millis::from(self.in_place) * LONG.max(learned)
     }
 
-    /// Decides about a version that was read. The state of its files was `print` before and after reading.
-    pub(super) fn judge(&mut self, now: Millis, print: P, judged: Judged) -> Verdict {
-        if self.seen.as_ref() != Some(&print) {
+    /// Decides about a version that was read. The state of its files was `stamps` before and after reading.
+    pub(super) fn judge(&mut self, now: Millis, stamps: P, result: CompareResult) -> Verdict {
+        if self.waiting.as_ref() != Some(&stamps) {
             self.changed = if self.in_place { now } else { self.changed };
-            self.seen = Some(print);
+            self.waiting = Some(stamps);
         }
-        self.judged = Some(judged);
-        if judged == Judged::Unreadable {
+        self.compared = Some(result);
+        if result == CompareResult::Unreadable {
             self.again = now + (AGAIN << self.tries.min(10)).min(LONGEST);
             self.tries += 1;
             return if now >= self.changed + ABSENT { Verdict::Refuse } else { Verdict::Wait };
         }
-        let is_restless = now >= self.begun + MAX_WAIT;
-        if now < self.changed + self.patience() && !(is_restless && judged == Judged::Whole) {
-            self.begun = if is_restless { now } else { self.begun };
-            let is_held = judged == Judged::Shrunk && self.holds && now >= self.changed + self.patience_if_lossy();
+        let keeps_changing = now >= self.begun + MAX_WAIT;
+        if now < self.changed + self.patience() && !(keeps_changing && result == CompareResult::Whole) {
+            self.begun = if keeps_changing { now } else { self.begun };
+            let is_held =
+                result == CompareResult::Shrunk && self.holds && now >= self.changed + self.patience_if_lossy();
             self.is_reported |= is_held;
             return if is_held { Verdict::Hold } else { Verdict::Wait };
         }
-        if let (Judged::Whole, Some(pause)) = (judged, self.follows.take()) {
+        if let (CompareResult::Whole, Some(pause)) = (result, self.follows.take()) {
             self.pause = self.pause.max(pause);
         }
-        let is_early = self.in_place && judged != Judged::Whole;
+        let is_early = self.in_place && result != CompareResult::Whole;
         self.ended_early = is_early.then_some(self.changed);
-        (self.done, self.confirmed) = (self.seen.take(), false);
-        if judged == Judged::Broken { Verdict::Refuse } else { Verdict::Take }
+        (self.done, self.confirmed) = (self.waiting.take(), false);
+        if result == CompareResult::Broken { Verdict::Refuse } else { Verdict::Take }
     }
 
     /// Notes that an operator confirms the files as they are. They are read again even if unchanged, and taken if they
@@ -209,9 +213,9 @@ impl<P: PartialEq + Clone> Settling<P> {
     pub(super) fn confirm(&mut self, now: Millis) {
         self.confirmed = true;
         self.again = now;
-        if self.seen.is_none() {
-            self.seen = self.done.take();
-            (self.changed, self.begun, self.in_place, self.judged) = (now, now, false, None);
+        if self.waiting.is_none() {
+            self.waiting = self.done.take();
+            (self.changed, self.begun, self.in_place, self.compared) = (now, now, false, None);
         }
     }
 }
@@ -222,20 +226,21 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Judged; 4] = [Judged::Whole, Judged::Lossy, Judged::Shrunk, Judged::Broken];
+    const ALL: [CompareResult; 4] =
+        [CompareResult::Whole, CompareResult::Lossy, CompareResult::Shrunk, CompareResult::Broken];
 
     /// Looks every 100 ms, beginning at `now`, until the version is taken or refused. Returns that time and the
     /// verdict.
     fn until_done(
         settling: &mut Settling<u32>,
         mut now: Millis,
-        print: u32,
+        stamps: u32,
         change: Change,
-        judged: Judged,
+        judged: CompareResult,
     ) -> (Millis, Verdict) {
         loop {
-            if settling.look(now, &print, change) == Next::Read {
-                let verdict = settling.judge(now, print, judged);
+            if settling.look(now, &stamps, change) == Next::Read {
+                let verdict = settling.judge(now, stamps, judged);
                 if matches!(verdict, Verdict::Take | Verdict::Refuse) {
                     return (now, verdict);
                 }
@@ -250,11 +255,11 @@ mod tests {
         for judged in ALL {
             let mut settling = Settling::new(Some(0), true);
             let (at, verdict) = until_done(&mut settling, 5_000, 1, Change::Replaced, judged);
-            assert_eq!(verdict == Verdict::Refuse, judged == Judged::Broken);
-            assert_eq!(at, if judged == Judged::Shrunk { 5_000 + HELD } else { 5_000 }, "{judged:?}");
+            assert_eq!(verdict == Verdict::Refuse, judged == CompareResult::Broken);
+            assert_eq!(at, if judged == CompareResult::Shrunk { 5_000 + HELD } else { 5_000 }, "{judged:?}");
         }
         let mut takes = Settling::new(Some(0), false);
-        assert_eq!(until_done(&mut takes, 5_000, 1, Change::Replaced, Judged::Shrunk).0, 5_000);
+        assert_eq!(until_done(&mut takes, 5_000, 1, Change::Replaced, CompareResult::Shrunk).0, 5_000);
     }
 
     #[test]
@@ -267,13 +272,16 @@ mod tests {
     fn a_confirmation_takes_a_held_version_and_rereads_the_version_in_service() {
         let mut settling = Settling::new(Some(0), true);
         assert_eq!(settling.look(0, &1, Change::Replaced), Next::Read);
-        assert_eq!(settling.judge(0, 1, Judged::Shrunk), Verdict::Hold);
+        assert_eq!(settling.judge(0, 1, CompareResult::Shrunk), Verdict::Hold);
         assert_eq!(settling.look(1_000, &1, Change::Replaced), Next::Wait(HELD));
         settling.confirm(2_000);
-        assert_eq!(until_done(&mut settling, 2_000, 1, Change::Replaced, Judged::Shrunk), (2_000, Verdict::Take));
+        assert_eq!(
+            until_done(&mut settling, 2_000, 1, Change::Replaced, CompareResult::Shrunk),
+            (2_000, Verdict::Take)
+        );
         assert_eq!(settling.look(3_000, &1, Change::Replaced), Next::Nothing);
         settling.confirm(4_000);
-        assert_eq!(until_done(&mut settling, 4_000, 1, Change::Replaced, Judged::Whole), (4_000, Verdict::Take));
+        assert_eq!(until_done(&mut settling, 4_000, 1, Change::Replaced, CompareResult::Whole), (4_000, Verdict::Take));
         // A version that is still being written waits even if an operator confirmed it.
         assert_eq!(settling.look(5_000, &2, Change::InPlace), Next::Wait(5_000 + SHORT));
         settling.confirm(5_100);
@@ -287,7 +295,7 @@ mod tests {
         while now < 120_000 {
             if settling.look(now, &1, Change::Replaced) == Next::Read {
                 tries.push(now);
-                if settling.judge(now, 1, Judged::Unreadable) == Verdict::Refuse {
+                if settling.judge(now, 1, CompareResult::Unreadable) == Verdict::Refuse {
                     reported_at.get_or_insert(now);
                 }
             }
@@ -296,7 +304,7 @@ mod tests {
         assert!(tries.len() > 8 && tries.len() < 14, "{tries:?}");
         assert!(reported_at.is_some_and(|at| (ABSENT..ABSENT + 2_000).contains(&at)), "{reported_at:?}");
         // Once the files can be read, the version is taken.
-        assert!(until_done(&mut settling, now, 1, Change::Replaced, Judged::Whole).0 <= now + LONGEST);
+        assert!(until_done(&mut settling, now, 1, Change::Replaced, CompareResult::Whole).0 <= now + LONGEST);
     }
 
     #[test]
@@ -313,7 +321,7 @@ mod tests {
         start: Millis,
         first: u32,
         pauses: &[Millis],
-        judged: Judged,
+        judged: CompareResult,
     ) -> bool {
         let (mut now, mut part, mut next) = (start, first, start);
         let mut pauses = pauses.iter();
@@ -344,18 +352,18 @@ mod tests {
         #[test]
         fn after_one_incomplete_version_the_next_ones_wait_for_longer_pauses(pause in LONG + 300..LONGEST / 2) {
             let mut settling = Settling::new(Some(0), true);
-            prop_assert!(is_cut_short(&mut settling, 0, 0, &[pause, pause], Judged::Lossy));
+            prop_assert!(is_cut_short(&mut settling, 0, 0, &[pause, pause], CompareResult::Lossy));
             // The next version only adds to the incomplete version, so the time between the two was a pause of the
             // writer.
-            let (end, _) = until_done(&mut settling, pause, 99, Change::InPlace, Judged::Whole);
-            prop_assert!(!is_cut_short(&mut settling, end + 10_000, 100, &[pause; 6], Judged::Lossy));
+            let (end, _) = until_done(&mut settling, pause, 99, Change::InPlace, CompareResult::Whole);
+            prop_assert!(!is_cut_short(&mut settling, end + 10_000, 100, &[pause; 6], CompareResult::Lossy));
         }
 
         #[test]
         fn time_between_edits_is_no_pause(pauses in prop::collection::vec(LONG + 300..LONGEST, 1..10)) {
             let (mut settling, mut now) = (Settling::new(Some(0), true), 0);
-            for (print, pause) in (1..).zip(pauses) {
-                let (end, _) = until_done(&mut settling, now, print, Change::InPlace, Judged::Lossy);
+            for (stamps, pause) in (1..).zip(pauses) {
+                let (end, _) = until_done(&mut settling, now, stamps, Change::InPlace, CompareResult::Lossy);
                 prop_assert!(end - now <= LONG + 100);
                 now += pause + 200;
             }
@@ -378,12 +386,12 @@ mod tests {
             1..40)) {
             let mut settling = Settling::new(Some(0), true);
             let (mut now, mut begun) = (0, 0);
-            for (print, pause) in (1..).zip(times) {
+            for (stamps, pause) in (1..).zip(times) {
                 now += pause;
-                let next = settling.look(now, &print, Change::InPlace);
+                let next = settling.look(now, &stamps, Change::InPlace);
                 if next == Next::Read {
                     prop_assert!(now - begun >= MAX_WAIT - 3_000);
-                    settling.judge(now, print, Judged::Broken);
+                    settling.judge(now, stamps, CompareResult::Broken);
                     begun = now;
                 }
             }

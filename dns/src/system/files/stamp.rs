@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Stamp {
     pub(crate) path: PathBuf,
     /// The file's metadata; `None` if the file doesn't exist or its metadata can't be read.
-    pub(crate) found: Option<Found>,
+    pub(crate) found: Option<FileMetadata>,
 }
 
 /// The metadata of a file that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct FileMetadata {
     /// The canonical path, with all symbolic links followed.
     pub(crate) real: PathBuf,
     pub(crate) device: u64,
@@ -29,7 +29,7 @@ pub(crate) struct Found {
 impl Stamp {
     /// The stamp of the file that is at the path now.
     pub(crate) fn of(path: &Path) -> Self {
-        let found = std::fs::metadata(path).ok().map(|found| Found {
+        let found = std::fs::metadata(path).ok().map(|found| FileMetadata {
             real: std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
             device: found.dev(),
             inode: found.ino(),

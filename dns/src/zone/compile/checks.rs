@@ -229,6 +229,7 @@ impl Build<'_> {
         }
     }
 
+    /// What is wrong with a name server of this zone: it has no address, or is an alias.
     fn server_complaint(&self, server: NameRef<'_>) -> Option<String> {
         if !server.is_within(self.origin.as_ref()) {
             return None;

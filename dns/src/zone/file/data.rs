@@ -26,6 +26,7 @@ pub(super) fn read(rtype: u16, mnemonic: &str, tokens: &[Token<'_>], origin: &Na
     if is_well_formed(rtype, &rdata) { Ok(rdata.into()) } else { Err(format!("the data doesn't fit; {}", wants())) }
 }
 
+/// Reads data whose fields stand in a fixed order.
 fn in_order(items: &[Item], tokens: &[Token<'_>], origin: &Name) -> Result<Vec<u8>, String> {
     let mut fields = Fields::new(tokens, origin);
     for item in items {

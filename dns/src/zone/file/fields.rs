@@ -109,6 +109,7 @@ impl<'t> Fields<'t> {
         Ok(())
     }
 
+    /// Reads a domain name.
     pub(super) fn name(&mut self) -> Result<(), String> {
         let text = self.raw("a host name")?;
         if text.starts_with(b"\"") {

@@ -122,18 +122,18 @@ fn salt(fields: &mut Fields<'_>) -> Result<(), String> {
 fn hash(fields: &mut Fields<'_>) -> Result<(), String> {
     let what = "a hash in base32";
     let word = fields.word(what)?;
-    let (mut octets, mut bits, mut held) = (Vec::new(), 0_u32, 0_u32);
+    let (mut octets, mut bits, mut buffer) = (Vec::new(), 0_u32, 0_u32);
     for letter in word.chars() {
         let value = letter.to_digit(32).ok_or_else(|| not(word.as_bytes(), what))?;
-        held = held << 5 | value;
+        buffer = buffer << 5 | value;
         bits += 5;
         if bits >= 8 {
             bits -= 8;
-            octets.push((held >> bits).to_le_bytes()[0]);
-            held &= (1 << bits) - 1;
+            octets.push((buffer >> bits).to_le_bytes()[0]);
+            buffer &= (1 << bits) - 1;
         }
     }
-    if held != 0 || octets.is_empty() {
+    if buffer != 0 || octets.is_empty() {
         return Err(not(word.as_bytes(), what));
     }
     fields.short(&octets)
@@ -319,7 +319,9 @@ fn angle(fields: &mut Fields<'_>, most: u32, hemispheres: [&str; 2]) -> Result<u
     let mut parts = [0_u32; 3];
     for count in 0..=3 {
         let word = fields.word(&what)?;
-        if let Some(place) = hemispheres.iter().position(|one| word.eq_ignore_ascii_case(one)).filter(|_| count > 0) {
+        if let Some(place) =
+            hemispheres.iter().position(|hemisphere| word.eq_ignore_ascii_case(hemisphere)).filter(|_| count > 0)
+        {
             let [degrees, minutes, thousandths] = parts;
             let total = degrees * 3_600_000 + minutes * 60_000 + thousandths;
             if total > most * 3_600_000 {

@@ -1,5 +1,6 @@
 //! The record of what was done for a request. `run` fills it. The `x-bailiwick-*` headers, the metrics and the log are
-//! made only from this record.
+//! made only from this record. An answer is committed when its first bytes are sent to the client; then no other
+//! endpoint can be tried.
 
 use core::fmt;
 

@@ -29,18 +29,18 @@ pub(crate) struct Run {
     task: Task,
     record: Record,
     state: State,
-    /// For each target (endpoint of the plan): whether the request was sent to the target, or the target was skipped
-    /// because it is at rest (after failures, requests avoid it for a while).
-    tried: Vec<bool>,
+    /// For each target (endpoint of the plan): whether it won't be chosen again, because the request was sent there, or
+    /// because it was skipped while it was at rest (after failures, requests avoid it for a while).
+    is_tried: Vec<bool>,
     /// For each target: whether the target is at rest now.
-    resting: Vec<bool>,
+    is_resting: Vec<bool>,
     /// For each target: the reason why its quota doesn't allow the request now; `None` if the quota allows the request.
-    withheld: Vec<Option<Refusal>>,
+    quota_refusals: Vec<Option<Refusal>>,
     /// The current deadline. When more of an answer arrives, the deadline is extended, but the driver's timer isn't
     /// set again.
     deadline_ms: i64,
     /// Whether the driver has a timer for the current attempt.
-    armed: bool,
+    has_timer: bool,
     /// When the total limit of the request ends.
     total_ms: i64,
     /// The shortest wait that any endpoint asked for.
@@ -114,11 +114,11 @@ impl Run {
             task,
             record,
             state: State::Ready,
-            tried: vec![false; targets],
-            resting: vec![false; targets],
-            withheld: vec![None; targets],
+            is_tried: vec![false; targets],
+            is_resting: vec![false; targets],
+            quota_refusals: vec![None; targets],
             deadline_ms: 0,
-            armed: false,
+            has_timer: false,
             total_ms: 0,
             shortest_retry_after_ms: None,
             decrypt_failure: None,
@@ -155,13 +155,13 @@ impl Run {
     /// Whether the current deadline has passed.
     #[must_use]
     pub(crate) fn is_overdue(&self, now_ms: i64) -> bool {
-        self.armed && now_ms >= self.deadline_ms
+        self.has_timer && now_ms >= self.deadline_ms
     }
 
     /// Notes which endpoints are at rest now, so that a retry skips them. Call this before [`step`]. `resting` looks an
     /// endpoint up in the isolate's cool-downs.
     pub(crate) fn skip_resting(&mut self, resting: impl Fn(&Target) -> bool) {
-        for (rests, target) in self.resting.iter_mut().zip(self.task.plan.targets()) {
+        for (rests, target) in self.is_resting.iter_mut().zip(self.task.plan.targets()) {
             *rests = resting(target);
         }
     }
@@ -169,8 +169,8 @@ impl Run {
     /// Notes which endpoints have a quota that doesn't allow the request now. Such an endpoint isn't asked, even if
     /// there is no other endpoint. Call this before [`step`].
     pub(crate) fn withhold(&mut self, mut refusal: impl FnMut(&Target) -> Option<Refusal>) {
-        for (withheld, target) in self.withheld.iter_mut().zip(self.task.plan.targets()) {
-            *withheld = refusal(target);
+        for (known_refusal, target) in self.quota_refusals.iter_mut().zip(self.task.plan.targets()) {
+            *known_refusal = refusal(target);
         }
     }
 
@@ -198,7 +198,7 @@ impl Run {
         let State::Stream { framer, .. } = &mut self.state else { return None };
         let rest = framer.take_pending();
         self.state = State::Piped;
-        self.armed = false;
+        self.has_timer = false;
         Some(rest)
     }
 
@@ -232,10 +232,11 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
+    /// Handles an event. Events of an earlier attempt are ignored.
     fn take(&mut self, event: Event) {
         let attempt = match &event {
             Event::Start => return self.start(),
-            Event::ClientGone => return self.client_gone(),
+            Event::ClientGone => return self.on_client_gone(),
             Event::Headers { attempt, .. }
             | Event::FetchError { attempt }
             | Event::Chunk { attempt, .. }
@@ -256,10 +257,10 @@ impl Step<'_> {
             Event::Headers { status, content_type, retry_after_ms, .. } => {
                 self.headers(status, content_type.as_deref(), retry_after_ms);
             }
-            Event::Chunk { bytes, .. } => self.chunk(bytes),
-            Event::Eof { .. } => self.eof(),
-            Event::FetchError { .. } | Event::BodyError { .. } => self.broken(),
-            Event::Timer { .. } => self.timer(),
+            Event::Chunk { bytes, .. } => self.on_chunk(bytes),
+            Event::Eof { .. } => self.on_eof(),
+            Event::FetchError { .. } | Event::BodyError { .. } => self.on_body_error(),
+            Event::Timer { .. } => self.on_timer(),
             Event::Start | Event::ClientGone => {}
         }
     }
@@ -272,6 +273,7 @@ impl Step<'_> {
         }
     }
 
+    /// The headers of the answer have arrived: decides how its body is read, or fails the attempt.
     fn headers(&mut self, status: u16, content_type: Option<&str>, retry_after_ms: Option<u64>) {
         if !matches!(self.run.state, State::AwaitHeaders) {
             return;
@@ -281,7 +283,7 @@ impl Step<'_> {
                 Some(fault) => self.fail_by(fault, status, true, retry_after_ms),
                 None => {
                     self.run.state = State::Refusal { status, retry_after_ms, held: Vec::new() };
-                    self.arm(ERROR_BODY_MS.min(self.left()));
+                    self.set_timer(ERROR_BODY_MS.min(self.left()));
                 }
             }
             return;
@@ -310,7 +312,8 @@ impl Step<'_> {
         }
     }
 
-    fn chunk(&mut self, bytes: Vec<u8>) {
+    /// A part of the body has arrived.
+    fn on_chunk(&mut self, bytes: Vec<u8>) {
         let idle = self.run.limits().idle.0;
         match &mut self.run.state {
             State::Refusal { held, .. } => {
@@ -321,7 +324,7 @@ impl Step<'_> {
             }
             State::Inspect { framer, .. } if !bytes.is_empty() => {
                 let framed = framer.push(bytes);
-                self.events(framed, false);
+                self.on_events(framed, false);
                 self.extend_deadline();
             }
             State::Stream { framer, .. } => {
@@ -330,7 +333,7 @@ impl Step<'_> {
                 if !framed.bytes.is_empty() {
                     self.run.deadline_ms = later(self.now, idle);
                 }
-                self.events(framed, true);
+                self.on_events(framed, true);
             }
             State::Hold { form, held, until_ms, .. } => {
                 self.run.deadline_ms = later(self.now, idle).min(*until_ms);
@@ -355,11 +358,12 @@ impl Step<'_> {
         }
     }
 
-    fn eof(&mut self) {
+    /// The body of the answer has ended cleanly.
+    fn on_eof(&mut self) {
         match &mut self.run.state {
             State::Refusal { .. } => self.refused(false),
-            State::AwaitHeaders => self.unanswered(),
-            State::Inspect { .. } | State::Stream { .. } => self.stream_ended(),
+            State::AwaitHeaders => self.fail_unanswered(),
+            State::Inspect { .. } | State::Stream { .. } => self.on_stream_end(),
             State::Hold { .. } => self.judge_complete(),
             State::Unary { nesting } if nesting.as_ref().is_none_or(Nesting::is_whole) => self.finish(),
             State::Unary { .. } => self.interrupt(End::Interrupted, &unexplained(), false),
@@ -368,30 +372,32 @@ impl Step<'_> {
         }
     }
 
-    fn broken(&mut self) {
+    /// The connection has failed before the answer was complete.
+    fn on_body_error(&mut self) {
         match &self.run.state {
             State::Refusal { .. } => self.refused(false),
             State::Stream { .. } | State::Piped | State::Unary { .. } => {
                 self.interrupt(End::Interrupted, &unexplained(), false);
             }
-            State::AwaitHeaders => self.unanswered(),
+            State::AwaitHeaders => self.fail_unanswered(),
             State::Inspect { .. } | State::Hold { .. } => self.fail(Outcome::Network, false, None),
             State::Ready | State::Pause { .. } | State::Done => {}
         }
     }
 
-    fn timer(&mut self) {
-        if !self.run.armed {
+    /// The timer has fired: sets it again if the deadline has moved, and otherwise fails or ends what took too long.
+    fn on_timer(&mut self) {
+        if !self.run.has_timer {
             return;
         }
-        self.run.armed = false;
+        self.run.has_timer = false;
         if self.now < self.run.deadline_ms {
             // The deadline has moved since the timer was set, because bytes arrived.
             let left = self.run.deadline_ms.saturating_sub(self.now);
-            return self.arm(u64::try_from(left).unwrap_or(0));
+            return self.set_timer(u64::try_from(left).unwrap_or(0));
         }
         match &self.run.state {
-            &State::Pause { target } if self.run.withheld[target].is_none() => self.send(target),
+            &State::Pause { target } if self.run.quota_refusals[target].is_none() => self.send(target),
             State::Pause { .. } => self.next(),
             State::Refusal { .. } => self.refused(true),
             // The answer is long and slow, so the held part is committed, and the rest is passed on as it arrives.
@@ -408,13 +414,14 @@ impl Step<'_> {
         }
     }
 
-    fn client_gone(&mut self) {
+    /// The client has closed its connection, so everything is stopped.
+    fn on_client_gone(&mut self) {
         match self.run.state {
             State::Done => return,
             State::Ready => {}
-            State::Pause { .. } => self.disarm(),
+            State::Pause { .. } => self.cancel_timer(),
             _ => {
-                self.disarm();
+                self.cancel_timer();
                 self.out.push(Action::Abort { attempt: self.run.current() });
             }
         }

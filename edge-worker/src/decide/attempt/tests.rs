@@ -60,7 +60,7 @@ impl Driver {
     fn begin(task: Task) -> Self {
         let mut driver = Self { run: Run::new(task), budget: Budget::new(0), now: 1_000 };
         let started = driver.step(Event::Start);
-        assert!(matches!(started[..], [Action::Send { attempt: 1, target: 0 }, Action::Arm { attempt: 1, .. }]));
+        assert!(matches!(started[..], [Action::Send { attempt: 1, target: 0 }, Action::SetTimer { attempt: 1, .. }]));
         driver
     }
 
@@ -103,7 +103,7 @@ fn stream() -> Driver {
 
 fn unary() -> Driver {
     let mut driver = Driver::new(Expect::Json);
-    assert_eq!(driver.headers(200, "application/json"), [Action::Arm { attempt: 1, after_ms: 60_000 }]);
+    assert_eq!(driver.headers(200, "application/json"), [Action::SetTimer { attempt: 1, after_ms: 60_000 }]);
     driver
 }
 
@@ -167,7 +167,7 @@ fn retried(actions: &[Action]) -> bool {
 
 /// Whether the answer was broken off after the commit, which counts as a fault of the endpoint.
 fn cut(actions: &[Action]) -> bool {
-    matches!(actions, [Action::Disarm { .. }, Action::CoolDown { fault: true, .. }, Action::CutStream])
+    matches!(actions, [Action::CancelTimer { .. }, Action::CoolDown { fault: true, .. }, Action::CutStream])
 }
 
 fn aborted(actions: &[Action]) -> bool {
@@ -206,7 +206,7 @@ fn retryable_statuses_fail_over_at_once() {
 #[test]
 fn an_error_of_the_client_is_passed_on_without_its_text() {
     let mut driver = Driver::new(Expect::Json);
-    assert_eq!(driver.headers(400, "application/json"), [Action::Arm { attempt: 1, after_ms: 2_000 }]);
+    assert_eq!(driver.headers(400, "application/json"), [Action::SetTimer { attempt: 1, after_ms: 2_000 }]);
     driver.chunk(
         r#"{"error":{"message":"CANARY","type":"invalid_request_error","code":"content_filter","param":"messages"}}"#,
     );
@@ -372,7 +372,7 @@ fn an_endpoint_that_began_to_rest_is_skipped() {
 #[test]
 fn a_client_that_leaves_aborts_without_penalty() {
     let gone = |mut driver: Driver| driver.step(Event::ClientGone);
-    let expected = [Action::Disarm { attempt: 1 }, Action::Abort { attempt: 1 }];
+    let expected = [Action::CancelTimer { attempt: 1 }, Action::Abort { attempt: 1 }];
     assert_eq!(gone(Driver::new(Expect::Json)), expected);
     assert_eq!(gone(stream()), expected);
     let mut committed = stream();
@@ -422,7 +422,7 @@ fn the_only_endpoint_is_asked_again_after_the_short_wait_that_it_asked_for() {
     let event =
         Event::Headers { attempt: 1, status: 503, content_type: None, packed: false, retry_after_ms: Some(900) };
     gone.step(event);
-    assert_eq!(gone.step(Event::ClientGone), [Action::Disarm { attempt: 1 }]);
+    assert_eq!(gone.step(Event::ClientGone), [Action::CancelTimer { attempt: 1 }]);
     assert!(gone.run.is_done());
     let mut others = Driver::with(Expect::Json, false, Limits { total: Millis(10_000), ..Limits::default() });
     let event =

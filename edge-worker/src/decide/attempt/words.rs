@@ -131,6 +131,7 @@ impl ErrorText {
         })
     }
 
+    /// Reads the code of an inner error.
     fn read_inner(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             if key == "code" && value.kind()? == Kind::String {
@@ -141,6 +142,7 @@ impl ErrorText {
         })
     }
 
+    /// The words that the client may see, with the meaning of the error.
     fn words(self) -> Words {
         let known = self.known();
         let text = self.text.as_deref().unwrap_or_default();
@@ -163,6 +165,7 @@ impl ErrorText {
         Words { kind, code, retry_after_ms: retry_after_ms(text), param: self.param, known, limit, sent }
     }
 
+    /// The meaning of the error, if it is one that is known: by its code and kind, or by phrases of its text.
     fn known(&self) -> Option<ErrorMeaning> {
         let names = [&self.code, &self.kind, &self.inner].into_iter().flatten();
         if let Some(known) = names.into_iter().find_map(|name| by_name(&name.to_ascii_lowercase())) {

@@ -38,12 +38,12 @@ pub(super) struct PriorityFields {
     /// Whether the request's path has the field `priority`, and whether it has the field `service_tier`.
     takes: (bool, bool),
     /// The fields that the client wrote.
-    given: Vec<Given>,
+    given: Vec<ClientField>,
 }
 
 /// A field that the client wrote.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Given {
+struct ClientField {
     key: &'static str,
     value: Range<usize>,
     /// From the key's opening quote to the end of the value.
@@ -67,7 +67,7 @@ impl PriorityFields {
         let before = text.get(..start).unwrap_or_default().trim_end().strip_suffix(',');
         let after = text.get(value.end..).unwrap_or_default();
         let after = after.trim_start().strip_prefix(',').map(|rest| text.len() - rest.len() - 1);
-        self.given.push(Given { key, field: start..value.end, value, commas: [before.map(str::len), after] });
+        self.given.push(ClientField { key, field: start..value.end, value, commas: [before.map(str::len), after] });
     }
 
     /// The edits that make the body state this priority: ranges of the body with their new text.
@@ -84,11 +84,11 @@ impl PriorityFields {
             }
             _ => None,
         };
-        let is_wanted = |given: &&Given| wanted.as_ref().is_some_and(|(wanted, _)| *wanted == given.key);
+        let is_wanted = |field: &&ClientField| wanted.as_ref().is_some_and(|(wanted, _)| *wanted == field.key);
         let replaced = self.given.iter().find(is_wanted);
-        let removed = removals(self.given.iter().filter(|given| !is_wanted(given)).collect());
+        let removed = removals(self.given.iter().filter(|field| !is_wanted(field)).collect());
         let edit = wanted.as_ref().map(|(key, text)| match replaced {
-            Some(given) => (given.value.clone(), Cow::Owned(text.clone())),
+            Some(field) => (field.value.clone(), Cow::Owned(text.clone())),
             None => (self.inside..self.inside, Cow::Owned(format!("\"{key}\":{text},"))),
         });
         removed.into_iter().map(|range| (range, Cow::Borrowed(""))).chain(edit).collect()
@@ -96,7 +96,7 @@ impl PriorityFields {
 }
 
 /// The ranges to cut out so that these fields are gone, and every field that stays has the commas that it needs.
-fn removals(mut removed: Vec<&Given>) -> Vec<Range<usize>> {
+fn removals(mut removed: Vec<&ClientField>) -> Vec<Range<usize>> {
     removed.sort_by_key(|given| given.field.start);
     // Each with the comma before it.
     let mut ranges: Vec<(Range<usize>, Option<usize>)> = Vec::new();

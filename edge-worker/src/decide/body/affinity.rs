@@ -136,6 +136,7 @@ struct Digest {
 }
 
 impl Digest {
+    /// Adds a text to the digest: its length, its beginning and its end.
     fn text(&mut self, text: &str) {
         if self.parts >= MAX_PARTS {
             return;

@@ -8,6 +8,7 @@ pub(crate) fn unknown(field: String) -> Failure {
     Failure::UnknownField { field, odd: FieldFault::Undocumented }
 }
 
+/// The failure to answer with. `field` makes the name of the field at fault.
 pub(super) fn failure(fault: BodyFault, field: impl FnOnce() -> String) -> Failure {
     let odd = |odd: FieldFault, field: String| Failure::UnknownField { field, odd };
     match fault {

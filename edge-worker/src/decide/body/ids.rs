@@ -62,12 +62,12 @@ impl ItemId {
 
 /// The ids of the items in the value at `range` of a body.
 pub(super) fn items(body: &str, range: Range<usize>) -> Vec<ItemId> {
-    let mut found = Vec::new();
+    let mut items = Vec::new();
     let value = body.get(range.clone()).unwrap_or_default();
     let finder = IdFinder { body, start: range.start };
     // The body is known to be JSON.
-    let _ = finder.visit(&mut Scan::new(value), &mut found);
-    found
+    let _ = finder.visit(&mut Scan::new(value), &mut items);
+    items
 }
 
 /// Searches a value for items.
@@ -78,16 +78,16 @@ struct IdFinder<'b> {
 }
 
 impl IdFinder<'_> {
-    fn visit(&self, scan: &mut Scan<'_>, found: &mut Vec<ItemId>) -> Result<(), InvalidJson> {
+    fn visit(&self, scan: &mut Scan<'_>, items: &mut Vec<ItemId>) -> Result<(), InvalidJson> {
         match scan.kind()? {
-            Kind::Array => scan.array(|item| self.visit(item, found)),
-            Kind::Object => self.item(scan, found),
+            Kind::Array => scan.array(|item| self.visit(item, items)),
+            Kind::Object => self.item(scan, items),
             _ => scan.skip().map(drop),
         }
     }
 
     /// Reads an item. Keys may be in upper or lower case, because some servers ignore case.
-    fn item(&self, scan: &mut Scan<'_>, found: &mut Vec<ItemId>) -> Result<(), InvalidJson> {
+    fn item(&self, scan: &mut Scan<'_>, items: &mut Vec<ItemId>) -> Result<(), InvalidJson> {
         let mut ids = Vec::new();
         let (mut is_reference, mut is_typed, mut may_be_empty) = (false, false, false);
         let (mut is_encrypted, mut has_content) = (false, false);
@@ -132,7 +132,7 @@ impl IdFinder<'_> {
             let member = self.member(&value);
             ItemId { id, holds: own.unwrap_or(holds), sent: Replacement::Same, value, member }
         };
-        found.extend(ids.into_iter().map(id));
+        items.extend(ids.into_iter().map(id));
         Ok(())
     }
 

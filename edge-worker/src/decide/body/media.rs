@@ -44,6 +44,7 @@ pub(super) fn is_media(text: &str) -> bool {
     is_of_media(text.trim_ascii()) && !is_playlist_text(text)
 }
 
+/// Whether a text may be media (an image, audio or a file) in base64, rather than words or a path.
 fn is_of_media(text: &str) -> bool {
     if text.is_empty() || is_data_url(text) {
         return true;

@@ -13,6 +13,7 @@ pub(super) fn pointer(text: &str, at: usize) -> String {
     out
 }
 
+/// Writes the path from this value to the value at the offset `at`.
 fn descend(scan: &mut Scan<'_>, at: usize, out: &mut String) -> Result<(), InvalidJson> {
     let mut index = 0;
     match scan.kind()? {
@@ -25,6 +26,7 @@ fn descend(scan: &mut Scan<'_>, at: usize, out: &mut String) -> Result<(), Inval
     }
 }
 
+/// Writes the name of a member, and descends into it, if it holds the offset `at`.
 fn step(value: &mut Scan<'_>, at: usize, out: &mut String, name: impl FnOnce() -> String) -> Result<(), InvalidJson> {
     value.kind()?;
     let mut inner = value.clone();

@@ -79,6 +79,7 @@ pub(super) fn is_public(url: &str) -> bool {
     is_port(port) && is_public_host(host)
 }
 
+/// Whether a host name or IPv4 address may lie in the public Internet.
 fn is_public_host(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let Some((before, last)) = host.rsplit_once('.') else { return false };

@@ -17,7 +17,7 @@ const GROUPS: &[&str] = &[
 ];
 
 /// Words that choose a kind of deployment or its location, if one of them is a whole part of a name.
-const CHOOSE: &[&str] =
+const CHOOSING_WORDS: &[&str] =
     &["locations", "global-standard", "globalstandard", "data-zone", "datazone", "datazonestandard"];
 
 /// Directions in names of clouds' regions.
@@ -95,9 +95,9 @@ pub(super) fn is_regional(name: &str) -> bool {
 
 /// Whether a name in lower case chooses a region.
 fn chooses_region(name: &str) -> bool {
-    let ends = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
-    let mut parts = name.split(ends).peekable();
-    let is_whole = !name.contains(ends);
+    let is_separator = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    let mut parts = name.split(is_separator).peekable();
+    let is_whole = !name.contains(is_separator);
     // Most names hold no direction.
     let may_hold_region = name.bytes().enumerate().any(|(at, byte)| {
         let begins = matches!(byte, b'e' | b'w' | b'n' | b's' | b'c');
@@ -105,9 +105,10 @@ fn chooses_region(name: &str) -> bool {
     });
     while let Some(part) = parts.next() {
         let is_arn = part == "arn" && parts.peek().is_some_and(|next| next.starts_with("aws"));
-        let begins = part.split_once('.').is_some_and(|(group, rest)| GROUPS.contains(&group) && !rest.is_empty());
-        let stands = !is_whole && (GROUPS.contains(&part) || CHOOSE.contains(&part));
-        if is_arn || begins || stands || may_hold_region && holds_region(part) {
+        let begins_with_group =
+            part.split_once('.').is_some_and(|(group, rest)| GROUPS.contains(&group) && !rest.is_empty());
+        let is_choosing = !is_whole && (GROUPS.contains(&part) || CHOOSING_WORDS.contains(&part));
+        if is_arn || begins_with_group || is_choosing || may_hold_region && holds_region(part) {
             return true;
         }
     }

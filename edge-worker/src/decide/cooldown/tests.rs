@@ -1,4 +1,4 @@
-//! Tests of which endpoints rest, for which sources, and for how long.
+//! Tests of which endpoints rest, for which senders, and for how long.
 
 use std::cell::Cell;
 
@@ -10,8 +10,8 @@ use crate::decide::plan::tests::{NOW, RULES};
 
 const CHAT: Path = &["chat", "completions"];
 const RESPONSES: Path = &["responses"];
-const ACME: Source = Source(1);
-const GLOBE: Source = Source(2);
+const ACME: Sender = Sender(1);
+const GLOBE: Sender = Sender(2);
 
 fn key(model: Option<&str>, path: Option<Path>) -> Key {
     let (region, endpoint) = (RegionId::parse("fra").unwrap(), EndpointId::parse("fra-1").unwrap());
@@ -36,7 +36,7 @@ fn a_rest_doubles_up_to_a_minute_and_serving_ends_it() {
     rests.rest(m(), ACME, Some(5_000), before);
     assert!(is(&rests, before) && !is(&rests, Timestamp(before.0 + 5_000)));
     rests.rest(m(), ACME, None, now);
-    rests.recovered(&key(Some("m"), Some(CHAT)), ACME);
+    rests.note_recovery(&key(Some("m"), Some(CHAT)), ACME);
     assert!(!is(&rests, now) && rests.rests.is_empty());
 }
 
@@ -44,25 +44,25 @@ fn a_rest_doubles_up_to_a_minute_and_serving_ends_it() {
 fn one_source_rests_for_itself_and_several_for_everybody() {
     let mut rests = CoolDowns::default();
     let target = key(Some("m"), Some(CHAT));
-    let others = Source(3);
-    let is = |rests: &CoolDowns, source, after: i64| rests.is_resting(&target, source, Timestamp(NOW.0 + after));
+    let others = Sender(3);
+    let is = |rests: &CoolDowns, sender, after: i64| rests.is_resting(&target, sender, Timestamp(NOW.0 + after));
     for failure in 0..50 {
         rests.rest(key(Some("m"), None), GLOBE, None, Timestamp(NOW.0 + failure));
     }
     assert!(is(&rests, GLOBE, 59_000) && !is(&rests, ACME, 50));
-    rests.recovered(&target, ACME);
+    rests.note_recovery(&target, ACME);
     rests.rest(key(Some("m"), None), ACME, None, Timestamp(NOW.0 + 100));
     assert!(is(&rests, ACME, 100) && !is(&rests, others, 100), "another client was served between the two failures");
     rests.rest(key(Some("m"), None), GLOBE, None, Timestamp(NOW.0 + 200));
     assert!(is(&rests, others, 200), "two clients failed and none was served since");
-    rests.recovered(&target, others);
+    rests.note_recovery(&target, others);
     assert!(
         !is(&rests, others, 201) && is(&rests, GLOBE, 201),
         "a served request of one client says nothing of another client's requests"
     );
-    rests.recovered(&target, ACME);
+    rests.note_recovery(&target, ACME);
     rests.rest(key(Some("m"), None), ACME, None, NOW);
-    rests.recovered(&target, GLOBE);
+    rests.note_recovery(&target, GLOBE);
     rests.rest(key(Some("m"), None), GLOBE, None, Timestamp(NOW.0 + 60_000));
     assert!(!is(&rests, others, 60_000), "a failure of a minute ago is over");
 }
@@ -72,11 +72,11 @@ fn a_path_rests_alone() {
     let mut rests = CoolDowns::default();
     rests.rest(key(Some("m"), Some(RESPONSES)), ACME, None, NOW);
     rests.rest(key(Some("m"), Some(RESPONSES)), GLOBE, None, NOW);
-    assert!(rests.is_resting(&key(Some("m"), Some(RESPONSES)), Source(3), NOW));
+    assert!(rests.is_resting(&key(Some("m"), Some(RESPONSES)), Sender(3), NOW));
     assert!(!rests.is_resting(&key(Some("m"), Some(CHAT)), ACME, NOW));
     assert!(!rests.is_resting(&key(Some("n"), Some(RESPONSES)), ACME, NOW));
     let table = Table::compile(RULES.as_bytes()).unwrap();
-    let cooling = |path, source| rests.local(&table, path, source, NOW).cooling.len();
+    let cooling = |path, sender| rests.local(&table, path, sender, NOW).cooling.len();
     assert_eq!([cooling(Some(RESPONSES), None), cooling(Some(CHAT), Some(ACME)), cooling(None, None)], [1, 0, 0]);
 }
 
@@ -98,8 +98,8 @@ fn a_wish_is_honoured_up_to_a_minute_and_reaches_steering() {
 fn what_is_remembered_is_bounded_and_a_flood_pushes_out_its_own() {
     let mut rests = CoolDowns::default();
     rests.rest(key(Some("theirs"), None), GLOBE, None, NOW);
-    for source in [GLOBE, Source(3)] {
-        rests.rest(key(Some("all"), None), source, None, NOW);
+    for sender in [GLOBE, Sender(3)] {
+        rests.rest(key(Some("all"), None), sender, None, NOW);
     }
     for model in 0..5_000 {
         rests.rest(key(Some(&model.to_string()), None), ACME, Some(60_000), NOW);
@@ -107,13 +107,13 @@ fn what_is_remembered_is_bounded_and_a_flood_pushes_out_its_own() {
     assert!(rests.rests.len() <= MAX);
     assert!(rests.is_resting(&key(Some("all"), None), ACME, NOW));
     assert!(rests.is_resting(&key(Some("theirs"), None), GLOBE, NOW));
-    for source in 0..1_000 {
-        rests.rest(key(Some("all"), None), Source(source), None, NOW);
+    for sender in 0..1_000 {
+        rests.rest(key(Some("all"), None), Sender(sender), None, NOW);
     }
-    assert!(rests.rests.values().all(|rests| rests.by_source.len() <= MAX_SOURCES));
+    assert!(rests.rests.values().all(|rests| rests.by_sender.len() <= MAX_SOURCES));
 }
 
-/// The failures of one source change nothing for other sources, as long as these are served or send nothing.
+/// The failures of one sender change nothing for other senders, as long as these are served or send nothing.
 #[test]
 fn a_noisy_source_changes_nothing_for_others() {
     let event = (any::<bool>(), 0..3usize, any::<bool>(), proptest::option::of(0..90_000u64), 0..3_000i64);
@@ -128,15 +128,15 @@ fn a_noisy_source_changes_nothing_for_others() {
                 if fails {
                     rests.rest(key.clone(), GLOBE, rest, now);
                 } else {
-                    rests.recovered(&key, ACME);
+                    rests.note_recovery(&key, ACME);
                 }
-                prop_assert!(!rests.is_resting(&key, ACME, now) && !rests.is_resting(&key, Source(9), now));
+                prop_assert!(!rests.is_resting(&key, ACME, now) && !rests.is_resting(&key, Sender(9), now));
                 own.set(own.get() + u32::from(rests.is_resting(&key, GLOBE, now)));
             }
             Ok(())
         })
         .unwrap();
-    println!("noisy sources: {}, rests of their own: {}", cases.get(), own.get());
+    println!("noisy senders: {}, rests of their own: {}", cases.get(), own.get());
     assert!(own.get() > 1_000);
 }
 

@@ -45,6 +45,7 @@ fn folded(text: &str) -> impl Iterator<Item = char> {
     text.chars().map(fold)
 }
 
+/// The letter in lower case. Some servers also take a few other letters for ASCII letters.
 fn fold(c: char) -> char {
     match c {
         '\u{17f}' => 's',

@@ -72,6 +72,7 @@ fn is_utf8(charset: &str) -> bool {
     ["utf-8", "utf8", "us-ascii", "ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known))
 }
 
+/// The text of bytes in UTF-8 or Latin-1; `None` for another character set.
 fn decoded(charset: &str, bytes: &[u8]) -> Option<String> {
     if is_utf8(charset) {
         return core::str::from_utf8(bytes).ok().map(str::to_owned);

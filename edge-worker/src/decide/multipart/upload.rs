@@ -28,7 +28,7 @@ pub(crate) enum UploadKind {
 
 impl UploadKind {
     /// The part of the form that is streamed.
-    fn streams(self) -> &'static str {
+    fn file_field(self) -> &'static str {
         match self {
             Self::File => "file",
             Self::Part => "data",
@@ -61,7 +61,7 @@ pub(crate) struct Upload {
     /// Checks the lines of a batch, if the service allows batches.
     lines: Option<BatchInput>,
     /// The first mistake in a line. It is kept until the purpose says whether the file is a batch's input.
-    wrong: Option<Failure>,
+    line_failure: Option<Failure>,
 }
 
 impl Upload {
@@ -86,7 +86,7 @@ impl Upload {
             begun: false,
             is_batch: None,
             lines: None,
-            wrong: None,
+            line_failure: None,
         })
     }
 
@@ -147,9 +147,10 @@ impl Upload {
         Ok(out)
     }
 
+    /// Begins a part of the form: checks its name, and writes its head if it is the file.
     fn begin(&mut self, head: Head, out: &mut Vec<u8>) -> Result<(), Failure> {
         let name = head.name.to_ascii_lowercase();
-        for known in [self.kind.streams(), "purpose"] {
+        for known in [self.kind.file_field(), "purpose"] {
             // Some servers read `purpose[]` as a second purpose.
             if field::base(&name) == known && name != known {
                 return Err(fault::unknown(head.name));
@@ -161,11 +162,11 @@ impl Upload {
         if self.seen.contains(&name) {
             return Err(Failure::DuplicateKey { key: head.name });
         }
-        let is_file = name == self.kind.streams();
+        let is_file = name == self.kind.file_field();
         self.seen.push(name);
         if is_file {
             if head.is_of_another_charset() && self.lines.is_some() && self.is_batch != Some(false) {
-                self.judged(Err(bad(OTHER_CHARSET)), out)?;
+                self.take_line_result(Err(bad(OTHER_CHARSET)), out)?;
             }
             let filename = head.filename.or_else(|| Some("file".to_owned()));
             self.write_head(out, &Head { filename, ..head });
@@ -178,16 +179,17 @@ impl Upload {
         Ok(())
     }
 
+    /// Checks a plain field of the form.
     fn check(&mut self, head: &Head, value: &[u8]) -> Result<(), Failure> {
         let text = core::str::from_utf8(value).map_err(|_| Failure::BadForm { what: "a field isn't UTF-8" })?;
         if head.name == "purpose" {
             check_purpose(text, self.allow.contains(&Allowance::Batch))?;
             let is_batch = text.starts_with("batch");
             self.is_batch = Some(is_batch);
-            let wrong = self.wrong.take().filter(|_| is_batch);
+            let line_failure = self.line_failure.take().filter(|_| is_batch);
             let has_changed = self.lines.as_ref().is_some_and(BatchInput::has_changed);
-            if let Some(wrong) = wrong {
-                return Err(wrong);
+            if let Some(line_failure) = line_failure {
+                return Err(line_failure);
             }
             if !is_batch && has_changed {
                 return Err(Failure::BadForm { what: ORDER });
@@ -201,34 +203,38 @@ impl Upload {
 
     /// Takes bytes of the file.
     fn file(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
-        let Some(lines) = self.lines.as_mut().filter(|_| self.is_batch != Some(false) && self.wrong.is_none()) else {
+        let Some(lines) = self.lines.as_mut().filter(|_| self.is_batch != Some(false) && self.line_failure.is_none())
+        else {
             out.extend_from_slice(data);
             return Ok(());
         };
         let passed = lines.pass(data, out);
-        self.judged(passed, out)
+        self.take_line_result(passed, out)
     }
 
+    /// Ends the file: checks its last line, if it has lines to check.
     fn end_file(&mut self, out: &mut Vec<u8>) -> Result<(), Failure> {
-        let Some(lines) = self.lines.as_mut().filter(|_| self.is_batch != Some(false) && self.wrong.is_none()) else {
+        let Some(lines) = self.lines.as_mut().filter(|_| self.is_batch != Some(false) && self.line_failure.is_none())
+        else {
             return Ok(());
         };
         let passed = lines.finish(out);
-        self.judged(passed, out)
+        self.take_line_result(passed, out)
     }
 
     /// Handles the result of checking lines. A wrong line matters only if the file is a batch's input. Until that is
     /// known, the first mistake is kept, and the rest of the file passes unchanged.
-    fn judged(&mut self, passed: Result<(), Failure>, out: &mut Vec<u8>) -> Result<(), Failure> {
-        let Err(wrong) = passed else { return Ok(()) };
-        if self.is_batch.is_some() || wrong == Failure::Busy {
-            return Err(wrong);
+    fn take_line_result(&mut self, passed: Result<(), Failure>, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let Err(failure) = passed else { return Ok(()) };
+        if self.is_batch.is_some() || failure == Failure::Busy {
+            return Err(failure);
         }
-        self.wrong = Some(wrong);
+        self.line_failure = Some(failure);
         out.extend(self.lines.as_mut().map(BatchInput::take_held).unwrap_or_default());
         Ok(())
     }
 
+    /// Writes the head of a part, with a boundary before it.
     fn write_head(&mut self, out: &mut Vec<u8>, head: &Head) {
         write_head(out, &self.boundary, head, !core::mem::replace(&mut self.begun, true));
     }

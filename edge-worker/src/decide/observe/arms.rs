@@ -1,5 +1,6 @@
-//! What the arms of rollouts are judged by, in one isolate. Takes attempts; returns the counts of each arm since the
-//! last batch. Called by [`super::Collector`].
+//! Counts the attempts by which rollouts are judged, in one isolate (a running instance of the Worker). A rollout
+//! replaces something old by something new for a part of the sessions; its arms are its old and its new side. Takes
+//! attempts; returns the counts of each arm since the last batch. Called by [`super::Collector`].
 //!
 //! A tenant adds at most [`MOST_OF_TENANT`] attempts to a region of a service between two batches. Its requests
 //! resemble each other, so beyond that they would pretend to be more evidence than they are. Which attempts are judged
@@ -15,12 +16,13 @@ use bailiwick_rules::table::TenantIndex;
 
 /// The most attempts of one tenant at one region of a service that are judged between two batches, both arms together.
 const MOST_OF_TENANT: u32 = 16;
-/// The most tenants, each at one region of a service, that are told apart between two batches. Others aren't judged.
+/// The most tenants, each at one region of a service, that are counted between two batches. Attempts of further tenants
+/// aren't judged.
 const MOST_TENANTS: usize = 4_096;
 
 /// Which attempts of a request are judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Judged {
+pub(crate) struct JudgedAttempts {
     /// A bit for each attempt. A request has a few at most; further ones aren't judged.
     bits: u32,
     attempts: u32,
@@ -28,8 +30,8 @@ pub(crate) struct Judged {
     bytes: usize,
 }
 
-impl Judged {
-    /// Notes the next attempt, of a request of so many bytes.
+impl JudgedAttempts {
+    /// Notes the next attempt. `bytes` is the size of the request.
     pub(crate) fn note(&mut self, is_judged: bool, bytes: usize) {
         self.bytes = self.bytes.max(bytes);
         if is_judged && self.attempts < u32::BITS {
@@ -55,6 +57,7 @@ impl Judged {
 #[derive(Debug, Default)]
 pub(super) struct Arms {
     counts: BTreeMap<(ServiceId, RegionId), BTreeMap<Arm, Counts>>,
+    /// How many attempts of each tenant asked to be judged since the last batch.
     admitted: BTreeMap<(ServiceId, RegionId, TenantIndex), u32>,
 }
 
@@ -84,17 +87,17 @@ impl Arms {
     /// Takes the counts of all arms.
     pub(super) fn take(&mut self) -> Vec<ArmCounts> {
         self.admitted.clear();
-        let mut taken = Vec::new();
+        let mut all = Vec::new();
         for ((service, region), arms) in core::mem::take(&mut self.counts) {
             let (service, region) = (&service, &region);
-            taken.extend(arms.into_iter().map(|(arm, counts)| ArmCounts {
+            all.extend(arms.into_iter().map(|(arm, counts)| ArmCounts {
                 service: service.clone(),
                 region: region.clone(),
                 arm: arm.to_string(),
                 counts,
             }));
         }
-        taken
+        all
     }
 }
 
@@ -166,7 +169,7 @@ mod tests {
 
     #[test]
     fn with_too_many_tenants_or_regions_both_arms_are_left_out_alike() {
-        // More tenants than are told apart. Those that come first are judged in both arms.
+        // More tenants than are counted. Those that come first are judged in both arms.
         let [old, new] = shares_of_a_flood(5_000);
         println!("a flood among 5,000 tenants: {old:.4} of the old arm, {new:.4} of the new one");
         assert!((old - new).abs() < 0.01, "{old} {new}");
@@ -180,13 +183,15 @@ mod tests {
             arms.count(&at(nth, "new"), |counts| Counts::bump(&mut counts.attempts, "committed"));
         }
         let taken = arms.take();
-        let of = |arm: &str| -> Vec<_> { taken.iter().filter(|one| one.arm == arm).map(|one| &one.region).collect() };
+        let of = |arm: &str| -> Vec<_> {
+            taken.iter().filter(|counts| counts.arm == arm).map(|counts| &counts.region).collect()
+        };
         assert_eq!((taken.len(), of("old")), (Batch::MAX_ARMS, of("new")));
     }
 
     #[test]
     fn each_attempt_is_judged_or_not() {
-        let mut judged = Judged::default();
+        let mut judged = JudgedAttempts::default();
         for nth in 0..100 {
             judged.note(nth % 3 == 1, nth);
         }
@@ -200,7 +205,8 @@ mod tests {
         for arm in [Some("old"), Some("new"), Some("new"), None, Some("other")] {
             arms.count(&key(arm), |counts| Counts::bump(&mut counts.attempts, "committed"));
         }
-        let taken: Vec<_> = arms.take().into_iter().map(|one| (one.arm, one.counts.attempts["committed"])).collect();
+        let taken: Vec<_> =
+            arms.take().into_iter().map(|entry| (entry.arm, entry.counts.attempts["committed"])).collect();
         assert_eq!(taken, [("old".to_owned(), 1), ("new".to_owned(), 2)]);
         assert!(arms.take().is_empty());
     }

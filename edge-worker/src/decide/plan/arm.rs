@@ -1,8 +1,9 @@
 //! What a rollout changes in a plan. Takes a region and the request; returns the part that each of its endpoints has in
-//! the rollout. Called by `plan` for every region, which by itself decides that the region may be asked at all.
+//! the rollout. Called by `plan` for every region, which by itself decides that the region may be asked at all. The
+//! arms of a rollout are its two sides: the requests that get the old thing, and those that get the new thing.
 
 use bailiwick_rules::id::{EndpointId, RegionId};
-use bailiwick_rules::rollout::{Arm, Asked, Choice, Role, arm_at, is_trial, role};
+use bailiwick_rules::rollout::{Arm, Choice, RequestedEndpoint, Role, arm_at, is_trial, role};
 use bailiwick_rules::rules::Endpoint;
 use bailiwick_rules::table::{RegionIndex, Rollout, Table};
 
@@ -23,7 +24,7 @@ pub(super) struct Arms<'t> {
 }
 
 /// What an endpoint does in a rollout.
-pub(super) struct Part<'t> {
+pub(super) struct RolloutPart<'t> {
     /// The arm that it serves.
     pub(super) arm: Arm,
     /// The endpoint's name of the model in this arm, if the rollout replaces it.
@@ -45,25 +46,25 @@ impl<'t> Arms<'t> {
     pub(super) fn at(
         table: &'t Table,
         region: RegionIndex,
-        wanted: &PlanRequest<'t>,
+        request: &PlanRequest<'t>,
         pinned: Option<&'t EndpointId>,
     ) -> Option<Self> {
-        let own = wanted.rollout.map(|rollout| {
+        let rollout = request.rollout.map(|rollout| {
             // An operator may try an arm before the region has a share.
-            let arm = wanted.arm.or_else(|| {
-                let version = wanted.choice.map(|choice| choice.version);
-                arm_at(rollout, region, wanted.affinity, version)
+            let arm = request.arm.or_else(|| {
+                let version = request.choice.map(|choice| choice.version);
+                arm_at(rollout, region, request.affinity, version)
             });
             (rollout, arm)
         });
         (!table.rollouts().is_empty()).then_some(Self {
             table,
             region,
-            own,
-            model: wanted.model,
-            choice: wanted.choice,
+            own: rollout,
+            model: request.model,
+            choice: request.choice,
             pinned,
-            only: wanted.arm,
+            only: request.arm,
         })
     }
 
@@ -75,16 +76,17 @@ impl<'t> Arms<'t> {
     ///
     /// # Errors
     /// If the request may not be sent to it.
-    pub(super) fn of(&self, endpoint: &EndpointId, call: Option<&str>) -> Result<Option<Part<'t>>, Skip> {
+    pub(super) fn of(&self, endpoint: &EndpointId, call: Option<&str>) -> Result<Option<RolloutPart<'t>>, Skip> {
         let part = self.part(endpoint, call)?;
-        // Whoever wants one arm gets no other, also where that is in better health.
+        // An operator who asks for one arm doesn't get the other, even if that is in better health.
         match self.only.is_none() || part.as_ref().map(|part| part.arm) == self.only {
             true => Ok(part),
             false => Err(Skip::Arm),
         }
     }
 
-    fn part(&self, endpoint: &EndpointId, call: Option<&str>) -> Result<Option<Part<'t>>, Skip> {
+    /// As [`Arms::of`], but without the check against the arm that an operator asked for.
+    fn part(&self, endpoint: &EndpointId, call: Option<&str>) -> Result<Option<RolloutPart<'t>>, Skip> {
         let closed = || match self.pinned == Some(endpoint) {
             // What the new arm has made stays where it is.
             true => Ok(None),
@@ -93,11 +95,11 @@ impl<'t> Arms<'t> {
         let Some((rollout, arm)) = self.own else {
             return if self.table.is_rolled_out(self.region, endpoint) { closed() } else { Ok(None) };
         };
-        match role(rollout, self.region_id(), arm, Asked { endpoint, model: self.model, call }) {
-            Role::Apart if self.table.is_rolled_out(self.region, endpoint) => closed(),
-            Role::Apart => Ok(None),
+        match role(rollout, self.region_id(), arm, RequestedEndpoint { endpoint, model: self.model, call }) {
+            Role::Unaffected if self.table.is_rolled_out(self.region, endpoint) => closed(),
+            Role::Unaffected => Ok(None),
             Role::Closed => closed(),
-            Role::Serves { arm: serves, model, stands_for, is_last } => Ok(Some(Part {
+            Role::Serves { arm: serves, model, stands_for, is_last } => Ok(Some(RolloutPart {
                 arm: serves,
                 model,
                 stands_for: stands_for.and_then(|id| self.endpoint(id)),
@@ -116,15 +118,15 @@ impl<'t> Arms<'t> {
 
     fn endpoint(&self, id: &EndpointId) -> Option<(&'t EndpointId, &'t Endpoint)> {
         let endpoints = &self.table.region(self.region).endpoints;
-        endpoints.iter().find(|(one, _)| one == id).map(|(id, endpoint)| (id, endpoint))
+        endpoints.iter().find(|(own, _)| own == id).map(|(id, endpoint)| (id, endpoint))
     }
 }
 
-impl Part<'_> {
+impl RolloutPart<'_> {
     /// The endpoint with the names of models that it has in this arm.
-    pub(super) fn endpoint(&self, endpoint: &Endpoint, wanted: &PlanRequest<'_>) -> Endpoint {
+    pub(super) fn endpoint(&self, endpoint: &Endpoint, request: &PlanRequest<'_>) -> Endpoint {
         let mut endpoint = endpoint.clone();
-        if let (Some(name), Some(model), Some(models)) = (self.model, wanted.model, &mut endpoint.models) {
+        if let (Some(name), Some(model), Some(models)) = (self.model, request.model, &mut endpoint.models) {
             models.insert(model.to_owned(), name.to_owned());
         }
         endpoint

@@ -48,8 +48,10 @@ pub(crate) fn home(
         {
             failure = Failure::ModelNotFound { model: model.to_owned() };
         }
-        let keyed = able.filter(|(_, one)| one.secret.as_ref().is_none_or(|secret| has_secret(secret.as_str())));
-        let best = keyed.min_by_key(|(id, one)| (one.priority, score(affinity, &region.id, id, one), id.clone()));
+        let keyed =
+            able.filter(|(_, endpoint)| endpoint.secret.as_ref().is_none_or(|secret| has_secret(secret.as_str())));
+        let best = keyed
+            .min_by_key(|(id, endpoint)| (endpoint.priority, score(affinity, &region.id, id, endpoint), id.clone()));
         if let Some((endpoint, _)) = best {
             return Ok(Place { region: index, endpoint: endpoint.clone() });
         }

@@ -1,5 +1,5 @@
 //! Plans that keep to one place: the endpoint that has what a request is about, or the region that an operator names.
-//! Called by `prepare`.
+//! Called by `prepare`. A fence is the list of the regions that may process a client's data.
 
 use bailiwick_rules::steer::{Conditions, Local, Ranked, Reason, Steering};
 use bailiwick_rules::table::Table;
@@ -21,7 +21,7 @@ impl Plan {
     pub(crate) fn pinned(
         table: &Table,
         steering: &Steering,
-        wanted: &PlanRequest<'_>,
+        request: &PlanRequest<'_>,
         has_secret: impl Fn(&str) -> bool,
         place: &Place,
     ) -> Result<Self, Failure> {
@@ -31,10 +31,10 @@ impl Plan {
             let endpoints = &table.region(place.region).endpoints;
             let here = endpoints
                 .iter()
-                .find(|(id, endpoint)| *id == place.endpoint && model_at(endpoint, wanted.model).is_some());
-            let inner = here.and_then(|(_, endpoint)| lacks(endpoint, wanted.needs));
-            let own = || Failure::ModelNotFound { model: wanted.model.unwrap_or_default().to_owned() };
-            inner.map_or_else(own, NamedModel::not_found)
+                .find(|(id, endpoint)| *id == place.endpoint && model_at(endpoint, request.model).is_some());
+            let inner = here.and_then(|(_, endpoint)| lacks(endpoint, request.needs));
+            let no_such_model = || Failure::ModelNotFound { model: request.model.unwrap_or_default().to_owned() };
+            inner.map_or_else(no_such_model, NamedModel::not_found)
         };
         match steering.withheld.iter().find(|withheld| here(&withheld.ranked)).map(|withheld| withheld.reason) {
             // What only this endpoint has is asked for there, whatever it runs now.
@@ -47,14 +47,14 @@ impl Plan {
         }
         let mut plan = Self { targets: Vec::new(), skipped: Vec::new() };
         let none_rest = Local::default();
-        let wanted = &PlanRequest { conditions: Conditions { local: &none_rest, ..wanted.conditions }, ..*wanted };
-        plan.add_region(table, fenced, (wanted, None), &has_secret, Some(&place.endpoint));
+        let request = &PlanRequest { conditions: Conditions { local: &none_rest, ..request.conditions }, ..*request };
+        plan.add_region(table, fenced, (request, None), &has_secret, Some(&place.endpoint));
         plan.targets.retain(|target| target.id == place.endpoint);
         plan.skipped.retain(|skipped| skipped.endpoint == place.endpoint);
         match (plan.targets.is_empty(), plan.skipped.first()) {
             (false, _) => Ok(plan),
             (true, Some(Skipped { why: Skip::NoModel, .. })) => Err(no_model()),
-            (true, Some(Skipped { why: Skip::Engine, .. })) => Err(no_engine(wanted.needs)),
+            (true, Some(Skipped { why: Skip::Engine, .. })) => Err(no_engine(request.needs)),
             (true, _) => Err(Failure::RegionUnavailable),
         }
     }
@@ -68,20 +68,20 @@ impl Plan {
     pub(crate) fn in_region(
         table: &Table,
         steering: &Steering,
-        wanted: &PlanRequest<'_>,
+        request: &PlanRequest<'_>,
         has_secret: impl Fn(&str) -> bool,
         pin: Pin,
     ) -> Result<Self, Failure> {
         let here = |ranked: &Ranked| ranked.fenced.region == pin.region;
         let fenced = steering.fence().find(|ranked| here(ranked)).ok_or(Failure::PinOutside)?.fenced;
-        if pin.arm.is_some() && wanted.rollout.is_some_and(|rollout| rollout.bundle().is_some()) {
+        if pin.arm.is_some() && request.rollout.is_some_and(|rollout| rollout.bundle().is_some()) {
             return Err(Failure::BadPin { wrong: PinFault::Bundle });
         }
         let mut plan = Self { targets: Vec::new(), skipped: Vec::new() };
         let none_rest = Local::default();
-        let conditions = Conditions { local: &none_rest, ..wanted.conditions };
-        let wanted = &PlanRequest { conditions, arm: pin.arm, ..*wanted };
-        plan.add_region(table, fenced, (wanted, None), &has_secret, None);
+        let conditions = Conditions { local: &none_rest, ..request.conditions };
+        let request = &PlanRequest { conditions, arm: pin.arm, ..*request };
+        plan.add_region(table, fenced, (request, None), &has_secret, None);
         // Where the rules have no rollout, nothing has an arm.
         if pin.arm.is_some() && table.rollouts().is_empty() {
             return Err(Failure::BadPin { wrong: PinFault::Arm });
@@ -91,9 +91,9 @@ impl Plan {
             false => Ok(plan),
             true if pin.arm.is_some() && skips(Skip::Arm) => Err(Failure::BadPin { wrong: PinFault::Arm }),
             true if plan.skipped.iter().all(|skipped| skipped.why == Skip::NoModel) => {
-                Err(Failure::ModelNotFound { model: wanted.model.unwrap_or_default().to_owned() })
+                Err(Failure::ModelNotFound { model: request.model.unwrap_or_default().to_owned() })
             }
-            true if skips(Skip::Engine) => Err(no_engine(wanted.needs)),
+            true if skips(Skip::Engine) => Err(no_engine(request.needs)),
             true => Err(Failure::RegionUnavailable),
         }
     }

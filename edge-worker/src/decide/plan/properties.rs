@@ -95,15 +95,17 @@ fn whatever_loads_quotas_and_tiers_say_nothing_outside_the_fence_is_asked() {
             let by = *random.pick(&["a", "b", "c", "d", "none"]);
             let choice = version.and_then(|digits| Version::parse(&digits));
             let choice = choice.map(|version| Choice { version, region: table.region_named(by) });
-            let wanted =
+            let request =
                 PlanRequest { rollout, model: ask.model, needs: &needs, conditions, arm: None, choice, affinity };
-            pinned += check_pin(&mut random, &table, &ranking, &steering, &wanted, seed);
-            let Ok(mut plan) = Plan::from_steering(&table, ask.service, &steering, &wanted, |_| true) else { continue };
+            pinned += check_pin(&mut random, &table, &ranking, &steering, &request, seed);
+            let Ok(mut plan) = Plan::from_steering(&table, ask.service, &steering, &request, |_| true) else {
+                continue;
+            };
             let tenant = ask.client.tenant.map(|tenant| table.tenant(tenant));
             plan.set_tier(tenant.and_then(|tenant| table.tier_of(tenant)));
             planned += 1;
             check(&table, &ranking, &steering, &plan, seed);
-            check_arms(&table, &wanted, &plan, seed);
+            check_arms(&table, &request, &plan, seed);
             let of = |arm: Arm| plan.targets().iter().any(|target| target.arm() == Some(arm));
             arms = [arms[0] + u32::from(of(Arm::Old)), arms[1] + u32::from(of(Arm::New))];
             let loads: Vec<Option<Ratio>> =
@@ -132,21 +134,21 @@ fn check_pin(
     table: &Table,
     ranking: &Ranking,
     steering: &Steering,
-    wanted: &PlanRequest<'_>,
+    request: &PlanRequest<'_>,
     seed: u64,
 ) -> u32 {
     let name = random.pick(table.regions()).id.clone();
     let region = table.region_named(name.as_str()).unwrap();
     let pin = Pin { region, arm: *random.pick(&[None, None, Some(Arm::Old), Some(Arm::New)]) };
     let is_fenced = ranking.order.iter().any(|ranked| ranked.fenced.region == region);
-    match Plan::in_region(table, steering, wanted, |_| true, pin) {
+    match Plan::in_region(table, steering, request, |_| true, pin) {
         Ok(plan) => {
             assert!(is_fenced && !plan.targets().is_empty(), "seed {seed}: {} is outside", table.region(region).id);
             for target in plan.targets() {
                 assert_eq!(target.region(), region, "seed {seed}: a pin keeps to its region");
                 assert!(pin.arm.is_none() || target.arm() == pin.arm, "seed {seed}: a pin keeps to its arm");
             }
-            let is_of_bundle = wanted.rollout.is_some_and(|rollout| rollout.bundle().is_some());
+            let is_of_bundle = request.rollout.is_some_and(|rollout| rollout.bundle().is_some());
             assert!(pin.arm.is_none() || !is_of_bundle, "seed {seed}: a pin chooses no bundle's version");
             1
         }
@@ -159,12 +161,12 @@ fn check_pin(
 
 /// The new endpoint of a rollout is asked only by its service, in regions that have begun; and a model's name is
 /// replaced only in the new arm. Which version of a bundle the application names decides its arm, and nothing else.
-fn check_arms(table: &Table, wanted: &PlanRequest<'_>, plan: &Plan, seed: u64) {
+fn check_arms(table: &Table, request: &PlanRequest<'_>, plan: &Plan, seed: u64) {
     for target in plan.targets() {
-        let share = wanted.rollout.and_then(|rollout| rollout.share(target.region()));
+        let share = request.rollout.and_then(|rollout| rollout.share(target.region()));
         assert!(target.arm().is_none() || share.is_some(), "seed {seed}: an arm where nothing has begun");
-        if let Some((rollout, (_, to))) = wanted.rollout.and_then(|rollout| Some((rollout, rollout.bundle()?))) {
-            let choice = wanted.choice.filter(|_| share.is_some());
+        if let Some((rollout, (_, to))) = request.rollout.and_then(|rollout| Some((rollout, rollout.bundle()?))) {
+            let choice = request.choice.filter(|_| share.is_some());
             let arm = match choice.map(|choice| choice.version) {
                 Some(version) if version == to => Some(Arm::New),
                 Some(version) if rollout.pin(target.region()) == Some(version) => Some(Arm::Old),
@@ -179,7 +181,7 @@ fn check_arms(table: &Table, wanted: &PlanRequest<'_>, plan: &Plan, seed: u64) {
             assert_eq!(target.arm(), Some(Arm::New), "seed {seed}: the new endpoint is for the new arm");
         }
         let is_new = target.model().is_some_and(|name| name.starts_with("new-"));
-        let is_of_model = wanted.rollout.is_some_and(|one| matches!(one.rule.change, Change::Model { .. }));
+        let is_of_model = request.rollout.is_some_and(|rollout| matches!(rollout.rule.change, Change::Model { .. }));
         assert_eq!(is_new, is_of_model && target.arm() == Some(Arm::New), "seed {seed}: the arm's name of the model");
     }
 }

@@ -81,15 +81,17 @@ fn plan_of(table: &Table, service: &str, model: &str, (session, choice): (&str, 
     let steering = steer(table, &ask, &conditions);
     let rollout = table.rollout_of(service);
     let (model, needs, affinity) = (Some(model), &Needs::default(), session);
-    let wanted = PlanRequest { rollout, model, needs, conditions, arm: None, choice, affinity };
-    Plan::from_steering(table, service, &steering, &wanted, |_| true).unwrap()
+    let request = PlanRequest { rollout, model, needs, conditions, arm: None, choice, affinity };
+    Plan::from_steering(table, service, &steering, &request, |_| true).unwrap()
 }
 
 /// Region, endpoint, the name of the model that is sent, and the arm, of each target.
-fn told(plan: &Plan) -> Vec<(&str, &str, &str, Option<Arm>)> {
+fn targets_of(plan: &Plan) -> Vec<(&str, &str, &str, Option<Arm>)> {
     plan.targets()
         .iter()
-        .map(|one| (one.region_id().as_str(), one.id().as_str(), one.model().unwrap_or_default(), one.arm()))
+        .map(|target| {
+            (target.region_id().as_str(), target.id().as_str(), target.model().unwrap_or_default(), target.arm())
+        })
         .collect()
 }
 
@@ -113,7 +115,7 @@ fn a_model_gets_its_new_name_in_the_new_arm_alone() {
                 ("fra", _) => (Some(Arm::Old), "bf16"),
                 _ => (None, "bf16"),
             };
-            assert_eq!((target.arm(), target.model()), (arm, Some(name)), "{:?}", told(&plan));
+            assert_eq!((target.arm(), target.model()), (arm, Some(name)), "{:?}", targets_of(&plan));
             assert_eq!(target.is_trial(), arm == Some(Arm::New));
             // Names in bodies and answers agree with it.
             assert_eq!(target.call("large"), Some(name));
@@ -153,11 +155,11 @@ fn the_new_endpoint_takes_the_place_of_the_old_one_which_helps_out() {
         assert!(old.targets().iter().all(|target| target.id().as_str() != "c" && target.arm().is_none()));
         assert!(old.skipped().iter().all(|skipped| skipped.why == Skip::Arm) && old.skipped().len() == 2);
         let now = plan(&half, "chat", "large", &session);
-        let (then, now) = (told(&old), told(&now));
+        let (then, now) = (targets_of(&old), targets_of(&now));
         let in_fra = |plan: &[(&str, &str, &str, Option<Arm>)]| {
-            plan.iter().filter(|one| one.0 == "fra").map(|one| one.1.to_owned()).collect::<Vec<_>>()
+            plan.iter().filter(|target| target.0 == "fra").map(|target| target.1.to_owned()).collect::<Vec<_>>()
         };
-        if now.iter().any(|one| one.1 == "c") {
+        if now.iter().any(|target| target.1 == "c") {
             new += 1;
             let mut expected: Vec<String> =
                 in_fra(&then).iter().map(|name| if name == "a" { "c" } else { name }.to_owned()).collect();
@@ -176,7 +178,7 @@ fn the_new_endpoint_takes_the_place_of_the_old_one_which_helps_out() {
         }
     }
     assert!((150..250).contains(&new), "{new} of 400 at 50 %");
-    let all = told(&plan(&before, "chat", "large", "x")).len();
+    let all = targets_of(&plan(&before, "chat", "large", "x")).len();
     assert_eq!(all, 6, "without a rollout all endpoints of both regions are asked");
 }
 
@@ -194,7 +196,7 @@ fn the_old_arm_is_not_judged_by_sessions_that_failed_at_the_new_endpoint() {
                 ("fra", "a") => !is_new,
                 _ => false,
             };
-            assert_eq!(target.is_judged(), expected, "{:?} {}", told(&plan), target.id());
+            assert_eq!(target.is_judged(), expected, "{:?} {}", targets_of(&plan), target.id());
         }
     }
     assert!((150..250).contains(&helped), "{helped} of 400 at 50 %");
@@ -218,9 +220,9 @@ fn an_operator_tries_an_arm_wherever_the_rollout_stands() {
         let steering = steer(table, &ask, &conditions);
         let rollout = table.rollout_of(ask.service);
         let (choice, affinity) = (None, "x");
-        let wanted = PlanRequest { rollout, model: ask.model, needs: &needs, conditions, arm: None, choice, affinity };
+        let request = PlanRequest { rollout, model: ask.model, needs: &needs, conditions, arm: None, choice, affinity };
         let pin = Pin { region: table.region_named(region).unwrap(), arm };
-        Plan::in_region(table, &steering, &wanted, |_| true, pin)
+        Plan::in_region(table, &steering, &request, |_| true, pin)
     };
     let tried = |table: &Table, region: &str, arm, model: &str| tried_in(table, region, arm, model, &[]);
     for shares in [json!({}), json!({ "fra": 1 }), json!({ "fra": 100 })] {
@@ -235,7 +237,7 @@ fn an_operator_tries_an_arm_wherever_the_rollout_stands() {
             let is_whole = shares[region] == 100;
             assert_eq!(first.is_trial(), !is_whole, "its failures take nothing from the old arm");
             let plan = tried(&table, region, Some(Arm::Old), "large").unwrap();
-            assert!(plan.targets().iter().all(|target| target.model() == Some("bf16")), "{:?}", told(&plan));
+            assert!(plan.targets().iter().all(|target| target.model() == Some("bf16")), "{:?}", targets_of(&plan));
         }
         let fault = Err(Failure::BadPin { wrong: PinFault::Arm });
         assert_eq!(tried(&table, "fra", Some(Arm::New), "small").map(drop), fault.clone());
@@ -251,21 +253,23 @@ fn an_operator_tries_an_arm_wherever_the_rollout_stands() {
             let endpoints = vec![Status::Up, Status::Up, new];
             let health = vec![RegionHealth { endpoints, ..RegionHealth::default() }; 2];
             let plan = tried_in(&table, "par", Some(Arm::New), "large", &health).unwrap();
-            assert_eq!(plan.targets().iter().map(|one| one.id().as_str()).collect::<Vec<_>>(), ["c"]);
+            assert_eq!(plan.targets().iter().map(|target| target.id().as_str()).collect::<Vec<_>>(), ["c"]);
         }
     }
 }
 
 #[test]
 fn the_version_of_a_bundle_decides_the_arm_of_each_region() {
-    let told_by = |table: &Table, digit: Option<&str>, by: Option<&str>| {
+    let targets_by = |table: &Table, digit: Option<&str>, by: Option<&str>| {
         let region = by.map(|name| table.region_named(name).unwrap());
         let choice = digit.map(|digit| Choice { version: Version::parse(&digits(digit)).unwrap(), region });
         // Whatever the session, as the application chose.
         let plans = sessions().take(50).map(|session| plan_of(table, "chat", "large", (&session, choice)));
         let mut arms: Vec<_> = plans
             .flat_map(|plan| {
-                let of = |one: &Target| (one.region_id().to_string(), one.arm(), one.is_trial(), one.is_judged());
+                let of = |target: &Target| {
+                    (target.region_id().to_string(), target.arm(), target.is_trial(), target.is_judged())
+                };
                 plan.targets().iter().map(of).collect::<Vec<_>>()
             })
             .collect();
@@ -275,25 +279,29 @@ fn the_version_of_a_bundle_decides_the_arm_of_each_region() {
     };
     let (fra, par) = ("fra".to_owned(), "par".to_owned());
     let apart = |region: &String| (region.clone(), None, false, false);
-    let told = |table: &Table, digit| told_by(table, digit, None);
+    let targets_of = |table: &Table, digit| targets_by(table, digit, None);
     let old = |region: &String| (region.clone(), Some(Arm::Old), false, false);
     let new = |region: &String, is_trial| (region.clone(), Some(Arm::New), is_trial, false);
     let judged = |(region, arm, is_trial, _): (String, Option<Arm>, bool, bool)| (region, arm, is_trial, true);
     let table = of_bundle(&json!({ "fra": 100, "par": 5 }));
-    assert_eq!(told(&table, Some("2")), [new(&fra, false), new(&par, true)], "at 5 % too, as the application chose it");
-    assert_eq!(told(&table, Some("0")), [old(&fra), apart(&par)], "Paris has another version");
-    assert_eq!(told(&table, Some("1")), [apart(&fra), old(&par)]);
+    assert_eq!(
+        targets_of(&table, Some("2")),
+        [new(&fra, false), new(&par, true)],
+        "at 5 % too, as the application chose it"
+    );
+    assert_eq!(targets_of(&table, Some("0")), [old(&fra), apart(&par)], "Paris has another version");
+    assert_eq!(targets_of(&table, Some("1")), [apart(&fra), old(&par)]);
     // Only the region by whose share it was chosen is judged.
-    assert_eq!(told_by(&table, Some("2"), Some("fra")), [judged(new(&fra, false)), new(&par, true)]);
-    assert_eq!(told_by(&table, Some("2"), Some("par")), [new(&fra, false), judged(new(&par, true))]);
-    assert_eq!(told_by(&table, Some("0"), Some("fra")), [judged(old(&fra)), apart(&par)]);
-    assert_eq!(told_by(&table, Some("0"), Some("par")), [old(&fra), apart(&par)]);
+    assert_eq!(targets_by(&table, Some("2"), Some("fra")), [judged(new(&fra, false)), new(&par, true)]);
+    assert_eq!(targets_by(&table, Some("2"), Some("par")), [new(&fra, false), judged(new(&par, true))]);
+    assert_eq!(targets_by(&table, Some("0"), Some("fra")), [judged(old(&fra)), apart(&par)]);
+    assert_eq!(targets_by(&table, Some("0"), Some("par")), [old(&fra), apart(&par)]);
     for other in [None, Some("3")] {
-        assert_eq!(told(&table, other), [apart(&fra), apart(&par)]);
+        assert_eq!(targets_of(&table, other), [apart(&fra), apart(&par)]);
     }
     let begun = of_bundle(&json!({ "fra": 5 }));
-    assert_eq!(told(&begun, Some("2")), [new(&fra, true), apart(&par)], "Paris hasn't begun");
-    assert_eq!(told(&of_bundle(&json!({})), Some("2")), [apart(&fra), apart(&par)], "it was rolled back");
+    assert_eq!(targets_of(&begun, Some("2")), [new(&fra, true), apart(&par)], "Paris hasn't begun");
+    assert_eq!(targets_of(&of_bundle(&json!({})), Some("2")), [apart(&fra), apart(&par)], "it was rolled back");
     // Nothing else differs from a plan without the rollout.
     let before = rules(None);
     let choice = Version::parse(&digits("2")).map(|version| Choice { version, region: before.region_named("fra") });
@@ -316,7 +324,10 @@ fn other_services_and_models_are_left_alone() {
     let before = rules(None);
     for session in sessions().take(50) {
         for (service, model) in [("other", "large"), ("chat", "small")] {
-            assert_eq!(told(&plan(&table, service, model, &session)), told(&plan(&before, service, model, &session)));
+            assert_eq!(
+                targets_of(&plan(&table, service, model, &session)),
+                targets_of(&plan(&before, service, model, &session))
+            );
         }
     }
 }
@@ -336,7 +347,7 @@ fn state_is_made_at_the_old_endpoint_and_found_where_it_is() {
             let place =
                 Place { region: table.region_named("fra").unwrap(), endpoint: EndpointId::parse(name).unwrap() };
             let rollout = table.rollout_of(service);
-            let wanted = PlanRequest {
+            let request = PlanRequest {
                 rollout,
                 model: None,
                 needs: &needs,
@@ -345,7 +356,7 @@ fn state_is_made_at_the_old_endpoint_and_found_where_it_is() {
                 choice: None,
                 affinity: &session,
             };
-            let plan = Plan::pinned(&table, &steering, &wanted, |_| true, &place).unwrap();
+            let plan = Plan::pinned(&table, &steering, &request, |_| true, &place).unwrap();
             assert_eq!(plan.targets().iter().map(|target| target.id().as_str()).collect::<Vec<_>>(), [name]);
         }
     }

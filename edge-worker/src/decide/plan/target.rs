@@ -1,5 +1,6 @@
 //! A target: one endpoint of a plan, with all that an attempt at this endpoint needs to know. Made by `plan`; read by
-//! the code that writes the request for the endpoint and by the code that reads the endpoint's answer.
+//! the code that writes the request for the endpoint and by the code that reads the endpoint's answer. The arms of a
+//! rollout are its two sides: the requests that get the old thing, and those that get the new thing.
 
 use std::collections::BTreeMap;
 

@@ -60,9 +60,9 @@ fn plan_by(rules: &str, case: &Case<'_>, needs: &Needs) -> Result<Plan, Failure>
     let ask = Ask { service, client, model: case.model, path_class: PathClass::Inference, needs: None };
     let steering = steer(&table, &ask, &conditions);
     let rollout = table.rollout_of(service);
-    let wanted =
+    let request =
         PlanRequest { rollout, model: case.model, needs, conditions, arm: None, choice: None, affinity: case.affinity };
-    Plan::from_steering(&table, service, &steering, &wanted, |name| name != case.missing)
+    Plan::from_steering(&table, service, &steering, &request, |name| name != case.missing)
 }
 
 fn names(plan: &Plan) -> Vec<&str> {
@@ -266,11 +266,11 @@ fn forced_endpoints_are_tried_or_skipped_whatever_their_probes_say() {
         &conditions,
     );
     let needs = Needs::default();
-    let wanted =
+    let request =
         PlanRequest { rollout: None, model: None, needs: &needs, conditions, arm: None, choice: None, affinity: "" };
     let pinned = |name: &str| {
         let place = Place { region: RegionIndex(0), endpoint: EndpointId::parse(name).unwrap() };
-        Plan::pinned(&table, &steering, &wanted, |_| true, &place).map(|plan| plan.targets().len())
+        Plan::pinned(&table, &steering, &request, |_| true, &place).map(|plan| plan.targets().len())
     };
     assert_eq!(
         pinned("fra-1").unwrap_err(),
@@ -328,7 +328,7 @@ fn state_case(
             Place { region: table.region_named(region).unwrap(), endpoint: EndpointId::parse(endpoint).unwrap() }
         }
     };
-    let wanted = PlanRequest {
+    let request = PlanRequest {
         rollout: None,
         model,
         needs: &Needs::default(),
@@ -337,7 +337,7 @@ fn state_case(
         choice: None,
         affinity: "",
     };
-    let plan = Plan::pinned(&table, &steer(&table, &ask, &conditions), &wanted, |_| true, &place)?;
+    let plan = Plan::pinned(&table, &steer(&table, &ask, &conditions), &request, |_| true, &place)?;
     assert_eq!(plan.targets().len(), 1);
     Ok(plan.targets()[0].id().to_string())
 }
@@ -462,21 +462,21 @@ fn each_endpoint_gets_the_service_tier_in_its_own_form() {
 
 #[test]
 fn an_endpoint_that_runs_something_else_is_left_out_where_its_region_has_another() {
-    use bailiwick_rules::health::{ReleaseHealth, Said};
+    use bailiwick_rules::health::{AspectValue, ReleaseHealth};
     let rules = RULES.replacen(
         "\"revision\": 1,",
         "\"revision\": 1, \"releases\": { \"chat\": { \"skew\": \"withhold\" } },",
         1,
     );
-    let said = |others: [bool; 3]| {
+    let values = |others: [bool; 3]| {
         let of_endpoint = |(endpoint, is_other): (usize, bool)| ReleaseHealth {
             release: 0,
             endpoint,
-            said: [if is_other { Said::Other } else { Said::Pinned }; 5],
+            values: [if is_other { AspectValue::DiffersFromPin } else { AspectValue::MatchesPin }; 5],
         };
         let releases = others.into_iter().enumerate().map(of_endpoint).collect();
         // Regions are sorted by name: Frankfurt, Washington, Paris.
-        let par = ReleaseHealth { release: 0, endpoint: 0, said: [Said::Unknown; 5] };
+        let par = ReleaseHealth { release: 0, endpoint: 0, values: [AspectValue::Unknown; 5] };
         [
             RegionHealth { releases, ..RegionHealth::default() },
             RegionHealth::default(),
@@ -484,11 +484,11 @@ fn an_endpoint_that_runs_something_else_is_left_out_where_its_region_has_another
         ]
     };
     let planned = |health: &[RegionHealth]| plan_by(&rules, &Case { health, ..Case::default() }, &Needs::default());
-    let mixed = planned(&said([true, true, false])).unwrap();
+    let mixed = planned(&values([true, true, false])).unwrap();
     assert_eq!(names(&mixed), ["fra-3", "azure"]);
     assert!(mixed.skipped().iter().all(|skipped| skipped.why == Skip::Skew) && mixed.skipped().len() == 2);
-    assert_eq!(names(&planned(&said([true; 3])).unwrap()), ["azure"], "the region is withheld");
-    let mut last = said([true; 3]);
+    assert_eq!(names(&planned(&values([true; 3])).unwrap()), ["azure"], "the region is withheld");
+    let mut last = values([true; 3]);
     last[2].probed = Status::Down;
     assert_eq!(planned(&last).unwrap().targets().len(), 3, "the last region is asked whatever it runs");
 }

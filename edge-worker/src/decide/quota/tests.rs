@@ -109,17 +109,17 @@ fn a_node_s_grant_is_spent_and_then_waited_for() {
     assert_eq!((ask.spent.tokens, ask.want.tokens), (1_000, 2_250));
     assert!(!quotas.is_due(NOW), "a request to the node is under way");
     let grant = r#"{"quotas":{"q":{"granted":{"requests":9,"tokens":2500},"lasts_ms":2000}}}"#;
-    quotas.answered(&table, &asks, Some(&serde_json::from_str(grant).unwrap()));
+    quotas.note_answer(&table, &asks, Some(&serde_json::from_str(grant).unwrap()));
     for _ in 0..2 {
         assert_eq!(quotas.check(quota, &demand, NOW), Ok(()));
         quotas.charge(quota, &demand, NOW);
     }
     assert!(matches!(quotas.check(quota, &demand, NOW), Err(Refusal::Wait(_))), "500 are left");
-    quotas.lacked(quota, &demand, NOW);
+    quotas.note_lack(quota, &demand, NOW);
     let soon = NOW.after(Millis(300));
     let asks = quotas.asks(&table, "a".to_owned(), soon);
     assert_eq!(asks.quotas.values().next().unwrap().least.tokens, 1_000);
-    quotas.answered(&table, &asks, None);
+    quotas.note_answer(&table, &asks, None);
     assert!(!quotas.is_due(soon.after(Millis(500))), "not at once after a failure");
     assert!(quotas.is_due(soon.after(Millis(1_000))));
 }
@@ -131,7 +131,7 @@ fn an_isolate_reports_the_state_of_its_quotas() {
     assert_eq!(quotas.standings(&table, NOW), [], "the isolate has used no quota");
     let charge = quotas.charge(&table.quotas()[0], &demand(4_000, Output::Nothing), NOW);
     quotas.apply_headers(&charge, 429, &Reading { retry_after: Some(Millis(7_000)), ..Reading::default() }, NOW);
-    let reported = Standing { quota: "q".into(), requests: None, tokens: Some(29_000), closed: Millis(7_000) };
+    let reported = QuotaState { quota: "q".into(), requests: None, tokens: Some(29_000), closed: Millis(7_000) };
     assert_eq!(quotas.standings(&table, NOW), [reported]);
 }
 

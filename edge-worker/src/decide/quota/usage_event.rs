@@ -55,8 +55,8 @@ fn event_length(bytes: &[u8]) -> Option<usize> {
         return None;
     }
     let ends = [b"\n\n".as_slice(), b"\r\n\r\n", b"\r\r"];
-    let found = ends.iter().filter_map(|end| Some(memmem::find(bytes, end)? + end.len())).min();
-    Some(found.unwrap_or(bytes.len()))
+    let first_end = ends.iter().filter_map(|end| Some(memmem::find(bytes, end)? + end.len())).min();
+    Some(first_end.unwrap_or(bytes.len()))
 }
 
 /// Whether an event has an object `usage`, and an empty array `choices`.

@@ -1,5 +1,5 @@
-//! The tables of the model API's paths. Takes the segments of a path; returns the matching entries of the tables.
-//! Called by [`Route`](super::Route).
+//! The tables of the model API's paths: those that the edge serves, and those that it deliberately doesn't offer. Takes
+//! the segments of a path; returns the matching entries of the tables. Called by [`Route`](super::Route).
 
 use super::{AnswerForm, BodyForm, Class};
 
@@ -42,14 +42,17 @@ pub(super) fn not_offered(segments: &[String]) -> Option<&'static str> {
     NOT_OFFERED.iter().find(|(words, _)| begins(words)).map(|(_, what)| *what)
 }
 
+/// A path where a model answers.
 const fn inference(path: &'static [&'static str], takes: BodyForm, answer: AnswerForm, deployed: bool) -> KnownPath {
     KnownPath { method: "POST", path, class: Class::Inference, takes, answer, deployed }
 }
 
+/// A path of state: what an endpoint stores, such as files, batches and stored answers.
 const fn state(method: &'static str, path: &'static [&'static str], takes: BodyForm) -> KnownPath {
     KnownPath { method, path, class: Class::State, takes, answer: AnswerForm::Json, deployed: false }
 }
 
+/// A path of the list of models.
 const fn models(path: &'static [&'static str]) -> KnownPath {
     KnownPath {
         method: "GET",
@@ -61,6 +64,7 @@ const fn models(path: &'static [&'static str]) -> KnownPath {
     }
 }
 
+/// A path that returns a stored file.
 const fn content(path: &'static [&'static str]) -> KnownPath {
     KnownPath {
         method: "GET",
@@ -72,6 +76,7 @@ const fn content(path: &'static [&'static str]) -> KnownPath {
     }
 }
 
+/// The paths that the edge serves.
 const KNOWN: &[KnownPath] = &[
     inference(&["chat", "completions"], BodyForm::Json, AnswerForm::Json, true),
     inference(&["completions"], BodyForm::Json, AnswerForm::Json, true),

@@ -64,12 +64,12 @@ fn a_bad_document_keeps_the_last_good_one_and_is_reported_once() {
     offer(&mut state, 0, &rules(7, "fra"));
     assert_eq!(state.etag(0), Some("\"tag\""));
     let bad = br#"{"version": 1, "revision": 8, "regoins": {}}"#;
-    let OfferOutcome::Refused(Refused::Invalid, violations) = offer(&mut state, 0, bad) else { panic!("taken") };
+    let OfferOutcome::Refused(RefusalReason::Invalid, violations) = offer(&mut state, 0, bad) else { panic!("taken") };
     assert_eq!(violations.len(), 1);
     assert!(matches!(offer(&mut state, 0, bad), OfferOutcome::RefusedBefore));
     assert_eq!(state.etag(0), None, "the document is offered again, because it may no longer be in conflict");
     assert_eq!((revision(&state), state.trouble()), (Some(7), Some("invalid")));
-    assert!(matches!(offer(&mut state, 0, &rules(7, "ams")), OfferOutcome::Refused(Refused::Conflict, _)));
+    assert!(matches!(offer(&mut state, 0, &rules(7, "ams")), OfferOutcome::Refused(RefusalReason::Conflict, _)));
     assert_eq!((revision(&state), state.trouble()), (Some(7), Some("conflict")));
     offer(&mut state, 0, &rules(7, "fra"));
     assert_eq!(state.trouble(), None, "the feed has the current rules again");
@@ -79,7 +79,7 @@ fn a_bad_document_keeps_the_last_good_one_and_is_reported_once() {
 fn a_conflict_between_sources_is_reported_until_newer_rules_arrive() {
     let mut state = two_urls_and_kv();
     offer(&mut state, 0, &rules(7, "fra"));
-    assert!(matches!(offer(&mut state, 1, &rules(7, "ams")), OfferOutcome::Refused(Refused::Conflict, _)));
+    assert!(matches!(offer(&mut state, 1, &rules(7, "ams")), OfferOutcome::Refused(RefusalReason::Conflict, _)));
     assert!(matches!(offer(&mut state, 0, &rules(7, "fra")), OfferOutcome::Known));
     assert_eq!(state.trouble(), Some("conflict"));
     offer(&mut state, 0, &rules(8, "fra"));

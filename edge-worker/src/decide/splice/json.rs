@@ -1,5 +1,6 @@
 //! Follows one JSON text chunk by chunk, and replaces names of models and ids at known places. Takes bytes, returns
-//! bytes. Called by `splice` and `lines`.
+//! bytes. Called by `splice` and `lines`. A sealed id is an id for the client that also names the endpoint which has
+//! the object, and proves who owns it.
 
 use memchr::memchr2;
 
@@ -213,6 +214,8 @@ impl Json {
         out.extend_from_slice(&unquoted[before + odd.len()..]);
     }
 
+    /// Reads a piece of a string from `rest`. Holds the string if it may have to be replaced. Returns the length of the
+    /// piece, and whether the string has ended.
     fn string(&mut self, text: StringRole, names: &Names, rest: &[u8], at: usize, out: &mut Vec<u8>) -> (usize, bool) {
         let mut length = 0;
         let mut ended = false;
@@ -280,10 +283,10 @@ impl Json {
 
     /// Writes the replacement of a model's name. Returns whether there is one.
     fn model(held: &[u8], names: &Names, out: &mut Vec<u8>) -> bool {
-        let found = plain(held);
-        let new = found.as_deref().and_then(|found| names.model(found));
+        let name = plain(held);
+        let new = name.as_deref().and_then(|name| names.model(name));
         // The rules don't name a fine-tuned model, because it belongs to a tenant. Its name is sealed like an id.
-        let tuned = || found.as_deref().filter(|_| names.ids.is_some()).and_then(|found| names.tuned(found));
+        let tuned = || name.as_deref().filter(|_| names.ids.is_some()).and_then(|name| names.tuned(name));
         match new {
             None if let Some(tuned) = tuned() => out.extend_from_slice(tuned.as_bytes()),
             Some(new) => out.extend_from_slice(new.as_bytes()),
@@ -292,6 +295,7 @@ impl Json {
         new.is_some()
     }
 
+    /// What the string that begins here is: a key, a model's name, an id, or something else.
     fn kind_of_string(&self, names: &Names) -> StringRole {
         let Some(frame) = self.frames.last().filter(|_| self.deeper == 0) else { return StringRole::Other };
         if frame.is_object && frame.at_key {
@@ -316,6 +320,7 @@ impl Json {
         }
     }
 
+    /// Follows a bracket, colon or comma outside of strings.
     fn punctuation(&mut self, byte: u8) {
         match byte {
             b'{' | b'[' => self.open(byte == b'{'),
@@ -330,6 +335,7 @@ impl Json {
         }
     }
 
+    /// An object or a list begins: finds its role from its parent's role and key.
     fn open(&mut self, is_object: bool) {
         if self.deeper > 0 || self.frames.len() == DEEPEST {
             self.deeper += 1;
@@ -355,6 +361,7 @@ impl Json {
         self.frames.push(Frame { role, is_object, at_key: is_object, key: Key::Known(Field::Other) });
     }
 
+    /// A key has ended: notes what it means for the value after it.
     fn key(&mut self, held: &[u8], places: NamePlaces) {
         let Some(frame) = self.frames.last_mut() else { return };
         frame.key = match plain(held).as_deref() {

@@ -157,6 +157,7 @@ struct Payload<'a> {
     empty: bool,
 }
 
+/// Reads the data of an event, as far as its meaning depends on them.
 fn read<'a>(
     data: &'a str,
     free: &mut FreeValues,

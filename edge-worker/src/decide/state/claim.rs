@@ -1,5 +1,6 @@
 //! Opens the sealed ids that a request names. Takes the request's path, query and body; replaces each sealed id by the
 //! endpoint's own id, and returns the one endpoint that has all of the named objects. Called by `prepare` and `batch`.
+//! A sealed id is an id for the client that also names the endpoint which has the object, and proves who owns it.
 //!
 //! An id of another tenant counts as unknown, whatever object it names. Ids of items (the messages and tool calls of a
 //! conversation) are a special case: many clients send complete items back, with ids that the model doesn't need, and
@@ -32,7 +33,7 @@ pub(crate) struct NamedIds<'r> {
 
 /// What the opened ids say.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Claimed {
+pub(crate) struct IdClaims {
     /// The endpoint that has all objects that the request names; `None` if it names none.
     pub(crate) place: Option<Place>,
     /// That endpoint's name for the model, if the client's name is the sealed name of a fine-tuned model.
@@ -43,10 +44,10 @@ pub(crate) struct Claimed {
 
 /// Whether the keys that seal ids are needed to read a request.
 #[must_use]
-pub(crate) fn needs_keys(table: &Table, service: ServiceIndex, named: &NamedIds<'_>) -> bool {
+pub(crate) fn needs_keys(table: &Table, service: ServiceIndex, named_ids: &NamedIds<'_>) -> bool {
     let stores = table.service(service).allow.contains(&Allowance::Store);
-    let body = named.body.as_deref();
-    let is_state = named.route.class() == Class::State || named.model.is_some_and(is_marked);
+    let body = named_ids.body.as_deref();
+    let is_state = named_ids.route.class() == Class::State || named_ids.model.is_some_and(is_marked);
     is_state || body.is_some_and(|body| body.ids().next().is_some() || stores && body.items().iter().any(is_sealed))
 }
 
@@ -64,16 +65,16 @@ pub(crate) fn claim(
     table: &Table,
     service: ServiceIndex,
     owner: &Owner,
-    named: NamedIds<'_>,
-) -> Result<Claimed, Failure> {
-    let is_state = named.route.class() == Class::State;
-    let has_ids = named.body.as_deref().is_some_and(|body| body.ids().next().is_some() || !body.items().is_empty());
-    let marked_model = named.model.filter(|model| is_marked(model));
+    named_ids: NamedIds<'_>,
+) -> Result<IdClaims, Failure> {
+    let is_state = named_ids.route.class() == Class::State;
+    let has_ids = named_ids.body.as_deref().is_some_and(|body| body.ids().next().is_some() || !body.items().is_empty());
+    let marked_model = named_ids.model.filter(|model| is_marked(model));
     if !is_state && !has_ids && marked_model.is_none() {
-        return Ok(Claimed::default());
+        return Ok(IdClaims::default());
     }
     let opener = keys.map(|keys| IdOpener::new(keys, table, owner));
-    let mut claims = Claims { opener, found: None };
+    let mut claims = Claims { opener, place: None };
     let model = marked_model.map(|model| {
         let opened = claims.open(model);
         opened.map_err(|failure| match failure {
@@ -83,13 +84,13 @@ pub(crate) fn claim(
     });
     let model = model.transpose()?;
     if is_state {
-        let ids = claims.open_all(named.route.ids())?;
-        named.route.replace_ids(&mut ids.into_iter());
-        let ids = claims.open_all(named.query.ids())?;
-        named.query.replace_ids(&mut ids.into_iter());
+        let ids = claims.open_all(named_ids.route.ids())?;
+        named_ids.route.replace_ids(&mut ids.into_iter());
+        let ids = claims.open_all(named_ids.query.ids())?;
+        named_ids.query.replace_ids(&mut ids.into_iter());
     }
     let mut is_stateful = is_state;
-    if let Some(body) = named.body {
+    if let Some(body) = named_ids.body {
         let ids = claims.open_all(body.ids())?;
         is_stateful |= !ids.is_empty();
         body.replace_ids(ids.into_iter());
@@ -97,7 +98,7 @@ pub(crate) fn claim(
             is_stateful |= Items { table, service, owner }.judge(&mut claims, body.items_mut())?;
         }
     }
-    Ok(Claimed { place: claims.found, model, is_stateful })
+    Ok(IdClaims { place: claims.place, model, is_stateful })
 }
 
 /// The ids that were opened so far.
@@ -105,7 +106,7 @@ struct Claims<'a> {
     /// `None` if the Worker has no keys.
     opener: Option<IdOpener<'a>>,
     /// The endpoint that has all objects that were named so far.
-    found: Option<Place>,
+    place: Option<Place>,
 }
 
 impl Claims<'_> {
@@ -120,10 +121,11 @@ impl Claims<'_> {
         ids.map(|id| self.open(id)).collect()
     }
 
+    /// Notes the endpoint that has an object. All objects of a request must be at one endpoint.
     fn pin(&mut self, place: &Place) -> Result<(), Failure> {
-        match &self.found {
-            None => self.found = Some(place.clone()),
-            Some(found) if found == place => {}
+        match &self.place {
+            None => self.place = Some(place.clone()),
+            Some(known_place) if known_place == place => {}
             Some(_) => return Err(Failure::IdsApart),
         }
         Ok(())
@@ -147,23 +149,23 @@ impl Items<'_> {
         }
         let mut opened: Vec<Option<OpenedId>> = Vec::with_capacity(items.len());
         for item in &*items {
-            let found = claims.opener.as_ref().filter(|_| is_sealed(item)).and_then(|opener| opener.open(&item.id));
-            if stores && is_sealed(item) && found.is_none() {
+            let opened_id = claims.opener.as_ref().filter(|_| is_sealed(item)).and_then(|opener| opener.open(&item.id));
+            if stores && is_sealed(item) && opened_id.is_none() {
                 return Err(if claims.opener.is_some() { Failure::UnknownId } else { Failure::NoStateKey });
             }
-            if let Some(found) = found.as_ref().filter(|_| item.holds != ItemContents::Content) {
-                claims.pin(&found.place)?;
+            if let Some(opened_id) = opened_id.as_ref().filter(|_| item.holds != ItemContents::Content) {
+                claims.pin(&opened_id.place)?;
             }
-            opened.push(found);
+            opened.push(opened_id);
         }
         // Any endpoint could read a complete item. The request prefers the endpoint of the latest item, where the
         // conversation was before.
-        if claims.found.is_none() {
-            claims.found = opened.iter().flatten().last().map(|latest| latest.place.clone());
+        if claims.place.is_none() {
+            claims.place = opened.iter().flatten().last().map(|latest| latest.place.clone());
         }
         let (mut holds_items, mut is_there) = (None, false);
         for (item, opened) in items.iter_mut().zip(opened) {
-            let here = opened.filter(|opened| Some(&opened.place) == claims.found.as_ref());
+            let here = opened.filter(|opened| Some(&opened.place) == claims.place.as_ref());
             item.sent = match here {
                 Some(opened) => {
                     is_there = true;

@@ -1,5 +1,6 @@
-//! Seals and opens ids. Takes an endpoint's id and returns the id for the client, and the other way round. A sealed id
-//! names its endpoint and proves its owner. Called by `claim`, `splice`, `proxy` and others.
+//! Seals and opens the ids of objects that an endpoint stores, such as files and batches. Takes an endpoint's id and
+//! returns the id for the client, and the other way round. A sealed id names the endpoint that has the object and
+//! proves which tenant owns it, so the Worker needs no database. Called by `claim`, `splice`, `proxy` and others.
 //!
 //! `file-abc` becomes `file-bw1…`. The beginning `file-` stays, because programs read it. The text after the mark `bw1`
 //! is the base64url of three parts: a tag of 4 bytes that identifies the endpoint; a MAC, which is 16 bytes of
@@ -116,19 +117,19 @@ impl<'a> IdOpener<'a> {
     pub(crate) fn open(&self, sealed: &str) -> Option<OpenedId> {
         let start = beginning(sealed);
         let bytes = BASE64URL.decode(sealed.strip_prefix(start)?.strip_prefix(MARK)?).ok()?;
-        let (found, rest) = bytes.split_at_checked(TAG)?;
-        let (given, id) = rest.split_at_checked(MAC)?;
+        let (endpoint_tag, rest) = bytes.split_at_checked(TAG)?;
+        let (mac_of_id, id) = rest.split_at_checked(MAC)?;
         let id = core::str::from_utf8(id).ok().filter(|id| beginning(id) == start)?;
-        let mut fitting = self.places.iter().filter(|(tag, ..)| tag == found);
-        let (_, _, place) = fitting.find(|(_, region, place)| {
+        let mut with_tag = self.places.iter().filter(|(tag, ..)| tag == endpoint_tag);
+        let (_, _, place) = with_tag.find(|(_, region, place)| {
             let expected = |key: &Hmac<Sha256>| mac(key, self.owner, region.as_str(), place.endpoint.as_str(), id);
-            self.keys.keys.iter().any(|key| expected(key).ct_eq(given).into())
+            self.keys.keys.iter().any(|key| expected(key).ct_eq(mac_of_id).into())
         })?;
         Some(OpenedId { place: place.clone(), id: id.to_owned() })
     }
 }
 
-/// Whether an id looks like a sealed id, whoever its owner is.
+/// Whether an id looks like a sealed id, of any owner.
 #[must_use]
 pub(crate) fn is_marked(id: &str) -> bool {
     id.strip_prefix(beginning(id)).is_some_and(|rest| rest.starts_with(MARK))
@@ -168,6 +169,7 @@ fn tag(region: &str, endpoint: &str) -> [u8; TAG] {
     core::array::from_fn(|i| digest[i])
 }
 
+/// The MAC in a sealed id: it proves that a holder of the key sealed this id for this owner.
 fn mac(key: &Hmac<Sha256>, owner: &Owner, region: &str, endpoint: &str, id: &str) -> [u8; MAC] {
     // Names hold no zero byte, and the id comes last, so the texts of two owners are never equal. `+` and `-` say
     // whether there is a tenant, because a tenant may have any name.

@@ -21,6 +21,7 @@ pub(crate) fn is_tuned(name: &str) -> bool {
     is_tuned_name(lenient(name).as_bytes())
 }
 
+/// Whether a name holds the name of a fine-tuned model, such as `ft:gpt-4o:acme::abc`.
 fn is_tuned_name(name: &[u8]) -> bool {
     let mut before = b'/';
     for (at, byte) in name.iter().enumerate() {

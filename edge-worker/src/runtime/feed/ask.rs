@@ -82,6 +82,7 @@ pub(crate) async fn post_for(
     }
 }
 
+/// Sends a request for a document, and reads the answer as far as it isn't too large.
 async fn send(
     request: Request,
     etag: Option<&str>,
@@ -123,6 +124,7 @@ async fn send(
     read
 }
 
+/// A GET request for a document.
 fn request(url: &str, token: Option<&str>, etag: Option<&str>) -> Option<Request> {
     let headers = headers(token.map(bearer).as_deref())?;
     if let Some(etag) = etag {

@@ -17,7 +17,7 @@ use worker::{Delay, Env};
 use super::ask::{self, Read};
 use super::settings::Settings;
 use super::{FetchSignal, GRACE_FOR_OTHERS, HEALTH_TIMEOUT, PAUSE, RULES_TIMEOUT, STATE};
-use crate::decide::rules_state::{OfferOutcome, ReadError, Refused};
+use crate::decide::rules_state::{OfferOutcome, ReadError, RefusalReason};
 use crate::decide::secrets;
 use crate::decide::staged::is_for_some;
 use crate::runtime::clock;
@@ -157,7 +157,7 @@ fn line_of(source: &str, offer: &OfferOutcome) -> Option<(bool, Value)> {
         }
         OfferOutcome::Refused(why, violations) => {
             let mut line = json!({ "event": "rules_refused", "source": source, "reason": why.as_str() });
-            if *why == Refused::Invalid {
+            if *why == RefusalReason::Invalid {
                 // The operator wrote the document, so its mistakes may be logged. The line holds the first five.
                 let first: Vec<String> = violations.iter().take(5).map(ToString::to_string).collect();
                 (line["violations"], line["first"]) = (violations.len().into(), first.into());

@@ -1,4 +1,5 @@
-//! The settings of the feeds. Takes the Worker's variables; returns [`Settings`]. Called by `feed` once per isolate.
+//! The settings of the feeds: the rules and the health reports, which are fetched again and again. Takes the Worker's
+//! variables; returns [`Settings`]. Called by `feed` once per isolate (an instance of the Worker).
 
 use bailiwick_rules::observe::INTERVAL_MS;
 use bailiwick_rules::time::Millis;
@@ -21,7 +22,7 @@ const LONGEST_GATHERING: Millis = Millis(15_000);
 #[derive(Debug, PartialEq, Eq, Default)]
 pub(crate) struct Settings {
     /// The URLs of rules, in the order written.
-    pub(crate) rules: Vec<Source>,
+    pub(crate) rules: Vec<FeedSource>,
     /// Whether the KV namespace `RULES` is bound.
     pub(crate) has_kv: bool,
     /// The time between two fetches of rules.
@@ -29,13 +30,13 @@ pub(crate) struct Settings {
     /// How long after a fetch requests may go on without waiting for the next fetch.
     pub(crate) rules_max_age: Millis,
     /// The nodes that are asked for their health reports.
-    pub(crate) health: Vec<Source>,
+    pub(crate) health: Vec<FeedSource>,
     /// The nodes that divide quotas among isolates, in the order in which they are asked.
-    pub(crate) leases: Vec<Source>,
+    pub(crate) leases: Vec<FeedSource>,
     /// The time between two fetches of health.
     pub(crate) health_every: Millis,
     /// The nodes that get observations: counts of how requests went.
-    pub(crate) observations: Vec<Source>,
+    pub(crate) observations: Vec<FeedSource>,
     /// How long counts are gathered for one batch.
     pub(crate) observations_every: Millis,
     /// Whether every request is logged: `LOG=all`.
@@ -46,7 +47,7 @@ pub(crate) struct Settings {
 
 /// One source of a feed, or one node.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Source {
+pub(crate) struct FeedSource {
     /// The URL of the source.
     pub(crate) url: String,
     /// The name of the source in logs and metrics: host and port. The rest of the URL may be secret.
@@ -112,18 +113,18 @@ fn span_of(text: &str) -> Option<Millis> {
 }
 
 /// The sources of rules in a comma-separated list. DNS nodes among them are asked for rules that are for all nodes.
-fn rules(list: &str) -> Vec<Source> {
+fn rules(list: &str) -> Vec<FeedSource> {
     let mut sources = sources(list);
     sources.iter_mut().for_each(|source| source.url = for_all(&source.url));
     sources
 }
 
 /// The sources in a comma-separated list, without repetition and at most [`MAX_SOURCES`].
-fn sources(list: &str) -> Vec<Source> {
-    let mut sources: Vec<Source> = Vec::new();
+fn sources(list: &str) -> Vec<FeedSource> {
+    let mut sources: Vec<FeedSource> = Vec::new();
     for url in list.split(',').map(str::trim).filter(|url| !url.is_empty()) {
         if sources.len() < MAX_SOURCES && sources.iter().all(|known| known.url != url) {
-            sources.push(Source { url: url.to_owned(), host: host_of(url) });
+            sources.push(FeedSource { url: url.to_owned(), host: host_of(url) });
         }
     }
     sources

@@ -8,7 +8,7 @@ use bailiwick_rules::table::Table;
 
 use super::{COUNTS, Counts, CountsByWord, follow};
 use crate::decide::logs::Signal;
-use crate::decide::quota::Standing;
+use crate::decide::quota::QuotaState;
 
 /// The names of the metrics of fetches and posts, by [`super::FeedKind`].
 const FETCHES: [&str; 4] = ["rules_looks", "health_looks", "lease_asks", "observation_posts"];
@@ -60,7 +60,7 @@ pub(crate) struct Gauges {
     /// Region and name of each endpoint that is at rest for one model or for all models.
     pub(crate) resting: Vec<(String, String)>,
     /// The state of each quota that the isolate has used.
-    pub(crate) quotas: Vec<Standing>,
+    pub(crate) quotas: Vec<QuotaState>,
     /// When this isolate began, in milliseconds since the epoch.
     pub(crate) began_ms: i64,
 }
@@ -87,6 +87,7 @@ struct Exposition {
 }
 
 impl Exposition {
+    /// Writes the counters.
     fn counters(&mut self, counts: &Counts) {
         self.counter("requests", "Requests, by service and what became of them.");
         for (service, words) in &counts.requests {
@@ -133,6 +134,7 @@ impl Exposition {
         }
     }
 
+    /// Writes the gauges, which may rise and fall.
     fn gauges(&mut self, gauges: &Gauges) {
         if let Some(revision) = gauges.revision {
             self.gauge("rules_revision", "The revision of the rules in service.");

@@ -30,11 +30,11 @@ impl Driver {
                     Err(failure) => outputs.push_back(Output::Reply(failure)),
                 }
             }
-            Action::Arm { attempt, after_ms } => {
+            Action::SetTimer { attempt, after_ms } => {
                 self.timer = Some(attempt);
-                self.exchange.arm(clock::now().0, after_ms);
+                self.exchange.set_timer(clock::now().0, after_ms);
             }
-            Action::Disarm { .. } => self.timer = None,
+            Action::CancelTimer { .. } => self.timer = None,
             Action::Abort { .. } => {
                 self.fetch = FetchState::Idle;
                 self.writing = Writing::default();
@@ -111,10 +111,10 @@ impl Driver {
         {
             content.borrow_mut().keep_prompt(json.as_bytes());
         }
-        memory::with(|memory| memory.sent(target, self.job.source, clock::now()));
+        memory::with(|memory| memory.note_sent(target, self.job.sender, clock::now()));
         if let Some(observation) = &mut self.job.observation {
             let bytes = self.job.body.as_ref().map_or(0, |body| body.size());
-            observation.sent(target, self.job.model.as_deref(), bytes);
+            observation.note_sent(target, self.job.model.as_deref(), bytes);
         }
     }
 

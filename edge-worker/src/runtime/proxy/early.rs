@@ -1,6 +1,7 @@
 //! Streams that begin before an endpoint's answer is committed, for services with `keepalive`. Takes the time and the
 //! machine's outputs; adds comments for the waiting client, and writes into the stream which endpoint answers, or that
-//! the request failed. Called by `proxy`.
+//! the request failed. Called by `proxy`. An answer is committed when its first bytes are sent to the client; then no
+//! other endpoint can be tried.
 
 use std::collections::VecDeque;
 
@@ -18,7 +19,7 @@ impl Driver {
         // A receipt names the endpoint, which isn't known yet.
         self.job.receipt_signer = None;
         outputs.push_front(Output::Comment);
-        let headers = self.info.begun();
+        let headers = self.info.early_stream_headers();
         Answer::Streamed(Box::new(Body { status: 200, headers, length: None, driver: self, outputs }))
     }
 
@@ -33,7 +34,7 @@ impl Driver {
         if keepalive.beat(now_ms) {
             outputs.push_back(Output::Comment);
         }
-        self.exchange.arm(clock::now().0, keepalive.left(now_ms));
+        self.exchange.set_timer(clock::now().0, keepalive.left(now_ms));
     }
 
     /// Commits an answer to a stream that began earlier. A comment names the endpoint, because the headers couldn't.

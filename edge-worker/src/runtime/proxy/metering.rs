@@ -1,6 +1,7 @@
 //! Charges attempts to quotas, and requests to their tenants' budgets. Takes the events of a run; withholds endpoints
 //! whose quotas are used up, and records in the isolate's memory how much was taken and used. Called by `proxy`. If no
-//! quota or budget applies to a request, it has no [`Metering`].
+//! quota or budget applies to a request, it has no [`Metering`]. An answer is committed when its first bytes are sent
+//! to the client; then no other endpoint can be tried.
 
 use bailiwick_rules::quota::{Dimension, Reading, write_span};
 use bailiwick_rules::rules::Budget;
@@ -65,7 +66,7 @@ impl Driver {
                 let quota = quota_of(table.quotas(), target)?;
                 let refusal = memory.quotas.check(quota, &metering.demand, now).err();
                 if refusal.is_some() && is_new {
-                    memory.quotas.lacked(quota, &metering.demand, now);
+                    memory.quotas.note_lack(quota, &metering.demand, now);
                 }
                 refusal
             });

@@ -1,6 +1,7 @@
-//! Finds what has to be changed in a committed answer. Takes the run's endpoint and the answer's headers; returns the
-//! [`Splice`] that puts the client's names of models and sealed ids into the answer, if the answer needs changes.
-//! Called by `proxy` at the commit.
+//! Finds what has to be changed in a committed answer, that is, an answer that is being sent to the client. Takes the
+//! endpoint that answered and the answer's headers; returns the [`Splice`], if the answer needs changes. A splice
+//! replaces the endpoint's names of models by the client's, and ids of stored objects by sealed ids (ids that also name
+//! the endpoint and prove the owner). Called by `proxy` at the commit.
 
 use super::stored_file::{StoredFile, is_content};
 use super::{Driver, FetchState};
@@ -28,15 +29,16 @@ impl Driver {
         let FetchState::Reading { headers, .. } = &self.fetch else { return None };
         let content_type = headers.get("content-type").unwrap_or_default().to_ascii_lowercase();
         let kind = content_type.split(';').next().unwrap_or_default().trim();
-        let events = kind == "text/event-stream";
-        if !events && kind != "application/json" && !kind.ends_with("+json") && !kind.is_empty() {
+        let is_stream = kind == "text/event-stream";
+        if !is_stream && kind != "application/json" && !kind.ends_with("+json") && !kind.is_empty() {
             return None;
         }
         if self.job.hides_models {
             let names = target.renamed().map(|pairs| Names::translated(pairs, NamePlaces::Models, None));
             return Some(Splice::models(names));
         }
-        let model = self.job.model.as_deref().filter(|&model| target.model().is_some_and(|theirs| theirs != model));
+        let differs = |model: &str| target.model().is_some_and(|at_endpoint| at_endpoint != model);
+        let model = self.job.model.as_deref().filter(|&model| differs(model));
         let ids = self.job.ids.as_ref().map(|(keys, owner)| Ids {
             keys: keys.clone(),
             owner: owner.clone(),
@@ -51,9 +53,10 @@ impl Driver {
             (None, Some(pairs)) if self.job.model.is_none() => Names::translated(pairs, NamePlaces::Objects, ids),
             _ => Names::new(model, ids)?,
         };
-        Some(Splice::new(names, events))
+        Some(Splice::new(names, is_stream))
     }
 
+    /// The next bytes of the answer as the client gets them.
     #[inline(never)]
     pub(super) fn spliced(&mut self, bytes: Vec<u8>) -> Vec<u8> {
         match &mut self.splice {

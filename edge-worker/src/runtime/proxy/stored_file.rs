@@ -47,8 +47,8 @@ impl Driver {
     pub(super) fn rename_file(&self, headers: &mut Headers) {
         let (Some(target), Some((keys, owner))) = (self.run.served_by(), self.job.ids.as_ref()) else { return };
         let seal = |id: &str| keys.seal(owner, target.region_id().as_str(), target.id().as_str(), id);
-        let asked = self.job.route.ids().next().unwrap_or_default();
-        if let Some(value) = headers.get("content-disposition").map(|value| with_sealed_ids(value, asked, seal)) {
+        let id_in_path = self.job.route.ids().next().unwrap_or_default();
+        if let Some(value) = headers.get("content-disposition").map(|value| with_sealed_ids(value, id_in_path, seal)) {
             headers.set("content-disposition", &value);
         }
     }

@@ -70,6 +70,7 @@ impl Driver {
         is_late && self.job.upload.as_ref().is_some_and(OutboundUpload::blame_client)
     }
 
+    /// The headers of an answer have arrived: notes what they say, and makes the event for the attempt machine.
     #[inline(never)]
     fn on_headers(&mut self, attempt: AttemptNumber, status: u16, headers: Headers) -> Event {
         // A `Retry-After` in a successful answer isn't a request to pause.

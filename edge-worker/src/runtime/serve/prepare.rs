@@ -1,5 +1,6 @@
 //! Prepares a request to be sent. Takes a request whose body was inspected; returns the endpoints that it may be sent
-//! to, and all that the [`Driver`](crate::runtime::proxy::Driver) needs to send it. Called by `serve`.
+//! to, and all that the [`Driver`](crate::runtime::proxy::Driver) needs to send it. Called by `serve`. A fence is the
+//! list of the regions that may process a client's data.
 //!
 //! There are four steps: open sealed ids, steer the request, plan its endpoints, and make the driver's task and job.
 
@@ -28,11 +29,11 @@ use crate::decide::quota::{Demand, Output};
 use crate::decide::rewrite::{Content, headers};
 use crate::decide::route::Expect;
 use crate::decide::route::{BodyForm, Class, Route};
+use crate::decide::sender::Sender;
 use crate::decide::shed::{self, sheds};
-use crate::decide::source::Source;
 use crate::decide::stale::{stale, stale_at};
 use crate::decide::state;
-use crate::decide::state::claim::{Claimed, NamedIds, claim, needs_keys};
+use crate::decide::state::claim::{IdClaims, NamedIds, claim, needs_keys};
 use crate::decide::state::sealed_id::{Keyring, Owner};
 use crate::decide::state::tuned::is_tuned;
 use crate::runtime::client::Caller;
@@ -55,11 +56,11 @@ pub(super) enum Preparation {
     /// The Worker answers the request itself.
     Answered(Reply),
     /// The request can be sent to an endpoint.
-    Sendable(Box<Prepared>),
+    Sendable(Box<PreparedRequest>),
 }
 
 /// A request that was steered and planned.
-pub(super) struct Prepared {
+pub(super) struct PreparedRequest {
     pub(super) task: Task,
     /// The job, complete except for the headers and an upload, which `serve` adds.
     pub(super) job: Job,
@@ -74,25 +75,25 @@ pub(super) fn prepare(
     env: Env,
     snapshot: &Snapshot,
     info: &mut ResponseInfo,
-    mut known: Recognized<'_>,
+    mut recognized: Recognized<'_>,
     mut body: Option<Content>,
     receipt_policy: ReceiptPolicy,
 ) -> Result<Preparation, Failure> {
-    let mut opened = open(&env, &mut known, &mut body)?;
+    let mut opened = open(&env, &mut recognized, &mut body)?;
     headers::scope(&mut request.headers, &opened.owner);
     let json = body.as_ref().and_then(Content::json);
-    let affinity = affinity(known.table, &known.caller, json, request, &info.request_id);
-    let source = Source::of(opened.owner.tenant.as_deref(), known.caller.client.address, &affinity);
-    let choice = choice(known.table, &known.caller, request);
-    let input = SteeringInput { affinity, source, choice, now: clock::now() };
-    let (mut plan, steering) = match planned(&env, snapshot, info, &known, body.as_ref(), &mut opened, &input)? {
-        Planned::Listed(reply) => return Ok(Preparation::Answered(reply)),
-        Planned::Sendable(plan, steering) => (plan, steering),
+    let affinity = affinity(recognized.table, &recognized.caller, json, request, &info.request_id);
+    let sender = Sender::of(opened.owner.tenant.as_deref(), recognized.caller.client.address, &affinity);
+    let choice = choice(recognized.table, &recognized.caller, request);
+    let input = SteeringInput { affinity, sender, choice, now: clock::now() };
+    let (mut plan, steering) = match planned(&env, snapshot, info, &recognized, body.as_ref(), &mut opened, &input)? {
+        PlanOutcome::Listed(reply) => return Ok(Preparation::Answered(reply)),
+        PlanOutcome::Sendable(plan, steering) => (plan, steering),
     };
-    let metering = metering(known.table, &known.caller, &known.route, body.as_ref());
-    let slot = admit(&known, snapshot, &mut plan, metering.as_deref())?;
-    let receipt_signer = receipt_policy.engage(known.table, &known.caller, &steering, info);
-    let mut prepared = prepared(env, known, body, opened, plan, source, receipt_signer);
+    let metering = metering(recognized.table, &recognized.caller, &recognized.route, body.as_ref());
+    let slot = admit(&recognized, snapshot, &mut plan, metering.as_deref())?;
+    let receipt_signer = receipt_policy.engage(recognized.table, &recognized.caller, &steering, info);
+    let mut prepared = prepared(env, recognized, body, opened, plan, sender, receipt_signer);
     (prepared.job.metering, prepared.job.slot) = (metering, slot);
     Ok(Preparation::Sendable(Box::new(prepared)))
 }
@@ -104,7 +105,7 @@ struct OpenedRequest {
     owner: Owner,
     /// The keys for sealing ids, if there are ids to open or to seal.
     keys: Option<Keyring>,
-    claimed: Claimed,
+    claimed: IdClaims,
     /// Counts the request for the DNS nodes, from its steering on.
     observation: Option<Observation>,
 }
@@ -117,13 +118,13 @@ impl OpenedRequest {
 }
 
 /// Opens the sealed ids in path, query and body, and replaces each by the endpoint's own id.
-fn open(env: &Env, known: &mut Recognized<'_>, body: &mut Option<Content>) -> Result<OpenedRequest, Failure> {
-    let (table, service) = (known.table, known.caller.service);
-    let model = body.as_ref().and_then(Content::model).or(known.route.model()).map(str::to_owned);
-    let owner = state::owner(table, service, known.caller.tenant);
+fn open(env: &Env, recognized: &mut Recognized<'_>, body: &mut Option<Content>) -> Result<OpenedRequest, Failure> {
+    let (table, service) = (recognized.table, recognized.caller.service);
+    let model = body.as_ref().and_then(Content::model).or(recognized.route.model()).map(str::to_owned);
+    let owner = state::owner(table, service, recognized.caller.tenant);
     let stores = body.as_ref().and_then(Content::json).is_some_and(Inspected::stores);
-    let keys = known.keys.take();
-    let (route, query) = (&mut known.route, &mut known.query);
+    let keys = recognized.keys.take();
+    let (route, query) = (&mut recognized.route, &mut recognized.query);
     let named = NamedIds { route, query, body: json_of(body), model: model.as_deref() };
     let keys = match keys {
         None if stores || needs_keys(table, service, &named) => Some(state_keys(env)?),
@@ -138,7 +139,7 @@ fn open(env: &Env, known: &mut Recognized<'_>, body: &mut Option<Content>) -> Re
 /// The inputs of steering besides the rules.
 struct SteeringInput {
     affinity: String,
-    source: Source,
+    sender: Sender,
     /// The version of the bundle that a rollout of the service moves.
     choice: Option<Choice>,
     /// The time at which the body has arrived. The conditions of this time count.
@@ -146,7 +147,7 @@ struct SteeringInput {
 }
 
 /// The result of steering.
-enum Planned {
+enum PlanOutcome {
     /// The request asks for models, and the rules list them.
     Listed(Reply),
     /// The request can be sent to an endpoint.
@@ -158,32 +159,32 @@ fn planned(
     env: &Env,
     snapshot: &Snapshot,
     info: &mut ResponseInfo,
-    known: &Recognized<'_>,
+    recognized: &Recognized<'_>,
     body: Option<&Content>,
     opened: &mut OpenedRequest,
     input: &SteeringInput,
-) -> Result<Planned, Failure> {
-    let Recognized { table, caller, route, .. } = known;
+) -> Result<PlanOutcome, Failure> {
+    let Recognized { table, caller, route, .. } = recognized;
     let service = table.service(caller.service);
-    let local = || memory::with(|memory| memory.local(table, Some(route.pattern()), Some(input.source), input.now));
+    let local = || memory::with(|memory| memory.local(table, Some(route.pattern()), Some(input.sender), input.now));
     let local = if opened.claimed.is_stateful { Local::default() } else { local() };
     let conditions = Conditions { health: &snapshot.health, local: &local, now: input.now };
     let has_secret = |name: &str| env::has(env, name);
     let mut place = opened.claimed.place.take();
-    let ask = asked(known, opened.steered_model());
-    if known.is_state() && place.is_none() {
+    let ask = ask_of(recognized, opened.steered_model());
+    if recognized.is_state() && place.is_none() {
         let tenant = format!("{}/{}", service.id, opened.owner.tenant.as_deref().unwrap_or_default());
         place = Some(plan::home(table, &ask, &tenant, has_secret)?);
     }
     let standing = stand(table, &ask.client);
     let ranking = rank_for(table, &ask, &standing);
     let mut steering = decide(table, &ranking, ask.model, &conditions);
-    info.stale = known.pin.map_or_else(
+    info.stale = recognized.pin.map_or_else(
         || stale(table, ranking.needs, &steering, &conditions),
         |pin| stale_at(table, ranking.needs, pin.region, &conditions),
     );
-    let may_move = place.is_none() && !opened.claimed.is_stateful && known.pin.is_none();
-    known.check_pin(place.is_some() || opened.claimed.is_stateful)?;
+    let may_move = place.is_none() && !opened.claimed.is_stateful && recognized.pin.is_none();
+    recognized.check_pin(place.is_some() || opened.claimed.is_stateful)?;
     // If the times to the first token gave the request another first region, it has left its home. Shares move clients
     // away from their home, so they don't apply to it.
     let is_elsewhere = may_move && snapshot.first_tokens.order(table, &ask, &ranking, &mut steering);
@@ -194,10 +195,10 @@ fn planned(
     info.steered = Some(input.now);
     // A request that an operator sends to a named region isn't counted: it is no demand, and no rollout is judged by
     // it.
-    let whose = info.whose.as_ref().filter(|_| known.pin.is_none());
+    let whose = info.whose.as_ref().filter(|_| recognized.pin.is_none());
     let observation = whose.and_then(|whose| Observation::begin(table, whose, &standing, &ranking));
-    if let Some(listed) = listed(known, opened, &steering, info) {
-        return listed.map(Planned::Listed);
+    if let Some(listed) = listed(recognized, opened, &steering, info) {
+        return listed.map(PlanOutcome::Listed);
     }
     if steering.ordered.is_empty() {
         info.denied = Some(Denial::of(table, &ask, &steering));
@@ -206,14 +207,14 @@ fn planned(
     let needs = body.map_or(&no_needs, Content::needs);
     let rollout = table.rollout_of(caller.service);
     let (choice, affinity) = (input.choice, &input.affinity);
-    let wanted = PlanRequest { rollout, model: ask.model, needs, conditions, arm: None, choice, affinity };
+    let plan_request = PlanRequest { rollout, model: ask.model, needs, conditions, arm: None, choice, affinity };
     let mut plan = match &place {
-        None if let Some(pin) = known.pin => Plan::in_region(table, &steering, &wanted, has_secret, pin)?,
-        None => Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?,
-        Some(place) => Plan::pinned(table, &steering, &wanted, has_secret, place)?,
+        None if let Some(pin) = recognized.pin => Plan::in_region(table, &steering, &plan_request, has_secret, pin)?,
+        None => Plan::from_steering(table, caller.service, &steering, &plan_request, has_secret)?,
+        Some(place) => Plan::pinned(table, &steering, &plan_request, has_secret, place)?,
     };
     if may_move && route.class() == Class::Inference {
-        check_spill(known, &ranking, &steering, &plan)?;
+        check_spill(recognized, &ranking, &steering, &plan)?;
     }
     if let Some(place) = place
         && route.is_collection()
@@ -221,12 +222,12 @@ fn planned(
     {
         return Err(Failure::SharedList);
     }
-    keep_apart(known, &opened.claimed, ask.model, needs, &mut plan)?;
-    if known.pin.is_some() {
+    keep_apart(recognized, &opened.claimed, ask.model, needs, &mut plan)?;
+    if recognized.pin.is_some() {
         plan.keep_first();
     }
     opened.observation = observation;
-    Ok(Planned::Sendable(plan, steering))
+    Ok(PlanOutcome::Sendable(plan, steering))
 }
 
 /// Leaves out endpoints where a model that the request names may have been fine-tuned with another tenant's data.
@@ -234,13 +235,13 @@ fn planned(
 /// # Errors
 /// 404 if no endpoint is left.
 fn keep_apart(
-    known: &Recognized<'_>,
-    claimed: &Claimed,
+    recognized: &Recognized<'_>,
+    claimed: &IdClaims,
     model: Option<&str>,
     needs: &Needs,
     plan: &mut Plan,
 ) -> Result<(), Failure> {
-    let Recognized { table, caller, .. } = known;
+    let Recognized { table, caller, .. } = recognized;
     let has_tenant = caller.tenant.is_some();
     match (&claimed.model, model) {
         (Some(theirs), _) => plan.call_model(theirs),
@@ -256,8 +257,8 @@ fn keep_apart(
 }
 
 /// The request to steer.
-fn asked<'m>(known: &Recognized<'_>, model: Option<&'m str>) -> Ask<'m> {
-    let Recognized { table, caller, route, .. } = known;
+fn ask_of<'m>(recognized: &Recognized<'_>, model: Option<&'m str>) -> Ask<'m> {
+    let Recognized { table, caller, route, .. } = recognized;
     let (path_class, needs) = by_path(table.service(caller.service), &route.path());
     Ask { service: caller.service, client: caller.client, model, path_class, needs: Some(needs) }
 }
@@ -267,8 +268,13 @@ fn asked<'m>(known: &Recognized<'_>, model: Option<&'m str>) -> Ask<'m> {
 ///
 /// # Errors
 /// 429 with a wait.
-fn check_spill(known: &Recognized<'_>, ranking: &Ranking, steering: &Steering, plan: &Plan) -> Result<(), Failure> {
-    let Some(tenant) = known.caller.tenant.map(|tenant| known.table.tenant(tenant)) else { return Ok(()) };
+fn check_spill(
+    recognized: &Recognized<'_>,
+    ranking: &Ranking,
+    steering: &Steering,
+    plan: &Plan,
+) -> Result<(), Failure> {
+    let Some(tenant) = recognized.caller.tenant.map(|tenant| recognized.table.tenant(tenant)) else { return Ok(()) };
     let is_up = |region: RegionIndex| {
         let is_down = |reason: Reason| {
             matches!(reason, Reason::Down | Reason::Forced | Reason::Lagging | Reason::Version | Reason::Skew)
@@ -276,7 +282,7 @@ fn check_spill(known: &Recognized<'_>, ranking: &Ranking, steering: &Steering, p
         !steering.withheld.iter().any(|withheld| withheld.ranked.fenced.region == region && is_down(withheld.reason))
     };
     admission::check_scarcity(
-        known.table,
+        recognized.table,
         tenant,
         &ranking.regions(),
         plan.targets().first().map(Target::region),
@@ -287,12 +293,12 @@ fn check_spill(known: &Recognized<'_>, ranking: &Ranking, steering: &Steering, p
 /// Answers a request about models from the rules, if every endpoint of the fence has a closed list of models. `None` if
 /// an endpoint has to be asked.
 fn listed(
-    known: &Recognized<'_>,
+    recognized: &Recognized<'_>,
     opened: &OpenedRequest,
     steering: &Steering,
     info: &ResponseInfo,
 ) -> Option<Result<Reply, Failure>> {
-    let route = &known.route;
+    let route = &recognized.route;
     if route.class() != Class::Models || opened.claimed.model.is_some() {
         return None;
     }
@@ -300,23 +306,23 @@ fn listed(
     if route.method() == "DELETE" {
         return Some(Err(Failure::ModelNotFound { model: opened.model.clone().unwrap_or_default() }));
     }
-    let names = plan::models(known.table, steering).filter(|_| !steering.ordered.is_empty())?;
+    let names = plan::models(recognized.table, steering).filter(|_| !steering.ordered.is_empty())?;
     Some(models(&names, route.model(), info))
 }
 
 /// Puts together the task and the job for the [`Driver`](crate::runtime::proxy::Driver).
 fn prepared(
     env: Env,
-    known: Recognized<'_>,
+    recognized: Recognized<'_>,
     body: Option<Content>,
     opened: OpenedRequest,
     plan: Plan,
-    source: Source,
+    sender: Sender,
     receipt_signer: Option<ReceiptSigner>,
-) -> Prepared {
-    let is_state = known.is_state();
-    let is_pinned = known.pin.is_some();
-    let Recognized { table, caller, route, query, .. } = known;
+) -> PreparedRequest {
+    let is_state = recognized.is_state();
+    let is_pinned = recognized.pin.is_some();
+    let Recognized { table, caller, route, query, .. } = recognized;
     let OpenedRequest { model, owner, keys, claimed, observation } = opened;
     let service = table.service(caller.service);
     let is_sole = |target: &Target| state::is_sole(table, caller.tenant, &target.place());
@@ -348,7 +354,7 @@ fn prepared(
         body: body.map(Rc::new),
         upload: None,
         model,
-        source,
+        sender,
         receipt_signer,
         ids: keys.map(|keys| (keys, owner)),
         hides_models,
@@ -356,9 +362,9 @@ fn prepared(
         metering: None,
         slot: None,
         observation,
-        sender: None,
+        log_sender: None,
     };
-    Prepared { task, job, load }
+    PreparedRequest { task, job, load }
 }
 
 /// Admits a request of a tenant with limits: by the tenant's service tier, by how many of its requests are in progress,
@@ -367,12 +373,12 @@ fn prepared(
 /// # Errors
 /// 429 with a wait.
 fn admit(
-    known: &Recognized<'_>,
+    recognized: &Recognized<'_>,
     snapshot: &Snapshot,
     plan: &mut Plan,
     metering: Option<&Metering>,
 ) -> Result<Option<Slot>, Failure> {
-    let Recognized { table, caller, route, .. } = known;
+    let Recognized { table, caller, route, .. } = recognized;
     let tenant = caller.tenant.map(|tenant| table.tenant(tenant)).filter(|_| route.class() == Class::Inference);
     let tier = tenant.and_then(|tenant| table.tier_of(tenant));
     if !table.tiers().is_empty() {
@@ -425,7 +431,7 @@ pub(super) fn batch_input(
     request: &ClientRequest,
     snapshot: &Snapshot,
     caller: &Caller,
-    prepared: &Prepared,
+    prepared: &PreparedRequest,
 ) -> Option<BatchInput> {
     let table = snapshot.table.clone()?;
     let may_batch = table.service(caller.service).allow.contains(&Allowance::Batch);
@@ -454,10 +460,10 @@ pub(super) fn state_keys(env: &Env) -> Result<Keyring, Failure> {
     env::text(env, "STATE_KEY").and_then(|secret| Keyring::parse(&secret)).ok_or(Failure::NoStateKey)
 }
 
-/// Answers with the fence's models: all of `names`, or the model `asked` that the path names.
-fn models(names: &[String], asked: Option<&str>, info: &ResponseInfo) -> Result<Reply, Failure> {
+/// Answers with the fence's models: all of `names`, or only the model `of_path` that the path names.
+fn models(names: &[String], of_path: Option<&str>, info: &ResponseInfo) -> Result<Reply, Failure> {
     let model = |id: &str| json!({ "id": id, "object": "model", "created": 0, "owned_by": "bailiwick" });
-    match asked {
+    match of_path {
         None => {
             let data: Vec<_> = names.iter().map(|name| model(name)).collect();
             Ok(info.json(200, &json!({ "object": "list", "data": data })))

@@ -117,8 +117,8 @@ impl Node {
         }
     }
 
-    fn own(&self) -> Own<'_> {
-        Own { revision: self.own, head: self.head.as_ref() }
+    fn own(&self) -> OwnDocument<'_> {
+        OwnDocument { revision: self.own, head: self.head.as_ref() }
     }
 }
 
@@ -198,18 +198,18 @@ fn what_is_offered_is_kept_refused_or_taken_for_a_reason() {
     let publishers = [key(PUBLISHER)];
     let signed = |revision: u64, stage| sign(head_of(&document(revision), revision, stage), PUBLISHER);
     let known = signed(7, Stage::Early);
-    let whole = Own { revision: Some(own), head: Some(&known) };
+    let whole = OwnDocument { revision: Some(own), head: Some(&known) };
     let seen = |head: &Head| super::head(whole, Some(&head.to_bytes()), Stage::Early, trust(&publishers));
-    assert_eq!(seen(&signed(7, Stage::Early)), HeadStep::Keep(Kept::Same));
-    assert_eq!(seen(&signed(7, Stage::Canary)), HeadStep::Keep(Kept::Same), "a stage is never taken back");
+    assert_eq!(seen(&signed(7, Stage::Early)), HeadStep::Keep(NoChange::Same));
+    assert_eq!(seen(&signed(7, Stage::Canary)), HeadStep::Keep(NoChange::Same), "a stage is never taken back");
     assert_eq!(seen(&signed(7, Stage::Rest)), HeadStep::Note(Box::new(signed(7, Stage::Rest))));
     let forged = Head { stage: Stage::Rest, ..known.clone() };
     assert!(matches!(seen(&forged), HeadStep::Refuse(Refusal::Head(HeadError::Forged(_)))), "nobody signed that stage");
-    let bare = Own { revision: Some(own), head: None };
+    let bare = OwnDocument { revision: Some(own), head: None };
     let first = super::head(bare, Some(&known.to_bytes()), Stage::Rest, trust(&publishers));
     assert_eq!(first, HeadStep::Note(Box::new(known.clone())), "a document without a head gets its first");
-    assert_eq!(seen(&signed(6, Stage::Rest)), HeadStep::Keep(Kept::Older(6)));
-    assert_eq!(seen(&signed(8, Stage::Canary)), HeadStep::Keep(Kept::Later(8)));
+    assert_eq!(seen(&signed(6, Stage::Rest)), HeadStep::Keep(NoChange::Older(6)));
+    assert_eq!(seen(&signed(8, Stage::Canary)), HeadStep::Keep(NoChange::Later(8)));
     assert_eq!(seen(&signed(8, Stage::Early)), HeadStep::Fetch(Box::new(signed(8, Stage::Early))));
     let other = sign(head_of(b"other", 7, Stage::Rest), PUBLISHER);
     assert_eq!(seen(&other), HeadStep::Refuse(Refusal::Conflict(7)));
@@ -249,7 +249,7 @@ impl DocumentStep {
 #[derive(Debug)]
 #[allow(dead_code, reason = "read by Debug")]
 enum Told {
-    Keep(Kept),
+    Keep(NoChange),
     Take,
     Refuse(&'static str),
 }

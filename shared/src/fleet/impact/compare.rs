@@ -1,5 +1,5 @@
 //! Steers every group of clients by two documents. Takes tables (compiled documents), groups and counted queries,
-//! returns a [`ServiceImpact`] for each pair of services. Called by whoever wants an [`Impact`]; services may be
+//! returns a [`ServiceImpact`] for each pair of services. Called by the code that makes an [`Impact`]; services may be
 //! compared on several threads.
 //!
 //! Groups for which both documents give the same ranking of regions form a class, and only classes are decided. If one
@@ -12,7 +12,7 @@ use super::bundles::bundles;
 use super::fence::{Difference, Fence};
 use super::subjects::{Subject, subjects};
 use super::weights::{Division, Gathered, Group, Queries, Weight};
-use super::{Alone, FenceChange, Impact, Move, MoveWhenDown, Presence, ServiceImpact};
+use super::{FenceChange, Impact, Move, MoveWhenDown, Presence, ServiceImpact, SingleRegionClients};
 use crate::geo::CountryCode;
 use crate::health::{RegionHealth, supposing_down};
 use crate::id::RegionId;
@@ -46,7 +46,7 @@ pub struct Comparison<'a> {
 
 /// The answer of a document to a class of clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Chosen {
+struct ChosenRegion {
     /// The chosen region, by number; `None`: no region.
     region: Option<usize>,
     /// Whether the region is chosen only because all regions are down.
@@ -99,18 +99,18 @@ impl<'a> Side<'a> {
     }
 
     /// What the document answers if the region `down` is down; `None`: all regions are up.
-    fn chosen(&self, ranking: Option<&Ranking>, down: Option<usize>, now: Timestamp) -> Chosen {
-        let Some(ranking) = ranking else { return Chosen::default() };
+    fn chosen(&self, ranking: Option<&Ranking>, down: Option<usize>, now: Timestamp) -> ChosenRegion {
+        let Some(ranking) = ranking else { return ChosenRegion::default() };
         let down = down.and_then(|number| self.indexes[number]);
         let health: Vec<RegionHealth> = down.map(|down| supposing_down(&[], &[down.get()])).unwrap_or_default();
         let local = Local::default();
         let steering = decide(self.table, ranking, None, &Conditions { health: &health, local: &local, now });
         let region = steering.ordered.first().map(|first| self.numbers[first.fenced.region.get()]);
-        Chosen { region, is_revived: steering.revived }
+        ChosenRegion { region, is_revived: steering.revived }
     }
 
     /// The region without which a class has no region left; `None` if there is another, or if it has none at all.
-    fn alone(&self, ranking: Option<&Ranking>, chosen: Chosen, now: Timestamp) -> Option<usize> {
+    fn alone(&self, ranking: Option<&Ranking>, chosen: ChosenRegion, now: Timestamp) -> Option<usize> {
         let region = chosen.region?;
         let left = self.chosen(ranking, Some(region), now);
         (left.region.is_none() || left.is_revived).then_some(region)
@@ -164,9 +164,10 @@ impl<'a> Comparison<'a> {
         let subject = &self.subjects[at];
         let (before, after) = subject.services;
         let tenant = subject.tenant.unwrap_or_default();
-        let counted = before.filter(|_| subject.tenant.is_none()).map(|one| self.old.table.service(one).id.as_str());
+        let counted =
+            before.filter(|_| subject.tenant.is_none()).map(|service| self.old.table.service(service).id.as_str());
         let counted = self.queries.zip(counted).and_then(|(queries, service)| queries.get(service));
-        let mut found = Findings::default();
+        let mut findings = Findings::default();
         let mut classes: HashMap<(Option<Key>, Option<Key>), usize> = HashMap::new();
         let mut outcomes: Vec<Outcome> = Vec::new();
         for (at, group) in self.groups.iter().enumerate() {
@@ -180,11 +181,11 @@ impl<'a> Comparison<'a> {
                 outcomes.len() - 1
             });
             let weight = self.division.weight(at, group, counted);
-            found.add(&outcomes[class], (self.division.country(at), group), weight);
+            findings.add(&outcomes[class], (self.division.country(at), group), weight);
         }
         let all: u64 = counted.map_or(0, |counted| counted.values().sum());
-        found.total.queries = found.total.queries.max(all);
-        self.reported(subject, found)
+        findings.total.queries = findings.total.queries.max(all);
+        self.reported(subject, findings)
     }
 
     /// Puts the results of all pairs of services together.
@@ -218,26 +219,27 @@ impl<'a> Comparison<'a> {
         let (old, new) = (self.old.chosen(before, None, self.now), self.new.chosen(after, None, self.now));
         let mut down: Vec<usize> = old.region.into_iter().chain(new.region).collect();
         down.dedup();
-        let of = |down: usize| {
+        let without = |down: usize| {
             let from = self.old.chosen(before, Some(down), self.now).region;
             (down, from, self.new.chosen(after, Some(down), self.now).region)
         };
         let is_other = |(_, from, to): &(usize, _, _)| from != to && (*from, *to) != (old.region, new.region);
-        let (fence, wanted) = (self.old.fence(before), self.new.fence(after));
+        let (fence, new_fence) = (self.old.fence(before), self.new.fence(after));
         let is_both = before.is_some() && after.is_some();
         let was_alone = self.old.alone(before, old, self.now).is_some();
         Outcome {
             from: old.region,
             to: new.region,
-            when_down: down.into_iter().map(of).filter(is_other).collect(),
-            wider: wanted.wider_than(&fence).filter(|_| is_both),
-            tighter: wanted.smaller_than(&fence).filter(|_| is_both),
+            when_down: down.into_iter().map(without).filter(is_other).collect(),
+            wider: new_fence.wider_than(&fence).filter(|_| is_both),
+            tighter: new_fence.smaller_than(&fence).filter(|_| is_both),
             alone: self.new.alone(after, new, self.now).filter(|_| !was_alone),
-            regions: wanted.len(),
+            regions: new_fence.len(),
         }
     }
 
-    fn reported(&self, subject: &Subject, found: Findings) -> ServiceImpact {
+    /// The findings about a service, with names in place of numbers.
+    fn reported(&self, subject: &Subject, findings: Findings) -> ServiceImpact {
         let (before, after) = subject.services;
         let presence = match (before, after) {
             (Some(_), Some(_)) => Presence::Both,
@@ -246,7 +248,7 @@ impl<'a> Comparison<'a> {
         };
         let old = before.map(|index| self.old.table.service(index));
         let new = after.map(|index| self.new.table.service(index));
-        let id = |one: &crate::table::Service| one.id.clone();
+        let id = |service: &crate::table::Service| service.id.clone();
         let service = new.or(old).map(id).expect("one of both is there");
         let was = old.map(id).filter(|old| *old != service);
         let name = |number: usize| self.names[number].clone();
@@ -257,34 +259,37 @@ impl<'a> Comparison<'a> {
             anywhere: difference.anywhere,
             who: who.finish(),
         };
-        let named = |(from, to): (Option<usize>, Option<usize>)| (from.map(name), to.map(name));
+        let by_name = |(from, to): (Option<usize>, Option<usize>)| (from.map(name), to.map(name));
         let mut impact = ServiceImpact {
             service,
             was,
             hosts: subject.hosts.clone(),
             tenants: subject.tenants.clone(),
             presence,
-            total: found.total,
-            moved: found.moved,
-            denied: found.denied,
-            admitted: found.admitted,
-            leave_fence: found.leave_fence,
-            moves: found.moves.into_iter().map(|(way, who)| moved((named(way), who))).collect(),
+            total: findings.total,
+            moved: findings.moved,
+            denied: findings.denied,
+            admitted: findings.admitted,
+            leave_fence: findings.leave_fence,
+            moves: findings.moves.into_iter().map(|(way, who)| moved((by_name(way), who))).collect(),
             moves_when_down: Vec::new(),
-            wider: found.wider.into_iter().map(fence).collect(),
-            tighter: found.tighter.into_iter().map(fence).collect(),
+            wider: findings.wider.into_iter().map(fence).collect(),
+            tighter: findings.tighter.into_iter().map(fence).collect(),
             alone: Vec::new(),
-            fewest_regions: found.fewest_regions,
+            fewest_regions: findings.fewest_regions,
             ttl: old.or(new).map_or(0, |service| service.ttl.max),
         };
-        let when_down = found.when_down.into_iter();
+        let when_down = findings.when_down.into_iter();
         impact.moves_when_down = when_down
-            .map(|((down, from, to), who)| (down, moved((named((from, to)), who))))
+            .map(|((down, from, to), who)| (down, moved((by_name((from, to)), who))))
             .map(|(down, moves)| MoveWhenDown { down: name(down), moves })
             .collect();
-        impact.alone =
-            found.alone.into_iter().map(|(region, who)| Alone { region: name(region), who: who.finish() }).collect();
-        impact.moves.sort_by_key(|one| core::cmp::Reverse((one.who.weight.queries, one.who.weight.ipv4)));
+        impact.alone = findings
+            .alone
+            .into_iter()
+            .map(|(region, who)| SingleRegionClients { region: name(region), who: who.finish() })
+            .collect();
+        impact.moves.sort_by_key(|moved| core::cmp::Reverse((moved.who.weight.queries, moved.who.weight.ipv4)));
         impact
     }
 }
@@ -306,6 +311,7 @@ struct Findings {
 }
 
 impl Findings {
+    /// Counts what a change means for one group of clients.
     fn add(&mut self, outcome: &Outcome, (country, group): (Option<CountryCode>, &Group), weight: Weight) {
         self.total += weight;
         let counted = match (outcome.from, outcome.to) {

@@ -1,7 +1,7 @@
 //! How one fence differs from another. A fence is the regions that may process a client. Takes the regions of both,
 //! returns what was added and what was taken away. Called by `compare`.
 //!
-//! Regions are told apart by name. A fence is wider than the old one if its regions process in a country in which no
+//! Regions are identified by name. A fence is wider than the old one if its regions process in a country in which no
 //! region of the old fence does; another region in the same countries doesn't make it wider. It is smaller if a region
 //! or a country is missing.
 
@@ -45,8 +45,8 @@ impl Fence {
     }
 
     fn beyond(&self, other: &Self) -> Difference {
-        let regions = self.regions.iter().filter(|one| !other.regions.contains(one)).copied().collect();
-        let countries = self.countries.iter().filter(|one| !other.countries.contains(*one)).collect();
+        let regions = self.regions.iter().filter(|region| !other.regions.contains(region)).copied().collect();
+        let countries = self.countries.iter().filter(|country| !other.countries.contains(*country)).collect();
         let is_everywhere = |fence: &Self| CountrySet::EVERYWHERE.is_subset(&fence.countries);
         Difference { regions, countries, anywhere: is_everywhere(self) && !is_everywhere(other) }
     }

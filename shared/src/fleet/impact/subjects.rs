@@ -27,10 +27,10 @@ pub(super) struct Subject {
 pub(super) fn subjects(old: &Table, new: &Table) -> Vec<Subject> {
     let mut pairs: BTreeMap<Pair, Vec<String>> = BTreeMap::new();
     let services = |table: &Table| {
-        let of = |(index, service): (ServiceIndex, &Service)| {
+        let with_hosts = |(index, service): (ServiceIndex, &Service)| {
             service.hosts.iter().map(move |host| (host.as_str().to_owned(), index)).collect::<Vec<_>>()
         };
-        (0..).map(ServiceIndex).zip(table.services()).flat_map(of).collect::<BTreeMap<String, ServiceIndex>>()
+        (0..).map(ServiceIndex).zip(table.services()).flat_map(with_hosts).collect::<BTreeMap<String, ServiceIndex>>()
     };
     let (before, after) = (services(old), services(new));
     for host in before.keys().chain(after.keys().filter(|host| !before.contains_key(*host))) {
@@ -56,7 +56,7 @@ pub(super) fn subjects(old: &Table, new: &Table) -> Vec<Subject> {
             index.is_none_or(|index| table.service(index).hosts.len() == hosts.len())
         };
         let is_same_name = match services {
-            (Some(one), Some(other)) => old.service(one).id == new.service(other).id,
+            (Some(before), Some(after)) => old.service(before).id == new.service(after).id,
             _ => false,
         };
         let whole = is_same_name || is_whole(old, services.0) && is_whole(new, services.1);
@@ -75,7 +75,7 @@ type Fences = (Vec<String>, Option<Vec<(String, usize)>>);
 /// The tenants that may use a service in either document and that declare a residency, have a fence of their own, or
 /// may not use the service in the other document.
 fn of_tenants(old: &Table, new: &Table, pairs: &[Pair]) -> Vec<Subject> {
-    let names: BTreeSet<&TenantId> = old.tenants().iter().chain(new.tenants()).map(|one| &one.id).collect();
+    let names: BTreeSet<&TenantId> = old.tenants().iter().chain(new.tenants()).map(|tenant| &tenant.id).collect();
     let mut alike: BTreeMap<(Pair, [Option<Fences>; 2]), Subject> = BTreeMap::new();
     let both = pairs.iter().filter_map(|(before, after)| Some(((*before)?, (*after)?)));
     for ((before, after), name) in both.flat_map(|pair| names.iter().map(move |name| (pair, *name))) {
@@ -104,11 +104,12 @@ fn of_tenants(old: &Table, new: &Table, pairs: &[Pair]) -> Vec<Subject> {
     alike.into_values().collect()
 }
 
+/// What decides a tenant's fence at a service: its jurisdictions, and its own list of regions if it has one.
 fn fences(table: &Table, tenant: Option<TenantIndex>, service: ServiceIndex) -> Option<Fences> {
     let tenant = table.tenant(tenant?);
-    let residency = tenant.residency.iter().map(|&one| table.jurisdiction(one).to_string()).collect();
-    let own = tenant
-        .fence(service)
-        .map(|fence| fence.iter().map(|one| (table.region(one.region).id.to_string(), one.tier)).collect::<Vec<_>>());
+    let residency = tenant.residency.iter().map(|&jurisdiction| table.jurisdiction(jurisdiction).to_string()).collect();
+    let own = tenant.fence(service).map(|fence| {
+        fence.iter().map(|fenced| (table.region(fenced.region).id.to_string(), fenced.tier)).collect::<Vec<_>>()
+    });
     Some((residency, own))
 }

@@ -248,7 +248,7 @@ fn chosen(table: &Table, service: ServiceIndex, client: Client, down: Option<&Re
 }
 
 /// Whether a finding lists the client's country.
-fn holds(who: &Who, client: &Client) -> bool {
+fn holds(who: &AffectedClients, client: &Client) -> bool {
     who.clients.iter().any(|one| one.country == client.country)
 }
 

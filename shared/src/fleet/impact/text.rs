@@ -4,7 +4,7 @@
 
 use core::fmt::Write;
 
-use super::{FenceChange, Impact, Move, Presence, ServiceImpact, Weight, Who};
+use super::{AffectedClients, FenceChange, Impact, Move, Presence, ServiceImpact, Weight};
 use crate::id::RegionId;
 
 /// How many countries or networks a line names before it counts the rest.
@@ -32,8 +32,8 @@ impl Impact {
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut out = format!("rules {} → {}\n", self.from, self.to);
-        let of = |one: &ServiceImpact| self.widened(one);
-        let widened: String = self.services.iter().map(of).collect();
+        let widened_fences = |service: &ServiceImpact| self.widened(service);
+        let widened: String = self.services.iter().map(widened_fences).collect();
         if !widened.is_empty() {
             let _ = write!(out, "\nWIDER FENCES: clients may be processed where they might not be before\n{widened}");
         }
@@ -52,20 +52,20 @@ impl Impact {
     #[must_use]
     pub fn to_markdown(&self) -> String {
         let mut out = format!("### Rules {} → {}\n", self.from, self.to);
-        let widened: String = self.services.iter().map(|one| self.widened(one)).collect();
+        let widened: String = self.services.iter().map(|service| self.widened(service)).collect();
         if !widened.is_empty() {
             out += "\n> **Wider fences:** clients may be processed where they might not be before\n";
             widened.lines().for_each(|line| out += &format!("> - {}\n", line.trim()));
         }
-        let moves = || self.services.iter().flat_map(|service| service.moves.iter().map(move |one| (service, one)));
+        let moves = || self.services.iter().flat_map(|service| service.moves.iter().map(move |moved| (service, moved)));
         if moves().next().is_some() {
             out += "\n| service | clients | from | to | queries | IPv4 | IPv6 /48s |\n";
             out += "| --- | --- | --- | --- | --- | --- | --- |\n";
         }
-        for (service, one) in moves() {
-            let [queries, ipv4, ipv6] = self.columns(&one.who.weight, &service.total);
-            let (from, to) = (place(one.from.as_ref()), place(one.to.as_ref()));
-            let (title, clients) = (service.title(), clients(&one.who));
+        for (service, moved) in moves() {
+            let [queries, ipv4, ipv6] = self.columns(&moved.who.weight, &service.total);
+            let (from, to) = (place(moved.from.as_ref()), place(moved.to.as_ref()));
+            let (title, clients) = (service.title(), clients(&moved.who));
             out += &format!("| {title} | {clients} | {from} | {to} | {queries} | {ipv4} | {ipv6} |\n");
         }
         out.push('\n');
@@ -92,18 +92,19 @@ impl Impact {
             Some(ttl) => format!("{fences}; converges within {ttl} s"),
             None => fences.to_owned(),
         };
-        let mut of: Vec<String> = self.services.iter().filter_map(|one| self.part_line(one)).collect();
-        let mut bundles: Vec<&str> = self.bundles.iter().map(|one| one.bundle.as_str()).collect();
+        let mut clauses: Vec<String> = self.services.iter().filter_map(|service| self.part_line(service)).collect();
+        let mut bundles: Vec<&str> = self.bundles.iter().map(|change| change.bundle.as_str()).collect();
         bundles.dedup();
-        of.extend(bundles.iter().map(|name| format!("another version of bundle {name}")));
+        clauses.extend(bundles.iter().map(|name| format!("another version of bundle {name}")));
         let joined = |shown: usize| {
-            let more = of.len() - shown;
+            let more = clauses.len() - shown;
             let rest = (more > 0).then(|| format!("and {more} more"));
-            let parts: Vec<&str> = of[..shown].iter().chain(&rest).map(String::as_str).chain([end.as_str()]).collect();
+            let parts: Vec<&str> =
+                clauses[..shown].iter().chain(&rest).map(String::as_str).chain([end.as_str()]).collect();
             parts.join("; ")
         };
         let fits = |shown: &usize| joined(*shown).chars().count() <= most;
-        let line = joined((0..=of.len()).rev().find(fits).unwrap_or(0));
+        let line = joined((0..=clauses.len()).rev().find(fits).unwrap_or(0));
         line.chars().take(most).collect()
     }
 
@@ -151,12 +152,12 @@ impl Impact {
     /// One line for each bundle whose version differs.
     #[must_use]
     pub fn bundles_to_text(&self) -> String {
-        self.bundles.iter().map(|one| one.to_line() + "\n").collect()
+        self.bundles.iter().map(|change| change.to_line() + "\n").collect()
     }
 
     fn widened(&self, service: &ServiceImpact) -> String {
-        let line = |one: &FenceChange| {
-            format!("  {}: {}: also {}\n", service.title(), self.weighed(&one.who, service), reach(one))
+        let line = |change: &FenceChange| {
+            format!("  {}: {}: also {}\n", service.title(), self.weighed(&change.who, service), reach(change))
         };
         service.wider.iter().map(line).collect()
     }
@@ -164,8 +165,8 @@ impl Impact {
     /// The lines about one service, moves first.
     fn lines(&self, service: &ServiceImpact) -> Vec<String> {
         let mut lines = Vec::new();
-        let way = |one: &Move| format!("{} → {}", place(one.from.as_ref()), place(one.to.as_ref()));
-        listed(&mut lines, &service.moves, |one| format!("{}, {}", self.weighed(&one.who, service), way(one)));
+        let way = |moved: &Move| format!("{} → {}", place(moved.from.as_ref()), place(moved.to.as_ref()));
+        listed(&mut lines, &service.moves, |moved| format!("{}, {}", self.weighed(&moved.who, service), way(moved)));
         match service.presence {
             Presence::Both => {}
             Presence::New => lines.push("is new".to_owned()),
@@ -175,14 +176,14 @@ impl Impact {
         if let Some(was) = &service.was {
             lines.push(format!("takes the place of the service {was}"));
         }
-        listed(&mut lines, &service.tighter, |one| {
-            format!("{}: smaller fence, no longer {}", self.weighed(&one.who, service), reach(one))
+        listed(&mut lines, &service.tighter, |change| {
+            format!("{}: smaller fence, no longer {}", self.weighed(&change.who, service), reach(change))
         });
-        listed(&mut lines, &service.alone, |one| {
-            format!("{}: no region left if {} fails", self.weighed(&one.who, service), one.region)
+        listed(&mut lines, &service.alone, |stranded| {
+            format!("{}: no region left if {} fails", self.weighed(&stranded.who, service), stranded.region)
         });
-        listed(&mut lines, &service.moves_when_down, |one| {
-            format!("if {} fails: {}, {}", one.down, self.weighed(&one.moves.who, service), way(&one.moves))
+        listed(&mut lines, &service.moves_when_down, |moved| {
+            format!("if {} fails: {}, {}", moved.down, self.weighed(&moved.moves.who, service), way(&moved.moves))
         });
         if lines.is_empty() {
             lines.push("wider fence, see above".to_owned());
@@ -191,7 +192,7 @@ impl Impact {
     }
 
     /// Some clients, with the part of the service's clients that they are.
-    fn weighed(&self, who: &Who, service: &ServiceImpact) -> String {
+    fn weighed(&self, who: &AffectedClients, service: &ServiceImpact) -> String {
         let [queries, ipv4, ipv6] = self.columns(&who.weight, &service.total);
         let clients = clients(who);
         match self.has_queries && service.total.queries > 0 {
@@ -254,8 +255,8 @@ fn names(regions: &[RegionId]) -> String {
 }
 
 /// The countries and networks of clients.
-fn clients(who: &Who) -> String {
-    let name = |one: &super::Clients| match (one.network, one.country) {
+fn clients(who: &AffectedClients) -> String {
+    let name = |group: &super::Clients| match (group.network, group.country) {
         (Some(network), _) => network.to_string(),
         (None, Some(country)) => country.to_string(),
         (None, None) => "unknown clients".to_owned(),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Clients, Who};
+use super::{AffectedClients, Clients};
 use crate::geo::CountryCode;
 use crate::steer::Client;
 
@@ -104,14 +104,14 @@ impl Gathered {
     }
 
     /// All that were added, the heaviest first.
-    pub(super) fn finish(self) -> Who {
+    pub(super) fn finish(self) -> AffectedClients {
         let mut weight = Weight::default();
-        let of = |((country, network), one)| {
-            weight += one;
-            Clients { country, network, weight: one }
+        let clients_of = |((country, network), weight_of_place)| {
+            weight += weight_of_place;
+            Clients { country, network, weight: weight_of_place }
         };
-        let mut clients: Vec<Clients> = self.0.into_iter().map(of).collect();
-        clients.sort_by_key(|one| Reverse((one.weight.queries, one.weight.ipv4, one.weight.ipv6)));
-        Who { clients, weight }
+        let mut clients: Vec<Clients> = self.0.into_iter().map(clients_of).collect();
+        clients.sort_by_key(|group| Reverse((group.weight.queries, group.weight.ipv4, group.weight.ipv6)));
+        AffectedClients { clients, weight }
     }
 }

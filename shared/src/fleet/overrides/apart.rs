@@ -55,23 +55,24 @@ impl Overrides {
     /// The overrides that are held back, each with the services whose guards hold it back.
     #[must_use]
     pub fn held_back(&self, now: Timestamp) -> BTreeMap<Overridden, BTreeSet<ServiceIndex>> {
-        let mut held: BTreeMap<Overridden, BTreeSet<ServiceIndex>> = BTreeMap::new();
+        let mut held_back: BTreeMap<Overridden, BTreeSet<ServiceIndex>> = BTreeMap::new();
         if self.conflicts.is_empty() {
-            return held;
+            return held_back;
         }
         let binding = self.binding();
         for (regions, conflict) in self.conflicts.iter().filter(|(_, conflict)| conflict.until > now) {
             let is_down = |of: &Overridden| binding.get(of).is_some_and(|forced| forced.status == Status::Down);
             let down: Vec<Overridden> = regions.iter().map(whole).filter(is_down).collect();
-            let insists = self.records.iter().any(|((of, _), kept)| kept.insists && !kept.ended && down.contains(of));
+            let insists =
+                self.records.iter().any(|((of, _), entry)| entry.insists && !entry.ended && down.contains(of));
             let lacking = (conflict.keep + down.len()).saturating_sub(regions.len());
             if !insists {
                 for of in down.into_iter().take(lacking) {
-                    held.entry(of).or_default().extend(&conflict.services);
+                    held_back.entry(of).or_default().extend(&conflict.services);
                 }
             }
         }
-        held
+        held_back
     }
 
     /// The time at which the next conflict ends; its overrides are no longer held back then.
@@ -88,7 +89,7 @@ impl Overrides {
 
 /// How many of these regions are left by the overrides in force.
 fn left(regions: &BTreeSet<RegionId>, in_force: &BTreeMap<Overridden, Forced>) -> usize {
-    let is_down = |region: &&RegionId| in_force.get(&whole(region)).is_some_and(|one| one.status == Status::Down);
+    let is_down = |region: &&RegionId| in_force.get(&whole(region)).is_some_and(|forced| forced.status == Status::Down);
     regions.len() - regions.iter().filter(is_down).count()
 }
 

@@ -149,7 +149,7 @@ fn a_document_that_tightens_goes_to_all_at_once() {
     };
     assert_eq!(begin(&impact, None, false), Ok(Stage::Rest));
     assert_eq!(begin(&impact, Some(Stage::Canary), false), Ok(Stage::Canary));
-    assert_eq!(begin(&impact, Some(Stage::Canary), true), Err(Unstaged::Both));
+    assert_eq!(begin(&impact, Some(Stage::Canary), true), Err(StageRefusal::Both));
     let rules = |regions: &str| {
         let rules = format!(
             r#"{{"version": 1, "revision": 8, "jurisdictions": {{"eu": {{"include": ["EU"]}}}},
@@ -165,8 +165,8 @@ fn a_document_that_tightens_goes_to_all_at_once() {
     let queries = BTreeMap::from([("chat".to_owned(), BTreeMap::from([(client.country, 10)]))]);
     let comparison = super::super::impact::Comparison::new(&old, &new, &groups, Some(&queries), Timestamp(0));
     impact = comparison.finish((0..comparison.len()).map(|at| comparison.service(at)).collect());
-    assert_eq!(begin(&impact, Some(Stage::Canary), false), Err(Unstaged::Tightens));
-    assert!(Unstaged::Tightens.to_string().contains("--tighten"));
+    assert_eq!(begin(&impact, Some(Stage::Canary), false), Err(StageRefusal::Tightens));
+    assert!(StageRefusal::Tightens.to_string().contains("--tighten"));
     assert_eq!((begin(&impact, None, true), begin(&impact, None, false)), (Ok(Stage::Rest), Ok(Stage::Rest)));
     let change = [(Some("fra".to_owned()), -1_000_000), (Some("par".to_owned()), 1_000_000)];
     assert_eq!(impact.prediction(), Prediction::from([("chat".to_owned(), BTreeMap::from(change))]));

@@ -3,14 +3,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bucket, KEPT, Key, LONGEST, MOST_ENTRIES, Names, Source, Traffic};
+use super::{AddressSource, Bucket, KEPT, Key, LONGEST, MOST_ENTRIES, Names, Traffic};
 use crate::geo::CountryCode;
 use crate::time::{Millis, Timestamp};
 
 /// The whole file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Kept {
+struct TrafficFile {
     services: Vec<String>,
     regions: Vec<String>,
     /// The oldest first.
@@ -26,7 +26,7 @@ struct KeptBucket {
 }
 
 /// The position of the service's name, that of the region's name, the country, the source, and the number of queries.
-type KeptCount = (u16, Option<u16>, Option<String>, Source, u64);
+type KeptCount = (u16, Option<u16>, Option<String>, AddressSource, u64);
 
 impl Traffic {
     /// The bytes to keep.
@@ -42,8 +42,8 @@ impl Traffic {
             counts: bucket.counts.iter().map(count).collect(),
         };
         let (services, regions) = (self.services.all.clone(), self.regions.all.clone());
-        let kept = Kept { services, regions, buckets: self.buckets.iter().map(bucket).collect() };
-        serde_json::to_vec(&kept).unwrap_or_default()
+        let file = TrafficFile { services, regions, buckets: self.buckets.iter().map(bucket).collect() };
+        serde_json::to_vec(&file).unwrap_or_default()
     }
 
     /// Reads kept bytes. Buckets that are older than a week or begin after `now` are left out.
@@ -51,8 +51,9 @@ impl Traffic {
     /// # Errors
     /// What is wrong with the bytes.
     pub fn read(bytes: &[u8], now: Timestamp) -> Result<Self, String> {
-        let kept: Kept = serde_json::from_slice(bytes).map_err(|error| format!("isn't what was kept: {error}"))?;
-        let (services, regions) = (Names::of(kept.services)?, Names::of(kept.regions)?);
+        let file: TrafficFile =
+            serde_json::from_slice(bytes).map_err(|error| format!("isn't what was kept: {error}"))?;
+        let (services, regions) = (Names::of(file.services)?, Names::of(file.regions)?);
         let count = |(service, region, country, source, queries): KeptCount| {
             let is_known = usize::from(service) < services.all.len()
                 && region.is_none_or(|region| usize::from(region) < regions.all.len());
@@ -69,8 +70,8 @@ impl Traffic {
             // The counts are put in order, each key once.
             Ok(Bucket { from: bucket.from, span, counts: super::merged(Vec::new(), counts) })
         };
-        let buckets = kept.buckets.into_iter().map(bucket).collect::<Result<Vec<Bucket>, String>>()?;
-        let is_in_order = buckets.is_sorted_by(|one, next| one.end() <= next.from);
+        let buckets = file.buckets.into_iter().map(bucket).collect::<Result<Vec<Bucket>, String>>()?;
+        let is_in_order = buckets.is_sorted_by(|bucket, next| bucket.end() <= next.from);
         if !is_in_order || buckets.iter().any(|bucket| bucket.span > LONGEST) {
             return Err("its buckets overlap, or are too long".to_owned());
         }
@@ -97,22 +98,25 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BUCKET, Counted};
+    use super::super::{BUCKET, QueryLabels};
     use super::*;
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
     fn some() -> Traffic {
         let mut traffic = Traffic::default();
-        let of = |service, country: &str, region| Counted {
+        let of = |service, country: &str, region| QueryLabels {
             service,
             country: CountryCode::parse(country),
             region,
-            source: Source::Ecs,
+            source: AddressSource::Ecs,
         };
         let counted = [(of("chat", "DE", Some("fra")), 7), (of("chat", "", None), 2), (of("embed", "FR", None), 1)];
         traffic.add(NOW, counted);
-        traffic.add(NOW.after(BUCKET), [(Counted { source: Source::Resolver, ..of("chat", "MT", Some("par")) }, 5)]);
+        traffic.add(
+            NOW.after(BUCKET),
+            [(QueryLabels { source: AddressSource::Resolver, ..of("chat", "MT", Some("par")) }, 5)],
+        );
         traffic
     }
 
@@ -121,7 +125,10 @@ mod tests {
         let (mut traffic, now) = (some(), NOW.after(BUCKET));
         let mut again = Traffic::read(&traffic.to_bytes(), now).unwrap();
         for one in [&mut traffic, &mut again] {
-            one.add(now, [(Counted { service: "new", country: None, region: Some("fra"), source: Source::Ecs }, 3)]);
+            one.add(
+                now,
+                [(QueryLabels { service: "new", country: None, region: Some("fra"), source: AddressSource::Ecs }, 3)],
+            );
         }
         for apart in [false, true] {
             let report = |traffic: &Traffic| traffic.report(now, NOW, None, apart);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fleet::blind::Sight;
+use crate::fleet::blind::BlindnessDetector;
 use crate::report::HealthReport;
 
 const T0: Timestamp = Timestamp(1_800_000_000_000);
@@ -73,9 +73,9 @@ impl Play {
         self.now = self.now.after(Millis(seconds * 1_000));
         let ballots: Vec<Ballot> =
             reports.iter().filter_map(|report| Ballot::read(&self.table, report, self.now)).collect();
-        let hearing =
-            Hearing { table: &self.table, ballots: &ballots, own: self.own, forced: &|_| None, now: self.now };
-        self.verdicts = verdicts(&hearing, &mut self.agreed);
+        let input =
+            VerdictInput { table: &self.table, ballots: &ballots, own: self.own, forced: &|_| None, now: self.now };
+        self.verdicts = verdicts(&input, &mut self.agreed);
         self.verdicts.iter().map(|verdict| verdict.status).collect()
     }
 
@@ -105,8 +105,8 @@ fn a_report_counts_for_three_intervals_by_its_own_age_and_the_time_since_it_arri
     let arrived = play.now;
     let judge = |play: &mut Play, at: Timestamp| {
         let ballots: Vec<Ballot> = said.iter().filter_map(|one| Ballot::read(&play.table, one, arrived)).collect();
-        let hearing = Hearing { table: &play.table, ballots: &ballots, own: None, forced: &|_| None, now: at };
-        verdicts(&hearing, &mut Agreed::default())[0].status
+        let input = VerdictInput { table: &play.table, ballots: &ballots, own: None, forced: &|_| None, now: at };
+        verdicts(&input, &mut Agreed::default())[0].status
     };
     assert_eq!(judge(&mut play, arrived.after(Millis(14_000))), DOWN);
     assert_eq!(judge(&mut play, arrived.after(Millis(14_001))), UNKNOWN);
@@ -163,7 +163,7 @@ fn one_node_of_one_or_two_sites_goes_by_its_own_probes() {
 
 #[test]
 fn a_voter_whose_own_line_is_down_votes_unknown() {
-    let mut sight = Sight::default();
+    let mut sight = BlindnessDetector::default();
     for region in 0..4 {
         sight.record(region, region, Millis(5_000), false, T0);
     }

@@ -79,7 +79,7 @@ impl Fleet {
             self.sent.push(ms);
             self.by_node[isolate % NODES] += 1;
         } else {
-            share.lacked(cost);
+            share.note_lack(cost);
         }
         if share.is_due(now) {
             let (ask, then) = (share.ask(pool.closed(now), now), Timestamp(NOW + ms + TO_NODE));
@@ -137,7 +137,7 @@ impl Fleet {
         for ms in from..to {
             while let Some((_, isolate, grant)) = self.grants.front().copied().filter(|(due, _, _)| *due <= ms) {
                 self.grants.pop_front();
-                self.isolates[isolate].1.answered(&grant);
+                self.isolates[isolate].1.note_answer(&grant);
             }
             (0..NODES).for_each(|node| self.advance(node, ms));
             for isolate in 0..self.isolates.len() {

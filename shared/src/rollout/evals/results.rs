@@ -1,19 +1,19 @@
-//! Reads results of an eval for a rollout. Takes the files of both arms, returns a [`Finding`], or why they can't be
-//! judged. Called by [`crate::rollout::record::Record::note_eval`].
+//! Reads the results of an eval for a rollout. `bailiwick eval run` writes one file for each arm (the old and the new
+//! thing of the rollout). Takes both files, returns a [`Finding`], or why they can't be judged. Called by
+//! [`crate::rollout::record::Record::note_eval`].
 
 use super::Finding;
 use crate::eval::{
-    Header, Run, Settings, Sides, Wanted, compare, differences, digest, read_log, read_run, worse_beyond,
+    Header, ResultFilter, Run, Settings, Sides, compare, differences, digest, read_log, read_run, worse_beyond,
 };
 use crate::id::RegionId;
 use crate::rules::{Arm, Change, EvalCheck, Rollout};
 use crate::time::Timestamp;
 
-/// Compares the results of the new arm of a region with those of the old one. They have to be of runs that began at
-/// `since` or later.
+/// Compares the results of a region's new arm with those of its old arm. Both runs must have begun at `since` or later.
 ///
 /// # Errors
-/// Why they can't be judged, and what to run.
+/// Why the results can't be judged, and what to run.
 pub fn find(
     (rollout, check): (&Rollout, &EvalCheck),
     (region, since): (&RegionId, Timestamp),
@@ -29,7 +29,7 @@ pub fn find(
         return Err(format!("the results of its arms can't be compared: {first}"));
     }
     if of_old.header.model != of_new.header.model {
-        let [old, new] = [&of_old, &of_new].map(|one| &one.header.model);
+        let [old, new] = [&of_old, &of_new].map(|file| &file.header.model);
         return Err(format!("the old arm was asked for the model {old:?} and the new one for {new:?}; ask both alike"));
     }
     // The verdict and the interval aren't used: the level depends on how many results there were.
@@ -48,7 +48,7 @@ pub fn find(
     })
 }
 
-/// By what results are known again.
+/// A digest by which the same results are recognised at the next look.
 pub(in crate::rollout) fn digest_of(check: &EvalCheck, files: [&[u8]; 2]) -> String {
     let [old, new] = files.map(digest);
     digest(format!("{} {} {old} {new}", check.suite, check.margin).as_bytes())
@@ -68,22 +68,22 @@ fn read(
     since: Timestamp,
 ) -> Result<(Results, Timestamp), String> {
     let file = format!("{region}.{arm}.jsonl");
-    let unread = |told: String| format!("{file}: {told}");
+    let unread = |problem: String| format!("{file}: {problem}");
     let log = read_log(bytes).map_err(unread)?;
     let header = log.ok_or_else(|| format!("{file}: has no whole line yet"))?.header;
     let none = || "none".to_owned();
-    let wanted = |name: &str, found: String, wanted: String| match found == wanted {
+    let expect = |name: &str, actual: String, expected: String| match actual == expected {
         true => Ok(()),
         false => {
-            Err(format!("{file}: its {name} is {found:?}, and {wanted:?} is wanted; name another folder by --eval"))
+            Err(format!("{file}: its {name} is {actual:?}, and {expected:?} is wanted; name another folder by --eval"))
         }
     };
-    wanted("suite", header.suite.clone(), check.suite.clone())?;
-    wanted("service", header.service.clone(), rollout.service.to_string())?;
-    wanted("region", header.region.clone().unwrap_or_else(none), region.to_string())?;
-    wanted("arm", header.arm.clone().unwrap_or_else(none), arm.to_string())?;
+    expect("suite", header.suite.clone(), check.suite.clone())?;
+    expect("service", header.service.clone(), rollout.service.to_string())?;
+    expect("region", header.region.clone().unwrap_or_else(none), region.to_string())?;
+    expect("arm", header.arm.clone().unwrap_or_else(none), arm.to_string())?;
     if let Change::Model { model, .. } = &rollout.change {
-        wanted("model", header.model.clone(), model.clone())?;
+        expect("model", header.model.clone(), model.clone())?;
     }
     let Some(begun) = header.begun else {
         return Err(format!("{file}: doesn't say when it was begun; run the eval anew into another folder"));
@@ -94,6 +94,6 @@ fn read(
              into another folder, and name that by --eval"
         ));
     }
-    let run = read_run(bytes, None, Wanted::default()).map_err(unread)?;
+    let run = read_run(bytes, None, ResultFilter::default()).map_err(unread)?;
     Ok((Results { header, run }, begun))
 }

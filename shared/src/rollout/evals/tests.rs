@@ -6,7 +6,7 @@ use super::*;
 use crate::eval::{Header, Outcome, VERSION};
 use crate::id::ServiceId;
 use crate::observe::{ArmSum, Counts};
-use crate::rollout::machine::{Action, Decision, PASS, Seen, level, place, step};
+use crate::rollout::machine::{Action, Decision, PASS, StepObservations, level, place, step};
 use crate::rollout::record::Record;
 use crate::rules::{Allowed, Arm, Change, Measure, Progress};
 use crate::testing::Random;
@@ -82,9 +82,9 @@ fn look(record: &Record, rollout: &Rollout, problem: Option<&str>) -> Decision {
     let now = rollout.progress.as_ref().unwrap().since.after(Millis(2 * HOUR));
     let counts = Counts { attempts: [("committed".to_owned(), 1_000)].into(), ..Counts::default() };
     let sum = ArmSum { counts, newest: Some(now) };
-    let seen = Seen { old: &sum, new: &sum, before: None, told_at: Some(now) };
-    let evaled = Evaled { found: record.evaled(rollout, place(rollout).unwrap()), problem };
-    step(rollout, Some(seen), evaled, &[], now)
+    let observed = StepObservations { old: &sum, new: &sum, before: None, answered_at: Some(now) };
+    let eval_state = EvalState { found: record.latest_finding(rollout, place(rollout).unwrap()), problem };
+    step(rollout, Some(observed), eval_state, &[], now)
 }
 
 fn holds(decision: &Decision) -> &str {
@@ -124,9 +124,9 @@ fn what_is_worse_is_rolled_back_also_while_it_is_paused_and_without_traffic() {
     assert_eq!(note(&mut record, &rollout, &files([390, 300], 400)), None);
     let expected = "lon: eval smoke scores 0.7500 in the new arm and 0.9750 in the old one (400 cases";
     rollout.progress.as_mut().unwrap().paused = Some("lunch".into());
-    let evaled = Evaled { found: record.evaled(&rollout, place(&rollout).unwrap()), problem: None };
+    let eval_state = EvalState { found: record.latest_finding(&rollout, place(&rollout).unwrap()), problem: None };
     for action in
-        [look(&record, &rollout, None).action, step(&rollout, None, evaled, &[], BEGIN.after(Millis(1_000))).action]
+        [look(&record, &rollout, None).action, step(&rollout, None, eval_state, &[], BEGIN.after(Millis(1_000))).action]
     {
         assert!(matches!(&action, Action::RollBack(why) if why.starts_with(expected)), "{action:?}");
     }
@@ -170,7 +170,7 @@ fn few_cases_hold_and_each_further_result_is_judged_more_strictly() {
 #[test]
 fn results_from_before_a_step_began_anew_are_past_but_count_as_looks() {
     let (mut rollout, mut record) = (rollout(), Record::default());
-    let looks = |record: &Record, rollout: &Rollout| Some(record.evaled(rollout, place(rollout)?)?.1);
+    let looks = |record: &Record, rollout: &Rollout| Some(record.latest_finding(rollout, place(rollout)?)?.1);
     assert_eq!(note(&mut record, &rollout, &files([100, 100], 100)), None);
     assert_eq!(looks(&record, &rollout), Some(1));
     let anew = BEGIN.after(Millis(120_000));

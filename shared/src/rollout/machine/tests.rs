@@ -154,9 +154,9 @@ impl World {
     }
 
     fn look(&self) -> Decision {
-        let told_at = Some(self.now);
-        let seen = Seen { old: &self.old, new: &self.new, before: self.before.as_ref(), told_at };
-        step(&self.rollout, Some(seen), Evaled::default(), &self.obstacles, self.now)
+        let answered_at = Some(self.now);
+        let observed = StepObservations { old: &self.old, new: &self.new, before: self.before.as_ref(), answered_at };
+        step(&self.rollout, Some(observed), EvalState::default(), &self.obstacles, self.now)
     }
 
     /// A minute, a look, and what follows of it.
@@ -435,14 +435,14 @@ fn obstacles_and_pauses_hold_what_would_go_on() {
 #[test]
 fn what_is_unknown_holds_and_a_clock_that_is_set_back_goes_nowhere() {
     let world = World::begun();
-    assert_eq!(step(&world.rollout, None, Evaled::default(), &[], world.now).judgement, None);
+    assert_eq!(step(&world.rollout, None, EvalState::default(), &[], world.now).judgement, None);
     let later = world.now.after(Millis(60 * MINUTE));
-    let action = step(&world.rollout, None, Evaled::default(), &[], later).action;
+    let action = step(&world.rollout, None, EvalState::default(), &[], later).action;
     assert!(matches!(&action, Action::Hold(why) if why.contains("nothing was counted")), "{action:?}");
     let much_later = world.now.after(Millis(25 * 60 * MINUTE));
-    assert!(matches!(step(&world.rollout, None, Evaled::default(), &[], much_later).action, Action::RollBack(_)));
+    assert!(matches!(step(&world.rollout, None, EvalState::default(), &[], much_later).action, Action::RollBack(_)));
     let earlier = Timestamp(world.now.0 - 1_000_000);
-    assert!(matches!(step(&world.rollout, None, Evaled::default(), &[], earlier).action, Action::Hold(_)));
+    assert!(matches!(step(&world.rollout, None, EvalState::default(), &[], earlier).action, Action::Hold(_)));
 }
 
 #[test]

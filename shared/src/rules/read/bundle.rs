@@ -1,4 +1,5 @@
-//! Reads which version of a bundle each region gets. Called by [`super::rules`].
+//! Reads which version of a bundle each region gets. Called by [`super::rules`]. A bundle is a named, versioned set of
+//! files for applications, such as prompts.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +9,7 @@ use crate::id::RegionId;
 use crate::json::{Node, Reader};
 use crate::rules::Bundle;
 
+/// Reads a bundle: its version, and the versions for single regions.
 pub(super) fn bundle(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Bundle> {
     let mut fields = reader.object(node)?;
     let version = fields.required("version", "the version that `bailiwick bundle push` prints", version);
@@ -27,6 +29,7 @@ pub(super) fn version(reader: &mut Reader<'_>, node: &Node) -> Option<Version> {
     })
 }
 
+/// Reads the versions of a bundle for single regions.
 fn regions(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<BTreeMap<RegionId, Version>> {
     let mut versions = BTreeMap::new();
     for (name, node) in reader.entries(node)? {

@@ -15,6 +15,7 @@ const LONGEST: Millis = Millis(24 * 3_600_000);
 /// The most regions that a guard may keep.
 const MOST_KEPT: u64 = 1_000;
 
+/// Reads `fleet`: the nodes that vote on health, and the limits of their probes.
 pub(super) fn fleet(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<Fleet> {
     let mut fields = reader.object(node)?;
     let voters =
@@ -38,6 +39,7 @@ pub(super) fn fleet(reader: &mut Reader<'_>, node: &Node, context: &Context) -> 
     })
 }
 
+/// Reads the nodes that vote.
 fn voters(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<BTreeMap<VoterId, Voter>> {
     let entries = reader.entries(node)?;
     if entries.is_empty() {
@@ -56,6 +58,7 @@ fn voters(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<BTr
     Some(voters)
 }
 
+/// Reads a node that votes.
 fn voter(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<Voter> {
     let mut fields = reader.object(node)?;
     let site = fields.required("site", "where it stands, such as \"london\"", |reader, node| {

@@ -9,11 +9,12 @@ use crate::time::Millis;
 /// The largest capacity or demand of a region or an endpoint, in requests at once.
 pub(super) const MAX_REQUESTS: u64 = 1_000_000_000;
 
+/// Reads the `load` of a region: its capacity, its demand, and the marks between which clients are moved.
 pub(super) fn region_load(reader: &mut Reader<'_>, node: &Node) -> Option<RegionLoad> {
     let mut fields = reader.object(node)?;
     let defaults = RegionLoad::default();
-    let given = (fields.optional("low", ratio), fields.optional("high", ratio));
-    let (low, high) = match given {
+    let marks = (fields.optional("low", ratio), fields.optional("high", ratio));
+    let (low, high) = match marks {
         // If only one mark is given, it may lie beyond the default of the other, which then moves.
         (Some(low), None) => (low, defaults.high.max(Ratio(low.0.midpoint(Ratio::ONE.0)))),
         (None, Some(high)) => (defaults.low.min(Ratio(high.0 / 2)), high),

@@ -14,7 +14,7 @@ pub(super) const FIELDS: [&str; 5] = ["model", "first_token", "budget", "style",
 
 /// What a monitor watches.
 #[derive(Clone, Copy)]
-pub(super) enum Watched<'e> {
+pub(super) enum ProbeTarget<'e> {
     /// A region as a whole.
     Region,
     /// An endpoint, with what its own fields say; no URL if that couldn't be read.
@@ -35,14 +35,14 @@ const FIRST_TOKEN: Millis = Millis(5_000);
 /// Reads the probe, and how long it waits for a token.
 pub(super) fn model_probe(
     fields: &mut Fields<'_, '_, '_>,
-    watched: Watched<'_>,
+    watched: ProbeTarget<'_>,
     interval: Millis,
 ) -> Option<(ModelProbe, Millis)> {
     let model = fields.required("model", "the model to ask for a token, such as \"chat\"", |reader, node| {
         upstream(reader, node, watched)
     });
     let (url, style, api_version) = base(fields, watched);
-    let given = fields.has("first_token");
+    let has_first_token = fields.has("first_token");
     let first_token = fields.optional("first_token", |reader, node| {
         let span = duration(reader, node, Millis(100)..=Millis(300_000))?;
         if span >= interval {
@@ -53,7 +53,7 @@ pub(super) fn model_probe(
         }
         Some(span)
     });
-    if !given && FIRST_TOKEN >= interval {
+    if !has_first_token && FIRST_TOKEN >= interval {
         fields.fail::<()>(format!(
             "has an \"interval\" ({interval}) that isn't longer than its \"first_token\" ({FIRST_TOKEN} unless it is \
              given), so that one probe would run into the next; make it longer, or write a shorter \"first_token\""
@@ -85,11 +85,11 @@ pub(super) fn model_probe(
 }
 
 /// The endpoint's own name for the model that the monitor names by the clients' name.
-fn upstream(reader: &mut Reader<'_>, node: &Node, watched: Watched<'_>) -> Option<String> {
+fn upstream(reader: &mut Reader<'_>, node: &Node, watched: ProbeTarget<'_>) -> Option<String> {
     let name = reader.string(node)?;
     match watched {
         _ if name.is_empty() => reader.fail("is an empty model name; write the model's name"),
-        Watched::Endpoint { models: Some(models), .. } => match models.get(name) {
+        ProbeTarget::Endpoint { models: Some(models), .. } => match models.get(name) {
             Some(upstream) => Some(upstream.clone()),
             None => {
                 let names: Vec<String> = models.keys().cloned().collect();
@@ -97,25 +97,25 @@ fn upstream(reader: &mut Reader<'_>, node: &Node, watched: Watched<'_>) -> Optio
                 reader.fail(format!("is {name:?}, a model that the endpoint's \"models\" don't have{hint}"))
             }
         },
-        Watched::Endpoint { models: None, .. } | Watched::Region => Some(name.to_owned()),
+        ProbeTarget::Endpoint { models: None, .. } | ProbeTarget::Region => Some(name.to_owned()),
     }
 }
 
 /// The base URL, the style of the API, and the version of Azure's API. An endpoint has these itself; a region has none,
 /// so its monitor gives them.
-fn base(fields: &mut Fields<'_, '_, '_>, watched: Watched<'_>) -> (Option<HttpUrl>, Option<Style>, Option<String>) {
+fn base(fields: &mut Fields<'_, '_, '_>, watched: ProbeTarget<'_>) -> (Option<HttpUrl>, Option<Style>, Option<String>) {
     match watched {
-        Watched::Endpoint { url, style, api_version: version, .. } => {
+        ProbeTarget::Endpoint { url, style, api_version: version, .. } => {
             for key in ["style", "api_version"] {
                 if fields.has(key) {
-                    let said = "is the endpoint's own here; leave it out, and say it at the endpoint";
-                    fields.optional(key, |reader, _| reader.fail::<()>(said));
+                    let message = "is the endpoint's own here; leave it out, and say it at the endpoint";
+                    fields.optional(key, |reader, _| reader.fail::<()>(message));
                 }
             }
-            let own = if fields.has("url") { fields.optional("url", base_url) } else { url.cloned() };
-            (own, Some(style), version.map(str::to_owned))
+            let base = if fields.has("url") { fields.optional("url", base_url) } else { url.cloned() };
+            (base, Some(style), version.map(str::to_owned))
         }
-        Watched::Region => {
+        ProbeTarget::Region => {
             let what = "the base URL to ask, which a region has none of, such as https://gpu.example.net/v1, or move \
                 the monitor to an endpoint";
             let url = fields.required("url", what, base_url);
@@ -129,6 +129,7 @@ fn base(fields: &mut Fields<'_, '_, '_>, watched: Watched<'_>) -> (Option<HttpUr
     }
 }
 
+/// Reads how many tokens the probes of a monitor may use.
 fn budget(reader: &mut Reader<'_>, node: &Node) -> Option<ProbeBudget> {
     let mut fields = reader.object(node)?;
     let tokens = fields.required("tokens", "how many tokens probes may use, such as 200000", |reader, node| {

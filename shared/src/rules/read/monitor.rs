@@ -1,7 +1,7 @@
 //! Reads monitors. Takes the JSON of a health check, returns a [`Monitor`]. Called by the reader of regions.
 
 use super::http::tls_fields;
-use super::model_probe::{self, Watched, model_probe};
+use super::model_probe::{self, ProbeTarget, model_probe};
 use super::value::{duration, http_url, one_of, secret_name};
 use crate::health::{AddressFamily, Thresholds};
 use crate::json::{Fields, Node, Reader};
@@ -15,7 +15,7 @@ const OF_HTTP: [&str; 7] = ["url", "status", "body_contains", "secret", "host", 
 const HTTP_ONLY: [&str; 3] = ["host", "sni", "ca_file"];
 
 /// Reads a monitor. `watched` is the endpoint or region that the monitor belongs to.
-pub(super) fn monitor(reader: &mut Reader<'_>, node: &Node, watched: Watched<'_>) -> Option<Monitor> {
+pub(super) fn monitor(reader: &mut Reader<'_>, node: &Node, watched: ProbeTarget<'_>) -> Option<Monitor> {
     let mut fields = reader.object(node)?;
     let kind =
         fields.required("type", "\"tcp\", \"http\" or \"openai\"", |reader, node| match reader.string(node)? {
@@ -49,8 +49,8 @@ pub(super) fn monitor(reader: &mut Reader<'_>, node: &Node, watched: Watched<'_>
     if !is_model && kind.is_some() {
         for key in model_probe::FIELDS {
             if fields.has(key) {
-                let said = "belongs to \"type\": \"openai\" only; leave it out, or change the type";
-                fields.optional(key, |reader, _| reader.fail::<()>(said));
+                let message = "belongs to \"type\": \"openai\" only; leave it out, or change the type";
+                fields.optional(key, |reader, _| reader.fail::<()>(message));
             }
         }
     }
@@ -77,6 +77,7 @@ pub(super) fn monitor(reader: &mut Reader<'_>, node: &Node, watched: Watched<'_>
     Some(Monitor { probe: probe?, family, interval, timeout: timeout.unwrap_or(Millis(3_000)), thresholds })
 }
 
+/// Reads a probe by TCP.
 fn tcp_probe(fields: &mut Fields<'_, '_, '_>) -> Option<Probe> {
     let address = fields.required("address", "what to connect to, such as \"192.0.2.10:443\"", tcp_address);
     for key in HTTP_ONLY {
@@ -87,6 +88,7 @@ fn tcp_probe(fields: &mut Fields<'_, '_, '_>) -> Option<Probe> {
     address.map(|address| Probe::Tcp { address })
 }
 
+/// Reads the address of a TCP probe.
 fn tcp_address(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     let text = reader.string(node)?;
     let named = |text: &str| {
@@ -101,6 +103,7 @@ fn tcp_address(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     reader.fail(format!("is {text:?}; write an address and port such as \"192.0.2.10:443\" or \"[2001:db8::10]:443\""))
 }
 
+/// Reads a probe by HTTP.
 fn http_probe(fields: &mut Fields<'_, '_, '_>) -> Option<Probe> {
     let url = fields.required("url", "what to GET, such as https://gpu.example.net/health", http_url);
     let status = fields.optional("status", |reader, node| {
@@ -125,8 +128,8 @@ fn family(reader: &mut Reader<'_>, node: &Node, address: Option<AddressFamily>) 
         | (Family::Any, _)
         | (Family::Ipv4, Some(AddressFamily::Ipv4))
         | (Family::Ipv6, Some(AddressFamily::Ipv6)) => Some(family),
-        (_, Some(found)) => reader.fail(format!(
-            "doesn't fit a monitor that names an {found} address; leave it out, or let the monitor name a host"
+        (_, Some(named)) => reader.fail(format!(
+            "doesn't fit a monitor that names an {named} address; leave it out, or let the monitor name a host"
         )),
     }
 }

@@ -16,6 +16,7 @@ const MAX_AMOUNT: u64 = 1_000_000_000_000;
 /// The longest span of a quota or budget: 31 days.
 const LONGEST: Millis = Millis(31 * 24 * 3_600_000);
 
+/// Reads a quota: how many requests and tokens a provider allows in a span.
 pub(super) fn quota(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Option<Quota> {
     let mut fields = reader.object(node)?;
     let (requests, tokens) = amounts(&mut fields, "it limits");
@@ -65,6 +66,7 @@ fn amounts(fields: &mut Fields<'_, '_, '_>, what: &str) -> (Option<u64>, Option<
     (fields.optional("requests", amount), fields.optional("tokens", amount))
 }
 
+/// Reads a service tier.
 pub(super) fn service_tier(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Option<ServiceTier> {
     let mut fields = reader.object(node)?;
     let rank = fields.required("rank", "\"rank\": 1; lower is more important", |reader, node| {
@@ -112,6 +114,7 @@ pub(super) fn tenant_limits(fields: &mut Fields<'_, '_, '_>, context: &Context) 
     }
 }
 
+/// Reads a tenant's budget: how many requests and tokens it may use in a span.
 fn budget(reader: &mut Reader<'_>, node: &Node) -> Option<Budget> {
     let mut fields = reader.object(node)?;
     let (requests, tokens) = amounts(&mut fields, "it allows");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::http::{api_version, base_url};
 use super::load::{MAX_REQUESTS, region_load};
-use super::model_probe::Watched;
+use super::model_probe::ProbeTarget;
 use super::monitor::monitor;
 use super::quota;
 use super::replica::region_replica;
@@ -19,6 +19,7 @@ use crate::rules::{
 };
 use crate::turns::{Turns, at_once};
 
+/// Reads a region.
 pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Region> {
     let mut fields = reader.object(node)?;
     let countries = fields.required("countries", "a list of all the countries it may process in", |reader, node| {
@@ -30,7 +31,7 @@ pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context
         standby: fields.optional("standby", boolean).unwrap_or(false),
         answers: fields.optional("answers", answers),
         endpoints: at_once(map(&mut fields, "endpoints", context, &mut Turns::unbroken(), EndpointId::parse, endpoint)),
-        monitor: fields.optional("monitor", |reader, node| monitor(reader, node, Watched::Region)),
+        monitor: fields.optional("monitor", |reader, node| monitor(reader, node, ProbeTarget::Region)),
         load: fields.optional("load", region_load),
         replicas: replicas(&mut fields, context),
     };
@@ -70,6 +71,7 @@ pub(super) fn places(reader: &mut Reader<'_>, node: &Node, context: &Context) ->
     reader.filled_list(node, |reader, node| place(reader, node, many, context))
 }
 
+/// Reads a country code, a jurisdiction, or `*`. `many` says whether the list has other places too.
 fn place(reader: &mut Reader<'_>, node: &Node, many: bool, context: &Context) -> Option<Place> {
     let text = reader.string(node)?;
     match text {
@@ -93,6 +95,7 @@ fn place(reader: &mut Reader<'_>, node: &Node, many: bool, context: &Context) ->
     }
 }
 
+/// Reads the DNS records of a region.
 pub(super) fn answers(reader: &mut Reader<'_>, node: &Node) -> Option<Answers> {
     let mut fields = reader.object(node)?;
     let had_cname = fields.has("CNAME");
@@ -133,6 +136,7 @@ fn text_record(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     Some(text.to_owned())
 }
 
+/// Reads HTTPS or SVCB records.
 fn bindings(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<ServiceBinding>> {
     let bindings = reader.filled_list(node, |reader, node| {
         let text = reader.string(node)?;
@@ -144,6 +148,7 @@ fn bindings(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<ServiceBinding>>
     Some(bindings)
 }
 
+/// Reads a CNAME record.
 fn cname(reader: &mut Reader<'_>, node: &Node) -> Option<HostName> {
     let names = reader.filled_list(node, host_name)?;
     match (&names[..], node) {
@@ -153,6 +158,7 @@ fn cname(reader: &mut Reader<'_>, node: &Node) -> Option<HostName> {
     }
 }
 
+/// Reads an endpoint of a region.
 fn endpoint(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Endpoint> {
     let mut fields = reader.object(node)?;
     let url = fields.required("url", "its base URL, such as https://gpu.example.net/v1", base_url);
@@ -167,8 +173,8 @@ fn endpoint(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Opti
     let small = u64::from(u16::MAX);
     let priority = fields.optional("priority", |reader, node| reader.integer(node, 0..=small));
     let weight = fields.optional("weight", |reader, node| reader.integer(node, 1..=small));
-    let (base, version, named) = (url.as_ref(), api_version.as_deref(), models.as_ref());
-    let watched = Watched::Endpoint { url: base, style, api_version: version, models: named };
+    let (base, version, model_names) = (url.as_ref(), api_version.as_deref(), models.as_ref());
+    let watched = ProbeTarget::Endpoint { url: base, style, api_version: version, models: model_names };
     let monitor = fields.optional("monitor", |reader, node| monitor(reader, node, watched));
     let capacity = fields.optional("capacity", |reader, node| reader.integer(node, 1..=MAX_REQUESTS));
     let (quota, priority_as) = quota::of_endpoint(&mut fields, context);
@@ -194,6 +200,7 @@ fn endpoint(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Opti
     })
 }
 
+/// Reads the models of an endpoint: the clients' names, and the endpoint's own names.
 fn models(reader: &mut Reader<'_>, node: &Node) -> Option<BTreeMap<String, String>> {
     let entries = reader.entries(node)?;
     if entries.is_empty() {

@@ -55,6 +55,7 @@ pub(super) fn model_name(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
+/// Reads a pattern in which `*` stands for any characters.
 fn glob(reader: &mut Reader<'_>, node: &Node) -> Option<Glob> {
     let text = reader.string(node)?;
     Glob::parse(text).or_else(|| {

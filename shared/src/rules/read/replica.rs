@@ -1,5 +1,6 @@
 //! Reads replicas of knowledge: how far a copy may be behind, where a node reads how far it is behind, and which
-//! requests of a service need the replica. Called by the readers of the document, of regions and of services.
+//! requests of a service need the replica. Called by the readers of the document, of regions and of services. A replica
+//! is knowledge, such as a search index, of which regions hold copies.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +58,9 @@ const UNITS: [(&str, LagUnit); 4] = [
 
 /// One of the document's `replicas`.
 pub(super) fn replica(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Replica> {
-    if context.replicas.len() > ReplicaSet::MOST && context.replicas.first().is_some_and(|one| is_at(reader, one)) {
+    if context.replicas.len() > ReplicaSet::MOST
+        && context.replicas.first().is_some_and(|pointer| is_at(reader, pointer))
+    {
         let (count, most) = (context.replicas.len(), ReplicaSet::MOST);
         reader.fail::<()>(format!("is one of {count} replicas, and a document may name {most}; remove some"));
     }
@@ -146,7 +149,7 @@ pub(super) fn region_replica(reader: &mut Reader<'_>, node: &Node, _: &mut Conte
     let kinds = KINDS.map(|kind| (kind, kind));
     let has_url = fields.has("url");
     let leader = fields.optional("leader", leader).unwrap_or_default();
-    if !has_url && leader.said {
+    if !has_url && leader.is_leader {
         if fields.has("as") {
             fields.fail::<()>("says how it is read, but not where; add \"url\", or leave out all but \"leader\": true");
         }
@@ -158,7 +161,7 @@ pub(super) fn region_replica(reader: &mut Reader<'_>, node: &Node, _: &mut Conte
     }
     let what = "what it reads, such as \"timestamp\" or \"qdrant\"";
     let kind = fields.required("as", what, |reader, node| one_of(reader, node, &kinds));
-    if let (Some(kind), Some(_)) = (kind.filter(|kind| !JSON.contains(kind)), &leader.told) {
+    if let (Some(kind), Some(_)) = (kind.filter(|kind| !JSON.contains(kind)), &leader.pointer) {
         fields.fail::<()>(format!(
             "names a \"leader\" by a pointer, but \"as\": \"{kind}\" reads no JSON by pointers; write true, or \
              leave it out"
@@ -169,14 +172,14 @@ pub(super) fn region_replica(reader: &mut Reader<'_>, node: &Node, _: &mut Conte
         true => fields.required("url", "where it is read, such as https://kb.example.net/replica", http_url),
         false => fields.required("url", "the base of its API, such as https://kb.example.net", base_url),
     };
-    let reads = reads(&mut fields, kind, leader.told);
+    let reads = reads(&mut fields, kind, leader.pointer);
     let secret = fields.optional("secret", secret_name);
     let (host, sni, ca_file) = tls_fields(&mut fields, url.as_ref());
     let (interval, timeout) = pace(&mut fields);
     fields.finish();
     let http = HttpProbe { url: url?, status: vec![200], body_contains: None, secret, host, sni, ca_file };
     let source = ReplicaSource { reads: reads?, http, interval, timeout };
-    Some(RegionReplica { is_leader: leader.said, source: Some(Box::new(source)) })
+    Some(RegionReplica { is_leader: leader.is_leader, source: Some(Box::new(source)) })
 }
 
 /// The interval and the timeout. The timeout has to end before the next reading is due. Otherwise a page that hangs
@@ -200,16 +203,16 @@ fn pace(fields: &mut Fields<'_, '_, '_>) -> (Millis, Millis) {
 #[derive(Default)]
 struct Leader {
     /// It is the leader.
-    said: bool,
+    is_leader: bool,
     /// The answer tells whether it is.
-    told: Option<JsonPointer>,
+    pointer: Option<JsonPointer>,
 }
 
 /// `leader`: true, false, or a JSON pointer to where the answer says it.
 fn leader(reader: &mut Reader<'_>, node: &Node) -> Option<Leader> {
     match node {
-        Node::Bool(said) => Some(Leader { said: *said, told: None }),
-        Node::String(_) => Some(Leader { said: false, told: Some(pointer(reader, node)?) }),
+        Node::Bool(is_leader) => Some(Leader { is_leader: *is_leader, pointer: None }),
+        Node::String(_) => Some(Leader { is_leader: false, pointer: Some(pointer(reader, node)?) }),
         other => reader.expected("true, or a pointer such as \"/leader\"", other),
     }
 }
@@ -316,16 +319,16 @@ pub(super) fn needs(
         if let Some(problem) = wrong_path(path) {
             reader.fail::<()>(problem);
         }
-        let mut seen = Vec::new();
-        let named = reader.list(node, |reader, node| {
+        let mut known = Vec::new();
+        let replicas = reader.list(node, |reader, node| {
             let replica = reference(reader, node, "replica", &context.replicas, ReplicaId::parse)?;
-            if seen.contains(&replica) {
+            if known.contains(&replica) {
                 return reader.fail("stands twice in the list; keep one");
             }
-            seen.push(replica.clone());
+            known.push(replica.clone());
             Some(replica)
         });
-        needs.extend(named.map(|named| (path.to_owned(), named)));
+        needs.extend(replicas.map(|replicas| (path.to_owned(), replicas)));
     }
     Some(needs)
 }

@@ -1,5 +1,7 @@
-//! Reads rollouts: what is replaced, in which regions, by which steps and checks, and where that stands. Called by
-//! [`super::rules`].
+//! Reads the rollouts of a rules document. A rollout replaces something old by something new for a growing share of
+//! requests, region after region. Takes the JSON of one rollout, returns what is replaced, the regions, the steps (the
+//! shares in per cent), the checks between two steps, and the progress so far; `None` after a violation, which the
+//! reader has then noted. Called by [`super::rules`].
 
 use std::collections::BTreeMap;
 
@@ -12,9 +14,9 @@ use crate::time::{Millis, Timestamp};
 
 /// The steps of a rollout that names none, in per cent.
 const STEPS: [u8; 5] = [1, 5, 25, 50, 100];
-/// The values of `hold` and `bake`.
-const LASTING: core::ops::RangeInclusive<Millis> = Millis(1_000)..=Millis(31 * 24 * 3_600_000);
-/// The values of `warm_up`.
+/// The allowed values of `hold`, `bake` and `max_hold`, which say how long a step lasts.
+const STEP_TIMES: core::ops::RangeInclusive<Millis> = Millis(1_000)..=Millis(31 * 24 * 3_600_000);
+/// The allowed values of `warm_up`.
 const WARM_UP: core::ops::RangeInclusive<Millis> = Millis(0)..=Millis(3_600_000);
 /// The most samples that may be asked for.
 const MOST_SAMPLES: u64 = 1_000_000_000;
@@ -24,6 +26,7 @@ const LONGEST_SUITE: usize = 64;
 /// The checks of a rollout.
 type Checks = (BTreeMap<Measure, Allowed>, Option<EvalCheck>);
 
+/// Reads a rollout. `context` has the names that the document declares.
 pub(super) fn rollout(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Rollout> {
     let mut fields = reader.object(node)?;
     let service = fields.required("service", "the service", |reader, node| {
@@ -35,13 +38,13 @@ pub(super) fn rollout(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         distinct(reader, node, |reader, node| reference(reader, node, "region", &context.regions, RegionId::parse))
     });
     let steps = fields.optional("steps", steps).unwrap_or_else(|| STEPS.to_vec());
-    let lasting = |reader: &mut Reader<'_>, node: &Node| duration(reader, node, LASTING);
-    let hold = fields.optional("hold", lasting).unwrap_or(Millis(15 * 60_000));
-    let bake = fields.optional("bake", lasting).unwrap_or(Millis(2 * 3_600_000));
+    let step_time = |reader: &mut Reader<'_>, node: &Node| duration(reader, node, STEP_TIMES);
+    let hold = fields.optional("hold", step_time).unwrap_or(Millis(15 * 60_000));
+    let bake = fields.optional("bake", step_time).unwrap_or(Millis(2 * 3_600_000));
     let warm_up = fields.optional("warm_up", |reader, node| duration(reader, node, WARM_UP));
     let warm_up = warm_up.unwrap_or(Millis(3 * 60_000));
     let samples = fields.optional("min_samples", |reader, node| reader.integer(node, 1..=MOST_SAMPLES));
-    let max_hold = fields.optional("max_hold", lasting).unwrap_or(Millis(24 * 3_600_000));
+    let max_hold = fields.optional("max_hold", step_time).unwrap_or(Millis(24 * 3_600_000));
     let least = hold.max(bake).max(warm_up);
     if max_hold <= least {
         fields.fail::<()>(format!(
@@ -49,10 +52,10 @@ pub(super) fn rollout(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
              write a longer \"max_hold\""
         ));
     }
-    let wanted = "such as \"error_rate\": {\"max_diff\": 0.005}";
-    let checks = fields.required("checks", wanted, |reader, node| match node {
+    let example = "such as \"error_rate\": {\"max_diff\": 0.005}";
+    let checks = fields.required("checks", example, |reader, node| match node {
         Node::Object(entries) if entries.is_empty() => {
-            reader.fail(format!("is empty, so nothing would be judged; add one {wanted}"))
+            reader.fail(format!("is empty, so nothing would be judged; add one {example}"))
         }
         _ => checks(reader, node),
     });
@@ -81,11 +84,11 @@ pub(super) fn rollout(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
     })
 }
 
-/// `model`, `from` and `to`, or `endpoints`, or `bundle` and `to`.
+/// Reads what is replaced: `model`, `from` and `to`; or `endpoints`; or `bundle` and `to`.
 fn change(fields: &mut Fields<'_, '_, '_>, context: &mut Context) -> Option<Change> {
     if fields.has("bundle") {
-        for one in ["model", "from", "endpoints"] {
-            fields.optional(one, |reader, _| {
+        for key in ["model", "from", "endpoints"] {
+            fields.optional(key, |reader, _| {
                 reader.fail::<()>(
                     "stands beside \"bundle\"; replace a bundle's version, a model's name or endpoints, one of them",
                 )
@@ -99,14 +102,14 @@ fn change(fields: &mut Fields<'_, '_, '_>, context: &mut Context) -> Option<Chan
         return Some(Change::Bundle { bundle: bundle?, to: to? });
     }
     if fields.has("endpoints") {
-        for one in ["model", "from", "to"] {
-            fields.optional(one, |reader, _| {
+        for key in ["model", "from", "to"] {
+            fields.optional(key, |reader, _| {
                 reader.fail::<()>("stands beside \"endpoints\"; replace a model's name or endpoints, not both")
             });
         }
         return fields.optional("endpoints", |reader, node| endpoints(reader, node, context)).map(Change::Endpoints);
     }
-    if !["model", "from", "to"].iter().any(|one| fields.has(one)) {
+    if !["model", "from", "to"].iter().any(|key| fields.has(key)) {
         return fields.fail(
             "says nothing to replace; add \"model\", \"from\" and \"to\", or \"endpoints\": {\"REGION\": {\"from\": …, \
              \"to\": …}}, or \"bundle\" and \"to\"",
@@ -125,6 +128,7 @@ fn change(fields: &mut Fields<'_, '_, '_>, context: &mut Context) -> Option<Chan
     Some(Change::Model { model: model?, from: from?, to: to? })
 }
 
+/// Reads the old and the new endpoint of each region.
 fn endpoints(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<BTreeMap<RegionId, Pair>> {
     let mut pairs = BTreeMap::new();
     for (name, node) in reader.entries(node)? {
@@ -149,6 +153,7 @@ fn endpoints(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<
     Some(pairs)
 }
 
+/// Reads the shares of the steps, in per cent.
 fn steps(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<u8>> {
     let mut last = 0;
     let steps = reader.filled_list(node, |reader, node| {
@@ -169,17 +174,21 @@ fn percentage(reader: &mut Reader<'_>, node: &Node) -> Option<u8> {
     reader.integer(node, 1..=100).and_then(|share| u8::try_from(share).ok())
 }
 
+/// Reads the checks that decide whether the next step may begin.
 fn checks(reader: &mut Reader<'_>, node: &Node) -> Option<Checks> {
     let mut checks = BTreeMap::new();
     let mut fields = reader.object(node)?;
     for (name, measure) in Measure::ALL {
-        checks.extend(fields.optional(name, |reader, node| allowed(reader, node, measure)).map(|one| (measure, one)));
+        checks.extend(
+            fields.optional(name, |reader, node| allowed(reader, node, measure)).map(|allowed| (measure, allowed)),
+        );
     }
     let eval = fields.optional("eval", eval);
     fields.finish();
     Some((checks, eval))
 }
 
+/// Reads the check by an eval: both sides answer the prompts of a suite, and their scores are compared.
 fn eval(reader: &mut Reader<'_>, node: &Node) -> Option<EvalCheck> {
     let mut fields = reader.object(node)?;
     let suite = fields.required("suite", "\"suite\": \"smoke\", the name of its file", |reader, node| {
@@ -193,8 +202,8 @@ fn eval(reader: &mut Reader<'_>, node: &Node) -> Option<EvalCheck> {
              digits, \".\", \"_\" and \"-\""
         ))
     });
-    let wanted = "\"margin\": 0.02, by how much the mean score may be less";
-    let margin = fields.required("margin", wanted, |reader, node| {
+    let example = "\"margin\": 0.02, by how much the mean score may be less";
+    let margin = fields.required("margin", example, |reader, node| {
         let value = number(reader, node)?;
         let fits = (0.001..=0.5).contains(&value);
         if fits { Some(value) } else { reader.fail(format!("is {value}; write a number from 0.001 to 0.5")) }
@@ -203,6 +212,7 @@ fn eval(reader: &mut Reader<'_>, node: &Node) -> Option<EvalCheck> {
     Some(EvalCheck { suite: suite?, margin: margin? })
 }
 
+/// Reads by how much the new side may be worse in a measure. Shares have a greatest difference, times a greatest ratio.
 fn allowed(reader: &mut Reader<'_>, node: &Node, measure: Measure) -> Option<Allowed> {
     let mut fields = reader.object(node)?;
     let within = |low: f64, high: f64, what: &'static str| {
@@ -227,6 +237,7 @@ fn allowed(reader: &mut Reader<'_>, node: &Node, measure: Measure) -> Option<All
     (max_diff.is_some() || max_ratio.is_some()).then_some(Allowed { max_diff, max_ratio, critical })
 }
 
+/// Reads how far the rollout is: the share of each region, when the step began, and why it is paused or has ended.
 fn progress(reader: &mut Reader<'_>, node: &Node, regions: Option<&[RegionId]>) -> Option<Progress> {
     let mut fields = reader.object(node)?;
     let shares = fields.optional("shares", |reader, node| shares(reader, node, regions)).unwrap_or_default();

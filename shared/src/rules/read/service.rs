@@ -1,4 +1,6 @@
-//! Reads services: hosts, pattern, regions, residency, and limits. Called by [`super::rules`].
+//! Reads the services of a rules document. A service is an API of models at some host names. Takes the JSON of one
+//! service and the names that the document declares; returns the service, or `None` after a violation, which the
+//! reader has then noted. Called by [`super::rules`].
 
 use super::Context;
 use super::fleet::guard;
@@ -25,12 +27,14 @@ const RECEIPTS: [(&str, Receipts); 3] =
 /// The values of `streams`.
 const STREAMS: [(&str, Streams); 2] = [("inspect", Streams::Inspect), ("pipe", Streams::Pipe)];
 
+/// The values of `pattern`, which says how regions are ordered for a client.
 const PATTERNS: [(&str, Pattern); 4] = [
     ("active-active", Pattern::ActiveActive),
     ("active-passive", Pattern::ActivePassive),
     ("regional-sharding", Pattern::RegionalSharding),
     ("hub-and-spoke", Pattern::HubAndSpoke),
 ];
+/// The values of `allow`: what requests may ask for that is forbidden by default.
 const ALLOWANCES: [(&str, Allowance); 7] = [
     ("remote_urls", Allowance::RemoteUrls),
     ("hosted_tools", Allowance::HostedTools),
@@ -41,6 +45,7 @@ const ALLOWANCES: [(&str, Allowance); 7] = [
     ("engine_inputs", Allowance::EngineInputs),
 ];
 
+/// Reads a service.
 pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Service> {
     let mut fields = reader.object(node)?;
     let hosts = fields.required("hosts", "the host names to steer", |reader, node| hosts(reader, node, context));
@@ -104,6 +109,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
     })
 }
 
+/// Reads the host names of the service.
 fn hosts(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Vec<SteeredHost>> {
     reader.filled_list(node, |reader, node| {
         let name = steered_host(reader, node)?;
@@ -111,6 +117,7 @@ fn hosts(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<
     })
 }
 
+/// Reads the rules that say where the data of which clients may be processed.
 fn residency(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<Vec<ResidencyRule>> {
     let mut catch_all = None;
     let mut next = 0;
@@ -159,6 +166,7 @@ pub(super) fn tiers(reader: &mut Reader<'_>, node: &Node, jurisdictions: &[Strin
     reader.filled_list(node, |reader, node| tier(reader, node, jurisdictions))
 }
 
+/// Reads a tier of `process_in`: the regions of these jurisdictions are tried before those of the next tier.
 fn tier(reader: &mut Reader<'_>, node: &Node, jurisdictions: &[String]) -> Option<Tier> {
     let jurisdiction = |reader: &mut Reader<'_>, node: &Node| match node {
         Node::String(text) if text == "*" => reader.fail("is \"*\" within a list; let \"*\" stand alone as a tier"),
@@ -172,10 +180,12 @@ fn tier(reader: &mut Reader<'_>, node: &Node, jurisdictions: &[String]) -> Optio
     }
 }
 
+/// Reads what requests may ask for that is forbidden by default.
 fn allow(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<Allowance>> {
     reader.list(node, |reader, node| one_of(reader, node, &ALLOWANCES))
 }
 
+/// Reads the least and the greatest TTL of answers.
 fn ttl(reader: &mut Reader<'_>, node: &Node) -> Option<TtlBounds> {
     let mut fields = reader.object(node)?;
     let seconds = |low: u64| {
@@ -184,9 +194,9 @@ fn ttl(reader: &mut Reader<'_>, node: &Node) -> Option<TtlBounds> {
         }
     };
     let defaults = TtlBounds::default();
-    let given = (fields.optional("min", seconds(0)), fields.optional("max", seconds(1)));
+    let written = (fields.optional("min", seconds(0)), fields.optional("max", seconds(1)));
     // If only one bound is given, it may lie beyond the default of the other, which then moves.
-    let bounds = match given {
+    let bounds = match written {
         (Some(min), None) => TtlBounds { min, max: defaults.max.max(min) },
         (None, Some(max)) => TtlBounds { min: defaults.min.min(max), max },
         (min, max) => TtlBounds { min: min.unwrap_or(defaults.min), max: max.unwrap_or(defaults.max) },
@@ -198,6 +208,7 @@ fn ttl(reader: &mut Reader<'_>, node: &Node) -> Option<TtlBounds> {
     Some(bounds)
 }
 
+/// Reads the hub: the only region for some paths.
 fn hub(reader: &mut Reader<'_>, node: &Node, regions: Option<&[RegionId]>, context: &Context) -> Option<Hub> {
     let mut fields = reader.object(node)?;
     let region = fields.required("region", "the hub's name", |reader, node| {
@@ -229,6 +240,7 @@ fn hub(reader: &mut Reader<'_>, node: &Node, regions: Option<&[RegionId]>, conte
     Some(Hub { region: region?, paths: paths? })
 }
 
+/// Reads which web pages may use the service.
 fn cors(reader: &mut Reader<'_>, node: &Node) -> Option<Cors> {
     let mut fields = reader.object(node)?;
     let origins = fields.required("origins", "origins such as \"https://app.example.com\"", |reader, node| {
@@ -246,6 +258,7 @@ fn cors(reader: &mut Reader<'_>, node: &Node) -> Option<Cors> {
     Some(Cors { origins: origins?, max_age })
 }
 
+/// Reads the time limits and sizes of requests.
 fn limits(reader: &mut Reader<'_>, node: &Node) -> Option<Limits> {
     let mut fields = reader.object(node)?;
     let span = |reader: &mut Reader<'_>, node: &Node| duration(reader, node, Millis(10)..=Millis(3_600_000));

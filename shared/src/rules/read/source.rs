@@ -14,6 +14,7 @@ const NAMED: [&str; 4] = ["waiting", "running", "kv", "progress"];
 
 const KINDS: [&str; 6] = ["vllm", "sglang", "tgi", "trtllm", "dynamo", "prometheus"];
 
+/// Reads where the load of an endpoint is read.
 pub(super) fn load_source(reader: &mut Reader<'_>, node: &Node) -> Option<LoadSource> {
     let mut fields = reader.object(node)?;
     let kinds = KINDS.map(|kind| (kind, kind));
@@ -36,6 +37,7 @@ pub(super) fn load_source(reader: &mut Reader<'_>, node: &Node) -> Option<LoadSo
     })
 }
 
+/// Reads what kind of engine serves the metrics, and the names of its series.
 fn engine(fields: &mut Fields<'_, '_, '_>, kind: Option<&str>) -> Option<MetricsOf> {
     if kind != Some("prometheus") {
         for key in NAMED {
@@ -52,22 +54,23 @@ fn engine(fields: &mut Fields<'_, '_, '_>, kind: Option<&str>) -> Option<Metrics
         "tgi" => MetricsOf::Tgi,
         "trtllm" => MetricsOf::TrtLlm,
         "dynamo" => MetricsOf::Dynamo,
-        _ => MetricsOf::Prometheus(Box::new(named(fields)?)),
+        _ => MetricsOf::Prometheus(Box::new(named_series(fields)?)),
     })
 }
 
-fn named(fields: &mut Fields<'_, '_, '_>) -> Option<NamedSeries> {
+/// Reads the names of the series to read the load by.
+fn named_series(fields: &mut Fields<'_, '_, '_>) -> Option<NamedSeries> {
     if !NAMED.iter().take(3).any(|key| fields.has(key)) {
         return fields.fail(
             "names no series to read the load by; add \"waiting\", \"running\" or \"kv\", such as \"waiting\": \
              {\"name\": \"queue_depth\"}",
         );
     }
-    let given = ["waiting", "running", "kv"].map(|key| fields.has(key));
+    let has_key = ["waiting", "running", "kv"].map(|key| fields.has(key));
     let read = ["waiting", "running", "kv"].map(|key| fields.optional(key, series));
     let progress = fields.optional("progress", series);
     // A series with a mistake is reported already, and isn't reported as missing too.
-    if given.iter().zip(&read).any(|(given, read)| *given && read.is_none()) {
+    if has_key.iter().zip(&read).any(|(has_key, read)| *has_key && read.is_none()) {
         return None;
     }
     let [waiting, running, kv] = read;

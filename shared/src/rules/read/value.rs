@@ -34,7 +34,7 @@ fn not_a_country(text: &str) -> String {
         return format!("; write the code in upper case: \"{upper}\"");
     }
     match geo::non_country(&upper) {
-        Some(NonCountry { about, meant: Some(code), .. }) => format!(", which {about}; write {code:?}"),
+        Some(NonCountry { about, stands_for: Some(code), .. }) => format!(", which {about}; write {code:?}"),
         Some(NonCountry { about, .. }) => {
             format!(", which {about}; write a country's ISO 3166-1 code, or leave it out: who has none is \"unknown\"")
         }
@@ -42,6 +42,7 @@ fn not_a_country(text: &str) -> String {
     }
 }
 
+/// Reads coordinates.
 pub(super) fn location(reader: &mut Reader<'_>, node: &Node) -> Option<Coordinates> {
     let mut fields = reader.object(node)?;
     let latitude = fields.required("latitude", "degrees north, from -90 to 90", number);
@@ -81,6 +82,7 @@ pub(super) fn secret_name(reader: &mut Reader<'_>, node: &Node) -> Option<Secret
         .or_else(|| reader.fail("is not the name of a secret; write a name such as \"FRA_KEY\", never the value"))
 }
 
+/// Reads a duration within a range.
 pub(super) fn duration(
     reader: &mut Reader<'_>,
     node: &Node,
@@ -99,6 +101,7 @@ pub(super) fn duration(
     }
 }
 
+/// Reads one of these words.
 pub(super) fn one_of<T: Copy>(reader: &mut Reader<'_>, node: &Node, choices: &[(&str, T)]) -> Option<T> {
     let text = reader.string(node)?;
     if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
@@ -114,12 +117,12 @@ pub(super) fn distinct<T: PartialEq>(
     node: &Node,
     mut item: impl FnMut(&mut Reader<'_>, &Node) -> Option<T>,
 ) -> Option<Vec<T>> {
-    let mut seen: Vec<Node> = Vec::new();
+    let mut known: Vec<Node> = Vec::new();
     reader.filled_list(node, |reader, node| {
-        if seen.contains(node) {
+        if known.contains(node) {
             return reader.fail("stands twice in the list; keep one");
         }
-        seen.push(node.clone());
+        known.push(node.clone());
         item(reader, node)
     })
 }
@@ -128,14 +131,14 @@ pub(super) fn distinct<T: PartialEq>(
 pub(super) fn once<K: Hash + Eq + Clone>(
     reader: &mut Reader<'_>,
     key: K,
-    seen: &mut HashMap<K, String>,
+    known: &mut HashMap<K, String>,
     problem: &str,
 ) -> Option<K> {
     let here = reader.place().to_owned();
-    match seen.get(&key) {
+    match known.get(&key) {
         Some(first) => reader.fail(format!("{problem} (first at {first}); keep one")),
         None => {
-            seen.insert(key.clone(), here);
+            known.insert(key.clone(), here);
             Some(key)
         }
     }

@@ -45,7 +45,7 @@ fn a_region_that_lags_is_never_offered_but_as_the_freshest_that_is_kept() {
     for_all_replicas("lagging is withheld", |case, needs| {
         let steering = case.steering();
         let lags = |region: RegionIndex| needed(case, needs, region).any(|(copy, _)| copy.status == Status::Down);
-        let kept = |region: RegionIndex| {
+        let is_kept = |region: RegionIndex| {
             let mut lagging = needed(case, needs, region).filter(|(copy, _)| copy.status == Status::Down);
             lagging.all(|(_, replica)| replica["keep_freshest"] == true)
         };
@@ -62,15 +62,17 @@ fn a_region_that_lags_is_never_offered_but_as_the_freshest_that_is_kept() {
             return offered.iter().all(|region| !lags(*region));
         }
         let [only] = offered[..] else { return false };
-        let fresher =
-            steering.withheld.iter().filter(|one| one.reason == Reason::Lagging && kept(one.ranked.fenced.region));
-        let is_best = fresher.map(|one| one.ranked.fenced.region).all(|other| {
+        let fresher = steering
+            .withheld
+            .iter()
+            .filter(|withheld| withheld.reason == Reason::Lagging && is_kept(withheld.ranked.fenced.region));
+        let is_best = fresher.map(|withheld| withheld.ranked.fenced.region).all(|other| {
             // A region that is also cooling or has another version isn't kept, however fresh it is.
             worst(only) <= worst(other)
                 || !case.local.cooling.is_empty()
                 || case.document["replicas"]["rows"].is_object()
         });
-        lags(only) && kept(only) && is_best && !steering.revived
+        lags(only) && is_kept(only) && is_best && !steering.revived
     });
 }
 
@@ -90,12 +92,12 @@ fn two_versions_are_never_offered_together() {
                 .collect();
             versions.sort_unstable();
             versions.dedup();
-            let is_pinned = replica.version.as_deref().is_none_or(|pin| versions.iter().all(|one| *one == pin));
-            let is_untold = regions
+            let is_pinned = replica.version.as_deref().is_none_or(|pin| versions.iter().all(|version| *version == pin));
+            let has_unknown_version = regions
                 .iter()
                 .flat_map(|region| needed(case, needs, *region))
                 .any(|(copy, _)| copy.replica == at && copy.version.is_none());
-            let is_mixed = !versions.is_empty() && is_untold && replica.limits.withholds_unknown;
+            let is_mixed = !versions.is_empty() && has_unknown_version && replica.limits.withholds_unknown;
             !grouped(replica.id.as_str()) || versions.len() <= 1 && is_pinned && !is_mixed
         })
     });
@@ -144,9 +146,15 @@ fn steered(more: &str, copies: &[(bool, Option<u64>, &str)]) -> (String, bool, V
     let service = ServiceIndex(0);
     let ranking = rank(&table, service, &stand(&table, &Client::default()), PathClass::Inference);
     let steering = decide(&table, &ranking, None, &conditions);
-    let offered: Vec<&str> = steering.ordered.iter().map(|one| table.region(one.fenced.region).id.as_str()).collect();
+    let offered: Vec<&str> =
+        steering.ordered.iter().map(|ranked| table.region(ranked.fenced.region).id.as_str()).collect();
     let ttl = steering.ttl(&table, table.service(service), &ranking, &conditions);
-    (offered.join(" "), steering.stale, steering.withheld.iter().map(|one| one.reason.as_str()).collect(), ttl)
+    (
+        offered.join(" "),
+        steering.stale,
+        steering.withheld.iter().map(|withheld| withheld.reason.as_str()).collect(),
+        ttl,
+    )
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The invariants of releases in steering.
 
 use super::*;
-use crate::health::{Aspect, ReleaseHealth, Said};
+use crate::health::{Aspect, AspectValue, ReleaseHealth};
 use crate::testing::release;
 
 /// How many random cases each property has.
@@ -39,7 +39,7 @@ fn for_all_releases(property: &str, check: impl Fn(&mut Case) -> bool) {
         let model = models.into_iter().find(|model| table.release_of(model).is_some()).filter(|_| random.chance(80));
         let ask = Ask { model: model.or(ask.model), ..ask };
         let mut case = Case { random, document, table, ask, health, local, now };
-        withheld += usize::from(case.steering().withheld.iter().any(|one| one.reason == Reason::Skew));
+        withheld += usize::from(case.steering().withheld.iter().any(|entry| entry.reason == Reason::Skew));
         assert!(check(&mut case), "{property}: seed {seed}");
     }
     println!("{property}: {RELEASE_CASES} random cases, {withheld} with a region withheld because of what it runs");
@@ -95,7 +95,7 @@ fn a_release_that_only_warns_changes_nothing() {
 #[test]
 fn silence_is_never_skew() {
     for_all_releases("silence", |case| {
-        let unknown = |one: &mut ReleaseHealth| one.said = [Said::Unknown; Aspect::ALL.len()];
+        let unknown = |known: &mut ReleaseHealth| known.values = [AspectValue::Unknown; Aspect::ALL.len()];
         case.health.iter_mut().for_each(|region| region.releases.iter_mut().for_each(unknown));
         case.steering() == unaware(case)
     });
@@ -108,8 +108,8 @@ fn dns_withholds_only_what_the_edge_withholds_for_every_model_of_the_region() {
         case.ask = Ask { model: None, ..case.ask };
         let dns = case.steering();
         let fence: Vec<RegionIndex> = dns.fence().map(|ranked| ranked.fenced.region).collect();
-        dns.withheld.iter().filter(|one| one.reason == Reason::Skew).all(|one| {
-            let region = one.ranked.fenced.region;
+        dns.withheld.iter().filter(|withheld| withheld.reason == Reason::Skew).all(|withheld| {
+            let region = withheld.ranked.fenced.region;
             let endpoints = &case.table.region(region).endpoints;
             endpoints.iter().all(|(_, endpoint)| {
                 let mut models = endpoint.models.iter().flat_map(|models| models.keys());
@@ -123,9 +123,9 @@ fn dns_withholds_only_what_the_edge_withholds_for_every_model_of_the_region() {
     });
 }
 
-/// Three regions of one endpoint each; `said` is what each said of its engine. Returns what is offered for the model,
-/// whether `skewed` is set, and the reasons of the withheld regions.
-fn steered(more: &str, said: [Said; 3], down: &[usize]) -> (String, bool, Vec<&'static str>) {
+/// Three regions of one endpoint each; `values` is what is known of the engine of each. Returns what is offered for the
+/// model, whether `skewed` is set, and the reasons of the withheld regions.
+fn steered(more: &str, values: [AspectValue; 3], down: &[usize]) -> (String, bool, Vec<&'static str>) {
     let region = |name: &str| {
         format!(
             r#""{name}": {{ "countries": ["DE"], "endpoints": {{ "e": {{ "url": "https://{name}.example/v1",
@@ -142,15 +142,15 @@ fn steered(more: &str, said: [Said; 3], down: &[usize]) -> (String, bool, Vec<&'
         region("c")
     );
     let table = Table::compile(json.as_bytes()).unwrap_or_else(|errors| panic!("{errors:?}"));
-    let health: Vec<RegionHealth> = said
+    let health: Vec<RegionHealth> = values
         .into_iter()
         .enumerate()
-        .map(|(at, said)| RegionHealth {
+        .map(|(at, value)| RegionHealth {
             probed: if down.contains(&at) { Status::Down } else { Status::Up },
             releases: vec![ReleaseHealth {
                 release: 0,
                 endpoint: 0,
-                said: [Said::Unknown, Said::Unknown, Said::Unknown, said, Said::Unknown],
+                values: [AspectValue::Unknown, AspectValue::Unknown, AspectValue::Unknown, value, AspectValue::Unknown],
             }],
             ..RegionHealth::default()
         })
@@ -160,23 +160,24 @@ fn steered(more: &str, said: [Said; 3], down: &[usize]) -> (String, bool, Vec<&'
     let ranking = rank(&table, service, &stand(&table, &Client::default()), PathClass::Inference);
     let steering = decide(&table, &ranking, Some("chat"), &conditions);
     assert_eq!(steering, decide(&table, &ranking, None, &conditions), "each region has only this model");
-    let offered: Vec<&str> = steering.ordered.iter().map(|one| table.region(one.fenced.region).id.as_str()).collect();
-    (offered.join(" "), steering.skewed, steering.withheld.iter().map(|one| one.reason.as_str()).collect())
+    let offered: Vec<&str> =
+        steering.ordered.iter().map(|ranked| table.region(ranked.fenced.region).id.as_str()).collect();
+    (offered.join(" "), steering.skewed, steering.withheld.iter().map(|withheld| withheld.reason.as_str()).collect())
 }
 
 #[test]
 fn the_pin_counts_then_most_regions_and_a_tie_withholds_nobody() {
-    let (v0, v1, v2) = (Said::Version(0), Said::Version(1), Said::Version(2));
+    let (v0, v1, v2) = (AspectValue::Version(0), AspectValue::Version(1), AspectValue::Version(2));
     let own = |text: &str| text.to_owned();
     assert_eq!(steered("", [v0, v1, v1], &[]), (own("b c"), false, vec!["skew"]));
     assert_eq!(
-        steered("", [v0, v1, Said::Unknown], &[]),
+        steered("", [v0, v1, AspectValue::Unknown], &[]),
         (own("a b c"), false, vec![]),
         "two known versions, and neither has a majority"
     );
     assert_eq!(steered("", [v0, v1, v2], &[]), (own("a b c"), false, vec![]));
-    assert_eq!(steered("", [Said::Unknown; 3], &[]), (own("a b c"), false, vec![]));
-    let (yes, no) = (Said::Pinned, Said::Other);
+    assert_eq!(steered("", [AspectValue::Unknown; 3], &[]), (own("a b c"), false, vec![]));
+    let (yes, no) = (AspectValue::MatchesPin, AspectValue::DiffersFromPin);
     assert_eq!(
         steered("", [yes, no, no], &[]),
         (own("a"), false, vec!["skew", "skew"]),
@@ -195,7 +196,7 @@ fn the_pin_counts_then_most_regions_and_a_tie_withholds_nobody() {
 
 #[test]
 fn a_rollout_that_is_under_way_is_no_skew() {
-    let (v0, v1) = (Said::Version(0), Said::Version(1));
+    let (v0, v1) = (AspectValue::Version(0), AspectValue::Version(1));
     let rollout = |progress: &str| {
         format!(
             r#", "rollouts": {{ "r": {{ "service": "s", "model": "chat", "from": "llama", "to": "new",

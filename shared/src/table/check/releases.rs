@@ -9,7 +9,7 @@ use crate::rules::Rules;
 /// All violations about releases. None for a document without them.
 pub(in super::super) fn releases(rules: &Rules, violations: &mut Vec<Violation>) {
     // Regions that couldn't be read are reported already. An endpoint that couldn't be read may have the model.
-    if rules.releases.is_empty() || violations.iter().any(|one| one.pointer.starts_with("/regions")) {
+    if rules.releases.is_empty() || violations.iter().any(|violation| violation.pointer.starts_with("/regions")) {
         return;
     }
     let mut names = BTreeSet::new();

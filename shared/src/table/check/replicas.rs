@@ -1,5 +1,5 @@
 //! Checks what replicas, regions and services say of each other. Takes the rules, adds violations. Called by
-//! [`super::super::Table::compile`].
+//! [`super::super::Table::compile`]. A replica is knowledge, such as a search index, of which regions hold copies.
 
 use crate::id::ReplicaId;
 use crate::json::Violation;
@@ -12,15 +12,17 @@ pub(in super::super) fn replicas(rules: &Rules, violations: &mut Vec<Violation>)
     }
     // Parts that couldn't be read are reported already. Checking the rest of them would report the same mistake twice.
     let is_unread = |place: &str| {
-        violations.iter().any(|one| one.pointer == place || one.pointer.starts_with(&format!("{place}/")))
+        violations
+            .iter()
+            .any(|violation| violation.pointer == place || violation.pointer.starts_with(&format!("{place}/")))
     };
-    let mut found = Vec::new();
-    for (region, one) in &rules.regions {
-        for (id, copy) in &one.replicas {
+    let mut mistakes = Vec::new();
+    for (region, rule) in &rules.regions {
+        for (id, copy) in &rule.replicas {
             let place = format!("/regions/{region}/replicas/{id}");
             let Some(replica) = rules.replicas.get(id) else { continue };
             if !is_unread(&place) && !is_unread(&format!("/replicas/{id}")) {
-                found.extend(misread(id, replica, copy, &place));
+                mistakes.extend(misread(id, replica, copy, &place));
             }
         }
     }
@@ -34,19 +36,20 @@ pub(in super::super) fn replicas(rules: &Rules, violations: &mut Vec<Violation>)
                 };
                 let untold = needed.iter().find(|replica| !is_told(replica));
                 // A region with a copy that couldn't be read is reported already.
-                let any_unread =
-                    violations.iter().any(|one| one.pointer.starts_with(&format!("/regions/{name}/replicas/")));
+                let any_unread = violations
+                    .iter()
+                    .any(|violation| violation.pointer.starts_with(&format!("/regions/{name}/replicas/")));
                 if let Some(replica) = untold.filter(|_| !any_unread) {
                     let message = format!(
                         "needs {replica}, of which the region {name} says nothing; add /regions/{name}/replicas/\
                          {replica}, with \"leader\": true where the original is"
                     );
-                    found.push(Violation { pointer: place.clone(), message });
+                    mistakes.push(Violation { pointer: place.clone(), message });
                 }
             }
         }
     }
-    violations.extend(found);
+    violations.extend(mistakes);
 }
 
 /// The violation of a region's copy that doesn't fit its replica.

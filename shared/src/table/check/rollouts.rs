@@ -13,14 +13,14 @@ pub(in super::super) fn rollouts(rules: &Rules, violations: &mut Vec<Violation>)
     if rules.rollouts.is_empty() || is_unread("/regions") || is_unread("/services") || is_unread("/bundles") {
         return;
     }
-    let mut found = Vec::new();
+    let mut mistakes = Vec::new();
     for (id, rollout) in rules.rollouts.iter().filter(|(id, _)| !is_unread(&format!("/rollouts/{id}"))) {
         let Some(service) = rules.services.get(&rollout.service) else { continue };
-        found.extend(outside(id, rollout, service));
+        mistakes.extend(outside(id, rollout, service));
         match &rollout.change {
             Change::Model { model, from, .. } => {
                 let lacking = |region: &&RegionId| !has_model(rules, region, model, from);
-                found.extend(rollout.regions.iter().find(lacking).map(|region| {
+                mistakes.extend(rollout.regions.iter().find(lacking).map(|region| {
                     let calls = calls(rules, region, model);
                     violation(
                         format!("/rollouts/{id}/from"),
@@ -33,20 +33,20 @@ pub(in super::super) fn rollouts(rules: &Rules, violations: &mut Vec<Violation>)
             }
             Change::Endpoints(pairs) => {
                 let lacking = rollout.regions.iter().find(|region| !pairs.contains_key(*region));
-                found.extend(lacking.map(|region| {
+                mistakes.extend(lacking.map(|region| {
                     violation(format!("/rollouts/{id}/endpoints"), format!("lacks {region}, one of its \"regions\""))
                 }));
                 let other = pairs.keys().find(|region| !rollout.regions.contains(region));
-                found.extend(other.map(|region| {
+                mistakes.extend(other.map(|region| {
                     let message = format!("is of {region}, which isn't one of its \"regions\"; add it there");
                     violation(format!("/rollouts/{id}/endpoints/{region}"), message)
                 }));
-                found.extend(pairs.iter().filter_map(|(region, pair)| differing(rules, id, region, pair)));
+                mistakes.extend(pairs.iter().filter_map(|(region, pair)| differing(rules, id, region, pair)));
             }
-            Change::Bundle { bundle, to } => found.extend(pinned(rules, id, rollout, (bundle, *to))),
+            Change::Bundle { bundle, to } => mistakes.extend(pinned(rules, id, rollout, (bundle, *to))),
         }
     }
-    violations.extend(found);
+    violations.extend(mistakes);
 }
 
 fn violation(pointer: String, message: String) -> Violation {

@@ -1,6 +1,6 @@
 //! Warnings of voters (nodes that vote on health) that can't reach a majority, and of guards (limits on how much of a
 //! fence health may take away) without effect. Takes what [`Warner`] holds, adds warnings. Called by
-//! [`super::warnings`].
+//! [`super::warnings`]. A fence is the list of the regions that may process a client's data.
 
 use std::collections::BTreeSet;
 

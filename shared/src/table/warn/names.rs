@@ -65,7 +65,8 @@ impl Warner<'_> {
     /// is content while any address of the name answers, so it doesn't notice that one family is down.
     pub(super) fn unseen_families(&mut self) {
         let reported = self.regions.iter().filter_map(|region| {
-            let publishes_both = region.answers.as_ref().is_some_and(|one| !one.a.is_empty() && !one.aaaa.is_empty());
+            let publishes_both =
+                region.answers.as_ref().is_some_and(|answers| !answers.a.is_empty() && !answers.aaaa.is_empty());
             let monitor = region.monitor.as_ref().filter(|monitor| publishes_both && monitor.family.is_none())?;
             let is_name = monitor.probe.address_family().is_none();
             is_name.then(|| format!("/regions/{}/monitor", region.id))
@@ -96,13 +97,13 @@ impl Warner<'_> {
         let mut reported = Vec::new();
         for (id, next) in &edges {
             let (mut reached, mut open) = (BTreeSet::new(), next.iter().copied().collect::<Vec<_>>());
-            while let Some(one) = open.pop() {
-                if reached.insert(one) {
-                    open.extend(edges.get(one).into_iter().flatten().copied());
+            while let Some(id) = open.pop() {
+                if reached.insert(id) {
+                    open.extend(edges.get(id).into_iter().flatten().copied());
                 }
             }
             if reached.contains(id) {
-                let through: Vec<String> = reached.iter().filter(|one| *one != id).map(ToString::to_string).collect();
+                let through: Vec<String> = reached.iter().filter(|name| *name != id).map(ToString::to_string).collect();
                 let message = format!(
                     "are reached again by the aliases of this service's regions, through {}: whoever follows them goes \
                      in a circle; let \

@@ -7,7 +7,7 @@ use crate::table::releases::call;
 impl Warner<'_> {
     /// Warns of endpoints that have the model of a release, but no monitor that asks a model.
     pub(super) fn releases(&mut self) {
-        let mut found = Vec::new();
+        let mut warnings = Vec::new();
         for model in self.rules.releases.keys() {
             for region in self.regions {
                 for (id, endpoint) in &region.endpoints {
@@ -17,12 +17,12 @@ impl Warner<'_> {
                             "has the model {model:?}, of which there is a release, and no monitor of \"type\": \
                              \"openai\": nobody asks it what it runs; give it one"
                         );
-                        found.push((format!("/regions/{}/endpoints/{id}", region.id), message));
+                        warnings.push((format!("/regions/{}/endpoints/{id}", region.id), message));
                     }
                 }
             }
         }
-        for (place, message) in found {
+        for (place, message) in warnings {
             self.warn(place, message);
         }
     }

@@ -1,5 +1,6 @@
 //! Warnings of replicas of knowledge: those that no service needs, and needs that DNS can't respect. Takes what
-//! [`Warner`] holds, adds warnings. Called by [`super::warnings`].
+//! [`Warner`] holds, adds warnings. Called by [`super::warnings`]. A replica is knowledge, such as a search index, of
+//! which regions hold copies.
 
 use super::Warner;
 use crate::id::ServiceId;
@@ -8,7 +9,8 @@ use crate::rules::Service;
 impl Warner<'_> {
     /// Warns of replicas that no service needs.
     pub(super) fn replicas(&mut self) {
-        let needed = |id| self.rules.services.values().flat_map(|one| one.needs.values()).any(|all| all.contains(id));
+        let needed =
+            |id| self.rules.services.values().flat_map(|service| service.needs.values()).any(|all| all.contains(id));
         let idle: Vec<String> = self.rules.replicas.keys().filter(|id| !needed(id)).map(ToString::to_string).collect();
         for id in idle {
             let message = "is needed by no service, so nothing is withheld because of it; add it to the \"needs\" of a \

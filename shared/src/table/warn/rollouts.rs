@@ -9,7 +9,7 @@ impl Warner<'_> {
     /// Warns of a region of a rollout that is in no fence of its service: it gets no traffic by which the rollout could
     /// be judged.
     pub(super) fn rollouts(&mut self) {
-        let mut found = Vec::new();
+        let mut warnings = Vec::new();
         for (id, rollout) in &self.rules.rollouts {
             let tiers: Vec<&Tier> = self.tiers_of(&rollout.service);
             for (index, name) in rollout.regions.iter().enumerate() {
@@ -20,11 +20,11 @@ impl Warner<'_> {
                          would be rolled back; take it out",
                         rollout.service
                     );
-                    found.push((format!("/rollouts/{id}/regions/{index}"), message));
+                    warnings.push((format!("/rollouts/{id}/regions/{index}"), message));
                 }
             }
         }
-        for (place, message) in found {
+        for (place, message) in warnings {
             self.warn(place, message);
         }
     }

@@ -48,7 +48,7 @@ impl Closed {
 /// Answers until the client leaves, is idle or breaks the protocol, or the server drains.
 pub(super) async fn serve<R: Respond>(connection: Connection, shared: &Shared<R>) {
     let session =
-        Session { connection: &connection, shared, held: AtomicUsize::new(0), writing: Semaphore::new(WRITING) };
+        Session { connection: &connection, shared, held_octets: AtomicUsize::new(0), writing: Semaphore::new(WRITING) };
     let Closed(code, reason) = session.run().await;
     debug!(client = %connection.remote_address(), reason, "a QUIC connection ended");
     connection.close(code.into(), reason.as_bytes());
@@ -59,12 +59,13 @@ struct Session<'c, R> {
     connection: &'c Connection,
     shared: &'c Shared<R>,
     /// The octets of received queries that aren't answered yet.
-    held: AtomicUsize,
+    held_octets: AtomicUsize,
     /// Permits to make and send a response, one for each response.
     writing: Semaphore,
 }
 
 impl<R: Respond> Session<'_, R> {
+    /// Answers the queries of a connection, each in its own stream. Returns why the connection is closed.
     async fn run(&self) -> Closed {
         let mut yielded = self.shared.yielded.clone();
         let mut streams = FuturesUnordered::new();
@@ -95,7 +96,7 @@ impl<R: Respond> Session<'_, R> {
     async fn exchange(&self, mut send: SendStream, mut receive: RecvStream) -> Result<(), Closed> {
         let patience = self.shared.gate.patience();
         let deadline = Instant::now() + patience;
-        let mut query = Held { octets: Vec::new(), total: &self.held };
+        let mut query = QueryOctets { octets: Vec::new(), total: &self.held_octets };
         match timeout_at(deadline, query.read(&mut receive)).await {
             Ok(Ok(Read::Query)) => {}
             Ok(Ok(Read::Cancelled)) => {
@@ -114,7 +115,8 @@ impl<R: Respond> Session<'_, R> {
         }
     }
 
-    async fn answer(&self, query: Held<'_>, send: &mut SendStream, patience: Duration) -> Result<(), Closed> {
+    /// Answers one query and writes the response to its stream. An error closes the whole connection.
+    async fn answer(&self, query: QueryOctets<'_>, send: &mut SendStream, patience: Duration) -> Result<(), Closed> {
         let message = query.octets.get(LENGTH..).unwrap_or_default();
         refuse(message)?;
         self.shared.gate.message();
@@ -155,12 +157,12 @@ enum Read {
 }
 
 /// The octets that have arrived on a stream. They count towards the limit of the connection.
-struct Held<'t> {
+struct QueryOctets<'t> {
     octets: Vec<u8>,
     total: &'t AtomicUsize,
 }
 
-impl Held<'_> {
+impl QueryOctets<'_> {
     /// Reads until the query is complete.
     async fn read(&mut self, receive: &mut RecvStream) -> Result<Read, Closed> {
         loop {
@@ -171,8 +173,8 @@ impl Held<'_> {
             };
             if let Some(chunk) = &chunk {
                 self.octets.extend_from_slice(&chunk.bytes);
-                let held = self.total.fetch_add(chunk.bytes.len(), Ordering::Relaxed) + chunk.bytes.len();
-                if held > HELD {
+                let total = self.total.fetch_add(chunk.bytes.len(), Ordering::Relaxed) + chunk.bytes.len();
+                if total > HELD {
                     return Err(Closed(DoqErrorCode::ExcessiveLoad, "too many octets of unfinished queries"));
                 }
             }
@@ -185,7 +187,7 @@ impl Held<'_> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for QueryOctets<'_> {
     fn drop(&mut self) {
         self.total.fetch_sub(self.octets.len(), Ordering::Relaxed);
     }
@@ -257,7 +259,7 @@ mod tests {
     #[test]
     fn octets_of_a_connection_are_counted_until_they_are_dropped() {
         let total = AtomicUsize::new(30);
-        drop(Held { octets: vec![0; 20], total: &total });
+        drop(QueryOctets { octets: vec![0; 20], total: &total });
         assert_eq!(total.into_inner(), 10);
     }
 }

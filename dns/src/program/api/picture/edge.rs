@@ -1,5 +1,5 @@
-//! How many requests Workers serve a second, by clients and region. Takes the sums of observations from time to time,
-//! returns rates. Called by the look.
+//! How many requests per second Workers serve, by clients and region. Takes the sums of what Workers counted, from time
+//! to time; returns the rates of the last minute. Called by [`super::look`].
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,5 +1,6 @@
-//! The queries of all nodes, for the picture. Takes what the nodes of the fleet count, returns JSON. Other nodes are
-//! asked at most every 30 seconds however many pages are open, and no page waits long for them.
+//! The DNS queries of all nodes of the fleet, for the page at `/ui/`. Takes the counts of this node and of its peers,
+//! returns their sum as JSON. Called for `/v1/picture`. Other nodes are asked at most every 30 seconds, however many
+//! pages are open, and no page waits long for them.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use super::now::{Flows, SPAN, largest};
 
 /// How often other nodes are asked at most.
 const EVERY: Duration = Duration::from_secs(30);
-/// What is older isn't told: nobody asked for long.
+/// An older sum isn't returned. It is that old only if nobody asked for long.
 const TOO_OLD: Duration = Duration::from_secs(90);
 /// How long the first who asks waits for the other nodes.
 const FIRST: Duration = Duration::from_secs(2);
@@ -26,10 +27,10 @@ const MAX_ANSWER: usize = 16 << 20;
 /// The last sum of all nodes.
 #[derive(Debug, Default)]
 pub(super) struct Cached {
-    /// When other nodes were asked last. Held while they are.
-    asked: Mutex<Option<Instant>>,
+    /// When other nodes were asked last. Locked while they are asked.
+    asked_at: Mutex<Option<Instant>>,
     /// The sum as JSON, and when it was made.
-    told: std::sync::Mutex<Option<(Instant, Bytes)>>,
+    answer: std::sync::Mutex<Option<(Instant, Bytes)>>,
 }
 
 /// The queries of all nodes.
@@ -43,34 +44,34 @@ struct FleetTraffic {
 
 /// The last sum as JSON; `null` if there is none yet.
 pub(super) async fn traffic(api: &Arc<Api>) -> Bytes {
-    let told = || {
-        let told = api.cached_picture.fleet.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.as_ref().filter(|(made, _)| made.elapsed() < TOO_OLD).map(|(_, bytes)| bytes.clone())
+    let cached_answer = || {
+        let answer = api.cached_picture.fleet.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        answer.as_ref().filter(|(made_at, _)| made_at.elapsed() < TOO_OLD).map(|(_, bytes)| bytes.clone())
     };
     // A task of its own, which goes on if nobody waits for it.
     let asking = tokio::spawn(ask(Arc::clone(api)));
-    if told().is_none() {
+    if cached_answer().is_none() {
         _ = tokio::time::timeout(FIRST, asking).await;
     }
-    told().unwrap_or(Bytes::from_static(b"null"))
+    cached_answer().unwrap_or(Bytes::from_static(b"null"))
 }
 
 /// Asks all nodes, unless they were asked just now.
 async fn ask(api: Arc<Api>) {
     let cached = &api.cached_picture.fleet;
-    let mut asked = cached.asked.lock().await;
-    if asked.is_some_and(|asked| asked.elapsed() < EVERY) {
+    let mut asked_at = cached.asked_at.lock().await;
+    if asked_at.is_some_and(|asked_at| asked_at.elapsed() < EVERY) {
         return;
     }
-    *asked = Some(Instant::now());
+    *asked_at = Some(Instant::now());
     let at = api.handle.now();
     let report = of_fleet(&api, SPAN, MAX_ANSWER).await;
     let Ok(bytes) = report.map_err(drop).and_then(|report| to_json(report, at)) else { return };
-    *cached.told.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), bytes));
+    *cached.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), bytes));
 }
 
 fn to_json(mut report: TrafficReport, at: Timestamp) -> Result<Bytes, ()> {
     let missing = std::mem::take(&mut report.missing);
-    let told = FleetTraffic { at, flows: largest(report, at), missing };
-    serde_json::to_vec(&told).map(Bytes::from).map_err(drop)
+    let traffic = FleetTraffic { at, flows: largest(report, at), missing };
+    serde_json::to_vec(&traffic).map(Bytes::from).map_err(drop)
 }

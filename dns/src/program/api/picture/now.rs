@@ -1,5 +1,5 @@
-//! The answer of `/v1/picture`: takes the snapshot, the counters and what is kept, returns all that the first screen
-//! shows. Made at most once a second.
+//! The answer of `/v1/picture`: everything that the first screen of the page at `/ui/` shows. Takes the node's
+//! snapshot, its counters and the data of [`crate::program::picture`]. Made at most once a second.
 
 use std::collections::BTreeMap;
 
@@ -19,19 +19,19 @@ use super::super::overrides::in_force;
 use super::super::status::{regions, replicas, sources, troubles};
 use super::Api;
 use crate::program::fleet_report::HeadReport;
-use crate::program::metrics::Wanted;
+use crate::program::metrics::TrafficFilter;
 use crate::program::node_status::{OverrideNow, RegionNow, ReplicaNow, SourceNow};
-use crate::program::picture::{Checked, EdgeFlow, Going, Margin};
+use crate::program::picture::{Destinations, EdgeFlow, FenceCheck, Margin};
 use crate::state::fleet_status::Peer;
 use crate::state::snapshot::{Snapshot, Ttls};
 
 /// Over how long queries are counted.
 pub(super) const SPAN: Millis = Millis(600_000);
-/// The most flows of DNS that are told.
+/// The most flows of DNS queries in the answer.
 const MOST_FLOWS: usize = 600;
-/// The most countries of a region that are told.
+/// The most countries of a region in the answer.
 const MOST_COUNTRIES: usize = 12;
-/// The most jurisdictions that are told.
+/// The most jurisdictions in the answer.
 const MOST_JURISDICTIONS: usize = 500;
 
 /// All that the first screen shows.
@@ -52,10 +52,10 @@ pub(super) struct Now {
     /// The names of all services.
     services: Vec<String>,
     /// Where clients go, for the first services.
-    going: Vec<Going>,
+    going: Vec<Destinations>,
     /// When that was looked at.
     going_at: Option<Timestamp>,
-    /// For how many more services it isn't told.
+    /// The number of services that are left out.
     going_left_out: usize,
     jurisdictions: Vec<Territory>,
     regions: Vec<RegionOut>,
@@ -88,12 +88,12 @@ struct CheckedNow {
     violations: usize,
     listed: Vec<Violation>,
     /// Answers that were given since this time, and how many of them led outside.
-    given: Option<crate::program::picture::Given>,
+    given: Option<crate::program::picture::AnswerCounts>,
 }
 
-impl From<Checked> for CheckedNow {
-    fn from(checked: Checked) -> Self {
-        let Checked { at, revision, took_ms, audit, given, .. } = checked;
+impl From<FenceCheck> for CheckedNow {
+    fn from(checked: FenceCheck) -> Self {
+        let FenceCheck { at, revision, took_ms, audit, given, .. } = checked;
         Self {
             at,
             revision,
@@ -149,7 +149,7 @@ struct Flow {
     service: String,
     country: Option<String>,
     region: Option<String>,
-    source: bailiwick_rules::fleet::traffic::Source,
+    source: bailiwick_rules::fleet::traffic::AddressSource,
     queries: u64,
 }
 
@@ -193,7 +193,7 @@ pub(super) fn now(api: &Api) -> Now {
     let (snapshot, status, now) = (api.handle.snapshot_owned(), api.handle.status(), api.handle.now());
     let (table, revision) = (snapshot.table(), snapshot.table().revision());
     let (published, peers) =
-        api.handle.fleet().with(|known| (known.head.as_ref().map(HeadReport::from), known.peers.clone()));
+        api.handle.fleet().with(|view| (view.head.as_ref().map(HeadReport::from), view.peers.clone()));
     let checked = api.picture.checked();
     let margins = checked.as_ref().map(|checked| checked.margins.clone()).unwrap_or_default();
     let going = api.picture.going();
@@ -240,16 +240,17 @@ fn part(millionths: u32) -> f64 {
     f64::from(millionths) / 1e6
 }
 
+/// All regions with their numbers, for the map and the table.
 fn all_regions(api: &Api, snapshot: &Snapshot, now: Timestamp) -> Vec<RegionOut> {
     let table = snapshot.table();
     let (loads, ttls) = (snapshot.load_reports(now), snapshot.ttls());
     let first_tokens = api.handle.observed().with(|sums| sums.first_tokens(now).clone());
     let mut whole = whole_regions(regions(snapshot, &api.node, now));
-    let of = |(index, region): (RegionIndex, &Region)| {
+    let with_numbers = |(index, region): (RegionIndex, &Region)| {
         let (now, down) = whole.remove(region.id.as_str()).unwrap_or_default();
         region_out(region, index, (now, down), loads.get(&region.id), &ttls, &first_tokens)
     };
-    (0..).map(RegionIndex).zip(table.regions()).map(of).collect()
+    (0..).map(RegionIndex).zip(table.regions()).map(with_numbers).collect()
 }
 
 /// Every region by name, with the number of its endpoints that are down. A region without a failure of its own tells
@@ -257,22 +258,23 @@ fn all_regions(api: &Api, snapshot: &Snapshot, now: Timestamp) -> Vec<RegionOut>
 pub(super) fn whole_regions(all: Vec<RegionNow>) -> BTreeMap<String, (RegionNow, usize)> {
     let mut whole: BTreeMap<String, (RegionNow, usize)> = BTreeMap::new();
     // Each region is followed by its endpoints.
-    for one in all {
-        let Some(endpoint) = &one.endpoint else {
-            whole.insert(one.region.clone(), (one, 0));
+    for row in all {
+        let Some(endpoint) = &row.endpoint else {
+            whole.insert(row.region.clone(), (row, 0));
             continue;
         };
-        let Some((region, down)) = whole.get_mut(&one.region) else { continue };
-        if one.status == Status::Down {
+        let Some((region, down)) = whole.get_mut(&row.region) else { continue };
+        if row.status == Status::Down {
             *down += 1;
-            if let (None, Some(failure)) = (&region.failure, &one.failure) {
-                (region.failure, region.failed_at) = (Some(format!("{endpoint}: {failure}")), one.failed_at);
+            if let (None, Some(failure)) = (&region.failure, &row.failure) {
+                (region.failure, region.failed_at) = (Some(format!("{endpoint}: {failure}")), row.failed_at);
             }
         }
     }
     whole
 }
 
+/// A region with its numbers, in the form that the page reads.
 fn region_out(
     region: &Region,
     index: RegionIndex,
@@ -310,7 +312,7 @@ fn region_out(
 /// The largest flows of this node.
 fn flows(api: &Api, now: Timestamp) -> Flows {
     let since = Timestamp(now.0.saturating_sub(i64::try_from(SPAN.0).unwrap_or(i64::MAX)));
-    largest(api.metrics.traffic(now, Wanted { since, service: None, apart: false }), now)
+    largest(api.metrics.traffic(now, TrafficFilter { since, service: None, buckets_apart: false }), now)
 }
 
 /// The largest flows of a report.
@@ -326,7 +328,7 @@ pub(super) fn largest(mut report: TrafficReport, now: Timestamp) -> Flows {
         queries: count.queries,
     };
     Flows {
-        // The first bucket may have begun before this process: so rates are never told too high.
+        // The first bucket may have begun before this process. Its full length is taken, so that no rate is too high.
         seconds: report.from.map_or(0, |from| now.since(from).0 / 1_000).max(1),
         left_out,
         flows: report.counts.into_iter().map(flow).collect(),
@@ -340,30 +342,31 @@ fn skew(snapshot: &Snapshot, now: Timestamp) -> Vec<Skew> {
     }
     let mut all = Vec::new();
     for (model, state) in snapshot.running(now) {
-        all.extend(state.endpoints.into_iter().map(|one| Skew {
+        all.extend(state.endpoints.into_iter().map(|endpoint| Skew {
             model: model.clone(),
-            region: one.region.to_string(),
-            endpoint: one.endpoint.to_string(),
-            state: one.state.as_str(),
-            is_skewed: one.state.is_skewed(),
-            differs: one.differs,
+            region: endpoint.region.to_string(),
+            endpoint: endpoint.endpoint.to_string(),
+            state: endpoint.state.as_str(),
+            is_skewed: endpoint.state.is_skewed(),
+            differs: endpoint.differs,
         }));
     }
     all
 }
 
+/// The rollouts of the rules, each with a sentence about how far it is.
 fn rollouts(table: &Table) -> Vec<RolloutNow> {
-    let of = |one: &Rollout| RolloutNow {
-        rollout: one.id.to_string(),
-        service: table.service(one.service).id.to_string(),
-        change: match &one.rule.change {
+    let rollout_now = |entry: &Rollout| RolloutNow {
+        rollout: entry.id.to_string(),
+        service: table.service(entry.service).id.to_string(),
+        change: match &entry.rule.change {
             Change::Model { model, from, to } => format!("{model}: {from} → {to}"),
             Change::Endpoints(_) => "endpoints".to_owned(),
             Change::Bundle { bundle, to } => format!("bundle {bundle} → {to}"),
         },
-        says: rollout(table, one),
+        says: rollout(table, entry),
     };
-    table.rollouts().iter().map(of).collect()
+    table.rollouts().iter().map(rollout_now).collect()
 }
 
 /// How far a rollout is, as a sentence.
@@ -377,8 +380,9 @@ pub(super) fn rollout(table: &Table, rollout: &Rollout) -> String {
     format!("{shares}{}{}", waits.unwrap_or_default(), ended.unwrap_or_default())
 }
 
+/// The quotas of the rules, each with what is left of it if this node knows that.
 fn quotas(api: &Api, table: &Table, now: Timestamp) -> Vec<Quota> {
-    let of = |quota: &bailiwick_rules::table::Quota| {
+    let quota_now = |quota: &bailiwick_rules::table::Quota| {
         // Where nodes share pools by a store, no node knows what is left of all.
         let left = api.handle.leases().with_quotas(|ledgers, is_shared| {
             ledgers.get(&quota.id).filter(|_| !is_shared).map(|shared| shared.ledger.left(now))
@@ -394,5 +398,5 @@ fn quotas(api: &Api, table: &Table, now: Timestamp) -> Vec<Quota> {
             tokens_left,
         }
     };
-    table.quotas().iter().map(of).collect()
+    table.quotas().iter().map(quota_now).collect()
 }

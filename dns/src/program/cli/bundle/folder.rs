@@ -1,5 +1,5 @@
-//! The folder of a bundle. Takes a folder, returns its files; takes files, writes them into a new folder. Called by
-//! `bailiwick bundle`.
+//! Reads and writes the folder of a bundle (a named set of files). Takes a folder, returns its files, or why they can't
+//! be a bundle; takes files, writes them into a new folder. Called by `bailiwick bundle`.
 
 use std::collections::BTreeMap;
 use std::fs::FileType;
@@ -44,6 +44,7 @@ struct Reader {
 }
 
 impl Reader {
+    /// Reads the files of a folder and of the folders in it. `within` is the path of the folder in the bundle.
     fn folder(&mut self, folder: &Path, within: &str) {
         let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let mut entries = match entries {
@@ -69,6 +70,7 @@ impl Reader {
         }
     }
 
+    /// Reads one entry of a folder: a file, a link to a file, or a folder.
     fn entry(&mut self, path: &Path, inner: &str, kind: FileType) {
         if kind.is_dir() {
             return self.folder(path, &format!("{inner}/"));
@@ -85,7 +87,7 @@ impl Reader {
             return self.fail(path, why);
         }
         if self.bytes > MOST_BYTES {
-            // That is told already, and more needn't be read.
+            // This is reported already, and no more files need to be read.
             return;
         }
         if self.read.contents.len() >= MOST_FILES {
@@ -143,6 +145,7 @@ pub(super) fn write(folder: &Path, contents: &BTreeMap<String, Vec<u8>>) -> Resu
     })
 }
 
+/// Writes the files of a bundle into a folder.
 fn write_into(folder: &Path, contents: &BTreeMap<String, Vec<u8>>) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
     for (path, content) in contents {

@@ -1,5 +1,5 @@
-//! Where bundles are stored: on a node, by its API, or in NATS. Takes packs, stores them; returns what is there. Called
-//! by `bailiwick bundle`.
+//! The place where bundles are stored: on a node, through its API, or in NATS. Takes packs (a version as one piece of
+//! bytes), stores them; returns the bundles and versions that are there. Called by `bailiwick bundle`.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use reqwest::Method;
 use crate::program::api::bundles::ListReport;
 use crate::program::api::push::Pushed;
 use crate::program::cli::node::{Node, NodeArgs, Power};
-use crate::program::cli::rules::truth::Buckets;
+use crate::program::cli::rules::rules_store::Buckets;
 use crate::program::config::Config;
 
 /// How long a bundle may take to the node or from it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Where bundles are stored.
-pub(super) enum Place {
+pub(super) enum BundleStore {
     /// On a node.
     Node(Node),
     /// In NATS.
@@ -25,14 +25,14 @@ pub(super) enum Place {
 }
 
 /// Which version is wanted.
-pub(super) enum Chosen<'a> {
+pub(super) enum VersionChoice<'a> {
     /// This one.
     Version(Version),
     /// The one that the rules pin, for a region or for those of none.
     Pinned(Option<&'a str>),
 }
 
-impl Place {
+impl BundleStore {
     /// Finds it by the options: NATS if the configuration's rules come from there and no API is named.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl Place {
         let listed = self.list()?;
         let versions = listed.bundles.get(name).into_iter().flat_map(|bundle| &bundle.versions);
         let fitting: Vec<Version> =
-            versions.map(|one| one.version).filter(|version| version.to_string().starts_with(digits)).collect();
+            versions.map(|stored| stored.version).filter(|version| version.to_string().starts_with(digits)).collect();
         match fitting[..] {
             [version] => Ok(version),
             [] => Err(vec![format!("{name} has no version {digits}…; `bailiwick bundle list` lists what there is")]),
@@ -102,13 +102,13 @@ impl Place {
     ///
     /// # Errors
     /// When it isn't there or can't be read.
-    pub(super) fn pack(&self, name: &BundleId, chosen: &Chosen<'_>) -> Result<Vec<u8>, Vec<String>> {
+    pub(super) fn pack(&self, name: &BundleId, chosen: &VersionChoice<'_>) -> Result<Vec<u8>, Vec<String>> {
         match self {
             Self::Node(node) => {
                 let which = match chosen {
-                    Chosen::Version(version) => format!("&version={version}"),
-                    Chosen::Pinned(None) => String::new(),
-                    Chosen::Pinned(Some(region)) => match RegionId::parse(region) {
+                    VersionChoice::Version(version) => format!("&version={version}"),
+                    VersionChoice::Pinned(None) => String::new(),
+                    VersionChoice::Pinned(Some(region)) => match RegionId::parse(region) {
                         Some(region) => format!("&region={region}"),
                         None => return Err(vec![format!("--region: {region:?} is no region's name")]),
                     },
@@ -118,8 +118,8 @@ impl Place {
             }
             Self::Nats(buckets) => {
                 let version = match chosen {
-                    Chosen::Version(version) => *version,
-                    Chosen::Pinned(region) => buckets.pinned_version(name, *region)?,
+                    VersionChoice::Version(version) => *version,
+                    VersionChoice::Pinned(region) => buckets.pinned_version(name, *region)?,
                 };
                 buckets.bundle(name, version)
             }

@@ -1,8 +1,9 @@
-//! Asks the edge. Takes a request of the chat API, returns an answer, or why there is none. Called by `bailiwick eval
-//! run`.
+//! Sends one case of an eval to the edge. Takes a request of the chat API, returns the answer, or why there is none.
+//! Called by `bailiwick eval run`.
 //!
-//! A refusal for now (429, 503) is asked again after what `Retry-After` says; other failures after a second, two, four.
-//! What would be refused for every case, such as a wrong key, ends the run.
+//! If the edge refuses for now (429, 503), the request is sent again after the time in `Retry-After`; after other
+//! failures it is sent again after one, two and four seconds. A refusal that would meet every case, such as a wrong
+//! key, ends the run.
 
 use std::time::{Duration, Instant};
 
@@ -26,24 +27,24 @@ const ARM: &str = "x-bailiwick-arm";
 
 /// The longest answer, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
-/// The longest wait that `Retry-After` is obeyed for.
+/// The longest wait that `Retry-After` may ask for.
 const MAX_WAIT: Duration = Duration::from_secs(300);
-/// The longest text of an error's code that is told.
+/// The longest code of an error that is printed.
 const MAX_CODE: usize = 60;
 
 /// The name of a place where the edge chooses the region. No region's name begins like this.
 const ANY: &str = "_any";
 
-/// Whom to ask.
+/// The region and the arm of a rollout to ask.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Place<'a> {
+pub(super) struct EdgeTarget<'a> {
     /// The region; `None` if the edge chooses.
     pub(super) region: Option<&'a str>,
     /// The arm of the rollout there; `None` for that of the session.
     pub(super) arm: Option<Arm>,
 }
 
-impl Place<'_> {
+impl EdgeTarget<'_> {
     /// Its name, for a file and a table.
     pub(super) fn name(self) -> String {
         let region = self.region.unwrap_or(ANY);
@@ -78,18 +79,18 @@ pub(super) struct Answer {
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Failure {
-    /// It is refused, and would be again: counts as a wrong answer.
+    /// The request is refused, and would be refused again. It counts as a wrong answer.
     Refused(String),
-    /// It may be answered by another run.
+    /// Another run may get an answer.
     Unanswered(String),
-    /// No case would be answered.
+    /// No case of the suite would be answered.
     Hopeless(String),
 }
 
 /// One attempt that failed.
 enum Attempt {
     Failed(Failure),
-    /// Ask again, after this time if one was told.
+    /// Ask again, after this time if the answer named one.
     Again(String, Option<Duration>),
 }
 
@@ -106,7 +107,7 @@ impl Edge {
     ) -> Result<Self, String> {
         // The second to ask finds it installed, which is as good.
         let _ = ring::default_provider().install_default();
-        // Whoever redirects would get the key.
+        // A redirect would send the key to another host.
         let client = Client::builder().no_proxy().redirect(Policy::none()).timeout(timeout).build();
         let client = client.map_err(|error| format!("TLS can't be set up: {error}"))?;
         let url = format!("{}/chat/completions", base.trim_end_matches('/'));
@@ -117,7 +118,7 @@ impl Edge {
     ///
     /// # Errors
     /// Why there is none.
-    pub(super) async fn ask(&self, body: &Value, place: Place<'_>) -> Result<Answer, Failure> {
+    pub(super) async fn ask(&self, body: &Value, place: EdgeTarget<'_>) -> Result<Answer, Failure> {
         let mut tried = 0;
         loop {
             let (why, wait) = match self.attempt(body, place).await {
@@ -134,7 +135,8 @@ impl Edge {
         }
     }
 
-    async fn attempt(&self, body: &Value, place: Place<'_>) -> Result<Answer, Attempt> {
+    /// Sends a prompt to the edge once. With a region in `place`, asks the edge to use only that region, and that arm.
+    async fn attempt(&self, body: &Value, place: EdgeTarget<'_>) -> Result<Answer, Attempt> {
         let mut request = self.client.post(&self.url).header("content-type", "application/json");
         if let Some(key) = &self.key {
             request = request.bearer_auth(key);
@@ -147,10 +149,10 @@ impl Edge {
             }
         }
         let begun = Instant::now();
-        let mut response = request.body(body.to_string()).send().await.map_err(|error| lost(&error))?;
+        let mut response = request.body(body.to_string()).send().await.map_err(|error| connection_failure(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| lost(&error))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| connection_failure(&error))? {
             if bytes.len() + chunk.len() > MAX_ANSWER {
                 let why = format!("the answer is longer than {} MiB", MAX_ANSWER >> 20);
                 return Err(Attempt::Failed(Failure::Refused(why)));
@@ -159,7 +161,7 @@ impl Edge {
         }
         let whole: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         if status != StatusCode::OK {
-            return Err(refused(status, &headers, &whole));
+            return Err(failure_of_status(status, &headers, &whole));
         }
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let hopeless = |why| Attempt::Failed(Failure::Hopeless(why));
@@ -185,11 +187,11 @@ impl Edge {
 }
 
 /// Whether an answer was made where it had to be.
-fn is_from(region: &str, found: Option<&str>) -> Result<(), String> {
-    match found {
-        Some(found) if found == region => Ok(()),
-        Some(found) => Err(format!(
-            "{region} was asked and {found} answered; only an operator may choose: name the token by \
+fn is_from(region: &str, served_by: Option<&str>) -> Result<(), String> {
+    match served_by {
+        Some(served_by) if served_by == region => Ok(()),
+        Some(served_by) => Err(format!(
+            "{region} was asked and {served_by} answered; only an operator may choose: name the token by \
              --operator-token-file"
         )),
         None => Err(format!(
@@ -200,10 +202,12 @@ fn is_from(region: &str, found: Option<&str>) -> Result<(), String> {
 }
 
 /// Whether an answer was made by the arm that had to make it.
-fn is_of(arm: Arm, found: Option<&str>) -> Result<(), String> {
-    match found {
-        Some(found) if found == arm.as_str() => Ok(()),
-        Some(found) => Err(format!("the {arm} arm was asked and {found:?} answered; name the operator's token")),
+fn is_of(arm: Arm, served_arm: Option<&str>) -> Result<(), String> {
+    match served_arm {
+        Some(served_arm) if served_arm == arm.as_str() => Ok(()),
+        Some(served_arm) => {
+            Err(format!("the {arm} arm was asked and {served_arm:?} answered; name the operator's token"))
+        }
         None => Err(format!(
             "the {arm} arm was asked, and the answer names none; has the service a rollout of this model, by the rules \
              that the edge follows?"
@@ -211,7 +215,7 @@ fn is_of(arm: Arm, found: Option<&str>) -> Result<(), String> {
     }
 }
 
-fn lost(error: &reqwest::Error) -> Attempt {
+fn connection_failure(error: &reqwest::Error) -> Attempt {
     let why = match error.is_timeout() {
         true => "no answer in time; --timeout gives it more".to_owned(),
         false => format!("the edge can't be reached: {}", innermost(error)),
@@ -220,10 +224,10 @@ fn lost(error: &reqwest::Error) -> Attempt {
 }
 
 /// What a status means for this case and the others.
-fn refused(status: StatusCode, headers: &HeaderMap, body: &Value) -> Attempt {
-    // A code is told. A message may quote the prompt.
+fn failure_of_status(status: StatusCode, headers: &HeaderMap, body: &Value) -> Attempt {
+    // Only the code is printed, because a message may quote the prompt.
     let code = body["error"]["code"].as_str().or(body["error"]["type"].as_str()).unwrap_or_default();
-    let code: String = code.chars().filter(|one| !one.is_control()).take(MAX_CODE).collect();
+    let code: String = code.chars().filter(|character| !character.is_control()).take(MAX_CODE).collect();
     let words = format!("status {} {code}", status.as_u16()).trim_end().to_owned();
     match status.as_u16() {
         429 | 503 => Attempt::Again(words, retry_after(headers)),
@@ -253,7 +257,7 @@ mod tests {
         headers.insert(RETRY_AFTER, "7".parse().expect("a value"));
         let with = |status: u16, code: &str| {
             let body = json!({ "error": { "code": code, "message": "a prompt" } });
-            refused(StatusCode::from_u16(status).expect("a status"), &headers, &body)
+            failure_of_status(StatusCode::from_u16(status).expect("a status"), &headers, &body)
         };
         let of = |status: u16| with(status, "some_code");
         assert!(matches!(with(400, "invalid_pin"), Attempt::Failed(Failure::Hopeless(_))), "a misspelt region");

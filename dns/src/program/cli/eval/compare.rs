@@ -1,10 +1,10 @@
-//! `bailiwick eval compare`: takes two files of results, tells whether the second is as good as the first, as text or
-//! JSON. The decisions are in [`bailiwick_rules::eval`].
+//! `bailiwick eval compare`: takes two files of results of an eval, returns whether the second run is as good as the
+//! first, as text or JSON. The decisions are in [`bailiwick_rules::eval`].
 
 use std::path::{Path, PathBuf};
 
 use bailiwick_rules::eval::{
-    Companion, Comparison, Run, Settings, Sides, Verdict, Wanted, chance, compare as compare_runs, differences,
+    Companion, Comparison, ResultFilter, Run, Settings, Sides, Verdict, chance, compare as compare_runs, differences,
     read_run,
 };
 use clap::Args;
@@ -52,17 +52,18 @@ pub(crate) struct CompareArgs {
 
 /// Compares two files.
 pub(super) fn compare(args: &CompareArgs) -> Report {
-    compared(args).unwrap_or_else(|errors| Report { misused: true, ..Report::failed(errors) })
+    compare_files(args).unwrap_or_else(|errors| Report { misused: true, ..Report::failed(errors) })
 }
 
-fn compared(args: &CompareArgs) -> Result<Report, Vec<String>> {
+/// Compares the results of two files, and writes the verdict.
+fn compare_files(args: &CompareArgs) -> Result<Report, Vec<String>> {
     let (a, b) = match (read(args, &args.a), read(args, &args.b)) {
         (Ok(a), Ok(b)) => (a, b),
         (a, b) => return Err([a.err(), b.err()].into_iter().flatten().collect()),
     };
     let different = differences(&a, &b);
     if !different.is_empty() {
-        return Err(different.iter().map(|one| format!("these can't be compared: {one}")).collect());
+        return Err(different.iter().map(|difference| format!("these can't be compared: {difference}")).collect());
     }
     let sides = if args.not_worse { Sides::NotWorse } else { Sides::Both };
     let settings = Settings { margin: args.margin, alpha: args.alpha, seed: args.seed, sides };
@@ -74,11 +75,11 @@ fn compared(args: &CompareArgs) -> Result<Report, Vec<String>> {
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| vec!["--noise needs cases that were asked twice; run both with --repeat 2".to_owned()])?,
     };
-    let found = compare_runs(&a, &b, settings);
-    let is_fine = found.verdict == Verdict::Alike;
+    let comparison = compare_runs(&a, &b, settings);
+    let is_fine = comparison.verdict == Verdict::Alike;
     let output = match args.json {
-        true => format!("{:#}\n", as_json(args, &found, &noise)),
-        false => text(args, &found, &noise),
+        true => format!("{:#}\n", as_json(args, &comparison, &noise)),
+        false => text(args, &comparison, &noise),
     };
     let warnings = warnings(args, &a, &b);
     Ok(Report { is_unwell: !is_fine, warnings, ..Report::fine(output) })
@@ -86,7 +87,7 @@ fn compared(args: &CompareArgs) -> Result<Report, Vec<String>> {
 
 /// What couldn't be compared, as only one file or none tells of it.
 fn warnings(args: &CompareArgs, a: &Run, b: &Run) -> Vec<String> {
-    let of = |file: &Path, run: &Run, other: &Run| {
+    let warning = |file: &Path, run: &Run, other: &Run| {
         let alone: Vec<&str> = other.about.keys().filter(|name| !run.about.contains_key(*name)).copied().collect();
         let is_blind = !run.about.contains_key("seed");
         (is_blind || !alone.is_empty()).then(|| {
@@ -94,18 +95,19 @@ fn warnings(args: &CompareArgs, a: &Run, b: &Run) -> Vec<String> {
             format!("{name}: no results_….json stands beside it, so seeds and templates can't be compared")
         })
     };
-    [of(&args.a, a, b), of(&args.b, b, a)].into_iter().flatten().collect()
+    [warning(&args.a, a, b), warning(&args.b, b, a)].into_iter().flatten().collect()
 }
 
+/// Reads a file of results, with the file beside it that describes the run.
 fn read(args: &CompareArgs, file: &Path) -> Result<Run, String> {
     let name = file.display();
-    if std::fs::metadata(file).is_ok_and(|found| found.len() > MAX_FILE) {
+    if std::fs::metadata(file).is_ok_and(|metadata| metadata.len() > MAX_FILE) {
         return Err(format!("{name}: has more than {} MiB", MAX_FILE >> 20));
     }
     let bytes = read_file(file).map_err(|error| format!("{name}: can't be read: {error}"))?;
-    let wanted = Wanted { metric: args.metric.as_deref(), filter: args.filter.as_deref() };
+    let wanted = ResultFilter { metric: args.metric.as_deref(), filter: args.filter.as_deref() };
     let companion = companion(file)?;
-    read_run(&bytes, companion.as_ref(), wanted).map_err(|told| format!("{name}: {told}"))
+    read_run(&bytes, companion.as_ref(), wanted).map_err(|problem| format!("{name}: {problem}"))
 }
 
 /// What `results_DATE.json` beside `samples_TASK_DATE.jsonl` tells.
@@ -118,25 +120,30 @@ fn companion(file: &Path) -> Result<Option<Companion>, String> {
     }
     let name = other.display();
     let bytes = read_file(&other).map_err(|error| format!("{name}: can't be read: {error}"))?;
-    Companion::read(&bytes, task).map(Some).map_err(|told| format!("{name}: {told}"))
+    Companion::read(&bytes, task).map(Some).map_err(|problem| format!("{name}: {problem}"))
 }
 
-fn as_json(args: &CompareArgs, found: &Comparison, noise: &[(Comparison, usize)]) -> Value {
+/// The comparison as JSON, with the verdict and the settings.
+fn as_json(args: &CompareArgs, comparison: &Comparison, noise: &[(Comparison, usize)]) -> Value {
     let noise = noise.iter().map(|(itself, flips)| json!({ "changing": flips, "itself": one_as_json(itself) }));
-    json!({ "verdict": found.verdict.as_str(), "margin": args.margin, "alpha": args.alpha, "seed": args.seed,
-            "not_worse_only": args.not_worse, "comparison": one_as_json(found), "noise": noise.collect::<Vec<_>>() })
+    json!({ "verdict": comparison.verdict.as_str(), "margin": args.margin, "alpha": args.alpha, "seed": args.seed,
+            "not_worse_only": args.not_worse, "comparison": one_as_json(comparison),
+            "noise": noise.collect::<Vec<_>>() })
 }
 
-fn one_as_json(found: &Comparison) -> Value {
-    let pairs = found.pairs.map(
+/// The numbers of a comparison as JSON.
+fn one_as_json(comparison: &Comparison) -> Value {
+    let pairs = comparison.pairs.map(
         |pairs| json!({ "both": pairs.both, "only_a": pairs.only_a, "only_b": pairs.only_b, "neither": pairs.neither }),
     );
-    json!({ "cases": found.cases, "differing": found.differing, "means": found.means, "difference": found.difference,
-            "interval": found.interval, "pairs": pairs, "p_no_difference": found.p_no_difference,
-            "p_worse": found.p_worse, "p_better": found.p_better, "method": found.method })
+    json!({ "cases": comparison.cases, "differing": comparison.differing, "means": comparison.means,
+            "difference": comparison.difference, "interval": comparison.interval, "pairs": pairs,
+            "p_no_difference": comparison.p_no_difference,
+            "p_worse": comparison.p_worse, "p_better": comparison.p_better, "method": comparison.method })
 }
 
-fn text(args: &CompareArgs, found: &Comparison, noise: &[(Comparison, usize)]) -> String {
+/// The comparison as text. `noise` compares each file with itself, if cases were asked twice.
+fn text(args: &CompareArgs, comparison: &Comparison, noise: &[(Comparison, usize)]) -> String {
     let mut out = String::new();
     for ((itself, flips), file) in noise.iter().zip([&args.a, &args.b]) {
         out += &format!(
@@ -147,26 +154,26 @@ fn text(args: &CompareArgs, found: &Comparison, noise: &[(Comparison, usize)]) -
             within(args, itself)
         );
     }
-    let [a, b] = found.means;
-    out += &format!("{} cases, {} differ: A {a:.4}, B {b:.4}\n", found.cases, found.differing);
-    if let Some(pairs) = found.pairs {
+    let [a, b] = comparison.means;
+    out += &format!("{} cases, {} differ: A {a:.4}, B {b:.4}\n", comparison.cases, comparison.differing);
+    if let Some(pairs) = comparison.pairs {
         out += &format!(
             "right in both {}, in A alone {}, in B alone {}, in neither {}\n",
             pairs.both, pairs.only_a, pairs.only_b, pairs.neither
         );
     }
-    out += &format!("B − A is {}, {}\n", signed(found.difference), within(args, found));
+    out += &format!("B − A is {}, {}\n", signed(comparison.difference), within(args, comparison));
     out += &format!(
         "p of no difference {:.2e}, of worse by {2} {:.2e}, of better by {2} {3:.2e} ({4})\n",
-        found.p_no_difference, found.p_worse, args.margin, found.p_better, found.method
+        comparison.p_no_difference, comparison.p_worse, args.margin, comparison.p_better, comparison.method
     );
-    out + &sentence(args, found) + "\n"
+    out + &sentence(args, comparison) + "\n"
 }
 
 /// The verdict, and what may be done.
-fn sentence(args: &CompareArgs, found: &Comparison) -> String {
+fn sentence(args: &CompareArgs, comparison: &Comparison) -> String {
     let margin = args.margin;
-    match found.verdict {
+    match comparison.verdict {
         Verdict::Alike if args.not_worse => format!("not worse: B isn't worse by {margin}"),
         Verdict::Alike => format!("equivalent: B is neither worse nor better by {margin}"),
         Verdict::Worse => "worse: B is worse than A".to_owned(),
@@ -177,8 +184,9 @@ fn sentence(args: &CompareArgs, found: &Comparison) -> String {
     }
 }
 
-fn within(args: &CompareArgs, found: &Comparison) -> String {
-    let [low, high] = found.interval;
+/// The interval of the difference, as text.
+fn within(args: &CompareArgs, comparison: &Comparison) -> String {
+    let [low, high] = comparison.interval;
     format!("{:.0} % interval {} to {}", (1.0 - 2.0 * args.alpha) * 100.0, signed(low), signed(high))
 }
 

@@ -1,5 +1,6 @@
-//! Grades answers. Takes what a case expects and an answer, returns a [`Grade`]. Called by `bailiwick eval run`. Judges
-//! are asked by [`super::judge`].
+//! Grades the answers of an eval. Takes what a case expects and an answer, returns a [`Grade`]: right, wrong or a
+//! score. Called by `bailiwick eval run`. If a case expects that another model, the judge, scores the answer,
+//! [`super::judge`] does that.
 
 use std::sync::LazyLock;
 
@@ -12,26 +13,26 @@ static NUMBER: LazyLock<Option<Regex>> =
 
 /// What a case expects, ready to be applied.
 pub(super) enum Grader {
-    /// The same text.
+    /// The answer is this text.
     Exact(String),
-    /// All of these.
+    /// The answer contains all of these texts.
     Contains(Vec<String>),
-    /// A text in which this is found.
+    /// This regular expression matches somewhere in the answer.
     Regex(Regex),
-    /// JSON that a schema allows.
+    /// The answer is JSON that this schema allows.
     Schema(Box<jsonschema::Validator>),
-    /// A number, and how far off the answer may be.
+    /// The last number in the answer is near this one.
     Number(f64, f64),
-    /// What another model says.
+    /// Another model scores the answer.
     Judge(Judge),
 }
 
-/// What an answer is worth.
+/// The grade of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Grade {
     /// Whether it is right; absent if it was scored without a limit.
     pub(super) right: Option<bool>,
-    /// From 0 to 1.
+    /// The score, from 0 to 1.
     pub(super) score: f64,
     /// Why it isn't right.
     pub(super) note: Option<String>,
@@ -85,7 +86,7 @@ impl Grader {
     }
 }
 
-/// Whether an answer is JSON that a schema allows. A fence of Markdown around it is no harm.
+/// Whether an answer is JSON that a schema allows. Markdown's marks of a code block around it are ignored.
 fn fits(schema: &jsonschema::Validator, answer: &str) -> Result<(), String> {
     let text = answer.trim();
     let inner = text.strip_prefix("```json").or(text.strip_prefix("```")).and_then(|text| text.strip_suffix("```"));
@@ -101,8 +102,8 @@ fn near(answer: &str, value: f64, tolerance: f64) -> Result<(), String> {
     match last_number(answer) {
         None => Err("holds no number".to_owned()),
         // A little more than the tolerance, for what rounding does to 0.1 + 0.2.
-        Some(found) if (found - value).abs() <= tolerance + 1e-12 * value.abs() => Ok(()),
-        Some(found) => Err(format!("{found} isn't near enough to {value}")),
+        Some(number) if (number - value).abs() <= tolerance + 1e-12 * value.abs() => Ok(()),
+        Some(number) => Err(format!("{number} isn't near enough to {value}")),
     }
 }
 

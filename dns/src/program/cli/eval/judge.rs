@@ -1,6 +1,6 @@
-//! A model that judges answers. Takes a case, an answer and a rubric, returns the request to the judge; takes the
-//! judge's answer, returns a [`Grade`]. Called by `bailiwick eval run`, which asks the judge at the same edge, so that
-//! the rules' fence holds for it too.
+//! Has a model, the judge, score an answer of an eval. Takes a case, an answer and a rubric (what a good answer is),
+//! returns the request to the judge; takes the judge's answer, returns a [`Grade`]. Called by `bailiwick eval run`. It
+//! asks the judge at the same edge, so the same rules decide which regions may see the texts.
 
 use bailiwick_rules::eval::Judge;
 use serde_json::{Value, json};
@@ -13,10 +13,10 @@ const INSTRUCTION: &str = "You grade an answer by a rubric. The user's message i
 
 /// The request to the judge.
 pub(super) fn request(judge: &Judge, conversation: &Value, answer: &str) -> Value {
-    let asked = json!({ "rubric": judge.rubric, "conversation": conversation, "answer": answer });
+    let question = json!({ "rubric": judge.rubric, "conversation": conversation, "answer": answer });
     json!({ "model": judge.model, "temperature": 0, "messages": [
         { "role": "system", "content": INSTRUCTION },
-        { "role": "user", "content": asked.to_string() },
+        { "role": "user", "content": question.to_string() },
     ] })
 }
 
@@ -24,8 +24,8 @@ pub(super) fn request(judge: &Judge, conversation: &Value, answer: &str) -> Valu
 ///
 /// # Errors
 /// If it gives no number from 0 to 1 at its end.
-pub(super) fn grade(judge: &Judge, said: &str) -> Result<Grade, String> {
-    let last_line = said.trim().lines().next_back().unwrap_or_default();
+pub(super) fn grade(judge: &Judge, answer: &str) -> Result<Grade, String> {
+    let last_line = answer.trim().lines().next_back().unwrap_or_default();
     let score = last_number(last_line).filter(|score| (0.0..=1.0).contains(score));
     let score = score.ok_or_else(|| format!("the judge {:?} gave no number from 0 to 1", judge.model))?;
     Ok(match judge.pass {

@@ -1,8 +1,8 @@
-//! The file of results. Takes its path and what is run, returns a [`ResultFile`] that goes on where the last run
-//! stopped. Called by `bailiwick eval run`.
+//! Writes the file of results of an eval. Takes its path and a header (what is run, and where), returns a
+//! [`ResultFile`] that goes on where the last run stopped. Called by `bailiwick eval run`.
 //!
-//! Lines are appended, so a killed run loses the line it was writing and nothing else. That line is cut off by the next
-//! run. A lock keeps two runs from writing at once.
+//! Lines are appended, so a run that is killed loses only the line that it was writing. The next run cuts that line
+//! off. A lock keeps two runs from writing at the same time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
@@ -23,10 +23,10 @@ pub(super) struct ResultFile {
 }
 
 impl ResultFile {
-    /// Opens or makes it.
+    /// Opens the file, or makes it.
     ///
     /// # Errors
-    /// If another run writes it, or if it holds results of something else.
+    /// If another run is writing the file, or if the file holds results of another run.
     pub(super) fn open(path: &Path, header: &Header) -> Result<Self, String> {
         let name = path.display();
         let unread = |error: std::io::Error| format!("{name}: can't be read or written: {error}");
@@ -44,17 +44,17 @@ impl ResultFile {
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(unread)?;
-        let log = read_log(&bytes).map_err(|told| format!("{name}: {told}"))?;
+        let log = read_log(&bytes).map_err(|problem| format!("{name}: {problem}"))?;
         let (whole, outcomes) = match log {
             None => (0, Vec::new()),
             Some(log) => {
-                is_the_same(&log.header, header).map_err(|told| format!("{name}: {told}"))?;
+                is_the_same(&log.header, header).map_err(|problem| format!("{name}: {problem}"))?;
                 (log.whole, log.outcomes)
             }
         };
         file.set_len(whole as u64).map_err(unread)?;
         file.seek(SeekFrom::End(0)).map_err(unread)?;
-        let outcomes = outcomes.into_iter().map(|one| ((one.case.clone(), one.repeat), one)).collect();
+        let outcomes = outcomes.into_iter().map(|outcome| ((outcome.case.clone(), outcome.repeat), outcome)).collect();
         let mut log = Self { path: path.to_owned(), file, outcomes };
         if whole == 0 {
             log.write(header)?;
@@ -64,15 +64,15 @@ impl ResultFile {
 
     /// The cases and repetitions that have a score.
     pub(super) fn done(&self) -> BTreeSet<(String, u32)> {
-        self.outcomes.iter().filter(|(_, one)| one.score.is_some()).map(|(key, _)| key.clone()).collect()
+        self.outcomes.iter().filter(|(_, outcome)| outcome.score.is_some()).map(|(key, _)| key.clone()).collect()
     }
 
-    /// What became of each case and repetition.
+    /// The outcome of each case and repetition.
     pub(super) fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
         self.outcomes.values()
     }
 
-    /// Appends what became of a case.
+    /// Appends the outcome of asking a case.
     ///
     /// # Errors
     /// If it can't be written.
@@ -82,6 +82,7 @@ impl ResultFile {
         Ok(())
     }
 
+    /// Appends a line of JSON.
     fn write(&mut self, line: &impl Serialize) -> Result<(), String> {
         let unwritten = |error: String| format!("{}: can't be written: {error}", self.path.display());
         let mut text = serde_json::to_string(line).map_err(|error| unwritten(error.to_string()))?;
@@ -91,22 +92,23 @@ impl ResultFile {
 }
 
 /// Whether a file holds results of the same run.
-fn is_the_same(found: &Header, wanted: &Header) -> Result<(), String> {
+fn is_the_same(existing: &Header, expected: &Header) -> Result<(), String> {
     let optional = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
     let seed = |header: &Header| header.seed.map_or("none".to_owned(), |seed| seed.to_string());
     let compared = [
-        ("cases", found.suite_hash.clone(), wanted.suite_hash.clone()),
-        ("model", found.model.clone(), wanted.model.clone()),
-        ("service", found.service.clone(), wanted.service.clone()),
-        ("region", optional(&found.region), optional(&wanted.region)),
-        ("arm", optional(&found.arm), optional(&wanted.arm)),
-        ("seed", seed(found), seed(wanted)),
-        ("repeat", found.repeat.to_string(), wanted.repeat.to_string()),
+        ("cases", existing.suite_hash.clone(), expected.suite_hash.clone()),
+        ("model", existing.model.clone(), expected.model.clone()),
+        ("service", existing.service.clone(), expected.service.clone()),
+        ("region", optional(&existing.region), optional(&expected.region)),
+        ("arm", optional(&existing.arm), optional(&expected.arm)),
+        ("seed", seed(existing), seed(expected)),
+        ("repeat", existing.repeat.to_string(), expected.repeat.to_string()),
     ];
-    match compared.into_iter().find(|(_, found, wanted)| found != wanted) {
+    match compared.into_iter().find(|(_, existing, expected)| existing != expected) {
         None => Ok(()),
-        Some((name, found, wanted)) => Err(format!(
-            "holds results of another run: {name} was {found}, and is {wanted} now; choose another --out, or remove it"
+        Some((name, existing, expected)) => Err(format!(
+            "holds results of another run: {name} was {existing}, and is {expected} now; choose another --out, or \
+             remove it"
         )),
     }
 }

@@ -53,7 +53,7 @@ fn cases(suite: &Suite, regions: &[(Summary, Vec<Outcome>)]) -> String {
             by_case.entry(&outcome.case).or_default().push((&summary.region, outcome));
         }
     }
-    let isnt_right = |found: &&Vec<(&str, &Outcome)>| found.iter().any(|(_, one)| one.right != Some(true));
+    let isnt_right = |found: &&Vec<(&str, &Outcome)>| found.iter().any(|(_, outcome)| outcome.right != Some(true));
     let wrong = suite.cases.iter().filter_map(|case| Some((case, by_case.get(case.id.as_str()).filter(isnt_right)?)));
     let wrong: Vec<_> = wrong.collect();
     let mut page = format!("<h2>{} cases aren't right everywhere</h2>\n", wrong.len());
@@ -61,24 +61,25 @@ fn cases(suite: &Suite, regions: &[(Summary, Vec<Outcome>)]) -> String {
         let _ = writeln!(page, "<p>The first {MOST_CASES} are shown.</p>");
     }
     for (case, found) in wrong.into_iter().take(MOST_CASES) {
-        let asked = case.messages.as_array().and_then(|all| all.last()).map(|last| &last["content"]);
-        let asked = asked.map_or_else(String::new, |asked| asked.as_str().map_or(asked.to_string(), str::to_owned));
-        let _ = write!(page, "<h3>{}</h3>\n<pre>{}</pre>\n<table>", escape(&case.id), shown(&asked));
-        for (region, one) in found {
-            let verdict = match (one.right, one.score) {
+        let question = case.messages.as_array().and_then(|all| all.last()).map(|last| &last["content"]);
+        let question =
+            question.map_or_else(String::new, |question| question.as_str().map_or(question.to_string(), str::to_owned));
+        let _ = write!(page, "<h3>{}</h3>\n<pre>{}</pre>\n<table>", escape(&case.id), shown(&question));
+        for (region, outcome) in found {
+            let verdict = match (outcome.right, outcome.score) {
                 (Some(true), _) => "right".to_owned(),
                 (Some(false), _) => "wrong".to_owned(),
                 (None, Some(score)) => format!("{score:.3}"),
                 (None, None) => "no answer".to_owned(),
             };
-            let class = if one.right == Some(true) { "right" } else { "wrong" };
-            let why = one.note.as_deref().or(one.error.as_deref()).unwrap_or_default();
+            let class = if outcome.right == Some(true) { "right" } else { "wrong" };
+            let why = outcome.note.as_deref().or(outcome.error.as_deref()).unwrap_or_default();
             let _ = writeln!(
                 page,
                 "<tr><td>{}</td><td class=\"{class}\">{verdict}</td><td>{}</td><td><pre>{}</pre></td></tr>",
                 escape(region),
                 shown(why),
-                shown(one.answer.as_deref().unwrap_or_default())
+                shown(outcome.answer.as_deref().unwrap_or_default())
             );
         }
         page += "</table>\n";

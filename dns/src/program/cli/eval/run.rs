@@ -1,5 +1,7 @@
-//! `bailiwick eval run`: takes a suite and an edge, asks each region each case, and writes what became of them. The
-//! decisions are in [`bailiwick_rules::eval`] and [`super::grade`]; here is what waits and writes.
+//! `bailiwick eval run`: takes a suite (a list of cases) and the URL of an edge; asks each case in each region, grades
+//! the answers, and writes a file of results for each region. This file sends requests and writes files; the decisions
+//! are in [`bailiwick_rules::eval`] and [`super::grade`]. The arms of a rollout are its two sides: the requests that
+//! get the old thing, and those that get the new thing.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +14,7 @@ use clap::Args;
 use futures_util::{StreamExt, stream};
 use serde_json::{Map, Value, json};
 
-use super::ask::{Answer, Edge, Failure, Place};
+use super::ask::{Answer, Edge, EdgeTarget, Failure};
 use super::grade::{Grade, Grader};
 use super::log::ResultFile;
 use super::table::{self, Summary};
@@ -23,7 +25,7 @@ use crate::system::clock::Clock;
 use crate::system::files::{Mode, replace};
 use crate::text::span::parse_span;
 
-/// After so many cases in a row without an answer it stops.
+/// The run stops after this many cases in a row without an answer.
 const MOST_UNANSWERED: u32 = 20;
 /// How much of an answer is kept, in characters.
 const KEPT: usize = 4_000;
@@ -84,24 +86,24 @@ pub(crate) struct RunArgs {
 /// # Errors
 /// What is wrong with the suite, the options or the folder; that an edge refuses all.
 pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
-    let (suite, graders) = prepared(&args.suite)?;
-    let secret = |file: &Option<PathBuf>| file.as_deref().map(secret).transpose().map_err(|told| vec![told]);
+    let (suite, graders) = prepare(&args.suite)?;
+    let secret = |file: &Option<PathBuf>| file.as_deref().map(secret).transpose().map_err(|problem| vec![problem]);
     let (key, operator) = (secret(&args.key_file)?, secret(&args.operator_token_file)?);
     let edge =
-        Edge::new(&args.base, key, operator, (args.timeout.to_std(), args.retries)).map_err(|told| vec![told])?;
+        Edge::new(&args.base, key, operator, (args.timeout.to_std(), args.retries)).map_err(|problem| vec![problem])?;
     std::fs::create_dir_all(&args.out)
         .map_err(|error| vec![format!("{}: can't be made: {error}", args.out.display())])?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| vec![format!("the system gives no event queue: {error}")])?;
     let begun = Clock::system().now();
-    let (mut found, mut errors) = (Vec::new(), Vec::new());
+    let (mut results, mut errors) = (Vec::new(), Vec::new());
     for place in places(args) {
         let name = &place.name();
         let path = args.out.join(format!("{name}.jsonl"));
         let header = Header { begun: Some(begun), ..header(args, &suite, place) };
-        let mut log = ResultFile::open(&path, &header).map_err(|told| vec![told])?;
-        let asked = runtime.block_on(ask_all(args, (&suite, &graders), &edge, place, &mut log));
-        errors.extend(asked.err().map(|told| format!("{name}: {told}")));
+        let mut log = ResultFile::open(&path, &header).map_err(|problem| vec![problem])?;
+        let result = runtime.block_on(ask_all(args, (&suite, &graders), &edge, place, &mut log));
+        errors.extend(result.err().map(|problem| format!("{name}: {problem}")));
         let all = suite.cases.len() * usize::try_from(args.repeat).unwrap_or(1);
         let summary = Summary::of(name, all, log.outcomes());
         if args.min_score.is_some_and(|least| summary.mean.is_none_or(|mean| mean < least)) {
@@ -111,30 +113,31 @@ pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
             let unanswered = summary.unanswered();
             errors.push(format!("{name}: {unanswered} have no answer; run the same again, and only they are asked"));
         }
-        found.push((summary, log.outcomes().cloned().collect::<Vec<_>>()));
+        results.push((summary, log.outcomes().cloned().collect::<Vec<_>>()));
     }
     let file = args.out.join("report.html");
-    let page = page::page(&header(args, &suite, Place::default()), &suite, &found);
+    let page = page::page(&header(args, &suite, EdgeTarget::default()), &suite, &results);
     replace(&file, page.as_bytes(), Mode::Public)
         .map_err(|error| vec![format!("{}: can't be written: {error}", file.display())])?;
-    let summaries: Vec<Summary> = found.into_iter().map(|(summary, _)| summary).collect();
+    let summaries: Vec<Summary> = results.into_iter().map(|(summary, _)| summary).collect();
     Ok(Report { errors, ..Report::fine(table::text(&summaries)) })
 }
 
 /// What is asked, one after the other: each arm of each region.
-fn places(args: &RunArgs) -> Vec<Place<'_>> {
+fn places(args: &RunArgs) -> Vec<EdgeTarget<'_>> {
     let arms = match args.arm.as_slice() {
         [] => vec![None],
         arms => arms.iter().copied().map(Some).collect(),
     };
-    let each = |region| arms.iter().map(move |arm| Place { region, arm: *arm });
+    let each = |region| arms.iter().map(move |arm| EdgeTarget { region, arm: *arm });
     match args.region.as_slice() {
         [] => each(None).collect(),
         regions => regions.iter().flat_map(|region| each(Some(region.as_str()))).collect(),
     }
 }
 
-fn header(args: &RunArgs, suite: &Suite, place: Place<'_>) -> Header {
+/// The first line of a file of results: what was asked where.
+fn header(args: &RunArgs, suite: &Suite, place: EdgeTarget<'_>) -> Header {
     let name = args.suite.file_stem().map(|name| name.to_string_lossy().into_owned());
     Header {
         bailiwick_eval: VERSION,
@@ -152,14 +155,15 @@ fn header(args: &RunArgs, suite: &Suite, place: Place<'_>) -> Header {
 }
 
 /// Reads the suite, and prepares what it expects.
-fn prepared(file: &Path) -> Result<(Suite, Vec<Grader>), Vec<String>> {
+fn prepare(file: &Path) -> Result<(Suite, Vec<Grader>), Vec<String>> {
     let name = file.display();
-    if std::fs::metadata(file).is_ok_and(|found| found.len() > MAX_SUITE) {
+    if std::fs::metadata(file).is_ok_and(|metadata| metadata.len() > MAX_SUITE) {
         return Err(vec![format!("{name}: has more than {} MiB; split it into several suites", MAX_SUITE >> 20)]);
     }
     let bytes = read_file(file).map_err(|error| vec![format!("{name}: can't be read: {error}")])?;
-    let told = |mistakes: Vec<String>| mistakes.iter().map(|one| format!("{name}: {one}")).collect::<Vec<_>>();
-    let suite = read_suite(&bytes).map_err(told)?;
+    let with_name =
+        |mistakes: Vec<String>| mistakes.iter().map(|mistake| format!("{name}: {mistake}")).collect::<Vec<_>>();
+    let suite = read_suite(&bytes).map_err(with_name)?;
     let (mut graders, mut mistakes) = (Vec::new(), Vec::new());
     for case in &suite.cases {
         match Grader::new(&case.expect) {
@@ -167,7 +171,7 @@ fn prepared(file: &Path) -> Result<(Suite, Vec<Grader>), Vec<String>> {
             Err(mistake) => mistakes.push(format!("line {}: {mistake}", case.line)),
         }
     }
-    if mistakes.is_empty() { Ok((suite, graders)) } else { Err(told(mistakes)) }
+    if mistakes.is_empty() { Ok((suite, graders)) } else { Err(with_name(mistakes)) }
 }
 
 /// Asks a region all that has no answer yet.
@@ -175,7 +179,7 @@ async fn ask_all(
     args: &RunArgs,
     (suite, graders): (&Suite, &[Grader]),
     edge: &Edge,
-    place: Place<'_>,
+    place: EdgeTarget<'_>,
     log: &mut ResultFile,
 ) -> Result<(), String> {
     let done = log.done();
@@ -183,8 +187,8 @@ async fn ask_all(
     let all = (0..args.repeat).flat_map(|repeat| cases().map(move |(case, grader)| (case, grader, repeat)));
     let todo: Vec<_> = all.filter(|(case, _, repeat)| !done.contains(&(case.id.clone(), *repeat))).collect();
     let mut progress = Progress::new(&place.name(), todo.len());
-    let asked = todo.into_iter().map(|(case, grader, repeat)| ask_one(args, edge, (case, grader, repeat), place));
-    let mut outcomes = stream::iter(asked).buffer_unordered(usize::from(args.parallel));
+    let requests = todo.into_iter().map(|(case, grader, repeat)| ask_one(args, edge, (case, grader, repeat), place));
+    let mut outcomes = stream::iter(requests).buffer_unordered(usize::from(args.parallel));
     let mut in_a_row = 0;
     while let Some(outcome) = outcomes.next().await {
         let outcome = outcome?;
@@ -207,21 +211,22 @@ async fn ask_one(
     args: &RunArgs,
     edge: &Edge,
     (case, grader, repeat): (&Case, &Grader, u32),
-    place: Place<'_>,
+    place: EdgeTarget<'_>,
 ) -> Result<Outcome, String> {
     let blank = Outcome { case: case.id.clone(), repeat, hashes: case.hashes.clone(), ..Outcome::default() };
     let unanswered = |why: String| Outcome { error: Some(why), ..blank.clone() };
     let answer = match edge.ask(&request(args, case, repeat), place).await {
         Ok(answer) => answer,
         Err(Failure::Unanswered(why)) => return Ok(unanswered(why)),
-        Err(Failure::Refused(why)) => return Ok(graded(blank, Grade::of(Err(format!("refused: {why}"))), None)),
+        Err(Failure::Refused(why)) => return Ok(outcome_of(blank, Grade::of(Err(format!("refused: {why}"))), None)),
         Err(Failure::Hopeless(why)) => return Err(why),
     };
     let grade = match grader.grade(&answer.text) {
         Ok(grade) => grade,
         // The judge is the same for all regions, so it isn't asked in the one that is judged.
-        Err(model) => match edge.ask(&judge::request(model, &case.messages, &answer.text), Place::default()).await {
-            Ok(said) => match judge::grade(model, &said.text) {
+        Err(model) => match edge.ask(&judge::request(model, &case.messages, &answer.text), EdgeTarget::default()).await
+        {
+            Ok(answer) => match judge::grade(model, &answer.text) {
                 Ok(grade) => grade,
                 Err(why) => return Ok(unanswered(why)),
             },
@@ -231,10 +236,11 @@ async fn ask_one(
             Err(Failure::Hopeless(why)) => return Err(format!("the judge {:?}: {why}", model.model)),
         },
     };
-    Ok(graded(blank, grade, Some(answer)))
+    Ok(outcome_of(blank, grade, Some(answer)))
 }
 
-fn graded(blank: Outcome, grade: Grade, answer: Option<Answer>) -> Outcome {
+/// The outcome of a graded answer. `blank` has the fields that don't depend on the answer.
+fn outcome_of(blank: Outcome, grade: Grade, answer: Option<Answer>) -> Outcome {
     let outcome = Outcome { right: grade.right, score: Some(grade.score), note: grade.note, ..blank };
     let Some(answer) = answer else { return outcome };
     Outcome {
@@ -275,6 +281,7 @@ impl Progress {
         Self { region: region.to_owned(), all, done: 0, wrong: 0, unanswered: 0, is_shown }
     }
 
+    /// Counts an outcome, and shows the progress on the terminal.
     fn count(&mut self, outcome: &Outcome) {
         self.done += 1;
         self.wrong += usize::from(outcome.right == Some(false));
@@ -284,7 +291,7 @@ impl Progress {
             let end = if done == all { "\n" } else { "" };
             let line = format!("\r{region}: {done} of {all}, {wrong} wrong, {unanswered} without an answer{end}");
             let mut out = std::io::stderr();
-            // Nobody is left to be told that standard error is closed.
+            // If standard error is closed, there is nowhere to report that.
             let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
         }
     }

@@ -1,20 +1,20 @@
-//! The sums of a region. Takes outcomes, returns a [`Summary`], and all of them as a table. Called by `bailiwick eval
-//! run`.
+//! Sums up the results of an eval by region. Takes the outcomes of a region, returns a [`Summary`]; takes all
+//! summaries, returns a table for a terminal. Called by `bailiwick eval run`.
 
 use bailiwick_rules::eval::Outcome;
 
-/// What came of a region.
+/// The results of a region.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Summary {
     /// Its name.
     pub(super) region: String,
     /// Answers that were asked for.
     pub(super) asked: usize,
-    /// Those that are right.
+    /// The answers that are right.
     pub(super) right: usize,
-    /// Those that are wrong.
+    /// The answers that are wrong.
     pub(super) wrong: usize,
-    /// Those that have a score, right and wrong ones included.
+    /// The answers that have a score, right and wrong ones included.
     pub(super) scored: usize,
     /// Their mean score.
     pub(super) mean: Option<f64>,
@@ -23,19 +23,20 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// Sums up what became of a region, of so many answers that were asked for.
+    /// Sums up the outcomes of a region. `asked` is the number of answers that the run asks for.
     pub(super) fn of<'a>(region: &str, asked: usize, outcomes: impl Iterator<Item = &'a Outcome>) -> Self {
         let outcomes: Vec<&Outcome> = outcomes.collect();
-        let scores: Vec<f64> = outcomes.iter().filter_map(|one| one.score).collect();
-        let mut times: Vec<u64> = outcomes.iter().filter(|one| one.score.is_some()).map(|one| one.ms).collect();
+        let scores: Vec<f64> = outcomes.iter().filter_map(|outcome| outcome.score).collect();
+        let mut times: Vec<u64> =
+            outcomes.iter().filter(|outcome| outcome.score.is_some()).map(|outcome| outcome.ms).collect();
         times.sort_unstable();
         let quantile = |percent: usize| times.get((times.len() * percent / 100).min(times.len().saturating_sub(1)));
-        let of = |right: bool| outcomes.iter().filter(|one| one.right == Some(right)).count();
+        let count = |right: bool| outcomes.iter().filter(|outcome| outcome.right == Some(right)).count();
         Self {
             region: region.to_owned(),
             asked,
-            right: of(true),
-            wrong: of(false),
+            right: count(true),
+            wrong: count(false),
             scored: scores.len(),
             mean: (!scores.is_empty()).then(|| bailiwick_rules::eval::scores::mean(&scores)),
             times: quantile(50).zip(quantile(95)).map(|(median, late)| [*median, *late]),

@@ -42,8 +42,8 @@ pub(super) fn check(args: &CheckArgs) -> Result<Report, Vec<String>> {
         findings.extend(peers(fleet).await?);
         if let Some(nats) = &fleet.nats {
             let of_nats = |text: String| format!("NATS: {text}");
-            let found = fleet::check_nats(fleet, nats, &node).await;
-            findings.extend(found.into_iter().map(|one| one.map(of_nats).map_err(of_nats)));
+            let nats_findings = fleet::check_nats(fleet, nats, &node).await;
+            findings.extend(nats_findings.into_iter().map(|finding| finding.map(of_nats).map_err(of_nats)));
         }
         Ok::<(), Vec<String>>(())
     })?;

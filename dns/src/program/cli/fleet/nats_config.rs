@@ -49,6 +49,7 @@ impl Server {
     }
 }
 
+/// Reads a node's name.
 fn node(text: &str) -> Result<String, String> {
     match text {
         PUBLISHER => Err(format!("{PUBLISHER} is the user that publishes; give the node another name")),
@@ -57,6 +58,7 @@ fn node(text: &str) -> Result<String, String> {
     }
 }
 
+/// Reads a server's address: `HOST`, `HOST:PORT` or `HOST:PORT:CLUSTER-PORT`.
 fn server(text: &str) -> Result<Server, String> {
     let (host, ports) = match text.find(']') {
         Some(end) => text.split_at(end + 1),
@@ -82,21 +84,21 @@ pub(super) fn write(args: &NatsConfigArgs) -> Result<Report, String> {
     }
     let failed = |path: &Path, error: std::io::Error| format!("{}: can't be written ({error})", path.display());
     std::fs::create_dir_all(&args.to).map_err(|error| failed(&args.to, error))?;
-    let put = |name: &str, text: &str, mode: Mode| {
+    let write_file = |name: &str, text: &str, mode: Mode| {
         let file = args.to.join(name);
         replace(&file, text.as_bytes(), mode).map_err(|error| failed(&file, error))
     };
     let mut users = Vec::new();
     for name in args.nodes.iter().map(String::as_str).chain([PUBLISHER]) {
         let (key, file) = (format!("{name}.nk"), args.to.join(format!("{name}.nk")));
-        let kept = if file.exists() { NKey::read(&file)? } else { NKey::generate()? };
-        put(&key, &format!("{}\n", kept.seed()?), Mode::Private)?;
-        users.push((name, kept.public()));
-        put(&format!("{name}.toml"), &section(name, &args.servers), Mode::Public)?;
+        let nkey = if file.exists() { NKey::read(&file)? } else { NKey::generate()? };
+        write_file(&key, &format!("{}\n", nkey.seed()?), Mode::Private)?;
+        users.push((name, nkey.public()));
+        write_file(&format!("{name}.toml"), &section(name, &args.servers), Mode::Public)?;
     }
-    put("users.conf", &accounts(&users), Mode::Public)?;
+    write_file("users.conf", &accounts(&users), Mode::Public)?;
     for number in 0..args.servers.len() {
-        put(&format!("server{}.conf", number + 1), &configuration(number, &args.servers), Mode::Public)?;
+        write_file(&format!("server{}.conf", number + 1), &configuration(number, &args.servers), Mode::Public)?;
     }
     Ok(Report::fine(format!(
         "{to}/server1.conf …  a configuration for each server, with users.conf beside it\n\
@@ -193,7 +195,7 @@ fn permissions(name: &str, key: &str) -> (Vec<String>, Vec<String>) {
         send.push("$KV.bw_rules.doc.>".to_owned());
         send.push("$JS.API.STREAM.CREATE.OBJ_bw_bundles".to_owned());
         send.extend(["$O.bw_bundles.M.>", "$O.bw_bundles.C.>"].map(str::to_owned));
-        // Whoever runs a rollout says so.
+        // The process that runs a rollout writes a lease.
         send.push("$KV.bw_state.run.>".to_owned());
         send.push("bw.ask.*".to_owned());
         hear.push("bw.told.>".to_owned());

@@ -33,6 +33,7 @@ struct Key {
     remove: Option<Timestamp>,
 }
 
+/// Lists the keys of the signed zones, and the next step for each zone.
 pub(super) fn list(args: &ListArgs, now: Timestamp) -> Result<Report, Vec<Fault>> {
     let config = read_config(&args.config)?;
     let wanted = ZoneArgs { zone: args.zone.clone(), config: args.config.clone() };
@@ -55,6 +56,7 @@ pub(super) fn list(args: &ListArgs, now: Timestamp) -> Result<Report, Vec<Fault>
     Ok(Report { output, errors, ..Report::default() })
 }
 
+/// Reads the keys of a zone and their states.
 fn look(zone: &SignedZone, now: Timestamp) -> Result<Zone, Vec<Fault>> {
     let keys = read_keys(std::slice::from_ref(zone), now, &mut |_| ())?;
     // `read_keys` has refused a zone without a state file. The file is missing here only if it was removed since.
@@ -94,6 +96,7 @@ fn next(state: &State, now: Timestamp) -> String {
 }
 
 impl Key {
+    /// The row of a key.
     fn new(key: &KeyState, now: Timestamp) -> Self {
         let (state, active, retired, remove) = match key.stage {
             Stage::Published => ("published", None, None, None),
@@ -124,6 +127,7 @@ impl Key {
 }
 
 impl Zone {
+    /// The keys of a zone as a table.
     fn text(&self) -> String {
         let head = ["TAG", "ALGORITHM", "STATE", "SINCE", "FILE"].map(str::to_owned);
         let row = |key: &Key| {

@@ -3,7 +3,7 @@
 
 use bailiwick_rules::time::Timestamp;
 
-use super::Found;
+use super::ConfiguredZone;
 use crate::dnssec::directory::{Locked, STATE, read_key, read_state};
 use crate::dnssec::key::{Algorithm, DigestType, KeyError, SigningKey};
 use crate::dnssec::state::{KeyState, Stage, State};
@@ -15,10 +15,15 @@ use crate::state::load::Fault;
 /// How many keys are generated at most, until one has a tag that no other key of the zone has.
 const TRIES: usize = 100;
 
-pub(super) fn generate(found: &Found, algorithm: Algorithm, now: Timestamp) -> Result<Report, Vec<Fault>> {
-    let Found { zone, args, .. } = found;
-    let longest = found.longest_ttl()?;
-    let locked = Locked::take(&zone.directory).map_err(one)?;
+/// Makes the first key of a zone.
+pub(super) fn generate(
+    configured: &ConfiguredZone,
+    algorithm: Algorithm,
+    now: Timestamp,
+) -> Result<Report, Vec<Fault>> {
+    let ConfiguredZone { zone, args, .. } = configured;
+    let longest = configured.longest_ttl()?;
+    let locked = Locked::take(&zone.directory).map_err(as_list)?;
     if read_state(zone, &mut |_| ())?.is_some() {
         let message = format!("the zone has a key already; `bailiwick keys roll {args}` makes the next");
         return Err(vec![Fault::of_file(&zone.directory.join(STATE), message)]);
@@ -26,7 +31,7 @@ pub(super) fn generate(found: &Found, algorithm: Algorithm, now: Timestamp) -> R
     let (key, new) = make(zone, algorithm, &[])?;
     let (tag, file) = (new.tag, new.file.clone());
     let state = timeline::first(zone.origin.clone(), new, &zone.policy, longest, now);
-    locked.add_key(&file, &key).and_then(|()| locked.put_state(&state)).map_err(one)?;
+    locked.add_key(&file, &key).and_then(|()| locked.put_state(&state)).map_err(as_list)?;
     let ready = state.keys[0].ready;
     let paths = [&file, STATE].map(|name| zone.directory.join(name).display().to_string());
     let width = paths.iter().map(String::len).max().unwrap_or(0);
@@ -47,13 +52,14 @@ pub(super) fn generate(found: &Found, algorithm: Algorithm, now: Timestamp) -> R
     )))
 }
 
-pub(super) fn begin(found: &Found, now: Timestamp) -> Result<Report, Vec<Fault>> {
-    let Found { zone, args, .. } = found;
-    let (locked, state, old) = held(found)?;
+/// Begins a key roll: makes the new key, which is published beside the old key.
+pub(super) fn begin(configured: &ConfiguredZone, now: Timestamp) -> Result<Report, Vec<Fault>> {
+    let ConfiguredZone { zone, args, .. } = configured;
+    let (locked, state, old) = lock_and_read(configured)?;
     let (key, new) = make(zone, old.algorithm, &state.keys)?;
     let (tag, file) = (new.tag, new.file.clone());
     let next = timeline::begin(&state, new, &zone.policy, now).map_err(|error| refused(zone, &error))?;
-    locked.add_key(&file, &key).and_then(|()| locked.put_state(&next)).map_err(one)?;
+    locked.add_key(&file, &key).and_then(|()| locked.put_state(&next)).map_err(as_list)?;
     let ready = next.successor().map_or(now, |key| key.ready);
     Ok(Report::fine(format!(
         "{origin} has a new key: {tag}, published beside {old}, which signs on\n  {path}\n\n\
@@ -69,15 +75,16 @@ pub(super) fn begin(found: &Found, now: Timestamp) -> Result<Report, Vec<Fault>>
     )))
 }
 
-pub(super) fn finish(found: &Found, now: Timestamp) -> Result<Report, Vec<Fault>> {
-    let zone = &found.zone;
-    let longest = found.longest_ttl()?;
-    let (locked, state, old) = held(found)?;
+/// Finishes a key roll: the new key signs, and the old key is retired.
+pub(super) fn finish(configured: &ConfiguredZone, now: Timestamp) -> Result<Report, Vec<Fault>> {
+    let zone = &configured.zone;
+    let longest = configured.longest_ttl()?;
+    let (locked, state, old) = lock_and_read(configured)?;
     let next = timeline::finish(&state, &zone.policy, longest, now).map_err(|error| refused(zone, &error))?;
     // From now on this key alone signs, so its file has to be readable.
     let new = next.active().ok_or_else(|| none_active(zone))?;
-    read_key(zone, new).map_err(one)?;
-    locked.put_state(&next).map_err(one)?;
+    read_key(zone, new).map_err(as_list)?;
+    locked.put_state(&next).map_err(as_list)?;
     let removed = next.keys.iter().find(|key| key.file == old.file).map(|key| key.stage);
     let Some(Stage::Retired { remove, .. }) = removed else { return Err(none_active(zone)) };
     Ok(Report::fine(format!(
@@ -94,9 +101,15 @@ pub(super) fn finish(found: &Found, now: Timestamp) -> Result<Report, Vec<Fault>
     )))
 }
 
-pub(super) fn ds(found: &Found, digest: DigestType, early: bool, now: Timestamp) -> Result<Report, Vec<Fault>> {
-    let zone = &found.zone;
-    let state = stated(found)?;
+/// The DS record of the newest key, for the parent zone.
+pub(super) fn ds(
+    configured: &ConfiguredZone,
+    digest: DigestType,
+    early: bool,
+    now: Timestamp,
+) -> Result<Report, Vec<Fault>> {
+    let zone = &configured.zone;
+    let state = stated(configured)?;
     let Some(reported) = state.successor().or_else(|| state.active()) else { return Err(none_active(zone)) };
     if reported.ready > now && !early {
         let why = match reported.stage {
@@ -109,24 +122,24 @@ pub(super) fn ds(found: &Found, digest: DigestType, early: bool, now: Timestamp)
         );
         return Err(vec![Fault { place: zone.origin.to_string(), message }]);
     }
-    let rdata = read_key(zone, reported).map_err(one)?.ds_by(zone.origin.as_ref(), digest);
+    let rdata = read_key(zone, reported).map_err(as_list)?.ds_by(zone.origin.as_ref(), digest);
     let hex: String = rdata[4..].iter().map(|byte| format!("{byte:02X}")).collect();
     let (tag, algorithm, number) = (reported.tag, rdata[2], rdata[3]);
     Ok(Report::fine(format!("{} IN DS {tag} {algorithm} {number} {hex}\n", zone.origin)))
 }
 
 /// Locks the key directory of a zone that has keys. Returns the lock, the state of the keys, and the key that signs.
-fn held(found: &Found) -> Result<(Locked, State, KeyState), Vec<Fault>> {
+fn lock_and_read(configured: &ConfiguredZone) -> Result<(Locked, State, KeyState), Vec<Fault>> {
     // The state is read first, so that no directory is made for a zone without keys.
-    stated(found)?;
-    let locked = Locked::take(&found.zone.directory).map_err(one)?;
-    let state = stated(found)?;
-    let active = state.active().cloned().ok_or_else(|| none_active(&found.zone))?;
+    stated(configured)?;
+    let locked = Locked::take(&configured.zone.directory).map_err(as_list)?;
+    let state = stated(configured)?;
+    let active = state.active().cloned().ok_or_else(|| none_active(&configured.zone))?;
     Ok((locked, state, active))
 }
 
-fn stated(found: &Found) -> Result<State, Vec<Fault>> {
-    let Found { zone, args, .. } = found;
+fn stated(configured: &ConfiguredZone) -> Result<State, Vec<Fault>> {
+    let ConfiguredZone { zone, args, .. } = configured;
     read_state(zone, &mut |_| ())?.ok_or_else(|| {
         let message = format!("is missing; make the zone's first key with `bailiwick keys generate {args}`");
         vec![Fault::of_file(&zone.directory.join(STATE), message)]
@@ -156,6 +169,6 @@ fn none_active(zone: &SignedZone) -> Vec<Fault> {
     vec![Fault::of_file(&zone.directory.join(STATE), "no key is active; restore the file")]
 }
 
-fn one(fault: Fault) -> Vec<Fault> {
+fn as_list(fault: Fault) -> Vec<Fault> {
     vec![fault]
 }

@@ -1,5 +1,7 @@
-//! The results of an eval that a rollout is judged by. Takes the folder that the operator names, returns the files of
-//! both arms of a region. Called by `run` at each look; the decisions are in `bailiwick_rules::rollout::evals`.
+//! Finds the results of the eval by which a rollout is judged. An eval asks a model the cases of a suite and scores the
+//! answers; `bailiwick eval run` writes a file for each region and arm (the old and the new thing of the rollout).
+//! Takes the folder that the operator names, returns the files of both arms of a region. Called by `run` at each look.
+//! The decisions are in `bailiwick_rules::rollout::evals`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,17 +12,17 @@ use bailiwick_rules::rules::EvalCheck;
 use crate::program::cli::eval::MAX_FILE;
 use crate::state::load::read_file;
 
-/// Where results of a suite are: `smoke=results`.
+/// The folder with the results of a suite, as the operator writes it: `smoke=results`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EvalFolder {
     suite: String,
     folder: PathBuf,
 }
 
-/// The option's value.
+/// Reads the value of the option `--eval`.
 ///
 /// # Errors
-/// How it is written.
+/// How the value is written.
 pub(super) fn eval_folder(text: &str) -> Result<EvalFolder, String> {
     match text.split_once('=') {
         Some((suite, folder)) if !suite.is_empty() && !folder.is_empty() => {
@@ -31,10 +33,10 @@ pub(super) fn eval_folder(text: &str) -> Result<EvalFolder, String> {
 }
 
 impl EvalFolder {
-    /// Whether it is for the eval of a rollout.
+    /// Checks that the results are of the suite that a rollout asks for.
     ///
     /// # Errors
-    /// That the rollout asks for another one, or for none.
+    /// If the rollout asks for another suite, or for none.
     pub(super) fn fits(&self, check: Option<&EvalCheck>) -> Result<(), String> {
         let suite = &self.suite;
         match check {
@@ -47,7 +49,7 @@ impl EvalFolder {
     /// The files of the old and the new arm of a region.
     ///
     /// # Errors
-    /// That one is missing, and what to run.
+    /// Which file is missing, and which command makes it.
     pub(super) fn files(&self, region: &RegionId) -> Result<[Vec<u8>; 2], String> {
         let file = |arm: Arm| self.folder.join(format!("{region}.{arm}.jsonl"));
         let (suite, folder) = (&self.suite, self.folder.display());
@@ -64,7 +66,7 @@ impl EvalFolder {
 
 fn read(file: &Path) -> Result<Vec<u8>, String> {
     let name = file.display();
-    if std::fs::metadata(file).is_ok_and(|found| found.len() > MAX_FILE) {
+    if std::fs::metadata(file).is_ok_and(|metadata| metadata.len() > MAX_FILE) {
         return Err(format!("{name} has more than {} MiB", MAX_FILE >> 20));
     }
     read_file(file).map_err(|error| format!("{name} can't be read ({error})"))

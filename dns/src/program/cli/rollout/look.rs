@@ -1,10 +1,13 @@
-//! One look at a rollout. Takes the rules in service, what a node counted and what is remembered, returns what to do.
-//! Called by `run`, `status` and `start`.
+//! One look at a rollout. Takes the rollout of the rules in service, the counts that a node returns, and the record of
+//! earlier looks; returns what to do. Called by `run` and `status`; `start` uses the first part, which asks the node.
+//!
+//! Workers post to a node what they counted of both arms (the sessions with the old and with the new thing). The record
+//! is a file, because a node that is started again has forgotten its counts.
 
 use std::path::{Path, PathBuf};
 
 use bailiwick_rules::report::{RolloutReport, RolloutsReport};
-use bailiwick_rules::rollout::evals::Evaled;
+use bailiwick_rules::rollout::evals::EvalState;
 use bailiwick_rules::rollout::machine::{Decision, place, step};
 use bailiwick_rules::rollout::record::Record;
 use bailiwick_rules::table::Rollout;
@@ -16,7 +19,7 @@ use crate::program::cli::node::{Node, NodeArgs, Power};
 use crate::state::load::read_file;
 use crate::system::files::{Mode, replace};
 
-/// Who counts, and where is remembered what was counted.
+/// Which node has the counts, and in which file the record is.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LookArgs {
     /// The API of a node that Workers post observations to, if it isn't where rules are published.
@@ -30,12 +33,12 @@ pub(crate) struct LookArgs {
     record: Option<PathBuf>,
 }
 
-/// What a node told of a rollout.
-pub(super) struct Heard {
-    pub(super) told: RolloutReport,
-    /// The node, and when its process began.
+/// A node's answer about a rollout.
+pub(super) struct NodeAnswer {
+    pub(super) report: RolloutReport,
+    /// The node's name, and when its process began. A new process counts from zero.
     process: (String, Timestamp),
-    /// When it told this, by its clock.
+    /// When the node answered, by its clock.
     at: Timestamp,
 }
 
@@ -45,11 +48,11 @@ impl LookArgs {
         self.record.clone().unwrap_or_else(|| PathBuf::from(format!("rollout-{rollout}.json")))
     }
 
-    /// What the node knows of a rollout; `None` if it doesn't serve rules with it yet.
+    /// Asks the node for its counts of a rollout; `None` if it doesn't serve rules with this rollout yet.
     ///
     /// # Errors
-    /// That it can't be asked.
-    pub(super) fn report(&self, node: &NodeArgs, rollout: &Rollout) -> Result<Option<Heard>, Vec<String>> {
+    /// If the node can't be asked.
+    pub(super) fn report(&self, node: &NodeArgs, rollout: &Rollout) -> Result<Option<NodeAnswer>, Vec<String>> {
         let args = match &self.observed_by {
             Some(url) => NodeArgs {
                 api: Some(url.clone()),
@@ -61,15 +64,15 @@ impl LookArgs {
         let text = Node::find(&args, Power::Read)?.read("/v1/rollouts")?;
         let mut report: RolloutsReport = serde_json::from_str(&text)
             .map_err(|error| vec![format!("/v1/rollouts: is no answer of this version: {error}")])?;
-        let process = (report.node, report.begun);
-        Ok(report.rollouts.remove(&rollout.id).map(|told| Heard { told, process, at: report.at }))
+        let (process, at) = ((report.node, report.begun), report.at);
+        Ok(report.rollouts.remove(&rollout.id).map(|report| NodeAnswer { report, process, at }))
     }
 }
 
-/// Reads a record; an empty one if there is no file.
+/// Reads a record. If there is no file, the record is empty.
 ///
 /// # Errors
-/// That it can't be read: who looks mustn't forget what it says.
+/// If the file can't be read. Then nothing is decided, because the decision may depend on it.
 pub(super) fn read(file: &Path) -> Result<Record, Vec<String>> {
     let name = file.display();
     match read_file(file) {
@@ -84,26 +87,26 @@ pub(super) fn read(file: &Path) -> Result<Record, Vec<String>> {
 /// Writes a record.
 ///
 /// # Errors
-/// That it can't be written.
+/// If the file can't be written.
 pub(super) fn write(file: &Path, record: &Record) -> Result<(), Vec<String>> {
     let text = serde_json::to_vec(record).map_err(|error| vec![format!("the record can't be written: {error}")])?;
     replace(file, &text, Mode::Public).map_err(|error| vec![format!("{}: can't be written ({error})", file.display())])
 }
 
-/// Notes what the node and the results of an eval told, and decides.
+/// Adds the node's answer and the results of an eval to the record, and decides what to do.
 pub(super) fn look(
     rollout: &Rollout,
-    heard: Option<&Heard>,
+    answer: Option<&NodeAnswer>,
     (record, evals): (&mut Record, Option<&EvalFolder>),
     now: Timestamp,
 ) -> Decision {
     let rule = &rollout.rule;
     let here = place(rule).filter(|_| rule.progress.as_ref().is_some_and(|progress| progress.ended.is_none()));
     here.into_iter().for_each(|here| record.begin(rule, here));
-    if let (Some(here), Some(heard)) = (here, heard)
-        && let Some(told) = heard.told.regions.get(here.region)
+    if let (Some(here), Some(answer)) = (here, answer)
+        && let Some(sums) = answer.report.regions.get(here.region)
     {
-        record.note(here, told, &heard.process);
+        record.note(here, sums, &answer.process);
     }
     let problem = here.filter(|_| rule.eval.is_some()).and_then(|here| {
         let files = evals.map(|folder| folder.files(here.region));
@@ -113,11 +116,12 @@ pub(super) fn look(
         });
         record.note_eval(rule, here, files, now)
     });
-    let found = here.and_then(|here| record.evaled(rule, here));
+    let found = here.and_then(|here| record.latest_finding(rule, here));
     let since = rule.progress.as_ref().map(|progress| progress.since);
-    let seen = here.zip(since).and_then(|(here, since)| record.seen(here, since, heard.map(|heard| heard.at)));
-    let unheard = ["the node doesn't serve these rules yet".to_owned()];
-    let obstacles = heard.map_or(&unheard[..], |heard| &heard.told.obstacles);
-    let evaled = Evaled { found, problem: problem.as_deref() };
-    step(rule, seen, evaled, obstacles, now)
+    let observed =
+        here.zip(since).and_then(|(here, since)| record.observations(here, since, answer.map(|answer| answer.at)));
+    let no_answer = ["the node doesn't serve these rules yet".to_owned()];
+    let obstacles = answer.map_or(&no_answer[..], |answer| &answer.report.obstacles);
+    let eval_state = EvalState { found, problem: problem.as_deref() };
+    step(rule, observed, eval_state, obstacles, now)
 }

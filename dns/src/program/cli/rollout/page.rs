@@ -1,6 +1,8 @@
-//! The page of a rollout. Takes its record, returns HTML with a picture for each step and check. Called by `report`.
+//! Draws the HTML page of a rollout. Takes the record (what was counted and decided at each look), returns HTML with a
+//! picture for each step and check. Called by `report`.
 //!
-//! The page has no script that runs. A signed one carries the report in a script of another type, which is data.
+//! The page has no script that runs. A signed page carries the report in a script of another type, which browsers treat
+//! as data.
 
 use std::fmt::Write;
 
@@ -20,13 +22,13 @@ const SIZE: (f64, f64) = (640.0, 120.0);
 /// The end of a page.
 const END: &str = "</html>\n";
 
-/// A page without its end.
+/// A page without its last line.
 pub(super) struct Page {
     page: String,
 }
 
 impl Page {
-    /// The page.
+    /// The page as text, unsigned.
     pub(super) fn plain(self) -> String {
         self.page + END
     }
@@ -71,11 +73,11 @@ pub(super) fn page(name: &str, rule: &Rollout, record: &Record) -> Page {
 /// The results of evals, region by region.
 fn evals(record: &Record) -> String {
     let mut table = String::new();
-    for of_region in record.evals.iter().filter(|one| !one.findings.is_empty()) {
+    for of_region in record.evals.iter().filter(|evals| !evals.findings.is_empty()) {
         let region = escape(of_region.region.as_str());
         let _ = writeln!(table, "<h2>{region}, evals since {}</h2>\n<ul>", of_region.since);
-        for found in &of_region.findings {
-            let Finding { suite, cases, means: [old, new], p_within, p_beyond, margin, at, .. } = found;
+        for finding in &of_region.findings {
+            let Finding { suite, cases, means: [old, new], p_within, p_beyond, margin, at, .. } = finding;
             let _ = writeln!(
                 table,
                 "<li>{at}: {} scores {new:.4} in the new arm and {old:.4} in the old one, {cases} cases; p of worse by \

@@ -1,5 +1,7 @@
-//! `bailiwick rollout report`: takes the record of a rollout, returns what was possible at each look, as JSON or as a
-//! page with a picture for each step and check. Asks nobody but for the rules. With a key both are signed.
+//! `bailiwick rollout report`: takes the record of a rollout (what was counted and decided at each look), returns a
+//! report of it, as JSON or as an HTML page with a picture for each step and check. A picture shows which differences
+//! between the old and the new arm were still possible at each look. Reads only the record and the rules. With a key,
+//! the report is signed.
 
 use std::path::{Path, PathBuf};
 
@@ -11,9 +13,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::RolloutArgs;
-use super::desk::Desk;
 use super::look::{LookArgs, read};
 use super::page::page;
+use super::progress_store::ProgressStore;
 use super::seal::seal;
 use crate::program::jws::Signer;
 use crate::program::report::Report;
@@ -39,8 +41,8 @@ pub(crate) struct ReportArgs {
 /// Writes the report of a rollout.
 pub(super) fn report(args: &ReportArgs, now: Timestamp) -> Result<Report, Vec<String>> {
     let RolloutArgs { name, node, .. } = &args.rollout;
-    let signer = args.sign_key.as_deref().map(signer).transpose().map_err(|told| vec![told])?;
-    let current = Desk::find(node)?.current()?;
+    let signer = args.sign_key.as_deref().map(signer).transpose().map_err(|problem| vec![problem])?;
+    let current = ProgressStore::find(node)?.current()?;
     let rule = &current.rollout(name)?.rule;
     let record = read(&args.look.record(name))?;
     let json = as_json(name, (current.revision(), rule), &record, now);
@@ -89,7 +91,8 @@ fn as_json(name: &str, (revision, rule): ((u64, String), &Rollout), record: &Rec
                              "steps": steps.collect::<Vec<_>>() });
     if let Some(check) = &rule.eval {
         let evals = record.evals.iter();
-        let evals = evals.map(|one| json!({ "region": one.region, "since": one.since, "results": one.findings }));
+        let evals =
+            evals.map(|evals| json!({ "region": evals.region, "since": evals.since, "results": evals.findings }));
         report["eval"] = json!({ "suite": check.suite, "margin": check.margin, "regions": evals.collect::<Vec<_>>() });
     }
     report

@@ -1,8 +1,8 @@
-//! `bailiwick rollout run`: looks again and again, and publishes each step as `bailiwick_rules::rollout::machine`
-//! decides.
+//! `bailiwick rollout run`: looks at a rollout again and again, and publishes each step as
+//! `bailiwick_rules::rollout::machine` decides. Takes the options, returns the report of how the rollout ended.
 //!
-//! Where the rollout stands is in the rules, and each step replaces only the document by which it was decided. So it
-//! may be killed at any moment: whoever starts it again goes on, and skips nothing.
+//! The state of the rollout is in the rules, and each step replaces only the document by which it was decided. So this
+//! command may be killed at any moment: if somebody starts it again, it goes on and skips nothing.
 
 use std::io::Write;
 
@@ -10,18 +10,18 @@ use bailiwick_rules::rollout::machine::{Action, place, progress_after};
 use bailiwick_rules::time::Millis;
 use clap::Args;
 
-use super::desk::{Desk, Step};
 use super::evals::{EvalFolder, eval_folder};
 use super::look::{LookArgs, look, read, write};
+use super::progress_store::{ProgressStore, Step};
 use super::turn::{Runner, Runs};
-use super::{RolloutArgs, said};
+use super::{RolloutArgs, words_for};
 use crate::program::report::Report;
 use crate::system::clock::Clock;
 use crate::text::span::parse_span;
 
-/// How often it is told what is waited for, if nothing but counts changes.
+/// How often the reason for waiting is printed, if nothing but counts changes.
 const TELL_AGAIN: Millis = Millis(60_000);
-/// After so many looks in a row that failed it ends.
+/// The command ends after this many looks in a row that failed.
 const MOST_FAILURES: u32 = 360;
 
 /// Options of `bailiwick rollout run`.
@@ -44,33 +44,34 @@ pub(crate) struct RunArgs {
     eval: Option<EvalFolder>,
 }
 
-/// What came of a look.
-enum Looked {
-    /// It goes on; this is to be said.
+/// The outcome of a look.
+enum LookOutcome {
+    /// The rollout goes on. This line says what it waits for, or what was published.
     Again(String),
-    /// It has ended.
+    /// The rollout has ended.
     Ended(Report),
 }
 
 /// Runs a rollout until it has ended.
 pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
-    let desk = Desk::find(&args.rollout.node)?;
+    let store = ProgressStore::find(&args.rollout.node)?;
     let mut runner = Runner::new(&args.rollout.name, args.every);
-    let done = until_it_has_ended(args, &desk, &mut runner);
+    let done = until_it_has_ended(args, &store, &mut runner);
     if let Ok(record) = read(&args.look.record(&args.rollout.name)) {
-        runner.leave(&desk, &record);
+        runner.leave(&store, &record);
     }
     done
 }
 
-fn until_it_has_ended(args: &RunArgs, desk: &Desk, runner: &mut Runner) -> Result<Report, Vec<String>> {
-    let (mut last, mut told_at, mut failures) = (String::new(), None, 0);
+/// Looks again and again until the rollout has ended. Prints a line when the state changes, and once a minute.
+fn until_it_has_ended(args: &RunArgs, store: &ProgressStore, runner: &mut Runner) -> Result<Report, Vec<String>> {
+    let (mut last, mut printed_at, mut failures) = (String::new(), None, 0);
     loop {
-        let line = match once(args, desk, runner) {
-            Ok(Looked::Ended(report)) => return Ok(report),
-            Ok(Looked::Again(line)) if args.once => return Ok(Report::fine(line + "\n")),
+        let line = match once(args, store, runner) {
+            Ok(LookOutcome::Ended(report)) => return Ok(report),
+            Ok(LookOutcome::Again(line)) if args.once => return Ok(Report::fine(line + "\n")),
             Err(errors) if args.once || failures >= MOST_FAILURES => return Err(errors),
-            Ok(Looked::Again(line)) => {
+            Ok(LookOutcome::Again(line)) => {
                 failures = 0;
                 line
             }
@@ -79,44 +80,44 @@ fn until_it_has_ended(args: &RunArgs, desk: &Desk, runner: &mut Runner) -> Resul
                 errors.join("; ")
             }
         };
-        // Counts change with every look. They are told once a minute.
+        // Counts change with every look. They are printed once a minute.
         let (now, reason) = (Clock::system().now(), without_digits(&line));
-        if reason != last || told_at.is_none_or(|at| now.since(at) >= TELL_AGAIN) {
-            // Whoever reads may have gone; the rollout goes on.
+        if reason != last || printed_at.is_none_or(|at| now.since(at) >= TELL_AGAIN) {
+            // The reader of the output may have gone. The rollout goes on without it.
             let _ = writeln!(std::io::stdout(), "{now}  {line}");
-            (last, told_at) = (reason, Some(now));
+            (last, printed_at) = (reason, Some(now));
         }
         std::thread::sleep(args.every.to_std());
     }
 }
 
-/// A line by which it is known again although its counts change.
+/// The line without its digits, so that two lines that differ only in counts are equal.
 fn without_digits(line: &str) -> String {
     line.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
 /// Looks once, and publishes what is decided.
-fn once(args: &RunArgs, desk: &Desk, runner: &mut Runner) -> Result<Looked, Vec<String>> {
+fn once(args: &RunArgs, store: &ProgressStore, runner: &mut Runner) -> Result<LookOutcome, Vec<String>> {
     let RolloutArgs { name, node, author } = &args.rollout;
-    let left = match runner.look(desk)? {
-        Runs::This(left) => left,
-        Runs::Another(holder) => return Ok(Looked::Again(format!("waits: {holder} runs it"))),
+    let left_behind = match runner.look(store)? {
+        Runs::This(left_behind) => left_behind,
+        Runs::Another(holder) => return Ok(LookOutcome::Again(format!("waits: {holder} runs it"))),
     };
-    let current = desk.current()?;
+    let current = store.current()?;
     let rollout = current.rollout(name)?;
-    // Who isn't heard is no reason to forget max_hold.
-    let (heard, silence) = match args.look.report(node, rollout) {
-        Ok(heard) => (heard, None),
+    // If the node doesn't answer, the rollout is judged nevertheless, so that `max_hold` takes effect.
+    let (answer, silence) = match args.look.report(node, rollout) {
+        Ok(answer) => (answer, None),
         Err(errors) => (None, Some(errors.join("; "))),
     };
     let (file, now) = (args.look.record(name), Clock::system().now());
     let mut record = read(&file)?;
-    left.into_iter().for_each(|left| record.adopt(left));
+    left_behind.into_iter().for_each(|left_behind| record.adopt(left_behind));
     if let Some(folder) = &args.eval {
-        folder.fits(rollout.rule.eval.as_ref()).map_err(|told| vec![told])?;
+        folder.fits(rollout.rule.eval.as_ref()).map_err(|problem| vec![problem])?;
     }
-    let decision = look(rollout, heard.as_ref(), (&mut record, args.eval.as_ref()), now);
-    let words = said(&decision.action);
+    let decision = look(rollout, answer.as_ref(), (&mut record, args.eval.as_ref()), now);
+    let words = words_for(&decision.action);
     if let Some(here) = place(&rollout.rule).filter(|_| !matches!(decision.action, Action::Over(_))) {
         record.look(&rollout.rule, here, &words, now);
     }
@@ -125,16 +126,16 @@ fn once(args: &RunArgs, desk: &Desk, runner: &mut Runner) -> Result<Looked, Vec<
         (Err(errors), Action::RollBack(_)) => errors.iter().for_each(|error| eprintln!("warning: {error}")),
         (written, _) => written?,
     }
-    if !runner.renew(desk, &record) {
-        return Ok(Looked::Again("another process has begun to run it; it looks again".to_owned()));
+    if !runner.renew(store, &record) {
+        return Ok(LookOutcome::Again("another process has begun to run it; it looks again".to_owned()));
     }
     match (&decision.action, progress_after(&rollout.rule, &decision.action, now)) {
-        (Action::Over(how), _) if how == "done" => Ok(Looked::Ended(Report::fine(format!("{name} {words}\n")))),
-        (Action::Over(_), _) => Ok(Looked::Ended(Report::error(format!("{name} {words}")))),
-        (_, None) => Ok(Looked::Again(silence.unwrap_or(words))),
-        (_, Some(progress)) => match desk.publish(&current, (rollout, &progress), &words, author, now)? {
-            Step::Published(revision) => Ok(Looked::Again(format!("revision {revision}: {words}"))),
-            Step::Stale => Ok(Looked::Again("somebody else has published meanwhile; it looks again".to_owned())),
+        (Action::Over(how), _) if how == "done" => Ok(LookOutcome::Ended(Report::fine(format!("{name} {words}\n")))),
+        (Action::Over(_), _) => Ok(LookOutcome::Ended(Report::error(format!("{name} {words}")))),
+        (_, None) => Ok(LookOutcome::Again(silence.unwrap_or(words))),
+        (_, Some(progress)) => match store.publish(&current, (rollout, &progress), &words, author, now)? {
+            Step::Published(revision) => Ok(LookOutcome::Again(format!("revision {revision}: {words}"))),
+            Step::Stale => Ok(LookOutcome::Again("somebody else has published meanwhile; it looks again".to_owned())),
         },
     }
 }

@@ -1,5 +1,6 @@
-//! Signed reports of rollouts. Takes a report and a key, returns it signed, alone or in a page; takes a signed report
-//! or such a page, returns what was signed. Called by `report` and `verify`. Pure.
+//! Signs and verifies reports of rollouts. Takes a report and a key, returns the signed report, alone or inside of an
+//! HTML page. Takes a signed report or such a page, returns the report that was signed. Called by `report` and
+//! `verify`. Pure.
 //!
 //! A page carries the report as data, and the report carries the digest of the rest of the page. So neither can be
 //! changed.
@@ -10,33 +11,33 @@ use serde_json::Value;
 
 use crate::program::jws::{JwsError, Kind, Signer, open};
 
-/// Reports. The longest has some thousand steps with all their looks.
+/// The kind of signed text. The longest report has some thousand steps with all their looks.
 const KIND: Kind = Kind { name: "report", typ: "bailiwick-report+jws", longest: 256 << 20 };
-/// Where a page holds the report. No browser runs a script of this type, and a signed text has no markup.
+/// The beginning of the report in a page. No browser runs a script of this type, and a signed text has no markup.
 const BEGIN: &str = "<script type=\"application/jose\">";
-/// Where that ends.
+/// The end of the report in a page.
 const END: &str = "</script>\n";
 /// The field of the report with the digest of its page.
 const PAGE: &str = "page_sha256";
 
-/// What was signed.
+/// A report whose signature was verified.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Opened {
+pub(super) struct VerifiedReport {
     /// The key's name.
     pub(super) kid: String,
     /// The report.
     pub(super) report: Value,
-    /// Whether it was in a page, which is whole.
+    /// Whether the report was in a page. Then the page is the one that was signed with it.
     pub(super) has_page: bool,
 }
 
 /// Why a report isn't believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SealError {
-    /// It isn't signed so.
+    /// The signature isn't valid, or of another form.
     #[error(transparent)]
     Jws(#[from] JwsError),
-    /// It was signed, and is no JSON.
+    /// The signed text isn't JSON.
     #[error("it was signed, but isn't a report that this program can read; the program that signed it may be newer")]
     Report,
     /// The page holds no report.
@@ -44,7 +45,7 @@ pub(super) enum SealError {
         "the page holds no signed report; `bailiwick rollout report --html FILE --sign-key FILE` makes one that does"
     )]
     NoReport,
-    /// The page is another one.
+    /// The page isn't the one that was signed with the report.
     #[error("the report in the page is signed, but the page isn't the one it was signed in: it was changed")]
     Page,
 }
@@ -65,7 +66,7 @@ pub(super) fn seal_page(signer: &Signer, page: &str, end: &str, mut report: Valu
 ///
 /// # Errors
 /// Why it isn't believed.
-pub(super) fn unseal(text: &str, keys: &[PublicKey]) -> Result<Opened, SealError> {
+pub(super) fn unseal(text: &str, keys: &[PublicKey]) -> Result<VerifiedReport, SealError> {
     let page = text.trim_start().starts_with('<');
     let parts = page.then(|| {
         let (before, rest) = text.split_once(BEGIN)?;
@@ -84,7 +85,7 @@ pub(super) fn unseal(text: &str, keys: &[PublicKey]) -> Result<Opened, SealError
     {
         return Err(SealError::Page);
     }
-    Ok(Opened { kid, report, has_page: around.is_some() })
+    Ok(VerifiedReport { kid, report, has_page: around.is_some() })
 }
 
 /// The digest of a page around its report. The first length fixes the report's place: moved into a title or a comment,

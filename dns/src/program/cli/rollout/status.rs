@@ -1,5 +1,5 @@
-//! `bailiwick rollout status`: tells where a rollout stands, what its checks say, and what it waits for. It changes
-//! nothing.
+//! `bailiwick rollout status`: takes a rollout's name, returns the share of each region, the verdicts of its checks,
+//! and what it waits for, as text or JSON. It changes nothing.
 
 use std::fmt::Write;
 
@@ -11,9 +11,9 @@ use bailiwick_rules::time::Timestamp;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::desk::Desk;
 use super::look::{LookArgs, look, read};
-use super::{RolloutArgs, said};
+use super::progress_store::ProgressStore;
+use super::{RolloutArgs, words_for};
 use crate::program::report::Report;
 
 /// Options of `bailiwick rollout status`.
@@ -28,10 +28,10 @@ pub(crate) struct StatusArgs {
     json: bool,
 }
 
-/// Tells how a rollout stands.
+/// Runs the command.
 pub(super) fn status(args: &StatusArgs, now: Timestamp) -> Result<Report, Vec<String>> {
     let RolloutArgs { name, node, .. } = &args.rollout;
-    let current = Desk::find(node)?.current()?;
+    let current = ProgressStore::find(node)?.current()?;
     let rollout = current.rollout(name)?;
     let report = args.look.report(node, rollout)?;
     let mut record = read(&args.look.record(name))?;
@@ -48,6 +48,7 @@ fn word(verdict: Verdict) -> &'static str {
     }
 }
 
+/// The state of a rollout and the decision about it, as text.
 fn as_text(rollout: &Rollout, decision: &Decision) -> String {
     let rule = &rollout.rule;
     let mut text = format!("{}, a rollout of {}\n", rollout.id, rule.service);
@@ -59,33 +60,34 @@ fn as_text(rollout: &Rollout, decision: &Decision) -> String {
         let since = since.map(|progress| format!("  since {}", progress.since)).unwrap_or_default();
         let _ = writeln!(text, "  {region:<24} {share:>5}{since}");
     }
-    for one in decision.judgement.iter().flat_map(|judgement| &judgement.checks) {
-        let (name, [old, new]) = (one.check.measure.as_str(), one.samples);
+    for result in decision.judgement.iter().flat_map(|judgement| &judgement.checks) {
+        let (name, [old, new]) = (result.check.measure.as_str(), result.samples);
         let _ =
-            writeln!(text, "  {name:<24} {:<12}  {new} samples of the new arm, {old} of the old", word(one.verdict));
+            writeln!(text, "  {name:<24} {:<12}  {new} samples of the new arm, {old} of the old", word(result.verdict));
     }
     if let Some(eval) = &decision.eval {
-        let (suite, found) = (rule.eval.as_ref().map_or("", |check| &check.suite), eval.found.as_ref());
-        let scores = found.map(|found| {
-            let Finding { cases, means: [old, new], .. } = found;
+        let (suite, finding) = (rule.eval.as_ref().map_or("", |check| &check.suite), eval.found.as_ref());
+        let scores = finding.map(|finding| {
+            let Finding { cases, means: [old, new], .. } = finding;
             format!("{new:.4} in the new arm, {old:.4} in the old, {cases} cases")
         });
         let scores = scores.unwrap_or_else(|| "no results yet".to_owned());
         let _ = writeln!(text, "  {:<24} {:<12}  {scores}", format!("eval {suite}"), word(eval.verdict));
     }
-    let _ = writeln!(text, "{}", said(&decision.action));
+    let _ = writeln!(text, "{}", words_for(&decision.action));
     text
 }
 
+/// The state of a rollout and the decision about it, as JSON.
 fn as_json(rollout: &Rollout, decision: &Decision) -> Value {
     let checks: Vec<Value> = decision
         .judgement
         .iter()
         .flat_map(|judgement| &judgement.checks)
-        .map(|one| {
-            json!({ "check": one.check.measure.as_str(), "verdict": word(one.verdict),
-                    "samples": { "old": one.samples[0], "new": one.samples[1] },
-                    "p_within": one.p_within, "p_beyond": one.p_beyond })
+        .map(|result| {
+            json!({ "check": result.check.measure.as_str(), "verdict": word(result.verdict),
+                    "samples": { "old": result.samples[0], "new": result.samples[1] },
+                    "p_within": result.p_within, "p_beyond": result.p_beyond })
         })
         .collect();
     let eval = decision.eval.as_ref().map(|eval| {
@@ -94,15 +96,15 @@ fn as_json(rollout: &Rollout, decision: &Decision) -> Value {
     });
     let progress = rollout.rule.progress.as_ref();
     let shares = progress.map(|progress| &progress.shares);
-    let mut told = json!({
+    let mut report = json!({
         "rollout": rollout.id, "service": rollout.rule.service,
         "shares": shares, "since": progress.map(|progress| progress.since.to_string()),
         "paused": progress.and_then(|progress| progress.paused.as_ref()),
         "ended": progress.and_then(|progress| progress.ended.as_ref()),
-        "checks": checks, "action": said(&decision.action),
+        "checks": checks, "action": words_for(&decision.action),
     });
     if let Some(eval) = eval {
-        told["eval"] = eval;
+        report["eval"] = eval;
     }
-    told
+    report
 }

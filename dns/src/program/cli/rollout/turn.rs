@@ -1,7 +1,9 @@
-//! Who runs a rollout, where a fleet has a store. Takes the store, returns whether this process is the one, and what
-//! the one before it had noted. Called by [`super::run`] before and after each look.
+//! Decides which of several processes runs a rollout, in a fleet with NATS. The process that runs it holds a lease: an
+//! entry in NATS that it renews. Takes the store, returns whether this process may run the rollout, and the record that
+//! the process before it left. Called by [`super::run`] before and after each look.
 //!
-//! Without a store nobody is asked: a step replaces only the document that it was decided by.
+//! Without NATS every process runs it. That does no harm, because a step replaces only the document by which it was
+//! decided.
 
 use std::time::Instant;
 
@@ -9,34 +11,35 @@ use bailiwick_rules::fleet::lease::{Contender, Turn};
 use bailiwick_rules::rollout::record::Record;
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use super::desk::Desk;
-use crate::state::fleet::Swapped;
+use super::progress_store::ProgressStore;
+use crate::state::fleet::SwapOutcome;
 use crate::system::clock::Clock;
 use crate::system::random;
 
 /// The shortest span of a lease: some time more than the two requests to NATS of a look may take.
 const SPAN: Millis = Millis(15_000);
 
-/// This process, as one of those that would run a rollout.
+/// This process, which wants to run a rollout.
 pub(super) struct Runner {
     contender: Contender,
     key: String,
-    /// When this began, by both clocks: what measures spans mustn't be set back.
+    /// When this process began, by both clocks: spans are measured by the one that is never set back.
     begun: (Instant, Timestamp),
-    /// The entry that the next one replaces.
-    after: u64,
+    /// The number of the lease's entry in the store. This process renews the lease only if the entry is still the
+    /// newest.
+    last_entry: u64,
 }
 
 /// Whether this process runs the rollout now.
 pub(super) enum Runs {
-    /// It does. Another one has noted this, if another did before.
+    /// This process runs it. The record is what another process left, if another one ran it before.
     This(Option<Record>),
-    /// Another one does.
+    /// Another process runs it: the name of that process.
     Another(String),
 }
 
 impl Runner {
-    /// For a rollout, by one who looks every `every`.
+    /// A runner of a rollout that looks once in every `every`.
     pub(super) fn new(rollout: &str, every: Millis) -> Self {
         let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
         let (process, host) = (std::process::id(), host.as_deref().unwrap_or("an unnamed host"));
@@ -48,7 +51,7 @@ impl Runner {
             // A dot has a meaning in a key, and no name has an equals sign.
             key: format!("run.{}", rollout.replace('.', "=")),
             begun: (Instant::now(), Clock::system().now()),
-            after: 0,
+            last_entry: 0,
         }
     }
 
@@ -56,41 +59,42 @@ impl Runner {
     ///
     /// # Errors
     /// When the store can't be asked.
-    pub(super) fn look(&mut self, desk: &Desk) -> Result<Runs, Vec<String>> {
-        let Some(store) = desk.store() else { return Ok(Runs::This(None)) };
+    pub(super) fn look(&mut self, store: &ProgressStore) -> Result<Runs, Vec<String>> {
+        let Some(store) = store.store() else { return Ok(Runs::This(None)) };
         let passed = u64::try_from(self.begun.0.elapsed().as_millis()).unwrap_or(u64::MAX);
         match self.contender.look(store.lease(&self.key)?, self.begun.1.after(Millis(passed))) {
             Turn::Theirs(holder) => Ok(Runs::Another(holder)),
             Turn::Mine { after, left } => {
-                self.after = after;
+                self.last_entry = after;
                 Ok(Runs::This(left.flatten()))
             }
         }
     }
 
-    /// Says that this process runs it, and what the next one has to know. Returns whether it still does. A store that
-    /// takes no lease is told of, and keeps nothing from going on.
-    pub(super) fn renew(&self, desk: &Desk, record: &Record) -> bool {
-        let Some(store) = desk.store() else { return true };
-        match store.put_lease(&self.key, &self.contender.lease(record.brief()), self.after) {
-            Ok(Swapped::Done) => true,
-            Ok(Swapped::Behind) => false,
-            Ok(Swapped::Unknown(why)) => self.goes_on_without(&[why]),
+    /// Renews the lease, and leaves the record there for the next process. Returns whether this process still runs the
+    /// rollout. If the store can't be written, a warning is printed, and this process goes on.
+    pub(super) fn renew(&self, store: &ProgressStore, record: &Record) -> bool {
+        let Some(store) = store.store() else { return true };
+        match store.put_lease(&self.key, &self.contender.lease(record.brief()), self.last_entry) {
+            Ok(SwapOutcome::Done) => true,
+            Ok(SwapOutcome::Behind) => false,
+            Ok(SwapOutcome::Unknown(why)) => self.goes_on_without(&[why]),
             Err(errors) => self.goes_on_without(&errors),
         }
     }
 
+    /// Warns that the lease can't be written. Returns that this process goes on.
     fn goes_on_without(&self, errors: &[String]) -> bool {
         eprintln!("warning: others can't see that it is run here ({}: {})", self.key, errors.join("; "));
         true
     }
 
-    /// Leaves it to others, if it is this process's.
-    pub(super) fn leave(&mut self, desk: &Desk, record: &Record) {
-        let Some(store) = desk.store() else { return };
-        // Whoever is asked next finds it out in any case, after the lease's span.
-        if let Ok(Runs::This(None)) = self.look(desk) {
-            let _ = store.put_lease(&self.key, &self.contender.free(record.brief()), self.after);
+    /// Gives the lease up, if this process has it.
+    pub(super) fn leave(&mut self, store: &ProgressStore, record: &Record) {
+        let Some(buckets) = store.store() else { return };
+        // If this fails, the next process waits until the lease's span is over.
+        if let Ok(Runs::This(None)) = self.look(store) {
+            let _ = buckets.put_lease(&self.key, &self.contender.free(record.brief()), self.last_entry);
         }
     }
 }

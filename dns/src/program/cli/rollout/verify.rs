@@ -1,12 +1,12 @@
-//! `bailiwick rollout verify`: takes a signed report, or a page with one, and public keys; tells what was signed, or
-//! why it isn't believed.
+//! `bailiwick rollout verify`: takes a signed report of a rollout, or an HTML page that holds one, and public keys;
+//! returns what was signed, or why the signature isn't valid.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::Value;
 
-use super::seal::{Opened, unseal};
+use super::seal::{VerifiedReport, unseal};
 use crate::program::cli::receipt::keys;
 use crate::program::report::Report;
 use crate::state::load::read_text;
@@ -29,18 +29,19 @@ pub(crate) struct VerifyArgs {
 /// Verifies a report.
 pub(super) fn verify(args: &VerifyArgs) -> Result<Report, Vec<String>> {
     let name = args.file.display();
-    let keys = keys(&args.jwks, &mut std::io::stdin()).map_err(|told| vec![told])?;
+    let keys = keys(&args.jwks, &mut std::io::stdin()).map_err(|problem| vec![problem])?;
     let text = read_text(&args.file).map_err(|error| vec![format!("{name}: can't be read ({error})")])?;
-    let opened = unseal(&text, &keys).map_err(|why| vec![format!("{name}: {why}")])?;
-    let text = if args.json { format!("{:#}\n", opened.report) } else { text_of(&opened) };
+    let verified = unseal(&text, &keys).map_err(|why| vec![format!("{name}: {why}")])?;
+    let text = if args.json { format!("{:#}\n", verified.report) } else { text_of(&verified) };
     Ok(Report::fine(text))
 }
 
-fn text_of(opened: &Opened) -> String {
-    let Opened { kid, report, has_page } = opened;
+/// What a valid report says, as lines of text.
+fn text_of(verified: &VerifiedReport) -> String {
+    let VerifiedReport { kid, report, has_page } = verified;
     // Words of the report are data: none of them may steer a terminal.
     let word = |name: &str| match &report[name] {
-        Value::String(text) => text.chars().filter(|one| !one.is_control()).collect(),
+        Value::String(text) => text.chars().filter(|character| !character.is_control()).collect(),
         Value::Null => "-".to_owned(),
         other => other.to_string(),
     };

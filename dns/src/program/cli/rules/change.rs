@@ -1,6 +1,7 @@
 //! Finds what a new rules document changes for clients. Takes the old and the new table and the options; returns the
 //! impact, and the gates (limits for a change) that stay shut. Called by `diff`, `publish`, `rollback`, `approve` and
-//! `watch`. If it takes long, the progress is shown on a terminal.
+//! `watch`. If it takes long, the progress is shown on a terminal. A fence is the list of the regions that may process
+//! a client's data.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use bailiwick_rules::table::Table;
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
-use super::truth::{Base, Truth};
+use super::rules_store::{Base, RulesStore};
 use crate::locate::geoip::{Places, Registered};
 use crate::program::cli::node::NodeArgs;
 use crate::program::config::Config;
@@ -46,12 +47,14 @@ pub(super) struct AcceptArgs {
     accept_regions: Option<u32>,
 }
 
+/// Reads an option in per cent.
 pub(super) fn percent(text: &str) -> Result<Ratio, String> {
     Ratio::parse_percent(text).ok_or_else(|| "write whole per cent from 1% to 100%".to_owned())
 }
 
 impl AcceptArgs {
-    fn accepted(self, is_approved: bool) -> Accepted {
+    /// The options as the gates take them.
+    fn to_accepted(self, is_approved: bool) -> Accepted {
         let Self { accept_moved: moved, accept_denied: denied, accept_regions: regions } = self;
         Accepted { moved, denied, regions, is_approved }
     }
@@ -105,8 +108,8 @@ impl Change {
     /// The change for clients at all places of a GeoIP database.
     pub(super) fn find(old: &Table, new: &Table, places: &Places, queries: Option<&Queries>, now: Timestamp) -> Self {
         let mut progress = Progress::new();
-        let mut tell = |done, all| progress.tell(done, all);
-        let impact = impact(old, new, places, queries, now, &mut tell);
+        let mut show = |done, all| progress.show(done, all);
+        let impact = impact(old, new, places, queries, now, &mut show);
         progress.finish();
         Self { impact, is_known: are_known(places) }
     }
@@ -122,7 +125,7 @@ impl Change {
     /// # Errors
     /// If either document has mistakes, or the database can't be read.
     pub(super) fn of(
-        truth: &Truth,
+        store: &RulesStore,
         base: &Base,
         bytes: &[u8],
         places: Option<(&PlaceArgs, &NodeArgs)>,
@@ -139,7 +142,7 @@ impl Change {
             warnings.push(warning.to_owned());
             return Ok(Self::of_fences(&old.table, &new.table, now));
         }
-        let queries = truth.queries().unwrap_or_else(|errors| {
+        let queries = store.queries().unwrap_or_else(|errors| {
             warnings.extend(errors.iter().map(|error| format!("no queries weigh: {error}")));
             None
         });
@@ -148,7 +151,7 @@ impl Change {
 
     /// The gates that stay shut.
     pub(super) fn shut(&self, gates: &Gates, accepted: AcceptArgs, is_approved: bool) -> Vec<Shut> {
-        let accepted = accepted.accepted(is_approved);
+        let accepted = accepted.to_accepted(is_approved);
         if self.is_known { shut(&self.impact, gates, &accepted) } else { shut_unknown(gates, &accepted) }
     }
 }
@@ -157,24 +160,25 @@ impl Change {
 struct Progress {
     begun: Instant,
     is_terminal: bool,
-    is_told: bool,
+    is_shown: bool,
 }
 
 impl Progress {
     fn new() -> Self {
-        Self { begun: Instant::now(), is_terminal: std::io::stderr().is_terminal(), is_told: false }
+        Self { begun: Instant::now(), is_terminal: std::io::stderr().is_terminal(), is_shown: false }
     }
 
-    fn tell(&mut self, done: usize, all: usize) {
+    /// Shows how many services are compared, once that takes long.
+    fn show(&mut self, done: usize, all: usize) {
         if self.is_terminal && self.begun.elapsed() >= PATIENCE {
-            self.is_told = true;
+            self.is_shown = true;
             let _ = write!(std::io::stderr(), "\r{done} of {all} services compared\x1b[K");
         }
     }
 
     /// Removes the line.
     fn finish(&self) {
-        if self.is_told {
+        if self.is_shown {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }

@@ -1,5 +1,5 @@
 //! `bailiwick rules diff`: takes a new rules document and the one in service, returns what changes for clients, as
-//! text, Markdown or JSON.
+//! text, Markdown or JSON. A fence is the list of the regions that may process a client's data.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::change::{AcceptArgs, Change, PlaceArgs, percent, texts};
-use super::truth::Truth;
+use super::rules_store::RulesStore;
 use crate::program::cli::check::read_rules;
 use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::config::Config;
@@ -78,27 +78,27 @@ impl GateArgs {
 }
 
 /// What the new document is compared with.
-enum Against {
+enum Baseline {
     /// The document in service at the writer or in NATS, or this revision of its history.
-    Published(Truth, Option<u64>),
+    Published(RulesStore, Option<u64>),
     /// A file, or standard input.
     File(PathBuf),
 }
 
 /// Finds what the new document is compared with. The place of the published document is found only once: it is asked
 /// for queries and gates too.
-fn against(args: &DiffArgs) -> Result<Against, Vec<String>> {
-    let published = |revision| Ok(Against::Published(Truth::find(&args.node, Power::Read)?, revision));
+fn against(args: &DiffArgs) -> Result<Baseline, Vec<String>> {
+    let published = |revision| Ok(Baseline::Published(RulesStore::find(&args.node, Power::Read)?, revision));
     match (args.against.as_str(), args.against.parse()) {
         ("head", _) => published(None),
         (_, Ok(revision)) => published(Some(revision)),
-        (file, Err(_)) => Ok(Against::File(file.into())),
+        (file, Err(_)) => Ok(Baseline::File(file.into())),
     }
 }
 
 /// The output with `--json`.
 #[derive(Serialize)]
-struct Written<'a> {
+struct DiffOutput<'a> {
     /// Whether clients may be processed where they might not be before.
     widens: bool,
     /// Whether a fence gets smaller.
@@ -142,28 +142,28 @@ pub(super) fn run(args: &DiffArgs, stdin: &mut dyn Read, now: Timestamp) -> Repo
         warnings.push(warning.to_owned());
     }
     let shut = change.shut(&args.gates.gates(&of_fleet), args.gates.accept, false);
-    match written(args, &change.impact, &shut) {
+    match format_output(args, &change.impact, &shut) {
         Ok(output) => Report { output, warnings, is_unwell: !shut.is_empty(), ..Report::default() },
         Err(error) => Report::error(error),
     }
 }
 
 /// The document to compare with.
-fn old(against: &Against, stdin: &mut dyn Read) -> Result<Arc<Rules>, Vec<String>> {
+fn old(against: &Baseline, stdin: &mut dyn Read) -> Result<Arc<Rules>, Vec<String>> {
     let bytes = match against {
-        Against::File(file) => return read_rules(file, stdin).map_err(texts),
-        Against::Published(truth, None) => truth.base()?.document.bytes,
-        Against::Published(truth, Some(revision)) => truth.document(*revision)?.bytes,
+        Baseline::File(file) => return read_rules(file, stdin).map_err(texts),
+        Baseline::Published(store, None) => store.base()?.document.bytes,
+        Baseline::Published(store, Some(revision)) => store.document(*revision)?.bytes,
     };
     compile_rules(bytes, "the node's rules").map_err(texts)
 }
 
 /// The counted queries of the last week: of the file that `--traffic` names, or of the node, unless the new document is
 /// compared with a file. `None` if no queries were counted.
-fn queries(against: &Against, args: &DiffArgs) -> Result<Option<Queries>, Vec<String>> {
+fn queries(against: &Baseline, args: &DiffArgs) -> Result<Option<Queries>, Vec<String>> {
     match (&args.traffic, against) {
-        (None, Against::File(_)) => Ok(None),
-        (None, Against::Published(truth, _)) => truth.queries(),
+        (None, Baseline::File(_)) => Ok(None),
+        (None, Baseline::Published(store, _)) => store.queries(),
         (Some(file), _) => {
             let name = file.display();
             let text = read_text(file).map_err(|error| vec![format!("{name}: {error}")])?;
@@ -176,21 +176,22 @@ fn queries(against: &Against, args: &DiffArgs) -> Result<Option<Queries>, Vec<St
 
 /// The gates of the fleet, as the node reports them. If the new document is compared with a file, no node is asked.
 /// Then they are those of the configuration, if there is one.
-fn gates_of_fleet(against: &Against, args: &DiffArgs) -> Result<Gates, Vec<String>> {
+fn gates_of_fleet(against: &Baseline, args: &DiffArgs) -> Result<Gates, Vec<String>> {
     match against {
-        Against::File(_) if args.node.config.exists() => {
+        Baseline::File(_) if args.node.config.exists() => {
             Config::read(&args.node.config).map(|config| config.fleet.gates).map_err(texts)
         }
-        Against::File(_) => Ok(Gates::default()),
-        Against::Published(truth, _) => truth.limits().map(|limits| limits.gates()),
+        Baseline::File(_) => Ok(Gates::default()),
+        Baseline::Published(store, _) => store.limits().map(|limits| limits.gates()),
     }
 }
 
-fn written(args: &DiffArgs, impact: &Impact, shut: &[Shut]) -> Result<String, String> {
+/// The output: the impact and the gates that the change leaves shut.
+fn format_output(args: &DiffArgs, impact: &Impact, shut: &[Shut]) -> Result<String, String> {
     let gates = |bullet: &str| shut.iter().map(|gate| format!("{bullet}Gate shut: {gate}\n")).collect::<String>();
     match (args.json, args.markdown) {
         (true, _) => {
-            let written = Written { widens: impact.is_widened(), tightens: impact.is_tightened(), shut, impact };
+            let written = DiffOutput { widens: impact.is_widened(), tightens: impact.is_tightened(), shut, impact };
             let json = serde_json::to_string_pretty(&written).map(|json| json + "\n");
             json.map_err(|error| format!("the comparison can't be written as JSON: {error}"))
         }

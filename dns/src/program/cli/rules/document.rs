@@ -18,30 +18,30 @@ pub(in crate::program::cli) fn with_revision(bytes: &[u8], revision: u64) -> Opt
 
 /// The document with this progress of a rollout. Every other byte stays. `None` if the document has no such rollout.
 pub(in crate::program::cli) fn with_progress(bytes: &[u8], rollout: &str, progress: &Progress) -> Option<Vec<u8>> {
-    let text = written(progress).to_string();
-    let spliced =
+    let text = progress_json(progress).to_string();
+    let replace =
         |start: usize, end: usize, text: &str| Some([bytes.get(..start)?, text.as_bytes(), bytes.get(end..)?].concat());
     if let Some(place) = value_at(bytes, &format!("/rollouts/{rollout}/progress")) {
-        return spliced(place.start, place.end, &text);
+        return replace(place.start, place.end, &text);
     }
     let place = value_at(bytes, &format!("/rollouts/{rollout}"))?;
     let last =
         bytes.get(place.start..place.end.checked_sub(1)?)?.iter().rposition(|byte| !byte.is_ascii_whitespace())?;
     let end = place.start + last + 1;
-    spliced(end, end, &format!(", \"progress\": {text}"))
+    replace(end, end, &format!(", \"progress\": {text}"))
 }
 
 /// The progress as JSON, in the form of the rules.
-pub(in crate::program::cli) fn written(progress: &Progress) -> Value {
+pub(in crate::program::cli) fn progress_json(progress: &Progress) -> Value {
     let shares: Map<String, Value> =
         progress.shares.iter().map(|(region, share)| (region.to_string(), json!(share))).collect();
-    let mut written = json!({ "shares": shares, "since": progress.since.to_string() });
+    let mut json = json!({ "shares": shares, "since": progress.since.to_string() });
     for (name, text) in [("paused", &progress.paused), ("ended", &progress.ended)] {
         if let Some(text) = text {
-            written[name] = json!(text);
+            json[name] = json!(text);
         }
     }
-    written
+    json
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bailiwick_rules::fleet::head::Stage;
 use clap::Args;
 
-use super::truth::Truth;
+use super::rules_store::RulesStore;
 use crate::program::api::publish::{Entry, History};
 use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::report::Report;
@@ -53,12 +53,12 @@ pub(super) fn line(entry: &Entry) -> String {
 }
 
 /// The errors for a document that was made from revision `from`, while the newer revision `now` is in service.
-pub(super) fn stale(truth: &Truth, from: u64, now: u64) -> Vec<String> {
+pub(super) fn stale(store: &RulesStore, from: u64, now: u64) -> Vec<String> {
     let mut lines = vec![format!(
         "this is based on revision {from}, and revision {now} is in service; take over what came between, then publish \
          again with --based-on {now}"
     )];
-    if let Ok(history) = truth.history() {
+    if let Ok(history) = store.history() {
         lines.extend(history.iter().filter(|entry| entry.revision > from).map(line));
     }
     lines
@@ -66,7 +66,7 @@ pub(super) fn stale(truth: &Truth, from: u64, now: u64) -> Vec<String> {
 
 /// Lists the history.
 pub(super) fn list(args: &HistoryArgs) -> Result<Report, Vec<String>> {
-    let revisions = Truth::find(&args.node, Power::Read)?.history()?;
+    let revisions = RulesStore::find(&args.node, Power::Read)?.history()?;
     Ok(Report::fine(match args.json {
         true => serde_json::to_string_pretty(&History { revisions }).unwrap_or_default() + "\n",
         false => revisions.iter().map(|entry| line(entry) + "\n").collect(),
@@ -75,18 +75,18 @@ pub(super) fn list(args: &HistoryArgs) -> Result<Report, Vec<String>> {
 
 /// Prints the document of a revision.
 pub(super) fn show(args: &ShowArgs) -> Result<Report, Vec<String>> {
-    let document = Truth::find(&args.node, Power::Read)?.document(args.revision)?;
+    let document = RulesStore::find(&args.node, Power::Read)?.document(args.revision)?;
     Ok(Report::fine(String::from_utf8_lossy(&document.bytes)))
 }
 
 /// Writes all documents of the history into a folder. A head is written as it was signed.
 pub(super) fn archive(args: &ArchiveArgs) -> Result<Report, Vec<String>> {
-    let truth = Truth::find(&args.node, Power::Read)?;
+    let store = RulesStore::find(&args.node, Power::Read)?;
     let failed = |path: &Path, error: std::io::Error| vec![format!("{}: can't be written ({error})", path.display())];
     std::fs::create_dir_all(&args.to).map_err(|error| failed(&args.to, error))?;
-    let revisions = truth.history()?;
+    let revisions = store.history()?;
     for Entry { revision, .. } in &revisions {
-        let (document, file) = (truth.document(*revision)?, args.to.join(format!("{revision}.json")));
+        let (document, file) = (store.document(*revision)?, args.to.join(format!("{revision}.json")));
         replace(&file, &document.bytes, Mode::Public).map_err(|error| failed(&file, error))?;
         if let Some(head) = &document.head {
             let file = args.to.join(format!("{revision}.head.json"));

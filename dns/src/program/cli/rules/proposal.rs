@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::author::AuthorArgs;
 use super::change::{Change, PlaceArgs};
-use super::truth::{Base, Truth};
+use super::rules_store::{Base, RulesStore};
 use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::report::Report;
 use crate::state::load::read_file;
@@ -92,12 +92,12 @@ pub(super) fn approve(args: &ApproveArgs, now: Timestamp) -> Result<Report, Vec<
     let bytes = read_file(&args.file).map_err(|error| vec![format!("{name}: can't be read ({error})")])?;
     let no_proposal = || vec![format!("{name}: is no proposal; `bailiwick rules publish --propose` writes one")];
     let mut proposal = Proposal::parse(&bytes).ok_or_else(no_proposal)?;
-    let truth = Truth::find(&args.node, Power::Read)?;
-    let base = truth.base()?;
+    let store = RulesStore::find(&args.node, Power::Read)?;
+    let base = store.base()?;
     proposal.check(&base)?;
     let mut report = Report::default();
     let places = Some((&args.places, &args.node));
-    let change = Change::of(&truth, &base, proposal.document.as_bytes(), places, now, &mut report.warnings)?;
+    let change = Change::of(&store, &base, proposal.document.as_bytes(), places, now, &mut report.warnings)?;
     let key =
         args.author.publisher()?.ok_or_else(|| vec!["--key is missing; name the key that approves".to_owned()])?;
     let head = &mut proposal.head;

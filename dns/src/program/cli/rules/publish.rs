@@ -13,8 +13,8 @@ use super::change::{AcceptArgs, Change, PlaceArgs, texts};
 use super::history::stale;
 use super::proposal::Proposal;
 use super::rollouts::{keeps_rollouts, with_rollouts_of};
-use super::truth::{Base, Put, Truth};
-use super::watch::{PaceArgs, Watched, watch};
+use super::rules_store::{Base, Put, RulesStore};
+use super::watch::{PaceArgs, WatchedRevision, watch};
 use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::report::Report;
 use crate::state::fleet::verify;
@@ -85,7 +85,7 @@ pub(super) fn publish(args: &PublishArgs, now: Timestamp) -> Result<Report, Vec<
     }
     report.print();
     let How { node, author, places, .. } = &args.how;
-    watch(&Watched { node, author, places, pace: args.pace, revision })
+    watch(&WatchedRevision { node, author, places, pace: args.pace, revision })
 }
 
 /// The result of the command, and the revision if the document was published.
@@ -94,6 +94,8 @@ struct Published {
     revision: Option<u64>,
 }
 
+/// Publishes a document, or sends a proposal that has enough approvals. Fails if another document was published
+/// meanwhile.
 fn publish_once(args: &PublishArgs, now: Timestamp) -> Result<Published, Vec<String>> {
     let name = args.file.display().to_string();
     let bytes = read_file(&args.file).map_err(|error| vec![format!("{name}: can't be read ({error})")])?;
@@ -103,41 +105,41 @@ fn publish_once(args: &PublishArgs, now: Timestamp) -> Result<Published, Vec<Str
                 "{name}: is a proposal, which has its reason and its base; leave --propose, --reason and --based-on out"
             )]);
         }
-        let truth = Truth::find(&args.how.node, Power::Write)?;
-        let base = truth.base()?;
+        let store = RulesStore::find(&args.how.node, Power::Write)?;
+        let base = store.base()?;
         proposal.check(&base)?;
-        return send(&truth, &args.how, &base, (proposal.head, proposal.document.into_bytes()), None, now);
+        return send(&store, &args.how, &base, (proposal.head, proposal.document.into_bytes()), None, now);
     }
     let rules = compile_rules(bytes, &name).map_err(texts)?;
     let reason = args.reason.as_deref().ok_or_else(|| vec!["--reason is missing; say why in a line".to_owned()])?;
-    let truth = Truth::find(&args.how.node, Power::Write)?;
-    let base = truth.base()?;
+    let store = RulesStore::find(&args.how.node, Power::Write)?;
+    let base = store.base()?;
     if let Some(from) = args.based_on.filter(|from| *from != base.revision) {
-        return Err(stale(&truth, from, base.revision));
+        return Err(stale(&store, from, base.revision));
     }
     keeps_rollouts(&base, &rules.table)?;
     let revision = rules.table.revision().number.max(base.next()?);
     let new = args.how.author.draft((revision, base.revision), &rules.bytes, reason, now)?;
-    send(&truth, &args.how, &base, new, args.propose.as_deref(), now)
+    send(&store, &args.how, &base, new, args.propose.as_deref(), now)
 }
 
 /// Publishes the content of an earlier revision.
 pub(super) fn rollback(args: &RollbackArgs, now: Timestamp) -> Result<Report, Vec<String>> {
-    let truth = Truth::find(&args.how.node, Power::Write)?;
-    let (base, earlier) = (truth.base()?, truth.document(args.revision)?);
+    let store = RulesStore::find(&args.how.node, Power::Write)?;
+    let (base, earlier) = (store.base()?, store.document(args.revision)?);
     if args.revision >= base.revision {
         return Err(vec![format!("revision {} is in service; name an earlier one", base.revision)]);
     }
     let revisions = (base.next()?, base.revision);
     let earlier = with_rollouts_of(&base, earlier.bytes)?;
     let new = args.how.author.draft(revisions, &earlier, &args.reason, now)?;
-    send(&truth, &args.how, &base, new, None, now).map(|published| published.report)
+    send(&store, &args.how, &base, new, None, now).map(|published| published.report)
 }
 
 /// Finds what a document changes, and publishes it if no gate stays shut. With `propose`, writes it into that file
 /// instead, for others to approve.
 fn send(
-    truth: &Truth,
+    store: &RulesStore,
     how: &How,
     base: &Base,
     (head, bytes): (Head, Vec<u8>),
@@ -153,7 +155,7 @@ fn send(
     }
     let mut report = Report::default();
     let places = if how.no_impact { None } else { Some((&how.places, &how.node)) };
-    let change = Change::of(truth, base, &bytes, places, now, &mut report.warnings)?;
+    let change = Change::of(store, base, &bytes, places, now, &mut report.warnings)?;
     report.output = match change.is_known {
         true => change.impact.to_text() + "\n",
         false => change.impact.bundles_to_text(),
@@ -163,7 +165,7 @@ fn send(
     // An approval covers the text of the impact too, so an approved head keeps its text.
     let impact = if head.approvals.is_empty() { impact } else { head.impact.clone() };
     let head = how.author.sign(Head { stage, impact, ..head })?;
-    let limits = truth.limits()?;
+    let limits = store.limits()?;
     let is_approved = !head.approved_by(&limits.publishers(), verify).is_empty();
     let shut = change.shut(&limits.gates(), how.accept, is_approved);
     if let Some(file) = propose {
@@ -179,14 +181,14 @@ fn send(
         return Ok(Published { report, revision: None });
     }
     let revision = head.revision;
-    let said = match truth.put(base, &head, bytes)? {
-        Put::Stale(now) => return Err(stale(truth, base.revision, now)),
+    let words = match store.put(base, &head, bytes)? {
+        Put::Stale(now) => return Err(stale(store, base.revision, now)),
         Put::Stored => "is published; nodes take it within seconds",
         Put::Served => "is published and in service on the writer",
         Put::Awaited => "is published; it waits for the first results of its monitors",
         Put::Lost => "is published, though its answer was lost",
         Put::Unknown(errors) => return Err(errors),
     };
-    report.output += &format!("revision {revision} {said}\n");
+    report.output += &format!("revision {revision} {words}\n");
     Ok(Published { report, revision: Some(revision) })
 }

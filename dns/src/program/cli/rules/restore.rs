@@ -1,5 +1,6 @@
 //! `bailiwick rules restore`: takes an archive, a document or a node's history, and puts the documents into NATS if the
-//! bucket there is missing, empty or older. Newer documents in NATS stay.
+//! bucket there is missing, empty or older. Newer documents in NATS stay. A head is the small signed document that says
+//! which rules are published, by whom and why.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use clap::Args;
 
 use super::author::AuthorArgs;
 use super::change::texts;
-use super::truth::{Buckets, Document, Put, Truth};
+use super::rules_store::{Buckets, Document, Put, RulesStore};
 use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::config::Config;
 use crate::program::report::Report;
@@ -136,9 +137,9 @@ fn of_archive(folder: &Path) -> Result<BTreeMap<u64, Document>, Vec<String>> {
         let path = entry.map_err(unreadable)?.path();
         let stem = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")?.parse::<u64>().ok());
         let Some(revision) = stem else { continue };
-        let (found, document) = of_file(&path)?;
-        if found != revision {
-            return Err(vec![format!("{}: holds revision {found}; rename it or remove it", path.display())]);
+        let (revision_inside, document) = of_file(&path)?;
+        if revision_inside != revision {
+            return Err(vec![format!("{}: holds revision {revision_inside}; rename it or remove it", path.display())]);
         }
         let head = folder.join(format!("{revision}.head.json"));
         let head =
@@ -156,10 +157,10 @@ fn of_archive(folder: &Path) -> Result<BTreeMap<u64, Document>, Vec<String>> {
 /// Reads the documents that a node has served.
 fn of_node(args: &RestoreArgs) -> Result<BTreeMap<u64, Document>, Vec<String>> {
     let node = NodeArgs { config: args.config.clone(), api: args.api.clone(), token_file: args.token_file.clone() };
-    let truth = Truth::find(&node, Power::Read)?;
+    let store = RulesStore::find(&node, Power::Read)?;
     let mut documents = BTreeMap::new();
-    for entry in truth.history()? {
-        documents.insert(entry.revision, truth.document(entry.revision)?);
+    for entry in store.history()? {
+        documents.insert(entry.revision, store.document(entry.revision)?);
     }
     Ok(documents)
 }

@@ -6,7 +6,7 @@ use bailiwick_rules::table::{Rollout, Table};
 
 use super::change::texts;
 use super::document::with_progress;
-use super::truth::Base;
+use super::rules_store::Base;
 
 /// Checks that a document leaves every rollout where it stands. Otherwise somebody who publishes an old copy of the
 /// rules would move a rollout, or bring back one that was rolled back, without noticing.
@@ -19,24 +19,30 @@ pub(super) fn keeps_rollouts(base: &Base, new: &Table) -> Result<(), Vec<String>
     keeps(&old, new)
 }
 
+/// Whether the new document leaves every rollout under way as it is. An error says what it changes.
 fn keeps(old: &Table, new: &Table) -> Result<(), Vec<String>> {
     let is_under_way =
         |rollout: &Rollout| rollout.rule.progress.as_ref().is_some_and(|progress| progress.ended.is_none());
     let revision = old.revision().number;
-    for under_way in old.rollouts().iter().filter(|one| is_under_way(one)) {
+    for under_way in old.rollouts().iter().filter(|rollout| is_under_way(rollout)) {
         let Rollout { id, rule, .. } = under_way;
-        let kept = named(new, id);
-        if kept.is_none_or(|kept| kept.rule.progress != rule.progress) {
+        let same_rollout = rollout_of(new, id);
+        if same_rollout.is_none_or(|same_rollout| same_rollout.rule.progress != rule.progress) {
             return Err(vec![format!(
                 "the rollout {id} is under way, and stands elsewhere in this document; take its \"progress\" from the \
                  rules in service (`bailiwick rules show {revision}`), or end it first: bailiwick rollout abort {id}"
             )]);
         }
         // Also the pins of a bundle in its regions: the old arm is what they say.
-        let what = |one: &Rollout| {
-            (one.rule.service.clone(), one.rule.change.clone(), one.rule.regions.clone(), one.pins.clone())
+        let what = |rollout: &Rollout| {
+            (
+                rollout.rule.service.clone(),
+                rollout.rule.change.clone(),
+                rollout.rule.regions.clone(),
+                rollout.pins.clone(),
+            )
         };
-        if kept.is_some_and(|kept| what(kept) != what(under_way)) {
+        if same_rollout.is_some_and(|same_rollout| what(same_rollout) != what(under_way)) {
             return Err(vec![format!(
                 "the rollout {id} is under way, and this document changes what it replaces or where; what was counted \
                  so far is of something else; end it first: bailiwick rollout abort {id}"
@@ -45,7 +51,7 @@ fn keeps(old: &Table, new: &Table) -> Result<(), Vec<String>> {
     }
     let begun = new.rollouts().iter().filter(|rollout| rollout.rule.progress.is_some());
     for Rollout { id, rule, .. } in begun {
-        if named(old, id).is_none_or(|one| one.rule.progress != rule.progress) {
+        if rollout_of(old, id).is_none_or(|rollout| rollout.rule.progress != rule.progress) {
             return Err(vec![format!(
                 "this document has a \"progress\" of the rollout {id} that isn't in service; leave it out: `bailiwick \
                  rollout start {id}` begins it"
@@ -55,8 +61,8 @@ fn keeps(old: &Table, new: &Table) -> Result<(), Vec<String>> {
     Ok(())
 }
 
-fn named<'a>(table: &'a Table, id: &RolloutId) -> Option<&'a Rollout> {
-    table.rollouts().iter().find(|one| one.id == *id)
+fn rollout_of<'a>(table: &'a Table, id: &RolloutId) -> Option<&'a Rollout> {
+    table.rollouts().iter().find(|rollout| rollout.id == *id)
 }
 
 /// The content of an earlier revision, but with the rollouts where they stand now.

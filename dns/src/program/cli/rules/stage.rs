@@ -1,5 +1,6 @@
 //! `bailiwick rules promote` and `abort`. `promote` brings the document in service to the nodes of a later stage (a
 //! part of the fleet). `abort` puts the earlier document in its place. `bailiwick rules watch` does both by itself.
+//! Which stage a document is for stands in its head, a small signed file beside the document.
 
 use bailiwick_rules::fleet::head::{Head, Stage};
 use bailiwick_rules::time::Timestamp;
@@ -7,7 +8,7 @@ use clap::Args;
 
 use super::author::{AuthorArgs, reason, stage};
 use super::history::stale;
-use super::truth::{Base, Put, Truth};
+use super::rules_store::{Base, Put, RulesStore};
 use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::report::Report;
 
@@ -44,8 +45,8 @@ fn unfinished(base: &Base) -> Result<&Head, Vec<String>> {
 
 /// Brings the document in service to the nodes of a later stage.
 pub(super) fn promote(args: &PromoteArgs) -> Result<Report, Vec<String>> {
-    let truth = Truth::find(&args.node, Power::Write)?;
-    let base = truth.base()?;
+    let store = RulesStore::find(&args.node, Power::Write)?;
+    let base = store.base()?;
     let head = unfinished(&base)?;
     let later = || Stage::ALL.into_iter().map(|(stage, _)| stage).filter(|stage| *stage > head.stage);
     let to = match args.stage {
@@ -55,7 +56,7 @@ pub(super) fn promote(args: &PromoteArgs) -> Result<Report, Vec<String>> {
             return Err(vec![format!("revision {} is for nodes of stage {} already", head.revision, head.stage)]);
         }
     };
-    bring_to(&truth, head, to, &args.author)?;
+    bring_to(&store, head, to, &args.author)?;
     Ok(Report::fine(format!("revision {} is for nodes of stage {to} now\n", head.revision)))
 }
 
@@ -63,16 +64,16 @@ pub(super) fn promote(args: &PromoteArgs) -> Result<Report, Vec<String>> {
 ///
 /// # Errors
 /// Why it couldn't be published.
-pub(super) fn bring_to(truth: &Truth, head: &Head, stage: Stage, author: &AuthorArgs) -> Result<(), Vec<String>> {
-    truth.put_head(&author.sign(Head { stage, signature: None, ..head.clone() })?)
+pub(super) fn bring_to(store: &RulesStore, head: &Head, stage: Stage, author: &AuthorArgs) -> Result<(), Vec<String>> {
+    store.put_head(&author.sign(Head { stage, signature: None, ..head.clone() })?)
 }
 
 /// Gives up the document in service.
 pub(super) fn abort(args: &AbortArgs, now: Timestamp) -> Result<Report, Vec<String>> {
-    let truth = Truth::find(&args.node, Power::Write)?;
-    let base = truth.base()?;
+    let store = RulesStore::find(&args.node, Power::Write)?;
+    let base = store.base()?;
     unfinished(&base)?;
-    give_up(&truth, &base, &args.reason, &args.author, now).map(|done| Report::fine(done + "\n"))
+    give_up(&store, &base, &args.reason, &args.author, now).map(|done| Report::fine(done + "\n"))
 }
 
 /// Gives up the document in service: publishes, for all nodes, the newest earlier document that was for all nodes.
@@ -81,18 +82,18 @@ pub(super) fn abort(args: &AbortArgs, now: Timestamp) -> Result<Report, Vec<Stri
 /// # Errors
 /// Why it couldn't be published.
 pub(super) fn give_up(
-    truth: &Truth,
+    store: &RulesStore,
     base: &Base,
     reason: &str,
     author: &AuthorArgs,
     now: Timestamp,
 ) -> Result<String, Vec<String>> {
-    let earlier = last_for_all(truth, base)?;
+    let earlier = last_for_all(store, base)?;
     let revision = base.next()?;
-    let earlier_bytes = truth.document(earlier)?.bytes;
+    let earlier_bytes = store.document(earlier)?.bytes;
     let (head, bytes) = author.draft((revision, base.revision), &earlier_bytes, reason, now)?;
-    match truth.put(base, &author.sign(head)?, bytes)? {
-        Put::Stale(now) => Err(stale(truth, base.revision, now)),
+    match store.put(base, &author.sign(head)?, bytes)? {
+        Put::Stale(now) => Err(stale(store, base.revision, now)),
         Put::Unknown(errors) => Err(errors),
         Put::Stored | Put::Served | Put::Awaited | Put::Lost => Ok(format!(
             "revision {} is given up: revision {revision} has the content of {earlier}, for all nodes",
@@ -105,9 +106,9 @@ pub(super) fn give_up(
 ///
 /// # Errors
 /// That there is no such revision.
-pub(in crate::program::cli) fn last_for_all(truth: &Truth, base: &Base) -> Result<u64, Vec<String>> {
+pub(in crate::program::cli) fn last_for_all(store: &RulesStore, base: &Base) -> Result<u64, Vec<String>> {
     let is_whole = |stage: Option<Stage>| stage.is_none_or(|stage| stage == Stage::Rest);
-    let history = truth.history()?;
+    let history = store.history()?;
     let earlier = history
         .iter()
         .filter(|entry| entry.revision < base.revision && is_whole(entry.head.as_ref().map(|head| head.stage)));

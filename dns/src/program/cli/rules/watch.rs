@@ -17,11 +17,11 @@ use clap::Args;
 
 use super::author::AuthorArgs;
 use super::change::{Change, PlaceArgs, are_known, texts};
+use super::rules_store::{Base, Nodes, RulesStore};
 use super::stage::{bring_to, give_up};
-use super::truth::{Base, Nodes, Truth};
 use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::fleet_report::FleetReport;
-use crate::program::metrics::Served;
+use crate::program::metrics::AnswersByRevision;
 use crate::program::report::Report;
 use crate::state::load::compile_rules;
 use crate::system::clock::Clock;
@@ -54,7 +54,7 @@ pub(crate) struct PaceArgs {
 }
 
 /// The revision that is watched on its way to all nodes.
-pub(super) struct Watched<'a> {
+pub(super) struct WatchedRevision<'a> {
     /// Where the revision was published. The states of the nodes are asked for there too.
     pub(super) node: &'a NodeArgs,
     /// Who signs the next heads.
@@ -69,12 +69,12 @@ pub(super) struct Watched<'a> {
 
 /// What is known of the nodes, and the line that was printed last.
 #[derive(Default)]
-struct Sight {
+struct WatchState {
     /// The last report of each node with its time, by the node's URL or its name in NATS. The URL of the writer is
     /// empty.
     heard: BTreeMap<String, (Instant, NodeReport)>,
     /// The line that was printed last.
-    told: String,
+    last_line: String,
 }
 
 /// The result of one look at all nodes.
@@ -88,31 +88,31 @@ enum Look {
 /// Watches the revision in service.
 pub(super) fn run(args: &WatchArgs) -> Result<Report, Vec<String>> {
     let WatchArgs { node, author, places, pace } = args;
-    watch(&Watched { node, author, places, pace: *pace, revision: None })
+    watch(&WatchedRevision { node, author, places, pace: *pace, revision: None })
 }
 
 /// Watches a revision until all nodes serve it, or it is given up.
 ///
 /// # Errors
 /// If there is nothing to watch, or asking for the nodes' states fails for too long.
-pub(super) fn watch(watched: &Watched<'_>) -> Result<Report, Vec<String>> {
-    let truth = Truth::find(watched.node, Power::Write)?;
-    let mut sight = Sight::default();
-    let base = in_service(&truth, watched, &mut sight)?;
-    let care = truth.limits()?.care();
-    let foreseen = Foreseen::find(&truth, &base, watched, &mut sight);
+pub(super) fn watch(watched: &WatchedRevision<'_>) -> Result<Report, Vec<String>> {
+    let store = RulesStore::find(watched.node, Power::Write)?;
+    let mut state = WatchState::default();
+    let base = in_service(&store, watched, &mut state)?;
+    let care = store.limits()?.care();
+    let foreseen = PredictedEffect::find(&store, &base, watched, &mut state);
     let mut failures = 0;
     loop {
-        match look(&truth, &base, watched, (&foreseen, &care), &mut sight) {
+        match look(&store, &base, watched, (&foreseen, &care), &mut state) {
             Ok(Look::Ended(report)) => return Ok(report),
             Ok(Look::Again(line)) => {
                 failures = 0;
-                sight.tell(&line);
+                state.tell(&line);
             }
             Err(errors) if failures >= MOST_FAILURES => return Err(errors),
             Err(errors) => {
                 failures += 1;
-                sight.tell(&errors.join("; "));
+                state.tell(&errors.join("; "));
             }
         }
         std::thread::sleep(watched.pace.every.to_std());
@@ -120,9 +120,9 @@ pub(super) fn watch(watched: &Watched<'_>) -> Result<Report, Vec<String>> {
 }
 
 /// Waits until the revision to watch is in service at the writer, and returns its document.
-fn in_service(truth: &Truth, watched: &Watched<'_>, sight: &mut Sight) -> Result<Base, Vec<String>> {
+fn in_service(store: &RulesStore, watched: &WatchedRevision<'_>, state: &mut WatchState) -> Result<Base, Vec<String>> {
     loop {
-        let base = truth.base()?;
+        let base = store.base()?;
         if let Some(awaited) = watched.revision.filter(|awaited| base.revision > *awaited) {
             return Err(vec![format!("revision {awaited} is past: revision {} is in service", base.revision)]);
         }
@@ -132,13 +132,13 @@ fn in_service(truth: &Truth, watched: &Watched<'_>, sight: &mut Sight) -> Result
                 None => Err(vec![format!("revision {} came by a file; there is nothing to watch", base.revision)]),
             };
         }
-        sight.tell("it waits for the first results of its monitors");
+        state.tell("it waits for the first results of its monitors");
         std::thread::sleep(watched.pace.every.to_std());
     }
 }
 
 /// The predicted effect of the revision.
-struct Foreseen {
+struct PredictedEffect {
     /// The predicted shares of regions; empty without a GeoIP database or the document before.
     predicted: Prediction,
     /// Whether a fence gets smaller, or this isn't known. Then the revision isn't given up by itself, because that
@@ -146,20 +146,20 @@ struct Foreseen {
     tightens: bool,
 }
 
-impl Foreseen {
-    fn find(truth: &Truth, base: &Base, watched: &Watched<'_>, sight: &mut Sight) -> Self {
+impl PredictedEffect {
+    fn find(store: &RulesStore, base: &Base, watched: &WatchedRevision<'_>, state: &mut WatchState) -> Self {
         let mut foreseen = Self { predicted: Prediction::new(), tightens: true };
-        if let Err(errors) = foreseen.look(truth, base, watched) {
-            sight.tell(&format!("shares of regions aren't judged: {}", errors.join("; ")));
+        if let Err(errors) = foreseen.look(store, base, watched) {
+            state.tell(&format!("shares of regions aren't judged: {}", errors.join("; ")));
         }
         foreseen
     }
 
     /// Finds as much of the prediction as possible, and returns an error for the rest.
-    fn look(&mut self, truth: &Truth, base: &Base, watched: &Watched<'_>) -> Result<(), Vec<String>> {
+    fn look(&mut self, store: &RulesStore, base: &Base, watched: &WatchedRevision<'_>) -> Result<(), Vec<String>> {
         let before = base.document.head.as_ref().and_then(|head| head.based_on);
         let before = before.ok_or_else(|| vec!["it replaces nothing".to_owned()])?;
-        let old = compile_rules(truth.document(before)?.bytes, "the rules before").map_err(texts)?;
+        let old = compile_rules(store.document(before)?.bytes, "the rules before").map_err(texts)?;
         let new = compile_rules(base.document.bytes.clone(), "the rules in service").map_err(texts)?;
         let now = Clock::system().now();
         self.tightens = Change::of_fences(&old.table, &new.table, now).impact.is_tightened();
@@ -167,7 +167,7 @@ impl Foreseen {
         if !are_known(&places) {
             return Err(vec!["no GeoIP database is named; name one by --geoip".to_owned()]);
         }
-        let queries = truth.queries()?;
+        let queries = store.queries()?;
         let change = Change::find(&old.table, &new.table, &places, queries.as_ref(), now);
         self.predicted = change.impact.prediction();
         Ok(())
@@ -176,25 +176,25 @@ impl Foreseen {
 
 /// Looks at all nodes once, and does the step that their reports require.
 fn look(
-    truth: &Truth,
+    store: &RulesStore,
     begun_with: &Base,
-    watched: &Watched<'_>,
-    (foreseen, care): (&Foreseen, &Care),
-    sight: &mut Sight,
+    watched: &WatchedRevision<'_>,
+    (foreseen, care): (&PredictedEffect, &Care),
+    state: &mut WatchState,
 ) -> Result<Look, Vec<String>> {
-    let base = truth.base()?;
+    let base = store.base()?;
     let head = base.document.head.as_ref().filter(|_| base.revision == begun_with.revision);
     let Some(head) = head else {
         let by = base.document.head.as_ref().map(|head| format!(", by {}: {}", head.author, head.reason));
         let (past, now, by) = (begun_with.revision, base.revision, by.unwrap_or_default());
         return Ok(Look::Ended(Report::error(format!("revision {past} is past: revision {now} is in service{by}"))));
     };
-    let nodes = sight.reports(truth.nodes()?, Instant::now());
+    let nodes = state.reports(store.nodes()?, Instant::now());
     let stage = head.stage;
     match next(head, &nodes, &foreseen.predicted, care) {
         Step::Wait(why) => Ok(Look::Again(format!("revision {}, stage {stage}: {why}", head.revision))),
         Step::Advance(stage) => {
-            bring_to(truth, head, stage, watched.author)?;
+            bring_to(store, head, stage, watched.author)?;
             Ok(Look::Again(format!("revision {} is for nodes of stage {stage} now", head.revision)))
         }
         Step::Done => {
@@ -202,26 +202,26 @@ fn look(
             Ok(Look::Ended(Report::fine(done)))
         }
         Step::Abort(fault) if foreseen.tightens => {
-            let kept = format!(
+            let reason = format!(
                 "revision {} isn't given up by itself, as it makes a fence smaller: what it forbids would be allowed \
                  again; look, then `bailiwick rules abort`, or `rollback` if all nodes have it",
                 head.revision
             );
-            Ok(Look::Ended(Report::failed([fault.to_string(), kept])))
+            Ok(Look::Ended(Report::failed([fault.to_string(), reason])))
         }
         Step::Abort(fault) => {
             let reason = format!("given up by itself: {fault}");
-            let done = give_up(truth, &base, &reason, watched.author, Clock::system().now())?;
+            let done = give_up(store, &base, &reason, watched.author, Clock::system().now())?;
             Ok(Look::Ended(Report { output: format!("{done}\n"), ..Report::error(fault) }))
         }
     }
 }
 
-impl Sight {
+impl WatchState {
     /// Prints a line, unless the same line was printed last.
     fn tell(&mut self, line: &str) {
-        if self.told != line {
-            line.clone_into(&mut self.told);
+        if self.last_line != line {
+            line.clone_into(&mut self.last_line);
             // The reader of the output may have closed it. The watch continues.
             let _ = writeln!(std::io::stdout(), "{}  {line}", Clock::system().now());
         }
@@ -258,7 +258,7 @@ impl Sight {
 /// The report of a node in the form that `next` takes; `None` if it has no valid digest of the rules.
 fn node_report(node: FleetReport) -> Option<NodeReport> {
     let KeyDigest(sha256) = KeyDigest::parse(&node.sha256)?;
-    let served = node.serving.map(Served::from);
+    let served = node.serving.map(AnswersByRevision::from);
     let (serves_for, before, since) =
         served.map(|served| (served.span, served.before, served.since)).unwrap_or_default();
     let serves = Revision { number: node.revision, sha256 };

@@ -1,5 +1,6 @@
 //! What `bailiwick top` shows. Takes answers of the node, keys and the time, draws one table of the node's status with
-//! a head above it. Nothing here asks a node or a terminal.
+//! a head above it. Nothing here asks a node or a terminal. A fence is the list of the regions that may process a
+//! client's data.
 
 #[cfg(test)]
 mod tests;
@@ -25,9 +26,9 @@ use crate::text::span::words;
 const PANES: [&str; 8] = ["regions", "fences", "load", "replicas", "overrides", "sources", "keys", "nodes"];
 /// The pane that asks the node's peers, too.
 const NODES: usize = 7;
-/// A silence of so many intervals is told in red.
+/// If the node hasn't answered for this many intervals, the age of its last answer is shown in red.
 const SILENT: u32 = 3;
-/// The widest a column may be, in characters, but for the last one.
+/// The greatest width of a column except the last one, in characters.
 const WIDEST: usize = 44;
 
 /// What the node answered.
@@ -38,12 +39,12 @@ pub(super) struct Answer {
     /// `/v1/fleet/nodes`, if it was asked.
     pub(super) nodes: Option<Result<NodesReport, String>>,
     /// What the node checked of fences, of `/v1/picture`. `None`: it tells none, as one of an earlier version.
-    pub(super) checked: Option<Checked>,
+    pub(super) checked: Option<FenceCheck>,
 }
 
 /// What a node checked of fences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub(super) struct Checked {
+pub(super) struct FenceCheck {
     /// When.
     pub(super) at: Timestamp,
     /// How many decisions and answers were outside their fence.
@@ -67,7 +68,7 @@ pub(super) struct View {
     every: Duration,
     status: Option<NodeStatus>,
     nodes: Option<NodesReport>,
-    checked: Option<Checked>,
+    checked: Option<FenceCheck>,
     /// When the last good answer came.
     heard: Option<Instant>,
     /// Why the last question got no good answer.
@@ -202,6 +203,7 @@ impl View {
         Line::from(PANES.into_iter().enumerate().map(tab).collect::<Vec<_>>())
     }
 
+    /// Draws the rows of the chosen sheet.
     fn table(&mut self, frame: &mut Frame<'_>, area: Rect) {
         let sheet = self.sheet();
         if sheet.rows.is_empty() {
@@ -230,7 +232,7 @@ impl View {
 }
 
 /// In one line: whether anything is outside its fence.
-fn fences(checked: Checked, now: Timestamp) -> Line<'static> {
+fn fences(checked: FenceCheck, now: Timestamp) -> Line<'static> {
     let (violations, ago) = (checked.violations, words(now.since(checked.at)));
     let text = format!("{violations} fence violations");
     let text = if violations == 0 { text.green() } else { text.red().bold() };
@@ -239,10 +241,10 @@ fn fences(checked: Checked, now: Timestamp) -> Line<'static> {
 
 /// In one line: how many regions are in which state, how much is withheld, and what operators force.
 fn summary(status: &NodeStatus) -> Line<'static> {
-    let regions = || status.regions.iter().filter(|one| one.endpoint.is_none());
-    let count = |wanted: Status| regions().filter(|one| one.status == wanted).count();
+    let regions = || status.regions.iter().filter(|row| row.endpoint.is_none());
+    let count = |wanted: Status| regions().filter(|row| row.status == wanted).count();
     let (up, down, unknown) = (count(Status::Up), count(Status::Down), count(Status::Unknown));
-    let withheld = status.replicas.iter().filter(|one| one.withheld).count();
+    let withheld = status.replicas.iter().filter(|replica| replica.withheld).count();
     let mut parts = vec![Span::from(format!("{} regions: ", regions().count())), format!("{up} up").green()];
     let mut add = |count: usize, text: String, colour: Color| {
         if count > 0 {
@@ -310,6 +312,7 @@ fn sort_key(cell: Option<&String>) -> (u64, String) {
     (digits.parse().unwrap_or(u64::MAX), text.to_lowercase())
 }
 
+/// The widths of a sheet's columns.
 fn widths(sheet: &Sheet) -> Vec<Constraint> {
     let columns = sheet.heads.len();
     let width = |column: usize| {

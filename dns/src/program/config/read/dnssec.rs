@@ -69,6 +69,7 @@ impl Reader<'_> {
         Some(origin)
     }
 
+    /// Reads a section `[dnssec."ZONE"]`: the directory of the keys, and the times of a key roll.
     fn signed_zone(&mut self, key: &Key<'_>, value: &Value<'_>) -> (Option<std::path::PathBuf>, Policy) {
         let (mut directory, mut policy) = (None, Policy::default());
         let section = format!("dnssec.\"{}\"", key.get_ref());
@@ -96,6 +97,7 @@ impl Reader<'_> {
         (directory.flatten(), policy)
     }
 
+    /// Reads whether CDS records are published, for parents that follow them.
     fn cds(&mut self, key: &str, value: &Value<'_>) -> Option<Cds> {
         match self.string(key, value)? {
             "off" => Some(Cds::Off),

@@ -14,6 +14,7 @@ use crate::program::config::keys::names;
 use crate::state::fleet::{Mode, Nats, POLL};
 
 impl Reader<'_> {
+    /// Reads the section `[fleet]`.
     pub(super) fn fleet(&mut self, section: &Key<'_>, value: &Value<'_>) -> Fleet {
         let mut fleet = Fleet::default();
         let Some(table) = self.section("fleet", "mode = \"peers\"", value) else { return fleet };
@@ -82,6 +83,7 @@ impl Reader<'_> {
         items.iter().filter_map(|item| Some((self.string(key, item)?, item))).collect()
     }
 
+    /// Reads the URLs of the other nodes.
     fn peers(&mut self, value: &Value<'_>) -> Vec<String> {
         let mut peers: Vec<String> = Vec::new();
         for (text, item) in self.texts("fleet.peers", "\"https://ns2.example.com:8053\"", value) {
@@ -96,6 +98,7 @@ impl Reader<'_> {
         peers
     }
 
+    /// Reads the section `[fleet.nats]`.
     fn nats(&mut self, section: &Key<'_>, value: &Value<'_>) -> Nats {
         let mut nats = Nats::default();
         let Some(table) = self.section("fleet.nats", "servers = [\"tls://nats1.example.com:4222\"]", value) else {
@@ -135,6 +138,7 @@ impl Reader<'_> {
         nats
     }
 
+    /// Reads the public keys that may publish rules.
     fn publishers(&mut self, value: &Value<'_>) -> Vec<PublicKey> {
         let mut keys = Vec::new();
         for (text, item) in self.texts("fleet.trusted_publishers", "\"11qYAYKx…\"", value) {

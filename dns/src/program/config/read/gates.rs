@@ -13,6 +13,7 @@ use crate::program::config::keys::names;
 const LONGEST_BAKE: Millis = Millis(7 * 86_400_000);
 
 impl Reader<'_> {
+    /// Reads the section `[fleet.gates]`: how much a document may change without an operator's consent.
     pub(super) fn gates(&mut self, value: &Value<'_>) -> Gates {
         let mut gates = Gates::default();
         let Some(table) = self.section("fleet.gates", "max_moved = \"20%\"", value) else { return gates };
@@ -31,6 +32,7 @@ impl Reader<'_> {
         gates
     }
 
+    /// Reads the section `[fleet.stages]`: what stops a document from going to the nodes of the next stage.
     pub(super) fn care(&mut self, value: &Value<'_>) -> Care {
         let mut care = Care::default();
         let Some(table) = self.section("fleet.stages", "bake = \"10m\"", value) else { return care };
@@ -47,6 +49,7 @@ impl Reader<'_> {
         care
     }
 
+    /// Reads how long the nodes of a stage have to serve a document before the next stage gets it.
     fn bake(&mut self, value: &Value<'_>) -> Option<Millis> {
         let text = self.string("fleet.stages.bake", value)?;
         let bake = Millis::parse(text).filter(|bake| (Millis(1_000)..=LONGEST_BAKE).contains(bake));

@@ -10,6 +10,7 @@ use super::values::kind;
 use super::{Reader, Value};
 
 impl Reader<'_> {
+    /// Reads a list of addresses to listen on.
     pub(super) fn listen(&mut self, key: &str, value: &Value<'_>) -> Vec<SocketAddr> {
         let mut addresses = Vec::new();
         let Some(items) = value.get_ref().as_array() else {
@@ -42,8 +43,8 @@ impl Reader<'_> {
     /// Notes an error for each pair of addresses that overlap, such as `0.0.0.0:53` and `127.0.0.1:53`: the system
     /// binds only one of them.
     pub(super) fn overlaps(&mut self, document: &DeTable<'_>, ipv6_only: Option<bool>) {
-        type Listed = (SocketAddr, Range<usize>, &'static str);
-        let of = |name: &'static str, section: Option<&Value<'_>>| -> Vec<Listed> {
+        type ListenEntry = (SocketAddr, Range<usize>, &'static str);
+        let entries_of = |name: &'static str, section: Option<&Value<'_>>| -> Vec<ListenEntry> {
             let items: Vec<&Value<'_>> = match section.map(Value::get_ref) {
                 Some(DeValue::Array(items)) => items.iter().collect(),
                 _ => section.into_iter().collect(),
@@ -52,22 +53,28 @@ impl Reader<'_> {
             items.iter().filter_map(read).collect()
         };
         let nested = |name: &'static str| {
-            of(name, document.get(name).and_then(|value| value.get_ref().as_table()?.get("listen")))
+            entries_of(name, document.get(name).and_then(|value| value.get_ref().as_table()?.get("listen")))
         };
-        let dns = of("", document.get("listen"));
+        let dns = entries_of("", document.get("listen"));
         let by_tcp = [&dns[..], &nested("dot"), &nested("doh"), &nested("api")].concat();
         let by_udp = [&dns[..], &nested("doq")].concat();
         let mut reported: Vec<(Range<usize>, String)> = Vec::new();
         for transport in [by_tcp, by_udp] {
-            for (at, (one, place, section)) in transport.iter().enumerate() {
+            for (at, (address, place, section)) in transport.iter().enumerate() {
                 // Equal addresses of one list have an error already.
-                let clashes =
-                    |(other, _, its): &&Listed| overlap(*one, *other, ipv6_only) && (one != other || section != its);
-                let Some((other, ..)) = transport[..at].iter().find(clashes) else { continue };
-                let message = match one == other {
-                    true => format!("\"{one}\" is listened on already, by another section; choose another port here"),
+                let clashes = |(other_address, _, its): &&ListenEntry| {
+                    overlap(*address, *other_address, ipv6_only) && (address != other_address || section != its)
+                };
+                let Some((other_address, ..)) = transport[..at].iter().find(clashes) else { continue };
+                let message = match address == other_address {
+                    true => {
+                        format!("\"{address}\" is listened on already, by another section; choose another port here")
+                    }
                     false => {
-                        format!("\"{one}\" and \"{other}\" overlap, so that only one can be bound; remove one of them")
+                        format!(
+                            "\"{address}\" and \"{other_address}\" overlap, so that only one can be bound; remove one \
+                             entries_of them"
+                        )
                     }
                 };
                 if !reported.iter().any(|(its, _)| its == place) {
@@ -82,14 +89,14 @@ impl Reader<'_> {
 }
 
 /// Whether the system refuses to bind one of these addresses while the other is bound.
-fn overlap(one: SocketAddr, other: SocketAddr, ipv6_only: Option<bool>) -> bool {
-    if one.port() == 0 || one.port() != other.port() {
+fn overlap(a: SocketAddr, b: SocketAddr, ipv6_only: Option<bool>) -> bool {
+    if a.port() == 0 || a.port() != b.port() {
         return false;
     }
-    let (one, other) = (one.ip(), other.ip());
-    match one.is_ipv4() == other.is_ipv4() {
-        true => one == other || one.is_unspecified() || other.is_unspecified(),
+    let (a, b) = (a.ip(), b.ip());
+    match a.is_ipv4() == b.is_ipv4() {
+        true => a == b || a.is_unspecified() || b.is_unspecified(),
         // If IPv4 is listened on too, `[::]` takes no IPv4, unless the configuration says `ipv6_only = false`.
-        false => ipv6_only == Some(false) && [one, other].iter().any(|ip| ip.is_ipv6() && ip.is_unspecified()),
+        false => ipv6_only == Some(false) && [a, b].iter().any(|ip| ip.is_ipv6() && ip.is_unspecified()),
     }
 }

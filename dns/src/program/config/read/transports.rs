@@ -44,6 +44,7 @@ impl Reader<'_> {
         Some(Encrypted { listen: listen?, tls: TlsFiles { cert: cert??, key: secret?? } })
     }
 
+    /// Reads the section `[tcp]`.
     pub(super) fn tcp(&mut self, value: &Value<'_>) -> Limits {
         let mut limits = Limits::default();
         let Some(table) = self.section("tcp", "connections = 1024", value) else { return limits };
@@ -58,6 +59,7 @@ impl Reader<'_> {
         limits
     }
 
+    /// Reads the section `[rate_limit]`.
     pub(super) fn rate_limit(&mut self, key: &Key<'_>, value: &Value<'_>) -> Option<RateLimit> {
         let table = self.section("rate_limit", "per_second = 20", value)?;
         let mut limit = RateLimit::at(0);
@@ -81,6 +83,7 @@ impl Reader<'_> {
         Some(limit)
     }
 
+    /// Reads the section `[signing]`: how many signatures may be made in a second.
     pub(super) fn signing(&mut self, value: &Value<'_>) -> SigningLimit {
         let mut limit = SigningLimit::default();
         let Some(table) = self.section("signing", "per_second = 200", value) else { return limit };
@@ -108,6 +111,7 @@ impl Reader<'_> {
         limit
     }
 
+    /// Reads a list of networks.
     fn networks(&mut self, key: &str, value: &Value<'_>) -> Vec<IpNet> {
         let Some(items) = value.get_ref().as_array() else {
             let kind = kind(value);

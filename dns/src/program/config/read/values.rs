@@ -27,6 +27,7 @@ impl Reader<'_> {
         read.or_else(|| self.fail(value.span(), format!("\"{key}\" is {kind}; write true or false")))
     }
 
+    /// Reads a list of files.
     pub(super) fn paths(&mut self, key: &str, value: &Value<'_>) -> Vec<PathBuf> {
         let mut paths = Vec::new();
         let Some(items) = value.get_ref().as_array() else {
@@ -45,6 +46,7 @@ impl Reader<'_> {
         paths
     }
 
+    /// Reads an address and port. `place` is where the error is noted.
     pub(super) fn address(&mut self, text: &str, place: &Value<'_>) -> Option<SocketAddr> {
         text.parse().ok().or_else(|| {
             self.fail(
@@ -93,6 +95,7 @@ impl Reader<'_> {
     }
 }
 
+/// What kind of value this is, for messages.
 pub(super) fn kind(value: &Value<'_>) -> &'static str {
     match value.get_ref() {
         DeValue::String(_) => "a string",

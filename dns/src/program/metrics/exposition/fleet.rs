@@ -24,8 +24,8 @@ pub(super) fn encode(handle: &Handle, encoder: &mut DescriptorEncoder<'_>) -> fm
     let mut holding = gauge(encoder, "guard_holding", help)?;
     for (index, service) in (0..).map(ServiceIndex).zip(snapshot.table().services()) {
         if service.guard.is_some() {
-            let held = count(health.guarded(index));
-            holding.encode_family(&[("service", service.id.as_str())])?.encode_gauge(&held)?;
+            let guarded = count(health.guarded(index));
+            holding.encode_family(&[("service", service.id.as_str())])?.encode_gauge(&guarded)?;
         }
     }
     Ok(())

@@ -61,6 +61,7 @@ pub(in crate::program::metrics) const HISTOGRAMS: [Family; 3] = [
     ("observed_request_seconds", "From the arrival of a request to the end of its answer", |counts| &counts.total),
 ];
 
+/// The numbers of batches that Workers posted.
 fn batches(encoder: &mut DescriptorEncoder<'_>, sums: &Sums, now: Timestamp) -> fmt::Result {
     let mut batches = counter(encoder, "observation_batches", "Batches that Workers posted, by what became of them")?;
     sample(&mut batches, &[("result", "added")], sums.taken())?;
@@ -77,6 +78,7 @@ fn batches(encoder: &mut DescriptorEncoder<'_>, sums: &Sums, now: Timestamp) -> 
     gauge(encoder, "observing_isolates", "Isolates of Workers that posted within 15 s")?.encode_gauge(&isolates)
 }
 
+/// The requests in flight at each endpoint.
 fn in_flight(encoder: &mut DescriptorEncoder<'_>, sums: &Sums, now: Timestamp) -> fmt::Result {
     let mut metric = gauge(encoder, "observed_in_flight", "Requests at an endpoint, as isolates told within 15 s")?;
     for ((region, endpoint), count) in sums.in_flight(now) {
@@ -86,6 +88,7 @@ fn in_flight(encoder: &mut DescriptorEncoder<'_>, sums: &Sums, now: Timestamp) -
     Ok(())
 }
 
+/// A counter of words that Workers reported, such as outcomes. `of` chooses the counts of one kind of word.
 fn words(
     encoder: &mut DescriptorEncoder<'_>,
     sums: &Sums,
@@ -103,6 +106,7 @@ fn words(
     Ok(())
 }
 
+/// A histogram with classic buckets.
 fn histogram(metric: &mut MetricEncoder<'_>, labels: &Labels<'_>, times: &Histogram) -> fmt::Result {
     if times.is_empty() {
         return Ok(());

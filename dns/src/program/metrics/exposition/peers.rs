@@ -13,18 +13,18 @@ use crate::state::owner::Handle;
 /// if neither peers nor NATS are configured.
 pub(super) fn encode(handle: &Handle, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let now = handle.now();
-    handle.fleet().with(|known| {
-        if known.peers.is_empty() && known.store.is_none() {
+    handle.fleet().with(|view| {
+        if view.peers.is_empty() && view.store.is_none() {
             return Ok(());
         }
         let help = "1 while any other node of the fleet answers, or NATS gives rules no older than those served";
-        let connected = u64::from(known.is_connected());
+        let connected = u64::from(view.is_connected());
         gauge(encoder, "fleet_connected", help)?.encode_gauge(&connected)?;
-        let help = "For how long this node hasn't been known to serve the newest rules";
-        gauge(encoder, "fleet_lag_seconds", help)?.encode_gauge(&(known.lag(now).0 / 1000))?;
+        let help = "For how long this node hasn't been view to serve the newest rules";
+        gauge(encoder, "fleet_lag_seconds", help)?.encode_gauge(&(view.lag(now).0 / 1000))?;
         let mut refused = counter(encoder, "fleet_refused", "Rules of other nodes that were refused, by reason")?;
         for why in Refusal::LABELS {
-            sample(&mut refused, &[("why", why)], known.refused.get(why).copied().unwrap_or_default())?;
+            sample(&mut refused, &[("why", why)], view.refused.get(why).copied().unwrap_or_default())?;
         }
         Ok(())
     })

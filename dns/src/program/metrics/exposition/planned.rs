@@ -1,5 +1,6 @@
 //! Writes the metrics of the plan that moves clients because of load. Takes the numbers of the last plan, writes
-//! OpenMetrics. Called by [`super`]. Nothing is planned here, so a scrape costs no more than writing the numbers.
+//! OpenMetrics. Called by [`super`]. Nothing is planned here, so a scrape costs no more than writing the numbers. A
+//! fence is the list of the regions that may process a client's data.
 
 use std::collections::BTreeSet;
 use std::fmt;

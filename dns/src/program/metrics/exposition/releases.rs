@@ -29,17 +29,17 @@ pub(super) fn encode(handle: &Handle, encoder: &mut DescriptorEncoder<'_>) -> fm
     };
     let mut metric = gauge(encoder, "release_info", "What an endpoint runs, by what it says of itself")?;
     for (model, run) in &all {
-        let Some(said) = run.said.as_ref().filter(|said| said.age_ms.is_some()) else { continue };
+        let Some(report) = run.said.as_ref().filter(|report| report.age_ms.is_some()) else { continue };
         let text = |text: &Option<String>| bounded(text.as_deref().unwrap_or_default());
-        let length = said.max_model_len.map(|length| length.to_string()).unwrap_or_default();
+        let length = report.max_model_len.map(|length| length.to_string()).unwrap_or_default();
         let [region, endpoint, release] = labels(model, run);
         let info = [
             region,
             endpoint,
             release,
-            ("model", text(&said.model)),
-            ("root", text(&said.root)),
-            ("fingerprint", text(&said.fingerprint)),
+            ("model", text(&report.model)),
+            ("root", text(&report.root)),
+            ("fingerprint", text(&report.fingerprint)),
             ("max_model_len", length),
         ];
         metric.encode_family(&info)?.encode_gauge(&1_u64)?;

@@ -9,6 +9,7 @@ use super::{Exposition, counter, gauge, sample};
 use crate::state::owner;
 
 impl Exposition {
+    /// Whether each zone is served, and as its files say.
     pub(super) fn zones(&self, encoder: &mut DescriptorEncoder<'_>, status: &owner::Status) -> fmt::Result {
         let snapshot = self.handle.snapshot_owned();
         let sources = snapshot.world().zone_sources();
@@ -28,6 +29,7 @@ impl Exposition {
         Ok(())
     }
 
+    /// Which keys each signed zone has.
     pub(super) fn keys(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.handle.snapshot_owned();
         if snapshot.world().key_sets().next().is_none() {
@@ -43,6 +45,7 @@ impl Exposition {
         Ok(())
     }
 
+    /// Until when zones are signed, and how signatures are made.
     pub(super) fn signatures(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let (snapshot, status) = (self.handle.snapshot_owned(), self.handle.status());
         let world = snapshot.world();
@@ -64,9 +67,9 @@ impl Exposition {
             for the budget";
         let mut signatures = counter(encoder, "signatures_on_demand", help)?;
         for (outcome, count) in [
-            ("made", world.online_signer().made()),
-            ("found", world.online_signer().found()),
-            ("refused", world.online_signer().refused()),
+            ("made", world.online_signer().signed_count()),
+            ("found", world.online_signer().cache_hits()),
+            ("refused", world.online_signer().refusals()),
         ] {
             sample(&mut signatures, &[("outcome", outcome)], count)?;
         }

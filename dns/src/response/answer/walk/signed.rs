@@ -2,10 +2,10 @@
 //! Adds nothing if the zone is unsigned, or if the client doesn't ask for DNSSEC. Called by `walk`.
 
 use super::{At, Origin, Owner, Set, Step, Walk, first_type};
-use crate::dnssec::canonical::Covered;
+use crate::dnssec::canonical::SignedData;
 use crate::dnssec::denial::{Next, nsec};
 use crate::dnssec::lifetime::is_before;
-use crate::dnssec::online_signer::{Refused, Wanted};
+use crate::dnssec::online_signer::{SigningRefusal, SigningRequest};
 use crate::dnssec::presigned::SignedZone;
 use crate::dnssec::sign::{Signatures, earlier};
 use crate::protocol::rdata::{RdataSet, Rdatas, rtype};
@@ -20,41 +20,44 @@ const NOT_READY: u16 = 14;
 
 /// The position of a name in its zone, for the proof that the name or a type of it doesn't exist.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Place {
+pub(super) enum DenialPlace {
     /// The name exists.
     Node(NodeId),
     /// The name exists because this wildcard matches it.
-    Made(NodeId),
+    Wildcard(NodeId),
     /// The name doesn't exist.
     Nowhere,
 }
 
 impl At<'_, '_> {
-    pub(super) fn place(&self) -> Place {
-        if self.is_made { Place::Made(self.node) } else { Place::Node(self.node) }
+    pub(super) fn place(&self) -> DenialPlace {
+        if self.is_of_wildcard { DenialPlace::Wildcard(self.node) } else { DenialPlace::Node(self.node) }
     }
 }
 
 impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     /// The zone's signatures, if the client wants them and the zone is signed.
-    fn wanted(&self, zone: &'a ServedZone) -> Option<&'a SignedZone> {
+    fn signed_zone_if_wanted(&self, zone: &'a ServedZone) -> Option<&'a SignedZone> {
         zone.signed().filter(|_| self.query.dnssec.ok)
     }
 
     /// The signatures of an RRset. `None` if they can't be made; then the answer has become truncated or SERVFAIL.
     pub(super) fn signatures(&mut self, at: At<'_, 'a>, set: &Set<'a>) -> Option<Signed<'a>> {
-        match self.wanted(at.zone) {
+        match self.signed_zone_if_wanted(at.zone) {
             None => Some(Signed::No),
             Some(signed) => self.signatures_by(signed, at, set),
         }
     }
 
+    /// The signatures of an RRset: stored in the signed zone, or made now for the records of a wildcard.
     fn signatures_by(&mut self, signed: &'a SignedZone, at: At<'_, 'a>, set: &Set<'a>) -> Option<Signed<'a>> {
-        let At { zone, node, name, is_made } = at;
+        let At { zone, node, name, is_of_wildcard } = at;
         let Set { rtype, ttl, rdatas, origin } = *set;
-        if is_made {
+        if is_of_wildcard {
             // Records of a wildcard are signed as if the queried name had them (RFC 9824 §3.3).
-            return self.sign_online(signed, &Covered { owner: name.name(), rtype, ttl, rdatas }).map(Signed::Online);
+            return self
+                .sign_online(signed, &SignedData { owner: name.name(), rtype, ttl, rdatas })
+                .map(Signed::Online);
         }
         let stored = match origin {
             Origin::Static => zone.set_number(node, rtype).and_then(|number| signed.of_static(number)),
@@ -71,16 +74,16 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
 
     /// Signs an RRset that wasn't known before the query. `None` if that fails; then the answer has become truncated or
     /// SERVFAIL.
-    fn sign_online(&mut self, signed: &SignedZone, covered: &Covered<'_>) -> Option<Signatures> {
+    fn sign_online(&mut self, signed: &SignedZone, covered: &SignedData<'_>) -> Option<Signatures> {
         let (client, dnssec) = (self.query.client.transport, self.query.dnssec);
-        match signed.sign_online(covered, Wanted { client, via: dnssec.via(), now: dnssec.now }) {
+        match signed.sign_online(covered, SigningRequest { client, via: dnssec.via(), now: dnssec.now }) {
             Ok(signatures) => return Some(signatures),
-            Err(Refused::Budget) if !dnssec.by_stream => {
+            Err(SigningRefusal::Budget) if !dnssec.by_stream => {
                 // A real client repeats the query over a stream. Streams have another budget.
                 self.answer = Answer { truncated: true, ..Answer::bare(Rcode::NOERROR) };
             }
-            Err(Refused::Budget) => self.fail(NOT_READY),
-            Err(Refused::Failed(error)) => {
+            Err(SigningRefusal::Budget) => self.fail(NOT_READY),
+            Err(SigningRefusal::Failed(error)) => {
                 tracing::error!(%error, "an answer can't be signed");
                 self.fail(NOT_READY);
             }
@@ -91,15 +94,15 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     /// The response code for a name that doesn't exist. In a signed zone, the NSEC says that the name doesn't exist. To
     /// a client that doesn't know this kind of NSEC, NXDOMAIN would contradict the NSEC (RFC 9824 §3.1, §5.1).
     pub(super) fn rcode_of_missing(&self, zone: &'a ServedZone) -> Rcode {
-        match self.wanted(zone) {
+        match self.signed_zone_if_wanted(zone) {
             Some(_) if !self.query.dnssec.compact_ok => Rcode::NOERROR,
             _ => Rcode::NXDOMAIN,
         }
     }
 
     /// Adds the proof that a name or a type doesn't exist: the one NSEC that matches the name.
-    pub(super) fn add_nsec(&mut self, zone: &'a ServedZone, name: &Owner<'a>, place: Place) {
-        let Some(signed) = self.wanted(zone).filter(|_| !self.has_failed()) else { return };
+    pub(super) fn add_nsec(&mut self, zone: &'a ServedZone, name: &Owner<'a>, place: DenialPlace) {
+        let Some(signed) = self.signed_zone_if_wanted(zone).filter(|_| !self.has_failed()) else { return };
         let set = self.nsec(zone, signed, name, place);
         self.answer.authority.extend(set);
     }
@@ -109,30 +112,31 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         self.answer.truncated || self.answer.rcode == Rcode::SERVFAIL
     }
 
+    /// The NSEC record that denies a name or a type, with its signatures.
     fn nsec(
         &mut self,
         zone: &'a ServedZone,
         signed: &'a SignedZone,
         name: &Owner<'a>,
-        place: Place,
+        place: DenialPlace,
     ) -> Option<AnswerSet<'a>> {
         let (owner, ttl) = (name.name(), zone.negative_ttl());
         let rdata = match place {
-            Place::Node(node) | Place::Made(node) => {
+            DenialPlace::Node(node) | DenialPlace::Wildcard(node) => {
                 nsec(owner, zone.origin(), Next::of(zone, node), signed.types(zone, node))
             }
-            Place::Nowhere => nsec(owner, zone.origin(), Next::Below, [rtype::NXNAME]),
+            DenialPlace::Nowhere => nsec(owner, zone.origin(), Next::Below, [rtype::NXNAME]),
         };
         let stored = match place {
-            Place::Node(node) => signed.of_nsec(zone.number_of(node)),
-            Place::Made(_) | Place::Nowhere => None,
+            DenialPlace::Node(node) => signed.of_nsec(zone.number_of(node)),
+            DenialPlace::Wildcard(_) | DenialPlace::Nowhere => None,
         };
         let signed = match stored {
             _ if !self.query.dnssec.ok => Signed::No,
             Some(signatures) => Signed::Stored(signatures),
             None => {
                 let rdatas = RdataSet::new(rtype::NSEC, [&*rdata]);
-                let covered = Covered { owner, rtype: rtype::NSEC, ttl, rdatas: rdatas.as_ref() };
+                let covered = SignedData { owner, rtype: rtype::NSEC, ttl, rdatas: rdatas.as_ref() };
                 Signed::Online(self.sign_online(signed, &covered)?)
             }
         };
@@ -157,7 +161,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         zone: &'a ServedZone,
         signed: &'a SignedZone,
         name: &Owner<'a>,
-        place: Place,
+        place: DenialPlace,
     ) -> Step<'a> {
         if self.query.qtype == rtype::RRSIG && !self.query.dnssec.ok {
             // The name has only signatures of its NSEC, and these are only for clients that ask for DNSSEC.

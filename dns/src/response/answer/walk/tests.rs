@@ -9,7 +9,7 @@ use crate::protocol::rdata::rtype::{A, AAAA, ANY, CNAME, DNAME, DS, MX, NS, SOA,
 use crate::response::answer::{Asking, Ecs};
 use crate::response::wire::{Outcome, Transport};
 use crate::testing::{CLIENT, Fixed, ask, ask_with, compile, name, steered, zone, zones};
-use crate::zone::Found;
+use crate::zone::LookupResult;
 use crate::zones::Zones;
 
 const DENIAL: &str = "? example.com. 60 IN SOA ns.other.test. host.other.test. 1 2 3 4 60";
@@ -362,11 +362,11 @@ fn lookup_agrees_with_a_naive_reference() {
             let qname = qname.as_ref();
             let strip = |below: usize| (0..below).fold(qname, |name, _| name.parent().expect("below"));
             let found = match compiled.zone.locate(qname) {
-                Found::Exact(_) => "exact".into(),
-                Found::Missing => "missing".into(),
-                Found::Cut { below, .. } => format!("cut {}", strip(below)),
-                Found::Dname { below, .. } => format!("dname {}", strip(below)),
-                Found::Wildcard(_) => {
+                LookupResult::Exact(_) => "exact".into(),
+                LookupResult::Missing => "missing".into(),
+                LookupResult::Cut { below, .. } => format!("cut {}", strip(below)),
+                LookupResult::Dname { below, .. } => format!("dname {}", strip(below)),
+                LookupResult::Wildcard(_) => {
                     let encloser = (1..).map(strip).find(|at| compiled.zone.glue(*at).is_some()).expect("the apex \
                         exists");
                     format!("wildcard {encloser}")

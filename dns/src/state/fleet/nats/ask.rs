@@ -1,5 +1,6 @@
-//! Asks every node over NATS, and answers when this node is asked. A node's side takes what makes answers, and is run
-//! by [`super`]; a publisher's takes a [`Question`], and returns what each node answered.
+//! Asks every node over NATS, and answers such questions on a node. The node's side takes [`Answers`], functions that
+//! make an answer, and is run by [`super`]. The publisher's side takes a [`Question`], returns the answer of each node,
+//! and is called by commands such as `bailiwick rules watch`.
 //!
 //! A question goes to `bw.ask.<question>`. A node answers on `bw.told.<node>`, where only that node's user may send, so
 //! that no node can answer for another. An answer comes in parts, as a server takes messages of 1 MiB by default.
@@ -55,7 +56,7 @@ impl Question {
 
     fn of(subject: &str) -> Option<Self> {
         let word = subject.strip_prefix(ASK)?;
-        Self::ALL.iter().find(|(_, one)| *one == word).map(|(question, _)| *question)
+        Self::ALL.iter().find(|(_, name)| *name == word).map(|(question, _)| *question)
     }
 
     /// The longest answer that is read, in bytes.
@@ -89,13 +90,13 @@ impl fmt::Debug for Answers {
 pub(super) async fn answer(bus: &Bus, node: &str, answers: Option<&Answers>) -> Ended {
     let Some(answers) = answers else { return std::future::pending().await };
     let Ok(mut questions) = bus.client.subscribe(format!("{ASK}*")).await else { return Ended::Failed };
-    while let Some(asked) = questions.next().await {
-        let id = std::str::from_utf8(&asked.payload).ok().filter(|id| is_id(id));
-        let (Some(id), Some(question)) = (id, Question::of(&asked.subject)) else { continue };
+    while let Some(message) = questions.next().await {
+        let id = std::str::from_utf8(&message.payload).ok().filter(|id| is_id(id));
+        let (Some(id), Some(question)) = (id, Question::of(&message.subject)) else { continue };
         let answers = answers.clone();
         let Ok(bytes) = tokio::task::spawn_blocking(move || answers.0(question)).await else { continue };
         if let Err(error) = tell(bus, node, id, &bytes).await {
-            tracing::debug!("the answer to {} can't be sent: {error}", asked.subject);
+            tracing::debug!("the answer to {} can't be sent: {error}", message.subject);
         }
     }
     Ended::Failed
@@ -139,14 +140,14 @@ impl Bus {
             ));
         }
         let failed = |error: &dyn fmt::Display| self.why(&format!("nodes can't be asked over NATS ({error})"));
-        let mut told = self.client.subscribe(format!("{TOLD}>")).await.map_err(|error| failed(&error))?;
+        let mut answers = self.client.subscribe(format!("{TOLD}>")).await.map_err(|error| failed(&error))?;
         let (id, deadline) = (format!("{:016x}", random::bits()), Instant::now() + PATIENCE);
         let subject = format!("{ASK}{}", question.word());
         self.client.publish(subject, id.clone().into()).await.map_err(|error| failed(&error))?;
         let (mut gathered, mut is_any_answered) = (Gathered::new(&id, question.most()), false);
         while !awaited.is_empty() {
-            let Ok(Some(message)) = timeout_at(deadline, told.next()).await else { break };
-            if let Some((node, bytes)) = Part::of(&message).and_then(|part| gathered.add(part)) {
+            let Ok(Some(message)) = timeout_at(deadline, answers.next()).await else { break };
+            if let Some((node, bytes)) = AnswerPart::of(&message).and_then(|part| gathered.add(part)) {
                 is_any_answered = true;
                 awaited.remove(&node);
                 each(&node, bytes);
@@ -169,7 +170,7 @@ impl Bus {
 
 /// A part of a node's answer.
 #[derive(Debug, Clone, Copy)]
-struct Part<'a> {
+struct AnswerPart<'a> {
     node: &'a str,
     id: &'a str,
     number: usize,
@@ -177,7 +178,7 @@ struct Part<'a> {
     bytes: &'a [u8],
 }
 
-impl<'a> Part<'a> {
+impl<'a> AnswerPart<'a> {
     fn of(message: &'a Message) -> Option<Self> {
         let header = |name: &str| message.headers.as_ref()?.get(name).map(HeaderValue::as_str);
         let count = |name: &str| header(name)?.parse::<usize>().ok().filter(|count| *count > 0);
@@ -186,13 +187,13 @@ impl<'a> Part<'a> {
     }
 }
 
-/// The parts of answers that came in. A node sends its parts in order; whoever doesn't is passed over.
+/// The parts of answers that have arrived. A node sends its parts in order. A node that doesn't is ignored.
 #[derive(Debug)]
 struct Gathered<'a> {
     id: &'a str,
     /// The most bytes of one answer.
     most: usize,
-    /// What there is of each node, and how many parts these are. `None`: it is of no use, or it is whole.
+    /// The bytes of each node so far, and the number of their parts. `None` if the answer is complete or invalid.
     nodes: BTreeMap<String, Option<(Vec<u8>, usize)>>,
 }
 
@@ -202,16 +203,16 @@ impl<'a> Gathered<'a> {
     }
 
     /// Adds a part. Returns the node and its answer, once that is whole.
-    fn add(&mut self, part: Part<'_>) -> Option<(String, Vec<u8>)> {
+    fn add(&mut self, part: AnswerPart<'_>) -> Option<(String, Vec<u8>)> {
         let is_room = self.nodes.contains_key(part.node) || self.nodes.len() < MOST_NODES;
         if part.id != self.id || !is_room {
             return None;
         }
         // All nodes together may not fill the memory with parts.
-        let held: usize = self.nodes.values().flatten().map(|(bytes, _)| bytes.len()).sum();
+        let size: usize = self.nodes.values().flatten().map(|(bytes, _)| bytes.len()).sum();
         let answer = self.nodes.entry(part.node.to_owned()).or_insert_with(|| Some(Default::default()));
         let (bytes, count) = answer.as_mut()?;
-        if part.number != *count + 1 || part.parts < part.number || held + part.bytes.len() > self.most {
+        if part.number != *count + 1 || part.parts < part.number || size + part.bytes.len() > self.most {
             *answer = None;
             return None;
         }
@@ -226,8 +227,8 @@ impl<'a> Gathered<'a> {
 mod tests {
     use super::*;
 
-    fn part<'a>(node: &'a str, number: usize, parts: usize, bytes: &'a [u8]) -> Part<'a> {
-        Part { node, id: "x", number, parts, bytes }
+    fn part<'a>(node: &'a str, number: usize, parts: usize, bytes: &'a [u8]) -> AnswerPart<'a> {
+        AnswerPart { node, id: "x", number, parts, bytes }
     }
 
     #[test]
@@ -237,7 +238,7 @@ mod tests {
         assert_eq!(gathered.add(part("ns2", 1, 1, b"c")), Some(("ns2".to_owned(), b"c".to_vec())));
         assert_eq!(gathered.add(part("ns1", 2, 2, b"3")), Some(("ns1".to_owned(), b"123".to_vec())));
         assert_eq!(gathered.add(part("ns1", 1, 1, b"again")), None, "one answer of each node");
-        assert_eq!(gathered.add(Part { id: "y", ..part("ns3", 1, 1, b"") }), None, "of another question");
+        assert_eq!(gathered.add(AnswerPart { id: "y", ..part("ns3", 1, 1, b"") }), None, "of another question");
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! The buckets of a fleet in JetStream. Takes a connection, reads the head and documents, and replaces the head if
-//! it is still the same. Called by what follows and by what publishes.
+//! The buckets of a fleet in JetStream, the storage of NATS. Takes a connection; reads the head (the small document
+//! that says which rules are published) and documents, and replaces the head if it is still the same. Called by nodes
+//! that follow the rules, and by commands that publish them.
 //!
-//! `bw_rules` holds `head` and `doc.<sha256>`, `bw_state` holds `node.<name>`,
-//! `lease.<pool>` and `run.<rollout>`. Both are key-value buckets, so that the
-//! tools of NATS show them. No consumer is ever made: a head is read, and the server tells of a new one on [`NEWS`].
+//! `bw_rules` holds `head` and `doc.<sha256>`; `bw_state` holds `node.<name>`, `lease.<pool>` and `run.<rollout>`. Both
+//! are key-value buckets, so that the tools of NATS show them. This module makes no JetStream consumer: it reads the
+//! head, and the server announces a new one on the subject [`NEWS`].
 
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::StreamMessage;
@@ -37,9 +38,9 @@ pub(super) const PART: usize = 900 << 10;
 /// The largest entry, in bytes.
 pub(super) const LARGEST_ENTRY: i32 = 1 << 20;
 
-/// What stands at `head`.
+/// The entry at the key `head`.
 #[derive(Debug)]
-pub(crate) enum Pointed {
+pub(crate) enum HeadEntry {
     /// A head, and the number of its entry.
     Head(Vec<u8>, u64),
     /// Nothing, and the number of the entry that says so, or 0.
@@ -59,7 +60,7 @@ pub(super) struct Last {
     noted: Timestamp,
 }
 
-/// What a node told of itself.
+/// The last report of a node about itself.
 #[derive(Debug)]
 pub(super) struct OfNode {
     /// Its name.
@@ -70,9 +71,9 @@ pub(super) struct OfNode {
     pub(super) noted: Timestamp,
 }
 
-/// What became of a head that was written.
+/// The outcome of replacing an entry.
 #[derive(Debug)]
-pub(crate) enum Swapped {
+pub(crate) enum SwapOutcome {
     /// It is written.
     Done,
     /// Another one stands there now.
@@ -102,11 +103,11 @@ impl Bus {
     ///
     /// # Errors
     /// Why nothing is known.
-    pub(crate) async fn head(&self) -> Result<Pointed, String> {
+    pub(crate) async fn head(&self) -> Result<HeadEntry, String> {
         Ok(match self.last(RULES, HEAD).await? {
-            None => Pointed::NoBucket,
-            Some(Last { bytes: Some(bytes), number, .. }) => Pointed::Head(bytes, number),
-            Some(Last { bytes: None, number, .. }) => Pointed::Absent(number),
+            None => HeadEntry::NoBucket,
+            Some(Last { bytes: Some(bytes), number, .. }) => HeadEntry::Head(bytes, number),
+            Some(Last { bytes: None, number, .. }) => HeadEntry::Absent(number),
         })
     }
 
@@ -124,11 +125,11 @@ impl Bus {
     ///
     /// # Errors
     /// When it certainly wasn't written.
-    pub(crate) async fn swap_state(&self, key: &str, bytes: &[u8], before: u64) -> Result<Swapped, String> {
+    pub(crate) async fn swap_state(&self, key: &str, bytes: &[u8], before: u64) -> Result<SwapOutcome, String> {
         self.put_if(&format!("$KV.{STATE}.{key}"), bytes, before).await
     }
 
-    /// Reads the document with this digest, or what stands in its place: whoever asked compares the digest.
+    /// Reads the document with this digest, or what is stored in its place. The caller compares the digest.
     ///
     /// # Errors
     /// When it isn't there or can't be read.
@@ -171,7 +172,7 @@ impl Bus {
             let piece = bytes.get(part * PART..bytes.len().min((part + 1) * PART)).unwrap_or_default();
             let key = key(&sha256, part);
             // Most documents are new, and the servers may be far: it is read only if something stands there.
-            if matches!(self.put_if(&key, piece, 0).await?, Swapped::Done) {
+            if matches!(self.put_if(&key, piece, 0).await?, SwapOutcome::Done) {
                 continue;
             }
             let read = async || self.last(RULES, &key).await?.ok_or_else(no_bucket);
@@ -181,10 +182,10 @@ impl Bus {
             }
             // The key names the digest, so nothing else belongs there: what was deleted or overwritten is put right.
             match self.put_if(&key, piece, number).await? {
-                Swapped::Done => {}
-                Swapped::Behind if read().await?.bytes.as_deref() == Some(piece) => {}
-                Swapped::Behind => return Err(format!("the entry {key} was changed meanwhile; try again")),
-                Swapped::Unknown(why) => return Err(why),
+                SwapOutcome::Done => {}
+                SwapOutcome::Behind if read().await?.bytes.as_deref() == Some(piece) => {}
+                SwapOutcome::Behind => return Err(format!("the entry {key} was changed meanwhile; try again")),
+                SwapOutcome::Unknown(why) => return Err(why),
             }
         }
         Ok(())
@@ -194,31 +195,32 @@ impl Bus {
     ///
     /// # Errors
     /// When it certainly wasn't written.
-    pub(crate) async fn swap_head(&self, head: &Head, before: u64) -> Result<Swapped, String> {
+    pub(crate) async fn swap_head(&self, head: &Head, before: u64) -> Result<SwapOutcome, String> {
         self.put_if(HEAD, &head.to_bytes(), before).await
     }
 
     /// Writes an entry if `before` is still the last one of its key.
-    async fn put_if(&self, subject: &str, bytes: &[u8], before: u64) -> Result<Swapped, String> {
+    async fn put_if(&self, subject: &str, bytes: &[u8], before: u64) -> Result<SwapOutcome, String> {
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, before.to_string().as_str());
-        let unknown = |error: &PublishError| Swapped::Unknown(self.why(&format!("NATS doesn't confirm it ({error})")));
+        let unknown =
+            |error: &PublishError| SwapOutcome::Unknown(self.why(&format!("NATS doesn't confirm it ({error})")));
         let sent = self.jetstream.publish_with_headers(subject.to_owned(), headers, bytes.to_vec().into()).await;
         let answer = match sent {
             Ok(answer) => answer.await,
             Err(error) => return Err(self.why(&format!("it can't be sent to NATS ({error})"))),
         };
         match answer {
-            Ok(_) => Ok(Swapped::Done),
+            Ok(_) => Ok(SwapOutcome::Done),
             Err(error) => match error.kind() {
-                PublishErrorKind::WrongLastSequence => Ok(Swapped::Behind),
+                PublishErrorKind::WrongLastSequence => Ok(SwapOutcome::Behind),
                 PublishErrorKind::StreamNotFound => Err(no_bucket()),
                 _ => Ok(unknown(&error)),
             },
         }
     }
 
-    /// The heads that were written, the oldest first. What isn't a head is passed over.
+    /// The heads that were written, the oldest first. Entries that aren't heads are left out.
     ///
     /// # Errors
     /// When they can't be read.
@@ -245,12 +247,12 @@ impl Bus {
 
     /// How many copies of each bucket there are, and whether all are there.
     pub(super) async fn copies(&self) -> Vec<Result<String, String>> {
-        let mut found = Vec::new();
+        let mut findings = Vec::new();
         for bucket in [RULES, STATE] {
             let stream = match self.jetstream.get_stream(stream_of(bucket)).await {
                 Ok(stream) => stream,
                 Err(error) => {
-                    found.push(Err(self.why(&format!("the bucket {bucket} can't be looked at ({error})"))));
+                    findings.push(Err(self.why(&format!("the bucket {bucket} can't be looked at ({error})"))));
                     continue;
                 }
             };
@@ -259,7 +261,7 @@ impl Bus {
             // One server alone is no cluster.
             let late = info.cluster.iter().flat_map(|cluster| &cluster.replicas).filter(|peer| !peer.current);
             let late: Vec<&str> = late.map(|peer| peer.name.as_str()).collect();
-            found.push(match late[..] {
+            findings.push(match late[..] {
                 [] if wanted < self.replicas => Err(format!(
                     "the bucket {bucket} is kept {wanted} times, for {} servers; raise it with `nats stream edit`",
                     self.replicas
@@ -268,7 +270,7 @@ impl Bus {
                 _ => Err(format!("the bucket {bucket} has copies that are late or missing: {}", late.join(", "))),
             });
         }
-        found
+        findings
     }
 
     /// Makes the buckets that aren't there.
@@ -291,8 +293,8 @@ impl Bus {
                 republish,
                 ..Config::default()
             };
-            let made = self.jetstream.get_or_create_stream(config).await;
-            made.map_err(|error| {
+            let result = self.jetstream.get_or_create_stream(config).await;
+            result.map_err(|error| {
                 self.why(&format!("the bucket {bucket} can't be made ({error}); are enough servers up?"))
             })?;
         }
@@ -307,7 +309,7 @@ impl Bus {
         sent.map_err(|error| failed(&error))?.await.map_err(|error| failed(&error)).map(drop)
     }
 
-    /// Reads what nodes told of themselves: at most `most` of them.
+    /// Reads the last reports of at most `most` nodes.
     pub(super) async fn nodes(&self, most: usize) -> Result<Vec<OfNode>, String> {
         let (stream, mut nodes, mut from) = (self.stream(STATE).await?, Vec::new(), 1);
         let (filter, before) = (format!("$KV.{STATE}.node.>"), format!("$KV.{STATE}.node."));

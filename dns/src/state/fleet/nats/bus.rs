@@ -1,5 +1,5 @@
-//! A connection to NATS. Takes the settings, returns a [`Bus`] that connects again by itself, or why there is none.
-//! Called by what follows and by what publishes.
+//! A connection to NATS, a message broker. Takes the settings, returns a [`Bus`] that connects again by itself, or why
+//! no server can be used. Called by nodes that follow the rules in NATS, and by commands that publish there.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const PING: Duration = Duration::from_secs(5);
 /// The longest pause between two rounds of attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How long after an answer the refusal of something sent before it may come.
+/// How long after an answer a refusal may arrive of a message that was sent before it.
 const REFUSAL: Duration = Duration::from_millis(500);
-/// For how long a request that fails may have failed by a refusal.
+/// A request that fails may have failed because of a refusal that is no older than this.
 const RECENT: Duration = Duration::from_secs(10);
-/// The longest text of a server's that is told.
+/// The longest text of a server that is quoted in a message.
 const LONGEST_TEXT: usize = 300;
 
 /// The `[fleet.nats]` section.
@@ -47,14 +47,14 @@ pub struct Nats {
 pub(crate) struct Bus {
     pub(super) client: Client,
     pub(super) jetstream: Context,
-    said: watch::Receiver<Said>,
+    state: watch::Receiver<ConnectionState>,
     /// How many copies of the data NATS keeps.
     pub(super) replicas: usize,
 }
 
-/// What the connection has told.
+/// The state of the connection, as its events report it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Said {
+pub(super) struct ConnectionState {
     /// How many times a connection came about.
     pub(super) connections: u64,
     /// Whether there is one.
@@ -71,18 +71,19 @@ impl Bus {
     /// # Errors
     /// Why no server can be used, and how to mend that.
     pub(crate) async fn connect(nats: &Nats, name: &str) -> Result<Self, String> {
-        let (tell, said) = watch::channel(Said { connections: 1, is_connected: true, ..Said::default() });
+        let (tell, state) =
+            watch::channel(ConnectionState { connections: 1, is_connected: true, ..ConnectionState::default() });
         let tell = Arc::new(tell);
         let options = options(nats, name, Arc::clone(&tell))?.event_callback(move |event| {
             let tell = Arc::clone(&tell);
-            async move { tell.send_modify(|said| said.note(&event)) }
+            async move { tell.send_modify(|state| state.note(&event)) }
         });
         let client = options.connect(&nats.servers[..]).await.map_err(|error| unreachable(&error, nats))?;
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(PATIENCE);
         // One server can hold one copy only.
         let replicas = if nats.servers.len() < 3 { 1 } else { 3 };
-        Ok(Self { client, jetstream, said, replicas })
+        Ok(Self { client, jetstream, state, replicas })
     }
 
     /// The name of the server that this is connected to.
@@ -104,41 +105,41 @@ impl Bus {
         let _questions = questions.map_err(|error| self.why(&error.to_string()))?;
         // A server answers in order, so that it has looked at the above once it answers this.
         self.head().await?;
-        let mut said = self.said.clone();
-        match timeout(REFUSAL, said.wait_for(|said| said.refusal.is_some())).await {
+        let mut state = self.state.clone();
+        match timeout(REFUSAL, state.wait_for(|state| state.refusal.is_some())).await {
             Ok(_) => Err(self.why("this user may not report or answer as this node")),
             Err(_) => Ok(()),
         }
     }
 
     /// Gives every change of the connection from now on.
-    pub(super) fn follow(&self) -> watch::Receiver<Said> {
-        self.said.clone()
+    pub(super) fn follow(&self) -> watch::Receiver<ConnectionState> {
+        self.state.clone()
     }
 
     /// Waits until the key has changed, so that another [`Bus`] is needed.
     pub(super) async fn is_outdated(&self) {
-        let mut said = self.said.clone();
-        if said.wait_for(|said| said.has_new_key).await.is_err() {
+        let mut state = self.state.clone();
+        if state.wait_for(|state| state.has_new_key).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
     /// Whether there is a connection now.
     pub(super) fn is_connected(&self) -> bool {
-        self.said.borrow().is_connected
+        self.state.borrow().is_connected
     }
 
     /// Whether a server has just refused something.
     pub(super) fn was_refused(&self) -> bool {
-        self.said.borrow().refusal.as_ref().is_some_and(|(at, _)| at.elapsed() <= RECENT)
+        self.state.borrow().refusal.as_ref().is_some_and(|(at, _)| at.elapsed() <= RECENT)
     }
 
     /// Why a request failed: what the server refused meanwhile, or else `error`.
     pub(super) fn why(&self, error: &str) -> String {
-        let said = self.said.borrow();
-        match &said.refusal {
-            _ if !said.is_connected => "no NATS server can be reached".to_owned(),
+        let state = self.state.borrow();
+        match &state.refusal {
+            _ if !state.is_connected => "no NATS server can be reached".to_owned(),
             // What was refused long ago has nothing to do with this.
             Some((at, refusal)) if at.elapsed() <= RECENT => {
                 format!("{refusal}; has this user the permissions of `bailiwick fleet nats-config`?")
@@ -148,7 +149,8 @@ impl Bus {
     }
 }
 
-impl Said {
+impl ConnectionState {
+    /// Notes an event of the connection.
     fn note(&mut self, event: &Event) {
         match event {
             Event::Connected => {
@@ -165,7 +167,8 @@ impl Said {
     }
 }
 
-fn options(nats: &Nats, name: &str, tell: Arc<watch::Sender<Said>>) -> Result<ConnectOptions, String> {
+/// How to connect: with which key, certificates and names. `tell` gets changes of the connection.
+fn options(nats: &Nats, name: &str, tell: Arc<watch::Sender<ConnectionState>>) -> Result<ConnectOptions, String> {
     // This fails if a provider is already installed, which does no harm.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut options = match &nats.nkey_file {
@@ -180,7 +183,7 @@ fn options(nats: &Nats, name: &str, tell: Arc<watch::Sender<Said>>) -> Result<Co
                 async move {
                     let auth = authenticate(file, nonce).await.map_err(AuthError::new)?;
                     if auth.nkey.as_ref() != Some(&public) {
-                        tell.send_modify(|said| said.has_new_key = true);
+                        tell.send_modify(|state| state.has_new_key = true);
                     }
                     Ok(auth)
                 }
@@ -207,6 +210,8 @@ fn options(nats: &Nats, name: &str, tell: Arc<watch::Sender<Said>>) -> Result<Co
         .reconnect_delay_callback(move |attempts| pause(attempts, servers)))
 }
 
+/// Signs the server's challenge with the key in a file. The file is read for each connection, so that a new key needs
+/// no restart.
 async fn authenticate(file: PathBuf, nonce: Vec<u8>) -> Result<Auth, String> {
     // A disk may hang.
     let read = tokio::task::spawn_blocking(move || NKey::read(&file)).await;
@@ -228,6 +233,7 @@ fn pause(attempts: usize, servers: usize) -> Duration {
     longest.mul_f64(0.5 + 0.5 * random::part())
 }
 
+/// The message if NATS can't be reached.
 fn unreachable(error: &ConnectError, nats: &Nats) -> String {
     let cause = innermost(error).to_string();
     match error.kind() {

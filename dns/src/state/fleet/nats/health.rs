@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::super::{LARGEST_REPORT, Settings};
 use super::bucket::OfNode;
 use super::bus::Bus;
-use crate::state::fleet_status::Told;
+use crate::state::fleet_status::PeerReport;
 use crate::state::owner::Handle;
 use crate::system::tasks::Ended;
 
@@ -58,7 +58,7 @@ pub(super) async fn exchange(bus: &Bus, node: &str, settings: &Settings, handle:
         if is_due {
             latest = Instant::now() + settings.poll.to_std();
             let (now, patience) = (handle.now(), Millis(settings.poll.0 * PATIENCE));
-            handle.fleet().with(|known| known.miss(now, patience));
+            handle.fleet().with(|view| view.miss(now, patience));
         }
         let report = handle.snapshot_owned().health_report(node, handle.now());
         if is_due || last.as_ref().is_none_or(|last| !says_the_same(last, &report)) {
@@ -88,7 +88,7 @@ async fn hear(message: &Message, node: &str, handle: &Handle) {
     let Some(sender) = message.subject.strip_prefix(HEALTH).filter(|sender| *sender != node) else { return };
     if let Some(report) = report(sender, &message.payload) {
         let now = handle.now();
-        handle.fleet().with(|known| known.heard(sender, &Told::of(&report, now), now, MOST_NODES));
+        handle.fleet().with(|view| view.note_report(sender, &PeerReport::of(&report, now), now, MOST_NODES));
         handle.hear(Box::new(report)).await;
     }
 }
@@ -119,13 +119,13 @@ pub(super) async fn keep(bus: &Bus, node: &str, handle: &Handle) -> Ended {
         tracing::debug!("overrides can't be read: {why}");
         tokio::time::sleep(super::jittered(RETRY)).await;
     }
-    let (mut status, mut kept, mut written) = (handle.follow_status(), None, Instant::now());
+    let (mut status, mut last_entry, mut written) = (handle.follow_status(), None, Instant::now());
     loop {
         let report = handle.snapshot_owned().health_report(node, handle.now());
         let entry = of_overrides(node, (report.revision, report.rules_sha256), report.overrides);
-        if kept.as_ref() != Some(&entry) || written.elapsed() >= SIGN_OF_LIFE {
+        if last_entry.as_ref() != Some(&entry) || written.elapsed() >= SIGN_OF_LIFE {
             match bus.put_node(node, serde_json::to_vec(&entry).unwrap_or_default()).await {
-                Ok(()) => (kept, written) = (Some(entry), Instant::now()),
+                Ok(()) => (last_entry, written) = (Some(entry), Instant::now()),
                 Err(why) => {
                     tracing::debug!("overrides can't be kept: {why}");
                     tokio::time::sleep(super::jittered(RETRY)).await;
@@ -144,7 +144,7 @@ pub(super) async fn keep(bus: &Bus, node: &str, handle: &Handle) -> Ended {
 async fn learn(bus: &Bus, node: &str, handle: &Handle) -> Result<(), String> {
     for OfNode { node: name, bytes, .. } in bus.nodes(MOST_NODES).await? {
         // One that is heard tells them itself.
-        let is_heard = handle.fleet().with(|known| known.hears(&name));
+        let is_heard = handle.fleet().with(|view| view.hears(&name));
         if name != node
             && !is_heard
             && let Some(HealthReport { revision, rules_sha256, overrides, .. }) = report(&name, &bytes)
@@ -175,9 +175,9 @@ fn of_overrides(node: &str, (revision, rules_sha256): (u64, String), overrides: 
 }
 
 /// Whether two reports of one node differ only by ages and other things that change all the time.
-fn says_the_same(one: &HealthReport, other: &HealthReport) -> bool {
+fn says_the_same(a: &HealthReport, b: &HealthReport) -> bool {
     let head = |report: &HealthReport| (report.revision, report.blind, report.regions.len(), report.overrides.clone());
-    let of_regions = one.regions.iter().zip(&other.regions).all(|((id, one), (other_id, other))| {
+    let of_regions = a.regions.iter().zip(&b.regions).all(|((id, a), (other_id, b))| {
         let statuses =
             |report: &RegionReport| (report.status, report.probed, report.families.clone(), report.forced.clone());
         let endpoints = |report: &RegionReport| {
@@ -185,11 +185,11 @@ fn says_the_same(one: &HealthReport, other: &HealthReport) -> bool {
             each.collect::<Vec<_>>()
         };
         let replicas = |report: &RegionReport| {
-            let each = report.replicas.iter().map(|(id, one)| (id.clone(), one.status, one.version.clone()));
+            let each = report.replicas.iter().map(|(id, copy)| (id.clone(), copy.status, copy.version.clone()));
             each.collect::<Vec<_>>()
         };
-        let are_same = statuses(one) == statuses(other) && endpoints(one) == endpoints(other);
-        id == other_id && are_same && replicas(one) == replicas(other)
+        let are_same = statuses(a) == statuses(b) && endpoints(a) == endpoints(b);
+        id == other_id && are_same && replicas(a) == replicas(b)
     });
-    head(one) == head(other) && of_regions && one.fleet == other.fleet
+    head(a) == head(b) && of_regions && a.fleet == b.fleet
 }

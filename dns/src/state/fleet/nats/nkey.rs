@@ -25,8 +25,8 @@ impl NKey {
     pub(crate) fn generate() -> Result<Self, String> {
         let mut random = [0; 32];
         getrandom::fill(&mut random).map_err(|error| format!("the system gives no random bytes: {error}"))?;
-        let made = KeyPair::new_from_raw(KeyPairType::User, random);
-        made.map(Self).map_err(|error| format!("the key can't be made: {error}"))
+        let key_pair = KeyPair::new_from_raw(KeyPairType::User, random);
+        key_pair.map(Self).map_err(|error| format!("the key can't be made: {error}"))
     }
 
     /// Reads the file of a user's seed.

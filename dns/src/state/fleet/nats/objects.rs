@@ -1,8 +1,9 @@
-//! Bundles in NATS' object store: the bucket `bw_bundles` has an object `NAME/VERSION` for each version, whose content
-//! is the pack. Takes a connection, reads and writes objects. Called by what fetches bundles and by what pushes them.
+//! Bundles (named sets of files for applications) in NATS' object store. The bucket `bw_bundles` has an object
+//! `NAME/VERSION` for each version; its content is the pack, all files in one piece. Takes a connection, reads and
+//! writes objects. Called by nodes, which fetch bundles, and by `bailiwick bundle push`.
 //!
-//! Objects are stored as NATS' own tools do it: chunks on one subject, then an entry that names it. So these tools
-//! list and read them, and half of an object is none. As everywhere here no consumer is made to read them.
+//! Objects are stored as NATS' own tools do it: chunks on one subject, then an entry that names the subject. So these
+//! tools can list and read the objects, and an object without its entry doesn't exist. No JetStream consumer is made.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -37,7 +38,7 @@ impl Objects {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(bus.clone());
     }
 
-    /// Reads the pack of a version, or what stands in its place: whoever asked checks it.
+    /// Reads the pack of a version, or what is stored in its place. The caller checks it.
     ///
     /// # Errors
     /// When it isn't there or can't be read.
@@ -73,7 +74,7 @@ struct Options {
 
 /// A version that is stored.
 #[derive(Debug, Clone)]
-pub(crate) struct Listed {
+pub(crate) struct StoredBundle {
     /// The bundle.
     pub(crate) name: BundleId,
     /// The version.
@@ -169,7 +170,7 @@ impl Bus {
     ///
     /// # Errors
     /// When they can't be read.
-    pub(crate) async fn bundles(&self) -> Result<Vec<Listed>, String> {
+    pub(crate) async fn bundles(&self) -> Result<Vec<StoredBundle>, String> {
         let (stream, mut listed, mut from) = (self.stream(BUNDLES).await?, Vec::new(), 1);
         let filter = format!("{ENTRIES}>");
         while listed.len() < MOST_LISTED {
@@ -178,9 +179,9 @@ impl Bus {
                     from = message.sequence + 1;
                     let entry = serde_json::from_slice::<Entry>(&message.payload).ok().filter(|entry| !entry.deleted);
                     let parts = entry.as_ref().and_then(|entry| entry.name.split_once('/'));
-                    let of = parts.and_then(|(name, version)| BundleId::parse(name).zip(Version::parse(version)));
+                    let bundle = parts.and_then(|(name, version)| BundleId::parse(name).zip(Version::parse(version)));
                     let came = noted(&message);
-                    listed.extend(of.zip(entry.as_ref()).map(|((name, version), entry)| Listed {
+                    listed.extend(bundle.zip(entry.as_ref()).map(|((name, version), entry)| StoredBundle {
                         name,
                         version,
                         bytes: entry.size,
@@ -208,8 +209,9 @@ impl Bus {
             allow_rollup: true,
             ..Config::default()
         };
-        let made = self.jetstream.get_or_create_stream(config).await;
-        made.map(drop)
+        let result = self.jetstream.get_or_create_stream(config).await;
+        result
+            .map(drop)
             .map_err(|error| self.why(&format!("the bucket {BUNDLES} can't be made ({error}); are enough servers up?")))
     }
 }

@@ -3,9 +3,9 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::bucket::Swapped;
+use super::bucket::SwapOutcome;
 use super::bus::Bus;
-use crate::state::fleet::turns::{PoolStore, Stored, Written};
+use crate::state::fleet::turns::{PoolStore, Stored, WriteOutcome};
 
 /// The bucket of state, as soon as there is a connection. Copies share it.
 #[derive(Debug, Clone, Default)]
@@ -28,11 +28,11 @@ impl PoolStore for Pools {
         self.bus()?.state(key).await
     }
 
-    async fn write(&self, key: &str, bytes: Vec<u8>, after: u64) -> Result<Written, String> {
+    async fn write(&self, key: &str, bytes: Vec<u8>, after: u64) -> Result<WriteOutcome, String> {
         match self.bus()?.swap_state(key, &bytes, after).await? {
-            Swapped::Done => Ok(Written::Done),
-            Swapped::Behind => Ok(Written::Conflict),
-            Swapped::Unknown(why) => Err(why),
+            SwapOutcome::Done => Ok(WriteOutcome::Done),
+            SwapOutcome::Behind => Ok(WriteOutcome::Conflict),
+            SwapOutcome::Unknown(why) => Err(why),
         }
     }
 }

@@ -55,17 +55,17 @@ impl PoolStore for Memory {
         Ok(stored)
     }
 
-    async fn write(&self, key: &str, bytes: Vec<u8>, after: u64) -> Result<Written, String> {
+    async fn write(&self, key: &str, bytes: Vec<u8>, after: u64) -> Result<WriteOutcome, String> {
         self.link().await;
         let written = {
             let mut keys = self.all.keys.lock().unwrap();
             let number = keys.get(key).map_or(0, |stored| stored.number);
             if number == after {
                 keys.insert(key.to_owned(), Stored { bytes, number: number + 1, noted: self.all.clock.now() });
-                Written::Done
+                WriteOutcome::Done
             } else {
                 self.all.conflicts.fetch_add(1, Ordering::Relaxed);
-                Written::Conflict
+                WriteOutcome::Conflict
             }
         };
         self.link().await;

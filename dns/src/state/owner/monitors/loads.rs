@@ -1,5 +1,5 @@
-//! The sources from which loads are read. Takes the rules' sources and the results of readings, returns the last
-//! reading of each endpoint. Held by the monitors.
+//! The sources from which the loads of endpoints are read: metrics of inference engines. Takes the rules' sources and
+//! the results of readings, returns the last reading of each endpoint. Held by the monitors, which probe endpoints.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,24 +25,24 @@ struct Entry {
     source: LoadSource,
     /// The last good reading.
     reading: Option<(Timestamp, EngineReading)>,
-    /// Whether the engine makes tokens.
+    /// Notices from the readings whether the engine makes tokens.
     watch: EngineWatch,
     /// Why the last reading failed.
     failure: Option<Arc<str>>,
     readings: Probes,
-    /// The source is read until this is dropped.
+    /// The task that reads the source. It ends when this is dropped.
     _running: Running,
 }
 
 /// An endpoint whose load is read: its region, its position there, and the source.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Read {
+pub(super) struct LoadedEndpoint {
     region: RegionIndex,
     endpoint: usize,
     source: SourceId,
 }
 
-impl Read {
+impl LoadedEndpoint {
     /// Whether this is the endpoint at a position of a region.
     pub(super) fn is_of(&self, table: &Table, region: &Region, endpoint: usize) -> bool {
         self.endpoint == endpoint && table.region(self.region).id == region.id
@@ -56,20 +56,20 @@ impl Read {
 
 impl Loads {
     /// Starts to read every source of `table` that isn't read yet.
-    pub(super) fn assign<P: Prober>(&mut self, table: &Table, probing: &Probing<P>) -> Vec<Read> {
+    pub(super) fn assign<P: Prober>(&mut self, table: &Table, probing: &Probing<P>) -> Vec<LoadedEndpoint> {
         let mut reads = Vec::new();
         for (region, of_region) in (0..).map(RegionIndex).zip(table.regions()) {
             for (endpoint, (_, of_endpoint)) in of_region.endpoints.iter().enumerate() {
                 if let Some(source) = &of_endpoint.load {
-                    reads.push(Read { region, endpoint, source: self.running(source, probing) });
+                    reads.push(LoadedEndpoint { region, endpoint, source: self.id_of(source, probing) });
                 }
             }
         }
         reads
     }
 
-    /// The id of the source with this content. Starts to read the source if it isn't read yet.
-    fn running<P: Prober>(&mut self, source: &LoadSource, probing: &Probing<P>) -> SourceId {
+    /// The id of this source. Starts to read the source if it isn't read yet.
+    fn id_of<P: Prober>(&mut self, source: &LoadSource, probing: &Probing<P>) -> SourceId {
         if let Some((id, _)) = self.entries.iter().find(|(_, entry)| entry.source == *source) {
             return *id;
         }
@@ -88,14 +88,20 @@ impl Loads {
     }
 
     /// Stops every source that none of these endpoints uses.
-    pub(super) fn keep_only<'a>(&mut self, reads: impl Iterator<Item = &'a Read>) {
-        let kept: BTreeSet<SourceId> = reads.map(|read| read.source).collect();
-        self.entries.retain(|id, _| kept.contains(id));
+    pub(super) fn keep_only<'a>(&mut self, reads: impl Iterator<Item = &'a LoadedEndpoint>) {
+        let ids: BTreeSet<SourceId> = reads.map(|read| read.source).collect();
+        self.entries.retain(|id, _| ids.contains(id));
     }
 
-    /// Takes the result of a reading, unless its source has been stopped meanwhile. `places` has the names for the log.
-    /// Returns whether this is the first reading of the source, or whether the source began or ceased to fail.
-    pub(super) fn record(&mut self, result: LoadResult, now: Timestamp, places: (&Table, &[Read])) -> bool {
+    /// Takes the result of a reading, unless its source has been stopped meanwhile. The table and the list of endpoints
+    /// give the names for the log. Returns whether this is the first reading of the source, or whether the source began
+    /// or ceased to fail.
+    pub(super) fn record(
+        &mut self,
+        result: LoadResult,
+        now: Timestamp,
+        (table, endpoints): (&Table, &[LoadedEndpoint]),
+    ) -> bool {
         let Some(entry) = self.entries.get_mut(&result.source) else { return false };
         let was_failing = entry.failure.is_some();
         let is_first = entry.readings == Probes::default();
@@ -112,10 +118,10 @@ impl Loads {
             }
         }
         let is_news = is_first || was_failing != entry.failure.is_some();
-        let read = places.1.iter().find(|read| read.source == result.source).filter(|_| is_news);
-        if let Some(read) = read {
-            let region = places.0.region(read.region);
-            let endpoint = region.endpoints.get(read.endpoint).map(|(id, _)| id.as_str());
+        let loaded = endpoints.iter().find(|loaded| loaded.source == result.source).filter(|_| is_news);
+        if let Some(loaded) = loaded {
+            let region = table.region(loaded.region);
+            let endpoint = region.endpoints.get(loaded.endpoint).map(|(id, _)| id.as_str());
             match &entry.failure {
                 Some(failure) => tracing::warn!(
                     json.event = "load_unread", json.region = %region.id, json.endpoint = endpoint,
@@ -131,8 +137,8 @@ impl Loads {
         is_news
     }
 
-    /// How these engines moved since `begun`. An engine that made tokens counts first, then an engine that made none
-    /// although it has work, then an engine without work. `None` without engines.
+    /// Whether these engines made tokens since `begun`. If they differ, an engine that made tokens counts first, then
+    /// an engine that made none although it has work, then an engine without work. `None` without engines.
     pub(super) fn motion(&self, sources: &[SourceId], begun: Timestamp, now: Timestamp) -> Option<Motion> {
         let entries = sources.iter().filter_map(|source| self.entries.get(source));
         let motions = entries.map(|entry| entry.watch.since(begun, now, entry.source.patience()));
@@ -149,10 +155,10 @@ impl Loads {
     pub(super) fn views(
         &self,
         table: &Table,
-        reads: &[Read],
+        reads: &[LoadedEndpoint],
         is_full: impl Fn(RegionIndex, usize) -> bool,
     ) -> Vec<LoadView> {
-        let view = |read: &Read| {
+        let view = |read: &LoadedEndpoint| {
             let entry = self.entries.get(&read.source)?;
             let (_, endpoint) = table.region(read.region).endpoints.get(read.endpoint)?;
             Some(LoadView {

@@ -9,7 +9,7 @@ use bailiwick_rules::table::{Region, Table};
 use bailiwick_rules::time::Timestamp;
 
 use super::Assignment;
-use super::loads::Read;
+use super::loads::LoadedEndpoint;
 use crate::state::probe::{MonitorId, Outcome, Places, SourceId};
 use crate::state::snapshot::{ModelView, VerdictCounts};
 
@@ -126,8 +126,8 @@ pub(super) fn watched(
         for (position, of_endpoint) in endpoints.iter().enumerate() {
             if is_own || of_endpoint.contains(&monitor) {
                 places.extend(name(region, position));
-                let is_of_endpoint = |read: &&Read| read.is_of(table, region, position);
-                sources.extend(assignment.loads.iter().find(is_of_endpoint).map(Read::source));
+                let is_of_endpoint = |read: &&LoadedEndpoint| read.is_of(table, region, position);
+                sources.extend(assignment.loads.iter().find(is_of_endpoint).map(LoadedEndpoint::source));
             }
         }
     }

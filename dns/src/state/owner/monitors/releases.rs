@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bailiwick_rules::health::ReleaseHealth;
-use bailiwick_rules::release::{Known, Reading, ReleaseSource, Watched, health, sources};
+use bailiwick_rules::release::{EndpointReading, EndpointToRead, Reading, ReleaseSource, health, sources};
 use bailiwick_rules::report::ReleaseReport;
 use bailiwick_rules::table::{RegionIndex, ReleaseIndex, Table};
 use bailiwick_rules::time::Timestamp;
@@ -37,7 +37,7 @@ struct Entry {
 
 /// An endpoint that is asked for one release.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct WatchedEndpoint {
     region: RegionIndex,
     endpoint: usize,
     release: ReleaseIndex,
@@ -52,13 +52,13 @@ impl Releases {
         table: &Table,
         probing: &Probing<P>,
         monitor: impl Fn(RegionIndex, usize) -> Option<(MonitorId, Tokens)>,
-    ) -> Vec<Asked> {
-        let asked = |watched: Watched| {
-            let Watched { region, endpoint, release, source } = watched;
+    ) -> Vec<WatchedEndpoint> {
+        let watched_endpoint = |to_read: EndpointToRead| {
+            let EndpointToRead { region, endpoint, release, source } = to_read;
             let id = self.running(source, monitor(region, endpoint)?, probing);
-            Some(Asked { region, endpoint, release, id })
+            Some(WatchedEndpoint { region, endpoint, release, id })
         };
-        sources(table).into_iter().filter_map(asked).collect()
+        sources(table).into_iter().filter_map(watched_endpoint).collect()
     }
 
     /// The id of the source with this content. Starts to ask it if it isn't asked yet.
@@ -87,14 +87,19 @@ impl Releases {
     }
 
     /// Stops asking every source that isn't among these.
-    pub(super) fn keep_only<'a>(&mut self, asked: impl Iterator<Item = &'a Asked>) {
-        let kept: BTreeSet<ReleaseId> = asked.map(|asked| asked.id).collect();
-        self.entries.retain(|id, _| kept.contains(id));
+    pub(super) fn keep_only<'a>(&mut self, endpoints: impl Iterator<Item = &'a WatchedEndpoint>) {
+        let ids: BTreeSet<ReleaseId> = endpoints.map(|endpoint| endpoint.id).collect();
+        self.entries.retain(|id, _| ids.contains(id));
     }
 
     /// Takes the result of a round, unless its source isn't asked any more. `places` has the names for the log. Returns
     /// whether a reading came, or the source began or ceased to fail.
-    pub(super) fn record(&mut self, result: ReleaseResult, now: Timestamp, places: (&Table, &[Asked])) -> bool {
+    pub(super) fn record(
+        &mut self,
+        result: ReleaseResult,
+        now: Timestamp,
+        places: (&Table, &[WatchedEndpoint]),
+    ) -> bool {
         let Some(entry) = self.entries.get_mut(&result.release) else { return false };
         let was_failing = entry.failure.is_some();
         match (&result.reading, &result.failure) {
@@ -107,48 +112,53 @@ impl Releases {
             entry.reading = Some((now, reading));
         }
         entry.failure = result.failure.map(Into::into);
-        let place = places.1.iter().find(|asked| asked.id == result.release);
-        if let Some(name) = place.and_then(|asked| name(places.0, *asked)) {
+        let place = places.1.iter().find(|endpoint| endpoint.id == result.release);
+        if let Some(name) = place.and_then(|endpoint| name(places.0, *endpoint)) {
             log(&name, entry, before.as_ref().filter(|_| has_reading), was_failing);
         }
         has_reading || was_failing != entry.failure.is_some()
     }
 
     /// What is known of the releases of each region, by region index. Readings that are too old are left out.
-    pub(super) fn health(&self, table: &Table, asked: &[Asked], now: Timestamp) -> Vec<Vec<ReleaseHealth>> {
-        let known = |asked: &Asked| {
-            let entry = self.entries.get(&asked.id)?;
+    pub(super) fn health(
+        &self,
+        table: &Table,
+        endpoints: &[WatchedEndpoint],
+        now: Timestamp,
+    ) -> Vec<Vec<ReleaseHealth>> {
+        let known = |watched: &WatchedEndpoint| {
+            let entry = self.entries.get(&watched.id)?;
             let (at, reading) = entry.reading.as_ref()?;
             let is_fresh = ReleaseReport::is_fresh(now.since(*at).0, entry.source.interval.0);
-            let (region, endpoint, release) = (asked.region, asked.endpoint, asked.release);
-            is_fresh.then(|| Known { region, endpoint, release, reading: reading.clone() })
+            let (region, endpoint, release) = (watched.region, watched.endpoint, watched.release);
+            is_fresh.then(|| EndpointReading { region, endpoint, release, reading: reading.clone() })
         };
-        health(table, &asked.iter().filter_map(known).collect::<Vec<_>>())
+        health(table, &endpoints.iter().filter_map(known).collect::<Vec<_>>())
     }
 
     /// Every endpoint that is asked, as reports and metrics show it.
-    pub(super) fn views(&self, asked: &[Asked]) -> Vec<ReleaseView> {
-        let view = |asked: &Asked| {
-            let entry = self.entries.get(&asked.id)?;
+    pub(super) fn views(&self, endpoints: &[WatchedEndpoint]) -> Vec<ReleaseView> {
+        let view = |watched: &WatchedEndpoint| {
+            let entry = self.entries.get(&watched.id)?;
             Some(ReleaseView {
-                region: asked.region,
-                endpoint: asked.endpoint,
-                release: asked.release,
+                region: watched.region,
+                endpoint: watched.endpoint,
+                release: watched.release,
                 reading: entry.reading.clone(),
                 failure: entry.failure.clone(),
                 interval: entry.source.interval,
                 readings: entry.readings,
             })
         };
-        asked.iter().filter_map(view).collect()
+        endpoints.iter().filter_map(view).collect()
     }
 }
 
 /// The region, the endpoint and the model of a source.
-fn name(table: &Table, asked: Asked) -> Option<(String, String, String)> {
-    let region = table.region(asked.region);
-    let (endpoint, _) = region.endpoints.get(asked.endpoint)?;
-    let release = table.releases().get(asked.release.get())?;
+fn name(table: &Table, watched: WatchedEndpoint) -> Option<(String, String, String)> {
+    let region = table.region(watched.region);
+    let (endpoint, _) = region.endpoints.get(watched.endpoint)?;
+    let release = table.releases().get(watched.release.get())?;
     Some((region.id.to_string(), endpoint.to_string(), release.model.clone()))
 }
 

@@ -91,8 +91,8 @@ impl Replicas {
 
     /// Stops reading every copy that isn't among these.
     pub(super) fn keep_only<'a>(&mut self, copies: impl Iterator<Item = &'a Copy>) {
-        let kept: BTreeSet<CopyId> = copies.filter_map(|copy| copy.id).collect();
-        self.entries.retain(|id, _| kept.contains(id));
+        let ids: BTreeSet<CopyId> = copies.filter_map(|copy| copy.id).collect();
+        self.entries.retain(|id, _| ids.contains(id));
     }
 
     /// The longest timeout among copies without a first result; `None` when all have one.

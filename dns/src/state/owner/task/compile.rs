@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep};
 
 use super::faults::without_rejected;
 use super::overrides::written_to;
-use super::{Arranged, Built, FIRST_RELEASE_CHECK, GRACE, Job, LONGEST_SLEEP, Owner, Waiting, Work};
+use super::{Arranged, BuiltWorld, FIRST_RELEASE_CHECK, GRACE, Job, LONGEST_SLEEP, Owner, Waiting, Work};
 use super::{conflicting, faults_of, older, warnings_of};
-use crate::state::owner::{Offer, Source};
+use crate::state::owner::{FileKind, Offer};
 use crate::state::probe::Prober;
 use crate::state::snapshot::{Rules, World};
 use crate::state::store::Kind;
@@ -26,13 +26,13 @@ impl<P: Prober> Owner<P> {
             if let Offer::Zones(zones) = &offer
                 && *zones == *self.accepted().zone_sources()
             {
-                self.fits(Source::Zones);
+                self.fits(FileKind::Zones);
                 continue;
             }
             if let Offer::Keys(keys) = &offer
                 && **keys == **self.accepted().keys()
             {
-                self.fits(Source::Keys);
+                self.fits(FileKind::Keys);
                 continue;
             }
             if let Offer::Rules(rules) = &offer
@@ -65,38 +65,38 @@ impl<P: Prober> Owner<P> {
         let (old, new) = (self.accepted().rules().table.revision(), rules.table.revision());
         match old.succession(&new) {
             Succession::Newer => return true,
-            Succession::Same => self.fits(Source::Rules),
+            Succession::Same => self.fits(FileKind::Rules),
             Succession::Older => {
                 let why = older(&old, &new);
                 tracing::warn!(json.event = "rules_ignored", json.revision = new.number, json.reason = why, "{why}");
                 self.status.rules.ignored += 1;
                 self.answer(rules, [why.clone()].into());
-                self.rejected.insert(Source::Rules, BTreeMap::from([(String::new(), vec![why])]));
-                self.sum_up(Source::Rules);
+                self.rejected.insert(FileKind::Rules, BTreeMap::from([(String::new(), vec![why])]));
+                self.sum_up(FileKind::Rules);
             }
             Succession::Conflict => {
                 let why = conflicting(&old, &new);
                 self.answer(rules, [why.clone()].into());
-                self.refuse(Source::Rules, BTreeMap::from([(String::new(), vec![why])]));
+                self.refuse(FileKind::Rules, BTreeMap::from([(String::new(), vec![why])]));
             }
         }
         false
     }
 
-    /// Takes the result of a build.
-    pub(super) fn built(&mut self, work: Work, built: Result<Built, Vec<String>>) {
+    /// Takes the result of a build, and begins the next build.
+    pub(super) fn take_built(&mut self, work: Work, built: Result<BuiltWorld, Vec<String>>) {
         match work {
-            Work::Version(offer) => self.compiled(offer, built),
-            Work::Renewal => self.renewed(built),
+            Work::Version(offer) => self.take_compiled(offer, built),
+            Work::Renewal => self.take_renewed(built),
         }
         self.compile_next();
     }
 
     /// Accepts a compiled version, or sets it aside. Some zones may be accepted while others are set aside.
-    fn compiled(&mut self, offer: Offer, compiled: Result<Built, Vec<String>>) {
+    fn take_compiled(&mut self, offer: Offer, compiled: Result<BuiltWorld, Vec<String>>) {
         let source = offer.source();
         match compiled {
-            Ok(Built { world, rejected }) => {
+            Ok(BuiltWorld { world, rejected }) => {
                 let status = self.status.of_mut(source);
                 status.accepted += 1;
                 status.accepted_at = Some(self.clock.now());
@@ -165,7 +165,7 @@ impl<P: Prober> Owner<P> {
     }
 }
 
-/// Holds a replaced world until nobody else holds it, then drops it. Dropping a large world takes long, so no thread
+/// Keeps a replaced world until no other task uses it, then drops it. Dropping a large world takes long, so no thread
 /// that answers queries should be the last to hold it.
 async fn release(world: Arc<World>) {
     let mut pause = FIRST_RELEASE_CHECK;
@@ -178,7 +178,7 @@ async fn release(world: Arc<World>) {
 }
 
 /// Waits until the current build ends, and returns its result. Never returns if nothing is being built.
-pub(super) async fn finished(job: &mut Option<Job>) -> (Work, Result<Built, Vec<String>>) {
+pub(super) async fn finished(job: &mut Option<Job>) -> (Work, Result<BuiltWorld, Vec<String>>) {
     let Some(running) = job else { return std::future::pending().await };
     let compiled = (&mut running.compiled).await;
     let errors = match compiled {

@@ -1,22 +1,22 @@
-//! Takes the errors in files, and the errors of versions that don't fit the other sources. Writes both to the log and
-//! the status. If some of the offered zones don't fit, the others are put in service without them. Called by the
-//! owner's loop.
+//! Takes the errors in files, and the errors of versions that don't fit the other sources. A source is a kind of file:
+//! rules, zones, keys, or the GeoIP database. Writes both kinds of errors to the log and the status. If some of the
+//! offered zones don't fit, the others are put in service without them. Called by the owner's loop.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bailiwick_rules::time::Timestamp;
 
-use super::{Built, Owner};
-use crate::state::owner::{Failure, Faults, Offer, RefusedRules, Source};
+use super::{BuiltWorld, Owner};
+use crate::state::owner::{Failure, Faults, FileKind, Offer, RefusedRules};
 use crate::state::probe::Prober;
 use crate::state::snapshot::{RejectedZone, Rules, World, ZoneSource};
 use crate::state::store::Kind;
 
 impl<P: Prober> Owner<P> {
     /// Notes everything that is wrong with a source's files. Logs the errors that are new.
-    pub(super) fn note_faults(&mut self, source: Source, faults: Faults) {
-        if matches!(source, Source::Rules | Source::Geoip) && !faults.is_empty() {
+    pub(super) fn note_faults(&mut self, source: FileKind, faults: Faults) {
+        if matches!(source, FileKind::Rules | FileKind::Geoip) && !faults.is_empty() {
             // An older version that was set aside is no longer what the operator wants.
             self.set_aside.retain(|other| other.source() != source);
         }
@@ -27,19 +27,19 @@ impl<P: Prober> Owner<P> {
     }
 
     /// Notes that the version in service is the source's newest.
-    pub(super) fn fits(&mut self, source: Source) {
+    pub(super) fn fits(&mut self, source: FileKind) {
         self.rejected.remove(&source);
         self.sum_up(source);
     }
 
     /// Notes that a version isn't accepted.
-    pub(super) fn refuse(&mut self, source: Source, faults: Faults) {
+    pub(super) fn refuse(&mut self, source: FileKind, faults: Faults) {
         self.log_refused(source, &faults);
         self.rejected.insert(source, faults);
         self.sum_up(source);
     }
 
-    /// Notes why this very document isn't accepted. Whoever offered the document reads that in the status.
+    /// Notes why this very document isn't accepted. The API call that offered the document reads that in the status.
     pub(super) fn answer(&mut self, rules: &Arc<Rules>, errors: Vec<String>) {
         self.status.refused_rules = Some(RefusedRules { document: Arc::downgrade(rules), errors });
     }
@@ -57,7 +57,7 @@ impl<P: Prober> Owner<P> {
     }
 
     /// Logs the errors and counts the refused parts.
-    fn log_refused(&mut self, source: Source, faults: &Faults) {
+    fn log_refused(&mut self, source: FileKind, faults: &Faults) {
         for error in faults.values().flatten() {
             tracing::error!(
                 json.event = "source_refused", json.source = %source, json.reason = error,
@@ -68,10 +68,10 @@ impl<P: Prober> Owner<P> {
     }
 
     /// Updates a source's status from the errors in its files and the errors of its last compiled version.
-    pub(super) fn sum_up(&mut self, source: Source) {
+    pub(super) fn sum_up(&mut self, source: FileKind) {
         let all = [self.faults.get(&source), self.rejected.get(&source)];
         let errors: Vec<String> = all.iter().flatten().flat_map(|faults| faults.values().flatten().cloned()).collect();
-        if source == Source::Zones {
+        if source == FileKind::Zones {
             let parts = all.iter().flatten().flat_map(|faults| faults.iter());
             let mut failing: BTreeMap<String, Vec<String>> = BTreeMap::new();
             for (zone, errors) in parts.filter(|(zone, _)| !zone.is_empty()) {
@@ -119,20 +119,20 @@ pub(crate) fn faults_of(rejected: &[RejectedZone]) -> Faults {
 
 /// Builds the world with those offered zones that fit the rules and keys. The other zones keep the version in service.
 /// `None` if something else is wrong, or if no new zone fits.
-pub(super) fn without_rejected(base: &World, version: &Offer, now: Timestamp) -> Option<Built> {
+pub(super) fn without_rejected(base: &World, version: &Offer, now: Timestamp) -> Option<BuiltWorld> {
     let Offer::Zones(zones) = version else { return None };
     let rejected = World::rejected(base.rules(), zones, base.keys());
     let is_rejected = |zone: &ZoneSource| rejected.iter().any(|(origin, _)| *origin == zone.origin);
-    let stays = |zone: &ZoneSource| {
+    let version_in_service = |zone: &ZoneSource| {
         let in_service = base.zone_sources().iter().find(|other| other.origin == zone.origin);
         in_service.cloned().unwrap_or_else(|| ZoneSource::missing(zone.origin.clone()))
     };
     let fitting: Arc<[ZoneSource]> =
-        zones.iter().map(|zone| if is_rejected(zone) { stays(zone) } else { zone.clone() }).collect();
+        zones.iter().map(|zone| if is_rejected(zone) { version_in_service(zone) } else { zone.clone() }).collect();
     if rejected.is_empty() || *fitting == **base.zone_sources() {
         return None;
     }
     let (rules, keys, places) = (Arc::clone(base.rules()), Arc::clone(base.keys()), Arc::clone(base.places()));
     let world = World::build(rules, fitting, keys, places, now, Some(base)).ok()?;
-    Some(Built { world, rejected })
+    Some(BuiltWorld { world, rejected })
 }

@@ -1,6 +1,6 @@
 //! Overrides: statuses of regions and endpoints that operators force until a time. Takes requests of the API and
 //! reports of other nodes from the owner's loop, has the overrides written to the state directory, and replies with the
-//! outcome.
+//! outcome. A guard limits how many regions of a service may be taken out of service at the same time.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use super::{Arranged, Built, Job, Owner, Work};
+use super::{Arranged, BuiltWorld, Job, Owner, Work};
 use crate::state::owner::Failure;
 use crate::state::probe::Prober;
 
@@ -38,11 +38,11 @@ impl<P: Prober> Owner<P> {
     }
 
     /// Takes the result of a renewal.
-    pub(super) fn renewed(&mut self, built: Result<Built, Vec<String>>) {
+    pub(super) fn take_renewed(&mut self, built: Result<BuiltWorld, Vec<String>>) {
         let now = self.clock.now();
         self.renew_again = now.after(if built.is_ok() { PAUSE_AFTER_SUCCESS } else { PAUSE_AFTER_FAILURE });
         match built {
-            Ok(Built { world, .. }) => {
+            Ok(BuiltWorld { world, .. }) => {
                 self.status.renewals += 1;
                 self.status.not_renewed = None;
                 tracing::info!("signatures renewed");

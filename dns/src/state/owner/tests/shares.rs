@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::*;
 use crate::protocol::rdata::rtype;
-use crate::response::answer::{Asking, Ecs, Steered, SteeredAnswers};
+use crate::response::answer::{Asking, Ecs, SteeredAnswer, SteeredAnswers};
 use crate::zone::ServiceIndex;
 
 /// Two regions of one fence, with loads that are read. `more` are further regions, `service` fields of the service.
@@ -113,8 +113,8 @@ fn answered(snapshot: &Snapshot, client: &str) -> (u8, u32, u8) {
     let ecs = Some(Ecs { address: subnet.network(), source: subnet.prefix_len() });
     let asking = Asking { transport: [9, 9, 9, 9].into(), ecs };
     match snapshot.resolve(ServiceIndex(0), rtype::A, &asking) {
-        Steered::Records { ttl, rdatas, scope, .. } => (rdatas.iter().next().unwrap()[3], ttl, scope),
-        nothing @ Steered::Nothing { .. } => panic!("{nothing:?}"),
+        SteeredAnswer::Records { ttl, rdatas, scope, .. } => (rdatas.iter().next().unwrap()[3], ttl, scope),
+        nothing @ SteeredAnswer::Nothing { .. } => panic!("{nothing:?}"),
     }
 }
 

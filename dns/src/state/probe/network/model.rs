@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bailiwick_rules::probe::{Answer, Finding, MAX_REFUSAL, Refused, Seen, TokenLimit, body, refused};
+use bailiwick_rules::probe::{Answer, Finding, MAX_REFUSAL, RefusalMeaning, TokenLimit, TokenProof, body, refused};
 use bailiwick_rules::rules::{ModelProbe, credential};
 use futures_util::future::try_join_all;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
@@ -14,7 +14,7 @@ use reqwest::{Client, Response, Url};
 
 use super::{NetworkProber, client_for, describe_by_address, host_of, prefixed};
 use crate::state::probe::failure::{TlsSettings, describe};
-use crate::state::probe::{Passed, ProbeFailure, Targets};
+use crate::state::probe::{ProbeFailure, ProbeSuccess, Targets};
 use crate::system::random;
 
 /// How long connecting may take. This limit is short because a slow connection means that the endpoint is down, while a
@@ -61,7 +61,7 @@ struct Destination<'a> {
 
 impl NetworkProber {
     /// Asks for a token at each group of addresses.
-    pub(super) async fn ask_model(&self, probe: &ModelProbe, targets: Targets) -> Result<Passed, ProbeFailure> {
+    pub(super) async fn ask_model(&self, probe: &ModelProbe, targets: Targets) -> Result<ProbeSuccess, ProbeFailure> {
         let (http, url) = (&probe.http, probe.http.url.as_url());
         let secret = match &http.secret {
             Some(name) => Some(self.secret(name.as_str()).await.map_err(misconfigured)?),
@@ -88,20 +88,20 @@ impl NetworkProber {
         probe: &ModelProbe,
         destination: &Destination<'_>,
         secret: Option<&str>,
-    ) -> Result<Passed, ProbeFailure> {
+    ) -> Result<ProbeSuccess, ProbeFailure> {
         let mut limit = self.raised.of(probe);
         // A limit can be raised twice, so there are three requests at most.
         for _ in 0..3 {
             let response = self.send(probe, destination, secret, limit).await?;
             let status = response.status().as_u16();
-            let passed = Passed { raised: Some(limit).filter(|limit| limit.is_raised()) };
+            let passed = ProbeSuccess { raised: Some(limit).filter(|limit| limit.is_raised()) };
             if response.status().is_success() {
                 return self.read(destination, probe, response).await.map(|()| passed);
             }
             let body = if matches!(status, 400 | 422) { beginning(response).await } else { Vec::new() };
             match refused(status, &body, limit) {
-                Refused::Generated => return Ok(passed),
-                Refused::Raise(raised) => {
+                RefusalMeaning::Generated => return Ok(passed),
+                RefusalMeaning::Raise(raised) => {
                     limit = raised;
                     self.raised.set(probe, limit);
                     tracing::info!(
@@ -109,7 +109,7 @@ impl NetworkProber {
                         "the model refuses a single token; it is asked with {limit} from now on"
                     );
                 }
-                Refused::Found(finding) => {
+                RefusalMeaning::Found(finding) => {
                     if finding == Finding::Misconfigured && limit.is_raised() {
                         self.raised.set(probe, TokenLimit::default());
                     }
@@ -160,8 +160,8 @@ impl NetworkProber {
         .map_err(|error| destination.failed(error.finding(), error.to_string()))?;
         while let Some(piece) = response.chunk().await.map_err(|error| destination.broken(error, probe))? {
             match answer.push(&piece) {
-                Ok(Seen::Token) => return Ok(()),
-                Ok(Seen::Nothing) => {}
+                Ok(TokenProof::Token) => return Ok(()),
+                Ok(TokenProof::Nothing) => {}
                 Err(error) => return Err(destination.failed(error.finding(), error.to_string())),
             }
         }

@@ -2,7 +2,9 @@
 //! says. Called by the prober.
 
 use bailiwick_rules::probe::MAX_REFUSAL;
-use bailiwick_rules::release::{Form, LONGEST_ANSWER, Listed, Refusal, ReleaseSource, Told, body, completion, models};
+use bailiwick_rules::release::{
+    CompletionReport, Form, LONGEST_ANSWER, ModelListing, Refusal, ReleaseSource, body, completion, models,
+};
 use bailiwick_rules::rules::{HttpProbe, credential};
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
@@ -15,7 +17,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 impl NetworkProber {
     /// Reads the list of models.
-    pub(super) async fn list(&self, source: &ReleaseSource) -> Result<Listed, String> {
+    pub(super) async fn list(&self, source: &ReleaseSource) -> Result<ModelListing, String> {
         let Some(url) = source.models.clone() else { return Err("there is none".to_owned()) };
         let http = HttpProbe { url, ..source.http.clone() };
         let response = self.release_request(source, &http, None).await?;
@@ -34,15 +36,15 @@ impl NetworkProber {
         source: &ReleaseSource,
         prompt: usize,
         mut form: Form,
-    ) -> Result<(Told, Form), String> {
+    ) -> Result<(CompletionReport, Form), String> {
         for _ in 0..Form::TRIES {
-            let asked = body(&source.model, prompt, form);
-            let response = self.release_request(source, &source.http, Some(asked)).await?;
+            let request_body = body(&source.model, prompt, form);
+            let response = self.release_request(source, &source.http, Some(request_body)).await?;
             let status = response.status();
             if status.is_success() {
                 let answer = whole(&source.http, response, LONGEST_ANSWER).await?;
-                let told = completion(&answer).ok_or_else(|| "the answer isn't a completion".to_owned())?;
-                return Ok((told, form));
+                let report = completion(&answer).ok_or_else(|| "the answer isn't a completion".to_owned())?;
+                return Ok((report, form));
             }
             let refusal = whole(&source.http, response, MAX_REFUSAL).await.unwrap_or_default();
             match form.after(status.as_u16(), &refusal) {

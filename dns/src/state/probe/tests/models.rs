@@ -17,7 +17,7 @@ fn model(server: &Server, more: &str) -> Monitor {
 }
 
 /// The outcome of a probe with this timeout.
-async fn probed(server: &Server, limit: &str) -> Result<Passed, ProbeFailure> {
+async fn probed(server: &Server, limit: &str) -> Result<ProbeSuccess, ProbeFailure> {
     let (results, mut recorded) = mpsc::channel(8);
     let probing = Probing::new(prober(), results, mpsc::channel(1).0, mpsc::channel(1).0, mpsc::channel(1).0, alone());
     let monitor = model(server, &format!(r#", "first_token": "{limit}", "interval": "50s""#));
@@ -37,17 +37,17 @@ const CHUNKED: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntra
 #[tokio::test]
 async fn a_probe_passes_as_soon_as_a_token_arrives() {
     let server = Server::start(answer("200 OK", EVENTS, TOKEN), false).await;
-    assert_eq!(probed(&server, "5s").await, Ok(Passed::default()));
+    assert_eq!(probed(&server, "5s").await, Ok(ProbeSuccess::default()));
     let request = server.requests.lock().unwrap()[0].clone();
     assert!(request.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{request}");
     assert!(request.contains("accept-encoding: identity\r\n") && request.contains("\"max_tokens\":1"), "{request}");
     // The probe doesn't wait for the end of a stream.
     let endless = format!("{CHUNKED}{:x}\r\n{TOKEN}\r\n", TOKEN.len());
     let server = Server::start(endless, true).await;
-    assert_eq!(probed(&server, "40s").await, Ok(Passed::default()));
+    assert_eq!(probed(&server, "40s").await, Ok(ProbeSuccess::default()));
     let whole = r#"{"choices":[{"message":{"content":"a"}}]}"#;
     let server = Server::start(answer("200 OK", JSON, whole), false).await;
-    assert_eq!(probed(&server, "5s").await, Ok(Passed::default()), "an answer that isn't streamed counts too");
+    assert_eq!(probed(&server, "5s").await, Ok(ProbeSuccess::default()), "an answer that isn't streamed counts too");
 }
 
 #[tokio::test]
@@ -133,16 +133,16 @@ async fn nodes_probe_at_different_times_of_the_interval() {
     for node in ["ns1", "ns2", "ns3", "ns4"] {
         let (instants, mut probed) = mpsc::unbounded_channel();
         let (results, mut recorded) = mpsc::channel(64);
-        let around = Surroundings { node: node.into(), ..alone() };
+        let node_context = NodeContext { node: node.into(), ..alone() };
         let begun = Instant::now();
-        let start = around.clock.now();
+        let start = node_context.clock.now();
         let probing = Probing::new(
             Instants(instants),
             results,
             mpsc::channel(1).0,
             mpsc::channel(1).0,
             mpsc::channel(1).0,
-            around,
+            node_context,
         );
         let json = r#"{ "version": 1, "revision": 1, "regions": { "r": { "countries": ["DE"], "monitor": {
             "type": "openai", "model": "m", "url": "https://a.example/v1", "interval": "30s" } } } }"#;

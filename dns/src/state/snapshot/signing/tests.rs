@@ -168,7 +168,7 @@ fn health_and_clients_choose_among_signatures_and_none_is_made() {
         before = Some(snapshot);
     }
     // Only two answers can't be signed beforehand: that of a wildcard and that of a missing name. Each was signed once.
-    assert_eq!(world.online_signer().made(), 2);
+    assert_eq!(world.online_signer().signed_count(), 2);
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! Decides what follows a failed attempt: another endpoint, or an error for the client. Called by the transitions of
-//! [`super::step`].
+//! Decides what follows a failed attempt (a request to one endpoint that gave no answer for the client): another
+//! endpoint is tried, or the client gets an error. Takes the status and the words of the endpoint's error: words are
+//! the texts, codes and hints that its body has. Called by the transitions of [`super::step`].
 
 use super::super::refusal::{self, Fault};
 use super::super::words::{ErrorMeaning, Words};
@@ -8,7 +9,7 @@ use crate::decide::attempt::{Action, Outcome};
 use crate::decide::envelope::Failure;
 
 impl Step<'_> {
-    /// Judges an error whose body was read as far as needed.
+    /// Handles an answer with an error status, once its body was read as far as needed.
     pub(super) fn refused(&mut self, abort: bool) {
         let State::Refusal { status, retry_after_ms, held } = core::mem::replace(&mut self.run.state, State::Done)
         else {
@@ -30,12 +31,13 @@ impl Step<'_> {
     /// Refuses the request with the endpoint's words. If the endpoint can't decrypt the request's encrypted reasoning,
     /// tries the other endpoints first.
     pub(super) fn refuse(&mut self, status: u16, words: Words, abort: bool) {
-        self.disarm();
+        self.cancel_timer();
         if abort {
             self.out.push(Action::Abort { attempt: self.run.current() });
         }
         self.outcome(Outcome::Refused(status));
-        // Another endpoint may have encrypted the reasoning in an earlier turn, while this endpoint was at rest.
+        // Another endpoint may have encrypted the reasoning in an earlier turn, while this endpoint was at rest
+        // (avoided for a while after failures).
         if words.known == Some(ErrorMeaning::EncryptedContent) && !self.run.task.stateful {
             self.run.decrypt_failure = Some(Box::new(words.refused(status)));
             return self.next();

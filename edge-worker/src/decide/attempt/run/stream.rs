@@ -1,5 +1,6 @@
-//! Event streams in the attempt machine. Takes the events of an answer; commits, extends or ends the stream, or fails
-//! the attempt. Called by `run`, its parent module.
+//! Answers that are event streams. Takes the events of an answer; commits, extends or ends the answer to the client, or
+//! fails the attempt (the request to one endpoint), so that another endpoint is tried. To commit is to send the first
+//! bytes of the answer to the client; after that no other endpoint can be tried. Called by `run`, its parent module.
 
 use super::fail::unexplained;
 use super::{MAX_HELD, State, Step};
@@ -12,7 +13,9 @@ const DONE: &[u8] = b"data: [DONE]\n\n";
 
 impl Step<'_> {
     /// Takes complete events of a stream. The events commit the stream, extend it, end it, or make the attempt fail.
-    pub(super) fn events(&mut self, framed: Framed, was_committed: bool) {
+    /// Until the commit, events are held: nothing is sent before the first event with content, so that an endpoint that
+    /// fails at once can still be replaced.
+    pub(super) fn on_events(&mut self, framed: Framed, was_committed: bool) {
         let Framed { mut bytes, events } = framed;
         let (mut committed, mut may_end, mut end, mut start) = (was_committed, false, None, 0);
         let mut dropped = 0;
@@ -62,7 +65,7 @@ impl Step<'_> {
             self.run.state = State::Stream { framer, may_end };
             self.commit(status, held, false);
             if end.is_none() {
-                self.arm(self.run.limits().idle.0);
+                self.set_timer(self.run.limits().idle.0);
             }
         } else {
             if let State::Stream { may_end: already, .. } = &mut self.run.state {
@@ -92,7 +95,7 @@ impl Step<'_> {
 
     /// Judges a stream whose connection ended cleanly. A clean end doesn't prove that the stream is complete. The
     /// stream is complete if its last event announces the end, or if each choice has a finish reason.
-    pub(super) fn stream_ended(&mut self) {
+    pub(super) fn on_stream_end(&mut self) {
         let choices = self.run.task.choices;
         let (framer, may_end) = match &mut self.run.state {
             State::Inspect { framer, .. } => (framer, false),

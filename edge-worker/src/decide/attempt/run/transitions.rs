@@ -1,5 +1,10 @@
-//! Transitions that several states of the attempt machine share. Each takes the current [`Step`], changes the run's
-//! state and record, and appends actions. Called by `run`, the parent module.
+//! Transitions that several states of the attempt machine share: the choice of the next endpoint, a failed attempt, the
+//! commit, and the end of the answer. Each takes the current [`Step`] (one event of one request), changes the run's
+//! state and record, and appends [`Action`]s for the driver. Called by `run`, the parent module.
+//!
+//! A run is all attempts of one request. A target is an endpoint of the request's plan, named by its position there.
+//! An attempt is one request to one target. From the commit on, the answer is passed to the client, and no other target
+//! is asked. An endpoint at rest has failed lately, so requests avoid it for a while.
 
 use bailiwick_rules::quota::Refusal;
 use bailiwick_rules::rules::Limits;
@@ -23,32 +28,24 @@ impl Step<'_> {
         self.next_or(None, 0);
     }
 
-    /// Sends to the next endpoint. If there is none, asks the target `again` once more after a pause. Otherwise ends
-    /// the run.
+    /// Sends to the next endpoint. If there is none, asks the target `again` once more after a pause. If that isn't
+    /// allowed either, ends the run.
     fn next_or(&mut self, again: Option<usize>, pause_ms: u64) {
-        let sends = self.run.record.attempts.len();
-        let most = usize::from(self.run.limits().sends).clamp(1, MAX_SENDS);
-        let other = self.choose(sends);
+        let next = self.choose();
         // Another endpoint is asked at once.
-        let pause_ms = if other.is_none() { pause_ms } else { 0 };
-        let may_repeat = |target: &usize| !self.run.repeated && self.run.withheld[*target].is_none();
-        let target = other.or(again.filter(may_repeat));
-        let is_harmless = !self.run.task.stateful || other.is_none() && self.run.task.reads_only;
+        let pause_ms = if next.is_none() { pause_ms } else { 0 };
+        let may_repeat = |target: &usize| !self.run.repeated && self.run.quota_refusals[*target].is_none();
+        let target = next.or(again.filter(may_repeat));
         let stop = match target {
             None => Some(Stop::Targets),
-            Some(_) if sends == 0 => None,
-            Some(_) if !is_harmless => Some(Stop::Stateful),
-            Some(_) if sends >= most => Some(Stop::Sends),
-            Some(_) if self.run.total_ms.saturating_sub(later(self.now, pause_ms)) < LEAST_LEFT_MS => Some(Stop::Time),
-            Some(_) if !self.budget.take(self.now) => Some(Stop::Budget),
-            Some(_) => None,
+            Some(_) => self.reason_to_stop(next.is_none(), pause_ms),
         };
         match (target, stop) {
             (Some(target), None) => {
-                self.run.repeated |= other.is_none();
+                self.run.repeated |= next.is_none();
                 if pause_ms > 0 {
                     self.run.state = State::Pause { target };
-                    self.arm(pause_ms);
+                    self.set_timer(pause_ms);
                 } else {
                     self.send(target);
                 }
@@ -62,25 +59,49 @@ impl Step<'_> {
         }
     }
 
+    /// Why no further attempt may begin, although there is an endpoint to ask; `None` if it may. `is_repeat` says
+    /// whether it would ask the same endpoint again.
+    fn reason_to_stop(&mut self, is_repeat: bool, pause_ms: u64) -> Option<Stop> {
+        let sends = self.run.record.attempts.len();
+        if sends == 0 {
+            return None;
+        }
+        let most_sends = usize::from(self.run.limits().sends).clamp(1, MAX_SENDS);
+        // A request that changes state at its endpoint may have been carried out, so it isn't sent twice.
+        let is_harmless = !self.run.task.stateful || is_repeat && self.run.task.reads_only;
+        if !is_harmless {
+            return Some(Stop::Stateful);
+        }
+        if sends >= most_sends {
+            return Some(Stop::Sends);
+        }
+        if self.run.total_ms.saturating_sub(later(self.now, pause_ms)) < LEAST_LEFT_MS {
+            return Some(Stop::Time);
+        }
+        (!self.budget.take(self.now)).then_some(Stop::Budget)
+    }
+
     /// Chooses the first endpoint that wasn't tried, isn't at rest, and has a quota that allows the request. If all
-    /// such endpoints are at rest, the first attempt takes the first endpoint at rest.
-    fn choose(&mut self, sends: usize) -> Option<usize> {
+    /// such endpoints are at rest, the first attempt takes the first endpoint at rest. Records the endpoints that are
+    /// skipped.
+    fn choose(&mut self) -> Option<usize> {
+        let is_first_attempt = self.run.record.attempts.is_empty();
         let run = &mut *self.run;
-        let is_open = |target: &usize| !run.tried[*target] && run.withheld[*target].is_none();
-        let open: Vec<usize> = (0..run.tried.len()).filter(is_open).collect();
-        let rested = open.iter().copied().find(|&target| !run.resting[target]);
-        let chosen = rested.or(if sends == 0 { open.first().copied() } else { None });
-        let passed = |target: usize, why: Skip| {
+        let is_open = |target: &usize| !run.is_tried[*target] && run.quota_refusals[*target].is_none();
+        let open: Vec<usize> = (0..run.is_tried.len()).filter(is_open).collect();
+        let not_resting = open.iter().copied().find(|&target| !run.is_resting[target]);
+        let chosen = not_resting.or(if is_first_attempt { open.first().copied() } else { None });
+        let skipped = |target: usize, why: Skip| {
             let target = &run.task.plan.targets()[target];
             Skipped { region: target.region_id().clone(), endpoint: target.id().clone(), why }
         };
         for target in open.into_iter().take_while(|&target| Some(target) != chosen) {
-            run.tried[target] = true;
-            run.record.skipped.push(passed(target, Skip::Cooling));
+            run.is_tried[target] = true;
+            run.record.skipped.push(skipped(target, Skip::Cooling));
         }
         // An endpoint that is skipped because of its quota isn't marked as tried: the quota may allow a later attempt.
-        for target in 0..chosen.unwrap_or(run.tried.len()) {
-            let skipped = (!run.tried[target]).then(|| passed(target, Skip::Quota));
+        for target in 0..chosen.unwrap_or(run.is_tried.len()) {
+            let skipped = (!run.is_tried[target]).then(|| skipped(target, Skip::Quota));
             if let Some(skipped) = skipped.filter(|skipped| !run.record.skipped.contains(skipped)) {
                 run.record.skipped.push(skipped);
             }
@@ -91,17 +112,18 @@ impl Step<'_> {
     /// The failure for the endpoints whose quotas don't allow the request now, with the shortest wait among them;
     /// `None` if there are no such endpoints.
     fn quota_exhausted(&self) -> Option<Failure> {
-        let untried = self.run.withheld.iter().flatten();
-        let waits = untried.clone().filter_map(|refusal| match refusal {
+        let refusals = || self.run.quota_refusals.iter().flatten();
+        let waits = refusals().filter_map(|refusal| match refusal {
             Refusal::Wait(wait) => Some(wait.0),
             Refusal::TooLarge => None,
         });
-        let too_large = || untried.clone().next().map(|_| Failure::Limited(Limited::TooLarge));
+        let too_large = || refusals().next().map(|_| Failure::Limited(Limited::TooLarge));
         waits.min().map(|wait_ms| Failure::Limited(Limited::Quota { wait_ms })).or_else(too_large)
     }
 
+    /// Begins an attempt: sends the request to a target, and sets the timer for the headers of the answer.
     pub(super) fn send(&mut self, target: usize) {
-        self.run.tried[target] = true;
+        self.run.is_tried[target] = true;
         let chosen = &self.run.task.plan.targets()[target];
         let attempt = Attempt {
             target,
@@ -115,7 +137,7 @@ impl Step<'_> {
         self.run.record.attempts.push(attempt);
         self.run.state = State::AwaitHeaders;
         self.out.push(Action::Send { attempt: self.run.current(), target });
-        self.arm(self.headers_limit().min(self.left()));
+        self.set_timer(self.headers_limit().min(self.left()));
     }
 
     /// How long an endpoint may take to send its headers, in milliseconds.
@@ -132,15 +154,15 @@ impl Step<'_> {
         let (now, total_ms, headers) = (self.now, self.run.total_ms, self.headers_limit());
         let Limits { first_token, idle, .. } = *self.run.limits();
         // An answer that wasn't requested as a stream has a longer limit for its headers.
-        let is_asked = self.run.task.expect == Expect::Stream;
-        let first_token = if is_asked { first_token.0 } else { first_token.0.max(headers) };
+        let is_stream_requested = self.run.task.expect == Expect::Stream;
+        let first_token = if is_stream_requested { first_token.0 } else { first_token.0.max(headers) };
         let sent_ms = self.run.record.attempts.last().map_or(now, |attempt| attempt.started_ms);
         let State::Inspect { until_ms, .. } = &mut self.run.state else { return };
         let until_ms = *until_ms.get_or_insert(later(now, first_token));
         let silent_ms = later(now, idle.0).max(later(sent_ms, headers));
         let deadline_ms = until_ms.min(silent_ms).min(total_ms);
         if deadline_ms < self.run.deadline_ms {
-            self.arm(u64::try_from(deadline_ms.saturating_sub(now)).unwrap_or(0));
+            self.set_timer(u64::try_from(deadline_ms.saturating_sub(now)).unwrap_or(0));
         } else {
             self.run.deadline_ms = deadline_ms;
         }
@@ -149,7 +171,7 @@ impl Step<'_> {
     /// The fetch failed without an answer: no connection was made, a reused connection was already closed, or the
     /// endpoint closed the connection. The runtime doesn't say which of these happened. If there is no other endpoint,
     /// the same endpoint is asked once more.
-    pub(super) fn unanswered(&mut self) {
+    pub(super) fn fail_unanswered(&mut self) {
         let again = self.run.record.attempts.last().map(|attempt| attempt.target);
         self.failed(Outcome::Network, false, None);
         self.next_or(again, 0);
@@ -167,17 +189,20 @@ impl Step<'_> {
         self.next_or(again, pause_ms);
     }
 
+    /// Ends the current attempt with a failure, and lets its endpoint rest. The caller decides what follows.
     fn failed(&mut self, outcome: Outcome, abort: bool, retry_after_ms: Option<u64>) {
-        self.disarm();
+        self.cancel_timer();
         if abort {
             self.out.push(Action::Abort { attempt: self.run.current() });
         }
         self.outcome(outcome);
         // These outcomes concern the endpoint's machine or our credential there, so they hold for every model.
-        let whole = matches!(outcome, Outcome::Network | Outcome::Status(300..=399 | 401 | 403));
-        self.cool_down(whole, retry_after_ms, outcome.is_fault());
+        let every_model = matches!(outcome, Outcome::Network | Outcome::Status(300..=399 | 401 | 403));
+        self.cool_down(every_model, retry_after_ms, outcome.is_fault());
     }
 
+    /// Lets the endpoint of the current attempt rest, for every model or for the requested one. `fault` says whether
+    /// the failure counts in the endpoint's circuit breaker, which closes the endpoint after several faults.
     fn cool_down(&mut self, every_model: bool, retry_after_ms: Option<u64>, fault: bool) {
         if let Some(attempt) = self.run.record.attempts.last() {
             self.out.push(Action::CoolDown {
@@ -191,40 +216,30 @@ impl Step<'_> {
         }
     }
 
-    /// The failure to answer with when no attempt is left. An outcome "lacks the model" or "lacks the path" counts only
-    /// if all endpoints that were asked have such an outcome.
+    /// The failure to answer with when no attempt is left.
     fn exhausted(&self) -> Failure {
-        let outcomes = || self.run.record.attempts.iter().filter_map(|attempt| attempt.outcome);
-        let lacks = |outcome: &Outcome| matches!(outcome, Outcome::NoModel | Outcome::NoPath);
-        let all = |fits: fn(Outcome) -> bool| outcomes().filter(|outcome| !lacks(outcome)).all(fits);
-        let exhausted = self.quota_exhausted();
-        let opens =
-            if let Some(Failure::Limited(Limited::Quota { wait_ms })) = exhausted { Some(wait_ms) } else { None };
-        let shortest = self.run.shortest_retry_after_ms.into_iter().chain(opens).min();
-        let retry_after = shortest.map(|ms| u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX));
-        if outcomes().next().is_none() {
-            return exhausted.unwrap_or(Failure::RegionUnavailable);
+        let outcomes: Vec<Outcome> = self.run.record.attempts.iter().filter_map(|attempt| attempt.outcome).collect();
+        let quota_exhausted = self.quota_exhausted();
+        let retry_after = self.shortest_retry_after(quota_exhausted.as_ref());
+        if outcomes.is_empty() {
+            return quota_exhausted.unwrap_or(Failure::RegionUnavailable);
         }
-        let refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused(_)) || lacks(outcome);
-        if let Some(failure) =
-            self.run.decrypt_failure.as_deref().filter(|_| outcomes().all(|outcome| refused(&outcome)))
-        {
-            // An endpoint at rest soon returns, so the client should try again. An endpoint that is down may stay down,
-            // so the client has to continue without the encrypted reasoning.
-            let rests = self.run.record.skipped.iter().any(|skipped| skipped.why == Skip::Cooling);
-            return if rests { Failure::EncryptedElsewhere } else { failure.clone() };
+        if let Some(failure) = self.undecryptable(&outcomes) {
+            return failure;
         }
-        if outcomes().all(|outcome| lacks(&outcome)) {
+        if outcomes.iter().all(|outcome| is_lacking(*outcome)) {
             return match &self.run.task.model {
-                Some(model) if outcomes().any(|outcome| outcome == Outcome::NoModel) => {
-                    Failure::ModelNotFound { model: model.clone() }
-                }
+                Some(model) if outcomes.contains(&Outcome::NoModel) => Failure::ModelNotFound { model: model.clone() },
                 _ => Failure::PathNotServed,
             };
         }
+        // An endpoint that lacks the model or the path says nothing about the request, if another endpoint has them.
+        let all = |fits: fn(Outcome) -> bool| {
+            outcomes.iter().filter(|outcome| !is_lacking(**outcome)).all(|outcome| fits(*outcome))
+        };
         if all(|outcome| outcome == Outcome::Status(429)) {
-            let none_is_open = self.run.withheld.iter().all(Option::is_some);
-            return exhausted.filter(|_| none_is_open).unwrap_or(Failure::RateLimited { retry_after });
+            let no_quota_is_open = self.run.quota_refusals.iter().all(Option::is_some);
+            return quota_exhausted.filter(|_| no_quota_is_open).unwrap_or(Failure::RateLimited { retry_after });
         }
         if all(|outcome| outcome == Outcome::NoQuota) {
             return Failure::OutOfQuota;
@@ -237,23 +252,50 @@ impl Step<'_> {
         Failure::EndpointsFailed { retry_after, needs_operator: all(needs_operator) }
     }
 
+    /// The shortest time, in seconds, after which any endpoint may take the request again.
+    fn shortest_retry_after(&self, quota_exhausted: Option<&Failure>) -> Option<u32> {
+        let quota_opens_in = match quota_exhausted {
+            Some(Failure::Limited(Limited::Quota { wait_ms })) => Some(*wait_ms),
+            _ => None,
+        };
+        let shortest_ms = self.run.shortest_retry_after_ms.into_iter().chain(quota_opens_in).min();
+        shortest_ms.map(|ms| u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX))
+    }
+
+    /// The failure for a request with encrypted reasoning that no endpoint could decrypt; `None` if that isn't what
+    /// stood in the way.
+    fn undecryptable(&self, outcomes: &[Outcome]) -> Option<Failure> {
+        let failure = self.run.decrypt_failure.as_deref()?;
+        let is_refusal = |outcome: &Outcome| matches!(outcome, Outcome::Refused(_)) || is_lacking(*outcome);
+        if !outcomes.iter().all(is_refusal) {
+            return None;
+        }
+        // An endpoint at rest soon returns, so the client should try again. An endpoint that is down may stay down, so
+        // the client has to continue without the encrypted reasoning.
+        let any_rests = self.run.record.skipped.iter().any(|skipped| skipped.why == Skip::Cooling);
+        Some(if any_rests { Failure::EncryptedElsewhere } else { failure.clone() })
+    }
+
+    /// Begins the client's response with these first bytes of the body. No other endpoint is asked from now on.
     pub(super) fn commit(&mut self, status: u16, body: Vec<u8>, as_events: bool) {
         self.outcome(Outcome::Committed);
         self.out.push(Action::Commit { attempt: self.run.current(), status, body, as_events });
     }
 
+    /// Passes on more bytes of a committed body.
     pub(super) fn emit(&mut self, bytes: Vec<u8>) {
         if !bytes.is_empty() {
             self.out.push(Action::Emit { bytes });
         }
     }
 
+    /// Ends a committed body that is complete.
     pub(super) fn finish(&mut self) {
         self.finish_with(End::Whole);
     }
 
     pub(super) fn finish_with(&mut self, end: End) {
-        self.disarm();
+        self.cancel_timer();
         self.run.record.end = Some(end);
         self.run.state = State::Done;
         self.out.push(Action::Finish);
@@ -262,7 +304,7 @@ impl Step<'_> {
     /// Ends a committed body that can't be completed. A stream gets an error event, unless part of an event was already
     /// sent. Any other body is broken off.
     pub(super) fn interrupt(&mut self, end: End, failure: &Failure, abort: bool) {
-        self.disarm();
+        self.cancel_timer();
         if abort {
             self.out.push(Action::Abort { attempt: self.run.current() });
         }
@@ -280,6 +322,7 @@ impl Step<'_> {
         });
     }
 
+    /// Records the outcome of the current attempt, unless it has one.
     pub(super) fn outcome(&mut self, outcome: Outcome) {
         let now = self.now;
         if let Some(attempt) = self.run.record.attempts.last_mut()
@@ -290,15 +333,16 @@ impl Step<'_> {
         }
     }
 
-    pub(super) fn arm(&mut self, after_ms: u64) {
+    /// Sets the deadline of the current state, and the driver's timer.
+    pub(super) fn set_timer(&mut self, after_ms: u64) {
         self.run.deadline_ms = later(self.now, after_ms);
-        self.run.armed = true;
-        self.out.push(Action::Arm { attempt: self.run.current(), after_ms });
+        self.run.has_timer = true;
+        self.out.push(Action::SetTimer { attempt: self.run.current(), after_ms });
     }
 
-    pub(super) fn disarm(&mut self) {
-        if core::mem::take(&mut self.run.armed) {
-            self.out.push(Action::Disarm { attempt: self.run.current() });
+    pub(super) fn cancel_timer(&mut self) {
+        if core::mem::take(&mut self.run.has_timer) {
+            self.out.push(Action::CancelTimer { attempt: self.run.current() });
         }
     }
 
@@ -308,6 +352,12 @@ impl Step<'_> {
     }
 }
 
+/// Whether the endpoint doesn't have what the request asks for: the model or the path.
+fn is_lacking(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::NoModel | Outcome::NoPath)
+}
+
+/// A time, in milliseconds, some milliseconds after another.
 pub(super) fn later(now_ms: i64, span_ms: u64) -> i64 {
     now_ms.saturating_add(i64::try_from(span_ms).unwrap_or(i64::MAX))
 }

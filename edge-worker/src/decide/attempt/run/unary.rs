@@ -35,7 +35,7 @@ impl Step<'_> {
         let sent_ms = self.run.record.attempts.last().map_or(self.now, |attempt| attempt.started_ms);
         let until_ms = later(sent_ms, headers).max(later(self.now, idle)).min(self.run.total_ms);
         self.run.state = State::Hold { status, form, held: Vec::new(), until_ms };
-        self.arm(idle.min(self.left()));
+        self.set_timer(idle.min(self.left()));
     }
 
     /// Passes on a held answer if it has become too large to hold. `before` is the answer's size in bytes before the
@@ -74,7 +74,7 @@ impl Step<'_> {
         });
         self.run.state = State::Unary { nesting };
         self.commit(status, held, false);
-        self.arm(self.run.limits().idle.0);
+        self.set_timer(self.run.limits().idle.0);
     }
 
     /// Judges a unary answer that is complete, and commits the answer or fails the attempt.

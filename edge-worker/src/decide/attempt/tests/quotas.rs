@@ -70,7 +70,7 @@ fn the_only_endpoint_is_not_asked_again_if_its_quota_forbids_it() {
     let (mut driver, _) = begin(only_first);
     driver.withhold(only_first);
     let status = |ms| Event::Headers { attempt: 1, status: 503, content_type: None, packed: false, retry_after_ms: ms };
-    assert!(driver.step(status(Some(1_000))).contains(&Action::Arm { attempt: 1, after_ms: 1_000 }), "a pause");
+    assert!(driver.step(status(Some(1_000))).contains(&Action::SetTimer { attempt: 1, after_ms: 1_000 }), "a pause");
     driver.withhold([wait(2_000), wait(9_000), wait(9_000), wait(9_000)]);
     let actions = driver.timer(1_000);
     assert!(matches!(actions[..], [Action::Reply { .. }]), "{actions:?}");

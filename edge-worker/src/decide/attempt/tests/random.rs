@@ -88,11 +88,11 @@ fn whatever_happens_the_machine_keeps_its_promises() {
                     }
                     let Some(event) = event_of(random_event, attempt, after % 7 == 3) else { continue };
                     if matches!(event, Event::Timer { .. }) && skew == 0 {
-                        // Only timers that `Arm` started can fire.
-                        if !watch.armed {
+                        // Only timers that `SetTimer` started can fire.
+                        if !watch.has_timer {
                             continue;
                         }
-                        watch.armed = false;
+                        watch.has_timer = false;
                     }
                     watch.see(&step(&mut run, &mut budget, now, event))?;
                     prop_assert_eq!(
@@ -100,11 +100,11 @@ fn whatever_happens_the_machine_keeps_its_promises() {
                         watch.ended,
                         "the run is done exactly if its actions ended the request"
                     );
-                    prop_assert!(run.is_done() || watch.armed, "a run that waits has a timer");
+                    prop_assert!(run.is_done() || watch.has_timer, "a run that waits has a timer");
                 }
                 // Every run ends, at the latest when the client leaves.
                 watch.see(&step(&mut run, &mut budget, now, Event::ClientGone))?;
-                prop_assert!(run.is_done() && !watch.armed);
+                prop_assert!(run.is_done() && !watch.has_timer);
                 let most = if stateful { 1 } else { usize::from(most) };
                 let again = usize::from(stateful && reads_only);
                 prop_assert!(watch.sent.len() <= (most + again).min(3));
@@ -159,7 +159,7 @@ struct Watch {
     repeated: bool,
     committed: bool,
     ended: bool,
-    armed: bool,
+    has_timer: bool,
     rests: usize,
 }
 
@@ -173,14 +173,14 @@ impl Watch {
                     let is_again = self.sent.contains(target);
                     prop_assert!(!is_again || self.sent.last() == Some(target) && !self.repeated, "an endpoint twice");
                     self.repeated |= is_again;
-                    prop_assert!(!self.armed, "a send while a timer runs");
+                    prop_assert!(!self.has_timer, "a send while a timer runs");
                     self.sent.push(*target);
                     prop_assert_eq!(usize::from(*attempt), self.sent.len());
                 }
-                Action::Arm { .. } => self.armed = true,
-                Action::Disarm { .. } => {
-                    prop_assert!(self.armed, "a timer disarmed that doesn't run");
-                    self.armed = false;
+                Action::SetTimer { .. } => self.has_timer = true,
+                Action::CancelTimer { .. } => {
+                    prop_assert!(self.has_timer, "a timer cancelled that doesn't run");
+                    self.has_timer = false;
                 }
                 Action::Abort { attempt } => {
                     prop_assert_eq!(usize::from(*attempt), self.sent.len());
@@ -193,11 +193,11 @@ impl Watch {
                 }
                 Action::Emit { .. } => prop_assert!(self.committed, "bytes before the commit"),
                 Action::EmitTail { .. } | Action::CutStream | Action::Finish => {
-                    prop_assert!(self.committed && !self.armed);
+                    prop_assert!(self.committed && !self.has_timer);
                     self.ended = true;
                 }
                 Action::Reply { .. } => {
-                    prop_assert!(!self.committed && !self.armed);
+                    prop_assert!(!self.committed && !self.has_timer);
                     self.ended = true;
                 }
                 Action::CoolDown { .. } => {

@@ -12,12 +12,12 @@ fn a_stream_commits_at_its_first_content_event_and_ends_at_its_terminal_event() 
         driver.chunk(&CONTENT[10..]),
         [
             Action::Commit { attempt: 1, status: 200, body, as_events: false },
-            Action::Arm { attempt: 1, after_ms: 60_000 }
+            Action::SetTimer { attempt: 1, after_ms: 60_000 }
         ]
     );
     assert_eq!(driver.chunk(CONTENT), [Action::Emit { bytes: CONTENT.into() }]);
     let last = driver.chunk(&format!("{DONE}ignored"));
-    assert_eq!(last, [Action::Emit { bytes: DONE.into() }, Action::Disarm { attempt: 1 }, Action::Finish]);
+    assert_eq!(last, [Action::Emit { bytes: DONE.into() }, Action::CancelTimer { attempt: 1 }, Action::Finish]);
     assert_eq!(driver.run.record().end, Some(End::Whole));
     assert_eq!(
         driver.run.served_by().map(|target| target.id().as_str()),
@@ -58,7 +58,7 @@ fn an_endpoint_that_sends_heartbeats_is_not_late() {
             assert_eq!(driver.chunk(sign), [], "{sign}");
         }
         let actions = driver.timer(9_999);
-        assert_eq!(actions, [Action::Arm { attempt: 1, after_ms: 1 }], "{sign}");
+        assert_eq!(actions, [Action::SetTimer { attempt: 1, after_ms: 1 }], "{sign}");
         let actions = driver.timer(1);
         assert!(retried(&actions) && aborted(&actions), "two minutes after the first heartbeat: {sign}");
         assert_eq!(driver.outcomes(), [Outcome::Timeout], "{sign}");
@@ -66,7 +66,7 @@ fn an_endpoint_that_sends_heartbeats_is_not_late() {
     let mut driver = stream();
     driver.chunk(": ping\n");
     driver.now += 100_000;
-    assert!(matches!(driver.chunk(CONTENT)[..], [Action::Commit { .. }, Action::Arm { after_ms: 60_000, .. }]));
+    assert!(matches!(driver.chunk(CONTENT)[..], [Action::Commit { .. }, Action::SetTimer { after_ms: 60_000, .. }]));
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn how_long_an_endpoint_may_be_silent_after_a_heartbeat() {
         (1_000, 60_000, 5_000, 90_000, 5_000),
         (1_000, 3_000, 5_000, 90_000, 3_000),
         (9_000, 60_000, 500, 90_000, 8_900), // headers_streamed is longer than idle, so it applies
-        (9_000, 300, 5_000, 90_000, 300),    // earlier than the timer that is armed
+        (9_000, 300, 5_000, 90_000, 300),    // earlier than the timer that runs
         (1_000, 60_000, 60_000, 20_000, 19_900),
     ] {
         let [headers_streamed, first_token, idle, total] = [headers, first_token, idle, total].map(Millis);
@@ -85,9 +85,9 @@ fn how_long_an_endpoint_may_be_silent_after_a_heartbeat() {
         let mut driver = Driver::with(Expect::Stream, false, limits);
         driver.headers(200, "text/event-stream");
         driver.now += 100;
-        let armed = driver.chunk(": ping\n");
+        let actions = driver.chunk(": ping\n");
         let early = late < headers - 100;
-        assert_eq!(armed.len(), usize::from(early), "{limits:?}: {armed:?}");
+        assert_eq!(actions.len(), usize::from(early), "{limits:?}: {actions:?}");
         assert!(!driver.run.is_overdue(driver.now + i64::try_from(late).unwrap() - 1), "{limits:?}");
         driver.timer(i64::try_from(late).unwrap());
         assert_eq!(driver.outcomes(), [Outcome::Timeout], "{limits:?}");
@@ -109,7 +109,7 @@ fn a_heartbeat_that_is_not_json_never_reaches_the_client() {
     let bytes = CONTENT.into();
     assert_eq!(driver.chunk(&format!("data: ping\n\n{CONTENT}")), [Action::Emit { bytes }]);
     assert_eq!(driver.chunk("data: ping\n"), []);
-    assert!(matches!(driver.eof()[..], [Action::Disarm { .. }, Action::CoolDown { .. }, Action::EmitTail { .. }]));
+    assert!(matches!(driver.eof()[..], [Action::CancelTimer { .. }, Action::CoolDown { .. }, Action::EmitTail { .. }]));
 }
 
 #[test]
@@ -130,9 +130,9 @@ fn a_stream_that_dies_after_commit_ends_with_one_error_event_and_no_done() {
     assert_eq!(clean.run.record().end, Some(End::Interrupted));
 
     let mut idle = committed();
-    assert_eq!(idle.timer(10_000), [Action::Arm { attempt: 1, after_ms: 50_000 }], "the timer fired too early");
+    assert_eq!(idle.timer(10_000), [Action::SetTimer { attempt: 1, after_ms: 50_000 }], "the timer fired too early");
     idle.chunk(CONTENT);
-    assert_eq!(idle.timer(50_000), [Action::Arm { attempt: 1, after_ms: 10_000 }], "progress moves the deadline");
+    assert_eq!(idle.timer(50_000), [Action::SetTimer { attempt: 1, after_ms: 10_000 }], "progress moves the deadline");
     let actions = idle.timer(10_000);
     assert!(aborted(&actions) && !tail(&actions).is_empty());
     assert_eq!(idle.run.record().end, Some(End::Idle));
@@ -191,14 +191,14 @@ fn a_last_event_without_its_empty_line_ends_the_stream() {
     driver.chunk(CONTENT);
     assert_eq!(driver.chunk("data: [DONE]\n"), []);
     let bytes = DONE.into();
-    assert_eq!(driver.eof(), [Action::Emit { bytes }, Action::Disarm { attempt: 1 }, Action::Finish]);
+    assert_eq!(driver.eof(), [Action::Emit { bytes }, Action::CancelTimer { attempt: 1 }, Action::Finish]);
 }
 
 #[test]
 fn a_transcript_may_end_cleanly_after_its_final_event() {
     let mut driver = stream();
     driver.chunk("data: {\"type\":\"transcript.text.done\",\"text\":\"hi\"}\n\n");
-    assert_eq!(driver.eof(), [Action::Disarm { attempt: 1 }, Action::Finish]);
+    assert_eq!(driver.eof(), [Action::CancelTimer { attempt: 1 }, Action::Finish]);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn a_stream_that_breaks_off_inside_an_event_that_was_passed_on_is_cut() {
 fn comments_beyond_the_limit_commit() {
     let mut driver = stream();
     let comments = ": keep-alive\n\n".repeat(5_000);
-    assert!(matches!(driver.chunk(&comments)[..], [Action::Commit { .. }, Action::Arm { .. }]));
+    assert!(matches!(driver.chunk(&comments)[..], [Action::Commit { .. }, Action::SetTimer { .. }]));
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn a_responses_stream_may_begin_and_end_in_one_event() {
     let text = "event: response.created\ndata: {}\n\nevent: response.completed\ndata: {\"response\":{}}\n\n";
     let body = text.as_bytes().to_vec();
     let commit = Action::Commit { attempt: 1, status: 200, body, as_events: false };
-    assert_eq!(driver.chunk(text), [commit, Action::Disarm { attempt: 1 }, Action::Finish]);
+    assert_eq!(driver.chunk(text), [commit, Action::CancelTimer { attempt: 1 }, Action::Finish]);
 }
 
 const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"total_tokens\":2}}\n\n";
@@ -235,9 +235,11 @@ fn ended(choices: usize, text: &str) -> Option<String> {
     driver.chunk(CONTENT);
     driver.chunk(text);
     let last = match driver.eof().as_slice() {
-        [Action::Emit { bytes }, Action::Disarm { .. }, Action::Finish] => String::from_utf8(bytes.clone()).unwrap(),
-        [Action::Disarm { .. }, Action::Finish] => String::new(),
-        [Action::Disarm { .. }, Action::CoolDown { .. }, Action::EmitTail { bytes }] => {
+        [Action::Emit { bytes }, Action::CancelTimer { .. }, Action::Finish] => {
+            String::from_utf8(bytes.clone()).unwrap()
+        }
+        [Action::CancelTimer { .. }, Action::Finish] => String::new(),
+        [Action::CancelTimer { .. }, Action::CoolDown { .. }, Action::EmitTail { bytes }] => {
             assert!(bytes.starts_with(b"data: {\"error\":"));
             return None;
         }
@@ -292,7 +294,11 @@ fn a_last_event_without_its_empty_line_is_ended() {
     driver.chunk(STOP.trim_end());
     let body = [STOP, DONE].concat().into_bytes();
     let commit = Action::Commit { attempt: 1, status: 200, body, as_events: false };
-    assert_eq!(driver.eof(), [commit, Action::Disarm { attempt: 1 }, Action::Finish], "the whole answer is one event");
+    assert_eq!(
+        driver.eof(),
+        [commit, Action::CancelTimer { attempt: 1 }, Action::Finish],
+        "the whole answer is one event"
+    );
     let mut unfinished = stream();
     unfinished.chunk(CONTENT.trim_end());
     assert!(retried(&unfinished.eof()));

@@ -13,7 +13,7 @@ fn a_unary_answer_is_held_until_it_is_complete_json() {
         driver.eof(),
         [
             Action::Commit { attempt: 1, status: 200, body, as_events: false },
-            Action::Disarm { attempt: 1 },
+            Action::CancelTimer { attempt: 1 },
             Action::Finish
         ]
     );
@@ -45,7 +45,7 @@ fn a_unary_answer_that_breaks_off_within_8_mib_is_tried_elsewhere() {
     let mut whole = unary();
     whole.chunk(&long);
     whole.chunk("\"}");
-    assert!(matches!(whole.eof()[..], [Action::Commit { .. }, Action::Disarm { .. }, Action::Finish]));
+    assert!(matches!(whole.eof()[..], [Action::Commit { .. }, Action::CancelTimer { .. }, Action::Finish]));
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn an_answer_is_held_only_while_memory_and_time_allow_it() {
     let mut crowded = unary();
     assert!(crowded.run.needs_room(long.len()) && !crowded.run.needs_room(60_000));
     crowded.run.note_memory_short();
-    assert!(matches!(crowded.chunk(&long)[..], [Action::Commit { .. }, Action::Arm { .. }]));
+    assert!(matches!(crowded.chunk(&long)[..], [Action::Commit { .. }, Action::SetTimer { .. }]));
     assert!(!crowded.run.needs_room(100_000), "bytes that are passed on aren't held");
     let mut short = unary();
     short.run.note_memory_short();
@@ -66,8 +66,8 @@ fn an_answer_is_held_only_while_memory_and_time_allow_it() {
         slow.now += 59_000;
         assert_eq!(slow.chunk("x"), []);
     }
-    assert!(matches!(slow.timer(4_000)[..], [Action::Arm { after_ms: 1_000, .. }]));
-    assert!(matches!(slow.timer(1_000)[..], [Action::Commit { .. }, Action::Arm { after_ms: 60_000, .. }]));
+    assert!(matches!(slow.timer(4_000)[..], [Action::SetTimer { after_ms: 1_000, .. }]));
+    assert!(matches!(slow.timer(1_000)[..], [Action::Commit { .. }, Action::SetTimer { after_ms: 60_000, .. }]));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_stored_file_with_a_length_is_not_held() {
         driver.headers(200, "application/jsonl");
         driver.chunk(&"x".repeat(70_000))
     };
-    assert!(matches!(file(true)[..], [Action::Commit { .. }, Action::Arm { .. }]));
+    assert!(matches!(file(true)[..], [Action::Commit { .. }, Action::SetTimer { .. }]));
     assert_eq!(file(false), [], "without a length, the client wouldn't notice that the file broke off");
 }
 
@@ -88,7 +88,7 @@ fn audio_is_passed_on_as_it_arrives() {
         let mut driver = Driver::new(Expect::Any);
         driver.headers(200, kind);
         let commit = Action::Commit { attempt: 1, status: 200, body: b"x".to_vec(), as_events: false };
-        assert_eq!(driver.chunk("x"), [commit, Action::Arm { attempt: 1, after_ms: 60_000 }], "{kind}");
+        assert_eq!(driver.chunk("x"), [commit, Action::SetTimer { attempt: 1, after_ms: 60_000 }], "{kind}");
         assert!(cut(&driver.step(Event::BodyError { attempt: 1 })), "{kind}");
     }
     // Whether the first bytes of an answer without a Content-Type are passed on at once.
@@ -116,14 +116,14 @@ fn audio_is_passed_on_as_it_arrives() {
 fn a_long_unary_answer_commits_and_is_cut_if_it_breaks_off() {
     let mut driver = unary();
     let long = format!("{{\"a\":\"{}", "x".repeat(8 << 20));
-    assert!(matches!(driver.chunk(&long)[..], [Action::Commit { .. }, Action::Arm { .. }]));
+    assert!(matches!(driver.chunk(&long)[..], [Action::Commit { .. }, Action::SetTimer { .. }]));
     assert_eq!(driver.chunk("y"), [Action::Emit { bytes: b"y".to_vec() }]);
     assert!(cut(&driver.eof()), "a clean end doesn't prove that the answer is complete");
 
     let mut whole = unary();
     whole.chunk(&long);
     whole.chunk("\"}");
-    assert_eq!(whole.eof(), [Action::Disarm { attempt: 1 }, Action::Finish]);
+    assert_eq!(whole.eof(), [Action::CancelTimer { attempt: 1 }, Action::Finish]);
 
     let mut idle = unary();
     idle.chunk(&long);
@@ -167,7 +167,10 @@ fn an_answer_that_trickles_in_times_out() {
         slow.now += 59_000;
         assert_eq!(slow.chunk(" "), []);
     }
-    assert!(matches!(slow.timer(4_000)[..], [Action::Arm { after_ms: 1_000, .. }]), "no longer than headers may take");
+    assert!(
+        matches!(slow.timer(4_000)[..], [Action::SetTimer { after_ms: 1_000, .. }]),
+        "no longer than headers may take"
+    );
     assert!(retried(&slow.timer(1_000)));
 
     let mut endless = stream();
@@ -184,14 +187,17 @@ fn only_requests_about_state_may_have_an_empty_success() {
     assert!(retried(&inference.eof()));
     let mut deletion = Driver::with(Expect::Json, true, Limits::default());
     deletion.headers(204, "application/json");
-    assert!(matches!(deletion.eof()[..], [Action::Commit { status: 204, .. }, Action::Disarm { .. }, Action::Finish]));
+    assert!(matches!(
+        deletion.eof()[..],
+        [Action::Commit { status: 204, .. }, Action::CancelTimer { .. }, Action::Finish]
+    ));
 }
 
 #[test]
 fn json_in_place_of_events_becomes_events() {
     let asked = || {
         let mut driver = Driver::new(Expect::Stream);
-        assert_eq!(driver.headers(200, "application/json"), [Action::Arm { attempt: 1, after_ms: 60_000 }]);
+        assert_eq!(driver.headers(200, "application/json"), [Action::SetTimer { attempt: 1, after_ms: 60_000 }]);
         driver
     };
     let mut driver = asked();
@@ -199,7 +205,7 @@ fn json_in_place_of_events_becomes_events() {
     driver.chunk(",\"finish_reason\":\"stop\"}]}");
     let chunk = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"},\"finish_reason\":\"stop\"}]}\n\n";
     let commit = Action::Commit { attempt: 1, status: 200, body: [chunk, DONE].concat().into(), as_events: true };
-    assert_eq!(driver.eof(), [commit, Action::Disarm { attempt: 1 }, Action::Finish]);
+    assert_eq!(driver.eof(), [commit, Action::CancelTimer { attempt: 1 }, Action::Finish]);
     for other in ["{\"error\":{\"message\":\"x\"}}", "{}", "{\"choices\":[", "[]"] {
         let mut driver = asked();
         driver.chunk(other);

@@ -41,7 +41,7 @@ fn sealed(tenant: &str, endpoint: &str, id: &str) -> String {
 }
 
 /// What the ids in `body` say, and the `input` that is sent to the endpoint.
-fn claimed(tenant: &str, allow: &[&str], keys: Option<&Keyring>, body: &Value) -> Result<(Claimed, Value), Failure> {
+fn claimed(tenant: &str, allow: &[&str], keys: Option<&Keyring>, body: &Value) -> Result<(IdClaims, Value), Failure> {
     let table = table(allow);
     let service = table.service_named("chat").unwrap();
     let mut route = Route::parse("POST", "/v1/responses").unwrap();
@@ -104,7 +104,7 @@ fn where_nothing_is_stored_ids_pass_and_references_are_refused() {
     let items = json!([{ "type": "reasoning", "id": "rs_1" }, { "role": "assistant", "id": "msg_1", "content": "c" }]);
     let body = json!({ "model": "m", "input": items });
     let (found, sent) = claimed("acme", &[], None, &body).unwrap();
-    assert_eq!((found, sent), (Claimed::default(), items));
+    assert_eq!((found, sent), (IdClaims::default(), items));
     let old = json!([{ "role": "assistant", "id": sealed("acme", "fra-1", "msg_1"), "content": "c" }]);
     let (_, sent) = claimed("acme", &[], None, &json!({ "model": "m", "input": old })).unwrap();
     assert!(sent[0]["id"].as_str().unwrap().len() <= 64, "a sealed id would be too long for hosts");
@@ -207,5 +207,5 @@ fn a_place_is_the_one_of_its_ids() {
     let table = table(STORE);
     let items = json!([{ "type": "item_reference", "id": sealed("acme", "fra-1", "rs_1") }]);
     let (found, _) = claimed("acme", STORE, Some(&keys()), &json!({ "model": "m", "input": items })).unwrap();
-    assert_eq!(found, Claimed { place: Some(place(&table, "fra", "fra-1")), model: None, is_stateful: true });
+    assert_eq!(found, IdClaims { place: Some(place(&table, "fra", "fra-1")), model: None, is_stateful: true });
 }

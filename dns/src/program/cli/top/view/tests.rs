@@ -118,7 +118,7 @@ fn keys_turn_tables_choose_rows_sort_and_end() {
 fn what_is_outside_its_fence_is_told_on_the_first_screen() {
     let (mut view, now) = (View::new(EVERY), Instant::now());
     let answer = |violations: u64| {
-        let checked = Some(Checked { at: Timestamp(3_597_000), violations });
+        let checked = Some(FenceCheck { at: Timestamp(3_597_000), violations });
         Answer { checked, ..answered(Ok(status())) }
     };
     view.take(answer(0), now);

@@ -1,4 +1,5 @@
-//! Bundles in NATS, as the publisher's user. Called by `bailiwick bundle`, and before rules are published.
+//! Bundles in NATS, as the publisher's user. Called by `bailiwick bundle`, and before rules are published. The rules
+//! pin a version of a bundle: they say which version is served, unless a rollout is under way.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +7,7 @@ use bailiwick_rules::bundle::Version;
 use bailiwick_rules::id::{BundleId, RegionId};
 use bailiwick_rules::table::Table;
 
-use super::{Buckets, one};
+use super::{Buckets, as_list};
 use crate::program::api::bundles::{ListReport, VersionReport};
 use crate::state::fleet::no_version;
 
@@ -21,7 +22,7 @@ impl Buckets {
         version: Version,
         pack: &[u8],
     ) -> Result<(), Vec<String>> {
-        self.runtime.block_on(self.bus.put_bundle(name, version, pack)).map(drop).map_err(one)
+        self.runtime.block_on(self.bus.put_bundle(name, version, pack)).map(drop).map_err(as_list)
     }
 
     /// The pack of a version, as it comes.
@@ -29,8 +30,8 @@ impl Buckets {
     /// # Errors
     /// When it isn't there or can't be read.
     pub(in crate::program::cli) fn bundle(&self, name: &BundleId, version: Version) -> Result<Vec<u8>, Vec<String>> {
-        let pack = self.runtime.block_on(self.bus.bundle(name, version)).map_err(one)?;
-        pack.ok_or_else(|| one(no_version(name, version)))
+        let pack = self.runtime.block_on(self.bus.bundle(name, version)).map_err(as_list)?;
+        pack.ok_or_else(|| as_list(no_version(name, version)))
     }
 
     /// The version that the rules in NATS pin, for a region or for those of none.
@@ -47,11 +48,11 @@ impl Buckets {
             None => None,
             Some(text) => match RegionId::parse(text).filter(|_| table.region_named(text).is_some()) {
                 Some(region) => Some(region),
-                None => return Err(one(format!("--region: there is no region {text:?} in the rules"))),
+                None => return Err(as_list(format!("--region: there is no region {text:?} in the rules"))),
             },
         };
         table.bundle_version(name, region.as_ref()).ok_or_else(|| {
-            one(format!("the rules pin no version of {name}; name one, such as {name}@VERSION, from `bundle list`"))
+            as_list(format!("the rules pin no version of {name}; name one, such as {name}@VERSION, from `bundle list`"))
         })
     }
 
@@ -61,7 +62,7 @@ impl Buckets {
     /// When they can't be read.
     pub(in crate::program::cli) fn list_bundles(&self) -> Result<ListReport, Vec<String>> {
         let mut listed = ListReport::default();
-        for stored in self.runtime.block_on(self.bus.bundles()).map_err(one)? {
+        for stored in self.runtime.block_on(self.bus.bundles()).map_err(as_list)? {
             let (version, came, bytes) = (stored.version, stored.came, stored.bytes as u64);
             let report = VersionReport { version, files: None, bytes, came };
             listed.bundles.entry(stored.name).or_default().versions.push(report);
@@ -86,7 +87,7 @@ impl Buckets {
         let mut errors = Vec::new();
         for (name, place, version) in new.bundle_versions() {
             if known.insert((name, version))
-                && !self.runtime.block_on(self.bus.has_bundle(name, version)).map_err(one)?
+                && !self.runtime.block_on(self.bus.has_bundle(name, version)).map_err(as_list)?
             {
                 errors.push(format!("{place}: {}", no_version(name, version)));
             }
@@ -97,6 +98,6 @@ impl Buckets {
     /// The rules in NATS.
     fn table(&self) -> Result<Table, Vec<String>> {
         let base = self.base()?;
-        Table::compile_quietly(&base.document.bytes).map_err(|_| one("the rules in NATS can't be read".to_owned()))
+        Table::compile_quietly(&base.document.bytes).map_err(|_| as_list("the rules in NATS can't be read".to_owned()))
     }
 }

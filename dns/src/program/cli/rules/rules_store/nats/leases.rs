@@ -5,8 +5,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Buckets, one};
-use crate::state::fleet::Swapped;
+use super::{Buckets, as_list};
+use crate::state::fleet::SwapOutcome;
 
 impl Buckets {
     /// What stands under a key. `None` if nothing ever did. A note that can't be read, as one of another version of
@@ -18,7 +18,7 @@ impl Buckets {
         &self,
         key: &str,
     ) -> Result<Option<Entry<Option<N>>>, Vec<String>> {
-        let stored = self.runtime.block_on(self.bus.state(key)).map_err(one)?;
+        let stored = self.runtime.block_on(self.bus.state(key)).map_err(as_list)?;
         let entry = stored.map(|stored| {
             let lease = (!stored.bytes.is_empty()).then(|| read(&stored.bytes));
             Entry { number: stored.number, noted: stored.noted, lease }
@@ -35,16 +35,16 @@ impl Buckets {
         key: &str,
         lease: &Lease<N>,
         after: u64,
-    ) -> Result<Swapped, Vec<String>> {
-        let bytes = serde_json::to_vec(lease).map_err(|error| one(format!("a lease can't be written: {error}")))?;
-        self.runtime.block_on(self.bus.swap_state(key, &bytes, after)).map_err(one)
+    ) -> Result<SwapOutcome, Vec<String>> {
+        let bytes = serde_json::to_vec(lease).map_err(|error| as_list(format!("a lease can't be written: {error}")))?;
+        self.runtime.block_on(self.bus.swap_state(key, &bytes, after)).map_err(as_list)
     }
 }
 
 fn read<N: DeserializeOwned>(bytes: &[u8]) -> Lease<Option<N>> {
     match serde_json::from_slice::<Lease<Value>>(bytes) {
         Ok(Lease { holder, span_ms, note }) => Lease { holder, span_ms, note: serde_json::from_value(note).ok() },
-        // Whoever it is may be at work.
+        // The holder may be at work, so its lease is respected.
         Err(_) => Lease { holder: "somebody whose lease can't be read".to_owned(), span_ms: u64::MAX, note: None },
     }
 }

@@ -1,4 +1,5 @@
-//! Publishing in NATS, as the publisher's user. Called by [`super`] and by `rules restore`.
+//! Publishes rules in NATS, a message broker. Takes a document with its head (who publishes it and why), replaces the
+//! head in the fleet's bucket; also reads the history and asks the nodes. Called by [`super`] and by `rules restore`.
 
 mod bundles;
 mod leases;
@@ -12,7 +13,7 @@ use super::{Base, Document, Mark, Nodes, Put};
 use crate::program::api::publish::Entry;
 use crate::program::config::Fleet;
 use crate::program::fleet_report::{FleetReport, HeadReport, Limits};
-use crate::state::fleet::{Bus, Pointed, Question, Swapped, no_bucket, no_head};
+use crate::state::fleet::{Bus, HeadEntry, Question, SwapOutcome, no_bucket, no_head};
 use crate::system::clock::Clock;
 
 /// The buckets of a fleet.
@@ -33,7 +34,7 @@ impl Buckets {
         let nats = fleet.nats.as_ref().ok_or_else(|| vec!["no NATS is configured".to_owned()])?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| vec![format!("the system gives no event queue: {error}")])?;
-        let bus = runtime.block_on(Bus::connect(nats, "bailiwick rules")).map_err(one)?;
+        let bus = runtime.block_on(Bus::connect(nats, "bailiwick rules")).map_err(as_list)?;
         Ok(Self { bus, fleet: fleet.clone(), runtime })
     }
 
@@ -42,17 +43,17 @@ impl Buckets {
     /// # Errors
     /// When it can't be read.
     pub(in crate::program::cli::rules) fn make(&self) -> Result<(Option<Head>, u64), Vec<String>> {
-        self.runtime.block_on(self.bus.make_buckets()).map_err(one)?;
-        match self.pointed()? {
-            // What nobody believes is put right by the document that is restored.
-            Pointed::Head(bytes, entry) => Ok((self.believed(&bytes).ok(), entry)),
-            Pointed::Absent(entry) => Ok((None, entry)),
-            Pointed::NoBucket => Err(vec![no_bucket()]),
+        self.runtime.block_on(self.bus.make_buckets()).map_err(as_list)?;
+        match self.read_head()? {
+            // A head without a valid signature is replaced by the one of the restored document.
+            HeadEntry::Head(bytes, entry) => Ok((self.verify_head(&bytes).ok(), entry)),
+            HeadEntry::Absent(entry) => Ok((None, entry)),
+            HeadEntry::NoBucket => Err(vec![no_bucket()]),
         }
     }
 
     /// A head, if one of the publisher's trusted_publishers signed it. What is signed here would be believed by all.
-    fn believed(&self, bytes: &[u8]) -> Result<Head, Vec<String>> {
+    fn verify_head(&self, bytes: &[u8]) -> Result<Head, Vec<String>> {
         let head = self.fleet.trust().believe(bytes);
         head.map_err(|error| {
             vec![format!(
@@ -69,23 +70,24 @@ impl Buckets {
         })
     }
 
-    fn pointed(&self) -> Result<Pointed, Vec<String>> {
-        self.runtime.block_on(self.bus.head()).map_err(one)
+    fn read_head(&self) -> Result<HeadEntry, Vec<String>> {
+        self.runtime.block_on(self.bus.head()).map_err(as_list)
     }
 
+    /// The document in service, which the next publication replaces.
     pub(super) fn base(&self) -> Result<Base, Vec<String>> {
-        let (bytes, entry) = match self.pointed()? {
-            Pointed::Head(bytes, entry) => (bytes, entry),
-            Pointed::Absent(_) => return Err(vec![no_head()]),
-            Pointed::NoBucket => return Err(vec![no_bucket()]),
+        let (bytes, entry) = match self.read_head()? {
+            HeadEntry::Head(bytes, entry) => (bytes, entry),
+            HeadEntry::Absent(_) => return Err(vec![no_head()]),
+            HeadEntry::NoBucket => return Err(vec![no_bucket()]),
         };
-        let head = self.believed(&bytes)?;
+        let head = self.verify_head(&bytes)?;
         Ok(Base { revision: head.revision, mark: Mark::Entry(entry), document: self.read(head)? })
     }
 
     /// The document that a head names.
     fn read(&self, head: Head) -> Result<Document, Vec<String>> {
-        let bytes = self.runtime.block_on(self.bus.document(&head.sha256)).map_err(one)?;
+        let bytes = self.runtime.block_on(self.bus.document(&head.sha256)).map_err(as_list)?;
         match sha256_hex(&bytes) == head.sha256 {
             true => Ok(Document { bytes, head: Some(head) }),
             false => Err(vec![format!(
@@ -101,7 +103,7 @@ impl Buckets {
     /// # Errors
     /// When it can't be written.
     pub(in crate::program::cli::rules) fn put_document(&self, bytes: &[u8]) -> Result<(), Vec<String>> {
-        self.runtime.block_on(self.bus.put_document(bytes)).map_err(one)
+        self.runtime.block_on(self.bus.put_document(bytes)).map_err(as_list)
     }
 
     /// Publishes a document in place of the head with this entry.
@@ -116,30 +118,30 @@ impl Buckets {
     ) -> Result<Put, Vec<String>> {
         self.is_taken(head)?;
         self.put_document(bytes)?;
-        match self.runtime.block_on(self.bus.swap_head(head, entry)).map_err(one)? {
-            Swapped::Done => Ok(Put::Stored),
-            Swapped::Behind => match self.pointed()? {
-                Pointed::Head(bytes, _) => Ok(Put::Stale(self.believed(&bytes)?.revision)),
-                Pointed::Absent(_) => Err(vec![no_head()]),
-                Pointed::NoBucket => Err(vec![no_bucket()]),
+        match self.runtime.block_on(self.bus.swap_head(head, entry)).map_err(as_list)? {
+            SwapOutcome::Done => Ok(Put::Stored),
+            SwapOutcome::Behind => match self.read_head()? {
+                HeadEntry::Head(bytes, _) => Ok(Put::Stale(self.verify_head(&bytes)?.revision)),
+                HeadEntry::Absent(_) => Err(vec![no_head()]),
+                HeadEntry::NoBucket => Err(vec![no_bucket()]),
             },
-            Swapped::Unknown(why) => Ok(Put::Unknown(vec![why])),
+            SwapOutcome::Unknown(why) => Ok(Put::Unknown(vec![why])),
         }
     }
 
     /// Writes a head that brings the document in service to more nodes.
     pub(super) fn put_head(&self, head: &Head) -> Result<(), Vec<String>> {
         self.is_taken(head)?;
-        let Pointed::Head(bytes, entry) = self.pointed()? else { return Err(vec![no_head()]) };
-        let (now, named) = (self.believed(&bytes)?, head.names());
+        let HeadEntry::Head(bytes, entry) = self.read_head()? else { return Err(vec![no_head()]) };
+        let (now, named) = (self.verify_head(&bytes)?, head.names());
         if now.names() != named || now.stage >= head.stage {
             return Err(vec![format!("revision {}, for stage {}, is in service by now", now.revision, now.stage)]);
         }
-        match self.runtime.block_on(self.bus.swap_head(head, entry)).map_err(one)? {
-            Swapped::Done => Ok(()),
-            Swapped::Behind => Err(vec!["somebody else has published meanwhile; look, then try again".to_owned()]),
-            Swapped::Unknown(why) => match self.pointed() {
-                Ok(Pointed::Head(bytes, _)) if bytes == head.to_bytes() => Ok(()),
+        match self.runtime.block_on(self.bus.swap_head(head, entry)).map_err(as_list)? {
+            SwapOutcome::Done => Ok(()),
+            SwapOutcome::Behind => Err(vec!["somebody else has published meanwhile; look, then try again".to_owned()]),
+            SwapOutcome::Unknown(why) => match self.read_head() {
+                Ok(HeadEntry::Head(bytes, _)) if bytes == head.to_bytes() => Ok(()),
                 _ => Err(vec![why, "whether it was published isn't known; look again in a while".to_owned()]),
             },
         }
@@ -152,8 +154,8 @@ impl Buckets {
 
     /// The heads that were published, the newest first, each revision once.
     fn heads(&self) -> Result<Vec<Head>, Vec<String>> {
-        let mut heads = self.runtime.block_on(self.bus.heads()).map_err(one)?;
-        heads.retain(|head| self.believed(&head.to_bytes()).is_ok());
+        let mut heads = self.runtime.block_on(self.bus.heads()).map_err(as_list)?;
+        heads.retain(|head| self.verify_head(&head.to_bytes()).is_ok());
         heads.reverse();
         heads.dedup_by_key(|head| head.revision);
         Ok(heads)
@@ -185,7 +187,7 @@ impl Buckets {
 
     /// Asks every node. Returns those that gave no answer.
     fn ask(&self, question: Question, each: impl FnMut(&str, Vec<u8>)) -> Result<Vec<String>, Vec<String>> {
-        self.runtime.block_on(self.bus.ask_nodes(question, Clock::system().now(), each)).map_err(one)
+        self.runtime.block_on(self.bus.ask_nodes(question, Clock::system().now(), each)).map_err(as_list)
     }
 
     pub(super) fn history(&self) -> Result<Vec<Entry>, Vec<String>> {
@@ -202,6 +204,6 @@ impl Buckets {
     }
 }
 
-fn one(error: String) -> Vec<String> {
+fn as_list(error: String) -> Vec<String> {
     vec![error]
 }

@@ -1,4 +1,6 @@
-//! Publishing on the node that is the writer, by its API. Called by [`super`].
+//! Publishes rules on the node that is the writer of its fleet, through its API. Takes a document with its head (who
+//! publishes it and why), returns the outcome; also reads the history and the reports of all nodes. Called by
+//! [`super`].
 
 use bailiwick_rules::fleet::head::Head;
 use bailiwick_rules::fleet::impact::Queries;
@@ -64,7 +66,7 @@ impl Writer {
     /// Publishes a head that brings the document in service to more nodes. An answer that is lost is looked up.
     ///
     /// # Errors
-    /// Why it isn't published, or that nobody knows.
+    /// Why it isn't published, or that it isn't known whether it is.
     pub(in crate::program::cli::rules) fn put_head(&self, head: &Head) -> Result<(), Vec<String>> {
         match self.0.exchange(Method::PUT, "/v1/rules/head", &[], head.to_bytes()) {
             Ok(answer) => answer.success().map(drop),
@@ -91,14 +93,14 @@ impl Writer {
     /// What every node says of itself.
     ///
     /// # Errors
-    /// When nobody can be asked.
+    /// If the node can't be asked.
     pub(super) fn nodes(&self) -> Result<Nodes, Vec<String>> {
-        let told: NodesReport = serde_json::from_str(&self.0.read("/v1/fleet/nodes")?).map_err(|error| {
+        let report: NodesReport = serde_json::from_str(&self.0.read("/v1/fleet/nodes")?).map_err(|error| {
             vec![format!("what the nodes say can't be understood ({error}); are they of one version?")]
         })?;
         // The node that is asked has no URL that its peers are known by.
-        let answered = [(String::new(), told.asked)].into_iter().chain(told.peers).collect();
-        Ok(Nodes { answered, missing: told.missing.into_iter().map(|missing| missing.peer).collect() })
+        let answered = [(String::new(), report.asked)].into_iter().chain(report.peers).collect();
+        Ok(Nodes { answered, missing: report.missing.into_iter().map(|missing| missing.peer).collect() })
     }
 
     /// The queries of the last week. None if none were counted.

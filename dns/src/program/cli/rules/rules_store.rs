@@ -1,10 +1,11 @@
-//! Where one publishes. Takes a document with its head and what it replaces, returns what became of it; and gives the
-//! document in service and those that were. Called by every command that publishes or looks back, also by
-//! `bailiwick rollout`.
+//! The place where the rules of a fleet are published: a node that is the writer, or NATS (a message broker). Takes a
+//! rules document with its head (who publishes it and why) and the document that it replaces; returns whether it is
+//! published. Also reads the document in service and earlier ones. Called by every command that publishes or looks
+//! back, also by `bailiwick rollout`.
 //!
-//! A place has to do eight things: tell what is in service, replace it if nobody else did meanwhile, bring it to more
-//! nodes, list the history, give a document of it, tell what a change has to keep to, what every node says of itself,
-//! and how many queries were counted.
+//! A store does eight things: it returns the document in service; replaces that document, if nobody else did meanwhile;
+//! brings it to more nodes; lists the history; returns a document of the history; and returns the gates for a change
+//! (limits on its size), the state of every node, and the counts of queries.
 
 mod nats;
 mod writer;
@@ -23,13 +24,14 @@ use crate::program::fleet_report::{FleetReport, Limits};
 pub(in crate::program::cli) use nats::Buckets;
 pub(super) use writer::Writer;
 
-/// How long a document whose fate isn't known is looked for. NATS may store one after it has let the request time out.
+/// If no answer came, how long the store is asked whether it has the document. NATS may store a document after it has
+/// let the request time out.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Where one publishes.
-pub(in crate::program::cli) enum Truth {
+/// The place where rules are published.
+pub(in crate::program::cli) enum RulesStore {
     /// On the node that is the writer, by its API.
     Writer(Writer),
     /// In NATS.
@@ -48,13 +50,13 @@ pub(in crate::program::cli) struct Document {
 pub(in crate::program::cli) struct Base {
     /// Its revision.
     pub(in crate::program::cli) revision: u64,
-    /// What tells it from every other: it is replaced only if this is still so.
+    /// Identifies this document. It is replaced only if the store still has the same mark.
     mark: Mark,
     /// The document.
     pub(in crate::program::cli) document: Document,
 }
 
-/// What tells a document from every other.
+/// Identifies the document in service.
 enum Mark {
     /// An entity tag.
     Tag(String),
@@ -62,7 +64,7 @@ enum Mark {
     Entry(u64),
 }
 
-/// What became of a document that was published.
+/// The outcome of publishing a document.
 pub(in crate::program::cli) enum Put {
     /// It is published, and the writer serves it.
     Served,
@@ -72,18 +74,18 @@ pub(in crate::program::cli) enum Put {
     Awaited,
     /// It is published, but the answer that says so was lost.
     Lost,
-    /// Somebody else has published since. This is in service now.
+    /// Not published, because somebody else has published since. This revision is in service now.
     Stale(u64),
     /// No answer came, for these reasons.
     Unknown(Vec<String>),
 }
 
-/// What the nodes of a fleet say of themselves.
+/// The reports of the nodes of a fleet.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
-    /// Those that answered, each by its URL or its name.
+    /// The nodes that answered, each by its URL or its name.
     pub(super) answered: BTreeMap<String, FleetReport>,
-    /// Those that didn't.
+    /// The nodes that didn't answer.
     pub(super) missing: Vec<String>,
 }
 
@@ -98,8 +100,9 @@ impl Base {
     }
 }
 
-impl Truth {
-    /// Finds it by the options: in NATS if the configuration's rules come from there and no API is named.
+impl RulesStore {
+    /// Finds the store by the options: NATS if the configuration's rules come from there and no API is named, else a
+    /// node.
     ///
     /// # Errors
     /// What is wrong with the configuration, or that NATS can't be reached.
@@ -122,10 +125,10 @@ impl Truth {
         }
     }
 
-    /// Publishes a document in place of the one in service. An answer that is lost is looked up.
+    /// Publishes a document in place of the one in service. If the answer is lost, asks the store whether it is there.
     ///
     /// # Errors
-    /// Why it isn't published, or that nobody knows.
+    /// Why it isn't published, or that it isn't known whether it is.
     pub(in crate::program::cli) fn put(&self, base: &Base, head: &Head, bytes: Vec<u8>) -> Result<Put, Vec<String>> {
         let put = match (self, &base.mark) {
             (Self::Writer(writer), Mark::Tag(tag)) => writer.put(tag, head, bytes)?,

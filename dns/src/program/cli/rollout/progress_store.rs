@@ -1,8 +1,9 @@
-//! Where the progress of a rollout is published. Takes the progress, returns the revision that has it; nothing but the
-//! progress changes in the document. Called by every command of `bailiwick rollout` that changes something.
+//! Publishes the progress of a rollout. The progress (which region has which share) is a part of the rules document.
+//! Takes the progress, writes it into the document in service and publishes that; returns the new revision. Nothing
+//! else changes in the document. Called by every command of `bailiwick rollout` that changes something.
 //!
-//! Where a fleet has a writer or NATS, a step is published like any document, in place of the one it was made from. A
-//! single node has its rules in a file: the step is written there.
+//! A fleet with a writer or with NATS publishes the document like any other, in place of the document that it was made
+//! from. A single node has its rules in a file, and the progress is written into that file.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,18 +16,18 @@ use bailiwick_rules::time::Timestamp;
 use crate::program::cli::node::{NodeArgs, Power};
 use crate::program::cli::rules::author::AuthorArgs;
 use crate::program::cli::rules::document::{with_progress, with_revision};
+use crate::program::cli::rules::rules_store::{Base, Buckets, Put, RulesStore};
 use crate::program::cli::rules::stage::last_for_all;
-use crate::program::cli::rules::truth::{Base, Buckets, Put, Truth};
 use crate::program::config::Config;
 use crate::state::load::{compile_rules, read_file};
 use crate::state::snapshot::Rules;
 use crate::system::files::{Mode, replace};
 use crate::text::nearest::suggestion;
 
-/// Where rules are published.
-pub(super) enum Desk {
+/// The place where the rules with the progress are published.
+pub(super) enum ProgressStore {
     /// At the writer of a fleet, or in NATS.
-    Fleet(Truth),
+    Fleet(RulesStore),
     /// In the file that a single node reads.
     File(PathBuf),
 }
@@ -37,11 +38,11 @@ pub(super) struct Current {
     base: Option<Base>,
 }
 
-/// What became of a step.
+/// The outcome of publishing a step.
 pub(super) enum Step {
     /// It is published under this revision.
     Published(u64),
-    /// Somebody else published meanwhile. Look again.
+    /// Not published, because somebody else has published meanwhile. The caller decides again by the new document.
     Stale,
 }
 
@@ -52,10 +53,10 @@ impl Current {
         (revision.number, revision.sha256_hex())
     }
 
-    /// A rollout of the document.
+    /// A rollout of the document, by its name.
     ///
     /// # Errors
-    /// That there is none of that name.
+    /// If the document has no rollout of that name.
     pub(super) fn rollout(&self, name: &str) -> Result<&Rollout, Vec<String>> {
         let rollouts = self.rules.table.rollouts();
         rollouts.iter().find(|rollout| rollout.id.as_str() == name).ok_or_else(|| {
@@ -65,11 +66,11 @@ impl Current {
     }
 }
 
-impl Desk {
-    /// Finds it by the configuration, or at the API that is named.
+impl ProgressStore {
+    /// Finds the place by the configuration, or at the API that the options name.
     ///
     /// # Errors
-    /// What is wrong with the configuration, or that nobody can be reached.
+    /// What is wrong with the configuration, or that the place can't be reached.
     pub(super) fn find(args: &NodeArgs) -> Result<Self, Vec<String>> {
         if args.api.is_none()
             && let Ok(config) = Config::read(&args.config)
@@ -77,14 +78,14 @@ impl Desk {
         {
             return Ok(Self::File(config.rules));
         }
-        Truth::find(args, Power::Write).map(Self::Fleet)
+        RulesStore::find(args, Power::Write).map(Self::Fleet)
     }
 
     /// The store of the fleet, if it has one.
     pub(super) fn store(&self) -> Option<&Buckets> {
         match self {
-            Self::Fleet(Truth::Nats(buckets)) => Some(buckets),
-            Self::Fleet(Truth::Writer(_)) | Self::File(_) => None,
+            Self::Fleet(RulesStore::Nats(buckets)) => Some(buckets),
+            Self::Fleet(RulesStore::Writer(_)) | Self::File(_) => None,
         }
     }
 
@@ -94,8 +95,8 @@ impl Desk {
     /// When it can't be read.
     pub(super) fn current(&self) -> Result<Current, Vec<String>> {
         let (bytes, base) = match self {
-            Self::Fleet(truth) => {
-                let base = truth.base()?;
+            Self::Fleet(store) => {
+                let base = store.base()?;
                 (base.document.bytes.clone(), Some(base))
             }
             Self::File(file) => {
@@ -111,7 +112,7 @@ impl Desk {
     /// Publishes the progress of a rollout in place of the document in service.
     ///
     /// # Errors
-    /// Why it isn't published, or that nobody knows.
+    /// Why the progress isn't published, or that it isn't known whether it is.
     pub(super) fn publish(
         &self,
         current: &Current,
@@ -136,13 +137,14 @@ impl Desk {
                 replace(file, &bytes, Mode::Public).map_err(failed)?;
                 Ok(Step::Published(revision))
             }
-            (Self::Fleet(truth), Some(base)) => {
+            (Self::Fleet(store), Some(base)) => {
                 let staged = base.document.head.as_ref().filter(|head| head.stage != Stage::Rest);
                 let bytes = match staged {
                     None => bytes,
-                    // A bad arm doesn't wait: what is tried out is given up with it.
+                    // The document is for some nodes only, and the rollout is rolled back. That doesn't wait: the
+                    // earlier document, with the end of the rollout, replaces the one that is being tried out.
                     Some(_) if progress.ended.is_some() => {
-                        let earlier = truth.document(last_for_all(truth, base)?)?.bytes;
+                        let earlier = store.document(last_for_all(store, base)?)?.bytes;
                         with_progress(&earlier, rollout.id.as_str(), progress).ok_or_else(broken)?
                     }
                     Some(Head { revision, stage, .. }) => {
@@ -153,7 +155,7 @@ impl Desk {
                 };
                 let (head, bytes) = author.draft((base.next()?, base.revision), &bytes, &reason, now)?;
                 let revision = head.revision;
-                match truth.put(base, &author.sign(head)?, bytes)? {
+                match store.put(base, &author.sign(head)?, bytes)? {
                     Put::Served | Put::Stored | Put::Awaited | Put::Lost => Ok(Step::Published(revision)),
                     Put::Stale(_) => Ok(Step::Stale),
                     Put::Unknown(errors) => Err(errors),
@@ -171,7 +173,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::program::cli::rules::document::written;
+    use crate::program::cli::rules::document::progress_json;
 
     const NOW: Timestamp = Timestamp(1_796_104_800_000);
 
@@ -203,7 +205,7 @@ mod tests {
         assert_eq!(of(&second), progress(25, Some("a \"reason\"")));
         let third = with_progress(&second, "next", &progress(5, None)).unwrap();
         assert_eq!(third, first, "old content again is the same bytes");
-        let added = format!(", \"progress\": {}", written(&progress(5, None)));
+        let added = format!(", \"progress\": {}", progress_json(&progress(5, None)));
         assert_eq!(String::from_utf8(first).unwrap().replacen(&added, "", 1), before);
         assert_eq!(with_progress(before.as_bytes(), "other", &progress(5, None)), None);
     }
@@ -213,16 +215,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("rules.json");
         std::fs::write(&file, rules()).unwrap();
-        let desk = Desk::File(file.clone());
+        let store = ProgressStore::File(file.clone());
         let author = AuthorArgs::default();
-        let stale = desk.current().unwrap();
+        let stale = store.current().unwrap();
         let publish = |current: &Current, share| {
             let rollout = current.rollout("next").unwrap();
-            desk.publish(current, (rollout, &progress(share, None)), "a step", &author, NOW).unwrap()
+            store.publish(current, (rollout, &progress(share, None)), "a step", &author, NOW).unwrap()
         };
         assert!(matches!(publish(&stale, 5), Step::Published(8)));
         assert!(matches!(publish(&stale, 25), Step::Stale));
-        let now = desk.current().unwrap();
+        let now = store.current().unwrap();
         assert_eq!((now.rules.table.revision().number, now.rules.table.rollouts()[0].regions[0].1), (8, Some(5)));
         assert!(now.rollout("nxt").unwrap_err()[0].contains("did you mean \"next\"?"));
     }
