@@ -127,6 +127,18 @@ function labels(regions, places) {
   });
 }
 
+/** The mark of a region on the map. */
+const regionMark = (one, point, count) =>
+  point &&
+  html`<g
+    key=${one.region}
+    class="region ${look(one)}"
+    transform="translate(${point[0].toFixed(1)} ${point[1].toFixed(1)})"
+  >
+    <circle r=${count > 30 ? 3.4 : 5} />
+    ${look(one) === "down" && html`<path d="M-2.5-2.5 2.5 2.5M2.5-2.5-2.5 2.5" />`}
+  </g>`;
+
 export function WorldMap({ world, going, regions, flows, edge, jurisdictions, colours, chosen }) {
   const { countries, dots, at, projection } = shapes(world);
   const goes = useMemo(() => byCountry(going), [going]);
@@ -142,6 +154,15 @@ export function WorldMap({ world, going, regions, flows, edge, jurisdictions, co
     if (group.to != null) return `land hue-${colours.get(group.to) ?? 0}${own}`;
     return `land ${group.is_withheld ? "withheld" : "none"}${own}`;
   };
+  // What looks as before isn't made again.
+  const land = useMemo(
+    () => countries.map((one, place) => html`<path key=${place} d=${one.d} class=${paint(one.code)} />`),
+    [countries.map((one) => paint(one.code)).join()],
+  );
+  const marks = useMemo(
+    () => regions.map((one) => regionMark(one, places.get(one.region), regions.length)),
+    [regions.map((one) => `${one.region} ${look(one)} ${places.get(one.region)}`).join()],
+  );
   const drawnLines = lines(flows, edge, jurisdictions, places, at);
   const wrong = regions.filter((one) => ["down", "forced", "full"].includes(look(one)));
   const about =
@@ -162,7 +183,7 @@ export function WorldMap({ world, going, regions, flows, edge, jurisdictions, co
         <rect width="2.5" height="6" class="hatch-line" />
       </pattern>
     </defs>
-    <g>${countries.map((one, place) => html`<path key=${place} d=${one.d} class=${paint(one.code)} />`)}</g>
+    <g>${land}</g>
     <g>
       ${dots.map((code) => goes.has(code) && html`<circle key=${code} cx=${at[code][0].toFixed(1)} cy=${at[code][1].toFixed(1)} r=${code === chosen ? 5 : 2.2} class=${paint(code)} />`)}
     </g>
@@ -177,22 +198,7 @@ export function WorldMap({ world, going, regions, flows, edge, jurisdictions, co
           />`,
       )}
     </g>
-    <g>
-      ${regions.map((one) => {
-        const point = places.get(one.region);
-        return (
-          point &&
-          html`<g
-            key=${one.region}
-            class="region ${look(one)}"
-            transform="translate(${point[0].toFixed(1)} ${point[1].toFixed(1)})"
-          >
-            <circle r=${regions.length > 30 ? 3.4 : 5} />
-            ${look(one) === "down" && html`<path d="M-2.5-2.5 2.5 2.5M2.5-2.5-2.5 2.5" />`}
-          </g>`
-        );
-      })}
-    </g>
+    <g>${marks}</g>
     <g class="names">
       ${labels(regions, places).map(
         (one) =>

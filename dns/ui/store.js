@@ -42,16 +42,31 @@ let pending = false;
 let drawn = 0;
 let returned = 0;
 
-/** Changes the state and shows it, at most once a frame. */
+/** While somebody scrolls nothing is shown again, but for so many milliseconds at most. */
+const SCROLLING = 2000;
+/** Who hasn't scrolled for so many milliseconds has done so. */
+const RESTS = 150;
+let scrolled = 0;
+const scrolling = () => {
+  scrolled = Date.now();
+};
+addEventListener("scroll", scrolling, { passive: true, capture: true });
+
+/** Changes the state and shows it a little later, with what else changes until then. */
 export function set(change) {
   Object.assign(state, change);
   if (pending) return;
   pending = true;
-  setTimeout(() => {
+  const begun = Date.now();
+  const draw = () => {
+    const now = Date.now();
+    if (now - scrolled < RESTS && now - begun < SCROLLING) return setTimeout(draw, RESTS / 3);
     pending = false;
-    drawn = Date.now();
+    drawn = now;
     for (const watcher of watchers) watcher();
-  }, 30);
+    return undefined;
+  };
+  setTimeout(draw, 30);
 }
 
 /** The state, shown again whenever it changes. */
@@ -170,13 +185,19 @@ function note(kind, event) {
 }
 
 let soonTimer = 0;
-/** Something changed, so that the picture is old. */
+/** Something changed, so that the picture is old. A large one is asked for more rarely: it takes longer to show. */
 function soon() {
-  soonTimer ||= setTimeout(() => {
-    soonTimer = 0;
-    if (!document.hidden) look();
-  }, 250);
+  soonTimer ||= setTimeout(
+    () => {
+      soonTimer = 0;
+      if (!document.hidden) look();
+    },
+    isLarge() ? 2000 : 250,
+  );
 }
+
+/** Whether the picture has so many regions that it is asked for more rarely. */
+const isLarge = () => (state.picture?.regions.length ?? 0) > 200;
 
 let isStarted = false;
 
@@ -201,7 +222,7 @@ export async function start(typed) {
   const may = () => !state.needsToken;
   follow(note, (live) => set({ live }), may);
   const ask = () => (may() ? look() : undefined);
-  whileShown(ask, () => ((state.picture?.regions.length ?? 0) > 200 ? 5000 : 2000));
+  whileShown(ask, () => (isLarge() ? 5000 : 2000));
   whileShown(addTraffic, () => (state.traffic === null && state.picture?.peers.length > 0 ? 5000 : TRAFFIC_EVERY));
   whileShown(() => Date.now() - drawn < SHOWN_EVERY || set({}), SHOWN_EVERY / 4);
   whileShown(drawWorld, TRAFFIC_EVERY);

@@ -1,10 +1,15 @@
 // A table that sorts by any column and is copied as CSV or JSON. Takes columns and rows.
+import { Component } from "preact";
 import { useState } from "preact/hooks";
 import { html } from "./html.js";
 import { count } from "./text.js";
 
 /** How many rows are shown at first. */
 const FIRST = 150;
+/** How many rows are shown again together. */
+const CHUNK = 40;
+/** How near rows have to be to what is seen to be shown again. */
+const NEAR = "800px";
 
 const compare = (one, other) => {
   if (one == null || other == null) return Number(one == null) - Number(other == null);
@@ -39,6 +44,39 @@ async function copy(text) {
   area.remove();
   if (!copied) throw new Error("this browser doesn't copy");
   return undefined;
+}
+
+/** Tells each part of a table whether it is near to what is seen. */
+const nearness = new IntersectionObserver(
+  (entries) => entries.forEach((entry) => entry.target.told?.(entry.isIntersecting)),
+  { rootMargin: NEAR },
+);
+
+/** Some rows of a table. Those that are far from what is seen stay as they are until one scrolls to them, so that a
+ * thousand rows cost no more than those that are seen; they can still be searched. */
+class Chunk extends Component {
+  isNear = true;
+  body = (element) => {
+    if (this.element) nearness.unobserve(this.element);
+    this.element = element;
+    if (!element) return;
+    element.told = (isNear) => {
+      const isBack = isNear && !this.isNear;
+      this.isNear = isNear;
+      if (isBack) this.forceUpdate();
+    };
+    nearness.observe(element);
+  };
+
+  shouldComponentUpdate({ order }) {
+    return this.isNear || order !== this.props.order;
+  }
+
+  render({ rows, row }) {
+    return html`<tbody ref=${this.body}>
+      ${rows.map(row)}
+    </tbody>`;
+  }
 }
 
 /** `columns`: key, label, value of a row, and optionally how its cell looks. `start`: the key sorted by at first. */
@@ -77,6 +115,9 @@ export function Table({ caption, columns, rows, start, empty, note, cards = true
           </td>`,
       )}
     </tr>`;
+  const chunks = Array.from({ length: Math.ceil(shown.length / CHUNK) }, (_, nth) => nth * CHUNK);
+  // With other columns or in another order, all rows are others.
+  const order = `${sort.key} ${sort.down} ${columns.map((column) => column.key)}`;
   return html`<section class="table ${cards ? "cards" : ""}" aria-label=${caption}>
     <header>
       <h2>${caption} <small>${count(rows.length)}</small></h2>
@@ -97,9 +138,7 @@ export function Table({ caption, columns, rows, start, empty, note, cards = true
                   ${columns.map(head)}
                 </tr>
               </thead>
-              <tbody>
-                ${shown.map(row)}
-              </tbody>
+              ${chunks.map((at) => html`<${Chunk} key=${at} order=${order} row=${row} rows=${shown.slice(at, at + CHUNK)} />`)}
             </table>
           </div>`
     }

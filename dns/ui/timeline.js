@@ -1,5 +1,5 @@
 // The last day: each region as a band, marks for what people changed, and the numbers of one region.
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { query } from "./api.js";
 import { html } from "./html.js";
@@ -40,9 +40,10 @@ const summary = (letters) => {
 const place = (at, { from, seconds }) => (Date.parse(at) - Date.parse(from)) / 1000 / seconds;
 
 function Bands({ day, chosen }) {
-  const names = Object.keys(day.regions).sort(
-    (one, other) => badness(day.regions[other]) - badness(day.regions[one]) || one.localeCompare(other),
-  );
+  const names = useMemo(() => {
+    const bad = Object.fromEntries(Object.entries(day.regions).map(([name, letters]) => [name, badness(letters)]));
+    return Object.keys(bad).sort((one, other) => bad[other] - bad[one] || one.localeCompare(other));
+  }, [day]);
   const hours = Array.from({ length: 7 }, (_, step) => clock(Date.parse(day.from) + (step * 4 - 0) * 3_600_000));
   const marks = day.marks.map((one) => ({ ...one, x: place(one.at, day) })).filter((one) => one.x >= 0);
   return html`<section class="card bands" aria-label="health of regions in the last 24 hours">
@@ -154,19 +155,21 @@ function Numbers({ region, dark }) {
   </section>`;
 }
 
+/** For each region: how many minutes it was in each kind of trouble. */
+const inTrouble = (regions) =>
+  Object.entries(regions).map(([region, letters]) => ({
+    key: region,
+    region,
+    ...Object.fromEntries(["x", "o", "f", "u"].map((letter) => [letter, (letters.split(letter).length - 1) * 5])),
+  }));
+
 export function Timeline({ argument, dark }) {
   const { events, missed } = useStore();
   const { data, problem } = useAnswer("/v1/timeline", EVERY);
   const [kind, setKind] = useState("all");
   const kinds = ["all", ...new Set(events.map((one) => one.kind))];
   const shown = events.filter((one) => kind === "all" || one.kind === kind);
-  const rows = Object.entries(data?.regions ?? {}).map(([region, letters]) => ({
-    key: region,
-    region,
-    ...Object.fromEntries(
-      ["x", "o", "f", "u"].map((letter) => [letter, [...letters].filter((one) => one === letter).length * 5]),
-    ),
-  }));
+  const rows = useMemo(() => inTrouble(data?.regions ?? {}), [data]);
   const minutes = (key, label) => ({
     key: WORDS[key].replace(" ", "_"),
     label: `${WORDS[key]}, min`,
