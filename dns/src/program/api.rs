@@ -5,6 +5,7 @@
 //! except for `/healthz` and the files of the page at `/ui/`. Writing always needs a token that may write, and is
 //! forbidden if no such token is configured.
 
+mod access;
 pub(crate) mod bundles;
 mod events;
 pub(crate) mod failed_tokens;
@@ -263,6 +264,7 @@ fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(Arc::clone(&api), admit))
+        .layer(from_fn_with_state(Arc::clone(&api), access::record))
         .with_state(api)
 }
 

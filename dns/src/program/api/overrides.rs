@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use bailiwick_rules::health::{Forced, Status};
 use bailiwick_rules::id::{EndpointId, Overridden, RegionId};
 use bailiwick_rules::table::{RegionIndex, Table};
@@ -14,6 +14,7 @@ use bailiwick_rules::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::access::Changed;
 use super::reply::Problem;
 use crate::program::node_status::OverrideNow;
 use crate::state::owner::{Durability, OverrideError};
@@ -103,7 +104,7 @@ pub(super) struct OverrideRequest {
 pub(super) async fn set(
     State(api): State<Arc<Api>>,
     body: Result<Json<OverrideRequest>, JsonRejection>,
-) -> Result<Json<OverrideStatus>, Problem> {
+) -> Result<(Extension<Changed>, Json<OverrideStatus>), Problem> {
     let Json(wanted) = body.map_err(|rejection| {
         let message = format!(
             "{}; send JSON such as {{\"region\": \"uk-london\", \"status\": \"down\", \"until\": \
@@ -123,17 +124,11 @@ pub(super) async fn set(
         false => api.handle.set_override(subject.clone(), forced.clone()).await,
     };
     let durability = durability.map_err(|error| problem_of(&error))?;
+    let changed = Extension(Changed(subject.to_string()));
     let Forced { status, until, reason } = forced;
     let Overridden { region, endpoint } = subject;
-    Ok(Json(OverrideStatus {
-        region,
-        endpoint,
-        status,
-        until,
-        reason,
-        source: "api",
-        kept: Some(sentence(&durability)),
-    }))
+    let kept = Some(sentence(&durability));
+    Ok((changed, Json(OverrideStatus { region, endpoint, status, until, reason, source: "api", kept })))
 }
 
 #[derive(Debug, Serialize)]

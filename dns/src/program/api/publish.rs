@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use bailiwick_rules::fleet::follow::{self, DocumentStep, HeadStep, NoChange, OwnDocument, Refusal, Trust, document};
 use bailiwick_rules::fleet::head::{Head, HeadError, Stage, sha256_hex};
 use bailiwick_rules::table::{Revision, Table};
@@ -22,6 +22,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::access::Changed;
 use super::push::check_pins;
 use super::reply::Problem;
 use crate::program::fleet_report::HeadReport;
@@ -76,7 +77,7 @@ pub(super) async fn put(
     match decided? {
         (DocumentStep::Take(table), bytes, head) => {
             check_pins(&api, &table).await?;
-            serve(&api, *table, bytes, head).await.map(IntoResponse::into_response)
+            serve(&api, *table, bytes, head).await.map(done)
         }
         (DocumentStep::Keep(NoChange::Same), ..) => {
             Err(Problem::new(StatusCode::CONFLICT, "this very document is in service already"))
@@ -90,20 +91,21 @@ pub(super) async fn put(
 pub(super) async fn put_head(
     State(api): State<Arc<Api>>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Published>, Problem> {
+) -> Result<Response, Problem> {
     admit(&api, "/v1/rules/head")?;
     let body = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
     let _turn = api.publishing.lock().await;
     let own_revision = api.handle.snapshot().table().revision();
     let known = api.handle.fleet().with(|view| view.head.clone());
     let has = OwnDocument { revision: Some(own_revision), head: known.as_ref() };
-    let done = Json(Published { revision: own_revision.number, sha256: own_revision.sha256_hex(), in_service: true });
+    let (revision, sha256) = (own_revision.number, own_revision.sha256_hex());
+    let noted = || done(Json(Published { revision, sha256: sha256.clone(), in_service: true }));
     match follow::head(has, Some(&body), api.fleet.stage, api.fleet.trust()) {
         HeadStep::Note(head) if has_false_approval(&api, &head) => Err(false_approval()),
-        HeadStep::Note(head) if note(&api.handle, &head) => Ok(done),
+        HeadStep::Note(head) if note(&api.handle, &head) => Ok(noted()),
         HeadStep::Refuse(refusal @ Refusal::Head(_)) => Err(problem_of(&refusal)),
         // A caller that asks again because the answer was lost gets the same answer.
-        HeadStep::Keep(NoChange::Same) if known == Head::parse(&body).ok() => Ok(done),
+        HeadStep::Keep(NoChange::Same) if known == Head::parse(&body).ok() => Ok(noted()),
         HeadStep::Keep(NoChange::Same) => {
             let stage = known.map(|head| head.stage).unwrap_or_default();
             let message = format!("revision {} is for nodes of stage {stage} already", own_revision.number);
@@ -117,6 +119,11 @@ pub(super) async fn put_head(
             Err(Problem::new(StatusCode::PRECONDITION_FAILED, message))
         }
     }
+}
+
+/// The answer to whoever published.
+fn done(Json(published): Json<Published>) -> Response {
+    (Extension(Changed(published.revision.to_string())), Json(published)).into_response()
 }
 
 /// Whether rules may be published here.

@@ -146,6 +146,13 @@ impl Tokens {
         self.region.iter().fold(None, |found, (id, token)| if token.admits(authorization) { Some(id) } else { found })
     }
 
+    /// The file of the token in an `Authorization` header; `None` if it is nobody's.
+    #[must_use]
+    pub(crate) fn file_of(&self, authorization: &str) -> Option<&Path> {
+        self.all()
+            .fold(None, |found, token| if token.admits(authorization) { Some(token.file.as_path()) } else { found })
+    }
+
     /// All tokens.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<TokenFile>> {
         let of_regions = self.region.iter().map(|(_, token)| token);
