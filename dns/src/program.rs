@@ -2,6 +2,7 @@
 //! the command that the operator names. The command `serve` runs the server until a signal ends it; it alone starts the
 //! listeners, the owner of the state and the API.
 
+pub(crate) mod aggregate;
 pub(crate) mod api;
 pub mod cli;
 pub mod config;

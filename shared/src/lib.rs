@@ -34,10 +34,12 @@
 //!   isolate (a running instance of the Worker) may spend.
 //!
 //! Each module imports only those before it: `turns`, `json`, `id`, `time`, `geo`, `health`, `bundle`, `rules`,
-//! `table`, `steer`, `audit`, `load`, `probe`, `replica`, `release`, `observe`, `quota`, `simulation`, `explain`,
-//! `overview`, `report`, `receipt`, `fleet`, `eval`, `rollout`.
+//! `table`, `steer`, `audit`, `load`, `probe`, `replica`, `release`, `observe`, `aggregate`, `quota`, `simulation`,
+//! `explain`, `overview`, `report`, `receipt`, `fleet`, `eval`, `rollout`.
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, feature = "eval"))]
+pub mod aggregate;
 pub mod audit;
 pub mod bundle;
 #[cfg(any(test, feature = "eval"))]

@@ -4,6 +4,7 @@
 //!
 //! Reading doesn't stop at the first mistake: it reports every field that can't be read, with its JSON pointer.
 
+mod aggregate;
 mod authority;
 mod binding;
 mod bundle;
@@ -31,6 +32,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 
+pub use aggregate::Aggregate;
 pub use authority::Authority;
 pub use binding::ServiceBinding;
 pub use bundle::Bundle;
@@ -51,7 +53,7 @@ pub use rollout::{Allowed, Arm, Change, EvalCheck, Measure, Pair, Progress, Roll
 pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};
 pub use schema::json_schema_text;
 pub(crate) use schema::output_default as default_output;
-pub(crate) use schema::{five_minutes, half_minute};
+pub(crate) use schema::{five_minutes, half_minute, minute as one_minute, twenty};
 pub use service::{
     Allowance, ClientMatch, Hub, Limits, Pattern, Receipts, ResidencyRule, Service, Streams, Tier, TtlBounds,
     WhenAllDown,
@@ -112,6 +114,9 @@ pub struct Rules {
     /// How several nodes agree on health. Absent: each goes by its own probes, and the edge by those it hears.
     #[schemars(default)]
     pub fleet: Option<Fleet>,
+    /// Sums of what Workers observed, for a receiver anywhere. Absent: none are sent.
+    #[schemars(default)]
+    pub aggregate: Option<Aggregate>,
     /// Address prefixes whose place is known better than a GeoIP database knows it.
     #[schemars(default)]
     pub networks: Vec<Network>,

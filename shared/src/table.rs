@@ -81,6 +81,8 @@ pub struct Table {
     fleet: Option<Box<Fleet>>,
     /// The sinks of events. Boxed, as most documents have none.
     logs: Option<Box<Logs>>,
+    /// What may be told across borders. Boxed likewise.
+    aggregate: Option<Box<rules::Aggregate>>,
     keys: Vec<(KeyDigest, TenantIndex)>,
     hosts: Hosts,
     networks: Networks,
@@ -336,6 +338,12 @@ impl Table {
     #[must_use]
     pub fn fleet(&self) -> Option<&Fleet> {
         self.fleet.as_deref()
+    }
+
+    /// What may be told across borders; `None` if nothing is.
+    #[must_use]
+    pub fn aggregate(&self) -> Option<&rules::Aggregate> {
+        self.aggregate.as_deref()
     }
 
     /// The index of the quota of that name.

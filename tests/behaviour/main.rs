@@ -1,5 +1,6 @@
 //! What the whole does, tried from outside with real clients: a file per behaviour.
 
+mod aggregate;
 mod api;
 mod bundles;
 mod command_line;

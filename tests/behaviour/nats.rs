@@ -1,6 +1,7 @@
 //! Many nodes with rules from NATS, by three real servers with certificates and NKeys: what is published is served by
 //! all, and nothing that happens to NATS takes rules out of service.
 
+mod aggregate;
 mod apart;
 mod bundles;
 mod faults;

@@ -14,6 +14,7 @@ pub mod nats;
 pub mod net;
 pub mod network;
 pub mod node;
+pub mod otlp_receiver;
 pub mod peer;
 pub mod postgres;
 pub mod process;

@@ -4,6 +4,7 @@
 //! These are summed when metrics are read.
 
 mod accept;
+mod aggregate;
 mod exposition;
 mod fences;
 mod latency;
@@ -28,6 +29,7 @@ use crate::response::wire::{Outcome, Transport};
 use crate::state::owner::Handle;
 use crate::system::file_reload::FileHealth;
 pub(crate) use accept::Format;
+pub(crate) use aggregate::{Aggregated, Lost, Window};
 pub(crate) use fences::Fences;
 pub(crate) use latency::{EVERY, Latency};
 pub(crate) use plain::plain;
@@ -89,6 +91,8 @@ pub(crate) struct Metrics {
     threads: Mutex<Vec<Arc<ThreadCounters>>>,
     /// What the last check of fences found.
     pub(crate) fences: Fences,
+    /// What became of the aggregate.
+    pub(crate) aggregated: Aggregated,
     gate: Option<Arc<Gate>>,
     limiter: Option<Arc<Limiter>>,
     files: Vec<Arc<FileHealth>>,
@@ -116,6 +120,7 @@ impl Default for Metrics {
             serving: Mutex::default(),
             threads: Mutex::default(),
             fences: Fences::default(),
+            aggregated: Aggregated::default(),
             gate: None,
             limiter: None,
             files: Vec::new(),

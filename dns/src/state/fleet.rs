@@ -40,7 +40,7 @@ use nats::Objects;
 pub(crate) use client::HEAD;
 pub use nats::Nats;
 pub(crate) use nats::{
-    Answers, Bus, HeadEntry, NKey, Question, SwapOutcome, check_nats, is_name, no_bucket, no_head, no_version,
+    Answers, Bus, Claims, HeadEntry, NKey, Question, SwapOutcome, check_nats, is_name, no_bucket, no_head, no_version,
 };
 pub(crate) use others::ask_others;
 pub(crate) use record::note;
@@ -87,6 +87,9 @@ pub struct Settings {
     pub nats: Option<Nats>,
     /// The time between two requests to a peer, or between two health reports over NATS.
     pub poll: Millis,
+    /// Whether this node sends the aggregate of the rules. `None`: if it is the writer, or no other node can, or NATS
+    /// lets it take its turn.
+    pub sends_aggregate: Option<bool>,
     /// Whether `PUT /v1/rules` publishes rules on this node.
     pub writer: bool,
     /// The public keys of those who may publish. If there are none, rules need no signature.
@@ -117,6 +120,7 @@ impl Default for Settings {
             peers_ca_file: None,
             nats: None,
             poll: POLL,
+            sends_aggregate: None,
             writer: false,
             trusted_publishers: Vec::new(),
             stage: Stage::Rest,
@@ -168,7 +172,8 @@ pub(crate) fn restore(settings: &Settings, handle: &Handle) {
 }
 
 /// Starts to follow the fleet, and to fetch the bundles (sets of files for applications) that the rules pin. Without a
-/// configured fleet, only bundles are fetched. `answers` answers questions that arrive over NATS.
+/// configured fleet, only bundles are fetched. `answers` answers questions that arrive over NATS. `claims` get each
+/// connection to NATS.
 ///
 /// # Errors
 /// When TLS can't be set up, or the file of authorities can't be used.
@@ -177,6 +182,7 @@ pub(crate) fn start(
     node: &str,
     answers: Option<Answers>,
     bundles: &Bundles,
+    claims: &Claims,
     handle: &Handle,
 ) -> Result<(), Vec<String>> {
     let settings = Arc::new(settings.clone());
@@ -189,7 +195,7 @@ pub(crate) fn start(
         record::start(handle);
     }
     if let (Some(nats), Some(objects)) = (&settings.nats, objects) {
-        nats::start(&settings, nats, (node, answers), &objects, handle);
+        nats::start(&settings, nats, (node, answers), (&objects, claims), handle);
         return Ok(());
     }
     let client = Arc::new(Client::new(&settings)?);

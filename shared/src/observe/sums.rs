@@ -8,6 +8,7 @@ use super::arms::{ArmSums, BatchOrigin};
 use super::batch::{Batch, InFlight, Observation, OrderDemand};
 use super::recent::Recent;
 use super::slots::Slots;
+use super::windows::{Window, Windows};
 use super::{Counts, INTERVAL_MS, Key, OTHER};
 use crate::id::{EndpointId, RegionId, ServiceId};
 use crate::load::Amount;
@@ -51,6 +52,8 @@ pub struct Sums {
     medians: Option<(Timestamp, Medians)>,
     isolates: HashMap<String, Isolate>,
     arms: ArmSums,
+    /// What was counted for the aggregate; `None` if the rules have none.
+    windows: Option<Windows>,
     /// When the first batch arrived.
     first: Option<Timestamp>,
     /// When the newest batch arrived.
@@ -113,12 +116,13 @@ impl Sums {
     /// If the batch must not be added.
     pub fn take(&mut self, batch: Batch, table: &Table, now: Timestamp) -> Result<AddOutcome, Refusal> {
         self.follow(table);
+        self.gather(table, now);
         let missed = self.admit(&batch, now).inspect_err(|refusal| self.note_refused(refusal.as_str()))?;
         let (span, origin) = (Millis(batch.span_ms.max(1)), BatchOrigin::of(&batch));
         let (mut added, mut dropped) = (0, 0);
         let mut note = |is_added: bool| if is_added { added += 1 } else { dropped += 1 };
         for observation in batch.counts {
-            note(self.add_counts(observation, table, span, now));
+            note(self.add_counts(observation, table, (batch.at, span), now));
         }
         for demand in batch.demand {
             note(self.add_demand(demand, table, span, now));
@@ -163,7 +167,13 @@ impl Sums {
     }
 
     /// Adds the counts of one key. False if they are dropped.
-    fn add_counts(&mut self, observation: Observation, table: &Table, span: Millis, now: Timestamp) -> bool {
+    fn add_counts(
+        &mut self,
+        observation: Observation,
+        table: &Table,
+        (at, span): (Timestamp, Millis),
+        now: Timestamp,
+    ) -> bool {
         let Observation { mut key, mut counts } = observation;
         if !is_of_rules(table, &mut key) {
             return false;
@@ -184,6 +194,9 @@ impl Sums {
             if !self.totals.contains_key(&key) && self.totals.len() >= 2 * MAX_KEYS {
                 return false;
             }
+        }
+        if let Some(windows) = &mut self.windows {
+            windows.add(&key, &counts, at, now);
         }
         self.totals.entry(key).or_default().add(&counts);
         true
@@ -232,6 +245,21 @@ impl Sums {
             table.service_named(service.as_str()).is_some()
                 && order.iter().all(|region| table.region_named(region.as_str()).is_some())
         });
+    }
+
+    /// Begins or ends to gather for the aggregate, as the rules say. With another interval, what was gathered in the
+    /// one before is lost.
+    fn gather(&mut self, table: &Table, now: Timestamp) {
+        let every = table.aggregate().map(|aggregate| aggregate.every);
+        if self.windows.as_ref().map(Windows::every) != every {
+            self.windows = every.map(|every| Windows::new(every, now));
+        }
+    }
+
+    /// Takes what was counted in the intervals of the aggregate that are over, the oldest first.
+    pub fn take_windows(&mut self, table: &Table, now: Timestamp) -> Vec<Window> {
+        self.gather(table, now);
+        self.windows.as_mut().map(|windows| windows.take(now)).unwrap_or_default()
     }
 
     /// The sums by key.

@@ -5,6 +5,7 @@
 //! its place, with the most similar name that exists. A part that can't be read is left out or replaced by a default.
 //! [`Rules`] with such a part are used only to find further violations, never to steer.
 
+mod aggregate;
 mod bundle;
 mod fleet;
 mod http;
@@ -117,6 +118,7 @@ pub(crate) async fn rules(reader: &mut Reader<'_>, node: &Node, turns: &mut Turn
         releases: map(&mut fields, "releases", context, turns, release::model_name, release::release).await,
         logs: map(&mut fields, "logs", context, turns, SinkId::parse, logs::sink).await,
         fleet: fields.optional("fleet", |reader, node| fleet::fleet(reader, node, context)),
+        aggregate: fields.optional("aggregate", aggregate::aggregate),
         networks: list(&mut fields, "networks", context, turns, network).await,
         overrides: list(&mut fields, "overrides", context, turns, an_override).await,
         rules: fields.optional("rules", keeping).unwrap_or_default(),

@@ -33,8 +33,12 @@ pub(super) fn three() -> u32 {
     3
 }
 
-pub(super) fn minute() -> Millis {
+pub(crate) fn minute() -> Millis {
     Millis(60_000)
+}
+
+pub(crate) fn twenty() -> u32 {
+    20
 }
 
 pub(crate) fn half_minute() -> Millis {
@@ -424,6 +428,16 @@ pub(super) enum ForcedStatus {
 pub(super) enum OneOrMore {
     One(String),
     More(#[schemars(length(min = 1))] Vec<String>),
+}
+
+pub(super) struct False;
+impl JsonSchema for False {
+    fn schema_name() -> Cow<'static, str> {
+        "False".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "boolean", "const": false, "description": "`false`." })
+    }
 }
 
 pub(super) struct Percent;

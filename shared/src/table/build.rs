@@ -166,6 +166,7 @@ impl Table {
             releases: releases::build(rules.releases),
             fleet,
             logs,
+            aggregate: rules.aggregate.map(Box::new),
             keys,
             hosts,
             overrides,

@@ -299,8 +299,8 @@ fn certificate_authorities(directory: &Path, table: &Table, findings: &mut Findi
     }
 }
 
-/// Reads the files of secrets, and checks that each monitor that asks a model has its secret. `is_set` says whether the
-/// environment has a variable.
+/// Reads the files of secrets, and checks that the aggregate, and each monitor that asks a model, has its secret.
+/// `is_set` says whether the environment has a variable.
 fn credentials(files: &SecretFiles, table: &Table, is_set: impl Fn(&str) -> bool, findings: &mut Findings) {
     for (name, file) in files {
         if let Err(mut fault) = read_secret(file) {
@@ -308,15 +308,20 @@ fn credentials(files: &SecretFiles, table: &Table, is_set: impl Fn(&str) -> bool
             findings.errors.push(fault);
         }
     }
-    for (place, monitor) in table.regions().iter().flat_map(Region::monitors) {
-        let secret = monitor.probe.model().and_then(|probe| probe.http.secret.as_ref());
+    let mut look = |place: String, secret: Option<&SecretName>, what: &str| {
         if let Some(name) = secret.map(SecretName::as_str).filter(|name| !files.contains_key(*name) && !is_set(name)) {
             findings.warnings.push(format!(
-                "{place}/secret: {name} has no value here, so that the model can't be asked; write {name} = \"FILE\" \
-                 in [secrets], or set it in the environment of the node"
+                "{place}/secret: {name} has no value here, so that {what}; write {name} = \"FILE\" in [secrets], or \
+                 set it in the environment of the node"
             ));
         }
+    };
+    for (place, monitor) in table.regions().iter().flat_map(Region::monitors) {
+        let secret = monitor.probe.model().and_then(|probe| probe.http.secret.as_ref());
+        look(place, secret, "the model can't be asked");
     }
+    let secret = table.aggregate().and_then(|aggregate| aggregate.secret.as_ref());
+    look("/aggregate".to_owned(), secret, "the aggregate can't be sent");
 }
 
 /// Reads a certificate and its key. Several sections may name the same files, so each finding is recorded only once.

@@ -1,6 +1,7 @@
 //! The text of `/metrics`. Takes counters and the state of rules, regions and sources, returns OpenMetrics text. Called
 //! by [`super::Metrics::text`].
 
+mod aggregate;
 mod fleet;
 mod loads;
 mod observed;
@@ -69,6 +70,7 @@ impl Collector for Exposition {
         self.overrides(&mut encoder)?;
         self.probes(&mut encoder)?;
         self.observed(&mut encoder)?;
+        aggregate::encode(&self.metrics.aggregated, &self.handle, &mut encoder)?;
         self.leases(&mut encoder)?;
         loads::encode(&self.handle, &mut encoder)?;
         replicas::encode(&self.handle, &mut encoder)?;

@@ -19,11 +19,15 @@ use super::{LAST_WORK, PreparedServer, Signals};
 use crate::net::listeners::{Absent, Addresses, Certificates, Listeners, QuicSockets};
 use crate::net::rate_limit::Limiter;
 use crate::net::streams::Gate;
+use crate::program::aggregate;
+use crate::program::api::Api;
 use crate::program::config::Config;
 use crate::program::metrics::Metrics;
 use crate::program::responder::Responder;
 use crate::state::bundles::Bundles;
 use crate::state::fleet;
+use crate::state::owner::Handle;
+use crate::state::probe::Secrets;
 use crate::state::startup::StartedState;
 use crate::state::watch::Feed;
 use crate::system::clock::Clock;
@@ -103,8 +107,7 @@ impl Running {
         if let (Some(http), Some(state_dir)) = (&http, &config.state_dir) {
             http.api.restore_traffic(state_dir);
         }
-        let answers = http.as_ref().map(|http| Arc::clone(&http.api).answers());
-        fleet::start(&config.fleet, &node, answers, &bundles, &handle)?;
+        begin_fleet(config, &node, http.as_ref().map(|http| &http.api), (&bundles, &secrets), &handle)?;
         let changeable = Changeable { responder, gate, handle, secrets };
         Ok(Self {
             changeable,
@@ -209,6 +212,19 @@ impl Running {
         let handle = self.changeable.handle;
         let _ = tokio::task::spawn_blocking(move || handle.finish_keeping(LAST_WORK)).await;
     }
+}
+
+/// Begins to follow the fleet, and to send the aggregate of what is posted to the API.
+fn begin_fleet(
+    config: &Config,
+    node: &str,
+    api: Option<&Arc<Api>>,
+    (bundles, secrets): (&Bundles, &Secrets),
+    handle: &Handle,
+) -> Result<(), Vec<String>> {
+    let (answers, claims) = (api.map(|api| Arc::clone(api).answers()), fleet::Claims::default());
+    fleet::start(&config.fleet, node, answers, bundles, &claims, handle)?;
+    api.map_or(Ok(()), |api| aggregate::start(api, secrets, claims))
 }
 
 /// Ends the server: answers what is in flight, within a time limit.

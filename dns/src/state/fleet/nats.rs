@@ -8,6 +8,7 @@
 mod ask;
 mod bucket;
 mod bus;
+mod claims;
 mod health;
 mod nkey;
 mod objects;
@@ -36,6 +37,7 @@ pub(crate) use ask::{Answers, Question};
 pub(crate) use bucket::{HeadEntry, SwapOutcome, no_bucket};
 pub(crate) use bus::Bus;
 pub use bus::Nats;
+pub(crate) use claims::Claims;
 pub(crate) use nkey::NKey;
 pub(in crate::state::fleet) use objects::Objects;
 pub(crate) use objects::no_version;
@@ -54,12 +56,12 @@ pub(crate) fn is_name(node: &str) -> bool {
 }
 
 /// Starts to follow. NATS may be dead: then it is tried again and again.
-/// `objects` gets each connection.
+/// `objects` and `claims` get each connection.
 pub(super) fn start(
     settings: &Arc<Settings>,
     nats: &Nats,
     (node, answers): (&str, Option<Answers>),
-    objects: &Objects,
+    (objects, claims): (&Objects, &Claims),
     handle: &Handle,
 ) {
     let follower = Follower {
@@ -68,7 +70,7 @@ pub(super) fn start(
         node: node.into(),
         answers,
         handle: handle.clone(),
-        pools: Pools::default(),
+        pools: claims.pools(),
         objects: objects.clone(),
     };
     let store = Store { servers: nats.servers.join(", "), ..Store::default() };

@@ -1,6 +1,6 @@
 //! The keys of `[fleet]` and of the sections below it. Read by [`super::SECTIONS`].
 
-use super::WhenMissing::{Nothing, Required, Value};
+use super::WhenMissing::{Nothing, Required, Value, Words};
 use super::{Key, key};
 
 /// The keys of `[fleet]`.
@@ -27,6 +27,12 @@ pub(super) const KEYS: &[Key] = &[
         "duration from 100ms to 10m",
         Value("\"2s\""),
         "How often each peer is asked, give or take a fifth, or how often health is told over NATS.",
+    ),
+    key(
+        "sends_aggregate",
+        "boolean",
+        Words("`true` with `nats`, where nodes take turns, on the `writer`, and where there is no other node"),
+        "Whether this node sends the `aggregate` of the rules. Without NATS, one node that Workers post to does.",
     ),
     key(
         "writer",

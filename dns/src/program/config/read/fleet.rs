@@ -26,6 +26,7 @@ impl Reader<'_> {
                 "peers_ca_file" => fleet.peers_ca_file = self.path("fleet.peers_ca_file", value),
                 "nats" => fleet.nats = Some(self.nats(key, value)),
                 "poll" => fleet.poll = self.pause("fleet.poll", value, "2s").unwrap_or(POLL),
+                "sends_aggregate" => fleet.sends_aggregate = self.boolean("fleet.sends_aggregate", value),
                 "writer" => fleet.writer = self.boolean("fleet.writer", value).unwrap_or_default(),
                 "trusted_publishers" => fleet.trusted_publishers = self.publishers(value),
                 "stage" => fleet.stage = self.stage(value),

@@ -1,0 +1,179 @@
+//! Posts the aggregate to its receiver. Takes bodies from a queue, one after the other. What the receiver certainly
+//! didn't take is sent again for a while; what it may have taken isn't, as it would be counted twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bailiwick_rules::aggregate::{Rejected, rejected};
+use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::{Client, Response, StatusCode, Url};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use crate::program::api::Api;
+use crate::program::metrics::{Lost, Window};
+use crate::state::probe::{Secrets, authorities};
+use crate::system::tasks::Ended;
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The largest answer that is read, in bytes.
+const LARGEST_ANSWER: usize = 64 << 10;
+/// The first and the longest pause before a body is sent again.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// For how long a body is sent again.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// One request to the receiver.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub(super) url: Url,
+    /// The name of the secret that is sent along.
+    pub(super) secret: Option<String>,
+    pub(super) json: Bytes,
+    /// How many requests of clients it tells.
+    pub(super) requests: u64,
+}
+
+/// What became of one attempt.
+#[derive(Debug, PartialEq, Eq)]
+enum Became {
+    Taken,
+    Lost(Lost),
+    /// It was certainly not taken, and may be sent again.
+    Again(String),
+}
+
+/// Posts.
+#[derive(Clone)]
+pub(super) struct Poster {
+    api: Arc<Api>,
+    secrets: Secrets,
+    client: Client,
+}
+
+impl Poster {
+    /// A poster that trusts the system's authorities.
+    ///
+    /// # Errors
+    /// When TLS can't be set up.
+    pub(super) fn new(api: Arc<Api>, secrets: Secrets) -> Result<Self, String> {
+        // This fails if a provider is already installed, which does no harm.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let failed = |error: &dyn std::error::Error| format!("the aggregate can't be sent over TLS: {error}");
+        let tls = authorities::system().map_err(|error| failed(&error))?;
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(concat!("bailiwick/", env!("CARGO_PKG_VERSION"), " (aggregate)"))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT)
+            .timeout(ANSWER)
+            .build();
+        Ok(Self { api, secrets, client: client.map_err(|error| failed(&error))? })
+    }
+
+    /// Posts each body of the queue.
+    pub(super) async fn run(self, queue: &mut mpsc::Receiver<Body>, beat: impl Fn()) -> Ended {
+        loop {
+            beat();
+            // While nothing is to be sent, the task is alive nevertheless.
+            match tokio::time::timeout(ANSWER, queue.recv()).await {
+                Ok(Some(body)) => self.post(&body, &beat).await,
+                Ok(None) => return Ended::OnRequest,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Posts a body until it is taken or lost.
+    async fn post(&self, body: &Body, beat: &impl Fn()) {
+        let (begun, mut pause) = (Instant::now(), PAUSES.0);
+        loop {
+            beat();
+            let lost = match self.attempt(body).await {
+                Became::Taken => {
+                    self.api.metrics.aggregated.window(Window::Sent);
+                    return self.note(None);
+                }
+                Became::Again(why) if begun.elapsed() < PATIENCE => {
+                    self.note(Some(&why));
+                    sleep(pause).await;
+                    pause = pause.saturating_mul(2).min(PAUSES.1);
+                    continue;
+                }
+                Became::Again(_) => Lost::Unreachable,
+                Became::Lost(why) => why,
+            };
+            self.note(Some(lost.as_str()));
+            return self.api.metrics.aggregated.lost(lost, body.requests);
+        }
+    }
+
+    async fn attempt(&self, body: &Body) -> Became {
+        let json = HeaderValue::from_static("application/json");
+        let mut request = self.client.post(body.url.clone()).header(CONTENT_TYPE, json).body(body.json.clone());
+        if let Some(name) = &body.secret {
+            match self.secret(name).await {
+                Ok(secret) => request = request.bearer_auth(secret),
+                Err(why) => return Became::Again(why),
+            }
+        }
+        match request.send().await {
+            Ok(response) if response.status().is_success() => {
+                if let Some(Rejected(points)) = answer(response).await.as_deref().and_then(rejected) {
+                    self.api.metrics.aggregated.rejected(points);
+                }
+                Became::Taken
+            }
+            Ok(response) => of_status(response.status()),
+            Err(error) if error.is_connect() => Became::Again("it can't be reached".to_owned()),
+            // It may have read the request, even if its answer can't be read.
+            Err(_) => Became::Lost(Lost::NoAnswer),
+        }
+    }
+
+    /// The value of a secret. A disk may hang, so it is read on a blocking thread.
+    async fn secret(&self, name: &str) -> Result<String, String> {
+        let (secrets, name) = (self.secrets.clone(), name.to_owned());
+        let read = tokio::task::spawn_blocking(move || secrets.get(&name)).await;
+        read.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    /// Logs when the receiver begins or ceases to take what is sent. What it answers isn't logged.
+    fn note(&self, failed: Option<&str>) {
+        if !self.api.metrics.aggregated.set_failing(failed.is_some()) {
+            return;
+        }
+        match failed {
+            Some(reason) => {
+                warn!(json.event = "aggregate_not_taken", reason, "the receiver doesn't take the aggregate");
+            }
+            None => info!(json.event = "aggregate_taken", "the receiver takes the aggregate again"),
+        }
+    }
+}
+
+/// The statuses after which OTLP/HTTP has a client send again: nothing was taken.
+fn of_status(status: StatusCode) -> Became {
+    match status.as_u16() {
+        429 | 502 | 503 | 504 => Became::Again(format!("it answers {}", status.as_u16())),
+        _ => Became::Lost(Lost::Refused),
+    }
+}
+
+/// The body of an answer, if it is short enough and comes in time.
+async fn answer(mut response: Response) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.ok()? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > LARGEST_ANSWER {
+            return None;
+        }
+    }
+    Some(bytes)
+}
