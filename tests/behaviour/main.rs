@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod api;
+mod boards;
 mod bundles;
 mod command_line;
 mod compliance;

@@ -1,4 +1,4 @@
-//! `deploy/`: every metric that the alerts and the board name is one that the real server has, and promtool finds the
+//! `deploy/`: every metric that the alerts and the boards name is one that the real server has, and promtool finds the
 //! alerts good.
 
 use std::collections::BTreeSet;
@@ -10,10 +10,12 @@ use bailiwick_tests::dns::question;
 use bailiwick_tests::geo::{GERMAN, root};
 use bailiwick_tests::net::free_port;
 use bailiwick_tests::node::{Setup, TOKEN};
+use bailiwick_tests::otlp_receiver::{Answer, Receiver};
 use bailiwick_tests::process::Process;
 use bailiwick_tests::wait;
 use serde_json::json;
 
+use crate::boards::panels::BOARDS;
 use crate::fixture::{World, ZONE};
 
 /// Names that begin with `bailiwick_` in a text, without what a counter or a histogram adds to them.
@@ -22,42 +24,79 @@ fn names(text: &str) -> BTreeSet<String> {
     words.filter(|word| word.starts_with("bailiwick_")).map(str::to_owned).collect()
 }
 
-/// A node that has all there is: zones that are signed, limits, certificates, endpoints, an override, a fleet.
+/// A node that has all there is: zones that are signed, limits, certificates, endpoints, an override, a fleet, load,
+/// what Workers observed, and an aggregate.
 fn metrics() -> String {
-    let world = World::start();
+    let (world, engine) = (World::start(), Receiver::answering(Answer::Says(200, PAGE.to_owned())));
+    let idle = Receiver::answering(Answer::Says(200, PAGE.replace(" 40", " 0").replace("0.9", "0.1")));
+    let copies = Receiver::answering(Answer::Says(200, json!({ "lag": 3 }).to_string()));
     let mut rules = world.rules(1);
     let monitor = json!({ "type": "http", "url": world.frankfurt.health_url(), "interval": "200ms" });
-    let endpoint = json!({ "url": format!("{}/v1", world.frankfurt.health_url()), "monitor": monitor });
+    let load = json!({ "type": "vllm", "url": engine.url("/metrics"), "interval": "1s" });
+    let endpoint = json!({ "url": format!("{}/v1", world.frankfurt.health_url()), "monitor": monitor, "capacity": 10,
+        "models": { "m": "m" }, "load": load });
     let port = world.frankfurt.address().port();
     let by_family = json!({ "type": "tcp", "address": format!("localhost:{port}"), "family": "both" });
-    let second = json!({ "url": endpoint["url"], "monitor": by_family });
+    let second = json!({ "url": endpoint["url"], "monitor": by_family, "capacity": 10, "load": load });
     let model = json!({ "type": "openai", "model": "m" });
-    let third = json!({ "url": endpoint["url"], "monitor": model });
+    let third = json!({ "url": endpoint["url"], "monitor": model, "capacity": 10, "load": load });
     rules["regions"]["eu-frankfurt"]["endpoints"] = json!({ "fra-1": endpoint, "fra-2": second, "fra-3": third });
+    // More than Frankfurt carries, so that clients are moved.
+    rules["regions"]["eu-frankfurt"]["load"] = json!({ "demand": 90 });
+    rules["services"]["chat"]["slew"] = json!("100%/1s");
+    let load = json!({ "type": "vllm", "url": idle.url("/metrics"), "interval": "1s" });
+    let endpoint = json!({ "url": "https://par.gpu.example.net/v1", "capacity": 100, "load": load });
+    rules["regions"]["eu-paris"]["endpoints"] = json!({ "par-1": endpoint });
     rules["releases"] = json!({ "m": {} });
     rules["replicas"] = json!({ "kb": { "max_lag": "60s" } });
-    let copy = json!({ "url": world.frankfurt.health_url(), "as": "seconds", "read": "/lag" });
+    let copy = json!({ "url": copies.url("/lag"), "as": "seconds", "read": "/lag" });
     rules["regions"]["eu-frankfurt"]["replicas"] = json!({ "kb": copy });
     rules["fleet"] = json!({ "voters": { "ns1": { "site": "london" } } });
     rules["services"]["chat"]["guard"] = json!({ "keep": 1 });
+    rules["aggregate"] = json!({ "otlp": "http://127.0.0.1:1/" });
     let setup = Setup::new(&rules, ZONE).encrypted(&["dot", "doq", "doh"]).signed();
     let node = setup.with("[rate_limit]\nper_second = 1000\n[fleet]\npeers = [\"http://127.0.0.1:1\"]\n").start();
-    let forced = json!({ "region": "eu-paris", "status": "down", "until": "2099-01-01T00:00:00Z", "reason": "drill" });
+    let forced = json!({ "region": "us-virginia", "status": "down", "until": "2099-01-01T00:00:00Z", "reason": "drill",
+                         "force": true });
     assert_eq!(node.call("POST", "/v1/overrides", Some(TOKEN), Some(&forced)).0, 200);
+    let (status, said) = node.call("POST", "/v1/observations", Some(TOKEN), Some(&observed_all()));
+    assert_eq!(status, 200, "{said}");
     let _ = question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns);
+    wait::until_true("load and lag are read, and clients are moved", || {
+        let metrics = node.get("/metrics");
+        ["bailiwick_region_load_ratio{", "bailiwick_replica_lag_seconds{", "bailiwick_plan_share_ratio{"]
+            .iter()
+            .all(|name| metrics.contains(name))
+    });
     node.get("/metrics")
+}
+
+/// What an engine tells of its load.
+const PAGE: &str = "vllm:num_requests_waiting 40\nvllm:num_requests_running 10\nvllm:kv_cache_usage_perc 0.9\n";
+
+/// A batch of a Worker that has everything.
+fn observed_all() -> serde_json::Value {
+    let times = json!({ "sum_us": 2_030_000, "buckets": [[-8, 1], [4, 1]] });
+    let counts = json!([{ "service": "chat", "clients": "eu", "region": "eu-frankfurt", "endpoint": "fra-1",
+        "model": "m", "requests": { "ok": 2 }, "attempts": { "committed": 2, "timeout": 1 }, "finish": { "stop": 2 },
+        "tokens_in": 10, "tokens_out": 20, "first_token": times, "between_tokens": times, "total": times }]);
+    let in_flight = json!([{ "region": "eu-frankfurt", "endpoint": "fra-1", "count": 1 }]);
+    json!({ "version": 1, "isolate": "00112233445566aa", "sequence": 1, "at": now(), "span_ms": 5000, "revision": 1,
+            "counts": counts, "in_flight": in_flight })
 }
 
 /// Metrics of nodes that share quotas by a store: those tests look for them.
 const OF_A_STORE: [&str; 1] = ["bailiwick_quota_cut_off"];
 
 #[test]
-fn alerts_and_board_name_metrics_that_the_server_has() {
+fn alerts_and_boards_name_metrics_that_the_server_has() {
     let metrics = metrics();
     let samples = metrics.lines().filter(|line| !line.starts_with('#'));
     let known: BTreeSet<String> =
         samples.flat_map(|line| names(line.split(['{', ' ']).next().unwrap_or_default())).collect();
-    for file in ["deploy/prometheus/alerts.yml", "deploy/grafana/bailiwick-dns.json"] {
+    // The names of the edge's board are looked for in a real Worker's metrics, by tests/edge/boards.spec.ts.
+    let boards = BOARDS.iter().map(|board| board.file).filter(|file| !file.ends_with("-edge.json"));
+    for file in boards.chain(["deploy/prometheus/alerts.yml"]) {
         let text = std::fs::read_to_string(root().join(file)).expect(file);
         let named: BTreeSet<String> = names(&text).into_iter().filter(|name| !name.ends_with('_')).collect();
         assert!(named.len() > 10, "{file} names some");
