@@ -5,6 +5,8 @@
 declare -A URL PID
 
 say() { printf '\n%s%s%s\n' "$BOLD$CYAN" "$*" "$PLAIN"; }
+# watched URL: prints where the story can be watched while it is told, if everything is left running afterwards.
+watched() { if [[ -n ${keep:-} ]]; then say "Watch it on the picture while it is told: $1/ui/"; fi; }
 shown() { printf '%s$ %s%s\n' "$DIM" "$*" "$PLAIN"; }
 indented() { sed 's/^/  /'; }
 
