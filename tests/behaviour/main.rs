@@ -39,6 +39,7 @@ mod reload;
 mod replicas;
 mod rfc8906;
 mod rollouts;
+mod sentinels;
 mod stages;
 mod startup;
 mod steering;
