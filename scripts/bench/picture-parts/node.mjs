@@ -43,7 +43,7 @@ export async function startNode(binary, count, peers) {
   await once(alive, "listening");
   const folder = mkdtempSync(join(tmpdir(), "bailiwick-picture-"));
   const write = (name, text) => writeFileSync(join(folder, name), text, { mode: 0o600 });
-  const document = rules(count, alive.address().port);
+  const document = rules(count, /** @type {import("node:net").AddressInfo} */ (alive.address()).port);
   write("rules.json", JSON.stringify(document));
   write("api.token", TOKEN);
   write(
@@ -77,7 +77,7 @@ export async function startNode(binary, count, peers) {
     /** Resident bytes that are the process's own. */
     memory() {
       const line = readFileSync(`/proc/${server.pid}/status`, "utf8").match(/^RssAnon:\s+(\d+) kB$/m);
-      return Number(line[1]) * 1024;
+      return Number(line?.[1]) * 1024;
     },
     /** Forces a region down, or lets go of the last one, every so many milliseconds. */
     change(every) {

@@ -35,7 +35,7 @@ const before = node.memory();
 /** Follows events without looking at them. */
 const followers = Array.from({ length: viewers }, async () => {
   const response = await fetch(`${node.url}/v1/events`);
-  for await (const _ of response.body) if (node.isOver) return;
+  for await (const _ of response.body ?? []) if (node.isOver) return;
 });
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
 try {

@@ -1,6 +1,10 @@
 // Scrolls one page, and measures its frames. Called by run.mjs.
 import { readFileSync, readdirSync } from "node:fs";
 
+/** What is run in the page, without its comment. */
+const FRAMES = readFileSync(new URL("frames.js", import.meta.url), "utf8")
+  .replace(/^(\/\/.*\n)+/, "")
+  .replace(/;\s*$/, "");
 const FILES = "dns/src/program/api/ui";
 const WANTED = ["ScriptDuration", "LayoutDuration", "RecalcStyleDuration", "TaskDuration"];
 
@@ -39,28 +43,9 @@ export async function scroll(browser, url, path, { seconds, files }) {
     return Object.fromEntries(metrics.map(({ name, value }) => [name, value]));
   };
   const before = await numbers();
-  const { frames, long, height } = await page.evaluate(async (ms) => {
-    const [frames, long] = [[], []];
-    const observer = new PerformanceObserver((list) => long.push(...list.getEntries().map((one) => one.duration)));
-    observer.observe({ type: "longtask" });
-    const begun = performance.now();
-    let [last, step] = [begun, 30];
-    await new Promise((done) => {
-      const frame = (now) => {
-        frames.push(now - last);
-        last = now;
-        const end = document.documentElement.scrollHeight - innerHeight;
-        if (scrollY >= end - 1) step = -Math.abs(step);
-        if (scrollY <= 0) step = Math.abs(step);
-        scrollBy(0, step);
-        if (now - begun > ms) done();
-        else requestAnimationFrame(frame);
-      };
-      requestAnimationFrame(frame);
-    });
-    observer.disconnect();
-    return { frames, long, height: document.documentElement.scrollHeight };
-  }, seconds * 1_000);
+  const { frames, long, height } = /** @type {{ frames: number[], long: number[], height: number }} */ (
+    await page.evaluate(`(${FRAMES})(${seconds * 1_000})`)
+  );
   const after = await numbers();
   const [script, layout, style, task] = WANTED.map((name) => ((after[name] - before[name]) * 1_000) / frames.length);
   const sorted = frames.slice(1).sort((one, other) => one - other);
