@@ -1,5 +1,5 @@
-// Runs in the page: scrolls down and up again for so many milliseconds. Returns the times between frames, the lengths of
-// tasks of more than 50 ms, and the height of the page. Sent by scroll.mjs.
+// Runs in the page: scrolls down and up again for so many milliseconds. Returns the times between frames, the lengths
+// of tasks of more than 50 ms, and the height of the page. Sent by scroll.mjs.
 async (ms) => {
   const [frames, long] = [[], []];
   const observer = new PerformanceObserver((list) => long.push(...list.getEntries().map((one) => one.duration)));

@@ -5,7 +5,7 @@ use bailiwick_rules::aggregate::Claim;
 use bailiwick_rules::observe::Window;
 
 use super::pools::Pools;
-use crate::state::fleet::turns::{PoolStore, Written};
+use crate::state::fleet::turns::{PoolStore, WriteOutcome};
 
 /// The key of the last claim. Nodes may write all keys that begin with `lease.`, and no pool has this one.
 const KEY: &str = "lease.aggregate";
@@ -29,7 +29,7 @@ impl Claims {
         let stored = self.0.read(KEY).await?;
         let (bytes, number) = stored.map(|stored| (stored.bytes, stored.number)).unwrap_or_default();
         if bytes == claim {
-            // Written before, without an answer.
+            // WriteOutcome before, without an answer.
             return Ok(true);
         }
         if !Claim::is_free(window, &bytes) {
@@ -37,8 +37,8 @@ impl Claims {
         }
         // If another node came first, the next look says what it has claimed.
         match self.0.write(KEY, claim, number).await? {
-            Written::Done => Ok(true),
-            Written::Conflict => Err("another node claims an interval at the same time".to_owned()),
+            WriteOutcome::Done => Ok(true),
+            WriteOutcome::Conflict => Err("another node claims an interval at the same time".to_owned()),
         }
     }
 }
