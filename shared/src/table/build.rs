@@ -24,7 +24,7 @@ use super::{releases, rollouts};
 use crate::geo;
 use crate::id::{JurisdictionId, RegionId, ServiceId, TenantId};
 use crate::json::{Node, Reader, Violation};
-use crate::rules::{self, ClientMatch, KeyDigest, Pattern, Rules, Tier};
+use crate::rules::{self, ClientMatch, KeyDigest, Override, Pattern, Rules, Tier};
 use crate::turns::{self, Turns};
 
 /// The future of a table that is being compiled. It is boxed so that the compiler's code stands only once in the
@@ -137,18 +137,7 @@ impl Table {
         let rollouts = rollouts::build(core::mem::take(&mut rules.rollouts), &rules.bundles, service, region);
         let (tenants, keys) = build_tenants(rules.tenants, &mut services, &tiers, &regions, &territories, turns).await;
 
-        let mut overrides = vec![None; regions.len()];
-        let mut endpoint_overrides = Vec::new();
-        for (number, rule) in rules.overrides.into_iter().enumerate() {
-            let Some(index) = region(&rule.region) else { continue };
-            match &rule.endpoint {
-                None => overrides[index.get()] = Some((number, rule)),
-                Some(endpoint) => {
-                    let at = position(&regions[index.get()].endpoints, |(id, _)| id == endpoint);
-                    endpoint_overrides.extend(at.map(|at| (index, at, number, rule)));
-                }
-            }
-        }
+        let (overrides, endpoint_overrides) = build_overrides(rules.overrides, &regions);
         Self {
             revision,
             networks: Networks::new(&rules.networks, turns).await,
@@ -190,6 +179,29 @@ impl Table {
             drop(region);
         }
     }
+}
+
+/// Overrides of single endpoints.
+type EndpointOverrides = Vec<(RegionIndex, usize, usize, Override)>;
+
+/// The overrides of regions, each at its region's index, and those of single endpoints: the region, the endpoint's
+/// position there, and the override's position in the document.
+fn build_overrides(
+    overrides: Vec<Override>,
+    regions: &[Region],
+) -> (Vec<Option<(usize, Override)>>, EndpointOverrides) {
+    let (mut of_regions, mut of_endpoints) = (vec![None; regions.len()], Vec::new());
+    for (number, rule) in overrides.into_iter().enumerate() {
+        let Some(index) = position(regions, |region| region.id == rule.region) else { continue };
+        match &rule.endpoint {
+            None => of_regions[index] = Some((number, rule)),
+            Some(endpoint) => {
+                let at = position(&regions[index].endpoints, |(id, _)| id == endpoint);
+                of_endpoints.extend(at.map(|at| (RegionIndex::new(index), at, number, rule)));
+            }
+        }
+    }
+    (of_regions, of_endpoints)
 }
 
 /// Compiles a region. A region without a location is placed at the centre of its first country.

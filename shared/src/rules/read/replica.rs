@@ -58,12 +58,7 @@ const UNITS: [(&str, LagUnit); 4] = [
 
 /// One of the document's `replicas`.
 pub(super) fn replica(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Replica> {
-    if context.replicas.len() > ReplicaSet::MOST
-        && context.replicas.first().is_some_and(|pointer| is_at(reader, pointer))
-    {
-        let (count, most) = (context.replicas.len(), ReplicaSet::MOST);
-        reader.fail::<()>(format!("is one of {count} replicas, and a document may name {most}; remove some"));
-    }
+    check_count(reader, context);
     let mut fields = reader.object(node)?;
     let (had_max, had_resume) = (fields.has("max_lag"), fields.has("resume"));
     let max_lag = fields.optional("max_lag", lag);
@@ -119,6 +114,15 @@ pub(super) fn replica(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         version,
         keep_freshest,
     })
+}
+
+/// Refuses more replicas than a document may name, once.
+fn check_count(reader: &mut Reader<'_>, context: &Context) {
+    let count = context.replicas.len();
+    if count > ReplicaSet::MOST && context.replicas.first().is_some_and(|name| is_at(reader, name)) {
+        let most = ReplicaSet::MOST;
+        reader.fail::<()>(format!("is one of {count} replicas, and a document may name {most}; remove some"));
+    }
 }
 
 /// Whether the reader stands at the replica of this name.
