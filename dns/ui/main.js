@@ -3,6 +3,7 @@ import { render } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Ask } from "./ask.js";
 import { Capacity } from "./capacity.js";
+import { Drills } from "./drills.js";
 import { html } from "./html.js";
 import { Nodes } from "./nodes.js";
 import { Now } from "./now.js";
@@ -18,6 +19,7 @@ const ROUTES = [
   ["ask", "Ask", Ask],
   ["rules", "Rules", Rules],
   ["rollouts", "Rollouts", Rollouts],
+  ["drills", "Drills", Drills],
   ["capacity", "N−1", Capacity],
   ["nodes", "Nodes", Nodes],
 ];

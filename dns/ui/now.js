@@ -1,6 +1,7 @@
 // The first screen: is anything outside its fence, what is down, full, stale, skewed, moving; who goes where; what
 // changed. Takes the state.
 import { useState } from "preact/hooks";
+import { Standing } from "./drills.js";
 import { html } from "./html.js";
 import { Legend, WorldMap, byCountry, hues, inWords, look, mark } from "./map.js";
 import { isSilent, nodeTime, useStore } from "./store.js";
@@ -80,6 +81,7 @@ const said = (one) =>
 
 function Tiles({ picture }) {
   const { regions, checked, going, overrides, moves, rollouts, peers } = picture;
+  const drills = picture.drill?.is_running ? [picture.drill] : [];
   const down = regions.filter((one) => one.status === "down");
   const unwatched = regions.filter((one) => one.why === UNWATCHED).length;
   const full = regions.filter((one) => look(one) === "full");
@@ -112,9 +114,14 @@ function Tiles({ picture }) {
       ${skewed.length > 0 && html`<${Few} all=${skewed.map((one) => html`<bdi>${one.region}/${one.endpoint}</bdi> <span class="soft"><${Foreign} text=${`${one.model}: ${one.differs.join(", ")}`} most=${60} /></span>`)} />`}
       ${skewed.length === 0 && html`<p>${picture.skew.length === 0 ? "no release is read" : `of ${plural(picture.skew.length, "endpoint")}`}</p>`}
     <//>
-    <${Tile} tone="info" number=${moves.length + going_on.length} label="moving">
+    <${Tile} tone="info" number=${moves.length + going_on.length + drills.length} label="moving">
       <${Few}
         all=${[
+          ...drills.map(
+            (one) =>
+              html`<a href="#/drills">drill <bdi>${one.drill}</bdi></a
+                >: <${Standing} drill=${one} />`,
+          ),
           ...moves.map((one) => html`${percent(one.share)} of <bdi>${one.from}</bdi> → <bdi>${one.to}</bdi>`),
           ...going_on.map(
             (one) =>
@@ -123,7 +130,7 @@ function Tiles({ picture }) {
           ),
         ]}
       />
-      ${moves.length + going_on.length === 0 && html`<p>no share, no rollout</p>`}
+      ${moves.length + going_on.length + drills.length === 0 && html`<p>no share, no rollout, no drill</p>`}
     <//>
     <${Tile} tone="info" number=${overrides.length + held.length} label="held by hand or guard">
       <${Few}

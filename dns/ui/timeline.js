@@ -52,7 +52,7 @@ function Bands({ day, chosen }) {
     </header>
     <ul class="legend">
       ${Object.entries(WORDS).map(([letter, word]) => html`<li><span class="chip s-${letter === "." ? "n" : letter}" aria-hidden="true"></span>${word}</li>`)}
-      <li><span class="chip marked" aria-hidden="true"></span>rules, override, rollout</li>
+      <li><span class="chip marked" aria-hidden="true"></span>rules, override, rollout, drill</li>
     </ul>
     <div class="hours" aria-hidden="true">${hours.map((one) => html`<span>${one}</span>`)}</div>
     <ul class="rows">

@@ -59,6 +59,17 @@ struct Names {
     jurisdictions: BTreeSet<usize>,
 }
 
+/// Whether clients may be sent to a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allows {
+    /// The rule for their jurisdictions allows it.
+    Yes,
+    /// Only a tenant's own fence does.
+    OfTenants,
+    /// Nothing does.
+    No,
+}
+
 /// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Audit {
@@ -192,6 +203,30 @@ impl Book {
     pub fn allows_country(&self, service: &str, country: Option<CountryCode>, region: &str) -> bool {
         let its = country.map(|country| self.jurisdictions_of(country));
         self.allows(service, self.rule(service, its.as_ref()), region)
+    }
+}
+
+impl Book {
+    /// Whether clients of these jurisdictions may be sent to a region. `clients` is a label of observations:
+    /// jurisdictions joined by `+`, `none` or `unknown`. Observations don't say which tenant sent a request.
+    #[must_use]
+    pub fn allows_clients(&self, service: &str, clients: &str, region: &str) -> Allows {
+        let at = |name: &str| self.jurisdictions.iter().position(|(one, _)| one == name);
+        let its = match clients {
+            "unknown" => None,
+            "none" => Some(BTreeSet::new()),
+            // A name that the document doesn't have allows nothing.
+            joined => joined.split('+').map(at).collect::<Option<BTreeSet<usize>>>(),
+        };
+        let is_placed = clients == "unknown" || its.is_some();
+        if is_placed && self.allows(service, self.rule(service, its.as_ref()), region) {
+            return Allows::Yes;
+        }
+        let by_tenant = |tenant: &Tenant| {
+            let its_fence = tenant.process_in.as_ref();
+            tenant.services.contains(service) && its_fence.is_some_and(|fence| self.lies_in(service, fence, region))
+        };
+        if self.tenants.values().any(by_tenant) { Allows::OfTenants } else { Allows::No }
     }
 }
 

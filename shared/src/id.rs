@@ -97,6 +97,11 @@ id!(
 );
 
 id!(
+    /// The name of a drill, such as `london`.
+    DrillId
+);
+
+id!(
     /// The name of a bundle of files, such as `prompts`.
     BundleId
 );

@@ -35,13 +35,15 @@
 //!
 //! Each module imports only those before it: `turns`, `json`, `id`, `time`, `geo`, `health`, `bundle`, `rules`,
 //! `table`, `steer`, `audit`, `load`, `probe`, `replica`, `release`, `observe`, `aggregate`, `quota`, `simulation`,
-//! `explain`, `overview`, `report`, `receipt`, `fleet`, `eval`, `rollout`.
+//! `explain`, `overview`, `report`, `receipt`, `fleet`, `eval`, `rollout`, `drill`.
 #![forbid(unsafe_code)]
 
 #[cfg(any(test, feature = "eval"))]
 pub mod aggregate;
 pub mod audit;
 pub mod bundle;
+#[cfg(any(test, feature = "drills"))]
+pub mod drill;
 #[cfg(any(test, feature = "eval"))]
 pub mod eval;
 pub mod explain;

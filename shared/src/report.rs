@@ -1,6 +1,7 @@
 //! Health that programs report to each other. Holds the JSON that a DNS node reports at `/v1/health`. [`aggregate`]
 //! takes the reports of several nodes, returns one status for each region. Written by the DNS node, read by the edge.
 
+mod drill;
 mod fleet;
 mod loads;
 mod overrides;
@@ -22,6 +23,7 @@ use crate::steer::first_token::Medians;
 use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
 
+pub use drill::{DrillRecord, Drilled, LONGEST_HOLD};
 pub use fleet::{HeldBy, VerdictReport, Votes};
 pub use loads::{EndpointLoadReport, LoadReport};
 pub use overrides::OverrideRecord;
@@ -71,6 +73,10 @@ pub struct HealthReport {
     /// Which parts of the clients are to be moved because of load; absent where the rules name no source of loads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shares: Option<SharesReport>,
+    /// The drill that is under way or ended lately: a share of a region's clients is sent elsewhere to rehearse its
+    /// loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillRecord>,
     /// The median time to the first token that Workers observed, in milliseconds, by service and region. Empty where no
     /// service orders regions by that time.
     #[serde(default, skip_serializing_if = "Medians::is_empty")]

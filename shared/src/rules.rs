@@ -10,6 +10,7 @@ mod binding;
 mod bundle;
 mod canary;
 mod cors;
+mod drill;
 mod fleet;
 mod host;
 mod load;
@@ -38,6 +39,7 @@ pub use binding::ServiceBinding;
 pub use bundle::Bundle;
 pub use canary::{Canary, Position, Token};
 pub use cors::{Cors, WebOrigin};
+pub use drill::{AbortLimits, DateRange, Drill, Weekly};
 pub use fleet::{Fleet, Guard, Voter};
 pub use host::SteeredHost;
 pub use load::{Order, Ratio, RegionLoad, Shed, ShedAt, Slew};
@@ -62,6 +64,8 @@ pub use source::{LoadSource, MetricsOf, NamedSeries, Series};
 
 use crate::geo::{self, Coordinates, CountryCode, CountrySet};
 use crate::health::Status;
+#[cfg(any(test, feature = "drills"))]
+use crate::id::DrillId;
 use crate::id::{
     BundleId, EndpointId, JurisdictionId, Overridden, QuotaId, RegionId, ReplicaId, RolloutId, ServiceId, SinkId,
     TenantId, TierId,
@@ -99,6 +103,10 @@ pub struct Rules {
     /// What replaces something old, region after region.
     #[schemars(default, with = "BTreeMap<String, Rollout>")]
     pub rollouts: BTreeMap<RolloutId, Rollout>,
+    /// Rehearsals of the loss of a region.
+    #[cfg(any(test, feature = "drills"))]
+    #[schemars(default, with = "BTreeMap<String, Drill>")]
+    pub drills: BTreeMap<DrillId, Drill>,
     /// Knowledge that regions hold copies of, and how far a copy may be behind.
     #[schemars(default, with = "BTreeMap<String, Replica>")]
     pub replicas: BTreeMap<ReplicaId, Replica>,

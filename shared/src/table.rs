@@ -7,6 +7,8 @@
 mod build;
 mod bundles;
 mod check;
+#[cfg(any(test, feature = "drills"))]
+mod drills;
 mod fleet;
 mod hosts;
 mod index;
@@ -74,6 +76,8 @@ pub struct Table {
     quotas: Vec<Quota>,
     tiers: Tiers,
     rollouts: Vec<Rollout>,
+    #[cfg(any(test, feature = "drills"))]
+    drills: Vec<(crate::id::DrillId, rules::Drill)>,
     replicas: Vec<Replica>,
     bundles: BTreeMap<BundleId, rules::Bundle>,
     releases: Vec<Release>,

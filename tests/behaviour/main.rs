@@ -11,6 +11,7 @@ mod delegation;
 mod differential;
 mod dnssec;
 mod documents;
+mod drills;
 mod edns;
 mod evals;
 mod ferret;

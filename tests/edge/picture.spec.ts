@@ -155,7 +155,7 @@ test("the first screen says what is outside, down, where Germans go, and what ch
 });
 
 test("axe finds nothing on any page, in light and dark, at 400 and 1600 pixels", async () => {
-  const pages = ["", "#/timeline/de-site-0", "#/ask", "#/rules", "#/rollouts", "#/capacity", "#/nodes"];
+  const pages = ["", "#/timeline/de-site-0", "#/ask", "#/rules", "#/rollouts", "#/drills", "#/capacity", "#/nodes"];
   let checked = 0;
   for (const dark of [false, true]) {
     for (const width of [400, 1600]) {

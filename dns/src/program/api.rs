@@ -7,6 +7,7 @@
 
 mod access;
 pub(crate) mod bundles;
+pub(crate) mod drills;
 mod events;
 pub(crate) mod failed_tokens;
 mod fleet;
@@ -106,6 +107,8 @@ pub(crate) struct Api {
     pub picture: Picture,
     /// The last answer of `/v1/picture`.
     pub cached_picture: picture::Cached,
+    /// What is kept for drills.
+    pub drills: drills::Drills,
     /// Held by the request that is publishing rules, so that only one does.
     pub publishing: Mutex<()>,
     /// The addresses that sent wrong tokens.
@@ -252,6 +255,13 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/releases", get(releases::releases))
         .route("/v1/rollouts", get(rollouts::rollouts))
         .route("/v1/rollouts/intervals", get(rollouts::intervals))
+        .route("/v1/drills", get(drills::drills).post(drills::ask))
+        .route("/v1/drills/{name}", get(drills::look).delete(drills::end))
+        .route("/v1/drill-records", get(drills::records))
+        .route(
+            "/v1/drill-records/{name}",
+            get(drills::record).put(drills::put_record).layer(DefaultBodyLimit::max(drills::LARGEST_RECORD)),
+        )
         .route("/v1/bundles", get(bundles::list))
         .route("/v1/bundles/{name}", get(bundles::one).put(push::put).layer(DefaultBodyLimit::max(LARGEST_PACK)))
         .route("/v1/bundles/{name}/{*path}", get(bundles::file))

@@ -7,6 +7,7 @@ mod bundle;
 mod check;
 mod completions;
 mod drain;
+mod drill;
 mod eval;
 mod explain;
 mod fleet;
@@ -19,10 +20,12 @@ mod receipt;
 mod releases;
 mod rollout;
 mod rules;
+mod seal;
 mod shift;
 mod simulate;
 mod status;
 mod top;
+mod turn;
 
 use std::process::ExitCode;
 
@@ -123,6 +126,9 @@ enum Command {
     /// Replace a model, endpoints or prompts region by region, judged at every step, and roll back by itself.
     #[command(subcommand)]
     Rollout(rollout::RolloutCommand),
+    /// Rehearse the loss of a region: send its clients elsewhere step by step, watch, and bring them back.
+    #[command(subcommand)]
+    Drill(drill::DrillCommand),
     /// Ask regions the cases of a suite, and tell whether they answer as well as each other.
     #[command(subcommand)]
     Eval(eval::EvalCommand),
@@ -231,6 +237,7 @@ pub fn run() -> ExitCode {
         Command::Rules(command) => {
             rules::run(&command, &mut std::io::stdin(), crate::system::clock::Clock::system().now())
         }
+        Command::Drill(command) => drill::run(&command, crate::system::clock::Clock::system().now()),
         Command::Rollout(command) => rollout::run(&command, crate::system::clock::Clock::system().now()),
         Command::Bundle(command) => bundle::run(&command),
         Command::Eval(command) => eval::run(&command),

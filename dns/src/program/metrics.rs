@@ -104,7 +104,7 @@ type Answered = [[AtomicU64; QTYPES.len() + 1]; RCODES.len() + 1];
 /// What steered answers are counted by: the service, the region whose records were answered, and the origin (the
 /// client's country, and whether the resolver sent the client's subnet). Without a region, the answer had the service's
 /// `denied_answers` or no records.
-type Steering = (ServiceId, Option<RegionId>, Origin);
+pub(crate) type Steering = (ServiceId, Option<RegionId>, Origin);
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -162,7 +162,7 @@ impl Metrics {
     }
 
     /// All steered answers since this process began.
-    fn all_steered(&self) -> BTreeMap<Steering, u64> {
+    pub(crate) fn all_steered(&self) -> BTreeMap<Steering, u64> {
         let mut sums = self.steered().clone();
         // A thread that begins needn't wait for the sums.
         let threads = self.threads().clone();

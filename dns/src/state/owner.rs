@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use arc_swap::cache::Cache;
 use arc_swap::{ArcSwap, Guard};
+use bailiwick_rules::drill::kept::{Refusal, Wanted};
 use bailiwick_rules::health::Forced;
 use bailiwick_rules::id::Overridden;
-use bailiwick_rules::report::HealthReport;
+use bailiwick_rules::report::{DrillRecord, HealthReport};
 use bailiwick_rules::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -62,6 +63,10 @@ pub(crate) enum Change {
     SetOverride { of: Overridden, forced: Forced, insists: bool, reply: Reply },
     /// End an override.
     DeleteOverride { of: Overridden, reply: Reply },
+    /// Begin a drill, or go on with one. Whoever asks has looked whether it may begin.
+    Drill { wanted: Wanted, reply: oneshot::Sender<Result<DrillRecord, Refusal>> },
+    /// End the drill that is under way, for this reason, if it has this name.
+    EndDrill { name: String, why: String, reply: oneshot::Sender<Option<DrillRecord>> },
     /// A health report of another node.
     PeerReport(Box<HealthReport>),
     /// Makes the owner panic. Tests use it to check that the owner continues.
@@ -392,6 +397,25 @@ impl Handle {
     /// When the region or endpoint has no such override.
     pub(crate) async fn delete_override(&self, of: Overridden) -> Result<Durability, OverrideError> {
         self.ask(|reply| Change::DeleteOverride { of, reply }).await
+    }
+
+    /// Begins a drill, or goes on with one. Queries see it when this returns. Whoever asks has looked whether it may
+    /// begin.
+    ///
+    /// # Errors
+    /// Why it doesn't; `None` if the server is shutting down.
+    pub(crate) async fn drill(&self, wanted: Wanted) -> Result<DrillRecord, Option<Refusal>> {
+        let (reply, answer) = oneshot::channel();
+        self.changes.send(Change::Drill { wanted, reply }).await.map_err(|_| None)?;
+        answer.await.map_err(|_| None)?.map_err(Some)
+    }
+
+    /// Ends the drill of this name. Queries see it when this returns. `None` if none of this name is under way.
+    pub(crate) async fn end_drill(&self, name: &str, why: &str) -> Option<DrillRecord> {
+        let (reply, answer) = oneshot::channel();
+        let change = Change::EndDrill { name: name.to_owned(), why: why.to_owned(), reply };
+        self.changes.send(change).await.ok()?;
+        answer.await.ok()?
     }
 
     /// Sends a change and waits for the owner's reply.

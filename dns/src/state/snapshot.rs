@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use bailiwick_rules::health::{AddressFamily, Forced, MonitorState, RegionHealth};
 use bailiwick_rules::id::Overridden;
-use bailiwick_rules::report::OverrideRecord;
+use bailiwick_rules::report::{DrillRecord, Drilled, OverrideRecord};
 use bailiwick_rules::steer::{Conditions, Local};
 use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -53,7 +53,7 @@ pub(crate) use replicas::ReplicaView;
 pub(crate) use shed::{ClassPart, ClientKey, Shares};
 pub(crate) use world::{RejectedZone, Rules, World, ZoneSource};
 
-use shed::PartsByClass;
+use shed::{Moves, PartsByClass};
 
 /// No EDNS scope: the answer doesn't depend on the client's address.
 const NO_SCOPE: u8 = 0;
@@ -107,6 +107,10 @@ pub(crate) struct Health {
     pub fleet: Option<Arc<FleetHealth>>,
     /// The overrides that are reported to the other nodes of a fleet; empty without a fleet.
     pub override_records: Vec<OverrideRecord>,
+    /// The drill that is under way, or that ended lately.
+    pub drill: Option<DrillRecord>,
+    /// The share of a region's clients that the drill sends elsewhere; `None` while none does.
+    pub drilled: Option<Drilled>,
 }
 
 /// The health of regions, by region index, for different types of records.
@@ -234,7 +238,10 @@ impl Snapshot {
         // Decisions without temporary conditions change only if health or shares change.
         let is_same = |before: &Health| {
             let moves = [before, &health].map(|health| health.shares.as_ref().map(|shares| &shares.dns));
-            before.regions == health.regions && before.by_family == health.by_family && moves[0] == moves[1]
+            before.regions == health.regions
+                && before.by_family == health.by_family
+                && moves[0] == moves[1]
+                && before.drilled == health.drilled
         };
         let unchanged = |before: &&Self| before.until.is_none() && is_same(&before.health);
         if let Some(before) = same_world.filter(unchanged) {
@@ -253,8 +260,8 @@ impl Snapshot {
             before.map_or(1, |before| before.decided.iter().map(|decided| decided.generation).max().unwrap_or(0) + 1);
         let (mut decided, mut until) = (Vec::new(), None);
         for (service, _) in (0..).map(ServiceIndex).zip(world.rules().table.services()) {
-            let shares = health.shares.as_ref().map(|shares| &*shares.dns);
-            let decision = world.decide(service, &conditions, health.by_family.as_deref(), shares);
+            let moves = Moves { shares: health.shares.as_ref().map(|shares| &*shares.dns), drilled: health.drilled };
+            let decision = world.decide(service, &conditions, health.by_family.as_deref(), moves);
             until = until.into_iter().chain(decision.until).min();
             let unchanged = same_world.and_then(|before| before.decided.get(service.get()));
             decided.push(match unchanged.filter(|unchanged| decision.is(unchanged)) {

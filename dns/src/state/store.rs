@@ -37,6 +37,8 @@ const GEOIP: &str = "geoip.last-good.mmdb";
 const AGREED: &str = "agreed.json";
 /// The counts of queries of the last week.
 const TRAFFIC: &str = "traffic.json";
+/// The file of the records of drills.
+const DRILLS: &str = "drills.json";
 /// The directory of the zones last in service.
 const ZONES: &str = "zones";
 /// The directory of the rules that were in service, by revision.
@@ -61,6 +63,8 @@ pub(crate) enum Kind {
     Traffic,
     /// What the voters agreed on.
     Agreed,
+    /// The records of drills.
+    Drills,
 }
 
 /// The state directory.
@@ -184,6 +188,22 @@ impl Store {
     /// When the file can't be written.
     pub(crate) fn keep_traffic(&self, bytes: &[u8]) -> io::Result<()> {
         replace(&self.directory.join(TRAFFIC), bytes, Mode::Private)
+    }
+
+    /// The stored records of drills; `None` if none were stored. The state directory needn't be opened.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub(crate) fn drills_in(directory: &Path) -> io::Result<Option<Vec<u8>>> {
+        read(&directory.join(DRILLS))
+    }
+
+    /// Stores the records of drills.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub(crate) fn keep_drills(&self, bytes: &[u8]) -> io::Result<()> {
+        replace(&self.directory.join(DRILLS), bytes, Mode::Private)
     }
 
     /// Where a zone is kept.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bailiwick_rules::fleet::{Agreed, combined};
 use bailiwick_rules::health::RegionHealth;
-use bailiwick_rules::report::{FRESH_INTERVALS, HealthReport, Received, Shares, SharesReport};
+use bailiwick_rules::report::{Drilled, FRESH_INTERVALS, HealthReport, Received, Shares, SharesReport};
 use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::steer::first_token::{FirstTokens, Medians, hold};
 use bailiwick_rules::table::{Revision, Table};
@@ -29,6 +29,8 @@ pub(crate) struct CombinedHealth {
     pub(crate) health: Rc<[RegionHealth]>,
     /// The shares of clients that are moved because of load, by the newest plan.
     pub(crate) shares: Rc<Shares>,
+    /// The share of a region's clients that a drill sends elsewhere.
+    pub(crate) drilled: Option<Drilled>,
     /// The load of each region, in the order of the rules; `None` or missing if it isn't known.
     pub(crate) loads: Rc<[Option<Ratio>]>,
     /// The observed times to the first token of an answer.
@@ -37,7 +39,13 @@ pub(crate) struct CombinedHealth {
 
 impl Default for CombinedHealth {
     fn default() -> Self {
-        Self { health: Rc::from([]), shares: Rc::default(), loads: Rc::from([]), first_tokens: Rc::default() }
+        Self {
+            health: Rc::from([]),
+            shares: Rc::default(),
+            drilled: None,
+            loads: Rc::from([]),
+            first_tokens: Rc::default(),
+        }
     }
 }
 
@@ -85,6 +93,7 @@ impl Reports {
         let seen = CombinedHealth {
             health,
             shares: Rc::new(shares.unwrap_or_default()),
+            drilled: Drilled::combined(table, &received, now),
             loads: loads(table, &received, now),
             first_tokens: Rc::new(FirstTokens::read(table, &self.medians)),
         };

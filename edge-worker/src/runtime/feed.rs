@@ -24,7 +24,7 @@ use core::task::Poll;
 use core::time::Duration;
 
 use bailiwick_rules::health::RegionHealth;
-use bailiwick_rules::report::Shares;
+use bailiwick_rules::report::{Drilled, Shares};
 use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::steer::first_token::FirstTokens;
 use bailiwick_rules::table::{RegionIndex, ServiceIndex, Table, TenantIndex};
@@ -85,6 +85,8 @@ pub(crate) struct Snapshot {
     pub(crate) loads: Rc<[Option<Ratio>]>,
     /// The shares of clients that are moved because of load.
     pub(crate) shares: Rc<Shares>,
+    /// The share of a region's clients that a drill sends elsewhere.
+    pub(crate) drilled: Option<Drilled>,
     /// The observed times to the first token of an answer.
     pub(crate) first_tokens: Rc<FirstTokens>,
     /// One word for what is wrong with the rules' feed, if anything is.
@@ -250,9 +252,21 @@ pub(crate) fn snapshot() -> Snapshot {
         let (rules_state, nodes) = (&state.rules_state, state.reports.nodes());
         let (confirmed, trouble, sources) =
             (rules_state.since_confirmed(steady), rules_state.trouble(), rules_state.answering());
-        let CombinedHealth { health, shares, loads, first_tokens } = seen;
-        let snapshot =
-            Snapshot { table, age, confirmed, health, loads, shares, first_tokens, trouble, sources, nodes, now };
+        let CombinedHealth { health, shares, drilled, loads, first_tokens } = seen;
+        let snapshot = Snapshot {
+            table,
+            age,
+            confirmed,
+            health,
+            loads,
+            shares,
+            drilled,
+            first_tokens,
+            trouble,
+            sources,
+            nodes,
+            now,
+        };
         (snapshot, should_log_age)
     });
     if should_log_age {

@@ -89,6 +89,7 @@ fn report(random: &mut Random, truth: &[Status; 4]) -> HealthReport {
         overrides: Vec::new(),
         loads: BTreeMap::new(),
         shares: None,
+        drill: None,
         first_token_ms: BTreeMap::new(),
         about: None,
     }

@@ -51,6 +51,12 @@ impl Point {
         Self(((u128::from(hash) * u128::from(LINE)) >> 64) as u32)
     }
 
+    /// Whether this point is one of the first `share` of all points.
+    #[must_use]
+    pub fn is_within(self, share: Ratio) -> bool {
+        self.0 < share.0
+    }
+
     /// The bucket in which this point lies, from 0.
     #[must_use]
     pub fn bucket(self) -> u32 {

@@ -7,6 +7,8 @@
 
 mod aggregate;
 mod bundle;
+#[cfg(any(test, feature = "drills"))]
+mod drill;
 mod fleet;
 mod http;
 mod load;
@@ -29,6 +31,8 @@ use ipnet::IpNet;
 use super::{Jurisdiction, Keeping, KeyDigest, Network, Override, Rules, SteeredHost, Tenant};
 use crate::geo::{self, CountryCode};
 use crate::health::Status;
+#[cfg(any(test, feature = "drills"))]
+use crate::id::DrillId;
 use crate::id::{
     BundleId, EndpointId, JurisdictionId, NOT_A_NAME, Overridden, QuotaId, RegionId, ReplicaId, RolloutId, ServiceId,
     SinkId, TenantId, TierId,
@@ -103,6 +107,9 @@ pub(crate) async fn rules(reader: &mut Reader<'_>, node: &Node, turns: &mut Turn
     let revision = fields.required("revision", "\"revision\": 1 and count up with every change", |reader, node| {
         reader.integer(node, 1..=(1 << 53))
     });
+    // The edge follows the drill that nodes report.
+    #[cfg(not(any(test, feature = "drills")))]
+    let _ = fields.take("drills");
     let rules = Rules {
         version: version.unwrap_or(1),
         revision: revision.unwrap_or(1),
@@ -113,6 +120,8 @@ pub(crate) async fn rules(reader: &mut Reader<'_>, node: &Node, turns: &mut Turn
         quotas: map(&mut fields, "quotas", context, turns, QuotaId::parse, quota::quota).await,
         tiers: map(&mut fields, "tiers", context, turns, TierId::parse, quota::service_tier).await,
         rollouts: map(&mut fields, "rollouts", context, turns, RolloutId::parse, rollout::rollout).await,
+        #[cfg(any(test, feature = "drills"))]
+        drills: map(&mut fields, "drills", context, turns, DrillId::parse, drill::drill).await,
         replicas: map(&mut fields, "replicas", context, turns, ReplicaId::parse, replica::replica).await,
         bundles: map(&mut fields, "bundles", context, turns, BundleId::parse, bundle::bundle).await,
         releases: map(&mut fields, "releases", context, turns, release::model_name, release::release).await,

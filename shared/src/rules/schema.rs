@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{Budget, Family, LagUnit, LoadSource, Monitor, RegionReplica, Rules, Series, Slew, Style, WebOrigin};
+use super::{
+    Budget, DateRange, Family, LagUnit, LoadSource, Monitor, RegionReplica, Rules, Series, Slew, Style, WebOrigin,
+    Weekly,
+};
 use crate::geo::{Coordinates, CountryCode};
 use crate::time::{Millis, Timestamp};
 
@@ -94,6 +97,11 @@ string_schema!(Millis, "Duration", { "type": "string", "pattern": "^[0-9]+(ms|s|
     500ms, 5s, 2m, 1h, 1d." });
 string_schema!(Slew, "Slew", { "type": "string", "pattern": "^[0-9]+%/[0-9]+(ms|s|m|h)$",
     "description": "A share in a time: 5%/10s." });
+string_schema!(Weekly, "Weekly", { "type": "string", "pattern": "^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [0-2][0-9]:[0-5][0-9]$",
+    "description": "A time of each week, in UTC: Tue 10:00." });
+string_schema!(DateRange, "DateRange", { "type": "string",
+    "pattern": "^[0-1][0-9]-[0-3][0-9]/[0-1][0-9]-[0-3][0-9]$",
+    "description": "Days of each year, both included, in UTC: 12-15/01-05." });
 string_schema!(WebOrigin, "WebOrigin", { "type": "string", "pattern": r"^(\*|[a-z][a-z0-9+.-]*://[^/?#@*]+)$",
     "description": "An origin as browsers write it, or `*`." });
 string_schema!(Timestamp, "Timestamp", { "type": "string", "format": "date-time" });

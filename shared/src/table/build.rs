@@ -98,6 +98,8 @@ impl Table {
             check::shedding(&rules, &mut violations);
             check::quotas(&rules, &mut violations);
             check::rollouts(&rules, &mut violations);
+            #[cfg(any(test, feature = "drills"))]
+            check::drills(&rules, &mut violations);
             check::replicas(&rules, &mut violations);
             check::releases(&rules, &mut violations);
             check::tenants(&rules, &mut violations, turns).await;
@@ -150,6 +152,8 @@ impl Table {
             quotas,
             tiers,
             rollouts,
+            #[cfg(any(test, feature = "drills"))]
+            drills: rules.drills.into_iter().collect(),
             replicas,
             bundles: rules.bundles,
             releases: releases::build(rules.releases),

@@ -1,6 +1,8 @@
 //! Checks the parts of a document against each other. The reader has already checked that all names in it exist. Takes
 //! the rules, adds violations. Called by [`super::Table::compile`].
 
+#[cfg(any(test, feature = "drills"))]
+mod drills;
 mod logs;
 mod quotas;
 mod releases;
@@ -13,6 +15,8 @@ use crate::id::{RegionId, ServiceId};
 use crate::json::Violation;
 use crate::rules::{self, Answers, ClientMatch, HostName, Rules};
 use crate::turns::Turns;
+#[cfg(any(test, feature = "drills"))]
+pub(super) use drills::drills;
 pub(super) use logs::logs;
 pub(super) use quotas::quotas;
 pub(super) use releases::releases;

@@ -87,6 +87,7 @@ impl Fixture {
             sending: Sending::default(),
             picture: Picture::default(),
             cached_picture: super::picture::Cached::default(),
+            drills: super::drills::Drills::default(),
             publishing: Mutex::default(),
             failed_tokens: FailedTokens::default(),
             handle: started.handle.clone(),

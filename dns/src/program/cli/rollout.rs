@@ -9,9 +9,7 @@ mod page;
 mod progress_store;
 mod report;
 mod run;
-mod seal;
 mod status;
-mod turn;
 mod verify;
 
 use bailiwick_rules::rollout::machine::{Action, after, place, progress_after, start};

@@ -44,6 +44,8 @@ pub(crate) enum Kind {
     Rules,
     /// A rollout went on to its next step, or ended.
     Rollout,
+    /// A drill sends a share of a region's clients elsewhere, or has ended.
+    Drill,
     /// A decision leads out of its fence (the regions that may process the client), or none does any longer.
     Fence,
 }
@@ -51,7 +53,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// Whether the timeline marks it.
     fn is_mark(self) -> bool {
-        matches!(self, Self::Override | Self::Rules | Self::Rollout | Self::Fence)
+        matches!(self, Self::Override | Self::Rules | Self::Rollout | Self::Drill | Self::Fence)
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct NodeView {
     pub(crate) peers: BTreeMap<String, String>,
     /// The shares of each rollout and why it waits or ended, as a sentence.
     pub(crate) rollouts: BTreeMap<String, String>,
+    /// The region of the drill that is under way or ended lately, and how it stands, as a sentence.
+    pub(crate) drill: Option<(String, String)>,
     /// How many decisions lead out of their fence.
     pub(crate) violations: usize,
     /// Whether answers that were given led out of their fence.
@@ -195,6 +197,9 @@ impl NodeView {
                 _ => {}
             }
         }
+        if let Some((region, says)) = self.drill.as_ref().filter(|_| self.drill != before.drill) {
+            changes.push(Change::new(Kind::Drill, Tone::Plain, region, says, "a rehearsal of its loss"));
+        }
         for (name, says) in &self.rollouts {
             if before.rollouts.get(name) != Some(says) {
                 let by = format!("revision {}", self.rules.0);
@@ -280,6 +285,7 @@ mod tests {
             skewed: one("fra/fra-1", "model"),
             peers: one("ns2", "refused"),
             rollouts: one("next", "fra 10 %"),
+            drill: Some(("fra".into(), "the drill one sends 10 % of its clients elsewhere".into())),
             violations: 3,
             led_outside: true,
             ..before.clone()
@@ -295,6 +301,7 @@ mod tests {
                 "fra/docs is lagging, was new (this node's reading)",
                 "fra/fra-1 runs another release (model)",
                 "ns2 isn't heard (refused)",
+                "fra the drill one sends 10 % of its clients elsewhere (a rehearsal of its loss)",
                 "next fra 10 % (revision 8)",
             ]
         );

@@ -109,6 +109,7 @@ impl Http {
             sending: api::sending::Sending::default(),
             picture: Picture::default(),
             cached_picture: api::picture::Cached::default(),
+            drills: api::drills::Drills::default(),
             publishing: Mutex::default(),
             failed_tokens: FailedTokens::default(),
             loopback,

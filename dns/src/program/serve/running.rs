@@ -106,6 +106,7 @@ impl Running {
         let http = http.map(served);
         if let (Some(http), Some(state_dir)) = (&http, &config.state_dir) {
             http.api.restore_traffic(state_dir);
+            http.api.drills.records.restore(state_dir);
         }
         begin_fleet(config, &node, http.as_ref().map(|http| &http.api), (&bundles, &secrets), &handle)?;
         let changeable = Changeable { responder, gate, handle, secrets };

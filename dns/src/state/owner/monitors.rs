@@ -391,12 +391,8 @@ impl<P: Prober> Monitors<P> {
             loads,
             replicas: self.replicas.views(table, &assignment.copies),
             releases: self.releases.views(&assignment.watched_endpoints),
-            shares: None,
-            planned: None,
             overrides,
-            since: Vec::new(),
-            fleet: None,
-            override_records: Vec::new(),
+            ..Health::default()
         }
     }
 

@@ -6,6 +6,7 @@
 //! monitors have first results, and then replaces the one in service. Probes and overrides continue meanwhile.
 
 mod compile;
+mod drills;
 mod faults;
 mod overrides;
 mod resign;
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bailiwick_rules::drill::kept::KeptDrill;
 use bailiwick_rules::fleet::{Agreed, Overrides};
 use bailiwick_rules::health::Forced;
 use bailiwick_rules::id::Overridden;
@@ -128,6 +130,7 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
         node,
         overrides,
         all_overrides,
+        drill: KeptDrill::default(),
         monitors,
         voting,
         current: Arranged { world: Arc::clone(&world), assignment: Assignment::default() },
@@ -226,6 +229,8 @@ struct Owner<P> {
     overrides: BTreeMap<Overridden, Forced>,
     /// All known overrides: those of this node, those of other nodes, and those that were ended before their time.
     all_overrides: Overrides,
+    /// The drill of the fleet.
+    drill: KeptDrill,
     monitors: Monitors<P>,
     voting: Voting,
     current: Arranged,
@@ -376,6 +381,9 @@ impl<P: Prober> Owner<P> {
                 Ok(()) => self.keep_overrides(Some(reply)),
                 Err(error) => _ = reply.send(Err(error)),
             },
+            // The requester may have gone.
+            Change::Drill { wanted, reply } => _ = reply.send(self.ask_drill(&wanted)),
+            Change::EndDrill { name, why, reply } => _ = reply.send(self.end_drill(Some(&name), &why)),
             Change::PeerReport(report) => self.hear(report),
             #[cfg(test)]
             Change::Panic => panic!("for the test"),
@@ -394,6 +402,7 @@ impl<P: Prober> Owner<P> {
         let see = (&mut self.monitors, &mut self.voting);
         let mut health = see_all(see, &self.current.world, &self.current.assignment, &self.overrides, now);
         health.hold_back(&self.current.world.rules().table, &self.all_overrides.held_back(now));
+        self.see_drill(&mut health, now);
         health.shares = self.planner.shares(&self.current.world, &health, now);
         health.planned = self.planner.numbers();
         if self.is_in_fleet() {
@@ -437,6 +446,7 @@ impl<P: Prober> Owner<P> {
             .into_iter()
             .chain(end)
             .chain(self.all_overrides.next_release())
+            .chain(self.drill.running(now).map(|record| record.until))
             .chain(self.monitors.next_stale(now));
         let next =
             times.chain(self.next_renewal(now)).chain(self.loads_due).chain(self.planner.due()).chain(voted).min();

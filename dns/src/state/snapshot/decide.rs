@@ -3,12 +3,11 @@
 //! a class that is moved because of load. Called for each new snapshot; a query only looks the decision up.
 
 use bailiwick_rules::health::RegionHealth;
-use bailiwick_rules::load::BucketShares;
 use bailiwick_rules::steer::{Conditions, Ranking, Steering, decide};
 use bailiwick_rules::table::RegionIndex;
 use bailiwick_rules::time::Timestamp;
 
-use super::shed::PartsByClass;
+use super::shed::{Moves, PartsByClass};
 use super::{ByFamily, Choice, Choices, ChoicesByFamily, NOT_READY, Offer, PROHIBITED, ServiceDecisions, World};
 use crate::locate::classes::{ClassId, Classes};
 use crate::zone::ServiceIndex;
@@ -47,6 +46,8 @@ struct Deciding<'a> {
     parts_by_class: Option<PartsByClass>,
     /// The clients that are moved, with the region they go to, by class.
     moves: Vec<(ClassId, RegionIndex)>,
+    /// The region that a drill sends clients away from. Clients that are moved to it go to the best other region.
+    drilled: Option<RegionIndex>,
 }
 
 impl World {
@@ -56,16 +57,17 @@ impl World {
         service: ServiceIndex,
         conditions: &Conditions<'_>,
         by_family: Option<&ByFamily>,
-        shares: Option<&BucketShares>,
+        moves: Moves<'_>,
     ) -> Decision {
+        let drilled = moves.drilled;
         let Some(rankings) = self.classes_of(service).map(Classes::rankings) else {
             return Decision::default();
         };
-        let parts_by_class =
-            shares.and_then(|shares| PartsByClass::new(&self.rules().table, service, rankings, shares));
+        let parts_by_class = PartsByClass::new(&self.rules().table, service, rankings, moves);
         let (parts_by_class, moves) =
             parts_by_class.map_or((None, Vec::new()), |(parts_by_class, moves)| (Some(parts_by_class), moves));
-        let deciding = Deciding { world: self, service, rankings, parts_by_class, moves };
+        let drilled = drilled.map(|drilled| drilled.region);
+        let deciding = Deciding { world: self, service, rankings, parts_by_class, moves, drilled };
         let (choices, until) = deciding.choices(conditions);
         let by_family = by_family.and_then(|health| deciding.choices_by_family(health, conditions, &choices));
         Decision { choices, by_family, parts_by_class: deciding.parts_by_class, until }
@@ -130,10 +132,14 @@ impl Deciding<'_> {
             return choice;
         }
         let stays = Choice { ttl: self.world.rules().table.service(self.service).ttl.min, ..choice };
-        let offers = |to| !steering.revived && steering.ordered.iter().any(|ranked| ranked.fenced.region == to);
-        moved.extend(
-            of_class.map(|&(_, to)| if offers(to) { Choice { offer: Offer::Region(to), ..stays } } else { stays }),
-        );
+        let mut offered = steering.ordered.iter().map(|ranked| ranked.fenced.region);
+        let other = offered.find(|region| Some(*region) != self.drilled);
+        let offers = |to| steering.ordered.iter().any(|ranked| ranked.fenced.region == to);
+        let target = |to| if Some(to) == self.drilled { other } else { Some(to).filter(|to| offers(*to)) };
+        moved.extend(of_class.map(|&(_, to)| match target(to).filter(|_| !steering.revived) {
+            Some(to) => Choice { offer: Offer::Region(to), ..stays },
+            None => stays,
+        }));
         stays
     }
 

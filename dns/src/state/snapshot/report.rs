@@ -32,6 +32,7 @@ impl Snapshot {
             overrides: self.health.override_records.clone(),
             loads: self.load_reports(now),
             shares: self.health.shares.as_ref().map(|shares| SharesReport::clone(&shares.report)),
+            drill: self.health.drill.clone(),
             first_token_ms: Medians::new(),
             about: None,
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bailiwick_rules::explain::Explanation;
 use bailiwick_rules::load::{BUCKETS, BucketShares, Buckets, Home, Point};
-use bailiwick_rules::report::SharesReport;
+use bailiwick_rules::report::{Drilled, SharesReport};
 use bailiwick_rules::rules::{Ratio, ShedAt};
 use bailiwick_rules::steer::{Ask, PathClass, Ranking, rank, stand};
 use bailiwick_rules::table::{RegionIndex, ServiceIndex, Table};
@@ -23,6 +23,15 @@ pub(crate) struct Shares {
     pub report: Arc<SharesReport>,
     /// The shares by which DNS moves clients.
     pub dns: Arc<BucketShares>,
+}
+
+/// What moves clients away from the region that distance and health choose.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Moves<'a> {
+    /// The shares of a plan.
+    pub(super) shares: Option<&'a BucketShares>,
+    /// The region that a drill sends a share of its clients away from.
+    pub(super) drilled: Option<Drilled>,
 }
 
 /// A part of a class: the clients that are moved to one region, or the clients that stay.
@@ -68,20 +77,25 @@ struct OfClass {
 }
 
 impl PartsByClass {
-    /// The parts of a service's classes, and the class and region of each move. `None` if no client is moved.
+    /// The parts of a service's classes, and the class and region of each move. A move to the region of a drill stands
+    /// for the best other region. `None` if no client is moved.
     pub(super) fn new(
         table: &Table,
         service: ServiceIndex,
         rankings: &[Ranking],
-        shares: &BucketShares,
+        Moves { shares, drilled }: Moves<'_>,
     ) -> Option<(Self, Vec<(ClassId, RegionIndex)>)> {
-        if !shares.moves(service) {
+        let shares = shares.filter(|shares| shares.moves(service));
+        let drilled = drilled.filter(|drilled| table.service(service).regions.contains(&drilled.region));
+        if shares.is_none() && drilled.is_none() {
             return None;
         }
         let mut moves: Vec<(ClassId, RegionIndex)> = Vec::new();
         let of_class = |(class, ranking): (u32, &Ranking)| {
             let order = ranking.regions();
-            let buckets = shares.of(service, &order)?;
+            let planned = shares.and_then(|shares| shares.of(service, &order));
+            let buckets = drilled.and_then(|drilled| taken_away(planned, drilled, ranking));
+            let buckets = buckets.as_ref().or(planned)?;
             let home = Home::named(table.region(*order.first()?).id.as_str());
             let first_move = moves.len();
             let (parts, regions) = parts(buckets);
@@ -149,6 +163,22 @@ impl ServiceDecisions {
             Offer::Denied | Offer::Nothing(_) => None,
         }
     }
+}
+
+/// The buckets of a class with those that a drill moves; `None` if it moves none.
+fn taken_away(planned: Option<&Buckets>, drilled: Drilled, ranking: &Ranking) -> Option<Buckets> {
+    let is_home = ranking.order.first().is_some_and(|first| first.fenced.region == drilled.region);
+    // Clients that may go nowhere else stay.
+    if !is_home || ranking.only.is_some() || ranking.order.len() < 2 {
+        return None;
+    }
+    let mut buckets = planned.copied().unwrap_or([None; BUCKETS as usize]);
+    for (bucket, region) in (0..BUCKETS).zip(&mut buckets) {
+        if region.is_none() && Point::of_bucket(bucket).is_within(drilled.share) {
+            *region = Some(drilled.region);
+        }
+    }
+    Some(buckets)
 }
 
 /// The number of each bucket's move, and the regions of the moves.

@@ -9,7 +9,9 @@ use std::rc::Rc;
 use bailiwick_rules::quota::Refusal;
 use bailiwick_rules::rollout::{Choice, choice_in};
 use bailiwick_rules::rules::{Allowance, Limits, Receipts, Streams};
-use bailiwick_rules::steer::{Ask, Conditions, Local, Ranking, Reason, Steering, by_path, decide, rank_for, stand};
+use bailiwick_rules::steer::{
+    Ask, Conditions, Local, PathClass, Ranking, Reason, Steering, by_path, decide, rank_for, stand,
+};
 use bailiwick_rules::table::{RegionIndex, Service, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 use serde_json::json;
@@ -191,6 +193,11 @@ fn planned(
     if may_move && !is_elsewhere && sheds(service, ask.path_class) {
         let moved = snapshot.shares.shed(table, ask.service, &ranking, input.affinity.as_bytes(), &mut steering);
         info.shed = moved.map(|moved| shed::header(table, &moved));
+    }
+    if let Some(drilled) = snapshot.drilled.filter(|_| may_move && ask.path_class == PathClass::Inference)
+        && drilled.take_away(table, input.affinity.as_bytes(), &mut steering)
+    {
+        info.shed = shed::drilled_header(table, drilled, &steering);
     }
     info.steered = Some(input.now);
     // A request that an operator sends to a named region isn't counted: it is no demand, and no rollout is judged by

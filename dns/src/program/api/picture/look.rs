@@ -21,7 +21,7 @@ use super::super::overrides::in_force;
 use super::super::status::regions;
 use super::Api;
 use super::edge::{self, EdgeRates};
-use super::now::{rollout, whole_regions};
+use super::now::{drill, rollout, whole_regions};
 use crate::program::metrics::Metrics;
 use crate::program::picture::seen::{Forced, NodeView, Region};
 use crate::program::picture::timeline::{Sample, State};
@@ -300,6 +300,7 @@ fn see(api: &Api, snapshot: &Snapshot, now: Timestamp) -> NodeView {
         moves: moves.map(|moved| ((name(moved.from), name(moved.to)), moved.share)).collect(),
         peers,
         rollouts: table.rollouts().iter().map(|rule| (rule.id.to_string(), rollout(table, rule))).collect(),
+        drill: snapshot.health().drill.as_ref().map(|record| (record.region.to_string(), drill(record, now))),
         violations: checked.as_ref().map_or(0, |checked| checked.audit.violations),
         led_outside: checked.is_some_and(|checked| checked.outside() > 0),
     }

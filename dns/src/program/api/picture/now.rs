@@ -8,7 +8,7 @@ use bailiwick_rules::fleet::traffic::TrafficReport;
 use bailiwick_rules::geo::Coordinates;
 use bailiwick_rules::health::Status;
 use bailiwick_rules::overview::{Territory, territories};
-use bailiwick_rules::report::LoadReport;
+use bailiwick_rules::report::{DrillRecord, LoadReport};
 use bailiwick_rules::rules::Change;
 use bailiwick_rules::steer::first_token::Medians;
 use bailiwick_rules::table::{Region, RegionIndex, Rollout, Table};
@@ -66,6 +66,9 @@ pub(super) struct Now {
     replicas: Vec<ReplicaNow>,
     skew: Vec<Skew>,
     rollouts: Vec<RolloutNow>,
+    /// The drill that is under way or ended lately.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drill: Option<DrillNow>,
     quotas: Vec<Quota>,
     margins: Vec<Margin>,
     sources: Vec<SourceNow>,
@@ -179,6 +182,18 @@ struct RolloutNow {
 }
 
 #[derive(Serialize)]
+struct DrillNow {
+    drill: String,
+    region: String,
+    /// Whether it moves clients.
+    is_running: bool,
+    share: u8,
+    began: Timestamp,
+    until: Timestamp,
+    ended: Option<String>,
+}
+
+#[derive(Serialize)]
 struct Quota {
     quota: String,
     requests: Option<u64>,
@@ -227,6 +242,7 @@ pub(super) fn now(api: &Api) -> Now {
         replicas: replicas(&snapshot),
         skew: skew(&snapshot, now),
         rollouts: rollouts(table),
+        drill: snapshot.health().drill.as_ref().map(|record| drill_now(record, now)),
         quotas: quotas(api, table, now),
         margins,
         sources: sources(&snapshot, &status),
@@ -378,6 +394,28 @@ pub(super) fn rollout(table: &Table, rollout: &Rollout) -> String {
     let ended = progress.and_then(|progress| progress.ended.as_ref()).map(|why| format!("; ended: {why}"));
     let shares = if shares.is_empty() { "hasn't begun".to_owned() } else { shares.join(", ") };
     format!("{shares}{}{}", waits.unwrap_or_default(), ended.unwrap_or_default())
+}
+
+fn drill_now(record: &DrillRecord, now: Timestamp) -> DrillNow {
+    DrillNow {
+        drill: record.name.to_string(),
+        region: record.region.to_string(),
+        is_running: record.is_running(now),
+        share: record.share,
+        began: record.began,
+        until: record.until,
+        ended: record.ended.clone(),
+    }
+}
+
+/// How a drill stands, as a sentence about its region.
+pub(super) fn drill(record: &DrillRecord, now: Timestamp) -> String {
+    let DrillRecord { name, share, ended, .. } = record;
+    match (ended, record.is_running(now)) {
+        (Some(why), _) => format!("the drill {name} has ended: {why}"),
+        (None, true) => format!("the drill {name} sends {share} % of its clients elsewhere"),
+        (None, false) => format!("the drill {name} has ended: nobody renewed it"),
+    }
 }
 
 /// The quotas of the rules, each with what is left of it if this node knows that.

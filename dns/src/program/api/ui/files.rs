@@ -26,11 +26,11 @@ pub(super) const FILES: [File; 6] = [
         gzip: include_bytes!("notices-7eebeb95e9.txt.gz"),
     },
     File {
-        name: "page-53fedd772a.js",
+        name: "page-8dc3450ecc.js",
         kind: "text/javascript; charset=utf-8",
-        plain: include_bytes!("page-53fedd772a.js"),
-        brotli: include_bytes!("page-53fedd772a.js.br"),
-        gzip: include_bytes!("page-53fedd772a.js.gz"),
+        plain: include_bytes!("page-8dc3450ecc.js"),
+        brotli: include_bytes!("page-8dc3450ecc.js.br"),
+        gzip: include_bytes!("page-8dc3450ecc.js.gz"),
     },
     File {
         name: "page-bf0fd30611.css",

@@ -12,33 +12,11 @@ use bailiwick_rules::rollout::machine::checks;
 use bailiwick_rules::rollout::record::{Record, StepRecord};
 use bailiwick_rules::rules::Rollout;
 use bailiwick_rules::simulation::escape;
-use serde_json::Value;
 
-use super::seal::seal_page;
-use crate::program::jws::Signer;
+use crate::program::cli::seal::Page;
 
 /// The size of a picture, in pixels.
 const SIZE: (f64, f64) = (640.0, 120.0);
-/// The end of a page.
-const END: &str = "</html>\n";
-
-/// A page without its last line.
-pub(super) struct Page {
-    page: String,
-}
-
-impl Page {
-    /// The page as text, unsigned.
-    pub(super) fn plain(self) -> String {
-        self.page + END
-    }
-
-    /// The page with the signed report in it. `None` only if it can't be signed.
-    pub(super) fn sealed(self, signer: &Signer, report: Value) -> Option<String> {
-        seal_page(signer, &self.page, END, report)
-    }
-}
-
 /// Draws a record.
 pub(super) fn page(name: &str, rule: &Rollout, record: &Record) -> Page {
     let checks = checks(rule);
@@ -67,7 +45,7 @@ pub(super) fn page(name: &str, rule: &Rollout, record: &Record) -> Page {
         }
     }
     page += &evals(record);
-    Page { page }
+    Page::new(page)
 }
 
 /// The results of evals, region by region.
@@ -128,7 +106,7 @@ fn figure(step: &StepRecord, checks: &[Check], check: Check) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use bailiwick_rules::table::Table;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

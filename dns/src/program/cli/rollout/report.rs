@@ -3,7 +3,7 @@
 //! between the old and the new arm were still possible at each look. Reads only the record and the rules. With a key,
 //! the report is signed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bailiwick_rules::rollout::machine::checks;
 use bailiwick_rules::rollout::record::Record;
@@ -16,10 +16,8 @@ use super::RolloutArgs;
 use super::look::{LookArgs, read};
 use super::page::page;
 use super::progress_store::ProgressStore;
-use super::seal::seal;
-use crate::program::jws::Signer;
+use crate::program::cli::seal::{seal, signer};
 use crate::program::report::Report;
-use crate::state::load::read_text;
 use crate::system::files::{Mode, replace};
 
 /// Options of `bailiwick rollout report`.
@@ -61,14 +59,6 @@ pub(super) fn report(args: &ReportArgs, now: Timestamp) -> Result<Report, Vec<St
     replace(file, page.as_bytes(), Mode::Public)
         .map_err(|error| vec![format!("{}: can't be written ({error})", file.display())])?;
     Ok(Report::fine(format!("{} has {} steps\n", file.display(), record.steps.len())))
-}
-
-fn signer(file: &Path) -> Result<Signer, String> {
-    let name = file.display();
-    let text = read_text(file).map_err(|error| format!("{name}: can't be read ({error})"))?;
-    Signer::read(&text).ok_or_else(|| {
-        format!("{name}: is no private Ed25519 key; name the key file that the Worker's secret RECEIPT_KEY was made of")
-    })
 }
 
 /// The report. `revision` is the number and the SHA-256 of the rules.

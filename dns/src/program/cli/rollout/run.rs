@@ -7,14 +7,15 @@
 use std::io::Write;
 
 use bailiwick_rules::rollout::machine::{Action, place, progress_after};
+use bailiwick_rules::rollout::record::Record;
 use bailiwick_rules::time::Millis;
 use clap::Args;
 
 use super::evals::{EvalFolder, eval_folder};
 use super::look::{LookArgs, look, read, write};
 use super::progress_store::{ProgressStore, Step};
-use super::turn::{Runner, Runs};
 use super::{RolloutArgs, words_for};
+use crate::program::cli::turn::{Runner, Runs};
 use crate::program::report::Report;
 use crate::system::clock::Clock;
 use crate::text::span::parse_span;
@@ -58,13 +59,17 @@ pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
     let mut runner = Runner::new(&args.rollout.name, args.every);
     let done = until_it_has_ended(args, &store, &mut runner);
     if let Ok(record) = read(&args.look.record(&args.rollout.name)) {
-        runner.leave(&store, &record);
+        runner.leave(store.store(), record.brief());
     }
     done
 }
 
 /// Looks again and again until the rollout has ended. Prints a line when the state changes, and once a minute.
-fn until_it_has_ended(args: &RunArgs, store: &ProgressStore, runner: &mut Runner) -> Result<Report, Vec<String>> {
+fn until_it_has_ended(
+    args: &RunArgs,
+    store: &ProgressStore,
+    runner: &mut Runner<Record>,
+) -> Result<Report, Vec<String>> {
     let (mut last, mut printed_at, mut failures) = (String::new(), None, 0);
     loop {
         let line = match once(args, store, runner) {
@@ -97,9 +102,9 @@ fn without_digits(line: &str) -> String {
 }
 
 /// Looks once, and publishes what is decided.
-fn once(args: &RunArgs, store: &ProgressStore, runner: &mut Runner) -> Result<LookOutcome, Vec<String>> {
+fn once(args: &RunArgs, store: &ProgressStore, runner: &mut Runner<Record>) -> Result<LookOutcome, Vec<String>> {
     let RolloutArgs { name, node, author } = &args.rollout;
-    let left_behind = match runner.look(store)? {
+    let left_behind = match runner.look(store.store())? {
         Runs::This(left_behind) => left_behind,
         Runs::Another(holder) => return Ok(LookOutcome::Again(format!("waits: {holder} runs it"))),
     };
@@ -126,7 +131,7 @@ fn once(args: &RunArgs, store: &ProgressStore, runner: &mut Runner) -> Result<Lo
         (Err(errors), Action::RollBack(_)) => errors.iter().for_each(|error| eprintln!("warning: {error}")),
         (written, _) => written?,
     }
-    if !runner.renew(store, &record) {
+    if !runner.renew(store.store(), record.brief()) {
         return Ok(LookOutcome::Again("another process has begun to run it; it looks again".to_owned()));
     }
     match (&decision.action, progress_after(&rollout.rule, &decision.action, now)) {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::Value;
 
-use super::seal::{VerifiedReport, unseal};
 use crate::program::cli::receipt::keys;
+use crate::program::cli::seal::{VerifiedReport, unseal};
 use crate::program::report::Report;
 use crate::state::load::read_text;
 

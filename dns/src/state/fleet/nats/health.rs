@@ -169,6 +169,7 @@ fn of_overrides(node: &str, (revision, rules_sha256): (u64, String), overrides: 
         overrides,
         loads: BTreeMap::new(),
         shares: None,
+        drill: None,
         first_token_ms: Medians::new(),
         about: None,
     }

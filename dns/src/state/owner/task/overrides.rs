@@ -74,7 +74,12 @@ impl<P: Prober> Owner<P> {
         let now = self.clock.now();
         let table = &self.current.world.rules().table;
         let are_merged = self.all_overrides.merge(table, &report.overrides, now);
-        let is_news = self.voting.hear(report, table, now);
+        let is_drilled = report.drill.as_ref().is_some_and(|record| self.drill.merge(table, record, now));
+        if is_drilled {
+            self.log_drill("another node");
+        }
+        let table = &self.current.world.rules().table;
+        let is_news = self.voting.hear(report, table, now) || is_drilled;
         if are_merged {
             let before = std::mem::replace(&mut self.overrides, self.all_overrides.in_force(now));
             self.log_merged(&before, now);

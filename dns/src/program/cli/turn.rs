@@ -1,17 +1,18 @@
-//! Decides which of several processes runs a rollout, in a fleet with NATS. The process that runs it holds a lease: an
-//! entry in NATS that it renews. Takes the store, returns whether this process may run the rollout, and the record that
-//! the process before it left. Called by [`super::run`] before and after each look.
+//! Who runs a rollout or scheduled drills, where a fleet has a store. Takes the store, returns whether this process is
+//! the one, and what the one before it had noted. Called by `rollout run` and `drill run` before and after each look.
 //!
-//! Without NATS every process runs it. That does no harm, because a step replaces only the document by which it was
-//! decided.
+//! Without a store nobody is asked: a step of a rollout replaces only the document that it was decided by, and nodes
+//! refuse a second drill.
 
+use std::marker::PhantomData;
 use std::time::Instant;
 
 use bailiwick_rules::fleet::lease::{Contender, Turn};
-use bailiwick_rules::rollout::record::Record;
 use bailiwick_rules::time::{Millis, Timestamp};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::progress_store::ProgressStore;
+use super::rules::rules_store::Buckets;
 use crate::state::fleet::SwapOutcome;
 use crate::system::clock::Clock;
 use crate::system::random;
@@ -19,8 +20,8 @@ use crate::system::random;
 /// The shortest span of a lease: some time more than the two requests to NATS of a look may take.
 const SPAN: Millis = Millis(15_000);
 
-/// This process, which wants to run a rollout.
-pub(super) struct Runner {
+/// This process, as one of those that would do it. `N` is what the next one has to know.
+pub(super) struct Runner<N> {
     contender: Contender,
     key: String,
     /// When this process began, by both clocks: spans are measured by the one that is never set back.
@@ -28,19 +29,20 @@ pub(super) struct Runner {
     /// The number of the lease's entry in the store. This process renews the lease only if the entry is still the
     /// newest.
     last_entry: u64,
+    note: PhantomData<N>,
 }
 
-/// Whether this process runs the rollout now.
-pub(super) enum Runs {
-    /// This process runs it. The record is what another process left, if another one ran it before.
-    This(Option<Record>),
-    /// Another process runs it: the name of that process.
+/// Whether this process does it now.
+pub(super) enum Runs<N> {
+    /// It does. Another one has noted this, if another did before.
+    This(Option<N>),
+    /// Another one does.
     Another(String),
 }
 
-impl Runner {
-    /// A runner of a rollout that looks once in every `every`.
-    pub(super) fn new(rollout: &str, every: Millis) -> Self {
+impl<N: Serialize + DeserializeOwned> Runner<N> {
+    /// For what stands under this key, by one who looks every `every`.
+    pub(super) fn new(key: &str, every: Millis) -> Self {
         let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
         let (process, host) = (std::process::id(), host.as_deref().unwrap_or("an unnamed host"));
         // Two containers may have one name, and the same process id in each.
@@ -49,9 +51,10 @@ impl Runner {
         Self {
             contender: Contender::new(me, span),
             // A dot has a meaning in a key, and no name has an equals sign.
-            key: format!("run.{}", rollout.replace('.', "=")),
+            key: format!("run.{}", key.replace('.', "=")),
             begun: (Instant::now(), Clock::system().now()),
             last_entry: 0,
+            note: PhantomData,
         }
     }
 
@@ -59,8 +62,8 @@ impl Runner {
     ///
     /// # Errors
     /// When the store can't be asked.
-    pub(super) fn look(&mut self, store: &ProgressStore) -> Result<Runs, Vec<String>> {
-        let Some(store) = store.store() else { return Ok(Runs::This(None)) };
+    pub(super) fn look(&mut self, store: Option<&Buckets>) -> Result<Runs<N>, Vec<String>> {
+        let Some(store) = store else { return Ok(Runs::This(None)) };
         let passed = u64::try_from(self.begun.0.elapsed().as_millis()).unwrap_or(u64::MAX);
         match self.contender.look(store.lease(&self.key)?, self.begun.1.after(Millis(passed))) {
             Turn::Theirs(holder) => Ok(Runs::Another(holder)),
@@ -71,11 +74,11 @@ impl Runner {
         }
     }
 
-    /// Renews the lease, and leaves the record there for the next process. Returns whether this process still runs the
-    /// rollout. If the store can't be written, a warning is printed, and this process goes on.
-    pub(super) fn renew(&self, store: &ProgressStore, record: &Record) -> bool {
-        let Some(store) = store.store() else { return true };
-        match store.put_lease(&self.key, &self.contender.lease(record.brief()), self.last_entry) {
+    /// Says that this process runs it, and what the next one has to know. Returns whether it still does. A store that
+    /// takes no lease is told of, and keeps nothing from going on.
+    pub(super) fn renew(&self, store: Option<&Buckets>, note: N) -> bool {
+        let Some(store) = store else { return true };
+        match store.put_lease(&self.key, &self.contender.lease(note), self.last_entry) {
             Ok(SwapOutcome::Done) => true,
             Ok(SwapOutcome::Behind) => false,
             Ok(SwapOutcome::Unknown(why)) => self.goes_on_without(&[why]),
@@ -89,12 +92,12 @@ impl Runner {
         true
     }
 
-    /// Gives the lease up, if this process has it.
-    pub(super) fn leave(&mut self, store: &ProgressStore, record: &Record) {
-        let Some(buckets) = store.store() else { return };
-        // If this fails, the next process waits until the lease's span is over.
-        if let Ok(Runs::This(None)) = self.look(store) {
-            let _ = buckets.put_lease(&self.key, &self.contender.free(record.brief()), self.last_entry);
+    /// Leaves it to others, if it is this process's.
+    pub(super) fn leave(&mut self, store: Option<&Buckets>, note: N) {
+        let Some(store) = store else { return };
+        // Whoever is asked next finds it out in any case, after the lease's span.
+        if let Ok(Runs::This(None)) = self.look(Some(store)) {
+            let _ = store.put_lease(&self.key, &self.contender.free(note), self.last_entry);
         }
     }
 }

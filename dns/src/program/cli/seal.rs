@@ -1,15 +1,17 @@
-//! Signs and verifies reports of rollouts. Takes a report and a key, returns the signed report, alone or inside of an
-//! HTML page. Takes a signed report or such a page, returns the report that was signed. Called by `report` and
-//! `verify`. Pure.
+//! Signed reports of rollouts and drills. Takes a report and a key, returns it signed, alone or in a page; takes a
+//! signed report or such a page, returns what was signed. Called by `report` and `verify` of both.
 //!
 //! A page carries the report as data, and the report carries the digest of the rest of the page. So neither can be
 //! changed.
+
+use std::path::Path;
 
 use bailiwick_rules::receipt::PublicKey;
 use ring::digest::{Context, SHA256};
 use serde_json::Value;
 
 use crate::program::jws::{JwsError, Kind, Signer, open};
+use crate::state::load::read_text;
 
 /// The kind of signed text. The longest report has some thousand steps with all their looks.
 const KIND: Kind = Kind { name: "report", typ: "bailiwick-report+jws", longest: 256 << 20 };
@@ -17,6 +19,8 @@ const KIND: Kind = Kind { name: "report", typ: "bailiwick-report+jws", longest: 
 const BEGIN: &str = "<script type=\"application/jose\">";
 /// The end of the report in a page.
 const END: &str = "</script>\n";
+/// The end of a page.
+const PAGE_END: &str = "</html>\n";
 /// The field of the report with the digest of its page.
 const PAGE: &str = "page_sha256";
 
@@ -41,13 +45,45 @@ pub(super) enum SealError {
     #[error("it was signed, but isn't a report that this program can read; the program that signed it may be newer")]
     Report,
     /// The page holds no report.
-    #[error(
-        "the page holds no signed report; `bailiwick rollout report --html FILE --sign-key FILE` makes one that does"
-    )]
+    #[error("the page holds no signed report; `report --html FILE --sign-key FILE` makes one that does")]
     NoReport,
     /// The page isn't the one that was signed with the report.
     #[error("the report in the page is signed, but the page isn't the one it was signed in: it was changed")]
     Page,
+}
+
+/// Reads a private key.
+///
+/// # Errors
+/// That it can't be read, or is none.
+pub(super) fn signer(file: &Path) -> Result<Signer, String> {
+    let name = file.display();
+    let text = read_text(file).map_err(|error| format!("{name}: can't be read ({error})"))?;
+    Signer::read(&text).ok_or_else(|| {
+        format!("{name}: is no private Ed25519 key; name the key file that the Worker's secret RECEIPT_KEY was made of")
+    })
+}
+
+/// A page without its end.
+pub(super) struct Page {
+    page: String,
+}
+
+impl Page {
+    /// A page, which has to lack its end.
+    pub(super) fn new(page: String) -> Self {
+        Self { page }
+    }
+
+    /// The page.
+    pub(super) fn plain(self) -> String {
+        self.page + PAGE_END
+    }
+
+    /// The page with the signed report in it. `None` only if it can't be signed.
+    pub(super) fn sealed(self, signer: &Signer, report: Value) -> Option<String> {
+        seal_page(signer, &self.page, PAGE_END, report)
+    }
 }
 
 /// Signs a report.
@@ -56,7 +92,7 @@ pub(super) fn seal(signer: &Signer, report: &Value) -> Option<String> {
 }
 
 /// Signs a report together with its page, and puts it between the page and its end.
-pub(super) fn seal_page(signer: &Signer, page: &str, end: &str, mut report: Value) -> Option<String> {
+fn seal_page(signer: &Signer, page: &str, end: &str, mut report: Value) -> Option<String> {
     report[PAGE] = digest(page, end).into();
     let signed = seal(signer, &report)?;
     Some(format!("{page}{BEGIN}{signed}{END}{end}"))

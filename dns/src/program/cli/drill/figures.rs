@@ -1,0 +1,22 @@
+//! Figures of a report that its text and its page share. Made by `report`, shown by `page`.
+
+use serde::Serialize;
+
+/// What receipts prove.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Receipts {
+    /// Receipts of the drill's time whose signature is good.
+    pub(super) checked: u64,
+    /// Of these, those that say that a request was sent outside of the fence they name.
+    pub(super) outside: u64,
+    /// Receipts that weren't signed by these keys, or were changed.
+    pub(super) invalid: u64,
+    /// Receipts of another time.
+    pub(super) other_time: u64,
+}
+
+/// Milliseconds as seconds.
+#[allow(clippy::cast_precision_loss)] // a drill takes hours at most
+pub(super) fn in_seconds(ms: u64) -> f64 {
+    ms as f64 / 1_000.0
+}

@@ -1,0 +1,158 @@
+//! `bailiwick drill report`: takes the record of a drill, returns it as JSON or as a page that one would show an
+//! auditor. With receipts of the edge, each is verified and counted. With a key, the report is signed.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use bailiwick_rules::drill::record::{Outcome, Phase, Record};
+use bailiwick_rules::time::{Millis, Timestamp};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::figures::{Receipts, in_seconds};
+use super::node::{DrillNode, DrillNodeArgs};
+use super::page::page;
+use super::{read, record_file};
+use crate::program::cli::node::Power;
+use crate::program::cli::receipt::keys;
+use crate::program::cli::seal::{seal, signer};
+use crate::program::receipt::{Demands, VerifyError, verify};
+use crate::program::report::Report;
+use crate::state::load::read_text;
+use crate::system::files::{Mode, replace};
+
+/// Options of `bailiwick drill report`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// The drill's name in the rules.
+    name: String,
+    #[command(flatten)]
+    node: DrillNodeArgs,
+    /// The record that `bailiwick drill run` wrote; else drill-NAME.json in this directory, else the node's newest.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Write a page into this file, instead of JSON to standard output.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Sign the report with this private key: the text of the Worker's secret RECEIPT_KEY. Standard output gets the
+    /// signed report; a page carries it.
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
+    /// Receipts of the edge, one a line. Those of the drill's time are verified and counted.
+    #[arg(long, value_name = "FILE", requires = "jwks")]
+    receipts: Option<PathBuf>,
+    /// The public keys of the receipts: the gateway's /.well-known/bailiwick/jwks.json.
+    #[arg(long, value_name = "FILE", requires = "receipts")]
+    jwks: Option<PathBuf>,
+}
+
+/// Writes the report of a drill.
+pub(super) fn report(args: &ReportArgs, now: Timestamp) -> Result<Report, Vec<String>> {
+    let signer = args.sign_key.as_deref().map(signer).transpose().map_err(|told| vec![told])?;
+    let record = record(args)?;
+    let receipts = match (&args.receipts, &args.jwks) {
+        (Some(file), Some(jwks)) => Some(receipts(file, jwks, &record, now)?),
+        _ => None,
+    };
+    let json = as_json(&record, receipts, now);
+    let unsigned = || vec!["the report can't be signed".to_owned()];
+    let Some(file) = &args.html else {
+        return match &signer {
+            Some(signer) => Ok(Report::fine(seal(signer, &json).ok_or_else(unsigned)? + "\n")),
+            None => Ok(Report::fine(format!("{json:#}\n"))),
+        };
+    };
+    let page = page(&record, receipts, now);
+    let page = match &signer {
+        Some(signer) => page.sealed(signer, json).ok_or_else(unsigned)?,
+        None => page.plain(),
+    };
+    replace(file, page.as_bytes(), Mode::Public)
+        .map_err(|error| vec![format!("{}: can't be written ({error})", file.display())])?;
+    Ok(Report::fine(summary(&record)))
+}
+
+/// The record: of the file, else the newest of the node.
+fn record(args: &ReportArgs) -> Result<Record, Vec<String>> {
+    let file = record_file(args.record.as_ref(), &args.name);
+    if let Some(record) = read(&file)? {
+        return match record.drill.as_str() == args.name {
+            true => Ok(record),
+            false => {
+                Err(vec![format!("{}: is of the drill {}; name another with --record", file.display(), record.drill)])
+            }
+        };
+    }
+    DrillNode::find(&args.node, Power::Read)?.record(&args.name)
+}
+
+/// Verifies receipts, and counts those of the drill's time.
+fn receipts(file: &Path, jwks: &Path, record: &Record, now: Timestamp) -> Result<Receipts, Vec<String>> {
+    let keys = keys(jwks, &mut std::io::empty()).map_err(|told| vec![told])?;
+    let text = read_text(file).map_err(|error| vec![format!("{}: can't be read ({error})", file.display())])?;
+    let mut found = Receipts::default();
+    // A receipt is signed to the second.
+    let during = Timestamp(record.since.0.div_euclid(1_000) * 1_000)..=record.until.after(Millis(1_000));
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match verify(line, &keys, &Demands::default(), now) {
+            Ok(verified) if during.contains(&Timestamp(verified.claims.iat.saturating_mul(1_000))) => {
+                found.checked += 1;
+            }
+            Ok(_) => found.other_time += 1,
+            Err(VerifyError::OutsideFence { .. }) => {
+                (found.checked, found.outside) = (found.checked + 1, found.outside + 1);
+            }
+            Err(_) => found.invalid += 1,
+        }
+    }
+    Ok(found)
+}
+
+/// The report: the record, what receipts prove, and when it was made.
+fn as_json(record: &Record, receipts: Option<Receipts>, now: Timestamp) -> Value {
+    let mut report = json!(record);
+    report["at"] = json!(now);
+    report["receipts"] = json!(receipts);
+    report["outside"] = json!(record.checked.outside() + receipts.map_or(0, |receipts| receipts.outside));
+    report
+}
+
+/// What came of a drill, in a few lines.
+pub(super) fn summary(record: &Record) -> String {
+    let Record { drill, region, outcome, moved, late, checked, .. } = record;
+    let mut text = format!("{drill} of {region}: {}\n", outcome.as_str());
+    for why in &record.why {
+        let _ = writeln!(text, "  because    {why}");
+    }
+    if record.began.is_none() {
+        return text;
+    }
+    let seconds = |ms: Option<u64>| ms.map_or("never seen".to_owned(), |ms| format!("{:.0} s", in_seconds(ms)));
+    let _ = writeln!(text, "  95 % moved DNS {}, edge {}", seconds(moved.dns_ms), seconds(moved.edge_ms));
+    if late.ms > 0 {
+        let after = in_seconds(late.after_ms);
+        let _ =
+            writeln!(text, "  later      {} answers of DNS and {} requests after {after:.0} s", late.dns, late.edge);
+    }
+    for (name, phase) in [("before", &record.before), ("during", &record.during), ("after", &record.after)] {
+        let _ = writeln!(text, "  {name:<10} {}", phase_words(phase));
+    }
+    let _ = writeln!(
+        text,
+        "  outside    {} of {} answers of DNS, {} of {} requests",
+        checked.dns_outside, checked.dns, checked.edge_outside, checked.edge
+    );
+    if *outcome == Outcome::Unfinished {
+        text += "  whoever ran it is gone: it ended by itself\n";
+    }
+    text
+}
+
+fn phase_words(phase: &Phase) -> String {
+    let first_token = match phase.first_token_ms {
+        Some((median, p95)) => format!(", first token {median} ms (95 %: {p95} ms)"),
+        None => String::new(),
+    };
+    let Phase { requests, failed, refused, .. } = phase;
+    format!("{requests} requests, {failed} failed, {refused} refused{first_token}")
+}

@@ -1,0 +1,306 @@
+//! `bailiwick drill run`: looks first, then sends clients elsewhere step by step as `bailiwick_rules::drill::machine`
+//! decides, and brings them back. Writes a record at each look.
+//!
+//! The node ends a drill that nobody renews. So this process may die at any moment without leaving clients elsewhere.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bailiwick_rules::drill::counts::Counted;
+use bailiwick_rules::drill::machine::{Action, Look, Place, WINDOW, decide, steps};
+use bailiwick_rules::drill::preflight::Verdict;
+use bailiwick_rules::drill::record::{Outcome, Record, Recorder};
+use bailiwick_rules::id::DrillId;
+use bailiwick_rules::report::{DrillRecord, LONGEST_HOLD};
+use bailiwick_rules::rules::Drill;
+use bailiwick_rules::time::{Millis, Timestamp};
+use clap::Args;
+
+use super::node::{DrillNode, DrillNodeArgs};
+use super::plan::{of_drill, of_preflight};
+use super::report::summary;
+use super::{record_file, write};
+use crate::program::cli::node::Power;
+use crate::program::report::Report;
+use crate::text::span::parse_span;
+
+/// The shortest time for which a share is asked for.
+const SHORTEST_HOLD: Millis = Millis(15_000);
+
+/// Options of `bailiwick drill run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The drill's name in the rules.
+    #[arg(required_unless_present = "scheduled", conflicts_with = "scheduled")]
+    name: Option<String>,
+    #[command(flatten)]
+    pub(super) node: DrillNodeArgs,
+    /// Tell whether it could begin and the load that is to be expected, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Wait, and run each drill of the rules at its weekly time. In a fleet with NATS one of those who wait runs it.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(super) scheduled: bool,
+    /// How often it looks, at most 30s.
+    #[arg(long, value_name = "SPAN", default_value = "5s", value_parser = parse_every)]
+    pub(super) every: Millis,
+    /// For how long it watches before the first step, to compare with.
+    #[arg(long, value_name = "SPAN", default_value = "1m", value_parser = parse_span)]
+    before: Millis,
+    /// For how long it watches after the last step.
+    #[arg(long, value_name = "SPAN", default_value = "1m", value_parser = parse_span)]
+    after: Millis,
+    /// Where the record is written; else drill-NAME.json in this directory.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+}
+
+fn parse_every(text: &str) -> Result<Millis, String> {
+    parse_span(text).and_then(|span| match span.0 {
+        0..=30_000 => Ok(span),
+        _ => Err(format!("{text:?} is more than 30s: what goes wrong has to be seen sooner")),
+    })
+}
+
+/// Runs a drill.
+pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
+    let name = args.name.as_deref().unwrap_or_default();
+    if args.dry_run {
+        return dry_run(args, name);
+    }
+    let node = DrillNode::find(&args.node, Power::Write)?;
+    let record = Running::begin(args, node, name, false)?.complete()?;
+    let text = summary(&record);
+    Ok(Report { is_unwell: record.outcome != Outcome::Done, ..Report::fine(text) })
+}
+
+fn dry_run(args: &RunArgs, name: &str) -> Result<Report, Vec<String>> {
+    let node = DrillNode::find(&args.node, Power::Read)?;
+    let (id, drill) = node.drill(name)?;
+    let told = node.drills()?;
+    let status = told.drills.get(&id).ok_or_else(|| vec![format!("the node knows no drill {name} yet")])?;
+    let is_unwell = status.preflight.verdict != Verdict::Go;
+    Ok(Report { is_unwell, ..Report::fine(of_drill(&id, &drill, status)) })
+}
+
+/// A drill that this process runs.
+pub(super) struct Running<'a> {
+    args: &'a RunArgs,
+    node: DrillNode,
+    id: DrillId,
+    drill: Drill,
+    recorder: Recorder,
+    file: PathBuf,
+    /// What was counted at the looks of the last [`WINDOW`].
+    window: VecDeque<Counted>,
+    /// Since when what is missing.
+    missing: Option<(String, Timestamp)>,
+    /// Regions whose load was known at first.
+    loads: Vec<bailiwick_rules::id::RegionId>,
+}
+
+impl<'a> Running<'a> {
+    /// Looks before the first step.
+    ///
+    /// # Errors
+    /// That the node can't be asked, or the record not be written.
+    pub(super) fn begin(
+        args: &'a RunArgs,
+        mut node: DrillNode,
+        name: &str,
+        is_scheduled: bool,
+    ) -> Result<Self, Vec<String>> {
+        let (id, drill) = node.drill(name)?;
+        let mut told = node.drills()?;
+        let status = told.drills.remove(&id).ok_or_else(|| vec![format!("the node knows no drill {name} yet")])?;
+        let first = node.look(&id)?.counted;
+        let known = first.regions.iter().filter(|(_, region)| region.load.is_some());
+        let loads = known.map(|(name, _)| name.clone()).collect();
+        let mut recorder = Recorder::new((&id, &drill), status.preflight, first, status.longest_ttl);
+        recorder.scheduled(is_scheduled);
+        let file = record_file(args.record.as_ref(), id.as_str());
+        let running = Self { args, node, id, drill, recorder, file, window: VecDeque::new(), missing: None, loads };
+        write(&running.file, running.recorder.record())?;
+        Ok(running)
+    }
+
+    /// Runs it until it has ended, and watches for a while. Returns the record.
+    ///
+    /// # Errors
+    /// That the record can't be written.
+    pub(super) fn complete(mut self) -> Result<Record, Vec<String>> {
+        let preflight = self.recorder.record().preflight.clone();
+        if preflight.verdict != Verdict::Go {
+            say(&format!("{} doesn't begin\n{}", self.id, of_preflight(&preflight)));
+            let outcome = if preflight.verdict == Verdict::Capacity { Outcome::Capacity } else { Outcome::Blocked };
+            self.recorder.refused(outcome, preflight.reasons);
+            return self.finish();
+        }
+        say(&format!("{} watches before its first step", self.id));
+        self.watch(self.args.before)?;
+        if let Some(began) = self.first_step()? {
+            let (outcome, why) = self.steps(began)?;
+            self.end(outcome, why)?;
+            self.watch(self.args.after)?;
+        }
+        self.finish()
+    }
+
+    fn finish(mut self) -> Result<Record, Vec<String>> {
+        self.recorder.finish();
+        write(&self.file, self.recorder.record())?;
+        if let Err(errors) = self.node.leave(self.recorder.record()) {
+            eprintln!("warning: the node doesn't keep the record: {}", errors.join("; "));
+        }
+        Ok(self.recorder.record().clone())
+    }
+
+    /// Looks, and writes the record.
+    fn look(&mut self) -> Result<Option<DrillRecord>, Vec<String>> {
+        let look = self.node.look(&self.id)?;
+        let at = look.counted.at;
+        self.window.push_back(look.counted.clone());
+        while self.window.front().is_some_and(|oldest| at.since(oldest.at) > WINDOW) {
+            self.window.pop_front();
+        }
+        self.note_missing(&look.counted);
+        self.recorder.look(look.counted);
+        write(&self.file, self.recorder.record())?;
+        Ok(look.last)
+    }
+
+    /// Notes which data is missing.
+    fn note_missing(&mut self, counted: &Counted) {
+        let unread = self.loads.iter().find(|name| counted.regions.get(*name).is_none_or(|one| one.load.is_none()));
+        let what = if !self.drill.abort.is_empty() && counted.workers == 0 {
+            Some("no Worker has reported".to_owned())
+        } else {
+            unread.map(|name| format!("the load of {name} hasn't been known"))
+        };
+        self.missing = match (what, self.missing.take()) {
+            (None, _) => None,
+            (Some(what), Some((before, since))) if what == before => Some((what, since)),
+            (Some(what), _) => Some((what, counted.at)),
+        };
+    }
+
+    /// Watches without a step.
+    fn watch(&mut self, span: Millis) -> Result<(), Vec<String>> {
+        let end = Instant::now() + span.to_std();
+        while Instant::now() < end {
+            pause(self.args.every.to_std().min(end.saturating_duration_since(Instant::now())));
+            if let Err(errors) = self.look() {
+                eprintln!("warning: {}", errors.join("; "));
+            }
+        }
+        Ok(())
+    }
+
+    /// For how long a share is asked for.
+    fn hold(&self) -> u64 {
+        self.args.every.0.saturating_mul(4).clamp(SHORTEST_HOLD.0, LONGEST_HOLD.0)
+    }
+
+    /// Asks for the first share. Returns when the drill began; `None` if the node refuses it.
+    fn first_step(&mut self) -> Result<Option<Timestamp>, Vec<String>> {
+        let share = steps(&self.drill).first().map_or(0, |step| step.share);
+        self.look()?;
+        match self.node.ask(&self.id, None, share, self.hold()) {
+            Ok(record) => {
+                self.took(share, record.began);
+                Ok(Some(record.began))
+            }
+            Err(reasons) => {
+                let is_capacity = reasons.iter().all(|reason| reason.starts_with(Verdict::Capacity.as_str()));
+                say(&format!("{} doesn't begin: {}", self.id, reasons.join("; ")));
+                let outcome = if is_capacity { Outcome::Capacity } else { Outcome::Blocked };
+                self.recorder.refused(outcome, reasons);
+                Ok(None)
+            }
+        }
+    }
+
+    fn took(&mut self, share: u8, at: Timestamp) {
+        say(&format!("{at}  {share} % of the clients of {} are sent elsewhere", self.drill.region));
+        self.recorder.took(share, at);
+    }
+
+    /// Goes step by step. Returns how it ended, and why.
+    fn steps(&mut self, began: Timestamp) -> Result<(Outcome, Option<String>), Vec<String>> {
+        let steps = steps(&self.drill);
+        let mut place = Place { step: 0, since: began };
+        let revision = self.recorder.record().revision;
+        let (mut answered, mut silence) = (Instant::now(), None);
+        loop {
+            let lasts = steps.get(place.step).map_or(Millis(0), |step| step.lasts);
+            let left = Millis(lasts.0.saturating_sub(self.recorder.last().at.since(place.since).0));
+            pause(self.args.every.to_std().min(left.to_std().max(Duration::from_millis(100))));
+            let last = match self.look() {
+                Ok(last) => {
+                    (answered, silence) = (Instant::now(), None::<String>);
+                    last
+                }
+                // By then the node has ended it.
+                Err(errors) if answered.elapsed() > Duration::from_millis(self.hold()) => {
+                    return Ok((Outcome::Aborted, Some(format!("the node gave no answer: {}", errors.join("; ")))));
+                }
+                Err(errors) => {
+                    let told = errors.join("; ");
+                    if silence.as_ref() != Some(&told) {
+                        say(&format!("the node gives no answer: {told}"));
+                        silence = Some(told);
+                    }
+                    continue;
+                }
+            };
+            let now = self.recorder.last().at;
+            if self.recorder.last().revision != revision {
+                let new = self.recorder.last().revision;
+                return Ok((Outcome::Aborted, Some(format!("revision {new} of the rules came into service"))));
+            }
+            let edge = self.recorder.edge_since(self.window.front());
+            let missing = self.missing.as_ref().map(|(what, since)| (what.as_str(), *since));
+            let look = Look { record: last.as_ref(), edge: &edge, missing };
+            let next = match decide(&self.drill, (began, place), &look, now) {
+                Action::Hold => place.step,
+                Action::Go(step) => step,
+                Action::Finish => return Ok((Outcome::Done, None)),
+                Action::Abort(why) | Action::Ended(why) => return Ok((Outcome::Aborted, Some(why))),
+            };
+            let share = steps.get(next).map_or(0, |step| step.share);
+            match self.node.ask(&self.id, Some(began), share, self.hold()) {
+                Ok(_) if next == place.step => {}
+                Ok(_) => {
+                    place = Place { step: next, since: now };
+                    self.took(share, now);
+                }
+                // The next look tells why, or that the node is gone.
+                Err(errors) => eprintln!("warning: {}", errors.join("; ")),
+            }
+        }
+    }
+
+    /// Gives all clients back.
+    fn end(&mut self, outcome: Outcome, why: Option<String>) -> Result<(), Vec<String>> {
+        let told = why.as_deref().map_or("it is done".to_owned(), |why| format!("it is broken off: {why}"));
+        // The node may have ended it already.
+        let reason: String = told.chars().filter(|c| !c.is_control()).take(500).collect();
+        let _ = self.node.end(self.id.as_str(), &reason);
+        let at = self.recorder.last().at;
+        say(&format!("{at}  all clients of {} come back: {told}", self.drill.region));
+        self.recorder.gave_back(outcome, why, at);
+        write(&self.file, self.recorder.record())
+    }
+}
+
+/// Says how it goes. Whoever reads may have gone; the drill goes on.
+pub(super) fn say(line: &str) {
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "{}", line.trim_end()).and_then(|()| out.flush());
+}
+
+fn pause(span: Duration) {
+    std::thread::sleep(span);
+}
