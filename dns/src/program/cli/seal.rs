@@ -64,7 +64,7 @@ pub(super) fn signer(file: &Path) -> Result<Signer, String> {
     })
 }
 
-/// A page without its end.
+/// A page without [`PAGE_END`]. A signed page has the signed report between the page and its end.
 pub(super) struct Page {
     page: String,
 }

@@ -17,6 +17,7 @@ use crate::program::cli::seal::Page;
 
 /// The size of a picture, in pixels.
 const SIZE: (f64, f64) = (640.0, 120.0);
+
 /// Draws a record.
 pub(super) fn page(name: &str, rule: &Rollout, record: &Record) -> Page {
     let checks = checks(rule);
@@ -31,8 +32,11 @@ pub(super) fn page(name: &str, rule: &Rollout, record: &Record) -> Page {
     let ended = rule.progress.as_ref().and_then(|progress| progress.ended.as_deref());
     let _ = writeln!(
         page,
-        "<p>Service {}. {}. Bands are the differences (new arm less old arm) or ratios (new arm to old arm) that \
-         aren't refuted, at a level that holds for all looks together; the dashed line is what is allowed.</p>",
+        "<p>Service {}. {}.</p>\n<p>Each picture shows one check of one step, with the looks from left to right. A \
+         look is one evaluation of what was counted so far. The blue band holds the differences (new arm less old arm) \
+         or, for times, the ratios (new arm to old arm) that are still possible. Its confidence level holds for all \
+         looks together, however many there are. The grey line is no difference. The dashed red line is the most that \
+         is allowed.</p>",
         escape(rule.service.as_str()),
         escape(ended.unwrap_or("Under way"))
     );
@@ -58,8 +62,8 @@ fn evals(record: &Record) -> String {
             let Finding { suite, cases, means: [old, new], p_within, p_beyond, margin, at, .. } = finding;
             let _ = writeln!(
                 table,
-                "<li>{at}: {} scores {new:.4} in the new arm and {old:.4} in the old one, {cases} cases; p of worse by \
-                 {margin} at most {p_within:.1e}, at least {p_beyond:.1e}</li>",
+                "<li>{at}: {} scores {new:.4} in the new arm and {old:.4} in the old one, {cases} cases; p-value of \
+                 \"worse by at most {margin}\": {p_within:.1e}; of \"worse by at least {margin}\": {p_beyond:.1e}</li>",
                 escape(suite)
             );
         }
@@ -68,19 +72,24 @@ fn evals(record: &Record) -> String {
     table
 }
 
-/// The picture of one check in one step. `checks` are all of the rules.
+/// The picture of one check in one step. `checks` are all checks of the rollout.
 fn figure(step: &StepRecord, checks: &[Check], check: Check) -> String {
-    let ranges: Vec<(f64, f64)> = step
+    let mut ranges: Vec<(f64, f64)> = step
         .looks
         .iter()
         .filter_map(|look| look.possible.by_measure(checks).get(check.measure.as_str()).copied().flatten())
         .map(|range| (range.low, range.high.unwrap_or(f64::MAX)))
         .collect();
-    let (limit, none) = (check.limit(), if check.measure.is_time() { 1.0 } else { 0.0 });
+    if ranges.len() == 1 {
+        // A band between one look and itself would have no width, so the range of a single look goes across the
+        // picture.
+        ranges.extend_from_within(..);
+    }
+    let (limit, no_change) = (check.limit(), if check.measure.is_time() { 1.0 } else { 0.0 });
     // Four times the margin to either side of "no difference". Wider bands are cut off.
-    let reach = 4.0 * (limit - none).abs();
+    let reach = 4.0 * (limit - no_change).abs();
     let y = |value: f64| {
-        let part = ((value - none) / reach).clamp(-1.0, 1.0);
+        let part = ((value - no_change) / reach).clamp(-1.0, 1.0);
         (1.0 - part) * SIZE.1 / 2.0
     };
     let last = f64::from(u32::try_from(ranges.len().saturating_sub(1)).unwrap_or(u32::MAX)).max(1.0);
@@ -91,14 +100,15 @@ fn figure(step: &StepRecord, checks: &[Check], check: Check) -> String {
     let line = |value: f64, more: &str| {
         format!("<line x1=\"0\" x2=\"{}\" y1=\"{1:.1}\" y2=\"{1:.1}\" {more}/>", SIZE.0, y(value))
     };
+    // A band wholly beyond the picture lies at its edge without a height. Only the stroke shows it.
     format!(
         "<figure><figcaption>{}</figcaption><svg width=\"{2}\" height=\"{3}\"><polygon points=\"{1}\" \
-         fill=\"#7aa6d8\"/>{4}{5}</svg></figure>\n",
+         fill=\"#7aa6d8\" stroke=\"#7aa6d8\" stroke-width=\"2\"/>{4}{5}</svg></figure>\n",
         check.measure.as_str(),
         band,
         SIZE.0,
         SIZE.1,
-        line(none, "stroke=\"#888\""),
+        line(no_change, "stroke=\"#888\""),
         line(limit, "stroke=\"#c33\" stroke-dasharray=\"6 4\"")
     )
 }
@@ -147,6 +157,23 @@ pub(super) mod tests {
         let page = page(EVIL, &rule, &record(&json!({ EVIL: null }))).plain();
         assert!(!page.contains("<script"), "{page}");
         assert_eq!(page.matches("&lt;script&gt;alert(1)").count(), 5, "{page}");
+    }
+
+    #[test]
+    fn the_band_of_a_single_look_goes_across_the_picture() {
+        let rule = rule(&json!({ "error_rate": { "max_diff": 0.01 } }));
+        let mut record = record(&json!({ "error_rate": { "low": -0.02, "high": 0.02 } }));
+        record.steps[0].looks.truncate(1);
+        let page = page("next", &rule, &record).plain();
+        assert!(page.contains("points=\"0.0,30.0 640.0,30.0 640.0,90.0 0.0,90.0\""), "{page}");
+    }
+
+    #[test]
+    fn a_band_beyond_the_picture_is_a_line_at_its_edge() {
+        let rule = rule(&json!({ "error_rate": { "max_diff": 0.01 } }));
+        let page = page("next", &rule, &record(&json!({ "error_rate": { "low": 0.5, "high": 0.6 } }))).plain();
+        let band = "points=\"0.0,0.0 640.0,0.0 640.0,0.0 0.0,0.0\" fill=\"#7aa6d8\" stroke=\"#7aa6d8\"";
+        assert!(page.contains(band), "{page}");
     }
 
     #[test]
