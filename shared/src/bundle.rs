@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-pub use pack::{HEADER_MOST, LARGEST_PACK, header, pack, unpack};
+pub use pack::{HEADER_MOST, LARGEST_PACK, pack, read_header, unpack};
 pub use path::check as check_path;
 
 use crate::time::Timestamp;

@@ -20,7 +20,7 @@ mod suite;
 #[cfg(test)]
 mod tests;
 
-pub use compare::{Comparison, Settings, Sides, Verdict, chance, compare, differences, worse_beyond};
+pub use compare::{Comparison, Settings, Sides, Verdict, chance, compare, differences, p_of_worse_by_at_most};
 pub use lm_eval::Companion;
 pub use outcome::{Header, Outcome, VERSION, read_log};
 pub use run::{CaseResult, ResultFilter, Run, read_run};

@@ -3,7 +3,7 @@
 //! of files for applications, such as prompts.
 
 /// The longest path, in bytes.
-const LONGEST: usize = 200;
+pub(super) const LONGEST_PATH: usize = 200;
 
 /// Checks a path: names of letters, digits and `._-+@=,~`, with `/` between. So it is a path below any folder on every
 /// system, and stands in a URL as it is.
@@ -12,7 +12,7 @@ const LONGEST: usize = 200;
 /// What is wrong with it, and how to mend it.
 pub fn check(path: &str) -> Result<(), &'static str> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+@=,~/".contains(&byte);
-    if path.len() > LONGEST {
+    if path.len() > LONGEST_PATH {
         return Err("is longer than 200 bytes; shorten it");
     }
     if path.starts_with('/') {

@@ -128,9 +128,9 @@ fn a_manifest_has_one_header_only() {
     let padded = text.replacen(" 1 a", " 01 a", 1);
     let returns = text.replacen(" 1 a\n", " 1 a\r\n", 1);
     for odd in [swapped, padded, returns] {
-        assert!(header(odd.as_bytes()).is_err(), "{odd}");
+        assert!(read_header(odd.as_bytes()).is_err(), "{odd}");
     }
-    assert_eq!(header(text.as_bytes()).unwrap().0, manifest);
+    assert_eq!(read_header(text.as_bytes()).unwrap().0, manifest);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn files_come_back_from_their_pack() {
                 let paths = read.files().iter().map(|file| file.path.clone());
                 let found: BTreeMap<_, _> = paths.zip(found.into_iter().map(<[u8]>::to_vec)).collect();
                 prop_assert_eq!(&found, &files);
-                let contents = header(&bytes).unwrap().1;
+                let contents = read_header(&bytes).unwrap().1;
                 for file in manifest.files() {
                     let begin = contents + usize::try_from(manifest.file(&file.path).unwrap().1).unwrap();
                     let end = begin + usize::try_from(file.bytes).unwrap();
@@ -196,7 +196,7 @@ fn any_bytes_are_read_or_refused() {
     proptest!(config, |(lines in vec(line, 0..4), bytes in vec(any::<u8>(), 0..200), is_begun in any::<bool>())| {
         let begin = if is_begun { format!("bailiwick bundle 1\n{}\n", lines.concat()) } else { String::new() };
         let bytes = [begin.as_bytes(), &bytes].concat();
-        if let Ok((manifest, contents)) = header(&bytes) {
+        if let Ok((manifest, contents)) = read_header(&bytes) {
             prop_assert!(manifest.files().iter().all(|file| check_path(&file.path).is_ok()));
             prop_assert!(contents <= bytes.len());
         }

@@ -162,7 +162,7 @@ pub fn compare(a: &Run, b: &Run, settings: Settings) -> Comparison {
 /// The p-value of "the second run is worse by `margin` at most", by betting: exact for scores from 0 to 1, and 1 for
 /// others.
 #[must_use]
-pub fn worse_beyond(a: &Run, b: &Run, margin: f64) -> f64 {
+pub fn p_of_worse_by_at_most(a: &Run, b: &Run, margin: f64) -> f64 {
     let both = a.cases.iter().filter_map(|(case, of_a)| Some((of_a, b.cases.get(case)?)));
     let losses = both.map(|(of_a, of_b)| scores::mean(&of_a.scores) - scores::mean(&of_b.scores));
     scores::p_of_at_most(&losses.collect::<Vec<_>>(), margin)

@@ -1,9 +1,9 @@
 //! What is known about the release that an endpoint runs. A release says which model, engine and settings should run
-//! under a model's name; skew means that an endpoint runs something else. The module `release` compares the endpoints'
-//! answers and makes a [`ReleaseHealth`] for each endpoint; steering reads it.
+//! under a model's name; skew means that an endpoint runs something else. The module [`crate::release`] compares the
+//! endpoints' answers and makes a [`ReleaseHealth`] for each endpoint; steering reads it.
 //!
-//! Only small numbers stand here, not the answers. So a decision changes only when an endpoint really changes, not with
-//! each reading.
+//! The results of the comparison stand here, not the answers. Answers vary a little from reading to reading. The
+//! results change only when an endpoint really runs something else.
 
 /// A property of a release that is compared between endpoints.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -48,7 +48,8 @@ pub enum AspectValue {
     MatchesPin,
     /// The rules pin a value, and the endpoint has another one.
     DiffersFromPin,
-    /// The rules pin no value. Endpoints with the same number have the same value.
+    /// The rules pin no value. Endpoints with the same number have the same value. A number is valid within one
+    /// comparison: the same value may get another number in the next.
     Version(u32),
 }
 
@@ -57,7 +58,7 @@ pub enum AspectValue {
 pub struct ReleaseHealth {
     /// The release's position in the rules.
     pub release: usize,
-    /// The endpoint's position in its region.
+    /// The endpoint's position in the region whose [`super::RegionHealth`] holds this.
     pub endpoint: usize,
     /// One value for each aspect, in the order of [`Aspect::ALL`].
     pub values: [AspectValue; Aspect::ALL.len()],

@@ -1,6 +1,7 @@
-//! Which differences between the arms of a rollout were still possible at one look. The arms are the sessions with the
-//! old and with the new thing. For each check this is a range, a confidence interval. Takes the ranges by check,
-//! returns them by the measures' names, because the rules may get other checks later. Kept in the record of a rollout.
+//! Which differences between the arms of a rollout were still possible at one look. A look is one evaluation of what
+//! was counted so far. The arms are the sessions with the old and with the new thing. For each check this is a range, a
+//! confidence interval. Takes the ranges by check, returns them by the measures' names, because the rules may get other
+//! checks later. Called by [`super::record`], which keeps them, and by the report of `bailiwick rollout`.
 
 use std::collections::BTreeMap;
 
@@ -34,8 +35,10 @@ impl Possible {
         Self::ByMeasure(checks.iter().map(|check| (check.measure.as_str().to_owned(), range(*check))).collect())
     }
 
-    /// The ranges by the measure's name. `checks` are the checks of the present rules. If their number differs from
-    /// that of a look without names, nobody knows which range belongs to which check, so none is returned.
+    /// The ranges by the measure's name. `checks` are the checks of the present rules. They are needed only for a look
+    /// without names, whose ranges are matched with the checks by position. If the numbers differ, nobody knows which
+    /// range belongs to which check, so none is returned. If a check was replaced by another one and the number is the
+    /// same, that can't be noticed: the range then stands under the wrong name.
     #[must_use]
     pub fn by_measure(&self, checks: &[Check]) -> BTreeMap<&str, Option<Range>> {
         match self {

@@ -9,8 +9,8 @@
 //!
 //! The shares of an arm are those that it would have if both arms had the same mix of requests ([`super::strata`]).
 //!
-//! A histogram knows a time to 9 %. A ratio between two bounds is rounded to the safe side, so that no claim is refuted
-//! too early.
+//! A histogram knows a time to 9 %. A ratio between two bounds is rounded to the safe side, so that no hypothesis is
+//! refuted too early.
 
 use libm::{ceil, exp, exp2, floor, log, log2};
 

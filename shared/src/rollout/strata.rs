@@ -13,13 +13,13 @@
 //! weight and can say little.
 //!
 //! **How.** As in [`super::proportion`]: for each class and arm, the mixture of likelihoods divided by the likelihood
-//! of the true share is a martingale, and so is their product over the classes. What is claimed is that the weighted
+//! of the true share is a martingale, and so is their product over the classes. The hypothesis is that the weighted
 //! mean of the shares is at most (or at least) a part. Of all shares with such a mean, the likeliest are taken
 //! (universal inference), so the evidence is never greater than the martingale. That holds for each set of weights, so
-//! weights may follow the traffic. As it depends on the weights which arm's share is on the claimed side, the greater
-//! of two martingales bounds the evidence, and half of it is taken. That is so from the first request on, also while
-//! all requests are of one class: an early look without that price would have a bound of its own, and the chances of
-//! both would add up. What never has classes pays nothing.
+//! weights may follow the traffic. As it depends on the weights which arm's share is on the side of the hypothesis, the
+//! greater of two martingales bounds the evidence, and half of it is taken. That is so from the first request on, also
+//! while all requests are of one class: an early look without that price would have a bound of its own, and the chances
+//! of both would add up. What never has classes pays nothing.
 //!
 //! Sources: L. Wasserman, A. Ramdas, S. Balakrishnan, *Universal inference* (2020). W. G. Cochran, *The effectiveness
 //! of adjustment by subclassification in removing bias in observational studies* (1968). R. Turner, A. Ly, P.
@@ -36,7 +36,7 @@ use crate::observe::{MAX_INDEX, MIN_INDEX};
 
 /// The bounds whose evidence is stored once it was computed.
 const STORED: core::ops::RangeInclusive<i16> = MIN_INDEX - WIDEST..=MAX_INDEX + WIDEST;
-/// How often the interval for the strength of the claim is halved, to find the likeliest shares.
+/// How often the interval for the strength of the pull is halved, to find the likeliest shares.
 const HALVINGS: u32 = 40;
 /// How often the strength is doubled before that, to find the interval.
 const DOUBLINGS: u32 = 64;
@@ -102,7 +102,7 @@ impl ArmTimes {
         self.part
     }
 
-    /// The logarithm by which evidence is lessened, because it depends on the weights which claim is true.
+    /// The logarithm by which evidence is lessened, because it depends on the weights which hypothesis is true.
     pub(super) fn price(&self) -> f64 {
         self.price
     }
@@ -149,9 +149,9 @@ impl ArmTimes {
 
 /// The logarithm of the evidence against "the weighted mean of the rates is at most `limit`".
 fn evidence_above(classes: &[(Events, f64)], limit: f64) -> f64 {
-    let mixtures: f64 = classes.iter().map(|(events, _)| events.mixture()).sum();
+    let mixtures: f64 = classes.iter().map(|(events, _)| events.log_mixture()).sum();
     let likelihood = |strength: f64| -> f64 {
-        classes.iter().map(|(events, weight)| events.likelihood(rate(*events, strength * weight))).sum()
+        classes.iter().map(|(events, weight)| events.log_likelihood(rate(*events, strength * weight))).sum()
     };
     let mean = |strength: f64| -> f64 {
         classes.iter().map(|(events, weight)| weight * rate(*events, strength * weight)).sum()
@@ -174,7 +174,7 @@ fn evidence_above(classes: &[(Events, f64)], limit: f64) -> f64 {
     mixtures - likelihood(less)
 }
 
-/// The likeliest rate of a class under a claim that pulls it down with this strength: where the derivative of the
+/// The likeliest rate of a class under a hypothesis that pulls it down with this strength: where the derivative of the
 /// likelihood is the strength. It solves `strength · p² − (trials + strength) · p + happened = 0`.
 fn rate(events: Events, strength: f64) -> f64 {
     let Events { happened, trials } = events;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use bailiwick_rules::bundle::{HEADER_MOST, Version, header};
+use bailiwick_rules::bundle::{HEADER_MOST, Version, read_header};
 use bailiwick_rules::id::BundleId;
 use bailiwick_rules::time::Timestamp;
 
@@ -132,7 +132,7 @@ fn read_pack(file: &Path, version: Version) -> io::Result<Option<StoredVersion>>
     opened.take(HEADER_MOST as u64).read_to_end(&mut begin)?;
     let came = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
     let came = Timestamp(i64::try_from(came.as_millis()).unwrap_or(i64::MAX));
-    let Ok((manifest, contents)) = header(&begin) else { return Ok(None) };
+    let Ok((manifest, contents)) = read_header(&begin) else { return Ok(None) };
     let is_whole = metadata.len() == contents as u64 + manifest.bytes();
     let is_it = is_whole && manifest.version() == version;
     Ok(is_it.then(|| StoredVersion { manifest: Arc::new(manifest), came, contents }))

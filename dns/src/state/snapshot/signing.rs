@@ -1,8 +1,9 @@
 //! Takes a world (rules, zones, keys and GeoIP data compiled together) and the time, returns the same world with signed
-//! zones. Called by the owner, on another thread than those that answer queries, at each change and before signatures
-//! expire.
+//! zones. Called by `state/owner`, the one task that holds mutable state, at each change and before signatures expire.
+//! It signs on another thread than those that answer queries.
 //!
-//! All answers of all regions are signed, also those of regions that are down.
+//! All answers of all regions are signed, also those of regions that are down. So a change of health needs no new
+//! signatures.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::zone::{Location, ServiceIndex, Zone, ZoneError};
 use crate::zones::{ServedZone, Zones};
 
 impl World {
-    /// Signs every zone that has keys. Signatures of `before` that are still fresh are used again.
+    /// Signs every zone that has keys. Signatures of `before` are reused if they cover equal data and are still fresh.
     ///
     /// # Errors
     /// Records that a signed zone can't have, and a system without random bytes.
@@ -45,6 +46,7 @@ impl World {
         if !errors.is_empty() {
             return Err(errors);
         }
+        // Configured zones without a usable version stay listed, so that their names still get SERVFAIL.
         let missing = self.zones.missing().to_vec();
         (self.zones, self.signed_at) = (Arc::new(Zones::new(zones).with_missing(missing)), now);
         let signed = self.zones.iter().filter_map(|zone| zone.signed());
@@ -60,7 +62,7 @@ impl World {
         self.clone().signed(now, Some(self))
     }
 
-    /// Signs a zone. Takes over the signatures of `before` that still fit.
+    /// Signs a zone. Signatures of `before` are reused as in [`World::signed`].
     fn sign(
         &self,
         zone: &Zone,
@@ -83,7 +85,11 @@ impl World {
         Ok(ServedZone::signed_by(zone.clone(), signed))
     }
 
-    /// Everything that a service may answer at its hosts.
+    /// All RRsets that a service may answer at its hosts: those of each region, and `denied_answers`, which belong to
+    /// no region.
+    ///
+    /// They are signed with the longest TTL that health allows. An answer with a shorter TTL has the same signature,
+    /// because a signature covers the original TTL (RFC 4034 §3.1.4).
     fn published(&self, service: ServiceIndex) -> Vec<Published> {
         let ttl = |service: &Service| service.ttl.max;
         let ttl = self.rules().table.services().get(service.get()).map_or(0, ttl);
@@ -108,6 +114,7 @@ impl World {
     #[must_use]
     pub(crate) fn renewal_due(&self, now: Timestamp) -> Option<Timestamp> {
         let signatures = self.zones.iter().filter_map(|zone| Some(timestamp(zone.signed()?.due(), now)));
+        // Counted from the signing, not from now: a change of keys that fell due since then is still to be made.
         let keys = self.key_sets().filter_map(|key_set| key_set.next_change(self.signed_at));
         // If the clock was set back, the signatures are from the future, so they are renewed at once.
         let set_back = (now < self.signed_at && self.key_sets().next().is_some()).then_some(now);

@@ -1,5 +1,6 @@
-//! Passes the lines of a batch's output file to the client. Takes chunks of the file from the endpoint; returns the
-//! same lines with the clients' names of models, without holding a whole line. Called by `proxy`.
+//! Passes the lines of a batch's output file to the client. Each line is a JSON text. Takes chunks of the file from the
+//! endpoint; returns the same lines with the clients' names of models, without holding a whole line. Only `model` of
+//! `body`, or of the `body` of `response`, is replaced. Called by `proxy`.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -25,7 +26,8 @@ impl BatchLines {
     /// endpoint's.
     #[must_use]
     pub(crate) fn to_client(models: &BTreeMap<String, String>) -> Self {
-        // If clients have two names for one model, the first name counts.
+        // Of several pairs with one name of the endpoint, the last counts. In reverse order, that is the pair with the
+        // client's first name.
         let pairs = models.iter().rev().map(|(client_name, endpoint_name)| (endpoint_name, client_name));
         Self { names: Names::translated(pairs, NamePlaces::Lines, None), json: Json::default() }
     }
@@ -36,6 +38,7 @@ impl BatchLines {
         let mut out = Vec::with_capacity(bytes.len() + 64);
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             self.json.pass(&self.names, piece, &mut out);
+            // The next line is a JSON text of its own, so a broken line doesn't spoil it.
             if piece.ends_with(b"\n") {
                 self.json.reset(&mut out);
             }
@@ -78,6 +81,7 @@ mod tests {
                  {{\"broken\":\n{{\"body\":{{\"model\":\"other\",\"x\":NaN}}}}\n"
             )
         };
+        // JSON has no `NaN`: it becomes `null`.
         for size in [1, 8, 1_000] {
             assert_eq!(
                 pass(&text("llama-3.3-70b"), size),

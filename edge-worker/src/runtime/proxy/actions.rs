@@ -1,5 +1,10 @@
-//! Performs the actions of the attempt machine. Takes an [`Action`], changes the driver and its exchange, and adds to
-//! the outputs what the client gets. Called by [`Driver::advance`].
+//! Performs the actions of the attempt machine. The machine (`decide/attempt`) decides without any I/O which endpoint
+//! is asked next and what the client gets. A [`Driver`] runs the machine for one request. Its exchange makes the
+//! fetches and talks to the client, through JavaScript. Takes an [`Action`], changes the driver and its exchange, and
+//! adds to the outputs what the client gets. Called by [`Driver::advance`].
+//!
+//! Most functions are `#[inline(never)]`. Otherwise `wasm-opt` puts each function into its only caller, and the runtime
+//! takes longer to compile the one large function that every request runs.
 
 use std::collections::VecDeque;
 
@@ -16,10 +21,11 @@ use crate::runtime::held::Writing;
 use crate::runtime::memory;
 
 impl Driver {
-    /// Performs one action. `whole` says that the body is complete after the actions of this step.
+    /// Performs one action. `whole` says that the endpoint's body is complete after the actions of this step.
     pub(super) fn perform(&mut self, action: Action, whole: bool, outputs: &mut VecDeque<Output>) {
         match action {
             Action::Send { attempt, target } => {
+                // An answer of the attempt before may have been held back. It is dropped, so its memory is free again.
                 self.held_reservation = Reservation::default();
                 self.note_sent(target);
                 if self.job.metering.is_some() {
@@ -49,18 +55,22 @@ impl Driver {
                 let bytes = if self.job.metering.is_some() { self.pass_events(bytes) } else { bytes };
                 outputs.push_back(Output::Emit(self.spliced(bytes)));
             }
+            // The tail is an error event that the Worker made, so it has no names to replace. The `CoolDown` before it
+            // has noted the fault, so no verdict follows.
             Action::EmitTail { bytes } => outputs.extend([Output::Emit(bytes), Output::Finish]),
             Action::CutStream => outputs.push_back(Output::CutStream),
             Action::Finish => {
+                // The fetch isn't aborted, but no more of it is read.
                 self.exchange.leave();
                 self.note_verdict(Verdict::Whole);
+                // The splice may have held back the beginning of a name.
                 if let Some(rest) = self.splice.as_mut().map(Splice::finish).filter(|rest| !rest.is_empty()) {
                     outputs.push_back(Output::Emit(rest));
                 }
                 outputs.push_back(Output::Finish);
             }
             Action::CoolDown { ref region, ref endpoint, .. } => {
-                // The next attempt may have begun, so the failed attempt needn't be the last.
+                // The next attempt may have begun already. Then the failed attempt isn't the last of the record.
                 let mut attempts = self.run.record().attempts.iter().rev();
                 let failed = attempts.find(|attempt| attempt.region == *region && attempt.endpoint == *endpoint);
                 let target = failed.and_then(|attempt| self.run.target(attempt.target));
@@ -85,6 +95,8 @@ impl Driver {
         {
             headers.set("content-type", "text/event-stream; charset=utf-8");
         }
+        // The splice is found by the headers of the fetch, so before they are taken. The events are begun by the taken
+        // headers. Usage is removed before names are replaced, as in `Action::Emit`.
         self.find_splice();
         if let FetchState::Reading { headers, .. } = &mut self.fetch {
             self.upstream_headers = Some(core::mem::take(headers));
@@ -102,7 +114,8 @@ impl Driver {
         }
     }
 
-    /// Notes that the request is sent to an endpoint.
+    /// Notes that the request is sent to an endpoint: in the log of contents, if the service keeps prompts; in the
+    /// isolate's memory, for the breakers; and in the observation, which counts requests for the DNS nodes.
     #[inline(never)]
     fn note_sent(&mut self, target: usize) {
         let Some(target) = self.run.target(target) else { return };
@@ -127,7 +140,8 @@ impl Driver {
         }
     }
 
-    /// Sends the request to an endpoint.
+    /// Sends the request to an endpoint. The body goes in one of three ways: as bytes; in chunks by [`Writing`], if it
+    /// is large; or streamed from the client, if it is an upload.
     #[inline(never)]
     fn send(&mut self, attempt: AttemptNumber, target: usize) -> Result<(), Failure> {
         let target = self.run.target(target).ok_or(Failure::Internal)?;

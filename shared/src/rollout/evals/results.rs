@@ -4,7 +4,7 @@
 
 use super::Finding;
 use crate::eval::{
-    Header, ResultFilter, Run, Settings, Sides, compare, differences, digest, read_log, read_run, worse_beyond,
+    Header, ResultFilter, Run, Settings, Sides, compare, differences, digest, p_of_worse_by_at_most, read_log, read_run,
 };
 use crate::id::RegionId;
 use crate::rules::{Arm, Change, EvalCheck, Rollout};
@@ -28,11 +28,15 @@ pub fn find(
     if let Some(first) = different.first() {
         return Err(format!("the results of its arms can't be compared: {first}"));
     }
+    // The model in a header is the name that clients ask for. It has to be the same in both files: the arm decides what
+    // answers under this name.
     if of_old.header.model != of_new.header.model {
         let [old, new] = [&of_old, &of_new].map(|file| &file.header.model);
         return Err(format!("the old arm was asked for the model {old:?} and the new one for {new:?}; ask both alike"));
     }
-    // The verdict and the interval aren't used: the level depends on how many results there were.
+    // Only the means and the p-values are used. `alpha` and `seed` decide the interval and the verdict, which are
+    // dropped. The module `evals` gives the verdict later, at a level that depends on how many results the region has
+    // had.
     let settings = Settings { margin: check.margin, alpha: 0.05, seed: 1, sides: Sides::NotWorse };
     let compared = compare(&of_old.run, &of_new.run, settings);
     Ok(Finding {
@@ -43,7 +47,9 @@ pub fn find(
         at: now,
         cases: compared.cases,
         means: compared.means,
-        p_within: worse_beyond(&of_old.run, &of_new.run, check.margin),
+        // A small value refutes "worse by the margin at most": the check fails.
+        p_within: p_of_worse_by_at_most(&of_old.run, &of_new.run, check.margin),
+        // A small value refutes "worse by the margin or more": the check passes.
         p_beyond: compared.p_worse,
     })
 }
@@ -60,7 +66,7 @@ struct Results {
     run: Run,
 }
 
-/// Reads the results of an arm, and checks that they are those that are wanted.
+/// Reads the results of an arm, and checks that they are those that are wanted. Also returns when the run began.
 fn read(
     (rollout, check): (&Rollout, &EvalCheck),
     (region, arm): (&RegionId, Arm),
@@ -69,6 +75,7 @@ fn read(
 ) -> Result<(Results, Timestamp), String> {
     let file = format!("{region}.{arm}.jsonl");
     let unread = |problem: String| format!("{file}: {problem}");
+    // The header says what was asked. It is checked before the results are read by `read_run`, which doesn't return it.
     let log = read_log(bytes).map_err(unread)?;
     let header = log.ok_or_else(|| format!("{file}: has no whole line yet"))?.header;
     let none = || "none".to_owned();
@@ -94,6 +101,7 @@ fn read(
              into another folder, and name that by --eval"
         ));
     }
+    // The companion (`None`) and the filter are only for files of lm-evaluation-harness, which have no such header.
     let run = read_run(bytes, None, ResultFilter::default()).map_err(unread)?;
     Ok((Results { header, run }, begun))
 }

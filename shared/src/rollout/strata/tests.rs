@@ -194,10 +194,10 @@ fn the_likeliest_shares_are_found() {
         // The second share follows from the first, as the mean is at the limit.
         let likelihood = |share: f64| {
             let other = (limit - weights[0] * share) / weights[1];
-            (0.0..=1.0).contains(&other).then(|| a.likelihood(share) + b.likelihood(other))
+            (0.0..=1.0).contains(&other).then(|| a.log_likelihood(share) + b.log_likelihood(other))
         };
         let tried = (0..=20_000).filter_map(|nth| likelihood(f64::from(nth) / 20_000.0));
-        let tried = a.mixture() + b.mixture() - tried.fold(f64::NEG_INFINITY, f64::max);
+        let tried = a.log_mixture() + b.log_mixture() - tried.fold(f64::NEG_INFINITY, f64::max);
         let is_near = found <= tried + 1e-6 && found > tried - 0.02 * tried.abs().max(1.0);
         assert!(is_near, "{a:?} {b:?} {weight} {limit}: {found} {tried}");
         cases += 1;

@@ -57,7 +57,7 @@ pub(super) fn restore(args: &RestoreArgs, now: Timestamp) -> Result<Report, Vec<
     };
     let (newest, digest) = (*newest, sha256_hex(&last.bytes));
     let buckets = Buckets::open(&fleet)?;
-    let (head, mut entry) = buckets.make()?;
+    let (head, mut entry) = buckets.prepare()?;
     match &head {
         Some(head) if head.revision == newest && head.sha256 == digest => {
             // The document that the head names may have been deleted or overwritten, so it is written again.
@@ -97,7 +97,7 @@ pub(super) fn restore(args: &RestoreArgs, now: Timestamp) -> Result<Report, Vec<
                 errors.push(format!("whether revision {revision} was put back isn't known; try again"));
                 return Err(errors);
             }
-            _ => entry = buckets.make()?.1,
+            _ => entry = buckets.prepare()?.1,
         }
     }
     Ok(Report::fine(format!("revision {newest} stands in NATS again, with {} before it\n", count.saturating_sub(1))))

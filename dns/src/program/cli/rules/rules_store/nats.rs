@@ -1,5 +1,6 @@
 //! Publishes rules in NATS, a message broker. Takes a document with its head (who publishes it and why), replaces the
 //! head in the fleet's bucket; also reads the history and asks the nodes. Called by [`super`] and by `rules restore`.
+//! `bundles` and `leases` use the same connection for the buckets of bundles and of leases.
 
 mod bundles;
 mod leases;
@@ -38,21 +39,25 @@ impl Buckets {
         Ok(Self { bus, fleet: fleet.clone(), runtime })
     }
 
-    /// What stands at the head, and the number of its entry; no head if there is none. Makes buckets that are missing.
+    /// Makes the buckets that are missing, then reads the head. Returns the head, if there is one that can be trusted,
+    /// and the number of the last entry. [`Buckets::put`] takes this number, and replaces the head only if no later
+    /// entry was written since.
     ///
     /// # Errors
-    /// When it can't be read.
-    pub(in crate::program::cli::rules) fn make(&self) -> Result<(Option<Head>, u64), Vec<String>> {
+    /// When a bucket can't be made, or the head can't be read.
+    pub(in crate::program::cli::rules) fn prepare(&self) -> Result<(Option<Head>, u64), Vec<String>> {
         self.runtime.block_on(self.bus.make_buckets()).map_err(as_list)?;
         match self.read_head()? {
-            // A head without a valid signature is replaced by the one of the restored document.
+            // A head that can't be trusted counts as none here, because only `rules restore` may overwrite such a head.
             HeadEntry::Head(bytes, entry) => Ok((self.verify_head(&bytes).ok(), entry)),
             HeadEntry::Absent(entry) => Ok((None, entry)),
             HeadEntry::NoBucket => Err(vec![no_bucket()]),
         }
     }
 
-    /// A head, if one of the publisher's trusted_publishers signed it. What is signed here would be believed by all.
+    /// Reads a head, and checks that one of `trusted_publishers` of the publisher's file signed it. The next
+    /// publication starts from the document that this head names, and is signed: a forged document would become a
+    /// trusted one. If the file names no publishers, any head is accepted.
     fn verify_head(&self, bytes: &[u8]) -> Result<Head, Vec<String>> {
         let head = self.fleet.trust().believe(bytes);
         head.map_err(|error| {
@@ -62,9 +67,9 @@ impl Buckets {
         })
     }
 
-    /// Whether nodes take what has this head, as far as the publisher's file knows whom they trust. What they refuse
-    /// would stand there in place of what they take.
-    fn is_taken(&self, head: &Head) -> Result<(), Vec<String>> {
+    /// Checks that the nodes will accept a head, as far as the publisher's file says whom they trust. Otherwise a head
+    /// that they refuse would replace one that they accept.
+    fn check_accepted(&self, head: &Head) -> Result<(), Vec<String>> {
         self.fleet.trust().believe(&head.to_bytes()).map(drop).map_err(|error| {
             vec![format!("no node would take it: {error}; sign it with --key by one of trusted_publishers")]
         })
@@ -74,13 +79,21 @@ impl Buckets {
         self.runtime.block_on(self.bus.head()).map_err(as_list)
     }
 
+    /// The bytes of the head and the number of its entry.
+    ///
+    /// # Errors
+    /// That there is no head or no bucket, or that it can't be read.
+    fn present_head(&self) -> Result<(Vec<u8>, u64), Vec<String>> {
+        match self.read_head()? {
+            HeadEntry::Head(bytes, entry) => Ok((bytes, entry)),
+            HeadEntry::Absent(_) => Err(vec![no_head()]),
+            HeadEntry::NoBucket => Err(vec![no_bucket()]),
+        }
+    }
+
     /// The document in service, which the next publication replaces.
     pub(super) fn base(&self) -> Result<Base, Vec<String>> {
-        let (bytes, entry) = match self.read_head()? {
-            HeadEntry::Head(bytes, entry) => (bytes, entry),
-            HeadEntry::Absent(_) => return Err(vec![no_head()]),
-            HeadEntry::NoBucket => return Err(vec![no_bucket()]),
-        };
+        let (bytes, entry) = self.present_head()?;
         let head = self.verify_head(&bytes)?;
         Ok(Base { revision: head.revision, mark: Mark::Entry(entry), document: self.read(head)? })
     }
@@ -98,7 +111,7 @@ impl Buckets {
         }
     }
 
-    /// Writes a document where it isn't, or isn't whole.
+    /// Writes a document, unless the bucket already has it whole.
     ///
     /// # Errors
     /// When it can't be written.
@@ -116,26 +129,23 @@ impl Buckets {
         head: &Head,
         bytes: &[u8],
     ) -> Result<Put, Vec<String>> {
-        self.is_taken(head)?;
+        self.check_accepted(head)?;
         self.put_document(bytes)?;
         match self.runtime.block_on(self.bus.swap_head(head, entry)).map_err(as_list)? {
             SwapOutcome::Done => Ok(Put::Stored),
-            SwapOutcome::Behind => match self.read_head()? {
-                HeadEntry::Head(bytes, _) => Ok(Put::Stale(self.verify_head(&bytes)?.revision)),
-                HeadEntry::Absent(_) => Err(vec![no_head()]),
-                HeadEntry::NoBucket => Err(vec![no_bucket()]),
-            },
+            SwapOutcome::Behind => Ok(Put::Stale(self.verify_head(&self.present_head()?.0)?.revision)),
             SwapOutcome::Unknown(why) => Ok(Put::Unknown(vec![why])),
         }
     }
 
     /// Writes a head that brings the document in service to more nodes.
     pub(super) fn put_head(&self, head: &Head) -> Result<(), Vec<String>> {
-        self.is_taken(head)?;
-        let HeadEntry::Head(bytes, entry) = self.read_head()? else { return Err(vec![no_head()]) };
-        let (now, named) = (self.verify_head(&bytes)?, head.names());
-        if now.names() != named || now.stage >= head.stage {
-            return Err(vec![format!("revision {}, for stage {}, is in service by now", now.revision, now.stage)]);
+        self.check_accepted(head)?;
+        let (bytes, entry) = self.present_head()?;
+        let current = self.verify_head(&bytes)?;
+        if current.names() != head.names() || current.stage >= head.stage {
+            let Head { revision, stage, .. } = current;
+            return Err(vec![format!("revision {revision}, for stage {stage}, is in service by now")]);
         }
         match self.runtime.block_on(self.bus.swap_head(head, entry)).map_err(as_list)? {
             SwapOutcome::Done => Ok(()),
@@ -152,7 +162,7 @@ impl Buckets {
         Limits::from(&self.fleet)
     }
 
-    /// The heads that were published, the newest first, each revision once.
+    /// The trusted heads that were published, the newest first, each revision once.
     fn heads(&self) -> Result<Vec<Head>, Vec<String>> {
         let mut heads = self.runtime.block_on(self.bus.heads()).map_err(as_list)?;
         heads.retain(|head| self.verify_head(&head.to_bytes()).is_ok());
@@ -190,11 +200,13 @@ impl Buckets {
         self.runtime.block_on(self.bus.ask_nodes(question, Clock::system().now(), each)).map_err(as_list)
     }
 
+    /// The history, the newest first.
     pub(super) fn history(&self) -> Result<Vec<Entry>, Vec<String>> {
         let entry = |head: &Head| Entry { revision: head.revision, head: Some(HeadReport::from(head)) };
         Ok(self.heads()?.iter().map(entry).collect())
     }
 
+    /// A document of the history.
     pub(super) fn document(&self, revision: u64) -> Result<Document, Vec<String>> {
         let head = self.heads()?.into_iter().find(|head| head.revision == revision);
         let head = head.ok_or_else(|| {
