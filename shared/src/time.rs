@@ -1,7 +1,5 @@
 //! Instants and spans in milliseconds. The crate has no clock: every instant is an argument.
 
-mod rfc3339;
-
 use core::fmt;
 
 /// An instant, in milliseconds since 1970-01-01T00:00:00Z. In JSON it is an RFC 3339 string.
@@ -19,7 +17,7 @@ impl Timestamp {
     /// Reads an instant of RFC 3339, with any offset.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        rfc3339::parse(text).map(Self)
+        text.parse::<jiff::Timestamp>().ok().map(|instant| Self(instant.as_millisecond()))
     }
 
     /// Reads the preferred form of an HTTP date (RFC 9110 §5.6.7).
@@ -69,7 +67,10 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        rfc3339::format(self.0, f).unwrap_or_else(|| write!(f, "{} ms", self.0))
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(instant) => instant.fmt(f),
+            Err(_) => write!(f, "{} ms", self.0),
+        }
     }
 }
 
