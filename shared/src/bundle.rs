@@ -120,7 +120,7 @@ impl fmt::Display for Version {
 pub struct File {
     /// Its path in the bundle, with `/` between folders.
     pub path: String,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
     /// The digest of its content.
     pub sha256: Digest,
@@ -132,7 +132,7 @@ pub struct Manifest {
     files: Vec<File>,
 }
 
-/// Why something is no bundle.
+/// Why files aren't a valid bundle, or bytes aren't a valid pack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BundleError {
     /// A path that may not stand in a bundle.
@@ -263,8 +263,8 @@ impl Manifest {
     }
 }
 
-/// The version that is served: the pinned one if this node has it, else the one that was served last. So the last good
-/// one stays until all of the next is there.
+/// The version that is served: the pinned one if this node has it, else the one that was served last. So an earlier
+/// version is served until the whole pinned one has arrived.
 #[must_use]
 pub fn served(pinned: Version, last: Option<Version>, is_held: impl Fn(Version) -> bool) -> Option<Version> {
     [Some(pinned), last].into_iter().flatten().find(|version| is_held(*version))

@@ -1,7 +1,7 @@
 //! How far replicas of knowledge are behind. A replica is knowledge, such as a search index, of which regions hold
 //! copies; its leader is the original. Takes the readings of a replica's copy in one region, returns whether the copy
-//! is fresh enough. The answer changes only after several readings, so that it doesn't flap. Called by the owner of the
-//! DNS half's state; steering uses the [`ReplicaHealth`] of a region.
+//! is fresh enough. The answer changes only after several readings, so that it doesn't flap. Called by the
+//! monitors of a DNS node; steering uses the [`ReplicaHealth`] of a region.
 
 use core::fmt;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! A test of two quantiles of times that may be looked at as often as one likes. Takes the times of two arms as
 //! histograms; returns how strongly they speak against "the quantile of the second is at most so many times that of the
-//! first", and which ratios remain possible.
+//! first", and which ratios remain possible. `first` is the old arm and `second` is the new one. Called by `check`.
 //!
 //! **How.** The second quantile exceeds `r` times the first if and only if there is a time `x` such that at least the
 //! quantile's part of the first arm lies at or below `x`, and less than that part of the second at or below `r · x`.
@@ -23,6 +23,7 @@ use crate::observe::{MAX_INDEX, MIN_INDEX};
 const PER_DOUBLING: f64 = 8.0;
 /// The bounds of buckets.
 const BOUNDS: core::ops::RangeInclusive<i16> = MIN_INDEX + 1..=MAX_INDEX;
+
 /// The logarithm of the evidence against "the quantile of the second is at most 2^(`steps`/8) times that of the first".
 fn evidence_beyond(first: &ArmTimes, second: &ArmTimes, steps: i16) -> f64 {
     let at = |bound: i16| {
@@ -71,11 +72,12 @@ pub fn p_of_at_most(first: &ArmTimes, second: &ArmTimes, ratio: f64) -> f64 {
 /// A p-value, valid at every look, of "the quantile of the second is at least `ratio` times that of the first".
 #[must_use]
 pub fn p_of_at_least(first: &ArmTimes, second: &ArmTimes, ratio: f64) -> f64 {
+    // The same as "the quantile of the first is at most `1/ratio` times that of the second".
     let steps = whole(floor(log2(ratio) * PER_DOUBLING + 1e-9));
     steps.map_or(1.0, |steps| exp(-evidence_beyond(second, first, -steps)).min(1.0))
 }
 
-/// A number of bounds; `None` of what is no number.
+/// A number of buckets as an integer, at most the widest ratio; `None` for NaN.
 #[expect(clippy::cast_possible_truncation, reason = "clamped before")]
 fn whole(steps: f64) -> Option<i16> {
     (!steps.is_nan()).then(|| steps.clamp(-f64::from(WIDEST), f64::from(WIDEST)) as i16)
@@ -84,6 +86,7 @@ fn whole(steps: f64) -> Option<i16> {
 /// The ratios, second quantile to first, that aren't refuted at level `alpha`, to the bounds of the histogram.
 #[must_use]
 pub fn interval(first: &ArmTimes, second: &ArmTimes, alpha: f64) -> Interval {
+    // Either end may be wrong, so each gets half of the level.
     let limit = -log(alpha / 2.0);
     let ratio = |steps: i16| exp2(f64::from(steps) / PER_DOUBLING);
     let is_beyond = |steps: &i16| evidence_beyond(first, second, *steps) >= limit;

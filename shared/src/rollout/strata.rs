@@ -19,7 +19,7 @@
 //! weights may follow the traffic. As it depends on the weights which arm's share is on the side of the hypothesis, the
 //! greater of two martingales bounds the evidence, and half of it is taken. That is so from the first request on, also
 //! while all requests are of one class: an early look without that price would have a bound of its own, and the chances
-//! of both would add up. What never has classes pays nothing.
+//! of both would add up. Times that never have classes pay nothing.
 //!
 //! Sources: L. Wasserman, A. Ramdas, S. Balakrishnan, *Universal inference* (2020). W. G. Cochran, *The effectiveness
 //! of adjustment by subclassification in removing bias in observational studies* (1968). R. Turner, A. Ly, P.

@@ -1,4 +1,4 @@
-//! The health that the voters agree on, and the health by this node's own probes. Made by the owner, read by the
+//! The health that the voters agree on, and the health by this node's own probes. Made by `state/owner`, read by the
 //! reports, the API and the metrics. Queries don't read this: their decisions use [`Health::regions`], which has the
 //! agreed health.
 

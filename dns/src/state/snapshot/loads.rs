@@ -1,6 +1,6 @@
 //! The loads of a snapshot. Takes the last readings of endpoints and the time, returns the loads of regions for
 //! `/v1/health`. A load of 1 means that the endpoint or region is full. Called by the report, the API, the metrics and
-//! the owner.
+//! `state/owner`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The state of probes of a model, in a snapshot. Filled by the owner's monitors, read by the report and the metrics.
+//! The state of probes of a model, in a snapshot. Filled by the monitors of `state/owner`, read by the report and the
+//! metrics.
 
 use bailiwick_rules::probe::{TokenLimit, Verdict};
 use bailiwick_rules::time::Timestamp;

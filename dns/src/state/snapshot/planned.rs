@@ -1,5 +1,5 @@
 //! A plan in numbers, for metrics. Takes a plan with its classes and the observations of regions, returns a bounded
-//! number of figures. Called by the owner's planner, once for each plan.
+//! number of figures. Called by the planner of `state/owner`, once for each plan.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
 //! The models that endpoints run, in a snapshot. A release is what should run under a model's name. Filled by the
-//! owner's monitors; read by the reports, the API and the metrics.
+//! monitors of `state/owner`; read by the reports, the API and the metrics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

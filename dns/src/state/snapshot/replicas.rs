@@ -1,5 +1,5 @@
-//! The copies of replicas (knowledge that regions hold copies of) in a snapshot. Filled by the owner's monitors; read
-//! by the reports, the API and the metrics.
+//! The copies of replicas (knowledge that regions hold copies of) in a snapshot. Filled by the monitors of
+//! `state/owner`; read by the reports, the API and the metrics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

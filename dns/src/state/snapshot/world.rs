@@ -1,5 +1,6 @@
 //! Everything in a snapshot except health. Takes rules, zone sources, keys and places, checks them against each other,
-//! returns a compiled [`World`]. The owner builds one off the query path for each change.
+//! returns a compiled [`World`]. Called by `state/owner` for each change, on another thread than those that answer
+//! queries.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;

@@ -40,8 +40,8 @@ impl Buckets {
     }
 
     /// Makes the buckets that are missing, then reads the head. Returns the head, if there is one that can be trusted,
-    /// and the number of the last entry. [`Buckets::put`] takes this number, and replaces the head only if no later
-    /// entry was written since.
+    /// and the number of the head's last entry. [`Buckets::put`] takes this number, and replaces the head only if no
+    /// later entry was written since.
     ///
     /// # Errors
     /// When a bucket can't be made, or the head can't be read.

@@ -20,7 +20,7 @@ use crate::state::fleet::HEAD;
 pub(in crate::program::cli) struct Writer(Node);
 
 impl Writer {
-    /// Publishing by this node's API.
+    /// Publishes by the API of this node.
     pub(in crate::program::cli::rules) fn new(node: Node) -> Self {
         Self(node)
     }

@@ -25,7 +25,7 @@ impl Buckets {
         self.runtime.block_on(self.bus.put_bundle(name, version, pack)).map(drop).map_err(as_list)
     }
 
-    /// The pack of a version, as it comes.
+    /// The pack of a version, as it is stored. The caller checks its digests.
     ///
     /// # Errors
     /// When it isn't there or can't be read.
@@ -34,7 +34,7 @@ impl Buckets {
         pack.ok_or_else(|| as_list(no_version(name, version)))
     }
 
-    /// The version that the rules in NATS pin, for a region or for those of none.
+    /// The version that the rules in NATS pin for a region; with `None`, for callers without a region.
     ///
     /// # Errors
     /// That they pin none.

@@ -9,8 +9,8 @@ use super::{Buckets, as_list};
 use crate::state::fleet::SwapOutcome;
 
 impl Buckets {
-    /// What stands under a key. `None` if nothing ever did. A note that can't be read, as one of another version of
-    /// this program, is left out.
+    /// The entry of a key; `None` if the key was never written. A note that can't be read is left out, such as a note
+    /// of another version of this program.
     ///
     /// # Errors
     /// When it can't be read.
@@ -26,7 +26,7 @@ impl Buckets {
         Ok(entry)
     }
 
-    /// Writes a lease after the change of this number.
+    /// Writes a lease, if the entry with the number `after` is still the newest of its key; 0 means that there is none.
     ///
     /// # Errors
     /// When it certainly wasn't written.
