@@ -46,7 +46,7 @@ use crate::runtime::uploads::{self, OutboundUpload};
 use prepare::{Preparation, PreparedRequest, batch_input, prepare, state_keys};
 
 /// The prefix of the Worker's own paths, under every host.
-const OURS: &str = "/.well-recognized/bailiwick/";
+const OURS: &str = "/.well-known/bailiwick/";
 
 /// Answers a request.
 ///
