@@ -2,12 +2,12 @@
 //! each is of at least `min_count` requests, and writes them as OTLP. Called by the node, which sends them.
 //!
 //! **What nobody can find out.** Requests are cut into groups, of which each has none or at least `min_count`
-//! ([`fold`]); whatever is told of an interval is a sum over whole groups. So no sum or difference of numbers gives a
+//! (`fold`); whatever is told of an interval is a sum over whole groups. So no sum or difference of numbers gives a
 //! smaller group. A group that would be too small is added to `other`; if `other` is still too small, another group is
 //! added too, or a total minus the groups that are told would give it.
 //!
 //! Each group is told in several ways: by how requests ended, and by their times. Each way cuts the group into parts
-//! of its own, of which each has none or at least `min_count`, with what doesn't take part as one of them ([`split`]).
+//! of its own, of which each has none or at least `min_count`, with what doesn't take part as one of them (`split`).
 //! Then what two ways have in common can't be computed either: it is known only if one of the parts is the whole group.
 //! Attempts aren't told, as their number minus that of requests is how often few requests were sent elsewhere.
 //!

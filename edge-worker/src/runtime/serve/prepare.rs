@@ -156,6 +156,32 @@ enum PlanOutcome {
     Sendable(Plan, Steering),
 }
 
+/// Moves a request away from its first region because of times to the first token, load, or a drill. Returns what the
+/// answer's header says of a move because of load or a drill.
+fn move_away(
+    table: &Table,
+    snapshot: &Snapshot,
+    ask: &Ask<'_>,
+    ranking: &Ranking,
+    affinity: &str,
+    steering: &mut Steering,
+) -> Option<Rc<str>> {
+    // If the times to the first token gave the request another first region, it has left its home. Shares move clients
+    // away from their home, so they don't apply to it.
+    let is_elsewhere = snapshot.first_tokens.order(table, ask, ranking, steering);
+    let mut header = None;
+    if !is_elsewhere && sheds(table.service(ask.service), ask.path_class) {
+        let moved = snapshot.shares.shed(table, ask.service, ranking, affinity.as_bytes(), steering);
+        header = moved.map(|moved| shed::header(table, &moved));
+    }
+    if let Some(drilled) = snapshot.drilled.filter(|_| ask.path_class == PathClass::Inference)
+        && drilled.take_away(table, affinity.as_bytes(), steering)
+    {
+        header = shed::drilled_header(table, drilled, steering);
+    }
+    header
+}
+
 /// Steers a request, and plans its endpoints in order.
 fn planned(
     env: &Env,
@@ -187,17 +213,8 @@ fn planned(
     );
     let may_move = place.is_none() && !opened.claimed.is_stateful && recognized.pin.is_none();
     recognized.check_pin(place.is_some() || opened.claimed.is_stateful)?;
-    // If the times to the first token gave the request another first region, it has left its home. Shares move clients
-    // away from their home, so they don't apply to it.
-    let is_elsewhere = may_move && snapshot.first_tokens.order(table, &ask, &ranking, &mut steering);
-    if may_move && !is_elsewhere && sheds(service, ask.path_class) {
-        let moved = snapshot.shares.shed(table, ask.service, &ranking, input.affinity.as_bytes(), &mut steering);
-        info.shed = moved.map(|moved| shed::header(table, &moved));
-    }
-    if let Some(drilled) = snapshot.drilled.filter(|_| may_move && ask.path_class == PathClass::Inference)
-        && drilled.take_away(table, input.affinity.as_bytes(), &mut steering)
-    {
-        info.shed = shed::drilled_header(table, drilled, &steering);
+    if may_move {
+        info.shed = move_away(table, snapshot, &ask, &ranking, &input.affinity, &mut steering);
     }
     info.steered = Some(input.now);
     // A request that an operator sends to a named region isn't counted: it is no demand, and no rollout is judged by

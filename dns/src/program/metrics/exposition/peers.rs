@@ -20,7 +20,7 @@ pub(super) fn encode(handle: &Handle, encoder: &mut DescriptorEncoder<'_>) -> fm
         let help = "1 while any other node of the fleet answers, or NATS gives rules no older than those served";
         let connected = u64::from(view.is_connected());
         gauge(encoder, "fleet_connected", help)?.encode_gauge(&connected)?;
-        let help = "For how long this node hasn't been view to serve the newest rules";
+        let help = "For how long this node hasn't been known to serve the newest rules";
         gauge(encoder, "fleet_lag_seconds", help)?.encode_gauge(&(view.lag(now).0 / 1000))?;
         let mut refused = counter(encoder, "fleet_refused", "Rules of other nodes that were refused, by reason")?;
         for why in Refusal::LABELS {
