@@ -24,6 +24,7 @@ mod memory;
 mod metrics;
 mod notice;
 mod observe;
+mod outbox;
 mod proxy;
 mod receipt;
 mod reply;

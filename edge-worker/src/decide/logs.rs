@@ -15,8 +15,9 @@ mod reply;
 mod subject;
 mod trace;
 
+pub(crate) use content::is_kept_type;
 pub(crate) use event::{Facts, Sent, record, spans};
 pub(crate) use pseudonym::Pseudonyms;
-pub(crate) use queue::{Batch, Queue, Settled, Signal};
+pub(crate) use queue::{Batch, Dropped, Noted, Queue, Settled, Signal};
 pub(crate) use reply::{rejected, settled};
 pub(crate) use subject::Subject;

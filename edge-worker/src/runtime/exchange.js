@@ -201,12 +201,13 @@ class Exchange {
     this.number = undefined;
   }
 
-  /** Lets work go on after the request has ended, until `promise` settles. */
+  /** Lets work go on after the request has ended, until `promise` settles. False if it has ended already. */
   keep(promise) {
     try {
       this.context.waitUntil(promise);
+      return true;
     } catch {
-      // The runtime has ended the request. The work goes on only as long as another request lasts.
+      return false;
     }
   }
 

@@ -78,9 +78,9 @@ extern "C" {
     /// Continues the task in a later microtask.
     #[wasm_bindgen(method)]
     pub(crate) fn wake(this: &JsExchange);
-    /// Lets work go on after the request has ended, until the promise settles.
+    /// Lets work go on after the request has ended, until the promise settles. False if the runtime has ended it.
     #[wasm_bindgen(method)]
-    pub(crate) fn keep(this: &JsExchange, promise: &js_sys::Promise);
+    pub(crate) fn keep(this: &JsExchange, promise: &js_sys::Promise) -> bool;
     /// Ends the task, and aborts the fetch in flight.
     #[wasm_bindgen(method)]
     pub(crate) fn end(this: &JsExchange);

@@ -10,7 +10,7 @@ mod post;
 
 use std::cell::RefCell;
 
-use bailiwick_rules::table::{Sink, Table};
+use bailiwick_rules::table::Table;
 use worker::Env;
 
 use crate::decide::attempt::Run;
@@ -20,6 +20,7 @@ use crate::runtime::clock;
 use crate::runtime::env;
 use crate::runtime::exchange::JsExchange;
 use crate::runtime::metrics;
+use crate::runtime::outbox;
 use crate::runtime::reply::ResponseInfo;
 use crate::runtime::request::ClientRequest;
 
@@ -69,12 +70,12 @@ impl LogSender {
         status: Option<u16>,
         sent: Option<(Sent<'_>, Option<&str>)>,
     ) {
-        let Some(whose) = &info.whose else { return };
-        let table = &*whose.table;
-        let subject = info.logged.as_deref();
-        let Some((subject, sink)) = subject.and_then(|subject| Some((subject, table.sink(subject.sink?)))) else {
+        let known = info.whose.as_ref().zip(info.logged.as_deref());
+        let sink = known.and_then(|(whose, subject)| Some(whose.table.sink(subject.sink?)));
+        let (Some((whose, subject)), Some(sink)) = (known, sink) else {
             return metrics::sink("", Signal::Logs, "dropped_no_sink", 1);
         };
+        let table = &*whose.table;
         let ended = clock::now();
         let tenant = whose.tenant.map(|tenant| table.tenant(tenant));
         let pseudonym = tenant.and_then(|tenant| {
@@ -100,16 +101,10 @@ impl LogSender {
             trace: subject.trace.as_ref(),
             content: content.as_deref(),
         };
-        push(sink, Signal::Logs, &logs::record(&facts));
+        outbox::push(sink, Signal::Logs, &logs::record(&facts));
         for span in logs::spans(&facts) {
-            push(sink, Signal::Traces, &span);
+            outbox::push(sink, Signal::Traces, &span);
         }
         post::begin(&self.env, &self.exchange);
-    }
-}
-
-fn push(sink: &Sink, signal: Signal, record: &str) {
-    if !post::push(sink, signal, record) {
-        metrics::sink(sink.id.as_str(), signal, "dropped_full", 1);
     }
 }

@@ -97,7 +97,8 @@ pub(crate) fn sink_failed(sink: &str, signal: Signal, reason: &'static str) {
 fn follow(counts: &mut Counts, table: &Table) {
     counts.requests.retain(|service, _| service.is_empty() || table.service_named(service).is_some());
     for sinks in counts.sinks.iter_mut().chain(&mut counts.sink_failures) {
-        sinks.retain(|name, _| name.is_empty() || table.sinks().iter().any(|sink| sink.id.as_str() == name));
+        let is_known = |name: &str| name.is_empty() || table.sinks().iter().any(|sink| sink.id.as_str() == name);
+        sinks.retain(|name, _| !table.sinks().is_empty() && is_known(name));
     }
     counts.attempts.retain(|region, endpoints| {
         let region = table.region_named(region).map(|index| table.region(index));
@@ -147,7 +148,11 @@ mod tests {
         for (region, endpoint) in [("fra", "fra-1"), ("fra", "gone"), ("gone", "fra-1")] {
             with(&mut counts.attempts, region, |endpoints| with(endpoints, endpoint, |words| bump(words, "committed")));
         }
+        for sink in ["", "gone"] {
+            with(&mut counts.sinks[1], sink, |words| add(words, "lost", 1));
+        }
         follow(&mut counts, &table);
+        assert!(counts.sinks[1].is_empty(), "the rules have no sinks");
         assert_eq!(counts.requests.keys().collect::<Vec<_>>(), ["", "chat"]);
         let left =
             counts.attempts.iter().flat_map(|(region, some)| some.keys().map(move |name| format!("{region}/{name}")));

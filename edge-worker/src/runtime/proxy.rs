@@ -27,6 +27,7 @@ use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
 use crate::decide::inflight::Reservation;
 use crate::decide::keepalive::{self, KeepAlive};
+use crate::decide::logs::is_kept_type;
 use crate::decide::rewrite::{Content, headers};
 use crate::decide::route::Route;
 use crate::decide::route::query::Query;
@@ -41,7 +42,7 @@ use crate::runtime::held::Writing;
 use crate::runtime::logs::LogSender;
 use crate::runtime::memory::{self, Attribution};
 use crate::runtime::observe::Observation;
-use crate::runtime::receipt::ReceiptSigner;
+use crate::runtime::receipt::{self, ReceiptSigner};
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::uploads::OutboundUpload;
 pub(crate) use metering::{Metering, add_budget_headers, budget_of};
@@ -183,6 +184,7 @@ impl Body {
                 drop(self.headers);
                 self.driver.pump(self.outputs).await;
             } else {
+                self.driver.is_begun = false;
                 let reply = self.driver.fail(&Failure::Internal).await;
                 self.driver.exchange.reply(&reply);
             }
@@ -262,6 +264,7 @@ impl Driver {
         {
             return Answer::Whole(self.fail(&failure).await);
         }
+        self.note_receipt(&headers);
         self.answer(status, headers, outputs)
     }
 
@@ -369,6 +372,7 @@ impl Driver {
             if let Some(receipt_signer) = self.job.receipt_signer.take() {
                 // The error is sent even if its receipt can't be signed.
                 let _ = receipt_signer.sign(&mut headers, status, None, self.run.record()).await;
+                self.note_receipt(&headers);
             }
             Reply::new(status, headers, failure.body().into_bytes())
         })
@@ -415,10 +419,24 @@ impl Driver {
     #[inline(never)]
     fn keep_answer(&self, outputs: &VecDeque<Output>) {
         let Some(content) = self.info.logged.as_ref().and_then(|logged| logged.content.as_ref()) else { return };
+        let kind = self.upstream_headers.as_ref().and_then(|headers| headers.get("content-type"));
+        if !kind.is_some_and(is_kept_type) {
+            return;
+        }
         for output in outputs {
             if let Output::Emit(bytes) = output {
                 content.borrow_mut().keep_answer(bytes);
             }
+        }
+    }
+
+    /// Notes that the client gets a receipt, so that what the service keeps may be told.
+    #[inline(never)]
+    fn note_receipt(&self, headers: &Headers) {
+        if let Some(content) = self.info.logged.as_ref().and_then(|logged| logged.content.as_ref())
+            && receipt::is_in(headers)
+        {
+            content.borrow_mut().note_receipt();
         }
     }
 
@@ -444,7 +462,8 @@ impl Drop for Driver {
         self.settle_all();
         let code = account::ran(&self.info, self.run.record(), self.failed, self.is_unmeasured);
         if let Some(log_sender) = self.job.log_sender.take() {
-            let status = self.failed.map(|(status, _)| status).or(self.status);
+            // A stream that began early has told the client so, however it ended.
+            let status = if self.is_begun { Some(200) } else { self.failed.map(|(status, _)| status).or(self.status) };
             log_sender.ran(&self.info, &self.run, self.job.model.as_deref(), code, status);
         }
         if let Some(observation) = self.job.observation.take() {

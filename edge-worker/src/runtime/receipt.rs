@@ -153,6 +153,12 @@ impl ReceiptPolicy {
     }
 }
 
+/// Whether these headers have a receipt.
+#[must_use]
+pub(crate) fn is_in(headers: &Headers) -> bool {
+    headers.get(HEADER).is_some()
+}
+
 impl ReceiptSigner {
     /// Signs the receipt of a request that was answered, and adds it to the answer's headers.
     ///

@@ -152,9 +152,7 @@ async fn answer(
         return Ok(Answer::Whole(reply));
     }
     let table = snapshot.rules()?;
-    let mut recognized = Recognized::of(request, table)?;
-    info.whose = snapshot.whose(recognized.caller.service, recognized.caller.tenant);
-    info.logged = recognized.logged(request);
+    let mut recognized = Recognized::of(request, snapshot, table, info)?;
     let service = table.service(recognized.caller.service);
     let receipt_policy = match ReceiptPolicy::closed(service.receipts) {
         Some(closed) => closed,
@@ -212,14 +210,27 @@ struct Recognized<'t> {
 impl<'t> Recognized<'t> {
     /// Recognizes the service, the tenant and the route of a request.
     #[inline(never)]
-    fn of(request: &ClientRequest, table: &'t Table) -> Result<Self, Failure> {
+    fn of(
+        request: &ClientRequest,
+        snapshot: &Snapshot,
+        table: &'t Table,
+        info: &mut ResponseInfo,
+    ) -> Result<Self, Failure> {
         let address = &request.address;
         // The query is read before the key: a client that puts its key into the query gets an error that says so.
-        let query = Query::parse(&address.query)?;
+        let query = Query::parse(&address.query);
         let credentials = Credentials::of(request);
-        let caller = client::recognise(table, &address.host, &credentials, &Origin::of(request))?;
-        let route = Route::parse(&request.method, &address.path)?;
-        Ok(Self { table, caller, route, query, keys: None, pin: None })
+        let caller = client::recognise(table, &address.host, &credentials, &Origin::of(request));
+        let route = Route::parse(&request.method, &address.path);
+        let is_good = query.is_ok() && route.is_ok();
+        // A request of a known client that asks for nothing known has an event, too.
+        if let Ok(caller) = &caller
+            && (is_good || !table.sinks().is_empty())
+        {
+            info.whose = snapshot.whose(caller.service, caller.tenant);
+            info.logged = logged(request, table, caller, route.as_ref().ok());
+        }
+        Ok(Self { table, query: query?, caller: caller?, route: route?, keys: None, pin: None })
     }
 
     /// Refuses a request before its body is read if it would be refused later anyway.
@@ -240,12 +251,6 @@ impl<'t> Recognized<'t> {
             true => Err(Failure::BadPin { wrong: PinFault::State }),
             false => Ok(()),
         }
-    }
-
-    /// What is known of the request for its event, if the rules have sinks.
-    fn logged(&self, request: &ClientRequest) -> Option<Rc<Subject>> {
-        let Caller { service, client, .. } = &self.caller;
-        Subject::of(self.table, *service, client, &self.route, request.header("traceparent"), &request.id)
     }
 
     fn is_state(&self) -> bool {
@@ -280,6 +285,11 @@ impl<'t> Recognized<'t> {
             Content::Json(Inspected::json(bytes, &self.route, &Terms { allow: &service.allow, scope })?)
         })
     }
+}
+
+/// What is known of a request for its event, if the rules have sinks.
+fn logged(request: &ClientRequest, table: &Table, caller: &Caller, route: Option<&Route>) -> Option<Rc<Subject>> {
+    Subject::of(table, caller.service, &caller.client, route, request.header("traceparent"), &request.id)
 }
 
 /// The region that the operator names for this request. A request of anybody else that names a region is refused. If

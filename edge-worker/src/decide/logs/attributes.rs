@@ -143,9 +143,10 @@ impl Attributes {
         }
     }
 
-    /// Adds a whole number, if there is one. Protobuf's JSON writes 64 bits as a string.
+    /// Adds a whole number, if there is one. Protobuf's JSON writes 64 bits as a string. They are signed: a number that
+    /// an endpoint made up and that is larger is left out, as a collector would refuse the whole batch for it.
     pub(super) fn number(&mut self, field: Field, value: Option<u64>) {
-        let Some(value) = value else { return };
+        let Some(value) = value.filter(|value| i64::try_from(*value).is_ok()) else { return };
         self.begin(field);
         let _ = write!(self.0, "{{\"intValue\":\"{value}\"}}}}");
     }

@@ -96,9 +96,9 @@ impl<'a> Sent<'a> {
 #[must_use]
 pub(crate) fn record(facts: &Facts<'_>) -> String {
     let mut attributes = of_request(facts);
-    if let Some(content) = facts.content {
+    if let Some(content) = facts.content.filter(|content| content.has_receipt()) {
         attributes.maybe(Field::Prompt, content.prompt().as_deref());
-        attributes.text(Field::Answer, &content.answer());
+        attributes.maybe(Field::Answer, content.answer().as_deref());
         if content.is_truncated() {
             attributes.yes(Field::Truncated);
         }
@@ -133,7 +133,9 @@ pub(crate) fn spans(facts: &Facts<'_>) -> Vec<String> {
         kind: 2,
         model: facts.sent.and_then(|sent| model_names(sent.served()?.1, facts.model)).map(|(model, _)| model),
         times: (facts.began.0, facts.ended.0),
-        failed: !matches!(facts.code, "ok" | "client_gone"),
+        // Of a server, a request that the client got wrong is no error (semantic conventions for HTTP).
+        failed: !matches!(facts.code, "ok" | "client_gone")
+            && !facts.status.is_some_and(|one| (400..500).contains(&one)),
         attributes: of_request(facts),
     };
     let mut spans = vec![whole.json(facts, trace)];

@@ -1,26 +1,34 @@
 //! Reads what a sink says to a post. Takes its answer, returns what became of the batch. Called by `runtime::logs`.
 
-use serde_json::Value;
-
 use super::queue::Settled;
+use crate::decide::json::{Kind, Scan};
 use crate::decide::rules_state::ReadError;
 
 /// How many records of a batch a sink rejected, by the body of a successful answer ([OTLP's partial
 /// success](https://opentelemetry.io/docs/specs/otlp/#partial-success-1)). `None` if the body isn't of a collector.
+///
+/// Only the counter is read. Nothing is allocated for the rest, however many values it has.
 #[must_use]
 pub(crate) fn rejected(body: &[u8]) -> Option<u64> {
-    if body.iter().all(u8::is_ascii_whitespace) {
+    let text = core::str::from_utf8(body).ok()?;
+    if text.bytes().all(|byte| byte.is_ascii_whitespace()) {
         return Some(0);
     }
-    let answer: Value = serde_json::from_slice(body).ok()?;
-    let partial = answer.as_object()?.get("partialSuccess");
-    let count = partial.and_then(|partial| partial.get("rejectedLogRecords").or(partial.get("rejectedSpans")));
-    // Protobuf's JSON writes 64 bits as a string.
-    Some(match count {
-        Some(Value::String(text)) => text.parse().unwrap_or(0),
-        Some(Value::Number(number)) => number.as_u64().unwrap_or(0),
-        _ => 0,
+    let (mut scan, mut rejected) = (Scan::new(text), 0);
+    scan.object(|key, value| match (&*key, value.kind()?) {
+        ("partialSuccess", Kind::Object) => value.object(|key, value| {
+            if matches!(&*key, "rejectedLogRecords" | "rejectedSpans") {
+                // Protobuf's JSON writes 64 bits as a string.
+                rejected = value.text()?.trim_matches('"').parse().unwrap_or(0);
+                return Ok(());
+            }
+            value.skip().map(drop)
+        }),
+        _ => value.skip().map(drop),
     })
+    .and_then(|()| scan.end())
+    .ok()
+    .map(|()| rejected)
 }
 
 /// Whether a batch that wasn't taken is posted again.
@@ -56,10 +64,16 @@ mod tests {
             ("[]", None),
             ("\"ok\"", None),
             ("\u{0}", None),
+            ("{} <html>", None),
+            (r#"{"partialSuccess":{"rejectedSpans":2}"#, None),
+            (r#"{"partialSuccess":null,"other":[0,{"rejectedSpans":9}]}"#, Some(0)),
         ] {
             assert_eq!(rejected(body.as_bytes()), expected, "{body}");
         }
         assert_eq!(rejected(b"\xff\xfe"), None);
+        let long = format!("[{}0]", "0,".repeat(1 << 20));
+        assert_eq!(rejected(long.as_bytes()), None);
+        assert_eq!(rejected(format!("{{\"a\":{long}}}").as_bytes()), Some(0));
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Subject {
         table: &Table,
         service: ServiceIndex,
         client: &Client,
-        route: &Route,
+        route: Option<&Route>,
         traceparent: Option<&str>,
         request_id: &str,
     ) -> Option<Rc<Self>> {
@@ -47,7 +47,7 @@ impl Subject {
         Some(Rc::new(Self {
             sink: found.sink,
             fence: found.fence.iter().map(|fenced| fenced.region).collect(),
-            operation: Operation::of(route),
+            operation: route.map(Operation::of).unwrap_or_default(),
             trace: traces.then(|| Trace::of(traceparent, request_id)),
             content: keeps.then(RefCell::default),
         }))

@@ -16,6 +16,23 @@ const MAX_DOCUMENT_BYTES: usize = 8 << 20;
 /// How long KV may answer from its cache near the isolate, in seconds. Every version of Workers KV accepts 60 seconds.
 const KV_CACHE_SECONDS: u64 = 60;
 
+/// What an answer may be.
+pub(crate) struct Limits {
+    /// How long it may take.
+    pub(crate) timeout: Millis,
+    /// The most bytes of its body.
+    pub(crate) bytes: usize,
+    /// The statuses that say that it is good.
+    pub(crate) success: RangeInclusive<u16>,
+}
+
+impl Limits {
+    /// The limits of a document, which comes with status 200.
+    fn of_document(timeout: Millis) -> Self {
+        Self { timeout, bytes: MAX_DOCUMENT_BYTES, success: 200..=200 }
+    }
+}
+
 /// The answer of a source.
 #[derive(Debug)]
 pub(crate) enum Read {
@@ -54,21 +71,20 @@ pub(crate) async fn get(
     timeout: Millis,
 ) -> Result<Read, ReadError> {
     let request = request(url, token, etag).ok_or(ReadError::BadUrl)?;
-    send(request, etag, timeout, 200..=200).await
+    send(request, etag, &Limits::of_document(timeout)).await
 }
 
 /// Sends a POST with JSON, with the same limits as [`get`].
 pub(crate) async fn post(url: &str, token: Option<&str>, json: &str, timeout: Millis) -> Result<Vec<u8>, ReadError> {
-    post_for(url, token.map(bearer).as_deref(), json, timeout, 200..=200).await
+    post_for(url, token.map(bearer).as_deref(), json, &Limits::of_document(timeout)).await
 }
 
-/// As [`post`], with any `Authorization`, for a receiver whose success may have any of these statuses.
+/// As [`post`], with any `Authorization`, for a receiver with limits of its own.
 pub(crate) async fn post_for(
     url: &str,
     authorization: Option<&str>,
     json: &str,
-    timeout: Millis,
-    success: RangeInclusive<u16>,
+    limits: &Limits,
 ) -> Result<Vec<u8>, ReadError> {
     let headers = headers(authorization).ok_or(ReadError::BadUrl)?;
     headers.set("content-type", "application/json").map_err(|_| ReadError::BadUrl)?;
@@ -76,26 +92,21 @@ pub(crate) async fn post_for(
     init.with_method(Method::Post).with_headers(headers).with_redirect(RequestRedirect::Manual);
     init.with_body(Some(json.into()));
     let request = Request::new_with_init(url, &init).map_err(|_| ReadError::BadUrl)?;
-    match send(request, None, timeout, success).await? {
+    match send(request, None, limits).await? {
         Read::Document { bytes, .. } => Ok(bytes),
         Read::Unmodified => Err(ReadError::Unreadable),
     }
 }
 
 /// Sends a request for a document, and reads the answer as far as it isn't too large.
-async fn send(
-    request: Request,
-    etag: Option<&str>,
-    timeout: Millis,
-    success: RangeInclusive<u16>,
-) -> Result<Read, ReadError> {
+async fn send(request: Request, etag: Option<&str>, limits: &Limits) -> Result<Read, ReadError> {
     let abort = AbortController::default();
     let signal = abort.signal();
     let fetched = async {
         let sent = Fetch::Request(request).send_with_signal(&signal).await;
         let mut response = sent.map_err(|error| of_message(&error.to_string()))?;
         match response.status_code() {
-            status if success.contains(&status) => {}
+            status if limits.success.contains(&status) => {}
             304 if etag.is_some() => return Ok(Read::Unmodified),
             status => return Err(ReadError::Status(status)),
         }
@@ -105,14 +116,14 @@ async fn send(
         if let Ok(mut chunks) = response.stream() {
             while let Some(chunk) = chunks.next().await {
                 bytes.extend_from_slice(&chunk.map_err(|_| ReadError::Connection)?);
-                if bytes.len() > MAX_DOCUMENT_BYTES {
+                if bytes.len() > limits.bytes {
                     return Err(ReadError::TooLarge);
                 }
             }
         }
         Ok(Read::Document { bytes, etag, head })
     };
-    let delay = Delay::from(timeout.to_std());
+    let delay = Delay::from(limits.timeout.to_std());
     pin_mut!(fetched, delay);
     let read = match future::select(fetched, delay).await {
         Either::Left((read, _)) => read,

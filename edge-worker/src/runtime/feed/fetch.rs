@@ -24,6 +24,7 @@ use crate::runtime::clock;
 use crate::runtime::env;
 use crate::runtime::log;
 use crate::runtime::metrics::{self, FeedKind};
+use crate::runtime::outbox;
 
 /// Asks every URL of rules at the same time. If no URL gives a usable answer, asks KV. Notifies `signal` when requests
 /// may continue.
@@ -93,6 +94,8 @@ async fn take_rules(env: &Env, settings: &Settings, position: usize, read: Resul
         if is_warning { log::warn(&line) } else { log::info(&line) }
     }
     if let Some(table) = taken {
+        // Without sinks no request would look at what waits for those of the rules before.
+        outbox::follow(table.sinks());
         log_missing_secrets(env, &table);
     }
     good

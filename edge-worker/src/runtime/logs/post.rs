@@ -1,18 +1,22 @@
-//! Posts what waits in the isolate's queue. Takes records; sends them to their sinks and counts what became of them.
+//! Posts what waits in the isolate's outbox. Takes batches; sends them to their sinks and counts what became of them.
 //! Called by [`super`].
+//!
+//! Each sink has at most one post under way, and waits for no other sink's post: a sink that is silent holds up itself.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 
-use bailiwick_rules::table::Sink;
-use bailiwick_rules::time::{Millis, Timestamp};
-use futures_util::future::join_all;
+use bailiwick_rules::time::Millis;
+use futures_util::future::{self, Either};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, pin_mut};
 use serde_json::json;
 use worker::js_sys::futures::future_to_promise;
 use worker::wasm_bindgen::JsValue;
 use worker::{Delay, Env};
 
-use crate::decide::logs::{Batch, Queue, Settled, Signal, rejected, settled};
+use crate::decide::logs::{Batch, Settled, Signal, rejected, settled};
 use crate::decide::rules_state::ReadError;
 use crate::runtime::clock;
 use crate::runtime::env;
@@ -21,79 +25,70 @@ use crate::runtime::feed::{self, ask};
 use crate::runtime::isolate;
 use crate::runtime::log;
 use crate::runtime::metrics;
+use crate::runtime::outbox;
 
 /// How long records are gathered for one post.
 const GATHER: Millis = Millis(1_000);
 /// How long a sink may take to answer.
 const TIMEOUT: Millis = Millis(5_000);
-/// How long one request goes on with posts, while something waits. The runtime ends background work 30 s after its
+/// How long one request goes on to begin posts, while something waits. The runtime ends background work 30 s after its
 /// request.
 const LONGEST: Millis = Millis(20_000);
-/// After so long without a sign of it, a post was cut short by the runtime.
+/// After so long without a sign of it, a poster was cut short by the runtime.
 const LEASE: Millis = Millis(GATHER.0 + TIMEOUT.0 + 5_000);
-
-thread_local! {
-    static STATE: RefCell<State> = RefCell::default();
-}
-
-#[derive(Default)]
-struct State {
-    queue: Queue,
-    /// Until when posts count as under way.
-    posting_until: Timestamp,
-}
-
-/// Adds a record for a sink. False if there is no room for it.
-pub(super) fn push(sink: &Sink, signal: Signal, record: &str) -> bool {
-    STATE.with_borrow_mut(|state| state.queue.push(sink, signal, record))
-}
+/// The most posts under way. The runtime opens six connections for a request, and lets further ones wait while their
+/// time runs.
+const AT_ONCE: usize = 4;
+/// The most bytes of a sink's answer that are read. A collector's answer is a few words.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
 
 /// Begins to post in the background, if no post is under way.
 pub(super) fn begin(env: &Env, exchange: &JsExchange) {
-    let now = clock::now();
-    let cut_short = STATE.with_borrow_mut(|state| {
-        if state.queue.is_empty() || state.posting_until.lasts(now, LEASE) {
-            return None;
-        }
-        state.posting_until = now.after(LEASE);
-        Some(state.queue.give_up())
-    });
-    let Some(cut_short) = cut_short else { return };
-    metrics::sink("", Signal::Logs, "lost", cut_short);
+    let Some(poster) = outbox::appoint(LEASE) else { return };
     let env = env.clone();
+    let is_kept = Rc::new(Cell::new(true));
+    let may_begin = Rc::clone(&is_kept);
     let posts = future_to_promise(AssertUnwindSafe(async move {
-        post(&env).await;
+        if may_begin.get() {
+            post(&env, poster).await;
+        }
         Ok(JsValue::UNDEFINED)
     }));
-    exchange.keep(&posts);
+    // The future begins in a later microtask. If the runtime has ended this request, its posts would be cut short: what
+    // waits goes with the next request.
+    if !exchange.keep(&posts) {
+        is_kept.set(false);
+        outbox::dismiss(poster);
+    }
 }
 
 /// Posts until nothing waits.
-async fn post(env: &Env) {
+async fn post(env: &Env, poster: u64) {
     let began = clock::now();
+    let mut posts = FuturesUnordered::new();
     loop {
-        Delay::from(GATHER.to_std()).await;
-        let table = feed::current_table();
-        let sinks = table.as_ref().map_or(&[][..], |table| table.sinks());
-        let now = clock::now();
-        let (due, orphaned) = STATE.with_borrow_mut(|state| {
-            state.posting_until = now.after(LEASE);
-            let orphaned = state.queue.follow(sinks);
-            (state.queue.take(now), orphaned)
-        });
-        metrics::sink("", Signal::Logs, "dropped_no_sink", orphaned);
-        join_all(due.into_iter().map(|batch| send(env, batch))).await;
-        let goes_on = STATE.with_borrow_mut(|state| {
-            let goes_on = !state.queue.is_empty() && clock::now().since(began) < LONGEST;
-            if !goes_on {
-                state.posting_until = Timestamp(0);
-            }
-            goes_on
-        });
-        if !goes_on {
+        gather(&mut posts).await;
+        let may_begin = clock::now().since(began) < LONGEST;
+        let most = if may_begin { AT_ONCE.saturating_sub(posts.len()) } else { 0 };
+        outbox::follow(feed::current_table().as_ref().map_or(&[][..], |table| table.sinks()));
+        let Some(due) = outbox::take(poster, LEASE, most) else { return };
+        posts.extend(due.into_iter().map(|batch| send(env, batch)));
+        if posts.is_empty() && (!may_begin || outbox::is_empty()) {
+            return outbox::dismiss(poster);
+        }
+    }
+}
+
+/// Lets records gather, while posts go on.
+async fn gather(posts: &mut FuturesUnordered<impl Future<Output = ()>>) {
+    let delay = Delay::from(GATHER.to_std());
+    pin_mut!(delay);
+    while !posts.is_empty() {
+        if let Either::Right(_) = future::select(posts.next(), delay.as_mut()).await {
             return;
         }
     }
+    delay.await;
 }
 
 /// Sends one batch, and counts its records by what became of them.
@@ -103,7 +98,8 @@ async fn send(env: &Env, batch: Batch) {
         Ok(rejected) => (Settled::Taken, rejected.min(count), None),
         Err(error) => (settled(error), 0, Some(error)),
     };
-    let noted = STATE.with_borrow_mut(|state| state.queue.settle(batch, settled, clock::now()));
+    // It may have been counted as lost meanwhile. Then its end isn't counted again.
+    let Some(noted) = outbox::settle(batch, settled) else { return };
     metrics::sink(sink.as_str(), signal, "rejected", rejected);
     metrics::sink(sink.as_str(), signal, "lost", noted.lost);
     match reason {
@@ -142,6 +138,7 @@ async fn deliver(env: &Env, batch: &Batch) -> Result<u64, ReadError> {
         Signal::Traces => rule.traces.as_ref().ok_or(ReadError::BadUrl)?,
     };
     let body = batch.body(&isolate::name());
-    let answer = ask::post_for(url.as_url().as_str(), secret.as_deref(), &body, TIMEOUT, 200..=299).await?;
+    let limits = ask::Limits { timeout: TIMEOUT, bytes: MAX_ANSWER_BYTES, success: 200..=299 };
+    let answer = ask::post_for(url.as_url().as_str(), secret.as_deref(), &body, &limits).await?;
     rejected(&answer).ok_or(ReadError::Unreadable)
 }

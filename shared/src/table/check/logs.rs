@@ -88,9 +88,9 @@ fn content(rules: &Rules, violations: &mut Vec<Violation>) {
     for (id, service) in rules.services.iter().filter(|(_, service)| service.log_content) {
         let message = if service.streams == Streams::Pipe {
             "is true, but \"streams\" is \"pipe\", so the edge doesn't see the answers; leave out one of them"
-        } else if service.receipts == Receipts::Off {
-            "is true, but \"receipts\" is \"off\", and receipts say that prompts and answers are kept; leave out one \
-             of them"
+        } else if service.receipts != Receipts::Required {
+            "is true, but \"receipts\" isn't \"required\", and a client's receipt says that prompts and answers are \
+             kept; write \"receipts\": \"required\", or leave it out"
         } else if rules.logs.is_empty() {
             "is true, but the document has no sinks; add \"logs\", or leave it out"
         } else {

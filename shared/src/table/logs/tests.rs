@@ -164,6 +164,7 @@ fn prompts_and_answers_are_logged_only_where_each_sink_takes_them() {
         let mut document = document(logs, residency);
         let chat = document["services"]["chat"].as_object_mut().unwrap();
         chat.insert("log_content".into(), json!(true));
+        chat.insert("receipts".into(), json!("required"));
         chat.extend(more.as_object().unwrap().clone());
         violations(&document)
     };
@@ -186,8 +187,14 @@ fn prompts_and_answers_are_logged_only_where_each_sink_takes_them() {
     let denied = json!([rule("eu", json!(["eu"])), rule("us", json!([]))]);
     assert_eq!(keeping(json!({ "eu": taking }), denied, json!({})), [""; 0]);
     assert!(keeping(json!({}), eu(), json!({}))[0].contains("the document has no sinks"));
-    let silent = keeping(json!({ "eu": taking }), eu(), json!({ "receipts": "off" }));
-    assert!(silent[0].contains("receipts say that prompts and answers are kept"));
+    for receipts in [json!("off"), json!("optional")] {
+        let found = keeping(json!({ "eu": taking }), eu(), json!({ "receipts": receipts }));
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("\"receipts\" isn't \"required\""), "{found:?}");
+    }
+    let mut plain = document(json!({ "eu": taking }), eu());
+    plain["services"]["chat"]["log_content"] = json!(true);
+    assert!(violations(&plain)[0].contains("isn't \"required\""), "nor do they say so by default");
     assert!(
         keeping(json!({ "eu": taking }), eu(), json!({ "streams": "pipe" }))[0].contains("doesn't see the answers")
     );

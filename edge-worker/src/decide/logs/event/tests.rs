@@ -175,6 +175,7 @@ fn prompt_and_answer_stand_in_the_event_alone() {
     let mut content = Content::default();
     content.keep_prompt(b"{\"messages\":\"\\u0001 \xe2\x80\xa8\"}");
     content.keep_answer(b"\"\\\n\x01");
+    content.note_receipt();
     let trace = Trace::of(None, ID);
     let facts = Facts { content: Some(&content), ..facts(None, Some(&trace)) };
     let told = attributes(&parsed(&record(&facts)));
@@ -182,6 +183,45 @@ fn prompt_and_answer_stand_in_the_event_alone() {
     assert_eq!(told["bailiwick.response.body"], "\"\\\n\u{1}");
     assert!(!told.contains_key("bailiwick.body.truncated"));
     assert!(spans(&facts).iter().all(|span| !span.contains("body")));
+}
+
+#[test]
+fn nothing_is_kept_that_no_receipt_tells_of() {
+    let mut content = Content::default();
+    content.keep_prompt(b"{\"secret\":1}");
+    let told = |content: &Content| attributes(&parsed(&record(&Facts { content: Some(content), ..facts(None, None) })));
+    assert!(!told(&content).keys().any(|name| name.contains("body")), "no receipt");
+    content.note_receipt();
+    let all = told(&content);
+    assert!(all.contains_key("bailiwick.request.body") && !all.contains_key("bailiwick.response.body"), "{all:?}");
+}
+
+#[test]
+fn a_number_that_otlp_cant_hold_is_left_out() {
+    let plan = german_plan();
+    let targets = [plan.targets().first(), plan.targets().get(1)];
+    for (count, is_told) in [(i64::MAX.unsigned_abs(), true), (i64::MAX.unsigned_abs() + 1, false), (u64::MAX, false)] {
+        let mut record_of = served(&plan);
+        record_of.usage.tokens_in = Some(count);
+        let sent = Some(Sent { record: &record_of, targets: &targets });
+        let told = attributes(&parsed(&record(&facts(sent, None))));
+        let text = told.get("gen_ai.usage.input_tokens").map(|value| value.as_str().unwrap().parse::<i64>().unwrap());
+        assert_eq!(text, is_told.then_some(i64::MAX));
+        assert!(told.contains_key("gen_ai.usage.output_tokens"));
+    }
+}
+
+#[test]
+fn a_clients_mistake_is_no_error_of_the_server() {
+    let trace = Trace::of(None, ID);
+    let status_of = |code, status| {
+        let facts = Facts { code, status: Some(status), ..facts(None, Some(&trace)) };
+        parsed(&spans(&facts)[0])["status"].clone()
+    };
+    assert_eq!(status_of("model_not_found", 404), json!({}));
+    assert_eq!(status_of("rate_limited", 429), json!({}));
+    assert_eq!(status_of("endpoints_failed", 502), json!({ "code": 2 }));
+    assert_eq!(status_of("interrupted", 200), json!({ "code": 2 }), "an answer that broke off");
 }
 
 #[test]
