@@ -119,6 +119,9 @@ pub fn preflight(facts: &Facts<'_>, drill: &Drill) -> Preflight {
     let mut looked = forecast(facts, region);
     let blocked = blocked(facts, drill, region);
     let full = too_full(facts, &looked);
+    // All fences are judged, and the fullest are told.
+    looked.fences_left_out = looked.fences.len().saturating_sub(MOST_FENCES);
+    looked.fences.truncate(MOST_FENCES);
     looked.verdict = match (blocked.is_empty(), full.is_empty()) {
         (false, _) => Verdict::Blocked,
         (true, false) => Verdict::Capacity,
@@ -197,7 +200,7 @@ fn too_full(facts: &Facts<'_>, looked: &Preflight) -> Vec<String> {
     reasons
 }
 
-/// The loads to be expected.
+/// The loads to be expected, of every fence.
 fn forecast(facts: &Facts<'_>, region: RegionIndex) -> Preflight {
     let (table, classes) = (facts.table, facts.classes);
     let name = |region: &RegionIndex| table.region(*region).id.clone();
@@ -214,7 +217,6 @@ fn forecast(facts: &Facts<'_>, region: RegionIndex) -> Preflight {
     // An unknown load comes before every known one.
     let fullness = |one: &FenceForecast| one.load.unwrap_or(f64::INFINITY);
     fences.sort_by(|a, b| fullness(b).total_cmp(&fullness(a)));
-    let fences_left_out = fences.len().saturating_sub(MOST_FENCES);
     let (before, during) = (settled(table, classes, None), settled(table, classes, Some(region)));
     let load = |carried: &[Amount], one: RegionIndex| {
         let capacity = table.region(one).capacity().map(requests)?;
@@ -227,8 +229,7 @@ fn forecast(facts: &Facts<'_>, region: RegionIndex) -> Preflight {
         during: load(&during, one),
     };
     let regions = [region].into_iter().chain(neighbours(table, region)).map(of).collect();
-    fences.truncate(if fences_left_out > 0 { MOST_FENCES } else { fences.len() });
-    Preflight { fences, fences_left_out, regions, ..Preflight::default() }
+    Preflight { fences, regions, ..Preflight::default() }
 }
 
 /// A ratio as a number.

@@ -69,7 +69,8 @@ fn a_drill_offers_exactly_the_regions_that_are_offered_without_it() {
             assert_ne!(after.ordered[0].fenced.region, region, "seed {seed}");
         }
     }
-    assert!(moved > 50, "{moved}");
+    // In most random fleets no region of the fence is up, and then a drill moves nobody.
+    assert!(moved > 10, "{moved}");
     println!("a drill offers the same regions: {cases} random cases, {moved} moved");
 }
 

@@ -11,12 +11,17 @@ const WEEKS: usize = 54;
 /// A week.
 const WEEK: Millis = Millis(7 * 86_400_000);
 
-/// The range of dates that forbids a drill at this time.
+/// A day.
+const DAY: Millis = Millis(86_400_000);
+
+/// The range of dates that forbids a drill at this time: one that has a day on which it would last.
 #[must_use]
 pub fn blocked_by(drill: &Drill, at: Timestamp) -> Option<&DateRange> {
-    // A drill that begins before a range and would end within it doesn't begin either.
     let end = at.after(drill.span());
-    drill.blocked.iter().find(|range| range.holds(at) || range.holds(end))
+    // A drill lasts for days at most, so few are looked at.
+    let days = std::iter::successors(Some(at), |day| Some(day.after(DAY)).filter(|next| *next < end));
+    let mut days = days.chain([end]);
+    days.find_map(|day| drill.blocked.iter().find(|range| range.holds(day)))
 }
 
 /// The next time at which the drill begins by itself, from `now` on. `None` if it never does.
@@ -82,6 +87,11 @@ mod tests {
         assert!(blocked_by(&rule, at("2026-12-14T23:30:00Z")).is_some());
         assert!(blocked_by(&rule, at("2026-12-14T20:00:00Z")).is_none());
         assert!(blocked_by(&rule, at("2026-12-16T00:00:00Z")).is_none());
+        // Ten shares up and nine back: 30 hours.
+        let ramp = r#", "ramp": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], "step": "1h", "for": "12h""#;
+        let rule = drill(&format!(r#"{ramp}, "blocked": ["12-15/12-15"]"#));
+        assert!(blocked_by(&rule, at("2026-12-14T23:00:00Z")).is_some(), "the day lies between begin and end");
+        assert!(blocked_by(&rule, at("2026-12-13T12:00:00Z")).is_none(), "it ends at 18:00 on the day before");
     }
 
     #[test]

@@ -124,8 +124,12 @@ impl Drilled {
 
     /// Sends one client elsewhere: if the region is the first of those offered, it becomes the last. `client` is what
     /// identifies the client, such as tenant and session. Returns whether the client is moved. A client that is moved
-    /// at one share is moved at every higher one.
+    /// at one share is moved at every higher one. Nobody is moved while no region of the fence is up: then every region
+    /// is offered, and none of them is known to serve.
     pub fn take_away(self, table: &Table, client: &[u8], steering: &mut Steering) -> bool {
+        if steering.revived {
+            return false;
+        }
         let is_first = steering.ordered.first().is_some_and(|first| first.fenced.region == self.region);
         let is_moved = is_first
             && steering.ordered.len() > 1
@@ -249,6 +253,20 @@ mod tests {
             );
         }
         println!("of two records one counts: {cases} random cases");
+    }
+
+    #[test]
+    fn a_drill_moves_nobody_while_every_region_of_the_fence_is_down() {
+        let table = table();
+        let place = stand(&table, &Client { country: crate::geo::CountryCode::parse("DE"), ..Client::default() });
+        let ranking = rank(&table, ServiceIndex(0), &place, PathClass::Inference);
+        let down = crate::health::RegionHealth { probed: crate::health::Status::Down, ..Default::default() };
+        let conditions = Conditions { health: &vec![down; 3], local: &Local::default(), now: NOW };
+        let mut steering = decide(&table, &ranking, None, &conditions);
+        let before = steering.clone();
+        assert!(before.revived && before.ordered.len() == 2);
+        let drilled = Drilled { region: table.region_named("fra").unwrap(), share: Ratio::ONE };
+        assert!(!drilled.take_away(&table, b"x", &mut steering) && steering == before);
     }
 
     #[test]
