@@ -44,7 +44,8 @@ impl CountryCode {
         core::str::from_utf8(&self.0).unwrap_or("??")
     }
 
-    /// The country's number in the list of all countries, sorted by code, from 1. There are fewer than 256 countries.
+    /// The country's number in the list of all countries, sorted by code, from 1. There are fewer than 256 countries,
+    /// so a byte holds the number.
     #[must_use]
     pub fn number(self) -> u8 {
         NUMBERS[self.bit()]
@@ -119,12 +120,15 @@ impl serde::Serialize for CountryCode {
 /// A set of countries. It may also stand for all countries, as for a region that may process anywhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CountrySet {
+    /// One bit for each pair of letters, see [`bit`].
     bits: [u64; 11],
+    /// Whether the set stands for all countries. Then `bits` don't matter.
     everywhere: bool,
 }
 
 impl CountrySet {
-    /// The set of a region whose `countries` is `["*"]`. Such a region lies in no jurisdiction.
+    /// All countries: the set of a region whose `countries` is `["*"]`. Such a region lies in no jurisdiction, because
+    /// it may process in a country outside of it.
     pub const EVERYWHERE: Self = Self { bits: [0; 11], everywhere: true };
 
     /// Adds one country.
@@ -132,7 +136,7 @@ impl CountrySet {
         self.bits[country.bit() / 64] |= 1 << (country.bit() % 64);
     }
 
-    /// Removes one country.
+    /// Removes one country. [`CountrySet::EVERYWHERE`] stays as it is.
     pub fn remove(&mut self, country: CountryCode) {
         self.bits[country.bit() / 64] &= !(1 << (country.bit() % 64));
     }

@@ -1,5 +1,6 @@
 //! Cuts long work into turns, so that a program with one thread can do other work between two turns. Takes the work as
-//! a future, and a way to pause it. Called by [`crate::table`], which compiles large documents in turns.
+//! a future, and a way to pause it. Called by [`crate::json`], [`crate::rules`] and [`crate::table`],
+//! which read and compile large documents in turns.
 //!
 //! The clock of a Worker stands still while the Worker computes. So a turn ends after an amount of work, not after a
 //! time.

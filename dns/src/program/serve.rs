@@ -99,11 +99,11 @@ fn strings<E: ToString>(errors: impl IntoIterator<Item = E>) -> Vec<String> {
 async fn serve(mut config: Config, args: &ServeArgs) -> Result<(), Vec<String>> {
     let mut signals = Signals::catch().map_err(|error| vec![format!("signals can't be caught: {error}")])?;
     let (upgrade, clock) = (Upgrade::prepare(), Clock::system());
-    let begun = tokio::select! {
-        begun = begin(&config, args.takeover, &clock) => begun?,
+    let prepared = tokio::select! {
+        prepared = begin(&config, args.takeover, &clock) => prepared?,
         () = signals.end() => return Ok(()),
     };
-    let mut running = Running::start(&config, begun, clock)?;
+    let mut running = Running::start(&config, prepared, clock)?;
     running.replace_old().await?;
     announce(&running.changeable.handle, &running.node, &running.addresses, running.api_address());
     if let Some(file) = &args.ready_file {

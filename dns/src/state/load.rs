@@ -1,5 +1,6 @@
 //! Takes the paths of a node's files, returns compiled rules, zone records and GeoIP data, or every error with its
-//! place in the file. Called by `startup` and `watch`.
+//! place in the file. Called by `startup` and `watch`, and by commands that read the same files, such as
+//! `bailiwick check`.
 
 use std::fs::File;
 use std::io;

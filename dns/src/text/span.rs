@@ -1,5 +1,6 @@
 //! Reads spans and times as people write them (`2h`, `1h30m`, `18:00Z`). Takes text, returns milliseconds and
-//! timestamps; also turns a span back into text. Called by `bailiwick drain` and by the status of a node.
+//! timestamps; also turns a span back into text. Called by commands that take or print spans,
+//! such as `bailiwick drain`, and by the status of a node.
 
 use bailiwick_rules::time::{Millis, Timestamp};
 

@@ -1,6 +1,7 @@
 //! Decides whether a tenant's request may be sent at all. Compares the tenant's service tier with the loads of regions,
 //! and counts the tenant's requests that are under way. Takes the tenant's limits; returns a [`Slot`], or the failure.
-//! Called by `prepare`. An isolate is one instance of the Worker; the platform runs several, which share no memory.
+//! Called by `prepare` and by `explained_limits`. An isolate is one instance of the Worker; the platform runs several,
+//! which share no memory.
 //!
 //! This file can only refuse a request. A client's fence (the regions that may process the client) never grows because
 //! a region is full.

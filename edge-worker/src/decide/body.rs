@@ -1,5 +1,6 @@
 //! Judges a request's JSON body. Takes the bytes and the route of the request; returns an [`Inspected`] body, which
-//! later gives the bytes to send to each endpoint. Called by `serve`.
+//! later gives the bytes to send to each endpoint. Called by `serve`, and by `batch` for each line of a batch.
+//! `multipart` judges the fields of forms by [`field`].
 //!
 //! A body is read as JSON with any Content-Type, because endpoints do the same. Only some values are replaced, such as
 //! `model`, `store`, ids and the salt of the engine's prefix cache. All other bytes stay as the client sent them, with

@@ -1,5 +1,7 @@
-//! A hash of byte strings that is the same in every isolate and version. Called by `plan`, which ranks endpoints by it,
-//! and by `source`, which tells senders apart. Not for secrets.
+//! A hash of byte strings. It is the same in every isolate (running instance of the Worker) and in every version of the
+//! Worker, so all of them choose the same endpoint for a key. Called by `plan::endpoint`, which ranks endpoints by it,
+//! and by `sender`, which tells senders apart. Not cryptographic: don't use it where somebody may search for
+//! collisions.
 
 /// FNV-1a over the parts, with a byte 0xff after each part. Then the finaliser of SplitMix64 spreads the bits.
 pub(crate) fn hash(parts: &[&[u8]]) -> u64 {

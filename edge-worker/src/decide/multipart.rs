@@ -1,4 +1,4 @@
-//! Multipart forms (RFC 7578). Takes a client's bytes, returns checked parts. Called by `serve` and `batch`.
+//! Multipart forms (RFC 7578). Takes a client's bytes, returns checked parts. Called by `serve` and `uploads`.
 //!
 //! [`Splitter`] cuts a body into parts, chunk by chunk. The splitter accepts less than RFC 2046 allows. The form for
 //! the endpoint is written anew, with a boundary of our own ([`write_head`]). So this Worker and the endpoint always

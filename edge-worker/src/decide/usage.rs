@@ -1,6 +1,6 @@
 //! The usage that an answer reports: how many tokens prompt and answer have, and why the model stopped. It is collected
 //! while the edge reads the answer for other reasons, so the answer isn't read twice. Used by `sse`, by the attempt
-//! machine (`run`) and by `observe`.
+//! machine (`run`), by `observe` and by `quota`.
 
 use super::json::{InvalidJson, Kind, Scan};
 

@@ -1,6 +1,6 @@
 //! What one isolate remembers about endpoints. Takes how each attempt ended; returns which endpoints are at rest, that
-//! is, get no requests for a while after failures. Called by `serve`, its `prepare`, and `proxy`. An isolate is one
-//! instance of the Worker; the platform runs several, which share no memory.
+//! is, get no requests for a while after failures. Called by `serve`, its `prepare`, `proxy`, `explain`
+//! and `leases`. An isolate is one instance of the Worker; the platform runs several, which share no memory.
 //!
 //! The memory holds plain values, which are never borrowed across an await. Its size is bounded. It ends with the
 //! isolate.

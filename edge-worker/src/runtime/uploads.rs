@@ -1,5 +1,5 @@
 //! Sends an upload: a file or a part of a file that is stored at an endpoint. Takes a client's body, returns a body for
-//! one fetch. [`Upload`] checks each chunk. Called by `serve` and `proxy`.
+//! one fetch. [`Upload`] checks each chunk. Called by `serve` and `proxy`; `held` uses its [`pipe`].
 //!
 //! A small upload is sent as a whole, with its length. A larger upload is written to a pipe of the runtime while the
 //! endpoint reads. Each write waits for the endpoint, so at most one chunk is held. If a check fails while the upload

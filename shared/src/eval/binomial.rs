@@ -1,5 +1,6 @@
 //! The binomial distribution, summed term by term. Takes trials, successes and a chance; returns probabilities. Called
-//! by [`super::pairs`]. Sums rather than continued fractions, so that 100,000 trials are as exact as ten.
+//! by [`super::pairs`]; [`super::compare`] and [`super::scores`] use [`number`]. Sums rather than continued fractions,
+//! so that 100,000 trials are as exact as ten.
 
 use libm::{exp, lgamma, log, log1p};
 

@@ -85,7 +85,7 @@ pub struct Log {
     /// The outcomes, in the order of the file. The last one of a case and repetition counts.
     pub outcomes: Vec<Outcome>,
     /// How many bytes are whole lines. After them comes at most a line that a killed run has begun.
-    pub whole: usize,
+    pub whole_bytes: usize,
 }
 
 impl Log {
@@ -102,8 +102,8 @@ impl Log {
 /// # Errors
 /// The first line that can't be read, and how to mend it.
 pub fn read_log(bytes: &[u8]) -> Result<Option<Log>, String> {
-    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    let mut lines = (1..).zip(bytes.get(..whole).unwrap_or_default().split_inclusive(|byte| *byte == b'\n'));
+    let whole_bytes = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let mut lines = (1..).zip(bytes.get(..whole_bytes).unwrap_or_default().split_inclusive(|byte| *byte == b'\n'));
     let Some((_, first)) = lines.next() else { return Ok(None) };
     let header: Header = serde_json::from_slice(first)
         .map_err(|error| format!("line 1: is no header of `bailiwick eval run`: {error}; take another file"))?;
@@ -120,7 +120,7 @@ pub fn read_log(bytes: &[u8]) -> Result<Option<Log>, String> {
         }
         outcomes.push(outcome);
     }
-    Ok(Some(Log { header, outcomes, whole }))
+    Ok(Some(Log { header, outcomes, whole_bytes }))
 }
 
 #[cfg(test)]
@@ -160,7 +160,7 @@ mod tests {
                 (lines, Some(log)) => {
                     assert_eq!(log.outcomes.len(), lines - 1, "{length} bytes");
                     assert_eq!(log.done().len(), lines - 1);
-                    assert!(log.whole <= length);
+                    assert!(log.whole_bytes <= length);
                 }
                 (lines, None) => panic!("{length} bytes, {lines} lines: nothing was read"),
             }

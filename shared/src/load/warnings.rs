@@ -12,9 +12,9 @@ const MAX_NAMED: usize = 5;
 /// All warnings about load. A document without settings for load gets no warnings.
 #[must_use]
 pub fn warnings(table: &Table) -> Vec<Violation> {
-    let mut warnings: Vec<Violation> = unread(table).into_iter().collect();
+    let mut warnings: Vec<Violation> = load_never_read(table).into_iter().collect();
     for region in table.regions() {
-        warnings.extend(partly_known(region));
+        warnings.extend(some_capacities_missing(region));
         warnings.extend(without_capacity(region));
     }
     warnings.extend(overloaded(table));
@@ -25,15 +25,18 @@ fn warning(pointer: String, message: impl Into<String>) -> Violation {
     Violation { pointer, message: message.into() }
 }
 
-/// Warns of a service whose clients DNS would move by load, if no endpoint of its regions has a load source: then no
-/// client is ever moved because of load.
-fn unread(table: &Table) -> Option<Violation> {
-    let has_settings = table.regions().iter().any(|region| region.load.is_some());
+/// Warns of the first service whose clients DNS should move by load, but none of whose endpoints has a source of its
+/// load. Without a load, no client is ever moved because of it. If no region has settings for load, nobody expects
+/// that, and there is no warning.
+fn load_never_read(table: &Table) -> Option<Violation> {
+    if table.regions().iter().all(|region| region.load.is_none()) {
+        return None;
+    }
     let is_moved_by_dns = |service: &&Service| service.shedding.moves && service.shedding.at == ShedAt::Dns;
     let has_source =
         |region: &RegionIndex| table.region(*region).endpoints.iter().any(|(_, endpoint)| endpoint.load.is_some());
-    let is_unread = |service: &&Service| is_moved_by_dns(service) && !service.regions.iter().any(has_source);
-    let service = table.services().iter().find(is_unread).filter(|_| has_settings)?;
+    let is_never_read = |service: &&Service| is_moved_by_dns(service) && !service.regions.iter().any(has_source);
+    let service = table.services().iter().find(is_never_read)?;
     Some(warning(
         format!("/services/{}", service.id),
         "is steered by DNS, and the load of none of its regions is read, so its clients are moved by health alone; \
@@ -42,17 +45,19 @@ fn unread(table: &Table) -> Option<Violation> {
 }
 
 /// Warns of an endpoint without a capacity in a region where other endpoints have one: its capacity counts as 0.
-fn partly_known(region: &Region) -> Option<Violation> {
-    let without = region.endpoints.iter().find(|(_, endpoint)| endpoint.capacity.is_none());
-    let has_capacity = region.endpoints.iter().any(|(_, endpoint)| endpoint.capacity.is_some());
-    let (id, _) = without.filter(|_| has_capacity)?;
+fn some_capacities_missing(region: &Region) -> Option<Violation> {
+    if region.endpoints.iter().all(|(_, endpoint)| endpoint.capacity.is_none()) {
+        return None;
+    }
+    let (id, _) = region.endpoints.iter().find(|(_, endpoint)| endpoint.capacity.is_none())?;
     Some(warning(
         format!("/regions/{}/endpoints/{id}", region.id),
         "has no \"capacity\", where others of its region have one: it counts as if it could serve nothing; add it",
     ))
 }
 
-/// Warns of a region with settings for load but without a capacity.
+/// Warns of a region with settings for load but without a capacity. A load is a part of the capacity, so the marks (the
+/// loads `low` and `high`) and the stated demand have no effect then.
 fn without_capacity(region: &Region) -> Option<Violation> {
     let load = region.load.as_deref().filter(|load| load.capacity.is_none())?;
     let what = if load.demand.is_some() { "its \"demand\" is compared with nothing" } else { "its marks mean nothing" };
@@ -65,8 +70,8 @@ fn without_capacity(region: &Region) -> Option<Violation> {
     ))
 }
 
-/// Warns of fences (the regions that may process a client) that can't carry the stated demand, with all their regions
-/// or without one of them.
+/// Warns of fences that can't carry the stated demand, with all their regions or without one of them. A fence is the
+/// list of the regions that may process a client.
 fn overloaded(table: &Table) -> Vec<Violation> {
     let states_demand = |region: &Region| region.load.as_ref().is_some_and(|load| load.demand.is_some());
     if !table.regions().iter().any(states_demand) {
@@ -74,16 +79,16 @@ fn overloaded(table: &Table) -> Vec<Violation> {
     }
     let all: Vec<RegionIndex> = (0..table.regions().len()).map(RegionIndex::new).collect();
     let losses = losses(table, &Classes::stated(table), &all);
-    let too_much: Vec<&FenceLoss> = losses.iter().filter(|loss| loss.is_carried(Ratio::ONE) == Some(false)).collect();
-    let mut warnings: Vec<Violation> = too_much.iter().take(MAX_NAMED).map(|loss| not_carried(table, loss)).collect();
-    if let Some(more) = too_much.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
+    let overloads: Vec<&FenceLoss> = losses.iter().filter(|loss| loss.is_carried(Ratio::ONE) == Some(false)).collect();
+    let mut warnings: Vec<Violation> = overloads.iter().take(MAX_NAMED).map(|loss| not_carried(table, loss)).collect();
+    if let Some(more) = overloads.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
         let message = format!("can't carry {more} more losses of a region; `bailiwick plan` lists them all");
         warnings.push(warning("/regions".to_owned(), message));
     }
     warnings
 }
 
-/// The warning about the loss of one region.
+/// The warning about a fence that lost one region, or that can't carry its demand even with all its regions.
 fn not_carried(table: &Table, loss: &FenceLoss) -> Violation {
     let name = |region: &RegionIndex| table.region(*region).id.as_str();
     let fence: Vec<&str> = loss.fence.iter().take(MAX_NAMED).map(name).collect();

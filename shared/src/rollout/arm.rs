@@ -8,8 +8,8 @@
 //!
 //! If the rollout replaces the version of a bundle (a set of files, such as prompts), the application has chosen
 //! already, because it made its prompt before it sent the request. The request says which version was used, and that
-//! decides. It also says by which region's share the application chose: an arm is judged only by what that region
-//! serves, because sessions that were chosen by another share would make the arms unlike.
+//! decides. It also says by which region's share the application chose. If the request is served in another region, it
+//! isn't counted: that region has another share, so its arms would hold different kinds of sessions.
 
 use crate::bundle::Version;
 use crate::id::{BundleId, EndpointId, RegionId};
@@ -54,7 +54,7 @@ pub struct RequestedEndpoint<'a> {
     /// The client's name of the model.
     pub model: Option<&'a str>,
     /// The endpoint's name of the model.
-    pub call: Option<&'a str>,
+    pub name_at_endpoint: Option<&'a str>,
 }
 
 /// The arm of a session in a region; `None` if the rollout hasn't begun there. `session` is the tenant's id followed by
@@ -64,20 +64,20 @@ pub struct RequestedEndpoint<'a> {
 /// version that is neither the new one nor the one that the region has, the result is `None` too.
 #[must_use]
 pub fn arm_at(rollout: &Rollout, region: RegionIndex, session: &str, version: Option<Version>) -> Option<Arm> {
-    let share = rollout.share(region)?;
+    let percent = rollout.share(region)?;
     if let Change::Bundle { to, .. } = &rollout.rule.change {
         let arms = [(Some(*to), Arm::New), (rollout.pin(region), Arm::Old)];
         return version
             .and_then(|version| arms.into_iter().find(|(version_of_arm, _)| *version_of_arm == Some(version)))
             .map(|(_, arm)| arm);
     }
-    let share = Ratio(u32::from(share) * 10_000);
-    let is_new = Point::of(session.as_bytes(), &rollout.salt).on([(region, share)]).is_some();
+    let millionths = u32::from(percent) * 10_000;
+    // The point lies below the share.
+    let is_new = Point::of(session.as_bytes(), &rollout.salt).on([(region, Ratio(millionths))]).is_some();
     Some(if is_new { Arm::New } else { Arm::Old })
 }
 
-/// What a rollout makes of an endpoint for a session whose arm in the endpoint's region is `arm`. `pair` is the pair of
-/// that region, if the rollout replaces endpoints.
+/// What a rollout makes of an endpoint of `region`, for a session whose arm in that region is `arm`.
 #[must_use]
 pub fn role<'r>(
     rollout: &'r Rollout,
@@ -87,7 +87,7 @@ pub fn role<'r>(
 ) -> Role<'r> {
     match &rollout.rule.change {
         Change::Model { model, from, to } => match arm {
-            Some(arm) if requested.model == Some(model) && requested.call == Some(from) => {
+            Some(arm) if requested.model == Some(model) && requested.name_at_endpoint == Some(from) => {
                 let model = (arm == Arm::New).then_some(to.as_str());
                 Role::Serves { arm, model, stands_for: None, is_last: false }
             }
@@ -137,12 +137,13 @@ pub fn choice_in<'s>(statement: &'s str, bundle: &BundleId) -> Option<(Version, 
 
 /// Whether failures of this arm are ignored when the endpoint's health is judged. That is so for the new arm if the
 /// same endpoint serves the old arm too, under another name of the model or with other prompts: failures of the new
-/// thing must not take the endpoint away from the old arm.
+/// thing must not take the endpoint away from the old arm. At a share of 100 % there is no old arm any more, so all
+/// failures count.
 #[must_use]
 pub fn is_trial(rollout: &Rollout, region: RegionIndex, arm: Arm) -> bool {
     arm == Arm::New
         && !matches!(rollout.rule.change, Change::Endpoints(_))
-        // An operator may try the new arm before the region has a share.
+        // Before the region has a share, an operator may ask for the new arm. Everybody else gets the old thing.
         && rollout.share(region).is_none_or(|share| share < 100)
 }
 
@@ -269,12 +270,12 @@ mod tests {
         let (rollout, par) = (&table.rollouts()[0], table.region_named("par").unwrap());
         assert_eq!(arm_at(rollout, par, "acme", None), None);
         let (endpoint, region) = (EndpointId::parse("a").unwrap(), &table.region(par).id);
-        let requested = RequestedEndpoint { endpoint: &endpoint, model: Some("m"), call: Some("old") };
+        let requested = RequestedEndpoint { endpoint: &endpoint, model: Some("m"), name_at_endpoint: Some("old") };
         assert_eq!(role(rollout, region, None, requested), Role::Unaffected);
         let new = role(rollout, region, Some(Arm::New), requested);
         assert!(matches!(new, Role::Serves { arm: Arm::New, model: Some("new"), .. }), "{new:?}");
         for unaffected in [
-            RequestedEndpoint { call: Some("other"), ..requested },
+            RequestedEndpoint { name_at_endpoint: Some("other"), ..requested },
             RequestedEndpoint { model: Some("n"), ..requested },
         ] {
             assert_eq!(role(rollout, region, Some(Arm::New), unaffected), Role::Unaffected);

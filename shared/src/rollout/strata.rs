@@ -1,7 +1,7 @@
 //! Compares the times of two arms of a rollout (the sessions with the old and with the new thing) as if both arms had
 //! the same mix of short and long requests. A class, or stratum, is the requests of about the same length. Takes the
 //! times of both arms by class, returns the evidence that the share of times up to a bound is greater or less than a
-//! given part. Called by [`super::quantile`].
+//! given part. Called by `check`, which makes the arms, and by [`super::quantile`], which asks them.
 //!
 //! **Why classes.** The time to the first token grows with the prompt. A few sessions with long prompts may all belong
 //! to one arm, and then this arm seems slow. Sessions differ so much that chance takes long to even that out. Within a
@@ -12,14 +12,20 @@
 //! each class, it is as fast by these shares, whatever the mix of each arm. A class with few requests has little
 //! weight and can say little.
 //!
-//! **How.** As in [`super::proportion`]: for each class and arm, the mixture of likelihoods divided by the likelihood
-//! of the true share is a martingale, and so is their product over the classes. The hypothesis is that the weighted
-//! mean of the shares is at most (or at least) a part. Of all shares with such a mean, the likeliest are taken
-//! (universal inference), so the evidence is never greater than the martingale. That holds for each set of weights, so
-//! weights may follow the traffic. As it depends on the weights which arm's share is on the side of the hypothesis, the
-//! greater of two martingales bounds the evidence, and half of it is taken. That is so from the first request on, also
-//! while all requests are of one class: an early look without that price would have a bound of its own, and the chances
-//! of both would add up. Times that never have classes pay nothing.
+//! **How.** Evidence is a ratio of likelihoods that has a mean of at most 1 if the hypothesis is true
+//! ([`super::proportion`] explains this). For each class, the mixture of likelihoods divided by the likelihood of the
+//! true share is a martingale. The product over all classes of an arm is a martingale, too.
+//!
+//! The hypothesis says that the weighted mean of an arm's shares is at most (or at least) a part. Many sets of shares
+//! fulfil it. The mixture is divided by the likelihood of the set that fits best (universal inference), so the evidence
+//! is never greater than the martingale. That holds for any weights, so the weights may follow the traffic.
+//!
+//! **Why half.** The hypothesis about a ratio is true if either arm's shares fulfil their half of it. Which arm does so
+//! depends on the weights, so it may change from look to look. Each arm has its martingale, and the evidence is at most
+//! the greater of the two. The greater is at most their sum, and the sum has a mean of 2, so the evidence is halved.
+//! It is halved while all requests are of one class, too. Otherwise the looks before the second class and the looks
+//! after it would each have their own chance of error, and these chances add up. Times that never get classes
+//! ([`alike`]) aren't halved.
 //!
 //! Sources: L. Wasserman, A. Ramdas, S. Balakrishnan, *Universal inference* (2020). W. G. Cochran, *The effectiveness
 //! of adjustment by subclassification in removing bias in observational studies* (1968). R. Turner, A. Ly, P.
@@ -36,7 +42,7 @@ use crate::observe::{MAX_INDEX, MIN_INDEX};
 
 /// The bounds whose evidence is stored once it was computed.
 const STORED: core::ops::RangeInclusive<i16> = MIN_INDEX - WIDEST..=MAX_INDEX + WIDEST;
-/// How often the interval for the strength of the pull is halved, to find the likeliest shares.
+/// How often the interval for the strength (see [`rate`]) is halved, to find the likeliest shares.
 const HALVINGS: u32 = 40;
 /// How often the strength is doubled before that, to find the interval.
 const DOUBLINGS: u32 = 64;
@@ -45,8 +51,9 @@ const DOUBLINGS: u32 = 64;
 #[derive(Clone, Debug)]
 pub struct ArmTimes {
     classes: Vec<(Times, f64)>,
+    /// The quantile that is compared, such as 0.95.
     part: f64,
-    /// The logarithm by which evidence is lessened.
+    /// What `quantile` subtracts from the logarithm of the evidence: ln 2 to halve the evidence, or 0.
     price: f64,
     /// The evidence for each bound that the share is greater than the part, once it was computed; else NaN.
     above: Vec<Cell<f64>>,
@@ -102,7 +109,8 @@ impl ArmTimes {
         self.part
     }
 
-    /// The logarithm by which evidence is lessened, because it depends on the weights which hypothesis is true.
+    /// What `quantile` subtracts from the logarithm of the evidence: ln 2, because it depends on the weights which arm
+    /// fulfils the hypothesis, or 0 if there are never classes.
     pub(super) fn price(&self) -> f64 {
         self.price
     }
@@ -159,6 +167,7 @@ fn evidence_above(classes: &[(Events, f64)], limit: f64) -> f64 {
     if mean(0.0) <= limit {
         return mixtures - likelihood(0.0);
     }
+    // The mean falls as the strength grows. It is above the limit at `less`, and not above it at `more`.
     let (mut less, mut more) = (0.0, 1.0);
     for _ in 0..DOUBLINGS {
         if mean(more) <= limit {
@@ -174,8 +183,9 @@ fn evidence_above(classes: &[(Events, f64)], limit: f64) -> f64 {
     mixtures - likelihood(less)
 }
 
-/// The likeliest rate of a class under a hypothesis that pulls it down with this strength: where the derivative of the
-/// likelihood is the strength. It solves `strength · p² − (trials + strength) · p + happened = 0`.
+/// The likeliest rate of a class if the weighted mean of the rates is limited. `strength` is the Lagrange multiplier of
+/// this condition times the weight of the class; 0 means no condition. At the rate, the derivative of the logarithm of
+/// the likelihood equals the strength. It solves `strength · p² − (trials + strength) · p + happened = 0`.
 fn rate(events: Events, strength: f64) -> f64 {
     let Events { happened, trials } = events;
     let (yes, all) = (number(happened.min(trials)), number(trials));

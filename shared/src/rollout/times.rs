@@ -1,6 +1,6 @@
 //! The times of one arm of a rollout, such as the times to the first token. (An arm is the sessions with the old or
-//! with the new thing.) Takes a histogram, returns how many of its times lie at or below a bound. Used by
-//! [`super::quantile`] and [`super::strata`].
+//! with the new thing.) Takes a histogram, returns how many of its times lie at or below a bound. Called
+//! by `check`; used by [`super::quantile`] and [`super::strata`].
 
 use super::proportion::Events;
 use crate::observe::Histogram;

@@ -1,5 +1,6 @@
 //! Signed reports of rollouts and drills. Takes a report and a key, returns it signed, alone or in a page; takes a
-//! signed report or such a page, returns what was signed. Called by `report` and `verify` of both.
+//! signed report or such a page, returns what was signed. Called by the commands `report` and `verify` of
+//! `bailiwick rollout` and of `bailiwick drill`.
 //!
 //! A page carries the report as data, and the report carries the digest of the rest of the page. So neither can be
 //! changed.

@@ -1,5 +1,14 @@
 //! The running server. Takes the sockets that were bound and the files that were loaded, returns a [`Running`] server,
-//! which answers until it ends or gives its sockets to another process. `serve` holds the only instance.
+//! which answers until it ends or gives its sockets to another process. `serve` holds the only instance, and calls its
+//! functions in this order:
+//!
+//! 1. [`Running::start`] starts to answer. While an old process still answers, both read the same sockets.
+//! 2. [`Running::replace_old`] ends the old process, if there is one.
+//! 3. [`Running::await_successors`] lets new processes take over.
+//! 4. [`Running::hand_over`], if a new process took over; otherwise [`Running::forget`] and [`Running::end`].
+//!
+//! QUIC is different: its packets belong to connections, and two processes on one socket would get packets of each
+//! other's connections. So a new process serves QUIC only after the old one has stopped.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -44,8 +53,11 @@ const LINGER: Duration = Duration::from_secs(30);
 
 /// A server that answers.
 pub(super) struct Running {
+    /// What a reload of the configuration can change.
     pub(super) changeable: Changeable,
+    /// Watches the files of the rules, zones, keys and the GeoIP database, and reads them again.
     pub(super) feed: Feed,
+    /// Watches the files of certificates and tokens, and reads them again.
     pub(super) renewal: Renewal,
     listeners: Listeners,
     http: Option<ServedHttp>,
@@ -56,6 +68,7 @@ pub(super) struct Running {
     handover: Option<Handover>,
     /// The process that this one replaces, and the QUIC sockets, which can be served only after that.
     old: Option<(OldProcess, QuicSockets)>,
+    /// Whether a takeover is under way. Meanwhile the API refuses changes, because the new process might not get them.
     is_handing_over: Arc<AtomicBool>,
     /// Whether a process that takes over can find this one, by a socket in the state directory.
     is_found: bool,
@@ -64,9 +77,10 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts all threads and tasks of the server. Without an old process, clients are answered from now on.
-    pub(super) fn start(config: &Config, begun: PreparedServer, clock: Clock) -> Result<Self, Vec<String>> {
-        let PreparedServer { mut sockets, certificates, http, started, secrets, settings, lock, old } = begun;
+    /// Starts all threads and tasks of the server. Clients are answered from now on; over QUIC they are, if there is an
+    /// old process, only after [`Running::replace_old`].
+    pub(super) fn start(config: &Config, prepared: PreparedServer, clock: Clock) -> Result<Self, Vec<String>> {
+        let PreparedServer { mut sockets, certificates, http, started, secrets, settings, lock, old } = prepared;
         let StartedState { handle, feed } = started;
         let gate = Gate::new(config.tcp);
         let limiter = config.rate_limit.clone().map(|limit| Arc::new(Limiter::new(limit)));
@@ -91,7 +105,7 @@ impl Running {
         let is_handing_over = Arc::new(AtomicBool::new(false));
         let absent = Absent::watch(addresses.all().chain(http.as_ref().map(Http::address)));
         let bundles = Bundles::open(config.state_dir.as_deref());
-        let served = |http: Http| {
+        let serve_http = |http: Http| {
             let (flag, absent) = (Arc::clone(&is_handing_over), Arc::clone(&absent));
             http.serve(
                 (handle.clone(), bundles.clone()),
@@ -103,7 +117,7 @@ impl Running {
             )
         };
         fleet::restore(&config.fleet, &handle);
-        let http = http.map(served);
+        let http = http.map(serve_http);
         if let (Some(http), Some(state_dir)) = (&http, &config.state_dir) {
             http.api.restore_traffic(state_dir);
             http.api.drills.records.restore(state_dir);
@@ -150,15 +164,15 @@ impl Running {
         let (Some(state_dir), Some(handover)) = (&config.state_dir, self.handover.take()) else { return ready };
         let (handle, flag) = (self.changeable.handle.clone(), Arc::clone(&self.is_handing_over));
         let api = self.http.as_ref().map(|http| Arc::clone(&http.api));
-        let is_asked = move |is_on| {
-            flag.store(is_on, Ordering::Relaxed);
-            if is_on {
+        let on_request = move |has_begun| {
+            flag.store(has_begun, Ordering::Relaxed);
+            if has_begun {
                 // The new process reads what is written to the state directory.
                 api.iter().for_each(|api| api.keep_traffic());
                 handle.finish_keeping(LAST_WORK);
             }
         };
-        let listening = takeover::listen(state_dir, handover, is_asked, successors);
+        let listening = takeover::listen(state_dir, handover, on_request, successors);
         self.is_found = listening.is_ok();
         if let Err(error) = listening {
             let state_dir = state_dir.display();
@@ -198,7 +212,7 @@ impl Running {
         }
     }
 
-    /// Removes the socket by which other processes find this one, unless another process uses the state directory.
+    /// Removes the socket by which other processes find this one, if this process made it.
     pub(super) fn forget(&self, config: &Config) {
         if let Some(state_dir) = config.state_dir.as_deref().filter(|_| self.is_found) {
             takeover::forget(state_dir);
@@ -215,7 +229,7 @@ impl Running {
     }
 }
 
-/// Begins to follow the fleet, and to send the aggregate of what is posted to the API.
+/// Begins to follow the fleet. If there is an API, also begins to send the aggregate of what Workers post to it.
 fn begin_fleet(
     config: &Config,
     node: &str,

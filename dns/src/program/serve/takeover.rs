@@ -130,14 +130,14 @@ pub(super) struct Handover {
 }
 
 /// Waits for a new process that takes over, in a thread of its own. When the new process answers, it is sent to
-/// `successors`. `is_asked` is called with `true` when a takeover begins, and with `false` if it fails.
+/// `successors`. `on_request` is called with `true` when a takeover begins, and with `false` if it fails.
 ///
 /// # Errors
 /// When the socket can't be made.
 pub(super) fn listen(
     state_dir: &Path,
     handover: Handover,
-    is_asked: impl Fn(bool) + Send + 'static,
+    on_request: impl Fn(bool) + Send + 'static,
     successors: UnboundedSender<Successor>,
 ) -> io::Result<()> {
     let path = path(state_dir);
@@ -150,13 +150,13 @@ pub(super) fn listen(
     let serve = move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { continue };
-            is_asked(true);
+            on_request(true);
             match hand_over(&mut stream, &handover, &successors) {
                 // This process ends, which closes its copies of the sockets.
                 Ok(()) => return,
                 Err(error) => error!("a takeover came to nothing ({error}); this process goes on serving"),
             }
-            is_asked(false);
+            on_request(false);
         }
     };
     std::thread::Builder::new().name("takeover".to_owned()).spawn(serve).map(drop)

@@ -1,4 +1,5 @@
-//! The DNSSEC flags of a query, and the signatures of an RRset in an answer. Used by `walk`.
+//! The DNSSEC flags of a query, and the signatures of an RRset in an answer. Used by `walk` and by `wire`, which reads
+//! the flags.
 
 use crate::dnssec::budget::Via;
 use crate::dnssec::sign::Signatures;
@@ -51,7 +52,8 @@ impl Signed<'_> {
         }
     }
 
-    /// The first second at which one of the signatures may no longer be served.
+    /// The first second, since 1970, at which one of the signatures may no longer be served, because it expires sooner
+    /// than caches forget the RRset. `None` without signatures.
     pub(super) fn until(&self) -> Option<u32> {
         match self {
             Self::No => None,

@@ -1,5 +1,5 @@
 //! Readers for single items of record data (RFC 1035 §5.1). Each takes the next token or tokens, and appends the octets
-//! in wire format. Called by `odd`. `forms` says which items a type has.
+//! in wire format. Called by `data` and `odd`. `forms` says which items a type has.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,9 +1,17 @@
-//! The top-level fields that vLLM and SGLang accept beyond the documented API. Takes the name of a field; returns its
-//! shape and the engines that know it. Called by `field`.
+//! The top-level fields that vLLM and SGLang accept beyond what the API documents for a path. Takes the name of a
+//! field; returns its shape (`shape` explains shapes) and the engines that know it. Called by `field`; `body`,
+//! `multipart`, `batch` and `plan` use the sets of [`Engines`].
+//!
+//! A request with such a field goes only to endpoints whose engine knows the field. `field` collects these engines as
+//! the request's needs, and `plan` skips all other endpoints.
+//!
+//! Some fields of these tables, such as `temperature` and `stop`, are documented for other paths. `field` looks at the
+//! documented fields of the path first (`paths`), so the tables count only where the API doesn't document the field.
 //!
 //! The sources are `protocol.py` of vLLM (`vllm/entrypoints/openai`, `vllm/entrypoints/pooling`) and of SGLang
-//! (`python/sglang/srt/entrypoints/openai`). Two kinds of fields are left out here, and `names` refuses them: fields
-//! that route (that choose a model, a place or an account), and fields that name files on the engine's disk.
+//! (`python/sglang/srt/entrypoints/openai`). Two kinds of fields are left out here: fields that route (that choose a
+//! model, an account, an engine or a place), and fields that name files on the engine's disk, such as `lora_path`.
+//! `names` lists both kinds as routing, and `field` refuses them.
 
 use bailiwick_rules::rules::Engine;
 
@@ -19,10 +27,12 @@ pub(crate) struct Engines(u8);
 
 const VLLM: Engines = Engines(1);
 const SGLANG: Engines = Engines(2);
+/// Endpoints whose rules name no engine.
+const NO_ENGINE: Engines = Engines(4);
 
 impl Engines {
     /// The set with all engines and with "no engine".
-    pub(crate) const ALL: Self = Self(7);
+    pub(crate) const ALL: Self = Self(VLLM.0 | SGLANG.0 | NO_ENGINE.0);
 
     /// Whether the set holds this engine.
     #[must_use]
@@ -30,7 +40,7 @@ impl Engines {
         let bit = match engine {
             Some(Engine::Vllm) => VLLM.0,
             Some(Engine::Sglang) => SGLANG.0,
-            None => 4,
+            None => NO_ENGINE.0,
         };
         self.0 & bit != 0
     }
@@ -50,7 +60,8 @@ pub(super) fn field(key: &str) -> Option<(&'static Shape, Engines)> {
     find(VLLM_KNOWS).map(|shape| (shape, VLLM)).or_else(|| find(SGLANG_KNOWS).map(|shape| (shape, SGLANG)))
 }
 
-/// Whether an engine salts its prefix cache by `cache_salt`.
+/// Whether an engine salts its prefix cache by `cache_salt`. `body` sends each tenant's own salt to such an engine.
+/// So no tenant can find out from the time of an answer which prompts of other tenants are in the cache.
 pub(super) fn salts(engine: Option<Engine>) -> bool {
     matches!(engine, Some(Engine::Vllm | Engine::Sglang))
 }

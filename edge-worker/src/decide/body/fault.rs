@@ -1,4 +1,5 @@
-//! Takes a fault of a field in a body, returns the error for the client. Called by `field`, `form_name` and `line`.
+//! Takes a fault of a field in a body, returns the error for the client. Called by `field`, `form_name`, `line`
+//! and `multipart`.
 
 use super::walk::BodyFault;
 use crate::decide::envelope::{Failure, FieldFault};

@@ -1,6 +1,6 @@
 //! Guesses what a model host does with an undocumented field. Takes the field's name; says whether the field may route
-//! (choose a model, a place or an account), or hold media. Called by `walk` and `field` for undocumented names only, so
-//! ordinary requests cost nothing more.
+//! (choose a model, a place or an account), or hold media. Called by `field`, `form_name`, `grader` and `unlisted`
+//! for undocumented names only, so ordinary requests cost nothing more.
 //!
 //! A list of whole names is never complete. Gateways combine the same few words in ever new ways (`model_id`,
 //! `modelName`, `litellm_session_id`). So this file looks for these words inside of names, and a name that contains one

@@ -1,6 +1,6 @@
 //! Takes a key; says whether a model host may read the key's value as the name of a model, or as the id of something
 //! that the host stores. Called by `walk` only for keys that aren't in the table of their object's fields, so ordinary
-//! requests cost nothing more.
+//! requests cost nothing more; and by `form_name` for the names of a form's fields.
 
 use crate::decide::body::fields::{Field, field};
 use crate::decide::json::{ends_in_words, reads_as};

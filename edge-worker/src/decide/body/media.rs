@@ -1,5 +1,5 @@
-//! Says whether a string is media. Takes a string from a field for media. Called by `walk`. The difficulty: a path on
-//! the model host's disk isn't media, but most paths consist of characters of base64.
+//! Says whether a string is media. Takes a string from a field for media. Called by `unlisted`. The difficulty: a path
+//! on the model host's disk isn't media, but most paths consist of characters of base64.
 
 use percent_encoding::percent_decode;
 

@@ -1,5 +1,6 @@
 //! Names of fields that are never harmless: fields that choose where or by which model a request is processed, and
-//! fields that make the model host search or run something. Called by `field`, `walk` and `plan`.
+//! fields that make the model host search or run something. Called by `field`, `walk` and other
+//! files of `body`, and by `plan`.
 
 use crate::decide::json::reads_as_words;
 

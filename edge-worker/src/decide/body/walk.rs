@@ -1,5 +1,5 @@
 //! Reads a body by the shapes of its values. Takes a value and its [`Shape`]; collects the ids and models in the value,
-//! the names to scope, and the first fault. Called by `field`.
+//! the names to scope, and the first fault. Called by `body`, `field` and `line`.
 
 use core::ops::Range;
 use std::borrow::Cow;

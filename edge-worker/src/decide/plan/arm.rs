@@ -72,12 +72,16 @@ impl<'t> Arms<'t> {
         &self.table.region(self.region).id
     }
 
-    /// The part of an endpoint, if it has one. `call` is its name of the model.
+    /// The part of an endpoint, if it has one. `name_at_endpoint` is its name of the model.
     ///
     /// # Errors
     /// If the request may not be sent to it.
-    pub(super) fn of(&self, endpoint: &EndpointId, call: Option<&str>) -> Result<Option<RolloutPart<'t>>, Skip> {
-        let part = self.part(endpoint, call)?;
+    pub(super) fn of(
+        &self,
+        endpoint: &EndpointId,
+        name_at_endpoint: Option<&str>,
+    ) -> Result<Option<RolloutPart<'t>>, Skip> {
+        let part = self.part(endpoint, name_at_endpoint)?;
         // An operator who asks for one arm doesn't get the other, even if that is in better health.
         match self.only.is_none() || part.as_ref().map(|part| part.arm) == self.only {
             true => Ok(part),
@@ -86,7 +90,7 @@ impl<'t> Arms<'t> {
     }
 
     /// As [`Arms::of`], but without the check against the arm that an operator asked for.
-    fn part(&self, endpoint: &EndpointId, call: Option<&str>) -> Result<Option<RolloutPart<'t>>, Skip> {
+    fn part(&self, endpoint: &EndpointId, name_at_endpoint: Option<&str>) -> Result<Option<RolloutPart<'t>>, Skip> {
         let closed = || match self.pinned == Some(endpoint) {
             // What the new arm has made stays where it is.
             true => Ok(None),
@@ -95,7 +99,8 @@ impl<'t> Arms<'t> {
         let Some((rollout, arm)) = self.own else {
             return if self.table.is_rolled_out(self.region, endpoint) { closed() } else { Ok(None) };
         };
-        match role(rollout, self.region_id(), arm, RequestedEndpoint { endpoint, model: self.model, call }) {
+        let requested = RequestedEndpoint { endpoint, model: self.model, name_at_endpoint };
+        match role(rollout, self.region_id(), arm, requested) {
             Role::Unaffected if self.table.is_rolled_out(self.region, endpoint) => closed(),
             Role::Unaffected => Ok(None),
             Role::Closed => closed(),

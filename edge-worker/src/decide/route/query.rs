@@ -1,4 +1,5 @@
-//! The allow-list of query parameters. Takes a raw query string; returns the pairs that may pass. Called by `serve`.
+//! The allow-list of query parameters. Takes a raw query string; returns the pairs that may pass. Called by `serve`
+//! and `explain`.
 
 use url::form_urlencoded;
 

@@ -45,24 +45,24 @@ impl ResultFile {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(unread)?;
         let log = read_log(&bytes).map_err(|problem| format!("{name}: {problem}"))?;
-        let (whole, outcomes) = match log {
+        let (whole_bytes, outcomes) = match log {
             None => (0, Vec::new()),
             Some(log) => {
-                is_the_same(&log.header, header).map_err(|problem| format!("{name}: {problem}"))?;
-                (log.whole, log.outcomes)
+                check_same_run(&log.header, header).map_err(|problem| format!("{name}: {problem}"))?;
+                (log.whole_bytes, log.outcomes)
             }
         };
-        file.set_len(whole as u64).map_err(unread)?;
+        file.set_len(whole_bytes as u64).map_err(unread)?;
         file.seek(SeekFrom::End(0)).map_err(unread)?;
         let outcomes = outcomes.into_iter().map(|outcome| ((outcome.case.clone(), outcome.repeat), outcome)).collect();
         let mut log = Self { path: path.to_owned(), file, outcomes };
-        if whole == 0 {
+        if whole_bytes == 0 {
             log.write(header)?;
         }
         Ok(log)
     }
 
-    /// The cases and repetitions that have a score.
+    /// The cases and repetitions that have a score. They aren't asked again.
     pub(super) fn done(&self) -> BTreeSet<(String, u32)> {
         self.outcomes.iter().filter(|(_, outcome)| outcome.score.is_some()).map(|(key, _)| key.clone()).collect()
     }
@@ -91,8 +91,8 @@ impl ResultFile {
     }
 }
 
-/// Whether a file holds results of the same run.
-fn is_the_same(existing: &Header, expected: &Header) -> Result<(), String> {
+/// Checks that a file holds results of the same run. The error says in what the runs differ.
+fn check_same_run(existing: &Header, expected: &Header) -> Result<(), String> {
     let optional = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
     let seed = |header: &Header| header.seed.map_or("none".to_owned(), |seed| seed.to_string());
     let compared = [

@@ -1,7 +1,7 @@
 //! Finds what a new rules document changes for clients. Takes the old and the new table and the options; returns the
-//! impact, and the gates (limits for a change) that stay shut. Called by `diff`, `publish`, `rollback`, `approve` and
-//! `watch`. If it takes long, the progress is shown on a terminal. A fence is the list of the regions that may process
-//! a client's data.
+//! impact, and the gates (limits for a change) that stay shut. Called by all commands of `bailiwick rules` that compare
+//! documents. If it takes long, the progress is shown on a terminal. A fence is the list of the regions that may
+//! process a client's data.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;

@@ -1,5 +1,7 @@
 //! Adds DNSSEC to answers. Takes the RRsets that `walk` found, adds their signatures and the NSEC of compact denial.
-//! Adds nothing if the zone is unsigned, or if the client doesn't ask for DNSSEC. Called by `walk`.
+//! Adds nothing if the zone is unsigned, or if the client doesn't ask for DNSSEC by the DO bit. But a query of type
+//! NSEC or RRSIG asks for such records itself: at a name that exists it gets them even without that bit. Called by
+//! `walk`.
 
 use super::{At, Origin, Owner, Set, Step, Walk, first_type};
 use crate::dnssec::canonical::SignedData;
@@ -131,7 +133,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             DenialPlace::Node(node) => signed.of_nsec(zone.number_of(node)),
             DenialPlace::Wildcard(_) | DenialPlace::Nowhere => None,
         };
-        let signed = match stored {
+        let signatures = match stored {
+            // Without the DO bit, only a query of type NSEC gets here: it asks for the NSEC, not for its signatures.
             _ if !self.query.dnssec.ok => Signed::No,
             Some(signatures) => Signed::Stored(signatures),
             None => {
@@ -140,7 +143,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
                 Signed::Online(self.sign_online(signed, &covered)?)
             }
         };
-        Some(AnswerSet { owner: name.clone(), rtype: rtype::NSEC, ttl, data: Data::Nsec(rdata), signed })
+        Some(AnswerSet { owner: name.clone(), rtype: rtype::NSEC, ttl, data: Data::Nsec(rdata), signed: signatures })
     }
 
     /// Answers a query for NSEC or RRSIG at a name that exists. For RRSIG, the signatures of one RRset are enough, as
@@ -148,8 +151,12 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     pub(super) fn answer_query_for_proof(&mut self, at: At<'_, 'a>, signed: &'a SignedZone) -> Step<'a> {
         let At { zone, node, name, .. } = at;
         let first = first_type(zone, node).filter(|_| self.query.qtype == rtype::RRSIG);
+        // The query is for NSEC, or the name has no type of its own, so that its NSEC is the only RRset.
         let Some(first) = first else { return self.answer_query_for_nsec(zone, signed, name, at.place()) };
+        // `Err`: the rules allow no records, and the answer has become SERVFAIL. `Ok(None)` doesn't occur, because the
+        // name has this type.
         let Ok(Some(set)) = self.find(at, first) else { return Step::Done };
+        // `None`: signing failed, and the answer says so.
         let Some(signatures) = self.signatures_by(signed, at, &set) else { return Step::Done };
         self.push_rrsigs(name.clone(), set.ttl, signatures);
         Step::Done
@@ -194,6 +201,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         let until = self.answer.sets().filter_map(|set| set.signed.until()).chain(self.answer.until).reduce(earlier);
         self.answer.until = until;
         if self.answer.sets().any(|set| matches!(set.signed, Signed::Online(_))) {
+            // Clients can ask for any number of names that need such an answer, and would fill the memo with them. The
+            // online signer has a cache of its own for the signatures.
             self.answer.keepable = false;
         }
         if until.is_some_and(|until| !is_before(self.query.dnssec.now, until)) {

@@ -29,7 +29,7 @@ impl Claims {
         let stored = self.0.read(KEY).await?;
         let (bytes, number) = stored.map(|stored| (stored.bytes, stored.number)).unwrap_or_default();
         if bytes == claim {
-            // WriteOutcome before, without an answer.
+            // This node has claimed it before, but the answer was lost.
             return Ok(true);
         }
         if !Claim::is_free(window, &bytes) {
