@@ -380,7 +380,7 @@ async fn not_found(request: Request) -> Problem {
         "nothing is at {}; there are /ui/, /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/head, \
          /v1/rules/history, /v1/rules/status, /v1/explain, /v1/explain/nodes, /v1/fleet, /v1/fleet/nodes, /v1/status, \
          /v1/picture, /v1/timeline, /v1/events, /v1/traffic, /v1/releases, /v1/rollouts, /v1/rollouts/intervals, \
-         /v1/bundles, /v1/leases, /v1/observations and /v1/overrides",
+         /v1/drills, /v1/drill-records, /v1/bundles, /v1/leases, /v1/observations and /v1/overrides",
         request.uri().path()
     );
     Problem::new(StatusCode::NOT_FOUND, message)
