@@ -107,8 +107,10 @@ fn called(line: &str) -> Option<(Vec<&str>, Vec<&str>)> {
     let (_, call) = line.split_once("bailiwick ").filter(|(before, _)| before.is_empty() || before.ends_with("$ "))?;
     let call = call.split([';', '|', '&', '#']).next()?;
     let words: Vec<&str> = call.split_whitespace().collect();
-    let nested =
-        matches!(words.first(), Some(&("bundle" | "eval" | "fleet" | "keys" | "receipt" | "rollout" | "rules")));
+    let nested = matches!(
+        words.first(),
+        Some(&("bundle" | "drill" | "eval" | "fleet" | "keys" | "receipt" | "rollout" | "rules"))
+    );
     let commands = words.iter().take(if nested { 2 } else { 1 }).copied().collect();
     let options = words.iter().filter(|word| word.starts_with("--")).map(|word| word.split('=').next().unwrap_or(word));
     Some((commands, options.collect()))
