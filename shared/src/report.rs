@@ -23,7 +23,7 @@ use crate::steer::first_token::Medians;
 use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
 
-pub use drill::{DrillRecord, Drilled, LONGEST_HOLD};
+pub use drill::{DrillRecord, Drilled, FURTHEST_END, LONGEST_HOLD};
 pub use fleet::{HeldBy, VerdictReport, Votes};
 pub use loads::{EndpointLoadReport, LoadReport};
 pub use overrides::OverrideRecord;
@@ -77,6 +77,9 @@ pub struct HealthReport {
     /// loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<DrillRecord>,
+    /// Other runs of drills that ended lately. Whoever still takes one of them for under way learns that it isn't.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended_drills: Vec<DrillRecord>,
     /// The median time to the first token that Workers observed, in milliseconds, by service and region. Empty where no
     /// service orders regions by that time.
     #[serde(default, skip_serializing_if = "Medians::is_empty")]

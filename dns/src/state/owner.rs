@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use arc_swap::cache::Cache;
 use arc_swap::{ArcSwap, Guard};
-use bailiwick_rules::drill::kept::{Refusal, Wanted};
+use bailiwick_rules::drill::kept::{Refusal, Run, Wanted};
 use bailiwick_rules::health::Forced;
 use bailiwick_rules::id::Overridden;
 use bailiwick_rules::report::{DrillRecord, HealthReport};
@@ -65,8 +65,8 @@ pub(crate) enum Change {
     DeleteOverride { of: Overridden, reply: Reply },
     /// Begin a drill, or go on with one. Whoever asks has looked whether it may begin.
     Drill { wanted: Wanted, reply: oneshot::Sender<Result<DrillRecord, Refusal>> },
-    /// End the drill that is under way, for this reason, if it has this name.
-    EndDrill { name: String, why: String, reply: oneshot::Sender<Option<DrillRecord>> },
+    /// End the drill of this name, for this reason: this run of it, or else the one that is under way.
+    EndDrill { name: String, run: Option<Run>, why: String, reply: oneshot::Sender<Option<DrillRecord>> },
     /// A health report of another node.
     PeerReport(Box<HealthReport>),
     /// Makes the owner panic. Tests use it to check that the owner continues.
@@ -410,10 +410,11 @@ impl Handle {
         answer.await.map_err(|_| None)?.map_err(Some)
     }
 
-    /// Ends the drill of this name. Queries see it when this returns. `None` if none of this name is under way.
-    pub(crate) async fn end_drill(&self, name: &str, why: &str) -> Option<DrillRecord> {
+    /// Ends the drill of this name: the given run of it, whether or not this node knows of it, or else the one that is
+    /// under way. Queries see it when this returns. `None` if there is none.
+    pub(crate) async fn end_drill(&self, name: &str, run: Option<Run>, why: &str) -> Option<DrillRecord> {
         let (reply, answer) = oneshot::channel();
-        let change = Change::EndDrill { name: name.to_owned(), why: why.to_owned(), reply };
+        let change = Change::EndDrill { name: name.to_owned(), run, why: why.to_owned(), reply };
         self.changes.send(change).await.ok()?;
         answer.await.ok()?
     }

@@ -109,6 +109,8 @@ pub(crate) struct Health {
     pub override_records: Vec<OverrideRecord>,
     /// The drill that is under way, or that ended lately.
     pub drill: Option<DrillRecord>,
+    /// Other runs of drills that ended lately, for nodes that haven't heard it.
+    pub ended_drills: Vec<DrillRecord>,
     /// The share of a region's clients that the drill sends elsewhere; `None` while none does.
     pub drilled: Option<Drilled>,
 }

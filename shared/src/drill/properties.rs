@@ -8,7 +8,7 @@ use super::preflight::{Facts, MOST, Preflight, Verdict, preflight};
 use crate::health::Status;
 use crate::id::DrillId;
 use crate::load::Classes;
-use crate::report::{Drilled, LONGEST_HOLD};
+use crate::report::{DrillRecord, Drilled, LONGEST_HOLD};
 use crate::rules::{Drill, Ratio};
 use crate::steer::{Conditions, effective_status, steer};
 use crate::table::{RegionIndex, Table};
@@ -127,6 +127,11 @@ fn a_drill_that_may_begin_harms_nobody_by_what_is_known() {
     println!("a drill that may begin harms nobody: {cases} random fleets, {may} may");
 }
 
+/// What a node tells others.
+fn told(node: &KeptDrill, now: Timestamp) -> Vec<DrillRecord> {
+    node.record(now).into_iter().chain(node.other_ends(now)).cloned().collect()
+}
+
 /// Three nodes that hear each other now and then, and whoever runs drills at them.
 struct Fleet {
     table: Table,
@@ -143,7 +148,7 @@ impl Fleet {
         match random.below(10) {
             0..5 => {
                 let name = *random.pick(&["a", "b"]);
-                let began = self.nodes[node].record().map(|record| record.began).filter(|_| random.chance(80));
+                let began = self.nodes[node].record(self.now).map(|record| record.began).filter(|_| random.chance(80));
                 let (share, hold) = (u8::try_from(random.below(101)).unwrap(), Millis(random.below(200_000) as u64));
                 let wanted = Wanted { name: DrillId::parse(name).unwrap(), began, share, hold };
                 let before = self.nodes[node].clone();
@@ -154,7 +159,7 @@ impl Fleet {
                 self.asked = self.now;
             }
             5..9 => {
-                let told = self.nodes[other].record().cloned();
+                let told = told(&self.nodes[other], self.now);
                 told.iter().for_each(|told| _ = self.nodes[node].merge(&self.table, told, self.now));
             }
             _ => {
@@ -186,7 +191,7 @@ fn every_drill_ends_when_nobody_runs_it_and_nodes_that_hear_each_other_agree() {
         }
         // All hear all, twice.
         for (node, other) in [(0, 1), (1, 2), (2, 0), (0, 2), (2, 1), (1, 0), (0, 1), (1, 2), (2, 0)] {
-            let told = fleet.nodes[other].record().cloned();
+            let told = told(&fleet.nodes[other], fleet.now);
             told.iter().for_each(|told| _ = fleet.nodes[node].merge(&fleet.table, told, fleet.now));
         }
         let shares = fleet

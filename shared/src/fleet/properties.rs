@@ -90,6 +90,7 @@ fn report(random: &mut Random, truth: &[Status; 4]) -> HealthReport {
         loads: BTreeMap::new(),
         shares: None,
         drill: None,
+        ended_drills: Vec::new(),
         first_token_ms: BTreeMap::new(),
         about: None,
     }

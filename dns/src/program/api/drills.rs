@@ -15,7 +15,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use bailiwick_rules::audit::Book;
-use bailiwick_rules::drill::kept::Refusal;
+use bailiwick_rules::drill::kept::{Refusal, Run};
 use bailiwick_rules::drill::preflight::Verdict;
 use bailiwick_rules::drill::record::Record;
 use bailiwick_rules::drill::schedule;
@@ -24,6 +24,7 @@ use bailiwick_rules::id::DrillId;
 use bailiwick_rules::report::DrillRecord;
 use bailiwick_rules::rules::Drill;
 use bailiwick_rules::table::{Revision, Table};
+use bailiwick_rules::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
@@ -142,15 +143,21 @@ pub(super) async fn ask(
 #[serde(deny_unknown_fields)]
 pub(super) struct Ending {
     reason: String,
+    /// Which run, by when and at which node it began; absent for the one that is under way.
+    #[serde(default)]
+    began: Option<Timestamp>,
+    #[serde(default)]
+    origin: Option<String>,
 }
 
-/// Ends the drill of this name. All clients come back at once.
+/// Ends the drill of this name. A run that is named ends even if this node doesn't know of it, because it was restarted:
+/// other nodes and the edge learn its end from here. All clients come back at once.
 pub(super) async fn end(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
     body: Result<Json<Ending>, JsonRejection>,
 ) -> Result<Json<DrillRecord>, Problem> {
-    let Json(Ending { reason }) = body.map_err(|rejection| {
+    let Json(Ending { reason, began, origin }) = body.map_err(|rejection| {
         let how = "send JSON such as {\"reason\": \"phones ring\"}";
         Problem::new(rejection.status(), format!("{}; {how}", rejection.body_text()))
     })?;
@@ -158,8 +165,13 @@ pub(super) async fn end(
     if reason.trim().is_empty() || length > 500 || reason.chars().any(char::is_control) {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "reason: must be one line of at most 500 characters"));
     }
+    let run = match (began, origin) {
+        (Some(began), Some(origin)) => Some(Run { began, origin }),
+        (None, None) => None,
+        _ => return Err(Problem::new(StatusCode::BAD_REQUEST, "began and origin: name a run together, or name none")),
+    };
     api.handle
-        .end_drill(&name, &reason)
+        .end_drill(&name, run, &reason)
         .await
         .map(Json)
         .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("no drill {name:?} is under way; see /v1/drills")))

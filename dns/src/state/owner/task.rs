@@ -383,7 +383,9 @@ impl<P: Prober> Owner<P> {
             },
             // The requester may have gone.
             Change::Drill { wanted, reply } => _ = reply.send(self.ask_drill(&wanted)),
-            Change::EndDrill { name, why, reply } => _ = reply.send(self.end_drill(Some(&name), &why)),
+            Change::EndDrill { name, run, why, reply } => {
+                _ = reply.send(self.end_drill((&name, run.as_ref()), &why));
+            }
             Change::PeerReport(report) => self.hear(report),
             #[cfg(test)]
             Change::Panic => panic!("for the test"),

@@ -33,6 +33,7 @@ impl Snapshot {
             loads: self.load_reports(now),
             shares: self.health.shares.as_ref().map(|shares| SharesReport::clone(&shares.report)),
             drill: self.health.drill.clone(),
+            ended_drills: self.health.ended_drills.clone(),
             first_token_ms: Medians::new(),
             about: None,
         }

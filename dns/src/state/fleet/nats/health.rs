@@ -170,6 +170,7 @@ fn of_overrides(node: &str, (revision, rules_sha256): (u64, String), overrides: 
         loads: BTreeMap::new(),
         shares: None,
         drill: None,
+        ended_drills: Vec::new(),
         first_token_ms: Medians::new(),
         about: None,
     }

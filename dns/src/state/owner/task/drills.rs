@@ -1,7 +1,7 @@
 //! Drills: a share of a region's clients is sent elsewhere for a while, to rehearse its loss. Takes requests of the API
 //! and reports of other nodes from the owner's loop, and puts the share into the snapshot.
 
-use bailiwick_rules::drill::kept::{Refusal, Wanted, failed_elsewhere};
+use bailiwick_rules::drill::kept::{Refusal, Run, Wanted, failed_elsewhere};
 use bailiwick_rules::health::Status;
 use bailiwick_rules::report::{DrillRecord, Drilled};
 use bailiwick_rules::steer::{Conditions, Local, effective_status};
@@ -17,7 +17,7 @@ impl<P: Prober> Owner<P> {
         let now = self.clock.now();
         let table = &self.current.world.rules().table;
         let before = self.drill.running(now).map(|record| record.share);
-        let record = self.drill.ask(table, wanted, &self.node, now)?.clone();
+        let record = self.drill.ask(table, wanted, &self.node, now)?;
         if before != Some(record.share) {
             self.log_drill("this node");
         }
@@ -25,14 +25,17 @@ impl<P: Prober> Owner<P> {
         Ok(record)
     }
 
-    /// Ends the drill that is under way, if it has this name. Returns it.
-    pub(super) fn end_drill(&mut self, name: Option<&str>, why: &str) -> Option<DrillRecord> {
+    /// Ends the drill of this name: the given run of it, or else the one that is under way. Returns it.
+    pub(super) fn end_drill(&mut self, (name, run): (&str, Option<&Run>), why: &str) -> Option<DrillRecord> {
         let now = self.clock.now();
-        let record = self.drill.running(now)?;
-        if name.is_some_and(|name| name != record.name.as_str()) {
-            return None;
-        }
-        let record = self.drill.end(why, now)?;
+        let table = &self.current.world.rules().table;
+        let record = match run {
+            Some(run) => self.drill.end_run(table, (name, run), why, now)?,
+            None => {
+                self.drill.running(now).filter(|record| record.name.as_str() == name)?;
+                self.drill.end(why, now)?
+            }
+        };
         self.log_drill("this node");
         self.publish();
         Some(record)
@@ -41,7 +44,7 @@ impl<P: Prober> Owner<P> {
     /// Puts the drill into the health of a moment. A failure of another region ends it at once.
     pub(super) fn see_drill(&mut self, health: &mut Health, now: Timestamp) {
         let table = &self.current.world.rules().table;
-        let was_known = self.drill.record().is_some();
+        let was_known = self.drill.record(now).is_some();
         self.drill.follow(table, now);
         if !was_known {
             return;
@@ -55,13 +58,16 @@ impl<P: Prober> Owner<P> {
             self.log_drill("this node");
         }
         let table = &self.current.world.rules().table;
-        health.drill = self.drill.record().cloned();
+        health.drill = self.drill.record(now).cloned();
+        health.ended_drills = self.drill.other_ends(now).cloned().collect();
         health.drilled = health.drill.as_ref().and_then(|record| Drilled::of(table, record, now));
     }
 
     /// Logs what became of the drill.
     pub(super) fn log_drill(&self, by: &str) {
-        let Some(DrillRecord { name, region, share, until, ended, .. }) = self.drill.record() else { return };
+        let Some(DrillRecord { name, region, share, until, ended, .. }) = self.drill.record(self.clock.now()) else {
+            return;
+        };
         match ended {
             None => tracing::warn!(
                 json.event = "drill", drill = %name, %region, json.share = share, %until, by,

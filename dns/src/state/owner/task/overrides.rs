@@ -74,8 +74,13 @@ impl<P: Prober> Owner<P> {
         let now = self.clock.now();
         let table = &self.current.world.rules().table;
         let are_merged = self.all_overrides.merge(table, &report.overrides, now);
-        let is_drilled = report.drill.as_ref().is_some_and(|record| self.drill.merge(table, record, now));
-        if is_drilled {
+        let before = self.drill.record(now).cloned();
+        let mut is_drilled = false;
+        // Ends first: a run that has ended stands in nobody's way.
+        for record in report.ended_drills.iter().chain(&report.drill) {
+            is_drilled |= self.drill.merge(table, record, now);
+        }
+        if self.drill.record(now) != before.as_ref() {
             self.log_drill("another node");
         }
         let table = &self.current.world.rules().table;
