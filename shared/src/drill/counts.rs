@@ -111,6 +111,15 @@ impl Checked {
         self.dns_outside + self.edge_outside
     }
 
+    /// All of them, as left out: nobody knows by which fences they have to be judged.
+    fn left_out(&self) -> Self {
+        Self {
+            dns_left_out: self.dns + self.dns_left_out,
+            edge_left_out: self.edge + self.edge_left_out,
+            ..Self::default()
+        }
+    }
+
     fn less(&self, other: &Self) -> Self {
         Self {
             dns: self.dns.saturating_sub(other.dns),
@@ -232,6 +241,20 @@ impl Counted {
         }
     }
 
+    /// What was counted since the look before this one. A node judges all counts of its process by the rules in service
+    /// now. So when those changed between the looks, what was counted meanwhile is left out: part of it was decided by
+    /// other rules, and the difference of what two rule books judge says nothing.
+    #[must_use]
+    pub fn since_look(&self, before: &Self) -> Self {
+        let mut new = self.since(before);
+        if self.rules_sha256 != before.rules_sha256 {
+            let is_same_process = (self.begun, &self.node) == (before.begun, &before.node);
+            let earlier = if is_same_process { before.checked.left_out() } else { Checked::default() };
+            new.checked = self.checked.left_out().less(&earlier);
+        }
+        new
+    }
+
     /// What Workers counted of all regions, and of requests that were sent to none.
     #[must_use]
     pub fn edge(&self) -> EdgeCounts {
@@ -314,6 +337,33 @@ pub(super) mod tests {
         let Checked { dns, dns_outside, dns_left_out, .. } = all.checked;
         assert_eq!((dns, dns_outside, dns_left_out), (8, 2, 7));
         assert_eq!(all.shares(&lon), [(10, 15), (0, 0)]);
+    }
+
+    #[test]
+    fn what_was_counted_while_the_rules_changed_is_left_out() {
+        let (book, mut early) = (book(), counted(0));
+        early.add_edge(&book, &key("other", "eu", Some("fra")), &counts(1_000, &json!({})));
+        let sums = [("fra", 1_000), ("lon", 7)];
+        // By the new rules the edge may send nobody to Frankfurt. That isn't what it did before.
+        let other = Book::read(br#"{ "services": { "other": { "regions": ["lon"] } } }"#);
+        let judged = |book: &Book, sha: &str| {
+            let mut late = Counted { rules_sha256: sha.to_owned(), ..counted(5_000) };
+            for (region, sent) in sums {
+                late.add_edge(book, &key("other", "eu", Some(region)), &counts(sent, &json!({})));
+            }
+            late
+        };
+        let late = judged(&other, "0b");
+        assert!(late.since(&early).checked.edge_outside >= 1_000, "by the difference of two books");
+        let new = late.since_look(&early).checked;
+        assert_eq!((new.edge, new.edge_outside, new.edge_left_out), (0, 0, 7));
+        // And back: what the old book forbids isn't hidden by what the new one forbade.
+        let back = judged(&book, "0a").since_look(&late).checked;
+        assert_eq!((back.edge, back.edge_outside, back.edge_left_out), (0, 0, 0));
+        let same = judged(&book, "0a").since_look(&early).checked;
+        assert_eq!((same.edge, same.edge_outside, same.edge_left_out), (7, 7, 0));
+        let restarted = Counted { begun: Timestamp(1), ..judged(&book, "0c") };
+        assert_eq!(restarted.since_look(&early).checked.edge_left_out, 1_007);
     }
 
     #[test]

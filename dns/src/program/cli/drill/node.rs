@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bailiwick_rules::drill::counts::{Checked, Counted};
-use bailiwick_rules::drill::record::Record;
+use bailiwick_rules::drill::record::{Outcome, Record};
 use bailiwick_rules::drill::told::{DrillAsk, DrillLook, DrillsReport};
 use bailiwick_rules::id::DrillId;
 use bailiwick_rules::report::DrillRecord;
@@ -105,15 +105,43 @@ impl DrillNode {
         began: Option<Timestamp>,
         share: u8,
         hold_ms: u64,
-    ) -> Result<DrillRecord, Vec<String>> {
-        let ask = DrillAsk { name: name.clone(), began, share, hold_ms };
-        told(self.main.ask(Method::POST, "/v1/drills", Some(&json!(ask)))?)
+    ) -> Result<DrillRecord, AskError> {
+        let body = json!(DrillAsk { name: name.clone(), began, share, hold_ms }).to_string();
+        let headers = [(reqwest::header::CONTENT_TYPE, "application/json".to_owned())];
+        let answer = self.main.exchange(Method::POST, "/v1/drills", &headers, body.into_bytes());
+        let answer = answer.map_err(AskError::NoAnswer)?;
+        let is_refused = answer.status.is_client_error();
+        let body = answer.success().map_err(|why| match is_refused {
+            true => AskError::Refused(why),
+            false => AskError::NoAnswer(why),
+        })?;
+        let no_record = |error| vec![format!("the node's answer is none of this version: {error}")];
+        serde_json::from_slice(&body.body).map_err(|error| AskError::NoAnswer(no_record(error)))
     }
 
-    /// Ends a drill.
+    /// Ends the drill of this name that is under way.
     pub(super) fn end(&self, name: &str, reason: &str) -> Result<DrillRecord, Vec<String>> {
         let path = format!("/v1/drills/{name}");
         told(self.main.ask(Method::DELETE, &path, Some(&json!({ "reason": reason })))?)
+    }
+
+    /// Ends this run, even if the node no longer knows of it: others may.
+    pub(super) fn end_run(&self, run: &DrillRecord, reason: &str) -> Result<DrillRecord, Vec<String>> {
+        let path = format!("/v1/drills/{}", run.name);
+        let body = json!({ "reason": reason, "began": run.began, "origin": run.origin });
+        told(self.main.ask(Method::DELETE, &path, Some(&body))?)
+    }
+
+    /// When a drill began last, or was refused, as far as the node knows: by the drill under way, and by the record
+    /// that its last runner left. `None` if it knows of none.
+    pub(super) fn last_begun(&self, name: &DrillId) -> Result<Option<Timestamp>, Vec<String>> {
+        let told = self.drills()?;
+        let last = told.last.filter(|last| last.name == *name).map(|last| last.began);
+        let kept: Value = self.main.ask(Method::GET, "/v1/drill-records", None)?;
+        let kept = kept["records"].as_array().cloned().unwrap_or_default();
+        let kept = kept.iter().filter(|record| record["drill"] == name.as_str());
+        let kept = kept.filter_map(|record| serde_json::from_value(record.clone()).ok().and_then(|one| begun_at(&one)));
+        Ok(kept.chain(last).max())
     }
 
     /// Leaves the record of a drill with the node.
@@ -130,14 +158,44 @@ impl DrillNode {
     }
 }
 
+/// When the run of a record began or was refused; `None` if it was given up before its first share, and may be due
+/// still.
+pub(super) fn begun_at(record: &Record) -> Option<Timestamp> {
+    let is_refused = matches!(record.outcome, Outcome::Capacity | Outcome::Blocked);
+    record.began.or(is_refused.then_some(record.since))
+}
+
+/// Why a drill isn't begun or renewed.
+#[derive(Debug)]
+pub(super) enum AskError {
+    /// The node refuses it, for these reasons.
+    Refused(Vec<String>),
+    /// Nobody knows: the node gave no answer, or one that says nothing.
+    NoAnswer(Vec<String>),
+}
+
+impl AskError {
+    /// The reasons.
+    pub(super) fn reasons(self) -> Vec<String> {
+        match self {
+            Self::Refused(reasons) | Self::NoAnswer(reasons) => reasons,
+        }
+    }
+}
+
 fn told<T: DeserializeOwned>(value: Value) -> Result<T, Vec<String>> {
     serde_json::from_value(value).map_err(|error| vec![format!("the node's answer is none of this version: {error}")])
 }
 
 impl Sums {
-    /// Adds what a node counted since it was asked last.
+    /// Adds what a node counted since it was asked last. Its first answer is only what later ones are compared with: it
+    /// has the counts of the whole time since its process began.
     fn add(&mut self, node: usize, counted: Counted) {
-        let new = self.last.get(&node).map_or_else(|| counted.clone(), |last| counted.since(last));
+        let new = match self.last.get(&node) {
+            Some(last) => counted.since_look(last),
+            None if self.total.is_some() => counted.since(&counted),
+            None => counted.clone(),
+        };
         self.last.insert(node, counted);
         let Some(total) = &mut self.total else {
             self.total = Some(new);
@@ -191,8 +249,9 @@ mod tests {
             (total.regions.values().next().unwrap().dns, total.checked.dns)
         };
         assert_eq!(told(0, 0, 10), (10, 10));
-        assert_eq!(told(1, 0, 5), (15, 15));
-        assert_eq!(told(0, 0, 12), (17, 17));
+        assert_eq!(told(1, 0, 5_000), (10, 10), "the first answer has its whole time");
+        assert_eq!(told(0, 0, 12), (12, 12));
+        assert_eq!(told(1, 0, 5_005), (17, 17));
         assert_eq!(told(1, 9, 1), (18, 18), "the other node was restarted");
     }
 }

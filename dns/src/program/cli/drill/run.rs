@@ -18,7 +18,7 @@ use bailiwick_rules::rules::Drill;
 use bailiwick_rules::time::{Millis, Timestamp};
 use clap::Args;
 
-use super::node::{DrillNode, DrillNodeArgs};
+use super::node::{AskError, DrillNode, DrillNodeArgs};
 use super::plan::{of_drill, of_preflight};
 use super::report::summary;
 use super::{record_file, write};
@@ -54,7 +54,7 @@ pub(crate) struct RunArgs {
     after: Millis,
     /// Where the record is written; else drill-NAME.json in this directory.
     #[arg(long, value_name = "FILE")]
-    record: Option<PathBuf>,
+    pub(super) record: Option<PathBuf>,
 }
 
 fn parse_every(text: &str) -> Result<Millis, String> {
@@ -71,7 +71,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
         return dry_run(args, name);
     }
     let node = DrillNode::find(&args.node, Power::Write)?;
-    let record = Running::begin(args, node, name, false)?.complete()?;
+    let record = Running::begin(args, node, name, None)?.complete()?;
     let text = summary(&record);
     Ok(Report { is_unwell: record.outcome != Outcome::Done, ..Report::fine(text) })
 }
@@ -95,10 +95,16 @@ pub(super) struct Running<'a> {
     file: PathBuf,
     /// What was counted at the looks of the last [`WINDOW`].
     window: VecDeque<Counted>,
-    /// Since when what is missing.
+    /// What is missing, and since when anything is.
     missing: Option<(String, Timestamp)>,
     /// Regions whose load was known at first.
     loads: Vec<bailiwick_rules::id::RegionId>,
+    /// The node's last answer to a share that was asked for.
+    taken: Option<DrillRecord>,
+    /// Whether the record couldn't be written at the last look.
+    is_unwritten: bool,
+    /// Called at each look: keeps the lease of whoever runs scheduled drills.
+    at_look: Option<&'a mut dyn FnMut()>,
 }
 
 impl<'a> Running<'a> {
@@ -110,7 +116,7 @@ impl<'a> Running<'a> {
         args: &'a RunArgs,
         mut node: DrillNode,
         name: &str,
-        is_scheduled: bool,
+        at_look: Option<&'a mut dyn FnMut()>,
     ) -> Result<Self, Vec<String>> {
         let (id, drill) = node.drill(name)?;
         let mut told = node.drills()?;
@@ -119,9 +125,22 @@ impl<'a> Running<'a> {
         let known = first.regions.iter().filter(|(_, region)| region.load.is_some());
         let loads = known.map(|(name, _)| name.clone()).collect();
         let mut recorder = Recorder::new((&id, &drill), status.preflight, first, status.longest_ttl);
-        recorder.scheduled(is_scheduled);
+        recorder.scheduled(args.scheduled);
         let file = record_file(args.record.as_ref(), id.as_str());
-        let running = Self { args, node, id, drill, recorder, file, window: VecDeque::new(), missing: None, loads };
+        let running = Self {
+            args,
+            node,
+            id,
+            drill,
+            recorder,
+            file,
+            window: VecDeque::new(),
+            missing: None,
+            loads,
+            taken: None,
+            is_unwritten: false,
+            at_look,
+        };
         write(&running.file, running.recorder.record())?;
         Ok(running)
     }
@@ -139,11 +158,11 @@ impl<'a> Running<'a> {
             return self.finish();
         }
         say(&format!("{} watches before its first step", self.id));
-        self.watch(self.args.before)?;
+        self.watch(self.args.before);
         if let Some(began) = self.first_step()? {
-            let (outcome, why) = self.steps(began)?;
-            self.end(outcome, why)?;
-            self.watch(self.args.after)?;
+            let (outcome, why) = self.steps(began);
+            self.end(outcome, why);
+            self.watch(self.args.after);
         }
         self.finish()
     }
@@ -167,8 +186,23 @@ impl<'a> Running<'a> {
         }
         self.note_missing(&look.counted);
         self.recorder.look(look.counted);
-        write(&self.file, self.recorder.record())?;
+        self.write();
+        if let Some(at_look) = &mut self.at_look {
+            at_look();
+        }
         Ok(look.last)
+    }
+
+    /// Writes the record. If it can't be written, a warning says so once, and the drill goes on: the record is complete
+    /// again at the next look, and the node gets it at the end.
+    fn write(&mut self) {
+        let written = write(&self.file, self.recorder.record());
+        if let Err(errors) = &written
+            && !self.is_unwritten
+        {
+            eprintln!("warning: {}", errors.join("; "));
+        }
+        self.is_unwritten = written.is_err();
     }
 
     /// Notes which data is missing.
@@ -181,13 +215,14 @@ impl<'a> Running<'a> {
         };
         self.missing = match (what, self.missing.take()) {
             (None, _) => None,
-            (Some(what), Some((before, since))) if what == before => Some((what, since)),
-            (Some(what), _) => Some((what, counted.at)),
+            // Now this is missing and now that: something has been, all the time.
+            (Some(what), Some((_, since))) => Some((what, since)),
+            (Some(what), None) => Some((what, counted.at)),
         };
     }
 
     /// Watches without a step.
-    fn watch(&mut self, span: Millis) -> Result<(), Vec<String>> {
+    fn watch(&mut self, span: Millis) {
         let end = Instant::now() + span.to_std();
         while Instant::now() < end {
             pause(self.args.every.to_std().min(end.saturating_duration_since(Instant::now())));
@@ -195,7 +230,6 @@ impl<'a> Running<'a> {
                 eprintln!("warning: {}", errors.join("; "));
             }
         }
-        Ok(())
     }
 
     /// For how long a share is asked for.
@@ -209,10 +243,16 @@ impl<'a> Running<'a> {
         self.look()?;
         match self.node.ask(&self.id, None, share, self.hold()) {
             Ok(record) => {
-                self.took(share, record.began);
-                Ok(Some(record.began))
+                let began = record.began;
+                self.taken = Some(record);
+                self.took(share, began);
+                Ok(Some(began))
             }
-            Err(reasons) => {
+            Err(AskError::NoAnswer(reasons)) => {
+                self.take_back(share, &reasons);
+                Ok(None)
+            }
+            Err(AskError::Refused(reasons)) => {
                 let is_capacity = reasons.iter().all(|reason| reason.starts_with(Verdict::Capacity.as_str()));
                 say(&format!("{} doesn't begin: {}", self.id, reasons.join("; ")));
                 let outcome = if is_capacity { Outcome::Capacity } else { Outcome::Blocked };
@@ -222,13 +262,39 @@ impl<'a> Running<'a> {
         }
     }
 
+    /// Takes back a first share that nobody knows whether the node took: its answer was lost. Looks for the run, and
+    /// ends it.
+    fn take_back(&mut self, share: u8, reasons: &[String]) {
+        let why = format!("the node gave no answer when it was asked to begin: {}", reasons.join("; "));
+        say(&format!("{}: {why}", self.id));
+        let asked = self.recorder.last().at;
+        let patience = Instant::now() + Duration::from_millis(self.hold());
+        let last = loop {
+            let told = self.look();
+            if told.is_ok() || Instant::now() >= patience {
+                break told.ok().flatten();
+            }
+            pause(self.args.every.to_std());
+        };
+        match last.filter(|last| last.name == self.id && last.began >= asked) {
+            Some(run) => {
+                let began = run.began;
+                self.taken = Some(run);
+                self.took(share, began);
+                self.end(Outcome::Aborted, Some(why));
+            }
+            // If it began nevertheless, it has ended by itself by now.
+            None => self.recorder.refused(Outcome::Aborted, vec![why]),
+        }
+    }
+
     fn took(&mut self, share: u8, at: Timestamp) {
         say(&format!("{at}  {share} % of the clients of {} are sent elsewhere", self.drill.region));
         self.recorder.took(share, at);
     }
 
     /// Goes step by step. Returns how it ended, and why.
-    fn steps(&mut self, began: Timestamp) -> Result<(Outcome, Option<String>), Vec<String>> {
+    fn steps(&mut self, began: Timestamp) -> (Outcome, Option<String>) {
         let steps = steps(&self.drill);
         let mut place = Place { step: 0, since: began };
         let revision = self.recorder.record().revision;
@@ -244,7 +310,7 @@ impl<'a> Running<'a> {
                 }
                 // By then the node has ended it.
                 Err(errors) if answered.elapsed() > Duration::from_millis(self.hold()) => {
-                    return Ok((Outcome::Aborted, Some(format!("the node gave no answer: {}", errors.join("; ")))));
+                    return (Outcome::Aborted, Some(format!("the node gave no answer: {}", errors.join("; "))));
                 }
                 Err(errors) => {
                     let told = errors.join("; ");
@@ -258,7 +324,7 @@ impl<'a> Running<'a> {
             let now = self.recorder.last().at;
             if self.recorder.last().revision != revision {
                 let new = self.recorder.last().revision;
-                return Ok((Outcome::Aborted, Some(format!("revision {new} of the rules came into service"))));
+                return (Outcome::Aborted, Some(format!("revision {new} of the rules came into service")));
             }
             let edge = self.recorder.edge_since(self.window.front());
             let missing = self.missing.as_ref().map(|(what, since)| (what.as_str(), *since));
@@ -266,32 +332,37 @@ impl<'a> Running<'a> {
             let next = match decide(&self.drill, (began, place), &look, now) {
                 Action::Hold => place.step,
                 Action::Go(step) => step,
-                Action::Finish => return Ok((Outcome::Done, None)),
-                Action::Abort(why) | Action::Ended(why) => return Ok((Outcome::Aborted, Some(why))),
+                Action::Finish => return (Outcome::Done, None),
+                Action::Abort(why) | Action::Ended(why) => return (Outcome::Aborted, Some(why)),
             };
             let share = steps.get(next).map_or(0, |step| step.share);
             match self.node.ask(&self.id, Some(began), share, self.hold()) {
-                Ok(_) if next == place.step => {}
-                Ok(_) => {
-                    place = Place { step: next, since: now };
-                    self.took(share, now);
+                Ok(record) => {
+                    self.taken = Some(record);
+                    if next != place.step {
+                        place = Place { step: next, since: now };
+                        self.took(share, now);
+                    }
                 }
                 // The next look tells why, or that the node is gone.
-                Err(errors) => eprintln!("warning: {}", errors.join("; ")),
+                Err(error) => eprintln!("warning: {}", error.reasons().join("; ")),
             }
         }
     }
 
-    /// Gives all clients back.
-    fn end(&mut self, outcome: Outcome, why: Option<String>) -> Result<(), Vec<String>> {
+    /// Gives all clients back. If the node can't be told, they come back when the share that was asked for last ends.
+    fn end(&mut self, outcome: Outcome, why: Option<String>) {
         let told = why.as_deref().map_or("it is done".to_owned(), |why| format!("it is broken off: {why}"));
-        // The node may have ended it already.
         let reason: String = told.chars().filter(|c| !c.is_control()).take(500).collect();
-        let _ = self.node.end(self.id.as_str(), &reason);
-        let at = self.recorder.last().at;
+        let now = self.recorder.last().at;
+        let at = match &self.taken {
+            // The node may have ended it already.
+            Some(run) if self.node.end_run(run, &reason).is_err() => run.until.max(now),
+            _ => now,
+        };
         say(&format!("{at}  all clients of {} come back: {told}", self.drill.region));
         self.recorder.gave_back(outcome, why, at);
-        write(&self.file, self.recorder.record())
+        self.write();
     }
 }
 

@@ -8,9 +8,10 @@ use bailiwick_rules::id::DrillId;
 use bailiwick_rules::rules::Drill;
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use super::node::DrillNode;
+use super::node::{DrillNode, begun_at};
 use super::report::summary;
 use super::run::{RunArgs, Running, say};
+use super::{read, record_file};
 use crate::program::cli::node::Power;
 use crate::program::cli::rules::rules_store::Buckets;
 use crate::program::cli::turn::{Runner, Runs};
@@ -20,8 +21,7 @@ use crate::system::clock::Clock;
 
 /// The key of the lease.
 const KEY: &str = "drills";
-/// For how long one may run drills without renewing the lease: as long as a drill may take. Another one that would
-/// begin meanwhile is refused by the nodes.
+/// How often the lease is renewed, at the least: at each look of whoever waits, and of a drill that runs.
 const LOOK: Millis = Millis(5_000);
 
 /// When each drill began last, or was refused. The next one who runs drills has to know it.
@@ -64,12 +64,12 @@ fn once(
 ) -> Result<String, Vec<String>> {
     match runner.look(store)? {
         Runs::Another(holder) => return Ok(format!("waits: {holder} runs the drills")),
-        Runs::This(left) => begun.extend(left.unwrap_or_default()),
+        Runs::This(left) => left.into_iter().flatten().for_each(|(id, at)| note(begun, id, at)),
     }
     let node = DrillNode::find(&args.node, Power::Write)?;
     let (rules, now) = (node.rules()?, Clock::system().now());
     let is_due = |(id, drill): &&(DrillId, Drill)| due(drill, begun.get(id).copied(), now).is_some();
-    let Some((id, _)) = rules.table.drills().iter().find(is_due) else {
+    let Some((id, drill)) = rules.table.drills().iter().find(is_due) else {
         let next = rules
             .table
             .drills()
@@ -81,11 +81,45 @@ fn once(
         let next = next.min();
         return Ok(next.map_or("no drill has a weekly time".to_owned(), |(at, id)| format!("waits for {id}, at {at}")));
     };
-    begun.insert(id.clone(), now);
+    // Another process may have begun it, or this one before it was restarted.
+    let last = last_begun(args, &node, id)?;
+    let is_new = due(drill, begun.get(id).copied().max(last), now).is_some();
+    if !is_new {
+        last.into_iter().for_each(|last| note(begun, id.clone(), last));
+    }
     if !runner.renew(store, begun.clone()) {
         return Ok("another process has begun to run the drills; it looks again".to_owned());
     }
-    let record = Running::begin(args, node, id.as_str(), true)?.complete()?;
+    if !is_new {
+        return Ok(format!("{id} has begun already, at {}", begun[id]));
+    }
+    let noted = begun.clone();
+    let mut renew = || {
+        if let Ok(Runs::This(_)) = runner.look(store) {
+            runner.renew(store, noted.clone());
+        }
+    };
+    // If the node can't be asked now, it is still due at the next look.
+    let running = Running::begin(args, node, id.as_str(), Some(&mut renew))?;
+    note(begun, id.clone(), now);
+    let record = running.complete()?;
+    if begun_at(&record).is_none() {
+        begun.remove(id);
+    }
     say(&summary(&record));
     Ok(format!("{id}: {}", record.outcome.as_str()))
+}
+
+/// Notes when a drill began, unless it is known to have begun later.
+fn note(begun: &mut Begun, id: DrillId, at: Timestamp) {
+    let known = begun.entry(id).or_insert(at);
+    *known = at.max(*known);
+}
+
+/// When a drill began last: by the node, and by the record that a run here has left.
+fn last_begun(args: &RunArgs, node: &DrillNode, id: &DrillId) -> Result<Option<Timestamp>, Vec<String>> {
+    let file = record_file(args.record.as_ref(), id.as_str());
+    let here = read(&file).ok().flatten().filter(|record| record.drill == *id);
+    let here = here.and_then(|record| begun_at(&record));
+    Ok(node.last_begun(id)?.max(here))
 }
