@@ -56,6 +56,10 @@ pub(crate) enum VerifyError {
     OutsideFence {
         /// The region outside the fence.
         region: String,
+        /// When the receipt was signed.
+        at: Timestamp,
+        /// The request's id.
+        jti: String,
     },
 }
 
@@ -96,7 +100,7 @@ pub(crate) fn verify(
     if let Some(outside) = claims.attempts.iter().find(|attempt| !claims.fence.contains(&attempt.region))
         && claims.fence_more == 0
     {
-        return Err(VerifyError::OutsideFence { region: outside.region.clone() });
+        return Err(VerifyError::OutsideFence { region: outside.region.clone(), at, jti: claims.jti.clone() });
     }
     Ok(Verified { kid, claims, json })
 }
@@ -231,7 +235,10 @@ mod tests {
 
         let mut outside = claims();
         outside.attempts[0].region = "iad".into();
-        assert_eq!(check(&signed(outside.clone(), 1)), Err(VerifyError::OutsideFence { region: "iad".into() }));
+        assert_eq!(
+            check(&signed(outside.clone(), 1)),
+            Err(VerifyError::OutsideFence { region: "iad".into(), at: NOW, jti: "0b1f0a0e".into() })
+        );
         outside.fence_more = 1;
         assert!(check(&signed(outside, 1)).is_ok(), "the region may be among those left out");
     }

@@ -36,7 +36,7 @@ pub(crate) enum DrillCommand {
     ///
     /// It begins only if the other regions carry the load and nothing else is under way. It is broken off when a limit
     /// is exceeded, data is missing, a region fails or somebody aborts it: then all clients come back at once. If this
-    /// process dies, the drill ends by itself within a minute. The exit code is 0 if it took its whole time, else 1.
+    /// process dies, the drill ends by itself after four looks: 20 seconds, or two minutes with --every 30s. The exit code is 0 if it took its whole time, else 1.
     #[command(after_help = "Examples:
   bailiwick drill run lon --dry-run       tell the load that is to be expected
   bailiwick drill run lon
@@ -48,7 +48,8 @@ pub(crate) enum DrillCommand {
     Abort(abort::AbortArgs),
     /// Write the report of the last run, as JSON or as a page.
     ///
-    /// The record of a run is read from its file, or else from the node.
+    /// The record of a run is read from its file, or else from the node. The exit code is 1 if anything lay outside the
+    /// fence.
     #[command(after_help = "Examples:
   bailiwick drill report lon --html lon.html
   bailiwick drill report lon --html lon.html --sign-key receipt.key
@@ -57,7 +58,7 @@ pub(crate) enum DrillCommand {
     /// Verify a signed report by its public keys, and tell what it says.
     ///
     /// Of a page, all of it is verified: what was signed holds the digest of the rest. Exit codes: 0 if it is to be
-    /// believed; 1 if it is not, or can't be read; 2 for wrong usage.
+    /// believed and says that nothing lay outside the fence; 1 if not, or if it can't be read; 2 for wrong usage.
     #[command(after_help = "Examples:
   curl -s https://chat.ai.example.com/.well-known/bailiwick/jwks.json > jwks.json
   bailiwick drill verify lon.html --jwks jwks.json")]

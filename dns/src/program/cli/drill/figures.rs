@@ -5,10 +5,15 @@ use serde::Serialize;
 /// What receipts prove.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Receipts {
-    /// Receipts of the drill's time whose signature is good.
+    /// Receipts of the drill's time whose signature is good, and whose attempts could all be compared with the fence.
     pub(super) checked: u64,
     /// Of these, those that say that a request was sent outside of the fence they name.
     pub(super) outside: u64,
+    /// Receipts of the drill's time with an attempt that may be within the fence or not: they had no room for all of its
+    /// regions. They prove nothing.
+    pub(super) unproved: u64,
+    /// Receipts that were given more than once, by their id. They count once.
+    pub(super) repeated: u64,
     /// Receipts that weren't signed by these keys, or were changed.
     pub(super) invalid: u64,
     /// Receipts of another time.

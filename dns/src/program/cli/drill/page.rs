@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 use bailiwick_rules::drill::record::{Outcome, Record, Traffic};
 use bailiwick_rules::id::RegionId;
+use bailiwick_rules::report::LONGEST_HOLD;
 use bailiwick_rules::simulation::escape;
 use bailiwick_rules::time::Timestamp;
 
@@ -23,7 +24,7 @@ const STYLE: &str = "body{font:15px/1.5 system-ui;max-width:760px;margin:2em aut
     table{border-collapse:collapse;width:100%;margin:.5em 0 1em} th,td{text-align:right;padding:.25em .6em;\
     border-bottom:1px solid #ddd} th:first-child,td:first-child{text-align:left} svg{background:#f6f6f6;display:block;\
     max-width:100%} figure{margin:1em 0} h2{margin-top:2em} .big{font-size:2em;font-weight:600} .good{color:#22543d} \
-    .bad{color:#b3261e} .scroll{max-height:30em;overflow:auto}";
+    .bad{color:#b3261e} .open{color:#744210} .scroll{max-height:30em;overflow:auto}";
 
 /// Draws a record.
 pub(super) fn page(record: &Record, receipts: Option<Receipts>, now: Timestamp) -> Page {
@@ -52,6 +53,8 @@ fn outcome(page: &mut String, record: &Record, now: Timestamp) {
         Outcome::Aborted => "It was broken off, and all clients came back at once.",
         Outcome::Capacity => "It didn't begin: the other regions couldn't carry the load, or nobody knows.",
         Outcome::Blocked => "It didn't begin: something else stood in the way.",
+        // Whoever runs it looks every half a minute at least.
+        Outcome::Unfinished if now.since(record.until) < LONGEST_HOLD => "It was under way when this page was made.",
         Outcome::Unfinished => "Whoever ran it is gone; it ended by itself soon afterwards.",
     };
     let tone = if record.outcome == Outcome::Done { "good" } else { "bad" };
@@ -75,10 +78,25 @@ fn outcome(page: &mut String, record: &Record, now: Timestamp) {
     );
 }
 
+/// The class of the number of requests outside the fence. A zero is good only if it proves something: something was
+/// compared, no request waits for receipts to tell its tenant, and every receipt that was given proves what it says.
+fn tone(all: u64, record: &Record, receipts: Option<Receipts>) -> &'static str {
+    let checked = &record.checked;
+    let is_proved = match receipts {
+        Some(receipts) => receipts.checked > 0 && receipts.invalid == 0 && receipts.unproved == 0,
+        None => checked.edge_by_tenant == 0 && checked.dns + checked.edge > 0,
+    };
+    match (all, is_proved) {
+        (0, true) => "good",
+        (0, false) => "open",
+        _ => "bad",
+    }
+}
+
 fn outside(page: &mut String, record: &Record, receipts: Option<Receipts>) {
     let checked = &record.checked;
     let all = checked.outside() + receipts.map_or(0, |receipts| receipts.outside);
-    let tone = if all == 0 { "good" } else { "bad" };
+    let tone = tone(all, record, receipts);
     let _ = writeln!(page, "<h2>Requests outside the fence</h2>\n<p class=\"big {tone}\">{all}</p>");
     let _ = writeln!(
         page,
@@ -93,8 +111,14 @@ fn outside(page: &mut String, record: &Record, receipts: Option<Receipts>) {
             let _ = writeln!(
                 page,
                 "<tr><td>signed receipts of the edge</td><td>{}</td><td>{}</td></tr>\n</table>\n<p>{} receipts were of \
-                 another time, {} weren't signed by the gateway's keys or were changed.</p>",
-                receipts.checked, receipts.outside, receipts.other_time, receipts.invalid
+                 another time, {} weren't signed by the gateway's keys or were changed, {} were given twice, and {} \
+                 have no room for their whole fence and prove nothing.</p>",
+                receipts.checked,
+                receipts.outside,
+                receipts.other_time,
+                receipts.invalid,
+                receipts.repeated,
+                receipts.unproved
             );
         }
         None => *page += "</table>\n<p>No receipts were given.</p>\n",
@@ -206,8 +230,18 @@ fn phases(page: &mut String, record: &Record) {
     *page += "</table>\n";
 }
 
+/// The load that is to be expected when a share of the clients is elsewhere: the preflight tells it with all regions and
+/// without the drilled one.
+fn predicted(before: Option<f64>, during: Option<f64>, share: f64) -> Option<f64> {
+    let during = during?;
+    if share >= 1.0 { Some(during) } else { before.map(|before| before + (during - before) * share) }
+}
+
 fn loads(page: &mut String, record: &Record) {
-    *page += "<h2>Load against the prediction</h2>\n<table><tr><th>region</th><th>before</th><th>predicted</th>\
+    let _ = writeln!(page, "<h2>Load against the prediction</h2>");
+    let share = f64::from(record.plan.ramp.last().copied().unwrap_or(100)) / 100.0;
+    let _ = writeln!(page, "<p>Predicted for {:.0} % of the region's clients elsewhere.</p>", share * 100.0);
+    *page += "\n<table><tr><th>region</th><th>before</th><th>predicted</th>\
               <th>highest seen</th></tr>\n";
     for one in &record.preflight.regions {
         let _ = writeln!(
@@ -215,7 +249,7 @@ fn loads(page: &mut String, record: &Record) {
             "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             escape(one.region.as_str()),
             load(one.now),
-            load(one.during),
+            load(predicted(one.before, one.during, share)),
             load(record.highest_loads.get(&one.region).copied())
         );
     }
@@ -276,14 +310,14 @@ fn picture(page: &mut String, record: &Record, regions: &[&RegionId], title: &st
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
 
     const EVIL: &str = "<script>alert(1)</script>\"'&";
 
-    fn record() -> Record {
+    pub(in super::super) fn record() -> Record {
         let at = "2026-12-01T10:00:00Z";
         let phase = json!({ "ms": 1, "dns": 1, "requests": 1, "failed": 0, "refused": 0, "first_token_ms": [1, 2] });
         let minute = json!({ "from": at, "ms": 60_000, "share": 10, "failed": 0, "refused": 0,
@@ -313,10 +347,34 @@ mod tests {
     }
 
     #[test]
+    fn the_prediction_is_of_the_highest_share_and_not_of_the_whole_loss() {
+        assert_eq!(predicted(Some(0.4), Some(0.8), 0.5), Some(0.4 + 0.4 * 0.5));
+        assert_eq!((predicted(None, Some(0.8), 1.0), predicted(None, Some(0.8), 0.5)), (Some(0.8), None));
+    }
+
+    #[test]
+    fn a_drill_under_way_is_not_said_to_be_over() {
+        let running = Record { outcome: Outcome::Unfinished, ..record() };
+        let at = |now| page(&running, None, now).plain();
+        assert!(at(running.until).contains("under way when this page was made"));
+        assert!(at(running.until.after(LONGEST_HOLD)).contains("is gone"));
+    }
+
+    #[test]
     fn what_lies_outside_is_told_first_and_receipts_count() {
         let of = |receipts| page(&record(), receipts, Timestamp(0)).plain();
         assert!(of(None).contains("<p class=\"big good\">0</p>"));
-        let receipts = Receipts { checked: 5, outside: 2, invalid: 1, other_time: 3 };
+        let fine = Receipts { checked: 5, ..Receipts::default() };
+        assert!(of(Some(fine)).contains("<p class=\"big good\">0</p>"));
+        for open in [Receipts { checked: 0, ..fine }, Receipts { invalid: 1, ..fine }, Receipts { unproved: 1, ..fine }]
+        {
+            assert!(of(Some(open)).contains("<p class=\"big open\">0</p>"), "{open:?}");
+        }
+        let mut by_tenant = record();
+        by_tenant.checked.edge_by_tenant = 1;
+        let drawn = page(&by_tenant, None, Timestamp(0)).plain();
+        assert!(drawn.contains("<p class=\"big open\">0</p>"), "{drawn}");
+        let receipts = Receipts { checked: 5, outside: 2, invalid: 1, other_time: 3, ..fine };
         let page = of(Some(receipts));
         assert!(page.contains("<p class=\"big bad\">2</p>") && page.contains("<td>5</td><td>2</td>"), "{page}");
     }

@@ -1,6 +1,7 @@
 //! `bailiwick drill report`: takes the record of a drill, returns it as JSON or as a page that one would show an
 //! auditor. With receipts of the edge, each is verified and counted. With a key, the report is signed.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ use super::{read, record_file};
 use crate::program::cli::node::Power;
 use crate::program::cli::receipt::keys;
 use crate::program::cli::seal::{seal, signer};
-use crate::program::receipt::{Demands, VerifyError, verify};
+use crate::program::receipt::{Demands, Verified, VerifyError, verify};
 use crate::program::report::Report;
 use crate::state::load::read_text;
 use crate::system::files::{Mode, replace};
@@ -56,11 +57,13 @@ pub(super) fn report(args: &ReportArgs, now: Timestamp) -> Result<Report, Vec<St
     };
     let json = as_json(&record, receipts, now);
     let unsigned = || vec!["the report can't be signed".to_owned()];
+    let is_unwell = all_outside(&record, receipts) > 0;
     let Some(file) = &args.html else {
-        return match &signer {
-            Some(signer) => Ok(Report::fine(seal(signer, &json).ok_or_else(unsigned)? + "\n")),
-            None => Ok(Report::fine(format!("{json:#}\n"))),
+        let text = match &signer {
+            Some(signer) => seal(signer, &json).ok_or_else(unsigned)?,
+            None => format!("{json:#}"),
         };
+        return Ok(Report { is_unwell, ..Report::fine(text + "\n") });
     };
     let page = page(&record, receipts, now);
     let page = match &signer {
@@ -69,7 +72,15 @@ pub(super) fn report(args: &ReportArgs, now: Timestamp) -> Result<Report, Vec<St
     };
     replace(file, page.as_bytes(), Mode::Public)
         .map_err(|error| vec![format!("{}: can't be written ({error})", file.display())])?;
-    Ok(Report::fine(summary(&record)))
+    let mut text = summary(&record);
+    if let Some(Receipts { checked, outside, unproved, repeated, invalid, other_time }) = receipts {
+        let _ = writeln!(text, "  receipts   {outside} of {checked} outside the fence");
+        let _ = writeln!(
+            text,
+            "             {unproved} prove nothing, {invalid} aren't valid, {other_time} of another time, {repeated} twice"
+        );
+    }
+    Ok(Report { is_unwell, ..Report::fine(text) })
 }
 
 /// The record: of the file, else the newest of the node.
@@ -90,22 +101,42 @@ fn record(args: &ReportArgs) -> Result<Record, Vec<String>> {
 fn receipts(file: &Path, jwks: &Path, record: &Record, now: Timestamp) -> Result<Receipts, Vec<String>> {
     let keys = keys(jwks, &mut std::io::empty()).map_err(|told| vec![told])?;
     let text = read_text(file).map_err(|error| vec![format!("{}: can't be read ({error})", file.display())])?;
-    let mut found = Receipts::default();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    Ok(tally(lines.map(|line| verify(line, &keys, &Demands::default(), now)), record))
+}
+
+/// Counts receipts by what they prove. One that was given twice counts once.
+fn tally(verified: impl Iterator<Item = Result<Verified, VerifyError>>, record: &Record) -> Receipts {
     // A receipt is signed to the second.
     let during = Timestamp(record.since.0.div_euclid(1_000) * 1_000)..=record.until.after(Millis(1_000));
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        match verify(line, &keys, &Demands::default(), now) {
-            Ok(verified) if during.contains(&Timestamp(verified.claims.iat.saturating_mul(1_000))) => {
-                found.checked += 1;
+    let (mut found, mut seen) = (Receipts::default(), BTreeSet::new());
+    for one in verified {
+        let (at, jti, is_outside, is_proved) = match one {
+            Ok(Verified { claims, .. }) => {
+                let is_within = claims.attempts.iter().all(|attempt| claims.fence.contains(&attempt.region));
+                (Timestamp(claims.iat.saturating_mul(1_000)), claims.jti, false, is_within)
             }
-            Ok(_) => found.other_time += 1,
-            Err(VerifyError::OutsideFence { .. }) => {
-                (found.checked, found.outside) = (found.checked + 1, found.outside + 1);
+            Err(VerifyError::OutsideFence { at, jti, .. }) => (at, jti, true, true),
+            Err(_) => {
+                found.invalid += 1;
+                continue;
             }
-            Err(_) => found.invalid += 1,
+        };
+        match (during.contains(&at), seen.insert(jti), is_proved) {
+            (_, false, _) => found.repeated += 1,
+            (false, true, _) => found.other_time += 1,
+            (true, true, false) => found.unproved += 1,
+            (true, true, true) => {
+                (found.checked, found.outside) = (found.checked + 1, found.outside + u64::from(is_outside));
+            }
         }
     }
-    Ok(found)
+    found
+}
+
+/// How many answers, requests and receipts lie outside of their fence.
+fn all_outside(record: &Record, receipts: Option<Receipts>) -> u64 {
+    record.checked.outside() + receipts.map_or(0, |receipts| receipts.outside)
 }
 
 /// The report: the record, what receipts prove, and when it was made.
@@ -113,7 +144,7 @@ fn as_json(record: &Record, receipts: Option<Receipts>, now: Timestamp) -> Value
     let mut report = json!(record);
     report["at"] = json!(now);
     report["receipts"] = json!(receipts);
-    report["outside"] = json!(record.checked.outside() + receipts.map_or(0, |receipts| receipts.outside));
+    report["outside"] = json!(all_outside(record, receipts));
     report
 }
 
@@ -155,4 +186,47 @@ fn phase_words(phase: &Phase) -> String {
     };
     let Phase { requests, failed, refused, .. } = phase;
     format!("{requests} requests, {failed} failed, {refused} refused{first_token}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::page::tests::record;
+    use super::*;
+
+    /// A receipt of the drill's time with a good signature.
+    fn receipt(jti: &str, attempt: &str, fence_more: usize, late: i64) -> Result<Verified, VerifyError> {
+        let claims = json!({ "jti": jti, "iat": record().since.0 / 1_000 + late, "service": "chat", "revision": 1,
+            "rules_sha256": "", "client": { "jurisdictions": ["eu"], "source": "tenant" }, "fence": ["fra"],
+            "fence_more": fence_more, "status": 200,
+            "attempts": [{ "region": attempt, "endpoint": "e", "outcome": "committed", "ms": 1 }] });
+        Ok(Verified {
+            kid: "k".to_owned(),
+            claims: serde_json::from_value(claims.clone()).expect("claims"),
+            json: claims,
+        })
+    }
+
+    fn outside(jti: &str, late: i64) -> Result<Verified, VerifyError> {
+        let at = record().since.after(Millis(u64::try_from(late).unwrap_or(0) * 1_000));
+        Err(VerifyError::OutsideFence { region: "iad".to_owned(), at, jti: jti.to_owned() })
+    }
+
+    #[test]
+    fn each_receipt_of_the_time_counts_once_and_only_for_what_it_proves() {
+        let given = [
+            receipt("1", "fra", 0, 0),
+            receipt("1", "fra", 0, 0),
+            receipt("2", "iad", 3, 0),
+            receipt("3", "fra", 3, 0),
+            receipt("4", "fra", 0, 3_600),
+            outside("5", 0),
+            outside("6", 3_600),
+            outside("5", 0),
+            Err(VerifyError::OtherTenant("acme".to_owned())),
+        ];
+        let found = tally(given.into_iter(), &record());
+        let expected = Receipts { checked: 3, outside: 1, unproved: 1, repeated: 2, invalid: 1, other_time: 2 };
+        assert_eq!(found, expected);
+        assert_eq!(as_json(&record(), Some(found), Timestamp(0))["outside"], 1);
+    }
 }

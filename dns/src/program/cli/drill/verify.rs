@@ -37,7 +37,9 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Report, Vec<String>> {
             "{name}: it was signed, but is no report of a drill; try `bailiwick rollout verify`"
         )]);
     }
-    Ok(Report::fine(if args.json { format!("{:#}\n", opened.report) } else { text_of(&opened) }))
+    let is_unwell = opened.report["outside"].as_u64().is_none_or(|outside| outside > 0);
+    let text = if args.json { format!("{:#}\n", opened.report) } else { text_of(&opened) };
+    Ok(Report { is_unwell, ..Report::fine(text) })
 }
 
 fn text_of(VerifiedReport { kid, report, has_page }: &VerifiedReport) -> String {
@@ -49,15 +51,26 @@ fn text_of(VerifiedReport { kid, report, has_page }: &VerifiedReport) -> String 
     };
     let page = if *has_page { ", and so is the page around it" } else { "" };
     let checked = &report["checked"];
+    let receipts = &report["receipts"];
+    let receipts = match receipts.is_null() {
+        true => "none were given".to_owned(),
+        false => format!(
+            "{} of {} outside, {} aren't valid",
+            word(&receipts["outside"]),
+            word(&receipts["checked"]),
+            word(&receipts["invalid"])
+        ),
+    };
     format!(
         "valid      signed by {kid}{page}\ndrill      {} of {}: {}\nbegan      {}\nrules      revision {}, sha256 {}\n\
-         outside    {} of {} answers of DNS, {} of {} requests\n",
+         outside    {} in all: {} of {} answers of DNS, {} of {} requests\nreceipts   {receipts}\n",
         word(&report["drill"]),
         word(&report["region"]),
         word(&report["outcome"]),
         word(&report["began"]),
         word(&report["revision"]),
         word(&report["rules_sha256"]),
+        word(&report["outside"]),
         word(&checked["dns_outside"]),
         word(&checked["dns"]),
         word(&checked["edge_outside"]),
