@@ -162,7 +162,7 @@ fn reported(node: &Node) {
     let verified = bailiwick(["drill", "verify", &page, "--jwks", &jwks]);
     let said = String::from_utf8_lossy(&verified.stdout).into_owned();
     assert!(verified.status.success() && said.contains("london of uk-london: done"), "{said}");
-    assert!(said.contains("outside    0 of "), "{said}");
+    assert!(said.contains("outside    0 in all: 0 of "), "{said}");
     let html = std::fs::read_to_string(&page).unwrap();
     assert!(html.contains("<p class=\"big good\">0</p>") && html.contains("Traffic per region and minute"), "{html}");
     std::fs::write(&page, html.replacen("uk-london", "uk-leeds", 1)).unwrap();
@@ -234,6 +234,8 @@ fn writes_need_the_token_and_names_that_the_rules_have() {
     let (status, said) = call("POST", "/v1/drills", &began);
     assert!(status == 409 && said.contains("isn't under way"), "{status} {said}");
     assert_eq!(call("DELETE", "/v1/drills/london", &json!({ "reason": "two\nlines" })).0, 400);
+    let half = json!({ "reason": "x", "began": "2026-12-01T10:00:00Z" });
+    assert_eq!(call("DELETE", "/v1/drills/london", &half).0, 400, "a run is named by both");
     assert_eq!(call("PUT", "/v1/drill-records/london", &json!({ "drill": "london" })).0, 422);
     assert_eq!((share(&node), last(&node)), (0, Value::Null));
 }
@@ -256,7 +258,7 @@ fn a_failure_elsewhere_ends_it_at_once() {
 }
 
 #[test]
-fn a_drilled_region_serves_when_it_is_all_that_is_left() {
+fn the_drilled_region_serves_when_all_others_fail_and_the_drill_has_ended() {
     let world = World::start();
     let node = Setup::new(&rules(&world, &json!({ "for": "10m", "ramp": [100] })), ZONE).start();
     ready(&node);
@@ -265,6 +267,7 @@ fn a_drilled_region_serves_when_it_is_all_that_is_left() {
     world.frankfurt.fall_ill();
     world.paris.fall_ill();
     wait::until_true("London serves", || share(&node) == 0);
+    assert!(last(&node)["ended"].as_str().is_some_and(|why| why.ends_with(" is down")), "{}", last(&node));
 }
 
 #[test]
@@ -371,7 +374,7 @@ fn a_drill_begins_at_its_weekly_time_and_not_on_a_blocked_date() {
     let calm = Setup::new(&rules(&world, &blocked), ZONE).start();
     ready(&node);
     ready(&calm);
-    let (_due, _blocked) = (run(&node, &["--scheduled"]), run(&calm, &["--scheduled"]));
+    let (due, _blocked) = (run(&node, &["--scheduled"]), run(&calm, &["--scheduled"]));
     wait::until_true("it began by itself", || share(&node) == 100);
     let record: Value =
         serde_json::from_str(&std::fs::read_to_string(node.setup.path("record.json")).unwrap()).expect("JSON");
@@ -380,6 +383,45 @@ fn a_drill_begins_at_its_weekly_time_and_not_on_a_blocked_date() {
     let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
     assert!(plan.contains("UTC, but every date is blocked"), "{plan}");
     assert_eq!((share(&calm), last(&calm)), (0, Value::Null));
+    // Broken off, and whoever runs drills is started again: it ran already.
+    fine(&node, &["drill", "abort", "london", "--reason", "phones ring"]);
+    drop(due);
+    let began = last(&node)["began"].clone();
+    let said = scheduled_says(&node);
+    assert!(said.contains("london has begun already, at "), "{said}");
+    assert_eq!((share(&node), &last(&node)["began"]), (0, &began));
+}
+
+/// The first line of a process that runs drills at their times.
+fn scheduled_says(node: &Node) -> String {
+    let (api, token) = (url(node), node.setup.path("api.token").display().to_string());
+    let gone = node.setup.path("gone.json").display().to_string();
+    let words = ["drill", "run", "--scheduled", "--api", &api, "--token-file", &token, "--record", &gone];
+    let mut child = Command::new(binary()).args(words).stdout(Stdio::piped()).spawn().expect("the program");
+    let mut line = String::new();
+    let out = child.stdout.take().expect("standard output");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).expect("a line");
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    line
+}
+
+#[test]
+fn a_node_that_was_restarted_passes_on_the_end_of_a_run_that_it_does_not_know() {
+    let world = World::start();
+    let node = Setup::new(&rules(&world, &json!({})), ZONE).start();
+    ready(&node);
+    let run = json!({ "reason": "the node was restarted", "began": now().to_string(), "origin": "ns1" });
+    let (status, said) = node.call("DELETE", "/v1/drills/london", Some(TOKEN), Some(&run));
+    assert_eq!(status, 200, "{said}");
+    let health: Value = serde_json::from_str(&node.get("/v1/health")).expect("JSON");
+    assert_eq!(health["drill"]["ended"], "the node was restarted");
+    // Another run may begin, and the end is told beside it.
+    let ask = json!({ "name": "london", "share": 10, "hold_ms": 30_000 });
+    let (status, said) = node.call("POST", "/v1/drills", Some(TOKEN), Some(&ask));
+    assert_eq!(status, 200, "{said}");
+    let health: Value = serde_json::from_str(&node.get("/v1/health")).expect("JSON");
+    assert_eq!((&health["drill"]["share"], &health["ended_drills"][0]["origin"]), (&json!(10), &json!("ns1")));
 }
 
 #[test]
@@ -387,7 +429,7 @@ fn rules_without_drills_tell_nothing_of_them() {
     let world = World::start();
     let node = Setup::new(&world.rules(1), ZONE).start();
     let health: Value = serde_json::from_str(&node.get("/v1/health")).expect("JSON");
-    assert!(health.get("drill").is_none(), "{health}");
+    assert!(health.get("drill").is_none() && health.get("ended_drills").is_none(), "{health}");
     assert_eq!(fine(&node, &["drill", "plan"]), "the rules have no drill\n");
     let said = failing(&node, &["drill", "run", "london"]);
     assert!(said.contains("the rules have no drill \"london\""), "{said}");

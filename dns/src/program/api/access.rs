@@ -1,8 +1,8 @@
 //! Logs who changes what by the API. Takes every request that isn't for reading nor from a Worker, and its response;
 //! logs one event for each. Called by the router.
 //!
-//! The event has these facts and no others: what was done, to which region, endpoint, bundle or revision, the status,
-//! the file of the token that was sent, and the sender's address. It has no token, no body and no text of the sender:
+//! The event has these facts and no others: what was done, to which region, endpoint, bundle, drill or revision, the
+//! status, the file of the token that was sent, and the sender's address. It has no token, no body and no text of the sender:
 //! names are told only of what was found.
 
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
-use bailiwick_rules::id::{BundleId, EndpointId, RegionId};
+use bailiwick_rules::id::{BundleId, DrillId, EndpointId, RegionId};
 use tracing::{info, warn};
 
 use super::{Api, Remote, WORKER_PATHS};
@@ -34,6 +34,7 @@ impl Intent {
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         let region = |text: &str| RegionId::parse(text).map(|region| region.to_string());
         let endpoint = |text: &str| EndpointId::parse(text).map(|endpoint| endpoint.to_string());
+        let drill = |text: &str| DrillId::parse(text).map(|drill| drill.to_string());
         let (action, of) = match (method.as_str(), &parts[..]) {
             ("PUT", ["v1", "rules"]) => ("publish_rules", None),
             ("PUT", ["v1", "rules", "head"]) => ("publish_head", None),
@@ -44,6 +45,9 @@ impl Intent {
                 "end_override",
                 region(name).zip(endpoint(of)).map(|(region, endpoint)| format!("{region}/{endpoint}")),
             ),
+            ("POST", ["v1", "drills"]) => ("run_drill", None),
+            ("DELETE", ["v1", "drills", name]) => ("end_drill", drill(name)),
+            ("PUT", ["v1", "drill-records", name]) => ("keep_drill_record", drill(name)),
             _ => ("other", None),
         };
         Self { action, of }
@@ -121,6 +125,10 @@ mod tests {
         assert_eq!(intent(Method::PUT, "/v1/bundles/prompts"), ("push_bundle", named("prompts")));
         assert_eq!(intent(Method::DELETE, "/v1/overrides/uk-london"), ("end_override", named("uk-london")));
         assert_eq!(intent(Method::DELETE, "/v1/overrides/uk/e1"), ("end_override", named("uk/e1")));
+        assert_eq!(intent(Method::POST, "/v1/drills"), ("run_drill", None));
+        assert_eq!(intent(Method::DELETE, "/v1/drills/lon"), ("end_drill", named("lon")));
+        assert_eq!(intent(Method::DELETE, "/v1/drills/a%0Ab"), ("end_drill", None));
+        assert_eq!(intent(Method::PUT, "/v1/drill-records/lon"), ("keep_drill_record", named("lon")));
         for odd in ["/v1/overrides/a%0Ab", "/v1/overrides/<script>", "/v1/overrides/uk/%20"] {
             assert_eq!(intent(Method::DELETE, odd), ("end_override", None), "{odd}");
         }
