@@ -2,8 +2,8 @@
 //! logs one event for each. Called by the router.
 //!
 //! The event has these facts and no others: what was done, to which region, endpoint, bundle, drill or revision, the
-//! status, the file of the token that was sent, and the sender's address. It has no token, no body and no text of the sender:
-//! names are told only of what was found.
+//! status, the file of the token that was sent, and the sender's address. It has no token, no body and no text of the
+//! sender: names are told only of what was found.
 
 use std::net::IpAddr;
 use std::sync::Arc;

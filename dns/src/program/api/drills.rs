@@ -150,8 +150,8 @@ pub(super) struct Ending {
     origin: Option<String>,
 }
 
-/// Ends the drill of this name. A run that is named ends even if this node doesn't know of it, because it was restarted:
-/// other nodes and the edge learn its end from here. All clients come back at once.
+/// Ends the drill of this name. All clients come back at once. A run that is named ends even if this node was restarted
+/// and doesn't know of it: other nodes and the edge learn its end from here.
 pub(super) async fn end(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,

@@ -36,7 +36,8 @@ pub(crate) enum DrillCommand {
     ///
     /// It begins only if the other regions carry the load and nothing else is under way. It is broken off when a limit
     /// is exceeded, data is missing, a region fails or somebody aborts it: then all clients come back at once. If this
-    /// process dies, the drill ends by itself after four looks: 20 seconds, or two minutes with --every 30s. The exit code is 0 if it took its whole time, else 1.
+    /// process dies, the drill ends by itself after four looks: 20 seconds, or two minutes with --every 30s.
+    /// The exit code is 0 if it took its whole time, else 1.
     #[command(after_help = "Examples:
   bailiwick drill run lon --dry-run       tell the load that is to be expected
   bailiwick drill run lon

@@ -9,8 +9,8 @@ pub(super) struct Receipts {
     pub(super) checked: u64,
     /// Of these, those that say that a request was sent outside of the fence they name.
     pub(super) outside: u64,
-    /// Receipts of the drill's time with an attempt that may be within the fence or not: they had no room for all of its
-    /// regions. They prove nothing.
+    /// Receipts of the drill's time with an attempt that may be within the fence or not: they had no room for all of
+    /// its regions. They prove nothing.
     pub(super) unproved: u64,
     /// Receipts that were given more than once, by their id. They count once.
     pub(super) repeated: u64,

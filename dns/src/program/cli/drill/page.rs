@@ -230,8 +230,8 @@ fn phases(page: &mut String, record: &Record) {
     *page += "</table>\n";
 }
 
-/// The load that is to be expected when a share of the clients is elsewhere: the preflight tells it with all regions and
-/// without the drilled one.
+/// The load that is to be expected when a share of the clients is elsewhere: the preflight tells it with all regions
+/// and without the drilled one.
 fn predicted(before: Option<f64>, during: Option<f64>, share: f64) -> Option<f64> {
     let during = during?;
     if share >= 1.0 { Some(during) } else { before.map(|before| before + (during - before) * share) }

@@ -77,7 +77,7 @@ pub(super) fn report(args: &ReportArgs, now: Timestamp) -> Result<Report, Vec<St
         let _ = writeln!(text, "  receipts   {outside} of {checked} outside the fence");
         let _ = writeln!(
             text,
-            "             {unproved} prove nothing, {invalid} aren't valid, {other_time} of another time, {repeated} twice"
+            "             {unproved} prove nothing, {invalid} invalid, {other_time} of another time, {repeated} twice"
         );
     }
     Ok(Report { is_unwell, ..Report::fine(text) })
