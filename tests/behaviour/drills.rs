@@ -1,10 +1,15 @@
 //! `bailiwick drill` with the real program: clients of London are sent elsewhere step by step and come back, a drill
 //! that would do harm doesn't begin, and one that goes wrong ends.
 
+mod fleet;
+mod lost;
+pub(crate) mod scheduled;
+
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use bailiwick_rules::time::{Millis, Timestamp};
+use bailiwick_rules::time::Timestamp;
 use bailiwick_tests::dns::question;
 use bailiwick_tests::node::{Node, Setup, TOKEN, bailiwick, binary};
 use bailiwick_tests::process::Process;
@@ -12,7 +17,7 @@ use bailiwick_tests::wait;
 use serde_json::{Value, json};
 
 use crate::fixture::{World, ZONE};
-use crate::fleet::nodes::{failing, fine, follower, told, url, writer_of};
+use crate::fleet::nodes::{failing, fine, url};
 
 /// The addresses of London and of the regions that its clients may be sent to besides.
 const LONDON: &str = "192.0.2.30";
@@ -21,7 +26,7 @@ const ELSEWHERE: [&str; 2] = ["192.0.2.10", "192.0.2.20"];
 const NETWORKS: u8 = 250;
 
 /// Rules with a drill of London, whose clients may go to Frankfurt and Paris.
-fn rules(world: &World, drill: &Value) -> Value {
+pub(crate) fn rules(world: &World, drill: &Value) -> Value {
     let mut rules = world.rules(1);
     for region in ["eu-frankfurt", "eu-paris", "uk-london", "us-virginia"] {
         rules["regions"][region]["load"] = json!({ "capacity": 100, "demand": 20 });
@@ -37,7 +42,7 @@ fn rules(world: &World, drill: &Value) -> Value {
 }
 
 /// The share of British networks that are answered with another region than London, in per cent.
-fn share(node: &Node) -> usize {
+pub(crate) fn share(node: &Node) -> usize {
     let answers = (0..NETWORKS).map(|nth| {
         let client = IpAddr::from([10, 9, nth, 0]);
         let reply = question("chat.ai.example.com", "A").from_prefix(client, 24).ask(node.dns);
@@ -50,7 +55,7 @@ fn share(node: &Node) -> usize {
 }
 
 /// The whole status of the drill, once every region is known to be up.
-fn ready(node: &Node) -> Value {
+pub(crate) fn ready(node: &Node) -> Value {
     wait::until("all regions are up", || {
         let all: Value = serde_json::from_str(&node.get("/v1/drills")).expect("JSON");
         let reasons = all["drills"]["london"]["preflight"]["reasons"].to_string();
@@ -58,38 +63,60 @@ fn ready(node: &Node) -> Value {
     })
 }
 
-fn last(node: &Node) -> Value {
+pub(crate) fn last(node: &Node) -> Value {
     let all: Value = serde_json::from_str(&node.get("/v1/drills/london")).expect("JSON");
     all["last"].clone()
 }
 
 /// A process that runs the drill.
-struct Runner {
+pub(crate) struct Runner {
     process: Process,
-    record: String,
+    record: PathBuf,
 }
 
+/// Runs the drill at its node.
 fn run(node: &Node, more: &[&str]) -> Runner {
-    let record = node.setup.path("record.json").display().to_string();
-    let (api, token) = (url(node), node.setup.path("api.token").display().to_string());
-    let mut words = vec!["drill", "run"];
-    if !more.contains(&"--scheduled") {
-        words.push("london");
-    }
-    words.extend(["--api", &api, "--token-file", &token, "--record", &record, "--every", "1s"]);
-    words.extend(["--before", "1s", "--after", "1s"]);
-    words.extend(more);
-    let process = Process::start(Command::new(binary()).args(words).stdout(Stdio::null()).stderr(Stdio::null()));
-    Runner { process, record }
+    let name: &[&str] = if more.contains(&"--scheduled") { &[] } else { &["london"] };
+    Runner::start(node, &url(node), "record", &[name, more].concat())
 }
 
 impl Runner {
+    /// Runs a drill at the node with this API. The record and what is said are written to files of this name.
+    pub(crate) fn start(node: &Node, api: &str, name: &str, more: &[&str]) -> Self {
+        let record = node.setup.path(&format!("{name}.json"));
+        let said = std::fs::File::create(record.with_extension("log")).expect("a file");
+        let mut command = Command::new(binary());
+        command.args(["drill", "run", "--api", api, "--every", "1s", "--before", "1s", "--after", "1s"]);
+        command.arg("--token-file").arg(node.setup.path("api.token")).arg("--record").arg(&record).args(more);
+        Self { process: Process::start(command.stdout(said).stderr(Stdio::null())), record }
+    }
+
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(self.record.with_extension("log")).expect("a file")
+    }
+
+    /// Waits until it has said this.
+    #[track_caller]
+    pub(crate) fn says(&self, what: &str) {
+        wait::until_true(&format!("it says {what:?}"), || self.said().contains(what));
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&mut self) {
+        self.process.signal("KILL");
+        self.process.wait();
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Waits for its end. Returns whether it went well, and the record.
     fn ends(mut self) -> (bool, Value) {
         let status = wait::until("the runner ends", || self.process.ended());
-        (
-            status.success(),
-            serde_json::from_str(&std::fs::read_to_string(&self.record).expect("a record")).expect("JSON"),
-        )
+        let record = std::fs::read_to_string(&self.record).expect("a record");
+        (status.success(), serde_json::from_str(&record).expect("JSON"))
     }
 }
 
@@ -290,12 +317,12 @@ fn a_drill_whose_runner_is_killed_ends_by_itself() {
     ready(&node);
     let mut runner = run(&node, &[]);
     wait::until_true("all are elsewhere", || share(&node) == 100);
-    runner.process.signal("KILL");
-    runner.process.wait();
+    runner.kill();
     wait::until_true("all come back", || share(&node) == 0);
     let record: Value = serde_json::from_str(&std::fs::read_to_string(&runner.record).unwrap()).expect("whole");
     assert_eq!(record["outcome"], "unfinished");
-    let report = fine(&node, &["drill", "report", "london", "--record", &runner.record]);
+    let record = runner.record.display().to_string();
+    let report = fine(&node, &["drill", "report", "london", "--record", &record]);
     assert!(report.contains("\"unfinished\""), "{report}");
 }
 
@@ -335,75 +362,6 @@ fn a_drill_is_broken_off_when_workers_fall_silent() {
     let (is_fine, record) = runner.ends();
     assert_eq!((is_fine, &record["outcome"], share(&node)), (false, &json!("aborted"), 0));
     assert!(record["why"][0].as_str().unwrap().starts_with("no Worker has reported, since "), "{record:#}");
-}
-
-#[test]
-fn the_nodes_of_a_fleet_follow_it_and_any_of_them_ends_it() {
-    let world = World::start();
-    let rules = rules(&world, &json!({ "for": "10m", "ramp": [100] }));
-    let writer = writer_of(&rules, "");
-    let other = follower(&[url(&writer)], "").start();
-    wait::until_true("the other node has the rules", || other.get("/v1/drills").contains("uk-london"));
-    ready(&writer);
-    ready(&other);
-    let runner = run(&writer, &[]);
-    wait::until_true("both send all elsewhere", || share(&writer) == 100 && share(&other) == 100);
-    assert!(told(&other, &["drill", "run", "london", "--dry-run"]).status.code() == Some(1), "one is under way");
-    // The writer doesn't ask the other node, so an end goes from the writer to it.
-    fine(&writer, &["drill", "abort", "london", "--reason", "enough"]);
-    wait::until_true("both have all back", || share(&writer) == 0 && share(&other) == 0);
-    assert_eq!((runner.ends().0, &last(&other)["ended"]), (false, &json!("enough")));
-}
-
-#[test]
-fn a_drill_begins_at_its_weekly_time_and_not_on_a_blocked_date() {
-    let world = World::start();
-    // The minute that has begun, in UTC.
-    let weekly = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
-        .into_iter()
-        .flat_map(|day| (0..1_440_u32).map(move |minute| format!("{day} {:02}:{:02}", minute / 60, minute % 60)));
-    let before = Timestamp(now().0 - 60_000);
-    let mut this_minute = weekly.filter(|text| {
-        let next = bailiwick_rules::rules::Weekly::parse(text).unwrap().next(before);
-        next.since(before) < Millis(60_000)
-    });
-    let weekly = this_minute.next().expect("a minute");
-    let drill = json!({ "weekly": weekly, "for": "10m", "ramp": [100] });
-    let blocked = json!({ "weekly": weekly, "blocked": ["01-01/12-31"] });
-    let node = Setup::new(&rules(&world, &drill), ZONE).start();
-    let calm = Setup::new(&rules(&world, &blocked), ZONE).start();
-    ready(&node);
-    ready(&calm);
-    let (due, _blocked) = (run(&node, &["--scheduled"]), run(&calm, &["--scheduled"]));
-    wait::until_true("it began by itself", || share(&node) == 100);
-    let record: Value =
-        serde_json::from_str(&std::fs::read_to_string(node.setup.path("record.json")).unwrap()).expect("JSON");
-    assert_eq!(record["is_scheduled"], true);
-    let plan = told(&calm, &["drill", "plan", "london"]);
-    let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
-    assert!(plan.contains("UTC, but every date is blocked"), "{plan}");
-    assert_eq!((share(&calm), last(&calm)), (0, Value::Null));
-    // Broken off, and whoever runs drills is started again: it ran already.
-    fine(&node, &["drill", "abort", "london", "--reason", "phones ring"]);
-    drop(due);
-    let began = last(&node)["began"].clone();
-    let said = scheduled_says(&node);
-    assert!(said.contains("london has begun already, at "), "{said}");
-    assert_eq!((share(&node), &last(&node)["began"]), (0, &began));
-}
-
-/// The first line of a process that runs drills at their times.
-fn scheduled_says(node: &Node) -> String {
-    let (api, token) = (url(node), node.setup.path("api.token").display().to_string());
-    let gone = node.setup.path("gone.json").display().to_string();
-    let words = ["drill", "run", "--scheduled", "--api", &api, "--token-file", &token, "--record", &gone];
-    let mut child = Command::new(binary()).args(words).stdout(Stdio::piped()).spawn().expect("the program");
-    let mut line = String::new();
-    let out = child.stdout.take().expect("standard output");
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).expect("a line");
-    child.kill().expect("it runs");
-    child.wait().expect("it ends");
-    line
 }
 
 #[test]

@@ -396,6 +396,29 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_a_run_that_ended_does_not_come_back_beside_a_running_drill() {
+        let (table, mut node) = (table(), KeptDrill::default());
+        let old = node.ask(&table, &wanted("one", None, 10), "ns1", NOW).unwrap();
+        node.end("phones ring", NOW);
+        let second = node.ask(&table, &wanted("two", None, 10), "ns2", NOW.after(Millis(1))).unwrap();
+        // A node that missed the end tells of it still, and may have renewed it.
+        let (number, until) = (old.number + 9, NOW.after(Millis(90_000)));
+        let renewed = DrillRecord { number, until, share: 50, ..old.clone() };
+        for late in [&old, &renewed] {
+            let mut node = node.clone();
+            assert!(!node.merge(&table, late, NOW) && node.running(NOW) == Some(&second), "{late:?}");
+            // The node that missed it learns it from what this one tells, ends first.
+            let mut other = KeptDrill::default();
+            other.merge(&table, late, NOW);
+            node.other_ends(NOW).chain(node.record(NOW)).for_each(|told| _ = other.merge(&table, told, NOW));
+            assert_eq!((other.running(NOW), other.other_ends(NOW).count()), (Some(&second), 1));
+            // So does the edge, which hears both.
+            let heard = node.other_ends(NOW).chain(node.record(NOW)).chain([late]);
+            assert_eq!(DrillRecord::leading(heard, NOW), Some(&second));
+        }
+    }
+
+    #[test]
     fn a_restarted_node_passes_on_the_end_of_a_run_that_it_does_not_know() {
         let (table, mut node, mut peer) = (table(), KeptDrill::default(), KeptDrill::default());
         let begun = node.ask(&table, &wanted("one", None, 10), "ns1", NOW).unwrap();

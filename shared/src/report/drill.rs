@@ -286,20 +286,6 @@ mod tests {
     }
 
     #[test]
-    fn a_drill_moves_nobody_while_every_region_of_the_fence_is_down() {
-        let table = table();
-        let place = stand(&table, &Client { country: crate::geo::CountryCode::parse("DE"), ..Client::default() });
-        let ranking = rank(&table, ServiceIndex(0), &place, PathClass::Inference);
-        let down = crate::health::RegionHealth { probed: crate::health::Status::Down, ..Default::default() };
-        let conditions = Conditions { health: &vec![down; 3], local: &Local::default(), now: NOW };
-        let mut steering = decide(&table, &ranking, None, &conditions);
-        let before = steering.clone();
-        assert!(before.revived && before.ordered.len() == 2);
-        let drilled = Drilled { region: table.region_named("fra").unwrap(), share: Ratio::ONE };
-        assert!(!drilled.take_away(&table, b"x", &mut steering) && steering == before);
-    }
-
-    #[test]
     fn what_no_node_writes_is_not_sound() {
         let table = table();
         let good = record("one", 1, 10, None);

@@ -147,6 +147,27 @@ fn last(snapshot: &Snapshot, rtype: u16) -> (Vec<u8>, u32) {
 }
 
 #[test]
+fn a_drill_moves_clients_within_their_fence_and_nobody_while_no_region_of_it_is_up() {
+    let world = world(&RULES.replace(r#""when_all_down": "fail""#, r#""when_all_down": "serve-fence""#));
+    let drilled = bailiwick_rules::report::Drilled {
+        region: world.rules().table.region_named("fra").unwrap(),
+        share: bailiwick_rules::rules::Ratio::ONE,
+    };
+    let answer = |down: &[usize]| {
+        let mut health = Health { drilled: Some(drilled), ..health(&up(3)) };
+        for region in down {
+            let forced = Forced { status: Status::Down, until: NOW.after(Millis(30_000)), reason: "broken".into() };
+            health.regions[*region].forced = Some(forced);
+        }
+        last(&Snapshot::new(Arc::clone(&world), health, NOW, None), rtype::A).0
+    };
+    // Regions are in the order of their names: fra, nyc, par.
+    assert_eq!((answer(&[]), answer(&[0])), (vec![20], vec![20]));
+    assert_eq!(answer(&[2]), [10, 11], "nobody else is left");
+    assert_eq!(answer(&[0, 2]), [10, 11], "all of the fence are offered, the nearest first");
+}
+
+#[test]
 fn a_family_that_is_dead_is_answered_by_another_region_and_the_other_one_stays() {
     let rules = RULES
         .replace(

@@ -254,4 +254,21 @@ mod tests {
         assert_eq!(told(1, 0, 5_005), (17, 17));
         assert_eq!(told(1, 9, 1), (18, 18), "the other node was restarted");
     }
+
+    #[test]
+    fn what_was_counted_while_the_rules_changed_is_judged_by_neither_book() {
+        let mut sums = Sums::default();
+        let mut told = |sha: &str, dns, dns_outside| {
+            let checked = Checked { dns, dns_outside, ..Checked::default() };
+            sums.add(0, Counted { rules_sha256: sha.to_owned(), checked, ..counted(0, dns) });
+            let Checked { dns, dns_outside, dns_left_out, .. } = sums.total.as_ref().unwrap().checked;
+            (dns, dns_outside, dns_left_out)
+        };
+        assert_eq!(told("old", 1_000, 0), (1_000, 0, 0));
+        assert_eq!(told("old", 1_010, 0), (1_010, 0, 0));
+        // By the new rules nearly all that was answered before lies outside.
+        assert_eq!(told("new", 1_030, 900), (1_010, 0, 20));
+        assert_eq!(told("new", 1_035, 902), (1_015, 2, 20), "what is outside by the rules in service counts");
+        assert_eq!(told("old", 1_040, 1), (1_015, 2, 25), "and isn't taken back by the old ones");
+    }
 }
