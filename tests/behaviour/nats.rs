@@ -4,6 +4,7 @@
 mod aggregate;
 mod apart;
 mod bundles;
+mod drills;
 mod faults;
 mod publishing;
 mod quotas;

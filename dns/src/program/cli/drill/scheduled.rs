@@ -21,7 +21,7 @@ use crate::system::clock::Clock;
 
 /// The key of the lease.
 const KEY: &str = "drills";
-/// How often the lease is renewed, at the least: at each look of whoever waits, and of a drill that runs.
+/// The lease is renewed at each look of whoever waits, and of a drill that runs: at `--every`, or as often as this.
 const LOOK: Millis = Millis(5_000);
 
 /// When each drill began last, or was refused. The next one who runs drills has to know it.
@@ -30,7 +30,7 @@ type Begun = BTreeMap<DrillId, Timestamp>;
 /// Runs drills for ever.
 pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
     let store = store(args)?;
-    let mut runner = Runner::<Begun>::new(KEY, LOOK);
+    let mut runner = Runner::<Begun>::new(KEY, args.every.max(LOOK));
     let (mut begun, mut last) = (Begun::new(), String::new());
     loop {
         let line = match once(args, store.as_deref(), &mut runner, &mut begun) {
@@ -45,13 +45,13 @@ pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
     }
 }
 
-/// The store of the fleet, if it has one.
+/// The store of the fleet, if the configuration names one. The node may be named by `--api` nevertheless: the lease is
+/// written by the publisher, whose configuration has no API.
 fn store(args: &RunArgs) -> Result<Option<Box<Buckets>>, Vec<String>> {
-    let node = &args.node.node;
-    match Config::read_fleet_in_nats(&node.config) {
-        Ok(Some(fleet)) if node.api.is_none() => Buckets::open(&fleet).map(|buckets| Some(Box::new(buckets))),
-        Err(errors) if node.api.is_none() => Err(errors.iter().map(ToString::to_string).collect()),
-        _ => Ok(None),
+    match Config::read_fleet_in_nats(&args.node.node.config) {
+        Ok(Some(fleet)) => Buckets::open(&fleet).map(|buckets| Some(Box::new(buckets))),
+        Ok(None) => Ok(None),
+        Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
     }
 }
 
