@@ -197,7 +197,18 @@ fn too_full(facts: &Facts<'_>, looked: &Preflight) -> Vec<String> {
     let full = looked.regions.iter().filter(|one| one.during.is_some_and(|load| load > 1.0));
     reasons
         .extend(full.map(|one| format!("{} would have a load of {}", one.region, percent(one.during.unwrap_or(0.0)))));
+    reasons.extend(looked.regions.iter().filter_map(measured_full));
     reasons
+}
+
+/// Why a region couldn't carry what would be moved to it, by the load that was measured there: demand that nobody
+/// states or reports loads it all the same.
+fn measured_full(one: &RegionForecast) -> Option<String> {
+    let (now, moved) = (one.now?, one.during? - one.before?);
+    (moved > 0.0 && now + moved > part(MOST)).then(|| {
+        let (region, then, now) = (&one.region, percent(now + moved), percent(now));
+        format!("{region} has a load of {now} now and would have one of {then}, more than {MOST}")
+    })
 }
 
 /// The loads to be expected, of every fence.
@@ -318,6 +329,25 @@ mod tests {
             "{:?}",
             full.reasons
         );
+    }
+
+    #[test]
+    fn a_load_that_was_measured_counts_beside_the_known_demand() {
+        let table = tests_table(50, "");
+        let at = |name: &str, load: u32| {
+            let measured = looked(&table, "one", |facts, _| {
+                facts.loads = vec![None; 4];
+                facts.loads[table.region_named(name).unwrap().get()] = Some(Ratio(load));
+            });
+            (measured.verdict, measured.reasons)
+        };
+        // Demand says 40 % in Paris, and that 50 of 100 may come in addition.
+        assert_eq!(at("par", 300_000).0, Verdict::Go);
+        let (verdict, reasons) = at("par", 850_000);
+        assert_eq!((verdict, reasons.len()), (Verdict::Capacity, 1));
+        assert!(reasons[0].starts_with("par has a load of 85.0 % now and would have one of "), "{reasons:?}");
+        assert_eq!(at("fra", 950_000).0, Verdict::Go, "the drilled region gets fewer");
+        assert_eq!(at("lon", 950_000).0, Verdict::Go, "nothing is moved there");
     }
 
     #[test]
