@@ -136,6 +136,9 @@ impl fmt::Display for Weekly {
     }
 }
 
+/// A year that has every date.
+const LEAP_YEAR: i16 = 2028;
+
 /// A range of days of each year, both included, in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DateRange {
@@ -160,13 +163,10 @@ impl DateRange {
     pub fn parse(text: &str) -> Option<Self> {
         let date = |text: &str| {
             let (month, day) = text.split_once('-')?;
-            let month = two_digits(month, 1, 12)?;
-            let last = match month {
-                2 => 29,
-                4 | 6 | 9 | 11 => 30,
-                _ => 31,
-            };
-            Some((month, two_digits(day, 1, last)?))
+            let (month, day) = (two_digits(month, 1, 12)?, two_digits(day, 1, 31)?);
+            // 29 February is a date of some years.
+            let date = jiff::civil::Date::new(LEAP_YEAR, i8::try_from(month).ok()?, i8::try_from(day).ok()?);
+            date.is_ok().then_some((month, day))
         };
         let (from, to) = text.split_once('/')?;
         Some(Self { from: date(from)?, to: date(to)? })
@@ -190,17 +190,11 @@ impl fmt::Display for DateRange {
     }
 }
 
-/// Month and day of an instant, in UTC. The reckoning is H. Hinnant's "days to civil" for the Gregorian calendar, whose
-/// years begin in March.
+/// Month and day of an instant, in UTC.
 fn date_of(at: Timestamp) -> Option<(u8, u8)> {
-    let days = at.0.div_euclid(1_440 * MINUTE) + 719_468;
-    let of_era = days.rem_euclid(146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let march_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    Some((u8::try_from(month).ok()?, u8::try_from(day).ok()?))
+    let at = jiff::Timestamp::from_millisecond(at.0).ok()?;
+    let date = jiff::tz::TimeZone::UTC.to_datetime(at);
+    Some((u8::try_from(date.month()).ok()?, u8::try_from(date.day()).ok()?))
 }
 
 /// Two digits that make a number of this range.
