@@ -3,7 +3,7 @@
 
 use bailiwick_rules::drill::kept::{Refusal, Run, Wanted, failed_elsewhere};
 use bailiwick_rules::health::Status;
-use bailiwick_rules::report::{DrillRecord, Drilled};
+use bailiwick_rules::report::{DrillRecord, Drilled, HealthReport};
 use bailiwick_rules::steer::{Conditions, Local, effective_status};
 use bailiwick_rules::time::Timestamp;
 
@@ -39,6 +39,23 @@ impl<P: Prober> Owner<P> {
         self.log_drill("this node");
         self.publish();
         Some(record)
+    }
+
+    /// Takes the drills that another node knows. Returns whether anything changed.
+    pub(super) fn hear_drills(&mut self, report: &HealthReport, now: Timestamp) -> bool {
+        let table = &self.current.world.rules().table;
+        let noted = |record: &DrillRecord| (record.began, record.origin.clone(), record.share, record.ended.clone());
+        let before = self.drill.record(now).map(noted);
+        let mut is_changed = false;
+        // Ends first: a run that has ended stands in nobody's way.
+        for record in report.ended_drills.iter().chain(&report.drill) {
+            is_changed |= self.drill.merge(table, record, now);
+        }
+        // That it was renewed every few seconds is no news.
+        if self.drill.record(now).map(noted) != before {
+            self.log_drill("another node");
+        }
+        is_changed
     }
 
     /// Puts the drill into the health of a moment. A failure of another region ends it at once.

@@ -74,15 +74,7 @@ impl<P: Prober> Owner<P> {
         let now = self.clock.now();
         let table = &self.current.world.rules().table;
         let are_merged = self.all_overrides.merge(table, &report.overrides, now);
-        let before = self.drill.record(now).cloned();
-        let mut is_drilled = false;
-        // Ends first: a run that has ended stands in nobody's way.
-        for record in report.ended_drills.iter().chain(&report.drill) {
-            is_drilled |= self.drill.merge(table, record, now);
-        }
-        if self.drill.record(now) != before.as_ref() {
-            self.log_drill("another node");
-        }
+        let is_drilled = self.hear_drills(&report, now);
         let table = &self.current.world.rules().table;
         let is_news = self.voting.hear(report, table, now) || is_drilled;
         if are_merged {
