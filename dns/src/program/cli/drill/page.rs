@@ -10,7 +10,7 @@ use bailiwick_rules::drill::record::{Outcome, Record, Traffic};
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::report::LONGEST_HOLD;
 use bailiwick_rules::simulation::escape;
-use bailiwick_rules::time::Timestamp;
+use bailiwick_rules::time::{Millis, Timestamp};
 
 use super::figures::{Receipts, in_seconds};
 use crate::program::cli::seal::Page;
@@ -277,6 +277,11 @@ fn traffic(page: &mut String, record: &Record) {
         let _ = writeln!(page, "<td>{}</td><td>{}</td></tr>", minute.failed, minute.refused);
     }
     *page += "</table></div>\n";
+    let kept = record.minutes.last().map(|minute| minute.from.after(Millis(minute.ms)));
+    // The minute that has begun is not among them while the drill is under way.
+    if let Some(kept) = kept.filter(|kept| record.until.since(*kept) > Millis(120_000)) {
+        let _ = writeln!(page, "<p>This record has no traffic by minute from {kept} on; its other parts have all.</p>");
+    }
 }
 
 /// The shares of regions, minute by minute, one above the other.
@@ -358,6 +363,13 @@ pub(super) mod tests {
         let at = |now| page(&running, None, now).plain();
         assert!(at(running.until).contains("under way when this page was made"));
         assert!(at(running.until.after(LONGEST_HOLD)).contains("is gone"));
+    }
+
+    #[test]
+    fn minutes_that_were_left_out_are_said_to_be() {
+        let of = |ms| page(&Record { until: record().since.after(Millis(ms)), ..record() }, None, Timestamp(0)).plain();
+        assert!(of(180_001).contains("no traffic by minute from 2026-12-01T10:01:00Z on"), "{}", of(180_001));
+        assert!(!of(180_000).contains("no traffic by minute"));
     }
 
     #[test]
