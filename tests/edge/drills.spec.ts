@@ -1,21 +1,25 @@
 // A drill with a real node and the real Worker: the Worker sends the same share of a region's clients elsewhere, never
 // out of their fence, and what it counts proves it at the node.
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { generateKeyPairSync } from "node:crypto";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { CompactSign, decodeJwt, decodeProtectedHeader } from "jose";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { Edge, type Json, StandIn, onStop, read, region, rules, stopAll, until } from "./harness.js";
+import { Edge, type Json, StandIn, onStop, read, region, root, rules, stopAll, until } from "./harness.js";
 import { DnsNode, WORKER_TOKEN } from "./node.js";
 
 const TOKEN = "0123456789abcdef0123456789abcdef";
 const CLIENTS = 80;
 let fra: StandIn, par: StandIn, lon: StandIn, nyc: StandIn;
+let folder: string;
 let tokenFile: string;
 
 beforeAll(async () => {
   const names = ["eu-frankfurt", "eu-paris", "uk-london", "us-virginia"];
   [fra, par, lon, nyc] = await Promise.all(names.map((name) => StandIn.start(name)));
-  const folder = mkdtempSync(join(tmpdir(), "bailiwick-drill-"));
+  folder = mkdtempSync(join(tmpdir(), "bailiwick-drill-"));
   onStop(() => rmSync(folder, { recursive: true, force: true }));
   tokenFile = join(folder, "api.token");
   writeFileSync(tokenFile, TOKEN, { mode: 0o600 });
@@ -26,7 +30,7 @@ beforeEach(async () => {
 afterAll(stopAll);
 
 /** Four regions that are probed, and a drill of London. */
-function document(service: Json = {}): Json {
+function document(service: Json, drill: Json): Json {
   const regions: Json = {
     ...region("DE", "eu-frankfurt", [fra.url]),
     ...region("FR", "eu-paris", [par.url]),
@@ -43,13 +47,14 @@ function document(service: Json = {}): Json {
     regions[name].monitor = { type: "tcp", address, interval: "500ms", timeout: "400ms", up_thresh: 1 };
     regions[name].load = { capacity: 100, demand: 10 };
   }
-  return rules(1, regions, service, { drills: { london: { region: "uk-london", for: "10m" } } });
+  return rules(1, regions, service, { drills: { london: { region: "uk-london", for: "10m", ...drill } } });
 }
 
 /** A node and a Worker that follows it and posts to it. */
-async function start(service: Json = {}): Promise<{ node: DnsNode; edge: Edge }> {
-  const node = await DnsNode.start(document(service), `token_file = "${tokenFile}"\n`);
-  const edge = await Edge.start(document(service), {
+async function start(service: Json = {}, drill: Json = {}, bindings: Record<string, string> = {}) {
+  const node = await DnsNode.start(document(service, drill), `token_file = "${tokenFile}"\n`);
+  const edge = await Edge.start(document(service, drill), {
+    ...bindings,
     HEALTH_URLS: `${node.url}/v1/health`,
     HEALTH_TOKEN: WORKER_TOKEN,
     OBSERVATIONS_URLS: `${node.url}/v1/observations`,
@@ -151,4 +156,89 @@ test("a service whose clients are never moved because of load takes part in a dr
   const { node, edge } = await start({ shed: "never" });
   await ask(node, 100);
   await settled(edge, (moved) => moved.length === CLIENTS);
+});
+
+/** The receipts of British clients' requests while a command runs, and the command's exit code. */
+async function receiptsWhile(edge: Edge, command: string[]): Promise<{ receipts: string[]; code: number | null }> {
+  const runner = spawn(command[0], command.slice(1), { stdio: "ignore" });
+  onStop(() => runner.kill("SIGKILL"));
+  const receipts: string[] = [];
+  await until(
+    async () => {
+      const number = receipts.length;
+      const reply = await edge.chat("GB", {}, { headers: { "x-session-id": `session-${number}` } });
+      expect((await read(reply)).status).toBe(200);
+      receipts.push(reply.headers.get("x-bailiwick-receipt")!);
+      return runner.exitCode;
+    },
+    (code) => code !== null,
+    60_000,
+  );
+  return { receipts, code: runner.exitCode };
+}
+
+test("receipts of a drill are counted in its report, and one that lies outside makes it fail", async () => {
+  const pair = generateKeyPairSync("ed25519");
+  const key = pair.privateKey.export({ type: "pkcs8", format: "pem" }) as string;
+  const { node, edge } = await start({}, { ramp: [100], for: "4s" }, { RECEIPT_KEY: key });
+  const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick`;
+  if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-dns`);
+  const file = (name: string, text?: string) => {
+    if (text !== undefined) writeFileSync(join(folder, name), text, { mode: 0o600 });
+    return join(folder, name);
+  };
+  const [record, page, signKey] = [file("record.json"), file("london.html"), file("receipt.key", key)];
+  const way = ["--api", node.url, "--token-file", tokenFile, "--record", record];
+  const spans = ["--every", "1s", "--before", "3s", "--after", "1s"];
+  const { receipts, code } = await receiptsWhile(edge, [binary, "drill", "run", "london", ...way, ...spans]);
+  expect([code, JSON.parse(readFileSync(record, "utf8")).outcome]).toEqual([0, "done"]);
+  const served = new Set(receipts.map((receipt) => (decodeJwt(receipt) as Json).committed.region));
+  expect(served.has("uk-london") && served.size > 1, [...served].join()).toBe(true);
+
+  const jwks = file("jwks.json", (await read(await edge.ask({ path: "/.well-known/bailiwick/jwks.json" }))).text);
+  const report = (lines: string[], ...more: string[]) => {
+    const given = ["--receipts", file("receipts.txt", lines.join("\n")), "--jwks", jwks];
+    return spawnSync(binary, ["drill", "report", "london", ...way, ...given, ...more], { encoding: "utf8" });
+  };
+  // The first requests may have come a moment before the drill's time.
+  const good = report(receipts);
+  const { checked, other_time, ...rest } = JSON.parse(good.stdout).receipts;
+  expect([good.status, good.stderr]).toEqual([0, ""]);
+  expect([checked + other_time, rest]).toEqual([receipts.length, { outside: 0, unproved: 0, repeated: 0, invalid: 0 }]);
+  expect(checked).toBeGreaterThan(receipts.length / 2);
+  expect(JSON.parse(good.stdout).outside).toBe(0);
+
+  // Receipts that no Worker of this version gives: this one has the key, and was sent to a region outside.
+  const genuine = receipts[receipts.length >> 1];
+  const sign = (claims: Json) =>
+    new CompactSign(new TextEncoder().encode(JSON.stringify(claims)))
+      .setProtectedHeader(decodeProtectedHeader(genuine) as Json as { alg: string })
+      .sign(pair.privateKey);
+  const claims = decodeJwt(genuine) as Json;
+  const attempts = [{ ...claims.attempts[0], region: "us-virginia" }];
+  const outside = await sign({ ...claims, jti: "outside", attempts });
+  const earlier = await sign({ ...claims, jti: "earlier", attempts, iat: claims.iat - 3600 });
+  const changed = `${genuine.slice(0, -9)}${genuine.at(-9) === "A" ? "B" : "A"}${genuine.slice(-8)}`;
+  const lines = [...receipts, outside, genuine, outside, earlier, changed];
+  const bad = report(lines);
+  expect(bad.status).toBe(1);
+  expect(JSON.parse(bad.stdout)).toMatchObject({
+    outside: 1,
+    receipts: { checked: checked + 1, other_time: other_time + 1, outside: 1, repeated: 2, invalid: 1, unproved: 0 },
+  });
+
+  // The same on a page, and in what was signed.
+  const verify = () => spawnSync(binary, ["drill", "verify", page, "--jwks", jwks], { encoding: "utf8" });
+  const signed = ["--html", page, "--sign-key", signKey];
+  expect(report(receipts, ...signed).status).toBe(0);
+  expect([verify().status, verify().stdout]).toEqual([0, expect.stringContaining(`0 of ${checked} outside`)]);
+  const told = report(lines, ...signed);
+  expect([told.status, told.stdout]).toEqual([
+    1,
+    expect.stringContaining(`receipts   1 of ${checked + 1} outside the fence`),
+  ]);
+  expect(readFileSync(page, "utf8")).toContain('<p class="big bad">1</p>');
+  const { status, stdout } = verify();
+  expect([status, stdout]).toEqual([1, expect.stringContaining("outside    1 in all")]);
+  expect(stdout).toContain(`receipts   1 of ${checked + 1} outside, 1 aren't valid`);
 });
