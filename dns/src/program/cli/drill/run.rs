@@ -40,7 +40,8 @@ pub(crate) struct RunArgs {
     /// Tell whether it could begin and the load that is to be expected, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Wait, and run each drill of the rules at its weekly time. In a fleet with NATS one of those who wait runs it.
+    /// Wait, and run each drill of the rules at its weekly time. In a fleet with NATS one of those who wait runs it:
+    /// --config is that of the publisher then, and --api names the node.
     #[arg(long, conflicts_with = "dry_run")]
     pub(super) scheduled: bool,
     /// How often it looks, at most 30s.
