@@ -155,10 +155,7 @@ fn a_drill_moves_clients_within_their_fence_and_nobody_while_no_region_of_it_is_
     };
     let answer = |down: &[usize]| {
         let mut health = Health { drilled: Some(drilled), ..health(&up(3)) };
-        for region in down {
-            let forced = Forced { status: Status::Down, until: NOW.after(Millis(30_000)), reason: "broken".into() };
-            health.regions[*region].forced = Some(forced);
-        }
+        down.iter().for_each(|region| health.regions[*region].probed = Status::Down);
         last(&Snapshot::new(Arc::clone(&world), health, NOW, None), rtype::A).0
     };
     // Regions are in the order of their names: fra, nyc, par.
