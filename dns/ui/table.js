@@ -53,7 +53,8 @@ const nearness = new IntersectionObserver(
 );
 
 /** Some rows of a table. Those that are far from what is seen stay as they are until one scrolls to them, so that a
- * thousand rows cost no more than those that are seen; they can still be searched. */
+ * thousand rows cost no more than those that are seen; they can still be searched. If other rows belong to a part, it is shown again at once: a row would be missing or stand
+ * in two parts. */
 class Chunk extends Component {
   isNear = true;
   body = (element) => {
@@ -68,8 +69,8 @@ class Chunk extends Component {
     nearness.observe(element);
   };
 
-  shouldComponentUpdate({ order }) {
-    return this.isNear || order !== this.props.order;
+  shouldComponentUpdate({ order, keys }) {
+    return this.isNear || order !== this.props.order || keys !== this.props.keys;
   }
 
   render({ rows, row }) {
@@ -118,6 +119,11 @@ export function Table({ caption, columns, rows, start, empty, note, cards = true
   const chunks = Array.from({ length: Math.ceil(shown.length / CHUNK) }, (_, nth) => nth * CHUNK);
   // With other columns or in another order, all rows are others.
   const order = `${sort.key} ${sort.down} ${columns.map((column) => column.key)}`;
+  const chunk = (at) => {
+    const some = shown.slice(at, at + CHUNK);
+    const keys = JSON.stringify(some.map((one) => one.key));
+    return html`<${Chunk} key=${at} order=${order} keys=${keys} row=${row} rows=${some} />`;
+  };
   return html`<section class="table ${cards ? "cards" : ""}" aria-label=${caption}>
     <header>
       <h2>${caption} <small>${count(rows.length)}</small></h2>
@@ -138,7 +144,7 @@ export function Table({ caption, columns, rows, start, empty, note, cards = true
                   ${columns.map(head)}
                 </tr>
               </thead>
-              ${chunks.map((at) => html`<${Chunk} key=${at} order=${order} row=${row} rows=${shown.slice(at, at + CHUNK)} />`)}
+              ${chunks.map(chunk)}
             </table>
           </div>`
     }

@@ -305,6 +305,32 @@ test("a table is copied as CSV that no spreadsheet runs, and as JSON", async () 
   expect(json.find((row: Json) => row.countries.includes("US")).to).toBe("us-virginia");
 });
 
+test("a row that moves to another part of a long table stands in one of them", async () => {
+  const doomed = createTcpServer((socket) => socket.end()).listen(0, "127.0.0.1");
+  onStop(() => doomed.close());
+  await until(
+    async () => doomed.listening,
+    (listens) => listens,
+  );
+  const { port } = doomed.address() as AddressInfo;
+  const regions = Array.from({ length: 120 }, (_, place) => {
+    const country = COUNTRIES[place % COUNTRIES.length]!;
+    return [`site-${1000 + place}`, watched(country, place, place < 110 ? open : port)];
+  });
+  const node = await DnsNode.start(rules(1, Object.fromEntries(regions)));
+  const { page } = await see(node, { height: 600 });
+  const names = () => page.locator("section[aria-label=Regions] tbody td:first-child").allInnerTexts();
+  const before = await until(names, (all) => all.length === 120);
+  expect(before.at(-1)).toContain("site-1119");
+  // The last ten become the first ten, and move all others down. Most parts of the table aren't near what is seen.
+  doomed.close();
+  await until(
+    async () => (await names())[9],
+    (tenth) => /site-11[12]/.test(tenth ?? ""),
+  );
+  expect(new Set(await names()).size).toBe(120);
+});
+
 test("the page weighs at most 100 kB on the wire", async () => {
   const context = await browser.newContext();
   onStop(() => context.close());

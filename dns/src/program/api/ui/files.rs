@@ -26,11 +26,11 @@ pub(super) const FILES: [File; 6] = [
         gzip: include_bytes!("notices-7eebeb95e9.txt.gz"),
     },
     File {
-        name: "page-8dc3450ecc.js",
+        name: "page-bd64d1d9a8.js",
         kind: "text/javascript; charset=utf-8",
-        plain: include_bytes!("page-8dc3450ecc.js"),
-        brotli: include_bytes!("page-8dc3450ecc.js.br"),
-        gzip: include_bytes!("page-8dc3450ecc.js.gz"),
+        plain: include_bytes!("page-bd64d1d9a8.js"),
+        brotli: include_bytes!("page-bd64d1d9a8.js.br"),
+        gzip: include_bytes!("page-bd64d1d9a8.js.gz"),
     },
     File {
         name: "page-bf0fd30611.css",
