@@ -65,13 +65,48 @@ pub(super) async fn record(State(api): State<Arc<Api>>, request: Request, next: 
     let by = authorization.and_then(|authorization| api.tokens.file_of(authorization));
     let by = by.map(|file| file.display().to_string());
     let from = request.extensions().get::<ConnectInfo<Remote>>().map(|ConnectInfo(Remote(remote))| remote.ip());
+    let unanswered = Unanswered { action, by: by.clone(), from, is_answered: false };
     let response = next.run(request).await;
+    unanswered.answered();
     let status = response.status();
     // A name in a path that wasn't found is whatever the sender made up.
     let of =
         response.extensions().get::<Changed>().map(|Changed(of)| of.clone()).or(of.filter(|_| status.is_success()));
-    log(&Entry { action, of: of.as_deref(), status, by: by.as_deref(), from });
+    let is_logged = status != StatusCode::UNAUTHORIZED || by.is_some() || api.failed_tokens.may_log(api.handle.now());
+    if is_logged {
+        log(&Entry { action, of: of.as_deref(), status, by: by.as_deref(), from });
+    }
     response
+}
+
+/// A request that has no response yet. If it is dropped, its sender hung up; what it asked for may have been done.
+struct Unanswered {
+    action: &'static str,
+    by: Option<String>,
+    from: Option<IpAddr>,
+    is_answered: bool,
+}
+
+impl Unanswered {
+    fn answered(mut self) {
+        self.is_answered = true;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(by) = self.by.as_deref().filter(|_| !self.is_answered) {
+            let from = self.from.map(|from| from.to_canonical().to_string());
+            info!(
+                json.event = "api_access",
+                json.action = self.action,
+                json.by = by,
+                json.from = from.as_deref(),
+                "{} by {by}: the sender hung up before the answer",
+                self.action
+            );
+        }
+    }
 }
 
 struct Entry<'a> {
@@ -133,5 +168,43 @@ mod tests {
             assert_eq!(intent(Method::DELETE, odd), ("end_override", None), "{odd}");
         }
         assert_eq!(intent(Method::PATCH, "/v1/secret-in-a-path"), ("other", None));
+    }
+
+    /// What is written to the log while `act` runs.
+    fn logged(act: impl FnOnce()) -> String {
+        #[derive(Clone, Default)]
+        struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+        impl std::io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, act);
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn whoever_hangs_up_before_the_answer_is_logged_if_he_has_a_token() {
+        let request = |by: Option<&str>| Unanswered {
+            action: "publish_rules",
+            by: by.map(str::to_owned),
+            from: Some("::ffff:192.0.2.1".parse().unwrap()),
+            is_answered: false,
+        };
+        let line = logged(|| drop(request(Some("api.token"))));
+        for part in ["api_access", "publish_rules by api.token: the sender hung up", "192.0.2.1"] {
+            assert!(line.contains(part) && !line.contains("ffff"), "{line}");
+        }
+        assert_eq!(logged(|| request(Some("api.token")).answered()), "");
+        assert_eq!(logged(|| drop(request(None))), "");
     }
 }

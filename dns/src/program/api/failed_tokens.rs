@@ -15,10 +15,15 @@ const MOST: u32 = 20;
 const WINDOW: Millis = Millis(60_000);
 /// Of how many addresses it is remembered.
 const ADDRESSES: usize = 4096;
+/// How many wrong tokens are logged within [`WINDOW`]. Many addresses may send them.
+const LOGGED: u32 = 1_000;
 
-/// The wrong tokens of each address: since when, and how many.
+/// Since when wrong tokens are counted, and how many came.
+type Count = (Timestamp, u32);
+
+/// The wrong tokens of each address, and those that were logged.
 #[derive(Debug, Default)]
-pub(crate) struct FailedTokens(Mutex<HashMap<IpAddr, (Timestamp, u32)>>);
+pub(crate) struct FailedTokens(Mutex<HashMap<IpAddr, Count>>, Mutex<Count>);
 
 impl FailedTokens {
     /// Whether a token of this address is looked at.
@@ -33,16 +38,28 @@ impl FailedTokens {
         if failed.len() >= ADDRESSES {
             failed.retain(|_, (since, _)| now.since(*since) < WINDOW);
         }
-        if failed.len() >= ADDRESSES {
+        let network = network(address);
+        if failed.len() >= ADDRESSES && !failed.contains_key(&network) {
             // More than that is an attack from many addresses; those that come later aren't limited.
             return;
         }
-        let entry = failed.entry(network(address)).or_insert((now, 0));
-        if now.since(entry.0) >= WINDOW {
-            *entry = (now, 0);
-        }
-        entry.1 = entry.1.saturating_add(1);
+        add(failed.entry(network).or_insert((now, 0)), now);
     }
+
+    /// Whether one more wrong token may be logged, which counts as logged then.
+    pub(super) fn may_log(&self, now: Timestamp) -> bool {
+        let mut logged = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        add(&mut logged, now);
+        logged.1 <= LOGGED
+    }
+}
+
+fn add(count: &mut Count, now: Timestamp) {
+    // A clock that was set back begins again, too.
+    if now.since(count.0) >= WINDOW || now < count.0 {
+        *count = (now, 0);
+    }
+    count.1 = count.1.saturating_add(1);
 }
 
 /// The address, or its network of 64 bits, which one machine may fill.
@@ -84,5 +101,16 @@ mod tests {
             failed.failed(std::net::Ipv4Addr::from_bits(number).into(), now);
         }
         assert!(failed.0.lock().unwrap().len() <= ADDRESSES);
+        // Whoever is remembered is limited nevertheless.
+        let known: IpAddr = std::net::Ipv4Addr::from_bits(7).into();
+        (0..MOST).for_each(|_| failed.failed(known, now));
+        assert!(!failed.admits(known, now));
+    }
+
+    #[test]
+    fn so_many_wrong_tokens_are_logged_in_a_minute() {
+        let (failed, start) = (FailedTokens::default(), Timestamp(100_000));
+        let logged = |at| (0..3_000).filter(|_| failed.may_log(at)).count();
+        assert_eq!([start, start.after(WINDOW), Timestamp(1)].map(logged), [1_000; 3]);
     }
 }
