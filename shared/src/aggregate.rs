@@ -9,7 +9,8 @@
 //! Each group is told in several ways: by how requests ended, and by their times. Each way cuts the group into parts
 //! of its own, of which each has none or at least `min_count`, with what doesn't take part as one of them (`split`).
 //! Then what two ways have in common can't be computed either: it is known only if one of the parts is the whole group.
-//! Attempts aren't told, as their number minus that of requests is how often few requests were sent elsewhere.
+//! Attempts aren't told, as their number minus that of requests is how often few requests were sent elsewhere. Tokens
+//! aren't told either: nobody counts the answers that say how many they have, so a sum could be of one answer.
 //!
 //! An interval has no request of another one, and sums over several intervals aren't told. Otherwise the difference of
 //! two sums would be a small number again.
@@ -31,8 +32,6 @@ pub use otlp::{Rejected, rejected, request};
 
 /// The most groups that are told of one interval. If there are more, a larger `min_count` makes fewer.
 const MAX_GROUPS: usize = 1_000;
-/// Sums of tokens are told in whole thousands.
-const TOKENS: u64 = 1_000;
 /// The label of what has too few requests.
 pub const OTHER: &str = crate::observe::OTHER;
 
@@ -73,8 +72,6 @@ pub struct Group {
     pub first_token: Option<[u64; BUCKETS]>,
     /// The times between two pieces of content.
     pub between_tokens: Option<[u64; BUCKETS]>,
-    /// The tokens of prompts and of answers.
-    pub tokens: Option<[u64; 2]>,
 }
 
 /// What is told of an interval.
@@ -108,7 +105,7 @@ impl Told {
     }
 }
 
-/// Decides what is told of an interval, after what was told of the one before.
+/// Decides what is told of an interval, after what this node told of the last one that it told.
 #[must_use]
 pub fn tell(window: &Window, min_count: u32, before: &Told) -> Told {
     let count = window.count();
@@ -159,8 +156,6 @@ fn group(entry: Entry<Cell>, folding: &Folding<'_>) -> Group {
         total: split(&cell.total, &all),
         first_token: split(&cell.first_token, &all),
         between_tokens: split(&cell.between_tokens, &Part { of: &[count, streamed], min }),
-        // How many answers told their tokens isn't known, but no answer does that the model didn't end.
-        tokens: (cell.finished >= min).then(|| cell.tokens.map(|tokens| tokens / TOKENS * TOKENS)),
     }
 }
 

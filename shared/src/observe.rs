@@ -24,7 +24,7 @@ pub use arms::{ArmSum, ArmSums, StepSums};
 pub use batch::{ArmCounts, Batch, InFlight, Malformed, Observation, OrderDemand};
 pub use histogram::{Histogram, MAX_INDEX, MIN_INDEX};
 pub use sums::{AddOutcome, Refusal, Sums};
-pub use windows::{BUCKETS, Cell, CellKey, EXPONENTS, GRACE, OUTCOMES, Window, sum};
+pub use windows::{BUCKETS, Cell, CellKey, EXPONENTS, GRACE, LostCounts, MAX_CELLS, OUTCOMES, Window, sum};
 
 /// The longest interval between two batches of one isolate while it has traffic, in milliseconds.
 pub const INTERVAL_MS: u64 = 5_000;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_rules::aggregate::{Told, request, tell};
-use bailiwick_rules::observe::{GRACE, Window};
+use bailiwick_rules::observe::{GRACE, MAX_CELLS, Window};
 use bailiwick_rules::rules::Aggregate;
 use bailiwick_rules::time::Millis;
 use tokio::sync::mpsc;
@@ -28,8 +28,8 @@ use post::{Body, Poster};
 const LOOK: Duration = Duration::from_secs(1);
 /// How much longer a node waits with an interval that it has in part only, as another may have it whole.
 const PART_WAITS: Millis = Millis(5_000);
-/// The most intervals that wait for a claim.
-const MOST_WAITING: usize = 16;
+/// The most intervals that wait for a claim, and the most cells of them all.
+const MOST_WAITING: (usize, usize) = (16, MAX_CELLS);
 /// The most requests that wait to be posted.
 const QUEUE: usize = 8;
 
@@ -80,6 +80,9 @@ pub(crate) fn start(api: &Arc<Api>, secrets: &Secrets, claims: Claims) -> Result
                 return;
             }
         }
+        if let Some(warning) = warning(&sender.api.fleet) {
+            tracing::warn!("{warning}");
+        }
         run(sender, poster, handle.tasks());
     });
     Ok(())
@@ -111,21 +114,18 @@ impl Sender {
             tokio::time::sleep(LOOK).await;
             let (snapshot, now) = (self.api.handle.snapshot_owned(), self.api.handle.now());
             let over = self.api.handle.observed().with(|sums| sums.take_windows(snapshot.table(), now));
+            let aggregated = &self.api.metrics.aggregated;
             let Some(rule) = snapshot.table().aggregate() else {
                 waiting.clear();
+                aggregated.forget_failure();
                 continue;
             };
-            for window in over {
-                self.api.metrics.aggregated.lost(Lost::Uncounted, window.uncounted);
-                match self.turn {
-                    Turn::Never => self.api.metrics.aggregated.window(Became::NotSender),
-                    _ => waiting.push_back(window),
-                }
+            if self.turn == Turn::Never {
+                over.iter().for_each(|_| aggregated.window(Became::NotSender));
+                continue;
             }
-            while waiting.len() > MOST_WAITING {
-                let lost = waiting.pop_front().map_or(0, |window| window.count());
-                self.api.metrics.aggregated.lost(Lost::Unclaimed, lost);
-            }
+            waiting.extend(over);
+            aggregated.lost(Lost::Unclaimed, drop_oldest(&mut waiting));
             while let Some(window) = waiting.front() {
                 let waits = if window.is_whole { GRACE } else { Millis(GRACE.0 + PART_WAITS.0) };
                 if self.turn == Turn::Claimed && now < window.end().after(waits) {
@@ -137,7 +137,10 @@ impl Sender {
                 };
                 match (is_ours, waiting.pop_front()) {
                     (Ok(true), Some(window)) => before = self.tell(rule, &window, &before, &bodies),
-                    (Ok(false), _) => self.api.metrics.aggregated.window(Became::OfAnotherNode),
+                    (Ok(false), _) => {
+                        aggregated.window(Became::OfAnotherNode);
+                        aggregated.forget_failure();
+                    }
                     (Err(why), window) => {
                         tracing::debug!(why, "an interval of the aggregate can't be claimed");
                         window.into_iter().for_each(|window| waiting.push_front(window));
@@ -153,27 +156,55 @@ impl Sender {
     fn tell(&self, rule: &Aggregate, window: &Window, before: &Told, bodies: &mpsc::Sender<Body>) -> Told {
         let (told, count) = (tell(window, rule.min_count, before), window.count());
         let aggregated = &self.api.metrics.aggregated;
+        aggregated.lost(Lost::Late, window.lost.late);
+        aggregated.lost(Lost::Uncounted, window.lost.uncounted);
         let named = count.saturating_sub(told.folded).saturating_sub(told.withheld);
-        aggregated.requests(named, told.folded, told.withheld);
         if told.groups.is_empty() {
+            aggregated.requests(0, 0, told.withheld);
             aggregated.window(Became::Withheld);
             return told;
         }
-        let body = Body {
-            url: rule.otlp.as_url().clone(),
-            secret: rule.secret.as_ref().map(|name| name.as_str().to_owned()),
-            json: request(window, &told, env!("CARGO_PKG_VERSION")).to_string().into(),
-            requests: count,
-        };
-        if bodies.try_send(body).is_err() {
-            aggregated.lost(Lost::Full, count);
+        let json = request(window, &told, env!("CARGO_PKG_VERSION")).to_string();
+        let body = Body::new(rule, json.into(), count);
+        // Before the other task can take it.
+        aggregated.queued();
+        match bodies.try_send(body) {
+            Ok(()) => aggregated.requests(named, told.folded, told.withheld),
+            Err(_) => {
+                aggregated.unqueued();
+                aggregated.lost(Lost::Full, count);
+            }
         }
         told
     }
 }
 
+/// Drops the oldest of too many intervals. Returns how many requests are lost.
+fn drop_oldest(waiting: &mut VecDeque<Window>) -> u64 {
+    let (mut lost, mut cells) = (0_u64, waiting.iter().map(|window| window.cells.len()).sum::<usize>());
+    while waiting.len() > MOST_WAITING.0 || cells > MOST_WAITING.1 {
+        let Some(oldest) = waiting.pop_front() else { break };
+        cells -= oldest.cells.len();
+        lost = lost.saturating_add(oldest.count());
+    }
+    lost
+}
+
+/// A warning if another node may send the same intervals, as the configurations of both say so.
+pub(crate) fn warning(fleet: &Fleet) -> Option<String> {
+    let is_beside_writer = fleet.mode == Mode::Peers && !fleet.writer && fleet.sends_aggregate == Some(true);
+    is_beside_writer.then(|| {
+        "\"fleet.sends_aggregate\" is true, and this node isn't the writer: the writer sends the aggregate, too, \
+         unless it has sends_aggregate = false"
+            .to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use bailiwick_rules::id::ServiceId;
+    use bailiwick_rules::observe::{Cell, CellKey};
+
     use super::*;
 
     #[test]
@@ -192,5 +223,46 @@ mod tests {
         assert_eq!(Turn::of(&fleet(Mode::Peers, true, Some(false), &["https://ns2"])), Turn::Never);
         assert_eq!(Turn::of(&fleet(Mode::Nats, false, None, &[])), Turn::Claimed);
         assert_eq!(Turn::of(&fleet(Mode::Nats, false, Some(true), &[])), Turn::Claimed);
+    }
+
+    #[test]
+    fn whoever_sends_beside_the_writer_is_warned() {
+        let fleet = |mode, writer, sends_aggregate| Fleet { mode, writer, sends_aggregate, ..Fleet::default() };
+        assert!(warning(&fleet(Mode::Peers, false, Some(true))).is_some());
+        for none in [
+            fleet(Mode::Peers, true, Some(true)),
+            fleet(Mode::Peers, false, None),
+            fleet(Mode::Nats, false, Some(true)),
+            fleet(Mode::Files, false, Some(true)),
+        ] {
+            assert_eq!(warning(&none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn intervals_that_wait_are_bounded_in_number_and_in_size() {
+        let window = |number, cells: usize| {
+            let mut window = Window::default();
+            window.number = number;
+            for nth in 0..cells {
+                let key = CellKey {
+                    service: ServiceId::parse("chat").unwrap(),
+                    region: None,
+                    clients: format!("c{nth}"),
+                    model: None,
+                };
+                let mut cell = Cell::default();
+                cell.requests[0] = 2;
+                window.cells.insert(key, cell);
+            }
+            window
+        };
+        let left = |waiting: &VecDeque<Window>| waiting.iter().map(|window| window.number).collect::<Vec<_>>();
+        let mut waiting: VecDeque<Window> = (0..20).map(|number| window(number, 1)).collect();
+        assert_eq!((drop_oldest(&mut waiting), left(&waiting)), (8, (4..20).collect()));
+        let mut waiting: VecDeque<Window> = [3, MAX_CELLS - 10, 10].map(|cells| window(0, cells)).into();
+        assert_eq!((drop_oldest(&mut waiting), waiting.len()), (6, 2));
+        waiting.push_back(window(7, MAX_CELLS));
+        assert_eq!((drop_oldest(&mut waiting), left(&waiting)), (2 * MAX_CELLS as u64, vec![7]));
     }
 }

@@ -41,13 +41,7 @@ mod tests {
 
     #[test]
     fn an_interval_is_claimed_once_and_none_before_it_afterwards() {
-        let window = |number| Window {
-            number,
-            every: Millis(60_000),
-            is_whole: true,
-            cells: std::collections::BTreeMap::new(),
-            uncounted: 0,
-        };
+        let window = |number| Window { number, every: Millis(60_000), is_whole: true, ..Window::default() };
         let stored = serde_json::to_vec(&Claim::new("ns1", &window(10_000))).unwrap();
         let free: Vec<bool> = [9_999, 10_000, 10_001].map(|number| Claim::is_free(&window(number), &stored)).to_vec();
         assert_eq!(free, [false, false, true]);

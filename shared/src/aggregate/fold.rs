@@ -24,7 +24,7 @@ const LAST: &str = "ok";
 pub(super) struct Folding<'a> {
     /// The fewest requests of an entry.
     pub(super) min: u64,
-    /// What was told by name of the interval before: everybody knows that already.
+    /// What was told by name of the interval that was told last: everybody knows that already.
     pub(super) before: &'a BTreeMap<Vec<Label>, u64>,
 }
 

@@ -47,24 +47,13 @@ pub fn request(window: &Window, told: &Told, version: &str) -> Value {
         let told = group.outcomes.iter();
         told.map(|(word, count)| point(group, Some(("outcome", word)), json!({ "asInt": count.to_string() }))).collect()
     };
-    let by_direction = |group: &Group| -> Vec<Value> {
-        let told = group.tokens.into_iter().flat_map(|tokens| ["in", "out"].into_iter().zip(tokens));
-        let point = |(word, count): (&str, u64)| {
-            let label = Label::Named(word.to_owned());
-            point(group, Some(("direction", &label)), json!({ "asInt": count.to_string() }))
-        };
-        told.filter(|(_, count)| *count > 0).map(point).collect()
-    };
     let sum = |name: &str, unit: &str, text: &str, points: Vec<Value>| {
         let data = json!({ "dataPoints": points, "aggregationTemporality": DELTA, "isMonotonic": true });
         json!({ "name": name, "unit": unit, "description": text, "sum": data })
     };
     let requests = told.groups.iter().flat_map(by_outcome).collect();
-    let tokens = told.groups.iter().flat_map(by_direction).collect();
-    let mut metrics = vec![
-        sum("bailiwick.requests", "{request}", "Requests that Workers answered, by how they ended", requests),
-        sum("bailiwick.tokens", "{token}", "Tokens, as endpoints told them, in whole thousands", tokens),
-    ];
+    let text = "Requests that Workers answered, by how they ended";
+    let mut metrics = vec![sum("bailiwick.requests", "{request}", text, requests)];
     for (name, text, times) in HISTOGRAMS {
         let points = told.groups.iter().filter_map(|group| Some(point(group, None, histogram(times(group)?))));
         let data = json!({ "dataPoints": points.collect::<Value>(), "aggregationTemporality": DELTA });

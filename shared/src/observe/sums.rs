@@ -124,6 +124,9 @@ impl Sums {
         for observation in batch.counts {
             note(self.add_counts(observation, table, (batch.at, span), now));
         }
+        if let Some(windows) = self.windows.as_mut().filter(|_| missed > 0) {
+            windows.note_missed(batch.at);
+        }
         for demand in batch.demand {
             note(self.add_demand(demand, table, span, now));
         }
@@ -188,15 +191,16 @@ impl Sums {
             self.busy.entry(place).or_default().add(counts.busy_ms, span, now);
         }
         self.add_first_tokens(&key, &counts, table, now);
+        // By all its names: a group that the aggregate tells must be whole.
+        if let Some(windows) = &mut self.windows {
+            windows.add(&key, &counts, at, now);
+        }
         if !self.totals.contains_key(&key) && self.totals.len() >= MAX_KEYS {
             key.model = key.model.map(|_| OTHER.to_owned());
             OTHER.clone_into(&mut key.clients);
             if !self.totals.contains_key(&key) && self.totals.len() >= 2 * MAX_KEYS {
                 return false;
             }
-        }
-        if let Some(windows) = &mut self.windows {
-            windows.add(&key, &counts, at, now);
         }
         self.totals.entry(key).or_default().add(&counts);
         true
@@ -248,11 +252,13 @@ impl Sums {
     }
 
     /// Begins or ends to gather for the aggregate, as the rules say. With another interval, what was gathered in the
-    /// one before is lost.
+    /// one before is lost, and gathering begins with the next whole one: a part of this one may have been told.
     fn gather(&mut self, table: &Table, now: Timestamp) {
         let every = table.aggregate().map(|aggregate| aggregate.every);
-        if self.windows.as_ref().map(Windows::every) != every {
-            self.windows = every.map(|every| Windows::new(every, now));
+        match (&mut self.windows, every) {
+            (Some(windows), Some(every)) if windows.every() == every => {}
+            (Some(windows), Some(every)) => windows.begin_anew(every, now),
+            (windows, every) => *windows = every.map(|every| Windows::new(every, now)),
         }
     }
 

@@ -1,152 +1,61 @@
 //! What was counted in each interval, for the aggregate. Takes the counts that [`super::Sums`] adds, by the time of
 //! their batch; returns the intervals that are over. Without `aggregate` in the rules nothing is kept here.
 //!
-//! An interval begins at a multiple of its length since 1970, and a batch belongs to the interval of its own time. So
-//! all nodes, each of which gets every batch, find the same counts in an interval.
+//! An interval begins at a multiple of its length since 1970. A batch belongs to the interval of its own time, or to
+//! none if that is closed. So it is in the same interval at all nodes, each of which gets every batch. If some nodes
+//! have closed its interval and others haven't, it is told by those others or not at all, never twice.
+//!
+//! A group that is told by name must be whole. So if there are too many cells, none is left out: all of an interval
+//! lose one of their names.
+
+mod cell;
 
 use std::collections::BTreeMap;
 
-use super::{Counts, Histogram, Key};
-use crate::id::{RegionId, ServiceId};
+use super::{Counts, Key};
 use crate::time::{Millis, Timestamp};
+use cell::NAMES;
+
+pub use cell::{BUCKETS, Cell, CellKey, EXPONENTS, OUTCOMES, sum};
 
 /// How long batches of an interval are awaited after its end. Workers post a batch when they make it.
 pub const GRACE: Millis = Millis(10_000);
 /// The most cells of all intervals that aren't taken yet. A cell has about 700 bytes.
-const MAX_CELLS: usize = 8_192;
+pub const MAX_CELLS: usize = 8_192;
 /// The most intervals that aren't taken yet: what a node that can't ask the others keeps.
 const MAX_OPEN: usize = 16;
 
-/// The upper bounds of times, as powers of 2 in seconds: 2 ms to 17 minutes. Longer times come after the last.
-pub const EXPONENTS: core::ops::RangeInclusive<i16> = -9..=10;
-/// How many buckets times have.
-pub const BUCKETS: usize = 21;
-
-/// The names that the counts of a cell have in common. All are names of the rules.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct CellKey {
-    /// The service.
-    pub service: ServiceId,
-    /// The region that answered; absent if none did.
-    pub region: Option<RegionId>,
-    /// The jurisdictions of the clients, as in [`Key`].
-    pub clients: String,
-    /// The model, as in [`Key`].
-    pub model: Option<String>,
-}
-
-/// The counts of a cell.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Cell {
-    /// Requests, by how they ended.
-    pub requests: [u64; OUTCOMES.len()],
-    /// Answers that the model ended.
-    pub finished: u64,
-    /// Tokens of prompts and of answers.
-    pub tokens: [u64; 2],
-    /// For each request: the time until the end of its answer.
-    pub total: [u64; BUCKETS],
-    /// For each streamed answer: the time until its first content.
-    pub first_token: [u64; BUCKETS],
-    /// For each streamed answer: the mean time between two pieces of its content.
-    pub between_tokens: [u64; BUCKETS],
-}
-
-/// How requests end. The edge's many codes are told as these few words, since a word that few requests have tells much
-/// of them; and whatever a sender writes, no other word is told.
-pub const OUTCOMES: [&str; 8] =
-    ["ok", "client_gone", "broken", "limited", "denied", "unavailable", "refused", "rejected"];
-
-/// The position in [`OUTCOMES`] of one of the edge's codes.
-fn outcome(code: &str) -> usize {
-    match code {
-        "ok" => 0,
-        "client_gone" => 1,
-        "interrupted" | "error_event" | "idle" | "upstream_interrupted" => 2,
-        "rate_limit_exceeded"
-        | "insufficient_quota"
-        | "quota_exhausted"
-        | "larger_than_quota"
-        | "budget_exhausted"
-        | "concurrency_exhausted"
-        | "capacity_refused" => 3,
-        "residency_denied" => 4,
-        "region_unavailable"
-        | "upstream_timeout"
-        | "receipt_unavailable"
-        | "not_ready"
-        | "rules_too_old"
-        | "busy"
-        | "internal_error" => 5,
-        "upstream_refused" => 6,
-        _ => 7,
-    }
-}
-
-impl Cell {
-    /// How many requests the cell has.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        sum(&self.requests)
-    }
-
-    /// Adds the counts of another cell.
-    pub fn add(&mut self, other: &Self) {
-        add(&mut self.requests, &other.requests);
-        add(&mut self.tokens, &other.tokens);
-        add(&mut self.total, &other.total);
-        add(&mut self.first_token, &other.first_token);
-        add(&mut self.between_tokens, &other.between_tokens);
-        self.finished = self.finished.saturating_add(other.finished);
-    }
-
-    fn count_in(&mut self, counts: &Counts) {
-        for (code, count) in &counts.requests {
-            if let Some(sum) = self.requests.get_mut(outcome(code)) {
-                *sum = sum.saturating_add(*count);
-            }
-        }
-        self.finished = counts.finish.values().fold(self.finished, |sum, count| sum.saturating_add(*count));
-        add(&mut self.tokens, &[counts.tokens_in, counts.tokens_out]);
-        add(&mut self.total, &buckets(&counts.total));
-        add(&mut self.first_token, &buckets(&counts.first_token));
-        add(&mut self.between_tokens, &buckets(&counts.between_tokens));
-    }
-}
-
-/// The sum of counts.
-#[must_use]
-pub fn sum(counts: &[u64]) -> u64 {
-    counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
-}
-
-fn add<const N: usize>(sums: &mut [u64; N], more: &[u64; N]) {
-    for (sum, more) in sums.iter_mut().zip(more) {
-        *sum = sum.saturating_add(*more);
-    }
-}
-
-/// The counts between the bounds of [`EXPONENTS`].
-fn buckets(times: &Histogram) -> [u64; BUCKETS] {
-    let mut below = 0;
-    let bounds = EXPONENTS.map(|exponent| times.up_to(exponent)).chain([times.len()]);
-    let mut counts = bounds.map(|upto| upto - core::mem::replace(&mut below, upto));
-    core::array::from_fn(|_| counts.next().unwrap_or(0))
-}
-
 /// An interval that is over.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Window {
     /// Its number: intervals since 1970.
     pub number: i64,
     /// Its length.
     pub every: Millis,
-    /// Whether this node gathered from its begin to its end.
+    /// Whether this node gathered from its begin to its end, and missed no batch as far as it knows.
     pub is_whole: bool,
     /// What was counted.
     pub cells: BTreeMap<CellKey, Cell>,
-    /// Requests that weren't counted, as there were too many cells.
+    /// What no interval has, since the interval before was taken.
+    pub lost: LostCounts,
+    /// How many names, from the last one on, are [`OTHER`] in all cells.
+    pub(crate) folded: usize,
+}
+
+/// Requests that no interval has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LostCounts {
+    /// Those of a batch whose interval was closed when it came, or begins more than one interval later.
+    pub late: u64,
+    /// Those of intervals that were thrown away, as nobody took them, the clock jumped, or the rules changed `every`.
     pub uncounted: u64,
+}
+
+impl LostCounts {
+    fn add(&mut self, other: Self) {
+        self.late = self.late.saturating_add(other.late);
+        self.uncounted = self.uncounted.saturating_add(other.uncounted);
+    }
 }
 
 impl Window {
@@ -167,6 +76,14 @@ impl Window {
     pub fn count(&self) -> u64 {
         self.cells.values().fold(0, |sum, cell| sum.saturating_add(cell.count()))
     }
+
+    /// Adds up the cells that are the same without one more name.
+    fn fold(&mut self) {
+        self.folded += 1;
+        for (key, cell) in core::mem::take(&mut self.cells) {
+            self.cells.entry(key.folded(self.folded)).or_default().add(&cell);
+        }
+    }
 }
 
 /// The intervals that aren't taken yet.
@@ -179,15 +96,33 @@ pub(super) struct Windows {
     next: i64,
     open: BTreeMap<i64, Window>,
     cells: usize,
+    /// What is lost since an interval was taken.
+    lost: LostCounts,
 }
 
 impl Windows {
     pub(super) fn new(every: Millis, now: Timestamp) -> Self {
-        Self { every, since: now, next: number(now, every), open: BTreeMap::new(), cells: 0 }
+        let next = number(now, every);
+        Self { every, since: now, next, open: BTreeMap::new(), cells: 0, lost: LostCounts::default() }
     }
 
     pub(super) fn every(&self) -> Millis {
         self.every
+    }
+
+    /// Throws away what is open, and gathers from the next interval on: part of this one may have been told already.
+    pub(super) fn begin_anew(&mut self, every: Millis, now: Timestamp) {
+        while self.drop_oldest() {}
+        (self.every, self.since, self.next) = (every, now, number(now, every).saturating_add(1));
+    }
+
+    /// Begins anew if the clock was set back. Otherwise nothing would be gathered until it is as late as it was.
+    fn follow_clock(&mut self, now: Timestamp) {
+        let ahead = number(now, self.every).saturating_add(1);
+        let newest = self.open.last_key_value().map_or(self.next, |(nth, _)| *nth);
+        if self.next.max(newest) > ahead {
+            self.begin_anew(self.every, now);
+        }
     }
 
     /// Adds the counts of one key, of a batch that was made `at`.
@@ -195,45 +130,85 @@ impl Windows {
         if counts.requests.is_empty() {
             return;
         }
-        let newest = number(now, self.every).max(self.next);
-        let number = number(at, self.every).clamp(self.next, newest);
-        let uncounted = if self.open.contains_key(&number) { 0 } else { self.make_room() };
-        let (every, is_whole) = (self.every, number.saturating_mul(millis(self.every)) >= self.since.0);
-        let fresh = || Window { number, every, is_whole, cells: BTreeMap::new(), uncounted };
-        let window = self.open.entry(number).or_insert_with(fresh);
+        self.follow_clock(now);
+        let nth = number(at, self.every);
+        if !self.open.contains_key(&nth) && self.open.len() >= MAX_OPEN {
+            self.drop_oldest();
+        }
+        let current = number(now, self.every);
+        // A Worker's clock may be ahead of this one.
+        if nth < self.next || nth > current.saturating_add(1) {
+            let count = counts.requests.values().fold(0_u64, |sum, more| sum.saturating_add(*more));
+            let is_late = nth < self.open_at(now) || nth > current;
+            let (late, uncounted) = if is_late { (count, 0) } else { (0, count) };
+            return self.lost.add(LostCounts { late, uncounted });
+        }
         let Key { service, clients, region, model, .. } = key.clone();
         let key = CellKey { service, region, clients, model };
-        if !window.cells.contains_key(&key) {
-            if self.cells >= MAX_CELLS {
-                window.uncounted =
-                    counts.requests.values().fold(window.uncounted, |sum, more| sum.saturating_add(*more));
-                return;
-            }
-            self.cells += 1;
-        }
+        self.make_room(nth, &key);
+        let window = self.window(nth);
+        let (before, key) = (window.cells.len(), key.folded(window.folded));
         window.cells.entry(key).or_default().count_in(counts);
+        let added = window.cells.len() - before;
+        self.cells += added;
     }
 
-    /// Drops the oldest interval if there are too many: nobody takes them, or the clock jumped. Returns how many
-    /// requests are lost.
-    fn make_room(&mut self) -> u64 {
-        if self.open.len() < MAX_OPEN {
-            return 0;
+    fn window(&mut self, nth: i64) -> &mut Window {
+        let (every, is_whole) = (self.every, nth.saturating_mul(millis(self.every)) >= self.since.0);
+        let fresh =
+            || Window { number: nth, every, is_whole, cells: BTreeMap::new(), lost: LostCounts::default(), folded: 0 };
+        self.open.entry(nth).or_insert_with(fresh)
+    }
+
+    /// Makes room for a cell of an interval: all cells of the interval that has the most lose a name.
+    fn make_room(&mut self, nth: i64, key: &CellKey) {
+        loop {
+            let window = self.open.get(&nth);
+            let has_cell = |window: &Window| window.cells.contains_key(&key.clone().folded(window.folded));
+            if self.cells < MAX_CELLS || window.is_some_and(has_cell) {
+                return;
+            }
+            let foldable = self.open.values_mut().filter(|window| window.folded < NAMES);
+            let Some(most) = foldable.max_by_key(|window| window.cells.len()) else { return };
+            let before = most.cells.len();
+            most.fold();
+            self.cells -= before - most.cells.len();
         }
-        let Some((_, oldest)) = self.open.pop_first() else { return 0 };
+    }
+
+    /// Notes that batches got lost before one that was made `at`.
+    pub(super) fn note_missed(&mut self, at: Timestamp) {
+        if let Some(window) = self.open.get_mut(&number(at, self.every)) {
+            window.is_whole = false;
+        }
+    }
+
+    /// Drops the oldest interval, if there is one.
+    fn drop_oldest(&mut self) -> bool {
+        let Some((_, oldest)) = self.open.pop_first() else { return false };
         self.cells -= oldest.cells.len();
-        oldest.count().saturating_add(oldest.uncounted)
+        self.next = self.next.max(oldest.number.saturating_add(1));
+        self.lost.add(LostCounts { late: 0, uncounted: oldest.count() });
+        true
+    }
+
+    /// The number of the oldest interval that isn't over for [`GRACE`].
+    fn open_at(&self, now: Timestamp) -> i64 {
+        number(Timestamp(now.0.saturating_sub(millis(GRACE))), self.every)
     }
 
     /// Takes the intervals that have been over for [`GRACE`], the oldest first.
     pub(super) fn take(&mut self, now: Timestamp) -> Vec<Window> {
-        // What comes later for one of these is counted in the next.
-        let open = number(Timestamp(now.0.saturating_sub(millis(GRACE))), self.every);
+        self.follow_clock(now);
+        let open = self.open_at(now);
         self.next = self.next.max(open);
         let rest = self.open.split_off(&open);
-        let over = core::mem::replace(&mut self.open, rest);
-        self.cells -= over.values().map(|window| window.cells.len()).sum::<usize>();
-        over.into_values().collect()
+        let mut over: Vec<Window> = core::mem::replace(&mut self.open, rest).into_values().collect();
+        self.cells -= over.iter().map(|window| window.cells.len()).sum::<usize>();
+        if let Some(first) = over.first_mut() {
+            first.lost = core::mem::take(&mut self.lost);
+        }
+        over
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_rules::aggregate::{Rejected, rejected};
+use bailiwick_rules::rules::{Aggregate, SecretName};
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
@@ -31,12 +32,25 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// One request to the receiver.
 #[derive(Debug)]
 pub(super) struct Body {
-    pub(super) url: Url,
+    url: Url,
     /// The name of the secret that is sent along.
-    pub(super) secret: Option<String>,
-    pub(super) json: Bytes,
+    secret: Option<String>,
+    json: Bytes,
     /// How many requests of clients it tells.
-    pub(super) requests: u64,
+    requests: u64,
+}
+
+impl Body {
+    /// A body for the receiver of these rules.
+    pub(super) fn new(rule: &Aggregate, json: Bytes, requests: u64) -> Self {
+        let secret = rule.secret.as_ref().map(|name| name.as_str().to_owned());
+        Self { url: rule.otlp.as_url().clone(), secret, json, requests }
+    }
+
+    /// Whether the rules still have its receiver and its secret.
+    fn is_for(&self, rule: &Aggregate) -> bool {
+        *rule.otlp.as_url() == self.url && rule.secret.as_ref().map(SecretName::as_str) == self.secret.as_deref()
+    }
 }
 
 /// What became of one attempt.
@@ -70,6 +84,8 @@ impl Poster {
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("bailiwick/", env!("CARGO_PKG_VERSION"), " (aggregate)"))
             .redirect(reqwest::redirect::Policy::none())
+            // A receiver may close an idle connection just when a body is sent, which would be lost without an answer.
+            .pool_max_idle_per_host(0)
             .no_proxy()
             .connect_timeout(CONNECT)
             .timeout(ANSWER)
@@ -83,7 +99,10 @@ impl Poster {
             beat();
             // While nothing is to be sent, the task is alive nevertheless.
             match tokio::time::timeout(ANSWER, queue.recv()).await {
-                Ok(Some(body)) => self.post(&body, &beat).await,
+                Ok(Some(body)) => {
+                    self.post(&body, &beat).await;
+                    self.api.metrics.aggregated.unqueued();
+                }
                 Ok(None) => return Ended::OnRequest,
                 Err(_) => {}
             }
@@ -95,6 +114,10 @@ impl Poster {
         let (begun, mut pause) = (Instant::now(), PAUSES.0);
         loop {
             beat();
+            let snapshot = self.api.handle.snapshot_owned();
+            if !snapshot.table().aggregate().is_some_and(|rule| body.is_for(rule)) {
+                return self.api.metrics.aggregated.lost(Lost::Withdrawn, body.requests);
+            }
             let lost = match self.attempt(body).await {
                 Became::Taken => {
                     self.api.metrics.aggregated.window(Window::Sent);
@@ -176,4 +199,33 @@ async fn answer(mut response: Response) -> Option<Vec<u8>> {
         }
     }
     Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_rules::table::Table;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_body_is_for_the_receiver_that_it_was_made_for_and_no_other() {
+        let table = |url: &str, secret: Option<&str>| {
+            let mut rules = json!({ "version": 1, "revision": 1, "jurisdictions": { "eu": { "include": ["EU"] } },
+                                    "regions": {}, "aggregate": { "otlp": url } });
+            if let Some(name) = secret {
+                rules["aggregate"]["secret"] = json!(name);
+            }
+            Table::compile(rules.to_string().as_bytes()).unwrap()
+        };
+        let (one, other) = ("https://one.example/v1/metrics", "https://other.example/v1/metrics");
+        let of = table(one, Some("A"));
+        let body = Body::new(of.aggregate().unwrap(), Bytes::new(), 20);
+        for (url, secret, expected) in
+            [(one, Some("A"), true), (one, Some("B"), false), (one, None, false), (other, Some("A"), false)]
+        {
+            let now = table(url, secret);
+            assert_eq!(body.is_for(now.aggregate().unwrap()), expected, "{url} {secret:?}");
+        }
+    }
 }

@@ -23,6 +23,7 @@ use crate::dnssec::key_set::ZoneKeys;
 use crate::locate::geoip::{Places, Registered, UnknownCode};
 use crate::net::certificate::Certificate;
 use crate::net::cookie_files;
+use crate::program::aggregate;
 use crate::program::api::token::{Token, warnings};
 use crate::program::config::{Api, Config, ConfigError, Fleet, SignedZone, TlsFiles, ZoneFile};
 use crate::program::report::Report;
@@ -103,6 +104,7 @@ fn check_configured_files(config: &Config, findings: &mut Findings) {
     }
     fleet(&config.fleet, findings);
     if let Some(rules) = &pinned {
+        findings.warnings.extend(rules.table.aggregate().and_then(|_| aggregate::warning(&config.fleet)));
         findings.warnings.extend(bundles::missing(config, &rules.table));
         findings.warnings.extend(config.api.iter().flat_map(|api| bundles::tokens_of_no_region(api, &rules.table)));
     }

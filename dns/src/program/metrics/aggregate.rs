@@ -16,6 +16,8 @@ pub(super) struct Counts {
     pub(super) lost: BTreeMap<&'static str, u64>,
     pub(super) rejected: u64,
     pub(super) is_failing: bool,
+    /// How many bodies are queued or being posted.
+    queued: u64,
 }
 
 /// What became of an interval.
@@ -57,13 +59,25 @@ pub(crate) enum Lost {
     Unreachable,
     /// The fleet's store couldn't be asked which node sends them.
     Unclaimed,
-    /// There were too many combinations of names.
+    /// They came too late, or are of a time that is yet to come.
+    Late,
+    /// Their interval was thrown away: the clock jumped, or the rules changed the interval.
     Uncounted,
+    /// The rules no longer name the receiver, or name another secret for it.
+    Withdrawn,
 }
 
 impl Lost {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Full, Self::Refused, Self::NoAnswer, Self::Unreachable, Self::Unclaimed, Self::Uncounted];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Full,
+        Self::Refused,
+        Self::NoAnswer,
+        Self::Unreachable,
+        Self::Unclaimed,
+        Self::Late,
+        Self::Uncounted,
+        Self::Withdrawn,
+    ];
 
     /// The word in metrics and logs.
     pub(crate) fn as_str(self) -> &'static str {
@@ -73,7 +87,9 @@ impl Lost {
             Self::NoAnswer => "no_answer",
             Self::Unreachable => "unreachable",
             Self::Unclaimed => "unclaimed",
+            Self::Late => "late",
             Self::Uncounted => "uncounted",
+            Self::Withdrawn => "withdrawn",
         }
     }
 }
@@ -107,6 +123,23 @@ impl Aggregated {
         core::mem::replace(&mut self.counts().is_failing, is_failing) != is_failing
     }
 
+    /// Notes that a body is to be posted.
+    pub(crate) fn queued(&self) {
+        self.counts().queued += 1;
+    }
+
+    /// Notes that a body is posted or lost.
+    pub(crate) fn unqueued(&self) {
+        let mut counts = self.counts();
+        counts.queued = counts.queued.saturating_sub(1);
+    }
+
+    /// Forgets that the receiver failed if nothing waits for it: another node sends now, or none does.
+    pub(crate) fn forget_failure(&self) {
+        let mut counts = self.counts();
+        counts.is_failing &= counts.queued > 0;
+    }
+
     pub(super) fn read(&self) -> Counts {
         self.counts().clone()
     }
@@ -114,5 +147,23 @@ impl Aggregated {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         // A poisoned lock still holds good counters.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_forgotten_when_nothing_waits_for_the_receiver() {
+        let aggregated = Aggregated::default();
+        aggregated.queued();
+        assert!(aggregated.set_failing(true));
+        aggregated.forget_failure();
+        assert!(aggregated.read().is_failing, "a body is still sent again");
+        aggregated.unqueued();
+        assert!(aggregated.read().is_failing, "the receiver didn't take the last one");
+        aggregated.forget_failure();
+        assert!(!aggregated.read().is_failing);
     }
 }

@@ -32,7 +32,8 @@ pub(super) const KEYS: &[Key] = &[
         "sends_aggregate",
         "boolean",
         Words("`true` with `nats`, where nodes take turns, on the `writer`, and where there is no other node"),
-        "Whether this node sends the `aggregate` of the rules. Without NATS, one node that Workers post to does.",
+        "Whether this node sends the `aggregate` of the rules. Without NATS, one node that Workers post to does: if \
+         it isn't the writer, set `false` on the writer.",
     ),
     key(
         "writer",
