@@ -53,8 +53,8 @@ const nearness = new IntersectionObserver(
 );
 
 /** Some rows of a table. Those that are far from what is seen stay as they are until one scrolls to them, so that a
- * thousand rows cost no more than those that are seen; they can still be searched. If other rows belong to a part, it is shown again at once: a row would be missing or stand
- * in two parts. */
+ * thousand rows cost no more than those that are seen; they can still be searched. If other rows belong to a part, it is
+ * shown again at once: a row would be missing or stand in two parts. */
 class Chunk extends Component {
   isNear = true;
   body = (element) => {

@@ -1,5 +1,8 @@
 //! The HTTP API.
 
+use std::io::Write;
+use std::net::TcpStream;
+
 use bailiwick_tests::dns::question;
 use bailiwick_tests::geo::GERMAN;
 use bailiwick_tests::node::{Setup, TOKEN};
@@ -84,6 +87,32 @@ fn a_bad_override_is_refused_with_a_sentence() {
         let reported: Value = serde_json::from_str(&reported).unwrap();
         assert!(reported["error"]["message"].as_str().is_some_and(|message| message.len() > 10), "{reported}");
     }
+}
+
+#[test]
+fn whoever_hangs_up_before_the_answer_stands_in_the_log_nevertheless() {
+    let world = World::start();
+    let node = Setup::new(&world.rules(1), ZONE).start();
+    let until = "2099-01-01T00:00:00Z";
+    let forced = |region: &str| json!({ "region": region, "status": "down", "until": until, "reason": "drill" });
+    let body = forced("eu-paris").to_string();
+    for _ in 0..40 {
+        let mut stream = TcpStream::connect(node.api).expect("a connection");
+        let head = format!(
+            "POST /v1/overrides HTTP/1.1\r\nhost: ns1\r\nauthorization: Bearer {TOKEN}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("sent");
+    }
+    assert_eq!(node.call("POST", "/v1/overrides", Some(TOKEN), Some(&forced("uk-london"))).0, 200);
+    // Some hang up before their request is looked at. Whatever was done is in the log twice: by whom, and what.
+    wait::until_true("each change is logged", || {
+        let log = node.log();
+        let lines = |what: &[&str]| log.lines().filter(|line| what.iter().all(|what| line.contains(what))).count();
+        let (done, by) = (lines(&["override set: down"]), lines(&["set_override", "api.token"]));
+        lines(&["set_override of uk-london"]) > 0 && lines(&["hung up before the answer"]) > 0 && by >= done && done > 1
+    });
 }
 
 #[test]
