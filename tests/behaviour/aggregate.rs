@@ -1,6 +1,8 @@
 //! The aggregate: what a node tells a receiver anywhere of what Workers observed, and what it costs the node if the
 //! receiver is slow, full, gone or talks nonsense.
 
+mod changes;
+
 use std::time::Instant;
 
 use bailiwick_rules::time::Timestamp;
@@ -16,10 +18,10 @@ use crate::fixture::{World, ZONE};
 
 const SECRET: &str = "sentinel-of-the-receivers-credential";
 
-/// The time in the form of the rules.
-fn now() -> String {
+/// The time so many seconds ago, in the form of the rules.
+fn ago(seconds: i64) -> String {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    Timestamp(i64::try_from(since.as_millis()).expect("a time")).to_string()
+    Timestamp(i64::try_from(since.as_millis()).expect("a time") - seconds * 1_000).to_string()
 }
 
 /// Rules that send the aggregate of ten seconds to a URL.
@@ -52,7 +54,7 @@ pub(crate) fn batch(sequence: u64) -> Value {
         entry("eu-frankfurt", "fra-2", "uk", 3, 0),
         entry("uk-london", "lon-1", "uk", 38, 2),
     ];
-    json!({ "version": 1, "isolate": "00112233445566aa", "sequence": sequence, "at": now(), "span_ms": 5000,
+    json!({ "version": 1, "isolate": "00112233445566aa", "sequence": sequence, "at": ago(0), "span_ms": 5000,
             "revision": 1, "counts": counts })
 }
 

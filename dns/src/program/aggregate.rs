@@ -116,7 +116,7 @@ impl Sender {
             let over = self.api.handle.observed().with(|sums| sums.take_windows(snapshot.table(), now));
             let aggregated = &self.api.metrics.aggregated;
             let Some(rule) = snapshot.table().aggregate() else {
-                waiting.clear();
+                waiting.drain(..).for_each(|window| self.lose(&window, Lost::Withdrawn));
                 aggregated.forget_failure();
                 continue;
             };
@@ -125,18 +125,21 @@ impl Sender {
                 continue;
             }
             waiting.extend(over);
-            aggregated.lost(Lost::Unclaimed, drop_oldest(&mut waiting));
+            drop_oldest(&mut waiting).iter().for_each(|window| self.lose(window, Lost::Unclaimed));
             while let Some(window) = waiting.front() {
                 let waits = if window.is_whole { GRACE } else { Millis(GRACE.0 + PART_WAITS.0) };
                 if self.turn == Turn::Claimed && now < window.end().after(waits) {
                     break;
                 }
                 let is_ours = match self.turn {
-                    Turn::Claimed => self.claims.claim(&self.api.node, window).await,
+                    Turn::Claimed => self.claims.claim(&self.api.node, window, now).await,
                     _ => Ok(true),
                 };
                 match (is_ours, waiting.pop_front()) {
-                    (Ok(true), Some(window)) => before = self.tell(rule, &window, &before, &bodies),
+                    (Ok(true), Some(window)) => {
+                        let told = self.tell(rule, &window, &before, &bodies);
+                        before = if told.groups.is_empty() { before } else { told };
+                    }
                     (Ok(false), _) => {
                         aggregated.window(Became::OfAnotherNode);
                         aggregated.forget_failure();
@@ -156,8 +159,7 @@ impl Sender {
     fn tell(&self, rule: &Aggregate, window: &Window, before: &Told, bodies: &mpsc::Sender<Body>) -> Told {
         let (told, count) = (tell(window, rule.min_count, before), window.count());
         let aggregated = &self.api.metrics.aggregated;
-        aggregated.lost(Lost::Late, window.lost.late);
-        aggregated.lost(Lost::Uncounted, window.lost.uncounted);
+        self.note_lost(window);
         let named = count.saturating_sub(told.folded).saturating_sub(told.withheld);
         if told.groups.is_empty() {
             aggregated.requests(0, 0, told.withheld);
@@ -177,17 +179,29 @@ impl Sender {
         }
         told
     }
+
+    /// Counts an interval as lost.
+    fn lose(&self, window: &Window, why: Lost) {
+        self.api.metrics.aggregated.lost(why, window.count());
+        self.note_lost(window);
+    }
+
+    /// Counts what no interval has, since the one before was taken.
+    fn note_lost(&self, window: &Window) {
+        self.api.metrics.aggregated.lost(Lost::Late, window.lost.late);
+        self.api.metrics.aggregated.lost(Lost::Uncounted, window.lost.uncounted);
+    }
 }
 
-/// Drops the oldest of too many intervals. Returns how many requests are lost.
-fn drop_oldest(waiting: &mut VecDeque<Window>) -> u64 {
-    let (mut lost, mut cells) = (0_u64, waiting.iter().map(|window| window.cells.len()).sum::<usize>());
+/// Drops the oldest of too many intervals. Returns them.
+fn drop_oldest(waiting: &mut VecDeque<Window>) -> Vec<Window> {
+    let (mut dropped, mut cells) = (Vec::new(), waiting.iter().map(|window| window.cells.len()).sum::<usize>());
     while waiting.len() > MOST_WAITING.0 || cells > MOST_WAITING.1 {
         let Some(oldest) = waiting.pop_front() else { break };
         cells -= oldest.cells.len();
-        lost = lost.saturating_add(oldest.count());
+        dropped.push(oldest);
     }
-    lost
+    dropped
 }
 
 /// A warning if another node may send the same intervals, as the configurations of both say so.
@@ -201,68 +215,4 @@ pub(crate) fn warning(fleet: &Fleet) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use bailiwick_rules::id::ServiceId;
-    use bailiwick_rules::observe::{Cell, CellKey};
-
-    use super::*;
-
-    #[test]
-    fn one_node_of_a_fleet_sends() {
-        let fleet = |mode, writer, sends_aggregate, peers: &[&str]| Fleet {
-            mode,
-            writer,
-            sends_aggregate,
-            peers: peers.iter().map(ToString::to_string).collect(),
-            ..Fleet::default()
-        };
-        assert_eq!(Turn::of(&fleet(Mode::Files, false, None, &[])), Turn::Always);
-        assert_eq!(Turn::of(&fleet(Mode::Files, false, None, &["https://ns2"])), Turn::Never);
-        assert_eq!(Turn::of(&fleet(Mode::Files, false, Some(true), &["https://ns2"])), Turn::Always);
-        assert_eq!(Turn::of(&fleet(Mode::Peers, true, None, &["https://ns2"])), Turn::Always);
-        assert_eq!(Turn::of(&fleet(Mode::Peers, true, Some(false), &["https://ns2"])), Turn::Never);
-        assert_eq!(Turn::of(&fleet(Mode::Nats, false, None, &[])), Turn::Claimed);
-        assert_eq!(Turn::of(&fleet(Mode::Nats, false, Some(true), &[])), Turn::Claimed);
-    }
-
-    #[test]
-    fn whoever_sends_beside_the_writer_is_warned() {
-        let fleet = |mode, writer, sends_aggregate| Fleet { mode, writer, sends_aggregate, ..Fleet::default() };
-        assert!(warning(&fleet(Mode::Peers, false, Some(true))).is_some());
-        for none in [
-            fleet(Mode::Peers, true, Some(true)),
-            fleet(Mode::Peers, false, None),
-            fleet(Mode::Nats, false, Some(true)),
-            fleet(Mode::Files, false, Some(true)),
-        ] {
-            assert_eq!(warning(&none), None, "{none:?}");
-        }
-    }
-
-    #[test]
-    fn intervals_that_wait_are_bounded_in_number_and_in_size() {
-        let window = |number, cells: usize| {
-            let mut window = Window::default();
-            window.number = number;
-            for nth in 0..cells {
-                let key = CellKey {
-                    service: ServiceId::parse("chat").unwrap(),
-                    region: None,
-                    clients: format!("c{nth}"),
-                    model: None,
-                };
-                let mut cell = Cell::default();
-                cell.requests[0] = 2;
-                window.cells.insert(key, cell);
-            }
-            window
-        };
-        let left = |waiting: &VecDeque<Window>| waiting.iter().map(|window| window.number).collect::<Vec<_>>();
-        let mut waiting: VecDeque<Window> = (0..20).map(|number| window(number, 1)).collect();
-        assert_eq!((drop_oldest(&mut waiting), left(&waiting)), (8, (4..20).collect()));
-        let mut waiting: VecDeque<Window> = [3, MAX_CELLS - 10, 10].map(|cells| window(0, cells)).into();
-        assert_eq!((drop_oldest(&mut waiting), waiting.len()), (6, 2));
-        waiting.push_back(window(7, MAX_CELLS));
-        assert_eq!((drop_oldest(&mut waiting), left(&waiting)), (2 * MAX_CELLS as u64, vec![7]));
-    }
-}
+mod tests;

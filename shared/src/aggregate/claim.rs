@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::observe::Window;
 use crate::time::{Millis, Timestamp};
 
-/// A claim that is further ahead than this is by a node whose clock is wrong.
-const LONGEST_AHEAD: Millis = Millis(24 * 3_600_000);
+/// An interval is claimed after its end. A claim to one that ends later than this from now is by a node whose clock is
+/// wrong. It must not silence the others.
+const LONGEST_AHEAD: Millis = Millis(300_000);
 
 /// The last interval that a node claimed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -25,11 +26,11 @@ impl Claim {
         Self { node: node.to_owned(), until: window.end() }
     }
 
-    /// Whether an interval may be claimed while `stored` stands in the store. What can't be read claims nothing.
+    /// Whether an interval may be claimed now, while `stored` stands in the store. What can't be read claims nothing.
     #[must_use]
-    pub fn is_free(window: &Window, stored: &[u8]) -> bool {
+    pub fn is_free(window: &Window, stored: &[u8], now: Timestamp) -> bool {
         match serde_json::from_slice::<Self>(stored) {
-            Ok(claim) => window.begin() >= claim.until || claim.until.since(window.end()) > LONGEST_AHEAD,
+            Ok(claim) => window.begin() >= claim.until || claim.until.since(now) > LONGEST_AHEAD,
             Err(_) => true,
         }
     }
@@ -43,9 +44,14 @@ mod tests {
     fn an_interval_is_claimed_once_and_none_before_it_afterwards() {
         let window = |number| Window { number, every: Millis(60_000), is_whole: true, ..Window::default() };
         let stored = serde_json::to_vec(&Claim::new("ns1", &window(10_000))).unwrap();
-        let free: Vec<bool> = [9_999, 10_000, 10_001].map(|number| Claim::is_free(&window(number), &stored)).to_vec();
-        assert_eq!(free, [false, false, true]);
-        assert!(Claim::is_free(&window(1), &stored), "ns1 had a clock of another day");
-        assert!(Claim::is_free(&window(1), b"") && Claim::is_free(&window(1), b"{\"until\":7}"));
+        let is_free = |number, stored: &[u8], late| {
+            let now = window(number).end().after(Millis(late));
+            Claim::is_free(&window(number), stored, now)
+        };
+        assert_eq!([9_999, 10_000, 10_001].map(|number| is_free(number, &stored, 10_000)), [false, false, true]);
+        // A node that was cut off has old ones, which others have told.
+        assert!(!is_free(9_000, &stored, 1_001 * 60_000));
+        assert!(is_free(9_990, &stored, 10_000), "the clock of ns1 is ahead by ten minutes");
+        assert!(is_free(1, b"", 10_000) && is_free(1, b"{\"until\":7}", 10_000));
     }
 }

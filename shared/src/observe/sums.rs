@@ -70,6 +70,8 @@ pub struct Sums {
 #[derive(Debug)]
 struct Isolate {
     sequence: u64,
+    /// When the batch was made, by the isolate's clock.
+    made: Timestamp,
     /// When the batch arrived.
     received: Timestamp,
     in_flight: Vec<(EndpointKey, u32)>,
@@ -125,7 +127,8 @@ impl Sums {
             note(self.add_counts(observation, table, (batch.at, span), now));
         }
         if let Some(windows) = self.windows.as_mut().filter(|_| missed > 0) {
-            windows.note_missed(batch.at);
+            let last = self.isolates.get(&batch.isolate).map_or(batch.at, |isolate| isolate.made);
+            windows.note_missed(last, batch.at);
         }
         for demand in batch.demand {
             note(self.add_demand(demand, table, span, now));
@@ -136,7 +139,8 @@ impl Sums {
         let is_known = |entry: &InFlight| endpoint_of(table, &entry.region, &entry.endpoint).is_some();
         let by_place = |entry: InFlight| ((entry.region, entry.endpoint), entry.count);
         let in_flight = batch.in_flight.into_iter().filter(is_known).map(by_place);
-        let isolate = Isolate { sequence: batch.sequence, received: now, in_flight: in_flight.collect() };
+        let (sequence, made) = (batch.sequence, batch.at);
+        let isolate = Isolate { sequence, made, received: now, in_flight: in_flight.collect() };
         self.isolates.insert(batch.isolate, isolate);
         self.first.get_or_insert(now);
         self.newest = Some(now);

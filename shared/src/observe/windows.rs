@@ -131,17 +131,16 @@ impl Windows {
             return;
         }
         self.follow_clock(now);
-        let nth = number(at, self.every);
-        if !self.open.contains_key(&nth) && self.open.len() >= MAX_OPEN {
-            self.drop_oldest();
-        }
-        let current = number(now, self.every);
+        let (nth, current) = (number(at, self.every), number(now, self.every));
         // A Worker's clock may be ahead of this one.
         if nth < self.next || nth > current.saturating_add(1) {
             let count = counts.requests.values().fold(0_u64, |sum, more| sum.saturating_add(*more));
             let is_late = nth < self.open_at(now) || nth > current;
             let (late, uncounted) = if is_late { (count, 0) } else { (0, count) };
             return self.lost.add(LostCounts { late, uncounted });
+        }
+        if !self.open.contains_key(&nth) && self.open.len() >= MAX_OPEN {
+            self.drop_oldest();
         }
         let Key { service, clients, region, model, .. } = key.clone();
         let key = CellKey { service, region, clients, model };
@@ -176,11 +175,10 @@ impl Windows {
         }
     }
 
-    /// Notes that batches got lost before one that was made `at`.
-    pub(super) fn note_missed(&mut self, at: Timestamp) {
-        if let Some(window) = self.open.get_mut(&number(at, self.every)) {
-            window.is_whole = false;
-        }
+    /// Notes that batches of one isolate got lost between one that was made at `last` and one that was made `at`.
+    pub(super) fn note_missed(&mut self, last: Timestamp, at: Timestamp) {
+        let between = number(last.min(at), self.every)..=number(at, self.every);
+        self.open.range_mut(between).for_each(|(_, window)| window.is_whole = false);
     }
 
     /// Drops the oldest interval, if there is one.

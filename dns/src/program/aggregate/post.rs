@@ -116,6 +116,8 @@ impl Poster {
             beat();
             let snapshot = self.api.handle.snapshot_owned();
             if !snapshot.table().aggregate().is_some_and(|rule| body.is_for(rule)) {
+                // Whether that receiver takes anything doesn't matter any more.
+                self.api.metrics.aggregated.set_failing(false);
                 return self.api.metrics.aggregated.lost(Lost::Withdrawn, body.requests);
             }
             let lost = match self.attempt(body).await {

@@ -102,7 +102,9 @@ fn whoever_tries_all_counts_of_a_sequence_of_intervals_finds_no_small_one() {
     let answer = |world: &[u64]| {
         let first = tell(&interval(world[0], world[1]), FEW);
         let second = super::super::tell(&interval(world[2], world[3]), FEW, &first);
-        let third = super::super::tell(&interval(world[4], world[5]), FEW, &second);
+        // An interval of which nothing is told isn't the last one that was told.
+        let last = if second.groups.is_empty() { &first } else { &second };
+        let third = super::super::tell(&interval(world[4], world[5]), FEW, last);
         [first.groups, second.groups, third.groups]
     };
     let sums: [&[usize]; 9] = [&[0], &[1], &[2], &[3], &[4], &[5], &[0, 2, 4], &[1, 3, 5], &[2, 3]];

@@ -51,6 +51,26 @@ fn errors_of_all_parts_are_told_at_once() {
 }
 
 #[test]
+fn whoever_sends_the_aggregate_beside_the_writer_is_warned() {
+    let directory = tempfile::tempdir().unwrap();
+    let warned = |more: &str, aggregate: &str| {
+        let config = format!(
+            "listen = ['127.0.0.1:0']\nrules = 'rules.json'\nstate_dir = 'state'\n[fleet]\nmode = 'peers'\n\
+             peers = ['https://ns1.example:8053']\n{more}"
+        );
+        let rules = format!(r#"{{"version": 1, "revision": 1{aggregate}}}"#);
+        let findings = check_in(directory.path(), &[("bailiwick.toml", &config), ("rules.json", &rules)]);
+        assert!(findings.errors.is_empty(), "{:#?}", findings.errors);
+        findings.warnings.iter().any(|warning| warning.contains("the writer sends the aggregate, too"))
+    };
+    let aggregate = r#", "aggregate": {"otlp": "https://metrics.example/v1/metrics"}"#;
+    assert!(warned("sends_aggregate = true\n", aggregate));
+    assert!(!warned("sends_aggregate = true\n", ""));
+    assert!(!warned("", aggregate));
+    assert!(!warned("writer = true\nsends_aggregate = true\n", aggregate));
+}
+
+#[test]
 fn a_steered_host_that_clashes_with_its_zone_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let rules = r#"{"version": 1, "revision": 1, "jurisdictions": {"eu": {"include": ["EU"]}},

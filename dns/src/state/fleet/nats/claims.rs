@@ -3,6 +3,7 @@
 
 use bailiwick_rules::aggregate::Claim;
 use bailiwick_rules::observe::Window;
+use bailiwick_rules::time::Timestamp;
 
 use super::pools::Pools;
 use crate::state::fleet::turns::{PoolStore, WriteOutcome};
@@ -20,11 +21,11 @@ impl Claims {
         self.0.clone()
     }
 
-    /// Claims an interval for a node. False if another node has it, or a later one.
+    /// Claims an interval for a node now. False if another node has it, or a later one.
     ///
     /// # Errors
     /// Why nobody knows.
-    pub(crate) async fn claim(&self, node: &str, window: &Window) -> Result<bool, String> {
+    pub(crate) async fn claim(&self, node: &str, window: &Window, now: Timestamp) -> Result<bool, String> {
         let claim = serde_json::to_vec(&Claim::new(node, window)).map_err(|error| error.to_string())?;
         let stored = self.0.read(KEY).await?;
         let (bytes, number) = stored.map(|stored| (stored.bytes, stored.number)).unwrap_or_default();
@@ -32,7 +33,7 @@ impl Claims {
             // This node has claimed it before, but the answer was lost.
             return Ok(true);
         }
-        if !Claim::is_free(window, &bytes) {
+        if !Claim::is_free(window, &bytes, now) {
             return Ok(false);
         }
         // If another node came first, the next look says what it has claimed.
