@@ -190,6 +190,9 @@ fn reported(node: &Node) {
     let said = String::from_utf8_lossy(&verified.stdout).into_owned();
     assert!(verified.status.success() && said.contains("london of uk-london: done"), "{said}");
     assert!(said.contains("outside    0 in all: 0 of "), "{said}");
+    let other = bailiwick(["rollout", "verify", &page, "--jwks", &jwks]);
+    let said = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(!other.status.success() && said.contains("no report of a rollout; try `bailiwick drill verify`"), "{said}");
     let html = std::fs::read_to_string(&page).unwrap();
     assert!(html.contains("<p class=\"big good\">0</p>") && html.contains("Traffic per region and minute"), "{html}");
     std::fs::write(&page, html.replacen("uk-london", "uk-leeds", 1)).unwrap();

@@ -26,6 +26,7 @@ mod simulate;
 mod status;
 mod top;
 mod turn;
+mod verify;
 
 use std::process::ExitCode;
 

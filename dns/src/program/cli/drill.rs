@@ -16,6 +16,7 @@ use bailiwick_rules::drill::record::Record;
 use bailiwick_rules::time::Timestamp;
 use clap::Subcommand;
 
+use super::verify::{VerifyArgs, verify};
 use crate::program::report::Report;
 use crate::state::load::read_file;
 use crate::system::files::{Mode, replace};
@@ -63,7 +64,7 @@ pub(crate) enum DrillCommand {
     #[command(after_help = "Examples:
   curl -s https://chat.ai.example.com/.well-known/bailiwick/jwks.json > jwks.json
   bailiwick drill verify lon.html --jwks jwks.json")]
-    Verify(verify::VerifyArgs),
+    Verify(VerifyArgs),
 }
 
 /// Runs any of them.
@@ -74,7 +75,7 @@ pub(super) fn run(command: &DrillCommand, now: Timestamp) -> Report {
         DrillCommand::Run(args) => run::run(args),
         DrillCommand::Abort(args) => abort::abort(args),
         DrillCommand::Report(args) => report::report(args, now),
-        DrillCommand::Verify(args) => verify::verify(args),
+        DrillCommand::Verify(args) => verify(args, "drill", verify::told),
     };
     done.unwrap_or_else(Report::failed)
 }

@@ -20,6 +20,7 @@ use clap::{Args, Subcommand};
 
 use super::node::NodeArgs;
 use super::rules::author::{AuthorArgs, reason};
+use super::verify::{VerifyArgs, verify};
 use crate::program::report::Report;
 use look::LookArgs;
 use progress_store::{Current, ProgressStore, Step};
@@ -78,7 +79,7 @@ pub(crate) enum RolloutCommand {
     #[command(after_help = "Examples:
   curl -s https://chat.ai.example.com/.well-known/bailiwick/jwks.json > jwks.json
   bailiwick rollout verify llama-fp8.html --jwks jwks.json")]
-    Verify(verify::VerifyArgs),
+    Verify(VerifyArgs),
 }
 
 /// Which rollout, where it is published, and by whom.
@@ -129,7 +130,7 @@ pub(super) fn run(command: &RolloutCommand, now: Timestamp) -> Report {
         RolloutCommand::Promote(args) => promote(args, now),
         RolloutCommand::Abort(args) => abort(args, now),
         RolloutCommand::Report(args) => report::report(args, now),
-        RolloutCommand::Verify(args) => verify::verify(args),
+        RolloutCommand::Verify(args) => verify(args, "rollout", verify::told),
     };
     done.unwrap_or_else(Report::failed)
 }
