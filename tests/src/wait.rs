@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything: far more than it takes, as the machine may be busy.
-pub const LONG: Duration = Duration::from_secs(30);
+/// Longest wait for anything: far more than it takes, as the machine may be busy. Servers of NATS that were cut off
+/// elect leaders in rounds of 4 to 9 s, and a request that a lost leader doesn't answer ends after 5 s. Several of them
+/// may follow each other.
+pub const LONG: Duration = Duration::from_secs(120);
 
 /// Polls until `condition` gives something.
 ///
