@@ -8,9 +8,10 @@
 
 mod post;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use bailiwick_rules::table::Table;
+use serde_json::json;
 use worker::Env;
 
 use crate::decide::attempt::Run;
@@ -19,6 +20,7 @@ use crate::decide::plan::Target;
 use crate::runtime::clock;
 use crate::runtime::env;
 use crate::runtime::exchange::JsExchange;
+use crate::runtime::log;
 use crate::runtime::metrics;
 use crate::runtime::outbox;
 use crate::runtime::reply::ResponseInfo;
@@ -26,6 +28,21 @@ use crate::runtime::request::ClientRequest;
 
 /// The secret with the key of tenants' pseudonyms.
 const KEY: &str = "LOGS_KEY";
+
+thread_local! {
+    /// Whether it was logged that the key can't be used.
+    static IS_KEY_LOGGED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The key of tenants' pseudonyms. A key that is too short is logged once, as all events lack their tenant.
+fn pseudonyms(env: &Env) -> Option<Pseudonyms> {
+    let secret = env::text(env, KEY).filter(|secret| !secret.trim().is_empty())?;
+    let key = Pseudonyms::of_key(&secret);
+    if key.is_none() && !IS_KEY_LOGGED.replace(true) {
+        log::warn(&json!({ "event": "logs_key_invalid" }));
+    }
+    key
+}
 
 /// What it takes to post in the background.
 #[derive(Clone)]
@@ -79,7 +96,7 @@ impl LogSender {
         let ended = clock::now();
         let tenant = whose.tenant.map(|tenant| table.tenant(tenant));
         let pseudonym = tenant.and_then(|tenant| {
-            let key = Pseudonyms::of_key(&env::text(&self.env, KEY)?)?;
+            let key = pseudonyms(&self.env)?;
             Some(key.of(tenant.id.as_str(), sink.id.as_str(), ended))
         });
         let fence: Vec<&str> = subject.fence.iter().map(|region| table.region(*region).id.as_str()).collect();

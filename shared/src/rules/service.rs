@@ -78,7 +78,7 @@ pub struct Service {
     #[schemars(default, with = "BTreeMap<String, Vec<String>>")]
     pub needs: BTreeMap<String, Vec<ReplicaId>>,
     /// Whether prompts and answers go to the sinks of `logs` too. Each sink of its clients has to take them
-    /// (`"content": true`), and receipts say so.
+    /// (`"content": true`), and `receipts` have to be `required`, as they say so.
     #[schemars(default)]
     pub log_content: bool,
 }

@@ -115,7 +115,8 @@ impl Table {
     /// Builds the table from rules without violations. Replaces names by indices into the table's lists.
     async fn build(mut rules: Rules, revision: Revision, warnings: Warnings, turns: &mut Turns<'_>) -> Self {
         let territories = Territories::new(&rules);
-        let (logs, named_by_regions) = (Logs::new(&rules, &territories), warn::named_by_regions(&rules));
+        let logs = Logs::new(&rules, &territories, turns).await;
+        let named_by_regions = warn::named_by_regions(&rules);
         let replicas: Vec<Replica> = rules.replicas.clone().into_iter().map(Replica::new).collect();
         let regions: Vec<Region> = core::mem::take(&mut rules.regions)
             .into_iter()

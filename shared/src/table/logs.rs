@@ -6,11 +6,14 @@
 //! So of nested tiers (`["de", "eu"]`) the innermost counts, and no sink lies in tiers that have nothing in common
 //! (`["uk", "eu"]`). As one tier (`[["uk", "eu"]]`), either's sink does.
 
+use std::collections::HashMap;
+
 use super::territories::Territories;
-use super::{ServiceIndex, SinkIndex, Table, TenantIndex};
+use super::{BUILD, ServiceIndex, SinkIndex, Table, TenantIndex};
 use crate::geo::CountrySet;
 use crate::id::SinkId;
 use crate::rules::{self, Rules, Tier};
+use crate::turns::Turns;
 
 /// A sink of a document.
 #[derive(Clone, PartialEq, Debug)]
@@ -33,18 +36,28 @@ pub(super) struct Logs {
 
 impl Logs {
     /// Compiles the sinks of a document without violations. `None` if it has none.
-    pub(super) fn new(rules: &Rules, territories: &Territories) -> Option<Box<Self>> {
+    pub(super) async fn new(rules: &Rules, territories: &Territories, turns: &mut Turns<'_>) -> Option<Box<Self>> {
         if rules.logs.is_empty() {
             return None;
         }
-        let known = Sinks::new(rules, territories);
-        let of_rule = |rule: &rules::ResidencyRule| known.of(&rule.process_in, rule.logs.as_ref());
-        let of_tenant = |tenant: &rules::Tenant| known.of(tenant.process_in.as_deref()?, tenant.logs.as_ref());
-        Some(Box::new(Self {
-            of_rules: rules.services.values().map(|one| one.residency.iter().map(of_rule).collect()).collect(),
-            of_tenants: rules.tenants.values().map(of_tenant).collect(),
-            sinks: rules.logs.iter().map(|(id, rule)| Sink { id: id.clone(), rule: rule.clone() }).collect(),
-        }))
+        let mut known = Sinks::new(rules, territories);
+        let mut of_rules = Vec::with_capacity(rules.services.len());
+        for service in rules.services.values() {
+            let mut of_service = Vec::with_capacity(service.residency.len());
+            for rule in &service.residency {
+                of_service.push(known.of(&rule.process_in, rule.logs.as_ref(), turns).await);
+            }
+            of_rules.push(of_service);
+        }
+        let mut of_tenants = Vec::with_capacity(rules.tenants.len());
+        for tenant in rules.tenants.values() {
+            of_tenants.push(match &tenant.process_in {
+                Some(process_in) => known.of(process_in, tenant.logs.as_ref(), turns).await,
+                None => None,
+            });
+        }
+        let sinks = rules.logs.iter().map(|(id, rule)| Sink { id: id.clone(), rule: rule.clone() }).collect();
+        Some(Box::new(Self { of_rules, of_tenants, sinks }))
     }
 }
 
@@ -53,12 +66,30 @@ pub(super) struct Sinks<'r> {
     /// Each sink, in the order of the document's names.
     pub(super) all: Vec<(&'r SinkId, CountrySet)>,
     territories: &'r Territories,
+    /// The sinks that lie in the fences that were looked at. Thousands of tenants share a few fences.
+    known: HashMap<&'r [Tier], Vec<&'r SinkId>>,
 }
 
 impl<'r> Sinks<'r> {
     pub(super) fn new(rules: &'r Rules, territories: &'r Territories) -> Self {
         let all = rules.logs.iter().map(|(id, sink)| (id, territories.countries(&sink.countries)));
-        Self { all: all.collect(), territories }
+        Self { all: all.collect(), territories, known: HashMap::new() }
+    }
+
+    /// The sinks that lie in every tier, by name. None if these clients are denied.
+    pub(super) async fn inside(&mut self, process_in: &'r [Tier], turns: &mut Turns<'_>) -> &[&'r SinkId] {
+        turns.spend(BUILD).await;
+        if !self.known.contains_key(process_in) {
+            let mut inside = Vec::new();
+            for (id, countries) in self.all.iter().filter(|_| !process_in.is_empty()) {
+                turns.spend(work(process_in)).await;
+                if self.outside(countries, process_in).is_none() {
+                    inside.push(*id);
+                }
+            }
+            self.known.insert(process_in, inside);
+        }
+        &self.known[process_in]
     }
 
     /// The first tier in which countries don't lie; `None` if they lie in every tier.
@@ -74,23 +105,22 @@ impl<'r> Sinks<'r> {
         }
     }
 
-    /// The sinks that lie in every tier. None if these clients are denied.
-    pub(super) fn inside<'s>(&'s self, process_in: &'s [Tier]) -> impl Iterator<Item = &'r SinkId> + 's {
-        let lies = move |(_, countries): &&(&SinkId, CountrySet)| {
-            !process_in.is_empty() && self.outside(countries, process_in).is_none()
-        };
-        self.all.iter().filter(lies).map(|(id, _)| *id)
-    }
-
     /// The sink of a fence: the one that is named, or else the only one inside.
-    pub(super) fn of(&self, process_in: &[Tier], named: Option<&SinkId>) -> Option<SinkIndex> {
-        let mut inside = self.inside(process_in);
+    async fn of(&mut self, process_in: &'r [Tier], named: Option<&SinkId>, turns: &mut Turns<'_>) -> Option<SinkIndex> {
+        let inside = self.inside(process_in, turns).await;
         let sink = match named {
-            Some(named) => inside.find(|id| *id == named),
-            None => inside.next(),
+            Some(named) => inside.iter().find(|id| **id == named),
+            None => inside.first(),
         }?;
-        self.all.iter().position(|(id, _)| *id == sink).map(SinkIndex::new)
+        let sink = *sink;
+        self.all.binary_search_by_key(&sink, |(id, _)| *id).ok().map(SinkIndex::new)
     }
+}
+
+/// The work of finding whether a sink lies in a fence: each jurisdiction is looked up by its name.
+pub(super) fn work(process_in: &[Tier]) -> usize {
+    let names = |tier: &Tier| if let Tier::In(names) = tier { names.len() } else { 1 };
+    BUILD * (1 + process_in.iter().map(names).sum::<usize>())
 }
 
 impl Table {

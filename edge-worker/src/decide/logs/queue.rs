@@ -103,9 +103,10 @@ impl Batch {
         self.records.len() + 1
     }
 
-    /// The body of the post. `isolate` is the name of this isolate.
+    /// The body of the post. It doesn't name the isolate: Loki would make an index label of `service.instance.id`, and
+    /// a stream for each isolate.
     #[must_use]
-    pub(crate) fn body(&self, isolate: &str) -> String {
+    pub(crate) fn body(&self) -> String {
         let (resources, scopes, records) = match self.signal {
             Signal::Logs => ("resourceLogs", "scopeLogs", "logRecords"),
             Signal::Traces => ("resourceSpans", "scopeSpans", "spans"),
@@ -114,10 +115,7 @@ impl Batch {
             "{\"",
             resources,
             "\":[{\"resource\":{\"attributes\":[",
-            "{\"key\":\"service.name\",\"value\":{\"stringValue\":\"bailiwick-edge\"}},",
-            "{\"key\":\"service.instance.id\",\"value\":{\"stringValue\":\"",
-            isolate,
-            "\"}}]},\"",
+            "{\"key\":\"service.name\",\"value\":{\"stringValue\":\"bailiwick-edge\"}}]},\"",
             scopes,
             "\":[{\"scope\":{\"name\":\"bailiwick\",\"version\":\"",
             env!("CARGO_PKG_VERSION"),

@@ -22,7 +22,6 @@ use crate::runtime::clock;
 use crate::runtime::env;
 use crate::runtime::exchange::JsExchange;
 use crate::runtime::feed::{self, ask};
-use crate::runtime::isolate;
 use crate::runtime::log;
 use crate::runtime::metrics;
 use crate::runtime::outbox;
@@ -137,7 +136,7 @@ async fn deliver(env: &Env, batch: &Batch) -> Result<u64, ReadError> {
         Signal::Logs => &rule.otlp,
         Signal::Traces => rule.traces.as_ref().ok_or(ReadError::BadUrl)?,
     };
-    let body = batch.body(&isolate::name());
+    let body = batch.body();
     let limits = ask::Limits { timeout: TIMEOUT, bytes: MAX_ANSWER_BYTES, success: 200..=299 };
     let answer = ask::post_for(url.as_url().as_str(), secret.as_deref(), &body, &limits).await?;
     rejected(&answer).ok_or(ReadError::Unreadable)

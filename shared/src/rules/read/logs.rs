@@ -6,7 +6,7 @@ use super::region::places;
 use super::value::{boolean, reference, secret_name};
 use crate::id::SinkId;
 use crate::json::{Node, Reader};
-use crate::rules::Sink;
+use crate::rules::{SecretName, Sink};
 
 pub(super) fn sink(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Sink> {
     let mut fields = reader.object(node)?;
@@ -16,10 +16,23 @@ pub(super) fn sink(reader: &mut Reader<'_>, node: &Node, context: &mut Context) 
     let otlp =
         fields.required("otlp", "where events are posted, such as https://otel.eu.example.net/v1/logs", base_url);
     let traces = fields.optional("traces", base_url);
-    let secret = fields.optional("secret", secret_name);
+    let secret = fields.optional("secret", token_name);
     let content = fields.optional("content", boolean).unwrap_or_default();
     fields.finish();
     Some(Sink { countries: countries?, otlp: otlp?, traces, secret, content })
+}
+
+/// Secrets and variables of the Worker itself. Sent as a token, a key would be the sink's.
+const RESERVED: [&str; 7] =
+    ["EXPLAIN_TOKEN", "HEALTH_TOKEN", "LOGS_KEY", "RECEIPT_KEY", "RECEIPT_PUBLIC_KEYS", "RULES_TOKEN", "STATE_KEY"];
+
+/// The name of the secret with a sink's token.
+fn token_name(reader: &mut Reader<'_>, node: &Node) -> Option<SecretName> {
+    let name = secret_name(reader, node)?;
+    if RESERVED.contains(&name.as_str()) {
+        return reader.fail(format!("is {name}, a secret of the Worker's own, which no sink may get; name another"));
+    }
+    Some(name)
 }
 
 /// A sink by its name.

@@ -2,11 +2,11 @@
 //! Called by [`super::super::Table::compile`].
 
 use core::fmt;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
-use super::super::BUILD;
-use super::super::logs::Sinks;
+use super::super::logs::{Sinks, work};
 use super::super::territories::Territories;
+use crate::geo::CountrySet;
 use crate::id::{JurisdictionId, ServiceId, SinkId, TenantId};
 use crate::json::Violation;
 use crate::rules::{Receipts, Rules, Streams, Tier};
@@ -49,12 +49,11 @@ pub(in super::super) async fn logs(rules: &Rules, violations: &mut Vec<Violation
         return;
     }
     let territories = Territories::new(rules);
-    let sinks = Sinks::new(rules, &territories);
+    let mut sinks = Sinks::new(rules, &territories);
     let fences = fences(rules);
     let mut used = BTreeSet::new();
     for fence in &fences {
-        turns.spend(BUILD * (1 + sinks.all.len())).await;
-        match chosen(fence, &sinks) {
+        match chosen(fence, &mut sinks, turns).await {
             Ok(sink) => {
                 used.extend(sink);
                 violations.extend(unkept(fence, sink, rules));
@@ -66,20 +65,14 @@ pub(in super::super) async fn logs(rules: &Rules, violations: &mut Vec<Violation
         }
     }
     if !fences.is_empty() {
-        let idle = sinks.all.iter().filter(|(id, _)| !used.contains(id));
-        violations.extend(idle.map(|(id, countries)| {
-            Violation {
-                pointer: format!("/logs/{id}/countries"),
-                message: match nearest(&sinks, countries, &fences) {
-                    Some(message) => message,
-                    None => {
-                        "lie in no tier of any \"process_in\", so no event may be kept there; choose places inside of \
-                         a fence, or remove the sink"
-                            .to_owned()
-                    }
-                },
-            }
-        }));
+        for (id, countries) in sinks.all.iter().filter(|(id, _)| !used.contains(id)) {
+            let message = nearest(&sinks, countries, &fences, turns).await.unwrap_or_else(|| {
+                "lie in no tier of any \"process_in\", so no event may be kept there; choose places inside of a fence, \
+                 or remove the sink"
+                    .to_owned()
+            });
+            violations.push(Violation { pointer: format!("/logs/{id}/countries"), message });
+        }
     }
 }
 
@@ -123,10 +116,14 @@ fn fences(rules: &Rules) -> Vec<Fence<'_>> {
 }
 
 /// The sink of a fence. Else the sinks that it might be, and what is wrong.
-fn chosen<'r>(fence: &Fence<'r>, sinks: &Sinks<'r>) -> Result<Option<&'r SinkId>, (Vec<&'r SinkId>, Violation)> {
+async fn chosen<'r>(
+    fence: &Fence<'r>,
+    sinks: &mut Sinks<'r>,
+    turns: &mut Turns<'_>,
+) -> Result<Option<&'r SinkId>, (Vec<&'r SinkId>, Violation)> {
     let Some(named) = fence.named else {
-        let inside: Vec<&SinkId> = sinks.inside(fence.process_in).collect();
-        return match inside[..] {
+        let inside = sinks.inside(fence.process_in, turns).await;
+        return match *inside {
             [] => Ok(None),
             [one] => Ok(Some(one)),
             [first, ..] => {
@@ -135,10 +132,11 @@ fn chosen<'r>(fence: &Fence<'r>, sinks: &Sinks<'r>) -> Result<Option<&'r SinkId>
                      clients' events, such as \"logs\": \"{first}\"",
                     inside.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(", ")
                 );
-                Err((inside, Violation { pointer: fence.says.to_string(), message }))
+                Err((inside.to_vec(), Violation { pointer: fence.says.to_string(), message }))
             }
         };
     };
+    turns.spend(work(fence.process_in)).await;
     let countries = sinks.all.iter().find(|(id, _)| *id == named).map(|(_, countries)| *countries).unwrap_or_default();
     let message = match sinks.outside(&countries, fence.process_in) {
         None if fence.process_in.is_empty() => {
@@ -173,11 +171,21 @@ fn unkept(fence: &Fence<'_>, sink: Option<&SinkId>, rules: &Rules) -> Option<Vio
 }
 
 /// What keeps a sink from the fence that it comes nearest to. `None` if it lies in no tier of any.
-fn nearest(sinks: &Sinks<'_>, countries: &crate::geo::CountrySet, fences: &[Fence<'_>]) -> Option<String> {
-    fences.iter().find_map(|fence| {
-        let inside = fence.process_in.iter().position(|tier| sinks.lie_in(countries, tier))?;
+async fn nearest(
+    sinks: &Sinks<'_>,
+    countries: &CountrySet,
+    fences: &[Fence<'_>],
+    turns: &mut Turns<'_>,
+) -> Option<String> {
+    let mut seen = HashSet::new();
+    for fence in fences {
+        if !seen.insert(fence.process_in) {
+            continue;
+        }
+        turns.spend(work(fence.process_in)).await;
+        let Some(inside) = fence.process_in.iter().position(|tier| sinks.lie_in(countries, tier)) else { continue };
         let says = &fence.says;
-        Some(match sinks.outside(countries, fence.process_in) {
+        return Some(match sinks.outside(countries, fence.process_in) {
             None => format!(
                 "lie in every tier of {says}/process_in, but its \"logs\" names another sink, and nothing else leads \
                  to this one; name it, or remove it"
@@ -189,8 +197,9 @@ fn nearest(sinks: &Sinks<'_>, countries: &crate::geo::CountrySet, fences: &[Fenc
                 worded(fence.process_in.get(inside)),
                 worded(fence.process_in.get(outside)),
             ),
-        })
-    })
+        });
+    }
+    None
 }
 
 /// A tier as the document writes it.

@@ -7,6 +7,8 @@ use crate::geo::CountryCode;
 use crate::rules::KeyDigest;
 use crate::steer::{Client, logged, stand};
 use crate::table::Table;
+use crate::time::Timestamp;
+use crate::turns::{Turns, at_once};
 
 fn sink(countries: &[&str]) -> Value {
     json!({ "countries": countries, "otlp": "https://otel.example.net/v1/logs", "secret": "OTEL" })
@@ -210,12 +212,74 @@ fn mistakes_in_a_sink_are_reported_where_they_stand_and_quote_no_secret() {
         (json!({ "countries": ["eu"], "otlp": "https://u:p@otel.example.net/v1/logs" }), "/logs/eu/otlp: "),
         (json!({ "countries": ["eu"], "otlp": "https://otel.example.net/", "traces": 1 }), "/logs/eu/traces: "),
         (json!({ "countries": ["eu"], "otlp": "https://otel.example.net/", "secret": "s3cr3t!" }), "/logs/eu/secret: "),
+        (
+            json!({ "countries": ["eu"], "otlp": "https://otel.example.net/", "secret": "LOGS_KEY" }),
+            "/logs/eu/secret: ",
+        ),
+        (
+            json!({ "countries": ["eu"], "otlp": "https://otel.example.net/", "secret": "STATE_KEY" }),
+            "/logs/eu/secret: ",
+        ),
         (json!({ "countries": ["eu"], "otlp": "https://otel.example.net/", "headers": {} }), "/logs/eu/headers: "),
     ] {
         let found = of(broken.clone());
         assert!(!found.is_empty() && found.iter().all(|one| one.starts_with(pointer)), "{broken}: {found:?}");
         assert!(!found.concat().contains("s3cr3t"), "{found:?}");
     }
+}
+
+#[test]
+fn clients_without_a_sink_are_warned_of() {
+    let residency = json!([rule("eu", json!(["eu"])), rule("us", json!(["us"])), rule("uk", json!([]))]);
+    let mut document = document(json!({ "eu": sink(&["eu"]) }), residency);
+    let tenant = |key: &str, process_in: Value| json!({ "key_sha256": [KeyDigest::of_key(key).to_string()], "services": ["chat"], "process_in": process_in });
+    document["tenants"] = json!({
+        "inside": tenant("a", json!(["eu"])), "outside": tenant("b", json!(["uk"])),
+    });
+    let table = Table::compile(document.to_string().as_bytes()).unwrap();
+    let warnings = table.warnings(Timestamp(0));
+    let of_sinks = warnings.iter().filter(|one| one.message.contains("no sink in every tier"));
+    assert_eq!(
+        of_sinks.map(|one| one.pointer.as_str()).collect::<Vec<_>>(),
+        ["/services/chat/residency/1/process_in", "/tenants/outside/process_in"]
+    );
+}
+
+#[test]
+fn sinks_of_many_tenants_are_found_in_turns_and_once_for_each_fence() {
+    use core::cell::Cell;
+    use std::rc::Rc;
+
+    let of = |count: usize, with_sinks: bool| {
+        let logs: serde_json::Map<String, Value> =
+            (0..40).filter(|_| with_sinks).map(|nth| (format!("s{nth:02}"), sink(&["DE"]))).collect();
+        let tenants: serde_json::Map<String, Value> = (0..count)
+            .map(|nth| {
+                let digest = KeyDigest::of_key(&nth.to_string()).to_string();
+                let mut tenant = json!({ "key_sha256": [digest], "services": ["chat"], "process_in": ["de"] });
+                if with_sinks {
+                    tenant["logs"] = json!(format!("s{:02}", nth % 40));
+                }
+                (format!("t{nth}"), tenant)
+            })
+            .collect();
+        let mut document = document(Value::Object(logs), json!([rule("us", json!(["us"]))]));
+        document["tenants"] = Value::Object(tenants);
+        let bytes = document.to_string().into_bytes();
+        let pauses = Rc::new(Cell::new(0_usize));
+        let counted = Rc::clone(&pauses);
+        let pause = move || -> core::pin::Pin<Box<dyn Future<Output = ()>>> {
+            counted.set(counted.get() + 1);
+            Box::pin(core::future::ready(()))
+        };
+        let table = at_once(Table::compile_in_turns(&bytes, [0; 32], &mut Turns::new(&pause)));
+        let sinks = table.unwrap().sinks().len();
+        assert_eq!(sinks, if with_sinks { 40 } else { 0 });
+        pauses.get()
+    };
+    let (without, with) = (of(2_000, false), of(2_000, true));
+    assert!(with > without + 4, "{with} pauses, {without} without sinks");
+    assert!(with < 3 * without, "{with} pauses, {without} without sinks");
 }
 
 /// Jurisdictions of the property test, with their countries.

@@ -21,9 +21,10 @@ fn sinks(names: &[&str]) -> Vec<Sink> {
 }
 
 fn records(batch: &Batch) -> Vec<Value> {
-    let body: Value = serde_json::from_str(&batch.body("00ff")).unwrap();
+    let body: Value = serde_json::from_str(&batch.body()).unwrap();
     let resource = &body["resourceLogs"][0];
-    assert_eq!(resource["resource"]["attributes"][1]["value"]["stringValue"], "00ff");
+    let attributes = json!([{ "key": "service.name", "value": { "stringValue": "bailiwick-edge" } }]);
+    assert_eq!(resource["resource"]["attributes"], attributes);
     resource["scopeLogs"][0]["logRecords"].as_array().unwrap().clone()
 }
 
@@ -42,7 +43,7 @@ fn records_of_a_sink_are_one_post_and_never_another_sinks() {
         [("eu".to_owned(), Signal::Logs, 2), ("us".into(), Signal::Logs, 1), ("eu".into(), Signal::Traces, 1)]
     );
     assert_eq!(records(&due[0]), [json!({ "n": 1 }), json!({ "n": 3 })]);
-    let spans: Value = serde_json::from_str(&due[2].body("x")).unwrap();
+    let spans: Value = serde_json::from_str(&due[2].body()).unwrap();
     assert_eq!(spans["resourceSpans"][0]["scopeSpans"][0]["spans"], json!([{ "n": 4 }]));
     assert!(queue.is_empty() && queue.bytes() > 0, "what is under way is held still");
     for batch in due {
@@ -92,7 +93,7 @@ fn what_waits_is_bounded_in_bytes_and_a_dead_sink_leaves_room_for_others() {
     assert!(eu <= MOST / 2 && eu > MOST / 2 - 3 * record.len(), "{eu}");
     // Under way, its bytes count as before.
     let first = queue.take(NOW, ALL).remove(0);
-    assert!(first.body("").len() <= MOST_OF_BATCH + 1_000, "{}", first.body("").len());
+    assert!(first.body().len() <= MOST_OF_BATCH + 1_000, "{}", first.body().len());
     assert_eq!(fill(&mut queue, 0), 0);
     let us = fill(&mut queue, 1);
     assert!(us >= MOST / 4 - 3 * record.len(), "{us}");
