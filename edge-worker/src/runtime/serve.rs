@@ -136,7 +136,7 @@ fn revision(snapshot: &Snapshot) -> Option<String> {
     Some(snapshot.trouble.map_or_else(|| number.to_string(), |trouble| format!("{number};feed={trouble}")))
 }
 
-/// Answers a request: recognizes the caller, checks the request and its body, makes a plan, and starts the attempts.
+/// Answers a request: recognises the caller, checks the request and its body, makes a plan, and starts the attempts.
 async fn answer(
     request: &mut ClientRequest,
     mut exchange: Exchange,
@@ -152,22 +152,22 @@ async fn answer(
         return Ok(Answer::Whole(reply));
     }
     let table = snapshot.rules()?;
-    let mut recognized = Recognized::of(request, snapshot, table, info)?;
-    let service = table.service(recognized.caller.service);
+    let mut recognised = RecognisedRequest::of(request, snapshot, table, info)?;
+    let service = table.service(recognised.caller.service);
     let receipt_policy = match ReceiptPolicy::closed(service.receipts) {
         Some(closed) => closed,
         None => ReceiptPolicy::open(&env, service.receipts).await?,
     };
-    recognized.check(request, &env)?;
+    recognised.check(request, &env)?;
     let mut reservation = Reservation::default();
-    let body = if recognized.takes_body() {
+    let body = if recognised.takes_body() {
         let bytes = read_body(request, &mut exchange, &service.limits, &mut reservation).await?;
-        Some(recognized.inspect(request, bytes)?)
+        Some(recognised.inspect(request, bytes)?)
     } else {
         None
     };
-    let caller = recognized.caller;
-    let prepared = match prepare(request, env, snapshot, info, recognized, body, receipt_policy)? {
+    let caller = recognised.caller;
+    let prepared = match prepare(request, env, snapshot, info, recognised, body, receipt_policy)? {
         Preparation::Answered(reply) => {
             account::answered(info, reply.status);
             if let Some(log_sender) = log_sender {
@@ -196,7 +196,7 @@ async fn answer(
 }
 
 /// What is known of a request before its body is read.
-struct Recognized<'t> {
+struct RecognisedRequest<'t> {
     table: &'t Table,
     caller: Caller,
     route: Route,
@@ -207,8 +207,8 @@ struct Recognized<'t> {
     pin: Option<Pin>,
 }
 
-impl<'t> Recognized<'t> {
-    /// Recognizes the service, the tenant and the route of a request.
+impl<'t> RecognisedRequest<'t> {
+    /// Recognises the service, the tenant and the route of a request.
     #[inline(never)]
     fn of(
         request: &ClientRequest,

@@ -17,7 +17,7 @@ use bailiwick_rules::time::{Millis, Timestamp};
 use serde_json::json;
 use worker::Env;
 
-use super::Recognized;
+use super::RecognisedRequest;
 use crate::decide::admission::{self, Slot};
 use crate::decide::attempt::Task;
 use crate::decide::batch::{BatchInput, BatchPolicy};
@@ -77,25 +77,25 @@ pub(super) fn prepare(
     env: Env,
     snapshot: &Snapshot,
     info: &mut ResponseInfo,
-    mut recognized: Recognized<'_>,
+    mut recognised: RecognisedRequest<'_>,
     mut body: Option<Content>,
     receipt_policy: ReceiptPolicy,
 ) -> Result<Preparation, Failure> {
-    let mut opened = open(&env, &mut recognized, &mut body)?;
+    let mut opened = open(&env, &mut recognised, &mut body)?;
     headers::scope(&mut request.headers, &opened.owner);
     let json = body.as_ref().and_then(Content::json);
-    let affinity = affinity(recognized.table, &recognized.caller, json, request, &info.request_id);
-    let sender = Sender::of(opened.owner.tenant.as_deref(), recognized.caller.client.address, &affinity);
-    let choice = choice(recognized.table, &recognized.caller, request);
+    let affinity = affinity(recognised.table, &recognised.caller, json, request, &info.request_id);
+    let sender = Sender::of(opened.owner.tenant.as_deref(), recognised.caller.client.address, &affinity);
+    let choice = choice(recognised.table, &recognised.caller, request);
     let input = SteeringInput { affinity, sender, choice, now: clock::now() };
-    let (mut plan, steering) = match planned(&env, snapshot, info, &recognized, body.as_ref(), &mut opened, &input)? {
+    let (mut plan, steering) = match planned(&env, snapshot, info, &recognised, body.as_ref(), &mut opened, &input)? {
         PlanOutcome::Listed(reply) => return Ok(Preparation::Answered(reply)),
         PlanOutcome::Sendable(plan, steering) => (plan, steering),
     };
-    let metering = metering(recognized.table, &recognized.caller, &recognized.route, body.as_ref());
-    let slot = admit(&recognized, snapshot, &mut plan, metering.as_deref())?;
-    let receipt_signer = receipt_policy.engage(recognized.table, &recognized.caller, &steering, info);
-    let mut prepared = prepared(env, recognized, body, opened, plan, sender, receipt_signer);
+    let metering = metering(recognised.table, &recognised.caller, &recognised.route, body.as_ref());
+    let slot = admit(&recognised, snapshot, &mut plan, metering.as_deref())?;
+    let receipt_signer = receipt_policy.engage(recognised.table, &recognised.caller, &steering, info);
+    let mut prepared = prepared(env, recognised, body, opened, plan, sender, receipt_signer);
     (prepared.job.metering, prepared.job.slot) = (metering, slot);
     Ok(Preparation::Sendable(Box::new(prepared)))
 }
@@ -120,13 +120,17 @@ impl OpenedRequest {
 }
 
 /// Opens the sealed ids in path, query and body, and replaces each by the endpoint's own id.
-fn open(env: &Env, recognized: &mut Recognized<'_>, body: &mut Option<Content>) -> Result<OpenedRequest, Failure> {
-    let (table, service) = (recognized.table, recognized.caller.service);
-    let model = body.as_ref().and_then(Content::model).or(recognized.route.model()).map(str::to_owned);
-    let owner = state::owner(table, service, recognized.caller.tenant);
+fn open(
+    env: &Env,
+    recognised: &mut RecognisedRequest<'_>,
+    body: &mut Option<Content>,
+) -> Result<OpenedRequest, Failure> {
+    let (table, service) = (recognised.table, recognised.caller.service);
+    let model = body.as_ref().and_then(Content::model).or(recognised.route.model()).map(str::to_owned);
+    let owner = state::owner(table, service, recognised.caller.tenant);
     let stores = body.as_ref().and_then(Content::json).is_some_and(Inspected::stores);
-    let keys = recognized.keys.take();
-    let (route, query) = (&mut recognized.route, &mut recognized.query);
+    let keys = recognised.keys.take();
+    let (route, query) = (&mut recognised.route, &mut recognised.query);
     let named = NamedIds { route, query, body: json_of(body), model: model.as_deref() };
     let keys = match keys {
         None if stores || needs_keys(table, service, &named) => Some(state_keys(env)?),
@@ -187,41 +191,41 @@ fn planned(
     env: &Env,
     snapshot: &Snapshot,
     info: &mut ResponseInfo,
-    recognized: &Recognized<'_>,
+    recognised: &RecognisedRequest<'_>,
     body: Option<&Content>,
     opened: &mut OpenedRequest,
     input: &SteeringInput,
 ) -> Result<PlanOutcome, Failure> {
-    let Recognized { table, caller, route, .. } = recognized;
+    let RecognisedRequest { table, caller, route, .. } = recognised;
     let service = table.service(caller.service);
     let local = || memory::with(|memory| memory.local(table, Some(route.pattern()), Some(input.sender), input.now));
     let local = if opened.claimed.is_stateful { Local::default() } else { local() };
     let conditions = Conditions { health: &snapshot.health, local: &local, now: input.now };
     let has_secret = |name: &str| env::has(env, name);
     let mut place = opened.claimed.place.take();
-    let ask = ask_of(recognized, opened.steered_model());
-    if recognized.is_state() && place.is_none() {
+    let ask = ask_of(recognised, opened.steered_model());
+    if recognised.is_state() && place.is_none() {
         let tenant = format!("{}/{}", service.id, opened.owner.tenant.as_deref().unwrap_or_default());
         place = Some(plan::home(table, &ask, &tenant, has_secret)?);
     }
     let standing = stand(table, &ask.client);
     let ranking = rank_for(table, &ask, &standing);
     let mut steering = decide(table, &ranking, ask.model, &conditions);
-    info.stale = recognized.pin.map_or_else(
+    info.stale = recognised.pin.map_or_else(
         || stale(table, ranking.needs, &steering, &conditions),
         |pin| stale_at(table, ranking.needs, pin.region, &conditions),
     );
-    let may_move = place.is_none() && !opened.claimed.is_stateful && recognized.pin.is_none();
-    recognized.check_pin(place.is_some() || opened.claimed.is_stateful)?;
+    let may_move = place.is_none() && !opened.claimed.is_stateful && recognised.pin.is_none();
+    recognised.check_pin(place.is_some() || opened.claimed.is_stateful)?;
     if may_move {
         info.shed = move_away(table, snapshot, &ask, &ranking, &input.affinity, &mut steering);
     }
     info.steered = Some(input.now);
     // A request that an operator sends to a named region isn't counted: it is no demand, and no rollout is judged by
     // it.
-    let whose = info.whose.as_ref().filter(|_| recognized.pin.is_none());
+    let whose = info.whose.as_ref().filter(|_| recognised.pin.is_none());
     let observation = whose.and_then(|whose| Observation::begin(table, whose, &standing, &ranking));
-    if let Some(listed) = listed(recognized, opened, &steering, info) {
+    if let Some(listed) = listed(recognised, opened, &steering, info) {
         return listed.map(PlanOutcome::Listed);
     }
     if steering.ordered.is_empty() {
@@ -233,12 +237,12 @@ fn planned(
     let (choice, affinity) = (input.choice, &input.affinity);
     let plan_request = PlanRequest { rollout, model: ask.model, needs, conditions, arm: None, choice, affinity };
     let mut plan = match &place {
-        None if let Some(pin) = recognized.pin => Plan::in_region(table, &steering, &plan_request, has_secret, pin)?,
+        None if let Some(pin) = recognised.pin => Plan::in_region(table, &steering, &plan_request, has_secret, pin)?,
         None => Plan::from_steering(table, caller.service, &steering, &plan_request, has_secret)?,
         Some(place) => Plan::pinned(table, &steering, &plan_request, has_secret, place)?,
     };
     if may_move && route.class() == Class::Inference {
-        check_spill(recognized, &ranking, &steering, &plan)?;
+        check_spill(recognised, &ranking, &steering, &plan)?;
     }
     if let Some(place) = place
         && route.is_collection()
@@ -246,8 +250,8 @@ fn planned(
     {
         return Err(Failure::SharedList);
     }
-    keep_apart(recognized, &opened.claimed, ask.model, needs, &mut plan)?;
-    if recognized.pin.is_some() {
+    keep_apart(recognised, &opened.claimed, ask.model, needs, &mut plan)?;
+    if recognised.pin.is_some() {
         plan.keep_first();
     }
     opened.observation = observation;
@@ -259,13 +263,13 @@ fn planned(
 /// # Errors
 /// 404 if no endpoint is left.
 fn keep_apart(
-    recognized: &Recognized<'_>,
+    recognised: &RecognisedRequest<'_>,
     claimed: &IdClaims,
     model: Option<&str>,
     needs: &Needs,
     plan: &mut Plan,
 ) -> Result<(), Failure> {
-    let Recognized { table, caller, .. } = recognized;
+    let RecognisedRequest { table, caller, .. } = recognised;
     let has_tenant = caller.tenant.is_some();
     match (&claimed.model, model) {
         (Some(theirs), _) => plan.call_model(theirs),
@@ -281,8 +285,8 @@ fn keep_apart(
 }
 
 /// The request to steer.
-fn ask_of<'m>(recognized: &Recognized<'_>, model: Option<&'m str>) -> Ask<'m> {
-    let Recognized { table, caller, route, .. } = recognized;
+fn ask_of<'m>(recognised: &RecognisedRequest<'_>, model: Option<&'m str>) -> Ask<'m> {
+    let RecognisedRequest { table, caller, route, .. } = recognised;
     let (path_class, needs) = by_path(table.service(caller.service), &route.path());
     Ask { service: caller.service, client: caller.client, model, path_class, needs: Some(needs) }
 }
@@ -293,12 +297,12 @@ fn ask_of<'m>(recognized: &Recognized<'_>, model: Option<&'m str>) -> Ask<'m> {
 /// # Errors
 /// 429 with a wait.
 fn check_spill(
-    recognized: &Recognized<'_>,
+    recognised: &RecognisedRequest<'_>,
     ranking: &Ranking,
     steering: &Steering,
     plan: &Plan,
 ) -> Result<(), Failure> {
-    let Some(tenant) = recognized.caller.tenant.map(|tenant| recognized.table.tenant(tenant)) else { return Ok(()) };
+    let Some(tenant) = recognised.caller.tenant.map(|tenant| recognised.table.tenant(tenant)) else { return Ok(()) };
     let is_up = |region: RegionIndex| {
         let is_down = |reason: Reason| {
             matches!(reason, Reason::Down | Reason::Forced | Reason::Lagging | Reason::Version | Reason::Skew)
@@ -306,7 +310,7 @@ fn check_spill(
         !steering.withheld.iter().any(|withheld| withheld.ranked.fenced.region == region && is_down(withheld.reason))
     };
     admission::check_scarcity(
-        recognized.table,
+        recognised.table,
         tenant,
         &ranking.regions(),
         plan.targets().first().map(Target::region),
@@ -317,12 +321,12 @@ fn check_spill(
 /// Answers a request about models from the rules, if every endpoint of the fence has a closed list of models. `None` if
 /// an endpoint has to be asked.
 fn listed(
-    recognized: &Recognized<'_>,
+    recognised: &RecognisedRequest<'_>,
     opened: &OpenedRequest,
     steering: &Steering,
     info: &ResponseInfo,
 ) -> Option<Result<Reply, Failure>> {
-    let route = &recognized.route;
+    let route = &recognised.route;
     if route.class() != Class::Models || opened.claimed.model.is_some() {
         return None;
     }
@@ -330,23 +334,23 @@ fn listed(
     if route.method() == "DELETE" {
         return Some(Err(Failure::ModelNotFound { model: opened.model.clone().unwrap_or_default() }));
     }
-    let names = plan::models(recognized.table, steering).filter(|_| !steering.ordered.is_empty())?;
+    let names = plan::models(recognised.table, steering).filter(|_| !steering.ordered.is_empty())?;
     Some(models(&names, route.model(), info))
 }
 
 /// Puts together the task and the job for the [`Driver`](crate::runtime::proxy::Driver).
 fn prepared(
     env: Env,
-    recognized: Recognized<'_>,
+    recognised: RecognisedRequest<'_>,
     body: Option<Content>,
     opened: OpenedRequest,
     plan: Plan,
     sender: Sender,
     receipt_signer: Option<ReceiptSigner>,
 ) -> PreparedRequest {
-    let is_state = recognized.is_state();
-    let is_pinned = recognized.pin.is_some();
-    let Recognized { table, caller, route, query, .. } = recognized;
+    let is_state = recognised.is_state();
+    let is_pinned = recognised.pin.is_some();
+    let RecognisedRequest { table, caller, route, query, .. } = recognised;
     let OpenedRequest { model, owner, keys, claimed, observation } = opened;
     let service = table.service(caller.service);
     let is_sole = |target: &Target| state::is_sole(table, caller.tenant, &target.place());
@@ -397,12 +401,12 @@ fn prepared(
 /// # Errors
 /// 429 with a wait.
 fn admit(
-    recognized: &Recognized<'_>,
+    recognised: &RecognisedRequest<'_>,
     snapshot: &Snapshot,
     plan: &mut Plan,
     metering: Option<&Metering>,
 ) -> Result<Option<Slot>, Failure> {
-    let Recognized { table, caller, route, .. } = recognized;
+    let RecognisedRequest { table, caller, route, .. } = recognised;
     let tenant = caller.tenant.map(|tenant| table.tenant(tenant)).filter(|_| route.class() == Class::Inference);
     let tier = tenant.and_then(|tenant| table.tier_of(tenant));
     if !table.tiers().is_empty() {

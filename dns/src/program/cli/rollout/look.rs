@@ -1,6 +1,6 @@
 //! One look at a rollout. Takes the rollout of the rules in service, the counts that a node returns, and the record of
-//! earlier looks; returns what to do. Called by `run` and `status`; `start` only
-//! asks the node by it, and `report` only reads the record.
+//! earlier looks; returns what to do. Called by `run` and `status`; `start` only asks the node
+//! by it, and `report` only reads the record.
 //!
 //! Workers post to a node what they counted of both arms (the sessions with the old and with the new thing). The record
 //! is a file, because a node that is started again has forgotten its counts.
