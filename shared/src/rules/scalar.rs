@@ -173,6 +173,13 @@ impl SecretName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is a secret of the Worker itself. Sent as a credential, the Worker's own key would be another's too.
+    #[must_use]
+    pub fn is_of_worker(&self) -> bool {
+        const OWN: [&str; 6] = ["EXPLAIN_TOKEN", "HEALTH_TOKEN", "LOGS_KEY", "RECEIPT_KEY", "RULES_TOKEN", "STATE_KEY"];
+        OWN.contains(&self.as_str())
+    }
 }
 
 impl fmt::Display for SecretName {

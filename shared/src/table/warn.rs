@@ -358,7 +358,7 @@ impl Warner<'_> {
         }
     }
 
-    /// Warns of regions that no service uses, and of endpoints with unusual URLs.
+    /// Warns of regions that no service uses, and of endpoints with unusual URLs or with a secret of the Worker's own.
     fn regions(&mut self) {
         let served: BTreeSet<&RegionId> = self.rules.services.values().flat_map(|service| &service.regions).collect();
         for region in self.regions {
@@ -378,6 +378,12 @@ impl Warner<'_> {
                         "has no /v1 in its path: requests go to …/chat/completions below it, where most engines serve \
                          …/v1/chat/completions; add /v1 if this one does",
                     );
+                }
+                if let Some(secret) = endpoint.secret.as_ref().filter(|name| name.is_of_worker()) {
+                    let message = format!(
+                        "names {secret}, a secret of the Worker's own, which is sent to this endpoint then; give the                          endpoint's key another name, and change the Worker's"
+                    );
+                    self.warn(format!("/regions/{}/endpoints/{id}/secret", region.id), message);
                 }
             }
         }

@@ -22,14 +22,10 @@ pub(super) fn sink(reader: &mut Reader<'_>, node: &Node, context: &mut Context) 
     Some(Sink { countries: countries?, otlp: otlp?, traces, secret, content })
 }
 
-/// Secrets and variables of the Worker itself. Sent as a token, a key would be the sink's.
-const RESERVED: [&str; 7] =
-    ["EXPLAIN_TOKEN", "HEALTH_TOKEN", "LOGS_KEY", "RECEIPT_KEY", "RECEIPT_PUBLIC_KEYS", "RULES_TOKEN", "STATE_KEY"];
-
 /// The name of the secret with a sink's token.
 fn token_name(reader: &mut Reader<'_>, node: &Node) -> Option<SecretName> {
     let name = secret_name(reader, node)?;
-    if RESERVED.contains(&name.as_str()) {
+    if name.is_of_worker() {
         return reader.fail(format!("is {name}, a secret of the Worker's own, which no sink may get; name another"));
     }
     Some(name)

@@ -53,6 +53,17 @@ fn assert_warns(change: impl FnOnce(&mut Value), pointer: &str, hint: &str) {
 }
 
 #[test]
+fn secrets_of_the_worker_itself_are_warned_of() {
+    let place = "/regions/fra/endpoints/fra-1/secret";
+    let named =
+        |secret: &'static str| move |d: &mut Value| d["regions"]["fra"]["endpoints"]["fra-1"]["secret"] = json!(secret);
+    for own in ["EXPLAIN_TOKEN", "HEALTH_TOKEN", "LOGS_KEY", "RECEIPT_KEY", "RULES_TOKEN", "STATE_KEY"] {
+        assert_warns(named(own), place, own);
+    }
+    assert_eq!(reported(named("FRA_KEY")), [""; 0]);
+}
+
+#[test]
 fn a_document_without_problems_gets_no_warning() {
     assert_eq!(reported(|_| ()), [""; 0]);
     assert_eq!(reported(|d| d["tenants"]["acme"] = tenant(&json!({ "residency": "eu" }))), [""; 0]);
