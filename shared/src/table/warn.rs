@@ -381,7 +381,8 @@ impl Warner<'_> {
                 }
                 if let Some(secret) = endpoint.secret.as_ref().filter(|name| name.is_of_worker()) {
                     let message = format!(
-                        "names {secret}, a secret of the Worker's own, which is sent to this endpoint then; give the                          endpoint's key another name, and change the Worker's"
+                        "names {secret}, a secret of the Worker's own, which this endpoint gets then; give the \
+                         endpoint's key another name, and change the Worker's"
                     );
                     self.warn(format!("/regions/{}/endpoints/{id}/secret", region.id), message);
                 }

@@ -232,7 +232,10 @@ fn mistakes_in_a_sink_are_reported_where_they_stand_and_quote_no_secret() {
 fn clients_without_a_sink_are_warned_of() {
     let residency = json!([rule("eu", json!(["eu"])), rule("us", json!(["us"])), rule("uk", json!([]))]);
     let mut document = document(json!({ "eu": sink(&["eu"]) }), residency);
-    let tenant = |key: &str, process_in: Value| json!({ "key_sha256": [KeyDigest::of_key(key).to_string()], "services": ["chat"], "process_in": process_in });
+    let tenant = |key: &str, process_in: Value| {
+        let digest = KeyDigest::of_key(key).to_string();
+        json!({ "key_sha256": [digest], "services": ["chat"], "process_in": process_in })
+    };
     document["tenants"] = json!({
         "inside": tenant("a", json!(["eu"])), "outside": tenant("b", json!(["uk"])),
     });
