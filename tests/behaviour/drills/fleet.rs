@@ -25,6 +25,8 @@ fn the_nodes_of_a_fleet_follow_it_and_its_end() {
     let runner = run(&writer, &[]);
     wait::until_true("both send all elsewhere", || share(&writer) == 100 && share(&other) == 100);
     assert!(told(&other, &["drill", "run", "london", "--dry-run"]).status.code() == Some(1), "one is under way");
+    let first = last(&other)["number"].clone();
+    wait::until_true("it is renewed", || last(&other)["number"] != first);
     // The writer doesn't ask the other node, so an end goes from the writer to it.
     fine(&writer, &["drill", "abort", "london", "--reason", "enough"]);
     wait::until_true("both have all back", || share(&writer) == 0 && share(&other) == 0);
