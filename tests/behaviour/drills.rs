@@ -330,6 +330,25 @@ fn a_drill_whose_runner_is_killed_ends_by_itself() {
 }
 
 #[test]
+fn a_drill_goes_on_while_its_record_cannot_be_written() {
+    let world = World::start();
+    let node = Setup::new(&rules(&world, &json!({ "for": "6s", "ramp": [100] })), ZONE).start();
+    ready(&node);
+    let (folder, away) = (node.setup.path("records"), node.setup.path("away"));
+    std::fs::create_dir(&folder).expect("a folder");
+    let runner = Runner::start(&node, &url(&node), "records/london", &["london"]);
+    wait::until_true("all are elsewhere", || share(&node) == 100);
+    std::fs::rename(&folder, &away).expect("moved");
+    for _ in 0..2 {
+        let number = last(&node)["number"].clone();
+        wait::until_true("it is renewed", || last(&node)["number"] != number);
+    }
+    std::fs::rename(&away, &folder).expect("moved back");
+    let (is_fine, record) = runner.ends();
+    assert_eq!((is_fine, &record["outcome"], &last(&node)["ended"]), (true, &json!("done"), &json!("it is done")));
+}
+
+#[test]
 fn a_drill_is_broken_off_when_requests_fail() {
     let world = World::start();
     let abort = json!({ "error_rate": 0.01, "first_token_p95": "4s", "refused": 0.02 });

@@ -1,5 +1,6 @@
 //! Scheduled drills in a fleet with NATS: of those who wait for their times, one has the lease.
 
+use bailiwick_rules::time::{Millis, Timestamp};
 use bailiwick_tests::wait;
 use serde_json::{Value, json};
 
@@ -37,6 +38,10 @@ fn one_of_two_runs_scheduled_drills_another_takes_over_and_none_runs_twice() {
     assert_eq!((&last(&nodes[1])["origin"], &last(&nodes[0])["began"]), (&json!("ns2"), &began));
     let third = start(0, "third");
     third.says(&format!("waits: process {} of ", second.id()));
+    // A drill that runs renews the lease, too: it is kept for longer than it lasts, which is 15 seconds.
+    let at = |value: &Value| Timestamp::parse(value.as_str().expect("a time")).expect("a time");
+    wait::until_true("it runs for 20 seconds", || at(&last(&nodes[1])["until"]).since(at(&began)) > Millis(35_000));
+    assert!(!third.said().contains("begun already"), "{}", third.said());
 
     // Killed in the midst of it: it ends by itself, and whoever takes over doesn't run it again.
     second.kill();
